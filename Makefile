@@ -1,0 +1,164 @@
+# refusion.c: one Makefile for everything. `make help` lists the targets.
+#
+# Variables a user may set: BUILD=release|debug|asan, MPI=0|1, CC, MPICC, CFLAGS (appended),
+# HDF5_CFLAGS, HDF5_LIBS, MPI_CFLAGS, MPI_LIBS, ... (clusters without pkg-config files), PREFIX.
+
+BUILD   ?= release
+MPI     ?= 1
+PREFIX  ?= /usr/local
+CC      ?= gcc
+MPICC   ?= mpicc
+OUT     := build/$(BUILD)$(if $(filter 0,$(MPI)),-nompi)$(VARIANT)
+VERSION := 0.1.0
+
+# --- Libraries -----------------------------------------------------------------------------------
+pkg = $(shell pkg-config $(1) $(2) 2>/dev/null)
+HDF5_CFLAGS      ?= $(call pkg,--cflags,hdf5-serial)
+HDF5_LIBS        ?= $(call pkg,--libs,hdf5-serial)
+JANSSON_CFLAGS   ?= $(call pkg,--cflags,jansson)
+JANSSON_LIBS     ?= $(call pkg,--libs,jansson)
+YAML_CFLAGS      ?= $(call pkg,--cflags,yaml-0.1)
+YAML_LIBS        ?= $(call pkg,--libs,yaml-0.1)
+ZLIB_CFLAGS      ?= $(call pkg,--cflags,zlib)
+ZLIB_LIBS        ?= $(call pkg,--libs,zlib)
+CRITERION_CFLAGS ?= $(call pkg,--cflags,criterion)
+CRITERION_LIBS   ?= $(call pkg,--libs,criterion)
+MPI_CFLAGS       ?= $(or $(call pkg,--cflags,ompi-c),$(shell $(MPICC) --showme:compile 2>/dev/null))
+MPI_LIBS         ?= $(or $(call pkg,--libs,ompi-c),$(shell $(MPICC) --showme:link 2>/dev/null))
+
+LIB_CFLAGS := $(HDF5_CFLAGS) $(JANSSON_CFLAGS) $(YAML_CFLAGS) $(ZLIB_CFLAGS)
+LIBS       := $(HDF5_LIBS) $(JANSSON_LIBS) $(YAML_LIBS) $(ZLIB_LIBS) -lm -lpthread
+
+# --- Flags ---------------------------------------------------------------------------------------
+WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wdouble-promotion -Wstrict-prototypes \
+            -Wmissing-prototypes -Wvla -Wformat=2 -Wundef $(if $(WERROR),-Werror)
+OPT_release := -O2 -g
+OPT_debug   := -O0 -g3
+OPT_asan    := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all
+ifeq ($(OPT_$(BUILD)),)
+$(error BUILD=$(BUILD) is unknown: use release, debug or asan)
+endif
+# -ffp-contract=off: a fused multiply-add happens where the source says so and nowhere else, so that
+# results do not depend on the compiler's mood.
+ALL_CFLAGS = -std=c17 -D_GNU_SOURCE -I. -DRF_VERSION='"$(VERSION)"' $(OPT_$(BUILD)) $(WARNINGS) -fopenmp \
+             -ffp-contract=off $(LIB_CFLAGS) $(CFLAGS)
+LINK_FLAGS = $(OPT_$(BUILD)) -fopenmp $(LDFLAGS)
+
+# --- Sources -------------------------------------------------------------------------------------
+# ref/ is compiled twice (f32 and f64), cpu/ once per instruction set; a *_main.c is a program.
+MACHINE  := $(shell uname -m)
+ISAS     := portable $(if $(filter x86_64,$(MACHINE)),avx2 avx512)
+ISA_portable :=
+ISA_avx2     := -mavx2 -mfma -mf16c
+ISA_avx512   := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -mprefer-vector-width=512
+
+PLAIN    := $(filter-out %_main.c common/dist/dist_mpi.c common/dist/dist_stub.c, \
+              $(wildcard common/base/*.c common/kernels/*.c common/dist/*.c common/model/*.c data/*.c infer/*.c train/*.c))
+REF      := $(wildcard common/kernels/ref/*.c)
+CPU      := $(wildcard common/kernels/cpu/*.c)
+DIST     := common/dist/$(if $(filter 0,$(MPI)),dist_stub,dist_mpi).o
+TESTS    := $(wildcard tests/*/test_*.c)
+HELPERS  := $(wildcard tests/*.c)
+BENCHES  := $(wildcard tests/bench/bench_*.c)
+
+LIB_OBJECTS := $(PLAIN:%.c=$(OUT)/obj/%.o) \
+               $(foreach r,f32 f64,$(REF:%.c=$(OUT)/obj/%.$(r).o)) \
+               $(foreach i,$(ISAS),$(CPU:%.c=$(OUT)/obj/%.$(i).o))
+LIBRARY     := $(OUT)/librefusion.a
+PROGRAMS    := $(OUT)/refusion-data $(OUT)/refusion-train $(OUT)/refusion-infer $(OUT)/refusion-eval
+TEST_BINS   := $(TESTS:%.c=$(OUT)/%)
+BENCH_BINS  := $(BENCHES:%.c=$(OUT)/%)
+
+.DEFAULT_GOAL := all
+.PHONY: all deps demo test tests bench lint format floors headers install clean help
+.SECONDARY:
+
+all: $(PROGRAMS)  ## the programs, into build/release/
+
+# --- Compile -------------------------------------------------------------------------------------
+KERNEL_FLAGS := -O3 -fno-math-errno
+$(OUT)/obj/common/kernels/ref/%.f32.o: common/kernels/ref/%.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -DRF_REF_DOUBLE=0 -MMD -MP -c $< -o $@
+$(OUT)/obj/common/kernels/ref/%.f64.o: common/kernels/ref/%.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -DRF_REF_DOUBLE=1 -MMD -MP -c $< -o $@
+define isa_rule
+$(OUT)/obj/common/kernels/cpu/%.$(1).o: common/kernels/cpu/%.c
+	@mkdir -p $$(@D)
+	$$(CC) $$(ALL_CFLAGS) $(if $(filter release,$(BUILD)),$(KERNEL_FLAGS)) $(ISA_$(1)) -DRF_ISA=$(1) -DRF_ISA_$(1)=1 -MMD -MP -c $$< -o $$@
+endef
+$(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
+$(OUT)/obj/common/dist/dist_mpi.o: common/dist/dist_mpi.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(MPI_CFLAGS) -MMD -MP -c $< -o $@
+$(OUT)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+$(LIBRARY): $(LIB_OBJECTS)
+	@rm -f $@
+	ar rcs $@ $^
+
+# --- Link ----------------------------------------------------------------------------------------
+# refusion-infer and refusion-data run without MPI; the others take the communicator of $(DIST).
+DIST_LIBS := $(if $(filter 0,$(MPI)),,$(MPI_LIBS))
+STUB      := $(OUT)/obj/common/dist/dist_stub.o
+$(OUT)/refusion-data: $(OUT)/obj/data/data_main.o $(STUB) $(LIBRARY)
+	$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
+$(OUT)/refusion-infer: $(OUT)/obj/infer/infer_main.o $(STUB) $(LIBRARY)
+	$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
+$(OUT)/refusion-eval: $(OUT)/obj/infer/eval_main.o $(OUT)/obj/$(DIST) $(LIBRARY)
+	$(CC) $(LINK_FLAGS) $^ $(LIBS) $(DIST_LIBS) -o $@
+$(OUT)/refusion-train: $(OUT)/obj/train/train_main.o $(OUT)/obj/$(DIST) $(LIBRARY)
+	$(CC) $(LINK_FLAGS) $^ $(LIBS) $(DIST_LIBS) -o $@
+$(OUT)/tests/%: $(OUT)/obj/tests/%.o $(HELPERS:%.c=$(OUT)/obj/%.o) $(OUT)/obj/$(DIST) $(LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(LINK_FLAGS) $^ $(LIBS) $(CRITERION_LIBS) $(DIST_LIBS) -o $@
+$(OUT)/obj/tests/%.o: tests/%.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(CRITERION_CFLAGS) $(MPI_CFLAGS) -MMD -MP -c $< -o $@
+
+-include $(shell find $(OUT)/obj -name '*.d' 2>/dev/null)
+
+tests: $(TEST_BINS)
+
+test: $(PROGRAMS) $(TEST_BINS)  ## every test; V=1 shows each
+	BUILD_DIR=$(OUT) sh tests/run.sh $(TEST_BINS)
+
+deps:  ## installs what is missing (Debian, Ubuntu), or lists what is needed
+	@sh .ci/deps
+
+demo: $(PROGRAMS)  ## generates a task, trains on 2 ranks, evaluates, shows a decoding (5 minutes)
+	@BUILD_DIR=$(OUT) sh tests/demo.sh
+
+FORMATTED = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
+CLANG_FORMAT ?= clang-format-14
+format:  ## rewrites the sources with clang-format 14
+	$(CLANG_FORMAT) -i $(FORMATTED)
+
+floors:  ## checks that folders include only lower floors
+	@sh tests/lint/floors.sh
+
+CHECK_FLAGS = $(ALL_CFLAGS) $(CRITERION_CFLAGS) $(MPI_CFLAGS) -Werror
+headers:  ## checks that every header compiles alone
+	@sh tests/lint/headers.sh $(CC) $(CHECK_FLAGS)
+
+lint: floors headers  ## format, floors, headers, and all warnings as errors with gcc and clang
+	$(CLANG_FORMAT) --dry-run -Werror $(FORMATTED)
+	$(MAKE) --no-print-directory CC=gcc BUILD=release WERROR=1 VARIANT=-lint-gcc all tests
+	$(MAKE) --no-print-directory CC=clang BUILD=release WERROR=1 VARIANT=-lint-clang all tests
+
+install: $(PROGRAMS)  ## into $(PREFIX)/bin
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 train/launch.sh $(DESTDIR)$(PREFIX)/bin/refusion-launch
+
+bench: $(BENCH_BINS)  ## speed, beside what this machine allows; appended to runs/bench/bench.jsonl
+	@set -e; for b in $(BENCH_BINS); do $$b; done
+
+clean:  ## removes build/
+	rm -rf build
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 12

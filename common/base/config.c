@@ -1,0 +1,308 @@
+#include "common/base/config.h"
+
+#include "common/base/config_private.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- Tables ----------------------------------------------------------------------------------- */
+
+static size_t section_bytes(const char *name)
+{
+    return strcspn(name, ".");
+}
+
+static void add_key(rf_config *config, const rf_config_key *key)
+{
+    const char *dot = strchr(key->name, '.');
+    RF_ASSERT(dot != NULL && dot != key->name && dot[1] != '\0' && strchr(dot + 1, '.') == NULL);
+    RF_ASSERT(key->preset != NULL && key->help != NULL);
+    RF_ASSERT((key->type == RF_KEY_CHOICE) == (key->choices != NULL));
+    RF_ASSERT(rf_config_find(config, key->name, strlen(key->name)) == NULL);
+    config->entries = rf_config_allocate(config->entries, ((size_t)config->n_entries + 1) *
+                                                              sizeof config->entries[0]);
+    rf_config_entry *entry = &config->entries[config->n_entries++];
+    memset(entry, 0, sizeof *entry);
+    entry->key = key;
+    rf_error err = {0};
+    if (rf_config_value_parse(&entry->value, key, key->preset, &err) != RF_OK) {
+        rf_error_prefix(&err, "the preset of %s", key->name);
+        rf_error_panic(__FILE__, __LINE__, err.message);
+    }
+}
+
+rf_config *rf_config_new(const rf_config_key *const *tables)
+{
+    rf_config *config = rf_config_allocate(NULL, sizeof *config);
+    memset(config, 0, sizeof *config);
+    for (; *tables != NULL; tables++) {
+        for (const rf_config_key *key = *tables; key->name != NULL; key++) {
+            add_key(config, key);
+        }
+    }
+    return config;
+}
+
+void rf_config_free(rf_config *config)
+{
+    if (config == NULL) {
+        return;
+    }
+    for (int i = 0; i < config->n_entries; i++) {
+        rf_config_value_free(&config->entries[i].value);
+        free(config->entries[i].origin);
+    }
+    free(config->entries);
+    free(config);
+}
+
+rf_config_entry *rf_config_find(const rf_config *config, const char *name, size_t bytes)
+{
+    for (int i = 0; i < config->n_entries; i++) {
+        const char *known = config->entries[i].key->name;
+        if (strlen(known) == bytes && memcmp(known, name, bytes) == 0) {
+            return &config->entries[i];
+        }
+    }
+    return NULL;
+}
+
+bool rf_config_has_section(const rf_config *config, const char *section, size_t bytes)
+{
+    for (int i = 0; i < config->n_entries; i++) {
+        const char *known = config->entries[i].key->name;
+        if (section_bytes(known) == bytes && memcmp(known, section, bytes) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --- Suggestions ------------------------------------------------------------------------------ */
+
+enum { NAME_MAX_BYTES = 64 };
+
+/* Edits that turn a into b: insert, remove, replace, swap of neighbours. (The "optimal string
+ * alignment" form of the Damerau-Levenshtein distance.) Both are at most NAME_MAX_BYTES long. */
+static int distance(const char *a, size_t n_a, const char *b, size_t n_b)
+{
+    int rows[3][NAME_MAX_BYTES + 1];
+    int *before = rows[0], *last = rows[1], *row = rows[2];
+    for (size_t j = 0; j <= n_b; j++) {
+        before[j] = last[j] = (int)j;
+    }
+    for (size_t i = 1; i <= n_a; i++) {
+        row[0] = (int)i;
+        for (size_t j = 1; j <= n_b; j++) {
+            int best = last[j - 1] + (a[i - 1] != b[j - 1]);
+            best = last[j] + 1 < best ? last[j] + 1 : best;
+            best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
+                before[j - 2] + 1 < best) {
+                best = before[j - 2] + 1;
+            }
+            row[j] = best;
+        }
+        int *reused = before;
+        before = last;
+        last = row;
+        row = reused;
+    }
+    return last[n_b];
+}
+
+/* The known name nearest to `name`: the same key in another section, or a few edits away. */
+static const char *nearest_key(const rf_config *config, const char *name)
+{
+    size_t bytes = strlen(name);
+    if (bytes > NAME_MAX_BYTES) {
+        return NULL;
+    }
+    const char *dot = strchr(name, '.');
+    const char *nearest = NULL;
+    int least = (int)bytes / 4 + 2;
+    for (int i = 0; i < config->n_entries; i++) {
+        const char *known = config->entries[i].key->name;
+        if (strlen(known) > NAME_MAX_BYTES) {
+            continue;
+        }
+        const char *known_key = known + section_bytes(known) + 1;
+        int edits = distance(name, bytes, known, strlen(known));
+        if (strcmp(dot != NULL ? dot + 1 : name, known_key) == 0) {
+            edits = edits < 1 ? edits : 1;
+        }
+        if (edits < least) {
+            least = edits;
+            nearest = known;
+        }
+    }
+    return nearest;
+}
+
+int rf_config_unknown(const rf_config *config, const char *name, rf_error *err)
+{
+    const char *nearest = nearest_key(config, name);
+    if (nearest != NULL) {
+        return rf_error_set(err, RF_ERR_USAGE, "unknown key '%.200s': did you mean '%s'?", name,
+                            nearest);
+    }
+    return rf_error_set(err, RF_ERR_USAGE, "unknown key '%.200s': --help lists all keys", name);
+}
+
+int rf_config_unknown_section(const rf_config *config, const char *section, rf_error *err)
+{
+    size_t bytes = strlen(section);
+    char all[512] = "", nearest[NAME_MAX_BYTES + 1] = "";
+    int least = (int)bytes / 4 + 2;
+    for (int i = 0; i < config->n_entries; i++) {
+        const char *known = config->entries[i].key->name;
+        size_t n = section_bytes(known);
+        const rf_config head = {config->entries, i};
+        if (n > NAME_MAX_BYTES || rf_config_has_section(&head, known, n)) {
+            continue;
+        }
+        size_t used = strlen(all);
+        snprintf(all + used, sizeof all - used, "%s%.*s", used > 0 ? ", " : "", (int)n, known);
+        int edits = bytes <= NAME_MAX_BYTES ? distance(section, bytes, known, n) : least;
+        if (edits < least) {
+            least = edits;
+            snprintf(nearest, sizeof nearest, "%.*s", (int)n, known);
+        }
+    }
+    if (nearest[0] != '\0') {
+        return rf_error_set(err, RF_ERR_USAGE, "unknown section '%.200s': did you mean '%s'?",
+                            section, nearest);
+    }
+    return rf_error_set(err, RF_ERR_USAGE, "unknown section '%.200s': the sections are %s", section,
+                        all);
+}
+
+/* --- Command line ----------------------------------------------------------------------------- */
+
+int rf_config_set(rf_config *config, const char *assignment, rf_error *err)
+{
+    const char *equals = strchr(assignment, '=');
+    if (equals == NULL || equals == assignment) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "command line: '%.200s': write a setting as section.key=value",
+                            assignment);
+    }
+    size_t bytes = (size_t)(equals - assignment);
+    rf_config_entry *entry = rf_config_find(config, assignment, bytes);
+    int rc = RF_OK;
+    if (entry == NULL) {
+        char *name = rf_config_copy(assignment);
+        name[bytes] = '\0';
+        rc = rf_config_unknown(config, name, err);
+        free(name);
+        rf_error_prefix(err, "command line");
+        return rc;
+    }
+    rf_config_value value;
+    rc = rf_config_value_parse(&value, entry->key, equals + 1, err);
+    if (rc != RF_OK) {
+        rf_config_value_free(&value);
+        rf_error_prefix(err, "command line: %s", entry->key->name);
+        return rc;
+    }
+    rf_config_value_free(&entry->value);
+    free(entry->origin);
+    entry->value = value;
+    entry->origin = rf_config_copy("command line");
+    return RF_OK;
+}
+
+/* --- Values ----------------------------------------------------------------------------------- */
+
+static const rf_config_entry *get_any(const rf_config *config, const char *name)
+{
+    const rf_config_entry *entry = rf_config_find(config, name, strlen(name));
+    if (entry == NULL) {
+        char message[256];
+        snprintf(message, sizeof message, "the key %s is not declared", name);
+        rf_error_panic(__FILE__, __LINE__, message);
+    }
+    return entry;
+}
+
+static const rf_config_value *get(const rf_config *config, const char *name, rf_key_type type)
+{
+    const rf_config_entry *entry = get_any(config, name);
+    if (entry->key->type != type) {
+        char message[256];
+        snprintf(message, sizeof message, "the key %s is declared with another type", name);
+        rf_error_panic(__FILE__, __LINE__, message);
+    }
+    return &entry->value;
+}
+
+bool rf_config_bool(const rf_config *config, const char *name)
+{
+    return get(config, name, RF_KEY_BOOL)->boolean;
+}
+
+int64_t rf_config_int(const rf_config *config, const char *name)
+{
+    return get(config, name, RF_KEY_INT)->integer;
+}
+
+double rf_config_real(const rf_config *config, const char *name)
+{
+    return get(config, name, RF_KEY_REAL)->real;
+}
+
+const char *rf_config_string(const rf_config *config, const char *name)
+{
+    bool is_choice = get_any(config, name)->key->type == RF_KEY_CHOICE;
+    return get(config, name, is_choice ? RF_KEY_CHOICE : RF_KEY_STRING)->string;
+}
+
+const int64_t *rf_config_ints(const rf_config *config, const char *name, int64_t *n)
+{
+    const rf_config_value *value = get(config, name, RF_KEY_INTS);
+    *n = value->n;
+    return value->ints;
+}
+
+const char *const *rf_config_strings(const rf_config *config, const char *name, int64_t *n)
+{
+    const rf_config_value *value = get(config, name, RF_KEY_STRINGS);
+    *n = value->n;
+    return (const char *const *)value->strings;
+}
+
+bool rf_config_is(const rf_config *config, const char *name, const char *choice)
+{
+    const rf_config_value *value = get(config, name, RF_KEY_CHOICE);
+    /* A misspelt choice would be a branch that is never taken. */
+    rf_config_value known = {0};
+    RF_ASSERT(rf_config_value_add(&known, get_any(config, name)->key, choice, NULL) == RF_OK);
+    rf_config_value_free(&known);
+    return strcmp(value->string, choice) == 0;
+}
+
+bool rf_config_is_set(const rf_config *config, const char *name)
+{
+    return get_any(config, name)->origin != NULL;
+}
+
+const char *rf_config_origin(const rf_config *config, const char *name)
+{
+    const char *origin = get_any(config, name)->origin;
+    return origin != NULL ? origin : "default";
+}
+
+const char *rf_config_conflict(const rf_config *a, const rf_config *b)
+{
+    RF_ASSERT(a->n_entries == b->n_entries);
+    for (int i = 0; i < a->n_entries; i++) {
+        const rf_config_key *key = a->entries[i].key;
+        RF_ASSERT(key == b->entries[i].key);
+        if ((key->flags & RF_KEY_MAY_CHANGE) == 0 &&
+            !rf_config_value_equal(&a->entries[i].value, &b->entries[i].value, key->type)) {
+            return key->name;
+        }
+    }
+    return NULL;
+}

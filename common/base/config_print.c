@@ -1,0 +1,168 @@
+#include "common/base/config.h"
+
+#include "common/base/config_private.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One code point of valid UTF-8 at *text, which moves on. */
+static unsigned next_code_point(const char **text)
+{
+    const unsigned char *c = (const unsigned char *)*text;
+    int n = c[0] < 0x80 ? 1 : c[0] < 0xE0 ? 2 : c[0] < 0xF0 ? 3 : 4;
+    unsigned code = n == 1 ? c[0] : c[0] & (0xFFu >> (n + 1));
+    for (int i = 1; i < n; i++) {
+        code = code << 6 | (c[i] & 0x3Fu);
+    }
+    *text += n;
+    return code;
+}
+
+/* Double-quoted YAML. Escaped is what YAML 1.1 does not take literally, folds as a line end, or a
+ * person would not see. */
+static void print_quoted(FILE *out, const char *text)
+{
+    fputc('"', out);
+    while (*text != '\0') {
+        const char *begin = text;
+        unsigned code = next_code_point(&text);
+        if (code == '"' || code == '\\') {
+            fprintf(out, "\\%c", (int)code);
+        } else if (code == '\n') {
+            fputs("\\n", out);
+        } else if (code == '\t') {
+            fputs("\\t", out);
+        } else if (code < 0x20 || (code >= 0x7F && code <= 0xA0) ||
+                   (code >= 0x2000 && code <= 0x206F) || code == 0xFEFF || code == 0xFFFE ||
+                   code == 0xFFFF) {
+            fprintf(out, "\\u%04X", code);
+        } else {
+            fwrite(begin, 1, (size_t)(text - begin), out);
+        }
+    }
+    fputc('"', out);
+}
+
+static void print_value(FILE *out, const rf_config_entry *entry)
+{
+    const rf_config_value *value = &entry->value;
+    char number[64];
+    switch (entry->key->type) {
+    case RF_KEY_BOOL:
+        fputs(value->boolean ? "true" : "false", out);
+        break;
+    case RF_KEY_INT:
+        fprintf(out, "%lld", (long long)value->integer);
+        break;
+    case RF_KEY_REAL:
+        rf_config_format_real(number, sizeof number, value->real);
+        fputs(number, out);
+        break;
+    case RF_KEY_STRING:
+    case RF_KEY_CHOICE:
+        print_quoted(out, value->string);
+        break;
+    case RF_KEY_INTS:
+    case RF_KEY_STRINGS:
+        fputc('[', out);
+        for (int64_t i = 0; i < value->n; i++) {
+            fputs(i > 0 ? ", " : "", out);
+            if (entry->key->type == RF_KEY_INTS) {
+                fprintf(out, "%lld", (long long)value->ints[i]);
+            } else {
+                print_quoted(out, value->strings[i]);
+            }
+        }
+        fputc(']', out);
+        break;
+    }
+}
+
+/* As a comment: a path may hold anything, but a line end would end the comment. */
+static void print_origin(FILE *out, const rf_config_entry *entry)
+{
+    fputs("  # ", out);
+    for (const char *c = entry->origin != NULL ? entry->origin : "default"; *c != '\0'; c++) {
+        fputc(*c >= 0x20 && *c < 0x7F ? *c : '?', out);
+    }
+}
+
+static bool is_in_section(const rf_config_entry *entry, const char *name, size_t bytes)
+{
+    return strncmp(entry->key->name, name, bytes) == 0 && entry->key->name[bytes] == '.';
+}
+
+/* Calls for every entry, section by section: several tables may add to one section. head: called
+ * before the first entry of each. */
+static void for_each(const rf_config *config, FILE *out, void (*head)(FILE *, const char *, size_t),
+                     void (*body)(FILE *, const rf_config_entry *, bool), bool flag)
+{
+    for (int i = 0; i < config->n_entries; i++) {
+        const char *name = config->entries[i].key->name;
+        size_t bytes = strcspn(name, ".");
+        const rf_config before = {config->entries, i};
+        if (rf_config_has_section(&before, name, bytes)) {
+            continue;
+        }
+        head(out, name, bytes);
+        for (int j = i; j < config->n_entries; j++) {
+            if (is_in_section(&config->entries[j], name, bytes)) {
+                body(out, &config->entries[j], flag);
+            }
+        }
+    }
+}
+
+static void print_section(FILE *out, const char *name, size_t bytes)
+{
+    fprintf(out, "%.*s:\n", (int)bytes, name);
+}
+
+static void print_entry(FILE *out, const rf_config_entry *entry, bool with_origin)
+{
+    fprintf(out, "  %s: ", strchr(entry->key->name, '.') + 1);
+    print_value(out, entry);
+    if (with_origin) {
+        print_origin(out, entry);
+    }
+    fputc('\n', out);
+}
+
+void rf_config_print(const rf_config *config, FILE *out, bool with_origins)
+{
+    for_each(config, out, print_section, print_entry, with_origins);
+}
+
+char *rf_config_text(const rf_config *config, bool with_origins)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    RF_ASSERT(out != NULL);
+    rf_config_print(config, out, with_origins);
+    int rc = fclose(out);
+    RF_ASSERT(rc == 0 && text != NULL);
+    return text;
+}
+
+static void help_section(FILE *out, const char *name, size_t bytes)
+{
+    fprintf(out, "\n%.*s\n", (int)bytes, name);
+}
+
+static void help_entry(FILE *out, const rf_config_entry *entry, bool unused)
+{
+    (void)unused;
+    char wanted[512];
+    rf_config_describe(wanted, sizeof wanted, entry->key);
+    const char *preset = entry->key->preset;
+    fprintf(out, "  %-28s %s\n  %-28s %s; default %s%s\n", entry->key->name, entry->key->help, "",
+            wanted, preset[0] != '\0' ? preset : "empty",
+            (entry->key->flags & RF_KEY_MAY_CHANGE) != 0 ? "; may change on resume" : "");
+}
+
+void rf_config_help(const rf_config *config, FILE *out)
+{
+    for_each(config, out, help_section, help_entry, false);
+}

@@ -1,0 +1,359 @@
+#include "common/base/config_private.h"
+
+#include "common/base/file.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+void *rf_config_allocate(void *memory, size_t bytes)
+{
+    void *result = realloc(memory, bytes > 0 ? bytes : 1);
+    RF_ASSERT(result != NULL && "no memory for the configuration");
+    return result;
+}
+
+char *rf_config_copy(const char *text)
+{
+    size_t bytes = strlen(text) + 1;
+    return memcpy(rf_config_allocate(NULL, bytes), text, bytes);
+}
+
+bool rf_config_is_list(rf_key_type type)
+{
+    return type == RF_KEY_INTS || type == RF_KEY_STRINGS;
+}
+
+void rf_config_value_free(rf_config_value *value)
+{
+    for (int64_t i = 0; value->strings != NULL && i < value->n; i++) {
+        free(value->strings[i]);
+    }
+    free(value->strings);
+    free(value->ints);
+    free(value->string);
+    memset(value, 0, sizeof *value);
+}
+
+bool rf_config_value_equal(const rf_config_value *a, const rf_config_value *b, rf_key_type type)
+{
+    switch (type) {
+    case RF_KEY_BOOL:
+        return a->boolean == b->boolean;
+    case RF_KEY_INT:
+        return a->integer == b->integer;
+    case RF_KEY_REAL:
+        return !(a->real < b->real || a->real > b->real);
+    case RF_KEY_STRING:
+    case RF_KEY_CHOICE:
+        return strcmp(a->string, b->string) == 0;
+    case RF_KEY_INTS:
+    case RF_KEY_STRINGS:
+        break;
+    }
+    if (a->n != b->n) {
+        return false;
+    }
+    for (int64_t i = 0; i < a->n; i++) {
+        if (type == RF_KEY_INTS ? a->ints[i] != b->ints[i]
+                                : strcmp(a->strings[i], b->strings[i]) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* --- Numbers ---------------------------------------------------------------------------------- */
+
+/* A decimal number taken apart: sign, digits without the point, power of ten. */
+typedef struct decimal {
+    bool is_negative;
+    char digits[64]; /* no zeros in front; "" is zero */
+    int n_digits;
+    int64_t exponent; /* value = digits * 10^exponent */
+    const char *rest; /* behind the number */
+} decimal;
+
+/* [+-] digits [. digits] [e [+-] digits]. More than 60 digits that count are refused: no setting
+ * means them. */
+static bool read_decimal(decimal *out, const char *text)
+{
+    memset(out, 0, sizeof *out);
+    out->is_negative = *text == '-';
+    text += *text == '-' || *text == '+';
+    bool has_digit = false, has_point = false;
+    for (; (*text >= '0' && *text <= '9') || (*text == '.' && !has_point); text++) {
+        if (*text == '.') {
+            has_point = true;
+            continue;
+        }
+        has_digit = true;
+        out->exponent -= has_point;
+        if (out->n_digits > 0 || *text != '0') {
+            if (out->n_digits >= 60) {
+                return false;
+            }
+            out->digits[out->n_digits++] = *text;
+        }
+    }
+    if (has_digit && (*text == 'e' || *text == 'E')) {
+        errno = 0;
+        char *end;
+        const char *first = text + 1 + (text[1] == '-' || text[1] == '+');
+        if (*first < '0' || *first > '9') {
+            return false;
+        }
+        long exponent = strtol(text + 1, &end, 10);
+        if (errno != 0 || exponent > 100000 || exponent < -100000) {
+            return false;
+        }
+        out->exponent += exponent;
+        text = end;
+    }
+    out->rest = text;
+    return has_digit;
+}
+
+/* Exact: 0.3e1 and 1.5K are integers, 1e-1 is not, and nothing passes through a double. */
+static bool read_int(int64_t *out, const char *text)
+{
+    decimal number;
+    if (!read_decimal(&number, text)) {
+        return false;
+    }
+    const char *suffix = strchr("KMG", number.rest[0]);
+    if (number.rest[0] != '\0') {
+        if (suffix == NULL || number.rest[1] != '\0') {
+            return false;
+        }
+        number.exponent += *suffix == 'K' ? 3 : *suffix == 'M' ? 6 : 9;
+    }
+    while (number.n_digits > 0 && number.exponent < 0 &&
+           number.digits[number.n_digits - 1] == '0') {
+        number.n_digits--;
+        number.exponent++;
+    }
+    if (number.n_digits == 0) {
+        *out = 0;
+        return true;
+    }
+    if (number.exponent < 0 || number.exponent > 18) {
+        return false;
+    }
+    uint64_t limit = (uint64_t)INT64_MAX + number.is_negative;
+    uint64_t magnitude = 0;
+    for (int64_t i = 0; i < number.n_digits + number.exponent; i++) {
+        uint64_t digit = i < number.n_digits ? (uint64_t)(number.digits[i] - '0') : 0;
+        if (magnitude > (limit - digit) / 10) {
+            return false;
+        }
+        magnitude = 10 * magnitude + digit;
+    }
+    *out = number.is_negative ? (int64_t)(0 - magnitude) : (int64_t)magnitude;
+    return true;
+}
+
+/* The grammar is checked first: strtod alone takes "inf", "nan", "0x1p3" and trailing text. What is
+ * too large for a double, or too small to be told from 0, is refused. */
+static bool read_real(double *out, const char *text)
+{
+    decimal number;
+    if (!read_decimal(&number, text) || *number.rest != '\0') {
+        return false;
+    }
+    char *end;
+    *out = strtod(text, &end);
+    bool is_zero = !(*out < 0.0 || *out > 0.0);
+    return *end == '\0' && isfinite(*out) && (!is_zero || number.n_digits == 0);
+}
+
+void rf_config_format_real(char *out, size_t size, double value)
+{
+    for (int precision = 1; precision <= 17; precision++) {
+        snprintf(out, size, "%.*g", precision, value);
+        double again = strtod(out, NULL);
+        if (!(again < value || again > value)) {
+            return;
+        }
+    }
+}
+
+/* --- Descriptions ----------------------------------------------------------------------------- */
+
+static void describe_range(char *out, size_t size, const rf_config_key *key)
+{
+    char low[32], high[32];
+    rf_config_format_real(low, sizeof low, key->min);
+    rf_config_format_real(high, sizeof high, key->max);
+    bool has_low = isfinite(key->min) && key->min > -1e18;
+    bool has_high = isfinite(key->max) && key->max < 1e18;
+    if (has_low && has_high) {
+        snprintf(out, size, " from %s to %s", low, high);
+    } else if (has_low) {
+        snprintf(out, size, " of at least %s", low);
+    } else if (has_high) {
+        snprintf(out, size, " of at most %s", high);
+    } else {
+        out[0] = '\0';
+    }
+}
+
+void rf_config_describe(char *out, size_t size, const rf_config_key *key)
+{
+    char range[96];
+    describe_range(range, sizeof range, key);
+    switch (key->type) {
+    case RF_KEY_BOOL:
+        snprintf(out, size, "true or false");
+        break;
+    case RF_KEY_INT:
+        snprintf(out, size, "integer%s", range);
+        break;
+    case RF_KEY_REAL:
+        snprintf(out, size, "number%s", range);
+        break;
+    case RF_KEY_STRING:
+        snprintf(out, size, "text");
+        break;
+    case RF_KEY_CHOICE: {
+        size_t n = (size_t)snprintf(out, size, "one of ");
+        for (const char *c = key->choices; *c != '\0' && n + 3 < size; c++) {
+            n += (size_t)snprintf(out + n, size - n, *c == '|' ? ", " : "%c", *c);
+        }
+        break;
+    }
+    case RF_KEY_INTS:
+        snprintf(out, size, "list of integers%s%s", range[0] != '\0' ? ", each" : "", range);
+        break;
+    case RF_KEY_STRINGS:
+        snprintf(out, size, "list of texts");
+        break;
+    }
+}
+
+/* --- Text to value ---------------------------------------------------------------------------- */
+
+static bool is_choice(const char *choices, const char *text)
+{
+    size_t bytes = strlen(text);
+    for (const char *c = choices; bytes > 0 && strchr(text, '|') == NULL;) {
+        size_t n = strcspn(c, "|");
+        if (n == bytes && memcmp(c, text, n) == 0) {
+            return true;
+        }
+        if (c[n] == '\0') {
+            break;
+        }
+        c += n + 1;
+    }
+    return false;
+}
+
+static int refuse(const rf_config_key *key, const char *text, rf_error *err)
+{
+    char wanted[512];
+    rf_config_describe(wanted, sizeof wanted, key);
+    return rf_error_set(err, RF_ERR_USAGE, "'%.200s' is not possible here: write %s%s", text,
+                        strchr("aeiou", wanted[0]) != NULL && key->type == RF_KEY_INT ? "an " : "",
+                        wanted);
+}
+
+static int check_text(const char *text, rf_error *err)
+{
+    if (!rf_file_is_utf8(text, strlen(text), NULL)) {
+        return rf_error_set(err, RF_ERR_USAGE, "the text is not UTF-8");
+    }
+    return RF_OK;
+}
+
+static int add_int(rf_config_value *value, const rf_config_key *key, const char *text,
+                   rf_error *err)
+{
+    int64_t number;
+    if (!read_int(&number, text) || !((double)number >= key->min && (double)number <= key->max)) {
+        return refuse(key, text, err);
+    }
+    if (key->type == RF_KEY_INT) {
+        value->integer = number;
+        return RF_OK;
+    }
+    value->ints = rf_config_allocate(value->ints, ((size_t)value->n + 1) * sizeof value->ints[0]);
+    value->ints[value->n++] = number;
+    return RF_OK;
+}
+
+int rf_config_value_add(rf_config_value *value, const rf_config_key *key, const char *text,
+                        rf_error *err)
+{
+    switch (key->type) {
+    case RF_KEY_BOOL:
+        if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0) {
+            return refuse(key, text, err);
+        }
+        value->boolean = text[0] == 't';
+        return RF_OK;
+    case RF_KEY_INT:
+    case RF_KEY_INTS:
+        return add_int(value, key, text, err);
+    case RF_KEY_REAL: {
+        double number;
+        if (!read_real(&number, text) || !(number >= key->min && number <= key->max)) {
+            return refuse(key, text, err);
+        }
+        value->real = number;
+        return RF_OK;
+    }
+    case RF_KEY_CHOICE:
+        if (!is_choice(key->choices, text)) {
+            return refuse(key, text, err);
+        }
+        break;
+    case RF_KEY_STRING:
+    case RF_KEY_STRINGS:
+        break;
+    }
+    if (check_text(text, err) != RF_OK) {
+        return RF_ERR_USAGE;
+    }
+    if (key->type == RF_KEY_STRINGS) {
+        value->strings =
+            rf_config_allocate(value->strings, ((size_t)value->n + 1) * sizeof value->strings[0]);
+        value->strings[value->n++] = rf_config_copy(text);
+    } else {
+        free(value->string);
+        value->string = rf_config_copy(text);
+    }
+    return RF_OK;
+}
+
+int rf_config_value_parse(rf_config_value *value, const rf_config_key *key, const char *text,
+                          rf_error *err)
+{
+    memset(value, 0, sizeof *value);
+    if (!rf_config_is_list(key->type)) {
+        return rf_config_value_add(value, key, text, err);
+    }
+    if (text[0] == '[') {
+        return rf_config_yaml_list(value, key, text, err);
+    }
+    int rc = RF_OK;
+    char *copy = rf_config_copy(text);
+    for (char *element = copy; rc == RF_OK && element != NULL && text[0] != '\0';) {
+        char *comma = strchr(element, ',');
+        if (comma != NULL) {
+            *comma = '\0';
+        }
+        element += strspn(element, " ");
+        if (element[0] == '\0') {
+            rc = rf_error_set(err, RF_ERR_USAGE,
+                              "'%.200s' has an empty element: remove the comma, or write [\"\"]",
+                              text);
+        } else {
+            rc = rf_config_value_add(value, key, element, err);
+        }
+        element = comma != NULL ? comma + 1 : NULL;
+    }
+    free(copy);
+    return rc;
+}

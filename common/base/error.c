@@ -1,0 +1,110 @@
+#include "common/base/error.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void print_and_abort(const char *message)
+{
+    fprintf(stderr, "%s\n", message);
+    abort();
+}
+
+static rf_panic_hook panic_hook = print_and_abort;
+
+/* Copies into the message; where it is cut, no half of a UTF-8 sequence stays. */
+static void store(rf_error *err, const char *text)
+{
+    size_t n = strlen(text);
+    if (n >= sizeof err->message) {
+        n = sizeof err->message - 1;
+        while (n > 0 && ((unsigned char)text[n] & 0xC0) == 0x80) {
+            n--;
+        }
+    }
+    memcpy(err->message, text, n);
+    err->message[n] = '\0';
+}
+
+int rf_error_set(rf_error *err, int code, const char *format, ...)
+{
+    if (err == NULL) {
+        return code;
+    }
+    /* Into a second buffer: err->message may be among the arguments. */
+    char text[sizeof err->message + 4];
+    va_list arguments;
+    va_start(arguments, format);
+    if (vsnprintf(text, sizeof text, format, arguments) < 0) {
+        snprintf(text, sizeof text, "%s", format);
+    }
+    va_end(arguments);
+    err->code = code;
+    store(err, text);
+    return code;
+}
+
+int rf_error_prefix(rf_error *err, const char *format, ...)
+{
+    if (err == NULL) {
+        return RF_ERR;
+    }
+    char text[2 * sizeof err->message];
+    va_list arguments;
+    va_start(arguments, format);
+    if (vsnprintf(text, sizeof err->message, format, arguments) < 0) {
+        snprintf(text, sizeof err->message, "%s", format);
+    }
+    va_end(arguments);
+    size_t n = strlen(text);
+    snprintf(text + n, sizeof text - n, ": %s", err->message);
+    store(err, text);
+    return err->code;
+}
+
+int rf_error_code_of_errno(int errno_value)
+{
+    switch (errno_value) {
+    case EIO:
+    case EAGAIN:
+    case EBUSY:
+    case ENOLCK:
+    case ESTALE:
+    case ETIMEDOUT:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case ECONNRESET:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+#ifdef EREMOTEIO
+    case EREMOTEIO:
+#endif
+        return RF_ERR_RETRY;
+    default:
+        return RF_ERR;
+    }
+}
+
+int rf_error_exit_status(int code)
+{
+    if (code > 0 || code < RF_ERR_RETRY) {
+        return -RF_ERR;
+    }
+    return -code;
+}
+
+void rf_error_set_panic_hook(rf_panic_hook hook)
+{
+    panic_hook = hook != NULL ? hook : print_and_abort;
+}
+
+_Noreturn void rf_error_panic(const char *file, int line, const char *condition)
+{
+    char message[1024];
+    snprintf(message, sizeof message,
+             "%s:%d: broken invariant: %s: this is a bug, please report it", file, line, condition);
+    panic_hook(message);
+    abort();
+}

@@ -1,0 +1,59 @@
+/* error.h: how a failure travels.                                              all local
+ *
+ * A function that can fail returns 0 or one of the negative codes below, is marked RF_MUST_CHECK
+ * and takes `rf_error *err` as its last argument. The message is one line that names what is wrong,
+ * where, and what to do: "corpus.h5: dataset /tokens is shorter than sample_begin says: build the
+ * corpus again". Libraries never print and never exit; only main does.
+ */
+#ifndef RF_BASE_ERROR_H
+#define RF_BASE_ERROR_H
+
+#define RF_MUST_CHECK __attribute__((warn_unused_result))
+#define RF_PRINTF(format_index, first_argument)                                                    \
+    __attribute__((format(printf, format_index, first_argument)))
+
+/* The codes are the negated exit statuses of the programs. */
+enum {
+    RF_OK = 0,
+    RF_ERR = -1,          /* permanent: bad input, a wrong file, a full disk                     */
+    RF_ERR_USAGE = -2,    /* wrong command line or configuration                                 */
+    RF_ERR_STOPPED = -3,  /* stopped on request after a checkpoint                               */
+    RF_ERR_DIVERGED = -4, /* the loss stayed non-finite                                          */
+    RF_ERR_RETRY = -5     /* worth a retry: a rank or a file system failed                       */
+};
+
+typedef struct rf_error {
+    int code;
+    char message[2048];
+} rf_error;
+
+/* Sets code and message (printf style; cut at the buffer's end) and returns code.
+ * err may be NULL: then only the code is returned. */
+int rf_error_set(rf_error *err, int code, const char *format, ...) RF_PRINTF(3, 4);
+
+/* Puts "prefix: " before the present message and returns err's code, which is kept.
+ * err may be NULL: then RF_ERR is returned. */
+int rf_error_prefix(rf_error *err, const char *format, ...) RF_PRINTF(2, 3);
+
+/* RF_ERR_RETRY where a file system or a network is to blame (EIO, ESTALE, ETIMEDOUT, ...), else
+ * RF_ERR. errno_value: of the system call that failed. */
+int rf_error_code_of_errno(int errno_value);
+
+/* Exit status of a program that ends with this code: 0 to 5. */
+int rf_error_exit_status(int code);
+
+/* A broken invariant: prints file, line and the condition through the hook and never returns.
+ * The default hook prints to stderr and aborts; MPI programs set one that prints the rank and
+ * aborts the communicator. Bad input is never an invariant. */
+typedef void (*rf_panic_hook)(const char *message);
+void rf_error_set_panic_hook(rf_panic_hook hook);
+_Noreturn void rf_error_panic(const char *file, int line, const char *condition);
+
+#define RF_ASSERT(condition)                                                                       \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            rf_error_panic(__FILE__, __LINE__, #condition);                                        \
+        }                                                                                          \
+    } while (0)
+
+#endif

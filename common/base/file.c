@@ -1,0 +1,391 @@
+#include "common/base/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int fail(rf_error *err, int errno_value, const char *name, const char *what)
+{
+    return rf_error_set(err, rf_error_code_of_errno(errno_value), "%s: %s: %s", name, what,
+                        strerror(errno_value));
+}
+
+/* The folder that holds path: "." for a bare name, "/" for a name at the root. */
+static void folder_of(char *folder, size_t size, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (slash == NULL) {
+        snprintf(folder, size, ".");
+    } else if (slash == path) {
+        snprintf(folder, size, "/");
+    } else {
+        snprintf(folder, size, "%.*s", (int)(slash - path), path);
+    }
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
+
+/* --- Atomic output ---------------------------------------------------------------------------- */
+
+/* Is `name` "<base>.tmp-<pid>" of a process that no longer runs? Our own pid counts as dead: the
+ * number of an earlier process comes again, in containers even regularly. */
+static bool is_left_over(const char *name, const char *base)
+{
+    size_t n = strlen(base);
+    if (strncmp(name, base, n) != 0 || strncmp(name + n, ".tmp-", 5) != 0) {
+        return false;
+    }
+    const char *digits = name + n + 5;
+    if (*digits == '\0' || strspn(digits, "0123456789") != strlen(digits)) {
+        return false;
+    }
+    errno = 0;
+    long pid = strtol(digits, NULL, 10);
+    if (errno != 0 || pid <= 0 || pid != (long)(pid_t)pid) {
+        return false;
+    }
+    return (pid_t)pid == getpid() || (kill((pid_t)pid, 0) != 0 && errno == ESRCH);
+}
+
+static int remove_left_overs(const char *folder, const char *path, rf_error *err)
+{
+    DIR *entries = opendir(folder);
+    if (entries == NULL) {
+        /* A folder that may be written but not listed is fine. */
+        return errno == EACCES ? RF_OK : fail(err, errno, folder, "cannot open the folder");
+    }
+    const struct dirent *entry;
+    while ((entry = readdir(entries)) != NULL) {
+        if (is_left_over(entry->d_name, base_name(path))) {
+            unlinkat(dirfd(entries), entry->d_name, 0);
+        }
+    }
+    closedir(entries);
+    return RF_OK;
+}
+
+int rf_atomic_begin(rf_atomic *out, const char *path, rf_error *err)
+{
+    memset(out, 0, sizeof *out);
+    if (base_name(path)[0] == '\0') {
+        return rf_error_set(err, RF_ERR, "\"%s\": a file name is needed", path);
+    }
+    if (strlen(path) >= sizeof out->path) {
+        return rf_error_set(err, RF_ERR, "%.64s...: the path is longer than %zu bytes", path,
+                            sizeof out->path - 1);
+    }
+    struct stat status;
+    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) {
+        return rf_error_set(err, RF_ERR, "%s: is %s, not a file: choose another name", path,
+                            S_ISDIR(status.st_mode) ? "a folder" : "a device or a pipe");
+    }
+    char folder[sizeof out->path];
+    folder_of(folder, sizeof folder, path);
+    int rc = remove_left_overs(folder, path, err);
+    if (rc != RF_OK) {
+        return rf_error_prefix(err, "%s", path);
+    }
+    snprintf(out->path, sizeof out->path, "%s", path);
+    snprintf(out->temporary, sizeof out->temporary, "%s.tmp-%ld", path, (long)getpid());
+    return RF_OK;
+}
+
+static int sync_descriptor(int fd)
+{
+    int rc;
+    do {
+        rc = fsync(fd);
+    } while (rc != 0 && errno == EINTR);
+    return rc;
+}
+
+static int sync_file(const char *path, rf_error *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return fail(err, errno, path, "cannot open");
+    }
+    int rc = RF_OK;
+    if (sync_descriptor(fd) != 0) {
+        rc = fail(err, errno, path, "cannot flush to disk");
+    }
+    if (close(fd) != 0 && rc == RF_OK && errno != EINTR) {
+        rc = fail(err, errno, path, "cannot close");
+    }
+    return rc;
+}
+
+int rf_atomic_commit(rf_atomic *file, rf_error *err)
+{
+    RF_ASSERT(file->temporary[0] != '\0');
+    char folder[sizeof file->path];
+    folder_of(folder, sizeof folder, file->path);
+    int rc = sync_file(file->temporary, err);
+    if (rc != RF_OK) {
+        goto out;
+    }
+    if (rename(file->temporary, file->path) != 0) {
+        rc = fail(err, errno, file->path, "cannot move the finished file into place");
+        goto out;
+    }
+    file->temporary[0] = '\0';
+    rc = rf_file_sync_folder(folder, err);
+    if (rc != RF_OK) {
+        rc =
+            rf_error_prefix(err, "%s: is written, but may not survive a power failure", file->path);
+    }
+out:
+    rf_atomic_abandon(file);
+    return rc;
+}
+
+void rf_atomic_abandon(rf_atomic *file)
+{
+    if (file->temporary[0] != '\0') {
+        unlink(file->temporary);
+        file->temporary[0] = '\0';
+    }
+}
+
+/* --- Whole files ------------------------------------------------------------------------------ */
+
+int rf_file_write(const char *path, const void *data, size_t bytes, rf_error *err)
+{
+    rf_atomic file;
+    int fd = -1;
+    int rc = rf_atomic_begin(&file, path, err);
+    if (rc != RF_OK) {
+        goto out;
+    }
+    fd = open(file.temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        rc = fail(err, errno, file.temporary, "cannot create");
+        goto out;
+    }
+    rc = rf_file_pwrite(fd, data, bytes, 0, path, err);
+    if (rc != RF_OK) {
+        goto out;
+    }
+    int closed = close(fd);
+    fd = -1;
+    if (closed != 0 && errno != EINTR) {
+        rc = fail(err, errno, path, "cannot write");
+        goto out;
+    }
+    rc = rf_atomic_commit(&file, err);
+out:
+    if (fd >= 0) {
+        close(fd);
+    }
+    rf_atomic_abandon(&file);
+    return rc;
+}
+
+/* Reads fd to its end into a buffer that grows; a pipe has no size to ask for. */
+static int read_all(char **data, size_t *bytes, int fd, const char *path, size_t max_bytes,
+                    rf_error *err)
+{
+    size_t used = 0, size = 0;
+    for (;;) {
+        if (size - used < 2) {
+            size_t wanted = size == 0 ? 4096 : 2 * size;
+            char *grown = wanted > size ? realloc(*data, wanted) : NULL;
+            if (grown == NULL) {
+                return rf_error_set(err, RF_ERR, "%s: no memory for %zu bytes", path, wanted);
+            }
+            *data = grown;
+            size = wanted;
+        }
+        ssize_t n = read(fd, *data + used, size - used - 1);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            return fail(err, errno, path, "cannot read");
+        }
+        if (n == 0) {
+            break;
+        }
+        used += (size_t)n;
+        if (used > max_bytes) {
+            return rf_error_set(err, RF_ERR, "%s: is larger than the %zu bytes expected at most",
+                                path, max_bytes);
+        }
+    }
+    (*data)[used] = '\0';
+    *bytes = used;
+    return RF_OK;
+}
+
+int rf_file_read(char **data, size_t *bytes, const char *path, size_t max_bytes, rf_error *err)
+{
+    *data = NULL;
+    *bytes = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return fail(err, errno, path, "cannot open");
+    }
+    int rc = read_all(data, bytes, fd, path, max_bytes, err);
+    close(fd);
+    if (rc != RF_OK) {
+        free(*data);
+        *data = NULL;
+    }
+    return rc;
+}
+
+static bool is_range(size_t bytes, int64_t offset)
+{
+    return offset >= 0 && bytes <= (size_t)INT64_MAX && offset <= INT64_MAX - (int64_t)bytes;
+}
+
+int rf_file_pwrite(int fd, const void *data, size_t bytes, int64_t offset, const char *name,
+                   rf_error *err)
+{
+    RF_ASSERT(is_range(bytes, offset));
+    const char *from = data;
+    while (bytes > 0) {
+        ssize_t n = pwrite(fd, from, bytes, (off_t)offset);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            return fail(err, n < 0 ? errno : ENOSPC, name, "cannot write");
+        }
+        from += n;
+        bytes -= (size_t)n;
+        offset += n;
+    }
+    return RF_OK;
+}
+
+int rf_file_pread(int fd, void *data, size_t bytes, int64_t offset, const char *name, rf_error *err)
+{
+    RF_ASSERT(is_range(bytes, offset));
+    char *to = data;
+    while (bytes > 0) {
+        ssize_t n = pread(fd, to, bytes, (off_t)offset);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            return fail(err, errno, name, "cannot read");
+        }
+        if (n == 0) {
+            return rf_error_set(err, RF_ERR,
+                                "%s: ends at byte %lld, %zu bytes too early: the file is truncated",
+                                name, (long long)offset, bytes);
+        }
+        to += n;
+        bytes -= (size_t)n;
+        offset += n;
+    }
+    return RF_OK;
+}
+
+int rf_file_sync_folder(const char *folder, rf_error *err)
+{
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        /* A folder that may be written but not read cannot be synced; its renames still hold. */
+        return errno == EACCES ? RF_OK : fail(err, errno, folder, "cannot open the folder");
+    }
+    int rc = RF_OK;
+    /* EINVAL: some network file systems have no fsync of folders (POSIX allows this). */
+    if (sync_descriptor(fd) != 0 && errno != EINVAL) {
+        rc = fail(err, errno, folder, "cannot flush the folder to disk");
+    }
+    close(fd);
+    return rc;
+}
+
+/* --- Folders and names ------------------------------------------------------------------------ */
+
+static bool is_folder(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+int rf_file_make_folder(const char *path, rf_error *err)
+{
+    char part[4096];
+    size_t n = strlen(path);
+    if (n == 0 || n >= sizeof part) {
+        return rf_error_set(err, RF_ERR, "\"%.64s\": a folder name of 1 to %zu bytes is needed",
+                            path, sizeof part - 1);
+    }
+    for (size_t end = 1; end <= n; end++) {
+        if ((path[end] != '/' && path[end] != '\0') || path[end - 1] == '/') {
+            continue;
+        }
+        memcpy(part, path, end);
+        part[end] = '\0';
+        /* An existing folder may answer mkdir with EEXIST, EROFS or EACCES: ask what it is. */
+        if (mkdir(part, 0777) != 0) {
+            int reason = errno;
+            if (!is_folder(part)) {
+                return fail(err, reason == EEXIST ? ENOTDIR : reason, part,
+                            "cannot make the folder");
+            }
+        }
+    }
+    return RF_OK;
+}
+
+bool rf_file_exists(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0;
+}
+
+/* Length of the UTF-8 sequence at text, 0 if it is not one. The bounds on the second byte are those
+ * of the table in RFC 3629, section 4. */
+static size_t utf8_length(const unsigned char *text, size_t bytes)
+{
+    unsigned char c = text[0];
+    if (c < 0x80) {
+        return 1;
+    }
+    size_t n = c >= 0xC2 && c <= 0xDF ? 2 : (c & 0xF0) == 0xE0 ? 3 : c >= 0xF0 && c <= 0xF4 ? 4 : 0;
+    if (n == 0 || n > bytes) {
+        return 0;
+    }
+    unsigned char low = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : 0x80;
+    unsigned char high = c == 0xED ? 0x9F : c == 0xF4 ? 0x8F : 0xBF;
+    if (text[1] < low || text[1] > high) {
+        return 0;
+    }
+    for (size_t i = 2; i < n; i++) {
+        if ((text[i] & 0xC0) != 0x80) {
+            return 0;
+        }
+    }
+    return n;
+}
+
+bool rf_file_is_utf8(const char *text, size_t bytes, size_t *bad)
+{
+    size_t i = 0;
+    while (i < bytes) {
+        size_t n = utf8_length((const unsigned char *)text + i, bytes - i);
+        if (n == 0) {
+            if (bad != NULL) {
+                *bad = i;
+            }
+            return false;
+        }
+        i += n;
+    }
+    return true;
+}

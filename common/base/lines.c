@@ -1,0 +1,375 @@
+#include "common/base/lines.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+enum { INPUT_BYTES = 1 << 16, FIRST_TEXT_BYTES = 1 << 16 };
+
+/* Bytes go file -> input -> text; for a plain file they are copied, for gzip inflated. */
+struct rf_lines {
+    char *path;
+    int fd;
+    int64_t size;     /* of the file, 0 if unknown */
+    int64_t offset;   /* bytes read from it */
+    size_t max_bytes; /* of a line */
+    int64_t number;   /* of the line last returned */
+    uint32_t crc;
+    rf_error failure; /* what stopped the reading, without a place; code RF_OK while all is well */
+
+    unsigned char *input;
+    size_t input_begin, input_end;
+    bool input_is_over;
+
+    enum { KIND_UNKNOWN, KIND_PLAIN, KIND_GZIP } kind;
+    z_stream stream;
+    bool stream_is_open;
+    bool member_is_over; /* between two members of a gzip file, or behind the last */
+
+    char *text; /* [text_begin, text_end) is not returned yet; one more byte for the 0 */
+    size_t text_begin, text_end, text_size;
+    size_t scanned;    /* bytes behind text_begin known to hold no line end */
+    bool text_is_over; /* nothing more will come into text */
+};
+
+static int fail(rf_lines *lines, int code, const char *what)
+{
+    return rf_error_set(&lines->failure, code, "%s", what);
+}
+
+/* --- Input ------------------------------------------------------------------------------------ */
+
+/* Reads more of the file behind what is in input. */
+static int read_input(rf_lines *lines)
+{
+    if (lines->input_begin == lines->input_end) {
+        lines->input_begin = lines->input_end = 0;
+    }
+    ssize_t n;
+    do {
+        n = read(lines->fd, lines->input + lines->input_end, INPUT_BYTES - lines->input_end);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0) {
+        return rf_error_set(&lines->failure, rf_error_code_of_errno(errno), "cannot read: %s",
+                            strerror(errno));
+    }
+    lines->input_is_over = n == 0;
+    lines->input_end += (size_t)n;
+    lines->offset += n;
+    return RF_OK;
+}
+
+/* Waits until `bytes` bytes of input are there, or the file is over. Input is empty, or nearly. */
+static int need_input(rf_lines *lines, size_t bytes)
+{
+    while (lines->input_end - lines->input_begin < bytes && !lines->input_is_over) {
+        size_t n = lines->input_end - lines->input_begin;
+        memmove(lines->input, lines->input + lines->input_begin, n);
+        lines->input_begin = 0;
+        lines->input_end = n;
+        if (read_input(lines) != RF_OK) {
+            return lines->failure.code;
+        }
+    }
+    return RF_OK;
+}
+
+static bool is_gzip_magic(const rf_lines *lines)
+{
+    const unsigned char *input = lines->input + lines->input_begin;
+    return lines->input_end - lines->input_begin >= 2 && input[0] == 0x1F && input[1] == 0x8B;
+}
+
+/* --- Text ------------------------------------------------------------------------------------- */
+
+/* Bytes that fit behind text_end, one kept for the 0. */
+static size_t text_room(const rf_lines *lines)
+{
+    return lines->text_size - lines->text_end - 1;
+}
+
+/* Makes room behind text_end: moves the unreturned text to the front, then doubles. */
+static int make_room(rf_lines *lines)
+{
+    if (text_room(lines) > 0) {
+        return RF_OK;
+    }
+    size_t n = lines->text_end - lines->text_begin;
+    if (lines->text_begin > 0) {
+        memmove(lines->text, lines->text + lines->text_begin, n);
+        lines->text_begin = 0;
+        lines->text_end = n;
+    }
+    if (n >= lines->text_size / 2) {
+        size_t size = 2 * lines->text_size;
+        char *text = size > lines->text_size ? realloc(lines->text, size) : NULL;
+        if (text == NULL) {
+            return fail(lines, RF_ERR, "no memory for a line this long");
+        }
+        lines->text = text;
+        lines->text_size = size;
+    }
+    return RF_OK;
+}
+
+static int copy_text(rf_lines *lines)
+{
+    if (need_input(lines, 1) != RF_OK) {
+        return lines->failure.code;
+    }
+    size_t n = lines->input_end - lines->input_begin;
+    if (n == 0) {
+        lines->text_is_over = true;
+        return RF_OK;
+    }
+    n = n < text_room(lines) ? n : text_room(lines);
+    memcpy(lines->text + lines->text_end, lines->input + lines->input_begin, n);
+    lines->input_begin += n;
+    lines->text_end += n;
+    return RF_OK;
+}
+
+/* Behind a member: another member, the end, or zeros (some archivers pad) and the end. */
+static int next_member(rf_lines *lines)
+{
+    if (need_input(lines, 2) != RF_OK) {
+        return lines->failure.code;
+    }
+    if (is_gzip_magic(lines)) {
+        lines->member_is_over = false;
+        inflateReset(&lines->stream);
+        return RF_OK;
+    }
+    while (need_input(lines, 1) == RF_OK && lines->input_begin < lines->input_end) {
+        if (lines->input[lines->input_begin] != 0) {
+            return fail(lines, RF_ERR,
+                        "bytes that are not gzip follow the gzip data: the file is damaged");
+        }
+        lines->input_begin++;
+    }
+    lines->text_is_over = true;
+    return lines->failure.code;
+}
+
+static int inflate_text(rf_lines *lines)
+{
+    if (lines->member_is_over) {
+        return next_member(lines);
+    }
+    if (need_input(lines, 1) != RF_OK) {
+        return lines->failure.code;
+    }
+    if (lines->input_begin == lines->input_end) {
+        return fail(lines, RF_ERR,
+                    "the gzip data ends too early: the file is truncated, fetch it again");
+    }
+    size_t room = text_room(lines);
+    room = room < INPUT_BYTES ? room : INPUT_BYTES;
+    lines->stream.next_in = lines->input + lines->input_begin;
+    lines->stream.avail_in = (uInt)(lines->input_end - lines->input_begin);
+    lines->stream.next_out = (unsigned char *)lines->text + lines->text_end;
+    lines->stream.avail_out = (uInt)room;
+    int status = inflate(&lines->stream, Z_NO_FLUSH);
+    lines->input_begin = lines->input_end - lines->stream.avail_in;
+    lines->text_end += room - lines->stream.avail_out;
+    if (status == Z_STREAM_END) {
+        lines->member_is_over = true;
+    } else if (status == Z_MEM_ERROR) {
+        return fail(lines, RF_ERR, "no memory to decompress");
+    } else if (status != Z_OK && status != Z_BUF_ERROR) {
+        return rf_error_set(&lines->failure, RF_ERR,
+                            "the gzip data is damaged (%s): fetch the file again",
+                            lines->stream.msg != NULL ? lines->stream.msg : "bad stream");
+    }
+    return RF_OK;
+}
+
+static int recognise(rf_lines *lines)
+{
+    if (need_input(lines, 2) != RF_OK) {
+        return lines->failure.code;
+    }
+    lines->kind = KIND_PLAIN;
+    if (is_gzip_magic(lines)) {
+        /* 15 + 16: the largest window; gzip, not zlib, around the data. */
+        if (inflateInit2(&lines->stream, 15 + 16) != Z_OK) {
+            return fail(lines, RF_ERR, "no memory to decompress");
+        }
+        lines->stream_is_open = true;
+        lines->kind = KIND_GZIP;
+    }
+    return RF_OK;
+}
+
+/* Some progress: more text, or the knowledge that it is over, or a failure. */
+static void fill(rf_lines *lines)
+{
+    if (lines->kind == KIND_UNKNOWN && recognise(lines) != RF_OK) {
+        return;
+    }
+    if (make_room(lines) != RF_OK) {
+        return;
+    }
+    if (lines->kind == KIND_GZIP) {
+        inflate_text(lines);
+    } else {
+        copy_text(lines);
+    }
+}
+
+/* --- Lines ------------------------------------------------------------------------------------ */
+
+int rf_lines_open(rf_lines **out, const char *path, rf_error *err)
+{
+    *out = NULL;
+    bool is_stdin = strcmp(path, "-") == 0;
+    int rc = RF_OK;
+    rf_lines *lines = calloc(1, sizeof *lines);
+    if (lines == NULL) {
+        return rf_error_set(err, RF_ERR, "%s: no memory to read it", path);
+    }
+    lines->fd = -1;
+    lines->max_bytes = (size_t)64 << 20;
+    lines->path = strdup(is_stdin ? "standard input" : path);
+    lines->input = malloc(INPUT_BYTES);
+    lines->text = malloc(FIRST_TEXT_BYTES);
+    lines->text_size = FIRST_TEXT_BYTES;
+    if (lines->path == NULL || lines->input == NULL || lines->text == NULL) {
+        rc = rf_error_set(err, RF_ERR, "%s: no memory to read it", path);
+        goto out;
+    }
+    lines->fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    struct stat status;
+    if (lines->fd < 0 || fstat(lines->fd, &status) != 0) {
+        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot open: %s", lines->path,
+                          strerror(errno));
+        goto out;
+    }
+    if (S_ISDIR(status.st_mode)) {
+        rc = rf_error_set(err, RF_ERR, "%s: is a folder: give a file", lines->path);
+        goto out;
+    }
+    lines->size = S_ISREG(status.st_mode) ? (int64_t)status.st_size : 0;
+out:
+    if (rc != RF_OK) {
+        rf_lines_close(lines);
+        return rc;
+    }
+    *out = lines;
+    return RF_OK;
+}
+
+/* Length of the next line; *has_end: whether a line end follows it. Whole lines that were read
+ * before a failure come first. */
+static int find_line(rf_lines *lines, size_t *bytes, bool *has_end)
+{
+    for (;;) {
+        size_t n = lines->text_end - lines->text_begin;
+        char *begin = lines->text + lines->text_begin;
+        const char *end = memchr(begin + lines->scanned, '\n', n - lines->scanned);
+        lines->scanned = n;
+        *has_end = end != NULL;
+        *bytes = end != NULL ? (size_t)(end - begin) : n;
+        if (*bytes > lines->max_bytes) {
+            lines->scanned = 0;
+            return rf_error_set(&lines->failure, RF_ERR,
+                                "the line is longer than %zu bytes: is this a text file?",
+                                lines->max_bytes);
+        }
+        if (end != NULL) {
+            return RF_OK;
+        }
+        if (lines->failure.code != RF_OK || lines->text_is_over) {
+            return lines->failure.code;
+        }
+        fill(lines);
+    }
+}
+
+/* zlib counts in unsigned int; lines may be longer. */
+static uint32_t crc_of(uint32_t crc, const char *data, size_t bytes)
+{
+    while (bytes > 0) {
+        uInt n = bytes < (1u << 30) ? (uInt)bytes : 1u << 30;
+        crc = (uint32_t)crc32(crc, (const unsigned char *)data, n);
+        data += n;
+        bytes -= n;
+    }
+    return crc;
+}
+
+int rf_lines_next(rf_lines *lines, char **text, size_t *bytes, rf_error *err)
+{
+    *text = NULL;
+    *bytes = 0;
+    size_t n = 0;
+    bool has_end = false;
+    if (find_line(lines, &n, &has_end) != RF_OK) {
+        return rf_error_set(err, lines->failure.code, "%s:%lld: %s", lines->path,
+                            (long long)lines->number + 1, lines->failure.message);
+    }
+    if (n == 0 && !has_end) {
+        return RF_OK;
+    }
+    char *line = lines->text + lines->text_begin;
+    lines->crc = crc_of(lines->crc, line, n + has_end);
+    line[n] = '\0';
+    lines->text_begin += n + has_end;
+    lines->scanned = 0;
+    lines->number++;
+    *text = line;
+    *bytes = n;
+    return RF_OK;
+}
+
+void rf_lines_set_max(rf_lines *lines, size_t max_bytes)
+{
+    lines->max_bytes = max_bytes;
+}
+
+int64_t rf_lines_number(const rf_lines *lines)
+{
+    return lines->number;
+}
+
+int64_t rf_lines_offset(const rf_lines *lines)
+{
+    return lines->offset;
+}
+
+int64_t rf_lines_size(const rf_lines *lines)
+{
+    return lines->size;
+}
+
+uint32_t rf_lines_crc32(const rf_lines *lines)
+{
+    return lines->crc;
+}
+
+const char *rf_lines_path(const rf_lines *lines)
+{
+    return lines->path;
+}
+
+void rf_lines_close(rf_lines *lines)
+{
+    if (lines == NULL) {
+        return;
+    }
+    if (lines->stream_is_open) {
+        inflateEnd(&lines->stream);
+    }
+    if (lines->fd > STDIN_FILENO) {
+        close(lines->fd);
+    }
+    free(lines->text);
+    free(lines->input);
+    free(lines->path);
+    free(lines);
+}

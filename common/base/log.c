@@ -1,0 +1,259 @@
+#include "common/base/log.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { LINE_MAX_BYTES = 4096, LIVE_MAX_BYTES = 512, BAR_WIDTH = 20 };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static const char *program = "refusion";
+static int this_rank = 0;
+static int rank_count = 1;
+static bool is_quiet = false;
+
+/* The live line: what it should show, and whether the terminal shows some state of it. */
+static char live_text[LIVE_MAX_BYTES];
+static bool live_is_shown = false;
+static double live_time = -1.0;
+
+/* Where the present progress began; a different verb or a smaller `done` begins another. */
+static char progress_what[64];
+static int64_t progress_begin = 0;
+static int64_t progress_last = 0;
+static double progress_time = 0.0;
+
+void rf_log_set_program(const char *name)
+{
+    program = name;
+}
+
+void rf_log_set_rank(int rank, int n_ranks)
+{
+    this_rank = rank;
+    rank_count = n_ranks;
+}
+
+void rf_log_set_quiet(bool quiet)
+{
+    is_quiet = quiet;
+}
+
+double rf_log_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+bool rf_log_is_terminal(void)
+{
+    const char *term = getenv("TERM");
+    return isatty(STDERR_FILENO) == 1 && (term == NULL || strcmp(term, "dumb") != 0);
+}
+
+static bool is_silent(void)
+{
+    return is_quiet || this_rank != 0;
+}
+
+static void clear_live(void)
+{
+    if (live_is_shown) {
+        fputs("\r\033[K", stderr);
+        live_is_shown = false;
+    }
+}
+
+/* File names and data reach messages: no byte of them may break the line or steer the terminal. */
+static void make_one_line(char *text)
+{
+    for (char *c = text; *c != '\0'; c++) {
+        if ((unsigned char)*c < 0x20 || *c == 0x7F) {
+            *c = ' ';
+        }
+    }
+}
+
+static void print_message(const char *kind, const char *text)
+{
+    char rank[32] = "";
+    if (rank_count > 1) {
+        snprintf(rank, sizeof rank, "rank %d: ", this_rank);
+    }
+    /* One call of fprintf is one write: lines of several ranks do not mix. */
+    pthread_mutex_lock(&lock);
+    clear_live();
+    fprintf(stderr, "%s: %s%s%s\n", program, rank, kind, text);
+    pthread_mutex_unlock(&lock);
+}
+
+void rf_log_info(const char *format, ...)
+{
+    if (is_silent()) {
+        return;
+    }
+    char line[LINE_MAX_BYTES];
+    va_list arguments, again;
+    va_start(arguments, format);
+    va_copy(again, arguments);
+    int n = vsnprintf(line, sizeof line, format, arguments);
+    char *all = line;
+    if (n >= (int)sizeof line) {
+        all = malloc((size_t)n + 1);
+        if (all != NULL) {
+            vsnprintf(all, (size_t)n + 1, format, again);
+        }
+    }
+    pthread_mutex_lock(&lock);
+    clear_live();
+    fprintf(stderr, "%s\n", all != NULL ? all : line);
+    pthread_mutex_unlock(&lock);
+    if (all != line) {
+        free(all);
+    }
+    va_end(again);
+    va_end(arguments);
+}
+
+void rf_log_warn(const char *format, ...)
+{
+    char line[LINE_MAX_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    make_one_line(line);
+    print_message("warning: ", line);
+}
+
+void rf_log_error(const rf_error *err)
+{
+    if (err->code == RF_OK) {
+        return;
+    }
+    char line[sizeof err->message];
+    memcpy(line, err->message, sizeof line);
+    line[sizeof line - 1] = '\0';
+    make_one_line(line);
+    print_message("", line);
+}
+
+/* Draws live_text, cut to the terminal's width: a wrapped line could not be rewritten in place. */
+static void draw_live(void)
+{
+    struct winsize window;
+    size_t width = 80;
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0) {
+        width = window.ws_col;
+    }
+    size_t n = 0, columns = 0;
+    while (live_text[n] != '\0' && columns + 1 < width) {
+        n++;
+        while (((unsigned char)live_text[n] & 0xC0) == 0x80) {
+            n++;
+        }
+        columns++;
+    }
+    fprintf(stderr, "\r%.*s\033[K", (int)n, live_text);
+    live_is_shown = true;
+}
+
+void rf_log_live(const char *format, ...)
+{
+    if (is_silent() || !rf_log_is_terminal()) {
+        return;
+    }
+    pthread_mutex_lock(&lock);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(live_text, sizeof live_text, format, arguments);
+    va_end(arguments);
+    make_one_line(live_text);
+    double now = rf_log_seconds();
+    if (live_time < 0.0 || now - live_time >= 0.1) {
+        live_time = now;
+        draw_live();
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+void rf_log_live_end(void)
+{
+    pthread_mutex_lock(&lock);
+    if (live_text[0] != '\0') {
+        draw_live();
+        fputc('\n', stderr);
+        live_text[0] = '\0';
+        live_is_shown = false;
+    }
+    live_time = -1.0;
+    progress_what[0] = '\0';
+    pthread_mutex_unlock(&lock);
+}
+
+/* 12345678 as "12.3M". */
+static void format_amount(char *out, size_t size, double amount)
+{
+    static const char *const suffixes[] = {"", "k", "M", "G", "T", "P"};
+    int i = 0;
+    while (amount >= 1000.0 && i < 5) {
+        amount /= 1000.0;
+        i++;
+    }
+    snprintf(out, size, i == 0 ? "%.0f%s" : "%.1f%s", amount, suffixes[i]);
+}
+
+static void format_duration(char *out, size_t size, double seconds)
+{
+    int64_t s = seconds < 3.6e8 ? (int64_t)(seconds + 0.5) : (int64_t)3.6e8;
+    snprintf(out, size, "%d:%02d:%02d", (int)(s / 3600), (int)(s / 60 % 60), (int)(s % 60));
+}
+
+static void begin_progress(const char *what, int64_t done)
+{
+    if (strncmp(what, progress_what, sizeof progress_what - 1) != 0 || done < progress_last) {
+        snprintf(progress_what, sizeof progress_what, "%s", what);
+        progress_begin = done;
+        progress_time = rf_log_seconds();
+    }
+    progress_last = done;
+}
+
+void rf_log_progress(const char *what, int64_t done, int64_t total, const char *unit)
+{
+    if (is_silent() || !rf_log_is_terminal()) {
+        return;
+    }
+    pthread_mutex_lock(&lock);
+    begin_progress(what, done);
+    double elapsed = rf_log_seconds() - progress_time;
+    double rate = elapsed > 0.0 ? (double)(done - progress_begin) / elapsed : 0.0;
+    pthread_mutex_unlock(&lock);
+
+    char amount[32], per_second[32];
+    format_amount(amount, sizeof amount, (double)done);
+    format_amount(per_second, sizeof per_second, rate);
+    if (total <= 0) {
+        rf_log_live("%s %s %s, %s/s", what, amount, unit, per_second);
+        return;
+    }
+    double share = fmin(fmax((double)done / (double)total, 0.0), 1.0);
+    char bar[BAR_WIDTH + 1];
+    memset(bar, '.', BAR_WIDTH);
+    memset(bar, '#', (size_t)(share * BAR_WIDTH));
+    bar[BAR_WIDTH] = '\0';
+    char whole[32], eta[32] = "?";
+    format_amount(whole, sizeof whole, (double)total);
+    if (rate > 0.0) {
+        format_duration(eta, sizeof eta, fmax((double)(total - done), 0.0) / rate);
+    }
+    rf_log_live("%s [%s] %3.0f%% %s/%s %s, %s/s, ETA %s", what, bar, floor(100.0 * share), amount,
+                whole, unit, per_second, eta);
+}

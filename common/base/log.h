@@ -1,0 +1,38 @@
+/* log.h: what a person sees while a program runs.                              all local
+ *
+ * Everything here goes to stderr; results go to stdout or to files, never mixed. In an MPI program
+ * only the rank for which rf_log_set_quiet(0) holds speaks, except for rf_log_warn.
+ */
+#ifndef RF_BASE_LOG_H
+#define RF_BASE_LOG_H
+
+#include "common/base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+void rf_log_set_program(const char *name); /* prefix of warnings and errors; not copied */
+void rf_log_set_rank(int rank,
+                     int n_ranks); /* warnings of several ranks name theirs; info: rank 0 */
+void rf_log_set_quiet(bool quiet); /* no info and no progress lines */
+
+void rf_log_info(const char *format, ...) RF_PRINTF(1, 2);
+void rf_log_warn(const char *format, ...) RF_PRINTF(1, 2);
+
+/* "program: message" on one line, for main; nothing where err->code is RF_OK. Line breaks in the
+ * message are replaced. */
+void rf_log_error(const rf_error *err);
+
+/* A live line on a terminal (rewritten in place, at most 10 times a second); nothing otherwise.
+ * The next info or warning clears it first. rf_log_live_end keeps the last state. */
+bool rf_log_is_terminal(void);
+void rf_log_live(const char *format, ...) RF_PRINTF(1, 2);
+void rf_log_live_end(void);
+
+/* Progress bar with percentage, rate and ETA on the live line. `what` is a verb ("reading").
+ * done and total in `unit`s; total 0: unknown. */
+void rf_log_progress(const char *what, int64_t done, int64_t total, const char *unit);
+
+double rf_log_seconds(void); /* monotonic clock, seconds */
+
+#endif

@@ -1,0 +1,339 @@
+#include "common/kernels/backend.h"
+
+#include "common/base/arena.h"
+#include "common/kernels/cpu/cpu.h"
+#include "common/kernels/kernels.h"
+#include "common/kernels/machine.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- Choice -------------------------------------------------------------------------------------
+ */
+
+#define REAL_TYPES(type)                                                                           \
+    {                                                                                              \
+        [RF_ACTIVATION] = (type), [RF_STATISTIC] = (type), [RF_WEIGHT] = (type),                   \
+        [RF_MASTER] = (type), [RF_INDEX] = RF_I32                                                  \
+    }
+
+/* Best first. */
+static const rf_backend backends[] = {
+#if defined(__x86_64__)
+    {"cpu", "avx512", REAL_TYPES(RF_F32), &rf_cpu_avx512_kernels},
+    {"cpu", "avx2", REAL_TYPES(RF_F32), &rf_cpu_avx2_kernels},
+#endif
+    {"cpu", "portable", REAL_TYPES(RF_F32), &rf_cpu_portable_kernels},
+    {"ref32", "", REAL_TYPES(RF_F32), &rf_ref32_kernels},
+    {"ref64", "", REAL_TYPES(RF_F64), &rf_ref64_kernels},
+};
+
+enum { N_BACKENDS = sizeof(backends) / sizeof(backends[0]), MAX_THREADS = 4096 };
+
+/* A setting of the environment; NULL where it is absent or empty. */
+static const char *setting(const char *name)
+{
+    const char *value = getenv(name);
+    return value != NULL && value[0] != '\0' ? value : NULL;
+}
+
+static bool backend_exists(const char *name)
+{
+    for (int i = 0; i < N_BACKENDS; i++) {
+        if (strcmp(backends[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int check_isa(const char *isa, rf_error *err)
+{
+    const char *const known[] = {"portable", "avx2", "avx512"};
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        if (strcmp(isa, known[i]) == 0) {
+            if (rf_machine_has_isa(isa)) {
+                return RF_OK;
+            }
+            return rf_error_set(err, RF_ERR_USAGE,
+                                "RF_ISA=%s: this machine or its operating system lacks it: unset "
+                                "RF_ISA to have the best one chosen",
+                                isa);
+        }
+    }
+    return rf_error_set(err, RF_ERR_USAGE,
+                        "RF_ISA=%s is unknown: use portable, avx2 or avx512, or unset it", isa);
+}
+
+int rf_backend_choose(const rf_backend **out, const char *name, rf_error *err)
+{
+    const char *forced = setting("RF_BACKEND");
+    const char *isa = setting("RF_ISA");
+    *out = NULL;
+    if (forced != NULL) {
+        name = forced;
+    } else if (name == NULL || name[0] == '\0') {
+        name = "cpu";
+    }
+    if (!backend_exists(name)) {
+        return rf_error_set(err, RF_ERR_USAGE, "%s %s is unknown: use cpu, ref32 or ref64",
+                            forced != NULL ? "RF_BACKEND: backend" : "backend", name);
+    }
+    if (isa != NULL) {
+        int code = check_isa(isa, err);
+        if (code != RF_OK) {
+            return code;
+        }
+    }
+    for (int i = 0; i < N_BACKENDS && *out == NULL; i++) {
+        const rf_backend *b = &backends[i];
+        bool has_isa = b->isa[0] != '\0';
+        if (strcmp(b->name, name) == 0 &&
+            (!has_isa || (rf_machine_has_isa(b->isa) && (!isa || strcmp(b->isa, isa) == 0)))) {
+            *out = b;
+        }
+    }
+    RF_ASSERT(*out != NULL); /* every cpu has "portable", and check_isa knows what is compiled */
+    return RF_OK;
+}
+
+void rf_backend_describe(const rf_ctx *ctx, char *text, size_t bytes)
+{
+    const rf_backend *b = ctx->backend;
+    char features[512];
+    rf_machine_features(features, sizeof(features));
+    bool has_isa = b->isa[0] != '\0';
+    snprintf(text, bytes, "%s%s%s%s, %d thread%s; CPU features: %s", b->name, has_isa ? " (" : "",
+             b->isa, has_isa ? ")" : "", ctx->n_threads, ctx->n_threads == 1 ? "" : "s", features);
+}
+
+/* --- Context ------------------------------------------------------------------------------------
+ */
+
+static int resolve_threads(int *out, int n_threads, rf_error *err)
+{
+    *out = n_threads;
+    if (n_threads == 0) {
+        const char *text = setting("OMP_NUM_THREADS");
+        if (text == NULL) {
+            int n_cores = rf_machine_cores();
+            *out = n_cores < MAX_THREADS ? n_cores : MAX_THREADS;
+            return RF_OK;
+        }
+        char *end = NULL;
+        errno = 0;
+        long n = strtol(text, &end, 10);
+        /* OpenMP allows a list, one number for each level of nesting: ours is the first. */
+        if (errno != 0 || end == text || (*end != '\0' && *end != ',') || n < 1 ||
+            n > MAX_THREADS) {
+            return rf_error_set(err, RF_ERR_USAGE,
+                                "OMP_NUM_THREADS=%s is not a number from 1 to %d: correct or unset "
+                                "it",
+                                text, (int)MAX_THREADS);
+        }
+        *out = (int)n;
+    } else if (n_threads < 0 || n_threads > MAX_THREADS) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "%d threads: ask for 1 to %d, or 0 for the cores of this process",
+                            n_threads, (int)MAX_THREADS);
+    }
+    return RF_OK;
+}
+
+/* Every size is bounded so that no product in a kernel's scratch formula can overflow. */
+static int check_limits(const rf_limits *limits, rf_error *err)
+{
+    const struct {
+        const char *name;
+        int64_t value, most;
+    } sizes[] = {{"places", limits->places, INT32_MAX},
+                 {"keys", limits->keys, INT32_MAX},
+                 {"width", limits->width, INT32_MAX},
+                 {"n_heads", limits->n_heads, INT32_MAX},
+                 {"n_kv_heads", limits->n_kv_heads, INT32_MAX},
+                 {"head_dim", limits->head_dim, INT32_MAX},
+                 {"ffn", limits->ffn, INT32_MAX},
+                 {"vocab", limits->vocab, INT32_MAX},
+                 {"head_bytes", limits->head_bytes, INT64_C(1) << 40}};
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        if (sizes[i].value < 0 || sizes[i].value > sizes[i].most) {
+            return rf_error_set(err, RF_ERR,
+                                "kernel limit %s is %" PRId64 ": it must be from 0 to %" PRId64
+                                ": choose smaller sizes or fewer rows at once",
+                                sizes[i].name, sizes[i].value, sizes[i].most);
+        }
+    }
+    if (limits->n_heads > 0 && limits->head_dim > INT32_MAX / limits->n_heads) {
+        return rf_error_set(err, RF_ERR,
+                            "kernel limits: %" PRId64 " heads of width %" PRId64
+                            " are too wide: n_heads x head_dim must be below 2^31",
+                            limits->n_heads, limits->head_dim);
+    }
+    if (limits->n_kv_heads > 0 ? limits->n_heads % limits->n_kv_heads != 0 : limits->n_heads != 0) {
+        return rf_error_set(err, RF_ERR,
+                            "kernel limits: %" PRId64 " query heads cannot share %" PRId64
+                            " key/value heads: choose a divisor",
+                            limits->n_heads, limits->n_kv_heads);
+    }
+    return RF_OK;
+}
+
+int rf_ctx_new(rf_ctx **out, const rf_backend *backend, int n_threads, const rf_limits *limits,
+               rf_error *err)
+{
+    int n_resolved = 0;
+    *out = NULL;
+    int code = check_limits(limits, err);
+    if (code == RF_OK) {
+        code = resolve_threads(&n_resolved, n_threads, err);
+    }
+    if (code != RF_OK) {
+        return code;
+    }
+    rf_ctx *ctx = calloc(1, sizeof(*ctx));
+    if (ctx == NULL) {
+        return rf_error_set(err, RF_ERR, "out of memory for a kernel context");
+    }
+    ctx->backend = backend;
+    ctx->n_threads = n_resolved;
+    ctx->limits = *limits;
+    ctx->scratch_bytes = backend->kernels->scratch_bytes(n_resolved, limits);
+    code = rf_backend_alloc(&ctx->scratch, backend, ctx->scratch_bytes, err);
+    if (code != RF_OK) {
+        rf_error_prefix(err, "scratch of the kernels");
+        rf_ctx_free(ctx);
+        return code;
+    }
+    *out = ctx;
+    return RF_OK;
+}
+
+void rf_ctx_free(rf_ctx *ctx)
+{
+    if (ctx != NULL) {
+        rf_backend_free(ctx->backend, ctx->scratch);
+        free(ctx);
+    }
+}
+
+size_t rf_ctx_scratch_bytes(const rf_backend *backend, int n_threads, const rf_limits *limits)
+{
+    int n_resolved = 0;
+    if (check_limits(limits, NULL) != RF_OK || resolve_threads(&n_resolved, n_threads, NULL)) {
+        return 0;
+    }
+    return backend->kernels->scratch_bytes(n_resolved, limits);
+}
+
+int rf_ctx_sync(rf_ctx *ctx, rf_error *err)
+{
+    if (ctx->error.code != RF_OK) {
+        return rf_error_set(err, ctx->error.code, "%s", ctx->error.message);
+    }
+    return RF_OK;
+}
+
+/* --- Memory -------------------------------------------------------------------------------------
+ * All backends of this file live in host memory; none needs more than aligned blocks and memcpy. */
+
+size_t rf_type_bytes(rf_type type)
+{
+    RF_ASSERT(type == RF_F32 || type == RF_F64 || type == RF_I32);
+    return type == RF_F64 ? sizeof(double) : sizeof(float);
+}
+
+size_t rf_backend_bytes(const rf_backend *backend, rf_class cls, int64_t n)
+{
+    RF_ASSERT(n >= 0 && n <= PTRDIFF_MAX / (int64_t)sizeof(double));
+    return (size_t)n * rf_type_bytes(backend->type[cls]);
+}
+
+void *rf_backend_at(const rf_backend *backend, rf_class cls, const void *base, int64_t i)
+{
+    return (char *)(uintptr_t)base + i * (int64_t)rf_type_bytes(backend->type[cls]);
+}
+
+int rf_backend_alloc(void **out, const rf_backend *backend, size_t bytes, rf_error *err)
+{
+    (void)backend;
+    *out = NULL;
+    if (bytes <= (size_t)PTRDIFF_MAX - RF_ALIGNMENT) {
+        size_t n_lines = (bytes + RF_ALIGNMENT - 1) / RF_ALIGNMENT;
+        size_t rounded = (n_lines > 0 ? n_lines : 1) * RF_ALIGNMENT;
+        *out = aligned_alloc(RF_ALIGNMENT, rounded);
+        if (*out != NULL) {
+            memset(*out, 0, rounded);
+            return RF_OK;
+        }
+    }
+    return rf_error_set(err, RF_ERR,
+                        "out of memory: %zu bytes were asked for: choose a smaller model, shorter "
+                        "rows or fewer rows at once",
+                        bytes);
+}
+
+void rf_backend_free(const rf_backend *backend, void *memory)
+{
+    (void)backend;
+    free(memory);
+}
+
+/* n elements from one type to another. Index types convert to nothing else. */
+static void convert(void *dst, rf_type dst_type, const void *src, rf_type src_type, int64_t n)
+{
+    RF_ASSERT((dst_type == RF_I32) == (src_type == RF_I32));
+    if (n <= 0) {
+        return;
+    }
+    if (dst_type == src_type) {
+        memcpy(dst, src, (size_t)n * rf_type_bytes(dst_type));
+    } else if (dst_type == RF_F64) {
+        double *to = dst;
+        const float *from = src;
+        for (int64_t i = 0; i < n; i++) {
+            to[i] = (double)from[i];
+        }
+    } else {
+        float *to = dst;
+        const double *from = src;
+        for (int64_t i = 0; i < n; i++) {
+            to[i] = (float)from[i];
+        }
+    }
+}
+
+void rf_backend_upload(rf_ctx *ctx, void *dst, rf_class cls, const void *src, rf_type host,
+                       int64_t n)
+{
+    convert(dst, ctx->backend->type[cls], src, host, n);
+}
+
+void rf_backend_download(rf_ctx *ctx, void *dst, rf_type host, const void *src, rf_class cls,
+                         int64_t n)
+{
+    convert(dst, host, src, ctx->backend->type[cls], n);
+}
+
+void rf_backend_copy(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int64_t n)
+{
+    if (n > 0) {
+        memcpy(dst, src, rf_backend_bytes(ctx->backend, cls, n));
+    }
+}
+
+void rf_backend_move(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int64_t n)
+{
+    if (n > 0) {
+        memmove(dst, src, rf_backend_bytes(ctx->backend, cls, n));
+    }
+}
+
+void rf_backend_zero(rf_ctx *ctx, void *dst, rf_class cls, int64_t n)
+{
+    if (n > 0) {
+        memset(dst, 0, rf_backend_bytes(ctx->backend, cls, n));
+    }
+}

@@ -1,0 +1,100 @@
+/* backend.h: which kernels a program runs, and on what memory.                 all local
+ *
+ * A backend is a table of functions. `ref` is the definition (plain loops; in f64 it is the truth
+ * of gradient checks, in f32 it fills what another backend lacks); `cpu` is OpenMP and SIMD.
+ * Everything above this floor passes backend memory around as `void *` and never reads or writes
+ * it: upload and download convert.
+ */
+#ifndef RF_KERNELS_BACKEND_H
+#define RF_KERNELS_BACKEND_H
+
+#include "common/base/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+typedef enum rf_type { RF_F32, RF_F64, RF_I32, RF_N_TYPES } rf_type;
+
+/* What an operand is. The backend states the type of each class; memory layout asks it. */
+typedef enum rf_class {
+    RF_ACTIVATION, /* hidden states, queries, keys, values and their gradients */
+    RF_STATISTIC,  /* reciprocal norms, log-sum-exps, losses, probabilities, cos/sin tables */
+    RF_WEIGHT,     /* compute copies of parameters */
+    RF_MASTER,     /* master parameters, their gradients and Adam moments */
+    RF_INDEX,      /* i32: tokens, positions, targets, places, spans */
+    RF_N_CLASSES
+} rf_class;
+
+struct rf_kernels; /* kernels.h */
+
+typedef struct rf_backend {
+    const char *name; /* "ref32", "ref64", "cpu" */
+    const char *isa;  /* "portable", "avx2", "avx512"; "" for ref. A run records it (contract, 4) */
+    rf_type type[RF_N_CLASSES];
+    const struct rf_kernels *kernels;
+} rf_backend;
+
+/* Largest sizes that kernels of one program will see; from it scratch is sized once. */
+typedef struct rf_limits {
+    int64_t places;     /* N: queries of one forward pass */
+    int64_t keys;       /* M: key places visible to one forward pass (= N in training) */
+    int64_t width;      /* D */
+    int64_t n_heads;    /* H */
+    int64_t n_kv_heads; /* G */
+    int64_t head_dim;   /* K */
+    int64_t ffn;        /* F */
+    int64_t vocab;      /* V */
+    int64_t head_bytes; /* budget for the logits of one chunk of the head; 0: default of 16 MiB */
+    int backward;       /* 0: forward kernels only */
+} rf_limits;
+
+/* First argument of every kernel. One per thread of control; not shared. */
+typedef struct rf_ctx {
+    const rf_backend *backend;
+    int n_threads;
+    rf_limits limits;
+    void *scratch; /* backend memory, owned */
+    size_t scratch_bytes;
+    rf_error error; /* the first asynchronous error; rf_ctx_sync reports it */
+} rf_ctx;
+
+/* The backend of that name ("cpu", "ref32", "ref64"), or the best of this machine for NULL or "".
+ * RF_BACKEND and RF_ISA (portable, avx2, avx512) override the choice; an ISA that the machine or
+ * its operating system lacks is an error. */
+RF_MUST_CHECK int rf_backend_choose(const rf_backend **out, const char *name, rf_error *err);
+/* "cpu (avx512), 2 threads; CPU features: ..." on one line. */
+void rf_backend_describe(const rf_ctx *ctx, char *text, size_t bytes);
+
+/* A context with scratch for `limits`. n_threads 0: OMP_NUM_THREADS or the cores this process may
+ * use. Caller frees with rf_ctx_free. */
+RF_MUST_CHECK int rf_ctx_new(rf_ctx **out, const rf_backend *backend, int n_threads,
+                             const rf_limits *limits, rf_error *err);
+void rf_ctx_free(rf_ctx *ctx); /* NULL is fine */
+/* Scratch bytes that rf_ctx_new would take. */
+size_t rf_ctx_scratch_bytes(const rf_backend *backend, int n_threads, const rf_limits *limits);
+/* Waits for all kernels and returns the first asynchronous error. */
+RF_MUST_CHECK int rf_ctx_sync(rf_ctx *ctx, rf_error *err);
+
+size_t rf_type_bytes(rf_type type);
+/* Bytes of n elements of a class on the context's backend. */
+size_t rf_backend_bytes(const rf_backend *backend, rf_class cls, int64_t n);
+/* Address of element i of an operand of that class. */
+void *rf_backend_at(const rf_backend *backend, rf_class cls, const void *base, int64_t i);
+
+/* Backend memory: 64-byte aligned, cleared (touched, so that a later step meets no page fault). */
+RF_MUST_CHECK int rf_backend_alloc(void **out, const rf_backend *backend, size_t bytes,
+                                   rf_error *err);
+void rf_backend_free(const rf_backend *backend, void *memory); /* NULL is fine */
+/* Host to backend and back, n elements, converting between the host type (RF_F32 or RF_F64 for real
+ * classes, RF_I32 for RF_INDEX) and the class's own. */
+void rf_backend_upload(rf_ctx *ctx, void *dst, rf_class cls, const void *src, rf_type host,
+                       int64_t n);
+void rf_backend_download(rf_ctx *ctx, void *dst, rf_type host, const void *src, rf_class cls,
+                         int64_t n);
+/* Within backend memory; n elements. Copy: regions may not overlap; move: they may. */
+void rf_backend_copy(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int64_t n);
+void rf_backend_move(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int64_t n);
+void rf_backend_zero(rf_ctx *ctx, void *dst, rf_class cls, int64_t n);
+
+#endif

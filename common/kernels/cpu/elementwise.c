@@ -1,0 +1,121 @@
+/* Kernels without a sum over an inner dimension: rows moved, rotated, gated. */
+#include "common/kernels/cpu/internal.h"
+
+#include <omp.h>
+
+void RF_CPU(embedding_forward)(rf_ctx *ctx, void *x, const void *table, const int32_t *token,
+                               int64_t n, int64_t d)
+{
+    float *to = x;
+    const float *from = table;
+#pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
+    for (int64_t i = 0; i < n; i++) {
+        memcpy(to + i * d, from + token[i] * d, (size_t)d * sizeof(float));
+    }
+}
+
+/* Each thread owns columns and takes all places in order: two places of one token never meet. */
+void RF_CPU(embedding_backward)(rf_ctx *ctx, void *dtable, const void *dx, const int32_t *token,
+                                int64_t n, int64_t d)
+{
+    float *to = dtable;
+    const float *from = dx;
+#pragma omp parallel num_threads(ctx->n_threads)
+    {
+        int64_t begin, end;
+        share_lines(&begin, &end, d, omp_get_thread_num(), omp_get_num_threads());
+        for (int64_t i = 0; i < n; i++) {
+            float *row = to + token[i] * d;
+            for (int64_t c = begin; c < end; c += VL) {
+                vf a = v_add(v_load_n(row + c, end - c), v_load_n(from + i * d + c, end - c));
+                v_store_n(row + c, a, end - c);
+            }
+        }
+    }
+}
+
+/* (a, b) -> (a cos - b sin, b cos + a sin), a and b half a head apart. The inverse rotation is the
+ * transpose, hence the backward pass. */
+void RF_CPU(rope)(rf_ctx *ctx, void *x, const void *cos, const void *sin, const int32_t *position,
+                  int64_t n, int64_t h, int64_t k, bool inverse)
+{
+    const int64_t half = k / 2;
+    const vf sign = v_set(inverse ? -1.0F : 1.0F);
+#pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
+    for (int64_t i = 0; i < n; i++) {
+        const float *cosine = (const float *)cos + position[i] * half;
+        const float *sine = (const float *)sin + position[i] * half;
+        float *place = (float *)x + i * h * k;
+        for (int64_t c = 0; c < half; c += VL) {
+            vf co = v_load_n(cosine + c, half - c);
+            vf si = v_mul(sign, v_load_n(sine + c, half - c));
+            for (int64_t j = 0; j < h; j++) {
+                float *low = place + j * k + c, *high = low + half;
+                vf a = v_load_n(low, half - c), b = v_load_n(high, half - c);
+                v_store_n(low, v_fnma(b, si, v_mul(a, co)), half - c);
+                v_store_n(high, v_fma(a, si, v_mul(b, co)), half - c);
+            }
+        }
+    }
+}
+
+void RF_CPU(exp)(float *y, const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += VL) {
+        v_store_n(y + i, v_exp(v_load_n(x + i, n - i)), n - i);
+    }
+}
+
+V_INLINE vf sigmoid(vf x)
+{
+    vf one = v_set(1.0F);
+    return v_div(one, v_add(one, v_exp(v_sub(v_zero(), x))));
+}
+
+void RF_CPU(swiglu_forward)(rf_ctx *ctx, void *h, const void *gate, const void *up, int64_t count)
+{
+    float *to = h;
+    const float *a = gate, *b = up;
+#pragma omp parallel num_threads(ctx->n_threads)
+    {
+        int64_t begin, end;
+        share_lines(&begin, &end, count, omp_get_thread_num(), omp_get_num_threads());
+        for (int64_t i = begin; i < end; i += VL) {
+            vf x = v_load_n(a + i, end - i);
+            v_store_n(to + i, v_mul(v_mul(x, sigmoid(x)), v_load_n(b + i, end - i)), end - i);
+        }
+    }
+}
+
+/* h = g s(g) u with s = sigmoid and s' = s (1 - s):
+ *   du = dh g s,   dg = dh u (s + g s (1 - s)) = dh u s (1 + g (1 - s)). */
+void RF_CPU(swiglu_backward)(rf_ctx *ctx, void *dgate, void *dup, const void *dh, const void *gate,
+                             const void *up, int64_t count)
+{
+    const vf one = v_set(1.0F);
+#pragma omp parallel num_threads(ctx->n_threads)
+    {
+        int64_t begin, end;
+        share_lines(&begin, &end, count, omp_get_thread_num(), omp_get_num_threads());
+        for (int64_t i = begin; i < end; i += VL) {
+            vf g = v_load_n((const float *)gate + i, end - i);
+            vf u = v_load_n((const float *)up + i, end - i);
+            vf grad = v_load_n((const float *)dh + i, end - i);
+            vf s = sigmoid(g);
+            vf slope = v_mul(s, v_fma(g, v_sub(one, s), one));
+            v_store_n((float *)dup + i, v_mul(grad, v_mul(g, s)), end - i);
+            v_store_n((float *)dgate + i, v_mul(v_mul(grad, u), slope), end - i);
+        }
+    }
+}
+
+void RF_CPU(scatter_rows)(rf_ctx *ctx, void *y, const void *x, const int32_t *place, int64_t n,
+                          int64_t d)
+{
+    float *to = y;
+    const float *from = x;
+#pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
+    for (int64_t i = 0; i < n; i++) {
+        memcpy(to + place[i] * d, from + i * d, (size_t)d * sizeof(float));
+    }
+}

@@ -1,0 +1,214 @@
+/* Whole matrix products: which thread makes what, and in what order the operands are packed.
+ *
+ * Rule 4 of the contract: an element of c is summed over blocks of K_BLOCK inner steps, each block
+ * one chain of fma in ascending order from 0, the blocks added in order to what the element starts
+ * from (GEMM_NT, GEMM_NN); or as one chain from c over all inner steps (GEMM_TN: gradients of
+ * weights then do not depend on how the rows were cut into calls). The register tile, the panels
+ * and the partition among threads therefore never show in the bits, and the partition may follow
+ * the number of threads.
+ *
+ * Each thread owns a rectangle of c and packs what it needs itself: no barrier, no shared buffer.
+ * b goes into panels (a panel of one K block stays in the L2 cache while all rows pass by it); a is
+ * read where it lies, rows along the inner dimension, except in GEMM_TN, where blocks of it are
+ * transposed first. */
+#include "common/kernels/cpu/internal.h"
+
+#include <omp.h>
+
+enum {
+    TN_COLS = 8 * PANEL,  /* columns of b packed at once */
+    TN_ROWS = 96,         /* rows of c whose a is transposed at once; a multiple of TILE_ROWS */
+    TN_LD = K_BLOCK + 16, /* not a power of two: rows fall into different sets of the L1 cache */
+    FEW_ROWS = 4 * TILE_ROWS,
+    B_FLOATS = K_BLOCK * TN_COLS,
+    THREAD_FLOATS = B_FLOATS + TN_ROWS * TN_LD
+};
+_Static_assert(TN_ROWS % 12 == 0, "whole tiles of every ISA");
+
+size_t RF_CPU(gemm_bytes)(int n_threads)
+{
+    return (size_t)n_threads * THREAD_FLOATS * sizeof(float);
+}
+
+/* The rectangle of c that a thread makes. */
+typedef struct area {
+    int64_t row, row_end, col, col_end;
+} area;
+
+static void make_nt_nn(const gemm *g, const area *r, float *packed)
+{
+    for (int64_t col = r->col; col < r->col_end; col += PANEL) {
+        int64_t cols = min_of(PANEL, r->col_end - col);
+        for (int64_t k0 = 0; k0 < g->k; k0 += K_BLOCK) {
+            int64_t k = min_of(K_BLOCK, g->k - k0);
+            if (g->form == GEMM_NT) {
+                RF_CPU(pack_panels_transposed)(packed, g->b + col * g->k + k0, g->k, cols, k);
+            } else {
+                RF_CPU(pack_panels)(packed, g->b + k0 * g->n + col, g->n, k, cols);
+            }
+            const float *start = k0 == 0 ? g->start : g->c;
+            product p = {.c = g->c + r->row * g->n + col,
+                         .ldc = g->n,
+                         .start = start != NULL ? start + r->row * g->n + col : NULL,
+                         .ld_start = g->n,
+                         .bias = k0 == 0 && g->bias != NULL ? g->bias + col : NULL,
+                         .a = g->a + r->row * g->k + k0,
+                         .lda = g->k,
+                         .b = packed,
+                         .panel_floats = k * PANEL,
+                         .m = r->row_end - r->row,
+                         .n = cols,
+                         .k = k,
+                         .mode = start != NULL ? PRODUCT_ADD : PRODUCT_SET};
+            RF_CPU(product)(&p);
+        }
+    }
+}
+
+static void make_tn(const gemm *g, const area *r, float *packed)
+{
+    float *left = packed + B_FLOATS;
+    for (int64_t col = r->col; col < r->col_end; col += TN_COLS) {
+        int64_t cols = min_of(TN_COLS, r->col_end - col);
+        for (int64_t k0 = 0; k0 < g->k; k0 += K_BLOCK) {
+            int64_t k = min_of(K_BLOCK, g->k - k0);
+            RF_CPU(pack_panels)(packed, g->b + k0 * g->n + col, g->n, k, cols);
+            for (int64_t row = r->row; row < r->row_end; row += TN_ROWS) {
+                int64_t rows = min_of(TN_ROWS, r->row_end - row);
+                RF_CPU(pack_transposed)
+                (left, TN_LD, g->a + k0 * g->m + row, g->m, k, rows, ceil_div(k, VL) * VL, 0);
+                product p = {.c = g->c + row * g->n + col,
+                             .ldc = g->n,
+                             .a = left,
+                             .lda = TN_LD,
+                             .b = packed,
+                             .panel_floats = k * PANEL,
+                             .m = rows,
+                             .n = cols,
+                             .k = k,
+                             .mode = PRODUCT_CHAIN};
+                RF_CPU(product)(&p);
+            }
+        }
+    }
+}
+
+/* Adds one K block's sums of a panel to what the elements start from. */
+static void finish_few_rows(const gemm *g, const area *r, const float *sum, int64_t k0, int64_t col,
+                            int64_t cols)
+{
+    const float *start = k0 == 0 ? g->start : g->c;
+    for (int64_t row = r->row; row < r->row_end; row++, sum += PANEL) {
+        for (int64_t c = 0; c < cols; c += VL) {
+            int64_t at = row * g->n + col + c;
+            vf x = v_load(sum + c);
+            if (start != NULL) {
+                x = v_add(v_load_n(start + at, cols - c), x);
+            }
+            if (k0 == 0 && g->bias != NULL) {
+                x = v_add(x, v_load_n(g->bias + col + c, cols - c));
+            }
+            v_store_n(g->c + at, x, cols - c);
+        }
+    }
+}
+
+/* The columns [col, col + cols) of c = a b^T for few rows, as when decoding: b comes from memory
+ * once, so it is transposed in pieces that stay in the L1 cache. The chain of a K block goes on
+ * through `sum`; the bits are those of make_nt_nn. */
+static void make_few_rows(const gemm *g, const area *r, float *packed)
+{
+    enum { PIECE = 64 };
+    float *sum = packed + PIECE * PANEL;
+    int64_t m = r->row_end - r->row;
+    for (int64_t col = r->col; col < r->col_end; col += PANEL) {
+        int64_t cols = min_of(PANEL, r->col_end - col);
+        for (int64_t k0 = 0; k0 < g->k; k0 += K_BLOCK) {
+            int64_t k_end = min_of(k0 + K_BLOCK, g->k);
+            for (int64_t piece = k0; piece < k_end; piece += PIECE) {
+                int64_t k = min_of(PIECE, k_end - piece);
+                RF_CPU(pack_transposed)
+                (packed, PANEL, g->b + col * g->k + piece, g->k, cols, k, PANEL, PIECE);
+                product p = {.c = sum,
+                             .ldc = PANEL,
+                             .a = g->a + r->row * g->k + piece,
+                             .lda = g->k,
+                             .b = packed,
+                             .m = m,
+                             .n = PANEL,
+                             .k = k,
+                             .mode = piece == k0 ? PRODUCT_SET : PRODUCT_CHAIN};
+                RF_CPU(product)(&p);
+            }
+            finish_few_rows(g, r, sum, k0, col, cols);
+        }
+    }
+}
+
+/* Without inner steps a product is what it starts from. */
+static void make_empty(const gemm *g, const area *r)
+{
+    for (int64_t row = r->row; g->form != GEMM_TN && row < r->row_end; row++) {
+        for (int64_t col = r->col; col < r->col_end; col++) {
+            float start = g->start != NULL ? g->start[row * g->n + col] : 0.0F;
+            g->c[row * g->n + col] = g->bias != NULL ? start + g->bias[col] : start;
+        }
+    }
+}
+
+/* Into how many column shares to cut c: the divisor of the number of threads with the least work
+ * for the busiest thread. In units of one fma vector of a tile; packing costs were measured. */
+static int choose_column_shares(const gemm *g, int n_threads)
+{
+    const double pack_b = g->form == GEMM_NT ? 12.0 : 2.0;
+    const double pack_a = g->form == GEMM_TN ? 12.0 : 0.0;
+    int64_t panels = ceil_div(g->n, PANEL), row_tiles = ceil_div(g->m, TILE_ROWS);
+    double least = 0.0;
+    int best = 0;
+    for (int shares = n_threads; shares >= 1; shares--) {
+        if (n_threads % shares == 0) {
+            double cols = (double)(ceil_div(panels, shares) * PANEL);
+            double rows = (double)(ceil_div(row_tiles, n_threads / shares) * TILE_ROWS);
+            double cost = cols * rows + pack_b * cols + pack_a * rows;
+            if (best == 0 || cost < least) {
+                least = cost;
+                best = shares;
+            }
+        }
+    }
+    return best;
+}
+
+static void make_share(const gemm *g, float *scratch, int thread, int n_threads)
+{
+    int column_shares = choose_column_shares(g, n_threads);
+    int row_shares = n_threads / column_shares;
+    area r;
+    share(&r.col, &r.col_end, ceil_div(g->n, PANEL), thread % column_shares, column_shares);
+    share(&r.row, &r.row_end, ceil_div(g->m, TILE_ROWS), thread / column_shares, row_shares);
+    r.col = r.col * PANEL;
+    r.col_end = min_of(r.col_end * PANEL, g->n);
+    r.row = r.row * TILE_ROWS;
+    r.row_end = min_of(r.row_end * TILE_ROWS, g->m);
+    if (r.col >= r.col_end || r.row >= r.row_end) {
+        return;
+    }
+    float *packed = scratch + (int64_t)thread * THREAD_FLOATS;
+    if (g->k == 0) {
+        make_empty(g, &r);
+    } else if (g->form == GEMM_TN) {
+        make_tn(g, &r, packed);
+    } else if (g->form == GEMM_NT && r.row_end - r.row <= FEW_ROWS) {
+        make_few_rows(g, &r, packed);
+    } else {
+        make_nt_nn(g, &r, packed);
+    }
+}
+
+void RF_CPU(gemm)(rf_ctx *ctx, const gemm *g)
+{
+    RF_ASSERT(RF_CPU(gemm_bytes)(ctx->n_threads) <= ctx->scratch_bytes);
+    float *scratch = ctx->scratch;
+#pragma omp parallel num_threads(ctx->n_threads)
+    make_share(g, scratch, omp_get_thread_num(), omp_get_num_threads());
+}

@@ -1,0 +1,142 @@
+/* The head and its cross-entropy in one kernel: only a chunk of logits ever exists. */
+#include "common/kernels/cpu/head.h"
+
+#include <math.h>
+#include <omp.h>
+
+enum { MIN_ROWS = 16, DEFAULT_BYTES = 16 << 20 };
+
+static int64_t chunk_rows(const rf_limits *limits)
+{
+    int64_t bytes = limits->head_bytes > 0 ? limits->head_bytes : DEFAULT_BYTES;
+    int64_t row_bytes = max_of(1, limits->vocab) * (int64_t)sizeof(float);
+    int64_t rows = max_of(MIN_ROWS, bytes / row_bytes);
+    return max_of(1, min_of(rows, limits->places));
+}
+
+size_t RF_CPU(head_bytes)(int n_threads, const rf_limits *limits)
+{
+    int64_t rows = chunk_rows(limits);
+    int64_t floats = line_floats(rows * limits->vocab) + 2 * line_floats(rows * limits->width) +
+                     line_floats(rows);
+    return RF_CPU(gemm_bytes)(n_threads) + (size_t)floats * sizeof(float);
+}
+
+head_scratch RF_CPU(head_take)(rf_ctx *ctx, int64_t d, int64_t v)
+{
+    RF_ASSERT(d <= ctx->limits.width && v <= ctx->limits.vocab);
+    RF_ASSERT(RF_CPU(head_bytes)(ctx->n_threads, &ctx->limits) <= ctx->scratch_bytes);
+    head_scratch s = {.rows = chunk_rows(&ctx->limits)};
+    char *base = ctx->scratch;
+    s.logits = (float *)(void *)(base + RF_CPU(gemm_bytes)(ctx->n_threads));
+    s.x = s.logits + line_floats(s.rows * ctx->limits.vocab);
+    s.dx = s.x + line_floats(s.rows * ctx->limits.width);
+    s.place = (int32_t *)(void *)(s.dx + line_floats(s.rows * ctx->limits.width));
+    return s;
+}
+
+void RF_CPU(head_gather)(rf_ctx *ctx, float *x, const float *from, const int32_t *place, int64_t n,
+                         int64_t d)
+{
+#pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
+    for (int64_t i = 0; i < n; i++) {
+        memcpy(x + i * d, from + place[i] * d, (size_t)d * sizeof(float));
+    }
+}
+
+void RF_CPU(head_row_sum)(float *largest, float *sum, float *e, const float *row, int64_t v)
+{
+    enum { WAYS = 4, STEP = WAYS * VL };
+    vf top[WAYS], total[WAYS];
+    for (int w = 0; w < WAYS; w++) {
+        top[w] = v_set(-INFINITY);
+        total[w] = v_zero();
+    }
+    for (int64_t j = 0; j < v; j += STEP) {
+        for (int w = 0; w < WAYS; w++) {
+            int64_t left = max_of(0, v - j - w * VL);
+            if (left > 0) {
+                vf x = v_load_n(row + j + w * VL, left);
+                top[w] = v_max(v_first(left, x, v_set(-INFINITY)), top[w]);
+            }
+        }
+    }
+    float most = v_largest(v_max(v_max(top[0], top[1]), v_max(top[2], top[3])));
+    for (int64_t j = 0; j < v; j += STEP) {
+        for (int w = 0; w < WAYS; w++) {
+            int64_t left = max_of(0, v - j - w * VL);
+            if (left > 0) {
+                vf x = v_exp(v_sub(v_load_n(row + j + w * VL, left), v_set(most)));
+                if (e != NULL) {
+                    v_store_n(e + j + w * VL, x, left);
+                }
+                total[w] = v_add(total[w], v_first(left, x, v_zero()));
+            }
+        }
+    }
+    *largest = most;
+    *sum = v_sum(v_add(v_add(total[0], total[1]), v_add(total[2], total[3])));
+}
+
+/* The loss of one place, -log softmax(row)[target]; with `grad` the row becomes its gradient:
+ * weight * (softmax(row) - onehot(target)). */
+static float loss_row(float *row, int64_t target, float weight, bool grad, int64_t v)
+{
+    float own = row[target], largest, sum;
+    RF_CPU(head_row_sum)(&largest, &sum, grad ? row : NULL, row, v);
+    if (grad) {
+        vf factor = v_set(weight / sum);
+        for (int64_t j = 0; j < v; j += VL) {
+            v_store_n(row + j, v_mul(v_load_n(row + j, v - j), factor), v - j);
+        }
+        row[target] -= weight;
+    }
+    return logf(sum) - (own - largest);
+}
+
+/* One chunk: the m places s->place. Gradients of rows are summed in an order that knows nothing of
+ * the chunk; dw is one chain over all places (GEMM_TN), so how places fall into chunks never shows.
+ */
+static void take_chunk(rf_ctx *ctx, const head_scratch *s, float *loss, float *dx, float *dw,
+                       const float *x, const float *w, const int32_t *target, const float *weight,
+                       int64_t m, int64_t d, int64_t v)
+{
+    RF_CPU(head_gather)(ctx, s->x, x, s->place, m, d);
+    gemm logits = {.form = GEMM_NT, .c = s->logits, .a = s->x, .b = w, .m = m, .n = v, .k = d};
+    RF_CPU(gemm)(ctx, &logits);
+#pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
+    for (int64_t i = 0; i < m; i++) {
+        int32_t at = s->place[i];
+        loss[at] = loss_row(s->logits + i * v, target[at], weight[at], dx != NULL, v);
+    }
+    if (dx != NULL) {
+        gemm input = {.form = GEMM_NN, .c = s->dx, .a = s->logits, .b = w, .m = m, .n = d, .k = v};
+        RF_CPU(gemm)(ctx, &input);
+        gemm weights = {
+            .form = GEMM_TN, .c = dw, .a = s->logits, .b = s->x, .m = v, .n = d, .k = m};
+        RF_CPU(gemm)(ctx, &weights);
+        RF_CPU(scatter_rows)(ctx, dx, s->dx, s->place, m, d);
+    }
+}
+
+void RF_CPU(head_loss)(rf_ctx *ctx, void *loss, void *dx, void *dw, const void *x, const void *w,
+                       const int32_t *target, const void *weight, const int32_t *host_target,
+                       int64_t n, int64_t d, int64_t v)
+{
+    head_scratch s = RF_CPU(head_take)(ctx, d, v);
+    int64_t m = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (host_target[i] >= 0) {
+            s.place[m++] = (int32_t)i;
+        } else {
+            ((float *)loss)[i] = 0.0F;
+            if (dx != NULL) {
+                memset((float *)dx + i * d, 0, (size_t)d * sizeof(float));
+            }
+        }
+        if (m == s.rows || (m > 0 && i == n - 1)) {
+            take_chunk(ctx, &s, loss, dx, dw, x, w, target, weight, m, d, v);
+            m = 0;
+        }
+    }
+}

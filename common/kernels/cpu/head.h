@@ -1,0 +1,29 @@
+/* head.h: what the loss and the sampling side of the head share.                all local
+ *
+ * Both work on chunks of places: rows of x are gathered, their logits live in scratch, and a row's
+ * maximum and sum of exponentials come from one function.
+ */
+#ifndef RF_KERNELS_CPU_HEAD_H
+#define RF_KERNELS_CPU_HEAD_H
+
+#include "common/kernels/cpu/internal.h"
+
+typedef struct head_scratch {
+    int64_t rows;   /* places of a chunk */
+    float *logits;  /* [rows,V] */
+    float *x, *dx;  /* [rows,D] gathered rows of x, their gradients */
+    int32_t *place; /* [rows] */
+} head_scratch;
+
+/* Pieces of the context's scratch behind what gemm uses. */
+head_scratch RF_CPU(head_take)(rf_ctx *ctx, int64_t d, int64_t v);
+
+/* x[i] = from[place[i]] */
+void RF_CPU(head_gather)(rf_ctx *ctx, float *x, const float *from, const int32_t *place, int64_t n,
+                         int64_t d);
+
+/* Largest logit of a row, and the sum of exp(logit - largest). Where e is not NULL the terms go
+ * there (it may be the row itself). */
+void RF_CPU(head_row_sum)(float *largest, float *sum, float *e, const float *row, int64_t v);
+
+#endif

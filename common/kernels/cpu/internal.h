@@ -1,0 +1,175 @@
+/* internal.h: what the files of the cpu backend share.                          all local
+ *
+ * Every function that crosses files carries the ISA in its name (RF_CPU), so that the three
+ * compilations of this folder link into one program.
+ */
+#ifndef RF_KERNELS_CPU_INTERNAL_H
+#define RF_KERNELS_CPU_INTERNAL_H
+
+#include "common/base/error.h"
+#include "common/kernels/cpu/cpu.h"
+#include "common/kernels/cpu/simd.h"
+
+#define RF_CPU_JOIN_(name, isa) rf_cpu_##isa##_##name
+#define RF_CPU_JOIN(name, isa)  RF_CPU_JOIN_(name, isa)
+#define RF_CPU(name)            RF_CPU_JOIN(name, RF_ISA)
+
+/* A product's inner dimension is summed in blocks of K_BLOCK. Part of what decides the bits. */
+enum { K_BLOCK = 512 };
+
+V_INLINE int64_t min_of(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+V_INLINE int64_t max_of(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+V_INLINE int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+/* Floats rounded up to whole cache lines, which keeps pieces of scratch aligned. */
+V_INLINE int64_t line_floats(int64_t n)
+{
+    return (n + 15) / 16 * 16;
+}
+/* Share `part` of `parts` of `count` things: [*begin, *end). */
+V_INLINE void share(int64_t *begin, int64_t *end, int64_t count, int64_t part, int64_t parts)
+{
+    *begin = count * part / parts;
+    *end = count * (part + 1) / parts;
+}
+/* The same for elements of a buffer, in whole cache lines. */
+V_INLINE void share_lines(int64_t *begin, int64_t *end, int64_t count, int64_t part, int64_t parts)
+{
+    share(begin, end, ceil_div(count, 16), part, parts);
+    *begin = min_of(*begin * 16, count);
+    *end = min_of(*end * 16, count);
+}
+
+/* --- gemm.c ------------------------------------------------------------------------------------
+ */
+
+/* How the sum over the inner dimension meets what it is added to. */
+typedef enum product_mode {
+    PRODUCT_SET,  /* c = sum */
+    PRODUCT_ADD,  /* c = start + sum */
+    PRODUCT_CHAIN /* the sum continues from c: c = fma(a_k, b_k, ... fma(a_0, b_0, c)) */
+} product_mode;
+
+/* c [m,n] from a [m,k] (row-major) and packed panels of b [k,n]: columns [jP,(j+1)P), P = PANEL, of
+ * all k rows lie together at b + j*panel_floats, rows of P floats, padded with zeros. Within one
+ * call the sum over k is one chain of fma in ascending order, the same for each element whatever m,
+ * n and its place. bias [n] or NULL is added last. start may be c. */
+typedef struct product {
+    float *c;
+    int64_t ldc;
+    const float *start;
+    int64_t ld_start;
+    const float *bias;
+    const float *a;
+    int64_t lda;
+    const float *b;
+    int64_t panel_floats;
+    int64_t m, n, k;
+    product_mode mode;
+} product;
+void RF_CPU(product)(const product *p);
+
+/* dst[c*ld_dst + r] = src[r*ld_src + c] for r < rows, c < cols; 0 for rows <= r < width (a multiple
+ * of VL). Prefetches what lies `ahead` floats behind each piece of src that it reads; 0: nothing.
+ */
+void RF_CPU(pack_transposed)(float *dst, int64_t ld_dst, const float *src, int64_t ld_src,
+                             int64_t rows, int64_t cols, int64_t width, int64_t ahead);
+/* Panels of b [rows,cols]: dst[(j*rows + r)*PANEL + x] = src[r*ld_src + j*PANEL + x], padded with
+ * 0. Returns whether all elements are finite. */
+bool RF_CPU(pack_panels)(float *dst, const float *src, int64_t ld_src, int64_t rows, int64_t cols);
+/* Panels of the transpose: b [k,n] from src [n,k]. */
+void RF_CPU(pack_panels_transposed)(float *dst, const float *src, int64_t ld_src, int64_t n,
+                                    int64_t k);
+
+typedef enum gemm_form {
+    GEMM_NT, /* c = a b^T, b [n,k] */
+    GEMM_NN, /* c = a b,   b [k,n] */
+    GEMM_TN  /* c += a^T b, a [k,m], b [k,n]; one chain from c */
+} gemm_form;
+
+/* A whole product by all threads of ctx, row-major operands without padding. start [m,n] or NULL
+ * (may be c), bias [n] or NULL; GEMM_TN takes neither. Uses the first gemm_bytes of scratch. */
+typedef struct gemm {
+    gemm_form form;
+    float *c;
+    const float *a, *b, *start, *bias;
+    int64_t m, n, k;
+} gemm;
+void RF_CPU(gemm)(rf_ctx *ctx, const gemm *g);
+size_t RF_CPU(gemm_bytes)(int n_threads);
+
+/* --- The kernels, by file ----------------------------------------------------------------------
+ */
+
+/* linear.c */
+void RF_CPU(linear_forward)(rf_ctx *ctx, void *y, const void *x, const void *w, const void *bias,
+                            const void *residual, int64_t n, int64_t in, int64_t out);
+void RF_CPU(linear_backward_input)(rf_ctx *ctx, void *dx, const void *dy, const void *w, int64_t n,
+                                   int64_t in, int64_t out, bool accumulate);
+void RF_CPU(linear_backward_weight)(rf_ctx *ctx, void *dw, void *dbias, const void *dy,
+                                    const void *x, int64_t n, int64_t in, int64_t out);
+
+/* attention_forward.c, attention_backward.c */
+void RF_CPU(attention_forward)(rf_ctx *ctx, void *o, void *lse, const void *q, const void *k,
+                               const void *v, const rf_spans *spans, int64_t h, int64_t g,
+                               int64_t head_dim);
+void RF_CPU(attention_backward)(rf_ctx *ctx, void *dq, void *dk, void *dv, void *delta,
+                                const void *do_, const void *q, const void *k, const void *v,
+                                const void *o, const void *lse, const rf_spans *spans, int64_t h,
+                                int64_t g, int64_t head_dim);
+size_t RF_CPU(attention_bytes)(int n_threads, const rf_limits *limits);
+
+/* head.c, sample.c */
+void RF_CPU(head_loss)(rf_ctx *ctx, void *loss, void *dx, void *dw, const void *x, const void *w,
+                       const int32_t *target, const void *weight, const int32_t *host_target,
+                       int64_t n, int64_t d, int64_t v);
+void RF_CPU(head_sample)(rf_ctx *ctx, int32_t *token, void *score, const void *x, const void *w,
+                         const int32_t *place, const rf_sampling *sampling, int64_t n, int64_t d,
+                         int64_t v);
+void RF_CPU(head_logprob)(rf_ctx *ctx, void *logprob, const void *x, const void *w,
+                          const int32_t *place, const int32_t *target, int64_t n, int64_t d,
+                          int64_t v);
+void RF_CPU(head_logits)(rf_ctx *ctx, void *logits, const void *x, const void *w,
+                         const int32_t *place, int64_t n, int64_t d, int64_t v);
+size_t RF_CPU(head_bytes)(int n_threads, const rf_limits *limits);
+
+/* norm.c */
+void RF_CPU(rmsnorm_forward)(rf_ctx *ctx, void *y, void *rstd, const void *x, const void *gain,
+                             int64_t n, int64_t d, double eps);
+void RF_CPU(rmsnorm_backward)(rf_ctx *ctx, void *dx, void *dgain, const void *dy, const void *x,
+                              const void *gain, const void *rstd, int64_t n, int64_t d,
+                              bool accumulate);
+size_t RF_CPU(norm_bytes)(const rf_limits *limits);
+
+/* elementwise.c */
+/* y = e^x, n numbers: v_exp as every kernel of this ISA has it, so that its error can be measured.
+ */
+void RF_CPU(exp)(float *y, const float *x, int64_t n);
+void RF_CPU(embedding_forward)(rf_ctx *ctx, void *x, const void *table, const int32_t *token,
+                               int64_t n, int64_t d);
+void RF_CPU(embedding_backward)(rf_ctx *ctx, void *dtable, const void *dx, const int32_t *token,
+                                int64_t n, int64_t d);
+void RF_CPU(rope)(rf_ctx *ctx, void *x, const void *cos, const void *sin, const int32_t *position,
+                  int64_t n, int64_t h, int64_t k, bool inverse);
+void RF_CPU(swiglu_forward)(rf_ctx *ctx, void *h, const void *gate, const void *up, int64_t count);
+void RF_CPU(swiglu_backward)(rf_ctx *ctx, void *dgate, void *dup, const void *dh, const void *gate,
+                             const void *up, int64_t count);
+void RF_CPU(scatter_rows)(rf_ctx *ctx, void *y, const void *x, const int32_t *place, int64_t n,
+                          int64_t d);
+
+/* optimizer.c */
+void RF_CPU(add)(rf_ctx *ctx, void *y, const void *x, int64_t n);
+void RF_CPU(sum_squares)(rf_ctx *ctx, double *out, const void *x, int64_t n);
+void RF_CPU(adamw)(rf_ctx *ctx, void *w, void *m, void *v, const void *g, int64_t n,
+                   const rf_adamw *step);
+size_t RF_CPU(optimizer_bytes)(void);
+
+#endif

@@ -1,0 +1,60 @@
+/* Y = X W^T and its gradients: three forms of one matrix product. */
+#include "common/kernels/cpu/internal.h"
+
+#include <omp.h>
+
+void RF_CPU(linear_forward)(rf_ctx *ctx, void *y, const void *x, const void *w, const void *bias,
+                            const void *residual, int64_t n, int64_t in, int64_t out)
+{
+    gemm g = {.form = GEMM_NT,
+              .c = y,
+              .a = x,
+              .b = w,
+              .start = residual,
+              .bias = bias,
+              .m = n,
+              .n = out,
+              .k = in};
+    RF_CPU(gemm)(ctx, &g);
+}
+
+/* y = x W^T, so dL/dx_i = sum_o dL/dy_o W_oi. */
+void RF_CPU(linear_backward_input)(rf_ctx *ctx, void *dx, const void *dy, const void *w, int64_t n,
+                                   int64_t in, int64_t out, bool accumulate)
+{
+    gemm g = {.form = GEMM_NN,
+              .c = dx,
+              .a = dy,
+              .b = w,
+              .start = accumulate ? dx : NULL,
+              .m = n,
+              .n = in,
+              .k = out};
+    RF_CPU(gemm)(ctx, &g);
+}
+
+/* dbias_o += sum over places of dy_o, places ascending; each thread owns columns. */
+static void sum_columns(float *dbias, const float *dy, int64_t n, int64_t out, int thread,
+                        int n_threads)
+{
+    int64_t begin, end;
+    share_lines(&begin, &end, out, thread, n_threads);
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t c = begin; c < end; c += VL) {
+            vf sum = v_add(v_load_n(dbias + c, end - c), v_load_n(dy + i * out + c, end - c));
+            v_store_n(dbias + c, sum, end - c);
+        }
+    }
+}
+
+/* dL/dW_oi = sum over places of dL/dy_o x_i. */
+void RF_CPU(linear_backward_weight)(rf_ctx *ctx, void *dw, void *dbias, const void *dy,
+                                    const void *x, int64_t n, int64_t in, int64_t out)
+{
+    gemm g = {.form = GEMM_TN, .c = dw, .a = dy, .b = x, .m = out, .n = in, .k = n};
+    RF_CPU(gemm)(ctx, &g);
+    if (dbias != NULL) {
+#pragma omp parallel num_threads(ctx->n_threads)
+        sum_columns(dbias, dy, n, out, omp_get_thread_num(), omp_get_num_threads());
+    }
+}

@@ -1,0 +1,108 @@
+/* RMSNorm (arXiv:1910.07467), forward and backward, each in one pass over the rows. */
+#include "common/kernels/cpu/internal.h"
+
+#include <math.h>
+#include <omp.h>
+
+/* Rows whose part of dgain is summed together before the parts are added in order. */
+enum { GAIN_ROWS = 128 };
+
+static float sum_of_squares(const float *x, int64_t d)
+{
+    vf sum = v_zero();
+    for (int64_t c = 0; c < d; c += VL) {
+        vf a = v_load_n(x + c, d - c);
+        sum = v_fma(a, a, sum);
+    }
+    return v_sum(sum);
+}
+
+void RF_CPU(rmsnorm_forward)(rf_ctx *ctx, void *y, void *rstd, const void *x, const void *gain,
+                             int64_t n, int64_t d, double eps)
+{
+    const float *from = x, *scale = gain;
+    float *to = y, *statistic = rstd;
+#pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
+    for (int64_t i = 0; i < n; i++) {
+        float mean = sum_of_squares(from + i * d, d) / (float)d;
+        float r = 1.0F / sqrtf(mean + (float)eps);
+        statistic[i] = r;
+        for (int64_t c = 0; c < d; c += VL) {
+            vf a = v_mul(v_load_n(from + i * d + c, d - c), v_set(r));
+            v_store_n(to + i * d + c, v_mul(a, v_load_n(scale + c, d - c)), d - c);
+        }
+    }
+}
+
+/* With u = dy * gain and z = x * rstd (so y = z * gain):
+ *   dgain = sum over rows of dy * z,   dx = rstd * (u - z * mean(u * z)),
+ * the second term because rstd depends on every x of the row. dx may be dy: a row is read before it
+ * is written. `part` [d] gets this block's share of dgain. */
+static void backward_rows(float *dx, float *part, const float *dy, const float *x,
+                          const float *gain, const float *rstd, int64_t rows, int64_t d,
+                          bool accumulate)
+{
+    for (int64_t c = 0; c < d; c += VL) {
+        v_store_n(part + c, v_zero(), d - c);
+    }
+    for (int64_t i = 0; i < rows; i++, dx += d, dy += d, x += d) {
+        vf r = v_set(rstd[i]), dot = v_zero();
+        for (int64_t c = 0; c < d; c += VL) {
+            vf z = v_mul(v_load_n(x + c, d - c), r), grad = v_load_n(dy + c, d - c);
+            dot = v_fma(v_mul(grad, v_load_n(gain + c, d - c)), z, dot);
+            v_store_n(part + c, v_fma(grad, z, v_load_n(part + c, d - c)), d - c);
+        }
+        vf mean = v_set(v_sum(dot) / (float)d);
+        for (int64_t c = 0; c < d; c += VL) {
+            vf z = v_mul(v_load_n(x + c, d - c), r);
+            vf u = v_mul(v_load_n(dy + c, d - c), v_load_n(gain + c, d - c));
+            vf out = v_mul(r, v_fnma(z, mean, u));
+            if (accumulate) {
+                out = v_add(v_load_n(dx + c, d - c), out);
+            }
+            v_store_n(dx + c, out, d - c);
+        }
+    }
+}
+
+void RF_CPU(rmsnorm_backward)(rf_ctx *ctx, void *dx, void *dgain, const void *dy, const void *x,
+                              const void *gain, const void *rstd, int64_t n, int64_t d,
+                              bool accumulate)
+{
+    int64_t blocks = ceil_div(n, GAIN_ROWS), ld = line_floats(d);
+    float *part = ctx->scratch;
+    RF_ASSERT((size_t)(blocks * ld) * sizeof(float) <= ctx->scratch_bytes);
+#pragma omp parallel num_threads(ctx->n_threads)
+    {
+#pragma omp for schedule(static)
+        for (int64_t b = 0; b < blocks; b++) {
+            int64_t i = b * GAIN_ROWS;
+            backward_rows((float *)dx + i * d, part + b * ld, (const float *)dy + i * d,
+                          (const float *)x + i * d, gain, (const float *)rstd + i,
+                          min_of(GAIN_ROWS, n - i), d, accumulate);
+        }
+        int64_t begin, end;
+        share_lines(&begin, &end, d, omp_get_thread_num(), omp_get_num_threads());
+        float *sum = dgain;
+        for (int64_t b = 0; b < blocks; b++) {
+            for (int64_t c = begin; c < end; c += VL) {
+                vf a = v_add(v_load_n(sum + c, end - c), v_load_n(part + b * ld + c, end - c));
+                v_store_n(sum + c, a, end - c);
+            }
+        }
+    }
+}
+
+size_t RF_CPU(norm_bytes)(const rf_limits *limits)
+{
+    if (!limits->backward) {
+        return 0;
+    }
+    /* N rows of D, N*H rows of K, or N*G rows of K. */
+    int64_t heads = max_of(limits->n_heads, limits->n_kv_heads);
+    int64_t blocks = ceil_div(limits->places, GAIN_ROWS);
+    int64_t head_blocks = ceil_div(limits->places * heads, GAIN_ROWS);
+    int64_t floats =
+        max_of(blocks * line_floats(limits->width), head_blocks * line_floats(limits->head_dim));
+    return (size_t)floats * sizeof(float);
+}

@@ -1,0 +1,177 @@
+/* The register tile, and the packing that feeds it. */
+#include "common/kernels/cpu/internal.h"
+
+enum { LINE = 16 }; /* floats of a cache line */
+
+/* One tile: `rows` x `vectors` vectors of c. Both are constants wherever this is inlined, so the
+ * accumulators live in registers. A row's and a column's sums do not know of their neighbours:
+ * tiles of fewer rows and padded columns give the same bits. */
+V_INLINE void tile(const product *p, int64_t row, int64_t col, const int rows, const int vectors)
+{
+    const float *a = p->a + row * p->lda;
+    const float *b = p->b + col / PANEL * p->panel_floats;
+    float *c = p->c + row * p->ldc + col;
+    const int64_t lda = p->lda, ldc = p->ldc, k = p->k;
+    const int64_t last = p->n - col - (vectors - 1) * VL; /* lanes of the last vector */
+    const float *next = p->a + min_of(row + TILE_ROWS, p->m - rows) * lda;
+    vf sum[TILE_ROWS][TILE_VECTORS];
+    for (int r = 0; r < rows; r++) {
+        for (int v = 0; v < vectors; v++) {
+            sum[r][v] = p->mode == PRODUCT_CHAIN
+                            ? v_load_n(c + r * ldc + v * VL, v == vectors - 1 ? last : VL)
+                            : v_zero();
+        }
+    }
+    for (int64_t line = 0; line < k; line += LINE) { /* the next tile's rows come meanwhile */
+        const int64_t line_end = min_of(line + LINE, k);
+        for (int r = 0; r < rows; r++) {
+            v_prefetch(next + r * lda + line);
+        }
+        for (int64_t i = line; i < line_end; i++) {
+            vf right[TILE_VECTORS];
+            for (int v = 0; v < vectors; v++) {
+                right[v] = v_load(b + i * PANEL + v * VL);
+            }
+            for (int r = 0; r < rows; r++) {
+                vf left = v_set(a[r * lda + i]);
+                for (int v = 0; v < vectors; v++) {
+                    sum[r][v] = v_fma(left, right[v], sum[r][v]);
+                }
+            }
+        }
+    }
+    for (int r = 0; r < rows; r++) {
+        for (int v = 0; v < vectors; v++) {
+            int64_t lanes = v == vectors - 1 ? last : VL;
+            vf x = sum[r][v];
+            if (p->mode == PRODUCT_ADD) {
+                x = v_add(v_load_n(p->start + (row + r) * p->ld_start + col + v * VL, lanes), x);
+            }
+            if (p->bias != NULL) {
+                x = v_add(x, v_load_n(p->bias + col + v * VL, lanes));
+            }
+            v_store_n(c + r * ldc + v * VL, x, lanes);
+        }
+    }
+}
+
+/* One function for each number of rows and vectors. */
+typedef void (*tile_function)(const product *p, int64_t row, int64_t col);
+#define TILE(rows, vectors)                                                                        \
+    static void tile_##rows##_##vectors(const product *p, int64_t row, int64_t col)                \
+    {                                                                                              \
+        tile(p, row, col, rows, vectors);                                                          \
+    }
+#if defined(RF_ISA_avx512)
+#define FOR_VECTORS(X, rows) X(rows, 1) X(rows, 2) X(rows, 3) X(rows, 4)
+#define NAMES(rows)                                                                                \
+    {                                                                                              \
+        tile_##rows##_1, tile_##rows##_2, tile_##rows##_3, tile_##rows##_4                         \
+    }
+#else
+#define FOR_VECTORS(X, rows) X(rows, 1) X(rows, 2)
+#define NAMES(rows)                                                                                \
+    {                                                                                              \
+        tile_##rows##_1, tile_##rows##_2                                                           \
+    }
+#endif
+FOR_VECTORS(TILE, 1)
+FOR_VECTORS(TILE, 2)
+FOR_VECTORS(TILE, 3)
+FOR_VECTORS(TILE, 4)
+#if defined(RF_ISA_avx512) || defined(RF_ISA_avx2)
+FOR_VECTORS(TILE, 5)
+FOR_VECTORS(TILE, 6)
+#endif
+
+static const tile_function tiles[TILE_ROWS][TILE_VECTORS] = {
+    NAMES(1), NAMES(2), NAMES(3), NAMES(4),
+#if defined(RF_ISA_avx512) || defined(RF_ISA_avx2)
+    NAMES(5), NAMES(6),
+#endif
+};
+
+void RF_CPU(product)(const product *p)
+{
+    for (int64_t col = 0; col < p->n; col += PANEL) {
+        int64_t vectors = ceil_div(min_of(PANEL, p->n - col), VL);
+        for (int64_t row = 0; row < p->m; row += TILE_ROWS) {
+            int64_t rows = min_of(TILE_ROWS, p->m - row);
+            tiles[rows - 1][vectors - 1](p, row, col);
+        }
+    }
+}
+
+/* A block that is not whole, padded with zeros. */
+static void copy_block(float block[VL * VL], const float *src, int64_t ld, int64_t rows,
+                       int64_t cols)
+{
+    for (int64_t r = 0; r < VL; r++) {
+        v_store(block + r * VL, r < rows ? v_load_n(src + r * ld, cols) : v_zero());
+    }
+}
+
+void RF_CPU(pack_transposed)(float *dst, int64_t ld_dst, const float *src, int64_t ld_src,
+                             int64_t rows, int64_t cols, int64_t width, int64_t ahead)
+{
+    for (int64_t r0 = 0; r0 < width; r0 += VL) {
+        for (int64_t c0 = 0; c0 < cols; c0 += VL) {
+            int64_t n_rows = min_of(VL, rows - r0), n_cols = min_of(VL, cols - c0);
+            const float *from = src + r0 * ld_src + c0;
+            float *to = dst + c0 * ld_dst + r0;
+            vf block[VL];
+            if (n_rows == VL && n_cols == VL) {
+                if (ahead > 0) {
+                    for (int r = 0; r < VL; r++) {
+                        v_prefetch(from + r * ld_src + ahead);
+                    }
+                }
+                v_load_transposed(block, from, ld_src);
+                for (int c = 0; c < VL; c++) {
+                    v_store(to + c * ld_dst, block[c]);
+                }
+            } else {
+                float padded[VL * VL];
+                copy_block(padded, from, ld_src, n_rows, n_cols);
+                v_load_transposed(block, padded, VL);
+                for (int c = 0; c < VL; c++) {
+                    if (c < n_cols) {
+                        v_store(to + c * ld_dst, block[c]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+bool RF_CPU(pack_panels)(float *dst, const float *src, int64_t ld_src, int64_t rows, int64_t cols)
+{
+    vf finite[TILE_VECTORS]; /* x * 0 is 0, or NaN where x is not finite */
+    for (int v = 0; v < TILE_VECTORS; v++) {
+        finite[v] = v_zero();
+    }
+    for (int64_t c0 = 0; c0 < cols; c0 += PANEL) {
+        for (int64_t r = 0; r < rows; r++) {
+            for (int v = 0; v < TILE_VECTORS; v++, dst += VL) {
+                int64_t c = c0 + v * VL;
+                vf x = c < cols ? v_load_n(src + r * ld_src + c, cols - c) : v_zero();
+                finite[v] = v_fma(x, v_zero(), finite[v]);
+                v_store(dst, x);
+            }
+        }
+    }
+    float sum = 0.0F;
+    for (int v = 0; v < TILE_VECTORS; v++) {
+        sum += v_sum(finite[v]);
+    }
+    return sum == 0.0F;
+}
+
+void RF_CPU(pack_panels_transposed)(float *dst, const float *src, int64_t ld_src, int64_t n,
+                                    int64_t k)
+{
+    for (int64_t c0 = 0; c0 < n; c0 += PANEL) {
+        RF_CPU(pack_transposed)
+        (dst + c0 * k, PANEL, src + c0 * ld_src, ld_src, min_of(PANEL, n - c0), k, PANEL, 0);
+    }
+}

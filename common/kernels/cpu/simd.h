@@ -1,0 +1,408 @@
+/* simd.h: one vector of f32, written once for each instruction set.             all local
+ *
+ * `vf` holds VL floats. Kernels of this folder use nothing but these functions, so that one source
+ * serves AVX-512, AVX2+FMA and a portable form (GNU vectors of 4 floats: SSE2, NEON, ...).
+ * v_fma is one rounding where the ISA has it and two in the portable form; nowhere does the
+ * compiler contract on its own. Partial vectors (`_n`) touch the first n lanes of memory only.
+ */
+#ifndef RF_KERNELS_CPU_SIMD_H
+#define RF_KERNELS_CPU_SIMD_H
+
+#include <stdint.h>
+#include <string.h>
+
+#define V_INLINE static inline __attribute__((always_inline, unused))
+
+/* VL lanes; a register tile of a matrix product is TILE_ROWS x TILE_VECTORS vectors. */
+#if defined(RF_ISA_avx512)
+#include <immintrin.h>
+typedef __m512 vf;
+enum { VL = 16, TILE_ROWS = 6, TILE_VECTORS = 4 };
+#elif defined(RF_ISA_avx2)
+#include <immintrin.h>
+typedef __m256 vf;
+enum { VL = 8, TILE_ROWS = 6, TILE_VECTORS = 2 };
+#else
+typedef float vf __attribute__((vector_size(16)));
+typedef int32_t vi __attribute__((vector_size(16)));
+enum { VL = 4, TILE_ROWS = 4, TILE_VECTORS = 2 };
+#endif
+enum { PANEL = VL * TILE_VECTORS };
+
+/* --- AVX-512 --------------------------------------------------------------------------------- */
+#if defined(RF_ISA_avx512)
+
+V_INLINE vf v_set(float x)
+{
+    return _mm512_set1_ps(x);
+}
+V_INLINE vf v_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+V_INLINE void v_store(float *p, vf a)
+{
+    _mm512_storeu_ps(p, a);
+}
+V_INLINE __mmask16 v_mask(int64_t n)
+{
+    return (__mmask16)((1U << n) - 1U);
+}
+V_INLINE vf v_load_n(const float *p, int64_t n)
+{
+    return n >= VL ? v_load(p) : _mm512_maskz_loadu_ps(v_mask(n), p);
+}
+V_INLINE void v_store_n(float *p, vf a, int64_t n)
+{
+    if (n >= VL) {
+        v_store(p, a);
+    } else {
+        _mm512_mask_storeu_ps(p, v_mask(n), a);
+    }
+}
+V_INLINE vf v_add(vf a, vf b)
+{
+    return _mm512_add_ps(a, b);
+}
+V_INLINE vf v_sub(vf a, vf b)
+{
+    return _mm512_sub_ps(a, b);
+}
+V_INLINE vf v_mul(vf a, vf b)
+{
+    return _mm512_mul_ps(a, b);
+}
+V_INLINE vf v_div(vf a, vf b)
+{
+    return _mm512_div_ps(a, b);
+}
+V_INLINE vf v_sqrt(vf a)
+{
+    return _mm512_sqrt_ps(a);
+}
+V_INLINE vf v_fma(vf a, vf b, vf c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+V_INLINE vf v_fnma(vf a, vf b, vf c)
+{
+    return _mm512_fnmadd_ps(a, b, c);
+}
+V_INLINE vf v_max(vf a, vf b)
+{
+    return _mm512_max_ps(a, b);
+}
+V_INLINE vf v_min(vf a, vf b)
+{
+    return _mm512_min_ps(a, b);
+}
+V_INLINE vf v_first(int64_t n, vf a, vf b)
+{
+    return n >= VL ? a : n <= 0 ? b : _mm512_mask_blend_ps(v_mask(n), b, a);
+}
+V_INLINE vf v_where_less(vf x, vf y, vf a, vf b)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, y, _CMP_LT_OQ), b, a);
+}
+V_INLINE float v_sum(vf a)
+{
+    return _mm512_reduce_add_ps(a);
+}
+V_INLINE float v_largest(vf a)
+{
+    return _mm512_reduce_max_ps(a);
+}
+V_INLINE vf v_scale2(vf a, vf n)
+{
+    return _mm512_scalef_ps(a, n);
+}
+
+/* Quarters of four rows are gathered while loading (the load ports are idle here, the shuffle port
+ * is not); then 4x4 blocks are transposed within quarters. */
+V_INLINE void v_load_transposed(vf out[VL], const float *src, int64_t ld)
+{
+    for (int c = 0; c < VL; c += 4) {
+        vf t[4];
+        for (int i = 0; i < 4; i++) {
+            const float *p = src + i * ld + c;
+            t[i] = _mm512_castps128_ps512(_mm_loadu_ps(p));
+            t[i] = _mm512_insertf32x4(t[i], _mm_loadu_ps(p + 4 * ld), 1);
+            t[i] = _mm512_insertf32x4(t[i], _mm_loadu_ps(p + 8 * ld), 2);
+            t[i] = _mm512_insertf32x4(t[i], _mm_loadu_ps(p + 12 * ld), 3);
+        }
+        __m512d low = _mm512_castps_pd(_mm512_unpacklo_ps(t[0], t[1]));
+        __m512d high = _mm512_castps_pd(_mm512_unpackhi_ps(t[0], t[1]));
+        __m512d low2 = _mm512_castps_pd(_mm512_unpacklo_ps(t[2], t[3]));
+        __m512d high2 = _mm512_castps_pd(_mm512_unpackhi_ps(t[2], t[3]));
+        out[c] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, low2));
+        out[c + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, low2));
+        out[c + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high, high2));
+        out[c + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high, high2));
+    }
+}
+
+/* --- AVX2 and FMA ----------------------------------------------------------------------------- */
+#elif defined(RF_ISA_avx2)
+
+V_INLINE vf v_set(float x)
+{
+    return _mm256_set1_ps(x);
+}
+V_INLINE vf v_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+V_INLINE void v_store(float *p, vf a)
+{
+    _mm256_storeu_ps(p, a);
+}
+V_INLINE __m256i v_mask(int64_t n)
+{
+    static const int32_t window[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+    return _mm256_loadu_si256((const __m256i *)(const void *)(window + VL - n));
+}
+V_INLINE vf v_load_n(const float *p, int64_t n)
+{
+    return n >= VL ? v_load(p) : _mm256_maskload_ps(p, v_mask(n));
+}
+V_INLINE void v_store_n(float *p, vf a, int64_t n)
+{
+    if (n >= VL) {
+        v_store(p, a);
+    } else {
+        _mm256_maskstore_ps(p, v_mask(n), a);
+    }
+}
+V_INLINE vf v_add(vf a, vf b)
+{
+    return _mm256_add_ps(a, b);
+}
+V_INLINE vf v_sub(vf a, vf b)
+{
+    return _mm256_sub_ps(a, b);
+}
+V_INLINE vf v_mul(vf a, vf b)
+{
+    return _mm256_mul_ps(a, b);
+}
+V_INLINE vf v_div(vf a, vf b)
+{
+    return _mm256_div_ps(a, b);
+}
+V_INLINE vf v_sqrt(vf a)
+{
+    return _mm256_sqrt_ps(a);
+}
+V_INLINE vf v_fma(vf a, vf b, vf c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+V_INLINE vf v_fnma(vf a, vf b, vf c)
+{
+    return _mm256_fnmadd_ps(a, b, c);
+}
+V_INLINE vf v_max(vf a, vf b)
+{
+    return _mm256_max_ps(a, b);
+}
+V_INLINE vf v_min(vf a, vf b)
+{
+    return _mm256_min_ps(a, b);
+}
+V_INLINE vf v_first(int64_t n, vf a, vf b)
+{
+    return n >= VL ? a : n <= 0 ? b : _mm256_blendv_ps(b, a, _mm256_castsi256_ps(v_mask(n)));
+}
+V_INLINE vf v_where_less(vf x, vf y, vf a, vf b)
+{
+    return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, y, _CMP_LT_OQ));
+}
+V_INLINE float v_sum(vf a)
+{
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+V_INLINE float v_largest(vf a)
+{
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+/* Two factors, so that 2^n may lie outside the range of f32 and a denormal is rounded once. */
+V_INLINE vf v_scale2(vf a, vf n)
+{
+    __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
+    __m256i rest = _mm256_sub_epi32(whole, half), bias = _mm256_set1_epi32(127);
+    __m256i p = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+    __m256i q = _mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23);
+    return v_mul(v_mul(a, _mm256_castsi256_ps(p)), _mm256_castsi256_ps(q));
+}
+
+/* Halves of two rows are gathered while loading; then 4x4 blocks are transposed within halves. */
+V_INLINE void v_load_transposed(vf out[VL], const float *src, int64_t ld)
+{
+    for (int c = 0; c < VL; c += 4) {
+        vf t[4];
+        for (int i = 0; i < 4; i++) {
+            const float *p = src + i * ld + c;
+            t[i] = _mm256_castps128_ps256(_mm_loadu_ps(p));
+            t[i] = _mm256_insertf128_ps(t[i], _mm_loadu_ps(p + 4 * ld), 1);
+        }
+        __m256d low = _mm256_castps_pd(_mm256_unpacklo_ps(t[0], t[1]));
+        __m256d high = _mm256_castps_pd(_mm256_unpackhi_ps(t[0], t[1]));
+        __m256d low2 = _mm256_castps_pd(_mm256_unpacklo_ps(t[2], t[3]));
+        __m256d high2 = _mm256_castps_pd(_mm256_unpackhi_ps(t[2], t[3]));
+        out[c] = _mm256_castpd_ps(_mm256_unpacklo_pd(low, low2));
+        out[c + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low, low2));
+        out[c + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(high, high2));
+        out[c + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(high, high2));
+    }
+}
+
+/* --- Portable --------------------------------------------------------------------------------- */
+#else
+
+V_INLINE vf v_set(float x)
+{
+    return (vf){x, x, x, x};
+}
+V_INLINE vf v_load(const float *p)
+{
+    vf a;
+    memcpy(&a, p, sizeof(a));
+    return a;
+}
+V_INLINE void v_store(float *p, vf a)
+{
+    memcpy(p, &a, sizeof(a));
+}
+V_INLINE vf v_load_n(const float *p, int64_t n)
+{
+    vf a = {0.0F, 0.0F, 0.0F, 0.0F};
+    for (int i = 0; i < VL; i++) {
+        if (i < n) {
+            a[i] = p[i];
+        }
+    }
+    return a;
+}
+V_INLINE void v_store_n(float *p, vf a, int64_t n)
+{
+    for (int i = 0; i < VL; i++) {
+        if (i < n) {
+            p[i] = a[i];
+        }
+    }
+}
+V_INLINE vf v_add(vf a, vf b)
+{
+    return a + b;
+}
+V_INLINE vf v_sub(vf a, vf b)
+{
+    return a - b;
+}
+V_INLINE vf v_mul(vf a, vf b)
+{
+    return a * b;
+}
+V_INLINE vf v_div(vf a, vf b)
+{
+    return a / b;
+}
+V_INLINE vf v_sqrt(vf a)
+{
+    for (int i = 0; i < VL; i++) {
+        a[i] = __builtin_sqrtf(a[i]);
+    }
+    return a;
+}
+V_INLINE vf v_fma(vf a, vf b, vf c)
+{
+    return a * b + c;
+}
+V_INLINE vf v_fnma(vf a, vf b, vf c)
+{
+    return c - a * b;
+}
+V_INLINE vf v_choose(vi mask, vf a, vf b)
+{
+    return (vf)((mask & (vi)a) | (~mask & (vi)b));
+}
+V_INLINE vf v_where_less(vf x, vf y, vf a, vf b)
+{
+    return v_choose(x < y, a, b);
+}
+V_INLINE vf v_max(vf a, vf b)
+{
+    return v_choose(a > b, a, b);
+}
+V_INLINE vf v_min(vf a, vf b)
+{
+    return v_choose(a < b, a, b);
+}
+V_INLINE vf v_first(int64_t n, vf a, vf b)
+{
+    int32_t count = n > VL ? VL : n < 0 ? 0 : (int32_t)n;
+    return v_choose((vi){0, 1, 2, 3} < (vi){count, count, count, count}, a, b);
+}
+V_INLINE float v_sum(vf a)
+{
+    return (a[0] + a[2]) + (a[1] + a[3]);
+}
+V_INLINE float v_largest(vf a)
+{
+    float low = a[0] > a[2] ? a[0] : a[2], high = a[1] > a[3] ? a[1] : a[3];
+    return low > high ? low : high;
+}
+V_INLINE vf v_scale2(vf a, vf n)
+{
+    vi whole = __builtin_convertvector(n, vi), half = whole >> 1;
+    return a * (vf)((half + 127) << 23) * (vf)((whole - half + 127) << 23);
+}
+
+V_INLINE void v_load_transposed(vf out[VL], const float *src, int64_t ld)
+{
+    for (int c = 0; c < VL; c++) {
+        out[c] = (vf){src[c], src[ld + c], src[2 * ld + c], src[3 * ld + c]};
+    }
+}
+
+#endif
+
+/* --- Common ------------------------------------------------------------------------------------
+ * v_max(a, b) and v_min(a, b) give b where either is NaN. v_first(n, a, b): lanes below n of a, the
+ * others of b. v_where_less(x, y, a, b): x < y ? a : b. v_scale2(a, n): a * 2^n for integral n.
+ * v_load_transposed: out[c] lane r is src[r*ld + c]. */
+
+V_INLINE void v_prefetch(const float *p)
+{
+    __builtin_prefetch(p, 0, 3);
+}
+
+V_INLINE vf v_zero(void)
+{
+    return v_set(0.0F);
+}
+
+/* e^x: n = round(x / ln 2), r = x - n ln 2, then 1 + r + r^2 q(r) with q the minimax polynomial of
+ * degree 4 (relative error 3e-9 on |r| <= ln2/2), times 2^n. Below 1 unit in the last place, also
+ * for denormal results; 0 below -104, inf above 88.73, NaN for NaN. */
+V_INLINE vf v_exp(vf x)
+{
+    const vf shift = v_set(12582912.0F); /* 1.5 * 2^23: adding it rounds to an integer */
+    x = v_max(v_set(-104.0F), v_min(v_set(89.0F), x));
+    vf n = v_sub(v_fma(x, v_set(1.44269504F), shift), shift);
+    vf r = v_fnma(n, v_set(0.693359375F), x); /* exact: 9 bits times 8 bits */
+    r = v_fnma(n, v_set(-2.12194440e-4F), r);
+    vf q = v_set(0.00138145402F);
+    q = v_fma(q, r, v_set(0.00836874511F));
+    q = v_fma(q, r, v_set(0.0416683908F));
+    q = v_fma(q, r, v_set(0.166665204F));
+    q = v_fma(q, r, v_set(0.499999934F));
+    vf y = v_add(v_fma(v_mul(r, r), q, r), v_set(1.0F));
+    return v_scale2(y, n);
+}
+
+#endif

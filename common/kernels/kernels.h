@@ -1,0 +1,162 @@
+/* kernels.h: the kernel contract.                                              all local
+ *
+ * 1. A kernel takes rf_ctx first, returns nothing and allocates nothing (scratch: ctx->scratch,
+ * sized by rf_limits). Shapes are checked once, where the model is built. Scalars are double.
+ * 2. Each operand is marked `reads`, `sets` or `adds`. Operands do not overlap unless said.
+ * 3. Any size works, 0 included. Buffers are 64-byte aligned at their base; rows need not be.
+ * 4. For one ISA and type, the order in which an output element is summed depends on its inner
+ *    dimension only: never on the number of threads, on the number of rows N, or on the element's
+ *    place in the batch. Key tiles begin at the span's begin. Bits may differ between ISAs.
+ * 5. Softmax, norms and losses accumulate in f32 or better.
+ * 6. No kernel writes N x V logits or N x M scores to memory, except head_logits of chosen places.
+ * 7. Call through the macros-free inline form: ctx->backend->kernels->linear_forward(ctx, ...).
+ *
+ * Classes: activations (x, y, q, k, v, o, h and their d...), statistics (rstd, lse, loss, score,
+ * logprob, cos, sin), weights (w, gain, bias, table), masters (dw, dgain, dbias, dtable, and all
+ * operands of the flat-buffer kernels), index (token, position, target, place).
+ * All matrices are row-major. N places, D width, H heads, G key/value heads, K head width,
+ * F feed-forward width, V vocabulary, M keys.
+ */
+#ifndef RF_KERNELS_KERNELS_H
+#define RF_KERNELS_KERNELS_H
+
+#include "common/kernels/backend.h"
+#include "common/kernels/spans.h"
+
+#include <stdbool.h>
+
+/* How head_sample chooses a token. */
+typedef struct rf_sampling {
+    double temperature; /* 0: argmax; else sampled from softmax(logits/temperature) */
+    const int32_t
+        *banned; /* [n_banned] host memory: ids never produced, beside those >= n_usable */
+    int64_t n_banned;
+    int64_t n_usable;    /* ids in [n_usable, V) are padding rows and never produced */
+    const uint64_t *key; /* [n] host memory: random key of each place (Gumbel noise of (key, id));
+                            NULL where temperature is 0 */
+} rf_sampling;
+
+/* Scalars of one AdamW step, the same for all tensors except decay. */
+typedef struct rf_adamw {
+    double lr, beta1, beta2, eps, decay;
+    double scale; /* of the gradient: clipping */
+    double c1, c2;
+} rf_adamw;
+
+typedef struct rf_kernels {
+    /* Bytes of scratch that this backend's kernels need for these limits. */
+    size_t (*scratch_bytes)(int n_threads, const rf_limits *limits);
+
+    /* embedding_forward: x = table[token]
+     *   x [N,D] sets; table [V,D] reads; token [N] reads, in [0,V) */
+    void (*embedding_forward)(rf_ctx *, void *x, const void *table, const int32_t *token, int64_t n,
+                              int64_t d);
+    /* embedding_backward: dtable[token[i]] += dx[i], i ascending
+     *   dtable [V,D] adds; dx [N,D] reads */
+    void (*embedding_backward)(rf_ctx *, void *dtable, const void *dx, const int32_t *token,
+                               int64_t n, int64_t d);
+
+    /* rmsnorm_forward: y = x * rstd * gain, rstd = 1/sqrt(mean(x^2) + eps)   (arXiv:1910.07467)
+     *   y [N,D] sets; rstd [N] sets; x [N,D] reads; gain [D] reads
+     * Per-head q/k norm is the same kernel with N*H rows of K. */
+    void (*rmsnorm_forward)(rf_ctx *, void *y, void *rstd, const void *x, const void *gain,
+                            int64_t n, int64_t d, double eps);
+    /* rmsnorm_backward
+     *   dx [N,D] sets, or adds where accumulate; dgain [D] adds, rows in ascending order
+     *   dy [N,D] reads (dx may be dy itself where not accumulate); x [N,D] reads; gain [D] reads;
+     *   rstd [N] reads, as forward set it */
+    void (*rmsnorm_backward)(rf_ctx *, void *dx, void *dgain, const void *dy, const void *x,
+                             const void *gain, const void *rstd, int64_t n, int64_t d,
+                             bool accumulate);
+
+    /* linear_forward: y = x w^T + bias + residual
+     *   y [N,O] sets; x [N,I] reads; w [O,I] reads; bias [O] reads or NULL
+     *   residual [N,O] reads or NULL; may be y itself */
+    void (*linear_forward)(rf_ctx *, void *y, const void *x, const void *w, const void *bias,
+                           const void *residual, int64_t n, int64_t in, int64_t out);
+    /* linear_backward_input: dx = dy w
+     *   dx [N,I] sets, or adds where accumulate; dy [N,O] reads; w [O,I] reads */
+    void (*linear_backward_input)(rf_ctx *, void *dx, const void *dy, const void *w, int64_t n,
+                                  int64_t in, int64_t out, bool accumulate);
+    /* linear_backward_weight: dw += dy^T x, dbias += sum of dy's rows
+     *   dw [O,I] adds; dbias [O] adds or NULL; dy [N,O] reads; x [N,I] reads */
+    void (*linear_backward_weight)(rf_ctx *, void *dw, void *dbias, const void *dy, const void *x,
+                                   int64_t n, int64_t in, int64_t out);
+
+    /* rope: rotates pairs (i, i+K/2) of each head by the angle of its place's position
+     * (arXiv:2104.09864, "rotate half" layout); `inverse` turns back, which is also the backward
+     * pass. x [N,H,K] reads and sets; cos, sin [P,K/2] reads; position [N] reads, in [0,P); K even
+     */
+    void (*rope)(rf_ctx *, void *x, const void *cos, const void *sin, const int32_t *position,
+                 int64_t n, int64_t h, int64_t k, bool inverse);
+
+    /* attention_forward: o_i = sum_j softmax_j(q_i k_j / sqrt(K)) v_j over the keys of i's spans;
+     * query head h reads key/value head h / (H/G).     (arXiv:1706.03762, 2305.13245, 2205.14135)
+     *   o [N,H,K] sets; lse [N,H] sets: log of the sum of exp of the scaled scores
+     *   (-inf for a query without keys); q [N,H,K], k, v [M,G,K] reads */
+    void (*attention_forward)(rf_ctx *, void *o, void *lse, const void *q, const void *k,
+                              const void *v, const rf_spans *spans, int64_t h, int64_t g,
+                              int64_t head_dim);
+    /* attention_backward
+     *   dq [N,H,K], dk, dv [M,G,K] sets; delta [N,H] statistic, sets: sum of do*o
+     *   do_ [N,H,K], q, k, v, o, lse reads */
+    void (*attention_backward)(rf_ctx *, void *dq, void *dk, void *dv, void *delta, const void *do_,
+                               const void *q, const void *k, const void *v, const void *o,
+                               const void *lse, const rf_spans *spans, int64_t h, int64_t g,
+                               int64_t head_dim);
+
+    /* swiglu_forward: h = gate * sigmoid(gate) * up          (arXiv:2002.05202)
+     *   h, gate, up [count]; h sets */
+    void (*swiglu_forward)(rf_ctx *, void *h, const void *gate, const void *up, int64_t count);
+    /* swiglu_backward: dgate, dup [count] sets (dup may be dh itself); dh, gate, up reads */
+    void (*swiglu_backward)(rf_ctx *, void *dgate, void *dup, const void *dh, const void *gate,
+                            const void *up, int64_t count);
+
+    /* head_loss: cross-entropy of the places with a target, fused with the head, over chunks.
+     *   loss [N] sets: -log softmax(x_i w^T)[target_i], 0 where target_i < 0
+     *   dx [N,D] sets (rows without target: 0), dw [V,D] adds: gradients of
+     *     sum_i weight_i loss_i; both NULL: forward only
+     *   x [N,D] reads; w [V,D] reads; target [N] reads, < V; weight [N] statistic, reads
+     *   host_target [N]: the same targets in host memory (decides the chunks) */
+    void (*head_loss)(rf_ctx *, void *loss, void *dx, void *dw, const void *x, const void *w,
+                      const int32_t *target, const void *weight, const int32_t *host_target,
+                      int64_t n, int64_t d, int64_t v);
+    /* head_sample: one token for each chosen place.
+     *   token [n] index, sets; score [n] statistic, sets: softmax(x w^T)[token] over the whole
+     *   vocabulary, untempered; x [*,D] reads; place [n] reads: rows of x
+     * argmax takes the lowest id among equals. */
+    void (*head_sample)(rf_ctx *, int32_t *token, void *score, const void *x, const void *w,
+                        const int32_t *place, const rf_sampling *sampling, int64_t n, int64_t d,
+                        int64_t v);
+    /* head_logprob: logprob [n] sets: log softmax(x[place] w^T)[target]; target [n] in [0,V) */
+    void (*head_logprob)(rf_ctx *, void *logprob, const void *x, const void *w,
+                         const int32_t *place, const int32_t *target, int64_t n, int64_t d,
+                         int64_t v);
+    /* head_logits: logits [n,V] statistic, sets */
+    void (*head_logits)(rf_ctx *, void *logits, const void *x, const void *w, const int32_t *place,
+                        int64_t n, int64_t d, int64_t v);
+
+    /* scatter_rows: y[place[i]] = x[i]; places are distinct. y [*,D] sets those rows; x [N,D] reads
+     */
+    void (*scatter_rows)(rf_ctx *, void *y, const void *x, const int32_t *place, int64_t n,
+                         int64_t d);
+
+    /* --- flat buffers, class master ----------------------------------------------------------- */
+
+    /* add: y += x. y [n] adds, x [n] reads */
+    void (*add)(rf_ctx *, void *y, const void *x, int64_t n);
+    /* sum_squares: *out = sum of x^2 in double, from partial sums of fixed blocks; host memory.
+     * A non-finite x gives a non-finite sum. */
+    void (*sum_squares)(rf_ctx *, double *out, const void *x, int64_t n);
+    /* adamw: decoupled weight decay (arXiv:1711.05101), bias-corrected, in one pass:
+     *   g' = scale*g; m = b1 m + (1-b1) g'; v = b2 v + (1-b2) g'^2;
+     *   w -= lr ( (m/c1) / (sqrt(v/c2) + eps) + decay w ),  c1 = 1-b1^t, c2 = 1-b2^t
+     *   w, m, v [n] adds; g [n] reads */
+    void (*adamw)(rf_ctx *, void *w, void *m, void *v, const void *g, int64_t n,
+                  const rf_adamw *step);
+} rf_kernels;
+
+/* Tables that the backends export; backend.c chooses. */
+extern const rf_kernels rf_ref32_kernels, rf_ref64_kernels;
+
+#endif

@@ -1,0 +1,148 @@
+#include "common/kernels/machine.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+/* Asked of CPUID itself, since not every compiler's __builtin_cpu_supports knows the name. */
+static bool has_f16c(void)
+{
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
+/* __builtin_cpu_supports says no where the operating system does not save the registers (XGETBV),
+ * and F16C needs the same registers as AVX2. */
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+}
+
+static bool has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+bool rf_machine_has_isa(const char *isa)
+{
+    return strcmp(isa, "portable") == 0 || (strcmp(isa, "avx2") == 0 && has_avx2()) ||
+           (strcmp(isa, "avx512") == 0 && has_avx512());
+}
+
+void rf_machine_features(char *text, size_t bytes)
+{
+    const struct {
+        const char *name;
+        bool present;
+    } features[] = {
+        {"sse4.2", __builtin_cpu_supports("sse4.2")},
+        {"avx", __builtin_cpu_supports("avx")},
+        {"avx2", __builtin_cpu_supports("avx2")},
+        {"fma", __builtin_cpu_supports("fma")},
+        {"f16c", has_f16c()},
+        {"avx512f", __builtin_cpu_supports("avx512f")},
+        {"avx512bw", __builtin_cpu_supports("avx512bw")},
+        {"avx512dq", __builtin_cpu_supports("avx512dq")},
+        {"avx512vl", __builtin_cpu_supports("avx512vl")},
+        {"avx512vnni", __builtin_cpu_supports("avx512vnni")},
+        {"avx512bf16", __builtin_cpu_supports("avx512bf16")},
+    };
+    size_t used = 0;
+    snprintf(text, bytes, "none");
+    for (size_t i = 0; i < sizeof(features) / sizeof(features[0]); i++) {
+        if (features[i].present && used < bytes) {
+            used += (size_t)snprintf(text + used, bytes - used, "%s%s", used > 0 ? " " : "",
+                                     features[i].name);
+        }
+    }
+}
+#else
+bool rf_machine_has_isa(const char *isa)
+{
+    return strcmp(isa, "portable") == 0;
+}
+
+void rf_machine_features(char *text, size_t bytes)
+{
+    snprintf(text, bytes, "none");
+}
+#endif
+
+/* Cores in the affinity mask. The mask's size is not known beforehand: the kernel refuses a set
+ * that is too small, so it grows until it fits. */
+static int affinity_cores(void)
+{
+    for (int size = CPU_SETSIZE; size <= 1 << 20; size *= 2) {
+        size_t bytes = CPU_ALLOC_SIZE((size_t)size);
+        cpu_set_t *set = CPU_ALLOC((size_t)size);
+        int n = 0;
+        if (set != NULL && sched_getaffinity(0, bytes, set) == 0) {
+            n = CPU_COUNT_S(bytes, set);
+        }
+        CPU_FREE(set);
+        if (n > 0) {
+            return n;
+        }
+    }
+    return 1;
+}
+
+/* Cores that the cpu.max of one control group allows ("quota period" in microseconds, or "max");
+ * 0: no limit. */
+static int quota_cores(const char *group)
+{
+    char path[4352];
+    long long quota = 0, period = 0;
+    snprintf(path, sizeof(path), "/sys/fs/cgroup%s/cpu.max", group);
+    FILE *file = fopen(path, "r");
+    if (file == NULL) {
+        return 0;
+    }
+    int n_read = fscanf(file, "%lld %lld", &quota, &period);
+    fclose(file);
+    if (n_read != 2 || quota <= 0 || period <= 0 || quota / period >= 1 << 20) {
+        return 0;
+    }
+    return (int)((quota + period - 1) / period);
+}
+
+/* The path of this process in the cgroup v2 tree, without a final '/'; "" at the root. */
+static void find_group(char *group, size_t bytes)
+{
+    char line[4224];
+    group[0] = '\0';
+    FILE *file = fopen("/proc/self/cgroup", "r");
+    if (file == NULL) {
+        return;
+    }
+    while (fgets(line, sizeof(line), file) != NULL) {
+        if (strncmp(line, "0::/", 4) == 0) {
+            line[strcspn(line, "\n")] = '\0';
+            snprintf(group, bytes, "%s", line[4] == '\0' ? "" : line + 3);
+        }
+    }
+    fclose(file);
+}
+
+int rf_machine_cores(void)
+{
+    int n_cores = affinity_cores();
+    char group[4224];
+    find_group(group, sizeof(group));
+    for (;;) { /* a limit of any ancestor binds too */
+        int limit = quota_cores(group);
+        if (limit > 0 && limit < n_cores) {
+            n_cores = limit;
+        }
+        char *slash = strrchr(group, '/');
+        if (slash == NULL) {
+            return n_cores;
+        }
+        *slash = '\0';
+    }
+}

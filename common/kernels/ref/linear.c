@@ -1,0 +1,71 @@
+#include "common/kernels/ref/ref.h"
+
+void RF_REF(linear_forward)(rf_ctx *ctx, void *y_, const void *x_, const void *w_,
+                            const void *bias_, const void *residual_, int64_t n, int64_t in,
+                            int64_t out)
+{
+    (void)ctx;
+    real *y = y_;
+    const real *x = x_, *w = w_, *bias = bias_, *residual = residual_;
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t o = 0; o < out; o++) {
+            real sum = 0;
+            for (int64_t j = 0; j < in; j++) {
+                sum += x[i * in + j] * w[o * in + j];
+            }
+            if (bias != NULL) {
+                sum += bias[o];
+            }
+            if (residual != NULL) {
+                sum += residual[i * out + o];
+            }
+            y[i * out + o] = sum;
+        }
+    }
+}
+
+/* y_io = sum_j x_ij w_oj + bias_o + residual_io, so x_ij reaches every y_io with the factor w_oj:
+ *   dx_ij = sum_o dy_io w_oj */
+void RF_REF(linear_backward_input)(rf_ctx *ctx, void *dx_, const void *dy_, const void *w_,
+                                   int64_t n, int64_t in, int64_t out, bool accumulate)
+{
+    (void)ctx;
+    real *dx = dx_;
+    const real *dy = dy_, *w = w_;
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t j = 0; j < in; j++) {
+            real sum = 0;
+            for (int64_t o = 0; o < out; o++) {
+                sum += dy[i * out + o] * w[o * in + j];
+            }
+            dx[i * in + j] = accumulate ? dx[i * in + j] + sum : sum;
+        }
+    }
+}
+
+/* From the same equation, w_oj reaches y_io with the factor x_ij and bias_o with the factor 1, in
+ * every row i:
+ *   dw_oj = sum_i dy_io x_ij,   dbias_o = sum_i dy_io */
+void RF_REF(linear_backward_weight)(rf_ctx *ctx, void *dw_, void *dbias_, const void *dy_,
+                                    const void *x_, int64_t n, int64_t in, int64_t out)
+{
+    (void)ctx;
+    real *dw = dw_, *dbias = dbias_;
+    const real *dy = dy_, *x = x_;
+    for (int64_t o = 0; o < out; o++) {
+        for (int64_t j = 0; j < in; j++) {
+            real sum = 0;
+            for (int64_t i = 0; i < n; i++) {
+                sum += dy[i * out + o] * x[i * in + j];
+            }
+            dw[o * in + j] += sum;
+        }
+        if (dbias != NULL) {
+            real sum = 0;
+            for (int64_t i = 0; i < n; i++) {
+                sum += dy[i * out + o];
+            }
+            dbias[o] += sum;
+        }
+    }
+}

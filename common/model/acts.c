@@ -1,0 +1,233 @@
+/* acts.c: where the activations of a forward pass lie.
+ *
+ * A training pass keeps what the backward pass reads, block by block; RF_RECOMPUTE_BLOCK keeps only
+ * the blocks' inputs. A pass without backward needs one block's worth at a time, and within it the
+ * attention's buffers and the MLP's share their place.
+ */
+#include "common/model/model.h"
+
+#include "common/base/arena.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What every take of a layout needs. */
+typedef struct layout {
+    rf_arena *arena;
+    const rf_backend *backend;
+    const rf_model_config *config;
+    int64_t n; /* places */
+} layout;
+
+static void *take(const layout *l, rf_class cls, int64_t per_place)
+{
+    return rf_arena_take(l->arena, rf_backend_bytes(l->backend, cls, l->n * per_place));
+}
+
+static void take_attention(rf_block_acts *b, const layout *l, bool keep)
+{
+    int64_t h = l->config->num_attention_heads, g = l->config->num_key_value_heads;
+    int64_t hk = h * l->config->head_dim, gk = g * l->config->head_dim;
+    b->q = take(l, RF_ACTIVATION, hk);
+    b->k = take(l, RF_ACTIVATION, gk);
+    b->v = take(l, RF_ACTIVATION, gk);
+    b->o = take(l, RF_ACTIVATION, hk);
+    b->lse = take(l, RF_STATISTIC, h);
+    b->q_raw = b->q;
+    b->k_raw = b->k;
+    b->q_rstd = b->k_rstd = NULL;
+    if (l->config->qk_norm) {
+        /* Before the norms o is still free, and wide enough for either (G <= H). */
+        b->q_raw = keep ? take(l, RF_ACTIVATION, hk) : b->o;
+        b->k_raw = keep ? take(l, RF_ACTIVATION, gk) : b->o;
+        b->q_rstd = take(l, RF_STATISTIC, h);
+        b->k_rstd = take(l, RF_STATISTIC, g);
+    }
+}
+
+static void take_mlp(rf_block_acts *b, const layout *l)
+{
+    b->gate = take(l, RF_ACTIVATION, l->config->intermediate_size);
+    b->up = take(l, RF_ACTIVATION, l->config->intermediate_size);
+    b->h = take(l, RF_ACTIVATION, l->config->intermediate_size);
+}
+
+/* Everything of a block but its input, for a backward pass. */
+static void take_kept(rf_block_acts *b, const layout *l)
+{
+    int64_t d = l->config->hidden_size;
+    b->norm1 = take(l, RF_ACTIVATION, d);
+    b->rstd1 = take(l, RF_STATISTIC, 1);
+    take_attention(b, l, true);
+    b->mid = take(l, RF_ACTIVATION, d);
+    b->norm2 = take(l, RF_ACTIVATION, d);
+    b->rstd2 = take(l, RF_STATISTIC, 1);
+    take_mlp(b, l);
+}
+
+static void take_training(rf_acts *acts, const layout *l)
+{
+    int64_t n_layers = l->config->num_hidden_layers, d = l->config->hidden_size;
+    bool shared = acts->recompute == RF_RECOMPUTE_BLOCK;
+    rf_block_acts one = {0};
+    if (shared) {
+        take_kept(&one, l);
+    }
+    for (int64_t layer = 0; layer < n_layers; layer++) {
+        rf_block_acts b = one;
+        b.x = take(l, RF_ACTIVATION, d);
+        if (!shared) {
+            take_kept(&b, l);
+        }
+        if (acts->block != NULL) {
+            acts->block[layer] = b;
+        }
+    }
+    acts->x = take(l, RF_ACTIVATION, d);
+    acts->final = take(l, RF_ACTIVATION, d);
+    acts->final_rstd = take(l, RF_STATISTIC, 1);
+}
+
+/* One residual stream, rewritten in place; one buffer for what the norms give. */
+static void take_inference(rf_acts *acts, const layout *l)
+{
+    int64_t d = l->config->hidden_size;
+    rf_block_acts b = {0};
+    acts->x = take(l, RF_ACTIVATION, d);
+    acts->final = take(l, RF_ACTIVATION, d);
+    acts->final_rstd = take(l, RF_STATISTIC, 1);
+    b.x = b.mid = acts->x;
+    b.norm1 = b.norm2 = acts->final;
+    b.rstd1 = b.rstd2 = acts->final_rstd;
+    size_t mark = l->arena->used;
+    take_attention(&b, l, false);
+    rf_arena_rewind(l->arena, mark);
+    take_mlp(&b, l);
+    if (acts->block != NULL) {
+        for (int64_t layer = 0; layer < l->config->num_hidden_layers; layer++) {
+            acts->block[layer] = b;
+        }
+    }
+}
+
+/* Both run twice: to measure, then to bind (arena.h). */
+static void lay_out(rf_acts *acts, rf_arena *arena, const rf_model_config *config,
+                    const rf_backend *backend)
+{
+    layout l = {arena, backend, config, acts->capacity};
+    acts->token = take(&l, RF_INDEX, 1);
+    acts->position = take(&l, RF_INDEX, 1);
+    acts->place = take(&l, RF_INDEX, 1);
+    acts->target = take(&l, RF_INDEX, 1);
+    acts->weight = take(&l, RF_STATISTIC, 1);
+    acts->loss = take(&l, RF_STATISTIC, 1);
+    acts->chosen = take(&l, RF_INDEX, 1);
+    acts->chosen_token = take(&l, RF_INDEX, 1);
+    acts->chosen_score = take(&l, RF_STATISTIC, 1);
+    acts->span_bytes = rf_spans_bytes(backend, acts->capacity, acts->keys, acts->backward);
+    acts->span_memory = rf_arena_take(arena, acts->span_bytes);
+    if (acts->backward) {
+        take_training(acts, &l);
+    } else {
+        take_inference(acts, &l);
+    }
+}
+
+static void lay_out_host(rf_acts *acts, rf_arena *arena)
+{
+    acts->host_target = rf_arena_take(arena, (size_t)acts->capacity * sizeof(int32_t));
+    acts->host_taken = rf_arena_take(arena, (size_t)acts->keys);
+}
+
+static rf_acts describe(int64_t places, int64_t keys, bool backward, rf_recompute recompute)
+{
+    return (rf_acts){.capacity = places,
+                     .keys = keys > places ? keys : places,
+                     .backward = backward,
+                     .recompute = recompute};
+}
+
+size_t rf_acts_bytes(const rf_model *model, int64_t places, int64_t keys, bool backward,
+                     rf_recompute recompute)
+{
+    rf_acts acts = describe(places, keys, backward, recompute);
+    rf_arena arena = {0}, host = {0};
+    if (places < 1 || acts.keys > RF_MODEL_MAX_PLACES) {
+        return 0;
+    }
+    lay_out(&acts, &arena, &model->config, model->ctx->backend);
+    lay_out_host(&acts, &host);
+    return arena.peak + host.peak;
+}
+
+/* Kernels' scratch was sized where the model was made. */
+static int check_sizes(const rf_acts *acts, const rf_limits *limits, rf_error *err)
+{
+    if (acts->capacity < 1 || acts->capacity > limits->places || acts->keys > limits->keys) {
+        return rf_error_set(err, RF_ERR,
+                            "activations of %" PRId64 " places and %" PRId64
+                            " keys: the model was made for %" PRId64 " and %" PRId64,
+                            acts->capacity, acts->keys, limits->places, limits->keys);
+    }
+    if (acts->backward && !limits->backward) {
+        return rf_error_set(err, RF_ERR,
+                            "activations for a backward pass: the model was made without");
+    }
+    return RF_OK;
+}
+
+int rf_acts_new(rf_acts **out, rf_model *model, int64_t places, int64_t keys, bool backward,
+                rf_recompute recompute, rf_error *err)
+{
+    const rf_backend *backend = model->ctx->backend;
+    rf_arena arena = {0}, host = {0};
+    *out = NULL;
+    rf_acts *acts = malloc(sizeof(*acts));
+    if (acts == NULL) {
+        return rf_error_set(err, RF_ERR, "no memory for activations: free some");
+    }
+    *acts = describe(places, keys, backward, recompute);
+    int rc = check_sizes(acts, &model->ctx->limits, err);
+    if (rc != RF_OK) {
+        goto out;
+    }
+    lay_out(acts, &arena, &model->config, backend);
+    lay_out_host(acts, &host);
+    arena = (rf_arena){.size = arena.peak};
+    host = (rf_arena){.size = host.peak};
+    acts->block = calloc((size_t)model->config.num_hidden_layers, sizeof(*acts->block));
+    acts->host_memory = host.base = aligned_alloc(RF_ALIGNMENT, host.size);
+    if (acts->block == NULL || acts->host_memory == NULL) {
+        rc = rf_error_set(err, RF_ERR, "no memory for activations: free some");
+        goto out;
+    }
+    rc = rf_backend_alloc(&acts->memory, backend, arena.size, err);
+    if (rc != RF_OK) {
+        rc = rf_error_prefix(err, "activations of %" PRId64 " places", places);
+        goto out;
+    }
+    memset(acts->host_memory, 0, host.size);
+    arena.base = acts->memory;
+    acts->bytes = arena.size + host.size;
+    lay_out(acts, &arena, &model->config, backend);
+    lay_out_host(acts, &host);
+out:
+    if (rc != RF_OK) {
+        rf_acts_free(acts, model);
+        acts = NULL;
+    }
+    *out = acts;
+    return rc;
+}
+
+void rf_acts_free(rf_acts *acts, rf_model *model)
+{
+    if (acts == NULL) {
+        return;
+    }
+    rf_backend_free(model->ctx->backend, acts->memory);
+    free(acts->host_memory);
+    free(acts->block);
+    free(acts);
+}

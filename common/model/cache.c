@@ -1,0 +1,90 @@
+#include "common/model/model.h"
+
+#include "common/base/arena.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+/* Run twice: to measure (k, v NULL), then to bind (arena.h). */
+static void lay_out(void **k, void **v, rf_arena *arena, const rf_model_config *config,
+                    const rf_backend *backend, int64_t length)
+{
+    int64_t width = config->num_key_value_heads * config->head_dim;
+    size_t bytes = rf_backend_bytes(backend, RF_ACTIVATION, length * width);
+    for (int64_t layer = 0; layer < config->num_hidden_layers; layer++) {
+        void *keys = rf_arena_take(arena, bytes);
+        void *values = rf_arena_take(arena, bytes);
+        if (k != NULL) {
+            k[layer] = keys;
+            v[layer] = values;
+        }
+    }
+}
+
+size_t rf_cache_bytes(const rf_model_config *config, const rf_backend *backend, int64_t length)
+{
+    rf_arena arena = {0};
+    lay_out(NULL, NULL, &arena, config, backend, length);
+    return arena.peak;
+}
+
+int rf_cache_new(rf_cache **out, rf_model *model, int64_t length, rf_error *err)
+{
+    const rf_backend *backend = model->ctx->backend;
+    size_t n_layers = (size_t)model->config.num_hidden_layers;
+    int rc = RF_OK;
+    *out = NULL;
+    if (length < 1 || length > model->ctx->limits.keys) {
+        return rf_error_set(err, RF_ERR,
+                            "a key/value cache of %" PRId64
+                            " places: choose between 1 and the %" PRId64
+                            " keys that the model was made for",
+                            length, model->ctx->limits.keys);
+    }
+    rf_cache *cache = calloc(1, sizeof(*cache));
+    void **pointers = calloc(2 * n_layers, sizeof(*pointers));
+    if (cache == NULL || pointers == NULL) {
+        free(cache);
+        free(pointers);
+        return rf_error_set(err, RF_ERR, "no memory for a key/value cache: free some");
+    }
+    cache->length = length;
+    cache->k = pointers;
+    cache->v = pointers + n_layers;
+    cache->bytes = rf_cache_bytes(&model->config, backend, length);
+    rc = rf_backend_alloc(&cache->memory, backend, cache->bytes, err);
+    if (rc != RF_OK) {
+        rf_cache_free(cache, model);
+        return rf_error_prefix(err, "key/value cache of %" PRId64 " places", length);
+    }
+    rf_arena arena = {.base = cache->memory, .size = cache->bytes};
+    lay_out(cache->k, cache->v, &arena, &model->config, backend, length);
+    *out = cache;
+    return RF_OK;
+}
+
+void rf_cache_free(rf_cache *cache, rf_model *model)
+{
+    if (cache == NULL) {
+        return;
+    }
+    rf_backend_free(model->ctx->backend, cache->memory);
+    free(cache->k); /* v lies in the same allocation */
+    free(cache);
+}
+
+void rf_cache_move(rf_cache *cache, rf_model *model, int64_t to, int64_t from, int64_t n)
+{
+    RF_ASSERT(n >= 0 && to >= 0 && from >= 0);
+    RF_ASSERT(to <= cache->length - n && from <= cache->length - n);
+    const rf_backend *backend = model->ctx->backend;
+    int64_t width = model->config.num_key_value_heads * model->config.head_dim;
+    for (int64_t layer = 0; layer < model->config.num_hidden_layers; layer++) {
+        void *const slab[] = {cache->k[layer], cache->v[layer]};
+        for (int i = 0; i < 2; i++) {
+            rf_backend_move(model->ctx, rf_backend_at(backend, RF_ACTIVATION, slab[i], to * width),
+                            rf_backend_at(backend, RF_ACTIVATION, slab[i], from * width),
+                            RF_ACTIVATION, n * width);
+        }
+    }
+}

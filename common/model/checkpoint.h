@@ -1,0 +1,73 @@
+/* checkpoint.h: one HDF5 file holds a model, and what it takes to train on.
+ *
+ * /params/<name>, /adam/m/<name>, /adam/v/<name> (f32, full logical shapes, contiguous), /tokenizer
+ * (u8), attributes for all of rf_checkpoint_info, names with CRC32 and bytes of every tensor, a CRC
+ * over the attributes, `complete`. The same bytes whatever the number of ranks; loads on any
+ * number. Never updated in place: layout by rank 0 -> every rank writes its intervals (pwrite) ->
+ * fsync -> all ranks agree -> complete, close, fsync -> rename -> fsync of the folder -> `latest`.
+ */
+#ifndef RF_MODEL_CHECKPOINT_H
+#define RF_MODEL_CHECKPOINT_H
+
+#include "common/dist/dist.h"
+#include "common/model/model.h"
+#include "common/model/tokenizer.h"
+
+/* Where training stands. Nothing here is keyed by rank. */
+typedef struct rf_progress {
+    int64_t step;    /* optimizer steps taken, skipped ones included */
+    int64_t updates; /* those that changed the weights (t of Adam's bias correction) */
+    int64_t tokens;  /* places with content seen */
+    int64_t seed;
+    int64_t epoch, window, row; /* position in the data: the next row (data/rows.h) */
+    int64_t skipped;            /* steps skipped for non-finite values */
+    double best_valid_loss;     /* infinity: none yet */
+    double seconds;             /* of training so far */
+} rf_progress;
+
+typedef struct rf_checkpoint_info {
+    rf_model_config model;
+    rf_progress progress;
+    bool has_optimizer;  /* Adam moments are in the file */
+    char *run_config;    /* resolved YAML of the run, "" if none. Owned */
+    char *corpora;       /* JSON: paths, hashes and weights of the corpora, "[]" if none. Owned */
+    char isa[32];        /* of the run that wrote it */
+    char written_by[64]; /* "refusion-train 0.1.0" */
+    rf_tokenizer *tokenizer; /* Owned */
+} rf_checkpoint_info;
+
+void rf_checkpoint_info_free(rf_checkpoint_info *info); /* zeroes; a zeroed struct is fine */
+
+/* local. Header of a file: attributes checked (version, complete, CRC over the attributes, sizes of
+ * all datasets against the file), no tensor read. */
+RF_MUST_CHECK int rf_checkpoint_info_read(rf_checkpoint_info *out, const char *path, rf_error *err);
+
+/* collective. Writes path atomically. adam_m, adam_v: [table.n_elements] class master, or both
+ * NULL. Every rank holds all values (the writing is shared). dist NULL: this process alone. */
+RF_MUST_CHECK int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model,
+                                     const void *adam_m, const void *adam_v,
+                                     const rf_checkpoint_info *info, rf_error *err);
+/* local. Fills the model's masters (and moments where not NULL), verifying every CRC32; then
+ * rf_model_prepare. The model's shape must be the file's. On error the model's content is
+ * undefined. */
+RF_MUST_CHECK int rf_checkpoint_load(const char *path, rf_model *model, void *adam_m, void *adam_v,
+                                     rf_error *err);
+/* local. Reads everything and compares all checksums; changes nothing. */
+RF_MUST_CHECK int rf_checkpoint_verify(const char *path, rf_error *err);
+
+/* --- A folder of checkpoints ------------------------------------------------------------------ */
+
+/* "<folder>/step-000001000.h5" */
+void rf_checkpoint_path(char *path, size_t bytes, const char *folder, int64_t step);
+/* local. Points <folder>/latest (a small text file with the file's name) at path, atomically, then
+ * removes all but the newest `keep` checkpoints (0: keep all); `best` (a file name in the folder,
+ * or NULL) is never removed. Left-over temporaries of dead processes go too. */
+RF_MUST_CHECK int rf_checkpoint_publish(const char *path, int64_t keep, const char *best,
+                                        rf_error *err);
+/* local. The newest checkpoint of the folder that verifies: *path is "" when the folder holds no
+ * checkpoint at all. Those that do not verify are warned about by name and cause; when none
+ * verifies although some exist, that is an error (a run never starts again at 0 by accident).
+ * `latest` is a hint only. */
+RF_MUST_CHECK int rf_checkpoint_find(char *path, size_t bytes, const char *folder, rf_error *err);
+
+#endif

@@ -1,0 +1,218 @@
+/* forward.c: the forward pass, from a batch of places to the final norm.
+ *
+ * Read rf_model_forward first, then rf_model_block_forward, then its two halves.
+ */
+#include "common/model/model.h"
+
+#include <inttypes.h>
+
+/* --- The batch ----------------------------------------------------------------------------------
+ */
+
+static int check_range(const char *what, const int32_t *value, int64_t n, int64_t min, int64_t end,
+                       const char *remedy, rf_error *err)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (value[i] < min || value[i] >= end) {
+            return rf_error_set(err, RF_ERR,
+                                "%s %" PRId32 " at place %" PRId64
+                                " of the batch is outside [%" PRId64 ",%" PRId64 "): %s",
+                                what, value[i], i, min, end, remedy);
+        }
+    }
+    return RF_OK;
+}
+
+/* The first place of the batch whose cache place is taken by an earlier one, or -1. */
+static int64_t find_repeated(uint8_t *taken, const int32_t *place, int64_t n)
+{
+    int64_t i = 0;
+    while (i < n && !taken[place[i]]) {
+        taken[place[i++]] = 1;
+    }
+    for (int64_t j = 0; j < i; j++) {
+        taken[place[j]] = 0;
+    }
+    return i < n ? i : -1;
+}
+
+static int check_places(rf_acts *acts, const rf_batch *batch, int64_t length, rf_error *err)
+{
+    int rc = check_range("cache place", batch->place, batch->n, 0, length,
+                         "give the prompt a longer slab", err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    int64_t repeated = find_repeated(acts->host_taken, batch->place, batch->n);
+    if (repeated >= 0) {
+        return rf_error_set(err, RF_ERR,
+                            "cache place %" PRId32 " at place %" PRId64
+                            " of the batch is written twice: give each place its own",
+                            batch->place[repeated], repeated);
+    }
+    return RF_OK;
+}
+
+static int check_batch(const rf_model *model, rf_acts *acts, const rf_batch *batch,
+                       const rf_cache *cache, rf_error *err)
+{
+    int64_t n = batch->n, vocab = model->config.vocab_size;
+    if (n < 0 || n > acts->capacity || (cache != NULL && cache->length > acts->keys)) {
+        return rf_error_set(err, RF_ERR,
+                            "a batch of %" PRId64 " places and %" PRId64
+                            " keys does not fit into activations made for %" PRId64 " and %" PRId64,
+                            n, cache != NULL ? cache->length : n, acts->capacity, acts->keys);
+    }
+    int rc = check_range("token", batch->token, n, 0, vocab,
+                         "use the tokenizer that the model was trained with", err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    rc = check_range("target", batch->target, n, -1, vocab,
+                     "use the tokenizer that the model was trained with", err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    rc = check_range("position", batch->position, n, 0, model->n_positions,
+                     "shorten the text or make the model for more positions", err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    return cache != NULL ? check_places(acts, batch, cache->length, err) : RF_OK;
+}
+
+static int upload_batch(rf_model *model, rf_acts *acts, const rf_batch *batch,
+                        const rf_cache *cache, rf_error *err)
+{
+    rf_ctx *ctx = model->ctx;
+    int64_t n = batch->n, m = cache != NULL ? cache->length : n;
+    int rc = rf_spans_build(&acts->spans, ctx, acts->span_memory, acts->span_bytes, batch->span, n,
+                            m, acts->backward, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    rf_backend_upload(ctx, acts->token, RF_INDEX, batch->token, RF_I32, n);
+    rf_backend_upload(ctx, acts->position, RF_INDEX, batch->position, RF_I32, n);
+    rf_backend_upload(ctx, acts->target, RF_INDEX, batch->target, RF_I32, n);
+    rf_backend_upload(ctx, acts->weight, RF_STATISTIC, batch->weight, RF_F32, n);
+    if (cache != NULL) {
+        rf_backend_upload(ctx, acts->place, RF_INDEX, batch->place, RF_I32, n);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        acts->host_target[i] = batch->target[i];
+    }
+    acts->n = n;
+    acts->cached = cache != NULL;
+    return RF_OK;
+}
+
+/* --- One block ----------------------------------------------------------------------------------
+ */
+
+/* q or k of every head: projection, the norm of each head where the model has one, rotation by the
+ * place's position. Without the norm raw is out (model.h). */
+static void project_heads(rf_model *model, const rf_acts *acts, void *out, void *raw, void *rstd,
+                          const void *x, const void *w, const void *bias, const void *gain,
+                          int64_t n_heads)
+{
+    rf_ctx *ctx = model->ctx;
+    const rf_kernels *kernel = ctx->backend->kernels;
+    int64_t n = acts->n, d = model->config.hidden_size, k = model->config.head_dim;
+    kernel->linear_forward(ctx, raw, x, w, bias, NULL, n, d, n_heads * k);
+    if (gain != NULL) {
+        kernel->rmsnorm_forward(ctx, out, rstd, raw, gain, n * n_heads, k,
+                                model->config.rms_norm_eps);
+    }
+    kernel->rope(ctx, out, model->cos, model->sin, acts->position, n, n_heads, k, false);
+}
+
+/* mid = x + o_proj(attention(...)) of norm1(x). q is finished before k begins: k_raw may be q_raw
+ * where nothing is kept (acts.c). */
+static void attention_half(rf_model *model, const rf_acts *acts, const rf_block_acts *b,
+                           const rf_block_weights *w, int64_t layer, const rf_cache *cache)
+{
+    rf_ctx *ctx = model->ctx;
+    const rf_kernels *kernel = ctx->backend->kernels;
+    int64_t n = acts->n, d = model->config.hidden_size, k = model->config.head_dim;
+    int64_t h = model->config.num_attention_heads, g = model->config.num_key_value_heads;
+    const void *keys = b->k, *values = b->v;
+
+    kernel->rmsnorm_forward(ctx, b->norm1, b->rstd1, b->x, w->of[RF_ROLE_ATTENTION_NORM], n, d,
+                            model->config.rms_norm_eps);
+    project_heads(model, acts, b->q, b->q_raw, b->q_rstd, b->norm1, w->of[RF_ROLE_Q],
+                  w->of[RF_ROLE_Q_BIAS], w->of[RF_ROLE_Q_NORM], h);
+    project_heads(model, acts, b->k, b->k_raw, b->k_rstd, b->norm1, w->of[RF_ROLE_K],
+                  w->of[RF_ROLE_K_BIAS], w->of[RF_ROLE_K_NORM], g);
+    kernel->linear_forward(ctx, b->v, b->norm1, w->of[RF_ROLE_V], w->of[RF_ROLE_V_BIAS], NULL, n, d,
+                           g * k);
+    if (cache != NULL) {
+        kernel->scatter_rows(ctx, cache->k[layer], b->k, acts->place, n, g * k);
+        kernel->scatter_rows(ctx, cache->v[layer], b->v, acts->place, n, g * k);
+        keys = cache->k[layer];
+        values = cache->v[layer];
+    }
+    kernel->attention_forward(ctx, b->o, b->lse, b->q, keys, values, &acts->spans, h, g, k);
+    kernel->linear_forward(ctx, b->mid, b->o, w->of[RF_ROLE_O], w->of[RF_ROLE_O_BIAS], b->x, n,
+                           h * k, d);
+}
+
+/* out = mid + down(swiglu(gate, up)) of norm2(mid). */
+static void mlp_half(rf_model *model, const rf_acts *acts, const rf_block_acts *b,
+                     const rf_block_weights *w, void *out)
+{
+    rf_ctx *ctx = model->ctx;
+    const rf_kernels *kernel = ctx->backend->kernels;
+    int64_t n = acts->n, d = model->config.hidden_size, f = model->config.intermediate_size;
+
+    kernel->rmsnorm_forward(ctx, b->norm2, b->rstd2, b->mid, w->of[RF_ROLE_MLP_NORM], n, d,
+                            model->config.rms_norm_eps);
+    kernel->linear_forward(ctx, b->gate, b->norm2, w->of[RF_ROLE_GATE], NULL, NULL, n, d, f);
+    kernel->linear_forward(ctx, b->up, b->norm2, w->of[RF_ROLE_UP], NULL, NULL, n, d, f);
+    kernel->swiglu_forward(ctx, b->h, b->gate, b->up, n * f);
+    if (out != NULL) {
+        kernel->linear_forward(ctx, out, b->h, w->of[RF_ROLE_DOWN], NULL, b->mid, n, f, d);
+    }
+}
+
+void rf_model_block_forward(rf_model *model, rf_acts *acts, int64_t layer, void *out,
+                            rf_cache *cache)
+{
+    const rf_block_acts *b = &acts->block[layer];
+    const rf_block_weights *w = rf_model_acquire(model, layer);
+    attention_half(model, acts, b, w, layer, cache);
+    mlp_half(model, acts, b, w, out);
+    rf_model_release(model, layer);
+}
+
+/* --- The whole model ----------------------------------------------------------------------------
+ */
+
+int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batch *batch, rf_cache *cache,
+                     rf_error *err)
+{
+    rf_ctx *ctx = model->ctx;
+    const rf_kernels *kernel = ctx->backend->kernels;
+    int64_t n_layers = model->config.num_hidden_layers, d = model->config.hidden_size;
+
+    acts->n = 0;
+    int rc = check_batch(model, acts, batch, cache, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    rc = upload_batch(model, acts, batch, cache, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    const rf_block_weights *outside = rf_model_acquire(model, n_layers);
+    kernel->embedding_forward(ctx, acts->block[0].x, outside->of[RF_ROLE_EMBED], acts->token,
+                              acts->n, d);
+    for (int64_t layer = 0; layer < n_layers; layer++) {
+        void *out = layer + 1 < n_layers ? acts->block[layer + 1].x : acts->x;
+        rf_model_block_forward(model, acts, layer, out, cache);
+    }
+    kernel->rmsnorm_forward(ctx, acts->final, acts->final_rstd, acts->x,
+                            outside->of[RF_ROLE_FINAL_NORM], acts->n, d,
+                            model->config.rms_norm_eps);
+    rf_model_release(model, n_layers);
+    return RF_OK;
+}

@@ -1,0 +1,170 @@
+/* model.h: weights, forward pass, key/value cache.                             all local
+ *
+ * The Qwen3 block: x += o(attention(rope(norm(q)), rope(norm(k)), v)); x += down(swiglu(gate, up)),
+ * each after an RMSNorm (arXiv:2505.09388). One forward pass serves training (keys are the batch's
+ * own places, everything that backward needs is kept) and decoding (keys live in a cache).
+ */
+#ifndef RF_MODEL_MODEL_H
+#define RF_MODEL_MODEL_H
+
+#include "common/kernels/kernels.h"
+#include "common/model/batch.h"
+#include "common/model/table.h"
+
+/* Most places of a batch and most keys: together with rf_model_config_check it keeps every byte
+ * count inside size_t. */
+enum { RF_MODEL_MAX_PLACES = 1 << 24 };
+
+/* Weights of one block, as the kernels read them (class weight; NULL where the model has none). */
+typedef struct rf_block_weights {
+    const void *of[RF_N_ROLES]; /* by role: of[RF_ROLE_Q] ... */
+} rf_block_weights;
+
+typedef struct rf_model {
+    rf_model_config config;
+    rf_table table;
+    rf_ctx *ctx;     /* owned */
+    void *master;    /* [table.n_elements] class master: the trainable space. Owned */
+    void *cos, *sin; /* [P,K/2] class statistic, P = limits.positions. Owned */
+    int64_t n_positions;
+    void *memory;            /* backend memory of all of the above. Owned */
+    size_t bytes;            /* of memory: rf_model_bytes */
+    rf_block_weights *block; /* [L+1]: blocks, then what lies outside (embed, final norm, head; the
+                                head of a tied model is its embedding) */
+} rf_model;
+
+/* What rf_model_new is sized for. */
+typedef struct rf_model_limits {
+    int64_t places;    /* largest batch */
+    int64_t keys;      /* largest key buffer: = places in training, slab length in decoding */
+    int64_t positions; /* position ids are below; 0: config.max_position_embeddings, which is also
+                          the most */
+    bool backward;
+} rf_model_limits;
+
+/* A model with all weights 0. backend NULL: chosen (backend.h). Caller frees. Sizes out of range
+ * and lack of memory are errors. */
+RF_MUST_CHECK int rf_model_new(rf_model **out, const rf_model_config *config,
+                               const rf_backend *backend, int n_threads,
+                               const rf_model_limits *limits, rf_error *err);
+void rf_model_free(rf_model *model); /* NULL is fine */
+/* Fresh weights: matrices normal(0, initializer_range), those that write to the residual stream (o,
+ * down) divided by sqrt(2L), gains 1, biases 0. Each tensor's stream is keyed by (seed, CRC32 of
+ * its name): independent of ranks and of other tensors. */
+void rf_model_init(rf_model *model, uint64_t seed);
+
+/* Weights of a block (0..L-1), or of what lies outside the blocks (L). Until released they stay
+ * valid; nothing to wait for while weights are not sharded. */
+const rf_block_weights *rf_model_acquire(rf_model *model, int64_t layer);
+void rf_model_release(rf_model *model, int64_t layer);
+/* To be called after the masters changed: makes the compute copies. */
+void rf_model_prepare(rf_model *model);
+
+/* Bytes of backend memory that rf_model_new takes (masters, compute copies, rotary tables), beside
+ * the kernels' scratch (rf_ctx_scratch_bytes), for memory plans. 0 where the configuration or the
+ * limits are not valid. */
+size_t rf_model_bytes(const rf_model_config *config, const rf_backend *backend,
+                      const rf_model_limits *limits);
+
+/* --- Key/value cache -------------------------------------------------------------------------- */
+
+/* Keys (after norm and RoPE) and values of one slab for each layer. The decoder owns the meaning of
+ * places; the cache is memory with rows that can be moved. */
+typedef struct rf_cache {
+    int64_t length; /* places of the slab */
+    void **k, **v;  /* [L] -> [length,G,K] class activation, inside memory */
+    void *memory;   /* owned */
+    size_t bytes;   /* of memory */
+} rf_cache;
+
+/* A cleared slab. length is at most the keys that the model was made for. Caller frees. */
+RF_MUST_CHECK int rf_cache_new(rf_cache **out, rf_model *model, int64_t length, rf_error *err);
+/* Bytes of backend memory that it takes. */
+size_t rf_cache_bytes(const rf_model_config *config, const rf_backend *backend, int64_t length);
+void rf_cache_free(rf_cache *cache, rf_model *model); /* NULL is fine */
+/* Places [from, from+n) are copied to [to, to+n) in all layers; ranges may overlap. */
+void rf_cache_move(rf_cache *cache, rf_model *model, int64_t to, int64_t from, int64_t n);
+
+/* --- Forward pass ----------------------------------------------------------------------------- */
+
+typedef enum rf_recompute { RF_RECOMPUTE_NONE, RF_RECOMPUTE_BLOCK } rf_recompute;
+
+/* Activations of one block that backward reads. Class activation unless noted. */
+typedef struct rf_block_acts {
+    void *x;               /* [N,D] the block's input (residual stream) */
+    void *norm1, *rstd1;   /* [N,D], [N] statistic */
+    void *q_raw, *k_raw;   /* [N,H,K], [N,G,K] before the per-head norm (= q, k without qk_norm) */
+    void *q_rstd, *k_rstd; /* [N,H], [N,G] statistic */
+    void *q, *k, *v;       /* after norm and RoPE. k, v: keys of the batch */
+    void *o, *lse;         /* [N,H,K], [N,H] statistic */
+    void *mid;             /* [N,D] residual stream after attention */
+    void *norm2, *rstd2;
+    void *gate, *up, *h; /* [N,F] */
+} rf_block_acts;
+
+/* Memory of a step: the batch on the backend, activations, and space for the head. */
+typedef struct rf_acts {
+    int64_t capacity; /* places */
+    int64_t keys;     /* most keys */
+    bool backward;    /* activations of all blocks are kept */
+    rf_recompute recompute;
+    int64_t n;   /* of the batch last forwarded; 0 after a forward pass that failed */
+    bool cached; /* that pass had a cache: there is no backward pass of it */
+    int32_t *token, *position, *place, *target; /* [N] index class */
+    void *weight;                               /* [N] statistic */
+    int32_t *host_target;                       /* [N] host copy */
+    uint8_t *host_taken;                        /* [keys] host, all 0 between calls */
+    int32_t *chosen, *chosen_token;             /* [N] index: operands of the head's functions */
+    void *chosen_score;                         /* [N] statistic */
+    void *span_memory;
+    size_t span_bytes;
+    rf_spans spans;
+    rf_block_acts *block; /* [L]; without `backward` all share one set, with RF_RECOMPUTE_BLOCK only
+                             x differs and the rest is one shared set */
+    void *x;              /* [N,D] output of the last block */
+    void *final, *final_rstd;   /* [N,D] after the final norm; [N] statistic */
+    void *loss;                 /* [N] statistic */
+    void *memory, *host_memory; /* backend, host. Owned */
+    size_t bytes;               /* of both */
+} rf_acts;
+
+/* Measures (rf_acts_bytes) and makes (rf_acts_new) the memory for batches up to `places`, attending
+ * up to `keys` (at least `places` are provided for). Sizes beyond those that the model was made for
+ * are errors (0 bytes). rf_acts_bytes reads only model->config and model->ctx->backend. */
+size_t rf_acts_bytes(const rf_model *model, int64_t places, int64_t keys, bool backward,
+                     rf_recompute recompute);
+RF_MUST_CHECK int rf_acts_new(rf_acts **out, rf_model *model, int64_t places, int64_t keys,
+                              bool backward, rf_recompute recompute, rf_error *err);
+void rf_acts_free(rf_acts *acts, rf_model *model); /* NULL is fine */
+
+/* Runs the blocks and the final norm over a batch.
+ *   cache NULL: keys and values are the batch's own places, spans index the batch.
+ *   else: place i's key and value are written to cache place batch->place[i] before attention runs;
+ *     spans index the slab.
+ * Tokens, positions, places and spans out of range are errors (naming the place), found before
+ * anything runs. */
+RF_MUST_CHECK int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batch *batch,
+                                   rf_cache *cache, rf_error *err);
+/* One block of it, from acts->block[layer].x; backward with RF_RECOMPUTE_BLOCK calls it again. Sets
+ * all of acts->block[layer], and `out` [N,D] (the next block's input); with out NULL the block's
+ * last product, which only `out` needs, is left out. */
+void rf_model_block_forward(rf_model *model, rf_acts *acts, int64_t layer, void *out,
+                            rf_cache *cache);
+/* Cross-entropy of every place with a target, into host memory: loss [N] (0 without target).
+ * Forward only; training fuses it with backward (train/backward.h). */
+RF_MUST_CHECK int rf_model_losses(rf_model *model, rf_acts *acts, float *loss, rf_error *err);
+
+/* For chosen places (host array [n], indices into the batch last forwarded; n at most
+ * acts->capacity): results in host memory. See head_sample, head_logprob, head_logits in kernels.h.
+ * Places, targets or a number of them out of range are errors. */
+RF_MUST_CHECK int rf_model_sample(rf_model *model, rf_acts *acts, int32_t *token, double *score,
+                                  const int32_t *place, int64_t n, const rf_sampling *sampling,
+                                  rf_error *err);
+RF_MUST_CHECK int rf_model_logprob(rf_model *model, rf_acts *acts, double *logprob,
+                                   const int32_t *place, const int32_t *target, int64_t n,
+                                   rf_error *err);
+/* logits [n,V] double, caller's memory. For tests and comparison with other implementations. */
+RF_MUST_CHECK int rf_model_logits(rf_model *model, rf_acts *acts, double *logits,
+                                  const int32_t *place, int64_t n, rf_error *err);
+
+#endif

@@ -1,0 +1,43 @@
+/* model_config.h: the sizes of a model, in Hugging Face's words.               all local */
+#ifndef RF_MODEL_MODEL_CONFIG_H
+#define RF_MODEL_MODEL_CONFIG_H
+
+#include "common/base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct rf_model_config {
+    char architecture[64];       /* "Qwen3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM" */
+    int64_t vocab_size;          /* V, padding rows included */
+    int64_t hidden_size;         /* D */
+    int64_t intermediate_size;   /* F */
+    int64_t num_hidden_layers;   /* L */
+    int64_t num_attention_heads; /* H */
+    int64_t num_key_value_heads; /* G, divides H */
+    int64_t head_dim;            /* K, even */
+    int64_t max_position_embeddings; /* P: positions are below it */
+    double rms_norm_eps;
+    double rope_theta;
+    double initializer_range; /* standard deviation of fresh weights */
+    bool tie_word_embeddings; /* the head is the embedding table */
+    bool qk_norm;             /* RMSNorm of each query and key head (Qwen3) */
+    bool qkv_bias;            /* biases of q, k, v (Qwen2.5) */
+    bool output_bias;         /* bias of o (Llama or Qwen3 with attention_bias) */
+} rf_model_config;
+
+/* From the text of a config.json. Unsupported fields that change the result (rope_scaling, sliding
+ * windows in use, another hidden_act, ...) are errors that name the field, never ignored; `origin`
+ * stands for the file in messages. Missing sizes are errors. */
+RF_MUST_CHECK int rf_model_config_parse(rf_model_config *out, const char *json, size_t bytes,
+                                        const char *origin, rf_error *err);
+/* Checks ranges and divisibility; messages use Hugging Face's names. */
+RF_MUST_CHECK int rf_model_config_check(const rf_model_config *config, rf_error *err);
+/* config.json text; parsing it gives the same struct. Caller frees; NULL when memory is out. */
+char *rf_model_config_json(const rf_model_config *config);
+/* Describes the first difference in a shape ("hidden_size is 384 here and 512 there"), or "". */
+bool rf_model_config_same_shape(const rf_model_config *a, const rf_model_config *b,
+                                char *difference, size_t bytes);
+
+#endif

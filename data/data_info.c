@@ -1,0 +1,137 @@
+#include "data/data_main.h"
+
+#include "common/model/checkpoint.h"
+#include "data/corpus.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+static const char usage[] = "usage: refusion-data info [--verify] FILE.h5...\n"
+                            "\n"
+                            "Describes corpora and checkpoints.\n"
+                            "\n"
+                            "  --verify    also read everything and compare all checksums\n";
+
+static void print_tokenizer(const rf_tokenizer *tokenizer)
+{
+    if (tokenizer == NULL) {
+        printf("  tokenizer         none\n");
+        return;
+    }
+    printf("  tokenizer         %" PRId64 " tokens, hash %016" PRIx64 "\n",
+           rf_tokenizer_size(tokenizer), rf_tokenizer_hash(tokenizer));
+}
+
+static void print_corpus(const rf_corpus *corpus)
+{
+    rf_build_counts all = {0};
+    int64_t n_texts = 0;
+    for (int64_t i = 0; i < rf_corpus_n_samples(corpus); i++) {
+        rf_build_counts_sample(&all, rf_corpus_length(corpus, i),
+                               rf_corpus_prompt_length(corpus, i), 0);
+        n_texts += rf_corpus_is_text(corpus, i);
+    }
+    printf("%s: corpus%s\n", rf_corpus_path(corpus),
+           rf_corpus_is_compressed(corpus) ? ", compressed" : "");
+    rf_data_report(stdout, &all);
+    printf("  plain texts       %" PRId64 "\n", n_texts);
+    print_tokenizer(rf_corpus_tokenizer(corpus));
+    printf("  hash              %016" PRIx64 "\n", rf_corpus_hash(corpus));
+    for (int64_t s = 0; s < rf_corpus_n_sources(corpus); s++) {
+        const rf_corpus_source *source = &rf_corpus_sources(corpus)[s];
+        rf_build_counts counts = {0};
+        for (int64_t i = source->first; i < source->first + source->n_samples; i++) {
+            rf_build_counts_sample(&counts, rf_corpus_length(corpus, i),
+                                   rf_corpus_prompt_length(corpus, i), 0);
+        }
+        rf_data_report_source(stdout, source->name, source->weight, &counts);
+    }
+}
+
+static int inspect_corpus(const char *path, bool verify, rf_error *err)
+{
+    rf_corpus *corpus;
+    int rc = rf_corpus_open(&corpus, path, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    print_corpus(corpus);
+    if (verify) {
+        rc = rf_corpus_verify(corpus, err);
+    }
+    if (verify && rc == RF_OK) {
+        printf("  verified          all checksums are right\n");
+    }
+    rf_corpus_close(corpus);
+    return rc;
+}
+
+static void print_checkpoint(const char *path, const rf_checkpoint_info *info)
+{
+    const rf_model_config *m = &info->model;
+    const rf_progress *p = &info->progress;
+    printf("%s: checkpoint\n", path);
+    printf("  model             %s: hidden_size %" PRId64 ", intermediate_size %" PRId64
+           ", num_hidden_layers %" PRId64 ", num_attention_heads %" PRId64
+           ", num_key_value_heads %" PRId64 ", head_dim %" PRId64 ", vocab_size %" PRId64 "%s\n",
+           m->architecture, m->hidden_size, m->intermediate_size, m->num_hidden_layers,
+           m->num_attention_heads, m->num_key_value_heads, m->head_dim, m->vocab_size,
+           m->tie_word_embeddings ? ", tied" : "");
+    printf("  step              %" PRId64 " (%" PRId64 " updates, %" PRId64 " skipped)\n", p->step,
+           p->updates, p->skipped);
+    printf("  tokens seen       %" PRId64 " in %.0f s\n", p->tokens, p->seconds);
+    printf("  position          epoch %" PRId64 ", window %" PRId64 ", row %" PRId64
+           " (seed %" PRId64 ")\n",
+           p->epoch, p->window, p->row, p->seed);
+    if (isfinite(p->best_valid_loss)) {
+        printf("  best valid loss   %.4f\n", p->best_valid_loss);
+    }
+    printf("  optimizer         %s\n", info->has_optimizer ? "moments are in the file" : "none");
+    printf("  written by        %s (%s)\n", info->written_by, info->isa);
+    print_tokenizer(info->tokenizer);
+    printf("  corpora           %s\n", info->corpora);
+}
+
+static int inspect_checkpoint(const char *path, bool verify, rf_error *err)
+{
+    rf_checkpoint_info info = {0};
+    int rc = rf_checkpoint_info_read(&info, path, err);
+    if (rc == RF_OK) {
+        print_checkpoint(path, &info);
+    }
+    rf_checkpoint_info_free(&info);
+    if (rc == RF_OK && verify) {
+        rc = rf_checkpoint_verify(path, err);
+        if (rc == RF_OK) {
+            printf("  verified          all checksums are right\n");
+        }
+    }
+    return rc;
+}
+
+static const struct option options[] = {{"verify", no_argument, NULL, 1}, {NULL, 0, NULL, 0}};
+
+static int run(int argc, char **argv, rf_error *err)
+{
+    bool verify = false;
+    int option;
+    while ((option = rf_data_option(argc, argv, options, err)) != -1) {
+        if (option == '?') {
+            return RF_ERR_USAGE;
+        }
+        verify = true;
+    }
+    if (optind == argc) {
+        return rf_error_set(err, RF_ERR_USAGE, "no file named: see refusion-data help info");
+    }
+    int rc = RF_OK;
+    for (int i = optind; i < argc && rc == RF_OK; i++) {
+        rc = rf_corpus_is_checkpoint(argv[i]) ? inspect_checkpoint(argv[i], verify, err)
+                                              : inspect_corpus(argv[i], verify, err);
+    }
+    return rc;
+}
+
+const rf_data_command rf_data_info = {"info", "describe and verify corpora and checkpoints", usage,
+                                      run};

@@ -1,0 +1,40 @@
+/* data_main.h: the commands of refusion-data, and what they share.
+ *
+ * Unlike the rest of the library these functions print: results to stdout, reports of a build to
+ * stderr. Usage: refusion-data COMMAND [options]; data_main.c dispatches.
+ */
+#ifndef RF_DATA_DATA_MAIN_H
+#define RF_DATA_DATA_MAIN_H
+
+#include "common/base/error.h"
+#include "data/build.h"
+
+#include <getopt.h>
+#include <stdint.h>
+#include <stdio.h>
+
+typedef struct rf_data_command {
+    const char *name;
+    const char *summary;                              /* one line */
+    const char *usage;                                /* several, with the options */
+    int (*run)(int argc, char **argv, rf_error *err); /* argv[0] is the command's name */
+} rf_data_command;
+
+extern const rf_data_command rf_data_build, rf_data_synth, rf_data_info, rf_data_encode,
+    rf_data_decode, rf_data_render;
+
+/* getopt_long without its messages: the option's value, -1 at the end of the options, or '?' after
+ * an unknown option or a missing argument, with err set (RF_ERR_USAGE). */
+int rf_data_option(int argc, char **argv, const struct option *options, rf_error *err);
+/* Numbers of the command line, within [min, max]; `name` for messages. RF_ERR_USAGE. */
+RF_MUST_CHECK int rf_data_integer(int64_t *out, const char *text, const char *name, int64_t min,
+                                  int64_t max, rf_error *err);
+RF_MUST_CHECK int rf_data_real(double *out, const char *text, const char *name, double min,
+                               double max, rf_error *err);
+
+/* Several lines about a corpus or a source. n_chars 0: unknown. */
+void rf_data_report(FILE *out, const rf_build_counts *counts);
+void rf_data_report_source(FILE *out, const char *name, double weight,
+                           const rf_build_counts *counts);
+
+#endif

@@ -1,0 +1,293 @@
+#include "data/data_main.h"
+
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "data/task.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zlib.h>
+
+/* So many draws in a row that bring nothing new end --unique. */
+enum { MAX_REPEATS = 10000 };
+
+static const char usage[] =
+    "usage: refusion-data synth TASK --n N --out FILE.jsonl[.gz] [options]\n"
+    "\n"
+    "Writes generated questions with answers as {\"query\", \"response\"} lines. The same "
+    "arguments\n"
+    "give the same file.\n"
+    "\n"
+    "  --n N                   questions (required)\n"
+    "  --out FILE              required; compressed if it ends with .gz; - is standard output\n"
+    "  --seed S                0\n"
+    "  --unique                no question twice\n"
+    "  --skip K                leave out the first K of the questions: with --unique, a file "
+    "apart\n"
+    "                          from the one that --n K gave\n"
+    "  --option NAME=VALUE     parts, max (numbers), chain, pad (true or false)\n"
+    "\n"
+    "Tasks with their options:\n"
+    "  arithmetic   parts=4 sums of numbers up to max=99: \"12+30,7+5\" -> \"42,12\"\n"
+    "               chain=true: one sum of so many steps: \"12+30-7\" -> \"42,35\"\n"
+    "  sort         parts=6 numbers up to max=99: \"31,5,77\" -> \"5,31,77\"\n"
+    "  sudoku4      a 4x4 grid with parts=8 givens: \"1003001001303241\" -> \"1423231441323241\"\n"
+    "  countdown    parts=3 numbers up to max=100, target last:\n"
+    "               \"72,2,78,66\" -> \"72*2=144,144-78=66\"\n"
+    "pad=true (arithmetic, sort): leading zeros, so that all numbers have one width.\n";
+
+/* Questions seen, by hash: open addressing, 0 marks a free place. */
+typedef struct seen {
+    uint64_t *hash;
+    uint64_t mask; /* places - 1; a power of two minus 1 */
+} seen;
+
+typedef struct request {
+    const rf_task *task;
+    rf_task_options options;
+    const char *out_path;
+    int64_t n, skip, seed;
+    bool unique;
+    /* While it runs. */
+    seen seen;
+    uint64_t index; /* of the next draw */
+    gzFile out;
+    rf_atomic file;
+} request;
+
+static uint64_t hash_text(const char *text)
+{
+    uint64_t hash = 0xCBF29CE484222325u;
+    for (; *text != '\0'; text++) {
+        hash = (hash ^ (unsigned char)*text) * 0x100000001B3u;
+    }
+    return hash;
+}
+
+static int make_seen(seen *out, int64_t n, rf_error *err)
+{
+    uint64_t places = 1024;
+    while (places < 2 * (uint64_t)n) {
+        places *= 2;
+    }
+    out->mask = places - 1;
+    out->hash = calloc(places, sizeof *out->hash);
+    if (out->hash == NULL) {
+        return rf_error_set(err, RF_ERR, "--unique: no memory for %lld questions", (long long)n);
+    }
+    return RF_OK;
+}
+
+/* false: it was there. */
+static bool add_seen(seen *s, const char *text)
+{
+    uint64_t hash = hash_text(text);
+    hash += hash == 0;
+    uint64_t at = (hash ^ hash >> 29) & s->mask;
+    while (s->hash[at] != 0 && s->hash[at] != hash) {
+        at = (at + 1) & s->mask;
+    }
+    bool is_new = s->hash[at] == 0;
+    s->hash[at] = hash;
+    return is_new;
+}
+
+static int next_question(request *r, rf_task_text *text, rf_error *err)
+{
+    for (int i = 0; i < MAX_REPEATS; i++) {
+        rf_rng rng =
+            RF_RNG_STREAM((uint64_t)r->seed, RF_RNG_TASK, hash_text(r->task->name), r->index++);
+        int rc = r->task->generate(text, &rng, &r->options, err);
+        if (rc != RF_OK || !r->unique || add_seen(&r->seen, text->query)) {
+            return rc;
+        }
+    }
+    return rf_error_set(err, RF_ERR,
+                        "%s: these options do not give enough different questions: lower --n, or "
+                        "raise parts or max",
+                        r->task->name);
+}
+
+static int write_question(const request *r, const rf_task_text *text, rf_error *err)
+{
+    json_t *line = json_pack("{s:s, s:s}", "query", text->query, "response", text->response);
+    char *dump = line != NULL ? json_dumps(line, 0) : NULL;
+    int rc = RF_OK;
+    if (dump == NULL) {
+        rc = rf_error_set(err, RF_ERR, "no memory for a line");
+    } else if (gzputs(r->out, dump) < 0 || gzputc(r->out, '\n') < 0) {
+        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot write: %s", r->out_path,
+                          strerror(errno));
+    }
+    free(dump);
+    json_decref(line);
+    return rc;
+}
+
+static int generate(request *r, rf_error *err)
+{
+    int rc = r->unique ? make_seen(&r->seen, r->n + r->skip, err) : RF_OK;
+    for (int64_t i = 0; i < r->skip + r->n && rc == RF_OK; i++) {
+        rf_task_text text;
+        rc = next_question(r, &text, err);
+        if (rc == RF_OK && i >= r->skip) {
+            rc = write_question(r, &text, err);
+        }
+        if (i % 1000 == 0) {
+            rf_log_progress("generating", i, r->skip + r->n, "questions");
+        }
+    }
+    rf_log_live_end();
+    return rc;
+}
+
+/* zlib writes both kinds: mode T is plain text. */
+static int write_file(request *r, rf_error *err)
+{
+    size_t bytes = strlen(r->out_path);
+    bool compressed = bytes >= 3 && strcmp(r->out_path + bytes - 3, ".gz") == 0;
+    bool to_stdout = strcmp(r->out_path, "-") == 0;
+    const char *mode = compressed ? "wb" : "wbT";
+    int rc = to_stdout ? RF_OK : rf_atomic_begin(&r->file, r->out_path, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    errno = 0;
+    r->out = to_stdout ? gzdopen(dup(STDOUT_FILENO), mode) : gzopen(r->file.temporary, mode);
+    if (r->out == NULL) {
+        return rf_error_set(err, RF_ERR, "%s: cannot create: %s", r->out_path, strerror(errno));
+    }
+    rc = generate(r, err);
+    if (gzclose(r->out) != Z_OK && rc == RF_OK) {
+        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot write: %s", r->out_path,
+                          strerror(errno));
+    }
+    if (rc == RF_OK && !to_stdout) {
+        rc = rf_atomic_commit(&r->file, err);
+    }
+    rf_atomic_abandon(&r->file);
+    return rc;
+}
+
+/* --- Command line ----------------------------------------------------------------------------- */
+
+static int set_flag(bool *out, const char *value, const char *text, rf_error *err)
+{
+    *out = strcmp(value, "true") == 0;
+    if (!*out && strcmp(value, "false") != 0) {
+        return rf_error_set(err, RF_ERR_USAGE, "--option %s: must be true or false", text);
+    }
+    return RF_OK;
+}
+
+static int set_option(rf_task_options *options, const char *text, rf_error *err)
+{
+    const char *equals = strchr(text, '=');
+    size_t n = equals != NULL ? (size_t)(equals - text) : 0;
+    if (n == 5 && memcmp(text, "parts", n) == 0) {
+        return rf_data_integer(&options->n_parts, equals + 1, "--option parts", 0, INT64_MAX, err);
+    }
+    if (n == 3 && memcmp(text, "max", n) == 0) {
+        return rf_data_integer(&options->max_value, equals + 1, "--option max", 0, INT64_MAX, err);
+    }
+    if (n == 5 && memcmp(text, "chain", n) == 0) {
+        return set_flag(&options->chain, equals + 1, text, err);
+    }
+    if (n == 3 && memcmp(text, "pad", n) == 0) {
+        return set_flag(&options->pad, equals + 1, text, err);
+    }
+    return rf_error_set(err, RF_ERR_USAGE,
+                        "--option %s: must be parts=N, max=N, chain=true or pad=true", text);
+}
+
+static int find_task(request *r, const char *name, rf_error *err)
+{
+    r->task = rf_task_find(name);
+    if (r->task == NULL || r->task->generate == NULL) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "%s: no task that can be generated: use arithmetic, sort, sudoku4 or "
+                            "countdown",
+                            name);
+    }
+    return RF_OK;
+}
+
+enum { OPT_N = 1, OPT_OUT, OPT_SEED, OPT_UNIQUE, OPT_SKIP, OPT_OPTION };
+
+static const struct option options[] = {
+    {"n", required_argument, NULL, OPT_N},
+    {"out", required_argument, NULL, OPT_OUT},
+    {"seed", required_argument, NULL, OPT_SEED},
+    {"unique", no_argument, NULL, OPT_UNIQUE},
+    {"skip", required_argument, NULL, OPT_SKIP},
+    {"option", required_argument, NULL, OPT_OPTION},
+    {NULL, 0, NULL, 0},
+};
+
+/* Task options come on top of the task's presets, wherever the name of the task stands: they are
+ * collected first. */
+static int parse(request *r, const char **task_option, int argc, char **argv, rf_error *err)
+{
+    const int64_t most = (int64_t)1 << 40;
+    int rc = RF_OK, option, n_task_options = 0;
+    while (rc == RF_OK && (option = rf_data_option(argc, argv, options, err)) != -1) {
+        switch (option) {
+        case OPT_N:
+            rc = rf_data_integer(&r->n, optarg, "--n", 1, most, err);
+            break;
+        case OPT_OUT:
+            r->out_path = optarg;
+            break;
+        case OPT_SEED:
+            rc = rf_data_integer(&r->seed, optarg, "--seed", 0, INT64_MAX, err);
+            break;
+        case OPT_UNIQUE:
+            r->unique = true;
+            break;
+        case OPT_SKIP:
+            rc = rf_data_integer(&r->skip, optarg, "--skip", 0, most, err);
+            break;
+        case OPT_OPTION:
+            task_option[n_task_options++] = optarg;
+            break;
+        default:
+            return RF_ERR_USAGE;
+        }
+    }
+    if (rc == RF_OK && optind != argc - 1) {
+        rc = rf_error_set(err, RF_ERR_USAGE, "name one task: see refusion-data help synth");
+    }
+    if (rc == RF_OK && (r->n == 0 || r->out_path == NULL)) {
+        rc = rf_error_set(err, RF_ERR_USAGE, "%s is missing: see refusion-data help synth",
+                          r->n == 0 ? "--n N" : "--out FILE");
+    }
+    if (rc == RF_OK) {
+        rc = find_task(r, argv[optind], err);
+    }
+    if (rc == RF_OK) {
+        r->options = r->task->preset;
+    }
+    for (int i = 0; i < n_task_options && rc == RF_OK; i++) {
+        rc = set_option(&r->options, task_option[i], err);
+    }
+    return rc;
+}
+
+static int run(int argc, char **argv, rf_error *err)
+{
+    request r = {0};
+    const char **task_option = calloc((size_t)argc, sizeof *task_option);
+    int rc = task_option != NULL ? parse(&r, task_option, argc, argv, err)
+                                 : rf_error_set(err, RF_ERR, "no memory for the options");
+    if (rc == RF_OK) {
+        rc = write_file(&r, err);
+    }
+    free(r.seen.hash);
+    free(task_option);
+    return rc;
+}
+
+const rf_data_command rf_data_synth = {"synth", "generate questions with answers", usage, run};

@@ -1,0 +1,338 @@
+#include "data/loader.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One step is being used while the next is built. */
+enum { N_SHARES = 2 };
+
+/* What padding shows. Any id would do: nothing attends it and nothing is predicted there. */
+enum { PAD_TOKEN = 0 };
+
+struct rf_loader {
+    rf_corpus **corpus; /* [n_corpora] the array is owned, the corpora are not */
+    const rf_objective *objective;
+    rf_loader_settings settings;
+    rf_rows *rows;
+    int64_t epoch;                /* the one epoch, where settings.once */
+    int64_t leaf_begin, leaf_end; /* this rank's, of a step */
+    int32_t *token;               /* [T] a sample on its way into a batch */
+    size_t bytes;                 /* of what never grows */
+    rf_share share[N_SHARES];
+    rf_batch *batch[N_SHARES]; /* [leaf_end-leaf_begin] owned; share.leaf points here */
+
+    _Atomic size_t rows_bytes; /* as of the last step built */
+
+    /* Below: shared with the thread, under the mutex. Shares are built and used in turn. */
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    int64_t n_built, n_used; /* steps built; steps given back by the user */
+    bool given;              /* share n_used % N_SHARES is in the user's hands */
+    bool stop;               /* wanted by the user */
+    int code;                /* of the thread; where it failed it has ended */
+    rf_error error;
+    /* Only of the user's thread. */
+    bool has_sync, has_thread;
+    pthread_t thread;
+};
+
+/* --- Building a step -------------------------------------------------------------------------- */
+
+static int add_piece(rf_loader *loader, rf_batch *batch, rf_counts *counts, int64_t epoch,
+                     const rf_piece *piece, rf_error *err)
+{
+    rf_corpus *corpus = loader->corpus[piece->corpus];
+    bool whole = piece->response_first == piece->n_prompt;
+    int code = rf_corpus_read(corpus, loader->token, piece->sample, 0,
+                              piece->n_prompt + (whole ? piece->n_response : 0), err);
+    if (code == RF_OK && !whole) {
+        code = rf_corpus_read(corpus, loader->token + piece->n_prompt, piece->sample,
+                              piece->response_first, piece->n_response, err);
+    }
+    if (code != RF_OK) {
+        return code;
+    }
+    rf_rng rng = RF_RNG_STREAM(loader->settings.rows.seed, RF_RNG_OBJECTIVE, (uint64_t)epoch,
+                               (uint64_t)piece->corpus, (uint64_t)piece->sample,
+                               (uint64_t)piece->occurrence, (uint64_t)piece->piece);
+    rf_objective_append(loader->objective, batch, counts, loader->token, piece->n_prompt,
+                        piece->n_response, &rng);
+    return RF_OK;
+}
+
+/* Takes the next row of the stream, or none: *empty where the one epoch is over. */
+static int take_row(rf_loader *loader, rf_row *row, bool *empty, rf_error *err)
+{
+    *empty = loader->settings.once && rf_rows_tell(loader->rows).epoch != loader->epoch;
+    return *empty ? RF_OK : rf_rows_next(loader->rows, row, err);
+}
+
+/* All rows of a step pass by, since packing is the same for all ranks; only those of this rank's
+ * leaves are read and built. */
+static int build_step(rf_loader *loader, rf_share *share, rf_error *err)
+{
+    int64_t micro_rows = loader->settings.micro_rows, row_length = loader->settings.rows.row_length;
+    share->counts = (rf_counts){0};
+    share->step_rows = 0;
+    for (int64_t r = 0; r < loader->settings.batch_rows; r++) {
+        rf_row row = {0};
+        bool empty;
+        int code = take_row(loader, &row, &empty, err);
+        if (code != RF_OK) {
+            return code;
+        }
+        share->step_rows += !empty;
+        int64_t leaf = r / micro_rows;
+        if (leaf < loader->leaf_begin || leaf >= loader->leaf_end) {
+            continue;
+        }
+        rf_batch *batch = &share->leaf[leaf - loader->leaf_begin];
+        if (r % micro_rows == 0) {
+            rf_batch_clear(batch);
+        }
+        for (int64_t i = 0; i < row.n_pieces; i++) {
+            code = add_piece(loader, batch, &share->counts, row.epoch, &row.piece[i], err);
+            if (code != RF_OK) {
+                return code;
+            }
+        }
+        rf_objective_pad(batch, PAD_TOKEN, (r % micro_rows + 1) * row_length - batch->n);
+    }
+    share->n_leaves = share->step_rows > 0 ? loader->leaf_end - loader->leaf_begin : 0;
+    share->position = rf_rows_tell(loader->rows);
+    return RF_OK;
+}
+
+/* --- The thread ------------------------------------------------------------------------------- */
+
+static void *run(void *argument)
+{
+    rf_loader *loader = argument;
+    int code = RF_OK;
+    for (int64_t n = 0; code == RF_OK; n++) {
+        pthread_mutex_lock(&loader->mutex);
+        while (!loader->stop && loader->n_built - loader->n_used >= N_SHARES) {
+            pthread_cond_wait(&loader->changed, &loader->mutex);
+        }
+        bool stop = loader->stop;
+        pthread_mutex_unlock(&loader->mutex);
+        if (stop) {
+            break;
+        }
+        rf_error error = {0};
+        code = build_step(loader, &loader->share[n % N_SHARES], &error);
+        atomic_store(&loader->rows_bytes, rf_rows_bytes(loader->rows));
+        pthread_mutex_lock(&loader->mutex);
+        loader->n_built += code == RF_OK;
+        loader->code = code;
+        loader->error = error;
+        pthread_cond_broadcast(&loader->changed);
+        pthread_mutex_unlock(&loader->mutex);
+    }
+    return NULL;
+}
+
+/* Signals belong to the thread that main runs in: a handler there may count on it. */
+static int start_thread(rf_loader *loader, rf_error *err)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+        sigdelset(&all, faults[i]); /* these are the thread's own */
+    }
+    int failure = pthread_sigmask(SIG_SETMASK, &all, &before);
+    if (failure == 0) {
+        failure = pthread_create(&loader->thread, NULL, run, loader);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    }
+    if (failure != 0) {
+        return rf_error_set(err, rf_error_code_of_errno(failure),
+                            "the thread that builds batches does not start: %s: allow this user "
+                            "more threads (ulimit -u)",
+                            strerror(failure));
+    }
+    loader->has_thread = true;
+    return RF_OK;
+}
+
+int rf_loader_next(rf_loader *loader, rf_share **share, rf_error *err)
+{
+    *share = NULL;
+    int code = RF_OK;
+    pthread_mutex_lock(&loader->mutex);
+    if (loader->given) {
+        loader->given = false;
+        loader->n_used++;
+        pthread_cond_broadcast(&loader->changed);
+    }
+    while (loader->n_built == loader->n_used && loader->code == RF_OK) {
+        pthread_cond_wait(&loader->changed, &loader->mutex);
+    }
+    /* Steps that were built before a failure are given first. */
+    if (loader->n_built > loader->n_used) {
+        loader->given = true;
+        *share = &loader->share[loader->n_used % N_SHARES];
+    } else {
+        code = rf_error_set(err, loader->code, "%s", loader->error.message);
+    }
+    pthread_mutex_unlock(&loader->mutex);
+    return code;
+}
+
+/* --- Making and freeing ----------------------------------------------------------------------- */
+
+static int check_settings(const rf_loader_settings *s, rf_error *err)
+{
+    if (s->batch_rows < 1 || s->micro_rows < 1 || s->batch_rows % s->micro_rows != 0) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "train.batch_rows = %" PRId64 " is not a multiple of train.micro_rows "
+                            "= %" PRId64 ": choose both so that the second divides the first",
+                            s->batch_rows, s->micro_rows);
+    }
+    int64_t n_leaves = s->batch_rows / s->micro_rows;
+    if (n_leaves % s->n_ranks != 0) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "train.batch_rows / train.micro_rows = %" PRId64 " / %" PRId64
+                            " = %" PRId64 " leaves of a step cannot be dealt evenly to %" PRId64
+                            " ranks: raise train.batch_rows or lower train.micro_rows until the "
+                            "ranks divide their quotient, or use another number of ranks",
+                            s->batch_rows, s->micro_rows, n_leaves, s->n_ranks);
+    }
+    if (s->micro_rows > INT32_MAX / s->rows.row_length) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "train.micro_rows = %" PRId64 " rows of data.row_length = %" PRId64
+                            " places are more than %" PRId32 " places: lower train.micro_rows",
+                            s->micro_rows, s->rows.row_length, INT32_MAX);
+    }
+    return RF_OK;
+}
+
+static size_t batch_bytes(const rf_batch *b)
+{
+    return (size_t)b->capacity *
+           (sizeof *b->token + sizeof *b->position + sizeof *b->target + sizeof *b->weight +
+            4 * sizeof *b->span + sizeof *b->place + sizeof *b->part);
+}
+
+static int new_shares(rf_loader *loader, rf_error *err)
+{
+    int64_t n = loader->leaf_end - loader->leaf_begin;
+    int64_t places = loader->settings.micro_rows * loader->settings.rows.row_length;
+    for (int k = 0; k < N_SHARES; k++) {
+        loader->batch[k] = calloc((size_t)n, sizeof *loader->batch[k]);
+        if (loader->batch[k] == NULL) {
+            return rf_error_set(err, RF_ERR, "no memory for a step: lower train.batch_rows");
+        }
+        loader->share[k].leaf = loader->batch[k];
+        for (int64_t i = 0; i < n; i++) {
+            int code = rf_batch_new(&loader->batch[k][i], places, err);
+            if (code != RF_OK) {
+                return code;
+            }
+            loader->bytes += batch_bytes(&loader->batch[k][i]);
+        }
+    }
+    return RF_OK;
+}
+
+static int prepare(rf_loader *loader, rf_corpus **corpus, int64_t n_corpora, rf_position start,
+                   rf_error *err)
+{
+    rf_loader_settings *s = &loader->settings;
+    int code = rf_rows_new(&loader->rows, corpus, n_corpora, loader->objective, &s->rows, err);
+    if (code == RF_OK) {
+        code = check_settings(s, err);
+    }
+    if (code == RF_OK) {
+        code = rf_rows_seek(loader->rows, start, err);
+    }
+    if (code != RF_OK) {
+        return code;
+    }
+    s->rows.weight = NULL; /* the caller's; the rows have a copy */
+    loader->epoch = start.epoch;
+    atomic_init(&loader->rows_bytes, rf_rows_bytes(loader->rows));
+    int64_t n_leaves = s->batch_rows / s->micro_rows;
+    loader->leaf_begin = s->rank * n_leaves / s->n_ranks;
+    loader->leaf_end = (s->rank + 1) * n_leaves / s->n_ranks;
+    loader->corpus = malloc((size_t)n_corpora * sizeof *loader->corpus);
+    loader->token = malloc((size_t)s->rows.row_length * sizeof *loader->token);
+    if (loader->corpus == NULL || loader->token == NULL) {
+        return rf_error_set(err, RF_ERR, "no memory for the loader: lower data.row_length");
+    }
+    memcpy(loader->corpus, corpus, (size_t)n_corpora * sizeof *corpus);
+    loader->bytes = sizeof *loader + (size_t)s->rows.row_length * sizeof *loader->token;
+    return new_shares(loader, err);
+}
+
+int rf_loader_new(rf_loader **out, rf_corpus **corpus, int64_t n_corpora,
+                  const rf_objective *objective, const rf_loader_settings *settings,
+                  rf_position start, rf_error *err)
+{
+    RF_ASSERT(settings->n_ranks >= 1 && settings->rank >= 0 && settings->rank < settings->n_ranks);
+    *out = NULL;
+    rf_loader *loader = calloc(1, sizeof *loader);
+    if (loader == NULL) {
+        return rf_error_set(err, RF_ERR, "no memory for the loader");
+    }
+    loader->objective = objective;
+    loader->settings = *settings;
+    int code = prepare(loader, corpus, n_corpora, start, err);
+    if (code == RF_OK) {
+        /* With default attributes these cannot fail (glibc, musl, macOS). */
+        pthread_mutex_init(&loader->mutex, NULL);
+        pthread_cond_init(&loader->changed, NULL);
+        loader->has_sync = true;
+        code = start_thread(loader, err);
+    }
+    if (code != RF_OK) {
+        rf_loader_free(loader);
+        return code;
+    }
+    *out = loader;
+    return RF_OK;
+}
+
+void rf_loader_free(rf_loader *loader)
+{
+    if (loader == NULL) {
+        return;
+    }
+    if (loader->has_thread) {
+        pthread_mutex_lock(&loader->mutex);
+        loader->stop = true;
+        pthread_cond_broadcast(&loader->changed);
+        pthread_mutex_unlock(&loader->mutex);
+        pthread_join(loader->thread, NULL);
+    }
+    if (loader->has_sync) {
+        pthread_cond_destroy(&loader->changed);
+        pthread_mutex_destroy(&loader->mutex);
+    }
+    for (int k = 0; k < N_SHARES; k++) {
+        int64_t n = loader->batch[k] != NULL ? loader->leaf_end - loader->leaf_begin : 0;
+        for (int64_t i = 0; i < n; i++) {
+            rf_batch_free(&loader->batch[k][i]);
+        }
+        free(loader->batch[k]);
+    }
+    rf_rows_free(loader->rows);
+    free(loader->corpus);
+    free(loader->token);
+    free(loader);
+}
+
+size_t rf_loader_bytes(const rf_loader *loader)
+{
+    return loader->bytes + atomic_load(&loader->rows_bytes);
+}
+
+rf_rows *rf_loader_rows(rf_loader *loader)
+{
+    return loader->rows;
+}

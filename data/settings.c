@@ -1,0 +1,126 @@
+#include "data/settings.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+const rf_config_key rf_data_keys[] = {
+    {"data.train", RF_KEY_STRINGS, "", 0, 0, NULL, 0,
+     "corpora to train on: path, or path:weight (0.5: half of its samples in an epoch)"},
+    {"data.valid", RF_KEY_STRINGS, "", 0, 0, NULL, RF_KEY_MAY_CHANGE,
+     "corpora for the validation loss"},
+    {"data.row_length", RF_KEY_INT, "1024", 2, 1 << 24, NULL, 0,
+     "places of a row; several samples share a row, none is split over two"},
+    {"data.window", RF_KEY_INT, "4096", 1, 1 << 24, NULL, 0,
+     "samples that are packed into rows together"},
+    {"data.overlong", RF_KEY_CHOICE, "drop", 0, 0, "drop|cut", 0,
+     "samples longer than a row: drop them, or cut the response"},
+    {.name = NULL},
+};
+
+/* Splits "path:weight" at the last colon, if what follows is a number; a path may have colons. */
+static int split_weight(char **path, double *weight, const char *entry, const char *origin,
+                        rf_error *err)
+{
+    size_t bytes = strlen(entry);
+    *weight = 1;
+    const char *colon = strrchr(entry, ':');
+    if (colon != NULL) {
+        char *end;
+        double value = strtod(colon + 1, &end);
+        if (end != colon + 1 && *end == '\0') {
+            if (!(value > 0) || isinf(value)) {
+                return rf_error_set(err, RF_ERR_USAGE,
+                                    "data.train: the weight of '%s' is not a positive number (%s): "
+                                    "write path:weight, or leave the corpus out",
+                                    entry, origin);
+            }
+            *weight = value;
+            bytes = (size_t)(colon - entry);
+        } else if (colon[1] == '\0') {
+            return rf_error_set(err, RF_ERR_USAGE,
+                                "data.train: '%s' has no weight behind the colon (%s): write path "
+                                "or path:weight",
+                                entry, origin);
+        }
+    }
+    if (bytes == 0) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "data.train: '%s' has no path (%s): write path or path:weight", entry,
+                            origin);
+    }
+    *path = strndup(entry, bytes);
+    return *path != NULL ? RF_OK : rf_error_set(err, RF_ERR, "no memory for data.train");
+}
+
+static int read_train(rf_data_settings *out, const rf_config *config, rf_error *err)
+{
+    int64_t n = 0;
+    const char *const *entry = rf_config_strings(config, "data.train", &n);
+    out->train = calloc((size_t)n + 1, sizeof *out->train);
+    out->rows.weight = calloc((size_t)n + 1, sizeof *out->rows.weight);
+    if (out->train == NULL || out->rows.weight == NULL) {
+        return rf_error_set(err, RF_ERR, "no memory for data.train");
+    }
+    for (int64_t i = 0; i < n; i++) {
+        int code = split_weight(&out->train[i], &out->rows.weight[i], entry[i],
+                                rf_config_origin(config, "data.train"), err);
+        if (code != RF_OK) {
+            return code;
+        }
+        out->n_train = i + 1;
+    }
+    return RF_OK;
+}
+
+static int read_valid(rf_data_settings *out, const rf_config *config, rf_error *err)
+{
+    int64_t n = 0;
+    const char *const *entry = rf_config_strings(config, "data.valid", &n);
+    out->valid = calloc((size_t)n + 1, sizeof *out->valid);
+    if (out->valid == NULL) {
+        return rf_error_set(err, RF_ERR, "no memory for data.valid");
+    }
+    for (int64_t i = 0; i < n; i++) {
+        out->valid[i] = strdup(entry[i]);
+        if (out->valid[i] == NULL) {
+            return rf_error_set(err, RF_ERR, "no memory for data.valid");
+        }
+        out->n_valid = i + 1;
+    }
+    return RF_OK;
+}
+
+int rf_data_settings_from_config(rf_data_settings *out, const rf_config *config, uint64_t seed,
+                                 rf_error *err)
+{
+    *out = (rf_data_settings){
+        .rows = {.seed = seed,
+                 .row_length = rf_config_int(config, "data.row_length"),
+                 .window = rf_config_int(config, "data.window"),
+                 .overlong = rf_config_is(config, "data.overlong", "cut") ? RF_OVERLONG_CUT
+                                                                          : RF_OVERLONG_DROP},
+    };
+    int code = read_train(out, config, err);
+    if (code == RF_OK) {
+        code = read_valid(out, config, err);
+    }
+    if (code != RF_OK) {
+        rf_data_settings_free(out);
+    }
+    return code;
+}
+
+void rf_data_settings_free(rf_data_settings *settings)
+{
+    for (int64_t i = 0; i < settings->n_train; i++) {
+        free(settings->train[i]);
+    }
+    for (int64_t i = 0; i < settings->n_valid; i++) {
+        free(settings->valid[i]);
+    }
+    free(settings->train);
+    free(settings->valid);
+    free(settings->rows.weight);
+    *settings = (rf_data_settings){0};
+}

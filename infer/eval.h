@@ -1,0 +1,62 @@
+/* eval.h: measures a model on questions with reference answers.
+ *
+ * Three measurements, each by the kernels that trained the model: losses of the training objectives
+ * (AR and denoising apart, with fixed noise), likelihood of the reference answers (score.h), and
+ * answers decoded and judged by a task's checker.
+ */
+#ifndef RF_INFER_EVAL_H
+#define RF_INFER_EVAL_H
+
+#include "common/dist/dist.h"
+#include "data/objective.h"
+#include "data/task.h"
+#include "infer/loaded.h"
+#include "infer/prompts.h"
+
+typedef struct rf_eval_options {
+    const rf_task *task; /* NULL: nothing is decoded */
+    bool likelihood;     /* also the losses of the objective */
+    rf_decode_options decode;
+    rf_objective objective; /* whose losses; `ar` also makes the likelihood that of `ar` */
+    int64_t slot_size;      /* of the likelihood */
+    int64_t n_draws;        /* noise draws a sample for the losses */
+    uint64_t seed;
+    int n_threads; /* per rank; 0: OMP_NUM_THREADS, or the host's cores shared among its ranks */
+} rf_eval_options;
+
+/* Sums over questions; all ranks hold the same bits, whatever their number. */
+typedef struct rf_eval_result {
+    int64_t n;          /* questions */
+    int64_t n_too_long; /* do not fit the model's positions: not scored, answers count as wrong */
+    /* likelihood */
+    int64_t n_scored, tokens,
+        bytes; /* response tokens (end of text included) and bytes (without) */
+    double nats;
+    /* losses */
+    int64_t n_ar, n_masked;
+    double ar, denoise; /* sums of cross-entropies over the targets */
+    double score_seconds;
+    /* answers */
+    int64_t n_correct, n_ended, answer_tokens, forwards;
+    double decode_seconds;                         /* wall time of the slowest rank */
+    double latency_mean, latency_p50, latency_p95; /* seconds to a whole answer */
+    size_t cache_bytes;
+} rf_eval_result;
+
+/* An answer, for --answers. */
+typedef struct rf_eval_answer {
+    char *text; /* owned */
+    bool correct, ended;
+    int64_t n, forwards;
+    double seconds;
+} rf_eval_answer;
+
+/* collective. Question i is worked on by rank i mod ranks. `loaded` has its header read; the model
+ * is made here. answers (may be NULL): [n], filled on the ranks that decoded them (text NULL
+ * elsewhere). Questions without a reference are an error where one is needed. */
+RF_MUST_CHECK int rf_eval_run(rf_eval_result *out, rf_eval_answer *answers, rf_loaded *loaded,
+                              const rf_prompt *prompts, int64_t n, const rf_eval_options *options,
+                              rf_dist *dist, rf_error *err);
+void rf_eval_answers_free(rf_eval_answer *answers, int64_t n);
+
+#endif

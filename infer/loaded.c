@@ -1,0 +1,93 @@
+#include "infer/loaded.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int rf_loaded_open(rf_loaded *out, const char *path, rf_error *err)
+{
+    memset(out, 0, sizeof(*out));
+    out->path = path;
+    return rf_checkpoint_info_read(&out->info, path, err);
+}
+
+/* Does this line of a resolved configuration (rf_config_print) begin one of the sections? */
+static bool begins_section(const char *line, const char *const *sections, int n_sections)
+{
+    for (int i = 0; i < n_sections; i++) {
+        size_t n = strlen(sections[i]);
+        if (strncmp(line, sections[i], n) == 0 && line[n] == ':') {
+            return true;
+        }
+    }
+    return false;
+}
+
+int rf_loaded_settings(const rf_loaded *loaded, rf_config *config, const char *const *sections,
+                       int n_sections, rf_error *err)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    bool wanted = false;
+    int code;
+    FILE *out = open_memstream(&text, &bytes);
+
+    if (!out) {
+        return rf_error_set(err, RF_ERR, "%s: out of memory for its settings", loaded->path);
+    }
+    for (const char *line = loaded->info.run_config; *line;) {
+        size_t n = strcspn(line, "\n");
+        if (line[0] != ' ') {
+            wanted = begins_section(line, sections, n_sections);
+        }
+        if (wanted) {
+            fprintf(out, "%.*s\n", (int)n, line);
+        }
+        line += n + (line[n] == '\n');
+    }
+    code = fclose(out) == 0
+               ? RF_OK
+               : rf_error_set(err, RF_ERR, "%s: out of memory for its settings", loaded->path);
+    if (code == RF_OK && bytes > 0) {
+        code = rf_config_load_text(config, text, loaded->path, err);
+    }
+    free(text);
+    return code;
+}
+
+int rf_loaded_model(rf_loaded *loaded, const rf_model_limits *limits, int n_threads, rf_error *err)
+{
+    int code;
+    if (limits->positions > loaded->info.model.max_position_embeddings) {
+        return rf_error_set(err, RF_ERR,
+                            "prompt and answer need %lld positions and %s has %lld "
+                            "(max_position_embeddings): shorten the prompt or decode.gen_length",
+                            (long long)limits->positions, loaded->path,
+                            (long long)loaded->info.model.max_position_embeddings);
+    }
+    code = rf_model_new(&loaded->model, &loaded->info.model, NULL, n_threads, limits, err);
+    if (code == RF_OK) {
+        code = rf_checkpoint_load(loaded->path, loaded->model, NULL, NULL, err);
+    }
+    return code;
+}
+
+void rf_loaded_close(rf_loaded *loaded)
+{
+    rf_model_free(loaded->model);
+    rf_checkpoint_info_free(&loaded->info);
+    memset(loaded, 0, sizeof(*loaded));
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+rf_model_limits rf_loaded_join(rf_model_limits a, rf_model_limits b)
+{
+    return (rf_model_limits){.places = larger(a.places, b.places),
+                             .keys = larger(a.keys, b.keys),
+                             .positions = larger(a.positions, b.positions),
+                             .backward = a.backward || b.backward};
+}

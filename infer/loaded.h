@@ -1,0 +1,30 @@
+/* loaded.h: a model from a checkpoint, ready to decode.                        all local */
+#ifndef RF_INFER_LOADED_H
+#define RF_INFER_LOADED_H
+
+#include "common/model/checkpoint.h"
+#include "infer/decode.h"
+
+/* The header of a checkpoint, then (once the sizes are known) the model. */
+typedef struct rf_loaded {
+    const char *path;
+    rf_checkpoint_info info;
+    rf_model *model;
+} rf_loaded;
+
+/* Reads the header: tokenizer and sizes. path is not copied. */
+RF_MUST_CHECK int rf_loaded_open(rf_loaded *out, const char *path, rf_error *err);
+/* Settings of the run that trained the model, as far as `config` declares their sections ("decode",
+ * "objective"): what the model was made for, before the command line has its say. */
+RF_MUST_CHECK int rf_loaded_settings(const rf_loaded *loaded, rf_config *config,
+                                     const char *const *sections, int n_sections, rf_error *err);
+/* Makes the model for these limits and reads the weights. A limit of more positions than the model
+ * has is an error. */
+RF_MUST_CHECK int rf_loaded_model(rf_loaded *loaded, const rf_model_limits *limits, int n_threads,
+                                  rf_error *err);
+void rf_loaded_close(rf_loaded *loaded); /* a zeroed struct is fine */
+
+/* The larger of two limits, field by field. */
+rf_model_limits rf_loaded_join(rf_model_limits a, rf_model_limits b);
+
+#endif

@@ -1,0 +1,30 @@
+/* prompts.h: questions for the decoders, from JSON lines or plain text.        all local */
+#ifndef RF_INFER_PROMPTS_H
+#define RF_INFER_PROMPTS_H
+
+#include "common/model/tokenizer.h"
+
+typedef struct rf_prompt {
+    rf_ids ids;     /* the prompt as the model sees it. Owned */
+    char *query;    /* the last user message, for checkers. Owned */
+    char *expected; /* reference response, NULL where the line has none. Owned */
+} rf_prompt;
+
+void rf_prompt_free(rf_prompt *prompt); /* zeroes; a zeroed struct is fine */
+
+/* One user message, or, where `raw`, the beginning of a plain text (begin token, then the text). */
+RF_MUST_CHECK int rf_prompt_from_text(rf_prompt *out, const rf_tokenizer *tokenizer,
+                                      const char *text, bool raw, rf_error *err);
+/* A JSON object: {"query", "response"?} or {"messages"} (with or without a last assistant turn,
+ * which is then the reference). Errors begin with `where` ("file.jsonl:12"). */
+RF_MUST_CHECK int rf_prompt_from_json(rf_prompt *out, const rf_tokenizer *tokenizer,
+                                      const char *line, size_t bytes, const char *where,
+                                      rf_error *err);
+/* All lines of a file (gzip or plain); empty lines are skipped. `limit` > 0: at most so many.
+ * Caller frees with rf_prompts_free. A file without a question is an error. */
+RF_MUST_CHECK int rf_prompts_read(rf_prompt **out, int64_t *n, const char *path,
+                                  const rf_tokenizer *tokenizer, int64_t limit, rf_error *err);
+void rf_prompts_free(rf_prompt *prompts, int64_t n);
+int64_t rf_prompts_longest(const rf_prompt *prompts, int64_t n); /* in tokens */
+
+#endif

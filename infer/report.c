@@ -1,0 +1,159 @@
+#include "infer/report.h"
+
+#include "common/base/file.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static double ratio(double a, double b)
+{
+    return b > 0 ? a / b : 0;
+}
+
+static const char *decoder_name(rf_decode_kind kind)
+{
+    return kind == RF_DECODE_AR         ? "ar"
+           : kind == RF_DECODE_REFUSION ? "refusion"
+                                        : "refusion-left-to-right";
+}
+
+/* Standard error of a share (binomial). */
+static double share_error(int64_t k, int64_t n)
+{
+    double p = ratio((double)k, (double)n);
+    return n > 0 ? sqrt(p * (1 - p) / (double)n) : 0;
+}
+
+static void print_likelihood(FILE *out, const rf_eval_result *r, const rf_eval_options *o)
+{
+    fprintf(out, "  samples scored        %10lld   (%lld tokens, %lld bytes)\n",
+            (long long)r->n_scored, (long long)r->tokens, (long long)r->bytes);
+    if (r->n_ar > 0) {
+        fprintf(out, "  AR loss               %10.4f   nats per target (%lld targets)\n",
+                r->ar / (double)r->n_ar, (long long)r->n_ar);
+    }
+    if (r->n_masked > 0) {
+        fprintf(out, "  denoising loss        %10.4f   nats per target (%lld targets)\n",
+                r->denoise / (double)r->n_masked, (long long)r->n_masked);
+    }
+    if (r->tokens > 0) {
+        fprintf(out, "  -log likelihood       %10.4f   nats per token",
+                r->nats / (double)r->tokens);
+        if (o->slot_size > 0) {
+            fprintf(out, " (slots of %lld, left to right)", (long long)o->slot_size);
+        }
+        fprintf(out, "\n                        %10.4f   nats per byte, %.4f bits per byte\n",
+                ratio(r->nats, (double)r->bytes), ratio(r->nats, (double)r->bytes) / log(2));
+    }
+}
+
+static void print_answers(FILE *out, const rf_eval_result *r, const rf_eval_options *o)
+{
+    fprintf(out, "  accuracy              %9.2f %%   ± %.2f (%s: %lld of %lld right)\n",
+            100 * ratio((double)r->n_correct, (double)r->n), 100 * share_error(r->n_correct, r->n),
+            o->task->name, (long long)r->n_correct, (long long)r->n);
+    fprintf(out, "  tokens per forward    %10.3f   (%lld tokens, %lld forwards)\n",
+            ratio((double)r->answer_tokens, (double)r->forwards), (long long)r->answer_tokens,
+            (long long)r->forwards);
+    fprintf(out, "  tokens/s              %10.1f   (%.1f s in all)\n",
+            ratio((double)r->answer_tokens, r->decode_seconds), r->decode_seconds);
+    fprintf(out, "  latency               %10.4f s mean, %.4f median, %.4f at 95 %%\n",
+            r->latency_mean, r->latency_p50, r->latency_p95);
+    fprintf(out, "  ended by end of text  %10lld   of %lld\n", (long long)r->n_ended,
+            (long long)r->n);
+    fprintf(out, "  cache                 %10.2f   MiB\n", (double)r->cache_bytes / (1 << 20));
+}
+
+void rf_report_print(FILE *out, const rf_eval_result *r, const rf_eval_options *o,
+                     const rf_report_context *c)
+{
+    fprintf(out, "%s on %s (%lld questions)\n", c->model, c->data, (long long)r->n);
+    if (o->likelihood) {
+        print_likelihood(out, r, o);
+    }
+    if (o->task) {
+        fprintf(out, "  decoder               %10s", decoder_name(o->decode.kind));
+        if (o->decode.kind != RF_DECODE_AR) {
+            fprintf(out, "   slots of %lld, thresholds %g and %g", (long long)o->decode.slot_size,
+                    o->decode.slot_threshold, o->decode.token_threshold);
+        }
+        fputc('\n', out);
+        print_answers(out, r, o);
+    }
+    if (r->n_too_long > 0) {
+        fprintf(out, "  too long              %10lld   not scored; answers count as wrong\n",
+                (long long)r->n_too_long);
+    }
+}
+
+static json_t *decode_json(const rf_decode_options *d)
+{
+    return json_pack("{s:s, s:I, s:I, s:I, s:f, s:f, s:s, s:s, s:f, s:I}", "kind",
+                     decoder_name(d->kind), "gen_length", (json_int_t)d->gen_length, "slot_size",
+                     (json_int_t)d->slot_size, "block_length", (json_int_t)d->block_length,
+                     "slot_threshold", d->slot_threshold, "token_threshold", d->token_threshold,
+                     "verify", d->verify_paper ? "paper" : "released", "kv",
+                     d->recompute_kv ? "recompute" : "reuse", "temperature", d->temperature, "seed",
+                     (json_int_t)d->seed);
+}
+
+static json_t *likelihood_json(const rf_eval_result *r, const rf_eval_options *o)
+{
+    json_t *out =
+        json_pack("{s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "samples", (json_int_t)r->n_scored,
+                  "tokens", (json_int_t)r->tokens, "bytes", (json_int_t)r->bytes, "slot_size",
+                  (json_int_t)o->slot_size, "nats_per_token", ratio(r->nats, (double)r->tokens),
+                  "nats_per_byte", ratio(r->nats, (double)r->bytes), "bits_per_byte",
+                  ratio(r->nats, (double)r->bytes) / log(2), "seconds", r->score_seconds);
+    /* A term without targets has no mean: null. */
+    json_object_set_new(out, "loss_ar",
+                        r->n_ar > 0 ? json_real(r->ar / (double)r->n_ar) : json_null());
+    json_object_set_new(out, "loss_denoise",
+                        r->n_masked > 0 ? json_real(r->denoise / (double)r->n_masked)
+                                        : json_null());
+    return out;
+}
+
+static json_t *answers_json(const rf_eval_result *r, const rf_eval_options *o)
+{
+    return json_pack("{s:s, s:f, s:f, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I}",
+                     "task", o->task->name, "accuracy", ratio((double)r->n_correct, (double)r->n),
+                     "accuracy_stderr", share_error(r->n_correct, r->n), "correct",
+                     (json_int_t)r->n_correct, "ended", (json_int_t)r->n_ended, "tokens",
+                     (json_int_t)r->answer_tokens, "forwards", (json_int_t)r->forwards,
+                     "tokens_per_forward", ratio((double)r->answer_tokens, (double)r->forwards),
+                     "tokens_per_second", ratio((double)r->answer_tokens, r->decode_seconds),
+                     "seconds", r->decode_seconds, "latency_mean", r->latency_mean, "latency_p50",
+                     r->latency_p50, "latency_p95", r->latency_p95, "cache_bytes",
+                     (json_int_t)r->cache_bytes);
+}
+
+int rf_report_write(const char *path, const rf_eval_result *r, const rf_eval_options *o,
+                    const rf_report_context *c, rf_error *err)
+{
+    const rf_backend *backend = c->loaded->model->ctx->backend;
+    char *text = NULL;
+    int code;
+    json_t *root = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:i, s:s, s:s, s:I}", "program",
+                             "refusion-eval " RF_VERSION, "model", c->model, "data", c->data,
+                             "step", (json_int_t)c->loaded->info.progress.step, "questions",
+                             (json_int_t)r->n, "too_long", (json_int_t)r->n_too_long, "ranks",
+                             c->n_ranks, "threads", c->n_threads, "backend", backend->name, "isa",
+                             backend->isa, "seed", (json_int_t)o->seed);
+
+    if (o->likelihood) {
+        json_object_set_new(root, "likelihood", likelihood_json(r, o));
+    }
+    if (o->task) {
+        json_object_set_new(root, "decode", decode_json(&o->decode));
+        json_object_set_new(root, "answers", answers_json(r, o));
+    }
+    text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    code = text ? rf_file_write(path, text, strlen(text), err)
+                : rf_error_set(err, RF_ERR, "%s: out of memory for the report", path);
+    free(text);
+    json_decref(root);
+    return code;
+}

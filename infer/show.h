@@ -1,0 +1,28 @@
+/* show.h: paints which slot is filled when.                                    all local */
+#ifndef RF_INFER_SHOW_H
+#define RF_INFER_SHOW_H
+
+#include "infer/decode.h"
+
+#include <stdio.h>
+
+/* Observer of a decoding (rf_decoder_run). On a terminal the response is one live picture: masked
+ * places are dots, drafts of this round dim, accepted tokens bold, committed ones in the colour of
+ * their round. Elsewhere each round is a plain line. */
+typedef struct rf_show {
+    FILE *out;
+    const rf_tokenizer *tokenizer;
+    bool live;     /* paint in place, with colours */
+    int pause_ms;  /* after each picture */
+    int columns;   /* width of the terminal */
+    int n_painted; /* lines of the last picture */
+} rf_show;
+
+/* live where `out` is a terminal and NO_COLOR is not set. */
+void rf_show_init(rf_show *show, FILE *out, const rf_tokenizer *tokenizer, int pause_ms);
+/* To be called before each answer. */
+void rf_show_begin(rf_show *show);
+/* An rf_decode_observer; user is the rf_show. */
+void rf_show_observe(void *user, const rf_decode_event *event);
+
+#endif

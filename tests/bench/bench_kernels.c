@@ -1,0 +1,529 @@
+/* bench_kernels.c: speed of the kernels of the chosen backend (RF_BACKEND, RF_ISA,
+ * OMP_NUM_THREADS), each verified against ref on a small case first. Usage: bench_kernels [part of
+ * a name] */
+#include "tests/bench/bench.h"
+
+#include "common/base/rng.h"
+#include "common/kernels/kernels.h"
+
+#include <dlfcn.h>
+#include <stdbool.h>
+
+enum { PLACES = 2048 };
+
+/* --- Set-up --------------------------------------------------------------------------------------
+ */
+
+static const char *filter = "";
+static bench report;
+
+static bool wanted(const char *name)
+{
+    return strstr(name, filter) != NULL;
+}
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "bench_kernels: %s\n", what);
+    exit(1);
+}
+
+static void *take(size_t bytes)
+{
+    void *memory = NULL;
+    if (posix_memalign(&memory, 4096, bytes + 64) != 0) {
+        fail("out of memory: close other programs");
+    }
+    memset(memory, 0, bytes + 64);
+    return memory;
+}
+
+static float *random_floats(int64_t n)
+{
+    float *x = take((size_t)n * sizeof(float));
+    uint64_t state = UINT64_C(88172645463325252);
+    for (int64_t i = 0; i < n; i++) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        x[i] = (float)(int32_t)(state >> 32) * 0x1p-31F;
+    }
+    return x;
+}
+
+static rf_ctx *open_context(const char *name, const rf_limits *limits)
+{
+    rf_error err = {0};
+    const rf_backend *backend = NULL;
+    rf_ctx *ctx = NULL;
+    if (rf_backend_choose(&backend, name, &err) != RF_OK ||
+        rf_ctx_new(&ctx, backend, 0, limits, &err) != RF_OK) {
+        fail(err.message);
+    }
+    return ctx;
+}
+
+/* --- Matrix products
+ * ------------------------------------------------------------------------------ */
+
+typedef enum form { FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT } form;
+static const char *const form_names[] = {"forward", "backward input", "backward weight"};
+
+/* cblas_sgemm of an installed OpenBLAS; NULL: none. */
+typedef void (*sgemm_function)(int order, int trans_a, int trans_b, int m, int n, int k,
+                               float alpha, const float *a, int lda, const float *b, int ldb,
+                               float beta, float *c, int ldc);
+static sgemm_function sgemm;
+
+static void find_peer(void)
+{
+    void *library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
+    if (library != NULL) {
+        void *symbol = dlsym(library, "cblas_sgemm");
+        memcpy(&sgemm, &symbol, sizeof(sgemm));
+    }
+}
+
+typedef struct linear_work {
+    rf_ctx *ctx;
+    form form;
+    int64_t n, in, out;
+    float *y, *x;
+    float *weights; /* n_weights copies in a row, taken in turn: more than the caches hold */
+    int64_t n_weights, turn;
+} linear_work;
+
+static float *next_weight(linear_work *w)
+{
+    return w->weights + w->turn++ % w->n_weights * w->in * w->out;
+}
+
+static void run_linear(void *work)
+{
+    linear_work *w = work;
+    const rf_kernels *k = w->ctx->backend->kernels;
+    if (w->form == FORWARD) {
+        k->linear_forward(w->ctx, w->y, w->x, next_weight(w), NULL, NULL, w->n, w->in, w->out);
+    } else if (w->form == BACKWARD_INPUT) {
+        k->linear_backward_input(w->ctx, w->x, w->y, next_weight(w), w->n, w->in, w->out, false);
+    } else {
+        k->linear_backward_weight(w->ctx, next_weight(w), NULL, w->y, w->x, w->n, w->in, w->out);
+    }
+}
+
+static void run_peer(void *work)
+{
+    enum { ROW_MAJOR = 101, PLAIN = 111, TRANSPOSED = 112 };
+    linear_work *w = work;
+    int n = (int)w->n, in = (int)w->in, out = (int)w->out;
+    if (w->form == FORWARD) {
+        sgemm(ROW_MAJOR, PLAIN, TRANSPOSED, n, out, in, 1.0F, w->x, in, next_weight(w), in, 0.0F,
+              w->y, out);
+    } else if (w->form == BACKWARD_INPUT) {
+        sgemm(ROW_MAJOR, PLAIN, PLAIN, n, in, out, 1.0F, w->y, out, next_weight(w), in, 0.0F, w->x,
+              in);
+    } else {
+        sgemm(ROW_MAJOR, TRANSPOSED, PLAIN, out, in, n, 1.0F, w->y, out, w->x, in, 1.0F,
+              next_weight(w), in);
+    }
+}
+
+static double time_linear(linear_work *w, double *peer_seconds)
+{
+    *peer_seconds = 0.0;
+    if (sgemm != NULL) {
+        *peer_seconds = bench_time(run_peer, w, 0.2);
+    }
+    return bench_time(run_linear, w, 0.2);
+}
+
+typedef struct model_shape {
+    const char *name;
+    int64_t d, h, g, k, f, v;
+} model_shape;
+
+/* All products of one layer in all forms, `n` places; their sum in the last line. */
+static void bench_model(const model_shape *m, rf_ctx *ctx, double peak)
+{
+    const int64_t shape[][2] = {{m->d, m->h * m->k}, {m->d, m->g * m->k}, {m->h * m->k, m->d},
+                                {m->d, m->f},        {m->f, m->d},        {m->d, m->v}};
+    const int times[] = {1, 2, 1, 2, 1, 0};
+    char name[128];
+    double total_flop = 0.0, total = 0.0, total_peer = 0.0;
+    for (size_t s = 0; s < sizeof(times) / sizeof(times[0]); s++) {
+        int64_t in = shape[s][0], out = shape[s][1];
+        linear_work w = {.ctx = ctx, .n = PLACES, .in = in, .out = out, .n_weights = 1};
+        w.x = random_floats(PLACES * in);
+        w.y = random_floats(PLACES * out);
+        w.weights = random_floats(in * out);
+        double flop = 2.0 * (double)(PLACES * in) * (double)out;
+        for (w.form = FORWARD; w.form <= BACKWARD_WEIGHT; w.form++) {
+            snprintf(name, sizeof(name), "%s linear %dx%dx%d %s", m->name, (int)w.n, (int)in,
+                     (int)out, form_names[w.form]);
+            if (!wanted(name)) {
+                continue;
+            }
+            double peer, seconds = time_linear(&w, &peer);
+            bench_report(&report, name, flop / seconds * 1e-9, "GFLOP/s", peak,
+                         peer > 0.0 ? flop / peer * 1e-9 : 0.0);
+            total += times[s] * seconds;
+            total_peer += times[s] * peer;
+            total_flop += times[s] * flop;
+        }
+        free(w.x);
+        free(w.y);
+        free(w.weights);
+    }
+    snprintf(name, sizeof(name), "%s linear, a layer's total", m->name);
+    if (total > 0.0) {
+        bench_report(&report, name, total_flop / total * 1e-9, "GFLOP/s", peak,
+                     total_peer > 0.0 ? total_flop / total_peer * 1e-9 : 0.0);
+    }
+}
+
+/* A few rows against weights that come from memory. */
+static void bench_decoding(void)
+{
+    enum { WIDTH = 2048, MATRICES = 24 };
+    const rf_limits limits = {.places = 16, .width = WIDTH, .ffn = WIDTH};
+    int64_t size = (int64_t)WIDTH * WIDTH;
+    linear_work w = {.ctx = open_context(NULL, &limits), .in = WIDTH, .out = WIDTH};
+    w.x = random_floats(16 * WIDTH);
+    w.y = random_floats(16 * WIDTH);
+    w.weights = random_floats(MATRICES * size);
+    w.n_weights = MATRICES;
+    double limit = bench_read(w.weights, MATRICES * size);
+    for (w.n = 1; w.n <= 16; w.n *= 2) {
+        char name[128];
+        snprintf(name, sizeof(name), "decoding linear %dx%dx%d", (int)w.n, WIDTH, WIDTH);
+        if (wanted(name)) {
+            double peer, bytes = (double)size * (double)sizeof(float);
+            double seconds = time_linear(&w, &peer);
+            bench_report(&report, name, bytes / seconds * 1e-9, "GB/s", limit,
+                         peer > 0.0 ? bytes / peer * 1e-9 : 0.0);
+        }
+    }
+    free(w.x);
+    free(w.y);
+    free(w.weights);
+    rf_ctx_free(w.ctx);
+}
+
+/* --- Attention
+ * ------------------------------------------------------------------------------------ */
+
+typedef struct attention_work {
+    rf_ctx *ctx;
+    rf_spans spans;
+    void *spans_memory;
+    int64_t n, h, g, k;
+    float *q, *key, *v, *o, *lse, *dq, *dk, *dv, *delta, *do_;
+} attention_work;
+
+static void run_attention_forward(void *work)
+{
+    attention_work *a = work;
+    a->ctx->backend->kernels->attention_forward(a->ctx, a->o, a->lse, a->q, a->key, a->v, &a->spans,
+                                                a->h, a->g, a->k);
+}
+
+static void run_attention_backward(void *work)
+{
+    attention_work *a = work;
+    a->ctx->backend->kernels->attention_backward(a->ctx, a->dq, a->dk, a->dv, a->delta, a->do_,
+                                                 a->q, a->key, a->v, a->o, a->lse, &a->spans, a->h,
+                                                 a->g, a->k);
+}
+
+/* Causal attention over packed samples of `sample` places. */
+static void make_attention(attention_work *a, const char *backend, int64_t n, int64_t sample,
+                           int64_t h, int64_t g, int64_t k)
+{
+    const rf_limits limits = {.places = n,
+                              .keys = n,
+                              .width = h * k,
+                              .n_heads = h,
+                              .n_kv_heads = g,
+                              .head_dim = k,
+                              .backward = 1};
+    *a = (attention_work){.n = n, .h = h, .g = g, .k = k};
+    a->ctx = open_context(backend, &limits);
+    a->q = random_floats(n * h * k);
+    a->do_ = random_floats(n * h * k);
+    a->o = random_floats(n * h * k);
+    a->dq = random_floats(n * h * k);
+    a->key = random_floats(n * g * k);
+    a->v = random_floats(n * g * k);
+    a->dk = random_floats(n * g * k);
+    a->dv = random_floats(n * g * k);
+    a->lse = random_floats(n * h);
+    a->delta = random_floats(n * h);
+    int32_t *span = take((size_t)(4 * n) * sizeof(int32_t));
+    for (int32_t i = 0; i < n; i++) {
+        span[4 * i] = i - (int32_t)(i % sample);
+        span[4 * i + 1] = i + 1;
+    }
+    size_t bytes = rf_spans_bytes(a->ctx->backend, n, n, 1);
+    a->spans_memory = take(bytes);
+    rf_error err = {0};
+    if (rf_spans_build(&a->spans, a->ctx, a->spans_memory, bytes, span, n, n, 1, &err) != RF_OK) {
+        fail(err.message);
+    }
+    free(span);
+}
+
+static void free_attention(attention_work *a)
+{
+    float *all[] = {a->q, a->do_, a->o, a->dq, a->key, a->v, a->dk, a->dv, a->lse, a->delta};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        free(all[i]);
+    }
+    free(a->spans_memory);
+    rf_ctx_free(a->ctx);
+}
+
+static void bench_attention(int64_t n, int64_t sample, int64_t h, int64_t g, int64_t k, double peak)
+{
+    char name[128];
+    snprintf(name, sizeof(name), "attention T=%d of %d H=%d G=%d K=%d", (int)n, (int)sample, (int)h,
+             (int)g, (int)k);
+    if (!wanted(name)) {
+        return;
+    }
+    attention_work a;
+    make_attention(&a, NULL, n, sample, h, g, k);
+    /* Two products over visible pairs forward, five backward (scores are made once more). */
+    double pairs = (double)n * ((double)sample + 1.0) / 2.0 * (double)(h * k);
+    double forward = bench_time(run_attention_forward, &a, 0.5);
+    double backward = bench_time(run_attention_backward, &a, 0.5);
+    char line[160];
+    snprintf(line, sizeof(line), "%s forward", name);
+    bench_report(&report, line, 4.0 * pairs / forward * 1e-9, "GFLOP/s", peak, 0.0);
+    snprintf(line, sizeof(line), "%s backward", name);
+    bench_report(&report, line, 10.0 * pairs / backward * 1e-9, "GFLOP/s", peak, 0.0);
+    free_attention(&a);
+}
+
+/* --- The head, and kernels bound by memory
+ * -------------------------------------------------------- */
+
+typedef struct head_work {
+    rf_ctx *ctx;
+    float *loss, *dx, *dw, *x, *w, *weight;
+    int32_t *target;
+    int64_t n, d, v;
+} head_work;
+
+static void run_head(void *work)
+{
+    head_work *h = work;
+    h->ctx->backend->kernels->head_loss(h->ctx, h->loss, h->dx, h->dw, h->x, h->w, h->target,
+                                        h->weight, h->target, h->n, h->d, h->v);
+}
+
+static void bench_head(int64_t d, int64_t v, double peak)
+{
+    char name[128];
+    snprintf(name, sizeof(name), "head_loss %dx%dx%d", PLACES, (int)d, (int)v);
+    if (!wanted(name)) {
+        return;
+    }
+    const rf_limits limits = {.places = PLACES, .width = d, .vocab = v, .backward = 1};
+    head_work h = {.ctx = open_context(NULL, &limits), .n = PLACES, .d = d, .v = v};
+    h.loss = random_floats(PLACES);
+    h.weight = random_floats(PLACES);
+    h.x = random_floats(PLACES * d);
+    h.dx = random_floats(PLACES * d);
+    h.w = random_floats(v * d);
+    h.dw = random_floats(v * d);
+    h.target = take(PLACES * sizeof(int32_t));
+    for (int64_t i = 0; i < PLACES; i++) {
+        h.target[i] = (int32_t)(i * 7919 % v);
+    }
+    double flop = 6.0 * (double)(PLACES * d) * (double)v;
+    bench_report(&report, name, flop / bench_time(run_head, &h, 0.5) * 1e-9, "GFLOP/s", peak, 0.0);
+    float *all[] = {h.loss, h.weight, h.x, h.dx, h.w, h.dw};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        free(all[i]);
+    }
+    free(h.target);
+    rf_ctx_free(h.ctx);
+}
+
+enum { FLAT = 1 << 23, FLAT_ROW = 512 };
+
+typedef struct flat_work {
+    rf_ctx *ctx;
+    float *a, *b, *c, *d, *e;
+} flat_work;
+
+static void run_adamw(void *work)
+{
+    flat_work *f = work;
+    rf_adamw step = {1e-9, 0.9, 0.95, 1e-8, 0.1, 1.0, 0.5, 0.5};
+    f->ctx->backend->kernels->adamw(f->ctx, f->a, f->b, f->c, f->d, FLAT, &step);
+}
+
+static void run_sum_squares(void *work)
+{
+    flat_work *f = work;
+    double sum;
+    f->ctx->backend->kernels->sum_squares(f->ctx, &sum, f->a, FLAT);
+}
+
+static void run_swiglu_forward(void *work)
+{
+    flat_work *f = work;
+    f->ctx->backend->kernels->swiglu_forward(f->ctx, f->a, f->b, f->d, FLAT);
+}
+
+static void run_swiglu_backward(void *work)
+{
+    flat_work *f = work;
+    f->ctx->backend->kernels->swiglu_backward(f->ctx, f->a, f->e, f->e, f->b, f->d, FLAT);
+}
+
+static void run_rmsnorm_forward(void *work)
+{
+    flat_work *f = work;
+    f->ctx->backend->kernels->rmsnorm_forward(f->ctx, f->a, f->e, f->b, f->d, FLAT / FLAT_ROW,
+                                              FLAT_ROW, 1e-6);
+}
+
+static void run_rmsnorm_backward(void *work)
+{
+    flat_work *f = work;
+    f->ctx->backend->kernels->rmsnorm_backward(f->ctx, f->a, f->e, f->b, f->d, f->e, f->c,
+                                               FLAT / FLAT_ROW, FLAT_ROW, false);
+}
+
+static void bench_flat(void)
+{
+    const struct {
+        const char *name;
+        bench_function run;
+        int streams; /* buffers read or written once */
+    } cases[] = {{"adamw", run_adamw, 7},
+                 {"sum_squares", run_sum_squares, 1},
+                 {"swiglu forward", run_swiglu_forward, 3},
+                 {"swiglu backward", run_swiglu_backward, 5},
+                 {"rmsnorm forward", run_rmsnorm_forward, 2},
+                 {"rmsnorm backward", run_rmsnorm_backward, 3}};
+    const rf_limits limits = {.places = FLAT / FLAT_ROW, .width = FLAT_ROW, .backward = 1};
+    flat_work f = {.ctx = open_context(NULL, &limits)};
+    float **all[] = {&f.a, &f.b, &f.c, &f.d, &f.e};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        *all[i] = random_floats(FLAT);
+    }
+    for (int64_t i = 0; i < FLAT; i++) {
+        f.c[i] = 1.0F; /* second moments and reciprocal norms */
+    }
+    double limit = bench_read(f.a, FLAT);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        if (wanted(cases[i].name)) {
+            double seconds = bench_time(cases[i].run, &f, 0.3);
+            bench_report(&report, cases[i].name,
+                         cases[i].streams * (double)FLAT * (double)sizeof(float) / seconds * 1e-9,
+                         "GB/s", limit, 0.0);
+        }
+    }
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        free(*all[i]);
+    }
+    rf_ctx_free(f.ctx);
+}
+
+/* --- Verification against ref32
+ * -------------------------------------------------------------------- */
+
+static void expect_close(const float *a, const float *b, int64_t n, const char *what)
+{
+    double error = 0.0, largest = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        error = fmax(error, fabs((double)a[i] - (double)b[i]));
+        largest = fmax(largest, fabs((double)b[i]));
+        if (isnan(a[i])) {
+            error = NAN;
+            break;
+        }
+    }
+    if (!(error <= 1e-4 * largest)) {
+        fprintf(stderr, "bench_kernels: %s differs from ref by %g of %g: nothing was timed\n", what,
+                error, largest);
+        exit(1);
+    }
+}
+
+static void verify_linear(void)
+{
+    enum { N = 37, IN = 523, OUT = 131 };
+    const rf_limits limits = {.places = N, .width = IN, .ffn = OUT, .backward = 1};
+    for (form f = FORWARD; f <= BACKWARD_WEIGHT; f++) {
+        linear_work w[2];
+        for (int i = 0; i < 2; i++) {
+            w[i] = (linear_work){.form = f, .n = N, .in = IN, .out = OUT, .n_weights = 1};
+            w[i].ctx = open_context(i == 0 ? NULL : "ref32", &limits);
+            w[i].x = random_floats(N * IN);
+            w[i].y = random_floats(N * OUT);
+            w[i].weights = random_floats(IN * OUT);
+            run_linear(&w[i]);
+        }
+        expect_close(w[0].x, w[1].x, N * IN, form_names[f]);
+        expect_close(w[0].y, w[1].y, N * OUT, form_names[f]);
+        expect_close(w[0].weights, w[1].weights, IN * OUT, form_names[f]);
+        for (int i = 0; i < 2; i++) {
+            free(w[i].x);
+            free(w[i].y);
+            free(w[i].weights);
+            rf_ctx_free(w[i].ctx);
+        }
+    }
+}
+
+static void verify_attention(void)
+{
+    enum { N = 150, H = 4, G = 2, K = 24 };
+    attention_work a[2];
+    for (int i = 0; i < 2; i++) {
+        make_attention(&a[i], i == 0 ? NULL : "ref32", N, 100, H, G, K);
+        run_attention_forward(&a[i]);
+        run_attention_backward(&a[i]);
+    }
+    expect_close(a[0].o, a[1].o, N * H * K, "attention output");
+    expect_close(a[0].dq, a[1].dq, N * H * K, "attention dq");
+    expect_close(a[0].dk, a[1].dk, N * G * K, "attention dk");
+    expect_close(a[0].dv, a[1].dv, N * G * K, "attention dv");
+    for (int i = 0; i < 2; i++) {
+        free_attention(&a[i]);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    filter = argc > 1 ? argv[1] : "";
+    verify_linear();
+    verify_attention();
+    const model_shape models[] = {{"9.4M", 384, 6, 2, 64, 1024, 4096},
+                                  {"30M", 512, 8, 2, 64, 1536, 4096}};
+    const rf_limits limits = {.places = PLACES, .width = 1536, .ffn = 4096, .backward = 1};
+    rf_ctx *ctx = open_context(NULL, &limits);
+    omp_set_num_threads(ctx->n_threads);
+    find_peer();
+    bench_begin(&report, ctx->n_threads);
+    const char *isa = ctx->backend->isa;
+    double peak = bench_peak(isa);
+    bench_report(&report, "f32 multiply-add peak", peak, "GFLOP/s", 0.0, 0.0);
+    for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
+        bench_model(&models[i], ctx, peak);
+    }
+    rf_ctx_free(ctx);
+    bench_attention(4096, 4096, 6, 2, 64, peak);
+    bench_attention(4096, 512, 6, 2, 64, peak);
+    bench_attention(4096, 4096, 16, 8, 128, peak);
+    bench_head(384, 4096, peak);
+    bench_head(384, 32000, peak);
+    bench_flat();
+    bench_decoding();
+    bench_end(&report);
+    return 0;
+}

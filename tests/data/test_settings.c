@@ -1,0 +1,60 @@
+/* The section `data` of a configuration. */
+#include "data/settings.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+enum { SEED = 7 };
+
+static int from_config(rf_data_settings *out, const char *a, const char *b, rf_error *err)
+{
+    const rf_config_key *const tables[] = {rf_data_keys, NULL};
+    rf_config *config = rf_config_new(tables);
+    const char *settings[] = {a, b};
+    int code = RF_OK;
+    for (int i = 0; i < 2 && code == RF_OK; i++) {
+        if (settings[i] != NULL) {
+            code = rf_config_set(config, settings[i], err);
+        }
+    }
+    if (code == RF_OK) {
+        code = rf_data_settings_from_config(out, config, SEED, err);
+    }
+    rf_config_free(config);
+    return code;
+}
+
+Test(settings, reads_the_configuration)
+{
+    rf_data_settings s;
+    rf_error err;
+    cr_assert_eq(from_config(&s, "data.train=a.h5,b:c.h5:0.5,/d:2/e.h5:3", "data.valid=v:1", &err),
+                 RF_OK, "%s", err.message);
+    cr_assert(s.n_train == 3 && s.n_valid == 1);
+    cr_assert_str_eq(s.train[0], "a.h5");
+    cr_assert_str_eq(s.train[1], "b:c.h5");
+    cr_assert_str_eq(s.train[2], "/d:2/e.h5");
+    cr_assert_str_eq(s.valid[0], "v:1");
+    cr_assert(s.rows.weight[0] == 1 && s.rows.weight[1] == 0.5 && s.rows.weight[2] == 3);
+    cr_assert(s.rows.seed == SEED && s.rows.row_length == 1024 && s.rows.window == 4096 &&
+              s.rows.overlong == RF_OVERLONG_DROP);
+    rf_data_settings_free(&s);
+    cr_assert_eq(from_config(&s, "data.overlong=cut", "data.row_length=77", &err), RF_OK, "%s",
+                 err.message);
+    cr_assert(s.n_train == 0 && s.rows.overlong == RF_OVERLONG_CUT && s.rows.row_length == 77);
+    rf_data_settings_free(&s);
+    rf_data_settings_free(&s);
+}
+
+Test(settings, refuses_bad_configurations)
+{
+    const char *bad[] = {"data.train=a.h5,b.h5:0", "data.train=b.h5:-1", "data.train=b.h5:nan",
+                         "data.train=b.h5:inf",    "data.train=b.h5:",   "data.train=:2",
+                         "data.row_length=1",      "data.window=0",      "data.overlong=keep"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        rf_data_settings s;
+        rf_error err = {0};
+        cr_assert_eq(from_config(&s, bad[i], NULL, &err), RF_ERR_USAGE, "%s", bad[i]);
+        cr_assert(strstr(err.message, "data.") != NULL, "%s", err.message);
+    }
+}

@@ -1,0 +1,42 @@
+/* backends.h: every backend of this machine, for tests that loop over them. */
+#ifndef TESTS_KERNELS_BACKENDS_H
+#define TESTS_KERNELS_BACKENDS_H
+
+#include "common/kernels/backend.h"
+#include "common/kernels/machine.h"
+
+#include <criterion/criterion.h>
+#include <stdlib.h>
+
+enum { MAX_BACKENDS = 8 };
+
+static inline const rf_backend *backend_named(const char *name, const char *isa)
+{
+    const rf_backend *backend = NULL;
+    rf_error err = {0};
+    unsetenv("RF_BACKEND");
+    unsetenv("RF_ISA");
+    if (isa[0] != '\0') {
+        setenv("RF_ISA", isa, 1);
+    }
+    int code = rf_backend_choose(&backend, name, &err);
+    cr_assert(code == RF_OK, "%s %s: %s", name, isa, err.message);
+    unsetenv("RF_ISA");
+    return backend;
+}
+
+/* Fills `list` with all backends but ref64 that this machine can run; returns how many. */
+static inline int backends_available(const rf_backend *list[MAX_BACKENDS])
+{
+    const char *const isas[] = {"portable", "avx2", "avx512"};
+    int n = 0;
+    list[n++] = backend_named("ref32", "");
+    for (size_t i = 0; i < sizeof(isas) / sizeof(isas[0]); i++) {
+        if (rf_machine_has_isa(isas[i])) {
+            list[n++] = backend_named("cpu", isas[i]);
+        }
+    }
+    return n;
+}
+
+#endif

@@ -1,0 +1,383 @@
+/* kernel_ops.h: every kernel of kernels.h as a pair of declare and run (kernel_table.h).
+ *
+ * Operands are named as in kernels.h. A backward's gradient of operand "x" is "dx".
+ */
+#ifndef TESTS_KERNELS_KERNEL_OPS_H
+#define TESTS_KERNELS_KERNEL_OPS_H
+
+#include "tests/kernels/kernel_case.h"
+#include "tests/kernels/span_patterns.h"
+
+#define KERNEL(name) ctx->backend->kernels->name
+#define M(name)      case_memory(c, name)
+
+static const double eps = 1e-6;
+
+static inline double inverse_root(int64_t n)
+{
+    return n > 0 ? 1 / sqrt((double)n) : 1;
+}
+
+static inline role gradient_role(const kernel_case *c)
+{
+    return c->flags & ACCUMULATE ? ADDS : SETS;
+}
+
+/* --- Embedding, scatter ----------------------------------------------------------------------- */
+
+static inline void declare_embedding_forward(kernel_case *c)
+{
+    kernel_shape s = c->shape;
+    case_declare(c, "x", RF_ACTIVATION, SETS, s.n * s.d, 0, 0);
+    case_declare(c, "table", RF_WEIGHT, READS, s.v * s.d, 1, 0);
+    case_declare_index(c, "token", s.n, s.v);
+}
+static inline void run_embedding_forward(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(embedding_forward)(ctx, M("x"), M("table"), M("token"), c->shape.n, c->shape.d);
+}
+static inline void declare_embedding_backward(kernel_case *c)
+{
+    kernel_shape s = c->shape;
+    case_declare(c, "dtable", RF_MASTER, ADDS, s.v * s.d, 1, 0);
+    case_declare(c, "dx", RF_ACTIVATION, READS, s.n * s.d, 1, 0);
+    case_declare_index(c, "token", s.n, s.v);
+}
+static inline void run_embedding_backward(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(embedding_backward)(ctx, M("dtable"), M("dx"), M("token"), c->shape.n, c->shape.d);
+}
+static inline void declare_scatter_rows(kernel_case *c)
+{
+    kernel_shape s = c->shape;
+    case_declare(c, "y", RF_ACTIVATION, CHANGES, (s.n + 3) * s.d, 1, 0);
+    case_declare(c, "x", RF_ACTIVATION, READS, s.n * s.d, 1, 0);
+    case_declare_places(c, "place", s.n, s.n + 3);
+}
+static inline void run_scatter_rows(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(scatter_rows)(ctx, M("y"), M("x"), M("place"), c->shape.n, c->shape.d);
+}
+
+/* --- Norm, linear, rope ----------------------------------------------------------------------- */
+
+static inline void declare_rmsnorm_forward(kernel_case *c)
+{
+    kernel_shape s = c->shape;
+    case_declare(c, "y", RF_ACTIVATION, SETS, s.n * s.d, 0, 0);
+    case_declare(c, "rstd", RF_STATISTIC, SETS, s.n, 0, 0);
+    case_declare(c, "x", RF_ACTIVATION, READS, s.n * s.d, 2, 0.5);
+    case_declare(c, "gain", RF_WEIGHT, READS, s.d, 0.3, 1);
+}
+static inline void run_rmsnorm_forward(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(rmsnorm_forward)
+    (ctx, M("y"), M("rstd"), M("x"), M("gain"), c->shape.n, c->shape.d, eps);
+}
+static inline void declare_rmsnorm_backward(kernel_case *c)
+{
+    kernel_shape s = c->shape;
+    case_declare(c, "dx", RF_ACTIVATION, gradient_role(c), s.n * s.d, 1, 0);
+    case_declare(c, "dgain", RF_MASTER, ADDS, s.d, 1, 0);
+    case_declare(c, "dy", RF_ACTIVATION, READS, s.n * s.d, 1, 0);
+    case_declare(c, "x", RF_ACTIVATION, READS, s.n * s.d, 1, 0);
+    case_declare(c, "gain", RF_WEIGHT, READS, s.d, 1, 0);
+    case_declare(c, "rstd", RF_STATISTIC, READS, s.n, 1, 0);
+}
+static inline void run_rmsnorm_backward(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(rmsnorm_backward)
+    (ctx, M("dx"), M("dgain"), M("dy"), M("x"), M("gain"), M("rstd"), c->shape.n, c->shape.d,
+     (c->flags & ACCUMULATE) != 0);
+}
+static inline void declare_linear_forward(kernel_case *c)
+{
+    kernel_shape s = c->shape;
+    case_declare(c, "y", RF_ACTIVATION, SETS, s.n * s.out, 0, 0);
+    case_declare(c, "x", RF_ACTIVATION, READS, s.n * s.d, 1, 0);
+    case_declare(c, "w", RF_WEIGHT, READS, s.out * s.d, inverse_root(s.d), 0);
+    if (c->flags & BIAS) {
+        case_declare(c, "bias", RF_WEIGHT, READS, s.out, 1, 0);
+    }
+    if (c->flags & RESIDUAL) {
+        case_declare(c, "residual", RF_ACTIVATION, READS, s.n * s.out, 1, 0);
+    }
+}
+static inline void run_linear_forward(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(linear_forward)
+    (ctx, M("y"), M("x"), M("w"), M("bias"), M("residual"), c->shape.n, c->shape.d, c->shape.out);
+}
+static inline void declare_linear_backward_input(kernel_case *c)
+{
+    kernel_shape s = c->shape;
+    case_declare(c, "dx", RF_ACTIVATION, gradient_role(c), s.n * s.d, 1, 0);
+    case_declare(c, "dy", RF_ACTIVATION, READS, s.n * s.out, 1, 0);
+    case_declare(c, "w", RF_WEIGHT, READS, s.out * s.d, 1, 0);
+}
+static inline void run_linear_backward_input(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(linear_backward_input)
+    (ctx, M("dx"), M("dy"), M("w"), c->shape.n, c->shape.d, c->shape.out,
+     (c->flags & ACCUMULATE) != 0);
+}
+static inline void declare_linear_backward_weight(kernel_case *c)
+{
+    kernel_shape s = c->shape;
+    case_declare(c, "dw", RF_MASTER, ADDS, s.out * s.d, 1, 0);
+    if (c->flags & BIAS) {
+        case_declare(c, "dbias", RF_MASTER, ADDS, s.out, 1, 0);
+    }
+    case_declare(c, "dy", RF_ACTIVATION, READS, s.n * s.out, 1, 0);
+    case_declare(c, "x", RF_ACTIVATION, READS, s.n * s.d, 1, 0);
+}
+static inline void run_linear_backward_weight(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(linear_backward_weight)
+    (ctx, M("dw"), M("dbias"), M("dy"), M("x"), c->shape.n, c->shape.d, c->shape.out);
+}
+static inline void declare_rope(kernel_case *c)
+{
+    const int64_t n_positions = 37;
+    kernel_shape s = c->shape;
+    case_declare(c, "x", RF_ACTIVATION, CHANGES, s.n * s.h * s.d, 1, 0);
+    double *cosine = case_declare(c, "cos", RF_STATISTIC, READS, n_positions * s.d / 2, 0, 0);
+    double *sine = case_declare(c, "sin", RF_STATISTIC, READS, n_positions * s.d / 2, 0, 0);
+    for (int64_t i = 0; i < n_positions * s.d / 2; i++) {
+        double angle = 6.3 * rf_rng_uniform(&c->rng);
+        cosine[i] = (double)(float)cos(angle);
+        sine[i] = (double)(float)sin(angle);
+    }
+    case_declare_index(c, "position", s.n, n_positions);
+}
+static inline void run_rope(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(rope)
+    (ctx, M("x"), M("cos"), M("sin"), M("position"), c->shape.n, c->shape.h, c->shape.d, false);
+}
+static inline void run_rope_backward(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(rope)
+    (ctx, M("x"), M("cos"), M("sin"), M("position"), c->shape.n, c->shape.h, c->shape.d, true);
+}
+
+/* --- Attention -------------------------------------------------------------------------------- */
+
+static inline void declare_attention_forward(kernel_case *c)
+{
+    kernel_shape s = c->shape;
+    case_declare(c, "o", RF_ACTIVATION, SETS, s.n * s.h * s.d, 0, 0);
+    case_declare(c, "lse", RF_STATISTIC, SETS, s.n * s.h, 0, 0);
+    case_declare(c, "q", RF_ACTIVATION, READS, s.n * s.h * s.d, 1.5, 0);
+    case_declare(c, "k", RF_ACTIVATION, READS, s.m * s.g * s.d, 1, 0);
+    case_declare(c, "v", RF_ACTIVATION, READS, s.m * s.g * s.d, 1, 0);
+}
+static inline void declare_attention_backward(kernel_case *c)
+{
+    kernel_shape s = c->shape;
+    case_declare(c, "dq", RF_ACTIVATION, SETS, s.n * s.h * s.d, 0, 0);
+    case_declare(c, "dk", RF_ACTIVATION, SETS, s.m * s.g * s.d, 0, 0);
+    case_declare(c, "dv", RF_ACTIVATION, SETS, s.m * s.g * s.d, 0, 0);
+    case_declare(c, "delta", RF_STATISTIC, SETS, s.n * s.h, 0, 0);
+    case_declare(c, "do", RF_ACTIVATION, READS, s.n * s.h * s.d, 1, 0);
+    case_declare(c, "q", RF_ACTIVATION, READS, s.n * s.h * s.d, 1, 0);
+    case_declare(c, "k", RF_ACTIVATION, READS, s.m * s.g * s.d, 1, 0);
+    case_declare(c, "v", RF_ACTIVATION, READS, s.m * s.g * s.d, 1, 0);
+    case_declare(c, "o", RF_ACTIVATION, READS, s.n * s.h * s.d, 1, 0);
+    case_declare(c, "lse", RF_STATISTIC, READS, s.n * s.h, 1, 0);
+}
+/* The index of a case's spans; the caller frees the memory. */
+static inline void *case_spans(rf_spans *spans, kernel_case *c, rf_ctx *ctx, bool backward)
+{
+    kernel_shape s = c->shape;
+    rf_error err = {0};
+    void *memory = NULL;
+    size_t bytes = rf_spans_bytes(ctx->backend, s.n, s.m, backward);
+    int32_t *host = case_allocate((size_t)(4 * s.n), sizeof(*host));
+    fill_spans(host, s.spans, s.n, s.m);
+    cr_assert(rf_backend_alloc(&memory, ctx->backend, bytes, &err) == RF_OK, "%s", err.message);
+    int code = rf_spans_build(spans, ctx, memory, bytes, c->spans != NULL ? c->spans : host, s.n,
+                              s.m, backward, &err);
+    cr_assert(code == RF_OK, "%s", err.message);
+    free(host);
+    return memory;
+}
+static inline void run_attention_forward(kernel_case *c, rf_ctx *ctx)
+{
+    rf_spans spans;
+    void *memory = case_spans(&spans, c, ctx, false);
+    KERNEL(attention_forward)
+    (ctx, M("o"), M("lse"), M("q"), M("k"), M("v"), &spans, c->shape.h, c->shape.g, c->shape.d);
+    rf_backend_free(ctx->backend, memory);
+}
+static inline void run_attention_backward(kernel_case *c, rf_ctx *ctx)
+{
+    rf_spans spans;
+    void *memory = case_spans(&spans, c, ctx, true);
+    KERNEL(attention_backward)
+    (ctx, M("dq"), M("dk"), M("dv"), M("delta"), M("do"), M("q"), M("k"), M("v"), M("o"), M("lse"),
+     &spans, c->shape.h, c->shape.g, c->shape.d);
+    rf_backend_free(ctx->backend, memory);
+}
+
+/* --- SwiGLU ----------------------------------------------------------------------------------- */
+
+static inline void declare_swiglu_forward(kernel_case *c)
+{
+    case_declare(c, "h", RF_ACTIVATION, SETS, c->shape.n, 0, 0);
+    case_declare(c, "gate", RF_ACTIVATION, READS, c->shape.n, 3, 0);
+    case_declare(c, "up", RF_ACTIVATION, READS, c->shape.n, 1, 0);
+}
+static inline void run_swiglu_forward(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(swiglu_forward)(ctx, M("h"), M("gate"), M("up"), c->shape.n);
+}
+static inline void declare_swiglu_backward(kernel_case *c)
+{
+    case_declare(c, "dgate", RF_ACTIVATION, SETS, c->shape.n, 0, 0);
+    case_declare(c, "dup", RF_ACTIVATION, SETS, c->shape.n, 0, 0);
+    case_declare(c, "dh", RF_ACTIVATION, READS, c->shape.n, 1, 0);
+    case_declare(c, "gate", RF_ACTIVATION, READS, c->shape.n, 1, 0);
+    case_declare(c, "up", RF_ACTIVATION, READS, c->shape.n, 1, 0);
+}
+static inline void run_swiglu_backward(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(swiglu_backward)
+    (ctx, M("dgate"), M("dup"), M("dh"), M("gate"), M("up"), c->shape.n);
+}
+
+/* --- Head ------------------------------------------------------------------------------------- */
+
+static inline void declare_head_loss(kernel_case *c)
+{
+    kernel_shape s = c->shape;
+    case_declare(c, "loss", RF_STATISTIC, SETS, s.n, 0, 0);
+    case_declare(c, "x", RF_ACTIVATION, READS, s.n * s.d, 2, 0);
+    case_declare(c, "w", RF_WEIGHT, READS, s.v * s.d, inverse_root(s.d), 0);
+    case_declare(c, "weight", RF_STATISTIC, READS, s.n, 0.3, 1);
+    case_declare_index(c, "target", s.n, s.v);
+    operand *target = case_find(c, "target");
+    for (int64_t i = 0; i < s.n; i++) {
+        target->before[i] = rf_rng_below(&c->rng, 3) == 0 ? -1 : target->before[i];
+    }
+}
+static inline void declare_head_loss_backward(kernel_case *c)
+{
+    declare_head_loss(c);
+    case_declare(c, "dx", RF_ACTIVATION, SETS, c->shape.n * c->shape.d, 0, 0);
+    case_declare(c, "dw", RF_MASTER, ADDS, c->shape.v * c->shape.d, 1, 0);
+}
+static inline void run_head_loss(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(head_loss)
+    (ctx, M("loss"), M("dx"), M("dw"), M("x"), M("w"), M("target"), M("weight"),
+     case_find(c, "target")->index, c->shape.n, c->shape.d, c->shape.v);
+}
+static inline void declare_head_sample(kernel_case *c)
+{
+    kernel_shape s = c->shape;
+    case_declare(c, "token", RF_INDEX, SETS, s.n, 0, 0);
+    case_declare(c, "score", RF_STATISTIC, SETS, s.n, 0, 0);
+    case_declare(c, "x", RF_ACTIVATION, READS, (s.n + 3) * s.d, 2, 0);
+    double *w = case_declare(c, "w", RF_WEIGHT, READS, s.v * s.d, inverse_root(s.d), 0);
+    case_declare_places(c, "place", s.n, s.n + 3);
+    for (int64_t j = 1; j < s.v; j += 2) { /* every odd row equals the one before: ties */
+        memcpy(w + j * s.d, w + (j - 1) * s.d, (size_t)s.d * sizeof(*w));
+    }
+}
+static inline void run_head_sample(kernel_case *c, rf_ctx *ctx)
+{
+    kernel_shape s = c->shape;
+    const int32_t banned[] = {0, 3};
+    uint64_t *key = case_allocate((size_t)s.n, sizeof(*key));
+    for (int64_t i = 0; i < s.n; i++) {
+        key[i] = (uint64_t)i;
+    }
+    bool is_hot = (c->flags & HOT) != 0;
+    rf_sampling sampling = {.temperature = is_hot ? 0.7 : 0,
+                            .banned = banned,
+                            .n_banned = s.v > 4 ? 2 : 0,
+                            .n_usable = s.v > 4 ? s.v - 2 : s.v,
+                            .key = is_hot ? key : NULL};
+    KERNEL(head_sample)
+    (ctx, M("token"), M("score"), M("x"), M("w"), M("place"), &sampling, s.n, s.d, s.v);
+    free(key);
+}
+static inline void declare_head_logprob(kernel_case *c)
+{
+    kernel_shape s = c->shape;
+    case_declare(c, "logprob", RF_STATISTIC, SETS, s.n, 0, 0);
+    case_declare(c, "x", RF_ACTIVATION, READS, (s.n + 3) * s.d, 2, 0);
+    case_declare(c, "w", RF_WEIGHT, READS, s.v * s.d, inverse_root(s.d), 0);
+    case_declare_places(c, "place", s.n, s.n + 3);
+    case_declare_index(c, "target", s.n, s.v);
+}
+static inline void run_head_logprob(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(head_logprob)
+    (ctx, M("logprob"), M("x"), M("w"), M("place"), M("target"), c->shape.n, c->shape.d,
+     c->shape.v);
+}
+static inline void declare_head_logits(kernel_case *c)
+{
+    kernel_shape s = c->shape;
+    case_declare(c, "logits", RF_STATISTIC, SETS, s.n * s.v, 0, 0);
+    case_declare(c, "x", RF_ACTIVATION, READS, (s.n + 3) * s.d, 2, 0);
+    case_declare(c, "w", RF_WEIGHT, READS, s.v * s.d, inverse_root(s.d), 0);
+    case_declare_places(c, "place", s.n, s.n + 3);
+}
+static inline void run_head_logits(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(head_logits)
+    (ctx, M("logits"), M("x"), M("w"), M("place"), c->shape.n, c->shape.d, c->shape.v);
+}
+
+/* --- Flat buffers ----------------------------------------------------------------------------- */
+
+static inline void declare_add(kernel_case *c)
+{
+    case_declare(c, "y", RF_MASTER, ADDS, c->shape.n, 1, 0);
+    case_declare(c, "x", RF_MASTER, READS, c->shape.n, 1, 0);
+}
+static inline void run_add(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(add)(ctx, M("y"), M("x"), c->shape.n);
+}
+static inline void declare_sum_squares(kernel_case *c)
+{
+    case_declare(c, "sum", RF_STATISTIC, SETS, 1, 0, 0);
+    case_declare(c, "x", RF_MASTER, READS, c->shape.n, 1, 0);
+}
+static inline void run_sum_squares(kernel_case *c, rf_ctx *ctx)
+{
+    double sum = (double)NAN; /* in host memory, unlike all other results */
+    KERNEL(sum_squares)(ctx, &sum, M("x"), c->shape.n);
+    rf_backend_upload(ctx, M("sum"), RF_STATISTIC, &sum, RF_F64, 1);
+}
+static inline void declare_adamw(kernel_case *c)
+{
+    case_declare(c, "w", RF_MASTER, CHANGES, c->shape.n, 1, 0);
+    case_declare(c, "m", RF_MASTER, CHANGES, c->shape.n, 0.1, 0);
+    double *v = case_declare(c, "v", RF_MASTER, CHANGES, c->shape.n, 0.1, 0);
+    case_declare(c, "g", RF_MASTER, READS, c->shape.n, 0.3, 0);
+    for (int64_t i = 0; i < c->shape.n; i++) {
+        v[i] = fabs(v[i]);
+    }
+}
+static inline void run_adamw(kernel_case *c, rf_ctx *ctx)
+{
+    const rf_adamw step = {.lr = 0.1,
+                           .beta1 = 0.9,
+                           .beta2 = 0.95,
+                           .eps = 1e-8,
+                           .decay = 0.1,
+                           .scale = 0.7,
+                           .c1 = 1 - pow(0.9, 3),
+                           .c2 = 1 - pow(0.95, 3)};
+    KERNEL(adamw)(ctx, M("w"), M("m"), M("v"), M("g"), c->shape.n, &step);
+}
+
+#undef KERNEL
+#undef M
+
+#endif

@@ -1,0 +1,105 @@
+/* Every kernel of every backend against ref64, and the same bits for any number of threads. */
+#include "tests/kernels/backends.h"
+#include "tests/kernels/kernel_table.h"
+
+#include <criterion/criterion.h>
+
+/* Of f32 kernels: sums of up to about a thousand terms, in any order. */
+static const double tolerance = 1e-5;
+
+static const rf_backend *subject; /* of the test that runs */
+
+static void compare(kernel_case *a, kernel_case *b, const operation *op, double allowed)
+{
+    for (int i = 0; i < a->n_operands; i++) {
+        const operand *x = &a->operand[i], *y = &b->operand[i];
+        bool is_exact = x->cls == RF_INDEX;
+        double error = x->kind == READS ? 0 : relative_error(x->after, y->after, x->n, 0.1);
+        cr_assert(error <= (is_exact ? 0 : allowed),
+                  "%s on %s %s, n %ld, d %ld, out %ld, m %ld, v %ld, spans %d, flags %d: error %g "
+                  "in %s",
+                  op->name, subject->name, subject->isa, (long)a->shape.n, (long)a->shape.d,
+                  (long)a->shape.out, (long)a->shape.m, (long)a->shape.v, a->shape.spans, a->flags,
+                  error, x->name);
+    }
+}
+
+static void visit(const operation *op, kernel_shape s, int flags)
+{
+    kernel_case truth, one, three;
+    const rf_backend *ref64 = backend_named("ref64", "");
+    case_make_linked(&truth, op, s, flags, NULL, ref64);
+    case_make_linked(&one, op, s, flags, NULL, ref64);
+    case_make_linked(&three, op, s, flags, NULL, ref64);
+    case_run(&truth, op, ref64, 1);
+    case_run(&one, op, subject, 1);
+    case_run(&three, op, subject, 3);
+    compare(&one, &truth, op, subject->type[RF_ACTIVATION] == RF_F64 ? 1e-13 : tolerance);
+    compare(&three, &one, op, 0);
+    bool has_alias = op->alias_out != NULL && case_find(&one, op->alias_in) != NULL;
+    if (has_alias && !(flags & ACCUMULATE)) {
+        one.flags |= ALIASED;
+        case_run(&one, op, subject, 1);
+        const operand *x = case_find(&one, op->alias_out), *y = case_find(&three, op->alias_out);
+        double error = relative_error(x->after, y->after, x->n, 0.1);
+        cr_assert(error <= 0, "%s on %s %s: error %g where %s is %s", op->name, subject->name,
+                  subject->isa, error, op->alias_out, op->alias_in);
+    }
+    case_free(&truth);
+    case_free(&one);
+    case_free(&three);
+}
+
+static void visit_all(const char *part)
+{
+    const rf_backend *list[MAX_BACKENDS];
+    int n = backends_available(list);
+    list[n++] = backend_named("ref64", ""); /* aliases and threads of the truth itself */
+    for (int b = 0; b < n; b++) {
+        subject = list[b];
+        for (int i = 0; i < N_OPERATIONS; i++) {
+            if (strncmp(operations[i].name, part, strlen(part)) == 0) {
+                for_each_case(&operations[i], true, visit);
+            }
+        }
+    }
+}
+
+#define AGAINST_REF64(part)                                                                        \
+    Test(backends, part)                                                                           \
+    {                                                                                              \
+        visit_all(#part);                                                                          \
+    }
+AGAINST_REF64(embedding)
+AGAINST_REF64(scatter)
+AGAINST_REF64(rmsnorm)
+AGAINST_REF64(linear)
+AGAINST_REF64(rope)
+AGAINST_REF64(attention)
+AGAINST_REF64(swiglu)
+AGAINST_REF64(head)
+AGAINST_REF64(add)
+AGAINST_REF64(sum)
+AGAINST_REF64(adamw)
+
+Test(backends, sum_squares_shows_what_is_not_finite)
+{
+    const float bad[] = {INFINITY, -INFINITY, NAN};
+    const rf_backend *list[MAX_BACKENDS];
+    int n = backends_available(list);
+    for (int b = 0; b < n; b++) {
+        rf_ctx *ctx = case_context(list[b], 2, &(kernel_shape){.n = 5000});
+        for (int i = 0; i < 3 * 3; i++) {
+            float *x = aligned_alloc(64, 5056 * sizeof(*x));
+            cr_assert(x != NULL);
+            memset(x, 0, 5056 * sizeof(*x));
+            const int place[] = {0, 4097, 4999};
+            x[place[i / 3]] = bad[i % 3];
+            double sum = 0;
+            list[b]->kernels->sum_squares(ctx, &sum, x, 5000);
+            cr_assert(!isfinite(sum), "%s %s: %g", list[b]->name, list[b]->isa, sum);
+            free(x);
+        }
+        rf_ctx_free(ctx);
+    }
+}

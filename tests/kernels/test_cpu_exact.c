@@ -1,0 +1,388 @@
+/* Rule 4 of the kernel contract on every instruction set of this machine: bits do not depend on the
+ * number of threads, on the number of rows, or on a place in the batch; nothing leaks from places
+ * that a query does not see. */
+#include "tests/kernels/cpu_exact.h"
+
+static const rf_limits small_limits = {.places = 200,
+                                       .keys = 200,
+                                       .width = 523,
+                                       .n_heads = 4,
+                                       .n_kv_heads = 2,
+                                       .head_dim = 24,
+                                       .ffn = 523,
+                                       .vocab = 301,
+                                       .backward = 1};
+
+/* --- Matrix products: the same rows in batches of other sizes, and other threads ----------------
+ */
+
+enum { MAX_N = 200, IN = 523, OUT = 139 };
+
+typedef struct products {
+    float *x, *w, *bias, *residual, *dy, *y, *dx, *dw, *dbias;
+} products;
+
+static products products_new(void)
+{
+    return (products){.x = exact_random(MAX_N * IN, 1),
+                      .w = exact_random(OUT * IN, 2),
+                      .bias = exact_random(OUT, 3),
+                      .residual = exact_random(MAX_N * OUT, 4),
+                      .dy = exact_random(MAX_N * OUT, 5),
+                      .y = exact_random(MAX_N * OUT, 6),
+                      .dx = exact_random(MAX_N * IN, 7),
+                      .dw = exact_random(OUT * IN, 8),
+                      .dbias = exact_random(OUT, 9)};
+}
+
+static void products_free(products *p)
+{
+    float *all[] = {p->x, p->w, p->bias, p->residual, p->dy, p->y, p->dx, p->dw, p->dbias};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        free(all[i]);
+    }
+}
+
+/* Rows [at, at + n) alone. */
+static void products_run(products *p, const rf_backend *backend, int n_threads, int64_t at,
+                         int64_t n)
+{
+    rf_ctx *ctx = exact_context(backend, n_threads, &small_limits);
+    const rf_kernels *k = backend->kernels;
+    k->linear_forward(ctx, p->y + at * OUT, p->x + at * IN, p->w, p->bias, p->residual + at * OUT,
+                      n, IN, OUT);
+    k->linear_backward_input(ctx, p->dx + at * IN, p->dy + at * OUT, p->w, n, IN, OUT, true);
+    k->linear_backward_weight(ctx, p->dw, p->dbias, p->dy + at * OUT, p->x + at * IN, n, IN, OUT);
+    rf_ctx_free(ctx);
+}
+
+Test(cpu_exact, products_do_not_depend_on_threads)
+{
+    const rf_backend *list[MAX_CPU];
+    int n_backends = cpu_backends(list);
+    for (int b = 0; b < n_backends; b++) {
+        products first = products_new();
+        products_run(&first, list[b], 1, 0, MAX_N);
+        for (int threads = 2; threads <= 3; threads++) {
+            products other = products_new();
+            products_run(&other, list[b], threads, 0, MAX_N);
+            EXPECT_SAME(first.y, other.y, MAX_N * OUT, "%s: y", list[b]->isa);
+            EXPECT_SAME(first.dx, other.dx, MAX_N * IN, "%s: dx", list[b]->isa);
+            EXPECT_SAME(first.dw, other.dw, OUT * IN, "%s: dw", list[b]->isa);
+            EXPECT_SAME(first.dbias, other.dbias, OUT, "%s: dbias", list[b]->isa);
+            products_free(&other);
+        }
+        products_free(&first);
+    }
+}
+
+Test(cpu_exact, rows_do_not_depend_on_their_number_or_place)
+{
+    const int64_t sizes[] = {1, 2, 3, 5, 17, 31};
+    const rf_backend *list[MAX_CPU];
+    int n_backends = cpu_backends(list);
+    for (int b = 0; b < n_backends; b++) {
+        products all = products_new();
+        products_run(&all, list[b], 2, 0, MAX_N);
+        for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
+            for (int64_t at = 0; at <= MAX_N - sizes[s]; at += 83) {
+                products part = products_new();
+                products_run(&part, list[b], (int)(at % 3) + 1, at, sizes[s]);
+                EXPECT_SAME(all.y + at * OUT, part.y + at * OUT, sizes[s] * OUT, "%s: %d rows of y",
+                            list[b]->isa, (int)sizes[s]);
+                EXPECT_SAME(all.dx + at * IN, part.dx + at * IN, sizes[s] * IN, "%s: %d rows of dx",
+                            list[b]->isa, (int)sizes[s]);
+                products_free(&part);
+            }
+        }
+        products_free(&all);
+    }
+}
+
+/* Weight gradients are one chain over rows: two calls over halves are one call over all. */
+Test(cpu_exact, weight_gradients_do_not_depend_on_how_rows_are_cut_into_calls)
+{
+    const rf_backend *list[MAX_CPU];
+    int n_backends = cpu_backends(list);
+    for (int b = 0; b < n_backends; b++) {
+        products whole = products_new(), halves = products_new();
+        products_run(&whole, list[b], 2, 0, MAX_N);
+        products_run(&halves, list[b], 2, 0, 67);
+        products_run(&halves, list[b], 1, 67, MAX_N - 67);
+        EXPECT_SAME(whole.dw, halves.dw, OUT * IN, "%s: dw", list[b]->isa);
+        EXPECT_SAME(whole.dbias, halves.dbias, OUT, "%s: dbias", list[b]->isa);
+        products_free(&whole);
+        products_free(&halves);
+    }
+}
+
+/* --- Attention
+ * ------------------------------------------------------------------------------------ */
+
+enum { SAMPLE = 149, ROW = 400, H = 4, G = 2, K = 24 };
+
+Test(cpu_exact, attention_does_not_depend_on_threads_or_place)
+{
+    const rf_backend *list[MAX_CPU];
+    int n_backends = cpu_backends(list);
+    for (int b = 0; b < n_backends; b++) {
+        for (int pattern = 0; pattern < N_PATTERNS; pattern++) {
+            exact_attention alone = exact_attention_new(SAMPLE, H, G, K);
+            exact_place_sample(&alone, 0, SAMPLE, pattern, 100);
+            exact_attention_run(&alone, list[b], 1);
+            for (int threads = 1; threads <= 3; threads++) {
+                /* Neighbours in front, places without keys that hold NaN, and neighbours behind. */
+                int64_t front = 40 + 31 * threads, at = front + 5 * (threads - 1);
+                exact_attention packed = exact_attention_new(ROW, H, G, K);
+                exact_place_sample(&packed, 0, front, CAUSAL, 200);
+                exact_place_sample(&packed, at, SAMPLE, pattern, 100);
+                exact_place_sample(&packed, at + SAMPLE, 50, BIDIRECTIONAL, 300);
+                exact_attention_run(&packed, list[b], threads);
+                exact_attention_compare(&packed, at, &alone, 0, SAMPLE, list[b]->isa);
+                exact_attention_free(&packed);
+            }
+            exact_attention_free(&alone);
+        }
+    }
+}
+
+/* Keys in the middle of a tile that some queries of a block see and others do not hold NaN: those
+ * who do not see them get what they get when the keys are finite. */
+Test(cpu_exact, nothing_leaks_from_invisible_keys)
+{
+    enum { LAST = 100 };
+    const rf_backend *list[MAX_CPU];
+    int n_backends = cpu_backends(list);
+    for (int b = 0; b < n_backends; b++) {
+        exact_attention clean = exact_attention_new(SAMPLE, H, G, K);
+        exact_attention dirty = exact_attention_new(SAMPLE, H, G, K);
+        exact_place_sample(&clean, 0, SAMPLE, CAUSAL, 100);
+        exact_place_sample(&dirty, 0, SAMPLE, CAUSAL, 100);
+        for (int64_t i = LAST * G * K; i < SAMPLE * G * K; i++) {
+            dirty.key[i] = i % 3 == 0 ? INFINITY : NAN;
+            dirty.v[i] = i % 2 == 0 ? NAN : -INFINITY;
+        }
+        exact_attention_run(&clean, list[b], 2);
+        exact_attention_run(&dirty, list[b], 2);
+        EXPECT_SAME(clean.o, dirty.o, LAST * H * K, "%s: o", list[b]->isa);
+        EXPECT_SAME(clean.lse, dirty.lse, LAST * H, "%s: lse", list[b]->isa);
+        EXPECT_SAME(clean.dq, dirty.dq, LAST * H * K, "%s: dq", list[b]->isa);
+        cr_assert(isnan(dirty.o[LAST * H * K]), "%s: a visible NaN must show", list[b]->isa);
+        exact_attention_free(&clean);
+        exact_attention_free(&dirty);
+    }
+}
+
+/* Queries whose gradient is NaN, before the first key of a sample's second half can be seen. */
+Test(cpu_exact, nothing_leaks_from_queries_that_do_not_see_a_key)
+{
+    enum { FIRST = 100 };
+    const rf_backend *list[MAX_CPU];
+    int n_backends = cpu_backends(list);
+    for (int b = 0; b < n_backends; b++) {
+        exact_attention clean = exact_attention_new(SAMPLE, H, G, K);
+        exact_attention dirty = exact_attention_new(SAMPLE, H, G, K);
+        exact_place_sample(&clean, 0, SAMPLE, CAUSAL, 100);
+        exact_place_sample(&dirty, 0, SAMPLE, CAUSAL, 100);
+        for (int64_t i = 0; i < FIRST * H * K; i++) {
+            dirty.do_[i] = NAN;
+            dirty.q[i] = i % 2 == 0 ? NAN : INFINITY;
+        }
+        exact_attention_run(&clean, list[b], 1);
+        exact_attention_run(&dirty, list[b], 3);
+        const int64_t at = FIRST * G * K, n = (SAMPLE - FIRST) * G * K;
+        EXPECT_SAME(clean.dk + at, dirty.dk + at, n, "%s: dk", list[b]->isa);
+        EXPECT_SAME(clean.dv + at, dirty.dv + at, n, "%s: dv", list[b]->isa);
+        cr_assert(isnan(dirty.dv[0]), "%s: a visible NaN must show", list[b]->isa);
+        exact_attention_free(&clean);
+        exact_attention_free(&dirty);
+    }
+}
+
+Test(cpu_exact, queries_and_keys_without_partner_get_zeros)
+{
+    const rf_backend *list[MAX_CPU];
+    int n_backends = cpu_backends(list);
+    for (int b = 0; b < n_backends; b++) {
+        exact_attention a = exact_attention_new(70, H, G, K); /* all NaN, no spans */
+        exact_attention_run(&a, list[b], 2);
+        for (int64_t i = 0; i < 70 * H * K; i++) {
+            cr_assert(a.o[i] == 0.0F && a.dq[i] == 0.0F);
+        }
+        for (int64_t i = 0; i < 70 * G * K; i++) {
+            cr_assert(a.dk[i] == 0.0F && a.dv[i] == 0.0F);
+        }
+        for (int64_t i = 0; i < 70 * H; i++) {
+            cr_assert(a.lse[i] == -INFINITY);
+        }
+        exact_attention_free(&a);
+    }
+}
+
+/* --- Norm, head, embedding, flat buffers
+ * ---------------------------------------------------------- */
+
+enum { N = 200, D = 83, V = 301 };
+
+typedef struct others {
+    float *loss, *dx, *dw, *y, *rstd, *dgain, *dtable, *score, *moved;
+    int32_t token[N];
+    double squares;
+} others;
+
+static others others_new(void)
+{
+    return (others){.loss = exact_random(N, 1),
+                    .dx = exact_random(N * D, 2),
+                    .dw = exact_random(V * D, 3),
+                    .y = exact_random(N * D, 4),
+                    .rstd = exact_random(N, 5),
+                    .dgain = exact_random(D, 6),
+                    .dtable = exact_random(V * D, 7),
+                    .score = exact_random(N, 8),
+                    .moved = exact_random(N * D, 9)};
+}
+
+static void others_free(others *o)
+{
+    float *all[] = {o->loss, o->dx, o->dw, o->y, o->rstd, o->dgain, o->dtable, o->score, o->moved};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        free(all[i]);
+    }
+}
+
+/* Everything else once; `head_bytes` decides how many places a chunk of the head holds. */
+static void others_run(others *o, const rf_backend *backend, int n_threads, int64_t head_bytes)
+{
+    rf_limits limits = small_limits;
+    limits.head_bytes = head_bytes;
+    rf_ctx *ctx = exact_context(backend, n_threads, &limits);
+    const rf_kernels *k = backend->kernels;
+    float *x = exact_random(N * D, 20), *w = exact_random(V * D, 21), *weight = exact_random(N, 22);
+    float *gain = exact_random(D, 23), *dy = exact_random(N * D, 24);
+    int32_t target[N], place[N];
+    uint64_t key[N];
+    for (int32_t i = 0; i < N; i++) {
+        target[i] = i % 4 == 1 ? -1 : i * 37 % V;
+        place[i] = N - 1 - i;
+        key[i] = (uint64_t)i * 977;
+    }
+    const int32_t banned[] = {3, 7};
+    rf_sampling sampling = {
+        .temperature = 0.8, .banned = banned, .n_banned = 2, .n_usable = V - 5, .key = key};
+    k->head_loss(ctx, o->loss, o->dx, o->dw, x, w, target, weight, target, N, D, V);
+    k->head_sample(ctx, o->token, o->score, x, w, place, &sampling, N, D, V);
+    k->rmsnorm_forward(ctx, o->y, o->rstd, x, gain, N, D, 1e-6);
+    k->rmsnorm_backward(ctx, dy, o->dgain, dy, x, gain, o->rstd, N, D, false);
+    k->embedding_backward(ctx, o->dtable, dy, place, N, D);
+    rf_adamw step = {1e-3, 0.9, 0.95, 1e-8, 0.1, 0.5, 0.1, 0.05};
+    for (int64_t i = 0; i < N * D; i++) {
+        dy[i] = fabsf(dy[i]);
+    }
+    k->adamw(ctx, o->moved, x, dy, o->y, N * D, &step);
+    k->swiglu_forward(ctx, o->dx, o->y, x, N * D - 1);
+    k->sum_squares(ctx, &o->squares, o->dtable, V * D);
+    float *all[] = {x, w, weight, gain, dy};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        free(all[i]);
+    }
+    rf_ctx_free(ctx);
+}
+
+Test(cpu_exact, other_kernels_do_not_depend_on_threads_or_chunks)
+{
+    const rf_backend *list[MAX_CPU];
+    int n_backends = cpu_backends(list);
+    for (int b = 0; b < n_backends; b++) {
+        others first = others_new();
+        others_run(&first, list[b], 1, 0);
+        for (int threads = 1; threads <= 3; threads++) {
+            others other = others_new();
+            others_run(&other, list[b], threads, V * 4 * (13 + 8 * threads));
+            EXPECT_SAME(first.loss, other.loss, N, "%s: loss", list[b]->isa);
+            EXPECT_SAME(first.dw, other.dw, V * D, "%s: dw of the head", list[b]->isa);
+            EXPECT_SAME(first.dx, other.dx, N * D, "%s: swiglu", list[b]->isa);
+            EXPECT_SAME(first.score, other.score, N, "%s: score", list[b]->isa);
+            EXPECT_SAME(first.token, other.token, N, "%s: token", list[b]->isa);
+            EXPECT_SAME(first.y, other.y, N * D, "%s: norm", list[b]->isa);
+            EXPECT_SAME(first.dgain, other.dgain, D, "%s: dgain", list[b]->isa);
+            EXPECT_SAME(first.dtable, other.dtable, V * D, "%s: dtable", list[b]->isa);
+            EXPECT_SAME(first.moved, other.moved, N * D, "%s: adamw", list[b]->isa);
+            cr_assert(first.squares == other.squares && isfinite(first.squares));
+            others_free(&other);
+        }
+        others_free(&first);
+    }
+}
+
+/* A place's loss, gradient, sample and log-probability are the same alone. */
+Test(cpu_exact, places_of_the_head_do_not_depend_on_their_batch)
+{
+    enum { AT = 77 };
+    const rf_backend *list[MAX_CPU];
+    int n_backends = cpu_backends(list);
+    float *x = exact_random(N * D, 1), *w = exact_random(V * D, 2), *weight = exact_random(N, 3);
+    float *dw = exact_random(V * D, 4);
+    float loss[N], own_loss, logprob[N], own_logprob, logits[V], dx[N * D], own_dx[D];
+    int32_t target[N], place[N];
+    for (int32_t i = 0; i < N; i++) {
+        target[i] = i * 31 % V;
+        place[i] = i;
+    }
+    for (int b = 0; b < n_backends; b++) {
+        const rf_kernels *k = list[b]->kernels;
+        rf_ctx *ctx = exact_context(list[b], 2, &small_limits);
+        k->head_loss(ctx, loss, dx, dw, x, w, target, weight, target, N, D, V);
+        k->head_loss(ctx, &own_loss, own_dx, dw, x + AT * D, w, target + AT, weight + AT,
+                     target + AT, 1, D, V);
+        EXPECT_SAME(loss + AT, &own_loss, 1, "%s: loss", list[b]->isa);
+        EXPECT_SAME(dx + AT * D, own_dx, D, "%s: dx", list[b]->isa);
+        k->head_logprob(ctx, logprob, x, w, place, target, N, D, V);
+        k->head_logprob(ctx, &own_logprob, x, w, place + AT, target + AT, 1, D, V);
+        EXPECT_SAME(logprob + AT, &own_logprob, 1, "%s: logprob", list[b]->isa);
+        cr_assert(fabsf(own_logprob + own_loss) < 1e-4F);
+        k->head_logits(ctx, logits, x, w, place + AT, 1, D, V);
+        cr_assert(isfinite(logits[0]) && isfinite(logits[V - 1]));
+        rf_ctx_free(ctx);
+    }
+    float *all[] = {x, w, weight, dw};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        free(all[i]);
+    }
+}
+
+/* --- Sizes of 0
+ * ------------------------------------------------------------------------------------- */
+
+Test(cpu_exact, nothing_is_touched_for_sizes_of_zero)
+{
+    const rf_backend *list[MAX_CPU];
+    int n_backends = cpu_backends(list);
+    for (int b = 0; b < n_backends; b++) {
+        const rf_kernels *k = list[b]->kernels;
+        rf_ctx *ctx = exact_context(list[b], 2, &small_limits);
+        float y[6] = {1, 2, 3, 4, 5, 6}, x[6] = {1, 1, 1, 1, 1, 1}, bias[3] = {1, 2, 3};
+        const float before[6] = {1, 2, 3, 4, 5, 6}, without_inner[6] = {1, 2, 3, 1, 2, 3};
+        double squares = 1.0;
+        rf_adamw step = {.c1 = 1.0, .c2 = 1.0};
+        k->linear_forward(ctx, y, x, x, bias, NULL, 0, 3, 2);
+        k->linear_backward_weight(ctx, y, NULL, x, x, 0, 2, 3);
+        k->linear_backward_input(ctx, y, x, x, 2, 0, 3, true);
+        k->head_loss(ctx, y, y, y, x, x, NULL, x, NULL, 0, D, V);
+        k->head_logits(ctx, y, x, x, NULL, 0, D, V);
+        k->rmsnorm_forward(ctx, y, y, x, x, 0, D, 1e-6);
+        k->rmsnorm_backward(ctx, y, y, x, x, x, x, 0, 0, false);
+        k->swiglu_forward(ctx, y, x, x, 0);
+        k->add(ctx, y, x, 0);
+        k->adamw(ctx, y, y, y, x, 0, &step);
+        k->embedding_forward(ctx, y, x, NULL, 0, D);
+        k->scatter_rows(ctx, y, x, NULL, 0, D);
+        k->rope(ctx, y, x, x, NULL, 0, 2, 4, false);
+        EXPECT_SAME(y, before, 6, "%s: something was written", list[b]->isa);
+        k->sum_squares(ctx, &squares, x, 0);
+        cr_assert(squares == 0.0);
+        k->linear_forward(ctx, y, x, x, bias, NULL, 2, 0, 3);
+        EXPECT_SAME(y, without_inner, 6, "%s: an empty sum", list[b]->isa);
+        rf_ctx_free(ctx);
+    }
+}

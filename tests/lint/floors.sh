@@ -1,0 +1,56 @@
+#!/bin/sh
+# A file includes only its own folder and lower floors (README: how to read the code).
+set -eu
+status=0
+floor() {
+    case "$1" in
+    common/base) echo 0 ;;
+    common/kernels | common/kernels/* | common/dist) echo 1 ;;
+    common/model) echo 2 ;;
+    data) echo 3 ;;
+    infer) echo 4 ;;
+    train) echo 5 ;;
+    tests | tests/*) echo 9 ;;
+    *) echo "unknown" ;;
+    esac
+}
+for file in $(find common data infer train tests -name '*.[ch]' | sort); do
+    own=$(dirname "$file")
+    mine=$(floor "$own")
+    if [ "$mine" = unknown ]; then
+        echo "floors: $file: the folder $own has no floor: add it to tests/lint/floors.sh and the README"
+        status=1
+        continue
+    fi
+    for include in $(sed -n 's/^#include "\(.*\)".*/\1/p' "$file"); do
+        if [ ! -f "$include" ]; then
+            echo "floors: $file: includes \"$include\", which is no path from the root"
+            status=1
+            continue
+        fi
+        other=$(dirname "$include")
+        theirs=$(floor "$other")
+        [ "$other" = "$own" ] && continue
+        # kernels/ref and kernels/cpu are rooms of kernels; dist may see kernels (backend memory)
+        case "$own:$other" in
+        common/kernels*:common/kernels* | common/dist:common/kernels) continue ;;
+        esac
+        if [ "$theirs" -ge "$mine" ]; then
+            echo "floors: $file (floor $mine) includes $include (floor $theirs)"
+            status=1
+        fi
+    done
+    case "$file" in
+    *_main.c | tests/*) ;;
+    *.c)
+        first=$(sed -n 's/^#include "\(.*\)".*/\1/p' "$file" | head -1)
+        header="${file%.c}.h"
+        if [ -f "$header" ] && [ "$first" != "$header" ]; then
+            echo "floors: $file: its own header must come first, not $first"
+            status=1
+        fi
+        ;;
+    esac
+done
+[ $status -eq 0 ] && echo "floors: clean"
+exit $status

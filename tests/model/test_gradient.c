@@ -1,0 +1,474 @@
+/* The whole model's gradient: against central differences in f64, and f32 against f64. */
+#include "train/backward.h"
+
+#include "tests/model/tiny.h"
+
+#include <criterion/criterion.h>
+
+/* A model with everything that a backward pass takes. */
+typedef struct rig {
+    rf_model *model;
+    rf_acts *acts;
+    rf_backward *backward;
+    void *gradient;
+} rig;
+
+static rig rig_new(const rf_backend *backend, const rf_model_config *config, int n_threads,
+                   rf_recompute recompute)
+{
+    rig r = {0};
+    r.model = tiny_model(backend, n_threads, config, TINY_PACKED, TINY_PACKED, true);
+    TINY_MUST(
+        rf_acts_new(&r.acts, r.model, TINY_PACKED, TINY_PACKED, true, recompute, tiny_error()));
+    TINY_MUST(rf_backward_new(&r.backward, r.model, TINY_PACKED, tiny_error()));
+    TINY_MUST(rf_backend_alloc(
+        &r.gradient, r.model->ctx->backend,
+        rf_backend_bytes(r.model->ctx->backend, RF_MASTER, r.model->table.n_elements),
+        tiny_error()));
+    return r;
+}
+
+static void rig_free(rig *r)
+{
+    rf_backend_free(r->model->ctx->backend, r->gradient);
+    rf_backward_free(r->backward, r->model);
+    rf_acts_free(r->acts, r->model);
+    rf_model_free(r->model);
+}
+
+/* The gradient of a batch in host memory; caller frees. loss [TINY_PACKED] or NULL. */
+static double *gradient_of(rig *r, const rf_batch *batch, float *loss)
+{
+    rf_ctx *ctx = r->model->ctx;
+    int64_t n = r->model->table.n_elements;
+    float losses[TINY_PACKED];
+    double *host = malloc((size_t)n * sizeof(double));
+    cr_assert_not_null(host);
+    rf_backend_zero(ctx, r->gradient, RF_MASTER, n);
+    TINY_MUST(rf_model_forward(r->model, r->acts, batch, NULL, tiny_error()));
+    TINY_MUST(rf_backward_run(r->backward, r->model, r->acts, r->gradient,
+                              loss != NULL ? loss : losses, tiny_error()));
+    rf_backend_download(ctx, host, RF_F64, r->gradient, RF_MASTER, n);
+    return host;
+}
+
+/* E = sum of weight * loss in full precision. */
+static double energy(rig *r, const rf_batch *batch)
+{
+    double loss[TINY_PACKED], sum = 0;
+    float rounded[TINY_PACKED];
+    TINY_MUST(rf_model_forward(r->model, r->acts, batch, NULL, tiny_error()));
+    TINY_MUST(rf_model_losses(r->model, r->acts, rounded, tiny_error()));
+    rf_backend_download(r->model->ctx, loss, RF_F64, r->acts->loss, RF_STATISTIC, batch->n);
+    for (int64_t i = 0; i < batch->n; i++) {
+        cr_assert(fabs(loss[i] - (double)rounded[i]) <= 1e-6 * (1 + fabs(loss[i])));
+        sum += (double)batch->weight[i] * loss[i];
+    }
+    return sum;
+}
+
+/* E at the weights w + step * u; only [begin, end) of the trainable space differs from w. */
+static double energy_at(rig *r, const rf_batch *batch, const double *w, const double *u,
+                        double step, int64_t begin, int64_t end)
+{
+    rf_ctx *ctx = r->model->ctx;
+    double *moved = malloc((size_t)(end - begin) * sizeof(double));
+    cr_assert_not_null(moved);
+    for (int64_t i = begin; i < end; i++) {
+        moved[i - begin] = w[i] + step * u[i];
+    }
+    rf_backend_upload(ctx, rf_backend_at(ctx->backend, RF_MASTER, r->model->master, begin),
+                      RF_MASTER, moved, RF_F64, end - begin);
+    rf_model_prepare(r->model);
+    free(moved);
+    return energy(r, batch);
+}
+
+/* How far the gradient is from central differences (fourth order) in a random direction of
+ * [begin, end), relative to the size such a product has on average. */
+static double mismatch(rig *r, const rf_batch *batch, const double *gradient, const double *w,
+                       int64_t begin, int64_t end, uint64_t seed)
+{
+    int64_t n = r->model->table.n_elements;
+    double *u = calloc((size_t)n, sizeof(double));
+    cr_assert_not_null(u);
+    rf_rng rng = RF_RNG_STREAM(seed, RF_RNG_TEST, (uint64_t)begin, (uint64_t)end);
+    double length = 0, product = 0, norm = 0;
+    for (int64_t i = begin; i < end; i++) {
+        u[i] = rf_rng_normal(&rng);
+        length += u[i] * u[i];
+    }
+    for (int64_t i = begin; i < end; i++) {
+        u[i] /= sqrt(length);
+        product += gradient[i] * u[i];
+        norm += gradient[i] * gradient[i];
+    }
+    const double h = 2e-3;
+    double near =
+        energy_at(r, batch, w, u, h, begin, end) - energy_at(r, batch, w, u, -h, begin, end);
+    double far = energy_at(r, batch, w, u, 2 * h, begin, end) -
+                 energy_at(r, batch, w, u, -2 * h, begin, end);
+    (void)energy_at(r, batch, w, u, 0, begin, end); /* back to w */
+    double numeric = (8 * near - far) / (12 * h);
+    free(u);
+    double scale = sqrt(norm / (double)(end - begin));
+    return fabs(numeric - product) / (scale + 1e-6);
+}
+
+static double *masters(rig *r)
+{
+    int64_t n = r->model->table.n_elements;
+    double *w = malloc((size_t)n * sizeof(double));
+    cr_assert_not_null(w);
+    rf_backend_download(r->model->ctx, w, RF_F64, r->model->master, RF_MASTER, n);
+    return w;
+}
+
+/* The worst tensor's mismatch, and the whole space's. name: of the worst. */
+static double worst_mismatch(rig *r, const rf_batch *batch, const double *gradient,
+                             const char **name)
+{
+    const rf_table *table = &r->model->table;
+    double *w = masters(r);
+    *name = "all";
+    double worst = mismatch(r, batch, gradient, w, 0, table->n_elements, 7);
+    for (int64_t i = 0; i < table->n_tensors; i++) {
+        const rf_tensor *t = &table->tensor[i];
+        double here = mismatch(r, batch, gradient, w, t->offset, t->offset + t->count, 8);
+        if (!(here <= worst)) {
+            worst = here;
+            *name = t->name;
+        }
+    }
+    free(w);
+    return worst;
+}
+
+/* Differences agree to about 1e-9; the bound leaves room for other machines. */
+static const double tolerance = 1e-6;
+
+static const tiny_switches variants[] = {
+    {.tied = false, .qk_norm = true, .qkv_bias = false, .output_bias = false}, /* Qwen3 */
+    {.tied = true, .qk_norm = true, .qkv_bias = false, .output_bias = false},
+    {.tied = true, .qk_norm = false, .qkv_bias = true, .output_bias = false},   /* Qwen2 */
+    {.tied = false, .qk_norm = false, .qkv_bias = false, .output_bias = false}, /* Llama */
+    {.tied = true, .qk_norm = true, .qkv_bias = true, .output_bias = true},
+};
+enum { N_VARIANTS = sizeof(variants) / sizeof(variants[0]) };
+
+Test(gradient, equals_central_differences_in_f64)
+{
+    for (int i = 0; i < N_VARIANTS; i++) {
+        rf_model_config config = tiny_config(variants[i]);
+        rig r = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
+        rf_batch batch = tiny_packed(&config, (uint64_t)i);
+        double *gradient = gradient_of(&r, &batch, NULL);
+        const char *name = NULL;
+        double worst = worst_mismatch(&r, &batch, gradient, &name);
+        cr_assert(worst <= tolerance, "variant %d, %s: %g", i, name, worst);
+        free(gradient);
+        rf_batch_free(&batch);
+        rig_free(&r);
+    }
+}
+
+/* A gradient that is wrong in one tensor by one part in a thousand does not pass. */
+Test(gradient, an_error_in_any_tensor_is_caught)
+{
+    rf_model_config config = tiny_config((tiny_switches){true, true, true, true});
+    rig r = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
+    rf_batch batch = tiny_packed(&config, 3);
+    double *gradient = gradient_of(&r, &batch, NULL), *w = masters(&r);
+    for (int64_t i = 0; i < r.model->table.n_tensors; i++) {
+        const rf_tensor *t = &r.model->table.tensor[i];
+        for (int64_t j = t->offset; j < t->offset + t->count; j++) {
+            gradient[j] *= 1.001;
+        }
+        double here = mismatch(&r, &batch, gradient, w, t->offset, t->offset + t->count, 8);
+        cr_assert(here > tolerance, "%s: %g", t->name, here);
+    }
+    gradient[r.model->table.tensor[0].offset] = (double)NAN;
+    const char *name = NULL;
+    double worst = worst_mismatch(&r, &batch, gradient, &name);
+    cr_assert(!(worst <= tolerance));
+    free(w);
+    free(gradient);
+    rf_batch_free(&batch);
+    rig_free(&r);
+}
+
+/* --- Deliberately broken kernels ---------------------------------------------------------------
+ */
+
+static const rf_kernels *whole; /* the kernels that the broken ones are made of */
+
+static void rope_that_never_turns_back(rf_ctx *ctx, void *x, const void *cosines, const void *sines,
+                                       const int32_t *position, int64_t n, int64_t h, int64_t k,
+                                       bool inverse)
+{
+    (void)inverse;
+    whole->rope(ctx, x, cosines, sines, position, n, h, k, false);
+}
+
+static void norm_that_forgets_the_residual(rf_ctx *ctx, void *dx, void *dgain, const void *dy,
+                                           const void *x, const void *gain, const void *rstd,
+                                           int64_t n, int64_t d, bool accumulate)
+{
+    (void)accumulate;
+    whole->rmsnorm_backward(ctx, dx, dgain, dy, x, gain, rstd, n, d, false);
+}
+
+static void input_gradient_that_sets(rf_ctx *ctx, void *dx, const void *dy, const void *w,
+                                     int64_t n, int64_t in, int64_t out, bool accumulate)
+{
+    (void)accumulate;
+    whole->linear_backward_input(ctx, dx, dy, w, n, in, out, false);
+}
+
+static void weight_gradient_without_bias(rf_ctx *ctx, void *dw, void *dbias, const void *dy,
+                                         const void *x, int64_t n, int64_t in, int64_t out)
+{
+    (void)dbias;
+    whole->linear_backward_weight(ctx, dw, NULL, dy, x, n, in, out);
+}
+
+static void embedding_gradient_that_forgets(rf_ctx *ctx, void *dtable, const void *dx,
+                                            const int32_t *token, int64_t n, int64_t d)
+{
+    whole->embedding_backward(ctx, dtable, dx, token, n - n / 2, d);
+}
+
+static void expect_caught(const char *what, const rf_kernels *broken)
+{
+    rf_model_config config = tiny_config((tiny_switches){true, true, true, true});
+    rf_backend backend = *backend_named("ref64", "");
+    backend.kernels = broken;
+    rig r = rig_new(&backend, &config, 1, RF_RECOMPUTE_NONE);
+    rf_batch batch = tiny_packed(&config, 4);
+    double *gradient = gradient_of(&r, &batch, NULL);
+    const char *name = NULL;
+    double worst = worst_mismatch(&r, &batch, gradient, &name);
+    cr_assert(!(worst <= tolerance), "%s went unnoticed: %g", what, worst);
+    free(gradient);
+    rf_batch_free(&batch);
+    rig_free(&r);
+}
+
+Test(gradient, a_broken_backward_is_caught)
+{
+    whole = backend_named("ref64", "")->kernels;
+    rf_kernels broken = *whole;
+    broken.rope = rope_that_never_turns_back;
+    expect_caught("rope", &broken);
+    broken = *whole;
+    broken.rmsnorm_backward = norm_that_forgets_the_residual;
+    expect_caught("rmsnorm_backward", &broken);
+    broken = *whole;
+    broken.linear_backward_input = input_gradient_that_sets;
+    expect_caught("linear_backward_input", &broken);
+    broken = *whole;
+    broken.linear_backward_weight = weight_gradient_without_bias;
+    expect_caught("linear_backward_weight", &broken);
+    broken = *whole;
+    broken.embedding_backward = embedding_gradient_that_forgets;
+    expect_caught("embedding_backward", &broken);
+}
+
+/* --- Other backends, threads, recomputing ------------------------------------------------------
+ */
+
+Test(gradient, f32_agrees_with_f64)
+{
+    const rf_backend *list[MAX_BACKENDS];
+    int n_backends = backends_available(list);
+    for (int i = 0; i < N_VARIANTS; i++) {
+        rf_model_config config = tiny_config(variants[i]);
+        rf_batch batch = tiny_packed(&config, 20 + (uint64_t)i);
+        rig truth = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
+        double *expected = gradient_of(&truth, &batch, NULL);
+        for (int b = 0; b < n_backends; b++) {
+            rig r = rig_new(list[b], &config, 2, RF_RECOMPUTE_NONE);
+            double *gradient = gradient_of(&r, &batch, NULL);
+            for (int64_t j = 0; j < r.model->table.n_tensors; j++) {
+                const rf_tensor *t = &r.model->table.tensor[j];
+                double gap = tiny_gap(gradient + t->offset, expected + t->offset, t->count);
+                cr_assert(gap <= 2e-5, "%s %s, %s: %g", list[b]->name, list[b]->isa, t->name, gap);
+            }
+            free(gradient);
+            rig_free(&r);
+        }
+        free(expected);
+        rf_batch_free(&batch);
+        rig_free(&truth);
+    }
+}
+
+/* Both runs on the same backend give the same bits: losses and gradient. */
+static void assert_same_bits(const rf_backend *backend, const rf_model_config *config,
+                             const rf_batch *batch, int n_threads, rf_recompute recompute)
+{
+    float loss[2][TINY_PACKED];
+    rig a = rig_new(backend, config, 1, RF_RECOMPUTE_NONE);
+    rig b = rig_new(backend, config, n_threads, recompute);
+    double *x = gradient_of(&a, batch, loss[0]), *y = gradient_of(&b, batch, loss[1]);
+    cr_assert(memcmp(x, y, (size_t)a.model->table.n_elements * sizeof(double)) == 0, "%s %s",
+              backend->name, backend->isa);
+    cr_assert(memcmp(loss[0], loss[1], (size_t)batch->n * sizeof(float)) == 0);
+    free(x);
+    free(y);
+    rig_free(&a);
+    rig_free(&b);
+}
+
+Test(gradient, recomputing_and_threads_keep_every_bit)
+{
+    const rf_backend *list[MAX_BACKENDS];
+    int n_backends = backends_available(list);
+    list[n_backends++] = backend_named("ref64", "");
+    for (int b = 0; b < n_backends; b++) {
+        for (int i = 0; i < N_VARIANTS; i++) {
+            rf_model_config config = tiny_config(variants[i]);
+            rf_batch batch = tiny_packed(&config, 40 + (uint64_t)i);
+            assert_same_bits(list[b], &config, &batch, 1, RF_RECOMPUTE_BLOCK);
+            assert_same_bits(list[b], &config, &batch, 2, RF_RECOMPUTE_NONE);
+            assert_same_bits(list[b], &config, &batch, 3, RF_RECOMPUTE_BLOCK);
+            rf_batch_free(&batch);
+        }
+    }
+}
+
+/* --- Batches at the edge ------------------------------------------------------------------------
+ */
+
+static void assert_zero(rig *r, const rf_batch *batch)
+{
+    float loss[TINY_PACKED];
+    double *gradient = gradient_of(r, batch, loss);
+    for (int64_t i = 0; i < batch->n; i++) {
+        cr_assert(loss[i] == 0.0F);
+    }
+    for (int64_t i = 0; i < r->model->table.n_elements; i++) {
+        cr_assert(gradient[i] == 0.0, "element %lld: %g", (long long)i, gradient[i]);
+    }
+    free(gradient);
+}
+
+Test(gradient, without_any_target_loss_and_gradient_are_zero)
+{
+    const rf_backend *list[MAX_BACKENDS];
+    int n_backends = backends_available(list);
+    list[n_backends++] = backend_named("ref64", "");
+    for (int b = 0; b < n_backends; b++) {
+        for (int recompute = 0; recompute < 2; recompute++) {
+            rf_model_config config = tiny_config(variants[recompute]);
+            rig r = rig_new(list[b], &config, 2, (rf_recompute)recompute);
+            rf_batch batch = tiny_packed(&config, 5);
+            for (int64_t i = 0; i < batch.n; i++) {
+                batch.target[i] = -1;
+                batch.weight[i] = 0;
+            }
+            assert_zero(&r, &batch);
+            rf_batch_clear(&batch);
+            tiny_add_padding(&batch, 11);
+            assert_zero(&r, &batch);
+            rf_batch_clear(&batch);
+            assert_zero(&r, &batch);
+            rf_batch_free(&batch);
+            rig_free(&r);
+        }
+    }
+}
+
+Test(gradient, adds_to_what_is_there)
+{
+    rf_model_config config = tiny_config(variants[0]);
+    rig r = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
+    rf_batch batch = tiny_packed(&config, 6);
+    int64_t n = r.model->table.n_elements;
+    float loss[TINY_PACKED];
+    double *once = gradient_of(&r, &batch, NULL), *twice = malloc((size_t)n * sizeof(double));
+    cr_assert_not_null(twice);
+    TINY_MUST(rf_backward_run(r.backward, r.model, r.acts, r.gradient, loss, tiny_error()));
+    rf_backend_download(r.model->ctx, twice, RF_F64, r.gradient, RF_MASTER, n);
+    for (int64_t i = 0; i < n; i++) {
+        cr_assert(fabs(twice[i] - 2 * once[i]) <= 1e-12 * (1 + fabs(once[i])));
+    }
+    free(once);
+    free(twice);
+    rf_batch_free(&batch);
+    rig_free(&r);
+}
+
+Test(gradient, gaps_of_the_trainable_space_stay_zero)
+{
+    rf_model_config config = tiny_config(variants[4]);
+    rig r = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
+    rf_batch batch = tiny_packed(&config, 6);
+    double *gradient = gradient_of(&r, &batch, NULL);
+    const rf_table *table = &r.model->table;
+    for (int64_t i = 0; i < table->n_tensors; i++) {
+        const rf_tensor *t = &table->tensor[i];
+        int64_t next = i + 1 < table->n_tensors ? table->tensor[i + 1].offset : table->n_elements;
+        for (int64_t j = t->offset + t->count; j < next; j++) {
+            cr_assert(gradient[j] == 0.0);
+        }
+    }
+    free(gradient);
+    rf_batch_free(&batch);
+    rig_free(&r);
+}
+
+/* --- What cannot run ----------------------------------------------------------------------------
+ */
+
+Test(gradient, refuses_a_forward_pass_that_kept_nothing)
+{
+    rf_error err = {0};
+    rf_model_config config = tiny_config(variants[0]);
+    rig r = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
+    rf_batch batch = tiny_packed(&config, 6);
+    float loss[TINY_PACKED];
+    rf_acts *light = NULL;
+    rf_cache *cache = NULL;
+    rf_backward *small = NULL;
+    TINY_MUST(rf_acts_new(&light, r.model, TINY_PACKED, 0, false, RF_RECOMPUTE_NONE, tiny_error()));
+    TINY_MUST(rf_cache_new(&cache, r.model, TINY_PACKED, tiny_error()));
+    TINY_MUST(rf_backward_new(&small, r.model, TINY_PACKED - 1, tiny_error()));
+    TINY_MUST(rf_model_forward(r.model, light, &batch, NULL, tiny_error()));
+    cr_assert(rf_backward_run(r.backward, r.model, light, r.gradient, loss, &err) == RF_ERR);
+    cr_assert_not_null(strstr(err.message, "kept no activations"));
+    TINY_MUST(rf_model_forward(r.model, r.acts, &batch, cache, tiny_error()));
+    cr_assert(rf_backward_run(r.backward, r.model, r.acts, r.gradient, loss, &err) == RF_ERR);
+    cr_assert_not_null(strstr(err.message, "cache"));
+    TINY_MUST(rf_model_forward(r.model, r.acts, &batch, NULL, tiny_error()));
+    cr_assert(rf_backward_run(small, r.model, r.acts, r.gradient, loss, &err) == RF_ERR);
+    cr_assert_not_null(strstr(err.message, "59"));
+    rf_backward_free(small, r.model);
+    rf_cache_free(cache, r.model);
+    rf_acts_free(light, r.model);
+    rf_batch_free(&batch);
+    rig_free(&r);
+}
+
+Test(gradient, memory_is_as_planned_and_sizes_are_checked)
+{
+    rf_error err = {0};
+    rf_model_config config = tiny_config(variants[0]);
+    rig r = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
+    rf_backward *backward = NULL;
+    /* 60 places of 8 bytes: two streams of 24; then dq, do of 40, dk, dv of 20, delta of 4 (each of
+     * a multiple of 64 bytes), which the two buffers of 36 share. */
+    size_t attention = 60 * 8 * (2 * 40 + 2 * 20 + 4), streams = 60 * 8 * 2 * 24;
+    size_t padding = rf_backward_bytes(r.model, TINY_PACKED) - attention - streams;
+    cr_assert(padding < 7 * RF_ALIGNMENT);
+    cr_assert(rf_backward_bytes(r.model, 0) == 0);
+    cr_assert(rf_backward_new(&backward, r.model, TINY_PACKED + 1, &err) == RF_ERR);
+    cr_assert(backward == NULL);
+    cr_assert(rf_backward_new(&backward, r.model, 0, &err) == RF_ERR);
+    rf_model *forward_only = tiny_model(backend_named("ref64", ""), 1, &config, 8, 8, false);
+    cr_assert(rf_backward_new(&backward, forward_only, 8, &err) == RF_ERR);
+    cr_assert_not_null(strstr(err.message, "without backward"));
+    rf_backward_free(NULL, r.model);
+    rf_model_free(forward_only);
+    rig_free(&r);
+}

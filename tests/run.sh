@@ -1,0 +1,82 @@
+#!/bin/sh
+# Runs every test program given and sums up what they report.
+#
+#   sh tests/run.sh PROGRAM...        V=1: show all output; JOBS=2: tests at once;
+#                                   TIMEOUT=600: seconds a program may take
+#
+# A line per program; the whole output of a program that fails. Fails when a program exits non-zero,
+# reports nothing, or has run no test. A skipped test is named. Last line: "N passed, N failed", with
+# ", N skipped" where some were.
+
+V=${V:-}
+JOBS=${JOBS:-2}
+TIMEOUT=${TIMEOUT:-600}
+passed=0
+failed=0
+skipped=0
+status=0
+
+if [ $# -eq 0 ]; then
+    echo "run.sh: no test programs given" >&2
+    exit 2
+fi
+if [ -t 1 ]; then
+    bad=$(printf '\033[31m') warn=$(printf '\033[33m') plain=$(printf '\033[0m')
+else
+    bad='' warn='' plain=''
+fi
+output=$(mktemp) || exit 1
+trap 'rm -f "$output"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# number FIELD: the number behind "FIELD:" in the synthesis line of $output.
+number() {
+    sed -n "s/.*Synthesis:.*$1: *\([0-9][0-9]*\).*/\1/p" "$output" | tail -n 1
+}
+
+for program in "$@"; do
+    begin=$(date +%s)
+    # Criterion has a limit per test only. --foreground, so that an interrupt reaches the program.
+    timeout --foreground -k 10 "$TIMEOUT" "$program" --verbose=1 --color=never --jobs "$JOBS" \
+        >"$output" 2>&1 </dev/null
+    code=$?
+    seconds=$(($(date +%s) - begin))
+    tested=$(number Tested)
+    ok=$(number Passing)
+    lost=$(number Failing) # with those that crashed
+    n_skipped=$(grep -c '^\[SKIP\]' "$output")
+    why=''
+    if [ -z "$tested" ] || [ -z "$ok" ] || [ -z "$lost" ]; then
+        ok=0
+        lost=1
+        why=" (no report, exit status $code)"
+        [ "$code" -ne 124 ] || why=" (stopped after $TIMEOUT s)"
+    elif [ "$tested" -eq 0 ]; then
+        lost=1
+        why=' (ran no test)'
+    elif [ "$code" -ne 0 ] && [ "$lost" -eq 0 ]; then
+        lost=1
+        why=" (exit status $code)"
+    fi
+    line="$ok passed"
+    [ "$lost" -eq 0 ] || line="$line, $bad$lost FAILED$plain$why"
+    [ "$n_skipped" -eq 0 ] || line="$line, $warn$n_skipped SKIPPED$plain"
+    printf '%-40s %s, %ss\n' "${program#"${BUILD_DIR:-}"/}" "$line" "$seconds"
+    if [ "$lost" -ne 0 ] || [ -n "$V" ]; then
+        sed 's/^/    /' "$output"
+    else
+        sed -n 's/^\[SKIP\]/    SKIPPED/p' "$output"
+    fi
+    [ "$lost" -eq 0 ] || status=1
+    passed=$((passed + ok))
+    failed=$((failed + lost))
+    skipped=$((skipped + n_skipped))
+done
+
+if [ "$skipped" -ne 0 ]; then
+    echo "$passed passed, $failed failed, $skipped skipped"
+else
+    echo "$passed passed, $failed failed"
+fi
+exit "$status"

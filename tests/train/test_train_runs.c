@@ -1,0 +1,116 @@
+/* The same run on 1, 2, 4 ranks and threads; interrupted and resumed. */
+#include "tests/train/tiny_run.h"
+
+#include <math.h>
+
+TestSuite(train_runs, .init = tiny_begin, .fini = tiny_end, .timeout = 120);
+
+Test(train_runs, ranks_have_equal_bits)
+{
+    mpi_need();
+    tiny_train(1, "log.dir=one log.samples_every=8", 0);
+    tiny_train(2, "log.dir=two log.samples_every=8", 0);
+    tiny_train(4, "log.dir=four log.samples_every=8", 0);
+    tiny_same_curves("one", "two");
+    tiny_same_curves("one", "four");
+    tiny_same_checkpoints("one/step-000000008.h5", "two/step-000000008.h5");
+    tiny_same_checkpoints("one/step-000000008.h5", "four/step-000000008.h5");
+    cr_assert(tiny_last("one", "samples", "n") >= 3.0);
+    cr_assert(tiny_shell("test \"$(wc -l <one/samples.jsonl)\" = 3 && "
+                         "sed 's/\"forwards.*//' one/samples.jsonl >a && "
+                         "sed 's/\"forwards.*//' four/samples.jsonl | cmp - a") == 0,
+              "%s", tiny_output);
+}
+
+/* 6 leaves: on one rank a tree of two groups of three; a group for each of two ranks. */
+Test(train_runs, odd_groups_have_equal_bits)
+{
+    mpi_need();
+    tiny_train(1, "log.dir=one train.batch_rows=12 train.micro_rows=2 train.steps=4", 0);
+    tiny_train(2, "log.dir=two train.batch_rows=12 train.micro_rows=2 train.steps=4", 0);
+    tiny_same_curves("one", "two");
+}
+
+Test(train_runs, fast_is_close)
+{
+    mpi_need();
+    tiny_train(1, "log.dir=exact", 0);
+    tiny_train(4, "log.dir=fast train.reduce=fast", 0);
+    double exact = tiny_last("exact", "step", "loss"), fast = tiny_last("fast", "step", "loss");
+    cr_assert(fabs(exact - fast) <= 1e-4 * fabs(exact), "%.17g %.17g", exact, fast);
+    tiny_train(3, "log.dir=three train.batch_rows=6", 2);
+    tiny_says("train.reduce=fast");
+    tiny_train(3, "log.dir=three train.batch_rows=6 train.reduce=fast", 0);
+}
+
+Test(train_runs, threads_and_recomputing_have_equal_bits)
+{
+    tiny_train(0, "log.dir=one", 0);
+    tiny_train(0, "log.dir=two train.threads=2", 0);
+    tiny_train(0, "log.dir=block train.recompute=block", 0);
+    tiny_same_curves("one", "two");
+    tiny_same_curves("one", "block");
+    tiny_same_checkpoints("one/step-000000008.h5", "two/step-000000008.h5");
+}
+
+Test(train_runs, objectives_and_sizes)
+{
+    tiny_train(0,
+               "log.dir=ar objective.kind=ar train.steps=4 log.samples_every=2 "
+               "model.tie_word_embeddings=false model.qk_norm=false model.qkv_bias=true",
+               0);
+    cr_assert(tiny_last("ar", "valid", "loss_ar") > 0.0);
+    cr_assert(!(fabs(tiny_last("ar", "valid", "loss_denoise")) > 0.0));
+    cr_assert(tiny_shell("grep -q 'kind: ar' ar/config.yaml") == 0);
+    tiny_train(0, "log.dir=epochs train.steps=0 train.epochs=2.5", 0);
+    double per_epoch = tiny_last("epochs", "end", "step") * 4.0 / 2.5;
+    cr_assert(per_epoch > 10.0 && per_epoch < 60.0, "%g rows an epoch", per_epoch);
+    /* The loss falls. */
+    tiny_train(0, "log.dir=long train.steps=60 log.valid_every=20", 0);
+    cr_assert(tiny_last("long", "valid", "loss") < 0.6 * tiny_last("ar", "step", "n_ar") &&
+              tiny_last("long", "valid", "loss") < 8.0);
+}
+
+Test(train_runs, resumed_equals_uninterrupted)
+{
+    mpi_need();
+    tiny_train(2, "log.dir=whole", 0);
+    /* A kill in the sixth of the second rank's steps: 2 leaves a step, after the save of step 4. */
+    cr_assert(tiny_shell("$MPIRUN -n 1 \"$TRAIN\" tiny.yaml : -n 1 env "
+                         "RF_FAILPOINT=train.nan:kill:12 \"$TRAIN\" tiny.yaml\n") != 0);
+    cr_assert(tiny_shell("test -e run/step-000000004.h5 && ! test -e run/step-000000008.h5") == 0,
+              "%s", tiny_output);
+    tiny_train(4, "--resume auto", 0);
+    tiny_same_curves("whole", "run");
+    tiny_same_checkpoints("whole/step-000000008.h5", "run/step-000000008.h5");
+    /* A finished run has nothing left to do. */
+    tiny_train(0, "--resume auto", 0);
+    tiny_same_curves("whole", "run");
+}
+
+/* The newest checkpoint is damaged: the one before it serves, and nothing is thrown away. */
+Test(train_runs, resume_survives_a_damaged_checkpoint)
+{
+    tiny_train(0, "log.dir=whole", 0);
+    tiny_train(0, "", 0);
+    cr_assert(tiny_shell("printf x | dd of=run/step-000000008.h5 bs=1 seek=20000 conv=notrunc") ==
+              0);
+    tiny_train(0, "--resume auto", 0);
+    tiny_says("damaged");
+    tiny_same_checkpoints("whole/step-000000008.h5", "run/step-000000008.h5");
+    cr_assert(tiny_shell("test -e run/step-000000008.h5.damaged") == 0);
+    tiny_same_curves("whole", "run");
+}
+
+Test(train_runs, fine_tunes_from_a_checkpoint)
+{
+    tiny_train(0, "log.dir=base", 0);
+    tiny_train(0, "log.dir=tuned model.init=base/step-000000008.h5 train.steps=2", 0);
+    double before = tiny_last("base", "step", "loss"), after = tiny_last("tuned", "step", "loss");
+    cr_assert(fabs(after - before) < 2.0, "%g %g", before, after);
+    /* From the run's own resolved configuration. */
+    cr_assert(tiny_shell("\"$TRAIN\" tuned/config.yaml log.dir=again") == 0, "%s", tiny_output);
+    tiny_same_curves("tuned", "again");
+    tiny_train(0, "log.dir=x model.init=base/step-000000008.h5 model.hidden_size=64", 1);
+    tiny_says("hidden_size is 64 here and 32 there");
+}

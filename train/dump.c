@@ -1,0 +1,315 @@
+#include "train/dump.h"
+
+#include "common/base/file.h"
+
+#include <hdf5.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A rank's part of the batch: one record of integers for each place, and its weight. */
+enum { TOKEN, POSITION, TARGET, SPANS, N_INTS = SPANS + 4 };
+
+struct rf_dump {
+    int64_t n_places;   /* of this rank */
+    int64_t n_all;      /* over all ranks */
+    int32_t *own, *all; /* [places, N_INTS] */
+    float *own_weight, *all_weight;
+    rf_type type; /* f64 where the masters are, else f32 */
+    int64_t n_elements;
+    void *before, *gradient, *after; /* [n_elements] host, of `type`; rank 0 */
+    double loss, lr, scale;
+    int64_t update;
+};
+
+/* --- Filling ---------------------------------------------------------------------------------- */
+
+static int allocate(rf_dump *d, bool is_root)
+{
+    size_t own = (size_t)d->n_places, all = (size_t)d->n_all, n = (size_t)d->n_elements;
+    d->own = calloc(own, N_INTS * sizeof *d->own);
+    d->all = calloc(all, N_INTS * sizeof *d->all);
+    d->own_weight = calloc(own, sizeof *d->own_weight);
+    d->all_weight = calloc(all, sizeof *d->all_weight);
+    bool failed = !d->own || !d->all || !d->own_weight || !d->all_weight;
+    if (is_root) {
+        d->before = calloc(n, rf_type_bytes(d->type));
+        d->gradient = calloc(n, rf_type_bytes(d->type));
+        d->after = calloc(n, rf_type_bytes(d->type));
+        failed = failed || !d->before || !d->gradient || !d->after;
+    }
+    return failed ? RF_ERR : RF_OK;
+}
+
+static void take(rf_dump *d, rf_trainer *t, void *host, const void *values)
+{
+    if (host != NULL) {
+        rf_backend_download(t->model->ctx, host, d->type, values, RF_MASTER, d->n_elements);
+    }
+}
+
+int rf_dump_new(rf_dump **out, rf_trainer *t, rf_error *err)
+{
+    *out = NULL;
+    if (t->set.dump[0] == '\0') {
+        return RF_OK;
+    }
+    rf_dump *d = calloc(1, sizeof *d);
+    int rc = d != NULL ? RF_OK : RF_ERR;
+    if (d != NULL) {
+        d->n_all = t->set.batch_rows * t->sources.settings.rows.row_length;
+        d->n_places = d->n_all / rf_dist_size(t->dist);
+        d->type = t->backend->type[RF_MASTER];
+        d->n_elements = t->model->table.n_elements;
+        rc = allocate(d, rf_dist_rank(t->dist) == 0);
+    }
+    if (rc != RF_OK) {
+        rf_error_set(err, rc, "no memory for debug.dump_step: lower train.batch_rows");
+    }
+    rc = rf_dist_agree(t->dist, rc, err);
+    if (rc != RF_OK) {
+        rf_dump_free(d);
+        return rc;
+    }
+    take(d, t, d->before, t->model->master);
+    *out = d;
+    return RF_OK;
+}
+
+void rf_dump_free(rf_dump *d)
+{
+    if (d == NULL) {
+        return;
+    }
+    free(d->own);
+    free(d->all);
+    free(d->own_weight);
+    free(d->all_weight);
+    free(d->before);
+    free(d->gradient);
+    free(d->after);
+    free(d);
+}
+
+void rf_dump_batch(rf_dump *d, rf_trainer *t, const rf_share *share)
+{
+    int64_t row_length = t->sources.settings.rows.row_length, at = 0;
+    for (int64_t leaf = 0; d != NULL && leaf < share->n_leaves; leaf++) {
+        const rf_batch *batch = &share->leaf[leaf];
+        for (int64_t i = 0; i < batch->n; i++, at++) {
+            int32_t *record = &d->own[at * N_INTS];
+            int32_t row_begin = (int32_t)(i / row_length * row_length);
+            record[TOKEN] = batch->token[i];
+            record[POSITION] = batch->position[i];
+            record[TARGET] = batch->target[i];
+            for (int k = 0; k < 4; k += 2) {
+                const int32_t *span = &batch->span[4 * i + k];
+                bool empty = span[0] >= span[1];
+                record[SPANS + k] = empty ? 0 : span[0] - row_begin;
+                record[SPANS + k + 1] = empty ? 0 : span[1] - row_begin;
+            }
+            d->own_weight[at] = batch->weight[i];
+        }
+    }
+}
+
+void rf_dump_gradient(rf_dump *d, rf_trainer *t, const void *gradient, double loss, double lr,
+                      double scale)
+{
+    if (d != NULL) {
+        take(d, t, d->gradient, gradient);
+        d->loss = loss;
+        d->lr = lr;
+        d->scale = scale;
+    }
+}
+
+void rf_dump_after(rf_dump *d, rf_trainer *t)
+{
+    if (d != NULL) {
+        take(d, t, d->after, t->model->master);
+        d->update = t->progress.updates;
+    }
+}
+
+/* --- Writing ---------------------------------------------------------------------------------- */
+
+/* HDF5 keeps the first failure of a chain of calls here. */
+typedef struct writer {
+    hid_t file;
+    bool failed;
+} writer;
+
+static hid_t check(writer *w, hid_t code)
+{
+    w->failed = w->failed || code < 0;
+    return code;
+}
+
+static void write_dataset(writer *w, hid_t parent, const char *name, hid_t file_type,
+                          hid_t memory_type, int n_dims, const hsize_t *dims, const void *data)
+{
+    if (w->failed) {
+        return;
+    }
+    hid_t space = check(w, H5Screate_simple(n_dims, dims, NULL));
+    hid_t set =
+        check(w, H5Dcreate2(parent, name, file_type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    if (!w->failed) {
+        check(w, H5Dwrite(set, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data));
+    }
+    if (set >= 0) {
+        check(w, H5Dclose(set));
+    }
+    if (space >= 0) {
+        check(w, H5Sclose(space));
+    }
+}
+
+/* One column of the places' records as [rows, T] or [rows, T, 2, 2]. */
+static void write_column(writer *w, hid_t group, const char *name, const rf_dump *d, int first,
+                         int n, int64_t row_length)
+{
+    int32_t *column = malloc((size_t)d->n_all * (size_t)n * sizeof *column);
+    if (column == NULL) {
+        w->failed = true;
+        return;
+    }
+    for (int64_t i = 0; i < d->n_all; i++) {
+        memcpy(&column[i * n], &d->all[i * N_INTS + first], (size_t)n * sizeof *column);
+    }
+    const hsize_t dims[4] = {(hsize_t)(d->n_all / row_length), (hsize_t)row_length, 2, 2};
+    write_dataset(w, group, name, H5T_STD_I32LE, H5T_NATIVE_INT32, n == 1 ? 2 : 4, dims, column);
+    free(column);
+}
+
+static void write_batch(writer *w, const rf_dump *d, int64_t row_length)
+{
+    const hsize_t dims[2] = {(hsize_t)(d->n_all / row_length), (hsize_t)row_length};
+    hid_t group = check(w, H5Gcreate2(w->file, "batch", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    write_column(w, group, "token", d, TOKEN, 1, row_length);
+    write_column(w, group, "position", d, POSITION, 1, row_length);
+    write_column(w, group, "target", d, TARGET, 1, row_length);
+    write_column(w, group, "spans", d, SPANS, 4, row_length);
+    write_dataset(w, group, "weight", H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, 2, dims, d->all_weight);
+    if (group >= 0) {
+        check(w, H5Gclose(group));
+    }
+}
+
+static void write_tensors(writer *w, const char *name, const rf_dump *d, const rf_table *table,
+                          const void *values)
+{
+    bool is_double = d->type == RF_F64;
+    hid_t group = check(w, H5Gcreate2(w->file, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    for (int64_t i = 0; i < table->n_tensors; i++) {
+        const rf_tensor *tensor = &table->tensor[i];
+        const hsize_t dims[2] = {(hsize_t)tensor->shape[0], (hsize_t)tensor->shape[1]};
+        write_dataset(w, group, tensor->name, is_double ? H5T_IEEE_F64LE : H5T_IEEE_F32LE,
+                      is_double ? H5T_NATIVE_DOUBLE : H5T_NATIVE_FLOAT, tensor->n_dims, dims,
+                      (const char *)values + (size_t)tensor->offset * rf_type_bytes(d->type));
+    }
+    if (group >= 0) {
+        check(w, H5Gclose(group));
+    }
+}
+
+static void write_attribute(writer *w, const char *name, hid_t type, hid_t memory_type,
+                            const void *value)
+{
+    if (w->failed) {
+        return;
+    }
+    hid_t space = check(w, H5Screate(H5S_SCALAR));
+    hid_t attribute = check(w, H5Acreate2(w->file, name, type, space, H5P_DEFAULT, H5P_DEFAULT));
+    if (!w->failed) {
+        check(w, H5Awrite(attribute, memory_type, value));
+    }
+    if (attribute >= 0) {
+        check(w, H5Aclose(attribute));
+    }
+    if (space >= 0) {
+        check(w, H5Sclose(space));
+    }
+}
+
+static void write_attributes(writer *w, const rf_dump *d, const rf_trainer *t)
+{
+    const rf_optimizer_settings *o = &t->optimizer.settings;
+    const struct {
+        const char *name;
+        double value;
+    } reals[] = {
+        {"loss", d->loss},   {"lr", d->lr},   {"gradient_scale", d->scale},     {"beta1", o->beta1},
+        {"beta2", o->beta2}, {"eps", o->eps}, {"weight_decay", o->weight_decay}};
+    for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++) {
+        write_attribute(w, reals[i].name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, &reals[i].value);
+    }
+    write_attribute(w, "update", H5T_STD_I64LE, H5T_NATIVE_INT64, &d->update);
+    char *json = rf_model_config_json(&t->model->config);
+    hid_t text = check(w, H5Tcopy(H5T_C_S1));
+    if (json == NULL || check(w, H5Tset_size(text, strlen(json) + 1)) < 0) {
+        w->failed = true;
+    } else {
+        write_attribute(w, "model_config", text, text, json);
+    }
+    if (text >= 0) {
+        check(w, H5Tclose(text));
+    }
+    free(json);
+}
+
+static int write_file(const rf_dump *d, const rf_trainer *t, rf_error *err)
+{
+    rf_atomic out = {0};
+    writer w = {.file = -1};
+    hid_t access = -1;
+    int rc = rf_atomic_begin(&out, t->set.dump, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL); /* what fails is reported below, in one line */
+    access = check(&w, H5Pcreate(H5P_FILE_ACCESS));
+    check(&w, H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110));
+    w.file = check(&w, H5Fcreate(out.temporary, H5F_ACC_TRUNC, H5P_DEFAULT, access));
+    if (!w.failed) {
+        write_batch(&w, d, t->sources.settings.rows.row_length);
+        write_tensors(&w, "params", d, &t->model->table, d->before);
+        write_tensors(&w, "grads", d, &t->model->table, d->gradient);
+        write_tensors(&w, "params_after", d, &t->model->table, d->after);
+        write_attributes(&w, d, t);
+    }
+    if (w.file >= 0) {
+        check(&w, H5Fclose(w.file));
+    }
+    if (access >= 0) {
+        H5Pclose(access);
+    }
+    if (w.failed) {
+        rc = rf_error_set(err, RF_ERR,
+                          "%s: debug.dump_step cannot be written: make room, or name another file",
+                          t->set.dump);
+    } else {
+        rc = rf_atomic_commit(&out, err);
+    }
+    rf_atomic_abandon(&out);
+    return rc;
+}
+
+int rf_dump_write(rf_dump *d, rf_trainer *t, rf_error *err)
+{
+    if (d == NULL) {
+        return RF_OK;
+    }
+    int rc = rf_dist_allgather_bytes(t->dist, d->all, d->own,
+                                     (size_t)d->n_places * N_INTS * sizeof *d->own, err);
+    if (rc == RF_OK) {
+        rc = rf_dist_allgather_bytes(t->dist, d->all_weight, d->own_weight,
+                                     (size_t)d->n_places * sizeof *d->own_weight, err);
+    }
+    if (rc != RF_OK) {
+        return rc;
+    }
+    rc = rf_dist_rank(t->dist) == 0 ? write_file(d, t, err) : RF_OK;
+    return rf_dist_agree(t->dist, rc, err);
+}

@@ -1,0 +1,78 @@
+#!/bin/sh
+# launch.sh: runs refusion-train on several ranks, so that it can be stopped.
+#
+# Usage: train/launch.sh -n RANKS [CONFIG.yaml] [section.key=value ...] [--resume auto] ...
+#
+# mpirun kills its ranks two seconds after a SIGTERM. This script turns SIGTERM, SIGINT, SIGHUP and
+# SIGUSR1 into one SIGUSR1 to mpirun, which passes it on to the ranks: they save a checkpoint and end
+# with status 3. A second signal more than two seconds later ends them at once. The exit status is
+# mpirun's.
+#
+# Slurm: `#SBATCH --signal=B:USR1@180` and `exec train/launch.sh -n "$SLURM_NTASKS" ...` as the last
+# line of the batch script.
+#
+# Environment: MPIRUN (mpirun), MPIRUN_FLAGS (further flags: hosts, binding), PROGRAM
+# (build/release/refusion-train).
+
+usage() {
+    echo "usage: train/launch.sh -n RANKS [CONFIG.yaml] [section.key=value ...] [--resume auto]" >&2
+    exit 2
+}
+
+[ "$1" = "-n" ] && [ $# -ge 3 ] || usage
+ranks=$2
+shift 2
+case $ranks in
+'' | *[!0-9]* | 0*) usage ;;
+esac
+
+here=$(cd "$(dirname "$0")/.." && pwd) || exit 1
+program=${PROGRAM:-$here/build/release/refusion-train}
+mpirun=${MPIRUN:-mpirun}
+if [ ! -x "$program" ]; then
+    echo "launch.sh: $program does not exist: build it with make" >&2
+    exit 1
+fi
+if ! command -v "$mpirun" >/dev/null 2>&1; then
+    echo "launch.sh: $mpirun is not installed: make deps installs it, or set MPIRUN" >&2
+    exit 1
+fi
+
+flags="-n $ranks"
+if "$mpirun" --version 2>/dev/null | grep -qi 'open.*mpi\|openrte\|prte'; then
+    # Ranks are not bound to single cores: each uses OpenMP threads.
+    flags="$flags --oversubscribe --bind-to none"
+    if [ "$(id -u)" = 0 ]; then
+        export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+        export PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    fi
+fi
+
+# In a session of its own, so that Ctrl-C reaches this script and not mpirun.
+own_session=
+if command -v setsid >/dev/null 2>&1; then
+    own_session=setsid
+fi
+
+child=
+started=$(date +%s)
+stop() {
+    # mpirun and the ranks need a moment until they know what the signal means.
+    if [ $(($(date +%s) - started)) -lt 3 ]; then
+        sleep 3
+    fi
+    [ -z "$child" ] || kill -USR1 "$child" 2>/dev/null
+}
+trap stop TERM INT HUP USR1
+
+# shellcheck disable=SC2086  # flags are words
+$own_session "$mpirun" $flags $MPIRUN_FLAGS "$program" "$@" </dev/null &
+child=$!
+
+# wait returns early when a signal comes; the child is gone when there is nobody to signal.
+while :; do
+    wait "$child"
+    status=$?
+    kill -0 "$child" 2>/dev/null || break
+done
+exit "$status"

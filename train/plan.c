@@ -1,0 +1,129 @@
+#include "train/plan.h"
+
+#include <inttypes.h>
+
+/* "MemAvailable:  1234 kB" of Linux; elsewhere unknown. */
+static size_t host_available(void)
+{
+    FILE *file = fopen("/proc/meminfo", "r");
+    char line[256];
+    unsigned long long kib = 0;
+    size_t bytes = 0;
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) {
+            bytes = (size_t)kib * 1024;
+        }
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    return bytes;
+}
+
+static rf_limits kernel_limits(const rf_trainer *t)
+{
+    const rf_model_config *c = &t->shape;
+    return (rf_limits){.places = t->limits.places,
+                       .keys = t->limits.keys,
+                       .width = c->hidden_size,
+                       .n_heads = c->num_attention_heads,
+                       .n_kv_heads = c->num_key_value_heads,
+                       .head_dim = c->head_dim,
+                       .ffn = c->intermediate_size,
+                       .vocab = c->vocab_size,
+                       .backward = 1};
+}
+
+static size_t decoder_bytes(const rf_trainer *t, const rf_model *shell)
+{
+    if (t->prompts.n == 0) {
+        return 0;
+    }
+    const rf_model_config *c = &t->shape;
+    rf_model_limits need = rf_decoder_limits(&t->prompts.options, t->prompts.max_prompt);
+    int64_t cache = need.keys * c->num_hidden_layers * 2 * c->num_key_value_heads * c->head_dim;
+    return rf_backend_bytes(t->backend, RF_ACTIVATION, cache) +
+           rf_acts_bytes(shell, need.places, need.keys, false, RF_RECOMPUTE_NONE);
+}
+
+static int loader_bytes(size_t *bytes, const rf_trainer *t, rf_error *err)
+{
+    rf_loader *loader = NULL;
+    rf_loader_settings settings = {.rows = t->sources.settings.rows,
+                                   .batch_rows = t->set.batch_rows,
+                                   .micro_rows = t->set.micro_rows,
+                                   .rank = rf_dist_rank(t->dist),
+                                   .n_ranks = rf_dist_size(t->dist)};
+    rf_position start = {t->progress.epoch, t->progress.window, t->progress.row};
+    int rc = rf_loader_new(&loader, t->sources.train, t->sources.settings.n_train, &t->objective,
+                           &settings, start, err);
+    *bytes = rc == RF_OK ? rf_loader_bytes(loader) : 0;
+    rf_loader_free(loader);
+    return rc;
+}
+
+int rf_plan_make(rf_plan *out, const rf_trainer *t, rf_error *err)
+{
+    /* The size functions read the configuration, the table and the backend: no weights needed. */
+    rf_trainer copy = *t;
+    rf_ctx ctx = {.backend = t->backend, .n_threads = t->n_threads, .limits = kernel_limits(t)};
+    rf_model shell = {.config = t->shape, .ctx = &ctx};
+    rf_arena optimizer = {0}, step = {0};
+    *out = (rf_plan){0};
+    int rc = rf_table_build(&shell.table, &t->shape, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    int64_t places = t->set.micro_rows * t->sources.settings.rows.row_length;
+    rf_trainer_layout(&copy, &optimizer, &step);
+    out->weights = rf_model_bytes(&t->shape, t->backend, &t->limits);
+    out->moments = optimizer.peak;
+    out->n_gradients = t->reduce.n_buffers;
+    out->gradients = (size_t)t->reduce.n_buffers *
+                     rf_backend_bytes(t->backend, RF_MASTER, shell.table.n_elements);
+    out->reduction = step.peak - out->gradients;
+    out->activations = rf_acts_bytes(&shell, places, places, true, t->set.recompute);
+    out->backward = rf_backward_bytes(&shell, places);
+    out->scratch = rf_ctx_scratch_bytes(t->backend, t->n_threads, &ctx.limits);
+    out->decoder = decoder_bytes(t, &shell);
+    rf_table_free(&shell.table);
+    rc = loader_bytes(&out->loader, t, err);
+    out->total = out->weights + out->moments + out->gradients + out->reduction + out->activations +
+                 out->backward + out->scratch + out->decoder + out->loader;
+    out->host_available = host_available();
+    return rc;
+}
+
+static void print_line(FILE *out, const char *what, size_t bytes)
+{
+    fprintf(out, "  %-34s %12.1f MiB\n", what, (double)bytes / 1048576.0);
+}
+
+void rf_plan_print(const rf_plan *p, const rf_trainer *t, FILE *out)
+{
+    int local = rf_dist_local_size(t->dist);
+    char gradients[64];
+    snprintf(gradients, sizeof gradients, "gradients (%d, train.reduce=%s)", p->n_gradients,
+             t->set.exact ? "exact" : "fast");
+    fprintf(out, "memory of a rank (%d ranks, %d on this host, %s, %d threads each):\n",
+            rf_dist_size(t->dist), local, t->backend->name, t->n_threads);
+    print_line(out, "weights", p->weights);
+    print_line(out, gradients, p->gradients);
+    print_line(out, "Adam's moments", p->moments);
+    print_line(out, "sum over ranks", p->reduction);
+    print_line(out, "activations", p->activations);
+    print_line(out, "gradients of activations", p->backward);
+    print_line(out, "kernels' scratch (head)", p->scratch);
+    print_line(out, "decoder (samples)", p->decoder);
+    print_line(out, "loader", p->loader);
+    print_line(out, "total", p->total);
+    if (p->host_available == 0) {
+        return;
+    }
+    print_line(out, "all ranks of this host", p->total * (size_t)local);
+    print_line(out, "available on this host", p->host_available);
+    if (p->total * (size_t)local > p->host_available) {
+        fprintf(out, "it does not fit: lower train.micro_rows or data.row_length, set "
+                     "train.recompute=block or train.reduce=fast\n");
+    }
+}

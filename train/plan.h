@@ -1,0 +1,30 @@
+/* plan.h: the memory that a rank will take, before it is taken.                all local */
+#ifndef RF_TRAIN_PLAN_H
+#define RF_TRAIN_PLAN_H
+
+#include "train/trainer.h"
+
+#include <stdio.h>
+
+/* Bytes of a rank, and what they are for. */
+typedef struct rf_plan {
+    size_t weights;   /* masters and compute copies, rotary tables */
+    size_t moments;   /* Adam's */
+    size_t gradients; /* n_gradients of them */
+    int n_gradients;
+    size_t reduction;   /* work space of the sum over ranks */
+    size_t activations; /* of a leaf, with the batch and its spans */
+    size_t backward;    /* gradients of activations */
+    size_t scratch;     /* kernels', the head's logits among it */
+    size_t decoder;     /* cache and activations for sample completions */
+    size_t loader;      /* rows built ahead, and the window that is packed */
+    size_t total;
+    size_t host_available; /* of this host now; 0: not known */
+} rf_plan;
+
+/* After rf_trainer_open. The loader is made for it, and freed, where the trainer has none. */
+RF_MUST_CHECK int rf_plan_make(rf_plan *out, const rf_trainer *trainer, rf_error *err);
+/* A table for people. */
+void rf_plan_print(const rf_plan *plan, const rf_trainer *trainer, FILE *out);
+
+#endif

@@ -1,0 +1,197 @@
+#include "train/samples.h"
+
+#include "common/base/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* --- Choosing --------------------------------------------------------------------------------- */
+
+static int add_prompt(rf_prompts *p, rf_corpus *corpus, int64_t sample, rf_error *err)
+{
+    int64_t length = rf_corpus_length(corpus, sample);
+    int32_t *token = malloc((size_t)length * sizeof *token);
+    if (token == NULL) {
+        return rf_error_set(err, RF_ERR, "no memory for sample prompts");
+    }
+    p->token[p->n] = token;
+    p->n_prompt[p->n] = rf_corpus_prompt_length(corpus, sample);
+    p->n_response[p->n] = length - p->n_prompt[p->n];
+    if (p->max_prompt < p->n_prompt[p->n]) {
+        p->max_prompt = p->n_prompt[p->n];
+    }
+    p->n++;
+    return rf_corpus_read(corpus, token, sample, 0, length, err);
+}
+
+static int add_prompts(rf_prompts *p, rf_corpus *const *corpus, int64_t n_corpora, int64_t row,
+                       int64_t most, rf_error *err)
+{
+    for (int64_t c = 0; c < n_corpora; c++) {
+        int64_t n = rf_corpus_n_samples(corpus[c]);
+        for (int64_t i = 0; i < n && p->n < most; i++) {
+            if (rf_corpus_length(corpus[c], i) > row) {
+                continue;
+            }
+            int rc = add_prompt(p, corpus[c], i, err);
+            if (rc != RF_OK) {
+                return rc;
+            }
+        }
+    }
+    return RF_OK;
+}
+
+static void free_tokens(rf_prompts *p)
+{
+    for (int64_t i = 0; i < p->n; i++) {
+        free(p->token[i]);
+    }
+    p->n = 0;
+}
+
+/* Prompt and answer must fit the positions that the model knows. */
+static void fit_options(rf_prompts *p, int64_t n_positions)
+{
+    rf_decode_options *o = &p->options;
+    int64_t slot = o->kind == RF_DECODE_AR ? 1 : o->slot_size;
+    int64_t room = (n_positions - p->max_prompt) / slot * slot;
+    if (p->n > 0 && room < slot) {
+        rf_log_warn("log.samples_every: prompts of up to %lld tokens leave no room for an answer: "
+                    "no samples are made; raise data.row_length",
+                    (long long)p->max_prompt);
+        free_tokens(p);
+    }
+    if (o->gen_length > room) {
+        o->gen_length = room;
+    }
+}
+
+int rf_samples_choose(rf_prompts *out, const rf_trainer *t, rf_error *err)
+{
+    const rf_sources *s = &t->sources;
+    bool from_valid = s->settings.n_valid > 0;
+    size_t most = (size_t)t->set.n_samples;
+    *out = (rf_prompts){0};
+    int rc = rf_decode_options_from_config(&out->options, t->config, err);
+    if (rc != RF_OK || t->set.samples_every == 0) {
+        return rc;
+    }
+    out->token = calloc(most, sizeof *out->token);
+    out->n_prompt = calloc(most, sizeof *out->n_prompt);
+    out->n_response = calloc(most, sizeof *out->n_response);
+    if (out->token == NULL || out->n_prompt == NULL || out->n_response == NULL) {
+        return rf_error_set(err, RF_ERR, "no memory for %zu sample prompts", most);
+    }
+    rc = add_prompts(out, from_valid ? s->valid : s->train,
+                     from_valid ? s->settings.n_valid : s->settings.n_train,
+                     s->settings.rows.row_length, (int64_t)most, err);
+    if (rc == RF_OK) {
+        fit_options(out, t->shape.max_position_embeddings);
+    }
+    return rc;
+}
+
+void rf_samples_free(rf_prompts *p)
+{
+    free_tokens(p);
+    free(p->token);
+    free(p->n_prompt);
+    free(p->n_response);
+    *p = (rf_prompts){0};
+}
+
+/* --- Decoding --------------------------------------------------------------------------------- */
+
+/* What ranks exchange of an answer; the tokens follow. */
+typedef struct record {
+    int64_t n, forwards, ended;
+    double seconds;
+} record;
+
+static size_t record_bytes(const rf_prompts *p)
+{
+    return sizeof(record) + (size_t)p->options.gen_length * sizeof(int32_t);
+}
+
+/* Rank r decodes prompts r, r + n_ranks, ... into its slots. */
+static int decode_share(rf_trainer *t, char *slots, rf_error *err)
+{
+    const rf_prompts *p = &t->prompts;
+    int rc = RF_OK;
+    int64_t n_ranks = rf_dist_size(t->dist);
+    for (int64_t i = rf_dist_rank(t->dist); rc == RF_OK && i < p->n; i += n_ranks) {
+        rf_answer answer = {0};
+        rc = rf_decoder_run(t->decoder, &answer, p->token[i], p->n_prompt[i], (uint64_t)i, NULL,
+                            NULL, err);
+        if (rc == RF_OK) {
+            char *slot = slots + (size_t)(i / n_ranks) * record_bytes(p);
+            record r = {answer.n, answer.forwards, answer.ended, answer.seconds};
+            memcpy(slot, &r, sizeof r);
+            memcpy(slot + sizeof r, answer.token, (size_t)answer.n * sizeof *answer.token);
+        }
+        rf_answer_free(&answer);
+    }
+    return rc;
+}
+
+static json_t *text_of(const rf_trainer *t, const int32_t *token, int64_t n)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    rf_error err = {0};
+    if (rf_tokenizer_decode(t->sources.tokenizer, &text, &bytes, token, n, true, &err) != RF_OK) {
+        return json_null();
+    }
+    json_t *string = json_stringn(text, bytes); /* NULL where the text holds a 0 byte's escape */
+    free(text);
+    return string != NULL ? string : json_null();
+}
+
+static void write_sample(rf_trainer *t, int64_t i, const char *slot)
+{
+    const rf_prompts *p = &t->prompts;
+    record r;
+    memcpy(&r, slot, sizeof r);
+    const int32_t *answer = (const int32_t *)(const void *)(slot + sizeof r);
+    json_t *prompt = text_of(t, p->token[i], p->n_prompt[i]);
+    json_t *text = text_of(t, answer, r.n);
+    json_t *expected = text_of(t, p->token[i] + p->n_prompt[i], p->n_response[i]);
+    if (i == 0) {
+        rf_log_info("sample: %.120s -> %.200s",
+                    json_string_value(prompt) != NULL ? json_string_value(prompt) : "",
+                    json_string_value(text) != NULL ? json_string_value(text) : "");
+    }
+    rf_metrics_sample(
+        t->metrics,
+        json_pack("{s:I,s:I,s:o,s:o,s:o,s:b,s:I,s:I,s:f,s:f}", "step", (json_int_t)t->progress.step,
+                  "index", (json_int_t)i, "prompt", prompt, "text", text, "expected", expected,
+                  "ended", (int)(r.ended != 0), "tokens", (json_int_t)r.n, "forwards",
+                  (json_int_t)r.forwards, "tokens_per_forward",
+                  r.forwards > 0 ? (double)r.n / (double)r.forwards : 0.0, "seconds", r.seconds));
+}
+
+int rf_samples_run(rf_trainer *t, rf_error *err)
+{
+    const rf_prompts *p = &t->prompts;
+    int64_t n_ranks = rf_dist_size(t->dist);
+    if (p->n == 0) {
+        return RF_OK;
+    }
+    size_t per_rank = (size_t)((p->n + n_ranks - 1) / n_ranks) * record_bytes(p);
+    char *own = calloc(1, per_rank), *all = calloc((size_t)n_ranks, per_rank);
+    int rc = own != NULL && all != NULL
+                 ? decode_share(t, own, err)
+                 : rf_error_set(err, RF_ERR, "no memory for sample completions");
+    rc = rf_dist_agree(t->dist, rc, err);
+    if (rc == RF_OK) {
+        rc = rf_dist_allgather_bytes(t->dist, all, own, per_rank, err);
+    }
+    for (int64_t i = 0; rc == RF_OK && t->metrics != NULL && i < p->n; i++) {
+        write_sample(
+            t, i, all + (size_t)(i % n_ranks) * per_rank + (size_t)(i / n_ranks) * record_bytes(p));
+    }
+    free(own);
+    free(all);
+    return rc;
+}

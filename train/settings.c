@@ -1,0 +1,188 @@
+#include "train/settings.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum { CHANGES = RF_KEY_MAY_CHANGE };
+
+const rf_config_key rf_train_keys[] = {
+    {"train.steps", RF_KEY_INT, "0", 0, 1e12, NULL, CHANGES,
+     "optimizer steps of the run; or give train.epochs"},
+    {"train.epochs", RF_KEY_REAL, "0", 0, 1e6, NULL, CHANGES,
+     "passes over the data; or give train.steps"},
+    {"train.batch_rows", RF_KEY_INT, "16", 1, 1e7, NULL, 0,
+     "rows of an optimizer step, over all ranks"},
+    {"train.micro_rows", RF_KEY_INT, "1", 1, 1e5, NULL, 0,
+     "rows of one forward and backward pass; divides train.batch_rows"},
+    {"train.reduce", RF_KEY_CHOICE, "exact", 0, 0, "exact|fast", CHANGES,
+     "sum of gradients: with the same bits on 1, 2, 4, ... ranks, or with less memory"},
+    {"train.compute", RF_KEY_CHOICE, "f32", 0, 0, "f32", 0,
+     "arithmetic of the cpu backend; f32 is the only one there is"},
+    {"train.recompute", RF_KEY_CHOICE, "none", 0, 0, "none|block", CHANGES,
+     "activations: keep all, or compute each block again in the backward pass"},
+    {"train.seed", RF_KEY_INT, "1", 0, 9e15, NULL, 0, "of weights, order of the data, and noise"},
+    {"train.threads", RF_KEY_INT, "0", 0, 4096, NULL, CHANGES,
+     "threads of a rank; 0: OMP_NUM_THREADS, or the cores of the host shared among its ranks"},
+    {"train.backend", RF_KEY_CHOICE, "auto", 0, 0, "auto|cpu|ref32|ref64", 0,
+     "kernels; ref32 and ref64 are slow and define what is right"},
+    {"train.skip_limit", RF_KEY_INT, "5", 1, 1e6, NULL, CHANGES,
+     "steps in a row with a non-finite loss or gradient that end the run (status 4)"},
+    {"train.max_seconds", RF_KEY_REAL, "0", 0, 1e9, NULL, CHANGES,
+     "wall-clock limit: checkpoint, then exit status 3; 0: none"},
+    {"train.watchdog", RF_KEY_REAL, "1800", 0, 1e9, NULL, CHANGES,
+     "seconds after which a step, save or load that hangs ends the job (status 5); 0: off"},
+
+    {"optim.lr", RF_KEY_REAL, "3e-4", 0, 1e38, NULL, 0, "peak learning rate"},
+    {"optim.schedule", RF_KEY_CHOICE, "cosine", 0, 0, "constant|linear|cosine|wsd", 0,
+     "of the learning rate; wsd: warm up, stay, decay at the end"},
+    {"optim.warmup", RF_KEY_REAL, "0", 0, 1e12, NULL, 0,
+     "steps of linear warm-up; below 1: fraction of the steps"},
+    {"optim.min_lr", RF_KEY_REAL, "0.1", 0, 1, NULL, 0,
+     "where linear, cosine and wsd end, as a fraction of optim.lr"},
+    {"optim.decay_fraction", RF_KEY_REAL, "0.2", 0, 1, NULL, 0,
+     "wsd: fraction of the steps in which the rate decays"},
+    {"optim.beta1", RF_KEY_REAL, "0.9", 0, 0.999999, NULL, 0, "AdamW: of the first moment"},
+    {"optim.beta2", RF_KEY_REAL, "0.95", 0, 0.99999999, NULL, 0, "AdamW: of the second moment"},
+    {"optim.eps", RF_KEY_REAL, "1e-8", 1e-30, 1, NULL, 0, "AdamW: added to the root"},
+    {"optim.weight_decay", RF_KEY_REAL, "0.1", 0, 1e6, NULL, 0,
+     "AdamW: of matrices; gains and biases have none"},
+    {"optim.clip", RF_KEY_REAL, "1", 0, 1e38, NULL, 0,
+     "largest global norm of the gradient; 0: no clipping"},
+
+    {"checkpoint.every", RF_KEY_INT, "1000", 0, 1e12, NULL, CHANGES,
+     "steps between checkpoints; 0: at the end only"},
+    {"checkpoint.keep", RF_KEY_INT, "3", 0, 1e9, NULL, CHANGES,
+     "newest checkpoints that are kept; 0: all"},
+    {"checkpoint.best", RF_KEY_BOOL, "true", 0, 0, NULL, CHANGES,
+     "save when the validation loss is the lowest so far, and keep that file"},
+
+    {"log.dir", RF_KEY_STRING, "", 0, 0, NULL, CHANGES,
+     "the run folder; default: runs/ and the name of the configuration file"},
+    {"log.every", RF_KEY_INT, "10", 1, 1e9, NULL, CHANGES,
+     "steps between lines of text; metrics.jsonl has every step"},
+    {"log.valid_every", RF_KEY_INT, "200", 0, 1e12, NULL, CHANGES,
+     "steps between validations, and one at the end; 0: none"},
+    {"log.valid_rows", RF_KEY_INT, "0", 0, 1e12, NULL, CHANGES,
+     "rows of a validation, rounded up to train.batch_rows; 0: all of data.valid"},
+    {"log.samples_every", RF_KEY_INT, "0", 0, 1e12, NULL, CHANGES,
+     "steps between sample completions, and once at the end; 0: none"},
+    {"log.n_samples", RF_KEY_INT, "4", 1, 1e4, NULL, CHANGES, "prompts to complete"},
+
+    {"debug.dump_step", RF_KEY_STRING, "", 0, 0, NULL, CHANGES,
+     "FILE.h5 for all data of the first optimizer step (train/README.md)"},
+    {0}};
+
+const rf_config_key rf_model_keys[] = {
+    {"model.init", RF_KEY_STRING, "", 0, 0, NULL, 0,
+     "checkpoint to fine-tune from; gives sizes and weights"},
+    {"model.config", RF_KEY_STRING, "", 0, 0, NULL, 0,
+     "a Hugging Face config.json that gives the sizes; the keys below override it"},
+    {"model.vocab_size", RF_KEY_INT, "0", 0, 1e8, NULL, 0,
+     "rows of the embedding; 0: the tokenizer's size, rounded up to a multiple of 64"},
+    {"model.hidden_size", RF_KEY_INT, "256", 1, 1e6, NULL, 0, "width of the residual stream"},
+    {"model.intermediate_size", RF_KEY_INT, "0", 0, 1e7, NULL, 0,
+     "width of the feed-forward part; 0: 8/3 of hidden_size, rounded up to a multiple of 32"},
+    {"model.num_hidden_layers", RF_KEY_INT, "4", 1, 1e4, NULL, 0, "blocks"},
+    {"model.num_attention_heads", RF_KEY_INT, "4", 1, 1e5, NULL, 0, "query heads"},
+    {"model.num_key_value_heads", RF_KEY_INT, "0", 0, 1e5, NULL, 0,
+     "key/value heads; 0: num_attention_heads"},
+    {"model.head_dim", RF_KEY_INT, "0", 0, 1e5, NULL, 0,
+     "width of a head; 0: hidden_size / num_attention_heads"},
+    {"model.max_position_embeddings", RF_KEY_INT, "0", 0, 1e9, NULL, 0,
+     "positions that the model is made for; 0: what rows and samples of this run need"},
+    {"model.rms_norm_eps", RF_KEY_REAL, "1e-6", 1e-30, 1, NULL, 0, "epsilon of the norms"},
+    {"model.rope_theta", RF_KEY_REAL, "1e4", 1, 1e12, NULL, 0, "base of the rotary angles"},
+    {"model.initializer_range", RF_KEY_REAL, "0.02", 0, 100, NULL, 0,
+     "standard deviation of fresh weights"},
+    {"model.tie_word_embeddings", RF_KEY_BOOL, "true", 0, 0, NULL, 0,
+     "the head is the embedding table"},
+    {"model.qk_norm", RF_KEY_BOOL, "true", 0, 0, NULL, 0, "RMSNorm of each query and key head"},
+    {"model.qkv_bias", RF_KEY_BOOL, "false", 0, 0, NULL, 0, "biases of q, k and v"},
+    {"model.output_bias", RF_KEY_BOOL, "false", 0, 0, NULL, 0, "bias of the attention's output"},
+    {0}};
+
+static rf_schedule_kind schedule_kind(const rf_config *config)
+{
+    if (rf_config_is(config, "optim.schedule", "constant")) {
+        return RF_SCHEDULE_CONSTANT;
+    }
+    if (rf_config_is(config, "optim.schedule", "linear")) {
+        return RF_SCHEDULE_LINEAR;
+    }
+    return rf_config_is(config, "optim.schedule", "cosine") ? RF_SCHEDULE_COSINE : RF_SCHEDULE_WSD;
+}
+
+static void read_optimizer(rf_train_settings *out, const rf_config *config)
+{
+    out->schedule = (rf_schedule){
+        .kind = schedule_kind(config),
+        .lr = rf_config_real(config, "optim.lr"),
+        .warmup = rf_config_real(config, "optim.warmup"),
+        .min_lr = rf_config_real(config, "optim.min_lr"),
+        .decay_fraction = rf_config_real(config, "optim.decay_fraction"),
+        .steps = out->steps,
+    };
+    out->optimizer = (rf_optimizer_settings){
+        .beta1 = rf_config_real(config, "optim.beta1"),
+        .beta2 = rf_config_real(config, "optim.beta2"),
+        .eps = rf_config_real(config, "optim.eps"),
+        .weight_decay = rf_config_real(config, "optim.weight_decay"),
+        .clip = rf_config_real(config, "optim.clip"),
+    };
+}
+
+static void read_logging(rf_train_settings *out, const rf_config *config)
+{
+    out->checkpoint_every = rf_config_int(config, "checkpoint.every");
+    out->checkpoint_keep = rf_config_int(config, "checkpoint.keep");
+    out->checkpoint_best = rf_config_bool(config, "checkpoint.best");
+    out->folder = rf_config_string(config, "log.dir");
+    out->log_every = rf_config_int(config, "log.every");
+    out->valid_every = rf_config_int(config, "log.valid_every");
+    out->valid_rows = rf_config_int(config, "log.valid_rows");
+    out->samples_every = rf_config_int(config, "log.samples_every");
+    out->n_samples = rf_config_int(config, "log.n_samples");
+    out->dump = rf_config_string(config, "debug.dump_step");
+}
+
+static int check(const rf_train_settings *s, rf_error *err)
+{
+    bool has_epochs = s->epochs > 0.0;
+    if ((s->steps > 0) == has_epochs) {
+        return rf_error_set(err, RF_ERR_USAGE, "train.steps and train.epochs: give %s of them",
+                            has_epochs ? "only one" : "one");
+    }
+    if (s->batch_rows % s->micro_rows != 0) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "train.batch_rows is %" PRId64 " and train.micro_rows %" PRId64
+                            ": the second must divide the first",
+                            s->batch_rows, s->micro_rows);
+    }
+    if (s->folder[0] == '\0') {
+        return rf_error_set(err, RF_ERR_USAGE, "log.dir is empty: name the run folder");
+    }
+    return RF_OK;
+}
+
+int rf_train_settings_from_config(rf_train_settings *out, const rf_config *config, rf_error *err)
+{
+    const char *backend = rf_config_string(config, "train.backend");
+    *out = (rf_train_settings){
+        .steps = rf_config_int(config, "train.steps"),
+        .epochs = rf_config_real(config, "train.epochs"),
+        .batch_rows = rf_config_int(config, "train.batch_rows"),
+        .micro_rows = rf_config_int(config, "train.micro_rows"),
+        .exact = rf_config_is(config, "train.reduce", "exact"),
+        .recompute = rf_config_is(config, "train.recompute", "block") ? RF_RECOMPUTE_BLOCK
+                                                                      : RF_RECOMPUTE_NONE,
+        .seed = (uint64_t)rf_config_int(config, "train.seed"),
+        .threads = rf_config_int(config, "train.threads"),
+        .backend = strcmp(backend, "auto") == 0 ? "" : backend,
+        .skip_limit = rf_config_int(config, "train.skip_limit"),
+        .max_seconds = rf_config_real(config, "train.max_seconds"),
+        .watchdog = rf_config_real(config, "train.watchdog"),
+    };
+    read_optimizer(out, config);
+    read_logging(out, config);
+    return check(out, err);
+}

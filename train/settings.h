@@ -1,0 +1,43 @@
+/* settings.h: the keys of refusion-train, and their values once checked.       all local */
+#ifndef RF_TRAIN_SETTINGS_H
+#define RF_TRAIN_SETTINGS_H
+
+#include "common/base/config.h"
+#include "common/model/model.h"
+#include "train/optimizer.h"
+#include "train/schedule.h"
+
+/* train.*, optim.*, checkpoint.*, log.*, debug.* */
+extern const rf_config_key rf_train_keys[];
+/* model.*: see train/model_source.h */
+extern const rf_config_key rf_model_keys[];
+
+typedef struct rf_train_settings {
+    int64_t steps; /* of the run; 0 until train.epochs is turned into steps */
+    double epochs; /* 0: steps are given */
+    int64_t batch_rows, micro_rows;
+    bool exact; /* train.reduce */
+    rf_recompute recompute;
+    uint64_t seed;
+    int64_t threads;     /* per rank; 0: to be chosen */
+    const char *backend; /* "" : the best of the machine */
+    int64_t skip_limit;
+    double max_seconds, watchdog; /* 0: none */
+
+    rf_schedule schedule;
+    rf_optimizer_settings optimizer;
+
+    int64_t checkpoint_every, checkpoint_keep;
+    bool checkpoint_best;
+
+    const char *folder; /* the run folder */
+    int64_t log_every, valid_every, valid_rows, samples_every, n_samples;
+    const char *dump; /* "": none */
+} rf_train_settings;
+
+/* Reads and checks what concerns several keys at once. Strings belong to the configuration. Errors:
+ * RF_ERR_USAGE. */
+RF_MUST_CHECK int rf_train_settings_from_config(rf_train_settings *out, const rf_config *config,
+                                                rf_error *err);
+
+#endif

@@ -1,0 +1,49 @@
+#include "train/threads.h"
+
+#include "common/kernels/machine.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Host and cores of a rank. mpirun may bind ranks to cores of their own, or leave all to all. */
+typedef struct seat {
+    char host[256];
+    cpu_set_t cores;
+} seat;
+
+static int count_sharers(int *n, rf_dist *dist, rf_error *err)
+{
+    int n_ranks = rf_dist_size(dist);
+    seat own;
+    seat *all = calloc((size_t)n_ranks, sizeof *all);
+    int rc = all != NULL ? RF_OK : rf_error_set(err, RF_ERR, "no memory for %d ranks", n_ranks);
+    memset(&own, 0, sizeof own);
+    gethostname(own.host, sizeof own.host - 1);
+    sched_getaffinity(0, sizeof own.cores, &own.cores);
+    rc = rf_dist_agree(dist, rc, err);
+    if (rc == RF_OK) {
+        rc = rf_dist_allgather_bytes(dist, all, &own, sizeof own, err);
+    }
+    *n = 0;
+    for (int r = 0; rc == RF_OK && r < n_ranks; r++) {
+        *n += memcmp(&all[r], &own, sizeof own) == 0;
+    }
+    free(all);
+    return rc;
+}
+
+int rf_threads_choose(int *n_threads, rf_dist *dist, int64_t asked, rf_error *err)
+{
+    int n_sharers = 1;
+    int rc = count_sharers(&n_sharers, dist, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    const char *variable = getenv("OMP_NUM_THREADS");
+    int named = variable != NULL ? atoi(variable) : 0;
+    int share = rf_machine_cores() / n_sharers;
+    *n_threads = asked > 0 ? (int)asked : named > 0 ? named : share > 1 ? share : 1;
+    return RF_OK;
+}

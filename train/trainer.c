@@ -1,0 +1,253 @@
+#include "train/trainer.h"
+
+#include "common/base/log.h"
+#include "train/run_folder.h"
+#include "train/samples.h"
+#include "train/threads.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+/* --- Opening: everything that can be wrong, found before anything large is allocated ---------- */
+
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Objective, decoder and backend: what configuration and tokenizer decide. */
+static int open_settings(rf_trainer *t, rf_error *err)
+{
+    int rc = rf_train_settings_from_config(&t->set, t->config, err);
+    if (rc == RF_OK) {
+        rc = rf_backend_choose(&t->backend, t->set.backend, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_sources_open(&t->sources, t->config, t->set.seed, err);
+    }
+    if (rc != RF_OK) {
+        return rc;
+    }
+    const rf_specials *special = rf_tokenizer_specials(t->sources.tokenizer);
+    rc = rf_objective_from_config(&t->objective, t->config, special->mask, err);
+    if (rc == RF_OK && t->objective.kind == RF_OBJECTIVE_AR &&
+        !rf_config_is_set(t->config, "decode.kind")) {
+        rc = rf_config_set(t->config, "decode.kind=ar", err);
+    }
+    return rc;
+}
+
+/* What depends on the checkpoint that the run goes on from. */
+static int open_model(rf_trainer *t, rf_error *err)
+{
+    int rc = rf_sources_model(&t->shape, t->config, &t->sources, t->resume, err);
+    if (rc == RF_OK) {
+        rc = rf_run_folder_check(t, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_samples_choose(&t->prompts, t, err);
+    }
+    if (rc != RF_OK) {
+        return rc;
+    }
+    int64_t row = t->sources.settings.rows.row_length, places = t->set.micro_rows * row;
+    t->limits = (rf_model_limits){places, places, row, true};
+    if (t->prompts.n > 0) {
+        rf_model_limits decoder = rf_decoder_limits(&t->prompts.options, t->prompts.max_prompt);
+        t->limits.places = most(places, decoder.places);
+        t->limits.keys = most(t->limits.places, decoder.keys);
+        t->limits.positions = most(row, decoder.positions);
+    }
+    if (t->set.steps == 0) {
+        rc = rf_sources_steps(&t->set.steps, &t->sources, &t->objective, t->set.epochs,
+                              t->set.batch_rows, err);
+        t->set.schedule.steps = t->set.steps;
+    }
+    return rc;
+}
+
+static int describe_reduction(rf_trainer *t, rf_error *err)
+{
+    rf_table table = {0};
+    int rc = rf_table_build(&table, &t->shape, err);
+    if (rc == RF_OK) {
+        rc = rf_reduce_new(&t->reduce, t->dist, table.n_elements,
+                           t->set.batch_rows / t->set.micro_rows, t->set.exact, err);
+    }
+    t->n_elements = table.n_elements;
+    t->n_parameters = table.n_parameters;
+    rf_table_free(&table);
+    return rc;
+}
+
+int rf_trainer_open(rf_trainer *out, rf_dist *dist, rf_config *config, rf_resume resume,
+                    const char *path, rf_error *err)
+{
+    rf_trainer *t = out;
+    *t = (rf_trainer){.dist = dist, .config = config, .begin = rf_log_seconds()};
+    int rc = rf_dist_agree(dist, open_settings(t, err), err);
+    if (rc == RF_OK) {
+        rc = rf_run_folder_find(t, resume, path, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_dist_agree(dist, open_model(t, err), err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_threads_choose(&t->n_threads, dist, t->set.threads, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_dist_agree(dist, describe_reduction(t, err), err);
+    }
+    t->first_step = t->progress.step;
+    t->seconds_before = t->progress.seconds;
+    return rc;
+}
+
+/* --- Starting --------------------------------------------------------------------------------- */
+
+void rf_trainer_layout(rf_trainer *t, rf_arena *optimizer, rf_arena *step)
+{
+    rf_optimizer_layout(&t->optimizer, optimizer, t->backend, t->n_elements);
+    rf_reduce_layout(&t->reduce, step, t->backend);
+}
+
+static int allocate_arenas(rf_trainer *t, rf_error *err)
+{
+    rf_arena optimizer = {0}, step = {0};
+    rf_trainer_layout(t, &optimizer, &step);
+    int rc = rf_backend_alloc(&t->optimizer_memory, t->backend, optimizer.peak, err);
+    if (rc == RF_OK) {
+        rc = rf_backend_alloc(&t->step_memory, t->backend, step.peak, err);
+    }
+    if (rc != RF_OK) {
+        return rf_error_prefix(err, "moments and gradients (--dry-run shows what a run needs)");
+    }
+    optimizer = (rf_arena){.base = t->optimizer_memory, .size = optimizer.peak};
+    step = (rf_arena){.base = t->step_memory, .size = step.peak};
+    rf_trainer_layout(t, &optimizer, &step);
+    t->optimizer.settings = t->set.optimizer;
+    t->reduce.ctx = t->model->ctx;
+    return RF_OK;
+}
+
+static int allocate(rf_trainer *t, rf_error *err)
+{
+    int64_t places = t->set.micro_rows * t->sources.settings.rows.row_length;
+    int rc = rf_model_new(&t->model, &t->shape, t->backend, t->n_threads, &t->limits, err);
+    if (rc == RF_OK) {
+        rc = rf_acts_new(&t->acts, t->model, places, places, true, t->set.recompute, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_backward_new(&t->backward, t->model, places, err);
+    }
+    if (rc == RF_OK) {
+        rc = allocate_arenas(t, err);
+    }
+    if (rc == RF_OK && t->prompts.n > 0) {
+        rc = rf_decoder_new(&t->decoder, t->model, t->sources.tokenizer, &t->prompts.options,
+                            t->prompts.max_prompt, err);
+    }
+    if (rc != RF_OK) {
+        return rc;
+    }
+    t->loss = calloc((size_t)places, sizeof *t->loss);
+    t->rank_seconds = calloc((size_t)rf_dist_size(t->dist), sizeof *t->rank_seconds);
+    t->corpora = rf_sources_json(&t->sources);
+    return t->loss != NULL && t->rank_seconds != NULL && t->corpora != NULL
+               ? RF_OK
+               : rf_error_set(err, RF_ERR, "no memory for the losses of a leaf");
+}
+
+/* Weights from the checkpoint to go on from, from the one to fine-tune, or fresh. */
+static int load_weights(rf_trainer *t, rf_error *err)
+{
+    const char *init = rf_config_string(t->config, "model.init");
+    if (t->resume[0] != '\0') {
+        return rf_checkpoint_load(t->resume, t->model, t->optimizer.m, t->optimizer.v, err);
+    }
+    if (init[0] != '\0') {
+        return rf_checkpoint_load(init, t->model, NULL, NULL, err);
+    }
+    rf_model_init(t->model, t->set.seed);
+    return RF_OK;
+}
+
+static int start_loader(rf_trainer *t, rf_error *err)
+{
+    rf_loader_settings settings = {.rows = t->sources.settings.rows,
+                                   .batch_rows = t->set.batch_rows,
+                                   .micro_rows = t->set.micro_rows,
+                                   .rank = rf_dist_rank(t->dist),
+                                   .n_ranks = rf_dist_size(t->dist)};
+    rf_position start = {t->progress.epoch, t->progress.window, t->progress.row};
+    return rf_loader_new(&t->loader, t->sources.train, t->sources.settings.n_train, &t->objective,
+                         &settings, start, err);
+}
+
+static void announce(rf_trainer *t)
+{
+    char backend[512];
+    rf_backend_describe(t->model->ctx, backend, sizeof backend);
+    bool resumes = t->resume[0] != '\0';
+    rf_log_info("%s, %d ranks, MPI: %s", backend, rf_dist_size(t->dist), rf_dist_library());
+    rf_log_info("%" PRId64 " parameters, %" PRId64 " steps of %" PRId64 " rows of %" PRId64
+                " places, run folder %s",
+                t->n_parameters, t->set.steps, t->set.batch_rows,
+                t->sources.settings.rows.row_length, t->set.folder);
+    if (resumes) {
+        rf_log_info("going on from %s (step %" PRId64 ")", t->resume, t->progress.step);
+    }
+    rf_metrics_event(t->metrics, resumes ? "resume" : "begin", t->progress.step,
+                     json_pack("{s:s,s:i,s:i,s:s,s:s,s:I,s:I,s:s}", "version", RF_VERSION, "ranks",
+                               rf_dist_size(t->dist), "threads", t->n_threads, "backend",
+                               t->backend->name, "isa", t->backend->isa, "parameters",
+                               (json_int_t)t->n_parameters, "steps", (json_int_t)t->set.steps,
+                               "from", resumes ? t->resume : ""));
+}
+
+int rf_trainer_start(rf_trainer *t, rf_error *err)
+{
+    int rc = rf_watchdog_new(&t->watchdog, t->dist, t->set.watchdog, err);
+    rc = rf_dist_agree(t->dist, rc, err);
+    if (rc == RF_OK) {
+        rf_watchdog_enter(t->watchdog, "load", t->progress.step);
+        rc = rf_dist_agree(t->dist, allocate(t, err), err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_dist_agree(t->dist, load_weights(t, err), err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_dist_agree(t->dist, start_loader(t, err), err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_run_folder_begin(t, err);
+    }
+    if (rc == RF_OK) {
+        announce(t);
+    }
+    return rc;
+}
+
+void rf_trainer_free(rf_trainer *t)
+{
+    rf_watchdog_free(t->watchdog);
+    rf_metrics_close(t->metrics);
+    rf_loader_free(t->loader);
+    rf_decoder_free(t->decoder);
+    if (t->model != NULL) {
+        rf_backward_free(t->backward, t->model);
+        rf_acts_free(t->acts, t->model);
+    }
+    if (t->backend != NULL) {
+        rf_backend_free(t->backend, t->optimizer_memory);
+        rf_backend_free(t->backend, t->step_memory);
+    }
+    rf_model_free(t->model);
+    rf_reduce_free(&t->reduce);
+    free(t->loss);
+    free(t->rank_seconds);
+    free(t->corpora);
+    rf_samples_free(&t->prompts);
+    rf_sources_close(&t->sources);
+    *t = (rf_trainer){0};
+}
