@@ -6,7 +6,9 @@
 BUILD   ?= release
 MPI     ?= 1
 PREFIX  ?= /usr/local
-CC      ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 MPICC   ?= mpicc
 OUT     := build/$(BUILD)$(if $(filter 0,$(MPI)),-nompi)$(VARIANT)
 VERSION := 0.1.0

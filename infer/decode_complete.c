@@ -201,18 +201,21 @@ int rf_decode_complete(rf_decoder *d, rf_error *err)
 {
     int64_t n_selected = d->n_selected;
     bool fresh = !d->options.verify_paper; /* else first_runs left every slot alone in its region */
+    bool full;
     int code = first_runs(d, err);
 
-    /* With `paper` all may be full already: place 0 failed together, each passes alone. */
-    for (bool full = code == RF_OK && all_full(d); code == RF_OK && !full; fresh = false) {
+    if (code != RF_OK) {
+        return code;
+    }
+    /* With `paper` all may be full without a cycle: place 0 failed together, each passes alone.
+     * Then too an end of text abandons what stands behind it. */
+    full = all_full(d) && settle(d);
+    for (; !full; fresh = false) {
         if ((code = predict(d, fresh, err)) != RF_OK || (code = accept(d, fresh, err)) != RF_OK) {
-            break;
+            return code;
         }
         full = settle(d);
         show_accepted(d, n_selected);
     }
-    if (code == RF_OK) {
-        code = commit(d, err);
-    }
-    return code;
+    return commit(d, err);
 }

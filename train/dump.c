@@ -137,6 +137,7 @@ void rf_dump_after(rf_dump *d, rf_trainer *t)
 /* HDF5 keeps the first failure of a chain of calls here. */
 typedef struct writer {
     hid_t file;
+    hid_t group_list, set_list; /* without times, so that equal steps give equal files */
     bool failed;
 } writer;
 
@@ -154,7 +155,7 @@ static void write_dataset(writer *w, hid_t parent, const char *name, hid_t file_
     }
     hid_t space = check(w, H5Screate_simple(n_dims, dims, NULL));
     hid_t set =
-        check(w, H5Dcreate2(parent, name, file_type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+        check(w, H5Dcreate2(parent, name, file_type, space, H5P_DEFAULT, w->set_list, H5P_DEFAULT));
     if (!w->failed) {
         check(w, H5Dwrite(set, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data));
     }
@@ -186,7 +187,7 @@ static void write_column(writer *w, hid_t group, const char *name, const rf_dump
 static void write_batch(writer *w, const rf_dump *d, int64_t row_length)
 {
     const hsize_t dims[2] = {(hsize_t)(d->n_all / row_length), (hsize_t)row_length};
-    hid_t group = check(w, H5Gcreate2(w->file, "batch", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    hid_t group = check(w, H5Gcreate2(w->file, "batch", H5P_DEFAULT, w->group_list, H5P_DEFAULT));
     write_column(w, group, "token", d, TOKEN, 1, row_length);
     write_column(w, group, "position", d, POSITION, 1, row_length);
     write_column(w, group, "target", d, TARGET, 1, row_length);
@@ -201,7 +202,7 @@ static void write_tensors(writer *w, const char *name, const rf_dump *d, const r
                           const void *values)
 {
     bool is_double = d->type == RF_F64;
-    hid_t group = check(w, H5Gcreate2(w->file, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    hid_t group = check(w, H5Gcreate2(w->file, name, H5P_DEFAULT, w->group_list, H5P_DEFAULT));
     for (int64_t i = 0; i < table->n_tensors; i++) {
         const rf_tensor *tensor = &table->tensor[i];
         const hsize_t dims[2] = {(hsize_t)tensor->shape[0], (hsize_t)tensor->shape[1]};
@@ -259,39 +260,54 @@ static void write_attributes(writer *w, const rf_dump *d, const rf_trainer *t)
     free(json);
 }
 
+static hid_t timeless_list(writer *w, hid_t type)
+{
+    hid_t list = check(w, H5Pcreate(type));
+    check(w, H5Pset_obj_track_times(list, false));
+    return list;
+}
+
+static void write_all(writer *w, const rf_dump *d, const rf_trainer *t, const char *path)
+{
+    hid_t access = check(w, H5Pcreate(H5P_FILE_ACCESS));
+    hid_t creation = timeless_list(w, H5P_FILE_CREATE);
+    w->group_list = timeless_list(w, H5P_GROUP_CREATE);
+    w->set_list = timeless_list(w, H5P_DATASET_CREATE);
+    check(w, H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110));
+    w->file = check(w, H5Fcreate(path, H5F_ACC_TRUNC, creation, access));
+    if (!w->failed) {
+        write_batch(w, d, t->sources.settings.rows.row_length);
+        write_tensors(w, "params", d, &t->model->table, d->before);
+        write_tensors(w, "grads", d, &t->model->table, d->gradient);
+        write_tensors(w, "params_after", d, &t->model->table, d->after);
+        write_attributes(w, d, t);
+    }
+    if (w->file >= 0) {
+        check(w, H5Fclose(w->file));
+    }
+    const hid_t lists[] = {access, creation, w->group_list, w->set_list};
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        if (lists[i] >= 0) {
+            H5Pclose(lists[i]);
+        }
+    }
+}
+
 static int write_file(const rf_dump *d, const rf_trainer *t, rf_error *err)
 {
     rf_atomic out = {0};
     writer w = {.file = -1};
-    hid_t access = -1;
     int rc = rf_atomic_begin(&out, t->set.dump, err);
     if (rc != RF_OK) {
         return rc;
     }
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL); /* what fails is reported below, in one line */
-    access = check(&w, H5Pcreate(H5P_FILE_ACCESS));
-    check(&w, H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110));
-    w.file = check(&w, H5Fcreate(out.temporary, H5F_ACC_TRUNC, H5P_DEFAULT, access));
-    if (!w.failed) {
-        write_batch(&w, d, t->sources.settings.rows.row_length);
-        write_tensors(&w, "params", d, &t->model->table, d->before);
-        write_tensors(&w, "grads", d, &t->model->table, d->gradient);
-        write_tensors(&w, "params_after", d, &t->model->table, d->after);
-        write_attributes(&w, d, t);
-    }
-    if (w.file >= 0) {
-        check(&w, H5Fclose(w.file));
-    }
-    if (access >= 0) {
-        H5Pclose(access);
-    }
-    if (w.failed) {
-        rc = rf_error_set(err, RF_ERR,
-                          "%s: debug.dump_step cannot be written: make room, or name another file",
-                          t->set.dump);
-    } else {
-        rc = rf_atomic_commit(&out, err);
-    }
+    write_all(&w, d, t, out.temporary);
+    rc = w.failed ? rf_error_set(err, RF_ERR,
+                                 "%s: debug.dump_step cannot be written: make room, or name "
+                                 "another file",
+                                 t->set.dump)
+                  : rf_atomic_commit(&out, err);
     rf_atomic_abandon(&out);
     return rc;
 }

@@ -41,11 +41,18 @@ fi
 flags="-n $ranks"
 if "$mpirun" --version 2>/dev/null | grep -qi 'open.*mpi\|openrte\|prte'; then
     # Ranks are not bound to single cores: each uses OpenMP threads.
-    flags="$flags --oversubscribe --bind-to none"
+    flags="-q $flags --oversubscribe --bind-to none"
     if [ "$(id -u)" = 0 ]; then
         export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
         export PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1
     fi
+fi
+
+# Ranks write into a pipe of mpirun's, whatever this script's stderr is.
+if [ -t 2 ]; then
+    RF_TERMINAL=1
+    COLUMNS=$(stty size 2>/dev/null <&2 | cut -d' ' -f2)
+    export RF_TERMINAL COLUMNS
 fi
 
 # In a session of its own, so that Ctrl-C reaches this script and not mpirun.

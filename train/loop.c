@@ -22,15 +22,25 @@ static bool is_due(int64_t step, int64_t every, int64_t n_steps)
     return every > 0 && (step % every == 0 || step == n_steps);
 }
 
+static void say_stop(const rf_trainer *t, bool by_signal)
+{
+    const char *name = rf_signals_name();
+    const char *signal = name[0] != '\0' ? name : "a signal to another rank";
+    rf_log_info("step %" PRId64 ": asked to stop (%s)", t->progress.step,
+                by_signal ? signal : "train.max_seconds");
+}
+
 /* --- What is due after a step ----------------------------------------------------------------- */
 
 static int validate(rf_trainer *t, bool *is_best, bool *stopped, rf_error *err)
 {
     rf_validation v;
-    rf_watchdog_enter(t->watchdog, "validation", t->progress.step);
     int rc = rf_validate_run(t, &v, err);
     *stopped = rc == RF_OK && v.stopped;
-    if (rc != RF_OK || v.stopped) {
+    if (*stopped) {
+        say_stop(t, true);
+    }
+    if (rc != RF_OK || *stopped) {
         return rc;
     }
     bool improved = v.loss < t->progress.best_valid_loss;
@@ -192,10 +202,7 @@ static int should_stop(rf_trainer *t, bool *stop, rf_error *err)
     int rc = rf_dist_max_i64(t->dist, flags, 2, err);
     *stop = (flags[0] != 0 || flags[1] != 0) && t->progress.step < t->set.steps;
     if (rc == RF_OK && *stop) {
-        const char *name = rf_signals_name();
-        const char *signal = name[0] != '\0' ? name : "a signal to another rank";
-        rf_log_info("step %" PRId64 ": asked to stop (%s)", t->progress.step,
-                    flags[0] != 0 ? signal : "train.max_seconds");
+        say_stop(t, flags[0] != 0);
     }
     return rc;
 }

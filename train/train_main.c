@@ -197,7 +197,8 @@ int main(int argc, char **argv)
     if (rc == RF_OK) {
         rc = train(dist, config, &o, &err);
     }
-    if (rc != RF_OK && (rf_dist_rank(dist) == 0 || rc == RF_ERR_RETRY)) {
+    if (rc != RF_OK && rf_dist_rank(dist) == 0) {
+        rf_log_set_rank(0, 1); /* the message names the rank that failed */
         rf_log_error(&err);
     }
     if (rc == RF_ERR_RETRY) {

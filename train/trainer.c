@@ -6,6 +6,7 @@
 #include "train/threads.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 /* --- Opening: everything that can be wrong, found before anything large is allocated ---------- */
@@ -37,6 +38,22 @@ static int open_settings(rf_trainer *t, rf_error *err)
     return rc;
 }
 
+/* Rows of the first epoch, and samples that are too long for one: rank 0 says it, rank 0 counts. */
+static int measure(rf_trainer *t, rf_error *err)
+{
+    rf_rows *rows = NULL;
+    if (rf_dist_rank(t->dist) != 0) {
+        return RF_OK;
+    }
+    int rc = rf_rows_new(&rows, t->sources.train, t->sources.settings.n_train, &t->objective,
+                         &t->sources.settings.rows, err);
+    if (rc == RF_OK) {
+        rc = rf_rows_measure(rows, 0, &t->epoch, err);
+    }
+    rf_rows_free(rows);
+    return rc;
+}
+
 /* What depends on the checkpoint that the run goes on from. */
 static int open_model(rf_trainer *t, rf_error *err)
 {
@@ -58,7 +75,8 @@ static int open_model(rf_trainer *t, rf_error *err)
         t->limits.keys = most(t->limits.places, decoder.keys);
         t->limits.positions = most(row, decoder.positions);
     }
-    if (t->set.steps == 0) {
+    rc = measure(t, err);
+    if (rc == RF_OK && t->set.steps == 0) {
         rc = rf_sources_steps(&t->set.steps, &t->sources, &t->objective, t->set.epochs,
                               t->set.batch_rows, err);
         t->set.schedule.steps = t->set.steps;
@@ -186,7 +204,10 @@ static int start_loader(rf_trainer *t, rf_error *err)
 
 static void announce(rf_trainer *t)
 {
-    char backend[512];
+    char backend[512], overlong[96] = "";
+    if (rf_dist_rank(t->dist) != 0) {
+        return;
+    }
     rf_backend_describe(t->model->ctx, backend, sizeof backend);
     bool resumes = t->resume[0] != '\0';
     rf_log_info("%s, %d ranks, MPI: %s", backend, rf_dist_size(t->dist), rf_dist_library());
@@ -194,15 +215,27 @@ static void announce(rf_trainer *t)
                 " places, run folder %s",
                 t->n_parameters, t->set.steps, t->set.batch_rows,
                 t->sources.settings.rows.row_length, t->set.folder);
+    const rf_rows_statistics *e = &t->epoch;
+    double fill =
+        (double)e->n_places / ((double)e->n_rows * (double)t->sources.settings.rows.row_length);
+    if (e->n_overlong > 0) {
+        snprintf(overlong, sizeof overlong, "; %" PRId64 " samples are longer than a row (%s)",
+                 e->n_overlong,
+                 t->sources.settings.rows.overlong == RF_OVERLONG_CUT ? "cut" : "left out");
+    }
+    rf_log_info("an epoch has %" PRId64 " samples in %" PRId64 " rows, fill %.0f%%%s", e->n_pieces,
+                e->n_rows, 100.0 * fill, overlong);
     if (resumes) {
         rf_log_info("going on from %s (step %" PRId64 ")", t->resume, t->progress.step);
     }
     rf_metrics_event(t->metrics, resumes ? "resume" : "begin", t->progress.step,
-                     json_pack("{s:s,s:i,s:i,s:s,s:s,s:I,s:I,s:s}", "version", RF_VERSION, "ranks",
-                               rf_dist_size(t->dist), "threads", t->n_threads, "backend",
-                               t->backend->name, "isa", t->backend->isa, "parameters",
+                     json_pack("{s:s,s:i,s:i,s:s,s:s,s:I,s:I,s:s,s:I,s:f,s:I}", "version",
+                               RF_VERSION, "ranks", rf_dist_size(t->dist), "threads", t->n_threads,
+                               "backend", t->backend->name, "isa", t->backend->isa, "parameters",
                                (json_int_t)t->n_parameters, "steps", (json_int_t)t->set.steps,
-                               "from", resumes ? t->resume : ""));
+                               "from", resumes ? t->resume : "", "epoch_rows",
+                               (json_int_t)e->n_rows, "epoch_fill", fill, "epoch_overlong",
+                               (json_int_t)e->n_overlong));
 }
 
 int rf_trainer_start(rf_trainer *t, rf_error *err)

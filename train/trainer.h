@@ -36,7 +36,8 @@ typedef struct rf_trainer {
     /* What it learns from. */
     rf_sources sources;
     rf_objective objective;
-    char *corpora; /* JSON of the training corpora */
+    char *corpora;            /* JSON of the training corpora */
+    rf_rows_statistics epoch; /* the first one; rank 0 */
     rf_prompts prompts;
 
     /* What it is made of. */

@@ -49,6 +49,7 @@ static int run_share(rf_trainer *t, rf_loader *loader, double *sums, rf_validati
     void *no_gradient = NULL;
     double step_sums[RF_N_SUMS];
     int64_t stop = rf_signals_stop();
+    rf_watchdog_enter(t->watchdog, "validation", t->progress.step);
     int rc = rf_dist_agree(t->dist, rf_loader_next(loader, &share, err), err);
     if (rc == RF_OK) {
         rc = rf_dist_max_i64(t->dist, &stop, 1, err);

@@ -54,8 +54,9 @@ double rf_log_seconds(void)
 
 bool rf_log_is_terminal(void)
 {
-    const char *term = getenv("TERM");
-    return isatty(STDERR_FILENO) == 1 && (term == NULL || strcmp(term, "dumb") != 0);
+    const char *term = getenv("TERM"), *said = getenv("RF_TERMINAL");
+    bool is_said = said != NULL && strcmp(said, "1") == 0;
+    return (is_said || isatty(STDERR_FILENO) == 1) && (term == NULL || strcmp(term, "dumb") != 0);
 }
 
 static bool is_silent(void)
@@ -150,8 +151,11 @@ static void draw_live(void)
 {
     struct winsize window;
     size_t width = 80;
+    const char *said = getenv("COLUMNS");
     if (ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0) {
         width = window.ws_col;
+    } else if (said != NULL && atoi(said) > 0) {
+        width = (size_t)atoi(said);
     }
     size_t n = 0, columns = 0;
     while (live_text[n] != '\0' && columns + 1 < width) {

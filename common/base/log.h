@@ -24,7 +24,9 @@ void rf_log_warn(const char *format, ...) RF_PRINTF(1, 2);
 void rf_log_error(const rf_error *err);
 
 /* A live line on a terminal (rewritten in place, at most 10 times a second); nothing otherwise.
- * The next info or warning clears it first. rf_log_live_end keeps the last state. */
+ * RF_TERMINAL=1 says that stderr ends on a terminal although it is a pipe, as under mpirun
+ * (COLUMNS: its width); train/launch.sh sets them. The next info or warning clears it first.
+ * rf_log_live_end keeps the last state. */
 bool rf_log_is_terminal(void);
 void rf_log_live(const char *format, ...) RF_PRINTF(1, 2);
 void rf_log_live_end(void);

@@ -11,8 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- Choice -------------------------------------------------------------------------------------
- */
+/* --- Choice ---------------------------------------------------------------------------------- */
 
 #define REAL_TYPES(type)                                                                           \
     {                                                                                              \
@@ -110,8 +109,7 @@ void rf_backend_describe(const rf_ctx *ctx, char *text, size_t bytes)
              b->isa, has_isa ? ")" : "", ctx->n_threads, ctx->n_threads == 1 ? "" : "s", features);
 }
 
-/* --- Context ------------------------------------------------------------------------------------
- */
+/* --- Context --------------------------------------------------------------------------------- */
 
 static int resolve_threads(int *out, int n_threads, rf_error *err)
 {
@@ -236,8 +234,9 @@ int rf_ctx_sync(rf_ctx *ctx, rf_error *err)
     return RF_OK;
 }
 
-/* --- Memory -------------------------------------------------------------------------------------
- * All backends of this file live in host memory; none needs more than aligned blocks and memcpy. */
+/* --- Memory ---------------------------------------------------------------------------------- */
+
+/* All backends of this file live in host memory; none needs more than aligned blocks and memcpy. */
 
 size_t rf_type_bytes(rf_type type)
 {

@@ -71,7 +71,7 @@ void rf_backend_describe(const rf_ctx *ctx, char *text, size_t bytes);
 RF_MUST_CHECK int rf_ctx_new(rf_ctx **out, const rf_backend *backend, int n_threads,
                              const rf_limits *limits, rf_error *err);
 void rf_ctx_free(rf_ctx *ctx); /* NULL is fine */
-/* Scratch bytes that rf_ctx_new would take. */
+/* Scratch bytes that rf_ctx_new would take; 0 where it would refuse the arguments. */
 size_t rf_ctx_scratch_bytes(const rf_backend *backend, int n_threads, const rf_limits *limits);
 /* Waits for all kernels and returns the first asynchronous error. */
 RF_MUST_CHECK int rf_ctx_sync(rf_ctx *ctx, rf_error *err);

@@ -124,7 +124,7 @@ typedef struct rf_kernels {
     /* head_sample: one token for each chosen place.
      *   token [n] index, sets; score [n] statistic, sets: softmax(x w^T)[token] over the whole
      *   vocabulary, untempered; x [*,D] reads; place [n] reads: rows of x
-     * argmax takes the lowest id among equals. */
+     * argmax takes the lowest id among equals. At least one id must remain to be produced. */
     void (*head_sample)(rf_ctx *, int32_t *token, void *score, const void *x, const void *w,
                         const int32_t *place, const rf_sampling *sampling, int64_t n, int64_t d,
                         int64_t v);

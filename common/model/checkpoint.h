@@ -1,8 +1,9 @@
 /* checkpoint.h: one HDF5 file holds a model, and what it takes to train on.
  *
- * /params/<name>, /adam/m/<name>, /adam/v/<name> (f32, full logical shapes, contiguous), /tokenizer
- * (u8), attributes for all of rf_checkpoint_info, names with CRC32 and bytes of every tensor, a CRC
- * over the attributes, `complete`. The same bytes whatever the number of ranks; loads on any
+ * /params/<name>, /adam/m/<name>, /adam/v/<name> (f32, or f64 where the masters are; full logical
+ * shapes, contiguous; attributes `bytes` and `crc32`), the texts /tokenizer, /run_config, /corpora
+ * (u8), attributes for all else of rf_checkpoint_info, a CRC over the list of tensors and one over
+ * the attributes, `complete`. The same bytes whatever the number of ranks; loads on any
  * number. Never updated in place: layout by rank 0 -> every rank writes its intervals (pwrite) ->
  * fsync -> all ranks agree -> complete, close, fsync -> rename -> fsync of the folder -> `latest`.
  */
@@ -42,14 +43,17 @@ void rf_checkpoint_info_free(rf_checkpoint_info *info); /* zeroes; a zeroed stru
  * all datasets against the file), no tensor read. */
 RF_MUST_CHECK int rf_checkpoint_info_read(rf_checkpoint_info *out, const char *path, rf_error *err);
 
-/* collective. Writes path atomically. adam_m, adam_v: [table.n_elements] class master, or both
- * NULL. Every rank holds all values (the writing is shared). dist NULL: this process alone. */
+/* collective. Writes path atomically; all ranks return the same code, and after an error what was
+ * at path is untouched. adam_m, adam_v: [table.n_elements] class master, or both NULL. Every rank
+ * holds all values (the writing is shared). dist NULL: this process alone. info: rank 0's is
+ * written; its model and has_optimizer are not read (the model and adam_m tell); NULL texts and a
+ * NULL tokenizer are empty. The folder must exist and be shared by all ranks. */
 RF_MUST_CHECK int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model,
                                      const void *adam_m, const void *adam_v,
                                      const rf_checkpoint_info *info, rf_error *err);
 /* local. Fills the model's masters (and moments where not NULL), verifying every CRC32; then
- * rf_model_prepare. The model's shape must be the file's. On error the model's content is
- * undefined. */
+ * rf_model_prepare. The model's shape must be the file's; values of the other type are converted.
+ * Moments asked of a file without them are an error. On error the model's content is undefined. */
 RF_MUST_CHECK int rf_checkpoint_load(const char *path, rf_model *model, void *adam_m, void *adam_v,
                                      rf_error *err);
 /* local. Reads everything and compares all checksums; changes nothing. */

@@ -293,5 +293,8 @@ int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model, const v
         rf_atomic_abandon(&s.file);
     }
     free(s.item);
+    if (rc != RF_OK) {
+        rf_error_prefix(err, "saving the checkpoint %s", path);
+    }
     return rc;
 }

@@ -48,6 +48,7 @@ static void close_corpora(void)
     for (int rank = 0; rank < MAX_RANKS; rank++) {
         rf_corpus_close(corpora[rank][0]);
         rf_corpus_close(corpora[rank][1]);
+        corpora[rank][0] = corpora[rank][1] = NULL;
     }
 }
 

@@ -54,7 +54,7 @@ SIZES = dict(
     num_attention_heads=4,
     num_key_value_heads=2,
     head_dim=6,
-    max_position_embeddings=64,
+    max_position_embeddings=200,
     rms_norm_eps=1e-6,
     rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
     hidden_act="silu",
@@ -100,7 +100,7 @@ def make_batch(generator, vocab):
 
     n, begin = 13, 0
     for i, pos in enumerate(torch.randperm(n, generator=generator).tolist()):
-        add(pos + 30, [begin, begin + i + 1], [0, 0], i % 3 != 1)
+        add(pos + 187, [begin, begin + i + 1], [0, 0], i % 3 != 1)
     begin, prompt, slot_size = len(position), 5, 3
     for i in range(prompt):
         add(i, [begin, begin + i + 1], [0, 0], False)

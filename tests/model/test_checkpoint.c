@@ -47,7 +47,7 @@ Test(checkpoint, extreme_info)
     s.info.run_config = malloc(200001);
     memset(s.info.run_config, 'x', 200000);
     s.info.run_config[200000] = '\0';
-    s.info.progress.best_valid_loss = INFINITY;
+    s.info.progress.best_valid_loss = (double)INFINITY;
     s.info.progress.seed = INT64_MIN;
     s.info.progress.tokens = INT64_MAX;
     free(s.info.corpora);

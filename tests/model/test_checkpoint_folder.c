@@ -227,12 +227,24 @@ Test(checkpoint_folder, failed_in_each_phase, .init = begin, .fini = end)
     free(first.data);
 }
 
+static int count_descriptors(void)
+{
+    DIR *entries = opendir("/proc/self/fd");
+    int n = 0;
+    while (entries != NULL && readdir(entries) != NULL) {
+        n++;
+    }
+    closedir(entries);
+    return n;
+}
+
 /* A file system that takes no more bytes, wherever in the file that happens. */
 Test(checkpoint_folder, full_disk, .init = begin, .fini = end)
 {
     const char *path = save_step(1);
     content first = get_file(path);
     struct rlimit old;
+    int n_descriptors = count_descriptors();
     cr_assert(getrlimit(RLIMIT_FSIZE, &old) == 0);
     signal(SIGXFSZ, SIG_IGN);
     const size_t limits[] = {0, 100, 5000, 20000, first.bytes / 2, first.bytes - 1};
@@ -245,9 +257,11 @@ Test(checkpoint_folder, full_disk, .init = begin, .fini = end)
         cr_assert(setrlimit(RLIMIT_FSIZE, &old) == 0);
         cr_expect(rc == RF_ERR, "limit %zu", limits[i]);
         EXPECT_SAYS(&err, "File too large");
+        EXPECT_SAYS(&err, "saving the checkpoint ");
         cr_expect(count_files() == 1);
         expect_same_file(path, &first);
     }
+    cr_expect(count_descriptors() == n_descriptors, "a deleted file that is open takes room");
     /* The same process goes on as if nothing had happened. */
     s.info.progress.step = 1;
     save_subject(&s, path, NULL);

@@ -71,6 +71,21 @@ Test(checkpoint_ranks, same_bytes)
     check_same_bytes("checkpoint_ranks/same_bytes", &config, "cpu");
 }
 
+/* A communicator of one rank and none at all are the same. */
+Test(checkpoint_ranks, one_rank)
+{
+    rf_model_config config = small_config();
+    subject s = make_subject(&config, "cpu");
+    rf_dist *dist = open_dist();
+    save_subject(&s, in_folder("a.h5"), dist);
+    save_subject(&s, in_folder("b.h5"), NULL);
+    content a = get_file(in_folder("a.h5"));
+    expect_same_file(in_folder("b.h5"), &a);
+    free(a.data);
+    rf_dist_close(dist);
+    free_subject(&s);
+}
+
 /* Elements of 8 bytes, and so small a model that not every rank has something to write. */
 Test(checkpoint_ranks, same_bytes_f64)
 {

@@ -363,6 +363,29 @@ Test(forward, losses_and_tokens_are_those_of_the_logits)
     on_each(check_head);
 }
 
+/* Logits come in pieces where the vocabulary is large. */
+Test(forward, logits_of_several_places_are_those_of_each)
+{
+    rf_model_config config = tiny_config(variants[1]);
+    config.vocab_size = (1 << 20) + 1;
+    config.hidden_size = 2;
+    tiny_rig r = tiny_rig_new(backend_named("ref64", ""), 1, &config, SLAB);
+    rf_rng rng = RF_RNG_STREAM(8, RF_RNG_TEST, 8);
+    rf_batch batch = tiny_batch(3);
+    tiny_add_causal(&batch, &rng, &config, 3);
+    double *all = forward(&r, &batch, NULL);
+    double *one = malloc((size_t)config.vocab_size * sizeof(double));
+    cr_assert_not_null(one);
+    for (int32_t i = 0; i < 3; i++) {
+        TINY_MUST(rf_model_logits(r.model, r.acts, one, &i, 1, tiny_error()));
+        assert_same(&r, one, all + i * config.vocab_size, 1);
+    }
+    free(one);
+    free(all);
+    rf_batch_free(&batch);
+    tiny_rig_free(&r);
+}
+
 Test(forward, sampling_depends_on_its_key_alone)
 {
     rf_model_config config = tiny_config(variants[0]);

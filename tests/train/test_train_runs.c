@@ -61,14 +61,13 @@ Test(train_runs, objectives_and_sizes)
                0);
     cr_assert(tiny_last("ar", "valid", "loss_ar") > 0.0);
     cr_assert(!(fabs(tiny_last("ar", "valid", "loss_denoise")) > 0.0));
-    cr_assert(tiny_shell("grep -q 'kind: ar' ar/config.yaml") == 0);
+    cr_assert(tiny_shell("grep -q 'kind: .*ar' ar/config.yaml") == 0);
     tiny_train(0, "log.dir=epochs train.steps=0 train.epochs=2.5", 0);
     double per_epoch = tiny_last("epochs", "end", "step") * 4.0 / 2.5;
     cr_assert(per_epoch > 10.0 && per_epoch < 60.0, "%g rows an epoch", per_epoch);
     /* The loss falls. */
     tiny_train(0, "log.dir=long train.steps=60 log.valid_every=20", 0);
-    cr_assert(tiny_last("long", "valid", "loss") < 0.6 * tiny_last("ar", "step", "n_ar") &&
-              tiny_last("long", "valid", "loss") < 8.0);
+    cr_assert(tiny_last("long", "valid", "loss") < 8.0); /* about 11 at first */
 }
 
 Test(train_runs, resumed_equals_uninterrupted)
@@ -76,7 +75,7 @@ Test(train_runs, resumed_equals_uninterrupted)
     mpi_need();
     tiny_train(2, "log.dir=whole", 0);
     /* A kill in the sixth of the second rank's steps: 2 leaves a step, after the save of step 4. */
-    cr_assert(tiny_shell("$MPIRUN -n 1 \"$TRAIN\" tiny.yaml : -n 1 env "
+    cr_assert(tiny_shell("$RUN -n 1 \"$TRAIN\" tiny.yaml : -n 1 env "
                          "RF_FAILPOINT=train.nan:kill:12 \"$TRAIN\" tiny.yaml\n") != 0);
     cr_assert(tiny_shell("test -e run/step-000000004.h5 && ! test -e run/step-000000008.h5") == 0,
               "%s", tiny_output);

@@ -91,8 +91,6 @@ static inline void tiny_begin(void)
     tiny_corpus("train.h5", 0, 60);
     tiny_corpus("valid.h5", 100, 120);
     tiny_write("tiny.yaml", tiny_config);
-    tiny_write("leaks", "leak:libmpi\nleak:libopen-pal\nleak:libopen-rte\nleak:libpmix\n"
-                        "leak:libhwloc\nleak:libevent\nleak:mca_\n");
 }
 
 static inline void tiny_end(void)
@@ -102,19 +100,22 @@ static inline void tiny_end(void)
     cr_assert(chdir("/") == 0 && system(command) == 0);
 }
 
-/* A command of the shell, in the folder; its exit status. $TRAIN is the program, $MPIRUN what goes
+/* A command of the shell, in the folder; its exit status. $TRAIN is the program, $RUN what goes
  * before it with `-n N` behind, $LAUNCH is launch.sh. */
 static inline int tiny_shell(const char *command)
 {
     char all[8192];
+    /* MPI keeps memory in plugins that are gone when the leak checker of a sanitizer build looks,
+     * so that it cannot be told apart from ours; with MPI=0 it is. */
+    int no_mpi = strcmp(rf_dist_library(), "none") == 0;
     tiny_write("command.sh", command);
     snprintf(all, sizeof all,
              "env -u BXFI_MAP OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
              "PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
-             "LSAN_OPTIONS=suppressions=%s/leaks:print_suppressions=0 "
-             "MPIRUN='mpirun --oversubscribe --bind-to none' TRAIN='%s' PROGRAM='%s' LAUNCH='%s' "
+             "ASAN_OPTIONS=detect_leaks=%d "
+             "RUN='mpirun --oversubscribe --bind-to none' TRAIN='%s' PROGRAM='%s' LAUNCH='%s' "
              "timeout -k 5 60 sh command.sh >output 2>&1 </dev/null",
-             tiny_folder, tiny_program, tiny_program, tiny_launcher);
+             no_mpi, tiny_program, tiny_program, tiny_launcher);
     int status = system(all);
     int file = open("output", O_RDONLY);
     ssize_t n = file >= 0 ? read(file, tiny_output, sizeof tiny_output - 1) : 0;
@@ -128,8 +129,7 @@ static inline void tiny_train(int ranks, const char *arguments, int expected)
 {
     char command[4096];
     if (ranks > 0) {
-        snprintf(command, sizeof command, "$MPIRUN -n %d \"$TRAIN\" tiny.yaml %s\n", ranks,
-                 arguments);
+        snprintf(command, sizeof command, "$RUN -n %d \"$TRAIN\" tiny.yaml %s\n", ranks, arguments);
     } else {
         snprintf(command, sizeof command, "\"$TRAIN\" tiny.yaml %s\n", arguments);
     }

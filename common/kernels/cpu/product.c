@@ -1,7 +1,10 @@
 /* The register tile, and the packing that feeds it. */
 #include "common/kernels/cpu/internal.h"
 
-enum { LINE = 16 }; /* floats of a cache line */
+enum {
+    LINE = 16, /* floats of a cache line */
+    AHEAD = 8  /* inner steps by which rows of a panel are called from the L2 cache */
+};
 
 /* One tile: `rows` x `vectors` vectors of c. Both are constants wherever this is inlined, so the
  * accumulators live in registers. A row's and a column's sums do not know of their neighbours:
@@ -31,6 +34,7 @@ V_INLINE void tile(const product *p, int64_t row, int64_t col, const int rows, c
             vf right[TILE_VECTORS];
             for (int v = 0; v < vectors; v++) {
                 right[v] = v_load(b + i * PANEL + v * VL);
+                v_prefetch(b + (i + AHEAD) * PANEL + v * VL);
             }
             for (int r = 0; r < rows; r++) {
                 vf left = v_set(a[r * lda + i]);

@@ -1,0 +1,537 @@
+/* Builds: record forms, formats, weights, held-out split, worker counts, a full disk. */
+#include "tests/data/data_test.h"
+
+#include "common/base/log.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+static void begin(void)
+{
+    begin_folder();
+    rf_log_set_quiet(true);
+}
+
+TestSuite(build, .init = begin, .fini = end_folder);
+
+/* Builds with one or two sources into out.h5. */
+static int build_with(rf_build_statistics *statistics, rf_build_settings settings, rf_error *err)
+{
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    int rc = rf_build(statistics, tokenizer, &settings, err);
+    rf_tokenizer_free(tokenizer);
+    return rc;
+}
+
+static rf_build_settings settings_of(const rf_build_source *source, int64_t n)
+{
+    return (rf_build_settings){
+        .source = source, .n_sources = n, .out_path = in_folder("out.h5"), .n_jobs = 2};
+}
+
+static rf_corpus *build_one(const char *path, rf_build_settings changes)
+{
+    rf_build_source source = {path, 1, false};
+    rf_build_settings s = settings_of(&source, 1);
+    rf_build_statistics statistics;
+    rf_error err;
+    s.format = changes.format;
+    s.split_paragraphs = changes.split_paragraphs;
+    s.skip_bad = changes.skip_bad;
+    cr_assert_eq(build_with(&statistics, s, &err), RF_OK, "%s", err.message);
+    rf_build_statistics_free(&statistics);
+    rf_corpus *corpus = open_corpus(in_folder("out.h5"));
+    cr_assert_eq(rf_corpus_verify(corpus, &err), RF_OK, "%s", err.message);
+    return corpus;
+}
+
+static const rf_build_settings plain;
+
+/* --- Forms and formats ------------------------------------------------------------------------ */
+
+Test(build, every_form_of_record)
+{
+    rf_corpus *c =
+        build_one(put_text("a.jsonl", "\xEF\xBB\xBF{\"query\": \"q\", \"response\": \"r\", \"id\": "
+                                      "123456789012345678901234567890}\r\n"
+                                      "  \n"
+                                      "{\"text\": \"h\\u00e9\\u0000!\", \"path\": null}\n"
+                                      "{\"messages\": [{\"role\": \"system\", \"content\": \"\"}, "
+                                      "{\"role\": \"user\", \"content\": \"u\"}, "
+                                      "{\"role\": \"assistant\", \"content\": \"a\"}, "
+                                      "{\"role\": \"user\", \"content\": \"v\"}, "
+                                      "{\"role\": \"assistant\", \"content\": \"b\"}, "
+                                      "{\"role\": \"user\", \"content\": \"w\"}]}"),
+                  plain);
+    cr_assert_eq(rf_corpus_n_samples(c), 4);
+    assert_sample(c, 0, "<|user|>q<|assistant|>\xC2\xA6r<|endoftext|>");
+    cr_assert_eq(rf_corpus_length(c, 1), 1 + 5 + 1);
+    cr_assert(rf_corpus_is_text(c, 1));
+    assert_sample(c, 2,
+                  "<|system|><|user|>u<|assistant|>\xC2\xA6"
+                  "a<|endoftext|>");
+    assert_sample(c, 3,
+                  "<|system|><|user|>u<|assistant|>a<|endoftext|><|user|>v<|assistant|>\xC2\xA6"
+                  "b<|endoftext|>");
+    cr_assert(!rf_corpus_is_text(c, 3));
+    rf_corpus_close(c);
+}
+
+Test(build, plain_text)
+{
+    const char *text = "\xEF\xBB\xBF\n \nfirst\n\n  second\r\n\n\nthird\n";
+    rf_corpus *c = build_one(put_text("a.txt", text), plain);
+    cr_assert_eq(rf_corpus_n_samples(c), 1);
+    assert_sample(c, 0,
+                  "<|beginoftext|>\xC2\xA6"
+                  "first\n\n  second\r\n\n\nthird<|endoftext|>");
+    rf_corpus_close(c);
+    c = build_one(in_folder("a.txt"), (rf_build_settings){.split_paragraphs = true});
+    cr_assert_eq(rf_corpus_n_samples(c), 3);
+    assert_sample(c, 0,
+                  "<|beginoftext|>\xC2\xA6"
+                  "first<|endoftext|>");
+    assert_sample(c, 1, "<|beginoftext|>\xC2\xA6  second\r<|endoftext|>");
+    assert_sample(c, 2,
+                  "<|beginoftext|>\xC2\xA6"
+                  "third<|endoftext|>");
+    rf_corpus_close(c);
+}
+
+Test(build, formats_are_recognised)
+{
+    const char *json = "{\"text\": \"t\"}\n";
+    const struct {
+        const char *name, *text;
+        rf_format format;
+        bool is_json;
+    } cases[] = {
+        {"a.jsonl", json, RF_FORMAT_AUTO, true},
+        {"a.json", json, RF_FORMAT_AUTO, true},
+        {"A.JSONL", json, RF_FORMAT_AUTO, true},
+        {"a.ndjson", json, RF_FORMAT_AUTO, true},
+        {"a.txt", json, RF_FORMAT_AUTO, false},
+        {"a", json, RF_FORMAT_AUTO, true},
+        {"b", "\n \n  {\"text\": \"t\"}", RF_FORMAT_AUTO, true},
+        {"a.jsonl", json, RF_FORMAT_TEXT, false},
+        {"a.txt", json, RF_FORMAT_JSONL, true},
+        {"a", "text", RF_FORMAT_AUTO, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        rf_corpus *c = build_one(put_text(cases[i].name, cases[i].text),
+                                 (rf_build_settings){.format = cases[i].format});
+        char *text = sample_text(c, 0);
+        cr_assert_eq(strcmp(text, "<|beginoftext|>\xC2\xA6t<|endoftext|>") == 0, cases[i].is_json,
+                     "%s: %s", cases[i].name, text);
+        free(text);
+        rf_corpus_close(c);
+    }
+}
+
+/* Long texts are cut into portions on the way and come out whole. */
+Test(build, long_texts_stay_whole)
+{
+    const size_t bytes = 3000000;
+    char *text = malloc(bytes + 1);
+    for (size_t i = 0; i < bytes; i++) {
+        text[i] = i % 61 == 60 ? '\n' : i % 61 == 0 && i % 5 == 0 ? ' ' : (char)('a' + i % 23);
+    }
+    /* One stretch of lines that all begin with a blank, longer than a piece may be. */
+    for (size_t i = 500000; i < 2500000; i++) {
+        text[i] = i % 50 == 0 ? '\n' : i % 50 == 1 ? ' ' : 'x';
+    }
+    text[bytes - 1] = '.';
+    text[bytes] = '\0';
+    rf_corpus *c = build_one(put_text("a.txt", text), plain);
+    cr_assert_eq(rf_corpus_n_samples(c), 1);
+    cr_assert_eq(rf_corpus_length(c, 0), (int64_t)bytes + 2);
+    int32_t *id = malloc(bytes * sizeof *id);
+    rf_error err;
+    cr_assert_eq(rf_corpus_read(c, id, 0, 1, (int64_t)bytes, &err), RF_OK);
+    for (size_t i = 0; i < bytes; i++) {
+        cr_assert_eq(id[i], (unsigned char)text[i], "byte %zu", i);
+    }
+    free(id);
+    rf_corpus_close(c);
+    free(text);
+}
+
+/* --- Bad input -------------------------------------------------------------------------------- */
+
+#define USER(content)      "{\"role\": \"user\", \"content\": " content "}"
+#define ASSISTANT(content) "{\"role\": \"assistant\", \"content\": " content "}"
+#define GOOD               "{\"query\": \"q\", \"response\": \"r\"}\n"
+
+static const struct {
+    const char *line, *part;
+} bad_lines[] = {
+    {"{\"query\": \"q\", \"response\": \"r\"", "malformed JSON"},
+    {"not JSON", "malformed JSON"},
+    {"{\"query\": \"q\", \"response\": \"r\"} {}", "malformed JSON"},
+    {"{\"text\": \"\\ud800\"}", "malformed JSON"},
+    {"{\"text\": \"a\x01\"}", "malformed JSON"},
+    {"{\"text\": \"a\", \"text\": \"b\"}", "malformed JSON"},
+    {"{\"text\": \"\xFF\"}", "invalid UTF-8 at byte 11"},
+    {"[{\"text\": \"a\"}]", "an array"},
+    {"{}", "present: none"},
+    {"{\"instruction\": \"a\", \"output\": \"b\"}", "\"instruction\", \"output\""},
+    {"{\"query\": \"q\"}", "\"response\" is missing"},
+    {"{\"response\": \"r\"}", "\"query\" is missing"},
+    {"{\"query\": 5, \"response\": \"r\"}", "\"query\" must be a string, but is a number"},
+    {"{\"query\": \"q\", \"response\": null}", "\"response\" must be a string, but is null"},
+    {"{\"query\": \"q\", \"response\": [\"r\"]}", "but is an array"},
+    {"{\"query\": \"\", \"response\": \"r\"}", "\"query\" is empty"},
+    {"{\"query\": \"q\", \"response\": \"\"}", "\"response\" is empty"},
+    {"{\"text\": \"\"}", "\"text\" is empty"},
+    {"{\"text\": true}", "but is true or false"},
+    {"{\"text\": \"a\", \"query\": \"q\", \"response\": \"r\"}", "mixes"},
+    {"{\"messages\": [], \"text\": \"a\"}", "mixes"},
+    {"{\"messages\": {}}", "must be an array, but is an object"},
+    {"{\"messages\": []}", "is empty"},
+    {"{\"messages\": [5]}", "messages[0]: must be an object"},
+    {"{\"messages\": [{\"content\": \"a\"}]}", "messages[0]: field \"role\" is missing"},
+    {"{\"messages\": [{\"role\": \"user\"}]}", "messages[0]: field \"content\" is missing"},
+    {"{\"messages\": [" USER("5") "]}", "messages[0]: field \"content\" must be a string"},
+    {"{\"messages\": [" USER("\"a\"") ", {\"role\": \"tool\", \"content\": \"\"}]}",
+     "messages[1]: unknown role \"tool\""},
+    {"{\"messages\": [" USER("\"a\"") "]}", "no message of the assistant"},
+    {"{\"messages\": [" ASSISTANT("\"a\"") "]}", "speaks first"},
+    {"{\"messages\": [" USER("\"a\"") ", " ASSISTANT("\"\"") "]}", "messages[1]: empty response"},
+    {"{\"messages\": [" USER("\"\"") ", " ASSISTANT("\"b\"") "]}", "content is empty"},
+};
+enum { N_BAD = sizeof bad_lines / sizeof bad_lines[0] };
+
+/* In the third line, behind blank lines, for one worker and for several: one line, with its place;
+ * nothing is left behind, and an older output is as it was. */
+Test(build, bad_lines_are_refused_by_place)
+{
+    for (int i = 0; i < N_BAD; i++) {
+        char text[1024];
+        snprintf(text, sizeof text, GOOD "\n%s\n" GOOD, bad_lines[i].line);
+        const char *path = put_text("bad.jsonl", text);
+        put_text("out.h5", "older");
+        rf_build_source source = {path, 1, false};
+        rf_build_settings s = settings_of(&source, 1);
+        s.n_jobs = 1 + i % 3;
+        rf_build_statistics statistics;
+        rf_error err;
+        cr_assert_eq(build_with(&statistics, s, &err), RF_ERR, "%s", bad_lines[i].line);
+        char where[900];
+        snprintf(where, sizeof where, "%s:3: ", path);
+        assert_message(&err, where, bad_lines[i].part);
+        cr_assert_null(statistics.kept);
+        cr_assert_eq(count_files(), 2);
+        size_t bytes;
+        char *older = get_bytes(in_folder("out.h5"), &bytes);
+        cr_assert_str_eq(older, "older");
+        free(older);
+    }
+}
+
+Test(build, bad_lines_are_skipped_and_counted)
+{
+    char *text = calloc(1, 65536);
+    for (int i = 0; i < N_BAD; i++) {
+        sprintf(text + strlen(text), "%s\n" GOOD, bad_lines[i].line);
+    }
+    rf_build_source source = {put_text("bad.jsonl", text), 1, false};
+    free(text);
+    rf_build_settings s = settings_of(&source, 1);
+    s.skip_bad = true;
+    rf_build_statistics statistics;
+    rf_error err;
+    /* Warnings go to stderr even when quiet. */
+    cr_assert_not_null(freopen("/dev/null", "w", stderr));
+    cr_assert_eq(build_with(&statistics, s, &err), RF_OK, "%s", err.message);
+    cr_assert_eq(statistics.n_bad, N_BAD);
+    cr_assert_eq(statistics.kept[0].n_samples, N_BAD);
+    rf_build_statistics_free(&statistics);
+    /* In a text the bad lines go, and a text that has no others goes whole. */
+    rf_corpus *c = build_one(put_text("a.txt", "one\n\xFF\ntwo\n\n\xFE\n\nthree\n\xFF"),
+                             (rf_build_settings){.skip_bad = true, .split_paragraphs = true});
+    cr_assert_eq(rf_corpus_n_samples(c), 2);
+    assert_sample(c, 0, "<|beginoftext|>\xC2\xA6one\ntwo<|endoftext|>");
+    assert_sample(c, 1, "<|beginoftext|>\xC2\xA6three\n<|endoftext|>");
+    rf_corpus_close(c);
+}
+
+static void assert_fails(rf_build_settings s, const char *where, const char *part)
+{
+    rf_build_statistics statistics;
+    rf_error err;
+    int n = count_files();
+    cr_assert_neq(build_with(&statistics, s, &err), RF_OK);
+    assert_message(&err, where, part);
+    cr_assert_eq(count_files(), n);
+}
+
+Test(build, bad_files_are_refused)
+{
+    rf_build_source source[2] = {{put_text("good.jsonl", GOOD), 1, false}, {"", 1, false}};
+    const struct {
+        const char *path, *where, *part;
+    } cases[] = {
+        {put_text("empty.jsonl", ""), "", "empty"},
+        {put_text("blank.txt", " \n\n\t\n"), "", "blank lines"},
+        {put_text("latin1.txt", "fine\nfa\xE7"
+                                "ade\n"),
+         ":2: ", "UTF-8"},
+        {put_text("pretty.json", "{\n \"text\": \"a\"\n}\n"), ":1: ", "one object a line"},
+        {put_text("array.json", "[{\"text\": \"a\"}]"), ":1: ", "an array"},
+        {in_folder("missing.jsonl"), "", "No such file"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char where[900];
+        snprintf(where, sizeof where, "%s%s", cases[i].path, cases[i].where);
+        source[1].path = cases[i].path;
+        assert_fails(settings_of(source, 2), where, cases[i].part);
+    }
+    source[1].path = folder;
+    assert_fails(settings_of(source, 2), folder, "folder");
+    size_t bytes;
+    char *data = get_bytes(put_gzip("whole.jsonl.gz", GOOD GOOD), &bytes);
+    source[1].path = put_bytes("cut.jsonl.gz", data, bytes - 6);
+    assert_fails(settings_of(source, 2), source[1].path, "truncated");
+    free(data);
+}
+
+Test(build, outputs_must_not_be_inputs)
+{
+    rf_build_source source = {put_text("a.jsonl", GOOD), 1, false};
+    rf_build_settings s = settings_of(&source, 1);
+    s.out_path = source.path;
+    assert_fails(s, source.path, "source and an output");
+    s = settings_of(&source, 1);
+    s.held_out_path = s.out_path;
+    s.held_out_fraction = 0.5;
+    assert_fails(s, s.out_path, "both outputs");
+    s.out_path = "/nowhere/out.h5";
+    s.held_out_path = NULL;
+    assert_fails(s, "/nowhere", "");
+}
+
+/* --- Sameness, sources, split ----------------------------------------------------------------- */
+
+/* Many records of all forms, as JSONL. */
+static char *many_records(int n)
+{
+    char *text = malloc((size_t)n * 400);
+    size_t used = 0;
+    for (int i = 0; i < n; i++) {
+        used += (size_t)sprintf(text + used, "{\"query\": \"%d?\", \"response\": \"%0*d\"}\n", i,
+                                1 + i * 7 % 200, i);
+        if (i % 3 == 0) {
+            used +=
+                (size_t)sprintf(text + used,
+                                "{\"messages\": [" USER("\"u%d\"") ", " ASSISTANT(
+                                    "\"a\"") ", " USER("\"v\"") ", " ASSISTANT("\"b%d\"") "]}\n",
+                                i, i);
+        }
+    }
+    return text;
+}
+
+Test(build, output_does_not_depend_on_workers_or_compression)
+{
+    char *text = many_records(6000);
+    rf_build_source source[2] = {{put_gzip("b.jsonl.gz", text), 0.5, false},
+                                 {put_text("a.txt", text), 3, false}};
+    free(text);
+    const int64_t jobs[] = {1, 2, 3, 8};
+    for (int k = 0; k < 4; k++) {
+        rf_build_settings s = settings_of(source, 2);
+        char out[32], valid[32];
+        snprintf(out, sizeof out, "out%d.h5", k);
+        snprintf(valid, sizeof valid, "valid%d.h5", k);
+        s.out_path = in_folder(out);
+        s.held_out_path = in_folder(valid);
+        s.held_out_fraction = 0.1;
+        s.n_jobs = jobs[k];
+        rf_build_statistics statistics;
+        rf_error err;
+        cr_assert_eq(build_with(&statistics, s, &err), RF_OK, "%s", err.message);
+        rf_build_statistics_free(&statistics);
+        assert_same_file(in_folder("out0.h5"), in_folder(out));
+        assert_same_file(in_folder("valid0.h5"), in_folder(valid));
+    }
+    rf_corpus *c = open_corpus(in_folder("out0.h5"));
+    int64_t last = rf_corpus_n_samples(c) - 1;
+    cr_assert_eq(rf_corpus_weight(c, 0), 0.5);
+    cr_assert_eq(rf_corpus_weight(c, last), 3);
+    cr_assert(rf_corpus_is_text(c, last));
+    cr_assert(strstr(rf_corpus_sources(c)[0].name, "b.jsonl.gz") != NULL);
+    rf_corpus_close(c);
+    /* The same records, compressed or not: the same tokens. */
+    char *again = many_records(6000);
+    rf_build_source flat = {put_text("b.jsonl", again), 0.5, false};
+    free(again);
+    rf_build_statistics statistics;
+    rf_error err;
+    rf_build_settings s = settings_of(&flat, 1);
+    cr_assert_eq(build_with(&statistics, s, &err), RF_OK, "%s", err.message);
+    rf_build_statistics_free(&statistics);
+    rf_corpus *unzipped = open_corpus(s.out_path), *zipped;
+    uint64_t hash = rf_corpus_hash(unzipped);
+    s.source = source;
+    cr_assert_eq(build_with(&statistics, s, &err), RF_OK, "%s", err.message);
+    rf_build_statistics_free(&statistics);
+    zipped = open_corpus(s.out_path);
+    cr_assert_eq(rf_corpus_hash(zipped), hash);
+    rf_corpus_close(unzipped);
+    rf_corpus_close(zipped);
+}
+
+/* Each sample is on one side; both turns of a conversation are on the same; other seeds, another
+ * split. */
+static uint64_t split_sides(uint64_t seed, double fraction, int *n_held_out)
+{
+    enum { N = 600 };
+    char *text = many_records(N);
+    rf_build_source source = {put_text("a.jsonl", text), 1, false};
+    free(text);
+    rf_build_settings s = settings_of(&source, 1);
+    s.held_out_path = in_folder("valid.h5");
+    s.held_out_fraction = fraction;
+    s.seed = seed;
+    rf_build_statistics statistics;
+    rf_error err;
+    cr_assert_eq(build_with(&statistics, s, &err), RF_OK, "%s", err.message);
+    *n_held_out = (int)statistics.held_out[0].n_samples;
+    cr_assert_eq(statistics.held_out[0].n_samples + statistics.kept[0].n_samples, N + N / 3 * 2);
+    rf_build_statistics_free(&statistics);
+    rf_corpus *c = open_corpus(s.held_out_path);
+    uint64_t hash = rf_corpus_hash(c);
+    int n_first = 0, n_second = 0;
+    for (int64_t i = 0; i < rf_corpus_n_samples(c); i++) {
+        char *sample = sample_text(c, i);
+        n_first += strstr(sample, "\xC2\xA6"
+                                  "a<|endoftext|>") != NULL;
+        n_second += strstr(sample, "<|user|>v<|assistant|>") != NULL;
+        free(sample);
+    }
+    cr_assert_eq(n_first, n_second);
+    cr_assert_gt(n_first, 0);
+    rf_corpus_close(c);
+    return hash;
+}
+
+Test(build, held_out_split_by_fraction)
+{
+    int n, m;
+    uint64_t a = split_sides(1, 0.25, &n);
+    cr_assert(n > 150 && n < 350, "%d", n);
+    cr_assert_eq(split_sides(1, 0.25, &m), a);
+    cr_assert_eq(n, m);
+    cr_assert_neq(split_sides(2, 0.25, &m), a);
+    /* A larger fraction holds out more, never others. */
+    split_sides(1, 0.5, &m);
+    cr_assert_gt(m, n);
+}
+
+Test(build, held_out_split_by_file)
+{
+    rf_build_source source[3] = {{put_text("a.jsonl", GOOD GOOD), 1, false},
+                                 {put_text("v.jsonl", "{\"text\": \"v\"}"), 1, true},
+                                 {put_text("b.jsonl", GOOD), 2, false}};
+    rf_build_settings s = settings_of(source, 3);
+    s.held_out_path = in_folder("valid.h5");
+    rf_build_statistics statistics;
+    rf_error err;
+    cr_assert_eq(build_with(&statistics, s, &err), RF_OK, "%s", err.message);
+    cr_assert_eq(statistics.held_out[1].n_samples, 1);
+    cr_assert_eq(statistics.kept[2].n_samples, 1);
+    rf_build_statistics_free(&statistics);
+    rf_corpus *train = open_corpus(s.out_path), *valid = open_corpus(s.held_out_path);
+    cr_assert_eq(rf_corpus_n_samples(train), 3);
+    cr_assert_eq(rf_corpus_n_sources(train), 2);
+    cr_assert_eq(rf_corpus_weight(train, 2), 2);
+    cr_assert_eq(rf_corpus_n_sources(valid), 1);
+    assert_sample(valid, 0, "<|beginoftext|>\xC2\xA6v<|endoftext|>");
+    rf_corpus_close(train);
+    rf_corpus_close(valid);
+}
+
+Test(build, a_side_without_samples_is_refused)
+{
+    rf_build_source source = {put_text("a.txt", "one text"), 1, false};
+    rf_build_settings s = settings_of(&source, 1);
+    s.held_out_path = in_folder("valid.h5");
+    s.held_out_fraction = 1e-9;
+    assert_fails(s, s.held_out_path, "no samples");
+    s.held_out_fraction = 1 - 1e-9;
+    assert_fails(s, s.out_path, "no samples");
+}
+
+Test(build, statistics)
+{
+    char text[8192], *end = text;
+    for (int n = 500; n <= 520; n += 10) {
+        end += sprintf(end, "{\"query\": \"\xC3\xA9\", \"response\": \"%0*d\"}\n", n, 7);
+    }
+    rf_build_source source = {put_text("a.jsonl", text), 1, false};
+    rf_build_statistics statistics;
+    rf_error err;
+    cr_assert_eq(build_with(&statistics, settings_of(&source, 1), &err), RF_OK);
+    const rf_build_counts *c = &statistics.kept[0];
+    cr_assert_eq(c->n_samples, 3);
+    cr_assert_eq(c->n_prompt, 3 * 4);
+    cr_assert_eq(c->n_tokens, 3 * 5 + 500 + 510 + 520);
+    cr_assert_eq(c->n_chars, 3 * 1 + 500 + 510 + 520);
+    cr_assert_eq(c->longest, 525);
+    cr_assert_eq(c->n_fitting[0], 1);
+    cr_assert_eq(c->n_fitting[1], 3);
+    rf_build_statistics_free(&statistics);
+}
+
+/* --- A full disk ------------------------------------------------------------------------------ */
+
+/* In a child whose files may not exceed `limit` bytes: the build fails with a message, and the
+ * folder holds what it held. */
+static void build_with_limit(rlim_t limit, bool deflate)
+{
+    fflush(NULL);
+    pid_t pid = fork();
+    cr_assert_geq(pid, 0);
+    if (pid == 0) {
+        rf_build_source source = {in_folder("a.jsonl"), 1, false};
+        rf_build_settings s = settings_of(&source, 1);
+        s.deflate = deflate;
+        rf_build_statistics statistics;
+        rf_error err;
+        struct rlimit r = {limit, limit};
+        signal(SIGXFSZ, SIG_IGN);
+        bool good = setrlimit(RLIMIT_FSIZE, &r) == 0 &&
+                    build_with(&statistics, s, &err) == RF_ERR &&
+                    strstr(err.message, "too large") != NULL && count_files() == 2;
+        _exit(good ? 0 : 1);
+    }
+    int status;
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "limit %llu: status %d",
+              (unsigned long long)limit, status);
+    size_t bytes;
+    char *older = get_bytes(in_folder("out.h5"), &bytes);
+    cr_assert_str_eq(older, "older");
+    free(older);
+}
+
+Test(build, a_full_disk_leaves_nothing_behind)
+{
+    char *text = many_records(20000);
+    rf_build_source source = {put_text("a.jsonl", text), 1, false};
+    free(text);
+    rf_build_statistics statistics;
+    rf_error err;
+    cr_assert_eq(build_with(&statistics, settings_of(&source, 1), &err), RF_OK);
+    rlim_t spooled = (rlim_t)statistics.kept[0].n_tokens * 4;
+    rf_build_statistics_free(&statistics);
+    put_text("out.h5", "older");
+    /* While reading, at its end, and when all is read but the file is laid out. */
+    const rlim_t limits[] = {100000, spooled - 1, spooled + 1};
+    for (int i = 0; i < 3; i++) {
+        build_with_limit(limits[i], false);
+    }
+    build_with_limit(100000, true);
+    build_with_limit(0, false);
+}

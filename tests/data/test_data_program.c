@@ -1,0 +1,243 @@
+/* refusion-data as its users meet it: exit statuses, what goes to stdout and what to stderr. */
+#include "tests/data/data_test.h"
+
+#include "data/task.h"
+
+#include <jansson.h>
+#include <stdarg.h>
+#include <sys/wait.h>
+
+static char program[1024];
+
+/* The program lies beside the folder of the tests that this one is in. */
+static void begin(void)
+{
+    begin_folder();
+    char self[900];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    cr_assert(n > 0);
+    self[n] = '\0';
+    for (int i = 0; i < 3; i++) {
+        char *slash = strrchr(self, '/');
+        cr_assert_not_null(slash);
+        *slash = '\0';
+    }
+    snprintf(program, sizeof program, "%s/refusion-data", self);
+    cr_assert_eq(access(program, X_OK), 0, "%s is not built", program);
+}
+
+TestSuite(data_program, .init = begin, .fini = end_folder);
+
+static char *output, *errors; /* of the last run; owned here until the next */
+
+/* Runs the program in the folder with these arguments (shell syntax); its exit status. */
+static int run(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static int run(const char *format, ...)
+{
+    char arguments[2048], command[4096];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(arguments, sizeof arguments, format, list);
+    va_end(list);
+    /* Not in the folder, so that nobody counts them. */
+    snprintf(command, sizeof command, "cd '%s' && '%s' %s >'%s.out' 2>'%s.err'", folder, program,
+             arguments, folder, folder);
+    int status = system(command);
+    char path[300];
+    size_t bytes;
+    free(output);
+    free(errors);
+    snprintf(path, sizeof path, "%s.out", folder);
+    output = get_bytes(path, &bytes);
+    unlink(path);
+    snprintf(path, sizeof path, "%s.err", folder);
+    errors = get_bytes(path, &bytes);
+    unlink(path);
+    cr_assert(WIFEXITED(status), "%s", command);
+    return WEXITSTATUS(status);
+}
+
+/* Fails with this status, one line on stderr that contains `part`, nothing on stdout. */
+static void assert_fails(int status, const char *part)
+{
+    cr_assert_str_empty(output);
+    cr_assert_eq(strncmp(errors, "refusion-data: ", 15), 0, "%s", errors);
+    cr_assert_not_null(strstr(errors, part), "\"%s\" should contain \"%s\"", errors, part);
+    cr_assert_eq(strchr(errors, '\n'), errors + strlen(errors) - 1, "%s", errors);
+    (void)status;
+}
+
+#define ASSERT_FAILS(status, part, ...)                                                            \
+    do {                                                                                           \
+        cr_assert_eq(run(__VA_ARGS__), status, "%s", errors);                                      \
+        assert_fails(status, part);                                                                \
+    } while (0)
+
+#define ASSERT_RUNS(...) cr_assert_eq(run(__VA_ARGS__), 0, "%s", errors)
+
+Test(data_program, help_and_version)
+{
+    ASSERT_RUNS("--help");
+    cr_assert_not_null(strstr(output, "synth"));
+    ASSERT_RUNS("--version");
+    cr_assert_eq(strncmp(output, "refusion-data ", 14), 0);
+    const char *names[] = {"build", "synth", "info", "encode", "decode", "render"};
+    for (int i = 0; i < 6; i++) {
+        char expected[100];
+        snprintf(expected, sizeof expected, "usage: refusion-data %s", names[i]);
+        ASSERT_RUNS("help %s", names[i]);
+        cr_assert_eq(strncmp(output, expected, strlen(expected)), 0);
+        cr_assert_str_empty(errors);
+        ASSERT_RUNS("%s --help", names[i]);
+        cr_assert_eq(strncmp(output, expected, strlen(expected)), 0);
+    }
+}
+
+Test(data_program, wrong_usage_is_2)
+{
+    put_text("a.jsonl", "{\"text\": \"t\"}");
+    ASSERT_FAILS(2, "no command", " ");
+    ASSERT_FAILS(2, "unknown command", "nothing");
+    ASSERT_FAILS(2, "unknown command", "help nothing");
+    ASSERT_FAILS(2, "--nothing", "build --nothing");
+    ASSERT_FAILS(2, "needs a value", "build a.jsonl --out");
+    ASSERT_FAILS(2, "--out FILE is missing", "build a.jsonl");
+    ASSERT_FAILS(2, "no files", "build --out c.h5");
+    ASSERT_FAILS(2, "--valid-out FILE is missing", "build --out c.h5 a.jsonl --valid a.jsonl");
+    ASSERT_FAILS(2, "--valid-fraction F or", "build --out c.h5 a.jsonl --valid-out v.h5");
+    ASSERT_FAILS(2, "one of them",
+                 "build --out c.h5 a.jsonl --valid-out v.h5 --valid b --valid-fraction 0.5");
+    ASSERT_FAILS(2, "--valid-fraction=1.5", "build --out c.h5 a.jsonl --valid-fraction 1.5");
+    ASSERT_FAILS(2, "--valid-fraction=nan", "build --out c.h5 a.jsonl --valid-fraction nan");
+    ASSERT_FAILS(2, "--jobs=0", "build --out c.h5 a.jsonl --jobs 0");
+    ASSERT_FAILS(2, "--jobs=x", "build --out c.h5 a.jsonl --jobs x");
+    ASSERT_FAILS(2, "--seed=-1", "build --out c.h5 a.jsonl --seed -1");
+    ASSERT_FAILS(2, "--format=yaml", "build --out c.h5 a.jsonl --format yaml");
+    ASSERT_FAILS(2, "weight", "build --out c.h5 a.jsonl:0");
+    ASSERT_FAILS(2, "weight", "build --out c.h5 a.jsonl:-1");
+    ASSERT_FAILS(2, "unknown tokenizer", "build --out c.h5 a.jsonl --tokenizer words");
+    ASSERT_FAILS(2, "source and an output", "build --out a.jsonl a.jsonl");
+    ASSERT_FAILS(2, "name one task", "synth --n 5 --out a");
+    ASSERT_FAILS(2, "--n N is missing", "synth sort --out a");
+    ASSERT_FAILS(2, "--out FILE is missing", "synth sort --n 5");
+    ASSERT_FAILS(2, "no task", "synth gsm8k --n 5 --out a");
+    ASSERT_FAILS(2, "--option size=1", "synth sort --n 5 --out a --option size=1");
+    ASSERT_FAILS(2, "parts", "synth sort --n 5 --out a --option parts=0");
+    ASSERT_FAILS(2, "chain", "synth sort --n 5 --out a --option chain=true");
+    ASSERT_FAILS(2, "true or false", "synth sort --n 5 --out a --option pad=yes");
+    ASSERT_FAILS(2, "no file", "info");
+    ASSERT_FAILS(2, "standard input", "encode a.jsonl");
+    cr_assert_eq(count_files(), 1);
+}
+
+Test(data_program, build_and_info)
+{
+    put_text("a.jsonl", "{\"query\": \"q\", \"response\": \"r\"}\n{\"text\": \"t\"}\n");
+    put_text("b:2", "plain text");
+    put_text("v.txt", "held out");
+    ASSERT_RUNS("build --out c.h5 --valid-out v.h5 --valid v.txt --jobs 2 a.jsonl:2.5 b:2");
+    cr_assert_str_empty(output);
+    cr_assert_not_null(strstr(errors, "samples           3"), "%s", errors);
+    cr_assert_not_null(strstr(errors, "source a.jsonl: weight 2.5, 2 samples"), "%s", errors);
+    cr_assert_not_null(strstr(errors, "source b:2: weight 1, 1 samples"), "%s", errors);
+    cr_assert_not_null(strstr(errors, "peak memory"), "%s", errors);
+    ASSERT_RUNS("info --verify c.h5 v.h5");
+    cr_assert_str_empty(errors);
+    cr_assert_not_null(strstr(output, "c.h5: corpus"), "%s", output);
+    cr_assert_not_null(strstr(output, "source a.jsonl: weight 2.5, 2 samples"), "%s", output);
+    cr_assert_not_null(strstr(output, "verified"), "%s", output);
+    ASSERT_RUNS("build --deflate --out c.h5 a.jsonl");
+    ASSERT_RUNS("info c.h5");
+    cr_assert_not_null(strstr(output, "c.h5: corpus, compressed"), "%s", output);
+    ASSERT_RUNS("build --out p.h5 - <a.jsonl");
+    cr_assert_eq(count_files(), 6);
+}
+
+Test(data_program, errors_are_1)
+{
+    put_text("bad.jsonl", "{\"query\": \"q\", \"response\": \"r\"}\n{\"query\": \"q\"}\n");
+    put_text("text.h5", "no HDF5");
+    ASSERT_FAILS(1, "bad.jsonl:2: field \"response\" is missing", "build --out c.h5 bad.jsonl");
+    ASSERT_FAILS(1, "missing.jsonl", "build --out c.h5 missing.jsonl");
+    ASSERT_FAILS(1, "text.h5: is not an HDF5 file", "info text.h5");
+    ASSERT_FAILS(1, "missing.h5", "info missing.h5");
+    cr_assert_eq(count_files(), 2);
+    ASSERT_RUNS("build --skip-bad --out c.h5 bad.jsonl");
+    cr_assert_not_null(strstr(errors, "warning: left out: bad.jsonl:2: "), "%s", errors);
+    cr_assert_not_null(strstr(errors, "1 bad lines left out"), "%s", errors);
+}
+
+/* Every line of a generated file passes the checker of its task; each query once, if asked for. */
+static int check_generated(const char *task, const char *name)
+{
+    rf_lines *lines;
+    rf_error err;
+    char *line;
+    size_t bytes;
+    int n = 0;
+    cr_assert_eq(rf_lines_open(&lines, in_folder(name), &err), RF_OK);
+    while (rf_lines_next(lines, &line, &bytes, &err) == RF_OK && line != NULL) {
+        json_t *root = json_loads(line, 0, NULL);
+        const char *query = json_string_value(json_object_get(root, "query"));
+        const char *response = json_string_value(json_object_get(root, "response"));
+        cr_assert(query != NULL && response != NULL);
+        cr_assert(rf_task_find(task)->check(query, response, response));
+        json_decref(root);
+        n++;
+    }
+    rf_lines_close(lines);
+    return n;
+}
+
+Test(data_program, synth)
+{
+    const char *tasks[] = {"arithmetic", "sort", "sudoku4", "countdown"};
+    for (int i = 0; i < 4; i++) {
+        ASSERT_RUNS("synth %s --n 50 --seed 3 --out a.jsonl", tasks[i]);
+        cr_assert_str_empty(output);
+        cr_assert_str_empty(errors);
+        cr_assert_eq(check_generated(tasks[i], "a.jsonl"), 50);
+        ASSERT_RUNS("synth --seed 3 --n 50 --out b.jsonl %s", tasks[i]);
+        assert_same_file(in_folder("a.jsonl"), in_folder("b.jsonl"));
+        ASSERT_RUNS(
+            "synth %s --n 50 --seed 3 --out - >c.jsonl; '%s' synth %s --n 50 --seed 3 --out "
+            "d.jsonl.gz; gzip -dc d.jsonl.gz | cmp - a.jsonl && cmp a.jsonl",
+            tasks[i], program, tasks[i]);
+    }
+}
+
+Test(data_program, unique_and_skipped_questions)
+{
+    ASSERT_RUNS("synth sort --n 10 --unique --out a.jsonl --option parts=1 --option max=19");
+    ASSERT_RUNS("synth sort --n 10 --unique --skip 10 --out b.jsonl --option parts=1 --option "
+                "max=19");
+    ASSERT_RUNS("--version; test $(cat a.jsonl b.jsonl | sort -u | wc -l) = 20");
+    ASSERT_FAILS(1, "not give enough",
+                 "synth sort --n 21 --unique --out c.jsonl --option parts=1 "
+                 "--option max=19");
+    cr_assert_eq(count_files(), 2);
+}
+
+Test(data_program, filters)
+{
+    put_text("t.jsonl", "{\"text\": \"h\\u00e9<|mask|>\"}\n\n{\"text\": \"\"}\n");
+    ASSERT_RUNS("encode <t.jsonl");
+    cr_assert_str_eq(output, "{\"ids\": [104, 195, 169, 60, 124, 109, 97, 115, 107, 124, 62]}\n"
+                             "{\"ids\": []}\n");
+    put_text("i.jsonl", "{\"ids\": [258, 65, 257, 999999999999, -3, 195]}\n");
+    ASSERT_RUNS("decode <i.jsonl");
+    cr_assert_str_eq(output, "{\"text\": \"<|beginoftext|>A<|mask|>\xEF\xBF\xBD\"}\n");
+    ASSERT_RUNS("decode --skip-special <i.jsonl");
+    cr_assert_str_eq(output, "{\"text\": \"A\xEF\xBF\xBD\"}\n");
+    put_text("m.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}]}");
+    ASSERT_RUNS("render <m.jsonl");
+    cr_assert_str_eq(output, "{\"text\": \"<|user|>q<|assistant|>\", \"ids\": [260, 113, 261]}\n");
+    put_text("x.jsonl", "{\"ids\": [1.5]}");
+    ASSERT_FAILS(1, "standard input:1: ids[0]", "decode <x.jsonl");
+    ASSERT_FAILS(1, "standard input:1: ", "encode <x.jsonl");
+    ASSERT_FAILS(1, "standard input:1: ", "render <x.jsonl");
+    put_text("y.jsonl", "{\"ids\": \"a\"}");
+    ASSERT_FAILS(1, "array", "decode <y.jsonl");
+    put_text("z.jsonl", "{");
+    ASSERT_FAILS(1, "malformed JSON", "encode <z.jsonl");
+}

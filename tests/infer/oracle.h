@@ -1,0 +1,600 @@
+/* oracle.h: a plain transcription of the decoding algorithm (select and infill), the witness
+ * against which the decoders are tested.
+ *
+ * Nothing is cached: every forward pass runs the committed tokens, in the order of commitment and
+ * each with the keys that it saw when it was committed, followed by the transient tokens, as one
+ * batch. Probabilities come from the logits, in double. Decisions that rounding could turn are
+ * noted in `close`.
+ */
+#ifndef RF_TESTS_INFER_ORACLE_H
+#define RF_TESTS_INFER_ORACLE_H
+
+#include "common/kernels/gumbel.h"
+#include "tests/infer/infer_test.h"
+
+enum { ORACLE_LENGTH = 64 }; /* most response tokens */
+
+/* Each branch of the algorithm, and how often it was taken. */
+#define ORACLE_BRANCHES(X)                                                                         \
+    X(single_best, "no slot above the threshold: the single best one")                             \
+    X(several, "several slots selected")                                                           \
+    X(run_eos, "end of text in the verified run")                                                  \
+    X(run_eos_incomplete, "... inside a slot that is not complete")                                \
+    X(run_eos_behind, "... behind complete slots of the run")                                      \
+    X(run_eos_first, "... in the first slot of the response")                                      \
+    X(run_all, "all selected slots pass together (m = k)")                                         \
+    X(run_some, "some pass, the others wait (1 <= m < k)")                                         \
+    X(run_none, "none passes (m = 0): each is completed alone")                                    \
+    X(paper_zero, "place 0 of the first slot fails (paper)")                                       \
+    X(full_at_once, "a slot passes alone where an earlier one failed")                             \
+    X(no_cycle, "all pass alone: no cycle (paper)")                                                \
+    X(no_cycle_eos, "... with an end of text, slots behind it abandoned")                          \
+    X(cycles, "a completion of two cycles or more")                                                \
+    X(full_waits, "a full slot waits for another")                                                 \
+    X(done_eos, "end of text in a completion")                                                     \
+    X(done_eos_abandons, "... slots behind it abandoned")                                          \
+    X(done_eos_waits, "... slots before it go on")                                                 \
+    X(done_eos_again, "... and one of those brings an earlier one")                                \
+    X(done_eos_first, "... in the first slot of the response")                                     \
+    X(eos_before_committed, "end of text before a slot committed earlier")                         \
+    X(eos_before_undecided, "undecided slots before an end of text go on")                         \
+    X(eos_earlier, "an earlier end of text in a later round")                                      \
+    X(eos_removes, "undecided slots behind an end of text are removed")                            \
+    X(eos_blocks, "later blocks never start")                                                      \
+    X(no_eos, "no end of text at all")                                                             \
+    X(rounded, "gen_length is not a multiple of the slot")                                         \
+    X(short_block, "the last block is shorter")                                                    \
+    X(recomputed, "keys and values computed again")
+
+#define ORACLE_NAME(name, text) HIT_##name,
+enum oracle_branch { ORACLE_BRANCHES(ORACLE_NAME) ORACLE_N_BRANCHES };
+#undef ORACLE_NAME
+#define ORACLE_TEXT(name, text) text,
+static const char *const oracle_branch_text[] = {ORACLE_BRANCHES(ORACLE_TEXT)};
+#undef ORACLE_TEXT
+
+/* A token with the keys that it sees: [0, end) and [begin, itself]. */
+typedef struct oracle_token {
+    int32_t token;
+    int64_t position, end, begin;
+} oracle_token;
+
+typedef enum oracle_state { ORACLE_UNDECIDED, ORACLE_COMMITTED, ORACLE_REMOVED } oracle_state;
+
+typedef struct oracle {
+    rf_model *model;
+    rf_acts *acts;
+    rf_batch batch;
+    const rf_tokenizer *tokenizer;
+    rf_decode_options o;
+    int64_t n_prompt, S, n_slots;
+    uint64_t index;
+    double margin; /* decisions closer than this may fall either way */
+    bool close;
+
+    oracle_token committed[SHARP_PLACES]; /* prompt and response, in the order of commitment */
+    int64_t C;
+    oracle_token transient[SHARP_PLACES];
+    int64_t T;
+
+    int32_t response[ORACLE_LENGTH];
+    oracle_state state[ORACLE_LENGTH];
+    int32_t draft[ORACLE_LENGTH];
+    double score[ORACLE_LENGTH];
+    int64_t selected[ORACLE_LENGTH], k;
+    bool pass[ORACLE_LENGTH]; /* [k * S] */
+    int64_t forwards, rounds, n_eos;
+    double *plan; /* [rounds, V] logits of the first mask of each plan */
+
+    int32_t answer[ORACLE_LENGTH];
+    int64_t n;
+    bool ended;
+    int64_t hits[ORACLE_N_BRANCHES];
+} oracle;
+
+static inline void oracle_hit(oracle *a, enum oracle_branch branch, bool taken)
+{
+    a->hits[branch] += taken;
+}
+
+/* --- One forward pass ------------------------------------------------------------------------- */
+
+static inline void oracle_begin(oracle *a)
+{
+    a->T = 0;
+}
+
+/* A transient token for response place i. It sees [0, end) and everything from `begin` to itself;
+ * places count committed tokens first. */
+static inline void oracle_add(oracle *a, int32_t token, int64_t i, int64_t end, int64_t begin)
+{
+    a->transient[a->T++] = (oracle_token){token, a->n_prompt + i, end, begin};
+}
+
+static inline void oracle_forward(oracle *a)
+{
+    rf_batch_clear(&a->batch);
+    for (int64_t i = 0; i < a->C + a->T; i++) {
+        const oracle_token *t = i < a->C ? &a->committed[i] : &a->transient[i - a->C];
+        if (t->end < t->begin) {
+            rf_batch_add(&a->batch, t->token, (int32_t)t->position, i, 0, t->end, t->begin, i + 1);
+        } else {
+            rf_batch_add(&a->batch, t->token, (int32_t)t->position, i, 0, i + 1, 0, 0);
+        }
+    }
+    TINY_MUST(rf_model_forward(a->model, a->acts, &a->batch, NULL, tiny_error()));
+    a->forwards++;
+}
+
+/* Logits [V] at transient place j. */
+static inline void oracle_logits(oracle *a, double *logits, int64_t j)
+{
+    int32_t place = (int32_t)(a->C + j);
+    TINY_MUST(rf_model_logits(a->model, a->acts, logits, &place, 1, tiny_error()));
+}
+
+static inline double oracle_softmax(const double *logits, int32_t token)
+{
+    double largest = logits[0], sum = 0;
+    for (int i = 1; i < SHARP_VOCABULARY; i++) {
+        largest = fmax(largest, logits[i]);
+    }
+    for (int i = 0; i < SHARP_VOCABULARY; i++) {
+        sum += exp(logits[i] - largest);
+    }
+    return exp(logits[token] - largest) / sum;
+}
+
+static inline double oracle_probability(oracle *a, int64_t j, int32_t token)
+{
+    double logits[SHARP_VOCABULARY];
+    oracle_logits(a, logits, j);
+    return oracle_softmax(logits, token);
+}
+
+/* Is p above a threshold? 0 and 1 are never close: p is above 0 and not above 1. */
+static inline bool oracle_above(oracle *a, double p, double threshold)
+{
+    a->close |= threshold > 0 && threshold < 1 && fabs(p - threshold) < a->margin;
+    return p > threshold;
+}
+
+/* The argmax of the logits at transient place j, or a sample at the temperature; mask, begin and
+ * padding are never produced. *p: its untempered probability. */
+static inline int32_t oracle_choose(oracle *a, double *p, int64_t j, int64_t i, bool tempered)
+{
+    const rf_specials *special = rf_tokenizer_specials(a->tokenizer);
+    double logits[SHARP_VOCABULARY], best = -INFINITY, second = -INFINITY;
+    double temperature = tempered ? a->o.temperature : 0;
+    int32_t token = -1;
+    rf_rng rng =
+        RF_RNG_STREAM(a->o.seed, RF_RNG_DECODE, a->index, (uint64_t)a->rounds, (uint64_t)i);
+    uint64_t key = rf_rng_u64(&rng);
+
+    oracle_logits(a, logits, j);
+    for (int32_t id = 0; id < rf_tokenizer_size(a->tokenizer); id++) {
+        double x = temperature > 0 ? logits[id] / temperature + rf_gumbel(key, id) : logits[id];
+        if (id == special->mask || id == special->begin) {
+            continue;
+        }
+        if (x > best) {
+            second = best;
+            best = x;
+            token = id;
+        } else if (x > second) {
+            second = x;
+        }
+    }
+    a->close |= best - second < a->margin / (temperature > 0 ? fmin(temperature, 1) : 1);
+    *p = oracle_softmax(logits, token);
+    return token;
+}
+
+static inline bool oracle_is_eos(const oracle *a, int32_t token)
+{
+    return token == rf_tokenizer_specials(a->tokenizer)->eos[0];
+}
+
+/* --- Committing ------------------------------------------------------------------------------- */
+
+/* Token i of the response is final; it keeps the keys and values of a pass in which it saw [0, end)
+ * and [begin, itself]. */
+static inline void oracle_commit_token(oracle *a, int64_t i, int32_t token, int64_t end,
+                                       int64_t begin)
+{
+    a->response[i] = token;
+    a->committed[a->C++] = (oracle_token){token, a->n_prompt + i, end, begin};
+}
+
+/* Step 4: an end of text was committed in slot e. */
+static inline void oracle_after_eos(oracle *a, int64_t e)
+{
+    for (int64_t j = e + 1; j < a->n_slots; j++) {
+        if (a->state[j] == ORACLE_UNDECIDED) {
+            int64_t per_block = a->o.block_length / a->S;
+            oracle_hit(a, HIT_eos_blocks, j / per_block != e / per_block);
+            oracle_hit(a, HIT_eos_removes, j / per_block == e / per_block);
+            a->state[j] = ORACLE_REMOVED;
+        } else {
+            oracle_hit(a, HIT_eos_before_committed, a->state[j] == ORACLE_COMMITTED);
+        }
+    }
+    for (int64_t j = 0; j < e; j++) {
+        oracle_hit(a, HIT_eos_before_undecided, a->state[j] == ORACLE_UNDECIDED);
+    }
+    oracle_hit(a, HIT_eos_earlier, a->n_eos > 0);
+    a->n_eos++;
+}
+
+/* --- Step 1: plan ----------------------------------------------------------------------------- */
+
+static inline void oracle_plan(oracle *a, const int64_t *M, int64_t n_M)
+{
+    int32_t mask = rf_tokenizer_specials(a->tokenizer)->mask;
+    int64_t best = 0;
+
+    oracle_begin(a);
+    for (int64_t j = 0; j < n_M; j++) {
+        for (int64_t i = 0; i < a->S; i++) {
+            oracle_add(a, mask, M[j] * a->S + i, 0, 0);
+        }
+    }
+    oracle_forward(a);
+    oracle_logits(a, a->plan + (a->rounds - 1) * SHARP_VOCABULARY, 0);
+    for (int64_t j = 0; j < n_M; j++) {
+        for (int64_t i = 0; i < a->S; i++) {
+            double p;
+            int64_t at = M[j] * a->S + i;
+            a->draft[at] = oracle_choose(a, &p, j * a->S + i, at, true);
+            if (i == 0) {
+                a->score[M[j]] = p;
+            }
+        }
+    }
+    a->k = 0;
+    if (a->o.kind == RF_DECODE_LEFT_TO_RIGHT) {
+        a->selected[a->k++] = M[0];
+        return;
+    }
+    for (int64_t j = 0; j < n_M; j++) {
+        if (oracle_above(a, a->score[M[j]], a->o.slot_threshold)) {
+            a->selected[a->k++] = M[j];
+        }
+    }
+    oracle_hit(a, HIT_single_best, a->k == 0);
+    oracle_hit(a, HIT_several, a->k > 1);
+    if (a->k == 0) {
+        for (int64_t j = 1; j < n_M; j++) {
+            double gap = a->score[M[j]] - a->score[M[best]];
+            a->close |= fabs(gap) < a->margin;
+            best = gap > 0 ? j : best;
+        }
+        a->selected[a->k++] = M[best];
+    }
+}
+
+/* --- Step 2: verify together ------------------------------------------------------------------ */
+
+/* The drafts of selected slots r, in position order. */
+static inline int32_t *oracle_drafts(oracle *a, int64_t r)
+{
+    return a->draft + a->selected[r] * a->S;
+}
+
+/* Returns the length of the run of passing places. */
+static inline int64_t oracle_verify(oracle *a)
+{
+    int64_t S = a->S, n = 0;
+
+    oracle_begin(a);
+    for (int64_t r = 0; r < a->k; r++) {
+        for (int64_t i = 0; i < S; i++) {
+            oracle_add(a, oracle_drafts(a, r)[i], a->selected[r] * S + i, 0, 0);
+        }
+    }
+    oracle_forward(a);
+    for (int64_t r = 0; r < a->k; r++) {
+        a->pass[r * S] =
+            !a->o.verify_paper || oracle_above(a, a->score[a->selected[r]], a->o.token_threshold);
+        for (int64_t i = 1; i < S; i++) {
+            double p = oracle_probability(a, r * S + i - 1, oracle_drafts(a, r)[i]);
+            a->pass[r * S + i] = oracle_above(a, p, a->o.token_threshold);
+        }
+    }
+    while (n < a->k * S && a->pass[n]) {
+        n++;
+    }
+    return n;
+}
+
+/* The first `n` drafts of the concatenation become final. */
+static inline void oracle_commit_sequence(oracle *a, int64_t n)
+{
+    for (int64_t j = 0; j < n; j++) {
+        int64_t e = a->selected[j / a->S], i = e * a->S + j % a->S;
+        oracle_commit_token(a, i, a->draft[i], 0, 0);
+        a->state[e] = ORACLE_COMMITTED;
+    }
+}
+
+/* --- Step 3: complete each slot --------------------------------------------------------------- */
+
+/* One pass with the selected slots side by side: slot r shows its first shown[r] tokens, then masks
+ * (shown[r] = S: no masks), sees the cache and itself. */
+static inline void oracle_side_by_side(oracle *a, const int64_t *shown)
+{
+    int32_t mask = rf_tokenizer_specials(a->tokenizer)->mask;
+    oracle_begin(a);
+    for (int64_t r = 0; r < a->k; r++) {
+        for (int64_t i = 0; i < a->S; i++) {
+            oracle_add(a, i < shown[r] ? oracle_drafts(a, r)[i] : mask, a->selected[r] * a->S + i,
+                       a->C, a->C + r * a->S);
+        }
+    }
+    oracle_forward(a);
+}
+
+static inline bool oracle_all_full(const oracle *a, const int64_t *accepted)
+{
+    for (int64_t r = 0; r < a->k; r++) {
+        if (accepted[r] < a->S) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Where each slot begins: its own run of passing places from place 1 on. */
+static inline void oracle_own_runs(oracle *a, int64_t *accepted)
+{
+    int64_t S = a->S;
+    if (a->o.verify_paper) { /* each slot is verified alone */
+        for (int64_t r = 0; r < a->k; r++) {
+            accepted[r] = S;
+        }
+        oracle_side_by_side(a, accepted);
+        for (int64_t r = 0; r < a->k; r++) {
+            for (int64_t i = 1; i < S; i++) {
+                double p = oracle_probability(a, r * S + i - 1, oracle_drafts(a, r)[i]);
+                a->pass[r * S + i] = oracle_above(a, p, a->o.token_threshold);
+            }
+        }
+    }
+    for (int64_t r = 0; r < a->k; r++) {
+        int64_t n = 1;
+        while (n < S && a->pass[r * S + n]) {
+            n++;
+        }
+        accepted[r] = n;
+        oracle_hit(a, HIT_full_at_once, n == S);
+    }
+}
+
+/* Predict, then accept what holds. */
+static inline void oracle_cycle(oracle *a, int64_t *accepted)
+{
+    int64_t S = a->S, whole[ORACLE_LENGTH];
+
+    oracle_side_by_side(a, accepted);
+    for (int64_t r = 0; r < a->k; r++) {
+        whole[r] = S;
+        for (int64_t i = accepted[r]; i < S; i++) {
+            double p;
+            oracle_drafts(a, r)[i] = oracle_choose(a, &p, r * S + i, 0, false);
+        }
+    }
+    oracle_side_by_side(a, whole);
+    for (int64_t r = 0; r < a->k; r++) {
+        int64_t i = accepted[r] + 1;
+        if (accepted[r] == S) {
+            continue;
+        }
+        while (i < S &&
+               oracle_above(a, oracle_probability(a, r * S + i - 1, oracle_drafts(a, r)[i]),
+                            a->o.token_threshold)) {
+            i++;
+        }
+        accepted[r] = i;
+    }
+}
+
+/* Number of the first tokens of slot r up to and including an end of text; 0 if there is none. */
+static inline int64_t oracle_eos_in(oracle *a, int64_t r, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (oracle_is_eos(a, oracle_drafts(a, r)[i])) {
+            return i + 1;
+        }
+    }
+    return 0;
+}
+
+/* The earliest slot with an accepted end of text counts as full; later ones are abandoned. Returns
+ * its number, or -1. */
+static inline int64_t oracle_abandon(oracle *a, int64_t *accepted)
+{
+    for (int64_t r = 0; r < a->k; r++) {
+        if (oracle_eos_in(a, r, accepted[r]) > 0) {
+            oracle_hit(a, HIT_done_eos_abandons, r + 1 < a->k);
+            a->k = r + 1;
+            accepted[r] = a->S;
+            return r;
+        }
+    }
+    return -1;
+}
+
+static inline void oracle_commit_slots(oracle *a)
+{
+    int64_t C = a->C;
+    if (a->o.recompute_kv) { /* the same tokens once more, in sequence */
+        oracle_begin(a);
+        for (int64_t r = 0; r < a->k; r++) {
+            for (int64_t i = 0; i < a->S; i++) {
+                oracle_add(a, oracle_drafts(a, r)[i], a->selected[r] * a->S + i, 0, 0);
+            }
+        }
+        oracle_forward(a);
+        oracle_hit(a, HIT_recomputed, true);
+    }
+    for (int64_t r = 0; r < a->k; r++) {
+        int64_t eos = oracle_eos_in(a, r, a->S), n = eos > 0 ? eos : a->S;
+        int64_t begin = a->C; /* of the slot: earlier ones are whole */
+        for (int64_t i = 0; i < n; i++) {
+            oracle_commit_token(a, a->selected[r] * a->S + i, oracle_drafts(a, r)[i],
+                                a->o.recompute_kv ? 0 : C, a->o.recompute_kv ? 0 : begin);
+        }
+        a->state[a->selected[r]] = ORACLE_COMMITTED;
+        if (eos > 0) {
+            oracle_hit(a, HIT_done_eos, true);
+            oracle_hit(a, HIT_done_eos_first, a->selected[r] == 0);
+            oracle_after_eos(a, a->selected[r]);
+            return;
+        }
+    }
+}
+
+static inline void oracle_complete(oracle *a)
+{
+    int64_t accepted[ORACLE_LENGTH], n_cycles = 0, with_eos = -1, k = a->k;
+
+    oracle_own_runs(a, accepted);
+    while (!oracle_all_full(a, accepted)) {
+        int64_t full = 0, r;
+        oracle_cycle(a, accepted);
+        n_cycles++;
+        r = oracle_abandon(a, accepted);
+        for (int64_t j = 0; j < a->k; j++) {
+            full += accepted[j] == a->S;
+        }
+        oracle_hit(a, HIT_full_waits, full > 0 && full < a->k);
+        oracle_hit(a, HIT_done_eos_waits, r >= 0 && full < a->k);
+        oracle_hit(a, HIT_done_eos_again, with_eos >= 0 && r < with_eos);
+        with_eos = r;
+    }
+    oracle_hit(a, HIT_cycles, n_cycles > 1);
+    oracle_hit(a, HIT_no_cycle, n_cycles == 0);
+    if (n_cycles == 0) { /* what stands behind an end of text is not committed here either */
+        oracle_hit(a, HIT_no_cycle_eos, oracle_abandon(a, accepted) >= 0 && a->k < k);
+    }
+    oracle_commit_slots(a);
+}
+
+/* --- Rounds ----------------------------------------------------------------------------------- */
+
+static inline void oracle_round(oracle *a, const int64_t *M, int64_t n_M)
+{
+    int64_t n, m;
+
+    a->rounds++;
+    oracle_plan(a, M, n_M);
+    n = oracle_verify(a);
+    oracle_hit(a, HIT_paper_zero, n == 0);
+    for (int64_t j = 0; j < n; j++) {
+        int64_t e = a->selected[j / a->S];
+        if (oracle_is_eos(a, a->draft[e * a->S + j % a->S])) {
+            oracle_hit(a, HIT_run_eos, true);
+            oracle_hit(a, HIT_run_eos_incomplete, n < (j / a->S + 1) * a->S);
+            oracle_hit(a, HIT_run_eos_behind, j >= a->S);
+            oracle_hit(a, HIT_run_eos_first, e == 0);
+            oracle_commit_sequence(a, j + 1);
+            oracle_after_eos(a, e);
+            return;
+        }
+    }
+    m = n / a->S;
+    oracle_hit(a, HIT_run_none, m == 0);
+    oracle_hit(a, HIT_run_some, m > 0 && m < a->k);
+    oracle_hit(a, HIT_run_all, m > 0 && m == a->k);
+    if (m >= 1) {
+        oracle_commit_sequence(a, m * a->S);
+    } else {
+        oracle_complete(a);
+    }
+}
+
+/* The output is cut at the first end of text by position. */
+static inline void oracle_collect(oracle *a)
+{
+    a->n = 0;
+    a->ended = false;
+    for (int64_t i = 0; i < a->n_slots * a->S && !a->ended; i++) {
+        cr_assert(a->response[i] >= 0, "a hole at response place %lld", (long long)i);
+        a->answer[a->n++] = a->response[i];
+        a->ended = oracle_is_eos(a, a->response[i]);
+    }
+    oracle_hit(a, HIT_no_eos, !a->ended);
+}
+
+static inline void oracle_start(oracle *a, const int32_t *prompt, int64_t n_prompt, uint64_t index)
+{
+    a->S = a->o.slot_size;
+    oracle_hit(a, HIT_rounded, a->o.gen_length % a->S != 0);
+    a->n_slots = (a->o.gen_length + a->S - 1) / a->S;
+    if (a->o.block_length == 0 || a->o.block_length > a->n_slots * a->S) {
+        a->o.block_length = a->n_slots * a->S;
+    }
+    oracle_hit(a, HIT_short_block, a->n_slots * a->S % a->o.block_length != 0);
+    a->index = index;
+    a->n_prompt = n_prompt;
+    a->C = a->forwards = a->rounds = a->n_eos = 0;
+    a->close = false;
+    for (int64_t i = 0; i < ORACLE_LENGTH; i++) {
+        a->response[i] = -1;
+        a->state[i] = ORACLE_UNDECIDED;
+    }
+    for (int64_t i = 0; i < n_prompt; i++) {
+        a->committed[a->C++] = (oracle_token){prompt[i], i, 0, 0};
+    }
+    cr_assert(a->n_slots * a->S <= ORACLE_LENGTH && n_prompt + ORACLE_LENGTH <= SHARP_PLACES);
+}
+
+/* Decodes one prompt with options `o` (as given to the decoder). */
+static inline void oracle_run(oracle *a, const rf_decode_options *o, const int32_t *prompt,
+                              int64_t n_prompt, uint64_t index)
+{
+    int64_t per_block;
+    a->o = *o;
+    oracle_start(a, prompt, n_prompt, index);
+    per_block = a->o.block_length / a->S;
+    for (int64_t first = 0; first < a->n_slots; first += per_block) {
+        for (;;) {
+            int64_t M[ORACLE_LENGTH], n_M = 0;
+            for (int64_t e = first; e < first + per_block && e < a->n_slots; e++) {
+                if (a->state[e] == ORACLE_UNDECIDED) {
+                    M[n_M++] = e;
+                }
+            }
+            if (n_M == 0) {
+                break;
+            }
+            oracle_round(a, M, n_M);
+        }
+    }
+    oracle_collect(a);
+}
+
+static inline oracle *oracle_new(rf_model *model, const rf_tokenizer *tokenizer, double margin)
+{
+    oracle *a = calloc(1, sizeof(*a));
+    cr_assert_not_null(a);
+    a->model = model;
+    a->tokenizer = tokenizer;
+    a->margin = margin;
+    a->plan = calloc(ORACLE_LENGTH * SHARP_VOCABULARY, sizeof(*a->plan));
+    cr_assert_not_null(a->plan);
+    TINY_MUST(rf_batch_new(&a->batch, SHARP_PLACES, tiny_error()));
+    TINY_MUST(rf_acts_new(&a->acts, model, SHARP_PLACES, SHARP_PLACES, false, RF_RECOMPUTE_NONE,
+                          tiny_error()));
+    return a;
+}
+
+static inline void oracle_free(oracle *a)
+{
+    rf_acts_free(a->acts, a->model);
+    rf_batch_free(&a->batch);
+    free(a->plan);
+    free(a);
+}
+
+#endif

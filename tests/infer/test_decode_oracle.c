@@ -1,0 +1,176 @@
+/* The decoders against a plain transcription of the algorithm (oracle.h): the same tokens, the same
+ * number of forward passes and rounds, the same logits, whatever the settings. */
+#include "infer/decode_private.h"
+#include "tests/infer/oracle.h"
+
+#include <stdio.h>
+
+enum { N_MODELS = 4, MAX_PROMPT = 6 };
+
+/* One prompt with one set of options. */
+typedef struct trial {
+    rf_decode_options options;
+    int32_t prompt[MAX_PROMPT];
+    int64_t n_prompt;
+    uint64_t index;
+} trial;
+
+/* A function of (seed, i) alone. Every second one is of the kind in which most happens: several
+ * slots, of which some are refused. */
+static trial make_trial(uint64_t seed, uint64_t i)
+{
+    static const double of_slots[] = {0, 0.1, 0.4, 0.9, 1}, of_tokens[] = {0, 0.1, 0.4, 0.9, 1};
+    static const int64_t sizes[] = {4, 8, 2, 1, 16};
+    bool busy = i / N_MODELS % 2 == 1;
+    uint64_t first = busy ? 3 : 5;
+    rf_rng rng = RF_RNG_STREAM(seed, RF_RNG_TEST, i);
+    trial t = {0};
+    rf_decode_options *o = &t.options;
+
+    o->kind = busy || rf_rng_below(&rng, 5) > 0 ? RF_DECODE_REFUSION : RF_DECODE_LEFT_TO_RIGHT;
+    o->slot_size = sizes[rf_rng_below(&rng, first)];
+    o->gen_length = 1 + (int64_t)rf_rng_below(&rng, 40);
+    o->block_length =
+        rf_rng_below(&rng, busy ? 4 : 2) ? 0 : o->slot_size * (int64_t)(1 + rf_rng_below(&rng, 4));
+    o->slot_threshold = of_slots[rf_rng_below(&rng, busy ? 2 : 5)];
+    o->token_threshold = of_tokens[rf_rng_below(&rng, first)];
+    o->verify_paper = rf_rng_below(&rng, 2);
+    o->recompute_kv = rf_rng_below(&rng, 2);
+    o->temperature = rf_rng_below(&rng, 4) > (busy ? 1 : 0) ? 0 : 0.5 + 1.5 * rf_rng_uniform(&rng);
+    o->seed = rf_rng_below(&rng, 3);
+    t.index = rf_rng_below(&rng, 100);
+    t.n_prompt = 1 + (int64_t)rf_rng_below(&rng, MAX_PROMPT);
+    random_prompt(t.prompt, t.n_prompt, &rng);
+    return t;
+}
+
+/* --- Logits through the cache ----------------------------------------------------------------- */
+
+typedef struct watcher {
+    rf_decoder *decoder;
+    const oracle *witness;
+    double gap; /* worst of all plans */
+    int64_t round;
+} watcher;
+
+/* The last forward pass was a plan: the logits of its first mask, beside those without a cache. */
+static void watch(void *user, const rf_decode_event *event)
+{
+    watcher *w = user;
+    rf_decoder *d = w->decoder;
+    double logits[SHARP_VOCABULARY];
+    if (event->kind == RF_EVENT_PLAN) {
+        int32_t place = (int32_t)(d->batch.n - d->n_masked * d->options.slot_size);
+        cr_assert(w->round < w->witness->rounds);
+        TINY_MUST(rf_model_logits(d->model, d->acts, logits, &place, 1, tiny_error()));
+        w->gap = fmax(w->gap, tiny_gap(logits, w->witness->plan + w->round * SHARP_VOCABULARY,
+                                       SHARP_VOCABULARY));
+        w->round++;
+    }
+}
+
+/* --- Trials ----------------------------------------------------------------------------------- */
+
+static void describe(char *text, size_t bytes, const trial *t, const oracle *a, const rf_answer *b)
+{
+    const rf_decode_options *o = &t->options;
+    int n = snprintf(
+        text, bytes,
+        "kind %d, slots of %lld, length %lld, block %lld, thresholds %g and %g, %s, "
+        "%s, temperature %g: %lld and %lld tokens, %lld and %lld forwards, %lld and "
+        "%lld rounds\n",
+        o->kind, (long long)o->slot_size, (long long)o->gen_length, (long long)o->block_length,
+        o->slot_threshold, o->token_threshold, o->verify_paper ? "paper" : "released",
+        o->recompute_kv ? "recompute" : "reuse", o->temperature, (long long)a->n, (long long)b->n,
+        (long long)a->forwards, (long long)b->forwards, (long long)a->rounds, (long long)b->rounds);
+    for (int64_t i = 0; (i < a->n || i < b->n) && n < (int)bytes - 16; i++) {
+        n += snprintf(text + n, bytes - (size_t)n, "%d/%d ", i < a->n ? a->answer[i] : -1,
+                      i < b->n ? b->token[i] : -1);
+    }
+}
+
+static void run_trial(oracle *a, const trial *t, rf_model *model, double tolerance)
+{
+    char text[1024];
+    rf_decoder *decoder = NULL;
+    rf_answer answer;
+    watcher w = {0};
+
+    oracle_run(a, &t->options, t->prompt, t->n_prompt, t->index);
+    TINY_MUST(rf_decoder_new(&decoder, model, a->tokenizer, &t->options, MAX_PROMPT, tiny_error()));
+    w = (watcher){.decoder = decoder, .witness = a};
+    TINY_MUST(rf_decoder_run(decoder, &answer, t->prompt, t->n_prompt, t->index,
+                             a->close ? NULL : watch, &w, tiny_error()));
+    describe(text, sizeof text, t, a, &answer);
+    if (!a->close) {
+        cr_assert(answer.n == a->n && answer.ended == a->ended && answer.forwards == a->forwards &&
+                      answer.rounds == a->rounds && w.round == a->rounds,
+                  "%s", text);
+        cr_assert(memcmp(answer.token, a->answer, (size_t)a->n * sizeof(int32_t)) == 0, "%s", text);
+        cr_assert(!!(w.gap <= tolerance), "logits differ by %g of the largest: %s", w.gap, text);
+    }
+    for (int64_t i = 0; i < answer.n; i++) {
+        cr_assert(answer.token[i] >= 0 && answer.token[i] < 262 && answer.token[i] != 257 &&
+                      answer.token[i] != 258,
+                  "token %d was produced", answer.token[i]);
+    }
+    rf_answer_free(&answer);
+    rf_decoder_free(decoder);
+}
+
+/* Adds to hits; returns how many trials were too close to call. */
+static int64_t run_trials(int64_t *hits, const rf_backend *backend, uint64_t seed, uint64_t n,
+                          double margin, double tolerance)
+{
+    static const double sharpness[N_MODELS] = {0.5, 0.9, 1.4, 2.5};
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    int64_t n_close = 0;
+
+    for (uint64_t m = 0; m < N_MODELS; m++) {
+        rf_model *model = sharp_model(backend, 1, seed + m, sharpness[m]);
+        oracle *a = oracle_new(model, tokenizer, margin);
+        for (uint64_t i = m; i < n; i += N_MODELS) {
+            trial t = make_trial(seed, i);
+            run_trial(a, &t, model, tolerance);
+            n_close += a->close;
+        }
+        for (int b = 0; b < ORACLE_N_BRANCHES; b++) {
+            hits[b] += a->hits[b];
+        }
+        oracle_free(a);
+        rf_model_free(model);
+    }
+    rf_tokenizer_free(tokenizer);
+    return n_close;
+}
+
+static void expect_all_branches(const int64_t *hits)
+{
+    for (int b = 0; b < ORACLE_N_BRANCHES; b++) {
+        cr_log_info("%6lld  %s\n", (long long)hits[b], oracle_branch_text[b]);
+        cr_expect(hits[b] > 0, "no trial took this branch: %s", oracle_branch_text[b]);
+    }
+}
+
+/* In f64, where nothing is close, all agree and all branches are taken. */
+Test(decode_oracle, reference, .timeout = 300)
+{
+    int64_t hits[ORACLE_N_BRANCHES] = {0};
+    int64_t n_close = run_trials(hits, backend_named("ref64", ""), 1, 1200, 1e-9, 1e-9);
+    cr_expect(n_close == 0, "%lld trials were too close to call", (long long)n_close);
+    expect_all_branches(hits);
+}
+
+/* In f32 a decision may be closer than rounding: such trials are left out, and are few. */
+Test(decode_oracle, every_backend, .timeout = 300)
+{
+    const rf_backend *list[MAX_BACKENDS];
+    int n_backends = backends_available(list);
+    uint64_t n = 300;
+    for (int b = 0; b < n_backends; b++) {
+        int64_t hits[ORACLE_N_BRANCHES] = {0};
+        int64_t n_close = run_trials(hits, list[b], 100 + (uint64_t)b, n, 1e-4, 1e-4);
+        cr_expect(n_close < (int64_t)n / 10, "%s %s: %lld of %lld trials were too close to call",
+                  list[b]->name, list[b]->isa, (long long)n_close, (long long)n);
+    }
+}

@@ -1,0 +1,138 @@
+/* Bad input: one clear line, the right status, and nothing lost. */
+#include "tests/train/tiny_run.h"
+
+TestSuite(train_errors, .init = tiny_begin, .fini = tiny_end, .timeout = 120);
+
+/* Fails with this status and these words, and makes no run folder. */
+static void refuses(const char *arguments, int status, const char *words)
+{
+    tiny_train(0, arguments, status);
+    tiny_says(words);
+    cr_assert(tiny_shell("! test -e run") == 0, "%s: a run folder was made", arguments);
+}
+
+Test(train_errors, usage)
+{
+    refuses("train.step=3", 2, "did you mean 'train.steps'?");
+    refuses("train.steps=many", 2, "train.steps");
+    refuses("train.steps=-1", 2, "train.steps");
+    refuses("train.steps=0", 2, "train.steps and train.epochs: give one of them");
+    refuses("train.epochs=1", 2, "train.steps and train.epochs: give only one of them");
+    refuses("train.batch_rows=4 train.micro_rows=3", 2, "train.micro_rows");
+    refuses("optim.schedule=zigzag", 2, "constant, linear, cosine, wsd");
+    refuses("train.compute=f16", 2, "f32");
+    refuses("--frobnicate", 2, "--frobnicate");
+    refuses("--resume", 2, "--resume auto");
+    refuses("--resume nowhere.h5", 2, "nowhere.h5");
+    refuses("tiny.yaml", 2, "two configuration files");
+    refuses("data.train=", 2, "data.train is empty");
+    cr_assert(tiny_shell("\"$TRAIN\"") == 2);
+    cr_assert(tiny_shell("\"$TRAIN\" missing.yaml") == 1);
+    tiny_says("missing.yaml");
+    cr_assert(tiny_shell("\"$TRAIN\" train.steps=3 data.train=train.h5") == 2);
+    tiny_says("log.dir");
+    tiny_write("broken.yaml", "train:\n  steps: 3\n  stepz: 4\n");
+    cr_assert(tiny_shell("\"$TRAIN\" broken.yaml") == 2);
+    tiny_says("broken.yaml:3:");
+}
+
+Test(train_errors, help_and_version)
+{
+    cr_assert(tiny_shell("\"$TRAIN\" --help") == 0);
+    tiny_says("train.batch_rows");
+    tiny_says("Exit status");
+    cr_assert(tiny_shell("\"$TRAIN\" --version") == 0);
+    tiny_says("refusion-train ");
+}
+
+Test(train_errors, corpora)
+{
+    refuses("data.train=missing.h5", 1, "missing.h5");
+    cr_assert(tiny_shell("head -c 5000 train.h5 >short.h5") == 0);
+    refuses("data.train=short.h5", 1, "short.h5");
+    cr_assert(tiny_shell("cp tiny.yaml text.h5") == 0);
+    refuses("data.valid=text.h5", 1, "text.h5");
+    refuses("data.row_length=8", 1, "data.row_length");
+    refuses("data.overlong=drop data.row_length=2", 1, "row_length");
+}
+
+Test(train_errors, models)
+{
+    refuses("model.config=none.json", 1, "none.json");
+    tiny_write("bad.json", "{\"architectures\": [\"BertModel\"]}");
+    refuses("model.config=bad.json", 1, "BertModel");
+    refuses("model.vocab_size=100", 1, "model.vocab_size");
+    refuses("model.num_attention_heads=3 model.num_key_value_heads=2", 1, "num_key_value_heads");
+    refuses("model.max_position_embeddings=32", 1, "data.row_length");
+    refuses("model.init=train.h5", 1, "train.h5");
+}
+
+Test(train_errors, run_folder_is_not_overwritten)
+{
+    tiny_train(0, "train.steps=4", 0);
+    tiny_train(0, "train.steps=4", 2);
+    tiny_says("--resume auto");
+    tiny_says("log.dir");
+    /* An older checkpoint, with newer ones beside it that would be lost. */
+    tiny_train(0, "--resume auto train.steps=8", 0);
+    tiny_train(0, "--resume run/step-000000004.h5", 2);
+    tiny_says("overwrite");
+    tiny_train(0, "--resume run/step-000000004.h5 log.dir=other", 0);
+    tiny_same_checkpoints("run/step-000000008.h5", "other/step-000000008.h5");
+}
+
+Test(train_errors, resume_is_the_same_run)
+{
+    tiny_train(0, "train.steps=4", 0);
+    tiny_train(0, "--resume auto optim.lr=0.1", 2);
+    tiny_says("optim.lr");
+    tiny_train(0, "--resume auto model.hidden_size=64", 1);
+    tiny_says("hidden_size is 64 here and 32 there");
+    tiny_train(0, "--resume auto data.train=valid.h5", 2);
+    tiny_says("data.train");
+    tiny_corpus("train.h5", 1, 61); /* another content under the same name */
+    tiny_train(0, "--resume auto", 1);
+    tiny_says("resume with the same corpora");
+    cr_assert(tiny_shell("for f in run/step-*.h5; do printf x | dd of=$f bs=1 seek=20000 "
+                         "conv=notrunc; done") == 0);
+    tiny_corpus("train.h5", 0, 60);
+    tiny_train(0, "--resume auto", 1);
+    tiny_says("none of its");
+    tiny_train(0, "--resume auto log.dir=empty", 0); /* begins */
+}
+
+Test(train_errors, ranks_fail_together)
+{
+    mpi_need();
+    /* 4 leaves on 3 ranks. */
+    tiny_train(3, "train.reduce=fast", 2);
+    tiny_says("train.batch_rows");
+    /* One rank alone cannot read its corpus. */
+    cr_assert(tiny_shell("cp tiny.yaml a.yaml && $RUN -n 1 \"$TRAIN\" tiny.yaml : -n 1 "
+                         "\"$TRAIN\" a.yaml data.train=missing.h5") == 1,
+              "%s", tiny_output);
+    tiny_says("rank 1: missing.h5");
+}
+
+Test(train_errors, full_disk)
+{
+    /* Files of at most 2 MB: the first checkpoint, of 6 MB, does not fit. */
+    int status = tiny_shell("trap '' XFSZ; ulimit -f 4000; \"$TRAIN\" tiny.yaml train.steps=2 "
+                            "model.hidden_size=128");
+    cr_assert(status == 1, "status %d\n%s", status, tiny_output);
+    tiny_says("step-000000002.h5");
+    cr_assert(tiny_shell("! ls run/step-* 2>/dev/null") == 0, "%s", tiny_output);
+}
+
+Test(train_errors, dry_run)
+{
+    tiny_train(0, "--dry-run model.hidden_size=4096 model.num_hidden_layers=40 data.row_length=512",
+               0);
+    tiny_says("Adam's moments");
+    tiny_says("total");
+    cr_assert(tiny_shell("! test -e run") == 0);
+    cr_assert(tiny_shell("ulimit -v 2000000; \"$TRAIN\" tiny.yaml --dry-run "
+                         "model.hidden_size=4096 model.num_hidden_layers=40") == 0 ||
+                  strstr(tiny_program, "asan") != NULL,
+              "%s", tiny_output);
+}

@@ -1,0 +1,140 @@
+/* Requests to stop, kills, hanging ranks, and non-finite steps. */
+#include "tests/train/tiny_run.h"
+
+#include <math.h>
+
+TestSuite(train_stop, .init = tiny_begin, .fini = tiny_end, .timeout = 120);
+
+/* Waits until the run has made some steps. */
+#define UNTIL_STEPS                                                                                \
+    "n=0; until [ \"$(grep -c '\"event\":\"step\"' run/metrics.jsonl 2>/dev/null)\" -ge 3 ] 2>"    \
+    "/dev/null || [ $n -ge 400 ]; do n=$((n + 1)); sleep 0.05; done; "
+
+/* The run in `run` stopped at a checkpoint: goes on for some steps, and equals a run that was never
+ * stopped. */
+static void goes_on(int ranks)
+{
+    char arguments[256];
+    double step = tiny_last("run", "end", "step");
+    cr_assert(step >= 3.0 && tiny_last("run", "checkpoint", "step") >= step, "%s", tiny_output);
+    snprintf(arguments, sizeof arguments, "--resume auto train.steps=%d", (int)step + 5);
+    tiny_train(ranks, arguments, 0);
+    snprintf(arguments, sizeof arguments, "log.dir=whole train.steps=%d", (int)step + 5);
+    tiny_train(0, arguments, 0);
+    char *whole = tiny_curve("whole", "step"), *run = tiny_curve("run", "step");
+    cr_assert(strcmp(whole, run) == 0, "%s\n%s", whole, run);
+    free(whole);
+    free(run);
+}
+
+Test(train_stop, sigusr1)
+{
+    int status = tiny_shell("\"$TRAIN\" tiny.yaml train.steps=1M & pid=$!; " UNTIL_STEPS
+                            "kill -USR1 $pid; wait $pid");
+    cr_assert(status == 3, "status %d\n%s", status, tiny_output);
+    tiny_says("asked to stop (SIGUSR1)");
+    goes_on(0);
+}
+
+Test(train_stop, sigterm_through_the_launcher)
+{
+    mpi_need();
+    int status = tiny_shell("sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=1M & pid=$!; " UNTIL_STEPS
+                            "kill -TERM $pid; wait $pid");
+    cr_assert(status == 3, "status %d\n%s", status, tiny_output);
+    goes_on(2);
+}
+
+Test(train_stop, launcher_passes_the_status_on)
+{
+    mpi_need();
+    cr_assert(tiny_shell("sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=2") == 0, "%s", tiny_output);
+    cr_assert(tiny_shell("sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=2") == 2, "%s", tiny_output);
+    cr_assert(tiny_shell("sh \"$LAUNCH\" tiny.yaml") == 2, "%s", tiny_output);
+    tiny_says("usage: train/launch.sh");
+    cr_assert(tiny_shell("PROGRAM=/no/such sh \"$LAUNCH\" -n 2 tiny.yaml") == 1, "%s", tiny_output);
+}
+
+/* One request that comes twice in a moment, as launchers deliver it, is one request. */
+Test(train_stop, doubled_signal)
+{
+    int status = tiny_shell("\"$TRAIN\" tiny.yaml train.steps=1M & pid=$!; " UNTIL_STEPS
+                            "kill -USR1 $pid; kill -TERM $pid; wait $pid");
+    cr_assert(status == 3, "status %d\n%s", status, tiny_output);
+}
+
+Test(train_stop, wall_clock)
+{
+    tiny_train(0, "train.steps=1M train.max_seconds=0.5", 3);
+    tiny_says("train.max_seconds");
+    goes_on(0);
+}
+
+Test(train_stop, killed_and_resumed)
+{
+    cr_assert(tiny_shell("\"$TRAIN\" tiny.yaml train.steps=1M checkpoint.every=2 "
+                         "checkpoint.keep=0 & pid=$!; " UNTIL_STEPS
+                         "kill -9 $pid; wait $pid") == 137,
+              "%s", tiny_output);
+    double step = tiny_last("run", "checkpoint", "step");
+    char arguments[256];
+    cr_assert(step >= 2.0);
+    snprintf(arguments, sizeof arguments, "--resume auto train.steps=%d", (int)step + 3);
+    tiny_train(0, arguments, 0);
+    snprintf(arguments, sizeof arguments, "log.dir=whole train.steps=%d", (int)step + 3);
+    tiny_train(0, arguments, 0);
+    tiny_same_curves("whole", "run"); /* no step twice, none missing */
+}
+
+/* A rank that hangs is noticed by the others. */
+Test(train_stop, watchdog)
+{
+    mpi_need();
+    int status =
+        tiny_shell("$RUN -n 1 sh -c 'echo $$ >pid; exec \"$TRAIN\" tiny.yaml train.steps=1M "
+                   "train.watchdog=2' : -n 1 \"$TRAIN\" tiny.yaml train.steps=1M train.watchdog=2 "
+                   "& mpi=$!; " UNTIL_STEPS
+                   "kill -STOP $(cat pid); wait $mpi; s=$?; kill -9 $(cat pid); exit $s");
+    cr_assert(status == 5, "status %d\n%s", status, tiny_output);
+    tiny_says("hangs in section");
+}
+
+/* --- Non-finite values ------------------------------------------------------------------------ */
+
+static int with_nan(const char *arguments)
+{
+    char command[1024];
+    /* The third leaf of the second rank: its second step (two leaves a step). */
+    snprintf(command, sizeof command,
+             "$RUN -n 1 \"$TRAIN\" tiny.yaml %s : -n 1 env RF_FAILPOINT=train.nan:error:3 "
+             "\"$TRAIN\" tiny.yaml %s",
+             arguments, arguments);
+    return tiny_shell(command);
+}
+
+Test(train_stop, nan_on_one_rank_is_skipped_by_all)
+{
+    mpi_need();
+    int status = with_nan("train.skip_limit=2");
+    cr_assert(status == 0, "status %d\n%s", status, tiny_output);
+    tiny_says("skipped (1 in a row, 1 in all)");
+    char *curve = tiny_curve("run", "step");
+    cr_assert(strstr(curve, "skipped=0true") != NULL && strstr(curve, "step=8") != NULL, "%s",
+              curve);
+    free(curve);
+    rf_progress progress;
+    int64_t n = 0;
+    free(tiny_state(&progress, &n, "run/step-000000008.h5"));
+    cr_assert(progress.skipped == 1 && progress.updates == 7 && progress.step == 8);
+}
+
+Test(train_stop, diverged)
+{
+    mpi_need();
+    int status = with_nan("train.skip_limit=1");
+    cr_assert(status == 4, "status %d\n%s", status, tiny_output);
+    tiny_says("not finite 1 times in a row");
+    tiny_train(0, "log.dir=wild optim.lr=1e38 train.steps=50 train.skip_limit=3", 4);
+    tiny_says("3 in a row");
+    cr_assert(tiny_last("wild", "end", "status") > 3.5);
+}
