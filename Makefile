@@ -71,6 +71,10 @@ PROGRAMS    := $(OUT)/refusion-data $(OUT)/refusion-train $(OUT)/refusion-infer 
 TEST_BINS   := $(TESTS:%.c=$(OUT)/%)
 BENCH_BINS  := $(BENCHES:%.c=$(OUT)/%)
 
+# One short line a file; V=1 shows the commands.
+Q   := $(if $(V),,@)
+say  = $(if $(V),,@echo "  $(1)	$@")
+
 .DEFAULT_GOAL := all
 .PHONY: all deps demo test tests bench lint format floors headers install clean help
 .SECONDARY:
@@ -81,45 +85,57 @@ all: $(PROGRAMS)  ## the programs, into build/release/
 KERNEL_FLAGS := -O3 -fno-math-errno
 $(OUT)/obj/common/kernels/ref/%.f32.o: common/kernels/ref/%.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -DRF_REF_DOUBLE=0 -MMD -MP -c $< -o $@
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -DRF_REF_DOUBLE=0 -MMD -MP -c $< -o $@
 $(OUT)/obj/common/kernels/ref/%.f64.o: common/kernels/ref/%.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -DRF_REF_DOUBLE=1 -MMD -MP -c $< -o $@
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -DRF_REF_DOUBLE=1 -MMD -MP -c $< -o $@
 define isa_rule
 $(OUT)/obj/common/kernels/cpu/%.$(1).o: common/kernels/cpu/%.c
 	@mkdir -p $$(@D)
-	$$(CC) $$(ALL_CFLAGS) $(if $(filter release,$(BUILD)),$(KERNEL_FLAGS)) $(ISA_$(1)) -DRF_ISA=$(1) -DRF_ISA_$(1)=1 -MMD -MP -c $$< -o $$@
+	$$(call say,CC)
+	$$(Q)$$(CC) $$(ALL_CFLAGS) $(if $(filter release,$(BUILD)),$(KERNEL_FLAGS)) $(ISA_$(1)) -DRF_ISA=$(1) -DRF_ISA_$(1)=1 -MMD -MP -c $$< -o $$@
 endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
 $(OUT)/obj/common/dist/dist_mpi.o: common/dist/dist_mpi.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(MPI_CFLAGS) -MMD -MP -c $< -o $@
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) $(MPI_CFLAGS) -MMD -MP -c $< -o $@
 $(OUT)/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
 $(LIBRARY): $(LIB_OBJECTS)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR)
+	$(Q)ar rcs $@ $^
 
 # --- Link ----------------------------------------------------------------------------------------
 # refusion-infer and refusion-data run without MPI; the others take the communicator of $(DIST).
 DIST_LIBS := $(if $(filter 0,$(MPI)),,$(MPI_LIBS))
 STUB      := $(OUT)/obj/common/dist/dist_stub.o
 $(OUT)/refusion-data: $(OUT)/obj/data/data_main.o $(STUB) $(LIBRARY)
-	$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
+	$(call say,LINK)
+	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
 $(OUT)/refusion-infer: $(OUT)/obj/infer/infer_main.o $(STUB) $(LIBRARY)
-	$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
+	$(call say,LINK)
+	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
 $(OUT)/refusion-eval: $(OUT)/obj/infer/eval_main.o $(OUT)/obj/$(DIST) $(LIBRARY)
-	$(CC) $(LINK_FLAGS) $^ $(LIBS) $(DIST_LIBS) -o $@
+	$(call say,LINK)
+	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) $(DIST_LIBS) -o $@
 $(OUT)/refusion-train: $(OUT)/obj/train/train_main.o $(OUT)/obj/$(DIST) $(LIBRARY)
-	$(CC) $(LINK_FLAGS) $^ $(LIBS) $(DIST_LIBS) -o $@
+	$(call say,LINK)
+	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) $(DIST_LIBS) -o $@
 $(OUT)/tests/%: $(OUT)/obj/tests/%.o $(HELPERS:%.c=$(OUT)/obj/%.o) $(OUT)/obj/$(DIST) $(LIBRARY)
 	@mkdir -p $(@D)
-	$(CC) $(LINK_FLAGS) $^ $(LIBS) $(CRITERION_LIBS) $(DIST_LIBS) -o $@
+	$(call say,LINK)
+	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) $(CRITERION_LIBS) $(DIST_LIBS) -o $@
 $(OUT)/obj/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(CRITERION_CFLAGS) $(MPI_CFLAGS) -MMD -MP -c $< -o $@
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) $(CRITERION_CFLAGS) $(MPI_CFLAGS) -MMD -MP -c $< -o $@
 
 -include $(shell find $(OUT)/obj -name '*.d' 2>/dev/null)
 
@@ -132,7 +148,7 @@ deps:  ## installs what is missing (Debian, Ubuntu), or lists what is needed
 	@sh .ci/deps
 
 demo: $(PROGRAMS)  ## generates a task, trains on 2 ranks, evaluates, shows a decoding (5 minutes)
-	@BUILD_DIR=$(OUT) sh tests/demo.sh
+	@BUILD_DIR=$(OUT) sh train/demo.sh
 
 FORMATTED = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 CLANG_FORMAT ?= clang-format-14

@@ -5,10 +5,12 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -213,10 +215,27 @@ static int write_config(const rf_trainer *t, rf_error *err)
     return rc;
 }
 
+/* One process at a time: a job that was started again while the first still runs would mix with it.
+ * File systems without locks go unguarded. */
+static int lock_folder(rf_trainer *t, rf_error *err)
+{
+    t->folder_lock = open(t->set.folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (t->folder_lock >= 0 && flock(t->folder_lock, LOCK_EX | LOCK_NB) != 0 &&
+        errno == EWOULDBLOCK) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: another process trains in this folder: wait for it or stop it",
+                            t->set.folder);
+    }
+    return RF_OK;
+}
+
 static int begin_alone(rf_trainer *t, rf_error *err)
 {
     const char *folder = t->set.folder;
     int rc = rf_file_make_folder(folder, err);
+    if (rc == RF_OK) {
+        rc = lock_folder(t, err);
+    }
     if (rc == RF_OK && t->resume[0] != '\0' && is_inside(t->resume, folder)) {
         look_at_newer(folder, t->progress.step, true);
         read_best(t);

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 /* --- Opening: everything that can be wrong, found before anything large is allocated ---------- */
 
@@ -102,7 +103,7 @@ int rf_trainer_open(rf_trainer *out, rf_dist *dist, rf_config *config, rf_resume
                     const char *path, rf_error *err)
 {
     rf_trainer *t = out;
-    *t = (rf_trainer){.dist = dist, .config = config, .begin = rf_log_seconds()};
+    *t = (rf_trainer){.dist = dist, .config = config, .begin = rf_log_seconds(), .folder_lock = -1};
     int rc = rf_dist_agree(dist, open_settings(t, err), err);
     if (rc == RF_OK) {
         rc = rf_run_folder_find(t, resume, path, err);
@@ -265,6 +266,9 @@ void rf_trainer_free(rf_trainer *t)
 {
     rf_watchdog_free(t->watchdog);
     rf_metrics_close(t->metrics);
+    if (t->folder_lock >= 0) {
+        close(t->folder_lock);
+    }
     rf_loader_free(t->loader);
     rf_decoder_free(t->decoder);
     if (t->model != NULL) {
@@ -282,5 +286,5 @@ void rf_trainer_free(rf_trainer *t)
     free(t->corpora);
     rf_samples_free(&t->prompts);
     rf_sources_close(&t->sources);
-    *t = (rf_trainer){0};
+    *t = (rf_trainer){.folder_lock = -1};
 }

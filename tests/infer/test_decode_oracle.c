@@ -152,12 +152,13 @@ static void expect_all_branches(const int64_t *hits)
     }
 }
 
-/* In f64, where nothing is close, all agree and all branches are taken. */
+/* In f64 next to nothing is close (probabilities of almost 1 are): all agree, and all branches are
+ * taken. */
 Test(decode_oracle, reference, .timeout = 300)
 {
     int64_t hits[ORACLE_N_BRANCHES] = {0};
     int64_t n_close = run_trials(hits, backend_named("ref64", ""), 1, 1200, 1e-9, 1e-9);
-    cr_expect(n_close == 0, "%lld trials were too close to call", (long long)n_close);
+    cr_expect(n_close < 12, "%lld trials were too close to call", (long long)n_close);
     expect_all_branches(hits);
 }
 

@@ -101,6 +101,24 @@ Test(train_runs, resume_survives_a_damaged_checkpoint)
     tiny_same_curves("whole", "run");
 }
 
+/* checkpoint.keep newest ones and the best; `latest` and `best` name files that are there. */
+Test(train_runs, keeps_the_newest_and_the_best)
+{
+    tiny_train(0,
+               "checkpoint.every=1 checkpoint.keep=2 train.steps=6 log.valid_every=3 "
+               "optim.schedule=linear optim.min_lr=0",
+               0);
+    cr_assert(tiny_shell("ls run/step-* >list; cat list; test $(wc -l <list) -le 3 && "
+                         "test -e run/step-000000006.h5 && test -e run/step-000000005.h5 && "
+                         "test -e run/$(cat run/best) && test $(cat run/latest) = "
+                         "step-000000006.h5") == 0,
+              "%s", tiny_output);
+    tiny_train(0, "log.dir=none checkpoint.every=0 checkpoint.best=false", 0);
+    cr_assert(tiny_shell("ls none/step-* >list; cat list; test $(cat list) = "
+                         "none/step-000000008.h5 && ! test -e none/best") == 0,
+              "%s", tiny_output);
+}
+
 Test(train_runs, fine_tunes_from_a_checkpoint)
 {
     tiny_train(0, "log.dir=base", 0);

@@ -10,16 +10,16 @@
  * Each thread owns a rectangle of c and packs what it needs itself: no barrier, no shared buffer.
  * b goes into panels (a panel of one K block stays in the L2 cache while all rows pass by it); a is
  * read where it lies, rows along the inner dimension, except in GEMM_TN, where blocks of it are
- * transposed first. */
+ * transposed first: its columns would touch one page for each step. */
 #include "common/kernels/cpu/internal.h"
 
 #include <omp.h>
 
 enum {
-    TN_COLS = 8 * PANEL,  /* columns of b packed at once */
-    TN_ROWS = 96,         /* rows of c whose a is transposed at once; a multiple of TILE_ROWS */
-    TN_LD = K_BLOCK + 16, /* not a power of two: rows fall into different sets of the L1 cache */
     FEW_ROWS = 4 * TILE_ROWS,
+    TN_COLS = 8 * PANEL,  /* columns of b packed at once */
+    TN_ROWS = 96,         /* rows of c whose a is transposed at once: whole tiles of every ISA */
+    TN_LD = K_BLOCK + 16, /* not a power of two: rows fall into different sets of the L1 cache */
     B_FLOATS = K_BLOCK * TN_COLS,
     THREAD_FLOATS = B_FLOATS + TN_ROWS * TN_LD
 };
@@ -157,11 +157,11 @@ static void make_empty(const gemm *g, const area *r)
 }
 
 /* Into how many column shares to cut c: the divisor of the number of threads with the least work
- * for the busiest thread. In units of one fma vector of a tile; packing costs were measured. */
+ * for the busiest thread. In units of a multiply-add at full speed; to pack an element costs as
+ * much as 12 to 18 of them (measured with AVX-512). */
 static int choose_column_shares(const gemm *g, int n_threads)
 {
-    const double pack_b = g->form == GEMM_NT ? 12.0 : 2.0;
-    const double pack_a = g->form == GEMM_TN ? 12.0 : 0.0;
+    const double pack_b = 16.0, pack_a = g->form == GEMM_TN ? 12.0 : 0.0;
     int64_t panels = ceil_div(g->n, PANEL), row_tiles = ceil_div(g->m, TILE_ROWS);
     double least = 0.0;
     int best = 0;

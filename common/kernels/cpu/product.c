@@ -34,7 +34,9 @@ V_INLINE void tile(const product *p, int64_t row, int64_t col, const int rows, c
             vf right[TILE_VECTORS];
             for (int v = 0; v < vectors; v++) {
                 right[v] = v_load(b + i * PANEL + v * VL);
-                v_prefetch(b + (i + AHEAD) * PANEL + v * VL);
+                if (v * VL % LINE == 0) {
+                    v_prefetch(b + (i + AHEAD) * PANEL + v * VL);
+                }
             }
             for (int r = 0; r < rows; r++) {
                 vf left = v_set(a[r * lda + i]);
