@@ -1,4 +1,5 @@
 /* refusion-eval: likelihood, losses and task accuracy of a model, on one process or on ranks. */
+#include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/options.h"
 #include "infer/report.h"
@@ -200,6 +201,13 @@ static int report(const options *o, const rf_eval_result *result, const rf_loade
     return o->out ? rf_report_write(o->out, result, &o->eval, &context, err) : RF_OK;
 }
 
+/* A folder that does not exist is noticed before the work, not after it. */
+static int check_output(const char *path, rf_error *err)
+{
+    rf_atomic file = {0};
+    return path ? rf_atomic_begin(&file, path, err) : RF_OK;
+}
+
 static int run(options *o, char **assignment, int n_assignments, rf_dist *dist, rf_error *err)
 {
     rf_loaded loaded = {0};
@@ -210,6 +218,9 @@ static int run(options *o, char **assignment, int n_assignments, rf_dist *dist, 
     int code;
 
     code = rf_loaded_open(&loaded, o->model, err);
+    if (code == RF_OK && rf_dist_rank(dist) == 0 && (code = check_output(o->out, err)) == RF_OK) {
+        code = check_output(o->answers, err);
+    }
     if (code == RF_OK) {
         code = read_settings(o, &loaded, assignment, n_assignments, err);
     }

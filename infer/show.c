@@ -166,17 +166,30 @@ static int32_t place_token(const rf_decode_event *event, int64_t i)
     return event->slot[i / event->slot_size] == RF_SLOT_SELECTED ? event->draft[i] : -1;
 }
 
-/* The next unit from place *i on, which moves behind it; false at the end of the picture. */
-static bool next_in_picture(unit *u, int64_t *i, const rf_show *show, const rf_decode_event *event)
+/* Places up to the first committed end of text: what stands behind it will be cut off. */
+static int64_t picture_end(const rf_show *show, const rf_decode_event *event)
 {
-    for (; *i < event->n_tokens; ++*i) {
+    for (int64_t i = 0; i < event->n_tokens; i++) {
+        if (event->slot[i / event->slot_size] == RF_SLOT_COMMITTED && event->token[i] >= 0 &&
+            rf_tokenizer_is_eos(show->tokenizer, event->token[i])) {
+            return i + 1;
+        }
+    }
+    return event->n_tokens;
+}
+
+/* The next unit from place *i on, which moves behind it; false at the end of the picture. */
+static bool next_in_picture(unit *u, int64_t *i, int64_t end, const rf_show *show,
+                            const rf_decode_event *event)
+{
+    for (; *i < end; ++*i) {
         rf_slot_state state = event->slot[*i / event->slot_size];
         int32_t token[4];
         if (state == RF_SLOT_REMOVED || (state == RF_SLOT_COMMITTED && event->token[*i] < 0)) {
             continue; /* behind an end of text */
         }
         for (int64_t k = 0; k < 4; k++) {
-            token[k] = *i + k < event->n_tokens ? place_token(event, *i + k) : -1;
+            token[k] = *i + k < end ? place_token(event, *i + k) : -1;
         }
         if (token[0] < 0) {
             *u = (unit){.n_tokens = 1, .columns = 1, .text = "·"};
@@ -195,11 +208,12 @@ static int write_lines(FILE *out, int *open, int from, int to, const rf_show *sh
                        const rf_decode_event *event)
 {
     int column = 0, line = 0, style = STYLE_NONE;
+    int64_t end = picture_end(show, event);
     bool found = false, visible = from == 0 && to > 0;
     unit u;
 
     *open = 0;
-    for (int64_t i = 0; next_in_picture(&u, &i, show, event);) {
+    for (int64_t i = 0; next_in_picture(&u, &i, end, show, event);) {
         int64_t at = i - u.n_tokens;
         if (column > 0 && column + u.columns > show->columns) {
             if (visible) {
@@ -227,10 +241,10 @@ static int write_lines(FILE *out, int *open, int from, int to, const rf_show *sh
     return line + 1;
 }
 
-static int64_t count_decided(const rf_decode_event *event)
+static int64_t count_decided(const rf_show *show, const rf_decode_event *event)
 {
-    int64_t n = 0;
-    for (int64_t i = 0; i < event->n_tokens; i++) {
+    int64_t n = 0, end = picture_end(show, event);
+    for (int64_t i = 0; i < end; i++) {
         n += event->token[i] >= 0;
     }
     return n;
@@ -240,7 +254,7 @@ static int64_t count_decided(const rf_decode_event *event)
  * and not by the terminal (\033[?7l), so that their number is known. */
 static void paint(rf_show *show, const rf_decode_event *event)
 {
-    char *frame = NULL;
+    char *frame = NULL, status[80];
     size_t bytes = 0;
     FILE *out = open_memstream(&frame, &bytes);
     int room = show->lines > 3 ? show->lines - 2 : 1;
@@ -257,8 +271,9 @@ static void paint(rf_show *show, const rf_decode_event *event)
             fprintf(out, "\033[%dA\r", show->n_painted);
         }
         write_lines(out, &open, from, from + n, show, event);
-        fprintf(out, "\033[K\033[0;2mforward %lld, %lld tokens\033[0m\n\033[J\033[?7h",
-                (long long)event->forwards, (long long)count_decided(event));
+        (void)snprintf(status, sizeof(status), "forward %lld, %lld tokens",
+                       (long long)event->forwards, (long long)count_decided(show, event));
+        fprintf(out, "\033[K\033[0;2m%.*s\033[0m\n\033[J\033[?7h", show->columns, status);
         show->n_painted = n + 1;
     }
     if (out && fclose(out) == 0) {

@@ -48,7 +48,7 @@ static inline double bench_time(bench_function function, void *work, double budg
     return seconds[n / 2];
 }
 
-/* The fastest of several calls: for limits, which a busy machine only ever makes look lower. */
+/* The fastest of several calls: for the limit of memory, which a busy machine makes look lower. */
 static inline double bench_fastest(bench_function function, void *work, double budget)
 {
     double begin = rf_log_seconds(), fastest = HUGE_VAL;
@@ -220,11 +220,12 @@ static inline void peak_run(void *work)
     p->flop = flop;
 }
 
-/* GFLOP/s of fused multiply-adds by all threads (omp_get_max_threads). */
+/* GFLOP/s of fused multiply-adds by all threads (omp_get_max_threads). The median, since the first
+ * moments run at a clock that the processor does not sustain. */
 static inline double bench_peak(const char *isa)
 {
     peak_work p = {.isa = isa};
-    double seconds = bench_fastest(peak_run, &p, 0.5);
+    double seconds = bench_time(peak_run, &p, 0.5);
     return p.flop / seconds * 1e-9;
 }
 
