@@ -164,7 +164,7 @@ static inline bool oracle_above(oracle *a, double p, double threshold)
 static inline int32_t oracle_choose(oracle *a, double *p, int64_t j, int64_t i, bool tempered)
 {
     const rf_specials *special = rf_tokenizer_specials(a->tokenizer);
-    double logits[SHARP_VOCABULARY], best = -INFINITY, second = -INFINITY;
+    double logits[SHARP_VOCABULARY], best = -HUGE_VAL, second = -HUGE_VAL;
     double temperature = tempered ? a->o.temperature : 0;
     int32_t token = -1;
     rf_rng rng =
