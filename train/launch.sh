@@ -12,7 +12,7 @@
 # line of the batch script.
 #
 # Environment: MPIRUN (mpirun), MPIRUN_FLAGS (further flags: hosts, binding), PROGRAM
-# (build/release/refusion-train).
+# (build/release/refusion-train; of an installed refusion-launch, the refusion-train beside it).
 
 usage() {
     echo "usage: train/launch.sh -n RANKS [CONFIG.yaml] [section.key=value ...] [--resume auto]" >&2
@@ -28,8 +28,10 @@ case $ranks in
 '' | *[!0-9]* | 0*) usage ;;
 esac
 
-here=$(cd "$(dirname "$0")/.." && pwd) || exit 1
-program=${PROGRAM:-$here/build/release/refusion-train}
+here=$(cd "$(dirname "$0")" && pwd) || exit 1
+program=$here/refusion-train # where make install puts it
+[ -x "$program" ] || program=${here%/*}/build/release/refusion-train
+program=${PROGRAM:-$program}
 mpirun=${MPIRUN:-mpirun}
 if [ ! -x "$program" ]; then
     echo "launch.sh: $program does not exist: build it with make" >&2
@@ -43,7 +45,9 @@ fi
 flags="-n $ranks"
 if "$mpirun" --version 2>/dev/null | grep -qi 'open.*mpi\|openrte\|prte'; then
     # Ranks are not bound to single cores: each uses OpenMP threads.
-    flags="-q $flags --oversubscribe --bind-to none"
+    flags="$flags --oversubscribe --bind-to none"
+    # No page of mpirun's about a rank that ended with a status. (-q in Open MPI 4 only.)
+    export OMPI_MCA_orte_execute_quiet=1 PRTE_MCA_prte_execute_quiet=1
     if [ "$(id -u)" = 0 ]; then
         export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
         export PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1

@@ -153,7 +153,7 @@ static void report_step(rf_trainer *t, const rf_step_result *r, pace *p, double 
         .skipped = r->skipped,
     };
     rf_metrics_step(t->metrics, &line, t->set.log_every);
-    if (r->skipped) {
+    if (r->skipped && rf_dist_rank(t->dist) == 0) { /* all ranks skip: one says it */
         rf_log_warn("step %" PRId64 ": loss or gradient is not finite: skipped (%" PRId64
                     " in a row, %" PRId64 " in all)",
                     t->progress.step, t->skipped_now, t->progress.skipped);

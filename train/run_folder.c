@@ -77,27 +77,31 @@ static bool is_inside(const char *path, const char *folder)
 static int find_given(rf_trainer *t, const char *path, rf_error *err)
 {
     const char *folder = t->set.folder;
-    if (is_folder(path)) {
-        int rc = rf_checkpoint_find(t->resume, sizeof t->resume, path, err);
+    bool any = is_folder(path); /* the newest that verifies, as with `auto` */
+    int rc = RF_OK;
+    if (any) {
+        rc = rf_checkpoint_find(t->resume, sizeof t->resume, path, err);
         if (rc == RF_OK && t->resume[0] == '\0') {
             rc = rf_error_set(err, RF_ERR_USAGE, "--resume %s: the folder has no checkpoint", path);
         }
-        return rc;
-    }
-    if (!rf_file_exists(path) || strlen(path) >= sizeof t->resume) {
+        if (rc != RF_OK) {
+            return rc;
+        }
+    } else if (!rf_file_exists(path) || strlen(path) >= sizeof t->resume) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--resume %s: there is no such file: name a checkpoint, or use "
                             "--resume auto",
                             path);
+    } else {
+        snprintf(t->resume, sizeof t->resume, "%s", path);
     }
-    snprintf(t->resume, sizeof t->resume, "%s", path);
     rf_checkpoint_info info = {0};
-    int rc = rf_checkpoint_info_read(&info, path, err);
-    bool newer =
-        rc == RF_OK &&
-        look_at_newer(folder, is_inside(path, folder) ? info.progress.step : -1, false) > 0;
+    rc = rf_checkpoint_info_read(&info, t->resume, err);
+    bool here = is_inside(t->resume, folder);
+    bool others = rc == RF_OK && !(any && here) &&
+                  look_at_newer(folder, here ? info.progress.step : -1, false) > 0;
     rf_checkpoint_info_free(&info);
-    if (rc == RF_OK && newer) {
+    if (others) {
         rc = rf_error_set(err, RF_ERR_USAGE,
                           "--resume %s: the run folder %s holds other checkpoints that the run "
                           "would overwrite: name another log.dir, or move them away",
@@ -230,11 +234,12 @@ static double marked_loss(const rf_trainer *t)
 static int mend_best(rf_trainer *t, rf_error *err)
 {
     const char *slash = strrchr(t->resume, '/'), *name = slash != NULL ? slash + 1 : t->resume;
-    if (!t->set.checkpoint_best || !rf_metrics_had(t->metrics, "valid") || step_of(name) < 0 ||
-        !(t->progress.best_valid_loss < marked_loss(t))) {
+    size_t bytes = strlen(name) + 1;
+    if (bytes > sizeof t->best || !t->set.checkpoint_best || !rf_metrics_had(t->metrics, "valid") ||
+        step_of(name) < 0 || !(t->progress.best_valid_loss < marked_loss(t))) {
         return RF_OK;
     }
-    snprintf(t->best, sizeof t->best, "%s", name);
+    memcpy(t->best, name, bytes);
     return write_best(t, err);
 }
 

@@ -52,15 +52,17 @@ static void free_tokens(rf_prompts *p)
 }
 
 /* Prompt and answer must fit the positions that the model knows. */
-static void fit_options(rf_prompts *p, int64_t n_positions)
+static void fit_options(rf_prompts *p, int64_t n_positions, bool warns)
 {
     rf_decode_options *o = &p->options;
     int64_t slot = o->kind == RF_DECODE_AR ? 1 : o->slot_size;
     int64_t room = (n_positions - p->max_prompt) / slot * slot;
     if (p->n > 0 && room < slot) {
-        rf_log_warn("log.samples_every: prompts of up to %lld tokens leave no room for an answer: "
-                    "no samples are made; raise data.row_length",
-                    (long long)p->max_prompt);
+        if (warns) {
+            rf_log_warn("log.samples_every: prompts of up to %lld tokens leave no room for an "
+                        "answer: no samples are made; raise data.row_length",
+                        (long long)p->max_prompt);
+        }
         free_tokens(p);
     }
     if (o->gen_length > room) {
@@ -88,7 +90,7 @@ int rf_samples_choose(rf_prompts *out, const rf_trainer *t, rf_error *err)
                      from_valid ? s->settings.n_valid : s->settings.n_train,
                      s->settings.rows.row_length, (int64_t)most, err);
     if (rc == RF_OK) {
-        fit_options(out, t->shape.max_position_embeddings);
+        fit_options(out, t->shape.max_position_embeddings, rf_dist_rank(t->dist) == 0);
     }
     return rc;
 }

@@ -72,6 +72,9 @@ static void prepare_environment(void)
         /* Alone: without this it starts a daemon, which is slow and fails for root in containers.
          */
         setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+        /* All such processes of a user would share one folder in /tmp: where one ends while another
+         * starts, the other's MPI_Init fails. */
+        setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
     }
     /* Containers may forbid reading another process's memory; Open MPI tries it all the same and
      * prints an error for each message. */

@@ -142,6 +142,10 @@ Test(train_errors, run_folder_is_not_overwritten)
     tiny_says("overwrite");
     tiny_train(0, "--resume run/step-000000004.h5 log.dir=other", 0);
     tiny_same_checkpoints("run/step-000000008.h5", "other/step-000000008.h5");
+    tiny_train(0, "--resume other train.steps=9", 2); /* a folder; log.dir is another run's */
+    tiny_says("overwrite");
+    tiny_train(0, "--resume other log.dir=third train.steps=9", 0);
+    tiny_train(0, "--resume run train.steps=9", 0); /* its own folder */
 }
 
 Test(train_errors, two_runs_in_one_folder)
@@ -179,6 +183,15 @@ Test(train_errors, resume_is_the_same_run)
     tiny_train(0, "--resume auto", 1);
     tiny_says("none of its");
     tiny_train(0, "--resume auto log.dir=empty", 0); /* begins */
+}
+
+/* Several programs of a user at a time, none under mpirun: MPI must not want a folder for them,
+ * which they would share and remove under each other. */
+Test(train_errors, alone_without_mpi_folders)
+{
+    cr_assert(tiny_shell("OMPI_MCA_orte_tmpdir_base=/proc/none \"$TRAIN\" tiny.yaml --dry-run") ==
+                  0,
+              "%s", tiny_output);
 }
 
 Test(train_errors, ranks_fail_together)

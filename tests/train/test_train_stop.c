@@ -51,7 +51,7 @@ Test(train_stop, launcher_passes_the_status_on)
     cr_assert(tiny_shell("sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=2") == 0, "%s", tiny_output);
     cr_assert(tiny_shell("sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=2") == 2, "%s", tiny_output);
     cr_assert(tiny_shell("sh \"$LAUNCH\" tiny.yaml") == 2, "%s", tiny_output);
-    tiny_says("usage: train/launch.sh");
+    tiny_says("launch.sh -n RANKS");
     cr_assert(tiny_shell("PROGRAM=/no/such sh \"$LAUNCH\" -n 2 tiny.yaml") == 1, "%s", tiny_output);
 }
 
@@ -91,9 +91,8 @@ Test(train_stop, watchdog)
 {
     mpi_need();
     int status =
-        tiny_shell("$RUN -n 1 sh -c 'echo $$ >pid; exec \"$TRAIN\" tiny.yaml train.steps=1M "
-                   "train.watchdog=2' : -n 1 \"$TRAIN\" tiny.yaml train.steps=1M train.watchdog=2 "
-                   "& mpi=$!; " UNTIL_STEPS
+        tiny_shell("$RUN -n 2 sh -c '[ " MPI_RANK " = 1 ] || echo $$ >pid; "
+                   "exec \"$TRAIN\" tiny.yaml train.steps=1M train.watchdog=2' & mpi=$!; " UNTIL_STEPS
                    "kill -STOP $(cat pid); wait $mpi; s=$?; kill -9 $(cat pid); exit $s");
     cr_assert(status == 5, "status %d\n%s", status, tiny_output);
     tiny_says("hangs in section");
@@ -106,9 +105,9 @@ static int with_nan(const char *arguments)
     char command[1024];
     /* The third leaf of the second rank: its second step (two leaves a step). */
     snprintf(command, sizeof command,
-             "$RUN -n 1 \"$TRAIN\" tiny.yaml %s : -n 1 env RF_FAILPOINT=train.nan:error:3 "
-             "\"$TRAIN\" tiny.yaml %s",
-             arguments, arguments);
+             "$RUN -n 2 sh -c '[ " MPI_RANK " = 0 ] || export RF_FAILPOINT=train.nan:error:3; "
+             "exec \"$TRAIN\" tiny.yaml %s'",
+             arguments);
     return tiny_shell(command);
 }
 
@@ -118,6 +117,8 @@ Test(train_stop, nan_on_one_rank_is_skipped_by_all)
     int status = with_nan("train.skip_limit=2");
     cr_assert(status == 0, "status %d\n%s", status, tiny_output);
     tiny_says("skipped (1 in a row, 1 in all)");
+    const char *said = strstr(tiny_output, "skipped (1 in a row");
+    cr_assert(strstr(said + 1, "skipped (1 in a row") == NULL, "%s", tiny_output); /* once */
     char *curve = tiny_curve("run", "step");
     cr_assert(strstr(curve, "skipped=0true") != NULL && strstr(curve, "step=8") != NULL, "%s",
               curve);
