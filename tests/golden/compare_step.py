@@ -236,7 +236,7 @@ def compare_twenty(build, folder):
     for k in range(1, steps):
         train(
             build, folder, f"from{k}", *settings, "checkpoint.every=0", f"debug.dump_step={folder}/{k}.h5",
-            "--resume", f"{folder}/long/checkpoints/step-{k:09d}.h5",
+            "--resume", f"{folder}/long/step-{k:09d}.h5",
         )  # fmt: skip
     tensors, _, a, config = read_dump(f"{folder}/0.h5")
     p = {k: v.clone() for k, v in tensors["params"].items()}
