@@ -1,3 +1,5 @@
+#include "data/rows.h"
+
 #include "data/rows_private.h"
 
 #include <inttypes.h>

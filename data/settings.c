@@ -5,8 +5,10 @@
 #include <string.h>
 
 const rf_config_key rf_data_keys[] = {
-    {"data.train", RF_KEY_STRINGS, "", 0, 0, NULL, 0,
-     "corpora to train on: path, or path:weight (0.5: half of its samples in an epoch)"},
+    /* May move, but not change: a resume compares hashes and weights (train/sources.c). */
+    {"data.train", RF_KEY_STRINGS, "", 0, 0, NULL, RF_KEY_MAY_CHANGE,
+     "corpora to train on: path, or path:weight (0.5: half of its samples in an epoch); on resume "
+     "the same content"},
     {"data.valid", RF_KEY_STRINGS, "", 0, 0, NULL, RF_KEY_MAY_CHANGE,
      "corpora for the validation loss"},
     {"data.row_length", RF_KEY_INT, "1024", 2, 1 << 24, NULL, 0,

@@ -32,6 +32,15 @@ const rf_config_key rf_decode_keys[] = {
 
 static int resolve(rf_decode_options *o, rf_error *err)
 {
+    enum { MOST = 1 << 20 }; /* as the keys have it */
+    if (o->gen_length < 1 || o->gen_length > MOST || o->slot_size < 1 || o->slot_size > 4096 ||
+        o->block_length < 0 || o->block_length > MOST) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "decode.gen_length %lld, decode.slot_size %lld or decode.block_length "
+                            "%lld is out of range",
+                            (long long)o->gen_length, (long long)o->slot_size,
+                            (long long)o->block_length);
+    }
     if (o->kind == RF_DECODE_AR) {
         return RF_OK;
     }
@@ -121,6 +130,12 @@ static int check(const rf_decoder *d, rf_error *err)
     rf_model_limits need = rf_decoder_limits(&d->options, d->max_prompt);
     const rf_limits *have = &d->model->ctx->limits;
 
+    if (d->max_prompt < 1) {
+        return rf_error_set(err, RF_ERR,
+                            "a decoder for prompts of at most %lld tokens: give 1 or "
+                            "more",
+                            (long long)d->max_prompt);
+    }
     if (rf_tokenizer_size(d->tokenizer) > d->model->config.vocab_size) {
         return rf_error_set(err, RF_ERR,
                             "the tokenizer has %lld tokens and the model's vocab_size is %lld: "

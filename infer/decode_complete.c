@@ -161,7 +161,9 @@ static void show_accepted(rf_decoder *d, int64_t n_selected)
 {
     int64_t S = d->options.slot_size;
     for (int64_t r = 0; r < n_selected; r++) {
+        bool ended;
         int64_t n = r < d->n_selected ? d->accepted[r] : 0;
+        n = rf_decode_cut_at_eos(d, slot_tokens(d, r), n, &ended);
         for (int64_t i = 0; i < S; i++) {
             d->token[d->selected[r] * S + i] = i < n ? slot_tokens(d, r)[i] : -1;
         }

@@ -362,6 +362,7 @@ int rf_eval_run(rf_eval_result *out, rf_eval_answer *answers, rf_loaded *loaded,
                 rf_error *err)
 {
     evaluator e;
+    char machine[512];
     double seconds[2] = {0, 0};
     record *own = calloc((size_t)(n > 0 ? n : 1), sizeof(*own));
     record *all = calloc((size_t)(n > 0 ? n : 1), sizeof(*all));
@@ -374,6 +375,8 @@ int rf_eval_run(rf_eval_result *out, rf_eval_answer *answers, rf_loaded *loaded,
     if ((code = rf_dist_agree(dist, code, err)) != RF_OK) {
         goto out;
     }
+    rf_backend_describe(e.model->ctx, machine, sizeof(machine));
+    rf_log_info("%s", machine);
     code = work(&e, own, answers, seconds, prompts, n, dist, err);
     if ((code = rf_dist_agree(dist, code, err)) != RF_OK ||
         (code = slowest(seconds, dist, err)) != RF_OK ||

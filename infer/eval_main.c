@@ -1,12 +1,11 @@
 /* refusion-eval: likelihood, losses and task accuracy of a model, on one process or on ranks. */
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/options.h"
 #include "infer/report.h"
 
-#include <getopt.h>
-#include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 typedef struct options {
     const char *model, *data, *out, *answers;
@@ -16,54 +15,40 @@ typedef struct options {
 
 static const rf_config_key *const key_tables[] = {rf_decode_keys, rf_objective_keys, NULL};
 
-static void print_usage(FILE *out)
+static const char usage[] =
+    "usage: refusion-eval --model CHECKPOINT.h5 --data FILE.jsonl [options] [key=value ...]\n"
+    "       mpirun -n N refusion-eval ...        shares the questions among ranks\n"
+    "\n"
+    "Losses of the training objective (AR and denoising apart), likelihood of the reference\n"
+    "responses per token and per byte, and, with --task, answers decoded and judged.\n"
+    "\n"
+    "  --model FILE       checkpoint\n"
+    "  --data FILE        JSON lines {\"query\",\"response\"} or {\"messages\"}, .gz too\n"
+    "  --no-likelihood    leave out likelihood and losses\n"
+    "  --limit N          only the first N questions\n"
+    "  --draws N          noise draws a sample for the losses (default 1)\n"
+    "  --seed N           of that noise (default 0)\n"
+    "  --out FILE         report.json\n"
+    "  --answers FILE     JSON lines {\"query\",\"expected\",\"text\",\"correct\",...}\n"
+    "  --threads N        of a rank; default: the host's cores shared among its ranks\n"
+    "  --help, --version\n"
+    "  --task TASK        decode an answer to each question and judge it:\n";
+
+static void print_usage(void)
 {
     rf_config *config = rf_config_new(key_tables);
-    fprintf(
-        out,
-        "usage: refusion-eval --model CHECKPOINT.h5 --data FILE.jsonl [options] [key=value ...]\n"
-        "       mpirun -n N refusion-eval ...        shares the questions among ranks\n"
-        "\n"
-        "Losses of the training objective (AR and denoising apart), likelihood of the reference\n"
-        "responses per token and per byte, and, with --task, answers decoded and judged.\n"
-        "\n"
-        "  --model FILE       checkpoint\n"
-        "  --data FILE        JSON lines {\"query\",\"response\"} or {\"messages\"}, .gz too\n"
-        "  --task TASK        decode an answer to each question and judge it:\n");
+    fputs(usage, stdout);
     for (const rf_task *task = rf_tasks; task->name; task++) {
-        fprintf(out, "                       %-12s %s\n", task->name, task->help);
+        printf("                       %-12s %s\n", task->name, task->help);
     }
-    fprintf(out,
-            "  --no-likelihood    leave out likelihood and losses\n"
-            "  --limit N          only the first N questions\n"
-            "  --draws N          noise draws a sample for the losses (default 1)\n"
-            "  --seed N           of that noise (default 0)\n"
-            "  --out FILE         report.json\n"
-            "  --answers FILE     JSON lines {\"query\",\"expected\",\"text\",\"correct\",...}\n"
-            "  --threads N        of a rank; default: the host's cores shared among its ranks\n"
-            "  --help, --version\n"
-            "\n"
-            "Settings (defaults: those of the run that trained the model):\n");
-    rf_config_help(config, out);
+    printf("\nSettings (defaults: those of the run that trained the model):\n");
+    rf_config_help(config, stdout);
     rf_config_free(config);
 }
 
 /* --- Command line ----------------------------------------------------------------------------- */
 
-static int number(int64_t *out, const char *text, const char *option, int64_t min, int64_t max,
-                  rf_error *err)
-{
-    char *end;
-    long long value = strtoll(text, &end, 10);
-    if (end == text || *end || value < min || value > max) {
-        return rf_error_set(err, RF_ERR_USAGE, "%s %s is not a whole number from %lld to %lld",
-                            option, text, (long long)min, (long long)max);
-    }
-    *out = value;
-    return RF_OK;
-}
-
-enum option_name {
+enum {
     OPTION_MODEL = 256,
     OPTION_DATA,
     OPTION_TASK,
@@ -121,19 +106,19 @@ static int take_option(options *o, int option, bool *done, rf_error *err)
         }
         break;
     case OPTION_LIMIT:
-        return number(&o->limit, optarg, "--limit", 1, INT64_MAX, err);
+        return rf_options_integer(&o->limit, optarg, "--limit", 1, INT64_MAX, err);
     case OPTION_DRAWS:
-        return number(&o->eval.n_draws, optarg, "--draws", 1, 1 << 20, err);
+        return rf_options_integer(&o->eval.n_draws, optarg, "--draws", 1, 1 << 20, err);
     case OPTION_SEED:
-        code = number(&value, optarg, "--seed", 0, INT64_MAX, err);
+        code = rf_options_integer(&value, optarg, "--seed", 0, INT64_MAX, err);
         o->eval.seed = (uint64_t)value;
         break;
     case OPTION_THREADS:
-        code = number(&value, optarg, "--threads", 1, 4096, err);
+        code = rf_options_integer(&value, optarg, "--threads", 1, 4096, err);
         o->eval.n_threads = (int)value;
         break;
     case OPTION_HELP:
-        print_usage(stdout);
+        print_usage();
         *done = true;
         break;
     case OPTION_VERSION:
@@ -141,7 +126,7 @@ static int take_option(options *o, int option, bool *done, rf_error *err)
         *done = true;
         break;
     default:
-        code = rf_error_set(err, RF_ERR_USAGE, "see refusion-eval --help");
+        code = err->code; /* rf_options_next has said what is wrong */
     }
     return code;
 }
@@ -153,7 +138,8 @@ static int parse(options *o, int argc, char **argv, bool *done, rf_error *err)
     *o = (options){.eval = {.likelihood = true, .n_draws = 1}};
     *done = false;
     while (code == RF_OK && !*done &&
-           (option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+           (option = rf_options_next(argc, argv, long_options, "see refusion-eval --help", err)) !=
+               -1) {
         code = take_option(o, option, done, err);
     }
     if (code != RF_OK || *done) {
@@ -195,73 +181,6 @@ static int read_settings(options *o, const rf_loaded *loaded, char **assignment,
     return code;
 }
 
-/* --- Answers of all ranks --------------------------------------------------------------------- */
-
-static int format_answers(char **text, size_t *bytes, const rf_eval_answer *answers,
-                          const rf_prompt *prompts, int64_t i, rf_error *err)
-{
-    FILE *out = open_memstream(text, bytes);
-    json_t *object = NULL;
-    char *line = NULL;
-    if (out && answers[i].text) {
-        object = json_pack(
-            "{s:I, s:s?, s:s?, s:s, s:b, s:b, s:I, s:I, s:f}", "index", (json_int_t)i, "query",
-            prompts[i].query, "expected", prompts[i].expected, "text", answers[i].text, "correct",
-            answers[i].correct, "ended", answers[i].ended, "tokens", (json_int_t)answers[i].n,
-            "forwards", (json_int_t)answers[i].forwards, "seconds", answers[i].seconds);
-        line = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-        fprintf(out, "%s\n", line ? line : "");
-    }
-    json_decref(object);
-    if (!out || fclose(out) != 0 || (answers[i].text && !line)) {
-        free(line);
-        return rf_error_set(err, RF_ERR, "out of memory for the answers");
-    }
-    free(line);
-    return RF_OK;
-}
-
-/* collective. Answer after answer, in the order of the questions; rank 0 writes. */
-static int write_answers(const char *path, const rf_eval_answer *answers, const rf_prompt *prompts,
-                         int64_t n, rf_dist *dist, rf_error *err)
-{
-    int rank = rf_dist_rank(dist), ranks = rf_dist_size(dist);
-    char *all = NULL;
-    size_t all_bytes = 0;
-    FILE *out = open_memstream(&all, &all_bytes);
-    int code = out ? RF_OK : rf_error_set(err, RF_ERR, "out of memory for the answers");
-
-    for (int64_t i = 0; i < n; i++) {
-        int owner = (int)(i % ranks);
-        char *text = NULL;
-        size_t bytes = 0;
-        if (code == RF_OK && rank == owner) {
-            code = format_answers(&text, &bytes, answers, prompts, i, err);
-        }
-        if ((code = rf_dist_agree(dist, code, err)) == RF_OK &&
-            (code = rf_dist_broadcast(dist, &bytes, sizeof(bytes), owner, err)) == RF_OK) {
-            char *copy = rank == owner ? text : malloc(bytes + 1);
-            if ((code = rf_dist_agree(dist, copy ? RF_OK : RF_ERR, err)) == RF_OK &&
-                (code = rf_dist_broadcast(dist, copy, bytes, owner, err)) == RF_OK && out) {
-                fwrite(copy, 1, bytes, out);
-            }
-            text = copy;
-        }
-        free(text);
-        if (code != RF_OK) {
-            break;
-        }
-    }
-    if (out && fclose(out) != 0 && code == RF_OK) {
-        code = rf_error_set(err, RF_ERR, "out of memory for the answers");
-    }
-    if (code == RF_OK && rank == 0) {
-        code = rf_file_write(path, all, all_bytes, err);
-    }
-    free(all);
-    return rf_dist_agree(dist, code, err);
-}
-
 /* --- Program ---------------------------------------------------------------------------------- */
 
 static int report(const options *o, const rf_eval_result *result, const rf_loaded *loaded,
@@ -282,6 +201,13 @@ static int report(const options *o, const rf_eval_result *result, const rf_loade
     return o->out ? rf_report_write(o->out, result, &o->eval, &context, err) : RF_OK;
 }
 
+/* A folder that does not exist is noticed before the work, not after it. */
+static int check_output(const char *path, rf_error *err)
+{
+    rf_atomic file = {0};
+    return path ? rf_atomic_begin(&file, path, err) : RF_OK;
+}
+
 static int run(options *o, char **assignment, int n_assignments, rf_dist *dist, rf_error *err)
 {
     rf_loaded loaded = {0};
@@ -292,6 +218,9 @@ static int run(options *o, char **assignment, int n_assignments, rf_dist *dist, 
     int code;
 
     code = rf_loaded_open(&loaded, o->model, err);
+    if (code == RF_OK && rf_dist_rank(dist) == 0 && (code = check_output(o->out, err)) == RF_OK) {
+        code = check_output(o->answers, err);
+    }
     if (code == RF_OK) {
         code = read_settings(o, &loaded, assignment, n_assignments, err);
     }
@@ -305,7 +234,7 @@ static int run(options *o, char **assignment, int n_assignments, rf_dist *dist, 
         (code = rf_eval_run(&result, answers, &loaded, prompts, n, &o->eval, dist, err)) == RF_OK &&
         (code = rf_dist_agree(dist, report(o, &result, &loaded, dist, err), err)) == RF_OK &&
         o->answers) {
-        code = write_answers(o->answers, answers, prompts, n, dist, err);
+        code = rf_report_answers(o->answers, answers, prompts, n, dist, err);
     }
     rf_eval_answers_free(answers, n);
     rf_prompts_free(prompts, n);
@@ -315,22 +244,32 @@ static int run(options *o, char **assignment, int n_assignments, rf_dist *dist, 
 
 int main(int argc, char **argv)
 {
-    rf_error err = {0};
+    rf_error err = {0}, open_error = {0};
     rf_dist *dist = NULL;
     options o;
     bool done;
-    int code, rank = 0;
+    int code, opened;
 
     rf_log_set_program("refusion-eval");
     code = parse(&o, argc, argv, &done, &err);
-    if (code == RF_OK && !done) {
-        if ((code = rf_dist_open(&dist, &argc, &argv, &err)) == RF_OK) {
-            rank = rf_dist_rank(dist);
-            code = run(&o, argv + optind, argc - optind, dist, &err);
-        }
+    if (done) {
+        return rf_error_exit_status(code);
     }
-    if (code != RF_OK && rank == 0) {
+    /* All ranks have the same command line: they refuse it alike, and rank 0 speaks for them. */
+    if ((opened = rf_dist_open(&dist, &argc, &argv, &open_error)) != RF_OK) {
+        rf_log_error(code != RF_OK ? &err : &open_error);
+        return rf_error_exit_status(code != RF_OK ? code : opened);
+    }
+    if (code == RF_OK) {
+        code = run(&o, argv + optind, argc - optind, dist, &err);
+    }
+    if (code != RF_OK && rf_dist_rank(dist) == 0) {
+        rf_log_set_rank(0, 1); /* the message names the rank that failed */
         rf_log_error(&err);
+    }
+    if (code == RF_ERR_RETRY) {
+        /* Other ranks may wait in a call that this one will never make. */
+        rf_dist_abort(dist, rf_error_exit_status(code));
     }
     rf_dist_close(dist);
     return rf_error_exit_status(code);

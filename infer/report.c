@@ -99,21 +99,28 @@ static json_t *decode_json(const rf_decode_options *d)
                      (json_int_t)d->seed);
 }
 
+/* JSON has no infinities; what a broken model gives is null, as is a mean of nothing. */
+static json_t *mean_json(double sum, double n)
+{
+    return n > 0 && isfinite(sum / n) ? json_real(sum / n) : json_null();
+}
+
+/* A path may hold any bytes, JSON may not. */
+static json_t *path_json(const char *path)
+{
+    json_t *text = json_string(path);
+    return text ? text : json_string("(a path that is not UTF-8)");
+}
+
 static json_t *likelihood_json(const rf_eval_result *r, const rf_eval_options *o)
 {
-    json_t *out =
-        json_pack("{s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "samples", (json_int_t)r->n_scored,
-                  "tokens", (json_int_t)r->tokens, "bytes", (json_int_t)r->bytes, "slot_size",
-                  (json_int_t)o->slot_size, "nats_per_token", ratio(r->nats, (double)r->tokens),
-                  "nats_per_byte", ratio(r->nats, (double)r->bytes), "bits_per_byte",
-                  ratio(r->nats, (double)r->bytes) / log(2), "seconds", r->score_seconds);
-    /* A term without targets has no mean: null. */
-    json_object_set_new(out, "loss_ar",
-                        r->n_ar > 0 ? json_real(r->ar / (double)r->n_ar) : json_null());
-    json_object_set_new(out, "loss_denoise",
-                        r->n_masked > 0 ? json_real(r->denoise / (double)r->n_masked)
-                                        : json_null());
-    return out;
+    return json_pack(
+        "{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:f}", "samples", (json_int_t)r->n_scored,
+        "tokens", (json_int_t)r->tokens, "bytes", (json_int_t)r->bytes, "slot_size",
+        (json_int_t)o->slot_size, "nats_per_token", mean_json(r->nats, (double)r->tokens),
+        "nats_per_byte", mean_json(r->nats, (double)r->bytes), "bits_per_byte",
+        mean_json(r->nats / log(2), (double)r->bytes), "loss_ar", mean_json(r->ar, (double)r->n_ar),
+        "loss_denoise", mean_json(r->denoise, (double)r->n_masked), "seconds", r->score_seconds);
 }
 
 static json_t *answers_json(const rf_eval_result *r, const rf_eval_options *o)
@@ -136,12 +143,12 @@ int rf_report_write(const char *path, const rf_eval_result *r, const rf_eval_opt
     const rf_backend *backend = c->loaded->model->ctx->backend;
     char *text = NULL;
     int code;
-    json_t *root = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:i, s:s, s:s, s:I}", "program",
-                             "refusion-eval " RF_VERSION, "model", c->model, "data", c->data,
-                             "step", (json_int_t)c->loaded->info.progress.step, "questions",
-                             (json_int_t)r->n, "too_long", (json_int_t)r->n_too_long, "ranks",
-                             c->n_ranks, "threads", c->n_threads, "backend", backend->name, "isa",
-                             backend->isa, "seed", (json_int_t)o->seed);
+    json_t *root = json_pack("{s:s, s:o, s:o, s:I, s:I, s:I, s:i, s:i, s:s, s:s, s:I}", "program",
+                             "refusion-eval " RF_VERSION, "model", path_json(c->model), "data",
+                             path_json(c->data), "step", (json_int_t)c->loaded->info.progress.step,
+                             "questions", (json_int_t)r->n, "too_long", (json_int_t)r->n_too_long,
+                             "ranks", c->n_ranks, "threads", c->n_threads, "backend", backend->name,
+                             "isa", backend->isa, "seed", (json_int_t)o->seed);
 
     if (o->likelihood) {
         json_object_set_new(root, "likelihood", likelihood_json(r, o));
@@ -150,10 +157,84 @@ int rf_report_write(const char *path, const rf_eval_result *r, const rf_eval_opt
         json_object_set_new(root, "decode", decode_json(&o->decode));
         json_object_set_new(root, "answers", answers_json(r, o));
     }
-    text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : NULL;
     code = text ? rf_file_write(path, text, strlen(text), err)
                 : rf_error_set(err, RF_ERR, "%s: out of memory for the report", path);
     free(text);
     json_decref(root);
     return code;
+}
+
+/* --- Answers of all ranks --------------------------------------------------------------------- */
+
+/* One line; caller frees. */
+static int format_answer(char **text, size_t *bytes, const rf_eval_answer *answer,
+                         const rf_prompt *prompt, int64_t i, rf_error *err)
+{
+    json_t *object =
+        json_pack("{s:I, s:s, s:s?, s:s, s:b, s:b, s:b, s:I, s:I, s:f}", "index", (json_int_t)i,
+                  "query", prompt->query, "expected", prompt->expected, "text",
+                  answer->text ? answer->text : "", "too_long", answer->text == NULL, "correct",
+                  answer->correct, "ended", answer->ended, "tokens", (json_int_t)answer->n,
+                  "forwards", (json_int_t)answer->forwards, "seconds", answer->seconds);
+    *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(object);
+    if (!*text) {
+        return rf_error_set(err, RF_ERR, "out of memory for the answers");
+    }
+    *bytes = strlen(*text);
+    return RF_OK;
+}
+
+/* The owner's text comes to all ranks (caller frees). code: the owner's, of making it. */
+static int share(char **text, size_t *bytes, int code, int owner, rf_dist *dist, rf_error *err)
+{
+    bool is_owner = rf_dist_rank(dist) == owner;
+
+    if ((code = rf_dist_agree(dist, code, err)) != RF_OK ||
+        (code = rf_dist_broadcast(dist, bytes, sizeof(*bytes), owner, err)) != RF_OK) {
+        return code;
+    }
+    if (!is_owner && !(*text = malloc(*bytes + 1))) {
+        code = rf_error_set(err, RF_ERR, "out of memory for the answers");
+    }
+    if ((code = rf_dist_agree(dist, code, err)) == RF_OK) {
+        code = rf_dist_broadcast(dist, *text, *bytes, owner, err);
+    }
+    return code;
+}
+
+/* Answer after answer, in the order of the questions. */
+int rf_report_answers(const char *path, const rf_eval_answer *answers, const rf_prompt *prompts,
+                      int64_t n, rf_dist *dist, rf_error *err)
+{
+    int rank = rf_dist_rank(dist), ranks = rf_dist_size(dist);
+    char *all = NULL;
+    size_t all_bytes = 0;
+    FILE *out = open_memstream(&all, &all_bytes);
+    int code = out ? RF_OK : rf_error_set(err, RF_ERR, "out of memory for the answers");
+
+    code = rf_dist_agree(dist, code, err);
+    for (int64_t i = 0; i < n && code == RF_OK; i++) {
+        int owner = (int)(i % ranks);
+        char *text = NULL;
+        size_t bytes = 0;
+        if (rank == owner) {
+            code = format_answer(&text, &bytes, &answers[i], &prompts[i], i, err);
+        }
+        code = share(&text, &bytes, code, owner, dist, err);
+        if (code == RF_OK) {
+            fwrite(text, 1, bytes, out);
+            fputc('\n', out);
+        }
+        free(text);
+    }
+    if (out && fclose(out) != 0 && code == RF_OK) {
+        code = rf_error_set(err, RF_ERR, "out of memory for the answers");
+    }
+    if (code == RF_OK && rank == 0) {
+        code = rf_file_write(path, all, all_bytes, err);
+    }
+    free(all);
+    return rf_dist_agree(dist, code, err);
 }

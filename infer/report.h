@@ -1,4 +1,4 @@
-/* report.h: what an evaluation found, for people and for programs.             all local */
+/* report.h: what an evaluation found, for people and for programs. */
 #ifndef RF_INFER_REPORT_H
 #define RF_INFER_REPORT_H
 
@@ -13,12 +13,17 @@ typedef struct rf_report_context {
     int n_ranks, n_threads;
 } rf_report_context;
 
-/* Aligned table. */
+/* local. Aligned table. */
 void rf_report_print(FILE *out, const rf_eval_result *result, const rf_eval_options *options,
                      const rf_report_context *context);
-/* report.json (schema: infer/README.md), written atomically. */
+/* local. report.json (schema: infer/README.md), written atomically. */
 RF_MUST_CHECK int rf_report_write(const char *path, const rf_eval_result *result,
                                   const rf_eval_options *options, const rf_report_context *context,
                                   rf_error *err);
+/* collective. The answers [n] of all ranks as JSON lines (schema: infer/README.md), in the order of
+ * the questions; question i is rank i mod ranks' own. Written atomically by rank 0. */
+RF_MUST_CHECK int rf_report_answers(const char *path, const rf_eval_answer *answers,
+                                    const rf_prompt *prompts, int64_t n, rf_dist *dist,
+                                    rf_error *err);
 
 #endif

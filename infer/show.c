@@ -9,66 +9,151 @@
 /* Colours of rounds 1, 2, ... from the 256-colour palette, readable on dark and light. */
 static const int palette[] = {39, 208, 41, 170, 178, 75, 203, 113, 141, 44};
 
+/* Styles that are no colour of the palette. */
+enum { STYLE_NONE = -1, STYLE_BOLD = -2, STYLE_DIM = -3 };
+
 void rf_show_init(rf_show *show, FILE *out, const rf_tokenizer *tokenizer, int pause_ms)
 {
-    struct winsize size;
-    bool terminal = isatty(fileno(out)) != 0;
-    *show = (rf_show){.out = out, .tokenizer = tokenizer, .pause_ms = pause_ms, .columns = 80};
-    show->live = terminal && !getenv("NO_COLOR");
-    if (terminal && ioctl(fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col >= 20) {
-        show->columns = size.ws_col;
-    }
+    const char *term = getenv("TERM");
+    *show = (rf_show){.out = out, .tokenizer = tokenizer, .pause_ms = pause_ms};
+    show->live = isatty(fileno(out)) && !getenv("NO_COLOR") && !(term && strcmp(term, "dumb") == 0);
+    rf_show_begin(show);
 }
 
+/* The terminal may have another size than at the last answer. */
 void rf_show_begin(rf_show *show)
 {
+    struct winsize size = {0};
+    show->columns = 80;
+    show->lines = 24;
     show->n_painted = 0;
+    if (show->live && ioctl(fileno(show->out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 &&
+        size.ws_row > 0) {
+        show->columns = size.ws_col;
+        show->lines = size.ws_row;
+    }
 }
 
-/* The text of one token on one line: control characters as visible signs. Returns its columns. */
-static int token_text(char *text, size_t bytes, const rf_tokenizer *tokenizer, int32_t id)
-{
-    char *raw = NULL;
-    size_t n = 0, used = 0;
-    int columns = 0;
-    rf_error ignored;
+/* --- Characters ------------------------------------------------------------------------------- */
 
-    text[0] = 0;
-    if (rf_tokenizer_is_eos(tokenizer, id)) {
-        (void)snprintf(text, bytes, "■");
-        return 1;
-    }
-    if (rf_tokenizer_decode(tokenizer, &raw, &n, &id, 1, false, &ignored) != RF_OK) {
-        return 0;
-    }
-    for (size_t i = 0; i < n && used + 4 < bytes; i++) {
-        unsigned char c = (unsigned char)raw[i];
-        if (c == '\n') {
-            memcpy(text + used, "↵", 3);
-            used += 3;
-        } else {
-            text[used++] = c < 32 || c == 127 ? '?' : (char)c;
+/* A few tokens that are whole characters together, as one line shows them. */
+typedef struct unit {
+    char text[256];
+    int64_t n_tokens;
+    int columns;
+    bool breaks; /* ends with a line break */
+} unit;
+
+/* Columns of a code point: 0 for what combines with the character before, 2 for East Asian wide
+ * characters and pictures, roughly as Unicode's EastAsianWidth has it. */
+static int columns_of(uint32_t c)
+{
+    static const uint32_t none[][2] = {{0x300, 0x36F}, {0x200B, 0x200F}, {0xFE00, 0xFE0F}};
+    static const uint32_t wide[][2] = {{0x1100, 0x115F},   {0x2E80, 0xA4CF},   {0xAC00, 0xD7A3},
+                                       {0xF900, 0xFAFF},   {0xFE30, 0xFE6F},   {0xFF00, 0xFF60},
+                                       {0xFFE0, 0xFFE6},   {0x1F300, 0x1F64F}, {0x1F680, 0x1F6FF},
+                                       {0x1F900, 0x1FAFF}, {0x20000, 0x3FFFD}};
+    for (size_t i = 0; i < sizeof(none) / sizeof(*none); i++) {
+        if (c >= none[i][0] && c <= none[i][1]) {
+            return 0;
         }
-        columns += (c & 0xC0) != 0x80;
     }
-    text[used] = 0;
-    free(raw);
-    return columns;
+    for (size_t i = 0; i < sizeof(wide) / sizeof(*wide); i++) {
+        if (c >= wide[i][0] && c <= wide[i][1]) {
+            return 2;
+        }
+    }
+    return 1;
+}
+
+/* One code point of valid UTF-8; returns its bytes. */
+static size_t code_point(uint32_t *out, const char *text)
+{
+    const unsigned char *c = (const unsigned char *)text;
+    size_t n = c[0] < 0x80 ? 1 : c[0] < 0xE0 ? 2 : c[0] < 0xF0 ? 3 : 4;
+    *out = n == 1 ? c[0] : c[0] & (0xFFU >> (n + 1));
+    for (size_t i = 1; i < n; i++) {
+        *out = *out << 6 | (c[i] & 0x3FU);
+    }
+    return n;
+}
+
+/* Text of a model may hold anything: nothing of it reaches the terminal as a control character. */
+static void set_text(unit *u, const char *raw, size_t bytes)
+{
+    size_t used = 0;
+    for (size_t i = 0, n; i < bytes && used + 8 < sizeof(u->text); i += n) {
+        uint32_t c;
+        n = code_point(&c, raw + i);
+        u->breaks = c == '\n';
+        if (c == '\n') {
+            memcpy(u->text + used, "↵", 3);
+            used += 3;
+        } else if (c < 32 || (c >= 127 && c < 160) || c == 0x2028 || c == 0x2029 ||
+                   (c >= 0x202A && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069)) {
+            u->text[used++] = '?';
+        } else {
+            memcpy(u->text + used, raw + i, n);
+            used += n;
+            u->columns += columns_of(c) - 1;
+        }
+        u->columns++;
+    }
+    u->text[used] = 0;
+}
+
+/* What the first tokens of token[0..n) show, n >= 1: one token, or as many as make whole
+ * characters where a token is a part of one. */
+static void next_unit(unit *u, const rf_tokenizer *tokenizer, const int32_t *token, int64_t n)
+{
+    *u = (unit){.n_tokens = 1};
+    if (rf_tokenizer_is_eos(tokenizer, token[0])) {
+        set_text(u, "■", strlen("■"));
+        return;
+    }
+    for (int64_t k = 1; k <= 4 && k <= n && (k == 1 || token[k - 1] >= 0); k++) {
+        char *raw = NULL;
+        size_t bytes = 0;
+        bool is_whole;
+        if (rf_tokenizer_decode(tokenizer, &raw, &bytes, token, k, false, NULL) != RF_OK) {
+            return;
+        }
+        is_whole = strstr(raw, "\xEF\xBF\xBD") == NULL;
+        if (is_whole || k == 1) {
+            *u = (unit){.n_tokens = k};
+            set_text(u, raw, bytes);
+        }
+        free(raw);
+        if (is_whole) {
+            return;
+        }
+    }
 }
 
 /* --- Live picture ----------------------------------------------------------------------------- */
 
-static void paint_place(const rf_show *show, const rf_decode_event *event, int64_t i,
-                        const char *text)
+static int style_of(const rf_decode_event *event, int64_t i)
 {
     int64_t e = i / event->slot_size;
     if (event->slot[e] == RF_SLOT_COMMITTED) {
-        int color = palette[(size_t)(event->round[e] - 1) % (sizeof(palette) / sizeof(*palette))];
-        fprintf(show->out, "\033[38;5;%dm%s\033[0m", color, text);
-    } else if (event->token[i] >= 0) {
-        fprintf(show->out, "\033[1m%s\033[0m", text);
+        return palette[(size_t)(event->round[e] - 1) % (sizeof(palette) / sizeof(*palette))];
+    }
+    return event->token[i] >= 0 ? STYLE_BOLD : STYLE_DIM;
+}
+
+static void set_style(FILE *out, int *now, int style)
+{
+    if (*now == style) {
+        return;
+    }
+    *now = style;
+    if (style == STYLE_NONE || style == STYLE_DIM || style == STYLE_BOLD) {
+        fputs(style == STYLE_NONE  ? "\033[0m"
+              : style == STYLE_DIM ? "\033[0;2m"
+                                   : "\033[0;1m",
+              out);
     } else {
-        fprintf(show->out, "\033[2m%s\033[0m", text);
+        fprintf(out, "\033[0;38;5;%dm", style);
     }
 }
 
@@ -81,41 +166,122 @@ static int32_t place_token(const rf_decode_event *event, int64_t i)
     return event->slot[i / event->slot_size] == RF_SLOT_SELECTED ? event->draft[i] : -1;
 }
 
+/* Places up to the first committed end of text: what stands behind it will be cut off. */
+static int64_t picture_end(const rf_show *show, const rf_decode_event *event)
+{
+    for (int64_t i = 0; i < event->n_tokens; i++) {
+        if (event->slot[i / event->slot_size] == RF_SLOT_COMMITTED && event->token[i] >= 0 &&
+            rf_tokenizer_is_eos(show->tokenizer, event->token[i])) {
+            return i + 1;
+        }
+    }
+    return event->n_tokens;
+}
+
+/* The next unit from place *i on, which moves behind it; false at the end of the picture. */
+static bool next_in_picture(unit *u, int64_t *i, int64_t end, const rf_show *show,
+                            const rf_decode_event *event)
+{
+    for (; *i < end; ++*i) {
+        rf_slot_state state = event->slot[*i / event->slot_size];
+        int32_t token[4];
+        if (state == RF_SLOT_REMOVED || (state == RF_SLOT_COMMITTED && event->token[*i] < 0)) {
+            continue; /* behind an end of text */
+        }
+        for (int64_t k = 0; k < 4; k++) {
+            token[k] = *i + k < end ? place_token(event, *i + k) : -1;
+        }
+        if (token[0] < 0) {
+            *u = (unit){.n_tokens = 1, .columns = 1, .text = "·"};
+        } else {
+            next_unit(u, show->tokenizer, token, 4);
+        }
+        *i += u->n_tokens;
+        return true;
+    }
+    return false;
+}
+
+/* Writes lines [from, to) of the picture (none of them: out is not used). Returns how many it has;
+ * *open: the first one that holds an undecided place. */
+static int write_lines(FILE *out, int *open, int from, int to, const rf_show *show,
+                       const rf_decode_event *event)
+{
+    int column = 0, line = 0, style = STYLE_NONE;
+    int64_t end = picture_end(show, event);
+    bool found = false, visible = from == 0 && to > 0;
+    unit u;
+
+    *open = 0;
+    for (int64_t i = 0; next_in_picture(&u, &i, end, show, event);) {
+        int64_t at = i - u.n_tokens;
+        if (column > 0 && column + u.columns > show->columns) {
+            if (visible) {
+                fputc('\n', out);
+            }
+            column = 0;
+            line++;
+            visible = line >= from && line < to;
+        }
+        if (!found && event->slot[at / event->slot_size] != RF_SLOT_COMMITTED) {
+            found = true;
+            *open = line;
+        }
+        if (visible) {
+            fputs(column == 0 ? "\033[K" : "", out); /* what the last frame left there */
+            set_style(out, &style, style_of(event, at));
+            fputs(u.text, out);
+        }
+        column = u.breaks ? show->columns : column + u.columns;
+    }
+    if (visible) {
+        set_style(out, &style, STYLE_NONE);
+        fputc('\n', out);
+    }
+    return line + 1;
+}
+
+static int64_t count_decided(const rf_show *show, const rf_decode_event *event)
+{
+    int64_t n = 0, end = picture_end(show, event);
+    for (int64_t i = 0; i < end; i++) {
+        n += event->token[i] >= 0;
+    }
+    return n;
+}
+
+/* A frame is written at once and over the last one, so that nothing flickers; lines are broken here
+ * and not by the terminal (\033[?7l), so that their number is known. */
 static void paint(rf_show *show, const rf_decode_event *event)
 {
-    int column = 0, lines = 1;
-    char text[256];
+    char *frame = NULL, status[80];
+    size_t bytes = 0;
+    FILE *out = open_memstream(&frame, &bytes);
+    int room = show->lines > 3 ? show->lines - 2 : 1;
 
-    if (show->n_painted > 0) {
-        fprintf(show->out, "\033[%dA\r\033[J", show->n_painted);
-    }
-    for (int64_t e = 0; e < event->n_slots; e++) {
-        if (event->slot[e] == RF_SLOT_REMOVED) {
-            continue;
+    if (out) {
+        int open, from = 0, n = write_lines(NULL, &open, 0, 0, show, event);
+        if (n > room && event->kind != RF_EVENT_END) {
+            from = open > 0 ? open - 1 : 0;
+            from = from > n - room ? n - room : from;
+            n = room;
         }
-        for (int64_t i = e * event->slot_size; i < (e + 1) * event->slot_size; i++) {
-            int32_t id = place_token(event, i);
-            int width = 1;
-            if (event->slot[e] == RF_SLOT_COMMITTED && id < 0) {
-                break; /* behind the end of text */
-            }
-            if (id >= 0) {
-                width = token_text(text, sizeof(text), show->tokenizer, id);
-            } else {
-                (void)snprintf(text, sizeof(text), "·");
-            }
-            if (column + width >= show->columns) {
-                fputc('\n', show->out);
-                column = 0;
-                lines++;
-            }
-            paint_place(show, event, i, text);
-            column += width;
+        fputs("\033[?7l", out);
+        if (show->n_painted > 0) {
+            fprintf(out, "\033[%dA\r", show->n_painted);
         }
+        write_lines(out, &open, from, from + n, show, event);
+        (void)snprintf(status, sizeof(status), "forward %lld, %lld tokens",
+                       (long long)event->forwards, (long long)count_decided(show, event));
+        fprintf(out, "\033[K\033[0;2m%.*s\033[0m\n\033[J\033[?7h", show->columns, status);
+        show->n_painted = n + 1;
     }
-    fprintf(show->out, "\n\033[2mforward %lld\033[0m\n", (long long)event->forwards);
-    fflush(show->out);
-    show->n_painted = lines + 1;
+    if (out && fclose(out) == 0) {
+        fflush(show->out);
+        fwrite(frame, 1, bytes, show->out);
+        fflush(show->out);
+    }
+    free(frame);
     if (event->kind != RF_EVENT_END && show->pause_ms > 0) {
         struct timespec pause = {show->pause_ms / 1000, (show->pause_ms % 1000) * 1000000L};
         nanosleep(&pause, NULL);
@@ -127,8 +293,8 @@ static void paint(rf_show *show, const rf_decode_event *event)
 /* "round 2, forward 4: slot 1 «…» slot 3 «…»": what this round committed. */
 static void print_round(const rf_show *show, const rf_decode_event *event)
 {
-    int64_t last = 0;
-    char text[256];
+    int64_t S = event->slot_size, last = 0;
+    unit u;
 
     for (int64_t e = 0; e < event->n_slots; e++) {
         last = event->round[e] > last ? event->round[e] : last;
@@ -139,11 +305,9 @@ static void print_round(const rf_show *show, const rf_decode_event *event)
             continue;
         }
         fprintf(show->out, " slot %lld «", (long long)e);
-        for (int64_t i = e * event->slot_size; i < (e + 1) * event->slot_size; i++) {
-            if (event->token[i] >= 0) {
-                token_text(text, sizeof(text), show->tokenizer, event->token[i]);
-                fputs(text, show->out);
-            }
+        for (int64_t i = e * S; i < (e + 1) * S && event->token[i] >= 0; i += u.n_tokens) {
+            next_unit(&u, show->tokenizer, event->token + i, (e + 1) * S - i);
+            fputs(u.text, show->out);
         }
         fputs("»", show->out);
     }

@@ -8,17 +8,18 @@
 
 /* Observer of a decoding (rf_decoder_run). On a terminal the response is one live picture: masked
  * places are dots, drafts of this round dim, accepted tokens bold, committed ones in the colour of
- * their round. Elsewhere each round is a plain line. */
+ * their round; where it is taller than the terminal, the lines that are being decided. Elsewhere
+ * each round is a plain line. */
 typedef struct rf_show {
     FILE *out;
     const rf_tokenizer *tokenizer;
-    bool live;     /* paint in place, with colours */
-    int pause_ms;  /* after each picture */
-    int columns;   /* width of the terminal */
-    int n_painted; /* lines of the last picture */
+    bool live;          /* paint in place, with colours */
+    int pause_ms;       /* after each picture */
+    int columns, lines; /* of the terminal */
+    int n_painted;      /* lines of the last picture */
 } rf_show;
 
-/* live where `out` is a terminal and NO_COLOR is not set. */
+/* live where `out` is a terminal, which is not dumb, and NO_COLOR is not set. */
 void rf_show_init(rf_show *show, FILE *out, const rf_tokenizer *tokenizer, int pause_ms);
 /* To be called before each answer. */
 void rf_show_begin(rf_show *show);

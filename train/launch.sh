@@ -19,7 +19,9 @@ usage() {
     exit 2
 }
 
-[ "$1" = "-n" ] && [ $# -ge 3 ] || usage
+if [ $# -lt 3 ] || [ "$1" != "-n" ]; then
+    usage
+fi
 ranks=$2
 shift 2
 case $ranks in
@@ -63,6 +65,7 @@ fi
 
 child=
 started=$(date +%s)
+# shellcheck disable=SC2317  # called by trap
 stop() {
     # mpirun and the ranks need a moment until they know what the signal means.
     if [ $(($(date +%s) - started)) -lt 3 ]; then

@@ -4,10 +4,12 @@
 #include "train/run_folder.h"
 #include "train/samples.h"
 #include "train/threads.h"
+#include "train/validate.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 /* --- Opening: everything that can be wrong, found before anything large is allocated ---------- */
 
@@ -38,15 +40,22 @@ static int open_settings(rf_trainer *t, rf_error *err)
     return rc;
 }
 
-/* Rows of the first epoch, and samples that are too long for one: rank 0 says it, rank 0 counts. */
+/* Rows of the first epoch, and samples that are too long for one: rank 0 says it, rank 0 counts.
+ * Damaged tokens, and held-out data without a row, are met here and not after hours of training. */
 static int measure(rf_trainer *t, rf_error *err)
 {
     rf_rows *rows = NULL;
     if (rf_dist_rank(t->dist) != 0) {
         return RF_OK;
     }
-    int rc = rf_rows_new(&rows, t->sources.train, t->sources.settings.n_train, &t->objective,
+    int rc = rf_sources_verify(&t->sources, err);
+    if (rc == RF_OK) {
+        rc = rf_validate_check(t, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_rows_new(&rows, t->sources.train, t->sources.settings.n_train, &t->objective,
                          &t->sources.settings.rows, err);
+    }
     if (rc == RF_OK) {
         rc = rf_rows_measure(rows, 0, &t->epoch, err);
     }
@@ -102,7 +111,7 @@ int rf_trainer_open(rf_trainer *out, rf_dist *dist, rf_config *config, rf_resume
                     const char *path, rf_error *err)
 {
     rf_trainer *t = out;
-    *t = (rf_trainer){.dist = dist, .config = config, .begin = rf_log_seconds()};
+    *t = (rf_trainer){.dist = dist, .config = config, .begin = rf_log_seconds(), .folder_lock = -1};
     int rc = rf_dist_agree(dist, open_settings(t, err), err);
     if (rc == RF_OK) {
         rc = rf_run_folder_find(t, resume, path, err);
@@ -265,6 +274,9 @@ void rf_trainer_free(rf_trainer *t)
 {
     rf_watchdog_free(t->watchdog);
     rf_metrics_close(t->metrics);
+    if (t->folder_lock >= 0) {
+        close(t->folder_lock);
+    }
     rf_loader_free(t->loader);
     rf_decoder_free(t->decoder);
     if (t->model != NULL) {
@@ -282,5 +294,5 @@ void rf_trainer_free(rf_trainer *t)
     free(t->corpora);
     rf_samples_free(&t->prompts);
     rf_sources_close(&t->sources);
-    *t = (rf_trainer){0};
+    *t = (rf_trainer){.folder_lock = -1};
 }

@@ -68,6 +68,7 @@ typedef struct rf_trainer {
     double seconds_before; /* progress.seconds then */
 
     rf_metrics *metrics; /* rank 0 */
+    int folder_lock;     /* descriptor of the run folder, locked; -1: none */
     rf_watchdog *watchdog;
 } rf_trainer;
 

@@ -443,7 +443,7 @@ static void expect_close(const float *a, const float *b, int64_t n, const char *
         error = fmax(error, fabs((double)a[i] - (double)b[i]));
         largest = fmax(largest, fabs((double)b[i]));
         if (isnan(a[i])) {
-            error = NAN;
+            error = HUGE_VAL;
             break;
         }
     }

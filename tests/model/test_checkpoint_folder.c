@@ -11,9 +11,9 @@ TestSuite(checkpoint_folder, .init = begin_folder, .fini = end_folder);
 static rf_model_config config;
 static subject s;
 
+/* Run inside the suite's own fixtures. */
 static void begin(void)
 {
-    begin_folder();
     config = small_config();
     s = make_subject(&config, "cpu");
 }
@@ -21,7 +21,6 @@ static void begin(void)
 static void end(void)
 {
     free_subject(&s);
-    end_folder();
 }
 
 /* Saves the subject as this step and returns the path, which stays valid for three more calls. */

@@ -34,13 +34,11 @@ static inline void tiny_add_sample(rf_corpus_writer *writer, const rf_tokenizer 
     rf_ids_free(&ids);
 }
 
-/* Samples begin .. end of an endless list of sums. */
-static inline void tiny_corpus(const char *path, int begin, int end)
+/* Samples begin .. end of an endless list of sums, in a given tokenizer's ids. Frees it. */
+static inline void tiny_corpus_of(const char *path, int begin, int end, rf_tokenizer *tokenizer)
 {
-    rf_tokenizer *tokenizer = NULL;
     rf_corpus_writer *writer = NULL;
     rf_error err = {0};
-    cr_assert(rf_tokenizer_load(&tokenizer, "byte", &err) == RF_OK, "%s", err.message);
     cr_assert(rf_corpus_writer_new(&writer, path, tokenizer, false, &err) == RF_OK, "%s",
               err.message);
     cr_assert(rf_corpus_writer_begin_source(writer, "sums", 1.0, &err) == RF_OK);
@@ -51,6 +49,14 @@ static inline void tiny_corpus(const char *path, int begin, int end)
     cr_assert(rf_corpus_writer_commit(writer, &err) == RF_OK, "%s", err.message);
     rf_corpus_writer_free(writer);
     rf_tokenizer_free(tokenizer);
+}
+
+static inline void tiny_corpus(const char *path, int begin, int end)
+{
+    rf_tokenizer *tokenizer = NULL;
+    rf_error err = {0};
+    cr_assert(rf_tokenizer_load(&tokenizer, "byte", &err) == RF_OK, "%s", err.message);
+    tiny_corpus_of(path, begin, end, tokenizer);
 }
 
 static const char tiny_config[] = "data: {train: train.h5, valid: valid.h5, row_length: 64}\n"

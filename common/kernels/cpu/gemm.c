@@ -10,16 +10,16 @@
  * Each thread owns a rectangle of c and packs what it needs itself: no barrier, no shared buffer.
  * b goes into panels (a panel of one K block stays in the L2 cache while all rows pass by it); a is
  * read where it lies, rows along the inner dimension, except in GEMM_TN, where blocks of it are
- * transposed first. */
+ * transposed first: its columns would touch one page for each step. */
 #include "common/kernels/cpu/internal.h"
 
 #include <omp.h>
 
 enum {
-    TN_COLS = 8 * PANEL,  /* columns of b packed at once */
-    TN_ROWS = 96,         /* rows of c whose a is transposed at once; a multiple of TILE_ROWS */
-    TN_LD = K_BLOCK + 16, /* not a power of two: rows fall into different sets of the L1 cache */
     FEW_ROWS = 4 * TILE_ROWS,
+    TN_COLS = 8 * PANEL,  /* columns of b packed at once */
+    TN_ROWS = 96,         /* rows of c whose a is transposed at once: whole tiles of every ISA */
+    TN_LD = K_BLOCK + 16, /* not a power of two: rows fall into different sets of the L1 cache */
     B_FLOATS = K_BLOCK * TN_COLS,
     THREAD_FLOATS = B_FLOATS + TN_ROWS * TN_LD
 };
@@ -37,23 +37,23 @@ typedef struct area {
 
 static void make_nt_nn(const gemm *g, const area *r, float *packed)
 {
-    for (int64_t col = r->col; col < r->col_end; col += PANEL) {
-        int64_t cols = min_of(PANEL, r->col_end - col);
-        for (int64_t k0 = 0; k0 < g->k; k0 += K_BLOCK) {
-            int64_t k = min_of(K_BLOCK, g->k - k0);
+    for (int64_t k0 = 0; k0 < g->k; k0 += K_BLOCK) {
+        int64_t k = min_of(K_BLOCK, g->k - k0);
+        for (int64_t col = r->col; col < r->col_end; col += PANEL) {
+            int64_t cols = min_of(PANEL, r->col_end - col);
             if (g->form == GEMM_NT) {
                 RF_CPU(pack_panels_transposed)(packed, g->b + col * g->k + k0, g->k, cols, k);
             } else {
                 RF_CPU(pack_panels)(packed, g->b + k0 * g->n + col, g->n, k, cols);
             }
             const float *start = k0 == 0 ? g->start : g->c;
-            product p = {.c = g->c + r->row * g->n + col,
-                         .ldc = g->n,
-                         .start = start != NULL ? start + r->row * g->n + col : NULL,
-                         .ld_start = g->n,
+            product p = {.c = g->c + r->row * g->ldc + col,
+                         .ldc = g->ldc,
+                         .start = start != NULL ? start + r->row * g->ldc + col : NULL,
+                         .ld_start = g->ldc,
                          .bias = k0 == 0 && g->bias != NULL ? g->bias + col : NULL,
-                         .a = g->a + r->row * g->k + k0,
-                         .lda = g->k,
+                         .a = g->a + r->row * g->lda + k0,
+                         .lda = g->lda,
                          .b = packed,
                          .panel_floats = k * PANEL,
                          .m = r->row_end - r->row,
@@ -76,9 +76,9 @@ static void make_tn(const gemm *g, const area *r, float *packed)
             for (int64_t row = r->row; row < r->row_end; row += TN_ROWS) {
                 int64_t rows = min_of(TN_ROWS, r->row_end - row);
                 RF_CPU(pack_transposed)
-                (left, TN_LD, g->a + k0 * g->m + row, g->m, k, rows, ceil_div(k, VL) * VL, 0);
-                product p = {.c = g->c + row * g->n + col,
-                             .ldc = g->n,
+                (left, TN_LD, g->a + k0 * g->lda + row, g->lda, k, rows, ceil_div(k, VL) * VL, 0);
+                product p = {.c = g->c + row * g->ldc + col,
+                             .ldc = g->ldc,
                              .a = left,
                              .lda = TN_LD,
                              .b = packed,
@@ -100,7 +100,7 @@ static void finish_few_rows(const gemm *g, const area *r, const float *sum, int6
     const float *start = k0 == 0 ? g->start : g->c;
     for (int64_t row = r->row; row < r->row_end; row++, sum += PANEL) {
         for (int64_t c = 0; c < cols; c += VL) {
-            int64_t at = row * g->n + col + c;
+            int64_t at = row * g->ldc + col + c;
             vf x = v_load(sum + c);
             if (start != NULL) {
                 x = v_add(v_load_n(start + at, cols - c), x);
@@ -131,8 +131,8 @@ static void make_few_rows(const gemm *g, const area *r, float *packed)
                 (packed, PANEL, g->b + col * g->k + piece, g->k, cols, k, PANEL, PIECE);
                 product p = {.c = sum,
                              .ldc = PANEL,
-                             .a = g->a + r->row * g->k + piece,
-                             .lda = g->k,
+                             .a = g->a + r->row * g->lda + piece,
+                             .lda = g->lda,
                              .b = packed,
                              .m = m,
                              .n = PANEL,
@@ -150,18 +150,18 @@ static void make_empty(const gemm *g, const area *r)
 {
     for (int64_t row = r->row; g->form != GEMM_TN && row < r->row_end; row++) {
         for (int64_t col = r->col; col < r->col_end; col++) {
-            float start = g->start != NULL ? g->start[row * g->n + col] : 0.0F;
-            g->c[row * g->n + col] = g->bias != NULL ? start + g->bias[col] : start;
+            float start = g->start != NULL ? g->start[row * g->ldc + col] : 0.0F;
+            g->c[row * g->ldc + col] = g->bias != NULL ? start + g->bias[col] : start;
         }
     }
 }
 
 /* Into how many column shares to cut c: the divisor of the number of threads with the least work
- * for the busiest thread. In units of one fma vector of a tile; packing costs were measured. */
+ * for the busiest thread. In units of a multiply-add at full speed; to pack an element costs as
+ * much as 12 to 18 of them (measured with AVX-512). */
 static int choose_column_shares(const gemm *g, int n_threads)
 {
-    const double pack_b = g->form == GEMM_NT ? 12.0 : 2.0;
-    const double pack_a = g->form == GEMM_TN ? 12.0 : 0.0;
+    const double pack_b = 16.0, pack_a = g->form == GEMM_TN ? 12.0 : 0.0;
     int64_t panels = ceil_div(g->n, PANEL), row_tiles = ceil_div(g->m, TILE_ROWS);
     double least = 0.0;
     int best = 0;
@@ -209,6 +209,9 @@ void RF_CPU(gemm)(rf_ctx *ctx, const gemm *g)
 {
     RF_ASSERT(RF_CPU(gemm_bytes)(ctx->n_threads) <= ctx->scratch_bytes);
     float *scratch = ctx->scratch;
+    gemm job = *g;
+    job.ldc = g->ldc > 0 ? g->ldc : g->n;
+    job.lda = g->lda > 0 ? g->lda : g->form == GEMM_TN ? g->m : g->k;
 #pragma omp parallel num_threads(ctx->n_threads)
-    make_share(g, scratch, omp_get_thread_num(), omp_get_num_threads());
+    make_share(&job, scratch, omp_get_thread_num(), omp_get_num_threads());
 }

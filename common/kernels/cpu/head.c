@@ -4,21 +4,32 @@
 #include <math.h>
 #include <omp.h>
 
-enum { MIN_ROWS = 16, DEFAULT_BYTES = 16 << 20 };
+enum { MIN_ROWS = 16, MIN_TRAINING_ROWS = 256, DEFAULT_BYTES = 16 << 20 };
 
+/* Each chunk reads w twice and reads and writes dw once: below some 256 places that is what a
+ * training step would wait for, so only a budget that was asked for makes chunks smaller. */
 static int64_t chunk_rows(const rf_limits *limits)
 {
-    int64_t bytes = limits->head_bytes > 0 ? limits->head_bytes : DEFAULT_BYTES;
+    bool asked = limits->head_bytes > 0;
+    int64_t bytes = asked ? limits->head_bytes : DEFAULT_BYTES;
     int64_t row_bytes = max_of(1, limits->vocab) * (int64_t)sizeof(float);
-    int64_t rows = max_of(MIN_ROWS, bytes / row_bytes);
-    return max_of(1, min_of(rows, limits->places));
+    int64_t least = !asked && limits->backward ? MIN_TRAINING_ROWS : MIN_ROWS;
+    return max_of(1, min_of(max_of(least, bytes / row_bytes), limits->places));
+}
+
+/* Floats from one row of logits to the next: never a large power of two, whose rows would all fall
+ * into the same few sets of the caches. */
+static int64_t logits_ld(int64_t v)
+{
+    int64_t ld = line_floats(v);
+    return ld % 512 == 0 ? ld + 16 : ld;
 }
 
 size_t RF_CPU(head_bytes)(int n_threads, const rf_limits *limits)
 {
     int64_t rows = chunk_rows(limits);
-    int64_t floats = line_floats(rows * limits->vocab) + 2 * line_floats(rows * limits->width) +
-                     line_floats(rows);
+    int64_t floats =
+        rows * logits_ld(limits->vocab) + 2 * line_floats(rows * limits->width) + line_floats(rows);
     return RF_CPU(gemm_bytes)(n_threads) + (size_t)floats * sizeof(float);
 }
 
@@ -26,10 +37,10 @@ head_scratch RF_CPU(head_take)(rf_ctx *ctx, int64_t d, int64_t v)
 {
     RF_ASSERT(d <= ctx->limits.width && v <= ctx->limits.vocab);
     RF_ASSERT(RF_CPU(head_bytes)(ctx->n_threads, &ctx->limits) <= ctx->scratch_bytes);
-    head_scratch s = {.rows = chunk_rows(&ctx->limits)};
+    head_scratch s = {.rows = chunk_rows(&ctx->limits), .ld = logits_ld(v)};
     char *base = ctx->scratch;
     s.logits = (float *)(void *)(base + RF_CPU(gemm_bytes)(ctx->n_threads));
-    s.x = s.logits + line_floats(s.rows * ctx->limits.vocab);
+    s.x = s.logits + s.rows * logits_ld(ctx->limits.vocab);
     s.dx = s.x + line_floats(s.rows * ctx->limits.width);
     s.place = (int32_t *)(void *)(s.dx + line_floats(s.rows * ctx->limits.width));
     return s;
@@ -102,18 +113,32 @@ static void take_chunk(rf_ctx *ctx, const head_scratch *s, float *loss, float *d
                        int64_t m, int64_t d, int64_t v)
 {
     RF_CPU(head_gather)(ctx, s->x, x, s->place, m, d);
-    gemm logits = {.form = GEMM_NT, .c = s->logits, .a = s->x, .b = w, .m = m, .n = v, .k = d};
+    gemm logits = {
+        .form = GEMM_NT, .c = s->logits, .a = s->x, .b = w, .m = m, .n = v, .k = d, .ldc = s->ld};
     RF_CPU(gemm)(ctx, &logits);
 #pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
     for (int64_t i = 0; i < m; i++) {
         int32_t at = s->place[i];
-        loss[at] = loss_row(s->logits + i * v, target[at], weight[at], dx != NULL, v);
+        loss[at] = loss_row(s->logits + i * s->ld, target[at], weight[at], dx != NULL, v);
     }
     if (dx != NULL) {
-        gemm input = {.form = GEMM_NN, .c = s->dx, .a = s->logits, .b = w, .m = m, .n = d, .k = v};
+        gemm input = {.form = GEMM_NN,
+                      .c = s->dx,
+                      .a = s->logits,
+                      .b = w,
+                      .m = m,
+                      .n = d,
+                      .k = v,
+                      .lda = s->ld};
         RF_CPU(gemm)(ctx, &input);
-        gemm weights = {
-            .form = GEMM_TN, .c = dw, .a = s->logits, .b = s->x, .m = v, .n = d, .k = m};
+        gemm weights = {.form = GEMM_TN,
+                        .c = dw,
+                        .a = s->logits,
+                        .b = s->x,
+                        .m = v,
+                        .n = d,
+                        .k = m,
+                        .lda = s->ld};
         RF_CPU(gemm)(ctx, &weights);
         RF_CPU(scatter_rows)(ctx, dx, s->dx, s->place, m, d);
     }

@@ -9,8 +9,9 @@
 #include "common/kernels/cpu/internal.h"
 
 typedef struct head_scratch {
-    int64_t rows;   /* places of a chunk */
-    float *logits;  /* [rows,V] */
+    int64_t rows;  /* places of a chunk */
+    float *logits; /* [rows,V], rows ld floats apart */
+    int64_t ld;
     float *x, *dx;  /* [rows,D] gathered rows of x, their gradients */
     int32_t *place; /* [rows] */
 } head_scratch;

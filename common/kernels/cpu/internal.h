@@ -95,13 +95,14 @@ typedef enum gemm_form {
     GEMM_TN  /* c += a^T b, a [k,m], b [k,n]; one chain from c */
 } gemm_form;
 
-/* A whole product by all threads of ctx, row-major operands without padding. start [m,n] or NULL
- * (may be c), bias [n] or NULL; GEMM_TN takes neither. Uses the first gemm_bytes of scratch. */
+/* A whole product by all threads of ctx, row-major operands; rows of c and start, and of a, lie ldc
+ * and lda floats apart (0: without padding). start [m,n] or NULL (may be c), bias [n] or NULL;
+ * GEMM_TN takes neither. Uses the first gemm_bytes of scratch. */
 typedef struct gemm {
     gemm_form form;
     float *c;
     const float *a, *b, *start, *bias;
-    int64_t m, n, k;
+    int64_t m, n, k, ldc, lda;
 } gemm;
 void RF_CPU(gemm)(rf_ctx *ctx, const gemm *g);
 size_t RF_CPU(gemm_bytes)(int n_threads);

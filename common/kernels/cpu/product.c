@@ -16,13 +16,23 @@ V_INLINE void tile(const product *p, int64_t row, int64_t col, const int rows, c
     float *c = p->c + row * p->ldc + col;
     const int64_t lda = p->lda, ldc = p->ldc, k = p->k;
     const int64_t last = p->n - col - (vectors - 1) * VL; /* lanes of the last vector */
-    const float *next = p->a + min_of(row + TILE_ROWS, p->m - rows) * lda;
+    const int64_t next_row = min_of(row + TILE_ROWS, p->m - rows);
+    const float *next = p->a + next_row * lda;
     vf sum[TILE_ROWS][TILE_VECTORS];
     for (int r = 0; r < rows; r++) {
         for (int v = 0; v < vectors; v++) {
             sum[r][v] = p->mode == PRODUCT_CHAIN
                             ? v_load_n(c + r * ldc + v * VL, v == vectors - 1 ? last : VL)
                             : v_zero();
+        }
+    }
+    const float *soon = p->mode == PRODUCT_CHAIN ? c + (next_row - row) * ldc
+                        : p->mode == PRODUCT_ADD ? p->start + row * p->ld_start + col
+                                                 : c;
+    const int64_t ld_soon = p->mode == PRODUCT_ADD ? p->ld_start : ldc;
+    for (int r = 0; r < rows; r++) {
+        for (int v = 0; v < vectors; v++) {
+            v_prefetch(soon + r * ld_soon + v * VL);
         }
     }
     for (int64_t line = 0; line < k; line += LINE) { /* the next tile's rows come meanwhile */
@@ -34,7 +44,9 @@ V_INLINE void tile(const product *p, int64_t row, int64_t col, const int rows, c
             vf right[TILE_VECTORS];
             for (int v = 0; v < vectors; v++) {
                 right[v] = v_load(b + i * PANEL + v * VL);
-                v_prefetch(b + (i + AHEAD) * PANEL + v * VL);
+                if (v * VL % LINE == 0) {
+                    v_prefetch(b + (i + AHEAD) * PANEL + v * VL);
+                }
             }
             for (int r = 0; r < rows; r++) {
                 vf left = v_set(a[r * lda + i]);

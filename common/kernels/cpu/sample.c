@@ -16,7 +16,8 @@ static float *make_logits(rf_ctx *ctx, const head_scratch *s, float *logits, con
               .b = w,
               .m = m,
               .n = v,
-              .k = d};
+              .k = d,
+              .ldc = logits != NULL ? v : s->ld};
     RF_CPU(gemm)(ctx, &g);
     return g.c;
 }
@@ -85,7 +86,7 @@ void RF_CPU(head_sample)(rf_ctx *ctx, int32_t *token, void *score, const void *x
         float *logits = make_logits(ctx, &s, NULL, x, w, place + begin, m, d, v);
 #pragma omp parallel for schedule(dynamic) num_threads(ctx->n_threads)
         for (int64_t i = 0; i < m; i++) {
-            float *row = logits + i * v, largest, sum;
+            float *row = logits + i * s.ld, largest, sum;
             RF_CPU(head_row_sum)(&largest, &sum, NULL, row, v);
             int32_t first = ban(row, sampling);
             RF_ASSERT(first >= 0); /* at least one id is usable and not banned */
@@ -109,7 +110,7 @@ void RF_CPU(head_logprob)(rf_ctx *ctx, void *logprob, const void *x, const void 
         const float *logits = make_logits(ctx, &s, NULL, x, w, place + begin, m, d, v);
 #pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
         for (int64_t i = 0; i < m; i++) {
-            const float *row = logits + i * v;
+            const float *row = logits + i * s.ld;
             float largest, sum;
             RF_CPU(head_row_sum)(&largest, &sum, NULL, row, v);
             ((float *)logprob)[begin + i] = (row[target[begin + i]] - largest) - logf(sum);

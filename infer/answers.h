@@ -1,0 +1,28 @@
+/* answers.h: from prompts to printed answers: what refusion-infer does.        all local
+ *
+ * Unlike the rest of the library these functions print: answers to stdout or to a file, what a
+ * person wants to know beside them to stderr.
+ */
+#ifndef RF_INFER_ANSWERS_H
+#define RF_INFER_ANSWERS_H
+
+#include "infer/loaded.h"
+
+typedef struct rf_answers_options {
+    const char *prompt;  /* one prompt; or */
+    const char *prompts; /* a file of them; both NULL: the lines of standard input */
+    const char *out;     /* for the answers of a file; NULL: stdout */
+    int64_t limit;       /* of the file's prompts; 0: all */
+    int64_t max_prompt;  /* tokens of a line of standard input; 0: as many as fit, at most 1024 */
+    int n_threads, pause_ms;
+    bool raw;  /* prompts are beginnings of plain texts */
+    bool show; /* show.h */
+    rf_decode_options decode;
+} rf_answers_options;
+
+/* Answers all prompts. `loaded` has its header read; the model is made here. On a terminal a bad
+ * line is reported and the next one awaited. */
+RF_MUST_CHECK int rf_answers_run(rf_loaded *loaded, const rf_answers_options *options,
+                                 rf_error *err);
+
+#endif

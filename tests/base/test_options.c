@@ -1,0 +1,80 @@
+#include "common/base/options.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+static const struct option table[] = {{"size", required_argument, NULL, 's'},
+                                      {"sizes", required_argument, NULL, 'z'},
+                                      {"quick", no_argument, NULL, 'q'},
+                                      {NULL, 0, NULL, 0}};
+
+static rf_error err;
+
+/* The first thing that a command line of one or two words gives. */
+static int first(const char *a, const char *b)
+{
+    static char words[3][64];
+    char *argv[] = {words[0], words[1], b ? words[2] : NULL, NULL};
+    strcpy(words[0], "program");
+    strcpy(words[1], a);
+    strcpy(words[2], b ? b : "");
+    optind = 0;
+    err = (rf_error){0};
+    return rf_options_next(b ? 3 : 2, argv, table, "see program --help", &err);
+}
+
+static void says(const char *words)
+{
+    cr_assert(err.code == RF_ERR_USAGE && strstr(err.message, words), "\"%s\" is not in: %s", words,
+              err.message);
+}
+
+Test(options, are_recognised)
+{
+    cr_assert(first("--size", "3") == 's' && strcmp(optarg, "3") == 0);
+    cr_assert(first("--size=4", NULL) == 's' && strcmp(optarg, "4") == 0);
+    cr_assert(first("--quick", NULL) == 'q');
+    cr_assert(first("a=b", NULL) == -1 && optind == 1);
+    cr_assert(first("--", "--size") == -1 && optind == 2);
+}
+
+Test(options, mistakes_are_named)
+{
+    cr_assert(first("--size", NULL) == '?');
+    says("--size: needs a value: see program --help");
+    cr_assert(first("--sise", "3") == '?');
+    says("--sise: unknown or ambiguous option: see program --help");
+    cr_assert(first("--siz", "3") == '?');
+    says("--siz: unknown or ambiguous");
+    cr_assert(first("--quick=3", NULL) == '?');
+    says("--quick=3: takes no value");
+    cr_assert(first("-x", NULL) == '?');
+    says("-x: unknown");
+}
+
+Test(options, numbers)
+{
+    int64_t i = 7;
+    double x = 7;
+    cr_assert(rf_options_integer(&i, "-12", "--size", -12, 5, &err) == RF_OK && i == -12);
+    cr_assert(rf_options_integer(&i, "9223372036854775807", "--size", 0, INT64_MAX, &err) ==
+                  RF_OK &&
+              i == INT64_MAX);
+    static const char *const wrong[] = {"",     " 3", "3 ",  "3.5", "x",
+                                        "0x10", "-1", "101", "1e2", "9223372036854775808"};
+    for (size_t j = 0; j < sizeof wrong / sizeof *wrong; j++) {
+        cr_assert(rf_options_integer(&i, wrong[j], "--size", 0, 100, &err) == RF_ERR_USAGE, "%s",
+                  wrong[j]);
+        says("--size");
+        says("from 0 to 100");
+    }
+    cr_assert(i == INT64_MAX, "a refused number was stored");
+    cr_assert(rf_options_real(&x, "2.5e-1", "--weight", 0, 1, &err) == RF_OK && x == 0.25);
+    static const char *const not_real[] = {"", " 0.5", "0.5x", "nan", "inf", "-0.1", "1.1"};
+    for (size_t j = 0; j < sizeof not_real / sizeof *not_real; j++) {
+        cr_assert(rf_options_real(&x, not_real[j], "--weight", 0, 1, &err) == RF_ERR_USAGE, "%s",
+                  not_real[j]);
+        says("--weight");
+    }
+    cr_assert(x == 0.25);
+}

@@ -1,0 +1,179 @@
+/* Fuzz target of the corpus reader.
+ *
+ *   clang -g -O1 -std=c17 -D_GNU_SOURCE -I. -DRF_VERSION='"0"' -fsanitize=fuzzer,address,undefined
+ * \
+ *       tests/fuzz/fuzz_corpus.c data/corpus*.c common/model/tokenizer.c \
+ *       common/base/{error,file,lines}.c $(pkg-config --cflags --libs hdf5-serial) -ljansson -lz
+ * -lm \ -o fuzz_corpus
+ *   ./fuzz_corpus -max_total_time=60 -detect_leaks=0
+ *
+ * The input changes a good corpus: bytes of the file (kind 0), elements of its datasets (1) or
+ * attributes (2), which the checksums of HDF5 would otherwise protect; or it is the whole file (3).
+ * What opens must be readable or say why not.
+ */
+#include "data/corpus.h"
+
+#include "common/base/file.h"
+#include "data/corpus_writer.h"
+
+#include <hdf5.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+const char *__lsan_default_suppressions(void);
+
+/* HDF5 itself loses some memory over damaged files. */
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:libhdf5";
+}
+
+enum { N_SAMPLES = 20, MAX_CHANGES = 16, PATH_BYTES = 64 };
+
+static void make_corpus(const char *path, bool deflate)
+{
+    rf_tokenizer *tokenizer;
+    rf_corpus_writer *w;
+    rf_error err;
+    RF_ASSERT(rf_tokenizer_load(&tokenizer, "byte", &err) == RF_OK);
+    RF_ASSERT(rf_corpus_writer_new(&w, path, tokenizer, deflate, &err) == RF_OK);
+    for (int i = 0; i < N_SAMPLES; i++) {
+        int32_t id[8] = {260, 'q', 261, 'a', 'n', 's', 'w', 256};
+        RF_ASSERT(i % 10 != 0 || rf_corpus_writer_begin_source(w, "source", 1, &err) == RF_OK);
+        RF_ASSERT(rf_corpus_writer_tokens(w, id, 8, &err) == RF_OK);
+        RF_ASSERT(rf_corpus_writer_end_sample(w, 3, &err) == RF_OK);
+    }
+    RF_ASSERT(rf_corpus_writer_commit(w, &err) == RF_OK);
+    rf_corpus_writer_free(w);
+    rf_tokenizer_free(tokenizer);
+}
+
+/* The next change: a place and a value, from 10 bytes of input. */
+static bool next_change(uint16_t *at, int64_t *value, const uint8_t **data, size_t *size)
+{
+    if (*size < 10) {
+        return false;
+    }
+    memcpy(at, *data, 2);
+    memcpy(value, *data + 2, 8);
+    *data += 10;
+    *size -= 10;
+    return true;
+}
+
+static void change_bytes(const char *path, const uint8_t *data, size_t size)
+{
+    char *file;
+    size_t bytes;
+    uint16_t at;
+    int64_t value;
+    rf_error err;
+    RF_ASSERT(rf_file_read(&file, &bytes, path, 1 << 20, &err) == RF_OK);
+    while (next_change(&at, &value, &data, &size)) {
+        file[at % bytes] = (char)value;
+    }
+    RF_ASSERT(rf_file_write(path, file, bytes, &err) == RF_OK);
+    free(file);
+}
+
+static void change_elements(const char *path, const uint8_t *data, size_t size)
+{
+    static const char *const names[] = {"tokens", "sample_begin", "prompt_len", "source_begin",
+                                        "tokenizer"};
+    hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    uint16_t at;
+    int64_t value;
+    while (next_change(&at, &value, &data, &size)) {
+        hid_t dataset = H5Dopen2(file, names[at % 5], H5P_DEFAULT);
+        hid_t space = H5Dget_space(dataset);
+        hsize_t n = (hsize_t)H5Sget_simple_extent_npoints(space), one = 1, i = at / 5 % n;
+        hid_t memory = H5Screate_simple(1, &one, NULL);
+        H5Sselect_hyperslab(space, H5S_SELECT_SET, &i, NULL, &one, NULL);
+        H5Dwrite(dataset, H5T_NATIVE_INT64, memory, space, H5P_DEFAULT, &value);
+        H5Sclose(memory);
+        H5Sclose(space);
+        H5Dclose(dataset);
+    }
+    H5Fclose(file);
+}
+
+static void change_attributes(const char *path, const uint8_t *data, size_t size)
+{
+    static const char *const names[] = {"format", "version",        "n_samples", "n_tokens",
+                                        "crc32",  "tokenizer_hash", "sources",   "complete"};
+    hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    uint16_t at;
+    int64_t value;
+    while (next_change(&at, &value, &data, &size)) {
+        int64_t all[1024];
+        hid_t attribute = H5Aopen(file, names[at % 8], H5P_DEFAULT);
+        hid_t space = H5Aget_space(attribute);
+        hssize_t n = H5Sget_simple_extent_npoints(space);
+        if (n <= 1024 && H5Aread(attribute, H5T_NATIVE_INT64, all) >= 0) {
+            all[at / 8 % n] = value;
+            H5Awrite(attribute, H5T_NATIVE_INT64, all);
+        }
+        H5Sclose(space);
+        H5Aclose(attribute);
+    }
+    H5Fclose(file);
+}
+
+static void read_corpus(const char *path)
+{
+    rf_corpus *c;
+    rf_error err = {0};
+    if (rf_corpus_open(&c, path, &err) != RF_OK) {
+        RF_ASSERT(c == NULL && strncmp(err.message, path, strlen(path)) == 0);
+        return;
+    }
+    int64_t total = 0;
+    for (int64_t i = 0; i < rf_corpus_n_samples(c); i++) {
+        int64_t n = rf_corpus_length(c, i), prompt = rf_corpus_prompt_length(c, i);
+        RF_ASSERT(prompt >= 1 && prompt < n);
+        RF_ASSERT(rf_corpus_weight(c, i) > 0);
+        int32_t *id = malloc((size_t)n * sizeof *id);
+        if (rf_corpus_read(c, id, i, 0, n, &err) == RF_OK) {
+            for (int64_t k = 0; k < n; k++) {
+                RF_ASSERT(id[k] >= 0 && id[k] < rf_tokenizer_size(rf_corpus_tokenizer(c)));
+            }
+        }
+        free(id);
+        total += n;
+    }
+    RF_ASSERT(total == rf_corpus_n_tokens(c));
+    int rc = rf_corpus_verify(c, &err);
+    RF_ASSERT(rc == RF_OK || err.message[0] != '\0');
+    rf_corpus_close(c);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size < 1) {
+        return 0;
+    }
+    /* Unlinked names of one process do not meet those of another. */
+    char path[PATH_BYTES];
+    rf_error err;
+    snprintf(path, sizeof path, "/tmp/rf-fuzz-%ld.h5", (long)getpid());
+    const uint8_t *rest = data + 1;
+    size_t left = size - 1 < 10 * MAX_CHANGES ? size - 1 : 10 * MAX_CHANGES;
+    if (data[0] % 4 == 3) {
+        RF_ASSERT(rf_file_write(path, rest, size - 1, &err) == RF_OK);
+    } else {
+        make_corpus(path, (data[0] & 4) != 0);
+    }
+    if (data[0] % 4 == 0) {
+        change_bytes(path, rest, left);
+    } else if (data[0] % 4 == 1) {
+        change_elements(path, rest, left);
+    } else if (data[0] % 4 == 2) {
+        change_attributes(path, rest, left);
+    }
+    read_corpus(path);
+    unlink(path);
+    return 0;
+}

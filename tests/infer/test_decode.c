@@ -1,0 +1,369 @@
+/* What a decoder promises beside the algorithm (for that: test_decode_oracle.c). */
+#include "infer/decode_private.h"
+#include "tests/infer/infer_test.h"
+
+enum { MAX_PROMPT = 8 };
+
+static rf_decoder *make_decoder(rf_model *model, const rf_tokenizer *tokenizer,
+                                const rf_decode_options *options)
+{
+    rf_decoder *decoder = NULL;
+    TINY_MUST(rf_decoder_new(&decoder, model, tokenizer, options, MAX_PROMPT, tiny_error()));
+    return decoder;
+}
+
+/* The answer to random prompt number i. */
+static rf_answer answer_number(rf_decoder *decoder, uint64_t i)
+{
+    rf_rng rng = RF_RNG_STREAM(3, RF_RNG_TEST, i);
+    int32_t prompt[MAX_PROMPT];
+    int64_t n = 1 + (int64_t)rf_rng_below(&rng, MAX_PROMPT);
+    rf_answer answer;
+    random_prompt(prompt, n, &rng);
+    TINY_MUST(rf_decoder_run(decoder, &answer, prompt, n, i, NULL, NULL, tiny_error()));
+    return answer;
+}
+
+static void expect_same(const rf_answer *a, const rf_answer *b, const char *why)
+{
+    cr_assert(a->n == b->n && a->ended == b->ended && a->forwards == b->forwards &&
+                  a->rounds == b->rounds &&
+                  memcmp(a->token, b->token, (size_t)a->n * sizeof(*a->token)) == 0,
+              "%s", why);
+}
+
+static const rf_decode_kind kinds[] = {RF_DECODE_AR, RF_DECODE_REFUSION, RF_DECODE_LEFT_TO_RIGHT};
+
+Test(decode, answers_depend_on_nothing_decoded_before)
+{
+    enum { N = 12 };
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_model *model = sharp_model(backend_named("cpu", ""), 1, 5, 1.4);
+    for (int k = 0; k < 3; k++) {
+        rf_decode_options o = plain_options(kinds[k], 22, 4);
+        rf_answer alone[N];
+        rf_decoder *decoder;
+        o.temperature = k == 1 ? 0.8 : 0;
+        for (uint64_t i = 0; i < N; i++) {
+            decoder = make_decoder(model, tokenizer, &o);
+            alone[i] = answer_number(decoder, i);
+            rf_decoder_free(decoder);
+        }
+        decoder = make_decoder(model, tokenizer, &o);
+        for (uint64_t turn = 0; turn < 2 * N; turn++) { /* every one twice, in mixed order */
+            uint64_t i = turn * 7 % N;
+            rf_answer again = answer_number(decoder, i);
+            expect_same(&alone[i], &again, "another answer after other prompts");
+            rf_answer_free(&again);
+        }
+        rf_decoder_free(decoder);
+        for (int i = 0; i < N; i++) {
+            rf_answer_free(&alone[i]);
+        }
+    }
+    rf_model_free(model);
+    rf_tokenizer_free(tokenizer);
+}
+
+Test(decode, answers_do_not_depend_on_threads)
+{
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_decode_options o = plain_options(RF_DECODE_REFUSION, 24, 4);
+    rf_model *one = sharp_model(backend_named("cpu", ""), 1, 6, 1.4);
+    rf_model *three = sharp_model(backend_named("cpu", ""), 3, 6, 1.4);
+    rf_decoder *a = make_decoder(one, tokenizer, &o), *b = make_decoder(three, tokenizer, &o);
+    for (uint64_t i = 0; i < 10; i++) {
+        rf_answer x = answer_number(a, i), y = answer_number(b, i);
+        expect_same(&x, &y, "1 and 3 threads differ");
+        rf_answer_free(&x);
+        rf_answer_free(&y);
+    }
+    rf_decoder_free(a);
+    rf_decoder_free(b);
+    rf_model_free(one);
+    rf_model_free(three);
+    rf_tokenizer_free(tokenizer);
+}
+
+/* --- ar --------------------------------------------------------------------------------------- */
+
+/* The plain loop: the whole sequence anew for each token. */
+static int64_t plain_ar(int32_t *answer, rf_model *model, const int32_t *prompt, int64_t n,
+                        int64_t length)
+{
+    rf_batch batch = tiny_batch(SHARP_PLACES);
+    rf_acts *acts = NULL;
+    int64_t m = 0;
+    TINY_MUST(rf_acts_new(&acts, model, SHARP_PLACES, SHARP_PLACES, false, RF_RECOMPUTE_NONE,
+                          tiny_error()));
+    for (bool ended = false; m < length && !ended; m++) {
+        double logits[SHARP_VOCABULARY];
+        int32_t place = (int32_t)(n + m - 1), best = 0;
+        rf_batch_clear(&batch);
+        for (int64_t i = 0; i < n + m; i++) {
+            rf_batch_add(&batch, i < n ? prompt[i] : answer[i - n], (int32_t)i, i, 0, i + 1, 0, 0);
+        }
+        TINY_MUST(rf_model_forward(model, acts, &batch, NULL, tiny_error()));
+        TINY_MUST(rf_model_logits(model, acts, logits, &place, 1, tiny_error()));
+        for (int32_t id = 0; id < 262; id++) {
+            best = id != 257 && id != 258 && logits[id] > logits[best] ? id : best;
+        }
+        answer[m] = best;
+        ended = best == 256;
+    }
+    rf_acts_free(acts, model);
+    rf_batch_free(&batch);
+    return m;
+}
+
+Test(decode, ar_equals_a_plain_loop)
+{
+    enum { LENGTH = 19 };
+    int n_ended = 0;
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_decode_options o = plain_options(RF_DECODE_AR, LENGTH, 4);
+    for (uint64_t seed = 0; seed < 4; seed++) {
+        rf_model *model = sharp_model(backend_named("ref64", ""), 1, seed, 1.4);
+        rf_decoder *decoder = make_decoder(model, tokenizer, &o);
+        for (uint64_t i = 0; i < 6; i++) {
+            rf_rng rng = RF_RNG_STREAM(3, RF_RNG_TEST, i);
+            int32_t prompt[MAX_PROMPT], expected[LENGTH];
+            int64_t n = 1 + (int64_t)rf_rng_below(&rng, MAX_PROMPT), m;
+            rf_answer answer = answer_number(decoder, i);
+            random_prompt(prompt, n, &rng);
+            m = plain_ar(expected, model, prompt, n, LENGTH);
+            cr_assert(answer.n == m && answer.forwards == m && answer.rounds == m &&
+                      answer.ended == (expected[m - 1] == 256) &&
+                      memcmp(answer.token, expected, (size_t)m * sizeof(*expected)) == 0);
+            n_ended += answer.ended;
+            rf_answer_free(&answer);
+        }
+        rf_decoder_free(decoder);
+        rf_model_free(model);
+    }
+    cr_assert(n_ended > 3 && n_ended < 24, "%d of 24 answers ended", n_ended);
+    rf_tokenizer_free(tokenizer);
+}
+
+/* --- Ties, temperature ------------------------------------------------------------------------ */
+
+typedef struct order {
+    int64_t round[16], n_slots, ends;
+} order;
+
+static void note_order(void *user, const rf_decode_event *event)
+{
+    order *o = user;
+    o->n_slots = event->n_slots;
+    for (int64_t e = 0; e < event->n_slots; e++) {
+        o->round[e] = event->round[e];
+    }
+    o->ends += event->kind == RF_EVENT_END;
+}
+
+/* Weights of 0: every token is as likely as every other. */
+Test(decode, ties_go_to_the_lowest_token_and_slot)
+{
+    rf_model_config config = sharp_config();
+    rf_model_limits limits = {.places = SHARP_PLACES, .keys = SHARP_PLACES};
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_decode_options o = plain_options(RF_DECODE_REFUSION, 15, 4);
+    rf_model *model = NULL;
+    rf_answer answer;
+    int32_t prompt[] = {65, 66};
+    order seen = {0};
+
+    o.slot_threshold = 0.5;
+    TINY_MUST(rf_model_new(&model, &config, NULL, 1, &limits, tiny_error()));
+    rf_model_prepare(model);
+    rf_decoder *decoder = make_decoder(model, tokenizer, &o);
+    TINY_MUST(rf_decoder_run(decoder, &answer, prompt, 2, 0, note_order, &seen, tiny_error()));
+    cr_assert(answer.n == 16 && !answer.ended && seen.n_slots == 4 && seen.ends == 1);
+    for (int i = 0; i < 16; i++) {
+        cr_assert_eq(answer.token[i], 0);
+    }
+    for (int e = 0; e < 4; e++) {
+        cr_assert_eq(seen.round[e], e + 1, "slot %d in round %lld", e, (long long)seen.round[e]);
+    }
+    rf_answer_free(&answer);
+    rf_decoder_free(decoder);
+    rf_model_free(model);
+    rf_tokenizer_free(tokenizer);
+}
+
+/* How many of 16 prompts are answered alike by two sets of options. */
+static int same_answers(rf_model *model, const rf_tokenizer *tokenizer, const rf_decode_options *x,
+                        const rf_decode_options *y)
+{
+    int same = 0;
+    rf_decoder *a = make_decoder(model, tokenizer, x), *b = make_decoder(model, tokenizer, y);
+    for (uint64_t i = 0; i < 16; i++) {
+        rf_answer p = answer_number(a, i), q = answer_number(b, i);
+        same += p.n == q.n && memcmp(p.token, q.token, (size_t)p.n * sizeof(*p.token)) == 0;
+        rf_answer_free(&p);
+        rf_answer_free(&q);
+    }
+    rf_decoder_free(a);
+    rf_decoder_free(b);
+    return same;
+}
+
+Test(decode, seeds_matter_only_with_a_temperature)
+{
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_model *model = sharp_model(backend_named("cpu", ""), 1, 7, 0.9);
+    for (int k = 0; k < 3; k++) {
+        rf_decode_options x = plain_options(kinds[k], 16, 4), y = x;
+        y.seed = 1;
+        cr_assert_eq(same_answers(model, tokenizer, &x, &y), 16);
+        x.temperature = y.temperature = 1.5;
+        cr_assert(same_answers(model, tokenizer, &x, &y) < 8);
+        y.seed = x.seed;
+        cr_assert_eq(same_answers(model, tokenizer, &x, &y), 16);
+    }
+    rf_model_free(model);
+    rf_tokenizer_free(tokenizer);
+}
+
+/* With `ar`, the first token follows softmax(logits / temperature) without forbidden tokens. */
+Test(decode, a_temperature_samples_its_distribution)
+{
+    enum { N = 4000 };
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_model *model = sharp_model(backend_named("cpu", ""), 1, 8, 0.5);
+    rf_decode_options o = plain_options(RF_DECODE_AR, 1, 1);
+    double logits[SHARP_VOCABULARY], total = 0, worst = 0, count[SHARP_VOCABULARY] = {0};
+    int32_t prompt[] = {65, 66, 67}, place = 2;
+    rf_decoder *decoder;
+
+    o.temperature = 1.3;
+    decoder = make_decoder(model, tokenizer, &o);
+    for (uint64_t i = 0; i < N; i++) {
+        rf_answer answer;
+        TINY_MUST(rf_decoder_run(decoder, &answer, prompt, 3, i, NULL, NULL, tiny_error()));
+        count[answer.token[0]] += 1;
+        rf_answer_free(&answer);
+    }
+    TINY_MUST(rf_model_logits(model, decoder->acts, logits, &place, 1, tiny_error()));
+    for (int id = 0; id < SHARP_VOCABULARY; id++) {
+        bool usable = id < 262 && id != 257 && id != 258;
+        logits[id] = usable ? exp(logits[id] / 1.3) : 0;
+        total += logits[id];
+    }
+    for (int id = 0; id < SHARP_VOCABULARY; id++) {
+        double p = logits[id] / total;
+        worst = fmax(worst, fabs(count[id] / N - p) / sqrt(p * (1 - p) / N + 1e-6));
+    }
+    cr_assert(!!(worst < 4.5), "a share is %g standard errors off", worst);
+    rf_decoder_free(decoder);
+    rf_model_free(model);
+    rf_tokenizer_free(tokenizer);
+}
+
+/* --- Bad input -------------------------------------------------------------------------------- */
+
+static void refuses_options(rf_model *model, const rf_tokenizer *tokenizer, rf_decode_options o,
+                            int64_t max_prompt, const char *words)
+{
+    rf_decoder *decoder = NULL;
+    rf_error err = {0};
+    int code = rf_decoder_new(&decoder, model, tokenizer, &o, max_prompt, &err);
+    cr_assert(code != RF_OK && decoder == NULL && strstr(err.message, words), "\"%s\" not in: %s",
+              words, err.message);
+}
+
+Test(decode, refuses_bad_sizes)
+{
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_model *model = sharp_model(backend_named("cpu", ""), 1, 9, 1);
+    rf_decode_options good = plain_options(RF_DECODE_REFUSION, 16, 4), o;
+    rf_model_limits limits = rf_decoder_limits(&good, MAX_PROMPT);
+
+    cr_assert(limits.places == 24 && limits.keys == 24 && limits.positions == 24);
+    o = good, o.block_length = 6;
+    refuses_options(model, tokenizer, o, MAX_PROMPT, "decode.block_length 6 is not a multiple");
+    o = good, o.slot_size = 0;
+    refuses_options(model, tokenizer, o, MAX_PROMPT, "out of range");
+    o = good, o.gen_length = 0;
+    refuses_options(model, tokenizer, o, MAX_PROMPT, "out of range");
+    o = good, o.block_length = -4;
+    refuses_options(model, tokenizer, o, MAX_PROMPT, "out of range");
+    o = good, o.gen_length = 90;
+    refuses_options(model, tokenizer, o, MAX_PROMPT, "lower decode.gen_length");
+    refuses_options(model, tokenizer, good, 0, "at most 0 tokens");
+    rf_model_free(model);
+
+    /* A model made for smaller batches, and one with a smaller vocabulary. */
+    rf_model_config config = sharp_config();
+    limits = (rf_model_limits){.places = 20, .keys = 24};
+    TINY_MUST(rf_model_new(&model, &config, NULL, 1, &limits, tiny_error()));
+    refuses_options(model, tokenizer, good, MAX_PROMPT, "24 places");
+    rf_model_free(model);
+    config.vocab_size = 261;
+    limits.places = 24;
+    TINY_MUST(rf_model_new(&model, &config, NULL, 1, &limits, tiny_error()));
+    refuses_options(model, tokenizer, good, MAX_PROMPT, "vocab_size is 261");
+    rf_model_free(model);
+    rf_tokenizer_free(tokenizer);
+}
+
+Test(decode, refuses_bad_prompts_and_goes_on)
+{
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_model *model = sharp_model(backend_named("cpu", ""), 1, 9, 1);
+    rf_decode_options o = plain_options(RF_DECODE_REFUSION, 16, 4);
+    rf_decoder *decoder = make_decoder(model, tokenizer, &o);
+    rf_answer before = answer_number(decoder, 1), answer;
+    int32_t prompt[MAX_PROMPT + 1] = {65, 65, 65, 65, 65, 65, 65, 65, 65};
+    rf_error err = {0};
+
+    cr_assert(rf_decoder_cache_bytes(decoder) > 0);
+    cr_assert(rf_decoder_run(decoder, &answer, prompt, 0, 0, NULL, NULL, &err) == RF_ERR &&
+              answer.token == NULL && strstr(err.message, "1 to 8"));
+    cr_assert(rf_decoder_run(decoder, &answer, prompt, 9, 0, NULL, NULL, &err) == RF_ERR &&
+              strstr(err.message, "has 9 tokens"));
+    prompt[1] = SHARP_VOCABULARY;
+    cr_assert(rf_decoder_run(decoder, &answer, prompt, 8, 0, NULL, NULL, &err) == RF_ERR);
+    answer = answer_number(decoder, 1);
+    expect_same(&before, &answer, "another answer after a refused prompt");
+    rf_answer_free(&before);
+    rf_answer_free(&answer);
+    rf_decoder_free(decoder);
+    rf_model_free(model);
+    rf_tokenizer_free(tokenizer);
+}
+
+Test(decode, reads_its_configuration)
+{
+    static const rf_config_key *const tables[] = {rf_decode_keys, NULL};
+    static const char *const set[] = {"decode.kind=refusion-left-to-right",
+                                      "decode.gen_length=30",
+                                      "decode.slot_size=4",
+                                      "decode.block_length=8",
+                                      "decode.slot_threshold=.5",
+                                      "decode.token_threshold=0",
+                                      "decode.verify=paper",
+                                      "decode.kv=recompute",
+                                      "decode.temperature=0.5",
+                                      "decode.seed=9"};
+    rf_config *config = rf_config_new(tables);
+    rf_decode_options o;
+
+    TINY_MUST(rf_decode_options_from_config(&o, config, tiny_error()));
+    cr_assert(o.kind == RF_DECODE_REFUSION && o.gen_length == 256 && o.block_length == 256 &&
+              !o.verify_paper && !o.recompute_kv);
+    for (size_t i = 0; i < sizeof set / sizeof *set; i++) {
+        TINY_MUST(rf_config_set(config, set[i], tiny_error()));
+    }
+    TINY_MUST(rf_decode_options_from_config(&o, config, tiny_error()));
+    cr_assert(o.kind == RF_DECODE_LEFT_TO_RIGHT && o.gen_length == 32 && o.slot_size == 4 &&
+              o.block_length == 8 && o.verify_paper && o.recompute_kv && o.seed == 9);
+    cr_assert(
+        !!(fabs(o.slot_threshold - 0.5) + fabs(o.temperature - 0.5) + fabs(o.token_threshold) <
+           1e-12));
+    TINY_MUST(rf_config_set(config, "decode.block_length=10", tiny_error()));
+    cr_assert(rf_decode_options_from_config(&o, config, tiny_error()) == RF_ERR_USAGE);
+    cr_assert(rf_config_set(config, "decode.slot_threshold=1.5", tiny_error()) == RF_ERR_USAGE);
+    cr_assert(rf_config_set(config, "decode.slot_size=0", tiny_error()) == RF_ERR_USAGE);
+    rf_config_free(config);
+}

@@ -1,0 +1,323 @@
+/* refusion-eval as a user meets it, alone and on several ranks. */
+#include "infer/score.h"
+#include "tests/infer/program_test.h"
+#include "tests/mpi.h"
+
+enum { N_QUESTIONS = 9 };
+
+static const char *const questions[N_QUESTIONS] = {"12+30,7+5", "1+2,3+4",  "90+9,8+8",
+                                                   "5+5,60+6",  "7+70,1+1", "20+2,3+33",
+                                                   "4+4,5+50",  "11+1,2+2", "0+9,9+0"};
+static const char *const answers[N_QUESTIONS] = {"42,12", "3,7",  "99,16", "10,66", "77,2",
+                                                 "22,36", "8,55", "12,4",  "9,9"};
+
+static void begin(void)
+{
+    program_begin();
+    FILE *out = fopen("q.jsonl", "w");
+    cr_assert_not_null(out);
+    for (int i = 0; i < N_QUESTIONS; i++) {
+        fprintf(out, "{\"query\": \"%s\", \"response\": \"%s\"}\n", questions[i], answers[i]);
+    }
+    cr_assert(fclose(out) == 0);
+}
+
+TestSuite(eval_program, .init = begin, .fini = program_end, .timeout = 180);
+
+#define EVAL "\"$EVAL\" --model model.h5 --data q.jsonl --out r.json "
+
+static json_t *read_report(const char *path)
+{
+    json_error_t problem;
+    json_t *report = json_load_file(path, 0, &problem);
+    cr_assert(json_is_object(report), "%s: %s", path, problem.text);
+    return report;
+}
+
+/* A number of the report, NaN where it is null or missing. */
+static double number(const json_t *report, const char *part, const char *field)
+{
+    const json_t *value = json_object_get(part ? json_object_get(report, part) : report, field);
+    return json_is_number(value) ? json_number_value(value) : strtod("nan", NULL);
+}
+
+/* --- What is in a report ---------------------------------------------------------------------- */
+
+static double nats_of_all(int64_t slot_size, int64_t *tokens)
+{
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_model *model = sharp_model(backend_named("ref64", ""), 1, 48, 1.4);
+    rf_scorer *scorer = NULL;
+    double total = 0;
+    *tokens = 0;
+    TINY_MUST(rf_scorer_new(&scorer, model, 257, slot_size, 40, tiny_error()));
+    for (int i = 0; i < N_QUESTIONS; i++) {
+        rf_message message = {"user", questions[i], strlen(questions[i])};
+        rf_ids ids = {0};
+        double nats;
+        TINY_MUST(rf_tokenizer_render_prompt(tokenizer, &ids, &message, 1, tiny_error()));
+        int64_t n = ids.n;
+        TINY_MUST(
+            rf_tokenizer_encode(tokenizer, &ids, answers[i], strlen(answers[i]), tiny_error()));
+        TINY_MUST(rf_ids_push(&ids, 256, tiny_error()));
+        TINY_MUST(rf_scorer_run(scorer, &nats, NULL, ids.id, n, ids.n - n, tiny_error()));
+        total += nats;
+        *tokens += ids.n - n;
+        rf_ids_free(&ids);
+    }
+    rf_scorer_free(scorer);
+    rf_model_free(model);
+    rf_tokenizer_free(tokenizer);
+    return total;
+}
+
+Test(eval_program, likelihood)
+{
+    int64_t tokens;
+    double nats = nats_of_all(4, &tokens);
+    program_runs(EVAL, 0);
+    cr_assert(strstr(program_output, "-log likelihood") && strstr(program_output, "AR loss") &&
+              !strstr(program_output, "accuracy"));
+    json_t *r = read_report("r.json");
+    cr_assert(!!(fabs(number(r, "likelihood", "nats_per_token") - nats / (double)tokens) < 1e-4));
+    cr_assert(!!(fabs(number(r, "likelihood", "nats_per_byte") -
+                      nats / (double)(tokens - N_QUESTIONS)) < 1e-4));
+    cr_assert(!!(fabs(number(r, "likelihood", "bits_per_byte") * log(2) -
+                      number(r, "likelihood", "nats_per_byte")) < 1e-9));
+    cr_assert((int64_t)number(r, "likelihood", "samples") == N_QUESTIONS &&
+              (int64_t)number(r, "likelihood", "tokens") == tokens &&
+              (int64_t)number(r, "likelihood", "bytes") == tokens - N_QUESTIONS &&
+              (int64_t)number(r, "likelihood", "slot_size") == 4);
+    cr_assert(number(r, "likelihood", "loss_ar") > 0 &&
+              number(r, "likelihood", "loss_denoise") > 0);
+    cr_assert((int)number(r, NULL, "step") == 7 && (int)number(r, NULL, "ranks") == 1 &&
+              (int)number(r, NULL, "questions") == N_QUESTIONS);
+    cr_assert(!json_object_get(r, "answers") && !json_object_get(r, "decode"));
+    json_decref(r);
+}
+
+/* Trained with `ar`, the loss on responses is their likelihood; there is nothing to denoise. */
+Test(eval_program, loss_of_ar_is_its_likelihood)
+{
+    int64_t tokens;
+    double nats = nats_of_all(0, &tokens);
+    program_runs(EVAL "objective.kind=ar", 0);
+    json_t *r = read_report("r.json");
+    double per_token = number(r, "likelihood", "nats_per_token");
+    cr_assert(!!(fabs(per_token - nats / (double)tokens) < 1e-4));
+    cr_assert(!!(fabs(per_token - number(r, "likelihood", "loss_ar")) < 1e-5));
+    cr_assert(json_is_null(json_object_get(json_object_get(r, "likelihood"), "loss_denoise")));
+    cr_assert((int)number(r, "likelihood", "slot_size") == 0);
+    json_decref(r);
+}
+
+Test(eval_program, noise_follows_the_seed)
+{
+    double loss[4];
+    static const char *const seeds[] = {"", "--seed 0", "--seed 1", "--draws 40"};
+    for (int i = 0; i < 4; i++) {
+        char command[256];
+        snprintf(command, sizeof command, EVAL "%s", seeds[i]);
+        program_runs(command, 0);
+        json_t *r = read_report("r.json");
+        loss[i] = number(r, "likelihood", "loss_denoise");
+        json_decref(r);
+    }
+    cr_assert(memcmp(&loss[0], &loss[1], sizeof(double)) == 0 && !!(fabs(loss[0] - loss[2]) > 0) &&
+              !!(fabs(loss[0] - loss[3]) > 0));
+}
+
+/* What refusion-infer answers, given as references: all right. */
+Test(eval_program, answers_are_judged)
+{
+    program_runs("\"$INFER\" --model model.h5 --prompts q.jsonl", 0);
+    FILE *out = fopen("q.jsonl", "w");
+    int64_t tokens = 0, forwards = 0;
+    cr_assert_not_null(out);
+    for (int i = 0; i < N_QUESTIONS; i++) {
+        json_t *o = program_json(program_output, i);
+        json_object_set_new(o, "query", json_string(questions[i]));
+        json_object_set(o, "response", json_object_get(o, "text"));
+        tokens += (int64_t)json_array_size(json_object_get(o, "ids"));
+        forwards += json_integer_value(json_object_get(o, "forwards"));
+        cr_assert(json_dumpf(o, out, JSON_COMPACT) == 0 && fputc('\n', out) == '\n');
+        json_decref(o);
+    }
+    fprintf(out, "{\"query\": \"1+1\", \"response\": \"not what it says\"}\n");
+    cr_assert(fclose(out) == 0);
+    program_runs(EVAL "--no-likelihood --task exact --limit 9", 0);
+    cr_assert(strstr(program_output, "9 of 9 right") && !strstr(program_output, "AR loss"));
+    json_t *r = read_report("r.json");
+    cr_assert((int64_t)number(r, "answers", "tokens") == tokens &&
+              (int64_t)number(r, "answers", "forwards") == forwards &&
+              (int)number(r, "answers", "correct") == 9 && !json_object_get(r, "likelihood"));
+    cr_assert(!!(fabs(number(r, "answers", "tokens_per_forward") -
+                      (double)tokens / (double)forwards) < 1e-9));
+    cr_assert(number(r, "answers", "seconds") > 0 && number(r, "answers", "cache_bytes") > 0 &&
+              number(r, "answers", "latency_p95") >= number(r, "answers", "latency_p50"));
+    json_decref(r);
+    program_runs(EVAL "--no-likelihood --task exact --answers a.jsonl", 0);
+    r = read_report("r.json");
+    cr_assert(!!(fabs(number(r, "answers", "accuracy") - 0.9) < 1e-12));
+    json_decref(r);
+    program_read(program_output, sizeof program_output, "a.jsonl");
+    cr_assert_eq(program_count_lines(program_output), N_QUESTIONS + 1);
+    for (int i = 0; i <= N_QUESTIONS; i++) {
+        json_t *o = program_json(program_output, i);
+        cr_assert(json_integer_value(json_object_get(o, "index")) == i &&
+                  json_is_true(json_object_get(o, "correct")) == (i < N_QUESTIONS) &&
+                  json_is_string(json_object_get(o, "expected")));
+        json_decref(o);
+    }
+}
+
+Test(eval_program, settings_reach_the_report)
+{
+    program_runs(EVAL "--task arithmetic --no-likelihood decode.kind=refusion-left-to-right "
+                      "decode.verify=paper decode.kv=recompute decode.gen_length=10 "
+                      "decode.token_threshold=0.25",
+                 0);
+    json_t *r = read_report("r.json");
+    const json_t *d = json_object_get(r, "decode");
+    cr_assert_str_eq(json_string_value(json_object_get(d, "kind")), "refusion-left-to-right");
+    cr_assert_str_eq(json_string_value(json_object_get(d, "verify")), "paper");
+    cr_assert_str_eq(json_string_value(json_object_get(d, "kv")), "recompute");
+    cr_assert((int)number(r, "decode", "gen_length") == 12 &&
+              !!(fabs(number(r, "decode", "token_threshold") - 0.25) < 1e-12));
+    cr_assert_str_eq(json_string_value(json_object_get(json_object_get(r, "answers"), "task")),
+                     "arithmetic");
+    json_decref(r);
+}
+
+Test(eval_program, questions_that_are_too_long_count)
+{
+    char text[256], word[121];
+    memset(word, '7', 120);
+    word[120] = '\0';
+    snprintf(text, sizeof text,
+             "{\"query\": \"1+1\", \"response\": \"2\"}\n"
+             "{\"query\": \"%s\", \"response\": \"2\"}\n",
+             word);
+    program_write("q.jsonl", text);
+    program_runs(EVAL "--task arithmetic --answers a.jsonl", 0);
+    cr_assert(strstr(program_output, "too long"));
+    json_t *r = read_report("r.json");
+    cr_assert((int)number(r, NULL, "too_long") == 1 &&
+              (int)number(r, "likelihood", "samples") == 1);
+    json_decref(r);
+    program_read(program_output, sizeof program_output, "a.jsonl");
+    r = program_json(program_output, 1);
+    cr_assert(json_is_true(json_object_get(r, "too_long")) &&
+              json_is_false(json_object_get(r, "correct")));
+    json_decref(r);
+}
+
+/* --- Ranks ------------------------------------------------------------------------------------ */
+
+/* Removes what depends on the clock or says how many ranks there were. */
+static void forget_times(json_t *report)
+{
+    static const char *const times[] = {"seconds",     "tokens_per_second", "latency_mean",
+                                        "latency_p50", "latency_p95",       "ranks"};
+    json_t *likelihood = json_object_get(report, "likelihood");
+    json_t *judged = json_object_get(report, "answers");
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
+        json_object_del(report, times[i]);
+        json_object_del(likelihood, times[i]);
+        json_object_del(judged, times[i]);
+    }
+}
+
+Test(eval_program, any_number_of_ranks_reports_the_same)
+{
+    json_t *report[3], *lines[3];
+    static const int ranks[] = {1, 2, 4};
+    mpi_need();
+    for (int i = 0; i < 3; i++) {
+        char command[512];
+        snprintf(command, sizeof command,
+                 "$RUN -n %d " EVAL "--task arithmetic --draws 3 --answers a.jsonl "
+                 "decode.temperature=0.7",
+                 ranks[i]);
+        program_runs(command, 0);
+        report[i] = read_report("r.json");
+        cr_assert((int)number(report[i], NULL, "ranks") == ranks[i]);
+        forget_times(report[i]);
+        program_read(program_output, sizeof program_output, "a.jsonl");
+        cr_assert_eq(program_count_lines(program_output), N_QUESTIONS);
+        lines[i] = json_array();
+        for (int q = 0; q < N_QUESTIONS; q++) {
+            json_t *o = program_json(program_output, q);
+            json_object_del(o, "seconds");
+            json_array_append_new(lines[i], o);
+        }
+        cr_assert(json_equal(report[0], report[i]), "%d ranks report something else", ranks[i]);
+        cr_assert(json_equal(lines[0], lines[i]), "%d ranks answer something else", ranks[i]);
+    }
+    for (int i = 0; i < 3; i++) {
+        json_decref(report[i]);
+        json_decref(lines[i]);
+    }
+}
+
+static int count(const char *text, const char *word)
+{
+    int n = 0;
+    for (; (text = strstr(text, word)) != NULL; text++) {
+        n++;
+    }
+    return n;
+}
+
+Test(eval_program, ranks_fail_with_one_voice)
+{
+    mpi_need();
+    program_runs("$RUN -n 3 \"$EVAL\" --model model.h5 --data none.jsonl", 1);
+    cr_assert(count(program_messages, "refusion-eval: ") == 1 &&
+                  strstr(program_messages, "none.jsonl"),
+              "%s", program_messages);
+    program_runs("$RUN -n 3 \"$EVAL\" --model model.h5", 2);
+    cr_assert(count(program_messages, "refusion-eval: ") == 1, "%s", program_messages);
+    /* One rank alone has another file. */
+    program_runs("$RUN -n 1 " EVAL ": -n 1 \"$EVAL\" --model model.h5 --data none.jsonl", 1);
+    cr_assert(count(program_messages, "refusion-eval: rank 1: none.jsonl") == 1, "%s",
+              program_messages);
+}
+
+/* --- Bad input -------------------------------------------------------------------------------- */
+
+Test(eval_program, mistakes_in_use)
+{
+    program_refuses("\"$EVAL\" --model model.h5", 2, "--data is missing");
+    program_refuses("\"$EVAL\" --data q.jsonl", 2, "--model is missing");
+    program_refuses(EVAL "--task chess", 2, "--task chess is unknown");
+    program_refuses(EVAL "--answers a.jsonl", 2, "--answers");
+    program_refuses(EVAL "--no-likelihood", 2, "nothing to do");
+    program_refuses(EVAL "--limit 0", 2, "--limit 0");
+    program_refuses(EVAL "--no-likelihood=1 --task exact", 2, "takes no value");
+    program_refuses(EVAL "decode.slotsize=1", 2, "decode.slot_size");
+    program_refuses(EVAL "decode.gen_length=96 --task arithmetic", 2, "leaves no room");
+    program_runs("\"$EVAL\" --help", 0);
+    cr_assert(strstr(program_output, "countdown") && strstr(program_output, "objective.epsilon"));
+    program_runs("\"$EVAL\" --version", 0);
+}
+
+Test(eval_program, bad_files)
+{
+    program_refuses("\"$EVAL\" --model none.h5 --data q.jsonl", 1, "none.h5");
+    program_write("bad.jsonl", "{\"query\": \"1+1\", \"response\": \"2\"}\n{\"query\": 1}\n");
+    program_refuses("\"$EVAL\" --model model.h5 --data bad.jsonl", 1, "bad.jsonl:2: ");
+    program_write("bad.jsonl", "{\"query\": \"1+1\"}\n");
+    program_refuses("\"$EVAL\" --model model.h5 --data bad.jsonl", 1,
+                    "question 1 has no reference response");
+    program_refuses("\"$EVAL\" --model model.h5 --data bad.jsonl --task exact --no-likelihood", 1,
+                    "task exact compares with it");
+    program_runs("\"$EVAL\" --model model.h5 --data bad.jsonl --task arithmetic --no-likelihood",
+                 0);
+    program_refuses("\"$EVAL\" --model model.h5 --data q.jsonl --out no/r.json", 1, "no/r.json");
+    program_refuses(EVAL "--task exact --answers no/a.jsonl", 1, "no/a.jsonl");
+    if (access("/dev/full", W_OK) == 0) {
+        program_runs(EVAL ">/dev/full", 1);
+        cr_assert(strstr(program_messages, "cannot write to standard output"));
+    }
+}

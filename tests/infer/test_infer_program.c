@@ -1,0 +1,203 @@
+/* refusion-infer as a user meets it. */
+#include "tests/infer/program_test.h"
+#include "tests/infer/pty.h"
+
+TestSuite(infer_program, .init = program_begin, .fini = program_end, .timeout = 120);
+
+#define INFER "\"$INFER\" --model model.h5 "
+
+Test(infer_program, one_prompt)
+{
+    program_runs(INFER "--prompt hello", 0);
+    char *first = program_keep();
+    cr_assert(program_count_lines(first) == 1 && strlen(first) > 1, "%s", first);
+    cr_assert(strchr(program_messages, '\033') == NULL);
+    program_runs(INFER "--prompt hello --threads 2", 0);
+    cr_assert_str_eq(program_output, first);
+    /* What was trained with is the default, and can be changed. */
+    program_runs(INFER "--prompt hello decode.slot_size=4 decode.gen_length=12 "
+                       "decode.slot_threshold=0.3",
+                 0);
+    cr_assert_str_eq(program_output, first);
+    program_runs(INFER "--prompt hello decode.kind=ar decode.gen_length=3", 0);
+    cr_assert(strlen(program_output) <= 4);
+    program_runs(INFER "--prompt '' --raw", 0);
+    free(first);
+}
+
+Test(infer_program, files_of_prompts)
+{
+    program_write("p.jsonl", "{\"query\": \"one\"}\n{\"query\": \"two\", \"response\": \"x\"}\n"
+                             "{\"messages\": [{\"role\": \"user\", \"content\": \"three\"}]}\n");
+    program_runs(INFER "--prompts p.jsonl", 0);
+    char *answers = program_keep();
+    cr_assert_eq(program_count_lines(answers), 3);
+    for (int i = 0; i < 3; i++) {
+        json_t *o = program_json(answers, i);
+        const json_t *ids = json_object_get(o, "ids");
+        size_t n = json_array_size(ids);
+        double forwards = json_number_value(json_object_get(o, "forwards"));
+        double rate = json_number_value(json_object_get(o, "tokens_per_forward"));
+        bool ended = n > 0 && json_integer_value(json_array_get(ids, n - 1)) == 256;
+        cr_assert(json_is_string(json_object_get(o, "text")) && n >= 1 && n <= 12);
+        cr_assert(!!(fabs(rate - (double)n / forwards) < 1e-6));
+        cr_assert(json_number_value(json_object_get(o, "seconds")) > 0);
+        cr_assert(json_is_true(json_object_get(o, "ended")) == ended);
+        cr_assert_eq(json_string_length(json_object_get(o, "text")), n - ended);
+        json_decref(o);
+    }
+    program_runs(INFER "--prompts p.jsonl --limit 2 --out a.jsonl", 0);
+    cr_assert(program_output[0] == '\0');
+    program_read(program_output, sizeof program_output, "a.jsonl");
+    cr_assert_eq(program_count_lines(program_output), 2);
+    json_t *a = program_json(answers, 1), *b = program_json(program_output, 1);
+    cr_assert(json_equal(json_object_get(a, "ids"), json_object_get(b, "ids")));
+    json_decref(a);
+    json_decref(b);
+    free(answers);
+}
+
+Test(infer_program, lines_of_standard_input)
+{
+    program_runs("printf 'hello\\n\\r\\nworld' | " INFER, 0);
+    char *both = program_keep();
+    program_runs("{ " INFER "--prompt hello && " INFER "--prompt world; }", 0);
+    cr_assert_str_eq(both, program_output);
+    free(both);
+    program_runs(INFER, 0); /* no line at all */
+    cr_assert(program_output[0] == '\0');
+    program_refuses("echo hello | " INFER "--max-prompt 4 2>all; status=$?; tail -n 1 all >&2; "
+                    "exit $status",
+                    1, "has 7 tokens: this decoder takes 1 to 4");
+}
+
+Test(infer_program, help_and_version)
+{
+    program_runs("\"$INFER\" --help", 0);
+    cr_assert(strstr(program_output, "--prompts FILE") &&
+              strstr(program_output, "decode.slot_threshold") && program_messages[0] == '\0');
+    program_runs("\"$INFER\" --version", 0);
+    cr_assert(strncmp(program_output, "refusion-infer ", 15) == 0);
+}
+
+Test(infer_program, mistakes_in_use)
+{
+    program_refuses("\"$INFER\"", 2, "--model is missing");
+    program_refuses("\"$INFER\" --model", 2, "--model: needs a value");
+    program_refuses(INFER "--promt x", 2, "--promt: unknown");
+    program_refuses(INFER "--prompt x --prompts y", 2, "exclude each other");
+    program_refuses(INFER "--prompts p.jsonl --show", 2, "--show");
+    program_refuses(INFER "--prompt x --out y", 2, "--out");
+    program_refuses(INFER "--prompt x --threads 0", 2, "--threads 0");
+    program_refuses(INFER "--prompt x --pause soon", 2, "--pause soon");
+    program_refuses(INFER "--prompt x decode.gen_lenght=3", 2, "did you mean 'decode.gen_length'");
+    program_refuses(INFER "--prompt x decode.slot_size=5 decode.block_length=12", 2,
+                    "not a multiple");
+    program_refuses(INFER "--prompt x slots", 2, "slots");
+    program_refuses(INFER "--prompt x train.steps=4", 2, "train.steps");
+}
+
+Test(infer_program, bad_files)
+{
+    program_refuses("\"$INFER\" --model none.h5 --prompt x", 1, "none.h5");
+    cr_assert(program_shell("head -c 3000 model.h5 >short.h5; echo text >text.h5; "
+                            "cp model.h5 hurt.h5; s=$(stat -c %s model.h5); "
+                            "printf xxxx | dd of=hurt.h5 bs=1 seek=$((s / 2)) conv=notrunc") == 0);
+    program_refuses("\"$INFER\" --model short.h5 --prompt x", 1, "short.h5");
+    program_refuses("\"$INFER\" --model text.h5 --prompt x", 1, "text.h5");
+    program_refuses("\"$INFER\" --model hurt.h5 --prompt x", 1, "hurt.h5");
+    program_refuses(INFER "--prompts none.jsonl", 1, "none.jsonl");
+    program_write("p.jsonl", "{\"query\": \"one\"}\n{\"qery\": \"two\"}\n");
+    program_refuses(INFER "--prompts p.jsonl --out a.jsonl", 1, "p.jsonl:2: ");
+    cr_assert(access("a.jsonl", F_OK) != 0);
+    program_refuses(INFER "--prompt x decode.gen_length=100", 1, "96 (max_position_embeddings)");
+    program_runs(INFER "--prompts p.jsonl --limit 1 --out no/a.jsonl", 1);
+    cr_assert(strstr(program_messages, "no/a.jsonl"));
+    if (access("/dev/full", W_OK) == 0) {
+        program_runs(INFER "--prompt x >/dev/full", 1);
+        cr_assert(strstr(program_messages, "cannot write to standard output"));
+        program_runs(INFER "--prompts p.jsonl --limit 1 >/dev/full", 1);
+        cr_assert(strstr(program_messages, "cannot write"));
+    }
+}
+
+/* --- show ------------------------------------------------------------------------------------- */
+
+Test(infer_program, show_is_plain_when_piped)
+{
+    program_runs(INFER "--prompt hello", 0);
+    char *answer = program_keep();
+    program_runs(INFER "--prompt hello --show", 0);
+    cr_assert(strchr(program_output, '\033') == NULL && strchr(program_messages, '\033') == NULL);
+    cr_assert(strncmp(program_output, "round 1, forward ", 17) == 0, "%s", program_output);
+    cr_assert(strlen(program_output) > strlen(answer) &&
+              strcmp(program_output + strlen(program_output) - strlen(answer), answer) == 0);
+    free(answer);
+}
+
+Test(infer_program, show_has_colours_on_a_terminal)
+{
+    static pty p;
+    static screen s;
+    char command[2048], *answer;
+    int last = 0, colored = 0;
+
+    program_runs(INFER "--prompt hello decode.gen_length=40", 0);
+    answer = program_keep();
+    answer[strcspn(answer, "\n")] = '\0';
+    for (int narrow = 0; narrow < 2; narrow++) {
+        int columns = narrow ? 13 : 60;
+        snprintf(
+            command, sizeof command,
+            "OMP_NUM_THREADS=1 %s/refusion-infer --model model.h5 --prompt hello --show --pause 0 "
+            "decode.gen_length=40 2>/dev/null",
+            program_path);
+        pty_run(&p, command, 20, columns);
+        cr_assert_eq(pty_end(&p), 0, "%s", p.output);
+        cr_assert(strstr(p.output, "\033[0;38;5;39m"));
+        screen_new(&s, 20, columns);
+        screen_write(&s, p.output);
+        for (last = 0; strncmp(screen_line(&s, last), "forward ", 8) != 0; last++) {
+            cr_assert(last < 19, "no last line:\n%s", p.output);
+        }
+        colored = 0;
+        for (int i = 0; i < last; i++) {
+            for (int c = 0; c < columns; c++) {
+                colored += s.colors[i][c] >= 0 && s.text[i][c] < 128; /* no end of text */
+            }
+        }
+        cr_assert(colored == (int)strlen(answer), "%d of %zu places have a colour", colored,
+                  strlen(answer));
+        cr_assert(strncmp(screen_line(&s, 0), answer, strlen(screen_line(&s, 0)) - 1) == 0, "%s",
+                  screen_line(&s, 0));
+    }
+    setenv("NO_COLOR", "1", 1);
+    pty_run(&p, command, 20, 60);
+    cr_assert_eq(pty_end(&p), 0);
+    cr_assert(strchr(p.output, '\033') == NULL && strncmp(p.output, "round 1", 7) == 0);
+    unsetenv("NO_COLOR");
+    free(answer);
+}
+
+Test(infer_program, interactive)
+{
+    static pty p;
+    char command[2048];
+    size_t at;
+
+    snprintf(command, sizeof command,
+             "OMP_NUM_THREADS=1 %s/refusion-infer --model model.h5 --max-prompt 10", program_path);
+    pty_run(&p, command, 20, 100);
+    pty_wait(&p, 0, "type a prompt");
+    pty_wait(&p, 0, "> ");
+    pty_type(&p, "hello\n");
+    pty_wait(&p, 0, "tokens per forward");
+    at = p.n;
+    pty_type(&p, "much too long for ten tokens\n"); /* reported, and not the end */
+    pty_wait(&p, at, "has 30 tokens");
+    at = p.n;
+    pty_type(&p, "world\n");
+    pty_wait(&p, at, "tokens per forward");
+    pty_type(&p, "\004");
+    cr_assert_eq(pty_end(&p), 0, "%s", p.output);
+}

@@ -1,0 +1,211 @@
+/* Pictures of made-up decodings, on a made-up terminal. */
+#include "infer/show.h"
+#include "tests/infer/infer_test.h"
+#include "tests/infer/pty.h"
+
+enum { EOS = 256, MOST = 256 };
+
+/* A response with the texts given for its slots, all in the states given. */
+typedef struct scene {
+    rf_decode_event event;
+    rf_slot_state slot[MOST];
+    int64_t round[MOST];
+    int32_t token[MOST], draft[MOST];
+} scene;
+
+static void scene_new(scene *s, int64_t n_slots, int64_t slot_size)
+{
+    *s = (scene){.event = {.n_slots = n_slots,
+                           .slot_size = slot_size,
+                           .n_tokens = n_slots * slot_size,
+                           .forwards = 1}};
+    s->event.slot = s->slot;
+    s->event.round = s->round;
+    s->event.token = s->token;
+    s->event.draft = s->draft;
+    for (int64_t i = 0; i < s->event.n_tokens; i++) {
+        s->token[i] = s->draft[i] = -1;
+    }
+}
+
+/* Bytes of text from place i on; '$' is the end of text. */
+static void put(int32_t *token, int64_t i, const char *text)
+{
+    for (; *text; text++, i++) {
+        token[i] = *text == '$' ? EOS : (unsigned char)*text;
+    }
+}
+
+/* What show writes for the event. */
+static char *painted(rf_show *show, scene *s, rf_decode_event_kind kind)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    cr_assert_not_null(show->out = open_memstream(&text, &bytes));
+    s->event.kind = kind;
+    s->event.forwards++;
+    rf_show_observe(show, &s->event);
+    cr_assert_eq(fclose(show->out), 0);
+    return text;
+}
+
+static void paint_on(screen *on, rf_show *show, scene *s, rf_decode_event_kind kind)
+{
+    char *text = painted(show, s, kind);
+    screen_write(on, text);
+    cr_assert(on->wraps && on->color == -1 && on->column == 0);
+    free(text);
+}
+
+static void expect_lines(const screen *s, int first, const char *const *lines, int n)
+{
+    for (int i = 0; i < n; i++) {
+        cr_assert_str_eq(screen_line(s, first + i), lines[i]);
+    }
+}
+
+/* A live picture for a terminal of this size, which has `above` lines of other text already. */
+static rf_show live_show(screen *on, const rf_tokenizer *tokenizer, int lines, int columns,
+                         int above)
+{
+    screen_new(on, lines, columns);
+    for (int i = 0; i < above; i++) {
+        screen_write(on, "above\r\n");
+    }
+    return (rf_show){.tokenizer = tokenizer, .live = true, .lines = lines, .columns = columns};
+}
+
+static screen on;
+static scene s;
+
+Test(show, states_have_their_styles)
+{
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_show show = live_show(&on, tokenizer, 10, 40, 2);
+    char *text;
+    scene_new(&s, 4, 3);
+    s.slot[1] = s.slot[3] = RF_SLOT_SELECTED;
+    put(s.draft, 0, "xyzabcxyzdef");
+    paint_on(&on, &show, &s, RF_EVENT_PLAN);
+    expect_lines(&on, 1, (const char *[]){"above", "###abc###def", "forward 2, 0 tokens", ""}, 4);
+
+    put(s.token, 3, "abc");
+    s.slot[1] = RF_SLOT_COMMITTED;
+    s.round[1] = 1;
+    put(s.token, 9, "D");
+    paint_on(&on, &show, &s, RF_EVENT_ACCEPT);
+    expect_lines(&on, 1, (const char *[]){"above", "###abc###Def", "forward 3, 4 tokens", ""}, 4);
+    cr_assert(on.colors[2][3] == 39 && on.colors[2][9] == -1 && on.colors[2][0] == -1);
+
+    put(s.token, 9, "D$");
+    s.slot[3] = RF_SLOT_COMMITTED;
+    s.round[3] = 2;
+    text = painted(&show, &s, RF_EVENT_COMMIT);
+    cr_assert(strstr(text, "\033[0;38;5;208m"));
+    screen_write(&on, text);
+    free(text);
+    expect_lines(&on, 1, (const char *[]){"above", "###abc###D#", "forward 4, 5 tokens", ""}, 4);
+
+    /* An earlier end of text: the rest is cut off. */
+    put(s.token, 0, "$");
+    s.slot[0] = RF_SLOT_COMMITTED;
+    s.round[0] = 3;
+    s.slot[2] = RF_SLOT_REMOVED;
+    paint_on(&on, &show, &s, RF_EVENT_END);
+    expect_lines(&on, 1, (const char *[]){"above", "#", "forward 5, 1 tokens", "", ""}, 5);
+    rf_tokenizer_free(tokenizer);
+}
+
+Test(show, lines_break_at_the_terminals_width_and_at_line_breaks)
+{
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_show show = live_show(&on, tokenizer, 12, 10, 0);
+    scene_new(&s, 6, 4);
+    for (int e = 0; e < 5; e++) {
+        s.slot[e] = RF_SLOT_COMMITTED;
+        s.round[e] = e + 1;
+    }
+    put(s.token, 0, "0123456789ab\ncdefghi");
+    paint_on(&on, &show, &s, RF_EVENT_COMMIT);
+    expect_lines(&on, 0, (const char *[]){"0123456789", "ab#", "cdefghi###", "#", "forward 2,", ""},
+                 6);
+    for (int i = 0; i < 3; i++) { /* frame over frame in the same place */
+        paint_on(&on, &show, &s, RF_EVENT_COMMIT);
+        cr_assert(on.line == 5 && on.n_scrolled == 0);
+    }
+    rf_tokenizer_free(tokenizer);
+}
+
+/* A picture taller than the terminal shows the lines that are being decided, then all of it. */
+Test(show, tall_pictures_stay_in_place)
+{
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_show show = live_show(&on, tokenizer, 6, 8, 3);
+    scene_new(&s, 10, 8);
+    for (int e = 0; e < 10; e++) {
+        char text[9] = "aaaaaaa";
+        paint_on(&on, &show, &s, RF_EVENT_PLAN);
+        cr_assert(show.n_painted == 5 && on.line == 5);
+        text[7] = (char)('0' + e);
+        put(s.token, e * 8, text);
+        s.slot[e] = RF_SLOT_COMMITTED;
+        s.round[e] = e + 1;
+        if (e == 4) {
+            paint_on(&on, &show, &s, RF_EVENT_COMMIT);
+            expect_lines(&on, 0, (const char *[]){"aaaaaaa4", "########", "########", "########"},
+                         4);
+        }
+    }
+    paint_on(&on, &show, &s, RF_EVENT_END);
+    expect_lines(&on, 0,
+                 (const char *[]){"aaaaaaa6", "aaaaaaa7", "aaaaaaa8", "aaaaaaa9", "forward"}, 5);
+    rf_tokenizer_free(tokenizer);
+}
+
+Test(show, characters_of_several_tokens_and_widths)
+{
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_show show = live_show(&on, tokenizer, 8, 10, 0);
+    char *text;
+    scene_new(&s, 1, 24);
+    s.slot[0] = RF_SLOT_COMMITTED;
+    s.round[0] = 1;
+    /* two wide characters; a combining accent; a broken one; what could steer a terminal */
+    put(s.token, 0,
+        "日本e\xCC\x81"
+        "aéb\xE6z\033\xC2\x9B"
+        "c\xE2\x80\xAE$");
+    text = painted(&show, &s, RF_EVENT_COMMIT);
+    cr_assert(strstr(text, "日本e\xCC\x81"
+                           "aéb"),
+              "%s", text);
+    cr_assert(strstr(text, "b\xEF\xBF\xBDz\n\033[K??c?■"), "%s", text); /* ten columns a line */
+    cr_assert(!strstr(text, "\xC2\x9B") && !strstr(text, "\xE2\x80\xAE"));
+    free(text);
+    rf_tokenizer_free(tokenizer);
+}
+
+Test(show, is_plain_on_a_file)
+{
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    FILE *file = tmpfile();
+    rf_show show;
+    char *text;
+    cr_assert_not_null(file);
+    rf_show_init(&show, file, tokenizer, 0);
+    cr_assert(!show.live);
+    fclose(file);
+    scene_new(&s, 3, 4);
+    s.slot[0] = s.slot[2] = RF_SLOT_COMMITTED;
+    s.round[0] = 1;
+    s.round[2] = 2;
+    put(s.token, 0, "ab\nc");
+    put(s.token, 8, "é$");
+    text = painted(&show, &s, RF_EVENT_PLAN);
+    cr_assert_str_eq(text, "");
+    free(text);
+    text = painted(&show, &s, RF_EVENT_COMMIT);
+    cr_assert_str_eq(text, "round 2, forward 3: slot 2 «é■»\n");
+    free(text);
+    rf_tokenizer_free(tokenizer);
+}
