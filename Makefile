@@ -23,13 +23,17 @@ YAML_CFLAGS      ?= $(call pkg,--cflags,yaml-0.1)
 YAML_LIBS        ?= $(call pkg,--libs,yaml-0.1)
 ZLIB_CFLAGS      ?= $(call pkg,--cflags,zlib)
 ZLIB_LIBS        ?= $(call pkg,--libs,zlib)
+PCRE2_CFLAGS     ?= $(call pkg,--cflags,libpcre2-8)
+PCRE2_LIBS       ?= $(call pkg,--libs,libpcre2-8)
+UTF8PROC_CFLAGS  ?= $(call pkg,--cflags,libutf8proc)
+UTF8PROC_LIBS    ?= $(call pkg,--libs,libutf8proc)
 CRITERION_CFLAGS ?= $(call pkg,--cflags,criterion)
 CRITERION_LIBS   ?= $(call pkg,--libs,criterion)
 MPI_CFLAGS       ?= $(or $(call pkg,--cflags,ompi-c),$(shell $(MPICC) --showme:compile 2>/dev/null))
 MPI_LIBS         ?= $(or $(call pkg,--libs,ompi-c),$(shell $(MPICC) --showme:link 2>/dev/null))
 
-LIB_CFLAGS := $(HDF5_CFLAGS) $(JANSSON_CFLAGS) $(YAML_CFLAGS) $(ZLIB_CFLAGS)
-LIBS       := $(HDF5_LIBS) $(JANSSON_LIBS) $(YAML_LIBS) $(ZLIB_LIBS) -lm -lpthread
+LIB_CFLAGS := $(HDF5_CFLAGS) $(JANSSON_CFLAGS) $(YAML_CFLAGS) $(ZLIB_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS)
+LIBS       := $(HDF5_LIBS) $(JANSSON_LIBS) $(YAML_LIBS) $(ZLIB_LIBS) $(PCRE2_LIBS) $(UTF8PROC_LIBS) -lm -lpthread
 
 # --- Flags ---------------------------------------------------------------------------------------
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wdouble-promotion -Wstrict-prototypes \
