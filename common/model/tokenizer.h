@@ -70,7 +70,8 @@ const char *rf_tokenizer_special_name(const rf_tokenizer *tokenizer, int32_t id)
 RF_MUST_CHECK int rf_tokenizer_encode(const rf_tokenizer *tokenizer, rf_ids *out, const char *text,
                                       size_t bytes, rf_error *err);
 /* The text of ids; 0-terminated, caller frees. Broken UTF-8 becomes U+FFFD (as WHATWG and Rust's
- * from_utf8_lossy do); unknown ids vanish; special tokens are written as their names, or dropped.
+ * from_utf8_lossy do); unknown ids vanish; special tokens are written as their names, or dropped,
+ * but those of BPE's mask and begin token always vanish: encoding knows no text for them.
  */
 RF_MUST_CHECK int rf_tokenizer_decode(const rf_tokenizer *tokenizer, char **text, size_t *bytes,
                                       const int32_t *id, int64_t n, bool skip_special,

@@ -112,8 +112,13 @@ static int encode_bpe(const rf_tokenizer *tokenizer, rf_ids *out, const char *te
     return rf_bpe_encode(tokenizer->bpe, out, text, bytes, err);
 }
 
+/* As no text can hold the mask or the begin token, none is written for them. */
 static const char *bytes_of_bpe(const rf_tokenizer *tokenizer, int32_t id, size_t *bytes)
 {
+    if (id == tokenizer->specials.mask || id == tokenizer->specials.begin) {
+        *bytes = 0;
+        return NULL;
+    }
     return rf_bpe_bytes(tokenizer->bpe, id, bytes);
 }
 

@@ -116,70 +116,6 @@ static int read_beside(sources *s)
     return rc;
 }
 
-/* --- GPT-2's own files ------------------------------------------------------------------------ */
-
-/* vocab.bpe: a line "#version: ...", then a merge a line. */
-static int read_merges(json_t **out, const char *path, rf_error *err)
-{
-    char *text;
-    size_t bytes;
-    int rc = read_file(&text, &bytes, path, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    json_t *merges = *out = json_array();
-    char *save = NULL;
-    for (char *line = strtok_r(text, "\n", &save); line != NULL && rc == RF_OK;
-         line = strtok_r(NULL, "\n", &save)) {
-        line[strcspn(line, "\r")] = '\0';
-        if (strncmp(line, "#version", 8) != 0 && line[0] != '\0' &&
-            json_array_append_new(merges, json_string(line)) != 0) {
-            rc = rf_error_set(err, RF_ERR, "%s: is not UTF-8, or no memory", path);
-        }
-    }
-    free(text);
-    return rc;
-}
-
-/* False: the folder has no such pair. */
-static bool find_pair(char vocab[4200], char merges[4200], const char *folder)
-{
-    return (find_file(vocab, folder, "encoder.json") && find_file(merges, folder, "vocab.bpe")) ||
-           (find_file(vocab, folder, "vocab.json") && find_file(merges, folder, "merges.txt"));
-}
-
-static int read_pair(sources *s, const char *vocab_path, const char *merges_path)
-{
-    json_t *vocab = NULL, *merges = NULL;
-    snprintf(s->path, sizeof s->path, "%s", vocab_path);
-    int rc = read_json(&vocab, vocab_path, s->err);
-    if (rc == RF_OK) {
-        rc = read_merges(&merges, merges_path, s->err);
-    }
-    const char *class = json_string_value(json_object_get(s->config, "tokenizer_class"));
-    if (rc == RF_OK && class != NULL && strncmp(class, "GPT2Tokenizer", 13) != 0) {
-        rc = rf_error_set(s->err, RF_ERR,
-                          "%s: a %.60s without tokenizer.json: only GPT-2's splitting is known "
-                          "without it: save it as a fast tokenizer",
-                          s->path, class);
-    }
-    if (rc == RF_OK) {
-        s->tokenizer = json_pack(
-            "{s:s, s:n, s:n, s:[], s:n, s:{s:s, s:b, s:b, s:b}, s:n, s:{s:s, s:b, s:b, s:b}, "
-            "s:{s:s, s:n, s:n, s:s, s:s, s:b, s:O, s:O}}",
-            "version", "1.0", "truncation", "padding", "added_tokens", "normalizer",
-            "pre_tokenizer", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1,
-            "use_regex", 1, "post_processor", "decoder", "type", "ByteLevel", "add_prefix_space", 1,
-            "trim_offsets", 1, "use_regex", 1, "model", "type", "BPE", "dropout", "unk_token",
-            "continuing_subword_prefix", "", "end_of_word_suffix", "", "fuse_unk", 0, "vocab",
-            vocab, "merges", merges);
-        rc = s->tokenizer != NULL ? RF_OK : no_memory(s);
-    }
-    json_decref(vocab);
-    json_decref(merges);
-    return rc;
-}
-
 /* --- Tokens that are added -------------------------------------------------------------------- */
 
 static json_t *vocab_of(const sources *s)
@@ -278,6 +214,76 @@ static int merge_decoder(sources *s)
     }
     return RF_OK;
 }
+
+/* --- GPT-2's own files ------------------------------------------------------------------------ */
+
+/* vocab.bpe: a line "#version: ...", then a merge a line. */
+static int read_merges(json_t **out, const char *path, rf_error *err)
+{
+    char *text;
+    size_t bytes;
+    int rc = read_file(&text, &bytes, path, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    json_t *merges = *out = json_array();
+    char *save = NULL;
+    for (char *line = strtok_r(text, "\n", &save); line != NULL && rc == RF_OK;
+         line = strtok_r(NULL, "\n", &save)) {
+        line[strcspn(line, "\r")] = '\0';
+        if (strncmp(line, "#version", 8) != 0 && line[0] != '\0' &&
+            json_array_append_new(merges, json_string(line)) != 0) {
+            rc = rf_error_set(err, RF_ERR, "%s: is not UTF-8, or no memory", path);
+        }
+    }
+    free(text);
+    return rc;
+}
+
+/* False: the folder has no such pair. */
+static bool find_pair(char vocab[4200], char merges[4200], const char *folder)
+{
+    return (find_file(vocab, folder, "encoder.json") && find_file(merges, folder, "vocab.bpe")) ||
+           (find_file(vocab, folder, "vocab.json") && find_file(merges, folder, "merges.txt"));
+}
+
+static int read_pair(sources *s, const char *vocab_path, const char *merges_path)
+{
+    json_t *vocab = NULL, *merges = NULL;
+    snprintf(s->path, sizeof s->path, "%s", vocab_path);
+    int rc = read_json(&vocab, vocab_path, s->err);
+    if (rc == RF_OK) {
+        rc = read_merges(&merges, merges_path, s->err);
+    }
+    const char *class = json_string_value(json_object_get(s->config, "tokenizer_class"));
+    if (rc == RF_OK && class != NULL && strncmp(class, "GPT2Tokenizer", 13) != 0) {
+        rc = rf_error_set(s->err, RF_ERR,
+                          "%s: a %.60s without tokenizer.json: only GPT-2's splitting is known "
+                          "without it: save it as a fast tokenizer",
+                          s->path, class);
+    }
+    if (rc == RF_OK) {
+        s->tokenizer = json_pack(
+            "{s:s, s:n, s:n, s:[], s:n, s:{s:s, s:b, s:b, s:b}, s:n, s:{s:s, s:b, s:b, s:b}, "
+            "s:{s:s, s:n, s:n, s:s, s:s, s:b, s:O, s:O}}",
+            "version", "1.0", "truncation", "padding", "added_tokens", "normalizer",
+            "pre_tokenizer", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1,
+            "use_regex", 1, "post_processor", "decoder", "type", "ByteLevel", "add_prefix_space", 1,
+            "trim_offsets", 1, "use_regex", 1, "model", "type", "BPE", "dropout", "unk_token",
+            "continuing_subword_prefix", "", "end_of_word_suffix", "", "fuse_unk", 0, "vocab",
+            vocab, "merges", merges);
+        rc = s->tokenizer != NULL ? RF_OK : no_memory(s);
+    }
+    if (rc == RF_OK && json_object_get(vocab, "<|endoftext|>") != NULL) {
+        json_int_t unused;
+        rc = ensure_added(&unused, s, "<|endoftext|>");
+    }
+    json_decref(vocab);
+    json_decref(merges);
+    return rc;
+}
+
+/* --- What the configuration names ------------------------------------------------------------- */
 
 /* "eos_token": "..." or {"content": "..."}; NULL: not there. */
 static const char *config_token(const sources *s, const char *key)

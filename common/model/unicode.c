@@ -158,10 +158,11 @@ static bool may_be_new(int32_t c)
 
 /* In normal form C already, whatever stands beside it: a starter that composes with nothing in
  * front of it (NFC_Quick_Check=Yes, combining class 0). A subset of those characters: the ranges
- * in which nearly all text lies. */
+ * in which nearly all text lies. And U+11A7, so that utf8proc never sees it behind a Hangul
+ * syllable: 2.8 takes it for a final consonant and drops it. */
 static bool is_stable(int32_t c)
 {
-    return c < 0x300 || (c >= 0x388 && c <= 0x482) || (c >= 0x48A && c <= 0x58F) ||
+    return c < 0x300 || c == 0x11A7 || (c >= 0x388 && c <= 0x482) || (c >= 0x48A && c <= 0x58F) ||
            (c >= 0x2010 && c < 0x20D0) || (c >= 0x2190 && c < 0x2329) ||
            (c >= 0x2500 && c < 0x2ADC) || (c >= 0x3001 && c < 0x302A) ||
            (c >= 0x3041 && c < 0x3097) || (c >= 0x30A0 && c < 0x3100) ||
