@@ -24,6 +24,10 @@ YAML_CFLAGS      ?= $(call pkg,--cflags,yaml-0.1)
 YAML_LIBS        ?= $(call pkg,--libs,yaml-0.1)
 ZLIB_CFLAGS      ?= $(call pkg,--cflags,zlib)
 ZLIB_LIBS        ?= $(call pkg,--libs,zlib)
+PCRE2_CFLAGS     ?= $(call pkg,--cflags,libpcre2-8)
+PCRE2_LIBS       ?= $(call pkg,--libs,libpcre2-8)
+UTF8PROC_CFLAGS  ?= $(call pkg,--cflags,libutf8proc)
+UTF8PROC_LIBS    ?= $(call pkg,--libs,libutf8proc)
 CRITERION_CFLAGS ?= $(call pkg,--cflags,criterion)
 CRITERION_LIBS   ?= $(call pkg,--libs,criterion)
 MPI_CFLAGS       ?= $(or $(call pkg,--cflags,ompi-c),$(shell $(MPICC) --showme:compile 2>/dev/null))
@@ -34,9 +38,10 @@ MPI_LIBS         ?= $(or $(call pkg,--libs,ompi-c),$(shell $(MPICC) --showme:lin
 once  = $(eval $(1) := $$(2))$($(1))
 check = $(if $($(1)_LIBS)$(filter-out file,$(origin $(1)_LIBS)),,$(error $(1) is missing: `make deps` \
         installs it on Debian and Ubuntu; elsewhere set $(1)_CFLAGS and $(1)_LIBS, see README.md))
-LIB_CFLAGS  = $(call once,LIB_CFLAGS,$(strip $(foreach l,HDF5 JANSSON YAML ZLIB,$(call check,$l)) \
-              $(HDF5_CFLAGS) $(JANSSON_CFLAGS) $(YAML_CFLAGS) $(ZLIB_CFLAGS)))
-LIBS        = $(call once,LIBS,$(HDF5_LIBS) $(JANSSON_LIBS) $(YAML_LIBS) $(ZLIB_LIBS) -lm -lpthread)
+LIB_CFLAGS  = $(call once,LIB_CFLAGS,$(strip $(foreach l,HDF5 JANSSON YAML ZLIB PCRE2 UTF8PROC,$(call check,$l)) \
+              $(HDF5_CFLAGS) $(JANSSON_CFLAGS) $(YAML_CFLAGS) $(ZLIB_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS)))
+LIBS        = $(call once,LIBS,$(HDF5_LIBS) $(JANSSON_LIBS) $(YAML_LIBS) $(ZLIB_LIBS) $(PCRE2_LIBS) \
+              $(UTF8PROC_LIBS) -lm -lpthread)
 DIST_CFLAGS = $(call once,DIST_CFLAGS,$(if $(filter 0,$(MPI)),,$(call check,MPI)$(MPI_CFLAGS)))
 DIST_LIBS   = $(call once,DIST_LIBS,$(if $(filter 0,$(MPI)),,$(MPI_LIBS)))
 TEST_CFLAGS = $(call once,TEST_CFLAGS,$(call check,CRITERION)$(CRITERION_CFLAGS) $(DIST_CFLAGS))
@@ -77,7 +82,7 @@ LIB_OBJECTS := $(PLAIN:%.c=$(OUT)/obj/%.o) \
                $(foreach r,f32 f64,$(REF:%.c=$(OUT)/obj/%.$(r).o)) \
                $(foreach i,$(ISAS),$(CPU:%.c=$(OUT)/obj/%.$(i).o))
 LIBRARY     := $(OUT)/librefusion.a
-PROGRAMS    := $(OUT)/refusion-data $(OUT)/refusion-train $(OUT)/refusion-infer $(OUT)/refusion-eval
+PROGRAMS    := $(OUT)/refusion-data $(OUT)/refusion-convert $(OUT)/refusion-train $(OUT)/refusion-infer $(OUT)/refusion-eval
 TEST_BINS   := $(TESTS:%.c=$(OUT)/%)
 BENCH_BINS  := $(BENCHES:%.c=$(OUT)/%)
 
@@ -125,9 +130,13 @@ $(LIBRARY): $(LIB_OBJECTS)
 	$(Q)ar rcs $@ $^
 
 # --- Link ----------------------------------------------------------------------------------------
-# refusion-infer and refusion-data run without MPI; the others take the communicator of $(DIST).
+# refusion-infer, refusion-data and refusion-convert run without MPI; the others take the
+# communicator of $(DIST).
 STUB      := $(OUT)/obj/common/dist/dist_stub.o
 $(OUT)/refusion-data: $(OUT)/obj/data/data_main.o $(STUB) $(LIBRARY)
+	$(call say,LINK)
+	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
+$(OUT)/refusion-convert: $(OUT)/obj/data/convert_main.o $(STUB) $(LIBRARY)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
 $(OUT)/refusion-infer: $(OUT)/obj/infer/infer_main.o $(STUB) $(LIBRARY)

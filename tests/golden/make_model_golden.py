@@ -25,6 +25,7 @@ import sys
 import h5py
 import torch
 import transformers
+from transformers import modeling_rope_utils
 from transformers.models.llama import modeling_llama
 from transformers.models.qwen2 import modeling_qwen2
 from transformers.models.qwen3 import modeling_qwen3
@@ -41,7 +42,7 @@ class TorchInF64:
 
 
 def see_f64():
-    for module in (modeling_llama, modeling_qwen2, modeling_qwen3):
+    for module in (modeling_llama, modeling_qwen2, modeling_qwen3, modeling_rope_utils):
         module.torch = TorchInF64()
     torch.Tensor.float = torch.Tensor.double
 
@@ -69,6 +70,21 @@ MODELS = {
         transformers.LlamaForCausalLM,
         transformers.LlamaConfig,
         dict(tie_word_embeddings=False, attention_bias=True),
+    ),
+    "llama3": (
+        transformers.LlamaForCausalLM,
+        transformers.LlamaConfig,
+        dict(
+            tie_word_embeddings=False,
+            rope_parameters={
+                "rope_type": "llama3",
+                "rope_theta": 1000.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        ),
     ),
 }
 
@@ -125,7 +141,7 @@ def make_batch(generator, vocab):
 
 def make(path, model_class, config_class, extra, seed):
     generator = torch.Generator().manual_seed(seed)
-    config = config_class(**SIZES, **extra, architectures=[model_class.__name__])
+    config = config_class(**{**SIZES, **extra}, architectures=[model_class.__name__])
     model = model_class(config).double()
     model.train()
     fill(model, generator)
