@@ -24,8 +24,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* The rank in a shell under mpirun, where ranks differ: Open MPI's and MPICH's. (Not with the colons
- * of `mpirun -n 1 a : -n 1 b`: Debian 13's mpirun, of Open MPI 5.0.7, crashes on them.) */
+/* The rank in a shell under mpirun, where ranks differ: Open MPI's and MPICH's. (Not with the
+ * colons of `mpirun -n 1 a : -n 1 b`: Debian 13's mpirun, of Open MPI 5.0.7, crashes on them.) */
 #define MPI_RANK "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}"
 
 #define MPI_TEST(suite, name, ranks)                                                               \

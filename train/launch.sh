@@ -46,8 +46,8 @@ flags="-n $ranks"
 if "$mpirun" --version 2>/dev/null | grep -qi 'open.*mpi\|openrte\|prte'; then
     # Ranks are not bound to single cores: each uses OpenMP threads.
     flags="$flags --oversubscribe --bind-to none"
-    # No page of mpirun's about a rank that ended with a status. (-q in Open MPI 4 only.)
-    export OMPI_MCA_orte_execute_quiet=1 PRTE_MCA_prte_execute_quiet=1
+    # Open MPI 4: no page about ranks that ended with a status. (5 knows no -q, and always prints one.)
+    export OMPI_MCA_orte_execute_quiet=1
     if [ "$(id -u)" = 0 ]; then
         export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
         export PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1

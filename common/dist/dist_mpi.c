@@ -217,6 +217,8 @@ void rf_dist_close(rf_dist *dist)
 
 _Noreturn void rf_dist_abort(rf_dist *dist, int status)
 {
+    /* Open MPI 5's mpirun drops what it has not yet read of the ranks' output: the reason. */
+    usleep(300000);
     MPI_Abort(dist->comm, status);
     _Exit(status);
 }

@@ -279,7 +279,9 @@ Test(eval_program, ranks_fail_with_one_voice)
     program_runs("$RUN -n 3 \"$EVAL\" --model model.h5", 2);
     cr_assert(count(program_messages, "refusion-eval: ") == 1, "%s", program_messages);
     /* One rank alone has another file. */
-    program_runs("$RUN -n 1 " EVAL ": -n 1 \"$EVAL\" --model model.h5 --data none.jsonl", 1);
+    program_runs("$RUN -n 2 sh -c 'data=q; [ " MPI_RANK " = 0 ] || data=none; "
+                 "exec \"$EVAL\" --model model.h5 --data $data.jsonl'",
+                 1);
     cr_assert(count(program_messages, "refusion-eval: rank 1: none.jsonl") == 1, "%s",
               program_messages);
 }

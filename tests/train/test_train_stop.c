@@ -90,10 +90,10 @@ Test(train_stop, killed_and_resumed)
 Test(train_stop, watchdog)
 {
     mpi_need();
-    int status =
-        tiny_shell("$RUN -n 2 sh -c '[ " MPI_RANK " = 1 ] || echo $$ >pid; "
-                   "exec \"$TRAIN\" tiny.yaml train.steps=1M train.watchdog=2' & mpi=$!; " UNTIL_STEPS
-                   "kill -STOP $(cat pid); wait $mpi; s=$?; kill -9 $(cat pid); exit $s");
+    int status = tiny_shell(
+        "$RUN -n 2 sh -c '[ " MPI_RANK " = 1 ] || echo $$ >pid; "
+        "exec \"$TRAIN\" tiny.yaml train.steps=1M train.watchdog=2' & mpi=$!; " UNTIL_STEPS
+        "kill -STOP $(cat pid); wait $mpi; s=$?; kill -9 $(cat pid); exit $s");
     cr_assert(status == 5, "status %d\n%s", status, tiny_output);
     tiny_says("hangs in section");
 }
