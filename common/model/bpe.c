@@ -1,3 +1,5 @@
+#include "common/model/bpe.h"
+
 #include "common/model/bpe_private.h"
 
 #include <stdlib.h>
