@@ -67,7 +67,7 @@ LIB_OBJECTS := $(PLAIN:%.c=$(OUT)/obj/%.o) \
                $(foreach r,f32 f64,$(REF:%.c=$(OUT)/obj/%.$(r).o)) \
                $(foreach i,$(ISAS),$(CPU:%.c=$(OUT)/obj/%.$(i).o))
 LIBRARY     := $(OUT)/librefusion.a
-PROGRAMS    := $(OUT)/refusion-data $(OUT)/refusion-train $(OUT)/refusion-infer $(OUT)/refusion-eval
+PROGRAMS    := $(OUT)/refusion-data $(OUT)/refusion-convert $(OUT)/refusion-train $(OUT)/refusion-infer $(OUT)/refusion-eval
 TEST_BINS   := $(TESTS:%.c=$(OUT)/%)
 BENCH_BINS  := $(BENCHES:%.c=$(OUT)/%)
 
@@ -113,10 +113,13 @@ $(LIBRARY): $(LIB_OBJECTS)
 	$(Q)ar rcs $@ $^
 
 # --- Link ----------------------------------------------------------------------------------------
-# refusion-infer and refusion-data run without MPI; the others take the communicator of $(DIST).
+# refusion-infer, refusion-data and refusion-convert run without MPI; the others take the communicator of $(DIST).
 DIST_LIBS := $(if $(filter 0,$(MPI)),,$(MPI_LIBS))
 STUB      := $(OUT)/obj/common/dist/dist_stub.o
 $(OUT)/refusion-data: $(OUT)/obj/data/data_main.o $(STUB) $(LIBRARY)
+	$(call say,LINK)
+	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
+$(OUT)/refusion-convert: $(OUT)/obj/data/convert_main.o $(STUB) $(LIBRARY)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
 $(OUT)/refusion-infer: $(OUT)/obj/infer/infer_main.o $(STUB) $(LIBRARY)

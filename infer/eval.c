@@ -27,7 +27,7 @@ typedef struct evaluator {
     rf_decoder *decoder;
     rf_acts *acts; /* for the losses */
     rf_batch batch;
-    float *loss;
+    double *loss;
     rf_ids sample; /* prompt and response of the present question */
 } evaluator;
 
@@ -173,8 +173,8 @@ static int measure_losses(evaluator *e, record *r, int64_t index, int64_t n_prom
             return code;
         }
         for (int64_t i = 0; i < e->batch.n; i++) {
-            r->ar += e->batch.part[i] == RF_PART_AR ? (double)e->loss[i] : 0;
-            r->denoise += e->batch.part[i] == RF_PART_DENOISE ? (double)e->loss[i] : 0;
+            r->ar += e->batch.part[i] == RF_PART_AR ? e->loss[i] : 0;
+            r->denoise += e->batch.part[i] == RF_PART_DENOISE ? e->loss[i] : 0;
         }
         r->n_ar += (double)counts.n_ar;
         r->n_masked += (double)counts.n_masked;

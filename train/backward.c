@@ -293,7 +293,7 @@ static int check(const rf_backward *backward, const rf_acts *acts, rf_error *err
 }
 
 int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts, void *gradient,
-                    float *loss, rf_error *err)
+                    double *loss, rf_error *err)
 {
     const rf_model_config *config = &model->config;
     pass p = {.own = backward,
@@ -323,6 +323,6 @@ int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts, void 
         rf_model_release(model, layer);
     }
     embedding_backward(&p);
-    rf_backend_download(model->ctx, loss, RF_F32, acts->loss, RF_STATISTIC, acts->n);
+    rf_backend_download(model->ctx, loss, RF_F64, acts->loss, RF_STATISTIC, acts->n);
     return rf_ctx_sync(model->ctx, err);
 }

@@ -23,6 +23,6 @@ void rf_backward_free(rf_backward *backward, rf_model *model); /* NULL is fine *
  * host memory: loss [N], 0 without target. Reads the activations; with RF_RECOMPUTE_BLOCK each
  * block runs forward again first. */
 RF_MUST_CHECK int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts,
-                                  void *gradient, float *loss, rf_error *err);
+                                  void *gradient, double *loss, rf_error *err);
 
 #endif

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-void rf_step_losses(double *sum, const rf_batch *batch, const float *loss)
+void rf_step_losses(double *sum, const rf_batch *batch, const double *loss)
 {
     memset(sum, 0, RF_REDUCE_LOSSES * sizeof *sum);
     for (int64_t i = 0; i < batch->n; i++) {
@@ -15,8 +15,8 @@ void rf_step_losses(double *sum, const rf_batch *batch, const float *loss)
         }
         bool denoise = batch->part[i] == RF_PART_DENOISE;
         sum[denoise ? RF_SUM_WEIGHTED_DENOISE : RF_SUM_WEIGHTED_AR] +=
-            (double)batch->weight[i] * (double)loss[i];
-        sum[denoise ? RF_SUM_PLAIN_DENOISE : RF_SUM_PLAIN_AR] += (double)loss[i];
+            (double)batch->weight[i] * loss[i];
+        sum[denoise ? RF_SUM_PLAIN_DENOISE : RF_SUM_PLAIN_AR] += loss[i];
     }
 }
 

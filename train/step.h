@@ -32,7 +32,7 @@ enum {
 _Static_assert((int)RF_N_SUMS == (int)RF_REDUCE_LOSSES, "one slot for each sum");
 
 /* local. sum [RF_N_SUMS] sets; loss [batch->n] reads. */
-void rf_step_losses(double *sum, const rf_batch *batch, const float *loss);
+void rf_step_losses(double *sum, const rf_batch *batch, const double *loss);
 
 /* collective. The counts of all ranks together. */
 RF_MUST_CHECK int rf_step_sum_counts(rf_trainer *trainer, rf_counts *counts, rf_error *err);

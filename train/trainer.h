@@ -49,7 +49,7 @@ typedef struct rf_trainer {
     rf_model *model;
     rf_acts *acts;
     rf_backward *backward;
-    float *loss;          /* [micro_rows * T] host */
+    double *loss;         /* [micro_rows * T] host */
     double *rank_seconds; /* [ranks] */
     rf_optimizer optimizer;
     rf_reduce reduce;

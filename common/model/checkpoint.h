@@ -1,17 +1,19 @@
 /* checkpoint.h: one HDF5 file holds a model, and what it takes to train on.
  *
- * /params/<name>, /adam/m/<name>, /adam/v/<name> (f32, or f64 where the masters are; full logical
- * shapes, contiguous; attributes `bytes` and `crc32`), the texts /tokenizer, /run_config, /corpora
- * (u8), attributes for all else of rf_checkpoint_info, a CRC over the list of tensors and one over
- * the attributes, `complete`. The same bytes whatever the number of ranks; loads on any
- * number. Never updated in place: layout by rank 0 -> every rank writes its intervals (pwrite) ->
- * fsync -> all ranks agree -> complete, close, fsync -> rename -> fsync of the folder -> `latest`.
+ * /params/<name>, /adam/m/<name>, /adam/v/<name> (f32, f64 where the masters are, or
+ * bf16 after an import; full logical shapes, contiguous; attributes `bytes` and `crc32`), the texts
+ * /tokenizer, /run_config, /corpora (u8), attributes for all else of rf_checkpoint_info, a CRC over
+ * the list of tensors and one over the attributes, `complete`. The same bytes whatever the number
+ * of ranks; loads on any number. Never updated in place: layout by rank 0 -> every rank writes its
+ * intervals (pwrite) -> fsync -> all ranks agree -> complete, close, fsync -> rename -> fsync of
+ * the folder -> `latest`.
  */
 #ifndef RF_MODEL_CHECKPOINT_H
 #define RF_MODEL_CHECKPOINT_H
 
 #include "common/dist/dist.h"
 #include "common/model/model.h"
+#include "common/model/storage.h"
 #include "common/model/tokenizer.h"
 
 /* Where training stands. Nothing here is keyed by rank. */
@@ -29,6 +31,7 @@ typedef struct rf_progress {
 typedef struct rf_checkpoint_info {
     rf_model_config model;
     rf_progress progress;
+    rf_storage storage;  /* type of the parameters in the file */
     bool has_optimizer;  /* Adam moments are in the file */
     char *run_config;    /* resolved YAML of the run, "" if none. Owned */
     char *corpora;       /* JSON: paths, hashes and weights of the corpora, "[]" if none. Owned */
@@ -46,8 +49,8 @@ RF_MUST_CHECK int rf_checkpoint_info_read(rf_checkpoint_info *out, const char *p
 /* collective. Writes path atomically; all ranks return the same code, and after an error what was
  * at path is untouched. adam_m, adam_v: [table.n_elements] class master, or both NULL. Every rank
  * holds all values (the writing is shared). dist NULL: this process alone. info: rank 0's is
- * written; its model and has_optimizer are not read (the model and adam_m tell); NULL texts and a
- * NULL tokenizer are empty. The folder must exist and be shared by all ranks. */
+ * written; its model, storage and has_optimizer are not read (the model and adam_m tell); NULL
+ * texts and a NULL tokenizer are empty. The folder must exist and be shared by all ranks. */
 RF_MUST_CHECK int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model,
                                      const void *adam_m, const void *adam_v,
                                      const rf_checkpoint_info *info, rf_error *err);
@@ -58,6 +61,24 @@ RF_MUST_CHECK int rf_checkpoint_load(const char *path, rf_model *model, void *ad
                                      rf_error *err);
 /* local. Reads everything and compares all checksums; changes nothing. */
 RF_MUST_CHECK int rf_checkpoint_verify(const char *path, rf_error *err);
+
+/* --- Tensor by tensor: models larger than memory ---------------------------------------------- */
+
+/* Sets n values of a parameter from element `first`, in the type that the file will have. */
+typedef int (*rf_checkpoint_source)(void *user, void *out, const rf_tensor *tensor, int64_t first,
+                                    int64_t n, rf_error *err);
+/* local. As rf_checkpoint_save on one rank, without moments; asks `source` for every parameter
+ * once, in the order of the table, in pieces of a few MiB. type: f32, f64 or bf16. */
+RF_MUST_CHECK int rf_checkpoint_write(const char *path, const rf_model_config *config,
+                                      rf_storage type, rf_checkpoint_source source, void *user,
+                                      const rf_checkpoint_info *info, rf_error *err);
+/* Takes n values of a parameter from element `first`, as they lie in the file. */
+typedef int (*rf_checkpoint_sink)(void *user, const void *values, rf_storage type,
+                                  const rf_tensor *tensor, int64_t first, int64_t n, rf_error *err);
+/* local. Gives every parameter to `sink`, in the order of the table, in pieces of a few MiB. A
+ * damaged tensor is found at its end: what the sink made is to be thrown away on error. */
+RF_MUST_CHECK int rf_checkpoint_read(const char *path, rf_checkpoint_sink sink, void *user,
+                                     rf_error *err);
 
 /* --- A folder of checkpoints ------------------------------------------------------------------ */
 

@@ -84,6 +84,21 @@ hid_t rf_hdf5_access(void)
     return access;
 }
 
+/* HDF5 1.10 has no bf16: described by its fields, so that readers can convert it. */
+hid_t rf_hdf5_type(rf_storage type)
+{
+    hid_t copy = H5Tcopy(type == RF_STORAGE_F64 ? H5T_IEEE_F64LE : H5T_IEEE_F32LE);
+    if (copy < 0 || type != RF_STORAGE_BF16) {
+        return copy;
+    }
+    if (H5Tset_fields(copy, 15, 7, 8, 0, 7) < 0 || H5Tset_precision(copy, 16) < 0 ||
+        H5Tset_size(copy, 2) < 0 || H5Tset_ebias(copy, 127) < 0) {
+        H5Tclose(copy);
+        return -1;
+    }
+    return copy;
+}
+
 /* --- Attributes ------------------------------------------------------------------------------- */
 
 static int create(hid_t at, const char *name, hid_t file_type, hid_t memory_type, const void *value,

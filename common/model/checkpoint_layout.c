@@ -71,7 +71,7 @@ static int create_item(rf_checkpoint_item *item, hid_t file, const char *path, r
 {
     const rf_tensor *tensor = item->tensor;
     hsize_t shape[2] = {(hsize_t)tensor->shape[0], (hsize_t)tensor->shape[1]};
-    hid_t type = item->type == RF_F64 ? H5T_IEEE_F64LE : H5T_IEEE_F32LE;
+    hid_t type = rf_hdf5_type(item->type);
     hid_t data = -1;
     haddr_t offset = HADDR_UNDEF;
     int rc = create_dataset(&data, file, item->name, type, tensor->n_dims, shape, path, err);
@@ -91,6 +91,9 @@ static int create_item(rf_checkpoint_item *item, hid_t file, const char *path, r
 out:
     if (data >= 0) {
         H5Dclose(data);
+    }
+    if (type >= 0) {
+        H5Tclose(type);
     }
     return rc;
 }

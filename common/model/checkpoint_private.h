@@ -66,8 +66,8 @@ typedef struct rf_checkpoint_item {
     char name[128];          /* "/adam/m/model.norm.weight" */
     const rf_tensor *tensor; /* of a table that outlives the item */
     rf_checkpoint_group group;
-    rf_type type;   /* RF_F32 or RF_F64 */
-    int64_t offset; /* of the values in the file */
+    rf_storage type; /* not f16 */
+    int64_t offset;  /* of the values in the file */
     int64_t bytes;
     uint32_t crc;
 } rf_checkpoint_item;
@@ -76,7 +76,7 @@ extern const char *const rf_checkpoint_group_names[RF_N_GROUPS]; /* "/params", .
 
 /* All tensors of a file in their order; offsets and checksums 0. Caller frees with free. */
 RF_MUST_CHECK int rf_checkpoint_items(rf_checkpoint_item **out, int64_t *n, const rf_table *table,
-                                      rf_type type, bool has_optimizer, rf_error *err);
+                                      rf_storage type, bool has_optimizer, rf_error *err);
 /* Over names, types, shapes, sizes and checksums. */
 uint32_t rf_checkpoint_items_crc(const rf_checkpoint_item *item, int64_t n);
 
@@ -127,6 +127,8 @@ int rf_hdf5_fail(rf_error *err, const char *path, const char *format, ...) RF_PR
 
 /* File access: format of 1.10, strong close, no locks. Caller closes; negative on failure. */
 hid_t rf_hdf5_access(void);
+/* The file type of values; caller closes; negative on failure. */
+hid_t rf_hdf5_type(rf_storage type);
 /* Scalar attributes: create, overwrite, read. Texts are fixed-length strings. */
 RF_MUST_CHECK int rf_hdf5_create_i64(hid_t at, const char *name, int64_t value, const char *path,
                                      rf_error *err);

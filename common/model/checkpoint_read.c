@@ -14,27 +14,53 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 
 /* --- Values ----------------------------------------------------------------------------------- */
 
-/* Reads all values of an item and compares their checksum. Where base is not NULL they go to the
- * item's place in it (class master; the table that counts is the model's). */
-static int read_item_values(const rf_checkpoint_item *item, int fd, void *chunk, rf_model *model,
-                            void *base, const char *path, rf_error *err)
+/* Where values go: to a sink, into a model (class master, at the place that the model's table
+ * says), or nowhere. */
+typedef struct target {
+    rf_checkpoint_sink sink;
+    void *user;
+    rf_model *model;
+    void *base[RF_N_GROUPS]; /* of the model; NULL: the group is left out */
+    float *decoded;          /* [RF_CHECKPOINT_CHUNK / 2] scratch for types that no backend has */
+} target;
+
+static int deliver(const target *to, const rf_checkpoint_item *item, const void *values,
+                   int64_t first, int64_t n, rf_error *err)
 {
-    int64_t element = (int64_t)rf_type_bytes(item->type);
-    int64_t at = base != NULL ? rf_table_find(&model->table, item->tensor->name)->offset : 0;
+    if (to->sink != NULL) {
+        return to->sink(to->user, values, item->type, item->tensor, first, n, err);
+    }
+    if (to->model == NULL) {
+        return RF_OK;
+    }
+    if (item->type == RF_STORAGE_BF16) {
+        rf_storage_decode(to->decoded, values, item->type, n);
+        values = to->decoded;
+    }
+    const rf_tensor *tensor = rf_table_find(&to->model->table, item->tensor->name);
+    rf_backend_upload(to->model->ctx,
+                      rf_backend_at(to->model->ctx->backend, RF_MASTER, to->base[item->group],
+                                    tensor->offset + first),
+                      RF_MASTER, values, item->type == RF_STORAGE_F64 ? RF_F64 : RF_F32, n);
+    return RF_OK;
+}
+
+/* Reads all values of an item and compares their checksum. */
+static int read_item_values(const rf_checkpoint_item *item, int fd, void *chunk, const target *to,
+                            const char *path, rf_error *err)
+{
+    int64_t element = (int64_t)rf_storage_bytes(item->type);
     uint32_t crc = 0;
     for (int64_t done = 0; done < item->bytes;) {
         int64_t left = item->bytes - done;
         int64_t n = left < RF_CHECKPOINT_CHUNK ? left : RF_CHECKPOINT_CHUNK;
         int rc = rf_file_pread(fd, chunk, (size_t)n, item->offset + done, path, err);
+        if (rc == RF_OK) {
+            crc = (uint32_t)crc32_z(crc, chunk, (size_t)n);
+            rc = deliver(to, item, chunk, done / element, n / element, err);
+        }
         if (rc != RF_OK) {
             return rc;
-        }
-        crc = (uint32_t)crc32_z(crc, chunk, (size_t)n);
-        if (base != NULL) {
-            rf_backend_upload(
-                model->ctx,
-                rf_backend_at(model->ctx->backend, RF_MASTER, base, at + done / element), RF_MASTER,
-                chunk, item->type, n / element);
         }
         done += n;
     }
@@ -47,14 +73,22 @@ static int read_item_values(const rf_checkpoint_item *item, int fd, void *chunk,
     return RF_OK;
 }
 
-/* base [RF_N_GROUPS]: where the values go, by group. model NULL: nowhere, but all are read. */
-static int read_all_values(const rf_checkpoint_structure *structure, rf_model *model,
-                           void *const *base, const char *path, rf_error *err)
+static bool wants(const target *to, const rf_checkpoint_item *item)
+{
+    if (to->sink != NULL) {
+        return item->group == RF_GROUP_PARAMS;
+    }
+    return to->model == NULL || to->base[item->group] != NULL;
+}
+
+static int read_all_values(const rf_checkpoint_structure *structure, target *to, const char *path,
+                           rf_error *err)
 {
     int rc = RF_OK;
     void *chunk = malloc(RF_CHECKPOINT_CHUNK);
+    to->decoded = malloc(RF_CHECKPOINT_CHUNK / 2 * sizeof(float));
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (chunk == NULL) {
+    if (chunk == NULL || to->decoded == NULL) {
         rc = rf_error_set(err, RF_ERR, "%s: no memory for reading", path);
         goto out;
     }
@@ -64,10 +98,8 @@ static int read_all_values(const rf_checkpoint_structure *structure, rf_model *m
         goto out;
     }
     for (int64_t i = 0; i < structure->n_items && rc == RF_OK; i++) {
-        const rf_checkpoint_item *item = &structure->item[i];
-        void *to = model != NULL ? base[item->group] : NULL;
-        if (model == NULL || to != NULL) {
-            rc = read_item_values(item, fd, chunk, model, to, path, err);
+        if (wants(to, &structure->item[i])) {
+            rc = read_item_values(&structure->item[i], fd, chunk, to, path, err);
         }
     }
 out:
@@ -75,6 +107,7 @@ out:
         close(fd);
     }
     free(chunk);
+    free(to->decoded);
     return rc;
 }
 
@@ -101,8 +134,8 @@ int rf_checkpoint_load(const char *path, rf_model *model, void *adam_m, void *ad
                           path);
         goto out;
     }
-    void *base[RF_N_GROUPS] = {model->master, adam_m, adam_v};
-    rc = read_all_values(&structure, model, base, path, err);
+    target to = {.model = model, .base = {model->master, adam_m, adam_v}};
+    rc = read_all_values(&structure, &to, path, err);
     if (rc == RF_OK) {
         rc = rf_ctx_sync(model->ctx, err);
     }
@@ -114,15 +147,27 @@ out:
     return rc;
 }
 
-int rf_checkpoint_verify(const char *path, rf_error *err)
+static int read_into(target *to, const char *path, rf_error *err)
 {
     rf_checkpoint_structure structure;
     int rc = rf_checkpoint_structure_read(&structure, path, err);
     if (rc == RF_OK) {
-        rc = read_all_values(&structure, NULL, NULL, path, err);
+        rc = read_all_values(&structure, to, path, err);
     }
     rf_checkpoint_structure_free(&structure);
     return rc;
+}
+
+int rf_checkpoint_read(const char *path, rf_checkpoint_sink sink, void *user, rf_error *err)
+{
+    target to = {.sink = sink, .user = user};
+    return read_into(&to, path, err);
+}
+
+int rf_checkpoint_verify(const char *path, rf_error *err)
+{
+    target nowhere = {0};
+    return read_into(&nowhere, path, err);
 }
 
 /* --- Header ----------------------------------------------------------------------------------- */
@@ -152,6 +197,7 @@ int rf_checkpoint_info_read(rf_checkpoint_info *out, const char *path, rf_error 
     }
     out->model = structure.model;
     out->progress = values->progress;
+    out->storage = structure.item[0].type;
     out->has_optimizer = values->has_optimizer != 0;
     memcpy(out->isa, values->isa, sizeof out->isa);
     memcpy(out->written_by, values->written_by, sizeof out->written_by);

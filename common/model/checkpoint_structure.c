@@ -206,23 +206,39 @@ static int check_shape(const rf_checkpoint_item *item, hid_t data, const char *p
                         path, item->name, is_text, wanted_text);
 }
 
+/* RF_N_STORAGES: another type. */
+static rf_storage storage_of(hid_t type)
+{
+    static const rf_storage candidates[] = {RF_STORAGE_F32, RF_STORAGE_F64, RF_STORAGE_BF16};
+    for (size_t i = 0; i < sizeof candidates / sizeof candidates[0] && type >= 0; i++) {
+        hid_t wanted = rf_hdf5_type(candidates[i]);
+        bool same = wanted >= 0 && H5Tequal(type, wanted) > 0;
+        if (wanted >= 0) {
+            H5Tclose(wanted);
+        }
+        if (same) {
+            return candidates[i];
+        }
+    }
+    return RF_N_STORAGES;
+}
+
 /* Sets type, bytes and offset. The values are read without HDF5, so they must lie in one piece. */
 static int check_storage(rf_checkpoint_item *item, hid_t data, int64_t file_bytes, const char *path,
                          rf_error *err)
 {
     int rc = RF_OK;
     hid_t type = H5Dget_type(data), creation = H5Dget_create_plist(data);
-    bool is_f32 = type >= 0 && H5Tequal(type, H5T_IEEE_F32LE) > 0;
-    bool is_f64 = type >= 0 && H5Tequal(type, H5T_IEEE_F64LE) > 0;
+    rf_storage storage = storage_of(type);
     bool is_contiguous = creation >= 0 && H5Pget_layout(creation) == H5D_CONTIGUOUS &&
                          H5Pget_external_count(creation) == 0;
     haddr_t offset = H5Dget_offset(data);
-    item->type = is_f64 ? RF_F64 : RF_F32;
-    item->bytes = item->tensor->count * (int64_t)rf_type_bytes(item->type);
-    if (!is_f32 && !is_f64) {
-        rc =
-            rf_error_set(err, RF_ERR, "%s: tensor %s is neither f32 nor f64: " RF_CHECKPOINT_REMEDY,
-                         path, item->name);
+    item->type = storage < RF_N_STORAGES ? storage : RF_STORAGE_F32;
+    item->bytes = item->tensor->count * (int64_t)rf_storage_bytes(item->type);
+    if (storage == RF_N_STORAGES) {
+        rc = rf_error_set(err, RF_ERR,
+                          "%s: tensor %s is neither f32 nor f64 nor bf16: " RF_CHECKPOINT_REMEDY,
+                          path, item->name);
     } else if (!is_contiguous || offset == HADDR_UNDEF) {
         rc = rf_error_set(err, RF_ERR,
                           "%s: tensor %s is not stored in one piece (was the file "
@@ -325,8 +341,8 @@ static int read_tensors(rf_checkpoint_structure *out, hid_t file, int64_t file_b
         rc = rf_table_build(&out->table, &out->model, err);
     }
     if (rc == RF_OK) {
-        rc =
-            rf_checkpoint_items(&out->item, &out->n_items, &out->table, RF_F32, has_optimizer, err);
+        rc = rf_checkpoint_items(&out->item, &out->n_items, &out->table, RF_STORAGE_F32,
+                                 has_optimizer, err);
     }
     for (int g = 0; g < (has_optimizer ? RF_N_GROUPS : 1) && rc == RF_OK; g++) {
         rc = check_group(file, rf_checkpoint_group_names[g], &out->table, path, err);

@@ -142,7 +142,7 @@ uint32_t rf_checkpoint_items_crc(const rf_checkpoint_item *item, int64_t n)
     for (int64_t i = 0; i < n; i++) {
         const rf_tensor *tensor = item[i].tensor;
         crc = add_text(crc, item[i].name);
-        crc = add_text(crc, item[i].type == RF_F64 ? "f64" : "f32");
+        crc = add_text(crc, rf_storage_name(item[i].type));
         crc = add_bytes(crc, tensor->shape, (size_t)tensor->n_dims * sizeof tensor->shape[0]);
         crc = add_bytes(crc, &item[i].bytes, sizeof item[i].bytes);
         crc = add_bytes(crc, &item[i].crc, sizeof item[i].crc);
@@ -152,8 +152,8 @@ uint32_t rf_checkpoint_items_crc(const rf_checkpoint_item *item, int64_t n)
 
 /* --- Items ------------------------------------------------------------------------------------ */
 
-int rf_checkpoint_items(rf_checkpoint_item **out, int64_t *n, const rf_table *table, rf_type type,
-                        bool has_optimizer, rf_error *err)
+int rf_checkpoint_items(rf_checkpoint_item **out, int64_t *n, const rf_table *table,
+                        rf_storage type, bool has_optimizer, rf_error *err)
 {
     int n_groups = has_optimizer ? RF_N_GROUPS : 1;
     *n = n_groups * table->n_tensors;
@@ -167,7 +167,7 @@ int rf_checkpoint_items(rf_checkpoint_item **out, int64_t *n, const rf_table *ta
             item->tensor = &table->tensor[i];
             item->group = (rf_checkpoint_group)group;
             item->type = type;
-            item->bytes = item->tensor->count * (int64_t)rf_type_bytes(type);
+            item->bytes = item->tensor->count * (int64_t)rf_storage_bytes(type);
             snprintf(item->name, sizeof item->name, "%s/%s", rf_checkpoint_group_names[group],
                      item->tensor->name);
         }

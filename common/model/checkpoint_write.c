@@ -20,9 +20,15 @@ typedef struct save {
     const char *path;
     rf_dist *dist; /* NULL: alone */
     int rank, size;
-    rf_model *model;
+    const rf_model_config *config;
+    const rf_table *table;
+    rf_storage type;
+    bool has_optimizer;
+    rf_model *model;               /* where the values come from; NULL: from source */
     const void *base[RF_N_GROUPS]; /* masters and moments */
-    rf_checkpoint_item *item;      /* [n_items] */
+    rf_checkpoint_source source;
+    void *user;
+    rf_checkpoint_item *item; /* [n_items] */
     int64_t n_items;
     int64_t file_bytes;
     rf_atomic file; /* rank 0's; the others know the name of the temporary */
@@ -95,12 +101,26 @@ static void share_of(int64_t *begin, int64_t *end, const save *s, const rf_check
 
 /* --- Values: every rank ----------------------------------------------------------------------- */
 
+/* Elements [first,first+n) of an item, as they will lie in the file. */
+static int fetch(const save *s, void *chunk, const rf_checkpoint_item *item, int64_t first,
+                 int64_t n, rf_error *err)
+{
+    if (s->model == NULL) {
+        return s->source(s->user, chunk, item->tensor, first, n, err);
+    }
+    rf_ctx *ctx = s->model->ctx;
+    rf_backend_download(
+        ctx, chunk, item->type == RF_STORAGE_F64 ? RF_F64 : RF_F32,
+        rf_backend_at(ctx->backend, RF_MASTER, s->base[item->group], item->tensor->offset + first),
+        RF_MASTER, n);
+    return RF_OK;
+}
+
 /* Writes this rank's share of an item and leaves the share's checksum in item->crc. A share may
  * begin and end inside an element. */
 static int write_share(save *s, rf_checkpoint_item *item, int fd, char *chunk, rf_error *err)
 {
-    rf_ctx *ctx = s->model->ctx;
-    int64_t element = (int64_t)rf_type_bytes(item->type);
+    int64_t element = (int64_t)rf_storage_bytes(item->type);
     int64_t begin, end;
     share_of(&begin, &end, s, item, s->rank);
     item->crc = 0;
@@ -109,14 +129,14 @@ static int write_share(save *s, rf_checkpoint_item *item, int fd, char *chunk, r
         int64_t stop = (first * element) + RF_CHECKPOINT_CHUNK;
         stop = stop < end ? stop : end;
         int64_t n = (stop + element - 1) / element - first;
-        rf_backend_download(ctx, chunk, item->type,
-                            rf_backend_at(ctx->backend, RF_MASTER, s->base[item->group],
-                                          item->tensor->offset + first),
-                            RF_MASTER, n);
+        int rc = fetch(s, chunk, item, first, n, err);
+        if (rc != RF_OK) {
+            return rc;
+        }
         const char *from = chunk + (begin - first * element);
         size_t bytes = (size_t)(stop - begin);
         item->crc = (uint32_t)crc32_z(item->crc, (const unsigned char *)from, bytes);
-        int rc = rf_file_pwrite(fd, from, bytes, item->offset + begin, s->file.temporary, err);
+        rc = rf_file_pwrite(fd, from, bytes, item->offset + begin, s->file.temporary, err);
         if (rc != RF_OK) {
             return rc;
         }
@@ -141,7 +161,7 @@ static int sync_and_close(int fd, const char *path, rf_error *err)
 
 static int write_values(save *s, rf_error *err)
 {
-    int rc = rf_ctx_sync(s->model->ctx, err);
+    int rc = s->model != NULL ? rf_ctx_sync(s->model->ctx, err) : RF_OK;
     int fd = -1;
     char *chunk = malloc(RF_CHECKPOINT_CHUNK + sizeof(double));
     if (rc != RF_OK) {
@@ -239,9 +259,7 @@ static int commit(save *s, rf_checkpoint_values *values, rf_error *err)
 static int begin(save *s, rf_checkpoint_values *values, const rf_checkpoint_info *info,
                  rf_error *err)
 {
-    rf_type type = s->model->ctx->backend->type[RF_MASTER];
-    int rc = rf_checkpoint_items(&s->item, &s->n_items, &s->model->table, type,
-                                 s->base[RF_GROUP_M] != NULL, err);
+    int rc = rf_checkpoint_items(&s->item, &s->n_items, s->table, s->type, s->has_optimizer, err);
     if (rc != RF_OK || s->rank != 0) {
         return rc;
     }
@@ -250,8 +268,8 @@ static int begin(save *s, rf_checkpoint_values *values, const rf_checkpoint_info
         rc = rf_failpoint_visit("layout", err);
     }
     if (rc == RF_OK) {
-        rc = rf_checkpoint_layout(values, s->item, s->n_items, s->file.temporary, &s->model->config,
-                                  s->base[RF_GROUP_M] != NULL, info, err);
+        rc = rf_checkpoint_layout(values, s->item, s->n_items, s->file.temporary, s->config,
+                                  s->has_optimizer, info, err);
     }
     return rc == RF_OK ? measure_file(s, err) : rc;
 }
@@ -276,25 +294,57 @@ static int save_all(save *s, const rf_checkpoint_info *info, rf_error *err)
     return agree(s, s->rank == 0 ? commit(s, &values, err) : RF_OK, err);
 }
 
+static int run_save(save *s, const rf_checkpoint_info *info, rf_error *err)
+{
+    rf_hdf5_silence silence = rf_hdf5_silence_begin();
+    int rc = save_all(s, info, err);
+    rf_hdf5_silence_end(silence);
+    if (s->rank == 0) {
+        rf_atomic_abandon(&s->file);
+    }
+    free(s->item);
+    if (rc != RF_OK) {
+        rf_error_prefix(err, "saving the checkpoint %s", s->path);
+    }
+    return rc;
+}
+
 int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model, const void *adam_m,
                        const void *adam_v, const rf_checkpoint_info *info, rf_error *err)
 {
     RF_ASSERT((adam_m == NULL) == (adam_v == NULL));
+    bool is_f64 = model->ctx->backend->type[RF_MASTER] == RF_F64;
     save s = {.path = path,
               .dist = dist,
               .rank = dist != NULL ? rf_dist_rank(dist) : 0,
               .size = dist != NULL ? rf_dist_size(dist) : 1,
+              .config = &model->config,
+              .table = &model->table,
+              .type = is_f64 ? RF_STORAGE_F64 : RF_STORAGE_F32,
+              .has_optimizer = adam_m != NULL,
               .model = model,
               .base = {model->master, adam_m, adam_v}};
-    rf_hdf5_silence silence = rf_hdf5_silence_begin();
-    int rc = save_all(&s, info, err);
-    rf_hdf5_silence_end(silence);
-    if (s.rank == 0) {
-        rf_atomic_abandon(&s.file);
-    }
-    free(s.item);
+    return run_save(&s, info, err);
+}
+
+int rf_checkpoint_write(const char *path, const rf_model_config *config, rf_storage type,
+                        rf_checkpoint_source source, void *user, const rf_checkpoint_info *info,
+                        rf_error *err)
+{
+    RF_ASSERT(type == RF_STORAGE_F32 || type == RF_STORAGE_F64 || type == RF_STORAGE_BF16);
+    rf_table table;
+    int rc = rf_table_build(&table, config, err);
     if (rc != RF_OK) {
-        rf_error_prefix(err, "saving the checkpoint %s", path);
+        return rc;
     }
+    save s = {.path = path,
+              .size = 1,
+              .config = config,
+              .table = &table,
+              .type = type,
+              .source = source,
+              .user = user};
+    rc = run_save(&s, info, err);
+    rf_table_free(&table);
     return rc;
 }

@@ -14,7 +14,7 @@ static void release_head(rf_model *model)
     rf_model_release(model, model->config.num_hidden_layers);
 }
 
-int rf_model_losses(rf_model *model, rf_acts *acts, float *loss, rf_error *err)
+int rf_model_losses(rf_model *model, rf_acts *acts, double *loss, rf_error *err)
 {
     rf_ctx *ctx = model->ctx;
     const void *head = acquire_head(model);
@@ -22,7 +22,7 @@ int rf_model_losses(rf_model *model, rf_acts *acts, float *loss, rf_error *err)
                                      acts->weight, acts->host_target, acts->n,
                                      model->config.hidden_size, model->config.vocab_size);
     release_head(model);
-    rf_backend_download(ctx, loss, RF_F32, acts->loss, RF_STATISTIC, acts->n);
+    rf_backend_download(ctx, loss, RF_F64, acts->loss, RF_STATISTIC, acts->n);
     return rf_ctx_sync(ctx, err);
 }
 

@@ -71,8 +71,8 @@ size_t rf_model_bytes(const rf_model_config *config, const rf_backend *backend,
     return arena.peak;
 }
 
-/* cos and sin of position * theta^(-2i/K), made in double whatever the backend: in f32 the angle
- * itself would already be off by 1e-3 at position 10000. */
+/* cos and sin of position * frequency (rope.h), made in double whatever the backend: in f32 the
+ * angle itself would already be off by 1e-3 at position 10000. */
 static int fill_rotary_tables(rf_model *model, rf_error *err)
 {
     enum { ROWS = 64 };
@@ -83,10 +83,8 @@ static int fill_rotary_tables(rf_model *model, rf_error *err)
         return rf_error_set(err, RF_ERR, "no memory for rotary tables: free some");
     }
     double *frequency = host, *cosines = host + n, *sines = cosines + ROWS * n;
-    for (int64_t i = 0; i < half; i++) {
-        frequency[i] =
-            pow(model->config.rope_theta, -2.0 * (double)i / (double)model->config.head_dim);
-    }
+    rf_rope_frequencies(frequency, &model->config.rope, model->config.rope_theta,
+                        model->config.head_dim);
     const rf_backend *backend = model->ctx->backend;
     for (int64_t first = 0; first < model->n_positions; first += ROWS) {
         int64_t left = model->n_positions - first;

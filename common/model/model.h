@@ -152,7 +152,7 @@ void rf_model_block_forward(rf_model *model, rf_acts *acts, int64_t layer, void 
                             rf_cache *cache);
 /* Cross-entropy of every place with a target, into host memory: loss [N] (0 without target).
  * Forward only; training fuses it with backward (train/backward.h). */
-RF_MUST_CHECK int rf_model_losses(rf_model *model, rf_acts *acts, float *loss, rf_error *err);
+RF_MUST_CHECK int rf_model_losses(rf_model *model, rf_acts *acts, double *loss, rf_error *err);
 
 /* For chosen places (host array [n], indices into the batch last forwarded; n at most
  * acts->capacity): results in host memory. See head_sample, head_logprob, head_logits in kernels.h.

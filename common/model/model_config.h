@@ -3,6 +3,7 @@
 #define RF_MODEL_MODEL_CONFIG_H
 
 #include "common/base/error.h"
+#include "common/model/rope.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -20,6 +21,7 @@ typedef struct rf_model_config {
     int64_t max_position_embeddings; /* P: positions are below it */
     double rms_norm_eps;
     double rope_theta;
+    rf_rope rope;             /* rope_scaling; zero: none */
     double initializer_range; /* standard deviation of fresh weights */
     bool tie_word_embeddings; /* the head is the embedding table */
     bool qk_norm;             /* RMSNorm of each query and key head (Qwen3) */
@@ -27,8 +29,9 @@ typedef struct rf_model_config {
     bool output_bias;         /* bias of o (Llama or Qwen3 with attention_bias) */
 } rf_model_config;
 
-/* From the text of a config.json. Unsupported fields that change the result (rope_scaling, sliding
- * windows in use, another hidden_act, ...) are errors that name the field, never ignored; `origin`
+/* From the text of a config.json. Unsupported fields that change the result (a
+ * rope_scaling other than linear and llama3, sliding windows in use, another hidden_act, ...) and
+ * fields that nobody here knows are errors that name the field, never ignored; `origin`
  * stands for the file in messages. Missing sizes are errors. */
 RF_MUST_CHECK int rf_model_config_parse(rf_model_config *out, const char *json, size_t bytes,
                                         const char *origin, rf_error *err);
@@ -36,6 +39,10 @@ RF_MUST_CHECK int rf_model_config_parse(rf_model_config *out, const char *json, 
 RF_MUST_CHECK int rf_model_config_check(const rf_model_config *config, rf_error *err);
 /* config.json text; parsing it gives the same struct. Caller frees; NULL when memory is out. */
 char *rf_model_config_json(const rf_model_config *config);
+/* The same model under an architecture of Transformers that computes it (config's own where that
+ * does): for files that others read. An error names the switch that none has. */
+RF_MUST_CHECK int rf_model_config_express(rf_model_config *out, const rf_model_config *config,
+                                          rf_error *err);
 /* Describes the first difference in a shape ("hidden_size is 384 here and 512 there"), or "". */
 bool rf_model_config_same_shape(const rf_model_config *a, const rf_model_config *b,
                                 char *difference, size_t bytes);

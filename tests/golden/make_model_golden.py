@@ -25,6 +25,7 @@ import sys
 import h5py
 import torch
 import transformers
+from transformers import modeling_rope_utils
 from transformers.models.llama import modeling_llama
 from transformers.models.qwen2 import modeling_qwen2
 from transformers.models.qwen3 import modeling_qwen3
@@ -41,7 +42,7 @@ class TorchInF64:
 
 
 def see_f64():
-    for module in (modeling_llama, modeling_qwen2, modeling_qwen3):
+    for module in (modeling_llama, modeling_qwen2, modeling_qwen3, modeling_rope_utils):
         module.torch = TorchInF64()
     torch.Tensor.float = torch.Tensor.double
 

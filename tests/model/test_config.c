@@ -37,6 +37,7 @@ static void assert_equal(const rf_model_config *a, const rf_model_config *b)
     cr_assert(a->rms_norm_eps == b->rms_norm_eps);
     cr_assert(a->rope_theta == b->rope_theta);
     cr_assert(a->initializer_range == b->initializer_range);
+    cr_assert(rf_rope_equal(&a->rope, &b->rope));
 }
 
 Test(config, reads_qwen3)
@@ -110,6 +111,13 @@ Test(config, printing_and_parsing_gives_the_same)
         a.rms_norm_eps = 1.0 / 3.0 * pow(10.0, -i);
         a.rope_theta = i % 2 ? 1e6 : 12345.678901234567;
         a.initializer_range = i % 2 ? 0.0 : 2.0;
+        a.rope = (rf_rope){.kind = (rf_rope_kind)(i % RF_N_ROPES)};
+        a.rope.factor = a.rope.kind != RF_ROPE_DEFAULT ? 1.0 + i / 7.0 : 0.0;
+        if (a.rope.kind == RF_ROPE_LLAMA3) {
+            a.rope.low_freq_factor = 1.0;
+            a.rope.high_freq_factor = 4.0 + i / 3.0;
+            a.rope.original_max_position_embeddings = 32 + i;
+        }
         char *json = rf_model_config_json(&a);
         cr_assert_not_null(json);
         cr_assert(parse(&b, json, &err) == RF_OK, "%s\n%s", err.message, json);
@@ -127,9 +135,19 @@ Test(config, unsupported_fields_are_refused_by_name)
         {"hidden_act", "\"gelu\""},
         {"hidden_act", "1"},
         {"rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 4.0}"},
-        {"rope_scaling", "{\"type\": \"linear\", \"factor\": 2.0}"},
+        {"rope_scaling", "{\"type\": \"linear\"}"},
+        {"rope_scaling", "{\"type\": \"linear\", \"factor\": 0.5}"},
+        {"rope_scaling", "{\"type\": \"linear\", \"factor\": \"2\"}"},
+        {"rope_scaling", "{\"type\": \"linear\", \"factor\": 2.0, \"mscale\": 1.0}"},
+        {"rope_scaling", "{\"factor\": 2.0}"},
         {"rope_scaling", "[]"},
         {"rope_parameters", "{\"rope_type\": \"llama3\", \"rope_theta\": 500000.0}"},
+        {"rope_parameters", "{\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": "
+                            "1.0, \"high_freq_factor\": 4.0}"},
+        {"high_freq_factor",
+         "0, \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": "
+         "4.0, \"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 32}"},
+        {"attn_logit_softcapping", "30.0"},
         {"rope_parameters", "{\"rope_type\": \"default\", \"partial_rotary_factor\": 0.5}"},
         {"partial_rotary_factor", "0.5"},
         {"use_sliding_window", "true"},
@@ -162,6 +180,72 @@ Test(config, harmless_values_of_those_fields_are_fine)
         "\"use_sliding_window\": false, \"attention_dropout\": 0, \"quantization_config\": null,"
         "\"layer_types\": [\"full_attention\", \"full_attention\", \"full_attention\"]," SIZES "}";
     cr_assert(parse(&c, json, &err) == RF_OK, "%s", err.message);
+}
+
+Test(config, rope_scaling_old_and_new)
+{
+    rf_model_config a, b;
+    rf_error err = {0};
+#define LLAMA3                                                                                     \
+    "\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1.0, \"high_freq_factor\": "   \
+    "4.0,"                                                                                         \
+    "\"original_max_position_embeddings\": 64"
+    cr_assert(parse(&a,
+                    "{\"model_type\": \"llama\", \"rope_theta\": 5e5, \"rope_scaling\": {" LLAMA3
+                    "}," SIZES "}",
+                    &err) == RF_OK,
+              "%s", err.message);
+    cr_assert(parse(&b,
+                    "{\"model_type\": \"llama\", \"rope_parameters\": {\"rope_theta\": 5e5, " LLAMA3
+                    "}," SIZES "}",
+                    &err) == RF_OK,
+              "%s", err.message);
+    assert_equal(&a, &b);
+    cr_assert(a.rope.kind == RF_ROPE_LLAMA3 && a.rope.factor == 8.0);
+    cr_assert(a.rope.original_max_position_embeddings == 64);
+    cr_assert(parse(&a,
+                    "{\"model_type\": \"llama\", \"rope_scaling\": {\"type\": \"linear\", "
+                    "\"factor\": 2.5}, \"rope_parameters\": {" LLAMA3 "}," SIZES "}",
+                    &err) == RF_ERR);
+    cr_assert_not_null(strstr(err.message, "differ"), "%s", err.message);
+}
+
+/* theta 10000, K 8: plain frequencies 1, 1e-1, 1e-2, 1e-3. */
+Test(config, rope_frequencies)
+{
+    double f[4];
+    rf_rope rope = {.kind = RF_ROPE_LINEAR, .factor = 4.0};
+    rf_rope_frequencies(f, &rope, 1e4, 8);
+    cr_assert(fabs(f[0] - 0.25) < 1e-15 && fabs(f[3] - 0.00025) < 1e-15);
+    rope = (rf_rope){.kind = RF_ROPE_LLAMA3,
+                     .factor = 8.0,
+                     .low_freq_factor = 1.0,
+                     .high_freq_factor = 4.0,
+                     .original_max_position_embeddings = 128};
+    rf_rope_frequencies(f, &rope, 1e4, 8);
+    double turns = 128.0 * 0.1 / (2.0 * acos(-1.0)), fast = (turns - 1.0) / 3.0;
+    cr_assert(f[0] == 1.0);
+    cr_assert(fabs(f[1] - ((1.0 - fast) * 0.1 / 8.0 + fast * 0.1)) < 1e-15);
+    cr_assert(fabs(f[2] - 0.01 / 8.0) < 1e-15 && fabs(f[3] - 0.001 / 8.0) < 1e-15);
+}
+
+/* A file for others names an architecture that computes the same. */
+Test(config, expresses_switches_as_an_architecture)
+{
+    rf_model_config a, b;
+    rf_error err = {0};
+    cr_assert(parse(&a, qwen3, &err) == RF_OK);
+    cr_assert(rf_model_config_express(&b, &a, &err) == RF_OK);
+    cr_assert_str_eq(b.architecture, "Qwen3ForCausalLM");
+    a.qk_norm = false;
+    cr_assert(rf_model_config_express(&b, &a, &err) == RF_OK);
+    cr_assert_str_eq(b.architecture, "LlamaForCausalLM");
+    a.qkv_bias = true;
+    cr_assert(rf_model_config_express(&b, &a, &err) == RF_OK);
+    cr_assert_str_eq(b.architecture, "Qwen2ForCausalLM");
+    a.qk_norm = true;
+    cr_assert(rf_model_config_express(&b, &a, &err) == RF_ERR);
+    cr_assert_not_null(strstr(err.message, "qk_norm true"), "%s", err.message);
 }
 
 Test(config, broken_files_are_refused)

@@ -329,7 +329,7 @@ static void check_head(tiny_rig *r, rf_rng *rng)
     int64_t vocab = r->model->config.vocab_size;
     rf_batch batch = tiny_packed(&r->model->config, rf_rng_u64(rng));
     double *logits = forward(r, &batch, NULL);
-    float loss[TINY_PACKED];
+    double loss[TINY_PACKED];
     TINY_MUST(rf_model_losses(r->model, r->acts, loss, tiny_error()));
     int32_t place[3] = {59, 4, 21}, target[3] = {0, 36, 12}, token[3];
     int32_t banned[1] = {0};
@@ -341,7 +341,7 @@ static void check_head(tiny_rig *r, rf_rng *rng)
         const double *row = logits + i * vocab;
         double expected =
             batch.target[i] < 0 ? 0.0 : log_sum_exp(row, vocab) - row[batch.target[i]];
-        cr_assert(fabs((double)loss[i] - expected) <= 1e-5);
+        cr_assert(fabs(loss[i] - expected) <= 1e-5);
     }
     for (int i = 0; i < 3; i++) {
         const double *row = logits + place[i] * vocab;

@@ -143,7 +143,7 @@ static void check_model(const rf_backend *backend, const char *name, rf_recomput
     rf_acts *acts = NULL;
     rf_backward *backward = NULL;
     void *gradient = NULL;
-    float loss[MAX_PLACES];
+    double loss[MAX_PLACES];
     rf_model_limits limits = {.places = batch.n, .keys = batch.n, .backward = true};
     TINY_MUST(rf_model_new(&model, &config, backend, 2, &limits, tiny_error()));
     TINY_MUST(rf_acts_new(&acts, model, batch.n, batch.n, true, recompute, tiny_error()));

@@ -37,11 +37,11 @@ static void rig_free(rig *r)
 }
 
 /* The gradient of a batch in host memory; caller frees. loss [TINY_PACKED] or NULL. */
-static double *gradient_of(rig *r, const rf_batch *batch, float *loss)
+static double *gradient_of(rig *r, const rf_batch *batch, double *loss)
 {
     rf_ctx *ctx = r->model->ctx;
     int64_t n = r->model->table.n_elements;
-    float losses[TINY_PACKED];
+    double losses[TINY_PACKED];
     double *host = malloc((size_t)n * sizeof(double));
     cr_assert_not_null(host);
     rf_backend_zero(ctx, r->gradient, RF_MASTER, n);
@@ -56,12 +56,12 @@ static double *gradient_of(rig *r, const rf_batch *batch, float *loss)
 static double energy(rig *r, const rf_batch *batch)
 {
     double loss[TINY_PACKED], sum = 0;
-    float rounded[TINY_PACKED];
+    double rounded[TINY_PACKED];
     TINY_MUST(rf_model_forward(r->model, r->acts, batch, NULL, tiny_error()));
     TINY_MUST(rf_model_losses(r->model, r->acts, rounded, tiny_error()));
     rf_backend_download(r->model->ctx, loss, RF_F64, r->acts->loss, RF_STATISTIC, batch->n);
     for (int64_t i = 0; i < batch->n; i++) {
-        cr_assert(fabs(loss[i] - (double)rounded[i]) <= 1e-6 * (1 + fabs(loss[i])));
+        cr_assert(fabs(loss[i] - rounded[i]) <= 1e-6 * (1 + fabs(loss[i])));
         sum += (double)batch->weight[i] * loss[i];
     }
     return sum;
@@ -307,13 +307,13 @@ Test(gradient, f32_agrees_with_f64)
 static void assert_same_bits(const rf_backend *backend, const rf_model_config *config,
                              const rf_batch *batch, int n_threads, rf_recompute recompute)
 {
-    float loss[2][TINY_PACKED];
+    double loss[2][TINY_PACKED];
     rig a = rig_new(backend, config, 1, RF_RECOMPUTE_NONE);
     rig b = rig_new(backend, config, n_threads, recompute);
     double *x = gradient_of(&a, batch, loss[0]), *y = gradient_of(&b, batch, loss[1]);
     cr_assert(memcmp(x, y, (size_t)a.model->table.n_elements * sizeof(double)) == 0, "%s %s",
               backend->name, backend->isa);
-    cr_assert(memcmp(loss[0], loss[1], (size_t)batch->n * sizeof(float)) == 0);
+    cr_assert(memcmp(loss[0], loss[1], (size_t)batch->n * sizeof(double)) == 0);
     free(x);
     free(y);
     rig_free(&a);
@@ -342,10 +342,10 @@ Test(gradient, recomputing_and_threads_keep_every_bit)
 
 static void assert_zero(rig *r, const rf_batch *batch)
 {
-    float loss[TINY_PACKED];
+    double loss[TINY_PACKED];
     double *gradient = gradient_of(r, batch, loss);
     for (int64_t i = 0; i < batch->n; i++) {
-        cr_assert(loss[i] == 0.0F);
+        cr_assert(loss[i] == 0.0);
     }
     for (int64_t i = 0; i < r->model->table.n_elements; i++) {
         cr_assert(gradient[i] == 0.0, "element %lld: %g", (long long)i, gradient[i]);
@@ -385,7 +385,7 @@ Test(gradient, adds_to_what_is_there)
     rig r = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
     rf_batch batch = tiny_packed(&config, 6);
     int64_t n = r.model->table.n_elements;
-    float loss[TINY_PACKED];
+    double loss[TINY_PACKED];
     double *once = gradient_of(&r, &batch, NULL), *twice = malloc((size_t)n * sizeof(double));
     cr_assert_not_null(twice);
     TINY_MUST(rf_backward_run(r.backward, r.model, r.acts, r.gradient, loss, tiny_error()));
@@ -427,7 +427,7 @@ Test(gradient, refuses_a_forward_pass_that_kept_nothing)
     rf_model_config config = tiny_config(variants[0]);
     rig r = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
     rf_batch batch = tiny_packed(&config, 6);
-    float loss[TINY_PACKED];
+    double loss[TINY_PACKED];
     rf_acts *light = NULL;
     rf_cache *cache = NULL;
     rf_backward *small = NULL;

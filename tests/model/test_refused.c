@@ -67,7 +67,7 @@ Test(refused, an_empty_batch_is_fine)
     rf_model_config config = tiny_config((tiny_switches){.qk_norm = true});
     tiny_rig r = tiny_rig_new(backend_named("cpu", ""), 2, &config, SLAB);
     rf_batch batch = tiny_batch(1);
-    float loss[1];
+    double loss[1];
     TINY_MUST(rf_model_forward(r.model, r.acts, &batch, NULL, tiny_error()));
     TINY_MUST(rf_model_losses(r.model, r.acts, loss, tiny_error()));
     TINY_MUST(rf_model_forward(r.model, r.acts, &batch, r.cache, tiny_error()));

@@ -1,0 +1,484 @@
+#include "common/model/model_config_private.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+static void set_size(rf_model_config *config, const rf_field_size *field, int64_t value)
+{
+    *(int64_t *)(void *)((char *)config + field->offset) = value;
+}
+
+static void set_real(rf_model_config *config, const rf_field_real *field, double value)
+{
+    *(double *)(void *)((char *)config + field->offset) = value;
+}
+
+static void set_switch(rf_model_config *config, const rf_field_switch *field, bool value)
+{
+    *(bool *)((char *)config + field->offset) = value;
+}
+
+/* --- Values ----------------------------------------------------------------------------------- */
+
+/* The field, or NULL where it is missing or null. */
+static const json_t *field_of(const json_t *object, const char *name)
+{
+    const json_t *value = json_object_get(object, name);
+    return json_is_null(value) ? NULL : value;
+}
+
+static int read_bool(bool *out, const json_t *root, const char *name, bool preset,
+                     const char *origin, rf_error *err)
+{
+    const json_t *value = field_of(root, name);
+    *out = preset;
+    if (value != NULL && !json_is_boolean(value)) {
+        return rf_error_set(err, RF_ERR, "%s: %s is not a boolean: write true or false", origin,
+                            name);
+    }
+    if (value != NULL) {
+        *out = json_is_true(value);
+    }
+    return RF_OK;
+}
+
+static int unsupported(rf_error *err, const char *origin, const char *name, const char *supported)
+{
+    return rf_error_set(err, RF_ERR,
+                        "%s: %s asks for something this program does not compute: use a model "
+                        "with %s",
+                        origin, name, supported);
+}
+
+static bool is_number(const json_t *value, double number)
+{
+    return json_is_number(value) && json_number_value(value) == number;
+}
+
+/* --- Unknown fields --------------------------------------------------------------------------- */
+
+/* Fields that this program reads, and fields that change nothing in what a causal language model of
+ * these architectures computes. Beside them: *_token_id, and names that begin with "_". */
+static const char *const known[] = {
+    "architectures",
+    "model_type",
+    "hidden_act",
+    "rope_scaling",
+    "rope_parameters",
+    "use_sliding_window",
+    "mlp_bias",
+    "attention_dropout",
+    "partial_rotary_factor",
+    "quantization_config",
+    "layer_types",
+    "attention_bias",
+    "sliding_window",
+    "max_window_layers",
+    "attn_implementation",
+    "auto_map",
+    "chunk_size_feed_forward",
+    "cross_attention_hidden_size",
+    "dtype",
+    "finetuning_task",
+    "id2label",
+    "is_decoder",
+    "is_encoder_decoder",
+    "label2id",
+    "max_length",
+    "name_or_path",
+    "output_attentions",
+    "output_hidden_states",
+    "pretraining_tp",
+    "problem_type",
+    "pruned_heads",
+    "return_dict",
+    "return_dict_in_generate",
+    "suppress_tokens",
+    "task_specific_params",
+    "tf_legacy_loss",
+    "tokenizer_class",
+    "torch_dtype",
+    "torchscript",
+    "transformers.js_config",
+    "transformers_version",
+    "use_bfloat16",
+    "use_cache",
+    "add_cross_attention",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "diversity_penalty",
+    "do_sample",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "exponential_decay_length_penalty",
+    "length_penalty",
+    "min_length",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
+    "output_scores",
+    "prefix",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "temperature",
+    "tie_encoder_decoder",
+    "top_k",
+    "top_p",
+    "typical_p",
+};
+
+static bool is_known(const char *name)
+{
+    static const char suffix[] = "_token_id";
+    size_t n = strlen(name), m = sizeof suffix - 1;
+    bool found = name[0] == '_' || (n >= m && strcmp(name + n - m, suffix) == 0);
+    for (size_t i = 0; i < sizeof known / sizeof known[0] && !found; i++) {
+        found = strcmp(name, known[i]) == 0;
+    }
+    for (int i = 0; i < RF_N_SIZES && !found; i++) {
+        found = strcmp(name, rf_field_sizes[i].name) == 0;
+    }
+    for (int i = 0; i < RF_N_REALS && !found; i++) {
+        found = strcmp(name, rf_field_reals[i].name) == 0;
+    }
+    for (int i = 0; i < RF_N_SWITCHES && !found; i++) {
+        found = strcmp(name, rf_field_switches[i].name) == 0;
+    }
+    return found;
+}
+
+/* A field nobody here knows may change the model; null and false say that it does not. */
+static int reject_unknown(const json_t *root, const char *origin, rf_error *err)
+{
+    char names[600] = "";
+    size_t used = 0;
+    for (void *at = json_object_iter((json_t *)root); at != NULL;
+         at = json_object_iter_next((json_t *)root, at)) {
+        const char *name = json_object_iter_key(at);
+        const json_t *value = json_object_iter_value(at);
+        if (json_is_null(value) || json_is_false(value) || is_known(name)) {
+            continue;
+        }
+        if (used < sizeof names) {
+            used += (size_t)snprintf(names + used, sizeof names - used, "%s%.64s",
+                                     used > 0 ? ", " : "", name);
+        }
+    }
+    if (used == 0) {
+        return RF_OK;
+    }
+    return rf_error_set(err, RF_ERR,
+                        "%s: unknown fields: %s: they may change what the model computes; remove "
+                        "them if the model does not need them",
+                        origin, names);
+}
+
+/* --- Rotary scaling --------------------------------------------------------------------------- */
+
+static int read_rope_kind(rf_rope_kind *out, const json_t *rope, const char *origin,
+                          const char *name, rf_error *err)
+{
+    const json_t *type = field_of(rope, "rope_type");
+    type = type != NULL ? type : field_of(rope, "type"); /* as older files have it */
+    const char *text = json_string_value(type);
+    for (int kind = 0; kind < RF_N_ROPES && text != NULL; kind++) {
+        if (strcmp(text, rf_rope_name((rf_rope_kind)kind)) == 0) {
+            *out = (rf_rope_kind)kind;
+            return RF_OK;
+        }
+    }
+    return unsupported(err, origin, name, "rope_type \"default\", \"linear\" or \"llama3\"");
+}
+
+typedef struct rope_field {
+    const char *name;
+    size_t offset; /* in rf_rope */
+    bool used[RF_N_ROPES];
+    bool is_size;
+} rope_field;
+
+static const rope_field rope_fields[] = {
+    {"factor", offsetof(rf_rope, factor), {false, true, true}, false},
+    {"low_freq_factor", offsetof(rf_rope, low_freq_factor), {false, false, true}, false},
+    {"high_freq_factor", offsetof(rf_rope, high_freq_factor), {false, false, true}, false},
+    {"original_max_position_embeddings",
+     offsetof(rf_rope, original_max_position_embeddings),
+     {false, false, true},
+     true},
+};
+enum { N_ROPE_FIELDS = sizeof rope_fields / sizeof rope_fields[0] };
+
+static int read_rope_field(rf_rope *out, const json_t *rope, const rope_field *field,
+                           const char *origin, const char *name, rf_error *err)
+{
+    const json_t *value = field_of(rope, field->name);
+    if (!field->used[out->kind]) {
+        return RF_OK; /* Transformers ignores it, too */
+    }
+    if (field->is_size ? !json_is_integer(value) : !json_is_number(value)) {
+        return rf_error_set(err, RF_ERR, "%s: %s: %s is %s: rope_type \"%s\" needs it", origin,
+                            name, field->name, value == NULL ? "missing" : "not a number",
+                            rf_rope_name(out->kind));
+    }
+    char *at = (char *)out + field->offset;
+    double real = json_number_value(value);
+    int64_t size = (int64_t)json_integer_value(value);
+    memcpy(at, field->is_size ? (const void *)&size : (const void *)&real, sizeof real);
+    return RF_OK;
+}
+
+/* A field that none of the kinds has, "mscale" say, would be one that this program ignores. */
+static int check_rope_names(const json_t *rope, const char *origin, const char *name, rf_error *err)
+{
+    static const char *const others[] = {"rope_type", "type", "rope_theta",
+                                         "partial_rotary_factor"};
+    for (void *at = json_object_iter((json_t *)rope); at != NULL;
+         at = json_object_iter_next((json_t *)rope, at)) {
+        const char *key = json_object_iter_key(at);
+        bool found = json_is_null(json_object_iter_value(at));
+        for (int i = 0; i < N_ROPE_FIELDS && !found; i++) {
+            found = strcmp(key, rope_fields[i].name) == 0;
+        }
+        for (size_t i = 0; i < sizeof others / sizeof others[0] && !found; i++) {
+            found = strcmp(key, others[i]) == 0;
+        }
+        if (!found) {
+            return rf_error_set(err, RF_ERR, "%s: %s: unknown field %.64s: use a model without it",
+                                origin, name, key);
+        }
+    }
+    return RF_OK;
+}
+
+static int read_rope(rf_rope *out, const json_t *rope, const char *origin, const char *name,
+                     rf_error *err)
+{
+    *out = (rf_rope){0};
+    if (rope == NULL) {
+        return RF_OK;
+    }
+    const json_t *partial = field_of(rope, "partial_rotary_factor");
+    if (partial != NULL && !is_number(partial, 1.0)) {
+        return unsupported(err, origin, name, "partial_rotary_factor 1");
+    }
+    int rc = read_rope_kind(&out->kind, rope, origin, name, err);
+    if (rc == RF_OK) {
+        rc = check_rope_names(rope, origin, name, err);
+    }
+    for (int i = 0; i < N_ROPE_FIELDS && rc == RF_OK; i++) {
+        rc = read_rope_field(out, rope, &rope_fields[i], origin, name, err);
+    }
+    return rc;
+}
+
+/* Older files have rope_scaling, newer ones rope_parameters; where both stand they must agree. */
+static int read_ropes(rf_rope *out, const json_t *root, const char *origin, rf_error *err)
+{
+    rf_rope newer;
+    const json_t *scaling = field_of(root, "rope_scaling");
+    const json_t *parameters = field_of(root, "rope_parameters");
+    int rc = read_rope(out, scaling, origin, "rope_scaling", err);
+    if (rc != RF_OK || parameters == NULL) {
+        return rc;
+    }
+    rc = read_rope(&newer, parameters, origin, "rope_parameters", err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    if (scaling != NULL && !rf_rope_equal(out, &newer)) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: rope_scaling and rope_parameters differ: remove the wrong one",
+                            origin);
+    }
+    *out = newer;
+    return RF_OK;
+}
+
+/* --- What is not supported -------------------------------------------------------------------- */
+
+/* Fields that change what the supported architectures compute, at values not supported here. */
+static int reject_unsupported(const json_t *root, const char *origin, rf_error *err)
+{
+    const json_t *act = field_of(root, "hidden_act");
+    if (act != NULL && !(json_is_string(act) && (strcmp(json_string_value(act), "silu") == 0 ||
+                                                 strcmp(json_string_value(act), "swish") == 0))) {
+        return unsupported(err, origin, "hidden_act", "\"silu\"");
+    }
+    static const char *const must_be_false[] = {"use_sliding_window", "mlp_bias"};
+    for (int i = 0; i < 2; i++) {
+        bool value = false;
+        int rc = read_bool(&value, root, must_be_false[i], false, origin, err);
+        if (rc != RF_OK) {
+            return rc;
+        }
+        if (value) {
+            return unsupported(err, origin, must_be_false[i], "false");
+        }
+    }
+    const json_t *dropout = field_of(root, "attention_dropout");
+    if (dropout != NULL && !is_number(dropout, 0.0)) {
+        return unsupported(err, origin, "attention_dropout", "0");
+    }
+    const json_t *partial = field_of(root, "partial_rotary_factor");
+    if (partial != NULL && !is_number(partial, 1.0)) {
+        return unsupported(err, origin, "partial_rotary_factor", "1");
+    }
+    if (field_of(root, "quantization_config") != NULL) {
+        return unsupported(err, origin, "quantization_config", "unquantized weights");
+    }
+    const json_t *types = field_of(root, "layer_types");
+    if (types != NULL && !json_is_array(types)) {
+        return unsupported(err, origin, "layer_types", "\"full_attention\" in every layer");
+    }
+    for (size_t i = 0; i < json_array_size(types); i++) {
+        const char *type = json_string_value(json_array_get(types, i));
+        if (type == NULL || strcmp(type, "full_attention") != 0) {
+            return unsupported(err, origin, "layer_types", "\"full_attention\" in every layer");
+        }
+    }
+    return RF_OK;
+}
+
+static int read_architecture(const rf_architecture **out, const json_t *root, const char *origin,
+                             rf_error *err)
+{
+    const json_t *list = field_of(root, "architectures");
+    const char *name = json_string_value(json_array_get(list, 0));
+    const char *model_type = json_string_value(field_of(root, "model_type"));
+    if (name == NULL && (list != NULL || model_type == NULL)) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: architectures is missing or not a list of names: write "
+                            "\"architectures\": [\"Qwen3ForCausalLM\"]",
+                            origin);
+    }
+    *out = rf_architecture_find(name, model_type);
+    if (*out == NULL) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: architecture %.64s is not supported: use a model of "
+                            "Qwen3ForCausalLM, Qwen2ForCausalLM or LlamaForCausalLM",
+                            origin, name != NULL ? name : model_type);
+    }
+    return RF_OK;
+}
+
+/* A missing size is an error, except where the architecture derives it from others. */
+static int read_sizes(rf_model_config *out, const json_t *root, const rf_architecture *arch,
+                      const char *origin, rf_error *err)
+{
+    for (int i = 0; i < RF_N_SIZES; i++) {
+        const json_t *value = field_of(root, rf_field_sizes[i].name);
+        if (value == NULL && arch->implies_sizes &&
+            rf_field_sizes[i].offset == offsetof(rf_model_config, num_key_value_heads)) {
+            out->num_key_value_heads = out->num_attention_heads;
+        } else if (value == NULL && arch->implies_sizes && out->num_attention_heads > 0 &&
+                   rf_field_sizes[i].offset == offsetof(rf_model_config, head_dim)) {
+            out->head_dim = out->hidden_size / out->num_attention_heads;
+        } else if (!json_is_integer(value)) {
+            return rf_error_set(err, RF_ERR, "%s: %s is %s: give it as an integer", origin,
+                                rf_field_sizes[i].name,
+                                value == NULL ? "missing" : "not an integer");
+        } else {
+            set_size(out, &rf_field_sizes[i], (int64_t)json_integer_value(value));
+        }
+    }
+    return RF_OK;
+}
+
+static int read_reals(rf_model_config *out, const json_t *root, const char *origin, rf_error *err)
+{
+    for (int i = 0; i < RF_N_REALS; i++) {
+        const json_t *value = field_of(root, rf_field_reals[i].name);
+        if (value == NULL && rf_field_reals[i].offset == offsetof(rf_model_config, rope_theta)) {
+            value = field_of(field_of(root, "rope_parameters"), "rope_theta");
+        }
+        if (value != NULL && !json_is_number(value)) {
+            return rf_error_set(err, RF_ERR, "%s: %s is not a number: give a number", origin,
+                                rf_field_reals[i].name);
+        }
+        set_real(out, &rf_field_reals[i],
+                 value == NULL ? rf_field_reals[i].preset : json_number_value(value));
+    }
+    return RF_OK;
+}
+
+static int read_switches(rf_model_config *out, const json_t *root, const rf_architecture *arch,
+                         const char *origin, rf_error *err)
+{
+    bool bias = false;
+    int rc = read_bool(&bias, root, "attention_bias", false, origin, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    bias = bias && arch->reads_attention_bias;
+    out->tie_word_embeddings = false;
+    out->qk_norm = arch->qk_norm;
+    out->qkv_bias = arch->qkv_bias || bias;
+    out->output_bias = bias;
+    for (int i = 0; i < RF_N_SWITCHES; i++) {
+        bool value = false;
+        rc = read_bool(&value, root, rf_field_switches[i].name,
+                       rf_field_get_switch(out, &rf_field_switches[i]), origin, err);
+        if (rc != RF_OK) {
+            return rc;
+        }
+        set_switch(out, &rf_field_switches[i], value);
+    }
+    return RF_OK;
+}
+
+int rf_model_config_parse(rf_model_config *out, const char *json, size_t bytes, const char *origin,
+                          rf_error *err)
+{
+    json_error_t where;
+    const rf_architecture *arch = NULL;
+    int rc = RF_OK;
+    memset(out, 0, sizeof(*out));
+    json_t *root = json_loadb(json, bytes, JSON_REJECT_DUPLICATES, &where);
+    if (root == NULL) {
+        rc = rf_error_set(err, RF_ERR, "%s:%d:%d: not valid JSON (%s): mend the file", origin,
+                          where.line, where.column, where.text);
+        goto out;
+    }
+    if (!json_is_object(root)) {
+        rc = rf_error_set(err, RF_ERR, "%s: not a JSON object: give a model's config.json", origin);
+        goto out;
+    }
+    rc = read_architecture(&arch, root, origin, err);
+    if (rc != RF_OK) {
+        goto out;
+    }
+    snprintf(out->architecture, sizeof(out->architecture), "%s", arch->name);
+    rc = reject_unsupported(root, origin, err);
+    if (rc != RF_OK) {
+        goto out;
+    }
+    rc = read_sizes(out, root, arch, origin, err);
+    if (rc != RF_OK) {
+        goto out;
+    }
+    rc = read_reals(out, root, origin, err);
+    if (rc != RF_OK) {
+        goto out;
+    }
+    rc = read_switches(out, root, arch, origin, err);
+    if (rc != RF_OK) {
+        goto out;
+    }
+    rc = read_ropes(&out->rope, root, origin, err);
+    if (rc != RF_OK) {
+        goto out;
+    }
+    rc = reject_unknown(root, origin, err);
+    if (rc != RF_OK) {
+        goto out;
+    }
+    rc = rf_model_config_check(out, err);
+    if (rc != RF_OK) {
+        rc = rf_error_prefix(err, "%s", origin);
+    }
+out:
+    json_decref(root);
+    return rc;
+}

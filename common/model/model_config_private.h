@@ -1,0 +1,46 @@
+/* model_config_private.h: the fields of config.json, shared by model_config*.c.  all local */
+#ifndef RF_MODEL_MODEL_CONFIG_PRIVATE_H
+#define RF_MODEL_MODEL_CONFIG_PRIVATE_H
+
+#include "common/model/model_config.h"
+
+enum { RF_N_SIZES = 8, RF_N_REALS = 3, RF_N_SWITCHES = 4, RF_N_ARCHITECTURES = 3 };
+
+typedef struct rf_field_size {
+    const char *name;
+    size_t offset; /* in rf_model_config, as below */
+    int64_t max;
+    bool is_shape; /* decides the shape of a tensor */
+} rf_field_size;
+
+typedef struct rf_field_real {
+    const char *name;
+    size_t offset;
+    double preset; /* the value of a file without the field */
+} rf_field_real;
+
+/* What an architecture implies. `attention_bias` of the file puts biases on q, k, v and o. */
+typedef struct rf_architecture {
+    const char *name, *model_type;
+    bool qk_norm, qkv_bias;
+    bool reads_attention_bias;
+    bool implies_sizes; /* head_dim may be missing: D/H; num_key_value_heads too: H */
+} rf_architecture;
+
+/* Switches beyond Hugging Face's fields; in a file they stand only where the architecture implies
+ * another value. */
+typedef struct rf_field_switch {
+    const char *name;
+    size_t offset;
+} rf_field_switch;
+
+extern const rf_field_size rf_field_sizes[RF_N_SIZES];
+extern const rf_field_real rf_field_reals[RF_N_REALS];
+extern const rf_field_switch rf_field_switches[RF_N_SWITCHES];
+extern const rf_architecture rf_architectures[RF_N_ARCHITECTURES];
+
+/* By name, or where that is NULL by model type; NULL when unknown. */
+const rf_architecture *rf_architecture_find(const char *name, const char *model_type);
+bool rf_field_get_switch(const rf_model_config *config, const rf_field_switch *field);
+
+#endif
