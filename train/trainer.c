@@ -70,7 +70,11 @@ static int open_model(rf_trainer *t, rf_error *err)
         return rc;
     }
     int64_t row = t->sources.settings.rows.row_length, places = t->set.micro_rows * row;
-    t->limits = (rf_model_limits){places, places, row, true, &t->set.adaptation};
+    t->limits = (rf_model_limits){.places = places,
+                                  .keys = places,
+                                  .positions = row,
+                                  .backward = true,
+                                  .adaptation = &t->set.adaptation};
     if (t->prompts.n > 0) {
         rf_model_limits decoder = rf_decoder_limits(&t->prompts.options, t->prompts.max_prompt);
         t->limits.places = most(places, decoder.places);
