@@ -101,6 +101,7 @@ int rf_validate_run(rf_trainer *t, rf_validation *out, rf_error *err)
                                    .once = true};
     settings.rows.seed = 0;
     settings.rows.weight = NULL;
+    settings.rows.epochs = NULL;
     *out = (rf_validation){0};
     int rc = rf_loader_new(&loader, t->sources.valid, t->sources.settings.n_valid, &t->objective,
                            &settings, (rf_position){0}, err);
