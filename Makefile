@@ -14,22 +14,37 @@ OUT     := build/$(BUILD)$(if $(filter 0,$(MPI)),-nompi)$(VARIANT)
 VERSION := 0.1.0
 
 # --- Libraries -----------------------------------------------------------------------------------
+# Looked up when a command needs them, not when this file is read: `make deps demo` installs first.
 pkg = $(shell pkg-config $(1) $(2) 2>/dev/null)
-HDF5_CFLAGS      ?= $(call pkg,--cflags,hdf5-serial)
-HDF5_LIBS        ?= $(call pkg,--libs,hdf5-serial)
+HDF5_CFLAGS      ?= $(or $(call pkg,--cflags,hdf5-serial),$(call pkg,--cflags,hdf5))
+HDF5_LIBS        ?= $(or $(call pkg,--libs,hdf5-serial),$(call pkg,--libs,hdf5))
 JANSSON_CFLAGS   ?= $(call pkg,--cflags,jansson)
 JANSSON_LIBS     ?= $(call pkg,--libs,jansson)
 YAML_CFLAGS      ?= $(call pkg,--cflags,yaml-0.1)
 YAML_LIBS        ?= $(call pkg,--libs,yaml-0.1)
 ZLIB_CFLAGS      ?= $(call pkg,--cflags,zlib)
 ZLIB_LIBS        ?= $(call pkg,--libs,zlib)
+PCRE2_CFLAGS     ?= $(call pkg,--cflags,libpcre2-8)
+PCRE2_LIBS       ?= $(call pkg,--libs,libpcre2-8)
+UTF8PROC_CFLAGS  ?= $(call pkg,--cflags,libutf8proc)
+UTF8PROC_LIBS    ?= $(call pkg,--libs,libutf8proc)
 CRITERION_CFLAGS ?= $(call pkg,--cflags,criterion)
 CRITERION_LIBS   ?= $(call pkg,--libs,criterion)
 MPI_CFLAGS       ?= $(or $(call pkg,--cflags,ompi-c),$(shell $(MPICC) --showme:compile 2>/dev/null))
 MPI_LIBS         ?= $(or $(call pkg,--libs,ompi-c),$(shell $(MPICC) --showme:link 2>/dev/null))
 
-LIB_CFLAGS := $(HDF5_CFLAGS) $(JANSSON_CFLAGS) $(YAML_CFLAGS) $(ZLIB_CFLAGS)
-LIBS       := $(HDF5_LIBS) $(JANSSON_LIBS) $(YAML_LIBS) $(ZLIB_LIBS) -lm -lpthread
+# once: the value of variable $(1) is $(2), computed only once. check: stops where $(1)_LIBS is neither
+# found nor set.
+once  = $(eval $(1) := $$(2))$($(1))
+check = $(if $($(1)_LIBS)$(filter-out file,$(origin $(1)_LIBS)),,$(error $(1) is missing: `make deps` \
+        installs it on Debian and Ubuntu; elsewhere set $(1)_CFLAGS and $(1)_LIBS, see README.md))
+LIB_CFLAGS  = $(call once,LIB_CFLAGS,$(strip $(foreach l,HDF5 JANSSON YAML ZLIB PCRE2 UTF8PROC,$(call check,$l)) \
+              $(HDF5_CFLAGS) $(JANSSON_CFLAGS) $(YAML_CFLAGS) $(ZLIB_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS)))
+LIBS        = $(call once,LIBS,$(HDF5_LIBS) $(JANSSON_LIBS) $(YAML_LIBS) $(ZLIB_LIBS) $(PCRE2_LIBS) \
+              $(UTF8PROC_LIBS) -lm -lpthread)
+DIST_CFLAGS = $(call once,DIST_CFLAGS,$(if $(filter 0,$(MPI)),,$(call check,MPI)$(MPI_CFLAGS)))
+DIST_LIBS   = $(call once,DIST_LIBS,$(if $(filter 0,$(MPI)),,$(MPI_LIBS)))
+TEST_CFLAGS = $(call once,TEST_CFLAGS,$(call check,CRITERION)$(CRITERION_CFLAGS) $(DIST_CFLAGS))
 
 # --- Flags ---------------------------------------------------------------------------------------
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wdouble-promotion -Wstrict-prototypes \
@@ -82,27 +97,29 @@ say  = $(if $(V),,@echo "  $(1)	$@")
 all: $(PROGRAMS)  ## the programs, into build/release/
 
 # --- Compile -------------------------------------------------------------------------------------
+# With -j too, `make deps demo` compiles nothing before all is installed.
+DEPS_FIRST := $(filter deps,$(MAKECMDGOALS))
 KERNEL_FLAGS := -O3 -fno-math-errno
-$(OUT)/obj/common/kernels/ref/%.f32.o: common/kernels/ref/%.c
+$(OUT)/obj/common/kernels/ref/%.f32.o: common/kernels/ref/%.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) -DRF_REF_DOUBLE=0 -MMD -MP -c $< -o $@
-$(OUT)/obj/common/kernels/ref/%.f64.o: common/kernels/ref/%.c
+$(OUT)/obj/common/kernels/ref/%.f64.o: common/kernels/ref/%.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) -DRF_REF_DOUBLE=1 -MMD -MP -c $< -o $@
 define isa_rule
-$(OUT)/obj/common/kernels/cpu/%.$(1).o: common/kernels/cpu/%.c
+$(OUT)/obj/common/kernels/cpu/%.$(1).o: common/kernels/cpu/%.c | $(DEPS_FIRST)
 	@mkdir -p $$(@D)
 	$$(call say,CC)
 	$$(Q)$$(CC) $$(ALL_CFLAGS) $(if $(filter release,$(BUILD)),$(KERNEL_FLAGS)) $(ISA_$(1)) -DRF_ISA=$(1) -DRF_ISA_$(1)=1 -MMD -MP -c $$< -o $$@
 endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
-$(OUT)/obj/common/dist/dist_mpi.o: common/dist/dist_mpi.c
+$(OUT)/obj/common/dist/dist_mpi.o: common/dist/dist_mpi.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC) $(ALL_CFLAGS) $(MPI_CFLAGS) -MMD -MP -c $< -o $@
-$(OUT)/obj/%.o: %.c
+	$(Q)$(CC) $(ALL_CFLAGS) $(DIST_CFLAGS) -MMD -MP -c $< -o $@
+$(OUT)/obj/%.o: %.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
@@ -113,8 +130,8 @@ $(LIBRARY): $(LIB_OBJECTS)
 	$(Q)ar rcs $@ $^
 
 # --- Link ----------------------------------------------------------------------------------------
-# refusion-infer, refusion-data and refusion-convert run without MPI; the others take the communicator of $(DIST).
-DIST_LIBS := $(if $(filter 0,$(MPI)),,$(MPI_LIBS))
+# refusion-infer, refusion-data and refusion-convert run without MPI; the others take the
+# communicator of $(DIST).
 STUB      := $(OUT)/obj/common/dist/dist_stub.o
 $(OUT)/refusion-data: $(OUT)/obj/data/data_main.o $(STUB) $(LIBRARY)
 	$(call say,LINK)
@@ -135,22 +152,22 @@ $(OUT)/tests/%: $(OUT)/obj/tests/%.o $(HELPERS:%.c=$(OUT)/obj/%.o) $(OUT)/obj/$(
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) $(CRITERION_LIBS) $(DIST_LIBS) -o $@
-$(OUT)/obj/tests/%.o: tests/%.c
+$(OUT)/obj/tests/%.o: tests/%.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC) $(ALL_CFLAGS) $(CRITERION_CFLAGS) $(MPI_CFLAGS) -MMD -MP -c $< -o $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(TEST_CFLAGS) -MMD -MP -c $< -o $@
 
 -include $(shell find $(OUT)/obj -name '*.d' 2>/dev/null)
 
 tests: $(TEST_BINS)
 
-test: $(PROGRAMS) $(TEST_BINS)  ## every test; V=1 shows each
+test: $(PROGRAMS) $(TEST_BINS) | $(DEPS_FIRST)  ## every test; V=1 shows each
 	BUILD_DIR=$(OUT) sh tests/run.sh $(TEST_BINS)
 
 deps:  ## installs what is missing (Debian, Ubuntu), or lists what is needed
 	@sh .ci/deps
 
-demo: $(PROGRAMS)  ## generates a task, trains on 2 ranks, evaluates, shows a decoding (5 minutes)
+demo: $(PROGRAMS) | $(DEPS_FIRST)  ## generates a task, trains on 2 ranks, evaluates, shows a decoding (5 minutes)
 	@BUILD_DIR=$(OUT) sh train/demo.sh
 
 FORMATTED = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
@@ -161,8 +178,8 @@ format:  ## rewrites the sources with clang-format 14
 floors:  ## checks that folders include only lower floors
 	@sh tests/lint/floors.sh
 
-CHECK_FLAGS = $(ALL_CFLAGS) $(CRITERION_CFLAGS) $(MPI_CFLAGS) -Werror
-headers:  ## checks that every header compiles alone
+CHECK_FLAGS = $(ALL_CFLAGS) $(TEST_CFLAGS) -Werror
+headers: | $(DEPS_FIRST)  ## checks that every header compiles alone
 	@sh tests/lint/headers.sh $(CC) $(CHECK_FLAGS)
 
 lint: floors headers  ## format, floors, headers, and all warnings as errors with gcc and clang

@@ -1,9 +1,9 @@
 /* refusion-convert: models of Hugging Face in and out. */
 #include "common/base/log.h"
+#include "common/base/options.h"
 #include "data/convert.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -82,8 +82,8 @@ static int read_options(command_line *out, int argc, char **argv, rf_error *err)
 {
     int option, rc = RF_OK;
     *out = (command_line){.options = {.type = RF_N_STORAGES, .note = note}};
-    opterr = 0;
-    while (rc == RF_OK && (option = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+    while (rc == RF_OK &&
+           (option = rf_options_next(argc, argv, options, "refusion-convert --help", err)) != -1) {
         switch (option) {
         case DTYPE:
             out->dtype = optarg;
@@ -104,9 +104,7 @@ static int read_options(command_line *out, int argc, char **argv, rf_error *err)
             out->version = true;
             break;
         default:
-            rc = rf_error_set(err, RF_ERR_USAGE, "%s: %s: see refusion-convert --help",
-                              argv[optind - 1],
-                              option == ':' ? "needs a value" : "unknown or ambiguous option");
+            rc = RF_ERR_USAGE;
         }
     }
     return rc;

@@ -2,19 +2,16 @@
 #include "data/convert_private.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A text as it is, anything else as JSON. */
 static int write_file(const char *folder, const char *name, const json_t *content, rf_error *err)
 {
     char path[RF_CONVERT_PATH];
     int rc = rf_convert_join(path, sizeof path, folder, name, err);
     if (rc != RF_OK) {
         return rc;
-    }
-    if (json_is_string(content)) {
-        return rf_file_write(path, json_string_value(content), json_string_length(content), err);
     }
     char *text = json_dumps(content, JSON_INDENT(2));
     rc = text != NULL ? rf_file_write(path, text, strlen(text), err)
@@ -23,34 +20,52 @@ static int write_file(const char *folder, const char *name, const json_t *conten
     return rc;
 }
 
-static bool is_file_name(const char *name)
+/* Transformers takes the added tokens of some classes from tokenizer_config.json alone: those that
+ * it does not list, as <|mask|>, would be lost there. false: memory is out. */
+static bool complete_decoder(json_t *config, const json_t *tokenizer)
 {
-    size_t n = strlen(name);
-    return n > 5 && name[0] != '.' && strchr(name, '/') == NULL &&
-           strcmp(name + n - 5, ".json") == 0;
+    const json_t *added = json_object_get(tokenizer, "added_tokens");
+    json_t *decoder = json_object_get(config, "added_tokens_decoder");
+    bool ok = true;
+    for (size_t i = 0; i < json_array_size(added) && json_is_object(decoder) && ok; i++) {
+        const json_t *token = json_array_get(added, i);
+        char id[32];
+        snprintf(id, sizeof id, "%lld",
+                 (long long)json_integer_value(json_object_get(token, "id")));
+        if (json_object_get(decoder, id) == NULL) {
+            json_t *copy = json_copy((json_t *)token);
+            ok = copy != NULL && json_object_del(copy, "id") == 0 &&
+                 json_object_set(decoder, id, copy) == 0;
+            json_decref(copy);
+        }
+    }
+    return ok;
 }
 
-/* The stored text names the files that it was made of: {"kind": ..., "tokenizer.json": ...}. */
 int rf_convert_write_tokenizer(const rf_tokenizer *tokenizer, const char *folder,
                                const rf_convert_options *options, rf_error *err)
 {
     size_t bytes = 0;
-    int n = 0, rc = RF_OK;
     const char *text = tokenizer != NULL ? rf_tokenizer_text(tokenizer, &bytes) : "";
     json_t *root = json_loadb(text, bytes, 0, NULL);
-    for (void *at = json_object_iter(root); at != NULL && rc == RF_OK;
-         at = json_object_iter_next(root, at)) {
-        const char *name = json_object_iter_key(at);
-        if (is_file_name(name)) {
-            rc = write_file(folder, name, json_object_iter_value(at), err);
-            n++;
-        }
-    }
-    if (n == 0) {
+    json_t *config = json_object_get(root, "config");
+    const json_t *content = json_object_get(root, "tokenizer");
+    int rc = RF_OK;
+    if (!json_is_object(content)) {
         rf_convert_say(options, "no tokenizer files are written: %s",
                        tokenizer == NULL ? "the checkpoint has no tokenizer"
                                          : "Transformers has none of this kind");
+        goto out;
     }
+    if (!complete_decoder(config, content)) {
+        rc = rf_error_set(err, RF_ERR, "no memory for tokenizer_config.json");
+        goto out;
+    }
+    rc = write_file(folder, "tokenizer.json", content, err);
+    if (rc == RF_OK && json_is_object(config)) {
+        rc = write_file(folder, "tokenizer_config.json", config, err);
+    }
+out:
     json_decref(root);
     return rc;
 }

@@ -10,80 +10,112 @@
 
 /* --- Tokens of the folder's tokenizer --------------------------------------------------------- */
 
+/* The ids of a folder's files, without those that rf_tokenizer_load adds. */
 typedef struct known_ids {
-    json_t *root; /* tokenizer.json */
-    int64_t end;  /* ids are below it */
+    int64_t end;        /* ids are below it */
+    int32_t special[2]; /* begin and mask of the tokenizer; -1: none */
+    bool found[2];      /* are they in the files? */
 } known_ids;
 
-static void count_id(known_ids *ids, const json_t *id)
+static void count_id(known_ids *ids, json_int_t id)
 {
-    if (json_is_integer(id) && json_integer_value(id) < INT32_MAX &&
-        json_integer_value(id) >= ids->end) {
-        ids->end = (int64_t)json_integer_value(id) + 1;
+    if (id < 0 || id >= INT32_MAX) {
+        return;
+    }
+    ids->end = id >= ids->end ? (int64_t)id + 1 : ids->end;
+    for (int i = 0; i < 2; i++) {
+        ids->found[i] = ids->found[i] || ids->special[i] == id;
     }
 }
 
-static int read_known(known_ids *out, const char *name, rf_error *err)
+/* {"content": id}, of tokenizer.json's vocabulary or added_tokens.json. */
+static void count_values(known_ids *ids, json_t *object)
 {
-    char path[RF_CONVERT_PATH], *text = NULL;
-    size_t bytes = 0;
-    struct stat status;
-    json_error_t where;
-    bool is_folder = stat(name, &status) == 0 && S_ISDIR(status.st_mode);
-    int rc = is_folder ? rf_convert_join(path, sizeof path, name, "tokenizer.json", err) : RF_OK;
-    if (rc == RF_OK) {
-        rc = rf_file_read(&text, &bytes, is_folder ? path : name, (size_t)1 << 30, err);
+    for (void *at = json_object_iter(object); at != NULL; at = json_object_iter_next(object, at)) {
+        const json_t *id = json_object_iter_value(at);
+        count_id(ids, json_is_integer(id) ? json_integer_value(id) : -1);
     }
+}
+
+static void count_tokenizer(known_ids *ids, const json_t *root)
+{
+    count_values(ids, json_object_get(json_object_get(root, "model"), "vocab"));
+    const json_t *added = json_object_get(root, "added_tokens");
+    for (size_t i = 0; i < json_array_size(added); i++) {
+        const json_t *id = json_object_get(json_array_get(added, i), "id");
+        count_id(ids, json_is_integer(id) ? json_integer_value(id) : -1);
+    }
+}
+
+/* {"added_tokens_decoder": {"151643": {...}}} */
+static void count_config(known_ids *ids, const json_t *root)
+{
+    json_t *decoder = json_object_get(root, "added_tokens_decoder");
+    for (void *at = json_object_iter(decoder); at != NULL;
+         at = json_object_iter_next(decoder, at)) {
+        char *end;
+        const char *key = json_object_iter_key(at);
+        long id = strtol(key, &end, 10);
+        count_id(ids, end != key && *end == '\0' ? id : -1);
+    }
+}
+
+/* NULL where the file may be missing and is. */
+static int read_json(json_t **out, const char *path, bool optional, rf_error *err)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    json_error_t where;
+    *out = NULL;
+    if (optional && !rf_file_exists(path)) {
+        return RF_OK;
+    }
+    int rc = rf_file_read(&text, &bytes, path, (size_t)1 << 30, err);
     if (rc != RF_OK) {
         return rc;
     }
-    out->root = json_loadb(text, bytes, 0, &where);
+    *out = json_loadb(text, bytes, 0, &where);
     free(text);
-    if (out->root == NULL) {
-        return rf_error_set(err, RF_ERR, "%s: not valid JSON (%s): download it again", name,
-                            where.text);
-    }
-    json_t *vocabulary = json_object_get(json_object_get(out->root, "model"), "vocab");
-    for (void *at = json_object_iter(vocabulary); at != NULL;
-         at = json_object_iter_next(vocabulary, at)) {
-        count_id(out, json_object_iter_value(at));
-    }
-    const json_t *added = json_object_get(out->root, "added_tokens");
-    for (size_t i = 0; i < json_array_size(added); i++) {
-        count_id(out, json_object_get(json_array_get(added, i), "id"));
-    }
-    return RF_OK;
+    return *out != NULL ? RF_OK
+                        : rf_error_set(err, RF_ERR, "%s: not valid JSON (%s): download it again",
+                                       path, where.text);
 }
 
-static bool is_added_token(const known_ids *ids, int32_t id, const char *content)
+/* name: a tokenizer.json or its folder. */
+static int read_known(known_ids *ids, const char *name, rf_error *err)
 {
-    const json_t *added = json_object_get(ids->root, "added_tokens");
-    for (size_t i = 0; i < json_array_size(added); i++) {
-        const json_t *entry = json_array_get(added, i);
-        if (json_integer_value(json_object_get(entry, "id")) == id) {
-            return true;
-        }
+    static const char *const files[] = {"tokenizer.json", "tokenizer_config.json",
+                                        "added_tokens.json"};
+    char folder[RF_CONVERT_PATH], path[RF_CONVERT_PATH];
+    struct stat status;
+    bool is_folder = stat(name, &status) == 0 && S_ISDIR(status.st_mode);
+    const char *slash = strrchr(name, '/');
+    int n = is_folder       ? snprintf(folder, sizeof folder, "%s", name)
+            : slash == NULL ? snprintf(folder, sizeof folder, ".")
+                            : snprintf(folder, sizeof folder, "%.*s/", (int)(slash - name), name);
+    if (n < 0 || (size_t)n >= sizeof folder) {
+        return rf_error_set(err, RF_ERR, "%.64s...: the path is too long", name);
     }
-    const json_t *vocabulary = json_object_get(json_object_get(ids->root, "model"), "vocab");
-    const json_t *found = content != NULL ? json_object_get(vocabulary, content) : NULL;
-    return json_is_integer(found) && json_integer_value(found) == id;
+    int rc = RF_OK;
+    for (int i = 0; i < 3 && rc == RF_OK; i++) {
+        json_t *root = NULL;
+        rc = rf_convert_join(path, sizeof path, folder, files[i], err);
+        if (rc == RF_OK) {
+            rc = read_json(&root, i == 0 && !is_folder ? name : path, i > 0, err);
+        }
+        if (i == 0) {
+            count_tokenizer(ids, root);
+        } else if (i == 1) {
+            count_config(ids, root);
+        } else {
+            count_values(ids, root);
+        }
+        json_decref(root);
+    }
+    return rc;
 }
 
 /* --- Plan ------------------------------------------------------------------------------------- */
-
-static void add_if_new(rf_vocabulary *v, const known_ids *ids, const rf_tokenizer *tokenizer,
-                       int32_t id)
-{
-    if (id < 0 || is_added_token(ids, id, rf_tokenizer_special_name(tokenizer, id))) {
-        return;
-    }
-    if (id < v->n_file) {
-        v->fresh[v->n_fresh++] = id;
-    }
-    if (id < v->n_used) {
-        v->n_used = id;
-    }
-}
 
 int rf_vocabulary_plan(rf_vocabulary *out, const rf_tokenizer *tokenizer, const char *name,
                        int64_t n_file, rf_error *err)
@@ -98,18 +130,25 @@ int rf_vocabulary_plan(rf_vocabulary *out, const rf_tokenizer *tokenizer, const 
     if (strcmp(name, "byte") == 0) {
         return RF_OK; /* its special tokens are part of it: nothing was added */
     }
-    known_ids ids = {0};
+    const rf_specials *specials = rf_tokenizer_specials(tokenizer);
+    known_ids ids = {.special = {specials->begin, specials->mask}};
     int rc = read_known(&ids, name, err);
-    if (rc == RF_OK) {
-        const rf_specials *specials = rf_tokenizer_specials(tokenizer);
-        out->n_used = ids.end < n_file ? ids.end : n_file;
-        add_if_new(out, &ids, tokenizer, specials->begin);
-        add_if_new(out, &ids, tokenizer, specials->mask);
+    if (rc != RF_OK) {
+        return rc;
     }
-    if (rc == RF_OK && rf_vocabulary_has_fresh(out) && out->n_used == 0) {
+    out->n_used = ids.end < n_file ? ids.end : n_file;
+    for (int i = 0; i < 2; i++) {
+        int32_t id = ids.special[i];
+        if (id >= 0 && !ids.found[i] && id < n_file) {
+            out->fresh[out->n_fresh++] = id;
+        }
+        if (id >= 0 && !ids.found[i] && id < out->n_used) {
+            out->n_used = id;
+        }
+    }
+    if (rf_vocabulary_has_fresh(out) && out->n_used == 0) {
         rc = rf_error_set(err, RF_ERR, "%s: has no tokens: download it again", name);
     }
-    json_decref(ids.root);
     return rc;
 }
 

@@ -1,6 +1,7 @@
 #include "data/corpus.h"
 
 #include "common/base/file.h"
+#include "common/base/log.h"
 #include "data/corpus_file.h"
 
 #include <stdlib.h>
@@ -233,11 +234,6 @@ static int check_block(const rf_corpus *c, const int32_t *block, int64_t at, int
 int rf_corpus_verify(rf_corpus *c, rf_error *err)
 {
     enum { BLOCK = 1 << 18 };
-    size_t n_samples = (size_t)c->n_samples;
-    if (crc32_z(0, c->begins.data, (n_samples + 1) * 8) != c->crc[1] ||
-        crc32_z(0, c->prompts.data, n_samples * 4) != c->crc[2]) {
-        return rf_corpus_file_damaged(c, "the index of samples has a wrong checksum", err);
-    }
     int32_t *block = malloc(BLOCK * sizeof *block);
     int rc = block != NULL ? RF_OK : rf_error_set(err, RF_ERR, "%s: no memory", c->path);
     uLong crc = 0;
@@ -249,7 +245,9 @@ int rf_corpus_verify(rf_corpus *c, rf_error *err)
             crc = crc32_z(crc, (const unsigned char *)block, (size_t)n * sizeof *block);
             rc = check_block(c, block, at, n, &next_begin, &next_end, err);
         }
+        rf_log_progress("verifying", at + n, c->n_tokens, "tokens");
     }
+    rf_log_live_end();
     if (rc == RF_OK && (uint32_t)crc != c->crc[0]) {
         rc = rf_corpus_file_damaged(c, "the tokens have a wrong checksum", err);
     }

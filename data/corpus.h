@@ -60,8 +60,8 @@ double rf_corpus_weight(const rf_corpus *corpus, int64_t i);
  * tokenizer does not have is an error: the file is damaged. */
 RF_MUST_CHECK int rf_corpus_read(rf_corpus *corpus, int32_t *out, int64_t i, int64_t first,
                                  int64_t n, rf_error *err);
-/* Reads everything: checksums of tokens and index arrays, every id within the tokenizer, every
- * response ending with end-of-text, prompts of one token being the begin token. */
+/* Reads all tokens (rf_corpus_open has checked the rest): their checksum, every id within the
+ * tokenizer, every response ending with end-of-text, prompts of one token being the begin token. */
 RF_MUST_CHECK int rf_corpus_verify(rf_corpus *corpus, rf_error *err);
 
 #endif

@@ -263,11 +263,17 @@ out:
     return rc;
 }
 
-/* Lengths of samples and prompts make sense together; offsets end where the tokens do. */
+/* Checksums are right; lengths of samples and prompts make sense together; offsets end where the
+ * tokens do. */
 static int check_index(const rf_corpus *c, rf_error *err)
 {
     const int64_t *begin = c->begins.data;
     const int32_t *prompt = c->prompts.data;
+    size_t n_samples = (size_t)c->n_samples;
+    if (crc32_z(0, c->begins.data, (n_samples + 1) * sizeof *begin) != c->crc[1] ||
+        crc32_z(0, c->prompts.data, n_samples * sizeof *prompt) != c->crc[2]) {
+        return rf_corpus_file_damaged(c, "the index of samples has a wrong checksum", err);
+    }
     bool good = begin[0] == 0 && begin[c->n_samples] == c->n_tokens;
     for (int64_t i = 0; i < c->n_samples && good; i++) {
         good = begin[i] <= begin[i + 1] && begin[i + 1] <= c->n_tokens && prompt[i] >= 1 &&

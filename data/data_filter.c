@@ -1,6 +1,7 @@
 #include "data/data_main.h"
 
 #include "common/base/lines.h"
+#include "common/model/chat.h"
 #include "data/import.h"
 
 #include <errno.h>
@@ -10,22 +11,30 @@
 
 /* encode, decode and render: a JSON object a line from stdin, one a line to stdout. */
 
+#define TOKENIZERS                                                                                 \
+    "NAME is \"byte\" (the default), a\n"                                                          \
+    "tokenizer.json, or a folder that holds one.\n"
+
 static const char encode_usage[] =
     "usage: refusion-data encode [--tokenizer NAME] < FILE\n"
     "\n"
-    "{\"text\": \"...\"} lines become {\"ids\": [...]} lines. Special tokens written out in the\n"
-    "text stay text.\n";
+    "{\"text\": \"...\"} lines become {\"ids\": [...]} lines. " TOKENIZERS
+    "Special tokens written out in a text are recognised as Hugging Face does, but for the mask\n"
+    "and the begin token; by the byte tokenizer none is.\n";
 static const char decode_usage[] =
     "usage: refusion-data decode [--tokenizer NAME] [--skip-special] < FILE\n"
     "\n"
     "{\"ids\": [...]} lines become {\"text\": \"...\"} lines. Broken UTF-8 becomes U+FFFD, "
     "unknown\n"
-    "ids vanish, special tokens are written as their names, or dropped with --skip-special.\n";
-static const char render_usage[] = "usage: refusion-data render [--tokenizer NAME] < FILE\n"
-                                   "\n"
-                                   "{\"messages\": [{\"role\", \"content\"}, ...]} lines become "
-                                   "{\"text\", \"ids\"} lines: the prompt\n"
-                                   "at whose end the assistant begins to speak.\n";
+    "ids vanish, special tokens are written as their names, or dropped with "
+    "--skip-special.\n" TOKENIZERS;
+static const char render_usage[] =
+    "usage: refusion-data render [--tokenizer NAME] < FILE\n"
+    "\n"
+    "{\"messages\": [{\"role\", \"content\"}, ...], \"tools\", \"add_generation_prompt\",\n"
+    "\"enable_thinking\"} lines become {\"text\", \"ids\"} lines, in the form of the tokenizer's\n"
+    "chat template. All but the messages may be missing; the generation prompt, at whose end the\n"
+    "assistant begins to speak, is added unless \"add_generation_prompt\" is false.\n" TOKENIZERS;
 
 typedef struct filter {
     rf_tokenizer *tokenizer;
@@ -113,29 +122,55 @@ static int decode(json_t **out, const filter *f, const json_t *in, rf_error *err
     return rc;
 }
 
+static int render_options(rf_render_options *out, const json_t *in, rf_error *err)
+{
+    const json_t *tools = json_object_get(in, "tools");
+    const json_t *prompt = json_object_get(in, "add_generation_prompt");
+    const json_t *thinking = json_object_get(in, "enable_thinking");
+    if (tools != NULL && !json_is_null(tools) && !json_is_array(tools)) {
+        return rf_error_set(err, RF_ERR, "field \"tools\" must be an array of functions");
+    }
+    if (prompt != NULL && !json_is_boolean(prompt)) {
+        return rf_error_set(err, RF_ERR, "field \"add_generation_prompt\" must be true or false");
+    }
+    if (thinking != NULL && !json_is_null(thinking) && !json_is_boolean(thinking)) {
+        return rf_error_set(err, RF_ERR, "field \"enable_thinking\" must be true, false or null");
+    }
+    *out = (rf_render_options){.tools = json_is_array(tools) ? tools : NULL,
+                               .add_generation_prompt = prompt == NULL || json_is_true(prompt),
+                               .thinking = json_is_true(thinking)    ? RF_THINKING_ON
+                                           : json_is_false(thinking) ? RF_THINKING_OFF
+                                                                     : RF_THINKING_UNSET};
+    return RF_OK;
+}
+
 static int render(json_t **out, const filter *f, const json_t *in, rf_error *err)
 {
     const json_t *messages = json_object_get(in, "messages");
     if (messages == NULL) {
         return rf_error_set(err, RF_ERR, "field \"messages\" is missing");
     }
-    rf_message *message;
+    rf_turn *turn = NULL;
     int64_t n;
     rf_ids ids = {0};
-    json_t *text = NULL;
-    int rc = rf_import_messages(&message, &n, messages, err);
+    rf_render_options options;
+    char *text = NULL;
+    size_t bytes;
+    int rc = rf_chat_turns(&turn, &n, messages, err);
     if (rc == RF_OK) {
-        rc = rf_tokenizer_render_prompt(f->tokenizer, &ids, message, n, err);
+        rc = render_options(&options, in, err);
     }
     if (rc == RF_OK) {
-        rc = ids_to_text(&text, f, ids.id, ids.n, err);
+        rc = rf_tokenizer_render(f->tokenizer, &text, &bytes, &ids, turn, n, &options, err);
     }
     if (rc == RF_OK) {
-        *out = json_pack("{s:o, s:o}", "text", text, "ids", ids_to_json(ids.id, ids.n));
+        *out = json_pack("{s:o, s:o}", "text", json_stringn(text, bytes), "ids",
+                         ids_to_json(ids.id, ids.n));
         rc = *out != NULL ? RF_OK : no_memory(err);
     }
     rf_ids_free(&ids);
-    free(message);
+    free(text);
+    free(turn);
     return rc;
 }
 

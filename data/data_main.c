@@ -7,18 +7,18 @@
 #include <signal.h>
 #include <string.h>
 
-static const rf_data_command *const commands[] = {&rf_data_build,  &rf_data_synth,
-                                                  &rf_data_info,   &rf_data_encode,
-                                                  &rf_data_decode, &rf_data_render};
+static const rf_data_command *const commands[] = {
+    &rf_data_build,  &rf_data_synth,  &rf_data_info,           &rf_data_encode,
+    &rf_data_decode, &rf_data_render, &rf_data_train_tokenizer};
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void print_help(void)
 {
     printf("usage: refusion-data COMMAND [options]\n\n");
     for (int i = 0; i < N_COMMANDS; i++) {
-        printf("  %-8s %s\n", commands[i]->name, commands[i]->summary);
+        printf("  %-15s %s\n", commands[i]->name, commands[i]->summary);
     }
-    printf("  %-8s %s\n", "help", "COMMAND: its options");
+    printf("  %-15s %s\n", "help", "COMMAND: its options");
     printf("\n  --help, --version\n"
            "\nExit status: 0 done, 1 error, 2 wrong usage, 5 worth a retry.\n");
 }

@@ -21,7 +21,7 @@ typedef struct rf_data_command {
 } rf_data_command;
 
 extern const rf_data_command rf_data_build, rf_data_synth, rf_data_info, rf_data_encode,
-    rf_data_decode, rf_data_render;
+    rf_data_decode, rf_data_render, rf_data_train_tokenizer;
 
 /* getopt_long without its messages: the option's value, -1 at the end of the options, or '?' after
  * an unknown option or a missing argument, with err set (RF_ERR_USAGE). */

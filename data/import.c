@@ -1,6 +1,7 @@
 #include "data/import.h"
 
 #include "common/base/file.h"
+#include "common/model/chat.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -74,9 +75,12 @@ int rf_import_object(json_t **out, const char *line, size_t bytes, rf_error *err
                             bad + 1);
     }
     json_error_t why;
-    /* Integers as reals: a huge number in a field that nobody reads is no reason to refuse. */
-    json_t *root = json_loadb(
-        line, bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &why);
+    const size_t flags = JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL;
+    json_t *root = json_loadb(line, bytes, flags, &why);
+    if (root == NULL && json_error_code(&why) == json_error_numeric_overflow) {
+        /* Integers as reals: a huge number in a field that nobody reads is no reason to refuse. */
+        root = json_loadb(line, bytes, flags | JSON_DECODE_INT_AS_REAL, &why);
+    }
     if (root == NULL) {
         return rf_error_set(err, RF_ERR,
                             "malformed JSON at column %d (%s): one object a line is needed",
@@ -110,68 +114,22 @@ static int get_string(const char **text, size_t *bytes, const json_t *object, co
     return RF_OK;
 }
 
-int rf_import_messages(rf_message **out, int64_t *n, const json_t *messages, rf_error *err)
-{
-    *out = NULL;
-    *n = 0;
-    if (!json_is_array(messages)) {
-        return rf_error_set(err, RF_ERR, "field \"messages\" must be an array, but is %s",
-                            type_name(messages));
-    }
-    size_t n_messages = json_array_size(messages);
-    if (n_messages == 0) {
-        return rf_error_set(err, RF_ERR, "field \"messages\" is empty: give at least one message");
-    }
-    rf_message *message = calloc(n_messages, sizeof *message);
-    int rc = message != NULL ? RF_OK : rf_error_set(err, RF_ERR, "no memory for the messages");
-    for (size_t i = 0; i < n_messages && rc == RF_OK; i++) {
-        const json_t *item = json_array_get(messages, i);
-        char where[48];
-        size_t role_bytes;
-        snprintf(where, sizeof where, "messages[%zu]: ", i);
-        if (!json_is_object(item)) {
-            rc =
-                rf_error_set(err, RF_ERR, "%smust be an object, but is %s", where, type_name(item));
-            break;
-        }
-        rc = get_string(&message[i].role, &role_bytes, item, where, "role", err);
-        if (rc == RF_OK) {
-            rc = get_string(&message[i].content, &message[i].bytes, item, where, "content", err);
-        }
-        if (rc == RF_OK && strcmp(message[i].role, "system") != 0 &&
-            strcmp(message[i].role, "user") != 0 && strcmp(message[i].role, "assistant") != 0) {
-            rc = rf_error_set(err, RF_ERR,
-                              "%sunknown role \"%.64s\": use \"system\", \"user\" or \"assistant\"",
-                              where, message[i].role);
-        }
-    }
-    if (rc != RF_OK) {
-        free(message);
-        return rc;
-    }
-    *out = message;
-    *n = (int64_t)n_messages;
-    return RF_OK;
-}
-
 /* --- Samples ---------------------------------------------------------------------------------- */
 
-/* The sample whose prompt is messages [0, n) and whose response is `text`. */
-static int add_answer(rf_imported *out, const rf_tokenizer *tokenizer, const rf_message *message,
-                      int64_t n, const char *text, size_t bytes, bool held_out, rf_error *err)
+/* The sample whose prompt is turns [0, n) and whose response is turn n. */
+static int add_answer(rf_imported *out, const rf_tokenizer *tokenizer, const rf_turn *turn,
+                      int64_t n, const json_t *tools, bool held_out, rf_error *err)
 {
-    rf_imported_sample sample = {.n_chars = count_chars(text, bytes), .held_out = held_out};
-    for (int64_t i = 0; i < n; i++) {
-        sample.n_chars += count_chars(message[i].content, message[i].bytes);
+    const rf_render_options options = {.tools = tools, .add_generation_prompt = true};
+    rf_imported_sample sample = {.held_out = held_out};
+    for (int64_t i = 0; i <= n; i++) {
+        sample.n_chars += count_chars(turn[i].content, turn[i].bytes);
     }
     int64_t begin = out->ids.n;
-    int rc = rf_tokenizer_render_prompt(tokenizer, &out->ids, message, n, err);
+    int rc = rf_tokenizer_render(tokenizer, NULL, NULL, &out->ids, turn, n, &options, err);
     sample.n_prompt = out->ids.n - begin;
     if (rc == RF_OK) {
-        rc = rf_tokenizer_encode(tokenizer, &out->ids, text, bytes, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_ids_push(&out->ids, rf_tokenizer_specials(tokenizer)->eos[0], err);
+        rc = rf_tokenizer_render_response(tokenizer, &out->ids, &turn[n], err);
     }
     sample.n_tokens = out->ids.n - begin;
     return rc == RF_OK ? add_sample(out, sample, err) : rc;
@@ -198,26 +156,29 @@ static int import_query(rf_imported *out, const rf_tokenizer *tokenizer, const j
                             "field \"response\" is empty: there is nothing to learn, remove the "
                             "record");
     }
-    const rf_message message = {"user", query, query_bytes};
-    return add_answer(out, tokenizer, &message, 1, response, response_bytes, held_out, err);
+    const rf_turn turn[] = {
+        {.role = "user", .content = query, .bytes = query_bytes},
+        {.role = "assistant", .content = response, .bytes = response_bytes},
+    };
+    return add_answer(out, tokenizer, turn, 1, NULL, held_out, err);
 }
 
-static int check_conversation(const rf_message *message, int64_t n, rf_error *err)
+static int check_conversation(const rf_turn *turn, int64_t n, rf_error *err)
 {
     int64_t n_answers = 0;
     for (int64_t i = 0; i < n; i++) {
-        bool is_assistant = strcmp(message[i].role, "assistant") == 0;
+        bool is_assistant = strcmp(turn[i].role, "assistant") == 0;
         if (is_assistant && i == 0) {
             return rf_error_set(err, RF_ERR,
                                 "messages[0]: the assistant speaks first: a prompt is needed");
         }
-        if (message[i].bytes == 0 && is_assistant) {
+        if (turn[i].bytes == 0 && turn[i].tool_calls == NULL && is_assistant) {
             return rf_error_set(err, RF_ERR,
                                 "messages[%lld]: empty response: there is nothing to learn, remove "
                                 "the record",
                                 (long long)i);
         }
-        if (message[i].bytes == 0 && strcmp(message[i].role, "user") == 0) {
+        if (turn[i].bytes == 0 && strcmp(turn[i].role, "user") == 0) {
             return rf_error_set(err, RF_ERR, "messages[%lld]: the user's content is empty",
                                 (long long)i);
         }
@@ -231,22 +192,28 @@ static int check_conversation(const rf_message *message, int64_t n, rf_error *er
     return RF_OK;
 }
 
+/* Every message of the assistant is a sample, with what was said before it as its prompt. */
 static int import_conversation(rf_imported *out, const rf_tokenizer *tokenizer, const json_t *root,
                                bool held_out, rf_error *err)
 {
-    rf_message *message;
+    rf_turn *turn;
     int64_t n;
-    int rc = rf_import_messages(&message, &n, json_object_get(root, "messages"), err);
+    const json_t *tools = json_object_get(root, "tools");
+    if (tools != NULL && !json_is_null(tools) && !json_is_array(tools)) {
+        return rf_error_set(err, RF_ERR, "field \"tools\" must be an array, but is %s",
+                            type_name(tools));
+    }
+    int rc = rf_chat_turns(&turn, &n, json_object_get(root, "messages"), err);
     if (rc == RF_OK) {
-        rc = check_conversation(message, n, err);
+        rc = check_conversation(turn, n, err);
     }
     for (int64_t i = 0; i < n && rc == RF_OK; i++) {
-        if (strcmp(message[i].role, "assistant") == 0) {
-            rc = add_answer(out, tokenizer, message, i, message[i].content, message[i].bytes,
-                            held_out, err);
+        if (strcmp(turn[i].role, "assistant") == 0) {
+            rc = add_answer(out, tokenizer, turn, i, json_is_array(tools) ? tools : NULL, held_out,
+                            err);
         }
     }
-    free(message);
+    free(turn);
     return rc;
 }
 
@@ -258,6 +225,11 @@ static int add_text(rf_imported *out, const rf_tokenizer *tokenizer, const char 
         return rf_error_set(err, RF_ERR,
                             "the tokenizer has no begin token, which plain text needs: use "
                             "{\"query\",\"response\"} records");
+    }
+    if (ends && s->n_eos == 0) {
+        return rf_error_set(err, RF_ERR,
+                            "the tokenizer has no end-of-text token: name it as \"eos_token\" in "
+                            "tokenizer_config.json");
     }
     int64_t begin = out->ids.n;
     int rc = begins ? rf_ids_push(&out->ids, s->begin, err) : RF_OK;

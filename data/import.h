@@ -46,11 +46,7 @@ RF_MUST_CHECK int rf_import_text(rf_imported *out, const rf_tokenizer *tokenizer
                                  size_t bytes, bool begins, bool ends, bool held_out, size_t *bad,
                                  rf_error *err);
 
-/* The messages of a record: shared with the render filter. messages: a json_t array, whose strings
- * are not copied. *out [*n], caller frees. */
 struct json_t;
-RF_MUST_CHECK int rf_import_messages(rf_message **out, int64_t *n, const struct json_t *messages,
-                                     rf_error *err);
 /* Parses a line as one JSON object with strict rules (no repeated keys, valid UTF-8; "\u0000" is
  * allowed). json_decref it. */
 RF_MUST_CHECK int rf_import_object(struct json_t **out, const char *line, size_t bytes,

@@ -5,8 +5,10 @@
 #include <string.h>
 
 const rf_config_key rf_data_keys[] = {
-    {"data.train", RF_KEY_STRINGS, "", 0, 0, NULL, 0,
-     "corpora to train on: path, or path:weight (0.5: half of its samples in an epoch)"},
+    /* May move, but not change: a resume compares hashes and weights (train/sources.c). */
+    {"data.train", RF_KEY_STRINGS, "", 0, 0, NULL, RF_KEY_MAY_CHANGE,
+     "corpora to train on: path, or path:weight (0.5: half of its samples in an epoch); on resume "
+     "the same content"},
     {"data.epochs", RF_KEY_INTS, "", 0, 1e9, NULL, 0,
      "for each corpus of data.train, the last epoch that it takes part in; 0: all; default: all 0"},
     {"data.valid", RF_KEY_STRINGS, "", 0, 0, NULL, RF_KEY_MAY_CHANGE,

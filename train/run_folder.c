@@ -1,5 +1,6 @@
 #include "train/run_folder.h"
 
+#include "common/base/failpoint.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
 
@@ -202,6 +203,41 @@ static void read_best(rf_trainer *t)
     free(text);
 }
 
+static int write_best(const rf_trainer *t, rf_error *err)
+{
+    char path[RF_TRAINER_PATH + 16], line[80];
+    snprintf(path, sizeof path, "%s/%s", t->set.folder, best_name);
+    int n = snprintf(line, sizeof line, "%s\n", t->best);
+    return rf_file_write(path, line, (size_t)n, err);
+}
+
+/* The validation loss that the checkpoint in t->best was the best with; infinity without one. */
+static double marked_loss(const rf_trainer *t)
+{
+    char path[RF_TRAINER_PATH + 80];
+    rf_checkpoint_info info = {0};
+    double loss = (double)INFINITY;
+    snprintf(path, sizeof path, "%s/%s", t->set.folder, t->best);
+    if (t->best[0] != '\0' && rf_checkpoint_info_read(&info, path, NULL) == RF_OK) {
+        loss = info.progress.best_valid_loss;
+    }
+    rf_checkpoint_info_free(&info);
+    return loss;
+}
+
+/* A run that was killed between a best checkpoint and its mark has validated at that very step,
+ * with a lower loss than the marked one's, and will not do so again. */
+static int mend_best(rf_trainer *t, rf_error *err)
+{
+    const char *slash = strrchr(t->resume, '/'), *name = slash != NULL ? slash + 1 : t->resume;
+    if (!t->set.checkpoint_best || !rf_metrics_had(t->metrics, "valid") || step_of(name) < 0 ||
+        !(t->progress.best_valid_loss < marked_loss(t))) {
+        return RF_OK;
+    }
+    snprintf(t->best, sizeof t->best, "%s", name);
+    return write_best(t, err);
+}
+
 static int write_config(const rf_trainer *t, rf_error *err)
 {
     char path[RF_TRAINER_PATH + 16];
@@ -236,7 +272,8 @@ static int begin_alone(rf_trainer *t, rf_error *err)
     if (rc == RF_OK) {
         rc = lock_folder(t, err);
     }
-    if (rc == RF_OK && t->resume[0] != '\0' && is_inside(t->resume, folder)) {
+    bool here = t->resume[0] != '\0' && is_inside(t->resume, folder);
+    if (rc == RF_OK && here) {
         look_at_newer(folder, t->progress.step, true);
         read_best(t);
     }
@@ -245,6 +282,9 @@ static int begin_alone(rf_trainer *t, rf_error *err)
     }
     if (rc == RF_OK) {
         rc = rf_metrics_open(&t->metrics, folder, t->progress.step, err);
+    }
+    if (rc == RF_OK && here) {
+        rc = mend_best(t, err);
     }
     return rc != RF_OK ? rf_error_prefix(err, "the run folder") : RF_OK;
 }
@@ -264,11 +304,9 @@ static int publish(rf_trainer *t, const char *path, bool is_best, rf_error *err)
     const char *slash = strrchr(path, '/');
     int rc = RF_OK;
     if (is_best) {
-        char best[RF_TRAINER_PATH + 16], line[80];
         snprintf(t->best, sizeof t->best, "%s", slash + 1);
-        snprintf(best, sizeof best, "%s/%s", t->set.folder, best_name);
-        int n = snprintf(line, sizeof line, "%s\n", t->best);
-        rc = rf_file_write(best, line, (size_t)n, err);
+        rc = rf_failpoint_visit("best", err);
+        rc = rc == RF_OK ? write_best(t, err) : rc;
     }
     if (rc == RF_OK) {
         rc = rf_checkpoint_publish(path, t->set.checkpoint_keep,

@@ -2,6 +2,7 @@
 
 #include "common/base/log.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -148,6 +149,19 @@ static json_t *text_of(const rf_trainer *t, const int32_t *token, int64_t n)
     return string != NULL ? string : json_null();
 }
 
+/* What a model writes must not steer the terminal, nor break the line. */
+static void say_sample(const json_t *prompt, const json_t *text)
+{
+    char line[400];
+    snprintf(line, sizeof line, "%.120s -> %.200s",
+             json_string_value(prompt) != NULL ? json_string_value(prompt) : "",
+             json_string_value(text) != NULL ? json_string_value(text) : "");
+    for (char *c = line; *c != '\0'; c++) {
+        *c = (unsigned char)*c < 0x20 || *c == 0x7F ? ' ' : *c;
+    }
+    rf_log_info("sample: %s", line);
+}
+
 static void write_sample(rf_trainer *t, int64_t i, const char *slot)
 {
     const rf_prompts *p = &t->prompts;
@@ -158,9 +172,7 @@ static void write_sample(rf_trainer *t, int64_t i, const char *slot)
     json_t *text = text_of(t, answer, r.n);
     json_t *expected = text_of(t, p->token[i] + p->n_prompt[i], p->n_response[i]);
     if (i == 0) {
-        rf_log_info("sample: %.120s -> %.200s",
-                    json_string_value(prompt) != NULL ? json_string_value(prompt) : "",
-                    json_string_value(text) != NULL ? json_string_value(text) : "");
+        say_sample(prompt, text);
     }
     rf_metrics_sample(
         t->metrics,

@@ -86,6 +86,21 @@ void rf_sources_close(rf_sources *s)
     *s = (rf_sources){0};
 }
 
+static int verify_all(rf_corpus *const *corpus, int64_t n, rf_error *err)
+{
+    int rc = RF_OK;
+    for (int64_t i = 0; i < n && rc == RF_OK; i++) {
+        rc = rf_corpus_verify(corpus[i], err);
+    }
+    return rc;
+}
+
+int rf_sources_verify(const rf_sources *s, rf_error *err)
+{
+    int rc = verify_all(s->train, s->settings.n_train, err);
+    return rc == RF_OK ? verify_all(s->valid, s->settings.n_valid, err) : rc;
+}
+
 static void format_hash(char out[17], const rf_corpus *corpus)
 {
     snprintf(out, 17, "%016" PRIx64, rf_corpus_hash(corpus));

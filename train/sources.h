@@ -20,6 +20,9 @@ RF_MUST_CHECK int rf_sources_open(rf_sources *out, const rf_config *config, uint
                                   rf_error *err);
 void rf_sources_close(rf_sources *sources); /* a zeroed struct is fine */
 
+/* Reads all tokens of all corpora: damaged ones (rf_corpus_verify) are an error. */
+RF_MUST_CHECK int rf_sources_verify(const rf_sources *sources, rf_error *err);
+
 /* The training corpora as JSON: [{"path", "hash", "samples", "tokens", "weight"}], hash as 16
  * hexadecimal digits. Caller frees; NULL when memory is out. */
 char *rf_sources_json(const rf_sources *sources);

@@ -5,6 +5,7 @@
 #include "train/run_folder.h"
 #include "train/samples.h"
 #include "train/threads.h"
+#include "train/validate.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -40,15 +41,22 @@ static int open_settings(rf_trainer *t, rf_error *err)
     return rc;
 }
 
-/* Rows of the first epoch, and samples that are too long for one: rank 0 says it, rank 0 counts. */
+/* Rows of the first epoch, and samples that are too long for one: rank 0 says it, rank 0 counts.
+ * Damaged tokens, and held-out data without a row, are met here and not after hours of training. */
 static int measure(rf_trainer *t, rf_error *err)
 {
     rf_rows *rows = NULL;
     if (rf_dist_rank(t->dist) != 0) {
         return RF_OK;
     }
-    int rc = rf_rows_new(&rows, t->sources.train, t->sources.settings.n_train, &t->objective,
+    int rc = rf_sources_verify(&t->sources, err);
+    if (rc == RF_OK) {
+        rc = rf_validate_check(t, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_rows_new(&rows, t->sources.train, t->sources.settings.n_train, &t->objective,
                          &t->sources.settings.rows, err);
+    }
     if (rc == RF_OK) {
         rc = rf_rows_measure(rows, 0, &t->epoch, err);
     }

@@ -89,19 +89,39 @@ static int set_losses(rf_trainer *t, rf_validation *out, const double *sums, rf_
     return rc;
 }
 
+/* The same rows whatever the run's seed and the weights of data.train. */
+static rf_rows_settings rows_settings(const rf_trainer *t)
+{
+    rf_rows_settings settings = t->sources.settings.rows;
+    settings.seed = 0;
+    settings.weight = NULL;
+    settings.epochs = NULL;
+    return settings;
+}
+
+int rf_validate_check(const rf_trainer *t, rf_error *err)
+{
+    rf_rows *rows = NULL;
+    rf_rows_settings settings = rows_settings(t);
+    if (t->sources.settings.n_valid == 0 || t->set.valid_every == 0) {
+        return RF_OK;
+    }
+    int rc = rf_rows_new(&rows, t->sources.valid, t->sources.settings.n_valid, &t->objective,
+                         &settings, err);
+    rf_rows_free(rows);
+    return rc == RF_OK ? RF_OK : rf_error_prefix(err, "data.valid");
+}
+
 int rf_validate_run(rf_trainer *t, rf_validation *out, rf_error *err)
 {
     rf_loader *loader = NULL;
     double sums[RF_N_SUMS] = {0}, begin = rf_log_seconds();
-    rf_loader_settings settings = {.rows = t->sources.settings.rows,
+    rf_loader_settings settings = {.rows = rows_settings(t),
                                    .batch_rows = t->set.batch_rows,
                                    .micro_rows = t->set.micro_rows,
                                    .rank = rf_dist_rank(t->dist),
                                    .n_ranks = rf_dist_size(t->dist),
                                    .once = true};
-    settings.rows.seed = 0;
-    settings.rows.weight = NULL;
-    settings.rows.epochs = NULL;
     *out = (rf_validation){0};
     int rc = rf_loader_new(&loader, t->sources.valid, t->sources.settings.n_valid, &t->objective,
                            &settings, (rf_position){0}, err);

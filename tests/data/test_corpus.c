@@ -243,10 +243,10 @@ Test(corpus, contradicting_index_is_refused)
         hsize_t at;
         int64_t value;
     } cases[] = {
-        {"sample_begin", 0, 1},         {"sample_begin", 5, 1 << 30}, {"sample_begin", 5, -1},
-        {"sample_begin", N_SAMPLES, 7}, {"prompt_len", 3, 0},         {"prompt_len", 3, -1},
-        {"prompt_len", 3, 1000},        {"source_begin", 1, 50},      {"source_begin", 0, 1},
-        {"source_begin", N_SOURCES, 1}, {"tokenizer", 0, 'x'},
+        {"sample_begin", 0, 1},         {"sample_begin", 5, 1 << 30},   {"sample_begin", 5, -1},
+        {"sample_begin", N_SAMPLES, 7}, {"prompt_len", 3, 0},           {"prompt_len", 3, -1},
+        {"prompt_len", 3, 1000},        {"prompt_len", 3, 2},           {"source_begin", 1, 50},
+        {"source_begin", 0, 1},         {"source_begin", N_SOURCES, 1}, {"tokenizer", 0, 'x'},
     };
     for (int deflate = 0; deflate < 2; deflate++) {
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

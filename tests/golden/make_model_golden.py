@@ -71,6 +71,21 @@ MODELS = {
         transformers.LlamaConfig,
         dict(tie_word_embeddings=False, attention_bias=True),
     ),
+    "llama3": (
+        transformers.LlamaForCausalLM,
+        transformers.LlamaConfig,
+        dict(
+            tie_word_embeddings=False,
+            rope_parameters={
+                "rope_type": "llama3",
+                "rope_theta": 1000.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        ),
+    ),
 }
 
 
@@ -126,7 +141,7 @@ def make_batch(generator, vocab):
 
 def make(path, model_class, config_class, extra, seed):
     generator = torch.Generator().manual_seed(seed)
-    config = config_class(**SIZES, **extra, architectures=[model_class.__name__])
+    config = config_class(**{**SIZES, **extra}, architectures=[model_class.__name__])
     model = model_class(config).double()
     model.train()
     fill(model, generator)

@@ -1,199 +1,11 @@
 /* oracle.h: a plain transcription of the decoding algorithm (select and infill), the witness
- * against which the decoders are tested.
- *
- * Nothing is cached: every forward pass runs the committed tokens, in the order of commitment and
- * each with the keys that it saw when it was committed, followed by the transient tokens, as one
- * batch. Probabilities come from the logits, in double. Decisions that rounding could turn are
- * noted in `close`.
+ * against which the decoders are tested. Step by step as the algorithm is written down; nothing is
+ * cached (oracle_pass.h).
  */
 #ifndef RF_TESTS_INFER_ORACLE_H
 #define RF_TESTS_INFER_ORACLE_H
 
-#include "common/kernels/gumbel.h"
-#include "tests/infer/infer_test.h"
-
-enum { ORACLE_LENGTH = 64 }; /* most response tokens */
-
-/* Each branch of the algorithm, and how often it was taken. */
-#define ORACLE_BRANCHES(X)                                                                         \
-    X(single_best, "no slot above the threshold: the single best one")                             \
-    X(several, "several slots selected")                                                           \
-    X(run_eos, "end of text in the verified run")                                                  \
-    X(run_eos_incomplete, "... inside a slot that is not complete")                                \
-    X(run_eos_behind, "... behind complete slots of the run")                                      \
-    X(run_eos_first, "... in the first slot of the response")                                      \
-    X(run_all, "all selected slots pass together (m = k)")                                         \
-    X(run_some, "some pass, the others wait (1 <= m < k)")                                         \
-    X(run_none, "none passes (m = 0): each is completed alone")                                    \
-    X(paper_zero, "place 0 of the first slot fails (paper)")                                       \
-    X(full_at_once, "a slot passes alone where an earlier one failed")                             \
-    X(no_cycle, "all pass alone: no cycle (paper)")                                                \
-    X(no_cycle_eos, "... with an end of text, slots behind it abandoned")                          \
-    X(cycles, "a completion of two cycles or more")                                                \
-    X(full_waits, "a full slot waits for another")                                                 \
-    X(done_eos, "end of text in a completion")                                                     \
-    X(done_eos_abandons, "... slots behind it abandoned")                                          \
-    X(done_eos_waits, "... slots before it go on")                                                 \
-    X(done_eos_again, "... and one of those brings an earlier one")                                \
-    X(done_eos_first, "... in the first slot of the response")                                     \
-    X(eos_before_committed, "end of text before a slot committed earlier")                         \
-    X(eos_before_undecided, "undecided slots before an end of text go on")                         \
-    X(eos_earlier, "an earlier end of text in a later round")                                      \
-    X(eos_removes, "undecided slots behind an end of text are removed")                            \
-    X(eos_blocks, "later blocks never start")                                                      \
-    X(no_eos, "no end of text at all")                                                             \
-    X(rounded, "gen_length is not a multiple of the slot")                                         \
-    X(short_block, "the last block is shorter")                                                    \
-    X(recomputed, "keys and values computed again")
-
-#define ORACLE_NAME(name, text) HIT_##name,
-enum oracle_branch { ORACLE_BRANCHES(ORACLE_NAME) ORACLE_N_BRANCHES };
-#undef ORACLE_NAME
-#define ORACLE_TEXT(name, text) text,
-static const char *const oracle_branch_text[] = {ORACLE_BRANCHES(ORACLE_TEXT)};
-#undef ORACLE_TEXT
-
-/* A token with the keys that it sees: [0, end) and [begin, itself]. */
-typedef struct oracle_token {
-    int32_t token;
-    int64_t position, end, begin;
-} oracle_token;
-
-typedef enum oracle_state { ORACLE_UNDECIDED, ORACLE_COMMITTED, ORACLE_REMOVED } oracle_state;
-
-typedef struct oracle {
-    rf_model *model;
-    rf_acts *acts;
-    rf_batch batch;
-    const rf_tokenizer *tokenizer;
-    rf_decode_options o;
-    int64_t n_prompt, S, n_slots;
-    uint64_t index;
-    double margin; /* decisions closer than this may fall either way */
-    bool close;
-
-    oracle_token committed[SHARP_PLACES]; /* prompt and response, in the order of commitment */
-    int64_t C;
-    oracle_token transient[SHARP_PLACES];
-    int64_t T;
-
-    int32_t response[ORACLE_LENGTH];
-    oracle_state state[ORACLE_LENGTH];
-    int32_t draft[ORACLE_LENGTH];
-    double score[ORACLE_LENGTH];
-    int64_t selected[ORACLE_LENGTH], k;
-    bool pass[ORACLE_LENGTH]; /* [k * S] */
-    int64_t forwards, rounds, n_eos;
-    double *plan; /* [rounds, V] logits of the first mask of each plan */
-
-    int32_t answer[ORACLE_LENGTH];
-    int64_t n;
-    bool ended;
-    int64_t hits[ORACLE_N_BRANCHES];
-} oracle;
-
-static inline void oracle_hit(oracle *a, enum oracle_branch branch, bool taken)
-{
-    a->hits[branch] += taken;
-}
-
-/* --- One forward pass ------------------------------------------------------------------------- */
-
-static inline void oracle_begin(oracle *a)
-{
-    a->T = 0;
-}
-
-/* A transient token for response place i. It sees [0, end) and everything from `begin` to itself;
- * places count committed tokens first. */
-static inline void oracle_add(oracle *a, int32_t token, int64_t i, int64_t end, int64_t begin)
-{
-    a->transient[a->T++] = (oracle_token){token, a->n_prompt + i, end, begin};
-}
-
-static inline void oracle_forward(oracle *a)
-{
-    rf_batch_clear(&a->batch);
-    for (int64_t i = 0; i < a->C + a->T; i++) {
-        const oracle_token *t = i < a->C ? &a->committed[i] : &a->transient[i - a->C];
-        if (t->end < t->begin) {
-            rf_batch_add(&a->batch, t->token, (int32_t)t->position, i, 0, t->end, t->begin, i + 1);
-        } else {
-            rf_batch_add(&a->batch, t->token, (int32_t)t->position, i, 0, i + 1, 0, 0);
-        }
-    }
-    TINY_MUST(rf_model_forward(a->model, a->acts, &a->batch, NULL, tiny_error()));
-    a->forwards++;
-}
-
-/* Logits [V] at transient place j. */
-static inline void oracle_logits(oracle *a, double *logits, int64_t j)
-{
-    int32_t place = (int32_t)(a->C + j);
-    TINY_MUST(rf_model_logits(a->model, a->acts, logits, &place, 1, tiny_error()));
-}
-
-static inline double oracle_softmax(const double *logits, int32_t token)
-{
-    double largest = logits[0], sum = 0;
-    for (int i = 1; i < SHARP_VOCABULARY; i++) {
-        largest = fmax(largest, logits[i]);
-    }
-    for (int i = 0; i < SHARP_VOCABULARY; i++) {
-        sum += exp(logits[i] - largest);
-    }
-    return exp(logits[token] - largest) / sum;
-}
-
-static inline double oracle_probability(oracle *a, int64_t j, int32_t token)
-{
-    double logits[SHARP_VOCABULARY];
-    oracle_logits(a, logits, j);
-    return oracle_softmax(logits, token);
-}
-
-/* Is p above a threshold? 0 and 1 are never close: p is above 0 and not above 1. */
-static inline bool oracle_above(oracle *a, double p, double threshold)
-{
-    a->close |= threshold > 0 && threshold < 1 && fabs(p - threshold) < a->margin;
-    return p > threshold;
-}
-
-/* The argmax of the logits at transient place j, or a sample at the temperature; mask, begin and
- * padding are never produced. *p: its untempered probability. */
-static inline int32_t oracle_choose(oracle *a, double *p, int64_t j, int64_t i, bool tempered)
-{
-    const rf_specials *special = rf_tokenizer_specials(a->tokenizer);
-    double logits[SHARP_VOCABULARY], best = -INFINITY, second = -INFINITY;
-    double temperature = tempered ? a->o.temperature : 0;
-    int32_t token = -1;
-    rf_rng rng =
-        RF_RNG_STREAM(a->o.seed, RF_RNG_DECODE, a->index, (uint64_t)a->rounds, (uint64_t)i);
-    uint64_t key = rf_rng_u64(&rng);
-
-    oracle_logits(a, logits, j);
-    for (int32_t id = 0; id < rf_tokenizer_size(a->tokenizer); id++) {
-        double x = temperature > 0 ? logits[id] / temperature + rf_gumbel(key, id) : logits[id];
-        if (id == special->mask || id == special->begin) {
-            continue;
-        }
-        if (x > best) {
-            second = best;
-            best = x;
-            token = id;
-        } else if (x > second) {
-            second = x;
-        }
-    }
-    a->close |= best - second < a->margin / (temperature > 0 ? fmin(temperature, 1) : 1);
-    *p = oracle_softmax(logits, token);
-    return token;
-}
-
-static inline bool oracle_is_eos(const oracle *a, int32_t token)
-{
-    return token == rf_tokenizer_specials(a->tokenizer)->eos[0];
-}
+#include "tests/infer/oracle_pass.h"
 
 /* --- Committing ------------------------------------------------------------------------------- */
 
@@ -456,9 +268,12 @@ static inline void oracle_commit_slots(oracle *a)
 
 static inline void oracle_complete(oracle *a)
 {
-    int64_t accepted[ORACLE_LENGTH], n_cycles = 0, with_eos = -1, k = a->k;
+    int64_t accepted[ORACLE_LENGTH], n_cycles = 0, with_eos = -1, k = a->k, first_full = 0;
 
     oracle_own_runs(a, accepted);
+    while (first_full < k && accepted[first_full] < a->S) {
+        first_full++;
+    }
     while (!oracle_all_full(a, accepted)) {
         int64_t full = 0, r;
         oracle_cycle(a, accepted);
@@ -475,8 +290,16 @@ static inline void oracle_complete(oracle *a)
     oracle_hit(a, HIT_cycles, n_cycles > 1);
     oracle_hit(a, HIT_no_cycle, n_cycles == 0);
     if (n_cycles == 0) { /* what stands behind an end of text is not committed here either */
-        oracle_hit(a, HIT_no_cycle_eos, oracle_abandon(a, accepted) >= 0 && a->k < k);
+        bool cut = oracle_abandon(a, accepted) >= 0 && a->k < k;
+        oracle_hit(a, HIT_no_cycle_eos, cut);
+        for (int64_t e = 0, r = 0; e < a->selected[a->k - 1]; e++) {
+            bool is_selected = a->selected[r] == e;
+            oracle_hit(a, HIT_no_cycle_eos_before,
+                       cut && !is_selected && a->state[e] == ORACLE_UNDECIDED);
+            r += is_selected;
+        }
     }
+    oracle_hit(a, HIT_full_at_once_released, !a->o.verify_paper && first_full < a->k);
     oracle_commit_slots(a);
 }
 

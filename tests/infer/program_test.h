@@ -7,6 +7,7 @@
 #define RF_TESTS_INFER_PROGRAM_TEST_H
 
 #include "common/base/file.h"
+#include "common/dist/dist.h"
 #include "common/model/checkpoint.h"
 #include "tests/infer/infer_test.h"
 
@@ -59,8 +60,6 @@ static inline void program_begin(void)
     program_save_model("model.h5", 48, 1.4,
                        "decode:\n  slot_size: 4\n  gen_length: 12\n  slot_threshold: 0.3\n"
                        "objective:\n  slot_sizes: [2, 4]\ntrain:\n  steps: 9\n");
-    program_write("leaks", "leak:libmpi\nleak:libopen-pal\nleak:libopen-rte\nleak:libpmix\n"
-                           "leak:libhwloc\nleak:libevent\nleak:mca_\n");
 }
 
 static inline void program_end(void)
@@ -83,15 +82,18 @@ static inline void program_read(char *text, size_t bytes, const char *path)
 static inline int program_shell(const char *command)
 {
     char all[8192];
+    /* In a sanitizer build, what MPI keeps cannot be told apart from leaks of refusion-eval; with
+     * MPI=0 it is searched for them, as refusion-infer always is. */
+    bool leaks = strcmp(rf_dist_library(), "none") == 0 || strstr(command, "$EVAL") == NULL;
     program_write("command.sh", command);
     snprintf(all, sizeof all,
              "env -u BXFI_MAP OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 "
              "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
              "PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
-             "LSAN_OPTIONS=suppressions=%s/leaks:print_suppressions=0 "
+             "ASAN_OPTIONS=detect_leaks=%d "
              "RUN='mpirun --oversubscribe --bind-to none' INFER='%s/refusion-infer' "
              "EVAL='%s/refusion-eval' timeout -k 5 60 sh command.sh >output 2>messages </dev/null",
-             program_folder, program_path, program_path);
+             leaks, program_path, program_path);
     int status = system(all);
     program_read(program_output, sizeof program_output, "output");
     program_read(program_messages, sizeof program_messages, "messages");

@@ -15,31 +15,51 @@ typedef struct trial {
     uint64_t index;
 } trial;
 
-/* A function of (seed, i) alone. Every second one is of the kind in which most happens: several
- * slots, of which some are refused. */
+/* What a family of trials draws from: anything, or where most happens. */
+typedef struct family {
+    int n_sizes, n_slots, n_tokens; /* how many of each */
+    int64_t sizes[5];
+    double slots[5], tokens[5]; /* thresholds */
+    int left_to_right, blocks;  /* one trial in so many */
+    int paper;                  /* of four trials */
+} family;
+
+static const family families[] = {
+    {5, 5, 5, {1, 2, 4, 8, 16}, {0, 0.1, 0.4, 0.9, 1}, {0, 0.1, 0.4, 0.9, 1}, 5, 2, 2},
+    /* several slots, of which some are refused */
+    {3, 2, 3, {2, 4, 8}, {0, 0.1}, {0, 0.1, 0.4}, 100, 4, 2},
+    /* all pass alone and none together */
+    {2, 3, 2, {1, 2}, {0.1, 0.2, 0.4}, {0.4, 0.9}, 100, 4, 4},
+    /* some are full at once where an earlier one was refused */
+    {2, 3, 2, {2, 3}, {0, 0.1, 0.2}, {0.1, 0.3}, 100, 100, 0},
+};
+enum { N_FAMILIES = sizeof families / sizeof *families };
+
+static uint64_t below(rf_rng *rng, int n)
+{
+    return rf_rng_below(rng, (uint64_t)n);
+}
+
+/* A function of (seed, i) alone. */
 static trial make_trial(uint64_t seed, uint64_t i)
 {
-    static const double of_slots[] = {0, 0.1, 0.4, 0.9, 1}, of_tokens[] = {0, 0.1, 0.4, 0.9, 1};
-    static const int64_t sizes[] = {4, 8, 2, 1, 16};
-    bool busy = i / N_MODELS % 2 == 1;
-    uint64_t first = busy ? 3 : 5;
+    const family *f = &families[i / N_MODELS % N_FAMILIES];
     rf_rng rng = RF_RNG_STREAM(seed, RF_RNG_TEST, i);
     trial t = {0};
     rf_decode_options *o = &t.options;
 
-    o->kind = busy || rf_rng_below(&rng, 5) > 0 ? RF_DECODE_REFUSION : RF_DECODE_LEFT_TO_RIGHT;
-    o->slot_size = sizes[rf_rng_below(&rng, first)];
-    o->gen_length = 1 + (int64_t)rf_rng_below(&rng, 40);
-    o->block_length =
-        rf_rng_below(&rng, busy ? 4 : 2) ? 0 : o->slot_size * (int64_t)(1 + rf_rng_below(&rng, 4));
-    o->slot_threshold = of_slots[rf_rng_below(&rng, busy ? 2 : 5)];
-    o->token_threshold = of_tokens[rf_rng_below(&rng, first)];
-    o->verify_paper = rf_rng_below(&rng, 2);
-    o->recompute_kv = rf_rng_below(&rng, 2);
-    o->temperature = rf_rng_below(&rng, 4) > (busy ? 1 : 0) ? 0 : 0.5 + 1.5 * rf_rng_uniform(&rng);
-    o->seed = rf_rng_below(&rng, 3);
-    t.index = rf_rng_below(&rng, 100);
-    t.n_prompt = 1 + (int64_t)rf_rng_below(&rng, MAX_PROMPT);
+    o->kind = below(&rng, f->left_to_right) > 0 ? RF_DECODE_REFUSION : RF_DECODE_LEFT_TO_RIGHT;
+    o->slot_size = f->sizes[below(&rng, f->n_sizes)];
+    o->gen_length = 1 + (int64_t)below(&rng, 40);
+    o->block_length = below(&rng, f->blocks) > 0 ? 0 : o->slot_size * (int64_t)(1 + below(&rng, 4));
+    o->slot_threshold = f->slots[below(&rng, f->n_slots)];
+    o->token_threshold = f->tokens[below(&rng, f->n_tokens)];
+    o->verify_paper = (int)below(&rng, 4) < f->paper;
+    o->recompute_kv = below(&rng, 3) == 0;
+    o->temperature = below(&rng, 3) > 0 ? 0 : 0.5 + 1.5 * rf_rng_uniform(&rng);
+    o->seed = below(&rng, 3);
+    t.index = below(&rng, 100);
+    t.n_prompt = 1 + (int64_t)below(&rng, MAX_PROMPT);
     random_prompt(t.prompt, t.n_prompt, &rng);
     return t;
 }

@@ -1,6 +1,8 @@
 /* Bad input: one clear line, the right status, and nothing lost. */
 #include "tests/train/tiny_run.h"
 
+#include <hdf5.h>
+
 TestSuite(train_errors, .init = tiny_begin, .fini = tiny_end, .timeout = 120);
 
 /* Fails with this status and these words, and makes no run folder. */
@@ -54,6 +56,42 @@ Test(train_errors, corpora)
     refuses("data.valid=text.h5", 1, "text.h5");
     refuses("data.row_length=8", 1, "data.row_length");
     refuses("data.overlong=drop data.row_length=2", 1, "row_length");
+}
+
+/* XORs 1 into the byte `at` of a dataset's beginning (contiguous). */
+static void flip(const char *path, const char *dataset, int64_t at)
+{
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    hid_t set = H5Dopen2(file, dataset, H5P_DEFAULT);
+    int64_t offset = (int64_t)H5Dget_offset(set) + at;
+    H5Dclose(set);
+    H5Fclose(file);
+    int fd = open(path, O_RDWR);
+    char byte = 0;
+    cr_assert(pread(fd, &byte, 1, (off_t)offset) == 1);
+    byte = (char)(byte ^ 1);
+    cr_assert(pwrite(fd, &byte, 1, (off_t)offset) == 1 && close(fd) == 0);
+}
+
+/* Damage that every token id and every length survives: found by the checksums, before training. */
+Test(train_errors, damaged_corpora)
+{
+    cr_assert(tiny_shell("cp train.h5 a.h5; cp valid.h5 b.h5; cp train.h5 c.h5") == 0);
+    flip("a.h5", "tokens", 4);
+    refuses("data.train=a.h5", 1, "a.h5: the tokens have a wrong checksum");
+    flip("b.h5", "tokens", 4);
+    refuses("data.valid=b.h5", 1, "b.h5: the tokens have a wrong checksum");
+    flip("c.h5", "sample_begin", 8 * 10);
+    refuses("data.train=c.h5", 1, "c.h5: the index of samples has a wrong checksum");
+}
+
+/* Held-out data that gives no row is met at the begin, not at the first validation. */
+Test(train_errors, held_out_data_without_a_row)
+{
+    tiny_corpus("long.h5", 100, 101);
+    refuses("data.valid=long.h5 data.row_length=24", 1,
+            "data.valid: epoch 0 of the data has no row");
+    tiny_train(0, "data.valid=long.h5 data.row_length=24 log.valid_every=0 train.steps=1", 0);
 }
 
 /* The byte tokenizer under another text: the same ids, but not the same tokenizer. */
@@ -123,8 +161,15 @@ Test(train_errors, resume_is_the_same_run)
     tiny_says("optim.lr");
     tiny_train(0, "--resume auto model.hidden_size=64", 1);
     tiny_says("hidden_size is 64 here and 32 there");
-    tiny_train(0, "--resume auto data.train=valid.h5", 2);
+    tiny_train(0, "--resume auto data.train=valid.h5", 1);
     tiny_says("data.train");
+    tiny_train(0, "--resume auto data.train=train.h5:2", 1);
+    tiny_says("weight 2");
+    /* The same content may lie elsewhere. */
+    cr_assert(tiny_shell("cp -r run here; cp -r run moved; cp train.h5 elsewhere.h5") == 0);
+    tiny_train(0, "log.dir=here --resume auto", 0);
+    tiny_train(0, "log.dir=moved --resume auto data.train=elsewhere.h5", 0);
+    tiny_same_checkpoints("here/step-000000008.h5", "moved/step-000000008.h5");
     tiny_corpus("train.h5", 1, 61); /* another content under the same name */
     tiny_train(0, "--resume auto", 1);
     tiny_says("resume with the same corpora");

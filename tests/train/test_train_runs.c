@@ -119,6 +119,21 @@ Test(train_runs, keeps_the_newest_and_the_best)
               "%s", tiny_output);
 }
 
+/* A kill between the best checkpoint and its mark. */
+Test(train_runs, the_best_is_marked_after_a_kill)
+{
+    cr_assert(tiny_shell("RF_FAILPOINT=best:kill \"$TRAIN\" tiny.yaml train.steps=4") == 137);
+    cr_assert(tiny_shell("test -e run/step-000000004.h5 && ! test -e run/best") == 0, "%s",
+              tiny_output);
+    tiny_train(0, "--resume auto train.steps=4", 0);
+    cr_assert(tiny_shell("test $(cat run/best) = step-000000004.h5") == 0, "%s", tiny_output);
+    /* The mark of an older one is replaced as well. */
+    cr_assert(tiny_shell("RF_FAILPOINT=best:kill \"$TRAIN\" tiny.yaml --resume auto") == 137);
+    cr_assert(tiny_shell("test $(cat run/best) = step-000000004.h5") == 0, "%s", tiny_output);
+    tiny_train(0, "--resume auto", 0);
+    cr_assert(tiny_shell("test $(cat run/best) = step-000000008.h5") == 0, "%s", tiny_output);
+}
+
 Test(train_runs, fine_tunes_from_a_checkpoint)
 {
     tiny_train(0, "log.dir=base", 0);

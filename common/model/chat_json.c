@@ -1,0 +1,94 @@
+#include "common/model/chat.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void add_string(rf_text *out, const char *text, size_t bytes)
+{
+    rf_text_add(out, "\"", 1);
+    for (size_t i = 0; i < bytes; i++) {
+        static const char plain[] = "\"\\\b\f\n\r\t", escaped[] = "\"\\bfnrt";
+        const char c = text[i], *found = c != '\0' ? strchr(plain, c) : NULL;
+        char code[8];
+        if (found != NULL) {
+            code[0] = '\\';
+            code[1] = escaped[found - plain];
+            rf_text_add(out, code, 2);
+        } else if ((unsigned char)c < 0x20) {
+            snprintf(code, sizeof code, "\\u%04x", (unsigned)(unsigned char)c);
+            rf_text_add(out, code, 6);
+        } else {
+            rf_text_add(out, &c, 1);
+        }
+    }
+    rf_text_add(out, "\"", 1);
+}
+
+/* Python's repr of a float: the fewest digits that read back as the same number. */
+static void add_real(rf_text *out, double value)
+{
+    char digits[40], text[64];
+    int precision = 0;
+    do {
+        snprintf(digits, sizeof digits, "%.*e", precision, value);
+    } while (strtod(digits, NULL) != value && ++precision < 17);
+    int exponent = atoi(strchr(digits, 'e') + 1);
+    if (exponent >= -4 && exponent < 16) {
+        int decimals = precision > exponent ? precision - exponent : 0;
+        snprintf(text, sizeof text, "%.*f%s", decimals, value, decimals == 0 ? ".0" : "");
+        rf_text_add_string(out, text);
+        return;
+    }
+    /* C and Python both write at least two digits of exponent. */
+    rf_text_add_string(out, digits);
+}
+
+static void add_object(rf_text *out, const json_t *value)
+{
+    const char *key, *comma = "";
+    json_t *item;
+    rf_text_add(out, "{", 1);
+    json_object_foreach((json_t *)value, key, item)
+    {
+        rf_text_add_string(out, comma);
+        add_string(out, key, strlen(key));
+        rf_text_add(out, ": ", 2);
+        rf_chat_json(out, item);
+        comma = ", ";
+    }
+    rf_text_add(out, "}", 1);
+}
+
+void rf_chat_json(rf_text *out, const json_t *value)
+{
+    char number[32];
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+        add_object(out, value);
+        break;
+    case JSON_ARRAY:
+        rf_text_add(out, "[", 1);
+        for (size_t i = 0; i < json_array_size(value); i++) {
+            rf_text_add(out, ", ", i > 0 ? 2 : 0);
+            rf_chat_json(out, json_array_get(value, i));
+        }
+        rf_text_add(out, "]", 1);
+        break;
+    case JSON_STRING:
+        add_string(out, json_string_value(value), json_string_length(value));
+        break;
+    case JSON_INTEGER:
+        snprintf(number, sizeof number, "%lld", (long long)json_integer_value(value));
+        rf_text_add_string(out, number);
+        break;
+    case JSON_REAL:
+        add_real(out, json_real_value(value));
+        break;
+    default:
+        rf_text_add_string(out, json_is_true(value)    ? "true"
+                                : json_is_false(value) ? "false"
+                                                       : "null");
+    }
+}

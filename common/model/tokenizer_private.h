@@ -1,0 +1,44 @@
+/* tokenizer_private.h: what a kind of tokenizer consists of. Only tokenizer*.c and chat*.c include
+ * this. */
+#ifndef RF_MODEL_TOKENIZER_PRIVATE_H
+#define RF_MODEL_TOKENIZER_PRIVATE_H
+
+#include "common/model/bpe.h"
+#include "common/model/chat.h"
+#include "common/model/tokenizer.h"
+
+#include <jansson.h>
+
+typedef struct rf_tokenizer_kind {
+    const char *name;
+    /* Fills kind's part, size, specials, chat and hash from the stored JSON. */
+    int (*parse)(rf_tokenizer *tokenizer, const json_t *root, const char *origin, rf_error *err);
+    int (*encode)(const rf_tokenizer *tokenizer, rf_ids *out, const char *text, size_t bytes,
+                  rf_error *err);
+    /* The bytes of an id; NULL: none. */
+    const char *(*bytes_of)(const rf_tokenizer *tokenizer, int32_t id, size_t *bytes);
+    const char *(*special_name)(const rf_tokenizer *tokenizer, int32_t id);
+} rf_tokenizer_kind;
+
+extern const rf_tokenizer_kind rf_tokenizer_byte, rf_tokenizer_bpe;
+
+struct rf_tokenizer {
+    const rf_tokenizer_kind *kind;
+    char *text; /* as stored in files */
+    size_t bytes;
+    uint64_t hash;
+    int64_t size;
+    rf_specials specials;
+    rf_chat chat;
+    rf_bpe *bpe; /* NULL for the byte tokenizer */
+};
+
+/* The stored text of the byte tokenizer. */
+extern const char rf_tokenizer_byte_text[];
+
+/* From the stored JSON, parsed and as text (0-terminated), which the tokenizer takes over, also on
+ * error. */
+RF_MUST_CHECK int rf_tokenizer_make(rf_tokenizer **out, const json_t *root, char *text,
+                                    size_t bytes, const char *origin, rf_error *err);
+
+#endif

@@ -1,0 +1,250 @@
+#include "data/data_main.h"
+
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/model/bpe_train.h"
+#include "data/portion.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* train-tokenizer: a byte-level BPE tokenizer from the files that a corpus will be built from. */
+
+static const char usage[] =
+    "usage: refusion-data train-tokenizer --out tokenizer.json [options] FILE...\n"
+    "\n"
+    "Makes a byte-level BPE tokenizer that Hugging Face's tokenizers read, too. A FILE is what\n"
+    "build takes: JSON lines (every text in them counts) or plain text, .gz or not.\n"
+    "\n"
+    "  --out FILE          where the tokenizer goes\n"
+    "  --vocab-size N      tokens, special ones included (8192)\n"
+    "  --min-count N       pairs seen less often are not merged (2)\n"
+    "  --jobs N            threads (all cores)\n";
+
+typedef struct request {
+    const char *out;
+    int64_t vocab_size, min_count;
+    rf_build_settings settings;
+    rf_build_source *source;
+} request;
+
+/* --- Counting --------------------------------------------------------------------------------- */
+
+/* Every string of a record that training would see. */
+static int count_strings(rf_bpe_counter *counter, const json_t *value, rf_error *err)
+{
+    static const char *const keys[] = {"text",     "query",   "response",
+                                       "messages", "content", "reasoning_content"};
+    int rc = RF_OK;
+    if (json_is_string(value)) {
+        return rf_bpe_counter_add(counter, json_string_value(value), json_string_length(value),
+                                  err);
+    }
+    for (size_t i = 0; i < json_array_size(value) && rc == RF_OK; i++) {
+        rc = count_strings(counter, json_array_get(value, i), err);
+    }
+    for (int k = 0; k < 6 && rc == RF_OK && json_is_object(value); k++) {
+        rc = count_strings(counter, json_object_get(value, keys[k]), err);
+    }
+    return rc;
+}
+
+static int count_portion(rf_bpe_counter *counter, const rf_portion *p, const char *path,
+                         rf_error *err)
+{
+    int rc = RF_OK;
+    for (int64_t i = 0; i < p->n_entries && rc == RF_OK; i++) {
+        const rf_entry *e = &p->entry[i];
+        const char *text = p->text + e->begin;
+        json_t *root = NULL;
+        if (e->is_text) {
+            rc = rf_bpe_counter_add(counter, text, e->bytes, err);
+        } else if ((rc = rf_import_object(&root, text, e->bytes, err)) == RF_OK) {
+            rc = count_strings(counter, root, err);
+        }
+        json_decref(root);
+        if (rc != RF_OK) {
+            rc = rf_error_prefix(err, "%s:%lld", path, (long long)e->line);
+        }
+    }
+    return rc;
+}
+
+/* A team's work: as many portions as there are threads, read one after the other, counted side by
+ * side. Sums do not depend on who counted what. */
+typedef struct team {
+    rf_portion_reader *reader;
+    rf_portion *portion;      /* [n] */
+    rf_bpe_counter **counter; /* [n] */
+    rf_error *failure;        /* [n] */
+    int n;
+} team;
+
+static int count_round(team *t, const request *r, bool *is_over, rf_error *err)
+{
+    int n = 0;
+    while (n < t->n && !*is_over) {
+        rf_portion *p = &t->portion[n];
+        rf_portion_read(t->reader, p);
+        if (p->read_failure.code != RF_OK) {
+            *err = p->read_failure;
+            return err->code;
+        }
+        *is_over = p->source == r->settings.n_sources;
+        n += !*is_over;
+    }
+#pragma omp parallel for num_threads(t->n) schedule(static, 1)
+    for (int i = 0; i < n; i++) {
+        const rf_portion *p = &t->portion[i];
+        t->failure[i].code = RF_OK;
+        if (count_portion(t->counter[i], p, r->source[p->source].path, &t->failure[i]) != RF_OK) {
+            RF_ASSERT(t->failure[i].code != RF_OK);
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        if (t->failure[i].code != RF_OK) {
+            *err = t->failure[i];
+            return err->code;
+        }
+    }
+    return RF_OK;
+}
+
+static int count_all(team *t, const request *r, rf_error *err)
+{
+    bool is_over = false;
+    int rc = RF_OK;
+    while (rc == RF_OK && !is_over) {
+        rc = count_round(t, r, &is_over, err);
+    }
+    for (int i = 1; i < t->n && rc == RF_OK; i++) {
+        rc = rf_bpe_counter_merge(t->counter[0], t->counter[i], err);
+    }
+    return rc;
+}
+
+static int train(team *t, const request *r, rf_error *err)
+{
+    char *text = NULL;
+    int64_t size;
+    double begin = rf_log_seconds();
+    int rc = count_all(t, r, err);
+    double counted = rf_log_seconds();
+    if (rc == RF_OK) {
+        rc = rf_bpe_train(&text, &size, t->counter[0], r->vocab_size, r->min_count, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_file_write(r->out, text, strlen(text), err);
+    }
+    if (rc == RF_OK) {
+        fprintf(stderr,
+                "%s: %" PRId64 " tokens%s from %" PRId64
+                " different words; counting %.1f s, merging %.1f s\n",
+                r->out, size, size < r->vocab_size ? " (no more pairs were frequent enough)" : "",
+                rf_bpe_counter_words(t->counter[0]), counted - begin, rf_log_seconds() - counted);
+    }
+    free(text);
+    return rc;
+}
+
+/* --- The command ------------------------------------------------------------------------------ */
+
+static int work(const request *r, rf_error *err)
+{
+    team t = {.n = (int)r->settings.n_jobs};
+    t.portion = calloc((size_t)t.n, sizeof *t.portion);
+    t.counter = calloc((size_t)t.n, sizeof *t.counter);
+    t.failure = calloc((size_t)t.n, sizeof *t.failure);
+    int rc = RF_OK;
+    if (t.portion == NULL || t.counter == NULL || t.failure == NULL) {
+        rc = rf_error_set(err, RF_ERR, "no memory for %d threads", t.n);
+    }
+    for (int i = 0; i < t.n && rc == RF_OK; i++) {
+        rc = rf_bpe_counter_new(&t.counter[i], err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_portion_reader_new(&t.reader, &r->settings, err);
+    }
+    if (rc == RF_OK) {
+        rc = train(&t, r, err);
+    }
+    rf_portion_reader_free(t.reader);
+    for (int i = 0; i < t.n && t.counter != NULL && t.portion != NULL; i++) {
+        rf_bpe_counter_free(t.counter[i]);
+        rf_portion_free(&t.portion[i]);
+    }
+    free(t.portion);
+    free(t.counter);
+    free(t.failure);
+    return rc;
+}
+
+enum { OPT_OUT = 1, OPT_SIZE, OPT_COUNT, OPT_JOBS };
+
+static const struct option options[] = {
+    {"out", required_argument, NULL, OPT_OUT},
+    {"vocab-size", required_argument, NULL, OPT_SIZE},
+    {"min-count", required_argument, NULL, OPT_COUNT},
+    {"jobs", required_argument, NULL, OPT_JOBS},
+    {NULL, 0, NULL, 0},
+};
+
+static int take_option(request *r, int option, rf_error *err)
+{
+    switch (option) {
+    case OPT_OUT:
+        r->out = optarg;
+        return RF_OK;
+    case OPT_SIZE:
+        return rf_data_integer(&r->vocab_size, optarg, "--vocab-size", RF_BPE_TRAIN_MIN, 1 << 24,
+                               err);
+    case OPT_COUNT:
+        return rf_data_integer(&r->min_count, optarg, "--min-count", 1, INT32_MAX, err);
+    default:
+        return rf_data_integer(&r->settings.n_jobs, optarg, "--jobs", 1, 1024, err);
+    }
+}
+
+static int parse(request *r, int argc, char **argv, rf_error *err)
+{
+    int option;
+    while ((option = rf_data_option(argc, argv, options, err)) != -1) {
+        if (option == '?' || take_option(r, option, err) != RF_OK) {
+            return RF_ERR_USAGE;
+        }
+    }
+    if (r->out == NULL) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--out FILE is missing: see refusion-data help train-tokenizer");
+    }
+    if (optind == argc) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "no files named: see refusion-data help train-tokenizer");
+    }
+    for (int i = optind; i < argc; i++) {
+        r->source[r->settings.n_sources++] = (rf_build_source){.path = argv[i], .weight = 1};
+    }
+    return RF_OK;
+}
+
+static int run(int argc, char **argv, rf_error *err)
+{
+    request r = {.vocab_size = 8192,
+                 .min_count = 2,
+                 .settings = {.n_jobs = omp_get_max_threads() < 64 ? omp_get_max_threads() : 64},
+                 .source = calloc((size_t)argc, sizeof *r.source)};
+    r.settings.source = r.source;
+    int rc = r.source != NULL ? parse(&r, argc, argv, err)
+                              : rf_error_set(err, RF_ERR, "no memory for the file names");
+    if (rc == RF_OK) {
+        rc = work(&r, err);
+    }
+    free(r.source);
+    return rc;
+}
+
+const rf_data_command rf_data_train_tokenizer = {"train-tokenizer",
+                                                 "make a byte-level BPE tokenizer", usage, run};
