@@ -140,9 +140,12 @@ json_t *rf_adapt_json(const rf_adaptation *a, const rf_adapt_base *base)
         return json_pack("{s:s}", "train_only", a->only);
     }
     snprintf(hash, sizeof hash, "%016" PRIx64, base->hash);
-    return json_pack("{s:I,s:f,s:s,s:f,s:I,s:s,s:s}", "rank", (json_int_t)a->rank, "alpha",
+    /* A path that is not UTF-8 cannot be written down: the hash is what decides. */
+    json_t *path = json_string(base->path);
+    return json_pack("{s:I,s:f,s:s,s:f,s:I,s:o,s:s}", "rank", (json_int_t)a->rank, "alpha",
                      a->alpha, "targets", a->targets, "dropout", a->dropout, "seed",
-                     (json_int_t)a->seed, "base", base->path, "base_hash", hash);
+                     (json_int_t)a->seed, "base", path != NULL ? path : json_string(""),
+                     "base_hash", hash);
 }
 
 static bool copy_text(char *out, size_t bytes, const json_t *json)

@@ -2,6 +2,8 @@
  *
  * Read rf_model_forward first, then rf_model_block_forward, then its two halves.
  */
+#include "common/model/model.h"
+
 #include "common/model/lora.h"
 
 #include <inttypes.h>
