@@ -82,11 +82,12 @@ static int read_tokenizer(import *im, const char *name, rf_error *err)
 static void tell_rows(const import *im)
 {
     const rf_vocabulary *v = &im->vocabulary;
+    int32_t mask = rf_tokenizer_specials(im->tokenizer)->mask;
     for (int i = 0; i < v->n_fresh; i++) {
         rf_convert_say(
             im->options,
             "token %s takes the spare row %d, set to the mean of the %" PRId64 " used rows",
-            rf_tokenizer_special_name(im->tokenizer, v->fresh[i]), v->fresh[i], v->n_used);
+            v->fresh[i] == mask ? "<|mask|>" : "<|beginoftext|>", v->fresh[i], v->n_used);
     }
     if (v->n_rows > v->n_file) {
         rf_convert_say(im->options,

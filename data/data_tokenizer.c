@@ -20,7 +20,7 @@ static const char usage[] =
     "build takes: JSON lines (every text in them counts) or plain text, .gz or not.\n"
     "\n"
     "  --out FILE          where the tokenizer goes\n"
-    "  --vocab-size N      tokens, special ones included (8192)\n"
+    "  --vocab-size N      tokens, <|endoftext|> included (8192); loading adds two\n"
     "  --min-count N       pairs seen less often are not merged (2)\n"
     "  --jobs N            threads (all cores)\n";
 

@@ -142,10 +142,13 @@ static bool is_full(const rf_portion *p)
     return p->text_bytes >= PORTION_BYTES || p->n_entries >= PORTION_ENTRIES;
 }
 
-/* May the text be cut in front of this line? */
+/* May the text be cut in front of this line? Where the line end stands alone between characters
+ * that are no blanks, no tokenizer has a word that holds it and what follows. */
 static bool may_cut(const rf_portion *p, const char *line, size_t bytes)
 {
-    return (bytes > 0 && !is_blank_line(line, 1)) || p->text_bytes >= PIECE_MAX_BYTES;
+    return (bytes > 0 && !is_blank_line(line, 1) && p->text_bytes > 0 &&
+            !is_blank_line(p->text + p->text_bytes - 1, 1)) ||
+           p->text_bytes >= PIECE_MAX_BYTES;
 }
 
 /* Keeps the line for the next portion; it stays where rf_lines has it. */

@@ -93,7 +93,7 @@ void rf_bpe_work_free(rf_bpe_work *work);
 /* --- Tokens ----------------------------------------------------------------------------------- */
 
 typedef struct rf_bpe_token {
-    const char *name; /* as the file writes it; in rf_bpe.memory */
+    const char *name; /* as the file writes it, 0-terminated; in rf_bpe.memory */
     const char *text; /* its bytes */
     uint32_t name_bytes, text_bytes;
     bool is_used, is_added, is_special;

@@ -339,22 +339,6 @@ static json_t *name_of(const trainer *t, int64_t id)
     return out;
 }
 
-static json_t *added_tokens(int64_t first)
-{
-    static const char *const names[] = {"<|endoftext|>", "<|beginoftext|>", "<|mask|>"};
-    json_t *list = json_array();
-    for (int i = 0; i < 3; i++) {
-        json_t *item = json_pack("{s:I, s:s, s:b, s:b, s:b, s:b, s:b}", "id",
-                                 (json_int_t)(first + i), "content", names[i], "single_word", 0,
-                                 "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1);
-        if (json_array_append_new(list, item) != 0) {
-            json_decref(list);
-            return NULL;
-        }
-    }
-    return list;
-}
-
 static int write_json(char **text, trainer *t)
 {
     json_t *vocab = json_object(), *merges = json_array();
@@ -373,17 +357,19 @@ static int write_json(char **text, trainer *t)
     json_t *root = NULL;
     if (bad == 0) {
         root = json_pack(
-            "{s:s, s:n, s:n, s:o, s:n, s:{s:s, s:[{s:s, s:{s:s}, s:s, s:b}, {s:s, s:b, s:b, "
+            "{s:s, s:n, s:n, s:[{s:I, s:s, s:b, s:b, s:b, s:b, s:b}], s:n, s:{s:s, s:[{s:s, "
+            "s:{s:s}, s:s, s:b}, {s:s, s:b, s:b, "
             "s:b}]}, "
             "s:n, s:{s:s, s:b, s:b, s:b}, s:{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b, s:O, s:O}}",
-            "version", "1.0", "truncation", "padding", "added_tokens", added_tokens(t->n_tokens),
-            "normalizer", "pre_tokenizer", "type", "Sequence", "pretokenizers", "type", "Split",
-            "pattern", "Regex", rf_bpe_pattern_qwen, "behavior", "Isolated", "invert", 0, "type",
-            "ByteLevel", "add_prefix_space", 0, "trim_offsets", 0, "use_regex", 0, "post_processor",
-            "decoder", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 0, "use_regex",
-            0, "model", "type", "BPE", "dropout", "unk_token", "continuing_subword_prefix",
-            "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0, "ignore_merges", 0, "vocab",
-            vocab, "merges", merges);
+            "version", "1.0", "truncation", "padding", "added_tokens", "id",
+            (json_int_t)t->n_tokens, "content", "<|endoftext|>", "single_word", 0, "lstrip", 0,
+            "rstrip", 0, "normalized", 0, "special", 1, "normalizer", "pre_tokenizer", "type",
+            "Sequence", "pretokenizers", "type", "Split", "pattern", "Regex", rf_bpe_pattern_qwen,
+            "behavior", "Isolated", "invert", 0, "type", "ByteLevel", "add_prefix_space", 0,
+            "trim_offsets", 0, "use_regex", 0, "post_processor", "decoder", "type", "ByteLevel",
+            "add_prefix_space", 0, "trim_offsets", 0, "use_regex", 0, "model", "type", "BPE",
+            "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
+            0, "byte_fallback", 0, "ignore_merges", 0, "vocab", vocab, "merges", merges);
     }
     *text = root != NULL ? json_dumps(root, JSON_INDENT(1)) : NULL;
     json_decref(root);
@@ -450,9 +436,9 @@ int rf_bpe_train(char **text, int64_t *size, const rf_bpe_counter *counter, int6
     rc = rc == RF_OK ? allocate(&t, n_bytes, (size_t)vocab_size) : rc;
     rc = rc == RF_OK ? add_bytes(&t, id_of) : rc;
     rc = rc == RF_OK ? add_words(&t, word, memory, id_of) : rc;
-    rc = rc == RF_OK ? merge_all(&t, vocab_size - 3, min_count > 1 ? min_count : 1) : rc;
+    rc = rc == RF_OK ? merge_all(&t, vocab_size - 1, min_count > 1 ? min_count : 1) : rc;
     rc = rc == RF_OK ? write_json(text, &t) : rc;
-    *size = t.n_tokens + 3;
+    *size = t.n_tokens + 1;
     trainer_free(&t);
     free(word);
     return rc;

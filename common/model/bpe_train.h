@@ -25,11 +25,11 @@ RF_MUST_CHECK int rf_bpe_counter_merge(rf_bpe_counter *counter, const rf_bpe_cou
                                        rf_error *err);
 int64_t rf_bpe_counter_words(const rf_bpe_counter *counter); /* different ones */
 
-enum { RF_BPE_TRAIN_MIN = 256 + 3 }; /* the bytes, and the special tokens */
+enum { RF_BPE_TRAIN_MIN = 256 + 1 }; /* the bytes, and end-of-text */
 
 /* The text of a tokenizer.json of at most vocab_size tokens (0-terminated, caller frees; *size: how
- * many it has), the last of which are <|endoftext|>, <|beginoftext|> and <|mask|>. Pairs seen less
- * than min_count times are not merged, so it may have fewer tokens. */
+ * many it has), the last of which is <|endoftext|>; <|beginoftext|> and <|mask|> are added when it
+ * is loaded. Pairs seen less than min_count times are not merged, so it may have fewer tokens. */
 RF_MUST_CHECK int rf_bpe_train(char **text, int64_t *size, const rf_bpe_counter *counter,
                                int64_t vocab_size, int64_t min_count, rf_error *err);
 

@@ -111,7 +111,8 @@ int rf_bpe_add_token(rf_bpe *bpe, const char *field, const char *name, size_t by
     }
     char *copy = bpe->memory + bpe->memory_used;
     memcpy(copy, name, bytes);
-    bpe->memory_used += bytes;
+    copy[bytes] = '\0';
+    bpe->memory_used += bytes + 1;
     *token = (rf_bpe_token){.name = copy, .name_bytes = (uint32_t)bytes, .is_used = true};
     add_text(bpe, token);
     bool is_new = rf_bpe_names_add(&bpe->names, copy, bytes, (int32_t)id);
@@ -264,14 +265,12 @@ static int check_made(const reader *r)
         if (!token->is_used || r->is_made[id]) {
             continue;
         }
-        char name[80], copy[512];
-        snprintf(copy, sizeof copy, "%.*s",
-                 (int)(token->name_bytes < 500 ? token->name_bytes : 500), token->name);
-        if (token->name_bytes >= 500 || !is_added(r, copy)) {
+        char name[80];
+        if (!is_added(r, token->name)) {
             return rf_error_set(r->err, RF_ERR,
                                 "%s: model.merges: none makes token \"%s\" (id %lld): merges are "
                                 "missing, get the whole file",
-                                r->origin, rf_bpe_shown(name, copy), (long long)id);
+                                r->origin, rf_bpe_shown(name, token->name), (long long)id);
         }
     }
     return RF_OK;
@@ -305,12 +304,12 @@ static int reserve(reader *r, json_t *vocab)
     json_t *item;
     json_object_foreach(vocab, name, item)
     {
-        bytes += 2 * strlen(name);
+        bytes += 2 * strlen(name) + 1;
     }
     json_array_foreach(r->added, i, item)
     {
         /* Normalised, a name may take three times its bytes. */
-        bytes += 8 * json_string_length(json_object_get(item, "content"));
+        bytes += 8 * json_string_length(json_object_get(item, "content")) + 1;
     }
     if (n > INT32_MAX / 2) {
         return rf_error_set(r->err, RF_ERR, "%s: %zu tokens are too many", r->origin, n);

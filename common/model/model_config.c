@@ -1,3 +1,5 @@
+#include "common/model/model_config.h"
+
 #include "common/model/model_config_private.h"
 
 #include <inttypes.h>

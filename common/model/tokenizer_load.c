@@ -423,7 +423,12 @@ static int make_stored(json_t **out, sources *s)
     rf_chat chat = {0};
     json_int_t mask, begin;
     json_t *eos = json_array();
-    if (!json_is_array(added_of(s)) &&
+    const json_t *added = added_of(s);
+    if (added != NULL && !json_is_array(added) && !json_is_null(added)) {
+        json_decref(eos);
+        return rf_error_set(s->err, RF_ERR, "%s: added_tokens must be an array", s->path);
+    }
+    if (!json_is_array(added) &&
         json_object_set_new(s->tokenizer, "added_tokens", json_array()) != 0) {
         json_decref(eos);
         return no_memory(s);

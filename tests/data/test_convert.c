@@ -266,6 +266,18 @@ Test(convert, fresh_rows)
         cr_expect(!rf_vocabulary_is_fresh(&v, 256) && !rf_vocabulary_is_fresh(&v, 0));
         rf_vocabulary_free(&v);
     }
+    /* Tokens that only the other files name are there, too: their rows are trained. */
+    rf_vocabulary v;
+    put_tokenizer("tokenizer.json", 257, "");
+    put_text("added_tokens.json", "{\"<|beginoftext|>\": 258}");
+    put_text("tokenizer_config.json",
+             "{\"added_tokens_decoder\": {\"257\": {\"content\": \"<|mask|>\"}}}");
+    MUST(rf_vocabulary_plan(&v, tokenizer, folder, 300, &error));
+    cr_expect(v.n_fresh == 0 && v.n_used == 259);
+    put_text("added_tokens.json", "{");
+    cr_expect(rf_vocabulary_plan(&v, tokenizer, folder, 300, &error) == RF_ERR);
+    cr_expect(strstr(error.message, "added_tokens.json: not valid JSON") != NULL, "%s",
+              error.message);
     rf_tokenizer_free(tokenizer);
 }
 
@@ -388,6 +400,7 @@ Test(convert, values_that_are_not_finite_are_refused)
 
 static char errors[4096];
 
+static int run(const char *format, ...) RF_PRINTF(1, 2);
 static int run(const char *format, ...)
 {
     char arguments[2000], command[4000];

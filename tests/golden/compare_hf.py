@@ -163,6 +163,31 @@ def compare_model(name, build, parent, dtype, shards, seed):
         compare_text(title, exported, checkpoint, build, model_class)
 
 
+def compare_tuned(name, build, parent):
+    """A model of Transformers, trained here for some steps: the export still loads and says the same."""
+    folder = f"{parent}/tuned"
+    model_class, config_class, extra = MODELS[name]
+    model = model_class(config_class(**{**SIZES, **extra}, architectures=[model_class.__name__]))
+    model.save_pretrained(f"{folder}/hf")
+    convert = f"{build}/refusion-convert"
+    run(convert, "import", f"{folder}/hf", f"{folder}/m.h5", "--tokenizer", "byte", "--quiet")
+    run(f"{build}/refusion-data", "synth", "sort", "--n", "200", "--seed", "1", "--out", f"{folder}/s.jsonl")
+    run(f"{build}/refusion-data", "build", "--out", f"{folder}/c.h5", f"{folder}/s.jsonl")
+    open(f"{folder}/c.yaml", "w").write(f"data:\n  train: [{folder}/c.h5]\n")
+    run(
+        f"{build}/refusion-train", f"{folder}/c.yaml", f"model.init={folder}/m.h5", f"log.dir={folder}/run",
+        "train.steps=20", "train.batch_rows=2", "data.row_length=96", "optim.lr=0.01", "log.valid_every=0",
+    )  # fmt: skip
+    tuned, exported = f"{folder}/run/step-000000020.h5", f"{folder}/exported"
+    run(convert, "export", tuned, exported, "--quiet")
+    again, info = model_class.from_pretrained(exported, dtype=torch.float32, output_loading_info=True)
+    troubles = [k for k in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs") if info.get(k)]
+    judge(f"tuned {name}: keys of the export that trouble Transformers {troubles}", len(troubles), 0)
+    moved = gap(again.state_dict()["model.norm.weight"], model.state_dict()["model.norm.weight"])
+    judge(f"tuned {name}: 1 if no weight has moved", moved == 0, 0)
+    compare_text(f"tuned {name}", exported, tuned, build, model_class)
+
+
 def main():
     build = sys.argv[1] if len(sys.argv) > 1 else "build/release"
     transformers.utils.logging.set_verbosity_error()
@@ -174,6 +199,8 @@ def main():
         compare_model("qwen3", build, parent, torch.bfloat16, False, 10)
         compare_model("qwen2", build, parent, torch.bfloat16, True, 11)
         compare_model("llama3", build, parent, torch.float16, False, 12)
+        for name in ("qwen3_tied", "llama3"):
+            compare_tuned(name, build, f"{parent}/{name}")
     print("all agree" if failures == 0 else f"{failures} failed")
     sys.exit(failures != 0)
 
