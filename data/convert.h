@@ -33,8 +33,15 @@ RF_MUST_CHECK int rf_convert_import(const char *folder, const char *path,
 /* local. Makes `folder` (which must not exist, or be empty) from a checkpoint: config.json,
  * generation_config.json, model*.safetensors, and tokenizer files where the tokenizer is one of
  * Hugging Face. Values are written as f32, bf16 or f16; as the source: f32 for f64. The folder
- * appears whole or not at all. */
+ * appears whole or not at all. An adapter file gives a folder of PEFT instead: adapter_config.json
+ * and adapter_model.safetensors, for the exported base. */
 RF_MUST_CHECK int rf_convert_export(const char *path, const char *folder,
                                     const rf_convert_options *options, rf_error *err);
+/* local. Writes the checkpoint `path`, atomically: the base with an adapter file's share added to
+ * its weights (lora.h), the rest of the header as the adapter file has it, without optimizer state.
+ * Stored as f32, f64 or bf16; as the source: as the base. The model is held in memory. An adapter
+ * file of another base is refused. */
+RF_MUST_CHECK int rf_convert_merge(const char *base, const char *adapter, const char *path,
+                                   const rf_convert_options *options, rf_error *err);
 
 #endif

@@ -144,8 +144,30 @@ static json_t *eos_ids(const rf_tokenizer *tokenizer)
     return list;
 }
 
+static bool is_adapter(const export *ex)
+{
+    return ex->info.adaptation.rank > 0;
+}
+
+static int write_adapter_config(const export *ex, rf_error *err)
+{
+    rf_table table;
+    int rc = rf_table_build_adapted(&table, &ex->info.model, &ex->info.adaptation, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    json_t *root = rf_convert_adapter_json(&ex->info, &table);
+    rc = write_json(ex, "adapter_config.json", root, err);
+    json_decref(root);
+    rf_table_free(&table);
+    return rc;
+}
+
 static int write_configs(const export *ex, rf_error *err)
 {
+    if (is_adapter(ex)) {
+        return write_adapter_config(ex, err);
+    }
     static const char *const names[RF_N_STORAGES] = {"float32", "float32", "bfloat16", "float16"};
     char *text = rf_model_config_json(&ex->config);
     json_t *root = text != NULL ? json_loads(text, 0, NULL) : NULL;
@@ -169,27 +191,44 @@ static int write_configs(const export *ex, rf_error *err)
 
 /* --- Values ----------------------------------------------------------------------------------- */
 
+static void file_name(char *out, size_t bytes, const export *ex, const char *name)
+{
+    if (is_adapter(ex)) {
+        rf_convert_adapter_name(out, bytes, name);
+    } else {
+        snprintf(out, bytes, "%s", name);
+    }
+}
+
 static int begin_values(export *ex, rf_error *err)
 {
     rf_table table;
-    int rc = rf_table_build(&table, &ex->config, err);
+    int rc = rf_table_build_adapted(&table, &ex->config, &ex->info.adaptation, err);
     if (rc != RF_OK) {
         return rc;
     }
+    int64_t n = 0;
     rf_safetensors_item *item = calloc((size_t)table.n_tensors, sizeof *item);
-    if (item == NULL) {
+    char(*name)[RF_CONVERT_NAME] = calloc((size_t)table.n_tensors, sizeof *name);
+    if (item == NULL || name == NULL) {
         rc = rf_error_set(err, RF_ERR, "no memory for the list of tensors");
     }
-    for (int64_t i = 0; i < table.n_tensors && item != NULL; i++) {
+    for (int64_t i = 0; i < table.n_tensors && rc == RF_OK; i++) {
         const rf_tensor *t = &table.tensor[i];
-        item[i] = (rf_safetensors_item){t->name, t->n_dims, {t->shape[0], t->shape[1]}};
+        if (rf_table_is_adapter(t->role) == is_adapter(ex)) {
+            file_name(name[n], sizeof name[n], ex, t->name);
+            item[n] = (rf_safetensors_item){name[n], t->n_dims, {t->shape[0], t->shape[1]}};
+            n++;
+        }
     }
     if (rc == RF_OK) {
         int64_t most = ex->options->max_shard_bytes;
-        rc = rf_safetensors_writer_new(&ex->writer, ex->temporary, "model", ex->type, item,
-                                       table.n_tensors, most > 0 ? most : default_shard_bytes, err);
+        rc = rf_safetensors_writer_new(
+            &ex->writer, ex->temporary, is_adapter(ex) ? "adapter_model" : "model", ex->type, item,
+            n, most > 0 && !is_adapter(ex) ? most : default_shard_bytes, err);
     }
     free(item);
+    free(name);
     rf_table_free(&table);
     return rc;
 }
@@ -226,7 +265,9 @@ static int put(void *user, const void *values, rf_storage type, const rf_tensor 
                             finite ? "too large for " : "so the model is damaged",
                             finite ? rf_storage_name(ex->type) : "");
     }
-    return rf_safetensors_writer_put(ex->writer, tensor->name, first, n, ex->encoded, err);
+    char name[RF_CONVERT_NAME];
+    file_name(name, sizeof name, ex, tensor->name);
+    return rf_safetensors_writer_put(ex->writer, name, first, n, ex->encoded, err);
 }
 
 static int write_values(export *ex, rf_error *err)

@@ -14,9 +14,13 @@ static const char usage[] =
     "usage: refusion-convert COMMAND [options]\n"
     "\n"
     "  import HF_DIR MODEL.h5    a folder of Hugging Face becomes a checkpoint\n"
-    "  export MODEL.h5 HF_DIR    a checkpoint becomes a folder of Hugging Face\n"
+    "  export MODEL.h5 HF_DIR    a checkpoint becomes a folder of Hugging Face; an adapter file\n"
+    "                            one of PEFT\n"
+    "  merge BASE.h5 ADAPTER.h5 MODEL.h5\n"
+    "                            adapters are added to the weights they were trained beside\n"
     "\n"
-    "  --dtype TYPE              import: f32 or bf16; export: f32, bf16 or f16; default: as the\n"
+    "  --dtype TYPE              import, merge: f32 or bf16; export: f32, bf16 or f16; default: as "
+    "the\n"
     "                            source has it (import: bf16 where all tensors are, else f32)\n"
     "  --tokenizer NAME          import: byte, or a folder or tokenizer.json other than HF_DIR's\n"
     "  --max-shard-size N        export: most bytes of a weights file, with k, M, G; default 5G\n"
@@ -117,6 +121,22 @@ static int read_dtype(command_line *line, bool is_export, rf_error *err)
                              is_export ? "f32, bf16 or f16" : "f32 or bf16");
 }
 
+static int run_merge(command_line *line, char **path, int n, rf_error *err)
+{
+    if (n != 3) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "merge takes BASE.h5, ADAPTER.h5 and MODEL.h5: see "
+                            "refusion-convert --help");
+    }
+    if (line->options.tokenizer != NULL || line->options.max_shard_bytes != 0) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--tokenizer is an option of import, "
+                            "--max-shard-size of export");
+    }
+    int rc = read_dtype(line, false, err);
+    return rc == RF_OK ? rf_convert_merge(path[0], path[1], path[2], &line->options, err) : rc;
+}
+
 static int run(int argc, char **argv, rf_error *err)
 {
     command_line line;
@@ -136,6 +156,9 @@ static int run(int argc, char **argv, rf_error *err)
         return rf_error_set(err, RF_ERR_USAGE, "no command: see refusion-convert --help");
     }
     const char *command = argv[optind];
+    if (strcmp(command, "merge") == 0) {
+        return run_merge(&line, argv + optind + 1, argc - optind - 1, err);
+    }
     bool is_export = strcmp(command, "export") == 0;
     if (!is_export && strcmp(command, "import") != 0) {
         return rf_error_set(err, RF_ERR_USAGE, "%s: unknown command: see refusion-convert --help",

@@ -5,7 +5,7 @@
 #include "common/model/safetensors.h"
 #include "data/convert.h"
 
-enum { RF_CONVERT_PATH = 4096 };
+enum { RF_CONVERT_PATH = 4096, RF_CONVERT_NAME = 128 };
 
 /* printf to the options' note. */
 void rf_convert_say(const rf_convert_options *options, const char *format, ...) RF_PRINTF(2, 3);
@@ -26,6 +26,15 @@ RF_MUST_CHECK int rf_convert_write_tokenizer(const rf_tokenizer *tokenizer, cons
 RF_MUST_CHECK int rf_convert_match(rf_storage *type, const rf_safetensors *set,
                                    const rf_model_config *config, const char *folder,
                                    rf_error *err);
+
+/* --- Adapters in PEFT's format -------------------------------------------------------------------
+ */
+
+/* adapter_config.json, for the table of an adapter file; the base's name is left open. NULL when
+ * memory is out. Source: https://huggingface.co/docs/peft (LoraConfig). */
+json_t *rf_convert_adapter_json(const rf_checkpoint_info *info, const rf_table *table);
+/* A tensor's name in adapter_model.safetensors. */
+void rf_convert_adapter_name(char *out, size_t bytes, const char *name);
 
 /* --- Rows of the vocabulary ------------------------------------------------------------------- */
 

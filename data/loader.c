@@ -255,6 +255,7 @@ static int prepare(rf_loader *loader, rf_corpus **corpus, int64_t n_corpora, rf_
         return code;
     }
     s->rows.weight = NULL; /* the caller's; the rows have a copy */
+    s->rows.epochs = NULL;
     loader->epoch = start.epoch;
     atomic_init(&loader->rows_bytes, rf_rows_bytes(loader->rows));
     int64_t n_leaves = s->batch_rows / s->micro_rows;

@@ -46,21 +46,24 @@ static int check_samples(const rf_rows *rows, int64_t corpus, rf_error *err)
 }
 
 /* Copies the list of corpora and checks what they hold. */
-static int take_corpora(rf_rows *rows, rf_corpus **corpus, int64_t n_corpora, const double *weight,
-                        rf_error *err)
+static int take_corpora(rf_rows *rows, rf_corpus **corpus, int64_t n_corpora,
+                        const rf_rows_settings *settings, rf_error *err)
 {
     size_t n = (size_t)n_corpora;
     rows->corpus = malloc(n * sizeof *rows->corpus);
     rows->factor = malloc(n * sizeof *rows->factor);
+    rows->epochs = calloc(n, sizeof *rows->epochs);
     rows->first = malloc((n + 1) * sizeof *rows->first);
-    if (rows->corpus == NULL || rows->factor == NULL || rows->first == NULL) {
+    if (rows->corpus == NULL || rows->factor == NULL || rows->epochs == NULL ||
+        rows->first == NULL) {
         return rf_error_set(err, RF_ERR, "no memory for %zu corpora: use fewer", n);
     }
     rows->n_corpora = n_corpora;
     rows->first[0] = 0;
     for (int64_t c = 0; c < n_corpora; c++) {
         rows->corpus[c] = corpus[c];
-        rows->factor[c] = weight != NULL ? weight[c] : 1;
+        rows->factor[c] = settings->weight != NULL ? settings->weight[c] : 1;
+        rows->epochs[c] = settings->epochs != NULL ? settings->epochs[c] : 0;
         rows->first[c + 1] = rows->first[c] + rf_corpus_n_samples(corpus[c]);
         int code = check_samples(rows, c, err);
         if (code != RF_OK) {
@@ -88,7 +91,8 @@ int rf_rows_new(rf_rows **out, rf_corpus **corpus, int64_t n_corpora, const rf_o
     rows->objective = objective;
     rows->settings = *settings;
     rows->settings.weight = NULL;
-    code = take_corpora(rows, corpus, n_corpora, settings->weight, err);
+    rows->settings.epochs = NULL;
+    code = take_corpora(rows, corpus, n_corpora, settings, err);
     if (code == RF_OK) {
         code = rf_order_new(&rows->order, rows, 0, err);
     }
@@ -108,6 +112,7 @@ void rf_rows_free(rf_rows *rows)
     if (rows != NULL) {
         free(rows->corpus);
         free(rows->factor);
+        free(rows->epochs);
         free(rows->first);
         rf_order_free(&rows->order);
         rf_window_free(&rows->window);

@@ -47,7 +47,9 @@ typedef struct rf_rows_settings {
     int64_t row_length; /* T */
     int64_t window;     /* samples packed together */
     rf_overlong overlong;
-    double *weight; /* [n_corpora] factors on the sources' weights, or NULL: 1 */
+    double *weight;  /* [n_corpora] factors on the sources' weights, or NULL: 1 */
+    int64_t *epochs; /* [n_corpora] a corpus takes part in so many epochs, the first ones; 0: in
+                        all, as one corpus must at least. NULL: 0 */
 } rf_rows_settings;
 
 typedef struct rf_rows rf_rows;

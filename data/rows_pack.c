@@ -51,9 +51,12 @@ double rf_rows_weight(const rf_rows *rows, int64_t corpus, int64_t sample)
 }
 
 /* Times that a sample is seen in an epoch: the whole part of its weight, and once more with the
- * probability of the rest. */
+ * probability of the rest; never after the corpus's last epoch. */
 static int64_t n_occurrences(const rf_rows *rows, int64_t epoch, int64_t corpus, int64_t sample)
 {
+    if (rows->epochs[corpus] > 0 && epoch >= rows->epochs[corpus]) {
+        return 0;
+    }
     double weight = rf_rows_weight(rows, corpus, sample);
     double whole = floor(weight);
     int64_t n = (int64_t)whole;

@@ -32,10 +32,11 @@ typedef struct rf_window {
 struct rf_rows {
     rf_corpus **corpus; /* [n_corpora] the array is owned, the corpora are not */
     double *factor;     /* [n_corpora] */
+    int64_t *epochs;    /* [n_corpora] 0: all */
     int64_t *first;     /* [n_corpora+1] samples of all corpora before this one */
     int64_t n_corpora;
     const rf_objective *objective;
-    rf_rows_settings settings; /* weight is NULL: see factor */
+    rf_rows_settings settings; /* weight and epochs are NULL: see above */
     rf_order order;
     rf_window window;
     int64_t row; /* next row of the window */

@@ -9,6 +9,8 @@ const rf_config_key rf_data_keys[] = {
     {"data.train", RF_KEY_STRINGS, "", 0, 0, NULL, RF_KEY_MAY_CHANGE,
      "corpora to train on: path, or path:weight (0.5: half of its samples in an epoch); on resume "
      "the same content"},
+    {"data.epochs", RF_KEY_INTS, "", 0, 1e9, NULL, 0,
+     "for each corpus of data.train, the last epoch that it takes part in; 0: all; default: all 0"},
     {"data.valid", RF_KEY_STRINGS, "", 0, 0, NULL, RF_KEY_MAY_CHANGE,
      "corpora for the validation loss"},
     {"data.row_length", RF_KEY_INT, "1024", 2, 1 << 24, NULL, 0,
@@ -55,6 +57,33 @@ static int split_weight(char **path, double *weight, const char *entry, const ch
     return *path != NULL ? RF_OK : rf_error_set(err, RF_ERR, "no memory for data.train");
 }
 
+/* At least one corpus takes part in every epoch: the stream has no end. */
+static int read_epochs(rf_data_settings *out, const rf_config *config, rf_error *err)
+{
+    int64_t n = 0, n_without = 0;
+    const int64_t *last = rf_config_ints(config, "data.epochs", &n);
+    if (n == 0) {
+        return RF_OK;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        n_without += last[i] == 0;
+    }
+    if (n != out->n_train || n_without == 0) {
+        return rf_error_set(
+            err, RF_ERR_USAGE,
+            "data.epochs: %lld numbers, %lld of them 0, for %lld corpora (%s): give "
+            "one for each corpus of data.train, and 0 to one at least",
+            (long long)n, (long long)n_without, (long long)out->n_train,
+            rf_config_origin(config, "data.epochs"));
+    }
+    out->rows.epochs = calloc((size_t)n, sizeof *out->rows.epochs);
+    if (out->rows.epochs == NULL) {
+        return rf_error_set(err, RF_ERR, "no memory for data.epochs");
+    }
+    memcpy(out->rows.epochs, last, (size_t)n * sizeof *last);
+    return RF_OK;
+}
+
 static int read_train(rf_data_settings *out, const rf_config *config, rf_error *err)
 {
     int64_t n = 0;
@@ -72,7 +101,7 @@ static int read_train(rf_data_settings *out, const rf_config *config, rf_error *
         }
         out->n_train = i + 1;
     }
-    return RF_OK;
+    return read_epochs(out, config, err);
 }
 
 static int read_valid(rf_data_settings *out, const rf_config *config, rf_error *err)
@@ -124,5 +153,6 @@ void rf_data_settings_free(rf_data_settings *settings)
     free(settings->train);
     free(settings->valid);
     free(settings->rows.weight);
+    free(settings->rows.epochs);
     *settings = (rf_data_settings){0};
 }

@@ -13,8 +13,8 @@ typedef struct rf_data_settings {
     int64_t n_train;
     char **valid; /* [n_valid] */
     int64_t n_valid;
-    rf_rows_settings rows; /* of training; weight [n_train] is owned here. For validation: a copy
-                              with weight NULL */
+    rf_rows_settings rows; /* of training; weight and epochs [n_train] are owned here. For
+                              validation: a copy with both NULL */
 } rf_data_settings;
 
 /* Reads the section. An entry of data.train is "path" or "path:weight", the weight a factor on

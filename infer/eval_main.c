@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 typedef struct options {
-    const char *model, *data, *out, *answers;
+    const char *model, *adapter, *data, *out, *answers;
     int64_t limit;
     rf_eval_options eval;
 } options;
@@ -23,6 +23,7 @@ static const char usage[] =
     "responses per token and per byte, and, with --task, answers decoded and judged.\n"
     "\n"
     "  --model FILE       checkpoint\n"
+    "  --adapter FILE     adapters that were trained beside that checkpoint (lora.*)\n"
     "  --data FILE        JSON lines {\"query\",\"response\"} or {\"messages\"}, .gz too\n"
     "  --no-likelihood    leave out likelihood and losses\n"
     "  --limit N          only the first N questions\n"
@@ -50,6 +51,7 @@ static void print_usage(void)
 
 enum {
     OPTION_MODEL = 256,
+    OPTION_ADAPTER,
     OPTION_DATA,
     OPTION_TASK,
     OPTION_NO_LIKELIHOOD,
@@ -65,6 +67,7 @@ enum {
 
 static const struct option long_options[] = {
     {"model", required_argument, NULL, OPTION_MODEL},
+    {"adapter", required_argument, NULL, OPTION_ADAPTER},
     {"data", required_argument, NULL, OPTION_DATA},
     {"task", required_argument, NULL, OPTION_TASK},
     {"no-likelihood", no_argument, NULL, OPTION_NO_LIKELIHOOD},
@@ -85,6 +88,9 @@ static int take_option(options *o, int option, bool *done, rf_error *err)
     switch (option) {
     case OPTION_MODEL:
         o->model = optarg;
+        break;
+    case OPTION_ADAPTER:
+        o->adapter = optarg;
         break;
     case OPTION_DATA:
         o->data = optarg;
@@ -217,7 +223,7 @@ static int run(options *o, char **assignment, int n_assignments, rf_dist *dist, 
     int64_t n = 0;
     int code;
 
-    code = rf_loaded_open(&loaded, o->model, err);
+    code = rf_loaded_open_adapted(&loaded, o->model, o->adapter, err);
     if (code == RF_OK && rf_dist_rank(dist) == 0 && (code = check_output(o->out, err)) == RF_OK) {
         code = check_output(o->answers, err);
     }

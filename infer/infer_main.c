@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 typedef struct options {
-    const char *model;
+    const char *model, *adapter;
     rf_answers_options run;
 } options;
 
@@ -20,6 +20,7 @@ static const char usage[] =
     "without a prompt) what you type.\n"
     "\n"
     "  --model FILE       checkpoint to decode with\n"
+    "  --adapter FILE     adapters that were trained beside that checkpoint (lora.*)\n"
     "  --prompt TEXT      one prompt: the answer goes to stdout\n"
     "  --prompts FILE     JSON lines {\"query\"} or {\"messages\"}, .gz too: an answer a line,\n"
     "                     {\"text\",\"ids\",\"forwards\",\"tokens_per_forward\",\"seconds\","
@@ -46,6 +47,7 @@ static void print_usage(void)
 
 enum {
     OPTION_MODEL = 256,
+    OPTION_ADAPTER,
     OPTION_PROMPT,
     OPTION_PROMPTS,
     OPTION_OUT,
@@ -61,6 +63,7 @@ enum {
 
 static const struct option long_options[] = {
     {"model", required_argument, NULL, OPTION_MODEL},
+    {"adapter", required_argument, NULL, OPTION_ADAPTER},
     {"prompt", required_argument, NULL, OPTION_PROMPT},
     {"prompts", required_argument, NULL, OPTION_PROMPTS},
     {"out", required_argument, NULL, OPTION_OUT},
@@ -82,6 +85,9 @@ static int take_option(options *o, int option, bool *done, rf_error *err)
     switch (option) {
     case OPTION_MODEL:
         o->model = optarg;
+        break;
+    case OPTION_ADAPTER:
+        o->adapter = optarg;
         break;
     case OPTION_PROMPT:
         run->prompt = optarg;
@@ -184,7 +190,8 @@ int main(int argc, char **argv)
 
     rf_log_set_program("refusion-infer");
     code = parse(&o, argc, argv, &done, &err);
-    if (code == RF_OK && !done && (code = rf_loaded_open(&loaded, o.model, &err)) == RF_OK &&
+    if (code == RF_OK && !done &&
+        (code = rf_loaded_open_adapted(&loaded, o.model, o.adapter, &err)) == RF_OK &&
         (code = read_settings(&o, &loaded, argv + optind, argc - optind, &err)) == RF_OK) {
         code = rf_answers_run(&loaded, &o.run, &err);
     }

@@ -6,9 +6,29 @@
 
 int rf_loaded_open(rf_loaded *out, const char *path, rf_error *err)
 {
+    return rf_loaded_open_adapted(out, path, NULL, err);
+}
+
+int rf_loaded_open_adapted(rf_loaded *out, const char *path, const char *adapter, rf_error *err)
+{
     memset(out, 0, sizeof(*out));
     out->path = path;
-    return rf_checkpoint_info_read(&out->info, path, err);
+    out->adapter = adapter;
+    int code = rf_checkpoint_info_read(&out->info, adapter ? adapter : path, err);
+    if (code != RF_OK) {
+        return code;
+    }
+    if (adapter && out->info.adaptation.rank == 0) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: is a whole model, no adapter file: give it as the model", adapter);
+    }
+    if (!adapter && out->info.adaptation.rank > 0) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: holds adapters only: give its base with --model (it was %s) and "
+                            "this file with --adapter",
+                            path, out->info.base.path);
+    }
+    return RF_OK;
 }
 
 /* Does this line of a resolved configuration (rf_config_print) begin one of the sections? */
@@ -65,9 +85,14 @@ int rf_loaded_model(rf_loaded *loaded, const rf_model_limits *limits, int n_thre
                             (long long)limits->positions, loaded->path,
                             (long long)loaded->info.model.max_position_embeddings);
     }
-    code = rf_model_new(&loaded->model, &loaded->info.model, NULL, n_threads, limits, err);
+    rf_model_limits own = *limits;
+    own.adaptation = loaded->adapter ? &loaded->info.adaptation : NULL;
+    code = rf_model_new(&loaded->model, &loaded->info.model, NULL, n_threads, &own, err);
     if (code == RF_OK) {
         code = rf_checkpoint_load(loaded->path, loaded->model, NULL, NULL, err);
+    }
+    if (code == RF_OK && loaded->adapter) {
+        code = rf_checkpoint_load(loaded->adapter, loaded->model, NULL, NULL, err);
     }
     return code;
 }

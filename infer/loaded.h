@@ -8,12 +8,16 @@
 /* The header of a checkpoint, then (once the sizes are known) the model. */
 typedef struct rf_loaded {
     const char *path;
-    rf_checkpoint_info info;
+    const char *adapter;     /* NULL: none */
+    rf_checkpoint_info info; /* of the adapter, where there is one: it tells the model too */
     rf_model *model;
 } rf_loaded;
 
 /* Reads the header: tokenizer and sizes. path is not copied. */
 RF_MUST_CHECK int rf_loaded_open(rf_loaded *out, const char *path, rf_error *err);
+/* The same with an adapter file beside its base `path` (lora.h); adapter NULL: none. Not copied. */
+RF_MUST_CHECK int rf_loaded_open_adapted(rf_loaded *out, const char *path, const char *adapter,
+                                         rf_error *err);
 /* Settings of the run that trained the model, as far as `config` declares their sections ("decode",
  * "objective"): what the model was made for, before the command line has its say. */
 RF_MUST_CHECK int rf_loaded_settings(const rf_loaded *loaded, rf_config *config,

@@ -69,7 +69,8 @@ static void print_answers(FILE *out, const rf_eval_result *r, const rf_eval_opti
 void rf_report_print(FILE *out, const rf_eval_result *r, const rf_eval_options *o,
                      const rf_report_context *c)
 {
-    fprintf(out, "%s on %s (%lld questions)\n", c->model, c->data, (long long)r->n);
+    fprintf(out, "%s%s%s on %s (%lld questions)\n", c->model, c->loaded->adapter ? " with " : "",
+            c->loaded->adapter ? c->loaded->adapter : "", c->data, (long long)r->n);
     if (o->likelihood) {
         print_likelihood(out, r, o);
     }
@@ -150,6 +151,9 @@ int rf_report_write(const char *path, const rf_eval_result *r, const rf_eval_opt
                              "ranks", c->n_ranks, "threads", c->n_threads, "backend", backend->name,
                              "isa", backend->isa, "seed", (json_int_t)o->seed);
 
+    if (c->loaded->adapter) {
+        json_object_set_new(root, "adapter", path_json(c->loaded->adapter));
+    }
     if (o->likelihood) {
         json_object_set_new(root, "likelihood", likelihood_json(r, o));
     }

@@ -16,11 +16,13 @@
  *     derivative of its input.
  *
  * Weight gradients add to the trainable space at the tensor's offset; a weight used twice (the
- * tied embedding: as head and as table) thereby gets the sum of both uses.
+ * tied embedding: as head and as table) thereby gets the sum of both uses. Frozen weights have no
+ * gradient, and the walk ends at the lowest block that has anything to train.
  */
 #include "train/backward.h"
 
 #include "common/base/arena.h"
+#include "common/model/lora.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -32,9 +34,12 @@ struct rf_backward {
     void *dq, *dk, *dv, *d_o; /* [N,H,K], [N,G,K], [N,G,K], [N,H,K] */
     void *delta;              /* [N,H] statistic */
     void *dgate, *dup;        /* [N,F]; share their place with the five above */
+    void *du;                 /* [N,r] of an adapter; NULL without */
+    void *dropped;            /* [N, widest input] of an adapter that drops; else NULL */
     void *memory;             /* backend memory, owned */
     int64_t (*offset)[RF_N_ROLES]; /* [L+1]: where a tensor begins in the trainable space, -1: none.
                                       The last is for what lies outside the blocks */
+    int64_t lowest;                /* block where the walk ends; L: none has anything to train */
 };
 
 /* What every step of the walk needs. */
@@ -52,9 +57,10 @@ typedef struct pass {
  */
 
 /* Run twice: to measure, then to bind (arena.h). */
-static void lay_out(rf_backward *b, rf_arena *arena, const rf_model_config *config,
-                    const rf_backend *backend)
+static void lay_out(rf_backward *b, rf_arena *arena, const rf_model *model)
 {
+    const rf_model_config *config = &model->config;
+    const rf_backend *backend = model->ctx->backend;
     int64_t n = b->capacity, h = config->num_attention_heads;
     size_t stream = rf_backend_bytes(backend, RF_ACTIVATION, n * config->hidden_size);
     size_t heads = rf_backend_bytes(backend, RF_ACTIVATION, n * h * config->head_dim);
@@ -63,6 +69,14 @@ static void lay_out(rf_backward *b, rf_arena *arena, const rf_model_config *conf
     size_t wide = rf_backend_bytes(backend, RF_ACTIVATION, n * config->intermediate_size);
     b->dx = rf_arena_take(arena, stream);
     b->dnorm = rf_arena_take(arena, stream);
+    if (model->adaptation.rank > 0) {
+        b->du = rf_arena_take(arena,
+                              rf_backend_bytes(backend, RF_ACTIVATION, n * model->adaptation.rank));
+    }
+    if (model->adaptation.rank > 0 && model->adaptation.dropout > 0.0) {
+        b->dropped = rf_arena_take(
+            arena, rf_backend_bytes(backend, RF_ACTIVATION, n * rf_lora_widest(config)));
+    }
     size_t mark = arena->used;
     b->dq = rf_arena_take(arena, heads);
     b->dk = rf_arena_take(arena, kv_heads);
@@ -81,7 +95,7 @@ size_t rf_backward_bytes(const rf_model *model, int64_t places)
     if (places < 1 || places > RF_MODEL_MAX_PLACES) {
         return 0;
     }
-    lay_out(&b, &arena, &model->config, model->ctx->backend);
+    lay_out(&b, &arena, model);
     return arena.peak;
 }
 
@@ -92,6 +106,7 @@ static int find_offsets(rf_backward *b, const rf_model *model, rf_error *err)
     if (b->offset == NULL) {
         return rf_error_set(err, RF_ERR, "no memory for the backward pass: free some");
     }
+    b->lowest = n_layers;
     for (int64_t slot = 0; slot <= n_layers; slot++) {
         for (int role = 0; role < RF_N_ROLES; role++) {
             b->offset[slot][role] = -1;
@@ -99,7 +114,12 @@ static int find_offsets(rf_backward *b, const rf_model *model, rf_error *err)
     }
     for (int64_t i = 0; i < model->table.n_tensors; i++) {
         const rf_tensor *t = &model->table.tensor[i];
+        if (!t->trainable) {
+            continue;
+        }
         b->offset[t->layer >= 0 ? t->layer : n_layers][t->role] = t->offset;
+        int64_t lowest = t->role == RF_ROLE_EMBED ? 0 : t->layer >= 0 ? t->layer : n_layers;
+        b->lowest = lowest < b->lowest ? lowest : b->lowest;
     }
     if (model->config.tie_word_embeddings) {
         b->offset[n_layers][RF_ROLE_HEAD] = b->offset[n_layers][RF_ROLE_EMBED];
@@ -128,7 +148,7 @@ int rf_backward_new(rf_backward **out, rf_model *model, int64_t places, rf_error
     if (rc != RF_OK) {
         goto out;
     }
-    lay_out(b, &arena, &model->config, backend);
+    lay_out(b, &arena, model);
     arena = (rf_arena){.size = arena.peak};
     rc = rf_backend_alloc(&b->memory, backend, arena.size, err);
     if (rc != RF_OK) {
@@ -136,7 +156,7 @@ int rf_backward_new(rf_backward **out, rf_model *model, int64_t places, rf_error
         goto out;
     }
     arena.base = b->memory;
-    lay_out(b, &arena, &model->config, backend);
+    lay_out(b, &arena, model);
 out:
     if (rc != RF_OK) {
         rf_backward_free(b, model);
@@ -156,7 +176,8 @@ void rf_backward_free(rf_backward *backward, rf_model *model)
     free(backward);
 }
 
-/* Where the gradient of a tensor is added; NULL where the model has no such tensor. */
+/* Where the gradient of a tensor is added; NULL where the model has no such tensor, or it is
+ * frozen. */
 static void *gradient_of(const pass *p, int64_t slot, rf_role role)
 {
     int64_t offset = p->own->offset[slot][role];
@@ -186,6 +207,41 @@ static void head_backward(const pass *p)
     rf_model_release(p->model, outside);
 }
 
+/* Forward:  y = x W^T + u B^T,  u = s x' A^T,  x' = dropout(x),  s = alpha/r
+ *
+ * Beside what x W^T asks for, with the rules of a product applied twice:
+ *   dB  = dy^T u
+ *   du  = s dy B                     (into the derivative of x' A^T)
+ *   dA  = du^T x'
+ *   dx += dropout'(du A)             dropping is a product with 0 or 1/(1-rate), element by
+ * element, so its derivative is the same product u and x' are computed again: r is small beside the
+ * widths. */
+static void adapter_backward(const pass *p, int64_t layer, rf_role role, void *dx, const void *dy,
+                             const void *x, const rf_block_weights *w, int64_t in, int64_t out)
+{
+    rf_role a = rf_table_adapter_a(role), b = rf_table_adapter_b(role);
+    if (w->of[a] == NULL) {
+        return;
+    }
+    const rf_adaptation *adaptation = &p->model->adaptation;
+    int64_t r = adaptation->rank;
+    const void *taken = rf_lora_narrow(p->model, p->acts, layer, role, x, in);
+    p->kernel->linear_backward_weight(p->ctx, gradient_of(p, layer, b), NULL, dy,
+                                      p->acts->adapter_u, p->n, r, out);
+    p->kernel->linear_backward_input(p->ctx, p->own->du, dy, w->of[b], p->n, r, out, false);
+    p->kernel->scale_dropout(p->ctx, p->own->du, p->own->du, adaptation->alpha / (double)r, 0.0, 0,
+                             p->n * r, false);
+    p->kernel->linear_backward_weight(p->ctx, gradient_of(p, layer, a), NULL, p->own->du, taken,
+                                      p->n, in, r);
+    if (rf_lora_drops(p->model)) {
+        p->kernel->linear_backward_input(p->ctx, p->own->dropped, p->own->du, w->of[a], p->n, in, r,
+                                         false);
+        rf_lora_undrop(p->model, p->acts, layer, role, dx, p->own->dropped, in);
+    } else {
+        p->kernel->linear_backward_input(p->ctx, dx, p->own->du, w->of[a], p->n, in, r, true);
+    }
+}
+
 /* Derivative of a linear product's operands: dW and, where the model has one, dbias add; dx sets,
  * or adds where the same x has other uses too. */
 static void linear_backward(const pass *p, int64_t layer, rf_role role, rf_role bias, void *dx,
@@ -193,9 +249,12 @@ static void linear_backward(const pass *p, int64_t layer, rf_role role, rf_role 
                             int64_t out, bool accumulate)
 {
     void *dbias = bias == RF_N_ROLES ? NULL : gradient_of(p, layer, bias);
-    p->kernel->linear_backward_weight(p->ctx, gradient_of(p, layer, role), dbias, dy, x, p->n, in,
-                                      out);
+    void *dw = gradient_of(p, layer, role);
+    if (dw != NULL || dbias != NULL) {
+        p->kernel->linear_backward_weight(p->ctx, dw, dbias, dy, x, p->n, in, out);
+    }
     p->kernel->linear_backward_input(p->ctx, dx, dy, w->of[role], p->n, in, out, accumulate);
+    adapter_backward(p, layer, role, dx, dy, x, w, in, out);
 }
 
 /* Forward:  norm2 = rmsnorm(mid);  gate = norm2 Wg^T;  up = norm2 Wu^T;
@@ -272,8 +331,10 @@ static void attention_backward(const pass *p, int64_t layer, const rf_block_weig
 static void embedding_backward(const pass *p)
 {
     int64_t outside = p->model->config.num_hidden_layers;
-    p->kernel->embedding_backward(p->ctx, gradient_of(p, outside, RF_ROLE_EMBED), p->own->dx,
-                                  p->acts->token, p->n, p->d);
+    void *dtable = gradient_of(p, outside, RF_ROLE_EMBED);
+    if (dtable != NULL) {
+        p->kernel->embedding_backward(p->ctx, dtable, p->own->dx, p->acts->token, p->n, p->d);
+    }
 }
 
 static int check(const rf_backward *backward, const rf_acts *acts, rf_error *err)
@@ -313,7 +374,7 @@ int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts, void 
         return rc;
     }
     head_backward(&p);
-    for (int64_t layer = config->num_hidden_layers - 1; layer >= 0; layer--) {
+    for (int64_t layer = config->num_hidden_layers - 1; layer >= backward->lowest; layer--) {
         if (acts->recompute == RF_RECOMPUTE_BLOCK) {
             rf_model_block_forward(model, acts, layer, NULL, NULL);
         }

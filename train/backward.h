@@ -8,7 +8,7 @@
 typedef struct rf_backward rf_backward;
 
 /* Bytes of backend memory that rf_backward_new takes for batches up to `places`; 0 where places is
- * out of range. Reads only model->config and model->ctx->backend. */
+ * out of range. Reads only model->config, adaptation and ctx->backend. */
 size_t rf_backward_bytes(const rf_model *model, int64_t places);
 /* Caller frees. More places than the model was made for, or a model made without backward pass, are
  * errors. */

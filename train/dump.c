@@ -15,9 +15,10 @@ struct rf_dump {
     int64_t n_all;      /* over all ranks */
     int32_t *own, *all; /* [places, N_INTS] */
     float *own_weight, *all_weight;
-    rf_type type; /* f64 where the masters are, else f32 */
-    int64_t n_elements;
-    void *before, *gradient, *after; /* [n_elements] host, of `type`; rank 0 */
+    rf_type type;                 /* f64 where the masters are, else f32 */
+    int64_t n_elements, n_stored; /* of the model's table */
+    void *gradient;               /* [n_elements] host, of `type`; rank 0 */
+    void *before, *after;         /* [n_stored], likewise */
     double loss, lr, scale;
     int64_t update;
 };
@@ -26,7 +27,7 @@ struct rf_dump {
 
 static int allocate(rf_dump *d, bool is_root)
 {
-    size_t own = (size_t)d->n_places, all = (size_t)d->n_all, n = (size_t)d->n_elements;
+    size_t own = (size_t)d->n_places, all = (size_t)d->n_all, n = (size_t)d->n_stored;
     d->own = calloc(own, N_INTS * sizeof *d->own);
     d->all = calloc(all, N_INTS * sizeof *d->all);
     d->own_weight = calloc(own, sizeof *d->own_weight);
@@ -34,17 +35,17 @@ static int allocate(rf_dump *d, bool is_root)
     bool failed = !d->own || !d->all || !d->own_weight || !d->all_weight;
     if (is_root) {
         d->before = calloc(n, rf_type_bytes(d->type));
-        d->gradient = calloc(n, rf_type_bytes(d->type));
+        d->gradient = calloc((size_t)d->n_elements, rf_type_bytes(d->type));
         d->after = calloc(n, rf_type_bytes(d->type));
         failed = failed || !d->before || !d->gradient || !d->after;
     }
     return failed ? RF_ERR : RF_OK;
 }
 
-static void take(rf_dump *d, rf_trainer *t, void *host, const void *values)
+static void take(rf_dump *d, rf_trainer *t, void *host, const void *values, int64_t n)
 {
     if (host != NULL) {
-        rf_backend_download(t->model->ctx, host, d->type, values, RF_MASTER, d->n_elements);
+        rf_backend_download(t->model->ctx, host, d->type, values, RF_MASTER, n);
     }
 }
 
@@ -61,6 +62,7 @@ int rf_dump_new(rf_dump **out, rf_trainer *t, rf_error *err)
         d->n_places = d->n_all / rf_dist_size(t->dist);
         d->type = t->backend->type[RF_MASTER];
         d->n_elements = t->model->table.n_elements;
+        d->n_stored = t->model->table.n_stored;
         rc = allocate(d, rf_dist_rank(t->dist) == 0);
     }
     if (rc != RF_OK) {
@@ -71,7 +73,7 @@ int rf_dump_new(rf_dump **out, rf_trainer *t, rf_error *err)
         rf_dump_free(d);
         return rc;
     }
-    take(d, t, d->before, t->model->master);
+    take(d, t, d->before, t->model->master, d->n_stored);
     *out = d;
     return RF_OK;
 }
@@ -117,7 +119,7 @@ void rf_dump_gradient(rf_dump *d, rf_trainer *t, const void *gradient, double lo
                       double scale)
 {
     if (d != NULL) {
-        take(d, t, d->gradient, gradient);
+        take(d, t, d->gradient, gradient, d->n_elements);
         d->loss = loss;
         d->lr = lr;
         d->scale = scale;
@@ -127,7 +129,7 @@ void rf_dump_gradient(rf_dump *d, rf_trainer *t, const void *gradient, double lo
 void rf_dump_after(rf_dump *d, rf_trainer *t)
 {
     if (d != NULL) {
-        take(d, t, d->after, t->model->master);
+        take(d, t, d->after, t->model->master, d->n_stored);
         d->update = t->progress.updates;
     }
 }
@@ -199,12 +201,15 @@ static void write_batch(writer *w, const rf_dump *d, int64_t row_length)
 }
 
 static void write_tensors(writer *w, const char *name, const rf_dump *d, const rf_table *table,
-                          const void *values)
+                          const void *values, bool only_trainable)
 {
     bool is_double = d->type == RF_F64;
     hid_t group = check(w, H5Gcreate2(w->file, name, H5P_DEFAULT, w->group_list, H5P_DEFAULT));
     for (int64_t i = 0; i < table->n_tensors; i++) {
         const rf_tensor *tensor = &table->tensor[i];
+        if (only_trainable && !tensor->trainable) {
+            continue;
+        }
         const hsize_t dims[2] = {(hsize_t)tensor->shape[0], (hsize_t)tensor->shape[1]};
         write_dataset(w, group, tensor->name, is_double ? H5T_IEEE_F64LE : H5T_IEEE_F32LE,
                       is_double ? H5T_NATIVE_DOUBLE : H5T_NATIVE_FLOAT, tensor->n_dims, dims,
@@ -277,9 +282,9 @@ static void write_all(writer *w, const rf_dump *d, const rf_trainer *t, const ch
     w->file = check(w, H5Fcreate(path, H5F_ACC_TRUNC, creation, access));
     if (!w->failed) {
         write_batch(w, d, t->sources.settings.rows.row_length);
-        write_tensors(w, "params", d, &t->model->table, d->before);
-        write_tensors(w, "grads", d, &t->model->table, d->gradient);
-        write_tensors(w, "params_after", d, &t->model->table, d->after);
+        write_tensors(w, "params", d, &t->model->table, d->before, false);
+        write_tensors(w, "grads", d, &t->model->table, d->gradient, true);
+        write_tensors(w, "params_after", d, &t->model->table, d->after, false);
         write_attributes(w, d, t);
     }
     if (w->file >= 0) {

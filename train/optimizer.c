@@ -22,6 +22,15 @@ double rf_optimizer_scale(const rf_optimizer_settings *settings, double norm)
     return settings->clip > 0.0 && norm > settings->clip ? settings->clip / norm : 1.0;
 }
 
+/* The first trainable tensor from i on. */
+static int64_t next_trainable(const rf_table *table, int64_t i)
+{
+    while (i < table->n_tensors && !table->tensor[i].trainable) {
+        i++;
+    }
+    return i;
+}
+
 void rf_optimizer_step(rf_optimizer *optimizer, rf_model *model, const void *gradient, double scale,
                        double lr, int64_t update)
 {
@@ -39,10 +48,10 @@ void rf_optimizer_step(rf_optimizer *optimizer, rf_model *model, const void *gra
     };
     RF_ASSERT(update >= 1);
     /* Neighbours with the same decay go in one call; the gaps between tensors are 0 and stay 0. */
-    for (int64_t i = 0; i < table->n_tensors;) {
+    for (int64_t i = next_trainable(table, 0); i < table->n_tensors;) {
         int64_t begin = table->tensor[i].offset, first = i;
         while (i < table->n_tensors && table->tensor[i].decay == table->tensor[first].decay) {
-            i++;
+            i = next_trainable(table, i + 1);
         }
         int64_t end = i < table->n_tensors ? table->tensor[i].offset : table->n_elements;
         step.decay = table->tensor[first].decay ? s->weight_decay : 0.0;

@@ -67,10 +67,10 @@ int rf_plan_make(rf_plan *out, const rf_trainer *t, rf_error *err)
     /* The size functions read the configuration, the table and the backend: no weights needed. */
     rf_trainer copy = *t;
     rf_ctx ctx = {.backend = t->backend, .n_threads = t->n_threads, .limits = kernel_limits(t)};
-    rf_model shell = {.config = t->shape, .ctx = &ctx};
+    rf_model shell = {.config = t->shape, .adaptation = t->set.adaptation, .ctx = &ctx};
     rf_arena optimizer = {0}, step = {0};
     *out = (rf_plan){0};
-    int rc = rf_table_build(&shell.table, &t->shape, err);
+    int rc = rf_table_build_adapted(&shell.table, &t->shape, &t->set.adaptation, err);
     if (rc != RF_OK) {
         return rc;
     }

@@ -32,6 +32,20 @@ const rf_config_key rf_train_keys[] = {
     {"train.watchdog", RF_KEY_REAL, "1800", 0, 1e9, NULL, CHANGES,
      "seconds after which a step, save or load that hangs ends the job (status 5); 0: off"},
 
+    {"train.only", RF_KEY_STRINGS, "", 0, 0, NULL, 0,
+     "tensors that are trained: names, parts of them as layers.3 or mlp, or with `*`; default: "
+     "all"},
+
+    {"lora.rank", RF_KEY_INT, "0", 0, 65536, NULL, 0,
+     "trains adapters of this rank beside the weights of model.init, and nothing else; 0: none"},
+    {"lora.alpha", RF_KEY_REAL, "16", 0, 1e9, NULL, 0,
+     "an adapter's share is scaled by lora.alpha / lora.rank"},
+    {"lora.targets", RF_KEY_STRINGS, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", 0,
+     0, NULL, 0, "matrices that get an adapter; patterns as in train.only"},
+    {"lora.dropout", RF_KEY_REAL, "0", 0, 0.999999, NULL, 0,
+     "fraction of an adapter's inputs that is dropped in training"},
+    {"lora.seed", RF_KEY_INT, "1", 0, 9e15, NULL, 0, "of fresh adapters and of dropout"},
+
     {"optim.lr", RF_KEY_REAL, "3e-4", 0, 1e38, NULL, 0, "peak learning rate"},
     {"optim.schedule", RF_KEY_CHOICE, "cosine", 0, 0, "constant|linear|cosine|wsd", 0,
      "of the learning rate; wsd: warm up, stay, decay at the end"},
@@ -131,6 +145,53 @@ static void read_optimizer(rf_train_settings *out, const rf_config *config)
     };
 }
 
+/* A list of patterns as one text (adapt.h). */
+static int join_patterns(char *out, const rf_config *config, const char *key, rf_error *err)
+{
+    int64_t n = 0;
+    size_t used = 0;
+    const char *const *pattern = rf_config_strings(config, key, &n);
+    out[0] = '\0';
+    for (int64_t i = 0; i < n; i++) {
+        if (strchr(pattern[i], ',') != NULL || pattern[i][0] == '\0') {
+            return rf_error_set(err, RF_ERR_USAGE,
+                                "%s: %s: \"%.200s\" is no pattern: write names of tensors or "
+                                "parts of them",
+                                rf_config_origin(config, key), key, pattern[i]);
+        }
+        used += (size_t)snprintf(out + used, RF_ADAPT_PATTERNS - used, "%s%s", i > 0 ? "," : "",
+                                 pattern[i]);
+        if (used >= RF_ADAPT_PATTERNS) {
+            return rf_error_set(err, RF_ERR_USAGE,
+                                "%s: %s is longer than %d characters: use patterns with `*`",
+                                rf_config_origin(config, key), key, RF_ADAPT_PATTERNS - 1);
+        }
+    }
+    return RF_OK;
+}
+
+static int read_adaptation(rf_adaptation *out, const rf_config *config, rf_error *err)
+{
+    out->rank = rf_config_int(config, "lora.rank");
+    out->alpha = rf_config_real(config, "lora.alpha");
+    out->dropout = rf_config_real(config, "lora.dropout");
+    out->seed = (uint64_t)rf_config_int(config, "lora.seed");
+    int rc = join_patterns(out->only, config, "train.only", err);
+    if (rc == RF_OK) {
+        rc = join_patterns(out->targets, config, "lora.targets", err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_adapt_check(out, err);
+    }
+    if (rc == RF_OK && out->rank > 0 && rf_config_string(config, "model.init")[0] == '\0') {
+        rc = rf_error_set(err, RF_ERR_USAGE,
+                          "%s: lora.rank without model.init: name the checkpoint that the adapters "
+                          "are for",
+                          rf_config_origin(config, "lora.rank"));
+    }
+    return rc;
+}
+
 static void read_logging(rf_train_settings *out, const rf_config *config)
 {
     out->checkpoint_every = rf_config_int(config, "checkpoint.every");
@@ -184,5 +245,6 @@ int rf_train_settings_from_config(rf_train_settings *out, const rf_config *confi
     };
     read_optimizer(out, config);
     read_logging(out, config);
-    return check(out, err);
+    int rc = read_adaptation(&out->adaptation, config, err);
+    return rc == RF_OK ? check(out, err) : rc;
 }

@@ -7,7 +7,7 @@
 #include "train/optimizer.h"
 #include "train/schedule.h"
 
-/* train.*, optim.*, checkpoint.*, log.*, debug.* */
+/* train.*, lora.*, optim.*, checkpoint.*, log.*, debug.* */
 extern const rf_config_key rf_train_keys[];
 /* model.*: see train/model_source.h */
 extern const rf_config_key rf_model_keys[];
@@ -23,6 +23,8 @@ typedef struct rf_train_settings {
     const char *backend; /* "" : the best of the machine */
     int64_t skip_limit;
     double max_seconds, watchdog; /* 0: none */
+
+    rf_adaptation adaptation; /* train.only, lora.* */
 
     rf_schedule schedule;
     rf_optimizer_settings optimizer;

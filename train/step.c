@@ -2,6 +2,7 @@
 
 #include "common/base/failpoint.h"
 #include "common/base/log.h"
+#include "common/model/lora.h"
 
 #include <math.h>
 #include <string.h>
@@ -35,10 +36,13 @@ static int run_leaves(rf_trainer *t, const rf_share *share, rf_error *err)
     for (int64_t i = 0; i < share->n_leaves; i++) {
         const rf_batch *batch = &share->leaf[i];
         void *gradient = rf_reduce_leaf(&t->reduce);
+        int64_t leaf = rf_dist_rank(t->dist) * share->n_leaves + i; /* over all ranks (loader.h) */
+        rf_lora_drop(t->model, (uint64_t)t->progress.step, (uint64_t)leaf);
         int rc = rf_model_forward(t->model, t->acts, batch, NULL, err);
         if (rc == RF_OK) {
             rc = rf_backward_run(t->backward, t->model, t->acts, gradient, t->loss, err);
         }
+        rf_lora_keep(t->model);
         if (rc != RF_OK) {
             return rc;
         }

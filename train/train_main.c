@@ -134,9 +134,9 @@ static int dry_run(rf_trainer *t, rf_error *err)
     rf_plan plan;
     int rc = rf_dist_agree(t->dist, rf_plan_make(&plan, t, err), err);
     if (rc == RF_OK && rf_dist_rank(t->dist) == 0) {
-        printf("%lld parameters, %lld steps, run folder %s%s%s\n", (long long)t->n_parameters,
-               (long long)t->set.steps, t->set.folder,
-               t->resume[0] != '\0' ? ", going on from " : "", t->resume);
+        printf("%lld parameters, %lld of them trained, %lld steps, run folder %s%s%s\n",
+               (long long)t->n_parameters, (long long)t->n_trainable, (long long)t->set.steps,
+               t->set.folder, t->resume[0] != '\0' ? ", going on from " : "", t->resume);
         rf_plan_print(&plan, t, stdout);
         if (fflush(stdout) != 0) {
             return rf_error_set(err, RF_ERR, "the plan cannot be written to stdout");

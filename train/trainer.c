@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include "common/base/log.h"
+#include "common/model/lora.h"
 #include "train/run_folder.h"
 #include "train/samples.h"
 #include "train/threads.h"
@@ -77,7 +78,11 @@ static int open_model(rf_trainer *t, rf_error *err)
         return rc;
     }
     int64_t row = t->sources.settings.rows.row_length, places = t->set.micro_rows * row;
-    t->limits = (rf_model_limits){places, places, row, true};
+    t->limits = (rf_model_limits){.places = places,
+                                  .keys = places,
+                                  .positions = row,
+                                  .backward = true,
+                                  .adaptation = &t->set.adaptation};
     if (t->prompts.n > 0) {
         rf_model_limits decoder = rf_decoder_limits(&t->prompts.options, t->prompts.max_prompt);
         t->limits.places = most(places, decoder.places);
@@ -96,13 +101,14 @@ static int open_model(rf_trainer *t, rf_error *err)
 static int describe_reduction(rf_trainer *t, rf_error *err)
 {
     rf_table table = {0};
-    int rc = rf_table_build(&table, &t->shape, err);
+    int rc = rf_table_build_adapted(&table, &t->shape, &t->set.adaptation, err);
     if (rc == RF_OK) {
         rc = rf_reduce_new(&t->reduce, t->dist, table.n_elements,
                            t->set.batch_rows / t->set.micro_rows, t->set.exact, err);
     }
     t->n_elements = table.n_elements;
     t->n_parameters = table.n_parameters;
+    t->n_trainable = table.n_trainable;
     rf_table_free(&table);
     return rc;
 }
@@ -185,12 +191,23 @@ static int allocate(rf_trainer *t, rf_error *err)
                : rf_error_set(err, RF_ERR, "no memory for the losses of a leaf");
 }
 
-/* Weights from the checkpoint to go on from, from the one to fine-tune, or fresh. */
+/* Weights from the checkpoint to go on from, from the one to fine-tune, or fresh. With adapters
+ * always from the one to fine-tune; the adapters are fresh or gone on with. */
 static int load_weights(rf_trainer *t, rf_error *err)
 {
     const char *init = rf_config_string(t->config, "model.init");
+    if (t->set.adaptation.rank > 0) {
+        int rc = rf_checkpoint_load(init, t->model, NULL, NULL, err);
+        if (rc != RF_OK) {
+            return rf_error_prefix(err, "model.init");
+        }
+        rf_lora_init(t->model);
+    }
     if (t->resume[0] != '\0') {
         return rf_checkpoint_load(t->resume, t->model, t->optimizer.m, t->optimizer.v, err);
+    }
+    if (t->set.adaptation.rank > 0) {
+        return RF_OK;
     }
     if (init[0] != '\0') {
         return rf_checkpoint_load(init, t->model, NULL, NULL, err);
@@ -220,9 +237,9 @@ static void announce(rf_trainer *t)
     rf_backend_describe(t->model->ctx, backend, sizeof backend);
     bool resumes = t->resume[0] != '\0';
     rf_log_info("%s, %d ranks, MPI: %s", backend, rf_dist_size(t->dist), rf_dist_library());
-    rf_log_info("%" PRId64 " parameters, %" PRId64 " steps of %" PRId64 " rows of %" PRId64
-                " places, run folder %s",
-                t->n_parameters, t->set.steps, t->set.batch_rows,
+    rf_log_info("%" PRId64 " parameters, %" PRId64 " of them trained, %" PRId64 " steps of %" PRId64
+                " rows of %" PRId64 " places, run folder %s",
+                t->n_parameters, t->n_trainable, t->set.steps, t->set.batch_rows,
                 t->sources.settings.rows.row_length, t->set.folder);
     const rf_rows_statistics *e = &t->epoch;
     double fill =
@@ -238,13 +255,13 @@ static void announce(rf_trainer *t)
         rf_log_info("going on from %s (step %" PRId64 ")", t->resume, t->progress.step);
     }
     rf_metrics_event(t->metrics, resumes ? "resume" : "begin", t->progress.step,
-                     json_pack("{s:s,s:i,s:i,s:s,s:s,s:I,s:I,s:s,s:I,s:f,s:I}", "version",
+                     json_pack("{s:s,s:i,s:i,s:s,s:s,s:I,s:I,s:I,s:s,s:I,s:f,s:I}", "version",
                                RF_VERSION, "ranks", rf_dist_size(t->dist), "threads", t->n_threads,
                                "backend", t->backend->name, "isa", t->backend->isa, "parameters",
-                               (json_int_t)t->n_parameters, "steps", (json_int_t)t->set.steps,
-                               "from", resumes ? t->resume : "", "epoch_rows",
-                               (json_int_t)e->n_rows, "epoch_fill", fill, "epoch_overlong",
-                               (json_int_t)e->n_overlong));
+                               (json_int_t)t->n_parameters, "trainable", (json_int_t)t->n_trainable,
+                               "steps", (json_int_t)t->set.steps, "from", resumes ? t->resume : "",
+                               "epoch_rows", (json_int_t)e->n_rows, "epoch_fill", fill,
+                               "epoch_overlong", (json_int_t)e->n_overlong));
 }
 
 int rf_trainer_start(rf_trainer *t, rf_error *err)

@@ -44,7 +44,7 @@ typedef struct rf_trainer {
     const rf_backend *backend;
     int n_threads;
     rf_model_config shape;
-    int64_t n_elements, n_parameters; /* of the model's table */
+    int64_t n_elements, n_parameters, n_trainable; /* of the model's table */
     rf_model_limits limits;
     rf_model *model;
     rf_acts *acts;

@@ -95,6 +95,7 @@ static rf_rows_settings rows_settings(const rf_trainer *t)
     rf_rows_settings settings = t->sources.settings.rows;
     settings.seed = 0;
     settings.weight = NULL;
+    settings.epochs = NULL;
     return settings;
 }
 

@@ -62,7 +62,7 @@ typedef struct rf_kernels {
     void (*rmsnorm_forward)(rf_ctx *, void *y, void *rstd, const void *x, const void *gain,
                             int64_t n, int64_t d, double eps);
     /* rmsnorm_backward
-     *   dx [N,D] sets, or adds where accumulate; dgain [D] adds, rows in ascending order
+     *   dx [N,D] sets, or adds where accumulate; dgain [D] adds, rows in ascending order, or NULL
      *   dy [N,D] reads (dx may be dy itself where not accumulate); x [N,D] reads; gain [D] reads;
      *   rstd [N] reads, as forward set it */
     void (*rmsnorm_backward)(rf_ctx *, void *dx, void *dgain, const void *dy, const void *x,
@@ -79,7 +79,7 @@ typedef struct rf_kernels {
     void (*linear_backward_input)(rf_ctx *, void *dx, const void *dy, const void *w, int64_t n,
                                   int64_t in, int64_t out, bool accumulate);
     /* linear_backward_weight: dw += dy^T x, dbias += sum of dy's rows
-     *   dw [O,I] adds; dbias [O] adds or NULL; dy [N,O] reads; x [N,I] reads */
+     *   dw [O,I] adds or NULL; dbias [O] adds or NULL; dy [N,O] reads; x [N,I] reads */
     void (*linear_backward_weight)(rf_ctx *, void *dw, void *dbias, const void *dy, const void *x,
                                    int64_t n, int64_t in, int64_t out);
 
@@ -112,10 +112,17 @@ typedef struct rf_kernels {
     void (*swiglu_backward)(rf_ctx *, void *dgate, void *dup, const void *dh, const void *gate,
                             const void *up, int64_t count);
 
+    /* scale_dropout: y_i = factor keep_i x_i, where keep_i is 0 with probability `rate`, else 1: a
+     * function of (key, i) alone (gumbel.h), so that the same call gives the same choice again.
+     *   y [count] sets, or adds where accumulate; may be x itself; x [count] reads
+     *   rate in [0,1); 0: plain scaling, key is not read         (arXiv:1207.0580) */
+    void (*scale_dropout)(rf_ctx *, void *y, const void *x, double factor, double rate,
+                          uint64_t key, int64_t count, bool accumulate);
+
     /* head_loss: cross-entropy of the places with a target, fused with the head, over chunks.
      *   loss [N] sets: -log softmax(x_i w^T)[target_i], 0 where target_i < 0
      *   dx [N,D] sets (rows without target: 0), dw [V,D] adds: gradients of
-     *     sum_i weight_i loss_i; both NULL: forward only
+     *     sum_i weight_i loss_i; both NULL: forward only; dw alone NULL: the head is frozen
      *   x [N,D] reads; w [V,D] reads; target [N] reads, < V; weight [N] statistic, reads
      *   host_target [N]: the same targets in host memory (decides the chunks) */
     void (*head_loss)(rf_ctx *, void *loss, void *dx, void *dw, const void *x, const void *w,

@@ -7,6 +7,7 @@
 #include "common/model/model.h"
 
 #include "common/base/arena.h"
+#include "common/model/lora.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@ typedef struct layout {
     rf_arena *arena;
     const rf_backend *backend;
     const rf_model_config *config;
+    const rf_adaptation *adaptation;
     int64_t n; /* places */
 } layout;
 
@@ -111,11 +113,22 @@ static void take_inference(rf_acts *acts, const layout *l)
     }
 }
 
-/* Both run twice: to measure, then to bind (arena.h). */
-static void lay_out(rf_acts *acts, rf_arena *arena, const rf_model_config *config,
-                    const rf_backend *backend)
+/* One adapter at a time is at work: all share these. */
+static void take_adapter(rf_acts *acts, const layout *l)
 {
-    layout l = {arena, backend, config, acts->capacity};
+    if (l->adaptation->rank > 0) {
+        acts->adapter_u = take(l, RF_ACTIVATION, l->adaptation->rank);
+    }
+    if (l->adaptation->rank > 0 && l->adaptation->dropout > 0.0 && acts->backward) {
+        acts->adapter_x = take(l, RF_ACTIVATION, rf_lora_widest(l->config));
+    }
+}
+
+/* Both run twice: to measure, then to bind (arena.h). */
+static void lay_out(rf_acts *acts, rf_arena *arena, const rf_model *model)
+{
+    const rf_backend *backend = model->ctx->backend;
+    layout l = {arena, backend, &model->config, &model->adaptation, acts->capacity};
     acts->token = take(&l, RF_INDEX, 1);
     acts->position = take(&l, RF_INDEX, 1);
     acts->place = take(&l, RF_INDEX, 1);
@@ -127,6 +140,7 @@ static void lay_out(rf_acts *acts, rf_arena *arena, const rf_model_config *confi
     acts->chosen_score = take(&l, RF_STATISTIC, 1);
     acts->span_bytes = rf_spans_bytes(backend, acts->capacity, acts->keys, acts->backward);
     acts->span_memory = rf_arena_take(arena, acts->span_bytes);
+    take_adapter(acts, &l);
     if (acts->backward) {
         take_training(acts, &l);
     } else {
@@ -156,7 +170,7 @@ size_t rf_acts_bytes(const rf_model *model, int64_t places, int64_t keys, bool b
     if (places < 1 || acts.keys > RF_MODEL_MAX_PLACES) {
         return 0;
     }
-    lay_out(&acts, &arena, &model->config, model->ctx->backend);
+    lay_out(&acts, &arena, model);
     lay_out_host(&acts, &host);
     return arena.peak + host.peak;
 }
@@ -192,7 +206,7 @@ int rf_acts_new(rf_acts **out, rf_model *model, int64_t places, int64_t keys, bo
     if (rc != RF_OK) {
         goto out;
     }
-    lay_out(acts, &arena, &model->config, backend);
+    lay_out(acts, &arena, model);
     lay_out_host(acts, &host);
     arena = (rf_arena){.size = arena.peak};
     host = (rf_arena){.size = host.peak};
@@ -210,7 +224,7 @@ int rf_acts_new(rf_acts **out, rf_model *model, int64_t places, int64_t keys, bo
     memset(acts->host_memory, 0, host.size);
     arena.base = acts->memory;
     acts->bytes = arena.size + host.size;
-    lay_out(acts, &arena, &model->config, backend);
+    lay_out(acts, &arena, model);
     lay_out_host(acts, &host);
 out:
     if (rc != RF_OK) {

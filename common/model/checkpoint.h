@@ -7,6 +7,10 @@
  * of ranks; loads on any number. Never updated in place: layout by rank 0 -> every rank writes its
  * intervals (pwrite) -> fsync -> all ranks agree -> complete, close, fsync -> rename -> fsync of
  * the folder -> `latest`.
+ *
+ * Moments are there for trained tensors only. An adapter file is the checkpoint of a model with
+ * adapters (lora.h): the same file, but /params holds nothing but them, and the configuration names
+ * path and hash of the base, whose weights they go with.
  */
 #ifndef RF_MODEL_CHECKPOINT_H
 #define RF_MODEL_CHECKPOINT_H
@@ -31,9 +35,11 @@ typedef struct rf_progress {
 typedef struct rf_checkpoint_info {
     rf_model_config model;
     rf_progress progress;
-    rf_storage storage;  /* type of the parameters in the file */
-    bool has_optimizer;  /* Adam moments are in the file */
-    char *run_config;    /* resolved YAML of the run, "" if none. Owned */
+    rf_storage storage;       /* type of the parameters in the file */
+    bool has_optimizer;       /* Adam moments are in the file */
+    rf_adaptation adaptation; /* what is trained; an adapter file has a rank */
+    rf_adapt_base base;       /* of an adapter file */
+    char *run_config;         /* resolved YAML of the run, "" if none. Owned */
     char *corpora;       /* JSON: paths, hashes and weights of the corpora, "[]" if none. Owned */
     char isa[32];        /* of the run that wrote it */
     char written_by[64]; /* "refusion-train 0.1.0" */
@@ -49,14 +55,18 @@ RF_MUST_CHECK int rf_checkpoint_info_read(rf_checkpoint_info *out, const char *p
 /* collective. Writes path atomically; all ranks return the same code, and after an error what was
  * at path is untouched. adam_m, adam_v: [table.n_elements] class master, or both NULL. Every rank
  * holds all values (the writing is shared). dist NULL: this process alone. info: rank 0's is
- * written; its model, storage and has_optimizer are not read (the model and adam_m tell); NULL
- * texts and a NULL tokenizer are empty. The folder must exist and be shared by all ranks. */
+ * written; its model, storage, has_optimizer, adaptation and base are not read (the model and
+ * adam_m tell); NULL texts and a NULL tokenizer are empty. The folder must exist and be shared by
+ * all ranks. A model with adapters gives an adapter file; its base must have been loaded. */
 RF_MUST_CHECK int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model,
                                      const void *adam_m, const void *adam_v,
                                      const rf_checkpoint_info *info, rf_error *err);
 /* local. Fills the model's masters (and moments where not NULL), verifying every CRC32; then
  * rf_model_prepare. The model's shape must be the file's; values of the other type are converted.
- * Moments asked of a file without them are an error. On error the model's content is undefined. */
+ * Moments asked of a file without them, or with those of another set of tensors, are an error. On
+ * error the model's content is undefined.
+ * A model with adapters takes two files: first the base, which becomes its model->base; then an
+ * adapter file, which is refused where its base was another. */
 RF_MUST_CHECK int rf_checkpoint_load(const char *path, rf_model *model, void *adam_m, void *adam_v,
                                      rf_error *err);
 /* local. Reads everything and compares all checksums; changes nothing. */

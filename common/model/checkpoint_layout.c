@@ -117,11 +117,30 @@ static int create_texts(rf_checkpoint_values *values, hid_t file, const rf_check
     return rc;
 }
 
+/* The config.json of the model, and what of it is trained, where that is not all. Caller frees;
+ * NULL when memory is out. */
+static char *describe_model(const rf_model_config *config, const rf_checkpoint_info *info)
+{
+    char *json = rf_model_config_json(config);
+    if (json == NULL || (info->adaptation.rank == 0 && info->adaptation.only[0] == '\0')) {
+        return json;
+    }
+    json_t *root = json_loads(json, 0, NULL);
+    free(json);
+    json = NULL;
+    if (json_object_set_new(root, RF_CHECKPOINT_ADAPTATION,
+                            rf_adapt_json(&info->adaptation, &info->base)) == 0) {
+        json = json_dumps(root, JSON_INDENT(2));
+    }
+    json_decref(root);
+    return json;
+}
+
 static int make_values(rf_checkpoint_values *out, const rf_model_config *config, bool has_optimizer,
                        const rf_checkpoint_info *info, rf_error *err)
 {
     memset(out, 0, sizeof *out);
-    char *json = rf_model_config_json(config);
+    char *json = describe_model(config, info);
     if (json == NULL || strlen(json) >= sizeof out->model_config) {
         free(json);
         return rf_error_set(err, RF_ERR, "no memory for the model's configuration");

@@ -36,7 +36,7 @@ extern const char *const rf_checkpoint_text_names[RF_N_TEXTS];
 /* --- Attributes of the root ------------------------------------------------------------------- */
 
 typedef struct rf_checkpoint_values {
-    char model_config[16384]; /* config.json */
+    char model_config[32768]; /* config.json; with what was trained, where that is not all */
     rf_progress progress;
     int64_t has_optimizer;
     char isa[32];
@@ -74,6 +74,9 @@ typedef struct rf_checkpoint_item {
 
 extern const char *const rf_checkpoint_group_names[RF_N_GROUPS]; /* "/params", ... */
 
+/* A checkpoint's own field in model_config: rf_adapt_json. */
+#define RF_CHECKPOINT_ADAPTATION "refusion_adaptation"
+
 /* All tensors of a file in their order; offsets and checksums 0. Caller frees with free. */
 RF_MUST_CHECK int rf_checkpoint_items(rf_checkpoint_item **out, int64_t *n, const rf_table *table,
                                       rf_storage type, bool has_optimizer, rf_error *err);
@@ -99,6 +102,8 @@ RF_MUST_CHECK int rf_checkpoint_complete(rf_checkpoint_values *values,
 typedef struct rf_checkpoint_structure {
     rf_checkpoint_values values;
     rf_model_config model;
+    rf_adaptation adaptation;
+    rf_adapt_base base;
     rf_table table;
     rf_checkpoint_item *item; /* [n_items] */
     int64_t n_items;

@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -111,6 +113,64 @@ out:
     return rc;
 }
 
+/* FNV-1a over names and checksums of the parameters. */
+static uint64_t hash_parameters(const rf_checkpoint_structure *structure)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (int64_t i = 0; i < structure->n_items; i++) {
+        const rf_checkpoint_item *item = &structure->item[i];
+        char text[sizeof item->name + 16];
+        if (item->group != RF_GROUP_PARAMS) {
+            continue;
+        }
+        snprintf(text, sizeof text, "%s %08x\n", item->name, item->crc);
+        for (const char *at = text; *at != '\0'; at++) {
+            hash = (hash ^ (unsigned char)*at) * UINT64_C(0x100000001b3);
+        }
+    }
+    return hash != 0 ? hash : 1; /* 0 stands for unknown */
+}
+
+/* Do file and model adapt alike, as far as the file's tensors need it? */
+static int check_adaptation(const rf_checkpoint_structure *structure, const rf_model *model,
+                            bool wants_moments, const char *path, rf_error *err)
+{
+    const rf_adaptation *is = &structure->adaptation, *wanted = &model->adaptation;
+    if (is->rank > 0 && wanted->rank == 0) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: holds adapters only: give its base (%s) as the model, and this "
+                            "file as the adapter",
+                            path, structure->base.path);
+    }
+    if ((is->rank > 0 || wants_moments) && !rf_adapt_same(is, wanted)) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: was trained with other settings of train.only or lora.*: take "
+                            "back those that differ",
+                            path);
+    }
+    if (is->rank > 0 && structure->base.hash != model->base.hash) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: its adapters belong to another base than %s: they were trained "
+                            "with %s (parameters of hash %016" PRIx64 ")",
+                            path, model->base.path[0] != '\0' ? model->base.path : "the one given",
+                            structure->base.path, structure->base.hash);
+    }
+    return RF_OK;
+}
+
+static void remember_base(const rf_checkpoint_structure *structure, rf_model *model,
+                          const char *path)
+{
+    if (model->adaptation.rank == 0 || structure->adaptation.rank > 0) {
+        return;
+    }
+    char *absolute = realpath(path, NULL);
+    const char *name = absolute != NULL ? absolute : path;
+    model->base.hash = hash_parameters(structure);
+    snprintf(model->base.path, sizeof model->base.path, "%s", name);
+    free(absolute);
+}
+
 int rf_checkpoint_load(const char *path, rf_model *model, void *adam_m, void *adam_v, rf_error *err)
 {
     char difference[256];
@@ -127,6 +187,10 @@ int rf_checkpoint_load(const char *path, rf_model *model, void *adam_m, void *ad
                           path, difference);
         goto out;
     }
+    rc = check_adaptation(&structure, model, adam_m != NULL || adam_v != NULL, path, err);
+    if (rc != RF_OK) {
+        goto out;
+    }
     if ((adam_m != NULL || adam_v != NULL) && structure.values.has_optimizer == 0) {
         rc = rf_error_set(err, RF_ERR,
                           "%s: holds weights without optimizer state, so no run can be resumed "
@@ -141,6 +205,7 @@ int rf_checkpoint_load(const char *path, rf_model *model, void *adam_m, void *ad
     }
     if (rc == RF_OK) {
         rf_model_prepare(model);
+        remember_base(&structure, model, path);
     }
 out:
     rf_checkpoint_structure_free(&structure);
@@ -196,6 +261,8 @@ int rf_checkpoint_info_read(rf_checkpoint_info *out, const char *path, rf_error 
         }
     }
     out->model = structure.model;
+    out->adaptation = structure.adaptation;
+    out->base = structure.base;
     out->progress = values->progress;
     out->storage = structure.item[0].type;
     out->has_optimizer = values->has_optimizer != 0;

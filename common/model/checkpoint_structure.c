@@ -292,7 +292,7 @@ static int read_item(rf_checkpoint_item *item, hid_t file, int64_t file_bytes, c
 
 /* Every link of the group must be a tensor of the table (their number was not the expected one). */
 static int name_surplus(hid_t group, const char *group_name, const rf_table *table, hsize_t n,
-                        const char *path, rf_error *err)
+                        int64_t n_expected, const char *path, rf_error *err)
 {
     for (hsize_t i = 0; i < n; i++) {
         char name[256] = "";
@@ -309,11 +309,11 @@ static int name_surplus(hid_t group, const char *group_name, const rf_table *tab
     }
     return rf_error_set(err, RF_ERR,
                         "%s: %s has %llu tensors instead of %lld: " RF_CHECKPOINT_REMEDY, path,
-                        group_name, (unsigned long long)n, (long long)table->n_tensors);
+                        group_name, (unsigned long long)n, (long long)n_expected);
 }
 
-static int check_group(hid_t file, const char *name, const rf_table *table, const char *path,
-                       rf_error *err)
+static int check_group(hid_t file, const char *name, const rf_table *table, int64_t n_expected,
+                       const char *path, rf_error *err)
 {
     H5G_info_t info = {0};
     hid_t group = H5Gopen2(file, name, H5P_DEFAULT);
@@ -324,10 +324,35 @@ static int check_group(hid_t file, const char *name, const rf_table *table, cons
     int rc = RF_OK;
     if (H5Gget_info(group, &info) < 0) {
         rc = rf_hdf5_fail(err, path, "cannot list the tensors of %s", name);
-    } else if (info.nlinks > (hsize_t)table->n_tensors) {
-        rc = name_surplus(group, name, table, info.nlinks, path, err);
+    } else if (info.nlinks > (hsize_t)n_expected) {
+        rc = name_surplus(group, name, table, info.nlinks, n_expected, path, err);
     }
     H5Gclose(group);
+    return rc;
+}
+
+/* The configuration without the checkpoint's own field is a config.json. */
+static int read_model(rf_checkpoint_structure *out, const char *path, rf_error *err)
+{
+    const char *text = out->values.model_config;
+    int rc = RF_OK;
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    const json_t *adaptation = json_object_get(root, RF_CHECKPOINT_ADAPTATION);
+    char *rest = NULL;
+    if (adaptation != NULL) {
+        rc = rf_adapt_parse(&out->adaptation, &out->base, adaptation, path, err);
+        json_object_del(root, RF_CHECKPOINT_ADAPTATION);
+        rest = json_dumps(root, 0);
+        text = rest;
+    }
+    if (rc == RF_OK && text == NULL) {
+        rc = rf_error_set(err, RF_ERR, "%s: no memory for its configuration", path);
+    }
+    if (rc == RF_OK) {
+        rc = rf_model_config_parse(&out->model, text, strlen(text), path, err);
+    }
+    free(rest);
+    json_decref(root);
     return rc;
 }
 
@@ -335,17 +360,20 @@ static int read_tensors(rf_checkpoint_structure *out, hid_t file, int64_t file_b
                         const char *path, rf_error *err)
 {
     bool has_optimizer = out->values.has_optimizer != 0;
-    int rc = rf_model_config_parse(&out->model, out->values.model_config,
-                                   strlen(out->values.model_config), path, err);
+    int rc = read_model(out, path, err);
     if (rc == RF_OK) {
-        rc = rf_table_build(&out->table, &out->model, err);
+        rc = rf_table_build_adapted(&out->table, &out->model, &out->adaptation, err);
     }
     if (rc == RF_OK) {
         rc = rf_checkpoint_items(&out->item, &out->n_items, &out->table, RF_STORAGE_F32,
                                  has_optimizer, err);
     }
     for (int g = 0; g < (has_optimizer ? RF_N_GROUPS : 1) && rc == RF_OK; g++) {
-        rc = check_group(file, rf_checkpoint_group_names[g], &out->table, path, err);
+        int64_t n = 0;
+        for (int64_t i = 0; i < out->n_items; i++) {
+            n += out->item[i].group == (rf_checkpoint_group)g;
+        }
+        rc = check_group(file, rf_checkpoint_group_names[g], &out->table, n, path, err);
     }
     for (int64_t i = 0; i < out->n_items && rc == RF_OK; i++) {
         rc = read_item(&out->item[i], file, file_bytes, path, err);

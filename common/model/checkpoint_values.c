@@ -152,24 +152,40 @@ uint32_t rf_checkpoint_items_crc(const rf_checkpoint_item *item, int64_t n)
 
 /* --- Items ------------------------------------------------------------------------------------ */
 
+/* Moments are there for what is trained. The parameters of a model with adapters are the adapters:
+ * all else is in the file of their base. */
+static bool holds(const rf_table *table, const rf_tensor *tensor, rf_checkpoint_group group)
+{
+    if (group != RF_GROUP_PARAMS) {
+        return tensor->trainable;
+    }
+    return table->n_adapters == 0 || rf_table_is_adapter(tensor->role);
+}
+
 int rf_checkpoint_items(rf_checkpoint_item **out, int64_t *n, const rf_table *table,
                         rf_storage type, bool has_optimizer, rf_error *err)
 {
     int n_groups = has_optimizer ? RF_N_GROUPS : 1;
-    *n = n_groups * table->n_tensors;
-    *out = calloc((size_t)*n + 1, sizeof **out);
+    int64_t most = n_groups * table->n_tensors;
+    *n = 0;
+    *out = calloc((size_t)most + 1, sizeof **out);
     if (*out == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for the list of %lld tensors", (long long)*n);
+        return rf_error_set(err, RF_ERR, "no memory for the list of %lld tensors", (long long)most);
     }
     rf_checkpoint_item *item = *out;
     for (int group = 0; group < n_groups; group++) {
-        for (int64_t i = 0; i < table->n_tensors; i++, item++) {
+        for (int64_t i = 0; i < table->n_tensors; i++) {
+            if (!holds(table, &table->tensor[i], (rf_checkpoint_group)group)) {
+                continue;
+            }
             item->tensor = &table->tensor[i];
             item->group = (rf_checkpoint_group)group;
             item->type = type;
             item->bytes = item->tensor->count * (int64_t)rf_storage_bytes(type);
             snprintf(item->name, sizeof item->name, "%s/%s", rf_checkpoint_group_names[group],
                      item->tensor->name);
+            item++;
+            (*n)++;
         }
     }
     return RF_OK;

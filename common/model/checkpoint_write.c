@@ -324,7 +324,16 @@ int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model, const v
               .has_optimizer = adam_m != NULL,
               .model = model,
               .base = {model->master, adam_m, adam_v}};
-    return run_save(&s, info, err);
+    rf_checkpoint_info own = *info;
+    own.adaptation = model->adaptation;
+    own.base = model->base;
+    if (model->adaptation.rank > 0 && model->base.hash == 0) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: adapters without a base that was loaded from a checkpoint cannot "
+                            "be saved",
+                            path);
+    }
+    return run_save(&s, &own, err);
 }
 
 int rf_checkpoint_write(const char *path, const rf_model_config *config, rf_storage type,
@@ -344,7 +353,9 @@ int rf_checkpoint_write(const char *path, const rf_model_config *config, rf_stor
               .type = type,
               .source = source,
               .user = user};
-    rc = run_save(&s, info, err);
+    rf_checkpoint_info own = *info;
+    own.adaptation = (rf_adaptation){0};
+    rc = run_save(&s, &own, err);
     rf_table_free(&table);
     return rc;
 }

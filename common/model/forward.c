@@ -4,6 +4,8 @@
  */
 #include "common/model/model.h"
 
+#include "common/model/lora.h"
+
 #include <inttypes.h>
 
 /* --- The batch ----------------------------------------------------------------------------------
@@ -109,16 +111,27 @@ static int upload_batch(rf_model *model, rf_acts *acts, const rf_batch *batch,
 /* --- One block ----------------------------------------------------------------------------------
  */
 
+/* One of a block's products, with its adapter. Operands as linear_forward's. */
+static void project(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role, void *y,
+                    const void *x, const void *bias, const void *residual, int64_t in, int64_t out)
+{
+    rf_ctx *ctx = model->ctx;
+    const rf_block_weights *w = rf_model_acquire(model, layer);
+    ctx->backend->kernels->linear_forward(ctx, y, x, w->of[role], bias, residual, acts->n, in, out);
+    rf_model_release(model, layer);
+    rf_lora_forward(model, acts, layer, role, y, x, in, out);
+}
+
 /* q or k of every head: projection, the norm of each head where the model has one, rotation by the
  * place's position. Without the norm raw is out (model.h). */
-static void project_heads(rf_model *model, const rf_acts *acts, void *out, void *raw, void *rstd,
-                          const void *x, const void *w, const void *bias, const void *gain,
-                          int64_t n_heads)
+static void project_heads(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role,
+                          void *out, void *raw, void *rstd, const void *x, const void *bias,
+                          const void *gain, int64_t n_heads)
 {
     rf_ctx *ctx = model->ctx;
     const rf_kernels *kernel = ctx->backend->kernels;
     int64_t n = acts->n, d = model->config.hidden_size, k = model->config.head_dim;
-    kernel->linear_forward(ctx, raw, x, w, bias, NULL, n, d, n_heads * k);
+    project(model, acts, layer, role, raw, x, bias, NULL, d, n_heads * k);
     if (gain != NULL) {
         kernel->rmsnorm_forward(ctx, out, rstd, raw, gain, n * n_heads, k,
                                 model->config.rms_norm_eps);
@@ -139,12 +152,11 @@ static void attention_half(rf_model *model, const rf_acts *acts, const rf_block_
 
     kernel->rmsnorm_forward(ctx, b->norm1, b->rstd1, b->x, w->of[RF_ROLE_ATTENTION_NORM], n, d,
                             model->config.rms_norm_eps);
-    project_heads(model, acts, b->q, b->q_raw, b->q_rstd, b->norm1, w->of[RF_ROLE_Q],
+    project_heads(model, acts, layer, RF_ROLE_Q, b->q, b->q_raw, b->q_rstd, b->norm1,
                   w->of[RF_ROLE_Q_BIAS], w->of[RF_ROLE_Q_NORM], h);
-    project_heads(model, acts, b->k, b->k_raw, b->k_rstd, b->norm1, w->of[RF_ROLE_K],
+    project_heads(model, acts, layer, RF_ROLE_K, b->k, b->k_raw, b->k_rstd, b->norm1,
                   w->of[RF_ROLE_K_BIAS], w->of[RF_ROLE_K_NORM], g);
-    kernel->linear_forward(ctx, b->v, b->norm1, w->of[RF_ROLE_V], w->of[RF_ROLE_V_BIAS], NULL, n, d,
-                           g * k);
+    project(model, acts, layer, RF_ROLE_V, b->v, b->norm1, w->of[RF_ROLE_V_BIAS], NULL, d, g * k);
     if (cache != NULL) {
         kernel->scatter_rows(ctx, cache->k[layer], b->k, acts->place, n, g * k);
         kernel->scatter_rows(ctx, cache->v[layer], b->v, acts->place, n, g * k);
@@ -152,13 +164,12 @@ static void attention_half(rf_model *model, const rf_acts *acts, const rf_block_
         values = cache->v[layer];
     }
     kernel->attention_forward(ctx, b->o, b->lse, b->q, keys, values, &acts->spans, h, g, k);
-    kernel->linear_forward(ctx, b->mid, b->o, w->of[RF_ROLE_O], w->of[RF_ROLE_O_BIAS], b->x, n,
-                           h * k, d);
+    project(model, acts, layer, RF_ROLE_O, b->mid, b->o, w->of[RF_ROLE_O_BIAS], b->x, h * k, d);
 }
 
 /* out = mid + down(swiglu(gate, up)) of norm2(mid). */
 static void mlp_half(rf_model *model, const rf_acts *acts, const rf_block_acts *b,
-                     const rf_block_weights *w, void *out)
+                     const rf_block_weights *w, int64_t layer, void *out)
 {
     rf_ctx *ctx = model->ctx;
     const rf_kernels *kernel = ctx->backend->kernels;
@@ -166,11 +177,11 @@ static void mlp_half(rf_model *model, const rf_acts *acts, const rf_block_acts *
 
     kernel->rmsnorm_forward(ctx, b->norm2, b->rstd2, b->mid, w->of[RF_ROLE_MLP_NORM], n, d,
                             model->config.rms_norm_eps);
-    kernel->linear_forward(ctx, b->gate, b->norm2, w->of[RF_ROLE_GATE], NULL, NULL, n, d, f);
-    kernel->linear_forward(ctx, b->up, b->norm2, w->of[RF_ROLE_UP], NULL, NULL, n, d, f);
+    project(model, acts, layer, RF_ROLE_GATE, b->gate, b->norm2, NULL, NULL, d, f);
+    project(model, acts, layer, RF_ROLE_UP, b->up, b->norm2, NULL, NULL, d, f);
     kernel->swiglu_forward(ctx, b->h, b->gate, b->up, n * f);
     if (out != NULL) {
-        kernel->linear_forward(ctx, out, b->h, w->of[RF_ROLE_DOWN], NULL, b->mid, n, f, d);
+        project(model, acts, layer, RF_ROLE_DOWN, out, b->h, NULL, b->mid, f, d);
     }
 }
 
@@ -180,7 +191,7 @@ void rf_model_block_forward(rf_model *model, rf_acts *acts, int64_t layer, void 
     const rf_block_acts *b = &acts->block[layer];
     const rf_block_weights *w = rf_model_acquire(model, layer);
     attention_half(model, acts, b, w, layer, cache);
-    mlp_half(model, acts, b, w, out);
+    mlp_half(model, acts, b, w, layer, out);
     rf_model_release(model, layer);
 }
 

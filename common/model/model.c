@@ -20,7 +20,7 @@ static void lay_out(rf_model *model, rf_arena *arena, const rf_backend *backend)
     RF_ASSERT(backend->type[RF_WEIGHT] == backend->type[RF_MASTER]);
     int64_t n_angles = model->n_positions * (model->config.head_dim / 2);
     model->master =
-        rf_arena_take(arena, rf_backend_bytes(backend, RF_MASTER, model->table.n_elements));
+        rf_arena_take(arena, rf_backend_bytes(backend, RF_MASTER, model->table.n_stored));
     model->cos = rf_arena_take(arena, rf_backend_bytes(backend, RF_STATISTIC, n_angles));
     model->sin = rf_arena_take(arena, rf_backend_bytes(backend, RF_STATISTIC, n_angles));
 }
@@ -49,11 +49,14 @@ static int check_limits(const rf_model_limits *limits, const rf_model_config *co
 static int describe(rf_model *model, const rf_model_config *config, const rf_model_limits *limits,
                     rf_error *err)
 {
-    int rc = rf_table_build(&model->table, config, err);
+    int rc = rf_table_build_adapted(&model->table, config, limits->adaptation, err);
     if (rc != RF_OK) {
         return rc;
     }
     model->config = *config;
+    if (limits->adaptation != NULL) {
+        model->adaptation = *limits->adaptation;
+    }
     model->n_positions =
         limits->positions > 0 ? limits->positions : config->max_position_embeddings;
     return check_limits(limits, config, err);
@@ -241,6 +244,9 @@ void rf_model_init(rf_model *model, uint64_t seed)
     double value[CHUNK];
     for (int64_t i = 0; i < model->table.n_tensors; i++) {
         const rf_tensor *t = &model->table.tensor[i];
+        if (rf_table_is_adapter(t->role)) {
+            continue;
+        }
         uLong crc = crc32(0, (const Bytef *)t->name, (uInt)strlen(t->name));
         rf_rng rng = RF_RNG_STREAM(seed, RF_RNG_INIT, crc);
         double sigma = deviation(t, &model->config);

@@ -24,13 +24,18 @@ typedef struct rf_model {
     rf_model_config config;
     rf_table table;
     rf_ctx *ctx;     /* owned */
-    void *master;    /* [table.n_elements] class master: the trainable space. Owned */
+    void *master;    /* [table.n_stored] class master: the trainable space, then what is frozen.
+                        Owned */
     void *cos, *sin; /* [P,K/2] class statistic, P = limits.positions. Owned */
     int64_t n_positions;
     void *memory;            /* backend memory of all of the above. Owned */
     size_t bytes;            /* of memory: rf_model_bytes */
     rf_block_weights *block; /* [L+1]: blocks, then what lies outside (embed, final norm, head; the
                                 head of a tied model is its embedding) */
+    rf_adaptation adaptation;
+    rf_adapt_base base; /* of the adapters: the checkpoint that was loaded (checkpoint.h) */
+    bool drops;         /* adapters drop their inputs: lora.h */
+    uint64_t drop_step, drop_leaf;
 } rf_model;
 
 /* What rf_model_new is sized for. */
@@ -40,6 +45,7 @@ typedef struct rf_model_limits {
     int64_t positions; /* position ids are below; 0: config.max_position_embeddings, which is also
                           the most */
     bool backward;
+    const rf_adaptation *adaptation; /* NULL: none. Copied */
 } rf_model_limits;
 
 /* A model with all weights 0. backend NULL: chosen (backend.h). Caller frees. Sizes out of range
@@ -50,7 +56,7 @@ RF_MUST_CHECK int rf_model_new(rf_model **out, const rf_model_config *config,
 void rf_model_free(rf_model *model); /* NULL is fine */
 /* Fresh weights: matrices normal(0, initializer_range), those that write to the residual stream (o,
  * down) divided by sqrt(2L), gains 1, biases 0. Each tensor's stream is keyed by (seed, CRC32 of
- * its name): independent of ranks and of other tensors. */
+ * its name): independent of ranks and of other tensors. Adapters are left alone (lora.h). */
 void rf_model_init(rf_model *model, uint64_t seed);
 
 /* Weights of a block (0..L-1), or of what lies outside the blocks (L). Until released they stay
@@ -121,6 +127,8 @@ typedef struct rf_acts {
     rf_spans spans;
     rf_block_acts *block; /* [L]; without `backward` all share one set, with RF_RECOMPUTE_BLOCK only
                              x differs and the rest is one shared set */
+    void *adapter_x;      /* [N, widest input] of an adapter, where it is dropped from; else NULL */
+    void *adapter_u;      /* [N,r] between an adapter's two products; without adapters NULL */
     void *x;              /* [N,D] output of the last block */
     void *final, *final_rstd;   /* [N,D] after the final norm; [N] statistic */
     void *loss;                 /* [N] statistic */
@@ -130,7 +138,7 @@ typedef struct rf_acts {
 
 /* Measures (rf_acts_bytes) and makes (rf_acts_new) the memory for batches up to `places`, attending
  * up to `keys` (at least `places` are provided for). Sizes beyond those that the model was made for
- * are errors (0 bytes). rf_acts_bytes reads only model->config and model->ctx->backend. */
+ * are errors (0 bytes). rf_acts_bytes reads only model->config, adaptation and ctx->backend. */
 size_t rf_acts_bytes(const rf_model *model, int64_t places, int64_t keys, bool backward,
                      rf_recompute recompute);
 RF_MUST_CHECK int rf_acts_new(rf_acts **out, rf_model *model, int64_t places, int64_t keys,

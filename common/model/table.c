@@ -45,7 +45,35 @@ static const declaration declarations[] = {
     {RF_ROLE_FINAL_NORM, AFTER_BLOCKS, "model.norm.weight", {D, NONE}, ALWAYS},
     {RF_ROLE_HEAD, AFTER_BLOCKS, "lm_head.weight", {V, D}, UNTIED},
 };
-enum { N_DECLARATIONS = sizeof(declarations) / sizeof(declarations[0]) };
+enum {
+    N_DECLARATIONS = sizeof(declarations) / sizeof(declarations[0]),
+    N_ADAPTED = RF_ROLE_Q_B - RF_ROLE_Q_A
+};
+
+/* In the order of the adapters' roles. */
+static const rf_role adapted[N_ADAPTED] = {RF_ROLE_Q,    RF_ROLE_K,  RF_ROLE_V,   RF_ROLE_O,
+                                           RF_ROLE_GATE, RF_ROLE_UP, RF_ROLE_DOWN};
+
+rf_role rf_table_adapter_a(rf_role role)
+{
+    for (int i = 0; i < N_ADAPTED; i++) {
+        if (adapted[i] == role) {
+            return (rf_role)(RF_ROLE_Q_A + i);
+        }
+    }
+    return RF_N_ROLES;
+}
+
+rf_role rf_table_adapter_b(rf_role role)
+{
+    rf_role a = rf_table_adapter_a(role);
+    return a == RF_N_ROLES ? a : (rf_role)(a + N_ADAPTED);
+}
+
+bool rf_table_is_adapter(rf_role role)
+{
+    return role >= RF_ROLE_Q_A && role < RF_N_ROLES;
+}
 
 static int64_t dim_of(dim d, const rf_model_config *config)
 {
@@ -102,10 +130,37 @@ static void append(rf_table *table, const declaration *d, int layer, const rf_mo
     t->shape[1] = dim_of(d->shape[1], config);
     t->count = t->shape[0] * t->shape[1];
     t->decay = t->n_dims == 2;
-    t->offset = table->n_elements;
     table->n_tensors++;
-    table->n_elements += (t->count + OFFSET_STEP - 1) / OFFSET_STEP * OFFSET_STEP;
-    table->n_parameters += t->count;
+}
+
+/* Two matrices for each target of the block: their product, of rank r, has the target's shape. */
+static int append_adapters(rf_table *table, int layer, const rf_adaptation *a, rf_error *err)
+{
+    int64_t n = table->n_tensors;
+    for (int64_t i = 0; i < n; i++) {
+        const rf_tensor *of = &table->tensor[i];
+        if (of->layer != layer || of->n_dims != 2 || !rf_adapt_matches(a->targets, of->name)) {
+            continue;
+        }
+        rf_role roles[2] = {rf_table_adapter_a(of->role), rf_table_adapter_b(of->role)};
+        if (roles[0] == RF_N_ROLES) {
+            return rf_error_set(
+                err, RF_ERR_USAGE,
+                "lora.targets: %s is no matrix of a block: adapters are for q_proj, "
+                "k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj",
+                of->name);
+        }
+        int stem = (int)(strlen(of->name) - strlen("weight"));
+        for (int b = 0; b < 2; b++) {
+            rf_tensor *t = &table->tensor[table->n_tensors++];
+            *t = (rf_tensor){.role = roles[b], .layer = layer, .n_dims = 2, .decay = true};
+            snprintf(t->name, sizeof(t->name), "%.*slora_%c.weight", stem, of->name, "AB"[b]);
+            t->shape[0] = b == 0 ? a->rank : of->shape[0];
+            t->shape[1] = b == 0 ? of->shape[1] : a->rank;
+            t->count = t->shape[0] * t->shape[1];
+        }
+    }
+    return RF_OK;
 }
 
 static void append_part(rf_table *table, part which, int layer, const rf_model_config *config)
@@ -117,25 +172,106 @@ static void append_part(rf_table *table, part which, int layer, const rf_model_c
     }
 }
 
+static int append_all(rf_table *out, const rf_model_config *config, const rf_adaptation *a,
+                      rf_error *err)
+{
+    int rc = RF_OK;
+    append_part(out, BEFORE_BLOCKS, -1, config);
+    rc = a->rank > 0 ? append_adapters(out, -1, a, err) : RF_OK;
+    for (int layer = 0; layer < (int)config->num_hidden_layers && rc == RF_OK; layer++) {
+        append_part(out, IN_BLOCK, layer, config);
+        rc = a->rank > 0 ? append_adapters(out, layer, a, err) : RF_OK;
+    }
+    append_part(out, AFTER_BLOCKS, -1, config);
+    return rc == RF_OK && a->rank > 0 ? append_adapters(out, -1, a, err) : rc;
+}
+
+/* Every pattern must choose something (least_dims 2: a matrix): a mistyped name would train another
+ * set in silence. */
+static int check_patterns(const rf_table *table, const char *key, const char *patterns,
+                          int least_dims, rf_error *err)
+{
+    char pattern[RF_ADAPT_PATTERNS];
+    for (int64_t i = 0; rf_adapt_pattern(pattern, sizeof pattern, patterns, i); i++) {
+        int64_t j = 0;
+        while (j < table->n_tensors && (rf_table_is_adapter(table->tensor[j].role) ||
+                                        table->tensor[j].n_dims < least_dims ||
+                                        !rf_adapt_matches(pattern, table->tensor[j].name))) {
+            j++;
+        }
+        if (j == table->n_tensors) {
+            return rf_error_set(err, RF_ERR_USAGE,
+                                "%s: no %s of the model matches \"%.200s\": write a name as "
+                                "%s, a part of it between dots, or `*` for any characters",
+                                key, least_dims == 2 ? "matrix" : "tensor", pattern,
+                                table->tensor[2].name);
+        }
+    }
+    return RF_OK;
+}
+
+/* Offsets: the trainable space first, then what is frozen. */
+static void place(rf_table *table, const rf_adaptation *a)
+{
+    int64_t end = 0;
+    for (int64_t i = 0; i < table->n_tensors; i++) {
+        rf_tensor *t = &table->tensor[i];
+        t->trainable = a->rank > 0 ? rf_table_is_adapter(t->role)
+                                   : a->only[0] == '\0' || rf_adapt_matches(a->only, t->name);
+        table->n_adapters += rf_table_is_adapter(t->role);
+        table->n_parameters += t->count;
+        table->n_trainable += t->trainable ? t->count : 0;
+    }
+    for (int pass = 0; pass < 2; pass++) {
+        for (int64_t i = 0; i < table->n_tensors; i++) {
+            rf_tensor *t = &table->tensor[i];
+            if (t->trainable == (pass == 0)) {
+                t->offset = end;
+                end += (t->count + OFFSET_STEP - 1) / OFFSET_STEP * OFFSET_STEP;
+            }
+        }
+        table->n_elements = pass == 0 ? end : table->n_elements;
+    }
+    table->n_stored = end;
+}
+
 int rf_table_build(rf_table *out, const rf_model_config *config, rf_error *err)
 {
+    return rf_table_build_adapted(out, config, NULL, err);
+}
+
+int rf_table_build_adapted(rf_table *out, const rf_model_config *config,
+                           const rf_adaptation *adaptation, rf_error *err)
+{
+    const rf_adaptation none = {0}, *a = adaptation != NULL ? adaptation : &none;
     *out = (rf_table){0};
     int rc = rf_model_config_check(config, err);
+    if (rc == RF_OK) {
+        rc = rf_adapt_check(a, err);
+    }
     if (rc != RF_OK) {
         return rc;
     }
-    size_t most = (size_t)N_DECLARATIONS * (size_t)(config->num_hidden_layers + 1);
+    size_t most =
+        (size_t)(N_DECLARATIONS + 2 * N_ADAPTED) * (size_t)(config->num_hidden_layers + 1);
     out->tensor = calloc(most, sizeof(*out->tensor));
     if (out->tensor == NULL) {
         return rf_error_set(err, RF_ERR, "no memory for the table of %zu tensors: free some", most);
     }
-    append_part(out, BEFORE_BLOCKS, -1, config);
-    for (int layer = 0; layer < (int)config->num_hidden_layers; layer++) {
-        append_part(out, IN_BLOCK, layer, config);
+    rc = append_all(out, config, a, err);
+    if (rc == RF_OK) {
+        rc = check_patterns(out, "train.only", a->only, 1, err);
     }
-    append_part(out, AFTER_BLOCKS, -1, config);
+    if (rc == RF_OK && a->rank > 0) {
+        rc = check_patterns(out, "lora.targets", a->targets, 2, err);
+    }
+    if (rc != RF_OK) {
+        rf_table_free(out);
+        return rc;
+    }
+    place(out, a);
     /* The bounds of rf_model_config_check keep the sums above inside int64_t. */
-    if (out->n_elements > max_elements) {
+    if (out->n_stored > max_elements) {
         rc = rf_error_set(err, RF_ERR,
                           "the model has %" PRId64 " parameters: at most %" PRId64
                           " are supported, reduce its sizes",

@@ -2,11 +2,13 @@
  *
  * From the table follow the trainable space (one flat range in which master weights, gradients and
  * both Adam moments share offsets) and everything that loops over parameters: checkpoints, import,
- * export, sharding, gradient checks, printing.
+ * export, sharding, gradient checks, printing. Tensors that are not trained lie behind the
+ * trainable space: they have master weights only.
  */
 #ifndef RF_MODEL_TABLE_H
 #define RF_MODEL_TABLE_H
 
+#include "common/model/adapt.h"
 #include "common/model/model_config.h"
 
 typedef enum rf_role {
@@ -28,6 +30,20 @@ typedef enum rf_role {
     RF_ROLE_DOWN,       /* mlp.*_proj.weight */
     RF_ROLE_FINAL_NORM, /* model.norm.weight [D] */
     RF_ROLE_HEAD,       /* lm_head.weight [V,D]; absent when tied */
+    RF_ROLE_Q_A,
+    RF_ROLE_K_A,
+    RF_ROLE_V_A,
+    RF_ROLE_O_A,
+    RF_ROLE_GATE_A,
+    RF_ROLE_UP_A,
+    RF_ROLE_DOWN_A, /* *_proj.lora_A.weight [r,in] */
+    RF_ROLE_Q_B,
+    RF_ROLE_K_B,
+    RF_ROLE_V_B,
+    RF_ROLE_O_B,
+    RF_ROLE_GATE_B,
+    RF_ROLE_UP_B,
+    RF_ROLE_DOWN_B, /* *_proj.lora_B.weight [out,r] */
     RF_N_ROLES
 } rf_role;
 
@@ -38,22 +54,36 @@ typedef struct rf_tensor {
     int n_dims;
     int64_t shape[2];
     int64_t count;  /* elements */
-    int64_t offset; /* first element in the trainable space; a multiple of 16, gaps are 0 */
+    int64_t offset; /* first element in the masters; a multiple of 16, gaps are 0 */
+    bool trainable; /* offset is in the trainable space; else behind it */
     bool decay;     /* weight decay applies (matrices: yes; gains and biases: no) */
 } rf_tensor;
 
 typedef struct rf_table {
-    rf_tensor *tensor; /* [n_tensors], in the order of the trainable space */
+    rf_tensor *tensor; /* [n_tensors]; those of the trainable space by offset, the others too */
     int64_t n_tensors;
     int64_t n_elements;   /* of the trainable space, gaps included; a multiple of 16 */
+    int64_t n_stored;     /* of the masters: the trainable space, then the frozen tensors */
     int64_t n_parameters; /* sum of counts */
+    int64_t n_trainable;  /* sum of the trainable ones' counts */
+    int64_t n_adapters;   /* tensors of adapters: twice the number of adapted matrices */
 } rf_table;
 
-/* Builds the table of a checked configuration. Caller frees with rf_table_free. */
+/* Builds the table of a checked configuration: all is trainable. Caller frees with rf_table_free.
+ */
 RF_MUST_CHECK int rf_table_build(rf_table *out, const rf_model_config *config, rf_error *err);
+/* The same with an adaptation (NULL: none), whose adapters follow the tensors of their block. A
+ * pattern that matches nothing, and a target that is no matrix of a block, are errors. */
+RF_MUST_CHECK int rf_table_build_adapted(rf_table *out, const rf_model_config *config,
+                                         const rf_adaptation *adaptation, rf_error *err);
 void rf_table_free(rf_table *table);
 /* NULL when absent. */
 const rf_tensor *rf_table_find(const rf_table *table, const char *name);
 const rf_tensor *rf_table_role(const rf_table *table, int layer, rf_role role);
+
+/* The adapter's A and B of a matrix of a block; RF_N_ROLES for other roles. */
+rf_role rf_table_adapter_a(rf_role role);
+rf_role rf_table_adapter_b(rf_role role);
+bool rf_table_is_adapter(rf_role role);
 
 #endif

@@ -431,7 +431,8 @@ static int run(const char *format, ...)
 Test(convert, program_refuses_wrong_usage)
 {
     ASSERT_FAILS(2, "no command", " ");
-    ASSERT_FAILS(2, "unknown command", "merge a b");
+    ASSERT_FAILS(2, "unknown command", "quantise a b");
+    ASSERT_FAILS(2, "merge takes BASE.h5", "merge a b");
     ASSERT_FAILS(2, "takes HF_DIR and MODEL.h5", "import a");
     ASSERT_FAILS(2, "takes MODEL.h5 and HF_DIR", "export a b c");
     ASSERT_FAILS(2, "unknown or ambiguous", "import a b --speed");

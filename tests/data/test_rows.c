@@ -112,6 +112,27 @@ Test(rows, a_corpus_of_weight_zero_is_left_out)
     rf_corpus_close(corpus[1]);
 }
 
+Test(rows, a_corpus_ends_with_its_last_epoch)
+{
+    rf_corpus *corpus[] = {ragged_corpus(20, 1, 1), ragged_corpus(30, 1, 2)};
+    rf_rows_settings settings = make_settings(64);
+    settings.epochs = (int64_t[]){2, 0};
+    rf_rows *rows = make_rows(corpus, 2, &settings);
+    cr_assert_eq(measure(rows, 0).n_pieces, 50);
+    cr_assert_eq(measure(rows, 1).n_pieces, 50);
+    cr_assert_eq(measure(rows, 2).n_pieces, 30);
+    for (int64_t n = 0; n < 160;) {
+        rf_row row = next(rows);
+        for (int64_t i = 0; i < row.n_pieces; i++) {
+            cr_assert(row.epoch < 2 || row.piece[i].corpus == 1);
+        }
+        n += row.n_pieces;
+    }
+    rf_rows_free(rows);
+    rf_corpus_close(corpus[0]);
+    rf_corpus_close(corpus[1]);
+}
+
 /* --- Order ------------------------------------------------------------------------------------ */
 
 Test(rows, the_stream_is_a_function_of_its_settings)

@@ -50,7 +50,16 @@ Test(settings, refuses_bad_configurations)
 {
     const char *bad[] = {"data.train=a.h5,b.h5:0", "data.train=b.h5:-1", "data.train=b.h5:nan",
                          "data.train=b.h5:inf",    "data.train=b.h5:",   "data.train=:2",
-                         "data.row_length=1",      "data.window=0",      "data.overlong=keep"};
+                         "data.row_length=1",      "data.window=0",      "data.overlong=keep",
+                         "data.epochs=1"};
+    const char *epochs[] = {"data.epochs=1,2", "data.epochs=0", "data.epochs=0,1,2",
+                            "data.epochs=0,-1"};
+    for (size_t i = 0; i < sizeof epochs / sizeof *epochs; i++) {
+        rf_data_settings s;
+        rf_error err = {0};
+        cr_assert_eq(from_config(&s, "data.train=a.h5,b.h5", epochs[i], &err), RF_ERR_USAGE, "%s",
+                     epochs[i]);
+    }
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         rf_data_settings s;
         rf_error err = {0};

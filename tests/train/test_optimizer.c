@@ -36,7 +36,7 @@ static void begin(bench *b, const char *backend_name)
 {
     const rf_backend *backend = NULL;
     rf_error err = {0};
-    rf_model_limits limits = {4, 4, 4, true};
+    rf_model_limits limits = {.places = 4, .keys = 4, .positions = 4, .backward = true};
     rf_arena arena = {0};
     cr_assert(rf_backend_choose(&backend, backend_name, &err) == RF_OK, "%s", err.message);
     cr_assert(rf_model_new(&b->model, &shape, backend, 2, &limits, &err) == RF_OK, "%s",

@@ -221,7 +221,7 @@ static inline float *tiny_state(rf_progress *progress, int64_t *n, const char *p
     const rf_backend *backend = NULL;
     rf_error err = {0};
     void *moment[2] = {NULL, NULL};
-    rf_model_limits limits = {1, 1, 1, false};
+    rf_model_limits limits = {.places = 1, .keys = 1, .positions = 1};
     cr_assert(rf_checkpoint_info_read(&info, path, &err) == RF_OK, "%s", err.message);
     cr_assert(rf_backend_choose(&backend, "ref32", &err) == RF_OK);
     cr_assert(rf_model_new(&model, &info.model, backend, 1, &limits, &err) == RF_OK, "%s",

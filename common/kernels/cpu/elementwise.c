@@ -1,6 +1,8 @@
 /* Kernels without a sum over an inner dimension: rows moved, rotated, gated. */
 #include "common/kernels/cpu/internal.h"
 
+#include "common/kernels/gumbel.h"
+
 #include <omp.h>
 
 void RF_CPU(embedding_forward)(rf_ctx *ctx, void *x, const void *table, const int32_t *token,
@@ -106,6 +108,20 @@ void RF_CPU(swiglu_backward)(rf_ctx *ctx, void *dgate, void *dup, const void *dh
             v_store_n((float *)dup + i, v_mul(grad, v_mul(g, s)), end - i);
             v_store_n((float *)dgate + i, v_mul(v_mul(grad, u), slope), end - i);
         }
+    }
+}
+
+void RF_CPU(scale_dropout)(rf_ctx *ctx, void *y, const void *x, double factor, double rate,
+                           uint64_t key, int64_t count, bool accumulate)
+{
+    float *to = y;
+    const float *from = x;
+    const float f = (float)factor;
+#pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
+    for (int64_t i = 0; i < count; i++) {
+        bool keep = rate <= 0.0 || rf_gumbel_uniform(key, i) >= rate;
+        float value = keep ? f * from[i] : 0.0F;
+        to[i] = accumulate ? to[i] + value : value;
     }
 }
 

@@ -139,7 +139,9 @@ static void take_chunk(rf_ctx *ctx, const head_scratch *s, float *loss, float *d
                         .n = d,
                         .k = m,
                         .lda = s->ld};
-        RF_CPU(gemm)(ctx, &weights);
+        if (dw != NULL) {
+            RF_CPU(gemm)(ctx, &weights);
+        }
         RF_CPU(scatter_rows)(ctx, dx, s->dx, s->place, m, d);
     }
 }

@@ -161,6 +161,8 @@ void RF_CPU(embedding_backward)(rf_ctx *ctx, void *dtable, const void *dx, const
 void RF_CPU(rope)(rf_ctx *ctx, void *x, const void *cos, const void *sin, const int32_t *position,
                   int64_t n, int64_t h, int64_t k, bool inverse);
 void RF_CPU(swiglu_forward)(rf_ctx *ctx, void *h, const void *gate, const void *up, int64_t count);
+void RF_CPU(scale_dropout)(rf_ctx *ctx, void *y, const void *x, double factor, double rate,
+                           uint64_t key, int64_t count, bool accumulate);
 void RF_CPU(swiglu_backward)(rf_ctx *ctx, void *dgate, void *dup, const void *dh, const void *gate,
                              const void *up, int64_t count);
 void RF_CPU(scatter_rows)(rf_ctx *ctx, void *y, const void *x, const int32_t *place, int64_t n,

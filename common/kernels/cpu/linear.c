@@ -52,7 +52,9 @@ void RF_CPU(linear_backward_weight)(rf_ctx *ctx, void *dw, void *dbias, const vo
                                     const void *x, int64_t n, int64_t in, int64_t out)
 {
     gemm g = {.form = GEMM_TN, .c = dw, .a = dy, .b = x, .m = out, .n = in, .k = n};
-    RF_CPU(gemm)(ctx, &g);
+    if (dw != NULL) {
+        RF_CPU(gemm)(ctx, &g);
+    }
     if (dbias != NULL) {
 #pragma omp parallel num_threads(ctx->n_threads)
         sum_columns(dbias, dy, n, out, omp_get_thread_num(), omp_get_num_threads());

@@ -84,7 +84,7 @@ void RF_CPU(rmsnorm_backward)(rf_ctx *ctx, void *dx, void *dgain, const void *dy
         int64_t begin, end;
         share_lines(&begin, &end, d, omp_get_thread_num(), omp_get_num_threads());
         float *sum = dgain;
-        for (int64_t b = 0; b < blocks; b++) {
+        for (int64_t b = 0; sum != NULL && b < blocks; b++) {
             for (int64_t c = begin; c < end; c += VL) {
                 vf a = v_add(v_load_n(sum + c, end - c), v_load_n(part + b * ld + c, end - c));
                 v_store_n(sum + c, a, end - c);

@@ -27,6 +27,7 @@ const rf_kernels RF_CPU(kernels) = {
     .attention_backward = RF_CPU(attention_backward),
     .swiglu_forward = RF_CPU(swiglu_forward),
     .swiglu_backward = RF_CPU(swiglu_backward),
+    .scale_dropout = RF_CPU(scale_dropout),
     .head_loss = RF_CPU(head_loss),
     .head_sample = RF_CPU(head_sample),
     .head_logprob = RF_CPU(head_logprob),

@@ -63,7 +63,9 @@ void RF_REF(head_loss)(rf_ctx *ctx, void *loss_, void *dx_, void *dw_, const voi
             real dl = weight[i] * (exp(logits[j] - lse) - (j == target[i] ? 1 : 0));
             for (int64_t c = 0; c < d; c++) {
                 dx[i * d + c] += dl * w[j * d + c];
-                dw[j * d + c] += dl * x[i * d + c];
+                if (dw != NULL) {
+                    dw[j * d + c] += dl * x[i * d + c];
+                }
             }
         }
     }

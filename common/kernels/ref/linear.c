@@ -53,7 +53,7 @@ void RF_REF(linear_backward_weight)(rf_ctx *ctx, void *dw_, void *dbias_, const 
     real *dw = dw_, *dbias = dbias_;
     const real *dy = dy_, *x = x_;
     for (int64_t o = 0; o < out; o++) {
-        for (int64_t j = 0; j < in; j++) {
+        for (int64_t j = 0; dw != NULL && j < in; j++) {
             real sum = 0;
             for (int64_t i = 0; i < n; i++) {
                 sum += dy[i * out + o] * x[i * in + j];

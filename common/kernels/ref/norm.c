@@ -47,7 +47,9 @@ void RF_REF(rmsnorm_backward)(rf_ctx *ctx, void *dx_, void *dgain_, const void *
         for (int64_t j = 0; j < d; j++) {
             real dy_j = dy[i * d + j]; /* before dx, which may be dy itself, is written */
             real dx_j = r * (dy_j * gain[j] - x[i * d + j] * c);
-            dgain[j] += dy_j * x[i * d + j] * r;
+            if (dgain != NULL) {
+                dgain[j] += dy_j * x[i * d + j] * r;
+            }
             dx[i * d + j] = accumulate ? dx[i * d + j] + dx_j : dx_j;
         }
     }

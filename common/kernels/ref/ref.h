@@ -53,6 +53,10 @@ void RF_REF(swiglu_forward)(rf_ctx *ctx, void *h_, const void *gate_, const void
 void RF_REF(swiglu_backward)(rf_ctx *ctx, void *dgate_, void *dup_, const void *dh_,
                              const void *gate_, const void *up_, int64_t count);
 
+/* dropout.c */
+void RF_REF(scale_dropout)(rf_ctx *ctx, void *y_, const void *x_, double factor, double rate,
+                           uint64_t key, int64_t count, bool accumulate);
+
 /* head.c */
 void RF_REF(head_loss)(rf_ctx *ctx, void *loss_, void *dx_, void *dw_, const void *x_,
                        const void *w_, const int32_t *target, const void *weight_,

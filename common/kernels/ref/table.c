@@ -22,6 +22,7 @@ const rf_kernels RF_REF(kernels) = {
     .attention_backward = RF_REF(attention_backward),
     .swiglu_forward = RF_REF(swiglu_forward),
     .swiglu_backward = RF_REF(swiglu_backward),
+    .scale_dropout = RF_REF(scale_dropout),
     .head_loss = RF_REF(head_loss),
     .head_sample = RF_REF(head_sample),
     .head_logprob = RF_REF(head_logprob),

@@ -1,0 +1,173 @@
+#include "common/model/lora.h"
+
+#include "common/base/rng.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+static double factor(const rf_model *model)
+{
+    return model->adaptation.alpha / (double)model->adaptation.rank;
+}
+
+static void *at(const rf_model *model, const rf_tensor *t, int64_t element)
+{
+    return rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset + element);
+}
+
+void rf_lora_init(rf_model *model)
+{
+    enum { CHUNK = 1024 };
+    double value[CHUNK];
+    for (int64_t i = 0; i < model->table.n_tensors; i++) {
+        const rf_tensor *t = &model->table.tensor[i];
+        if (!rf_table_is_adapter(t->role)) {
+            continue;
+        }
+        bool is_a = t->role < RF_ROLE_Q_B;
+        uLong crc = crc32(0, (const Bytef *)t->name, (uInt)strlen(t->name));
+        rf_rng rng = RF_RNG_STREAM(model->adaptation.seed, RF_RNG_INIT, crc);
+        double bound = 1.0 / sqrt((double)t->shape[1]);
+        for (int64_t first = 0; first < t->count; first += CHUNK) {
+            int64_t n = t->count - first < CHUNK ? t->count - first : CHUNK;
+            for (int64_t j = 0; j < n; j++) {
+                value[j] = is_a ? bound * (2.0 * rf_rng_uniform(&rng) - 1.0) : 0.0;
+            }
+            rf_backend_upload(model->ctx, at(model, t, first), RF_MASTER, value, RF_F64, n);
+        }
+    }
+    rf_model_prepare(model);
+}
+
+/* --- Dropout ---------------------------------------------------------------------------------- */
+
+void rf_lora_drop(rf_model *model, uint64_t step, uint64_t leaf)
+{
+    model->drops = true;
+    model->drop_step = step;
+    model->drop_leaf = leaf;
+}
+
+void rf_lora_keep(rf_model *model)
+{
+    model->drops = false;
+}
+
+bool rf_lora_drops(const rf_model *model)
+{
+    return model->drops && model->adaptation.dropout > 0.0;
+}
+
+int64_t rf_lora_widest(const rf_model_config *config)
+{
+    int64_t widest = config->num_attention_heads * config->head_dim;
+    widest = config->hidden_size > widest ? config->hidden_size : widest;
+    return config->intermediate_size > widest ? config->intermediate_size : widest;
+}
+
+static void drop(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role, void *y,
+                 const void *x, int64_t in, bool accumulate)
+{
+    double rate = model->adaptation.dropout;
+    rf_rng rng = RF_RNG_STREAM(model->adaptation.seed, RF_RNG_DROPOUT, model->drop_step,
+                               model->drop_leaf, (uint64_t)layer, (uint64_t)role);
+    model->ctx->backend->kernels->scale_dropout(model->ctx, y, x, 1.0 / (1.0 - rate), rate,
+                                                rf_rng_u64(&rng), acts->n * in, accumulate);
+}
+
+void rf_lora_undrop(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role, void *dx,
+                    const void *dropped, int64_t in)
+{
+    drop(model, acts, layer, role, dx, dropped, in, true);
+}
+
+/* --- Forward ---------------------------------------------------------------------------------- */
+
+const void *rf_lora_narrow(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role,
+                           const void *x, int64_t in)
+{
+    rf_ctx *ctx = model->ctx;
+    int64_t n = acts->n, r = model->adaptation.rank;
+    const rf_block_weights *w = rf_model_acquire(model, layer);
+    if (rf_lora_drops(model)) {
+        drop(model, acts, layer, role, acts->adapter_x, x, in, false);
+        x = acts->adapter_x;
+    }
+    ctx->backend->kernels->linear_forward(ctx, acts->adapter_u, x, w->of[rf_table_adapter_a(role)],
+                                          NULL, NULL, n, in, r);
+    ctx->backend->kernels->scale_dropout(ctx, acts->adapter_u, acts->adapter_u, factor(model), 0.0,
+                                         0, n * r, false);
+    rf_model_release(model, layer);
+    return x;
+}
+
+void rf_lora_forward(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role, void *y,
+                     const void *x, int64_t in, int64_t out)
+{
+    if (model->adaptation.rank == 0) {
+        return;
+    }
+    rf_ctx *ctx = model->ctx;
+    const rf_block_weights *w = rf_model_acquire(model, layer);
+    const void *b = w->of[rf_table_adapter_b(role)];
+    if (b != NULL) {
+        rf_lora_narrow(model, acts, layer, role, x, in);
+        ctx->backend->kernels->linear_forward(ctx, y, acts->adapter_u, b, NULL, y, acts->n,
+                                              model->adaptation.rank, out);
+    }
+    rf_model_release(model, layer);
+}
+
+/* --- Merging ---------------------------------------------------------------------------------- */
+
+/* One row of W: w_j += factor * sum_k b_k A_kj. row: scratch [in]; A is in host memory. */
+static void merge_row(rf_model *model, const rf_tensor *w, const rf_tensor *b, int64_t o,
+                      const double *a, double *row, double *b_row)
+{
+    int64_t in = w->shape[1], r = b->shape[1];
+    rf_backend_download(model->ctx, row, RF_F64, at(model, w, o * in), RF_MASTER, in);
+    rf_backend_download(model->ctx, b_row, RF_F64, at(model, b, o * r), RF_MASTER, r);
+    for (int64_t k = 0; k < r; k++) {
+        double c = factor(model) * b_row[k];
+        for (int64_t j = 0; j < in; j++) {
+            row[j] += c * a[k * in + j];
+        }
+    }
+    rf_backend_upload(model->ctx, at(model, w, o * in), RF_MASTER, row, RF_F64, in);
+}
+
+static int merge_one(rf_model *model, const rf_tensor *w, const rf_tensor *a, const rf_tensor *b,
+                     rf_error *err)
+{
+    double *host = malloc((size_t)(a->count + a->shape[1] + b->shape[1]) * sizeof *host);
+    if (host == NULL) {
+        return rf_error_set(err, RF_ERR, "no memory for merging %s", a->name);
+    }
+    rf_backend_download(model->ctx, host, RF_F64, at(model, a, 0), RF_MASTER, a->count);
+    for (int64_t o = 0; o < w->shape[0]; o++) {
+        merge_row(model, w, b, o, host, host + a->count, host + a->count + a->shape[1]);
+    }
+    rf_backend_zero(model->ctx, at(model, b, 0), RF_MASTER, b->count);
+    free(host);
+    return RF_OK;
+}
+
+int rf_lora_merge(rf_model *model, rf_error *err)
+{
+    int rc = rf_ctx_sync(model->ctx, err);
+    for (int64_t i = 0; i < model->table.n_tensors && rc == RF_OK; i++) {
+        const rf_tensor *w = &model->table.tensor[i];
+        rf_role role = rf_table_adapter_a(w->role);
+        const rf_tensor *a =
+            role < RF_N_ROLES ? rf_table_role(&model->table, w->layer, role) : NULL;
+        if (a != NULL) {
+            rc =
+                merge_one(model, w, a,
+                          rf_table_role(&model->table, w->layer, rf_table_adapter_b(w->role)), err);
+        }
+    }
+    rf_model_prepare(model);
+    return rc == RF_OK ? rf_ctx_sync(model->ctx, err) : rc;
+}
