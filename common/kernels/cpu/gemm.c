@@ -9,8 +9,8 @@
  *
  * Each thread owns a rectangle of c and packs what it needs itself: no barrier, no shared buffer.
  * b goes into panels (a panel of one K block stays in the L2 cache while all rows pass by it); a is
- * read where it lies, rows along the inner dimension, except in GEMM_TN, where blocks of it are
- * transposed first: its columns would touch one page for each step. */
+ * read where it lies, rows along the inner dimension, except in GEMM_TN, where the columns of a
+ * register tile are brought together first: where they lie, each step would touch another page. */
 #include "common/kernels/cpu/internal.h"
 
 #include <omp.h>
@@ -55,6 +55,7 @@ static void make_nt_nn(const gemm *g, const area *r, float *packed)
                          .a = g->a + r->row * g->lda + k0,
                          .lda = g->lda,
                          .b = packed,
+                         .ldb = PANEL,
                          .panel_floats = k * PANEL,
                          .m = r->row_end - r->row,
                          .n = cols,
@@ -75,13 +76,14 @@ static void make_tn(const gemm *g, const area *r, float *packed)
             RF_CPU(pack_panels)(packed, g->b + k0 * g->n + col, g->n, k, cols);
             for (int64_t row = r->row; row < r->row_end; row += TN_ROWS) {
                 int64_t rows = min_of(TN_ROWS, r->row_end - row);
-                RF_CPU(pack_transposed)
-                (left, TN_LD, g->a + k0 * g->lda + row, g->lda, k, rows, ceil_div(k, VL) * VL, 0);
+                RF_CPU(pack_tiles)(left, TN_LD, g->a + k0 * g->lda + row, g->lda, rows, k);
                 product p = {.c = g->c + row * g->ldc + col,
                              .ldc = g->ldc,
                              .a = left,
-                             .lda = TN_LD,
+                             .lda = TILE_ROWS,
+                             .tile_step = TN_LD,
                              .b = packed,
+                             .ldb = PANEL,
                              .panel_floats = k * PANEL,
                              .m = rows,
                              .n = cols,
@@ -134,6 +136,7 @@ static void make_few_rows(const gemm *g, const area *r, float *packed)
                              .a = g->a + r->row * g->lda + piece,
                              .lda = g->lda,
                              .b = packed,
+                             .ldb = PANEL,
                              .m = m,
                              .n = PANEL,
                              .k = k,
