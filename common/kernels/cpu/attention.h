@@ -4,6 +4,10 @@
  * Its rows are the queries of the H/G query heads that share that head: row r = hh * nq + i. Keys
  * are visited in tiles of RF_KEY_TILE that begin at the span's begin, so a row's arithmetic depends
  * on its own spans alone.
+ *
+ * A pass packs, once, the transpose of what it owns (queries, or keys), and reads the other side
+ * where it lies. Where queries are owned, scores stand as [keys, rows]: vectors hold rows, and
+ * neither maxima nor sums cross lanes.
  */
 #ifndef RF_KERNELS_CPU_ATTENTION_H
 #define RF_KERNELS_CPU_ATTENTION_H
@@ -20,15 +24,16 @@ typedef struct attention {
     float scale;      /* 1/sqrt(K) */
 } attention;
 
-/* A thread's part of scratch. Which pieces a pass uses, and for what, it says itself. */
+/* A thread's part of scratch. Which pieces a pass uses, and for what, it says itself. columns:
+ * max_rows or RF_KEY_TILE, whichever is more, in whole panels. */
 typedef struct attention_scratch {
     float *q;             /* [max_rows, ld] queries times scale */
     float *do_;           /* [max_rows, ld] gradients of the output */
     float *sum[2];        /* [max(max_rows, RF_KEY_TILE), ld] accumulators */
-    float *score[2];      /* [max_rows, RF_KEY_TILE], or transposed with padded columns */
-    float *transposed[2]; /* panels of transposed rows */
-    float *panels[2];     /* panels of rows */
-    float *row;           /* [4, padded rows] one number for each row */
+    float *score[2];      /* [RF_KEY_TILE, columns] */
+    float *transposed[2]; /* panels of transposed rows: [K, columns] */
+    float *panels;        /* panels of rows of a key tile: [RF_KEY_TILE, K in whole panels] */
+    float *row;           /* [4, columns] one number for each row */
     float *spare;         /* [ld] */
 } attention_scratch;
 
@@ -77,12 +82,28 @@ attention RF_CPU(attention_make)(const rf_spans *spans, int64_t h, int64_t g, in
 /* Thread `thread`'s part of the context's scratch. */
 attention_scratch RF_CPU(attention_take)(rf_ctx *ctx, const attention *t, int thread);
 
-/* sum[r] += score[r][0..n_keys) times rows packed as panels of n_keys rows, for the rows of a
- * block. Scores of keys that a row does not see are 0; where `finite` is false such a key may still
- * hold a NaN, so each row then stops at its own last visible key: visible[i] for query i. The bits
- * are the same either way. */
-void RF_CPU(attention_accumulate)(float *sum, const float *score, const float *panels,
+/* Rows of a key tile as the right operand of a product: where they lie, or packed where K is not a
+ * whole number of vectors. */
+typedef struct tile_rows {
+    const float *at;
+    int64_t ld, panel_floats;
+} tile_rows;
+tile_rows RF_CPU(attention_rows)(const attention_scratch *s, const attention *t, const float *rows,
+                                 int64_t n_keys);
+
+/* What a tile of keys shows to each query of a block: its first visible[i] keys. */
+typedef struct tile_sight {
+    int64_t visible[RF_QUERY_BLOCK];
+    bool all; /* every key to every query */
+} tile_sight;
+tile_sight RF_CPU(attention_look)(float *limit, const attention *t, const query_block *b, int span,
+                                  int64_t key, int64_t n_keys, int64_t columns);
+
+/* sum[r] += weight[.][r] times rows of the tile, for the rows r of a block; weight [n_keys,columns]
+ * is 0 for keys that a row does not see. If the tile is not finite, such a key may hold a NaN: each
+ * row then stops at its own last visible key. The bits are the same either way. */
+void RF_CPU(attention_accumulate)(float *sum, const float *weight, const tile_rows *right,
                                   const attention *t, int64_t n_queries, int64_t n_keys,
-                                  const int64_t *visible, bool finite);
+                                  int64_t columns, const tile_sight *sight);
 
 #endif

@@ -28,14 +28,19 @@ static void make_delta(float *delta, const attention *t)
     }
 }
 
-/* ds of one row over the first `visible` keys of a tile, 0 for the rest; into score. */
-static void grad_row(float *score, const float *dp, float lse, float delta, int64_t n_keys,
-                     int64_t visible)
+/* dp [n_keys, columns] becomes ds = p (dp - delta), 0 for keys from `limit` on (NULL: none). */
+static void grad_columns(float *dp, const float *score, const float *lse, const float *delta,
+                         const float *limit, int64_t n_keys, int64_t columns)
 {
-    for (int64_t j = 0; j < n_keys; j += VL) {
-        vf p = v_exp(v_sub(v_load(score + j), v_set(lse)));
-        vf ds = v_mul(p, v_sub(v_load(dp + j), v_set(delta)));
-        v_store(score + j, v_first(visible - j, ds, v_zero()));
+    for (int64_t r = 0; r < columns; r += VL) {
+        const vf l = v_load(lse + r), d = v_load(delta + r);
+        const vf bound = v_load((limit != NULL ? limit : lse) + r);
+        for (int64_t j = 0; j < n_keys; j++) {
+            float *at = dp + j * columns + r;
+            vf p = v_exp(v_sub(v_load(score + j * columns + r), l));
+            vf ds = v_mul(p, v_sub(v_load(at), d));
+            v_store(at, limit != NULL ? v_where_less(v_set((float)j), bound, ds, v_zero()) : ds);
+        }
     }
 }
 
@@ -43,38 +48,29 @@ static void take_key_tile(const attention *t, const attention_scratch *s, const 
                           int64_t kv_head, int span, int64_t key)
 {
     const int64_t width = t->head_dim, rows = t->group * b->n;
+    const int64_t columns = ceil_div(rows, VL) * VL;
     const int64_t n_keys = min_of(RF_KEY_TILE, b->key_end[span] - key);
-    const float *k = t->k + (key * t->g + kv_head) * width;
-    const float *v = t->v + (key * t->g + kv_head) * width;
-    const float *lse = s->row, *delta = s->row + t->max_rows;
-    int64_t visible[RF_QUERY_BLOCK];
-    bool all = true;
-    for (int64_t i = 0; i < b->n; i++) {
-        visible[i] = visible_keys(t->spans, b->begin + i, span, key, n_keys);
-        all = all && visible[i] == n_keys;
-    }
-    RF_CPU(pack_panels_transposed)(s->transposed[0], k, t->g * width, n_keys, width);
-    RF_CPU(pack_panels_transposed)(s->transposed[1], v, t->g * width, n_keys, width);
-    bool finite = RF_CPU(pack_panels)(s->panels[0], k, t->g * width, n_keys, width);
+    const int64_t at = (key * t->g + kv_head) * width;
+    const float *lse = s->row, *delta = lse + columns;
+    float *limit = s->row + 2 * columns;
+    const tile_sight sight = RF_CPU(attention_look)(limit, t, b, span, key, n_keys, columns);
     for (int i = 0; i < 2; i++) {
         product p = {.c = s->score[i],
-                     .ldc = RF_KEY_TILE,
-                     .a = i == 0 ? s->q : s->do_,
-                     .lda = t->ld,
+                     .ldc = columns,
+                     .a = (i == 0 ? t->k : t->v) + at,
+                     .lda = t->g * width,
                      .b = s->transposed[i],
+                     .ldb = PANEL,
                      .panel_floats = width * PANEL,
-                     .m = rows,
-                     .n = ceil_div(n_keys, VL) * VL,
+                     .m = n_keys,
+                     .n = columns,
                      .k = width,
                      .mode = PRODUCT_SET};
         RF_CPU(product)(&p);
     }
-    for (int64_t r = 0; r < rows; r++) {
-        grad_row(s->score[0] + r * RF_KEY_TILE, s->score[1] + r * RF_KEY_TILE, lse[r], delta[r],
-                 n_keys, visible[r % b->n]);
-    }
-    RF_CPU(attention_accumulate)
-    (s->sum[0], s->score[0], s->panels[0], t, b->n, n_keys, visible, finite || all);
+    grad_columns(s->score[1], s->score[0], lse, delta, sight.all ? NULL : limit, n_keys, columns);
+    const tile_rows k = RF_CPU(attention_rows)(s, t, t->k + at, n_keys);
+    RF_CPU(attention_accumulate)(s->sum[0], s->score[1], &k, t, b->n, n_keys, columns, &sight);
 }
 
 /* lse and delta of a block's rows. */
@@ -93,9 +89,13 @@ static void query_unit(float *dq, const attention *t, const attention_scratch *s
 {
     const query_block b = get_block(t->spans, block);
     const int64_t width = t->head_dim, rows = t->group * b.n;
+    const int64_t columns = ceil_div(rows, VL) * VL;
     gather_rows(s->q, t->q, t, &b, kv_head, t->scale);
     gather_rows(s->do_, t->do_, t, &b, kv_head, 1.0F);
-    gather_statistics(s->row, s->row + t->max_rows, t, &b, kv_head);
+    RF_CPU(pack_panels_transposed)(s->transposed[0], s->q, t->ld, rows, width);
+    RF_CPU(pack_panels_transposed)(s->transposed[1], s->do_, t->ld, rows, width);
+    memset(s->row, 0, (size_t)(2 * columns) * sizeof(float));
+    gather_statistics(s->row, s->row + columns, t, &b, kv_head);
     memset(s->sum[0], 0, (size_t)(rows * t->ld) * sizeof(float));
     for (int span = 0; span < 2; span++) {
         for (int64_t key = b.key[span]; key < b.key_end[span]; key += RF_KEY_TILE) {
@@ -114,87 +114,93 @@ static void query_unit(float *dq, const attention *t, const attention_scratch *s
 /* --- dk and dv ----------------------------------------------------------------------------------
  */
 
-/* Which keys each column (query) sees, as offsets from the tile's first key: below limit[0] from
- * the span that begins at `from[0]`, and likewise [1]. Offsets are small, so f32 holds them. */
+/* Which keys each row sees, as offsets from the tile's first key: below limit[0] from the span that
+ * begins at `from[0]`, and likewise [1]. Offsets are small, so f32 holds them. */
 typedef struct tile_view {
     int64_t from[2];
-    float *limit[2]; /* [padded rows] */
+    float *limit[2]; /* [rows] */
     bool all;        /* every key of the tile is seen by every query */
 } tile_view;
 
-static tile_view look(const attention *t, const attention_scratch *s, const query_block *b,
-                      int64_t key, int64_t n_keys, int64_t columns)
+static tile_view look(const attention *t, float *limit, const query_block *b, int64_t key,
+                      int64_t n_keys)
 {
-    tile_view view = {.all = true};
+    const int64_t rows = t->group * b->n;
+    tile_view view = {.all = true, .limit = {limit, limit + rows}};
     for (int span = 0; span < 2; span++) {
         view.from[span] = b->key[span] - key;
-        view.limit[span] = s->row + (2 + span) * columns;
     }
     for (int64_t i = 0; i < b->n; i++) {
         bool whole = false;
         for (int span = 0; span < 2; span++) {
-            int64_t limit = visible_keys(t->spans, b->begin + i, span, key, n_keys);
-            whole = whole || (limit == n_keys && view.from[span] <= 0);
+            int64_t seen = visible_keys(t->spans, b->begin + i, span, key, n_keys);
+            whole = whole || (seen == n_keys && view.from[span] <= 0);
             for (int64_t hh = 0; hh < t->group; hh++) {
-                view.limit[span][hh * b->n + i] = (float)limit;
+                view.limit[span][hh * b->n + i] = (float)seen;
             }
         }
         view.all = view.all && whole;
     }
-    for (int64_t r = t->group * b->n; r < columns; r++) {
-        view.limit[0][r] = view.limit[1][r] = 0.0F;
-    }
     return view;
 }
 
-/* For VL columns: the offset below which key j is seen (the spans are disjoint and in order, so one
- * bound serves for both). */
-V_INLINE vf bound_of(const tile_view *view, int64_t j, int64_t column)
+/* Does row r see key j? The spans are disjoint and in order, so each key has one bound. */
+V_INLINE float bound_of(const tile_view *view, int64_t j, int64_t r)
 {
-    vf bound = v_set(-1.0F);
-    for (int span = 0; span < 2; span++) {
-        if (j >= view->from[span]) {
-            bound = v_max(v_load(view->limit[span] + column), bound);
-        }
-    }
-    return bound;
+    float first = j >= view->from[0] ? view->limit[0][r] : -1.0F;
+    return j >= view->from[1] && view->limit[1][r] > first ? view->limit[1][r] : first;
 }
 
-/* score [keys, columns] -> p, dp -> ds, both 0 where the query does not see the key. */
-static void grad_columns(float *score, float *dp, const float *lse, const float *delta,
-                         const tile_view *view, int64_t n_keys, int64_t columns)
+/* score, dp [rows, RF_KEY_TILE] -> p, ds, both 0 where the row does not see the key. */
+static void grad_rows(float *score, float *dp, const float *lse, const float *delta,
+                      const tile_view *view, int64_t n_keys, int64_t rows)
 {
-    for (int64_t j = 0; j < n_keys; j++, score += columns, dp += columns) {
-        vf offset = v_set((float)j);
-        for (int64_t r = 0; r < columns; r += VL) {
-            vf bound = bound_of(view, j, r);
-            vf p = v_exp(v_sub(v_load(score + r), v_load(lse + r)));
-            vf ds = v_mul(p, v_sub(v_load(dp + r), v_load(delta + r)));
-            v_store(score + r, v_where_less(offset, bound, p, v_zero()));
-            v_store(dp + r, v_where_less(offset, bound, ds, v_zero()));
+    float offset[RF_KEY_TILE];
+    for (int j = 0; j < RF_KEY_TILE; j++) {
+        offset[j] = (float)j;
+    }
+    const vf none = v_set(-1.0F), zero = v_zero();
+    const vf from0 = v_set((float)view->from[0]), from1 = v_set((float)view->from[1]);
+    for (int64_t r = 0; r < rows; r++, score += RF_KEY_TILE, dp += RF_KEY_TILE) {
+        const vf l = v_set(lse[r]), d = v_set(delta[r]);
+        const vf limit0 = v_set(view->limit[0][r]), limit1 = v_set(view->limit[1][r]);
+        for (int64_t j = 0; j < n_keys; j += VL) {
+            vf p = v_exp(v_sub(v_load(score + j), l));
+            vf ds = v_mul(p, v_sub(v_load(dp + j), d));
+            if (!view->all) {
+                vf x = v_load(offset + j);
+                vf bound = v_max(v_where_less(x, from0, none, limit0),
+                                 v_where_less(x, from1, none, limit1));
+                p = v_where_less(x, bound, p, zero);
+                ds = v_where_less(x, bound, ds, zero);
+            }
+            v_store(score + j, p);
+            v_store(dp + j, ds);
         }
     }
 }
 
-/* sum[j] += weight[j][r] row[r] over the block's rows r. Where a row may hold NaN or inf, rows that
- * do not see key j are left out one by one; the bits are the same either way. */
-static void accumulate_keys(float *sum, const float *weight, const float *panels, bool finite,
-                            const attention *t, const attention_scratch *s, const tile_view *view,
-                            int64_t n_keys, int64_t rows, int64_t columns)
+/* sum[j] += weight[r][j] right[r] over the block's rows r. Where a row may hold NaN or inf, rows
+ * that do not see key j are left out one by one; the bits are the same either way. */
+static void accumulate_keys(float *sum, const float *weight, const float *right, const attention *t,
+                            const attention_scratch *s, const tile_view *view, int64_t n_keys,
+                            int64_t rows)
 {
     product p = {.c = sum,
                  .ldc = t->ld,
                  .start = sum,
                  .ld_start = t->ld,
                  .a = weight,
-                 .lda = columns,
-                 .b = panels,
-                 .panel_floats = rows * PANEL,
+                 .lda = RF_KEY_TILE,
+                 .tile_step = 1,
+                 .b = right,
+                 .ldb = t->ld,
+                 .panel_floats = PANEL,
                  .m = n_keys,
                  .n = t->head_dim,
                  .k = rows,
                  .mode = PRODUCT_ADD};
-    if (finite || view->all) {
+    if (view->all || RF_CPU(all_finite)(right, t->ld, rows, t->head_dim)) {
         RF_CPU(product)(&p);
         return;
     }
@@ -202,14 +208,12 @@ static void accumulate_keys(float *sum, const float *weight, const float *panels
     one.m = one.k = 1;
     one.c = s->spare;
     one.mode = PRODUCT_CHAIN;
-    for (int64_t j = 0; j < n_keys; j++, sum += t->ld, weight += columns) {
+    for (int64_t j = 0; j < n_keys; j++, sum += t->ld) {
         memset(s->spare, 0, (size_t)t->ld * sizeof(float));
         for (int64_t r = 0; r < rows; r++) {
-            float bound[VL];
-            v_store(bound, bound_of(view, j, r / VL * VL));
-            if ((float)j < bound[r % VL]) {
-                one.a = weight + r;
-                one.b = panels + r * PANEL;
+            if ((float)j < bound_of(view, j, r)) {
+                one.a = weight + r * RF_KEY_TILE + j;
+                one.b = right + r * t->ld;
                 RF_CPU(product)(&one);
             }
         }
@@ -225,35 +229,28 @@ static void take_query_block(const attention *t, const attention_scratch *s, int
 {
     const query_block b = get_block(t->spans, block);
     const int64_t width = t->head_dim, rows = t->group * b.n;
-    const int64_t columns = ceil_div(rows, VL) * VL;
-    float *lse = s->row, *delta = s->row + columns;
+    float *lse = s->row, *delta = lse + rows;
     gather_rows(s->q, t->q, t, &b, kv_head, t->scale);
     gather_rows(s->do_, t->do_, t, &b, kv_head, 1.0F);
-    memset(s->row, 0, (size_t)(2 * columns) * sizeof(float));
     gather_statistics(lse, delta, t, &b, kv_head);
-    tile_view view = look(t, s, &b, key, n_keys, columns);
-    bool finite[2];
+    const tile_view view = look(t, delta + rows, &b, key, n_keys);
     for (int i = 0; i < 2; i++) {
-        const float *left = i == 0 ? t->k : t->v, *right = i == 0 ? s->q : s->do_;
-        RF_CPU(pack_panels_transposed)(s->transposed[i], right, t->ld, rows, width);
-        finite[i] = RF_CPU(pack_panels)(s->panels[i], right, t->ld, rows, width);
         product p = {.c = s->score[i],
-                     .ldc = columns,
-                     .a = left + (key * t->g + kv_head) * width,
-                     .lda = t->g * width,
+                     .ldc = RF_KEY_TILE,
+                     .a = i == 0 ? s->q : s->do_,
+                     .lda = t->ld,
                      .b = s->transposed[i],
+                     .ldb = PANEL,
                      .panel_floats = width * PANEL,
-                     .m = n_keys,
-                     .n = columns,
+                     .m = rows,
+                     .n = ceil_div(n_keys, VL) * VL,
                      .k = width,
                      .mode = PRODUCT_SET};
         RF_CPU(product)(&p);
     }
-    grad_columns(s->score[0], s->score[1], lse, delta, &view, n_keys, columns);
-    accumulate_keys(s->sum[0], s->score[0], s->panels[1], finite[1], t, s, &view, n_keys, rows,
-                    columns);
-    accumulate_keys(s->sum[1], s->score[1], s->panels[0], finite[0], t, s, &view, n_keys, rows,
-                    columns);
+    grad_rows(s->score[0], s->score[1], lse, delta, &view, n_keys, rows);
+    accumulate_keys(s->sum[0], s->score[0], s->do_, t, s, &view, n_keys, rows);
+    accumulate_keys(s->sum[1], s->score[1], s->q, t, s, &view, n_keys, rows);
 }
 
 static void key_unit(float *dk, float *dv, const attention *t, const attention_scratch *s,
@@ -262,6 +259,8 @@ static void key_unit(float *dk, float *dv, const attention *t, const attention_s
     const int64_t width = t->head_dim, key = tile * RF_KEY_TILE;
     const int64_t n_keys = min_of(RF_KEY_TILE, t->spans->m - key);
     for (int i = 0; i < 2; i++) {
+        const float *own = (i == 0 ? t->k : t->v) + (key * t->g + kv_head) * width;
+        RF_CPU(pack_panels_transposed)(s->transposed[i], own, t->g * width, n_keys, width);
         memset(s->sum[i], 0, (size_t)(n_keys * t->ld) * sizeof(float));
     }
     for (int32_t at = t->spans->tile_begin[tile]; at < t->spans->tile_begin[tile + 1]; at++) {

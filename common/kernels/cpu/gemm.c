@@ -8,22 +8,24 @@
  * the number of threads.
  *
  * Each thread owns a rectangle of c and packs what it needs itself: no barrier, no shared buffer.
- * b goes into panels (a panel of one K block stays in the L2 cache while all rows pass by it); a is
- * read where it lies, rows along the inner dimension, except in GEMM_TN, where blocks of it are
- * transposed first: its columns would touch one page for each step. */
+ * b goes into panels (several of one K block stay in the L2 cache while all rows pass by); a is
+ * read where it lies, rows along the inner dimension, except in GEMM_TN, where the columns of a
+ * register tile are brought together first: where they lie, each step would touch another page. */
 #include "common/kernels/cpu/internal.h"
 
 #include <omp.h>
 
 enum {
     FEW_ROWS = 4 * TILE_ROWS,
-    TN_COLS = 8 * PANEL,  /* columns of b packed at once */
-    TN_ROWS = 96,         /* rows of c whose a is transposed at once: whole tiles of every ISA */
+    COLS = 4 * PANEL,     /* columns of b packed at once, and */
+    ROWS = 96,            /* rows of a that pass by them: whole tiles of every ISA */
+    TN_COLS = 8 * PANEL,  /* the same for GEMM_TN, */
+    TN_ROWS = 96,         /* where blocks of a are packed as well */
     TN_LD = K_BLOCK + 16, /* not a power of two: rows fall into different sets of the L1 cache */
     B_FLOATS = K_BLOCK * TN_COLS,
     THREAD_FLOATS = B_FLOATS + TN_ROWS * TN_LD
 };
-_Static_assert(TN_ROWS % 12 == 0, "whole tiles of every ISA");
+_Static_assert(TN_ROWS % 12 == 0 && ROWS % 12 == 0 && COLS <= TN_COLS, "whole tiles of every ISA");
 
 size_t RF_CPU(gemm_bytes)(int n_threads)
 {
@@ -35,32 +37,37 @@ typedef struct area {
     int64_t row, row_end, col, col_end;
 } area;
 
+/* Rows of a are taken in blocks that stay in the L2 cache beside the packed panels: a comes from
+ * farther away once for all of them, not once for each. */
 static void make_nt_nn(const gemm *g, const area *r, float *packed)
 {
     for (int64_t k0 = 0; k0 < g->k; k0 += K_BLOCK) {
         int64_t k = min_of(K_BLOCK, g->k - k0);
-        for (int64_t col = r->col; col < r->col_end; col += PANEL) {
-            int64_t cols = min_of(PANEL, r->col_end - col);
+        for (int64_t col = r->col; col < r->col_end; col += COLS) {
+            int64_t cols = min_of(COLS, r->col_end - col);
             if (g->form == GEMM_NT) {
                 RF_CPU(pack_panels_transposed)(packed, g->b + col * g->k + k0, g->k, cols, k);
             } else {
                 RF_CPU(pack_panels)(packed, g->b + k0 * g->n + col, g->n, k, cols);
             }
             const float *start = k0 == 0 ? g->start : g->c;
-            product p = {.c = g->c + r->row * g->ldc + col,
-                         .ldc = g->ldc,
-                         .start = start != NULL ? start + r->row * g->ldc + col : NULL,
-                         .ld_start = g->ldc,
-                         .bias = k0 == 0 && g->bias != NULL ? g->bias + col : NULL,
-                         .a = g->a + r->row * g->lda + k0,
-                         .lda = g->lda,
-                         .b = packed,
-                         .panel_floats = k * PANEL,
-                         .m = r->row_end - r->row,
-                         .n = cols,
-                         .k = k,
-                         .mode = start != NULL ? PRODUCT_ADD : PRODUCT_SET};
-            RF_CPU(product)(&p);
+            for (int64_t row = r->row; row < r->row_end; row += ROWS) {
+                product p = {.c = g->c + row * g->ldc + col,
+                             .ldc = g->ldc,
+                             .start = start != NULL ? start + row * g->ldc + col : NULL,
+                             .ld_start = g->ldc,
+                             .bias = k0 == 0 && g->bias != NULL ? g->bias + col : NULL,
+                             .a = g->a + row * g->lda + k0,
+                             .lda = g->lda,
+                             .b = packed,
+                             .ldb = PANEL,
+                             .panel_floats = k * PANEL,
+                             .m = min_of(ROWS, r->row_end - row),
+                             .n = cols,
+                             .k = k,
+                             .mode = start != NULL ? PRODUCT_ADD : PRODUCT_SET};
+                RF_CPU(product)(&p);
+            }
         }
     }
 }
@@ -75,13 +82,14 @@ static void make_tn(const gemm *g, const area *r, float *packed)
             RF_CPU(pack_panels)(packed, g->b + k0 * g->n + col, g->n, k, cols);
             for (int64_t row = r->row; row < r->row_end; row += TN_ROWS) {
                 int64_t rows = min_of(TN_ROWS, r->row_end - row);
-                RF_CPU(pack_transposed)
-                (left, TN_LD, g->a + k0 * g->lda + row, g->lda, k, rows, ceil_div(k, VL) * VL, 0);
+                RF_CPU(pack_tiles)(left, TN_LD, g->a + k0 * g->lda + row, g->lda, rows, k);
                 product p = {.c = g->c + row * g->ldc + col,
                              .ldc = g->ldc,
                              .a = left,
-                             .lda = TN_LD,
+                             .lda = TILE_ROWS,
+                             .tile_step = TN_LD,
                              .b = packed,
+                             .ldb = PANEL,
                              .panel_floats = k * PANEL,
                              .m = rows,
                              .n = cols,
@@ -134,6 +142,7 @@ static void make_few_rows(const gemm *g, const area *r, float *packed)
                              .a = g->a + r->row * g->lda + piece,
                              .lda = g->lda,
                              .b = packed,
+                             .ldb = PANEL,
                              .m = m,
                              .n = PANEL,
                              .k = k,

@@ -58,10 +58,14 @@ typedef enum product_mode {
     PRODUCT_CHAIN /* the sum continues from c: c = fma(a_k, b_k, ... fma(a_0, b_0, c)) */
 } product_mode;
 
-/* c [m,n] from a [m,k] (row-major) and packed panels of b [k,n]: columns [jP,(j+1)P), P = PANEL, of
- * all k rows lie together at b + j*panel_floats, rows of P floats, padded with zeros. Within one
- * call the sum over k is one chain of fma in ascending order, the same for each element whatever m,
- * n and its place. bias [n] or NULL is added last. start may be c. */
+/* c [m,n] from a [m,k] and panels of b [k,n]. Columns [jP,(j+1)P), P = PANEL, of b's row i begin at
+ * b + j*panel_floats + i*ldb; whole vectors are read, whatever the lanes beyond column n hold. So b
+ * may be packed (pack_panels: ldb = P) or lie as it is (panel_floats = P) where n is a multiple of
+ * VL or rows are padded. a is row-major, element (r,i) at a[r*lda + i]; or, where tile_step > 0,
+ * transposed: element (r + x, i), r a multiple of TILE_ROWS and x < TILE_ROWS, is at
+ * a[r*tile_step + i*lda + x] (tile_step = 1: a^T as it lies; larger: pack_tiles).
+ * Within one call the sum over k is one chain of fma in ascending order, the same for each element
+ * whatever m, n and its place. bias [n] or NULL is added last. start may be c. */
 typedef struct product {
     float *c;
     int64_t ldc;
@@ -69,22 +73,28 @@ typedef struct product {
     int64_t ld_start;
     const float *bias;
     const float *a;
-    int64_t lda;
+    int64_t lda, tile_step;
     const float *b;
-    int64_t panel_floats;
+    int64_t ldb, panel_floats;
     int64_t m, n, k;
     product_mode mode;
 } product;
 void RF_CPU(product)(const product *p);
 
+/* Whether all elements of src [rows,cols] are finite. */
+bool RF_CPU(all_finite)(const float *src, int64_t ld_src, int64_t rows, int64_t cols);
 /* dst[c*ld_dst + r] = src[r*ld_src + c] for r < rows, c < cols; 0 for rows <= r < width (a multiple
  * of VL). Prefetches what lies `ahead` floats behind each piece of src that it reads; 0: nothing.
  */
 void RF_CPU(pack_transposed)(float *dst, int64_t ld_dst, const float *src, int64_t ld_src,
                              int64_t rows, int64_t cols, int64_t width, int64_t ahead);
+/* a^T [k,m] for a product with this tile_step and lda = TILE_ROWS:
+ * dst[r*tile_step + i*TILE_ROWS + x] = src[i*ld_src + r + x]. */
+void RF_CPU(pack_tiles)(float *dst, int64_t tile_step, const float *src, int64_t ld_src, int64_t m,
+                        int64_t k);
 /* Panels of b [rows,cols]: dst[(j*rows + r)*PANEL + x] = src[r*ld_src + j*PANEL + x], padded with
- * 0. Returns whether all elements are finite. */
-bool RF_CPU(pack_panels)(float *dst, const float *src, int64_t ld_src, int64_t rows, int64_t cols);
+ * 0. */
+void RF_CPU(pack_panels)(float *dst, const float *src, int64_t ld_src, int64_t rows, int64_t cols);
 /* Panels of the transpose: b [k,n] from src [n,k]. */
 void RF_CPU(pack_panels_transposed)(float *dst, const float *src, int64_t ld_src, int64_t n,
                                     int64_t k);

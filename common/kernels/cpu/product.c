@@ -9,15 +9,17 @@ enum {
 /* One tile: `rows` x `vectors` vectors of c. Both are constants wherever this is inlined, so the
  * accumulators live in registers. A row's and a column's sums do not know of their neighbours:
  * tiles of fewer rows and padded columns give the same bits. */
-V_INLINE void tile(const product *p, int64_t row, int64_t col, const int rows, const int vectors)
+V_INLINE void tile(const product *p, int64_t row, int64_t col, const int rows, const int vectors,
+                   const bool transposed)
 {
-    const float *a = p->a + row * p->lda;
+    const int64_t tile_step = transposed ? p->tile_step : p->lda;
+    const float *a = p->a + row * tile_step;
     const float *b = p->b + col / PANEL * p->panel_floats;
     float *c = p->c + row * p->ldc + col;
-    const int64_t lda = p->lda, ldc = p->ldc, k = p->k;
+    const int64_t lda = p->lda, ldb = p->ldb, ldc = p->ldc, k = p->k;
     const int64_t last = p->n - col - (vectors - 1) * VL; /* lanes of the last vector */
     const int64_t next_row = min_of(row + TILE_ROWS, p->m - rows);
-    const float *next = p->a + next_row * lda;
+    const float *next = p->a + next_row * tile_step;
     vf sum[TILE_ROWS][TILE_VECTORS];
     for (int r = 0; r < rows; r++) {
         for (int v = 0; v < vectors; v++) {
@@ -38,18 +40,18 @@ V_INLINE void tile(const product *p, int64_t row, int64_t col, const int rows, c
     for (int64_t line = 0; line < k; line += LINE) { /* the next tile's rows come meanwhile */
         const int64_t line_end = min_of(line + LINE, k);
         for (int r = 0; r < rows; r++) {
-            v_prefetch(next + r * lda + line);
+            v_prefetch(transposed ? next + line * TILE_ROWS + r * LINE : next + r * lda + line);
         }
         for (int64_t i = line; i < line_end; i++) {
             vf right[TILE_VECTORS];
             for (int v = 0; v < vectors; v++) {
-                right[v] = v_load(b + i * PANEL + v * VL);
+                right[v] = v_load(b + i * ldb + v * VL);
                 if (v * VL % LINE == 0) {
-                    v_prefetch(b + (i + AHEAD) * PANEL + v * VL);
+                    v_prefetch(b + (i + AHEAD) * ldb + v * VL);
                 }
             }
             for (int r = 0; r < rows; r++) {
-                vf left = v_set(a[r * lda + i]);
+                vf left = v_set(transposed ? a[i * lda + r] : a[r * lda + i]);
                 for (int v = 0; v < vectors; v++) {
                     sum[r][v] = v_fma(left, right[v], sum[r][v]);
                 }
@@ -76,19 +78,23 @@ typedef void (*tile_function)(const product *p, int64_t row, int64_t col);
 #define TILE(rows, vectors)                                                                        \
     static void tile_##rows##_##vectors(const product *p, int64_t row, int64_t col)                \
     {                                                                                              \
-        tile(p, row, col, rows, vectors);                                                          \
+        tile(p, row, col, rows, vectors, false);                                                   \
+    }                                                                                              \
+    static void transposed_##rows##_##vectors(const product *p, int64_t row, int64_t col)          \
+    {                                                                                              \
+        tile(p, row, col, rows, vectors, true);                                                    \
     }
 #if defined(RF_ISA_avx512)
 #define FOR_VECTORS(X, rows) X(rows, 1) X(rows, 2) X(rows, 3) X(rows, 4)
-#define NAMES(rows)                                                                                \
+#define NAMES(form, rows)                                                                          \
     {                                                                                              \
-        tile_##rows##_1, tile_##rows##_2, tile_##rows##_3, tile_##rows##_4                         \
+        form##_##rows##_1, form##_##rows##_2, form##_##rows##_3, form##_##rows##_4                 \
     }
 #else
 #define FOR_VECTORS(X, rows) X(rows, 1) X(rows, 2)
-#define NAMES(rows)                                                                                \
+#define NAMES(form, rows)                                                                          \
     {                                                                                              \
-        tile_##rows##_1, tile_##rows##_2                                                           \
+        form##_##rows##_1, form##_##rows##_2                                                       \
     }
 #endif
 FOR_VECTORS(TILE, 1)
@@ -100,20 +106,31 @@ FOR_VECTORS(TILE, 5)
 FOR_VECTORS(TILE, 6)
 #endif
 
-static const tile_function tiles[TILE_ROWS][TILE_VECTORS] = {
-    NAMES(1), NAMES(2), NAMES(3), NAMES(4),
 #if defined(RF_ISA_avx512) || defined(RF_ISA_avx2)
-    NAMES(5), NAMES(6),
+#define ALL_ROWS(form)                                                                             \
+    {                                                                                              \
+        NAMES(form, 1), NAMES(form, 2), NAMES(form, 3), NAMES(form, 4), NAMES(form, 5),            \
+            NAMES(form, 6)                                                                         \
+    }
+#else
+#define ALL_ROWS(form)                                                                             \
+    {                                                                                              \
+        NAMES(form, 1), NAMES(form, 2), NAMES(form, 3), NAMES(form, 4)                             \
+    }
 #endif
-};
+
+/* By form of a (row-major, transposed), rows and vectors. */
+static const tile_function tiles[2][TILE_ROWS][TILE_VECTORS] = {ALL_ROWS(tile),
+                                                                ALL_ROWS(transposed)};
 
 void RF_CPU(product)(const product *p)
 {
+    const int form = p->tile_step > 0;
     for (int64_t col = 0; col < p->n; col += PANEL) {
         int64_t vectors = ceil_div(min_of(PANEL, p->n - col), VL);
         for (int64_t row = 0; row < p->m; row += TILE_ROWS) {
             int64_t rows = min_of(TILE_ROWS, p->m - row);
-            tiles[rows - 1][vectors - 1](p, row, col);
+            tiles[form][rows - 1][vectors - 1](p, row, col);
         }
     }
 }
@@ -160,27 +177,47 @@ void RF_CPU(pack_transposed)(float *dst, int64_t ld_dst, const float *src, int64
     }
 }
 
-bool RF_CPU(pack_panels)(float *dst, const float *src, int64_t ld_src, int64_t rows, int64_t cols)
+void RF_CPU(pack_tiles)(float *dst, int64_t tile_step, const float *src, int64_t ld_src, int64_t m,
+                        int64_t k)
 {
-    vf finite[TILE_VECTORS]; /* x * 0 is 0, or NaN where x is not finite */
-    for (int v = 0; v < TILE_VECTORS; v++) {
-        finite[v] = v_zero();
+    const int64_t whole = m / TILE_ROWS * TILE_ROWS;
+    for (int64_t i = 0; i < k; i++, src += ld_src, dst += TILE_ROWS) {
+        for (int64_t c = 0; c < m; c += LINE) {
+            v_prefetch(src + AHEAD * ld_src + c);
+        }
+        for (int64_t r = 0; r < whole; r += TILE_ROWS) {
+            memcpy(dst + r * tile_step, src + r, TILE_ROWS * sizeof(float));
+        }
+        for (int64_t r = whole; r < m; r++) {
+            dst[whole * tile_step + r - whole] = src[r];
+        }
     }
+}
+
+void RF_CPU(pack_panels)(float *dst, const float *src, int64_t ld_src, int64_t rows, int64_t cols)
+{
     for (int64_t c0 = 0; c0 < cols; c0 += PANEL) {
         for (int64_t r = 0; r < rows; r++) {
             for (int v = 0; v < TILE_VECTORS; v++, dst += VL) {
                 int64_t c = c0 + v * VL;
-                vf x = c < cols ? v_load_n(src + r * ld_src + c, cols - c) : v_zero();
-                finite[v] = v_fma(x, v_zero(), finite[v]);
-                v_store(dst, x);
+                if (v * VL % LINE == 0) {
+                    v_prefetch(src + (r + AHEAD) * ld_src + c);
+                }
+                v_store(dst, c < cols ? v_load_n(src + r * ld_src + c, cols - c) : v_zero());
             }
         }
     }
-    float sum = 0.0F;
-    for (int v = 0; v < TILE_VECTORS; v++) {
-        sum += v_sum(finite[v]);
+}
+
+bool RF_CPU(all_finite)(const float *src, int64_t ld_src, int64_t rows, int64_t cols)
+{
+    vf sum = v_zero(); /* x * 0 is 0, or NaN where x is not finite */
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t c = 0; c < cols; c += VL) {
+            sum = v_fma(v_load_n(src + r * ld_src + c, cols - c), v_zero(), sum);
+        }
     }
-    return sum == 0.0F;
+    return v_sum(sum) == 0.0F;
 }
 
 void RF_CPU(pack_panels_transposed)(float *dst, const float *src, int64_t ld_src, int64_t n,

@@ -1,0 +1,191 @@
+/* bench_step.c: one whole training step (forward, backward, clipping, AdamW) of the models in
+ * tests/bench/README.md: 4 rows of 512 places, a target at every place, tied head.
+ *
+ * FLOP = 6 (parameters without embedding + V D) a token; attention is not counted. Each model runs
+ * in a process of its own, so that its peak memory is its own. Usage: bench_step [part of a name]
+ */
+#include "tests/bench/bench.h"
+
+#include "train/backward.h"
+#include "train/optimizer.h"
+
+#include <stdbool.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { ROWS = 4, ROW = 512, PLACES = ROWS * ROW };
+
+typedef struct step_case {
+    const char *name;
+    int64_t d, layers, h, g, f, v;
+} step_case;
+
+typedef struct step_work {
+    rf_model *model;
+    rf_acts *acts;
+    rf_backward *backward;
+    rf_batch batch;
+    rf_optimizer optimizer;
+    void *moments, *gradient;
+    float *loss;
+    int64_t updates;
+} step_work;
+
+static void require(int code, const rf_error *err)
+{
+    if (code != RF_OK) {
+        fprintf(stderr, "bench_step: %s\n", err->message);
+        exit(1);
+    }
+}
+
+/* Rows of random tokens; every place predicts the next token of an endless text. */
+static void fill_batch(rf_batch *batch, int64_t vocab)
+{
+    uint64_t state = UINT64_C(88172645463325252);
+    for (int32_t i = 0; i < PLACES; i++) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        int32_t token = (int32_t)(state % (uint64_t)vocab), begin = i / ROW * ROW;
+        rf_batch_add(batch, token, i - begin, i, begin, i + 1, 0, 0);
+        batch->target[i] = (int32_t)((state >> 20) % (uint64_t)vocab);
+        batch->weight[i] = 1.0F / PLACES;
+        batch->part[i] = RF_PART_AR;
+    }
+}
+
+static void open_work(step_work *w, const step_case *c)
+{
+    rf_model_config config = {.architecture = "Qwen3ForCausalLM",
+                              .vocab_size = c->v,
+                              .hidden_size = c->d,
+                              .intermediate_size = c->f,
+                              .num_hidden_layers = c->layers,
+                              .num_attention_heads = c->h,
+                              .num_key_value_heads = c->g,
+                              .head_dim = 64,
+                              .max_position_embeddings = ROW,
+                              .rms_norm_eps = 1e-6,
+                              .rope_theta = 1e6,
+                              .initializer_range = 0.02,
+                              .tie_word_embeddings = true,
+                              .qk_norm = true};
+    const rf_model_limits limits = {.places = PLACES, .keys = PLACES, .backward = true};
+    rf_error err = {0};
+    *w = (step_work){0};
+    require(rf_model_new(&w->model, &config, NULL, 0, &limits, &err), &err);
+    rf_model_init(w->model, 1);
+    rf_model_prepare(w->model);
+    require(rf_acts_new(&w->acts, w->model, PLACES, PLACES, true, RF_RECOMPUTE_NONE, &err), &err);
+    require(rf_backward_new(&w->backward, w->model, PLACES, &err), &err);
+    require(rf_batch_new(&w->batch, PLACES, &err), &err);
+    fill_batch(&w->batch, c->v);
+    const rf_backend *backend = w->model->ctx->backend;
+    const int64_t n = w->model->table.n_elements;
+    size_t bytes = rf_backend_bytes(backend, RF_MASTER, n);
+    require(rf_backend_alloc(&w->gradient, backend, bytes, &err), &err);
+    rf_arena arena = {0};
+    rf_optimizer_layout(&w->optimizer, &arena, backend, n);
+    require(rf_backend_alloc(&w->moments, backend, arena.peak, &err), &err);
+    arena = (rf_arena){.base = w->moments, .size = arena.peak};
+    rf_optimizer_layout(&w->optimizer, &arena, backend, n);
+    w->optimizer.settings =
+        (rf_optimizer_settings){.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1.0};
+    w->loss = malloc(PLACES * sizeof(float));
+    require(w->loss != NULL ? RF_OK : RF_ERR, &(rf_error){.message = "out of memory"});
+}
+
+static void run_step(void *work)
+{
+    step_work *w = work;
+    rf_error err = {0};
+    rf_backend_zero(w->model->ctx, w->gradient, RF_MASTER, w->model->table.n_elements);
+    require(rf_model_forward(w->model, w->acts, &w->batch, NULL, &err), &err);
+    require(rf_backward_run(w->backward, w->model, w->acts, w->gradient, w->loss, &err), &err);
+    double norm = rf_optimizer_norm(w->model, w->gradient);
+    double scale = rf_optimizer_scale(&w->optimizer.settings, norm);
+    rf_optimizer_step(&w->optimizer, w->model, w->gradient, scale, 1e-4, ++w->updates);
+}
+
+static double mean_loss(const step_work *w)
+{
+    double sum = 0.0;
+    for (int i = 0; i < PLACES; i++) {
+        sum += (double)w->loss[i] / PLACES;
+    }
+    return sum;
+}
+
+static void close_work(step_work *w)
+{
+    const rf_backend *backend = w->model->ctx->backend;
+    free(w->loss);
+    rf_backend_free(backend, w->moments);
+    rf_backend_free(backend, w->gradient);
+    rf_batch_free(&w->batch);
+    rf_backward_free(w->backward, w->model);
+    rf_acts_free(w->acts, w->model);
+    rf_model_free(w->model);
+}
+
+/* Verified by what it is for: the steps must lower the loss of the batch they repeat. */
+static void bench_case(bench *report, const step_case *c, double budget)
+{
+    step_work w;
+    open_work(&w, c);
+    omp_set_num_threads(w.model->ctx->n_threads);
+    report->n_threads = w.model->ctx->n_threads;
+    bench_machine(report->machine, sizeof(report->machine), report->n_threads);
+    double peak = bench_peak(w.model->ctx->backend->isa);
+    run_step(&w);
+    double before = mean_loss(&w);
+    double seconds = bench_time(run_step, &w, budget);
+    if (!(mean_loss(&w) < before)) {
+        fprintf(stderr, "bench_step: %s: the loss went from %g to %g: nothing is reported\n",
+                c->name, before, mean_loss(&w));
+        exit(1);
+    }
+    /* The tied embedding counts once, as the head. */
+    double flop = 6.0 * (double)w.model->table.n_elements * PLACES;
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    char line[128];
+    snprintf(line, sizeof(line), "step %s V=%d", c->name, (int)c->v);
+    bench_report(report, line, flop / seconds * 1e-9, "GFLOP/s", peak, 0.0);
+    snprintf(line, sizeof(line), "step %s V=%d speed", c->name, (int)c->v);
+    bench_report(report, line, PLACES / seconds, "tokens/s", 0.0, 0.0);
+    snprintf(line, sizeof(line), "step %s V=%d peak memory", c->name, (int)c->v);
+    bench_report(report, line, (double)usage.ru_maxrss / 1024.0, "MiB", 0.0, 0.0);
+    close_work(&w);
+}
+
+int main(int argc, char **argv)
+{
+    const char *filter = argc > 1 ? argv[1] : "";
+    const step_case cases[] = {{"9.4M", 384, 6, 6, 2, 1024, 4096},
+                               {"9.4M", 384, 6, 6, 2, 1024, 32000},
+                               {"30M", 512, 10, 8, 2, 1536, 4096},
+                               {"30M", 512, 10, 8, 2, 1536, 32000}};
+    bench report;
+    bench_begin(&report, omp_get_max_threads());
+    int failed = 0;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char name[64];
+        snprintf(name, sizeof(name), "step %s V=%d", cases[i].name, (int)cases[i].v);
+        if (strstr(name, filter) == NULL) {
+            continue;
+        }
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) {
+            bench_case(&report, &cases[i], 5.0);
+            exit(0);
+        }
+        int status = 1;
+        failed = failed || child < 0 || waitpid(child, &status, 0) != child || status != 0;
+    }
+    bench_end(&report);
+    return failed;
+}
