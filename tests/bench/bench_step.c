@@ -28,7 +28,7 @@ typedef struct step_work {
     rf_batch batch;
     rf_optimizer optimizer;
     void *moments, *gradient;
-    float *loss;
+    double *loss;
     int64_t updates;
 } step_work;
 
@@ -93,7 +93,7 @@ static void open_work(step_work *w, const step_case *c)
     rf_optimizer_layout(&w->optimizer, &arena, backend, n);
     w->optimizer.settings =
         (rf_optimizer_settings){.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1.0};
-    w->loss = malloc(PLACES * sizeof(float));
+    w->loss = malloc(PLACES * sizeof(double));
     require(w->loss != NULL ? RF_OK : RF_ERR, &(rf_error){.message = "out of memory"});
 }
 
