@@ -5,8 +5,8 @@
 #                                   TIMEOUT=600: seconds a program may take
 #
 # A line per program; the whole output of a program that fails. Fails when a program exits non-zero,
-# reports nothing, or has run no test. A skipped test is named. Last line: "N passed, N failed", with
-# ", N skipped" where some were.
+# reports nothing, or has neither run nor skipped a test. A skipped test is named. Last line: "N passed,
+# N failed", with ", N skipped" where some were.
 
 V=${V:-}
 JOBS=${JOBS:-2}
@@ -54,7 +54,7 @@ for program in "$@"; do
         lost=1
         why=" (no report, exit status $code)"
         [ "$code" -ne 124 ] || why=" (stopped after $TIMEOUT s)"
-    elif [ "$tested" -eq 0 ]; then
+    elif [ "$tested" -eq 0 ] && [ "$n_skipped" -eq 0 ]; then
         lost=1
         why=' (ran no test)'
     elif [ "$code" -ne 0 ] && [ "$lost" -eq 0 ]; then
