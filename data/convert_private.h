@@ -27,8 +27,7 @@ RF_MUST_CHECK int rf_convert_match(rf_storage *type, const rf_safetensors *set,
                                    const rf_model_config *config, const char *folder,
                                    rf_error *err);
 
-/* --- Adapters in PEFT's format -------------------------------------------------------------------
- */
+/* --- Adapters in PEFT's format ---------------------------------------------------------------- */
 
 /* adapter_config.json, for the table of an adapter file; the base's name is left open. NULL when
  * memory is out. Source: https://huggingface.co/docs/peft (LoraConfig). */

@@ -29,8 +29,7 @@ herr_t rf_corpus_file_get(hid_t file, const char *name, hid_t type, void *data, 
 /* 0-terminated; caller frees *text. */
 herr_t rf_corpus_file_get_text(hid_t file, const char *name, char **text, size_t *bytes);
 
-/* --- A corpus being read -----------------------------------------------------------------------
- */
+/* --- A corpus being read ---------------------------------------------------------------------- */
 
 /* An array of the index: pages of the file, or memory. Freed by rf_corpus_file_free_array. */
 typedef struct rf_corpus_array {

@@ -53,8 +53,7 @@ typedef struct pass {
     int64_t n, d, h, g, k, f; /* N, D, H, G, K, F */
 } pass;
 
-/* --- Memory -------------------------------------------------------------------------------------
- */
+/* --- Memory ----------------------------------------------------------------------------------- */
 
 /* Run twice: to measure, then to bind (arena.h). */
 static void lay_out(rf_backward *b, rf_arena *arena, const rf_model *model)
@@ -184,8 +183,7 @@ static void *gradient_of(const pass *p, int64_t slot, rf_role role)
     return offset < 0 ? NULL : rf_backend_at(p->ctx->backend, RF_MASTER, p->gradient, offset);
 }
 
-/* --- The walk, from the last operation to the first ---------------------------------------------
- */
+/* --- The walk, from the last operation to the first ------------------------------------------- */
 
 /* Forward:  norm = rmsnorm(x_L, gain);  logits_i = head norm_i;
  *           E = sum of weight_i * (log sum_v exp logits_iv - logits_i,target)

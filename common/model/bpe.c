@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- Scratch: as many as there are calls at once, kept until the end ----------------------------
- */
+/* --- Scratch: as many as there are calls at once, kept until the end -------------------------- */
 
 static void scratch_free(rf_bpe_scratch *s)
 {

@@ -142,8 +142,7 @@ void rf_bpe_merges_free(rf_bpe_merges *merges)
     *merges = (rf_bpe_merges){0};
 }
 
-/* --- Merging a word: always the lowest rank, of equal ranks the leftmost ------------------------
- */
+/* --- Merging a word: always the lowest rank, of equal ranks the leftmost ---------------------- */
 
 enum { SHORT_WORD = 40 };
 

@@ -128,8 +128,7 @@ static int add_pair(trainer *t, uint64_t key, int64_t count, uint32_t w, bool is
     return RF_OK;
 }
 
-/* --- The heap: most frequent first, then lowest ids --------------------------------------------
- */
+/* --- The heap: most frequent first, then lowest ids ------------------------------------------- */
 
 static bool is_before(entry a, entry b)
 {

@@ -8,8 +8,7 @@
 
 #include <inttypes.h>
 
-/* --- The batch ----------------------------------------------------------------------------------
- */
+/* --- The batch -------------------------------------------------------------------------------- */
 
 static int check_range(const char *what, const int32_t *value, int64_t n, int64_t min, int64_t end,
                        const char *remedy, rf_error *err)
@@ -108,8 +107,7 @@ static int upload_batch(rf_model *model, rf_acts *acts, const rf_batch *batch,
     return RF_OK;
 }
 
-/* --- One block ----------------------------------------------------------------------------------
- */
+/* --- One block -------------------------------------------------------------------------------- */
 
 /* One of a block's products, with its adapter. Operands as linear_forward's. */
 static void project(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role, void *y,
@@ -195,8 +193,7 @@ void rf_model_block_forward(rf_model *model, rf_acts *acts, int64_t layer, void 
     rf_model_release(model, layer);
 }
 
-/* --- The whole model ----------------------------------------------------------------------------
- */
+/* --- The whole model -------------------------------------------------------------------------- */
 
 int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batch *batch, rf_cache *cache,
                      rf_error *err)

@@ -9,8 +9,7 @@
 #include <string.h>
 #include <zlib.h>
 
-/* --- Memory -------------------------------------------------------------------------------------
- */
+/* --- Memory ----------------------------------------------------------------------------------- */
 
 /* Run twice: to measure, then to bind (arena.h). Weights are the masters themselves where both have
  * one type, as on every backend there is; copies of another type would be taken here and made by
@@ -108,8 +107,7 @@ static int fill_rotary_tables(rf_model *model, rf_error *err)
     return RF_OK;
 }
 
-/* --- Weights ------------------------------------------------------------------------------------
- */
+/* --- Weights ---------------------------------------------------------------------------------- */
 
 static int bind_weights(rf_model *model, rf_error *err)
 {

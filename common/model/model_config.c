@@ -8,8 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- What the fields are ------------------------------------------------------------------------
- */
+/* --- What the fields are ---------------------------------------------------------------------- */
 
 /* The upper bounds keep every product of sizes that the program forms inside int64_t and size_t
  * (model.h, RF_MODEL_MAX_PLACES); they are far above any model in use. */
@@ -77,8 +76,7 @@ static const char *truth(bool value)
     return value ? "true" : "false";
 }
 
-/* --- Checking -----------------------------------------------------------------------------------
- */
+/* --- Checking --------------------------------------------------------------------------------- */
 
 static int check_reals(const rf_model_config *config, rf_error *err)
 {
@@ -166,8 +164,7 @@ int rf_model_config_express(rf_model_config *out, const rf_model_config *config,
     return RF_OK;
 }
 
-/* --- Printing and comparing ---------------------------------------------------------------------
- */
+/* --- Printing and comparing ------------------------------------------------------------------- */
 
 /* The shortest decimal form that reads back as the same double. */
 static void print_real(FILE *file, double value)

@@ -10,8 +10,7 @@ enum { OFFSET_STEP = 16 }; /* elements: 64 bytes of the smallest master type */
 /* Far above any model in use; keeps every byte count inside size_t. */
 static const int64_t max_elements = (int64_t)1 << 48;
 
-/* --- The one declaration of every parameter -----------------------------------------------------
- */
+/* --- The one declaration of every parameter --------------------------------------------------- */
 
 typedef enum part { BEFORE_BLOCKS, IN_BLOCK, AFTER_BLOCKS } part;
 typedef enum dim { NONE, V, D, F, K, HK, GK } dim;
@@ -113,8 +112,7 @@ static bool holds(condition c, const rf_model_config *config)
     rf_error_panic(__FILE__, __LINE__, "a condition of the list above");
 }
 
-/* --- Building -----------------------------------------------------------------------------------
- */
+/* --- Building --------------------------------------------------------------------------------- */
 
 static void append(rf_table *table, const declaration *d, int layer, const rf_model_config *config)
 {

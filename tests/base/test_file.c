@@ -13,8 +13,7 @@
 
 TestSuite(file, .init = begin_folder, .fini = end_folder);
 
-/* --- System calls that fail on request; these definitions come before those of the C library ----
- */
+/* --- System calls that fail on request; these definitions come before those of the C library -- */
 
 static int fsync_errno, fsync_folder_errno, rename_errno, pwrite_max, n_interrupts;
 

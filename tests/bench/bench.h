@@ -148,8 +148,7 @@ static inline void bench_end(bench *b)
     }
 }
 
-/* --- Limits ------------------------------------------------------------------------------------
- */
+/* --- Limits ----------------------------------------------------------------------------------- */
 
 /* Enough independent chains of fused multiply-adds to fill every pipe; returns floating-point
  * operations of one call. */

@@ -61,8 +61,7 @@ static inline rf_ctx *exact_context(const rf_backend *backend, int n_threads,
 #define EXPECT_SAME(a, b, count, ...)                                                              \
     cr_assert(memcmp((a), (b), (size_t)(count) * sizeof(float)) == 0, __VA_ARGS__)
 
-/* --- Attention ----------------------------------------------------------------------------------
- */
+/* --- Attention -------------------------------------------------------------------------------- */
 
 /* Buffers of n places; queries and keys share places. Everything starts as NaN. */
 typedef struct exact_attention {

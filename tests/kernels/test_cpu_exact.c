@@ -13,8 +13,7 @@ static const rf_limits small_limits = {.places = 200,
                                        .vocab = 301,
                                        .backward = 1};
 
-/* --- Matrix products: the same rows in batches of other sizes, and other threads ----------------
- */
+/* --- Matrix products: the same rows in batches of other sizes, and other threads -------------- */
 
 enum { MAX_N = 200, IN = 523, OUT = 139 };
 

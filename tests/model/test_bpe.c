@@ -229,8 +229,7 @@ Test(bpe, files_that_are_no_json_are_refused)
     cr_assert_eq(rf_tokenizer_load(&t, "/no/such/place", &err), RF_ERR_USAGE);
 }
 
-/* --- Configuration beside the file -------------------------------------------------------------
- */
+/* --- Configuration beside the file ------------------------------------------------------------ */
 
 static void put_small(void)
 {

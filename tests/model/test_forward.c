@@ -70,8 +70,7 @@ static double *forward_part(tiny_rig *r, const rf_batch *from, int64_t first, in
     return logits;
 }
 
-/* --- Cached = uncached -------------------------------------------------------------------------
- */
+/* --- Cached = uncached ------------------------------------------------------------------------ */
 
 /* In pieces of every size, down to one token at a time. */
 static void check_pieces(tiny_rig *r, rf_rng *rng)
@@ -183,8 +182,7 @@ Test(forward, rolled_back_drafts_leave_nothing)
     on_each(check_rollback);
 }
 
-/* --- Packing ------------------------------------------------------------------------------------
- */
+/* --- Packing ---------------------------------------------------------------------------------- */
 
 /* Each sample of a packed batch alone, and behind padding. */
 static void check_packing(tiny_rig *r, rf_rng *rng)
@@ -248,8 +246,7 @@ Test(forward, positions_not_order_carry_the_meaning)
     tiny_rig_free(&r);
 }
 
-/* --- One source for training and inference ------------------------------------------------------
- */
+/* --- One source for training and inference ---------------------------------------------------- */
 
 static void check_kept(tiny_rig *r, rf_rng *rng)
 {
@@ -308,8 +305,7 @@ Test(forward, memory_is_as_planned)
     rf_model_free(NULL);
 }
 
-/* --- The head -----------------------------------------------------------------------------------
- */
+/* --- The head --------------------------------------------------------------------------------- */
 
 static double log_sum_exp(const double *logits, int64_t n)
 {

@@ -197,8 +197,7 @@ Test(gradient, an_error_in_any_tensor_is_caught)
     rig_free(&r);
 }
 
-/* --- Deliberately broken kernels ---------------------------------------------------------------
- */
+/* --- Deliberately broken kernels -------------------------------------------------------------- */
 
 static const rf_kernels *whole; /* the kernels that the broken ones are made of */
 
@@ -274,8 +273,7 @@ Test(gradient, a_broken_backward_is_caught)
     expect_caught("embedding_backward", &broken);
 }
 
-/* --- Other backends, threads, recomputing ------------------------------------------------------
- */
+/* --- Other backends, threads, recomputing ----------------------------------------------------- */
 
 Test(gradient, f32_agrees_with_f64)
 {
@@ -337,8 +335,7 @@ Test(gradient, recomputing_and_threads_keep_every_bit)
     }
 }
 
-/* --- Batches at the edge ------------------------------------------------------------------------
- */
+/* --- Batches at the edge ---------------------------------------------------------------------- */
 
 static void assert_zero(rig *r, const rf_batch *batch)
 {
@@ -418,8 +415,7 @@ Test(gradient, gaps_of_the_trainable_space_stay_zero)
     rig_free(&r);
 }
 
-/* --- What cannot run ----------------------------------------------------------------------------
- */
+/* --- What cannot run -------------------------------------------------------------------------- */
 
 Test(gradient, refuses_a_forward_pass_that_kept_nothing)
 {

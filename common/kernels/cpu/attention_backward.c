@@ -11,8 +11,7 @@
 #include <math.h>
 #include <omp.h>
 
-/* --- delta and dq ------------------------------------------------------------------------------
- */
+/* --- delta and dq ----------------------------------------------------------------------------- */
 
 static void make_delta(float *delta, const attention *t)
 {
@@ -111,8 +110,7 @@ static void query_unit(float *dq, const attention *t, const attention_scratch *s
     }
 }
 
-/* --- dk and dv ----------------------------------------------------------------------------------
- */
+/* --- dk and dv -------------------------------------------------------------------------------- */
 
 /* Which keys each row sees, as offsets from the tile's first key: below limit[0] from the span that
  * begins at `from[0]`, and likewise [1]. Offsets are small, so f32 holds them. */

@@ -48,8 +48,7 @@ V_INLINE void share_lines(int64_t *begin, int64_t *end, int64_t count, int64_t p
     *end = min_of(*end * 16, count);
 }
 
-/* --- gemm.c ------------------------------------------------------------------------------------
- */
+/* --- gemm.c ----------------------------------------------------------------------------------- */
 
 /* How the sum over the inner dimension meets what it is added to. */
 typedef enum product_mode {
@@ -117,8 +116,7 @@ typedef struct gemm {
 void RF_CPU(gemm)(rf_ctx *ctx, const gemm *g);
 size_t RF_CPU(gemm_bytes)(int n_threads);
 
-/* --- The kernels, by file ----------------------------------------------------------------------
- */
+/* --- The kernels, by file --------------------------------------------------------------------- */
 
 /* linear.c */
 void RF_CPU(linear_forward)(rf_ctx *ctx, void *y, const void *x, const void *w, const void *bias,
