@@ -236,10 +236,15 @@ static void announce(rf_trainer *t)
     }
     rf_backend_describe(t->model->ctx, backend, sizeof backend);
     bool resumes = t->resume[0] != '\0';
-    rf_log_info("%s, %d ranks, MPI: %s", backend, rf_dist_size(t->dist), rf_dist_library());
-    rf_log_info("%" PRId64 " parameters, %" PRId64 " of them trained, %" PRId64 " steps of %" PRId64
-                " rows of %" PRId64 " places, run folder %s",
-                t->n_parameters, t->n_trainable, t->set.steps, t->set.batch_rows,
+    rf_log_info("%s, %d rank%s, MPI: %s", backend, rf_dist_size(t->dist),
+                rf_dist_size(t->dist) == 1 ? "" : "s", rf_dist_library());
+    char trained[64] = "";
+    if (t->n_trainable < t->n_parameters) {
+        snprintf(trained, sizeof trained, ", %" PRId64 " of them trained", t->n_trainable);
+    }
+    rf_log_info("%" PRId64 " parameters%s, %" PRId64 " steps of %" PRId64 " rows of %" PRId64
+                " places, run folder %s",
+                t->n_parameters, trained, t->set.steps, t->set.batch_rows,
                 t->sources.settings.rows.row_length, t->set.folder);
     const rf_rows_statistics *e = &t->epoch;
     double fill =

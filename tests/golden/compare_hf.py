@@ -113,28 +113,40 @@ def compare_export(name, model, dtype, exported):
             judge(f"{name}: {field} {getattr(again.config, field, None)} of {getattr(model.config, field, None)}", 1, 0)
 
 
-def compare_text(name, exported, checkpoint, build, model_class):
-    prompt, n = "The quick brown fox", 24
-    model = model_class.from_pretrained(exported, dtype=torch.float32).double()
-    ids = torch.tensor([[260] + list(prompt.encode()) + [261]])  # user mark, text, assistant mark
+PROMPT, N_TOKENS = "The quick brown fox", 24
+
+
+def their_text(model):
+    """Tokens of the greedy continuation by Transformers, without what refusion-infer leaves out."""
+    ids = torch.tensor([[260] + list(PROMPT.encode()) + [261]])  # user mark, text, assistant mark
     never = [257, 258] + list(range(262, model.config.vocab_size))  # mask, begin, padding rows
     answer = model.generate(
-        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=n, pad_token_id=0,
-        suppress_tokens=never,
+        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=N_TOKENS,
+        pad_token_id=0, suppress_tokens=never,
     )  # fmt: skip
-    expected = answer[0, ids.shape[1] :].tolist()
+    tokens = answer[0, ids.shape[1] :].tolist()
+    return tokens[: tokens.index(256)] if 256 in tokens else tokens  # end of text
+
+
+def our_text(build, checkpoint, *options):
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
-        file.write(json.dumps({"query": prompt}) + "\n")
+        file.write(json.dumps({"query": PROMPT}) + "\n")
         file.flush()
         out = run(
-            f"{build}/refusion-infer", "--model", checkpoint, "--prompts", file.name,
-            "decode.kind=ar", f"decode.gen_length={n}",
+            f"{build}/refusion-infer", "--model", checkpoint, "--prompts", file.name, *options,
+            "decode.kind=ar", f"decode.gen_length={N_TOKENS}",
         )  # fmt: skip
-    ours = json.loads(out)["ids"]
-    if 256 in expected:  # end of text, which refusion-infer leaves out
-        expected = expected[: expected.index(256)]
+    return json.loads(out)["ids"]
+
+
+def judge_text(name, ours, expected):
     differing = sum(a != b for a, b in zip(ours, expected)) + abs(len(ours) - len(expected))
     judge(f"{name}: of {len(expected)} tokens of the greedy continuation differ", differing, 0)
+
+
+def compare_text(name, exported, checkpoint, build, model_class):
+    model = model_class.from_pretrained(exported, dtype=torch.float32).double()
+    judge_text(name, our_text(build, checkpoint), their_text(model))
 
 
 def compare_model(name, build, parent, dtype, shards, seed):
