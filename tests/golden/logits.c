@@ -1,6 +1,6 @@
 /* What a checkpoint computes for a batch, for the programs of this folder:
  *
- *   logits MODEL.h5 BATCH.h5 OUT.h5        RF_BACKEND and RF_ISA choose the kernels
+ *   logits MODEL.h5 BATCH.h5 OUT.h5 [ADAPTER.h5]    RF_BACKEND and RF_ISA choose the kernels
  *
  * BATCH.h5: /token, /position [N] and /spans [N,2,2], i32. OUT.h5: /logits [N,V] f64. */
 #include "common/base/log.h"
@@ -97,16 +97,21 @@ static int run(char **argv, rf_error *err)
     rf_batch batch = {0};
     rf_checkpoint_info info = {0};
     rf_model *model = NULL;
-    int rc = rf_checkpoint_info_read(&info, argv[1], err);
+    const char *adapter = argv[4]; /* NULL: none */
+    int rc = rf_checkpoint_info_read(&info, adapter ? adapter : argv[1], err);
     if (rc == RF_OK) {
         rc = read_batch(&batch, argv[2], err);
     }
-    rf_model_limits limits = {.places = batch.n, .keys = batch.n};
+    rf_model_limits limits = {
+        .places = batch.n, .keys = batch.n, .adaptation = adapter ? &info.adaptation : NULL};
     if (rc == RF_OK) {
         rc = rf_model_new(&model, &info.model, NULL, 1, &limits, err);
     }
     if (rc == RF_OK) {
         rc = rf_checkpoint_load(argv[1], model, NULL, NULL, err);
+    }
+    if (rc == RF_OK && adapter) {
+        rc = rf_checkpoint_load(adapter, model, NULL, NULL, err);
     }
     if (rc == RF_OK) {
         rc = compute(model, &batch, argv[3], err);
@@ -121,8 +126,9 @@ int main(int argc, char **argv)
 {
     rf_error err = {0};
     rf_log_set_program("logits");
-    int rc = argc == 4 ? run(argv, &err)
-                       : rf_error_set(&err, RF_ERR_USAGE, "usage: logits MODEL BATCH OUT");
+    int rc = argc == 4 || argc == 5
+                 ? run(argv, &err)
+                 : rf_error_set(&err, RF_ERR_USAGE, "usage: logits MODEL BATCH OUT [ADAPTER]");
     rf_log_error(&err);
     return rf_error_exit_status(rc);
 }
