@@ -123,8 +123,8 @@ Test(eval_program, noise_follows_the_seed)
         loss[i] = number(r, "likelihood", "loss_denoise");
         json_decref(r);
     }
-    cr_assert(memcmp(&loss[0], &loss[1], sizeof(double)) == 0 && !!(fabs(loss[0] - loss[2]) > 0) &&
-              !!(fabs(loss[0] - loss[3]) > 0));
+    cr_assert(memcmp(&loss[0], &loss[1], sizeof(double)) == 0 && fabs(loss[0] - loss[2]) > 0 &&
+              fabs(loss[0] - loss[3]) > 0);
 }
 
 /* What refusion-infer answers, given as references: all right. */

@@ -161,7 +161,7 @@ Test(score, depends_on_the_slot_size_at_the_first_tokens_of_slots_alone)
         TINY_MUST(rf_scorer_new(&scorer, model, MASK, S, 20, tiny_error()));
         TINY_MUST(rf_scorer_run(scorer, &nats, of_slots, token, 4, 16, tiny_error()));
         rf_scorer_free(scorer);
-        cr_assert(!!(fabs(nats - total_of_ar) > 1e-6), "slots of %lld score like ar", (long long)S);
+        cr_assert(fabs(nats - total_of_ar) > 1e-6, "slots of %lld score like ar", (long long)S);
         for (int64_t i = 0; i < 16; i++) {
             double gap = fabs(of_slots[i] - of_ar[i]);
             cr_assert(i % S == 0 ? !!(gap > 1e-9) : !!(gap <= 1e-12),
