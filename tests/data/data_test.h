@@ -5,6 +5,7 @@
 #include "common/base/file.h"
 #include "data/build.h"
 #include "data/corpus.h"
+#include "tests/scratch.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>
@@ -13,45 +14,6 @@
 #include <string.h>
 #include <unistd.h>
 #include <zlib.h>
-
-/* A fresh folder under $TMPDIR; the fixtures of a suite. */
-static char folder[256];
-
-static inline void begin_folder(void)
-{
-    const char *parent = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/rf-data-XXXXXX", parent != NULL ? parent : "/tmp");
-    cr_assert(mkdtemp(folder) != NULL);
-}
-
-static inline void end_folder(void)
-{
-    char command[300];
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    cr_expect(system(command) == 0);
-}
-
-/* A path in the folder; 64 may be in use at once. */
-static inline const char *in_folder(const char *name)
-{
-    static char paths[64][768];
-    static int turn = 0;
-    turn = (turn + 1) % 64;
-    snprintf(paths[turn], sizeof paths[turn], "%.255s/%.500s", folder, name);
-    return paths[turn];
-}
-
-static inline int count_files(void)
-{
-    DIR *entries = opendir(folder);
-    cr_assert(entries != NULL);
-    int n = -2;
-    while (readdir(entries) != NULL) {
-        n++;
-    }
-    closedir(entries);
-    return n;
-}
 
 static inline const char *put_bytes(const char *name, const void *data, size_t bytes)
 {

@@ -5,6 +5,7 @@
 #include "common/base/file.h"
 #include "common/model/checkpoint_private.h"
 #include "tests/model/tiny.h"
+#include "tests/scratch.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -23,53 +24,6 @@ const char *__lsan_default_suppressions(void)
 }
 
 /* --- Folders and files ------------------------------------------------------------------------ */
-
-static char folder[256];
-
-/* Fixtures of a suite. Ranks under mpirun share the folder of the test that launched them. */
-static inline void begin_folder(void)
-{
-    const char *shared = getenv("RF_TEST_FOLDER");
-    const char *parent = getenv("TMPDIR");
-    if (shared != NULL) {
-        snprintf(folder, sizeof folder, "%s", shared);
-        return;
-    }
-    snprintf(folder, sizeof folder, "%s/rf-checkpoint-XXXXXX", parent != NULL ? parent : "/tmp");
-    cr_assert(mkdtemp(folder) != NULL);
-}
-
-static inline void end_folder(void)
-{
-    char command[300];
-    if (getenv("RF_TEST_FOLDER") == NULL) {
-        snprintf(command, sizeof command, "rm -rf '%s'", folder);
-        cr_expect(system(command) == 0);
-    }
-}
-
-/* A path in the folder; four may be in use at once. */
-static inline const char *in_folder(const char *name)
-{
-    static char paths[4][768];
-    static int turn = 0;
-    turn = (turn + 1) % 4;
-    snprintf(paths[turn], sizeof paths[turn], "%.255s/%.500s", folder, name);
-    return paths[turn];
-}
-
-/* Names in the folder, without "." and "..". */
-static inline int count_files(void)
-{
-    DIR *entries = opendir(folder);
-    cr_assert(entries != NULL);
-    int n = -2;
-    while (readdir(entries) != NULL) {
-        n++;
-    }
-    closedir(entries);
-    return n;
-}
 
 typedef struct content {
     char *data; /* owned */
