@@ -64,10 +64,12 @@ LINK_FLAGS = $(OPT_$(BUILD)) -fopenmp $(LDFLAGS)
 # --- Sources -------------------------------------------------------------------------------------
 # ref/ is compiled twice (f32 and f64), cpu/ once per instruction set; a *_main.c is a program.
 MACHINE  := $(shell uname -m)
-ISAS     := portable $(if $(filter x86_64,$(MACHINE)),avx2 avx512)
+ISAS     := portable $(if $(filter x86_64,$(MACHINE)),avx2 avx512 avx512bf16 amx)
 ISA_portable :=
 ISA_avx2     := -mavx2 -mfma -mf16c
 ISA_avx512   := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -mprefer-vector-width=512
+ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16 -mavx512vnni
+ISA_amx      := $(ISA_avx512bf16) -mamx-tile -mamx-bf16 -mamx-int8
 
 PLAIN    := $(filter-out %_main.c common/dist/dist_mpi.c common/dist/dist_stub.c, \
               $(wildcard common/base/*.c common/kernels/*.c common/dist/*.c common/model/*.c data/*.c infer/*.c train/*.c))

@@ -22,6 +22,8 @@
 /* Best first. */
 static const rf_backend backends[] = {
 #if defined(__x86_64__)
+    {"cpu", "amx", REAL_TYPES(RF_F32), &rf_cpu_amx_kernels},
+    {"cpu", "avx512bf16", REAL_TYPES(RF_F32), &rf_cpu_avx512bf16_kernels},
     {"cpu", "avx512", REAL_TYPES(RF_F32), &rf_cpu_avx512_kernels},
     {"cpu", "avx2", REAL_TYPES(RF_F32), &rf_cpu_avx2_kernels},
 #endif
@@ -51,7 +53,7 @@ static bool backend_exists(const char *name)
 
 static int check_isa(const char *isa, rf_error *err)
 {
-    const char *const known[] = {"portable", "avx2", "avx512"};
+    const char *const known[] = {"portable", "avx2", "avx512", "avx512bf16", "amx"};
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         if (strcmp(isa, known[i]) == 0) {
             if (rf_machine_has_isa(isa)) {
@@ -64,7 +66,9 @@ static int check_isa(const char *isa, rf_error *err)
         }
     }
     return rf_error_set(err, RF_ERR_USAGE,
-                        "RF_ISA=%s is unknown: use portable, avx2 or avx512, or unset it", isa);
+                        "RF_ISA=%s is unknown: use portable, avx2, avx512, avx512bf16 or amx, or "
+                        "unset it",
+                        isa);
 }
 
 int rf_backend_choose(const rf_backend **out, const char *name, rf_error *err)

@@ -30,10 +30,15 @@ struct rf_kernels; /* kernels.h */
 
 typedef struct rf_backend {
     const char *name; /* "ref32", "ref64", "cpu" */
-    const char *isa;  /* "portable", "avx2", "avx512"; "" for ref. A run records it (contract, 4) */
+    const char *isa;  /* "portable", "avx2", "avx512", "avx512bf16", "amx"; "" for ref. A run
+                         records it (contract, 4) */
     rf_type type[RF_N_CLASSES];
     const struct rf_kernels *kernels;
 } rf_backend;
+
+/* What matrix products multiply. Sums are f32 or better in any case, and operands in memory are as
+ * the backend types them: bf16 rounds both operands of a product on its way to the multipliers. */
+typedef enum rf_compute { RF_COMPUTE_F32, RF_COMPUTE_BF16 } rf_compute;
 
 /* Largest sizes that kernels of one program will see; from it scratch is sized once. */
 typedef struct rf_limits {
@@ -46,7 +51,9 @@ typedef struct rf_limits {
     int64_t ffn;        /* F */
     int64_t vocab;      /* V */
     int64_t head_bytes; /* budget for the logits of one chunk of the head; 0: default of 16 MiB */
+    int64_t rank;       /* of adapters; 0: none */
     int backward;       /* 0: forward kernels only */
+    rf_compute compute; /* "F32" means the backend's own type on ref64 */
 } rf_limits;
 
 /* First argument of every kernel. One per thread of control; not shared. */
@@ -60,8 +67,8 @@ typedef struct rf_ctx {
 } rf_ctx;
 
 /* The backend of that name ("cpu", "ref32", "ref64"), or the best of this machine for NULL or "".
- * RF_BACKEND and RF_ISA (portable, avx2, avx512) override the choice; an ISA that the machine or
- * its operating system lacks is an error. */
+ * RF_BACKEND and RF_ISA (portable, avx2, avx512, avx512bf16, amx) override the choice; an ISA that
+ * the machine or its operating system lacks is an error. */
 RF_MUST_CHECK int rf_backend_choose(const rf_backend **out, const char *name, rf_error *err);
 /* "cpu (avx512), 2 threads; CPU features: ..." on one line. */
 void rf_backend_describe(const rf_ctx *ctx, char *text, size_t bytes);

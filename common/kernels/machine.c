@@ -6,6 +6,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* Asked of CPUID itself, since not every compiler's __builtin_cpu_supports knows the name. */
 static bool has_f16c(void)
@@ -27,10 +29,36 @@ static bool has_avx512(void)
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
+/* AVX512-BF16 and VNNI: every processor with the first has the second. */
+static bool has_avx512bf16(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512bf16") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+
+/* The processor has AMX for bf16 and int8, the system saves the tiles (bits 17 and 18 of XCR0), and
+ * lets this process use them: Linux grants their 8 KiB of state only to those who ask. */
+static bool has_amx(void)
+{
+    enum { BF16 = 1 << 22, TILE = 1 << 24, INT8 = 1 << 25, XSAVE_TILES = 3 << 17, TILE_DATA = 18 };
+    enum { ASK_FOR_STATE = 0x1023 }; /* ARCH_REQ_XCOMP_PERM */
+    const unsigned all = (unsigned)BF16 | (unsigned)TILE | (unsigned)INT8;
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0, saved = 0, high = 0;
+    if (!has_avx512bf16() || __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 ||
+        (edx & all) != all) {
+        return false;
+    }
+    __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+    return (saved & XSAVE_TILES) == XSAVE_TILES &&
+           syscall(SYS_arch_prctl, ASK_FOR_STATE, TILE_DATA) == 0;
+}
+
 bool rf_machine_has_isa(const char *isa)
 {
     return strcmp(isa, "portable") == 0 || (strcmp(isa, "avx2") == 0 && has_avx2()) ||
-           (strcmp(isa, "avx512") == 0 && has_avx512());
+           (strcmp(isa, "avx512") == 0 && has_avx512()) ||
+           (strcmp(isa, "avx512bf16") == 0 && has_avx512bf16()) ||
+           (strcmp(isa, "amx") == 0 && has_amx());
 }
 
 void rf_machine_features(char *text, size_t bytes)
@@ -50,6 +78,7 @@ void rf_machine_features(char *text, size_t bytes)
         {"avx512vl", __builtin_cpu_supports("avx512vl")},
         {"avx512vnni", __builtin_cpu_supports("avx512vnni")},
         {"avx512bf16", __builtin_cpu_supports("avx512bf16")},
+        {"amx", has_amx()},
     };
     size_t used = 0;
     snprintf(text, bytes, "none");

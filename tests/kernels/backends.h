@@ -28,7 +28,7 @@ static inline const rf_backend *backend_named(const char *name, const char *isa)
 /* Fills `list` with all backends but ref64 that this machine can run; returns how many. */
 static inline int backends_available(const rf_backend *list[MAX_BACKENDS])
 {
-    const char *const isas[] = {"portable", "avx2", "avx512"};
+    const char *const isas[] = {"portable", "avx2", "avx512", "avx512bf16", "amx"};
     int n = 0;
     list[n++] = backend_named("ref32", "");
     for (size_t i = 0; i < sizeof(isas) / sizeof(isas[0]); i++) {

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_CPU = 3 };
+enum { MAX_CPU = MAX_BACKENDS };
 
 /* The cpu backends of this machine. */
 static inline int cpu_backends(const rf_backend *list[MAX_CPU])

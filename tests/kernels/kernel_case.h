@@ -39,6 +39,7 @@ typedef struct kernel_shape {
     int64_t v;          /* vocabulary or table */
     int64_t head_bytes; /* rf_limits.head_bytes */
     int spans;          /* span pattern of attention (span_patterns.h) */
+    rf_compute compute; /* rf_limits.compute */
 } kernel_shape;
 
 typedef struct operand {
@@ -178,7 +179,8 @@ static inline rf_ctx *case_context(const rf_backend *backend, int n_threads, con
                         .ffn = width,
                         .vocab = s->v,
                         .head_bytes = s->head_bytes,
-                        .backward = 1};
+                        .backward = 1,
+                        .compute = s->compute};
     rf_ctx *ctx = NULL;
     rf_error err = {0};
     int code = rf_ctx_new(&ctx, backend, n_threads, &limits, &err);

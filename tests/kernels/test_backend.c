@@ -28,9 +28,13 @@ static int choose(const rf_backend **out, const char *forced, const char *isa, c
 
 static const char *best_isa(void)
 {
-    return rf_machine_has_isa("avx512") ? "avx512"
-           : rf_machine_has_isa("avx2") ? "avx2"
-                                        : "portable";
+    const char *const best_first[] = {"amx", "avx512bf16", "avx512", "avx2"};
+    for (int i = 0; i < 4; i++) {
+        if (rf_machine_has_isa(best_first[i])) {
+            return best_first[i];
+        }
+    }
+    return "portable";
 }
 
 Test(backend, choice_and_overrides)
@@ -78,8 +82,8 @@ Test(backend, unknown_names_are_errors)
 
 Test(backend, isa_that_is_missing_is_an_error)
 {
-    const char *const isas[] = {"avx2", "avx512"};
-    for (int i = 0; i < 2; i++) {
+    const char *const isas[] = {"avx2", "avx512", "avx512bf16", "amx"};
+    for (int i = 0; i < 4; i++) {
         const rf_backend *b = NULL;
         rf_error err;
         int code = choose(&b, NULL, isas[i], "cpu", &err);

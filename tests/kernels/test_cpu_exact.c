@@ -42,11 +42,19 @@ static void products_free(products *p)
     }
 }
 
-/* Rows [at, at + n) alone. */
-static void products_run(products *p, const rf_backend *backend, int n_threads, int64_t at,
-                         int64_t n)
+static rf_limits limits_for(rf_compute compute)
 {
-    rf_ctx *ctx = exact_context(backend, n_threads, &small_limits);
+    rf_limits limits = small_limits;
+    limits.compute = compute;
+    return limits;
+}
+
+/* Rows [at, at + n) alone. */
+static void products_run(products *p, const rf_backend *backend, int n_threads, rf_compute compute,
+                         int64_t at, int64_t n)
+{
+    rf_limits limits = limits_for(compute);
+    rf_ctx *ctx = exact_context(backend, n_threads, &limits);
     const rf_kernels *k = backend->kernels;
     k->linear_forward(ctx, p->y + at * OUT, p->x + at * IN, p->w, p->bias, p->residual + at * OUT,
                       n, IN, OUT);
@@ -55,16 +63,16 @@ static void products_run(products *p, const rf_backend *backend, int n_threads, 
     rf_ctx_free(ctx);
 }
 
-Test(cpu_exact, products_do_not_depend_on_threads)
+static void check_product_threads(rf_compute compute)
 {
     const rf_backend *list[MAX_CPU];
     int n_backends = cpu_backends(list);
     for (int b = 0; b < n_backends; b++) {
         products first = products_new();
-        products_run(&first, list[b], 1, 0, MAX_N);
+        products_run(&first, list[b], 1, compute, 0, MAX_N);
         for (int threads = 2; threads <= 3; threads++) {
             products other = products_new();
-            products_run(&other, list[b], threads, 0, MAX_N);
+            products_run(&other, list[b], threads, compute, 0, MAX_N);
             EXPECT_SAME(first.y, other.y, MAX_N * OUT, "%s: y", list[b]->isa);
             EXPECT_SAME(first.dx, other.dx, MAX_N * IN, "%s: dx", list[b]->isa);
             EXPECT_SAME(first.dw, other.dw, OUT * IN, "%s: dw", list[b]->isa);
@@ -75,18 +83,24 @@ Test(cpu_exact, products_do_not_depend_on_threads)
     }
 }
 
-Test(cpu_exact, rows_do_not_depend_on_their_number_or_place)
+Test(cpu_exact, products_do_not_depend_on_threads)
+{
+    check_product_threads(RF_COMPUTE_F32);
+    check_product_threads(RF_COMPUTE_BF16);
+}
+
+static void check_product_rows(rf_compute compute)
 {
     const int64_t sizes[] = {1, 2, 3, 5, 17, 31};
     const rf_backend *list[MAX_CPU];
     int n_backends = cpu_backends(list);
     for (int b = 0; b < n_backends; b++) {
         products all = products_new();
-        products_run(&all, list[b], 2, 0, MAX_N);
+        products_run(&all, list[b], 2, compute, 0, MAX_N);
         for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
             for (int64_t at = 0; at <= MAX_N - sizes[s]; at += 83) {
                 products part = products_new();
-                products_run(&part, list[b], (int)(at % 3) + 1, at, sizes[s]);
+                products_run(&part, list[b], (int)(at % 3) + 1, compute, at, sizes[s]);
                 EXPECT_SAME(all.y + at * OUT, part.y + at * OUT, sizes[s] * OUT, "%s: %d rows of y",
                             list[b]->isa, (int)sizes[s]);
                 EXPECT_SAME(all.dx + at * IN, part.dx + at * IN, sizes[s] * IN, "%s: %d rows of dx",
@@ -98,21 +112,35 @@ Test(cpu_exact, rows_do_not_depend_on_their_number_or_place)
     }
 }
 
-/* Weight gradients are one chain over rows: two calls over halves are one call over all. */
-Test(cpu_exact, weight_gradients_do_not_depend_on_how_rows_are_cut_into_calls)
+Test(cpu_exact, rows_do_not_depend_on_their_number_or_place)
 {
+    check_product_rows(RF_COMPUTE_F32);
+    check_product_rows(RF_COMPUTE_BF16);
+}
+
+/* Weight gradients are one chain over rows: two calls are one call over all. bf16 takes rows in
+ * steps of up to 32. */
+static void check_weight_gradients(rf_compute compute)
+{
+    const int64_t cut = compute == RF_COMPUTE_BF16 ? 64 : 67;
     const rf_backend *list[MAX_CPU];
     int n_backends = cpu_backends(list);
     for (int b = 0; b < n_backends; b++) {
         products whole = products_new(), halves = products_new();
-        products_run(&whole, list[b], 2, 0, MAX_N);
-        products_run(&halves, list[b], 2, 0, 67);
-        products_run(&halves, list[b], 1, 67, MAX_N - 67);
+        products_run(&whole, list[b], 2, compute, 0, MAX_N);
+        products_run(&halves, list[b], 2, compute, 0, cut);
+        products_run(&halves, list[b], 1, compute, cut, MAX_N - cut);
         EXPECT_SAME(whole.dw, halves.dw, OUT * IN, "%s: dw", list[b]->isa);
         EXPECT_SAME(whole.dbias, halves.dbias, OUT, "%s: dbias", list[b]->isa);
         products_free(&whole);
         products_free(&halves);
     }
+}
+
+Test(cpu_exact, weight_gradients_do_not_depend_on_how_rows_are_cut_into_calls)
+{
+    check_weight_gradients(RF_COMPUTE_F32);
+    check_weight_gradients(RF_COMPUTE_BF16);
 }
 
 /* --- Attention
@@ -251,9 +279,10 @@ static void others_free(others *o)
 }
 
 /* Everything else once; `head_bytes` decides how many places a chunk of the head holds. */
-static void others_run(others *o, const rf_backend *backend, int n_threads, int64_t head_bytes)
+static void others_run(others *o, const rf_backend *backend, int n_threads, rf_compute compute,
+                       int64_t head_bytes)
 {
-    rf_limits limits = small_limits;
+    rf_limits limits = limits_for(compute);
     limits.head_bytes = head_bytes;
     rf_ctx *ctx = exact_context(backend, n_threads, &limits);
     const rf_kernels *k = backend->kernels;
@@ -288,16 +317,16 @@ static void others_run(others *o, const rf_backend *backend, int n_threads, int6
     rf_ctx_free(ctx);
 }
 
-Test(cpu_exact, other_kernels_do_not_depend_on_threads_or_chunks)
+static void check_others(rf_compute compute)
 {
     const rf_backend *list[MAX_CPU];
     int n_backends = cpu_backends(list);
     for (int b = 0; b < n_backends; b++) {
         others first = others_new();
-        others_run(&first, list[b], 1, 0);
+        others_run(&first, list[b], 1, compute, 0);
         for (int threads = 1; threads <= 3; threads++) {
             others other = others_new();
-            others_run(&other, list[b], threads, V * 4 * (13 + 8 * threads));
+            others_run(&other, list[b], threads, compute, V * 4 * (13 + 27 * threads));
             EXPECT_SAME(first.loss, other.loss, N, "%s: loss", list[b]->isa);
             EXPECT_SAME(first.dw, other.dw, V * D, "%s: dw of the head", list[b]->isa);
             EXPECT_SAME(first.dx, other.dx, N * D, "%s: swiglu", list[b]->isa);
@@ -312,6 +341,12 @@ Test(cpu_exact, other_kernels_do_not_depend_on_threads_or_chunks)
         }
         others_free(&first);
     }
+}
+
+Test(cpu_exact, other_kernels_do_not_depend_on_threads_or_chunks)
+{
+    check_others(RF_COMPUTE_F32);
+    check_others(RF_COMPUTE_BF16);
 }
 
 /* A place's loss, gradient, sample and log-probability are the same alone. */

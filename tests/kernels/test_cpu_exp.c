@@ -10,6 +10,8 @@ void rf_cpu_portable_exp(float *y, const float *x, int64_t n);
 #if defined(__x86_64__)
 void rf_cpu_avx2_exp(float *y, const float *x, int64_t n);
 void rf_cpu_avx512_exp(float *y, const float *x, int64_t n);
+void rf_cpu_avx512bf16_exp(float *y, const float *x, int64_t n);
+void rf_cpu_amx_exp(float *y, const float *x, int64_t n);
 #endif
 
 typedef void (*exp_function)(float *y, const float *x, int64_t n);
@@ -22,6 +24,8 @@ static const struct {
 #if defined(__x86_64__)
     {"avx2", rf_cpu_avx2_exp},
     {"avx512", rf_cpu_avx512_exp},
+    {"avx512bf16", rf_cpu_avx512bf16_exp},
+    {"amx", rf_cpu_amx_exp},
 #endif
 };
 

@@ -96,28 +96,39 @@ static void for_each_backend(void (*check)(void))
     }
 }
 
+static void check_products(rf_compute compute)
+{
+    const int64_t widths[] = {1, 7, 64, 130, 1025, 2500};
+    for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++) {
+        kernel_shape linear = {.n = 67, .d = widths[i], .out = 37, .compute = compute};
+        check_rows("linear_forward", linear);
+        linear.d = 37, linear.out = widths[i];
+        check_rows("linear_backward_input", linear);
+    }
+    const char *const heads[] = {"head_loss", "head_loss_backward", "head_sample", "head_logprob",
+                                 "head_logits"};
+    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
+        kernel_shape s = {.n = 67, .d = 33, .v = 301, .head_bytes = 9000, .compute = compute};
+        check_rows(heads[i], s);
+        s = (kernel_shape){.n = 67, .d = 64, .v = 1000, .compute = compute};
+        check_rows(heads[i], s);
+    }
+}
+
 static void check_all_rows(void)
 {
     const int64_t widths[] = {1, 7, 64, 130, 1025};
     for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++) {
         kernel_shape norm = {.n = 67, .d = widths[i]};
-        kernel_shape linear = {.n = 67, .d = widths[i], .out = 37};
         kernel_shape rope = {.n = 67, .d = widths[i] + widths[i] % 2, .h = 2, .g = 1};
         check_rows("rmsnorm_forward", norm);
         check_rows("rmsnorm_backward", norm);
-        check_rows("linear_forward", linear);
-        linear.d = 37, linear.out = widths[i];
-        check_rows("linear_backward_input", linear);
         check_rows("rope", rope);
     }
     check_rows("swiglu_forward", (kernel_shape){.n = 67});
     check_rows("swiglu_backward", (kernel_shape){.n = 67});
-    const char *const heads[] = {"head_loss", "head_loss_backward", "head_sample", "head_logprob",
-                                 "head_logits"};
-    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
-        check_rows(heads[i], (kernel_shape){.n = 67, .d = 33, .v = 301, .head_bytes = 9000});
-        check_rows(heads[i], (kernel_shape){.n = 67, .d = 64, .v = 1000});
-    }
+    check_products(RF_COMPUTE_F32);
+    check_products(RF_COMPUTE_BF16);
 }
 
 Test(order, a_row_does_not_depend_on_the_batch)

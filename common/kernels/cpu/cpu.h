@@ -11,8 +11,10 @@
 
 extern const rf_kernels rf_cpu_portable_kernels;
 #if defined(__x86_64__)
-extern const rf_kernels rf_cpu_avx2_kernels;   /* AVX2, FMA, F16C */
-extern const rf_kernels rf_cpu_avx512_kernels; /* AVX-512 F, BW, DQ, VL beside them */
+extern const rf_kernels rf_cpu_avx2_kernels;       /* AVX2, FMA, F16C */
+extern const rf_kernels rf_cpu_avx512_kernels;     /* AVX-512 F, BW, DQ, VL beside them */
+extern const rf_kernels rf_cpu_avx512bf16_kernels; /* AVX512-BF16 and VNNI beside them */
+extern const rf_kernels rf_cpu_amx_kernels;        /* AMX tiles of bf16 and int8 beside them */
 #endif
 
 #endif

@@ -27,15 +27,11 @@ enum {
 };
 _Static_assert(TN_ROWS % 12 == 0 && ROWS % 12 == 0 && COLS <= TN_COLS, "whole tiles of every ISA");
 
-size_t RF_CPU(gemm_bytes)(int n_threads)
+size_t RF_CPU(gemm_bytes)(int n_threads, const rf_limits *limits)
 {
-    return (size_t)n_threads * THREAD_FLOATS * sizeof(float);
+    return limits->compute == RF_COMPUTE_BF16 ? RF_CPU(gemm_bf16_bytes)(n_threads, limits)
+                                              : (size_t)n_threads * THREAD_FLOATS * sizeof(float);
 }
-
-/* The rectangle of c that a thread makes. */
-typedef struct area {
-    int64_t row, row_end, col, col_end;
-} area;
 
 /* Rows of a are taken in blocks that stay in the L2 cache beside the packed panels: a comes from
  * farther away once for all of them, not once for each. */
@@ -154,8 +150,7 @@ static void make_few_rows(const gemm *g, const area *r, float *packed)
     }
 }
 
-/* Without inner steps a product is what it starts from. */
-static void make_empty(const gemm *g, const area *r)
+void RF_CPU(gemm_empty)(const gemm *g, const area *r)
 {
     for (int64_t row = r->row; g->form != GEMM_TN && row < r->row_end; row++) {
         for (int64_t col = r->col; col < r->col_end; col++) {
@@ -165,46 +160,46 @@ static void make_empty(const gemm *g, const area *r)
     }
 }
 
-/* Into how many column shares to cut c: the divisor of the number of threads with the least work
- * for the busiest thread. In units of a multiply-add at full speed; to pack an element costs as
- * much as 12 to 18 of them (measured with AVX-512). */
-static int choose_column_shares(const gemm *g, int n_threads)
+/* Of the ways to cut c into column shares (divisors of the number of threads), the one with the
+ * least work for the busiest thread. */
+area RF_CPU(gemm_area)(const gemm *g, int64_t tile_rows, double pack_a, double pack_b, int thread,
+                       int n_threads)
 {
-    const double pack_b = 16.0, pack_a = g->form == GEMM_TN ? 12.0 : 0.0;
-    int64_t panels = ceil_div(g->n, PANEL), row_tiles = ceil_div(g->m, TILE_ROWS);
+    int64_t panels = ceil_div(g->n, PANEL), row_tiles = ceil_div(g->m, tile_rows);
     double least = 0.0;
-    int best = 0;
+    int column_shares = 0;
     for (int shares = n_threads; shares >= 1; shares--) {
         if (n_threads % shares == 0) {
             double cols = (double)(ceil_div(panels, shares) * PANEL);
-            double rows = (double)(ceil_div(row_tiles, n_threads / shares) * TILE_ROWS);
+            double rows = (double)(ceil_div(row_tiles, n_threads / shares) * tile_rows);
             double cost = cols * rows + pack_b * cols + pack_a * rows;
-            if (best == 0 || cost < least) {
+            if (column_shares == 0 || cost < least) {
                 least = cost;
-                best = shares;
+                column_shares = shares;
             }
         }
     }
-    return best;
-}
-
-static void make_share(const gemm *g, float *scratch, int thread, int n_threads)
-{
-    int column_shares = choose_column_shares(g, n_threads);
-    int row_shares = n_threads / column_shares;
     area r;
-    share(&r.col, &r.col_end, ceil_div(g->n, PANEL), thread % column_shares, column_shares);
-    share(&r.row, &r.row_end, ceil_div(g->m, TILE_ROWS), thread / column_shares, row_shares);
+    share(&r.col, &r.col_end, panels, thread % column_shares, column_shares);
+    share(&r.row, &r.row_end, row_tiles, thread / column_shares, n_threads / column_shares);
     r.col = r.col * PANEL;
     r.col_end = min_of(r.col_end * PANEL, g->n);
-    r.row = r.row * TILE_ROWS;
-    r.row_end = min_of(r.row_end * TILE_ROWS, g->m);
+    r.row = r.row * tile_rows;
+    r.row_end = min_of(r.row_end * tile_rows, g->m);
+    return r;
+}
+
+/* To pack an element costs as much as 12 to 18 multiply-adds (measured with AVX-512). */
+static void make_share(const gemm *g, float *scratch, int thread, int n_threads)
+{
+    area r =
+        RF_CPU(gemm_area)(g, TILE_ROWS, g->form == GEMM_TN ? 12.0 : 0.0, 16.0, thread, n_threads);
     if (r.col >= r.col_end || r.row >= r.row_end) {
         return;
     }
     float *packed = scratch + (int64_t)thread * THREAD_FLOATS;
     if (g->k == 0) {
-        make_empty(g, &r);
+        RF_CPU(gemm_empty)(g, &r);
     } else if (g->form == GEMM_TN) {
         make_tn(g, &r, packed);
     } else if (g->form == GEMM_NT && r.row_end - r.row <= FEW_ROWS) {
@@ -216,11 +211,15 @@ static void make_share(const gemm *g, float *scratch, int thread, int n_threads)
 
 void RF_CPU(gemm)(rf_ctx *ctx, const gemm *g)
 {
-    RF_ASSERT(RF_CPU(gemm_bytes)(ctx->n_threads) <= ctx->scratch_bytes);
+    RF_ASSERT(RF_CPU(gemm_bytes)(ctx->n_threads, &ctx->limits) <= ctx->scratch_bytes);
     float *scratch = ctx->scratch;
     gemm job = *g;
     job.ldc = g->ldc > 0 ? g->ldc : g->n;
     job.lda = g->lda > 0 ? g->lda : g->form == GEMM_TN ? g->m : g->k;
+    if (ctx->limits.compute == RF_COMPUTE_BF16) {
+        RF_CPU(gemm_bf16)(ctx, &job);
+        return;
+    }
 #pragma omp parallel num_threads(ctx->n_threads)
     make_share(&job, scratch, omp_get_thread_num(), omp_get_num_threads());
 }

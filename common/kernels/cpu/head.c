@@ -7,14 +7,18 @@
 enum { MIN_ROWS = 16, MIN_TRAINING_ROWS = 256, DEFAULT_BYTES = 16 << 20 };
 
 /* Each chunk reads w twice and reads and writes dw once: below some 256 places that is what a
- * training step would wait for, so only a budget that was asked for makes chunks smaller. */
-static int64_t chunk_rows(const rf_limits *limits)
+ * training step would wait for, so only a budget that was asked for makes chunks smaller. With bf16
+ * whole steps of a product fit into a chunk, so that chunks do not show in the order of dw's sum.
+ */
+int64_t RF_CPU(head_rows)(const rf_limits *limits)
 {
     bool asked = limits->head_bytes > 0;
     int64_t bytes = asked ? limits->head_bytes : DEFAULT_BYTES;
     int64_t row_bytes = max_of(1, limits->vocab) * (int64_t)sizeof(float);
+    int64_t step = limits->compute == RF_COMPUTE_BF16 ? 2 * BF16_CELLS : 1;
     int64_t least = !asked && limits->backward ? MIN_TRAINING_ROWS : MIN_ROWS;
-    return max_of(1, min_of(max_of(least, bytes / row_bytes), limits->places));
+    int64_t rows = max_of(max_of(least, step), bytes / row_bytes / step * step);
+    return max_of(1, min_of(rows, limits->places));
 }
 
 /* Floats from one row of logits to the next: never a large power of two, whose rows would all fall
@@ -27,19 +31,19 @@ static int64_t logits_ld(int64_t v)
 
 size_t RF_CPU(head_bytes)(int n_threads, const rf_limits *limits)
 {
-    int64_t rows = chunk_rows(limits);
+    int64_t rows = RF_CPU(head_rows)(limits);
     int64_t floats =
         rows * logits_ld(limits->vocab) + 2 * line_floats(rows * limits->width) + line_floats(rows);
-    return RF_CPU(gemm_bytes)(n_threads) + (size_t)floats * sizeof(float);
+    return RF_CPU(gemm_bytes)(n_threads, limits) + (size_t)floats * sizeof(float);
 }
 
 head_scratch RF_CPU(head_take)(rf_ctx *ctx, int64_t d, int64_t v)
 {
     RF_ASSERT(d <= ctx->limits.width && v <= ctx->limits.vocab);
     RF_ASSERT(RF_CPU(head_bytes)(ctx->n_threads, &ctx->limits) <= ctx->scratch_bytes);
-    head_scratch s = {.rows = chunk_rows(&ctx->limits), .ld = logits_ld(v)};
+    head_scratch s = {.rows = RF_CPU(head_rows)(&ctx->limits), .ld = logits_ld(v)};
     char *base = ctx->scratch;
-    s.logits = (float *)(void *)(base + RF_CPU(gemm_bytes)(ctx->n_threads));
+    s.logits = (float *)(void *)(base + RF_CPU(gemm_bytes)(ctx->n_threads, &ctx->limits));
     s.x = s.logits + s.rows * logits_ld(ctx->limits.vocab);
     s.dx = s.x + line_floats(s.rows * ctx->limits.width);
     s.place = (int32_t *)(void *)(s.dx + line_floats(s.rows * ctx->limits.width));

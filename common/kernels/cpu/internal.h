@@ -14,8 +14,21 @@
 #define RF_CPU_JOIN(name, isa)  RF_CPU_JOIN_(name, isa)
 #define RF_CPU(name)            RF_CPU_JOIN(name, RF_ISA)
 
-/* A product's inner dimension is summed in blocks of K_BLOCK. Part of what decides the bits. */
+/* A cell is what one lane of a product's operand holds in 32 bits: one f32, or two bf16 that follow
+ * each other along the inner dimension (simd.h). It travels as a float. */
+typedef enum cell_type { CELL_F32, CELL_BF16 } cell_type;
+
+/* A product's inner dimension is summed in blocks of K_BLOCK cells. Part of what decides the bits.
+ */
 enum { K_BLOCK = 512 };
+
+/* Operands of bf16 are padded with zeros to whole steps: the rows of a, and inner cells; and their
+ * panels have their own width. */
+#if defined(RF_ISA_amx)
+enum { BF16_ROWS = 16, BF16_CELLS = 16, BF16_PANEL = 32 };
+#else
+enum { BF16_ROWS = 1, BF16_CELLS = 1, BF16_PANEL = PANEL };
+#endif
 
 V_INLINE int64_t min_of(int64_t a, int64_t b)
 {
@@ -28,6 +41,15 @@ V_INLINE int64_t max_of(int64_t a, int64_t b)
 V_INLINE int64_t ceil_div(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
+}
+V_INLINE int64_t round_up(int64_t a, int64_t step)
+{
+    return ceil_div(a, step) * step;
+}
+/* Cells that hold n inner elements of bf16, padded. */
+V_INLINE int64_t bf16_cells(int64_t n)
+{
+    return round_up(ceil_div(n, 2), BF16_CELLS);
 }
 /* Floats rounded up to whole cache lines, which keeps pieces of scratch aligned. */
 V_INLINE int64_t line_floats(int64_t n)
@@ -57,7 +79,11 @@ typedef enum product_mode {
     PRODUCT_CHAIN /* the sum continues from c: c = fma(a_k, b_k, ... fma(a_0, b_0, c)) */
 } product_mode;
 
-/* c [m,n] from a [m,k] and panels of b [k,n]. Columns [jP,(j+1)P), P = PANEL, of b's row i begin at
+/* Sizes along the inner dimension, lda, ldb and panel_floats count cells. With CELL_BF16 a is
+ * row-major, panels are BF16_PANEL wide and packed (ldb = BF16_PANEL), both operands padded as
+ * BF16_ROWS and BF16_CELLS say, 64-byte aligned where AMX reads them; on AMX the sum of any mode
+ * continues from what it is added to.
+ * c [m,n] from a [m,k] and panels of b [k,n]. Columns [jP,(j+1)P), P = PANEL, of b's row i begin at
  * b + j*panel_floats + i*ldb; whole vectors are read, whatever the lanes beyond column n hold. So b
  * may be packed (pack_panels: ldb = P) or lie as it is (panel_floats = P) where n is a multiple of
  * VL or rows are padded. a is row-major, element (r,i) at a[r*lda + i]; or, where tile_step > 0,
@@ -77,6 +103,7 @@ typedef struct product {
     int64_t ldb, panel_floats;
     int64_t m, n, k;
     product_mode mode;
+    cell_type cell;
 } product;
 void RF_CPU(product)(const product *p);
 
@@ -98,6 +125,24 @@ void RF_CPU(pack_panels)(float *dst, const float *src, int64_t ld_src, int64_t r
 void RF_CPU(pack_panels_transposed)(float *dst, const float *src, int64_t ld_src, int64_t n,
                                     int64_t k);
 
+/* cells.c: operands of bf16 from f32. dst [rows, cells] row-major in cells, ld_dst cells apart.
+ * pack_cells: of rows of src [rows,k]; pack_cells_transposed: of columns of src [k,rows].
+ * cells = bf16_cells(k), what lies beyond k is 0. */
+void RF_CPU(pack_cells)(float *dst, int64_t ld_dst, const float *src, int64_t ld_src, int64_t rows,
+                        int64_t k);
+void RF_CPU(pack_cells_transposed)(float *dst, int64_t ld_dst, const float *src, int64_t ld_src,
+                                   int64_t rows, int64_t k);
+/* Panels of b [k,n] as pack_panels and pack_panels_transposed make them, of cells, with
+ * P = BF16_PANEL: dst[(j*cells + i)*P + x] holds elements 2i and 2i+1 of column j*P + x. */
+void RF_CPU(pack_cell_panels)(float *dst, const float *src, int64_t ld_src, int64_t k, int64_t n);
+void RF_CPU(pack_cell_panels_transposed)(float *dst, const float *src, int64_t ld_src, int64_t n,
+                                         int64_t k);
+
+#if defined(RF_ISA_amx)
+/* amx.c: a product of CELL_BF16 on tiles. */
+void RF_CPU(product_amx)(const product *p);
+#endif
+
 typedef enum gemm_form {
     GEMM_NT, /* c = a b^T, b [n,k] */
     GEMM_NN, /* c = a b,   b [k,n] */
@@ -114,7 +159,22 @@ typedef struct gemm {
     int64_t m, n, k, ldc, lda;
 } gemm;
 void RF_CPU(gemm)(rf_ctx *ctx, const gemm *g);
-size_t RF_CPU(gemm_bytes)(int n_threads);
+size_t RF_CPU(gemm_bytes)(int n_threads, const rf_limits *limits);
+
+/* gemm_bf16.c: the same with both operands rounded to bf16; lda and ldc are set. */
+void RF_CPU(gemm_bf16)(rf_ctx *ctx, const gemm *g);
+size_t RF_CPU(gemm_bf16_bytes)(int n_threads, const rf_limits *limits);
+
+/* The rectangle [row,row_end) x [col,col_end) of c that a thread makes, in whole register tiles:
+ * empty where there is none. Costs are those of a multiply-add at full speed: to pack an element of
+ * a and of b. */
+typedef struct area {
+    int64_t row, row_end, col, col_end;
+} area;
+area RF_CPU(gemm_area)(const gemm *g, int64_t tile_rows, double pack_a, double pack_b, int thread,
+                       int n_threads);
+/* Without inner steps a product is what it starts from. */
+void RF_CPU(gemm_empty)(const gemm *g, const area *r);
 
 /* --- The kernels, by file --------------------------------------------------------------------- */
 
@@ -149,6 +209,7 @@ void RF_CPU(head_logprob)(rf_ctx *ctx, void *logprob, const void *x, const void 
 void RF_CPU(head_logits)(rf_ctx *ctx, void *logits, const void *x, const void *w,
                          const int32_t *place, int64_t n, int64_t d, int64_t v);
 size_t RF_CPU(head_bytes)(int n_threads, const rf_limits *limits);
+int64_t RF_CPU(head_rows)(const rf_limits *limits); /* places of a chunk */
 
 /* norm.c */
 void RF_CPU(rmsnorm_forward)(rf_ctx *ctx, void *y, void *rstd, const void *x, const void *gain,

@@ -10,7 +10,7 @@ enum {
  * accumulators live in registers. A row's and a column's sums do not know of their neighbours:
  * tiles of fewer rows and padded columns give the same bits. */
 V_INLINE void tile(const product *p, int64_t row, int64_t col, const int rows, const int vectors,
-                   const bool transposed)
+                   const bool transposed, const cell_type cell)
 {
     const int64_t tile_step = transposed ? p->tile_step : p->lda;
     const float *a = p->a + row * tile_step;
@@ -53,7 +53,8 @@ V_INLINE void tile(const product *p, int64_t row, int64_t col, const int rows, c
             for (int r = 0; r < rows; r++) {
                 vf left = v_set(transposed ? a[i * lda + r] : a[r * lda + i]);
                 for (int v = 0; v < vectors; v++) {
-                    sum[r][v] = v_fma(left, right[v], sum[r][v]);
+                    sum[r][v] = cell == CELL_BF16 ? v_dot2(left, right[v], sum[r][v])
+                                                  : v_fma(left, right[v], sum[r][v]);
                 }
             }
         }
@@ -78,11 +79,15 @@ typedef void (*tile_function)(const product *p, int64_t row, int64_t col);
 #define TILE(rows, vectors)                                                                        \
     static void tile_##rows##_##vectors(const product *p, int64_t row, int64_t col)                \
     {                                                                                              \
-        tile(p, row, col, rows, vectors, false);                                                   \
+        tile(p, row, col, rows, vectors, false, CELL_F32);                                         \
     }                                                                                              \
     static void transposed_##rows##_##vectors(const product *p, int64_t row, int64_t col)          \
     {                                                                                              \
-        tile(p, row, col, rows, vectors, true);                                                    \
+        tile(p, row, col, rows, vectors, true, CELL_F32);                                          \
+    }                                                                                              \
+    static void bf16_##rows##_##vectors(const product *p, int64_t row, int64_t col)                \
+    {                                                                                              \
+        tile(p, row, col, rows, vectors, false, CELL_BF16);                                        \
     }
 #if defined(RF_ISA_avx512)
 #define FOR_VECTORS(X, rows) X(rows, 1) X(rows, 2) X(rows, 3) X(rows, 4)
@@ -119,13 +124,19 @@ FOR_VECTORS(TILE, 6)
     }
 #endif
 
-/* By form of a (row-major, transposed), rows and vectors. */
-static const tile_function tiles[2][TILE_ROWS][TILE_VECTORS] = {ALL_ROWS(tile),
-                                                                ALL_ROWS(transposed)};
+/* By form (a row-major, a transposed, bf16), rows and vectors. */
+static const tile_function tiles[3][TILE_ROWS][TILE_VECTORS] = {
+    ALL_ROWS(tile), ALL_ROWS(transposed), ALL_ROWS(bf16)};
 
 void RF_CPU(product)(const product *p)
 {
-    const int form = p->tile_step > 0;
+#if defined(RF_ISA_amx)
+    if (p->cell == CELL_BF16) {
+        RF_CPU(product_amx)(p);
+        return;
+    }
+#endif
+    const int form = p->cell == CELL_BF16 ? 2 : p->tile_step > 0;
     for (int64_t col = 0; col < p->n; col += PANEL) {
         int64_t vectors = ceil_div(min_of(PANEL, p->n - col), VL);
         for (int64_t row = 0; row < p->m; row += TILE_ROWS) {

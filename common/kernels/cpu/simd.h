@@ -8,6 +8,14 @@
 #ifndef RF_KERNELS_CPU_SIMD_H
 #define RF_KERNELS_CPU_SIMD_H
 
+/* Each level has what lies below it. */
+#if defined(RF_ISA_amx)
+#define RF_ISA_avx512bf16 1
+#endif
+#if defined(RF_ISA_avx512bf16)
+#define RF_ISA_avx512 1
+#endif
+
 #include <stdint.h>
 #include <string.h>
 
@@ -141,6 +149,55 @@ V_INLINE void v_load_transposed(vf out[VL], const float *src, int64_t ld)
     }
 }
 
+/* bf16 (common part below): bits shifted down or up, both, the upper halves. */
+V_INLINE vf v_down16(vf a)
+{
+    return _mm512_castsi512_ps(_mm512_srli_epi32(_mm512_castps_si512(a), 16));
+}
+V_INLINE vf v_up16(vf a)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 16));
+}
+V_INLINE vf v_or(vf a, vf b)
+{
+    return _mm512_or_ps(a, b);
+}
+V_INLINE vf v_upper(vf a)
+{
+    return _mm512_and_ps(a, _mm512_castsi512_ps(_mm512_set1_epi32((int32_t)0xffff0000)));
+}
+#if defined(RF_ISA_avx512bf16)
+V_INLINE vf v_bf16(vf a)
+{
+    __m256i half = (__m256i)_mm512_cvtneps_pbh(a);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+V_INLINE vf v_pairs(vf first, vf second)
+{
+    return (vf)_mm512_cvtne2ps_pbh(second, first);
+}
+V_INLINE vf v_dot2(vf a, vf b, vf c)
+{
+    return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b);
+}
+#else
+V_INLINE vf v_bf16(vf a)
+{
+    __m512i x = _mm512_castps_si512(a), one = _mm512_set1_epi32(1);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(x, 16), one);
+    __m512i up = _mm512_add_epi32(_mm512_add_epi32(x, odd), _mm512_set1_epi32(0x7fff));
+    __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+    return v_upper(
+        _mm512_castsi512_ps(_mm512_mask_or_epi32(up, nan, x, _mm512_set1_epi32(0x00400000))));
+}
+V_INLINE vf v_pairs(vf first, vf second)
+{
+    __m256i low = _mm512_cvtepi32_epi16(_mm512_castps_si512(v_down16(v_bf16(first))));
+    __m256i high = _mm512_cvtepi32_epi16(_mm512_castps_si512(v_down16(v_bf16(second))));
+    return _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+}
+#endif
+
 /* --- AVX2 and FMA ----------------------------------------------------------------------------- */
 #elif defined(RF_ISA_avx2)
 
@@ -260,6 +317,38 @@ V_INLINE void v_load_transposed(vf out[VL], const float *src, int64_t ld)
     }
 }
 
+V_INLINE vf v_down16(vf a)
+{
+    return _mm256_castsi256_ps(_mm256_srli_epi32(_mm256_castps_si256(a), 16));
+}
+V_INLINE vf v_up16(vf a)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 16));
+}
+V_INLINE vf v_or(vf a, vf b)
+{
+    return _mm256_or_ps(a, b);
+}
+V_INLINE vf v_upper(vf a)
+{
+    return _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32((int32_t)0xffff0000)));
+}
+V_INLINE vf v_bf16(vf a)
+{
+    __m256i x = _mm256_castps_si256(a), one = _mm256_set1_epi32(1);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(x, 16), one);
+    __m256i up = _mm256_add_epi32(_mm256_add_epi32(x, odd), _mm256_set1_epi32(0x7fff));
+    vf quiet = v_or(a, _mm256_castsi256_ps(_mm256_set1_epi32(0x00400000)));
+    vf nan = _mm256_cmp_ps(a, a, _CMP_UNORD_Q);
+    return v_upper(_mm256_blendv_ps(_mm256_castsi256_ps(up), quiet, nan));
+}
+V_INLINE vf v_pairs(vf first, vf second)
+{
+    __m256i low = _mm256_castps_si256(v_down16(v_bf16(first)));
+    __m256i high = _mm256_castps_si256(v_down16(v_bf16(second)));
+    return _mm256_castsi256_ps(_mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8));
+}
+
 /* --- Portable --------------------------------------------------------------------------------- */
 #else
 
@@ -369,12 +458,59 @@ V_INLINE void v_load_transposed(vf out[VL], const float *src, int64_t ld)
     }
 }
 
+V_INLINE vf v_down16(vf a)
+{
+    typedef uint32_t vu __attribute__((vector_size(16)));
+    return (vf)((vu)a >> 16);
+}
+V_INLINE vf v_up16(vf a)
+{
+    return (vf)((vi)a << 16);
+}
+V_INLINE vf v_or(vf a, vf b)
+{
+    return (vf)((vi)a | (vi)b);
+}
+V_INLINE vf v_upper(vf a)
+{
+    return (vf)((vi)a & (int32_t)0xffff0000);
+}
+V_INLINE vf v_bf16(vf a)
+{
+    typedef uint32_t vu __attribute__((vector_size(16)));
+    vu x = (vu)a, up = x + ((x >> 16) & 1U) + 0x7fffU;
+    return v_upper(v_choose(a == a, (vf)up, (vf)(x | 0x00400000U)));
+}
+/* Lanes 0 and 2 of each hold the first of a pair. */
+V_INLINE vf v_pairs(vf first, vf second)
+{
+    vf low = v_bf16(first), high = v_bf16(second);
+    vf even = {low[0], low[2], high[0], high[2]}, odd = {low[1], low[3], high[1], high[3]};
+    return v_or(v_down16(even), odd);
+}
+
 #endif
 
 /* --- Common ------------------------------------------------------------------------------------
  * v_max(a, b) and v_min(a, b) give b where either is NaN. v_first(n, a, b): lanes below n of a, the
  * others of b. v_where_less(x, y, a, b): x < y ? a : b. v_scale2(a, n): a * 2^n for integral n.
  * v_load_transposed: out[c] lane r is src[r*ld + c]. */
+
+/* bf16 is the upper half of an f32. Two of them share a lane, a cell: the first lies in its lower
+ * half. v_bf16 rounds to bf16 (to nearest, ties to even; NaN stays NaN); v_pairs(first, second):
+ * the 2 VL numbers in order, as VL cells; v_zip(a, b): lane i is the cell of a[i] and b[i];
+ * v_dot2(a, b, c): c + a.first * b.first + a.second * b.second in f32 (AVX512-BF16: denormals
+ * count as 0; else two steps of v_fma). */
+V_INLINE vf v_zip(vf a, vf b)
+{
+    return v_or(v_down16(v_bf16(a)), v_bf16(b));
+}
+#if !defined(RF_ISA_avx512bf16)
+V_INLINE vf v_dot2(vf a, vf b, vf c)
+{
+    return v_fma(v_upper(a), v_upper(b), v_fma(v_up16(a), v_up16(b), c));
+}
+#endif
 
 V_INLINE void v_prefetch(const float *p)
 {

@@ -2,7 +2,7 @@
 
 static size_t scratch_bytes(int n_threads, const rf_limits *limits)
 {
-    const size_t need[] = {RF_CPU(gemm_bytes)(n_threads),
+    const size_t need[] = {RF_CPU(gemm_bytes)(n_threads, limits),
                            RF_CPU(attention_bytes)(n_threads, limits),
                            RF_CPU(head_bytes)(n_threads, limits), RF_CPU(norm_bytes)(limits),
                            RF_CPU(optimizer_bytes)()};

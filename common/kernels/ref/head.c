@@ -5,12 +5,13 @@
 #include <tgmath.h>
 
 /* logits[j] = x . w_j. */
-static void compute_logits(real *logits, const real *x, const real *w, int64_t d, int64_t v)
+static void compute_logits(const rf_ctx *ctx, real *logits, const real *x, const real *w, int64_t d,
+                           int64_t v)
 {
     for (int64_t j = 0; j < v; j++) {
         real sum = 0;
         for (int64_t c = 0; c < d; c++) {
-            sum += x[c] * w[j * d + c];
+            sum += ref_operand(ctx, x[c]) * ref_operand(ctx, w[j * d + c]);
         }
         logits[j] = sum;
     }
@@ -56,15 +57,16 @@ void RF_REF(head_loss)(rf_ctx *ctx, void *loss_, void *dx_, void *dw_, const voi
         if (target[i] < 0) {
             continue;
         }
-        compute_logits(logits, x + i * d, w, d, v);
+        compute_logits(ctx, logits, x + i * d, w, d, v);
         real lse = log_sum_exp(logits, v);
         loss[i] = lse - logits[target[i]];
         for (int64_t j = 0; dx != NULL && j < v; j++) {
-            real dl = weight[i] * (exp(logits[j] - lse) - (j == target[i] ? 1 : 0));
+            real dl =
+                ref_operand(ctx, weight[i] * (exp(logits[j] - lse) - (j == target[i] ? 1 : 0)));
             for (int64_t c = 0; c < d; c++) {
-                dx[i * d + c] += dl * w[j * d + c];
+                dx[i * d + c] += dl * ref_operand(ctx, w[j * d + c]);
                 if (dw != NULL) {
-                    dw[j * d + c] += dl * x[i * d + c];
+                    dw[j * d + c] += dl * ref_operand(ctx, x[i * d + c]);
                 }
             }
         }
@@ -88,7 +90,7 @@ void RF_REF(head_sample)(rf_ctx *ctx, int32_t *token, void *score_, const void *
     real *score = score_, *logits = logits_of(ctx, v);
     const real *x = x_, *w = w_;
     for (int64_t i = 0; i < n; i++) {
-        compute_logits(logits, x + place[i] * d, w, d, v);
+        compute_logits(ctx, logits, x + place[i] * d, w, d, v);
         int32_t best = -1;
         double best_value = 0;
         for (int32_t j = 0; j < v; j++) {
@@ -114,7 +116,7 @@ void RF_REF(head_logprob)(rf_ctx *ctx, void *logprob_, const void *x_, const voi
     real *logprob = logprob_, *logits = logits_of(ctx, v);
     const real *x = x_, *w = w_;
     for (int64_t i = 0; i < n; i++) {
-        compute_logits(logits, x + place[i] * d, w, d, v);
+        compute_logits(ctx, logits, x + place[i] * d, w, d, v);
         logprob[i] = logits[target[i]] - log_sum_exp(logits, v);
     }
 }
@@ -122,10 +124,9 @@ void RF_REF(head_logprob)(rf_ctx *ctx, void *logprob_, const void *x_, const voi
 void RF_REF(head_logits)(rf_ctx *ctx, void *logits_, const void *x_, const void *w_,
                          const int32_t *place, int64_t n, int64_t d, int64_t v)
 {
-    (void)ctx;
     real *logits = logits_;
     const real *x = x_, *w = w_;
     for (int64_t i = 0; i < n; i++) {
-        compute_logits(logits + i * v, x + place[i] * d, w, d, v);
+        compute_logits(ctx, logits + i * v, x + place[i] * d, w, d, v);
     }
 }

@@ -4,14 +4,13 @@ void RF_REF(linear_forward)(rf_ctx *ctx, void *y_, const void *x_, const void *w
                             const void *bias_, const void *residual_, int64_t n, int64_t in,
                             int64_t out)
 {
-    (void)ctx;
     real *y = y_;
     const real *x = x_, *w = w_, *bias = bias_, *residual = residual_;
     for (int64_t i = 0; i < n; i++) {
         for (int64_t o = 0; o < out; o++) {
             real sum = 0;
             for (int64_t j = 0; j < in; j++) {
-                sum += x[i * in + j] * w[o * in + j];
+                sum += ref_operand(ctx, x[i * in + j]) * ref_operand(ctx, w[o * in + j]);
             }
             if (bias != NULL) {
                 sum += bias[o];
@@ -29,14 +28,13 @@ void RF_REF(linear_forward)(rf_ctx *ctx, void *y_, const void *x_, const void *w
 void RF_REF(linear_backward_input)(rf_ctx *ctx, void *dx_, const void *dy_, const void *w_,
                                    int64_t n, int64_t in, int64_t out, bool accumulate)
 {
-    (void)ctx;
     real *dx = dx_;
     const real *dy = dy_, *w = w_;
     for (int64_t i = 0; i < n; i++) {
         for (int64_t j = 0; j < in; j++) {
             real sum = 0;
             for (int64_t o = 0; o < out; o++) {
-                sum += dy[i * out + o] * w[o * in + j];
+                sum += ref_operand(ctx, dy[i * out + o]) * ref_operand(ctx, w[o * in + j]);
             }
             dx[i * in + j] = accumulate ? dx[i * in + j] + sum : sum;
         }
@@ -49,14 +47,13 @@ void RF_REF(linear_backward_input)(rf_ctx *ctx, void *dx_, const void *dy_, cons
 void RF_REF(linear_backward_weight)(rf_ctx *ctx, void *dw_, void *dbias_, const void *dy_,
                                     const void *x_, int64_t n, int64_t in, int64_t out)
 {
-    (void)ctx;
     real *dw = dw_, *dbias = dbias_;
     const real *dy = dy_, *x = x_;
     for (int64_t o = 0; o < out; o++) {
         for (int64_t j = 0; dw != NULL && j < in; j++) {
             real sum = 0;
             for (int64_t i = 0; i < n; i++) {
-                sum += dy[i * out + o] * x[i * in + j];
+                sum += ref_operand(ctx, dy[i * out + o]) * ref_operand(ctx, x[i * in + j]);
             }
             dw[o * in + j] += sum;
         }

@@ -8,6 +8,22 @@
 #include "common/kernels/kernels.h"
 #include "common/kernels/ref/real.h"
 
+#include <string.h>
+
+/* An operand of a matrix product: as it is, or rounded to bf16 (backend.h). */
+static inline real ref_operand(const rf_ctx *ctx, real x)
+{
+    if (ctx->limits.compute == RF_COMPUTE_F32 || x != x) {
+        return x;
+    }
+    float rounded = (float)x;
+    uint32_t bits;
+    memcpy(&bits, &rounded, sizeof(bits));
+    bits = (bits + 0x7fffU + (bits >> 16 & 1U)) & 0xffff0000U; /* to nearest, ties to even */
+    memcpy(&rounded, &bits, sizeof(bits));
+    return (real)rounded;
+}
+
 size_t RF_REF(scratch_bytes)(int n_threads, const rf_limits *limits);
 
 /* embedding.c */

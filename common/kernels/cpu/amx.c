@@ -1,0 +1,157 @@
+/* Products of bf16 on AMX tiles: 32 x 32 of c in four tiles, 16 cells of the inner dimension a
+ * step. The two operands of a step take as long to load as to multiply, so a panel of b (32 columns
+ * of a K block) stays in the L1 cache while rows of a stream by from L2. */
+#include "common/kernels/cpu/internal.h"
+
+#if defined(RF_ISA_amx)
+
+enum { SIDE = 16, TILE_BYTES = 64 };
+_Static_assert((int)BF16_ROWS == SIDE && (int)BF16_CELLS == SIDE && (int)BF16_PANEL == 2 * SIDE,
+               "whole tiles");
+
+typedef struct tile_config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} tile_config;
+
+static void configure(void)
+{
+    const tile_config config = {.palette = 1,
+                                .row_bytes = {TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES,
+                                              TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES},
+                                .rows = {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE}};
+    _tile_loadconfig(&config);
+}
+
+/* Not every compiler knows that a tile is loaded from memory that was written before. */
+static inline void memory_is_written(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
+/* A step of tiles 0..3 = (rows 0..15 | 16..31) x (columns 0..15 | 16..31); tiles 4 and 5 take a,
+ * 6 and 7 take b. */
+static void multiply_two_rows(const float *a, const float *b, int64_t lda, int64_t k)
+{
+    const int64_t a_bytes = lda * (int64_t)sizeof(float), b_bytes = BF16_PANEL * sizeof(float);
+    for (int64_t i = 0; i < k; i += SIDE, a += SIDE, b += SIDE * BF16_PANEL) {
+        _tile_loadd(6, b, b_bytes);
+        _tile_loadd(4, a, a_bytes);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, b + SIDE, b_bytes);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, a + SIDE * lda, a_bytes);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+}
+
+/* Tiles 0 and 1 alone: at most 16 rows. */
+static void multiply_one_row(const float *a, const float *b, int64_t lda, int64_t k)
+{
+    const int64_t a_bytes = lda * (int64_t)sizeof(float), b_bytes = BF16_PANEL * sizeof(float);
+    for (int64_t i = 0; i < k; i += SIDE, a += SIDE, b += SIDE * BF16_PANEL) {
+        _tile_loadd(4, a, a_bytes);
+        _tile_loadd(6, b, b_bytes);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, b + SIDE, b_bytes);
+        _tile_dpbf16ps(1, 4, 7);
+    }
+}
+
+static void multiply(const float *a, const float *b, int64_t lda, int64_t k, int64_t rows)
+{
+    if (rows > SIDE) {
+        multiply_two_rows(a, b, lda, k);
+    } else {
+        multiply_one_row(a, b, lda, k);
+    }
+}
+
+static void load_sums(const float *c, int64_t ld, int64_t rows)
+{
+    const int64_t bytes = ld * (int64_t)sizeof(float);
+    _tile_loadd(0, c, bytes);
+    _tile_loadd(1, c + SIDE, bytes);
+    if (rows > SIDE) {
+        _tile_loadd(2, c + SIDE * ld, bytes);
+        _tile_loadd(3, c + SIDE * ld + SIDE, bytes);
+    }
+}
+
+static void clear_sums(void)
+{
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+static void store_sums(float *c, int64_t ld, int64_t rows)
+{
+    const int64_t bytes = ld * (int64_t)sizeof(float);
+    _tile_stored(0, c, bytes);
+    _tile_stored(1, c + SIDE, bytes);
+    if (rows > SIDE) {
+        _tile_stored(2, c + SIDE * ld, bytes);
+        _tile_stored(3, c + SIDE * ld + SIDE, bytes);
+    }
+}
+
+/* A block at the edge of c, or with a bias: its sums pass through a buffer. */
+static void make_edge(const product *p, const float *start, int64_t ld_start, const float *a,
+                      const float *b, int64_t row, int64_t col, int64_t rows, int64_t cols)
+{
+    _Alignas(64) float sums[2 * SIDE * BF16_PANEL];
+    memset(sums, 0, sizeof(sums));
+    for (int64_t r = 0; start != NULL && r < rows; r++) {
+        for (int64_t c = 0; c < cols; c += VL) {
+            v_store(sums + r * BF16_PANEL + c,
+                    v_load_n(start + (row + r) * ld_start + col + c, cols - c));
+        }
+    }
+    memory_is_written();
+    load_sums(sums, BF16_PANEL, rows);
+    multiply(a, b, p->lda, p->k, rows);
+    store_sums(sums, BF16_PANEL, rows);
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t c = 0; c < cols; c += VL) {
+            vf x = v_load(sums + r * BF16_PANEL + c);
+            if (p->bias != NULL) {
+                x = v_add(x, v_load_n(p->bias + col + c, cols - c));
+            }
+            v_store_n(p->c + (row + r) * p->ldc + col + c, x, cols - c);
+        }
+    }
+}
+
+void RF_CPU(product_amx)(const product *p)
+{
+    const float *start = p->mode == PRODUCT_CHAIN ? p->c : p->mode == PRODUCT_ADD ? p->start : NULL;
+    const int64_t ld_start = p->mode == PRODUCT_CHAIN ? p->ldc : p->ld_start;
+    configure();
+    memory_is_written();
+    for (int64_t col = 0; col < p->n; col += BF16_PANEL) {
+        const float *b = p->b + col / BF16_PANEL * p->panel_floats;
+        int64_t cols = min_of(BF16_PANEL, p->n - col);
+        for (int64_t row = 0; row < p->m; row += 2 * SIDE) {
+            const float *a = p->a + row * p->lda;
+            int64_t rows = min_of(2 * SIDE, p->m - row);
+            if (rows % SIDE != 0 || cols < BF16_PANEL || p->bias != NULL) {
+                make_edge(p, start, ld_start, a, b, row, col, rows, cols);
+                continue;
+            }
+            if (start != NULL) {
+                load_sums(start + row * ld_start + col, ld_start, rows);
+            } else {
+                clear_sums();
+            }
+            multiply(a, b, p->lda, p->k, rows);
+            store_sums(p->c + row * p->ldc + col, p->ldc, rows);
+        }
+    }
+    _tile_release();
+}
+
+#endif

@@ -1,0 +1,142 @@
+/* Whole matrix products of bf16 operands, sums in f32.
+ *
+ * First all threads round a into cells, rows along the inner dimension whatever the form: each of
+ * its elements meets every column of b, by whichever thread. Then each thread makes a rectangle of
+ * c and packs panels of b as it needs them, as gemm.c does.
+ *
+ * Rule 4: an element is summed over blocks of K_BLOCK cells, each one chain (product), in
+ * ascending order; GEMM_TN is one chain from c. */
+#include "common/kernels/cpu/internal.h"
+
+#include <omp.h>
+
+#if defined(RF_ISA_amx)
+/* Multiply-adds are cheap here: what it costs to pack an element of b, in their number. */
+static const double pack_b = 100.0;
+enum { ROW_STEP = 32, ROWS = 256, COLS = 16 * BF16_PANEL };
+#else
+static const double pack_b = 12.0;
+enum { ROW_STEP = TILE_ROWS, ROWS = 96, COLS = 4 * BF16_PANEL };
+#endif
+enum { B_FLOATS = K_BLOCK * COLS };
+_Static_assert(ROWS % BF16_ROWS == 0 && ROW_STEP % BF16_ROWS == 0 && K_BLOCK % BF16_CELLS == 0,
+               "blocks are whole steps");
+
+/* Cells of a row of the rounded a: not a large power of two, whose rows would fall into the same
+ * few sets of the caches. */
+static int64_t left_ld(int64_t k)
+{
+    int64_t cells = line_floats(bf16_cells(k));
+    return cells % 256 == 0 ? cells + 16 : cells;
+}
+
+static int64_t left_floats(int64_t m, int64_t k)
+{
+    return line_floats(round_up(m, BF16_ROWS) * left_ld(k));
+}
+
+/* The largest a of any product: places by what is wide, either way round (GEMM_TN). */
+static int64_t most_left_floats(const rf_limits *limits)
+{
+    const int64_t wide[] = {limits->width, limits->n_heads * limits->head_dim,
+                            limits->n_kv_heads * limits->head_dim, limits->ffn, limits->rank};
+    int64_t rows = RF_CPU(head_rows)(limits), most = 0;
+    for (size_t i = 0; i < sizeof(wide) / sizeof(wide[0]); i++) {
+        most = max_of(most, left_floats(limits->places, wide[i]));
+        most = max_of(most, left_floats(wide[i], limits->places));
+    }
+    most = max_of(most, left_floats(rows, limits->backward ? limits->vocab : limits->width));
+    return limits->backward ? max_of(most, left_floats(limits->vocab, rows)) : most;
+}
+
+size_t RF_CPU(gemm_bf16_bytes)(int n_threads, const rf_limits *limits)
+{
+    return ((size_t)n_threads * B_FLOATS + (size_t)most_left_floats(limits)) * sizeof(float);
+}
+
+/* Rows of a, padded to whole steps, shared among the threads. */
+static void pack_left(const gemm *g, float *left, int64_t ld, int thread, int n_threads)
+{
+    int64_t begin, end, step = max_of(BF16_ROWS, VL);
+    share(&begin, &end, ceil_div(round_up(g->m, BF16_ROWS), step), thread, n_threads);
+    begin *= step;
+    end = min_of(end * step, g->m);
+    if (begin < end && g->form == GEMM_TN) {
+        RF_CPU(pack_cells_transposed)
+        (left + begin * ld, ld, g->a + begin, g->lda, end - begin, g->k);
+    } else if (begin < end) {
+        RF_CPU(pack_cells)(left + begin * ld, ld, g->a + begin * g->lda, g->lda, end - begin, g->k);
+    }
+    if (thread == n_threads - 1) {
+        int64_t padding = round_up(g->m, BF16_ROWS) - g->m;
+        memset(left + g->m * ld, 0, (size_t)(padding * ld) * sizeof(float));
+    }
+}
+
+static void pack_right(const gemm *g, float *packed, int64_t k0, int64_t k, int64_t col,
+                       int64_t cols)
+{
+    if (g->form == GEMM_NT) {
+        RF_CPU(pack_cell_panels_transposed)(packed, g->b + col * g->k + k0, g->k, cols, k);
+    } else {
+        RF_CPU(pack_cell_panels)(packed, g->b + k0 * g->n + col, g->n, k, cols);
+    }
+}
+
+static void make_area(const gemm *g, const area *r, const float *left, int64_t ld, float *packed)
+{
+    for (int64_t k0 = 0; k0 < g->k; k0 += 2 * K_BLOCK) {
+        int64_t k = min_of(2 * K_BLOCK, g->k - k0), cells = bf16_cells(k);
+        const float *start = k0 == 0 ? g->start : g->c;
+        product_mode mode = g->form == GEMM_TN ? PRODUCT_CHAIN
+                            : start != NULL    ? PRODUCT_ADD
+                                               : PRODUCT_SET;
+        for (int64_t col = r->col; col < r->col_end; col += COLS) {
+            int64_t cols = min_of(COLS, r->col_end - col);
+            pack_right(g, packed, k0, k, col, cols);
+            for (int64_t row = r->row; row < r->row_end; row += ROWS) {
+                product p = {.c = g->c + row * g->ldc + col,
+                             .ldc = g->ldc,
+                             .start = start != NULL ? start + row * g->ldc + col : NULL,
+                             .ld_start = g->ldc,
+                             .bias = k0 == 0 && g->bias != NULL ? g->bias + col : NULL,
+                             .a = left + row * ld + k0 / 2,
+                             .lda = ld,
+                             .b = packed,
+                             .ldb = BF16_PANEL,
+                             .panel_floats = cells * BF16_PANEL,
+                             .m = min_of(ROWS, r->row_end - row),
+                             .n = cols,
+                             .k = cells,
+                             .mode = mode,
+                             .cell = CELL_BF16};
+                RF_CPU(product)(&p);
+            }
+        }
+    }
+}
+
+static void make_share(const gemm *g, float *scratch, int thread, int n_threads)
+{
+    const int64_t ld = left_ld(g->k);
+    float *packed = scratch + (int64_t)thread * B_FLOATS;
+    float *left = scratch + (int64_t)n_threads * B_FLOATS;
+    pack_left(g, left, ld, thread, n_threads);
+#pragma omp barrier
+    area r = RF_CPU(gemm_area)(g, ROW_STEP, 0.0, pack_b, thread, n_threads);
+    if (r.col < r.col_end && r.row < r.row_end) {
+        if (g->k == 0) {
+            RF_CPU(gemm_empty)(g, &r);
+        } else {
+            make_area(g, &r, left, ld, packed);
+        }
+    }
+}
+
+void RF_CPU(gemm_bf16)(rf_ctx *ctx, const gemm *g)
+{
+    RF_ASSERT(left_floats(g->m, g->k) <= most_left_floats(&ctx->limits));
+    float *scratch = ctx->scratch;
+#pragma omp parallel num_threads(ctx->n_threads)
+    make_share(g, scratch, omp_get_thread_num(), omp_get_num_threads());
+}
