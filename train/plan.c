@@ -20,20 +20,6 @@ static size_t host_available(void)
     return bytes;
 }
 
-static rf_limits kernel_limits(const rf_trainer *t)
-{
-    const rf_model_config *c = &t->shape;
-    return (rf_limits){.places = t->limits.places,
-                       .keys = t->limits.keys,
-                       .width = c->hidden_size,
-                       .n_heads = c->num_attention_heads,
-                       .n_kv_heads = c->num_key_value_heads,
-                       .head_dim = c->head_dim,
-                       .ffn = c->intermediate_size,
-                       .vocab = c->vocab_size,
-                       .backward = 1};
-}
-
 static size_t decoder_bytes(const rf_trainer *t, const rf_model *shell)
 {
     if (t->prompts.n == 0) {
@@ -66,7 +52,9 @@ int rf_plan_make(rf_plan *out, const rf_trainer *t, rf_error *err)
 {
     /* The size functions read the configuration, the table and the backend: no weights needed. */
     rf_trainer copy = *t;
-    rf_ctx ctx = {.backend = t->backend, .n_threads = t->n_threads, .limits = kernel_limits(t)};
+    rf_ctx ctx = {.backend = t->backend,
+                  .n_threads = t->n_threads,
+                  .limits = rf_model_kernel_limits(&t->shape, &t->limits)};
     rf_model shell = {.config = t->shape, .adaptation = t->set.adaptation, .ctx = &ctx};
     rf_arena optimizer = {0}, step = {0};
     *out = (rf_plan){0};

@@ -16,8 +16,8 @@ const rf_config_key rf_train_keys[] = {
      "rows of one forward and backward pass; divides train.batch_rows"},
     {"train.reduce", RF_KEY_CHOICE, "exact", 0, 0, "exact|fast", CHANGES,
      "sum of gradients: with the same bits on 1, 2, 4, ... ranks, or with less memory"},
-    {"train.compute", RF_KEY_CHOICE, "f32", 0, 0, "f32", 0,
-     "arithmetic of the cpu backend; f32 is the only one there is"},
+    {"train.compute", RF_KEY_CHOICE, "f32", 0, 0, "f32|bf16", 0,
+     "operands of matrix products; sums, weights, gradients and moments are f32 in any case"},
     {"train.recompute", RF_KEY_CHOICE, "none", 0, 0, "none|block", CHANGES,
      "activations: keep all, or compute each block again in the backward pass"},
     {"train.seed", RF_KEY_INT, "1", 0, 9e15, NULL, 0, "of weights, order of the data, and noise"},
@@ -236,6 +236,7 @@ int rf_train_settings_from_config(rf_train_settings *out, const rf_config *confi
         .exact = rf_config_is(config, "train.reduce", "exact"),
         .recompute = rf_config_is(config, "train.recompute", "block") ? RF_RECOMPUTE_BLOCK
                                                                       : RF_RECOMPUTE_NONE,
+        .compute = rf_config_is(config, "train.compute", "bf16") ? RF_COMPUTE_BF16 : RF_COMPUTE_F32,
         .seed = (uint64_t)rf_config_int(config, "train.seed"),
         .threads = rf_config_int(config, "train.threads"),
         .backend = strcmp(backend, "auto") == 0 ? "" : backend,

@@ -18,6 +18,7 @@ typedef struct rf_train_settings {
     int64_t batch_rows, micro_rows;
     bool exact; /* train.reduce */
     rf_recompute recompute;
+    rf_compute compute;
     uint64_t seed;
     int64_t threads;     /* per rank; 0: to be chosen */
     const char *backend; /* "" : the best of the machine */

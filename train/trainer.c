@@ -82,6 +82,7 @@ static int open_model(rf_trainer *t, rf_error *err)
                                   .keys = places,
                                   .positions = row,
                                   .backward = true,
+                                  .compute = t->set.compute,
                                   .adaptation = &t->set.adaptation};
     if (t->prompts.n > 0) {
         rf_model_limits decoder = rf_decoder_limits(&t->prompts.options, t->prompts.max_prompt);
@@ -260,9 +261,10 @@ static void announce(rf_trainer *t)
         rf_log_info("going on from %s (step %" PRId64 ")", t->resume, t->progress.step);
     }
     rf_metrics_event(t->metrics, resumes ? "resume" : "begin", t->progress.step,
-                     json_pack("{s:s,s:i,s:i,s:s,s:s,s:I,s:I,s:I,s:s,s:I,s:f,s:I}", "version",
+                     json_pack("{s:s,s:i,s:i,s:s,s:s,s:s,s:I,s:I,s:I,s:s,s:I,s:f,s:I}", "version",
                                RF_VERSION, "ranks", rf_dist_size(t->dist), "threads", t->n_threads,
-                               "backend", t->backend->name, "isa", t->backend->isa, "parameters",
+                               "backend", t->backend->name, "isa", t->backend->isa, "compute",
+                               t->set.compute == RF_COMPUTE_BF16 ? "bf16" : "f32", "parameters",
                                (json_int_t)t->n_parameters, "trainable", (json_int_t)t->n_trainable,
                                "steps", (json_int_t)t->set.steps, "from", resumes ? t->resume : "",
                                "epoch_rows", (json_int_t)e->n_rows, "epoch_fill", fill,

@@ -130,6 +130,21 @@ static int bind_weights(rf_model *model, rf_error *err)
     return RF_OK;
 }
 
+rf_limits rf_model_kernel_limits(const rf_model_config *config, const rf_model_limits *limits)
+{
+    return (rf_limits){.places = limits->places,
+                       .keys = limits->keys > limits->places ? limits->keys : limits->places,
+                       .width = config->hidden_size,
+                       .n_heads = config->num_attention_heads,
+                       .n_kv_heads = config->num_key_value_heads,
+                       .head_dim = config->head_dim,
+                       .ffn = config->intermediate_size,
+                       .vocab = config->vocab_size,
+                       .rank = limits->adaptation != NULL ? limits->adaptation->rank : 0,
+                       .backward = limits->backward,
+                       .compute = limits->compute};
+}
+
 int rf_model_new(rf_model **out, const rf_model_config *config, const rf_backend *backend,
                  int n_threads, const rf_model_limits *limits, rf_error *err)
 {
@@ -150,16 +165,7 @@ int rf_model_new(rf_model **out, const rf_model_config *config, const rf_backend
             goto out;
         }
     }
-    rf_limits kernel_limits = {.places = limits->places,
-                               .keys =
-                                   limits->keys > limits->places ? limits->keys : limits->places,
-                               .width = config->hidden_size,
-                               .n_heads = config->num_attention_heads,
-                               .n_kv_heads = config->num_key_value_heads,
-                               .head_dim = config->head_dim,
-                               .ffn = config->intermediate_size,
-                               .vocab = config->vocab_size,
-                               .backward = limits->backward};
+    rf_limits kernel_limits = rf_model_kernel_limits(config, limits);
     rc = rf_ctx_new(&model->ctx, backend, n_threads, &kernel_limits, err);
     if (rc != RF_OK) {
         goto out;

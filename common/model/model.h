@@ -45,8 +45,12 @@ typedef struct rf_model_limits {
     int64_t positions; /* position ids are below; 0: config.max_position_embeddings, which is also
                           the most */
     bool backward;
+    rf_compute compute;              /* of matrix products (backend.h) */
     const rf_adaptation *adaptation; /* NULL: none. Copied */
 } rf_model_limits;
+
+/* What its kernels are sized for. */
+rf_limits rf_model_kernel_limits(const rf_model_config *config, const rf_model_limits *limits);
 
 /* A model with all weights 0. backend NULL: chosen (backend.h). Caller frees. Sizes out of range
  * and lack of memory are errors. */

@@ -53,6 +53,21 @@ Test(train_runs, threads_and_recomputing_have_equal_bits)
     tiny_same_checkpoints("one/step-000000008.h5", "two/step-000000008.h5");
 }
 
+Test(train_runs, bf16_is_close_and_has_equal_bits)
+{
+    mpi_need();
+    tiny_train(0, "log.dir=f32", 0);
+    tiny_train(0, "log.dir=one train.compute=bf16", 0);
+    tiny_train(2, "log.dir=two train.compute=bf16 train.threads=2", 0);
+    tiny_train(0, "log.dir=block train.compute=bf16 train.recompute=block", 0);
+    tiny_same_curves("one", "two");
+    tiny_same_curves("one", "block");
+    double f32 = tiny_last("f32", "step", "loss"), bf16 = tiny_last("one", "step", "loss");
+    cr_assert(fabs(f32 - bf16) <= 2e-2 * fabs(f32) && f32 != bf16, "%.17g %.17g", f32, bf16);
+    tiny_train(0, "--resume auto log.dir=one train.steps=9 train.compute=f32", 2);
+    tiny_says("train.compute");
+}
+
 Test(train_runs, objectives_and_sizes)
 {
     tiny_train(0,
