@@ -47,13 +47,15 @@ DIST_LIBS   = $(call once,DIST_LIBS,$(if $(filter 0,$(MPI)),,$(MPI_LIBS)))
 TEST_CFLAGS = $(call once,TEST_CFLAGS,$(call check,CRITERION)$(CRITERION_CFLAGS) $(DIST_CFLAGS))
 
 # --- Flags ---------------------------------------------------------------------------------------
+, := ,
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wdouble-promotion -Wstrict-prototypes \
             -Wmissing-prototypes -Wvla -Wformat=2 -Wundef $(if $(WERROR),-Werror)
 OPT_release := -O2 -g
 OPT_debug   := -O0 -g3
 OPT_asan    := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all
+OPT_fuzz    := $(subst address,fuzzer-no-link$(,)address,$(OPT_asan))
 ifeq ($(OPT_$(BUILD)),)
-$(error BUILD=$(BUILD) is unknown: use release, debug or asan)
+$(error BUILD=$(BUILD) is unknown: use release, debug, asan or, with clang, fuzz)
 endif
 # -ffp-contract=off: a fused multiply-add happens where the source says so and nowhere else, so that
 # results do not depend on the compiler's mood.
@@ -79,6 +81,7 @@ DIST     := common/dist/$(if $(filter 0,$(MPI)),dist_stub,dist_mpi).o
 TESTS    := $(wildcard tests/*/test_*.c)
 HELPERS  := $(wildcard tests/*.c)
 BENCHES  := $(wildcard tests/bench/bench_*.c)
+FUZZERS  := $(wildcard tests/fuzz/fuzz_*.c)
 
 LIB_OBJECTS := $(PLAIN:%.c=$(OUT)/obj/%.o) \
                $(foreach r,f32 f64,$(REF:%.c=$(OUT)/obj/%.$(r).o)) \
@@ -87,13 +90,14 @@ LIBRARY     := $(OUT)/librefusion.a
 PROGRAMS    := $(OUT)/refusion-data $(OUT)/refusion-convert $(OUT)/refusion-train $(OUT)/refusion-infer $(OUT)/refusion-eval
 TEST_BINS   := $(TESTS:%.c=$(OUT)/%)
 BENCH_BINS  := $(BENCHES:%.c=$(OUT)/%)
+FUZZ_BINS   := $(FUZZERS:%.c=$(OUT)/%)
 
 # One short line a file; V=1 shows the commands.
 Q   := $(if $(V),,@)
 say  = $(if $(V),,@echo "  $(1)	$@")
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo test tests bench lint format floors headers install clean help
+.PHONY: all deps demo test tests bench fuzz fuzzers fuzz_objects lint format floors headers install clean help
 .SECONDARY:
 
 all: $(PROGRAMS)  ## the programs, into build/release/
@@ -150,6 +154,14 @@ $(OUT)/refusion-eval: $(OUT)/obj/infer/eval_main.o $(OUT)/obj/$(DIST) $(LIBRARY)
 $(OUT)/refusion-train: $(OUT)/obj/train/train_main.o $(OUT)/obj/$(DIST) $(LIBRARY)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) $(DIST_LIBS) -o $@
+$(OUT)/tests/fuzz/fuzz_%: $(OUT)/obj/tests/fuzz/fuzz_%.o $(STUB) $(LIBRARY)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(subst fuzzer-no-link,fuzzer,$(LINK_FLAGS)) $^ $(LIBS) -o $@
+$(OUT)/tests/fuzz/seeds: $(OUT)/obj/tests/fuzz/seeds.o $(STUB) $(LIBRARY)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
 $(OUT)/tests/%: $(OUT)/obj/tests/%.o $(HELPERS:%.c=$(OUT)/obj/%.o) $(OUT)/obj/$(DIST) $(LIBRARY)
 	@mkdir -p $(@D)
 	$(call say,LINK)
@@ -186,8 +198,8 @@ headers: | $(DEPS_FIRST)  ## checks that every header compiles alone
 
 lint: floors headers  ## format, floors, headers, and all warnings as errors with gcc and clang
 	$(CLANG_FORMAT) --dry-run -Werror $(FORMATTED)
-	$(MAKE) --no-print-directory CC=gcc BUILD=release WERROR=1 VARIANT=-lint-gcc all tests
-	$(MAKE) --no-print-directory CC=clang BUILD=release WERROR=1 VARIANT=-lint-clang all tests
+	$(MAKE) --no-print-directory CC=gcc BUILD=release WERROR=1 VARIANT=-lint-gcc all tests fuzz_objects
+	$(MAKE) --no-print-directory CC=clang BUILD=release WERROR=1 VARIANT=-lint-clang all tests fuzz_objects
 
 install: $(PROGRAMS)  ## into $(PREFIX)/bin
 	install -d $(DESTDIR)$(PREFIX)/bin
@@ -196,6 +208,15 @@ install: $(PROGRAMS)  ## into $(PREFIX)/bin
 
 bench: $(BENCH_BINS)  ## speed, beside what this machine allows; appended to runs/bench/bench.jsonl
 	@set -e; for b in $(BENCH_BINS); do $$b; done
+
+fuzzers: $(FUZZ_BINS) $(OUT)/tests/fuzz/seeds
+fuzz_objects: $(FUZZERS:%.c=$(OUT)/obj/%.o) $(OUT)/obj/tests/fuzz/seeds.o
+
+FUZZ_SECONDS ?= 600
+FUZZ_JOBS    ?= 1
+fuzz:  ## every fuzz target for FUZZ_SECONDS (600), FUZZ_JOBS (1) at once; needs clang
+	$(MAKE) --no-print-directory CC=clang BUILD=fuzz fuzzers
+	@sh tests/fuzz/run.sh build/fuzz/tests/fuzz build/fuzz $(FUZZ_SECONDS) $(FUZZ_JOBS)
 
 clean:  ## removes build/
 	rm -rf build

@@ -4,7 +4,7 @@
  * (checkpoint.h) without optimizer state. export: the parameters of a checkpoint become such a
  * folder. Both go tensor by tensor, so that a model need not fit into memory, and both refuse NaN
  * and infinities by the tensor's name. Export, then import with the same type, gives the same
- * values bit for bit.
+ * file bit for bit, tokenizer included, of a checkpoint that was imported.
  */
 #ifndef RF_DATA_CONVERT_H
 #define RF_DATA_CONVERT_H

@@ -179,7 +179,7 @@ static int write_configs(const export *ex, rf_error *err)
         json_object_set(generation, "eos_token_id", eos);
     }
     int rc = write_json(ex, "config.json", root, err);
-    if (rc == RF_OK) {
+    if (rc == RF_OK) { /* a tokenizer of Hugging Face puts its own in its place */
         rc = write_json(ex, "generation_config.json", generation, err);
     }
     json_decref(eos);

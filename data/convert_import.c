@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { MAX_CONFIG_BYTES = 16 << 20 };
 
@@ -63,20 +64,39 @@ static int read_config(import *im, rf_error *err)
     return rc;
 }
 
-static int read_tokenizer(import *im, const char *name, rf_error *err)
+/* name: a folder or a file. Rows are counted in a plain tokenizer.json: there must be one. */
+static int find_tokenizer(const char *name, bool is_own, rf_error *err)
 {
     char path[RF_CONVERT_PATH];
-    if (name == im->folder) {
-        int rc = rf_convert_join(path, sizeof path, im->folder, "tokenizer.json", err);
-        if (rc != RF_OK) {
-            return rc;
-        }
-        if (!rf_file_exists(path)) {
-            return rf_error_set(err, RF_ERR,
-                                "%s: is missing: give --tokenizer byte or another folder", path);
-        }
+    struct stat status;
+    const size_t n = strlen(name);
+    if (stat(name, &status) != 0) {
+        return RF_OK; /* rf_tokenizer_load knows what to say */
     }
-    return rf_tokenizer_load(&im->tokenizer, name, err);
+    if (!S_ISDIR(status.st_mode)) {
+        bool is_packed = n > 3 && strcmp(name + n - 3, ".gz") == 0;
+        return is_packed
+                   ? rf_error_set(err, RF_ERR, "%s: import needs it uncompressed: gunzip it", name)
+                   : RF_OK;
+    }
+    int rc = rf_convert_join(path, sizeof path - 3, name, "tokenizer.json", err);
+    if (rc != RF_OK || rf_file_exists(path)) {
+        return rc;
+    }
+    strcat(path, ".gz");
+    if (rf_file_exists(path)) {
+        return rf_error_set(err, RF_ERR, "%s: import needs it uncompressed: gunzip it", path);
+    }
+    path[strlen(path) - 3] = '\0';
+    return rf_error_set(err, RF_ERR, "%s: is missing: %s", path,
+                        is_own ? "give --tokenizer byte or another folder"
+                               : "save the tokenizer as a fast one (save_pretrained)");
+}
+
+static int read_tokenizer(import *im, const char *name, rf_error *err)
+{
+    int rc = find_tokenizer(name, name == im->folder, err);
+    return rc == RF_OK ? rf_tokenizer_load(&im->tokenizer, name, err) : rc;
 }
 
 static void tell_rows(const import *im)

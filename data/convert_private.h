@@ -12,8 +12,8 @@ void rf_convert_say(const rf_convert_options *options, const char *format, ...) 
 RF_MUST_CHECK int rf_convert_join(char *out, size_t bytes, const char *folder, const char *name,
                                   rf_error *err);
 
-/* tokenizer.json and tokenizer_config.json of a tokenizer that came from Hugging Face, with the
- * added tokens in them; a note where the kind has no such files. */
+/* tokenizer.json, tokenizer_config.json and generation_config.json of a tokenizer that came from
+ * Hugging Face (rf_tokenizer_export); a note where the kind has no such files. */
 RF_MUST_CHECK int rf_convert_write_tokenizer(const rf_tokenizer *tokenizer, const char *folder,
                                              const rf_convert_options *options, rf_error *err);
 

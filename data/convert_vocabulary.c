@@ -28,12 +28,22 @@ static void count_id(known_ids *ids, json_int_t id)
     }
 }
 
+/* -1: no number. */
+static json_int_t whole(const json_t *number)
+{
+    if (!json_is_number(number)) {
+        return -1;
+    }
+    const double value = json_number_value(number);
+    return value >= 0 && value < INT32_MAX ? (json_int_t)value : -1;
+}
+
 /* {"content": id}, of tokenizer.json's vocabulary or added_tokens.json. */
 static void count_values(known_ids *ids, json_t *object)
 {
     for (void *at = json_object_iter(object); at != NULL; at = json_object_iter_next(object, at)) {
         const json_t *id = json_object_iter_value(at);
-        count_id(ids, json_is_integer(id) ? json_integer_value(id) : -1);
+        count_id(ids, whole(id));
     }
 }
 
@@ -43,7 +53,7 @@ static void count_tokenizer(known_ids *ids, const json_t *root)
     const json_t *added = json_object_get(root, "added_tokens");
     for (size_t i = 0; i < json_array_size(added); i++) {
         const json_t *id = json_object_get(json_array_get(added, i), "id");
-        count_id(ids, json_is_integer(id) ? json_integer_value(id) : -1);
+        count_id(ids, whole(id));
     }
 }
 
@@ -74,7 +84,8 @@ static int read_json(json_t **out, const char *path, bool optional, rf_error *er
     if (rc != RF_OK) {
         return rc;
     }
-    *out = json_loadb(text, bytes, 0, &where);
+    /* Whole numbers may be as large as 10^30: Transformers' "no limit". */
+    *out = json_loadb(text, bytes, JSON_DECODE_INT_AS_REAL, &where);
     free(text);
     return *out != NULL ? RF_OK
                         : rf_error_set(err, RF_ERR, "%s: not valid JSON (%s): download it again",

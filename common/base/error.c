@@ -14,7 +14,9 @@ static void print_and_abort(const char *message)
 
 static rf_panic_hook panic_hook = print_and_abort;
 
-/* Copies into the message; where it is cut, no half of a UTF-8 sequence stays. */
+/* Copies into the message; where it is cut, no half of a UTF-8 sequence stays. Control characters,
+ * which come from the input that it quotes, become blanks: a message is one line, and sends nothing
+ * to the terminal. */
 static void store(rf_error *err, const char *text)
 {
     size_t n = strlen(text);
@@ -24,7 +26,10 @@ static void store(rf_error *err, const char *text)
             n--;
         }
     }
-    memcpy(err->message, text, n);
+    for (size_t i = 0; i < n; i++) {
+        const unsigned char c = (unsigned char)text[i];
+        err->message[i] = c < 0x20 || c == 0x7F ? ' ' : text[i];
+    }
     err->message[n] = '\0';
 }
 

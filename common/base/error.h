@@ -27,7 +27,8 @@ typedef struct rf_error {
     char message[2048];
 } rf_error;
 
-/* Sets code and message (printf style; cut at the buffer's end) and returns code.
+/* Sets code and message (printf style; cut at the buffer's end; control characters become blanks)
+ * and returns code.
  * err may be NULL: then only the code is returned. */
 int rf_error_set(rf_error *err, int code, const char *format, ...) RF_PRINTF(3, 4);
 

@@ -39,7 +39,9 @@ void rf_ids_free(rf_ids *ids); /* zeroes the struct */
 /* "byte"; or the path of a tokenizer.json, or of a folder that holds one, or of a folder with
  * GPT-2's encoder.json and vocab.bpe (also vocab.json and merges.txt). Each may be compressed
  * (.gz). Beside tokenizer.json are read, where they are: tokenizer_config.json (eos_token,
- * mask_token, chat_template), chat_template.jinja, generation_config.json (eos_token_id). The
+ * mask_token, chat_template), chat_template.jinja; generation_config.json is kept for export. End
+ * of text is the token with which the chat template ends an assistant's message; without such a
+ * template eos_token, else the first added token with a usual name (<|endoftext|>, ...). The
  * tokens <|beginoftext|> and <|mask|> are added, in this order, behind the last id; a mask token
  * that is there already is used instead. What is neither a known name nor a file is RF_ERR_USAGE;
  * what is in the files but not supported is RF_ERR, with file and field. */
@@ -53,8 +55,10 @@ const char *rf_tokenizer_text(const rf_tokenizer *tokenizer, size_t *bytes);
 /* 64 bit, FNV-1a: of the stored text (byte), or of all that decides ids and chat form (BPE), so
  * that copies of a tokenizer whose files differ in spelling only have the same. */
 uint64_t rf_tokenizer_hash(const rf_tokenizer *tokenizer);
-/* Writes tokenizer.json and tokenizer_config.json, as Hugging Face has them, into a folder that
- * exists. The byte tokenizer has no such form: an error. */
+/* Writes tokenizer.json, tokenizer_config.json and generation_config.json, as Hugging Face has
+ * them, into a folder that exists: as they were when the tokenizer was loaded, with the mask and
+ * begin token, and the end of text among eos_token_id. Loading them gives the same tokenizer, with
+ * the same stored text. The byte tokenizer has no such form: an error. */
 RF_MUST_CHECK int rf_tokenizer_export(const rf_tokenizer *tokenizer, const char *folder,
                                       rf_error *err);
 

@@ -4,7 +4,8 @@
 #include <string.h>
 
 /* Stored as {"format", "version", "kind": "bpe", "template", "system", "eos", "mask", "begin",
- * "tokenizer": tokenizer.json with the added tokens in it, "config": tokenizer_config.json}. */
+ * "tokenizer": tokenizer.json with the added tokens in it, "config": tokenizer_config.json,
+ * "generation": generation_config.json}, the last two as export writes them. */
 
 static int damaged(const char *origin, const char *field, rf_error *err)
 {

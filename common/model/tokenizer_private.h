@@ -33,6 +33,24 @@ struct rf_tokenizer {
     rf_bpe *bpe; /* NULL for the byte tokenizer */
 };
 
+/* What a folder of Hugging Face holds of a tokenizer. */
+typedef struct rf_tokenizer_sources {
+    char folder[4096];
+    char path[4200]; /* of the tokenizer, for messages */
+    json_t *tokenizer;
+    json_t *config;     /* tokenizer_config.json, NULL: none */
+    json_t *generation; /* generation_config.json, NULL: none */
+    char *template;     /* chat_template.jinja, NULL: none */
+    json_int_t next_id; /* behind all that are taken */
+    rf_error *err;
+} rf_tokenizer_sources;
+
+/* The stored JSON of them; they are changed on the way. A new reference. */
+RF_MUST_CHECK int rf_tokenizer_store(json_t **out, rf_tokenizer_sources *sources);
+/* The id of a token that must be an added one; it becomes one, at the end, if it is none. */
+RF_MUST_CHECK int rf_tokenizer_ensure_added(json_int_t *out, rf_tokenizer_sources *sources,
+                                            const char *name);
+
 /* The stored text of the byte tokenizer. */
 extern const char rf_tokenizer_byte_text[];
 

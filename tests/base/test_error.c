@@ -37,6 +37,16 @@ Test(error, message_may_be_its_own_argument)
     cr_expect_str_eq(err.message, "outer (inner): outer (inner)");
 }
 
+/* What is quoted from a file may hold anything. */
+Test(error, a_message_is_one_line)
+{
+    rf_error err = {0};
+    rf_error_set(&err, RF_ERR, "role \"%s\"", "a\nb\r\x1B[2J\x7F\xC3\xA9\t");
+    cr_expect_str_eq(err.message, "role \"a b  [2J \xC3\xA9 \"");
+    rf_error_prefix(&err, "x\ny");
+    cr_expect_str_eq(err.message, "x y: role \"a b  [2J \xC3\xA9 \"");
+}
+
 /* The cut must not leave half a character: terminals and JSON readers dislike it. */
 Test(error, long_messages_are_cut_between_characters)
 {

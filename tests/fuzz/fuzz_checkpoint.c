@@ -1,117 +1,233 @@
-/* Fuzz target of the checkpoint reader: a good file with some of its bytes changed.
- *
- *   make build/release/librefusion.a build/release/obj/common/dist/dist_stub.o
- *   clang -g -O1 -std=c17 -D_GNU_SOURCE -I. $(pkg-config --cflags hdf5-serial) \
- *       -fsanitize=fuzzer,address,undefined tests/fuzz/fuzz_checkpoint.c \
- *       build/release/obj/common/dist/dist_stub.o build/release/librefusion.a \
- *       $(pkg-config --libs hdf5-serial jansson yaml-0.1 zlib) -lm \
- *       $(gcc -print-file-name=libgomp.so) -o fuzz_checkpoint
- *   ASAN_OPTIONS=detect_leaks=0 ./fuzz_checkpoint -max_total_time=60 -detect_leaks=0
- *
- * The input is a list of edits: 4 bytes of an offset, then one that is xored onto the byte there;
- * one offset in nine cuts the file instead. (HDF5 itself loses memory over damaged files.) What is
- * accepted holds what the good file held; what is refused says why and where in one line.
- */
-#include "common/base/file.h"
+/* Fuzz target of the readers of checkpoints and of adapter files. The first byte chooses the file
+ * (bit 0: adapters) and what is changed:
+ *   0  bytes of the file (fuzz_edit); what verifies then holds what the good file held
+ *   1  an attribute of the root, with the checksum over all of them made right again: the second
+ *      byte says which, the rest is its new text or number
+ *   2  an attribute of a tensor, likewise
+ *   3  the tokenizer's text
+ * What verifies can be loaded into a model, or the refusal says why. */
 #include "common/model/checkpoint_private.h"
+#include "tests/fuzz/fuzz.h"
 
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+#include <zlib.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+enum { BASE, ADAPTER, N_FILES };
 
-static char path[64];
-static char *good;
-static size_t good_bytes;
-static rf_checkpoint_structure structure;
+static struct {
+    char path[FUZZ_PATH];
+    char *data;
+    size_t bytes;
+    rf_checkpoint_structure structure;
+} good[N_FILES];
+static char path[FUZZ_PATH]; /* of the changed one */
+static const rf_backend *backend;
 
-static void must(int rc, const rf_error *err)
-{
-    if (rc != RF_OK) {
-        fprintf(stderr, "%s\n", err->message);
-        abort();
-    }
-}
-
-static void remove_file(void)
+static void remove_files(void)
 {
     unlink(path);
+    unlink(good[BASE].path);
+    unlink(good[ADAPTER].path);
 }
 
-static void make_good_file(void)
+static int make_model(rf_model **out, const rf_model_config *config,
+                      const rf_adaptation *adaptation, rf_error *err)
 {
+    const rf_model_limits limits = {
+        .places = 1, .keys = 1, .positions = 1, .adaptation = adaptation};
+    return rf_model_new(out, config, backend, 1, &limits, err);
+}
+
+static void make_good(int which)
+{
+    static const char *const names[N_FILES] = {"-base.h5", "-adapter.h5"};
     rf_error err = {0};
     rf_model *model = NULL;
-    const rf_backend *backend = NULL;
-    rf_model_limits limits = {.places = 1, .keys = 1};
-    rf_model_config config = {.architecture = "Qwen3ForCausalLM",
-                              .vocab_size = 5,
-                              .hidden_size = 4,
-                              .intermediate_size = 6,
-                              .num_hidden_layers = 1,
-                              .num_attention_heads = 2,
-                              .num_key_value_heads = 1,
-                              .head_dim = 2,
-                              .max_position_embeddings = 4,
-                              .rms_norm_eps = 1e-6,
-                              .rope_theta = 1e4,
-                              .initializer_range = 0.02,
-                              .tie_word_embeddings = true,
-                              .qk_norm = true};
+    const rf_model_config config = fuzz_smallest();
+    const rf_adaptation adaptation = {.rank = 2, .alpha = 4, .targets = "q_proj,mlp"};
     rf_checkpoint_info info = {.progress = {.step = 12345}, .run_config = "a: 1\n"};
-    snprintf(path, sizeof path, "/tmp/fuzz-checkpoint-%ld.h5", (long)getpid());
-    atexit(remove_file);
-    must(rf_backend_choose(&backend, "ref32", &err), &err);
-    must(rf_model_new(&model, &config, backend, 1, &limits, &err), &err);
+    fuzz_path(good[which].path, names[which]);
+    fuzz_must(make_model(&model, &config, which == ADAPTER ? &adaptation : NULL, &err), &err);
     rf_model_init(model, 1);
-    must(rf_tokenizer_load(&info.tokenizer, "byte", &err), &err);
-    must(rf_checkpoint_save(path, NULL, model, model->master, model->master, &info, &err), &err);
-    must(rf_file_read(&good, &good_bytes, path, (size_t)1 << 30, &err), &err);
-    must(rf_checkpoint_structure_read(&structure, path, &err), &err);
+    if (which == ADAPTER) {
+        fuzz_must(rf_checkpoint_load(good[BASE].path, model, NULL, NULL, &err), &err);
+    }
+    fuzz_must(rf_tokenizer_load(&info.tokenizer, "byte", &err), &err);
+    fuzz_must(rf_checkpoint_save(good[which].path, NULL, model, model->master, model->master, &info,
+                                 &err),
+              &err);
+    fuzz_must(rf_file_read(&good[which].data, &good[which].bytes, good[which].path, (size_t)1 << 30,
+                           &err),
+              &err);
+    fuzz_must(rf_checkpoint_structure_read(&good[which].structure, good[which].path, &err), &err);
     rf_tokenizer_free(info.tokenizer);
     rf_model_free(model);
 }
 
-static void put_edited(const uint8_t *data, size_t size)
+static void make_all_good(void)
 {
-    size_t bytes = good_bytes;
-    char *copy = malloc(good_bytes);
-    memcpy(copy, good, good_bytes);
-    for (; size >= 5; data += 5, size -= 5) {
-        uint32_t offset = 0;
-        memcpy(&offset, data, sizeof offset);
-        size_t at = offset % good_bytes;
-        if (offset / good_bytes % 9 != 8) {
-            copy[at] = (char)(copy[at] ^ data[4]);
-        } else if (at < bytes) {
-            bytes = at;
-        }
-    }
+    rf_error err = {0};
+    fuzz_path(path, ".h5");
+    atexit(remove_files);
+    fuzz_must(rf_backend_choose(&backend, "ref32", &err), &err);
+    make_good(BASE);
+    make_good(ADAPTER);
+}
+
+static void put_file(const char *data, size_t bytes)
+{
     FILE *file = fopen(path, "wb");
-    RF_ASSERT(file != NULL && fwrite(copy, 1, bytes, file) == bytes && fclose(file) == 0);
+    RF_ASSERT(file != NULL && fwrite(data, 1, bytes, file) == bytes && fclose(file) == 0);
+}
+
+/* --- Changes ---------------------------------------------------------------------------------- */
+
+static void change_bytes(int which, const uint8_t *data, size_t size)
+{
+    char *copy = malloc(good[which].bytes);
+    memcpy(copy, good[which].data, good[which].bytes);
+    put_file(copy, fuzz_edit(copy, good[which].bytes, data, size));
     free(copy);
+}
+
+static void set_attribute(hid_t at, const char *name, const uint8_t *data, size_t size)
+{
+    rf_error err = {0};
+    int64_t integer = 0;
+    double real = 0;
+    hid_t attribute = H5Aopen(at, name, H5P_DEFAULT), type = H5Aget_type(attribute);
+    H5T_class_t class = H5Tget_class(type);
+    H5Tclose(type);
+    H5Aclose(attribute);
+    char *text = fuzz_text(data, size);
+    memcpy(&integer, data, size < sizeof integer ? size : sizeof integer);
+    memcpy(&real, data, size < sizeof real ? size : sizeof real);
+    fuzz_must(H5Adelete(at, name) >= 0 ? RF_OK : RF_ERR, &err);
+    fuzz_must(class == H5T_STRING    ? rf_hdf5_create_text(at, name, text, path, &err)
+              : class == H5T_INTEGER ? rf_hdf5_create_i64(at, name, integer, path, &err)
+                                     : rf_hdf5_create_f64(at, name, real, path, &err),
+              &err);
+    free(text);
+}
+
+/* Makes the checksum over the attributes right, where they can be read at all. */
+static void seal(hid_t file)
+{
+    rf_error err = {0};
+    static rf_checkpoint_values values;
+    if (rf_checkpoint_values_read(&values, file, path, &err) == RF_OK) {
+        const int64_t crc = (int64_t)rf_checkpoint_values_crc(&values);
+        fuzz_must(rf_hdf5_write_i64(file, "attributes_crc32", crc, path, &err), &err);
+    }
+}
+
+static void change_root(hid_t file, const uint8_t *data, size_t size)
+{
+    static const char *const names[] = {
+        "model_config",    "format",        "version", "complete", "step",       "tokenizer_hash",
+        "best_valid_loss", "has_optimizer", "isa",     "epoch",    "written_by", "seconds"};
+    if (size >= 1) {
+        set_attribute(file, names[data[0] % (sizeof names / sizeof names[0])], data + 1, size - 1);
+    }
+}
+
+static void change_tensor(hid_t file, int which, const uint8_t *data, size_t size)
+{
+    const rf_checkpoint_structure *s = &good[which].structure;
+    if (size < 2) {
+        return;
+    }
+    hid_t set = H5Dopen2(file, s->item[data[0] % s->n_items].name, H5P_DEFAULT);
+    set_attribute(set, data[1] % 2 == 0 ? "bytes" : "crc32", data + 2, size - 2);
+    H5Dclose(set);
+}
+
+static void change_tokenizer(hid_t file, const uint8_t *data, size_t size)
+{
+    rf_error err = {0};
+    const hsize_t n = size;
+    const int64_t crc = (int64_t)crc32_z(0, data, size);
+    H5Ldelete(file, "/tokenizer", H5P_DEFAULT);
+    hid_t space = H5Screate_simple(1, &n, NULL);
+    hid_t set =
+        H5Dcreate2(file, "/tokenizer", H5T_STD_U8LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    H5Dwrite(set, H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL, H5P_DEFAULT, data);
+    H5Dclose(set);
+    H5Sclose(space);
+    fuzz_must(rf_hdf5_write_i64(file, "tokenizer_crc32", crc, path, &err), &err);
+}
+
+static void change_contents(int which, int kind, const uint8_t *data, size_t size)
+{
+    put_file(good[which].data, good[which].bytes);
+    rf_hdf5_silence silence = rf_hdf5_silence_begin();
+    hid_t access = rf_hdf5_access(), file = H5Fopen(path, H5F_ACC_RDWR, access);
+    RF_ASSERT(file >= 0);
+    if (kind == 1) {
+        change_root(file, data, size);
+    } else if (kind == 2) {
+        change_tensor(file, which, data, size);
+    } else {
+        change_tokenizer(file, data, size);
+    }
+    seal(file);
+    H5Fclose(file);
+    H5Pclose(access);
+    rf_hdf5_silence_end(silence);
+}
+
+/* --- Reading ---------------------------------------------------------------------------------- */
+
+static void load(const rf_checkpoint_info *info)
+{
+    rf_error err = {0};
+    rf_model *model = NULL;
+    const bool is_adapter = info->adaptation.rank > 0;
+    int rc = make_model(&model, &info->model, is_adapter ? &info->adaptation : NULL, &err);
+    if (rc == RF_OK && is_adapter) {
+        rc = rf_checkpoint_load(good[BASE].path, model, NULL, NULL, &err);
+    }
+    rc = rc == RF_OK ? rf_checkpoint_load(path, model, NULL, NULL, &err) : rc;
+    fuzz_check(&err, rc);
+    rf_model_free(model);
+}
+
+static void read_file(int which, bool same)
+{
+    rf_error err = {0};
+    rf_checkpoint_info info = {0};
+    rf_checkpoint_structure again;
+    int rc = rf_checkpoint_verify(path, &err);
+    fuzz_check(&err, rc);
+    if (rc != RF_OK) {
+        RF_ASSERT(strstr(err.message, path) != NULL);
+        return;
+    }
+    fuzz_must(rf_checkpoint_structure_read(&again, path, &err), &err);
+    RF_ASSERT(!same ||
+              memcmp(&again.values, &good[which].structure.values, sizeof again.values) == 0);
+    rf_checkpoint_structure_free(&again);
+    rc = rf_checkpoint_info_read(&info, path, &err);
+    fuzz_check(&err, rc);
+    if (rc == RF_OK) {
+        load(&info);
+    }
+    rf_checkpoint_info_free(&info);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (good == NULL) {
-        make_good_file();
+    if (good[ADAPTER].data == NULL) {
+        make_all_good();
     }
-    put_edited(data, size);
-    rf_error err = {0};
-    rf_checkpoint_info info;
-    int rc = rf_checkpoint_verify(path, &err);
-    if (rc == RF_OK) {
-        rf_checkpoint_structure again;
-        must(rf_checkpoint_structure_read(&again, path, &err), &err);
-        RF_ASSERT(memcmp(&again.values, &structure.values, sizeof again.values) == 0);
-        rf_checkpoint_structure_free(&again);
-        must(rf_checkpoint_info_read(&info, path, &err), &err);
-        rf_checkpoint_info_free(&info);
+    if (size < 1) {
+        return 0;
+    }
+    const int which = data[0] % 2, kind = data[0] / 2 % 4;
+    if (kind == 0) {
+        change_bytes(which, data + 1, size - 1);
     } else {
-        RF_ASSERT(err.code == rc && strstr(err.message, path) != NULL);
-        RF_ASSERT(strchr(err.message, '\n') == NULL);
+        change_contents(which, kind, data + 1, size - 1);
     }
+    read_file(which, kind == 0);
     return 0;
 }

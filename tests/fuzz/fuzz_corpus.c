@@ -1,37 +1,17 @@
 /* Fuzz target of the corpus reader.
  *
- *   clang -g -O1 -std=c17 -D_GNU_SOURCE -I. -DRF_VERSION='"0"' -fsanitize=fuzzer,address,undefined
- * \
- *       tests/fuzz/fuzz_corpus.c data/corpus*.c common/model/tokenizer.c \
- *       common/base/{error,file,lines}.c $(pkg-config --cflags --libs hdf5-serial) -ljansson -lz
- * -lm \ -o fuzz_corpus
- *   ./fuzz_corpus -max_total_time=60 -detect_leaks=0
- *
  * The input changes a good corpus: bytes of the file (kind 0), elements of its datasets (1) or
  * attributes (2), which the checksums of HDF5 would otherwise protect; or it is the whole file (3).
  * What opens must be readable or say why not.
  */
 #include "data/corpus.h"
 
-#include "common/base/file.h"
 #include "data/corpus_writer.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <hdf5.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-const char *__lsan_default_suppressions(void);
-
-/* HDF5 itself loses some memory over damaged files. */
-const char *__lsan_default_suppressions(void)
-{
-    return "leak:libhdf5";
-}
-
-enum { N_SAMPLES = 20, MAX_CHANGES = 16, PATH_BYTES = 64 };
+enum { N_SAMPLES = 20, MAX_CHANGES = 16 };
 
 static void make_corpus(const char *path, bool deflate)
 {
@@ -155,10 +135,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 1) {
         return 0;
     }
-    /* Unlinked names of one process do not meet those of another. */
-    char path[PATH_BYTES];
+    char path[FUZZ_PATH];
     rf_error err;
-    snprintf(path, sizeof path, "/tmp/rf-fuzz-%ld.h5", (long)getpid());
+    fuzz_path(path, ".h5");
     const uint8_t *rest = data + 1;
     size_t left = size - 1 < 10 * MAX_CHANGES ? size - 1 : 10 * MAX_CHANGES;
     if (data[0] % 4 == 3) {

@@ -1,28 +1,12 @@
 /* Fuzz target of what a build reads: lines, formats, records, texts.
  *
- *   clang -g -O1 -std=c17 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined \
- *       tests/fuzz/fuzz_jsonl.c data/import.c data/portion*.c common/model/tokenizer.c \
- *       common/base/{error,file,lines,rng}.c -ljansson -lz -lm -o fuzz_jsonl
- *   ./fuzz_jsonl -max_total_time=60
- *
  * The first byte sets the options, the rest is the file. What is accepted must be whole samples,
  * what is refused must say where and why in one line.
  */
 #include "data/portion.h"
+#include "tests/fuzz/fuzz.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void check_error(const rf_error *err)
-{
-    RF_ASSERT(err->code == RF_ERR);
-    RF_ASSERT(err->message[0] != '\0' && strlen(err->message) < sizeof err->message);
-}
 
 /* Tokens of the samples fill ids; each sample that ends has a prompt and a response. */
 static void check_samples(const rf_portion *p, const rf_tokenizer *tokenizer, int64_t *open)
@@ -58,11 +42,11 @@ static void build(const rf_build_settings *settings, const rf_tokenizer *tokeniz
         rf_portion_import(&portion, tokenizer, settings);
         check_samples(&portion, tokenizer, &open);
         if (portion.failure.code != RF_OK) {
-            check_error(&portion.failure);
+            fuzz_check(&portion.failure, RF_ERR);
             break;
         }
         if (portion.read_failure.code != RF_OK) {
-            check_error(&portion.read_failure);
+            fuzz_check(&portion.read_failure, RF_ERR);
             break;
         }
     }

@@ -1,21 +1,11 @@
 /* Fuzz target of the safetensors reader: the input is a file.
  *
- *   make build/release/librefusion.a
- *   clang -g -O1 -std=c17 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined \
- *       tests/fuzz/fuzz_safetensors.c common/model/safetensors.c common/model/storage.c \
- *       build/release/librefusion.a $(pkg-config --libs jansson zlib) -lm -o fuzz_safetensors
- *   ./fuzz_safetensors -max_total_time=600 -max_len=4096
- *
  * The length of the header is made right in half of the inputs, since no mutation finds it. What is
  * accepted covers its bytes exactly, and all of them can be read; what is refused says why and
  * where in one line.
  */
 #include "common/model/safetensors.h"
-
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 static void check_accepted(const rf_safetensors *set, const unsigned char *file, size_t size)
 {

@@ -1,29 +1,14 @@
 /* Fuzz target of tokenizers: stored texts, chat templates, and what is done with them.
  *
- *   clang -g -O1 -std=c17 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined \
- *       tests/fuzz/fuzz_tokenizer.c common/model/{tokenizer,bpe,chat,unicode}*.c \
- *       common/base/{error,file,lines}.c -ljansson -lpcre2-8 -lutf8proc -lz -o fuzz_tokenizer
- *   ./fuzz_tokenizer -max_total_time=600 tests/golden
- *
  * An input is a tokenizer.json, or a stored tokenizer, or a chat template, whichever its first
  * character fits. A tokenizer that is accepted must encode the input, decode it, and come back
  * from its stored text with the same hash. What is refused must say why in one line.
  */
 #include "common/model/bpe.h"
 #include "common/model/chat.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <jansson.h>
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void check(const rf_error *err, int rc)
-{
-    if (rc != RF_OK) {
-        RF_ASSERT(err->code == rc && err->message[0] != '\0');
-    }
-}
 
 static void use(const rf_tokenizer *tokenizer, const char *text, size_t bytes)
 {
@@ -31,8 +16,8 @@ static void use(const rf_tokenizer *tokenizer, const char *text, size_t bytes)
     rf_ids ids = {0};
     char *back = NULL;
     size_t n;
-    check(&err, rf_tokenizer_encode(tokenizer, &ids, text, bytes, &err));
-    check(&err, rf_tokenizer_decode(tokenizer, &back, &n, ids.id, ids.n, true, &err));
+    fuzz_check(&err, rf_tokenizer_encode(tokenizer, &ids, text, bytes, &err));
+    fuzz_check(&err, rf_tokenizer_decode(tokenizer, &back, &n, ids.id, ids.n, true, &err));
     free(back);
     rf_ids_free(&ids);
     rf_tokenizer *again;
@@ -48,10 +33,10 @@ static void try_bpe(const char *text, size_t bytes)
     rf_bpe *bpe;
     json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
     int rc = rf_bpe_new(&bpe, root, "fuzz", &err);
-    check(&err, rc);
+    fuzz_check(&err, rc);
     if (rc == RF_OK) {
         rf_ids ids = {0};
-        check(&err, rf_bpe_encode(bpe, &ids, text, bytes, &err));
+        fuzz_check(&err, rf_bpe_encode(bpe, &ids, text, bytes, &err));
         for (int64_t i = 0; i < ids.n; i++) {
             size_t n;
             RF_ASSERT(rf_bpe_bytes(bpe, ids.id[i], &n) != NULL);
@@ -64,18 +49,16 @@ static void try_bpe(const char *text, size_t bytes)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    char *text = malloc(size + 1);
+    char *text = fuzz_text(data, size);
     rf_error err = {0};
-    memcpy(text, data, size);
-    text[size] = '\0';
     if (text[0] == '{' && (text[1] == '%' || text[1] == '{')) {
         rf_chat chat;
-        check(&err, rf_chat_recognise(&chat, text, "fuzz", &err));
+        fuzz_check(&err, rf_chat_recognise(&chat, text, "fuzz", &err));
         rf_chat_free(&chat);
     } else {
         rf_tokenizer *tokenizer;
         int rc = rf_tokenizer_parse(&tokenizer, text, size, "fuzz", &err);
-        check(&err, rc);
+        fuzz_check(&err, rc);
         if (rc == RF_OK) {
             use(tokenizer, text, size);
             rf_tokenizer_free(tokenizer);

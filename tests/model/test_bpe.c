@@ -205,7 +205,7 @@ Test(bpe, bad_files_are_refused_by_field)
     assert_change_refused("added_tokens", "{}", "added_tokens");
     assert_change_refused("added_tokens/1/content", "\"\"", "added_tokens[1]");
     assert_change_refused("added_tokens/1/id", "7", "both have id 7");
-    assert_change_refused("added_tokens/1/id", "900", "without holes");
+    assert_change_refused("added_tokens/1/id", "382", "without holes");
     assert_change_refused("added_tokens/1/single_word", "true", "single_word");
     assert_change_refused("added_tokens/1/lstrip", "1", "lstrip");
     assert_change_refused("added_tokens/2/content", "\"<|end|>\"", "\"<|end|>\"");
@@ -249,9 +249,8 @@ Test(bpe, configuration_names_end_of_text_and_mask)
     bpe_put("generation_config.json", generation, strlen(generation));
     rf_tokenizer *t = bpe_load(bpe_folder);
     const rf_specials *s = rf_tokenizer_specials(t);
-    cr_assert_eq(s->n_eos, 2);
+    cr_assert_eq(s->n_eos, 1); /* generation_config.json's are for export only */
     cr_assert_str_eq(rf_tokenizer_special_name(t, s->eos[0]), "<|end|>");
-    cr_assert_eq(s->eos[1], 0);
     cr_assert_str_eq(rf_tokenizer_special_name(t, s->mask), "<|endless|>");
     cr_assert_str_eq(rf_tokenizer_special_name(t, s->begin), "<|beginoftext|>");
     cr_assert_eq(s->begin, rf_tokenizer_size(t) - 1);
@@ -267,6 +266,70 @@ Test(bpe, configuration_names_end_of_text_and_mask)
     cr_assert_eq(ids.id[4], s->eos[0]);
     rf_ids_free(&ids);
     rf_tokenizer_free(t);
+}
+
+/* As in Qwen3-Base: the template ends messages with <|im_end|>, whatever else the files name. */
+static const char chat_config[] =
+    "{\"eos_token\": \"<|endoftext|>\", \"model_max_length\": 1000000000000000019884624838656, "
+    "\"note\": \"\\\"12345678901234567890\", \"small\": 0.12345678901234567890, "
+    "\"chat_template\": \"qwen3\", \"added_tokens_decoder\": {\"382\": {\"content\": "
+    "\"<|im_end|>\", \"special\": true}}}";
+
+Test(bpe, end_of_text_is_the_templates)
+{
+    put_small();
+    const char generation[] = "{\"eos_token_id\": [0, 382], \"top_p\": 0.8}";
+    bpe_put("tokenizer_config.json", chat_config, strlen(chat_config));
+    bpe_put("generation_config.json", generation, strlen(generation));
+    rf_tokenizer *t = bpe_load(bpe_folder);
+    const rf_specials *s = rf_tokenizer_specials(t);
+    cr_assert(s->n_eos == 1 && s->eos[0] == 382);
+    rf_tokenizer_free(t);
+}
+
+/* Loads the folder's files, exports them, loads these: nothing may change, and the exported
+ * generation_config.json is as expected. */
+static void assert_comes_back(const char *generation)
+{
+    char folder[128], path[160];
+    rf_tokenizer *t = bpe_load(bpe_folder);
+    rf_error err;
+    size_t n, m;
+    snprintf(folder, sizeof folder, "%s/out", bpe_folder);
+    cr_assert_eq(rf_file_make_folder(folder, &err), RF_OK);
+    cr_assert_eq(rf_tokenizer_export(t, folder, &err), RF_OK, "%s", err.message);
+    rf_tokenizer *again = bpe_load(folder);
+    const char *a = rf_tokenizer_text(t, &n), *b = rf_tokenizer_text(again, &m);
+    cr_expect(n == m && memcmp(a, b, n) == 0, "%s\n%s", a, b);
+    cr_expect_eq(rf_tokenizer_hash(t), rf_tokenizer_hash(again));
+    snprintf(path, sizeof path, "%s/generation_config.json", folder);
+    json_t *is = bpe_read_json(path), *expected = json_loads(generation, 0, NULL);
+    cr_expect(json_equal(is, expected), "%s should be %s", json_dumps(is, 0), generation);
+    json_decref(is);
+    json_decref(expected);
+    rf_tokenizer_free(t);
+    rf_tokenizer_free(again);
+}
+
+Test(bpe, export_then_load_is_the_identity)
+{
+    put_small();
+    assert_comes_back("{\"eos_token_id\": 0}"); /* nothing but tokenizer.json */
+    bpe_put("tokenizer_config.json", chat_config, strlen(chat_config));
+    assert_comes_back("{\"eos_token_id\": 382}");
+    static const char *const cases[][2] = {
+        {"{\"eos_token_id\": [382, 0], \"temperature\": 0.6, \"do_sample\": true}",
+         "{\"eos_token_id\": [382, 0], \"temperature\": 0.6, \"do_sample\": true}"},
+        {"{\"eos_token_id\": 0, \"top_k\": 20}", "{\"eos_token_id\": [0, 382], \"top_k\": 20}"},
+        {"{\"eos_token_id\": [0]}", "{\"eos_token_id\": [0, 382]}"},
+        {"{\"eos_token_id\": null}", "{\"eos_token_id\": 382}"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        bpe_put("generation_config.json", cases[i][0], strlen(cases[i][0]));
+        assert_comes_back(cases[i][1]);
+    }
+    bpe_put("chat_template.jinja", "chatml", 6); /* wins over the configuration's */
+    assert_comes_back(cases[3][1]);
 }
 
 Test(bpe, wrong_configuration_is_refused)

@@ -1,0 +1,62 @@
+/* Fuzz target of conversations: the first byte chooses the form, the rest is a JSON object with
+ * "messages", "tools" and what else `render` and a file of prompts may hold. Every turn of what is
+ * accepted can be rendered, or is refused with a reason. */
+#include "common/model/chat.h"
+#include "infer/prompts.h"
+#include "tests/fuzz/fuzz.h"
+
+#include <jansson.h>
+
+static void render(const json_t *root, rf_chat_kind kind)
+{
+    rf_error err = {0};
+    rf_turn *turn;
+    int64_t n;
+    const json_t *tools = json_object_get(root, "tools");
+    const rf_chat chat = {.kind = kind};
+    const rf_render_options options = {
+        .tools = json_is_array(tools) ? tools : NULL,
+        .add_generation_prompt = json_is_true(json_object_get(root, "add_generation_prompt")),
+        .thinking = json_is_false(json_object_get(root, "enable_thinking")) ? RF_THINKING_OFF
+                                                                            : RF_THINKING_UNSET};
+    int rc = rf_chat_turns(&turn, &n, json_object_get(root, "messages"), &err);
+    fuzz_check(&err, rc);
+    if (rc != RF_OK) {
+        return;
+    }
+    rf_text text = {0};
+    fuzz_check(&err, rf_chat_render(&chat, &text, "<b>", "<e>", turn, n, &options, &err));
+    for (int64_t i = 0; i < n; i++) {
+        fuzz_check(&err, rf_chat_render_answer(&chat, &text, &turn[i], &err));
+    }
+    rf_text_free(&text);
+    free(turn);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static rf_tokenizer *tokenizer;
+    rf_error err = {0};
+    if (size < 1) {
+        return 0;
+    }
+    if (tokenizer == NULL) {
+        fuzz_must(rf_tokenizer_load(&tokenizer, "byte", &err), &err);
+    }
+    const int n_kinds = RF_CHAT_LLAMA3 - RF_CHAT_PLAIN + 1;
+    char *line = fuzz_text(data + 1, size - 1);
+    json_t *root = json_loadb(line, size - 1, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    if (root != NULL) {
+        render(root, (rf_chat_kind)(RF_CHAT_PLAIN + data[0] % n_kinds));
+    }
+    rf_prompt prompt;
+    int rc = rf_prompt_from_json(&prompt, tokenizer, line, size - 1, "a.jsonl:1", &err);
+    fuzz_check(&err, rc);
+    if (rc == RF_OK) {
+        RF_ASSERT(prompt.ids.n > 0 && prompt.query != NULL);
+        rf_prompt_free(&prompt);
+    }
+    json_decref(root);
+    free(line);
+    return 0;
+}
