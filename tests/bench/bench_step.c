@@ -2,13 +2,19 @@
  * tests/bench/README.md: 4 rows of 512 places, a target at every place, tied head.
  *
  * FLOP = 6 (parameters without embedding + V D) a token; attention is not counted. Each model runs
- * in a process of its own, so that its peak memory is its own. Usage: bench_step [part of a name]
+ * in a process of its own, so that its peak memory is its own.
+ *
+ * Usage: bench_step [part of a name]
+ *        bench_step --turns FILE NAME
+ * The second form is one side of a comparison (compare_step.py): it writes the first weights and
+ * the batch to FILE, then makes one step for each line that it reads and answers with a line.
  */
 #include "tests/bench/bench.h"
 
 #include "train/backward.h"
 #include "train/optimizer.h"
 
+#include <inttypes.h>
 #include <stdbool.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -161,19 +167,98 @@ static void bench_case(bench *report, const step_case *c, double budget)
     close_work(&w);
 }
 
+/* --- Turns ------------------------------------------------------------------------------------ */
+
+/* Lines "name elements", the last one empty, then the elements: f32 of each tensor, i32 of tokens
+ * and targets. */
+static int write_start(const step_work *w, const char *path, rf_error *err)
+{
+    const rf_table *table = &w->model->table;
+    const rf_backend *backend = w->model->ctx->backend;
+    float *host = malloc((size_t)table->n_elements * sizeof(*host));
+    FILE *file = fopen(path, "wb");
+    bool good = host != NULL && file != NULL;
+    for (int64_t i = 0; good && i < table->n_tensors; i++) {
+        good = fprintf(file, "%s %" PRId64 "\n", table->tensor[i].name, table->tensor[i].count) > 0;
+    }
+    good = good && fprintf(file, "token %d\ntarget %d\n\n", PLACES, PLACES) > 0;
+    for (int64_t i = 0; good && i < table->n_tensors; i++) {
+        const rf_tensor *t = &table->tensor[i];
+        rf_backend_download(w->model->ctx, host, RF_F32,
+                            rf_backend_at(backend, RF_MASTER, w->model->master, t->offset),
+                            RF_MASTER, t->count);
+        good = fwrite(host, sizeof(*host), (size_t)t->count, file) == (size_t)t->count;
+    }
+    good = good && fwrite(w->batch.token, sizeof(int32_t), PLACES, file) == PLACES &&
+           fwrite(w->batch.target, sizeof(int32_t), PLACES, file) == PLACES;
+    free(host);
+    good = (file == NULL || fclose(file) == 0) && good;
+    return good ? RF_OK : rf_error_set(err, RF_ERR, "%s cannot be written: choose another", path);
+}
+
+/* Answers "machine", "peak GFLOP/s", "FLOP of a step"; then for each line read "seconds, loss
+ * before the step, MiB". */
+static void take_turns(const step_case *c, const char *path)
+{
+    step_work w;
+    rf_error err = {0};
+    char machine[320], line[16];
+    open_work(&w, c);
+    omp_set_num_threads(w.model->ctx->n_threads);
+    require(write_start(&w, path, &err), &err);
+    bench_machine(machine, sizeof(machine), w.model->ctx->n_threads);
+    printf("%s\n%.6g\n%.6g\n", machine, bench_peak(w.model->ctx->backend->isa),
+           6.0 * (double)w.model->table.n_elements * PLACES);
+    fflush(stdout);
+    while (fgets(line, sizeof(line), stdin) != NULL) {
+        double begin = bench_seconds();
+        run_step(&w);
+        double seconds = bench_seconds() - begin;
+        struct rusage usage;
+        getrusage(RUSAGE_SELF, &usage);
+        printf("%.9g %.12g %.6g\n", seconds, mean_loss(&w), (double)usage.ru_maxrss / 1024.0);
+        fflush(stdout);
+    }
+    close_work(&w);
+}
+
+static const step_case cases[] = {{"9.4M", 384, 6, 6, 2, 1024, 4096},
+                                  {"9.4M", 384, 6, 6, 2, 1024, 32000},
+                                  {"30M", 512, 10, 8, 2, 1536, 4096},
+                                  {"30M", 512, 10, 8, 2, 1536, 32000}};
+enum { N_CASES = sizeof(cases) / sizeof(cases[0]) };
+
+static void name_case(char *name, size_t bytes, const step_case *c)
+{
+    snprintf(name, bytes, "step %s V=%d", c->name, (int)c->v);
+}
+
+static int find_and_take_turns(const char *path, const char *wanted)
+{
+    for (size_t i = 0; i < N_CASES; i++) {
+        char name[64];
+        name_case(name, sizeof(name), &cases[i]);
+        if (strcmp(name, wanted) == 0) {
+            take_turns(&cases[i], path);
+            return 0;
+        }
+    }
+    fprintf(stderr, "bench_step: no model is named '%s'\n", wanted);
+    return 1;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 4 && strcmp(argv[1], "--turns") == 0) {
+        return find_and_take_turns(argv[2], argv[3]);
+    }
     const char *filter = argc > 1 ? argv[1] : "";
-    const step_case cases[] = {{"9.4M", 384, 6, 6, 2, 1024, 4096},
-                               {"9.4M", 384, 6, 6, 2, 1024, 32000},
-                               {"30M", 512, 10, 8, 2, 1536, 4096},
-                               {"30M", 512, 10, 8, 2, 1536, 32000}};
     bench report;
     bench_begin(&report, omp_get_max_threads());
     int failed = 0;
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+    for (size_t i = 0; i < N_CASES; i++) {
         char name[64];
-        snprintf(name, sizeof(name), "step %s V=%d", cases[i].name, (int)cases[i].v);
+        name_case(name, sizeof(name), &cases[i]);
         if (strstr(name, filter) == NULL) {
             continue;
         }

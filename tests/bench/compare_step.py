@@ -1,35 +1,57 @@
-"""compare_step.py: the training step of bench_step.c beside PyTorch's, in one run.
+"""compare_step.py: the training step of bench_step.c beside PyTorch's, by turns in one run.
 
-Usage: python3 compare_step.py path/to/bench_step [part of a case's name] [--modes eager,compile]
+Usage: python3 compare_step.py path/to/bench_step [part of a case's name]
+           [--modes eager,compile] [--types f32,bf16] [--compute f32|bf16] [--rounds 5] [--warm-up 600]
 
-For each model of bench_step.c that is wanted: PyTorch (from PyPI) runs the same step in f32 and under
-bf16 autocast, eagerly and compiled, each in a process of its own; then bench_step runs. Prints a table and
-appends to runs/bench/bench.jsonl, with PyTorch's best f32 configuration as the peer (bench_step is f32).
-Threads and clock: OMP_NUM_THREADS and BENCH_CLOCK (bench.h), the same for both. A configuration that fails is reported and left out.
+For each model of bench_step.c that is wanted and each type: bench_step writes its first weights and
+its batch; PyTorch (from PyPI) loads them, eagerly and compiled, each in a process of its own. The
+losses before the first and after the first updates must agree. Then the sides make one step each by
+turns, so that a busy machine is as busy for all; medians are compared. bf16 is autocast. --compute:
+what our side computes in (the type itself unless given).
+
+The table goes to stdout; JSON lines are appended to runs/bench/bench.jsonl: each side's speed, then
+ours with PyTorch's best configuration of that type as the peer. Threads and clock: OMP_NUM_THREADS and
+BENCH_CLOCK (bench.h), the same for all. PyTorch gets jemalloc with huge pages where
+libjemalloc.so.2 is installed. A configuration that fails or is not warm in time is reported and left out.
 """
 
 import argparse
+import ctypes.util
 import json
 import os
-import re
 import resource
+import select
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
-ROWS, ROW, HEAD = 4, 512, 64
+ROWS, ROW, HEAD, WARM_STEPS = 4, 512, 64, 3
 CASES = {
     "step 9.4M V=4096": (384, 6, 6, 2, 1024, 4096),
     "step 9.4M V=32000": (384, 6, 6, 2, 1024, 32000),
     "step 30M V=4096": (512, 10, 8, 2, 1536, 4096),
     "step 30M V=32000": (512, 10, 8, 2, 1536, 32000),
 }
-TYPES = ("f32", "bf16")
+TOLERANCE = {"f32": 1e-5, "bf16": 3e-3}
+
+
+# --- PyTorch's side, in a process of its own ---------------------------------------------------------
+
+
+def read_start(path):
+    """{name: flat array} as bench_step wrote it."""
+    import numpy
+
+    with open(path, "rb") as file:
+        names = [line.split() for line in iter(lambda: file.readline().decode().strip(), "")]
+        return {name: numpy.fromfile(file, numpy.int32 if name in ("token", "target") else numpy.float32,
+                                     int(count)) for name, count in names}
 
 
 def make_model(d, layers, h, g, f, v):
-    """The model of bench_step.c: Qwen3 blocks with q/k norms, RoPE, SwiGLU and a tied head."""
+    """The model of bench_step.c under Hugging Face's names: Qwen3 blocks and a tied head."""
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -37,62 +59,96 @@ def make_model(d, layers, h, g, f, v):
     angle = torch.outer(torch.arange(ROW).float(), 1e6 ** (-torch.arange(0, HEAD, 2).float() / HEAD))
     cos, sin = torch.cat([angle.cos()] * 2, 1), torch.cat([angle.sin()] * 2, 1)
 
+    class Norm(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(width))
+
+        def forward(self, x):
+            return F.rms_norm(x.float(), x.shape[-1:], self.weight, 1e-6).to(x.dtype)
+
+    def linear(inner, outer):
+        return nn.Linear(inner, outer, bias=False)
+
     def rotate(x):
         first, second = x.chunk(2, -1)
-        return x * cos + torch.cat([-second, first], -1) * sin
+        return x * cos.to(x.dtype) + torch.cat([-second, first], -1) * sin.to(x.dtype)
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q_norm, self.k_norm = Norm(HEAD), Norm(HEAD)
+            self.q_proj, self.o_proj = linear(d, h * HEAD), linear(h * HEAD, d)
+            self.k_proj, self.v_proj = linear(d, g * HEAD), linear(d, g * HEAD)
+
+        def forward(self, y):
+            q, k, v = (p(y).unflatten(-1, (-1, HEAD)) for p in (self.q_proj, self.k_proj, self.v_proj))
+            q, k = (rotate(norm(z).transpose(1, 2)) for norm, z in ((self.q_norm, q), (self.k_norm, k)))
+            k, v = (z.repeat_interleave(h // g, 1) for z in (k, v.transpose(1, 2)))
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return self.o_proj(y.transpose(1, 2).flatten(2))
+
+    class Mlp(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate_proj, self.up_proj, self.down_proj = linear(d, f), linear(d, f), linear(f, d)
+
+        def forward(self, y):
+            return self.down_proj(F.silu(self.gate_proj(y)) * self.up_proj(y))
 
     class Block(nn.Module):
         def __init__(self):
             super().__init__()
-            self.norm1, self.norm2 = nn.RMSNorm(d, 1e-6), nn.RMSNorm(d, 1e-6)
-            self.q_norm, self.k_norm = nn.RMSNorm(HEAD, 1e-6), nn.RMSNorm(HEAD, 1e-6)
-            self.q, self.o = nn.Linear(d, h * HEAD, bias=False), nn.Linear(h * HEAD, d, bias=False)
-            self.k, self.v = nn.Linear(d, g * HEAD, bias=False), nn.Linear(d, g * HEAD, bias=False)
-            self.gate, self.up = nn.Linear(d, f, bias=False), nn.Linear(d, f, bias=False)
-            self.down = nn.Linear(f, d, bias=False)
+            self.input_layernorm, self.post_attention_layernorm = Norm(d), Norm(d)
+            self.self_attn, self.mlp = Attention(), Mlp()
 
         def forward(self, x):
-            y = self.norm1(x)
-            q, k, v = (p(y).unflatten(-1, (-1, HEAD)) for p in (self.q, self.k, self.v))
-            q, k = (rotate(norm(z).transpose(1, 2)) for norm, z in ((self.q_norm, q), (self.k_norm, k)))
-            v = v.transpose(1, 2).to(q.dtype)
-            k, v = (z.repeat_interleave(h // g, 1) for z in (k, v))
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = x + self.o(y.transpose(1, 2).flatten(2))
-            y = self.norm2(x)
-            return x + self.down(F.silu(self.gate(y)) * self.up(y))
+            x = x + self.self_attn(self.input_layernorm(x))
+            return x + self.mlp(self.post_attention_layernorm(x))
+
+    class Stack(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed_tokens = nn.Embedding(v, d)
+            self.layers = nn.ModuleList(Block() for _ in range(layers))
+            self.norm = Norm(d)
 
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
-            self.embed = nn.Embedding(v, d)
-            self.blocks = nn.ModuleList(Block() for _ in range(layers))
-            self.norm = nn.RMSNorm(d, 1e-6)
+            self.model = Stack()
 
         def forward(self, token, target):
-            x = self.embed(token)
-            for block in self.blocks:
+            x = self.model.embed_tokens(token)
+            for block in self.model.layers:
                 x = block(x)
-            logits = F.linear(self.norm(x), self.embed.weight)
+            logits = F.linear(self.model.norm(x), self.model.embed_tokens.weight)
             return F.cross_entropy(logits.float().flatten(0, 1), target.flatten())
 
-    torch.manual_seed(1)
-    model = Model()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            nn.init.normal_(parameter, 0.0, 0.02)
-    return model
+    return Model()
 
 
-def run_peer(name, mode, kind):
-    """One configuration, in this process: prints tokens/s and peak memory as JSON."""
+def load_model(case, path):
+    """The model with bench_step's weights, and the batch."""
     import torch
 
-    threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or len(os.sched_getaffinity(0))
-    torch.set_num_threads(threads)
-    model = make_model(*CASES[name])
-    vocab = CASES[name][-1]
-    token, target = (torch.randint(0, vocab, (ROWS, ROW)) for _ in range(2))
+    start = {name: torch.from_numpy(values) for name, values in read_start(path).items()}
+    token, target = (start.pop(name).long().view(ROWS, ROW) for name in ("token", "target"))
+    model = make_model(*case)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(start.pop(name).view_as(parameter))
+    if start:
+        sys.exit(f"tensors without a place: {list(start)}")
+    return model, token, target
+
+
+def run_peer(name, mode, kind, path):
+    """One configuration: a step for each line read, answered by "seconds loss MiB"."""
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or len(os.sched_getaffinity(0)))
+    model, token, target = load_model(CASES[name], path)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, (0.9, 0.95), weight_decay=0.0, fused=True)
     forward = torch.compile(model) if mode == "compile" else model
 
@@ -106,40 +162,135 @@ def run_peer(name, mode, kind):
         return loss.item()
 
     clock = time.process_time if os.environ.get("BENCH_CLOCK") == "cpu" else time.perf_counter
-    first, seconds = step(), []
-    step()
-    for _ in range(5):
+    for _ in sys.stdin:
         begin = clock()
-        last = step()
-        seconds.append(clock() - begin)
-    if not last < first:
-        sys.exit(f"the loss went from {first} to {last}")
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"speed": ROWS * ROW / statistics.median(seconds), "memory": rss}))
+        loss = step()
+        seconds = clock() - begin
+        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(seconds, loss, rss, flush=True)
 
 
-def measure_peer(name, modes):
-    """{(mode, type): {"speed", "memory"}} of the configurations that ran."""
-    found = {}
-    for mode in modes:
-        for kind in TYPES:
-            command = [sys.executable, os.path.abspath(__file__), "--peer", name, mode, kind]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode != 0:
-                print(f"{name}: PyTorch {mode} {kind} failed: {done.stderr.strip().splitlines()[-1:]}")
-                continue
-            found[mode, kind] = json.loads(done.stdout.strip().splitlines()[-1])
-            print(f"{name}: PyTorch {mode} {kind}: {found[mode, kind]['speed']:.0f} tokens/s, "
-                  f"{found[mode, kind]['memory']:.0f} MiB", flush=True)
-    return found
+# --- The comparison ----------------------------------------------------------------------------------
 
 
-def measure_own(program, name):
-    """tokens/s, MiB, and the machine's name as bench_step prints them."""
-    done = subprocess.run([program, name], capture_output=True, text=True, check=True)
-    speed = re.search(r"speed +([0-9.]+) tokens/s", done.stdout)
-    memory = re.search(r"peak memory +([0-9.]+) MiB", done.stdout)
-    return float(speed[1]), float(memory[1]), done.stdout.splitlines()[0]
+class Side:
+    """A process that makes steps when asked."""
+
+    def __init__(self, label, command, environment):
+        self.label, self.seconds, self.losses, self.memory = label, [], [], 0.0
+        self.errors = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=self.errors, env=environment, bufsize=0)
+        self.pending = b""
+
+    def line(self, limit):
+        end = time.monotonic() + limit
+        while b"\n" not in self.pending:
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))
+            if not ready:
+                raise RuntimeError(f"not ready after {limit:.0f} s")
+            got = os.read(self.process.stdout.fileno(), 65536)
+            if not got:
+                self.errors.seek(0)
+                raise RuntimeError((self.errors.read().decode().strip().splitlines() or ["ended"])[-1])
+            self.pending += got
+        first, self.pending = self.pending.split(b"\n", 1)
+        return first.decode()
+
+    def step(self, limit, timed):
+        self.process.stdin.write(b"\n")
+        seconds, loss, self.memory = (float(word) for word in self.line(limit).split())
+        self.losses.append(loss)
+        if timed:
+            self.seconds.append(seconds)
+
+    def speed(self):
+        return ROWS * ROW / statistics.median(self.seconds)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def peer_environment():
+    environment = dict(os.environ)
+    if ctypes.util.find_library("jemalloc"):
+        environment["LD_PRELOAD"] = "libjemalloc.so.2"
+        environment["MALLOC_CONF"] = "thp:always,dirty_decay_ms:-1,muzzy_decay_ms:-1"
+    else:
+        print("libjemalloc.so.2 is not installed: PyTorch runs with the C library's allocator")
+    return environment
+
+
+def warm(side, limit):
+    """Compiles and settles; False where that fails."""
+    begin = time.monotonic()
+    try:
+        for _ in range(WARM_STEPS):
+            side.step(limit - (time.monotonic() - begin), False)
+    except (RuntimeError, OSError) as error:
+        print(f"{side.label}: left out: {error}", flush=True)
+        side.close()
+        return False
+    return True
+
+
+def check_losses(own, peer, kind):
+    for step, (a, b) in enumerate(zip(own.losses, peer.losses)):
+        if not abs(a - b) <= TOLERANCE[kind] * abs(b):
+            sys.exit(f"{peer.label}: the loss of step {step} is {b}, ours is {a}: nothing is compared")
+
+
+def compare(name, kind, arguments, path):
+    """All sides of one model and one type by turns: (own, [peers], machine, peak, FLOP of a step)."""
+    command = [arguments.program, "--turns", path, name]
+    compute = arguments.compute or kind
+    if compute != "f32":
+        command[1:1] = ["--compute", compute]
+    own, sides = Side(f"{name} {compute}", command, os.environ), []
+    try:
+        machine, peak, flop = own.line(arguments.warm_up), float(own.line(60)), float(own.line(60))
+        if not warm(own, arguments.warm_up):
+            return None
+        for mode in arguments.modes.split(","):
+            peer = Side(f"{name} {kind} PyTorch {mode}",
+                        [sys.executable, os.path.abspath(__file__), "--peer", name, mode, kind, path],
+                        peer_environment())
+            if warm(peer, arguments.warm_up):
+                sides.append(peer)
+                check_losses(own, peer, kind)
+        for _ in range(arguments.rounds):
+            for side in [own] + sides:
+                side.step(arguments.warm_up, True)
+        return own, sides, machine, peak, flop
+    except RuntimeError as error:
+        print(f"{own.label}: left out: {error}", flush=True)
+        return None
+    finally:
+        for side in [own] + sides:
+            side.close()
+
+
+def report(own, peers, machine, peak, flop):
+    best = max(peers, key=Side.speed, default=None)
+    tokens = ROWS * ROW
+    with open("runs/bench/bench.jsonl", "a", encoding="utf-8") as out:
+        def write(what, value, unit, limit, peer):
+            share = value / limit if limit else None
+            ratio = value / peer if peer else None
+            out.write(json.dumps({"name": what, "value": value, "unit": unit, "limit": limit, "share": share,
+                                  "peer": peer, "ratio": ratio, "machine": machine}) + "\n")
+
+        for side in peers + [own]:
+            work = side.speed() / tokens * flop * 1e-9
+            peer = best if side is own else None
+            print(f"{side.label:40s} {side.speed():8.0f} tokens/s {work:7.1f} GFLOP/s {work / peak:5.1%} "
+                  f"{side.memory:6.0f} MiB" + (f"  {side.speed() / best.speed():.2f} times the best, "
+                                               f"{side.memory / best.memory:.2f} of its memory" if peer else ""),
+                  flush=True)
+            write(f"{side.label} speed", side.speed(), "tokens/s", None, peer and peer.speed())
+            write(f"{side.label}", work, "GFLOP/s", peak, peer and peer.speed() / tokens * flop * 1e-9)
+            write(f"{side.label} peak memory", side.memory, "MiB", None, peer and peer.memory)
 
 
 def main():
@@ -147,29 +298,22 @@ def main():
     parser.add_argument("program")
     parser.add_argument("filter", nargs="?", default="")
     parser.add_argument("--modes", default="eager,compile")
+    parser.add_argument("--types", default="f32,bf16")
+    parser.add_argument("--compute", choices=("f32", "bf16"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--warm-up", type=float, default=600.0, help="seconds")
     arguments = parser.parse_args()
     os.makedirs("runs/bench", exist_ok=True)
     for name in (n for n in CASES if arguments.filter in n):
-        peers = measure_peer(name, arguments.modes.split(","))
-        speed, memory, machine = measure_own(arguments.program, name)
-        f32 = [p for (_, kind), p in peers.items() if kind == "f32"]
-        if not f32:
-            print(f"{name}: {speed:.0f} tokens/s, {memory:.0f} MiB; no PyTorch to compare with")
-            continue
-        peer = max(f32, key=lambda p: p["speed"])
-        print(f"{name}: {speed:.0f} tokens/s, {memory:.0f} MiB; "
-              f"{speed / peer['speed']:.2f} times the best f32 PyTorch, "
-              f"{memory / peer['memory']:.2f} of its memory", flush=True)
-        with open("runs/bench/bench.jsonl", "a", encoding="utf-8") as out:
-            for what, value, unit, other in (("speed", speed, "tokens/s", peer["speed"]),
-                                             ("peak memory", memory, "MiB", peer["memory"])):
-                out.write(json.dumps({"name": f"{name} {what} beside PyTorch", "value": value, "unit": unit,
-                                      "limit": None, "share": None, "peer": other, "ratio": value / other,
-                                      "machine": machine}) + "\n")
+        for kind in arguments.types.split(","):
+            with tempfile.TemporaryDirectory() as folder:
+                found = compare(name, kind, arguments, os.path.join(folder, "start"))
+            if found:
+                report(*found)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--peer"]:
-        run_peer(*sys.argv[2:5])
+        run_peer(*sys.argv[2:6])
     else:
         main()
