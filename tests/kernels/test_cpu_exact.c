@@ -146,7 +146,8 @@ Test(cpu_exact, weight_gradients_do_not_depend_on_how_rows_are_cut_into_calls)
 /* --- Attention
  * ------------------------------------------------------------------------------------ */
 
-enum { SAMPLE = 149, ROW = 400, H = 4, G = 2, K = 24 };
+/* More than one chunk of keys, by which the backward pass shares its work out. */
+enum { SAMPLE = 389, ROW = 700, H = 4, G = 2, K = 24 };
 
 Test(cpu_exact, attention_does_not_depend_on_threads_or_place)
 {
@@ -157,7 +158,7 @@ Test(cpu_exact, attention_does_not_depend_on_threads_or_place)
             exact_attention alone = exact_attention_new(SAMPLE, H, G, K);
             exact_place_sample(&alone, 0, SAMPLE, pattern, 100);
             exact_attention_run(&alone, list[b], 1);
-            for (int threads = 1; threads <= 3; threads++) {
+            for (int threads = 1; threads <= 5; threads += 2) {
                 /* Neighbours in front, places without keys that hold NaN, and neighbours behind. */
                 int64_t front = 40 + 31 * threads, at = front + 5 * (threads - 1);
                 exact_attention packed = exact_attention_new(ROW, H, G, K);
@@ -177,7 +178,7 @@ Test(cpu_exact, attention_does_not_depend_on_threads_or_place)
  * who do not see them get what they get when the keys are finite. */
 Test(cpu_exact, nothing_leaks_from_invisible_keys)
 {
-    enum { LAST = 100 };
+    enum { LAST = 300 };
     const rf_backend *list[MAX_CPU];
     int n_backends = cpu_backends(list);
     for (int b = 0; b < n_backends; b++) {
@@ -203,7 +204,7 @@ Test(cpu_exact, nothing_leaks_from_invisible_keys)
 /* Queries whose gradient is NaN, before the first key of a sample's second half can be seen. */
 Test(cpu_exact, nothing_leaks_from_queries_that_do_not_see_a_key)
 {
-    enum { FIRST = 100 };
+    enum { FIRST = 300 };
     const rf_backend *list[MAX_CPU];
     int n_backends = cpu_backends(list);
     for (int b = 0; b < n_backends; b++) {

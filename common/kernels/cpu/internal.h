@@ -195,6 +195,7 @@ void RF_CPU(attention_backward)(rf_ctx *ctx, void *dq, void *dk, void *dv, void 
                                 const void *o, const void *lse, const rf_spans *spans, int64_t h,
                                 int64_t g, int64_t head_dim);
 size_t RF_CPU(attention_bytes)(int n_threads, const rf_limits *limits);
+size_t RF_CPU(attention_backward_bytes)(int n_threads, const rf_limits *limits);
 
 /* head.c, sample.c */
 void RF_CPU(head_loss)(rf_ctx *ctx, void *loss, void *dx, void *dw, const void *x, const void *w,

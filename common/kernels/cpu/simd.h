@@ -124,6 +124,10 @@ V_INLINE vf v_scale2(vf a, vf n)
 {
     return _mm512_scalef_ps(a, n);
 }
+V_INLINE vf v_scale2_near(vf a, vf n)
+{
+    return _mm512_scalef_ps(a, n);
+}
 
 /* Quarters of four rows are gathered while loading (the load ports are idle here, the shuffle port
  * is not); then 4x4 blocks are transposed within quarters. */
@@ -295,6 +299,11 @@ V_INLINE vf v_scale2(vf a, vf n)
     __m256i q = _mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23);
     return v_mul(v_mul(a, _mm256_castsi256_ps(p)), _mm256_castsi256_ps(q));
 }
+V_INLINE vf v_scale2_near(vf a, vf n)
+{
+    __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), exponent));
+}
 
 /* Halves of two rows are gathered while loading; then 4x4 blocks are transposed within halves. */
 V_INLINE void v_load_transposed(vf out[VL], const float *src, int64_t ld)
@@ -450,6 +459,10 @@ V_INLINE vf v_scale2(vf a, vf n)
     vi whole = __builtin_convertvector(n, vi), half = whole >> 1;
     return a * (vf)((half + 127) << 23) * (vf)((whole - half + 127) << 23);
 }
+V_INLINE vf v_scale2_near(vf a, vf n)
+{
+    return (vf)((vi)a + (__builtin_convertvector(n, vi) << 23));
+}
 
 V_INLINE void v_load_transposed(vf out[VL], const float *src, int64_t ld)
 {
@@ -494,6 +507,7 @@ V_INLINE vf v_pairs(vf first, vf second)
 /* --- Common ------------------------------------------------------------------------------------
  * v_max(a, b) and v_min(a, b) give b where either is NaN. v_first(n, a, b): lanes below n of a, the
  * others of b. v_where_less(x, y, a, b): x < y ? a : b. v_scale2(a, n): a * 2^n for integral n.
+ * v_scale2_near: the same in fewer steps where a is near 1 and the result a normal number.
  * v_load_transposed: out[c] lane r is src[r*ld + c]. */
 
 /* bf16 is the upper half of an f32. Two of them share a lane, a cell: the first lies in its lower
@@ -515,6 +529,14 @@ V_INLINE vf v_dot2(vf a, vf b, vf c)
 V_INLINE void v_prefetch(const float *p)
 {
     __builtin_prefetch(p, 0, 3);
+}
+
+/* A moment's rest in a loop that waits for another thread. */
+V_INLINE void v_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
 }
 
 V_INLINE vf v_zero(void)
@@ -541,6 +563,24 @@ V_INLINE vf v_exp(vf x)
     q = v_fma(q, r, v_set(0.499999934F));
     vf y = v_add(v_fma(v_mul(r, r), q, r), v_set(1.0F));
     return v_where_less(given, low, v_zero(), v_scale2(y, n));
+}
+
+/* 2^x for x up to 127, by which attention's probabilities are made from scores in units of ln 2:
+ * n = round(x), then the minimax polynomial of degree 5 with value 1 at 0 on |x - n| <= 1/2, times
+ * 2^n. Relative error at most 2e-7. Below 2^-126: 0, as v_exp; NaN for NaN. */
+V_INLINE vf v_exp2(vf x)
+{
+    const vf shift = v_set(12582912.0F), low = v_set(-126.0F), given = x;
+    x = v_max(low, x);
+    vf n = v_sub(v_add(x, shift), shift);
+    vf r = v_sub(x, n);
+    vf y = v_set(0.00132647273F);
+    y = v_fma(y, r, v_set(0.00967151299F));
+    y = v_fma(y, r, v_set(0.0555073358F));
+    y = v_fma(y, r, v_set(0.240222424F));
+    y = v_fma(y, r, v_set(0.693147004F));
+    y = v_fma(y, r, v_set(1.0F));
+    return v_where_less(given, low, v_zero(), v_scale2_near(y, n));
 }
 
 #endif
