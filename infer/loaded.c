@@ -14,6 +14,7 @@ int rf_loaded_open_adapted(rf_loaded *out, const char *path, const char *adapter
     memset(out, 0, sizeof(*out));
     out->path = path;
     out->adapter = adapter;
+    out->weights = RF_PACKED_F32;
     int code = rf_checkpoint_info_read(&out->info, adapter ? adapter : path, err);
     if (code != RF_OK) {
         return code;
@@ -86,6 +87,7 @@ int rf_loaded_model(rf_loaded *loaded, const rf_model_limits *limits, int n_thre
                             (long long)loaded->info.model.max_position_embeddings);
     }
     rf_model_limits own = *limits;
+    own.weights = loaded->weights;
     own.adaptation = loaded->adapter ? &loaded->info.adaptation : NULL;
     code = rf_model_new(&loaded->model, &loaded->info.model, NULL, n_threads, &own, err);
     if (code == RF_OK) {
