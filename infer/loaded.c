@@ -76,6 +76,15 @@ int rf_loaded_settings(const rf_loaded *loaded, rf_config *config, const char *c
     return code;
 }
 
+int rf_loaded_weights(rf_layout *out, const char *name, rf_error *err)
+{
+    *out = rf_layout_find(name);
+    if (*out == RF_ROWS || *out == RF_N_LAYOUTS) {
+        return rf_error_set(err, RF_ERR_USAGE, "--weights %s: must be f32, bf16 or int8", name);
+    }
+    return RF_OK;
+}
+
 int rf_loaded_model(rf_loaded *loaded, const rf_model_limits *limits, int n_threads, rf_error *err)
 {
     int code;
@@ -99,9 +108,15 @@ int rf_loaded_model(rf_loaded *loaded, const rf_model_limits *limits, int n_thre
     return code;
 }
 
-void rf_loaded_close(rf_loaded *loaded)
+void rf_loaded_drop_model(rf_loaded *loaded)
 {
     rf_model_free(loaded->model);
+    loaded->model = NULL;
+}
+
+void rf_loaded_close(rf_loaded *loaded)
+{
+    rf_loaded_drop_model(loaded);
     rf_checkpoint_info_free(&loaded->info);
     memset(loaded, 0, sizeof(*loaded));
 }
@@ -116,5 +131,6 @@ rf_model_limits rf_loaded_join(rf_model_limits a, rf_model_limits b)
     return (rf_model_limits){.places = larger(a.places, b.places),
                              .keys = larger(a.keys, b.keys),
                              .positions = larger(a.positions, b.positions),
+                             .weights = a.weights,
                              .backward = a.backward || b.backward};
 }
