@@ -6,9 +6,12 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct options {
     const char *model, *adapter, *data, *out, *answers;
+    rf_layout weights[RF_N_LAYOUTS]; /* to be compared; the first is the report's */
+    int n_weights;                   /* 0: the default of the checkpoint */
     int64_t limit;
     rf_eval_options eval;
 } options;
@@ -24,6 +27,8 @@ static const char usage[] =
     "\n"
     "  --model FILE       checkpoint\n"
     "  --adapter FILE     adapters that were trained beside that checkpoint (lora.*)\n"
+    "  --weights TYPE     f32 (default: the bits of training), bf16, int8; or several, as\n"
+    "                     f32,bf16,int8: losses and likelihood of each, side by side\n"
     "  --data FILE        JSON lines {\"query\",\"response\"} or {\"messages\"}, .gz too\n"
     "  --no-likelihood    leave out likelihood and losses\n"
     "  --limit N          only the first N questions\n"
@@ -52,6 +57,7 @@ static void print_usage(void)
 enum {
     OPTION_MODEL = 256,
     OPTION_ADAPTER,
+    OPTION_WEIGHTS,
     OPTION_DATA,
     OPTION_TASK,
     OPTION_NO_LIKELIHOOD,
@@ -68,6 +74,7 @@ enum {
 static const struct option long_options[] = {
     {"model", required_argument, NULL, OPTION_MODEL},
     {"adapter", required_argument, NULL, OPTION_ADAPTER},
+    {"weights", required_argument, NULL, OPTION_WEIGHTS},
     {"data", required_argument, NULL, OPTION_DATA},
     {"task", required_argument, NULL, OPTION_TASK},
     {"no-likelihood", no_argument, NULL, OPTION_NO_LIKELIHOOD},
@@ -81,6 +88,32 @@ static const struct option long_options[] = {
     {"version", no_argument, NULL, OPTION_VERSION},
     {NULL, 0, NULL, 0}};
 
+/* "int8" or "f32,bf16,int8". */
+static int take_weights(options *o, const char *list, rf_error *err)
+{
+    o->n_weights = 0;
+    for (const char *at = list;; at++) {
+        char name[16];
+        rf_layout layout;
+        size_t n = strcspn(at, ",");
+        snprintf(name, sizeof(name), "%.*s", (int)n, at);
+        int code = rf_loaded_weights(&layout, n < sizeof(name) ? name : list, err);
+        for (int i = 0; i < o->n_weights && code == RF_OK; i++) {
+            if (o->weights[i] == layout) {
+                code = rf_error_set(err, RF_ERR_USAGE, "--weights %s: %s twice", list, name);
+            }
+        }
+        if (code != RF_OK) {
+            return code;
+        }
+        o->weights[o->n_weights++] = layout;
+        at += n;
+        if (*at == '\0') {
+            return RF_OK;
+        }
+    }
+}
+
 static int take_option(options *o, int option, bool *done, rf_error *err)
 {
     int64_t value = 0;
@@ -92,6 +125,8 @@ static int take_option(options *o, int option, bool *done, rf_error *err)
     case OPTION_ADAPTER:
         o->adapter = optarg;
         break;
+    case OPTION_WEIGHTS:
+        return take_weights(o, optarg, err);
     case OPTION_DATA:
         o->data = optarg;
         break;
@@ -155,6 +190,11 @@ static int parse(options *o, int argc, char **argv, bool *done, rf_error *err)
         return rf_error_set(err, RF_ERR_USAGE, "%s is missing: see refusion-eval --help",
                             o->model ? "--data" : "--model");
     }
+    if (o->n_weights > 1 && (!o->eval.likelihood || o->eval.task)) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--weights with several types compares likelihoods: leave out %s",
+                            o->eval.task ? "--task" : "--no-likelihood");
+    }
     if (o->answers && !o->eval.task) {
         return rf_error_set(err, RF_ERR_USAGE, "--answers goes with --task");
     }
@@ -189,12 +229,14 @@ static int read_settings(options *o, const rf_loaded *loaded, char **assignment,
 
 /* --- Program ---------------------------------------------------------------------------------- */
 
-static int report(const options *o, const rf_eval_result *result, const rf_loaded *loaded,
-                  const rf_dist *dist, rf_error *err)
+static int report(const options *o, const rf_eval_result *result, int n_results,
+                  const rf_loaded *loaded, const rf_dist *dist, rf_error *err)
 {
     rf_report_context context = {.model = o->model,
                                  .data = o->data,
                                  .loaded = loaded,
+                                 .weights = o->weights,
+                                 .n_results = n_results,
                                  .n_ranks = rf_dist_size(dist),
                                  .n_threads = loaded->model->ctx->n_threads};
     if (rf_dist_rank(dist) != 0) {
@@ -219,11 +261,14 @@ static int run(options *o, char **assignment, int n_assignments, rf_dist *dist, 
     rf_loaded loaded = {0};
     rf_prompt *prompts = NULL;
     rf_eval_answer *answers = NULL;
-    rf_eval_result result;
+    rf_eval_result result[RF_N_LAYOUTS];
     int64_t n = 0;
     int code;
 
     code = rf_loaded_open_adapted(&loaded, o->model, o->adapter, err);
+    if (o->n_weights == 0) {
+        o->weights[o->n_weights++] = loaded.weights;
+    }
     if (code == RF_OK && rf_dist_rank(dist) == 0 && (code = check_output(o->out, err)) == RF_OK) {
         code = check_output(o->answers, err);
     }
@@ -236,9 +281,15 @@ static int run(options *o, char **assignment, int n_assignments, rf_dist *dist, 
     if (code == RF_OK && o->answers && !(answers = calloc((size_t)n, sizeof(*answers)))) {
         code = rf_error_set(err, RF_ERR, "out of memory for the answers");
     }
-    if ((code = rf_dist_agree(dist, code, err)) == RF_OK &&
-        (code = rf_eval_run(&result, answers, &loaded, prompts, n, &o->eval, dist, err)) == RF_OK &&
-        (code = rf_dist_agree(dist, report(o, &result, &loaded, dist, err), err)) == RF_OK &&
+    code = rf_dist_agree(dist, code, err);
+    for (int i = 0; i < o->n_weights && code == RF_OK; i++) {
+        rf_loaded_drop_model(&loaded);
+        loaded.weights = o->weights[i];
+        code = rf_eval_run(&result[i], answers, &loaded, prompts, n, &o->eval, dist, err);
+    }
+    if (code == RF_OK &&
+        (code = rf_dist_agree(dist, report(o, result, o->n_weights, &loaded, dist, err), err)) ==
+            RF_OK &&
         o->answers) {
         code = rf_report_answers(o->answers, answers, prompts, n, dist, err);
     }

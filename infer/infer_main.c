@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 typedef struct options {
-    const char *model, *adapter;
+    const char *model, *adapter, *weights;
     rf_answers_options run;
 } options;
 
@@ -21,6 +21,7 @@ static const char usage[] =
     "\n"
     "  --model FILE       checkpoint to decode with\n"
     "  --adapter FILE     adapters that were trained beside that checkpoint (lora.*)\n"
+    "  --weights TYPE     f32 (default: the bits of training), bf16, int8: smaller and faster\n"
     "  --prompt TEXT      one prompt: the answer goes to stdout\n"
     "  --prompts FILE     JSON lines {\"query\"} or {\"messages\"}, .gz too: an answer a line,\n"
     "                     {\"text\",\"ids\",\"forwards\",\"tokens_per_forward\",\"seconds\","
@@ -48,6 +49,7 @@ static void print_usage(void)
 enum {
     OPTION_MODEL = 256,
     OPTION_ADAPTER,
+    OPTION_WEIGHTS,
     OPTION_PROMPT,
     OPTION_PROMPTS,
     OPTION_OUT,
@@ -64,6 +66,7 @@ enum {
 static const struct option long_options[] = {
     {"model", required_argument, NULL, OPTION_MODEL},
     {"adapter", required_argument, NULL, OPTION_ADAPTER},
+    {"weights", required_argument, NULL, OPTION_WEIGHTS},
     {"prompt", required_argument, NULL, OPTION_PROMPT},
     {"prompts", required_argument, NULL, OPTION_PROMPTS},
     {"out", required_argument, NULL, OPTION_OUT},
@@ -88,6 +91,9 @@ static int take_option(options *o, int option, bool *done, rf_error *err)
         break;
     case OPTION_ADAPTER:
         o->adapter = optarg;
+        break;
+    case OPTION_WEIGHTS:
+        o->weights = optarg;
         break;
     case OPTION_PROMPT:
         run->prompt = optarg;
@@ -192,6 +198,7 @@ int main(int argc, char **argv)
     code = parse(&o, argc, argv, &done, &err);
     if (code == RF_OK && !done &&
         (code = rf_loaded_open_adapted(&loaded, o.model, o.adapter, &err)) == RF_OK &&
+        (!o.weights || (code = rf_loaded_weights(&loaded.weights, o.weights, &err)) == RF_OK) &&
         (code = read_settings(&o, &loaded, argv + optind, argc - optind, &err)) == RF_OK) {
         code = rf_answers_run(&loaded, &o.run, &err);
     }

@@ -14,6 +14,7 @@ int rf_loaded_open_adapted(rf_loaded *out, const char *path, const char *adapter
     memset(out, 0, sizeof(*out));
     out->path = path;
     out->adapter = adapter;
+    out->weights = RF_PACKED_F32;
     int code = rf_checkpoint_info_read(&out->info, adapter ? adapter : path, err);
     if (code != RF_OK) {
         return code;
@@ -75,6 +76,15 @@ int rf_loaded_settings(const rf_loaded *loaded, rf_config *config, const char *c
     return code;
 }
 
+int rf_loaded_weights(rf_layout *out, const char *name, rf_error *err)
+{
+    *out = rf_layout_find(name);
+    if (*out == RF_ROWS || *out == RF_N_LAYOUTS) {
+        return rf_error_set(err, RF_ERR_USAGE, "--weights %s: must be f32, bf16 or int8", name);
+    }
+    return RF_OK;
+}
+
 int rf_loaded_model(rf_loaded *loaded, const rf_model_limits *limits, int n_threads, rf_error *err)
 {
     int code;
@@ -86,6 +96,7 @@ int rf_loaded_model(rf_loaded *loaded, const rf_model_limits *limits, int n_thre
                             (long long)loaded->info.model.max_position_embeddings);
     }
     rf_model_limits own = *limits;
+    own.weights = loaded->weights;
     own.adaptation = loaded->adapter ? &loaded->info.adaptation : NULL;
     code = rf_model_new(&loaded->model, &loaded->info.model, NULL, n_threads, &own, err);
     if (code == RF_OK) {
@@ -97,9 +108,15 @@ int rf_loaded_model(rf_loaded *loaded, const rf_model_limits *limits, int n_thre
     return code;
 }
 
-void rf_loaded_close(rf_loaded *loaded)
+void rf_loaded_drop_model(rf_loaded *loaded)
 {
     rf_model_free(loaded->model);
+    loaded->model = NULL;
+}
+
+void rf_loaded_close(rf_loaded *loaded)
+{
+    rf_loaded_drop_model(loaded);
     rf_checkpoint_info_free(&loaded->info);
     memset(loaded, 0, sizeof(*loaded));
 }
@@ -114,5 +131,6 @@ rf_model_limits rf_loaded_join(rf_model_limits a, rf_model_limits b)
     return (rf_model_limits){.places = larger(a.places, b.places),
                              .keys = larger(a.keys, b.keys),
                              .positions = larger(a.positions, b.positions),
+                             .weights = a.weights,
                              .backward = a.backward || b.backward};
 }

@@ -10,6 +10,8 @@ typedef struct rf_loaded {
     const char *path;
     const char *adapter;     /* NULL: none */
     rf_checkpoint_info info; /* of the adapter, where there is one: it tells the model too */
+    rf_layout weights; /* of the model; opening sets it: f32 packed. Change it before the model is
+                          made */
     rf_model *model;
 } rf_loaded;
 
@@ -22,10 +24,14 @@ RF_MUST_CHECK int rf_loaded_open_adapted(rf_loaded *out, const char *path, const
  * "objective"): what the model was made for, before the command line has its say. */
 RF_MUST_CHECK int rf_loaded_settings(const rf_loaded *loaded, rf_config *config,
                                      const char *const *sections, int n_sections, rf_error *err);
+/* "f32", "bf16" or "int8". */
+RF_MUST_CHECK int rf_loaded_weights(rf_layout *out, const char *name, rf_error *err);
 /* Makes the model for these limits and reads the weights. A limit of more positions than the model
  * has is an error. */
 RF_MUST_CHECK int rf_loaded_model(rf_loaded *loaded, const rf_model_limits *limits, int n_threads,
                                   rf_error *err);
+/* Gives the model's memory back; the header stays. */
+void rf_loaded_drop_model(rf_loaded *loaded);
 void rf_loaded_close(rf_loaded *loaded); /* a zeroed struct is fine */
 
 /* The larger of two limits, field by field. */

@@ -49,6 +49,22 @@ static void print_likelihood(FILE *out, const rf_eval_result *r, const rf_eval_o
     }
 }
 
+/* Relative change of nats per token. */
+static double change(const rf_eval_result *r, const rf_eval_result *first)
+{
+    return ratio(r->nats, (double)r->tokens) / ratio(first->nats, (double)first->tokens) - 1;
+}
+
+static void print_comparison(FILE *out, const rf_eval_result *r, const rf_report_context *c)
+{
+    fprintf(out, "  weights   nats per token      change    AR loss  denoising\n");
+    for (int i = 0; i < c->n_results; i++) {
+        fprintf(out, "  %-7s   %14.5f   %+8.3f %%   %8.4f   %8.4f\n", rf_layout_name(c->weights[i]),
+                ratio(r[i].nats, (double)r[i].tokens), 100 * change(&r[i], r),
+                ratio(r[i].ar, (double)r[i].n_ar), ratio(r[i].denoise, (double)r[i].n_masked));
+    }
+}
+
 static void print_answers(FILE *out, const rf_eval_result *r, const rf_eval_options *o)
 {
     fprintf(out, "  accuracy              %9.2f %%   ± %.2f (%s: %lld of %lld right)\n",
@@ -73,6 +89,9 @@ void rf_report_print(FILE *out, const rf_eval_result *r, const rf_eval_options *
             c->loaded->adapter ? c->loaded->adapter : "", c->data, (long long)r->n);
     if (o->likelihood) {
         print_likelihood(out, r, o);
+    }
+    if (c->n_results > 1) {
+        print_comparison(out, r, c);
     }
     if (o->task) {
         fprintf(out, "  decoder               %10s", decoder_name(o->decode.kind));
@@ -124,6 +143,21 @@ static json_t *likelihood_json(const rf_eval_result *r, const rf_eval_options *o
         "loss_denoise", mean_json(r->denoise, (double)r->n_masked), "seconds", r->score_seconds);
 }
 
+/* One entry for each kind of weights. */
+static json_t *comparison_json(const rf_eval_result *r, const rf_report_context *c)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < c->n_results; i++) {
+        json_array_append_new(list, json_pack("{s:s, s:o, s:o, s:o, s:o}", "weights",
+                                              rf_layout_name(c->weights[i]), "nats_per_token",
+                                              mean_json(r[i].nats, (double)r[i].tokens), "change",
+                                              mean_json(change(&r[i], r), 1), "loss_ar",
+                                              mean_json(r[i].ar, (double)r[i].n_ar), "loss_denoise",
+                                              mean_json(r[i].denoise, (double)r[i].n_masked)));
+    }
+    return list;
+}
+
 static json_t *answers_json(const rf_eval_result *r, const rf_eval_options *o)
 {
     return json_pack("{s:s, s:f, s:f, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I}",
@@ -144,18 +178,22 @@ int rf_report_write(const char *path, const rf_eval_result *r, const rf_eval_opt
     const rf_backend *backend = c->loaded->model->ctx->backend;
     char *text = NULL;
     int code;
-    json_t *root = json_pack("{s:s, s:o, s:o, s:I, s:I, s:I, s:i, s:i, s:s, s:s, s:I}", "program",
-                             "refusion-eval " RF_VERSION, "model", path_json(c->model), "data",
-                             path_json(c->data), "step", (json_int_t)c->loaded->info.progress.step,
-                             "questions", (json_int_t)r->n, "too_long", (json_int_t)r->n_too_long,
-                             "ranks", c->n_ranks, "threads", c->n_threads, "backend", backend->name,
-                             "isa", backend->isa, "seed", (json_int_t)o->seed);
+    json_t *root = json_pack(
+        "{s:s, s:o, s:o, s:I, s:I, s:I, s:i, s:i, s:s, s:s, s:s, s:I}", "program",
+        "refusion-eval " RF_VERSION, "model", path_json(c->model), "data", path_json(c->data),
+        "step", (json_int_t)c->loaded->info.progress.step, "questions", (json_int_t)r->n,
+        "too_long", (json_int_t)r->n_too_long, "ranks", c->n_ranks, "threads", c->n_threads,
+        "backend", backend->name, "isa", backend->isa, "weights", rf_layout_name(c->weights[0]),
+        "seed", (json_int_t)o->seed);
 
     if (c->loaded->adapter) {
         json_object_set_new(root, "adapter", path_json(c->loaded->adapter));
     }
     if (o->likelihood) {
         json_object_set_new(root, "likelihood", likelihood_json(r, o));
+    }
+    if (c->n_results > 1) {
+        json_object_set_new(root, "comparison", comparison_json(r, c));
     }
     if (o->task) {
         json_object_set_new(root, "decode", decode_json(&o->decode));

@@ -10,10 +10,12 @@
 typedef struct rf_report_context {
     const char *model, *data;
     const rf_loaded *loaded;
+    const rf_layout *weights; /* [n_results] that the results were made with */
+    int n_results;            /* 1; more: likelihoods side by side */
     int n_ranks, n_threads;
 } rf_report_context;
 
-/* local. Aligned table. */
+/* local. Aligned table. result [context->n_results]; all but the comparison is of the first. */
 void rf_report_print(FILE *out, const rf_eval_result *result, const rf_eval_options *options,
                      const rf_report_context *context);
 /* local. report.json (schema: infer/README.md), written atomically. */

@@ -242,6 +242,27 @@ int rf_ctx_sync(rf_ctx *ctx, rf_error *err)
 
 /* All backends of this file live in host memory; none needs more than aligned blocks and memcpy. */
 
+static const char *const layout_names[RF_N_LAYOUTS] = {
+    [RF_ROWS] = "rows",
+    [RF_PACKED_F32] = "f32",
+    [RF_PACKED_BF16] = "bf16",
+    [RF_PACKED_INT8] = "int8",
+};
+
+const char *rf_layout_name(rf_layout layout)
+{
+    return layout_names[layout];
+}
+
+rf_layout rf_layout_find(const char *name)
+{
+    int layout = 0;
+    while (layout < RF_N_LAYOUTS && strcmp(layout_names[layout], name) != 0) {
+        layout++;
+    }
+    return (rf_layout)layout;
+}
+
 size_t rf_type_bytes(rf_type type)
 {
     RF_ASSERT(type == RF_F32 || type == RF_F64 || type == RF_I32);

@@ -26,6 +26,17 @@ typedef enum rf_class {
     RF_N_CLASSES
 } rf_class;
 
+/* How a matrix lies in memory that others are multiplied by. The packed formats are the backend's
+ * own layouts, for weights that do not change (kernels.h: pack). */
+typedef enum rf_layout {
+    RF_ROWS,        /* row-major, class weight */
+    RF_PACKED_F32,  /* the same values, in the order in which products read them */
+    RF_PACKED_BF16, /* rounded to bf16 */
+    RF_PACKED_INT8, /* 8 bits and a scale for each RF_QUANTIZE_BLOCK elements of a row (quantize.h)
+                     */
+    RF_N_LAYOUTS
+} rf_layout;
+
 struct rf_kernels; /* kernels.h */
 
 typedef struct rf_backend {
@@ -54,6 +65,7 @@ typedef struct rf_limits {
     int64_t rank;       /* of adapters; 0: none */
     int backward;       /* 0: forward kernels only */
     rf_compute compute; /* "F32" means the backend's own type on ref64 */
+    rf_layout weights;  /* of the matrices; a packed layout is for forward kernels only */
 } rf_limits;
 
 /* First argument of every kernel. One per thread of control; not shared. */
@@ -82,6 +94,10 @@ void rf_ctx_free(rf_ctx *ctx); /* NULL is fine */
 size_t rf_ctx_scratch_bytes(const rf_backend *backend, int n_threads, const rf_limits *limits);
 /* Waits for all kernels and returns the first asynchronous error. */
 RF_MUST_CHECK int rf_ctx_sync(rf_ctx *ctx, rf_error *err);
+
+/* "rows", "f32", "bf16", "int8", and back: RF_N_LAYOUTS for another name. */
+const char *rf_layout_name(rf_layout layout);
+rf_layout rf_layout_find(const char *name);
 
 size_t rf_type_bytes(rf_type type);
 /* Bytes of n elements of a class on the context's backend. */

@@ -25,6 +25,20 @@
 
 #include <stdbool.h>
 
+/* Rows of a matrix are packed in groups of this many, whatever the backend. */
+enum { RF_PACK_ROWS = 64 };
+
+/* A matrix [out,in] of weights, in a layout that `pack` made or as rows. */
+typedef struct rf_matrix {
+    const void *data;
+    rf_layout layout;
+} rf_matrix;
+
+static inline rf_matrix rf_matrix_rows(const void *data)
+{
+    return (rf_matrix){data, RF_ROWS};
+}
+
 /* How head_sample chooses a token. */
 typedef struct rf_sampling {
     double temperature; /* 0: argmax; else sampled from softmax(logits/temperature) */
@@ -47,9 +61,21 @@ typedef struct rf_kernels {
     /* Bytes of scratch that this backend's kernels need for these limits. */
     size_t (*scratch_bytes)(int n_threads, const rf_limits *limits);
 
+    /* pack: rows [first, first + n) of a matrix [out,in] into its packed form. RF_PACKED_F32 gives
+     * the bits of RF_ROWS in every product, whatever the number of rows; RF_PACKED_BF16, in a
+     * context of RF_COMPUTE_BF16, those of RF_ROWS there; RF_PACKED_INT8 quantizes weights and
+     * the x of each product (quantize.h), sums blocks in integers and blocks among each other in
+     * f32 (`ref` quantizes the weights only).
+     *   packed [pack_bytes] sets that part; w [n,in] reads, class master
+     *   first is a multiple of RF_PACK_ROWS, and n is, where first + n < out */
+    void (*pack)(rf_ctx *, void *packed, rf_layout layout, const void *w, int64_t first, int64_t n,
+                 int64_t in, int64_t out);
+    /* Bytes of backend memory of a packed matrix; layout is not RF_ROWS. */
+    size_t (*pack_bytes)(rf_layout layout, int64_t in, int64_t out);
+
     /* embedding_forward: x = table[token]
      *   x [N,D] sets; table [V,D] reads; token [N] reads, in [0,V) */
-    void (*embedding_forward)(rf_ctx *, void *x, const void *table, const int32_t *token, int64_t n,
+    void (*embedding_forward)(rf_ctx *, void *x, rf_matrix table, const int32_t *token, int64_t n,
                               int64_t d);
     /* embedding_backward: dtable[token[i]] += dx[i], i ascending
      *   dtable [V,D] adds; dx [N,D] reads */
@@ -72,7 +98,7 @@ typedef struct rf_kernels {
     /* linear_forward: y = x w^T + bias + residual
      *   y [N,O] sets; x [N,I] reads; w [O,I] reads; bias [O] reads or NULL
      *   residual [N,O] reads or NULL; may be y itself */
-    void (*linear_forward)(rf_ctx *, void *y, const void *x, const void *w, const void *bias,
+    void (*linear_forward)(rf_ctx *, void *y, const void *x, rf_matrix w, const void *bias,
                            const void *residual, int64_t n, int64_t in, int64_t out);
     /* linear_backward_input: dx = dy w
      *   dx [N,I] sets, or adds where accumulate; dy [N,O] reads; w [O,I] reads */
@@ -122,25 +148,25 @@ typedef struct rf_kernels {
     /* head_loss: cross-entropy of the places with a target, fused with the head, over chunks.
      *   loss [N] sets: -log softmax(x_i w^T)[target_i], 0 where target_i < 0
      *   dx [N,D] sets (rows without target: 0), dw [V,D] adds: gradients of
-     *     sum_i weight_i loss_i; both NULL: forward only; dw alone NULL: the head is frozen
+     *     sum_i weight_i loss_i; both NULL: forward only (else w is RF_ROWS);
+     *     dw alone NULL: the head is frozen
      *   x [N,D] reads; w [V,D] reads; target [N] reads, < V; weight [N] statistic, reads
      *   host_target [N]: the same targets in host memory (decides the chunks) */
-    void (*head_loss)(rf_ctx *, void *loss, void *dx, void *dw, const void *x, const void *w,
+    void (*head_loss)(rf_ctx *, void *loss, void *dx, void *dw, const void *x, rf_matrix w,
                       const int32_t *target, const void *weight, const int32_t *host_target,
                       int64_t n, int64_t d, int64_t v);
     /* head_sample: one token for each chosen place.
      *   token [n] index, sets; score [n] statistic, sets: softmax(x w^T)[token] over the whole
      *   vocabulary, untempered; x [*,D] reads; place [n] reads: rows of x
      * argmax takes the lowest id among equals. At least one id must remain to be produced. */
-    void (*head_sample)(rf_ctx *, int32_t *token, void *score, const void *x, const void *w,
+    void (*head_sample)(rf_ctx *, int32_t *token, void *score, const void *x, rf_matrix w,
                         const int32_t *place, const rf_sampling *sampling, int64_t n, int64_t d,
                         int64_t v);
     /* head_logprob: logprob [n] sets: log softmax(x[place] w^T)[target]; target [n] in [0,V) */
-    void (*head_logprob)(rf_ctx *, void *logprob, const void *x, const void *w,
-                         const int32_t *place, const int32_t *target, int64_t n, int64_t d,
-                         int64_t v);
+    void (*head_logprob)(rf_ctx *, void *logprob, const void *x, rf_matrix w, const int32_t *place,
+                         const int32_t *target, int64_t n, int64_t d, int64_t v);
     /* head_logits: logits [n,V] statistic, sets */
-    void (*head_logits)(rf_ctx *, void *logits, const void *x, const void *w, const int32_t *place,
+    void (*head_logits)(rf_ctx *, void *logits, const void *x, rf_matrix w, const int32_t *place,
                         int64_t n, int64_t d, int64_t v);
 
     /* scatter_rows: y[place[i]] = x[i]; places are distinct. y [*,D] sets those rows; x [N,D] reads

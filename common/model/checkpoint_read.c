@@ -40,10 +40,15 @@ static int deliver(const target *to, const rf_checkpoint_item *item, const void 
         values = to->decoded;
     }
     const rf_tensor *tensor = rf_table_find(&to->model->table, item->tensor->name);
+    rf_type host = item->type == RF_STORAGE_F64 ? RF_F64 : RF_F32;
+    if (item->group == RF_GROUP_PARAMS) {
+        rf_model_upload(to->model, tensor, first, values, host, n);
+        return RF_OK;
+    }
     rf_backend_upload(to->model->ctx,
                       rf_backend_at(to->model->ctx->backend, RF_MASTER, to->base[item->group],
                                     tensor->offset + first),
-                      RF_MASTER, values, item->type == RF_STORAGE_F64 ? RF_F64 : RF_F32, n);
+                      RF_MASTER, values, host, n);
     return RF_OK;
 }
 

@@ -312,7 +312,7 @@ static int run_save(save *s, const rf_checkpoint_info *info, rf_error *err)
 int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model, const void *adam_m,
                        const void *adam_v, const rf_checkpoint_info *info, rf_error *err)
 {
-    RF_ASSERT((adam_m == NULL) == (adam_v == NULL));
+    RF_ASSERT((adam_m == NULL) == (adam_v == NULL) && model->weights == RF_ROWS);
     bool is_f64 = model->ctx->backend->type[RF_MASTER] == RF_F64;
     save s = {.path = path,
               .dist = dist,

@@ -115,7 +115,8 @@ static void project(rf_model *model, const rf_acts *acts, int64_t layer, rf_role
 {
     rf_ctx *ctx = model->ctx;
     const rf_block_weights *w = rf_model_acquire(model, layer);
-    ctx->backend->kernels->linear_forward(ctx, y, x, w->of[role], bias, residual, acts->n, in, out);
+    ctx->backend->kernels->linear_forward(ctx, y, x, rf_block_matrix(w, role), bias, residual,
+                                          acts->n, in, out);
     rf_model_release(model, layer);
     rf_lora_forward(model, acts, layer, role, y, x, in, out);
 }
@@ -212,8 +213,8 @@ int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batch *batch, rf_c
         return rc;
     }
     const rf_block_weights *outside = rf_model_acquire(model, n_layers);
-    kernel->embedding_forward(ctx, acts->block[0].x, outside->of[RF_ROLE_EMBED], acts->token,
-                              acts->n, d);
+    kernel->embedding_forward(ctx, acts->block[0].x, rf_block_matrix(outside, RF_ROLE_EMBED),
+                              acts->token, acts->n, d);
     for (int64_t layer = 0; layer < n_layers; layer++) {
         void *out = layer + 1 < n_layers ? acts->block[layer + 1].x : acts->x;
         rf_model_block_forward(model, acts, layer, out, cache);

@@ -4,9 +4,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-static const void *acquire_head(rf_model *model)
+static rf_matrix acquire_head(rf_model *model)
 {
-    return rf_model_acquire(model, model->config.num_hidden_layers)->of[RF_ROLE_HEAD];
+    return rf_block_matrix(rf_model_acquire(model, model->config.num_hidden_layers), RF_ROLE_HEAD);
 }
 
 static void release_head(rf_model *model)
@@ -17,7 +17,7 @@ static void release_head(rf_model *model)
 int rf_model_losses(rf_model *model, rf_acts *acts, double *loss, rf_error *err)
 {
     rf_ctx *ctx = model->ctx;
-    const void *head = acquire_head(model);
+    rf_matrix head = acquire_head(model);
     ctx->backend->kernels->head_loss(ctx, acts->loss, NULL, NULL, acts->final, head, acts->target,
                                      acts->weight, acts->host_target, acts->n,
                                      model->config.hidden_size, model->config.vocab_size);
@@ -61,7 +61,7 @@ int rf_model_sample(rf_model *model, rf_acts *acts, int32_t *token, double *scor
     if (rc != RF_OK) {
         return rc;
     }
-    const void *head = acquire_head(model);
+    rf_matrix head = acquire_head(model);
     ctx->backend->kernels->head_sample(ctx, acts->chosen_token, acts->chosen_score, acts->final,
                                        head, acts->chosen, sampling, n, model->config.hidden_size,
                                        model->config.vocab_size);
@@ -88,7 +88,7 @@ int rf_model_logprob(rf_model *model, rf_acts *acts, double *logprob, const int3
         }
     }
     rf_backend_upload(ctx, acts->chosen_token, RF_INDEX, target, RF_I32, n);
-    const void *head = acquire_head(model);
+    rf_matrix head = acquire_head(model);
     ctx->backend->kernels->head_logprob(ctx, acts->chosen_score, acts->final, head, acts->chosen,
                                         acts->chosen_token, n, model->config.hidden_size,
                                         model->config.vocab_size);
@@ -117,7 +117,7 @@ int rf_model_logits(rf_model *model, rf_acts *acts, double *logits, const int32_
     if (rc != RF_OK) {
         return rf_error_prefix(err, "logits of %" PRId64 " places", rows);
     }
-    const void *head = acquire_head(model);
+    rf_matrix head = acquire_head(model);
     for (int64_t first = 0; first < n; first += rows) {
         int64_t count = n - first < rows ? n - first : rows;
         backend->kernels->head_logits(ctx, chunk, acts->final, head, acts->chosen + first, count,

@@ -95,8 +95,9 @@ const void *rf_lora_narrow(rf_model *model, const rf_acts *acts, int64_t layer, 
         drop(model, acts, layer, role, acts->adapter_x, x, in, false);
         x = acts->adapter_x;
     }
-    ctx->backend->kernels->linear_forward(ctx, acts->adapter_u, x, w->of[rf_table_adapter_a(role)],
-                                          NULL, NULL, n, in, r);
+    ctx->backend->kernels->linear_forward(ctx, acts->adapter_u, x,
+                                          rf_matrix_rows(w->of[rf_table_adapter_a(role)]), NULL,
+                                          NULL, n, in, r);
     ctx->backend->kernels->scale_dropout(ctx, acts->adapter_u, acts->adapter_u, factor(model), 0.0,
                                          0, n * r, false);
     rf_model_release(model, layer);
@@ -114,8 +115,8 @@ void rf_lora_forward(rf_model *model, const rf_acts *acts, int64_t layer, rf_rol
     const void *b = w->of[rf_table_adapter_b(role)];
     if (b != NULL) {
         rf_lora_narrow(model, acts, layer, role, x, in);
-        ctx->backend->kernels->linear_forward(ctx, y, acts->adapter_u, b, NULL, y, acts->n,
-                                              model->adaptation.rank, out);
+        ctx->backend->kernels->linear_forward(ctx, y, acts->adapter_u, rf_matrix_rows(b), NULL, y,
+                                              acts->n, model->adaptation.rank, out);
     }
     rf_model_release(model, layer);
 }
@@ -156,6 +157,7 @@ static int merge_one(rf_model *model, const rf_tensor *w, const rf_tensor *a, co
 
 int rf_lora_merge(rf_model *model, rf_error *err)
 {
+    RF_ASSERT(model->weights == RF_ROWS);
     int rc = rf_ctx_sync(model->ctx, err);
     for (int64_t i = 0; i < model->table.n_tensors && rc == RF_OK; i++) {
         const rf_tensor *w = &model->table.tensor[i];

@@ -9,7 +9,27 @@
 #include <string.h>
 #include <zlib.h>
 
+enum { STAGED = 4 * RF_PACK_ROWS }; /* rows that are packed at once */
+
 /* --- Memory ----------------------------------------------------------------------------------- */
+
+/* Each matrix of a packed model, and rows on their way there. */
+static void lay_out_packed(rf_model *model, rf_arena *arena, const rf_backend *backend)
+{
+    int64_t widest = 0;
+    for (int64_t i = 0; i < model->table.n_tensors && model->weights != RF_ROWS; i++) {
+        const rf_tensor *t = &model->table.tensor[i];
+        if (rf_table_is_matrix(t)) {
+            void *packed = rf_arena_take(
+                arena, backend->kernels->pack_bytes(model->weights, t->shape[1], t->shape[0]));
+            if (model->packed != NULL) {
+                model->packed[i] = packed;
+            }
+            widest = t->shape[1] > widest ? t->shape[1] : widest;
+        }
+    }
+    model->staged = rf_arena_take(arena, rf_backend_bytes(backend, RF_MASTER, STAGED * widest));
+}
 
 /* Run twice: to measure, then to bind (arena.h). Weights are the masters themselves where both have
  * one type, as on every backend there is; copies of another type would be taken here and made by
@@ -20,6 +40,7 @@ static void lay_out(rf_model *model, rf_arena *arena, const rf_backend *backend)
     int64_t n_angles = model->n_positions * (model->config.head_dim / 2);
     model->master =
         rf_arena_take(arena, rf_backend_bytes(backend, RF_MASTER, model->table.n_stored));
+    lay_out_packed(model, arena, backend);
     model->cos = rf_arena_take(arena, rf_backend_bytes(backend, RF_STATISTIC, n_angles));
     model->sin = rf_arena_take(arena, rf_backend_bytes(backend, RF_STATISTIC, n_angles));
 }
@@ -41,6 +62,10 @@ static int check_limits(const rf_model_limits *limits, const rf_model_config *co
                                 i == 2 ? " (max_position_embeddings)" : "");
         }
     }
+    if (limits->weights != RF_ROWS && limits->backward) {
+        return rf_error_set(err, RF_ERR,
+                            "packed weights cannot be trained: make the model with rows");
+    }
     return RF_OK;
 }
 
@@ -58,6 +83,10 @@ static int describe(rf_model *model, const rf_model_config *config, const rf_mod
     }
     model->n_positions =
         limits->positions > 0 ? limits->positions : config->max_position_embeddings;
+    model->weights = limits->weights;
+    if (model->weights != RF_ROWS) {
+        rf_table_drop_matrices(&model->table);
+    }
     return check_limits(limits, config, err);
 }
 
@@ -120,8 +149,10 @@ static int bind_weights(rf_model *model, rf_error *err)
     for (int64_t i = 0; i < model->table.n_tensors; i++) {
         const rf_tensor *t = &model->table.tensor[i];
         int64_t slot = t->layer >= 0 ? t->layer : n_layers;
+        model->block[slot].layout = model->weights;
         model->block[slot].of[t->role] =
-            rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset);
+            t->offset < 0 ? model->packed[i]
+                          : rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset);
     }
     if (model->config.tie_word_embeddings) {
         const void **outside = model->block[n_layers].of;
@@ -142,7 +173,9 @@ rf_limits rf_model_kernel_limits(const rf_model_config *config, const rf_model_l
                        .vocab = config->vocab_size,
                        .rank = limits->adaptation != NULL ? limits->adaptation->rank : 0,
                        .backward = limits->backward,
-                       .compute = limits->compute};
+                       .compute =
+                           limits->weights == RF_PACKED_BF16 ? RF_COMPUTE_BF16 : limits->compute,
+                       .weights = limits->weights};
 }
 
 int rf_model_new(rf_model **out, const rf_model_config *config, const rf_backend *backend,
@@ -177,6 +210,11 @@ int rf_model_new(rf_model **out, const rf_model_config *config, const rf_backend
         rc = rf_error_prefix(err, "weights of %" PRId64 " parameters", model->table.n_parameters);
         goto out;
     }
+    model->packed = calloc((size_t)model->table.n_tensors, sizeof(*model->packed));
+    if (model->packed == NULL) {
+        rc = rf_error_set(err, RF_ERR, "no memory for a list of tensors: free some");
+        goto out;
+    }
     arena.base = model->memory;
     model->bytes = arena.size;
     lay_out(model, &arena, backend);
@@ -205,6 +243,7 @@ void rf_model_free(rf_model *model)
     rf_ctx_free(model->ctx);
     rf_table_free(&model->table);
     free(model->block);
+    free(model->packed);
     free(model);
 }
 
@@ -220,9 +259,40 @@ void rf_model_release(rf_model *model, int64_t layer)
     RF_ASSERT(layer >= 0 && layer <= model->config.num_hidden_layers);
 }
 
+void rf_model_upload(rf_model *model, const rf_tensor *tensor, int64_t first, const void *values,
+                     rf_type host, int64_t n)
+{
+    const rf_backend *backend = model->ctx->backend;
+    RF_ASSERT(first >= 0 && n >= 0 && n <= tensor->count - first);
+    if (tensor->offset >= 0) {
+        rf_backend_upload(model->ctx,
+                          rf_backend_at(backend, RF_MASTER, model->master, tensor->offset + first),
+                          RF_MASTER, values, host, n);
+        return;
+    }
+    int64_t in = tensor->shape[1], out = tensor->shape[0];
+    void *packed = model->packed[tensor - model->table.tensor];
+    for (int64_t end = first + n; first < end;) {
+        int64_t row = first / (STAGED * in) * STAGED, begin = row * in; /* of what is staged */
+        int64_t rows = out - row < STAGED ? out - row : STAGED;
+        int64_t stop = begin + rows * in, part = (end < stop ? end : stop) - first;
+        RF_ASSERT(first == begin || first == begin + model->n_staged);
+        rf_backend_upload(model->ctx,
+                          rf_backend_at(backend, RF_MASTER, model->staged, first - begin),
+                          RF_MASTER, values, host, part);
+        values = (const char *)values + (size_t)part * rf_type_bytes(host);
+        first += part;
+        model->n_staged = first - begin;
+        if (first == stop) {
+            backend->kernels->pack(model->ctx, packed, model->weights, model->staged, row, rows, in,
+                                   out);
+        }
+    }
+}
+
 void rf_model_prepare(rf_model *model)
 {
-    /* The compute copies are the masters themselves (lay_out). */
+    /* The compute copies are the masters themselves (lay_out), or were packed as they came. */
     RF_ASSERT(model->ctx->backend->type[RF_WEIGHT] == model->ctx->backend->type[RF_MASTER]);
 }
 
@@ -246,6 +316,7 @@ void rf_model_init(rf_model *model, uint64_t seed)
 {
     enum { CHUNK = 1024 };
     double value[CHUNK];
+    RF_ASSERT(model->weights == RF_ROWS);
     for (int64_t i = 0; i < model->table.n_tensors; i++) {
         const rf_tensor *t = &model->table.tensor[i];
         if (rf_table_is_adapter(t->role)) {

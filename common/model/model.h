@@ -15,17 +15,29 @@
  * count inside size_t. */
 enum { RF_MODEL_MAX_PLACES = 1 << 24 };
 
-/* Weights of one block, as the kernels read them (class weight; NULL where the model has none). */
+/* Weights of one block, as the kernels read them (NULL where the model has none). */
 typedef struct rf_block_weights {
-    const void *of[RF_N_ROLES]; /* by role: of[RF_ROLE_Q] ... */
+    const void *of[RF_N_ROLES]; /* by role: of[RF_ROLE_Q] ...; matrices in the layout of the model,
+                                   gains, biases and adapters class weight */
+    rf_layout layout;
 } rf_block_weights;
+
+/* A matrix of it, as products take it. */
+static inline rf_matrix rf_block_matrix(const rf_block_weights *w, rf_role role)
+{
+    return (rf_matrix){w->of[role], rf_table_is_adapter(role) ? RF_ROWS : w->layout};
+}
 
 typedef struct rf_model {
     rf_model_config config;
     rf_table table;
-    rf_ctx *ctx;     /* owned */
-    void *master;    /* [table.n_stored] class master: the trainable space, then what is frozen.
-                        Owned */
+    rf_ctx *ctx;       /* owned */
+    rf_layout weights; /* of the matrices; packed: the model is for forward passes only */
+    void *master;      /* [table.n_stored] class master: the trainable space, then what is frozen.
+                          Packed matrices are not among them. Owned */
+    void **packed; /* [table.n_tensors] packed matrices, NULL for other tensors. Inside memory */
+    void *staged;  /* rows on their way into a packed matrix (rf_model_upload) */
+    int64_t n_staged;
     void *cos, *sin; /* [P,K/2] class statistic, P = limits.positions. Owned */
     int64_t n_positions;
     void *memory;            /* backend memory of all of the above. Owned */
@@ -45,7 +57,9 @@ typedef struct rf_model_limits {
     int64_t positions; /* position ids are below; 0: config.max_position_embeddings, which is also
                           the most */
     bool backward;
-    rf_compute compute;              /* of matrix products (backend.h) */
+    rf_compute compute; /* of matrix products (backend.h) */
+    rf_layout weights; /* of the matrices, adapters apart. A packed layout saves their masters: such
+                          a model can be loaded and run, not trained, initialised or saved */
     const rf_adaptation *adaptation; /* NULL: none. Copied */
 } rf_model_limits;
 
@@ -63,6 +77,11 @@ void rf_model_free(rf_model *model); /* NULL is fine */
  * its name): independent of ranks and of other tensors. Adapters are left alone (lora.h). */
 void rf_model_init(rf_model *model, uint64_t seed);
 
+/* Sets elements [first, first + n) of a tensor of the model's table from host memory (host: RF_F32
+ * or RF_F64). A packed matrix takes its elements in ascending order, all of them, before the next.
+ */
+void rf_model_upload(rf_model *model, const rf_tensor *tensor, int64_t first, const void *values,
+                     rf_type host, int64_t n);
 /* Weights of a block (0..L-1), or of what lies outside the blocks (L). Until released they stay
  * valid; nothing to wait for while weights are not sharded. */
 const rf_block_weights *rf_model_acquire(rf_model *model, int64_t layer);

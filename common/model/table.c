@@ -209,9 +209,37 @@ static int check_patterns(const rf_table *table, const char *key, const char *pa
 }
 
 /* Offsets: the trainable space first, then what is frozen. */
-static void place(rf_table *table, const rf_adaptation *a)
+static void place_all(rf_table *table, bool matrices)
 {
     int64_t end = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        for (int64_t i = 0; i < table->n_tensors; i++) {
+            rf_tensor *t = &table->tensor[i];
+            if (t->trainable != (pass == 0)) {
+                continue;
+            }
+            t->offset = matrices || !rf_table_is_matrix(t) ? end : -1;
+            if (t->offset >= 0) {
+                end += (t->count + OFFSET_STEP - 1) / OFFSET_STEP * OFFSET_STEP;
+            }
+        }
+        table->n_elements = pass == 0 ? end : table->n_elements;
+    }
+    table->n_stored = end;
+}
+
+bool rf_table_is_matrix(const rf_tensor *tensor)
+{
+    return tensor->n_dims == 2 && !rf_table_is_adapter(tensor->role);
+}
+
+void rf_table_drop_matrices(rf_table *table)
+{
+    place_all(table, false);
+}
+
+static void place(rf_table *table, const rf_adaptation *a)
+{
     for (int64_t i = 0; i < table->n_tensors; i++) {
         rf_tensor *t = &table->tensor[i];
         t->trainable = a->rank > 0 ? rf_table_is_adapter(t->role)
@@ -220,17 +248,7 @@ static void place(rf_table *table, const rf_adaptation *a)
         table->n_parameters += t->count;
         table->n_trainable += t->trainable ? t->count : 0;
     }
-    for (int pass = 0; pass < 2; pass++) {
-        for (int64_t i = 0; i < table->n_tensors; i++) {
-            rf_tensor *t = &table->tensor[i];
-            if (t->trainable == (pass == 0)) {
-                t->offset = end;
-                end += (t->count + OFFSET_STEP - 1) / OFFSET_STEP * OFFSET_STEP;
-            }
-        }
-        table->n_elements = pass == 0 ? end : table->n_elements;
-    }
-    table->n_stored = end;
+    place_all(table, true);
 }
 
 int rf_table_build(rf_table *out, const rf_model_config *config, rf_error *err)

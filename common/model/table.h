@@ -54,7 +54,7 @@ typedef struct rf_tensor {
     int n_dims;
     int64_t shape[2];
     int64_t count;  /* elements */
-    int64_t offset; /* first element in the masters; a multiple of 16, gaps are 0 */
+    int64_t offset; /* first element in the masters; a multiple of 16, gaps are 0. -1: not there */
     bool trainable; /* offset is in the trainable space; else behind it */
     bool decay;     /* weight decay applies (matrices: yes; gains and biases: no) */
 } rf_tensor;
@@ -77,6 +77,11 @@ RF_MUST_CHECK int rf_table_build(rf_table *out, const rf_model_config *config, r
 RF_MUST_CHECK int rf_table_build_adapted(rf_table *out, const rf_model_config *config,
                                          const rf_adaptation *adaptation, rf_error *err);
 void rf_table_free(rf_table *table);
+/* For models whose matrices are stored elsewhere: they lose their place (offset -1), the others
+ * move up. Adapters stay. */
+void rf_table_drop_matrices(rf_table *table);
+/* Is it a matrix other than an adapter's? */
+bool rf_table_is_matrix(const rf_tensor *tensor);
 /* NULL when absent. */
 const rf_tensor *rf_table_find(const rf_table *table, const char *name);
 const rf_tensor *rf_table_role(const rf_table *table, int layer, rf_role role);

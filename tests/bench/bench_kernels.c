@@ -102,7 +102,8 @@ static void run_linear(void *work)
     linear_work *w = work;
     const rf_kernels *k = w->ctx->backend->kernels;
     if (w->form == FORWARD) {
-        k->linear_forward(w->ctx, w->y, w->x, next_weight(w), NULL, NULL, w->n, w->in, w->out);
+        k->linear_forward(w->ctx, w->y, w->x, rf_matrix_rows(next_weight(w)), NULL, NULL, w->n,
+                          w->in, w->out);
     } else if (w->form == BACKWARD_INPUT) {
         k->linear_backward_input(w->ctx, w->x, w->y, next_weight(w), w->n, w->in, w->out, false);
     } else {
@@ -316,8 +317,8 @@ typedef struct head_work {
 static void run_head(void *work)
 {
     head_work *h = work;
-    h->ctx->backend->kernels->head_loss(h->ctx, h->loss, h->dx, h->dw, h->x, h->w, h->target,
-                                        h->weight, h->target, h->n, h->d, h->v);
+    h->ctx->backend->kernels->head_loss(h->ctx, h->loss, h->dx, h->dw, h->x, rf_matrix_rows(h->w),
+                                        h->target, h->weight, h->target, h->n, h->d, h->v);
 }
 
 static void bench_head(int64_t d, int64_t v, double peak)

@@ -96,6 +96,34 @@ Test(eval_program, likelihood)
     json_decref(r);
 }
 
+/* One report for each kind of weights, side by side. */
+Test(eval_program, kinds_of_weights)
+{
+    program_runs(EVAL, 0);
+    json_t *plain = read_report("r.json");
+    cr_assert_str_eq(json_string_value(json_object_get(plain, "weights")), "f32");
+    program_runs(EVAL "--weights f32,int8", 0);
+    cr_assert(strstr(program_output, "nats per token      change") != NULL, "%s", program_output);
+    json_t *r = read_report("r.json");
+    const json_t *list = json_object_get(r, "comparison"), *int8 = json_array_get(list, 1);
+    cr_assert(json_array_size(list) == 2 && !json_object_get(plain, "comparison"));
+    cr_assert(json_equal(json_object_get(json_array_get(list, 0), "nats_per_token"),
+                         json_object_get(json_object_get(plain, "likelihood"), "nats_per_token")));
+    double change = number(int8, NULL, "change"), nats = number(int8, NULL, "nats_per_token");
+    cr_assert_str_eq(json_string_value(json_object_get(int8, "weights")), "int8");
+    cr_assert(change != 0.0 && !!(fabs(change) < 0.1), "%g", change);
+    cr_assert(!!(fabs(nats / number(plain, "likelihood", "nats_per_token") - 1.0 - change) < 1e-9));
+    json_decref(r);
+    program_runs(EVAL "--weights int8", 0);
+    r = read_report("r.json");
+    cr_assert(number(r, "likelihood", "nats_per_token") == nats);
+    json_decref(r);
+    json_decref(plain);
+    program_refuses(EVAL "--weights f32,f32", 2, "f32 twice");
+    program_refuses(EVAL "--weights f32,", 2, "must be f32, bf16 or int8");
+    program_refuses(EVAL "--weights f32,int8 --task sort", 2, "leave out --task");
+}
+
 /* Trained with `ar`, the loss on responses is their likelihood; there is nothing to denoise. */
 Test(eval_program, loss_of_ar_is_its_likelihood)
 {

@@ -71,6 +71,20 @@ Test(infer_program, lines_of_standard_input)
                     1, "has 7 tokens: this decoder takes 1 to 4");
 }
 
+/* Likely answers survive eight bits; the bits of f32 do not depend on being asked for. */
+Test(infer_program, kinds_of_weights)
+{
+    program_runs(INFER "--prompt hello", 0);
+    char *first = program_keep();
+    program_runs(INFER "--prompt hello --weights f32", 0);
+    cr_assert_str_eq(program_output, first);
+    program_runs(INFER "--prompt hello --weights int8", 0);
+    cr_assert(program_count_lines(program_output) == 1);
+    program_refuses(INFER "--prompt hello --weights int4", 2, "must be f32, bf16 or int8");
+    program_refuses(INFER "--prompt hello --weights rows", 2, "must be f32, bf16 or int8");
+    free(first);
+}
+
 Test(infer_program, help_and_version)
 {
     program_runs("\"$INFER\" --help", 0);

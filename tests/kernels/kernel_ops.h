@@ -34,7 +34,8 @@ static inline void declare_embedding_forward(kernel_case *c)
 }
 static inline void run_embedding_forward(kernel_case *c, rf_ctx *ctx)
 {
-    KERNEL(embedding_forward)(ctx, M("x"), M("table"), M("token"), c->shape.n, c->shape.d);
+    KERNEL(embedding_forward)
+    (ctx, M("x"), rf_matrix_rows(M("table")), M("token"), c->shape.n, c->shape.d);
 }
 static inline void declare_embedding_backward(kernel_case *c)
 {
@@ -106,7 +107,8 @@ static inline void declare_linear_forward(kernel_case *c)
 static inline void run_linear_forward(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(linear_forward)
-    (ctx, M("y"), M("x"), M("w"), M("bias"), M("residual"), c->shape.n, c->shape.d, c->shape.out);
+    (ctx, M("y"), M("x"), rf_matrix_rows(M("w")), M("bias"), M("residual"), c->shape.n, c->shape.d,
+     c->shape.out);
 }
 static inline void declare_linear_backward_input(kernel_case *c)
 {
@@ -270,7 +272,7 @@ static inline void declare_head_loss_backward(kernel_case *c)
 static inline void run_head_loss(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(head_loss)
-    (ctx, M("loss"), M("dx"), M("dw"), M("x"), M("w"), M("target"), M("weight"),
+    (ctx, M("loss"), M("dx"), M("dw"), M("x"), rf_matrix_rows(M("w")), M("target"), M("weight"),
      case_find(c, "target")->index, c->shape.n, c->shape.d, c->shape.v);
 }
 static inline void declare_head_sample(kernel_case *c)
@@ -300,7 +302,8 @@ static inline void run_head_sample(kernel_case *c, rf_ctx *ctx)
                             .n_usable = s.v > 4 ? s.v - 2 : s.v,
                             .key = is_hot ? key : NULL};
     KERNEL(head_sample)
-    (ctx, M("token"), M("score"), M("x"), M("w"), M("place"), &sampling, s.n, s.d, s.v);
+    (ctx, M("token"), M("score"), M("x"), rf_matrix_rows(M("w")), M("place"), &sampling, s.n, s.d,
+     s.v);
     free(key);
 }
 static inline void declare_head_logprob(kernel_case *c)
@@ -315,8 +318,8 @@ static inline void declare_head_logprob(kernel_case *c)
 static inline void run_head_logprob(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(head_logprob)
-    (ctx, M("logprob"), M("x"), M("w"), M("place"), M("target"), c->shape.n, c->shape.d,
-     c->shape.v);
+    (ctx, M("logprob"), M("x"), rf_matrix_rows(M("w")), M("place"), M("target"), c->shape.n,
+     c->shape.d, c->shape.v);
 }
 static inline void declare_head_logits(kernel_case *c)
 {
@@ -329,7 +332,8 @@ static inline void declare_head_logits(kernel_case *c)
 static inline void run_head_logits(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(head_logits)
-    (ctx, M("logits"), M("x"), M("w"), M("place"), c->shape.n, c->shape.d, c->shape.v);
+    (ctx, M("logits"), M("x"), rf_matrix_rows(M("w")), M("place"), c->shape.n, c->shape.d,
+     c->shape.v);
 }
 
 /* --- Flat buffers ----------------------------------------------------------------------------- */

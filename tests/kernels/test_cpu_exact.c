@@ -56,8 +56,8 @@ static void products_run(products *p, const rf_backend *backend, int n_threads, 
     rf_limits limits = limits_for(compute);
     rf_ctx *ctx = exact_context(backend, n_threads, &limits);
     const rf_kernels *k = backend->kernels;
-    k->linear_forward(ctx, p->y + at * OUT, p->x + at * IN, p->w, p->bias, p->residual + at * OUT,
-                      n, IN, OUT);
+    k->linear_forward(ctx, p->y + at * OUT, p->x + at * IN, rf_matrix_rows(p->w), p->bias,
+                      p->residual + at * OUT, n, IN, OUT);
     k->linear_backward_input(ctx, p->dx + at * IN, p->dy + at * OUT, p->w, n, IN, OUT, true);
     k->linear_backward_weight(ctx, p->dw, p->dbias, p->dy + at * OUT, p->x + at * IN, n, IN, OUT);
     rf_ctx_free(ctx);
@@ -299,8 +299,8 @@ static void others_run(others *o, const rf_backend *backend, int n_threads, rf_c
     const int32_t banned[] = {3, 7};
     rf_sampling sampling = {
         .temperature = 0.8, .banned = banned, .n_banned = 2, .n_usable = V - 5, .key = key};
-    k->head_loss(ctx, o->loss, o->dx, o->dw, x, w, target, weight, target, N, D, V);
-    k->head_sample(ctx, o->token, o->score, x, w, place, &sampling, N, D, V);
+    k->head_loss(ctx, o->loss, o->dx, o->dw, x, rf_matrix_rows(w), target, weight, target, N, D, V);
+    k->head_sample(ctx, o->token, o->score, x, rf_matrix_rows(w), place, &sampling, N, D, V);
     k->rmsnorm_forward(ctx, o->y, o->rstd, x, gain, N, D, 1e-6);
     k->rmsnorm_backward(ctx, dy, o->dgain, dy, x, gain, o->rstd, N, D, false);
     k->embedding_backward(ctx, o->dtable, dy, place, N, D);
@@ -367,16 +367,16 @@ Test(cpu_exact, places_of_the_head_do_not_depend_on_their_batch)
     for (int b = 0; b < n_backends; b++) {
         const rf_kernels *k = list[b]->kernels;
         rf_ctx *ctx = exact_context(list[b], 2, &small_limits);
-        k->head_loss(ctx, loss, dx, dw, x, w, target, weight, target, N, D, V);
-        k->head_loss(ctx, &own_loss, own_dx, dw, x + AT * D, w, target + AT, weight + AT,
-                     target + AT, 1, D, V);
+        k->head_loss(ctx, loss, dx, dw, x, rf_matrix_rows(w), target, weight, target, N, D, V);
+        k->head_loss(ctx, &own_loss, own_dx, dw, x + AT * D, rf_matrix_rows(w), target + AT,
+                     weight + AT, target + AT, 1, D, V);
         EXPECT_SAME(loss + AT, &own_loss, 1, "%s: loss", list[b]->isa);
         EXPECT_SAME(dx + AT * D, own_dx, D, "%s: dx", list[b]->isa);
-        k->head_logprob(ctx, logprob, x, w, place, target, N, D, V);
-        k->head_logprob(ctx, &own_logprob, x, w, place + AT, target + AT, 1, D, V);
+        k->head_logprob(ctx, logprob, x, rf_matrix_rows(w), place, target, N, D, V);
+        k->head_logprob(ctx, &own_logprob, x, rf_matrix_rows(w), place + AT, target + AT, 1, D, V);
         EXPECT_SAME(logprob + AT, &own_logprob, 1, "%s: logprob", list[b]->isa);
         cr_assert(fabsf(own_logprob + own_loss) < 1e-4F);
-        k->head_logits(ctx, logits, x, w, place + AT, 1, D, V);
+        k->head_logits(ctx, logits, x, rf_matrix_rows(w), place + AT, 1, D, V);
         cr_assert(isfinite(logits[0]) && isfinite(logits[V - 1]));
         rf_ctx_free(ctx);
     }
@@ -400,23 +400,23 @@ Test(cpu_exact, nothing_is_touched_for_sizes_of_zero)
         const float before[6] = {1, 2, 3, 4, 5, 6}, without_inner[6] = {1, 2, 3, 1, 2, 3};
         double squares = 1.0;
         rf_adamw step = {.c1 = 1.0, .c2 = 1.0};
-        k->linear_forward(ctx, y, x, x, bias, NULL, 0, 3, 2);
+        k->linear_forward(ctx, y, x, rf_matrix_rows(x), bias, NULL, 0, 3, 2);
         k->linear_backward_weight(ctx, y, NULL, x, x, 0, 2, 3);
         k->linear_backward_input(ctx, y, x, x, 2, 0, 3, true);
-        k->head_loss(ctx, y, y, y, x, x, NULL, x, NULL, 0, D, V);
-        k->head_logits(ctx, y, x, x, NULL, 0, D, V);
+        k->head_loss(ctx, y, y, y, x, rf_matrix_rows(x), NULL, x, NULL, 0, D, V);
+        k->head_logits(ctx, y, x, rf_matrix_rows(x), NULL, 0, D, V);
         k->rmsnorm_forward(ctx, y, y, x, x, 0, D, 1e-6);
         k->rmsnorm_backward(ctx, y, y, x, x, x, x, 0, 0, false);
         k->swiglu_forward(ctx, y, x, x, 0);
         k->add(ctx, y, x, 0);
         k->adamw(ctx, y, y, y, x, 0, &step);
-        k->embedding_forward(ctx, y, x, NULL, 0, D);
+        k->embedding_forward(ctx, y, rf_matrix_rows(x), NULL, 0, D);
         k->scatter_rows(ctx, y, x, NULL, 0, D);
         k->rope(ctx, y, x, x, NULL, 0, 2, 4, false);
         EXPECT_SAME(y, before, 6, "%s: something was written", list[b]->isa);
         k->sum_squares(ctx, &squares, x, 0);
         cr_assert(squares == 0.0);
-        k->linear_forward(ctx, y, x, x, bias, NULL, 2, 0, 3);
+        k->linear_forward(ctx, y, x, rf_matrix_rows(x), bias, NULL, 2, 0, 3);
         EXPECT_SAME(y, without_inner, 6, "%s: an empty sum", list[b]->isa);
         rf_ctx_free(ctx);
     }

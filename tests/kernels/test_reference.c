@@ -32,7 +32,7 @@ Test(reference, embedding_and_scatter)
     const double table[] = {1, 2, 3, 4, 5, 6};
     const int32_t token[] = {2, 0, 2}, place[] = {2, 0};
     double x[6], dtable[6] = {100}, rows[6] = {0};
-    ref->embedding_forward(ctx, x, table, token, 3, 2);
+    ref->embedding_forward(ctx, x, rf_matrix_rows(table), token, 3, 2);
     expect(x, (double[]){5, 6, 1, 2, 5, 6}, 6, "x");
     ref->embedding_backward(ctx, dtable, x, token, 3, 2);
     expect(dtable, (double[]){101, 2, 0, 0, 10, 12}, 6, "dtable");
@@ -57,7 +57,7 @@ Test(reference, linear_adds_bias_and_residual)
     rf_ctx *ctx = context();
     const double x[] = {1, 2, 3, 4}, w[] = {1, 10, 100, 0, 0, 1}, bias[] = {0.5, 0, -1};
     double y[] = {1, 1, 1, 2, 2, 2};
-    ref->linear_forward(ctx, y, x, w, bias, y, 2, 2, 3);
+    ref->linear_forward(ctx, y, x, rf_matrix_rows(w), bias, y, 2, 2, 3);
     expect(y, (double[]){22.5, 101, 2, 45.5, 302, 5}, 6, "y");
     rf_ctx_free(ctx);
 }
@@ -113,16 +113,16 @@ Test(reference, head)
     const int32_t target[] = {-1, 1}, place[] = {1};
     double loss[2], dx[2], dw[4] = {0, 0, 0, 10}, logprob[1], score[1], logits[4];
     int32_t token[1];
-    ref->head_loss(ctx, loss, dx, dw, x, w, target, weight, target, 2, 1, 4);
+    ref->head_loss(ctx, loss, dx, dw, x, rf_matrix_rows(w), target, weight, target, 2, 1, 4);
     expect(loss, (double[]){0, log(4)}, 2, "loss");
     expect(dw, (double[]){0.5 / 8, -0.5 * 6 / 8, 0.5 * 5 / 8, 10}, 4, "dw");
     expect(dx, (double[]){0, dw[1] * log(2) + dw[2] * log(5)}, 2, "dx");
-    ref->head_logprob(ctx, logprob, x, w, place, (int32_t[]){2}, 1, 1, 4);
+    ref->head_logprob(ctx, logprob, x, rf_matrix_rows(w), place, (int32_t[]){2}, 1, 1, 4);
     expect(logprob, (double[]){log(5.0 / 8)}, 1, "logprob");
-    ref->head_logits(ctx, logits, x, w, place, 1, 1, 4);
+    ref->head_logits(ctx, logits, x, rf_matrix_rows(w), place, 1, 1, 4);
     expect(logits, w, 4, "logits");
     rf_sampling sampling = {.n_usable = 2};
-    ref->head_sample(ctx, token, score, x, w, place, &sampling, 1, 1, 4);
+    ref->head_sample(ctx, token, score, x, rf_matrix_rows(w), place, &sampling, 1, 1, 4);
     cr_assert_eq(token[0], 1);
     expect(score, (double[]){2.0 / 8}, 1, "score");
     rf_ctx_free(ctx);

@@ -32,7 +32,7 @@ static draws draw(const rf_backend *b, const double logits[V], const rf_sampling
     cr_assert(rf_backend_alloc(&w, b, V * 8, &err) == RF_OK);
     rf_backend_upload(ctx, x, RF_ACTIVATION, &(double){1}, RF_F64, 1);
     rf_backend_upload(ctx, w, RF_WEIGHT, logits, RF_F64, V);
-    b->kernels->head_sample(ctx, token, score, x, w, place, sampling, n, 1, V);
+    b->kernels->head_sample(ctx, token, score, x, rf_matrix_rows(w), place, sampling, n, 1, V);
     draws result = {.n = n};
     result.token = calloc((size_t)n, sizeof(*result.token));
     result.score = calloc((size_t)n, sizeof(*result.score));

@@ -14,7 +14,7 @@ static const tiny_switches variants[] = {
 };
 
 /* Runs a check on every backend (ref64 too) and every variant. */
-static void on_each(void (*check)(tiny_rig *r, rf_rng *rng))
+static void on_each_with(void (*check)(tiny_rig *r, rf_rng *rng), rf_layout weights)
 {
     const rf_backend *list[MAX_BACKENDS];
     int n_backends = backends_available(list);
@@ -22,12 +22,25 @@ static void on_each(void (*check)(tiny_rig *r, rf_rng *rng))
     for (int b = 0; b < n_backends; b++) {
         for (uint64_t i = 0; i < sizeof(variants) / sizeof(variants[0]); i++) {
             rf_model_config config = tiny_config(variants[i]);
-            tiny_rig r = tiny_rig_new(list[b], b % 2 + 1, &config, SLAB);
+            tiny_rig r = tiny_rig_packed(list[b], b % 2 + 1, &config, SLAB, weights, NULL);
             rf_rng rng = RF_RNG_STREAM(5, RF_RNG_TEST, i);
             check(&r, &rng);
             tiny_rig_free(&r);
         }
     }
+}
+
+static void on_each(void (*check)(tiny_rig *r, rf_rng *rng))
+{
+    on_each_with(check, RF_ROWS);
+}
+
+/* With packed weights too. */
+static void on_each_layout(void (*check)(tiny_rig *r, rf_rng *rng))
+{
+    on_each_with(check, RF_ROWS);
+    on_each_with(check, RF_PACKED_F32);
+    on_each_with(check, RF_PACKED_INT8);
 }
 
 static double *forward(tiny_rig *r, const rf_batch *batch, rf_cache *cache)
@@ -94,7 +107,7 @@ static void check_pieces(tiny_rig *r, rf_rng *rng)
 
 Test(forward, cached_equals_uncached)
 {
-    on_each(check_pieces);
+    on_each_layout(check_pieces);
 }
 
 /* Slots infilled side by side after a committed prefix: all at once without cache, all at once
@@ -127,7 +140,7 @@ static void check_slots(tiny_rig *r, rf_rng *rng)
 
 Test(forward, slots_side_by_side_are_independent)
 {
-    on_each(check_slots);
+    on_each_layout(check_slots);
 }
 
 /* Places moved, overlapping, forward and back: the cache does not care where a slab begins. */
@@ -214,7 +227,7 @@ static void check_packing(tiny_rig *r, rf_rng *rng)
 
 Test(forward, a_sample_alone_equals_the_sample_packed)
 {
-    on_each(check_packing);
+    on_each_layout(check_packing);
 }
 
 /* A bidirectional sample does not depend on the order of its places, only on their positions. */

@@ -73,9 +73,7 @@ static inline void tiny_randomize(rf_model *model, uint64_t seed)
         for (int64_t j = 0; j < t->count; j++) {
             value[j] = (float)(mean + deviation * rf_rng_normal(&rng));
         }
-        rf_backend_upload(model->ctx,
-                          rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset),
-                          RF_MASTER, value, RF_F32, t->count);
+        rf_model_upload(model, t, 0, value, RF_F32, t->count);
         free(value);
     }
     rf_model_prepare(model);
@@ -100,15 +98,28 @@ typedef struct tiny_rig {
     rf_cache *cache;
 } tiny_rig;
 
-static inline tiny_rig tiny_rig_new(const rf_backend *backend, int n_threads,
-                                    const rf_model_config *config, int64_t slab)
+static inline tiny_rig tiny_rig_packed(const rf_backend *backend, int n_threads,
+                                       const rf_model_config *config, int64_t slab,
+                                       rf_layout weights, const rf_adaptation *adaptation)
 {
     tiny_rig r = {0};
-    r.model = tiny_model(backend, n_threads, config, TINY_PACKED, TINY_PACKED, true);
+    rf_model_limits limits = {.places = TINY_PACKED,
+                              .keys = TINY_PACKED,
+                              .backward = weights == RF_ROWS,
+                              .weights = weights,
+                              .adaptation = adaptation};
+    TINY_MUST(rf_model_new(&r.model, config, backend, n_threads, &limits, tiny_error()));
+    tiny_randomize(r.model, 1);
     TINY_MUST(rf_acts_new(&r.acts, r.model, TINY_PACKED, TINY_PACKED, false, RF_RECOMPUTE_NONE,
                           tiny_error()));
     TINY_MUST(rf_cache_new(&r.cache, r.model, slab, tiny_error()));
     return r;
+}
+
+static inline tiny_rig tiny_rig_new(const rf_backend *backend, int n_threads,
+                                    const rf_model_config *config, int64_t slab)
+{
+    return tiny_rig_packed(backend, n_threads, config, slab, RF_ROWS, NULL);
 }
 
 static inline void tiny_rig_free(tiny_rig *r)

@@ -5,17 +5,6 @@
 
 #include <omp.h>
 
-void RF_CPU(embedding_forward)(rf_ctx *ctx, void *x, const void *table, const int32_t *token,
-                               int64_t n, int64_t d)
-{
-    float *to = x;
-    const float *from = table;
-#pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
-    for (int64_t i = 0; i < n; i++) {
-        memcpy(to + i * d, from + token[i] * d, (size_t)d * sizeof(float));
-    }
-}
-
 /* Each thread owns columns and takes all places in order: two places of one token never meet. */
 void RF_CPU(embedding_backward)(rf_ctx *ctx, void *dtable, const void *dx, const int32_t *token,
                                 int64_t n, int64_t d)

@@ -34,7 +34,7 @@ size_t RF_CPU(head_bytes)(int n_threads, const rf_limits *limits)
     int64_t rows = RF_CPU(head_rows)(limits);
     int64_t floats =
         rows * logits_ld(limits->vocab) + 2 * line_floats(rows * limits->width) + line_floats(rows);
-    return RF_CPU(gemm_bytes)(n_threads, limits) + (size_t)floats * sizeof(float);
+    return RF_CPU(linear_bytes)(n_threads, limits) + (size_t)floats * sizeof(float);
 }
 
 head_scratch RF_CPU(head_take)(rf_ctx *ctx, int64_t d, int64_t v)
@@ -43,7 +43,7 @@ head_scratch RF_CPU(head_take)(rf_ctx *ctx, int64_t d, int64_t v)
     RF_ASSERT(RF_CPU(head_bytes)(ctx->n_threads, &ctx->limits) <= ctx->scratch_bytes);
     head_scratch s = {.rows = RF_CPU(head_rows)(&ctx->limits), .ld = logits_ld(v)};
     char *base = ctx->scratch;
-    s.logits = (float *)(void *)(base + RF_CPU(gemm_bytes)(ctx->n_threads, &ctx->limits));
+    s.logits = (float *)(void *)(base + RF_CPU(linear_bytes)(ctx->n_threads, &ctx->limits));
     s.x = s.logits + s.rows * logits_ld(ctx->limits.vocab);
     s.dx = s.x + line_floats(s.rows * ctx->limits.width);
     s.place = (int32_t *)(void *)(s.dx + line_floats(s.rows * ctx->limits.width));
@@ -53,7 +53,7 @@ head_scratch RF_CPU(head_take)(rf_ctx *ctx, int64_t d, int64_t v)
 void RF_CPU(head_gather)(rf_ctx *ctx, float *x, const float *from, const int32_t *place, int64_t n,
                          int64_t d)
 {
-#pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
+#pragma omp parallel for schedule(static) num_threads(team_for(ctx, n *d))
     for (int64_t i = 0; i < n; i++) {
         memcpy(x + i * d, from + place[i] * d, (size_t)d * sizeof(float));
     }
@@ -113,14 +113,13 @@ static float loss_row(float *row, int64_t target, float weight, bool grad, int64
  * the chunk; dw is one chain over all places (GEMM_TN), so how places fall into chunks never shows.
  */
 static void take_chunk(rf_ctx *ctx, const head_scratch *s, float *loss, float *dx, float *dw,
-                       const float *x, const float *w, const int32_t *target, const float *weight,
+                       const float *x, rf_matrix w, const int32_t *target, const float *weight,
                        int64_t m, int64_t d, int64_t v)
 {
     RF_CPU(head_gather)(ctx, s->x, x, s->place, m, d);
-    gemm logits = {
-        .form = GEMM_NT, .c = s->logits, .a = s->x, .b = w, .m = m, .n = v, .k = d, .ldc = s->ld};
-    RF_CPU(gemm)(ctx, &logits);
-#pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
+    gemm logits = {.c = s->logits, .a = s->x, .m = m, .n = v, .k = d, .ldc = s->ld};
+    RF_CPU(linear)(ctx, &logits, w);
+#pragma omp parallel for schedule(static) num_threads(team_for(ctx, m *v))
     for (int64_t i = 0; i < m; i++) {
         int32_t at = s->place[i];
         loss[at] = loss_row(s->logits + i * s->ld, target[at], weight[at], dx != NULL, v);
@@ -129,7 +128,7 @@ static void take_chunk(rf_ctx *ctx, const head_scratch *s, float *loss, float *d
         gemm input = {.form = GEMM_NN,
                       .c = s->dx,
                       .a = s->logits,
-                      .b = w,
+                      .b = w.data,
                       .m = m,
                       .n = d,
                       .k = v,
@@ -150,10 +149,11 @@ static void take_chunk(rf_ctx *ctx, const head_scratch *s, float *loss, float *d
     }
 }
 
-void RF_CPU(head_loss)(rf_ctx *ctx, void *loss, void *dx, void *dw, const void *x, const void *w,
+void RF_CPU(head_loss)(rf_ctx *ctx, void *loss, void *dx, void *dw, const void *x, rf_matrix w,
                        const int32_t *target, const void *weight, const int32_t *host_target,
                        int64_t n, int64_t d, int64_t v)
 {
+    RF_ASSERT(dx == NULL || w.layout == RF_ROWS);
     head_scratch s = RF_CPU(head_take)(ctx, d, v);
     int64_t m = 0;
     for (int64_t i = 0; i < n; i++) {

@@ -176,10 +176,63 @@ area RF_CPU(gemm_area)(const gemm *g, int64_t tile_rows, double pack_a, double p
 /* Without inner steps a product is what it starts from. */
 void RF_CPU(gemm_empty)(const gemm *g, const area *r);
 
+/* --- packed.c, int8.c ------------------------------------------------------------------------- */
+
+_Static_assert(RF_PACK_ROWS % PANEL == 0, "rows are packed in whole panels");
+
+/* Threads for a kernel that takes one thread about `ns` nanoseconds: all, or one, where waking the
+ * others (and waiting for each, which on a busy machine takes long) would cost more than they save.
+ * Bits do not depend on it. */
+V_INLINE int team(const rf_ctx *ctx, double ns)
+{
+    return ns < 10e3 ? 1 : ctx->n_threads;
+}
+V_INLINE int team_for(const rf_ctx *ctx, int64_t n_floats)
+{
+    return team(ctx, 0.3 * (double)n_floats);
+}
+
+/* c = a w^T + start + bias with w of any layout; of g, b and form are not read. Uses the first
+ * linear_bytes of scratch. */
+void RF_CPU(linear)(rf_ctx *ctx, const gemm *g, rf_matrix w);
+size_t RF_CPU(linear_bytes)(int n_threads, const rf_limits *limits);
+
+/* A thread's share of a product with a packed matrix: rows [row, row_end) of a and c, panels
+ * [panel, panel_end) of w. */
+typedef struct packed_share {
+    int64_t row, row_end, panel, panel_end;
+} packed_share;
+
+/* int8.c: rows of activations, quantized. A row has `cells` cells of 4, padded with 0. */
+typedef struct int8_rows {
+    int32_t *cell;  /* [rows][cells] */
+    float *scale;   /* [rows][blocks] */
+    int32_t *start; /* [rows][blocks]: -128 times the sum of the block, since weights are stored as
+                       q + 128 */
+    int64_t cells, blocks;
+} int8_rows;
+
+size_t RF_CPU(int8_pack_bytes)(int64_t in, int64_t out);
+void RF_CPU(int8_pack_panel)(char *packed, const float *w, int64_t rows, int64_t in);
+void RF_CPU(int8_unpack_row)(float *x, const char *packed, int64_t row, int64_t in);
+/* Floats of scratch for `rows` rows, and the rows laid out in it. */
+int64_t RF_CPU(int8_rows_floats)(int64_t rows, int64_t in);
+int8_rows RF_CPU(int8_rows_at)(float *scratch, int64_t rows, int64_t in);
+void RF_CPU(int8_quantize_row)(const int8_rows *x, int64_t row, const float *from, int64_t in);
+/* Floats of a thread's scratch for int8_product. */
+int64_t RF_CPU(int8_sum_floats)(void);
+void RF_CPU(int8_product)(const gemm *g, const char *packed, const int8_rows *x,
+                          const packed_share *s, float *sum);
+
 /* --- The kernels, by file --------------------------------------------------------------------- */
 
+/* packed.c */
+void RF_CPU(pack)(rf_ctx *ctx, void *packed, rf_layout layout, const void *w, int64_t first,
+                  int64_t n, int64_t in, int64_t out);
+size_t RF_CPU(pack_bytes)(rf_layout layout, int64_t in, int64_t out);
+
 /* linear.c */
-void RF_CPU(linear_forward)(rf_ctx *ctx, void *y, const void *x, const void *w, const void *bias,
+void RF_CPU(linear_forward)(rf_ctx *ctx, void *y, const void *x, rf_matrix w, const void *bias,
                             const void *residual, int64_t n, int64_t in, int64_t out);
 void RF_CPU(linear_backward_input)(rf_ctx *ctx, void *dx, const void *dy, const void *w, int64_t n,
                                    int64_t in, int64_t out, bool accumulate);
@@ -198,16 +251,16 @@ size_t RF_CPU(attention_bytes)(int n_threads, const rf_limits *limits);
 size_t RF_CPU(attention_backward_bytes)(int n_threads, const rf_limits *limits);
 
 /* head.c, sample.c */
-void RF_CPU(head_loss)(rf_ctx *ctx, void *loss, void *dx, void *dw, const void *x, const void *w,
+void RF_CPU(head_loss)(rf_ctx *ctx, void *loss, void *dx, void *dw, const void *x, rf_matrix w,
                        const int32_t *target, const void *weight, const int32_t *host_target,
                        int64_t n, int64_t d, int64_t v);
-void RF_CPU(head_sample)(rf_ctx *ctx, int32_t *token, void *score, const void *x, const void *w,
+void RF_CPU(head_sample)(rf_ctx *ctx, int32_t *token, void *score, const void *x, rf_matrix w,
                          const int32_t *place, const rf_sampling *sampling, int64_t n, int64_t d,
                          int64_t v);
-void RF_CPU(head_logprob)(rf_ctx *ctx, void *logprob, const void *x, const void *w,
+void RF_CPU(head_logprob)(rf_ctx *ctx, void *logprob, const void *x, rf_matrix w,
                           const int32_t *place, const int32_t *target, int64_t n, int64_t d,
                           int64_t v);
-void RF_CPU(head_logits)(rf_ctx *ctx, void *logits, const void *x, const void *w,
+void RF_CPU(head_logits)(rf_ctx *ctx, void *logits, const void *x, rf_matrix w,
                          const int32_t *place, int64_t n, int64_t d, int64_t v);
 size_t RF_CPU(head_bytes)(int n_threads, const rf_limits *limits);
 int64_t RF_CPU(head_rows)(const rf_limits *limits); /* places of a chunk */
@@ -224,7 +277,7 @@ size_t RF_CPU(norm_bytes)(const rf_limits *limits);
 /* y = e^x, n numbers: v_exp as every kernel of this ISA has it, so that its error can be measured.
  */
 void RF_CPU(exp)(float *y, const float *x, int64_t n);
-void RF_CPU(embedding_forward)(rf_ctx *ctx, void *x, const void *table, const int32_t *token,
+void RF_CPU(embedding_forward)(rf_ctx *ctx, void *x, rf_matrix table, const int32_t *token,
                                int64_t n, int64_t d);
 void RF_CPU(embedding_backward)(rf_ctx *ctx, void *dtable, const void *dx, const int32_t *token,
                                 int64_t n, int64_t d);

@@ -3,19 +3,11 @@
 
 #include <omp.h>
 
-void RF_CPU(linear_forward)(rf_ctx *ctx, void *y, const void *x, const void *w, const void *bias,
+void RF_CPU(linear_forward)(rf_ctx *ctx, void *y, const void *x, rf_matrix w, const void *bias,
                             const void *residual, int64_t n, int64_t in, int64_t out)
 {
-    gemm g = {.form = GEMM_NT,
-              .c = y,
-              .a = x,
-              .b = w,
-              .start = residual,
-              .bias = bias,
-              .m = n,
-              .n = out,
-              .k = in};
-    RF_CPU(gemm)(ctx, &g);
+    gemm g = {.c = y, .a = x, .start = residual, .bias = bias, .m = n, .n = out, .k = in};
+    RF_CPU(linear)(ctx, &g, w);
 }
 
 /* y = x W^T, so dL/dx_i = sum_o dL/dy_o W_oi. */

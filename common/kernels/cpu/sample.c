@@ -7,18 +7,16 @@
 
 /* Logits of places [begin, begin + m) into scratch, or into `logits` where it is not NULL. */
 static float *make_logits(rf_ctx *ctx, const head_scratch *s, float *logits, const float *x,
-                          const float *w, const int32_t *place, int64_t m, int64_t d, int64_t v)
+                          rf_matrix w, const int32_t *place, int64_t m, int64_t d, int64_t v)
 {
     RF_CPU(head_gather)(ctx, s->x, x, place, m, d);
-    gemm g = {.form = GEMM_NT,
-              .c = logits != NULL ? logits : s->logits,
+    gemm g = {.c = logits != NULL ? logits : s->logits,
               .a = s->x,
-              .b = w,
               .m = m,
               .n = v,
               .k = d,
               .ldc = logits != NULL ? v : s->ld};
-    RF_CPU(gemm)(ctx, &g);
+    RF_CPU(linear)(ctx, &g, w);
     return g.c;
 }
 
@@ -75,7 +73,7 @@ static int32_t draw(const float *row, int32_t first, uint64_t key, double temper
     return best;
 }
 
-void RF_CPU(head_sample)(rf_ctx *ctx, int32_t *token, void *score, const void *x, const void *w,
+void RF_CPU(head_sample)(rf_ctx *ctx, int32_t *token, void *score, const void *x, rf_matrix w,
                          const int32_t *place, const rf_sampling *sampling, int64_t n, int64_t d,
                          int64_t v)
 {
@@ -84,7 +82,7 @@ void RF_CPU(head_sample)(rf_ctx *ctx, int32_t *token, void *score, const void *x
     for (int64_t begin = 0; begin < n; begin += s.rows) {
         int64_t m = min_of(s.rows, n - begin);
         float *logits = make_logits(ctx, &s, NULL, x, w, place + begin, m, d, v);
-#pragma omp parallel for schedule(dynamic) num_threads(ctx->n_threads)
+#pragma omp parallel for schedule(dynamic) num_threads(team_for(ctx, m *v))
         for (int64_t i = 0; i < m; i++) {
             float *row = logits + i * s.ld, largest, sum;
             RF_CPU(head_row_sum)(&largest, &sum, NULL, row, v);
@@ -100,7 +98,7 @@ void RF_CPU(head_sample)(rf_ctx *ctx, int32_t *token, void *score, const void *x
     }
 }
 
-void RF_CPU(head_logprob)(rf_ctx *ctx, void *logprob, const void *x, const void *w,
+void RF_CPU(head_logprob)(rf_ctx *ctx, void *logprob, const void *x, rf_matrix w,
                           const int32_t *place, const int32_t *target, int64_t n, int64_t d,
                           int64_t v)
 {
@@ -108,7 +106,7 @@ void RF_CPU(head_logprob)(rf_ctx *ctx, void *logprob, const void *x, const void 
     for (int64_t begin = 0; begin < n; begin += s.rows) {
         int64_t m = min_of(s.rows, n - begin);
         const float *logits = make_logits(ctx, &s, NULL, x, w, place + begin, m, d, v);
-#pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
+#pragma omp parallel for schedule(static) num_threads(team_for(ctx, m *v))
         for (int64_t i = 0; i < m; i++) {
             const float *row = logits + i * s.ld;
             float largest, sum;
@@ -118,7 +116,7 @@ void RF_CPU(head_logprob)(rf_ctx *ctx, void *logprob, const void *x, const void 
     }
 }
 
-void RF_CPU(head_logits)(rf_ctx *ctx, void *logits, const void *x, const void *w,
+void RF_CPU(head_logits)(rf_ctx *ctx, void *logits, const void *x, rf_matrix w,
                          const int32_t *place, int64_t n, int64_t d, int64_t v)
 {
     head_scratch s = RF_CPU(head_take)(ctx, d, v);

@@ -2,7 +2,7 @@
 
 static size_t scratch_bytes(int n_threads, const rf_limits *limits)
 {
-    const size_t need[] = {RF_CPU(gemm_bytes)(n_threads, limits),
+    const size_t need[] = {RF_CPU(linear_bytes)(n_threads, limits),
                            RF_CPU(attention_bytes)(n_threads, limits),
                            limits->backward ? RF_CPU(attention_backward_bytes)(n_threads, limits)
                                             : 0,
@@ -18,6 +18,8 @@ static size_t scratch_bytes(int n_threads, const rf_limits *limits)
 
 const rf_kernels RF_CPU(kernels) = {
     .scratch_bytes = scratch_bytes,
+    .pack = RF_CPU(pack),
+    .pack_bytes = RF_CPU(pack_bytes),
     .embedding_forward = RF_CPU(embedding_forward),
     .embedding_backward = RF_CPU(embedding_backward),
     .rmsnorm_forward = RF_CPU(rmsnorm_forward),

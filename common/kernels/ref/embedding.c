@@ -1,11 +1,11 @@
 #include "common/kernels/ref/ref.h"
 
-void RF_REF(embedding_forward)(rf_ctx *ctx, void *x_, const void *table_, const int32_t *token,
+void RF_REF(embedding_forward)(rf_ctx *ctx, void *x_, rf_matrix table_, const int32_t *token,
                                int64_t n, int64_t d)
 {
     (void)ctx;
     real *x = x_;
-    const real *table = table_;
+    const real *table = table_.data;
     for (int64_t i = 0; i < n; i++) {
         for (int64_t j = 0; j < d; j++) {
             x[i * d + j] = table[token[i] * d + j];

@@ -42,13 +42,14 @@ static real *logits_of(rf_ctx *ctx, int64_t v)
  *   loss = -log softmax(l)_t = lse(l) - l_t,   dlse/dl_j = exp(l_j - lse) = softmax(l)_j
  *   dl_j = weight (softmax(l)_j - [j = t])
  *   dx   = sum_j dl_j w_j,   dw_j += dl_j x */
-void RF_REF(head_loss)(rf_ctx *ctx, void *loss_, void *dx_, void *dw_, const void *x_,
-                       const void *w_, const int32_t *target, const void *weight_,
-                       const int32_t *host_target, int64_t n, int64_t d, int64_t v)
+void RF_REF(head_loss)(rf_ctx *ctx, void *loss_, void *dx_, void *dw_, const void *x_, rf_matrix w_,
+                       const int32_t *target, const void *weight_, const int32_t *host_target,
+                       int64_t n, int64_t d, int64_t v)
 {
+    RF_ASSERT(dx_ == NULL || w_.layout == RF_ROWS);
     (void)host_target; /* without chunks, target itself decides */
     real *loss = loss_, *dx = dx_, *dw = dw_, *logits = logits_of(ctx, v);
-    const real *x = x_, *w = w_, *weight = weight_;
+    const real *x = x_, *w = w_.data, *weight = weight_;
     for (int64_t i = 0; i < n; i++) {
         loss[i] = 0;
         for (int64_t c = 0; dx != NULL && c < d; c++) {
@@ -83,12 +84,12 @@ static bool may_produce(const rf_sampling *sampling, int64_t id)
     return id < sampling->n_usable;
 }
 
-void RF_REF(head_sample)(rf_ctx *ctx, int32_t *token, void *score_, const void *x_, const void *w_,
+void RF_REF(head_sample)(rf_ctx *ctx, int32_t *token, void *score_, const void *x_, rf_matrix w_,
                          const int32_t *place, const rf_sampling *sampling, int64_t n, int64_t d,
                          int64_t v)
 {
     real *score = score_, *logits = logits_of(ctx, v);
-    const real *x = x_, *w = w_;
+    const real *x = x_, *w = w_.data;
     for (int64_t i = 0; i < n; i++) {
         compute_logits(ctx, logits, x + place[i] * d, w, d, v);
         int32_t best = -1;
@@ -109,23 +110,23 @@ void RF_REF(head_sample)(rf_ctx *ctx, int32_t *token, void *score_, const void *
     }
 }
 
-void RF_REF(head_logprob)(rf_ctx *ctx, void *logprob_, const void *x_, const void *w_,
+void RF_REF(head_logprob)(rf_ctx *ctx, void *logprob_, const void *x_, rf_matrix w_,
                           const int32_t *place, const int32_t *target, int64_t n, int64_t d,
                           int64_t v)
 {
     real *logprob = logprob_, *logits = logits_of(ctx, v);
-    const real *x = x_, *w = w_;
+    const real *x = x_, *w = w_.data;
     for (int64_t i = 0; i < n; i++) {
         compute_logits(ctx, logits, x + place[i] * d, w, d, v);
         logprob[i] = logits[target[i]] - log_sum_exp(logits, v);
     }
 }
 
-void RF_REF(head_logits)(rf_ctx *ctx, void *logits_, const void *x_, const void *w_,
+void RF_REF(head_logits)(rf_ctx *ctx, void *logits_, const void *x_, rf_matrix w_,
                          const int32_t *place, int64_t n, int64_t d, int64_t v)
 {
     real *logits = logits_;
-    const real *x = x_, *w = w_;
+    const real *x = x_, *w = w_.data;
     for (int64_t i = 0; i < n; i++) {
         compute_logits(ctx, logits + i * v, x + place[i] * d, w, d, v);
     }

@@ -1,11 +1,10 @@
 #include "common/kernels/ref/ref.h"
 
-void RF_REF(linear_forward)(rf_ctx *ctx, void *y_, const void *x_, const void *w_,
-                            const void *bias_, const void *residual_, int64_t n, int64_t in,
-                            int64_t out)
+void RF_REF(linear_forward)(rf_ctx *ctx, void *y_, const void *x_, rf_matrix w_, const void *bias_,
+                            const void *residual_, int64_t n, int64_t in, int64_t out)
 {
     real *y = y_;
-    const real *x = x_, *w = w_, *bias = bias_, *residual = residual_;
+    const real *x = x_, *w = w_.data, *bias = bias_, *residual = residual_;
     for (int64_t i = 0; i < n; i++) {
         for (int64_t o = 0; o < out; o++) {
             real sum = 0;

@@ -26,8 +26,13 @@ static inline real ref_operand(const rf_ctx *ctx, real x)
 
 size_t RF_REF(scratch_bytes)(int n_threads, const rf_limits *limits);
 
+/* pack.c */
+size_t RF_REF(pack_bytes)(rf_layout layout, int64_t in, int64_t out);
+void RF_REF(pack)(rf_ctx *ctx, void *packed_, rf_layout layout, const void *w_, int64_t first,
+                  int64_t n, int64_t in, int64_t out);
+
 /* embedding.c */
-void RF_REF(embedding_forward)(rf_ctx *ctx, void *x_, const void *table_, const int32_t *token,
+void RF_REF(embedding_forward)(rf_ctx *ctx, void *x_, rf_matrix table_, const int32_t *token,
                                int64_t n, int64_t d);
 void RF_REF(embedding_backward)(rf_ctx *ctx, void *dtable_, const void *dx_, const int32_t *token,
                                 int64_t n, int64_t d);
@@ -42,9 +47,8 @@ void RF_REF(rmsnorm_backward)(rf_ctx *ctx, void *dx_, void *dgain_, const void *
                               bool accumulate);
 
 /* linear.c */
-void RF_REF(linear_forward)(rf_ctx *ctx, void *y_, const void *x_, const void *w_,
-                            const void *bias_, const void *residual_, int64_t n, int64_t in,
-                            int64_t out);
+void RF_REF(linear_forward)(rf_ctx *ctx, void *y_, const void *x_, rf_matrix w_, const void *bias_,
+                            const void *residual_, int64_t n, int64_t in, int64_t out);
 void RF_REF(linear_backward_input)(rf_ctx *ctx, void *dx_, const void *dy_, const void *w_,
                                    int64_t n, int64_t in, int64_t out, bool accumulate);
 void RF_REF(linear_backward_weight)(rf_ctx *ctx, void *dw_, void *dbias_, const void *dy_,
@@ -74,16 +78,16 @@ void RF_REF(scale_dropout)(rf_ctx *ctx, void *y_, const void *x_, double factor,
                            uint64_t key, int64_t count, bool accumulate);
 
 /* head.c */
-void RF_REF(head_loss)(rf_ctx *ctx, void *loss_, void *dx_, void *dw_, const void *x_,
-                       const void *w_, const int32_t *target, const void *weight_,
-                       const int32_t *host_target, int64_t n, int64_t d, int64_t v);
-void RF_REF(head_sample)(rf_ctx *ctx, int32_t *token, void *score_, const void *x_, const void *w_,
+void RF_REF(head_loss)(rf_ctx *ctx, void *loss_, void *dx_, void *dw_, const void *x_, rf_matrix w_,
+                       const int32_t *target, const void *weight_, const int32_t *host_target,
+                       int64_t n, int64_t d, int64_t v);
+void RF_REF(head_sample)(rf_ctx *ctx, int32_t *token, void *score_, const void *x_, rf_matrix w_,
                          const int32_t *place, const rf_sampling *sampling, int64_t n, int64_t d,
                          int64_t v);
-void RF_REF(head_logprob)(rf_ctx *ctx, void *logprob_, const void *x_, const void *w_,
+void RF_REF(head_logprob)(rf_ctx *ctx, void *logprob_, const void *x_, rf_matrix w_,
                           const int32_t *place, const int32_t *target, int64_t n, int64_t d,
                           int64_t v);
-void RF_REF(head_logits)(rf_ctx *ctx, void *logits_, const void *x_, const void *w_,
+void RF_REF(head_logits)(rf_ctx *ctx, void *logits_, const void *x_, rf_matrix w_,
                          const int32_t *place, int64_t n, int64_t d, int64_t v);
 
 /* flat.c */

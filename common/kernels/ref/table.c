@@ -10,6 +10,8 @@ size_t RF_REF(scratch_bytes)(int n_threads, const rf_limits *limits)
 
 const rf_kernels RF_REF(kernels) = {
     .scratch_bytes = RF_REF(scratch_bytes),
+    .pack = RF_REF(pack),
+    .pack_bytes = RF_REF(pack_bytes),
     .embedding_forward = RF_REF(embedding_forward),
     .embedding_backward = RF_REF(embedding_backward),
     .rmsnorm_forward = RF_REF(rmsnorm_forward),

@@ -1,0 +1,293 @@
+/* Products with weights of 8 bits: both sides quantized in blocks (quantize.h), the sum of a block
+ * in integers, and the blocks, in ascending order, one chain of fma in f32. Integers are exact, so
+ * only that fma (two roundings in the portable form) tells the instruction sets apart.
+ *
+ * A panel holds for each block PANEL scales, then the block's cells: 4 inner elements of a row,
+ * stored as q + 128, since the instruction for it (VPDPBUSD) multiplies unsigned by signed. */
+#include "common/kernels/cpu/internal.h"
+
+#include "common/kernels/quantize.h"
+
+enum {
+    CELL = 4, /* inner elements of a cell */
+    BLOCK_CELLS = RF_QUANTIZE_BLOCK / CELL,
+    OFFSET = 128,
+    STREAMED = 64, /* rows that pass by a block of a panel while it is in the L1 cache */
+    AHEAD = 4096   /* bytes by which the panel is called from memory */
+};
+
+/* --- Vectors of 32-bit integers --------------------------------------------------------------- */
+
+#if defined(RF_ISA_portable)
+typedef vi vq;
+#elif defined(RF_ISA_avx2)
+typedef __m256i vq;
+#else
+typedef __m512i vq;
+#endif
+
+/* q_dot(sum, w, x): sum + w0 x0 + w1 x1 + w2 x2 + w3 x3 in each lane, w unsigned and x signed
+ * bytes. Nothing saturates. q_operand prepares x, the same cell in all lanes. */
+#if defined(__AVX512VNNI__)
+typedef vq operand;
+V_INLINE operand q_operand(int32_t cell)
+{
+    return _mm512_set1_epi32(cell);
+}
+V_INLINE vq q_dot(vq sum, vq w, operand x)
+{
+    return _mm512_dpbusd_epi32(sum, w, x);
+}
+#elif defined(RF_ISA_portable)
+typedef struct operand {
+    vq byte[CELL];
+} operand;
+V_INLINE operand q_operand(int32_t cell)
+{
+    operand x;
+    int8_t bytes[CELL];
+    memcpy(bytes, &cell, sizeof(bytes));
+    for (int i = 0; i < CELL; i++) {
+        x.byte[i] = (vq){bytes[i], bytes[i], bytes[i], bytes[i]};
+    }
+    return x;
+}
+V_INLINE vq q_dot(vq sum, vq w, operand x)
+{
+    for (int i = 0; i < CELL; i++) {
+        sum += (w >> (8 * i) & 0xFF) * x.byte[i];
+    }
+    return sum;
+}
+#else
+/* Even and odd bytes, widened to 16 bits; x's come with one multiplication for each half. */
+typedef struct operand {
+    vq even, odd;
+} operand;
+#if defined(RF_ISA_avx2)
+#define Q(name) _mm256_##name
+#else
+#define Q(name) _mm512_##name
+#endif
+V_INLINE operand q_operand(int32_t cell)
+{
+    vq x = Q(set1_epi32)(cell);
+    return (operand){Q(srai_epi16)(Q(slli_epi16)(x, 8), 8), Q(srai_epi16)(x, 8)};
+}
+V_INLINE vq q_dot(vq sum, vq w, operand x)
+{
+    vq even = Q(srli_epi16)(Q(slli_epi16)(w, 8), 8), odd = Q(srli_epi16)(w, 8);
+    sum = Q(add_epi32)(sum, Q(madd_epi16)(even, x.even));
+    return Q(add_epi32)(sum, Q(madd_epi16)(odd, x.odd));
+}
+#undef Q
+#endif
+
+V_INLINE vq q_set(int32_t x)
+{
+#if defined(RF_ISA_portable)
+    return (vq){x, x, x, x};
+#elif defined(RF_ISA_avx2)
+    return _mm256_set1_epi32(x);
+#else
+    return _mm512_set1_epi32(x);
+#endif
+}
+V_INLINE vq q_load(const char *p)
+{
+    vq a;
+    memcpy(&a, p, sizeof(a));
+    return a;
+}
+V_INLINE vf q_float(vq a)
+{
+#if defined(RF_ISA_portable)
+    return __builtin_convertvector(a, vf);
+#elif defined(RF_ISA_avx2)
+    return _mm256_cvtepi32_ps(a);
+#else
+    return _mm512_cvtepi32_ps(a);
+#endif
+}
+
+/* --- Packing ---------------------------------------------------------------------------------- */
+
+/* Bytes from one block of a panel to the next. */
+enum { BLOCK_BYTES = PANEL * (BLOCK_CELLS + 1) * 4 };
+
+size_t RF_CPU(int8_pack_bytes)(int64_t in, int64_t out)
+{
+    int64_t words = rf_quantize_blocks(in) + ceil_div(in, CELL);
+    return (size_t)(ceil_div(out, PANEL) * PANEL * words) * sizeof(int32_t);
+}
+
+void RF_CPU(int8_pack_panel)(char *packed, const float *w, int64_t rows, int64_t in)
+{
+    for (int64_t k0 = 0; k0 < in; k0 += RF_QUANTIZE_BLOCK, packed += BLOCK_BYTES) {
+        int64_t k = min_of(RF_QUANTIZE_BLOCK, in - k0);
+        float *scale = (float *)(void *)packed;
+        char *cells = packed + PANEL * sizeof(float);
+        for (int64_t r = 0; r < PANEL; r++) {
+            int8_t q[RF_QUANTIZE_BLOCK] = {0};
+            scale[r] = r < rows ? rf_quantize(q, w + r * in + k0, k) : 0.0F;
+            for (int64_t i = 0; i < ceil_div(k, CELL) * CELL; i++) {
+                int64_t at = (i / CELL * PANEL + r) * CELL + i % CELL;
+                cells[at] = (char)(uint8_t)(q[i] + OFFSET);
+            }
+        }
+    }
+}
+
+void RF_CPU(int8_unpack_row)(float *x, const char *packed, int64_t row, int64_t in)
+{
+    for (int64_t k0 = 0; k0 < in; k0 += RF_QUANTIZE_BLOCK, packed += BLOCK_BYTES) {
+        float scale = ((const float *)(const void *)packed)[row];
+        const char *cells = packed + PANEL * sizeof(float) + row * CELL;
+        for (int64_t i = 0; i < min_of(RF_QUANTIZE_BLOCK, in - k0); i++) {
+            int q = (uint8_t)cells[i / CELL * PANEL * CELL + i % CELL] - OFFSET;
+            x[k0 + i] = scale * (float)q;
+        }
+    }
+}
+
+/* --- Activations ------------------------------------------------------------------------------ */
+
+int64_t RF_CPU(int8_rows_floats)(int64_t rows, int64_t in)
+{
+    int64_t blocks = rows * rf_quantize_blocks(in);
+    return line_floats(rows * ceil_div(in, CELL)) + 2 * line_floats(blocks);
+}
+
+int8_rows RF_CPU(int8_rows_at)(float *scratch, int64_t rows, int64_t in)
+{
+    int8_rows x = {.cells = ceil_div(in, CELL), .blocks = rf_quantize_blocks(in)};
+    x.cell = (int32_t *)(void *)scratch;
+    x.scale = scratch + line_floats(rows * x.cells);
+    x.start = (int32_t *)(void *)(x.scale + line_floats(rows * x.blocks));
+    return x;
+}
+
+void RF_CPU(int8_quantize_row)(const int8_rows *x, int64_t row, const float *from, int64_t in)
+{
+    for (int64_t b = 0; b < x->blocks; b++) {
+        int8_t q[RF_QUANTIZE_BLOCK] = {0};
+        int64_t n = min_of(RF_QUANTIZE_BLOCK, in - b * RF_QUANTIZE_BLOCK);
+        int32_t sum = 0;
+        x->scale[row * x->blocks + b] = rf_quantize(q, from + b * RF_QUANTIZE_BLOCK, n);
+        for (int i = 0; i < RF_QUANTIZE_BLOCK; i++) {
+            sum += q[i];
+        }
+        x->start[row * x->blocks + b] = -OFFSET * sum;
+        memcpy(x->cell + row * x->cells + b * BLOCK_CELLS, q, (size_t)(ceil_div(n, CELL) * CELL));
+    }
+}
+
+/* --- Products --------------------------------------------------------------------------------- */
+
+/* One block of `rows` rows (a constant wherever this is inlined) and a panel: sum [rows][PANEL] =
+ * fma(block's sum, scale of w * scale of x, sum). */
+V_INLINE void tile(float *sum, const char *block, const int8_rows *x, int64_t row, int64_t b,
+                   int64_t cells, const int rows)
+{
+    const char *w = block + PANEL * sizeof(float);
+    const int32_t *cell = x->cell + row * x->cells + b * BLOCK_CELLS;
+    vq acc[TILE_ROWS][TILE_VECTORS];
+    for (int r = 0; r < rows; r++) {
+        for (int v = 0; v < TILE_VECTORS; v++) {
+            acc[r][v] = q_set(x->start[(row + r) * x->blocks + b]);
+        }
+    }
+    for (int64_t i = 0; i < cells; i++, w += PANEL * CELL) {
+        vq right[TILE_VECTORS];
+        for (int v = 0; v < TILE_VECTORS; v++) {
+            right[v] = q_load(w + v * VL * CELL);
+            if (v * VL * CELL % 64 == 0) {
+                __builtin_prefetch(w + AHEAD + v * VL * CELL, 0, 3);
+            }
+        }
+        for (int r = 0; r < rows; r++) {
+            operand left = q_operand(cell[r * x->cells + i]);
+            for (int v = 0; v < TILE_VECTORS; v++) {
+                acc[r][v] = q_dot(acc[r][v], right[v], left);
+            }
+        }
+    }
+    for (int r = 0; r < rows; r++) {
+        vf scale = v_set(x->scale[(row + r) * x->blocks + b]);
+        for (int v = 0; v < TILE_VECTORS; v++) {
+            float *to = sum + r * PANEL + v * VL;
+            vf both = v_mul(v_load((const float *)(const void *)block + v * VL), scale);
+            vf before = b == 0 ? v_zero() : v_load(to);
+            v_store(to, v_fma(q_float(acc[r][v]), both, before));
+        }
+    }
+}
+
+static void tiles(float *sum, const char *block, const int8_rows *x, int64_t row, int64_t m,
+                  int64_t b, int64_t cells)
+{
+    for (int64_t r = 0; r < m; r += TILE_ROWS, sum += TILE_ROWS * PANEL) {
+        switch (min_of(TILE_ROWS, m - r)) {
+        case 1:
+            tile(sum, block, x, row + r, b, cells, 1);
+            break;
+        case 2:
+            tile(sum, block, x, row + r, b, cells, 2);
+            break;
+        case 3:
+            tile(sum, block, x, row + r, b, cells, 3);
+            break;
+        case 4:
+            tile(sum, block, x, row + r, b, cells, 4);
+            break;
+#if !defined(RF_ISA_portable)
+        case 5:
+            tile(sum, block, x, row + r, b, cells, 5);
+            break;
+        default:
+            tile(sum, block, x, row + r, b, cells, 6);
+#endif
+        }
+    }
+}
+
+/* c = start + sum + bias for the rows [row, row + m) of a panel. */
+static void finish(const gemm *g, const float *sum, int64_t row, int64_t m, int64_t col)
+{
+    int64_t cols = min_of(PANEL, g->n - col);
+    for (int64_t r = row; r < row + m; r++, sum += PANEL) {
+        for (int64_t c = 0; c < cols; c += VL) {
+            int64_t at = r * g->ldc + col + c;
+            vf y = v_load(sum + c);
+            if (g->start != NULL) {
+                y = v_add(v_load_n(g->start + at, cols - c), y);
+            }
+            if (g->bias != NULL) {
+                y = v_add(y, v_load_n(g->bias + col + c, cols - c));
+            }
+            v_store_n(g->c + at, y, cols - c);
+        }
+    }
+}
+
+int64_t RF_CPU(int8_sum_floats)(void)
+{
+    return STREAMED * PANEL;
+}
+
+void RF_CPU(int8_product)(const gemm *g, const char *packed, const int8_rows *x,
+                          const packed_share *s, float *sum)
+{
+    const size_t bytes = RF_CPU(int8_pack_bytes)(g->k, PANEL);
+    for (int64_t panel = s->panel; panel < s->panel_end; panel++) {
+        const char *from = packed + (size_t)panel * bytes;
+        for (int64_t row = s->row; row < s->row_end; row += STREAMED) {
+            int64_t m = min_of(STREAMED, s->row_end - row);
+            for (int64_t b = 0; b < x->blocks; b++) {
+                int64_t cells = min_of(BLOCK_CELLS, x->cells - b * BLOCK_CELLS);
+                tiles(sum, from + b * BLOCK_BYTES, x, row, m, b, cells);
+            }
+            finish(g, sum, row, m, panel * PANEL);
+        }
+    }
+}

@@ -1,0 +1,365 @@
+/* Products with packed weights: panels of rows of w side by side, the inner index going down, as
+ * the register tile reads them. A panel is one stream, so that few rows of activations (decoding)
+ * are multiplied as fast as weights come from memory.
+ *
+ * RF_PACKED_F32 and RF_PACKED_BF16 sum as gemm.c and gemm_bf16.c do (rule 4): one chain for each
+ * K_BLOCK cells, the blocks added in order. So packed weights give the bits of rows (those of
+ * RF_COMPUTE_F32 and RF_COMPUTE_BF16), for any number of rows. */
+#include "common/kernels/cpu/internal.h"
+
+#include <omp.h>
+
+enum {
+    STREAMED = 64,  /* rows that pass by a piece of a panel while it is in the L1 cache */
+    PIECE = 32,     /* cells of such a piece */
+    GROUP = 4,      /* panels that stay in the L2 cache while more rows pass by, */
+    ROWS = 96,      /* in blocks of this many */
+    CONVERTED = 256 /* rows of activations that are converted at once */
+};
+
+/* --- Layout ----------------------------------------------------------------------------------- */
+
+static int64_t panel_width(rf_layout layout)
+{
+    return layout == RF_PACKED_BF16 ? BF16_PANEL : PANEL;
+}
+
+static size_t panel_bytes(rf_layout layout, int64_t in)
+{
+    RF_ASSERT(layout > RF_ROWS && layout < RF_N_LAYOUTS);
+    if (layout == RF_PACKED_INT8) {
+        return RF_CPU(int8_pack_bytes)(in, PANEL);
+    }
+    int64_t cells = layout == RF_PACKED_BF16 ? bf16_cells(in) : in;
+    return (size_t)(cells * panel_width(layout)) * sizeof(float);
+}
+
+size_t RF_CPU(pack_bytes)(rf_layout layout, int64_t in, int64_t out)
+{
+    return panel_bytes(layout, in) * (size_t)ceil_div(out, panel_width(layout));
+}
+
+void RF_CPU(pack)(rf_ctx *ctx, void *packed, rf_layout layout, const void *w, int64_t first,
+                  int64_t n, int64_t in, int64_t out)
+{
+    RF_ASSERT(first % RF_PACK_ROWS == 0 && first + n <= out);
+    const size_t bytes = panel_bytes(layout, in);
+    const int64_t width = panel_width(layout);
+#pragma omp parallel for schedule(static) num_threads(team_for(ctx, n *in))
+    for (int64_t row = 0; row < n; row += width) {
+        char *to = (char *)packed + (size_t)((first + row) / width) * bytes;
+        const float *from = (const float *)w + row * in;
+        float *cells = (float *)(void *)to;
+        int64_t rows = min_of(width, n - row);
+        if (layout == RF_PACKED_INT8) {
+            RF_CPU(int8_pack_panel)(to, from, rows, in);
+        } else if (layout == RF_PACKED_BF16) {
+            RF_CPU(pack_cell_panels_transposed)(cells, from, in, rows, in);
+        } else {
+            RF_CPU(pack_panels_transposed)(cells, from, in, rows, in);
+        }
+    }
+}
+
+static void unpack_row(float *x, rf_matrix w, int64_t row, int64_t in)
+{
+    const int64_t width = panel_width(w.layout);
+    const char *panel = (const char *)w.data + (size_t)(row / width) * panel_bytes(w.layout, in);
+    const float *column = (const float *)(const void *)panel + row % width;
+    if (w.layout == RF_PACKED_INT8) {
+        RF_CPU(int8_unpack_row)(x, panel, row % width, in);
+    } else if (w.layout == RF_PACKED_F32) {
+        for (int64_t i = 0; i < in; i++) {
+            x[i] = column[i * width];
+        }
+    } else {
+        const uint16_t *half = (const uint16_t *)(const void *)column;
+        for (int64_t i = 0; i < in; i++) {
+            uint32_t bits = (uint32_t)half[i / 2 * 2 * width + i % 2] << 16;
+            memcpy(x + i, &bits, sizeof(bits));
+        }
+    }
+}
+
+void RF_CPU(embedding_forward)(rf_ctx *ctx, void *x, rf_matrix table, const int32_t *token,
+                               int64_t n, int64_t d)
+{
+    float *to = x;
+    const float *from = table.data;
+#pragma omp parallel for schedule(static) num_threads(team_for(ctx, n *d))
+    for (int64_t i = 0; i < n; i++) {
+        if (table.layout == RF_ROWS) {
+            memcpy(to + i * d, from + token[i] * d, (size_t)d * sizeof(float));
+        } else {
+            unpack_row(to + i * d, table, token[i], d);
+        }
+    }
+}
+
+/* --- Scratch ---------------------------------------------------------------------------------- */
+
+static int64_t widest(const rf_limits *limits)
+{
+    int64_t most = max_of(limits->width, limits->ffn);
+    return max_of(most, limits->n_heads * limits->head_dim);
+}
+
+/* Cells of a row of activations rounded to bf16: whole cache lines, and no large power of two,
+ * whose rows would fall into the same few sets of the caches. */
+static int64_t bf16_ld(int64_t in)
+{
+    int64_t cells = line_floats(bf16_cells(in));
+    return cells % 256 == 0 ? cells + 16 : cells;
+}
+
+/* Floats of a thread: sums of a panel. */
+static int64_t thread_floats(void)
+{
+    return max_of(STREAMED * PANEL, RF_CPU(int8_sum_floats)());
+}
+
+size_t RF_CPU(linear_bytes)(int n_threads, const rf_limits *limits)
+{
+    int64_t floats = n_threads * thread_floats(), n = min_of(CONVERTED, limits->places);
+    if (limits->weights == RF_PACKED_INT8) {
+        floats += RF_CPU(int8_rows_floats)(n, widest(limits));
+    } else if (limits->weights == RF_PACKED_BF16) {
+        floats += round_up(n, BF16_ROWS) * bf16_ld(widest(limits));
+    }
+    size_t packed = (size_t)floats * sizeof(float), rows = RF_CPU(gemm_bytes)(n_threads, limits);
+    return packed > rows ? packed : rows;
+}
+
+/* --- Products of cells ------------------------------------------------------------------------ */
+
+/* A product on cells: activations a [m,cells], lda cells apart, and panels of `width` columns. */
+typedef struct cell_product {
+    const gemm *g;
+    const float *a, *packed;
+    int64_t lda, cells, width;
+    cell_type cell;
+} cell_product;
+
+/* Rows [row, row + m) times columns [col, col + n) of the block of cells [k0, k0 + k). */
+static void cell_block(const cell_product *w, int64_t row, int64_t m, int64_t col, int64_t n,
+                       int64_t k0, int64_t k)
+{
+    const gemm *g = w->g;
+    const float *start = k0 == 0 ? g->start : g->c;
+    product p = {.c = g->c + row * g->ldc + col,
+                 .ldc = g->ldc,
+                 .start = start != NULL ? start + row * g->ldc + col : NULL,
+                 .ld_start = g->ldc,
+                 .bias = k0 == 0 && g->bias != NULL ? g->bias + col : NULL,
+                 .a = w->a + row * w->lda + k0,
+                 .lda = w->lda,
+                 .b = w->packed + col * w->cells + k0 * w->width,
+                 .ldb = w->width,
+                 .panel_floats = w->cells * w->width,
+                 .m = m,
+                 .n = n,
+                 .k = k,
+                 .mode = start != NULL ? PRODUCT_ADD : PRODUCT_SET,
+                 .cell = w->cell};
+    RF_CPU(product)(&p);
+}
+
+/* More rows than a tile has: they pass by one piece of the panel after the other, so that the panel
+ * comes from memory once and without pause. The chain of a block goes on through `sum`. */
+static void cell_pieces(const cell_product *w, int64_t row, int64_t m, int64_t col, int64_t k0,
+                        int64_t k, float *sum)
+{
+    const gemm *g = w->g;
+    const float *panel = w->packed + col * w->cells, *start = k0 == 0 ? g->start : g->c;
+    int64_t cols = min_of(PANEL, g->n - col);
+    for (int64_t piece = k0; piece < k0 + k; piece += PIECE) {
+        product p = {.c = sum,
+                     .ldc = PANEL,
+                     .a = w->a + row * w->lda + piece,
+                     .lda = w->lda,
+                     .b = panel + piece * PANEL,
+                     .ldb = PANEL,
+                     .m = m,
+                     .n = PANEL,
+                     .k = min_of(PIECE, k0 + k - piece),
+                     .mode = piece == k0 ? PRODUCT_SET : PRODUCT_CHAIN,
+                     .cell = w->cell};
+        RF_CPU(product)(&p);
+    }
+    for (int64_t r = row; r < row + m; r++, sum += PANEL) {
+        for (int64_t c = 0; c < cols; c += VL) {
+            int64_t at = r * g->ldc + col + c;
+            vf x = v_load(sum + c);
+            if (start != NULL) {
+                x = v_add(v_load_n(start + at, cols - c), x);
+            }
+            if (k0 == 0 && g->bias != NULL) {
+                x = v_add(x, v_load_n(g->bias + col + c, cols - c));
+            }
+            v_store_n(g->c + at, x, cols - c);
+        }
+    }
+}
+
+/* Rows of one tile of a product: what passes by a panel at once. */
+static int64_t tile_rows(cell_type cell)
+{
+    return cell == CELL_BF16 && BF16_ROWS > 1 ? (int64_t)2 * BF16_ROWS : TILE_ROWS;
+}
+
+static void cell_share(const cell_product *w, const packed_share *s, float *sum)
+{
+    const int64_t m = s->row_end - s->row, group = m <= STREAMED ? 1 : GROUP;
+    /* AMX sums start from what they are added to: a block is not cut there. */
+    const bool in_pieces = m > TILE_ROWS && m <= STREAMED && w->width == PANEL;
+    for (int64_t panel = s->panel; panel < s->panel_end; panel += group) {
+        int64_t col = panel * w->width, col_end = min_of(panel + group, s->panel_end) * w->width;
+        int64_t n = min_of(col_end, w->g->n) - col;
+        for (int64_t k0 = 0; k0 < w->cells; k0 += K_BLOCK) {
+            int64_t k = min_of(K_BLOCK, w->cells - k0);
+            if (in_pieces) {
+                cell_pieces(w, s->row, m, col, k0, k, sum);
+                continue;
+            }
+            for (int64_t row = s->row; row < s->row_end; row += ROWS) {
+                cell_block(w, row, min_of(ROWS, s->row_end - row), col, n, k0, k);
+            }
+        }
+    }
+}
+
+/* --- Whole products --------------------------------------------------------------------------- */
+
+/* Shares of columns and rows: the divisor of the number of threads with the least work for the
+ * busiest thread; rather columns, so that each panel is read by one thread. */
+static packed_share share_of(const gemm *g, int64_t width, int64_t step, int thread, int n_threads)
+{
+    int64_t panels = ceil_div(g->n, width), tiles = ceil_div(g->m, step), least = INT64_MAX;
+    int columns = 1;
+    for (int shares = n_threads; shares >= 1; shares--) {
+        if (n_threads % shares == 0) {
+            int64_t work = ceil_div(panels, shares) * ceil_div(tiles, n_threads / shares);
+            if (work < least) {
+                least = work;
+                columns = shares;
+            }
+        }
+    }
+    packed_share s;
+    share(&s.panel, &s.panel_end, panels, thread % columns, columns);
+    share(&s.row, &s.row_end, tiles, thread / columns, n_threads / columns);
+    s.row *= step;
+    s.row_end = min_of(s.row_end * step, g->m);
+    return s;
+}
+
+/* What a thread takes alone: multiply-adds at some 40 a nanosecond, weights from memory. */
+static double nanoseconds(const gemm *g, rf_layout layout)
+{
+    double weights = (double)panel_bytes(layout, g->k) / (double)panel_width(layout) * (double)g->n;
+    double work = (double)g->m * (double)g->n * (double)g->k / 40.0;
+    return work > weights / 10.0 ? work : weights / 10.0;
+}
+
+static void multiply_cells(rf_ctx *ctx, const cell_product *w, rf_layout layout)
+{
+    float *scratch = ctx->scratch;
+#pragma omp parallel num_threads(team(ctx, nanoseconds(w->g, layout)))
+    {
+        int thread = omp_get_thread_num();
+        packed_share s =
+            share_of(w->g, w->width, tile_rows(w->cell), thread, omp_get_num_threads());
+        if (s.row < s.row_end) {
+            cell_share(w, &s, scratch + thread * thread_floats());
+        }
+    }
+}
+
+static void linear_f32(rf_ctx *ctx, const gemm *g, const void *packed)
+{
+    cell_product w = {.g = g,
+                      .a = g->a,
+                      .lda = g->lda,
+                      .packed = packed,
+                      .cells = g->k,
+                      .width = PANEL,
+                      .cell = CELL_F32};
+    multiply_cells(ctx, &w, RF_PACKED_F32);
+}
+
+/* Rows [row, row + CONVERTED) of a product. */
+static gemm rows_from(const gemm *g, int64_t row)
+{
+    gemm part = *g;
+    part.m = min_of(CONVERTED, g->m - row);
+    part.c = g->c + row * g->ldc;
+    part.a = g->a + row * g->lda;
+    part.start = g->start != NULL ? g->start + row * g->ldc : NULL;
+    return part;
+}
+
+static void linear_bf16(rf_ctx *ctx, const gemm *whole, const void *packed)
+{
+    float *rounded = (float *)ctx->scratch + ctx->n_threads * thread_floats();
+    const int64_t ld = bf16_ld(whole->k);
+    for (int64_t row = 0; row < whole->m; row += CONVERTED) {
+        gemm g = rows_from(whole, row);
+        int64_t padding = round_up(g.m, BF16_ROWS) - g.m;
+        memset(rounded + g.m * ld, 0, (size_t)(padding * ld) * sizeof(float));
+#pragma omp parallel for schedule(static) num_threads(team_for(ctx, g.m *g.k))
+        for (int64_t i = 0; i < g.m; i++) {
+            RF_CPU(pack_cells)(rounded + i * ld, ld, g.a + i * g.lda, g.lda, 1, g.k);
+        }
+        cell_product w = {.g = &g,
+                          .a = rounded,
+                          .lda = ld,
+                          .packed = packed,
+                          .cells = bf16_cells(g.k),
+                          .width = BF16_PANEL,
+                          .cell = CELL_BF16};
+        multiply_cells(ctx, &w, RF_PACKED_BF16);
+    }
+}
+
+static void linear_int8(rf_ctx *ctx, const gemm *whole, const void *packed)
+{
+    float *scratch = ctx->scratch, *converted = scratch + ctx->n_threads * thread_floats();
+    int8_rows x = RF_CPU(int8_rows_at)(converted, min_of(CONVERTED, whole->m), whole->k);
+    for (int64_t row = 0; row < whole->m; row += CONVERTED) {
+        gemm g = rows_from(whole, row);
+#pragma omp parallel for schedule(static) num_threads(team_for(ctx, 2 * g.m * g.k))
+        for (int64_t i = 0; i < g.m; i++) {
+            RF_CPU(int8_quantize_row)(&x, i, g.a + i * g.lda, g.k);
+        }
+#pragma omp parallel num_threads(team(ctx, nanoseconds(&g, RF_PACKED_INT8)))
+        {
+            int thread = omp_get_thread_num();
+            packed_share s = share_of(&g, PANEL, TILE_ROWS, thread, omp_get_num_threads());
+            RF_CPU(int8_product)(&g, packed, &x, &s, scratch + thread * thread_floats());
+        }
+    }
+}
+
+void RF_CPU(linear)(rf_ctx *ctx, const gemm *g, rf_matrix w)
+{
+    gemm job = *g;
+    job.form = GEMM_NT;
+    job.ldc = g->ldc > 0 ? g->ldc : g->n;
+    job.lda = g->lda > 0 ? g->lda : g->k;
+    if (w.layout == RF_ROWS || g->k == 0) {
+        job.b = w.data;
+        RF_CPU(gemm)(ctx, &job);
+        return;
+    }
+    RF_ASSERT(RF_CPU(linear_bytes)(ctx->n_threads, &ctx->limits) <= ctx->scratch_bytes);
+    RF_ASSERT((ctx->limits.compute == RF_COMPUTE_BF16) == (w.layout == RF_PACKED_BF16));
+    RF_ASSERT(w.layout == RF_PACKED_F32 || w.layout == ctx->limits.weights);
+    RF_ASSERT(w.layout == RF_PACKED_F32 || g->k <= widest(&ctx->limits));
+    if (w.layout == RF_PACKED_INT8) {
+        linear_int8(ctx, &job, w.data);
+    } else if (w.layout == RF_PACKED_BF16) {
+        linear_bf16(ctx, &job, w.data);
+    } else {
+        linear_f32(ctx, &job, w.data);
+    }
+}
