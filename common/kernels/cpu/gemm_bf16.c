@@ -10,16 +10,19 @@
 
 #include <omp.h>
 
+/* What shares the L2 cache: packed columns of b over K_CHUNK inner cells, and the rows of a and the
+ * block of c that meet them. c stays there while the inner blocks of a chunk pass: with AMX a
+ * product takes less time than c takes to come from memory and go back. */
 #if defined(RF_ISA_amx)
 /* Multiply-adds are cheap here: what it costs to pack an element of b, in their number. */
 static const double pack_b = 100.0;
-enum { ROW_STEP = 32, ROWS = 256, COLS = 16 * BF16_PANEL };
+enum { ROW_STEP = 32, ROWS = 64, K_CHUNK = 2 * K_BLOCK, B_CELLS = 1 << 17, MOST_COLS = 512 };
 #else
 static const double pack_b = 12.0;
-enum { ROW_STEP = TILE_ROWS, ROWS = 96, COLS = 4 * BF16_PANEL };
+enum { ROW_STEP = TILE_ROWS, ROWS = 96, K_CHUNK = K_BLOCK, B_CELLS = 1 << 17, MOST_COLS = 256 };
 #endif
-enum { B_FLOATS = K_BLOCK * COLS };
-_Static_assert(ROWS % BF16_ROWS == 0 && ROW_STEP % BF16_ROWS == 0 && K_BLOCK % BF16_CELLS == 0,
+_Static_assert(ROWS % BF16_ROWS == 0 && ROW_STEP % BF16_ROWS == 0 && K_BLOCK % BF16_CELLS == 0 &&
+                   MOST_COLS % BF16_PANEL == 0 && K_CHUNK * MOST_COLS >= B_CELLS,
                "blocks are whole steps");
 
 /* Cells of a row of the rounded a: not a large power of two, whose rows would fall into the same
@@ -51,7 +54,7 @@ static int64_t most_left_floats(const rf_limits *limits)
 
 size_t RF_CPU(gemm_bf16_bytes)(int n_threads, const rf_limits *limits)
 {
-    return ((size_t)n_threads * B_FLOATS + (size_t)most_left_floats(limits)) * sizeof(float);
+    return ((size_t)n_threads * B_CELLS + (size_t)most_left_floats(limits)) * sizeof(float);
 }
 
 /* Rows of a, padded to whole steps, shared among the threads. */
@@ -73,44 +76,63 @@ static void pack_left(const gemm *g, float *left, int64_t ld, int thread, int n_
     }
 }
 
-static void pack_right(const gemm *g, float *packed, int64_t k0, int64_t k, int64_t col,
+/* The blocks of a chunk one behind the other. */
+static void pack_right(const gemm *g, float *packed, int64_t k0, int64_t k_end, int64_t col,
                        int64_t cols)
 {
-    if (g->form == GEMM_NT) {
-        RF_CPU(pack_cell_panels_transposed)(packed, g->b + col * g->k + k0, g->k, cols, k);
-    } else {
-        RF_CPU(pack_cell_panels)(packed, g->b + k0 * g->n + col, g->n, k, cols);
+    for (; k0 < k_end; k0 += 2 * K_BLOCK) {
+        int64_t k = min_of(2 * K_BLOCK, k_end - k0);
+        if (g->form == GEMM_NT) {
+            RF_CPU(pack_cell_panels_transposed)(packed, g->b + col * g->k + k0, g->k, cols, k);
+        } else {
+            RF_CPU(pack_cell_panels)(packed, g->b + k0 * g->n + col, g->n, k, cols);
+        }
+        packed += bf16_cells(k) * round_up(cols, BF16_PANEL);
+    }
+}
+
+/* `rows` rows and `cols` columns of c, over the inner elements [k0, k_end). */
+static void make_block(const gemm *g, const float *left, int64_t ld, const float *packed,
+                       int64_t k0, int64_t k_end, int64_t row, int64_t rows, int64_t col,
+                       int64_t cols)
+{
+    for (; k0 < k_end; k0 += 2 * K_BLOCK) {
+        int64_t cells = bf16_cells(min_of(2 * K_BLOCK, k_end - k0));
+        const float *start = k0 == 0 ? g->start : g->c;
+        product p = {.c = g->c + row * g->ldc + col,
+                     .ldc = g->ldc,
+                     .start = start != NULL ? start + row * g->ldc + col : NULL,
+                     .ld_start = g->ldc,
+                     .bias = k0 == 0 && g->bias != NULL ? g->bias + col : NULL,
+                     .a = left + row * ld + k0 / 2,
+                     .lda = ld,
+                     .b = packed,
+                     .ldb = BF16_PANEL,
+                     .panel_floats = cells * BF16_PANEL,
+                     .m = rows,
+                     .n = cols,
+                     .k = cells,
+                     .mode = g->form == GEMM_TN ? PRODUCT_CHAIN
+                             : start != NULL    ? PRODUCT_ADD
+                                                : PRODUCT_SET,
+                     .cell = CELL_BF16};
+        RF_CPU(product)(&p);
+        packed += cells * round_up(cols, BF16_PANEL);
     }
 }
 
 static void make_area(const gemm *g, const area *r, const float *left, int64_t ld, float *packed)
 {
-    for (int64_t k0 = 0; k0 < g->k; k0 += 2 * K_BLOCK) {
-        int64_t k = min_of(2 * K_BLOCK, g->k - k0), cells = bf16_cells(k);
-        const float *start = k0 == 0 ? g->start : g->c;
-        product_mode mode = g->form == GEMM_TN ? PRODUCT_CHAIN
-                            : start != NULL    ? PRODUCT_ADD
-                                               : PRODUCT_SET;
-        for (int64_t col = r->col; col < r->col_end; col += COLS) {
-            int64_t cols = min_of(COLS, r->col_end - col);
-            pack_right(g, packed, k0, k, col, cols);
+    int64_t chunk_cells = min_of(K_CHUNK, bf16_cells(g->k));
+    int64_t most_cols = min_of(MOST_COLS, B_CELLS / chunk_cells / BF16_PANEL * BF16_PANEL);
+    for (int64_t col = r->col; col < r->col_end; col += most_cols) {
+        int64_t cols = min_of(most_cols, r->col_end - col);
+        for (int64_t k0 = 0; k0 < g->k; k0 += 2 * K_CHUNK) {
+            int64_t k_end = min_of(k0 + 2 * K_CHUNK, g->k);
+            pack_right(g, packed, k0, k_end, col, cols);
             for (int64_t row = r->row; row < r->row_end; row += ROWS) {
-                product p = {.c = g->c + row * g->ldc + col,
-                             .ldc = g->ldc,
-                             .start = start != NULL ? start + row * g->ldc + col : NULL,
-                             .ld_start = g->ldc,
-                             .bias = k0 == 0 && g->bias != NULL ? g->bias + col : NULL,
-                             .a = left + row * ld + k0 / 2,
-                             .lda = ld,
-                             .b = packed,
-                             .ldb = BF16_PANEL,
-                             .panel_floats = cells * BF16_PANEL,
-                             .m = min_of(ROWS, r->row_end - row),
-                             .n = cols,
-                             .k = cells,
-                             .mode = mode,
-                             .cell = CELL_BF16};
-                RF_CPU(product)(&p);
+                int64_t rows = min_of(ROWS, r->row_end - row);
+                make_block(g, left, ld, packed, k0, k_end, row, rows, col, cols);
             }
         }
     }
@@ -119,8 +141,8 @@ static void make_area(const gemm *g, const area *r, const float *left, int64_t l
 static void make_share(const gemm *g, float *scratch, int thread, int n_threads)
 {
     const int64_t ld = left_ld(g->k);
-    float *packed = scratch + (int64_t)thread * B_FLOATS;
-    float *left = scratch + (int64_t)n_threads * B_FLOATS;
+    float *packed = scratch + (int64_t)thread * B_CELLS;
+    float *left = scratch + (int64_t)n_threads * B_CELLS;
     pack_left(g, left, ld, thread, n_threads);
 #pragma omp barrier
     area r = RF_CPU(gemm_area)(g, ROW_STEP, 0.0, pack_b, thread, n_threads);
