@@ -39,8 +39,8 @@ RF_MUST_CHECK int rf_convert_export(const char *path, const char *folder,
                                     const rf_convert_options *options, rf_error *err);
 /* local. Writes the checkpoint `path`, atomically: the base with an adapter file's share added to
  * its weights (lora.h), the rest of the header as the adapter file has it, without optimizer state.
- * Stored as f32, f64 or bf16; as the source: as the base. The model is held in memory. An adapter
- * file of another base is refused. */
+ * Stored as f32, f64 or bf16; as the source: as the base. Goes tensor by tensor: only the adapters
+ * are held in memory. An adapter file of another base is refused. */
 RF_MUST_CHECK int rf_convert_merge(const char *base, const char *adapter, const char *path,
                                    const rf_convert_options *options, rf_error *err);
 

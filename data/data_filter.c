@@ -32,9 +32,12 @@ static const char render_usage[] =
     "usage: refusion-data render [--tokenizer NAME] < FILE\n"
     "\n"
     "{\"messages\": [{\"role\", \"content\"}, ...], \"tools\", \"add_generation_prompt\",\n"
-    "\"enable_thinking\"} lines become {\"text\", \"ids\"} lines, in the form of the tokenizer's\n"
-    "chat template. All but the messages may be missing; the generation prompt, at whose end the\n"
-    "assistant begins to speak, is added unless \"add_generation_prompt\" is false.\n" TOKENIZERS;
+    "\"enable_thinking\", \"date_string\"} lines become {\"text\", \"ids\"} lines, in the form of "
+    "the\n"
+    "tokenizer's chat template. All but the messages may be missing. As in Transformers, the\n"
+    "generation prompt, at whose end the assistant begins to speak, is added only where\n"
+    "\"add_generation_prompt\" is true. The date of Llama-3.1 is 26 Jul 2024 if none is "
+    "given.\n" TOKENIZERS;
 
 typedef struct filter {
     rf_tokenizer *tokenizer;
@@ -122,28 +125,6 @@ static int decode(json_t **out, const filter *f, const json_t *in, rf_error *err
     return rc;
 }
 
-static int render_options(rf_render_options *out, const json_t *in, rf_error *err)
-{
-    const json_t *tools = json_object_get(in, "tools");
-    const json_t *prompt = json_object_get(in, "add_generation_prompt");
-    const json_t *thinking = json_object_get(in, "enable_thinking");
-    if (tools != NULL && !json_is_null(tools) && !json_is_array(tools)) {
-        return rf_error_set(err, RF_ERR, "field \"tools\" must be an array of functions");
-    }
-    if (prompt != NULL && !json_is_boolean(prompt)) {
-        return rf_error_set(err, RF_ERR, "field \"add_generation_prompt\" must be true or false");
-    }
-    if (thinking != NULL && !json_is_null(thinking) && !json_is_boolean(thinking)) {
-        return rf_error_set(err, RF_ERR, "field \"enable_thinking\" must be true, false or null");
-    }
-    *out = (rf_render_options){.tools = json_is_array(tools) ? tools : NULL,
-                               .add_generation_prompt = prompt == NULL || json_is_true(prompt),
-                               .thinking = json_is_true(thinking)    ? RF_THINKING_ON
-                                           : json_is_false(thinking) ? RF_THINKING_OFF
-                                                                     : RF_THINKING_UNSET};
-    return RF_OK;
-}
-
 static int render(json_t **out, const filter *f, const json_t *in, rf_error *err)
 {
     const json_t *messages = json_object_get(in, "messages");
@@ -158,7 +139,7 @@ static int render(json_t **out, const filter *f, const json_t *in, rf_error *err
     size_t bytes;
     int rc = rf_chat_turns(&turn, &n, messages, err);
     if (rc == RF_OK) {
-        rc = render_options(&options, in, err);
+        rc = rf_chat_read_options(&options, in, err);
     }
     if (rc == RF_OK) {
         rc = rf_tokenizer_render(f->tokenizer, &text, &bytes, &ids, turn, n, &options, err);

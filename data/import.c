@@ -118,15 +118,14 @@ static int get_string(const char **text, size_t *bytes, const json_t *object, co
 
 /* The sample whose prompt is turns [0, n) and whose response is turn n. */
 static int add_answer(rf_imported *out, const rf_tokenizer *tokenizer, const rf_turn *turn,
-                      int64_t n, const json_t *tools, bool held_out, rf_error *err)
+                      int64_t n, const rf_render_options *options, bool held_out, rf_error *err)
 {
-    const rf_render_options options = {.tools = tools, .add_generation_prompt = true};
     rf_imported_sample sample = {.held_out = held_out};
     for (int64_t i = 0; i <= n; i++) {
         sample.n_chars += count_chars(turn[i].content, turn[i].bytes);
     }
     int64_t begin = out->ids.n;
-    int rc = rf_tokenizer_render(tokenizer, NULL, NULL, &out->ids, turn, n, &options, err);
+    int rc = rf_tokenizer_render(tokenizer, NULL, NULL, &out->ids, turn, n, options, err);
     sample.n_prompt = out->ids.n - begin;
     if (rc == RF_OK) {
         rc = rf_tokenizer_render_response(tokenizer, &out->ids, &turn[n], err);
@@ -160,7 +159,8 @@ static int import_query(rf_imported *out, const rf_tokenizer *tokenizer, const j
         {.role = "user", .content = query, .bytes = query_bytes},
         {.role = "assistant", .content = response, .bytes = response_bytes},
     };
-    return add_answer(out, tokenizer, turn, 1, NULL, held_out, err);
+    const rf_render_options options = {.add_generation_prompt = true};
+    return add_answer(out, tokenizer, turn, 1, &options, held_out, err);
 }
 
 static int check_conversation(const rf_turn *turn, int64_t n, rf_error *err)
@@ -198,19 +198,19 @@ static int import_conversation(rf_imported *out, const rf_tokenizer *tokenizer, 
 {
     rf_turn *turn;
     int64_t n;
-    const json_t *tools = json_object_get(root, "tools");
-    if (tools != NULL && !json_is_null(tools) && !json_is_array(tools)) {
-        return rf_error_set(err, RF_ERR, "field \"tools\" must be an array, but is %s",
-                            type_name(tools));
+    rf_render_options options;
+    int rc = rf_chat_read_options(&options, root, err);
+    if (rc != RF_OK) {
+        return rc;
     }
-    int rc = rf_chat_turns(&turn, &n, json_object_get(root, "messages"), err);
+    options.add_generation_prompt = true;
+    rc = rf_chat_turns(&turn, &n, json_object_get(root, "messages"), err);
     if (rc == RF_OK) {
         rc = check_conversation(turn, n, err);
     }
     for (int64_t i = 0; i < n && rc == RF_OK; i++) {
         if (strcmp(turn[i].role, "assistant") == 0) {
-            rc = add_answer(out, tokenizer, turn, i, json_is_array(tools) ? tools : NULL, held_out,
-                            err);
+            rc = add_answer(out, tokenizer, turn, i, &options, held_out, err);
         }
     }
     free(turn);

@@ -3,7 +3,8 @@
  * A line of JSONL is one record of one of these forms; other fields are ignored:
  *   {"query": s, "response": s}                     one sample; query and response are not empty
  *   {"messages": [{"role": s, "content": s}, ...]}  one sample for each assistant turn, with all
- *                                                   messages before it as the prompt
+ *                                                   messages before it as the prompt; beside it
+ *                                                   "tools", "enable_thinking", "date_string"
  *   {"text": s}                                     one sample: begin token, the text
  * Every response ends with end-of-text. Messages of errors name neither file nor line: the caller
  * knows them.

@@ -1,6 +1,7 @@
 #include "infer/prompts.h"
 
 #include "common/base/file.h"
+#include "common/model/chat.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -45,47 +46,37 @@ out:
     return code;
 }
 
-/* {"messages"}: everything up to the last user message is the prompt. */
-static int from_messages(rf_prompt *out, const rf_tokenizer *tokenizer, const json_t *list,
+/* {"messages"}: everything up to the last message of the user, or of a tool, is the prompt. */
+static int from_messages(rf_prompt *out, const rf_tokenizer *tokenizer, const json_t *record,
                          rf_error *err)
 {
-    size_t n = json_array_size(list), used = 0;
-    int code = RF_OK;
-    rf_message *message = calloc(n + 1, sizeof(*message));
+    rf_turn *turn = NULL;
+    rf_render_options options;
+    int64_t n = 0, used = 0;
+    int code = rf_chat_read_options(&options, record, err);
 
-    if (!message) {
-        return rf_error_set(err, RF_ERR, "out of memory for a prompt");
+    if (code == RF_OK) {
+        code = rf_chat_turns(&turn, &n, json_object_get(record, "messages"), err);
     }
-    for (size_t i = 0; i < n; i++) {
-        const json_t *item = json_array_get(list, i);
-        const json_t *role = json_object_get(item, "role");
-        const json_t *content = json_object_get(item, "content");
-        if (!json_is_string(role) || !json_is_string(content)) {
-            code = rf_error_set(
-                err, RF_ERR, "messages[%zu] needs a \"role\" and a \"content\", both strings", i);
-            goto out;
-        }
-        message[i] = (rf_message){json_string_value(role), json_string_value(content),
-                                  json_string_length(content)};
-        if (strcmp(message[i].role, "user") == 0) {
+    options.add_generation_prompt = true;
+    for (int64_t i = 0; i < n && code == RF_OK; i++) {
+        if (strcmp(turn[i].role, "user") == 0) {
             used = i + 1;
-            if ((code = copy_text(&out->query, message[i].content, err)) != RF_OK) {
-                goto out;
-            }
+            code = copy_text(&out->query, turn[i].content, err);
+        } else if (strcmp(turn[i].role, "tool") == 0 && used > 0) {
+            used = i + 1;
         }
     }
-    if (used == 0) {
+    if (code == RF_OK && used == 0) {
         code = rf_error_set(err, RF_ERR, "\"messages\" has no message of role \"user\"");
-        goto out;
     }
-    if (used < n && strcmp(message[used].role, "assistant") == 0) {
-        code = copy_text(&out->expected, message[used].content, err);
+    if (code == RF_OK && used < n && strcmp(turn[used].role, "assistant") == 0) {
+        code = copy_text(&out->expected, turn[used].content, err);
     }
     if (code == RF_OK) {
-        code = rf_tokenizer_render_prompt(tokenizer, &out->ids, message, (int64_t)used, err);
+        code = rf_tokenizer_render(tokenizer, NULL, NULL, &out->ids, turn, used, &options, err);
     }
-out:
-    free(message);
+    free(turn);
     return code;
 }
 
@@ -127,7 +118,7 @@ int rf_prompt_from_json(rf_prompt *out, const rf_tokenizer *tokenizer, const cha
     } else if (messages && !json_is_array(messages)) {
         code = rf_error_set(err, RF_ERR, "\"messages\" is not an array");
     } else if (messages) {
-        code = from_messages(out, tokenizer, messages, err);
+        code = from_messages(out, tokenizer, object, err);
     } else {
         code = from_query(out, tokenizer, object, err);
     }

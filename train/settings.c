@@ -44,6 +44,8 @@ const rf_config_key rf_train_keys[] = {
      0, NULL, 0, "matrices that get an adapter; patterns as in train.only"},
     {"lora.dropout", RF_KEY_REAL, "0", 0, 0.999999, NULL, 0,
      "fraction of an adapter's inputs that is dropped in training"},
+    {"lora.init", RF_KEY_STRING, "", 0, 0, NULL, 0,
+     "an adapter file for model.init whose adapters training goes on from; default: fresh ones"},
     {"lora.seed", RF_KEY_INT, "1", 0, 9e15, NULL, 0, "of fresh adapters and of dropout"},
 
     {"optim.lr", RF_KEY_REAL, "3e-4", 0, 1e38, NULL, 0, "peak learning rate"},
@@ -188,6 +190,12 @@ static int read_adaptation(rf_adaptation *out, const rf_config *config, rf_error
                           "%s: lora.rank without model.init: name the checkpoint that the adapters "
                           "are for",
                           rf_config_origin(config, "lora.rank"));
+    }
+    if (rc == RF_OK && out->rank == 0 && rf_config_string(config, "lora.init")[0] != '\0') {
+        rc = rf_error_set(err, RF_ERR_USAGE,
+                          "%s: lora.init without lora.rank: give the rank, alpha and targets that "
+                          "its adapters have",
+                          rf_config_origin(config, "lora.init"));
     }
     return rc;
 }

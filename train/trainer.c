@@ -192,8 +192,24 @@ static int allocate(rf_trainer *t, rf_error *err)
                : rf_error_set(err, RF_ERR, "no memory for the losses of a leaf");
 }
 
+/* Adapters of another run, on which this one begins. */
+static int load_adapters(rf_trainer *t, const char *path, rf_error *err)
+{
+    rf_checkpoint_info info;
+    int rc = rf_checkpoint_info_read(&info, path, err);
+    if (rc == RF_OK && info.adaptation.rank == 0) {
+        rc = rf_error_set(err, RF_ERR,
+                          "%s: is a whole model, no adapter file: give it as model.init", path);
+    }
+    if (rc == RF_OK) {
+        rc = rf_checkpoint_load(path, t->model, NULL, NULL, err);
+    }
+    rf_checkpoint_info_free(&info);
+    return rc == RF_OK ? rc : rf_error_prefix(err, "lora.init");
+}
+
 /* Weights from the checkpoint to go on from, from the one to fine-tune, or fresh. With adapters
- * always from the one to fine-tune; the adapters are fresh or gone on with. */
+ * always from the one to fine-tune; the adapters are fresh, of lora.init, or gone on with. */
 static int load_weights(rf_trainer *t, rf_error *err)
 {
     const char *init = rf_config_string(t->config, "model.init");
@@ -208,7 +224,8 @@ static int load_weights(rf_trainer *t, rf_error *err)
         return rf_checkpoint_load(t->resume, t->model, t->optimizer.m, t->optimizer.v, err);
     }
     if (t->set.adaptation.rank > 0) {
-        return RF_OK;
+        const char *adapters = rf_config_string(t->config, "lora.init");
+        return adapters[0] != '\0' ? load_adapters(t, adapters, err) : RF_OK;
     }
     if (init[0] != '\0') {
         return rf_checkpoint_load(init, t->model, NULL, NULL, err);

@@ -8,8 +8,9 @@
 #include <string.h>
 
 static const char *const names[] = {
-    [RF_CHAT_MARKS] = "marks",   [RF_CHAT_PLAIN] = "plain", [RF_CHAT_CHATML] = "chatml",
-    [RF_CHAT_QWEN2] = "qwen2.5", [RF_CHAT_QWEN3] = "qwen3", [RF_CHAT_LLAMA3] = "llama3",
+    [RF_CHAT_MARKS] = "marks",      [RF_CHAT_PLAIN] = "plain", [RF_CHAT_CHATML] = "chatml",
+    [RF_CHAT_QWEN2] = "qwen2.5",    [RF_CHAT_QWEN3] = "qwen3", [RF_CHAT_LLAMA3] = "llama3",
+    [RF_CHAT_LLAMA31] = "llama3.1",
 };
 enum { N_NAMES = sizeof names / sizeof names[0] };
 
@@ -43,6 +44,7 @@ const char *rf_chat_end(rf_chat_kind kind)
     case RF_CHAT_QWEN3:
         return "<|im_end|>";
     case RF_CHAT_LLAMA3:
+    case RF_CHAT_LLAMA31:
         return "<|eot_id|>";
     default:
         return NULL;
@@ -266,6 +268,12 @@ static const struct known {
     {UINT64_C(0x4D962666F966ACD4),
      RF_CHAT_LLAMA3,
      {"bos_token + content", "add_generation_prompt"}},
+    {UINT64_C(0xBCD17B6540884829),
+     RF_CHAT_LLAMA31,
+     {"tools_in_user_message = true", "\"26 Jul 2024\"", "not tools is none"}},
+    {UINT64_C(0x2B6597495EF98C55),
+     RF_CHAT_LLAMA31,
+     {"tools_in_user_message = true", "\"26 Jul 2024\"", "not tools is none"}},
     {UINT64_C(0xE62F96FEA28FADB9), RF_CHAT_CHATML, {"add_generation_prompt"}},
     {UINT64_C(0x98AC1C90A9E938D5), RF_CHAT_CHATML, {"!= 'system'", "add_generation_prompt"}},
 };
@@ -283,11 +291,13 @@ static bool has_words(const struct known *k, const char *template)
 
 static int unknown(const char *origin, rf_error *err)
 {
-    return rf_error_set(err, RF_ERR,
-                        "%s: chat_template is none that is known: known are those of Qwen2.5, "
-                        "Qwen3, Llama-3 and ChatML: set it to the name of the form to use "
-                        "(\"qwen2.5\", \"qwen3\", \"llama3\", \"chatml\" or \"plain\")",
-                        origin);
+    return rf_error_set(
+        err, RF_ERR,
+        "%s: chat_template is none that is known: known are those of Qwen2.5, "
+        "Qwen3, Llama-3, Llama-3.1 to 3.3 and ChatML: set it to the name of the "
+        "form to use (\"qwen2.5\", \"qwen3\", \"llama3\", \"llama3.1\", \"chatml\" or "
+        "\"plain\")",
+        origin);
 }
 
 int rf_chat_recognise(rf_chat *out, const char *template, const char *origin, rf_error *err)
@@ -430,5 +440,38 @@ int rf_chat_turns(rf_turn **out, int64_t *n, const json_t *messages, rf_error *e
     }
     *out = turn;
     *n = (int64_t)n_turns;
+    return RF_OK;
+}
+
+/* --- Options from JSON ------------------------------------------------------------------------ */
+
+int rf_chat_read_options(rf_render_options *out, const json_t *record, rf_error *err)
+{
+    const json_t *tools = json_object_get(record, "tools");
+    const json_t *prompt = json_object_get(record, "add_generation_prompt");
+    const json_t *thinking = json_object_get(record, "enable_thinking");
+    const json_t *date = json_object_get(record, "date_string");
+    const char *field = NULL, *wanted = "true or false";
+    if (!is_null(tools) && !json_is_array(tools)) {
+        field = "tools";
+        wanted = "an array of functions";
+    } else if (!is_null(prompt) && !json_is_boolean(prompt)) {
+        field = "add_generation_prompt";
+    } else if (!is_null(thinking) && !json_is_boolean(thinking)) {
+        field = "enable_thinking";
+    } else if (!is_null(date) && !json_is_string(date)) {
+        field = "date_string";
+        wanted = "a string";
+    }
+    if (field != NULL) {
+        return rf_error_set(err, RF_ERR, "field \"%s\" must be %s, but is %s", field, wanted,
+                            type_name(json_object_get(record, field)));
+    }
+    *out = (rf_render_options){.tools = is_null(tools) ? NULL : tools,
+                               .add_generation_prompt = json_is_true(prompt),
+                               .thinking = json_is_true(thinking)    ? RF_THINKING_ON
+                                           : json_is_false(thinking) ? RF_THINKING_OFF
+                                                                     : RF_THINKING_UNSET,
+                               .date = json_string_value(date)};
     return RF_OK;
 }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void add_string(rf_text *out, const char *text, size_t bytes)
+void rf_chat_json_string(rf_text *out, const char *text, size_t bytes)
 {
     rf_text_add(out, "\"", 1);
     for (size_t i = 0; i < bytes; i++) {
@@ -45,39 +45,73 @@ static void add_real(rf_text *out, double value)
     rf_text_add_string(out, digits);
 }
 
-static void add_object(rf_text *out, const json_t *value)
+/* Indented: a line for every item, `indent` blanks a level, as json.dumps(indent=...) has it. */
+static void add_value(rf_text *out, const json_t *value, int indent, int level);
+
+static void add_break(rf_text *out, int indent, int level)
 {
-    const char *key, *comma = "";
+    rf_text_add(out, "\n", 1);
+    for (int i = 0; i < indent * level; i++) {
+        rf_text_add(out, " ", 1);
+    }
+}
+
+static void add_comma(rf_text *out, bool is_first, int indent, int level)
+{
+    if (indent > 0) {
+        rf_text_add_string(out, is_first ? "" : ",");
+        add_break(out, indent, level);
+    } else {
+        rf_text_add_string(out, is_first ? "" : ", ");
+    }
+}
+
+static void add_object(rf_text *out, const json_t *value, int indent, int level)
+{
+    const char *key;
     json_t *item;
+    bool is_first = true;
     rf_text_add(out, "{", 1);
     json_object_foreach((json_t *)value, key, item)
     {
-        rf_text_add_string(out, comma);
-        add_string(out, key, strlen(key));
+        add_comma(out, is_first, indent, level + 1);
+        rf_chat_json_string(out, key, strlen(key));
         rf_text_add(out, ": ", 2);
-        rf_chat_json(out, item);
-        comma = ", ";
+        add_value(out, item, indent, level + 1);
+        is_first = false;
+    }
+    if (indent > 0 && !is_first) {
+        add_break(out, indent, level);
     }
     rf_text_add(out, "}", 1);
 }
 
-void rf_chat_json(rf_text *out, const json_t *value)
+static void add_array(rf_text *out, const json_t *value, int indent, int level)
+{
+    const size_t n = json_array_size(value);
+    rf_text_add(out, "[", 1);
+    for (size_t i = 0; i < n; i++) {
+        add_comma(out, i == 0, indent, level + 1);
+        add_value(out, json_array_get(value, i), indent, level + 1);
+    }
+    if (indent > 0 && n > 0) {
+        add_break(out, indent, level);
+    }
+    rf_text_add(out, "]", 1);
+}
+
+static void add_value(rf_text *out, const json_t *value, int indent, int level)
 {
     char number[32];
     switch (json_typeof(value)) {
     case JSON_OBJECT:
-        add_object(out, value);
+        add_object(out, value, indent, level);
         break;
     case JSON_ARRAY:
-        rf_text_add(out, "[", 1);
-        for (size_t i = 0; i < json_array_size(value); i++) {
-            rf_text_add(out, ", ", i > 0 ? 2 : 0);
-            rf_chat_json(out, json_array_get(value, i));
-        }
-        rf_text_add(out, "]", 1);
+        add_array(out, value, indent, level);
         break;
     case JSON_STRING:
-        add_string(out, json_string_value(value), json_string_length(value));
+        rf_chat_json_string(out, json_string_value(value), json_string_length(value));
         break;
     case JSON_INTEGER:
         snprintf(number, sizeof number, "%lld", (long long)json_integer_value(value));
@@ -91,4 +125,9 @@ void rf_chat_json(rf_text *out, const json_t *value)
                                 : json_is_false(value) ? "false"
                                                        : "null");
     }
+}
+
+void rf_chat_json(rf_text *out, const json_t *value, int indent)
+{
+    add_value(out, value, indent, 0);
 }

@@ -122,7 +122,7 @@ static void add_tools(rf_text *out, const json_t *tools)
                             "<tools></tools> XML tags:\n<tools>");
     for (size_t i = 0; i < json_array_size(tools); i++) {
         rf_text_add(out, "\n", 1);
-        rf_chat_json(out, json_array_get(tools, i));
+        rf_chat_json(out, json_array_get(tools, i), 0);
     }
     rf_text_add_string(
         out, "\n</tools>\n\nFor each function call, return a json object with function name and "
@@ -130,13 +130,17 @@ static void add_tools(rf_text *out, const json_t *tools)
              "<function-name>, \"arguments\": <args-json-object>}\n</tool_call><|im_end|>\n");
 }
 
+static const json_t *function_of(const json_t *call)
+{
+    const json_t *function = json_object_get(call, "function");
+    return function != NULL ? function : call;
+}
+
 /* Qwen3 prints arguments that are a string as they are, Qwen2.5 as JSON. */
 static void add_calls(rf_text *out, const json_t *calls, bool after_content, bool raw_strings)
 {
     for (size_t i = 0; i < json_array_size(calls); i++) {
-        const json_t *call = json_array_get(calls, i);
-        const json_t *function = json_object_get(call, "function");
-        call = function != NULL ? function : call;
+        const json_t *call = function_of(json_array_get(calls, i));
         const json_t *arguments = json_object_get(call, "arguments");
         rf_text_add(out, "\n", after_content || i > 0 ? 1 : 0);
         rf_text_add_string(out, "<tool_call>\n{\"name\": \"");
@@ -145,7 +149,7 @@ static void add_calls(rf_text *out, const json_t *calls, bool after_content, boo
         if (raw_strings && json_is_string(arguments)) {
             rf_text_add(out, json_string_value(arguments), json_string_length(arguments));
         } else {
-            rf_chat_json(out, arguments);
+            rf_chat_json(out, arguments, 0);
         }
         rf_text_add_string(out, "}\n</tool_call>");
     }
@@ -313,6 +317,77 @@ static void render_llama3(rf_text *out, const rf_turn *turn, int64_t n,
     }
 }
 
+/* What Llama-3.1 says in front of the user's first message when there are tools. */
+static void add_llama31_tools(rf_text *out, const json_t *tools)
+{
+    rf_text_add_string(
+        out, "Given the following functions, please respond with a JSON for a function call with "
+             "its proper arguments that best answers the given prompt.\n\nRespond in the format "
+             "{\"name\": function name, \"parameters\": dictionary of argument name and its "
+             "value}.Do not use variables.\n\n");
+    for (size_t i = 0; i < json_array_size(tools); i++) {
+        rf_chat_json(out, json_array_get(tools, i), 4);
+        rf_text_add_string(out, "\n\n");
+    }
+}
+
+/* A call takes the place of what the message says. */
+static void add_llama31_answer(rf_text *out, const rf_turn *turn)
+{
+    if (turn->tool_calls == NULL) {
+        add(out, trimmed(content_of(turn)));
+        return;
+    }
+    const json_t *call = function_of(json_array_get(turn->tool_calls, 0));
+    rf_text_add_string(out, "{\"name\": \"");
+    rf_text_add_string(out, json_string_value(json_object_get(call, "name")));
+    rf_text_add_string(out, "\", \"parameters\": ");
+    rf_chat_json(out, json_object_get(call, "arguments"), 0);
+    rf_text_add_string(out, "}");
+}
+
+static int render_llama31(rf_text *out, const rf_turn *turn, int64_t n,
+                          const rf_render_options *options, rf_error *err)
+{
+    const bool has_system = is_role(turn, "system");
+    int64_t i = has_system;
+    rf_text_add_string(out, "<|begin_of_text|>");
+    add_header(out, "system");
+    rf_text_add_string(out, options->tools != NULL ? "Environment: ipython\n" : "");
+    rf_text_add_string(out, "Cutting Knowledge Date: December 2023\nToday Date: ");
+    rf_text_add_string(out, options->date != NULL ? options->date : "26 Jul 2024");
+    rf_text_add_string(out, "\n\n");
+    add(out, has_system ? trimmed(content_of(turn)) : (part){"", 0});
+    rf_text_add_string(out, "<|eot_id|>");
+    if (options->tools != NULL && i == n) {
+        return rf_error_set(err, RF_ERR,
+                            "the chat form \"llama3.1\" puts tools into the user's "
+                            "first message, and there is none: add one");
+    }
+    if (options->tools != NULL) {
+        add_header(out, "user");
+        add_llama31_tools(out, options->tools);
+        add(out, trimmed(content_of(&turn[i++])));
+        rf_text_add_string(out, "<|eot_id|>");
+    }
+    for (; i < n; i++) {
+        const bool is_result = is_role(&turn[i], "tool");
+        add_header(out, is_result                    ? "ipython"
+                        : turn[i].tool_calls != NULL ? "assistant"
+                                                     : turn[i].role);
+        if (is_result) {
+            rf_chat_json_string(out, turn[i].content, turn[i].bytes);
+        } else {
+            add_llama31_answer(out, &turn[i]);
+        }
+        rf_text_add_string(out, "<|eot_id|>");
+    }
+    if (options->add_generation_prompt) {
+        add_header(out, "assistant");
+    }
+    return RF_OK;
+}
+
 static void render_plain(rf_text *out, const char *begin, const char *end, const rf_turn *turn,
                          int64_t n)
 {
@@ -326,7 +401,8 @@ static void render_plain(rf_text *out, const char *begin, const char *end, const
 
 static bool has_tools(const rf_chat *chat)
 {
-    return chat->kind == RF_CHAT_QWEN2 || chat->kind == RF_CHAT_QWEN3;
+    return chat->kind == RF_CHAT_QWEN2 || chat->kind == RF_CHAT_QWEN3 ||
+           chat->kind == RF_CHAT_LLAMA31;
 }
 
 static int no_tools(const rf_chat *chat, const char *what, rf_error *err)
@@ -350,6 +426,12 @@ static int check_turn(const rf_chat *chat, const rf_turn *turn, rf_error *err)
     }
     if (turn->tool_calls != NULL && !has_tools(chat)) {
         return no_tools(chat, "tool calls", err);
+    }
+    if (chat->kind == RF_CHAT_LLAMA31 && json_array_size(turn->tool_calls) > 1) {
+        return rf_error_set(err, RF_ERR,
+                            "the chat form \"llama3.1\" has one tool call a message, "
+                            "not %zu: give each a message of its own",
+                            json_array_size(turn->tool_calls));
     }
     return RF_OK;
 }
@@ -384,6 +466,13 @@ int rf_chat_render(const rf_chat *chat, rf_text *out, const char *begin, const c
     case RF_CHAT_LLAMA3:
         render_llama3(out, turn, n, &o);
         break;
+    case RF_CHAT_LLAMA31: {
+        int rc = render_llama31(out, turn, n, &o, err);
+        if (rc != RF_OK) {
+            return rc;
+        }
+        break;
+    }
     default:
         RF_ASSERT(chat->kind == RF_CHAT_PLAIN);
         render_plain(out, begin, end, turn, n);
@@ -398,6 +487,10 @@ int rf_chat_render_answer(const rf_chat *chat, rf_text *out, const rf_turn *turn
         return rc;
     }
     part content = content_of(turn);
+    if (chat->kind == RF_CHAT_LLAMA31) {
+        add_llama31_answer(out, turn);
+        return rf_text_check(out, err);
+    }
     if (chat->kind == RF_CHAT_LLAMA3) {
         content = trimmed(content);
     }

@@ -90,6 +90,21 @@ typedef int (*rf_checkpoint_sink)(void *user, const void *values, rf_storage typ
 RF_MUST_CHECK int rf_checkpoint_read(const char *path, rf_checkpoint_sink sink, void *user,
                                      rf_error *err);
 
+/* The same in any order: for work on several files at once. */
+typedef struct rf_checkpoint_reader rf_checkpoint_reader;
+
+/* local. Reads the header, as rf_checkpoint_info_read does. Caller closes. */
+RF_MUST_CHECK int rf_checkpoint_reader_open(rf_checkpoint_reader **out, const char *path,
+                                            rf_error *err);
+void rf_checkpoint_reader_close(rf_checkpoint_reader *reader); /* NULL is fine */
+/* What adapter files name their base by (rf_adapt_base). */
+uint64_t rf_checkpoint_reader_hash(const rf_checkpoint_reader *reader);
+/* n values of a parameter from element `first`, as doubles. A tensor that is read in pieces from
+ * its first element to its last is compared with its checksum at the last. */
+RF_MUST_CHECK int rf_checkpoint_reader_get(rf_checkpoint_reader *reader, double *values,
+                                           const char *tensor, int64_t first, int64_t n,
+                                           rf_error *err);
+
 /* --- A folder of checkpoints ------------------------------------------------------------------ */
 
 /* "<folder>/step-000001000.h5" */

@@ -52,6 +52,17 @@ static int deliver(const target *to, const rf_checkpoint_item *item, const void 
     return RF_OK;
 }
 
+int rf_checkpoint_check_crc(const rf_checkpoint_item *item, uint32_t crc, const char *path,
+                            rf_error *err)
+{
+    return crc == item->crc
+               ? RF_OK
+               : rf_error_set(err, RF_ERR,
+                              "%s: tensor %s is damaged: its checksum is %08x instead of "
+                              "%08x: " RF_CHECKPOINT_REMEDY,
+                              path, item->name, crc, item->crc);
+}
+
 /* Reads all values of an item and compares their checksum. */
 static int read_item_values(const rf_checkpoint_item *item, int fd, void *chunk, const target *to,
                             const char *path, rf_error *err)
@@ -71,13 +82,7 @@ static int read_item_values(const rf_checkpoint_item *item, int fd, void *chunk,
         }
         done += n;
     }
-    if (crc != item->crc) {
-        return rf_error_set(
-            err, RF_ERR,
-            "%s: tensor %s is damaged: its checksum is %08x instead of %08x: " RF_CHECKPOINT_REMEDY,
-            path, item->name, crc, item->crc);
-    }
-    return RF_OK;
+    return rf_checkpoint_check_crc(item, crc, path, err);
 }
 
 static bool wants(const target *to, const rf_checkpoint_item *item)
@@ -118,8 +123,7 @@ out:
     return rc;
 }
 
-/* FNV-1a over names and checksums of the parameters. */
-static uint64_t hash_parameters(const rf_checkpoint_structure *structure)
+uint64_t rf_checkpoint_hash(const rf_checkpoint_structure *structure)
 {
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
     for (int64_t i = 0; i < structure->n_items; i++) {
@@ -171,7 +175,7 @@ static void remember_base(const rf_checkpoint_structure *structure, rf_model *mo
     }
     char *absolute = realpath(path, NULL);
     const char *name = absolute != NULL ? absolute : path;
-    model->base.hash = hash_parameters(structure);
+    model->base.hash = rf_checkpoint_hash(structure);
     snprintf(model->base.path, sizeof model->base.path, "%s", name);
     free(absolute);
 }

@@ -123,53 +123,18 @@ void rf_lora_forward(rf_model *model, const rf_acts *acts, int64_t layer, rf_rol
 
 /* --- Merging ---------------------------------------------------------------------------------- */
 
-/* One row of W: w_j += factor * sum_k b_k A_kj. row: scratch [in]; A is in host memory. */
-static void merge_row(rf_model *model, const rf_tensor *w, const rf_tensor *b, int64_t o,
-                      const double *a, double *row, double *b_row)
+void rf_lora_share(double *w, const double *a, const double *b, double factor, int64_t rank,
+                   int64_t in, int64_t first, int64_t n)
 {
-    int64_t in = w->shape[1], r = b->shape[1];
-    rf_backend_download(model->ctx, row, RF_F64, at(model, w, o * in), RF_MASTER, in);
-    rf_backend_download(model->ctx, b_row, RF_F64, at(model, b, o * r), RF_MASTER, r);
-    for (int64_t k = 0; k < r; k++) {
-        double c = factor(model) * b_row[k];
-        for (int64_t j = 0; j < in; j++) {
-            row[j] += c * a[k * in + j];
+    for (int64_t done = 0; done < n;) {
+        const int64_t row = (first + done) / in, column = (first + done) % in;
+        const int64_t left = n - done, m = in - column < left ? in - column : left;
+        for (int64_t k = 0; k < rank; k++) {
+            const double c = factor * b[row * rank + k];
+            for (int64_t j = 0; j < m; j++) {
+                w[done + j] += c * a[k * in + column + j];
+            }
         }
+        done += m;
     }
-    rf_backend_upload(model->ctx, at(model, w, o * in), RF_MASTER, row, RF_F64, in);
-}
-
-static int merge_one(rf_model *model, const rf_tensor *w, const rf_tensor *a, const rf_tensor *b,
-                     rf_error *err)
-{
-    double *host = malloc((size_t)(a->count + a->shape[1] + b->shape[1]) * sizeof *host);
-    if (host == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for merging %s", a->name);
-    }
-    rf_backend_download(model->ctx, host, RF_F64, at(model, a, 0), RF_MASTER, a->count);
-    for (int64_t o = 0; o < w->shape[0]; o++) {
-        merge_row(model, w, b, o, host, host + a->count, host + a->count + a->shape[1]);
-    }
-    rf_backend_zero(model->ctx, at(model, b, 0), RF_MASTER, b->count);
-    free(host);
-    return RF_OK;
-}
-
-int rf_lora_merge(rf_model *model, rf_error *err)
-{
-    RF_ASSERT(model->weights == RF_ROWS);
-    int rc = rf_ctx_sync(model->ctx, err);
-    for (int64_t i = 0; i < model->table.n_tensors && rc == RF_OK; i++) {
-        const rf_tensor *w = &model->table.tensor[i];
-        rf_role role = rf_table_adapter_a(w->role);
-        const rf_tensor *a =
-            role < RF_N_ROLES ? rf_table_role(&model->table, w->layer, role) : NULL;
-        if (a != NULL) {
-            rc =
-                merge_one(model, w, a,
-                          rf_table_role(&model->table, w->layer, rf_table_adapter_b(w->role)), err);
-        }
-    }
-    rf_model_prepare(model);
-    return rc == RF_OK ? rf_ctx_sync(model->ctx, err) : rc;
 }

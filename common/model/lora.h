@@ -38,8 +38,10 @@ bool rf_lora_drops(const rf_model *model);
 /* Widest input of a matrix of a block. */
 int64_t rf_lora_widest(const rf_model_config *config);
 
-/* W += (alpha/r) B A for every adapter, summed in double, then B = 0: the model computes the same,
- * but for rounding, without its adapters. */
-RF_MUST_CHECK int rf_lora_merge(rf_model *model, rf_error *err);
+/* What merging adds to elements [first, first+n) of a matrix [out,in]: (alpha/r) B A, summed over r
+ * from 0 on. factor: alpha/r.
+ *   w [n] adds; a [r,in], b [out,r] reads; in host memory */
+void rf_lora_share(double *w, const double *a, const double *b, double factor, int64_t rank,
+                   int64_t in, int64_t first, int64_t n);
 
 #endif

@@ -106,6 +106,8 @@ typedef struct rf_render_options {
     const struct json_t *tools; /* an array of function signatures; NULL: none. Borrowed */
     bool add_generation_prompt; /* ends where the assistant begins to speak */
     rf_thinking thinking;       /* "enable_thinking"; only Qwen3's template reads it */
+    const char *date;           /* "date_string"; only Llama-3.1's reads it. NULL: "26 Jul 2024",
+                                   its own default: a corpus does not depend on the day */
 } rf_render_options;
 
 /* Renders a conversation: *text is owned by the caller (0-terminated) and may be NULL for none;

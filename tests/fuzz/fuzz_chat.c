@@ -43,7 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (tokenizer == NULL) {
         fuzz_must(rf_tokenizer_load(&tokenizer, "byte", &err), &err);
     }
-    const int n_kinds = RF_CHAT_LLAMA3 - RF_CHAT_PLAIN + 1;
+    const int n_kinds = RF_CHAT_LLAMA31 - RF_CHAT_PLAIN + 1;
     char *line = fuzz_text(data + 1, size - 1);
     json_t *root = json_loadb(line, size - 1, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     if (root != NULL) {

@@ -1,14 +1,15 @@
 /* Fuzz target of a folder with a tokenizer. The input holds its files, with lines "%%" between
- * them: tokenizer.json, tokenizer_config.json, generation_config.json, chat_template.jinja. An
- * empty one is not there. What is accepted encodes, renders, and leaves the program as files that
- * give the same tokenizer again. */
+ * them: tokenizer.json, tokenizer_config.json, generation_config.json, chat_template.jinja, GPT-2's
+ * encoder.json and vocab.bpe. An empty one is not there. What is accepted encodes, renders, and
+ * leaves the program as files that give the same tokenizer again. */
 #include "common/model/tokenizer.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <sys/stat.h>
 
-static const char *const names[] = {"tokenizer.json", "tokenizer_config.json",
-                                    "generation_config.json", "chat_template.jinja"};
+static const char *const names[] = {"tokenizer.json",         "tokenizer_config.json",
+                                    "generation_config.json", "chat_template.jinja",
+                                    "encoder.json",           "vocab.bpe"};
 enum { N_NAMES = sizeof names / sizeof names[0] };
 
 static void remove_all(const char *folder)

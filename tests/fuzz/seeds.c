@@ -204,23 +204,48 @@ static void put_tokenizers(void)
     rf_tokenizer_free(tokenizer);
 }
 
+/* The small tokenizer of tests/golden as GPT-2's pair of files. */
+static void put_pair(const json_t *small)
+{
+    const json_t *model = json_object_get(small, "model"), *merge;
+    size_t i;
+    char *vocab = json_dumps(json_object_get(model, "vocab"), JSON_COMPACT), *all = NULL;
+    FILE *out = open_memstream(&all, &i);
+    fprintf(out, "\n%%%%\n\n%%%%\n\n%%%%\n\n%%%%\n%s\n%%%%\n#version: 0.2\n", vocab);
+    json_array_foreach(json_object_get(model, "merges"), i, merge)
+    {
+        fprintf(out, "%s %s\n", json_string_value(json_array_get(merge, 0)),
+                json_string_value(json_array_get(merge, 1)));
+    }
+    fclose(out);
+    put_text("tokenizer_folder", -1, all);
+    free(vocab);
+    free(all);
+}
+
 static void put_templates(void)
 {
+    static const char config[] =
+        "{\"eos_token\": \"%s\", \"mask_token\": {\"content\": \"<|endless|>\"}, "
+        "\"added_tokens_decoder\": {\"382\": {\"content\": \"%s\", \"special\": true}}}";
     json_t *templates = read_json("tests/golden/chat_templates.json"), *item;
+    json_t *small = read_json("tests/golden/tokenizer_small.json");
+    char *text = json_dumps(small, JSON_COMPACT), configs[400];
     const char *name;
-    char text[1000];
-    snprintf(text, sizeof text, tiny, "\"a b\"");
     json_object_foreach(templates, name, item)
     {
+        const char *end = strncmp(name, "llama", 5) == 0 ? "<|eot_id|>" : "<|im_end|>";
         put_text("tokenizer", -1, json_string_value(item));
-        put_parts(text, "{\"eos_token\": \"<|im_end|>\", \"mask_token\": {\"content\": \"<m>\"}}",
-                  "{\"eos_token_id\": [4, 5]}", json_string_value(item));
+        snprintf(configs, sizeof configs, config, end, end);
+        put_parts(text, configs, "{\"eos_token_id\": [0, 382]}", json_string_value(item));
     }
+    put_parts(text, "", "", "");
+    put_parts(text, "{\"model_max_length\": 1000000000000000019884624838656}",
+              "{\"eos_token_id\": 4, \"top_p\": 0.5}", "plain");
+    put_pair(small);
+    free(text);
+    json_decref(small);
     json_decref(templates);
-    put_parts(text,
-              "{\"chat_template\": \"chatml\", \"added_tokens_decoder\": {\"6\": {\"content\": "
-              "\"<|mask|>\", \"special\": true}}}",
-              "{\"eos_token_id\": 4}", "");
 }
 
 static void put_conversations(void)

@@ -5,7 +5,8 @@
     python3 make_tokenizer_golden.py
 
 chat_templates.json is input: templates as they stand in the tokenizer_config.json of Qwen3 (Apache
-2.0; two spellings), Qwen2.5 (Apache 2.0), Llama-3 and of plain ChatML.
+2.0; two spellings), Qwen2.5 (Apache 2.0), Llama-3 and of plain ChatML; those of Llama-3.1 (which 3.3 has,
+too) and 3.2 are spelled anew, with the same output expressions.
 """
 import json
 import os
@@ -45,6 +46,15 @@ CALLS = [
         {"name": "put", "arguments": "{\"raw\": 1}"}]},
     {"role": "tool", "content": "21"}, {"role": "tool", "content": "22"},
     {"role": "assistant", "content": "done"}]
+ONE_CALL = [
+    {"role": "system", "content": " Be brief.\n"}, {"role": "user", "content": " weather?\n"},
+    {"role": "assistant", "content": "", "tool_calls": [
+        {"type": "function", "function": {"name": "get", "arguments": {"a": [1, -2.5, "é\n"], "b": {}}}}]},
+    {"role": "tool", "content": "21 \"°C\"\n"},
+    {"role": "assistant", "content": "", "tool_calls": [
+        {"type": "function", "function": {"name": "put", "arguments": "{\"raw\": 1}"}}]},
+    {"role": "tool", "content": ""},
+    {"role": "assistant", "content": "\u3000done "}]
 TOOLS = [{"type": "function", "function": {
     "name": "get", "numbers": [0, 1.0, 0.1, 1e-7, 1e20, 1e16, 123456.75, -0.0, True, False, None],
     "text": "é\u0007\"\\\n\u2028\u007f/", "empty": [{}, []]}}]
@@ -67,10 +77,11 @@ def small():
     return t
 
 
-def render(source, messages, tools, prompt, thinking):
+def render(source, messages, tools, prompt, thinking, date):
     env = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    env.filters["tojson"] = lambda x: json.dumps(x, ensure_ascii=False)
+    env.filters["tojson"] = lambda x, indent=None: json.dumps(x, ensure_ascii=False, indent=indent)
     known = {} if thinking is None else {"enable_thinking": thinking}
+    known |= {} if date is None else {"date_string": date}
     return env.from_string(source).render(messages=messages, tools=tools, bos_token="<|begin_of_text|>",
                                           add_generation_prompt=prompt, **known)
 
@@ -94,17 +105,21 @@ def main():
         templates = json.load(file)
     cases = []
     for name, source in templates.items():
-        qwen = name.startswith("qwen")
-        for messages in MESSAGES + ([CALLS] if qwen else []):
-            for tools in [None] + ([TOOLS] if qwen and messages in (MESSAGES[1], CALLS) else []):
+        qwen, llama31 = name.startswith("qwen"), name.startswith("llama3.")
+        calls = [CALLS] if qwen else [ONE_CALL] if llama31 else []
+        for messages in MESSAGES + calls:
+            has_tools = (qwen or llama31) and messages in [MESSAGES[1]] + calls
+            for tools in [None] + ([TOOLS] if has_tools else []):
                 for prompt, thinking in (True, None), (True, False), (False, True):
                     if thinking is not None and not name.startswith("qwen3"):
                         continue
-                    case = {"template": name, "messages": messages, "tools": tools,
-                            "add_generation_prompt": prompt, "enable_thinking": thinking}
-                    case["text"] = render(source, messages, tools, prompt, thinking)
-                    if name != "qwen3_strings" or messages == CALLS:
-                        cases.append(case)
+                    for date in [None] + (["05 May 2025"] if llama31 and messages is MESSAGES[1] else []):
+                        case = {"template": name, "messages": messages, "tools": tools,
+                                "add_generation_prompt": prompt, "enable_thinking": thinking}
+                        case |= {} if date is None else {"date_string": date}
+                        case["text"] = render(source, messages, tools, prompt, thinking, date)
+                        if name != "qwen3_strings" or messages == CALLS:
+                            cases.append(case)
     write("chat_vectors.json", cases)
 
 

@@ -11,9 +11,13 @@ enum { EOS = 256, BEGIN = 258, SYSTEM = 259, USER = 260, ASSISTANT = 261 };
 
 static char folder[64];
 static rf_tokenizer *tokenizer;
+static char *small; /* tests/golden/tokenizer_small.json */
+static size_t small_bytes;
 
 static void begin(void)
 {
+    TINY_MUST(rf_file_read(&small, &small_bytes, "tests/golden/tokenizer_small.json", 1 << 20,
+                           tiny_error()));
     snprintf(folder, sizeof folder, "/tmp/rf-prompts-XXXXXX");
     cr_assert(mkdtemp(folder) != NULL && chdir(folder) == 0);
     tokenizer = byte_tokenizer();
@@ -23,6 +27,7 @@ static void end(void)
 {
     char command[128];
     rf_tokenizer_free(tokenizer);
+    free(small);
     snprintf(command, sizeof command, "rm -rf %s", folder);
     cr_assert(chdir("/") == 0 && system(command) == 0);
 }
@@ -83,6 +88,44 @@ Test(prompts, every_form)
     rf_prompt_free(&p);
 }
 
+/* Tools, thinking, calls and reasoning reach the template: Qwen3's, on the small tokenizer. */
+Test(prompts, chat_template_gets_the_whole_record)
+{
+    static const char *const cases[][2] = {
+        {"\"enable_thinking\": false, \"messages\": [{\"role\": \"user\", \"content\": \"a\"}]",
+         "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"},
+        {"\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", "
+         "\"reasoning_content\": \"r\", \"content\": \"\", \"tool_calls\": [{\"name\": \"f\", "
+         "\"arguments\": {}}]}, {\"role\": \"tool\", \"content\": \"3\"}, {\"role\": "
+         "\"assistant\", \"content\": \"b\"}]",
+         "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n<think>\nr\n</"
+         "think>\n\n<tool_call>\n"
+         "{\"name\": \"f\", \"arguments\": {}}\n</tool_call><|im_end|>\n<|im_start|>user\n"
+         "<tool_response>\n3\n</tool_response><|im_end|>\n<|im_start|>assistant\n"},
+    };
+    static const char config[] =
+        "{\"chat_template\": \"qwen3\", \"added_tokens_decoder\": {\"382\": "
+        "{\"content\": \"<|im_end|>\", \"special\": true}}}";
+    rf_tokenizer_free(tokenizer);
+    tokenizer = NULL;
+    TINY_MUST(rf_file_write("tokenizer.json", small, small_bytes, tiny_error()));
+    TINY_MUST(rf_file_write("tokenizer_config.json", config, strlen(config), tiny_error()));
+    TINY_MUST(rf_tokenizer_load(&tokenizer, ".", tiny_error()));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char line[1024];
+        rf_ids ids = {0};
+        snprintf(line, sizeof line, "{%s}", cases[i][0]);
+        rf_prompt p = parse(line);
+        TINY_MUST(
+            rf_tokenizer_encode(tokenizer, &ids, cases[i][1], strlen(cases[i][1]), tiny_error()));
+        expect_ids(&p, ids.id, ids.n);
+        cr_assert(strcmp(p.query, "a") == 0);
+        cr_assert(i == 0 ? p.expected == NULL : strcmp(p.expected, "b") == 0);
+        rf_ids_free(&ids);
+        rf_prompt_free(&p);
+    }
+}
+
 Test(prompts, files)
 {
     rf_prompt *p;
@@ -120,11 +163,15 @@ Test(prompts, mistakes_are_named_by_file_and_line)
         {"{\"query\": \"a\", \"query\": \"b\"}", "not valid JSON"},
         {"[\"a\"]", "not a JSON object"},
         {"{\"messages\": \"a\"}", "\"messages\" is not an array"},
-        {"{\"messages\": []}", "no message of role \"user\""},
+        {"{\"messages\": []}", "\"messages\" is empty"},
         {"{\"messages\": [{\"role\": \"system\", \"content\": \"a\"}]}", "no message of role"},
-        {"{\"messages\": [{\"role\": \"user\"}]}", "messages[0] needs"},
+        {"{\"messages\": [{\"role\": \"user\"}]}", "messages[0]: field \"content\" is missing"},
         {"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, 4, {\"role\": \"user\"}]}",
-         "messages[1] needs"},
+         "messages[1]: must be an object"},
+        {"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"tools\": [{}]}",
+         "no form for tools"},
+        {"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"enable_thinking\": 1}",
+         "\"enable_thinking\" must be true or false"},
         {"{\"messages\": [{\"role\": \"king\", \"content\": \"a\"},"
          " {\"role\": \"user\", \"content\": \"b\"}]}",
          "king"},

@@ -28,6 +28,30 @@ Test(bpe, golden_ids_and_texts)
     rf_tokenizer_free(t);
 }
 
+/* Llama-3's shape: its pattern, ignore_merges with words that no merge makes, a post-processor. */
+Test(bpe, golden_vectors_of_llama3)
+{
+    const char *path = "tests/golden/tokenizer_llama3.json";
+    rf_tokenizer *t = bpe_load(path);
+    json_t *cases = bpe_read_json("tests/golden/tokenizer_llama3_vectors.json"), *item;
+    size_t i;
+    json_array_foreach(cases, i, item)
+    {
+        const json_t *text = json_object_get(item, "text"), *ids = json_object_get(item, "ids");
+        const char *category = json_string_value(json_object_get(item, "cat"));
+        cr_expect(bpe_encodes(t, text, ids), "case %zu (%s): %s", i, category,
+                  json_string_value(text));
+        cr_expect(bpe_decodes(t, ids, false, json_object_get(item, "decoded")), "case %zu", i);
+        cr_expect(bpe_decodes(t, ids, true, json_object_get(item, "skipped")), "case %zu", i);
+    }
+    cr_assert_geq(i, 400);
+    const rf_specials *s = rf_tokenizer_specials(t);
+    cr_assert_eq(s->n_eos, 1);
+    cr_assert_str_eq(rf_tokenizer_special_name(t, s->eos[0]), "<|eot_id|>");
+    rf_tokenizer_free(t);
+    json_decref(cases);
+}
+
 Test(bpe, specials)
 {
     rf_tokenizer *t = bpe_load(small);
@@ -330,6 +354,16 @@ Test(bpe, export_then_load_is_the_identity)
     }
     bpe_put("chat_template.jinja", "chatml", 6); /* wins over the configuration's */
     assert_comes_back(cases[3][1]);
+}
+
+/* Words without merges are fine only where merges are ignored. */
+Test(bpe, missing_merges_are_refused)
+{
+    json_t *root = bpe_read_json("tests/golden/tokenizer_llama3.json");
+    json_object_set_new(json_object_get(root, "model"), "ignore_merges", json_false());
+    bpe_put_json("tokenizer.json", root);
+    assert_refused("tokenizer.json", "none makes token");
+    json_decref(root);
 }
 
 Test(bpe, wrong_configuration_is_refused)

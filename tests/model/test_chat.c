@@ -7,6 +7,7 @@ static const char *kind_of(const char *template)
 {
     return strncmp(template, "qwen3", 5) == 0    ? "qwen3"
            : strncmp(template, "chatml", 6) == 0 ? "chatml"
+           : strcmp(template, "llama3.2") == 0   ? "llama3.1"
                                                  : template;
 }
 
@@ -18,7 +19,8 @@ Test(chat, golden_texts)
     json_array_foreach(cases, i, item)
     {
         const char *name = json_string_value(json_object_get(item, "template"));
-        const json_t *tools = json_object_get(item, "tools"), *text = json_object_get(item, "text");
+        const json_t *text = json_object_get(item, "text");
+        rf_render_options options;
         rf_chat chat;
         rf_error err;
         rf_turn *turn;
@@ -29,10 +31,7 @@ Test(chat, golden_texts)
                      RF_OK, "%s: %s", name, err.message);
         cr_expect_str_eq(rf_chat_name(chat.kind), kind_of(name));
         cr_assert_eq(rf_chat_turns(&turn, &n, json_object_get(item, "messages"), &err), RF_OK);
-        const rf_render_options options = {
-            .tools = json_is_array(tools) ? tools : NULL,
-            .add_generation_prompt = json_is_true(json_object_get(item, "add_generation_prompt")),
-            .thinking = bpe_thinking(json_object_get(item, "enable_thinking"))};
+        cr_assert_eq(rf_chat_read_options(&options, item, &err), RF_OK, "%s", err.message);
         cr_assert_eq(rf_chat_render(&chat, &out, "", "", turn, n, &options, &err), RF_OK,
                      "case %zu: %s", i, err.message);
         cr_expect(out.bytes == json_string_length(text) &&
@@ -42,7 +41,7 @@ Test(chat, golden_texts)
         rf_chat_free(&chat);
         free(turn);
     }
-    cr_assert_geq(i, 40);
+    cr_assert_geq(i, 60);
     json_decref(cases);
     json_decref(templates);
 }
@@ -109,6 +108,43 @@ Test(chat, bad_messages_are_refused)
     options.tools = tools;
     cr_assert_eq(rf_chat_render(&chat, &out, "", "", &turn, 1, &options, &err), RF_ERR);
     cr_assert_not_null(strstr(err.message, "llama3"), "%s", err.message);
+    /* One call a message; tools need a message to stand in. */
+    const rf_chat newer = {.kind = RF_CHAT_LLAMA31};
+    json_t *calls = json_loads("[{\"name\": \"f\", \"arguments\": {}}, {\"name\": \"g\", "
+                               "\"arguments\": {}}]",
+                               0, NULL);
+    const rf_turn both = {.role = "assistant", .content = "", .tool_calls = calls};
+    cr_assert_eq(rf_chat_render(&newer, &out, "", "", &both, 1, &options, &err), RF_ERR);
+    cr_assert_not_null(strstr(err.message, "one tool call"), "%s", err.message);
+    const rf_turn system = {.role = "system", .content = "s", .bytes = 1};
+    cr_assert_eq(rf_chat_render(&newer, &out, "", "", &system, 1, &options, &err), RF_ERR);
+    cr_assert_not_null(strstr(err.message, "first message"), "%s", err.message);
+    json_decref(calls);
     json_decref(tools);
     rf_text_free(&out);
+}
+
+Test(chat, options_of_a_record)
+{
+    static const struct {
+        const char *record, *part;
+    } bad[] = {
+        {"{\"tools\": 1}", "\"tools\" must be an array"},
+        {"{\"add_generation_prompt\": \"yes\"}", "\"add_generation_prompt\" must be true or false"},
+        {"{\"enable_thinking\": 0}", "\"enable_thinking\" must be true or false, but is a number"},
+        {"{\"date_string\": 2024}", "\"date_string\" must be a string"},
+    };
+    rf_render_options options;
+    rf_error err;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        json_t *record = json_loads(bad[i].record, 0, NULL);
+        cr_assert_eq(rf_chat_read_options(&options, record, &err), RF_ERR);
+        cr_expect_not_null(strstr(err.message, bad[i].part), "%s", err.message);
+        json_decref(record);
+    }
+    json_t *record = json_loads("{\"tools\": null, \"enable_thinking\": null}", 0, NULL);
+    cr_assert_eq(rf_chat_read_options(&options, record, &err), RF_OK);
+    cr_expect(options.tools == NULL && !options.add_generation_prompt && options.date == NULL &&
+              options.thinking == RF_THINKING_UNSET);
+    json_decref(record);
 }

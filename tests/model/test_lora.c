@@ -301,6 +301,46 @@ static double gap(const double *a, const double *b, int64_t n)
     return most / size;
 }
 
+/* The model that merging gives: W + (alpha/r) B A, and B = 0. */
+static void merge_all(rf_model *model)
+{
+    const rf_backend *backend = model->ctx->backend;
+    const rf_adaptation *of = &model->adaptation;
+    for (int64_t i = 0; i < model->table.n_tensors; i++) {
+        const rf_tensor *w = &model->table.tensor[i];
+        const rf_role role = rf_table_adapter_a(w->role);
+        const rf_tensor *a =
+            role < RF_N_ROLES ? rf_table_role(&model->table, w->layer, role) : NULL;
+        if (a == NULL) {
+            continue;
+        }
+        const rf_tensor *b = rf_table_role(&model->table, w->layer, rf_table_adapter_b(w->role));
+        const rf_tensor *all[] = {w, a, b};
+        double *value[3];
+        for (int k = 0; k < 3; k++) {
+            value[k] = malloc((size_t)all[k]->count * sizeof **value);
+            rf_backend_download(model->ctx, value[k], RF_F64,
+                                rf_backend_at(backend, RF_MASTER, model->master, all[k]->offset),
+                                RF_MASTER, all[k]->count);
+        }
+        /* In two pieces that do not end with a row. */
+        const int64_t cut = w->count / 2 + 1;
+        const double factor = of->alpha / (double)of->rank;
+        rf_lora_share(value[0], value[1], value[2], factor, of->rank, w->shape[1], 0, cut);
+        rf_lora_share(value[0] + cut, value[1], value[2], factor, of->rank, w->shape[1], cut,
+                      w->count - cut);
+        rf_backend_upload(model->ctx, rf_backend_at(backend, RF_MASTER, model->master, w->offset),
+                          RF_MASTER, value[0], RF_F64, w->count);
+        rf_backend_zero(model->ctx, rf_backend_at(backend, RF_MASTER, model->master, b->offset),
+                        RF_MASTER, b->count);
+        for (int k = 0; k < 3; k++) {
+            free(value[k]);
+        }
+    }
+    rf_model_prepare(model);
+    TINY_MUST(rf_ctx_sync(model->ctx, tiny_error()));
+}
+
 Test(lora, merging_changes_nothing)
 {
     static const struct {
@@ -315,7 +355,7 @@ Test(lora, merging_changes_nothing)
         int64_t n = batch.n * r.model->config.vocab_size;
         double *without = logits_of(&base, &batch);
         double *adapted = logits_of(&r, &batch);
-        TINY_MUST(rf_lora_merge(r.model, tiny_error()));
+        merge_all(r.model);
         double *merged = logits_of(&r, &batch);
         cr_assert(gap(adapted, without, n) > 0.05);
         cr_assert(!(gap(merged, adapted, n) > backends[k].tolerance));

@@ -110,6 +110,33 @@ Test(train_lora, resume_and_ranks)
     tiny_end();
 }
 
+/* A new run that begins with the adapters of another: no step with a rate of 0 moves them. */
+Test(train_lora, begins_with_adapters)
+{
+    static const char base[] = "base/step-000000008.h5";
+    make_base();
+    train_lora(0, "one", "", 0);
+    train_lora(0, "two", "lora.init=one/step-000000006.h5 train.steps=2 optim.lr=0", 0);
+    file a = file_read("one/step-000000006.h5", base), b = file_read("two/step-000000002.h5", base);
+    const size_t n = (size_t)a.model->table.n_elements * sizeof(float);
+    cr_assert(memcmp(a.model->master, b.model->master, n) == 0);
+    cr_assert(b.info.progress.step == 2);
+    file_free(&a);
+    file_free(&b);
+    train_lora(0, "three", "lora.init=one/step-000000006.h5 train.steps=3", 0);
+    train_lora(2, "four", "lora.init=one/step-000000006.h5 train.steps=3", 0);
+    tiny_same_curves("three", "four");
+    train_lora(0, "bad", "lora.init=one/step-000000006.h5 lora.alpha=3", 1);
+    tiny_says("lora.init: one/step-000000006.h5: was trained with other settings");
+    train_lora(0, "bad2", "lora.init=base/step-000000008.h5", 1);
+    tiny_says("lora.init: base/step-000000008.h5: is a whole model");
+    train_lora(0, "bad3", "lora.init=none.h5", 1);
+    tiny_says("lora.init: none.h5");
+    train(0, "bad4", "lora.init=one/step-000000006.h5", 2);
+    tiny_says("lora.init without lora.rank");
+    tiny_end();
+}
+
 Test(train_lora, refused)
 {
     make_base();

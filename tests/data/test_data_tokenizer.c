@@ -1,0 +1,158 @@
+/* refusion-data with BPE tokenizers: train-tokenizer, and the filters through chat templates. */
+#include "tests/data/program_test.h"
+
+#include "common/model/unicode.h"
+
+#include <jansson.h>
+#include <sys/stat.h>
+
+TestSuite(data_tokenizer, .init = begin_program, .fini = end_folder);
+
+static json_t *read_json(const char *path)
+{
+    json_t *value = json_load_file(path, JSON_ALLOW_NUL, NULL);
+    cr_assert_not_null(value, "%s: cannot be read; tests run in the root of the repository", path);
+    return value;
+}
+
+/* tok/: the small tokenizer with this chat template and the token that ends its messages. */
+static void put_tokenizer(const char *template, const char *end)
+{
+    rf_error err;
+    size_t bytes;
+    char *text = get_bytes("tests/golden/tokenizer_small.json", &bytes);
+    mkdir(in_folder("tok"), 0777);
+    put_bytes("tok/tokenizer.json", text, bytes);
+    free(text);
+    json_t *config = json_pack("{s:s, s:{s:{s:s, s:b}}}", "chat_template", template,
+                               "added_tokens_decoder", "382", "content", end, "special", 1);
+    text = json_dumps(config, 0);
+    cr_assert_eq(rf_file_write(in_folder("tok/tokenizer_config.json"), text, strlen(text), &err),
+                 RF_OK);
+    free(text);
+    json_decref(config);
+}
+
+/* Every vector of a template: the lines go in together, text and ids come out. */
+static void assert_renders(const char *name, const char *end)
+{
+    json_t *templates = read_json("tests/golden/chat_templates.json"), *item, *used = json_array();
+    json_t *cases = read_json("tests/golden/chat_vectors.json");
+    rf_text lines = {0};
+    size_t i;
+    put_tokenizer(json_string_value(json_object_get(templates, name)), end);
+    json_array_foreach(cases, i, item)
+    {
+        if (strcmp(json_string_value(json_object_get(item, "template")), name) == 0) {
+            char *line = json_dumps(item, JSON_COMPACT);
+            rf_text_add_string(&lines, line);
+            rf_text_add_string(&lines, "\n");
+            free(line);
+            json_array_append(used, item);
+        }
+    }
+    cr_assert_gt(json_array_size(used), 3);
+    put_bytes("in.jsonl", lines.data, lines.bytes);
+    ASSERT_RUNS("render --tokenizer tok <in.jsonl");
+    char *line = strtok(output, "\n");
+    json_array_foreach(used, i, item)
+    {
+        cr_assert_not_null(line);
+        json_t *out = json_loads(line, JSON_ALLOW_NUL, NULL);
+        cr_expect(json_equal(json_object_get(out, "text"), json_object_get(item, "text")),
+                  "%s, case %zu: %s", name, i, line);
+        cr_expect_gt(json_array_size(json_object_get(out, "ids")), 0);
+        json_decref(out);
+        line = strtok(NULL, "\n");
+    }
+    cr_assert_null(line);
+    rf_text_free(&lines);
+    json_decref(used);
+    json_decref(cases);
+    json_decref(templates);
+}
+
+Test(data_tokenizer, render_through_templates)
+{
+    assert_renders("qwen3", "<|im_end|>");
+    assert_renders("qwen2.5", "<|im_end|>");
+    assert_renders("llama3", "<|eot_id|>");
+    assert_renders("llama3.1", "<|eot_id|>");
+    assert_renders("llama3.2", "<|eot_id|>");
+}
+
+Test(data_tokenizer, render_refuses_bad_records)
+{
+    put_tokenizer("qwen3", "<|im_end|>");
+    put_text("a.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"tools\": 3}");
+    ASSERT_FAILS(1, "standard input:1: field \"tools\" must be an array",
+                 "render --tokenizer tok <a.jsonl");
+    put_tokenizer("llama3", "<|eot_id|>");
+    put_text("a.jsonl",
+             "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"tools\": [{}]}");
+    ASSERT_FAILS(1, "\"llama3\" has no tools: remove them", "render --tokenizer tok <a.jsonl");
+    ASSERT_FAILS(2, "unknown tokenizer", "render --tokenizer nowhere <a.jsonl");
+}
+
+/* The ids of the file's texts give the texts again. */
+static void assert_round_trip(const char *tokenizer, const char *file)
+{
+    ASSERT_RUNS("encode --tokenizer %s <%s >ids.jsonl", tokenizer, file);
+    ASSERT_RUNS("decode --tokenizer %s <ids.jsonl >back.jsonl", tokenizer);
+    assert_same_file(in_folder("back.jsonl"), in_folder(file));
+}
+
+Test(data_tokenizer, train_tokenizer)
+{
+    rf_text lines = {0};
+    char line[256];
+    for (int i = 0; i < 300; i++) {
+        snprintf(
+            line, sizeof line,
+            "{\"text\": \"The %d words of line %d are many words, \\n\\tsaid \u00c9t\u00e9.\"}\n",
+            i % 17, i);
+        rf_text_add_string(&lines, line);
+    }
+    put_bytes("t.jsonl", lines.data, lines.bytes);
+    ASSERT_RUNS("train-tokenizer --out a.json --vocab-size 280 --jobs 1 t.jsonl");
+    cr_assert_str_empty(output);
+    cr_assert_not_null(strstr(errors, "a.json: 280 tokens"), "%s", errors);
+    ASSERT_RUNS("train-tokenizer --out b.json --vocab-size 280 --jobs 3 t.jsonl");
+    assert_same_file(in_folder("a.json"), in_folder("b.json"));
+    rf_tokenizer *t;
+    rf_error err;
+    cr_assert_eq(rf_tokenizer_load(&t, in_folder("a.json"), &err), RF_OK, "%s", err.message);
+    cr_assert_eq(rf_tokenizer_size(t), 282);
+    const rf_specials *s = rf_tokenizer_specials(t);
+    cr_assert(s->n_eos == 1 && s->begin == 280 && s->mask == 281);
+    cr_assert_str_eq(rf_tokenizer_special_name(t, s->eos[0]), "<|endoftext|>");
+    rf_ids ids = {0};
+    cr_assert_eq(rf_tokenizer_encode(t, &ids, " words", 6, &err), RF_OK);
+    cr_assert_eq(ids.n, 1, "a frequent word is one token");
+    rf_ids_free(&ids);
+    rf_tokenizer_free(t);
+    put_text("plain.jsonl",
+             "{\"text\": \"words said\"}\n{\"text\": \"1234  x \xF0\x9F\x98\x80\xE6\x97\xA5\"}\n");
+    assert_round_trip("a.json", "plain.jsonl");
+    /* As the tokenizer of a corpus. */
+    ASSERT_RUNS("build --tokenizer a.json --out c.h5 t.jsonl");
+    ASSERT_RUNS("info c.h5");
+    rf_text_free(&lines);
+}
+
+Test(data_tokenizer, train_tokenizer_refuses)
+{
+    put_text("t.jsonl", "{\"text\": \"a\"}\n{\"text\": }\n");
+    ASSERT_FAILS(2, "--out FILE is missing", "train-tokenizer t.jsonl");
+    ASSERT_FAILS(2, "no files named", "train-tokenizer --out a.json");
+    ASSERT_FAILS(2, "--vocab-size", "train-tokenizer --out a.json --vocab-size 3 t.jsonl");
+    ASSERT_FAILS(2, "--jobs", "train-tokenizer --out a.json --jobs 0 t.jsonl");
+    ASSERT_FAILS(1, "none.jsonl", "train-tokenizer --out a.json none.jsonl");
+    ASSERT_FAILS(1, "t.jsonl:2", "train-tokenizer --out a.json t.jsonl");
+    put_text("good.jsonl", "{\"text\": \"a b a b\"}\n");
+    ASSERT_FAILS(1, "no/a.json", "train-tokenizer --out no/a.json good.jsonl");
+    cr_assert(!rf_file_exists(in_folder("a.json")));
+    /* Fewer pairs than tokens were asked for: said, no error. */
+    ASSERT_RUNS("train-tokenizer --out a.json good.jsonl");
+    cr_assert_not_null(strstr(errors, "no more pairs were frequent enough"), "%s", errors);
+}
