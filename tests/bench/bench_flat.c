@@ -7,8 +7,9 @@ enum { ROW = 512, HEAD = 64, FLAT = 1 << 24 }; /* FLAT: 64 MiB a stream */
 
 typedef struct flat_work {
     rf_ctx *ctx;
-    int64_t n; /* elements, whole rows */
-    float *a, *b, *c, *d, *e;
+    int64_t n;                /* elements, whole rows */
+    float *a, *b, *c, *d, *e; /* c: all 1 */
+    float *cos, *sin;         /* of one angle */
     int32_t *index;
 } flat_work;
 
@@ -53,7 +54,7 @@ static void run_swiglu_forward(void *work)
 static void run_swiglu_backward(void *work)
 {
     flat_work *f = work;
-    kernels_of(f)->swiglu_backward(f->ctx, f->a, f->e, f->e, f->b, f->d, f->n);
+    kernels_of(f)->swiglu_backward(f->ctx, f->a, f->e, f->c, f->b, f->d, f->n);
 }
 
 static void run_rmsnorm_forward(void *work)
@@ -78,14 +79,15 @@ static void run_head_norm_forward(void *work)
 static void run_head_norm_backward(void *work)
 {
     flat_work *f = work;
-    kernels_of(f)->rmsnorm_backward(f->ctx, f->a, f->e, f->a, f->d, f->c, f->c, f->n / HEAD, HEAD,
+    kernels_of(f)->rmsnorm_backward(f->ctx, f->a, f->e, f->b, f->d, f->c, f->c, f->n / HEAD, HEAD,
                                     false);
 }
 
 static void run_rope(void *work)
 {
     flat_work *f = work;
-    kernels_of(f)->rope(f->ctx, f->a, f->b, f->d, f->index, f->n / ROW, ROW / HEAD, HEAD, false);
+    kernels_of(f)->rope(f->ctx, f->a, f->cos, f->sin, f->index, f->n / ROW, ROW / HEAD, HEAD,
+                        false);
 }
 
 static void run_embedding_forward(void *work)
@@ -128,7 +130,7 @@ static void open_work(flat_work *f, const char *backend, int64_t n)
                               .head_dim = HEAD,
                               .backward = 1};
     *f = (flat_work){.ctx = open_context(backend, &limits), .n = n};
-    float **all[] = {&f->a, &f->b, &f->c, &f->d, &f->e};
+    float **all[] = {&f->a, &f->b, &f->c, &f->d, &f->e, &f->cos, &f->sin};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         *all[i] = random_floats(n);
     }
@@ -137,13 +139,15 @@ static void open_work(flat_work *f, const char *backend, int64_t n)
         f->index[i] = (int32_t)(i * 7919 % (n / ROW));
     }
     for (int64_t i = 0; i < n; i++) {
-        f->c[i] = 1.0F; /* second moments and reciprocal norms */
+        f->c[i] = 1.0F; /* gains, reciprocal norms, derivatives */
+        f->cos[i] = 0.6F;
+        f->sin[i] = 0.8F;
     }
 }
 
 static void close_work(flat_work *f)
 {
-    float *all[] = {f->a, f->b, f->c, f->d, f->e};
+    float *all[] = {f->a, f->b, f->c, f->d, f->e, f->cos, f->sin};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         free(all[i]);
     }

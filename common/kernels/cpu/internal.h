@@ -48,6 +48,15 @@ V_INLINE void share_lines(int64_t *begin, int64_t *end, int64_t count, int64_t p
     *end = min_of(*end * 16, count);
 }
 
+/* Threads for a kernel that moves `work` floats, or makes 16 times as many multiply-adds. Waking a
+ * team costs about 2 microseconds, and where other programs hold a core all wait for it, for
+ * milliseconds: little work is one thread's. Results never depend on the number (contract, 4). */
+enum { TEAM_WORK = 1 << 16 };
+V_INLINE int threads_for(const rf_ctx *ctx, int64_t work)
+{
+    return work < TEAM_WORK ? 1 : ctx->n_threads;
+}
+
 /* --- gemm.c ----------------------------------------------------------------------------------- */
 
 /* How the sum over the inner dimension meets what it is added to. */
