@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* --- Choice ---------------------------------------------------------------------------------- */
 
@@ -280,18 +281,44 @@ void *rf_backend_at(const rf_backend *backend, rf_class cls, const void *base, i
     return (char *)(uintptr_t)base + i * (int64_t)rf_type_bytes(backend->type[cls]);
 }
 
+/* A huge page; also what one thread clears at a time. */
+#define BLOCK_BYTES ((size_t)1 << 21)
+
+/* The first to write to a page decides on which memory of the machine it lies: taking turns spreads
+ * a block over all memories that the threads are near to, and all of them help to clear it. */
+static void clear_blocks(char *memory, size_t bytes)
+{
+    int n_threads = 1;
+    if (resolve_threads(&n_threads, 0, NULL) != RF_OK) {
+        n_threads = 1; /* a context that is made later says what is wrong with the setting */
+    }
+    int64_t n_blocks = (int64_t)((bytes + BLOCK_BYTES - 1) / BLOCK_BYTES);
+#pragma omp parallel for schedule(static, 1) num_threads(n_threads)
+    for (int64_t i = 0; i < n_blocks; i++) {
+        size_t begin = (size_t)i * BLOCK_BYTES, rest = bytes - begin;
+        memset(memory + begin, 0, rest < BLOCK_BYTES ? rest : BLOCK_BYTES);
+    }
+}
+
 int rf_backend_alloc(void **out, const rf_backend *backend, size_t bytes, rf_error *err)
 {
     (void)backend;
     *out = NULL;
-    if (bytes <= (size_t)PTRDIFF_MAX - RF_ALIGNMENT) {
-        size_t n_lines = (bytes + RF_ALIGNMENT - 1) / RF_ALIGNMENT;
-        size_t rounded = (n_lines > 0 ? n_lines : 1) * RF_ALIGNMENT;
-        *out = aligned_alloc(RF_ALIGNMENT, rounded);
-        if (*out != NULL) {
-            memset(*out, 0, rounded);
+    if (bytes <= (size_t)PTRDIFF_MAX - BLOCK_BYTES) {
+        bool large = bytes >= 2 * BLOCK_BYTES;
+        size_t alignment = large ? BLOCK_BYTES : RF_ALIGNMENT;
+        size_t rounded = (bytes + RF_ALIGNMENT - 1) / RF_ALIGNMENT * RF_ALIGNMENT;
+        rounded = rounded > 0 ? rounded : RF_ALIGNMENT;
+        if (posix_memalign(out, alignment, rounded) == 0) {
+#if defined(MADV_HUGEPAGE)
+            if (large) { /* only a wish: a system without huge pages is slower, not wrong */
+                (void)madvise(*out, rounded, MADV_HUGEPAGE);
+            }
+#endif
+            large ? clear_blocks(*out, rounded) : (void)memset(*out, 0, rounded);
             return RF_OK;
         }
+        *out = NULL;
     }
     return rf_error_set(err, RF_ERR,
                         "out of memory: %zu bytes were asked for: choose a smaller model, shorter "
@@ -357,7 +384,11 @@ void rf_backend_move(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int6
 
 void rf_backend_zero(rf_ctx *ctx, void *dst, rf_class cls, int64_t n)
 {
-    if (n > 0) {
-        memset(dst, 0, rf_backend_bytes(ctx->backend, cls, n));
+    size_t bytes = n > 0 ? rf_backend_bytes(ctx->backend, cls, n) : 0;
+    int64_t n_blocks = (int64_t)((bytes + BLOCK_BYTES - 1) / BLOCK_BYTES);
+#pragma omp parallel for schedule(static) num_threads(ctx->n_threads) if (n_blocks > 1)
+    for (int64_t i = 0; i < n_blocks; i++) {
+        size_t begin = (size_t)i * BLOCK_BYTES, rest = bytes - begin;
+        memset((char *)dst + begin, 0, rest < BLOCK_BYTES ? rest : BLOCK_BYTES);
     }
 }

@@ -105,7 +105,8 @@ size_t rf_backend_bytes(const rf_backend *backend, rf_class cls, int64_t n);
 /* Address of element i of an operand of that class. */
 void *rf_backend_at(const rf_backend *backend, rf_class cls, const void *base, int64_t i);
 
-/* Backend memory: 64-byte aligned, cleared (touched, so that a later step meets no page fault). */
+/* Backend memory: 64-byte aligned, cleared (touched, so that a later step meets no page fault).
+ * From 4 MiB on: in huge pages where the system allows, touched by all threads in turn. */
 RF_MUST_CHECK int rf_backend_alloc(void **out, const rf_backend *backend, size_t bytes,
                                    rf_error *err);
 void rf_backend_free(const rf_backend *backend, void *memory); /* NULL is fine */

@@ -1,4 +1,4 @@
-/* bench.h: repeated timing, measured limits of this machine, and one way to report a figure.
+/* bench.h: repeated timing and one way to report a figure.
  *
  * A figure is the median of at least 5 timings. It goes to stdout as a line of a table and is
  * appended to runs/bench/bench.jsonl:
@@ -20,9 +20,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 enum { MIN_RUNS = 5, MAX_RUNS = 200 };
 
@@ -146,143 +143,6 @@ static inline void bench_end(bench *b)
     if (b->json != NULL) {
         fclose(b->json);
     }
-}
-
-/* --- Limits ----------------------------------------------------------------------------------- */
-
-/* Enough independent chains of fused multiply-adds to fill every pipe; returns floating-point
- * operations of one call. */
-enum { PEAK_STEPS = 50000, PEAK_CHAINS = 24 };
-
-#if defined(__x86_64__)
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 24")
-#endif
-#define PEAK_KERNEL(name, features, type, set, fma, lanes)                                         \
-    __attribute__((target(features), noinline)) static double name(float *sink)                    \
-    {                                                                                              \
-        type sum[PEAK_CHAINS], a = set(0.999F), b = set(1e-3F);                                    \
-        for (int c = 0; c < PEAK_CHAINS; c++) {                                                    \
-            sum[c] = set((float)c);                                                                \
-        }                                                                                          \
-        for (int i = 0; i < PEAK_STEPS; i++) {                                                     \
-            UNROLL for (int c = 0; c < PEAK_CHAINS; c++)                                           \
-            {                                                                                      \
-                sum[c] = fma(sum[c], a, b);                                                        \
-            }                                                                                      \
-        }                                                                                          \
-        for (int c = 1; c < PEAK_CHAINS; c++) {                                                    \
-            sum[0] = fma(sum[0], a, sum[c]);                                                       \
-        }                                                                                          \
-        a = sum[0];                                                                                \
-        memcpy(sink, &a, sizeof(float));                                                           \
-        return 2.0 * lanes * PEAK_CHAINS * PEAK_STEPS;                                             \
-    }
-PEAK_KERNEL(peak_avx512, "avx512f", __m512, _mm512_set1_ps, _mm512_fmadd_ps, 16)
-PEAK_KERNEL(peak_avx2, "avx2,fma", __m256, _mm256_set1_ps, _mm256_fmadd_ps, 8)
-#endif
-
-/* Multiplications and additions by scalars or whatever the compiler makes of them. */
-static inline double peak_portable(float *sink)
-{
-    enum { N = 64 };
-    float sum[N];
-    for (int c = 0; c < N; c++) {
-        sum[c] = (float)c;
-    }
-    for (int i = 0; i < PEAK_STEPS; i++) {
-        for (int c = 0; c < N; c++) {
-            sum[c] = sum[c] * 0.999F + 1e-3F;
-        }
-    }
-    *sink = sum[0];
-    for (int c = 1; c < N; c++) {
-        *sink += sum[c];
-    }
-    return 2.0 * N * PEAK_STEPS;
-}
-
-typedef struct peak_work {
-    const char *isa;
-    double flop; /* of one call by all threads */
-} peak_work;
-
-static inline void peak_run(void *work)
-{
-    peak_work *p = work;
-    double flop = 0.0;
-#pragma omp parallel
-    {
-        float sink = 0.0F;
-        double own;
-#if defined(__x86_64__)
-        if (strcmp(p->isa, "avx512") == 0) {
-            own = peak_avx512(&sink);
-        } else if (strcmp(p->isa, "avx2") == 0) {
-            own = peak_avx2(&sink);
-        } else
-#endif
-        {
-            own = peak_portable(&sink);
-        }
-#pragma omp critical
-        flop += own + (double)sink * 0.0;
-    }
-    p->flop = flop;
-}
-
-/* GFLOP/s of fused multiply-adds by all threads (omp_get_max_threads). The median, since the first
- * moments run at a clock that the processor does not sustain. */
-static inline double bench_peak(const char *isa)
-{
-    peak_work p = {.isa = isa};
-    double seconds = bench_time(peak_run, &p, 0.5);
-    return p.flop / seconds * 1e-9;
-}
-
-typedef struct read_work {
-    const float *memory;
-    int64_t n;
-    double sum;
-} read_work;
-
-static inline void read_run(void *work)
-{
-    enum { LANES = 64 }; /* four cache lines at a time, called 2 KiB ahead */
-    read_work *r = work;
-    double total = 0.0;
-#pragma omp parallel
-    {
-        int64_t part = omp_get_thread_num(), parts = omp_get_num_threads();
-        int64_t begin = r->n / LANES * part / parts, end = r->n / LANES * (part + 1) / parts;
-        typedef float lanes __attribute__((vector_size(16)));
-        lanes sum[LANES / 4] = {{0.0F}};
-        for (int64_t i = begin; i < end; i++) {
-            const float *p = r->memory + i * LANES;
-            for (int j = 0; j < LANES / 4; j++) {
-                lanes x;
-                memcpy(&x, p + 4 * j, sizeof(x));
-                sum[j] += x;
-                if (j % 4 == 0) {
-                    __builtin_prefetch(p + 4 * j + 512);
-                }
-            }
-        }
-#pragma omp critical
-        for (int j = 0; j < LANES / 4; j++) {
-            total += (double)sum[j][0];
-        }
-    }
-    r->sum = total;
-}
-
-/* GB/s of reading memory [n floats, larger than the caches] by all threads. */
-static inline double bench_read(const float *memory, int64_t n)
-{
-    read_work r = {.memory = memory, .n = n};
-    return (double)n * (double)sizeof(float) / bench_fastest(read_run, &r, 0.5) * 1e-9;
 }
 
 #endif

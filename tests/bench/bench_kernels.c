@@ -1,17 +1,11 @@
 /* bench_kernels.c: speed of the kernels of the chosen backend (RF_BACKEND, RF_ISA,
  * OMP_NUM_THREADS), each verified against ref on a small case first. Usage: bench_kernels [part of
  * a name] */
-#include "tests/bench/bench.h"
-
-#include "common/base/rng.h"
-#include "common/kernels/kernels.h"
+#include "tests/bench/set_up.h"
 
 #include <dlfcn.h>
-#include <stdbool.h>
 
 enum { PLACES = 2048 };
-
-/* --- Set-up ----------------------------------------------------------------------------------- */
 
 static const char *filter = "";
 static bench report;
@@ -21,49 +15,7 @@ static bool wanted(const char *name)
     return strstr(name, filter) != NULL;
 }
 
-static void fail(const char *what)
-{
-    fprintf(stderr, "bench_kernels: %s\n", what);
-    exit(1);
-}
-
-static void *take(size_t bytes)
-{
-    void *memory = NULL;
-    if (posix_memalign(&memory, 4096, bytes + 64) != 0) {
-        fail("out of memory: close other programs");
-    }
-    memset(memory, 0, bytes + 64);
-    return memory;
-}
-
-static float *random_floats(int64_t n)
-{
-    float *x = take((size_t)n * sizeof(float));
-    uint64_t state = UINT64_C(88172645463325252);
-    for (int64_t i = 0; i < n; i++) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        x[i] = (float)(int32_t)(state >> 32) * 0x1p-31F;
-    }
-    return x;
-}
-
-static rf_ctx *open_context(const char *name, const rf_limits *limits)
-{
-    rf_error err = {0};
-    const rf_backend *backend = NULL;
-    rf_ctx *ctx = NULL;
-    if (rf_backend_choose(&backend, name, &err) != RF_OK ||
-        rf_ctx_new(&ctx, backend, 0, limits, &err) != RF_OK) {
-        fail(err.message);
-    }
-    return ctx;
-}
-
-/* --- Matrix products
- * ------------------------------------------------------------------------------ */
+/* --- Matrix products -------------------------------------------------------------------------- */
 
 typedef enum form { FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT } form;
 static const char *const form_names[] = {"forward", "backward input", "backward weight"};
@@ -209,8 +161,7 @@ static void bench_decoding(void)
     rf_ctx_free(w.ctx);
 }
 
-/* --- Attention
- * ------------------------------------------------------------------------------------ */
+/* --- Attention -------------------------------------------------------------------------------- */
 
 typedef struct attention_work {
     rf_ctx *ctx;
@@ -304,8 +255,7 @@ static void bench_attention(int64_t n, int64_t sample, int64_t h, int64_t g, int
     free_attention(&a);
 }
 
-/* --- The head, and kernels bound by memory
- * -------------------------------------------------------- */
+/* --- The head ---------------------------------------------------- */
 
 typedef struct head_work {
     rf_ctx *ctx;
@@ -350,109 +300,7 @@ static void bench_head(int64_t d, int64_t v, double peak)
     rf_ctx_free(h.ctx);
 }
 
-enum { FLAT = 1 << 23, FLAT_ROW = 512 };
-
-typedef struct flat_work {
-    rf_ctx *ctx;
-    float *a, *b, *c, *d, *e;
-} flat_work;
-
-static void run_adamw(void *work)
-{
-    flat_work *f = work;
-    rf_adamw step = {1e-9, 0.9, 0.95, 1e-8, 0.1, 1.0, 0.5, 0.5};
-    f->ctx->backend->kernels->adamw(f->ctx, f->a, f->b, f->c, f->d, FLAT, &step);
-}
-
-static void run_sum_squares(void *work)
-{
-    flat_work *f = work;
-    double sum;
-    f->ctx->backend->kernels->sum_squares(f->ctx, &sum, f->a, FLAT);
-}
-
-static void run_swiglu_forward(void *work)
-{
-    flat_work *f = work;
-    f->ctx->backend->kernels->swiglu_forward(f->ctx, f->a, f->b, f->d, FLAT);
-}
-
-static void run_swiglu_backward(void *work)
-{
-    flat_work *f = work;
-    f->ctx->backend->kernels->swiglu_backward(f->ctx, f->a, f->e, f->e, f->b, f->d, FLAT);
-}
-
-static void run_rmsnorm_forward(void *work)
-{
-    flat_work *f = work;
-    f->ctx->backend->kernels->rmsnorm_forward(f->ctx, f->a, f->e, f->b, f->d, FLAT / FLAT_ROW,
-                                              FLAT_ROW, 1e-6);
-}
-
-static void run_rmsnorm_backward(void *work)
-{
-    flat_work *f = work;
-    f->ctx->backend->kernels->rmsnorm_backward(f->ctx, f->a, f->e, f->b, f->d, f->e, f->c,
-                                               FLAT / FLAT_ROW, FLAT_ROW, false);
-}
-
-static void bench_flat(void)
-{
-    const struct {
-        const char *name;
-        bench_function run;
-        int streams; /* buffers read or written once */
-    } cases[] = {{"adamw", run_adamw, 7},
-                 {"sum_squares", run_sum_squares, 1},
-                 {"swiglu forward", run_swiglu_forward, 3},
-                 {"swiglu backward", run_swiglu_backward, 5},
-                 {"rmsnorm forward", run_rmsnorm_forward, 2},
-                 {"rmsnorm backward", run_rmsnorm_backward, 3}};
-    const rf_limits limits = {.places = FLAT / FLAT_ROW, .width = FLAT_ROW, .backward = 1};
-    flat_work f = {.ctx = open_context(NULL, &limits)};
-    float **all[] = {&f.a, &f.b, &f.c, &f.d, &f.e};
-    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-        *all[i] = random_floats(FLAT);
-    }
-    for (int64_t i = 0; i < FLAT; i++) {
-        f.c[i] = 1.0F; /* second moments and reciprocal norms */
-    }
-    double limit = bench_read(f.a, FLAT);
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        if (wanted(cases[i].name)) {
-            double seconds = bench_time(cases[i].run, &f, 0.3);
-            bench_report(&report, cases[i].name,
-                         cases[i].streams * (double)FLAT * (double)sizeof(float) / seconds * 1e-9,
-                         "GB/s", limit, 0.0);
-        }
-    }
-    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-        free(*all[i]);
-    }
-    rf_ctx_free(f.ctx);
-}
-
-/* --- Verification against ref32
- * -------------------------------------------------------------------- */
-
-static void expect_close(const float *a, const float *b, int64_t n, const char *what)
-{
-    double error = 0.0, largest = 0.0;
-    for (int64_t i = 0; i < n; i++) {
-        error = fmax(error, fabs((double)a[i] - (double)b[i]));
-        largest = fmax(largest, fabs((double)b[i]));
-        if (isnan(a[i])) {
-            error = HUGE_VAL;
-            break;
-        }
-    }
-    if (!(error <= 1e-4 * largest)) {
-        fprintf(stderr, "bench_kernels: %s differs from ref by %g of %g: nothing was timed\n", what,
-                error, largest);
-        exit(1);
-    }
-}
+/* --- Verification against ref32 --------------------------------------------------------------- */
 
 static void verify_linear(void)
 {
@@ -522,7 +370,6 @@ int main(int argc, char **argv)
     bench_attention(4096, 4096, 16, 8, 128, peak);
     bench_head(384, 4096, peak);
     bench_head(384, 32000, peak);
-    bench_flat();
     bench_decoding();
     bench_end(&report);
     return 0;

@@ -9,7 +9,7 @@
  * The second form is one side of a comparison (compare_step.py): it writes the first weights and
  * the batch to FILE, then makes one step for each line that it reads and answers with a line.
  */
-#include "tests/bench/bench.h"
+#include "tests/bench/limits.h"
 
 #include "train/backward.h"
 #include "train/optimizer.h"

@@ -12,7 +12,7 @@ static const kernel_shape no_shapes[] = {END};
 static const kernel_shape table_small[] = {
     {.n = 0, .d = 3, .v = 4}, {.n = 1, .d = 1, .v = 1}, {.n = 9, .d = 4, .v = 3}, END};
 static const kernel_shape table_large[] = {
-    {.n = 65, .d = 33, .v = 50}, {.n = 200, .d = 128, .v = 9}, END};
+    {.n = 65, .d = 33, .v = 50}, {.n = 300, .d = 128, .v = 9}, END};
 static const kernel_shape norm_small[] = {{.n = 0, .d = 5},  {.n = 1, .d = 1},  {.n = 3, .d = 7},
                                           {.n = 5, .d = 16}, {.n = 2, .d = 33}, END};
 static const kernel_shape norm_large[] = {
@@ -32,7 +32,7 @@ static const kernel_shape rope_small[] = {{.n = 0, .h = 2, .d = 4, .g = 1},
                                           {.n = 5, .h = 3, .d = 6, .g = 1},
                                           END};
 static const kernel_shape rope_large[] = {
-    {.n = 33, .h = 4, .d = 34, .g = 2}, {.n = 65, .h = 2, .d = 128, .g = 2}, END};
+    {.n = 133, .h = 8, .d = 34, .g = 2}, {.n = 65, .h = 2, .d = 128, .g = 2}, END};
 static const kernel_shape attention_small[] = {
     {.n = 0, .m = 0, .h = 2, .g = 1, .d = 4}, {.n = 0, .m = 3, .h = 2, .g = 1, .d = 4},
     {.n = 3, .m = 0, .h = 2, .g = 2, .d = 4}, {.n = 1, .m = 1, .h = 1, .g = 1, .d = 1},

@@ -218,7 +218,8 @@ Test(backend, sync_reports_the_first_error)
 
 Test(backend, memory_is_aligned_and_cleared)
 {
-    const size_t sizes[] = {0, 1, 63, 64, 65, 100000};
+    /* From 4 MiB on by huge pages and by all threads. */
+    const size_t sizes[] = {0, 1, 63, 64, 65, 100000, 5000001};
     const rf_backend *b = backend_named("cpu", "");
     rf_error err = {0};
     void *p = NULL;
@@ -236,6 +237,28 @@ Test(backend, memory_is_aligned_and_cleared)
         cr_assert_eq(rf_backend_alloc(&p, b, too_many[i], &err), RF_ERR);
         cr_assert(p == NULL && strstr(err.message, "out of memory") != NULL);
     }
+}
+
+Test(backend, zero_clears_what_is_asked_for)
+{
+    enum { N = 1500001, SKIPPED = 3 }; /* three blocks */
+    rf_ctx *ctx = NULL;
+    rf_error err = {0};
+    void *p = NULL;
+    cr_assert(rf_ctx_new(&ctx, backend_named("cpu", ""), 3, &(rf_limits){0}, &err) == RF_OK);
+    cr_assert(rf_backend_alloc(&p, ctx->backend, (N + 2 * SKIPPED) * sizeof(float), &err) == RF_OK);
+    float *x = p;
+    for (int i = 0; i < N + 2 * SKIPPED; i++) {
+        x[i] = 1.0F;
+    }
+    rf_backend_zero(ctx, x + SKIPPED, RF_MASTER, 0);
+    cr_assert(x[SKIPPED] == 1.0F);
+    rf_backend_zero(ctx, x + SKIPPED, RF_MASTER, N);
+    for (int i = 0; i < N + 2 * SKIPPED; i++) {
+        cr_assert(x[i] == (i < SKIPPED || i >= N + SKIPPED ? 1.0F : 0.0F), "element %d", i);
+    }
+    rf_backend_free(ctx->backend, p);
+    rf_ctx_free(ctx);
 }
 
 Test(backend, upload_and_download_convert)

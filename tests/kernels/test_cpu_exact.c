@@ -3,14 +3,14 @@
  * that a query does not see. */
 #include "tests/kernels/cpu_exact.h"
 
-static const rf_limits small_limits = {.places = 200,
-                                       .keys = 200,
+static const rf_limits small_limits = {.places = 700,
+                                       .keys = 700,
                                        .width = 523,
                                        .n_heads = 4,
                                        .n_kv_heads = 2,
                                        .head_dim = 24,
                                        .ffn = 523,
-                                       .vocab = 301,
+                                       .vocab = 701,
                                        .backward = 1};
 
 /* --- Matrix products: the same rows in batches of other sizes, and other threads -------------- */
@@ -250,7 +250,8 @@ Test(cpu_exact, queries_and_keys_without_partner_get_zeros)
 /* --- Norm, head, embedding, flat buffers
  * ---------------------------------------------------------- */
 
-enum { N = 200, D = 83, V = 301 };
+/* Large enough that each kernel works as a team (threads_for). */
+enum { N = 700, D = 97, V = 701 };
 
 typedef struct others {
     float *loss, *dx, *dw, *y, *rstd, *dgain, *dtable, *score, *moved;

@@ -11,7 +11,7 @@ void RF_CPU(embedding_backward)(rf_ctx *ctx, void *dtable, const void *dx, const
 {
     float *to = dtable;
     const float *from = dx;
-#pragma omp parallel num_threads(ctx->n_threads)
+#pragma omp parallel num_threads(threads_for(ctx, 3 * n * d))
     {
         int64_t begin, end;
         share_lines(&begin, &end, d, omp_get_thread_num(), omp_get_num_threads());
@@ -32,7 +32,7 @@ void RF_CPU(rope)(rf_ctx *ctx, void *x, const void *cos, const void *sin, const 
 {
     const int64_t half = k / 2;
     const vf sign = v_set(inverse ? -1.0F : 1.0F);
-#pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * n * h * k))
     for (int64_t i = 0; i < n; i++) {
         const float *cosine = (const float *)cos + position[i] * half;
         const float *sine = (const float *)sin + position[i] * half;
@@ -67,7 +67,7 @@ void RF_CPU(swiglu_forward)(rf_ctx *ctx, void *h, const void *gate, const void *
 {
     float *to = h;
     const float *a = gate, *b = up;
-#pragma omp parallel num_threads(ctx->n_threads)
+#pragma omp parallel num_threads(threads_for(ctx, 8 * count))
     {
         int64_t begin, end;
         share_lines(&begin, &end, count, omp_get_thread_num(), omp_get_num_threads());
@@ -84,7 +84,7 @@ void RF_CPU(swiglu_backward)(rf_ctx *ctx, void *dgate, void *dup, const void *dh
                              const void *up, int64_t count)
 {
     const vf one = v_set(1.0F);
-#pragma omp parallel num_threads(ctx->n_threads)
+#pragma omp parallel num_threads(threads_for(ctx, 12 * count))
     {
         int64_t begin, end;
         share_lines(&begin, &end, count, omp_get_thread_num(), omp_get_num_threads());
@@ -106,7 +106,7 @@ void RF_CPU(scale_dropout)(rf_ctx *ctx, void *y, const void *x, double factor, d
     float *to = y;
     const float *from = x;
     const float f = (float)factor;
-#pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 8 * count))
     for (int64_t i = 0; i < count; i++) {
         bool keep = rate <= 0.0 || rf_gumbel_uniform(key, i) >= rate;
         float value = keep ? f * from[i] : 0.0F;
@@ -119,7 +119,7 @@ void RF_CPU(scatter_rows)(rf_ctx *ctx, void *y, const void *x, const int32_t *pl
 {
     float *to = y;
     const float *from = x;
-#pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * n * d))
     for (int64_t i = 0; i < n; i++) {
         memcpy(to + place[i] * d, from + i * d, (size_t)d * sizeof(float));
     }

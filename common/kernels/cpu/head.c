@@ -53,7 +53,7 @@ head_scratch RF_CPU(head_take)(rf_ctx *ctx, int64_t d, int64_t v)
 void RF_CPU(head_gather)(rf_ctx *ctx, float *x, const float *from, const int32_t *place, int64_t n,
                          int64_t d)
 {
-#pragma omp parallel for schedule(static) num_threads(team_for(ctx, n *d))
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * n * d))
     for (int64_t i = 0; i < n; i++) {
         memcpy(x + i * d, from + place[i] * d, (size_t)d * sizeof(float));
     }
@@ -119,7 +119,7 @@ static void take_chunk(rf_ctx *ctx, const head_scratch *s, float *loss, float *d
     RF_CPU(head_gather)(ctx, s->x, x, s->place, m, d);
     gemm logits = {.c = s->logits, .a = s->x, .m = m, .n = v, .k = d, .ldc = s->ld};
     RF_CPU(linear)(ctx, &logits, w);
-#pragma omp parallel for schedule(static) num_threads(team_for(ctx, m *v))
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * m * v))
     for (int64_t i = 0; i < m; i++) {
         int32_t at = s->place[i];
         loss[at] = loss_row(s->logits + i * s->ld, target[at], weight[at], dx != NULL, v);

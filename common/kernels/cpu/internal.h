@@ -70,6 +70,19 @@ V_INLINE void share_lines(int64_t *begin, int64_t *end, int64_t count, int64_t p
     *end = min_of(*end * 16, count);
 }
 
+/* Threads for a kernel that takes one thread about `ns` nanoseconds: all, or one. Waking a team
+ * costs about 2 microseconds, and where other programs hold a core all wait for it, for
+ * milliseconds. Bits never depend on it (contract, 4). threads_for: one that moves `work` floats,
+ * or makes 16 times as many multiply-adds. */
+V_INLINE int threads_for_time(const rf_ctx *ctx, double ns)
+{
+    return ns < 10e3 ? 1 : ctx->n_threads;
+}
+V_INLINE int threads_for(const rf_ctx *ctx, int64_t work)
+{
+    return threads_for_time(ctx, 0.15 * (double)work);
+}
+
 /* --- gemm.c ----------------------------------------------------------------------------------- */
 
 /* How the sum over the inner dimension meets what it is added to. */
@@ -179,18 +192,6 @@ void RF_CPU(gemm_empty)(const gemm *g, const area *r);
 /* --- packed.c, int8.c ------------------------------------------------------------------------- */
 
 _Static_assert(RF_PACK_ROWS % PANEL == 0, "rows are packed in whole panels");
-
-/* Threads for a kernel that takes one thread about `ns` nanoseconds: all, or one, where waking the
- * others (and waiting for each, which on a busy machine takes long) would cost more than they save.
- * Bits do not depend on it. */
-V_INLINE int team(const rf_ctx *ctx, double ns)
-{
-    return ns < 10e3 ? 1 : ctx->n_threads;
-}
-V_INLINE int team_for(const rf_ctx *ctx, int64_t n_floats)
-{
-    return team(ctx, 0.3 * (double)n_floats);
-}
 
 /* c = a w^T + start + bias with w of any layout; of g, b and form are not read. Uses the first
  * linear_bytes of scratch. */

@@ -22,7 +22,7 @@ void RF_CPU(rmsnorm_forward)(rf_ctx *ctx, void *y, void *rstd, const void *x, co
 {
     const float *from = x, *scale = gain;
     float *to = y, *statistic = rstd;
-#pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 3 * n * d))
     for (int64_t i = 0; i < n; i++) {
         float mean = sum_of_squares(from + i * d, d) / (float)d;
         float r = 1.0F / sqrtf(mean + (float)eps);
@@ -72,7 +72,7 @@ void RF_CPU(rmsnorm_backward)(rf_ctx *ctx, void *dx, void *dgain, const void *dy
     int64_t blocks = ceil_div(n, GAIN_ROWS), ld = line_floats(d);
     float *part = ctx->scratch;
     RF_ASSERT((size_t)(blocks * ld) * sizeof(float) <= ctx->scratch_bytes);
-#pragma omp parallel num_threads(ctx->n_threads)
+#pragma omp parallel num_threads(threads_for(ctx, 5 * n * d))
     {
 #pragma omp for schedule(static)
         for (int64_t b = 0; b < blocks; b++) {

@@ -9,7 +9,7 @@ void RF_CPU(add)(rf_ctx *ctx, void *y, const void *x, int64_t n)
 {
     float *to = y;
     const float *from = x;
-#pragma omp parallel num_threads(ctx->n_threads)
+#pragma omp parallel num_threads(threads_for(ctx, 3 * n))
     {
         int64_t begin, end;
         share_lines(&begin, &end, n, omp_get_thread_num(), omp_get_num_threads());
@@ -52,7 +52,7 @@ void RF_CPU(sum_squares)(rf_ctx *ctx, double *out, const void *x, int64_t n)
     int64_t size = line_floats(ceil_div(n, SUM_BLOCKS)); /* of a block: a function of n alone */
     int64_t blocks = n > 0 ? ceil_div(n, size) : 0;
     RF_ASSERT(RF_CPU(optimizer_bytes)() <= ctx->scratch_bytes);
-#pragma omp parallel for schedule(static) num_threads(ctx->n_threads)
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, n))
     for (int64_t b = 0; b < blocks; b++) {
         part[b] = sum_block(from + b * size, min_of(size, n - b * size));
     }
@@ -72,7 +72,7 @@ void RF_CPU(adamw)(rf_ctx *ctx, void *w, void *m, void *v, const void *g, int64_
     const vf mean_scale = v_set((float)(1.0 / step->c1)),
              var_scale = v_set((float)(1.0 / step->c2));
     const vf eps = v_set((float)step->eps), decay = v_set((float)step->decay);
-#pragma omp parallel num_threads(ctx->n_threads)
+#pragma omp parallel num_threads(threads_for(ctx, 7 * n))
     {
         int64_t begin, end;
         share_lines(&begin, &end, n, omp_get_thread_num(), omp_get_num_threads());

@@ -45,7 +45,7 @@ void RF_CPU(pack)(rf_ctx *ctx, void *packed, rf_layout layout, const void *w, in
     RF_ASSERT(first % RF_PACK_ROWS == 0 && first + n <= out);
     const size_t bytes = panel_bytes(layout, in);
     const int64_t width = panel_width(layout);
-#pragma omp parallel for schedule(static) num_threads(team_for(ctx, n *in))
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * n * in))
     for (int64_t row = 0; row < n; row += width) {
         char *to = (char *)packed + (size_t)((first + row) / width) * bytes;
         const float *from = (const float *)w + row * in;
@@ -86,7 +86,7 @@ void RF_CPU(embedding_forward)(rf_ctx *ctx, void *x, rf_matrix table, const int3
 {
     float *to = x;
     const float *from = table.data;
-#pragma omp parallel for schedule(static) num_threads(team_for(ctx, n *d))
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * n * d))
     for (int64_t i = 0; i < n; i++) {
         if (table.layout == RF_ROWS) {
             memcpy(to + i * d, from + token[i] * d, (size_t)d * sizeof(float));
@@ -264,7 +264,7 @@ static double nanoseconds(const gemm *g, rf_layout layout)
 static void multiply_cells(rf_ctx *ctx, const cell_product *w, rf_layout layout)
 {
     float *scratch = ctx->scratch;
-#pragma omp parallel num_threads(team(ctx, nanoseconds(w->g, layout)))
+#pragma omp parallel num_threads(threads_for_time(ctx, nanoseconds(w->g, layout)))
     {
         int thread = omp_get_thread_num();
         packed_share s =
@@ -306,7 +306,7 @@ static void linear_bf16(rf_ctx *ctx, const gemm *whole, const void *packed)
         gemm g = rows_from(whole, row);
         int64_t padding = round_up(g.m, BF16_ROWS) - g.m;
         memset(rounded + g.m * ld, 0, (size_t)(padding * ld) * sizeof(float));
-#pragma omp parallel for schedule(static) num_threads(team_for(ctx, g.m *g.k))
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * g.m * g.k))
         for (int64_t i = 0; i < g.m; i++) {
             RF_CPU(pack_cells)(rounded + i * ld, ld, g.a + i * g.lda, g.lda, 1, g.k);
         }
@@ -327,11 +327,11 @@ static void linear_int8(rf_ctx *ctx, const gemm *whole, const void *packed)
     int8_rows x = RF_CPU(int8_rows_at)(converted, min_of(CONVERTED, whole->m), whole->k);
     for (int64_t row = 0; row < whole->m; row += CONVERTED) {
         gemm g = rows_from(whole, row);
-#pragma omp parallel for schedule(static) num_threads(team_for(ctx, 2 * g.m * g.k))
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 4 * g.m * g.k))
         for (int64_t i = 0; i < g.m; i++) {
             RF_CPU(int8_quantize_row)(&x, i, g.a + i * g.lda, g.k);
         }
-#pragma omp parallel num_threads(team(ctx, nanoseconds(&g, RF_PACKED_INT8)))
+#pragma omp parallel num_threads(threads_for_time(ctx, nanoseconds(&g, RF_PACKED_INT8)))
         {
             int thread = omp_get_thread_num();
             packed_share s = share_of(&g, PANEL, TILE_ROWS, thread, omp_get_num_threads());

@@ -82,7 +82,7 @@ void RF_CPU(head_sample)(rf_ctx *ctx, int32_t *token, void *score, const void *x
     for (int64_t begin = 0; begin < n; begin += s.rows) {
         int64_t m = min_of(s.rows, n - begin);
         float *logits = make_logits(ctx, &s, NULL, x, w, place + begin, m, d, v);
-#pragma omp parallel for schedule(dynamic) num_threads(team_for(ctx, m *v))
+#pragma omp parallel for schedule(dynamic) num_threads(threads_for(ctx, 2 * m * v))
         for (int64_t i = 0; i < m; i++) {
             float *row = logits + i * s.ld, largest, sum;
             RF_CPU(head_row_sum)(&largest, &sum, NULL, row, v);
@@ -106,7 +106,7 @@ void RF_CPU(head_logprob)(rf_ctx *ctx, void *logprob, const void *x, rf_matrix w
     for (int64_t begin = 0; begin < n; begin += s.rows) {
         int64_t m = min_of(s.rows, n - begin);
         const float *logits = make_logits(ctx, &s, NULL, x, w, place + begin, m, d, v);
-#pragma omp parallel for schedule(static) num_threads(team_for(ctx, m *v))
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * m * v))
         for (int64_t i = 0; i < m; i++) {
             const float *row = logits + i * s.ld;
             float largest, sum;

@@ -1,0 +1,68 @@
+/* set_up.h: memory, contexts and comparison for benchmarks of kernels. */
+#ifndef TESTS_BENCH_SET_UP_H
+#define TESTS_BENCH_SET_UP_H
+
+#include "tests/bench/limits.h"
+
+#include "common/kernels/kernels.h"
+
+static inline void fail(const char *what)
+{
+    fprintf(stderr, "benchmark: %s\n", what);
+    exit(1);
+}
+
+static inline void *take(size_t bytes)
+{
+    void *memory = NULL;
+    if (posix_memalign(&memory, 4096, bytes + 64) != 0) {
+        fail("out of memory: close other programs");
+    }
+    memset(memory, 0, bytes + 64);
+    return memory;
+}
+
+static inline float *random_floats(int64_t n)
+{
+    float *x = take((size_t)n * sizeof(float));
+    uint64_t state = UINT64_C(88172645463325252);
+    for (int64_t i = 0; i < n; i++) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        x[i] = (float)(int32_t)(state >> 32) * 0x1p-31F;
+    }
+    return x;
+}
+
+static inline rf_ctx *open_context(const char *name, const rf_limits *limits)
+{
+    rf_error err = {0};
+    const rf_backend *backend = NULL;
+    rf_ctx *ctx = NULL;
+    if (rf_backend_choose(&backend, name, &err) != RF_OK ||
+        rf_ctx_new(&ctx, backend, 0, limits, &err) != RF_OK) {
+        fail(err.message);
+    }
+    return ctx;
+}
+
+static inline void expect_close(const float *a, const float *b, int64_t n, const char *what)
+{
+    double error = 0.0, largest = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        error = fmax(error, fabs((double)a[i] - (double)b[i]));
+        largest = fmax(largest, fabs((double)b[i]));
+        if (isnan(a[i])) {
+            error = HUGE_VAL;
+            break;
+        }
+    }
+    if (!(error <= 1e-4 * largest)) {
+        fprintf(stderr, "benchmark: %s differs from ref by %g of %g: nothing was timed\n", what,
+                error, largest);
+        exit(1);
+    }
+}
+
+#endif
