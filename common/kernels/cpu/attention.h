@@ -1,41 +1,28 @@
 /* attention.h: what the forward and the backward pass of attention share.       all local
  *
- * A unit of work is a block of at most RF_QUERY_BLOCK queries (rf_spans) and one key/value head.
- * Its rows are the queries of the H/G query heads that share that head: row r = hh * nq + i. Keys
- * are visited in tiles of RF_KEY_TILE that begin at the span's begin, so a row's arithmetic depends
- * on its own spans alone.
+ * Work is cut into blocks of queries (rf_spans) for each key/value head. The rows of a block are
+ * the queries of the H/G query heads that share that head: row r = hh * n + i. Keys are visited in
+ * tiles of RF_KEY_TILE.
  *
- * A pass packs, once, the transpose of what it owns (queries, or keys), and reads the other side
- * where it lies. Where queries are owned, scores stand as [keys, rows]: vectors hold rows, and
- * neither maxima nor sums cross lanes.
+ * Scores are in units of ln 2: queries are scaled by log2(e)/sqrt(K), and p = 2^(score - lse).
  */
 #ifndef RF_KERNELS_CPU_ATTENTION_H
 #define RF_KERNELS_CPU_ATTENTION_H
 
 #include "common/kernels/cpu/internal.h"
 
+#include <math.h>
+
 typedef struct attention {
     const float *q, *k, *v, *o, *do_, *lse, *delta;
     const rf_spans *spans;
     int64_t h, g, head_dim;
-    int64_t group;    /* H/G */
-    int64_t max_rows; /* RF_QUERY_BLOCK * group */
-    int64_t ld;       /* floats of a row of K in scratch: whole cache lines */
-    float scale;      /* 1/sqrt(K) */
+    int64_t group; /* H/G */
+    int64_t ld;    /* floats of a row of K in scratch: whole cache lines */
+    float scale;   /* 1/sqrt(K) */
 } attention;
 
-/* A thread's part of scratch. Which pieces a pass uses, and for what, it says itself. columns:
- * max_rows or RF_KEY_TILE, whichever is more, in whole panels. */
-typedef struct attention_scratch {
-    float *q;             /* [max_rows, ld] queries times scale */
-    float *do_;           /* [max_rows, ld] gradients of the output */
-    float *sum[2];        /* [max(max_rows, RF_KEY_TILE), ld] accumulators */
-    float *score[2];      /* [RF_KEY_TILE, columns] */
-    float *transposed[2]; /* panels of transposed rows: [K, columns] */
-    float *panels;        /* panels of rows of a key tile: [RF_KEY_TILE, K in whole panels] */
-    float *row;           /* [4, columns] one number for each row */
-    float *spare;         /* [ld] */
-} attention_scratch;
+static const float log2_e = 1.44269504F, ln_2 = 0.693147181F;
 
 V_INLINE int64_t panels_of(int64_t n)
 {
@@ -63,47 +50,53 @@ V_INLINE int64_t visible_keys(const rf_spans *spans, int64_t query, int span, in
     return max_of(0, min_of(end - key, n_keys));
 }
 
-/* Rows of a block, times scale: dst [group*n, ld] from src [N,H,K]. */
-V_INLINE void gather_rows(float *dst, const float *src, const attention *t, const query_block *b,
-                          int64_t kv_head, float scale)
+/* dst [rows, ld_dst] = scale src [rows, cols]. */
+V_INLINE void copy_rows(float *dst, int64_t ld_dst, const float *src, int64_t ld_src, float scale,
+                        int64_t rows, int64_t cols)
 {
-    const int64_t width = t->head_dim;
-    for (int64_t hh = 0; hh < t->group; hh++) {
-        const float *from = src + (b->begin * t->h + kv_head * t->group + hh) * width;
-        for (int64_t i = 0; i < b->n; i++, dst += t->ld, from += t->h * width) {
-            for (int64_t c = 0; c < width; c += VL) {
-                v_store_n(dst + c, v_mul(v_set(scale), v_load_n(from + c, width - c)), width - c);
-            }
+    const vf factor = v_set(scale);
+    for (int64_t r = 0; r < rows; r++, dst += ld_dst, src += ld_src) {
+        for (int64_t c = 0; c < cols; c += VL) {
+            v_store_n(dst + c, v_mul(factor, v_load_n(src + c, cols - c)), cols - c);
         }
     }
 }
 
-attention RF_CPU(attention_make)(const rf_spans *spans, int64_t h, int64_t g, int64_t head_dim);
-/* Thread `thread`'s part of the context's scratch. */
-attention_scratch RF_CPU(attention_take)(rf_ctx *ctx, const attention *t, int thread);
+/* Rows of a block, times scale: dst [group*n, ld] from src [N,H,K]. */
+V_INLINE void gather_rows(float *dst, const float *src, const attention *t, const query_block *b,
+                          int64_t kv_head, float scale)
+{
+    for (int64_t hh = 0; hh < t->group; hh++) {
+        copy_rows(dst + hh * b->n * t->ld, t->ld,
+                  src + (b->begin * t->h + kv_head * t->group + hh) * t->head_dim,
+                  t->h * t->head_dim, scale, b->n, t->head_dim);
+    }
+}
 
-/* Rows of a key tile as the right operand of a product: where they lie, or packed where K is not a
- * whole number of vectors. */
-typedef struct tile_rows {
-    const float *at;
-    int64_t ld, panel_floats;
-} tile_rows;
-tile_rows RF_CPU(attention_rows)(const attention_scratch *s, const attention *t, const float *rows,
-                                 int64_t n_keys);
+/* q .. delta are left to the caller. */
+V_INLINE attention make_attention(const rf_spans *spans, int64_t h, int64_t g, int64_t head_dim)
+{
+    return (attention){.spans = spans,
+                       .h = h,
+                       .g = g,
+                       .head_dim = head_dim,
+                       .group = g > 0 ? h / g : 0,
+                       .ld = line_floats(head_dim),
+                       .scale = (float)(1.0 / sqrt((double)head_dim))};
+}
 
-/* What a tile of keys shows to each query of a block: its first visible[i] keys. */
-typedef struct tile_sight {
-    int64_t visible[RF_QUERY_BLOCK];
-    bool all; /* every key to every query */
-} tile_sight;
-tile_sight RF_CPU(attention_look)(float *limit, const attention *t, const query_block *b, int span,
-                                  int64_t key, int64_t n_keys, int64_t columns);
-
-/* sum[r] += weight[.][r] times rows of the tile, for the rows r of a block; weight [n_keys,columns]
- * is 0 for keys that a row does not see. If the tile is not finite, such a key may hold a NaN: each
- * row then stops at its own last visible key. The bits are the same either way. */
-void RF_CPU(attention_accumulate)(float *sum, const float *weight, const tile_rows *right,
-                                  const attention *t, int64_t n_queries, int64_t n_keys,
-                                  int64_t columns, const tile_sight *sight);
+/* Cuts scratch into pieces of size[i] floats, each at the begin of a cache line; returns their sum.
+ * base NULL: only measures. */
+V_INLINE int64_t cut(float *piece[], float *base, const int64_t size[], int n_pieces)
+{
+    int64_t total = 0;
+    for (int i = 0; i < n_pieces; i++) {
+        if (base != NULL) {
+            piece[i] = base + total;
+        }
+        total += line_floats(size[i]);
+    }
+    return total;
+}
 
 #endif

@@ -12,7 +12,6 @@
  * the chunks that have added to a block. A unit waits for units that began before it only. */
 #include "common/kernels/cpu/attention.h"
 
-#include <math.h>
 #include <omp.h>
 #include <sched.h>
 
@@ -25,8 +24,6 @@ enum {
     GRAIN = (int)PANEL < (int)RF_KEY_TILE ? PANEL : VL
 };
 _Static_assert((int)RF_KEY_TILE % (int)PANEL == 0, "a tile of keys is whole panels");
-
-static const float log2_e = 1.44269504F, ln_2 = 0.693147181F;
 
 /* A thread's scratch. */
 typedef struct workspace {
@@ -41,55 +38,41 @@ typedef struct workspace {
     float *limit[2];     /* [max_rows] */
     float *spare;        /* [ld] */
 } workspace;
-enum { N_PIECES = 15 };
 
-static int64_t measure(int64_t floats[N_PIECES], const attention *t)
+/* Floats of a thread's scratch; binds it where base is not NULL. */
+static int64_t bind(workspace *w, float *base, const attention *t)
 {
-    const int64_t rows = t->max_rows, chunk = CHUNK * t->ld, columns = CHUNK * t->head_dim;
-    const int64_t size[N_PIECES] = {rows * t->ld, rows * t->ld, rows * t->ld, rows * LD_P,
-                                    rows * LD_DS, chunk,        columns,      columns,
-                                    chunk,        chunk,        rows,         rows,
-                                    rows,         rows,         t->ld};
-    int64_t total = 0;
-    for (int i = 0; i < N_PIECES; i++) {
-        floats[i] = line_floats(size[i]);
-        total += floats[i];
-    }
+    const int64_t rows = RF_QUERY_BLOCK * t->group, chunk = CHUNK * t->ld;
+    const int64_t columns = CHUNK * t->head_dim;
+    const int64_t size[] = {rows * t->ld, rows * t->ld, rows * t->ld, rows * LD_P, rows * LD_DS,
+                            chunk,        columns,      columns,      chunk,       chunk,
+                            rows,         rows,         rows,         rows,        t->ld};
+    enum { N_PIECES = sizeof(size) / sizeof(size[0]) };
+    float *piece[N_PIECES] = {NULL};
+    int64_t total = cut(piece, base, size, N_PIECES);
+    *w = (workspace){.q = piece[0],
+                     .do_ = piece[1],
+                     .dq = piece[2],
+                     .p = piece[3],
+                     .ds = piece[4],
+                     .k = piece[5],
+                     .k_columns = piece[6],
+                     .v_columns = piece[7],
+                     .dk = piece[8],
+                     .dv = piece[9],
+                     .lse = piece[10],
+                     .delta = piece[11],
+                     .limit = {piece[12], piece[13]},
+                     .spare = piece[14]};
     return total;
 }
 
 size_t RF_CPU(attention_backward_bytes)(int n_threads, const rf_limits *limits)
 {
-    int64_t floats[N_PIECES];
-    attention t =
-        RF_CPU(attention_make)(NULL, limits->n_heads, limits->n_kv_heads, limits->head_dim);
-    return (size_t)(n_threads * measure(floats, &t)) * sizeof(float) +
+    workspace w;
+    attention t = make_attention(NULL, limits->n_heads, limits->n_kv_heads, limits->head_dim);
+    return (size_t)(n_threads * bind(&w, NULL, &t)) * sizeof(float) +
            (size_t)(limits->places * limits->n_kv_heads) * sizeof(int32_t);
-}
-
-static workspace take(rf_ctx *ctx, const attention *t, int thread)
-{
-    int64_t floats[N_PIECES];
-    float *piece[N_PIECES];
-    float *next = (float *)ctx->scratch + thread * measure(floats, t);
-    for (int i = 0; i < N_PIECES; i++) {
-        piece[i] = next;
-        next += floats[i];
-    }
-    return (workspace){.q = piece[0],
-                       .do_ = piece[1],
-                       .dq = piece[2],
-                       .p = piece[3],
-                       .ds = piece[4],
-                       .k = piece[5],
-                       .k_columns = piece[6],
-                       .v_columns = piece[7],
-                       .dk = piece[8],
-                       .dv = piece[9],
-                       .lse = piece[10],
-                       .delta = piece[11],
-                       .limit = {piece[12], piece[13]},
-                       .spare = piece[14]};
 }
 
 /* --- The order in which chunks add to dq --------------------------------------------------------
@@ -388,13 +371,7 @@ static void pack_chunk(const attention *t, const workspace *w, key_chunk *chunk)
         RF_CPU(pack_panels_transposed)(w->k_columns + at * width, t->k + from, ld, n_keys, width);
         RF_CPU(pack_panels_transposed)(w->v_columns + at * width, t->v + from, ld, n_keys, width);
     }
-    for (int64_t j = 0; j < chunk->n_keys; j++) {
-        for (int64_t c = 0; c < width; c += VL) {
-            v_store_n(w->k + j * t->ld + c,
-                      v_mul(v_set(t->scale), v_load_n(t->k + begin + j * ld + c, width - c)),
-                      width - c);
-        }
-    }
+    copy_rows(w->k, t->ld, t->k + begin, ld, t->scale, chunk->n_keys, width);
     chunk->finite = RF_CPU(all_finite)(w->k, t->ld, chunk->n_keys, width);
     memset(w->dk, 0, (size_t)(chunk->n_keys * t->ld) * sizeof(float));
     memset(w->dv, 0, (size_t)(chunk->n_keys * t->ld) * sizeof(float));
@@ -464,7 +441,7 @@ void RF_CPU(attention_backward)(rf_ctx *ctx, void *dq, void *dk, void *dv, void 
                                 const void *o, const void *lse, const rf_spans *spans, int64_t h,
                                 int64_t g, int64_t head_dim)
 {
-    attention t = RF_CPU(attention_make)(spans, h, g, head_dim);
+    attention t = make_attention(spans, h, g, head_dim);
     t.q = q;
     t.k = k;
     t.v = v;
@@ -472,15 +449,16 @@ void RF_CPU(attention_backward)(rf_ctx *ctx, void *dq, void *dk, void *dv, void 
     t.do_ = do_;
     t.lse = lse;
     t.delta = delta;
-    int64_t floats[N_PIECES];
-    int32_t *done = (int32_t *)ctx->scratch + ctx->n_threads * measure(floats, &t);
+    workspace w;
+    const int64_t floats = bind(&w, NULL, &t);
+    int32_t *done = (int32_t *)ctx->scratch + ctx->n_threads * floats;
     RF_ASSERT((size_t)((char *)(done + spans->n_blocks * g) - (char *)ctx->scratch) <=
               ctx->scratch_bytes);
     const int64_t units = ceil_div(spans->m, CHUNK) * g;
     int64_t next = 0;
-#pragma omp parallel num_threads(ctx->n_threads)
+#pragma omp parallel num_threads(ctx->n_threads) private(w)
     {
-        const workspace w = take(ctx, &t, omp_get_thread_num());
+        bind(&w, (float *)ctx->scratch + omp_get_thread_num() * floats, &t);
         prepare(dq, delta, done, &t);
         /* Not `omp for`: units must begin in ascending order. */
         for (int64_t u; (u = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < units;) {

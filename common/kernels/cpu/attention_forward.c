@@ -1,261 +1,352 @@
 /* Attention over spans, forward (arXiv:2205.14135): a running maximum m, a running sum l of
- * exp(s - m) and a running output, rescaled when a tile of keys brings a larger score. */
+ * 2^(s - m) and a running output, rescaled when a tile of keys brings a larger score.
+ *
+ * A unit of work is one key/value head and one or a few neighbouring blocks of queries whose spans
+ * begin alike. Tiles of keys begin at the span's begin, so a row's arithmetic depends on its own
+ * spans alone, and how many blocks are taken together does not show. The queries' transpose is
+ * packed once for a unit, so scores stand as [keys, rows]: vectors hold rows, and neither maxima
+ * nor sums cross lanes. */
 #include "common/kernels/cpu/attention.h"
 
-#include <math.h>
 #include <omp.h>
 
-attention RF_CPU(attention_make)(const rf_spans *spans, int64_t h, int64_t g, int64_t head_dim)
+/* Rows that a unit has at least where blocks can be taken together, so that keys and values that
+ * come from far are used often. */
+enum { UNIT_ROWS = 128, MAX_QUERIES = UNIT_ROWS };
+
+/* A thread's scratch. columns: a unit's rows in whole panels. */
+typedef struct workspace {
+    float *q;       /* [rows, ld] queries times scale */
+    float *columns; /* panels of their transpose: [K, columns] */
+    float *score;   /* [RF_KEY_TILE, columns] */
+    float *sum;     /* [rows, ld] outputs so far */
+    float *v;       /* [RF_KEY_TILE, ld] values of a tile */
+    float *m, *l;   /* [columns] */
+    float *shrink;  /* [columns] what the outputs so far are to be multiplied by */
+    float *limit;   /* [columns] how many keys of a tile each row sees */
+} workspace;
+
+/* How many blocks a unit takes together at most. */
+static int64_t blocks_of_unit(const attention *t)
 {
-    int64_t group = g > 0 ? h / g : 0;
-    return (attention){.spans = spans,
-                       .h = h,
-                       .g = g,
-                       .head_dim = head_dim,
-                       .group = group,
-                       .max_rows = RF_QUERY_BLOCK * group,
-                       .ld = line_floats(head_dim),
-                       .scale = (float)(1.0 / sqrt((double)head_dim))};
+    return max_of(1, UNIT_ROWS / max_of(1, RF_QUERY_BLOCK * t->group));
 }
 
-/* Floats of each piece of a thread's scratch, in the order of attention_scratch. */
-enum { N_PIECES = 11 };
-static int64_t measure(int64_t floats[N_PIECES], const attention *t)
+/* Floats of a thread's scratch; binds it where base is not NULL. */
+static int64_t bind(workspace *w, float *base, const attention *t)
 {
-    int64_t tile_or_rows = max_of(t->max_rows, RF_KEY_TILE);
-    int64_t columns = panels_of(tile_or_rows) * PANEL;
-    int64_t width = panels_of(t->head_dim) * PANEL;
-    const int64_t size[N_PIECES] = {t->max_rows * t->ld,
-                                    t->max_rows * t->ld,
-                                    tile_or_rows * t->ld,
-                                    tile_or_rows * t->ld,
-                                    columns * RF_KEY_TILE,
-                                    columns * RF_KEY_TILE,
-                                    columns * t->head_dim,
-                                    columns * t->head_dim,
-                                    RF_KEY_TILE * width,
-                                    4 * columns,
-                                    t->ld};
-    int64_t total = 0;
-    for (int i = 0; i < N_PIECES; i++) {
-        floats[i] = line_floats(size[i]);
-        total += floats[i];
-    }
+    const int64_t rows = blocks_of_unit(t) * RF_QUERY_BLOCK * t->group;
+    const int64_t columns = panels_of(rows) * PANEL;
+    const int64_t size[] = {rows * t->ld,
+                            columns * t->head_dim,
+                            RF_KEY_TILE * columns,
+                            rows * t->ld,
+                            RF_KEY_TILE * t->ld,
+                            columns,
+                            columns,
+                            columns,
+                            columns};
+    enum { N_PIECES = sizeof(size) / sizeof(size[0]) };
+    float *piece[N_PIECES] = {NULL};
+    int64_t total = cut(piece, base, size, N_PIECES);
+    *w = (workspace){.q = piece[0],
+                     .columns = piece[1],
+                     .score = piece[2],
+                     .sum = piece[3],
+                     .v = piece[4],
+                     .m = piece[5],
+                     .l = piece[6],
+                     .shrink = piece[7],
+                     .limit = piece[8]};
     return total;
 }
 
 size_t RF_CPU(attention_bytes)(int n_threads, const rf_limits *limits)
 {
-    int64_t floats[N_PIECES];
-    attention t =
-        RF_CPU(attention_make)(NULL, limits->n_heads, limits->n_kv_heads, limits->head_dim);
-    return (size_t)n_threads * (size_t)measure(floats, &t) * sizeof(float);
+    workspace w;
+    attention t = make_attention(NULL, limits->n_heads, limits->n_kv_heads, limits->head_dim);
+    return (size_t)(n_threads * bind(&w, NULL, &t)) * sizeof(float);
 }
 
-attention_scratch RF_CPU(attention_take)(rf_ctx *ctx, const attention *t, int thread)
-{
-    int64_t floats[N_PIECES];
-    int64_t total = measure(floats, t);
-    RF_ASSERT((size_t)(ctx->n_threads * total) * sizeof(float) <= ctx->scratch_bytes);
-    float *piece[N_PIECES];
-    float *next = (float *)ctx->scratch + thread * total;
-    for (int i = 0; i < N_PIECES; i++) {
-        piece[i] = next;
-        next += floats[i];
-    }
-    return (attention_scratch){.q = piece[0],
-                               .do_ = piece[1],
-                               .sum = {piece[2], piece[3]},
-                               .score = {piece[4], piece[5]},
-                               .transposed = {piece[6], piece[7]},
-                               .panels = piece[8],
-                               .row = piece[9],
-                               .spare = piece[10]};
-}
+/* --- A tile of keys ----------------------------------------------------------------------------
+ */
 
-tile_rows RF_CPU(attention_rows)(const attention_scratch *s, const attention *t, const float *rows,
-                                 int64_t n_keys)
-{
-    const int64_t ld = t->g * t->head_dim;
-    if (t->head_dim % VL == 0) {
-        return (tile_rows){.at = rows, .ld = ld, .panel_floats = PANEL};
-    }
-    RF_CPU(pack_panels)(s->panels, rows, ld, n_keys, t->head_dim);
-    return (tile_rows){.at = s->panels, .ld = PANEL, .panel_floats = n_keys * PANEL};
-}
+/* What a tile of keys shows to each query: its first visible[i] keys. */
+typedef struct tile_sight {
+    int64_t visible[MAX_QUERIES];
+    bool all; /* every key to every query */
+} tile_sight;
 
-tile_sight RF_CPU(attention_look)(float *limit, const attention *t, const query_block *b, int span,
-                                  int64_t key, int64_t n_keys, int64_t columns)
+static void look(tile_sight *sight, const attention *t, const workspace *w, const query_block *b,
+                 int span, int64_t key, int64_t n_keys)
 {
-    tile_sight sight = {.all = true};
+    sight->all = true;
     for (int64_t i = 0; i < b->n; i++) {
-        sight.visible[i] = visible_keys(t->spans, b->begin + i, span, key, n_keys);
-        sight.all = sight.all && sight.visible[i] == n_keys;
+        sight->visible[i] = visible_keys(t->spans, b->begin + i, span, key, n_keys);
+        sight->all = sight->all && sight->visible[i] == n_keys;
     }
-    for (int64_t r = 0; !sight.all && r < columns; r++) {
-        limit[r] = r < t->group * b->n ? (float)sight.visible[r % b->n] : 0.0F;
+    for (int64_t hh = 0; !sight->all && hh < t->group; hh++) {
+        for (int64_t i = 0; i < b->n; i++) {
+            w->limit[hh * b->n + i] = (float)sight->visible[i];
+        }
     }
-    return sight;
 }
 
-void RF_CPU(attention_accumulate)(float *sum, const float *weight, const tile_rows *right,
-                                  const attention *t, int64_t n_queries, int64_t n_keys,
-                                  int64_t columns, const tile_sight *sight)
+/* Scores from `limit` on become -inf. */
+static void hide(float *score, const float *limit, int64_t n_keys, int64_t columns)
 {
-    int64_t rows = t->group * n_queries;
-    product p = {.c = sum,
+    const vf low = v_set(-INFINITY);
+    for (int64_t j = 0; j < n_keys; j++) {
+        const vf at = v_set((float)j);
+        for (int64_t r = 0; r < columns; r += VL) {
+            float *s = score + j * columns + r;
+            v_store(s, v_where_less(at, v_load(limit + r), v_load(s), low));
+        }
+    }
+}
+
+/* Largest score of each of VL rows, NaN left out; several chains, since one would wait for itself.
+ */
+V_INLINE vf largest_score(const float *score, vf largest, int64_t n_keys, int64_t columns)
+{
+    vf other[3] = {largest, largest, largest};
+    int64_t j = 0;
+    for (; j + 4 <= n_keys; j += 4) {
+        largest = v_max(v_load(score + j * columns), largest);
+        for (int i = 0; i < 3; i++) {
+            other[i] = v_max(v_load(score + (j + 1 + i) * columns), other[i]);
+        }
+    }
+    for (; j < n_keys; j++) {
+        largest = v_max(v_load(score + j * columns), largest);
+    }
+    return v_max(v_max(other[0], largest), v_max(other[1], other[2]));
+}
+
+/* Scores of a tile: w->score [n_keys, columns] from keys k [n_keys, K]. */
+static void make_scores(const attention *t, const workspace *w, const float *k, int64_t n_keys,
+                        int64_t columns)
+{
+    product p = {.c = w->score,
+                 .ldc = columns,
+                 .a = k,
+                 .lda = t->g * t->head_dim,
+                 .b = w->columns,
+                 .ldb = PANEL,
+                 .panel_floats = t->head_dim * PANEL,
+                 .m = n_keys,
+                 .n = columns,
+                 .k = t->head_dim,
+                 .mode = PRODUCT_SET};
+    RF_CPU(product)(&p);
+}
+
+/* Calls n_rows rows of K into the cache. */
+static void call_rows(const float *rows, int64_t ld, int64_t n_rows, int64_t width)
+{
+    enum { LINE = 16 };
+    for (int64_t r = 0; r < n_rows; r++) {
+        for (int64_t c = 0; c < width; c += LINE) {
+            v_prefetch(rows + r * ld + c);
+        }
+    }
+}
+
+/* Scores [n_keys, columns] become 2^(s - m); m and l follow. Returns whether any m has grown. */
+static bool softmax_columns(const workspace *w, int64_t n_keys, int64_t columns, const float *soon,
+                            int64_t ld_soon, int64_t width)
+{
+    const int64_t soon_rows = ceil_div(n_keys, columns / VL);
+    const vf low = v_set(-INFINITY), one = v_set(1.0F);
+    vf any = v_zero();
+    for (int64_t r = 0; r < columns; r += VL) {
+        float *s = w->score + r;
+        const vf before = v_load(w->m + r), now = largest_score(s, before, n_keys, columns);
+        /* A row without keys yet: all of it is 2^-inf. */
+        const vf base = v_where_less(low, now, now, v_zero());
+        vf total = v_zero();
+        const int64_t begin = r / VL * soon_rows;
+        call_rows(soon + begin * ld_soon, ld_soon, min_of(soon_rows, n_keys - begin), width);
+        for (int64_t j = 0; j < n_keys; j++) {
+            vf e = v_exp2(v_sub(v_load(s + j * columns), base));
+            v_store(s + j * columns, e);
+            total = v_add(total, e);
+        }
+        vf factor = v_where_less(before, now, v_exp2(v_sub(before, base)), one);
+        v_store(w->shrink + r, factor);
+        any = v_where_less(before, now, one, any);
+        v_store(w->m + r, now);
+        v_store(w->l + r, v_fma(v_load(w->l + r), factor, total));
+    }
+    return v_largest(any) > 0.0F;
+}
+
+/* sum += p^T v over the keys of a tile; p is 0 for keys that a row does not see. If v is not
+ * finite, such a key may hold a NaN: each row then stops at its own last visible key. The bits are
+ * the same either way. */
+static void accumulate(const attention *t, const workspace *w, const query_block *b,
+                       const tile_sight *sight, const float *v, int64_t ld_v, int64_t n_keys,
+                       int64_t columns)
+{
+    const int64_t rows = t->group * b->n;
+    product p = {.c = w->sum,
                  .ldc = t->ld,
-                 .start = sum,
+                 .start = w->sum,
                  .ld_start = t->ld,
-                 .a = weight,
+                 .a = w->score,
                  .lda = columns,
                  .tile_step = 1,
-                 .b = right->at,
-                 .ldb = right->ld,
-                 .panel_floats = right->panel_floats,
+                 .b = v,
+                 .ldb = ld_v,
+                 .panel_floats = PANEL,
                  .m = rows,
                  .n = t->head_dim,
                  .k = n_keys,
                  .mode = PRODUCT_ADD};
-    bool packed = right->panel_floats > PANEL;
-    if (sight->all ||
-        RF_CPU(all_finite)(right->at, right->ld, packed ? panels_of(t->head_dim) * n_keys : n_keys,
-                           packed ? PANEL : t->head_dim)) {
+    if (sight->all || RF_CPU(all_finite)(v, ld_v, n_keys, t->head_dim)) {
         RF_CPU(product)(&p);
         return;
     }
     p.m = 1;
     for (int64_t r = 0; r < rows; r++) {
-        p.k = sight->visible[r % n_queries];
-        p.c = sum + r * t->ld;
+        p.k = sight->visible[r % b->n];
+        p.c = w->sum + r * t->ld;
         p.start = p.c;
-        p.a = weight + r;
+        p.a = w->score + r;
         RF_CPU(product)(&p);
     }
 }
 
-/* Scores [n_keys, columns] become exp(s - m), 0 for keys from `limit` on (NULL: none); m and l
- * follow, and shrink is what the outputs so far are to be multiplied by. Returns whether any is
- * not 1. */
-static bool softmax_columns(float *score, float *m, float *l, float *shrink, const float *limit,
-                            int64_t n_keys, int64_t columns)
+/* All keys of one tile for all rows of a unit. */
+static void take_tile(const attention *t, const workspace *w, const query_block *b, int64_t kv_head,
+                      int span, int64_t key)
 {
-    const vf low = v_set(-INFINITY), one = v_set(1.0F);
-    vf any = v_zero();
-    for (int64_t r = 0; r < columns; r += VL) {
-        float *s = score + r;
-        const vf before = v_load(m + r);
-        vf now = before;
-        if (limit != NULL) {
-            const vf bound = v_load(limit + r);
-            for (int64_t j = 0; j < n_keys; j++) {
-                vf x = v_load(s + j * columns);
-                v_store(s + j * columns, v_where_less(v_set((float)j), bound, x, low));
-            }
-        }
-        for (int64_t j = 0; j < n_keys; j++) {
-            now = v_max(v_load(s + j * columns), now);
-        }
-        /* A row without keys yet: all of it is exp(-inf). */
-        const vf base = v_where_less(low, now, now, v_zero());
-        vf total = v_zero();
-        for (int64_t j = 0; j < n_keys; j++) {
-            vf e = v_exp(v_sub(v_load(s + j * columns), base));
-            v_store(s + j * columns, e);
-            total = v_add(total, e);
-        }
-        vf factor = v_where_less(before, now, v_exp(v_sub(before, base)), one);
-        v_store(shrink + r, factor);
-        any = v_where_less(before, now, one, any);
-        v_store(m + r, now);
-        v_store(l + r, v_fma(v_load(l + r), factor, total));
+    const int64_t width = t->head_dim, rows = t->group * b->n, ld = t->g * width;
+    const int64_t columns = ceil_div(rows, VL) * VL;
+    const int64_t n_keys = min_of(RF_KEY_TILE, b->key_end[span] - key);
+    const float *k = t->k + (key * t->g + kv_head) * width;
+    const float *v = t->v + (key * t->g + kv_head) * width;
+    tile_sight sight;
+    look(&sight, t, w, b, span, key, n_keys);
+    make_scores(t, w, k, n_keys, columns);
+    if (!sight.all) {
+        hide(w->score, w->limit, n_keys, columns);
     }
-    return v_largest(any) > 0.0F;
+    bool grew = softmax_columns(w, n_keys, columns, v, ld, width);
+    for (int64_t r = 0; grew && r < rows; r++) {
+        float *sum = w->sum + r * t->ld;
+        for (int64_t c = 0; c < t->ld && w->shrink[r] != 1.0F; c += VL) {
+            v_store(sum + c, v_mul(v_set(w->shrink[r]), v_load(sum + c)));
+        }
+    }
+    /* Rows that lie a power of two apart fall into the same sets of the L1 cache, and whole vectors
+     * are read: values are brought together, unless few rows would use them. */
+    if (rows >= VL || width % VL != 0) {
+        copy_rows(w->v, t->ld, v, ld, 1.0F, n_keys, width);
+        accumulate(t, w, b, &sight, w->v, t->ld, n_keys, columns);
+    } else {
+        accumulate(t, w, b, &sight, v, ld, n_keys, columns);
+    }
 }
 
-/* All keys of one tile for all rows of a block. */
-static void take_tile(const attention *t, const attention_scratch *s, const query_block *b,
-                      int64_t kv_head, int span, int64_t key)
+/* --- A unit ------------------------------------------------------------------------------------
+ */
+
+static void take_queries(float *o, float *lse, const attention *t, const workspace *w,
+                         const query_block *b, int64_t kv_head)
 {
     const int64_t width = t->head_dim, rows = t->group * b->n;
     const int64_t columns = ceil_div(rows, VL) * VL;
-    const int64_t n_keys = min_of(RF_KEY_TILE, b->key_end[span] - key);
-    const int64_t at = (key * t->g + kv_head) * width;
-    float *m = s->row, *l = m + columns, *shrink = l + columns, *limit = shrink + columns;
-    const tile_sight sight = RF_CPU(attention_look)(limit, t, b, span, key, n_keys, columns);
-    product p = {.c = s->score[0],
-                 .ldc = columns,
-                 .a = t->k + at,
-                 .lda = t->g * width,
-                 .b = s->transposed[0],
-                 .ldb = PANEL,
-                 .panel_floats = width * PANEL,
-                 .m = n_keys,
-                 .n = columns,
-                 .k = width,
-                 .mode = PRODUCT_SET};
-    RF_CPU(product)(&p);
-    bool grew =
-        softmax_columns(s->score[0], m, l, shrink, sight.all ? NULL : limit, n_keys, columns);
-    for (int64_t r = 0; grew && r < rows; r++) {
-        float *sum = s->sum[0] + r * t->ld;
-        for (int64_t c = 0; c < t->ld && shrink[r] != 1.0F; c += VL) {
-            v_store(sum + c, v_mul(v_set(shrink[r]), v_load(sum + c)));
-        }
-    }
-    const tile_rows v = RF_CPU(attention_rows)(s, t, t->v + at, n_keys);
-    RF_CPU(attention_accumulate)(s->sum[0], s->score[0], &v, t, b->n, n_keys, columns, &sight);
-}
-
-static void forward_unit(float *o, float *lse, const attention *t, const attention_scratch *s,
-                         int64_t block, int64_t kv_head)
-{
-    const query_block b = get_block(t->spans, block);
-    const int64_t width = t->head_dim, rows = t->group * b.n;
-    const int64_t columns = ceil_div(rows, VL) * VL;
-    float *m = s->row, *l = m + columns;
-    gather_rows(s->q, t->q, t, &b, kv_head, t->scale);
-    RF_CPU(pack_panels_transposed)(s->transposed[0], s->q, t->ld, rows, width);
-    memset(s->sum[0], 0, (size_t)(rows * t->ld) * sizeof(float));
+    gather_rows(w->q, t->q, t, b, kv_head, t->scale * log2_e);
+    RF_CPU(pack_panels_transposed)(w->columns, w->q, t->ld, rows, width);
+    memset(w->sum, 0, (size_t)(rows * t->ld) * sizeof(float));
     for (int64_t r = 0; r < columns; r++) {
-        m[r] = -INFINITY;
-        l[r] = 0.0F;
+        w->m[r] = -INFINITY;
+        w->l[r] = 0.0F;
+        w->limit[r] = 0.0F;
     }
     for (int span = 0; span < 2; span++) {
-        for (int64_t key = b.key[span]; key < b.key_end[span]; key += RF_KEY_TILE) {
-            take_tile(t, s, &b, kv_head, span, key);
+        for (int64_t key = b->key[span]; key < b->key_end[span]; key += RF_KEY_TILE) {
+            take_tile(t, w, b, kv_head, span, key);
         }
     }
     for (int64_t r = 0; r < rows; r++) {
-        int64_t at = (b.begin + r % b.n) * t->h + kv_head * t->group + r / b.n;
-        bool empty = m[r] == -INFINITY && l[r] == 0.0F;
-        vf share_of = v_set(empty ? 0.0F : 1.0F / l[r]);
-        lse[at] = empty ? -INFINITY : m[r] + logf(l[r]);
+        int64_t at = (b->begin + r % b->n) * t->h + kv_head * t->group + r / b->n;
+        bool empty = w->m[r] == -INFINITY && w->l[r] == 0.0F;
+        vf share_of = v_set(empty ? 0.0F : 1.0F / w->l[r]);
+        lse[at] = empty ? -INFINITY : w->m[r] * ln_2 + logf(w->l[r]);
         for (int64_t c = 0; c < width; c += VL) {
             /* + 0: a tile without visible keys may have turned -0 into +0, or not been there. */
-            vf x = v_add(v_mul(share_of, v_load(s->sum[0] + r * t->ld + c)), v_zero());
+            vf x = v_add(v_mul(share_of, v_load(w->sum + r * t->ld + c)), v_zero());
             v_store_n(o + at * width + c, x, width - c);
         }
     }
+}
+
+/* Can the queries of b follow those of a in one unit? */
+static bool begin_alike(const query_block *a, const query_block *b)
+{
+    return a->key[0] == b->key[0] && a->key[1] == b->key[1] &&
+           (a->key[0] < a->key_end[0]) == (b->key[0] < b->key_end[0]);
+}
+
+/* Blocks [begin, end). */
+static void forward_unit(float *o, float *lse, const attention *t, const workspace *w,
+                         int64_t begin, int64_t end, int64_t kv_head)
+{
+    while (begin < end) {
+        query_block all = get_block(t->spans, begin);
+        for (begin++; begin < end; begin++) {
+            const query_block next = get_block(t->spans, begin);
+            if (!begin_alike(&all, &next)) {
+                break;
+            }
+            all.n += next.n;
+            for (int span = 0; span < 2; span++) {
+                all.key_end[span] = max_of(all.key_end[span], next.key_end[span]);
+            }
+        }
+        take_queries(o, lse, t, w, &all, kv_head);
+    }
+}
+
+/* All threads, or one where the work takes less time than to wake them, as when a few queries are
+ * decoded at the begin of a text. (Not any number between: OpenMP would end threads and make them
+ * anew.) A key is read once for all rows of a block, and then multiplied by each. */
+static int threads_for(const rf_ctx *ctx, const attention *t)
+{
+    enum { ROWS_READ = 16, WORTH_IT = 1 << 17 }; /* tens of microseconds */
+    int64_t work = 0;
+    for (int64_t i = 0; i < t->spans->n_blocks && work < WORTH_IT; i++) {
+        const query_block b = get_block(t->spans, i);
+        int64_t keys = b.key_end[0] - b.key[0] + b.key_end[1] - b.key[1];
+        work += keys * t->g * t->head_dim * (ROWS_READ + b.n * t->group) / ROWS_READ;
+    }
+    return work < WORTH_IT ? 1 : ctx->n_threads;
 }
 
 void RF_CPU(attention_forward)(rf_ctx *ctx, void *o, void *lse, const void *q, const void *k,
                                const void *v, const rf_spans *spans, int64_t h, int64_t g,
                                int64_t head_dim)
 {
-    attention t = RF_CPU(attention_make)(spans, h, g, head_dim);
+    attention t = make_attention(spans, h, g, head_dim);
     t.q = q;
     t.k = k;
     t.v = v;
-    const int64_t units = spans->n_blocks * g;
-#pragma omp parallel num_threads(ctx->n_threads)
+    workspace w;
+    const int64_t floats = bind(&w, NULL, &t), together = blocks_of_unit(&t);
+    const int64_t units = ceil_div(spans->n_blocks, together) * g;
+    RF_ASSERT((size_t)(ctx->n_threads * floats) * sizeof(float) <= ctx->scratch_bytes);
+    const int n_threads = threads_for(ctx, &t);
+#pragma omp parallel num_threads(n_threads) private(w)
     {
-        attention_scratch s = RF_CPU(attention_take)(ctx, &t, omp_get_thread_num());
+        bind(&w, (float *)ctx->scratch + omp_get_thread_num() * floats, &t);
         /* Later blocks see more keys: begin with them. */
 #pragma omp for schedule(dynamic)
         for (int64_t u = 0; u < units; u++) {
-            int64_t unit = units - 1 - u;
-            forward_unit(o, lse, &t, &s, unit / g, unit % g);
+            int64_t unit = units - 1 - u, begin = unit / g * together;
+            forward_unit(o, lse, &t, &w, begin, min_of(begin + together, spans->n_blocks),
+                         unit % g);
         }
     }
 }
