@@ -23,7 +23,9 @@ static int read_headers(merge *m, const char *base, const char *adapter,
     if (rc == RF_OK) {
         rc = rf_checkpoint_info_read(&m->base, base, err);
     }
-    m->type = options->type < RF_N_STORAGES ? options->type : m->base.storage;
+    m->type = options->type < RF_N_STORAGES        ? options->type
+              : m->base.storage == RF_STORAGE_INT8 ? RF_STORAGE_F32
+                                                   : m->base.storage;
     return rc;
 }
 
