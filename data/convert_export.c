@@ -287,7 +287,10 @@ static int begin(export *ex, rf_error *err)
     if (rc != RF_OK) {
         return rc;
     }
-    rf_storage stored = ex->info.storage == RF_STORAGE_F64 ? RF_STORAGE_F32 : ex->info.storage;
+    rf_storage stored = ex->info.storage;
+    if (stored == RF_STORAGE_F64 || stored == RF_STORAGE_INT8) {
+        stored = RF_STORAGE_F32;
+    }
     ex->type = ex->options->type < RF_N_STORAGES ? ex->options->type : stored;
     rc = rf_model_config_express(&ex->config, &ex->info.model, err);
     return rc == RF_OK ? rc : rf_error_prefix(err, "%s", ex->path);

@@ -42,7 +42,9 @@ static int read_headers(merge *m, const rf_convert_options *options, rf_error *e
     if (rc == RF_OK) {
         rc = rf_checkpoint_reader_open(&m->adapter_reader, m->adapter_path, err);
     }
-    m->type = options->type < RF_N_STORAGES ? options->type : m->base.storage;
+    m->type = options->type < RF_N_STORAGES        ? options->type
+              : m->base.storage == RF_STORAGE_INT8 ? RF_STORAGE_F32
+                                                   : m->base.storage;
     return rc;
 }
 

@@ -9,16 +9,30 @@ int rf_loaded_open(rf_loaded *out, const char *path, rf_error *err)
     return rf_loaded_open_adapted(out, path, NULL, err);
 }
 
+/* The type of a checkpoint's parameters. */
+static int read_storage(rf_storage *out, const char *path, rf_error *err)
+{
+    rf_checkpoint_info info = {0};
+    int code = rf_checkpoint_info_read(&info, path, err);
+    *out = info.storage;
+    rf_checkpoint_info_free(&info);
+    return code;
+}
+
 int rf_loaded_open_adapted(rf_loaded *out, const char *path, const char *adapter, rf_error *err)
 {
     memset(out, 0, sizeof(*out));
     out->path = path;
     out->adapter = adapter;
-    out->weights = RF_PACKED_F32;
     int code = rf_checkpoint_info_read(&out->info, adapter ? adapter : path, err);
     if (code != RF_OK) {
         return code;
     }
+    rf_storage storage = out->info.storage;
+    if (adapter && (code = read_storage(&storage, path, err)) != RF_OK) {
+        return code;
+    }
+    out->weights = storage == RF_STORAGE_INT8 ? RF_PACKED_INT8 : RF_PACKED_F32;
     if (adapter && out->info.adaptation.rank == 0) {
         return rf_error_set(err, RF_ERR,
                             "%s: is a whole model, no adapter file: give it as the model", adapter);

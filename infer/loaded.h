@@ -10,8 +10,8 @@ typedef struct rf_loaded {
     const char *path;
     const char *adapter;     /* NULL: none */
     rf_checkpoint_info info; /* of the adapter, where there is one: it tells the model too */
-    rf_layout weights; /* of the model; opening sets it: f32 packed. Change it before the model is
-                          made */
+    rf_layout weights; /* of the model; opening sets it: as the file, f32 or int8. Change it before
+                          the model is made */
     rf_model *model;
 } rf_loaded;
 

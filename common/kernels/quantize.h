@@ -45,7 +45,9 @@ static inline float rf_quantize(int8_t *q, const float *x, int64_t n)
         largest = magnitude > largest ? magnitude : largest;
     }
     if (largest < rf_quantize_bits(0x1p-100F) || largest >= 0x7F800000U) {
-        memset(q, 0, (size_t)n);
+        for (int64_t i = 0; i < n; i++) {
+            q[i] = 0;
+        }
         return largest >= 0x7F800000U ? NAN : 0.0F;
     }
     float scale = rf_quantize_float(largest) / (float)RF_QUANTIZE_MOST;

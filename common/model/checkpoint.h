@@ -1,12 +1,13 @@
 /* checkpoint.h: one HDF5 file holds a model, and what it takes to train on.
  *
  * /params/<name>, /adam/m/<name>, /adam/v/<name> (f32, f64 where the masters are, or
- * bf16 after an import; full logical shapes, contiguous; attributes `bytes` and `crc32`), the texts
- * /tokenizer, /run_config, /corpora (u8), attributes for all else of rf_checkpoint_info, a CRC over
- * the list of tensors and one over the attributes, `complete`. The same bytes whatever the number
- * of ranks; loads on any number. Never updated in place: layout by rank 0 -> every rank writes its
- * intervals (pwrite) -> fsync -> all ranks agree -> complete, close, fsync -> rename -> fsync of
- * the folder -> `latest`.
+ * bf16 after an import; full logical shapes, contiguous; attributes `bytes` and `crc32`; in a
+ * quantized file matrices are int8, with f32 [out, blocks] in /scales/<name>: quantize.h), the
+ * texts /tokenizer, /run_config, /corpora (u8), attributes for all else of rf_checkpoint_info, a
+ * CRC over the list of tensors and one over the attributes, `complete`. The same bytes whatever the
+ * number of ranks; loads on any number. Never updated in place: layout by rank 0 -> every rank
+ * writes its intervals (pwrite) -> fsync -> all ranks agree -> complete, close, fsync -> rename ->
+ * fsync of the folder -> `latest`.
  *
  * Moments are there for trained tensors only. An adapter file is the checkpoint of a model with
  * adapters (lora.h): the same file, but /params holds nothing but them, and the configuration names
@@ -74,15 +75,18 @@ RF_MUST_CHECK int rf_checkpoint_verify(const char *path, rf_error *err);
 
 /* --- Tensor by tensor: models larger than memory ---------------------------------------------- */
 
-/* Sets n values of a parameter from element `first`, in the type that the file will have. */
+/* Sets n values of a parameter from element `first`, in the type that the file will have (f32 where
+ * that is int8). */
 typedef int (*rf_checkpoint_source)(void *user, void *out, const rf_tensor *tensor, int64_t first,
                                     int64_t n, rf_error *err);
 /* local. As rf_checkpoint_save on one rank, without moments; asks `source` for every parameter
- * once, in the order of the table, in pieces of a few MiB. type: f32, f64 or bf16. */
+ * once, in the order of the table, in pieces of a few MiB. type: f32, f64, bf16, or int8: then for
+ * each matrix twice, row by row, some rows once more. */
 RF_MUST_CHECK int rf_checkpoint_write(const char *path, const rf_model_config *config,
                                       rf_storage type, rf_checkpoint_source source, void *user,
                                       const rf_checkpoint_info *info, rf_error *err);
-/* Takes n values of a parameter from element `first`, as they lie in the file. */
+/* Takes n values of a parameter from element `first`, as they lie in the file; int8 comes as f32.
+ */
 typedef int (*rf_checkpoint_sink)(void *user, const void *values, rf_storage type,
                                   const rf_tensor *tensor, int64_t first, int64_t n, rf_error *err);
 /* local. Gives every parameter to `sink`, in the order of the table, in pieces of a few MiB. A

@@ -70,7 +70,7 @@ static int create_text(hid_t file, int64_t *crc, const char *name, const char *t
 static int create_item(rf_checkpoint_item *item, hid_t file, const char *path, rf_error *err)
 {
     const rf_tensor *tensor = item->tensor;
-    hsize_t shape[2] = {(hsize_t)tensor->shape[0], (hsize_t)tensor->shape[1]};
+    hsize_t shape[2] = {(hsize_t)item->shape[0], (hsize_t)item->shape[1]};
     hid_t type = rf_hdf5_type(item->type);
     hid_t data = -1;
     haddr_t offset = HADDR_UNDEF;
@@ -157,12 +157,14 @@ static int make_values(rf_checkpoint_values *out, const rf_model_config *config,
     return RF_OK;
 }
 
-static int create_groups(hid_t file, bool has_optimizer, const char *path, rf_error *err)
+static int create_groups(hid_t file, bool has_optimizer, bool quantized, const char *path,
+                         rf_error *err)
 {
-    static const char *const groups[] = {"/params", "/adam", "/adam/m", "/adam/v"};
-    int rc = RF_OK;
-    for (int i = 0; i < (has_optimizer ? 4 : 1) && rc == RF_OK; i++) {
-        rc = create_group(file, groups[i], path, err);
+    int rc = has_optimizer ? create_group(file, "/adam", path, err) : RF_OK;
+    for (int g = 0; g < RF_N_GROUPS && rc == RF_OK; g++) {
+        if (rf_checkpoint_has_group((rf_checkpoint_group)g, has_optimizer, quantized)) {
+            rc = create_group(file, rf_checkpoint_group_names[g], path, err);
+        }
     }
     return rc;
 }
@@ -207,7 +209,7 @@ static int create_file(hid_t *out, const char *path, hid_t access, rf_error *err
 
 int rf_checkpoint_layout(rf_checkpoint_values *values, rf_checkpoint_item *item, int64_t n_items,
                          const char *path, const rf_model_config *config, bool has_optimizer,
-                         const rf_checkpoint_info *info, rf_error *err)
+                         bool quantized, const rf_checkpoint_info *info, rf_error *err)
 {
     int rc = make_values(values, config, has_optimizer, info, err);
     if (rc != RF_OK) {
@@ -221,7 +223,7 @@ int rf_checkpoint_layout(rf_checkpoint_values *values, rf_checkpoint_item *item,
     }
     rc = create_texts(values, file, info, path, err);
     if (rc == RF_OK) {
-        rc = create_groups(file, has_optimizer, path, err);
+        rc = create_groups(file, has_optimizer, quantized, path, err);
     }
     for (int64_t i = 0; i < n_items && rc == RF_OK; i++) {
         rc = create_item(&item[i], file, path, err);

@@ -9,6 +9,7 @@
  *   checkpoint_write.c     shared writing, commit
  *   checkpoint_structure.c all of a file but its values, checked
  *   checkpoint_read.c      values: load, verify
+ *   checkpoint_quantize.c  matrices of int8, row by row
  *   checkpoint_reader.c    values in any order
  *   checkpoint_folder.c    latest, pruning, finding the newest good one
  */
@@ -60,6 +61,7 @@ typedef enum rf_checkpoint_group {
     RF_GROUP_PARAMS,
     RF_GROUP_M,
     RF_GROUP_V,
+    RF_GROUP_SCALES, /* of matrices in int8: [out, blocks of a row] (quantize.h) */
     RF_N_GROUPS
 } rf_checkpoint_group;
 
@@ -68,7 +70,8 @@ typedef struct rf_checkpoint_item {
     const rf_tensor *tensor; /* of a table that outlives the item */
     rf_checkpoint_group group;
     rf_storage type; /* not f16 */
-    int64_t offset;  /* of the values in the file */
+    int64_t shape[2], count;
+    int64_t offset; /* of the values in the file */
     int64_t bytes;
     uint32_t crc;
 } rf_checkpoint_item;
@@ -78,9 +81,12 @@ extern const char *const rf_checkpoint_group_names[RF_N_GROUPS]; /* "/params", .
 /* A checkpoint's own field in model_config: rf_adapt_json. */
 #define RF_CHECKPOINT_ADAPTATION "refusion_adaptation"
 
-/* All tensors of a file in their order; offsets and checksums 0. Caller frees with free. */
+/* All tensors of a file in their order; offsets and checksums 0. type int8: of matrices, which have
+ * scales then; the others are f32. Caller frees with free. */
 RF_MUST_CHECK int rf_checkpoint_items(rf_checkpoint_item **out, int64_t *n, const rf_table *table,
                                       rf_storage type, bool has_optimizer, rf_error *err);
+/* Whether a file has a group. */
+bool rf_checkpoint_has_group(rf_checkpoint_group group, bool has_optimizer, bool quantized);
 /* Over names, types, shapes, sizes and checksums. */
 uint32_t rf_checkpoint_items_crc(const rf_checkpoint_item *item, int64_t n);
 
@@ -92,7 +98,8 @@ uint32_t rf_checkpoint_items_crc(const rf_checkpoint_item *item, int64_t n);
 RF_MUST_CHECK int rf_checkpoint_layout(rf_checkpoint_values *values, rf_checkpoint_item *item,
                                        int64_t n_items, const char *path,
                                        const rf_model_config *config, bool has_optimizer,
-                                       const rf_checkpoint_info *info, rf_error *err);
+                                       bool quantized, const rf_checkpoint_info *info,
+                                       rf_error *err);
 /* Writes the checksums of the items, which are now known, and sets `complete`. */
 RF_MUST_CHECK int rf_checkpoint_complete(rf_checkpoint_values *values,
                                          const rf_checkpoint_item *item, int64_t n_items,
@@ -121,6 +128,22 @@ uint64_t rf_checkpoint_hash(const rf_checkpoint_structure *structure);
 /* An error that names the tensor where the checksum of its values is another. */
 RF_MUST_CHECK int rf_checkpoint_check_crc(const rf_checkpoint_item *item, uint32_t crc,
                                           const char *path, rf_error *err);
+
+/* --- Matrices of int8 ------------------------------------------------------------------------- */
+
+/* Elements [first, first + n) of the tensor's values (int8) or of its scales (f32), from what
+ * `source` gives for its rows. Values that are not finite are an error that names the tensor. */
+RF_MUST_CHECK int rf_checkpoint_quantize(void *out, bool scales, const rf_tensor *tensor,
+                                         int64_t first, int64_t n, rf_checkpoint_source source,
+                                         void *user, rf_error *err);
+/* out [n]: elements [first, first + n) of a matrix with rows of `in`, exactly. scale: of the whole
+ * matrix. */
+void rf_checkpoint_dequantize(float *out, const int8_t *q, const float *scale, int64_t in,
+                              int64_t first, int64_t n);
+/* All scales of an item in int8, their checksum compared and each >= 0 and finite. Caller frees. */
+RF_MUST_CHECK int rf_checkpoint_scales_read(float **out, const rf_checkpoint_structure *structure,
+                                            const rf_checkpoint_item *item, int fd,
+                                            const char *path, rf_error *err);
 
 /* --- HDF5 ------------------------------------------------------------------------------------- */
 

@@ -24,23 +24,30 @@ typedef struct target {
     rf_model *model;
     void *base[RF_N_GROUPS]; /* of the model; NULL: the group is left out */
     float *decoded;          /* [RF_CHECKPOINT_CHUNK / 2] scratch for types that no backend has */
+    float *scale;            /* of the present matrix in int8 */
 } target;
 
 static int deliver(const target *to, const rf_checkpoint_item *item, const void *values,
                    int64_t first, int64_t n, rf_error *err)
 {
-    if (to->sink != NULL) {
-        return to->sink(to->user, values, item->type, item->tensor, first, n, err);
-    }
-    if (to->model == NULL) {
+    rf_storage type = item->type;
+    if (to->sink == NULL && to->model == NULL) {
         return RF_OK;
     }
-    if (item->type == RF_STORAGE_BF16) {
-        rf_storage_decode(to->decoded, values, item->type, n);
+    if (type == RF_STORAGE_INT8) {
+        rf_checkpoint_dequantize(to->decoded, values, to->scale, item->tensor->shape[1], first, n);
+        values = to->decoded;
+        type = RF_STORAGE_F32;
+    }
+    if (to->sink != NULL) {
+        return to->sink(to->user, values, type, item->tensor, first, n, err);
+    }
+    if (type == RF_STORAGE_BF16) {
+        rf_storage_decode(to->decoded, values, type, n);
         values = to->decoded;
     }
     const rf_tensor *tensor = rf_table_find(&to->model->table, item->tensor->name);
-    rf_type host = item->type == RF_STORAGE_F64 ? RF_F64 : RF_F32;
+    rf_type host = type == RF_STORAGE_F64 ? RF_F64 : RF_F32;
     if (item->group == RF_GROUP_PARAMS) {
         rf_model_upload(to->model, tensor, first, values, host, n);
         return RF_OK;
@@ -69,9 +76,11 @@ static int read_item_values(const rf_checkpoint_item *item, int fd, void *chunk,
 {
     int64_t element = (int64_t)rf_storage_bytes(item->type);
     uint32_t crc = 0;
+    const int64_t most =
+        item->type == RF_STORAGE_INT8 ? RF_CHECKPOINT_CHUNK / 4 : RF_CHECKPOINT_CHUNK;
     for (int64_t done = 0; done < item->bytes;) {
         int64_t left = item->bytes - done;
-        int64_t n = left < RF_CHECKPOINT_CHUNK ? left : RF_CHECKPOINT_CHUNK;
+        int64_t n = left < most ? left : most;
         int rc = rf_file_pread(fd, chunk, (size_t)n, item->offset + done, path, err);
         if (rc == RF_OK) {
             crc = (uint32_t)crc32_z(crc, chunk, (size_t)n);
@@ -110,9 +119,15 @@ static int read_all_values(const rf_checkpoint_structure *structure, target *to,
         goto out;
     }
     for (int64_t i = 0; i < structure->n_items && rc == RF_OK; i++) {
-        if (wants(to, &structure->item[i])) {
-            rc = read_item_values(&structure->item[i], fd, chunk, to, path, err);
+        const rf_checkpoint_item *item = &structure->item[i];
+        if (wants(to, item) && item->type == RF_STORAGE_INT8) {
+            rc = rf_checkpoint_scales_read(&to->scale, structure, item, fd, path, err);
         }
+        if (wants(to, item) && rc == RF_OK) {
+            rc = read_item_values(item, fd, chunk, to, path, err);
+        }
+        free(to->scale);
+        to->scale = NULL;
     }
 out:
     if (fd >= 0) {
@@ -129,7 +144,7 @@ uint64_t rf_checkpoint_hash(const rf_checkpoint_structure *structure)
     for (int64_t i = 0; i < structure->n_items; i++) {
         const rf_checkpoint_item *item = &structure->item[i];
         char text[sizeof item->name + 16];
-        if (item->group != RF_GROUP_PARAMS) {
+        if (item->group != RF_GROUP_PARAMS && item->group != RF_GROUP_SCALES) {
             continue;
         }
         snprintf(text, sizeof text, "%s %08x\n", item->name, item->crc);
@@ -198,6 +213,14 @@ int rf_checkpoint_load(const char *path, rf_model *model, void *adam_m, void *ad
     }
     rc = check_adaptation(&structure, model, adam_m != NULL || adam_v != NULL, path, err);
     if (rc != RF_OK) {
+        goto out;
+    }
+    if (structure.item[0].type == RF_STORAGE_INT8 && model->ctx->limits.backward &&
+        model->adaptation.rank == 0) {
+        rc = rf_error_set(err, RF_ERR,
+                          "%s: its weights were rounded to int8, for decoding: train from the "
+                          "checkpoint that it was made of, or adapters (lora.rank) beside it",
+                          path);
         goto out;
     }
     if ((adam_m != NULL || adam_v != NULL) && structure.values.has_optimizer == 0) {

@@ -12,11 +12,13 @@ struct rf_checkpoint_reader {
     char *path;
     int fd;
     rf_checkpoint_structure structure;
-    const rf_checkpoint_item *item; /* the one that is read from its begin on; NULL: none */
-    int64_t next;                   /* its next element */
-    uint32_t crc;                   /* of those before */
-    void *raw;                      /* [capacity] bytes as in the file */
-    float *decoded;                 /* [capacity / 2] */
+    const rf_checkpoint_item *item;   /* the one that is read from its begin on; NULL: none */
+    int64_t next;                     /* its next element */
+    uint32_t crc;                     /* of those before */
+    const rf_checkpoint_item *scaled; /* whose scales are at hand; NULL: none */
+    float *scale;
+    void *raw;      /* [capacity] bytes as in the file */
+    float *decoded; /* [capacity] */
     size_t capacity;
 };
 
@@ -54,6 +56,7 @@ void rf_checkpoint_reader_close(rf_checkpoint_reader *reader)
     free(reader->path);
     free(reader->raw);
     free(reader->decoded);
+    free(reader->scale);
     free(reader);
 }
 
@@ -79,12 +82,27 @@ static int reserve(rf_checkpoint_reader *reader, size_t bytes, rf_error *err)
         free(reader->raw);
         free(reader->decoded);
         reader->raw = malloc(bytes);
-        reader->decoded = malloc(bytes / 2 * sizeof *reader->decoded);
+        reader->decoded = malloc(bytes * sizeof *reader->decoded);
         reader->capacity = reader->raw != NULL && reader->decoded != NULL ? bytes : 0;
     }
     return reader->capacity >= bytes
                ? RF_OK
                : rf_error_set(err, RF_ERR, "%s: no memory for reading", reader->path);
+}
+
+/* The scales of an item in int8 are read whole, once. */
+static int find_scales(rf_checkpoint_reader *reader, const rf_checkpoint_item *item, rf_error *err)
+{
+    if (item->type != RF_STORAGE_INT8 || reader->scaled == item) {
+        return RF_OK;
+    }
+    free(reader->scale);
+    reader->scale = NULL;
+    reader->scaled = NULL;
+    int rc = rf_checkpoint_scales_read(&reader->scale, &reader->structure, item, reader->fd,
+                                       reader->path, err);
+    reader->scaled = rc == RF_OK ? item : NULL;
+    return rc;
 }
 
 /* Goes on with the checksum of a tensor that is read in order. */
@@ -115,7 +133,10 @@ int rf_checkpoint_reader_get(rf_checkpoint_reader *reader, double *values, const
     }
     RF_ASSERT(first >= 0 && n >= 0 && n <= item->tensor->count - first);
     const size_t element = rf_storage_bytes(item->type), bytes = (size_t)n * element;
-    int rc = reserve(reader, bytes, err);
+    int rc = find_scales(reader, item, err);
+    if (rc == RF_OK) {
+        rc = reserve(reader, bytes, err);
+    }
     if (rc == RF_OK) {
         rc = rf_file_pread(reader->fd, reader->raw, bytes, item->offset + first * (int64_t)element,
                            reader->path, err);
@@ -126,7 +147,12 @@ int rf_checkpoint_reader_get(rf_checkpoint_reader *reader, double *values, const
     if (item->type == RF_STORAGE_F64) {
         memcpy(values, reader->raw, bytes);
     } else {
-        rf_storage_decode(reader->decoded, reader->raw, item->type, n);
+        if (item->type == RF_STORAGE_INT8) {
+            rf_checkpoint_dequantize(reader->decoded, reader->raw, reader->scale,
+                                     item->tensor->shape[1], first, n);
+        } else {
+            rf_storage_decode(reader->decoded, reader->raw, item->type, n);
+        }
         for (int64_t i = 0; i < n; i++) {
             values[i] = (double)reader->decoded[i];
         }

@@ -191,7 +191,7 @@ static int check_shape(const rf_checkpoint_item *item, hid_t data, const char *p
     }
     bool same = n_dims == item->tensor->n_dims;
     for (int i = 0; i < item->tensor->n_dims; i++) {
-        wanted[i] = (hsize_t)item->tensor->shape[i];
+        wanted[i] = (hsize_t)item->shape[i];
         same = same && is[i] == wanted[i];
     }
     if (same) {
@@ -206,18 +206,22 @@ static int check_shape(const rf_checkpoint_item *item, hid_t data, const char *p
                         path, item->name, is_text, wanted_text);
 }
 
-/* RF_N_STORAGES: another type. */
-static rf_storage storage_of(hid_t type)
+/* RF_N_STORAGES: another type than an item of a type `as` may have. */
+static rf_storage storage_of(hid_t type, rf_checkpoint_group group, rf_storage as)
 {
-    static const rf_storage candidates[] = {RF_STORAGE_F32, RF_STORAGE_F64, RF_STORAGE_BF16};
+    static const rf_storage candidates[] = {RF_STORAGE_F32, RF_STORAGE_F64, RF_STORAGE_BF16,
+                                            RF_STORAGE_INT8};
     for (size_t i = 0; i < sizeof candidates / sizeof candidates[0] && type >= 0; i++) {
         hid_t wanted = rf_hdf5_type(candidates[i]);
         bool same = wanted >= 0 && H5Tequal(type, wanted) > 0;
         if (wanted >= 0) {
             H5Tclose(wanted);
         }
+        bool exact = as == RF_STORAGE_INT8 || group == RF_GROUP_SCALES;
         if (same) {
-            return candidates[i];
+            return candidates[i] == as || (!exact && candidates[i] != RF_STORAGE_INT8)
+                       ? candidates[i]
+                       : RF_N_STORAGES;
         }
     }
     return RF_N_STORAGES;
@@ -229,16 +233,18 @@ static int check_storage(rf_checkpoint_item *item, hid_t data, int64_t file_byte
 {
     int rc = RF_OK;
     hid_t type = H5Dget_type(data), creation = H5Dget_create_plist(data);
-    rf_storage storage = storage_of(type);
+    rf_storage as = item->type, storage = storage_of(type, item->group, as);
     bool is_contiguous = creation >= 0 && H5Pget_layout(creation) == H5D_CONTIGUOUS &&
                          H5Pget_external_count(creation) == 0;
     haddr_t offset = H5Dget_offset(data);
     item->type = storage < RF_N_STORAGES ? storage : RF_STORAGE_F32;
-    item->bytes = item->tensor->count * (int64_t)rf_storage_bytes(item->type);
+    item->bytes = item->count * (int64_t)rf_storage_bytes(item->type);
     if (storage == RF_N_STORAGES) {
-        rc = rf_error_set(err, RF_ERR,
-                          "%s: tensor %s is neither f32 nor f64 nor bf16: " RF_CHECKPOINT_REMEDY,
-                          path, item->name);
+        rc = rf_error_set(err, RF_ERR, "%s: tensor %s is %s: " RF_CHECKPOINT_REMEDY, path,
+                          item->name,
+                          as == RF_STORAGE_INT8            ? "not int8, but has scales"
+                          : item->group == RF_GROUP_SCALES ? "not f32"
+                                                           : "neither f32 nor f64 nor bf16");
     } else if (!is_contiguous || offset == HADDR_UNDEF) {
         rc = rf_error_set(err, RF_ERR,
                           "%s: tensor %s is not stored in one piece (was the file "
@@ -360,16 +366,25 @@ static int read_tensors(rf_checkpoint_structure *out, hid_t file, int64_t file_b
                         const char *path, rf_error *err)
 {
     bool has_optimizer = out->values.has_optimizer != 0;
+    bool quantized = H5Lexists(file, rf_checkpoint_group_names[RF_GROUP_SCALES], H5P_DEFAULT) > 0;
     int rc = read_model(out, path, err);
+    if (rc == RF_OK && quantized && (has_optimizer || out->adaptation.rank > 0)) {
+        rc = rf_error_set(err, RF_ERR,
+                          "%s: holds int8 with %s, which no program writes: " RF_CHECKPOINT_REMEDY,
+                          path, has_optimizer ? "optimizer state" : "adapters");
+    }
     if (rc == RF_OK) {
         rc = rf_table_build_adapted(&out->table, &out->model, &out->adaptation, err);
     }
     if (rc == RF_OK) {
-        rc = rf_checkpoint_items(&out->item, &out->n_items, &out->table, RF_STORAGE_F32,
-                                 has_optimizer, err);
+        rc = rf_checkpoint_items(&out->item, &out->n_items, &out->table,
+                                 quantized ? RF_STORAGE_INT8 : RF_STORAGE_F32, has_optimizer, err);
     }
-    for (int g = 0; g < (has_optimizer ? RF_N_GROUPS : 1) && rc == RF_OK; g++) {
+    for (int g = 0; g < RF_N_GROUPS && rc == RF_OK; g++) {
         int64_t n = 0;
+        if (!rf_checkpoint_has_group((rf_checkpoint_group)g, has_optimizer, quantized)) {
+            continue;
+        }
         for (int64_t i = 0; i < out->n_items; i++) {
             n += out->item[i].group == (rf_checkpoint_group)g;
         }

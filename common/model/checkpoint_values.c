@@ -1,5 +1,7 @@
 #include "common/model/checkpoint_private.h"
 
+#include "common/kernels/quantize.h"
+
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +18,7 @@ const char *const rf_checkpoint_group_names[RF_N_GROUPS] = {
     [RF_GROUP_PARAMS] = "/params",
     [RF_GROUP_M] = "/adam/m",
     [RF_GROUP_V] = "/adam/v",
+    [RF_GROUP_SCALES] = "/scales",
 };
 
 /* --- Attributes ------------------------------------------------------------------------------- */
@@ -143,7 +146,7 @@ uint32_t rf_checkpoint_items_crc(const rf_checkpoint_item *item, int64_t n)
         const rf_tensor *tensor = item[i].tensor;
         crc = add_text(crc, item[i].name);
         crc = add_text(crc, rf_storage_name(item[i].type));
-        crc = add_bytes(crc, tensor->shape, (size_t)tensor->n_dims * sizeof tensor->shape[0]);
+        crc = add_bytes(crc, item[i].shape, (size_t)tensor->n_dims * sizeof item[i].shape[0]);
         crc = add_bytes(crc, &item[i].bytes, sizeof item[i].bytes);
         crc = add_bytes(crc, &item[i].crc, sizeof item[i].crc);
     }
@@ -156,36 +159,57 @@ uint32_t rf_checkpoint_items_crc(const rf_checkpoint_item *item, int64_t n)
  * all else is in the file of their base. */
 static bool holds(const rf_table *table, const rf_tensor *tensor, rf_checkpoint_group group)
 {
+    if (group == RF_GROUP_SCALES) {
+        return rf_table_is_matrix(tensor);
+    }
     if (group != RF_GROUP_PARAMS) {
         return tensor->trainable;
     }
     return table->n_adapters == 0 || rf_table_is_adapter(tensor->role);
 }
 
+bool rf_checkpoint_has_group(rf_checkpoint_group group, bool has_optimizer, bool quantized)
+{
+    return group == RF_GROUP_PARAMS || (group == RF_GROUP_SCALES ? quantized : has_optimizer);
+}
+
+static void describe(rf_checkpoint_item *item, const rf_tensor *tensor, rf_checkpoint_group group,
+                     rf_storage type)
+{
+    item->tensor = tensor;
+    item->group = group;
+    item->type = type;
+    if (type == RF_STORAGE_INT8 && (group == RF_GROUP_SCALES || !rf_table_is_matrix(tensor))) {
+        item->type = RF_STORAGE_F32;
+    }
+    item->shape[0] = tensor->shape[0];
+    item->shape[1] =
+        group == RF_GROUP_SCALES ? rf_quantize_blocks(tensor->shape[1]) : tensor->shape[1];
+    item->count = item->shape[0] * item->shape[1];
+    item->bytes = item->count * (int64_t)rf_storage_bytes(item->type);
+    snprintf(item->name, sizeof item->name, "%s/%s", rf_checkpoint_group_names[group],
+             tensor->name);
+}
+
 int rf_checkpoint_items(rf_checkpoint_item **out, int64_t *n, const rf_table *table,
                         rf_storage type, bool has_optimizer, rf_error *err)
 {
-    int n_groups = has_optimizer ? RF_N_GROUPS : 1;
-    int64_t most = n_groups * table->n_tensors;
+    int64_t most = RF_N_GROUPS * table->n_tensors;
     *n = 0;
     *out = calloc((size_t)most + 1, sizeof **out);
     if (*out == NULL) {
         return rf_error_set(err, RF_ERR, "no memory for the list of %lld tensors", (long long)most);
     }
     rf_checkpoint_item *item = *out;
-    for (int group = 0; group < n_groups; group++) {
+    for (int g = 0; g < RF_N_GROUPS; g++) {
+        rf_checkpoint_group group = (rf_checkpoint_group)g;
+        if (!rf_checkpoint_has_group(group, has_optimizer, type == RF_STORAGE_INT8)) {
+            continue;
+        }
         for (int64_t i = 0; i < table->n_tensors; i++) {
-            if (!holds(table, &table->tensor[i], (rf_checkpoint_group)group)) {
-                continue;
+            if (holds(table, &table->tensor[i], group)) {
+                describe(&item[(*n)++], &table->tensor[i], group, type);
             }
-            item->tensor = &table->tensor[i];
-            item->group = (rf_checkpoint_group)group;
-            item->type = type;
-            item->bytes = item->tensor->count * (int64_t)rf_storage_bytes(type);
-            snprintf(item->name, sizeof item->name, "%s/%s", rf_checkpoint_group_names[group],
-                     item->tensor->name);
-            item++;
-            (*n)++;
         }
     }
     return RF_OK;

@@ -106,7 +106,11 @@ static int fetch(const save *s, void *chunk, const rf_checkpoint_item *item, int
                  int64_t n, rf_error *err)
 {
     if (s->model == NULL) {
-        return s->source(s->user, chunk, item->tensor, first, n, err);
+        bool scales = item->group == RF_GROUP_SCALES;
+        return scales || item->type == RF_STORAGE_INT8
+                   ? rf_checkpoint_quantize(chunk, scales, item->tensor, first, n, s->source,
+                                            s->user, err)
+                   : s->source(s->user, chunk, item->tensor, first, n, err);
     }
     rf_ctx *ctx = s->model->ctx;
     rf_backend_download(
@@ -269,7 +273,7 @@ static int begin(save *s, rf_checkpoint_values *values, const rf_checkpoint_info
     }
     if (rc == RF_OK) {
         rc = rf_checkpoint_layout(values, s->item, s->n_items, s->file.temporary, s->config,
-                                  s->has_optimizer, info, err);
+                                  s->has_optimizer, s->type == RF_STORAGE_INT8, info, err);
     }
     return rc == RF_OK ? measure_file(s, err) : rc;
 }
@@ -340,7 +344,8 @@ int rf_checkpoint_write(const char *path, const rf_model_config *config, rf_stor
                         rf_checkpoint_source source, void *user, const rf_checkpoint_info *info,
                         rf_error *err)
 {
-    RF_ASSERT(type == RF_STORAGE_F32 || type == RF_STORAGE_F64 || type == RF_STORAGE_BF16);
+    RF_ASSERT(type == RF_STORAGE_F32 || type == RF_STORAGE_F64 || type == RF_STORAGE_BF16 ||
+              type == RF_STORAGE_INT8);
     rf_table table;
     int rc = rf_table_build(&table, config, err);
     if (rc != RF_OK) {

@@ -8,10 +8,8 @@ static const struct {
     const char *name;
     size_t bytes;
 } types[RF_N_STORAGES] = {
-    [RF_STORAGE_F32] = {"f32", 4},
-    [RF_STORAGE_F64] = {"f64", 8},
-    [RF_STORAGE_BF16] = {"bf16", 2},
-    [RF_STORAGE_F16] = {"f16", 2},
+    [RF_STORAGE_F32] = {"f32", 4}, [RF_STORAGE_F64] = {"f64", 8},   [RF_STORAGE_BF16] = {"bf16", 2},
+    [RF_STORAGE_F16] = {"f16", 2}, [RF_STORAGE_INT8] = {"int8", 1},
 };
 
 size_t rf_storage_bytes(rf_storage type)
@@ -115,6 +113,7 @@ static float decode_one(const char *in, rf_storage type)
 
 void rf_storage_decode(float *out, const void *in, rf_storage type, int64_t n)
 {
+    RF_ASSERT(type != RF_STORAGE_INT8);
     size_t bytes = types[type].bytes;
     if (type == RF_STORAGE_F32) {
         memcpy(out, in, (size_t)n * bytes);
@@ -127,6 +126,7 @@ void rf_storage_decode(float *out, const void *in, rf_storage type, int64_t n)
 
 int64_t rf_storage_encode(void *out, rf_storage type, const float *in, int64_t n)
 {
+    RF_ASSERT(type != RF_STORAGE_INT8);
     size_t bytes = types[type].bytes;
     int64_t bad = -1;
     for (int64_t i = n - 1; i >= 0; i--) {

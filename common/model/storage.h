@@ -16,11 +16,12 @@ typedef enum rf_storage {
     RF_STORAGE_F64,
     RF_STORAGE_BF16,
     RF_STORAGE_F16,
+    RF_STORAGE_INT8, /* with scales: quantize.h. Not for the functions on arrays below */
     RF_N_STORAGES
 } rf_storage;
 
 size_t rf_storage_bytes(rf_storage type);
-const char *rf_storage_name(rf_storage type); /* "f32", "f64", "bf16", "f16" */
+const char *rf_storage_name(rf_storage type); /* "f32", "f64", "bf16", "f16", "int8" */
 /* RF_N_STORAGES for an unknown name. */
 rf_storage rf_storage_find(const char *name);
 

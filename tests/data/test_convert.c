@@ -341,6 +341,10 @@ Test(convert, program_refuses_wrong_usage)
     ASSERT_FAILS(2, "merge takes BASE.h5", "merge a b");
     ASSERT_FAILS(2, "takes HF_DIR and MODEL.h5", "import a");
     ASSERT_FAILS(2, "takes MODEL.h5 and HF_DIR", "export a b c");
+    ASSERT_FAILS(2, "quantize takes MODEL.h5 and SMALL.h5", "quantize a");
+    ASSERT_FAILS(2, "no option but --quiet", "quantize a b --dtype bf16");
+    ASSERT_FAILS(2, "f32, bf16 or f16", "export a b --dtype int8");
+    ASSERT_FAILS(2, "f32 or bf16", "import a b --dtype int8");
     ASSERT_FAILS(2, "unknown or ambiguous", "import a b --speed");
     ASSERT_FAILS(2, "needs a value", "import a b --dtype");
     ASSERT_FAILS(2, "f32 or bf16", "import a b --dtype f16");
@@ -365,6 +369,9 @@ Test(convert, program_refuses_bad_input)
     ASSERT_FAILS(1, "text.h5", "export '%s/text.h5' '%s/out'", folder, folder);
     cr_assert_eq(run("--tokenizer byte import --quiet %s '%s/m.h5'", in, folder), 0, "%s", errors);
     cr_assert_str_empty(errors);
+    cr_assert_eq(run("quantize '%s/m.h5' '%s/small.h5'", folder, folder), 0, "%s", errors);
+    cr_assert_not_null(strstr(errors, "in int8, from"), "%s", errors);
+    ASSERT_FAILS(1, "is quantized already", "quantize '%s/small.h5' '%s/s.h5'", folder, folder);
     ASSERT_FAILS(1, "not an empty folder", "export '%s/m.h5' '%s'", folder, folder);
     ASSERT_FAILS(1, "not an empty folder", "export '%s/m.h5' '%s/text.h5'", folder, folder);
     cr_assert_eq(run("export '%s/m.h5' '%s/out/' --max-shard-size 1kB", folder, folder), 0, "%s",

@@ -102,11 +102,11 @@ Test(eval_program, kinds_of_weights)
     program_runs(EVAL, 0);
     json_t *plain = read_report("r.json");
     cr_assert_str_eq(json_string_value(json_object_get(plain, "weights")), "f32");
-    program_runs(EVAL "--weights f32,int8", 0);
+    program_runs(EVAL "--weights f32,bf16,int8", 0);
     cr_assert(strstr(program_output, "nats per token      change") != NULL, "%s", program_output);
     json_t *r = read_report("r.json");
-    const json_t *list = json_object_get(r, "comparison"), *int8 = json_array_get(list, 1);
-    cr_assert(json_array_size(list) == 2 && !json_object_get(plain, "comparison"));
+    const json_t *list = json_object_get(r, "comparison"), *int8 = json_array_get(list, 2);
+    cr_assert(json_array_size(list) == 3 && !json_object_get(plain, "comparison"));
     cr_assert(json_equal(json_object_get(json_array_get(list, 0), "nats_per_token"),
                          json_object_get(json_object_get(plain, "likelihood"), "nats_per_token")));
     double change = number(int8, NULL, "change"), nats = number(int8, NULL, "nats_per_token");

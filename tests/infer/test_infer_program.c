@@ -78,6 +78,7 @@ Test(infer_program, kinds_of_weights)
     char *first = program_keep();
     program_runs(INFER "--prompt hello --weights f32", 0);
     cr_assert_str_eq(program_output, first);
+    program_runs(INFER "--prompt hello --weights bf16", 0);
     program_runs(INFER "--prompt hello --weights int8", 0);
     cr_assert(program_count_lines(program_output) == 1);
     program_refuses(INFER "--prompt hello --weights int4", 2, "must be f32, bf16 or int8");

@@ -1,6 +1,6 @@
-/* Packed weights on every instruction set of this machine: RF_PACKED_F32 gives the bits of rows;
- * RF_PACKED_INT8 those of the formula written out in plain loops; both whatever the number of rows
- * and threads. What `ref` says of the values is near. */
+/* Packed weights on every instruction set of this machine: RF_PACKED_F32 and RF_PACKED_BF16 give
+ * the bits of rows; * RF_PACKED_INT8 those of the formula written out in plain loops; both whatever
+ * the number of rows and threads. What `ref` says of the values is near. */
 #include "common/kernels/quantize.h"
 #include "tests/kernels/cpu_exact.h"
 
@@ -13,10 +13,15 @@ static const shape shapes[] = {{1, 1, 1},     {1, 512, 64},   {2, 3, 200},  {3, 
                                {13, 255, 31}, {64, 300, 129}, {65, 96, 70}, {300, 131, 90}};
 enum { N_SHAPES = sizeof(shapes) / sizeof(shapes[0]) };
 
-static rf_limits limits_for(const shape *s, rf_layout weights)
+/* compute: of rows; packed weights say themselves what is multiplied. */
+static rf_limits limits_for(const shape *s, rf_layout weights, rf_compute compute)
 {
-    return (rf_limits){
-        .places = s->n, .keys = s->n, .width = s->in, .vocab = s->out, .weights = weights};
+    return (rf_limits){.places = s->n,
+                       .keys = s->n,
+                       .width = s->in,
+                       .vocab = s->out,
+                       .compute = compute,
+                       .weights = weights};
 }
 
 typedef struct problem {
@@ -54,11 +59,16 @@ static void *pack(rf_ctx *ctx, const problem *p, rf_layout layout, int64_t group
     return packed;
 }
 
-/* y of rows [at, at + n) alone. Caller frees. */
-static float *multiply(const problem *p, const rf_backend *backend, int n_threads, rf_layout layout,
-                       int64_t at, int64_t n)
+static rf_compute compute_of(rf_layout layout)
 {
-    rf_limits limits = limits_for(&p->s, layout);
+    return layout == RF_PACKED_BF16 ? RF_COMPUTE_BF16 : RF_COMPUTE_F32;
+}
+
+/* y of rows [at, at + n) alone. Caller frees. */
+static float *multiply_as(const problem *p, const rf_backend *backend, int n_threads,
+                          rf_layout layout, rf_compute compute, int64_t at, int64_t n)
+{
+    rf_limits limits = limits_for(&p->s, layout, compute);
     rf_ctx *ctx = exact_context(backend, n_threads, &limits);
     void *packed = layout != RF_ROWS ? pack(ctx, p, layout, n_threads) : NULL;
     rf_matrix w = {packed != NULL ? packed : p->w, layout};
@@ -70,16 +80,22 @@ static float *multiply(const problem *p, const rf_backend *backend, int n_thread
     return y;
 }
 
-Test(packed, f32_has_the_bits_of_rows)
+static float *multiply(const problem *p, const rf_backend *backend, int n_threads, rf_layout layout,
+                       int64_t at, int64_t n)
+{
+    return multiply_as(p, backend, n_threads, layout, compute_of(layout), at, n);
+}
+
+static void check_bits(rf_layout layout)
 {
     const rf_backend *list[MAX_CPU];
     int n_backends = cpu_backends(list);
     for (int b = 0; b < n_backends; b++) {
         for (int i = 0; i < N_SHAPES; i++) {
             problem p = problem_new(&shapes[i]);
-            float *rows = multiply(&p, list[b], 2, RF_ROWS, 0, p.s.n);
+            float *rows = multiply_as(&p, list[b], 2, RF_ROWS, compute_of(layout), 0, p.s.n);
             for (int threads = 1; threads <= 3; threads++) {
-                float *y = multiply(&p, list[b], threads, RF_PACKED_F32, 0, p.s.n);
+                float *y = multiply(&p, list[b], threads, layout, 0, p.s.n);
                 EXPECT_SAME(rows, y, p.s.n * p.s.out, "%s: shape %d, %d threads", list[b]->isa, i,
                             threads);
                 free(y);
@@ -88,6 +104,16 @@ Test(packed, f32_has_the_bits_of_rows)
             problem_free(&p);
         }
     }
+}
+
+Test(packed, f32_has_the_bits_of_rows)
+{
+    check_bits(RF_PACKED_F32);
+}
+
+Test(packed, bf16_has_the_bits_of_rows)
+{
+    check_bits(RF_PACKED_BF16);
 }
 
 static void check_rows(const rf_backend *backend, rf_layout layout)
@@ -114,6 +140,7 @@ Test(packed, rows_do_not_depend_on_their_number_or_place)
     int n_backends = cpu_backends(list);
     for (int b = 0; b < n_backends; b++) {
         check_rows(list[b], RF_PACKED_F32);
+        check_rows(list[b], RF_PACKED_BF16);
         check_rows(list[b], RF_PACKED_INT8);
     }
 }
@@ -199,7 +226,8 @@ static double difference(const float *a, const float *b, int64_t n)
 
 Test(packed, ref_tells_the_values)
 {
-    const double bounds[RF_N_LAYOUTS] = {[RF_PACKED_F32] = 1e-5, [RF_PACKED_INT8] = 0.02};
+    const double bounds[RF_N_LAYOUTS] = {
+        [RF_PACKED_F32] = 1e-5, [RF_PACKED_BF16] = 1e-5, [RF_PACKED_INT8] = 0.02};
     const rf_backend *list[MAX_CPU], *ref = NULL;
     rf_error err = {0};
     cr_assert(rf_backend_choose(&ref, "ref32", &err) == RF_OK);
@@ -207,9 +235,6 @@ Test(packed, ref_tells_the_values)
     for (int i = 0; i < N_SHAPES; i++) {
         problem p = problem_new(&shapes[i]);
         for (int layout = RF_PACKED_F32; layout < RF_N_LAYOUTS; layout++) {
-            if (!(bounds[layout] > 0.0)) {
-                continue;
-            }
             float *wanted = multiply(&p, ref, 1, (rf_layout)layout, 0, p.s.n);
             for (int b = 0; b < n_backends; b++) {
                 float *y = multiply(&p, list[b], 1, (rf_layout)layout, 0, p.s.n);
@@ -233,7 +258,7 @@ Test(packed, rows_of_a_table)
 {
     const int32_t token[N] = {0, 202, 63, 64, 65, 127, 128, 7, 7};
     const shape s = {N, D, V};
-    const rf_layout layouts[] = {RF_PACKED_F32, RF_PACKED_INT8};
+    const rf_layout layouts[] = {RF_PACKED_F32, RF_PACKED_BF16, RF_PACKED_INT8};
     const rf_backend *list[MAX_CPU], *ref = NULL;
     rf_error err = {0};
     cr_assert(rf_backend_choose(&ref, "ref32", &err) == RF_OK);
@@ -243,7 +268,7 @@ Test(packed, rows_of_a_table)
         float *rows[2];
         for (int b = -1; b < n_backends; b++) {
             const rf_backend *backend = b < 0 ? ref : list[b];
-            rf_limits limits = limits_for(&s, layouts[l]);
+            rf_limits limits = limits_for(&s, layouts[l], compute_of(layouts[l]));
             rf_ctx *ctx = exact_context(backend, 2, &limits);
             void *packed = pack(ctx, &p, layouts[l], 1);
             rows[b >= 0] = exact_nan(N * D);
@@ -261,7 +286,7 @@ Test(packed, rows_of_a_table)
     problem_free(&p);
 }
 
-Test(packed, heads_have_the_bits_of_rows)
+static void check_heads(rf_layout layout)
 {
     const int32_t place[N] = {8, 0, 3, 1, 2, 4, 5, 6, 7};
     const int32_t target[N] = {1, -1, 202, 100, 64, 63, -1, 5, 6};
@@ -276,10 +301,10 @@ Test(packed, heads_have_the_bits_of_rows)
         int32_t sampled[2][N];
         const rf_kernels *k = list[b]->kernels;
         for (int packed = 0; packed < 2; packed++) {
-            rf_limits limits = limits_for(&s, packed ? RF_PACKED_F32 : RF_ROWS);
+            rf_limits limits = limits_for(&s, packed ? layout : RF_ROWS, compute_of(layout));
             rf_ctx *ctx = exact_context(list[b], 2, &limits);
-            void *data = packed ? pack(ctx, &p, RF_PACKED_F32, 2) : NULL;
-            rf_matrix w = packed ? (rf_matrix){data, RF_PACKED_F32} : rf_matrix_rows(p.w);
+            void *data = packed ? pack(ctx, &p, layout, 2) : NULL;
+            rf_matrix w = packed ? (rf_matrix){data, layout} : rf_matrix_rows(p.w);
             loss[packed] = exact_nan(N);
             logprob[packed] = exact_nan(N);
             score[packed] = exact_nan(N);
@@ -304,6 +329,12 @@ Test(packed, heads_have_the_bits_of_rows)
         }
     }
     problem_free(&p);
+}
+
+Test(packed, heads_have_the_bits_of_rows)
+{
+    check_heads(RF_PACKED_F32);
+    check_heads(RF_PACKED_BF16);
 }
 
 /* --- quantize.h ------------------------------------------------------------------------------- */

@@ -40,6 +40,7 @@ static void on_each_layout(void (*check)(tiny_rig *r, rf_rng *rng))
 {
     on_each_with(check, RF_ROWS);
     on_each_with(check, RF_PACKED_F32);
+    on_each_with(check, RF_PACKED_BF16);
     on_each_with(check, RF_PACKED_INT8);
 }
 

@@ -63,7 +63,7 @@ Test(packed_weights, f32_has_the_bits_of_rows)
     }
 }
 
-/* ref rounds the weights alone; the cpu backends their activations too. */
+/* With int8, ref rounds the weights alone; the cpu backends their activations too. */
 Test(packed_weights, rounded_weights_are_near_those_of_ref)
 {
     const rf_backend *list[MAX_BACKENDS];
@@ -73,16 +73,19 @@ Test(packed_weights, rounded_weights_are_near_those_of_ref)
     double loss[TINY_PACKED];
     const rf_backend *ref = backend_named("ref32", "");
     double *exact = run_with(ref, 1, &config, RF_ROWS, &adapters, loss);
-    double *wanted = run_with(ref, 1, &config, RF_PACKED_INT8, &adapters, loss);
-    cr_assert(tiny_gap(wanted, exact, n) > 1e-4 && tiny_gap(wanted, exact, n) < 0.05);
-    for (int b = 0; b < n_backends; b++) {
-        double *logits = run_with(list[b], 2, &config, RF_PACKED_INT8, &adapters, loss);
-        double gap = tiny_gap(logits, wanted, n);
-        cr_assert(gap < 0.05, "%s: %g", list[b]->isa, gap);
-        free(logits);
+    for (int weights = RF_PACKED_BF16; weights <= RF_PACKED_INT8; weights++) {
+        rf_layout layout = (rf_layout)weights;
+        double *wanted = run_with(ref, 1, &config, layout, &adapters, loss);
+        cr_assert(tiny_gap(wanted, exact, n) > 1e-4 && tiny_gap(wanted, exact, n) < 0.05);
+        for (int b = 0; b < n_backends; b++) {
+            double *logits = run_with(list[b], 2, &config, layout, &adapters, loss);
+            double gap = tiny_gap(logits, wanted, n);
+            cr_assert(gap < 0.05, "%s: %g", list[b]->isa, gap);
+            free(logits);
+        }
+        free(wanted);
     }
     free(exact);
-    free(wanted);
 }
 
 /* A checkpoint in pieces that end anywhere, against the same weights given whole. */
@@ -97,7 +100,7 @@ Test(packed_weights, checkpoints_are_packed_as_they_are_read)
     rf_checkpoint_info info = {0};
     TINY_MUST(rf_checkpoint_save(path, NULL, rows.model, NULL, NULL, &info, tiny_error()));
     tiny_rig_free(&rows);
-    for (int weights = RF_PACKED_F32; weights <= RF_PACKED_INT8; weights += 2) {
+    for (int weights = RF_PACKED_F32; weights <= RF_PACKED_INT8; weights++) {
         rf_layout layout = (rf_layout)weights;
         double loss[2][TINY_PACKED];
         tiny_rig r = tiny_rig_packed(backend_named("cpu", ""), 2, &config, 4, layout, NULL);
@@ -125,15 +128,13 @@ Test(packed_weights, memory_is_that_of_the_layout)
     config.vocab_size = 16000;
     size_t bytes[RF_N_LAYOUTS];
     for (int layout = RF_ROWS; layout <= RF_PACKED_INT8; layout++) {
-        if (layout == RF_PACKED_BF16) {
-            continue;
-        }
         rf_model_limits limits = {.places = 4, .keys = 4, .weights = (rf_layout)layout};
         bytes[layout] = rf_model_bytes(&config, backend, &limits);
         cr_assert(bytes[layout] > 0);
     }
     /* Beside the weights a megabyte of rows on their way. */
     cr_assert(bytes[RF_PACKED_F32] < bytes[RF_ROWS] * 51 / 50);
+    cr_assert(bytes[RF_PACKED_BF16] < bytes[RF_ROWS] * 52 / 100);
     cr_assert(bytes[RF_PACKED_INT8] < bytes[RF_ROWS] * 27 / 100);
 }
 

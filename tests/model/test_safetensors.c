@@ -377,7 +377,7 @@ Test(storage, finds_what_is_not_finite)
 {
     float value[5] = {1.0F, 2.0F, (float)INFINITY, (float)NAN, 3.0F};
     double out[5];
-    for (int type = 0; type < RF_N_STORAGES; type++) {
+    for (int type = 0; type < RF_STORAGE_INT8; type++) {
         cr_expect(rf_storage_encode(out, (rf_storage)type, value, 5) == 2);
         cr_expect(rf_storage_encode(out, (rf_storage)type, value, 2) == -1);
         cr_expect(rf_storage_encode(out, (rf_storage)type, value, 0) == -1);

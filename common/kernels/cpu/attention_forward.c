@@ -310,19 +310,17 @@ static void forward_unit(float *o, float *lse, const attention *t, const workspa
     }
 }
 
-/* All threads, or one where the work takes less time than to wake them, as when a few queries are
- * decoded at the begin of a text. (Not any number between: OpenMP would end threads and make them
- * anew.) A key is read once for all rows of a block, and then multiplied by each. */
-static int threads_for(const rf_ctx *ctx, const attention *t)
+/* A key is read once for all rows of a block, and then multiplied by each. */
+static int threads_for_queries(const rf_ctx *ctx, const attention *t)
 {
-    enum { ROWS_READ = 16, WORTH_IT = 1 << 17 }; /* tens of microseconds */
+    enum { ROWS_READ = 16 };
     int64_t work = 0;
-    for (int64_t i = 0; i < t->spans->n_blocks && work < WORTH_IT; i++) {
+    for (int64_t i = 0; i < t->spans->n_blocks; i++) {
         const query_block b = get_block(t->spans, i);
         int64_t keys = b.key_end[0] - b.key[0] + b.key_end[1] - b.key[1];
         work += keys * t->g * t->head_dim * (ROWS_READ + b.n * t->group) / ROWS_READ;
     }
-    return work < WORTH_IT ? 1 : ctx->n_threads;
+    return threads_for(ctx, work);
 }
 
 void RF_CPU(attention_forward)(rf_ctx *ctx, void *o, void *lse, const void *q, const void *k,
@@ -337,7 +335,7 @@ void RF_CPU(attention_forward)(rf_ctx *ctx, void *o, void *lse, const void *q, c
     const int64_t floats = bind(&w, NULL, &t), together = blocks_of_unit(&t);
     const int64_t units = ceil_div(spans->n_blocks, together) * g;
     RF_ASSERT((size_t)(ctx->n_threads * floats) * sizeof(float) <= ctx->scratch_bytes);
-    const int n_threads = threads_for(ctx, &t);
+    const int n_threads = threads_for_queries(ctx, &t);
 #pragma omp parallel num_threads(n_threads) private(w)
     {
         bind(&w, (float *)ctx->scratch + omp_get_thread_num() * floats, &t);

@@ -72,7 +72,8 @@ V_INLINE void share_lines(int64_t *begin, int64_t *end, int64_t count, int64_t p
 
 /* Threads for a kernel that takes one thread about `ns` nanoseconds: all, or one. Waking a team
  * costs about 2 microseconds, and where other programs hold a core all wait for it, for
- * milliseconds. Bits never depend on it (contract, 4). threads_for: one that moves `work` floats,
+ * milliseconds. Bits never depend on it (contract, 4). (No number between: OpenMP ends threads and
+ * makes them anew where the size of the team changes.) threads_for: one that moves `work` floats,
  * or makes 16 times as many multiply-adds. */
 V_INLINE int threads_for_time(const rf_ctx *ctx, double ns)
 {
