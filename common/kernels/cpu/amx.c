@@ -1,11 +1,20 @@
 /* Products of bf16 on AMX tiles: 32 x 32 of c in four tiles, 16 cells of the inner dimension a
- * step. The two operands of a step take as long to load as to multiply, so a panel of b (32 columns
- * of a K block) stays in the L1 cache while rows of a stream by from L2. */
+ * step. The operands of a step take as long to load as to multiply, so a panel of b (32 columns of
+ * K_STRIP cells) stays in the L1 cache while rows of a stream by from L2; between strips the sums
+ * wait in a buffer, whose rows do not share the few cache sets that those of c may share. */
 #include "common/kernels/cpu/internal.h"
 
 #if defined(RF_ISA_amx)
 
-enum { SIDE = 16, TILE_BYTES = 64, AHEAD = 2 * SIDE * 32 /* floats */ };
+enum {
+    SIDE = 16,
+    TILE_BYTES = 64,
+    AHEAD = 2 * SIDE * BF16_PANEL, /* floats */
+    K_STRIP = 192,
+    ROWS = 64,
+    COLS = 8 * BF16_PANEL,
+    SUM_LD = COLS + 16
+};
 _Static_assert((int)BF16_ROWS == SIDE && (int)BF16_CELLS == SIDE && (int)BF16_PANEL == 2 * SIDE,
                "whole tiles");
 
@@ -103,31 +112,62 @@ static void store_sums(float *c, int64_t ld, int64_t rows)
     }
 }
 
-/* A block at the edge of c, or with a bias: its sums pass through a buffer. */
-static void make_edge(const product *p, const float *start, int64_t ld_start, const float *a,
-                      const float *b, int64_t row, int64_t col, int64_t rows, int64_t cols)
+/* rows x cols numbers into the buffer, 0 around them up to whole tiles. */
+static void take_start(float *sums, const float *start, int64_t ld, int64_t rows, int64_t cols)
 {
-    _Alignas(64) float sums[2 * SIDE * BF16_PANEL];
-    memset(sums, 0, sizeof(sums));
-    for (int64_t r = 0; start != NULL && r < rows; r++) {
-        for (int64_t c = 0; c < cols; c += VL) {
-            v_store(sums + r * BF16_PANEL + c,
-                    v_load_n(start + (row + r) * ld_start + col + c, cols - c));
+    for (int64_t r = 0; r < round_up(rows, SIDE); r++) {
+        for (int64_t c = 0; c < round_up(cols, BF16_PANEL); c += VL) {
+            bool exists = r < rows && c < cols;
+            v_store(sums + r * SUM_LD + c,
+                    exists ? v_load_n(start + r * ld + c, cols - c) : v_zero());
         }
+    }
+}
+
+static void give_sums(const product *p, const float *sums, int64_t row, int64_t rows, int64_t col,
+                      int64_t cols)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        float *c = p->c + (row + r) * p->ldc + col;
+        for (int64_t i = 0; i < cols; i += VL) {
+            vf x = v_load(sums + r * SUM_LD + i);
+            if (p->bias != NULL) {
+                x = v_add(x, v_load_n(p->bias + col + i, cols - i));
+            }
+            v_store_n(c + i, x, cols - i);
+        }
+    }
+}
+
+/* One block of c. Where rows are few each panel is used once: it passes by without strips. */
+static void make_block(const product *p, const float *start, int64_t ld_start, int64_t row,
+                       int64_t rows, int64_t col, int64_t cols)
+{
+    _Alignas(64) float sums[ROWS * SUM_LD];
+    const int64_t strip = rows <= 2 * SIDE ? p->k : K_STRIP;
+    if (start != NULL) {
+        take_start(sums, start + row * ld_start + col, ld_start, rows, cols);
     }
     memory_is_written();
-    load_sums(sums, BF16_PANEL, rows);
-    multiply(a, b, p->lda, p->k, rows);
-    store_sums(sums, BF16_PANEL, rows);
-    for (int64_t r = 0; r < rows; r++) {
-        for (int64_t c = 0; c < cols; c += VL) {
-            vf x = v_load(sums + r * BF16_PANEL + c);
-            if (p->bias != NULL) {
-                x = v_add(x, v_load_n(p->bias + col + c, cols - c));
+    for (int64_t k0 = 0; k0 < p->k; k0 += strip) {
+        const int64_t k = min_of(strip, p->k - k0);
+        for (int64_t c = 0; c < cols; c += BF16_PANEL) {
+            const float *b = p->b + (col + c) / BF16_PANEL * p->panel_floats + k0 * BF16_PANEL;
+            for (int64_t r = 0; r < rows; r += 2 * SIDE) {
+                const float *a = p->a + (row + r) * p->lda + k0;
+                float *sum = sums + r * SUM_LD + c;
+                const int64_t left = rows - r;
+                if (k0 > 0 || start != NULL) {
+                    load_sums(sum, SUM_LD, left);
+                } else {
+                    clear_sums();
+                }
+                multiply(a, b, p->lda, k, left);
+                store_sums(sum, SUM_LD, left);
             }
-            v_store_n(p->c + (row + r) * p->ldc + col + c, x, cols - c);
         }
     }
+    give_sums(p, sums, row, rows, col, cols);
 }
 
 void RF_CPU(product_amx)(const product *p)
@@ -135,24 +175,10 @@ void RF_CPU(product_amx)(const product *p)
     const float *start = p->mode == PRODUCT_CHAIN ? p->c : p->mode == PRODUCT_ADD ? p->start : NULL;
     const int64_t ld_start = p->mode == PRODUCT_CHAIN ? p->ldc : p->ld_start;
     configure();
-    memory_is_written();
-    for (int64_t col = 0; col < p->n; col += BF16_PANEL) {
-        const float *b = p->b + col / BF16_PANEL * p->panel_floats;
-        int64_t cols = min_of(BF16_PANEL, p->n - col);
-        for (int64_t row = 0; row < p->m; row += 2 * SIDE) {
-            const float *a = p->a + row * p->lda;
-            int64_t rows = min_of(2 * SIDE, p->m - row);
-            if (rows % SIDE != 0 || cols < BF16_PANEL || p->bias != NULL) {
-                make_edge(p, start, ld_start, a, b, row, col, rows, cols);
-                continue;
-            }
-            if (start != NULL) {
-                load_sums(start + row * ld_start + col, ld_start, rows);
-            } else {
-                clear_sums();
-            }
-            multiply(a, b, p->lda, p->k, rows);
-            store_sums(p->c + row * p->ldc + col, p->ldc, rows);
+    for (int64_t col = 0; col < p->n; col += COLS) {
+        for (int64_t row = 0; row < p->m; row += ROWS) {
+            make_block(p, start, ld_start, row, min_of(ROWS, p->m - row), col,
+                       min_of(COLS, p->n - col));
         }
     }
     _tile_release();

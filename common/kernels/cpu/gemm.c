@@ -52,7 +52,7 @@ static void make_nt_nn(const gemm *g, const area *r, float *packed)
                              .ldc = g->ldc,
                              .start = start != NULL ? start + row * g->ldc + col : NULL,
                              .ld_start = g->ldc,
-                             .bias = k0 == 0 && g->bias != NULL ? g->bias + col : NULL,
+                             .bias = k0 + k == g->k && g->bias != NULL ? g->bias + col : NULL,
                              .a = g->a + row * g->lda + k0,
                              .lda = g->lda,
                              .b = packed,
@@ -98,10 +98,11 @@ static void make_tn(const gemm *g, const area *r, float *packed)
 }
 
 /* Adds one K block's sums of a panel to what the elements start from. */
-static void finish_few_rows(const gemm *g, const area *r, const float *sum, int64_t k0, int64_t col,
-                            int64_t cols)
+static void finish_few_rows(const gemm *g, const area *r, const float *sum, int64_t k0,
+                            int64_t k_end, int64_t col, int64_t cols)
 {
     const float *start = k0 == 0 ? g->start : g->c;
+    const bool is_last = k_end == g->k;
     for (int64_t row = r->row; row < r->row_end; row++, sum += PANEL) {
         for (int64_t c = 0; c < cols; c += VL) {
             int64_t at = row * g->ldc + col + c;
@@ -109,7 +110,7 @@ static void finish_few_rows(const gemm *g, const area *r, const float *sum, int6
             if (start != NULL) {
                 x = v_add(v_load_n(start + at, cols - c), x);
             }
-            if (k0 == 0 && g->bias != NULL) {
+            if (is_last && g->bias != NULL) {
                 x = v_add(x, v_load_n(g->bias + col + c, cols - c));
             }
             v_store_n(g->c + at, x, cols - c);
@@ -145,7 +146,7 @@ static void make_few_rows(const gemm *g, const area *r, float *packed)
                              .mode = piece == k0 ? PRODUCT_SET : PRODUCT_CHAIN};
                 RF_CPU(product)(&p);
             }
-            finish_few_rows(g, r, sum, k0, col, cols);
+            finish_few_rows(g, r, sum, k0, k_end, col, cols);
         }
     }
 }

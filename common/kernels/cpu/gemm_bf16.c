@@ -5,7 +5,8 @@
  * c and packs panels of b as it needs them, as gemm.c does.
  *
  * Rule 4: an element is summed over blocks of K_BLOCK cells, each one chain (product), in
- * ascending order; GEMM_TN is one chain from c. */
+ * ascending order; GEMM_TN, and every form with AMX, is one chain from what it is added to. The
+ * bias comes last. */
 #include "common/kernels/cpu/internal.h"
 
 #include <omp.h>
@@ -16,10 +17,24 @@
 #if defined(RF_ISA_amx)
 /* Multiply-adds are cheap here: what it costs to pack an element of b, in their number. */
 static const double pack_b = 100.0;
-enum { ROW_STEP = 32, ROWS = 64, K_CHUNK = 2 * K_BLOCK, B_CELLS = 1 << 17, MOST_COLS = 512 };
+enum {
+    ROW_STEP = 32,
+    ROWS = 64,
+    K_CHUNK = 2 * K_BLOCK,
+    K_STEP = K_CHUNK,
+    B_CELLS = 1 << 17,
+    MOST_COLS = 512
+};
 #else
 static const double pack_b = 12.0;
-enum { ROW_STEP = TILE_ROWS, ROWS = 96, K_CHUNK = K_BLOCK, B_CELLS = 1 << 17, MOST_COLS = 256 };
+enum {
+    ROW_STEP = TILE_ROWS,
+    ROWS = 96,
+    K_CHUNK = K_BLOCK,
+    K_STEP = K_BLOCK,
+    B_CELLS = 1 << 17,
+    MOST_COLS = 256
+};
 #endif
 _Static_assert(ROWS % BF16_ROWS == 0 && ROW_STEP % BF16_ROWS == 0 && K_BLOCK % BF16_CELLS == 0 &&
                    MOST_COLS % BF16_PANEL == 0 && K_CHUNK * MOST_COLS >= B_CELLS,
@@ -80,8 +95,8 @@ static void pack_left(const gemm *g, float *left, int64_t ld, int thread, int n_
 static void pack_right(const gemm *g, float *packed, int64_t k0, int64_t k_end, int64_t col,
                        int64_t cols)
 {
-    for (; k0 < k_end; k0 += 2 * K_BLOCK) {
-        int64_t k = min_of(2 * K_BLOCK, k_end - k0);
+    for (; k0 < k_end; k0 += 2 * K_STEP) {
+        int64_t k = min_of(2 * K_STEP, k_end - k0);
         if (g->form == GEMM_NT) {
             RF_CPU(pack_cell_panels_transposed)(packed, g->b + col * g->k + k0, g->k, cols, k);
         } else {
@@ -96,14 +111,14 @@ static void make_block(const gemm *g, const float *left, int64_t ld, const float
                        int64_t k0, int64_t k_end, int64_t row, int64_t rows, int64_t col,
                        int64_t cols)
 {
-    for (; k0 < k_end; k0 += 2 * K_BLOCK) {
-        int64_t cells = bf16_cells(min_of(2 * K_BLOCK, k_end - k0));
+    for (; k0 < k_end; k0 += 2 * K_STEP) {
+        int64_t cells = bf16_cells(min_of(2 * K_STEP, k_end - k0));
         const float *start = k0 == 0 ? g->start : g->c;
         product p = {.c = g->c + row * g->ldc + col,
                      .ldc = g->ldc,
                      .start = start != NULL ? start + row * g->ldc + col : NULL,
                      .ld_start = g->ldc,
-                     .bias = k0 == 0 && g->bias != NULL ? g->bias + col : NULL,
+                     .bias = k0 + 2 * K_STEP >= g->k && g->bias != NULL ? g->bias + col : NULL,
                      .a = left + row * ld + k0 / 2,
                      .lda = ld,
                      .b = packed,

@@ -150,7 +150,7 @@ static void cell_block(const cell_product *w, int64_t row, int64_t m, int64_t co
                  .ldc = g->ldc,
                  .start = start != NULL ? start + row * g->ldc + col : NULL,
                  .ld_start = g->ldc,
-                 .bias = k0 == 0 && g->bias != NULL ? g->bias + col : NULL,
+                 .bias = k0 + k == w->cells && g->bias != NULL ? g->bias + col : NULL,
                  .a = w->a + row * w->lda + k0,
                  .lda = w->lda,
                  .b = w->packed + col * w->cells + k0 * w->width,
@@ -193,7 +193,7 @@ static void cell_pieces(const cell_product *w, int64_t row, int64_t m, int64_t c
             if (start != NULL) {
                 x = v_add(v_load_n(start + at, cols - c), x);
             }
-            if (k0 == 0 && g->bias != NULL) {
+            if (k0 + k == w->cells && g->bias != NULL) {
                 x = v_add(x, v_load_n(g->bias + col + c, cols - c));
             }
             v_store_n(g->c + at, x, cols - c);
