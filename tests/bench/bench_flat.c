@@ -93,7 +93,7 @@ static void run_rope(void *work)
 static void run_embedding_forward(void *work)
 {
     flat_work *f = work;
-    kernels_of(f)->embedding_forward(f->ctx, f->a, f->b, f->index, f->n / ROW, ROW);
+    kernels_of(f)->embedding_forward(f->ctx, f->a, rf_matrix_rows(f->b), f->index, f->n / ROW, ROW);
 }
 
 static void run_embedding_backward(void *work)

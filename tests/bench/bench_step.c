@@ -4,8 +4,8 @@
  * FLOP = 6 (parameters without embedding + V D) a token; attention is not counted. Each model runs
  * in a process of its own, so that its peak memory is its own.
  *
- * Usage: bench_step [part of a name]
- *        bench_step --turns FILE NAME
+ * Usage: bench_step [--compute f32|bf16] [part of a name]
+ *        bench_step [--compute f32|bf16] --turns FILE NAME
  * The second form is one side of a comparison (compare_step.py): it writes the first weights and
  * the batch to FILE, then makes one step for each line that it reads and answers with a line.
  */
@@ -62,7 +62,7 @@ static void fill_batch(rf_batch *batch, int64_t vocab)
     }
 }
 
-static void open_work(step_work *w, const step_case *c)
+static void open_work(step_work *w, const step_case *c, rf_compute compute)
 {
     rf_model_config config = {.architecture = "Qwen3ForCausalLM",
                               .vocab_size = c->v,
@@ -78,7 +78,8 @@ static void open_work(step_work *w, const step_case *c)
                               .initializer_range = 0.02,
                               .tie_word_embeddings = true,
                               .qk_norm = true};
-    const rf_model_limits limits = {.places = PLACES, .keys = PLACES, .backward = true};
+    const rf_model_limits limits = {
+        .places = PLACES, .keys = PLACES, .backward = true, .compute = compute};
     rf_error err = {0};
     *w = (step_work){0};
     require(rf_model_new(&w->model, &config, NULL, 0, &limits, &err), &err);
@@ -136,15 +137,28 @@ static void close_work(step_work *w)
     rf_model_free(w->model);
 }
 
+/* Of what products are computed in: bf16 by the fastest way that the machine has, or in f32. */
+static double peak_of(const step_work *w, rf_compute compute)
+{
+    double bf16 = compute == RF_COMPUTE_BF16 ? bench_peak_bf16() : 0.0;
+    return bf16 > 0.0 ? bf16 : bench_peak(w->model->ctx->backend->isa);
+}
+
+static void name_case(char *name, size_t bytes, const step_case *c, rf_compute compute)
+{
+    snprintf(name, bytes, "step %s V=%d %s", c->name, (int)c->v,
+             compute == RF_COMPUTE_BF16 ? "bf16" : "f32");
+}
+
 /* Verified by what it is for: the steps must lower the loss of the batch they repeat. */
-static void bench_case(bench *report, const step_case *c, double budget)
+static void bench_case(bench *report, const step_case *c, rf_compute compute, double budget)
 {
     step_work w;
-    open_work(&w, c);
+    open_work(&w, c, compute);
     omp_set_num_threads(w.model->ctx->n_threads);
     report->n_threads = w.model->ctx->n_threads;
     bench_machine(report->machine, sizeof(report->machine), report->n_threads);
-    double peak = bench_peak(w.model->ctx->backend->isa);
+    double peak = peak_of(&w, compute);
     run_step(&w);
     double before = mean_loss(&w);
     double seconds = bench_time(run_step, &w, budget);
@@ -157,12 +171,12 @@ static void bench_case(bench *report, const step_case *c, double budget)
     double flop = 6.0 * (double)w.model->table.n_elements * PLACES;
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    char line[128];
-    snprintf(line, sizeof(line), "step %s V=%d", c->name, (int)c->v);
-    bench_report(report, line, flop / seconds * 1e-9, "GFLOP/s", peak, 0.0);
-    snprintf(line, sizeof(line), "step %s V=%d speed", c->name, (int)c->v);
+    char name[64], line[128];
+    name_case(name, sizeof(name), c, compute);
+    bench_report(report, name, flop / seconds * 1e-9, "GFLOP/s", peak, 0.0);
+    snprintf(line, sizeof(line), "%s speed", name);
     bench_report(report, line, PLACES / seconds, "tokens/s", 0.0, 0.0);
-    snprintf(line, sizeof(line), "step %s V=%d peak memory", c->name, (int)c->v);
+    snprintf(line, sizeof(line), "%s peak memory", name);
     bench_report(report, line, (double)usage.ru_maxrss / 1024.0, "MiB", 0.0, 0.0);
     close_work(&w);
 }
@@ -198,16 +212,16 @@ static int write_start(const step_work *w, const char *path, rf_error *err)
 
 /* Answers "machine", "peak GFLOP/s", "FLOP of a step"; then for each line read "seconds, loss
  * before the step, MiB". */
-static void take_turns(const step_case *c, const char *path)
+static void take_turns(const step_case *c, rf_compute compute, const char *path)
 {
     step_work w;
     rf_error err = {0};
     char machine[320], line[16];
-    open_work(&w, c);
+    open_work(&w, c, compute);
     omp_set_num_threads(w.model->ctx->n_threads);
     require(write_start(&w, path, &err), &err);
     bench_machine(machine, sizeof(machine), w.model->ctx->n_threads);
-    printf("%s\n%.6g\n%.6g\n", machine, bench_peak(w.model->ctx->backend->isa),
+    printf("%s\n%.6g\n%.6g\n", machine, peak_of(&w, compute),
            6.0 * (double)w.model->table.n_elements * PLACES);
     fflush(stdout);
     while (fgets(line, sizeof(line), stdin) != NULL) {
@@ -228,44 +242,38 @@ static const step_case cases[] = {{"9.4M", 384, 6, 6, 2, 1024, 4096},
                                   {"30M", 512, 10, 8, 2, 1536, 32000}};
 enum { N_CASES = sizeof(cases) / sizeof(cases[0]) };
 
-static void name_case(char *name, size_t bytes, const step_case *c)
-{
-    snprintf(name, bytes, "step %s V=%d", c->name, (int)c->v);
-}
-
-static int find_and_take_turns(const char *path, const char *wanted)
+/* `name` is a case's, without what it computes in. */
+static int find_and_take_turns(rf_compute compute, const char *path, const char *name)
 {
     for (size_t i = 0; i < N_CASES; i++) {
-        char name[64];
-        name_case(name, sizeof(name), &cases[i]);
-        if (strcmp(name, wanted) == 0) {
-            take_turns(&cases[i], path);
+        char own[64];
+        snprintf(own, sizeof(own), "step %s V=%d", cases[i].name, (int)cases[i].v);
+        if (strcmp(own, name) == 0) {
+            take_turns(&cases[i], compute, path);
             return 0;
         }
     }
-    fprintf(stderr, "bench_step: no model is named '%s'\n", wanted);
+    fprintf(stderr, "bench_step: no model is named '%s'\n", name);
     return 1;
 }
 
-int main(int argc, char **argv)
+/* Each wanted model in a process of its own; 1 where one failed. */
+static int bench_cases(const char *filter, bool f32, bool bf16)
 {
-    if (argc == 4 && strcmp(argv[1], "--turns") == 0) {
-        return find_and_take_turns(argv[2], argv[3]);
-    }
-    const char *filter = argc > 1 ? argv[1] : "";
     bench report;
     bench_begin(&report, omp_get_max_threads());
     int failed = 0;
-    for (size_t i = 0; i < N_CASES; i++) {
+    for (size_t i = 0; i < 2 * N_CASES; i++) {
         char name[64];
-        name_case(name, sizeof(name), &cases[i]);
-        if (strstr(name, filter) == NULL) {
+        rf_compute compute = i % 2 == 0 ? RF_COMPUTE_F32 : RF_COMPUTE_BF16;
+        name_case(name, sizeof(name), &cases[i / 2], compute);
+        if (strstr(name, filter) == NULL || !(compute == RF_COMPUTE_F32 ? f32 : bf16)) {
             continue;
         }
         fflush(stdout);
         pid_t child = fork();
         if (child == 0) {
-            bench_case(&report, &cases[i], 5.0);
+            bench_case(&report, &cases[i / 2], compute, 5.0);
             exit(0);
         }
         int status = 1;
@@ -273,4 +281,23 @@ int main(int argc, char **argv)
     }
     bench_end(&report);
     return failed;
+}
+
+int main(int argc, char **argv)
+{
+    bool f32 = true, bf16 = true;
+    if (argc > 2 && strcmp(argv[1], "--compute") == 0) {
+        f32 = strcmp(argv[2], "f32") == 0;
+        bf16 = strcmp(argv[2], "bf16") == 0;
+        argc -= 2;
+        argv += 2;
+    }
+    if (!f32 && !bf16) {
+        fprintf(stderr, "bench_step: --compute takes f32 or bf16\n");
+        return 2;
+    }
+    if (argc == 4 && strcmp(argv[1], "--turns") == 0) {
+        return find_and_take_turns(f32 ? RF_COMPUTE_F32 : RF_COMPUTE_BF16, argv[2], argv[3]);
+    }
+    return bench_cases(argc > 1 ? argv[1] : "", f32, bf16);
 }

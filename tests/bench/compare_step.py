@@ -16,16 +16,14 @@ libjemalloc.so.2 is installed. A configuration that fails or is not warm in time
 """
 
 import argparse
-import ctypes.util
-import json
 import os
 import resource
-import select
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+
+import turns
 
 ROWS, ROW, HEAD, WARM_STEPS = 4, 512, 64, 3
 CASES = {
@@ -147,7 +145,7 @@ def run_peer(name, mode, kind, path):
     """One configuration: a step for each line read, answered by "seconds loss MiB"."""
     import torch
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or len(os.sched_getaffinity(0)))
+    turns.set_threads()
     model, token, target = load_model(CASES[name], path)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, (0.9, 0.95), weight_decay=0.0, fused=True)
     forward = torch.compile(model) if mode == "compile" else model
@@ -161,11 +159,10 @@ def run_peer(name, mode, kind, path):
         optimizer.step()
         return loss.item()
 
-    clock = time.process_time if os.environ.get("BENCH_CLOCK") == "cpu" else time.perf_counter
     for _ in sys.stdin:
-        begin = clock()
+        begin = turns.clock()
         loss = step()
-        seconds = clock() - begin
+        seconds = turns.clock() - begin
         rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(seconds, loss, rss, flush=True)
 
@@ -173,53 +170,21 @@ def run_peer(name, mode, kind, path):
 # --- The comparison ----------------------------------------------------------------------------------
 
 
-class Side:
-    """A process that makes steps when asked."""
+class Stepper(turns.Side):
+    """A side that makes training steps."""
 
-    def __init__(self, label, command, environment):
-        self.label, self.seconds, self.losses, self.memory = label, [], [], 0.0
-        self.errors = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=self.errors, env=environment, bufsize=0)
-        self.pending = b""
-
-    def line(self, limit):
-        end = time.monotonic() + limit
-        while b"\n" not in self.pending:
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))
-            if not ready:
-                raise RuntimeError(f"not ready after {limit:.0f} s")
-            got = os.read(self.process.stdout.fileno(), 65536)
-            if not got:
-                self.errors.seek(0)
-                raise RuntimeError((self.errors.read().decode().strip().splitlines() or ["ended"])[-1])
-            self.pending += got
-        first, self.pending = self.pending.split(b"\n", 1)
-        return first.decode()
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.seconds, self.losses, self.memory = [], [], 0.0
 
     def step(self, limit, timed):
-        self.process.stdin.write(b"\n")
-        seconds, loss, self.memory = (float(word) for word in self.line(limit).split())
+        seconds, loss, self.memory = self.ask("", limit)
         self.losses.append(loss)
         if timed:
             self.seconds.append(seconds)
 
     def speed(self):
         return ROWS * ROW / statistics.median(self.seconds)
-
-    def close(self):
-        self.process.kill()
-        self.process.wait()
-
-
-def peer_environment():
-    environment = dict(os.environ)
-    if ctypes.util.find_library("jemalloc"):
-        environment["LD_PRELOAD"] = "libjemalloc.so.2"
-        environment["MALLOC_CONF"] = "thp:always,dirty_decay_ms:-1,muzzy_decay_ms:-1"
-    else:
-        print("libjemalloc.so.2 is not installed: PyTorch runs with the C library's allocator")
-    return environment
 
 
 def warm(side, limit):
@@ -228,7 +193,7 @@ def warm(side, limit):
     try:
         for _ in range(WARM_STEPS):
             side.step(limit - (time.monotonic() - begin), False)
-    except (RuntimeError, OSError) as error:
+    except RuntimeError as error:
         print(f"{side.label}: left out: {error}", flush=True)
         side.close()
         return False
@@ -247,15 +212,15 @@ def compare(name, kind, arguments, path):
     compute = arguments.compute or kind
     if compute != "f32":
         command[1:1] = ["--compute", compute]
-    own, sides = Side(f"{name} {compute}", command, os.environ), []
+    own, sides = Stepper(f"{name} {compute}", command, os.environ), []
     try:
         machine, peak, flop = own.line(arguments.warm_up), float(own.line(60)), float(own.line(60))
         if not warm(own, arguments.warm_up):
             return None
         for mode in arguments.modes.split(","):
-            peer = Side(f"{name} {kind} PyTorch {mode}",
-                        [sys.executable, os.path.abspath(__file__), "--peer", name, mode, kind, path],
-                        peer_environment())
+            peer = Stepper(f"{name} {kind} PyTorch {mode}",
+                           [sys.executable, os.path.abspath(__file__), "--peer", name, mode, kind, path],
+                           turns.peer_environment())
             if warm(peer, arguments.warm_up):
                 sides.append(peer)
                 check_losses(own, peer, kind)
@@ -272,25 +237,20 @@ def compare(name, kind, arguments, path):
 
 
 def report(own, peers, machine, peak, flop):
-    best = max(peers, key=Side.speed, default=None)
-    tokens = ROWS * ROW
-    with open("runs/bench/bench.jsonl", "a", encoding="utf-8") as out:
-        def write(what, value, unit, limit, peer):
-            share = value / limit if limit else None
-            ratio = value / peer if peer else None
-            out.write(json.dumps({"name": what, "value": value, "unit": unit, "limit": limit, "share": share,
-                                  "peer": peer, "ratio": ratio, "machine": machine}) + "\n")
-
-        for side in peers + [own]:
-            work = side.speed() / tokens * flop * 1e-9
-            peer = best if side is own else None
-            print(f"{side.label:40s} {side.speed():8.0f} tokens/s {work:7.1f} GFLOP/s {work / peak:5.1%} "
-                  f"{side.memory:6.0f} MiB" + (f"  {side.speed() / best.speed():.2f} times the best, "
-                                               f"{side.memory / best.memory:.2f} of its memory" if peer else ""),
-                  flush=True)
-            write(f"{side.label} speed", side.speed(), "tokens/s", None, peer and peer.speed())
-            write(f"{side.label}", work, "GFLOP/s", peak, peer and peer.speed() / tokens * flop * 1e-9)
-            write(f"{side.label} peak memory", side.memory, "MiB", None, peer and peer.memory)
+    best = max(peers, key=Stepper.speed, default=None)
+    for side in peers + [own]:
+        work = flop / (ROWS * ROW) * 1e-9
+        peer = best if side is own else None
+        print(f"{side.label:40s} {side.speed():8.0f} tokens/s {side.speed() * work:7.1f} GFLOP/s "
+              f"{side.speed() * work / peak:5.1%} {side.memory:6.0f} MiB"
+              + (f"  {side.speed() / peer.speed():.2f} times the best, "
+                 f"{side.memory / peer.memory:.2f} of its memory" if peer else ""), flush=True)
+        turns.write_line(machine, f"{side.label} speed", side.speed(), "tokens/s", None,
+                         peer and peer.speed())
+        turns.write_line(machine, side.label, side.speed() * work, "GFLOP/s", peak,
+                         peer and peer.speed() * work)
+        turns.write_line(machine, f"{side.label} peak memory", side.memory, "MiB", None,
+                         peer and peer.memory)
 
 
 def main():
@@ -303,7 +263,6 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--warm-up", type=float, default=600.0, help="seconds")
     arguments = parser.parse_args()
-    os.makedirs("runs/bench", exist_ok=True)
     for name in (n for n in CASES if arguments.filter in n):
         for kind in arguments.types.split(","):
             with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,233 @@
+/* bench_decode.c: a prompt of 512 tokens, then one token at a time behind it, greedily.
+ *
+ * A forward pass of one token reads all weights and the keys and values so far: their bytes a
+ * second are compared with what memory gives. The prompt is compared with the multiply-add peak.
+ *
+ * Usage: bench_decode               a model of Qwen3-0.6B's shape with random weights
+ *        bench_decode MODEL.h5      a checkpoint
+ *        bench_decode --turns MODEL.h5
+ * The last form is one side of a comparison (compare_decode.py): it reads lines "prompt" and
+ * "decode N" and answers each.
+ */
+#include "tests/bench/limits.h"
+
+#include "infer/loaded.h"
+
+#include <inttypes.h>
+
+enum { PROMPT = 512, MORE = 256, STEPS = 16, READ_FLOATS = 1 << 25 };
+
+typedef struct decode_work {
+    rf_loaded loaded; /* of a checkpoint */
+    rf_model *model;
+    rf_acts *acts;
+    rf_cache *cache;
+    rf_batch batch;
+    int32_t token; /* last sampled */
+    double score;  /* its probability */
+    int64_t n;     /* tokens in the cache */
+} decode_work;
+
+static void require(int code, const rf_error *err)
+{
+    if (code != RF_OK) {
+        fprintf(stderr, "bench_decode: %s\n", err->message);
+        exit(1);
+    }
+}
+
+static void open_work(decode_work *w, const char *path)
+{
+    const rf_model_config config = {.architecture = "Qwen3ForCausalLM",
+                                    .vocab_size = 151936,
+                                    .hidden_size = 1024,
+                                    .intermediate_size = 3072,
+                                    .num_hidden_layers = 28,
+                                    .num_attention_heads = 16,
+                                    .num_key_value_heads = 8,
+                                    .head_dim = 128,
+                                    .max_position_embeddings = PROMPT + MORE,
+                                    .rms_norm_eps = 1e-6,
+                                    .rope_theta = 1e6,
+                                    .initializer_range = 0.02,
+                                    .tie_word_embeddings = true,
+                                    .qk_norm = true};
+    const rf_model_limits limits = {
+        .places = PROMPT, .keys = PROMPT + MORE, .positions = PROMPT + MORE};
+    rf_error err = {0};
+    *w = (decode_work){0};
+    if (path != NULL) {
+        require(rf_loaded_open(&w->loaded, path, &err), &err);
+        require(rf_loaded_model(&w->loaded, &limits, 0, &err), &err);
+        w->model = w->loaded.model;
+    } else {
+        require(rf_model_new(&w->model, &config, NULL, 0, &limits, &err), &err);
+        rf_model_init(w->model, 1);
+        rf_model_prepare(w->model);
+    }
+    require(rf_acts_new(&w->acts, w->model, PROMPT, PROMPT + MORE, false, RF_RECOMPUTE_NONE, &err),
+            &err);
+    require(rf_cache_new(&w->cache, w->model, PROMPT + MORE, &err), &err);
+    require(rf_batch_new(&w->batch, PROMPT, &err), &err);
+    omp_set_num_threads(w->model->ctx->n_threads);
+}
+
+static void close_work(decode_work *w)
+{
+    rf_batch_free(&w->batch);
+    rf_cache_free(w->cache, w->model);
+    rf_acts_free(w->acts, w->model);
+    if (w->loaded.model != NULL) {
+        rf_loaded_close(&w->loaded);
+    } else {
+        rf_model_free(w->model);
+    }
+}
+
+static void add(decode_work *w, int32_t token)
+{
+    rf_batch_add(&w->batch, token, (int32_t)w->n, w->n, 0, w->n + 1, 0, 0);
+    w->n++;
+}
+
+/* Runs the batch and takes the likeliest token behind it. */
+static void run_batch(decode_work *w)
+{
+    rf_error err = {0};
+    int32_t last = (int32_t)(w->batch.n - 1);
+    const rf_sampling sampling = {.n_usable = w->model->config.vocab_size};
+    require(rf_model_forward(w->model, w->acts, &w->batch, w->cache, &err), &err);
+    require(rf_model_sample(w->model, w->acts, &w->token, &w->score, &last, 1, &sampling, &err),
+            &err);
+}
+
+static void run_prompt(void *work)
+{
+    decode_work *w = work;
+    w->n = 0;
+    rf_batch_clear(&w->batch);
+    for (int64_t i = 0; i < PROMPT; i++) {
+        add(w, (int32_t)((i * 7919 + 13) % w->model->config.vocab_size));
+    }
+    run_batch(w);
+}
+
+static void run_token(decode_work *w)
+{
+    rf_batch_clear(&w->batch);
+    add(w, w->token);
+    run_batch(w);
+}
+
+/* STEPS tokens behind the prompt, the same ones each time. */
+static void run_tokens(void *work)
+{
+    decode_work *w = work;
+    w->n = PROMPT;
+    for (int i = 0; i < STEPS; i++) {
+        run_token(w);
+    }
+}
+
+/* --- What it costs ---------------------------------------------------------------------------- */
+
+/* Bytes that one token at `context` reads: every weight once (of the embedding's table one row, or
+ * all of it where it is the head too), keys and values. */
+static double token_bytes(const rf_model *model, double context)
+{
+    const rf_model_config *c = &model->config;
+    const rf_backend *backend = model->ctx->backend;
+    double head = (double)(c->vocab_size * c->hidden_size);
+    double weights = (double)model->table.n_parameters - (c->tie_word_embeddings ? 0.0 : head);
+    double row = 2.0 * (double)(c->num_hidden_layers * c->num_key_value_heads * c->head_dim);
+    return weights * (double)rf_type_bytes(backend->type[RF_WEIGHT]) +
+           context * row * (double)rf_type_bytes(backend->type[RF_ACTIVATION]);
+}
+
+/* Multiplications and additions of the prompt: blocks and causal attention; the head once. */
+static double prompt_flop(const rf_model *model)
+{
+    const rf_model_config *c = &model->config;
+    double head = (double)(c->vocab_size * c->hidden_size);
+    double blocks = (double)model->table.n_parameters - head * (c->tie_word_embeddings ? 1.0 : 2.0);
+    double pairs = PROMPT * (PROMPT + 1.0) / 2.0 *
+                   (double)(c->num_hidden_layers * c->num_attention_heads * c->head_dim);
+    return 2.0 * PROMPT * blocks + 4.0 * pairs + 2.0 * head;
+}
+
+static double read_limit(void)
+{
+    float *memory = calloc(READ_FLOATS, sizeof(*memory));
+    require(memory != NULL ? RF_OK : RF_ERR, &(rf_error){.message = "out of memory"});
+    for (int64_t i = 0; i < READ_FLOATS; i += 1024) {
+        memory[i] = 1.0F; /* pages of its own, not the shared one of zeros */
+    }
+    double limit = bench_read(memory, READ_FLOATS);
+    free(memory);
+    return limit;
+}
+
+/* --- Turns ------------------------------------------------------------------------------------ */
+
+/* Answers "machine", "peak GFLOP/s", "memory GB/s", "bytes of a token", "FLOP of the prompt"; then
+ * for each line read "seconds, last token, its probability". */
+static void take_turns(decode_work *w)
+{
+    char machine[320], line[64];
+    bench_machine(machine, sizeof(machine), w->model->ctx->n_threads);
+    printf("%s\n%.6g\n%.6g\n%.9g\n%.9g\n", machine, bench_peak(w->model->ctx->backend->isa),
+           read_limit(), token_bytes(w->model, PROMPT), prompt_flop(w->model));
+    fflush(stdout);
+    while (fgets(line, sizeof(line), stdin) != NULL) {
+        int n_tokens = 0;
+        double begin = bench_seconds();
+        if (strcmp(line, "prompt\n") == 0) {
+            run_prompt(w);
+        } else if (sscanf(line, "decode %d", &n_tokens) == 1 && n_tokens >= 1 &&
+                   n_tokens <= PROMPT + MORE - w->n) {
+            for (int i = 0; i < n_tokens; i++) {
+                run_token(w);
+            }
+        } else {
+            fprintf(stderr, "bench_decode: '%s' is not prompt or decode N with room for it\n",
+                    line);
+            exit(1);
+        }
+        printf("%.9g %d %.9g\n", bench_seconds() - begin, (int)w->token, w->score);
+        fflush(stdout);
+    }
+}
+
+static void report_speed(decode_work *w)
+{
+    bench report;
+    bench_begin(&report, w->model->ctx->n_threads);
+    double peak = bench_peak(w->model->ctx->backend->isa), read = read_limit();
+    double prompt = bench_time(run_prompt, w, 2.0), tokens = bench_time(run_tokens, w, 2.0) / STEPS;
+    char size[32], name[96];
+    snprintf(size, sizeof(size), "decode %.0fM", (double)w->model->table.n_parameters * 1e-6);
+    snprintf(name, sizeof(name), "%s prompt", size);
+    bench_report(&report, name, prompt_flop(w->model) / prompt * 1e-9, "GFLOP/s", peak, 0.0);
+    snprintf(name, sizeof(name), "%s prompt speed", size);
+    bench_report(&report, name, PROMPT / prompt, "tokens/s", 0.0, 0.0);
+    snprintf(name, sizeof(name), "%s one sequence", size);
+    bench_report(&report, name, token_bytes(w->model, PROMPT + STEPS / 2.0) / tokens * 1e-9, "GB/s",
+                 read, 0.0);
+    snprintf(name, sizeof(name), "%s one sequence speed", size);
+    bench_report(&report, name, 1.0 / tokens, "tokens/s", 0.0, 0.0);
+    bench_end(&report);
+}
+
+int main(int argc, char **argv)
+{
+    bool turns = argc == 3 && strcmp(argv[1], "--turns") == 0;
+    if (argc > 2 && !turns) {
+        fprintf(stderr, "usage: bench_decode [MODEL.h5] | bench_decode --turns MODEL.h5\n");
+        return 2;
+    }
+    decode_work w;
+    open_work(&w, argc > 1 ? argv[argc - 1] : NULL);
+    turns ? take_turns(&w) : report_speed(&w);
+    close_work(&w);
+    return 0;
+}
