@@ -7,7 +7,7 @@
  * A unit of work is a chunk of keys and one key/value head: it makes p and dp of every block of
  * queries that sees the chunk once, and from them its own dk and dv as well as its share of dq.
  * dq_i is one chain of fma over i's keys, ascending, that goes from chunk to chunk through memory:
- * how keys are cut into chunks does not show in it. Units begin in ascending order and take blocks
+ * how keys are cut into chunks does not show in it. Units begin in such an order, and take blocks
  * from the last down, so that the unit of the next chunk follows one block behind; `done` counts
  * the chunks that have added to a block. A unit waits for units that began before it only.
  *
@@ -77,20 +77,29 @@ static int64_t bind(workspace *w, float *base, const attention *t)
     return total;
 }
 
-/* Behind the threads' scratch: how many chunks have added to each block and key/value head, and
- * with bf16 the ds of keys carried over. */
+/* Behind the threads' scratch. */
 typedef struct shared {
-    int32_t *done; /* [N, G], by block */
-    float *carry;  /* [N, H, STEP] */
+    int32_t *done;    /* [N, G] how many chunks have added to each block and key/value head */
+    int32_t *order;   /* [chunks] in which chunks begin */
+    int32_t *level;   /* [chunks] */
+    int32_t *reached; /* [N] by block */
+    float *carry;     /* bf16: [N, H, STEP] ds of keys carried over */
 } shared;
 
-static size_t shared_bytes(shared *s, char *base, const attention *t, int64_t n)
+/* Its bytes for n queries and m keys; binds it where base is not NULL. */
+static size_t bind_shared(shared *s, float *base, const attention *t, int64_t n, int64_t m)
 {
-    const size_t done = (size_t)line_floats(n * t->g) * sizeof(int32_t);
-    if (base != NULL) {
-        *s = (shared){.done = (int32_t *)(void *)base, .carry = (float *)(void *)(base + done)};
-    }
-    return done + (t->bf16 ? (size_t)(n * t->h * STEP) * sizeof(float) : 0);
+    const int64_t chunks = ceil_div(m, CHUNK);
+    const int64_t size[] = {n * t->g, chunks, chunks, n, t->bf16 ? n * t->h * STEP : 0};
+    enum { N_PIECES = sizeof(size) / sizeof(size[0]) };
+    float *piece[N_PIECES] = {NULL};
+    int64_t total = cut(piece, base, size, N_PIECES);
+    *s = (shared){.done = (int32_t *)piece[0],
+                  .order = (int32_t *)piece[1],
+                  .level = (int32_t *)piece[2],
+                  .reached = (int32_t *)piece[3],
+                  .carry = piece[4]};
+    return (size_t)total * sizeof(float);
 }
 
 size_t RF_CPU(attention_backward_bytes)(int n_threads, const rf_limits *limits)
@@ -100,7 +109,7 @@ size_t RF_CPU(attention_backward_bytes)(int n_threads, const rf_limits *limits)
     attention t =
         make_attention(limits, NULL, limits->n_heads, limits->n_kv_heads, limits->head_dim);
     return (size_t)(n_threads * bind(&w, NULL, &t)) * sizeof(float) +
-           shared_bytes(&s, NULL, &t, limits->places);
+           bind_shared(&s, NULL, &t, limits->places, limits->keys);
 }
 
 /* --- The order in which chunks add to dq --------------------------------------------------------
@@ -118,6 +127,59 @@ static int32_t chunks_before(const query_block *b, int64_t chunk)
         }
     }
     return (int32_t)n;
+}
+
+static bool sees(const query_block *b, int64_t chunk)
+{
+    return chunks_before(b, chunk + 1) > chunks_before(b, chunk);
+}
+
+/* All blocks that see a chunk lie in [first, end). */
+static void find_blocks(int64_t *first, int64_t *end, const rf_spans *spans, int64_t chunk)
+{
+    *first = spans->n_blocks;
+    *end = 0;
+    for (int64_t tile = chunk * CHUNK_TILES;
+         tile < min_of((chunk + 1) * CHUNK_TILES, spans->n_tiles); tile++) {
+        int32_t from = spans->tile_begin[tile], to = spans->tile_begin[tile + 1];
+        if (from < to) {
+            *first = min_of(*first, spans->tile_block[from]);
+            *end = max_of(*end, (int64_t)spans->tile_block[to - 1] + 1);
+        }
+    }
+}
+
+/* Chunks begin level by level: a chunk's level is above those of the chunks before it that its
+ * blocks see. So the first chunks of all samples, which have the most work, come first, and a unit
+ * waits for units that began before it only. */
+static void order_chunks(const shared *s, const rf_spans *spans)
+{
+    const int64_t chunks = ceil_div(spans->m, CHUNK);
+    int32_t levels = 0;
+    int64_t n = 0, first, end;
+    memset(s->reached, 0, (size_t)spans->n_blocks * sizeof(int32_t));
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
+        int32_t level = 0;
+        find_blocks(&first, &end, spans, chunk);
+        for (int pass = 0; pass < 2; pass++) { /* finds the level, then tells the blocks */
+            for (int64_t i = first; i < end; i++) {
+                const query_block b = get_block(spans, i);
+                if (sees(&b, chunk)) {
+                    level = s->reached[i] > level && pass == 0 ? s->reached[i] : level;
+                    s->reached[i] = pass == 0 ? s->reached[i] : level + 1;
+                }
+            }
+        }
+        s->level[chunk] = level;
+        levels = level + 1 > levels ? level + 1 : levels;
+    }
+    for (int32_t level = 0; level < levels; level++) {
+        for (int64_t chunk = 0; chunk < chunks; chunk++) {
+            if (s->level[chunk] == level) {
+                s->order[n++] = (int32_t)chunk;
+            }
+        }
+    }
 }
 
 static void wait_for(const int32_t *done, int32_t n)
@@ -297,18 +359,11 @@ static void chunk_unit(float *dq, float *dk, float *dv, const shared *s, const a
     key_chunk chunk = {.index = index, .key = index * CHUNK, .kv_head = kv_head};
     chunk.n_keys = min_of(CHUNK, spans->m - chunk.key);
     pack_chunk(t, w, &chunk);
-    int64_t first = spans->n_blocks, last = -1;
-    for (int64_t tile = index * CHUNK_TILES;
-         tile < min_of((index + 1) * CHUNK_TILES, spans->n_tiles); tile++) {
-        int32_t begin = spans->tile_begin[tile], end = spans->tile_begin[tile + 1];
-        if (begin < end) {
-            first = min_of(first, spans->tile_block[begin]);
-            last = max_of(last, spans->tile_block[end - 1]);
-        }
-    }
-    for (int64_t i = last; i >= first; i--) {
+    int64_t first, end;
+    find_blocks(&first, &end, spans, index);
+    for (int64_t i = end - 1; i >= first; i--) {
         const query_block b = get_block(spans, i);
-        if (chunks_before(&b, index + 1) > chunks_before(&b, index)) {
+        if (sees(&b, index)) {
             take_block(dq, s, t, w, i, &chunk);
         }
     }
@@ -358,19 +413,20 @@ void RF_CPU(attention_backward)(rf_ctx *ctx, void *dq, void *dk, void *dv, void 
     workspace w;
     shared s;
     const int64_t floats = bind(&w, NULL, &t);
-    const size_t own_bytes = (size_t)(ctx->n_threads * floats) * sizeof(float);
     const size_t bytes =
-        own_bytes + shared_bytes(&s, (char *)ctx->scratch + own_bytes, &t, spans->n);
+        (size_t)(ctx->n_threads * floats) * sizeof(float) +
+        bind_shared(&s, (float *)ctx->scratch + ctx->n_threads * floats, &t, spans->n, spans->m);
     RF_ASSERT(bytes <= ctx->scratch_bytes);
     const int64_t units = ceil_div(spans->m, CHUNK) * g;
     int64_t next = 0;
+    order_chunks(&s, spans);
 #pragma omp parallel num_threads(ctx->n_threads) private(w)
     {
         bind(&w, (float *)ctx->scratch + omp_get_thread_num() * floats, &t);
         prepare(dq, delta, s.done, &t);
-        /* Not `omp for`: units must begin in ascending order. */
+        /* Not `omp for`: units must begin in their order. */
         for (int64_t u; (u = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < units;) {
-            chunk_unit(dq, dk, dv, &s, &t, &w, u / g, u % g);
+            chunk_unit(dq, dk, dv, &s, &t, &w, s.order[u / g], u % g);
         }
     }
 }
