@@ -66,6 +66,7 @@ static inline rf_ctx *exact_context(const rf_backend *backend, int n_threads,
 /* Buffers of n places; queries and keys share places. Everything starts as NaN. */
 typedef struct exact_attention {
     int64_t n, h, g, k;
+    rf_compute compute;
     float *q, *key, *v, *o, *lse, *do_, *dq, *dk, *dv, *delta;
     int32_t *span;
 } exact_attention;
@@ -79,9 +80,10 @@ static inline float *exact_nan(int64_t n)
     return x;
 }
 
-static inline exact_attention exact_attention_new(int64_t n, int64_t h, int64_t g, int64_t k)
+static inline exact_attention exact_attention_new(rf_compute compute, int64_t n, int64_t h,
+                                                  int64_t g, int64_t k)
 {
-    exact_attention a = {.n = n, .h = h, .g = g, .k = k};
+    exact_attention a = {.compute = compute, .n = n, .h = h, .g = g, .k = k};
     a.q = exact_nan(n * h * k);
     a.o = exact_nan(n * h * k);
     a.do_ = exact_nan(n * h * k);
@@ -139,7 +141,8 @@ static inline void exact_attention_run(exact_attention *a, const rf_backend *bac
                               .n_heads = a->h,
                               .n_kv_heads = a->g,
                               .head_dim = a->k,
-                              .backward = 1};
+                              .backward = 1,
+                              .compute = a->compute};
     rf_ctx *ctx = exact_context(backend, n_threads, &limits);
     rf_spans spans;
     rf_error err = {0};

@@ -41,7 +41,7 @@ static const kernel_shape attention_small[] = {
 static const kernel_shape attention_large[] = {
     {.n = 130, .m = 130, .h = 4, .g = 2, .d = 32}, {.n = 67, .m = 200, .h = 6, .g = 2, .d = 16},
     {.n = 33, .m = 64, .h = 2, .g = 1, .d = 80},   {.n = 70, .m = 63, .h = 8, .g = 8, .d = 8},
-    {.n = 200, .m = 65, .h = 2, .g = 1, .d = 5},   {.n = 300, .m = 600, .h = 2, .g = 1, .d = 24},
+    {.n = 200, .m = 65, .h = 2, .g = 1, .d = 5},   {.n = 70, .m = 560, .h = 2, .g = 1, .d = 16},
     {.n = 5, .m = 700, .h = 2, .g = 1, .d = 128},  END};
 static const kernel_shape flat_small[] = {{.n = 0}, {.n = 1}, {.n = 7}, {.n = 33}, END};
 static const kernel_shape flat_large[] = {{.n = 4097}, {.n = 70001}, END};

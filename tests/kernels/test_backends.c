@@ -59,7 +59,8 @@ static void visit_one(const operation *op, kernel_shape s, int flags)
 static void visit(const operation *op, kernel_shape s, int flags)
 {
     visit_one(op, s, flags);
-    if (strncmp(op->name, "linear", 6) == 0 || strncmp(op->name, "head", 4) == 0) {
+    if (strncmp(op->name, "linear", 6) == 0 || strncmp(op->name, "head", 4) == 0 ||
+        strncmp(op->name, "attention", 9) == 0) {
         s.compute = RF_COMPUTE_BF16;
         visit_one(op, s, flags);
     }

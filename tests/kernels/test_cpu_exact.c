@@ -149,19 +149,19 @@ Test(cpu_exact, weight_gradients_do_not_depend_on_how_rows_are_cut_into_calls)
 /* More than one chunk of keys, by which the backward pass shares its work out. */
 enum { SAMPLE = 389, ROW = 700, H = 4, G = 2, K = 24 };
 
-Test(cpu_exact, attention_does_not_depend_on_threads_or_place)
+static void check_attention_places(rf_compute compute)
 {
     const rf_backend *list[MAX_CPU];
     int n_backends = cpu_backends(list);
     for (int b = 0; b < n_backends; b++) {
         for (int pattern = 0; pattern < N_PATTERNS; pattern++) {
-            exact_attention alone = exact_attention_new(SAMPLE, H, G, K);
+            exact_attention alone = exact_attention_new(compute, SAMPLE, H, G, K);
             exact_place_sample(&alone, 0, SAMPLE, pattern, 100);
             exact_attention_run(&alone, list[b], 1);
             for (int threads = 1; threads <= 5; threads += 2) {
                 /* Neighbours in front, places without keys that hold NaN, and neighbours behind. */
                 int64_t front = 40 + 31 * threads, at = front + 5 * (threads - 1);
-                exact_attention packed = exact_attention_new(ROW, H, G, K);
+                exact_attention packed = exact_attention_new(compute, ROW, H, G, K);
                 exact_place_sample(&packed, 0, front, CAUSAL, 200);
                 exact_place_sample(&packed, at, SAMPLE, pattern, 100);
                 exact_place_sample(&packed, at + SAMPLE, 50, BIDIRECTIONAL, 300);
@@ -174,16 +174,22 @@ Test(cpu_exact, attention_does_not_depend_on_threads_or_place)
     }
 }
 
+Test(cpu_exact, attention_does_not_depend_on_threads_or_place)
+{
+    check_attention_places(RF_COMPUTE_F32);
+    check_attention_places(RF_COMPUTE_BF16);
+}
+
 /* Keys in the middle of a tile that some queries of a block see and others do not hold NaN: those
  * who do not see them get what they get when the keys are finite. */
-Test(cpu_exact, nothing_leaks_from_invisible_keys)
+static void check_invisible_keys(rf_compute compute)
 {
     enum { LAST = 300 };
     const rf_backend *list[MAX_CPU];
     int n_backends = cpu_backends(list);
     for (int b = 0; b < n_backends; b++) {
-        exact_attention clean = exact_attention_new(SAMPLE, H, G, K);
-        exact_attention dirty = exact_attention_new(SAMPLE, H, G, K);
+        exact_attention clean = exact_attention_new(compute, SAMPLE, H, G, K);
+        exact_attention dirty = exact_attention_new(compute, SAMPLE, H, G, K);
         exact_place_sample(&clean, 0, SAMPLE, CAUSAL, 100);
         exact_place_sample(&dirty, 0, SAMPLE, CAUSAL, 100);
         for (int64_t i = LAST * G * K; i < SAMPLE * G * K; i++) {
@@ -201,15 +207,21 @@ Test(cpu_exact, nothing_leaks_from_invisible_keys)
     }
 }
 
+Test(cpu_exact, nothing_leaks_from_invisible_keys)
+{
+    check_invisible_keys(RF_COMPUTE_F32);
+    check_invisible_keys(RF_COMPUTE_BF16);
+}
+
 /* Queries whose gradient is NaN, before the first key of a sample's second half can be seen. */
-Test(cpu_exact, nothing_leaks_from_queries_that_do_not_see_a_key)
+static void check_blind_queries(rf_compute compute)
 {
     enum { FIRST = 300 };
     const rf_backend *list[MAX_CPU];
     int n_backends = cpu_backends(list);
     for (int b = 0; b < n_backends; b++) {
-        exact_attention clean = exact_attention_new(SAMPLE, H, G, K);
-        exact_attention dirty = exact_attention_new(SAMPLE, H, G, K);
+        exact_attention clean = exact_attention_new(compute, SAMPLE, H, G, K);
+        exact_attention dirty = exact_attention_new(compute, SAMPLE, H, G, K);
         exact_place_sample(&clean, 0, SAMPLE, CAUSAL, 100);
         exact_place_sample(&dirty, 0, SAMPLE, CAUSAL, 100);
         for (int64_t i = 0; i < FIRST * H * K; i++) {
@@ -227,12 +239,18 @@ Test(cpu_exact, nothing_leaks_from_queries_that_do_not_see_a_key)
     }
 }
 
-Test(cpu_exact, queries_and_keys_without_partner_get_zeros)
+Test(cpu_exact, nothing_leaks_from_queries_that_do_not_see_a_key)
+{
+    check_blind_queries(RF_COMPUTE_F32);
+    check_blind_queries(RF_COMPUTE_BF16);
+}
+
+static void check_without_partner(rf_compute compute)
 {
     const rf_backend *list[MAX_CPU];
     int n_backends = cpu_backends(list);
     for (int b = 0; b < n_backends; b++) {
-        exact_attention a = exact_attention_new(70, H, G, K); /* all NaN, no spans */
+        exact_attention a = exact_attention_new(compute, 70, H, G, K); /* all NaN, no spans */
         exact_attention_run(&a, list[b], 2);
         for (int64_t i = 0; i < 70 * H * K; i++) {
             cr_assert(a.o[i] == 0.0F && a.dq[i] == 0.0F);
@@ -245,6 +263,12 @@ Test(cpu_exact, queries_and_keys_without_partner_get_zeros)
         }
         exact_attention_free(&a);
     }
+}
+
+Test(cpu_exact, queries_and_keys_without_partner_get_zeros)
+{
+    check_without_partner(RF_COMPUTE_F32);
+    check_without_partner(RF_COMPUTE_BF16);
 }
 
 /* --- Norm, head, embedding, flat buffers

@@ -137,12 +137,13 @@ Test(order, a_row_does_not_depend_on_the_batch)
 }
 
 /* A query alone, as a decoder asks for it, against the same query among others. */
-static void check_single_queries(void)
+static void check_single_queries_as(rf_compute compute)
 {
     const char *const names[] = {"attention_forward", "attention_backward"};
     for (int i = 0; i < 2 * N_SPAN_PATTERNS; i++) {
         const operation *op = operation_named(names[i % 2]);
         kernel_shape s = {.n = 150, .m = 150, .h = 4, .g = 2, .d = 24, .spans = i / 2};
+        s.compute = compute;
         int32_t spans[4 * 150];
         kernel_case whole;
         make_whole(&whole, op, s);
@@ -156,6 +157,12 @@ static void check_single_queries(void)
     }
 }
 
+static void check_single_queries(void)
+{
+    check_single_queries_as(RF_COMPUTE_F32);
+    check_single_queries_as(RF_COMPUTE_BF16);
+}
+
 Test(order, a_query_does_not_depend_on_the_others)
 {
     for_each_backend(check_single_queries);
@@ -163,14 +170,14 @@ Test(order, a_query_does_not_depend_on_the_others)
 
 /* A sample alone in a buffer against the same sample packed behind others: queries, keys, values
  * and their gradients. */
-static void check_packed_samples(void)
+static void check_packed_samples_as(rf_compute compute)
 {
     const char *const names[] = {"attention_forward", "attention_backward"};
     const int64_t samples[][2] = {{1, 3}, {6, 5}, {11, 40}, {51, 33}, {84, 64}, {148, 7}};
     for (int i = 0; i < 2 * 2; i++) {
         const operation *op = operation_named(names[i % 2]);
         bool is_causal = i / 2 == 0;
-        kernel_shape s = {.n = 200, .m = 200, .h = 2, .g = 1, .d = 24};
+        kernel_shape s = {.n = 200, .m = 200, .h = 2, .g = 1, .d = 24, .compute = compute};
         s.spans = is_causal ? SPANS_PACKED : SPANS_BIDIRECTIONAL;
         kernel_case whole;
         make_whole(&whole, op, s);
@@ -185,6 +192,12 @@ static void check_packed_samples(void)
         }
         case_free(&whole);
     }
+}
+
+static void check_packed_samples(void)
+{
+    check_packed_samples_as(RF_COMPUTE_F32);
+    check_packed_samples_as(RF_COMPUTE_BF16);
 }
 
 Test(order, a_sample_does_not_depend_on_its_place)

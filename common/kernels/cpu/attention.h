@@ -4,7 +4,9 @@
  * the queries of the H/G query heads that share that head: row r = hh * n + i. Keys are visited in
  * tiles of RF_KEY_TILE.
  *
- * Scores are in units of ln 2: queries are scaled by log2(e)/sqrt(K), and p = 2^(score - lse).
+ * Probabilities are powers of 2: p = 2^(unit q.k - lse/ln 2), unit = log2(e)/sqrt(K).
+ * Where rf_limits.compute asks for it, every product rounds its operands to bf16 (cells of two
+ * neighbours along the inner dimension: internal.h); scores, softmax and sums stay f32.
  */
 #ifndef RF_KERNELS_CPU_ATTENTION_H
 #define RF_KERNELS_CPU_ATTENTION_H
@@ -20,9 +22,9 @@ typedef struct attention {
     int64_t group; /* H/G */
     int64_t ld;    /* floats of a row of K in scratch: whole cache lines */
     float scale;   /* 1/sqrt(K) */
+    float unit;    /* scale log2(e) */
+    bool bf16;     /* products of bf16 */
 } attention;
-
-static const float log2_e = 1.44269504F, ln_2 = 0.693147181F;
 
 V_INLINE int64_t panels_of(int64_t n)
 {
@@ -50,39 +52,55 @@ V_INLINE int64_t visible_keys(const rf_spans *spans, int64_t query, int span, in
     return max_of(0, min_of(end - key, n_keys));
 }
 
-/* dst [rows, ld_dst] = scale src [rows, cols]. */
-V_INLINE void copy_rows(float *dst, int64_t ld_dst, const float *src, int64_t ld_src, float scale,
-                        int64_t rows, int64_t cols)
+/* dst [rows, ld_dst] = src [rows, cols]. */
+V_INLINE void copy_rows(float *dst, int64_t ld_dst, const float *src, int64_t ld_src, int64_t rows,
+                        int64_t cols)
 {
-    const vf factor = v_set(scale);
     for (int64_t r = 0; r < rows; r++, dst += ld_dst, src += ld_src) {
         for (int64_t c = 0; c < cols; c += VL) {
-            v_store_n(dst + c, v_mul(factor, v_load_n(src + c, cols - c)), cols - c);
+            v_store_n(dst + c, v_load_n(src + c, cols - c), cols - c);
         }
     }
 }
 
-/* Rows of a block, times scale: dst [group*n, ld] from src [N,H,K]. */
+/* Rows of a block: dst [group*n, ld] from src [N,H,K]. */
 V_INLINE void gather_rows(float *dst, const float *src, const attention *t, const query_block *b,
-                          int64_t kv_head, float scale)
+                          int64_t kv_head)
 {
     for (int64_t hh = 0; hh < t->group; hh++) {
         copy_rows(dst + hh * b->n * t->ld, t->ld,
                   src + (b->begin * t->h + kv_head * t->group + hh) * t->head_dim,
-                  t->h * t->head_dim, scale, b->n, t->head_dim);
+                  t->h * t->head_dim, b->n, t->head_dim);
     }
 }
 
-/* q .. delta are left to the caller. */
-V_INLINE attention make_attention(const rf_spans *spans, int64_t h, int64_t g, int64_t head_dim)
+V_INLINE void zero_rows(float *dst, int64_t ld, int64_t begin, int64_t end)
 {
+    if (begin < end) {
+        memset(dst + begin * ld, 0, (size_t)((end - begin) * ld) * sizeof(float));
+    }
+}
+
+/* Cells from one row of an operand of n inner elements to the next: whole cache lines. */
+V_INLINE int64_t cells_ld(int64_t n)
+{
+    return line_floats(bf16_cells(n));
+}
+
+/* q .. delta are left to the caller. */
+V_INLINE attention make_attention(const rf_limits *limits, const rf_spans *spans, int64_t h,
+                                  int64_t g, int64_t head_dim)
+{
+    const double scale = 1.0 / sqrt((double)head_dim);
     return (attention){.spans = spans,
                        .h = h,
                        .g = g,
                        .head_dim = head_dim,
                        .group = g > 0 ? h / g : 0,
                        .ld = line_floats(head_dim),
-                       .scale = (float)(1.0 / sqrt((double)head_dim))};
+                       .scale = (float)scale,
+                       .unit = (float)(scale * 1.4426950408889634),
+                       .bf16 = limits->compute == RF_COMPUTE_BF16};
 }
 
 /* Cuts scratch into pieces of size[i] floats, each at the begin of a cache line; returns their sum.

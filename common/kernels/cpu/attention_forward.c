@@ -11,41 +11,51 @@
 #include <omp.h>
 
 /* Rows that a unit has at least where blocks can be taken together, so that keys and values that
- * come from far are used often. */
-enum { UNIT_ROWS = 128, MAX_QUERIES = UNIT_ROWS };
+ * come from far are used often; with bf16 they are packed for each unit as well. */
+enum { UNIT_ROWS = 128, UNIT_ROWS_BF16 = 256, MAX_QUERIES = UNIT_ROWS_BF16 };
+enum { TILE_CELLS = RF_KEY_TILE / 2, WIDEST = (int)BF16_PANEL > (int)PANEL ? BF16_PANEL : PANEL };
+_Static_assert((int)TILE_CELLS % (int)BF16_CELLS == 0, "a tile of keys is whole steps");
 
 /* A thread's scratch. columns: a unit's rows in whole panels. */
 typedef struct workspace {
-    float *q;       /* [rows, ld] queries times scale */
+    float *q;       /* [rows, ld] queries */
     float *columns; /* panels of their transpose: [K, columns] */
     float *score;   /* [RF_KEY_TILE, columns] */
-    float *sum;     /* [rows, ld] outputs so far */
+    float *sum;     /* outputs so far: [rows, ld]; bf16: [K, columns] */
     float *v;       /* [RF_KEY_TILE, ld] values of a tile */
     float *m, *l;   /* [columns] */
     float *shrink;  /* [columns] what the outputs so far are to be multiplied by */
     float *limit;   /* [columns] how many keys of a tile each row sees */
+    /* bf16: */
+    float *k_cells; /* [RF_KEY_TILE, cells_ld(K)] keys of a tile */
+    float *v_cells; /* [K in whole BF16_ROWS, TILE_CELLS] transposed values of a tile */
+    float *p_cells; /* panels of p: [TILE_CELLS, columns] */
 } workspace;
 
 /* How many blocks a unit takes together at most. */
 static int64_t blocks_of_unit(const attention *t)
 {
-    return max_of(1, UNIT_ROWS / max_of(1, RF_QUERY_BLOCK * t->group));
+    return max_of(1, (t->bf16 ? UNIT_ROWS_BF16 : UNIT_ROWS) / max_of(1, RF_QUERY_BLOCK * t->group));
 }
 
 /* Floats of a thread's scratch; binds it where base is not NULL. */
 static int64_t bind(workspace *w, float *base, const attention *t)
 {
-    const int64_t rows = blocks_of_unit(t) * RF_QUERY_BLOCK * t->group;
-    const int64_t columns = panels_of(rows) * PANEL;
+    const int64_t rows = blocks_of_unit(t) * RF_QUERY_BLOCK * t->group, width = t->head_dim;
+    const int64_t columns = round_up(rows, WIDEST), tile = RF_KEY_TILE;
+    const int64_t cells = t->bf16 ? bf16_cells(width) : 0;
     const int64_t size[] = {rows * t->ld,
-                            columns * t->head_dim,
-                            RF_KEY_TILE * columns,
-                            rows * t->ld,
-                            RF_KEY_TILE * t->ld,
+                            columns * max_of(width, cells),
+                            tile * columns,
+                            t->bf16 ? width * columns : rows * t->ld,
+                            tile * t->ld,
                             columns,
                             columns,
                             columns,
-                            columns};
+                            columns,
+                            t->bf16 ? tile * cells_ld(width) : 0,
+                            t->bf16 ? round_up(width, BF16_ROWS) * TILE_CELLS : 0,
+                            t->bf16 ? TILE_CELLS * columns : 0};
     enum { N_PIECES = sizeof(size) / sizeof(size[0]) };
     float *piece[N_PIECES] = {NULL};
     int64_t total = cut(piece, base, size, N_PIECES);
@@ -57,14 +67,24 @@ static int64_t bind(workspace *w, float *base, const attention *t)
                      .m = piece[5],
                      .l = piece[6],
                      .shrink = piece[7],
-                     .limit = piece[8]};
+                     .limit = piece[8],
+                     .k_cells = piece[9],
+                     .v_cells = piece[10],
+                     .p_cells = piece[11]};
     return total;
+}
+
+/* Vectors, with AMX panels, of a unit's rows. */
+static int64_t columns_of(const attention *t, int64_t rows)
+{
+    return round_up(rows, t->bf16 && (int)BF16_PANEL < (int)PANEL ? (int)BF16_PANEL : VL);
 }
 
 size_t RF_CPU(attention_bytes)(int n_threads, const rf_limits *limits)
 {
     workspace w;
-    attention t = make_attention(NULL, limits->n_heads, limits->n_kv_heads, limits->head_dim);
+    attention t =
+        make_attention(limits, NULL, limits->n_heads, limits->n_kv_heads, limits->head_dim);
     return (size_t)(n_threads * bind(&w, NULL, &t)) * sizeof(float);
 }
 
@@ -127,17 +147,28 @@ V_INLINE vf largest_score(const float *score, vf largest, int64_t n_keys, int64_
 static void make_scores(const attention *t, const workspace *w, const float *k, int64_t n_keys,
                         int64_t columns)
 {
+    const int64_t width = t->head_dim, ld = t->g * width;
     product p = {.c = w->score,
                  .ldc = columns,
                  .a = k,
-                 .lda = t->g * t->head_dim,
+                 .lda = ld,
                  .b = w->columns,
                  .ldb = PANEL,
-                 .panel_floats = t->head_dim * PANEL,
+                 .panel_floats = width * PANEL,
                  .m = n_keys,
                  .n = columns,
-                 .k = t->head_dim,
+                 .k = width,
                  .mode = PRODUCT_SET};
+    if (t->bf16) {
+        p.a = w->k_cells;
+        p.lda = cells_ld(width);
+        p.ldb = BF16_PANEL;
+        p.panel_floats = bf16_cells(width) * BF16_PANEL;
+        p.k = bf16_cells(width);
+        p.cell = CELL_BF16;
+        RF_CPU(pack_cells)(w->k_cells, p.lda, k, ld, n_keys, width);
+        zero_rows(w->k_cells, p.lda, n_keys, round_up(n_keys, BF16_ROWS));
+    }
     RF_CPU(product)(&p);
 }
 
@@ -152,10 +183,12 @@ static void call_rows(const float *rows, int64_t ld, int64_t n_rows, int64_t wid
     }
 }
 
-/* Scores [n_keys, columns] become 2^(s - m); m and l follow. Returns whether any m has grown. */
-static bool softmax_columns(const workspace *w, int64_t n_keys, int64_t columns, const float *soon,
-                            int64_t ld_soon, int64_t width)
+/* Scores s [n_keys, columns] become p = 2^(unit (s - m)); m and l follow. Calls the rows `soon`
+ * into the cache. Returns whether any m has grown. */
+static bool softmax_columns(const attention *t, const workspace *w, int64_t n_keys, int64_t columns,
+                            const float *soon, int64_t ld_soon)
 {
+    const vf unit = v_set(t->unit), minus = v_set(-t->unit);
     const int64_t soon_rows = ceil_div(n_keys, columns / VL);
     const vf low = v_set(-INFINITY), one = v_set(1.0F);
     vf any = v_zero();
@@ -163,16 +196,16 @@ static bool softmax_columns(const workspace *w, int64_t n_keys, int64_t columns,
         float *s = w->score + r;
         const vf before = v_load(w->m + r), now = largest_score(s, before, n_keys, columns);
         /* A row without keys yet: all of it is 2^-inf. */
-        const vf base = v_where_less(low, now, now, v_zero());
+        const vf base = v_mul(minus, v_where_less(low, now, now, v_zero()));
         vf total = v_zero();
         const int64_t begin = r / VL * soon_rows;
-        call_rows(soon + begin * ld_soon, ld_soon, min_of(soon_rows, n_keys - begin), width);
+        call_rows(soon + begin * ld_soon, ld_soon, min_of(soon_rows, n_keys - begin), t->head_dim);
         for (int64_t j = 0; j < n_keys; j++) {
-            vf e = v_exp2(v_sub(v_load(s + j * columns), base));
+            vf e = v_exp2(v_fma(unit, v_load(s + j * columns), base));
             v_store(s + j * columns, e);
             total = v_add(total, e);
         }
-        vf factor = v_where_less(before, now, v_exp2(v_sub(before, base)), one);
+        vf factor = v_where_less(before, now, v_exp2(v_fma(unit, before, base)), one);
         v_store(w->shrink + r, factor);
         any = v_where_less(before, now, one, any);
         v_store(w->m + r, now);
@@ -181,14 +214,26 @@ static bool softmax_columns(const workspace *w, int64_t n_keys, int64_t columns,
     return v_largest(any) > 0.0F;
 }
 
-/* sum += p^T v over the keys of a tile; p is 0 for keys that a row does not see. If v is not
- * finite, such a key may hold a NaN: each row then stops at its own last visible key. The bits are
- * the same either way. */
-static void accumulate(const attention *t, const workspace *w, const query_block *b,
-                       const tile_sight *sight, const float *v, int64_t ld_v, int64_t n_keys,
-                       int64_t columns)
+/* Values of a tile that are not finite must not reach, with a factor of 0, rows that do not see
+ * them: they become 0 in w->v, and p NaN where they are seen. */
+static void hide_values(const attention *t, const workspace *w, const query_block *b,
+                        const tile_sight *sight, int64_t n_keys, int64_t columns)
 {
-    const int64_t rows = t->group * b->n;
+    for (int64_t j = 0; j < n_keys; j++) {
+        if (!RF_CPU(all_finite)(w->v + j * t->ld, t->ld, 1, t->head_dim)) {
+            zero_rows(w->v, t->ld, j, j + 1);
+            for (int64_t r = 0; r < t->group * b->n; r++) {
+                float *p = w->score + j * columns + r;
+                *p = j < sight->visible[r % b->n] ? NAN : 0.0F;
+            }
+        }
+    }
+}
+
+/* sum += p^T v over the keys of a tile; p is 0 for keys that a row does not see. */
+static void accumulate(const attention *t, const workspace *w, const float *v, int64_t ld_v,
+                       int64_t rows, int64_t n_keys, int64_t columns)
+{
     product p = {.c = w->sum,
                  .ldc = t->ld,
                  .start = w->sum,
@@ -203,17 +248,48 @@ static void accumulate(const attention *t, const workspace *w, const query_block
                  .n = t->head_dim,
                  .k = n_keys,
                  .mode = PRODUCT_ADD};
-    if (sight->all || RF_CPU(all_finite)(v, ld_v, n_keys, t->head_dim)) {
-        RF_CPU(product)(&p);
-        return;
+    RF_CPU(product)(&p);
+}
+
+/* The same with bf16: sum [K, columns] += v^T p. */
+static void accumulate_bf16(const attention *t, const workspace *w, const float *v, int64_t ld_v,
+                            int64_t n_keys, int64_t columns)
+{
+    const int64_t width = t->head_dim, cells = bf16_cells(n_keys);
+    RF_CPU(pack_cells_transposed)(w->v_cells, TILE_CELLS, v, ld_v, width, n_keys);
+    zero_rows(w->v_cells, TILE_CELLS, width, round_up(width, BF16_ROWS));
+    RF_CPU(pack_cell_panels)(w->p_cells, w->score, columns, n_keys, columns);
+    product p = {.c = w->sum,
+                 .ldc = columns,
+                 .start = w->sum,
+                 .ld_start = columns,
+                 .a = w->v_cells,
+                 .lda = TILE_CELLS,
+                 .b = w->p_cells,
+                 .ldb = BF16_PANEL,
+                 .panel_floats = cells * BF16_PANEL,
+                 .m = width,
+                 .n = columns,
+                 .k = cells,
+                 .mode = PRODUCT_ADD,
+                 .cell = CELL_BF16};
+    RF_CPU(product)(&p);
+}
+
+/* sum *= shrink, row by row. */
+static void shrink_sums(const attention *t, const workspace *w, int64_t rows, int64_t columns)
+{
+    for (int64_t c = 0; t->bf16 && c < t->head_dim; c++) {
+        for (int64_t r = 0; r < columns; r += VL) {
+            float *at = w->sum + c * columns + r;
+            v_store(at, v_mul(v_load(w->shrink + r), v_load(at)));
+        }
     }
-    p.m = 1;
-    for (int64_t r = 0; r < rows; r++) {
-        p.k = sight->visible[r % b->n];
-        p.c = w->sum + r * t->ld;
-        p.start = p.c;
-        p.a = w->score + r;
-        RF_CPU(product)(&p);
+    for (int64_t r = 0; !t->bf16 && r < rows; r++) {
+        float *at = w->sum + r * t->ld;
+        for (int64_t c = 0; c < t->ld && w->shrink[r] != 1.0F; c += VL) {
+            v_store(at + c, v_mul(v_set(w->shrink[r]), v_load(at + c)));
+        }
     }
 }
 
@@ -221,8 +297,9 @@ static void accumulate(const attention *t, const workspace *w, const query_block
 static void take_tile(const attention *t, const workspace *w, const query_block *b, int64_t kv_head,
                       int span, int64_t key)
 {
-    const int64_t width = t->head_dim, rows = t->group * b->n, ld = t->g * width;
-    const int64_t columns = ceil_div(rows, VL) * VL;
+    const int64_t width = t->head_dim, rows = t->group * b->n;
+    const int64_t columns = columns_of(t, rows);
+    int64_t ld = t->g * width;
     const int64_t n_keys = min_of(RF_KEY_TILE, b->key_end[span] - key);
     const float *k = t->k + (key * t->g + kv_head) * width;
     const float *v = t->v + (key * t->g + kv_head) * width;
@@ -232,20 +309,24 @@ static void take_tile(const attention *t, const workspace *w, const query_block 
     if (!sight.all) {
         hide(w->score, w->limit, n_keys, columns);
     }
-    bool grew = softmax_columns(w, n_keys, columns, v, ld, width);
-    for (int64_t r = 0; grew && r < rows; r++) {
-        float *sum = w->sum + r * t->ld;
-        for (int64_t c = 0; c < t->ld && w->shrink[r] != 1.0F; c += VL) {
-            v_store(sum + c, v_mul(v_set(w->shrink[r]), v_load(sum + c)));
-        }
+    if (softmax_columns(t, w, n_keys, columns, v, ld)) {
+        shrink_sums(t, w, rows, columns);
     }
     /* Rows that lie a power of two apart fall into the same sets of the L1 cache, and whole vectors
      * are read: values are brought together, unless few rows would use them. */
-    if (rows >= VL || width % VL != 0) {
-        copy_rows(w->v, t->ld, v, ld, 1.0F, n_keys, width);
-        accumulate(t, w, b, &sight, w->v, t->ld, n_keys, columns);
+    const bool finite = sight.all || RF_CPU(all_finite)(v, ld, n_keys, width);
+    if (!finite || (!t->bf16 && (rows >= VL || width % VL != 0))) {
+        copy_rows(w->v, t->ld, v, ld, n_keys, width);
+        v = w->v;
+        ld = t->ld;
+    }
+    if (!finite) {
+        hide_values(t, w, b, &sight, n_keys, columns);
+    }
+    if (t->bf16) {
+        accumulate_bf16(t, w, v, ld, n_keys, columns);
     } else {
-        accumulate(t, w, b, &sight, v, ld, n_keys, columns);
+        accumulate(t, w, v, ld, rows, n_keys, columns);
     }
 }
 
@@ -256,10 +337,15 @@ static void take_queries(float *o, float *lse, const attention *t, const workspa
                          const query_block *b, int64_t kv_head)
 {
     const int64_t width = t->head_dim, rows = t->group * b->n;
-    const int64_t columns = ceil_div(rows, VL) * VL;
-    gather_rows(w->q, t->q, t, b, kv_head, t->scale * log2_e);
-    RF_CPU(pack_panels_transposed)(w->columns, w->q, t->ld, rows, width);
-    memset(w->sum, 0, (size_t)(rows * t->ld) * sizeof(float));
+    const int64_t columns = columns_of(t, rows);
+    gather_rows(w->q, t->q, t, b, kv_head);
+    if (t->bf16) {
+        RF_CPU(pack_cell_panels_transposed)(w->columns, w->q, t->ld, rows, width);
+        zero_rows(w->sum, columns, 0, width);
+    } else {
+        RF_CPU(pack_panels_transposed)(w->columns, w->q, t->ld, rows, width);
+        zero_rows(w->sum, t->ld, 0, rows);
+    }
     for (int64_t r = 0; r < columns; r++) {
         w->m[r] = -INFINITY;
         w->l[r] = 0.0F;
@@ -270,14 +356,19 @@ static void take_queries(float *o, float *lse, const attention *t, const workspa
             take_tile(t, w, b, kv_head, span, key);
         }
     }
+    if (t->bf16) { /* the queries are done with */
+        RF_CPU(pack_transposed)
+        (w->q, t->ld, w->sum, columns, width, rows, round_up(width, VL), 0);
+    }
+    const float *sum = t->bf16 ? w->q : w->sum;
     for (int64_t r = 0; r < rows; r++) {
         int64_t at = (b->begin + r % b->n) * t->h + kv_head * t->group + r / b->n;
         bool empty = w->m[r] == -INFINITY && w->l[r] == 0.0F;
         vf share_of = v_set(empty ? 0.0F : 1.0F / w->l[r]);
-        lse[at] = empty ? -INFINITY : w->m[r] * ln_2 + logf(w->l[r]);
+        lse[at] = empty ? -INFINITY : w->m[r] * t->scale + logf(w->l[r]);
         for (int64_t c = 0; c < width; c += VL) {
             /* + 0: a tile without visible keys may have turned -0 into +0, or not been there. */
-            vf x = v_add(v_mul(share_of, v_load(w->sum + r * t->ld + c)), v_zero());
+            vf x = v_add(v_mul(share_of, v_load(sum + r * t->ld + c)), v_zero());
             v_store_n(o + at * width + c, x, width - c);
         }
     }
@@ -327,7 +418,7 @@ void RF_CPU(attention_forward)(rf_ctx *ctx, void *o, void *lse, const void *q, c
                                const void *v, const rf_spans *spans, int64_t h, int64_t g,
                                int64_t head_dim)
 {
-    attention t = make_attention(spans, h, g, head_dim);
+    attention t = make_attention(&ctx->limits, spans, h, g, head_dim);
     t.q = q;
     t.k = k;
     t.v = v;

@@ -180,6 +180,14 @@ V_INLINE vf v_pairs(vf first, vf second)
 {
     return (vf)_mm512_cvtne2ps_pbh(second, first);
 }
+V_INLINE vf v_zip(vf a, vf b)
+{
+    const __m512i high = _mm512_set1_epi32(0x00100000); /* lane i of a, then lane i of b */
+    const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i order =
+        _mm512_or_si512(_mm512_add_epi32(_mm512_slli_epi32(lane, 16), lane), high);
+    return _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(b, a)));
+}
 V_INLINE vf v_dot2(vf a, vf b, vf c)
 {
     return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b);
@@ -515,11 +523,11 @@ V_INLINE vf v_pairs(vf first, vf second)
  * the 2 VL numbers in order, as VL cells; v_zip(a, b): lane i is the cell of a[i] and b[i];
  * v_dot2(a, b, c): c + a.first * b.first + a.second * b.second in f32 (AVX512-BF16: denormals
  * count as 0; else two steps of v_fma). */
+#if !defined(RF_ISA_avx512bf16)
 V_INLINE vf v_zip(vf a, vf b)
 {
     return v_or(v_down16(v_bf16(a)), v_bf16(b));
 }
-#if !defined(RF_ISA_avx512bf16)
 V_INLINE vf v_dot2(vf a, vf b, vf c)
 {
     return v_fma(v_upper(a), v_upper(b), v_fma(v_up16(a), v_up16(b), c));

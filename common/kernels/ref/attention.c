@@ -3,11 +3,12 @@
 #include <math.h>
 #include <tgmath.h>
 
-static real dot(const real *a, const real *b, int64_t n)
+/* Of operands as a matrix product takes them. */
+static real dot(const rf_ctx *ctx, const real *a, const real *b, int64_t n)
 {
     real sum = 0;
     for (int64_t i = 0; i < n; i++) {
-        sum += a[i] * b[i];
+        sum += ref_operand(ctx, a[i]) * ref_operand(ctx, b[i]);
     }
     return sum;
 }
@@ -30,7 +31,7 @@ void RF_REF(attention_forward)(rf_ctx *ctx, void *o_, void *lse_, const void *q_
             real max = -(real)INFINITY;
             for (int s = 0; s < 2; s++) {
                 for (int64_t j = span[2 * s]; j < span[2 * s + 1]; j++) {
-                    score[j] = scale * dot(q_i, k + (j * g + kv) * head_dim, head_dim);
+                    score[j] = scale * dot(ctx, q_i, k + (j * g + kv) * head_dim, head_dim);
                     max = score[j] > max ? score[j] : max;
                 }
             }
@@ -46,9 +47,9 @@ void RF_REF(attention_forward)(rf_ctx *ctx, void *o_, void *lse_, const void *q_
             }
             for (int s = 0; s < 2; s++) {
                 for (int64_t j = span[2 * s]; j < span[2 * s + 1]; j++) {
-                    real p = exp(score[j] - lse[i * h + head]);
+                    real p = ref_operand(ctx, exp(score[j] - lse[i * h + head]));
                     for (int64_t c = 0; c < head_dim; c++) {
-                        o_i[c] += p * v[(j * g + kv) * head_dim + c];
+                        o_i[c] += p * ref_operand(ctx, v[(j * g + kv) * head_dim + c]);
                     }
                 }
             }
@@ -72,7 +73,6 @@ void RF_REF(attention_backward)(rf_ctx *ctx, void *dq_, void *dk_, void *dv_, vo
                                 const void *o_, const void *lse_, const rf_spans *spans, int64_t h,
                                 int64_t g, int64_t head_dim)
 {
-    (void)ctx;
     real *dq = dq_, *dk = dk_, *dv = dv_, *delta = delta_;
     const real *dout = do_, *q = q_, *k = k_, *v = v_, *o = o_, *lse = lse_;
     real scale = (real)(1 / sqrt((double)head_dim));
@@ -87,17 +87,21 @@ void RF_REF(attention_backward)(rf_ctx *ctx, void *dq_, void *dk_, void *dv_, vo
         const int32_t *span = spans->span + 4 * i;
         for (int64_t head = 0; head < h; head++) {
             int64_t row = (i * h + head) * head_dim;
-            delta[i * h + head] = dot(dout + row, o + row, head_dim);
+            delta[i * h + head] = 0;
+            for (int64_t c = 0; c < head_dim; c++) { /* no matrix product */
+                delta[i * h + head] += dout[row + c] * o[row + c];
+            }
             for (int s = 0; s < 2; s++) {
                 for (int64_t j = span[2 * s]; j < span[2 * s + 1]; j++) {
                     int64_t key = (j * g + head / (h / g)) * head_dim;
-                    real p = exp(scale * dot(q + row, k + key, head_dim) - lse[i * h + head]);
-                    real dp = dot(dout + row, v + key, head_dim);
-                    real ds = p * (dp - delta[i * h + head]);
+                    real p = exp(scale * dot(ctx, q + row, k + key, head_dim) - lse[i * h + head]);
+                    real dp = dot(ctx, dout + row, v + key, head_dim);
+                    real ds = ref_operand(ctx, p * (dp - delta[i * h + head]));
+                    p = ref_operand(ctx, p);
                     for (int64_t c = 0; c < head_dim; c++) {
-                        dv[key + c] += p * dout[row + c];
-                        dq[row + c] += scale * ds * k[key + c];
-                        dk[key + c] += scale * ds * q[row + c];
+                        dv[key + c] += p * ref_operand(ctx, dout[row + c]);
+                        dq[row + c] += scale * ds * ref_operand(ctx, k[key + c]);
+                        dk[key + c] += scale * ds * ref_operand(ctx, q[row + c]);
                     }
                 }
             }
