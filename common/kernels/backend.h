@@ -75,6 +75,8 @@ typedef struct rf_ctx {
     rf_limits limits;
     void *scratch; /* backend memory, owned */
     size_t scratch_bytes;
+    int alone;      /* small kernels left to run on one thread, because others came late; and */
+    int alone_next; /* how many the next time (cpu backend). Never seen in the bits */
     rf_error error; /* the first asynchronous error; rf_ctx_sync reports it */
 } rf_ctx;
 

@@ -210,6 +210,12 @@ static void make_share(const gemm *g, float *scratch, int thread, int n_threads)
     }
 }
 
+double RF_CPU(gemm_nanoseconds)(const gemm *g)
+{
+    const double a = (double)(g->m * g->k), b = (double)(g->n * g->k);
+    return (a * (double)g->n / 40.0) + (a + b) * 0.3;
+}
+
 void RF_CPU(gemm)(rf_ctx *ctx, const gemm *g)
 {
     RF_ASSERT(RF_CPU(gemm_bytes)(ctx->n_threads, &ctx->limits) <= ctx->scratch_bytes);
@@ -221,6 +227,6 @@ void RF_CPU(gemm)(rf_ctx *ctx, const gemm *g)
         RF_CPU(gemm_bf16)(ctx, &job);
         return;
     }
-#pragma omp parallel num_threads(ctx->n_threads)
+#pragma omp parallel num_threads(threads_for_time(ctx, RF_CPU(gemm_nanoseconds)(&job)))
     make_share(&job, scratch, omp_get_thread_num(), omp_get_num_threads());
 }

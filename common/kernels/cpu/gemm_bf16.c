@@ -174,6 +174,6 @@ void RF_CPU(gemm_bf16)(rf_ctx *ctx, const gemm *g)
 {
     RF_ASSERT(left_floats(g->m, g->k) <= most_left_floats(&ctx->limits));
     float *scratch = ctx->scratch;
-#pragma omp parallel num_threads(ctx->n_threads)
+#pragma omp parallel num_threads(threads_for_time(ctx, RF_CPU(gemm_nanoseconds)(g)))
     make_share(g, scratch, omp_get_thread_num(), omp_get_num_threads());
 }

@@ -10,6 +10,8 @@
 #include "common/kernels/cpu/cpu.h"
 #include "common/kernels/cpu/simd.h"
 
+#include <time.h>
+
 #define RF_CPU_JOIN_(name, isa) rf_cpu_##isa##_##name
 #define RF_CPU_JOIN(name, isa)  RF_CPU_JOIN_(name, isa)
 #define RF_CPU(name)            RF_CPU_JOIN(name, RF_ISA)
@@ -72,16 +74,38 @@ V_INLINE void share_lines(int64_t *begin, int64_t *end, int64_t count, int64_t p
 
 /* Threads for a kernel that takes one thread about `ns` nanoseconds: all, or one. Waking a team
  * costs about 2 microseconds, and where other programs hold a core all wait for it, for
- * milliseconds. Bits never depend on it (contract, 4). (No number between: OpenMP ends threads and
- * makes them anew where the size of the team changes.) threads_for: one that moves `work` floats,
- * or makes 16 times as many multiply-adds. */
+ * milliseconds; where that happened lately (threads_watch) small kernels take one. Bits never
+ * depend on it (contract, 4). (No number between: OpenMP ends threads and makes them anew where the
+ * size of the team changes.) threads_for: one that moves `work` floats, or makes 16 times as many
+ * multiply-adds. */
 V_INLINE int threads_for_time(const rf_ctx *ctx, double ns)
 {
-    return ns < 10e3 ? 1 : ctx->n_threads;
+    return ns < 10e3 || (ctx->alone > 0 && ns < 10e6) ? 1 : ctx->n_threads;
 }
 V_INLINE int threads_for(const rf_ctx *ctx, int64_t work)
 {
     return threads_for_time(ctx, 0.15 * (double)work);
+}
+V_INLINE double threads_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+/* Tells that a kernel for which threads_for_time gave `n_threads` began at `begin` (threads_now)
+ * and has ended. Where others came late, by a millisecond and more, the next small kernels run
+ * alone, twice as many each time. */
+V_INLINE void threads_watch(rf_ctx *ctx, int n_threads, double ns, double begin)
+{
+    enum { LEAST = 64, MOST = 1 << 14 };
+    if (n_threads == 1) {
+        ctx->alone -= ctx->alone > 0;
+    } else if (threads_now() - begin > 2.0 * ns + 1e6) {
+        ctx->alone = ctx->alone_next > LEAST ? ctx->alone_next : LEAST;
+        ctx->alone_next = ctx->alone < MOST ? 2 * ctx->alone : MOST;
+    } else if (ctx->alone_next > LEAST) {
+        ctx->alone_next -= 1 + ctx->alone_next / 64;
+    }
 }
 
 /* --- gemm.c ----------------------------------------------------------------------------------- */
@@ -174,6 +198,8 @@ typedef struct gemm {
 } gemm;
 void RF_CPU(gemm)(rf_ctx *ctx, const gemm *g);
 size_t RF_CPU(gemm_bytes)(int n_threads, const rf_limits *limits);
+/* About what one thread takes for it (team). */
+double RF_CPU(gemm_nanoseconds)(const gemm *g);
 
 /* gemm_bf16.c: the same with both operands rounded to bf16; lda and ldc are set. */
 void RF_CPU(gemm_bf16)(rf_ctx *ctx, const gemm *g);

@@ -264,7 +264,9 @@ static double nanoseconds(const gemm *g, rf_layout layout)
 static void multiply_cells(rf_ctx *ctx, const cell_product *w, rf_layout layout)
 {
     float *scratch = ctx->scratch;
-#pragma omp parallel num_threads(threads_for_time(ctx, nanoseconds(w->g, layout)))
+    const double ns = nanoseconds(w->g, layout), begin = threads_now();
+    const int n_threads = threads_for_time(ctx, ns);
+#pragma omp parallel num_threads(n_threads)
     {
         int thread = omp_get_thread_num();
         packed_share s =
@@ -273,6 +275,7 @@ static void multiply_cells(rf_ctx *ctx, const cell_product *w, rf_layout layout)
             cell_share(w, &s, scratch + thread * thread_floats());
         }
     }
+    threads_watch(ctx, n_threads, ns, begin);
 }
 
 static void linear_f32(rf_ctx *ctx, const gemm *g, const void *packed)
@@ -331,12 +334,15 @@ static void linear_int8(rf_ctx *ctx, const gemm *whole, const void *packed)
         for (int64_t i = 0; i < g.m; i++) {
             RF_CPU(int8_quantize_row)(&x, i, g.a + i * g.lda, g.k);
         }
-#pragma omp parallel num_threads(threads_for_time(ctx, nanoseconds(&g, RF_PACKED_INT8)))
+        const double ns = nanoseconds(&g, RF_PACKED_INT8), begin = threads_now();
+        const int n_threads = threads_for_time(ctx, ns);
+#pragma omp parallel num_threads(n_threads)
         {
             int thread = omp_get_thread_num();
             packed_share s = share_of(&g, PANEL, TILE_ROWS, thread, omp_get_num_threads());
             RF_CPU(int8_product)(&g, packed, &x, &s, scratch + thread * thread_floats());
         }
+        threads_watch(ctx, n_threads, ns, begin);
     }
 }
 
