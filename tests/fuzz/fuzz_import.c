@@ -64,22 +64,23 @@ static int by_path(const void *a, const void *b)
 static void make_folder(folder *f, const char *name, int64_t shard)
 {
     rf_error err = {0};
-    char path[2 * FUZZ_PATH];
+    char base[FUZZ_PATH], path[2 * FUZZ_PATH];
     const rf_model_config config = fuzz_smallest();
     char *text = rf_model_config_json(&config);
-    fuzz_path(f->path, name);
-    mkdir(f->path, 0777);
-    snprintf(path, sizeof path, "%s/config.json", f->path);
+    fuzz_path(base, name);
+    snprintf(f->path, sizeof f->path, "%s", base);
+    mkdir(base, 0777);
+    snprintf(path, sizeof path, "%s/config.json", base);
     fuzz_must(rf_file_write(path, text, strlen(text), &err), &err);
     free(text);
-    write_weights(f->path, shard);
-    DIR *entries = opendir(f->path);
+    write_weights(base, shard);
+    DIR *entries = opendir(base);
     const struct dirent *entry;
     while ((entry = readdir(entries)) != NULL) {
         if (entry->d_name[0] != '.') {
             RF_ASSERT(f->n < MAX_FILES);
             file *one = &f->file[f->n++];
-            snprintf(one->path, sizeof one->path, "%s/%.200s", f->path, entry->d_name);
+            snprintf(one->path, sizeof one->path, "%s/%.200s", base, entry->d_name);
             fuzz_must(rf_file_read(&one->data, &one->bytes, one->path, 1 << 20, &err), &err);
         }
     }
