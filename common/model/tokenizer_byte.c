@@ -61,11 +61,9 @@ static int encode_byte(const rf_tokenizer *tokenizer, rf_ids *out, const char *t
     if (rc != RF_OK) {
         return rc;
     }
-    int32_t *id = out->id + out->n;
     for (size_t i = 0; i < bytes; i++) {
-        id[i] = (unsigned char)text[i];
+        out->id[out->n++] = (unsigned char)text[i];
     }
-    out->n += (int64_t)bytes;
     return RF_OK;
 }
 
