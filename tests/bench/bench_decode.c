@@ -3,9 +3,9 @@
  * A forward pass of one token reads all weights and the keys and values so far: their bytes a
  * second are compared with what memory gives. The prompt is compared with the multiply-add peak.
  *
- * Usage: bench_decode               a model of Qwen3-0.6B's shape with random weights
- *        bench_decode MODEL.h5      a checkpoint
- *        bench_decode --turns MODEL.h5
+ * Usage: bench_decode [--weights f32|bf16|int8]            Qwen3-0.6B's shape, random weights
+ *        bench_decode [--weights f32|bf16|int8] MODEL.h5   a checkpoint
+ *        bench_decode [--weights f32|bf16|int8] --turns MODEL.h5
  * The last form is one side of a comparison (compare_decode.py): it reads lines "prompt" and
  * "decode N" and answers each.
  */
@@ -36,7 +36,26 @@ static void require(int code, const rf_error *err)
     }
 }
 
-static void open_work(decode_work *w, const char *path)
+/* Even noise of the width that initializer_range asks for; gains 1. */
+static void fill_tensor(rf_model *model, const rf_tensor *t)
+{
+    enum { CHUNK = 1 << 16 };
+    static float values[CHUNK];
+    static uint64_t state = UINT64_C(88172645463325252);
+    const float width = (float)(model->config.initializer_range * sqrt(3.0));
+    for (int64_t first = 0; first < t->count; first += CHUNK) {
+        int64_t n = t->count - first < CHUNK ? t->count - first : CHUNK;
+        for (int64_t i = 0; i < n; i++) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            values[i] = t->n_dims == 2 ? width * (float)(int32_t)(state >> 32) * 0x1p-31F : 1.0F;
+        }
+        rf_model_upload(model, t, first, values, RF_F32, n);
+    }
+}
+
+static void open_work(decode_work *w, rf_layout weights, const char *path)
 {
     const rf_model_config config = {.architecture = "Qwen3ForCausalLM",
                                     .vocab_size = 151936,
@@ -53,7 +72,7 @@ static void open_work(decode_work *w, const char *path)
                                     .tie_word_embeddings = true,
                                     .qk_norm = true};
     const rf_model_limits limits = {
-        .places = PROMPT, .keys = PROMPT + MORE, .positions = PROMPT + MORE};
+        .places = PROMPT, .keys = PROMPT + MORE, .positions = PROMPT + MORE, .weights = weights};
     rf_error err = {0};
     *w = (decode_work){0};
     if (path != NULL) {
@@ -62,7 +81,9 @@ static void open_work(decode_work *w, const char *path)
         w->model = w->loaded.model;
     } else {
         require(rf_model_new(&w->model, &config, NULL, 0, &limits, &err), &err);
-        rf_model_init(w->model, 1);
+        for (int64_t i = 0; i < w->model->table.n_tensors; i++) {
+            fill_tensor(w->model, &w->model->table.tensor[i]);
+        }
         rf_model_prepare(w->model);
     }
     require(rf_acts_new(&w->acts, w->model, PROMPT, PROMPT + MORE, false, RF_RECOMPUTE_NONE, &err),
@@ -131,17 +152,32 @@ static void run_tokens(void *work)
 
 /* --- What it costs ---------------------------------------------------------------------------- */
 
-/* Bytes that one token at `context` reads: every weight once (of the embedding's table one row, or
- * all of it where it is the head too), keys and values. */
+/* Bytes that one token at `context` reads: every matrix once (of the embedding's table one row, or
+ * all of it where it is the head too) with its scales, keys and values. */
 static double token_bytes(const rf_model *model, double context)
 {
     const rf_model_config *c = &model->config;
     const rf_backend *backend = model->ctx->backend;
-    double head = (double)(c->vocab_size * c->hidden_size);
-    double weights = (double)model->table.n_parameters - (c->tie_word_embeddings ? 0.0 : head);
+    double bytes = 0.0;
+    for (int64_t i = 0; i < model->table.n_tensors; i++) {
+        const rf_tensor *t = &model->table.tensor[i];
+        if (t->role == RF_ROLE_EMBED && !c->tie_word_embeddings) {
+            continue;
+        }
+        bool packed = model->packed != NULL && model->packed[i] != NULL;
+        bytes +=
+            packed ? (double)backend->kernels->pack_bytes(model->weights, t->shape[1], t->shape[0])
+                   : (double)rf_backend_bytes(backend, RF_WEIGHT, t->count);
+    }
     double row = 2.0 * (double)(c->num_hidden_layers * c->num_key_value_heads * c->head_dim);
-    return weights * (double)rf_type_bytes(backend->type[RF_WEIGHT]) +
-           context * row * (double)rf_type_bytes(backend->type[RF_ACTIVATION]);
+    return bytes + context * row * (double)rf_type_bytes(backend->type[RF_ACTIVATION]);
+}
+
+/* bf16 products of a prompt are made by the fastest way that the machine has. */
+static double prompt_peak(const rf_model *model)
+{
+    double peak = model->weights == RF_PACKED_BF16 ? bench_peak_bf16() : 0.0;
+    return peak > 0.0 ? peak : bench_peak(model->ctx->backend->isa);
 }
 
 /* Multiplications and additions of the prompt: blocks and causal attention; the head once. */
@@ -175,8 +211,8 @@ static void take_turns(decode_work *w)
 {
     char machine[320], line[64];
     bench_machine(machine, sizeof(machine), w->model->ctx->n_threads);
-    printf("%s\n%.6g\n%.6g\n%.9g\n%.9g\n", machine, bench_peak(w->model->ctx->backend->isa),
-           read_limit(), token_bytes(w->model, PROMPT), prompt_flop(w->model));
+    printf("%s\n%.6g\n%.6g\n%.9g\n%.9g\n", machine, prompt_peak(w->model), read_limit(),
+           token_bytes(w->model, PROMPT), prompt_flop(w->model));
     fflush(stdout);
     while (fgets(line, sizeof(line), stdin) != NULL) {
         int n_tokens = 0;
@@ -198,14 +234,15 @@ static void take_turns(decode_work *w)
     }
 }
 
-static void report_speed(decode_work *w)
+static void report_speed(decode_work *w, const char *weights)
 {
     bench report;
     bench_begin(&report, w->model->ctx->n_threads);
-    double peak = bench_peak(w->model->ctx->backend->isa), read = read_limit();
+    double peak = prompt_peak(w->model), read = read_limit();
     double prompt = bench_time(run_prompt, w, 2.0), tokens = bench_time(run_tokens, w, 2.0) / STEPS;
     char size[32], name[96];
-    snprintf(size, sizeof(size), "decode %.0fM", (double)w->model->table.n_parameters * 1e-6);
+    snprintf(size, sizeof(size), "decode %.0fM %s", (double)w->model->table.n_parameters * 1e-6,
+             weights);
     snprintf(name, sizeof(name), "%s prompt", size);
     bench_report(&report, name, prompt_flop(w->model) / prompt * 1e-9, "GFLOP/s", peak, 0.0);
     snprintf(name, sizeof(name), "%s prompt speed", size);
@@ -220,14 +257,23 @@ static void report_speed(decode_work *w)
 
 int main(int argc, char **argv)
 {
+    rf_layout layout = RF_PACKED_F32;
+    const char *weights = "f32";
+    rf_error err = {0};
+    if (argc > 2 && strcmp(argv[1], "--weights") == 0) {
+        weights = argv[2];
+        require(rf_loaded_weights(&layout, weights, &err), &err);
+        argc -= 2;
+        argv += 2;
+    }
     bool turns = argc == 3 && strcmp(argv[1], "--turns") == 0;
     if (argc > 2 && !turns) {
-        fprintf(stderr, "usage: bench_decode [MODEL.h5] | bench_decode --turns MODEL.h5\n");
+        fprintf(stderr, "usage: bench_decode [--weights f32|bf16|int8] [[--turns] MODEL.h5]\n");
         return 2;
     }
     decode_work w;
-    open_work(&w, argc > 1 ? argv[argc - 1] : NULL);
-    turns ? take_turns(&w) : report_speed(&w);
+    open_work(&w, layout, argc > 1 ? argv[argc - 1] : NULL);
+    turns ? take_turns(&w) : report_speed(&w, weights);
     close_work(&w);
     return 0;
 }

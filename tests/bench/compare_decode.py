@@ -1,14 +1,14 @@
 """compare_decode.py: a prompt and one token at a time behind it, beside PyTorch, by turns in one run.
 
 Usage: python3 compare_decode.py path/to/bench_decode path/to/refusion-convert
-           [--types f32,bf16] [--modes transformers,loop,compile] [--rounds 3] [--tokens 16] [--layers 28]
+           [--types f32,bf16] [--weights int8] [--modes transformers,loop,compile] [--rounds 3] [--tokens 16] [--layers 28]
 
 Transformers (from PyPI) makes a Qwen3-0.6B of random weights; refusion-convert imports it. Sides, each
 in a process of its own: ours (bench_decode --turns); Transformers' generate; a plain loop over the
 same weights with keys and values in one buffer; that loop compiled. The next token's probability behind
 the prompt must agree. A turn is a prompt of 512 tokens, then --tokens greedy ones.
 
-Our side computes as the checkpoint is stored (--own-types). Threads and clock: OMP_NUM_THREADS and
+Our side packs its weights in the peer's type, or in --weights f32|bf16|int8. Threads and clock: OMP_NUM_THREADS and
 BENCH_CLOCK (bench.h). JSON lines are appended to runs/bench/bench.jsonl.
 """
 
@@ -200,7 +200,8 @@ def open_peers(arguments, kind, folder, own_score):
 
 
 def compare(arguments, kind, folder, checkpoint):
-    own = Decoder(f"{name_of(arguments)} {arguments.own_types or kind}", [arguments.program, "--turns", checkpoint],
+    own = Decoder(f"{name_of(arguments)} {arguments.weights or kind}",
+                  [arguments.program, "--weights", arguments.weights or kind, "--turns", checkpoint],
                   os.environ)
     sides = [own]
     try:
@@ -237,7 +238,7 @@ def main():
     parser.add_argument("program")
     parser.add_argument("convert")
     parser.add_argument("--types", default="f32,bf16")
-    parser.add_argument("--own-types", choices=("f32", "bf16"))
+    parser.add_argument("--weights", choices=("f32", "bf16", "int8"))
     parser.add_argument("--modes", default="transformers,loop,compile")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=16)
@@ -247,12 +248,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, os.path.abspath(__file__), "--make", folder, str(arguments.layers)],
                        check=True)
+        checkpoint = os.path.join(folder, "model.h5")
+        subprocess.run([arguments.convert, "import", folder, checkpoint, "--tokenizer", "byte", "--quiet"],
+                       check=True)
         for kind in arguments.types.split(","):
-            checkpoint = os.path.join(folder, f"{kind}.h5")
-            subprocess.run([arguments.convert, "import", folder, checkpoint, "--tokenizer", "byte", "--dtype",
-                            arguments.own_types or kind, "--quiet"], check=True)
             compare(arguments, kind, folder, checkpoint)
-            os.remove(checkpoint)
 
 
 if __name__ == "__main__":
