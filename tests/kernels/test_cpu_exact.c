@@ -147,7 +147,7 @@ Test(cpu_exact, weight_gradients_do_not_depend_on_how_rows_are_cut_into_calls)
  * ------------------------------------------------------------------------------------ */
 
 /* More than one chunk of keys, by which the backward pass shares its work out. */
-enum { SAMPLE = 389, ROW = 700, H = 4, G = 2, K = 24 };
+enum { SAMPLE = 289, ROW = 560, H = 4, G = 2, K = 24 };
 
 static void check_attention_places(rf_compute compute)
 {
@@ -158,7 +158,7 @@ static void check_attention_places(rf_compute compute)
             exact_attention alone = exact_attention_new(compute, SAMPLE, H, G, K);
             exact_place_sample(&alone, 0, SAMPLE, pattern, 100);
             exact_attention_run(&alone, list[b], 1);
-            for (int threads = 1; threads <= 5; threads += 2) {
+            for (int threads = 1; threads <= 5; threads += 4) {
                 /* Neighbours in front, places without keys that hold NaN, and neighbours behind. */
                 int64_t front = 40 + 31 * threads, at = front + 5 * (threads - 1);
                 exact_attention packed = exact_attention_new(compute, ROW, H, G, K);
@@ -184,7 +184,7 @@ Test(cpu_exact, attention_does_not_depend_on_threads_or_place)
  * who do not see them get what they get when the keys are finite. */
 static void check_invisible_keys(rf_compute compute)
 {
-    enum { LAST = 300 };
+    enum { LAST = 270 };
     const rf_backend *list[MAX_CPU];
     int n_backends = cpu_backends(list);
     for (int b = 0; b < n_backends; b++) {
@@ -216,7 +216,7 @@ Test(cpu_exact, nothing_leaks_from_invisible_keys)
 /* Queries whose gradient is NaN, before the first key of a sample's second half can be seen. */
 static void check_blind_queries(rf_compute compute)
 {
-    enum { FIRST = 300 };
+    enum { FIRST = 270 };
     const rf_backend *list[MAX_CPU];
     int n_backends = cpu_backends(list);
     for (int b = 0; b < n_backends; b++) {
