@@ -352,6 +352,24 @@ static int check(const rf_backward *backward, const rf_acts *acts, rf_error *err
     return RF_OK;
 }
 
+/* What the forward pass had and did not keep: of the whole block, or only the norms and h. */
+static void make_again(const pass *p, int64_t layer)
+{
+    if (p->acts->recompute == RF_RECOMPUTE_BLOCK) {
+        rf_model_block_forward(p->model, p->acts, layer, NULL, NULL);
+        return;
+    }
+    const rf_block_acts *b = &p->acts->block[layer];
+    const rf_block_weights *w = rf_model_acquire(p->model, layer);
+    double eps = p->model->config.rms_norm_eps;
+    p->kernel->rmsnorm_forward(p->ctx, b->norm1, b->rstd1, b->x, w->of[RF_ROLE_ATTENTION_NORM],
+                               p->n, p->d, eps);
+    p->kernel->rmsnorm_forward(p->ctx, b->norm2, b->rstd2, b->mid, w->of[RF_ROLE_MLP_NORM], p->n,
+                               p->d, eps);
+    p->kernel->swiglu_forward(p->ctx, b->h, b->gate, b->up, p->n * p->f);
+    rf_model_release(p->model, layer);
+}
+
 int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts, void *gradient,
                     double *loss, rf_error *err)
 {
@@ -374,9 +392,7 @@ int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts, void 
     }
     head_backward(&p);
     for (int64_t layer = config->num_hidden_layers - 1; layer >= backward->lowest; layer--) {
-        if (acts->recompute == RF_RECOMPUTE_BLOCK) {
-            rf_model_block_forward(model, acts, layer, NULL, NULL);
-        }
+        make_again(&p, layer);
         const rf_block_weights *w = rf_model_acquire(model, layer);
         mlp_backward(&p, layer, w);
         attention_backward(&p, layer, w);

@@ -1,8 +1,9 @@
 /* acts.c: where the activations of a forward pass lie.
  *
- * A training pass keeps what the backward pass reads, block by block; RF_RECOMPUTE_BLOCK keeps only
- * the blocks' inputs. A pass without backward needs one block's worth at a time, and within it the
- * attention's buffers and the MLP's share their place.
+ * A training pass keeps what the backward pass reads, block by block, but for what a pass over
+ * memory makes again; RF_RECOMPUTE_BLOCK keeps only the blocks' inputs. A pass without backward
+ * needs one block's worth at a time, and within it the attention's buffers and the MLP's share
+ * their place.
  */
 #include "common/model/model.h"
 
@@ -48,24 +49,28 @@ static void take_attention(rf_block_acts *b, const layout *l, bool keep)
     }
 }
 
-static void take_mlp(rf_block_acts *b, const layout *l)
+static void take_gates(rf_block_acts *b, const layout *l)
 {
     b->gate = take(l, RF_ACTIVATION, l->config->intermediate_size);
     b->up = take(l, RF_ACTIVATION, l->config->intermediate_size);
-    b->h = take(l, RF_ACTIVATION, l->config->intermediate_size);
 }
 
-/* Everything of a block but its input, for a backward pass. */
+/* Everything of a block but its input and what is passing, for a backward pass. */
 static void take_kept(rf_block_acts *b, const layout *l)
 {
-    int64_t d = l->config->hidden_size;
-    b->norm1 = take(l, RF_ACTIVATION, d);
     b->rstd1 = take(l, RF_STATISTIC, 1);
     take_attention(b, l, true);
-    b->mid = take(l, RF_ACTIVATION, d);
-    b->norm2 = take(l, RF_ACTIVATION, d);
+    b->mid = take(l, RF_ACTIVATION, l->config->hidden_size);
     b->rstd2 = take(l, RF_STATISTIC, 1);
-    take_mlp(b, l);
+    take_gates(b, l);
+}
+
+/* What is made again from the rest by a pass over memory: no block keeps it. */
+static void take_passing(rf_block_acts *b, const layout *l)
+{
+    b->norm1 = take(l, RF_ACTIVATION, l->config->hidden_size);
+    b->norm2 = take(l, RF_ACTIVATION, l->config->hidden_size);
+    b->h = take(l, RF_ACTIVATION, l->config->intermediate_size);
 }
 
 static void take_training(rf_acts *acts, const layout *l)
@@ -73,6 +78,7 @@ static void take_training(rf_acts *acts, const layout *l)
     int64_t n_layers = l->config->num_hidden_layers, d = l->config->hidden_size;
     bool shared = acts->recompute == RF_RECOMPUTE_BLOCK;
     rf_block_acts one = {0};
+    take_passing(&one, l);
     if (shared) {
         take_kept(&one, l);
     }
@@ -105,7 +111,8 @@ static void take_inference(rf_acts *acts, const layout *l)
     size_t mark = l->arena->used;
     take_attention(&b, l, false);
     rf_arena_rewind(l->arena, mark);
-    take_mlp(&b, l);
+    take_gates(&b, l);
+    b.h = take(l, RF_ACTIVATION, l->config->intermediate_size);
     if (acts->block != NULL) {
         for (int64_t layer = 0; layer < l->config->num_hidden_layers; layer++) {
             acts->block[layer] = b;

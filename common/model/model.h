@@ -148,8 +148,9 @@ typedef struct rf_acts {
     void *span_memory;
     size_t span_bytes;
     rf_spans spans;
-    rf_block_acts *block; /* [L]; without `backward` all share one set, with RF_RECOMPUTE_BLOCK only
-                             x differs and the rest is one shared set */
+    rf_block_acts *block; /* [L]. norm1, norm2 and h are the same memory in all: backward makes them
+                             again. Without `backward` all share one set, with RF_RECOMPUTE_BLOCK
+                             only x differs */
     void *adapter_x;      /* [N, widest input] of an adapter, where it is dropped from; else NULL */
     void *adapter_u;      /* [N,r] between an adapter's two products; without adapters NULL */
     void *x;              /* [N,D] output of the last block */
