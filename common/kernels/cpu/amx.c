@@ -9,7 +9,7 @@
 enum {
     SIDE = 16,
     TILE_BYTES = 64,
-    AHEAD = 2 * SIDE * BF16_PANEL, /* floats */
+    AHEAD = 8 * SIDE * BF16_PANEL, /* floats */
     K_STRIP = 192,
     ROWS = 64,
     COLS = 8 * BF16_PANEL,
