@@ -40,17 +40,9 @@ _Static_assert(ROWS % BF16_ROWS == 0 && ROW_STEP % BF16_ROWS == 0 && K_BLOCK % B
                    MOST_COLS % BF16_PANEL == 0 && K_CHUNK * MOST_COLS >= B_CELLS,
                "blocks are whole steps");
 
-/* Cells of a row of the rounded a: not a large power of two, whose rows would fall into the same
- * few sets of the caches. */
-static int64_t left_ld(int64_t k)
-{
-    int64_t cells = line_floats(bf16_cells(k));
-    return cells % 256 == 0 ? cells + 16 : cells;
-}
-
 static int64_t left_floats(int64_t m, int64_t k)
 {
-    return line_floats(round_up(m, BF16_ROWS) * left_ld(k));
+    return line_floats(round_up(m, BF16_ROWS) * bf16_ld(k));
 }
 
 /* The largest a of any product: places by what is wide, either way round (GEMM_TN). */
@@ -155,7 +147,7 @@ static void make_area(const gemm *g, const area *r, const float *left, int64_t l
 
 static void make_share(const gemm *g, float *scratch, int thread, int n_threads)
 {
-    const int64_t ld = left_ld(g->k);
+    const int64_t ld = bf16_ld(g->k);
     float *packed = scratch + (int64_t)thread * B_CELLS;
     float *left = scratch + (int64_t)n_threads * B_CELLS;
     pack_left(g, left, ld, thread, n_threads);

@@ -48,15 +48,22 @@ V_INLINE int64_t round_up(int64_t a, int64_t step)
 {
     return ceil_div(a, step) * step;
 }
+/* Floats rounded up to whole cache lines, which keeps pieces of scratch aligned. */
+V_INLINE int64_t line_floats(int64_t n)
+{
+    return round_up(n, 16);
+}
 /* Cells that hold n inner elements of bf16, padded. */
 V_INLINE int64_t bf16_cells(int64_t n)
 {
     return round_up(ceil_div(n, 2), BF16_CELLS);
 }
-/* Floats rounded up to whole cache lines, which keeps pieces of scratch aligned. */
-V_INLINE int64_t line_floats(int64_t n)
+/* Cells from one row of n such elements to the next: whole cache lines, and no large power of two,
+ * whose rows would fall into the same few sets of the caches. */
+V_INLINE int64_t bf16_ld(int64_t n)
 {
-    return (n + 15) / 16 * 16;
+    int64_t cells = line_floats(bf16_cells(n));
+    return cells % 256 == 0 ? cells + 16 : cells;
 }
 /* Share `part` of `parts` of `count` things: [*begin, *end). */
 V_INLINE void share(int64_t *begin, int64_t *end, int64_t count, int64_t part, int64_t parts)
@@ -198,7 +205,7 @@ typedef struct gemm {
 } gemm;
 void RF_CPU(gemm)(rf_ctx *ctx, const gemm *g);
 size_t RF_CPU(gemm_bytes)(int n_threads, const rf_limits *limits);
-/* About what one thread takes for it (team). */
+/* About what one thread takes for it (threads_for_time). */
 double RF_CPU(gemm_nanoseconds)(const gemm *g);
 
 /* gemm_bf16.c: the same with both operands rounded to bf16; lda and ldc are set. */

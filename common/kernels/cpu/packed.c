@@ -104,14 +104,6 @@ static int64_t widest(const rf_limits *limits)
     return max_of(most, limits->n_heads * limits->head_dim);
 }
 
-/* Cells of a row of activations rounded to bf16: whole cache lines, and no large power of two,
- * whose rows would fall into the same few sets of the caches. */
-static int64_t bf16_ld(int64_t in)
-{
-    int64_t cells = line_floats(bf16_cells(in));
-    return cells % 256 == 0 ? cells + 16 : cells;
-}
-
 /* Floats of a thread: sums of a panel. */
 static int64_t thread_floats(void)
 {
