@@ -9,11 +9,7 @@
 enum {
     SIDE = 16,
     TILE_BYTES = 64,
-    AHEAD = 8 * SIDE * BF16_PANEL, /* floats */
-    K_STRIP = 192,
-    ROWS = 64,
-    COLS = 8 * BF16_PANEL,
-    SUM_LD = COLS + 16
+    AHEAD = 8 * SIDE * BF16_PANEL /* floats */
 };
 _Static_assert((int)BF16_ROWS == SIDE && (int)BF16_CELLS == SIDE && (int)BF16_PANEL == 2 * SIDE,
                "whole tiles");
@@ -112,25 +108,31 @@ static void store_sums(float *c, int64_t ld, int64_t rows)
     }
 }
 
-/* rows x cols numbers into the buffer, 0 around them up to whole tiles. */
-static void take_start(float *sums, const float *start, int64_t ld, int64_t rows, int64_t cols)
+/* A tile of c that is whole, and has no bias, comes and goes by itself; any other by way of `sums`.
+ */
+typedef struct sums {
+    _Alignas(64) float at[2 * SIDE * BF16_PANEL];
+} sums;
+
+/* rows x cols numbers, 0 around them. */
+static void take_start(sums *s, const float *start, int64_t ld, int64_t rows, int64_t cols)
 {
-    for (int64_t r = 0; r < round_up(rows, SIDE); r++) {
-        for (int64_t c = 0; c < round_up(cols, BF16_PANEL); c += VL) {
+    for (int64_t r = 0; r < 2 * SIDE; r++) {
+        for (int64_t c = 0; c < BF16_PANEL; c += VL) {
             bool exists = r < rows && c < cols;
-            v_store(sums + r * SUM_LD + c,
+            v_store(s->at + r * BF16_PANEL + c,
                     exists ? v_load_n(start + r * ld + c, cols - c) : v_zero());
         }
     }
 }
 
-static void give_sums(const product *p, const float *sums, int64_t row, int64_t rows, int64_t col,
+static void give_sums(const product *p, const sums *s, int64_t row, int64_t rows, int64_t col,
                       int64_t cols)
 {
     for (int64_t r = 0; r < rows; r++) {
         float *c = p->c + (row + r) * p->ldc + col;
         for (int64_t i = 0; i < cols; i += VL) {
-            vf x = v_load(sums + r * SUM_LD + i);
+            vf x = v_load(s->at + r * BF16_PANEL + i);
             if (p->bias != NULL) {
                 x = v_add(x, v_load_n(p->bias + col + i, cols - i));
             }
@@ -139,35 +141,29 @@ static void give_sums(const product *p, const float *sums, int64_t row, int64_t 
     }
 }
 
-/* One block of c. Where rows are few each panel is used once: it passes by without strips. */
-static void make_block(const product *p, const float *start, int64_t ld_start, int64_t row,
-                       int64_t rows, int64_t col, int64_t cols)
+static void make_tile(const product *p, const float *start, int64_t ld_start, int64_t row,
+                      int64_t col)
 {
-    _Alignas(64) float sums[ROWS * SUM_LD];
-    const int64_t strip = rows <= 2 * SIDE ? p->k : K_STRIP;
-    if (start != NULL) {
-        take_start(sums, start + row * ld_start + col, ld_start, rows, cols);
+    sums own;
+    const int64_t rows = min_of(2 * SIDE, p->m - row), cols = min_of(BF16_PANEL, p->n - col);
+    const bool whole = rows == 2 * SIDE && cols == BF16_PANEL && p->bias == NULL;
+    if (start == NULL) {
+        clear_sums();
+    } else if (whole) {
+        load_sums(start + row * ld_start + col, ld_start, rows);
+    } else {
+        take_start(&own, start + row * ld_start + col, ld_start, rows, cols);
+        memory_is_written();
+        load_sums(own.at, BF16_PANEL, rows);
     }
-    memory_is_written();
-    for (int64_t k0 = 0; k0 < p->k; k0 += strip) {
-        const int64_t k = min_of(strip, p->k - k0);
-        for (int64_t c = 0; c < cols; c += BF16_PANEL) {
-            const float *b = p->b + (col + c) / BF16_PANEL * p->panel_floats + k0 * BF16_PANEL;
-            for (int64_t r = 0; r < rows; r += 2 * SIDE) {
-                const float *a = p->a + (row + r) * p->lda + k0;
-                float *sum = sums + r * SUM_LD + c;
-                const int64_t left = rows - r;
-                if (k0 > 0 || start != NULL) {
-                    load_sums(sum, SUM_LD, left);
-                } else {
-                    clear_sums();
-                }
-                multiply(a, b, p->lda, k, left);
-                store_sums(sum, SUM_LD, left);
-            }
-        }
+    multiply(p->a + row * p->lda, p->b + col / BF16_PANEL * p->panel_floats, p->lda, p->k, rows);
+    if (whole) {
+        store_sums(p->c + row * p->ldc + col, p->ldc, rows);
+    } else {
+        store_sums(own.at, BF16_PANEL, rows);
+        memory_is_written();
+        give_sums(p, &own, row, rows, col, cols);
     }
-    give_sums(p, sums, row, rows, col, cols);
 }
 
 void RF_CPU(product_amx)(const product *p)
@@ -175,12 +171,13 @@ void RF_CPU(product_amx)(const product *p)
     const float *start = p->mode == PRODUCT_CHAIN ? p->c : p->mode == PRODUCT_ADD ? p->start : NULL;
     const int64_t ld_start = p->mode == PRODUCT_CHAIN ? p->ldc : p->ld_start;
     configure();
-    for (int64_t col = 0; col < p->n; col += COLS) {
-        for (int64_t row = 0; row < p->m; row += ROWS) {
-            make_block(p, start, ld_start, row, min_of(ROWS, p->m - row), col,
-                       min_of(COLS, p->n - col));
+    memory_is_written();
+    for (int64_t row = 0; row < p->m; row += 2 * SIDE) {
+        for (int64_t col = 0; col < p->n; col += BF16_PANEL) {
+            make_tile(p, start, ld_start, row, col);
         }
     }
+    memory_is_written();
     _tile_release();
 }
 
