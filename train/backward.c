@@ -28,15 +28,16 @@
 #include <stdlib.h>
 
 struct rf_backward {
-    int64_t capacity;         /* places */
-    void *dx;                 /* [N,D] derivative of the residual stream at the present point */
-    void *dnorm;              /* [N,D] derivative of a norm's output */
-    void *dq, *dk, *dv, *d_o; /* [N,H,K], [N,G,K], [N,G,K], [N,H,K] */
-    void *delta;              /* [N,H] statistic */
-    void *dgate, *dup;        /* [N,F]; share their place with the five above */
-    void *du;                 /* [N,r] of an adapter; NULL without */
-    void *dropped;            /* [N, widest input] of an adapter that drops; else NULL */
-    void *memory;             /* backend memory, owned */
+    int64_t capacity;   /* places */
+    void *dx;           /* [N,D] stream: derivative of the residual stream at this point */
+    void *dnorm;        /* [N,D] stream: derivative of a norm's output */
+    void *dq, *dk, *dv; /* [N,H,K], [N,G,K], [N,G,K] stream */
+    void *d_o;          /* [N,H,K] */
+    void *delta;        /* [N,H] statistic */
+    void *dgate, *dup;  /* [N,F]; share their place with the five above */
+    void *du;           /* [N,r] of an adapter; NULL without */
+    void *dropped;      /* [N, widest input] of an adapter that drops; else NULL */
+    void *memory;       /* backend memory, owned */
     int64_t (*offset)[RF_N_ROLES]; /* [L+1]: where a tensor begins in the trainable space, -1: none.
                                       The last is for what lies outside the blocks */
     int64_t lowest;                /* block where the walk ends; L: none has anything to train */
@@ -61,10 +62,8 @@ static void lay_out(rf_backward *b, rf_arena *arena, const rf_model *model)
     const rf_model_config *config = &model->config;
     const rf_backend *backend = model->ctx->backend;
     int64_t n = b->capacity, h = config->num_attention_heads;
-    size_t stream = rf_backend_bytes(backend, RF_ACTIVATION, n * config->hidden_size);
-    size_t heads = rf_backend_bytes(backend, RF_ACTIVATION, n * h * config->head_dim);
-    size_t kv_heads = rf_backend_bytes(backend, RF_ACTIVATION,
-                                       n * config->num_key_value_heads * config->head_dim);
+    int64_t hk = h * config->head_dim, gk = config->num_key_value_heads * config->head_dim;
+    size_t stream = rf_backend_bytes(backend, RF_STREAM, n * config->hidden_size);
     size_t wide = rf_backend_bytes(backend, RF_ACTIVATION, n * config->intermediate_size);
     b->dx = rf_arena_take(arena, stream);
     b->dnorm = rf_arena_take(arena, stream);
@@ -77,10 +76,10 @@ static void lay_out(rf_backward *b, rf_arena *arena, const rf_model *model)
             arena, rf_backend_bytes(backend, RF_ACTIVATION, n * rf_lora_widest(config)));
     }
     size_t mark = arena->used;
-    b->dq = rf_arena_take(arena, heads);
-    b->dk = rf_arena_take(arena, kv_heads);
-    b->dv = rf_arena_take(arena, kv_heads);
-    b->d_o = rf_arena_take(arena, heads);
+    b->dq = rf_arena_take(arena, rf_backend_bytes(backend, RF_STREAM, n * hk));
+    b->dk = rf_arena_take(arena, rf_backend_bytes(backend, RF_STREAM, n * gk));
+    b->dv = rf_arena_take(arena, rf_backend_bytes(backend, RF_STREAM, n * gk));
+    b->d_o = rf_arena_take(arena, rf_backend_bytes(backend, RF_ACTIVATION, n * hk));
     b->delta = rf_arena_take(arena, rf_backend_bytes(backend, RF_STATISTIC, n * h));
     rf_arena_rewind(arena, mark);
     b->dgate = rf_arena_take(arena, wide);
@@ -202,8 +201,20 @@ static void head_backward(const pass *p)
                          p->model->config.vocab_size);
     p->kernel->rmsnorm_backward(p->ctx, p->own->dx, gradient_of(p, outside, RF_ROLE_FINAL_NORM),
                                 p->own->dx, p->acts->x, w->of[RF_ROLE_FINAL_NORM],
-                                p->acts->final_rstd, p->n, p->d, false);
+                                p->acts->final_rstd, p->n, p->d, false, RF_STREAM);
     rf_model_release(p->model, outside);
+}
+
+/* Classes of a product's derivatives: what goes through attention or along the residual stream is
+ * summed; gates, and what enters o and down, have one source. */
+static rf_class class_of_dy(rf_role role)
+{
+    return role == RF_ROLE_GATE || role == RF_ROLE_UP ? RF_ACTIVATION : RF_STREAM;
+}
+
+static rf_class class_of_dx(rf_role role)
+{
+    return role == RF_ROLE_O || role == RF_ROLE_DOWN ? RF_ACTIVATION : RF_STREAM;
 }
 
 /* Forward:  y = x W^T + u B^T,  u = s x' A^T,  x' = dropout(x),  s = alpha/r
@@ -219,6 +230,7 @@ static void adapter_backward(const pass *p, int64_t layer, rf_role role, void *d
                              const void *x, const rf_block_weights *w, int64_t in, int64_t out)
 {
     rf_role a = rf_table_adapter_a(role), b = rf_table_adapter_b(role);
+    const rf_class dx_class = class_of_dx(role), dy_class = class_of_dy(role);
     if (w->of[a] == NULL) {
         return;
     }
@@ -226,18 +238,20 @@ static void adapter_backward(const pass *p, int64_t layer, rf_role role, void *d
     int64_t r = adaptation->rank;
     const void *taken = rf_lora_narrow(p->model, p->acts, layer, role, x, in);
     p->kernel->linear_backward_weight(p->ctx, gradient_of(p, layer, b), NULL, dy,
-                                      p->acts->adapter_u, p->n, r, out);
-    p->kernel->linear_backward_input(p->ctx, p->own->du, dy, w->of[b], p->n, r, out, false);
+                                      p->acts->adapter_u, p->n, r, out, dy_class);
+    p->kernel->linear_backward_input(p->ctx, p->own->du, dy, w->of[b], p->n, r, out, false,
+                                     dy_class, RF_ACTIVATION);
     p->kernel->scale_dropout(p->ctx, p->own->du, p->own->du, adaptation->alpha / (double)r, 0.0, 0,
-                             p->n * r, false);
+                             p->n * r, false, RF_ACTIVATION);
     p->kernel->linear_backward_weight(p->ctx, gradient_of(p, layer, a), NULL, p->own->du, taken,
-                                      p->n, in, r);
+                                      p->n, in, r, RF_ACTIVATION);
     if (rf_lora_drops(p->model)) {
         p->kernel->linear_backward_input(p->ctx, p->own->dropped, p->own->du, w->of[a], p->n, in, r,
-                                         false);
-        rf_lora_undrop(p->model, p->acts, layer, role, dx, p->own->dropped, in);
+                                         false, RF_ACTIVATION, RF_ACTIVATION);
+        rf_lora_undrop(p->model, p->acts, layer, role, dx, p->own->dropped, in, dx_class);
     } else {
-        p->kernel->linear_backward_input(p->ctx, dx, p->own->du, w->of[a], p->n, in, r, true);
+        p->kernel->linear_backward_input(p->ctx, dx, p->own->du, w->of[a], p->n, in, r, true,
+                                         RF_ACTIVATION, dx_class);
     }
 }
 
@@ -250,9 +264,11 @@ static void linear_backward(const pass *p, int64_t layer, rf_role role, rf_role 
     void *dbias = bias == RF_N_ROLES ? NULL : gradient_of(p, layer, bias);
     void *dw = gradient_of(p, layer, role);
     if (dw != NULL || dbias != NULL) {
-        p->kernel->linear_backward_weight(p->ctx, dw, dbias, dy, x, p->n, in, out);
+        p->kernel->linear_backward_weight(p->ctx, dw, dbias, dy, x, p->n, in, out,
+                                          class_of_dy(role));
     }
-    p->kernel->linear_backward_input(p->ctx, dx, dy, w->of[role], p->n, in, out, accumulate);
+    p->kernel->linear_backward_input(p->ctx, dx, dy, w->of[role], p->n, in, out, accumulate,
+                                     class_of_dy(role), class_of_dx(role));
     adapter_backward(p, layer, role, dx, dy, x, w, in, out);
 }
 
@@ -274,7 +290,7 @@ static void mlp_backward(const pass *p, int64_t layer, const rf_block_weights *w
                     false);
     linear_backward(p, layer, RF_ROLE_UP, RF_N_ROLES, dnorm, dup, b->norm2, w, p->d, p->f, true);
     p->kernel->rmsnorm_backward(p->ctx, dx, gradient_of(p, layer, RF_ROLE_MLP_NORM), dnorm, b->mid,
-                                w->of[RF_ROLE_MLP_NORM], b->rstd2, p->n, p->d, true);
+                                w->of[RF_ROLE_MLP_NORM], b->rstd2, p->n, p->d, true, RF_STREAM);
 }
 
 /* Forward:  raw = x W^T + bias;  normed = rmsnorm of each head (where the model has it);
@@ -286,10 +302,10 @@ static void heads_backward(const pass *p, int64_t layer, rf_role norm, void *dy,
                            const void *rstd, const rf_block_weights *w, int64_t n_heads)
 {
     p->kernel->rope(p->ctx, dy, p->model->cos, p->model->sin, p->acts->position, p->n, n_heads,
-                    p->k, true);
+                    p->k, true, RF_STREAM);
     if (w->of[norm] != NULL) {
         p->kernel->rmsnorm_backward(p->ctx, dy, gradient_of(p, layer, norm), dy, raw, w->of[norm],
-                                    rstd, p->n * n_heads, p->k, false);
+                                    rstd, p->n * n_heads, p->k, false, RF_ACTIVATION);
     }
 }
 
@@ -323,7 +339,7 @@ static void attention_backward(const pass *p, int64_t layer, const rf_block_weig
                     true);
     p->kernel->rmsnorm_backward(p->ctx, own->dx, gradient_of(p, layer, RF_ROLE_ATTENTION_NORM),
                                 own->dnorm, b->x, w->of[RF_ROLE_ATTENTION_NORM], b->rstd1, p->n,
-                                p->d, true);
+                                p->d, true, RF_STREAM);
 }
 
 /* Forward:  x_0 = table[token]. Each place adds its derivative to its token's row. */
@@ -363,9 +379,9 @@ static void make_again(const pass *p, int64_t layer)
     const rf_block_weights *w = rf_model_acquire(p->model, layer);
     double eps = p->model->config.rms_norm_eps;
     p->kernel->rmsnorm_forward(p->ctx, b->norm1, b->rstd1, b->x, w->of[RF_ROLE_ATTENTION_NORM],
-                               p->n, p->d, eps);
+                               p->n, p->d, eps, RF_STREAM);
     p->kernel->rmsnorm_forward(p->ctx, b->norm2, b->rstd2, b->mid, w->of[RF_ROLE_MLP_NORM], p->n,
-                               p->d, eps);
+                               p->d, eps, RF_STREAM);
     p->kernel->swiglu_forward(p->ctx, b->h, b->gate, b->up, p->n * p->f);
     rf_model_release(p->model, layer);
 }

@@ -28,7 +28,7 @@ static size_t decoder_bytes(const rf_trainer *t, const rf_model *shell)
     const rf_model_config *c = &t->shape;
     rf_model_limits need = rf_decoder_limits(&t->prompts.options, t->prompts.max_prompt);
     int64_t cache = need.keys * c->num_hidden_layers * 2 * c->num_key_value_heads * c->head_dim;
-    return rf_backend_bytes(t->backend, RF_ACTIVATION, cache) +
+    return rf_backend_bytes(shell->ctx->backend, RF_ACTIVATION, cache) +
            rf_acts_bytes(shell, need.places, need.keys, false, RF_RECOMPUTE_NONE);
 }
 
@@ -52,7 +52,7 @@ int rf_plan_make(rf_plan *out, const rf_trainer *t, rf_error *err)
 {
     /* The size functions read the configuration, the table and the backend: no weights needed. */
     rf_trainer copy = *t;
-    rf_ctx ctx = {.backend = t->backend,
+    rf_ctx ctx = {.backend = rf_backend_with(t->backend, t->limits.compute),
                   .n_threads = t->n_threads,
                   .limits = rf_model_kernel_limits(&t->shape, &t->limits)};
     rf_model shell = {.config = t->shape, .adaptation = t->set.adaptation, .ctx = &ctx};

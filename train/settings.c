@@ -17,7 +17,8 @@ const rf_config_key rf_train_keys[] = {
     {"train.reduce", RF_KEY_CHOICE, "exact", 0, 0, "exact|fast", CHANGES,
      "sum of gradients: with the same bits on 1, 2, 4, ... ranks, or with less memory"},
     {"train.compute", RF_KEY_CHOICE, "f32", 0, 0, "f32|bf16", 0,
-     "operands of matrix products; sums, weights, gradients and moments are f32 in any case"},
+     "operands of matrix products, and activations; sums, the residual stream, weights, gradients "
+     "and moments are f32 in any case"},
     {"train.recompute", RF_KEY_CHOICE, "none", 0, 0, "none|block", CHANGES,
      "activations: keep all, or compute each block again in the backward pass"},
     {"train.seed", RF_KEY_INT, "1", 0, 9e15, NULL, 0, "of weights, order of the data, and noise"},

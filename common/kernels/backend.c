@@ -4,6 +4,7 @@
 #include "common/kernels/cpu/cpu.h"
 #include "common/kernels/kernels.h"
 #include "common/kernels/machine.h"
+#include "common/kernels/quantize.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -14,23 +15,37 @@
 
 /* --- Choice ---------------------------------------------------------------------------------- */
 
-#define REAL_TYPES(type)                                                                           \
+#define TYPES(activation, real)                                                                    \
     {                                                                                              \
-        [RF_ACTIVATION] = (type), [RF_STATISTIC] = (type), [RF_WEIGHT] = (type),                   \
-        [RF_MASTER] = (type), [RF_INDEX] = RF_I32                                                  \
+        [RF_ACTIVATION] = (activation), [RF_STREAM] = (real), [RF_STATISTIC] = (real),             \
+        [RF_WEIGHT] = (real), [RF_MASTER] = (real), [RF_INDEX] = RF_I32                            \
     }
 
-/* Best first. */
-static const rf_backend backends[] = {
+/* For each what it is with compute f32, then with bf16. Best first. */
+#define CPU(isa)                                                                                   \
+    {                                                                                              \
+        {"cpu", #isa, TYPES(RF_F32, RF_F32), &rf_cpu_##isa##_kernels},                             \
+        {                                                                                          \
+            "cpu", #isa, TYPES(RF_BF16, RF_F32), &rf_cpu_##isa##_kernels                           \
+        }                                                                                          \
+    }
+#define REF(name, real, kernels)                                                                   \
+    {                                                                                              \
+        {name, "", TYPES(real, real), kernels},                                                    \
+        {                                                                                          \
+            name, "", TYPES(real, real), kernels                                                   \
+        }                                                                                          \
+    }
+static const rf_backend backends[][2] = {
 #if defined(__x86_64__)
-    {"cpu", "amx", REAL_TYPES(RF_F32), &rf_cpu_amx_kernels},
-    {"cpu", "avx512bf16", REAL_TYPES(RF_F32), &rf_cpu_avx512bf16_kernels},
-    {"cpu", "avx512", REAL_TYPES(RF_F32), &rf_cpu_avx512_kernels},
-    {"cpu", "avx2", REAL_TYPES(RF_F32), &rf_cpu_avx2_kernels},
+    CPU(amx),
+    CPU(avx512bf16),
+    CPU(avx512),
+    CPU(avx2),
 #endif
-    {"cpu", "portable", REAL_TYPES(RF_F32), &rf_cpu_portable_kernels},
-    {"ref32", "", REAL_TYPES(RF_F32), &rf_ref32_kernels},
-    {"ref64", "", REAL_TYPES(RF_F64), &rf_ref64_kernels},
+    CPU(portable),
+    REF("ref32", RF_F32, &rf_ref32_kernels),
+    REF("ref64", RF_F64, &rf_ref64_kernels),
 };
 
 enum { N_BACKENDS = sizeof(backends) / sizeof(backends[0]), MAX_THREADS = 4096 };
@@ -45,7 +60,7 @@ static const char *setting(const char *name)
 static bool backend_exists(const char *name)
 {
     for (int i = 0; i < N_BACKENDS; i++) {
-        if (strcmp(backends[i].name, name) == 0) {
+        if (strcmp(backends[i][0].name, name) == 0) {
             return true;
         }
     }
@@ -93,7 +108,7 @@ int rf_backend_choose(const rf_backend **out, const char *name, rf_error *err)
         }
     }
     for (int i = 0; i < N_BACKENDS && *out == NULL; i++) {
-        const rf_backend *b = &backends[i];
+        const rf_backend *b = &backends[i][0];
         bool has_isa = b->isa[0] != '\0';
         if (strcmp(b->name, name) == 0 &&
             (!has_isa || (rf_machine_has_isa(b->isa) && (!isa || strcmp(b->isa, isa) == 0)))) {
@@ -102,6 +117,16 @@ int rf_backend_choose(const rf_backend **out, const char *name, rf_error *err)
     }
     RF_ASSERT(*out != NULL); /* every cpu has "portable", and check_isa knows what is compiled */
     return RF_OK;
+}
+
+const rf_backend *rf_backend_with(const rf_backend *backend, rf_compute compute)
+{
+    for (int i = 0; i < N_BACKENDS; i++) {
+        if (backend == &backends[i][0] || backend == &backends[i][1]) {
+            return &backends[i][compute == RF_COMPUTE_BF16];
+        }
+    }
+    return backend; /* somebody's own */
 }
 
 void rf_backend_describe(const rf_ctx *ctx, char *text, size_t bytes)
@@ -200,7 +225,7 @@ int rf_ctx_new(rf_ctx **out, const rf_backend *backend, int n_threads, const rf_
     if (ctx == NULL) {
         return rf_error_set(err, RF_ERR, "out of memory for a kernel context");
     }
-    ctx->backend = backend;
+    ctx->backend = rf_backend_with(backend, limits->compute);
     ctx->n_threads = n_resolved;
     ctx->limits = *limits;
     ctx->scratch_bytes = backend->kernels->scratch_bytes(n_resolved, limits);
@@ -266,8 +291,11 @@ rf_layout rf_layout_find(const char *name)
 
 size_t rf_type_bytes(rf_type type)
 {
-    RF_ASSERT(type == RF_F32 || type == RF_F64 || type == RF_I32);
-    return type == RF_F64 ? sizeof(double) : sizeof(float);
+    static const size_t bytes[RF_N_TYPES] = {[RF_F32] = sizeof(float),
+                                             [RF_F64] = sizeof(double),
+                                             [RF_I32] = sizeof(int32_t),
+                                             [RF_BF16] = sizeof(uint16_t)};
+    return bytes[type];
 }
 
 size_t rf_backend_bytes(const rf_backend *backend, rf_class cls, int64_t n)
@@ -332,6 +360,25 @@ void rf_backend_free(const rf_backend *backend, void *memory)
     free(memory);
 }
 
+static double get_real(const void *src, rf_type type, int64_t i)
+{
+    if (type == RF_BF16) {
+        return (double)rf_quantize_from_bf16(((const uint16_t *)src)[i]);
+    }
+    return type == RF_F64 ? ((const double *)src)[i] : (double)((const float *)src)[i];
+}
+
+static void put_real(void *dst, rf_type type, int64_t i, double x)
+{
+    if (type == RF_BF16) {
+        ((uint16_t *)dst)[i] = rf_quantize_bf16((float)x);
+    } else if (type == RF_F64) {
+        ((double *)dst)[i] = x;
+    } else {
+        ((float *)dst)[i] = (float)x;
+    }
+}
+
 /* n elements from one type to another. Index types convert to nothing else. */
 static void convert(void *dst, rf_type dst_type, const void *src, rf_type src_type, int64_t n)
 {
@@ -341,18 +388,10 @@ static void convert(void *dst, rf_type dst_type, const void *src, rf_type src_ty
     }
     if (dst_type == src_type) {
         memcpy(dst, src, (size_t)n * rf_type_bytes(dst_type));
-    } else if (dst_type == RF_F64) {
-        double *to = dst;
-        const float *from = src;
-        for (int64_t i = 0; i < n; i++) {
-            to[i] = (double)from[i];
-        }
-    } else {
-        float *to = dst;
-        const double *from = src;
-        for (int64_t i = 0; i < n; i++) {
-            to[i] = (float)from[i];
-        }
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        put_real(dst, dst_type, i, get_real(src, src_type, i));
     }
 }
 

@@ -14,15 +14,18 @@
 #include <stdint.h>
 #include <stdio.h>
 
-typedef enum rf_type { RF_F32, RF_F64, RF_I32, RF_N_TYPES } rf_type;
+typedef enum rf_type { RF_F32, RF_F64, RF_I32, RF_BF16, RF_N_TYPES } rf_type;
 
 /* What an operand is. The backend states the type of each class; memory layout asks it. */
 typedef enum rf_class {
-    RF_ACTIVATION, /* hidden states, queries, keys, values and their gradients */
-    RF_STATISTIC,  /* reciprocal norms, log-sum-exps, losses, probabilities, cos/sin tables */
-    RF_WEIGHT,     /* compute copies of parameters */
-    RF_MASTER,     /* master parameters, their gradients and Adam moments */
-    RF_INDEX,      /* i32: tokens, positions, targets, places, spans */
+    RF_ACTIVATION, /* what products read and give: normed states, queries, keys, values, outputs of
+                      heads, gates, and the gradients of these that one product makes */
+    RF_STREAM,    /* sums of several: the residual stream, its gradient, those of norms' outputs and
+                     of queries, keys and values */
+    RF_STATISTIC, /* reciprocal norms, log-sum-exps, losses, probabilities, cos/sin tables */
+    RF_WEIGHT,    /* compute copies of parameters */
+    RF_MASTER,    /* master parameters, their gradients and Adam moments */
+    RF_INDEX,     /* i32: tokens, positions, targets, places, spans */
     RF_N_CLASSES
 } rf_class;
 
@@ -47,8 +50,8 @@ typedef struct rf_backend {
     const struct rf_kernels *kernels;
 } rf_backend;
 
-/* What matrix products multiply. Sums are f32 or better in any case, and operands in memory are as
- * the backend types them: bf16 rounds both operands of a product on its way to the multipliers. */
+/* What matrix products multiply. Sums are f32 or better in any case. bf16 rounds both operands of a
+ * product; the `cpu` backend then keeps activations in memory as bf16 (rf_backend_with). */
 typedef enum rf_compute { RF_COMPUTE_F32, RF_COMPUTE_BF16 } rf_compute;
 
 /* Largest sizes that kernels of one program will see; from it scratch is sized once. */
@@ -84,11 +87,13 @@ typedef struct rf_ctx {
  * RF_BACKEND and RF_ISA (portable, avx2, avx512, avx512bf16, amx) override the choice; an ISA that
  * the machine or its operating system lacks is an error. */
 RF_MUST_CHECK int rf_backend_choose(const rf_backend **out, const char *name, rf_error *err);
+/* The same backend with the types of its classes for products of `compute`; contexts have it so. */
+const rf_backend *rf_backend_with(const rf_backend *backend, rf_compute compute);
 /* "cpu (avx512), 2 threads; CPU features: ..." on one line. */
 void rf_backend_describe(const rf_ctx *ctx, char *text, size_t bytes);
 
-/* A context with scratch for `limits`. n_threads 0: OMP_NUM_THREADS or the cores this process may
- * use. Caller frees with rf_ctx_free. */
+/* A context with scratch for `limits`; its backend is rf_backend_with of limits->compute. n_threads
+ * 0: OMP_NUM_THREADS or the cores this process may use. Caller frees with rf_ctx_free. */
 RF_MUST_CHECK int rf_ctx_new(rf_ctx **out, const rf_backend *backend, int n_threads,
                              const rf_limits *limits, rf_error *err);
 void rf_ctx_free(rf_ctx *ctx); /* NULL is fine */
@@ -113,7 +118,7 @@ RF_MUST_CHECK int rf_backend_alloc(void **out, const rf_backend *backend, size_t
                                    rf_error *err);
 void rf_backend_free(const rf_backend *backend, void *memory); /* NULL is fine */
 /* Host to backend and back, n elements, converting between the host type (RF_F32 or RF_F64 for real
- * classes, RF_I32 for RF_INDEX) and the class's own. */
+ * classes, RF_I32 for RF_INDEX) and the class's own (to bf16: to nearest, ties to even). */
 void rf_backend_upload(rf_ctx *ctx, void *dst, rf_class cls, const void *src, rf_type host,
                        int64_t n);
 void rf_backend_download(rf_ctx *ctx, void *dst, rf_type host, const void *src, rf_class cls,

@@ -11,11 +11,13 @@
  * 6. No kernel writes N x V logits or N x M scores to memory, except head_logits of chosen places.
  * 7. Call through the macros-free inline form: ctx->backend->kernels->linear_forward(ctx, ...).
  *
- * Classes: activations (x, y, q, k, v, o, h and their d...), statistics (rstd, lse, loss, score,
+ * Classes: activations (x, y, q, k, v, o, h, gate, up and their d...) unless said, stream (what
+ * embedding and head_loss give and take back as gradients, dq, dk, dv, and where an argument
+ * `..._class` says RF_STREAM instead of RF_ACTIVATION), statistics (rstd, lse, loss, score,
  * logprob, cos, sin), weights (w, gain, bias, table), masters (dw, dgain, dbias, dtable, and all
- * operands of the flat-buffer kernels), index (token, position, target, place).
- * All matrices are row-major. N places, D width, H heads, G key/value heads, K head width,
- * F feed-forward width, V vocabulary, M keys.
+ * operands of the flat-buffer kernels), index (token, position, target, place). All matrices are
+ * row-major. N places, D width, H heads, G key/value heads, K head width, F feed-forward width, V
+ * vocabulary, M keys.
  */
 #ifndef RF_KERNELS_KERNELS_H
 #define RF_KERNELS_KERNELS_H
@@ -74,47 +76,54 @@ typedef struct rf_kernels {
     size_t (*pack_bytes)(rf_layout layout, int64_t in, int64_t out);
 
     /* embedding_forward: x = table[token]
-     *   x [N,D] sets; table [V,D] reads; token [N] reads, in [0,V) */
+     *   x [N,D] stream, sets; table [V,D] reads; token [N] reads, in [0,V) */
     void (*embedding_forward)(rf_ctx *, void *x, rf_matrix table, const int32_t *token, int64_t n,
                               int64_t d);
     /* embedding_backward: dtable[token[i]] += dx[i], i ascending
-     *   dtable [V,D] adds; dx [N,D] reads */
+     *   dtable [V,D] adds; dx [N,D] stream, reads */
     void (*embedding_backward)(rf_ctx *, void *dtable, const void *dx, const int32_t *token,
                                int64_t n, int64_t d);
 
     /* rmsnorm_forward: y = x * rstd * gain, rstd = 1/sqrt(mean(x^2) + eps)   (arXiv:1910.07467)
-     *   y [N,D] sets; rstd [N] sets; x [N,D] reads; gain [D] reads
+     *   y [N,D] sets; rstd [N] sets; x [N,D] of x_class, reads; gain [D] reads
      * Per-head q/k norm is the same kernel with N*H rows of K. */
     void (*rmsnorm_forward)(rf_ctx *, void *y, void *rstd, const void *x, const void *gain,
-                            int64_t n, int64_t d, double eps);
+                            int64_t n, int64_t d, double eps, rf_class x_class);
     /* rmsnorm_backward
-     *   dx [N,D] sets, or adds where accumulate; dgain [D] adds, rows in ascending order, or NULL
-     *   dy [N,D] reads (dx may be dy itself where not accumulate); x [N,D] reads; gain [D] reads;
-     *   rstd [N] reads, as forward set it */
+     *   dx [N,D] stream, sets, or adds where accumulate; dgain [D] adds, rows in ascending order,
+     * or NULL; dy [N,D] stream, reads (dx may be dy itself where not accumulate); x [N,D] of
+     * x_class, reads; gain [D] reads; rstd [N] reads, as forward set it */
     void (*rmsnorm_backward)(rf_ctx *, void *dx, void *dgain, const void *dy, const void *x,
                              const void *gain, const void *rstd, int64_t n, int64_t d,
-                             bool accumulate);
+                             bool accumulate, rf_class x_class);
 
     /* linear_forward: y = x w^T + bias + residual
-     *   y [N,O] sets; x [N,I] reads; w [O,I] reads; bias [O] reads or NULL
-     *   residual [N,O] reads or NULL; may be y itself */
+     *   y [N,O] of y_class, sets; x [N,I] reads; w [O,I] reads; bias [O] reads or NULL
+     *   residual [N,O] of y_class, reads, or NULL; may be y itself; only of stream where w is
+     * packed
+     */
     void (*linear_forward)(rf_ctx *, void *y, const void *x, rf_matrix w, const void *bias,
-                           const void *residual, int64_t n, int64_t in, int64_t out);
+                           const void *residual, int64_t n, int64_t in, int64_t out,
+                           rf_class y_class);
     /* linear_backward_input: dx = dy w
-     *   dx [N,I] sets, or adds where accumulate; dy [N,O] reads; w [O,I] reads */
+     *   dx [N,I] of dx_class, sets, or adds where accumulate; dy [N,O] of dy_class, reads;
+     *   w [O,I] reads */
     void (*linear_backward_input)(rf_ctx *, void *dx, const void *dy, const void *w, int64_t n,
-                                  int64_t in, int64_t out, bool accumulate);
+                                  int64_t in, int64_t out, bool accumulate, rf_class dy_class,
+                                  rf_class dx_class);
     /* linear_backward_weight: dw += dy^T x, dbias += sum of dy's rows
-     *   dw [O,I] adds or NULL; dbias [O] adds or NULL; dy [N,O] reads; x [N,I] reads */
+     *   dw [O,I] adds or NULL; dbias [O] adds or NULL; dy [N,O] of dy_class, reads; x [N,I] reads
+     */
     void (*linear_backward_weight)(rf_ctx *, void *dw, void *dbias, const void *dy, const void *x,
-                                   int64_t n, int64_t in, int64_t out);
+                                   int64_t n, int64_t in, int64_t out, rf_class dy_class);
 
     /* rope: rotates pairs (i, i+K/2) of each head by the angle of its place's position
      * (arXiv:2104.09864, "rotate half" layout); `inverse` turns back, which is also the backward
-     * pass. x [N,H,K] reads and sets; cos, sin [P,K/2] reads; position [N] reads, in [0,P); K even
+     * pass. x [N,H,K] of x_class, reads and sets; cos, sin [P,K/2] reads; position [N] reads, in
+     * [0,P); K even
      */
     void (*rope)(rf_ctx *, void *x, const void *cos, const void *sin, const int32_t *position,
-                 int64_t n, int64_t h, int64_t k, bool inverse);
+                 int64_t n, int64_t h, int64_t k, bool inverse, rf_class x_class);
 
     /* attention_forward: o_i = sum_j softmax_j(q_i k_j / sqrt(K)) v_j over the keys of i's spans;
      * query head h reads key/value head h / (H/G).     (arXiv:1706.03762, 2305.13245, 2205.14135)
@@ -124,7 +133,7 @@ typedef struct rf_kernels {
                               const void *v, const rf_spans *spans, int64_t h, int64_t g,
                               int64_t head_dim);
     /* attention_backward
-     *   dq [N,H,K], dk, dv [M,G,K] sets; delta [N,H] statistic, sets: sum of do*o
+     *   dq [N,H,K], dk, dv [M,G,K] stream, sets; delta [N,H] statistic, sets: sum of do*o
      *   do_ [N,H,K], q, k, v, o, lse reads */
     void (*attention_backward)(rf_ctx *, void *dq, void *dk, void *dv, void *delta, const void *do_,
                                const void *q, const void *k, const void *v, const void *o,
@@ -140,14 +149,14 @@ typedef struct rf_kernels {
 
     /* scale_dropout: y_i = factor keep_i x_i, where keep_i is 0 with probability `rate`, else 1: a
      * function of (key, i) alone (gumbel.h), so that the same call gives the same choice again.
-     *   y [count] sets, or adds where accumulate; may be x itself; x [count] reads
+     *   y [count] of y_class, sets, or adds where accumulate; may be x itself; x [count] reads
      *   rate in [0,1); 0: plain scaling, key is not read         (arXiv:1207.0580) */
     void (*scale_dropout)(rf_ctx *, void *y, const void *x, double factor, double rate,
-                          uint64_t key, int64_t count, bool accumulate);
+                          uint64_t key, int64_t count, bool accumulate, rf_class y_class);
 
     /* head_loss: cross-entropy of the places with a target, fused with the head, over chunks.
      *   loss [N] sets: -log softmax(x_i w^T)[target_i], 0 where target_i < 0
-     *   dx [N,D] sets (rows without target: 0), dw [V,D] adds: gradients of
+     *   dx [N,D] stream, sets (rows without target: 0), dw [V,D] adds: gradients of
      *     sum_i weight_i loss_i; both NULL: forward only (else w is RF_ROWS);
      *     dw alone NULL: the head is frozen
      *   x [N,D] reads; w [V,D] reads; target [N] reads, < V; weight [N] statistic, reads

@@ -67,4 +67,9 @@ static inline uint16_t rf_quantize_bf16(float x)
     return (uint16_t)(((bits & 0x7FFFFFFFU) > 0x7F800000U ? bits | 0x400000U : rounded) >> 16);
 }
 
+static inline float rf_quantize_from_bf16(uint16_t x)
+{
+    return rf_quantize_float((uint32_t)x << 16);
+}
+
 #endif

@@ -109,16 +109,18 @@ static int upload_batch(rf_model *model, rf_acts *acts, const rf_batch *batch,
 
 /* --- One block -------------------------------------------------------------------------------- */
 
-/* One of a block's products, with its adapter. Operands as linear_forward's. */
+/* One of a block's products, with its adapter. Operands as linear_forward's: o and down write to
+ * the stream. */
 static void project(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role, void *y,
                     const void *x, const void *bias, const void *residual, int64_t in, int64_t out)
 {
     rf_ctx *ctx = model->ctx;
     const rf_block_weights *w = rf_model_acquire(model, layer);
+    const rf_class y_class = residual != NULL ? RF_STREAM : RF_ACTIVATION;
     ctx->backend->kernels->linear_forward(ctx, y, x, rf_block_matrix(w, role), bias, residual,
-                                          acts->n, in, out);
+                                          acts->n, in, out, y_class);
     rf_model_release(model, layer);
-    rf_lora_forward(model, acts, layer, role, y, x, in, out);
+    rf_lora_forward(model, acts, layer, role, y, x, in, out, y_class);
 }
 
 /* q or k of every head: projection, the norm of each head where the model has one, rotation by the
@@ -133,9 +135,10 @@ static void project_heads(rf_model *model, const rf_acts *acts, int64_t layer, r
     project(model, acts, layer, role, raw, x, bias, NULL, d, n_heads * k);
     if (gain != NULL) {
         kernel->rmsnorm_forward(ctx, out, rstd, raw, gain, n * n_heads, k,
-                                model->config.rms_norm_eps);
+                                model->config.rms_norm_eps, RF_ACTIVATION);
     }
-    kernel->rope(ctx, out, model->cos, model->sin, acts->position, n, n_heads, k, false);
+    kernel->rope(ctx, out, model->cos, model->sin, acts->position, n, n_heads, k, false,
+                 RF_ACTIVATION);
 }
 
 /* mid = x + o_proj(attention(...)) of norm1(x). q is finished before k begins: k_raw may be q_raw
@@ -150,7 +153,7 @@ static void attention_half(rf_model *model, const rf_acts *acts, const rf_block_
     const void *keys = b->k, *values = b->v;
 
     kernel->rmsnorm_forward(ctx, b->norm1, b->rstd1, b->x, w->of[RF_ROLE_ATTENTION_NORM], n, d,
-                            model->config.rms_norm_eps);
+                            model->config.rms_norm_eps, RF_STREAM);
     project_heads(model, acts, layer, RF_ROLE_Q, b->q, b->q_raw, b->q_rstd, b->norm1,
                   w->of[RF_ROLE_Q_BIAS], w->of[RF_ROLE_Q_NORM], h);
     project_heads(model, acts, layer, RF_ROLE_K, b->k, b->k_raw, b->k_rstd, b->norm1,
@@ -175,7 +178,7 @@ static void mlp_half(rf_model *model, const rf_acts *acts, const rf_block_acts *
     int64_t n = acts->n, d = model->config.hidden_size, f = model->config.intermediate_size;
 
     kernel->rmsnorm_forward(ctx, b->norm2, b->rstd2, b->mid, w->of[RF_ROLE_MLP_NORM], n, d,
-                            model->config.rms_norm_eps);
+                            model->config.rms_norm_eps, RF_STREAM);
     project(model, acts, layer, RF_ROLE_GATE, b->gate, b->norm2, NULL, NULL, d, f);
     project(model, acts, layer, RF_ROLE_UP, b->up, b->norm2, NULL, NULL, d, f);
     kernel->swiglu_forward(ctx, b->h, b->gate, b->up, n * f);
@@ -220,8 +223,8 @@ int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batch *batch, rf_c
         rf_model_block_forward(model, acts, layer, out, cache);
     }
     kernel->rmsnorm_forward(ctx, acts->final, acts->final_rstd, acts->x,
-                            outside->of[RF_ROLE_FINAL_NORM], acts->n, d,
-                            model->config.rms_norm_eps);
+                            outside->of[RF_ROLE_FINAL_NORM], acts->n, d, model->config.rms_norm_eps,
+                            RF_STREAM);
     rf_model_release(model, n_layers);
     return RF_OK;
 }

@@ -68,19 +68,20 @@ int64_t rf_lora_widest(const rf_model_config *config)
 }
 
 static void drop(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role, void *y,
-                 const void *x, int64_t in, bool accumulate)
+                 const void *x, int64_t in, bool accumulate, rf_class y_class)
 {
     double rate = model->adaptation.dropout;
     rf_rng rng = RF_RNG_STREAM(model->adaptation.seed, RF_RNG_DROPOUT, model->drop_step,
                                model->drop_leaf, (uint64_t)layer, (uint64_t)role);
     model->ctx->backend->kernels->scale_dropout(model->ctx, y, x, 1.0 / (1.0 - rate), rate,
-                                                rf_rng_u64(&rng), acts->n * in, accumulate);
+                                                rf_rng_u64(&rng), acts->n * in, accumulate,
+                                                y_class);
 }
 
 void rf_lora_undrop(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role, void *dx,
-                    const void *dropped, int64_t in)
+                    const void *dropped, int64_t in, rf_class dx_class)
 {
-    drop(model, acts, layer, role, dx, dropped, in, true);
+    drop(model, acts, layer, role, dx, dropped, in, true, dx_class);
 }
 
 /* --- Forward ---------------------------------------------------------------------------------- */
@@ -92,20 +93,20 @@ const void *rf_lora_narrow(rf_model *model, const rf_acts *acts, int64_t layer, 
     int64_t n = acts->n, r = model->adaptation.rank;
     const rf_block_weights *w = rf_model_acquire(model, layer);
     if (rf_lora_drops(model)) {
-        drop(model, acts, layer, role, acts->adapter_x, x, in, false);
+        drop(model, acts, layer, role, acts->adapter_x, x, in, false, RF_ACTIVATION);
         x = acts->adapter_x;
     }
     ctx->backend->kernels->linear_forward(ctx, acts->adapter_u, x,
                                           rf_matrix_rows(w->of[rf_table_adapter_a(role)]), NULL,
-                                          NULL, n, in, r);
+                                          NULL, n, in, r, RF_ACTIVATION);
     ctx->backend->kernels->scale_dropout(ctx, acts->adapter_u, acts->adapter_u, factor(model), 0.0,
-                                         0, n * r, false);
+                                         0, n * r, false, RF_ACTIVATION);
     rf_model_release(model, layer);
     return x;
 }
 
 void rf_lora_forward(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role, void *y,
-                     const void *x, int64_t in, int64_t out)
+                     const void *x, int64_t in, int64_t out, rf_class y_class)
 {
     if (model->adaptation.rank == 0) {
         return;
@@ -116,7 +117,7 @@ void rf_lora_forward(rf_model *model, const rf_acts *acts, int64_t layer, rf_rol
     if (b != NULL) {
         rf_lora_narrow(model, acts, layer, role, x, in);
         ctx->backend->kernels->linear_forward(ctx, y, acts->adapter_u, rf_matrix_rows(b), NULL, y,
-                                              acts->n, model->adaptation.rank, out);
+                                              acts->n, model->adaptation.rank, out, y_class);
     }
     rf_model_release(model, layer);
 }

@@ -60,34 +60,36 @@ static void run_swiglu_backward(void *work)
 static void run_rmsnorm_forward(void *work)
 {
     flat_work *f = work;
-    kernels_of(f)->rmsnorm_forward(f->ctx, f->a, f->e, f->b, f->d, f->n / ROW, ROW, 1e-6);
+    kernels_of(f)->rmsnorm_forward(f->ctx, f->a, f->e, f->b, f->d, f->n / ROW, ROW, 1e-6,
+                                   RF_STREAM);
 }
 
 static void run_rmsnorm_backward(void *work)
 {
     flat_work *f = work;
     kernels_of(f)->rmsnorm_backward(f->ctx, f->a, f->e, f->b, f->d, f->c, f->c, f->n / ROW, ROW,
-                                    true);
+                                    true, RF_STREAM);
 }
 
 static void run_head_norm_forward(void *work)
 {
     flat_work *f = work;
-    kernels_of(f)->rmsnorm_forward(f->ctx, f->a, f->e, f->b, f->d, f->n / HEAD, HEAD, 1e-6);
+    kernels_of(f)->rmsnorm_forward(f->ctx, f->a, f->e, f->b, f->d, f->n / HEAD, HEAD, 1e-6,
+                                   RF_ACTIVATION);
 }
 
 static void run_head_norm_backward(void *work)
 {
     flat_work *f = work;
     kernels_of(f)->rmsnorm_backward(f->ctx, f->a, f->e, f->b, f->d, f->c, f->c, f->n / HEAD, HEAD,
-                                    false);
+                                    false, RF_ACTIVATION);
 }
 
 static void run_rope(void *work)
 {
     flat_work *f = work;
-    kernels_of(f)->rope(f->ctx, f->a, f->cos, f->sin, f->index, f->n / ROW, ROW / HEAD, HEAD,
-                        false);
+    kernels_of(f)->rope(f->ctx, f->a, f->cos, f->sin, f->index, f->n / ROW, ROW / HEAD, HEAD, false,
+                        RF_ACTIVATION);
 }
 
 static void run_embedding_forward(void *work)

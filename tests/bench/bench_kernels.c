@@ -1,6 +1,6 @@
 /* bench_kernels.c: speed of the kernels of the chosen backend (RF_BACKEND, RF_ISA,
- * OMP_NUM_THREADS), each verified against ref on a small case first. Usage: bench_kernels [part of
- * a name] */
+ * OMP_NUM_THREADS), each verified against ref on a small case first.
+ * Usage: bench_kernels [--compute f32|bf16] [part of a name]; both without */
 #include "tests/bench/set_up.h"
 
 #include <dlfcn.h>
@@ -8,11 +8,17 @@
 enum { PLACES = 2048 };
 
 static const char *filter = "";
+static rf_compute compute; /* of what is measured now */
 static bench report;
 
 static bool wanted(const char *name)
 {
     return strstr(name, filter) != NULL;
+}
+
+static const char *compute_name(void)
+{
+    return compute == RF_COMPUTE_BF16 ? "bf16" : "f32";
 }
 
 /* --- Matrix products -------------------------------------------------------------------------- */
@@ -39,7 +45,7 @@ typedef struct linear_work {
     rf_ctx *ctx;
     form form;
     int64_t n, in, out;
-    float *y, *x;
+    void *y, *x;    /* activations */
     float *weights; /* n_weights copies in a row, taken in turn: more than the caches hold */
     int64_t n_weights, turn;
 } linear_work;
@@ -55,11 +61,13 @@ static void run_linear(void *work)
     const rf_kernels *k = w->ctx->backend->kernels;
     if (w->form == FORWARD) {
         k->linear_forward(w->ctx, w->y, w->x, rf_matrix_rows(next_weight(w)), NULL, NULL, w->n,
-                          w->in, w->out);
+                          w->in, w->out, RF_ACTIVATION);
     } else if (w->form == BACKWARD_INPUT) {
-        k->linear_backward_input(w->ctx, w->x, w->y, next_weight(w), w->n, w->in, w->out, false);
+        k->linear_backward_input(w->ctx, w->x, w->y, next_weight(w), w->n, w->in, w->out, false,
+                                 RF_ACTIVATION, RF_ACTIVATION);
     } else {
-        k->linear_backward_weight(w->ctx, next_weight(w), NULL, w->y, w->x, w->n, w->in, w->out);
+        k->linear_backward_weight(w->ctx, next_weight(w), NULL, w->y, w->x, w->n, w->in, w->out,
+                                  RF_ACTIVATION);
     }
 }
 
@@ -83,7 +91,7 @@ static void run_peer(void *work)
 static double time_linear(linear_work *w, double *peer_seconds)
 {
     *peer_seconds = 0.0;
-    if (sgemm != NULL) {
+    if (sgemm != NULL && compute == RF_COMPUTE_F32) {
         *peer_seconds = bench_time(run_peer, w, 0.2);
     }
     return bench_time(run_linear, w, 0.2);
@@ -105,13 +113,13 @@ static void bench_model(const model_shape *m, rf_ctx *ctx, double peak)
     for (size_t s = 0; s < sizeof(times) / sizeof(times[0]); s++) {
         int64_t in = shape[s][0], out = shape[s][1];
         linear_work w = {.ctx = ctx, .n = PLACES, .in = in, .out = out, .n_weights = 1};
-        w.x = random_floats(PLACES * in);
-        w.y = random_floats(PLACES * out);
+        w.x = random_operand(ctx, RF_ACTIVATION, PLACES * in);
+        w.y = random_operand(ctx, RF_ACTIVATION, PLACES * out);
         w.weights = random_floats(in * out);
         double flop = 2.0 * (double)(PLACES * in) * (double)out;
         for (w.form = FORWARD; w.form <= BACKWARD_WEIGHT; w.form++) {
-            snprintf(name, sizeof(name), "%s linear %dx%dx%d %s", m->name, (int)w.n, (int)in,
-                     (int)out, form_names[w.form]);
+            snprintf(name, sizeof(name), "%s %s linear %dx%dx%d %s", m->name, compute_name(),
+                     (int)w.n, (int)in, (int)out, form_names[w.form]);
             if (!wanted(name)) {
                 continue;
             }
@@ -126,7 +134,7 @@ static void bench_model(const model_shape *m, rf_ctx *ctx, double peak)
         free(w.y);
         free(w.weights);
     }
-    snprintf(name, sizeof(name), "%s linear, a layer's total", m->name);
+    snprintf(name, sizeof(name), "%s %s linear, a layer's total", m->name, compute_name());
     if (total > 0.0) {
         bench_report(&report, name, total_flop / total * 1e-9, "GFLOP/s", peak,
                      total_peer > 0.0 ? total_flop / total_peer * 1e-9 : 0.0);
@@ -168,7 +176,8 @@ typedef struct attention_work {
     rf_spans spans;
     void *spans_memory;
     int64_t n, h, g, k;
-    float *q, *key, *v, *o, *lse, *dq, *dk, *dv, *delta, *do_;
+    void *q, *key, *v, *o, *do_; /* activations */
+    float *lse, *dq, *dk, *dv, *delta;
 } attention_work;
 
 static void run_attention_forward(void *work)
@@ -196,15 +205,16 @@ static void make_attention(attention_work *a, const char *backend, int64_t n, in
                               .n_heads = h,
                               .n_kv_heads = g,
                               .head_dim = k,
-                              .backward = 1};
+                              .backward = 1,
+                              .compute = compute};
     *a = (attention_work){.n = n, .h = h, .g = g, .k = k};
     a->ctx = open_context(backend, &limits);
-    a->q = random_floats(n * h * k);
-    a->do_ = random_floats(n * h * k);
-    a->o = random_floats(n * h * k);
+    a->q = random_operand(a->ctx, RF_ACTIVATION, n * h * k);
+    a->do_ = random_operand(a->ctx, RF_ACTIVATION, n * h * k);
+    a->o = random_operand(a->ctx, RF_ACTIVATION, n * h * k);
     a->dq = random_floats(n * h * k);
-    a->key = random_floats(n * g * k);
-    a->v = random_floats(n * g * k);
+    a->key = random_operand(a->ctx, RF_ACTIVATION, n * g * k);
+    a->v = random_operand(a->ctx, RF_ACTIVATION, n * g * k);
     a->dk = random_floats(n * g * k);
     a->dv = random_floats(n * g * k);
     a->lse = random_floats(n * h);
@@ -225,7 +235,7 @@ static void make_attention(attention_work *a, const char *backend, int64_t n, in
 
 static void free_attention(attention_work *a)
 {
-    float *all[] = {a->q, a->do_, a->o, a->dq, a->key, a->v, a->dk, a->dv, a->lse, a->delta};
+    void *all[] = {a->q, a->do_, a->o, a->dq, a->key, a->v, a->dk, a->dv, a->lse, a->delta};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         free(all[i]);
     }
@@ -236,8 +246,8 @@ static void free_attention(attention_work *a)
 static void bench_attention(int64_t n, int64_t sample, int64_t h, int64_t g, int64_t k, double peak)
 {
     char name[128];
-    snprintf(name, sizeof(name), "attention T=%d of %d H=%d G=%d K=%d", (int)n, (int)sample, (int)h,
-             (int)g, (int)k);
+    snprintf(name, sizeof(name), "%s attention T=%d of %d H=%d G=%d K=%d", compute_name(), (int)n,
+             (int)sample, (int)h, (int)g, (int)k);
     if (!wanted(name)) {
         return;
     }
@@ -259,7 +269,8 @@ static void bench_attention(int64_t n, int64_t sample, int64_t h, int64_t g, int
 
 typedef struct head_work {
     rf_ctx *ctx;
-    float *loss, *dx, *dw, *x, *w, *weight;
+    void *x; /* activations */
+    float *loss, *dx, *dw, *w, *weight;
     int32_t *target;
     int64_t n, d, v;
 } head_work;
@@ -274,15 +285,16 @@ static void run_head(void *work)
 static void bench_head(int64_t d, int64_t v, double peak)
 {
     char name[128];
-    snprintf(name, sizeof(name), "head_loss %dx%dx%d", PLACES, (int)d, (int)v);
+    snprintf(name, sizeof(name), "%s head_loss %dx%dx%d", compute_name(), PLACES, (int)d, (int)v);
     if (!wanted(name)) {
         return;
     }
-    const rf_limits limits = {.places = PLACES, .width = d, .vocab = v, .backward = 1};
+    const rf_limits limits = {
+        .places = PLACES, .width = d, .vocab = v, .backward = 1, .compute = compute};
     head_work h = {.ctx = open_context(NULL, &limits), .n = PLACES, .d = d, .v = v};
     h.loss = random_floats(PLACES);
     h.weight = random_floats(PLACES);
-    h.x = random_floats(PLACES * d);
+    h.x = random_operand(h.ctx, RF_ACTIVATION, PLACES * d);
     h.dx = random_floats(PLACES * d);
     h.w = random_floats(v * d);
     h.dw = random_floats(v * d);
@@ -292,7 +304,7 @@ static void bench_head(int64_t d, int64_t v, double peak)
     }
     double flop = 6.0 * (double)(PLACES * d) * (double)v;
     bench_report(&report, name, flop / bench_time(run_head, &h, 0.5) * 1e-9, "GFLOP/s", peak, 0.0);
-    float *all[] = {h.loss, h.weight, h.x, h.dx, h.w, h.dw};
+    void *all[] = {h.loss, h.weight, h.x, h.dx, h.w, h.dw};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         free(all[i]);
     }
@@ -305,19 +317,23 @@ static void bench_head(int64_t d, int64_t v, double peak)
 static void verify_linear(void)
 {
     enum { N = 37, IN = 523, OUT = 131 };
-    const rf_limits limits = {.places = N, .width = IN, .ffn = OUT, .backward = 1};
+    const rf_limits limits = {
+        .places = N, .width = IN, .ffn = OUT, .backward = 1, .compute = compute};
     for (form f = FORWARD; f <= BACKWARD_WEIGHT; f++) {
         linear_work w[2];
         for (int i = 0; i < 2; i++) {
             w[i] = (linear_work){.form = f, .n = N, .in = IN, .out = OUT, .n_weights = 1};
             w[i].ctx = open_context(i == 0 ? NULL : "ref32", &limits);
-            w[i].x = random_floats(N * IN);
-            w[i].y = random_floats(N * OUT);
+            w[i].x = random_operand(w[i].ctx, RF_ACTIVATION, N * IN);
+            w[i].y = random_operand(w[i].ctx, RF_ACTIVATION, N * OUT);
             w[i].weights = random_floats(IN * OUT);
             run_linear(&w[i]);
         }
-        expect_close(w[0].x, w[1].x, N * IN, form_names[f]);
-        expect_close(w[0].y, w[1].y, N * OUT, form_names[f]);
+        rf_ctx *const ctx[] = {w[0].ctx, w[1].ctx};
+        expect_close_operands(ctx, (void *[]){w[0].x, w[1].x}, RF_ACTIVATION, N * IN,
+                              form_names[f]);
+        expect_close_operands(ctx, (void *[]){w[0].y, w[1].y}, RF_ACTIVATION, N * OUT,
+                              form_names[f]);
         expect_close(w[0].weights, w[1].weights, IN * OUT, form_names[f]);
         for (int i = 0; i < 2; i++) {
             free(w[i].x);
@@ -337,30 +353,28 @@ static void verify_attention(void)
         run_attention_forward(&a[i]);
         run_attention_backward(&a[i]);
     }
-    expect_close(a[0].o, a[1].o, N * H * K, "attention output");
-    expect_close(a[0].dq, a[1].dq, N * H * K, "attention dq");
-    expect_close(a[0].dk, a[1].dk, N * G * K, "attention dk");
-    expect_close(a[0].dv, a[1].dv, N * G * K, "attention dv");
+    rf_ctx *const ctx[] = {a[0].ctx, a[1].ctx};
+    expect_close_operands(ctx, (void *[]){a[0].o, a[1].o}, RF_ACTIVATION, N * H * K, "o");
+    expect_close_operands(ctx, (void *[]){a[0].dq, a[1].dq}, RF_STREAM, N * H * K, "dq");
+    expect_close_operands(ctx, (void *[]){a[0].dk, a[1].dk}, RF_STREAM, N * G * K, "dk");
+    expect_close_operands(ctx, (void *[]){a[0].dv, a[1].dv}, RF_STREAM, N * G * K, "dv");
     for (int i = 0; i < 2; i++) {
         free_attention(&a[i]);
     }
 }
 
-int main(int argc, char **argv)
+/* All of it in what `compute` says. */
+static void bench_all(void)
 {
-    filter = argc > 1 ? argv[1] : "";
-    verify_linear();
-    verify_attention();
     const model_shape models[] = {{"9.4M", 384, 6, 2, 64, 1024, 4096},
                                   {"30M", 512, 8, 2, 64, 1536, 4096}};
-    const rf_limits limits = {.places = PLACES, .width = 1536, .ffn = 4096, .backward = 1};
+    const rf_limits limits = {
+        .places = PLACES, .width = 1536, .ffn = 4096, .backward = 1, .compute = compute};
+    verify_linear();
+    verify_attention();
     rf_ctx *ctx = open_context(NULL, &limits);
-    omp_set_num_threads(ctx->n_threads);
-    find_peer();
-    bench_begin(&report, ctx->n_threads);
-    const char *isa = ctx->backend->isa;
-    double peak = bench_peak(isa);
-    bench_report(&report, "f32 multiply-add peak", peak, "GFLOP/s", 0.0, 0.0);
+    const bool bf16 = compute == RF_COMPUTE_BF16 && bench_peak_bf16() > 0.0;
+    double peak = bf16 ? bench_peak_bf16() : bench_peak(ctx->backend->isa);
     for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
         bench_model(&models[i], ctx, peak);
     }
@@ -370,7 +384,33 @@ int main(int argc, char **argv)
     bench_attention(4096, 4096, 16, 8, 128, peak);
     bench_head(384, 4096, peak);
     bench_head(384, 32000, peak);
-    bench_decoding();
+}
+
+int main(int argc, char **argv)
+{
+    bool f32 = true, bf16 = true;
+    if (argc > 2 && strcmp(argv[1], "--compute") == 0) {
+        f32 = strcmp(argv[2], "f32") == 0;
+        bf16 = strcmp(argv[2], "bf16") == 0;
+        argc -= 2;
+        argv += 2;
+    }
+    filter = argc > 1 ? argv[1] : "";
+    const rf_limits none = {0};
+    rf_ctx *ctx = open_context(NULL, &none);
+    omp_set_num_threads(ctx->n_threads);
+    bench_begin(&report, ctx->n_threads);
+    rf_ctx_free(ctx);
+    find_peer();
+    for (compute = RF_COMPUTE_F32; compute <= RF_COMPUTE_BF16; compute++) {
+        if (compute == RF_COMPUTE_F32 ? f32 : bf16) {
+            bench_all();
+        }
+    }
+    compute = RF_COMPUTE_F32;
+    if (f32) {
+        bench_decoding();
+    }
     bench_end(&report);
     return 0;
 }

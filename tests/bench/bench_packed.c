@@ -13,13 +13,15 @@ typedef struct packed_work {
     char *weights; /* n matrices of `bytes` */
     size_t bytes;
     int64_t n, rows;
-    float *x, *y;
+    void *x;  /* activations */
+    float *y; /* stream */
 } packed_work;
 
 static void multiply(packed_work *p, int64_t i)
 {
     rf_matrix w = {p->weights + (size_t)i * p->bytes, p->layout};
-    p->ctx->backend->kernels->linear_forward(p->ctx, p->y, p->x, w, NULL, NULL, p->rows, IN, OUT);
+    p->ctx->backend->kernels->linear_forward(p->ctx, p->y, p->x, w, NULL, NULL, p->rows, IN, OUT,
+                                             RF_STREAM);
 }
 
 static void run_all(void *work)
@@ -46,7 +48,7 @@ static packed_work open_work(const char *backend, rf_layout layout, const float 
     for (int64_t i = 1; i < p.n; i++) {
         memcpy(p.weights + (size_t)i * p.bytes, p.weights, p.bytes);
     }
-    p.x = random_floats(MOST_ROWS * IN);
+    p.x = random_operand(p.ctx, RF_ACTIVATION, MOST_ROWS * IN);
     p.y = take(MOST_ROWS * OUT * sizeof(float));
     p.rows = MOST_ROWS;
     return p;

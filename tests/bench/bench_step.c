@@ -4,11 +4,15 @@
  * FLOP = 6 (parameters without embedding + V D) a token; attention is not counted. Each model runs
  * in a process of its own, so that its peak memory is its own.
  *
- * Usage: bench_step [--compute f32|bf16] [part of a name]
- *        bench_step [--compute f32|bf16] --turns FILE NAME
- * The second form is one side of a comparison (compare_step.py): it writes the first weights and
- * the batch to FILE, then makes one step for each line that it reads and answers with a line.
+ * Usage: bench_step [options] [part of a name]
+ *        bench_step [options] --kernels NAME
+ *        bench_step [options] --turns FILE NAME
+ * Options: --compute f32|bf16 (both without), --recompute none|block (train.recompute).
+ * --kernels tells where the time of a step goes. --turns is one side of a comparison
+ * (compare_step.py): it writes the first weights and the batch to FILE, then makes one step for
+ * each line that it reads and answers with a line. NAME: "step 30M V=4096".
  */
+#include "tests/bench/kernel_times.h"
 #include "tests/bench/limits.h"
 
 #include "train/backward.h"
@@ -62,6 +66,8 @@ static void fill_batch(rf_batch *batch, int64_t vocab)
     }
 }
 
+static rf_recompute recompute = RF_RECOMPUTE_NONE;
+
 static void open_work(step_work *w, const step_case *c, rf_compute compute)
 {
     rf_model_config config = {.architecture = "Qwen3ForCausalLM",
@@ -85,7 +91,7 @@ static void open_work(step_work *w, const step_case *c, rf_compute compute)
     require(rf_model_new(&w->model, &config, NULL, 0, &limits, &err), &err);
     rf_model_init(w->model, 1);
     rf_model_prepare(w->model);
-    require(rf_acts_new(&w->acts, w->model, PLACES, PLACES, true, RF_RECOMPUTE_NONE, &err), &err);
+    require(rf_acts_new(&w->acts, w->model, PLACES, PLACES, true, recompute, &err), &err);
     require(rf_backward_new(&w->backward, w->model, PLACES, &err), &err);
     require(rf_batch_new(&w->batch, PLACES, &err), &err);
     fill_batch(&w->batch, c->v);
@@ -146,8 +152,9 @@ static double peak_of(const step_work *w, rf_compute compute)
 
 static void name_case(char *name, size_t bytes, const step_case *c, rf_compute compute)
 {
-    snprintf(name, bytes, "step %s V=%d %s", c->name, (int)c->v,
-             compute == RF_COMPUTE_BF16 ? "bf16" : "f32");
+    snprintf(name, bytes, "step %s V=%d %s%s", c->name, (int)c->v,
+             compute == RF_COMPUTE_BF16 ? "bf16" : "f32",
+             recompute == RF_RECOMPUTE_BLOCK ? " recompute" : "");
 }
 
 /* Verified by what it is for: the steps must lower the loss of the batch they repeat. */
@@ -178,6 +185,24 @@ static void bench_case(bench *report, const step_case *c, rf_compute compute, do
     bench_report(report, line, PLACES / seconds, "tokens/s", 0.0, 0.0);
     snprintf(line, sizeof(line), "%s peak memory", name);
     bench_report(report, line, (double)usage.ru_maxrss / 1024.0, "MiB", 0.0, 0.0);
+    close_work(&w);
+}
+
+/* Where a step's time goes. */
+static void time_kernels(const step_case *c, rf_compute compute)
+{
+    enum { STEPS = 5 };
+    step_work w;
+    open_work(&w, c, compute);
+    const rf_backend *backend = w.model->ctx->backend;
+    run_step(&w);
+    w.model->ctx->backend = kernel_times_of(backend);
+    double begin = bench_seconds();
+    for (int i = 0; i < STEPS; i++) {
+        run_step(&w);
+    }
+    kernel_times_print(STEPS, bench_seconds() - begin);
+    w.model->ctx->backend = backend;
     close_work(&w);
 }
 
@@ -243,18 +268,17 @@ static const step_case cases[] = {{"9.4M", 384, 6, 6, 2, 1024, 4096},
 enum { N_CASES = sizeof(cases) / sizeof(cases[0]) };
 
 /* `name` is a case's, without what it computes in. */
-static int find_and_take_turns(rf_compute compute, const char *path, const char *name)
+static const step_case *find_case(const char *name)
 {
     for (size_t i = 0; i < N_CASES; i++) {
         char own[64];
         snprintf(own, sizeof(own), "step %s V=%d", cases[i].name, (int)cases[i].v);
         if (strcmp(own, name) == 0) {
-            take_turns(&cases[i], compute, path);
-            return 0;
+            return &cases[i];
         }
     }
     fprintf(stderr, "bench_step: no model is named '%s'\n", name);
-    return 1;
+    exit(2);
 }
 
 /* Each wanted model in a process of its own; 1 where one failed. */
@@ -283,21 +307,39 @@ static int bench_cases(const char *filter, bool f32, bool bf16)
     return failed;
 }
 
+/* Takes "NAME VALUE" from the arguments where NAME comes next: which of the two values it is, or
+ * -1. */
+static int take_option(int *argc, char ***argv, const char *name, const char *first,
+                       const char *second)
+{
+    if (*argc < 3 || strcmp((*argv)[1], name) != 0) {
+        return -1;
+    }
+    const char *value = (*argv)[2];
+    int which = strcmp(value, first) == 0 ? 0 : strcmp(value, second) == 0 ? 1 : -1;
+    if (which < 0) {
+        fprintf(stderr, "bench_step: %s takes %s or %s\n", name, first, second);
+        exit(2);
+    }
+    *argc -= 2;
+    *argv += 2;
+    return which;
+}
+
 int main(int argc, char **argv)
 {
-    bool f32 = true, bf16 = true;
-    if (argc > 2 && strcmp(argv[1], "--compute") == 0) {
-        f32 = strcmp(argv[2], "f32") == 0;
-        bf16 = strcmp(argv[2], "bf16") == 0;
-        argc -= 2;
-        argv += 2;
+    const int computes = take_option(&argc, &argv, "--compute", "f32", "bf16");
+    const rf_compute compute = computes == 1 ? RF_COMPUTE_BF16 : RF_COMPUTE_F32;
+    if (take_option(&argc, &argv, "--recompute", "none", "block") == 1) {
+        recompute = RF_RECOMPUTE_BLOCK;
     }
-    if (!f32 && !bf16) {
-        fprintf(stderr, "bench_step: --compute takes f32 or bf16\n");
-        return 2;
+    if (argc == 3 && strcmp(argv[1], "--kernels") == 0) {
+        time_kernels(find_case(argv[2]), compute);
+        return 0;
     }
     if (argc == 4 && strcmp(argv[1], "--turns") == 0) {
-        return find_and_take_turns(f32 ? RF_COMPUTE_F32 : RF_COMPUTE_BF16, argv[2], argv[3]);
+        take_turns(find_case(argv[3]), compute, argv[2]);
+        return 0;
     }
-    return bench_cases(argc > 1 ? argv[1] : "", f32, bf16);
+    return bench_cases(argc > 1 ? argv[1] : "", computes != 1, computes != 0);
 }

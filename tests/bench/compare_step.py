@@ -1,13 +1,14 @@
 """compare_step.py: the training step of bench_step.c beside PyTorch's, by turns in one run.
 
 Usage: python3 compare_step.py path/to/bench_step [part of a case's name]
-           [--modes eager,compile] [--types f32,bf16] [--compute f32|bf16] [--rounds 5] [--warm-up 600]
+           [--modes eager,compile] [--types f32,bf16] [--compute f32|bf16]
+           [--recompute block] [--rounds 5] [--warm-up 600]
 
 For each model of bench_step.c that is wanted and each type: bench_step writes its first weights and
 its batch; PyTorch (from PyPI) loads them, eagerly and compiled, each in a process of its own. The
 losses before the first and after the first updates must agree. Then the sides make one step each by
 turns, so that a busy machine is as busy for all; medians are compared. bf16 is autocast. --compute:
-what our side computes in (the type itself unless given).
+what our side computes in (the type itself unless given); --recompute: our side alone, too.
 
 The table goes to stdout; JSON lines are appended to runs/bench/bench.jsonl: each side's speed, then
 ours with PyTorch's best configuration of that type as the peer. Threads and clock: OMP_NUM_THREADS and
@@ -210,9 +211,12 @@ def compare(name, kind, arguments, path):
     """All sides of one model and one type by turns: (own, [peers], machine, peak, FLOP of a step)."""
     command = [arguments.program, "--turns", path, name]
     compute = arguments.compute or kind
+    if arguments.recompute != "none":
+        command[1:1] = ["--recompute", arguments.recompute]
     if compute != "f32":
         command[1:1] = ["--compute", compute]
-    own, sides = Stepper(f"{name} {compute}", command, os.environ), []
+    label = f"{name} {compute}" + (" recompute" if arguments.recompute == "block" else "")
+    own, sides = Stepper(label, command, os.environ), []
     try:
         machine, peak, flop = own.line(arguments.warm_up), float(own.line(60)), float(own.line(60))
         if not warm(own, arguments.warm_up):
@@ -260,6 +264,7 @@ def main():
     parser.add_argument("--modes", default="eager,compile")
     parser.add_argument("--types", default="f32,bf16")
     parser.add_argument("--compute", choices=("f32", "bf16"))
+    parser.add_argument("--recompute", choices=("none", "block"), default="none")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--warm-up", type=float, default=600.0, help="seconds")
     arguments = parser.parse_args()

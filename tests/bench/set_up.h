@@ -47,7 +47,18 @@ static inline rf_ctx *open_context(const char *name, const rf_limits *limits)
     return ctx;
 }
 
-static inline void expect_close(const float *a, const float *b, int64_t n, const char *what)
+static inline void *random_operand(rf_ctx *ctx, rf_class cls, int64_t n)
+{
+    float *x = random_floats(n);
+    void *operand = take(rf_backend_bytes(ctx->backend, cls, n));
+    rf_backend_upload(ctx, operand, cls, x, RF_F32, n);
+    free(x);
+    return operand;
+}
+
+/* Largest difference, in parts of the largest number. */
+static inline void expect_near(const float *a, const float *b, int64_t n, double allowed,
+                               const char *what)
 {
     double error = 0.0, largest = 0.0;
     for (int64_t i = 0; i < n; i++) {
@@ -58,11 +69,32 @@ static inline void expect_close(const float *a, const float *b, int64_t n, const
             break;
         }
     }
-    if (!(error <= 1e-4 * largest)) {
+    if (!(error <= allowed * largest)) {
         fprintf(stderr, "benchmark: %s differs from ref by %g of %g: nothing was timed\n", what,
                 error, largest);
         exit(1);
     }
+}
+
+static inline void expect_close(const float *a, const float *b, int64_t n, const char *what)
+{
+    expect_near(a, b, n, 1e-4, what);
+}
+
+/* The same for an operand of two contexts, the second of ref. bf16 rounds what it stores and what
+ * it makes itself. */
+static inline void expect_close_operands(rf_ctx *const ctx[2], void *const operand[2], rf_class cls,
+                                         int64_t n, const char *what)
+{
+    const bool rounds = ctx[0]->limits.compute == RF_COMPUTE_BF16;
+    float *x[2];
+    for (int i = 0; i < 2; i++) {
+        x[i] = take((size_t)n * sizeof(float));
+        rf_backend_download(ctx[i], x[i], RF_F32, operand[i], cls, n);
+    }
+    expect_near(x[0], x[1], n, rounds ? 0.02 : 1e-4, what);
+    free(x[0]);
+    free(x[1]);
 }
 
 #endif

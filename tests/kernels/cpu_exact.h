@@ -61,6 +61,19 @@ static inline rf_ctx *exact_context(const rf_backend *backend, int n_threads,
 #define EXPECT_SAME(a, b, count, ...)                                                              \
     cr_assert(memcmp((a), (b), (size_t)(count) * sizeof(float)) == 0, __VA_ARGS__)
 
+/* n numbers as an operand of `cls`; given back as numbers by exact_download, which frees it. */
+static inline void *exact_upload(rf_ctx *ctx, rf_class cls, const float *x, int64_t n)
+{
+    void *memory = exact_take(rf_backend_bytes(ctx->backend, cls, n));
+    rf_backend_upload(ctx, memory, cls, x, RF_F32, n);
+    return memory;
+}
+static inline void exact_download(rf_ctx *ctx, float *x, rf_class cls, void *memory, int64_t n)
+{
+    rf_backend_download(ctx, x, RF_F32, memory, cls, n);
+    free(memory);
+}
+
 /* --- Attention -------------------------------------------------------------------------------- */
 
 /* Buffers of n places; queries and keys share places. Everything starts as NaN. */
@@ -151,9 +164,20 @@ static inline void exact_attention_run(exact_attention *a, const rf_backend *bac
     int code = rf_spans_build(&spans, ctx, memory, bytes, a->span, a->n, a->n, 1, &err);
     cr_assert(code == RF_OK, "%s", err.message);
     const rf_kernels *kernels = backend->kernels;
-    kernels->attention_forward(ctx, a->o, a->lse, a->q, a->key, a->v, &spans, a->h, a->g, a->k);
-    kernels->attention_backward(ctx, a->dq, a->dk, a->dv, a->delta, a->do_, a->q, a->key, a->v,
-                                a->o, a->lse, &spans, a->h, a->g, a->k);
+    const int64_t wide = a->n * a->h * a->k, narrow = a->n * a->g * a->k;
+    void *q = exact_upload(ctx, RF_ACTIVATION, a->q, wide);
+    void *k = exact_upload(ctx, RF_ACTIVATION, a->key, narrow);
+    void *v = exact_upload(ctx, RF_ACTIVATION, a->v, narrow);
+    void *o = exact_upload(ctx, RF_ACTIVATION, a->o, wide);
+    void *d_o = exact_upload(ctx, RF_ACTIVATION, a->do_, wide);
+    kernels->attention_forward(ctx, o, a->lse, q, k, v, &spans, a->h, a->g, a->k);
+    kernels->attention_backward(ctx, a->dq, a->dk, a->dv, a->delta, d_o, q, k, v, o, a->lse, &spans,
+                                a->h, a->g, a->k);
+    exact_download(ctx, a->o, RF_ACTIVATION, o, wide);
+    void *read_only[] = {q, k, v, d_o};
+    for (size_t i = 0; i < sizeof(read_only) / sizeof(read_only[0]); i++) {
+        free(read_only[i]);
+    }
     free(memory);
     rf_ctx_free(ctx);
 }

@@ -10,6 +10,7 @@
 
 #include "common/base/rng.h"
 #include "common/kernels/kernels.h"
+#include "common/kernels/quantize.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -29,7 +30,9 @@ enum {
     GRADIENTS = 8,
     INVERSE = 16,
     HOT = 32,
-    ALIASED = 64
+    ALIASED = 64,
+    STREAM_IN = 128, /* an operand that may be of either class is of class stream: what is read, */
+    STREAM_OUT = 256 /* or what is set */
 };
 
 /* Sizes of a case; an operation uses those it has. */
@@ -107,6 +110,19 @@ static inline double case_noise(rf_rng *rng)
     return sum * sqrt(3);
 }
 
+/* What every backend can hold: with compute bf16 `cpu` keeps activations so. */
+static inline double case_round(const kernel_case *c, rf_class cls, double x)
+{
+    bool half = c->shape.compute == RF_COMPUTE_BF16 && cls == RF_ACTIVATION;
+    return half ? (double)rf_quantize_from_bf16(rf_quantize_bf16((float)x)) : (double)(float)x;
+}
+
+/* Of an operand that may be of either class. */
+static inline rf_class case_class(const kernel_case *c, int flag)
+{
+    return c->flags & flag ? RF_STREAM : RF_ACTIVATION;
+}
+
 /* A new operand; real values are about normal numbers times `scale` plus `offset`. Returns the
  * values, which may be overwritten (indices must be). */
 static inline double *case_declare(kernel_case *c, const char *name, rf_class cls, role kind,
@@ -122,7 +138,7 @@ static inline double *case_declare(kernel_case *c, const char *name, rf_class cl
         if (kind == SETS) {
             o->before[i] = cls == RF_INDEX ? -1 : (double)NAN;
         } else if (cls != RF_INDEX) {
-            o->before[i] = (double)(float)(scale * case_noise(&c->rng) + offset);
+            o->before[i] = case_round(c, cls, scale * case_noise(&c->rng) + offset);
         }
     }
     return o->before;
@@ -250,7 +266,7 @@ static inline void case_run(kernel_case *c, const operation *op, const rf_backen
     cr_assert(rf_ctx_sync(ctx, &err) == RF_OK, "%s: %s", op->name, err.message);
     for (int i = 0; i < c->n_operands; i++) {
         operand *o = &c->operand[i];
-        size_t bytes = rf_backend_bytes(backend, o->cls, o->n);
+        size_t bytes = rf_backend_bytes(ctx->backend, o->cls, o->n);
         cr_assert(guard_is_whole((unsigned char *)o->memory + bytes),
                   "%s on %s %s writes behind %s", op->name, backend->name, backend->isa, o->name);
         operand_download(o, ctx);
@@ -287,7 +303,7 @@ static inline void case_link(kernel_case *backward, kernel_case *forward, bool r
         cr_assert(to->n == from->n, "%s differs in size", to->name);
         const double *value = from->kind == READS ? from->before : from->after;
         for (int64_t j = 0; j < to->n; j++) {
-            to->before[j] = round ? (double)(float)value[j] : value[j];
+            to->before[j] = round ? case_round(backward, to->cls, value[j]) : value[j];
         }
     }
 }

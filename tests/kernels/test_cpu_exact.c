@@ -19,6 +19,7 @@ enum { MAX_N = 200, IN = 523, OUT = 139 };
 
 typedef struct products {
     float *x, *w, *bias, *residual, *dy, *y, *dx, *dw, *dbias;
+    float *own, *own_dx; /* y and dx as activations, of one product */
 } products;
 
 static products products_new(void)
@@ -31,12 +32,15 @@ static products products_new(void)
                       .y = exact_random(MAX_N * OUT, 6),
                       .dx = exact_random(MAX_N * IN, 7),
                       .dw = exact_random(OUT * IN, 8),
-                      .dbias = exact_random(OUT, 9)};
+                      .dbias = exact_random(OUT, 9),
+                      .own = exact_random(MAX_N * OUT, 10),
+                      .own_dx = exact_random(MAX_N * IN, 11)};
 }
 
 static void products_free(products *p)
 {
-    float *all[] = {p->x, p->w, p->bias, p->residual, p->dy, p->y, p->dx, p->dw, p->dbias};
+    float *all[] = {p->x,  p->w,  p->bias,  p->residual, p->dy,    p->y,
+                    p->dx, p->dw, p->dbias, p->own,      p->own_dx};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         free(all[i]);
     }
@@ -56,10 +60,22 @@ static void products_run(products *p, const rf_backend *backend, int n_threads, 
     rf_limits limits = limits_for(compute);
     rf_ctx *ctx = exact_context(backend, n_threads, &limits);
     const rf_kernels *k = backend->kernels;
-    k->linear_forward(ctx, p->y + at * OUT, p->x + at * IN, rf_matrix_rows(p->w), p->bias,
-                      p->residual + at * OUT, n, IN, OUT);
-    k->linear_backward_input(ctx, p->dx + at * IN, p->dy + at * OUT, p->w, n, IN, OUT, true);
-    k->linear_backward_weight(ctx, p->dw, p->dbias, p->dy + at * OUT, p->x + at * IN, n, IN, OUT);
+    void *x = exact_upload(ctx, RF_ACTIVATION, p->x + at * IN, n * IN);
+    void *dy = exact_upload(ctx, RF_ACTIVATION, p->dy + at * OUT, n * OUT);
+    void *own = exact_upload(ctx, RF_ACTIVATION, p->own + at * OUT, n * OUT);
+    void *own_dx = exact_upload(ctx, RF_ACTIVATION, p->own_dx + at * IN, n * IN);
+    k->linear_forward(ctx, p->y + at * OUT, x, rf_matrix_rows(p->w), p->bias,
+                      p->residual + at * OUT, n, IN, OUT, RF_STREAM);
+    k->linear_forward(ctx, own, x, rf_matrix_rows(p->w), p->bias, NULL, n, IN, OUT, RF_ACTIVATION);
+    k->linear_backward_input(ctx, p->dx + at * IN, p->dy + at * OUT, p->w, n, IN, OUT, true,
+                             RF_STREAM, RF_STREAM);
+    k->linear_backward_input(ctx, own_dx, dy, p->w, n, IN, OUT, false, RF_ACTIVATION,
+                             RF_ACTIVATION);
+    k->linear_backward_weight(ctx, p->dw, p->dbias, dy, x, n, IN, OUT, RF_ACTIVATION);
+    exact_download(ctx, p->own + at * OUT, RF_ACTIVATION, own, n * OUT);
+    exact_download(ctx, p->own_dx + at * IN, RF_ACTIVATION, own_dx, n * IN);
+    free(x);
+    free(dy);
     rf_ctx_free(ctx);
 }
 
@@ -75,6 +91,8 @@ static void check_product_threads(rf_compute compute)
             products_run(&other, list[b], threads, compute, 0, MAX_N);
             EXPECT_SAME(first.y, other.y, MAX_N * OUT, "%s: y", list[b]->isa);
             EXPECT_SAME(first.dx, other.dx, MAX_N * IN, "%s: dx", list[b]->isa);
+            EXPECT_SAME(first.own, other.own, MAX_N * OUT, "%s: own y", list[b]->isa);
+            EXPECT_SAME(first.own_dx, other.own_dx, MAX_N * IN, "%s: own dx", list[b]->isa);
             EXPECT_SAME(first.dw, other.dw, OUT * IN, "%s: dw", list[b]->isa);
             EXPECT_SAME(first.dbias, other.dbias, OUT, "%s: dbias", list[b]->isa);
             products_free(&other);
@@ -105,6 +123,10 @@ static void check_product_rows(rf_compute compute)
                             list[b]->isa, (int)sizes[s]);
                 EXPECT_SAME(all.dx + at * IN, part.dx + at * IN, sizes[s] * IN, "%s: %d rows of dx",
                             list[b]->isa, (int)sizes[s]);
+                EXPECT_SAME(all.own + at * OUT, part.own + at * OUT, sizes[s] * OUT,
+                            "%s: %d rows of own y", list[b]->isa, (int)sizes[s]);
+                EXPECT_SAME(all.own_dx + at * IN, part.own_dx + at * IN, sizes[s] * IN,
+                            "%s: %d rows of own dx", list[b]->isa, (int)sizes[s]);
                 products_free(&part);
             }
         }
@@ -278,7 +300,7 @@ Test(cpu_exact, queries_and_keys_without_partner_get_zeros)
 enum { N = 700, D = 97, V = 701 };
 
 typedef struct others {
-    float *loss, *dx, *dw, *y, *rstd, *dgain, *dtable, *score, *moved;
+    float *loss, *dx, *dw, *y, *rstd, *dgain, *dtable, *score, *moved, *gated;
     int32_t token[N];
     double squares;
 } others;
@@ -293,12 +315,14 @@ static others others_new(void)
                     .dgain = exact_random(D, 6),
                     .dtable = exact_random(V * D, 7),
                     .score = exact_random(N, 8),
-                    .moved = exact_random(N * D, 9)};
+                    .moved = exact_random(N * D, 9),
+                    .gated = exact_random(N * D, 10)};
 }
 
 static void others_free(others *o)
 {
-    float *all[] = {o->loss, o->dx, o->dw, o->y, o->rstd, o->dgain, o->dtable, o->score, o->moved};
+    float *all[] = {o->loss,  o->dx,     o->dw,    o->y,     o->rstd,
+                    o->dgain, o->dtable, o->score, o->moved, o->gated};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         free(all[i]);
     }
@@ -324,17 +348,24 @@ static void others_run(others *o, const rf_backend *backend, int n_threads, rf_c
     const int32_t banned[] = {3, 7};
     rf_sampling sampling = {
         .temperature = 0.8, .banned = banned, .n_banned = 2, .n_usable = V - 5, .key = key};
-    k->head_loss(ctx, o->loss, o->dx, o->dw, x, rf_matrix_rows(w), target, weight, target, N, D, V);
-    k->head_sample(ctx, o->token, o->score, x, rf_matrix_rows(w), place, &sampling, N, D, V);
-    k->rmsnorm_forward(ctx, o->y, o->rstd, x, gain, N, D, 1e-6);
-    k->rmsnorm_backward(ctx, dy, o->dgain, dy, x, gain, o->rstd, N, D, false);
+    void *act = exact_upload(ctx, RF_ACTIVATION, x, N * D);
+    void *y = exact_upload(ctx, RF_ACTIVATION, o->y, N * D);
+    void *gated = exact_upload(ctx, RF_ACTIVATION, o->gated, N * D);
+    k->head_loss(ctx, o->loss, o->dx, o->dw, act, rf_matrix_rows(w), target, weight, target, N, D,
+                 V);
+    k->head_sample(ctx, o->token, o->score, act, rf_matrix_rows(w), place, &sampling, N, D, V);
+    k->rmsnorm_forward(ctx, y, o->rstd, x, gain, N, D, 1e-6, RF_STREAM);
+    k->rmsnorm_backward(ctx, dy, o->dgain, dy, x, gain, o->rstd, N, D, false, RF_STREAM);
+    k->swiglu_forward(ctx, gated, y, act, N * D - 1);
+    free(act);
+    exact_download(ctx, o->y, RF_ACTIVATION, y, N * D);
+    exact_download(ctx, o->gated, RF_ACTIVATION, gated, N * D);
     k->embedding_backward(ctx, o->dtable, dy, place, N, D);
     rf_adamw step = {1e-3, 0.9, 0.95, 1e-8, 0.1, 0.5, 0.1, 0.05};
     for (int64_t i = 0; i < N * D; i++) {
         dy[i] = fabsf(dy[i]);
     }
     k->adamw(ctx, o->moved, x, dy, o->y, N * D, &step);
-    k->swiglu_forward(ctx, o->dx, o->y, x, N * D - 1);
     k->sum_squares(ctx, &o->squares, o->dtable, V * D);
     float *all[] = {x, w, weight, gain, dy};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
@@ -355,7 +386,8 @@ static void check_others(rf_compute compute)
             others_run(&other, list[b], threads, compute, V * 4 * (13 + 27 * threads));
             EXPECT_SAME(first.loss, other.loss, N, "%s: loss", list[b]->isa);
             EXPECT_SAME(first.dw, other.dw, V * D, "%s: dw of the head", list[b]->isa);
-            EXPECT_SAME(first.dx, other.dx, N * D, "%s: swiglu", list[b]->isa);
+            EXPECT_SAME(first.dx, other.dx, N * D, "%s: dx of the head", list[b]->isa);
+            EXPECT_SAME(first.gated, other.gated, N * D, "%s: swiglu", list[b]->isa);
             EXPECT_SAME(first.score, other.score, N, "%s: score", list[b]->isa);
             EXPECT_SAME(first.token, other.token, N, "%s: token", list[b]->isa);
             EXPECT_SAME(first.y, other.y, N * D, "%s: norm", list[b]->isa);
@@ -425,23 +457,23 @@ Test(cpu_exact, nothing_is_touched_for_sizes_of_zero)
         const float before[6] = {1, 2, 3, 4, 5, 6}, without_inner[6] = {1, 2, 3, 1, 2, 3};
         double squares = 1.0;
         rf_adamw step = {.c1 = 1.0, .c2 = 1.0};
-        k->linear_forward(ctx, y, x, rf_matrix_rows(x), bias, NULL, 0, 3, 2);
-        k->linear_backward_weight(ctx, y, NULL, x, x, 0, 2, 3);
-        k->linear_backward_input(ctx, y, x, x, 2, 0, 3, true);
+        k->linear_forward(ctx, y, x, rf_matrix_rows(x), bias, NULL, 0, 3, 2, RF_ACTIVATION);
+        k->linear_backward_weight(ctx, y, NULL, x, x, 0, 2, 3, RF_STREAM);
+        k->linear_backward_input(ctx, y, x, x, 2, 0, 3, true, RF_STREAM, RF_STREAM);
         k->head_loss(ctx, y, y, y, x, rf_matrix_rows(x), NULL, x, NULL, 0, D, V);
         k->head_logits(ctx, y, x, rf_matrix_rows(x), NULL, 0, D, V);
-        k->rmsnorm_forward(ctx, y, y, x, x, 0, D, 1e-6);
-        k->rmsnorm_backward(ctx, y, y, x, x, x, x, 0, 0, false);
+        k->rmsnorm_forward(ctx, y, y, x, x, 0, D, 1e-6, RF_STREAM);
+        k->rmsnorm_backward(ctx, y, y, x, x, x, x, 0, 0, false, RF_STREAM);
         k->swiglu_forward(ctx, y, x, x, 0);
         k->add(ctx, y, x, 0);
         k->adamw(ctx, y, y, y, x, 0, &step);
         k->embedding_forward(ctx, y, rf_matrix_rows(x), NULL, 0, D);
         k->scatter_rows(ctx, y, x, NULL, 0, D);
-        k->rope(ctx, y, x, x, NULL, 0, 2, 4, false);
+        k->rope(ctx, y, x, x, NULL, 0, 2, 4, false, RF_STREAM);
         EXPECT_SAME(y, before, 6, "%s: something was written", list[b]->isa);
         k->sum_squares(ctx, &squares, x, 0);
         cr_assert(squares == 0.0);
-        k->linear_forward(ctx, y, x, rf_matrix_rows(x), bias, NULL, 2, 0, 3);
+        k->linear_forward(ctx, y, x, rf_matrix_rows(x), bias, NULL, 2, 0, 3, RF_ACTIVATION);
         EXPECT_SAME(y, without_inner, 6, "%s: an empty sum", list[b]->isa);
         rf_ctx_free(ctx);
     }

@@ -54,9 +54,10 @@ Test(gradients, every_backward_operation_is_checked)
 
 /* Forgets that rstd depends on x. */
 static void wrong_rmsnorm(rf_ctx *ctx, void *dx, void *dgain, const void *dy, const void *x,
-                          const void *gain, const void *rstd, int64_t n, int64_t d, bool accumulate)
+                          const void *gain, const void *rstd, int64_t n, int64_t d, bool accumulate,
+                          rf_class x_class)
 {
-    rf_ref64_kernels.rmsnorm_backward(ctx, dx, dgain, dy, x, gain, rstd, n, d, accumulate);
+    rf_ref64_kernels.rmsnorm_backward(ctx, dx, dgain, dy, x, gain, rstd, n, d, accumulate, x_class);
     for (int64_t i = 0; i < n * d; i++) {
         ((double *)dx)[i] =
             ((const double *)dy)[i] * ((const double *)gain)[i % d] * ((const double *)rstd)[i / d];
@@ -65,9 +66,9 @@ static void wrong_rmsnorm(rf_ctx *ctx, void *dx, void *dgain, const void *dy, co
 
 /* Adds to dw only one part in a thousand too much. */
 static void wrong_weight(rf_ctx *ctx, void *dw, void *dbias, const void *dy, const void *x,
-                         int64_t n, int64_t in, int64_t out)
+                         int64_t n, int64_t in, int64_t out, rf_class dy_class)
 {
-    rf_ref64_kernels.linear_backward_weight(ctx, dw, dbias, dy, x, n, in, out);
+    rf_ref64_kernels.linear_backward_weight(ctx, dw, dbias, dy, x, n, in, out, dy_class);
     ((double *)dw)[in * out - 1] *= 1.001;
 }
 

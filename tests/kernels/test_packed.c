@@ -65,7 +65,8 @@ static rf_compute compute_of(rf_layout layout)
     return layout == RF_PACKED_BF16 ? RF_COMPUTE_BF16 : RF_COMPUTE_F32;
 }
 
-/* y of rows [at, at + n) alone. Caller frees. */
+/* y of rows [at, at + n) alone, of class stream; behind it the same without residual, of class
+ * activation. Caller frees. */
 static float *multiply_as(const problem *p, const rf_backend *backend, int n_threads,
                           rf_layout layout, rf_compute compute, int64_t at, int64_t n)
 {
@@ -73,9 +74,15 @@ static float *multiply_as(const problem *p, const rf_backend *backend, int n_thr
     rf_ctx *ctx = exact_context(backend, n_threads, &limits);
     void *packed = layout != RF_ROWS ? pack(ctx, p, layout, n_threads) : NULL;
     rf_matrix w = {packed != NULL ? packed : p->w, layout};
-    float *y = exact_take((size_t)(n * p->s.out) * sizeof(float));
-    backend->kernels->linear_forward(ctx, y, p->x + at * p->s.in, w, p->bias,
-                                     p->residual + at * p->s.out, n, p->s.in, p->s.out);
+    float *y = exact_take((size_t)(2 * n * p->s.out) * sizeof(float)), *own = y + n * p->s.out;
+    void *x = exact_upload(ctx, RF_ACTIVATION, p->x + at * p->s.in, n * p->s.in);
+    void *half = exact_upload(ctx, RF_ACTIVATION, p->residual, n * p->s.out);
+    backend->kernels->linear_forward(ctx, y, x, w, p->bias, p->residual + at * p->s.out, n, p->s.in,
+                                     p->s.out, RF_STREAM);
+    backend->kernels->linear_forward(ctx, half, x, w, p->bias, NULL, n, p->s.in, p->s.out,
+                                     RF_ACTIVATION);
+    exact_download(ctx, own, RF_ACTIVATION, half, n * p->s.out);
+    free(x);
     free(packed);
     rf_ctx_free(ctx);
     return y;
@@ -97,8 +104,8 @@ static void check_bits(rf_layout layout)
             float *rows = multiply_as(&p, list[b], 2, RF_ROWS, compute_of(layout), 0, p.s.n);
             for (int threads = 1; threads <= 3; threads++) {
                 float *y = multiply(&p, list[b], threads, layout, 0, p.s.n);
-                EXPECT_SAME(rows, y, p.s.n * p.s.out, "%s: shape %d, %d threads", list[b]->isa, i,
-                            threads);
+                EXPECT_SAME(rows, y, 2 * p.s.n * p.s.out, "%s: shape %d, %d threads", list[b]->isa,
+                            i, threads);
                 free(y);
             }
             free(rows);
@@ -128,6 +135,9 @@ static void check_rows(const rf_backend *backend, rf_layout layout)
             float *y = multiply(&p, backend, (int)(at % 3) + 1, layout, at, sizes[i]);
             EXPECT_SAME(all + at * s.out, y, sizes[i] * s.out, "%s, %s: %d rows at %d",
                         backend->isa, rf_layout_name(layout), (int)sizes[i], (int)at);
+            EXPECT_SAME(all + (s.n + at) * s.out, y + sizes[i] * s.out, sizes[i] * s.out,
+                        "%s, %s: %d activations at %d", backend->isa, rf_layout_name(layout),
+                        (int)sizes[i], (int)at);
             free(y);
         }
     }

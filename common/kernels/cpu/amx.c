@@ -41,13 +41,13 @@ static void multiply_two_rows(const float *a, const float *b, int64_t lda, int64
 {
     const int64_t a_bytes = lda * (int64_t)sizeof(float), b_bytes = BF16_PANEL * sizeof(float);
     for (int64_t i = 0; i < k; i += SIDE, a += SIDE, b += SIDE * BF16_PANEL) {
-        _tile_loadd(6, b, b_bytes);
         _tile_loadd(4, a, a_bytes);
+        _tile_loadd(6, b, b_bytes);
+        _tile_loadd(5, a + SIDE * lda, a_bytes);
         _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(2, 5, 6);
         _tile_loadd(7, b + SIDE, b_bytes);
         _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, a + SIDE * lda, a_bytes);
-        _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
 }
@@ -108,20 +108,27 @@ static void store_sums(float *c, int64_t ld, int64_t rows)
     }
 }
 
-/* A tile of c that is whole, and has no bias, comes and goes by itself; any other by way of `sums`.
- */
+/* A tile of c that is whole, of f32 and without bias comes and goes by itself; any other by way of
+ * these. */
 typedef struct sums {
     _Alignas(64) float at[2 * SIDE * BF16_PANEL];
 } sums;
 
+/* What a product's tiles start from; NULL: nothing. */
+typedef struct beginning {
+    const void *at;
+    int64_t ld;
+} beginning;
+
 /* rows x cols numbers, 0 around them. */
-static void take_start(sums *s, const float *start, int64_t ld, int64_t rows, int64_t cols)
+static void take_start(sums *s, rf_type type, const beginning *from, int64_t first, int64_t rows,
+                       int64_t cols)
 {
     for (int64_t r = 0; r < 2 * SIDE; r++) {
         for (int64_t c = 0; c < BF16_PANEL; c += VL) {
             bool exists = r < rows && c < cols;
-            v_store(s->at + r * BF16_PANEL + c,
-                    exists ? v_load_n(start + r * ld + c, cols - c) : v_zero());
+            vf x = exists ? load_as(type, from->at, first + r * from->ld + c, cols - c) : v_zero();
+            v_store(s->at + r * BF16_PANEL + c, x);
         }
     }
 }
@@ -129,35 +136,48 @@ static void take_start(sums *s, const float *start, int64_t ld, int64_t rows, in
 static void give_sums(const product *p, const sums *s, int64_t row, int64_t rows, int64_t col,
                       int64_t cols)
 {
+    const rf_type type = p->half != NULL ? RF_BF16 : RF_F32;
+    void *c = p->half != NULL ? (void *)p->half : p->c;
     for (int64_t r = 0; r < rows; r++) {
-        float *c = p->c + (row + r) * p->ldc + col;
         for (int64_t i = 0; i < cols; i += VL) {
             vf x = v_load(s->at + r * BF16_PANEL + i);
             if (p->bias != NULL) {
                 x = v_add(x, v_load_n(p->bias + col + i, cols - i));
             }
-            v_store_n(c + i, x, cols - i);
+            store_as(type, c, (row + r) * p->ldc + col + i, x, cols - i);
         }
     }
 }
 
-static void make_tile(const product *p, const float *start, int64_t ld_start, int64_t row,
-                      int64_t col)
+/* Calls the lines where a tile of bf16 will go, to be written. */
+static void call_half(const product *p, int64_t row, int64_t col)
+{
+    for (int64_t r = 0; r < 2 * SIDE; r++) {
+        __builtin_prefetch(p->half + (row + r) * p->ldc + col, 1, 2);
+    }
+}
+
+static void make_tile(const product *p, const beginning *from, int64_t row, int64_t col)
 {
     sums own;
     const int64_t rows = min_of(2 * SIDE, p->m - row), cols = min_of(BF16_PANEL, p->n - col);
-    const bool whole = rows == 2 * SIDE && cols == BF16_PANEL && p->bias == NULL;
-    if (start == NULL) {
+    const bool full = rows == 2 * SIDE && cols == BF16_PANEL;
+    const bool direct = full && p->half == NULL && p->bias == NULL;
+    if (from->at == NULL) {
         clear_sums();
-    } else if (whole) {
-        load_sums(start + row * ld_start + col, ld_start, rows);
+    } else if (direct) {
+        load_sums((const float *)from->at + row * from->ld + col, from->ld, rows);
     } else {
-        take_start(&own, start + row * ld_start + col, ld_start, rows, cols);
+        take_start(&own, p->half != NULL ? RF_BF16 : RF_F32, from, row * from->ld + col, rows,
+                   cols);
         memory_is_written();
         load_sums(own.at, BF16_PANEL, rows);
     }
+    if (full && p->half != NULL) {
+        call_half(p, row, col);
+    }
     multiply(p->a + row * p->lda, p->b + col / BF16_PANEL * p->panel_floats, p->lda, p->k, rows);
-    if (whole) {
+    if (direct) {
         store_sums(p->c + row * p->ldc + col, p->ldc, rows);
     } else {
         store_sums(own.at, BF16_PANEL, rows);
@@ -168,13 +188,17 @@ static void make_tile(const product *p, const float *start, int64_t ld_start, in
 
 void RF_CPU(product_amx)(const product *p)
 {
-    const float *start = p->mode == PRODUCT_CHAIN ? p->c : p->mode == PRODUCT_ADD ? p->start : NULL;
-    const int64_t ld_start = p->mode == PRODUCT_CHAIN ? p->ldc : p->ld_start;
+    const bool chain = p->mode == PRODUCT_CHAIN;
+    const beginning from = {.at = p->mode == PRODUCT_SET ? NULL
+                                  : p->half != NULL      ? (const void *)p->half_start
+                                  : chain                ? p->c
+                                                         : p->start,
+                            .ld = chain ? p->ldc : p->ld_start};
     configure();
     memory_is_written();
     for (int64_t row = 0; row < p->m; row += 2 * SIDE) {
         for (int64_t col = 0; col < p->n; col += BF16_PANEL) {
-            make_tile(p, start, ld_start, row, col);
+            make_tile(p, &from, row, col);
         }
     }
     memory_is_written();

@@ -5,8 +5,9 @@
  * tiles of RF_KEY_TILE.
  *
  * Probabilities are powers of 2: p = 2^(unit q.k - lse/ln 2), unit = log2(e)/sqrt(K).
- * Where rf_limits.compute asks for it, every product rounds its operands to bf16 (cells of two
- * neighbours along the inner dimension: internal.h); scores, softmax and sums stay f32.
+ * Where rf_limits.compute asks for it, activations lie as bf16 and every product rounds its
+ * operands to it (cells of two neighbours along the inner dimension: internal.h); scores, softmax
+ * and sums stay f32.
  */
 #ifndef RF_KERNELS_CPU_ATTENTION_H
 #define RF_KERNELS_CPU_ATTENTION_H
@@ -16,7 +17,9 @@
 #include <math.h>
 
 typedef struct attention {
-    const float *q, *k, *v, *o, *do_, *lse, *delta;
+    const void *q, *k, *v, *o, *do_; /* activations */
+    rf_type type;                    /* of activations */
+    const float *lse, *delta;
     const rf_spans *spans;
     int64_t h, g, head_dim;
     int64_t group; /* H/G */
@@ -25,6 +28,12 @@ typedef struct attention {
     float unit;    /* scale log2(e) */
     bool bf16;     /* products of bf16 */
 } attention;
+
+/* Head `head` of place `at`, of n_heads: an index. */
+V_INLINE int64_t head_of(const attention *t, int64_t at, int64_t n_heads, int64_t head)
+{
+    return (at * n_heads + head) * t->head_dim;
+}
 
 V_INLINE int64_t panels_of(int64_t n)
 {
@@ -52,24 +61,24 @@ V_INLINE int64_t visible_keys(const rf_spans *spans, int64_t query, int span, in
     return max_of(0, min_of(end - key, n_keys));
 }
 
-/* dst [rows, ld_dst] = src [rows, cols]. */
-V_INLINE void copy_rows(float *dst, int64_t ld_dst, const float *src, int64_t ld_src, int64_t rows,
-                        int64_t cols)
+/* dst [rows, ld_dst] = src [rows, cols], of `type`. */
+V_INLINE void copy_rows(float *dst, int64_t ld_dst, rf_type type, const void *src, int64_t ld_src,
+                        int64_t rows, int64_t cols)
 {
-    for (int64_t r = 0; r < rows; r++, dst += ld_dst, src += ld_src) {
+    for (int64_t r = 0; r < rows; r++, dst += ld_dst) {
         for (int64_t c = 0; c < cols; c += VL) {
-            v_store_n(dst + c, v_load_n(src + c, cols - c), cols - c);
+            v_store_n(dst + c, load_as(type, src, r * ld_src + c, cols - c), cols - c);
         }
     }
 }
 
-/* Rows of a block: dst [group*n, ld] from src [N,H,K]. */
-V_INLINE void gather_rows(float *dst, const float *src, const attention *t, const query_block *b,
-                          int64_t kv_head)
+/* Rows of a block: dst [group*n, ld] from src [N,H,K], of `type`. */
+V_INLINE void gather_rows(float *dst, rf_type type, const void *src, const attention *t,
+                          const query_block *b, int64_t kv_head)
 {
     for (int64_t hh = 0; hh < t->group; hh++) {
-        copy_rows(dst + hh * b->n * t->ld, t->ld,
-                  src + (b->begin * t->h + kv_head * t->group + hh) * t->head_dim,
+        const int64_t first = head_of(t, b->begin, t->h, kv_head * t->group + hh);
+        copy_rows(dst + hh * b->n * t->ld, t->ld, type, element(type, src, first),
                   t->h * t->head_dim, b->n, t->head_dim);
     }
 }
@@ -100,6 +109,7 @@ V_INLINE attention make_attention(const rf_limits *limits, const rf_spans *spans
                        .ld = line_floats(head_dim),
                        .scale = (float)scale,
                        .unit = (float)(scale * 1.4426950408889634),
+                       .type = limits->compute == RF_COMPUTE_BF16 ? RF_BF16 : RF_F32,
                        .bf16 = limits->compute == RF_COMPUTE_BF16};
 }
 

@@ -213,13 +213,13 @@ static void gather_statistics(const workspace *w, const attention *t, const quer
 static void hide_rows(const workspace *w, const attention *t, int64_t rows)
 {
     const int64_t width = t->head_dim;
-    if (RF_CPU(all_finite)(w->q, t->ld, rows, width) &&
-        RF_CPU(all_finite)(w->do_, t->ld, rows, width)) {
+    if (RF_CPU(all_finite)(RF_F32, w->q, t->ld, rows, width) &&
+        RF_CPU(all_finite)(RF_F32, w->do_, t->ld, rows, width)) {
         return;
     }
     for (int64_t r = 0; r < rows; r++) {
-        if (!RF_CPU(all_finite)(w->q + r * t->ld, t->ld, 1, width) ||
-            !RF_CPU(all_finite)(w->do_ + r * t->ld, t->ld, 1, width)) {
+        if (!RF_CPU(all_finite)(RF_F32, w->q + r * t->ld, t->ld, 1, width) ||
+            !RF_CPU(all_finite)(RF_F32, w->do_ + r * t->ld, t->ld, 1, width)) {
             zero_rows(w->q, t->ld, r, r + 1);
             zero_rows(w->do_, t->ld, r, r + 1);
             w->lse[r] = NAN;
@@ -232,18 +232,18 @@ static void pack_block(const workspace *w, const attention *t, const query_block
                        int64_t kv_head)
 {
     const int64_t rows = t->group * b->n, width = t->head_dim;
-    gather_rows(w->q, t->q, t, b, kv_head);
-    gather_rows(w->do_, t->do_, t, b, kv_head);
+    gather_rows(w->q, t->type, t->q, t, b, kv_head);
+    gather_rows(w->do_, t->type, t->do_, t, b, kv_head);
     gather_statistics(w, t, b, kv_head);
     hide_rows(w, t, rows);
     if (t->bf16) {
         const int64_t ld = cells_ld(width), ld_turned = cells_ld(rows);
-        RF_CPU(pack_cells)(w->q_cells, ld, w->q, t->ld, rows, width);
-        RF_CPU(pack_cells)(w->do_cells, ld, w->do_, t->ld, rows, width);
+        RF_CPU(pack_cells)(w->q_cells, ld, RF_F32, w->q, t->ld, rows, width);
+        RF_CPU(pack_cells)(w->do_cells, ld, RF_F32, w->do_, t->ld, rows, width);
         zero_rows(w->q_cells, ld, rows, round_up(rows, BF16_ROWS));
         zero_rows(w->do_cells, ld, rows, round_up(rows, BF16_ROWS));
-        RF_CPU(pack_cells_transposed)(w->q_turned, ld_turned, w->q, t->ld, width, rows);
-        RF_CPU(pack_cells_transposed)(w->do_turned, ld_turned, w->do_, t->ld, width, rows);
+        RF_CPU(pack_cells_transposed)(w->q_turned, ld_turned, RF_F32, w->q, t->ld, width, rows);
+        RF_CPU(pack_cells_transposed)(w->do_turned, ld_turned, RF_F32, w->do_, t->ld, width, rows);
         zero_rows(w->q_turned, ld_turned, width, round_up(width, BF16_ROWS));
         zero_rows(w->do_turned, ld_turned, width, round_up(width, BF16_ROWS));
     }
@@ -268,7 +268,7 @@ static void take_block(float *dq, const shared *s, const attention *t, const wor
     const bool last = turn + 1 == chunks_before(&b, INT32_MAX);
     wait_for(done, turn);
     if (turn > 0) {
-        gather_rows(w->dq, dq, t, &b, kv_head);
+        gather_rows(w->dq, RF_F32, dq, t, &b, kv_head);
     } else {
         zero_rows(w->dq, t->ld, 0, rows);
     }
@@ -294,13 +294,14 @@ static void take_block(float *dq, const shared *s, const attention *t, const wor
 static void copy_keys(const attention *t, const workspace *w, const key_chunk *chunk)
 {
     const int64_t width = t->head_dim, before = min_of(STEP, chunk->key);
-    const int64_t at = ((chunk->key - before) * t->g + chunk->kv_head) * width;
+    const int64_t at = head_of(t, chunk->key - before, t->g, chunk->kv_head);
     const int64_t begin = STEP - before, end = STEP + chunk->n_keys;
     zero_rows(w->k, t->ld, 0, begin);
-    copy_rows(w->k + begin * t->ld, t->ld, t->k + at, t->g * width, end - begin, width);
+    copy_rows(w->k + begin * t->ld, t->ld, t->type, element(t->type, t->k, at), t->g * width,
+              end - begin, width);
     zero_rows(w->k, t->ld, end, KEYS + STEP);
     for (int64_t j = begin; j < end; j++) {
-        if (!RF_CPU(all_finite)(w->k + j * t->ld, t->ld, 1, width)) {
+        if (!RF_CPU(all_finite)(RF_F32, w->k + j * t->ld, t->ld, 1, width)) {
             zero_rows(w->k, t->ld, j, j + 1);
         }
     }
@@ -308,23 +309,23 @@ static void copy_keys(const attention *t, const workspace *w, const key_chunk *c
 
 static void pack_chunk(const attention *t, const workspace *w, const key_chunk *chunk)
 {
-    const int64_t width = t->head_dim, ld = t->g * width,
-                  begin = (chunk->key * t->g + chunk->kv_head) * width;
+    const int64_t width = t->head_dim, ld = t->g * width;
     copy_keys(t, w, chunk);
     for (int64_t at = 0; at < chunk->n_keys; at += RF_KEY_TILE) {
         const int64_t n_keys = min_of(RF_KEY_TILE, chunk->n_keys - at);
-        const float *k = t->k + begin + at * ld, *v = t->v + begin + at * ld;
+        const int64_t first = head_of(t, chunk->key + at, t->g, chunk->kv_head);
+        const void *k = element(t->type, t->k, first), *v = element(t->type, t->v, first);
         if (t->bf16) {
             const int64_t to = at * bf16_cells(width);
-            RF_CPU(pack_cell_panels_transposed)(w->k_columns + to, k, ld, n_keys, width);
-            RF_CPU(pack_cell_panels_transposed)(w->v_columns + to, v, ld, n_keys, width);
+            RF_CPU(pack_cell_panels_transposed)(w->k_columns + to, t->type, k, ld, n_keys, width);
+            RF_CPU(pack_cell_panels_transposed)(w->v_columns + to, t->type, v, ld, n_keys, width);
         } else {
             RF_CPU(pack_panels_transposed)(w->k_columns + at * width, k, ld, n_keys, width);
             RF_CPU(pack_panels_transposed)(w->v_columns + at * width, v, ld, n_keys, width);
         }
     }
     if (t->bf16) {
-        RF_CPU(pack_cell_panels)(w->k_cells[0], w->k, t->ld, (int64_t)2 * PAIRS, width);
+        RF_CPU(pack_cell_panels)(w->k_cells[0], RF_F32, w->k, t->ld, (int64_t)2 * PAIRS, width);
         zero_rows(w->dk, LD_SUMS, 0, width);
         zero_rows(w->dv, LD_SUMS, 0, width);
     } else {
@@ -385,8 +386,8 @@ static void prepare(float *dq, float *delta, int32_t *done, const attention *t)
         for (int64_t i = b.begin * t->h; i < (b.begin + b.n) * t->h; i++) {
             vf sum = v_zero();
             for (int64_t c = 0; c < width; c += VL) {
-                sum = v_fma(v_load_n(t->do_ + i * width + c, width - c),
-                            v_load_n(t->o + i * width + c, width - c), sum);
+                sum = v_fma(load_as(t->type, t->do_, i * width + c, width - c),
+                            load_as(t->type, t->o, i * width + c, width - c), sum);
             }
             delta[i] = v_sum(sum);
             for (int64_t c = 0; empty && c < width; c++) {

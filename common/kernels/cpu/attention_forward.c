@@ -144,7 +144,7 @@ V_INLINE vf largest_score(const float *score, vf largest, int64_t n_keys, int64_
 }
 
 /* Scores of a tile: w->score [n_keys, columns] from keys k [n_keys, K]. */
-static void make_scores(const attention *t, const workspace *w, const float *k, int64_t n_keys,
+static void make_scores(const attention *t, const workspace *w, const void *k, int64_t n_keys,
                         int64_t columns)
 {
     const int64_t width = t->head_dim, ld = t->g * width;
@@ -166,19 +166,19 @@ static void make_scores(const attention *t, const workspace *w, const float *k, 
         p.panel_floats = bf16_cells(width) * BF16_PANEL;
         p.k = bf16_cells(width);
         p.cell = CELL_BF16;
-        RF_CPU(pack_cells)(w->k_cells, p.lda, k, ld, n_keys, width);
+        RF_CPU(pack_cells)(w->k_cells, p.lda, t->type, k, ld, n_keys, width);
         zero_rows(w->k_cells, p.lda, n_keys, round_up(n_keys, BF16_ROWS));
     }
     RF_CPU(product)(&p);
 }
 
-/* Calls n_rows rows of K into the cache. */
-static void call_rows(const float *rows, int64_t ld, int64_t n_rows, int64_t width)
+/* Calls rows [begin, end) of K into the cache. */
+static void call_rows(const attention *t, const void *rows, int64_t ld, int64_t begin, int64_t end)
 {
-    enum { LINE = 16 };
-    for (int64_t r = 0; r < n_rows; r++) {
-        for (int64_t c = 0; c < width; c += LINE) {
-            v_prefetch(rows + r * ld + c);
+    const int64_t line = t->type == RF_BF16 ? 32 : 16;
+    for (int64_t r = begin; r < end; r++) {
+        for (int64_t c = 0; c < t->head_dim; c += line) {
+            v_prefetch(element(t->type, rows, r * ld + c));
         }
     }
 }
@@ -186,7 +186,7 @@ static void call_rows(const float *rows, int64_t ld, int64_t n_rows, int64_t wid
 /* Scores s [n_keys, columns] become p = 2^(unit (s - m)); m and l follow. Calls the rows `soon`
  * into the cache. Returns whether any m has grown. */
 static bool softmax_columns(const attention *t, const workspace *w, int64_t n_keys, int64_t columns,
-                            const float *soon, int64_t ld_soon)
+                            const void *soon, int64_t ld_soon)
 {
     const vf unit = v_set(t->unit), minus = v_set(-t->unit);
     const int64_t soon_rows = ceil_div(n_keys, columns / VL);
@@ -199,7 +199,7 @@ static bool softmax_columns(const attention *t, const workspace *w, int64_t n_ke
         const vf base = v_mul(minus, v_where_less(low, now, now, v_zero()));
         vf total = v_zero();
         const int64_t begin = r / VL * soon_rows;
-        call_rows(soon + begin * ld_soon, ld_soon, min_of(soon_rows, n_keys - begin), t->head_dim);
+        call_rows(t, soon, ld_soon, begin, min_of(begin + soon_rows, n_keys));
         for (int64_t j = 0; j < n_keys; j++) {
             vf e = v_exp2(v_fma(unit, v_load(s + j * columns), base));
             v_store(s + j * columns, e);
@@ -220,7 +220,7 @@ static void hide_values(const attention *t, const workspace *w, const query_bloc
                         const tile_sight *sight, int64_t n_keys, int64_t columns)
 {
     for (int64_t j = 0; j < n_keys; j++) {
-        if (!RF_CPU(all_finite)(w->v + j * t->ld, t->ld, 1, t->head_dim)) {
+        if (!RF_CPU(all_finite)(RF_F32, w->v + j * t->ld, t->ld, 1, t->head_dim)) {
             zero_rows(w->v, t->ld, j, j + 1);
             for (int64_t r = 0; r < t->group * b->n; r++) {
                 float *p = w->score + j * columns + r;
@@ -251,14 +251,14 @@ static void accumulate(const attention *t, const workspace *w, const float *v, i
     RF_CPU(product)(&p);
 }
 
-/* The same with bf16: sum [K, columns] += v^T p. */
-static void accumulate_bf16(const attention *t, const workspace *w, const float *v, int64_t ld_v,
-                            int64_t n_keys, int64_t columns)
+/* The same with bf16: sum [K, columns] += v^T p, v of `type`. */
+static void accumulate_bf16(const attention *t, const workspace *w, rf_type type, const void *v,
+                            int64_t ld_v, int64_t n_keys, int64_t columns)
 {
     const int64_t width = t->head_dim, cells = bf16_cells(n_keys);
-    RF_CPU(pack_cells_transposed)(w->v_cells, TILE_CELLS, v, ld_v, width, n_keys);
+    RF_CPU(pack_cells_transposed)(w->v_cells, TILE_CELLS, type, v, ld_v, width, n_keys);
     zero_rows(w->v_cells, TILE_CELLS, width, round_up(width, BF16_ROWS));
-    RF_CPU(pack_cell_panels)(w->p_cells, w->score, columns, n_keys, columns);
+    RF_CPU(pack_cell_panels)(w->p_cells, RF_F32, w->score, columns, n_keys, columns);
     product p = {.c = w->sum,
                  .ldc = columns,
                  .start = w->sum,
@@ -301,8 +301,9 @@ static void take_tile(const attention *t, const workspace *w, const query_block 
     const int64_t columns = columns_of(t, rows);
     int64_t ld = t->g * width;
     const int64_t n_keys = min_of(RF_KEY_TILE, b->key_end[span] - key);
-    const float *k = t->k + (key * t->g + kv_head) * width;
-    const float *v = t->v + (key * t->g + kv_head) * width;
+    const void *k = element(t->type, t->k, head_of(t, key, t->g, kv_head));
+    const void *v = element(t->type, t->v, head_of(t, key, t->g, kv_head));
+    rf_type type = t->type;
     tile_sight sight;
     look(&sight, t, w, b, span, key, n_keys);
     make_scores(t, w, k, n_keys, columns);
@@ -314,9 +315,10 @@ static void take_tile(const attention *t, const workspace *w, const query_block 
     }
     /* Rows that lie a power of two apart fall into the same sets of the L1 cache, and whole vectors
      * are read: values are brought together, unless few rows would use them. */
-    const bool finite = sight.all || RF_CPU(all_finite)(v, ld, n_keys, width);
+    const bool finite = sight.all || RF_CPU(all_finite)(type, v, ld, n_keys, width);
     if (!finite || (!t->bf16 && (rows >= VL || width % VL != 0))) {
-        copy_rows(w->v, t->ld, v, ld, n_keys, width);
+        copy_rows(w->v, t->ld, type, v, ld, n_keys, width);
+        type = RF_F32;
         v = w->v;
         ld = t->ld;
     }
@@ -324,7 +326,7 @@ static void take_tile(const attention *t, const workspace *w, const query_block 
         hide_values(t, w, b, &sight, n_keys, columns);
     }
     if (t->bf16) {
-        accumulate_bf16(t, w, v, ld, n_keys, columns);
+        accumulate_bf16(t, w, type, v, ld, n_keys, columns);
     } else {
         accumulate(t, w, v, ld, rows, n_keys, columns);
     }
@@ -333,14 +335,14 @@ static void take_tile(const attention *t, const workspace *w, const query_block 
 /* --- A unit ------------------------------------------------------------------------------------
  */
 
-static void take_queries(float *o, float *lse, const attention *t, const workspace *w,
+static void take_queries(void *o, float *lse, const attention *t, const workspace *w,
                          const query_block *b, int64_t kv_head)
 {
     const int64_t width = t->head_dim, rows = t->group * b->n;
     const int64_t columns = columns_of(t, rows);
-    gather_rows(w->q, t->q, t, b, kv_head);
+    gather_rows(w->q, t->type, t->q, t, b, kv_head);
     if (t->bf16) {
-        RF_CPU(pack_cell_panels_transposed)(w->columns, w->q, t->ld, rows, width);
+        RF_CPU(pack_cell_panels_transposed)(w->columns, RF_F32, w->q, t->ld, rows, width);
         zero_rows(w->sum, columns, 0, width);
     } else {
         RF_CPU(pack_panels_transposed)(w->columns, w->q, t->ld, rows, width);
@@ -369,7 +371,7 @@ static void take_queries(float *o, float *lse, const attention *t, const workspa
         for (int64_t c = 0; c < width; c += VL) {
             /* + 0: a tile without visible keys may have turned -0 into +0, or not been there. */
             vf x = v_add(v_mul(share_of, v_load(sum + r * t->ld + c)), v_zero());
-            v_store_n(o + at * width + c, x, width - c);
+            store_as(t->type, o, at * width + c, x, width - c);
         }
     }
 }
@@ -382,8 +384,8 @@ static bool begin_alike(const query_block *a, const query_block *b)
 }
 
 /* Blocks [begin, end). */
-static void forward_unit(float *o, float *lse, const attention *t, const workspace *w,
-                         int64_t begin, int64_t end, int64_t kv_head)
+static void forward_unit(void *o, float *lse, const attention *t, const workspace *w, int64_t begin,
+                         int64_t end, int64_t kv_head)
 {
     while (begin < end) {
         query_block all = get_block(t->spans, begin);

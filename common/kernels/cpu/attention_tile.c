@@ -91,7 +91,7 @@ static void accumulate_keys_bf16(float *sum, const float *weight, int64_t ld_wei
                                  const tile_view *view, int64_t rows)
 {
     const int64_t n_keys = view->end - view->begin, cells = bf16_cells(rows);
-    RF_CPU(pack_cell_panels)(w->p_cells, weight + view->begin, ld_weight, rows, n_keys);
+    RF_CPU(pack_cell_panels)(w->p_cells, RF_F32, weight + view->begin, ld_weight, rows, n_keys);
     product p = {.c = sum + view->begin,
                  .ldc = LD_SUMS,
                  .start = sum + view->begin,
@@ -166,7 +166,7 @@ static void accumulate_queries(const attention *t, const workspace *w, key_chunk
         const bool odd = begin % 2 != 0;
         if (odd && !chunk->odd) {
             RF_CPU(pack_cell_panels)
-            (w->k_cells[1], w->k + t->ld, t->ld, (int64_t)2 * PAIRS - 1, t->head_dim);
+            (w->k_cells[1], RF_F32, w->k + t->ld, t->ld, (int64_t)2 * PAIRS - 1, t->head_dim);
             chunk->odd = true;
         }
         p.a = w->ds_cells;
@@ -176,7 +176,7 @@ static void accumulate_queries(const attention *t, const workspace *w, key_chunk
         p.panel_floats = (int64_t)PAIRS * BF16_PANEL;
         p.k = bf16_cells(end - begin);
         p.cell = CELL_BF16;
-        RF_CPU(pack_cells)(w->ds_cells, p.lda, w->ds + begin, LD_DS, rows, end - begin);
+        RF_CPU(pack_cells)(w->ds_cells, p.lda, RF_F32, w->ds + begin, LD_DS, rows, end - begin);
         zero_rows(w->ds_cells, p.lda, rows, round_up(rows, BF16_ROWS));
     }
     RF_CPU(product)(&p);
@@ -195,10 +195,10 @@ void RF_CPU(attention_take_queries)(float *carry, const attention *t, const work
         if (t->bf16) {
             int64_t carried = (begin - b->key[span]) % STEP;
             begin -= carried;
-            copy_rows(w->ds + begin - first, LD_DS, carry, STEP, rows, carried);
+            copy_rows(w->ds + begin - first, LD_DS, RF_F32, carry, STEP, rows, carried);
             int64_t left = end < b->key_end[span] ? (end - begin) % STEP : 0;
             end -= left;
-            copy_rows(carry, STEP, w->ds + end - first, LD_DS, rows, left);
+            copy_rows(carry, STEP, RF_F32, w->ds + end - first, LD_DS, rows, left);
         }
         if (begin < end) {
             accumulate_queries(t, w, chunk, rows, begin - first, end - first);

@@ -1,22 +1,31 @@
-/* Operands of bf16 products: f32 is rounded on its way into cells (simd.h). */
+/* Operands of bf16 products: f32 is rounded on its way into cells (simd.h), bf16 moved. */
 #include "common/kernels/cpu/internal.h"
 
-/* The next 2 VL elements of a row as VL cells; those beyond `left` are 0. */
-V_INLINE vf load_pairs(const float *src, int64_t left)
+/* 2 VL elements from `at` on as VL cells; those beyond `left` (at least 1) are 0. */
+V_INLINE vf load_pairs(rf_type type, const void *src, int64_t at, int64_t left)
 {
-    vf first = v_load_n(src, max_of(left, 0));
-    vf second = left > VL ? v_load_n(src + VL, left - VL) : v_zero();
-    return v_pairs(first, second);
+    if (type == RF_F32) {
+        const float *from = (const float *)src + at;
+        return v_pairs(v_load_n(from, left), left > VL ? v_load_n(from + VL, left - VL) : v_zero());
+    }
+    const uint16_t *from = (const uint16_t *)src + at;
+    uint16_t part[2 * VL] = {0};
+    if (left < 2 * VL) {
+        memcpy(part, from, (size_t)left * sizeof(*from));
+        from = part;
+    }
+    return v_load((const float *)(const void *)from);
 }
 
-void RF_CPU(pack_cells)(float *dst, int64_t ld_dst, const float *src, int64_t ld_src, int64_t rows,
-                        int64_t k)
+void RF_CPU(pack_cells)(float *dst, int64_t ld_dst, rf_type type, const void *src, int64_t ld_src,
+                        int64_t rows, int64_t k)
 {
     const int64_t cells = bf16_cells(k);
-    for (int64_t r = 0; r < rows; r++, dst += ld_dst, src += ld_src) {
+    for (int64_t r = 0; r < rows; r++, dst += ld_dst) {
         for (int64_t i = 0; i < cells; i += VL) {
-            v_store_n(dst + i, 2 * i < k ? load_pairs(src + 2 * i, k - 2 * i) : v_zero(),
-                      cells - i);
+            const int64_t left = k - 2 * i;
+            vf x = left > 0 ? load_pairs(type, src, r * ld_src + 2 * i, left) : v_zero();
+            v_store_n(dst + i, x, cells - i);
         }
     }
 }
@@ -33,8 +42,8 @@ static void put_transposed(float *to, int64_t ld, const float block[VL * VL], in
     }
 }
 
-void RF_CPU(pack_cell_panels_transposed)(float *dst, const float *src, int64_t ld_src, int64_t n,
-                                         int64_t k)
+void RF_CPU(pack_cell_panels_transposed)(float *dst, rf_type type, const void *src, int64_t ld_src,
+                                         int64_t n, int64_t k)
 {
     const int64_t cells = bf16_cells(k);
     float block[VL * VL];
@@ -42,9 +51,10 @@ void RF_CPU(pack_cell_panels_transposed)(float *dst, const float *src, int64_t l
         for (int64_t v = 0; v < BF16_PANEL; v += VL) {
             for (int64_t i = 0; i < cells; i += VL) {
                 for (int64_t r = 0; r < VL; r++) {
-                    bool exists = c0 + v + r < n && 2 * i < k;
-                    const float *row = src + (c0 + v + r) * ld_src + 2 * i;
-                    v_store(block + r * VL, exists ? load_pairs(row, k - 2 * i) : v_zero());
+                    const int64_t row = c0 + v + r, left = k - 2 * i;
+                    bool exists = row < n && left > 0;
+                    v_store(block + r * VL,
+                            exists ? load_pairs(type, src, row * ld_src + 2 * i, left) : v_zero());
                 }
                 put_transposed(dst + i * BF16_PANEL + v, BF16_PANEL, block, cells - i);
             }
@@ -54,44 +64,70 @@ void RF_CPU(pack_cell_panels_transposed)(float *dst, const float *src, int64_t l
 
 /* Rows 2i and 2i+1 of src from column c on, as cells; those beyond row k or `left` columns are 0.
  */
-V_INLINE vf load_zipped(const float *src, int64_t ld_src, int64_t i, int64_t k, int64_t left)
+V_INLINE vf load_zipped(rf_type type, const void *src, int64_t ld_src, int64_t i, int64_t c,
+                        int64_t k, int64_t left)
 {
     if (2 * i >= k || left <= 0) {
         return v_zero();
     }
-    const float *row = src + 2 * i * ld_src;
-    vf second = 2 * i + 1 < k ? v_load_n(row + ld_src, left) : v_zero();
-    return v_zip(v_load_n(row, left), second);
+    const int64_t at = 2 * i * ld_src + c;
+    vf first = load_as(type, src, at, left);
+    vf second = 2 * i + 1 < k ? load_as(type, src, at + ld_src, left) : v_zero();
+    return type == RF_BF16 ? v_or(v_down16(first), second) : v_zip(first, second);
 }
 
-void RF_CPU(pack_cell_panels)(float *dst, const float *src, int64_t ld_src, int64_t k, int64_t n)
+void RF_CPU(pack_cell_panels)(float *dst, rf_type type, const void *src, int64_t ld_src, int64_t k,
+                              int64_t n)
 {
-    const int64_t cells = bf16_cells(k);
+    enum { AHEAD = 24 }; /* rows by which a panel's columns are called: they lie far apart */
+    const int64_t cells = bf16_cells(k), line = type == RF_BF16 ? 32 : 16;
     for (int64_t c0 = 0; c0 < n; c0 += BF16_PANEL) {
         for (int64_t i = 0; i < cells; i++, dst += BF16_PANEL) {
+            for (int64_t row = 2 * i + AHEAD; row < min_of(2 * i + AHEAD + 2, k); row++) {
+                for (int64_t c = c0; c < c0 + BF16_PANEL; c += line) {
+                    v_prefetch(element(type, src, row * ld_src + c));
+                }
+            }
             for (int64_t v = 0; v < BF16_PANEL; v += VL) {
-                v_store(dst + v, load_zipped(src + c0 + v, ld_src, i, k, n - c0 - v));
+                v_store(dst + v, load_zipped(type, src, ld_src, i, c0 + v, k, n - c0 - v));
             }
         }
     }
 }
 
-void RF_CPU(pack_cells_transposed)(float *dst, int64_t ld_dst, const float *src, int64_t ld_src,
-                                   int64_t rows, int64_t k)
+/* VL columns from r0 on, 2 VL rows from 2 i0 on. */
+V_INLINE void turn_block(float *dst, int64_t ld_dst, rf_type type, const void *src, int64_t ld_src,
+                         int64_t r0, int64_t rows, int64_t i0, int64_t k)
+{
+    float block[VL * VL];
+    vf column[VL];
+    for (int64_t i = 0; i < VL; i++) {
+        v_store(block + i * VL, load_zipped(type, src, ld_src, i0 + i, r0, k, rows - r0));
+    }
+    v_load_transposed(column, block, VL);
+    const int64_t cells = bf16_cells(k) - i0;
+    for (int64_t r = 0; r < VL; r++) {
+        if (r0 + r < rows) {
+            v_store_n(dst + (r0 + r) * ld_dst + i0, column[r], cells);
+        }
+    }
+}
+
+/* Columns are taken two blocks at a time, which is a cache line of bf16, and the rows of the next
+ * blocks are called meanwhile: they lie far apart. */
+void RF_CPU(pack_cells_transposed)(float *dst, int64_t ld_dst, rf_type type, const void *src,
+                                   int64_t ld_src, int64_t rows, int64_t k)
 {
     const int64_t cells = bf16_cells(k);
-    float block[VL * VL];
-    for (int64_t r0 = 0; r0 < rows; r0 += VL) {
+    for (int64_t r0 = 0; r0 < rows; r0 += 2 * VL) {
         for (int64_t i0 = 0; i0 < cells; i0 += VL) {
-            vf column[VL];
-            for (int64_t i = 0; i < VL; i++) {
-                v_store(block + i * VL, load_zipped(src + r0, ld_src, i0 + i, k, rows - r0));
+            const int64_t next = 2 * (i0 + VL), end = min_of(next + 2 * VL, k);
+            for (int64_t row = next; row < end; row++) {
+                v_prefetch(element(type, src, row * ld_src + r0));
             }
-            v_load_transposed(column, block, VL);
-            for (int64_t r = 0; r < VL; r++) {
-                if (r0 + r < rows) {
-                    v_store_n(dst + (r0 + r) * ld_dst + i0, column[r], cells - i0);
-                }
+            turn_block(dst, ld_dst, type, src, ld_src, r0, rows, i0, k);
+            if (r0 + VL < rows) {
+                turn_block(dst, ld_dst, type, src, ld_src, r0 + VL, rows, i0, k);
             }
         }
     }

@@ -28,23 +28,23 @@ void RF_CPU(embedding_backward)(rf_ctx *ctx, void *dtable, const void *dx, const
 /* (a, b) -> (a cos - b sin, b cos + a sin), a and b half a head apart. The inverse rotation is the
  * transpose, hence the backward pass. */
 void RF_CPU(rope)(rf_ctx *ctx, void *x, const void *cos, const void *sin, const int32_t *position,
-                  int64_t n, int64_t h, int64_t k, bool inverse)
+                  int64_t n, int64_t h, int64_t k, bool inverse, rf_class x_class)
 {
+    const rf_type type = type_of(ctx, x_class);
     const int64_t half = k / 2;
     const vf sign = v_set(inverse ? -1.0F : 1.0F);
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * n * h * k))
     for (int64_t i = 0; i < n; i++) {
         const float *cosine = (const float *)cos + position[i] * half;
         const float *sine = (const float *)sin + position[i] * half;
-        float *place = (float *)x + i * h * k;
         for (int64_t c = 0; c < half; c += VL) {
             vf co = v_load_n(cosine + c, half - c);
             vf si = v_mul(sign, v_load_n(sine + c, half - c));
             for (int64_t j = 0; j < h; j++) {
-                float *low = place + j * k + c, *high = low + half;
-                vf a = v_load_n(low, half - c), b = v_load_n(high, half - c);
-                v_store_n(low, v_fnma(b, si, v_mul(a, co)), half - c);
-                v_store_n(high, v_fma(a, si, v_mul(b, co)), half - c);
+                const int64_t low = (i * h + j) * k + c, high = low + half;
+                vf a = load_as(type, x, low, half - c), b = load_as(type, x, high, half - c);
+                store_as(type, x, low, v_fnma(b, si, v_mul(a, co)), half - c);
+                store_as(type, x, high, v_fma(a, si, v_mul(b, co)), half - c);
             }
         }
     }
@@ -65,15 +65,15 @@ V_INLINE vf sigmoid(vf x)
 
 void RF_CPU(swiglu_forward)(rf_ctx *ctx, void *h, const void *gate, const void *up, int64_t count)
 {
-    float *to = h;
-    const float *a = gate, *b = up;
+    const rf_type type = type_of(ctx, RF_ACTIVATION);
 #pragma omp parallel num_threads(threads_for(ctx, 8 * count))
     {
         int64_t begin, end;
         share_lines(&begin, &end, count, omp_get_thread_num(), omp_get_num_threads());
         for (int64_t i = begin; i < end; i += VL) {
-            vf x = v_load_n(a + i, end - i);
-            v_store_n(to + i, v_mul(v_mul(x, sigmoid(x)), v_load_n(b + i, end - i)), end - i);
+            vf x = load_as(type, gate, i, end - i);
+            vf y = v_mul(v_mul(x, sigmoid(x)), load_as(type, up, i, end - i));
+            store_as(type, h, i, y, end - i);
         }
     }
 }
@@ -83,44 +83,48 @@ void RF_CPU(swiglu_forward)(rf_ctx *ctx, void *h, const void *gate, const void *
 void RF_CPU(swiglu_backward)(rf_ctx *ctx, void *dgate, void *dup, const void *dh, const void *gate,
                              const void *up, int64_t count)
 {
+    const rf_type type = type_of(ctx, RF_ACTIVATION);
     const vf one = v_set(1.0F);
 #pragma omp parallel num_threads(threads_for(ctx, 12 * count))
     {
         int64_t begin, end;
         share_lines(&begin, &end, count, omp_get_thread_num(), omp_get_num_threads());
         for (int64_t i = begin; i < end; i += VL) {
-            vf g = v_load_n((const float *)gate + i, end - i);
-            vf u = v_load_n((const float *)up + i, end - i);
-            vf grad = v_load_n((const float *)dh + i, end - i);
+            vf g = load_as(type, gate, i, end - i);
+            vf u = load_as(type, up, i, end - i);
+            vf grad = load_as(type, dh, i, end - i);
             vf s = sigmoid(g);
             vf slope = v_mul(s, v_fma(g, v_sub(one, s), one));
-            v_store_n((float *)dup + i, v_mul(grad, v_mul(g, s)), end - i);
-            v_store_n((float *)dgate + i, v_mul(v_mul(grad, u), slope), end - i);
+            store_as(type, dup, i, v_mul(grad, v_mul(g, s)), end - i);
+            store_as(type, dgate, i, v_mul(v_mul(grad, u), slope), end - i);
         }
     }
 }
 
 void RF_CPU(scale_dropout)(rf_ctx *ctx, void *y, const void *x, double factor, double rate,
-                           uint64_t key, int64_t count, bool accumulate)
+                           uint64_t key, int64_t count, bool accumulate, rf_class y_class)
 {
-    float *to = y;
-    const float *from = x;
-    const float f = (float)factor;
+    const rf_type from = type_of(ctx, RF_ACTIVATION), to = type_of(ctx, y_class);
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 8 * count))
-    for (int64_t i = 0; i < count; i++) {
-        bool keep = rate <= 0.0 || rf_gumbel_uniform(key, i) >= rate;
-        float value = keep ? f * from[i] : 0.0F;
-        to[i] = accumulate ? to[i] + value : value;
+    for (int64_t i = 0; i < count; i += VL) {
+        const int64_t lanes = min_of(VL, count - i);
+        float keep[VL];
+        for (int64_t j = 0; j < lanes; j++) {
+            keep[j] = rate <= 0.0 || rf_gumbel_uniform(key, i + j) >= rate;
+        }
+        vf value = v_mul(v_set((float)factor), load_as(from, x, i, lanes));
+        value = v_where_less(v_zero(), v_load_n(keep, lanes), value, v_zero());
+        value = accumulate ? v_add(load_as(to, y, i, lanes), value) : value;
+        store_as(to, y, i, value, lanes);
     }
 }
 
 void RF_CPU(scatter_rows)(rf_ctx *ctx, void *y, const void *x, const int32_t *place, int64_t n,
                           int64_t d)
 {
-    float *to = y;
-    const float *from = x;
+    const size_t row = rf_backend_bytes(ctx->backend, RF_ACTIVATION, d);
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * n * d))
     for (int64_t i = 0; i < n; i++) {
-        memcpy(to + place[i] * d, from + i * d, (size_t)d * sizeof(float));
+        memcpy((char *)y + (size_t)place[i] * row, (const char *)x + (size_t)i * row, row);
     }
 }

@@ -37,23 +37,25 @@ size_t RF_CPU(gemm_bytes)(int n_threads, const rf_limits *limits)
  * farther away once for all of them, not once for each. */
 static void make_nt_nn(const gemm *g, const area *r, float *packed)
 {
+    float *c = g->c;
+    const float *a = g->a, *b = g->b;
     for (int64_t k0 = 0; k0 < g->k; k0 += K_BLOCK) {
         int64_t k = min_of(K_BLOCK, g->k - k0);
         for (int64_t col = r->col; col < r->col_end; col += COLS) {
             int64_t cols = min_of(COLS, r->col_end - col);
             if (g->form == GEMM_NT) {
-                RF_CPU(pack_panels_transposed)(packed, g->b + col * g->k + k0, g->k, cols, k);
+                RF_CPU(pack_panels_transposed)(packed, b + col * g->k + k0, g->k, cols, k);
             } else {
-                RF_CPU(pack_panels)(packed, g->b + k0 * g->n + col, g->n, k, cols);
+                RF_CPU(pack_panels)(packed, b + k0 * g->n + col, g->n, k, cols);
             }
-            const float *start = k0 == 0 ? g->start : g->c;
+            const float *start = k0 == 0 ? g->start : c;
             for (int64_t row = r->row; row < r->row_end; row += ROWS) {
-                product p = {.c = g->c + row * g->ldc + col,
+                product p = {.c = c + row * g->ldc + col,
                              .ldc = g->ldc,
                              .start = start != NULL ? start + row * g->ldc + col : NULL,
                              .ld_start = g->ldc,
                              .bias = k0 + k == g->k && g->bias != NULL ? g->bias + col : NULL,
-                             .a = g->a + row * g->lda + k0,
+                             .a = a + row * g->lda + k0,
                              .lda = g->lda,
                              .b = packed,
                              .ldb = PANEL,
@@ -70,16 +72,18 @@ static void make_nt_nn(const gemm *g, const area *r, float *packed)
 
 static void make_tn(const gemm *g, const area *r, float *packed)
 {
+    float *c = g->c;
+    const float *a = g->a, *b = g->b;
     float *left = packed + B_FLOATS;
     for (int64_t col = r->col; col < r->col_end; col += TN_COLS) {
         int64_t cols = min_of(TN_COLS, r->col_end - col);
         for (int64_t k0 = 0; k0 < g->k; k0 += K_BLOCK) {
             int64_t k = min_of(K_BLOCK, g->k - k0);
-            RF_CPU(pack_panels)(packed, g->b + k0 * g->n + col, g->n, k, cols);
+            RF_CPU(pack_panels)(packed, b + k0 * g->n + col, g->n, k, cols);
             for (int64_t row = r->row; row < r->row_end; row += TN_ROWS) {
                 int64_t rows = min_of(TN_ROWS, r->row_end - row);
-                RF_CPU(pack_tiles)(left, TN_LD, g->a + k0 * g->lda + row, g->lda, rows, k);
-                product p = {.c = g->c + row * g->ldc + col,
+                RF_CPU(pack_tiles)(left, TN_LD, a + k0 * g->lda + row, g->lda, rows, k);
+                product p = {.c = c + row * g->ldc + col,
                              .ldc = g->ldc,
                              .a = left,
                              .lda = TILE_ROWS,
@@ -97,23 +101,22 @@ static void make_tn(const gemm *g, const area *r, float *packed)
     }
 }
 
-/* Adds one K block's sums of a panel to what the elements start from. */
-static void finish_few_rows(const gemm *g, const area *r, const float *sum, int64_t k0,
-                            int64_t k_end, int64_t col, int64_t cols)
+void RF_CPU(finish_panel)(const gemm *g, const float *start, const float *sum, int64_t row,
+                          int64_t rows, int64_t col, bool last)
 {
-    const float *start = k0 == 0 ? g->start : g->c;
-    const bool is_last = k_end == g->k;
-    for (int64_t row = r->row; row < r->row_end; row++, sum += PANEL) {
+    float *to = g->c;
+    const int64_t cols = min_of(PANEL, g->n - col);
+    for (int64_t r = row; r < row + rows; r++, sum += PANEL) {
         for (int64_t c = 0; c < cols; c += VL) {
-            int64_t at = row * g->ldc + col + c;
+            int64_t at = r * g->ldc + col + c;
             vf x = v_load(sum + c);
             if (start != NULL) {
                 x = v_add(v_load_n(start + at, cols - c), x);
             }
-            if (is_last && g->bias != NULL) {
+            if (last && g->bias != NULL) {
                 x = v_add(x, v_load_n(g->bias + col + c, cols - c));
             }
-            v_store_n(g->c + at, x, cols - c);
+            v_store_n(to + at, x, cols - c);
         }
     }
 }
@@ -123,6 +126,7 @@ static void finish_few_rows(const gemm *g, const area *r, const float *sum, int6
  * through `sum`; the bits are those of make_nt_nn. */
 static void make_few_rows(const gemm *g, const area *r, float *packed)
 {
+    const float *a = g->a, *b = g->b;
     enum { PIECE = 64 };
     float *sum = packed + PIECE * PANEL;
     int64_t m = r->row_end - r->row;
@@ -133,10 +137,10 @@ static void make_few_rows(const gemm *g, const area *r, float *packed)
             for (int64_t piece = k0; piece < k_end; piece += PIECE) {
                 int64_t k = min_of(PIECE, k_end - piece);
                 RF_CPU(pack_transposed)
-                (packed, PANEL, g->b + col * g->k + piece, g->k, cols, k, PANEL, PIECE);
+                (packed, PANEL, b + col * g->k + piece, g->k, cols, k, PANEL, PIECE);
                 product p = {.c = sum,
                              .ldc = PANEL,
-                             .a = g->a + r->row * g->lda + piece,
+                             .a = a + r->row * g->lda + piece,
                              .lda = g->lda,
                              .b = packed,
                              .ldb = PANEL,
@@ -146,7 +150,8 @@ static void make_few_rows(const gemm *g, const area *r, float *packed)
                              .mode = piece == k0 ? PRODUCT_SET : PRODUCT_CHAIN};
                 RF_CPU(product)(&p);
             }
-            finish_few_rows(g, r, sum, k0, k_end, col, cols);
+            RF_CPU(finish_panel)
+            (g, k0 == 0 ? g->start : g->c, sum, r->row, m, col, k_end == g->k);
         }
     }
 }
@@ -154,24 +159,26 @@ static void make_few_rows(const gemm *g, const area *r, float *packed)
 void RF_CPU(gemm_empty)(const gemm *g, const area *r)
 {
     for (int64_t row = r->row; g->form != GEMM_TN && row < r->row_end; row++) {
-        for (int64_t col = r->col; col < r->col_end; col++) {
-            float start = g->start != NULL ? g->start[row * g->ldc + col] : 0.0F;
-            g->c[row * g->ldc + col] = g->bias != NULL ? start + g->bias[col] : start;
+        for (int64_t col = r->col; col < r->col_end; col += VL) {
+            const int64_t at = row * g->ldc + col, n = r->col_end - col;
+            vf x = g->start != NULL ? load_as(g->c_type, g->start, at, n) : v_zero();
+            x = g->bias != NULL ? v_add(x, v_load_n(g->bias + col, n)) : x;
+            store_as(g->c_type, g->c, at, x, n);
         }
     }
 }
 
 /* Of the ways to cut c into column shares (divisors of the number of threads), the one with the
  * least work for the busiest thread. */
-area RF_CPU(gemm_area)(const gemm *g, int64_t tile_rows, double pack_a, double pack_b, int thread,
-                       int n_threads)
+area RF_CPU(gemm_area)(const gemm *g, int64_t tile_rows, int64_t tile_cols, double pack_a,
+                       double pack_b, int thread, int n_threads)
 {
-    int64_t panels = ceil_div(g->n, PANEL), row_tiles = ceil_div(g->m, tile_rows);
+    int64_t panels = ceil_div(g->n, tile_cols), row_tiles = ceil_div(g->m, tile_rows);
     double least = 0.0;
     int column_shares = 0;
     for (int shares = n_threads; shares >= 1; shares--) {
         if (n_threads % shares == 0) {
-            double cols = (double)(ceil_div(panels, shares) * PANEL);
+            double cols = (double)(ceil_div(panels, shares) * tile_cols);
             double rows = (double)(ceil_div(row_tiles, n_threads / shares) * tile_rows);
             double cost = cols * rows + pack_b * cols + pack_a * rows;
             if (column_shares == 0 || cost < least) {
@@ -183,8 +190,8 @@ area RF_CPU(gemm_area)(const gemm *g, int64_t tile_rows, double pack_a, double p
     area r;
     share(&r.col, &r.col_end, panels, thread % column_shares, column_shares);
     share(&r.row, &r.row_end, row_tiles, thread / column_shares, n_threads / column_shares);
-    r.col = r.col * PANEL;
-    r.col_end = min_of(r.col_end * PANEL, g->n);
+    r.col = r.col * tile_cols;
+    r.col_end = min_of(r.col_end * tile_cols, g->n);
     r.row = r.row * tile_rows;
     r.row_end = min_of(r.row_end * tile_rows, g->m);
     return r;
@@ -193,8 +200,8 @@ area RF_CPU(gemm_area)(const gemm *g, int64_t tile_rows, double pack_a, double p
 /* To pack an element costs as much as 12 to 18 multiply-adds (measured with AVX-512). */
 static void make_share(const gemm *g, float *scratch, int thread, int n_threads)
 {
-    area r =
-        RF_CPU(gemm_area)(g, TILE_ROWS, g->form == GEMM_TN ? 12.0 : 0.0, 16.0, thread, n_threads);
+    area r = RF_CPU(gemm_area)(g, TILE_ROWS, PANEL, g->form == GEMM_TN ? 12.0 : 0.0, 16.0, thread,
+                               n_threads);
     if (r.col >= r.col_end || r.row >= r.row_end) {
         return;
     }

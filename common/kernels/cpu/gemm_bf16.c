@@ -1,12 +1,14 @@
 /* Whole matrix products of bf16 operands, sums in f32.
  *
- * First all threads round a into cells, rows along the inner dimension whatever the form: each of
- * its elements meets every column of b, by whichever thread. Then each thread makes a rectangle of
+ * First all threads bring a into cells, rows along the inner dimension whatever the form: each of
+ * its elements meets every column of b, by whichever thread. Rows of bf16 in whole steps are cells
+ * where they lie. Then each thread makes a rectangle of
  * c and packs panels of b as it needs them, as gemm.c does.
  *
  * Rule 4: an element is summed over blocks of K_BLOCK cells, each one chain (product), in
  * ascending order; GEMM_TN, and every form with AMX, is one chain from what it is added to. The
- * bias comes last. */
+ * bias comes last. Where c is bf16 all inner blocks of a piece of c follow each other, and it is
+ * rounded once. */
 #include "common/kernels/cpu/internal.h"
 
 #include <omp.h>
@@ -23,7 +25,8 @@ enum {
     K_CHUNK = 2 * K_BLOCK,
     K_STEP = K_CHUNK,
     B_CELLS = 1 << 17,
-    MOST_COLS = 512
+    MOST_COLS = 512,
+    C_FLOATS = 0 /* AMX rounds c tile by tile */
 };
 #else
 static const double pack_b = 12.0;
@@ -33,7 +36,8 @@ enum {
     K_CHUNK = K_BLOCK,
     K_STEP = K_BLOCK,
     B_CELLS = 1 << 17,
-    MOST_COLS = 256
+    MOST_COLS = 256,
+    C_FLOATS = ROWS * MOST_COLS
 };
 #endif
 _Static_assert(ROWS % BF16_ROWS == 0 && ROW_STEP % BF16_ROWS == 0 && K_BLOCK % BF16_CELLS == 0 &&
@@ -59,9 +63,26 @@ static int64_t most_left_floats(const rf_limits *limits)
     return limits->backward ? max_of(most, left_floats(limits->vocab, rows)) : most;
 }
 
+/* Cells of packed columns of b: where c is bf16 a panel over the whole inner dimension. */
+static int64_t right_cells(const rf_limits *limits)
+{
+    int64_t wide = max_of(limits->width, limits->ffn);
+    wide = max_of(wide, limits->n_heads * limits->head_dim);
+    return max_of(B_CELLS, bf16_cells(wide) * BF16_PANEL);
+}
+
 size_t RF_CPU(gemm_bf16_bytes)(int n_threads, const rf_limits *limits)
 {
-    return ((size_t)n_threads * B_CELLS + (size_t)most_left_floats(limits)) * sizeof(float);
+    return ((size_t)n_threads * (size_t)(right_cells(limits) + C_FLOATS) +
+            (size_t)most_left_floats(limits)) *
+           sizeof(float);
+}
+
+/* Whether the rows of a are cells as they lie. */
+static bool lies_in_cells(const gemm *g)
+{
+    return g->a_type == RF_BF16 && g->form != GEMM_TN && g->m % BF16_ROWS == 0 &&
+           g->k % (2 * BF16_CELLS) == 0 && g->lda % 2 == 0;
 }
 
 /* Rows of a, padded to whole steps, shared among the threads. */
@@ -71,11 +92,12 @@ static void pack_left(const gemm *g, float *left, int64_t ld, int thread, int n_
     share(&begin, &end, ceil_div(round_up(g->m, BF16_ROWS), step), thread, n_threads);
     begin *= step;
     end = min_of(end * step, g->m);
+    const void *from = element(g->a_type, g->a, g->form == GEMM_TN ? begin : begin * g->lda);
     if (begin < end && g->form == GEMM_TN) {
         RF_CPU(pack_cells_transposed)
-        (left + begin * ld, ld, g->a + begin, g->lda, end - begin, g->k);
+        (left + begin * ld, ld, g->a_type, from, g->lda, end - begin, g->k);
     } else if (begin < end) {
-        RF_CPU(pack_cells)(left + begin * ld, ld, g->a + begin * g->lda, g->lda, end - begin, g->k);
+        RF_CPU(pack_cells)(left + begin * ld, ld, g->a_type, from, g->lda, end - begin, g->k);
     }
     if (thread == n_threads - 1) {
         int64_t padding = round_up(g->m, BF16_ROWS) - g->m;
@@ -83,81 +105,136 @@ static void pack_left(const gemm *g, float *left, int64_t ld, int thread, int n_
     }
 }
 
+/* A thread's share of c and where its operands are: rows of a in cells, room for packed columns of
+ * b, for a piece of c that is to be rounded. */
+typedef struct place {
+    area of;
+    const float *left;
+    int64_t ld;
+    float *packed, *sums;
+} place;
+
 /* The blocks of a chunk one behind the other. */
-static void pack_right(const gemm *g, float *packed, int64_t k0, int64_t k_end, int64_t col,
-                       int64_t cols)
+static void pack_right(const gemm *g, float *packed, int64_t k0, int64_t k_end, int64_t step,
+                       int64_t col, int64_t cols)
 {
-    for (; k0 < k_end; k0 += 2 * K_STEP) {
-        int64_t k = min_of(2 * K_STEP, k_end - k0);
+    for (; k0 < k_end; k0 += 2 * step) {
+        int64_t k = min_of(2 * step, k_end - k0);
         if (g->form == GEMM_NT) {
-            RF_CPU(pack_cell_panels_transposed)(packed, g->b + col * g->k + k0, g->k, cols, k);
+            const void *from = element(g->b_type, g->b, col * g->k + k0);
+            RF_CPU(pack_cell_panels_transposed)(packed, g->b_type, from, g->k, cols, k);
         } else {
-            RF_CPU(pack_cell_panels)(packed, g->b + k0 * g->n + col, g->n, k, cols);
+            const void *from = element(g->b_type, g->b, k0 * g->n + col);
+            RF_CPU(pack_cell_panels)(packed, g->b_type, from, g->n, k, cols);
         }
         packed += bf16_cells(k) * round_up(cols, BF16_PANEL);
     }
 }
 
-/* `rows` rows and `cols` columns of c, over the inner elements [k0, k_end). */
-static void make_block(const gemm *g, const float *left, int64_t ld, const float *packed,
-                       int64_t k0, int64_t k_end, int64_t row, int64_t rows, int64_t col,
-                       int64_t cols)
+/* Where a piece of c is summed, and what it starts from: c, or as f32 in `sums`, or on AMX c as
+ * bf16. */
+static product piece_of(const gemm *g, const place *at, int64_t row, int64_t rows, int64_t col,
+                        int64_t cols)
 {
-    for (; k0 < k_end; k0 += 2 * K_STEP) {
-        int64_t cells = bf16_cells(min_of(2 * K_STEP, k_end - k0));
-        const float *start = k0 == 0 ? g->start : g->c;
-        product p = {.c = g->c + row * g->ldc + col,
-                     .ldc = g->ldc,
-                     .start = start != NULL ? start + row * g->ldc + col : NULL,
-                     .ld_start = g->ldc,
-                     .bias = k0 + 2 * K_STEP >= g->k && g->bias != NULL ? g->bias + col : NULL,
-                     .a = left + row * ld + k0 / 2,
-                     .lda = ld,
-                     .b = packed,
-                     .ldb = BF16_PANEL,
-                     .panel_floats = cells * BF16_PANEL,
-                     .m = rows,
-                     .n = cols,
-                     .k = cells,
-                     .mode = g->form == GEMM_TN ? PRODUCT_CHAIN
-                             : start != NULL    ? PRODUCT_ADD
-                                                : PRODUCT_SET,
-                     .cell = CELL_BF16};
-        RF_CPU(product)(&p);
-        packed += cells * round_up(cols, BF16_PANEL);
+    const int64_t first = row * g->ldc + col;
+    product p = {.ldc = g->ldc, .ld_start = g->ldc, .m = rows, .n = cols, .cell = CELL_BF16};
+    if (g->c_type == RF_F32) {
+        p.c = (float *)g->c + first;
+        p.start = g->start != NULL ? (const float *)g->start + first : NULL;
+    } else if (C_FLOATS == 0) {
+        p.half = (uint16_t *)g->c + first;
+        p.half_start = g->start != NULL ? (const uint16_t *)g->start + first : NULL;
+    } else {
+        p.c = at->sums;
+        p.ldc = p.ld_start = MOST_COLS;
+        p.start = g->start != NULL ? at->sums : NULL;
+        for (int64_t r = 0; g->start != NULL && r < rows; r++) {
+            for (int64_t c = 0; c < cols; c += VL) {
+                vf x = load_as(RF_BF16, g->start, first + r * g->ldc + c, cols - c);
+                v_store_n(at->sums + r * MOST_COLS + c, x, cols - c);
+            }
+        }
+    }
+    return p;
+}
+
+static void round_piece(const gemm *g, const float *sums, int64_t row, int64_t rows, int64_t col,
+                        int64_t cols)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t c = 0; c < cols; c += VL) {
+            vf x = v_load_n(sums + r * MOST_COLS + c, cols - c);
+            store_as(RF_BF16, g->c, (row + r) * g->ldc + col + c, x, cols - c);
+        }
     }
 }
 
-static void make_area(const gemm *g, const area *r, const float *left, int64_t ld, float *packed)
+/* `rows` rows and `cols` columns of c, over the inner elements [k0, k_end) in blocks of `step`
+ * cells. */
+static void make_piece(const gemm *g, const place *at, int64_t k0, int64_t k_end, int64_t step,
+                       int64_t row, int64_t rows, int64_t col, int64_t cols)
 {
-    int64_t chunk_cells = min_of(K_CHUNK, bf16_cells(g->k));
-    int64_t most_cols = min_of(MOST_COLS, B_CELLS / chunk_cells / BF16_PANEL * BF16_PANEL);
-    for (int64_t col = r->col; col < r->col_end; col += most_cols) {
-        int64_t cols = min_of(most_cols, r->col_end - col);
-        for (int64_t k0 = 0; k0 < g->k; k0 += 2 * K_CHUNK) {
-            int64_t k_end = min_of(k0 + 2 * K_CHUNK, g->k);
-            pack_right(g, packed, k0, k_end, col, cols);
-            for (int64_t row = r->row; row < r->row_end; row += ROWS) {
-                int64_t rows = min_of(ROWS, r->row_end - row);
-                make_block(g, left, ld, packed, k0, k_end, row, rows, col, cols);
+    product p = piece_of(g, at, row, rows, col, cols);
+    const float *packed = at->packed;
+    p.lda = at->ld;
+    p.ldb = BF16_PANEL;
+    for (; k0 < k_end; k0 += 2 * step) {
+        const bool starts = k0 > 0 || g->start != NULL;
+        p.start = k0 > 0 ? p.c : p.start;
+        p.mode = g->form == GEMM_TN ? PRODUCT_CHAIN : starts ? PRODUCT_ADD : PRODUCT_SET;
+        p.bias = k0 + 2 * step >= g->k && g->bias != NULL ? g->bias + col : NULL;
+        p.a = at->left + row * at->ld + k0 / 2;
+        p.b = packed;
+        p.k = bf16_cells(min_of(2 * step, k_end - k0));
+        p.panel_floats = p.k * BF16_PANEL;
+        RF_CPU(product)(&p);
+        packed += p.k * round_up(cols, BF16_PANEL);
+    }
+    if (g->c_type == RF_BF16 && C_FLOATS > 0) {
+        round_piece(g, at->sums, row, rows, col, cols);
+    }
+}
+
+static void make_area(const gemm *g, const place *at)
+{
+    const bool whole = g->c_type == RF_BF16; /* all inner blocks at once */
+    const int64_t all = bf16_cells(g->k), chunk = whole ? all : min_of(K_CHUNK, all);
+    const int64_t step = whole && C_FLOATS == 0 ? all : K_STEP;
+    const int64_t fit = max_of(B_CELLS / chunk / BF16_PANEL, 1) * BF16_PANEL;
+    const int64_t most_cols = min_of(MOST_COLS, fit);
+    for (int64_t col = at->of.col; col < at->of.col_end; col += most_cols) {
+        int64_t cols = min_of(most_cols, at->of.col_end - col);
+        for (int64_t k0 = 0; k0 < g->k; k0 += 2 * chunk) {
+            int64_t k_end = min_of(k0 + 2 * chunk, g->k);
+            pack_right(g, at->packed, k0, k_end, step, col, cols);
+            for (int64_t row = at->of.row; row < at->of.row_end; row += ROWS) {
+                int64_t rows = min_of(ROWS, at->of.row_end - row);
+                make_piece(g, at, k0, k_end, step, row, rows, col, cols);
             }
         }
     }
 }
 
-static void make_share(const gemm *g, float *scratch, int thread, int n_threads)
+static void make_share(const gemm *g, const rf_limits *limits, float *scratch, int thread,
+                       int n_threads)
 {
-    const int64_t ld = bf16_ld(g->k);
-    float *packed = scratch + (int64_t)thread * B_CELLS;
-    float *left = scratch + (int64_t)n_threads * B_CELLS;
-    pack_left(g, left, ld, thread, n_threads);
+    const int64_t own = right_cells(limits) + C_FLOATS;
+    float *left = scratch + (int64_t)n_threads * own;
+    const bool lies = lies_in_cells(g);
+    place at = {.of = RF_CPU(gemm_area)(g, ROW_STEP, PANEL, 0.0, pack_b, thread, n_threads),
+                .left = lies ? g->a : left,
+                .ld = lies ? g->lda / 2 : bf16_ld(g->k),
+                .packed = scratch + (int64_t)thread * own,
+                .sums = scratch + (int64_t)thread * own + right_cells(limits)};
+    if (!lies) {
+        pack_left(g, left, at.ld, thread, n_threads);
 #pragma omp barrier
-    area r = RF_CPU(gemm_area)(g, ROW_STEP, 0.0, pack_b, thread, n_threads);
-    if (r.col < r.col_end && r.row < r.row_end) {
+    }
+    if (at.of.col < at.of.col_end && at.of.row < at.of.row_end) {
         if (g->k == 0) {
-            RF_CPU(gemm_empty)(g, &r);
+            RF_CPU(gemm_empty)(g, &at.of);
         } else {
-            make_area(g, &r, left, ld, packed);
+            make_area(g, &at);
         }
     }
 }
@@ -165,7 +242,8 @@ static void make_share(const gemm *g, float *scratch, int thread, int n_threads)
 void RF_CPU(gemm_bf16)(rf_ctx *ctx, const gemm *g)
 {
     RF_ASSERT(left_floats(g->m, g->k) <= most_left_floats(&ctx->limits));
+    RF_ASSERT(g->c_type == RF_F32 || bf16_cells(g->k) * BF16_PANEL <= right_cells(&ctx->limits));
     float *scratch = ctx->scratch;
 #pragma omp parallel num_threads(threads_for_time(ctx, RF_CPU(gemm_nanoseconds)(g)))
-    make_share(g, scratch, omp_get_thread_num(), omp_get_num_threads());
+    make_share(g, &ctx->limits, scratch, omp_get_thread_num(), omp_get_num_threads());
 }

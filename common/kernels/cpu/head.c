@@ -4,19 +4,22 @@
 #include <math.h>
 #include <omp.h>
 
-enum { MIN_ROWS = 16, MIN_TRAINING_ROWS = 256, DEFAULT_BYTES = 16 << 20 };
+enum { MIN_ROWS = 16, MIN_TRAINING_ROWS = 256, MOST_CHUNKS = 8, DEFAULT_BYTES = 16 << 20 };
 
-/* Each chunk reads w twice and reads and writes dw once: below some 256 places that is what a
- * training step would wait for, so only a budget that was asked for makes chunks smaller. With bf16
- * whole steps of a product fit into a chunk, so that chunks do not show in the order of dw's sum.
- */
+/* Each chunk reads w twice and reads and writes dw once: below some 256 places, and with many
+ * chunks where many threads share the memory, that is what a training step would wait for, so only
+ * a budget that was asked for makes chunks smaller. With bf16 whole steps of a product fit into a
+ * chunk, so that chunks do not show in the order of dw's sum. */
 int64_t RF_CPU(head_rows)(const rf_limits *limits)
 {
     bool asked = limits->head_bytes > 0;
     int64_t bytes = asked ? limits->head_bytes : DEFAULT_BYTES;
     int64_t row_bytes = max_of(1, limits->vocab) * (int64_t)sizeof(float);
     int64_t step = limits->compute == RF_COMPUTE_BF16 ? 2 * BF16_CELLS : 1;
-    int64_t least = !asked && limits->backward ? MIN_TRAINING_ROWS : MIN_ROWS;
+    int64_t least = MIN_ROWS;
+    if (!asked && limits->backward) {
+        least = max_of(MIN_TRAINING_ROWS, round_up(ceil_div(limits->places, MOST_CHUNKS), step));
+    }
     int64_t rows = max_of(max_of(least, step), bytes / row_bytes / step * step);
     return max_of(1, min_of(rows, limits->places));
 }
@@ -44,18 +47,20 @@ head_scratch RF_CPU(head_take)(rf_ctx *ctx, int64_t d, int64_t v)
     head_scratch s = {.rows = RF_CPU(head_rows)(&ctx->limits), .ld = logits_ld(v)};
     char *base = ctx->scratch;
     s.logits = (float *)(void *)(base + RF_CPU(linear_bytes)(ctx->n_threads, &ctx->limits));
-    s.x = s.logits + s.rows * logits_ld(ctx->limits.vocab);
-    s.dx = s.x + line_floats(s.rows * ctx->limits.width);
+    float *x = s.logits + s.rows * logits_ld(ctx->limits.vocab);
+    s.x = x;
+    s.dx = x + line_floats(s.rows * ctx->limits.width);
     s.place = (int32_t *)(void *)(s.dx + line_floats(s.rows * ctx->limits.width));
     return s;
 }
 
-void RF_CPU(head_gather)(rf_ctx *ctx, float *x, const float *from, const int32_t *place, int64_t n,
+void RF_CPU(head_gather)(rf_ctx *ctx, void *x, const void *from, const int32_t *place, int64_t n,
                          int64_t d)
 {
+    const size_t row = rf_backend_bytes(ctx->backend, RF_ACTIVATION, d);
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * n * d))
     for (int64_t i = 0; i < n; i++) {
-        memcpy(x + i * d, from + place[i] * d, (size_t)d * sizeof(float));
+        memcpy((char *)x + (size_t)i * row, (const char *)from + (size_t)place[i] * row, row);
     }
 }
 
@@ -93,18 +98,18 @@ void RF_CPU(head_row_sum)(float *largest, float *sum, float *e, const float *row
     *sum = v_sum(v_add(v_add(total[0], total[1]), v_add(total[2], total[3])));
 }
 
-/* The loss of one place, -log softmax(row)[target]; with `grad` the row becomes its gradient:
- * weight * (softmax(row) - onehot(target)). */
-static float loss_row(float *row, int64_t target, float weight, bool grad, int64_t v)
+/* The loss of one place, -log softmax(row)[target]; with `grad` the row becomes its gradient,
+ * weight * (softmax(row) - onehot(target)), from its begin on in `type`: what products read. */
+static float loss_row(float *row, int64_t target, float weight, bool grad, rf_type type, int64_t v)
 {
     float own = row[target], largest, sum;
     RF_CPU(head_row_sum)(&largest, &sum, grad ? row : NULL, row, v);
     if (grad) {
         vf factor = v_set(weight / sum);
+        row[target] -= sum; /* now all of it is to be multiplied */
         for (int64_t j = 0; j < v; j += VL) {
-            v_store_n(row + j, v_mul(v_load_n(row + j, v - j), factor), v - j);
+            store_as(type, row, j, v_mul(v_load_n(row + j, v - j), factor), v - j);
         }
-        row[target] -= weight;
     }
     return logf(sum) - (own - largest);
 }
@@ -113,39 +118,47 @@ static float loss_row(float *row, int64_t target, float weight, bool grad, int64
  * the chunk; dw is one chain over all places (GEMM_TN), so how places fall into chunks never shows.
  */
 static void take_chunk(rf_ctx *ctx, const head_scratch *s, float *loss, float *dx, float *dw,
-                       const float *x, rf_matrix w, const int32_t *target, const float *weight,
+                       const void *x, rf_matrix w, const int32_t *target, const float *weight,
                        int64_t m, int64_t d, int64_t v)
 {
     RF_CPU(head_gather)(ctx, s->x, x, s->place, m, d);
-    gemm logits = {.c = s->logits, .a = s->x, .m = m, .n = v, .k = d, .ldc = s->ld};
+    const rf_type type = type_of(ctx, RF_ACTIVATION);
+    gemm logits = {.a_type = type, .c = s->logits, .a = s->x, .m = m, .n = v, .k = d, .ldc = s->ld};
     RF_CPU(linear)(ctx, &logits, w);
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * m * v))
     for (int64_t i = 0; i < m; i++) {
         int32_t at = s->place[i];
-        loss[at] = loss_row(s->logits + i * s->ld, target[at], weight[at], dx != NULL, v);
+        loss[at] = loss_row(s->logits + i * s->ld, target[at], weight[at], dx != NULL, type, v);
     }
     if (dx != NULL) {
+        const int64_t lda = type == RF_BF16 ? 2 * s->ld : s->ld;
         gemm input = {.form = GEMM_NN,
+                      .a_type = type,
                       .c = s->dx,
                       .a = s->logits,
                       .b = w.data,
                       .m = m,
                       .n = d,
                       .k = v,
-                      .lda = s->ld};
+                      .lda = lda};
         RF_CPU(gemm)(ctx, &input);
         gemm weights = {.form = GEMM_TN,
+                        .a_type = type,
+                        .b_type = type,
                         .c = dw,
                         .a = s->logits,
                         .b = s->x,
                         .m = v,
                         .n = d,
                         .k = m,
-                        .lda = s->ld};
+                        .lda = lda};
         if (dw != NULL) {
             RF_CPU(gemm)(ctx, &weights);
         }
-        RF_CPU(scatter_rows)(ctx, dx, s->dx, s->place, m, d);
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * m * d))
+        for (int64_t i = 0; i < m; i++) {
+            memcpy(dx + s->place[i] * d, s->dx + i * d, (size_t)d * sizeof(float));
+        }
     }
 }
 

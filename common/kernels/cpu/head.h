@@ -12,15 +12,16 @@ typedef struct head_scratch {
     int64_t rows;  /* places of a chunk */
     float *logits; /* [rows,V], rows ld floats apart */
     int64_t ld;
-    float *x, *dx;  /* [rows,D] gathered rows of x, their gradients */
+    void *x;        /* [rows,D] activations: gathered rows of x, */
+    float *dx;      /* and their gradients */
     int32_t *place; /* [rows] */
 } head_scratch;
 
 /* Pieces of the context's scratch behind what gemm uses. */
 head_scratch RF_CPU(head_take)(rf_ctx *ctx, int64_t d, int64_t v);
 
-/* x[i] = from[place[i]] */
-void RF_CPU(head_gather)(rf_ctx *ctx, float *x, const float *from, const int32_t *place, int64_t n,
+/* x[i] = from[place[i]], activations. */
+void RF_CPU(head_gather)(rf_ctx *ctx, void *x, const void *from, const int32_t *place, int64_t n,
                          int64_t d);
 
 /* Largest logit of a row, and the sum of exp(logit - largest). Where e is not NULL the terms go

@@ -251,43 +251,24 @@ static void tiles(float *sum, const char *block, const int8_rows *x, int64_t row
     }
 }
 
-/* c = start + sum + bias for the rows [row, row + m) of a panel. */
-static void finish(const gemm *g, const float *sum, int64_t row, int64_t m, int64_t col)
-{
-    int64_t cols = min_of(PANEL, g->n - col);
-    for (int64_t r = row; r < row + m; r++, sum += PANEL) {
-        for (int64_t c = 0; c < cols; c += VL) {
-            int64_t at = r * g->ldc + col + c;
-            vf y = v_load(sum + c);
-            if (g->start != NULL) {
-                y = v_add(v_load_n(g->start + at, cols - c), y);
-            }
-            if (g->bias != NULL) {
-                y = v_add(y, v_load_n(g->bias + col + c, cols - c));
-            }
-            v_store_n(g->c + at, y, cols - c);
-        }
-    }
-}
-
 int64_t RF_CPU(int8_sum_floats)(void)
 {
     return STREAMED * PANEL;
 }
 
-void RF_CPU(int8_product)(const gemm *g, const char *packed, const int8_rows *x,
-                          const packed_share *s, float *sum)
+void RF_CPU(int8_product)(const gemm *g, const char *packed, const int8_rows *x, const area *s,
+                          float *sum)
 {
     const size_t bytes = RF_CPU(int8_pack_bytes)(g->k, PANEL);
-    for (int64_t panel = s->panel; panel < s->panel_end; panel++) {
-        const char *from = packed + (size_t)panel * bytes;
+    for (int64_t col = s->col; col < s->col_end; col += PANEL) {
+        const char *from = packed + (size_t)(col / PANEL) * bytes;
         for (int64_t row = s->row; row < s->row_end; row += STREAMED) {
             int64_t m = min_of(STREAMED, s->row_end - row);
             for (int64_t b = 0; b < x->blocks; b++) {
                 int64_t cells = min_of(BLOCK_CELLS, x->cells - b * BLOCK_CELLS);
                 tiles(sum, from + b * BLOCK_BYTES, x, row, m, b, cells);
             }
-            finish(g, sum, row, m, panel * PANEL);
+            RF_CPU(finish_panel)(g, g->start, sum, row, m, col, true);
         }
     }
 }

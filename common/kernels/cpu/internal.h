@@ -79,6 +79,32 @@ V_INLINE void share_lines(int64_t *begin, int64_t *end, int64_t count, int64_t p
     *end = min_of(*end * 16, count);
 }
 
+/* Element i on of an operand of any class (its type is ctx->backend->type[class]): up to n, at most
+ * VL elements. */
+V_INLINE vf load_as(rf_type type, const void *p, int64_t i, int64_t n)
+{
+    return type == RF_BF16 ? v_load_half_n((const uint16_t *)p + i, n < VL ? n : VL)
+                           : v_load_n((const float *)p + i, n);
+}
+V_INLINE void store_as(rf_type type, void *p, int64_t i, vf x, int64_t n)
+{
+    if (type == RF_BF16) {
+        v_store_half_n((uint16_t *)p + i, x, n < VL ? n : VL);
+    } else {
+        v_store_n((float *)p + i, x, n);
+    }
+}
+/* Where it lies. */
+V_INLINE const void *element(rf_type type, const void *p, int64_t i)
+{
+    return (const char *)p +
+           i * (type == RF_BF16 ? (int64_t)sizeof(uint16_t) : (int64_t)sizeof(float));
+}
+V_INLINE rf_type type_of(const rf_ctx *ctx, rf_class cls)
+{
+    return ctx->backend->type[cls];
+}
+
 /* Threads for a kernel that takes one thread about `ns` nanoseconds: all, or one. Waking a team
  * costs about 2 microseconds, and where other programs hold a core all wait for it, for
  * milliseconds; where that happened lately (threads_watch) small kernels take one. Bits never
@@ -138,6 +164,8 @@ typedef enum product_mode {
  * whatever m, n and its place. bias [n] or NULL is added last. start may be c. */
 typedef struct product {
     float *c;
+    uint16_t *half; /* AMX only: where not NULL, c goes here as bf16, and start is half_start */
+    const uint16_t *half_start;
     int64_t ldc;
     const float *start;
     int64_t ld_start;
@@ -153,7 +181,7 @@ typedef struct product {
 void RF_CPU(product)(const product *p);
 
 /* Whether all elements of src [rows,cols] are finite. */
-bool RF_CPU(all_finite)(const float *src, int64_t ld_src, int64_t rows, int64_t cols);
+bool RF_CPU(all_finite)(rf_type type, const void *src, int64_t ld_src, int64_t rows, int64_t cols);
 /* dst[c*ld_dst + r] = src[r*ld_src + c] for r < rows, c < cols; 0 for rows <= r < width (a multiple
  * of VL). Prefetches what lies `ahead` floats behind each piece of src that it reads; 0: nothing.
  */
@@ -170,18 +198,19 @@ void RF_CPU(pack_panels)(float *dst, const float *src, int64_t ld_src, int64_t r
 void RF_CPU(pack_panels_transposed)(float *dst, const float *src, int64_t ld_src, int64_t n,
                                     int64_t k);
 
-/* cells.c: operands of bf16 from f32. dst [rows, cells] row-major in cells, ld_dst cells apart.
- * pack_cells: of rows of src [rows,k]; pack_cells_transposed: of columns of src [k,rows].
- * cells = bf16_cells(k), what lies beyond k is 0. */
-void RF_CPU(pack_cells)(float *dst, int64_t ld_dst, const float *src, int64_t ld_src, int64_t rows,
-                        int64_t k);
-void RF_CPU(pack_cells_transposed)(float *dst, int64_t ld_dst, const float *src, int64_t ld_src,
-                                   int64_t rows, int64_t k);
+/* cells.c: operands of bf16 from numbers of `type`, f32 or bf16. dst [rows, cells] row-major in
+ * cells, ld_dst cells apart. pack_cells: of rows of src [rows,k]; pack_cells_transposed: of columns
+ * of src [k,rows]. cells = bf16_cells(k), what lies beyond k is 0. */
+void RF_CPU(pack_cells)(float *dst, int64_t ld_dst, rf_type type, const void *src, int64_t ld_src,
+                        int64_t rows, int64_t k);
+void RF_CPU(pack_cells_transposed)(float *dst, int64_t ld_dst, rf_type type, const void *src,
+                                   int64_t ld_src, int64_t rows, int64_t k);
 /* Panels of b [k,n] as pack_panels and pack_panels_transposed make them, of cells, with
  * P = BF16_PANEL: dst[(j*cells + i)*P + x] holds elements 2i and 2i+1 of column j*P + x. */
-void RF_CPU(pack_cell_panels)(float *dst, const float *src, int64_t ld_src, int64_t k, int64_t n);
-void RF_CPU(pack_cell_panels_transposed)(float *dst, const float *src, int64_t ld_src, int64_t n,
-                                         int64_t k);
+void RF_CPU(pack_cell_panels)(float *dst, rf_type type, const void *src, int64_t ld_src, int64_t k,
+                              int64_t n);
+void RF_CPU(pack_cell_panels_transposed)(float *dst, rf_type type, const void *src, int64_t ld_src,
+                                         int64_t n, int64_t k);
 
 #if defined(RF_ISA_amx)
 /* amx.c: a product of CELL_BF16 on tiles. */
@@ -195,12 +224,16 @@ typedef enum gemm_form {
 } gemm_form;
 
 /* A whole product by all threads of ctx, row-major operands; rows of c and start, and of a, lie ldc
- * and lda floats apart (0: without padding). start [m,n] or NULL (may be c), bias [n] or NULL;
- * GEMM_TN takes neither. Uses the first gemm_bytes of scratch. */
+ * and lda elements apart (0: without padding). start [m,n] or NULL (may be c), bias [n] or NULL;
+ * GEMM_TN takes neither. start is of c's type; only with compute = bf16 are types other than
+ * RF_F32, and never b's but in GEMM_TN, where c's is RF_F32. Uses the first gemm_bytes of scratch.
+ */
 typedef struct gemm {
     gemm_form form;
-    float *c;
-    const float *a, *b, *start, *bias;
+    rf_type a_type, b_type, c_type;
+    void *c;
+    const void *a, *b, *start;
+    const float *bias;
     int64_t m, n, k, ldc, lda;
 } gemm;
 void RF_CPU(gemm)(rf_ctx *ctx, const gemm *g);
@@ -212,14 +245,19 @@ double RF_CPU(gemm_nanoseconds)(const gemm *g);
 void RF_CPU(gemm_bf16)(rf_ctx *ctx, const gemm *g);
 size_t RF_CPU(gemm_bf16_bytes)(int n_threads, const rf_limits *limits);
 
-/* The rectangle [row,row_end) x [col,col_end) of c that a thread makes, in whole register tiles:
- * empty where there is none. Costs are those of a multiply-add at full speed: to pack an element of
- * a and of b. */
+/* The rectangle [row,row_end) x [col,col_end) of c that a thread makes, in whole tiles of
+ * tile_rows x tile_cols: empty where there is none. Costs are those of a multiply-add at full
+ * speed: to pack an element of a and of b. Among equal shares the one with the most columns is
+ * taken, so that each of b's panels is read by one thread. */
 typedef struct area {
     int64_t row, row_end, col, col_end;
 } area;
-area RF_CPU(gemm_area)(const gemm *g, int64_t tile_rows, double pack_a, double pack_b, int thread,
-                       int n_threads);
+area RF_CPU(gemm_area)(const gemm *g, int64_t tile_rows, int64_t tile_cols, double pack_a,
+                       double pack_b, int thread, int n_threads);
+/* c = start + sum, and + bias where this is the last block of inner steps: `rows` rows from `row`
+ * on of the panel of columns from `col` on. sum [rows,PANEL]; c is f32; start or NULL as c. */
+void RF_CPU(finish_panel)(const gemm *g, const float *start, const float *sum, int64_t row,
+                          int64_t rows, int64_t col, bool last);
 /* Without inner steps a product is what it starts from. */
 void RF_CPU(gemm_empty)(const gemm *g, const area *r);
 
@@ -231,12 +269,6 @@ _Static_assert(RF_PACK_ROWS % PANEL == 0, "rows are packed in whole panels");
  * linear_bytes of scratch. */
 void RF_CPU(linear)(rf_ctx *ctx, const gemm *g, rf_matrix w);
 size_t RF_CPU(linear_bytes)(int n_threads, const rf_limits *limits);
-
-/* A thread's share of a product with a packed matrix: rows [row, row_end) of a and c, panels
- * [panel, panel_end) of w. */
-typedef struct packed_share {
-    int64_t row, row_end, panel, panel_end;
-} packed_share;
 
 /* int8.c: rows of activations, quantized. A row has `cells` cells of 4, padded with 0. */
 typedef struct int8_rows {
@@ -256,8 +288,8 @@ int8_rows RF_CPU(int8_rows_at)(float *scratch, int64_t rows, int64_t in);
 void RF_CPU(int8_quantize_row)(const int8_rows *x, int64_t row, const float *from, int64_t in);
 /* Floats of a thread's scratch for int8_product. */
 int64_t RF_CPU(int8_sum_floats)(void);
-void RF_CPU(int8_product)(const gemm *g, const char *packed, const int8_rows *x,
-                          const packed_share *s, float *sum);
+void RF_CPU(int8_product)(const gemm *g, const char *packed, const int8_rows *x, const area *s,
+                          float *sum);
 
 /* --- The kernels, by file --------------------------------------------------------------------- */
 
@@ -268,11 +300,14 @@ size_t RF_CPU(pack_bytes)(rf_layout layout, int64_t in, int64_t out);
 
 /* linear.c */
 void RF_CPU(linear_forward)(rf_ctx *ctx, void *y, const void *x, rf_matrix w, const void *bias,
-                            const void *residual, int64_t n, int64_t in, int64_t out);
+                            const void *residual, int64_t n, int64_t in, int64_t out,
+                            rf_class y_class);
 void RF_CPU(linear_backward_input)(rf_ctx *ctx, void *dx, const void *dy, const void *w, int64_t n,
-                                   int64_t in, int64_t out, bool accumulate);
+                                   int64_t in, int64_t out, bool accumulate, rf_class dy_class,
+                                   rf_class dx_class);
 void RF_CPU(linear_backward_weight)(rf_ctx *ctx, void *dw, void *dbias, const void *dy,
-                                    const void *x, int64_t n, int64_t in, int64_t out);
+                                    const void *x, int64_t n, int64_t in, int64_t out,
+                                    rf_class dy_class);
 
 /* attention_forward.c, attention_backward.c */
 void RF_CPU(attention_forward)(rf_ctx *ctx, void *o, void *lse, const void *q, const void *k,
@@ -302,10 +337,10 @@ int64_t RF_CPU(head_rows)(const rf_limits *limits); /* places of a chunk */
 
 /* norm.c */
 void RF_CPU(rmsnorm_forward)(rf_ctx *ctx, void *y, void *rstd, const void *x, const void *gain,
-                             int64_t n, int64_t d, double eps);
+                             int64_t n, int64_t d, double eps, rf_class x_class);
 void RF_CPU(rmsnorm_backward)(rf_ctx *ctx, void *dx, void *dgain, const void *dy, const void *x,
                               const void *gain, const void *rstd, int64_t n, int64_t d,
-                              bool accumulate);
+                              bool accumulate, rf_class x_class);
 size_t RF_CPU(norm_bytes)(const rf_limits *limits);
 
 /* elementwise.c */
@@ -317,10 +352,10 @@ void RF_CPU(embedding_forward)(rf_ctx *ctx, void *x, rf_matrix table, const int3
 void RF_CPU(embedding_backward)(rf_ctx *ctx, void *dtable, const void *dx, const int32_t *token,
                                 int64_t n, int64_t d);
 void RF_CPU(rope)(rf_ctx *ctx, void *x, const void *cos, const void *sin, const int32_t *position,
-                  int64_t n, int64_t h, int64_t k, bool inverse);
+                  int64_t n, int64_t h, int64_t k, bool inverse, rf_class x_class);
 void RF_CPU(swiglu_forward)(rf_ctx *ctx, void *h, const void *gate, const void *up, int64_t count);
 void RF_CPU(scale_dropout)(rf_ctx *ctx, void *y, const void *x, double factor, double rate,
-                           uint64_t key, int64_t count, bool accumulate);
+                           uint64_t key, int64_t count, bool accumulate, rf_class y_class);
 void RF_CPU(swiglu_backward)(rf_ctx *ctx, void *dgate, void *dup, const void *dh, const void *gate,
                              const void *up, int64_t count);
 void RF_CPU(scatter_rows)(rf_ctx *ctx, void *y, const void *x, const int32_t *place, int64_t n,

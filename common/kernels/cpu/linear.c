@@ -4,17 +4,29 @@
 #include <omp.h>
 
 void RF_CPU(linear_forward)(rf_ctx *ctx, void *y, const void *x, rf_matrix w, const void *bias,
-                            const void *residual, int64_t n, int64_t in, int64_t out)
+                            const void *residual, int64_t n, int64_t in, int64_t out,
+                            rf_class y_class)
 {
-    gemm g = {.c = y, .a = x, .start = residual, .bias = bias, .m = n, .n = out, .k = in};
+    gemm g = {.a_type = type_of(ctx, RF_ACTIVATION),
+              .c_type = type_of(ctx, y_class),
+              .c = y,
+              .a = x,
+              .start = residual,
+              .bias = bias,
+              .m = n,
+              .n = out,
+              .k = in};
     RF_CPU(linear)(ctx, &g, w);
 }
 
 /* y = x W^T, so dL/dx_i = sum_o dL/dy_o W_oi. */
 void RF_CPU(linear_backward_input)(rf_ctx *ctx, void *dx, const void *dy, const void *w, int64_t n,
-                                   int64_t in, int64_t out, bool accumulate)
+                                   int64_t in, int64_t out, bool accumulate, rf_class dy_class,
+                                   rf_class dx_class)
 {
     gemm g = {.form = GEMM_NN,
+              .a_type = type_of(ctx, dy_class),
+              .c_type = type_of(ctx, dx_class),
               .c = dx,
               .a = dy,
               .b = w,
@@ -26,14 +38,14 @@ void RF_CPU(linear_backward_input)(rf_ctx *ctx, void *dx, const void *dy, const 
 }
 
 /* dbias_o += sum over places of dy_o, places ascending; each thread owns columns. */
-static void sum_columns(float *dbias, const float *dy, int64_t n, int64_t out, int thread,
-                        int n_threads)
+static void sum_columns(float *dbias, rf_type type, const void *dy, int64_t n, int64_t out,
+                        int thread, int n_threads)
 {
     int64_t begin, end;
     share_lines(&begin, &end, out, thread, n_threads);
     for (int64_t i = 0; i < n; i++) {
         for (int64_t c = begin; c < end; c += VL) {
-            vf sum = v_add(v_load_n(dbias + c, end - c), v_load_n(dy + i * out + c, end - c));
+            vf sum = v_add(v_load_n(dbias + c, end - c), load_as(type, dy, i * out + c, end - c));
             v_store_n(dbias + c, sum, end - c);
         }
     }
@@ -41,14 +53,24 @@ static void sum_columns(float *dbias, const float *dy, int64_t n, int64_t out, i
 
 /* dL/dW_oi = sum over places of dL/dy_o x_i. */
 void RF_CPU(linear_backward_weight)(rf_ctx *ctx, void *dw, void *dbias, const void *dy,
-                                    const void *x, int64_t n, int64_t in, int64_t out)
+                                    const void *x, int64_t n, int64_t in, int64_t out,
+                                    rf_class dy_class)
 {
-    gemm g = {.form = GEMM_TN, .c = dw, .a = dy, .b = x, .m = out, .n = in, .k = n};
+    gemm g = {.form = GEMM_TN,
+              .a_type = type_of(ctx, dy_class),
+              .b_type = type_of(ctx, RF_ACTIVATION),
+              .c = dw,
+              .a = dy,
+              .b = x,
+              .m = out,
+              .n = in,
+              .k = n};
     if (dw != NULL) {
         RF_CPU(gemm)(ctx, &g);
     }
     if (dbias != NULL) {
 #pragma omp parallel num_threads(ctx->n_threads)
-        sum_columns(dbias, dy, n, out, omp_get_thread_num(), omp_get_num_threads());
+        sum_columns(dbias, type_of(ctx, dy_class), dy, n, out, omp_get_thread_num(),
+                    omp_get_num_threads());
     }
 }

@@ -7,29 +7,30 @@
 /* Rows whose part of dgain is summed together before the parts are added in order. */
 enum { GAIN_ROWS = 128 };
 
-static float sum_of_squares(const float *x, int64_t d)
+static float sum_of_squares(rf_type type, const void *x, int64_t at, int64_t d)
 {
     vf sum = v_zero();
     for (int64_t c = 0; c < d; c += VL) {
-        vf a = v_load_n(x + c, d - c);
+        vf a = load_as(type, x, at + c, d - c);
         sum = v_fma(a, a, sum);
     }
     return v_sum(sum);
 }
 
 void RF_CPU(rmsnorm_forward)(rf_ctx *ctx, void *y, void *rstd, const void *x, const void *gain,
-                             int64_t n, int64_t d, double eps)
+                             int64_t n, int64_t d, double eps, rf_class x_class)
 {
-    const float *from = x, *scale = gain;
-    float *to = y, *statistic = rstd;
+    const rf_type from = type_of(ctx, x_class), to = type_of(ctx, RF_ACTIVATION);
+    const float *scale = gain;
+    float *statistic = rstd;
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 3 * n * d))
     for (int64_t i = 0; i < n; i++) {
-        float mean = sum_of_squares(from + i * d, d) / (float)d;
+        float mean = sum_of_squares(from, x, i * d, d) / (float)d;
         float r = 1.0F / sqrtf(mean + (float)eps);
         statistic[i] = r;
         for (int64_t c = 0; c < d; c += VL) {
-            vf a = v_mul(v_load_n(from + i * d + c, d - c), v_set(r));
-            v_store_n(to + i * d + c, v_mul(a, v_load_n(scale + c, d - c)), d - c);
+            vf a = v_mul(load_as(from, x, i * d + c, d - c), v_set(r));
+            store_as(to, y, i * d + c, v_mul(a, v_load_n(scale + c, d - c)), d - c);
         }
     }
 }
@@ -38,23 +39,23 @@ void RF_CPU(rmsnorm_forward)(rf_ctx *ctx, void *y, void *rstd, const void *x, co
  *   dgain = sum over rows of dy * z,   dx = rstd * (u - z * mean(u * z)),
  * the second term because rstd depends on every x of the row. dx may be dy: a row is read before it
  * is written. `part` [d] gets this block's share of dgain. */
-static void backward_rows(float *dx, float *part, const float *dy, const float *x,
-                          const float *gain, const float *rstd, int64_t rows, int64_t d,
+static void backward_rows(float *dx, float *part, const float *dy, rf_type type, const void *x,
+                          int64_t at, const float *gain, const float *rstd, int64_t rows, int64_t d,
                           bool accumulate)
 {
     for (int64_t c = 0; c < d; c += VL) {
         v_store_n(part + c, v_zero(), d - c);
     }
-    for (int64_t i = 0; i < rows; i++, dx += d, dy += d, x += d) {
+    for (int64_t i = 0; i < rows; i++, dx += d, dy += d, at += d) {
         vf r = v_set(rstd[i]), dot = v_zero();
         for (int64_t c = 0; c < d; c += VL) {
-            vf z = v_mul(v_load_n(x + c, d - c), r), grad = v_load_n(dy + c, d - c);
+            vf z = v_mul(load_as(type, x, at + c, d - c), r), grad = v_load_n(dy + c, d - c);
             dot = v_fma(v_mul(grad, v_load_n(gain + c, d - c)), z, dot);
             v_store_n(part + c, v_fma(grad, z, v_load_n(part + c, d - c)), d - c);
         }
         vf mean = v_set(v_sum(dot) / (float)d);
         for (int64_t c = 0; c < d; c += VL) {
-            vf z = v_mul(v_load_n(x + c, d - c), r);
+            vf z = v_mul(load_as(type, x, at + c, d - c), r);
             vf u = v_mul(v_load_n(dy + c, d - c), v_load_n(gain + c, d - c));
             vf out = v_mul(r, v_fnma(z, mean, u));
             if (accumulate) {
@@ -67,7 +68,7 @@ static void backward_rows(float *dx, float *part, const float *dy, const float *
 
 void RF_CPU(rmsnorm_backward)(rf_ctx *ctx, void *dx, void *dgain, const void *dy, const void *x,
                               const void *gain, const void *rstd, int64_t n, int64_t d,
-                              bool accumulate)
+                              bool accumulate, rf_class x_class)
 {
     int64_t blocks = ceil_div(n, GAIN_ROWS), ld = line_floats(d);
     float *part = ctx->scratch;
@@ -78,7 +79,7 @@ void RF_CPU(rmsnorm_backward)(rf_ctx *ctx, void *dx, void *dgain, const void *dy
         for (int64_t b = 0; b < blocks; b++) {
             int64_t i = b * GAIN_ROWS;
             backward_rows((float *)dx + i * d, part + b * ld, (const float *)dy + i * d,
-                          (const float *)x + i * d, gain, (const float *)rstd + i,
+                          type_of(ctx, x_class), x, i * d, gain, (const float *)rstd + i,
                           min_of(GAIN_ROWS, n - i), d, accumulate);
         }
         int64_t begin, end;

@@ -54,7 +54,7 @@ void RF_CPU(pack)(rf_ctx *ctx, void *packed, rf_layout layout, const void *w, in
         if (layout == RF_PACKED_INT8) {
             RF_CPU(int8_pack_panel)(to, from, rows, in);
         } else if (layout == RF_PACKED_BF16) {
-            RF_CPU(pack_cell_panels_transposed)(cells, from, in, rows, in);
+            RF_CPU(pack_cell_panels_transposed)(cells, RF_F32, from, in, rows, in);
         } else {
             RF_CPU(pack_panels_transposed)(cells, from, in, rows, in);
         }
@@ -84,7 +84,7 @@ static void unpack_row(float *x, rf_matrix w, int64_t row, int64_t in)
 void RF_CPU(embedding_forward)(rf_ctx *ctx, void *x, rf_matrix table, const int32_t *token,
                                int64_t n, int64_t d)
 {
-    float *to = x;
+    float *to = x; /* the stream */
     const float *from = table.data;
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * n * d))
     for (int64_t i = 0; i < n; i++) {
@@ -110,13 +110,19 @@ static int64_t thread_floats(void)
     return max_of(STREAMED * PANEL, RF_CPU(int8_sum_floats)());
 }
 
+/* Sums of converted rows, where they are to be rounded and not by AMX. */
+static int64_t sums_floats(int64_t rows, const rf_limits *limits)
+{
+    return (int)BF16_ROWS > 1 ? 0 : rows * line_floats(widest(limits));
+}
+
 size_t RF_CPU(linear_bytes)(int n_threads, const rf_limits *limits)
 {
     int64_t floats = n_threads * thread_floats(), n = min_of(CONVERTED, limits->places);
     if (limits->weights == RF_PACKED_INT8) {
         floats += RF_CPU(int8_rows_floats)(n, widest(limits));
     } else if (limits->weights == RF_PACKED_BF16) {
-        floats += round_up(n, BF16_ROWS) * bf16_ld(widest(limits));
+        floats += round_up(n, BF16_ROWS) * bf16_ld(widest(limits)) + sums_floats(n, limits);
     }
     size_t packed = (size_t)floats * sizeof(float), rows = RF_CPU(gemm_bytes)(n_threads, limits);
     return packed > rows ? packed : rows;
@@ -138,9 +144,12 @@ static void cell_block(const cell_product *w, int64_t row, int64_t m, int64_t co
 {
     const gemm *g = w->g;
     const float *start = k0 == 0 ? g->start : g->c;
-    product p = {.c = g->c + row * g->ldc + col,
+    const int64_t first = row * g->ldc + col;
+    const bool half = g->c_type == RF_BF16;
+    product p = {.c = half ? NULL : (float *)g->c + first,
+                 .half = half ? (uint16_t *)g->c + first : NULL,
                  .ldc = g->ldc,
-                 .start = start != NULL ? start + row * g->ldc + col : NULL,
+                 .start = start != NULL ? start + first : NULL,
                  .ld_start = g->ldc,
                  .bias = k0 + k == w->cells && g->bias != NULL ? g->bias + col : NULL,
                  .a = w->a + row * w->lda + k0,
@@ -163,7 +172,6 @@ static void cell_pieces(const cell_product *w, int64_t row, int64_t m, int64_t c
 {
     const gemm *g = w->g;
     const float *panel = w->packed + col * w->cells, *start = k0 == 0 ? g->start : g->c;
-    int64_t cols = min_of(PANEL, g->n - col);
     for (int64_t piece = k0; piece < k0 + k; piece += PIECE) {
         product p = {.c = sum,
                      .ldc = PANEL,
@@ -178,19 +186,7 @@ static void cell_pieces(const cell_product *w, int64_t row, int64_t m, int64_t c
                      .cell = w->cell};
         RF_CPU(product)(&p);
     }
-    for (int64_t r = row; r < row + m; r++, sum += PANEL) {
-        for (int64_t c = 0; c < cols; c += VL) {
-            int64_t at = r * g->ldc + col + c;
-            vf x = v_load(sum + c);
-            if (start != NULL) {
-                x = v_add(v_load_n(start + at, cols - c), x);
-            }
-            if (k0 + k == w->cells && g->bias != NULL) {
-                x = v_add(x, v_load_n(g->bias + col + c, cols - c));
-            }
-            v_store_n(g->c + at, x, cols - c);
-        }
-    }
+    RF_CPU(finish_panel)(g, start, sum, row, m, col, k0 + k == w->cells);
 }
 
 /* Rows of one tile of a product: what passes by a panel at once. */
@@ -199,16 +195,16 @@ static int64_t tile_rows(cell_type cell)
     return cell == CELL_BF16 && BF16_ROWS > 1 ? (int64_t)2 * BF16_ROWS : TILE_ROWS;
 }
 
-static void cell_share(const cell_product *w, const packed_share *s, float *sum)
+static void cell_share(const cell_product *w, const area *s, float *sum)
 {
     const int64_t m = s->row_end - s->row, group = m <= STREAMED ? 1 : GROUP;
-    /* AMX sums start from what they are added to: a block is not cut there. */
+    /* AMX sums start from what they are added to: a block is not cut there, and one is enough. */
+    const int64_t block = w->cell == CELL_BF16 && BF16_ROWS > 1 ? w->cells : K_BLOCK;
     const bool in_pieces = m > TILE_ROWS && m <= STREAMED && w->width == PANEL;
-    for (int64_t panel = s->panel; panel < s->panel_end; panel += group) {
-        int64_t col = panel * w->width, col_end = min_of(panel + group, s->panel_end) * w->width;
-        int64_t n = min_of(col_end, w->g->n) - col;
-        for (int64_t k0 = 0; k0 < w->cells; k0 += K_BLOCK) {
-            int64_t k = min_of(K_BLOCK, w->cells - k0);
+    for (int64_t col = s->col; col < s->col_end; col += group * w->width) {
+        int64_t n = min_of(group * w->width, s->col_end - col);
+        for (int64_t k0 = 0; k0 < w->cells; k0 += block) {
+            int64_t k = min_of(block, w->cells - k0);
             if (in_pieces) {
                 cell_pieces(w, s->row, m, col, k0, k, sum);
                 continue;
@@ -221,29 +217,6 @@ static void cell_share(const cell_product *w, const packed_share *s, float *sum)
 }
 
 /* --- Whole products --------------------------------------------------------------------------- */
-
-/* Shares of columns and rows: the divisor of the number of threads with the least work for the
- * busiest thread; rather columns, so that each panel is read by one thread. */
-static packed_share share_of(const gemm *g, int64_t width, int64_t step, int thread, int n_threads)
-{
-    int64_t panels = ceil_div(g->n, width), tiles = ceil_div(g->m, step), least = INT64_MAX;
-    int columns = 1;
-    for (int shares = n_threads; shares >= 1; shares--) {
-        if (n_threads % shares == 0) {
-            int64_t work = ceil_div(panels, shares) * ceil_div(tiles, n_threads / shares);
-            if (work < least) {
-                least = work;
-                columns = shares;
-            }
-        }
-    }
-    packed_share s;
-    share(&s.panel, &s.panel_end, panels, thread % columns, columns);
-    share(&s.row, &s.row_end, tiles, thread / columns, n_threads / columns);
-    s.row *= step;
-    s.row_end = min_of(s.row_end * step, g->m);
-    return s;
-}
 
 /* What a thread takes alone: multiply-adds at some 40 a nanosecond, weights from memory. */
 static double nanoseconds(const gemm *g, rf_layout layout)
@@ -261,8 +234,8 @@ static void multiply_cells(rf_ctx *ctx, const cell_product *w, rf_layout layout)
 #pragma omp parallel num_threads(n_threads)
     {
         int thread = omp_get_thread_num();
-        packed_share s =
-            share_of(w->g, w->width, tile_rows(w->cell), thread, omp_get_num_threads());
+        area s = RF_CPU(gemm_area)(w->g, tile_rows(w->cell), w->width, 0.0, 0.0, thread,
+                                   omp_get_num_threads());
         if (s.row < s.row_end) {
             cell_share(w, &s, scratch + thread * thread_floats());
         }
@@ -287,32 +260,57 @@ static gemm rows_from(const gemm *g, int64_t row)
 {
     gemm part = *g;
     part.m = min_of(CONVERTED, g->m - row);
-    part.c = g->c + row * g->ldc;
-    part.a = g->a + row * g->lda;
-    part.start = g->start != NULL ? g->start + row * g->ldc : NULL;
+    part.c = (char *)g->c + (size_t)(row * g->ldc) * rf_type_bytes(g->c_type);
+    part.a = element(g->a_type, g->a, row * g->lda);
+    part.start = g->start != NULL ? element(g->c_type, g->start, row * g->ldc) : NULL;
     return part;
+}
+
+/* c [m,n], of bf16, from sums. */
+static void round_rows(rf_ctx *ctx, const gemm *g, const float *sums, int64_t ld)
+{
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * g->m * g->n))
+    for (int64_t i = 0; i < g->m; i++) {
+        for (int64_t c = 0; c < g->n; c += VL) {
+            store_as(RF_BF16, g->c, i * g->ldc + c, v_load_n(sums + i * ld + c, g->n - c),
+                     g->n - c);
+        }
+    }
 }
 
 static void linear_bf16(rf_ctx *ctx, const gemm *whole, const void *packed)
 {
-    float *rounded = (float *)ctx->scratch + ctx->n_threads * thread_floats();
-    const int64_t ld = bf16_ld(whole->k);
+    float *cells = (float *)ctx->scratch + ctx->n_threads * thread_floats();
+    const int64_t ld = bf16_ld(whole->k), ld_sums = line_floats(whole->n);
+    float *sums = cells + round_up(min_of(CONVERTED, whole->m), BF16_ROWS) * ld;
     for (int64_t row = 0; row < whole->m; row += CONVERTED) {
-        gemm g = rows_from(whole, row);
+        const gemm part = rows_from(whole, row);
+        const bool rounds = part.c_type == RF_BF16 && (int)BF16_ROWS == 1;
+        gemm g = part;
+        RF_ASSERT(g.c_type == RF_F32 || g.start == NULL);
+        if (rounds) {
+            g.c = sums;
+            g.c_type = RF_F32;
+            g.ldc = ld_sums;
+        }
         int64_t padding = round_up(g.m, BF16_ROWS) - g.m;
-        memset(rounded + g.m * ld, 0, (size_t)(padding * ld) * sizeof(float));
+        memset(cells + g.m * ld, 0, (size_t)(padding * ld) * sizeof(float));
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * g.m * g.k))
         for (int64_t i = 0; i < g.m; i++) {
-            RF_CPU(pack_cells)(rounded + i * ld, ld, g.a + i * g.lda, g.lda, 1, g.k);
+            const void *from = element(g.a_type, g.a, i * g.lda);
+            RF_CPU(pack_cells)(cells + i * ld, ld, g.a_type, from, g.lda, 1, g.k);
         }
         cell_product w = {.g = &g,
-                          .a = rounded,
+                          .a = cells,
                           .lda = ld,
                           .packed = packed,
                           .cells = bf16_cells(g.k),
                           .width = BF16_PANEL,
                           .cell = CELL_BF16};
         multiply_cells(ctx, &w, RF_PACKED_BF16);
+        if (rounds) {
+            round_rows(ctx, &part, sums, ld_sums);
+        }
     }
 }
 
@@ -324,14 +322,15 @@ static void linear_int8(rf_ctx *ctx, const gemm *whole, const void *packed)
         gemm g = rows_from(whole, row);
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 4 * g.m * g.k))
         for (int64_t i = 0; i < g.m; i++) {
-            RF_CPU(int8_quantize_row)(&x, i, g.a + i * g.lda, g.k);
+            RF_CPU(int8_quantize_row)(&x, i, (const float *)g.a + i * g.lda, g.k);
         }
         const double ns = nanoseconds(&g, RF_PACKED_INT8), begin = threads_now();
         const int n_threads = threads_for_time(ctx, ns);
 #pragma omp parallel num_threads(n_threads)
         {
             int thread = omp_get_thread_num();
-            packed_share s = share_of(&g, PANEL, TILE_ROWS, thread, omp_get_num_threads());
+            area s =
+                RF_CPU(gemm_area)(&g, TILE_ROWS, PANEL, 0.0, 0.0, thread, omp_get_num_threads());
             RF_CPU(int8_product)(&g, packed, &x, &s, scratch + thread * thread_floats());
         }
         threads_watch(ctx, n_threads, ns, begin);

@@ -220,12 +220,12 @@ void RF_CPU(pack_panels)(float *dst, const float *src, int64_t ld_src, int64_t r
     }
 }
 
-bool RF_CPU(all_finite)(const float *src, int64_t ld_src, int64_t rows, int64_t cols)
+bool RF_CPU(all_finite)(rf_type type, const void *src, int64_t ld_src, int64_t rows, int64_t cols)
 {
     vf sum = v_zero(); /* x * 0 is 0, or NaN where x is not finite */
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t c = 0; c < cols; c += VL) {
-            sum = v_fma(v_load_n(src + r * ld_src + c, cols - c), v_zero(), sum);
+            sum = v_fma(load_as(type, src, r * ld_src + c, cols - c), v_zero(), sum);
         }
     }
     return v_sum(sum) == 0.0F;

@@ -6,11 +6,12 @@
 #include <omp.h>
 
 /* Logits of places [begin, begin + m) into scratch, or into `logits` where it is not NULL. */
-static float *make_logits(rf_ctx *ctx, const head_scratch *s, float *logits, const float *x,
+static float *make_logits(rf_ctx *ctx, const head_scratch *s, float *logits, const void *x,
                           rf_matrix w, const int32_t *place, int64_t m, int64_t d, int64_t v)
 {
     RF_CPU(head_gather)(ctx, s->x, x, place, m, d);
-    gemm g = {.c = logits != NULL ? logits : s->logits,
+    gemm g = {.a_type = type_of(ctx, RF_ACTIVATION),
+              .c = logits != NULL ? logits : s->logits,
               .a = s->x,
               .m = m,
               .n = v,

@@ -170,7 +170,20 @@ V_INLINE vf v_upper(vf a)
 {
     return _mm512_and_ps(a, _mm512_castsi512_ps(_mm512_set1_epi32((int32_t)0xffff0000)));
 }
+V_INLINE vf v_widen(__m256i half)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+V_INLINE vf v_load_half_n(const uint16_t *p, int64_t n)
+{
+    return v_widen(n >= VL ? _mm256_loadu_si256((const __m256i *)(const void *)p)
+                           : _mm256_maskz_loadu_epi16(v_mask(n), p));
+}
 #if defined(RF_ISA_avx512bf16)
+V_INLINE __m256i v_narrow(vf a)
+{
+    return (__m256i)_mm512_cvtneps_pbh(a);
+}
 V_INLINE vf v_bf16(vf a)
 {
     __m256i half = (__m256i)_mm512_cvtneps_pbh(a);
@@ -202,6 +215,10 @@ V_INLINE vf v_bf16(vf a)
     return v_upper(
         _mm512_castsi512_ps(_mm512_mask_or_epi32(up, nan, x, _mm512_set1_epi32(0x00400000))));
 }
+V_INLINE __m256i v_narrow(vf a)
+{
+    return _mm512_cvtepi32_epi16(_mm512_castps_si512(v_down16(v_bf16(a))));
+}
 V_INLINE vf v_pairs(vf first, vf second)
 {
     __m256i low = _mm512_cvtepi32_epi16(_mm512_castps_si512(v_down16(v_bf16(first))));
@@ -209,6 +226,14 @@ V_INLINE vf v_pairs(vf first, vf second)
     return _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
 }
 #endif
+V_INLINE void v_store_half_n(uint16_t *p, vf a, int64_t n)
+{
+    if (n >= VL) {
+        _mm256_storeu_si256((__m256i *)(void *)p, v_narrow(a));
+    } else {
+        _mm256_mask_storeu_epi16(p, v_mask(n), v_narrow(a));
+    }
+}
 
 /* --- AVX2 and FMA ----------------------------------------------------------------------------- */
 #elif defined(RF_ISA_avx2)
@@ -365,6 +390,22 @@ V_INLINE vf v_pairs(vf first, vf second)
     __m256i high = _mm256_castps_si256(v_down16(v_bf16(second)));
     return _mm256_castsi256_ps(_mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8));
 }
+V_INLINE vf v_load_half_n(const uint16_t *p, int64_t n)
+{
+    uint16_t part[VL] = {0};
+    if (n < VL) {
+        memcpy(part, p, (size_t)n * sizeof(*p));
+        p = part;
+    }
+    __m128i half = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+V_INLINE void v_store_half_n(uint16_t *p, vf a, int64_t n)
+{
+    uint16_t half[2 * VL];
+    _mm256_storeu_ps((float *)(void *)half, v_pairs(a, a));
+    memcpy(p, half, (size_t)(n < VL ? n : VL) * sizeof(*p));
+}
 
 /* --- Portable --------------------------------------------------------------------------------- */
 #else
@@ -509,6 +550,25 @@ V_INLINE vf v_pairs(vf first, vf second)
     vf even = {low[0], low[2], high[0], high[2]}, odd = {low[1], low[3], high[1], high[3]};
     return v_or(v_down16(even), odd);
 }
+V_INLINE vf v_load_half_n(const uint16_t *p, int64_t n)
+{
+    vi a = {0, 0, 0, 0};
+    for (int i = 0; i < VL; i++) {
+        if (i < n) {
+            a[i] = p[i];
+        }
+    }
+    return v_up16((vf)a);
+}
+V_INLINE void v_store_half_n(uint16_t *p, vf a, int64_t n)
+{
+    vi half = (vi)v_down16(v_bf16(a));
+    for (int i = 0; i < VL; i++) {
+        if (i < n) {
+            p[i] = (uint16_t)half[i];
+        }
+    }
+}
 
 #endif
 
@@ -520,7 +580,8 @@ V_INLINE vf v_pairs(vf first, vf second)
 
 /* bf16 is the upper half of an f32. Two of them share a lane, a cell: the first lies in its lower
  * half. v_bf16 rounds to bf16 (to nearest, ties to even; NaN stays NaN); v_pairs(first, second):
- * the 2 VL numbers in order, as VL cells; v_zip(a, b): lane i is the cell of a[i] and b[i];
+ * the 2 VL numbers in order, as VL cells; v_load_half_n, v_store_half_n: n <= VL numbers that lie
+ * in memory as bf16, rounded as v_bf16 does; v_zip(a, b): lane i is the cell of a[i] and b[i];
  * v_dot2(a, b, c): c + a.first * b.first + a.second * b.second in f32 (AVX512-BF16: denormals
  * count as 0; else two steps of v_fma). */
 #if !defined(RF_ISA_avx512bf16)

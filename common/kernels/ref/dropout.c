@@ -3,8 +3,9 @@
 #include "common/kernels/gumbel.h"
 
 void RF_REF(scale_dropout)(rf_ctx *ctx, void *y_, const void *x_, double factor, double rate,
-                           uint64_t key, int64_t count, bool accumulate)
+                           uint64_t key, int64_t count, bool accumulate, rf_class y_class)
 {
+    (void)y_class;
     (void)ctx;
     real *y = y_;
     const real *x = x_;

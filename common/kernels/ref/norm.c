@@ -3,8 +3,9 @@
 #include <tgmath.h>
 
 void RF_REF(rmsnorm_forward)(rf_ctx *ctx, void *y_, void *rstd_, const void *x_, const void *gain_,
-                             int64_t n, int64_t d, double eps)
+                             int64_t n, int64_t d, double eps, rf_class x_class)
 {
+    (void)x_class;
     (void)ctx;
     real *y = y_, *rstd = rstd_;
     const real *x = x_, *gain = gain_;
@@ -32,8 +33,9 @@ void RF_REF(rmsnorm_forward)(rf_ctx *ctx, void *y_, void *rstd_, const void *x_,
  *           = r (dy_l gain_l - x_l c),   c = r^2 / D * sum_j dy_j gain_j x_j */
 void RF_REF(rmsnorm_backward)(rf_ctx *ctx, void *dx_, void *dgain_, const void *dy_, const void *x_,
                               const void *gain_, const void *rstd_, int64_t n, int64_t d,
-                              bool accumulate)
+                              bool accumulate, rf_class x_class)
 {
+    (void)x_class;
     (void)ctx;
     real *dx = dx_, *dgain = dgain_;
     const real *dy = dy_, *x = x_, *gain = gain_, *rstd = rstd_;

@@ -6,6 +6,7 @@
 #define RF_KERNELS_REF_REF_H
 
 #include "common/kernels/kernels.h"
+#include "common/kernels/quantize.h"
 #include "common/kernels/ref/real.h"
 
 #include <string.h>
@@ -13,15 +14,8 @@
 /* An operand of a matrix product: as it is, or rounded to bf16 (backend.h). */
 static inline real ref_operand(const rf_ctx *ctx, real x)
 {
-    if (ctx->limits.compute == RF_COMPUTE_F32 || x != x) {
-        return x;
-    }
-    float rounded = (float)x;
-    uint32_t bits;
-    memcpy(&bits, &rounded, sizeof(bits));
-    bits = (bits + 0x7fffU + (bits >> 16 & 1U)) & 0xffff0000U; /* to nearest, ties to even */
-    memcpy(&rounded, &bits, sizeof(bits));
-    return (real)rounded;
+    const bool rounds = ctx->limits.compute == RF_COMPUTE_BF16;
+    return rounds ? (real)rf_quantize_from_bf16(rf_quantize_bf16((float)x)) : x;
 }
 
 size_t RF_REF(scratch_bytes)(int n_threads, const rf_limits *limits);
@@ -41,22 +35,26 @@ void RF_REF(scatter_rows)(rf_ctx *ctx, void *y_, const void *x_, const int32_t *
 
 /* norm.c */
 void RF_REF(rmsnorm_forward)(rf_ctx *ctx, void *y_, void *rstd_, const void *x_, const void *gain_,
-                             int64_t n, int64_t d, double eps);
+                             int64_t n, int64_t d, double eps, rf_class x_class);
 void RF_REF(rmsnorm_backward)(rf_ctx *ctx, void *dx_, void *dgain_, const void *dy_, const void *x_,
                               const void *gain_, const void *rstd_, int64_t n, int64_t d,
-                              bool accumulate);
+                              bool accumulate, rf_class x_class);
 
 /* linear.c */
 void RF_REF(linear_forward)(rf_ctx *ctx, void *y_, const void *x_, rf_matrix w_, const void *bias_,
-                            const void *residual_, int64_t n, int64_t in, int64_t out);
+                            const void *residual_, int64_t n, int64_t in, int64_t out,
+                            rf_class y_class);
 void RF_REF(linear_backward_input)(rf_ctx *ctx, void *dx_, const void *dy_, const void *w_,
-                                   int64_t n, int64_t in, int64_t out, bool accumulate);
+                                   int64_t n, int64_t in, int64_t out, bool accumulate,
+                                   rf_class dy_class, rf_class dx_class);
 void RF_REF(linear_backward_weight)(rf_ctx *ctx, void *dw_, void *dbias_, const void *dy_,
-                                    const void *x_, int64_t n, int64_t in, int64_t out);
+                                    const void *x_, int64_t n, int64_t in, int64_t out,
+                                    rf_class dy_class);
 
 /* rope.c */
 void RF_REF(rope)(rf_ctx *ctx, void *x_, const void *cos_, const void *sin_,
-                  const int32_t *position, int64_t n, int64_t h, int64_t k, bool inverse);
+                  const int32_t *position, int64_t n, int64_t h, int64_t k, bool inverse,
+                  rf_class x_class);
 
 /* attention.c */
 void RF_REF(attention_forward)(rf_ctx *ctx, void *o_, void *lse_, const void *q_, const void *k_,
@@ -75,7 +73,7 @@ void RF_REF(swiglu_backward)(rf_ctx *ctx, void *dgate_, void *dup_, const void *
 
 /* dropout.c */
 void RF_REF(scale_dropout)(rf_ctx *ctx, void *y_, const void *x_, double factor, double rate,
-                           uint64_t key, int64_t count, bool accumulate);
+                           uint64_t key, int64_t count, bool accumulate, rf_class y_class);
 
 /* head.c */
 void RF_REF(head_loss)(rf_ctx *ctx, void *loss_, void *dx_, void *dw_, const void *x_, rf_matrix w_,
