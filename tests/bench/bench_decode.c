@@ -173,10 +173,12 @@ static double token_bytes(const rf_model *model, double context)
     return bytes + context * row * (double)rf_type_bytes(backend->type[RF_ACTIVATION]);
 }
 
-/* bf16 products of a prompt are made by the fastest way that the machine has. */
+/* Beside the fastest way that the machine has for the type. */
 static double prompt_peak(const rf_model *model)
 {
-    double peak = model->weights == RF_PACKED_BF16 ? bench_peak_bf16() : 0.0;
+    double peak = model->weights == RF_PACKED_BF16   ? bench_peak_bf16()
+                  : model->weights == RF_PACKED_INT8 ? bench_peak_int8()
+                                                     : 0.0;
     return peak > 0.0 ? peak : bench_peak(model->ctx->backend->isa);
 }
 

@@ -204,10 +204,14 @@ static inline double bench_peak(const char *isa)
     return bench_peak_of("f32", isa[0] == '\0' ? "portable" : vectors ? isa : "avx512");
 }
 
-/* Of bf16: the fastest way that this machine has. */
+/* Of bf16 and of int8: the fastest way that this machine has. */
 static inline double bench_peak_bf16(void)
 {
     return fmax(bench_peak_of("bf16", "avx512"), bench_peak_of("bf16", "amx"));
+}
+static inline double bench_peak_int8(void)
+{
+    return fmax(bench_peak_of("int8", "avx512"), bench_peak_of("int8", "amx"));
 }
 
 /* --- Memory ----------------------------------------------------------------------------------- */

@@ -11,7 +11,8 @@ typedef struct shape {
 static const shape shapes[] = {{1, 1, 1},     {1, 512, 64},   {2, 3, 200},  {3, 523, 139},
                                {5, 1024, 65}, {6, 129, 64},   {7, 640, 63}, {8, 1100, 130},
                                {13, 255, 31}, {64, 300, 129}, {65, 96, 70}, {300, 131, 90},
-                               {3, 1500, 700}}; /* the last ones occupy several threads */
+                               {64, 96, 130}, {3, 1500, 700}}; /* the last ones occupy several
+                                                                  threads */
 enum { N_SHAPES = sizeof(shapes) / sizeof(shapes[0]) };
 
 /* compute: of rows; packed weights say themselves what is multiplied. */

@@ -78,8 +78,7 @@ size_t RF_CPU(gemm_bf16_bytes)(int n_threads, const rf_limits *limits)
            sizeof(float);
 }
 
-/* Whether the rows of a are cells as they lie. */
-static bool lies_in_cells(const gemm *g)
+bool RF_CPU(lies_in_cells)(const gemm *g)
 {
     return g->a_type == RF_BF16 && g->form != GEMM_TN && g->m % BF16_ROWS == 0 &&
            g->k % (2 * BF16_CELLS) == 0 && g->lda % 2 == 0;
@@ -220,7 +219,7 @@ static void make_share(const gemm *g, const rf_limits *limits, float *scratch, i
 {
     const int64_t own = right_cells(limits) + C_FLOATS;
     float *left = scratch + (int64_t)n_threads * own;
-    const bool lies = lies_in_cells(g);
+    const bool lies = RF_CPU(lies_in_cells)(g);
     place at = {.of = RF_CPU(gemm_area)(g, ROW_STEP, PANEL, 0.0, pack_b, thread, n_threads),
                 .left = lies ? g->a : left,
                 .ld = lies ? g->lda / 2 : bf16_ld(g->k),

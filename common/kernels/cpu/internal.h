@@ -244,6 +244,8 @@ double RF_CPU(gemm_nanoseconds)(const gemm *g);
 /* gemm_bf16.c: the same with both operands rounded to bf16; lda and ldc are set. */
 void RF_CPU(gemm_bf16)(rf_ctx *ctx, const gemm *g);
 size_t RF_CPU(gemm_bf16_bytes)(int n_threads, const rf_limits *limits);
+/* Whether the rows of a are cells as they lie: bf16, in whole steps. */
+bool RF_CPU(lies_in_cells)(const gemm *g);
 
 /* The rectangle [row,row_end) x [col,col_end) of c that a thread makes, in whole tiles of
  * tile_rows x tile_cols: empty where there is none. Costs are those of a multiply-add at full

@@ -255,11 +255,11 @@ static void linear_f32(rf_ctx *ctx, const gemm *g, const void *packed)
     multiply_cells(ctx, &w, RF_PACKED_F32);
 }
 
-/* Rows [row, row + CONVERTED) of a product. */
-static gemm rows_from(const gemm *g, int64_t row)
+/* Rows [row, row + rows) of a product. */
+static gemm rows_from(const gemm *g, int64_t row, int64_t rows)
 {
     gemm part = *g;
-    part.m = min_of(CONVERTED, g->m - row);
+    part.m = min_of(rows, g->m - row);
     part.c = (char *)g->c + (size_t)(row * g->ldc) * rf_type_bytes(g->c_type);
     part.a = element(g->a_type, g->a, row * g->lda);
     part.start = g->start != NULL ? element(g->c_type, g->start, row * g->ldc) : NULL;
@@ -278,35 +278,47 @@ static void round_rows(rf_ctx *ctx, const gemm *g, const float *sums, int64_t ld
     }
 }
 
+/* Rows of activations in cells: where they lie, or converted. */
+static const float *cells_of(rf_ctx *ctx, const gemm *g, float *room, int64_t *ld)
+{
+    if (RF_CPU(lies_in_cells)(g)) {
+        *ld = g->lda / 2;
+        return g->a;
+    }
+    *ld = bf16_ld(g->k);
+    memset(room + g->m * *ld, 0,
+           (size_t)((round_up(g->m, BF16_ROWS) - g->m) * *ld) * sizeof(float));
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * g->m * g->k))
+    for (int64_t i = 0; i < g->m; i++) {
+        const void *from = element(g->a_type, g->a, i * g->lda);
+        RF_CPU(pack_cells)(room + i * *ld, *ld, g->a_type, from, g->lda, 1, g->k);
+    }
+    return room;
+}
+
+/* Where nothing is converted all rows meet the weights at once, which come from memory once. */
 static void linear_bf16(rf_ctx *ctx, const gemm *whole, const void *packed)
 {
-    float *cells = (float *)ctx->scratch + ctx->n_threads * thread_floats();
-    const int64_t ld = bf16_ld(whole->k), ld_sums = line_floats(whole->n);
-    float *sums = cells + round_up(min_of(CONVERTED, whole->m), BF16_ROWS) * ld;
-    for (int64_t row = 0; row < whole->m; row += CONVERTED) {
-        const gemm part = rows_from(whole, row);
-        const bool rounds = part.c_type == RF_BF16 && (int)BF16_ROWS == 1;
+    float *room = (float *)ctx->scratch + ctx->n_threads * thread_floats();
+    const bool rounds = whole->c_type == RF_BF16 && (int)BF16_ROWS == 1;
+    const bool together = RF_CPU(lies_in_cells)(whole) && !rounds;
+    const int64_t rows = together ? whole->m : CONVERTED, ld_sums = line_floats(whole->n);
+    float *sums = room + round_up(min_of(CONVERTED, whole->m), BF16_ROWS) * bf16_ld(whole->k);
+    RF_ASSERT(whole->c_type == RF_F32 || whole->start == NULL);
+    for (int64_t row = 0; row < whole->m; row += rows) {
+        const gemm part = rows_from(whole, row, rows);
         gemm g = part;
-        RF_ASSERT(g.c_type == RF_F32 || g.start == NULL);
         if (rounds) {
             g.c = sums;
             g.c_type = RF_F32;
             g.ldc = ld_sums;
         }
-        int64_t padding = round_up(g.m, BF16_ROWS) - g.m;
-        memset(cells + g.m * ld, 0, (size_t)(padding * ld) * sizeof(float));
-#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * g.m * g.k))
-        for (int64_t i = 0; i < g.m; i++) {
-            const void *from = element(g.a_type, g.a, i * g.lda);
-            RF_CPU(pack_cells)(cells + i * ld, ld, g.a_type, from, g.lda, 1, g.k);
-        }
         cell_product w = {.g = &g,
-                          .a = cells,
-                          .lda = ld,
                           .packed = packed,
                           .cells = bf16_cells(g.k),
                           .width = BF16_PANEL,
                           .cell = CELL_BF16};
+        w.a = cells_of(ctx, &g, room, &w.lda);
         multiply_cells(ctx, &w, RF_PACKED_BF16);
         if (rounds) {
             round_rows(ctx, &part, sums, ld_sums);
@@ -319,7 +331,7 @@ static void linear_int8(rf_ctx *ctx, const gemm *whole, const void *packed)
     float *scratch = ctx->scratch, *converted = scratch + ctx->n_threads * thread_floats();
     int8_rows x = RF_CPU(int8_rows_at)(converted, min_of(CONVERTED, whole->m), whole->k);
     for (int64_t row = 0; row < whole->m; row += CONVERTED) {
-        gemm g = rows_from(whole, row);
+        gemm g = rows_from(whole, row, CONVERTED);
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 4 * g.m * g.k))
         for (int64_t i = 0; i < g.m; i++) {
             RF_CPU(int8_quantize_row)(&x, i, (const float *)g.a + i * g.lda, g.k);
