@@ -2,8 +2,8 @@
  *
  * First all threads bring a into cells, rows along the inner dimension whatever the form: each of
  * its elements meets every column of b, by whichever thread. Rows of bf16 in whole steps are cells
- * where they lie. Then each thread makes a rectangle of
- * c and packs panels of b as it needs them, as gemm.c does.
+ * where they lie. Then each thread makes a rectangle of c and packs panels of b as it needs them,
+ * as gemm.c does.
  *
  * Rule 4: an element is summed over blocks of K_BLOCK cells, each one chain (product), in
  * ascending order; GEMM_TN, and every form with AMX, is one chain from what it is added to. The
