@@ -61,17 +61,6 @@ V_INLINE int64_t visible_keys(const rf_spans *spans, int64_t query, int span, in
     return max_of(0, min_of(end - key, n_keys));
 }
 
-/* dst [rows, ld_dst] = src [rows, cols], of `type`. */
-V_INLINE void copy_rows(float *dst, int64_t ld_dst, rf_type type, const void *src, int64_t ld_src,
-                        int64_t rows, int64_t cols)
-{
-    for (int64_t r = 0; r < rows; r++, dst += ld_dst) {
-        for (int64_t c = 0; c < cols; c += VL) {
-            v_store_n(dst + c, load_as(type, src, r * ld_src + c, cols - c), cols - c);
-        }
-    }
-}
-
 /* Rows of a block: dst [group*n, ld] from src [N,H,K], of `type`. */
 V_INLINE void gather_rows(float *dst, rf_type type, const void *src, const attention *t,
                           const query_block *b, int64_t kv_head)

@@ -147,25 +147,12 @@ static product piece_of(const gemm *g, const place *at, int64_t row, int64_t row
         p.c = at->sums;
         p.ldc = p.ld_start = MOST_COLS;
         p.start = g->start != NULL ? at->sums : NULL;
-        for (int64_t r = 0; g->start != NULL && r < rows; r++) {
-            for (int64_t c = 0; c < cols; c += VL) {
-                vf x = load_as(RF_BF16, g->start, first + r * g->ldc + c, cols - c);
-                v_store_n(at->sums + r * MOST_COLS + c, x, cols - c);
-            }
+        if (g->start != NULL) {
+            copy_rows(at->sums, MOST_COLS, RF_BF16, element(RF_BF16, g->start, first), g->ldc, rows,
+                      cols);
         }
     }
     return p;
-}
-
-static void round_piece(const gemm *g, const float *sums, int64_t row, int64_t rows, int64_t col,
-                        int64_t cols)
-{
-    for (int64_t r = 0; r < rows; r++) {
-        for (int64_t c = 0; c < cols; c += VL) {
-            vf x = v_load_n(sums + r * MOST_COLS + c, cols - c);
-            store_as(RF_BF16, g->c, (row + r) * g->ldc + col + c, x, cols - c);
-        }
-    }
 }
 
 /* `rows` rows and `cols` columns of c, over the inner elements [k0, k_end) in blocks of `step`
@@ -190,7 +177,7 @@ static void make_piece(const gemm *g, const place *at, int64_t k0, int64_t k_end
         packed += p.k * round_up(cols, BF16_PANEL);
     }
     if (g->c_type == RF_BF16 && C_FLOATS > 0) {
-        round_piece(g, at->sums, row, rows, col, cols);
+        round_rows((uint16_t *)g->c + row * g->ldc + col, g->ldc, at->sums, MOST_COLS, rows, cols);
     }
 }
 

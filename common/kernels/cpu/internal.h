@@ -100,6 +100,28 @@ V_INLINE const void *element(rf_type type, const void *p, int64_t i)
     return (const char *)p +
            i * (type == RF_BF16 ? (int64_t)sizeof(uint16_t) : (int64_t)sizeof(float));
 }
+/* dst [rows, ld_dst] = src [rows, cols], of `type`. */
+V_INLINE void copy_rows(float *dst, int64_t ld_dst, rf_type type, const void *src, int64_t ld_src,
+                        int64_t rows, int64_t cols)
+{
+    for (int64_t r = 0; r < rows; r++, dst += ld_dst) {
+        for (int64_t c = 0; c < cols; c += VL) {
+            v_store_n(dst + c, load_as(type, src, r * ld_src + c, cols - c), cols - c);
+        }
+    }
+}
+
+/* The other way: dst, bf16, from src. */
+V_INLINE void round_rows(uint16_t *dst, int64_t ld_dst, const float *src, int64_t ld_src,
+                         int64_t rows, int64_t cols)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t c = 0; c < cols; c += VL) {
+            vf x = v_load_n(src + r * ld_src + c, cols - c);
+            store_as(RF_BF16, dst, r * ld_dst + c, x, cols - c);
+        }
+    }
+}
 V_INLINE rf_type type_of(const rf_ctx *ctx, rf_class cls)
 {
     return ctx->backend->type[cls];

@@ -266,18 +266,6 @@ static gemm rows_from(const gemm *g, int64_t row, int64_t rows)
     return part;
 }
 
-/* c [m,n], of bf16, from sums. */
-static void round_rows(rf_ctx *ctx, const gemm *g, const float *sums, int64_t ld)
-{
-#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * g->m * g->n))
-    for (int64_t i = 0; i < g->m; i++) {
-        for (int64_t c = 0; c < g->n; c += VL) {
-            store_as(RF_BF16, g->c, i * g->ldc + c, v_load_n(sums + i * ld + c, g->n - c),
-                     g->n - c);
-        }
-    }
-}
-
 /* Rows of activations in cells: where they lie, or converted. */
 static const float *cells_of(rf_ctx *ctx, const gemm *g, float *room, int64_t *ld)
 {
@@ -321,7 +309,11 @@ static void linear_bf16(rf_ctx *ctx, const gemm *whole, const void *packed)
         w.a = cells_of(ctx, &g, room, &w.lda);
         multiply_cells(ctx, &w, RF_PACKED_BF16);
         if (rounds) {
-            round_rows(ctx, &part, sums, ld_sums);
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * part.m * part.n))
+            for (int64_t i = 0; i < part.m; i++) {
+                round_rows((uint16_t *)part.c + i * part.ldc, part.ldc, sums + i * ld_sums, ld_sums,
+                           1, part.n);
+            }
         }
     }
 }
