@@ -71,6 +71,25 @@ static inline double bench_fastest(bench_function function, void *work, double b
     return fastest;
 }
 
+/* Takes "NAME VALUE" from the arguments where NAME comes next: which of the two values it is, or
+ * -1. Another value ends the program. */
+static inline int bench_option(int *argc, char ***argv, const char *name, const char *first,
+                               const char *second)
+{
+    if (*argc < 3 || strcmp((*argv)[1], name) != 0) {
+        return -1;
+    }
+    const char *value = (*argv)[2];
+    int which = strcmp(value, first) == 0 ? 0 : strcmp(value, second) == 0 ? 1 : -1;
+    if (which < 0) {
+        fprintf(stderr, "benchmark: %s takes %s or %s\n", name, first, second);
+        exit(2);
+    }
+    *argc -= 2;
+    *argv += 2;
+    return which;
+}
+
 /* The processor's name and the number of threads, fit for JSON. */
 static inline void bench_machine(char *text, size_t bytes, int n_threads)
 {

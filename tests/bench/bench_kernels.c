@@ -388,13 +388,8 @@ static void bench_all(void)
 
 int main(int argc, char **argv)
 {
-    bool f32 = true, bf16 = true;
-    if (argc > 2 && strcmp(argv[1], "--compute") == 0) {
-        f32 = strcmp(argv[2], "f32") == 0;
-        bf16 = strcmp(argv[2], "bf16") == 0;
-        argc -= 2;
-        argv += 2;
-    }
+    const int computes = bench_option(&argc, &argv, "--compute", "f32", "bf16");
+    const bool f32 = computes != 1, bf16 = computes != 0;
     filter = argc > 1 ? argv[1] : "";
     const rf_limits none = {0};
     rf_ctx *ctx = open_context(NULL, &none);

@@ -307,30 +307,11 @@ static int bench_cases(const char *filter, bool f32, bool bf16)
     return failed;
 }
 
-/* Takes "NAME VALUE" from the arguments where NAME comes next: which of the two values it is, or
- * -1. */
-static int take_option(int *argc, char ***argv, const char *name, const char *first,
-                       const char *second)
-{
-    if (*argc < 3 || strcmp((*argv)[1], name) != 0) {
-        return -1;
-    }
-    const char *value = (*argv)[2];
-    int which = strcmp(value, first) == 0 ? 0 : strcmp(value, second) == 0 ? 1 : -1;
-    if (which < 0) {
-        fprintf(stderr, "bench_step: %s takes %s or %s\n", name, first, second);
-        exit(2);
-    }
-    *argc -= 2;
-    *argv += 2;
-    return which;
-}
-
 int main(int argc, char **argv)
 {
-    const int computes = take_option(&argc, &argv, "--compute", "f32", "bf16");
+    const int computes = bench_option(&argc, &argv, "--compute", "f32", "bf16");
     const rf_compute compute = computes == 1 ? RF_COMPUTE_BF16 : RF_COMPUTE_F32;
-    if (take_option(&argc, &argv, "--recompute", "none", "block") == 1) {
+    if (bench_option(&argc, &argv, "--recompute", "none", "block") == 1) {
         recompute = RF_RECOMPUTE_BLOCK;
     }
     if (argc == 3 && strcmp(argv[1], "--kernels") == 0) {
