@@ -18,7 +18,6 @@
 
 typedef struct attention {
     const void *q, *k, *v, *o, *do_; /* activations */
-    rf_type type;                    /* of activations */
     const float *lse, *delta;
     const rf_spans *spans;
     int64_t h, g, head_dim;
@@ -26,8 +25,14 @@ typedef struct attention {
     int64_t ld;    /* floats of a row of K in scratch: whole cache lines */
     float scale;   /* 1/sqrt(K) */
     float unit;    /* scale log2(e) */
-    bool bf16;     /* products of bf16 */
+    bool bf16;     /* activations and products of bf16 */
 } attention;
+
+/* Of activations. */
+V_INLINE rf_type type_in(const attention *t)
+{
+    return t->bf16 ? RF_BF16 : RF_F32;
+}
 
 /* Head `head` of place `at`, of n_heads: an index. */
 V_INLINE int64_t head_of(const attention *t, int64_t at, int64_t n_heads, int64_t head)
@@ -98,7 +103,6 @@ V_INLINE attention make_attention(const rf_limits *limits, const rf_spans *spans
                        .ld = line_floats(head_dim),
                        .scale = (float)scale,
                        .unit = (float)(scale * 1.4426950408889634),
-                       .type = limits->compute == RF_COMPUTE_BF16 ? RF_BF16 : RF_F32,
                        .bf16 = limits->compute == RF_COMPUTE_BF16};
 }
 

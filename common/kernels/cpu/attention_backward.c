@@ -232,8 +232,8 @@ static void pack_block(const workspace *w, const attention *t, const query_block
                        int64_t kv_head)
 {
     const int64_t rows = t->group * b->n, width = t->head_dim;
-    gather_rows(w->q, t->type, t->q, t, b, kv_head);
-    gather_rows(w->do_, t->type, t->do_, t, b, kv_head);
+    gather_rows(w->q, type_in(t), t->q, t, b, kv_head);
+    gather_rows(w->do_, type_in(t), t->do_, t, b, kv_head);
     gather_statistics(w, t, b, kv_head);
     hide_rows(w, t, rows);
     if (t->bf16) {
@@ -297,7 +297,7 @@ static void copy_keys(const attention *t, const workspace *w, const key_chunk *c
     const int64_t at = head_of(t, chunk->key - before, t->g, chunk->kv_head);
     const int64_t begin = STEP - before, end = STEP + chunk->n_keys;
     zero_rows(w->k, t->ld, 0, begin);
-    copy_rows(w->k + begin * t->ld, t->ld, t->type, element(t->type, t->k, at), t->g * width,
+    copy_rows(w->k + begin * t->ld, t->ld, type_in(t), element(type_in(t), t->k, at), t->g * width,
               end - begin, width);
     zero_rows(w->k, t->ld, end, KEYS + STEP);
     for (int64_t j = begin; j < end; j++) {
@@ -314,11 +314,13 @@ static void pack_chunk(const attention *t, const workspace *w, const key_chunk *
     for (int64_t at = 0; at < chunk->n_keys; at += RF_KEY_TILE) {
         const int64_t n_keys = min_of(RF_KEY_TILE, chunk->n_keys - at);
         const int64_t first = head_of(t, chunk->key + at, t->g, chunk->kv_head);
-        const void *k = element(t->type, t->k, first), *v = element(t->type, t->v, first);
+        const void *k = element(type_in(t), t->k, first), *v = element(type_in(t), t->v, first);
         if (t->bf16) {
             const int64_t to = at * bf16_cells(width);
-            RF_CPU(pack_cell_panels_transposed)(w->k_columns + to, t->type, k, ld, n_keys, width);
-            RF_CPU(pack_cell_panels_transposed)(w->v_columns + to, t->type, v, ld, n_keys, width);
+            RF_CPU(pack_cell_panels_transposed)
+            (w->k_columns + to, type_in(t), k, ld, n_keys, width);
+            RF_CPU(pack_cell_panels_transposed)
+            (w->v_columns + to, type_in(t), v, ld, n_keys, width);
         } else {
             RF_CPU(pack_panels_transposed)(w->k_columns + at * width, k, ld, n_keys, width);
             RF_CPU(pack_panels_transposed)(w->v_columns + at * width, v, ld, n_keys, width);
@@ -386,8 +388,8 @@ static void prepare(float *dq, float *delta, int32_t *done, const attention *t)
         for (int64_t i = b.begin * t->h; i < (b.begin + b.n) * t->h; i++) {
             vf sum = v_zero();
             for (int64_t c = 0; c < width; c += VL) {
-                sum = v_fma(load_as(t->type, t->do_, i * width + c, width - c),
-                            load_as(t->type, t->o, i * width + c, width - c), sum);
+                sum = v_fma(load_as(type_in(t), t->do_, i * width + c, width - c),
+                            load_as(type_in(t), t->o, i * width + c, width - c), sum);
             }
             delta[i] = v_sum(sum);
             for (int64_t c = 0; empty && c < width; c++) {

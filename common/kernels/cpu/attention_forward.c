@@ -166,7 +166,7 @@ static void make_scores(const attention *t, const workspace *w, const void *k, i
         p.panel_floats = bf16_cells(width) * BF16_PANEL;
         p.k = bf16_cells(width);
         p.cell = CELL_BF16;
-        RF_CPU(pack_cells)(w->k_cells, p.lda, t->type, k, ld, n_keys, width);
+        RF_CPU(pack_cells)(w->k_cells, p.lda, type_in(t), k, ld, n_keys, width);
         zero_rows(w->k_cells, p.lda, n_keys, round_up(n_keys, BF16_ROWS));
     }
     RF_CPU(product)(&p);
@@ -175,10 +175,10 @@ static void make_scores(const attention *t, const workspace *w, const void *k, i
 /* Calls rows [begin, end) of K into the cache. */
 static void call_rows(const attention *t, const void *rows, int64_t ld, int64_t begin, int64_t end)
 {
-    const int64_t line = t->type == RF_BF16 ? 32 : 16;
+    const int64_t line = type_in(t) == RF_BF16 ? 32 : 16;
     for (int64_t r = begin; r < end; r++) {
         for (int64_t c = 0; c < t->head_dim; c += line) {
-            v_prefetch(element(t->type, rows, r * ld + c));
+            v_prefetch(element(type_in(t), rows, r * ld + c));
         }
     }
 }
@@ -301,9 +301,9 @@ static void take_tile(const attention *t, const workspace *w, const query_block 
     const int64_t columns = columns_of(t, rows);
     int64_t ld = t->g * width;
     const int64_t n_keys = min_of(RF_KEY_TILE, b->key_end[span] - key);
-    const void *k = element(t->type, t->k, head_of(t, key, t->g, kv_head));
-    const void *v = element(t->type, t->v, head_of(t, key, t->g, kv_head));
-    rf_type type = t->type;
+    const void *k = element(type_in(t), t->k, head_of(t, key, t->g, kv_head));
+    const void *v = element(type_in(t), t->v, head_of(t, key, t->g, kv_head));
+    rf_type type = type_in(t);
     tile_sight sight;
     look(&sight, t, w, b, span, key, n_keys);
     make_scores(t, w, k, n_keys, columns);
@@ -340,7 +340,7 @@ static void take_queries(void *o, float *lse, const attention *t, const workspac
 {
     const int64_t width = t->head_dim, rows = t->group * b->n;
     const int64_t columns = columns_of(t, rows);
-    gather_rows(w->q, t->type, t->q, t, b, kv_head);
+    gather_rows(w->q, type_in(t), t->q, t, b, kv_head);
     if (t->bf16) {
         RF_CPU(pack_cell_panels_transposed)(w->columns, RF_F32, w->q, t->ld, rows, width);
         zero_rows(w->sum, columns, 0, width);
@@ -371,7 +371,7 @@ static void take_queries(void *o, float *lse, const attention *t, const workspac
         for (int64_t c = 0; c < width; c += VL) {
             /* + 0: a tile without visible keys may have turned -0 into +0, or not been there. */
             vf x = v_add(v_mul(share_of, v_load(sum + r * t->ld + c)), v_zero());
-            store_as(t->type, o, at * width + c, x, width - c);
+            store_as(type_in(t), o, at * width + c, x, width - c);
         }
     }
 }
