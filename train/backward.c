@@ -272,11 +272,31 @@ static void linear_backward(const pass *p, int64_t layer, rf_role role, rf_role 
     adapter_backward(p, layer, role, dx, dy, x, w, in, out);
 }
 
+/* dgate and dup from dx, the derivative of h Wd^T; dWd. dh lies in dup's place. h, which forward
+ * did not keep, is made again: beside dgate and dup, where no adapter has a part in dh. */
+static void down_backward(const pass *p, int64_t layer, const rf_block_weights *w)
+{
+    const rf_block_acts *b = &p->acts->block[layer];
+    void *dx = p->own->dx, *dgate = p->own->dgate, *dup = p->own->dup;
+    if (w->of[rf_table_adapter_a(RF_ROLE_DOWN)] != NULL) {
+        p->kernel->swiglu_forward(p->ctx, b->h, b->gate, b->up, p->n * p->f);
+        linear_backward(p, layer, RF_ROLE_DOWN, RF_N_ROLES, dup, dx, b->h, w, p->f, p->d, false);
+        p->kernel->swiglu_backward(p->ctx, dgate, dup, dup, b->gate, b->up, p->n * p->f);
+        return;
+    }
+    p->kernel->swiglu_down_backward(p->ctx, dgate, dup, b->h, dx, w->of[RF_ROLE_DOWN], b->gate,
+                                    b->up, p->n, p->f, p->d);
+    void *dw = gradient_of(p, layer, RF_ROLE_DOWN);
+    if (dw != NULL) {
+        p->kernel->linear_backward_weight(p->ctx, dw, NULL, dx, b->h, p->n, p->f, p->d, RF_STREAM);
+    }
+}
+
 /* Forward:  norm2 = rmsnorm(mid);  gate = norm2 Wg^T;  up = norm2 Wu^T;
  *           h = silu(gate) * up;   out = mid + h Wd^T
  *
  *   dh     = dout Wd                      dWd = dout^T h
- *   dgate, dup from dh                    (swiglu_backward; dh lies in dup's place)
+ *   dgate, dup from dh                    (down_backward)
  *   dnorm2 = dgate Wg + dup Wu            dWg = dgate^T norm2,  dWu = dup^T norm2
  *   dmid   = dout + rmsnorm'(dnorm2)      on entry dx is dout, on return dmid */
 static void mlp_backward(const pass *p, int64_t layer, const rf_block_weights *w)
@@ -284,8 +304,7 @@ static void mlp_backward(const pass *p, int64_t layer, const rf_block_weights *w
     const rf_block_acts *b = &p->acts->block[layer];
     void *dx = p->own->dx, *dnorm = p->own->dnorm, *dgate = p->own->dgate, *dup = p->own->dup;
 
-    linear_backward(p, layer, RF_ROLE_DOWN, RF_N_ROLES, dup, dx, b->h, w, p->f, p->d, false);
-    p->kernel->swiglu_backward(p->ctx, dgate, dup, dup, b->gate, b->up, p->n * p->f);
+    down_backward(p, layer, w);
     linear_backward(p, layer, RF_ROLE_GATE, RF_N_ROLES, dnorm, dgate, b->norm2, w, p->d, p->f,
                     false);
     linear_backward(p, layer, RF_ROLE_UP, RF_N_ROLES, dnorm, dup, b->norm2, w, p->d, p->f, true);
@@ -368,7 +387,7 @@ static int check(const rf_backward *backward, const rf_acts *acts, rf_error *err
     return RF_OK;
 }
 
-/* What the forward pass had and did not keep: of the whole block, or only the norms and h. */
+/* What the forward pass had and did not keep: of the whole block, or only the norms. */
 static void make_again(const pass *p, int64_t layer)
 {
     if (p->acts->recompute == RF_RECOMPUTE_BLOCK) {
@@ -382,7 +401,6 @@ static void make_again(const pass *p, int64_t layer)
                                p->n, p->d, eps, RF_STREAM);
     p->kernel->rmsnorm_forward(p->ctx, b->norm2, b->rstd2, b->mid, w->of[RF_ROLE_MLP_NORM], p->n,
                                p->d, eps, RF_STREAM);
-    p->kernel->swiglu_forward(p->ctx, b->h, b->gate, b->up, p->n * p->f);
     rf_model_release(p->model, layer);
 }
 

@@ -146,6 +146,16 @@ typedef struct rf_kernels {
     /* swiglu_backward: dgate, dup [count] sets (dup may be dh itself); dh, gate, up reads */
     void (*swiglu_backward)(rf_ctx *, void *dgate, void *dup, const void *dh, const void *gate,
                             const void *up, int64_t count);
+    /* Both beside the product that goes before, with the bits of the two kernels in a row:
+     * swiglu_up_forward: up = x w^T, then swiglu_forward
+     *   h, up [N,O] sets; x [N,I], gate [N,O] reads; w [O,I] reads */
+    void (*swiglu_up_forward)(rf_ctx *, void *h, void *up, const void *x, rf_matrix w,
+                              const void *gate, int64_t n, int64_t in, int64_t out);
+    /* swiglu_down_backward: of y = h w^T: dh = dy w, then swiglu_backward, and h again
+     *   dgate, dup, h [N,I] sets; dy [N,O] stream, reads; w [O,I] reads; gate, up [N,I] reads */
+    void (*swiglu_down_backward)(rf_ctx *, void *dgate, void *dup, void *h, const void *dy,
+                                 const void *w, const void *gate, const void *up, int64_t n,
+                                 int64_t in, int64_t out);
 
     /* scale_dropout: y_i = factor keep_i x_i, where keep_i is 0 with probability `rate`, else 1: a
      * function of (key, i) alone (gumbel.h), so that the same call gives the same choice again.

@@ -169,20 +169,36 @@ static void attention_half(rf_model *model, const rf_acts *acts, const rf_block_
     project(model, acts, layer, RF_ROLE_O, b->mid, b->o, w->of[RF_ROLE_O_BIAS], b->x, h * k, d);
 }
 
+/* h = swiglu(gate, up(norm2)): up and h at once, where no adapter adds to up. */
+static void up_half(rf_model *model, const rf_acts *acts, const rf_block_acts *b,
+                    const rf_block_weights *w, int64_t layer)
+{
+    rf_ctx *ctx = model->ctx;
+    const rf_kernels *kernel = ctx->backend->kernels;
+    int64_t n = acts->n, d = model->config.hidden_size, f = model->config.intermediate_size;
+    if (w->of[rf_table_adapter_a(RF_ROLE_UP)] == NULL) {
+        kernel->swiglu_up_forward(ctx, b->h, b->up, b->norm2, rf_block_matrix(w, RF_ROLE_UP),
+                                  b->gate, n, d, f);
+    } else {
+        project(model, acts, layer, RF_ROLE_UP, b->up, b->norm2, NULL, NULL, d, f);
+        kernel->swiglu_forward(ctx, b->h, b->gate, b->up, n * f);
+    }
+}
+
 /* out = mid + down(swiglu(gate, up)) of norm2(mid). */
 static void mlp_half(rf_model *model, const rf_acts *acts, const rf_block_acts *b,
                      const rf_block_weights *w, int64_t layer, void *out)
 {
     rf_ctx *ctx = model->ctx;
-    const rf_kernels *kernel = ctx->backend->kernels;
-    int64_t n = acts->n, d = model->config.hidden_size, f = model->config.intermediate_size;
+    int64_t d = model->config.hidden_size, f = model->config.intermediate_size;
 
-    kernel->rmsnorm_forward(ctx, b->norm2, b->rstd2, b->mid, w->of[RF_ROLE_MLP_NORM], n, d,
-                            model->config.rms_norm_eps, RF_STREAM);
+    ctx->backend->kernels->rmsnorm_forward(ctx, b->norm2, b->rstd2, b->mid, w->of[RF_ROLE_MLP_NORM],
+                                           acts->n, d, model->config.rms_norm_eps, RF_STREAM);
     project(model, acts, layer, RF_ROLE_GATE, b->gate, b->norm2, NULL, NULL, d, f);
-    project(model, acts, layer, RF_ROLE_UP, b->up, b->norm2, NULL, NULL, d, f);
-    kernel->swiglu_forward(ctx, b->h, b->gate, b->up, n * f);
-    if (out != NULL) {
+    if (out == NULL) {
+        project(model, acts, layer, RF_ROLE_UP, b->up, b->norm2, NULL, NULL, d, f);
+    } else {
+        up_half(model, acts, b, w, layer);
         project(model, acts, layer, RF_ROLE_DOWN, out, b->h, NULL, b->mid, f, d);
     }
 }

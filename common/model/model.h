@@ -178,8 +178,8 @@ void rf_acts_free(rf_acts *acts, rf_model *model); /* NULL is fine */
 RF_MUST_CHECK int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batch *batch,
                                    rf_cache *cache, rf_error *err);
 /* One block of it, from acts->block[layer].x; backward with RF_RECOMPUTE_BLOCK calls it again. Sets
- * all of acts->block[layer], and `out` [N,D] (the next block's input); with out NULL the block's
- * last product, which only `out` needs, is left out. */
+ * all of acts->block[layer], and `out` [N,D] (the next block's input); with out NULL h and the
+ * block's last product, which only `out` needs, are left out. */
 void rf_model_block_forward(rf_model *model, rf_acts *acts, int64_t layer, void *out,
                             rf_cache *cache);
 /* Cross-entropy of every place with a target, into host memory: loss [N] (0 without target).

@@ -95,6 +95,14 @@ KERNEL_TIMES_WRAP(swiglu_backward,
                   (rf_ctx * c, void *dg, void *du, const void *dh, const void *g, const void *u,
                    int64_t n),
                   (c, dg, du, dh, g, u, n), 0, n)
+KERNEL_TIMES_WRAP(swiglu_up_forward,
+                  (rf_ctx * c, void *h, void *u, const void *x, rf_matrix w, const void *g,
+                   int64_t n, int64_t i, int64_t o),
+                  (c, h, u, x, w, g, n, i, o), i, o)
+KERNEL_TIMES_WRAP(swiglu_down_backward,
+                  (rf_ctx * c, void *dg, void *du, void *h, const void *dy, const void *w,
+                   const void *g, const void *u, int64_t n, int64_t i, int64_t o),
+                  (c, dg, du, h, dy, w, g, u, n, i, o), i, o)
 KERNEL_TIMES_WRAP(head_loss,
                   (rf_ctx * c, void *l, void *dx, void *dw, const void *x, rf_matrix w,
                    const int32_t *t, const void *we, const int32_t *ht, int64_t n, int64_t d,
@@ -125,6 +133,8 @@ static inline const rf_backend *kernel_times_of(const rf_backend *backend)
     KERNEL_TIMES_TAKE(attention_backward);
     KERNEL_TIMES_TAKE(swiglu_forward);
     KERNEL_TIMES_TAKE(swiglu_backward);
+    KERNEL_TIMES_TAKE(swiglu_up_forward);
+    KERNEL_TIMES_TAKE(swiglu_down_backward);
     KERNEL_TIMES_TAKE(head_loss);
     KERNEL_TIMES_TAKE(sum_squares);
     KERNEL_TIMES_TAKE(adamw);

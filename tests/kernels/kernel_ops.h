@@ -252,6 +252,39 @@ static inline void run_swiglu_backward(kernel_case *c, rf_ctx *ctx)
     (ctx, M("dgate"), M("dup"), M("dh"), M("gate"), M("up"), c->shape.n);
 }
 
+static inline void declare_swiglu_up_forward(kernel_case *c)
+{
+    kernel_shape s = c->shape;
+    case_declare(c, "h", RF_ACTIVATION, SETS, s.n * s.out, 0, 0);
+    case_declare(c, "up", RF_ACTIVATION, SETS, s.n * s.out, 0, 0);
+    case_declare(c, "x", RF_ACTIVATION, READS, s.n * s.d, 1, 0);
+    case_declare(c, "w", RF_WEIGHT, READS, s.out * s.d, inverse_root(s.d), 0);
+    case_declare(c, "gate", RF_ACTIVATION, READS, s.n * s.out, 3, 0);
+}
+static inline void run_swiglu_up_forward(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(swiglu_up_forward)
+    (ctx, M("h"), M("up"), M("x"), rf_matrix_rows(M("w")), M("gate"), c->shape.n, c->shape.d,
+     c->shape.out);
+}
+static inline void declare_swiglu_down_backward(kernel_case *c)
+{
+    kernel_shape s = c->shape;
+    case_declare(c, "dgate", RF_ACTIVATION, SETS, s.n * s.d, 0, 0);
+    case_declare(c, "dup", RF_ACTIVATION, SETS, s.n * s.d, 0, 0);
+    case_declare(c, "h", RF_ACTIVATION, SETS, s.n * s.d, 0, 0);
+    case_declare(c, "dy", RF_STREAM, READS, s.n * s.out, 1, 0);
+    case_declare(c, "w", RF_WEIGHT, READS, s.out * s.d, inverse_root(s.out), 0);
+    case_declare(c, "gate", RF_ACTIVATION, READS, s.n * s.d, 3, 0);
+    case_declare(c, "up", RF_ACTIVATION, READS, s.n * s.d, 1, 0);
+}
+static inline void run_swiglu_down_backward(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(swiglu_down_backward)
+    (ctx, M("dgate"), M("dup"), M("h"), M("dy"), M("w"), M("gate"), M("up"), c->shape.n, c->shape.d,
+     c->shape.out);
+}
+
 /* --- Head ------------------------------------------------------------------------------------- */
 
 static inline void declare_head_loss(kernel_case *c)

@@ -75,6 +75,8 @@ static const operation operations[] = {
     {OP(attention_backward), 0, "attention_forward", NULL, NULL, SHAPES(attention)},
     {OP(swiglu_forward), 0, NULL, NULL, NULL, SHAPES(flat)},
     {OP(swiglu_backward), 0, "swiglu_forward", "dup", "dh", SHAPES(flat)},
+    {OP(swiglu_up_forward), 0, NULL, NULL, NULL, SHAPES(linear)},
+    {OP(swiglu_down_backward), 0, NULL, NULL, NULL, SHAPES(linear)},
     {OP(head_loss), 0, NULL, NULL, NULL, SHAPES(head)},
     {"head_loss_backward", declare_head_loss_backward, run_head_loss, 0, "head_loss", NULL, NULL,
      SHAPES(head)},

@@ -102,8 +102,10 @@ static void check_products(rf_compute compute)
     for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++) {
         kernel_shape linear = {.n = 67, .d = widths[i], .out = 37, .compute = compute};
         check_rows("linear_forward", linear);
+        check_rows("swiglu_up_forward", linear);
         linear.d = 37, linear.out = widths[i];
         check_rows("linear_backward_input", linear);
+        check_rows("swiglu_down_backward", linear);
     }
     const char *const heads[] = {"head_loss", "head_loss_backward", "head_sample", "head_logprob",
                                  "head_logits"};

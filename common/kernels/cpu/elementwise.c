@@ -1,4 +1,4 @@
-/* Kernels without a sum over an inner dimension: rows moved, rotated, gated. */
+/* Kernels without a sum over an inner dimension: rows moved, rotated, scaled. */
 #include "common/kernels/cpu/internal.h"
 
 #include "common/kernels/gumbel.h"
@@ -54,50 +54,6 @@ void RF_CPU(exp)(float *y, const float *x, int64_t n)
 {
     for (int64_t i = 0; i < n; i += VL) {
         v_store_n(y + i, v_exp(v_load_n(x + i, n - i)), n - i);
-    }
-}
-
-V_INLINE vf sigmoid(vf x)
-{
-    vf one = v_set(1.0F);
-    return v_div(one, v_add(one, v_exp(v_sub(v_zero(), x))));
-}
-
-void RF_CPU(swiglu_forward)(rf_ctx *ctx, void *h, const void *gate, const void *up, int64_t count)
-{
-    const rf_type type = type_of(ctx, RF_ACTIVATION);
-#pragma omp parallel num_threads(threads_for(ctx, 8 * count))
-    {
-        int64_t begin, end;
-        share_lines(&begin, &end, count, omp_get_thread_num(), omp_get_num_threads());
-        for (int64_t i = begin; i < end; i += VL) {
-            vf x = load_as(type, gate, i, end - i);
-            vf y = v_mul(v_mul(x, sigmoid(x)), load_as(type, up, i, end - i));
-            store_as(type, h, i, y, end - i);
-        }
-    }
-}
-
-/* h = g s(g) u with s = sigmoid and s' = s (1 - s):
- *   du = dh g s,   dg = dh u (s + g s (1 - s)) = dh u s (1 + g (1 - s)). */
-void RF_CPU(swiglu_backward)(rf_ctx *ctx, void *dgate, void *dup, const void *dh, const void *gate,
-                             const void *up, int64_t count)
-{
-    const rf_type type = type_of(ctx, RF_ACTIVATION);
-    const vf one = v_set(1.0F);
-#pragma omp parallel num_threads(threads_for(ctx, 12 * count))
-    {
-        int64_t begin, end;
-        share_lines(&begin, &end, count, omp_get_thread_num(), omp_get_num_threads());
-        for (int64_t i = begin; i < end; i += VL) {
-            vf g = load_as(type, gate, i, end - i);
-            vf u = load_as(type, up, i, end - i);
-            vf grad = load_as(type, dh, i, end - i);
-            vf s = sigmoid(g);
-            vf slope = v_mul(s, v_fma(g, v_sub(one, s), one));
-            store_as(type, dup, i, v_mul(grad, v_mul(g, s)), end - i);
-            store_as(type, dgate, i, v_mul(v_mul(grad, u), slope), end - i);
-        }
     }
 }
 

@@ -65,6 +65,9 @@ static void make_nt_nn(const gemm *g, const area *r, float *packed)
                              .k = k,
                              .mode = start != NULL ? PRODUCT_ADD : PRODUCT_SET};
                 RF_CPU(product)(&p);
+                if (k0 + k == g->k) {
+                    RF_CPU(gate_piece)(g, row, p.m, col, cols);
+                }
             }
         }
     }
@@ -153,6 +156,7 @@ static void make_few_rows(const gemm *g, const area *r, float *packed)
             RF_CPU(finish_panel)
             (g, k0 == 0 ? g->start : g->c, sum, r->row, m, col, k_end == g->k);
         }
+        RF_CPU(gate_piece)(g, r->row, m, col, cols);
     }
 }
 
@@ -166,6 +170,7 @@ void RF_CPU(gemm_empty)(const gemm *g, const area *r)
             store_as(g->c_type, g->c, at, x, n);
         }
     }
+    RF_CPU(gate_piece)(g, r->row, r->row_end - r->row, r->col, r->col_end - r->col);
 }
 
 /* Of the ways to cut c into column shares (divisors of the number of threads), the one with the

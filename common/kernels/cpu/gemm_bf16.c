@@ -179,6 +179,9 @@ static void make_piece(const gemm *g, const place *at, int64_t k0, int64_t k_end
     if (g->c_type == RF_BF16 && C_FLOATS > 0) {
         round_rows((uint16_t *)g->c + row * g->ldc + col, g->ldc, at->sums, MOST_COLS, rows, cols);
     }
+    if (k_end == g->k) {
+        RF_CPU(gate_piece)(g, row, rows, col, cols);
+    }
 }
 
 static void make_area(const gemm *g, const place *at)

@@ -269,6 +269,7 @@ void RF_CPU(int8_product)(const gemm *g, const char *packed, const int8_rows *x,
                 tiles(sum, from + b * BLOCK_BYTES, x, row, m, b, cells);
             }
             RF_CPU(finish_panel)(g, g->start, sum, row, m, col, true);
+            RF_CPU(gate_piece)(g, row, m, col, min_of(PANEL, s->col_end - col));
         }
     }
 }

@@ -245,6 +245,14 @@ typedef enum gemm_form {
     GEMM_TN  /* c += a^T b, a [k,m], b [k,n]; one chain from c */
 } gemm_form;
 
+/* What happens to a piece of c once it is whole: nothing (gate NULL); or SwiGLU with c as up, which
+ * sets h (up NULL); or its backward pass with c as dh, which sets dgate and h and turns c into dup.
+ * All of c's type and shape, ldc elements from row to row. */
+typedef struct gating {
+    const void *gate, *up;
+    void *h, *dgate;
+} gating;
+
 /* A whole product by all threads of ctx, row-major operands; rows of c and start, and of a, lie ldc
  * and lda elements apart (0: without padding). start [m,n] or NULL (may be c), bias [n] or NULL;
  * GEMM_TN takes neither. start is of c's type; only with compute = bf16 are types other than
@@ -257,6 +265,7 @@ typedef struct gemm {
     const void *a, *b, *start;
     const float *bias;
     int64_t m, n, k, ldc, lda;
+    gating then;
 } gemm;
 void RF_CPU(gemm)(rf_ctx *ctx, const gemm *g);
 size_t RF_CPU(gemm_bytes)(int n_threads, const rf_limits *limits);
@@ -282,6 +291,8 @@ area RF_CPU(gemm_area)(const gemm *g, int64_t tile_rows, int64_t tile_cols, doub
  * on of the panel of columns from `col` on. sum [rows,PANEL]; c is f32; start or NULL as c. */
 void RF_CPU(finish_panel)(const gemm *g, const float *start, const float *sum, int64_t row,
                           int64_t rows, int64_t col, bool last);
+/* swiglu.c: what follows for rows [row, row + rows) and columns [col, col + cols) of c. */
+void RF_CPU(gate_piece)(const gemm *g, int64_t row, int64_t rows, int64_t col, int64_t cols);
 /* Without inner steps a product is what it starts from. */
 void RF_CPU(gemm_empty)(const gemm *g, const area *r);
 
@@ -333,6 +344,17 @@ void RF_CPU(linear_backward_weight)(rf_ctx *ctx, void *dw, void *dbias, const vo
                                     const void *x, int64_t n, int64_t in, int64_t out,
                                     rf_class dy_class);
 
+void RF_CPU(swiglu_up_forward)(rf_ctx *ctx, void *h, void *up, const void *x, rf_matrix w,
+                               const void *gate, int64_t n, int64_t in, int64_t out);
+void RF_CPU(swiglu_down_backward)(rf_ctx *ctx, void *dgate, void *dup, void *h, const void *dy,
+                                  const void *w, const void *gate, const void *up, int64_t n,
+                                  int64_t in, int64_t out);
+
+/* swiglu.c */
+void RF_CPU(swiglu_forward)(rf_ctx *ctx, void *h, const void *gate, const void *up, int64_t count);
+void RF_CPU(swiglu_backward)(rf_ctx *ctx, void *dgate, void *dup, const void *dh, const void *gate,
+                             const void *up, int64_t count);
+
 /* attention_forward.c, attention_backward.c */
 void RF_CPU(attention_forward)(rf_ctx *ctx, void *o, void *lse, const void *q, const void *k,
                                const void *v, const rf_spans *spans, int64_t h, int64_t g,
@@ -377,11 +399,8 @@ void RF_CPU(embedding_backward)(rf_ctx *ctx, void *dtable, const void *dx, const
                                 int64_t n, int64_t d);
 void RF_CPU(rope)(rf_ctx *ctx, void *x, const void *cos, const void *sin, const int32_t *position,
                   int64_t n, int64_t h, int64_t k, bool inverse, rf_class x_class);
-void RF_CPU(swiglu_forward)(rf_ctx *ctx, void *h, const void *gate, const void *up, int64_t count);
 void RF_CPU(scale_dropout)(rf_ctx *ctx, void *y, const void *x, double factor, double rate,
                            uint64_t key, int64_t count, bool accumulate, rf_class y_class);
-void RF_CPU(swiglu_backward)(rf_ctx *ctx, void *dgate, void *dup, const void *dh, const void *gate,
-                             const void *up, int64_t count);
 void RF_CPU(scatter_rows)(rf_ctx *ctx, void *y, const void *x, const int32_t *place, int64_t n,
                           int64_t d);
 

@@ -37,6 +37,37 @@ void RF_CPU(linear_backward_input)(rf_ctx *ctx, void *dx, const void *dy, const 
     RF_CPU(gemm)(ctx, &g);
 }
 
+void RF_CPU(swiglu_up_forward)(rf_ctx *ctx, void *h, void *up, const void *x, rf_matrix w,
+                               const void *gate, int64_t n, int64_t in, int64_t out)
+{
+    gemm g = {.a_type = type_of(ctx, RF_ACTIVATION),
+              .c_type = type_of(ctx, RF_ACTIVATION),
+              .c = up,
+              .a = x,
+              .m = n,
+              .n = out,
+              .k = in,
+              .then = {.gate = gate, .h = h}};
+    RF_CPU(linear)(ctx, &g, w);
+}
+
+void RF_CPU(swiglu_down_backward)(rf_ctx *ctx, void *dgate, void *dup, void *h, const void *dy,
+                                  const void *w, const void *gate, const void *up, int64_t n,
+                                  int64_t in, int64_t out)
+{
+    gemm g = {.form = GEMM_NN,
+              .a_type = type_of(ctx, RF_STREAM),
+              .c_type = type_of(ctx, RF_ACTIVATION),
+              .c = dup,
+              .a = dy,
+              .b = w,
+              .m = n,
+              .n = in,
+              .k = out,
+              .then = {.gate = gate, .up = up, .h = h, .dgate = dgate}};
+    RF_CPU(gemm)(ctx, &g);
+}
+
 /* dbias_o += sum over places of dy_o, places ascending; each thread owns columns. */
 static void sum_columns(float *dbias, rf_type type, const void *dy, int64_t n, int64_t out,
                         int thread, int n_threads)

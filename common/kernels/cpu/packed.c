@@ -213,6 +213,7 @@ static void cell_share(const cell_product *w, const area *s, float *sum)
                 cell_block(w, row, min_of(ROWS, s->row_end - row), col, n, k0, k);
             }
         }
+        RF_CPU(gate_piece)(w->g, s->row, m, col, n);
     }
 }
 
@@ -263,6 +264,10 @@ static gemm rows_from(const gemm *g, int64_t row, int64_t rows)
     part.c = (char *)g->c + (size_t)(row * g->ldc) * rf_type_bytes(g->c_type);
     part.a = element(g->a_type, g->a, row * g->lda);
     part.start = g->start != NULL ? element(g->c_type, g->start, row * g->ldc) : NULL;
+    if (g->then.gate != NULL) {
+        part.then.gate = element(g->c_type, g->then.gate, row * g->ldc);
+        part.then.h = (char *)g->then.h + (size_t)(row * g->ldc) * rf_type_bytes(g->c_type);
+    }
     return part;
 }
 
@@ -300,6 +305,7 @@ static void linear_bf16(rf_ctx *ctx, const gemm *whole, const void *packed)
             g.c = sums;
             g.c_type = RF_F32;
             g.ldc = ld_sums;
+            g.then = (gating){0};
         }
         cell_product w = {.g = &g,
                           .packed = packed,
@@ -313,6 +319,7 @@ static void linear_bf16(rf_ctx *ctx, const gemm *whole, const void *packed)
             for (int64_t i = 0; i < part.m; i++) {
                 round_rows((uint16_t *)part.c + i * part.ldc, part.ldc, sums + i * ld_sums, ld_sums,
                            1, part.n);
+                RF_CPU(gate_piece)(&part, i, 1, 0, part.n);
             }
         }
     }

@@ -70,6 +70,11 @@ void RF_REF(swiglu_forward)(rf_ctx *ctx, void *h_, const void *gate_, const void
                             int64_t count);
 void RF_REF(swiglu_backward)(rf_ctx *ctx, void *dgate_, void *dup_, const void *dh_,
                              const void *gate_, const void *up_, int64_t count);
+void RF_REF(swiglu_up_forward)(rf_ctx *ctx, void *h, void *up, const void *x, rf_matrix w,
+                               const void *gate, int64_t n, int64_t in, int64_t out);
+void RF_REF(swiglu_down_backward)(rf_ctx *ctx, void *dgate, void *dup, void *h, const void *dy,
+                                  const void *w, const void *gate, const void *up, int64_t n,
+                                  int64_t in, int64_t out);
 
 /* dropout.c */
 void RF_REF(scale_dropout)(rf_ctx *ctx, void *y_, const void *x_, double factor, double rate,

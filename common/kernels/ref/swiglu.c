@@ -33,3 +33,20 @@ void RF_REF(swiglu_backward)(rf_ctx *ctx, void *dgate_, void *dup_, const void *
         dup[i] = dh[i] * gate[i] * s; /* last: dup may be dh itself */
     }
 }
+
+void RF_REF(swiglu_up_forward)(rf_ctx *ctx, void *h, void *up, const void *x, rf_matrix w,
+                               const void *gate, int64_t n, int64_t in, int64_t out)
+{
+    RF_REF(linear_forward)(ctx, up, x, w, NULL, NULL, n, in, out, RF_ACTIVATION);
+    RF_REF(swiglu_forward)(ctx, h, gate, up, n * out);
+}
+
+void RF_REF(swiglu_down_backward)(rf_ctx *ctx, void *dgate, void *dup, void *h, const void *dy,
+                                  const void *w, const void *gate, const void *up, int64_t n,
+                                  int64_t in, int64_t out)
+{
+    RF_REF(linear_backward_input)
+    (ctx, dup, dy, w, n, in, out, false, RF_STREAM, RF_ACTIVATION);
+    RF_REF(swiglu_backward)(ctx, dgate, dup, dup, gate, up, n * in);
+    RF_REF(swiglu_forward)(ctx, h, gate, up, n * in);
+}
