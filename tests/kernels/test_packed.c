@@ -8,11 +8,11 @@ typedef struct shape {
     int64_t n, in, out;
 } shape;
 
-static const shape shapes[] = {{1, 1, 1},     {1, 512, 64},   {2, 3, 200},  {3, 523, 139},
-                               {5, 1024, 65}, {6, 129, 64},   {7, 640, 63}, {8, 1100, 130},
-                               {13, 255, 31}, {64, 300, 129}, {65, 96, 70}, {300, 131, 90},
-                               {64, 96, 130}, {3, 1500, 700}}; /* the last ones occupy several
-                                                                  threads */
+static const shape shapes[] = {
+    {1, 1, 1},    {1, 512, 64},   {2, 3, 200},   {3, 523, 139},  {5, 1024, 65},  {6, 129, 64},
+    {7, 640, 63}, {8, 1100, 130}, {13, 255, 31}, {64, 300, 129}, {70, 256, 130}, {9, 1088, 65},
+    {65, 96, 70}, {300, 131, 90}, {64, 96, 130}, {3, 1500, 700}}; /* the last ones occupy several
+                                                                     threads */
 enum { N_SHAPES = sizeof(shapes) / sizeof(shapes[0]) };
 
 /* compute: of rows; packed weights say themselves what is multiplied. */

@@ -1,7 +1,8 @@
-/* Products of bf16 on AMX tiles: 32 x 32 of c in four tiles, 16 cells of the inner dimension a
- * step. The operands of a step take as long to load as to multiply, so a panel of b (32 columns of
- * K_STRIP cells) stays in the L1 cache while rows of a stream by from L2; between strips the sums
- * wait in a buffer, whose rows do not share the few cache sets that those of c may share. */
+/* Products on AMX tiles: 32 x 32 of c in four tiles, 16 cells of the inner dimension a step; of
+ * bf16, and of int8 for int8.c. The operands of a step take as long to load as to multiply, so a
+ * panel of b (32 columns of K_STRIP cells) stays in the L1 cache while rows of a stream by from L2;
+ * between strips the sums wait in a buffer, whose rows do not share the few cache sets that those
+ * of c may share. */
 #include "common/kernels/cpu/internal.h"
 
 #if defined(RF_ISA_amx)
@@ -20,19 +21,26 @@ typedef struct tile_config {
     uint8_t rows[16];
 } tile_config;
 
-static void configure(void)
+/* Not every compiler knows that a tile is loaded from memory that was written before. */
+static inline void memory_is_written(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
+void RF_CPU(amx_begin)(void)
 {
     const tile_config config = {.palette = 1,
                                 .row_bytes = {TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES,
                                               TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES},
                                 .rows = {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE}};
     _tile_loadconfig(&config);
+    memory_is_written();
 }
 
-/* Not every compiler knows that a tile is loaded from memory that was written before. */
-static inline void memory_is_written(void)
+void RF_CPU(amx_end)(void)
 {
-    __asm__ volatile("" ::: "memory");
+    memory_is_written();
+    _tile_release();
 }
 
 /* A step of tiles 0..3 = (rows 0..15 | 16..31) x (columns 0..15 | 16..31); tiles 4 and 5 take a,
@@ -194,15 +202,35 @@ void RF_CPU(product_amx)(const product *p)
                                   : chain                ? p->c
                                                          : p->start,
                             .ld = chain ? p->ldc : p->ld_start};
-    configure();
-    memory_is_written();
+    RF_CPU(amx_begin)();
     for (int64_t row = 0; row < p->m; row += 2 * SIDE) {
         for (int64_t col = 0; col < p->n; col += BF16_PANEL) {
             make_tile(p, &from, row, col);
         }
     }
+    RF_CPU(amx_end)();
+}
+
+void RF_CPU(amx_int8)(int32_t *sum, const int32_t *a, int64_t lda, const char *b, int64_t ldb,
+                      int64_t cells)
+{
+    const int64_t a_bytes = lda * (int64_t)sizeof(*a), sum_bytes = 2 * TILE_BYTES;
+    clear_sums();
+    for (int64_t i = 0; i < cells; i += SIDE, a += SIDE, b += SIDE * ldb) {
+        _tile_loadd(4, a, a_bytes);
+        _tile_loadd(6, b, ldb);
+        _tile_loadd(5, a + SIDE * lda, a_bytes);
+        _tile_dpbsud(0, 4, 6);
+        _tile_dpbsud(2, 5, 6);
+        _tile_loadd(7, b + TILE_BYTES, ldb);
+        _tile_dpbsud(1, 4, 7);
+        _tile_dpbsud(3, 5, 7);
+    }
+    _tile_stored(0, sum, sum_bytes);
+    _tile_stored(1, sum + SIDE, sum_bytes);
+    _tile_stored(2, sum + 2 * SIDE * SIDE, sum_bytes);
+    _tile_stored(3, sum + 2 * SIDE * SIDE + SIDE, sum_bytes);
     memory_is_written();
-    _tile_release();
 }
 
 #endif

@@ -12,8 +12,9 @@ enum {
     CELL = 4, /* inner elements of a cell */
     BLOCK_CELLS = RF_QUANTIZE_BLOCK / CELL,
     OFFSET = 128,
-    STREAMED = 64, /* rows that pass by a block of a panel while it is in the L1 cache */
-    AHEAD = 4096   /* bytes by which the panel is called from memory */
+    WHOLE_ROWS = 32, /* rows of AMX's four tiles */
+    STREAMED = 64,   /* rows that pass by a block of a panel while it is in the L1 cache */
+    AHEAD = 4096     /* bytes by which the panel is called from memory */
 };
 
 /* --- Vectors of 32-bit integers --------------------------------------------------------------- */
@@ -155,6 +156,7 @@ void RF_CPU(int8_unpack_row)(float *x, const char *packed, int64_t row, int64_t 
 int64_t RF_CPU(int8_rows_floats)(int64_t rows, int64_t in)
 {
     int64_t blocks = rows * rf_quantize_blocks(in);
+    rows = round_up(rows, WHOLE_ROWS); /* tiles read whole groups */
     return line_floats(rows * ceil_div(in, CELL)) + 2 * line_floats(blocks);
 }
 
@@ -162,7 +164,7 @@ int8_rows RF_CPU(int8_rows_at)(float *scratch, int64_t rows, int64_t in)
 {
     int8_rows x = {.cells = ceil_div(in, CELL), .blocks = rf_quantize_blocks(in)};
     x.cell = (int32_t *)(void *)scratch;
-    x.scale = scratch + line_floats(rows * x.cells);
+    x.scale = scratch + line_floats(round_up(rows, WHOLE_ROWS) * x.cells);
     x.start = (int32_t *)(void *)(x.scale + line_floats(rows * x.blocks));
     return x;
 }
@@ -183,6 +185,13 @@ void RF_CPU(int8_quantize_row)(const int8_rows *x, int64_t row, const float *fro
 }
 
 /* --- Products --------------------------------------------------------------------------------- */
+
+/* to[c] = fma(sum of a block, scale of w * scale of x, to[c]); the first block begins. */
+V_INLINE void add_block(float *to, vq sum, const float *w_scale, vf x_scale, bool first)
+{
+    vf both = v_mul(v_load(w_scale), x_scale);
+    v_store(to, v_fma(q_float(sum), both, first ? v_zero() : v_load(to)));
+}
 
 /* One block of `rows` rows (a constant wherever this is inlined) and a panel: sum [rows][PANEL] =
  * fma(block's sum, scale of w * scale of x, sum). */
@@ -215,10 +224,8 @@ V_INLINE void tile(float *sum, const char *block, const int8_rows *x, int64_t ro
     for (int r = 0; r < rows; r++) {
         vf scale = v_set(x->scale[(row + r) * x->blocks + b]);
         for (int v = 0; v < TILE_VECTORS; v++) {
-            float *to = sum + r * PANEL + v * VL;
-            vf both = v_mul(v_load((const float *)(const void *)block + v * VL), scale);
-            vf before = b == 0 ? v_zero() : v_load(to);
-            v_store(to, v_fma(q_float(acc[r][v]), both, before));
+            add_block(sum + r * PANEL + v * VL, acc[r][v],
+                      (const float *)(const void *)block + v * VL, scale, b == 0);
         }
     }
 }
@@ -251,6 +258,50 @@ static void tiles(float *sum, const char *block, const int8_rows *x, int64_t row
     }
 }
 
+#if defined(RF_ISA_amx)
+/* The same on AMX, for blocks of whole steps. */
+static void amx_tiles(float *sum, const char *block, const int8_rows *x, int64_t row, int64_t m,
+                      int64_t b, int64_t cells)
+{
+    enum { SIDE = WHOLE_ROWS };
+    const float *w_scale = (const float *)(const void *)block;
+    _Alignas(64) int32_t acc[SIDE * SIDE];
+    for (int64_t r = 0; r < m; r += SIDE) {
+        for (int64_t c = 0; c < PANEL; c += SIDE) {
+            RF_CPU(amx_int8)
+            (acc, x->cell + (row + r) * x->cells + b * BLOCK_CELLS, x->cells,
+             block + (PANEL + c) * CELL, PANEL * CELL, cells);
+            for (int64_t i = 0; i < min_of(SIDE, m - r); i++) {
+                const int64_t at = (row + r + i) * x->blocks + b;
+                const vf scale = v_set(x->scale[at]);
+                for (int64_t v = 0; v < SIDE; v += VL) {
+                    vq all = _mm512_add_epi32(q_load((const char *)(acc + i * SIDE + v)),
+                                              q_set(x->start[at]));
+                    add_block(sum + (r + i) * PANEL + c + v, all, w_scale + c + v, scale, b == 0);
+                }
+            }
+        }
+    }
+}
+
+static void multiply_block(float *sum, const char *block, const int8_rows *x, int64_t row,
+                           int64_t m, int64_t b, int64_t cells)
+{
+    enum { FEW_ROWS = 8, STEP = 16 }; /* few rows wait for the weights, whatever multiplies them */
+    if (m > FEW_ROWS && cells % STEP == 0) {
+        amx_tiles(sum, block, x, row, m, b, cells);
+    } else {
+        tiles(sum, block, x, row, m, b, cells);
+    }
+}
+#else
+static void multiply_block(float *sum, const char *block, const int8_rows *x, int64_t row,
+                           int64_t m, int64_t b, int64_t cells)
+{
+    tiles(sum, block, x, row, m, b, cells);
+}
+#endif
+
 int64_t RF_CPU(int8_sum_floats)(void)
 {
     return STREAMED * PANEL;
@@ -260,16 +311,22 @@ void RF_CPU(int8_product)(const gemm *g, const char *packed, const int8_rows *x,
                           float *sum)
 {
     const size_t bytes = RF_CPU(int8_pack_bytes)(g->k, PANEL);
+#if defined(RF_ISA_amx)
+    RF_CPU(amx_begin)();
+#endif
     for (int64_t col = s->col; col < s->col_end; col += PANEL) {
         const char *from = packed + (size_t)(col / PANEL) * bytes;
         for (int64_t row = s->row; row < s->row_end; row += STREAMED) {
             int64_t m = min_of(STREAMED, s->row_end - row);
             for (int64_t b = 0; b < x->blocks; b++) {
                 int64_t cells = min_of(BLOCK_CELLS, x->cells - b * BLOCK_CELLS);
-                tiles(sum, from + b * BLOCK_BYTES, x, row, m, b, cells);
+                multiply_block(sum, from + b * BLOCK_BYTES, x, row, m, b, cells);
             }
             RF_CPU(finish_panel)(g, g->start, sum, row, m, col, true);
             RF_CPU(gate_piece)(g, row, m, col, min_of(PANEL, s->col_end - col));
         }
     }
+#if defined(RF_ISA_amx)
+    RF_CPU(amx_end)();
+#endif
 }

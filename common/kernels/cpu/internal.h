@@ -237,6 +237,13 @@ void RF_CPU(pack_cell_panels_transposed)(float *dst, rf_type type, const void *s
 #if defined(RF_ISA_amx)
 /* amx.c: a product of CELL_BF16 on tiles. */
 void RF_CPU(product_amx)(const product *p);
+/* sum [32,32] = a b with a [32,cells] of cells of 4 signed bytes, lda cells apart, b [cells,32] of
+ * unsigned ones, ldb bytes apart; cells is a multiple of 16. Between amx_begin and amx_end, which
+ * take and leave the thread's tiles. */
+void RF_CPU(amx_int8)(int32_t *sum, const int32_t *a, int64_t lda, const char *b, int64_t ldb,
+                      int64_t cells);
+void RF_CPU(amx_begin)(void);
+void RF_CPU(amx_end)(void);
 #endif
 
 typedef enum gemm_form {

@@ -189,10 +189,10 @@ static void cell_pieces(const cell_product *w, int64_t row, int64_t m, int64_t c
     RF_CPU(finish_panel)(g, start, sum, row, m, col, k0 + k == w->cells);
 }
 
-/* Rows of one tile of a product: what passes by a panel at once. */
-static int64_t tile_rows(cell_type cell)
+/* Rows of one tile of a product, or of AMX's four: what passes by a panel at once. */
+static int64_t tile_rows(rf_layout layout)
 {
-    return cell == CELL_BF16 && BF16_ROWS > 1 ? (int64_t)2 * BF16_ROWS : TILE_ROWS;
+    return layout != RF_PACKED_F32 && BF16_ROWS > 1 ? (int64_t)2 * BF16_ROWS : TILE_ROWS;
 }
 
 static void cell_share(const cell_product *w, const area *s, float *sum)
@@ -235,7 +235,7 @@ static void multiply_cells(rf_ctx *ctx, const cell_product *w, rf_layout layout)
 #pragma omp parallel num_threads(n_threads)
     {
         int thread = omp_get_thread_num();
-        area s = RF_CPU(gemm_area)(w->g, tile_rows(w->cell), w->width, 0.0, 0.0, thread,
+        area s = RF_CPU(gemm_area)(w->g, tile_rows(layout), w->width, 0.0, 0.0, thread,
                                    omp_get_num_threads());
         if (s.row < s.row_end) {
             cell_share(w, &s, scratch + thread * thread_floats());
@@ -340,8 +340,8 @@ static void linear_int8(rf_ctx *ctx, const gemm *whole, const void *packed)
 #pragma omp parallel num_threads(n_threads)
         {
             int thread = omp_get_thread_num();
-            area s =
-                RF_CPU(gemm_area)(&g, TILE_ROWS, PANEL, 0.0, 0.0, thread, omp_get_num_threads());
+            area s = RF_CPU(gemm_area)(&g, tile_rows(RF_PACKED_INT8), PANEL, 0.0, 0.0, thread,
+                                       omp_get_num_threads());
             RF_CPU(int8_product)(&g, packed, &x, &s, scratch + thread * thread_floats());
         }
         threads_watch(ctx, n_threads, ns, begin);
