@@ -5,10 +5,12 @@
  *
  * Usage: bench_decode [--weights f32|bf16|int8]            Qwen3-0.6B's shape, random weights
  *        bench_decode [--weights f32|bf16|int8] MODEL.h5   a checkpoint
+ *        bench_decode [--weights f32|bf16|int8] --kernels  where the time of both goes
  *        bench_decode [--weights f32|bf16|int8] --turns MODEL.h5
  * The last form is one side of a comparison (compare_decode.py): it reads lines "prompt" and
  * "decode N" and answers each.
  */
+#include "tests/bench/kernel_times.h"
 #include "tests/bench/limits.h"
 
 #include "infer/loaded.h"
@@ -257,6 +259,23 @@ static void report_speed(decode_work *w, const char *weights)
     bench_end(&report);
 }
 
+static void time_kernels(decode_work *w)
+{
+    const rf_backend *backend = w->model->ctx->backend;
+    run_prompt(w);
+    w->model->ctx->backend = kernel_times_of(backend);
+    double begin = bench_seconds();
+    run_prompt(w);
+    printf("a prompt of %d tokens\n", PROMPT);
+    kernel_times_print(1, bench_seconds() - begin);
+    w->model->ctx->backend = kernel_times_of(backend);
+    begin = bench_seconds();
+    run_tokens(w);
+    printf("\na token\n");
+    kernel_times_print(STEPS, bench_seconds() - begin);
+    w->model->ctx->backend = backend;
+}
+
 int main(int argc, char **argv)
 {
     rf_layout layout = RF_PACKED_F32;
@@ -268,14 +287,22 @@ int main(int argc, char **argv)
         argc -= 2;
         argv += 2;
     }
-    bool turns = argc == 3 && strcmp(argv[1], "--turns") == 0;
+    const bool turns = argc == 3 && strcmp(argv[1], "--turns") == 0;
+    const bool kernels = argc == 2 && strcmp(argv[1], "--kernels") == 0;
     if (argc > 2 && !turns) {
-        fprintf(stderr, "usage: bench_decode [--weights f32|bf16|int8] [[--turns] MODEL.h5]\n");
+        fprintf(stderr, "usage: bench_decode [--weights f32|bf16|int8] "
+                        "[MODEL.h5 | --turns MODEL.h5 | --kernels]\n");
         return 2;
     }
     decode_work w;
-    open_work(&w, layout, argc > 1 ? argv[argc - 1] : NULL);
-    turns ? take_turns(&w) : report_speed(&w, weights);
+    open_work(&w, layout, argc > 1 && !kernels ? argv[argc - 1] : NULL);
+    if (turns) {
+        take_turns(&w);
+    } else if (kernels) {
+        time_kernels(&w);
+    } else {
+        report_speed(&w, weights);
+    }
     close_work(&w);
     return 0;
 }

@@ -1,4 +1,4 @@
-/* kernel_times.h: where the time of a step goes, kernel by kernel.                 all local
+/* kernel_times.h: where time goes, kernel by kernel.                               all local
  *
  * A copy of a backend whose kernels are timed. Rows of its table are kernels; products are told
  * apart by their shapes.
@@ -108,6 +108,13 @@ KERNEL_TIMES_WRAP(head_loss,
                    const int32_t *t, const void *we, const int32_t *ht, int64_t n, int64_t d,
                    int64_t v),
                   (c, l, dx, dw, x, w, t, we, ht, n, d, v), d, v)
+KERNEL_TIMES_WRAP(head_sample,
+                  (rf_ctx * c, int32_t *t, void *s, const void *x, rf_matrix w, const int32_t *p,
+                   const rf_sampling *sa, int64_t n, int64_t d, int64_t v),
+                  (c, t, s, x, w, p, sa, n, d, v), d, v)
+KERNEL_TIMES_WRAP(scatter_rows,
+                  (rf_ctx * c, void *y, const void *x, const int32_t *p, int64_t n, int64_t d),
+                  (c, y, x, p, n, d), 0, d)
 KERNEL_TIMES_WRAP(sum_squares, (rf_ctx * c, double *o, const void *x, int64_t n), (c, o, x, n), 0,
                   n)
 KERNEL_TIMES_WRAP(adamw,
@@ -136,12 +143,15 @@ static inline const rf_backend *kernel_times_of(const rf_backend *backend)
     KERNEL_TIMES_TAKE(swiglu_up_forward);
     KERNEL_TIMES_TAKE(swiglu_down_backward);
     KERNEL_TIMES_TAKE(head_loss);
+    KERNEL_TIMES_TAKE(head_sample);
+    KERNEL_TIMES_TAKE(scatter_rows);
     KERNEL_TIMES_TAKE(sum_squares);
     KERNEL_TIMES_TAKE(adamw);
 #undef KERNEL_TIMES_TAKE
     kernel_times.backend = *backend;
     kernel_times.backend.kernels = &kernel_times.timed;
     kernel_times.n = 0;
+    memset(kernel_times.row, 0, sizeof(kernel_times.row));
     return &kernel_times.backend;
 }
 
