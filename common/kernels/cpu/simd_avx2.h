@@ -1,0 +1,185 @@
+/* simd_avx2.h: the vectors of simd.h, which includes it, in AVX2 and FMA.          all local */
+#ifndef RF_KERNELS_CPU_SIMD_AVX2_H
+#define RF_KERNELS_CPU_SIMD_AVX2_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(RF_ISA_avx2)
+
+#include <immintrin.h>
+typedef __m256 vf;
+enum { VL = 8, TILE_ROWS = 6, TILE_VECTORS = 2 };
+
+V_INLINE vf v_set(float x)
+{
+    return _mm256_set1_ps(x);
+}
+V_INLINE vf v_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+V_INLINE void v_store(float *p, vf a)
+{
+    _mm256_storeu_ps(p, a);
+}
+V_INLINE __m256i v_mask(int64_t n)
+{
+    static const int32_t window[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+    return _mm256_loadu_si256((const __m256i *)(const void *)(window + VL - n));
+}
+V_INLINE vf v_load_n(const float *p, int64_t n)
+{
+    return n >= VL ? v_load(p) : _mm256_maskload_ps(p, v_mask(n));
+}
+V_INLINE void v_store_n(float *p, vf a, int64_t n)
+{
+    if (n >= VL) {
+        v_store(p, a);
+    } else {
+        _mm256_maskstore_ps(p, v_mask(n), a);
+    }
+}
+V_INLINE vf v_add(vf a, vf b)
+{
+    return _mm256_add_ps(a, b);
+}
+V_INLINE vf v_sub(vf a, vf b)
+{
+    return _mm256_sub_ps(a, b);
+}
+V_INLINE vf v_mul(vf a, vf b)
+{
+    return _mm256_mul_ps(a, b);
+}
+V_INLINE vf v_div(vf a, vf b)
+{
+    return _mm256_div_ps(a, b);
+}
+V_INLINE vf v_sqrt(vf a)
+{
+    return _mm256_sqrt_ps(a);
+}
+V_INLINE vf v_fma(vf a, vf b, vf c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+V_INLINE vf v_fnma(vf a, vf b, vf c)
+{
+    return _mm256_fnmadd_ps(a, b, c);
+}
+V_INLINE vf v_max(vf a, vf b)
+{
+    return _mm256_max_ps(a, b);
+}
+V_INLINE vf v_min(vf a, vf b)
+{
+    return _mm256_min_ps(a, b);
+}
+V_INLINE vf v_first(int64_t n, vf a, vf b)
+{
+    return n >= VL ? a : n <= 0 ? b : _mm256_blendv_ps(b, a, _mm256_castsi256_ps(v_mask(n)));
+}
+V_INLINE vf v_where_less(vf x, vf y, vf a, vf b)
+{
+    return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, y, _CMP_LT_OQ));
+}
+V_INLINE float v_sum(vf a)
+{
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+V_INLINE float v_largest(vf a)
+{
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+/* Two factors, since 2^n may lie outside the range of f32 where a * 2^n does not. */
+V_INLINE vf v_scale2(vf a, vf n)
+{
+    __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
+    __m256i rest = _mm256_sub_epi32(whole, half), bias = _mm256_set1_epi32(127);
+    __m256i p = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+    __m256i q = _mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23);
+    return v_mul(v_mul(a, _mm256_castsi256_ps(p)), _mm256_castsi256_ps(q));
+}
+V_INLINE vf v_scale2_near(vf a, vf n)
+{
+    __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), exponent));
+}
+
+/* Halves of two rows are gathered while loading; then 4x4 blocks are transposed within halves. */
+V_INLINE void v_load_transposed(vf out[VL], const float *src, int64_t ld)
+{
+    for (int c = 0; c < VL; c += 4) {
+        vf t[4];
+        for (int i = 0; i < 4; i++) {
+            const float *p = src + i * ld + c;
+            t[i] = _mm256_castps128_ps256(_mm_loadu_ps(p));
+            t[i] = _mm256_insertf128_ps(t[i], _mm_loadu_ps(p + 4 * ld), 1);
+        }
+        __m256d low = _mm256_castps_pd(_mm256_unpacklo_ps(t[0], t[1]));
+        __m256d high = _mm256_castps_pd(_mm256_unpackhi_ps(t[0], t[1]));
+        __m256d low2 = _mm256_castps_pd(_mm256_unpacklo_ps(t[2], t[3]));
+        __m256d high2 = _mm256_castps_pd(_mm256_unpackhi_ps(t[2], t[3]));
+        out[c] = _mm256_castpd_ps(_mm256_unpacklo_pd(low, low2));
+        out[c + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low, low2));
+        out[c + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(high, high2));
+        out[c + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(high, high2));
+    }
+}
+
+V_INLINE vf v_down16(vf a)
+{
+    return _mm256_castsi256_ps(_mm256_srli_epi32(_mm256_castps_si256(a), 16));
+}
+V_INLINE vf v_up16(vf a)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 16));
+}
+V_INLINE vf v_or(vf a, vf b)
+{
+    return _mm256_or_ps(a, b);
+}
+V_INLINE vf v_upper(vf a)
+{
+    return _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32((int32_t)0xffff0000)));
+}
+V_INLINE vf v_bf16(vf a)
+{
+    __m256i x = _mm256_castps_si256(a), one = _mm256_set1_epi32(1);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(x, 16), one);
+    __m256i up = _mm256_add_epi32(_mm256_add_epi32(x, odd), _mm256_set1_epi32(0x7fff));
+    vf quiet = v_or(a, _mm256_castsi256_ps(_mm256_set1_epi32(0x00400000)));
+    vf nan = _mm256_cmp_ps(a, a, _CMP_UNORD_Q);
+    return v_upper(_mm256_blendv_ps(_mm256_castsi256_ps(up), quiet, nan));
+}
+V_INLINE vf v_pairs(vf first, vf second)
+{
+    __m256i low = _mm256_castps_si256(v_down16(v_bf16(first)));
+    __m256i high = _mm256_castps_si256(v_down16(v_bf16(second)));
+    return _mm256_castsi256_ps(_mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8));
+}
+V_INLINE vf v_load_half_n(const uint16_t *p, int64_t n)
+{
+    uint16_t part[VL] = {0};
+    if (n < VL) {
+        memcpy(part, p, (size_t)n * sizeof(*p));
+        p = part;
+    }
+    __m128i half = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+V_INLINE void v_store_half_n(uint16_t *p, vf a, int64_t n)
+{
+    uint16_t half[2 * VL];
+    _mm256_storeu_ps((float *)(void *)half, v_pairs(a, a));
+    memcpy(p, half, (size_t)(n < VL ? n : VL) * sizeof(*p));
+}
+
+#endif
+
+#endif
