@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 /* Under $TMPDIR; begin_folder and end_folder are the fixtures of a suite or of a test. Ranks that a
  * test starts again share the folder of $RF_TEST_FOLDER. */
@@ -30,6 +31,19 @@ static inline void end_folder(void)
         snprintf(command, sizeof command, "rm -rf '%s'", folder);
         cr_expect(system(command) == 0);
     }
+}
+
+/* The same, with the folder as working directory of the test. */
+static inline void enter_folder(void)
+{
+    begin_folder();
+    cr_assert(chdir(folder) == 0);
+}
+
+static inline void leave_folder(void)
+{
+    cr_expect(chdir("/") == 0);
+    end_folder();
 }
 
 /* A path in the folder; 64 may be in use at once. */

@@ -3,11 +3,11 @@
 #include "common/model/safetensors.h"
 #include "data/convert.h"
 #include "tests/model/tiny.h"
+#include "tests/scratch.h"
 
 #include <stdio.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/rf-adapter-XXXXXX";
 static const rf_convert_options as_source = {.type = RF_N_STORAGES};
 
 static rf_model *make(const rf_model_config *config, const rf_adaptation *adaptation)
@@ -55,20 +55,13 @@ static rf_model *make_files(const rf_model_config *config, const char *targets)
 {
     rf_adaptation a = {.rank = 3, .alpha = 6};
     snprintf(a.targets, sizeof a.targets, "%s", targets);
-    cr_assert(mkdtemp(folder) != NULL && chdir(folder) == 0);
+    enter_folder();
     rf_model *base = make(config, NULL), *adapted = make(config, &a);
     save("base.h5", base);
     TINY_MUST(rf_checkpoint_load("base.h5", adapted, NULL, NULL, tiny_error()));
     save("adapters.h5", adapted);
     rf_model_free(base);
     return adapted;
-}
-
-static void remove_files(void)
-{
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    cr_assert(chdir("/") == 0 && system(command) == 0);
 }
 
 Test(convert_adapter, merge)
@@ -99,7 +92,7 @@ Test(convert_adapter, merge)
     rf_model_free(adapted);
     rf_model_free(merged);
     rf_model_free(base);
-    remove_files();
+    leave_folder();
 }
 
 static json_t *read_config(void)
@@ -139,5 +132,5 @@ Test(convert_adapter, peft)
     cr_assert_str_eq(json_string_value(json_array_get(modules, 1)), "model.layers.1.mlp.down_proj");
     json_decref(json);
     rf_model_free(adapted);
-    remove_files();
+    leave_folder();
 }

@@ -10,6 +10,7 @@
 #include "common/dist/dist.h"
 #include "common/model/checkpoint.h"
 #include "tests/infer/infer_test.h"
+#include "tests/scratch.h"
 
 #include <fcntl.h>
 #include <jansson.h>
@@ -17,7 +18,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char program_folder[64];        /* of this test: entered, and removed at its end */
 static char program_path[1024];        /* build/<variant> */
 static char program_output[1 << 16];   /* stdout of the last command */
 static char program_messages[1 << 16]; /* stderr */
@@ -55,18 +55,10 @@ static inline void program_begin(void)
         cr_assert_not_null(slash);
         *slash = '\0';
     }
-    snprintf(program_folder, sizeof program_folder, "/tmp/rf-infer-XXXXXX");
-    cr_assert(mkdtemp(program_folder) != NULL && chdir(program_folder) == 0);
+    enter_folder();
     program_save_model("model.h5", 48, 1.4,
                        "decode:\n  slot_size: 4\n  gen_length: 12\n  slot_threshold: 0.3\n"
                        "objective:\n  slot_sizes: [2, 4]\ntrain:\n  steps: 9\n");
-}
-
-static inline void program_end(void)
-{
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", program_folder);
-    cr_assert(chdir("/") == 0 && system(command) == 0);
 }
 
 static inline void program_read(char *text, size_t bytes, const char *path)

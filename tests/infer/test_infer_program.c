@@ -2,7 +2,7 @@
 #include "tests/infer/program_test.h"
 #include "tests/infer/pty.h"
 
-TestSuite(infer_program, .init = program_begin, .fini = program_end, .timeout = 120);
+TestSuite(infer_program, .init = program_begin, .fini = leave_folder, .timeout = 120);
 
 #define INFER "\"$INFER\" --model model.h5 "
 

@@ -2,6 +2,7 @@
 
 #include "common/base/file.h"
 #include "tests/infer/infer_test.h"
+#include "tests/scratch.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -9,7 +10,6 @@
 
 enum { EOS = 256, BEGIN = 258, SYSTEM = 259, USER = 260, ASSISTANT = 261 };
 
-static char folder[64];
 static rf_tokenizer *tokenizer;
 static char *small; /* tests/golden/tokenizer_small.json */
 static size_t small_bytes;
@@ -18,18 +18,15 @@ static void begin(void)
 {
     TINY_MUST(rf_file_read(&small, &small_bytes, "tests/golden/tokenizer_small.json", 1 << 20,
                            tiny_error()));
-    snprintf(folder, sizeof folder, "/tmp/rf-prompts-XXXXXX");
-    cr_assert(mkdtemp(folder) != NULL && chdir(folder) == 0);
+    enter_folder();
     tokenizer = byte_tokenizer();
 }
 
 static void end(void)
 {
-    char command[128];
     rf_tokenizer_free(tokenizer);
     free(small);
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    cr_assert(chdir("/") == 0 && system(command) == 0);
+    leave_folder();
 }
 
 TestSuite(prompts, .init = begin, .fini = end);

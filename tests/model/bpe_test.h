@@ -4,6 +4,7 @@
 
 #include "common/base/file.h"
 #include "common/model/tokenizer.h"
+#include "tests/scratch.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>
@@ -11,28 +12,10 @@
 #include <string.h>
 #include <unistd.h>
 
-static char bpe_folder[64];
-
-/* A folder for the test's files; its name has no directory in it but /tmp. */
-static inline void bpe_begin(void)
-{
-    strcpy(bpe_folder, "/tmp/rf-bpe-XXXXXX");
-    cr_assert_not_null(mkdtemp(bpe_folder));
-}
-
-static inline void bpe_end(void)
-{
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", bpe_folder);
-    cr_assert_eq(system(command), 0);
-}
-
 static inline void bpe_put(const char *name, const char *text, size_t bytes)
 {
-    char path[128];
     rf_error err;
-    snprintf(path, sizeof path, "%s/%s", bpe_folder, name);
-    cr_assert_eq(rf_file_write(path, text, bytes, &err), RF_OK, "%s", err.message);
+    cr_assert_eq(rf_file_write(in_folder(name), text, bytes, &err), RF_OK, "%s", err.message);
 }
 
 static inline void bpe_put_json(const char *name, const json_t *value)

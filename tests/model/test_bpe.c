@@ -5,7 +5,7 @@
 
 #include <pthread.h>
 
-TestSuite(bpe, .init = bpe_begin, .fini = bpe_end);
+TestSuite(bpe, .init = begin_folder, .fini = end_folder);
 
 static const char small[] = "tests/golden/tokenizer_small.json";
 
@@ -93,13 +93,13 @@ Test(bpe, stored_text_and_export_keep_the_tokenizer)
     const char *text = rf_tokenizer_text(t, &bytes);
     cr_assert_eq(rf_tokenizer_parse(&stored, text, bytes, "x.h5", &err), RF_OK, "%s", err.message);
     cr_assert_eq(rf_tokenizer_hash(t), rf_tokenizer_hash(stored));
-    cr_assert_eq(rf_tokenizer_export(t, bpe_folder, &err), RF_OK, "%s", err.message);
-    rf_tokenizer *exported = bpe_load(bpe_folder);
+    cr_assert_eq(rf_tokenizer_export(t, folder, &err), RF_OK, "%s", err.message);
+    rf_tokenizer *exported = bpe_load(folder);
     cr_assert_eq(rf_tokenizer_hash(t), rf_tokenizer_hash(exported));
     cr_assert_eq(rf_tokenizer_size(t), rf_tokenizer_size(exported));
     rf_tokenizer *byte;
     cr_assert_eq(rf_tokenizer_load(&byte, "byte", &err), RF_OK);
-    cr_assert_eq(rf_tokenizer_export(byte, bpe_folder, &err), RF_ERR);
+    cr_assert_eq(rf_tokenizer_export(byte, folder, &err), RF_ERR);
     cr_assert_neq(rf_tokenizer_hash(byte), rf_tokenizer_hash(t));
     /* Damaged in places that JSON allows. */
     json_t *root = json_loadb(text, bytes, 0, NULL);
@@ -152,13 +152,12 @@ Test(bpe, many_threads_use_one_tokenizer)
 
 static void assert_refused(const char *file, const char *part)
 {
-    char path[160];
     rf_tokenizer *t;
     rf_error err = {0};
-    snprintf(path, sizeof path, "%s/%s", bpe_folder, file);
-    cr_assert_eq(rf_tokenizer_load(&t, path, &err), RF_ERR, "%s: should name %s", file, part);
+    cr_assert_eq(rf_tokenizer_load(&t, in_folder(file), &err), RF_ERR, "%s: should name %s", file,
+                 part);
     cr_assert_null(t);
-    cr_assert_eq(strncmp(err.message, bpe_folder, strlen(bpe_folder)), 0, "%s", err.message);
+    cr_assert_eq(strncmp(err.message, folder, strlen(folder)), 0, "%s", err.message);
     cr_assert_not_null(strstr(err.message, part), "\"%s\" should name \"%s\"", err.message, part);
 }
 
@@ -271,7 +270,7 @@ Test(bpe, configuration_names_end_of_text_and_mask)
     const char generation[] = "{\"eos_token_id\": [0, 0]}";
     bpe_put("tokenizer_config.json", config, strlen(config));
     bpe_put("generation_config.json", generation, strlen(generation));
-    rf_tokenizer *t = bpe_load(bpe_folder);
+    rf_tokenizer *t = bpe_load(folder);
     const rf_specials *s = rf_tokenizer_specials(t);
     cr_assert_eq(s->n_eos, 1); /* generation_config.json's are for export only */
     cr_assert_str_eq(rf_tokenizer_special_name(t, s->eos[0]), "<|end|>");
@@ -305,7 +304,7 @@ Test(bpe, end_of_text_is_the_templates)
     const char generation[] = "{\"eos_token_id\": [0, 382], \"top_p\": 0.8}";
     bpe_put("tokenizer_config.json", chat_config, strlen(chat_config));
     bpe_put("generation_config.json", generation, strlen(generation));
-    rf_tokenizer *t = bpe_load(bpe_folder);
+    rf_tokenizer *t = bpe_load(folder);
     const rf_specials *s = rf_tokenizer_specials(t);
     cr_assert(s->n_eos == 1 && s->eos[0] == 382);
     rf_tokenizer_free(t);
@@ -315,19 +314,18 @@ Test(bpe, end_of_text_is_the_templates)
  * generation_config.json is as expected. */
 static void assert_comes_back(const char *generation)
 {
-    char folder[128], path[160];
-    rf_tokenizer *t = bpe_load(bpe_folder);
+    const char *out = in_folder("out");
+    rf_tokenizer *t = bpe_load(folder);
     rf_error err;
     size_t n, m;
-    snprintf(folder, sizeof folder, "%s/out", bpe_folder);
-    cr_assert_eq(rf_file_make_folder(folder, &err), RF_OK);
-    cr_assert_eq(rf_tokenizer_export(t, folder, &err), RF_OK, "%s", err.message);
-    rf_tokenizer *again = bpe_load(folder);
+    cr_assert_eq(rf_file_make_folder(out, &err), RF_OK);
+    cr_assert_eq(rf_tokenizer_export(t, out, &err), RF_OK, "%s", err.message);
+    rf_tokenizer *again = bpe_load(out);
     const char *a = rf_tokenizer_text(t, &n), *b = rf_tokenizer_text(again, &m);
     cr_expect(n == m && memcmp(a, b, n) == 0, "%s\n%s", a, b);
     cr_expect_eq(rf_tokenizer_hash(t), rf_tokenizer_hash(again));
-    snprintf(path, sizeof path, "%s/generation_config.json", folder);
-    json_t *is = bpe_read_json(path), *expected = json_loads(generation, 0, NULL);
+    json_t *is = bpe_read_json(in_folder("out/generation_config.json")),
+           *expected = json_loads(generation, 0, NULL);
     cr_expect(json_equal(is, expected), "%s should be %s", json_dumps(is, 0), generation);
     json_decref(is);
     json_decref(expected);
@@ -386,11 +384,9 @@ Test(bpe, wrong_configuration_is_refused)
     };
     put_small();
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        char path[160];
         bpe_put(cases[i].name, cases[i].text, strlen(cases[i].text));
         assert_refused("tokenizer.json", cases[i].part);
-        snprintf(path, sizeof path, "%s/%s", bpe_folder, cases[i].name);
-        unlink(path);
+        unlink(in_folder(cases[i].name));
     }
 }
 
@@ -421,9 +417,7 @@ Test(bpe, a_trained_tokenizer_loads_and_is_lossless)
     cr_assert_str_eq(json, same);
     cr_assert(size <= 280 && size > 270, "%lld", (long long)size);
     bpe_put("t.json", json, strlen(json));
-    char path[160];
-    snprintf(path, sizeof path, "%s/t.json", bpe_folder);
-    rf_tokenizer *t = bpe_load(path);
+    rf_tokenizer *t = bpe_load(in_folder("t.json"));
     cr_assert_eq(rf_tokenizer_size(t), size + 2);
     for (int i = 0; i < 2; i++) {
         rf_ids ids = {0};

@@ -3,6 +3,7 @@
 
 #include "common/model/checkpoint.h"
 #include "tests/model/tiny.h"
+#include "tests/scratch.h"
 #include "train/backward.h"
 #include "train/optimizer.h"
 
@@ -374,8 +375,6 @@ Test(lora, merging_changes_nothing)
 
 /* --- Files ------------------------------------------------------------------------------------ */
 
-static char folder[] = "/tmp/rf-lora-XXXXXX";
-
 static void save(const char *path, rf_model *model, const void *m, const void *v)
 {
     rf_checkpoint_info info = {0};
@@ -408,7 +407,7 @@ Test(lora, adapter_files)
     rf_model_config config = wide_config();
     const rf_backend *backend = backend_named("cpu", "");
     rf_checkpoint_info info = {0};
-    cr_assert(mkdtemp(folder) != NULL && chdir(folder) == 0);
+    enter_folder();
     rf_model *base = model_new(backend, &config, NULL), *other = model_new(backend, &config, NULL);
     rf_model *x = model_new(backend, &config, &a), *y = model_new(backend, &config, &a);
     rf_model *z = model_new(backend, &config, &wider);
@@ -453,7 +452,7 @@ Test(lora, adapter_files)
     for (int i = 0; i < 5; i++) {
         rf_model_free(all[i]);
     }
-    cr_assert(system("rm a.h5 base.h5 other.h5") == 0 && rmdir(folder) == 0);
+    leave_folder();
 }
 
 /* A checkpoint of a model of which a part is trained: all weights, the part's moments. */
@@ -462,7 +461,7 @@ Test(lora, checkpoints_of_a_part)
     rf_adaptation a = only("layers.1.mlp"), b = only("layers.0.mlp");
     rf_model_config config = tiny_config(plain);
     const rf_backend *backend = backend_named("cpu", "");
-    cr_assert(mkdtemp(folder) != NULL && chdir(folder) == 0);
+    enter_folder();
     rf_model *x = model_new(backend, &config, &a), *y = model_new(backend, &config, &a);
     rf_model *z = model_new(backend, &config, &b), *w = model_new(backend, &config, NULL);
     size_t bytes = (size_t)x->table.n_elements * sizeof(float);
@@ -489,5 +488,5 @@ Test(lora, checkpoints_of_a_part)
     for (int i = 0; i < 4; i++) {
         rf_model_free(all[i]);
     }
-    cr_assert(system("rm x.h5") == 0 && rmdir(folder) == 0);
+    leave_folder();
 }

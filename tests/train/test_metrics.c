@@ -2,6 +2,7 @@
 #include "train/metrics.h"
 
 #include "common/base/log.h"
+#include "tests/scratch.h"
 
 #include <criterion/criterion.h>
 
@@ -11,23 +12,13 @@
 #include <string.h>
 #include <unistd.h>
 
-static char folder[64];
-
 static void begin(void)
 {
     rf_log_set_quiet(true);
-    strcpy(folder, "/tmp/rf-metrics-XXXXXX");
-    cr_assert(mkdtemp(folder) != NULL);
+    begin_folder();
 }
 
-static void end(void)
-{
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    cr_assert(system(command) == 0);
-}
-
-TestSuite(metrics, .init = begin, .fini = end);
+TestSuite(metrics, .init = begin, .fini = end_folder);
 
 static rf_metrics *open_at(int64_t step)
 {
@@ -49,11 +40,10 @@ static void write_steps(rf_metrics *metrics, int64_t first, int64_t last)
 /* The file's lines, parsed; the caller drops the reference. */
 static json_t *read_all(const char *name)
 {
-    char path[128], line[4096];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = fopen(path, "r");
+    char line[4096];
+    FILE *file = fopen(in_folder(name), "r");
     json_t *all = json_array();
-    cr_assert(file != NULL, "%s", path);
+    cr_assert(file != NULL, "%s", name);
     while (fgets(line, sizeof line, file) != NULL) {
         json_t *one = json_loads(line, 0, NULL);
         cr_assert(one != NULL, "not JSON: %s", line);
@@ -79,15 +69,13 @@ Test(metrics, numbers_keep_their_bits)
 
 Test(metrics, continued_after_a_crash)
 {
-    char path[128];
     rf_metrics *metrics = open_at(0);
     write_steps(metrics, 1, 6);
     rf_metrics_event(metrics, "valid", 4, json_pack("{s:f}", "loss", 2.5));
     rf_metrics_sample(metrics, json_pack("{s:i,s:s}", "step", 4, "text", "a \"quoted\"\nline"));
     rf_metrics_sample(metrics, json_pack("{s:i,s:s}", "step", 6, "text", "later"));
     rf_metrics_close(metrics);
-    snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
-    FILE *file = fopen(path, "a");
+    FILE *file = fopen(in_folder("metrics.jsonl"), "a");
     fputs("{\"event\":\"step\",\"step\":3,\"lo", file); /* killed while writing */
     fclose(file);
 

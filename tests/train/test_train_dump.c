@@ -4,7 +4,7 @@
 #include <hdf5.h>
 #include <math.h>
 
-TestSuite(train_dump, .init = tiny_begin, .fini = tiny_end, .timeout = 120);
+TestSuite(train_dump, .init = tiny_begin, .fini = leave_folder, .timeout = 120);
 
 enum { ROWS = 4, T = 64 };
 
@@ -97,7 +97,7 @@ static void check_batch(hid_t file)
     cr_assert(n_targets > 20);
 }
 
-static void check(const char *path, const char *folder, double tolerance)
+static void check(const char *path, const char *run_folder, double tolerance)
 {
     rf_table table = {0};
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
@@ -109,7 +109,7 @@ static void check(const char *path, const char *folder, double tolerance)
         double error = adamw_error(file, &table.tensor[i]);
         cr_assert(!(error > tolerance) && !isnan(error), "%s: %g", table.tensor[i].name, error);
     }
-    cr_assert(fabs(read_real(file, "loss") - tiny_last(folder, "step", "loss")) <= sum);
+    cr_assert(fabs(read_real(file, "loss") - tiny_last(run_folder, "step", "loss")) <= sum);
     rf_table_free(&table);
     H5Fclose(file);
 }

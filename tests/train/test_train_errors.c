@@ -3,7 +3,7 @@
 
 #include <hdf5.h>
 
-TestSuite(train_errors, .init = tiny_begin, .fini = tiny_end, .timeout = 120);
+TestSuite(train_errors, .init = tiny_begin, .fini = leave_folder, .timeout = 120);
 
 /* Fails with this status and these words, and makes no run folder. */
 static void refuses(const char *arguments, int status, const char *words)

@@ -13,18 +13,18 @@ static void make_base(void)
     tiny_train(0, "log.dir=base", 0);
 }
 
-static void train(int ranks, const char *folder, const char *more, int expected)
+static void train(int ranks, const char *run_folder, const char *more, int expected)
 {
     char arguments[2048];
-    snprintf(arguments, sizeof arguments, "log.dir=%s %s", folder, more);
+    snprintf(arguments, sizeof arguments, "log.dir=%s %s", run_folder, more);
     tiny_train(ranks, arguments, expected);
 }
 
-static void train_lora(int ranks, const char *folder, const char *more, int expected)
+static void train_lora(int ranks, const char *run_folder, const char *more, int expected)
 {
     char arguments[1024];
     snprintf(arguments, sizeof arguments, "%s%s", lora, more);
-    train(ranks, folder, arguments, expected);
+    train(ranks, run_folder, arguments, expected);
 }
 
 typedef struct file {
@@ -107,7 +107,7 @@ Test(train_lora, resume_and_ranks)
     cr_assert(bytes_of("one/step-000000006.h5") < 3 * adapters + rest + 32768);
     cr_assert(3 * adapters < whole);
     file_free(&f);
-    tiny_end();
+    leave_folder();
 }
 
 /* A new run that begins with the adapters of another: no step with a rate of 0 moves them. */
@@ -134,7 +134,7 @@ Test(train_lora, begins_with_adapters)
     tiny_says("lora.init: none.h5");
     train(0, "bad4", "lora.init=one/step-000000006.h5", 2);
     tiny_says("lora.init without lora.rank");
-    tiny_end();
+    leave_folder();
 }
 
 Test(train_lora, refused)
@@ -157,7 +157,7 @@ Test(train_lora, refused)
     tiny_says("another base");
     train(0, "new", "model.init=run/step-000000002.h5", 1);
     tiny_says("adapters only");
-    tiny_end();
+    leave_folder();
 }
 
 Test(train_lora, chosen_tensors)
@@ -185,7 +185,7 @@ Test(train_lora, chosen_tensors)
     }
     file_free(&f);
     file_free(&base);
-    tiny_end();
+    leave_folder();
 }
 
 /* MiB behind a line of the memory plan. */
@@ -224,5 +224,5 @@ Test(train_lora, memory_plan)
           0);
     cr_assert(planned("Adam's moments") < moments / 20);
     cr_assert(planned("gradients (") < gradients / 20);
-    tiny_end();
+    leave_folder();
 }

@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-TestSuite(train_runs, .init = tiny_begin, .fini = tiny_end, .timeout = 120);
+TestSuite(train_runs, .init = tiny_begin, .fini = leave_folder, .timeout = 120);
 
 Test(train_runs, ranks_have_equal_bits)
 {

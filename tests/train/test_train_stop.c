@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-TestSuite(train_stop, .init = tiny_begin, .fini = tiny_end, .timeout = 120);
+TestSuite(train_stop, .init = tiny_begin, .fini = leave_folder, .timeout = 120);
 
 /* Waits until the run has made some steps. */
 #define UNTIL_STEPS                                                                                \

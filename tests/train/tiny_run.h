@@ -9,6 +9,7 @@
 #include "common/model/checkpoint.h"
 #include "data/corpus_writer.h"
 #include "tests/mpi.h"
+#include "tests/scratch.h"
 
 #include <jansson.h>
 
@@ -76,9 +77,6 @@ static inline void tiny_write(const char *path, const char *text)
 
 /* --- The folder and the program --------------------------------------------------------------- */
 
-/* The folder of this test: created, entered, and removed by tiny_end. */
-static char tiny_folder[64];
-
 static inline void tiny_begin(void)
 {
     char *slash = NULL;
@@ -92,18 +90,10 @@ static inline void tiny_begin(void)
     cr_assert(access(tiny_program, X_OK) == 0, "%s is not built", tiny_program);
     cr_assert(getcwd(tiny_launcher, sizeof tiny_launcher - 64) != NULL);
     strcat(tiny_launcher, "/train/launch.sh");
-    snprintf(tiny_folder, sizeof tiny_folder, "/tmp/rf-train-XXXXXX");
-    cr_assert(mkdtemp(tiny_folder) != NULL && chdir(tiny_folder) == 0);
+    enter_folder();
     tiny_corpus("train.h5", 0, 60);
     tiny_corpus("valid.h5", 100, 120);
     tiny_write("tiny.yaml", tiny_config);
-}
-
-static inline void tiny_end(void)
-{
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", tiny_folder);
-    cr_assert(chdir("/") == 0 && system(command) == 0);
 }
 
 /* A command of the shell, in the folder; its exit status. $TRAIN is the program, $RUN what goes
@@ -153,14 +143,14 @@ static inline void tiny_says(const char *words)
 
 /* Every figure of a run's steps (or validations) that does not depend on the clock, as text that
  * the caller frees. */
-static inline char *tiny_curve(const char *folder, const char *event)
+static inline char *tiny_curve(const char *run_folder, const char *event)
 {
     static const char *const fields[] = {"step",      "loss",    "loss_ar", "loss_denoise",
                                          "grad_norm", "lr",      "n_ar",    "n_denoise",
                                          "n_samples", "skipped", "tokens",  "fill"};
     char path[256], *text = NULL, line[4096];
     size_t bytes = 0;
-    snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
+    snprintf(path, sizeof path, "%s/metrics.jsonl", run_folder);
     FILE *in = fopen(path, "r"), *out = open_memstream(&text, &bytes);
     cr_assert(in != NULL && out != NULL, "%s is missing", path);
     while (fgets(line, sizeof line, in) != NULL) {
@@ -193,11 +183,11 @@ static inline void tiny_same_curves(const char *a, const char *b)
 }
 
 /* A number of the last line of an event; NaN where it is null or missing. */
-static inline double tiny_last(const char *folder, const char *event, const char *field)
+static inline double tiny_last(const char *run_folder, const char *event, const char *field)
 {
     char path[256], line[4096];
     double value = strtod("nan", NULL);
-    snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
+    snprintf(path, sizeof path, "%s/metrics.jsonl", run_folder);
     FILE *in = fopen(path, "r");
     while (in != NULL && fgets(line, sizeof line, in) != NULL) {
         json_t *json = json_loads(line, 0, NULL);
