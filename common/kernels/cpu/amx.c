@@ -1,8 +1,6 @@
 /* Products on AMX tiles: 32 x 32 of c in four tiles, 16 cells of the inner dimension a step; of
- * bf16, and of int8 for int8.c. The operands of a step take as long to load as to multiply, so a
- * panel of b (32 columns of K_STRIP cells) stays in the L1 cache while rows of a stream by from L2;
- * between strips the sums wait in a buffer, whose rows do not share the few cache sets that those
- * of c may share. */
+ * bf16, and of int8 for int8.c. A step loads four tiles for four multiplications, and the loads
+ * limit it: a tile of c therefore comes and goes once for all of a product's inner dimension. */
 #include "common/kernels/cpu/internal.h"
 
 #if defined(RF_ISA_amx)
