@@ -73,12 +73,13 @@ ISA_avx512   := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -
 ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16 -mavx512vnni
 ISA_amx      := $(ISA_avx512bf16) -mamx-tile -mamx-bf16 -mamx-int8
 
-PLAIN    := $(filter-out %_main.c common/dist/dist_mpi.c common/dist/dist_stub.c, \
-              $(wildcard common/base/*.c common/kernels/*.c common/dist/*.c common/model/*.c data/*.c infer/*.c train/*.c))
+ROOMS    := common/base common/kernels common/dist common/text common/model common/store data/corpus data/convert \
+            data/tasks data infer train/math train/run train
+PLAIN    := $(filter-out %_main.c common/dist/dist_mpi.c common/dist/dist_stub.c, $(wildcard $(ROOMS:%=%/*.c)))
 REF      := $(wildcard common/kernels/ref/*.c)
 CPU      := $(wildcard common/kernels/cpu/*.c)
 DIST     := common/dist/$(if $(filter 0,$(MPI)),dist_stub,dist_mpi).o
-TESTS    := $(wildcard tests/*/test_*.c)
+TESTS    := $(wildcard tests/*/test_*.c tests/*/*/test_*.c)
 HELPERS  := $(wildcard tests/*.c)
 # What the machine allows comes first.
 BENCHES  := tests/bench/bench_limits.c $(filter-out %/bench_limits.c,$(wildcard tests/bench/bench_*.c))
@@ -143,7 +144,7 @@ STUB      := $(OUT)/obj/common/dist/dist_stub.o
 $(OUT)/refusion-data: $(OUT)/obj/data/data_main.o $(STUB) $(LIBRARY)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
-$(OUT)/refusion-convert: $(OUT)/obj/data/convert_main.o $(STUB) $(LIBRARY)
+$(OUT)/refusion-convert: $(OUT)/obj/data/convert/convert_main.o $(STUB) $(LIBRARY)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
 $(OUT)/refusion-infer: $(OUT)/obj/infer/infer_main.o $(STUB) $(LIBRARY)

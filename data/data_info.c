@@ -1,7 +1,7 @@
 #include "data/data_main.h"
 
-#include "common/model/checkpoint.h"
-#include "data/corpus.h"
+#include "common/store/checkpoint.h"
+#include "data/corpus/corpus.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -7,7 +7,7 @@
 #define RF_DATA_DATA_MAIN_H
 
 #include "common/base/error.h"
-#include "data/build.h"
+#include "data/corpus/build.h"
 
 #include <getopt.h>
 #include <stdint.h>

@@ -2,7 +2,7 @@
 
 #include "common/base/file.h"
 #include "common/base/log.h"
-#include "data/task.h"
+#include "data/tasks/task.h"
 
 #include <errno.h>
 #include <jansson.h>

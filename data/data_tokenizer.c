@@ -2,8 +2,8 @@
 
 #include "common/base/file.h"
 #include "common/base/log.h"
-#include "common/model/bpe_train.h"
-#include "data/portion.h"
+#include "common/text/bpe_train.h"
+#include "data/corpus/portion.h"
 
 #include <inttypes.h>
 #include <jansson.h>

@@ -16,7 +16,7 @@
 #ifndef RF_DATA_ROWS_H
 #define RF_DATA_ROWS_H
 
-#include "data/corpus.h"
+#include "data/corpus/corpus.h"
 #include "data/objective.h"
 
 typedef enum rf_overlong { RF_OVERLONG_DROP, RF_OVERLONG_CUT } rf_overlong;

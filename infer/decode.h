@@ -10,7 +10,7 @@
 
 #include "common/base/config.h"
 #include "common/model/model.h"
-#include "common/model/tokenizer.h"
+#include "common/text/tokenizer.h"
 
 typedef enum rf_decode_kind {
     RF_DECODE_AR,

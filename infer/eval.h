@@ -9,7 +9,7 @@
 
 #include "common/dist/dist.h"
 #include "data/objective.h"
-#include "data/task.h"
+#include "data/tasks/task.h"
 #include "infer/loaded.h"
 #include "infer/prompts.h"
 

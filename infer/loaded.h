@@ -2,7 +2,7 @@
 #ifndef RF_INFER_LOADED_H
 #define RF_INFER_LOADED_H
 
-#include "common/model/checkpoint.h"
+#include "common/store/checkpoint.h"
 #include "infer/decode.h"
 
 /* The header of a checkpoint, then (once the sizes are known) the model. */

@@ -1,7 +1,7 @@
 #include "infer/prompts.h"
 
 #include "common/base/file.h"
-#include "common/model/chat.h"
+#include "common/text/chat.h"
 
 #include <jansson.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 #ifndef RF_INFER_PROMPTS_H
 #define RF_INFER_PROMPTS_H
 
-#include "common/model/tokenizer.h"
+#include "common/text/tokenizer.h"
 
 typedef struct rf_prompt {
     rf_ids ids;     /* the prompt as the model sees it. Owned */

@@ -1,9 +1,9 @@
 #include "train/loop.h"
 
 #include "common/base/log.h"
+#include "train/run/signals.h"
 #include "train/run_folder.h"
 #include "train/samples.h"
-#include "train/signals.h"
 #include "train/step.h"
 #include "train/validate.h"
 

@@ -4,8 +4,8 @@
 
 #include "common/base/config.h"
 #include "common/model/model.h"
-#include "train/optimizer.h"
-#include "train/schedule.h"
+#include "train/math/optimizer.h"
+#include "train/math/schedule.h"
 
 /* train.*, lora.*, optim.*, checkpoint.*, log.*, debug.* */
 extern const rf_config_key rf_train_keys[];

@@ -1,7 +1,7 @@
 #include "train/sources.h"
 
 #include "common/base/file.h"
-#include "common/model/checkpoint.h"
+#include "common/store/checkpoint.h"
 #include "data/rows.h"
 
 #include <inttypes.h>

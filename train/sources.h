@@ -2,7 +2,7 @@
 #ifndef RF_TRAIN_SOURCES_H
 #define RF_TRAIN_SOURCES_H
 
-#include "data/corpus.h"
+#include "data/corpus/corpus.h"
 #include "data/settings.h"
 #include "infer/decode.h"
 

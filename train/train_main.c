@@ -2,7 +2,7 @@
 #include "common/base/log.h"
 #include "train/loop.h"
 #include "train/plan.h"
-#include "train/signals.h"
+#include "train/run/signals.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -6,15 +6,15 @@
 #ifndef RF_TRAIN_TRAINER_H
 #define RF_TRAIN_TRAINER_H
 
-#include "common/model/checkpoint.h"
+#include "common/store/checkpoint.h"
 #include "data/loader.h"
 #include "infer/decode.h"
-#include "train/backward.h"
-#include "train/metrics.h"
-#include "train/reduce.h"
+#include "train/math/backward.h"
+#include "train/math/reduce.h"
+#include "train/run/metrics.h"
+#include "train/run/watchdog.h"
 #include "train/settings.h"
 #include "train/sources.h"
-#include "train/watchdog.h"
 
 enum { RF_TRAINER_PATH = 4096 };
 

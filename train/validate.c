@@ -1,7 +1,7 @@
 #include "train/validate.h"
 
 #include "common/base/log.h"
-#include "train/signals.h"
+#include "train/run/signals.h"
 #include "train/step.h"
 
 /* What the objective's denominators make of a place of this part with relative weight 1. */

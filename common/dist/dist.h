@@ -47,8 +47,8 @@ RF_MUST_CHECK int rf_dist_agree(rf_dist *dist, int code, rf_error *err);
 
 /* collective. x [n] of class master (backend memory), in place: the sum over ranks, on all ranks.
  *   exact: a balanced binary tree over ranks in rank order, so that together with the tree over the
- *     leaves of a rank (train/reduce.h) the bits are those of one rank. Size must be a power of
- * two. else:  the library's own allreduce. work: backend memory of rf_dist_reduce_bytes. */
+ *     leaves of a rank (train/math/reduce.h) the bits are those of one rank. Size must be a power
+ * of two. else:  the library's own allreduce. work: backend memory of rf_dist_reduce_bytes. */
 RF_MUST_CHECK int rf_dist_reduce(rf_dist *dist, rf_ctx *ctx, void *x, int64_t n, bool exact,
                                  void *work, rf_error *err);
 size_t rf_dist_reduce_bytes(const rf_dist *dist, const rf_backend *backend, int64_t n, bool exact);

@@ -17,7 +17,7 @@ void rf_lora_init(rf_model *model);
 /* From now on adapters drop elements of their inputs with the adaptation's rate, as a function of
  * (its seed, step, leaf, layer, matrix, element): the same for any number of ranks, after a resume
  * and in a repeated forward pass. A model begins without. `leaf`: which of the step's leaves, over
- * all ranks (train/reduce.h). */
+ * all ranks (train/math/reduce.h). */
 void rf_lora_drop(rf_model *model, uint64_t step, uint64_t leaf);
 void rf_lora_keep(rf_model *model); /* no dropping: validation, decoding */
 

@@ -183,7 +183,7 @@ RF_MUST_CHECK int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batc
 void rf_model_block_forward(rf_model *model, rf_acts *acts, int64_t layer, void *out,
                             rf_cache *cache);
 /* Cross-entropy of every place with a target, into host memory: loss [N] (0 without target).
- * Forward only; training fuses it with backward (train/backward.h). */
+ * Forward only; training fuses it with backward (train/math/backward.h). */
 RF_MUST_CHECK int rf_model_losses(rf_model *model, rf_acts *acts, double *loss, rf_error *err);
 
 /* For chosen places (host array [n], indices into the batch last forwarded; n at most

@@ -15,8 +15,8 @@
 #include "tests/bench/kernel_times.h"
 #include "tests/bench/limits.h"
 
-#include "train/backward.h"
-#include "train/optimizer.h"
+#include "train/math/backward.h"
+#include "train/math/optimizer.h"
 
 #include <inttypes.h>
 #include <stdbool.h>

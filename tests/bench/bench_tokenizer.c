@@ -6,7 +6,7 @@
  * median of some rounds in MB/s. compare_tokenizer.py sets it beside Hugging Face's `tokenizers`.
  */
 #include "common/base/lines.h"
-#include "common/model/tokenizer.h"
+#include "common/text/tokenizer.h"
 #include "tests/bench/bench.h"
 
 #include <jansson.h>

@@ -3,8 +3,8 @@
 #define RF_TESTS_DATA_TEST_H
 
 #include "common/base/file.h"
-#include "data/build.h"
-#include "data/corpus.h"
+#include "data/corpus/build.h"
+#include "data/corpus/corpus.h"
 #include "tests/scratch.h"
 
 #include <criterion/criterion.h>

@@ -3,7 +3,7 @@
 #define RF_TESTS_DATA_ROWS_TEST_H
 
 #include "data/rows.h"
-#include "tests/data/make_corpus.h"
+#include "tests/data/corpus/make_corpus.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* refusion-data as its users meet it: exit statuses, what goes to stdout and what to stderr. */
 #include "tests/data/program_test.h"
 
-#include "data/task.h"
+#include "data/tasks/task.h"
 
 #include <jansson.h>
 

@@ -1,6 +1,6 @@
 /* The loader: the same leaves whatever the number of ranks, the leaf size, or a resume. */
 #include "data/loader.h"
-#include "tests/data/make_corpus.h"
+#include "tests/data/corpus/make_corpus.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

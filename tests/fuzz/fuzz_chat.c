@@ -1,7 +1,7 @@
 /* Fuzz target of conversations: the first byte chooses the form, the rest is a JSON object with
  * "messages", "tools" and what else `render` and a file of prompts may hold. Every turn of what is
  * accepted can be rendered, or is refused with a reason. */
-#include "common/model/chat.h"
+#include "common/text/chat.h"
 #include "infer/prompts.h"
 #include "tests/fuzz/fuzz.h"
 

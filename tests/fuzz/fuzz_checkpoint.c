@@ -6,7 +6,7 @@
  *   2  an attribute of a tensor, likewise
  *   3  the tokenizer's text
  * What verifies can be loaded into a model, or the refusal says why. */
-#include "common/model/checkpoint_private.h"
+#include "common/store/checkpoint_private.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <zlib.h>

@@ -4,9 +4,9 @@
  * attributes (2), which the checksums of HDF5 would otherwise protect; or it is the whole file (3).
  * What opens must be readable or say why not.
  */
-#include "data/corpus.h"
+#include "data/corpus/corpus.h"
 
-#include "data/corpus_writer.h"
+#include "data/corpus/corpus_writer.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <hdf5.h>

@@ -1,9 +1,9 @@
 /* Fuzz target of import: changes (fuzz_edit) of a folder of Hugging Face: config.json, weights in
  * one file or in shards, and their index. The first byte chooses shards and the type. What becomes
  * a checkpoint verifies, and all of its values are finite; what is refused leaves none. */
-#include "data/convert.h"
+#include "data/convert/convert.h"
 
-#include "common/model/safetensors.h"
+#include "common/store/safetensors.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <dirent.h>

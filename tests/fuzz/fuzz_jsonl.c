@@ -3,7 +3,7 @@
  * The first byte sets the options, the rest is the file. What is accepted must be whole samples,
  * what is refused must say where and why in one line.
  */
-#include "data/portion.h"
+#include "data/corpus/portion.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <sys/mman.h>

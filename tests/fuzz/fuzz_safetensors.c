@@ -4,7 +4,7 @@
  * accepted covers its bytes exactly, and all of them can be read; what is refused says why and
  * where in one line.
  */
-#include "common/model/safetensors.h"
+#include "common/store/safetensors.h"
 #include "tests/fuzz/fuzz.h"
 
 static void check_accepted(const rf_safetensors *set, const unsigned char *file, size_t size)

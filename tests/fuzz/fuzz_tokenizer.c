@@ -4,8 +4,8 @@
  * character fits. A tokenizer that is accepted must encode the input, decode it, and come back
  * from its stored text with the same hash. What is refused must say why in one line.
  */
-#include "common/model/bpe.h"
-#include "common/model/chat.h"
+#include "common/text/bpe.h"
+#include "common/text/chat.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <jansson.h>

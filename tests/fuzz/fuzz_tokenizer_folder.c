@@ -2,7 +2,7 @@
  * them: tokenizer.json, tokenizer_config.json, generation_config.json, chat_template.jinja, GPT-2's
  * encoder.json and vocab.bpe. An empty one is not there. What is accepted encodes, renders, and
  * leaves the program as files that give the same tokenizer again. */
-#include "common/model/tokenizer.h"
+#include "common/text/tokenizer.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <sys/stat.h>

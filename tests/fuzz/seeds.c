@@ -3,7 +3,7 @@
  *   seeds FOLDER      writes FOLDER/fuzz_NAME/...; to be run in the root of the repository
  */
 #include "common/base/file.h"
-#include "common/model/tokenizer.h"
+#include "common/text/tokenizer.h"
 
 #include <jansson.h>
 #include <stdio.h>

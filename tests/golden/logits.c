@@ -4,7 +4,7 @@
  *
  * BATCH.h5: /token, /position [N] and /spans [N,2,2], i32. OUT.h5: /logits [N,V] f64. */
 #include "common/base/log.h"
-#include "common/model/checkpoint.h"
+#include "common/store/checkpoint.h"
 
 #include <hdf5.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes hf_*/: folders as Transformers saves them, for tests/data/test_convert.c.
+"""Writes hf_*/: folders as Transformers saves them, for tests/data/convert/test_convert.c.
 
     python3 -m venv venv
     venv/bin/pip install torch==2.15.0 transformers==5.23.0 h5py==3.16.0

@@ -7,7 +7,7 @@
 #ifndef RF_TESTS_INFER_TEST_H
 #define RF_TESTS_INFER_TEST_H
 
-#include "common/model/tokenizer.h"
+#include "common/text/tokenizer.h"
 #include "infer/decode.h"
 #include "tests/model/tiny.h"
 

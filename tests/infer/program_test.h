@@ -8,7 +8,7 @@
 
 #include "common/base/file.h"
 #include "common/dist/dist.h"
-#include "common/model/checkpoint.h"
+#include "common/store/checkpoint.h"
 #include "tests/infer/infer_test.h"
 #include "tests/scratch.h"
 

@@ -5,11 +5,14 @@ status=0
 floor() {
     case "$1" in
     common/base) echo 0 ;;
-    common/kernels | common/kernels/* | common/dist) echo 1 ;;
+    common/kernels | common/kernels/* | common/dist | common/text) echo 1 ;;
     common/model) echo 2 ;;
-    data) echo 3 ;;
-    infer) echo 4 ;;
-    train) echo 5 ;;
+    common/store) echo 3 ;;
+    data/corpus | data/convert | data/tasks) echo 4 ;;
+    data) echo 5 ;;
+    infer) echo 6 ;;
+    train/math | train/run) echo 7 ;;
+    train) echo 8 ;;
     tests | tests/*) echo 9 ;;
     *) echo "unknown" ;;
     esac

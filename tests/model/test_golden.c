@@ -1,6 +1,6 @@
 /* Against Hugging Face's models in f64: logits, losses and every gradient.
  * The files and the program that makes them: tests/golden/make_model_golden.py. */
-#include "train/backward.h"
+#include "train/math/backward.h"
 
 #include "tests/model/tiny.h"
 

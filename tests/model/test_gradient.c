@@ -1,5 +1,5 @@
 /* The whole model's gradient: against central differences in f64, and f32 against f64. */
-#include "train/backward.h"
+#include "train/math/backward.h"
 
 #include "tests/model/tiny.h"
 

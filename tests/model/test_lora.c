@@ -1,11 +1,11 @@
 /* Adapters and frozen tensors: gradients in f64, dropout, merging, files. */
 #include "common/model/lora.h"
 
-#include "common/model/checkpoint.h"
+#include "common/store/checkpoint.h"
 #include "tests/model/tiny.h"
 #include "tests/scratch.h"
-#include "train/backward.h"
-#include "train/optimizer.h"
+#include "train/math/backward.h"
+#include "train/math/optimizer.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

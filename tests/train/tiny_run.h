@@ -6,8 +6,8 @@
 #ifndef RF_TESTS_TRAIN_TINY_RUN_H
 #define RF_TESTS_TRAIN_TINY_RUN_H
 
-#include "common/model/checkpoint.h"
-#include "data/corpus_writer.h"
+#include "common/store/checkpoint.h"
+#include "data/corpus/corpus_writer.h"
 #include "tests/mpi.h"
 #include "tests/scratch.h"
 

@@ -3,51 +3,58 @@
 
 #include <omp.h>
 
+/* y = x w^T. */
+static gemm forward_product(const rf_ctx *ctx, void *y, rf_class y_class, const void *x, int64_t n,
+                            int64_t in, int64_t out)
+{
+    return (gemm){.a_type = type_of(ctx, RF_ACTIVATION),
+                  .c_type = type_of(ctx, y_class),
+                  .c = y,
+                  .a = x,
+                  .m = n,
+                  .n = out,
+                  .k = in};
+}
+
+/* dx = dy w: y = x W^T, so dL/dx_i = sum_o dL/dy_o W_oi. */
+static gemm input_product(const rf_ctx *ctx, void *dx, rf_class dx_class, const void *dy,
+                          rf_class dy_class, const void *w, int64_t n, int64_t in, int64_t out)
+{
+    return (gemm){.form = GEMM_NN,
+                  .a_type = type_of(ctx, dy_class),
+                  .c_type = type_of(ctx, dx_class),
+                  .c = dx,
+                  .a = dy,
+                  .b = w,
+                  .m = n,
+                  .n = in,
+                  .k = out};
+}
+
 void RF_CPU(linear_forward)(rf_ctx *ctx, void *y, const void *x, rf_matrix w, const void *bias,
                             const void *residual, int64_t n, int64_t in, int64_t out,
                             rf_class y_class)
 {
-    gemm g = {.a_type = type_of(ctx, RF_ACTIVATION),
-              .c_type = type_of(ctx, y_class),
-              .c = y,
-              .a = x,
-              .start = residual,
-              .bias = bias,
-              .m = n,
-              .n = out,
-              .k = in};
+    gemm g = forward_product(ctx, y, y_class, x, n, in, out);
+    g.start = residual;
+    g.bias = bias;
     RF_CPU(linear)(ctx, &g, w);
 }
 
-/* y = x W^T, so dL/dx_i = sum_o dL/dy_o W_oi. */
 void RF_CPU(linear_backward_input)(rf_ctx *ctx, void *dx, const void *dy, const void *w, int64_t n,
                                    int64_t in, int64_t out, bool accumulate, rf_class dy_class,
                                    rf_class dx_class)
 {
-    gemm g = {.form = GEMM_NN,
-              .a_type = type_of(ctx, dy_class),
-              .c_type = type_of(ctx, dx_class),
-              .c = dx,
-              .a = dy,
-              .b = w,
-              .start = accumulate ? dx : NULL,
-              .m = n,
-              .n = in,
-              .k = out};
+    gemm g = input_product(ctx, dx, dx_class, dy, dy_class, w, n, in, out);
+    g.start = accumulate ? dx : NULL;
     RF_CPU(gemm)(ctx, &g);
 }
 
 void RF_CPU(swiglu_up_forward)(rf_ctx *ctx, void *h, void *up, const void *x, rf_matrix w,
                                const void *gate, int64_t n, int64_t in, int64_t out)
 {
-    gemm g = {.a_type = type_of(ctx, RF_ACTIVATION),
-              .c_type = type_of(ctx, RF_ACTIVATION),
-              .c = up,
-              .a = x,
-              .m = n,
-              .n = out,
-              .k = in,
-              .then = {.gate = gate, .h = h}};
+    gemm g = forward_product(ctx, up, RF_ACTIVATION, x, n, in, out);
+    g.then = (gating){.gate = gate, .h = h};
     RF_CPU(linear)(ctx, &g, w);
 }
 
@@ -55,16 +62,8 @@ void RF_CPU(swiglu_down_backward)(rf_ctx *ctx, void *dgate, void *dup, void *h, 
                                   const void *w, const void *gate, const void *up, int64_t n,
                                   int64_t in, int64_t out)
 {
-    gemm g = {.form = GEMM_NN,
-              .a_type = type_of(ctx, RF_STREAM),
-              .c_type = type_of(ctx, RF_ACTIVATION),
-              .c = dup,
-              .a = dy,
-              .b = w,
-              .m = n,
-              .n = in,
-              .k = out,
-              .then = {.gate = gate, .up = up, .h = h, .dgate = dgate}};
+    gemm g = input_product(ctx, dup, RF_ACTIVATION, dy, RF_STREAM, w, n, in, out);
+    g.then = (gating){.gate = gate, .up = up, .h = h, .dgate = dgate};
     RF_CPU(gemm)(ctx, &g);
 }
 

@@ -1,0 +1,127 @@
+/* checkpoint.h: one HDF5 file holds a model, and what it takes to train on.
+ *
+ * /params/<name>, /adam/m/<name>, /adam/v/<name> (f32, f64 where the masters are, or
+ * bf16 after an import; full logical shapes, contiguous; attributes `bytes` and `crc32`; in a
+ * quantized file matrices are int8, with f32 [out, blocks] in /scales/<name>: quantize.h), the
+ * texts /tokenizer, /run_config, /corpora (u8), attributes for all else of rf_checkpoint_info, a
+ * CRC over the list of tensors and one over the attributes, `complete`. The same bytes whatever the
+ * number of ranks; loads on any number. Never updated in place: layout by rank 0 -> every rank
+ * writes its intervals (pwrite) -> fsync -> all ranks agree -> complete, close, fsync -> rename ->
+ * fsync of the folder -> `latest`.
+ *
+ * Moments are there for trained tensors only. An adapter file is the checkpoint of a model with
+ * adapters (lora.h): the same file, but /params holds nothing but them, and the configuration names
+ * path and hash of the base, whose weights they go with.
+ */
+#ifndef RF_STORE_CHECKPOINT_H
+#define RF_STORE_CHECKPOINT_H
+
+#include "common/dist/dist.h"
+#include "common/model/model.h"
+#include "common/store/storage.h"
+#include "common/text/tokenizer.h"
+
+/* Where training stands. Nothing here is keyed by rank. */
+typedef struct rf_progress {
+    int64_t step;    /* optimizer steps taken, skipped ones included */
+    int64_t updates; /* those that changed the weights (t of Adam's bias correction) */
+    int64_t tokens;  /* places with content seen */
+    int64_t seed;
+    int64_t epoch, window, row; /* position in the data: the next row (data/rows.h) */
+    int64_t skipped;            /* steps skipped for non-finite values */
+    double best_valid_loss;     /* infinity: none yet */
+    double seconds;             /* of training so far */
+} rf_progress;
+
+typedef struct rf_checkpoint_info {
+    rf_model_config model;
+    rf_progress progress;
+    rf_storage storage;       /* type of the parameters in the file */
+    bool has_optimizer;       /* Adam moments are in the file */
+    rf_adaptation adaptation; /* what is trained; an adapter file has a rank */
+    rf_adapt_base base;       /* of an adapter file */
+    char *run_config;         /* resolved YAML of the run, "" if none. Owned */
+    char *corpora;       /* JSON: paths, hashes and weights of the corpora, "[]" if none. Owned */
+    char isa[32];        /* of the run that wrote it */
+    char written_by[64]; /* "refusion-train 0.1.0" */
+    rf_tokenizer *tokenizer; /* Owned */
+} rf_checkpoint_info;
+
+void rf_checkpoint_info_free(rf_checkpoint_info *info); /* zeroes; a zeroed struct is fine */
+
+/* local. Header of a file: attributes checked (version, complete, CRC over the attributes, sizes of
+ * all datasets against the file), no tensor read. */
+RF_MUST_CHECK int rf_checkpoint_info_read(rf_checkpoint_info *out, const char *path, rf_error *err);
+
+/* collective. Writes path atomically; all ranks return the same code, and after an error what was
+ * at path is untouched. adam_m, adam_v: [table.n_elements] class master, or both NULL. Every rank
+ * holds all values (the writing is shared). dist NULL: this process alone. info: rank 0's is
+ * written; its model, storage, has_optimizer, adaptation and base are not read (the model and
+ * adam_m tell); NULL texts and a NULL tokenizer are empty. The folder must exist and be shared by
+ * all ranks. A model with adapters gives an adapter file; its base must have been loaded. */
+RF_MUST_CHECK int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model,
+                                     const void *adam_m, const void *adam_v,
+                                     const rf_checkpoint_info *info, rf_error *err);
+/* local. Fills the model's masters (and moments where not NULL), verifying every CRC32; then
+ * rf_model_prepare. The model's shape must be the file's; values of the other type are converted.
+ * Moments asked of a file without them, or with those of another set of tensors, are an error. On
+ * error the model's content is undefined.
+ * A model with adapters takes two files: first the base, which becomes its model->base; then an
+ * adapter file, which is refused where its base was another. */
+RF_MUST_CHECK int rf_checkpoint_load(const char *path, rf_model *model, void *adam_m, void *adam_v,
+                                     rf_error *err);
+/* local. Reads everything and compares all checksums; changes nothing. */
+RF_MUST_CHECK int rf_checkpoint_verify(const char *path, rf_error *err);
+
+/* --- Tensor by tensor: models larger than memory ---------------------------------------------- */
+
+/* Sets n values of a parameter from element `first`, in the type that the file will have (f32 where
+ * that is int8). */
+typedef int (*rf_checkpoint_source)(void *user, void *out, const rf_tensor *tensor, int64_t first,
+                                    int64_t n, rf_error *err);
+/* local. As rf_checkpoint_save on one rank, without moments; asks `source` for every parameter
+ * once, in the order of the table, in pieces of a few MiB. type: f32, f64, bf16, or int8: then for
+ * each matrix twice, row by row, some rows once more. */
+RF_MUST_CHECK int rf_checkpoint_write(const char *path, const rf_model_config *config,
+                                      rf_storage type, rf_checkpoint_source source, void *user,
+                                      const rf_checkpoint_info *info, rf_error *err);
+/* Takes n values of a parameter from element `first`, as they lie in the file; int8 comes as f32.
+ */
+typedef int (*rf_checkpoint_sink)(void *user, const void *values, rf_storage type,
+                                  const rf_tensor *tensor, int64_t first, int64_t n, rf_error *err);
+/* local. Gives every parameter to `sink`, in the order of the table, in pieces of a few MiB. A
+ * damaged tensor is found at its end: what the sink made is to be thrown away on error. */
+RF_MUST_CHECK int rf_checkpoint_read(const char *path, rf_checkpoint_sink sink, void *user,
+                                     rf_error *err);
+
+/* The same in any order: for work on several files at once. */
+typedef struct rf_checkpoint_reader rf_checkpoint_reader;
+
+/* local. Reads the header, as rf_checkpoint_info_read does. Caller closes. */
+RF_MUST_CHECK int rf_checkpoint_reader_open(rf_checkpoint_reader **out, const char *path,
+                                            rf_error *err);
+void rf_checkpoint_reader_close(rf_checkpoint_reader *reader); /* NULL is fine */
+/* What adapter files name their base by (rf_adapt_base). */
+uint64_t rf_checkpoint_reader_hash(const rf_checkpoint_reader *reader);
+/* n values of a parameter from element `first`, as doubles. A tensor that is read in pieces from
+ * its first element to its last is compared with its checksum at the last. */
+RF_MUST_CHECK int rf_checkpoint_reader_get(rf_checkpoint_reader *reader, double *values,
+                                           const char *tensor, int64_t first, int64_t n,
+                                           rf_error *err);
+
+/* --- A folder of checkpoints ------------------------------------------------------------------ */
+
+/* "<folder>/step-000001000.h5" */
+void rf_checkpoint_path(char *path, size_t bytes, const char *folder, int64_t step);
+/* local. Points <folder>/latest (a small text file with the file's name) at path, atomically, then
+ * removes all but the newest `keep` checkpoints (0: keep all); `best` (a file name in the folder,
+ * or NULL) is never removed. Left-over temporaries of dead processes go too. */
+RF_MUST_CHECK int rf_checkpoint_publish(const char *path, int64_t keep, const char *best,
+                                        rf_error *err);
+/* local. The newest checkpoint of the folder that verifies: *path is "" when the folder holds no
+ * checkpoint at all. Those that do not verify are warned about by name and cause; when none
+ * verifies although some exist, that is an error (a run never starts again at 0 by accident).
+ * `latest` is a hint only. */
+RF_MUST_CHECK int rf_checkpoint_find(char *path, size_t bytes, const char *folder, rf_error *err);
+
+#endif

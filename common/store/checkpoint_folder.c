@@ -1,0 +1,238 @@
+#include "common/store/checkpoint_private.h"
+
+#include "common/base/failpoint.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { PATH_BYTES = 4096 };
+
+/* --- Names ------------------------------------------------------------------------------------ */
+
+void rf_checkpoint_path(char *path, size_t bytes, const char *folder, int64_t step)
+{
+    int n = snprintf(path, bytes, "%s/step-%09lld.h5", folder, (long long)step);
+    if ((n < 0 || (size_t)n >= bytes) && bytes > 0) {
+        path[0] = '\0';
+    }
+}
+
+/* The step of "step-000001000.h5", -1 for any other name. */
+static int64_t step_of(const char *name)
+{
+    char again[64];
+    if (strncmp(name, "step-", 5) != 0) {
+        return -1;
+    }
+    errno = 0;
+    long long step = strtoll(name + 5, NULL, 10);
+    snprintf(again, sizeof again, "step-%09lld.h5", step);
+    return errno == 0 && step >= 0 && strcmp(again, name) == 0 ? (int64_t)step : -1;
+}
+
+/* Is `name` "<checkpoint or latest>.tmp-<pid>" of a process that no longer runs? A save of this
+ * process would have removed its own, so our pid means that the number came again. */
+static bool is_left_over(const char *name)
+{
+    char base[64];
+    const char *mark = strstr(name, ".tmp-");
+    if (mark == NULL || (size_t)(mark - name) >= sizeof base) {
+        return false;
+    }
+    snprintf(base, sizeof base, "%.*s", (int)(mark - name), name);
+    if (step_of(base) < 0 && strcmp(base, "latest") != 0) {
+        return false;
+    }
+    const char *digits = mark + strlen(".tmp-");
+    size_t n = strspn(digits, "0123456789");
+    if (n == 0 || n > 9 || digits[n] != '\0') {
+        return false;
+    }
+    pid_t pid = (pid_t)atol(digits);
+    return pid > 0 && (pid == getpid() || (kill(pid, 0) != 0 && errno == ESRCH));
+}
+
+/* --- Listing ---------------------------------------------------------------------------------- */
+
+typedef struct listing {
+    int64_t *step; /* newest first */
+    int64_t n, capacity;
+} listing;
+
+static int add_step(listing *list, int64_t step, rf_error *err)
+{
+    if (list->n == list->capacity) {
+        int64_t capacity = 2 * list->capacity + 64;
+        int64_t *grown = realloc(list->step, (size_t)capacity * sizeof *grown);
+        if (grown == NULL) {
+            return rf_error_set(err, RF_ERR, "no memory for a list of checkpoints");
+        }
+        list->step = grown;
+        list->capacity = capacity;
+    }
+    list->step[list->n++] = step;
+    return RF_OK;
+}
+
+static int newest_first(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x < y) - (x > y);
+}
+
+/* Lists the checkpoints of a folder; a folder that does not exist has none. Removes left-overs
+ * where asked to. */
+static int list_folder(listing *list, const char *folder, bool clean, rf_error *err)
+{
+    DIR *entries = opendir(folder);
+    if (entries == NULL) {
+        return errno == ENOENT
+                   ? RF_OK
+                   : rf_error_set(err, rf_error_code_of_errno(errno),
+                                  "%s: cannot open the folder: %s", folder, strerror(errno));
+    }
+    int rc = RF_OK;
+    const struct dirent *entry;
+    errno = 0;
+    while (rc == RF_OK && (entry = readdir(entries)) != NULL) {
+        int64_t step = step_of(entry->d_name);
+        if (step >= 0) {
+            rc = add_step(list, step, err);
+        } else if (clean && is_left_over(entry->d_name)) {
+            unlinkat(dirfd(entries), entry->d_name, 0);
+        }
+        errno = 0;
+    }
+    if (rc == RF_OK && errno != 0) {
+        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot list the folder: %s",
+                          folder, strerror(errno));
+    }
+    closedir(entries);
+    if (list->n > 0) {
+        qsort(list->step, (size_t)list->n, sizeof *list->step, newest_first);
+    }
+    return rc;
+}
+
+/* --- Publish ---------------------------------------------------------------------------------- */
+
+/* The folder of path, and its name there. */
+static int split(char *folder, size_t bytes, const char **name, const char *path, rf_error *err)
+{
+    const char *slash = strrchr(path, '/');
+    *name = slash != NULL ? slash + 1 : path;
+    size_t n = slash != NULL ? (size_t)(slash - path) : 0;
+    if (n >= bytes || (*name)[0] == '\0') {
+        return rf_error_set(err, RF_ERR, "\"%.64s\": not the path of a checkpoint", path);
+    }
+    snprintf(folder, bytes, "%.*s", (int)n, path);
+    if (n == 0) {
+        snprintf(folder, bytes, "%s", slash != NULL ? "/" : ".");
+    }
+    return RF_OK;
+}
+
+static int write_latest(const char *folder, const char *name, rf_error *err)
+{
+    char latest[PATH_BYTES + 16], line[300];
+    snprintf(latest, sizeof latest, "%s/latest", folder);
+    int n = snprintf(line, sizeof line, "%s\n", name);
+    if (n < 0 || (size_t)n >= sizeof line) {
+        return rf_error_set(err, RF_ERR, "%s: the name of the checkpoint is too long", name);
+    }
+    return rf_file_write(latest, line, (size_t)n, err);
+}
+
+/* Removes what is older than the newest `keep`. One that cannot be removed costs space, not the
+ * run: a warning. */
+static void prune(const listing *list, const char *folder, int64_t keep, const char *name,
+                  const char *best)
+{
+    for (int64_t i = keep; i < list->n; i++) {
+        char path[PATH_BYTES + 64];
+        rf_checkpoint_path(path, sizeof path, folder, list->step[i]);
+        const char *candidate = path + strlen(folder) + 1;
+        if (strcmp(candidate, name) == 0 || (best != NULL && strcmp(candidate, best) == 0)) {
+            continue;
+        }
+        if (unlink(path) != 0 && errno != ENOENT) {
+            rf_log_warn("%s: cannot remove the old checkpoint: %s", path, strerror(errno));
+        }
+    }
+}
+
+int rf_checkpoint_publish(const char *path, int64_t keep, const char *best, rf_error *err)
+{
+    RF_ASSERT(keep >= 0);
+    char folder[PATH_BYTES];
+    const char *name = NULL;
+    listing list = {0};
+    int rc = split(folder, sizeof folder, &name, path, err);
+    if (rc != RF_OK) {
+        goto out;
+    }
+    if (!rf_file_exists(path)) {
+        rc = rf_error_set(err, RF_ERR, "%s: there is no such checkpoint to publish", path);
+        goto out;
+    }
+    rc = rf_failpoint_visit("latest", err);
+    if (rc != RF_OK) {
+        goto out;
+    }
+    rc = write_latest(folder, name, err);
+    if (rc != RF_OK) {
+        goto out;
+    }
+    rc = rf_failpoint_visit("prune", err);
+    if (rc != RF_OK) {
+        goto out;
+    }
+    rc = list_folder(&list, folder, true, err);
+    if (rc == RF_OK && keep > 0) {
+        prune(&list, folder, keep, name, best);
+    }
+out:
+    free(list.step);
+    return rc;
+}
+
+/* --- Find ------------------------------------------------------------------------------------- */
+
+int rf_checkpoint_find(char *path, size_t bytes, const char *folder, rf_error *err)
+{
+    listing list = {0};
+    RF_ASSERT(bytes > 0);
+    path[0] = '\0';
+    int rc = list_folder(&list, folder, false, err);
+    if (rc != RF_OK || list.n == 0) {
+        goto out;
+    }
+    rf_error cause = {0};
+    int code = RF_ERR;
+    for (int64_t i = 0; i < list.n; i++) {
+        rf_checkpoint_path(path, bytes, folder, list.step[i]);
+        int bad = path[0] != '\0'
+                      ? rf_checkpoint_verify(path, &cause)
+                      : rf_error_set(&cause, RF_ERR, "%s: the path is too long", folder);
+        if (bad == RF_OK) {
+            goto out;
+        }
+        code = bad == RF_ERR_RETRY ? RF_ERR_RETRY : code;
+        rf_log_warn("%s; trying an older one", cause.message);
+    }
+    path[0] = '\0';
+    rc = rf_error_set(err, code,
+                      "%s: none of its %lld checkpoints can be used (the last: %s): restore one, "
+                      "or move them away to begin again",
+                      folder, (long long)list.n, cause.message);
+out:
+    free(list.step);
+    return rc;
+}

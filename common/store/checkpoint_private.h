@@ -1,0 +1,182 @@
+/* checkpoint_private.h: what the checkpoint_*.c files share.                   all local
+ *
+ * A file is described once, by rf_checkpoint_values (the attributes) and rf_checkpoint_item (one
+ * for each tensor); writing, reading and the checksums are loops over these.
+ *
+ *   checkpoint_values.c    attributes: one table serves create, read and checksum
+ *   checkpoint_hdf5.c      HDF5 with our error convention
+ *   checkpoint_layout.c    a file without its values, by rank 0
+ *   checkpoint_write.c     shared writing, commit
+ *   checkpoint_structure.c all of a file but its values, checked
+ *   checkpoint_read.c      values: load, verify
+ *   checkpoint_quantize.c  matrices of int8, row by row
+ *   checkpoint_reader.c    values in any order
+ *   checkpoint_folder.c    latest, pruning, finding the newest good one
+ */
+#ifndef RF_STORE_CHECKPOINT_PRIVATE_H
+#define RF_STORE_CHECKPOINT_PRIVATE_H
+
+#include "common/store/checkpoint.h"
+
+#include <hdf5.h>
+
+#define RF_CHECKPOINT_FORMAT "refusion checkpoint"
+#define RF_CHECKPOINT_REMEDY "use another checkpoint"
+
+enum {
+    RF_CHECKPOINT_VERSION = 1,
+    RF_CHECKPOINT_CHUNK = 4 << 20, /* bytes on their way between memory and file */
+    RF_CHECKPOINT_ALIGN = 4096     /* of tensors of at least this size: can be mapped */
+};
+
+/* --- Texts: datasets of bytes, without a limit of length -------------------------------------- */
+
+enum { RF_TEXT_TOKENIZER, RF_TEXT_RUN_CONFIG, RF_TEXT_CORPORA, RF_N_TEXTS };
+
+extern const char *const rf_checkpoint_text_names[RF_N_TEXTS];
+
+/* --- Attributes of the root ------------------------------------------------------------------- */
+
+typedef struct rf_checkpoint_values {
+    char model_config[32768]; /* config.json; with what was trained, where that is not all */
+    rf_progress progress;
+    int64_t has_optimizer;
+    char isa[32];
+    char written_by[64];
+    int64_t tokenizer_hash; /* the 64 bits of rf_tokenizer_hash; 0 without a tokenizer */
+    int64_t text_crc32[RF_N_TEXTS];
+    int64_t tensors_crc32; /* rf_checkpoint_items_crc */
+} rf_checkpoint_values;
+
+RF_MUST_CHECK int rf_checkpoint_values_create(hid_t file, const rf_checkpoint_values *values,
+                                              const char *path, rf_error *err);
+RF_MUST_CHECK int rf_checkpoint_values_read(rf_checkpoint_values *out, hid_t file, const char *path,
+                                            rf_error *err);
+/* Over names and values of all of them, in the order of the table. */
+uint32_t rf_checkpoint_values_crc(const rf_checkpoint_values *values);
+
+/* --- Tensors ---------------------------------------------------------------------------------- */
+
+typedef enum rf_checkpoint_group {
+    RF_GROUP_PARAMS,
+    RF_GROUP_M,
+    RF_GROUP_V,
+    RF_GROUP_SCALES, /* of matrices in int8: [out, blocks of a row] (quantize.h) */
+    RF_N_GROUPS
+} rf_checkpoint_group;
+
+typedef struct rf_checkpoint_item {
+    char name[128];          /* "/adam/m/model.norm.weight" */
+    const rf_tensor *tensor; /* of a table that outlives the item */
+    rf_checkpoint_group group;
+    rf_storage type; /* not f16 */
+    int64_t shape[2], count;
+    int64_t offset; /* of the values in the file */
+    int64_t bytes;
+    uint32_t crc;
+} rf_checkpoint_item;
+
+extern const char *const rf_checkpoint_group_names[RF_N_GROUPS]; /* "/params", ... */
+
+/* A checkpoint's own field in model_config: rf_adapt_json. */
+#define RF_CHECKPOINT_ADAPTATION "refusion_adaptation"
+
+/* All tensors of a file in their order; offsets and checksums 0. type int8: of matrices, which have
+ * scales then; the others are f32. Caller frees with free. */
+RF_MUST_CHECK int rf_checkpoint_items(rf_checkpoint_item **out, int64_t *n, const rf_table *table,
+                                      rf_storage type, bool has_optimizer, rf_error *err);
+/* Whether a file has a group. */
+bool rf_checkpoint_has_group(rf_checkpoint_group group, bool has_optimizer, bool quantized);
+/* Over names, types, shapes, sizes and checksums. */
+uint32_t rf_checkpoint_items_crc(const rf_checkpoint_item *item, int64_t n);
+
+/* --- Layout ----------------------------------------------------------------------------------- */
+
+/* Creates the file `path` with all groups, datasets and attributes, without values (which get their
+ * places: item->offset) and with checksums and `complete` 0; sets `values`. The parts of info that
+ * the model and the items tell are not read. */
+RF_MUST_CHECK int rf_checkpoint_layout(rf_checkpoint_values *values, rf_checkpoint_item *item,
+                                       int64_t n_items, const char *path,
+                                       const rf_model_config *config, bool has_optimizer,
+                                       bool quantized, const rf_checkpoint_info *info,
+                                       rf_error *err);
+/* Writes the checksums of the items, which are now known, and sets `complete`. */
+RF_MUST_CHECK int rf_checkpoint_complete(rf_checkpoint_values *values,
+                                         const rf_checkpoint_item *item, int64_t n_items,
+                                         const char *path, rf_error *err);
+
+/* --- A file's structure ----------------------------------------------------------------------- */
+
+typedef struct rf_checkpoint_structure {
+    rf_checkpoint_values values;
+    rf_model_config model;
+    rf_adaptation adaptation;
+    rf_adapt_base base;
+    rf_table table;
+    rf_checkpoint_item *item; /* [n_items] */
+    int64_t n_items;
+    char *text[RF_N_TEXTS]; /* 0-terminated */
+    size_t text_bytes[RF_N_TEXTS];
+} rf_checkpoint_structure;
+
+/* Everything but the tensors' values, checked. Caller frees with .._free, also after an error. */
+RF_MUST_CHECK int rf_checkpoint_structure_read(rf_checkpoint_structure *out, const char *path,
+                                               rf_error *err);
+void rf_checkpoint_structure_free(rf_checkpoint_structure *structure);
+/* FNV-1a over names and checksums of the parameters; never 0. */
+uint64_t rf_checkpoint_hash(const rf_checkpoint_structure *structure);
+/* An error that names the tensor where the checksum of its values is another. */
+RF_MUST_CHECK int rf_checkpoint_check_crc(const rf_checkpoint_item *item, uint32_t crc,
+                                          const char *path, rf_error *err);
+
+/* --- Matrices of int8 ------------------------------------------------------------------------- */
+
+/* Elements [first, first + n) of the tensor's values (int8) or of its scales (f32), from what
+ * `source` gives for its rows. Values that are not finite are an error that names the tensor. */
+RF_MUST_CHECK int rf_checkpoint_quantize(void *out, bool scales, const rf_tensor *tensor,
+                                         int64_t first, int64_t n, rf_checkpoint_source source,
+                                         void *user, rf_error *err);
+/* out [n]: elements [first, first + n) of a matrix with rows of `in`, exactly. scale: of the whole
+ * matrix. */
+void rf_checkpoint_dequantize(float *out, const int8_t *q, const float *scale, int64_t in,
+                              int64_t first, int64_t n);
+/* All scales of an item in int8, their checksum compared and each >= 0 and finite. Caller frees. */
+RF_MUST_CHECK int rf_checkpoint_scales_read(float **out, const rf_checkpoint_structure *structure,
+                                            const rf_checkpoint_item *item, int fd,
+                                            const char *path, rf_error *err);
+
+/* --- HDF5 ------------------------------------------------------------------------------------- */
+
+/* HDF5 prints its error stack unless told not to: between these two it is silent. */
+typedef struct rf_hdf5_silence {
+    H5E_auto2_t print;
+    void *data;
+} rf_hdf5_silence;
+
+rf_hdf5_silence rf_hdf5_silence_begin(void);
+void rf_hdf5_silence_end(rf_hdf5_silence silence);
+
+/* Sets "path: what: HDF5's deepest reason"; the code follows errno where HDF5 tells it. */
+int rf_hdf5_fail(rf_error *err, const char *path, const char *format, ...) RF_PRINTF(3, 4);
+
+/* File access: format of 1.10, strong close, no locks. Caller closes; negative on failure. */
+hid_t rf_hdf5_access(void);
+/* The file type of values; caller closes; negative on failure. */
+hid_t rf_hdf5_type(rf_storage type);
+/* Scalar attributes: create, overwrite, read. Texts are fixed-length strings. */
+RF_MUST_CHECK int rf_hdf5_create_i64(hid_t at, const char *name, int64_t value, const char *path,
+                                     rf_error *err);
+RF_MUST_CHECK int rf_hdf5_create_f64(hid_t at, const char *name, double value, const char *path,
+                                     rf_error *err);
+RF_MUST_CHECK int rf_hdf5_create_text(hid_t at, const char *name, const char *value,
+                                      const char *path, rf_error *err);
+RF_MUST_CHECK int rf_hdf5_write_i64(hid_t at, const char *name, int64_t value, const char *path,
+                                    rf_error *err);
+RF_MUST_CHECK int rf_hdf5_read_i64(int64_t *value, hid_t at, const char *name, const char *path,
+                                   rf_error *err);
+RF_MUST_CHECK int rf_hdf5_read_f64(double *value, hid_t at, const char *name, const char *path,
+                                   rf_error *err);
+RF_MUST_CHECK int rf_hdf5_read_text(char *value, size_t size, hid_t at, const char *name,
+                                    const char *path, rf_error *err);
+
+#endif

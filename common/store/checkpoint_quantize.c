@@ -1,0 +1,106 @@
+#include "common/store/checkpoint_private.h"
+
+#include "common/base/file.h"
+#include "common/kernels/quantize.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+/* One row: q [in], scale [blocks]. */
+static int quantize_row(int8_t *q, float *scale, const float *row, int64_t in,
+                        const rf_tensor *tensor, int64_t index, rf_error *err)
+{
+    for (int64_t k = 0; k < in; k += RF_QUANTIZE_BLOCK) {
+        int64_t n = in - k < RF_QUANTIZE_BLOCK ? in - k : RF_QUANTIZE_BLOCK;
+        scale[k / RF_QUANTIZE_BLOCK] = rf_quantize(q + k, row + k, n);
+        if (!(scale[k / RF_QUANTIZE_BLOCK] >= 0.0F)) {
+            return rf_error_set(err, RF_ERR,
+                                "tensor %s: row %" PRId64
+                                " holds values that are not finite: the model is damaged",
+                                tensor->name, index);
+        }
+    }
+    return RF_OK;
+}
+
+int rf_checkpoint_quantize(void *out, bool scales, const rf_tensor *tensor, int64_t first,
+                           int64_t n, rf_checkpoint_source source, void *user, rf_error *err)
+{
+    const int64_t in = tensor->shape[1], blocks = rf_quantize_blocks(in);
+    const int64_t width = scales ? blocks : in; /* of a row of what is asked */
+    const size_t element = scales ? sizeof(float) : sizeof(int8_t);
+    float *row = malloc((size_t)(in + blocks) * sizeof *row);
+    int8_t *q = malloc((size_t)in);
+    int rc = row != NULL && q != NULL
+                 ? RF_OK
+                 : rf_error_set(err, RF_ERR, "no memory for quantizing %s", tensor->name);
+    for (int64_t at = first; at < first + n && rc == RF_OK;) {
+        int64_t r = at / width, column = at % width;
+        int64_t part = width - column < first + n - at ? width - column : first + n - at;
+        rc = source(user, row, tensor, r * in, in, err);
+        if (rc == RF_OK) {
+            rc = quantize_row(q, row + in, row, in, tensor, r, err);
+        }
+        if (rc == RF_OK) {
+            const void *from = scales ? (const void *)(row + in + column) : q + column;
+            memcpy((char *)out + (size_t)(at - first) * element, from, (size_t)part * element);
+        }
+        at += part;
+    }
+    free(row);
+    free(q);
+    return rc;
+}
+
+void rf_checkpoint_dequantize(float *out, const int8_t *q, const float *scale, int64_t in,
+                              int64_t first, int64_t n)
+{
+    const int64_t blocks = rf_quantize_blocks(in);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t row = (first + i) / in, column = (first + i) % in;
+        out[i] = scale[row * blocks + column / RF_QUANTIZE_BLOCK] * (float)q[i];
+    }
+}
+
+static const rf_checkpoint_item *scales_of(const rf_checkpoint_structure *structure,
+                                           const rf_checkpoint_item *item)
+{
+    const rf_checkpoint_item *found = NULL;
+    for (int64_t i = 0; i < structure->n_items && found == NULL; i++) {
+        const rf_checkpoint_item *candidate = &structure->item[i];
+        if (candidate->group == RF_GROUP_SCALES && candidate->tensor == item->tensor) {
+            found = candidate;
+        }
+    }
+    RF_ASSERT(found != NULL); /* read_tensors has listed them */
+    return found;
+}
+
+int rf_checkpoint_scales_read(float **out, const rf_checkpoint_structure *structure,
+                              const rf_checkpoint_item *item, int fd, const char *path,
+                              rf_error *err)
+{
+    const rf_checkpoint_item *scales = scales_of(structure, item);
+    *out = malloc((size_t)scales->bytes + 1);
+    if (*out == NULL) {
+        return rf_error_set(err, RF_ERR, "%s: no memory for %s", path, scales->name);
+    }
+    int rc = rf_file_pread(fd, *out, (size_t)scales->bytes, scales->offset, path, err);
+    uint32_t crc = (uint32_t)crc32_z(0, (const unsigned char *)*out, (size_t)scales->bytes);
+    if (rc == RF_OK && crc != scales->crc) {
+        rc = rf_error_set(err, RF_ERR,
+                          "%s: tensor %s is damaged: its checksum is %08x instead of "
+                          "%08x: " RF_CHECKPOINT_REMEDY,
+                          path, scales->name, crc, scales->crc);
+    }
+    for (int64_t i = 0; i < scales->count && rc == RF_OK; i++) {
+        if (!((*out)[i] >= 0.0F && (*out)[i] < HUGE_VALF)) {
+            rc = rf_error_set(err, RF_ERR,
+                              "%s: element %" PRId64 " of %s is no scale: " RF_CHECKPOINT_REMEDY,
+                              path, i, scales->name);
+        }
+    }
+    return rc;
+}

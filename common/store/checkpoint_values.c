@@ -1,0 +1,216 @@
+#include "common/store/checkpoint_private.h"
+
+#include "common/kernels/quantize.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+const char *const rf_checkpoint_text_names[RF_N_TEXTS] = {
+    [RF_TEXT_TOKENIZER] = "/tokenizer",
+    [RF_TEXT_RUN_CONFIG] = "/run_config",
+    [RF_TEXT_CORPORA] = "/corpora",
+};
+
+const char *const rf_checkpoint_group_names[RF_N_GROUPS] = {
+    [RF_GROUP_PARAMS] = "/params",
+    [RF_GROUP_M] = "/adam/m",
+    [RF_GROUP_V] = "/adam/v",
+    [RF_GROUP_SCALES] = "/scales",
+};
+
+/* --- Attributes ------------------------------------------------------------------------------- */
+
+typedef enum kind { TEXT, I64, F64 } kind;
+
+typedef struct attribute {
+    const char *name;
+    kind kind;
+    size_t offset, size; /* in rf_checkpoint_values */
+} attribute;
+
+#define FIELD(name, kind, field)                                                                   \
+    {                                                                                              \
+        name, kind, offsetof(rf_checkpoint_values, field),                                         \
+            sizeof(((rf_checkpoint_values *)NULL)->field)                                          \
+    }
+
+/* Names and order are part of the file format: the checksum runs over both. */
+static const attribute attributes[] = {
+    FIELD("model_config", TEXT, model_config),
+    FIELD("step", I64, progress.step),
+    FIELD("updates", I64, progress.updates),
+    FIELD("tokens", I64, progress.tokens),
+    FIELD("seed", I64, progress.seed),
+    FIELD("epoch", I64, progress.epoch),
+    FIELD("window", I64, progress.window),
+    FIELD("row", I64, progress.row),
+    FIELD("skipped", I64, progress.skipped),
+    FIELD("best_valid_loss", F64, progress.best_valid_loss),
+    FIELD("seconds", F64, progress.seconds),
+    FIELD("has_optimizer", I64, has_optimizer),
+    FIELD("isa", TEXT, isa),
+    FIELD("written_by", TEXT, written_by),
+    FIELD("tokenizer_hash", I64, tokenizer_hash),
+    FIELD("tokenizer_crc32", I64, text_crc32[RF_TEXT_TOKENIZER]),
+    FIELD("run_config_crc32", I64, text_crc32[RF_TEXT_RUN_CONFIG]),
+    FIELD("corpora_crc32", I64, text_crc32[RF_TEXT_CORPORA]),
+    FIELD("tensors_crc32", I64, tensors_crc32),
+};
+
+enum { N_ATTRIBUTES = sizeof attributes / sizeof attributes[0] };
+
+int rf_checkpoint_values_create(hid_t file, const rf_checkpoint_values *values, const char *path,
+                                rf_error *err)
+{
+    int rc = RF_OK;
+    for (int i = 0; i < N_ATTRIBUTES && rc == RF_OK; i++) {
+        const attribute *a = &attributes[i];
+        const char *at = (const char *)values + a->offset;
+        int64_t integer;
+        double real;
+        switch (a->kind) {
+        case TEXT:
+            rc = rf_hdf5_create_text(file, a->name, at, path, err);
+            break;
+        case I64:
+            memcpy(&integer, at, sizeof integer);
+            rc = rf_hdf5_create_i64(file, a->name, integer, path, err);
+            break;
+        case F64:
+            memcpy(&real, at, sizeof real);
+            rc = rf_hdf5_create_f64(file, a->name, real, path, err);
+            break;
+        }
+    }
+    return rc;
+}
+
+int rf_checkpoint_values_read(rf_checkpoint_values *out, hid_t file, const char *path,
+                              rf_error *err)
+{
+    int rc = RF_OK;
+    for (int i = 0; i < N_ATTRIBUTES && rc == RF_OK; i++) {
+        const attribute *a = &attributes[i];
+        char *at = (char *)out + a->offset;
+        int64_t integer = 0;
+        double real = 0.0;
+        switch (a->kind) {
+        case TEXT:
+            rc = rf_hdf5_read_text(at, a->size, file, a->name, path, err);
+            break;
+        case I64:
+            rc = rf_hdf5_read_i64(&integer, file, a->name, path, err);
+            memcpy(at, &integer, sizeof integer);
+            break;
+        case F64:
+            rc = rf_hdf5_read_f64(&real, file, a->name, path, err);
+            memcpy(at, &real, sizeof real);
+            break;
+        }
+    }
+    return rc;
+}
+
+/* --- Checksums -------------------------------------------------------------------------------- */
+
+static uint32_t add_bytes(uint32_t crc, const void *data, size_t bytes)
+{
+    return (uint32_t)crc32_z(crc, data, bytes);
+}
+
+/* With its terminating zero, so that two texts cannot trade characters. */
+static uint32_t add_text(uint32_t crc, const char *text)
+{
+    return add_bytes(crc, text, strlen(text) + 1);
+}
+
+uint32_t rf_checkpoint_values_crc(const rf_checkpoint_values *values)
+{
+    uint32_t crc = 0;
+    for (int i = 0; i < N_ATTRIBUTES; i++) {
+        const attribute *a = &attributes[i];
+        const char *at = (const char *)values + a->offset;
+        crc = add_text(crc, a->name);
+        crc = a->kind == TEXT ? add_text(crc, at) : add_bytes(crc, at, a->size);
+    }
+    return crc;
+}
+
+uint32_t rf_checkpoint_items_crc(const rf_checkpoint_item *item, int64_t n)
+{
+    uint32_t crc = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const rf_tensor *tensor = item[i].tensor;
+        crc = add_text(crc, item[i].name);
+        crc = add_text(crc, rf_storage_name(item[i].type));
+        crc = add_bytes(crc, item[i].shape, (size_t)tensor->n_dims * sizeof item[i].shape[0]);
+        crc = add_bytes(crc, &item[i].bytes, sizeof item[i].bytes);
+        crc = add_bytes(crc, &item[i].crc, sizeof item[i].crc);
+    }
+    return crc;
+}
+
+/* --- Items ------------------------------------------------------------------------------------ */
+
+/* Moments are there for what is trained. The parameters of a model with adapters are the adapters:
+ * all else is in the file of their base. */
+static bool holds(const rf_table *table, const rf_tensor *tensor, rf_checkpoint_group group)
+{
+    if (group == RF_GROUP_SCALES) {
+        return rf_table_is_matrix(tensor);
+    }
+    if (group != RF_GROUP_PARAMS) {
+        return tensor->trainable;
+    }
+    return table->n_adapters == 0 || rf_table_is_adapter(tensor->role);
+}
+
+bool rf_checkpoint_has_group(rf_checkpoint_group group, bool has_optimizer, bool quantized)
+{
+    return group == RF_GROUP_PARAMS || (group == RF_GROUP_SCALES ? quantized : has_optimizer);
+}
+
+static void describe(rf_checkpoint_item *item, const rf_tensor *tensor, rf_checkpoint_group group,
+                     rf_storage type)
+{
+    item->tensor = tensor;
+    item->group = group;
+    item->type = type;
+    if (type == RF_STORAGE_INT8 && (group == RF_GROUP_SCALES || !rf_table_is_matrix(tensor))) {
+        item->type = RF_STORAGE_F32;
+    }
+    item->shape[0] = tensor->shape[0];
+    item->shape[1] =
+        group == RF_GROUP_SCALES ? rf_quantize_blocks(tensor->shape[1]) : tensor->shape[1];
+    item->count = item->shape[0] * item->shape[1];
+    item->bytes = item->count * (int64_t)rf_storage_bytes(item->type);
+    snprintf(item->name, sizeof item->name, "%s/%s", rf_checkpoint_group_names[group],
+             tensor->name);
+}
+
+int rf_checkpoint_items(rf_checkpoint_item **out, int64_t *n, const rf_table *table,
+                        rf_storage type, bool has_optimizer, rf_error *err)
+{
+    int64_t most = RF_N_GROUPS * table->n_tensors;
+    *n = 0;
+    *out = calloc((size_t)most + 1, sizeof **out);
+    if (*out == NULL) {
+        return rf_error_set(err, RF_ERR, "no memory for the list of %lld tensors", (long long)most);
+    }
+    rf_checkpoint_item *item = *out;
+    for (int g = 0; g < RF_N_GROUPS; g++) {
+        rf_checkpoint_group group = (rf_checkpoint_group)g;
+        if (!rf_checkpoint_has_group(group, has_optimizer, type == RF_STORAGE_INT8)) {
+            continue;
+        }
+        for (int64_t i = 0; i < table->n_tensors; i++) {
+            if (holds(table, &table->tensor[i], group)) {
+                describe(&item[(*n)++], &table->tensor[i], group, type);
+            }
+        }
+    }
+    return RF_OK;
+}

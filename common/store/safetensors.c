@@ -1,0 +1,507 @@
+#include "common/store/safetensors.h"
+
+#include "common/base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define REMEDY "download or export it again"
+
+/* What the reference implementation allows; a longer header is a damaged or hostile file. */
+static const uint64_t max_header = 100000000;
+enum { MAX_INDEX_BYTES = 256 << 20, LENGTH_BYTES = 8 };
+
+struct rf_safetensors_file {
+    char *path;
+    void *map; /* NULL: not mapped by us */
+    size_t bytes;
+};
+
+typedef struct dtype {
+    const char *name;
+    int bits; /* of an element */
+    rf_storage type;
+} dtype;
+
+static const dtype dtypes[] = {
+    {"F32", 32, RF_STORAGE_F32},   {"BF16", 16, RF_STORAGE_BF16}, {"F16", 16, RF_STORAGE_F16},
+    {"F64", 64, RF_STORAGE_F64},   {"I64", 64, RF_N_STORAGES},    {"U64", 64, RF_N_STORAGES},
+    {"I32", 32, RF_N_STORAGES},    {"U32", 32, RF_N_STORAGES},    {"I16", 16, RF_N_STORAGES},
+    {"U16", 16, RF_N_STORAGES},    {"I8", 8, RF_N_STORAGES},      {"U8", 8, RF_N_STORAGES},
+    {"BOOL", 8, RF_N_STORAGES},    {"F8_E4M3", 8, RF_N_STORAGES}, {"F8_E5M2", 8, RF_N_STORAGES},
+    {"F8_E8M0", 8, RF_N_STORAGES}, {"C64", 64, RF_N_STORAGES},
+};
+
+/* --- One tensor of a header ------------------------------------------------------------------- */
+
+static int read_dtype(rf_safetensor *t, int *bits, const json_t *entry, rf_error *err)
+{
+    const char *name = json_string_value(json_object_get(entry, "dtype"));
+    for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0] && name != NULL; i++) {
+        if (strcmp(dtypes[i].name, name) == 0) {
+            t->dtype = dtypes[i].name;
+            t->type = dtypes[i].type;
+            *bits = dtypes[i].bits;
+            return RF_OK;
+        }
+    }
+    return rf_error_set(err, RF_ERR, "%s: tensor %.200s: dtype %s%.32s%s: " REMEDY, t->file,
+                        t->name, name != NULL ? "\"" : "is missing or not a text",
+                        name != NULL ? name : "", name != NULL ? "\" is unknown" : "");
+}
+
+static int read_shape(rf_safetensor *t, const json_t *entry, rf_error *err)
+{
+    const json_t *shape = json_object_get(entry, "shape");
+    if (!json_is_array(shape) || json_array_size(shape) > RF_SAFETENSORS_DIMS) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: tensor %.200s: shape is missing or not a list of at most %d "
+                            "sizes: " REMEDY,
+                            t->file, t->name, RF_SAFETENSORS_DIMS);
+    }
+    t->n_dims = (int)json_array_size(shape);
+    t->count = 1;
+    for (int i = 0; i < t->n_dims; i++) {
+        const json_t *size = json_array_get(shape, (size_t)i);
+        if (!json_is_integer(size) || json_integer_value(size) < 0) {
+            return rf_error_set(err, RF_ERR, "%s: tensor %.200s: shape[%d] is not a size: " REMEDY,
+                                t->file, t->name, i);
+        }
+        t->shape[i] = (int64_t)json_integer_value(size);
+        if (__builtin_mul_overflow(t->count, t->shape[i], &t->count)) {
+            return rf_error_set(err, RF_ERR,
+                                "%s: tensor %.200s: its shape has too many elements: " REMEDY,
+                                t->file, t->name);
+        }
+    }
+    return RF_OK;
+}
+
+static int read_offsets(rf_safetensor *t, int bits, const unsigned char *data, uint64_t data_bytes,
+                        const json_t *entry, rf_error *err)
+{
+    const json_t *offsets = json_object_get(entry, "data_offsets");
+    const json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
+    if (json_array_size(offsets) != 2 || !json_is_integer(begin) || !json_is_integer(end)) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: tensor %.200s: data_offsets is not a pair of numbers: " REMEDY,
+                            t->file, t->name);
+    }
+    int64_t from = (int64_t)json_integer_value(begin), to = (int64_t)json_integer_value(end);
+    int64_t bytes = 0;
+    if (from < 0 || to < from || (uint64_t)to > data_bytes) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: tensor %.200s: its values lie at [%" PRId64 ", %" PRId64
+                            ") and the file has %" PRIu64 " bytes of them%s: " REMEDY,
+                            t->file, t->name, from, to, data_bytes,
+                            from >= 0 && to >= from ? " (truncated?)" : "");
+    }
+    if (__builtin_mul_overflow(t->count, bits / 8, &bytes) || bytes != to - from) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: tensor %.200s: %" PRId64 " elements of %s do not take the %" PRId64
+                            " bytes of its data_offsets: " REMEDY,
+                            t->file, t->name, t->count, t->dtype, to - from);
+    }
+    t->data = data + from;
+    t->bytes = (size_t)bytes;
+    return RF_OK;
+}
+
+static int check_names(const rf_safetensor *t, const json_t *entry, rf_error *err)
+{
+    if (json_object_size(entry) == 3) {
+        return RF_OK; /* dtype, shape and data_offsets have been found */
+    }
+    return rf_error_set(err, RF_ERR,
+                        "%s: tensor %.200s: has fields beside dtype, shape and "
+                        "data_offsets: " REMEDY,
+                        t->file, t->name);
+}
+
+static int read_tensor(rf_safetensor *t, const char *name, const json_t *entry,
+                       const unsigned char *data, uint64_t data_bytes, rf_error *err)
+{
+    int bits = 0;
+    t->name = strdup(name);
+    if (t->name == NULL) {
+        return rf_error_set(err, RF_ERR, "%s: no memory for its header", t->file);
+    }
+    if (!json_is_object(entry)) {
+        return rf_error_set(err, RF_ERR, "%s: tensor %.200s: is not described: " REMEDY, t->file,
+                            name);
+    }
+    int rc = read_dtype(t, &bits, entry, err);
+    if (rc == RF_OK) {
+        rc = read_shape(t, entry, err);
+    }
+    if (rc == RF_OK) {
+        rc = read_offsets(t, bits, data, data_bytes, entry, err);
+    }
+    return rc == RF_OK ? check_names(t, entry, err) : rc;
+}
+
+/* --- A header --------------------------------------------------------------------------------- */
+
+static int by_place(const void *a, const void *b)
+{
+    const rf_safetensor *x = a, *y = b;
+    if (x->data != y->data) {
+        return x->data < y->data ? -1 : 1;
+    }
+    return (x->bytes > y->bytes) - (x->bytes < y->bytes);
+}
+
+/* The values of a file follow each other from its first byte to its last. */
+static int check_cover(rf_safetensor *tensor, int64_t n, const unsigned char *data,
+                       uint64_t data_bytes, const char *path, rf_error *err)
+{
+    const unsigned char *at = data;
+    if (n > 0) {
+        qsort(tensor, (size_t)n, sizeof *tensor, by_place);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        if (tensor[i].data != at) {
+            bool overlap = tensor[i].data < at;
+            return rf_error_set(
+                err, RF_ERR, "%s: tensor %.200s: %s tensor %.200s: " REMEDY, path, tensor[i].name,
+                overlap ? "overlaps with" : "bytes of no tensor lie before it, after",
+                i > 0 ? tensor[i - 1].name : "(none)");
+        }
+        at += tensor[i].bytes;
+    }
+    if ((uint64_t)(at - data) != data_bytes) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: %" PRIu64 " bytes behind its tensors belong to none: " REMEDY,
+                            path, data_bytes - (uint64_t)(at - data));
+    }
+    return RF_OK;
+}
+
+static int check_metadata(const json_t *metadata, const char *path, rf_error *err)
+{
+    bool ok = json_is_object(metadata);
+    for (void *at = ok ? json_object_iter((json_t *)metadata) : NULL; at != NULL;
+         at = json_object_iter_next((json_t *)metadata, at)) {
+        ok = ok && json_is_string(json_object_iter_value(at));
+    }
+    return ok ? RF_OK
+              : rf_error_set(err, RF_ERR, "%s: __metadata__ is not an object of texts: " REMEDY,
+                             path);
+}
+
+/* Appends the tensors that the header describes to out. */
+static int read_header(rf_safetensors *out, json_t *root, const unsigned char *data,
+                       uint64_t data_bytes, const char *path, rf_error *err)
+{
+    size_t n = json_object_size(root);
+    rf_safetensor *grown = realloc(out->tensor, ((size_t)out->n + n + 1) * sizeof *grown);
+    if (grown == NULL) {
+        return rf_error_set(err, RF_ERR, "%s: no memory for its %zu tensors", path, n);
+    }
+    out->tensor = grown;
+    int64_t first = out->n;
+    for (void *at = json_object_iter(root); at != NULL; at = json_object_iter_next(root, at)) {
+        const char *name = json_object_iter_key(at);
+        const json_t *entry = json_object_iter_value(at);
+        int rc;
+        if (strcmp(name, "__metadata__") == 0) {
+            rc = check_metadata(entry, path, err);
+        } else {
+            rf_safetensor *t = &out->tensor[out->n++];
+            *t = (rf_safetensor){.file = path};
+            rc = read_tensor(t, name, entry, data, data_bytes, err);
+        }
+        if (rc != RF_OK) {
+            return rc;
+        }
+    }
+    return check_cover(out->tensor + first, out->n - first, data, data_bytes, path, err);
+}
+
+static int scan(rf_safetensors *out, const unsigned char *map, size_t bytes, const char *path,
+                rf_error *err)
+{
+    uint64_t length = 0;
+    if (bytes < LENGTH_BYTES) {
+        return rf_error_set(err, RF_ERR, "%s: has %zu bytes, too few for safetensors: " REMEDY,
+                            path, bytes);
+    }
+    memcpy(&length, map, sizeof length);
+    if (length > max_header) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: a header of %" PRIu64 " bytes, at most %" PRIu64
+                            " are allowed: not a safetensors file, or damaged: " REMEDY,
+                            path, length, max_header);
+    }
+    if (length > bytes - LENGTH_BYTES) {
+        return rf_error_set(
+            err, RF_ERR, "%s: truncated: a header of %" PRIu64 " bytes in a file of %zu: " REMEDY,
+            path, length, bytes);
+    }
+    const char *text = (const char *)map + LENGTH_BYTES;
+    const unsigned char *data = map + LENGTH_BYTES + length;
+    json_error_t where;
+    json_t *root = json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES, &where);
+    int rc = RF_OK;
+    if (!json_is_object(root)) {
+        rc = rf_error_set(err, RF_ERR, "%s: its header is not a JSON object (%s): " REMEDY, path,
+                          root == NULL ? where.text : "another value");
+    } else {
+        rc = read_header(out, root, data, bytes - LENGTH_BYTES - (size_t)length, path, err);
+    }
+    json_decref(root);
+    return rc;
+}
+
+/* --- A set ------------------------------------------------------------------------------------ */
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const rf_safetensor *)a)->name, ((const rf_safetensor *)b)->name);
+}
+
+static int sort_by_name(rf_safetensors *set, rf_error *err)
+{
+    if (set->n > 0) {
+        qsort(set->tensor, (size_t)set->n, sizeof *set->tensor, by_name);
+    }
+    for (int64_t i = 1; i < set->n; i++) {
+        const rf_safetensor *t = &set->tensor[i];
+        if (strcmp(t[-1].name, t->name) == 0) {
+            return rf_error_set(err, RF_ERR, "tensor %.200s lies in %s and in %s: " REMEDY, t->name,
+                                t[-1].file, t->file);
+        }
+    }
+    return RF_OK;
+}
+
+int rf_safetensors_scan(rf_safetensors *out, const void *data, size_t bytes, const char *origin,
+                        rf_error *err)
+{
+    *out = (rf_safetensors){0};
+    int rc = scan(out, data, bytes, origin, err);
+    return rc == RF_OK ? sort_by_name(out, err) : rc;
+}
+
+const rf_safetensor *rf_safetensors_find(const rf_safetensors *set, const char *name)
+{
+    int64_t low = 0, high = set->n;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        int order = strcmp(set->tensor[middle].name, name);
+        if (order == 0) {
+            return &set->tensor[middle];
+        }
+        low = order < 0 ? middle + 1 : low;
+        high = order < 0 ? high : middle;
+    }
+    return NULL;
+}
+
+void rf_safetensors_forget(const rf_safetensor *tensor, size_t first, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = ((uintptr_t)tensor->data + first) / page * page;
+    uintptr_t end = ((uintptr_t)tensor->data + first + bytes) / page * page;
+    if (end > begin) {
+        madvise((void *)begin, end - begin, MADV_DONTNEED); /* a hint: failing costs nothing */
+    }
+}
+
+void rf_safetensors_close(rf_safetensors *set)
+{
+    for (int64_t i = 0; i < set->n; i++) {
+        free(set->tensor[i].name);
+    }
+    for (int64_t i = 0; i < set->n_files; i++) {
+        if (set->file[i].map != NULL) {
+            munmap(set->file[i].map, set->file[i].bytes);
+        }
+        free(set->file[i].path);
+    }
+    free(set->tensor);
+    free(set->file);
+    *set = (rf_safetensors){0};
+}
+
+/* --- Files ------------------------------------------------------------------------------------ */
+
+static int map_file(struct rf_safetensors_file *file, rf_error *err)
+{
+    struct stat status;
+    int rc = RF_OK;
+    int fd = open(file->path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &status) != 0) {
+        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot open: %s", file->path,
+                          strerror(errno));
+    } else if (!S_ISREG(status.st_mode)) {
+        rc = rf_error_set(err, RF_ERR, "%s: is not a regular file: name a safetensors file",
+                          file->path);
+    } else if (status.st_size > 0) {
+        void *map = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (map == MAP_FAILED) {
+            rc = rf_error_set(err, RF_ERR, "%s: cannot map: %s", file->path, strerror(errno));
+        } else {
+            file->map = map;
+            file->bytes = (size_t)status.st_size;
+        }
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return rc;
+}
+
+/* Takes over `path`, which may be NULL for want of memory. */
+static int add_file(rf_safetensors *set, char *path, rf_error *err)
+{
+    struct rf_safetensors_file *grown =
+        path != NULL ? realloc(set->file, ((size_t)set->n_files + 1) * sizeof *grown) : NULL;
+    if (grown == NULL) {
+        free(path);
+        return rf_error_set(err, RF_ERR, "no memory for the names of safetensors files");
+    }
+    set->file = grown;
+    struct rf_safetensors_file *file = &set->file[set->n_files++];
+    *file = (struct rf_safetensors_file){.path = path};
+    int rc = map_file(file, err);
+    return rc == RF_OK ? scan(set, file->map, file->bytes, file->path, err) : rc;
+}
+
+static char *join(const char *folder, const char *name)
+{
+    char *path = NULL;
+    return asprintf(&path, "%s/%s", folder, name) >= 0 ? path : NULL;
+}
+
+/* --- Shards ----------------------------------------------------------------------------------- */
+
+static int check_shard_name(const char *name, const char *index, rf_error *err)
+{
+    if (name != NULL && name[0] != '\0' && name[0] != '.' && strchr(name, '/') == NULL) {
+        return RF_OK;
+    }
+    return rf_error_set(err, RF_ERR,
+                        "%s: weight_map names \"%.100s\", which is no file beside it: " REMEDY,
+                        index, name != NULL ? name : "(not a text)");
+}
+
+static bool has_file(const rf_safetensors *set, const char *path)
+{
+    for (int64_t i = 0; i < set->n_files; i++) {
+        if (strcmp(set->file[i].path, path) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int open_shards(rf_safetensors *out, json_t *map, const char *folder, const char *index,
+                       rf_error *err)
+{
+    int rc = RF_OK;
+    for (void *at = json_object_iter(map); at != NULL && rc == RF_OK;
+         at = json_object_iter_next(map, at)) {
+        const char *name = json_string_value(json_object_iter_value(at));
+        rc = check_shard_name(name, index, err);
+        char *path = rc == RF_OK ? join(folder, name) : NULL;
+        if (path != NULL && has_file(out, path)) {
+            free(path);
+        } else if (rc == RF_OK) {
+            rc = add_file(out, path, err);
+        }
+    }
+    return rc == RF_OK ? sort_by_name(out, err) : rc;
+}
+
+static int compare_with_index(const rf_safetensors *set, json_t *map, const char *index,
+                              rf_error *err)
+{
+    for (int64_t i = 0; i < set->n; i++) {
+        const rf_safetensor *t = &set->tensor[i];
+        const char *file = strrchr(t->file, '/') + 1;
+        const char *wanted = json_string_value(json_object_get(map, t->name));
+        if (wanted == NULL || strcmp(wanted, file) != 0) {
+            return rf_error_set(err, RF_ERR,
+                                "%s: tensor %.200s lies in %s and the index says %s: " REMEDY,
+                                index, t->name, file, wanted != NULL ? wanted : "nothing");
+        }
+    }
+    for (void *at = json_object_iter(map); at != NULL; at = json_object_iter_next(map, at)) {
+        if (rf_safetensors_find(set, json_object_iter_key(at)) == NULL) {
+            return rf_error_set(err, RF_ERR, "%s: tensor %.200s is missing from %s: " REMEDY, index,
+                                json_object_iter_key(at),
+                                json_string_value(json_object_iter_value(at)));
+        }
+    }
+    return RF_OK;
+}
+
+static int open_index(rf_safetensors *out, const char *index, const char *folder, rf_error *err)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    json_error_t where;
+    json_t *root = NULL;
+    int rc = rf_file_read(&text, &bytes, index, MAX_INDEX_BYTES, err);
+    if (rc != RF_OK) {
+        goto out;
+    }
+    root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &where);
+    json_t *map = json_object_get(root, "weight_map");
+    if (!json_is_object(map)) {
+        rc = rf_error_set(err, RF_ERR, "%s: %s: " REMEDY, index,
+                          root == NULL ? where.text : "weight_map is missing or not an object");
+        goto out;
+    }
+    rc = open_shards(out, map, folder, index, err);
+    if (rc == RF_OK) {
+        rc = compare_with_index(out, map, index, err);
+    }
+out:
+    json_decref(root);
+    free(text);
+    return rc;
+}
+
+int rf_safetensors_open(rf_safetensors *out, const char *path, rf_error *err)
+{
+    struct stat status;
+    *out = (rf_safetensors){0};
+    if (stat(path, &status) != 0) {
+        return rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot open: %s", path,
+                            strerror(errno));
+    }
+    char *single = join(path, "model.safetensors");
+    char *index = join(path, "model.safetensors.index.json");
+    int rc = RF_OK;
+    if (single == NULL || index == NULL) {
+        rc = rf_error_set(err, RF_ERR, "%s: no memory for its path", path);
+    } else if (!S_ISDIR(status.st_mode)) {
+        rc = add_file(out, strdup(path), err);
+    } else if (rf_file_exists(single)) {
+        rc = add_file(out, strdup(single), err);
+    } else if (rf_file_exists(index)) {
+        rc = open_index(out, index, path, err);
+    } else {
+        rc = rf_error_set(err, RF_ERR,
+                          "%s: has neither model.safetensors nor model.safetensors.index.json: "
+                          "name a model's folder with weights in this format",
+                          path);
+    }
+    if (rc == RF_OK) {
+        rc = sort_by_name(out, err);
+    }
+    free(single);
+    free(index);
+    return rc;
+}

@@ -1,0 +1,308 @@
+#include "common/store/safetensors.h"
+
+#include "common/base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { HEADER_STEP = 8 }; /* the values begin at a multiple of this */
+
+typedef struct entry {
+    char *name;
+    int n_dims;
+    int64_t shape[2];
+    int64_t count, done; /* elements; those that were put */
+    int64_t shard;
+    int64_t offset; /* in the shard: in its values, then in its file */
+} entry;
+
+typedef struct shard {
+    char *path;
+    int64_t bytes; /* of its values */
+    int fd;
+} shard;
+
+struct rf_safetensors_writer {
+    char *folder, *stem;
+    rf_storage type;
+    entry *entry; /* [n], by name */
+    int64_t n;
+    shard *shard; /* [n_shards] */
+    int64_t n_shards;
+};
+
+static int no_memory(rf_error *err)
+{
+    return rf_error_set(err, RF_ERR, "no memory for a safetensors file");
+}
+
+/* --- Plan ------------------------------------------------------------------------------------- */
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const entry *)a)->name, ((const entry *)b)->name);
+}
+
+static int copy_items(rf_safetensors_writer *w, const rf_safetensors_item *item, int64_t n,
+                      rf_error *err)
+{
+    w->entry = calloc((size_t)n + 1, sizeof *w->entry);
+    if (w->entry == NULL) {
+        return no_memory(err);
+    }
+    for (; w->n < n; w->n++) {
+        entry *e = &w->entry[w->n];
+        const rf_safetensors_item *from = &item[w->n];
+        RF_ASSERT(from->n_dims == 1 || from->n_dims == 2);
+        *e = (entry){.name = strdup(from->name), .n_dims = from->n_dims};
+        memcpy(e->shape, from->shape, sizeof e->shape);
+        e->count = e->shape[0] * (e->n_dims == 2 ? e->shape[1] : 1);
+        if (e->name == NULL) {
+            return no_memory(err);
+        }
+    }
+    qsort(w->entry, (size_t)n, sizeof *w->entry, by_name);
+    return RF_OK;
+}
+
+/* Fills shards one after the other; none is empty. */
+static int plan_shards(rf_safetensors_writer *w, int64_t max_shard_bytes, rf_error *err)
+{
+    w->shard = calloc((size_t)w->n + 1, sizeof *w->shard);
+    if (w->shard == NULL) {
+        return no_memory(err);
+    }
+    w->n_shards = 1;
+    w->shard[0].fd = -1;
+    for (int64_t i = 0; i < w->n; i++) {
+        entry *e = &w->entry[i];
+        int64_t bytes = e->count * (int64_t)rf_storage_bytes(w->type);
+        shard *s = &w->shard[w->n_shards - 1];
+        if (s->bytes > 0 && bytes > max_shard_bytes - s->bytes) {
+            s = &w->shard[w->n_shards++];
+            s->fd = -1;
+        }
+        e->shard = w->n_shards - 1;
+        e->offset = s->bytes;
+        s->bytes += bytes;
+    }
+    return RF_OK;
+}
+
+static int name_shards(rf_safetensors_writer *w, rf_error *err)
+{
+    for (int64_t i = 0; i < w->n_shards; i++) {
+        int n =
+            w->n_shards == 1
+                ? asprintf(&w->shard[i].path, "%s/%s.safetensors", w->folder, w->stem)
+                : asprintf(&w->shard[i].path, "%s/%s-%05" PRId64 "-of-%05" PRId64 ".safetensors",
+                           w->folder, w->stem, i + 1, w->n_shards);
+        if (n < 0) {
+            w->shard[i].path = NULL;
+            return no_memory(err);
+        }
+    }
+    return RF_OK;
+}
+
+/* --- Headers ---------------------------------------------------------------------------------- */
+
+static const char *dtype_name(rf_storage type)
+{
+    return type == RF_STORAGE_F32 ? "F32" : type == RF_STORAGE_F16 ? "F16" : "BF16";
+}
+
+static json_t *describe(const rf_safetensors_writer *w, const entry *e)
+{
+    json_t *shape = json_array();
+    for (int i = 0; i < e->n_dims; i++) {
+        json_array_append_new(shape, json_integer(e->shape[i]));
+    }
+    int64_t end = e->offset + e->count * (int64_t)rf_storage_bytes(w->type);
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype_name(w->type), "shape", shape,
+                     "data_offsets", (json_int_t)e->offset, (json_int_t)end);
+}
+
+/* Jansson keeps the order of insertion: that of the names. NULL when memory is out. */
+static char *header_of(const rf_safetensors_writer *w, int64_t shard_index)
+{
+    json_t *root = json_pack("{s:{s:s}}", "__metadata__", "format", "pt");
+    bool ok = root != NULL;
+    for (int64_t i = 0; i < w->n && ok; i++) {
+        if (w->entry[i].shard == shard_index) {
+            ok = json_object_set_new(root, w->entry[i].name, describe(w, &w->entry[i])) == 0;
+        }
+    }
+    char *text = ok ? json_dumps(root, JSON_COMPACT) : NULL;
+    json_decref(root);
+    return text;
+}
+
+static int begin_shard(rf_safetensors_writer *w, int64_t index, rf_error *err)
+{
+    shard *s = &w->shard[index];
+    char *text = header_of(w, index);
+    char *header = NULL;
+    size_t n = 0, padded = 0;
+    int rc = RF_OK;
+    if (text != NULL) {
+        n = strlen(text);
+        padded = (n + HEADER_STEP - 1) / HEADER_STEP * HEADER_STEP;
+        header = malloc(sizeof(uint64_t) + padded);
+    }
+    if (header == NULL) {
+        rc = no_memory(err);
+        goto out;
+    }
+    uint64_t length = padded;
+    memcpy(header, &length, sizeof length);
+    memset(header + sizeof length, ' ', padded);
+    memcpy(header + sizeof length, text, n);
+    s->fd = open(s->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (s->fd < 0 || ftruncate(s->fd, (off_t)(sizeof length + padded) + s->bytes) != 0) {
+        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot create: %s", s->path,
+                          strerror(errno));
+        goto out;
+    }
+    rc = rf_file_pwrite(s->fd, header, sizeof length + padded, 0, s->path, err);
+    for (int64_t i = 0; i < w->n; i++) {
+        if (w->entry[i].shard == index) {
+            w->entry[i].offset += (int64_t)(sizeof length + padded);
+        }
+    }
+out:
+    free(text);
+    free(header);
+    return rc;
+}
+
+int rf_safetensors_writer_new(rf_safetensors_writer **out, const char *folder, const char *stem,
+                              rf_storage type, const rf_safetensors_item *item, int64_t n_items,
+                              int64_t max_shard_bytes, rf_error *err)
+{
+    RF_ASSERT(type == RF_STORAGE_F32 || type == RF_STORAGE_BF16 || type == RF_STORAGE_F16);
+    RF_ASSERT(n_items > 0);
+    rf_safetensors_writer *w = calloc(1, sizeof *w);
+    *out = w;
+    if (w == NULL) {
+        return no_memory(err);
+    }
+    w->type = type;
+    w->folder = strdup(folder);
+    w->stem = strdup(stem);
+    int rc =
+        w->folder != NULL && w->stem != NULL ? copy_items(w, item, n_items, err) : no_memory(err);
+    if (rc == RF_OK) {
+        rc = plan_shards(w, max_shard_bytes, err);
+    }
+    if (rc == RF_OK) {
+        rc = name_shards(w, err);
+    }
+    for (int64_t i = 0; i < w->n_shards && rc == RF_OK; i++) {
+        rc = begin_shard(w, i, err);
+    }
+    return rc;
+}
+
+/* --- Values ----------------------------------------------------------------------------------- */
+
+int rf_safetensors_writer_put(rf_safetensors_writer *w, const char *name, int64_t first, int64_t n,
+                              const void *values, rf_error *err)
+{
+    entry key = {.name = (char *)name};
+    entry *e = bsearch(&key, w->entry, (size_t)w->n, sizeof *e, by_name);
+    RF_ASSERT(e != NULL && first >= 0 && n >= 0 && n <= e->count - first);
+    shard *s = &w->shard[e->shard];
+    size_t bytes = rf_storage_bytes(w->type);
+    e->done += n;
+    return rf_file_pwrite(s->fd, values, (size_t)n * bytes, e->offset + first * (int64_t)bytes,
+                          s->path, err);
+}
+
+/* --- End -------------------------------------------------------------------------------------- */
+
+static int write_index(const rf_safetensors_writer *w, rf_error *err)
+{
+    char *path = NULL, *text = NULL;
+    int64_t total = 0;
+    for (int64_t i = 0; i < w->n_shards; i++) {
+        total += w->shard[i].bytes;
+    }
+    json_t *map = json_object();
+    for (int64_t i = 0; i < w->n; i++) {
+        const char *file = strrchr(w->shard[w->entry[i].shard].path, '/') + 1;
+        json_object_set_new(map, w->entry[i].name, json_string(file));
+    }
+    json_t *root =
+        json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
+    int rc = RF_OK;
+    if (root != NULL && json_object_size(map) == (size_t)w->n) {
+        text = json_dumps(root, JSON_INDENT(2));
+    }
+    if (text == NULL || asprintf(&path, "%s/%s.safetensors.index.json", w->folder, w->stem) < 0) {
+        path = NULL;
+        rc = no_memory(err);
+    } else {
+        rc = rf_file_write(path, text, strlen(text), err);
+    }
+    json_decref(root);
+    free(text);
+    free(path);
+    return rc;
+}
+
+int rf_safetensors_writer_finish(rf_safetensors_writer *w, rf_error *err)
+{
+    for (int64_t i = 0; i < w->n; i++) {
+        RF_ASSERT(w->entry[i].done == w->entry[i].count);
+    }
+    for (int64_t i = 0; i < w->n_shards; i++) {
+        shard *s = &w->shard[i];
+        int fd = s->fd;
+        s->fd = -1;
+        bool failed = fsync(fd) != 0;
+        int reason = errno;
+        if (close(fd) != 0 && !failed) {
+            failed = true;
+            reason = errno;
+        }
+        if (failed) {
+            return rf_error_set(err, rf_error_code_of_errno(reason), "%s: cannot write: %s",
+                                s->path, strerror(reason));
+        }
+    }
+    return w->n_shards > 1 ? write_index(w, err) : RF_OK;
+}
+
+int64_t rf_safetensors_writer_files(const rf_safetensors_writer *w)
+{
+    return w->n_shards;
+}
+
+void rf_safetensors_writer_free(rf_safetensors_writer *w)
+{
+    if (w == NULL) {
+        return;
+    }
+    for (int64_t i = 0; i < w->n; i++) {
+        free(w->entry[i].name);
+    }
+    for (int64_t i = 0; i < w->n_shards; i++) {
+        if (w->shard[i].fd >= 0) {
+            close(w->shard[i].fd);
+        }
+        free(w->shard[i].path);
+    }
+    free(w->entry);
+    free(w->shard);
+    free(w->folder);
+    free(w->stem);
+    free(w);
+}

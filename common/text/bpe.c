@@ -1,0 +1,303 @@
+#include "common/text/bpe.h"
+
+#include "common/text/bpe_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* --- Scratch: as many as there are calls at once, kept until the end -------------------------- */
+
+static void scratch_free(rf_bpe_scratch *s)
+{
+    if (s != NULL) {
+        rf_bpe_matcher_free(&s->matcher);
+        rf_bpe_work_free(&s->work);
+        rf_text_free(&s->normal);
+        free(s->cache);
+        free(s);
+    }
+}
+
+static int scratch_take(rf_bpe_scratch **out, rf_bpe *bpe, rf_error *err)
+{
+    pthread_mutex_lock(&bpe->mutex);
+    rf_bpe_scratch *s = bpe->idle;
+    bpe->idle = s != NULL ? s->next : NULL;
+    pthread_mutex_unlock(&bpe->mutex);
+    *out = s;
+    if (s != NULL) {
+        return RF_OK;
+    }
+    s = calloc(1, sizeof *s);
+    int rc = RF_OK;
+    if (s == NULL || (s->cache = calloc(RF_BPE_CACHE, sizeof *s->cache)) == NULL) {
+        rc = rf_error_set(err, RF_ERR, "no memory to encode a text");
+    } else {
+        rc = rf_bpe_matcher_new(&s->matcher, &bpe->pattern, err);
+    }
+    if (rc != RF_OK) {
+        scratch_free(s);
+        return rc;
+    }
+    *out = s;
+    return RF_OK;
+}
+
+static void scratch_return(rf_bpe_scratch *s, rf_bpe *bpe)
+{
+    pthread_mutex_lock(&bpe->mutex);
+    s->next = bpe->idle;
+    bpe->idle = s;
+    pthread_mutex_unlock(&bpe->mutex);
+}
+
+void rf_bpe_free(rf_bpe *bpe)
+{
+    if (bpe == NULL) {
+        return;
+    }
+    while (bpe->idle != NULL) {
+        rf_bpe_scratch *s = bpe->idle;
+        bpe->idle = s->next;
+        scratch_free(s);
+    }
+    pthread_mutex_destroy(&bpe->mutex);
+    rf_bpe_pattern_free(&bpe->pattern);
+    rf_bpe_names_free(&bpe->names);
+    rf_bpe_names_free(&bpe->words);
+    rf_bpe_merges_free(&bpe->merges);
+    free(bpe->raw.added);
+    free(bpe->normalized.added);
+    free(bpe->token);
+    free(bpe->memory);
+    free(bpe);
+}
+
+/* --- Encoding --------------------------------------------------------------------------------- */
+
+typedef struct run {
+    rf_bpe *bpe;
+    rf_bpe_scratch *scratch;
+    rf_ids *out;
+    rf_unicode_traits traits;
+    rf_error *err;
+} run;
+
+/* Ids of a word of at least two bytes behind what is in `out`, where there is room. */
+static int merge_word(const run *r, const char *word, size_t bytes, size_t *n)
+{
+    const rf_bpe *bpe = r->bpe;
+    int32_t *id = r->out->id + r->out->n;
+    int32_t whole = bpe->ignore_merges ? rf_bpe_names_find(&bpe->words, word, bytes) : (int32_t)-1;
+    if (whole >= 0) {
+        id[0] = whole;
+        *n = 1;
+        return RF_OK;
+    }
+    for (size_t i = 0; i < bytes; i++) {
+        id[i] = bpe->byte_id[(unsigned char)word[i]];
+    }
+    *n = bytes;
+    return rf_bpe_merge_word(&bpe->merges, id, n, &r->scratch->work, r->err);
+}
+
+static int encode_word(const run *r, const char *word, size_t bytes)
+{
+    rf_ids *out = r->out;
+    const int64_t room = (int64_t)(bytes < RF_BPE_CACHED_IDS ? RF_BPE_CACHED_IDS : bytes);
+    if (room > out->capacity - out->n && rf_ids_reserve(out, room, r->err) != RF_OK) {
+        return r->err->code;
+    }
+    if (bytes == 1) {
+        out->id[out->n++] = r->bpe->byte_id[(unsigned char)word[0]];
+        return RF_OK;
+    }
+    size_t n;
+    if (bytes > RF_BPE_CACHED_BYTES) {
+        int rc = merge_word(r, word, bytes, &n);
+        out->n += rc == RF_OK ? (int64_t)n : 0;
+        return rc;
+    }
+    rf_bpe_cached *cached = &r->scratch->cache[rf_bpe_mix(word, bytes) & (RF_BPE_CACHE - 1)];
+    if (cached->bytes == bytes && memcmp(cached->text, word, bytes) == 0) {
+        memcpy(out->id + out->n, cached->id, sizeof cached->id);
+        out->n += cached->n;
+        return RF_OK;
+    }
+    int rc = merge_word(r, word, bytes, &n);
+    if (rc == RF_OK) {
+        if (n <= RF_BPE_CACHED_IDS) {
+            cached->bytes = (uint8_t)bytes;
+            cached->n = (uint8_t)n;
+            memcpy(cached->text, word, bytes);
+            memcpy(cached->id, out->id + out->n, n * sizeof *cached->id);
+        }
+        out->n += (int64_t)n;
+    }
+    return rc;
+}
+
+static int encode_words(const run *r, const char *text, size_t bytes)
+{
+    for (size_t begin = 0, end; begin < bytes; begin = end) {
+        int rc = rf_bpe_next_word(&end, &r->bpe->pattern, &r->scratch->matcher, r->traits.is_new,
+                                  text, begin, bytes, r->err);
+        if (rc == RF_OK) {
+            rc = encode_word(r, text + begin, end - begin);
+        }
+        if (rc != RF_OK) {
+            return rc;
+        }
+    }
+    return RF_OK;
+}
+
+/* Cuts a finder's tokens out and gives the text between them to `between`. */
+static int encode_around(const run *r, const rf_bpe_finder *finder, const char *text, size_t bytes,
+                         int (*between)(const run *r, const char *text, size_t bytes))
+{
+    size_t done = 0, begin, end;
+    const rf_bpe_added *added;
+    int rc = RF_OK;
+    while (rc == RF_OK && rf_bpe_find_added(finder, text, done, bytes, &added, &begin, &end)) {
+        rc = begin > done ? between(r, text + done, begin - done) : RF_OK;
+        if (rc == RF_OK) {
+            rc = rf_ids_push(r->out, added->id, r->err);
+        }
+        done = end;
+    }
+    return rc == RF_OK && done < bytes ? between(r, text + done, bytes - done) : rc;
+}
+
+static int encode_normalised(const run *r, const char *text, size_t bytes)
+{
+    if (r->bpe->nfc && r->traits.may_change) {
+        rf_text *normal = &r->scratch->normal;
+        normal->bytes = 0;
+        normal->failed = false;
+        int rc = rf_unicode_nfc(normal, text, bytes, r->err);
+        if (rc != RF_OK) {
+            return rc;
+        }
+        text = normal->data;
+        bytes = normal->bytes;
+    }
+    return encode_around(r, &r->bpe->normalized, text, bytes, encode_words);
+}
+
+int rf_bpe_encode(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes, rf_error *err)
+{
+    rf_error unused;
+    run r = {.bpe = bpe, .out = out, .err = err != NULL ? err : &unused};
+    size_t bad;
+    if (bytes > INT32_MAX) {
+        return rf_error_set(err, RF_ERR, "a text of %zu bytes is too long: cut it", bytes);
+    }
+    if (!rf_unicode_scan(&r.traits, &bad, text, bytes)) {
+        return rf_error_set(err, RF_ERR, "the text is not UTF-8 at byte %zu: convert it", bad + 1);
+    }
+    int rc = scratch_take(&r.scratch, bpe, r.err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    const int64_t before = out->n;
+    rc = encode_around(&r, &bpe->raw, text, bytes, encode_normalised);
+    if (rc != RF_OK) {
+        out->n = before;
+    }
+    scratch_return(r.scratch, bpe);
+    return rc;
+}
+
+/* --- Questions -------------------------------------------------------------------------------- */
+
+int64_t rf_bpe_size(const rf_bpe *bpe)
+{
+    return bpe->size;
+}
+
+const char *rf_bpe_bytes(const rf_bpe *bpe, int32_t id, size_t *bytes)
+{
+    *bytes = 0;
+    if (id < 0 || id >= bpe->size) {
+        return NULL;
+    }
+    *bytes = bpe->token[id].text_bytes;
+    return bpe->token[id].text;
+}
+
+int32_t rf_bpe_find(const rf_bpe *bpe, const char *name)
+{
+    return rf_bpe_names_find(&bpe->names, name, strlen(name));
+}
+
+const char *rf_bpe_special_name(const rf_bpe *bpe, int32_t id)
+{
+    return id >= 0 && id < bpe->size && bpe->token[id].is_special ? bpe->token[id].name : NULL;
+}
+
+void rf_bpe_hide(rf_bpe *bpe, int32_t id)
+{
+    rf_bpe_finder *finders[] = {&bpe->raw, &bpe->normalized};
+    for (int k = 0; k < 2; k++) {
+        for (int64_t i = 0; i < finders[k]->n; i++) {
+            if (finders[k]->added[i].id == id) {
+                finders[k]->added[i].is_hidden = true;
+            }
+        }
+    }
+}
+
+/* --- Hash ------------------------------------------------------------------------------------- */
+
+uint64_t rf_bpe_hash_bytes(uint64_t hash, const void *data, size_t bytes)
+{
+    const unsigned char *byte = data;
+    for (size_t i = 0; i < bytes; i++) {
+        hash = (hash ^ byte[i]) * UINT64_C(0x100000001B3);
+    }
+    return hash;
+}
+
+/* Little-endian, whatever the machine. */
+static uint64_t hash_number(uint64_t hash, uint64_t number)
+{
+    for (int i = 0; i < 8; i++) {
+        hash = (hash ^ (number >> (8 * i) & 0xFF)) * UINT64_C(0x100000001B3);
+    }
+    return hash;
+}
+
+static uint64_t hash_merge(const rf_bpe_merge *merge)
+{
+    return hash_number(hash_number(UINT64_C(0xCBF29CE484222325), merge->pair), merge->rank);
+}
+
+uint64_t rf_bpe_hash(const rf_bpe *bpe, uint64_t hash)
+{
+    hash = hash_number(hash, (uint64_t)bpe->size);
+    hash = hash_number(hash, (uint64_t)(bpe->nfc | bpe->ignore_merges << 1));
+    hash = rf_bpe_hash_bytes(hash, bpe->pattern.text, strlen(bpe->pattern.text) + 1);
+    for (int64_t id = 0; id < bpe->size; id++) {
+        const rf_bpe_token *token = &bpe->token[id];
+        hash = hash_number(hash, (uint64_t)token->name_bytes << 2 |
+                                     (uint64_t)(token->is_added << 1 | token->is_special));
+        hash = rf_bpe_hash_bytes(hash, token->name, token->name_bytes);
+    }
+    /* A sum does not depend on the order of the slots; each merge has its rank in it. */
+    uint64_t merges = 0;
+    for (size_t i = 0; i < bpe->merges.n_slots; i++) {
+        const rf_bpe_merge *merge = &bpe->merges.slot[i];
+        merges += merge->pair != UINT64_MAX ? hash_merge(merge) : 0;
+    }
+    hash = hash_number(hash, merges);
+    const rf_bpe_finder *finders[] = {&bpe->raw, &bpe->normalized};
+    for (int k = 0; k < 2; k++) {
+        for (int64_t i = 0; i < finders[k]->n; i++) {
+            const rf_bpe_added *a = &finders[k]->added[i];
+            hash = hash_number(hash, (uint64_t)a->id << 3 | (uint64_t)(a->lstrip << 2) |
+                                         (uint64_t)(a->rstrip << 1) | (uint64_t)a->normalized);
+        }
+    }
+    return hash;
+}

@@ -1,0 +1,360 @@
+#include "common/text/bpe_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* "model": the vocabulary and its merges, checked until encoding needs no check any more. */
+
+typedef struct reader {
+    rf_bpe *bpe;
+    const char *origin;
+    const json_t *added; /* "added_tokens", an array */
+    bool *is_made;       /* [size] by a merge, or a single byte */
+    rf_text product;     /* of the merge being read */
+    rf_error *err;
+} reader;
+
+const char *rf_bpe_shown(char out[80], const char *name)
+{
+    size_t n = 0;
+    for (; name[n] != '\0' && n < 64; n++) {
+        out[n] = (unsigned char)name[n] < 0x20 || name[n] == 0x7F ? '?' : name[n];
+    }
+    while (n > 0 && name[n] != '\0' && ((unsigned char)name[n] & 0xC0) == 0x80) {
+        n--; /* not within a character */
+    }
+    out[n] = '\0';
+    return out;
+}
+
+/* --- Vocabulary ------------------------------------------------------------------------------- */
+
+static int check_fields(const reader *r, const json_t *model)
+{
+    const char *type = json_string_value(json_object_get(model, "type"));
+    if (!json_is_object(model) || (type != NULL && strcmp(type, "BPE") != 0)) {
+        return rf_error_set(r->err, RF_ERR,
+                            "%s: model.type is \"%.40s\": only byte-level BPE is supported",
+                            r->origin, type != NULL ? type : "missing");
+    }
+    static const char *const strings[] = {"continuing_subword_prefix", "end_of_word_suffix"};
+    for (int i = 0; i < 2; i++) {
+        const json_t *value = json_object_get(model, strings[i]);
+        if (value != NULL && !json_is_null(value) &&
+            (!json_is_string(value) || json_string_length(value) > 0)) {
+            return rf_error_set(r->err, RF_ERR,
+                                "%s: model.%s is not empty: only byte-level BPE is supported",
+                                r->origin, strings[i]);
+        }
+    }
+    const json_t *dropout = json_object_get(model, "dropout");
+    if (dropout != NULL && !json_is_null(dropout) && json_number_value(dropout) != 0) {
+        return rf_error_set(r->err, RF_ERR,
+                            "%s: model.dropout is set: ids would be random: set it to null",
+                            r->origin);
+    }
+    if (json_is_true(json_object_get(model, "byte_fallback"))) {
+        return rf_error_set(r->err, RF_ERR,
+                            "%s: model.byte_fallback is true: that is a SentencePiece tokenizer, "
+                            "only byte-level BPE is supported",
+                            r->origin);
+    }
+    if (!json_is_object(json_object_get(model, "vocab"))) {
+        return rf_error_set(r->err, RF_ERR, "%s: model.vocab is missing or no object", r->origin);
+    }
+    if (!json_is_array(json_object_get(model, "merges"))) {
+        return rf_error_set(r->err, RF_ERR,
+                            "%s: model.merges is missing or no array: the file is incomplete",
+                            r->origin);
+    }
+    return RF_OK;
+}
+
+/* The bytes of a token: through GPT-2's alphabet, or the name itself where it has other
+ * characters (as Hugging Face's ByteLevel decoder does). */
+static void add_text(rf_bpe *bpe, rf_bpe_token *token)
+{
+    char *text = bpe->memory + bpe->memory_used;
+    size_t n = 0;
+    for (size_t i = 0; i < token->name_bytes;) {
+        int32_t c;
+        i += rf_unicode_next(&c, token->name + i);
+        int byte = rf_unicode_byte_of(c);
+        if (byte < 0) {
+            token->text = token->name;
+            token->text_bytes = token->name_bytes;
+            return;
+        }
+        text[n++] = (char)(unsigned char)byte;
+    }
+    bpe->memory_used += n;
+    token->text = text;
+    token->text_bytes = (uint32_t)n;
+}
+
+int rf_bpe_add_token(rf_bpe *bpe, const char *field, const char *name, size_t bytes, json_int_t id,
+                     const char *origin, rf_error *err)
+{
+    char a[80], b[80];
+    if (id < 0 || id >= bpe->size) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: %s: token \"%s\" has id %lld, but there are at most %lld tokens: "
+                            "ids must be 0, 1, 2, ... without holes",
+                            origin, field, rf_bpe_shown(a, name), (long long)id,
+                            (long long)bpe->size);
+    }
+    rf_bpe_token *token = &bpe->token[id];
+    if (token->is_used) {
+        return rf_error_set(
+            err, RF_ERR, "%s: %s: tokens \"%s\" and \"%s\" both have id %lld: give each its own",
+            origin, field, rf_bpe_shown(a, token->name), rf_bpe_shown(b, name), (long long)id);
+    }
+    char *copy = bpe->memory + bpe->memory_used;
+    memcpy(copy, name, bytes);
+    copy[bytes] = '\0';
+    bpe->memory_used += bytes + 1;
+    *token = (rf_bpe_token){.name = copy, .name_bytes = (uint32_t)bytes, .is_used = true};
+    add_text(bpe, token);
+    bool is_new = rf_bpe_names_add(&bpe->names, copy, bytes, (int32_t)id);
+    RF_ASSERT(is_new);
+    return RF_OK;
+}
+
+static int read_vocab(reader *r, json_t *vocab)
+{
+    const char *name;
+    json_t *id;
+    json_object_foreach(vocab, name, id)
+    {
+        if (!json_is_integer(id)) {
+            char a[80];
+            return rf_error_set(r->err, RF_ERR,
+                                "%s: model.vocab: the id of \"%s\" must be a whole number",
+                                r->origin, rf_bpe_shown(a, name));
+        }
+        int rc = rf_bpe_add_token(r->bpe, "model.vocab", name, strlen(name), json_integer_value(id),
+                                  r->origin, r->err);
+        if (rc != RF_OK) {
+            return rc;
+        }
+    }
+    return RF_OK;
+}
+
+static int find_bytes(const reader *r)
+{
+    for (int byte = 0; byte < 256; byte++) {
+        char name[4];
+        size_t n = rf_unicode_put(name, rf_unicode_of_byte(byte));
+        int32_t id = rf_bpe_names_find(&r->bpe->names, name, n);
+        if (id < 0) {
+            return rf_error_set(r->err, RF_ERR,
+                                "%s: model.vocab has no token for the byte 0x%02X (\"%.*s\"): a "
+                                "byte-level vocabulary needs all 256 (train it with "
+                                "ByteLevel.alphabet())",
+                                r->origin, (unsigned)byte, (int)n, name);
+        }
+        r->bpe->byte_id[byte] = id;
+        r->is_made[id] = true;
+    }
+    return RF_OK;
+}
+
+/* --- Merges ----------------------------------------------------------------------------------- */
+
+/* The two names of a merge: ["a", "b"], or "a b" as older files have it. */
+static bool parts_of(const json_t *merge, const char *part[2], size_t bytes[2])
+{
+    if (json_is_string(merge)) {
+        const char *text = json_string_value(merge), *blank = strchr(text, ' ');
+        if (blank == NULL || strchr(blank + 1, ' ') != NULL) {
+            return false;
+        }
+        part[0] = text;
+        bytes[0] = (size_t)(blank - text);
+        part[1] = blank + 1;
+        bytes[1] = strlen(blank + 1);
+        return true;
+    }
+    if (!json_is_array(merge) || json_array_size(merge) != 2) {
+        return false;
+    }
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *item = json_array_get(merge, i);
+        if (!json_is_string(item)) {
+            return false;
+        }
+        part[i] = json_string_value(item);
+        bytes[i] = json_string_length(item);
+    }
+    return true;
+}
+
+static int no_token(const reader *r, size_t i, const char *what, const char *name)
+{
+    char a[80];
+    return rf_error_set(r->err, RF_ERR,
+                        "%s: model.merges[%zu]: its %s \"%s\" is no token of the vocabulary: the "
+                        "vocabulary and the merges do not belong together",
+                        r->origin, i, what, rf_bpe_shown(a, name));
+}
+
+static int read_merge(reader *r, const json_t *merge, size_t i)
+{
+    rf_bpe *bpe = r->bpe;
+    const char *part[2];
+    size_t bytes[2];
+    int32_t id[2];
+    if (!parts_of(merge, part, bytes)) {
+        return rf_error_set(r->err, RF_ERR,
+                            "%s: model.merges[%zu] must be [\"left\", \"right\"] or \"left right\"",
+                            r->origin, i);
+    }
+    r->product.bytes = 0;
+    for (int k = 0; k < 2; k++) {
+        if (bytes[k] == 0) {
+            return rf_error_set(r->err, RF_ERR,
+                                "%s: model.merges[%zu] has an empty part: it would make one of its "
+                                "own parts, a cycle: remove it",
+                                r->origin, i);
+        }
+        id[k] = rf_bpe_names_find(&bpe->names, part[k], bytes[k]);
+        size_t begin = r->product.bytes;
+        rf_text_add(&r->product, part[k], bytes[k]);
+        if (r->product.failed) {
+            return rf_text_check(&r->product, r->err);
+        }
+        if (id[k] < 0) {
+            return no_token(r, i, k == 0 ? "left part" : "right part", r->product.data + begin);
+        }
+    }
+    int32_t product = rf_bpe_names_find(&bpe->names, r->product.data, r->product.bytes);
+    if (product < 0) {
+        return no_token(r, i, "product", r->product.data);
+    }
+    if (!rf_bpe_merges_add(&bpe->merges, id[0], id[1], product)) {
+        char a[80];
+        return rf_error_set(r->err, RF_ERR,
+                            "%s: model.merges[%zu], which makes \"%s\", is there twice: remove one",
+                            r->origin, i, rf_bpe_shown(a, r->product.data));
+    }
+    r->is_made[product] = true;
+    return RF_OK;
+}
+
+static bool is_added(const reader *r, const char *name)
+{
+    size_t i;
+    json_t *item;
+    json_array_foreach(r->added, i, item)
+    {
+        const char *content = json_string_value(json_object_get(item, "content"));
+        if (content != NULL && strcmp(content, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A token that no merge makes would never be used: merges are missing. Files that take whole words
+ * from the vocabulary (ignore_merges) need none. */
+static int check_made(const reader *r)
+{
+    for (int64_t id = 0; id < r->bpe->size && !r->bpe->ignore_merges; id++) {
+        const rf_bpe_token *token = &r->bpe->token[id];
+        if (!token->is_used || r->is_made[id]) {
+            continue;
+        }
+        char name[80];
+        if (!is_added(r, token->name)) {
+            return rf_error_set(r->err, RF_ERR,
+                                "%s: model.merges: none makes token \"%s\" (id %lld): merges are "
+                                "missing, get the whole file",
+                                r->origin, rf_bpe_shown(name, token->name), (long long)id);
+        }
+    }
+    return RF_OK;
+}
+
+/* The vocabulary by bytes. */
+static int index_words(const reader *r)
+{
+    rf_bpe *bpe = r->bpe;
+    if (!bpe->ignore_merges) {
+        return RF_OK;
+    }
+    int rc = rf_bpe_names_new(&bpe->words, (size_t)bpe->size, r->err);
+    for (int64_t id = 0; rc == RF_OK && id < bpe->size; id++) {
+        const rf_bpe_token *token = &bpe->token[id];
+        if (token->is_used && token->text != token->name) {
+            (void)rf_bpe_names_add(&bpe->words, token->text, token->text_bytes, (int32_t)id);
+        }
+    }
+    return rc;
+}
+
+/* --- All of it -------------------------------------------------------------------------------- */
+
+/* Room for all tokens, added ones included. */
+static int reserve(reader *r, json_t *vocab)
+{
+    rf_bpe *bpe = r->bpe;
+    size_t n = json_object_size(vocab) + json_array_size(r->added), bytes = 1, i;
+    const char *name;
+    json_t *item;
+    json_object_foreach(vocab, name, item)
+    {
+        bytes += 2 * strlen(name) + 1;
+    }
+    json_array_foreach(r->added, i, item)
+    {
+        /* Normalised, a name may take three times its bytes. */
+        bytes += 8 * json_string_length(json_object_get(item, "content")) + 1;
+    }
+    if (n > INT32_MAX / 2) {
+        return rf_error_set(r->err, RF_ERR, "%s: %zu tokens are too many", r->origin, n);
+    }
+    bpe->size = (int64_t)n;
+    bpe->token = calloc(n + 1, sizeof *bpe->token);
+    bpe->memory = malloc(bytes);
+    r->is_made = calloc(n + 1, sizeof *r->is_made);
+    if (bpe->token == NULL || bpe->memory == NULL || r->is_made == NULL) {
+        return rf_error_set(r->err, RF_ERR, "%s: no memory for %zu tokens", r->origin, n);
+    }
+    return rf_bpe_names_new(&bpe->names, n + 1, r->err);
+}
+
+int rf_bpe_read_model(rf_bpe *bpe, const json_t *model, const json_t *added, const char *origin,
+                      rf_error *err)
+{
+    reader r = {.bpe = bpe, .origin = origin, .added = added, .err = err};
+    json_t *vocab = json_object_get(model, "vocab");
+    const json_t *merges = json_object_get(model, "merges");
+    int rc = check_fields(&r, model);
+    if (rc == RF_OK) {
+        bpe->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
+        rc = reserve(&r, vocab);
+    }
+    if (rc == RF_OK) {
+        rc = read_vocab(&r, vocab);
+    }
+    if (rc == RF_OK) {
+        rc = find_bytes(&r);
+    }
+    if (rc == RF_OK) {
+        bpe->n_vocab = (int64_t)json_object_size(vocab);
+        rc = rf_bpe_merges_new(&bpe->merges, json_array_size(merges), err);
+    }
+    for (size_t i = 0; rc == RF_OK && i < json_array_size(merges); i++) {
+        rc = read_merge(&r, json_array_get(merges, i), i);
+    }
+    if (rc == RF_OK) {
+        rc = check_made(&r);
+    }
+    if (rc == RF_OK) {
+        rc = index_words(&r);
+    }
+    free(r.is_made);
+    rf_text_free(&r.product);
+    return rc;
+}

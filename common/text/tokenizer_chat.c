@@ -1,0 +1,166 @@
+#include "common/text/tokenizer_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* --- The byte tokenizer's marks --------------------------------------------------------------- */
+
+static int mark_of(int32_t *mark, const rf_tokenizer *tokenizer, const rf_turn *turn, rf_error *err)
+{
+    const rf_specials *s = &tokenizer->specials;
+    if (strcmp(turn->role, "system") == 0) {
+        *mark = s->system;
+    } else if (strcmp(turn->role, "user") == 0) {
+        *mark = s->user;
+    } else if (strcmp(turn->role, "assistant") == 0) {
+        *mark = s->assistant;
+    } else {
+        return rf_error_set(err, RF_ERR,
+                            "unknown role \"%.64s\": use \"system\", \"user\" or \"assistant\"",
+                            turn->role);
+    }
+    return turn->tool_calls == NULL
+               ? RF_OK
+               : rf_error_set(err, RF_ERR,
+                              "the byte tokenizer has no form for tool calls: remove them");
+}
+
+static int render_marks(const rf_tokenizer *tokenizer, rf_ids *out, const rf_turn *turn, int64_t n,
+                        const rf_render_options *options, rf_error *err)
+{
+    if (json_array_size(options->tools) > 0) {
+        return rf_error_set(err, RF_ERR, "the byte tokenizer has no form for tools: remove them");
+    }
+    for (int64_t i = 0; i < n; i++) {
+        int32_t mark = -1;
+        int rc = mark_of(&mark, tokenizer, &turn[i], err);
+        if (rc == RF_OK) {
+            rc = rf_ids_push(out, mark, err);
+        }
+        if (rc == RF_OK) {
+            rc = rf_tokenizer_encode(tokenizer, out, turn[i].content, turn[i].bytes, err);
+        }
+        if (rc == RF_OK && mark == tokenizer->specials.assistant) {
+            rc = rf_ids_push(out, tokenizer->specials.eos[0], err);
+        }
+        if (rc != RF_OK) {
+            return rc;
+        }
+    }
+    return options->add_generation_prompt ? rf_ids_push(out, tokenizer->specials.assistant, err)
+                                          : RF_OK;
+}
+
+/* --- Templates -------------------------------------------------------------------------------- */
+
+static const char *name_of(const rf_tokenizer *tokenizer, int32_t id)
+{
+    const char *name = id >= 0 ? rf_tokenizer_special_name(tokenizer, id) : NULL;
+    return name != NULL ? name : "";
+}
+
+static int no_eos(rf_error *err)
+{
+    return rf_error_set(err, RF_ERR,
+                        "the tokenizer has no end-of-text token: name it as \"eos_token\" in "
+                        "tokenizer_config.json");
+}
+
+/* The plain form begins with the begin token, which is never recognised in a text. */
+static int encode_rendered(const rf_tokenizer *tokenizer, rf_ids *out, const rf_text *text,
+                           const char *begin, rf_error *err)
+{
+    size_t skip = 0;
+    int rc = RF_OK;
+    if (tokenizer->chat.kind == RF_CHAT_PLAIN) {
+        skip = strlen(begin);
+        rc = rf_ids_push(out, tokenizer->specials.begin, err);
+    }
+    return rc == RF_OK
+               ? rf_tokenizer_encode(tokenizer, out, text->data + skip, text->bytes - skip, err)
+               : rc;
+}
+
+static int render_template(const rf_tokenizer *tokenizer, rf_text *text, rf_ids *out,
+                           const rf_turn *turn, int64_t n, const rf_render_options *options,
+                           rf_error *err)
+{
+    const rf_specials *s = &tokenizer->specials;
+    const char *begin = name_of(tokenizer, s->begin);
+    if (s->n_eos == 0) {
+        return no_eos(err);
+    }
+    int rc = rf_chat_render(&tokenizer->chat, text, begin, name_of(tokenizer, s->eos[0]), turn, n,
+                            options, err);
+    return rc == RF_OK ? encode_rendered(tokenizer, out, text, begin, err) : rc;
+}
+
+int rf_tokenizer_render(const rf_tokenizer *tokenizer, char **text, size_t *bytes, rf_ids *ids,
+                        const rf_turn *turn, int64_t n, const rf_render_options *options,
+                        rf_error *err)
+{
+    const int64_t before = ids->n;
+    const bool marks = tokenizer->chat.kind == RF_CHAT_MARKS;
+    rf_text rendered = {0};
+    int rc = marks ? render_marks(tokenizer, ids, turn, n, options, err)
+                   : render_template(tokenizer, &rendered, ids, turn, n, options, err);
+    if (rc == RF_OK && text != NULL && marks) {
+        rc = rf_tokenizer_decode(tokenizer, text, bytes, ids->id + before, ids->n - before, false,
+                                 err);
+    } else if (rc == RF_OK && text != NULL) {
+        *text = rendered.data;
+        *bytes = rendered.bytes;
+        rendered = (rf_text){0};
+    }
+    rf_text_free(&rendered);
+    if (rc != RF_OK) {
+        ids->n = before;
+    }
+    return rc;
+}
+
+int rf_tokenizer_render_prompt(const rf_tokenizer *tokenizer, rf_ids *out,
+                               const rf_message *message, int64_t n, rf_error *err)
+{
+    rf_turn *turn = calloc((size_t)n + 1, sizeof *turn);
+    if (turn == NULL) {
+        return rf_error_set(err, RF_ERR, "no memory for %lld messages", (long long)n);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        turn[i] = (rf_turn){
+            .role = message[i].role, .content = message[i].content, .bytes = message[i].bytes};
+    }
+    const rf_render_options options = {.add_generation_prompt = true};
+    int rc = rf_tokenizer_render(tokenizer, NULL, NULL, out, turn, n, &options, err);
+    free(turn);
+    return rc;
+}
+
+int rf_tokenizer_render_response(const rf_tokenizer *tokenizer, rf_ids *out, const rf_turn *turn,
+                                 rf_error *err)
+{
+    const int64_t before = out->n;
+    const char *content = turn->content;
+    size_t bytes = turn->bytes;
+    rf_text text = {0};
+    int rc = tokenizer->specials.n_eos > 0 ? RF_OK : no_eos(err);
+    if (tokenizer->chat.kind == RF_CHAT_MARKS) {
+        int32_t mark;
+        rc = rc == RF_OK ? mark_of(&mark, tokenizer, turn, err) : rc;
+    } else if (rc == RF_OK) {
+        rc = rf_chat_render_answer(&tokenizer->chat, &text, turn, err);
+        content = text.data != NULL ? text.data : "";
+        bytes = text.bytes;
+    }
+    if (rc == RF_OK) {
+        rc = rf_tokenizer_encode(tokenizer, out, content, bytes, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_ids_push(out, tokenizer->specials.eos[0], err);
+    }
+    rf_text_free(&text);
+    if (rc != RF_OK) {
+        out->n = before;
+    }
+    return rc;
+}

@@ -1,0 +1,280 @@
+#include "common/base/file.h"
+#include "common/text/tokenizer_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <zlib.h>
+
+/* Hugging Face's files, as they are found (tokenizer_stored.c makes the stored text of them). */
+
+enum { MAX_BYTES = 1 << 29, BLOCK = 1 << 16 };
+
+typedef rf_tokenizer_sources sources;
+
+static int no_memory(const sources *s)
+{
+    return rf_error_set(s->err, RF_ERR, "%s: no memory for the tokenizer", s->path);
+}
+
+/* --- Files ------------------------------------------------------------------------------------ */
+
+/* A whole file, plain or gzip, with a 0 behind it. */
+static int read_file(char **out, size_t *bytes, const char *path, rf_error *err)
+{
+    rf_text text = {0};
+    char *buffer = malloc(BLOCK);
+    gzFile file = buffer != NULL ? gzopen(path, "rb") : NULL;
+    int n = 0, rc = RF_OK;
+    *out = NULL;
+    if (file == NULL) {
+        rc = rf_error_set(err, RF_ERR, "%s: cannot open", path);
+        goto out;
+    }
+    while ((n = gzread(file, buffer, BLOCK)) > 0 && text.bytes < MAX_BYTES) {
+        rf_text_add(&text, buffer, (size_t)n);
+    }
+    rf_text_add(&text, "", 0);
+    rc = rf_text_check(&text, err);
+    if (rc == RF_OK && n != 0) {
+        rc = rf_error_set(err, RF_ERR,
+                          n > 0 ? "%s: is larger than 512 MiB: this is no tokenizer"
+                                : "%s: cannot be read: damaged or no file",
+                          path);
+    }
+out:
+    if (file != NULL && gzclose(file) != Z_OK && rc == RF_OK) {
+        rc = rf_error_set(err, RF_ERR, "%s: ends too early: get the whole file", path);
+    }
+    free(buffer);
+    if (rc == RF_OK) {
+        *out = text.data;
+        *bytes = text.bytes;
+    } else {
+        rf_text_free(&text);
+    }
+    return rc;
+}
+
+/* folder/name or folder/name.gz, whichever is there. */
+static bool find_file(char path[4200], const char *folder, const char *name)
+{
+    snprintf(path, 4200, "%s/%s", folder, name);
+    if (!rf_file_exists(path)) {
+        snprintf(path, 4200, "%s/%s.gz", folder, name);
+    }
+    return rf_file_exists(path);
+}
+
+/* Whole numbers of 19 digits or more get ".0" behind them: Transformers writes 10^30 for "no
+ * limit", which jansson refuses. */
+static void soften_integers(rf_text *out, const char *text)
+{
+    bool in_string = false;
+    for (const char *p = text; *p != '\0';) {
+        const size_t number = in_string ? 0 : strspn(p, "0123456789+-.eE");
+        const size_t n = number > 0 ? number : *p == '\\' && p[1] != '\0' ? 2 : 1;
+        in_string = in_string != (*p == '"');
+        rf_text_add(out, p, n);
+        if (number >= 19 && strcspn(p, ".eE") >= number) {
+            rf_text_add_string(out, ".0");
+        }
+        p += n;
+    }
+}
+
+static int parse_json(json_t **out, const char *text, size_t bytes, json_error_t *why,
+                      rf_error *err)
+{
+    rf_text softened = {0};
+    int rc = RF_OK;
+    *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, why);
+    if (*out == NULL && json_error_code(why) == json_error_numeric_overflow) {
+        soften_integers(&softened, text);
+        rc = rf_text_check(&softened, err);
+        if (rc == RF_OK) {
+            *out = json_loadb(softened.data, softened.bytes, JSON_REJECT_DUPLICATES, why);
+        }
+    }
+    rf_text_free(&softened);
+    return rc;
+}
+
+static int read_json(json_t **out, const char *path, rf_error *err)
+{
+    char *text;
+    size_t bytes;
+    json_error_t why;
+    int rc = read_file(&text, &bytes, path, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    rc = parse_json(out, text, bytes, &why, err);
+    free(text);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    if (*out == NULL) {
+        return rf_error_set(err, RF_ERR, "%s:%d:%d: is not JSON (%s): get the whole file again",
+                            path, why.line, why.column, why.text);
+    }
+    return json_is_object(*out) ? RF_OK
+                                : rf_error_set(err, RF_ERR, "%s: a JSON object is needed", path);
+}
+
+static int read_json_beside(json_t **out, const sources *s, const char *name)
+{
+    char path[4200];
+    return find_file(path, s->folder, name) ? read_json(out, path, s->err) : RF_OK;
+}
+
+static int read_beside(sources *s)
+{
+    char path[4200];
+    size_t bytes;
+    int rc = read_json_beside(&s->config, s, "tokenizer_config.json");
+    if (rc == RF_OK) {
+        rc = read_json_beside(&s->generation, s, "generation_config.json");
+    }
+    if (rc == RF_OK && find_file(path, s->folder, "chat_template.jinja")) {
+        rc = read_file(&s->template, &bytes, path, s->err);
+    }
+    return rc;
+}
+
+/* --- GPT-2's own files ------------------------------------------------------------------------ */
+
+/* vocab.bpe: a line "#version: ...", then a merge a line. */
+static int read_merges(json_t **out, const char *path, rf_error *err)
+{
+    char *text;
+    size_t bytes;
+    int rc = read_file(&text, &bytes, path, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    json_t *merges = *out = json_array();
+    char *save = NULL;
+    for (char *line = strtok_r(text, "\n", &save); line != NULL && rc == RF_OK;
+         line = strtok_r(NULL, "\n", &save)) {
+        line[strcspn(line, "\r")] = '\0';
+        if (strncmp(line, "#version", 8) != 0 && line[0] != '\0' &&
+            json_array_append_new(merges, json_string(line)) != 0) {
+            rc = rf_error_set(err, RF_ERR, "%s: is not UTF-8, or no memory", path);
+        }
+    }
+    free(text);
+    return rc;
+}
+
+/* False: the folder has no such pair. */
+static bool find_pair(char vocab[4200], char merges[4200], const char *folder)
+{
+    return (find_file(vocab, folder, "encoder.json") && find_file(merges, folder, "vocab.bpe")) ||
+           (find_file(vocab, folder, "vocab.json") && find_file(merges, folder, "merges.txt"));
+}
+
+static int read_pair(sources *s, const char *vocab_path, const char *merges_path)
+{
+    json_t *vocab = NULL, *merges = NULL;
+    snprintf(s->path, sizeof s->path, "%s", vocab_path);
+    int rc = read_json(&vocab, vocab_path, s->err);
+    if (rc == RF_OK) {
+        rc = read_merges(&merges, merges_path, s->err);
+    }
+    const char *class = json_string_value(json_object_get(s->config, "tokenizer_class"));
+    if (rc == RF_OK && class != NULL && strncmp(class, "GPT2Tokenizer", 13) != 0) {
+        rc = rf_error_set(s->err, RF_ERR,
+                          "%s: a %.60s without tokenizer.json: only GPT-2's splitting is known "
+                          "without it: save it as a fast tokenizer",
+                          s->path, class);
+    }
+    if (rc == RF_OK) {
+        s->tokenizer = json_pack(
+            "{s:s, s:n, s:n, s:[], s:n, s:{s:s, s:b, s:b, s:b}, s:n, s:{s:s, s:b, s:b, s:b}, "
+            "s:{s:s, s:n, s:n, s:s, s:s, s:b, s:O, s:O}}",
+            "version", "1.0", "truncation", "padding", "added_tokens", "normalizer",
+            "pre_tokenizer", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1,
+            "use_regex", 1, "post_processor", "decoder", "type", "ByteLevel", "add_prefix_space", 1,
+            "trim_offsets", 1, "use_regex", 1, "model", "type", "BPE", "dropout", "unk_token",
+            "continuing_subword_prefix", "", "end_of_word_suffix", "", "fuse_unk", 0, "vocab",
+            vocab, "merges", merges);
+        rc = s->tokenizer != NULL ? RF_OK : no_memory(s);
+    }
+    if (rc == RF_OK && json_object_get(vocab, "<|endoftext|>") != NULL) {
+        json_int_t unused;
+        rc = rf_tokenizer_ensure_added(&unused, s, "<|endoftext|>");
+    }
+    json_decref(vocab);
+    json_decref(merges);
+    return rc;
+}
+
+/* --- All together --------------------------------------------------------------------------- */
+
+static int find_sources(sources *s, const char *name)
+{
+    struct stat status;
+    char vocab[4200], merges[4200];
+    if (strlen(name) >= sizeof s->folder || stat(name, &status) != 0) {
+        return rf_error_set(s->err, RF_ERR_USAGE,
+                            "\"%.200s\": unknown tokenizer: known are \"byte\", the path of a "
+                            "tokenizer.json, or of a folder that holds one",
+                            name);
+    }
+    snprintf(s->folder, sizeof s->folder, "%s", name);
+    snprintf(s->path, sizeof s->path, "%s", name);
+    const bool is_folder = S_ISDIR(status.st_mode);
+    if (!is_folder) {
+        char *slash = strrchr(s->folder, '/');
+        snprintf(slash != NULL ? slash + (slash == s->folder) : s->folder, 2, "%s",
+                 slash != NULL ? "" : ".");
+    }
+    int rc = read_beside(s);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    if (!is_folder || find_file(s->path, s->folder, "tokenizer.json")) {
+        return read_json(&s->tokenizer, s->path, s->err);
+    }
+    if (find_pair(vocab, merges, s->folder)) {
+        return read_pair(s, vocab, merges);
+    }
+    return rf_error_set(s->err, RF_ERR,
+                        "%s: the folder has no tokenizer.json (nor encoder.json and vocab.bpe): "
+                        "name the folder of a model",
+                        name);
+}
+
+static int load_files(rf_tokenizer **out, const char *name, rf_error *err)
+{
+    sources s = {.err = err};
+    json_t *stored = NULL;
+    char *text = NULL;
+    int rc = find_sources(&s, name);
+    if (rc == RF_OK) {
+        rc = rf_tokenizer_store(&stored, &s);
+    }
+    if (rc == RF_OK && (text = json_dumps(stored, JSON_COMPACT)) == NULL) {
+        rc = no_memory(&s);
+    }
+    if (rc == RF_OK) {
+        rc = rf_tokenizer_make(out, stored, text, strlen(text), s.path, err);
+    }
+    json_decref(stored);
+    json_decref(s.tokenizer);
+    json_decref(s.config);
+    json_decref(s.generation);
+    free(s.template);
+    return rc;
+}
+
+int rf_tokenizer_load(rf_tokenizer **out, const char *name, rf_error *err)
+{
+    *out = NULL;
+    if (strcmp(name, "byte") == 0) {
+        return rf_tokenizer_parse(out, rf_tokenizer_byte_text, strlen(rf_tokenizer_byte_text),
+                                  "byte", err);
+    }
+    return load_files(out, name, err);
+}

@@ -1,0 +1,348 @@
+#include "common/text/tokenizer_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Hugging Face's files become the stored text (tokenizer_bpe.c). What export adds to them is added
+ * here already, so that files that were exported give the same text again. */
+
+typedef rf_tokenizer_sources sources;
+
+static const char begin_name[] = "<|beginoftext|>", mask_name[] = "<|mask|>";
+
+static int no_memory(const sources *s)
+{
+    return rf_error_set(s->err, RF_ERR, "%s: no memory for the tokenizer", s->path);
+}
+
+/* --- Tokens that are added -------------------------------------------------------------------- */
+
+static json_t *vocab_of(const sources *s)
+{
+    return json_object_get(json_object_get(s->tokenizer, "model"), "vocab");
+}
+
+static json_t *added_of(const sources *s)
+{
+    return json_object_get(s->tokenizer, "added_tokens");
+}
+
+/* The entry of an added token, or NULL. */
+static const json_t *find_added(const sources *s, const char *name)
+{
+    size_t i;
+    json_t *item;
+    json_array_foreach(added_of(s), i, item)
+    {
+        const char *content = json_string_value(json_object_get(item, "content"));
+        if (content != NULL && strcmp(content, name) == 0) {
+            return item;
+        }
+    }
+    return NULL;
+}
+
+static void raise_next_id(sources *s, const json_t *id)
+{
+    if (json_is_integer(id) && json_integer_value(id) >= s->next_id &&
+        json_integer_value(id) < INT32_MAX) {
+        s->next_id = json_integer_value(id) + 1;
+    }
+}
+
+static void find_next_id(sources *s)
+{
+    const char *name;
+    size_t i;
+    json_t *item;
+    json_object_foreach(vocab_of(s), name, item)
+    {
+        raise_next_id(s, item);
+    }
+    json_array_foreach(added_of(s), i, item)
+    {
+        raise_next_id(s, json_object_get(item, "id"));
+    }
+}
+
+int rf_tokenizer_ensure_added(json_int_t *out, rf_tokenizer_sources *s, const char *name)
+{
+    const json_t *known = find_added(s, name);
+    const json_t *id =
+        known != NULL ? json_object_get(known, "id") : json_object_get(vocab_of(s), name);
+    *out = json_is_integer(id) ? json_integer_value(id) : s->next_id;
+    if (known != NULL) {
+        return RF_OK;
+    }
+    json_t *item =
+        json_pack("{s:I, s:s, s:b, s:b, s:b, s:b, s:b}", "id", *out, "content", name, "single_word",
+                  0, "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1);
+    if (json_array_append_new(added_of(s), item) != 0) {
+        return no_memory(s);
+    }
+    raise_next_id(s, json_object_get(item, "id"));
+    return RF_OK;
+}
+
+/* tokenizer_config.json may list tokens that tokenizer.json does not have yet. */
+static int merge_decoder(sources *s)
+{
+    json_t *decoder = json_object_get(s->config, "added_tokens_decoder"), *item;
+    const char *key;
+    json_object_foreach(decoder, key, item)
+    {
+        const char *content = json_string_value(json_object_get(item, "content"));
+        char *end;
+        long id = strtol(key, &end, 10);
+        if (content == NULL || *end != '\0' || end == key || id < 0 || id >= INT32_MAX) {
+            return rf_error_set(s->err, RF_ERR,
+                                "%s/tokenizer_config.json: added_tokens_decoder: \"%.40s\" must be "
+                                "an id, and its token have a \"content\"",
+                                s->folder, key);
+        }
+        if (find_added(s, content) != NULL) {
+            continue;
+        }
+        json_t *copy = json_copy(item);
+        if (copy == NULL || json_object_set_new(copy, "id", json_integer(id)) != 0 ||
+            json_array_append_new(added_of(s), copy) != 0) {
+            return no_memory(s);
+        }
+        raise_next_id(s, json_object_get(copy, "id"));
+    }
+    return RF_OK;
+}
+
+/* --- What the configuration names ------------------------------------------------------------- */
+
+/* "eos_token": "..." or {"content": "..."}; NULL: not there. */
+static const char *config_token(const sources *s, const char *key)
+{
+    const json_t *value = json_object_get(s->config, key);
+    const char *content = json_string_value(json_object_get(value, "content"));
+    return content != NULL ? content : json_string_value(value);
+}
+
+static const char *mask_of(const sources *s)
+{
+    static const char *const others[] = {"<|mdm_mask|>", "[MASK]", "<mask>"};
+    const char *name = config_token(s, "mask_token");
+    if (name != NULL) {
+        return name;
+    }
+    for (int i = 0; i < 3 && find_added(s, mask_name) == NULL; i++) {
+        if (json_is_true(json_object_get(find_added(s, others[i]), "special"))) {
+            return others[i];
+        }
+    }
+    return mask_name;
+}
+
+/* --- End of text ------------------------------------------------------------------------------ */
+
+static int has_token(const sources *s, const char *name, const char *who)
+{
+    if (find_added(s, name) != NULL || json_object_get(vocab_of(s), name) != NULL) {
+        return RF_OK;
+    }
+    return rf_error_set(s->err, RF_ERR,
+                        "%s: has no token \"%.60s\", which %s: the files do not belong together",
+                        s->path, name, who);
+}
+
+/* The token that ends an assistant's message; of a template without one of its own what
+ * tokenizer_config.json names; without either the first added token with a usual name. Not those of
+ * generation_config.json: they are wider than what a model is trained to end with (Qwen3's has
+ * <|endoftext|>). -1: none. */
+static int find_eos(json_int_t *out, sources *s, rf_chat_kind kind)
+{
+    static const char *const usual[] = {"<|im_end|>",      "<|eot_id|>", "<|endoftext|>",
+                                        "<|end_of_text|>", "</s>",       "<eos>"};
+    const char *end = rf_chat_end(kind), *named = config_token(s, "eos_token");
+    int rc = RF_OK;
+    *out = -1;
+    if (named != NULL) {
+        rc = has_token(s, named, "tokenizer_config.json names as eos_token");
+        rc = rc == RF_OK ? rf_tokenizer_ensure_added(out, s, named) : rc;
+    }
+    if (rc == RF_OK && end != NULL) {
+        rc = has_token(s, end, "its chat template ends messages with");
+        rc = rc == RF_OK ? rf_tokenizer_ensure_added(out, s, end) : rc;
+    }
+    for (int i = 0; i < 6 && rc == RF_OK && *out < 0; i++) {
+        const json_t *known = find_added(s, usual[i]);
+        if (known != NULL && json_is_integer(json_object_get(known, "id"))) {
+            *out = json_integer_value(json_object_get(known, "id"));
+        }
+    }
+    return rc;
+}
+
+/* generation_config.json, with the end of text among its eos_token_id: what was fine-tuned here
+ * ends with it. */
+static int complete_generation(sources *s, json_int_t eos)
+{
+    json_t *ids = json_object_get(s->generation, "eos_token_id");
+    const bool is_list = json_is_array(ids), is_absent = ids == NULL || json_is_null(ids);
+    const size_t n = is_list ? json_array_size(ids) : !is_absent;
+    bool found = false;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *id = is_list ? json_array_get(ids, i) : ids;
+        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
+            json_integer_value(id) >= s->next_id) {
+            return rf_error_set(s->err, RF_ERR,
+                                "%s/generation_config.json: eos_token_id must be ids of the "
+                                "tokenizer, which has %lld",
+                                s->folder, (long long)s->next_id);
+        }
+        found = found || json_integer_value(id) == eos;
+    }
+    if (s->generation == NULL && (s->generation = json_object()) == NULL) {
+        return no_memory(s);
+    }
+    if (found || eos < 0) {
+        return RF_OK;
+    }
+    json_t *all = is_list ? json_copy(ids) : n > 0 ? json_pack("[O]", ids) : json_integer(eos);
+    if (json_is_array(all) && json_array_append_new(all, json_integer(eos)) != 0) {
+        json_decref(all);
+        return no_memory(s);
+    }
+    return json_object_set_new(s->generation, "eos_token_id", all) == 0 ? RF_OK : no_memory(s);
+}
+
+/* --- Chat template ---------------------------------------------------------------------------- */
+
+/* The template's text; NULL: none. A list of templates has one that is called "default". */
+static const char *template_of(const sources *s)
+{
+    const json_t *value = json_object_get(s->config, "chat_template");
+    size_t i;
+    json_t *item;
+    if (s->template != NULL) {
+        return s->template;
+    }
+    json_array_foreach((json_t *)value, i, item)
+    {
+        const char *name = json_string_value(json_object_get(item, "name"));
+        if (name != NULL && strcmp(name, "default") == 0) {
+            return json_string_value(json_object_get(item, "template"));
+        }
+    }
+    return json_string_value(value);
+}
+
+static int find_chat(rf_chat *chat, const sources *s)
+{
+    char origin[4300];
+    const char *template = template_of(s);
+    snprintf(origin, sizeof origin, "%s/%s", s->folder,
+             s->template != NULL ? "chat_template.jinja" : "tokenizer_config.json");
+    if (template == NULL) {
+        *chat = (rf_chat){.kind = RF_CHAT_PLAIN};
+        return RF_OK;
+    }
+    return rf_chat_recognise(chat, template, origin, s->err);
+}
+
+/* --- tokenizer_config.json -------------------------------------------------------------------- */
+
+/* Every added token, as Transformers lists them. NULL: no memory. */
+static json_t *decoder_of(const sources *s)
+{
+    json_t *decoder = json_object(), *item;
+    size_t i;
+    json_array_foreach(added_of(s), i, item)
+    {
+        char key[32];
+        json_t *copy = json_is_object(item) ? json_copy(item) : json_object();
+        snprintf(key, sizeof key, "%lld",
+                 (long long)json_integer_value(json_object_get(item, "id")));
+        json_object_del(copy, "id");
+        if (json_object_set_new(decoder, key, copy) != 0) {
+            json_decref(decoder);
+            return NULL;
+        }
+    }
+    return decoder;
+}
+
+/* The name of an added token; NULL: none has this id. */
+static const char *name_of(const sources *s, json_int_t id)
+{
+    size_t i;
+    json_t *item;
+    json_array_foreach(added_of(s), i, item)
+    {
+        const json_t *other = json_object_get(item, "id");
+        if (json_is_integer(other) && json_integer_value(other) == id) {
+            return json_string_value(json_object_get(item, "content"));
+        }
+    }
+    return NULL;
+}
+
+/* The tokens that were added, and the template, wherever it was. */
+static int complete_config(sources *s, json_int_t eos, const char *mask)
+{
+    if (s->config == NULL) {
+        s->config = json_pack("{s:s, s:b}", "tokenizer_class", "PreTrainedTokenizerFast",
+                              "clean_up_tokenization_spaces", 0);
+    }
+    const char *end = name_of(s, eos);
+    int bad = s->config == NULL;
+    if (s->template != NULL) {
+        bad |= json_object_set_new(s->config, "chat_template", json_string(s->template));
+    }
+    if (config_token(s, "eos_token") == NULL && end != NULL) {
+        bad |= json_object_set_new(s->config, "eos_token", json_string(end));
+    }
+    bad |= json_object_set_new(s->config, "mask_token", json_string(mask));
+    bad |= json_object_set_new(s->config, "added_tokens_decoder", decoder_of(s));
+    return bad == 0 ? RF_OK : no_memory(s);
+}
+
+/* --- All together ----------------------------------------------------------------------------- */
+
+static int prepare_added(sources *s)
+{
+    const json_t *added = added_of(s);
+    if (added != NULL && !json_is_array(added) && !json_is_null(added)) {
+        return rf_error_set(s->err, RF_ERR, "%s: added_tokens must be an array", s->path);
+    }
+    if (!json_is_array(added) &&
+        json_object_set_new(s->tokenizer, "added_tokens", json_array()) != 0) {
+        return no_memory(s);
+    }
+    find_next_id(s);
+    return merge_decoder(s);
+}
+
+int rf_tokenizer_store(json_t **out, rf_tokenizer_sources *s)
+{
+    rf_chat chat = {0};
+    json_int_t eos = -1, mask = -1, begin = -1;
+    char *mask_text = NULL; /* the configuration, which holds the name, is changed */
+    int rc = prepare_added(s);
+    rc = rc == RF_OK ? find_chat(&chat, s) : rc;
+    rc = rc == RF_OK ? find_eos(&eos, s, chat.kind) : rc;
+    rc = rc == RF_OK ? complete_generation(s, eos) : rc;
+    rc = rc == RF_OK ? rf_tokenizer_ensure_added(&begin, s, begin_name) : rc;
+    if (rc == RF_OK && (mask_text = strdup(mask_of(s))) == NULL) {
+        rc = no_memory(s);
+    }
+    rc = rc == RF_OK ? rf_tokenizer_ensure_added(&mask, s, mask_text) : rc;
+    rc = rc == RF_OK ? complete_config(s, eos, mask_text) : rc;
+    if (rc == RF_OK) {
+        json_t *list = eos >= 0 ? json_pack("[I]", eos) : json_array();
+        *out = json_pack("{s:s, s:i, s:s, s:s, s:s*, s:o, s:I, s:I, s:O, s:O, s:O}", "format",
+                         "refusion-tokenizer", "version", 1, "kind", "bpe", "template",
+                         rf_chat_name(chat.kind), "system", chat.system, "eos", list, "mask", mask,
+                         "begin", begin, "tokenizer", s->tokenizer, "config", s->config,
+                         "generation", s->generation);
+        rc = *out != NULL ? RF_OK : no_memory(s);
+    }
+    free(mask_text);
+    rf_chat_free(&chat);
+    return rc;
+}

@@ -1,0 +1,331 @@
+#include "common/base/file.h"
+#include "data/convert/convert_private.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const int64_t default_shard_bytes = 5000000000; /* as Transformers has it */
+
+typedef struct export
+{
+    const char *path; /* the checkpoint */
+    const char *folder;
+    char temporary[RF_CONVERT_PATH]; /* the folder while it is filled; "": none */
+    const rf_convert_options *options;
+    rf_checkpoint_info info;
+    rf_model_config config;
+    rf_storage type;
+    rf_safetensors_writer *writer;
+    float *values; /* scratch [capacity] */
+    void *encoded;
+    int64_t capacity;
+}
+export;
+
+/* --- The folder ------------------------------------------------------------------------------- */
+
+static int count_entries(const char *folder)
+{
+    DIR *entries = opendir(folder);
+    int n = entries != NULL ? -2 : 0;
+    while (entries != NULL && readdir(entries) != NULL) {
+        n++;
+    }
+    if (entries != NULL) {
+        closedir(entries);
+    }
+    return n;
+}
+
+static int begin_folder(export *ex, rf_error *err)
+{
+    struct stat status;
+    size_t n = strlen(ex->folder);
+    while (n > 1 && ex->folder[n - 1] == '/') {
+        n--;
+    }
+    if (stat(ex->folder, &status) == 0 &&
+        (!S_ISDIR(status.st_mode) || count_entries(ex->folder) > 0)) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: exists and is not an empty folder: name a new one, or remove it",
+                            ex->folder);
+    }
+    int length = snprintf(ex->temporary, sizeof ex->temporary, "%.*s.tmp-%ld", (int)n, ex->folder,
+                          (long)getpid());
+    if (length < 0 || (size_t)length >= sizeof ex->temporary) {
+        ex->temporary[0] = '\0';
+        return rf_error_set(err, RF_ERR, "%.64s...: the path is too long", ex->folder);
+    }
+    if (mkdir(ex->temporary, 0777) != 0) {
+        int reason = errno;
+        int rc = rf_error_set(err, rf_error_code_of_errno(reason), "%s: cannot create: %s",
+                              ex->temporary, strerror(reason));
+        ex->temporary[0] = '\0';
+        return rc;
+    }
+    return RF_OK;
+}
+
+/* Our own folder of files: no folders in it. */
+static void abandon_folder(export *ex)
+{
+    DIR *entries = ex->temporary[0] != '\0' ? opendir(ex->temporary) : NULL;
+    const struct dirent *entry;
+    while (entries != NULL && (entry = readdir(entries)) != NULL) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+            unlinkat(dirfd(entries), entry->d_name, 0);
+        }
+    }
+    if (entries != NULL) {
+        closedir(entries);
+        rmdir(ex->temporary);
+    }
+}
+
+static int commit_folder(export *ex, rf_error *err)
+{
+    char parent[RF_CONVERT_PATH];
+    int rc = rf_file_sync_folder(ex->temporary, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    if (rename(ex->temporary, ex->folder) != 0) {
+        return rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot rename to %s: %s",
+                            ex->temporary, ex->folder, strerror(errno));
+    }
+    snprintf(parent, sizeof parent, "%s", ex->temporary);
+    ex->temporary[0] = '\0';
+    char *slash = strrchr(parent, '/');
+    if (slash != NULL) {
+        slash[slash == parent ? 1 : 0] = '\0';
+    }
+    return rf_file_sync_folder(slash != NULL ? parent : ".", err);
+}
+
+/* --- config.json ------------------------------------------------------------------------------ */
+
+static int write_json(const export *ex, const char *name, const json_t *root, rf_error *err)
+{
+    char path[RF_CONVERT_PATH];
+    char *text = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    int rc = rf_convert_join(path, sizeof path, ex->temporary, name, err);
+    if (rc == RF_OK && text == NULL) {
+        rc = rf_error_set(err, RF_ERR, "%s: no memory for it", path);
+    }
+    if (rc == RF_OK) {
+        rc = rf_file_write(path, text, strlen(text), err);
+    }
+    free(text);
+    return rc;
+}
+
+/* One id, or a list of them; NULL: none is known. */
+static json_t *eos_ids(const rf_tokenizer *tokenizer)
+{
+    const rf_specials *specials = tokenizer != NULL ? rf_tokenizer_specials(tokenizer) : NULL;
+    if (specials == NULL || specials->n_eos == 0) {
+        return NULL;
+    }
+    if (specials->n_eos == 1) {
+        return json_integer(specials->eos[0]);
+    }
+    json_t *list = json_array();
+    for (int32_t i = 0; i < specials->n_eos; i++) {
+        json_array_append_new(list, json_integer(specials->eos[i]));
+    }
+    return list;
+}
+
+static bool is_adapter(const export *ex)
+{
+    return ex->info.adaptation.rank > 0;
+}
+
+static int write_adapter_config(const export *ex, rf_error *err)
+{
+    rf_table table;
+    int rc = rf_table_build_adapted(&table, &ex->info.model, &ex->info.adaptation, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    json_t *root = rf_convert_adapter_json(&ex->info, &table);
+    rc = write_json(ex, "adapter_config.json", root, err);
+    json_decref(root);
+    rf_table_free(&table);
+    return rc;
+}
+
+static int write_configs(const export *ex, rf_error *err)
+{
+    if (is_adapter(ex)) {
+        return write_adapter_config(ex, err);
+    }
+    static const char *const names[RF_N_STORAGES] = {"float32", "float32", "bfloat16", "float16"};
+    char *text = rf_model_config_json(&ex->config);
+    json_t *root = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    json_t *generation = json_object();
+    json_t *eos = eos_ids(ex->info.tokenizer);
+    json_object_set_new(root, "torch_dtype", json_string(names[ex->type]));
+    if (eos != NULL) {
+        json_object_set(root, "eos_token_id", eos);
+        json_object_set(generation, "eos_token_id", eos);
+    }
+    int rc = write_json(ex, "config.json", root, err);
+    if (rc == RF_OK) { /* a tokenizer of Hugging Face puts its own in its place */
+        rc = write_json(ex, "generation_config.json", generation, err);
+    }
+    json_decref(eos);
+    json_decref(generation);
+    json_decref(root);
+    free(text);
+    return rc;
+}
+
+/* --- Values ----------------------------------------------------------------------------------- */
+
+static void file_name(char *out, size_t bytes, const export *ex, const char *name)
+{
+    if (is_adapter(ex)) {
+        rf_convert_adapter_name(out, bytes, name);
+    } else {
+        snprintf(out, bytes, "%s", name);
+    }
+}
+
+static int begin_values(export *ex, rf_error *err)
+{
+    rf_table table;
+    int rc = rf_table_build_adapted(&table, &ex->config, &ex->info.adaptation, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    int64_t n = 0;
+    rf_safetensors_item *item = calloc((size_t)table.n_tensors, sizeof *item);
+    char(*name)[RF_CONVERT_NAME] = calloc((size_t)table.n_tensors, sizeof *name);
+    if (item == NULL || name == NULL) {
+        rc = rf_error_set(err, RF_ERR, "no memory for the list of tensors");
+    }
+    for (int64_t i = 0; i < table.n_tensors && rc == RF_OK; i++) {
+        const rf_tensor *t = &table.tensor[i];
+        if (rf_table_is_adapter(t->role) == is_adapter(ex)) {
+            file_name(name[n], sizeof name[n], ex, t->name);
+            item[n] = (rf_safetensors_item){name[n], t->n_dims, {t->shape[0], t->shape[1]}};
+            n++;
+        }
+    }
+    if (rc == RF_OK) {
+        int64_t most = ex->options->max_shard_bytes;
+        rc = rf_safetensors_writer_new(
+            &ex->writer, ex->temporary, is_adapter(ex) ? "adapter_model" : "model", ex->type, item,
+            n, most > 0 && !is_adapter(ex) ? most : default_shard_bytes, err);
+    }
+    free(item);
+    free(name);
+    rf_table_free(&table);
+    return rc;
+}
+
+static int reserve(export *ex, int64_t n, rf_error *err)
+{
+    if (n <= ex->capacity) {
+        return RF_OK;
+    }
+    free(ex->values);
+    free(ex->encoded);
+    ex->values = malloc((size_t)n * sizeof *ex->values);
+    ex->encoded = malloc((size_t)n * rf_storage_bytes(ex->type));
+    bool ok = ex->values != NULL && ex->encoded != NULL;
+    ex->capacity = ok ? n : 0;
+    return ok ? RF_OK : rf_error_set(err, RF_ERR, "no memory for converting");
+}
+
+/* rf_checkpoint_sink */
+static int put(void *user, const void *values, rf_storage type, const rf_tensor *tensor,
+               int64_t first, int64_t n, rf_error *err)
+{
+    export *ex = user;
+    int rc = reserve(ex, n, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    rf_storage_decode(ex->values, values, type, n);
+    int64_t bad = rf_storage_encode(ex->encoded, ex->type, ex->values, n);
+    if (bad >= 0) {
+        bool finite = isfinite(ex->values[bad]);
+        return rf_error_set(err, RF_ERR, "%s: tensor %s: element %" PRId64 " is %g, %s%s", ex->path,
+                            tensor->name, first + bad, (double)ex->values[bad],
+                            finite ? "too large for " : "so the model is damaged",
+                            finite ? rf_storage_name(ex->type) : "");
+    }
+    char name[RF_CONVERT_NAME];
+    file_name(name, sizeof name, ex, tensor->name);
+    return rf_safetensors_writer_put(ex->writer, name, first, n, ex->encoded, err);
+}
+
+static int write_values(export *ex, rf_error *err)
+{
+    int rc = begin_values(ex, err);
+    if (rc == RF_OK) {
+        rc = rf_checkpoint_read(ex->path, put, ex, err);
+    }
+    return rc == RF_OK ? rf_safetensors_writer_finish(ex->writer, err) : rc;
+}
+
+/* --- Export ----------------------------------------------------------------------------------- */
+
+static int begin(export *ex, rf_error *err)
+{
+    int rc = rf_checkpoint_info_read(&ex->info, ex->path, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    rf_storage stored = ex->info.storage;
+    if (stored == RF_STORAGE_F64 || stored == RF_STORAGE_INT8) {
+        stored = RF_STORAGE_F32;
+    }
+    ex->type = ex->options->type < RF_N_STORAGES ? ex->options->type : stored;
+    rc = rf_model_config_express(&ex->config, &ex->info.model, err);
+    return rc == RF_OK ? rc : rf_error_prefix(err, "%s", ex->path);
+}
+
+int rf_convert_export(const char *path, const char *folder, const rf_convert_options *options,
+                      rf_error *err)
+{
+    RF_ASSERT(options->type != RF_STORAGE_F64);
+    export ex = {.path = path, .folder = folder, .options = options};
+    int rc = begin(&ex, err);
+    if (rc == RF_OK) {
+        rc = begin_folder(&ex, err);
+    }
+    if (rc == RF_OK) {
+        rc = write_configs(&ex, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_convert_write_tokenizer(ex.info.tokenizer, ex.temporary, options, err);
+    }
+    if (rc == RF_OK) {
+        rc = write_values(&ex, err);
+    }
+    if (rc == RF_OK) {
+        rc = commit_folder(&ex, err);
+    }
+    if (rc == RF_OK) {
+        rf_convert_say(options, "%s: %s with %" PRId64 " tokens, %s, in %" PRId64 " files", folder,
+                       ex.config.architecture, ex.config.vocab_size, rf_storage_name(ex.type),
+                       rf_safetensors_writer_files(ex.writer));
+    }
+    rf_safetensors_writer_free(ex.writer);
+    abandon_folder(&ex);
+    rf_checkpoint_info_free(&ex.info);
+    free(ex.values);
+    free(ex.encoded);
+    return rc;
+}

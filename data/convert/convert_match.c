@@ -1,0 +1,156 @@
+#include "data/convert/convert_private.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Names of one kind of trouble, as many as fit. */
+typedef struct names {
+    char text[480];
+    size_t used;
+    int64_t n, left_out;
+} names;
+
+static void add_name(names *list, const char *text)
+{
+    size_t n = strlen(text) + 2;
+    list->n++;
+    if (list->left_out > 0 || n >= sizeof list->text - list->used) {
+        list->left_out++;
+        return;
+    }
+    list->used += (size_t)snprintf(list->text + list->used, sizeof list->text - list->used, "%s%s",
+                                   list->used > 0 ? ", " : "", text);
+}
+
+static void print_names(FILE *file, const char *what, const names *list)
+{
+    if (list->n > 0) {
+        fprintf(file, "; %" PRId64 " %s: %s", list->n, what, list->text);
+    }
+    if (list->left_out > 0) {
+        fprintf(file, " and %" PRId64 " more", list->left_out);
+    }
+}
+
+static void print_shape(char *text, size_t bytes, const int64_t *shape, int n_dims)
+{
+    size_t used = (size_t)snprintf(text, bytes, "[");
+    for (int i = 0; i < n_dims && used < bytes; i++) {
+        used +=
+            (size_t)snprintf(text + used, bytes - used, "%s%" PRId64, i > 0 ? "," : "", shape[i]);
+    }
+    if (used < bytes) {
+        snprintf(text + used, bytes - used, "]");
+    }
+}
+
+static bool has_shape(const rf_safetensor *t, const rf_tensor *wanted)
+{
+    bool same = t->n_dims == wanted->n_dims;
+    for (int i = 0; i < wanted->n_dims && same; i++) {
+        same = t->shape[i] == wanted->shape[i];
+    }
+    return same;
+}
+
+typedef struct findings {
+    names missing, surplus, shape, type;
+    bool all_bf16;
+} findings;
+
+static void look_for(findings *f, const rf_tensor *wanted, const rf_safetensors *set)
+{
+    char line[400], is[160], should[64];
+    const rf_safetensor *t = rf_safetensors_find(set, wanted->name);
+    if (t == NULL) {
+        add_name(&f->missing, wanted->name);
+        return;
+    }
+    if (!has_shape(t, wanted)) {
+        print_shape(is, sizeof is, t->shape, t->n_dims);
+        print_shape(should, sizeof should, wanted->shape, wanted->n_dims);
+        snprintf(line, sizeof line, "%s is %s instead of %s", wanted->name, is, should);
+        add_name(&f->shape, line);
+    }
+    if (t->type == RF_N_STORAGES || t->type == RF_STORAGE_F64) {
+        snprintf(line, sizeof line, "%s is %s", wanted->name, t->dtype);
+        add_name(&f->type, line);
+    }
+    f->all_bf16 = f->all_bf16 && t->type == RF_STORAGE_BF16;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* The head of a tied model, when it is what the configuration says that it is. */
+static bool is_tied_head(const rf_safetensor *t, const rf_safetensors *set,
+                         const rf_model_config *config)
+{
+    const rf_safetensor *embed = rf_safetensors_find(set, "model.embed_tokens.weight");
+    if (!config->tie_word_embeddings || strcmp(t->name, "lm_head.weight") != 0 || embed == NULL ||
+        embed->type != t->type || embed->bytes != t->bytes) {
+        return false;
+    }
+    const size_t piece = (size_t)16 << 20;
+    for (size_t at = 0; at < t->bytes; at += piece) {
+        size_t n = t->bytes - at < piece ? t->bytes - at : piece;
+        if (memcmp(t->data + at, embed->data + at, n) != 0) {
+            return false;
+        }
+        rf_safetensors_forget(t, at, n);
+        rf_safetensors_forget(embed, at, n);
+    }
+    return true;
+}
+
+static int report(const findings *f, const char *folder, rf_error *err)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *file = open_memstream(&text, &bytes);
+    if (file != NULL) {
+        print_names(file, "missing", &f->missing);
+        print_names(file, "surplus", &f->surplus);
+        print_names(file, "of the wrong shape", &f->shape);
+        print_names(file, "of types other than F32, F16 and BF16", &f->type);
+        if (fclose(file) != 0) {
+            bytes = 0;
+        }
+    }
+    int rc = rf_error_set(err, RF_ERR,
+                          "%s: its tensors are not those of its config.json%s: use a complete "
+                          "folder of one model",
+                          folder, bytes > 0 ? text : "");
+    free(text);
+    return rc;
+}
+
+int rf_convert_match(rf_storage *type, const rf_safetensors *set, const rf_model_config *config,
+                     const char *folder, rf_error *err)
+{
+    rf_table table;
+    findings f = {.all_bf16 = true};
+    int rc = rf_table_build(&table, config, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    for (int64_t i = 0; i < table.n_tensors; i++) {
+        look_for(&f, &table.tensor[i], set);
+    }
+    for (int64_t i = 0; i < set->n; i++) {
+        const rf_safetensor *t = &set->tensor[i];
+        if (rf_table_find(&table, t->name) == NULL && !ends_with(t->name, ".rotary_emb.inv_freq") &&
+            !is_tied_head(t, set, config)) {
+            add_name(&f.surplus, t->name);
+        }
+    }
+    rf_table_free(&table);
+    *type = f.all_bf16 ? RF_STORAGE_BF16 : RF_STORAGE_F32;
+    bool ok = f.missing.n + f.surplus.n + f.shape.n + f.type.n == 0;
+    return ok ? RF_OK : report(&f, folder, err);
+}

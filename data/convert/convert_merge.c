@@ -1,0 +1,195 @@
+#include "common/model/lora.h"
+#include "data/convert/convert_private.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The base goes by in pieces; the adapters, which are small, are held in memory. */
+typedef struct merge {
+    const char *base_path, *adapter_path;
+    rf_checkpoint_info base, adapter;
+    rf_checkpoint_reader *base_reader, *adapter_reader;
+    rf_table table;  /* with the adapters */
+    double **held;   /* [table.n_tensors]: the adapters' values, NULL for other tensors */
+    rf_storage type; /* of the file that is written */
+    double *values;  /* scratch [capacity] */
+    float *rounded;  /* scratch [capacity] */
+    int64_t capacity;
+} merge;
+
+static int no_memory(rf_error *err)
+{
+    return rf_error_set(err, RF_ERR, "no memory for merging");
+}
+
+/* --- What belongs together -------------------------------------------------------------------- */
+
+static int read_headers(merge *m, const rf_convert_options *options, rf_error *err)
+{
+    int rc = rf_checkpoint_info_read(&m->adapter, m->adapter_path, err);
+    if (rc == RF_OK && m->adapter.adaptation.rank == 0) {
+        rc = rf_error_set(err, RF_ERR, "%s: is a whole model, no adapter file: nothing to merge",
+                          m->adapter_path);
+    }
+    if (rc == RF_OK) {
+        rc = rf_checkpoint_info_read(&m->base, m->base_path, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_checkpoint_reader_open(&m->base_reader, m->base_path, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_checkpoint_reader_open(&m->adapter_reader, m->adapter_path, err);
+    }
+    m->type = options->type < RF_N_STORAGES        ? options->type
+              : m->base.storage == RF_STORAGE_INT8 ? RF_STORAGE_F32
+                                                   : m->base.storage;
+    return rc;
+}
+
+static int check_base(const merge *m, rf_error *err)
+{
+    char difference[256];
+    if (!rf_model_config_same_shape(&m->base.model, &m->adapter.model, difference,
+                                    sizeof difference)) {
+        return rf_error_set(err, RF_ERR, "%s: its adapters belong to another base than %s: %s",
+                            m->adapter_path, m->base_path, difference);
+    }
+    if (m->base.adaptation.rank > 0 ||
+        rf_checkpoint_reader_hash(m->base_reader) != m->adapter.base.hash) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: its adapters belong to another base than %s: they were trained "
+                            "with %s (parameters of hash %016" PRIx64 ")",
+                            m->adapter_path, m->base_path, m->adapter.base.path,
+                            m->adapter.base.hash);
+    }
+    return RF_OK;
+}
+
+/* --- Values ----------------------------------------------------------------------------------- */
+
+static int hold_adapters(merge *m, rf_error *err)
+{
+    int rc = rf_table_build_adapted(&m->table, &m->adapter.model, &m->adapter.adaptation, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    m->held = calloc((size_t)m->table.n_tensors, sizeof *m->held);
+    if (m->held == NULL) {
+        return no_memory(err);
+    }
+    for (int64_t i = 0; i < m->table.n_tensors && rc == RF_OK; i++) {
+        const rf_tensor *t = &m->table.tensor[i];
+        if (!rf_table_is_adapter(t->role)) {
+            continue;
+        }
+        m->held[i] = malloc((size_t)t->count * sizeof **m->held);
+        rc = m->held[i] == NULL ? no_memory(err)
+                                : rf_checkpoint_reader_get(m->adapter_reader, m->held[i], t->name,
+                                                           0, t->count, err);
+    }
+    return rc;
+}
+
+/* The held values of an adapter of the matrix; NULL: it has none. */
+static const double *held_of(const merge *m, const rf_tensor *matrix, rf_role role)
+{
+    const rf_tensor *t = role < RF_N_ROLES ? rf_table_role(&m->table, matrix->layer, role) : NULL;
+    return t != NULL ? m->held[t - m->table.tensor] : NULL;
+}
+
+static int reserve(merge *m, int64_t n, rf_error *err)
+{
+    if (n > m->capacity) {
+        free(m->values);
+        free(m->rounded);
+        m->values = malloc((size_t)n * sizeof *m->values);
+        m->rounded = malloc((size_t)n * sizeof *m->rounded);
+        m->capacity = m->values != NULL && m->rounded != NULL ? n : 0;
+    }
+    return m->capacity >= n ? RF_OK : no_memory(err);
+}
+
+/* The index of the first value that is not finite, or -1. */
+static int64_t encode(void *out, merge *m, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        m->rounded[i] = (float)m->values[i];
+    }
+    if (m->type != RF_STORAGE_F64) {
+        return rf_storage_encode(out, m->type, m->rounded, n);
+    }
+    memcpy(out, m->values, (size_t)n * sizeof *m->values);
+    for (int64_t i = 0; i < n; i++) {
+        if (!isfinite(m->values[i])) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* rf_checkpoint_source */
+static int take(void *user, void *out, const rf_tensor *tensor, int64_t first, int64_t n,
+                rf_error *err)
+{
+    merge *m = user;
+    const double *a = held_of(m, tensor, rf_table_adapter_a(tensor->role));
+    const double *b = held_of(m, tensor, rf_table_adapter_b(tensor->role));
+    int rc = reserve(m, n, err);
+    if (rc == RF_OK) {
+        rc = rf_checkpoint_reader_get(m->base_reader, m->values, tensor->name, first, n, err);
+    }
+    if (rc != RF_OK) {
+        return rc;
+    }
+    if (a != NULL) {
+        const rf_adaptation *of = &m->adapter.adaptation;
+        rf_lora_share(m->values, a, b, of->alpha / (double)of->rank, of->rank, tensor->shape[1],
+                      first, n);
+    }
+    int64_t bad = encode(out, m, n);
+    return bad < 0 ? RF_OK
+                   : rf_error_set(err, RF_ERR,
+                                  "tensor %s: element %" PRId64
+                                  " is not finite: the model or its adapters are damaged",
+                                  tensor->name, first + bad);
+}
+
+static void free_all(merge *m)
+{
+    for (int64_t i = 0; i < m->table.n_tensors && m->held != NULL; i++) {
+        free(m->held[i]);
+    }
+    free(m->held);
+    rf_table_free(&m->table);
+    rf_checkpoint_reader_close(m->base_reader);
+    rf_checkpoint_reader_close(m->adapter_reader);
+    rf_checkpoint_info_free(&m->base);
+    rf_checkpoint_info_free(&m->adapter);
+    free(m->values);
+    free(m->rounded);
+}
+
+int rf_convert_merge(const char *base, const char *adapter, const char *path,
+                     const rf_convert_options *options, rf_error *err)
+{
+    merge m = {.base_path = base, .adapter_path = adapter};
+    RF_ASSERT(options->type != RF_STORAGE_F16);
+    int rc = read_headers(&m, options, err);
+    if (rc == RF_OK) {
+        rc = check_base(&m, err);
+    }
+    if (rc == RF_OK) {
+        rc = hold_adapters(&m, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_checkpoint_write(path, &m.adapter.model, m.type, take, &m, &m.adapter, err);
+    }
+    if (rc == RF_OK) {
+        rf_convert_say(options, "%s: %" PRId64 " adapters of rank %" PRId64 " merged, %s", path,
+                       m.table.n_adapters / 2, m.adapter.adaptation.rank, rf_storage_name(m.type));
+    }
+    free_all(&m);
+    return rc;
+}

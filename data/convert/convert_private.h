@@ -1,0 +1,61 @@
+/* convert_private.h: what the convert_*.c files share.                         all local */
+#ifndef RF_DATA_CONVERT_CONVERT_PRIVATE_H
+#define RF_DATA_CONVERT_CONVERT_PRIVATE_H
+
+#include "common/store/safetensors.h"
+#include "data/convert/convert.h"
+
+enum { RF_CONVERT_PATH = 4096, RF_CONVERT_NAME = 128 };
+
+/* printf to the options' note. */
+void rf_convert_say(const rf_convert_options *options, const char *format, ...) RF_PRINTF(2, 3);
+RF_MUST_CHECK int rf_convert_join(char *out, size_t bytes, const char *folder, const char *name,
+                                  rf_error *err);
+
+/* tokenizer.json, tokenizer_config.json and generation_config.json of a tokenizer that came from
+ * Hugging Face (rf_tokenizer_export); a note where the kind has no such files. */
+RF_MUST_CHECK int rf_convert_write_tokenizer(const rf_tokenizer *tokenizer, const char *folder,
+                                             const rf_convert_options *options, rf_error *err);
+
+/* --- Tensors ---------------------------------------------------------------------------------- */
+
+/* All tensors of the configuration are there, with their shapes and in types that can be read, and
+ * no others; but a tied model may have its lm_head beside the embedding, with the same bytes, and
+ * old files have tables of rotary frequencies, which follow from the configuration. *type: bf16
+ * where all that count are, else f32. */
+RF_MUST_CHECK int rf_convert_match(rf_storage *type, const rf_safetensors *set,
+                                   const rf_model_config *config, const char *folder,
+                                   rf_error *err);
+
+/* --- Adapters in PEFT's format ---------------------------------------------------------------- */
+
+/* adapter_config.json, for the table of an adapter file; the base's name is left open. NULL when
+ * memory is out. Source: https://huggingface.co/docs/peft (LoraConfig). */
+json_t *rf_convert_adapter_json(const rf_checkpoint_info *info, const rf_table *table);
+/* A tensor's name in adapter_model.safetensors. */
+void rf_convert_adapter_name(char *out, size_t bytes, const char *name);
+
+/* --- Rows of the vocabulary ------------------------------------------------------------------- */
+
+typedef struct rf_vocabulary {
+    int64_t n_file;   /* rows of the folder's table */
+    int64_t n_used;   /* rows [0,n_used) have tokens of the folder's tokenizer */
+    int64_t n_rows;   /* rows of the checkpoint; rows from n_file on are fresh */
+    int32_t fresh[2]; /* rows below n_file that are fresh, too */
+    int n_fresh;
+    float *embed, *head; /* [D] what fresh rows hold; head NULL: tied. Owned */
+} rf_vocabulary;
+
+/* Which rows there are. tokenizer NULL: those of the file. name: what the tokenizer was loaded
+ * from.
+ */
+RF_MUST_CHECK int rf_vocabulary_plan(rf_vocabulary *out, const rf_tokenizer *tokenizer,
+                                     const char *name, int64_t n_file, rf_error *err);
+bool rf_vocabulary_is_fresh(const rf_vocabulary *vocabulary, int64_t row);
+bool rf_vocabulary_has_fresh(const rf_vocabulary *vocabulary);
+/* The means of used rows, where fresh rows need them. */
+RF_MUST_CHECK int rf_vocabulary_average(rf_vocabulary *vocabulary, const rf_safetensors *set,
+                                        rf_error *err);
+void rf_vocabulary_free(rf_vocabulary *vocabulary);
+
+#endif

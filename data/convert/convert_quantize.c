@@ -1,0 +1,63 @@
+#include "data/convert/convert_private.h"
+
+#include <inttypes.h>
+#include <sys/stat.h>
+
+/* rf_checkpoint_source: f64 is rounded to f32. */
+static int take(void *user, void *out, const rf_tensor *tensor, int64_t first, int64_t n,
+                rf_error *err)
+{
+    enum { CHUNK = 4096 };
+    double value[CHUNK];
+    float *to = out;
+    int rc = RF_OK;
+    for (int64_t begin = 0; begin < n && rc == RF_OK; begin += CHUNK) {
+        int64_t part = n - begin < CHUNK ? n - begin : CHUNK;
+        rc = rf_checkpoint_reader_get(user, value, tensor->name, first + begin, part, err);
+        for (int64_t i = 0; rc == RF_OK && i < part; i++) {
+            to[begin + i] = (float)value[i];
+        }
+    }
+    return rc;
+}
+
+static double megabytes(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 ? (double)status.st_size / 1e6 : 0.0;
+}
+
+static int check_source(const rf_checkpoint_info *info, const char *path, rf_error *err)
+{
+    if (info->adaptation.rank > 0) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: holds adapters only: merge them into their base first", path);
+    }
+    return info->storage == RF_STORAGE_INT8
+               ? rf_error_set(err, RF_ERR, "%s: is quantized already", path)
+               : RF_OK;
+}
+
+int rf_convert_quantize(const char *source, const char *path, const rf_convert_options *options,
+                        rf_error *err)
+{
+    rf_checkpoint_info info = {0};
+    rf_checkpoint_reader *reader = NULL;
+    int rc = rf_checkpoint_info_read(&info, source, err);
+    if (rc == RF_OK) {
+        rc = check_source(&info, source, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_checkpoint_reader_open(&reader, source, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_checkpoint_write(path, &info.model, RF_STORAGE_INT8, take, reader, &info, err);
+    }
+    if (rc == RF_OK) {
+        rf_convert_say(options, "%s: %.1f MB in int8, from %.1f MB in %s", path, megabytes(path),
+                       megabytes(source), rf_storage_name(info.storage));
+    }
+    rf_checkpoint_reader_close(reader);
+    rf_checkpoint_info_free(&info);
+    return rc;
+}

@@ -1,0 +1,419 @@
+#include "data/corpus/build.h"
+
+#include "common/base/log.h"
+#include "data/corpus/corpus_writer.h"
+#include "data/corpus/portion.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+const int64_t rf_build_limits[RF_BUILD_N_LIMITS] = {512, 1024, 2048, 4096};
+
+/* Portions go round: read (by the reader thread), imported (by any worker), written (by the
+ * caller), each in order of their number; portion k lies in slot k % n_slots. */
+typedef enum slot_state { SLOT_FREE, SLOT_READ, SLOT_IMPORTED } slot_state;
+
+typedef struct slot {
+    slot_state state;
+    rf_portion portion;
+} slot;
+
+typedef struct line {
+    const rf_build_settings *settings;
+    const rf_tokenizer *tokenizer;
+    rf_portion_reader *reader;
+    slot *slots;
+    int64_t n_slots;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int64_t n_read, n_taken; /* portions, of which taken by workers */
+    bool read_is_over, stop;
+} line;
+
+/* What the caller's side keeps. */
+typedef struct output {
+    rf_corpus_writer *writer[2]; /* kept, held out (may be NULL) */
+    rf_build_statistics *statistics;
+    int64_t source;     /* the one begun; -1: none */
+    int64_t n_warnings; /* said so far */
+    rf_build_counts open[2];
+} output;
+
+/* --- Counting --------------------------------------------------------------------------------- */
+
+void rf_build_counts_sample(rf_build_counts *c, int64_t n_tokens, int64_t n_prompt, int64_t n_chars)
+{
+    rf_build_counts one = {.n_samples = 1,
+                           .n_tokens = n_tokens,
+                           .n_prompt = n_prompt,
+                           .longest = n_tokens,
+                           .n_chars = n_chars};
+    for (int i = 0; i < RF_BUILD_N_LIMITS; i++) {
+        one.n_fitting[i] = n_tokens <= rf_build_limits[i];
+    }
+    rf_build_counts_add(c, &one);
+}
+
+void rf_build_counts_add(rf_build_counts *sum, const rf_build_counts *x)
+{
+    sum->n_samples += x->n_samples;
+    sum->n_tokens += x->n_tokens;
+    sum->n_prompt += x->n_prompt;
+    sum->n_chars += x->n_chars;
+    sum->longest = x->longest > sum->longest ? x->longest : sum->longest;
+    for (int i = 0; i < RF_BUILD_N_LIMITS; i++) {
+        sum->n_fitting[i] += x->n_fitting[i];
+    }
+}
+
+void rf_build_statistics_free(rf_build_statistics *statistics)
+{
+    free(statistics->kept);
+    free(statistics->held_out);
+    *statistics = (rf_build_statistics){0};
+}
+
+/* --- Threads ---------------------------------------------------------------------------------- */
+
+static void *reader_main(void *data)
+{
+    line *l = data;
+    for (int64_t k = 0;; k++) {
+        slot *s = &l->slots[k % l->n_slots];
+        pthread_mutex_lock(&l->lock);
+        while (s->state != SLOT_FREE && !l->stop) {
+            pthread_cond_wait(&l->changed, &l->lock);
+        }
+        bool stop = l->stop;
+        pthread_mutex_unlock(&l->lock);
+        if (stop) {
+            return NULL;
+        }
+        rf_portion_read(l->reader, &s->portion);
+        bool over =
+            s->portion.source == l->settings->n_sources || s->portion.read_failure.code != RF_OK;
+        pthread_mutex_lock(&l->lock);
+        s->state = SLOT_READ;
+        l->n_read = k + 1;
+        l->read_is_over = over;
+        pthread_cond_broadcast(&l->changed);
+        pthread_mutex_unlock(&l->lock);
+        if (over) {
+            return NULL;
+        }
+    }
+}
+
+static void *worker_main(void *data)
+{
+    line *l = data;
+    for (;;) {
+        pthread_mutex_lock(&l->lock);
+        while (l->n_taken == l->n_read && !l->read_is_over && !l->stop) {
+            pthread_cond_wait(&l->changed, &l->lock);
+        }
+        bool over = l->stop || l->n_taken == l->n_read;
+        slot *s = over ? NULL : &l->slots[l->n_taken++ % l->n_slots];
+        pthread_mutex_unlock(&l->lock);
+        if (over) {
+            return NULL;
+        }
+        rf_portion_import(&s->portion, l->tokenizer, l->settings);
+        pthread_mutex_lock(&l->lock);
+        s->state = SLOT_IMPORTED;
+        pthread_cond_broadcast(&l->changed);
+        pthread_mutex_unlock(&l->lock);
+    }
+}
+
+/* --- Writing ---------------------------------------------------------------------------------- */
+
+static int begin_source(output *o, const rf_build_settings *settings, int64_t source, rf_error *err)
+{
+    const rf_build_source *s = &settings->source[source];
+    o->source = source;
+    for (int side = 0; side < 2; side++) {
+        bool used = side == 1 ? s->held_out || settings->held_out_fraction > 0 : !s->held_out;
+        if (o->writer[side] != NULL && used) {
+            int rc = rf_corpus_writer_begin_source(o->writer[side], s->path, s->weight, err);
+            if (rc != RF_OK) {
+                return rc;
+            }
+        }
+    }
+    return RF_OK;
+}
+
+static void end_source(output *o, const rf_build_settings *settings, const rf_portion *p)
+{
+    const rf_build_source *s = &settings->source[p->source];
+    for (int side = 0; side < 2; side++) {
+        bool used = side == 1 ? s->held_out || settings->held_out_fraction > 0 : !s->held_out;
+        if (o->writer[side] != NULL && used) {
+            rf_corpus_writer_end_source(o->writer[side], p->source_bytes, p->source_crc);
+        }
+    }
+}
+
+static int write_sample(output *o, const rf_build_settings *settings, int64_t source,
+                        const rf_imported_sample *sample, const int32_t *id, rf_error *err)
+{
+    int side = sample->held_out ? 1 : 0;
+    rf_corpus_writer *writer = o->writer[side];
+    rf_build_counts *open = &o->open[side];
+    int rc = rf_corpus_writer_tokens(writer, id, sample->n_tokens, err);
+    open->n_tokens += sample->n_tokens;
+    open->n_chars += sample->n_chars;
+    if (rc != RF_OK || sample->n_prompt == 0) {
+        return rc;
+    }
+    if (open->n_chars == 0) {
+        return rf_error_set(err, RF_ERR, "%s: no line of this text is valid UTF-8: convert it",
+                            settings->source[source].path);
+    }
+    rc = rf_corpus_writer_end_sample(writer, sample->n_prompt, err);
+    rf_build_counts *counts = side == 1 ? o->statistics->held_out : o->statistics->kept;
+    rf_build_counts_sample(&counts[source], open->n_tokens, sample->n_prompt, open->n_chars);
+    *open = (rf_build_counts){0};
+    return rc;
+}
+
+static void say_warnings(output *o, const rf_portion *p)
+{
+    for (int64_t i = 0; i < p->n_warnings && o->n_warnings < RF_PORTION_WARNINGS; i++) {
+        rf_log_warn("left out: %s", p->warning[i]);
+        o->n_warnings++;
+    }
+}
+
+static int write_portion(output *o, const rf_build_settings *settings, const rf_portion *p,
+                         rf_error *err)
+{
+    int rc = p->source != o->source ? begin_source(o, settings, p->source, err) : RF_OK;
+    const int32_t *id = p->samples.ids.id;
+    for (int64_t i = 0; i < p->samples.n_samples && rc == RF_OK; i++) {
+        const rf_imported_sample *sample = &p->samples.sample[i];
+        rc = write_sample(o, settings, p->source, sample, id, err);
+        id += sample->n_tokens;
+    }
+    if (rc != RF_OK) {
+        return rc;
+    }
+    say_warnings(o, p);
+    o->statistics->n_bad += p->n_bad;
+    o->statistics->text_bytes += (int64_t)p->text_bytes;
+    const rf_error *failure = p->failure.code != RF_OK ? &p->failure : &p->read_failure;
+    if (failure->code != RF_OK) {
+        return rf_error_set(err, failure->code, "%s", failure->message);
+    }
+    if (p->ends_source) {
+        end_source(o, settings, p);
+    }
+    return RF_OK;
+}
+
+/* Bytes of all sources on disk; 0 when one has no size. */
+static int64_t total_bytes(const rf_build_settings *settings)
+{
+    int64_t total = 0;
+    for (int64_t s = 0; s < settings->n_sources; s++) {
+        struct stat status;
+        if (stat(settings->source[s].path, &status) != 0 || !S_ISREG(status.st_mode)) {
+            return 0;
+        }
+        total += (int64_t)status.st_size;
+    }
+    return total;
+}
+
+static int write_all(line *l, output *o, rf_error *err)
+{
+    const int64_t total = total_bytes(l->settings);
+    int rc = RF_OK;
+    for (int64_t k = 0; rc == RF_OK; k++) {
+        slot *s = &l->slots[k % l->n_slots];
+        pthread_mutex_lock(&l->lock);
+        while (s->state != SLOT_IMPORTED) {
+            pthread_cond_wait(&l->changed, &l->lock);
+        }
+        pthread_mutex_unlock(&l->lock);
+        if (s->portion.source == l->settings->n_sources) {
+            break;
+        }
+        rc = write_portion(o, l->settings, &s->portion, err);
+        rf_log_progress("reading", s->portion.bytes_read, total, "B");
+        pthread_mutex_lock(&l->lock);
+        s->state = SLOT_FREE;
+        pthread_cond_broadcast(&l->changed);
+        pthread_mutex_unlock(&l->lock);
+    }
+    return rc;
+}
+
+/* Starts the threads, writes what they bring, and waits for them. */
+static int run_line(line *l, output *o, rf_error *err)
+{
+    int64_t n_threads = l->settings->n_jobs + 1, n_started = 0;
+    pthread_t *thread = calloc((size_t)n_threads, sizeof *thread);
+    int rc = thread != NULL ? RF_OK : rf_error_set(err, RF_ERR, "no memory for the workers");
+    while (rc == RF_OK && n_started < n_threads) {
+        if (pthread_create(&thread[n_started], NULL, n_started == 0 ? reader_main : worker_main,
+                           l) != 0) {
+            rc = rf_error_set(err, RF_ERR, "cannot start %lld workers: lower --jobs",
+                              (long long)l->settings->n_jobs);
+            break;
+        }
+        n_started++;
+    }
+    if (rc == RF_OK) {
+        rc = write_all(l, o, err);
+    }
+    pthread_mutex_lock(&l->lock);
+    l->stop = true;
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->lock);
+    for (int64_t i = 0; i < n_started; i++) {
+        pthread_join(thread[i], NULL);
+    }
+    rf_log_live_end();
+    free(thread);
+    return rc;
+}
+
+static int read_sources(output *o, const rf_tokenizer *tokenizer, const rf_build_settings *settings,
+                        rf_error *err)
+{
+    line l = {.settings = settings,
+              .tokenizer = tokenizer,
+              .n_slots = 2 * settings->n_jobs + 2,
+              .lock = PTHREAD_MUTEX_INITIALIZER,
+              .changed = PTHREAD_COND_INITIALIZER};
+    l.slots = calloc((size_t)l.n_slots, sizeof *l.slots);
+    int rc = l.slots != NULL ? RF_OK : rf_error_set(err, RF_ERR, "no memory for the workers");
+    if (rc == RF_OK) {
+        rc = rf_portion_reader_new(&l.reader, settings, err);
+    }
+    if (rc == RF_OK) {
+        rc = run_line(&l, o, err);
+    }
+    for (int64_t i = 0; l.slots != NULL && i < l.n_slots; i++) {
+        rf_portion_free(&l.slots[i].portion);
+    }
+    rf_portion_reader_free(l.reader);
+    free(l.slots);
+    return rc;
+}
+
+/* --- The whole -------------------------------------------------------------------------------- */
+
+static bool is_same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return strcmp(a, b) == 0 ||
+           (stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino);
+}
+
+/* Sources that cannot be read are met now, not after hours of reading the others. */
+static int check_sources(const rf_build_settings *s, rf_error *err)
+{
+    for (int64_t k = 0; k < s->n_sources; k++) {
+        const char *path = s->source[k].path;
+        if (strcmp(path, "-") != 0 && access(path, R_OK) != 0) {
+            return rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot read: %s", path,
+                                strerror(errno));
+        }
+    }
+    return RF_OK;
+}
+
+/* An output must be neither a source nor the other output. */
+static int check_paths(const rf_build_settings *s, rf_error *err)
+{
+    const char *out[2] = {s->out_path, s->held_out_path};
+    if (out[1] != NULL && is_same_file(out[0], out[1])) {
+        return rf_error_set(err, RF_ERR_USAGE, "%s: both outputs have this name: choose two",
+                            out[0]);
+    }
+    for (int i = 0; i < 2; i++) {
+        for (int64_t k = 0; out[i] != NULL && k < s->n_sources; k++) {
+            if (is_same_file(out[i], s->source[k].path)) {
+                return rf_error_set(err, RF_ERR_USAGE,
+                                    "%s: is a source and an output: choose another output", out[i]);
+            }
+        }
+    }
+    return RF_OK;
+}
+
+static int check_samples(const output *o, const rf_build_settings *settings, rf_error *err)
+{
+    if (rf_corpus_writer_n_samples(o->writer[0]) == 0) {
+        return rf_error_set(
+            err, RF_ERR, "%s: no samples are left for it: give more data%s", settings->out_path,
+            settings->held_out_fraction > 0 ? " or a smaller held-out fraction" : "");
+    }
+    if (o->writer[1] != NULL && rf_corpus_writer_n_samples(o->writer[1]) == 0) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: no samples were drawn for it: give a larger held-out fraction, "
+                            "more records, --split-paragraphs, or a held-out file",
+                            settings->held_out_path);
+    }
+    return RF_OK;
+}
+
+static int open_outputs(output *o, const rf_tokenizer *tokenizer, const rf_build_settings *settings,
+                        rf_error *err)
+{
+    const size_t n = (size_t)settings->n_sources;
+    o->statistics->kept = calloc(n, sizeof *o->statistics->kept);
+    o->statistics->held_out = calloc(n, sizeof *o->statistics->held_out);
+    if (o->statistics->kept == NULL || o->statistics->held_out == NULL) {
+        return rf_error_set(err, RF_ERR, "no memory for %zu sources", n);
+    }
+    int rc = check_sources(settings, err);
+    if (rc == RF_OK) {
+        rc = check_paths(settings, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_corpus_writer_new(&o->writer[0], settings->out_path, tokenizer, settings->deflate,
+                                  err);
+    }
+    if (rc == RF_OK && settings->held_out_path != NULL) {
+        rc = rf_corpus_writer_new(&o->writer[1], settings->held_out_path, tokenizer,
+                                  settings->deflate, err);
+    }
+    return rc;
+}
+
+int rf_build(rf_build_statistics *out, const rf_tokenizer *tokenizer,
+             const rf_build_settings *settings, rf_error *err)
+{
+    RF_ASSERT(settings->n_jobs >= 1 && settings->n_sources >= 1);
+    double begin = rf_log_seconds();
+    *out = (rf_build_statistics){0};
+    output o = {.statistics = out, .source = -1};
+    int rc = open_outputs(&o, tokenizer, settings, err);
+    if (rc == RF_OK) {
+        rc = read_sources(&o, tokenizer, settings, err);
+    }
+    if (rc == RF_OK) {
+        rc = check_samples(&o, settings, err);
+    }
+    for (int side = 0; side < 2 && rc == RF_OK; side++) {
+        rc = o.writer[side] != NULL ? rf_corpus_writer_finish(o.writer[side], err) : RF_OK;
+    }
+    for (int side = 0; side < 2 && rc == RF_OK; side++) {
+        rc = o.writer[side] != NULL ? rf_corpus_writer_commit(o.writer[side], err) : RF_OK;
+    }
+    rf_corpus_writer_free(o.writer[0]);
+    rf_corpus_writer_free(o.writer[1]);
+    out->seconds = rf_log_seconds() - begin;
+    if (rc != RF_OK) {
+        rf_build_statistics_free(out);
+    }
+    return rc;
+}

@@ -1,0 +1,71 @@
+/* build.h: from source files to one corpus, or two (training and held-out).    all local
+ *
+ * A thread reads lines and cuts them into portions, workers parse and tokenise portions, the
+ * calling thread writes them in order: the output is the same, bit for bit, for any number of
+ * workers. Memory does not grow with the sources. Nothing appears unless all of it succeeds.
+ */
+#ifndef RF_DATA_CORPUS_BUILD_H
+#define RF_DATA_CORPUS_BUILD_H
+
+#include "common/base/error.h"
+#include "common/text/tokenizer.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef enum rf_format {
+    RF_FORMAT_AUTO, /* by name: .jsonl .ndjson .json are JSONL, .txt is text (before .gz); else
+                       by the first character that is no blank: '{' is JSONL */
+    RF_FORMAT_JSONL,
+    RF_FORMAT_TEXT /* the file is one text, without blank lines at its start and the last line's
+                      end; or a text for each paragraph */
+} rf_format;
+
+typedef struct rf_build_source {
+    const char *path; /* "-" is stdin */
+    double weight;
+    bool held_out; /* all of it goes to the held-out corpus */
+} rf_build_source;
+
+typedef struct rf_build_settings {
+    const rf_build_source *source; /* [n_sources] */
+    int64_t n_sources;
+    const char *out_path, *held_out_path; /* the latter may be NULL */
+    double held_out_fraction; /* of each source's records, drawn by (seed, source, record); turns of
+                                 one conversation stay together. 0: held_out sources only */
+    uint64_t seed;
+    rf_format format;
+    bool split_paragraphs; /* of texts, at blank lines */
+    bool skip_bad;         /* a bad line is warned about (the first few), counted, left out */
+    bool deflate;
+    int64_t n_jobs; /* workers, at least 1 */
+} rf_build_settings;
+
+enum { RF_BUILD_N_LIMITS = 4 };
+extern const int64_t rf_build_limits[RF_BUILD_N_LIMITS]; /* 512, 1024, 2048, 4096 */
+
+/* Of one source on one side, or summed. */
+typedef struct rf_build_counts {
+    int64_t n_samples, n_tokens, n_prompt;
+    int64_t longest;                      /* tokens */
+    int64_t n_fitting[RF_BUILD_N_LIMITS]; /* samples of at most so many tokens */
+    int64_t n_chars;                      /* code points */
+} rf_build_counts;
+
+typedef struct rf_build_statistics {
+    rf_build_counts *kept, *held_out; /* [n_sources], owned */
+    int64_t n_bad;                    /* lines left out */
+    int64_t text_bytes;               /* of the sources, uncompressed */
+    double seconds;
+} rf_build_statistics;
+
+/* Builds. Errors name file and line; the first one in the order of the sources is reported,
+ * whatever worker met it. Shows progress; warns about skipped lines. */
+RF_MUST_CHECK int rf_build(rf_build_statistics *out, const rf_tokenizer *tokenizer,
+                           const rf_build_settings *settings, rf_error *err);
+void rf_build_statistics_free(rf_build_statistics *statistics); /* zeroes */
+void rf_build_counts_sample(rf_build_counts *counts, int64_t n_tokens, int64_t n_prompt,
+                            int64_t n_chars);
+void rf_build_counts_add(rf_build_counts *sum, const rf_build_counts *x);
+
+#endif

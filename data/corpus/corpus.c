@@ -1,0 +1,256 @@
+#include "data/corpus/corpus.h"
+
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "data/corpus/corpus_file.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zlib.h>
+
+static const int64_t *begins(const rf_corpus *c)
+{
+    return c->begins.data;
+}
+
+static const int32_t *prompts(const rf_corpus *c)
+{
+    return c->prompts.data;
+}
+
+/* FNV-1a over everything that decides what a reader sees. */
+static uint64_t hash_corpus(const rf_corpus *c)
+{
+    uint64_t hash = 0xCBF29CE484222325u;
+    const uint64_t words[] = {(uint64_t)c->n_samples,
+                              (uint64_t)c->n_tokens,
+                              (uint64_t)c->n_sources,
+                              c->crc[0],
+                              c->crc[1],
+                              c->crc[2],
+                              c->crc[3],
+                              rf_tokenizer_hash(c->tokenizer)};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        hash = (hash ^ words[i]) * 0x100000001B3u;
+        hash ^= hash >> 32;
+    }
+    for (int64_t s = 0; s < c->n_sources; s++) {
+        uint64_t weight;
+        memcpy(&weight, &c->source[s].weight, sizeof weight);
+        hash = (hash ^ c->source[s].crc32) * 0x100000001B3u;
+        hash = (hash ^ weight) * 0x100000001B3u;
+        hash ^= hash >> 32;
+    }
+    return hash;
+}
+
+int rf_corpus_open(rf_corpus **out, const char *path, rf_error *err)
+{
+    *out = NULL;
+    rf_corpus_file_quiet();
+    rf_corpus *c = calloc(1, sizeof *c);
+    if (c == NULL || (c->path = strdup(path)) == NULL) {
+        free(c);
+        return rf_error_set(err, RF_ERR, "%s: no memory to open it", path);
+    }
+    c->fd = -1;
+    c->file = c->tokens = -1;
+    int rc = rf_corpus_file_load(c, err);
+    if (rc != RF_OK) {
+        rf_corpus_close(c);
+        return rc;
+    }
+    c->hash = hash_corpus(c);
+    if (c->tokens_offset >= 0) {
+        H5Dclose(c->tokens);
+        H5Fclose(c->file);
+        c->tokens = c->file = -1;
+    }
+    *out = c;
+    return RF_OK;
+}
+
+void rf_corpus_close(rf_corpus *c)
+{
+    if (c == NULL) {
+        return;
+    }
+    if (c->tokens >= 0) {
+        H5Dclose(c->tokens);
+    }
+    if (c->file >= 0) {
+        H5Fclose(c->file);
+    }
+    if (c->fd >= 0) {
+        close(c->fd);
+    }
+    for (int64_t s = 0; s < c->n_sources; s++) {
+        free(c->source[s].name);
+    }
+    free(c->source);
+    rf_corpus_file_free_array(&c->begins);
+    rf_corpus_file_free_array(&c->prompts);
+    rf_tokenizer_free(c->tokenizer);
+    free(c->path);
+    free(c);
+}
+
+/* --- What it holds ---------------------------------------------------------------------------- */
+
+const char *rf_corpus_path(const rf_corpus *c)
+{
+    return c->path;
+}
+
+int64_t rf_corpus_n_samples(const rf_corpus *c)
+{
+    return c->n_samples;
+}
+
+int64_t rf_corpus_n_tokens(const rf_corpus *c)
+{
+    return c->n_tokens;
+}
+
+const rf_tokenizer *rf_corpus_tokenizer(const rf_corpus *c)
+{
+    return c->tokenizer;
+}
+
+uint64_t rf_corpus_hash(const rf_corpus *c)
+{
+    return c->hash;
+}
+
+int64_t rf_corpus_n_sources(const rf_corpus *c)
+{
+    return c->n_sources;
+}
+
+const rf_corpus_source *rf_corpus_sources(const rf_corpus *c)
+{
+    return c->source;
+}
+
+bool rf_corpus_is_compressed(const rf_corpus *c)
+{
+    return c->tokens_offset < 0;
+}
+
+int64_t rf_corpus_length(const rf_corpus *c, int64_t i)
+{
+    RF_ASSERT(i >= 0 && i < c->n_samples);
+    return begins(c)[i + 1] - begins(c)[i];
+}
+
+int64_t rf_corpus_prompt_length(const rf_corpus *c, int64_t i)
+{
+    RF_ASSERT(i >= 0 && i < c->n_samples);
+    return prompts(c)[i];
+}
+
+bool rf_corpus_is_text(const rf_corpus *c, int64_t i)
+{
+    return rf_corpus_prompt_length(c, i) == 1;
+}
+
+double rf_corpus_weight(const rf_corpus *c, int64_t i)
+{
+    RF_ASSERT(i >= 0 && i < c->n_samples);
+    int64_t low = 0, high = c->n_sources;
+    while (high - low > 1) {
+        int64_t middle = (low + high) / 2;
+        if (c->source[middle].first <= i) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return c->source[low].weight;
+}
+
+/* --- Tokens ----------------------------------------------------------------------------------- */
+
+static int read_raw(rf_corpus *c, int32_t *out, int64_t first, int64_t n, rf_error *err)
+{
+    if (n == 0) {
+        return RF_OK;
+    }
+    if (c->tokens_offset >= 0) {
+        return rf_file_pread(c->fd, out, (size_t)n * sizeof *out, c->tokens_offset + first * 4,
+                             c->path, err);
+    }
+    rf_corpus_file_quiet();
+    hsize_t begin = (hsize_t)first, count = (hsize_t)n;
+    hid_t space = H5Dget_space(c->tokens), memory = H5Screate_simple(1, &count, NULL);
+    H5Sselect_hyperslab(space, H5S_SELECT_SET, &begin, NULL, &count, NULL);
+    /* The file's type is u32; as i32 of the same bits, so that nothing is clipped. */
+    herr_t result = H5Dread(c->tokens, H5T_STD_U32LE, memory, space, H5P_DEFAULT, out);
+    H5Sclose(memory);
+    H5Sclose(space);
+    return result < 0 ? rf_corpus_file_damaged(c, "compressed tokens cannot be read", err) : RF_OK;
+}
+
+static int check_ids(const rf_corpus *c, const int32_t *id, int64_t n, rf_error *err)
+{
+    const int64_t size = rf_tokenizer_size(c->tokenizer);
+    for (int64_t i = 0; i < n; i++) {
+        if (id[i] < 0 || id[i] >= size) {
+            return rf_corpus_file_damaged(c, "a token id is outside of the tokenizer", err);
+        }
+    }
+    return RF_OK;
+}
+
+int rf_corpus_read(rf_corpus *c, int32_t *out, int64_t i, int64_t first, int64_t n, rf_error *err)
+{
+    RF_ASSERT(i >= 0 && i < c->n_samples && first >= 0 && n >= 0);
+    RF_ASSERT(n <= rf_corpus_length(c, i) - first);
+    int rc = read_raw(c, out, begins(c)[i] + first, n, err);
+    return rc == RF_OK ? check_ids(c, out, n, err) : rc;
+}
+
+/* Responses end with end-of-text; a prompt of one token is the begin token. block holds tokens
+ * [at, at+n); *next_begin and *next_end are the samples whose first and last token come next. */
+static int check_block(const rf_corpus *c, const int32_t *block, int64_t at, int64_t n,
+                       int64_t *next_begin, int64_t *next_end, rf_error *err)
+{
+    const rf_specials *s = rf_tokenizer_specials(c->tokenizer);
+    for (; *next_end < c->n_samples && begins(c)[*next_end + 1] <= at + n; ++*next_end) {
+        int32_t last = block[begins(c)[*next_end + 1] - 1 - at];
+        if (!rf_tokenizer_is_eos(c->tokenizer, last)) {
+            return rf_corpus_file_damaged(c, "a response does not end with end-of-text", err);
+        }
+    }
+    for (; *next_begin < c->n_samples && begins(c)[*next_begin] < at + n; ++*next_begin) {
+        if (prompts(c)[*next_begin] == 1 && block[begins(c)[*next_begin] - at] != s->begin) {
+            return rf_corpus_file_damaged(c, "a prompt of one token is not the begin token", err);
+        }
+    }
+    return check_ids(c, block, n, err);
+}
+
+int rf_corpus_verify(rf_corpus *c, rf_error *err)
+{
+    enum { BLOCK = 1 << 18 };
+    int32_t *block = malloc(BLOCK * sizeof *block);
+    int rc = block != NULL ? RF_OK : rf_error_set(err, RF_ERR, "%s: no memory", c->path);
+    uLong crc = 0;
+    int64_t next_begin = 0, next_end = 0;
+    for (int64_t at = 0; at < c->n_tokens && rc == RF_OK; at += BLOCK) {
+        int64_t n = c->n_tokens - at < BLOCK ? c->n_tokens - at : BLOCK;
+        rc = read_raw(c, block, at, n, err);
+        if (rc == RF_OK) {
+            crc = crc32_z(crc, (const unsigned char *)block, (size_t)n * sizeof *block);
+            rc = check_block(c, block, at, n, &next_begin, &next_end, err);
+        }
+        rf_log_progress("verifying", at + n, c->n_tokens, "tokens");
+    }
+    rf_log_live_end();
+    if (rc == RF_OK && (uint32_t)crc != c->crc[0]) {
+        rc = rf_corpus_file_damaged(c, "the tokens have a wrong checksum", err);
+    }
+    free(block);
+    return rc;
+}

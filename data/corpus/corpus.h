@@ -1,0 +1,67 @@
+/* corpus.h: tokenised samples in one HDF5 file.                                all local
+ *
+ * /tokens (u32 [n_tokens]), /sample_begin (i64 [n+1]), /prompt_len (i32 [n]), /tokenizer (u8),
+ * /source_begin (i64 [n_sources+1]: samples of each source file); attributes: format, version,
+ * tokenizer hash, special ids, sources (JSON: name, bytes, CRC32, weight), counts, CRC32 of the
+ * datasets, `complete`. Little-endian, 1.10 file format. corpus_writer.h writes them.
+ * Sample i is tokens [sample_begin[i], sample_begin[i+1]): prompt_len[i] >= 1 prompt tokens, then
+ * the response of at least one token, which ends with end-of-text. Plain text: the prompt is the
+ * begin token alone; no other sample has a prompt of one token.
+ */
+#ifndef RF_DATA_CORPUS_CORPUS_H
+#define RF_DATA_CORPUS_CORPUS_H
+
+#include "common/base/error.h"
+#include "common/text/tokenizer.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct rf_corpus rf_corpus;
+
+/* A file that a corpus was built from. */
+typedef struct rf_corpus_source {
+    char *name;     /* as given to the builder */
+    int64_t bytes;  /* of the file as it lay on disk; 0: a pipe */
+    uint32_t crc32; /* of its uncompressed content */
+    double weight;
+    int64_t first, n_samples; /* its samples are [first, first + n_samples) */
+} rf_corpus_source;
+
+/* Is there an HDF5 file that holds the parameters of a model (a checkpoint) rather than a corpus?
+ */
+bool rf_corpus_is_checkpoint(const char *path);
+
+/* Opens and checks a corpus: format, sizes and the index arrays, not the tokens. Tokens stay in the
+ * file (read as asked for; the index is mapped, or held in memory when compressed). A file that is
+ * missing, truncated, damaged, of another version or no corpus at all is refused with its name, the
+ * cause and the remedy. Uses HDF5; reading tokens of an uncompressed corpus does not. */
+RF_MUST_CHECK int rf_corpus_open(rf_corpus **out, const char *path, rf_error *err);
+void rf_corpus_close(rf_corpus *corpus); /* NULL is fine */
+
+const char *rf_corpus_path(const rf_corpus *corpus);
+int64_t rf_corpus_n_samples(const rf_corpus *corpus);
+int64_t rf_corpus_n_tokens(const rf_corpus *corpus);
+const rf_tokenizer *rf_corpus_tokenizer(const rf_corpus *corpus); /* owned by the corpus */
+uint64_t rf_corpus_hash(const rf_corpus *corpus); /* of content, sources and tokenizer; compression
+                                                     does not change it */
+int64_t rf_corpus_n_sources(const rf_corpus *corpus);
+const rf_corpus_source *rf_corpus_sources(const rf_corpus *corpus); /* [n_sources], the corpus's */
+bool rf_corpus_is_compressed(const rf_corpus *corpus);
+
+/* Tokens of sample i, and how many of them are prompt. */
+int64_t rf_corpus_length(const rf_corpus *corpus, int64_t i);
+int64_t rf_corpus_prompt_length(const rf_corpus *corpus, int64_t i);
+/* Plain text (prompt is the begin token alone): may be cut into windows of a row. */
+bool rf_corpus_is_text(const rf_corpus *corpus, int64_t i);
+/* Weight of sample i's source: the times it is seen in an epoch (0.5: by half of its samples). */
+double rf_corpus_weight(const rf_corpus *corpus, int64_t i);
+/* Tokens [first, first+n) of sample i into out. Safe from one thread at a time. An id that the
+ * tokenizer does not have is an error: the file is damaged. */
+RF_MUST_CHECK int rf_corpus_read(rf_corpus *corpus, int32_t *out, int64_t i, int64_t first,
+                                 int64_t n, rf_error *err);
+/* Reads all tokens (rf_corpus_open has checked the rest): their checksum, every id within the
+ * tokenizer, every response ending with end-of-text, prompts of one token being the begin token. */
+RF_MUST_CHECK int rf_corpus_verify(rf_corpus *corpus, rf_error *err);
+
+#endif

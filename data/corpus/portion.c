@@ -1,0 +1,310 @@
+#include "data/corpus/portion.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum {
+    PORTION_BYTES = 1 << 18,   /* a portion is closed when it holds so many, */
+    PORTION_ENTRIES = 1 << 12, /* or so many entries; */
+    PIECE_MAX_BYTES = 1 << 20  /* text without a place to cut is cut at a line end here */
+};
+
+struct rf_portion_reader {
+    const rf_build_settings *settings;
+    int64_t source; /* the one being read */
+    rf_lines *lines;
+    rf_format format;     /* RF_FORMAT_AUTO: not known yet */
+    int64_t bytes_before; /* of the sources read already */
+    int64_t n_records;    /* of this source, begun */
+    bool in_text;         /* a text has begun and not ended */
+    bool was_blank;       /* split_paragraphs: blank lines since the last paragraph */
+    /* A line that was read but belongs to the next portion. */
+    bool is_pending;
+    char *pending;
+    size_t pending_bytes;
+};
+
+void rf_portion_free(rf_portion *p)
+{
+    free(p->text);
+    free(p->entry);
+    rf_imported_free(&p->samples);
+    for (int64_t i = 0; i < p->n_warnings; i++) {
+        free(p->warning[i]);
+    }
+    *p = (rf_portion){0};
+}
+
+int rf_portion_reader_new(rf_portion_reader **out, const rf_build_settings *settings, rf_error *err)
+{
+    *out = calloc(1, sizeof **out);
+    if (*out == NULL) {
+        return rf_error_set(err, RF_ERR, "no memory to read the sources");
+    }
+    (*out)->settings = settings;
+    return RF_OK;
+}
+
+void rf_portion_reader_free(rf_portion_reader *r)
+{
+    if (r != NULL) {
+        rf_lines_close(r->lines);
+        free(r);
+    }
+}
+
+/* --- Formats ---------------------------------------------------------------------------------- */
+
+static bool is_blank_line(const char *line, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        if (line[i] != ' ' && (line[i] < '\t' || line[i] > '\r')) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool has_suffix(const char *name, size_t bytes, const char *suffix)
+{
+    size_t n = strlen(suffix);
+    return bytes >= n && strncasecmp(name + bytes - n, suffix, n) == 0;
+}
+
+/* line: the first that is not blank. */
+static rf_format recognise(const char *path, const char *line)
+{
+    size_t n = strlen(path);
+    if (has_suffix(path, n, ".gz")) {
+        n -= 3;
+    }
+    if (has_suffix(path, n, ".jsonl") || has_suffix(path, n, ".ndjson") ||
+        has_suffix(path, n, ".json")) {
+        return RF_FORMAT_JSONL;
+    }
+    if (has_suffix(path, n, ".txt")) {
+        return RF_FORMAT_TEXT;
+    }
+    return line[strspn(line, " \t\r\v\f")] == '{' ? RF_FORMAT_JSONL : RF_FORMAT_TEXT;
+}
+
+/* --- Entries ---------------------------------------------------------------------------------- */
+
+static int append_bytes(rf_portion *p, const char *text, size_t bytes, rf_error *err)
+{
+    if (bytes > p->text_capacity - p->text_bytes) {
+        size_t capacity = p->text_capacity == 0 ? (size_t)PORTION_BYTES * 2 : p->text_capacity;
+        while (capacity - p->text_bytes < bytes && capacity < SIZE_MAX / 4) {
+            capacity *= 2;
+        }
+        char *grown = realloc(p->text, capacity);
+        if (grown == NULL) {
+            return rf_error_set(err, RF_ERR, "no memory for %zu bytes of lines", capacity);
+        }
+        p->text = grown;
+        p->text_capacity = capacity;
+    }
+    memcpy(p->text + p->text_bytes, text, bytes);
+    p->text_bytes += bytes;
+    return RF_OK;
+}
+
+/* A new entry that begins with `line`. */
+static int add_entry(rf_portion *p, rf_entry entry, const char *line, size_t bytes, rf_error *err)
+{
+    if (p->n_entries == p->entry_capacity) {
+        int64_t capacity = p->entry_capacity == 0 ? 256 : 2 * p->entry_capacity;
+        rf_entry *grown = realloc(p->entry, (size_t)capacity * sizeof *grown);
+        if (grown == NULL) {
+            return rf_error_set(err, RF_ERR, "no memory for %lld records", (long long)capacity);
+        }
+        p->entry = grown;
+        p->entry_capacity = capacity;
+    }
+    entry.begin = p->text_bytes;
+    entry.bytes = bytes;
+    p->entry[p->n_entries++] = entry;
+    return append_bytes(p, line, bytes, err);
+}
+
+/* Appends a line to the text entry that is being filled. */
+static int extend_entry(rf_portion *p, const char *line, size_t bytes, rf_error *err)
+{
+    rf_entry *last = &p->entry[p->n_entries - 1];
+    int rc = append_bytes(p, line, bytes, err);
+    last->bytes = p->text_bytes - last->begin;
+    return rc;
+}
+
+static bool is_full(const rf_portion *p)
+{
+    return p->text_bytes >= PORTION_BYTES || p->n_entries >= PORTION_ENTRIES;
+}
+
+/* May the text be cut in front of this line? Where the line end stands alone between characters
+ * that are no blanks, no tokenizer has a word that holds it and what follows. */
+static bool may_cut(const rf_portion *p, const char *line, size_t bytes)
+{
+    return (bytes > 0 && !is_blank_line(line, 1) && p->text_bytes > 0 &&
+            !is_blank_line(p->text + p->text_bytes - 1, 1)) ||
+           p->text_bytes >= PIECE_MAX_BYTES;
+}
+
+/* Keeps the line for the next portion; it stays where rf_lines has it. */
+static void put_back(rf_portion_reader *r, char *line, size_t bytes)
+{
+    r->is_pending = true;
+    r->pending = line;
+    r->pending_bytes = bytes;
+}
+
+static int add_json(rf_portion_reader *r, rf_portion *p, char *line, size_t bytes, rf_error *err)
+{
+    if (is_blank_line(line, bytes)) {
+        return RF_OK;
+    }
+    const rf_entry entry = {.line = rf_lines_number(r->lines), .record = r->n_records++};
+    return add_entry(p, entry, line, bytes, err);
+}
+
+/* A line of a text. The line end in front of it is added here, so that the last has none. */
+static int add_text(rf_portion_reader *r, rf_portion *p, char *line, size_t bytes, rf_error *err)
+{
+    bool is_blank = is_blank_line(line, bytes);
+    if (r->settings->split_paragraphs && is_blank && r->in_text) {
+        p->entry[p->n_entries - 1].ends = true;
+        r->in_text = false;
+    }
+    if (is_blank && !r->in_text) {
+        return RF_OK;
+    }
+    rf_entry entry = {.line = rf_lines_number(r->lines), .is_text = true};
+    if (!r->in_text) {
+        r->in_text = true;
+        entry.begins = true;
+        entry.record = r->n_records++;
+        return add_entry(p, entry, line, bytes, err);
+    }
+    if (p->n_entries == 0) {
+        entry.record = r->n_records - 1;
+        return add_entry(p, entry, line, bytes, err);
+    }
+    int rc = extend_entry(p, "\n", 1, err);
+    return rc == RF_OK ? extend_entry(p, line, bytes, err) : rc;
+}
+
+/* Whether the portion must be closed in front of this line. A text goes on in the next portion:
+ * then the line end between them belongs to this one. */
+static bool must_close(rf_portion_reader *r, rf_portion *p, const char *line, size_t bytes,
+                       rf_error *err)
+{
+    if (!is_full(p)) {
+        return false;
+    }
+    if (r->format != RF_FORMAT_TEXT || !r->in_text) {
+        return true;
+    }
+    if (r->settings->split_paragraphs && is_blank_line(line, bytes)) {
+        return false;
+    }
+    if (!may_cut(p, line, bytes)) {
+        return false;
+    }
+    if (extend_entry(p, "\n", 1, err) != RF_OK) {
+        p->read_failure = *err;
+    }
+    return true;
+}
+
+/* --- Sources ---------------------------------------------------------------------------------- */
+
+static int open_source(rf_portion_reader *r, rf_error *err)
+{
+    r->format = r->settings->format;
+    r->n_records = 0;
+    r->in_text = false;
+    return rf_lines_open(&r->lines, r->settings->source[r->source].path, err);
+}
+
+static int close_source(rf_portion_reader *r, rf_portion *p, rf_error *err)
+{
+    if (r->n_records == 0) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: the file is empty or holds only blank lines: remove it or fill it",
+                            rf_lines_path(r->lines));
+    }
+    if (r->in_text) {
+        p->entry[p->n_entries - 1].ends = true;
+        r->in_text = false;
+    }
+    p->ends_source = true;
+    p->source_bytes = rf_lines_size(r->lines);
+    p->source_crc = rf_lines_crc32(r->lines);
+    r->bytes_before += rf_lines_offset(r->lines);
+    rf_lines_close(r->lines);
+    r->lines = NULL;
+    r->source++;
+    return RF_OK;
+}
+
+/* The next line; a byte order mark at the start of a file is dropped. */
+static int next_line(rf_portion_reader *r, char **line, size_t *bytes, rf_error *err)
+{
+    if (r->is_pending) {
+        r->is_pending = false;
+        *line = r->pending;
+        *bytes = r->pending_bytes;
+        return RF_OK;
+    }
+    int rc = rf_lines_next(r->lines, line, bytes, err);
+    if (rc == RF_OK && *line != NULL && rf_lines_number(r->lines) == 1 && *bytes >= 3 &&
+        memcmp(*line, "\xEF\xBB\xBF", 3) == 0) {
+        *line += 3;
+        *bytes -= 3;
+    }
+    return rc;
+}
+
+static int fill(rf_portion_reader *r, rf_portion *p, rf_error *err)
+{
+    int rc = r->lines == NULL ? open_source(r, err) : RF_OK;
+    while (rc == RF_OK) {
+        char *line;
+        size_t bytes;
+        rc = next_line(r, &line, &bytes, err);
+        if (rc != RF_OK || line == NULL) {
+            return rc == RF_OK ? close_source(r, p, err) : rc;
+        }
+        if (r->format == RF_FORMAT_AUTO && !is_blank_line(line, bytes)) {
+            r->format = recognise(r->settings->source[r->source].path, line);
+        }
+        if (r->format == RF_FORMAT_AUTO) {
+            continue;
+        }
+        if (must_close(r, p, line, bytes, err)) {
+            put_back(r, line, bytes);
+            return p->read_failure.code;
+        }
+        rc = r->format == RF_FORMAT_JSONL ? add_json(r, p, line, bytes, err)
+                                          : add_text(r, p, line, bytes, err);
+    }
+    return rc;
+}
+
+void rf_portion_read(rf_portion_reader *r, rf_portion *p)
+{
+    p->source = r->source;
+    p->text_bytes = 0;
+    p->n_entries = 0;
+    p->ends_source = false;
+    p->read_failure.code = RF_OK;
+    if (r->source == r->settings->n_sources) {
+        return;
+    }
+    rf_error err = {0};
+    if (fill(r, p, &err) != RF_OK) {
+        p->read_failure = err;
+    }
+    p->bytes_read = r->bytes_before + (r->lines != NULL ? rf_lines_offset(r->lines) : 0);
+}

@@ -1,0 +1,260 @@
+#include "data/data_main.h"
+
+#include "common/base/lines.h"
+#include "common/text/chat.h"
+#include "data/corpus/import.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* encode, decode and render: a JSON object a line from stdin, one a line to stdout. */
+
+#define TOKENIZERS                                                                                 \
+    "NAME is \"byte\" (the default), a\n"                                                          \
+    "tokenizer.json, or a folder that holds one.\n"
+
+static const char encode_usage[] =
+    "usage: refusion-data encode [--tokenizer NAME] < FILE\n"
+    "\n"
+    "{\"text\": \"...\"} lines become {\"ids\": [...]} lines. " TOKENIZERS
+    "Special tokens written out in a text are recognised as Hugging Face does, but for the mask\n"
+    "and the begin token; by the byte tokenizer none is.\n";
+static const char decode_usage[] =
+    "usage: refusion-data decode [--tokenizer NAME] [--skip-special] < FILE\n"
+    "\n"
+    "{\"ids\": [...]} lines become {\"text\": \"...\"} lines. Broken UTF-8 becomes U+FFFD, "
+    "unknown\n"
+    "ids vanish, special tokens are written as their names, or dropped with "
+    "--skip-special.\n" TOKENIZERS;
+static const char render_usage[] =
+    "usage: refusion-data render [--tokenizer NAME] < FILE\n"
+    "\n"
+    "{\"messages\": [{\"role\", \"content\"}, ...], \"tools\", \"add_generation_prompt\",\n"
+    "\"enable_thinking\", \"date_string\"} lines become {\"text\", \"ids\"} lines, in the form of "
+    "the\n"
+    "tokenizer's chat template. All but the messages may be missing. As in Transformers, the\n"
+    "generation prompt, at whose end the assistant begins to speak, is added only where\n"
+    "\"add_generation_prompt\" is true. The date of Llama-3.1 is 26 Jul 2024 if none is "
+    "given.\n" TOKENIZERS;
+
+typedef struct filter {
+    rf_tokenizer *tokenizer;
+    bool skip_special;
+    /* One object in, one out (a new reference). */
+    int (*convert)(json_t **out, const struct filter *filter, const json_t *in, rf_error *err);
+} filter;
+
+static int no_memory(rf_error *err)
+{
+    return rf_error_set(err, RF_ERR, "no memory for this line");
+}
+
+static json_t *ids_to_json(const int32_t *id, int64_t n)
+{
+    json_t *list = json_array();
+    for (int64_t i = 0; i < n && list != NULL; i++) {
+        if (json_array_append_new(list, json_integer(id[i])) != 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    }
+    return list;
+}
+
+static int ids_to_text(json_t **out, const filter *f, const int32_t *id, int64_t n, rf_error *err)
+{
+    char *text;
+    size_t bytes;
+    int rc = rf_tokenizer_decode(f->tokenizer, &text, &bytes, id, n, f->skip_special, err);
+    if (rc == RF_OK) {
+        *out = json_stringn(text, bytes);
+        free(text);
+        rc = *out != NULL ? RF_OK : no_memory(err);
+    }
+    return rc;
+}
+
+/* --- Conversions ------------------------------------------------------------------------------ */
+
+static int encode(json_t **out, const filter *f, const json_t *in, rf_error *err)
+{
+    const json_t *text = json_object_get(in, "text");
+    if (!json_is_string(text)) {
+        return rf_error_set(err, RF_ERR, "field \"text\" must be a string");
+    }
+    rf_ids ids = {0};
+    int rc = rf_tokenizer_encode(f->tokenizer, &ids, json_string_value(text),
+                                 json_string_length(text), err);
+    if (rc == RF_OK) {
+        *out = json_pack("{s:o}", "ids", ids_to_json(ids.id, ids.n));
+        rc = *out != NULL ? RF_OK : no_memory(err);
+    }
+    rf_ids_free(&ids);
+    return rc;
+}
+
+static int decode(json_t **out, const filter *f, const json_t *in, rf_error *err)
+{
+    const json_t *list = json_object_get(in, "ids");
+    if (!json_is_array(list)) {
+        return rf_error_set(err, RF_ERR, "field \"ids\" must be an array of whole numbers");
+    }
+    rf_ids ids = {0};
+    int rc = RF_OK;
+    for (size_t i = 0; i < json_array_size(list) && rc == RF_OK; i++) {
+        const json_t *item = json_array_get(list, i);
+        double value = json_number_value(item);
+        if (!json_is_number(item) || value != (double)(int64_t)value) {
+            rc = rf_error_set(err, RF_ERR, "ids[%zu] must be a whole number", i);
+        } else {
+            /* No tokenizer knows -1: it stands for all ids that do not fit. */
+            rc = rf_ids_push(&ids, value >= 0 && value <= INT32_MAX ? (int32_t)value : -1, err);
+        }
+    }
+    json_t *text = NULL;
+    if (rc == RF_OK) {
+        rc = ids_to_text(&text, f, ids.id, ids.n, err);
+    }
+    if (rc == RF_OK) {
+        *out = json_pack("{s:o}", "text", text);
+        rc = *out != NULL ? RF_OK : no_memory(err);
+    }
+    rf_ids_free(&ids);
+    return rc;
+}
+
+static int render(json_t **out, const filter *f, const json_t *in, rf_error *err)
+{
+    const json_t *messages = json_object_get(in, "messages");
+    if (messages == NULL) {
+        return rf_error_set(err, RF_ERR, "field \"messages\" is missing");
+    }
+    rf_turn *turn = NULL;
+    int64_t n;
+    rf_ids ids = {0};
+    rf_render_options options;
+    char *text = NULL;
+    size_t bytes;
+    int rc = rf_chat_turns(&turn, &n, messages, err);
+    if (rc == RF_OK) {
+        rc = rf_chat_read_options(&options, in, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_tokenizer_render(f->tokenizer, &text, &bytes, &ids, turn, n, &options, err);
+    }
+    if (rc == RF_OK) {
+        *out = json_pack("{s:o, s:o}", "text", json_stringn(text, bytes), "ids",
+                         ids_to_json(ids.id, ids.n));
+        rc = *out != NULL ? RF_OK : no_memory(err);
+    }
+    rf_ids_free(&ids);
+    free(text);
+    free(turn);
+    return rc;
+}
+
+/* --- Lines ------------------------------------------------------------------------------------ */
+
+static int convert_line(const filter *f, const char *line, size_t bytes, rf_error *err)
+{
+    json_t *in, *out = NULL;
+    int rc = rf_import_object(&in, line, bytes, err);
+    if (rc == RF_OK) {
+        rc = f->convert(&out, f, in, err);
+    }
+    if (rc == RF_OK && (json_dumpf(out, stdout, 0) != 0 || putchar('\n') == EOF)) {
+        rc = rf_error_set(err, RF_ERR, "cannot write to standard output: %s", strerror(errno));
+    }
+    json_decref(in);
+    json_decref(out);
+    return rc;
+}
+
+static int convert_all(const filter *f, rf_error *err)
+{
+    rf_lines *lines;
+    char *line;
+    size_t bytes;
+    int rc = rf_lines_open(&lines, "-", err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    while ((rc = rf_lines_next(lines, &line, &bytes, err)) == RF_OK && line != NULL) {
+        if (line[strspn(line, " \t\r\v\f")] == '\0') {
+            continue;
+        }
+        rc = convert_line(f, line, bytes, err);
+        if (rc != RF_OK) {
+            rc = rf_error_prefix(err, "%s:%lld", rf_lines_path(lines),
+                                 (long long)rf_lines_number(lines));
+            break;
+        }
+    }
+    rf_lines_close(lines);
+    return rc;
+}
+
+enum { OPT_TOKENIZER = 1, OPT_SKIP_SPECIAL };
+
+static int run(filter f, const struct option *options, int argc, char **argv, rf_error *err)
+{
+    const char *name = "byte";
+    int option;
+    while ((option = rf_data_option(argc, argv, options, err)) != -1) {
+        if (option == '?') {
+            return RF_ERR_USAGE;
+        }
+        if (option == OPT_TOKENIZER) {
+            name = optarg;
+        } else {
+            f.skip_special = true;
+        }
+    }
+    if (optind != argc) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "%s: no argument is expected: give the file as "
+                            "standard input",
+                            argv[optind]);
+    }
+    int rc = rf_tokenizer_load(&f.tokenizer, name, err);
+    if (rc == RF_OK) {
+        rc = convert_all(&f, err);
+    }
+    rf_tokenizer_free(f.tokenizer);
+    return rc;
+}
+
+static const struct option plain_options[] = {
+    {"tokenizer", required_argument, NULL, OPT_TOKENIZER},
+    {NULL, 0, NULL, 0},
+};
+
+static const struct option decode_options[] = {
+    {"tokenizer", required_argument, NULL, OPT_TOKENIZER},
+    {"skip-special", no_argument, NULL, OPT_SKIP_SPECIAL},
+    {NULL, 0, NULL, 0},
+};
+
+static int run_encode(int argc, char **argv, rf_error *err)
+{
+    return run((filter){.convert = encode}, plain_options, argc, argv, err);
+}
+
+static int run_decode(int argc, char **argv, rf_error *err)
+{
+    return run((filter){.convert = decode}, decode_options, argc, argv, err);
+}
+
+static int run_render(int argc, char **argv, rf_error *err)
+{
+    return run((filter){.convert = render}, plain_options, argc, argv, err);
+}
+
+const rf_data_command rf_data_encode = {"encode", "text to token ids, JSON lines", encode_usage,
+                                        run_encode};
+const rf_data_command rf_data_decode = {"decode", "token ids to text, JSON lines", decode_usage,
+                                        run_decode};
+const rf_data_command rf_data_render = {"render", "messages to a prompt, JSON lines", render_usage,
+                                        run_render};

@@ -1,0 +1,80 @@
+#include "data/tasks/task_rules.h"
+
+#include <stdlib.h>
+
+/* No list in a question of rf_task_text is longer; a checker may be asked about longer ones. */
+enum { MAX_NUMBERS = 4096 };
+
+static int compare(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static int append_list(char *text, size_t size, const int64_t *x, int64_t n, int width,
+                       rf_error *err)
+{
+    int rc = RF_OK;
+    for (int64_t i = 0; i < n && rc == RF_OK; i++) {
+        rc = rf_task_append(text, size, err, "%s%0*lld", i > 0 ? "," : "", width, (long long)x[i]);
+    }
+    return rc;
+}
+
+int rf_task_sort_generate(rf_task_text *out, rf_rng *rng, const rf_task_options *options,
+                          rf_error *err)
+{
+    *out = (rf_task_text){0};
+    int64_t x[256];
+    const int64_t n = options->n_parts, max = options->max_value;
+    int rc = rf_task_range("parts", n, 1, 256, err);
+    if (rc == RF_OK) {
+        rc = rf_task_range("max", max, 1, 1000000000, err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_task_refuse("chain", options->chain, err);
+    }
+    if (rc != RF_OK) {
+        return rc;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = (int64_t)rf_rng_below(rng, (uint64_t)max + 1);
+    }
+    int width = options->pad ? rf_task_digits(max) : 1;
+    rc = append_list(out->query, sizeof out->query, x, n, width, err);
+    if (rc == RF_OK) {
+        qsort(x, (size_t)n, sizeof x[0], compare);
+        rc = append_list(out->response, sizeof out->response, x, n, width, err);
+    }
+    return rc;
+}
+
+/* A list parted by commas and nothing else; -1: it is something else. */
+static int64_t read_list(int64_t *x, const char *text)
+{
+    int64_t n = 0;
+    do {
+        if (n == MAX_NUMBERS || !rf_task_read_number(&x[n], &text)) {
+            return -1;
+        }
+        n++;
+    } while (rf_task_read_char(&text, ','));
+    return rf_task_at_end(text) ? n : -1;
+}
+
+bool rf_task_sort_check(const char *query, const char *expected, const char *answer)
+{
+    (void)expected;
+    int64_t x[MAX_NUMBERS], y[MAX_NUMBERS];
+    int64_t n = read_list(x, query);
+    if (n < 0 || read_list(y, answer) != n) {
+        return false;
+    }
+    qsort(x, (size_t)n, sizeof x[0], compare);
+    for (int64_t i = 0; i < n; i++) {
+        if (x[i] != y[i]) {
+            return false;
+        }
+    }
+    return true;
+}

@@ -1,0 +1,136 @@
+/* Adapters leave the program: merged into their base, and as a folder of PEFT. */
+#include "common/model/lora.h"
+#include "common/store/safetensors.h"
+#include "data/convert/convert.h"
+#include "tests/model/tiny.h"
+#include "tests/scratch.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+static const rf_convert_options as_source = {.type = RF_N_STORAGES};
+
+static rf_model *make(const rf_model_config *config, const rf_adaptation *adaptation)
+{
+    rf_model *model = NULL;
+    rf_model_limits limits = {.places = TINY_PACKED, .keys = TINY_PACKED, .adaptation = adaptation};
+    TINY_MUST(rf_model_new(&model, config, backend_named("ref32", ""), 1, &limits, tiny_error()));
+    tiny_randomize(model, 1);
+    return model;
+}
+
+static void save(const char *path, rf_model *model)
+{
+    rf_checkpoint_info info = {0};
+    TINY_MUST(rf_checkpoint_save(path, NULL, model, NULL, NULL, &info, tiny_error()));
+}
+
+static double *logits_of(rf_model *model)
+{
+    int32_t place[TINY_PACKED];
+    rf_acts *acts = NULL;
+    rf_batch batch = tiny_packed(&model->config, 4);
+    double *logits = malloc((size_t)(batch.n * model->config.vocab_size) * sizeof *logits);
+    cr_assert_not_null(logits);
+    for (int32_t i = 0; i < batch.n; i++) {
+        place[i] = i;
+    }
+    TINY_MUST(rf_acts_new(&acts, model, TINY_PACKED, TINY_PACKED, false, RF_RECOMPUTE_NONE,
+                          tiny_error()));
+    TINY_MUST(rf_model_forward(model, acts, &batch, NULL, tiny_error()));
+    TINY_MUST(rf_model_logits(model, acts, logits, place, batch.n, tiny_error()));
+    rf_acts_free(acts, model);
+    rf_batch_free(&batch);
+    return logits;
+}
+
+static void refused(int rc, const char *words)
+{
+    cr_assert(rc != RF_OK);
+    cr_assert(strstr(tiny_error()->message, words) != NULL, "%s", tiny_error()->message);
+}
+
+/* base.h5, and adapters.h5 beside it; returns the adapted model. */
+static rf_model *make_files(const rf_model_config *config, const char *targets)
+{
+    rf_adaptation a = {.rank = 3, .alpha = 6};
+    snprintf(a.targets, sizeof a.targets, "%s", targets);
+    enter_folder();
+    rf_model *base = make(config, NULL), *adapted = make(config, &a);
+    save("base.h5", base);
+    TINY_MUST(rf_checkpoint_load("base.h5", adapted, NULL, NULL, tiny_error()));
+    save("adapters.h5", adapted);
+    rf_model_free(base);
+    return adapted;
+}
+
+Test(convert_adapter, merge)
+{
+    rf_model_config config = tiny_config((tiny_switches){.qk_norm = true});
+    rf_model *adapted = make_files(&config, "q_proj,layers.1");
+    TINY_MUST(rf_convert_merge("base.h5", "adapters.h5", "merged.h5", &as_source, tiny_error()));
+    rf_model *merged = make(&config, NULL), *base = make(&config, NULL);
+    TINY_MUST(rf_checkpoint_load("merged.h5", merged, NULL, NULL, tiny_error()));
+    double *x = logits_of(adapted), *y = logits_of(merged), *z = logits_of(base);
+    double error = 0, effect = 0;
+    for (int64_t i = 0; i < TINY_PACKED * config.vocab_size; i++) {
+        error = fmax(error, fabs(x[i] - y[i]));
+        effect = fmax(effect, fabs(x[i] - z[i]));
+    }
+    cr_assert(!(error > 1e-4) && effect > 0.1, "%g %g", error, effect);
+
+    refused(rf_convert_merge("merged.h5", "adapters.h5", "x.h5", &as_source, tiny_error()),
+            "another base");
+    refused(rf_convert_merge("base.h5", "base.h5", "x.h5", &as_source, tiny_error()),
+            "nothing to merge");
+    refused(rf_convert_merge("adapters.h5", "adapters.h5", "x.h5", &as_source, tiny_error()),
+            "another base");
+    cr_assert(access("x.h5", F_OK) != 0);
+    free(x);
+    free(y);
+    free(z);
+    rf_model_free(adapted);
+    rf_model_free(merged);
+    rf_model_free(base);
+    leave_folder();
+}
+
+static json_t *read_config(void)
+{
+    json_t *json = json_load_file("peft/adapter_config.json", 0, NULL);
+    cr_assert_not_null(json);
+    cr_assert_eq(json_integer_value(json_object_get(json, "r")), 3);
+    cr_assert_eq(json_integer_value(json_object_get(json, "lora_alpha")), 6);
+    cr_assert_str_eq(json_string_value(json_object_get(json, "peft_type")), "LORA");
+    return json;
+}
+
+Test(convert_adapter, peft)
+{
+    rf_model_config config = tiny_config((tiny_switches){.qk_norm = true});
+    rf_model *adapted = make_files(&config, "q_proj,layers.1.mlp.down_proj");
+    rf_safetensors set;
+    TINY_MUST(rf_convert_export("adapters.h5", "peft", &as_source, tiny_error()));
+    TINY_MUST(rf_safetensors_open(&set, "peft/adapter_model.safetensors", tiny_error()));
+    cr_assert_eq(set.n, adapted->table.n_adapters);
+    for (int64_t i = 0; i < adapted->table.n_tensors; i++) {
+        const rf_tensor *t = &adapted->table.tensor[i];
+        char name[128];
+        snprintf(name, sizeof name, "base_model.model.%s", t->name);
+        const rf_safetensor *s = rf_safetensors_find(&set, name);
+        cr_assert((s != NULL) == rf_table_is_adapter(t->role), "%s", name);
+        if (s != NULL) {
+            cr_assert(s->n_dims == 2 && s->shape[0] == t->shape[0] && s->shape[1] == t->shape[1]);
+            cr_assert(memcmp(s->data, (float *)adapted->master + t->offset, s->bytes) == 0);
+        }
+    }
+    rf_safetensors_close(&set);
+    json_t *json = read_config();
+    const json_t *modules = json_object_get(json, "target_modules");
+    cr_assert_eq(json_array_size(modules), 2);
+    cr_assert_str_eq(json_string_value(json_array_get(modules, 0)), "q_proj");
+    cr_assert_str_eq(json_string_value(json_array_get(modules, 1)), "model.layers.1.mlp.down_proj");
+    json_decref(json);
+    rf_model_free(adapted);
+    leave_folder();
+}

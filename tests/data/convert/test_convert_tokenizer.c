@@ -1,0 +1,85 @@
+/* Import and export of models with a tokenizer of Hugging Face. */
+#include "tests/data/convert/convert_test.h"
+
+TestSuite(convert_tokenizer, .init = begin_convert, .fini = end_folder);
+
+static void copy_file(const char *from, const char *to)
+{
+    char *data = NULL;
+    size_t bytes = 0;
+    MUST(rf_file_read(&data, &bytes, from, (size_t)1 << 30, &error));
+    MUST(rf_file_write(to, data, bytes, &error));
+    free(data);
+}
+
+/* hf/: the weights of hf_qwen3 with the small tokenizer, in Qwen's form. */
+static void put_model(void)
+{
+    mkdir(in_folder("hf"), 0777);
+    copy_file("tests/golden/hf_qwen3/config.json", in_folder("hf/config.json"));
+    copy_file("tests/golden/hf_qwen3/model.safetensors", in_folder("hf/model.safetensors"));
+    copy_file("tests/golden/tokenizer_small.json", in_folder("hf/tokenizer.json"));
+    put_text("hf/tokenizer_config.json",
+             "{\"eos_token\": \"<|im_end|>\", \"chat_template\": \"qwen3\", "
+             "\"model_max_length\": 1000000000000000019884624838656, \"added_tokens_decoder\": "
+             "{\"382\": {\"content\": \"<|im_end|>\", \"special\": true}}}");
+    put_text("hf/generation_config.json",
+             "{\"do_sample\": true, \"eos_token_id\": [382, 0], \"temperature\": 0.75}");
+}
+
+static void expect_text(const char *path, const char *part)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    MUST(rf_file_read(&text, &bytes, path, 1 << 24, &error));
+    cr_expect(strstr(text, part) != NULL, "%s: \"%s\" is not in\n%s", path, part, text);
+    free(text);
+}
+
+/* The whole checkpoint, with the tokenizer's text in it. */
+Test(convert_tokenizer, a_folder_with_its_tokenizer_comes_back)
+{
+    put_model();
+    cr_assert_eq(run("import '%s/hf' '%s/a.h5'", folder, folder), 0, "%s", errors);
+    cr_expect(strstr(errors, "grows") != NULL, "%s", errors);
+    cr_assert_eq(run("export '%s/a.h5' '%s/out'", folder, folder), 0, "%s", errors);
+    cr_assert_eq(run("import '%s/out' '%s/b.h5'", folder, folder), 0, "%s", errors);
+    cr_expect(strstr(errors, "grows") == NULL && strstr(errors, "spare") == NULL, "%s", errors);
+    expect_same_files(in_folder("a.h5"), in_folder("b.h5"));
+    cr_assert_eq(run("export '%s/b.h5' '%s/again'", folder, folder), 0, "%s", errors);
+    static const char *const names[] = {"config.json", "generation_config.json",
+                                        "model.safetensors", "tokenizer.json",
+                                        "tokenizer_config.json"};
+    for (int i = 0; i < 5; i++) {
+        char a[64], b[64];
+        snprintf(a, sizeof a, "out/%s", names[i]);
+        snprintf(b, sizeof b, "again/%s", names[i]);
+        expect_same_files(in_folder(a), in_folder(b));
+    }
+    expect_text(in_folder("out/generation_config.json"), "\"temperature\": 0.75");
+    expect_text(in_folder("out/generation_config.json"), "382,\n    0\n");
+    expect_text(in_folder("out/config.json"), "\"eos_token_id\": 382");
+    expect_text(in_folder("out/tokenizer_config.json"), "\"mask_token\": \"<|mask|>\"");
+}
+
+Test(convert_tokenizer, program_wants_a_plain_tokenizer)
+{
+    put_model();
+    rename(in_folder("hf/tokenizer.json"), in_folder("tokenizer.json"));
+    ASSERT_FAILS(1, "hf/tokenizer.json: is missing: give --tokenizer", "import '%s/hf' '%s/a.h5'",
+                 folder, folder);
+    put_gzip("hf/tokenizer.json.gz", "{}");
+    ASSERT_FAILS(1, "tokenizer.json.gz: import needs it uncompressed: gunzip it",
+                 "import '%s/hf' '%s/a.h5'", folder, folder);
+    ASSERT_FAILS(1, "gunzip it", "import tests/golden/hf_qwen3 '%s/a.h5' --tokenizer '%s/hf'",
+                 folder, folder);
+    ASSERT_FAILS(1, "gunzip it",
+                 "import tests/golden/hf_qwen3 '%s/a.h5' --tokenizer '%s/hf/tokenizer.json.gz'",
+                 folder, folder);
+    mkdir(in_folder("empty"), 0777);
+    ASSERT_FAILS(1, "save_pretrained", "import '%s/hf' '%s/a.h5' --tokenizer '%s/empty'", folder,
+                 folder, folder);
+    cr_assert_eq(
+        run("import '%s/hf' '%s/a.h5' --tokenizer '%s/tokenizer.json'", folder, folder, folder), 0,
+        "%s", errors);
+}

@@ -1,0 +1,289 @@
+/* A folder of checkpoints under everything that can happen to it: interrupted saves, a full disk,
+ * damaged files, pruning. */
+#include "tests/store/checkpoint_test.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+TestSuite(checkpoint_folder, .init = begin_folder, .fini = end_folder);
+
+static rf_model_config config;
+static subject s;
+
+/* Run inside the suite's own fixtures. */
+static void begin(void)
+{
+    config = small_config();
+    s = make_subject(&config, "cpu");
+}
+
+static void end(void)
+{
+    free_subject(&s);
+}
+
+/* Saves the subject as this step and returns the path, which stays valid for three more calls. */
+static const char *save_step(int64_t step)
+{
+    char name[64];
+    snprintf(name, sizeof name, "step-%09lld.h5", (long long)step);
+    const char *path = in_folder(name);
+    s.info.progress.step = step;
+    save_subject(&s, path, NULL);
+    return path;
+}
+
+static void publish(const char *path, int64_t keep, const char *best)
+{
+    TINY_MUST(rf_checkpoint_publish(path, keep, best, tiny_error()));
+}
+
+static void expect_found(int64_t step)
+{
+    char path[512], wanted[512];
+    TINY_MUST(rf_checkpoint_find(path, sizeof path, folder, tiny_error()));
+    rf_checkpoint_path(wanted, sizeof wanted, folder, step);
+    cr_expect(strcmp(path, wanted) == 0, "%s instead of %s", path, wanted);
+}
+
+static bool exists(const char *name)
+{
+    return rf_file_exists(in_folder(name));
+}
+
+/* --- Names ------------------------------------------------------------------------------------ */
+
+Test(checkpoint_folder, path)
+{
+    char path[64];
+    rf_checkpoint_path(path, sizeof path, "runs/a", 1000);
+    cr_expect(strcmp(path, "runs/a/step-000001000.h5") == 0);
+    rf_checkpoint_path(path, sizeof path, "runs/a", INT64_C(12345678901));
+    cr_expect(strcmp(path, "runs/a/step-12345678901.h5") == 0);
+    rf_checkpoint_path(path, 10, "runs/a", 1000);
+    cr_expect(path[0] == '\0', "never the name of another file");
+}
+
+/* --- Publish and prune ------------------------------------------------------------------------ */
+
+Test(checkpoint_folder, keeps_newest_and_best, .init = begin, .fini = end)
+{
+    static const char best[] = "step-000000020.h5";
+    put_file(in_folder("notes.txt"), "x", 1);
+    put_file(in_folder("step-7.h5"), "x", 1); /* not a name of ours */
+    for (int64_t step = 10; step <= 60; step += 10) {
+        publish(save_step(step), 2, step >= 20 ? best : NULL);
+    }
+    cr_expect(exists("step-000000050.h5") && exists("step-000000060.h5") && exists(best));
+    cr_expect(exists("notes.txt") && exists("step-7.h5"));
+    cr_expect(count_files() == 6, "%d", count_files()); /* with latest */
+    content latest = get_file(in_folder("latest"));
+    cr_expect(strcmp(latest.data, "step-000000060.h5\n") == 0);
+    free(latest.data);
+
+    publish(save_step(70), 0, NULL); /* keep all */
+    cr_expect(exists("step-000000050.h5") && exists("step-000000060.h5") && exists(best));
+    /* What was just published stays, even when later steps of another attempt are there. */
+    publish(save_step(30), 1, best);
+    cr_expect(exists("step-000000030.h5") && exists("step-000000070.h5") && exists(best));
+    cr_expect(!exists("step-000000050.h5") && !exists("step-000000060.h5"));
+}
+
+Test(checkpoint_folder, publish_needs_the_file, .init = begin, .fini = end)
+{
+    rf_error err = {0};
+    const char *path = in_folder("step-000000001.h5");
+    cr_expect(rf_checkpoint_publish(path, 1, NULL, &err) == RF_ERR);
+    EXPECT_SAYS(&err, path);
+    cr_expect(rf_checkpoint_publish(in_folder(""), 1, NULL, &err) == RF_ERR);
+    cr_expect(count_files() == 0);
+}
+
+/* --- Find ------------------------------------------------------------------------------------- */
+
+Test(checkpoint_folder, finds_nothing)
+{
+    char path[512] = "x";
+    TINY_MUST(rf_checkpoint_find(path, sizeof path, folder, tiny_error()));
+    cr_expect(path[0] == '\0');
+    put_file(in_folder("latest"), "step-000000001.h5\n", 18); /* dangling */
+    put_file(in_folder("step-000000001.h5.tmp-999999"), "x", 1);
+    put_file(in_folder("metrics.jsonl"), "x", 1);
+    TINY_MUST(rf_checkpoint_find(path, sizeof path, in_folder("missing"), tiny_error()));
+    cr_expect(path[0] == '\0');
+    TINY_MUST(rf_checkpoint_find(path, sizeof path, folder, tiny_error()));
+    cr_expect(path[0] == '\0');
+    rf_error err = {0};
+    cr_expect(rf_checkpoint_find(path, sizeof path, in_folder("metrics.jsonl"), &err) == RF_ERR);
+}
+
+Test(checkpoint_folder, latest_is_a_hint, .init = begin, .fini = end)
+{
+    publish(save_step(5), 0, NULL);
+    save_step(10); /* latest is stale */
+    expect_found(10);
+    cr_assert(unlink(in_folder("latest")) == 0); /* missing */
+    expect_found(10);
+    cr_assert(symlink("nowhere", in_folder("latest")) == 0); /* dangling */
+    expect_found(10);
+    publish(in_folder("step-000000010.h5"), 0, NULL); /* and replaced */
+    content latest = get_file(in_folder("latest"));
+    cr_expect(strcmp(latest.data, "step-000000010.h5\n") == 0);
+    free(latest.data);
+}
+
+Test(checkpoint_folder, falls_back_to_what_verifies, .init = begin, .fini = end)
+{
+    save_step(9);
+    const char *middle = save_step(10), *newest = save_step(11);
+    content file = get_file(newest);
+    put_file(newest, file.data, file.bytes - 1);
+    expect_found(10);
+    flip_bit(middle, (int64_t)file.bytes / 2, 3);
+    expect_found(9);
+    put_file(in_folder("step-000000009.h5"), "", 0);
+    char path[512];
+    rf_error err = {0};
+    cr_expect(rf_checkpoint_find(path, sizeof path, folder, &err) == RF_ERR, "never from step 0");
+    cr_expect(path[0] == '\0');
+    EXPECT_SAYS(&err, "none of its 3 checkpoints can be used");
+    put_file(newest, file.data, file.bytes);
+    expect_found(11);
+    free(file.data);
+}
+
+/* --- Interrupted saves ------------------------------------------------------------------------ */
+
+static const char *const phases[] = {"layout",   "pwrite", "fsync",  "agree",
+                                     "complete", "rename", "latest", "prune"};
+enum { N_PHASES = sizeof phases / sizeof phases[0], N_BEFORE_RENAME = 6 };
+
+/* A process that saves and publishes step 2 and dies in this phase. */
+static void save_and_die(const char *path, const char *phase)
+{
+    int status = 0;
+    pid_t pid = fork();
+    cr_assert(pid >= 0);
+    if (pid == 0) {
+        setenv("RF_FAILPOINT", phase, 1);
+        s.info.progress.step = 2;
+        int rc = rf_checkpoint_save(path, NULL, s.model, s.m, s.v, &s.info, NULL);
+        rc = rc == RF_OK ? rf_checkpoint_publish(path, 1, NULL, NULL) : rc;
+        _exit(rc == RF_OK ? 0 : 1);
+    }
+    cr_assert(waitpid(pid, &status, 0) == pid);
+    cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "%s: status %d", phase, status);
+}
+
+/* kill -9 in each phase; step 1 was there. */
+Test(checkpoint_folder, killed_in_each_phase, .init = begin, .fini = end)
+{
+    char path[512];
+    rf_checkpoint_path(path, sizeof path, folder, 2);
+    publish(save_step(1), 1, NULL);
+    content first = get_file(in_folder("step-000000001.h5"));
+    for (int i = 0; i < N_PHASES; i++) {
+        save_and_die(path, phases[i]);
+        expect_same_file(in_folder("step-000000001.h5"), &first);
+        expect_found(i < N_BEFORE_RENAME ? 1 : 2);
+        unlink(path);
+    }
+    free(first.data);
+    /* The next save clears up what the dead left. */
+    save_and_die(path, "agree");
+    cr_expect(count_files() == 3);
+    publish(save_step(3), 1, NULL);
+    cr_expect(count_files() == 2, "%d files", count_files());
+    expect_found(3);
+}
+
+/* An error at each phase: the file that is replaced stays as it was, and no rubbish remains. */
+Test(checkpoint_folder, failed_in_each_phase, .init = begin, .fini = end)
+{
+    const char *path = save_step(1);
+    content first = get_file(path);
+    for (int i = 0; i < N_BEFORE_RENAME; i++) {
+        char setting[64];
+        rf_error err = {0};
+        snprintf(setting, sizeof setting, "%s:error", phases[i]);
+        setenv("RF_FAILPOINT", setting, 1);
+        s.info.progress.step = 2;
+        cr_expect(rf_checkpoint_save(path, NULL, s.model, s.m, s.v, &s.info, &err) == RF_ERR);
+        EXPECT_SAYS(&err, phases[i]);
+        cr_expect(count_files() == 1, "%s", phases[i]);
+        expect_same_file(path, &first);
+    }
+    setenv("RF_FAILPOINT", "latest:error", 1);
+    cr_expect(rf_checkpoint_publish(path, 1, NULL, NULL) == RF_ERR);
+    setenv("RF_FAILPOINT", "rename:nonsense", 1);
+    cr_expect(rf_checkpoint_save(path, NULL, s.model, s.m, s.v, &s.info, NULL) == RF_ERR_USAGE);
+    setenv("RF_FAILPOINT", "rename:error:2", 1); /* the second visit, not this one */
+    TINY_MUST(rf_checkpoint_save(path, NULL, s.model, s.m, s.v, &s.info, tiny_error()));
+    cr_expect(rf_checkpoint_save(path, NULL, s.model, s.m, s.v, &s.info, NULL) == RF_ERR);
+    unsetenv("RF_FAILPOINT");
+    publish(path, 1, NULL);
+    free(first.data);
+}
+
+static int count_descriptors(void)
+{
+    DIR *entries = opendir("/proc/self/fd");
+    int n = 0;
+    while (entries != NULL && readdir(entries) != NULL) {
+        n++;
+    }
+    closedir(entries);
+    return n;
+}
+
+/* A file system that takes no more bytes, wherever in the file that happens. */
+Test(checkpoint_folder, full_disk, .init = begin, .fini = end)
+{
+    const char *path = save_step(1);
+    content first = get_file(path);
+    struct rlimit old;
+    int n_descriptors = count_descriptors();
+    cr_assert(getrlimit(RLIMIT_FSIZE, &old) == 0);
+    signal(SIGXFSZ, SIG_IGN);
+    const size_t limits[] = {0, 100, 5000, 20000, first.bytes / 2, first.bytes - 1};
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        struct rlimit limit = {.rlim_cur = limits[i], .rlim_max = old.rlim_max};
+        rf_error err = {0};
+        s.info.progress.step = 2;
+        cr_assert(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+        int rc = rf_checkpoint_save(path, NULL, s.model, s.m, s.v, &s.info, &err);
+        cr_assert(setrlimit(RLIMIT_FSIZE, &old) == 0);
+        cr_expect(rc == RF_ERR, "limit %zu", limits[i]);
+        EXPECT_SAYS(&err, "File too large");
+        EXPECT_SAYS(&err, "saving the checkpoint ");
+        cr_expect(count_files() == 1);
+        expect_same_file(path, &first);
+    }
+    cr_expect(count_descriptors() == n_descriptors, "a deleted file that is open takes room");
+    /* The same process goes on as if nothing had happened. */
+    s.info.progress.step = 1;
+    save_subject(&s, path, NULL);
+    expect_same_file(path, &first);
+    free(first.data);
+}
+
+/* What dead processes left goes; what a live one writes, and foreign names, stay. */
+Test(checkpoint_folder, left_overs, .init = begin, .fini = end)
+{
+    char live[64], dead[64];
+    pid_t pid = fork();
+    if (pid == 0) {
+        _exit(0);
+    }
+    cr_assert(waitpid(pid, NULL, 0) == pid);
+    snprintf(live, sizeof live, "step-000000001.h5.tmp-%ld", (long)getppid());
+    snprintf(dead, sizeof dead, "step-000000001.h5.tmp-%ld", (long)pid);
+    put_file(in_folder(live), "x", 1);
+    put_file(in_folder(dead), "x", 1);
+    put_file(in_folder("notes.tmp-1x"), "x", 1);
+    put_file(in_folder("model.h5.tmp-999999999"), "x", 1);
+    publish(save_step(2), 3, NULL);
+    cr_expect(exists(live) && !exists(dead) && exists("notes.tmp-1x"));
+    cr_expect(exists("model.h5.tmp-999999999"));
+}

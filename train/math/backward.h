@@ -1,0 +1,28 @@
+/* backward.h: the gradient of the whole model, by hand.                        all local */
+#ifndef RF_TRAIN_MATH_BACKWARD_H
+#define RF_TRAIN_MATH_BACKWARD_H
+
+#include "common/model/model.h"
+
+/* Space for the gradients of activations; made once. */
+typedef struct rf_backward rf_backward;
+
+/* Bytes of backend memory that rf_backward_new takes for batches up to `places`; 0 where places is
+ * out of range. Reads only model->config, adaptation and ctx->backend. */
+size_t rf_backward_bytes(const rf_model *model, int64_t places);
+/* Caller frees. More places than the model was made for, or a model made without backward pass, are
+ * errors. */
+RF_MUST_CHECK int rf_backward_new(rf_backward **out, rf_model *model, int64_t places,
+                                  rf_error *err);
+void rf_backward_free(rf_backward *backward, rf_model *model); /* NULL is fine */
+
+/* Adds to gradient [table.n_elements] (class master, layout of the trainable space) the gradient of
+ *   sum_i weight_i * cross-entropy_i
+ * over the batch last given to rf_model_forward (with acts that keep activations, and without a
+ * cache: anything else is an error, before anything is added), and leaves the unweighted losses in
+ * host memory: loss [N], 0 without target. Reads the activations; with RF_RECOMPUTE_BLOCK each
+ * block runs forward again first. */
+RF_MUST_CHECK int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts,
+                                  void *gradient, double *loss, rf_error *err);
+
+#endif

@@ -1,0 +1,296 @@
+#include "train/run/metrics.h"
+
+#include "common/base/file.h"
+#include "common/base/log.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { PATH_BYTES = 4096, LAST_EVENTS_BYTES = 256 };
+
+struct rf_metrics {
+    FILE *metrics, *samples;
+    bool has_warned;
+    char last_events[LAST_EVENTS_BYTES]; /* " valid checkpoint ": those of the step opened at */
+};
+
+/* --- Opening ---------------------------------------------------------------------------------- */
+
+/* Is this a whole line of a step up to `step`? Notes the events of that very step. */
+static bool keep_line(rf_metrics *m, const char *text, size_t bytes, int64_t step)
+{
+    json_t *line = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
+    const json_t *at = json_object_get(line, "step");
+    bool keep = json_is_integer(at) && json_integer_value(at) <= step;
+    const char *event = json_string_value(json_object_get(line, "event"));
+    if (keep && event != NULL && json_integer_value(at) == step) {
+        size_t used = strlen(m->last_events);
+        snprintf(m->last_events + used, sizeof m->last_events - used, "%s ", event);
+    }
+    json_decref(line);
+    return keep;
+}
+
+static int copy_lines(rf_metrics *m, FILE *out, const char *path, int64_t step, rf_error *err)
+{
+    rf_lines *lines = NULL;
+    char *text = NULL;
+    size_t bytes = 0;
+    int rc = rf_lines_open(&lines, path, err);
+    while (rc == RF_OK) {
+        rc = rf_lines_next(lines, &text, &bytes, err);
+        if (rc != RF_OK || text == NULL) {
+            break;
+        }
+        if (keep_line(m, text, bytes, step) && fprintf(out, "%s\n", text) < 0) {
+            rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: %s: make room", path,
+                              strerror(errno));
+        }
+    }
+    rf_lines_close(lines);
+    return rc;
+}
+
+/* Rewrites the file with the lines up to `step` alone, atomically. */
+static int cut(rf_metrics *m, const char *path, int64_t step, rf_error *err)
+{
+    rf_atomic file = {0};
+    FILE *out = NULL;
+    int rc = rf_atomic_begin(&file, path, err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    out = fopen(file.temporary, "w");
+    if (out == NULL) {
+        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: %s", file.temporary,
+                          strerror(errno));
+        goto out;
+    }
+    rc = copy_lines(m, out, path, step, err);
+    if (fclose(out) != 0 && rc == RF_OK) {
+        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: %s: make room", file.temporary,
+                          strerror(errno));
+    }
+    if (rc == RF_OK) {
+        rc = rf_atomic_commit(&file, err);
+    }
+out:
+    rf_atomic_abandon(&file);
+    return rc;
+}
+
+static int open_file(FILE **out, rf_metrics *m, const char *folder, const char *name, int64_t step,
+                     rf_error *err)
+{
+    char path[PATH_BYTES], old[PATH_BYTES + 8];
+    int rc = RF_OK;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    snprintf(old, sizeof old, "%s.old", path);
+    if (rf_file_exists(path)) {
+        if (step > 0) {
+            rc = cut(m, path, step, err);
+        } else if (rename(path, old) != 0) {
+            rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot be renamed: %s", path,
+                              strerror(errno));
+        }
+    }
+    if (rc != RF_OK) {
+        return rc;
+    }
+    *out = fopen(path, "a");
+    if (*out == NULL) {
+        return rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot be written: %s", path,
+                            strerror(errno));
+    }
+    return RF_OK;
+}
+
+int rf_metrics_open(rf_metrics **out, const char *folder, int64_t step, rf_error *err)
+{
+    *out = NULL;
+    rf_metrics *m = calloc(1, sizeof *m);
+    if (m == NULL) {
+        return rf_error_set(err, RF_ERR, "no memory for metrics");
+    }
+    int rc = open_file(&m->samples, m, folder, "samples.jsonl", step, err);
+    if (rc == RF_OK) {
+        m->last_events[0] = ' '; /* those of metrics.jsonl count */
+        m->last_events[1] = '\0';
+        rc = open_file(&m->metrics, m, folder, "metrics.jsonl", step, err);
+    }
+    if (rc != RF_OK) {
+        rf_metrics_close(m);
+        return rc;
+    }
+    *out = m;
+    return RF_OK;
+}
+
+void rf_metrics_close(rf_metrics *m)
+{
+    if (m == NULL) {
+        return;
+    }
+    if (m->metrics != NULL) {
+        fclose(m->metrics);
+    }
+    if (m->samples != NULL) {
+        fclose(m->samples);
+    }
+    free(m);
+}
+
+bool rf_metrics_had(const rf_metrics *m, const char *event)
+{
+    char word[64];
+    snprintf(word, sizeof word, " %s ", event);
+    return m != NULL && strstr(m->last_events, word) != NULL;
+}
+
+/* --- Writing ---------------------------------------------------------------------------------- */
+
+static void end_line(rf_metrics *m, FILE *file)
+{
+    fputc('\n', file);
+    if ((fflush(file) != 0 || ferror(file)) && !m->has_warned) {
+        rf_log_warn("metrics: %s: lines are missing from now on: make room", strerror(errno));
+        m->has_warned = true;
+    }
+    clearerr(file);
+}
+
+static void put_real(FILE *file, const char *name, double x)
+{
+    if (isfinite(x)) {
+        fprintf(file, ",\"%s\":%.17g", name, x);
+    } else {
+        fprintf(file, ",\"%s\":null", name);
+    }
+}
+
+static void put_int(FILE *file, const char *name, int64_t x)
+{
+    fprintf(file, ",\"%s\":%" PRId64, name, x);
+}
+
+static void format_duration(char *out, size_t bytes, double seconds)
+{
+    int64_t s = seconds < 3.6e7 ? (int64_t)(seconds + 0.5) : 36000000;
+    snprintf(out, bytes, "%" PRId64 ":%02d:%02d", s / 3600, (int)(s / 60 % 60), (int)(s % 60));
+}
+
+static void say_step(const rf_step_metrics *x, int64_t every)
+{
+    char text[256], eta[32];
+    format_duration(eta, sizeof eta, x->eta);
+    snprintf(text, sizeof text,
+             "step %" PRId64 "/%" PRId64
+             "  loss %.4f (ar %.4f, denoise %.4f)  norm %.3g  lr %.3g  %.0f tok/s  fill %.0f%%  "
+             "ETA %s",
+             x->step, x->n_steps, x->loss, x->loss_ar, x->loss_denoise, x->grad_norm, x->lr,
+             x->tokens_per_second, 100.0 * x->fill, eta);
+    if (rf_log_is_terminal()) {
+        rf_log_live("%s", text);
+    } else if (x->step % every == 0 || x->step == x->n_steps) {
+        rf_log_info("%s", text);
+    }
+}
+
+/* By hand: this line is part of a step, which allocates nothing. */
+void rf_metrics_step(rf_metrics *m, const rf_step_metrics *x, int64_t every)
+{
+    if (m == NULL) {
+        return;
+    }
+    FILE *file = m->metrics;
+    fprintf(file, "{\"event\":\"step\"");
+    put_int(file, "step", x->step);
+    put_real(file, "loss", x->loss);
+    put_real(file, "loss_ar", x->loss_ar);
+    put_real(file, "loss_denoise", x->loss_denoise);
+    put_real(file, "grad_norm", x->grad_norm);
+    put_real(file, "lr", x->lr);
+    put_int(file, "n_ar", x->n_ar);
+    put_int(file, "n_denoise", x->n_denoise);
+    put_int(file, "n_samples", x->n_samples);
+    put_int(file, "tokens", x->tokens);
+    put_real(file, "fill", x->fill);
+    fprintf(file, ",\"skipped\":%s", x->skipped ? "true" : "false");
+    put_real(file, "tokens_per_second", x->tokens_per_second);
+    put_real(file, "seconds", x->seconds);
+    put_real(file, "elapsed", x->elapsed);
+    put_real(file, "eta", x->eta);
+    fputc('}', file);
+    end_line(m, file);
+    say_step(x, every);
+}
+
+void rf_metrics_ranks(rf_metrics *m, int64_t step, int slowest, double min, double max)
+{
+    if (m == NULL) {
+        return;
+    }
+    fprintf(m->metrics, "{\"event\":\"ranks\"");
+    put_int(m->metrics, "step", step);
+    put_int(m->metrics, "slowest", slowest);
+    put_real(m->metrics, "min_seconds", min);
+    put_real(m->metrics, "max_seconds", max);
+    fputc('}', m->metrics);
+    end_line(m, m->metrics);
+    if (max > 1.5 * min && !rf_log_is_terminal()) {
+        rf_log_info("step %" PRId64 "  rank %d is the slowest: %.3g s a step, the fastest %.3g s",
+                    step, slowest, max, min);
+    }
+}
+
+json_t *rf_metrics_real(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
+static void write_json(rf_metrics *m, FILE *file, json_t *line)
+{
+    if (line == NULL || json_dumpf(line, file, JSON_COMPACT | JSON_REAL_PRECISION(17)) != 0) {
+        errno = errno != 0 ? errno : ENOMEM;
+        clearerr(file);
+    }
+    end_line(m, file);
+    json_decref(line);
+}
+
+void rf_metrics_event(rf_metrics *m, const char *event, int64_t step, json_t *fields)
+{
+    if (m == NULL) {
+        json_decref(fields);
+        return;
+    }
+    json_t *line = json_pack("{s:s,s:I}", "event", event, "step", (json_int_t)step);
+    if (fields != NULL) {
+        json_object_update(line, fields);
+        json_decref(fields);
+    }
+    write_json(m, m->metrics, line);
+}
+
+void rf_metrics_sample(rf_metrics *m, json_t *fields)
+{
+    if (m == NULL) {
+        json_decref(fields);
+        return;
+    }
+    write_json(m, m->samples, fields);
+}
+
+void rf_metrics_sync(rf_metrics *m)
+{
+    if (m != NULL) {
+        /* A device or a pipe cannot; there is nothing to do about it. */
+        (void)fdatasync(fileno(m->metrics));
+        (void)fdatasync(fileno(m->samples));
+    }
+}

@@ -1,0 +1,52 @@
+/* metrics.h: what a run reports: metrics.jsonl, and lines for people.          all local
+ *
+ * One writer, rank 0; on other ranks the pointer is NULL and every call does nothing. The schema is
+ * in train/README.md. Numbers are written so that they read back with the same bits; what is not
+ * finite is null. A line that cannot be written is warned about once and training goes on.
+ */
+#ifndef RF_TRAIN_RUN_METRICS_H
+#define RF_TRAIN_RUN_METRICS_H
+
+#include "common/base/error.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct rf_metrics rf_metrics;
+
+typedef struct rf_step_metrics {
+    int64_t step, n_steps; /* steps done, this one included; of the run */
+    double loss, loss_ar, loss_denoise, grad_norm, lr;
+    int64_t n_ar, n_denoise, n_samples, tokens; /* of this step, over all ranks */
+    double tokens_per_second, fill;
+    double seconds; /* of this step */
+    double elapsed; /* of training so far, before a resume included */
+    double eta;     /* seconds; of the steps left */
+    bool skipped;
+} rf_step_metrics;
+
+/* Opens <folder>/metrics.jsonl to continue it behind `step`: lines of later steps and a torn last
+ * line are removed first (step 0: all lines; an earlier file is kept as metrics.jsonl.old). The
+ * same for samples.jsonl. Caller closes. */
+RF_MUST_CHECK int rf_metrics_open(rf_metrics **out, const char *folder, int64_t step,
+                                  rf_error *err);
+void rf_metrics_close(rf_metrics *metrics); /* NULL is fine */
+
+/* A line for the step; text every `every` steps (on a terminal a live line each step). */
+void rf_metrics_step(rf_metrics *metrics, const rf_step_metrics *line, int64_t every);
+/* Seconds that ranks spent in their own part of a step, on the mean since the last such line. */
+void rf_metrics_ranks(rf_metrics *metrics, int64_t step, int slowest, double min, double max);
+/* Another line: {"event": event, "step": step, then fields}. Takes the reference to `fields` (an
+ * object; NULL stands for none). Fields that are not finite: rf_metrics_real. */
+void rf_metrics_event(rf_metrics *metrics, const char *event, int64_t step, json_t *fields);
+/* A line of samples.jsonl, likewise. */
+void rf_metrics_sample(rf_metrics *metrics, json_t *fields);
+/* A JSON real, or null where x is not finite. New reference. */
+json_t *rf_metrics_real(double x);
+/* Did the file hold an event of this kind and step when it was opened? */
+bool rf_metrics_had(const rf_metrics *metrics, const char *event);
+/* Makes everything written so far durable, as far as the file system can. */
+void rf_metrics_sync(rf_metrics *metrics);
+
+#endif

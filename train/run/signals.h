@@ -1,0 +1,16 @@
+/* signals.h: a request to stop.                                                all local */
+#ifndef RF_TRAIN_RUN_SIGNALS_H
+#define RF_TRAIN_RUN_SIGNALS_H
+
+#include <stdbool.h>
+
+/* SIGUSR1, SIGTERM and SIGINT set a flag from now on; another one of them more than a second later
+ * ends the process at once (status 128 + signal; launchers deliver one request several times).
+ * To be called before MPI_Init, which leaves handlers alone that it finds. */
+void rf_signals_install(void);
+/* The flag. */
+bool rf_signals_stop(void);
+/* Name of the signal that set it ("SIGUSR1"), or "". */
+const char *rf_signals_name(void);
+
+#endif
