@@ -113,3 +113,13 @@ _Noreturn void rf_error_panic(const char *file, int line, const char *condition)
     panic_hook(message);
     abort();
 }
+
+_Noreturn void rf_error_out_of_memory(size_t count, size_t bytes)
+{
+    char message[128];
+    snprintf(message, sizeof message,
+             "out of memory: %zu x %zu bytes: free some, or start fewer programs here", count,
+             bytes);
+    panic_hook(message);
+    abort();
+}

@@ -8,6 +8,8 @@
 #ifndef RF_BASE_ERROR_H
 #define RF_BASE_ERROR_H
 
+#include <stddef.h>
+
 #define RF_MUST_CHECK __attribute__((warn_unused_result))
 #define RF_PRINTF(format_index, first_argument)                                                    \
     __attribute__((format(printf, format_index, first_argument)))
@@ -36,6 +38,22 @@ int rf_error_set(rf_error *err, int code, const char *format, ...) RF_PRINTF(3, 
  * err may be NULL: then RF_ERR is returned. */
 int rf_error_prefix(rf_error *err, const char *format, ...) RF_PRINTF(2, 3);
 
+/* How a failure goes up. RF_TRY leaves the function with the code of a call that failed; RF_TRY_OUT
+ * goes to the label `out`, behind which the function frees what it holds and returns `rc`. */
+#define RF_TRY(call)                                                                               \
+    do {                                                                                           \
+        int rf_try_rc = (call);                                                                    \
+        if (rf_try_rc != RF_OK) {                                                                  \
+            return rf_try_rc;                                                                      \
+        }                                                                                          \
+    } while (0)
+#define RF_TRY_OUT(call)                                                                           \
+    do {                                                                                           \
+        if ((rc = (call)) != RF_OK) {                                                              \
+            goto out;                                                                              \
+        }                                                                                          \
+    } while (0)
+
 /* RF_ERR_RETRY where a file system or a network is to blame (EIO, ESTALE, ETIMEDOUT, ...), else
  * RF_ERR. errno_value: of the system call that failed. */
 int rf_error_code_of_errno(int errno_value);
@@ -49,6 +67,9 @@ int rf_error_exit_status(int code);
 typedef void (*rf_panic_hook)(const char *message);
 void rf_error_set_panic_hook(rf_panic_hook hook);
 _Noreturn void rf_error_panic(const char *file, int line, const char *condition);
+
+/* Ends the program through the hook for lack of small host memory (alloc.h). */
+_Noreturn void rf_error_out_of_memory(size_t count, size_t bytes);
 
 #define RF_ASSERT(condition)                                                                       \
     do {                                                                                           \

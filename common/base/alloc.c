@@ -1,0 +1,60 @@
+#include "common/base/alloc.h"
+
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *or_end(void *memory, size_t count, size_t bytes)
+{
+    if (memory == NULL) {
+        rf_error_out_of_memory(count, bytes);
+    }
+    return memory;
+}
+
+void *rf_alloc(size_t count, size_t bytes)
+{
+    return or_end(calloc(count > 0 ? count : 1, bytes > 0 ? bytes : 1), count, bytes);
+}
+
+void *rf_realloc(void *memory, size_t count, size_t bytes)
+{
+    return or_end(reallocarray(memory, count > 0 ? count : 1, bytes > 0 ? bytes : 1), count, bytes);
+}
+
+char *rf_alloc_string(const char *text)
+{
+    return text != NULL ? rf_alloc_copy(text, strlen(text)) : NULL;
+}
+
+void *rf_alloc_copy(const void *data, size_t bytes)
+{
+    char *copy = or_end(bytes < SIZE_MAX ? malloc(bytes + 1) : NULL, bytes, 1);
+    if (bytes > 0) {
+        memcpy(copy, data, bytes);
+    }
+    copy[bytes] = '\0';
+    return copy;
+}
+
+char *rf_alloc_format(const char *format, ...)
+{
+    char *text = NULL;
+    va_list arguments;
+    va_start(arguments, format);
+    int n = vasprintf(&text, format, arguments);
+    va_end(arguments);
+    return or_end(n >= 0 ? text : NULL, 1, 1);
+}
+
+void *rf_alloc_grow(void *memory, size_t *capacity, size_t needed, size_t bytes)
+{
+    if (needed <= *capacity) {
+        return memory;
+    }
+    size_t doubled = *capacity <= SIZE_MAX / 2 ? 2 * *capacity : needed;
+    *capacity = doubled > needed ? doubled : needed;
+    return rf_realloc(memory, *capacity, bytes);
+}
