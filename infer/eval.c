@@ -12,7 +12,7 @@
 typedef struct record {
     double too_long;
     double scored, tokens, bytes, nats;
-    double n_ar, n_masked, ar, denoise;
+    double n_targets[RF_MAX_PARTS], losses[RF_MAX_PARTS];
     double decoded, correct, ended, answer_tokens, forwards, seconds;
 } record;
 enum { RECORD_FIELDS = sizeof(record) / sizeof(double) };
@@ -173,11 +173,13 @@ static int measure_losses(evaluator *e, record *r, int64_t index, int64_t n_prom
             return code;
         }
         for (int64_t i = 0; i < e->batch.n; i++) {
-            r->ar += e->batch.part[i] == RF_PART_AR ? e->loss[i] : 0;
-            r->denoise += e->batch.part[i] == RF_PART_DENOISE ? e->loss[i] : 0;
+            if (e->batch.part[i] != RF_PART_NONE) {
+                r->losses[e->batch.part[i]] += e->loss[i];
+            }
         }
-        r->n_ar += (double)counts.n_ar;
-        r->n_masked += (double)counts.n_masked;
+        for (int part = 0; part < RF_MAX_PARTS; part++) {
+            r->n_targets[part] += (double)counts.n_targets[part];
+        }
     }
     return RF_OK;
 }
@@ -314,10 +316,10 @@ static void sum_up(rf_eval_result *out, const record *r, int64_t n)
     out->tokens = (int64_t)sum.tokens;
     out->bytes = (int64_t)sum.bytes;
     out->nats = sum.nats;
-    out->n_ar = (int64_t)sum.n_ar;
-    out->n_masked = (int64_t)sum.n_masked;
-    out->ar = sum.ar;
-    out->denoise = sum.denoise;
+    for (int part = 0; part < RF_MAX_PARTS; part++) {
+        out->n_targets[part] = (int64_t)sum.n_targets[part];
+        out->losses[part] = sum.losses[part];
+    }
     out->n_correct = (int64_t)sum.correct;
     out->n_ended = (int64_t)sum.ended;
     out->answer_tokens = (int64_t)sum.answer_tokens;

@@ -33,8 +33,8 @@ typedef struct rf_eval_result {
         bytes; /* response tokens (end of text included) and bytes (without) */
     double nats;
     /* losses */
-    int64_t n_ar, n_masked;
-    double ar, denoise; /* sums of cross-entropies over the targets */
+    int64_t n_targets[RF_MAX_PARTS]; /* of each part of the objective */
+    double losses[RF_MAX_PARTS];     /* sums of cross-entropies over them */
     double score_seconds;
     /* answers */
     int64_t n_correct, n_ended, answer_tokens, forwards;

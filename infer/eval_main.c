@@ -222,7 +222,7 @@ static int read_settings(options *o, const rf_loaded *loaded, char **assignment,
         (code = rf_decode_options_from_config(&o->eval.decode, config, err)) == RF_OK) {
         code = rf_objective_from_config(&o->eval.objective, config, mask, err);
     }
-    o->eval.slot_size = o->eval.objective.kind == RF_OBJECTIVE_AR ? 0 : o->eval.decode.slot_size;
+    o->eval.slot_size = o->eval.objective.kind == &rf_objective_ar ? 0 : o->eval.decode.slot_size;
     rf_config_free(config);
     return code;
 }

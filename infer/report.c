@@ -2,6 +2,7 @@
 
 #include "common/base/file.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
@@ -30,13 +31,12 @@ static void print_likelihood(FILE *out, const rf_eval_result *r, const rf_eval_o
 {
     fprintf(out, "  samples scored        %10lld   (%lld tokens, %lld bytes)\n",
             (long long)r->n_scored, (long long)r->tokens, (long long)r->bytes);
-    if (r->n_ar > 0) {
-        fprintf(out, "  AR loss               %10.4f   nats per target (%lld targets)\n",
-                r->ar / (double)r->n_ar, (long long)r->n_ar);
-    }
-    if (r->n_masked > 0) {
-        fprintf(out, "  denoising loss        %10.4f   nats per target (%lld targets)\n",
-                r->denoise / (double)r->n_masked, (long long)r->n_masked);
+    for (int part = 0; part < o->objective.kind->n_parts; part++) {
+        if (r->n_targets[part] > 0) {
+            fprintf(out, "  %-21s %10.4f   nats per target (%" PRId64 " targets)\n",
+                    o->objective.kind->part[part].title,
+                    r->losses[part] / (double)r->n_targets[part], r->n_targets[part]);
+        }
     }
     if (r->tokens > 0) {
         fprintf(out, "  -log likelihood       %10.4f   nats per token",
@@ -55,13 +55,21 @@ static double change(const rf_eval_result *r, const rf_eval_result *first)
     return ratio(r->nats, (double)r->tokens) / ratio(first->nats, (double)first->tokens) - 1;
 }
 
-static void print_comparison(FILE *out, const rf_eval_result *r, const rf_report_context *c)
+static void print_comparison(FILE *out, const rf_eval_result *r, const rf_objective_kind *kind,
+                             const rf_report_context *c)
 {
-    fprintf(out, "  weights   nats per token      change    AR loss  denoising\n");
+    fprintf(out, "  weights   nats per token      change");
+    for (int part = 0; part < kind->n_parts; part++) {
+        fprintf(out, "%11.9s", kind->part[part].title); /* as much of it as the column holds */
+    }
+    fputc('\n', out);
     for (int i = 0; i < c->n_results; i++) {
-        fprintf(out, "  %-7s   %14.5f   %+8.3f %%   %8.4f   %8.4f\n", rf_layout_name(c->weights[i]),
-                ratio(r[i].nats, (double)r[i].tokens), 100 * change(&r[i], r),
-                ratio(r[i].ar, (double)r[i].n_ar), ratio(r[i].denoise, (double)r[i].n_masked));
+        fprintf(out, "  %-7s   %14.5f   %+8.3f %%", rf_layout_name(c->weights[i]),
+                ratio(r[i].nats, (double)r[i].tokens), 100 * change(&r[i], r));
+        for (int part = 0; part < kind->n_parts; part++) {
+            fprintf(out, "   %8.4f", ratio(r[i].losses[part], (double)r[i].n_targets[part]));
+        }
+        fputc('\n', out);
     }
 }
 
@@ -91,7 +99,7 @@ void rf_report_print(FILE *out, const rf_eval_result *r, const rf_eval_options *
         print_likelihood(out, r, o);
     }
     if (c->n_results > 1) {
-        print_comparison(out, r, c);
+        print_comparison(out, r, o->objective.kind, c);
     }
     if (o->task) {
         fprintf(out, "  decoder               %10s", decoder_name(o->decode.kind));
@@ -132,28 +140,39 @@ static json_t *path_json(const char *path)
     return text ? text : json_string("(a path that is not UTF-8)");
 }
 
+static void add_part_losses(json_t *object, const rf_eval_result *r, const rf_objective_kind *kind)
+{
+    char name[64];
+    for (int part = 0; part < kind->n_parts; part++) {
+        snprintf(name, sizeof name, "loss_%s", kind->part[part].name);
+        json_object_set_new(object, name, mean_json(r->losses[part], (double)r->n_targets[part]));
+    }
+}
+
 static json_t *likelihood_json(const rf_eval_result *r, const rf_eval_options *o)
 {
-    return json_pack(
-        "{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:f}", "samples", (json_int_t)r->n_scored,
-        "tokens", (json_int_t)r->tokens, "bytes", (json_int_t)r->bytes, "slot_size",
-        (json_int_t)o->slot_size, "nats_per_token", mean_json(r->nats, (double)r->tokens),
-        "nats_per_byte", mean_json(r->nats, (double)r->bytes), "bits_per_byte",
-        mean_json(r->nats / log(2), (double)r->bytes), "loss_ar", mean_json(r->ar, (double)r->n_ar),
-        "loss_denoise", mean_json(r->denoise, (double)r->n_masked), "seconds", r->score_seconds);
+    json_t *object =
+        json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "samples", (json_int_t)r->n_scored,
+                  "tokens", (json_int_t)r->tokens, "bytes", (json_int_t)r->bytes, "slot_size",
+                  (json_int_t)o->slot_size, "nats_per_token", mean_json(r->nats, (double)r->tokens),
+                  "nats_per_byte", mean_json(r->nats, (double)r->bytes), "bits_per_byte",
+                  mean_json(r->nats / log(2), (double)r->bytes));
+    add_part_losses(object, r, o->objective.kind);
+    json_object_set_new(object, "seconds", json_real(r->score_seconds));
+    return object;
 }
 
 /* One entry for each kind of weights. */
-static json_t *comparison_json(const rf_eval_result *r, const rf_report_context *c)
+static json_t *comparison_json(const rf_eval_result *r, const rf_objective_kind *kind,
+                               const rf_report_context *c)
 {
     json_t *list = json_array();
     for (int i = 0; i < c->n_results; i++) {
-        json_array_append_new(list, json_pack("{s:s, s:o, s:o, s:o, s:o}", "weights",
-                                              rf_layout_name(c->weights[i]), "nats_per_token",
-                                              mean_json(r[i].nats, (double)r[i].tokens), "change",
-                                              mean_json(change(&r[i], r), 1), "loss_ar",
-                                              mean_json(r[i].ar, (double)r[i].n_ar), "loss_denoise",
-                                              mean_json(r[i].denoise, (double)r[i].n_masked)));
+        json_t *one = json_pack("{s:s, s:o, s:o}", "weights", rf_layout_name(c->weights[i]),
+                                "nats_per_token", mean_json(r[i].nats, (double)r[i].tokens),
+                                "change", mean_json(change(&r[i], r), 1));
+        add_part_losses(one, &r[i], kind);
+        json_array_append_new(list, one);
     }
     return list;
 }
@@ -193,7 +212,7 @@ int rf_report_write(const char *path, const rf_eval_result *r, const rf_eval_opt
         json_object_set_new(root, "likelihood", likelihood_json(r, o));
     }
     if (c->n_results > 1) {
-        json_object_set_new(root, "comparison", comparison_json(r, c));
+        json_object_set_new(root, "comparison", comparison_json(r, o->objective.kind, c));
     }
     if (o->task) {
         json_object_set_new(root, "decode", decode_json(&o->decode));

@@ -9,6 +9,8 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 /* Times of steps, for tokens per second, the time left, and the slowest rank. */
 typedef struct pace {
@@ -32,9 +34,29 @@ static void say_stop(const rf_trainer *t, bool by_signal)
 
 /* --- What is due after a step ----------------------------------------------------------------- */
 
+static json_t *validation_json(const rf_trainer *t, const rf_validation *v)
+{
+    const rf_objective_kind *kind = t->objective.kind;
+    json_t *fields = json_pack("{s:o}", "loss", rf_metrics_real(v->loss));
+    char name[64];
+    for (int part = 0; part < kind->n_parts; part++) {
+        snprintf(name, sizeof name, "loss_%s", kind->part[part].name);
+        json_object_set_new(fields, name, rf_metrics_real(v->part_loss[part]));
+    }
+    for (int part = 0; part < kind->n_parts; part++) {
+        snprintf(name, sizeof name, "n_%s", kind->part[part].name);
+        json_object_set_new(fields, name, json_integer(v->counts.n_targets[part]));
+    }
+    json_object_set_new(fields, "n_samples", json_integer(v->counts.n_samples));
+    json_object_set_new(fields, "tokens", json_integer(v->counts.n_places));
+    json_object_set_new(fields, "seconds", json_real(v->seconds));
+    return fields;
+}
+
 static int validate(rf_trainer *t, bool *is_best, bool *stopped, rf_error *err)
 {
     rf_validation v;
+    char parts[256];
     int rc = rf_validate_run(t, &v, err);
     *stopped = rc == RF_OK && v.stopped;
     if (*stopped) {
@@ -48,16 +70,10 @@ static int validate(rf_trainer *t, bool *is_best, bool *stopped, rf_error *err)
         t->progress.best_valid_loss = v.loss;
     }
     *is_best = improved && t->set.checkpoint_best;
-    rf_metrics_event(t->metrics, "valid", t->progress.step,
-                     json_pack("{s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:f}", "loss", rf_metrics_real(v.loss),
-                               "loss_ar", rf_metrics_real(v.loss_ar), "loss_denoise",
-                               rf_metrics_real(v.loss_denoise), "n_ar", (json_int_t)v.counts.n_ar,
-                               "n_denoise", (json_int_t)v.counts.n_masked, "n_samples",
-                               (json_int_t)v.counts.n_samples, "tokens",
-                               (json_int_t)v.counts.n_places, "seconds", v.seconds));
-    rf_log_info("step %" PRId64 "  validation loss %.4f (ar %.4f, denoise %.4f) over %" PRId64
-                " samples, %.1f s",
-                t->progress.step, v.loss, v.loss_ar, v.loss_denoise, v.counts.n_samples, v.seconds);
+    rf_metrics_event(t->metrics, "valid", t->progress.step, validation_json(t, &v));
+    rf_metrics_parts(parts, sizeof parts, t->objective.kind, v.part_loss);
+    rf_log_info("step %" PRId64 "  validation loss %.4f (%s) over %" PRId64 " samples, %.1f s",
+                t->progress.step, v.loss, parts, v.counts.n_samples, v.seconds);
     return RF_OK;
 }
 
@@ -136,15 +152,11 @@ static void report_step(rf_trainer *t, const rf_step_result *r, pace *p, double 
     rf_step_metrics line = {
         .step = t->progress.step,
         .n_steps = t->set.steps,
+        .objective = t->objective.kind,
         .loss = r->loss,
-        .loss_ar = r->loss_ar,
-        .loss_denoise = r->loss_denoise,
         .grad_norm = r->grad_norm,
         .lr = r->lr,
-        .n_ar = r->counts.n_ar,
-        .n_denoise = r->counts.n_masked,
-        .n_samples = r->counts.n_samples,
-        .tokens = r->counts.n_places,
+        .counts = r->counts,
         .tokens_per_second = seconds > 0.0 ? tokens / seconds : 0.0,
         .fill = tokens / places,
         .seconds = seconds,
@@ -152,6 +164,7 @@ static void report_step(rf_trainer *t, const rf_step_result *r, pace *p, double 
         .eta = p->mean * (double)(t->set.steps - t->progress.step),
         .skipped = r->skipped,
     };
+    memcpy(line.part_loss, r->part_loss, sizeof line.part_loss);
     rf_metrics_step(t->metrics, &line, t->set.log_every);
     if (r->skipped && rf_dist_rank(t->dist) == 0) { /* all ranks skip: one says it */
         rf_log_warn("step %" PRId64 ": loss or gradient is not finite: skipped (%" PRId64

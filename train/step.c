@@ -9,29 +9,37 @@
 
 void rf_step_losses(double *sum, const rf_batch *batch, const double *loss)
 {
-    memset(sum, 0, RF_REDUCE_LOSSES * sizeof *sum);
+    memset(sum, 0, RF_N_SUMS * sizeof *sum);
     for (int64_t i = 0; i < batch->n; i++) {
-        if (batch->target[i] < 0) {
-            continue;
+        int part = batch->part[i];
+        if (part != RF_PART_NONE) {
+            sum[RF_SUM_WEIGHTED + part] += (double)batch->weight[i] * loss[i];
+            sum[RF_SUM_PLAIN + part] += loss[i];
         }
-        bool denoise = batch->part[i] == RF_PART_DENOISE;
-        sum[denoise ? RF_SUM_WEIGHTED_DENOISE : RF_SUM_WEIGHTED_AR] +=
-            (double)batch->weight[i] * loss[i];
-        sum[denoise ? RF_SUM_PLAIN_DENOISE : RF_SUM_PLAIN_AR] += loss[i];
+    }
+}
+
+void rf_step_part_losses(double *part_loss, const double *sum, const rf_counts *counts)
+{
+    for (int part = 0; part < RF_MAX_PARTS; part++) {
+        int64_t n = counts->n_targets[part];
+        part_loss[part] = n > 0 ? sum[RF_SUM_PLAIN + part] / (double)n : 0.0;
     }
 }
 
 int rf_step_sum_counts(rf_trainer *t, rf_counts *counts, rf_error *err)
 {
-    int64_t x[4] = {counts->n_ar, counts->n_masked, counts->n_samples, counts->n_places};
-    int rc = rf_dist_sum_i64(t->dist, x, 4, err);
-    *counts = (rf_counts){.n_ar = x[0], .n_masked = x[1], .n_samples = x[2], .n_places = x[3]};
+    enum { N = sizeof *counts / sizeof(int64_t) }; /* of which all its members are */
+    int64_t x[N];
+    memcpy(x, counts, sizeof x);
+    int rc = rf_dist_sum_i64(t->dist, x, N, err);
+    memcpy(counts, x, sizeof x);
     return rc;
 }
 
 static int run_leaves(rf_trainer *t, const rf_share *share, rf_error *err)
 {
-    double sums[RF_REDUCE_LOSSES];
+    double sums[RF_N_SUMS];
     rf_reduce_begin(&t->reduce, true);
     for (int64_t i = 0; i < share->n_leaves; i++) {
         const rf_batch *batch = &share->leaf[i];
@@ -50,7 +58,7 @@ static int run_leaves(rf_trainer *t, const rf_share *share, rf_error *err)
         if (rf_failpoint_visit("train.nan", NULL) != RF_OK) {
             const double nan_value = nan(""); /* a test's stand-in for an overflow on one rank */
             rf_backend_upload(t->model->ctx, gradient, RF_MASTER, &nan_value, RF_F64, 1);
-            sums[RF_SUM_WEIGHTED_AR] = nan_value;
+            sums[RF_SUM_WEIGHTED] = nan_value;
         }
         rf_reduce_leaf_done(&t->reduce, sums);
     }
@@ -59,10 +67,11 @@ static int run_leaves(rf_trainer *t, const rf_share *share, rf_error *err)
 
 static void set_losses(rf_step_result *out, const double *sum)
 {
-    out->loss = sum[RF_SUM_WEIGHTED_AR] + sum[RF_SUM_WEIGHTED_DENOISE];
-    out->loss_ar = out->counts.n_ar > 0 ? sum[RF_SUM_PLAIN_AR] / (double)out->counts.n_ar : 0.0;
-    out->loss_denoise =
-        out->counts.n_masked > 0 ? sum[RF_SUM_PLAIN_DENOISE] / (double)out->counts.n_masked : 0.0;
+    out->loss = 0.0;
+    for (int part = 0; part < RF_MAX_PARTS; part++) {
+        out->loss += sum[RF_SUM_WEIGHTED + part];
+    }
+    rf_step_part_losses(out->part_loss, sum, &out->counts);
 }
 
 /* Norm, clipping, AdamW. The same bits on every rank: all have the same sums. */
@@ -85,7 +94,7 @@ static void update(rf_trainer *t, rf_step_result *out, void *gradient, rf_dump *
 int rf_step_run(rf_trainer *t, rf_step_result *out, rf_dump *dump, rf_error *err)
 {
     rf_share *share = NULL;
-    double sums[RF_REDUCE_LOSSES];
+    double sums[RF_N_SUMS];
     void *gradient = NULL;
     *out = (rf_step_result){.lr = rf_schedule_lr(&t->set.schedule, t->progress.step)};
     int rc = rf_dist_agree(t->dist, rf_loader_next(t->loader, &share, err), err);

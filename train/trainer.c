@@ -34,9 +34,15 @@ static int open_settings(rf_trainer *t, rf_error *err)
     }
     const rf_specials *special = rf_tokenizer_specials(t->sources.tokenizer);
     rc = rf_objective_from_config(&t->objective, t->config, special->mask, err);
-    if (rc == RF_OK && t->objective.kind == RF_OBJECTIVE_AR &&
-        !rf_config_is_set(t->config, "decode.kind")) {
-        rc = rf_config_set(t->config, "decode.kind=ar", err);
+    if (rc != RF_OK) {
+        return rc;
+    }
+    const char *decoder = t->objective.kind->decoder;
+    if (!rf_config_is_set(t->config, "decode.kind") &&
+        !rf_config_is(t->config, "decode.kind", decoder)) {
+        char assignment[64];
+        snprintf(assignment, sizeof assignment, "decode.kind=%s", decoder);
+        rc = rf_config_set(t->config, assignment, err);
     }
     return rc;
 }

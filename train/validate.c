@@ -4,25 +4,6 @@
 #include "train/run/signals.h"
 #include "train/step.h"
 
-/* What the objective's denominators make of a place of this part with relative weight 1. */
-static int find_factor(double *factor, const rf_objective *objective, const rf_counts *counts,
-                       rf_part part, rf_error *err)
-{
-    rf_batch one = {0};
-    int rc = rf_batch_new(&one, 1, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    (void)rf_batch_add(&one, 0, 0, 0, 0, 1, 0, 0);
-    one.target[0] = 0;
-    one.weight[0] = 1.0F;
-    one.part[0] = (uint8_t)part;
-    rf_objective_finish(objective, &one, counts);
-    *factor = (double)one.weight[0];
-    rf_batch_free(&one);
-    return RF_OK;
-}
-
 static int run_leaves(rf_trainer *t, const rf_share *share, rf_error *err)
 {
     double sums[RF_N_SUMS];
@@ -74,19 +55,16 @@ static int run_share(rf_trainer *t, rf_loader *loader, double *sums, rf_validati
     return rc;
 }
 
-static int set_losses(rf_trainer *t, rf_validation *out, const double *sums, rf_error *err)
+/* A factor is rounded as it is when a place of relative weight 1 is multiplied by it. */
+static void set_losses(rf_validation *out, const rf_objective *objective, const double *sums)
 {
-    const rf_counts *n = &out->counts;
-    double factor_ar = 0.0, factor_denoise = 0.0;
-    int rc = find_factor(&factor_ar, &t->objective, n, RF_PART_AR, err);
-    if (rc == RF_OK) {
-        rc = find_factor(&factor_denoise, &t->objective, n, RF_PART_DENOISE, err);
+    double factor[RF_MAX_PARTS];
+    objective->kind->factors(objective, factor, &out->counts);
+    out->loss = 0.0;
+    for (int part = 0; part < objective->kind->n_parts; part++) {
+        out->loss += (double)(float)factor[part] * sums[RF_SUM_WEIGHTED + part];
     }
-    out->loss =
-        factor_ar * sums[RF_SUM_WEIGHTED_AR] + factor_denoise * sums[RF_SUM_WEIGHTED_DENOISE];
-    out->loss_ar = n->n_ar > 0 ? sums[RF_SUM_PLAIN_AR] / (double)n->n_ar : 0.0;
-    out->loss_denoise = n->n_masked > 0 ? sums[RF_SUM_PLAIN_DENOISE] / (double)n->n_masked : 0.0;
-    return rc;
+    rf_step_part_losses(out->part_loss, sums, &out->counts);
 }
 
 /* The same rows whatever the run's seed and the weights of data.train. */
@@ -140,7 +118,7 @@ int rf_validate_run(rf_trainer *t, rf_validation *out, rf_error *err)
         rc = rf_step_sum_counts(t, &out->counts, err);
     }
     if (rc == RF_OK) {
-        rc = rf_dist_agree(t->dist, set_losses(t, out, sums, err), err);
+        set_losses(out, &t->objective, sums);
     }
     out->seconds = rf_log_seconds() - begin;
     return rc;

@@ -5,8 +5,8 @@
 #include "train/trainer.h"
 
 typedef struct rf_validation {
-    double loss;                  /* the objective, with the denominators of all rows at once */
-    double loss_ar, loss_denoise; /* means over the targets of each part */
+    double loss;                    /* the objective, with the denominators of all rows at once */
+    double part_loss[RF_MAX_PARTS]; /* means over the targets of each part; 0 without */
     rf_counts counts;
     double seconds;
     bool stopped; /* a request to stop came: the figures mean nothing */

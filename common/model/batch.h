@@ -10,11 +10,7 @@
 
 #include <stdint.h>
 
-typedef enum rf_part { /* which term of the objective a target belongs to; the model ignores it */
-                       RF_PART_NONE,
-                       RF_PART_AR,
-                       RF_PART_DENOISE
-} rf_part;
+enum { RF_PART_NONE = UINT8_MAX };
 
 typedef struct rf_batch {
     int64_t n;         /* N places in use */
@@ -27,7 +23,8 @@ typedef struct rf_batch {
                           the cache's slab where a cache is given */
     int32_t *place;    /* [N] slab index at which the place's key and value are written; read only
                           where a cache is given. Distinct within a batch */
-    uint8_t *part;     /* [N] rf_part */
+    uint8_t *part;     /* [N] to which part of the objective the target belongs (data/objective.h),
+                          RF_PART_NONE without one; the model ignores it */
 } rf_batch;
 
 /* One allocation of `capacity` places, n = 0, target -1, all else 0. */

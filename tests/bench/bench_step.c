@@ -62,7 +62,7 @@ static void fill_batch(rf_batch *batch, int64_t vocab)
         rf_batch_add(batch, token, i - begin, i, begin, i + 1, 0, 0);
         batch->target[i] = (int32_t)((state >> 20) % (uint64_t)vocab);
         batch->weight[i] = 1.0F / PLACES;
-        batch->part[i] = RF_PART_AR;
+        batch->part[i] = 0;
     }
 }
 

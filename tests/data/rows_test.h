@@ -12,7 +12,7 @@
 enum { T = 64, SEED = 7 };
 
 static const rf_objective objective = {
-    .kind = RF_OBJECTIVE_REFUSION, .slot_sizes = {4}, .n_slot_sizes = 1, .mask = 257};
+    .kind = &rf_objective_refusion, .slot_sizes = {4}, .n_slot_sizes = 1, .mask = 257};
 
 static inline rf_rows_settings make_settings(int64_t window)
 {

@@ -7,7 +7,7 @@
 
 enum { T = 48, N_SAMPLES = 150, N_TEXTS = 5, SALT = 3, BATCH_ROWS = 8 };
 
-static const rf_objective objective = {.kind = RF_OBJECTIVE_REFUSION,
+static const rf_objective objective = {.kind = &rf_objective_refusion,
                                        .slot_sizes = {2, 4, 8},
                                        .n_slot_sizes = 3,
                                        .lambda_ar = 1,
@@ -87,8 +87,7 @@ static bool same_position(rf_position a, rf_position b)
 
 static bool same_counts(rf_counts a, rf_counts b)
 {
-    return a.n_ar == b.n_ar && a.n_masked == b.n_masked && a.n_samples == b.n_samples &&
-           a.n_places == b.n_places;
+    return memcmp(&a, &b, sizeof a) == 0;
 }
 
 /* --- Whole steps ------------------------------------------------------------------------------ */
@@ -143,8 +142,9 @@ static void take_step(step *s, rf_loader **loader, int64_t n_ranks, int64_t micr
         for (int64_t i = 0; i < share->n_leaves; i++) {
             add_leaf(s, &share->leaf[i], micro_rows);
             for (int64_t k = 0; k < share->leaf[i].n; k++) {
-                counts.n_ar += share->leaf[i].part[k] == RF_PART_AR;
-                counts.n_masked += share->leaf[i].part[k] == RF_PART_DENOISE;
+                if (share->leaf[i].part[k] != RF_PART_NONE) {
+                    counts.n_targets[share->leaf[i].part[k]]++;
+                }
                 counts.n_places += share->leaf[i].span[4 * k + 1] > share->leaf[i].span[4 * k];
                 counts.n_samples +=
                     share->leaf[i].span[4 * k + 1] == share->leaf[i].span[4 * k] + 1;

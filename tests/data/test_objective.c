@@ -1,15 +1,16 @@
 /* Objectives: the bookkeeping of every place against a plain transcription of the algorithm, the
  * distribution of what is drawn, weights that sum to what the formula says. */
-#include "data/objective.h"
+#include "data/objective_private.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { MASK = 999, MAX_TOKENS = 600, MAX_PLACES = 8192 };
 
-static rf_objective make_objective(rf_objective_kind kind, bool exact, bool mean)
+static rf_objective make_objective(const rf_objective_kind *kind, bool exact, bool mean)
 {
     return (rf_objective){.kind = kind,
                           .slot_sizes = {4, 8, 16, 32},
@@ -172,7 +173,7 @@ static void check_objective(const rf_objective *objective)
             int64_t n_prompt = n_prompts[a], n_response = n_responses[b], begin = batch.n;
             fill_tokens(token, n_prompt + n_response, n_samples);
             rf_rng rng = sample_rng(n_samples++);
-            if (objective->kind == RF_OBJECTIVE_AR) {
+            if (objective->kind == &rf_objective_ar) {
                 expect_ar(&e, objective, token, n_prompt, n_response);
             } else {
                 expect_refusion(&e, objective, token, n_prompt, n_response, rng);
@@ -186,15 +187,16 @@ static void check_objective(const rf_objective *objective)
             n_masked += e.n_masked;
         }
     }
-    cr_assert(counts.n_samples == n_samples && counts.n_places == batch.n && counts.n_ar == n_ar &&
-              counts.n_masked == n_masked);
+    cr_assert(counts.n_samples == n_samples && counts.n_places == batch.n &&
+              counts.n_targets[RF_PART_AR] == n_ar &&
+              counts.n_targets[RF_PART_DENOISE] == n_masked);
     rf_batch_free(&batch);
 }
 
 Test(objective, refusion_equals_a_plain_transcription)
 {
     for (int k = 0; k < 4; k++) {
-        rf_objective o = make_objective(RF_OBJECTIVE_REFUSION, k & 1, k & 2);
+        rf_objective o = make_objective(&rf_objective_refusion, k & 1, k & 2);
         check_objective(&o);
         o.n_slot_sizes = 1;
         for (int64_t size = 1; size <= 64; size *= 4) {
@@ -208,7 +210,7 @@ Test(objective, refusion_equals_a_plain_transcription)
 
 Test(objective, ar_equals_a_plain_transcription)
 {
-    rf_objective o = make_objective(RF_OBJECTIVE_AR, false, false);
+    rf_objective o = make_objective(&rf_objective_ar, false, false);
     check_objective(&o);
     o.ar_all = true;
     check_objective(&o);
@@ -216,7 +218,7 @@ Test(objective, ar_equals_a_plain_transcription)
 
 Test(objective, a_batch_that_was_used_before_makes_no_difference)
 {
-    rf_objective o = make_objective(RF_OBJECTIVE_REFUSION, false, false);
+    rf_objective o = make_objective(&rf_objective_refusion, false, false);
     int32_t token[100];
     fill_tokens(token, 100, 3);
     rf_batch fresh = make_batch(100), used = make_batch(100);
@@ -275,7 +277,7 @@ static void check_mean(const char *what, double sum, double square, int64_t n, d
 static void check_distribution(bool exact)
 {
     enum { N = 40000, P = 3, R = 128 }; /* R is a multiple of every S */
-    rf_objective o = make_objective(RF_OBJECTIVE_REFUSION, exact, false);
+    rf_objective o = make_objective(&rf_objective_refusion, exact, false);
     int32_t token[P + R];
     fill_tokens(token, P + R, 1);
     rf_batch batch = make_batch(P + R);
@@ -290,7 +292,7 @@ static void check_distribution(bool exact)
         double n_slots = R / (double)o.slot_sizes[size];
         rf_objective_append(&o, &batch, &counts, token, P, R, &rng);
         n_size[size]++;
-        double x = (double)counts.n_masked / R, w = 0;
+        double x = (double)counts.n_targets[RF_PART_DENOISE] / R, w = 0;
         for (int64_t i = 0; i < batch.n; i++) {
             w += batch.part[i] == RF_PART_DENOISE ? (double)batch.weight[i] : 0;
         }
@@ -302,12 +304,13 @@ static void check_distribution(bool exact)
          * masked, which has probability 1/K. */
         wanted_share += exact ? (n_slots - 1) / (2 * n_slots) : 0.5 * (1 - o.epsilon) + o.epsilon;
         wanted_weight += exact ? 1 - 1 / n_slots : 1;
-        if (counts.n_masked < R) {
+        if (counts.n_targets[RF_PART_DENOISE] < R) {
             /* The first clean place's position is uniform over what is clean. */
             int32_t position = batch.position[P];
             n_ordered++;
             first += position < P + R / 2;
-            late += batch.position[P] > batch.position[P + R - counts.n_masked - 1];
+            late +=
+                batch.position[P] > batch.position[P + R - counts.n_targets[RF_PART_DENOISE] - 1];
         }
     }
     for (int k = 0; k < 4; k++) {
@@ -333,7 +336,7 @@ Test(objective, exact_has_its_distribution)
 Test(objective, exact_masks_every_subset_alike)
 {
     /* 4 slots of one token; of the samples with 2 masked, each of the 6 pairs has a sixth. */
-    rf_objective o = make_objective(RF_OBJECTIVE_REFUSION, true, false);
+    rf_objective o = make_objective(&rf_objective_refusion, true, false);
     o.slot_sizes[0] = 1;
     o.n_slot_sizes = 1;
     int32_t token[5] = {1, 2, 3, 4, 5};
@@ -349,8 +352,8 @@ Test(objective, exact_masks_every_subset_alike)
         for (int64_t i = 0; i < 5; i++) {
             subset |= batch.part[i] == RF_PART_DENOISE ? 1u << (batch.position[i] - 1) : 0;
         }
-        n_subset[subset] += counts.n_masked == 2;
-        n_pairs += counts.n_masked == 2;
+        n_subset[subset] += counts.n_targets[RF_PART_DENOISE] == 2;
+        n_pairs += counts.n_targets[RF_PART_DENOISE] == 2;
     }
     for (unsigned subset = 0; subset < 16; subset++) {
         if (__builtin_popcount(subset) == 2) {
@@ -362,7 +365,7 @@ Test(objective, exact_masks_every_subset_alike)
 
 /* --- Weights ---------------------------------------------------------------------------------- */
 
-static double sum_weights(const rf_batch *batch, rf_part part)
+static double sum_weights(const rf_batch *batch, int part)
 {
     double sum = 0;
     for (int64_t i = 0; i < batch->n; i++) {
@@ -395,7 +398,7 @@ static void check_sum(double sum, double wanted)
 Test(objective, final_weights_sum_to_the_formula)
 {
     for (int k = 0; k < 4; k++) {
-        rf_objective o = make_objective(RF_OBJECTIVE_REFUSION, k & 1, k & 2);
+        rf_objective o = make_objective(&rf_objective_refusion, k & 1, k & 2);
         o.lambda_ar = 0.7;
         o.lambda_mdm = 2.5;
         rf_batch batch = make_batch(MAX_PLACES);
@@ -412,7 +415,7 @@ Test(objective, final_weights_sum_to_the_formula)
 Test(objective, accumulation_does_not_change_weights)
 {
     for (int k = 0; k < 4; k++) {
-        rf_objective o = make_objective(RF_OBJECTIVE_REFUSION, k & 1, k & 2);
+        rf_objective o = make_objective(&rf_objective_refusion, k & 1, k & 2);
         rf_batch whole = make_batch(MAX_PLACES), a = make_batch(MAX_PLACES),
                  b = make_batch(MAX_PLACES);
         rf_counts all = {0}, some = {0}, others = {0};
@@ -420,7 +423,8 @@ Test(objective, accumulation_does_not_change_weights)
         append_many(&o, &a, &some, 0, 15);
         append_many(&o, &b, &others, 15, 25);
         rf_counts_add(&some, &others);
-        cr_assert(some.n_ar == all.n_ar && some.n_masked == all.n_masked &&
+        cr_assert(some.n_targets[RF_PART_AR] == all.n_targets[RF_PART_AR] &&
+                  some.n_targets[RF_PART_DENOISE] == all.n_targets[RF_PART_DENOISE] &&
                   some.n_samples == all.n_samples && some.n_places == all.n_places);
         rf_objective_finish(&o, &whole, &all);
         rf_objective_finish(&o, &a, &some);
@@ -435,14 +439,14 @@ Test(objective, accumulation_does_not_change_weights)
 
 Test(objective, ar_weights_are_a_mean)
 {
-    rf_objective o = make_objective(RF_OBJECTIVE_AR, false, false);
+    rf_objective o = make_objective(&rf_objective_ar, false, false);
     rf_batch batch = make_batch(MAX_PLACES);
     rf_counts counts = {0};
     append_many(&o, &batch, &counts, 0, 50);
     rf_objective_finish(&o, &batch, &counts);
     check_sum(sum_weights(&batch, RF_PART_AR), 1);
     cr_assert_eq(sum_weights(&batch, RF_PART_DENOISE), 0);
-    cr_assert_eq(counts.n_masked, 0);
+    cr_assert_eq(counts.n_targets[RF_PART_DENOISE], 0);
     rf_batch_free(&batch);
 }
 
@@ -466,10 +470,10 @@ Test(objective, terms_without_targets_are_zero)
 {
     rf_batch batch = make_batch(MAX_TOKENS);
     for (int k = 0; k < 2; k++) {
-        rf_objective o = make_objective(RF_OBJECTIVE_REFUSION, false, k);
+        rf_objective o = make_objective(&rf_objective_refusion, false, k);
         o.epsilon = 1;
         rf_counts counts = one_sample(&o, &batch, 4, 50); /* all masked: no AR target */
-        cr_assert(counts.n_ar == 0 && counts.n_masked == 50);
+        cr_assert(counts.n_targets[RF_PART_AR] == 0 && counts.n_targets[RF_PART_DENOISE] == 50);
         cr_assert_eq(sum_weights(&batch, RF_PART_AR), 0);
         check_sum(sum_weights(&batch, RF_PART_DENOISE), 1);
 
@@ -477,18 +481,21 @@ Test(objective, terms_without_targets_are_zero)
         o.slot_sizes[0] = 1; /* a slot's only place is its last */
         o.epsilon = 1e-3;
         counts = one_sample(&o, &batch, 4, 50);
-        cr_assert(counts.n_ar == 0 && counts.n_masked > 0 && counts.n_masked < 50);
+        cr_assert(counts.n_targets[RF_PART_AR] == 0 && counts.n_targets[RF_PART_DENOISE] > 0 &&
+                  counts.n_targets[RF_PART_DENOISE] < 50);
         cr_assert_eq(sum_weights(&batch, RF_PART_AR), 0);
 
         o.exact_masking = true;
         o.slot_sizes[0] = 64; /* one slot: floor(t) = 0 are masked */
         counts = one_sample(&o, &batch, 4, 50);
-        cr_assert(counts.n_ar == 49 && counts.n_masked == 0 && counts.n_samples == 1);
+        cr_assert(counts.n_targets[RF_PART_AR] == 49 && counts.n_targets[RF_PART_DENOISE] == 0 &&
+                  counts.n_samples == 1);
         cr_assert_eq(sum_weights(&batch, RF_PART_DENOISE), 0);
         check_sum(sum_weights(&batch, RF_PART_AR), 1);
 
         counts = one_sample(&o, &batch, 4, 1); /* no target at all */
-        cr_assert(counts.n_ar == 0 && counts.n_masked == 0 && counts.n_samples == 1);
+        cr_assert(counts.n_targets[RF_PART_AR] == 0 && counts.n_targets[RF_PART_DENOISE] == 0 &&
+                  counts.n_samples == 1);
         cr_assert_eq(sum_weights(&batch, RF_PART_AR) + sum_weights(&batch, RF_PART_DENOISE), 0);
     }
     rf_batch_free(&batch);
@@ -519,7 +526,7 @@ Test(objective, reads_its_configuration)
     rf_objective o;
     rf_error err;
     cr_assert_eq(from_config(&o, NULL, NULL, MASK, &err), RF_OK, "%s", err.message);
-    cr_assert(o.kind == RF_OBJECTIVE_REFUSION && o.n_slot_sizes == 4 && o.slot_sizes[0] == 4 &&
+    cr_assert(o.kind == &rf_objective_refusion && o.n_slot_sizes == 4 && o.slot_sizes[0] == 4 &&
               o.slot_sizes[3] == 32 && !o.exact_masking && !o.mean_weight && o.lambda_ar == 1 &&
               o.lambda_mdm == 1 && o.epsilon == 1e-3 && !o.ar_all && o.mask == MASK);
     cr_assert_eq(from_config(&o, "objective.masking=exact", "objective.mdm_weight=mean", 3, &err),
@@ -527,7 +534,24 @@ Test(objective, reads_its_configuration)
     cr_assert(o.exact_masking && o.mean_weight && o.mask == 3);
     cr_assert_eq(from_config(&o, "objective.kind=ar", "objective.ar_all=true", -1, &err), RF_OK,
                  "%s", err.message);
-    cr_assert(o.kind == RF_OBJECTIVE_AR && o.ar_all);
+    cr_assert(o.kind == &rf_objective_ar && o.ar_all);
+}
+
+/* A kind that is not among the choices of objective.kind cannot be had. */
+Test(objective, every_kind_is_a_choice)
+{
+    static const rf_objective_kind *const kinds[] = {&rf_objective_refusion, &rf_objective_ar};
+    for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
+        char assignment[64];
+        rf_objective o;
+        rf_error err;
+        snprintf(assignment, sizeof assignment, "objective.kind=%s", kinds[k]->name);
+        cr_assert_eq(from_config(&o, assignment, NULL, MASK, &err), RF_OK, "%s", err.message);
+        cr_assert(o.kind == kinds[k] && o.kind->n_parts >= 1 && o.kind->n_parts <= RF_MAX_PARTS);
+        for (int part = 0; part < o.kind->n_parts; part++) {
+            cr_assert(o.kind->part[part].name != NULL && o.kind->part[part].title != NULL);
+        }
+    }
 }
 
 Test(objective, refuses_bad_configurations)

@@ -149,7 +149,7 @@ static inline void tiny_target(rf_batch *batch, int64_t i, rf_rng *rng,
 {
     batch->target[i] = tiny_token(rng, config);
     batch->weight[i] = (float)(0.5 + rf_rng_uniform(rng));
-    batch->part[i] = RF_PART_AR;
+    batch->part[i] = 0;
 }
 
 /* Appends a causal sample of n places whose positions 0..n-1 come in a random order; two places of

@@ -14,7 +14,7 @@
 #include "common/base/arena.h"
 #include "common/dist/dist.h"
 
-enum { RF_REDUCE_LOSSES = 4, RF_REDUCE_DEPTH = 64 };
+enum { RF_REDUCE_LOSSES = 8, RF_REDUCE_DEPTH = 64 };
 
 typedef struct rf_reduce {
     rf_dist *dist;

@@ -184,16 +184,26 @@ static void format_duration(char *out, size_t bytes, double seconds)
     snprintf(out, bytes, "%" PRId64 ":%02d:%02d", s / 3600, (int)(s / 60 % 60), (int)(s % 60));
 }
 
+void rf_metrics_parts(char *out, size_t bytes, const rf_objective_kind *objective,
+                      const double *part_loss)
+{
+    size_t n = 0;
+    for (int part = 0; part < objective->n_parts && n < bytes; part++) {
+        n += (size_t)snprintf(out + n, bytes - n, "%s%s %.4f", part > 0 ? ", " : "",
+                              objective->part[part].name, part_loss[part]);
+    }
+}
+
 static void say_step(const rf_step_metrics *x, int64_t every)
 {
-    char text[256], eta[32];
+    char text[512], parts[256], eta[32];
     format_duration(eta, sizeof eta, x->eta);
+    rf_metrics_parts(parts, sizeof parts, x->objective, x->part_loss);
     snprintf(text, sizeof text,
              "step %" PRId64 "/%" PRId64
-             "  loss %.4f (ar %.4f, denoise %.4f)  norm %.3g  lr %.3g  %.0f tok/s  fill %.0f%%  "
-             "ETA %s",
-             x->step, x->n_steps, x->loss, x->loss_ar, x->loss_denoise, x->grad_norm, x->lr,
-             x->tokens_per_second, 100.0 * x->fill, eta);
+             "  loss %.4f (%s)  norm %.3g  lr %.3g  %.0f tok/s  fill %.0f%%  ETA %s",
+             x->step, x->n_steps, x->loss, parts, x->grad_norm, x->lr, x->tokens_per_second,
+             100.0 * x->fill, eta);
     if (rf_log_is_terminal()) {
         rf_log_live("%s", text);
     } else if (x->step % every == 0 || x->step == x->n_steps) {
@@ -208,17 +218,22 @@ void rf_metrics_step(rf_metrics *m, const rf_step_metrics *x, int64_t every)
         return;
     }
     FILE *file = m->metrics;
+    char name[64];
     fprintf(file, "{\"event\":\"step\"");
     put_int(file, "step", x->step);
     put_real(file, "loss", x->loss);
-    put_real(file, "loss_ar", x->loss_ar);
-    put_real(file, "loss_denoise", x->loss_denoise);
+    for (int part = 0; part < x->objective->n_parts; part++) {
+        snprintf(name, sizeof name, "loss_%s", x->objective->part[part].name);
+        put_real(file, name, x->part_loss[part]);
+    }
     put_real(file, "grad_norm", x->grad_norm);
     put_real(file, "lr", x->lr);
-    put_int(file, "n_ar", x->n_ar);
-    put_int(file, "n_denoise", x->n_denoise);
-    put_int(file, "n_samples", x->n_samples);
-    put_int(file, "tokens", x->tokens);
+    for (int part = 0; part < x->objective->n_parts; part++) {
+        snprintf(name, sizeof name, "n_%s", x->objective->part[part].name);
+        put_int(file, name, x->counts.n_targets[part]);
+    }
+    put_int(file, "n_samples", x->counts.n_samples);
+    put_int(file, "tokens", x->counts.n_places);
     put_real(file, "fill", x->fill);
     fprintf(file, ",\"skipped\":%s", x->skipped ? "true" : "false");
     put_real(file, "tokens_per_second", x->tokens_per_second);

@@ -8,6 +8,7 @@
 #define RF_TRAIN_RUN_METRICS_H
 
 #include "common/base/error.h"
+#include "data/objective.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -16,9 +17,10 @@
 typedef struct rf_metrics rf_metrics;
 
 typedef struct rf_step_metrics {
-    int64_t step, n_steps; /* steps done, this one included; of the run */
-    double loss, loss_ar, loss_denoise, grad_norm, lr;
-    int64_t n_ar, n_denoise, n_samples, tokens; /* of this step, over all ranks */
+    int64_t step, n_steps;              /* steps done, this one included; of the run */
+    const rf_objective_kind *objective; /* names its parts */
+    double loss, part_loss[RF_MAX_PARTS], grad_norm, lr;
+    rf_counts counts; /* of this step, over all ranks */
     double tokens_per_second, fill;
     double seconds; /* of this step */
     double elapsed; /* of training so far, before a resume included */
@@ -37,6 +39,9 @@ void rf_metrics_close(rf_metrics *metrics); /* NULL is fine */
 void rf_metrics_step(rf_metrics *metrics, const rf_step_metrics *line, int64_t every);
 /* Seconds that ranks spent in their own part of a step, on the mean since the last such line. */
 void rf_metrics_ranks(rf_metrics *metrics, int64_t step, int slowest, double min, double max);
+/* "ar 1.2345, denoise 2.3456": the mean losses of the parts, into out [bytes]. */
+void rf_metrics_parts(char *out, size_t bytes, const rf_objective_kind *objective,
+                      const double *part_loss);
 /* Another line: {"event": event, "step": step, then fields}. Takes the reference to `fields` (an
  * object; NULL stands for none). Fields that are not finite: rf_metrics_real. */
 void rf_metrics_event(rf_metrics *metrics, const char *event, int64_t step, json_t *fields);

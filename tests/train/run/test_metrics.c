@@ -31,7 +31,11 @@ static rf_metrics *open_at(int64_t step)
 static void write_steps(rf_metrics *metrics, int64_t first, int64_t last)
 {
     for (int64_t step = first; step <= last; step++) {
-        rf_step_metrics line = {.step = step, .n_steps = 100, .loss = 1.0 / 3.0, .lr = 1e-300};
+        rf_step_metrics line = {.step = step,
+                                .n_steps = 100,
+                                .objective = &rf_objective_refusion,
+                                .loss = 1.0 / 3.0,
+                                .lr = 1e-300};
         line.grad_norm = step == 2 ? nan("") : 0.1;
         rf_metrics_step(metrics, &line, 1000);
     }
@@ -64,6 +68,8 @@ Test(metrics, numbers_keep_their_bits)
     cr_assert(memcmp(&loss, &third, sizeof loss) == 0);
     cr_assert(json_is_null(json_object_get(line, "grad_norm"))); /* no NaN in JSON */
     cr_assert(json_is_false(json_object_get(line, "skipped")));
+    cr_assert(json_is_number(json_object_get(line, "loss_denoise")));
+    cr_assert(json_is_integer(json_object_get(line, "n_ar")));
     json_decref(all);
 }
 

@@ -1,0 +1,34 @@
+/* objective_ar.c: next token, in natural order (ALGORITHM: baselines). */
+#include "data/objective_private.h"
+
+static void append(const rf_objective *objective, rf_batch *batch, rf_counts *counts,
+                   const int32_t *token, int64_t n_prompt, int64_t n_response, rf_rng *rng)
+{
+    (void)rng; /* nothing is drawn */
+    int64_t begin = batch->n, n = n_prompt + n_response;
+    int64_t first_target = objective->ar_all ? 1 : n_prompt;
+    for (int64_t k = 0; k < n; k++) {
+        int64_t i = rf_objective_show(batch, begin, token[k], k);
+        if (k + 1 < n && k + 1 >= first_target) {
+            rf_objective_target(batch, counts, i, token[k + 1], 1, RF_PART_AR);
+        }
+    }
+}
+
+static void factors(const rf_objective *objective, double *factor, const rf_counts *global)
+{
+    int64_t n = global->n_targets[RF_PART_AR];
+    factor[RF_PART_AR] = n > 0 ? objective->lambda_ar / (double)n : 0;
+    factor[RF_PART_DENOISE] = 0;
+}
+
+/* `denoise` never has a target: the lines of a run have the same fields as those of `refusion`. */
+const rf_objective_kind rf_objective_ar = {
+    .name = "ar",
+    .part = {[RF_PART_AR] = {"ar", "AR loss"}, [RF_PART_DENOISE] = {"denoise", "denoising loss"}},
+    .n_parts = 2,
+    .decoder = "ar",
+    .places = rf_objective_places_once,
+    .append = append,
+    .factors = factors,
+};
