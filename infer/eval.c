@@ -1,7 +1,7 @@
 #include "infer/eval.h"
 
 #include "common/base/log.h"
-#include "common/kernels/machine.h"
+#include "common/dist/threads.h"
 #include "infer/score.h"
 
 #include <stdlib.h>
@@ -78,17 +78,8 @@ static int longest_sample(int64_t *out, const rf_tokenizer *tokenizer, const rf_
     return code;
 }
 
-static int rank_threads(const rf_eval_options *o, const rf_dist *dist)
-{
-    int shared = rf_machine_cores() / rf_dist_local_size(dist);
-    if (o->n_threads > 0 || getenv("OMP_NUM_THREADS")) {
-        return o->n_threads;
-    }
-    return shared > 0 ? shared : 1;
-}
-
 static int open_evaluator(evaluator *e, rf_loaded *loaded, const rf_prompt *prompts, int64_t n,
-                          const rf_eval_options *o, rf_dist *dist, rf_error *err)
+                          const rf_eval_options *o, int n_threads, rf_error *err)
 {
     int64_t positions = loaded->info.model.max_position_embeddings;
     rf_model_limits limits = {0};
@@ -118,7 +109,7 @@ static int open_evaluator(evaluator *e, rf_loaded *loaded, const rf_prompt *prom
         }
         limits = rf_loaded_join(limits, rf_decoder_limits(&o->decode, e->max_prompt));
     }
-    if ((code = rf_loaded_model(loaded, &limits, rank_threads(o, dist), err)) != RF_OK) {
+    if ((code = rf_loaded_model(loaded, &limits, n_threads, err)) != RF_OK) {
         return code;
     }
     e->model = loaded->model;
@@ -363,12 +354,16 @@ int rf_eval_run(rf_eval_result *out, rf_eval_answer *answers, rf_loaded *loaded,
                 const rf_prompt *prompts, int64_t n, const rf_eval_options *options, rf_dist *dist,
                 rf_error *err)
 {
-    evaluator e;
+    evaluator e = {0};
     char machine[512];
+    int n_threads = 1;
     double seconds[2] = {0, 0};
     record *own = calloc((size_t)(n > 0 ? n : 1), sizeof(*own));
     record *all = calloc((size_t)(n > 0 ? n : 1), sizeof(*all));
-    int code = open_evaluator(&e, loaded, prompts, n, options, dist, err);
+    int code = rf_threads_choose(&n_threads, dist, options->n_threads, err);
+    if (code == RF_OK) {
+        code = open_evaluator(&e, loaded, prompts, n, options, n_threads, err);
+    }
 
     memset(out, 0, sizeof(*out));
     if (code == RF_OK && (!own || !all)) {

@@ -4,7 +4,7 @@
 #include "common/model/lora.h"
 #include "train/run_folder.h"
 #include "train/samples.h"
-#include "train/threads.h"
+#include "common/dist/threads.h"
 #include "train/validate.h"
 
 #include <inttypes.h>

@@ -1,8 +1,12 @@
-/* dist.h: a handful of collectives.
+/* dist.h: what the program knows of its other ranks.
  *
- * dist_mpi.c is MPI, dist_stub.c one rank without it (MPI=0, and programs that never start ranks).
- * Calls marked `collective` are made by all ranks in the same order. The main thread alone calls
- * (MPI_THREAD_FUNNELED). A failing MPI call returns RF_ERR_RETRY.
+ * A rank is one process of a run. Exactly one of dist_mpi.c (MPI) and dist_stub.c (one rank without
+ * it: MPI=0, and programs that never start ranks) is linked into a program.
+ *   local        involves this rank alone
+ *   collective   made by all ranks, in the same order
+ *   threads      the main thread alone makes calls (MPI_THREAD_FUNNELED); other threads may ask for
+ *                rank and size, and call nothing else
+ * A failing MPI call returns RF_ERR_RETRY.
  */
 #ifndef RF_DIST_DIST_H
 #define RF_DIST_DIST_H
@@ -21,36 +25,83 @@ void rf_dist_close(rf_dist *dist); /* collective; NULL is fine */
 /* local. Ends all ranks at once with this exit status. */
 _Noreturn void rf_dist_abort(rf_dist *dist, int status);
 
-int rf_dist_rank(const rf_dist *dist);       /* local */
-int rf_dist_size(const rf_dist *dist);       /* local */
-int rf_dist_local_rank(const rf_dist *dist); /* local: rank within this host */
-int rf_dist_local_size(const rf_dist *dist); /* local: ranks on this host */
+int rf_dist_rank(const rf_dist *dist);       /* local; any thread */
+int rf_dist_size(const rf_dist *dist);       /* local; any thread */
+int rf_dist_local_size(const rf_dist *dist); /* local; any thread: ranks on this host */
 const char *rf_dist_library(void);           /* local: "Open MPI 4.1.4" or "none" */
 
+/* --- Small collectives, on host memory -------------------------------------------------------- */
+
 RF_MUST_CHECK int rf_dist_barrier(rf_dist *dist, rf_error *err); /* collective */
-RF_MUST_CHECK int rf_dist_broadcast(rf_dist *dist, void *data, size_t bytes,
-                                    int root, /* collective */
+/* collective. Every rank gets the root's data. */
+RF_MUST_CHECK int rf_dist_broadcast(rf_dist *dist, void *data, size_t bytes, int root,
                                     rf_error *err);
-/* collective. Element-wise over ranks, host memory, in place. */
+/* collective. Element-wise over ranks, in place. */
 RF_MUST_CHECK int rf_dist_max_i64(rf_dist *dist, int64_t *x, int n, rf_error *err);
 RF_MUST_CHECK int rf_dist_sum_i64(rf_dist *dist, int64_t *x, int n, rf_error *err);
-/* collective. all [size*n] gets every rank's x [n] in rank order (so sums over ranks can be made in
- * a fixed order); host memory. */
+/* collective. all [size*n] gets every rank's x [n], in rank order: so sums over ranks can be made in
+ * a fixed order. */
 RF_MUST_CHECK int rf_dist_allgather_f64(rf_dist *dist, double *all, const double *x, int n,
                                         rf_error *err);
 RF_MUST_CHECK int rf_dist_allgather_bytes(rf_dist *dist, void *all, const void *x, size_t bytes,
                                           rf_error *err);
-
 /* collective. Every rank passes what its own work returned; when any failed, all return the code of
- * the lowest failing rank, with "rank R: message" in err. So that ranks leave together. */
+ * the lowest rank that did, with "rank R: message" in err. So ranks leave together. */
 RF_MUST_CHECK int rf_dist_agree(rf_dist *dist, int code, rf_error *err);
 
-/* collective. x [n] of class master (backend memory), in place: the sum over ranks, on all ranks.
- *   exact: a balanced binary tree over ranks in rank order, so that together with the tree over the
- *     leaves of a rank (train/math/reduce.h) the bits are those of one rank. Size must be a power
- * of two. else:  the library's own allreduce. work: backend memory of rf_dist_reduce_bytes. */
-RF_MUST_CHECK int rf_dist_reduce(rf_dist *dist, rf_ctx *ctx, void *x, int64_t n, bool exact,
-                                 void *work, rf_error *err);
-size_t rf_dist_reduce_bytes(const rf_dist *dist, const rf_backend *backend, int64_t n, bool exact);
+/* --- Exchange of backend memory ---------------------------------------------------------------
+ *
+ * A range of n elements (below 2^31, of any class) is cut into one slice for each rank, in rank
+ * order: slices begin at multiples of 16 elements, all have rf_dist_slot elements but the last
+ * ones, which are shorter or empty. How it is cut never shows in the result of a sum over ranks.
+ *
+ * An exchange is begun by all ranks, and is over where rf_exchange_poll says so or rf_exchange_wait
+ * returns; until then nobody writes what it reads nor touches what it sets. It takes what kernels
+ * called before it have made, and kernels called after its end see what it brought. Several may be
+ * in flight, each with an rf_exchange of its own, ended in any order; all ranks begin them in the
+ * same order. MPI works on them only while some call of this section runs: poll now and then. An
+ * asynchronous error of the backend is left to rf_ctx_sync, for the other ranks wait.
+ */
+int64_t rf_dist_slot(const rf_dist *dist, int64_t n); /* local: elements of a full slice */
+/* local: where the slice of `rank` begins; for rank = size: n. */
+int64_t rf_dist_slice_begin(const rf_dist *dist, int64_t n, int rank);
+
+typedef struct rf_exchange rf_exchange;
+
+rf_exchange *rf_exchange_new(rf_dist *dist);  /* local; never NULL; caller frees */
+void rf_exchange_free(rf_exchange *exchange); /* local; when it is over; NULL is fine */
+
+/* collective. Begins: every rank gets all versions of its own slice.
+ *   versions [size, rf_dist_slot] sets    row r: rank r's version of this rank's slice
+ *   range    [n]                  reads */
+RF_MUST_CHECK int rf_exchange_all_to_all(rf_exchange *exchange, rf_ctx *ctx, void *versions,
+                                         const void *range, rf_class cls, int64_t n, rf_error *err);
+/* collective. Begins: every rank gets the sum over ranks of its own slice, in an order that is the
+ * library's. Classes of f32 or f64.
+ *   slice [of this rank] sets
+ *   range [n]            reads */
+RF_MUST_CHECK int rf_exchange_reduce_scatter(rf_exchange *exchange, rf_ctx *ctx, void *slice,
+                                             const void *range, rf_class cls, int64_t n,
+                                             rf_error *err);
+/* collective. Begins: every rank gets the slices of all.
+ *   range [n]            sets
+ *   slice [of this rank] reads; it may be the very one in `range` */
+RF_MUST_CHECK int rf_exchange_all_gather(rf_exchange *exchange, rf_ctx *ctx, void *range,
+                                         const void *slice, rf_class cls, int64_t n, rf_error *err);
+/* local. Moves exchanges on. *done: this one is over (or was never begun). */
+RF_MUST_CHECK int rf_exchange_poll(rf_exchange *exchange, bool *done, rf_error *err);
+/* local, but it returns only when all ranks have begun the exchange. Fine after its end. */
+RF_MUST_CHECK int rf_exchange_wait(rf_exchange *exchange, rf_error *err);
+
+/* collective. x [n] of class master, in place: the sum over ranks, on all ranks, as a binary tree
+ * over ranks in rank order: ((0+1)+(2+3))+((4+5)+(6+7)), a rank without a neighbour waits for the
+ * next level. So the bits do not depend on the library, and together with the tree over the leaves
+ * of a rank (train/math/reduce.h) 1, 2, 4, 8 ranks give the same ones. Waits for kernels, and
+ * returns their first asynchronous error.
+ *   exchange: one that is over
+ *   work:     backend memory of rf_dist_reduce_bytes, some 25 MB whatever n is */
+RF_MUST_CHECK int rf_dist_reduce(rf_dist *dist, rf_exchange *exchange, rf_ctx *ctx, void *x,
+                                 int64_t n, void *work, rf_error *err);
+size_t rf_dist_reduce_bytes(const rf_dist *dist, const rf_backend *backend, int64_t n);
 
 #endif

@@ -1,9 +1,8 @@
 #include "common/dist/dist.h"
 
+#include "common/base/alloc.h"
 #include "common/base/log.h"
-#include "common/kernels/kernels.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <mpi.h>
 #include <stdio.h>
@@ -12,21 +11,14 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* One reduction works on this many bytes at a time: long enough for the full bandwidth, short
- * enough that `work` stays small. The boundaries come from the buffer alone, never from the number
- * of ranks. */
-#define BUCKET_BYTES ((int64_t)25 << 20)
 /* MPI counts are ints. */
 #define MESSAGE_BYTES ((size_t)1 << 30)
-
-enum { SLICE_MULTIPLE = 16 }; /* elements; keeps slices at multiples of 64 bytes, as kernels ask */
 
 struct rf_dist {
     MPI_Comm comm; /* our own, so that no other library's messages meet ours */
     int rank, size;
-    int local_rank, local_size;
+    int local_size;
     bool finalize; /* we started MPI */
-    int *counts;   /* [4*size] MPI's counts and displacements of a bucket; bucket_plan */
 };
 
 /* The hook gets no argument of ours. */
@@ -101,87 +93,51 @@ static int refuse_lonely_ranks(const rf_dist *dist, rf_error *err)
 static int start_mpi(bool *started, int *argc, char ***argv, rf_error *err)
 {
     int is_initialized = 0, is_finalized = 0, provided = 0;
-    int rc = check(MPI_Initialized(&is_initialized), "MPI_Initialized", err);
-    if (rc == RF_OK) {
-        rc = check(MPI_Finalized(&is_finalized), "MPI_Finalized", err);
-    }
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(check(MPI_Initialized(&is_initialized), "MPI_Initialized", err));
+    RF_TRY(check(MPI_Finalized(&is_finalized), "MPI_Finalized", err));
     if (is_finalized) {
         return rf_error_set(err, RF_ERR, "MPI has ended in this process and cannot start again");
     }
     if (is_initialized) {
-        rc = check(MPI_Query_thread(&provided), "MPI_Query_thread", err);
+        RF_TRY(check(MPI_Query_thread(&provided), "MPI_Query_thread", err));
     } else {
         prepare_environment();
-        rc = check(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread",
-                   err);
-        *started = rc == RF_OK;
+        RF_TRY(check(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread",
+                     err));
+        *started = true;
     }
-    if (rc == RF_OK && provided < MPI_THREAD_FUNNELED) {
-        rc = rf_error_set(err, RF_ERR,
-                          "this MPI library allows no threads: use one with MPI_THREAD_FUNNELED");
+    if (provided < MPI_THREAD_FUNNELED) {
+        return rf_error_set(err, RF_ERR,
+                            "this MPI library allows no threads: use one with MPI_THREAD_FUNNELED");
     }
-    return rc;
+    return RF_OK;
 }
 
 static int learn_ranks(rf_dist *dist, rf_error *err)
 {
     MPI_Comm host = MPI_COMM_NULL;
-    int rc = check(MPI_Comm_dup(MPI_COMM_WORLD, &dist->comm), "MPI_Comm_dup", err);
-    if (rc == RF_OK) {
-        rc = check(MPI_Comm_set_errhandler(dist->comm, MPI_ERRORS_RETURN),
-                   "MPI_Comm_set_errhandler", err);
-    }
-    if (rc == RF_OK) {
-        rc = check(MPI_Comm_rank(dist->comm, &dist->rank), "MPI_Comm_rank", err);
-    }
-    if (rc == RF_OK) {
-        rc = check(MPI_Comm_size(dist->comm, &dist->size), "MPI_Comm_size", err);
-    }
-    if (rc == RF_OK) {
-        dist->counts = calloc(4 * (size_t)dist->size, sizeof *dist->counts);
-        rc = dist->counts != NULL ? RF_OK
-                                  : rf_error_set(err, RF_ERR, "no memory for %d ranks", dist->size);
-    }
-    if (rc == RF_OK) {
-        rc = check(
-            MPI_Comm_split_type(dist->comm, MPI_COMM_TYPE_SHARED, dist->rank, MPI_INFO_NULL, &host),
-            "MPI_Comm_split_type", err);
-    }
-    if (rc == RF_OK) {
-        rc = check(MPI_Comm_rank(host, &dist->local_rank), "MPI_Comm_rank", err);
-    }
-    if (rc == RF_OK) {
-        rc = check(MPI_Comm_size(host, &dist->local_size), "MPI_Comm_size", err);
-    }
-    if (host != MPI_COMM_NULL) {
-        MPI_Comm_free(&host);
-    }
-    return rc;
+    RF_TRY(check(MPI_Comm_dup(MPI_COMM_WORLD, &dist->comm), "MPI_Comm_dup", err));
+    RF_TRY(check(MPI_Comm_set_errhandler(dist->comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler",
+                 err));
+    RF_TRY(check(MPI_Comm_rank(dist->comm, &dist->rank), "MPI_Comm_rank", err));
+    RF_TRY(check(MPI_Comm_size(dist->comm, &dist->size), "MPI_Comm_size", err));
+    RF_TRY(check(
+        MPI_Comm_split_type(dist->comm, MPI_COMM_TYPE_SHARED, dist->rank, MPI_INFO_NULL, &host),
+        "MPI_Comm_split_type", err));
+    MPI_Comm_size(host, &dist->local_size);
+    MPI_Comm_free(&host);
+    return RF_OK;
 }
 
 int rf_dist_open(rf_dist **out, int *argc, char ***argv, rf_error *err)
 {
     *out = NULL;
-    rf_dist *dist = calloc(1, sizeof *dist);
-    if (dist == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for the communicator");
-    }
+    rf_dist *dist = rf_alloc(1, sizeof *dist);
     dist->comm = MPI_COMM_NULL;
-    int rc = start_mpi(&dist->finalize, argc, argv, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
-    rc = learn_ranks(dist, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
-    rc = refuse_lonely_ranks(dist, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
+    int rc = RF_OK;
+    RF_TRY_OUT(start_mpi(&dist->finalize, argc, argv, err));
+    RF_TRY_OUT(learn_ranks(dist, err));
+    RF_TRY_OUT(refuse_lonely_ranks(dist, err));
     panicking = dist;
     rf_error_set_panic_hook(print_and_abort_all);
     rf_log_set_rank(dist->rank, dist->size);
@@ -211,7 +167,6 @@ void rf_dist_close(rf_dist *dist)
     if (dist->finalize) {
         MPI_Finalize();
     }
-    free(dist->counts);
     free(dist);
 }
 
@@ -231,11 +186,6 @@ int rf_dist_rank(const rf_dist *dist)
 int rf_dist_size(const rf_dist *dist)
 {
     return dist->size;
-}
-
-int rf_dist_local_rank(const rf_dist *dist)
-{
-    return dist->local_rank;
 }
 
 int rf_dist_local_size(const rf_dist *dist)
@@ -274,15 +224,13 @@ int rf_dist_barrier(rf_dist *dist, rf_error *err)
 int rf_dist_broadcast(rf_dist *dist, void *data, size_t bytes, int root, rf_error *err)
 {
     RF_ASSERT(root >= 0 && root < dist->size);
-    char *at = data;
-    int rc = RF_OK;
-    while (bytes > 0 && rc == RF_OK) {
+    for (char *at = data; bytes > 0;) {
         size_t n = bytes < MESSAGE_BYTES ? bytes : MESSAGE_BYTES;
-        rc = check(MPI_Bcast(at, (int)n, MPI_BYTE, root, dist->comm), "MPI_Bcast", err);
+        RF_TRY(check(MPI_Bcast(at, (int)n, MPI_BYTE, root, dist->comm), "MPI_Bcast", err));
         at += n;
         bytes -= n;
     }
-    return rc;
+    return RF_OK;
 }
 
 static int allreduce_i64(rf_dist *dist, int64_t *x, int n, MPI_Op op, rf_error *err)
@@ -300,12 +248,6 @@ int rf_dist_max_i64(rf_dist *dist, int64_t *x, int n, rf_error *err)
 int rf_dist_sum_i64(rf_dist *dist, int64_t *x, int n, rf_error *err)
 {
     return allreduce_i64(dist, x, n, MPI_SUM, err);
-}
-
-int rf_dist_allgather_f64(rf_dist *dist, double *all, const double *x, int n, rf_error *err)
-{
-    RF_ASSERT(n >= 0);
-    return rf_dist_allgather_bytes(dist, all, x, (size_t)n * sizeof *x, err);
 }
 
 int rf_dist_allgather_bytes(rf_dist *dist, void *all, const void *x, size_t bytes, rf_error *err)
@@ -329,144 +271,128 @@ int rf_dist_agree(rf_dist *dist, int code, rf_error *err)
         failure = *err;
         failure.code = code;
     }
-    int rc = check(MPI_Allreduce(MPI_IN_PLACE, &lowest, 1, MPI_INT, MPI_MIN, dist->comm),
-                   "MPI_Allreduce", err);
-    if (rc != RF_OK || lowest == dist->size) {
-        return rc;
+    RF_TRY(check(MPI_Allreduce(MPI_IN_PLACE, &lowest, 1, MPI_INT, MPI_MIN, dist->comm),
+                 "MPI_Allreduce", err));
+    if (lowest == dist->size) {
+        return RF_OK;
     }
-    rc = rf_dist_broadcast(dist, &failure, sizeof failure, lowest, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(rf_dist_broadcast(dist, &failure, sizeof failure, lowest, err));
     return rf_error_set(err, failure.code, "rank %d: %s", lowest, failure.message);
 }
 
-/* --- Reduction -------------------------------------------------------------------------------- */
+/* --- Exchange --------------------------------------------------------------------------------- */
 
-static int64_t at_most(int64_t x, int64_t limit)
+/* MPI reads the counts until the exchange is over. Displacements and counts are in elements. */
+struct rf_exchange {
+    rf_dist *dist;
+    MPI_Request request; /* MPI_REQUEST_NULL: over */
+    int mine;            /* elements of this rank's slice */
+    int *part, *begin;   /* [size] slices within the range */
+    int *count, *place;  /* [size] rows of all versions of this rank's slice */
+    int *counts;         /* [4*size] the memory of these. Owned */
+};
+
+rf_exchange *rf_exchange_new(rf_dist *dist)
 {
-    return x < limit ? x : limit;
+    rf_exchange *exchange = rf_alloc(1, sizeof *exchange);
+    size_t size = (size_t)dist->size;
+    int *counts = rf_alloc(4 * size, sizeof *counts);
+    *exchange = (rf_exchange){.dist = dist,
+                              .request = MPI_REQUEST_NULL,
+                              .counts = counts,
+                              .part = counts,
+                              .begin = counts + size,
+                              .count = counts + 2 * size,
+                              .place = counts + 3 * size};
+    return exchange;
 }
 
-static int64_t bucket_elements(const rf_backend *backend)
+void rf_exchange_free(rf_exchange *exchange)
 {
-    return BUCKET_BYTES / (int64_t)rf_type_bytes(backend->type[RF_MASTER]);
+    if (exchange != NULL) {
+        RF_ASSERT(exchange->request == MPI_REQUEST_NULL);
+        free(exchange->counts);
+        free(exchange);
+    }
 }
 
-/* Elements of a bucket of n that one rank sums. Every rank but the last ones gets a full slice. */
-static int64_t slice_elements(int64_t n, int size)
+/* Waits for what kernels are still making, and cuts the range. */
+static void prepare_exchange(rf_exchange *exchange, rf_ctx *ctx, int64_t n)
 {
-    int64_t share = (n + size - 1) / size;
-    return (share + SLICE_MULTIPLE - 1) / SLICE_MULTIPLE * SLICE_MULTIPLE;
+    const rf_dist *dist = exchange->dist;
+    int64_t slot = rf_dist_slot(dist, n);
+    RF_ASSERT(exchange->request == MPI_REQUEST_NULL && n >= 0 && slot * dist->size <= INT_MAX);
+    for (int r = 0; r < dist->size; r++) {
+        exchange->begin[r] = (int)rf_dist_slice_begin(dist, n, r);
+        exchange->part[r] = (int)rf_dist_slice_begin(dist, n, r + 1) - exchange->begin[r];
+        exchange->place[r] = (int)(r * slot);
+    }
+    exchange->mine = exchange->part[dist->rank];
+    for (int r = 0; r < dist->size; r++) {
+        exchange->count[r] = exchange->mine;
+    }
+    int rc = rf_ctx_sync(ctx, NULL);
+    (void)rc; /* an error stays in the context, and the other ranks are on their way here */
 }
 
-/* MPI's counts and displacements of one bucket. */
-typedef struct bucket {
-    int64_t slice;      /* elements between the slots of `work` */
-    int64_t mine;       /* elements of this rank's slice */
-    int *part, *begin;  /* [size] slices within x */
-    int *count, *place; /* [size] slots within work, one for each rank's version of my slice */
-} bucket;
-
-static bucket bucket_plan(rf_dist *dist, int64_t n)
+static MPI_Datatype element_type(const rf_ctx *ctx, rf_class cls)
 {
-    int size = dist->size;
-    bucket b = {.slice = slice_elements(n, size),
-                .part = dist->counts,
-                .begin = dist->counts + size,
-                .count = dist->counts + 2 * size,
-                .place = dist->counts + 3 * size};
-    for (int r = 0; r < size; r++) {
-        int64_t begin = at_most(r * b.slice, n);
-        b.begin[r] = (int)begin;
-        b.part[r] = (int)(at_most(begin + b.slice, n) - begin);
+    switch (ctx->backend->type[cls]) {
+    case RF_F64:
+        return MPI_DOUBLE;
+    case RF_I32:
+        return MPI_INT32_T;
+    case RF_BF16:
+        return MPI_UINT16_T;
+    default:
+        return MPI_FLOAT;
     }
-    b.mine = b.part[dist->rank];
-    for (int r = 0; r < size; r++) {
-        b.count[r] = (int)b.mine;
-        b.place[r] = (int)(r * b.slice);
-    }
-    return b;
 }
 
-/* Sums one bucket: every rank gets all versions of its slice, adds them in the tree
- * ((0+1)+(2+3))+((4+5)+(6+7)), and everyone gets every slice. */
-static int reduce_bucket(rf_dist *dist, rf_ctx *ctx, void *x, int64_t n, void *work, rf_error *err)
+int rf_exchange_all_to_all(rf_exchange *exchange, rf_ctx *ctx, void *versions, const void *range,
+                           rf_class cls, int64_t n, rf_error *err)
 {
-    const rf_backend *backend = ctx->backend;
-    MPI_Datatype type = backend->type[RF_MASTER] == RF_F64 ? MPI_DOUBLE : MPI_FLOAT;
-    bucket b = bucket_plan(dist, n);
-    int rc =
-        check(MPI_Alltoallv(x, b.part, b.begin, type, work, b.count, b.place, type, dist->comm),
-              "MPI_Alltoallv", err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    for (int step = 1; step < dist->size; step *= 2) {
-        for (int r = 0; r < dist->size; r += 2 * step) {
-            backend->kernels->add(ctx, rf_backend_at(backend, RF_MASTER, work, r * b.slice),
-                                  rf_backend_at(backend, RF_MASTER, work, (r + step) * b.slice),
-                                  b.mine);
-        }
-    }
-    rf_error asynchronous = {0};
-    int sync = rf_ctx_sync(ctx, &asynchronous);
-    /* Also after an error: the other ranks are on their way into this call. */
-    rc = check(MPI_Allgatherv(work, (int)b.mine, type, x, b.part, b.begin, type, dist->comm),
-               "MPI_Allgatherv", err);
-    return rc == RF_OK && sync != RF_OK ? rf_error_set(err, sync, "%s", asynchronous.message) : rc;
+    MPI_Datatype type = element_type(ctx, cls);
+    prepare_exchange(exchange, ctx, n);
+    return check(MPI_Ialltoallv(range, exchange->part, exchange->begin, type, versions,
+                                exchange->count, exchange->place, type, exchange->dist->comm,
+                                &exchange->request),
+                 "MPI_Ialltoallv", err);
 }
 
-static int reduce_exact(rf_dist *dist, rf_ctx *ctx, void *x, int64_t n, void *work, rf_error *err)
+int rf_exchange_reduce_scatter(rf_exchange *exchange, rf_ctx *ctx, void *slice, const void *range,
+                               rf_class cls, int64_t n, rf_error *err)
 {
-    if ((dist->size & (dist->size - 1)) != 0) {
-        return rf_error_set(err, RF_ERR_USAGE,
-                            "train.reduce=exact needs 1, 2, 4, 8, ... ranks and this run has %d: "
-                            "set train.reduce=fast or change the number of ranks",
-                            dist->size);
-    }
-    int64_t whole = bucket_elements(ctx->backend);
-    int rc = RF_OK;
-    for (int64_t i = 0; i < n && rc != RF_ERR_RETRY; i += whole) {
-        int once = reduce_bucket(dist, ctx, rf_backend_at(ctx->backend, RF_MASTER, x, i),
-                                 at_most(whole, n - i), work, err);
-        rc = once != RF_OK ? once : rc;
-    }
+    MPI_Datatype type = element_type(ctx, cls);
+    RF_ASSERT(type == MPI_FLOAT || type == MPI_DOUBLE);
+    prepare_exchange(exchange, ctx, n);
+    return check(MPI_Ireduce_scatter(range, slice, exchange->part, type, MPI_SUM,
+                                     exchange->dist->comm, &exchange->request),
+                 "MPI_Ireduce_scatter", err);
+}
+
+int rf_exchange_all_gather(rf_exchange *exchange, rf_ctx *ctx, void *range, const void *slice,
+                           rf_class cls, int64_t n, rf_error *err)
+{
+    MPI_Datatype type = element_type(ctx, cls);
+    prepare_exchange(exchange, ctx, n);
+    int begin = exchange->begin[exchange->dist->rank];
+    bool in_place = slice == rf_backend_at(ctx->backend, cls, range, begin);
+    return check(MPI_Iallgatherv(in_place ? MPI_IN_PLACE : slice, exchange->mine, type, range,
+                                 exchange->part, exchange->begin, type, exchange->dist->comm,
+                                 &exchange->request),
+                 "MPI_Iallgatherv", err);
+}
+
+int rf_exchange_poll(rf_exchange *exchange, bool *done, rf_error *err)
+{
+    int flag = 0;
+    int rc = check(MPI_Test(&exchange->request, &flag, MPI_STATUS_IGNORE), "MPI_Test", err);
+    *done = flag != 0;
     return rc;
 }
 
-static int reduce_fast(rf_dist *dist, rf_ctx *ctx, void *x, int64_t n, rf_error *err)
+int rf_exchange_wait(rf_exchange *exchange, rf_error *err)
 {
-    const rf_backend *backend = ctx->backend;
-    MPI_Datatype type = backend->type[RF_MASTER] == RF_F64 ? MPI_DOUBLE : MPI_FLOAT;
-    int64_t whole = bucket_elements(backend);
-    int rc = RF_OK;
-    for (int64_t i = 0; i < n && rc == RF_OK; i += whole) {
-        rc = check(MPI_Allreduce(MPI_IN_PLACE, rf_backend_at(backend, RF_MASTER, x, i),
-                                 (int)at_most(whole, n - i), type, MPI_SUM, dist->comm),
-                   "MPI_Allreduce", err);
-    }
-    return rc;
-}
-
-int rf_dist_reduce(rf_dist *dist, rf_ctx *ctx, void *x, int64_t n, bool exact, void *work,
-                   rf_error *err)
-{
-    RF_ASSERT(n >= 0);
-    rf_error asynchronous = {0};
-    int sync = rf_ctx_sync(ctx, &asynchronous);
-    int rc = RF_OK;
-    if (dist->size > 1) {
-        rc = exact ? reduce_exact(dist, ctx, x, n, work, err) : reduce_fast(dist, ctx, x, n, err);
-    }
-    return rc == RF_OK && sync != RF_OK ? rf_error_set(err, sync, "%s", asynchronous.message) : rc;
-}
-
-size_t rf_dist_reduce_bytes(const rf_dist *dist, const rf_backend *backend, int64_t n, bool exact)
-{
-    if (dist->size == 1 || !exact) {
-        return 0;
-    }
-    int64_t slice = slice_elements(at_most(n, bucket_elements(backend)), dist->size);
-    return rf_backend_bytes(backend, RF_MASTER, slice * dist->size);
+    return check(MPI_Wait(&exchange->request, MPI_STATUS_IGNORE), "MPI_Wait", err);
 }

@@ -1,5 +1,6 @@
 #include "train/math/reduce.h"
 
+#include "common/base/alloc.h"
 #include "common/kernels/kernels.h"
 
 #include <inttypes.h>
@@ -30,15 +31,14 @@ int rf_reduce_new(rf_reduce *out, rf_dist *dist, int64_t n_elements, int64_t n_l
         out->group /= 2;
     }
     out->n_buffers = exact ? depth + 1 : 1;
-    out->all = calloc((size_t)n_ranks, sizeof(double[RF_REDUCE_LOSSES]));
-    if (out->all == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for the losses of %" PRId64 " ranks", n_ranks);
-    }
+    out->all = rf_alloc((size_t)n_ranks, sizeof(double[RF_REDUCE_LOSSES]));
+    out->exchange = rf_exchange_new(dist);
     return RF_OK;
 }
 
 void rf_reduce_free(rf_reduce *reduce)
 {
+    rf_exchange_free(reduce->exchange);
     free(reduce->all);
     *reduce = (rf_reduce){0};
 }
@@ -49,8 +49,8 @@ void rf_reduce_layout(rf_reduce *reduce, rf_arena *arena, const rf_backend *back
         reduce->buffer[i] =
             rf_arena_take(arena, rf_backend_bytes(backend, RF_MASTER, reduce->n_elements));
     }
-    reduce->work = rf_arena_take(
-        arena, rf_dist_reduce_bytes(reduce->dist, backend, reduce->n_elements, reduce->exact));
+    reduce->work =
+        rf_arena_take(arena, rf_dist_reduce_bytes(reduce->dist, backend, reduce->n_elements));
 }
 
 void rf_reduce_begin(rf_reduce *reduce, bool gradients)
@@ -140,6 +140,6 @@ int rf_reduce_finish(rf_reduce *reduce, void **gradient, double *loss, rf_error 
     if (rc != RF_OK || !reduce->gradients) {
         return rc;
     }
-    return rf_dist_reduce(reduce->dist, reduce->ctx, reduce->buffer[0], reduce->n_elements,
-                          reduce->exact, reduce->work, err);
+    return rf_dist_reduce(reduce->dist, reduce->exchange, reduce->ctx, reduce->buffer[0],
+                          reduce->n_elements, reduce->work, err);
 }

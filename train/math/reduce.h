@@ -4,8 +4,8 @@
  * tree over their global index: a range of leaves is halved while its count is even; an odd rest is
  * summed one after the other. Where the number of ranks is a power of two that divides the leaves,
  * every rank owns a whole subtree, so that the bits do not depend on it. Streamed, the tree needs
- * log2(groups of this rank)+1 gradients, where a group is an odd rest. `fast` adds all leaves into
- * one gradient and uses the library's allreduce.
+ * log2(groups of this rank)+1 gradients, where a group is an odd rest. `fast` adds all leaves of a
+ * rank into one gradient, and then over any number of ranks.
  * The losses of the leaves go the same way, in double, always by the tree.
  */
 #ifndef RF_TRAIN_MATH_REDUCE_H
@@ -26,6 +26,7 @@ typedef struct rf_reduce {
     int n_buffers;
     void *buffer[RF_REDUCE_DEPTH]; /* [n_buffers] -> [n_elements] class master */
     void *work;                    /* for the sum over ranks */
+    rf_exchange *exchange;         /* likewise. Owned */
     double *all;                   /* [n_ranks, RF_REDUCE_LOSSES] host. Owned */
 
     /* While a step runs: pending subtrees, the largest first, then the group being filled. */

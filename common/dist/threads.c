@@ -1,5 +1,6 @@
-#include "train/threads.h"
+#include "common/dist/threads.h"
 
+#include "common/base/alloc.h"
 #include "common/kernels/machine.h"
 
 #include <sched.h>
@@ -13,19 +14,16 @@ typedef struct seat {
     cpu_set_t cores;
 } seat;
 
+/* Ranks, this one among them, that have the same seat. */
 static int count_sharers(int *n, rf_dist *dist, rf_error *err)
 {
     int n_ranks = rf_dist_size(dist);
     seat own;
-    seat *all = calloc((size_t)n_ranks, sizeof *all);
-    int rc = all != NULL ? RF_OK : rf_error_set(err, RF_ERR, "no memory for %d ranks", n_ranks);
-    memset(&own, 0, sizeof own);
+    memset(&own, 0, sizeof own); /* with its padding: seats are compared as bytes */
     gethostname(own.host, sizeof own.host - 1);
     sched_getaffinity(0, sizeof own.cores, &own.cores);
-    rc = rf_dist_agree(dist, rc, err);
-    if (rc == RF_OK) {
-        rc = rf_dist_allgather_bytes(dist, all, &own, sizeof own, err);
-    }
+    seat *all = rf_alloc((size_t)n_ranks, sizeof *all);
+    int rc = rf_dist_allgather_bytes(dist, all, &own, sizeof own, err);
     *n = 0;
     for (int r = 0; rc == RF_OK && r < n_ranks; r++) {
         *n += memcmp(&all[r], &own, sizeof own) == 0;
@@ -37,10 +35,7 @@ static int count_sharers(int *n, rf_dist *dist, rf_error *err)
 int rf_threads_choose(int *n_threads, rf_dist *dist, int64_t asked, rf_error *err)
 {
     int n_sharers = 1;
-    int rc = count_sharers(&n_sharers, dist, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(count_sharers(&n_sharers, dist, err));
     const char *variable = getenv("OMP_NUM_THREADS");
     int named = variable != NULL ? atoi(variable) : 0;
     int share = rf_machine_cores() / n_sharers;

@@ -1,0 +1,77 @@
+/* What is the same for every implementation of dist.h: how a range is cut, and the sum over ranks.
+ */
+#include "common/dist/dist.h"
+
+#include "common/kernels/kernels.h"
+
+/* A sum works on this many bytes at a time: enough for the full bandwidth, and `work` stays small.
+ * The cuts come from the range alone, never from the number of ranks. */
+#define PIECE_BYTES ((int64_t)25 << 20)
+
+enum { SLICE_MULTIPLE = 16 }; /* elements; keeps slices at multiples of 64 bytes, as kernels ask */
+
+static int64_t at_most(int64_t x, int64_t limit)
+{
+    return x < limit ? x : limit;
+}
+
+int64_t rf_dist_slot(const rf_dist *dist, int64_t n)
+{
+    int64_t size = rf_dist_size(dist), share = (n + size - 1) / size;
+    return (share + SLICE_MULTIPLE - 1) / SLICE_MULTIPLE * SLICE_MULTIPLE;
+}
+
+int64_t rf_dist_slice_begin(const rf_dist *dist, int64_t n, int rank)
+{
+    return at_most(rank * rf_dist_slot(dist, n), n);
+}
+
+int rf_dist_allgather_f64(rf_dist *dist, double *all, const double *x, int n, rf_error *err)
+{
+    RF_ASSERT(n >= 0);
+    return rf_dist_allgather_bytes(dist, all, x, (size_t)n * sizeof *x, err);
+}
+
+static int64_t piece_elements(const rf_backend *backend)
+{
+    return PIECE_BYTES / (int64_t)rf_type_bytes(backend->type[RF_MASTER]);
+}
+
+/* Every rank gets all versions of its slice, adds them, and everyone gets every slice. */
+static int reduce_piece(rf_dist *dist, rf_exchange *exchange, rf_ctx *ctx, void *x, int64_t n,
+                        void *work, rf_error *err)
+{
+    const rf_backend *backend = ctx->backend;
+    int rank = rf_dist_rank(dist), size = rf_dist_size(dist);
+    int64_t slot = rf_dist_slot(dist, n);
+    int64_t mine = rf_dist_slice_begin(dist, n, rank + 1) - rf_dist_slice_begin(dist, n, rank);
+    RF_TRY(rf_exchange_all_to_all(exchange, ctx, work, x, RF_MASTER, n, err));
+    RF_TRY(rf_exchange_wait(exchange, err));
+    for (int step = 1; step < size; step *= 2) {
+        for (int r = 0; r + step < size; r += 2 * step) {
+            backend->kernels->add(ctx, rf_backend_at(backend, RF_MASTER, work, r * slot),
+                                  rf_backend_at(backend, RF_MASTER, work, (r + step) * slot), mine);
+        }
+    }
+    RF_TRY(rf_exchange_all_gather(exchange, ctx, x, work, RF_MASTER, n, err));
+    return rf_exchange_wait(exchange, err);
+}
+
+int rf_dist_reduce(rf_dist *dist, rf_exchange *exchange, rf_ctx *ctx, void *x, int64_t n,
+                   void *work, rf_error *err)
+{
+    int64_t whole = piece_elements(ctx->backend);
+    RF_ASSERT(n >= 0);
+    for (int64_t i = 0; i < n && rf_dist_size(dist) > 1; i += whole) {
+        RF_TRY(reduce_piece(dist, exchange, ctx, rf_backend_at(ctx->backend, RF_MASTER, x, i),
+                            at_most(whole, n - i), work, err));
+    }
+    return rf_ctx_sync(ctx, err);
+}
+
+size_t rf_dist_reduce_bytes(const rf_dist *dist, const rf_backend *backend, int64_t n)
+{
+    int size = rf_dist_size(dist);
+    int64_t slot = rf_dist_slot(dist, at_most(n, piece_elements(backend)));
+    return size == 1 ? 0 : rf_backend_bytes(backend, RF_MASTER, slot * size);
+}
