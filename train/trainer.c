@@ -155,9 +155,9 @@ static int allocate_arenas(rf_trainer *t, rf_error *err)
 {
     rf_arena optimizer = {0}, step = {0};
     rf_trainer_layout(t, &optimizer, &step);
-    int rc = rf_backend_alloc(&t->optimizer_memory, t->backend, optimizer.peak, err);
+    int rc = rf_backend_alloc(&t->optimizer_memory, t->model->ctx, optimizer.peak, err);
     if (rc == RF_OK) {
-        rc = rf_backend_alloc(&t->step_memory, t->backend, step.peak, err);
+        rc = rf_backend_alloc(&t->step_memory, t->model->ctx, step.peak, err);
     }
     if (rc != RF_OK) {
         return rf_error_prefix(err, "moments and gradients (--dry-run shows what a run needs)");
@@ -329,10 +329,8 @@ void rf_trainer_free(rf_trainer *t)
     if (t->model != NULL) {
         rf_backward_free(t->backward, t->model);
         rf_acts_free(t->acts, t->model);
-    }
-    if (t->backend != NULL) {
-        rf_backend_free(t->backend, t->optimizer_memory);
-        rf_backend_free(t->backend, t->step_memory);
+        rf_backend_free(t->model->ctx, t->optimizer_memory);
+        rf_backend_free(t->model->ctx, t->step_memory);
     }
     rf_model_free(t->model);
     rf_reduce_free(&t->reduce);

@@ -1,17 +1,16 @@
 #include "common/kernels/backend.h"
 
-#include "common/base/arena.h"
+#include "common/base/alloc.h"
 #include "common/kernels/cpu/cpu.h"
+#include "common/kernels/host.h"
 #include "common/kernels/kernels.h"
 #include "common/kernels/machine.h"
-#include "common/kernels/quantize.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 /* --- Choice ---------------------------------------------------------------------------------- */
 
@@ -24,16 +23,16 @@
 /* For each what it is with compute f32, then with bf16. Best first. */
 #define CPU(isa)                                                                                   \
     {                                                                                              \
-        {"cpu", #isa, TYPES(RF_F32, RF_F32), &rf_cpu_##isa##_kernels},                             \
+        {"cpu", #isa, TYPES(RF_F32, RF_F32), &rf_cpu_##isa##_kernels, &rf_host_memory},            \
         {                                                                                          \
-            "cpu", #isa, TYPES(RF_BF16, RF_F32), &rf_cpu_##isa##_kernels                           \
+            "cpu", #isa, TYPES(RF_BF16, RF_F32), &rf_cpu_##isa##_kernels, &rf_host_memory          \
         }                                                                                          \
     }
 #define REF(name, real, kernels)                                                                   \
     {                                                                                              \
-        {name, "", TYPES(real, real), kernels},                                                    \
+        {name, "", TYPES(real, real), kernels, &rf_host_memory},                                   \
         {                                                                                          \
-            name, "", TYPES(real, real), kernels                                                   \
+            name, "", TYPES(real, real), kernels, &rf_host_memory                                  \
         }                                                                                          \
     }
 static const rf_backend backends[][2] = {
@@ -212,28 +211,25 @@ static int check_limits(const rf_limits *limits, rf_error *err)
 int rf_ctx_new(rf_ctx **out, const rf_backend *backend, int n_threads, const rf_limits *limits,
                rf_error *err)
 {
-    int n_resolved = 0;
+    int n_resolved = 0, rc = RF_OK;
     *out = NULL;
-    int code = check_limits(limits, err);
-    if (code == RF_OK) {
-        code = resolve_threads(&n_resolved, n_threads, err);
-    }
-    if (code != RF_OK) {
-        return code;
-    }
-    rf_ctx *ctx = calloc(1, sizeof(*ctx));
-    if (ctx == NULL) {
-        return rf_error_set(err, RF_ERR, "out of memory for a kernel context");
-    }
+    RF_TRY(check_limits(limits, err));
+    RF_TRY(resolve_threads(&n_resolved, n_threads, err));
+    rf_ctx *ctx = rf_alloc(1, sizeof *ctx);
     ctx->backend = rf_backend_with(backend, limits->compute);
     ctx->n_threads = n_resolved;
     ctx->limits = *limits;
     ctx->scratch_bytes = backend->kernels->scratch_bytes(n_resolved, limits);
-    code = rf_backend_alloc(&ctx->scratch, backend, ctx->scratch_bytes, err);
-    if (code != RF_OK) {
+    rc = backend->memory->open(ctx, err);
+    if (rc != RF_OK) {
+        free(ctx);
+        return rc;
+    }
+    rc = rf_backend_alloc(&ctx->scratch, ctx, ctx->scratch_bytes, err);
+    if (rc != RF_OK) {
         rf_error_prefix(err, "scratch of the kernels");
         rf_ctx_free(ctx);
-        return code;
+        return rc;
     }
     *out = ctx;
     return RF_OK;
@@ -242,7 +238,8 @@ int rf_ctx_new(rf_ctx **out, const rf_backend *backend, int n_threads, const rf_
 void rf_ctx_free(rf_ctx *ctx)
 {
     if (ctx != NULL) {
-        rf_backend_free(ctx->backend, ctx->scratch);
+        rf_backend_free(ctx, ctx->scratch);
+        ctx->backend->memory->close(ctx);
         free(ctx);
     }
 }
@@ -258,6 +255,7 @@ size_t rf_ctx_scratch_bytes(const rf_backend *backend, int n_threads, const rf_l
 
 int rf_ctx_sync(rf_ctx *ctx, rf_error *err)
 {
+    ctx->backend->memory->sync(ctx);
     if (ctx->error.code != RF_OK) {
         return rf_error_set(err, ctx->error.code, "%s", ctx->error.message);
     }
@@ -265,8 +263,6 @@ int rf_ctx_sync(rf_ctx *ctx, rf_error *err)
 }
 
 /* --- Memory ---------------------------------------------------------------------------------- */
-
-/* All backends of this file live in host memory; none needs more than aligned blocks and memcpy. */
 
 static const char *const layout_names[RF_N_LAYOUTS] = {
     [RF_ROWS] = "rows",
@@ -309,125 +305,65 @@ void *rf_backend_at(const rf_backend *backend, rf_class cls, const void *base, i
     return (char *)(uintptr_t)base + i * (int64_t)rf_type_bytes(backend->type[cls]);
 }
 
-/* A huge page; also what one thread clears at a time. */
-#define BLOCK_BYTES ((size_t)1 << 21)
-
-/* The first to write to a page decides on which memory of the machine it lies: taking turns spreads
- * a block over all memories that the threads are near to, and all of them help to clear it. */
-static void clear_blocks(char *memory, size_t bytes)
+int rf_backend_alloc(void **out, rf_ctx *ctx, size_t bytes, rf_error *err)
 {
-    int n_threads = 1;
-    if (resolve_threads(&n_threads, 0, NULL) != RF_OK) {
-        n_threads = 1; /* a context that is made later says what is wrong with the setting */
-    }
-    int64_t n_blocks = (int64_t)((bytes + BLOCK_BYTES - 1) / BLOCK_BYTES);
-#pragma omp parallel for schedule(static, 1) num_threads(n_threads)
-    for (int64_t i = 0; i < n_blocks; i++) {
-        size_t begin = (size_t)i * BLOCK_BYTES, rest = bytes - begin;
-        memset(memory + begin, 0, rest < BLOCK_BYTES ? rest : BLOCK_BYTES);
-    }
-}
-
-int rf_backend_alloc(void **out, const rf_backend *backend, size_t bytes, rf_error *err)
-{
-    (void)backend;
     *out = NULL;
-    if (bytes <= (size_t)PTRDIFF_MAX - BLOCK_BYTES) {
-        bool large = bytes >= 2 * BLOCK_BYTES;
-        size_t alignment = large ? BLOCK_BYTES : RF_ALIGNMENT;
-        size_t rounded = (bytes + RF_ALIGNMENT - 1) / RF_ALIGNMENT * RF_ALIGNMENT;
-        rounded = rounded > 0 ? rounded : RF_ALIGNMENT;
-        if (posix_memalign(out, alignment, rounded) == 0) {
-#if defined(MADV_HUGEPAGE)
-            if (large) { /* only a wish: a system without huge pages is slower, not wrong */
-                (void)madvise(*out, rounded, MADV_HUGEPAGE);
-            }
-#endif
-            large ? clear_blocks(*out, rounded) : (void)memset(*out, 0, rounded);
-            return RF_OK;
-        }
-        *out = NULL;
-    }
-    return rf_error_set(err, RF_ERR,
-                        "out of memory: %zu bytes were asked for: choose a smaller model, shorter "
-                        "rows or fewer rows at once",
-                        bytes);
+    return ctx->backend->memory->alloc(ctx, out, bytes, err);
 }
 
-void rf_backend_free(const rf_backend *backend, void *memory)
+void rf_backend_free(rf_ctx *ctx, void *memory)
 {
-    (void)backend;
-    free(memory);
-}
-
-static double get_real(const void *src, rf_type type, int64_t i)
-{
-    if (type == RF_BF16) {
-        return (double)rf_quantize_from_bf16(((const uint16_t *)src)[i]);
-    }
-    return type == RF_F64 ? ((const double *)src)[i] : (double)((const float *)src)[i];
-}
-
-static void put_real(void *dst, rf_type type, int64_t i, double x)
-{
-    if (type == RF_BF16) {
-        ((uint16_t *)dst)[i] = rf_quantize_bf16((float)x);
-    } else if (type == RF_F64) {
-        ((double *)dst)[i] = x;
-    } else {
-        ((float *)dst)[i] = (float)x;
+    if (memory != NULL) {
+        ctx->backend->memory->free(ctx, memory);
     }
 }
 
-/* n elements from one type to another. Index types convert to nothing else. */
-static void convert(void *dst, rf_type dst_type, const void *src, rf_type src_type, int64_t n)
+/* Index types convert to nothing else. */
+static bool converts(rf_type a, rf_type b)
 {
-    RF_ASSERT((dst_type == RF_I32) == (src_type == RF_I32));
-    if (n <= 0) {
-        return;
-    }
-    if (dst_type == src_type) {
-        memcpy(dst, src, (size_t)n * rf_type_bytes(dst_type));
-        return;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        put_real(dst, dst_type, i, get_real(src, src_type, i));
-    }
+    return (a == RF_I32) == (b == RF_I32);
 }
 
 void rf_backend_upload(rf_ctx *ctx, void *dst, rf_class cls, const void *src, rf_type host,
                        int64_t n)
 {
-    convert(dst, ctx->backend->type[cls], src, host, n);
+    const rf_backend *backend = ctx->backend;
+    RF_ASSERT(converts(backend->type[cls], host));
+    if (n > 0) {
+        backend->memory->upload(ctx, dst, backend->type[cls], src, host, n);
+    }
 }
 
 void rf_backend_download(rf_ctx *ctx, void *dst, rf_type host, const void *src, rf_class cls,
                          int64_t n)
 {
-    convert(dst, host, src, ctx->backend->type[cls], n);
+    const rf_backend *backend = ctx->backend;
+    RF_ASSERT(converts(backend->type[cls], host));
+    if (n > 0) {
+        backend->memory->download(ctx, dst, host, src, backend->type[cls], n);
+    }
 }
 
 void rf_backend_copy(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int64_t n)
 {
     if (n > 0) {
-        memcpy(dst, src, rf_backend_bytes(ctx->backend, cls, n));
-    }
-}
-
-void rf_backend_move(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int64_t n)
-{
-    if (n > 0) {
-        memmove(dst, src, rf_backend_bytes(ctx->backend, cls, n));
+        ctx->backend->memory->copy(ctx, dst, src, rf_backend_bytes(ctx->backend, cls, n));
     }
 }
 
 void rf_backend_zero(rf_ctx *ctx, void *dst, rf_class cls, int64_t n)
 {
-    size_t bytes = n > 0 ? rf_backend_bytes(ctx->backend, cls, n) : 0;
-    int64_t n_blocks = (int64_t)((bytes + BLOCK_BYTES - 1) / BLOCK_BYTES);
-#pragma omp parallel for schedule(static) num_threads(ctx->n_threads) if (n_blocks > 1)
-    for (int64_t i = 0; i < n_blocks; i++) {
-        size_t begin = (size_t)i * BLOCK_BYTES, rest = bytes - begin;
-        memset((char *)dst + begin, 0, rest < BLOCK_BYTES ? rest : BLOCK_BYTES);
+    if (n > 0) {
+        ctx->backend->memory->zero(ctx, dst, rf_backend_bytes(ctx->backend, cls, n));
     }
+}
+
+rf_event rf_backend_record(rf_ctx *ctx)
+{
+    return ctx->backend->memory->record(ctx);
+}
+
+void rf_backend_wait(rf_ctx *ctx, rf_event event)
+{
+    ctx->backend->memory->wait(ctx, event);
 }

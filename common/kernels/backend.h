@@ -1,9 +1,13 @@
 /* backend.h: which kernels a program runs, and on what memory.                 all local
  *
- * A backend is a table of functions. `ref` is the definition (plain loops; in f64 it is the truth
- * of gradient checks, in f32 it fills what another backend lacks); `cpu` is OpenMP and SIMD.
- * Everything above this floor passes backend memory around as `void *` and never reads or writes
- * it: upload and download convert.
+ * A backend is a table of kernels and a table of memory functions. `ref` is the definition (plain
+ * loops; in f64 it is the truth of gradient checks, in f32 it fills what another backend lacks);
+ * `cpu` is OpenMP and SIMD. Everything above this floor passes backend memory around as `void *` and
+ * never reads or writes it: upload and download do, and convert.
+ *
+ * Kernels and what moves memory may run later than they were called, one after the other in the
+ * order of the calls. Until rf_ctx_sync, or rf_backend_wait of an event recorded behind the call,
+ * the host changes nothing that an upload reads and reads nothing that a download sets.
  */
 #ifndef RF_KERNELS_BACKEND_H
 #define RF_KERNELS_BACKEND_H
@@ -41,6 +45,28 @@ typedef enum rf_layout {
 } rf_layout;
 
 struct rf_kernels; /* kernels.h */
+struct rf_ctx;
+
+/* Stands behind everything that a context was given before it was recorded. */
+typedef int64_t rf_event;
+
+/* The memory of a backend: what the functions rf_backend_... below do, without their checks. */
+typedef struct rf_memory {
+    /* Make and end what the backend itself keeps with a context: ctx->state. */
+    int (*open)(struct rf_ctx *, rf_error *);
+    void (*close)(struct rf_ctx *);
+    int (*alloc)(struct rf_ctx *, void **out, size_t bytes, rf_error *);
+    void (*free)(struct rf_ctx *, void *memory);
+    void (*upload)(struct rf_ctx *, void *dst, rf_type dst_type, const void *src, rf_type src_type,
+                   int64_t n);
+    void (*download)(struct rf_ctx *, void *dst, rf_type dst_type, const void *src,
+                     rf_type src_type, int64_t n);
+    void (*copy)(struct rf_ctx *, void *dst, const void *src, size_t bytes);
+    void (*zero)(struct rf_ctx *, void *dst, size_t bytes);
+    rf_event (*record)(struct rf_ctx *);
+    void (*wait)(struct rf_ctx *, rf_event);
+    void (*sync)(struct rf_ctx *); /* waits for everything; the first error is in ctx->error */
+} rf_memory;
 
 typedef struct rf_backend {
     const char *name; /* "ref32", "ref64", "cpu" */
@@ -48,6 +74,7 @@ typedef struct rf_backend {
                          records it (contract, 4) */
     rf_type type[RF_N_CLASSES];
     const struct rf_kernels *kernels;
+    const rf_memory *memory;
 } rf_backend;
 
 /* What matrix products multiply. Sums are f32 or better in any case. bf16 rounds both operands of a
@@ -78,8 +105,7 @@ typedef struct rf_ctx {
     rf_limits limits;
     void *scratch; /* backend memory, owned */
     size_t scratch_bytes;
-    int alone;      /* small kernels left to run on one thread, because others came late; and */
-    int alone_next; /* how many the next time (cpu backend). Never seen in the bits */
+    void *state;    /* the backend's own, between its open and close */
     rf_error error; /* the first asynchronous error; rf_ctx_sync reports it */
 } rf_ctx;
 
@@ -99,7 +125,7 @@ RF_MUST_CHECK int rf_ctx_new(rf_ctx **out, const rf_backend *backend, int n_thre
 void rf_ctx_free(rf_ctx *ctx); /* NULL is fine */
 /* Scratch bytes that rf_ctx_new would take; 0 where it would refuse the arguments. */
 size_t rf_ctx_scratch_bytes(const rf_backend *backend, int n_threads, const rf_limits *limits);
-/* Waits for all kernels and returns the first asynchronous error. */
+/* Waits for everything that ctx was given and returns the first asynchronous error. */
 RF_MUST_CHECK int rf_ctx_sync(rf_ctx *ctx, rf_error *err);
 
 /* "rows", "f32", "bf16", "int8", and back: RF_N_LAYOUTS for another name. */
@@ -114,18 +140,19 @@ void *rf_backend_at(const rf_backend *backend, rf_class cls, const void *base, i
 
 /* Backend memory: 64-byte aligned, cleared (touched, so that a later step meets no page fault).
  * From 4 MiB on: in huge pages where the system allows, touched by all threads in turn. */
-RF_MUST_CHECK int rf_backend_alloc(void **out, const rf_backend *backend, size_t bytes,
-                                   rf_error *err);
-void rf_backend_free(const rf_backend *backend, void *memory); /* NULL is fine */
+RF_MUST_CHECK int rf_backend_alloc(void **out, rf_ctx *ctx, size_t bytes, rf_error *err);
+void rf_backend_free(rf_ctx *ctx, void *memory); /* NULL is fine */
 /* Host to backend and back, n elements, converting between the host type (RF_F32 or RF_F64 for real
  * classes, RF_I32 for RF_INDEX) and the class's own (to bf16: to nearest, ties to even). */
 void rf_backend_upload(rf_ctx *ctx, void *dst, rf_class cls, const void *src, rf_type host,
                        int64_t n);
 void rf_backend_download(rf_ctx *ctx, void *dst, rf_type host, const void *src, rf_class cls,
                          int64_t n);
-/* Within backend memory; n elements. Copy: regions may not overlap; move: they may. */
+/* Within backend memory; n elements. The regions of a copy do not overlap. */
 void rf_backend_copy(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int64_t n);
-void rf_backend_move(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int64_t n);
 void rf_backend_zero(rf_ctx *ctx, void *dst, rf_class cls, int64_t n);
+/* An event behind all that ctx was given so far, and waiting for it. Errors wait for rf_ctx_sync. */
+rf_event rf_backend_record(rf_ctx *ctx);
+void rf_backend_wait(rf_ctx *ctx, rf_event event);
 
 #endif

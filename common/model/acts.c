@@ -201,7 +201,6 @@ static int check_sizes(const rf_acts *acts, const rf_limits *limits, rf_error *e
 int rf_acts_new(rf_acts **out, rf_model *model, int64_t places, int64_t keys, bool backward,
                 rf_recompute recompute, rf_error *err)
 {
-    const rf_backend *backend = model->ctx->backend;
     rf_arena arena = {0}, host = {0};
     *out = NULL;
     rf_acts *acts = malloc(sizeof(*acts));
@@ -223,7 +222,7 @@ int rf_acts_new(rf_acts **out, rf_model *model, int64_t places, int64_t keys, bo
         rc = rf_error_set(err, RF_ERR, "no memory for activations: free some");
         goto out;
     }
-    rc = rf_backend_alloc(&acts->memory, backend, arena.size, err);
+    rc = rf_backend_alloc(&acts->memory, model->ctx, arena.size, err);
     if (rc != RF_OK) {
         rc = rf_error_prefix(err, "activations of %" PRId64 " places", places);
         goto out;
@@ -247,7 +246,7 @@ void rf_acts_free(rf_acts *acts, rf_model *model)
     if (acts == NULL) {
         return;
     }
-    rf_backend_free(model->ctx->backend, acts->memory);
+    rf_backend_free(model->ctx, acts->memory);
     free(acts->host_memory);
     free(acts->block);
     free(acts);

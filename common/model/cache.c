@@ -52,7 +52,7 @@ int rf_cache_new(rf_cache **out, rf_model *model, int64_t length, rf_error *err)
     cache->k = pointers;
     cache->v = pointers + n_layers;
     cache->bytes = rf_cache_bytes(&model->config, backend, length);
-    rc = rf_backend_alloc(&cache->memory, backend, cache->bytes, err);
+    rc = rf_backend_alloc(&cache->memory, model->ctx, cache->bytes, err);
     if (rc != RF_OK) {
         rf_cache_free(cache, model);
         return rf_error_prefix(err, "key/value cache of %" PRId64 " places", length);
@@ -68,23 +68,7 @@ void rf_cache_free(rf_cache *cache, rf_model *model)
     if (cache == NULL) {
         return;
     }
-    rf_backend_free(model->ctx->backend, cache->memory);
+    rf_backend_free(model->ctx, cache->memory);
     free(cache->k); /* v lies in the same allocation */
     free(cache);
-}
-
-void rf_cache_move(rf_cache *cache, rf_model *model, int64_t to, int64_t from, int64_t n)
-{
-    RF_ASSERT(n >= 0 && to >= 0 && from >= 0);
-    RF_ASSERT(to <= cache->length - n && from <= cache->length - n);
-    const rf_backend *backend = model->ctx->backend;
-    int64_t width = model->config.num_key_value_heads * model->config.head_dim;
-    for (int64_t layer = 0; layer < model->config.num_hidden_layers; layer++) {
-        void *const slab[] = {cache->k[layer], cache->v[layer]};
-        for (int i = 0; i < 2; i++) {
-            rf_backend_move(model->ctx, rf_backend_at(backend, RF_ACTIVATION, slab[i], to * width),
-                            rf_backend_at(backend, RF_ACTIVATION, slab[i], from * width),
-                            RF_ACTIVATION, n * width);
-        }
-    }
 }

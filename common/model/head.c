@@ -112,8 +112,7 @@ int rf_model_logits(rf_model *model, rf_acts *acts, double *logits, const int32_
     const int64_t budget = (int64_t)1 << 21; /* elements */
     int64_t rows = vocab < budget ? budget / vocab : 1;
     rows = rows < n ? rows : n;
-    rc = rf_backend_alloc(&chunk, backend, rf_backend_bytes(backend, RF_STATISTIC, rows * vocab),
-                          err);
+    rc = rf_backend_alloc(&chunk, ctx, rf_backend_bytes(backend, RF_STATISTIC, rows * vocab), err);
     if (rc != RF_OK) {
         return rf_error_prefix(err, "logits of %" PRId64 " places", rows);
     }
@@ -127,6 +126,6 @@ int rf_model_logits(rf_model *model, rf_acts *acts, double *logits, const int32_
     }
     release_head(model);
     rc = rf_ctx_sync(ctx, err);
-    rf_backend_free(backend, chunk);
+    rf_backend_free(ctx, chunk);
     return rc;
 }

@@ -205,7 +205,7 @@ int rf_model_new(rf_model **out, const rf_model_config *config, const rf_backend
     }
     lay_out(model, &arena, backend);
     arena = (rf_arena){.size = arena.peak};
-    rc = rf_backend_alloc(&model->memory, backend, arena.size, err);
+    rc = rf_backend_alloc(&model->memory, model->ctx, arena.size, err);
     if (rc != RF_OK) {
         rc = rf_error_prefix(err, "weights of %" PRId64 " parameters", model->table.n_parameters);
         goto out;
@@ -238,7 +238,7 @@ void rf_model_free(rf_model *model)
         return;
     }
     if (model->ctx != NULL) {
-        rf_backend_free(model->ctx->backend, model->memory);
+        rf_backend_free(model->ctx, model->memory);
     }
     rf_ctx_free(model->ctx);
     rf_table_free(&model->table);

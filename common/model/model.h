@@ -98,7 +98,7 @@ size_t rf_model_bytes(const rf_model_config *config, const rf_backend *backend,
 /* --- Key/value cache -------------------------------------------------------------------------- */
 
 /* Keys (after norm and RoPE) and values of one slab for each layer. The decoder owns the meaning of
- * places; the cache is memory with rows that can be moved. */
+ * places. */
 typedef struct rf_cache {
     int64_t length; /* places of the slab */
     void **k, **v;  /* [L] -> [length,G,K] class activation, inside memory */
@@ -111,8 +111,6 @@ RF_MUST_CHECK int rf_cache_new(rf_cache **out, rf_model *model, int64_t length, 
 /* Bytes of backend memory that it takes. */
 size_t rf_cache_bytes(const rf_model_config *config, const rf_backend *backend, int64_t length);
 void rf_cache_free(rf_cache *cache, rf_model *model); /* NULL is fine */
-/* Places [from, from+n) are copied to [to, to+n) in all layers; ranges may overlap. */
-void rf_cache_move(rf_cache *cache, rf_model *model, int64_t to, int64_t from, int64_t n);
 
 /* --- Forward pass ----------------------------------------------------------------------------- */
 

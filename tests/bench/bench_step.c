@@ -98,10 +98,10 @@ static void open_work(step_work *w, const step_case *c, rf_compute compute)
     const rf_backend *backend = w->model->ctx->backend;
     const int64_t n = w->model->table.n_elements;
     size_t bytes = rf_backend_bytes(backend, RF_MASTER, n);
-    require(rf_backend_alloc(&w->gradient, backend, bytes, &err), &err);
+    require(rf_backend_alloc(&w->gradient, w->model->ctx, bytes, &err), &err);
     rf_arena arena = {0};
     rf_optimizer_layout(&w->optimizer, &arena, backend, n);
-    require(rf_backend_alloc(&w->moments, backend, arena.peak, &err), &err);
+    require(rf_backend_alloc(&w->moments, w->model->ctx, arena.peak, &err), &err);
     arena = (rf_arena){.base = w->moments, .size = arena.peak};
     rf_optimizer_layout(&w->optimizer, &arena, backend, n);
     w->optimizer.settings =
@@ -133,10 +133,9 @@ static double mean_loss(const step_work *w)
 
 static void close_work(step_work *w)
 {
-    const rf_backend *backend = w->model->ctx->backend;
     free(w->loss);
-    rf_backend_free(backend, w->moments);
-    rf_backend_free(backend, w->gradient);
+    rf_backend_free(w->model->ctx, w->moments);
+    rf_backend_free(w->model->ctx, w->gradient);
     rf_batch_free(&w->batch);
     rf_backward_free(w->backward, w->model);
     rf_acts_free(w->acts, w->model);

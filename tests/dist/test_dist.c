@@ -151,8 +151,7 @@ static rf_ctx *make_ctx(const char *backend_name)
 static void *alloc(rf_ctx *ctx, int64_t n)
 {
     void *memory = NULL;
-    MUST(rf_backend_alloc(&memory, ctx->backend, rf_backend_bytes(ctx->backend, RF_MASTER, n),
-                          &error));
+    MUST(rf_backend_alloc(&memory, ctx, rf_backend_bytes(ctx->backend, RF_MASTER, n), &error));
     return memory;
 }
 
@@ -174,7 +173,7 @@ static void fill_tree(rf_ctx *ctx, void *x, int first, int n_leaves, int64_t n)
     fill_tree(ctx, x, first, n_leaves / 2, n);
     fill_tree(ctx, right, first + n_leaves / 2, n_leaves / 2, n);
     ctx->backend->kernels->add(ctx, x, right, n);
-    rf_backend_free(ctx->backend, right);
+    rf_backend_free(ctx, right);
 }
 
 static void check_reduce(rf_dist *dist, const char *backend_name, int64_t n)
@@ -184,7 +183,7 @@ static void check_reduce(rf_dist *dist, const char *backend_name, int64_t n)
     void *x = alloc(ctx, n), *wanted = alloc(ctx, n), *work = NULL;
     rf_exchange *exchange = rf_exchange_new(dist);
     size_t work_bytes = rf_dist_reduce_bytes(dist, ctx->backend, n);
-    MUST(rf_backend_alloc(&work, ctx->backend, work_bytes, &error));
+    MUST(rf_backend_alloc(&work, ctx, work_bytes, &error));
     fill_tree(ctx, x, rf_dist_rank(dist) * share, share, n);
     fill_tree(ctx, wanted, 0, LEAVES, n); /* one rank's tree */
     MUST(rf_dist_reduce(dist, exchange, ctx, x, n, work, &error));
@@ -196,9 +195,9 @@ static void check_reduce(rf_dist *dist, const char *backend_name, int64_t n)
     rf_exchange_free(exchange);
     free(a);
     free(b);
-    rf_backend_free(ctx->backend, x);
-    rf_backend_free(ctx->backend, wanted);
-    rf_backend_free(ctx->backend, work);
+    rf_backend_free(ctx, x);
+    rf_backend_free(ctx, wanted);
+    rf_backend_free(ctx, work);
     rf_ctx_free(ctx);
 }
 
@@ -237,7 +236,7 @@ MPI_TEST(reduce, many_buckets, 4)
     rf_exchange *exchange = rf_exchange_new(dist);
     size_t work_bytes = rf_dist_reduce_bytes(dist, ctx->backend, n);
     cr_assert(work_bytes <= (size_t)26 << 20, "work stays small: %zu bytes", work_bytes);
-    MUST(rf_backend_alloc(&work, ctx->backend, work_bytes, &error));
+    MUST(rf_backend_alloc(&work, ctx, work_bytes, &error));
     for (int64_t i = 0; i < n; i++) {
         value[i] = (float)((i * 7 + rf_dist_rank(dist) * 13) % 1001);
     }
@@ -255,8 +254,8 @@ MPI_TEST(reduce, many_buckets, 4)
     }
     free(value);
     rf_exchange_free(exchange);
-    rf_backend_free(ctx->backend, x);
-    rf_backend_free(ctx->backend, work);
+    rf_backend_free(ctx, x);
+    rf_backend_free(ctx, work);
     rf_ctx_free(ctx);
 }
 
@@ -269,8 +268,7 @@ MPI_TEST(reduce, odd_ranks, 3)
     rf_exchange *exchange = rf_exchange_new(dist);
     void *x = alloc(ctx, N), *work = NULL;
     float value[N];
-    MUST(
-        rf_backend_alloc(&work, ctx->backend, rf_dist_reduce_bytes(dist, ctx->backend, N), &error));
+    MUST(rf_backend_alloc(&work, ctx, rf_dist_reduce_bytes(dist, ctx->backend, N), &error));
     fill_tree(ctx, x, rf_dist_rank(dist), 1, N);
     MUST(rf_dist_reduce(dist, exchange, ctx, x, N, work, &error));
     rf_backend_download(ctx, value, RF_F32, x, RF_MASTER, N);
@@ -279,8 +277,8 @@ MPI_TEST(reduce, odd_ranks, 3)
         cr_assert(value[i] == sum + (float)element(2, i), "element %d", i);
     }
     rf_exchange_free(exchange);
-    rf_backend_free(ctx->backend, x);
-    rf_backend_free(ctx->backend, work);
+    rf_backend_free(ctx, x);
+    rf_backend_free(ctx, work);
     rf_ctx_free(ctx);
 }
 
@@ -364,10 +362,10 @@ static void land(flight *f, rf_ctx *ctx)
 {
     for (int k = 0; k < IN_FLIGHT; k++) {
         rf_exchange_free(f->exchange[k]);
-        rf_backend_free(ctx->backend, f->range[k]);
+        rf_backend_free(ctx, f->range[k]);
     }
-    rf_backend_free(ctx->backend, f->versions);
-    rf_backend_free(ctx->backend, f->slice);
+    rf_backend_free(ctx, f->versions);
+    rf_backend_free(ctx, f->slice);
 }
 
 /* Waited for at once, in the order of their ends and in another; polled while kernels run. */
@@ -398,8 +396,8 @@ static void check_exchange(rf_dist *dist, const char *backend, int64_t n)
     }
     check_landed(&f, dist, ctx);
     land(&f, ctx);
-    rf_backend_free(ctx->backend, x);
-    rf_backend_free(ctx->backend, y);
+    rf_backend_free(ctx, x);
+    rf_backend_free(ctx, y);
     rf_ctx_free(ctx);
 }
 

@@ -219,7 +219,7 @@ static inline void operand_upload(operand *o, rf_ctx *ctx)
 {
     rf_error err = {0};
     size_t bytes = rf_backend_bytes(ctx->backend, o->cls, o->n);
-    int code = rf_backend_alloc(&o->memory, ctx->backend, bytes + GUARD, &err);
+    int code = rf_backend_alloc(&o->memory, ctx, bytes + GUARD, &err);
     cr_assert(code == RF_OK, "%s", err.message);
     memset((char *)o->memory + bytes, 0xa5, GUARD);
     if (o->cls == RF_INDEX) {
@@ -283,11 +283,11 @@ static inline void case_run(kernel_case *c, const operation *op, const rf_backen
             }
         }
         if (o != out) {
-            rf_backend_free(backend, o->memory);
+            rf_backend_free(ctx, o->memory);
         }
         o->memory = NULL;
     }
-    rf_backend_free(backend, own);
+    rf_backend_free(ctx, own);
     rf_ctx_free(ctx);
 }
 

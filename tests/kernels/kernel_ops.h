@@ -201,7 +201,7 @@ static inline void *case_spans(rf_spans *spans, kernel_case *c, rf_ctx *ctx, boo
     size_t bytes = rf_spans_bytes(ctx->backend, s.n, s.m, backward);
     int32_t *host = case_allocate((size_t)(4 * s.n), sizeof(*host));
     fill_spans(host, s.spans, s.n, s.m);
-    cr_assert(rf_backend_alloc(&memory, ctx->backend, bytes, &err) == RF_OK, "%s", err.message);
+    cr_assert(rf_backend_alloc(&memory, ctx, bytes, &err) == RF_OK, "%s", err.message);
     int code = rf_spans_build(spans, ctx, memory, bytes, c->spans != NULL ? c->spans : host, s.n,
                               s.m, backward, &err);
     cr_assert(code == RF_OK, "%s", err.message);
@@ -214,7 +214,7 @@ static inline void run_attention_forward(kernel_case *c, rf_ctx *ctx)
     void *memory = case_spans(&spans, c, ctx, false);
     KERNEL(attention_forward)
     (ctx, M("o"), M("lse"), M("q"), M("k"), M("v"), &spans, c->shape.h, c->shape.g, c->shape.d);
-    rf_backend_free(ctx->backend, memory);
+    rf_backend_free(ctx, memory);
 }
 static inline void run_attention_backward(kernel_case *c, rf_ctx *ctx)
 {
@@ -223,7 +223,7 @@ static inline void run_attention_backward(kernel_case *c, rf_ctx *ctx)
     KERNEL(attention_backward)
     (ctx, M("dq"), M("dk"), M("dv"), M("delta"), M("do"), M("q"), M("k"), M("v"), M("o"), M("lse"),
      &spans, c->shape.h, c->shape.g, c->shape.d);
-    rf_backend_free(ctx->backend, memory);
+    rf_backend_free(ctx, memory);
 }
 
 /* --- SwiGLU ----------------------------------------------------------------------------------- */

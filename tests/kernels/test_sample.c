@@ -25,11 +25,11 @@ static draws draw(const rf_backend *b, const double logits[V], const rf_sampling
     void *token = NULL, *score = NULL, *x = NULL, *w = NULL, *place = NULL;
     rf_limits limits = {.places = 1, .width = 1, .vocab = V};
     cr_assert(rf_ctx_new(&ctx, b, 1, &limits, &err) == RF_OK, "%s", err.message);
-    cr_assert(rf_backend_alloc(&token, b, (size_t)n * 4, &err) == RF_OK);
-    cr_assert(rf_backend_alloc(&place, b, (size_t)n * 4, &err) == RF_OK); /* all 0 */
-    cr_assert(rf_backend_alloc(&score, b, (size_t)n * 8, &err) == RF_OK);
-    cr_assert(rf_backend_alloc(&x, b, 8, &err) == RF_OK);
-    cr_assert(rf_backend_alloc(&w, b, V * 8, &err) == RF_OK);
+    cr_assert(rf_backend_alloc(&token, ctx, (size_t)n * 4, &err) == RF_OK);
+    cr_assert(rf_backend_alloc(&place, ctx, (size_t)n * 4, &err) == RF_OK); /* all 0 */
+    cr_assert(rf_backend_alloc(&score, ctx, (size_t)n * 8, &err) == RF_OK);
+    cr_assert(rf_backend_alloc(&x, ctx, 8, &err) == RF_OK);
+    cr_assert(rf_backend_alloc(&w, ctx, V * 8, &err) == RF_OK);
     rf_backend_upload(ctx, x, RF_ACTIVATION, &(double){1}, RF_F64, 1);
     rf_backend_upload(ctx, w, RF_WEIGHT, logits, RF_F64, V);
     b->kernels->head_sample(ctx, token, score, x, rf_matrix_rows(w), place, sampling, n, 1, V);
@@ -39,11 +39,11 @@ static draws draw(const rf_backend *b, const double logits[V], const rf_sampling
     cr_assert(result.token != NULL && result.score != NULL);
     rf_backend_download(ctx, result.token, RF_I32, token, RF_INDEX, n);
     rf_backend_download(ctx, result.score, RF_F64, score, RF_STATISTIC, n);
-    rf_backend_free(b, token);
-    rf_backend_free(b, score);
-    rf_backend_free(b, x);
-    rf_backend_free(b, w);
-    rf_backend_free(b, place);
+    rf_backend_free(ctx, token);
+    rf_backend_free(ctx, score);
+    rf_backend_free(ctx, x);
+    rf_backend_free(ctx, w);
+    rf_backend_free(ctx, place);
     rf_ctx_free(ctx);
     return result;
 }

@@ -21,13 +21,13 @@ static int build(built *b, const int32_t *host, int64_t n, int64_t m, bool backw
     const rf_backend *backend = backend_named("ref32", "");
     cr_assert(rf_ctx_new(&b->ctx, backend, 1, &(rf_limits){0}, &unexpected) == RF_OK);
     size_t bytes = rf_spans_bytes(backend, n, m, backward);
-    cr_assert(rf_backend_alloc(&b->memory, backend, bytes, &unexpected) == RF_OK);
+    cr_assert(rf_backend_alloc(&b->memory, b->ctx, bytes, &unexpected) == RF_OK);
     return rf_spans_build(&b->spans, b->ctx, b->memory, bytes, host, n, m, backward, err);
 }
 
 static void release(built *b)
 {
-    rf_backend_free(b->ctx->backend, b->memory);
+    rf_backend_free(b->ctx, b->memory);
     rf_ctx_free(b->ctx);
 }
 

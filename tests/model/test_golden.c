@@ -148,7 +148,7 @@ static void check_model(const rf_backend *backend, const char *name, rf_recomput
     TINY_MUST(rf_model_new(&model, &config, backend, 2, &limits, tiny_error()));
     TINY_MUST(rf_acts_new(&acts, model, batch.n, batch.n, true, recompute, tiny_error()));
     TINY_MUST(rf_backward_new(&backward, model, batch.n, tiny_error()));
-    TINY_MUST(rf_backend_alloc(&gradient, backend,
+    TINY_MUST(rf_backend_alloc(&gradient, model->ctx,
                                rf_backend_bytes(backend, RF_MASTER, model->table.n_elements),
                                tiny_error()));
     read_weights(model, file);
@@ -157,7 +157,7 @@ static void check_model(const rf_backend *backend, const char *name, rf_recomput
     TINY_MUST(rf_backward_run(backward, model, acts, gradient, loss, tiny_error()));
     check_losses(model, acts, file, tolerance);
     check_gradients(model, gradient, file, tolerance);
-    rf_backend_free(backend, gradient);
+    rf_backend_free(model->ctx, gradient);
     rf_backward_free(backward, model);
     rf_acts_free(acts, model);
     rf_model_free(model);

@@ -22,7 +22,7 @@ static rig rig_new(const rf_backend *backend, const rf_model_config *config, int
         rf_acts_new(&r.acts, r.model, TINY_PACKED, TINY_PACKED, true, recompute, tiny_error()));
     TINY_MUST(rf_backward_new(&r.backward, r.model, TINY_PACKED, tiny_error()));
     TINY_MUST(rf_backend_alloc(
-        &r.gradient, r.model->ctx->backend,
+        &r.gradient, r.model->ctx,
         rf_backend_bytes(r.model->ctx->backend, RF_MASTER, r.model->table.n_elements),
         tiny_error()));
     return r;
@@ -30,7 +30,7 @@ static rig rig_new(const rf_backend *backend, const rf_model_config *config, int
 
 static void rig_free(rig *r)
 {
-    rf_backend_free(r->model->ctx->backend, r->gradient);
+    rf_backend_free(r->model->ctx, r->gradient);
     rf_backward_free(r->backward, r->model);
     rf_acts_free(r->acts, r->model);
     rf_model_free(r->model);

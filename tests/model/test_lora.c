@@ -57,13 +57,13 @@ static rig rig_new(const rf_backend *backend, tiny_switches switches,
         rf_acts_new(&r.acts, r.model, TINY_PACKED, TINY_PACKED, true, recompute, tiny_error()));
     TINY_MUST(rf_backward_new(&r.backward, r.model, TINY_PACKED, tiny_error()));
     size_t bytes = rf_backend_bytes(backend, RF_MASTER, r.model->table.n_elements);
-    TINY_MUST(rf_backend_alloc(&r.gradient, backend, bytes, tiny_error()));
+    TINY_MUST(rf_backend_alloc(&r.gradient, r.model->ctx, bytes, tiny_error()));
     return r;
 }
 
 static void rig_free(rig *r)
 {
-    rf_backend_free(r->model->ctx->backend, r->gradient);
+    rf_backend_free(r->model->ctx, r->gradient);
     rf_backward_free(r->backward, r->model);
     rf_acts_free(r->acts, r->model);
     rf_model_free(r->model);
@@ -226,7 +226,7 @@ Test(lora, a_step_leaves_frozen_tensors_alone)
         void *memory = NULL;
         rf_optimizer_layout(&optimizer, &arena, backend, table->n_elements);
         cr_assert(arena.peak <= 2 * rf_backend_bytes(backend, RF_MASTER, table->n_elements) + 128);
-        TINY_MUST(rf_backend_alloc(&memory, backend, arena.peak, tiny_error()));
+        TINY_MUST(rf_backend_alloc(&memory, r.model->ctx, arena.peak, tiny_error()));
         arena = (rf_arena){.base = memory, .size = arena.peak};
         rf_optimizer_layout(&optimizer, &arena, backend, table->n_elements);
         double *before = download(&r, r.model->master, 0, table->n_stored);
@@ -241,7 +241,7 @@ Test(lora, a_step_leaves_frozen_tensors_alone)
         }
         free(before);
         free(after);
-        rf_backend_free(backend, memory);
+        rf_backend_free(r.model->ctx, memory);
         rf_batch_free(&batch);
         rig_free(&r);
     }

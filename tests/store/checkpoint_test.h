@@ -113,8 +113,8 @@ static inline subject empty_subject(const rf_model_config *config, const char *b
     TINY_MUST(rf_backend_choose(&backend, backend_name, tiny_error()));
     TINY_MUST(rf_model_new(&s.model, config, backend, 1, &limits, tiny_error()));
     size_t bytes = rf_backend_bytes(backend, RF_MASTER, s.model->table.n_elements);
-    TINY_MUST(rf_backend_alloc(&s.m, backend, bytes, tiny_error()));
-    TINY_MUST(rf_backend_alloc(&s.v, backend, bytes, tiny_error()));
+    TINY_MUST(rf_backend_alloc(&s.m, s.model->ctx, bytes, tiny_error()));
+    TINY_MUST(rf_backend_alloc(&s.v, s.model->ctx, bytes, tiny_error()));
     return s;
 }
 
@@ -146,9 +146,8 @@ static inline subject make_subject(const rf_model_config *config, const char *ba
 
 static inline void free_subject(subject *s)
 {
-    const rf_backend *backend = s->model->ctx->backend;
-    rf_backend_free(backend, s->m);
-    rf_backend_free(backend, s->v);
+    rf_backend_free(s->model->ctx, s->m);
+    rf_backend_free(s->model->ctx, s->v);
     rf_model_free(s->model);
     rf_checkpoint_info_free(&s->info);
     *s = (subject){0};

@@ -218,7 +218,8 @@ static inline float *tiny_state(rf_progress *progress, int64_t *n, const char *p
               err.message);
     *n = model->table.n_elements;
     for (int i = 0; i < 2; i++) {
-        cr_assert(rf_backend_alloc(&moment[i], backend, (size_t)*n * sizeof(float), &err) == RF_OK);
+        cr_assert(rf_backend_alloc(&moment[i], model->ctx, (size_t)*n * sizeof(float), &err) ==
+                  RF_OK);
     }
     cr_assert(rf_checkpoint_load(path, model, moment[0], moment[1], &err) == RF_OK, "%s",
               err.message);
@@ -229,7 +230,7 @@ static inline float *tiny_state(rf_progress *progress, int64_t *n, const char *p
     memcpy(all + 2 * *n, moment[1], (size_t)*n * sizeof *all);
     *progress = info.progress;
     for (int i = 0; i < 2; i++) {
-        rf_backend_free(backend, moment[i]);
+        rf_backend_free(model->ctx, moment[i]);
     }
     rf_model_free(model);
     rf_checkpoint_info_free(&info);

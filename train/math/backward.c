@@ -127,7 +127,6 @@ static int find_offsets(rf_backward *b, const rf_model *model, rf_error *err)
 
 int rf_backward_new(rf_backward **out, rf_model *model, int64_t places, rf_error *err)
 {
-    const rf_backend *backend = model->ctx->backend;
     rf_arena arena = {0};
     *out = NULL;
     if (places < 1 || places > model->ctx->limits.places || !model->ctx->limits.backward) {
@@ -148,7 +147,7 @@ int rf_backward_new(rf_backward **out, rf_model *model, int64_t places, rf_error
     }
     lay_out(b, &arena, model);
     arena = (rf_arena){.size = arena.peak};
-    rc = rf_backend_alloc(&b->memory, backend, arena.size, err);
+    rc = rf_backend_alloc(&b->memory, model->ctx, arena.size, err);
     if (rc != RF_OK) {
         rc = rf_error_prefix(err, "backward pass over %" PRId64 " places", places);
         goto out;
@@ -169,7 +168,7 @@ void rf_backward_free(rf_backward *backward, rf_model *model)
     if (backward == NULL) {
         return;
     }
-    rf_backend_free(model->ctx->backend, backward->memory);
+    rf_backend_free(model->ctx, backward->memory);
     free(backward->offset);
     free(backward);
 }

@@ -9,6 +9,7 @@
 #include "common/base/error.h"
 #include "common/kernels/cpu/cpu.h"
 #include "common/kernels/cpu/simd.h"
+#include "common/kernels/host.h"
 
 #include <time.h>
 
@@ -135,7 +136,8 @@ V_INLINE rf_type type_of(const rf_ctx *ctx, rf_class cls)
  * multiply-adds. */
 V_INLINE int threads_for_time(const rf_ctx *ctx, double ns)
 {
-    return ns < 10e3 || (ctx->alone > 0 && ns < 10e6) ? 1 : ctx->n_threads;
+    const rf_host_state *state = ctx->state;
+    return ns < 10e3 || (state->alone > 0 && ns < 10e6) ? 1 : ctx->n_threads;
 }
 V_INLINE int threads_for(const rf_ctx *ctx, int64_t work)
 {
@@ -153,13 +155,14 @@ V_INLINE double threads_now(void)
 V_INLINE void threads_watch(rf_ctx *ctx, int n_threads, double ns, double begin)
 {
     enum { LEAST = 64, MOST = 1 << 14 };
+    rf_host_state *state = ctx->state;
     if (n_threads == 1) {
-        ctx->alone -= ctx->alone > 0;
+        state->alone -= state->alone > 0;
     } else if (threads_now() - begin > 2.0 * ns + 1e6) {
-        ctx->alone = ctx->alone_next > LEAST ? ctx->alone_next : LEAST;
-        ctx->alone_next = ctx->alone < MOST ? 2 * ctx->alone : MOST;
-    } else if (ctx->alone_next > LEAST) {
-        ctx->alone_next -= 1 + ctx->alone_next / 64;
+        state->alone = state->alone_next > LEAST ? state->alone_next : LEAST;
+        state->alone_next = state->alone < MOST ? 2 * state->alone : MOST;
+    } else if (state->alone_next > LEAST) {
+        state->alone_next -= 1 + state->alone_next / 64;
     }
 }
 

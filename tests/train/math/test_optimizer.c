@@ -45,11 +45,11 @@ static void begin(bench *b, const char *backend_name)
     b->n = b->model->table.n_elements;
     b->optimizer.settings = (rf_optimizer_settings){0.9, 0.95, 1e-8, 0.1, 1.0};
     rf_optimizer_layout(&b->optimizer, &arena, backend, b->n);
-    cr_assert(rf_backend_alloc(&b->memory, backend, arena.peak, &err) == RF_OK);
+    cr_assert(rf_backend_alloc(&b->memory, b->model->ctx, arena.peak, &err) == RF_OK);
     arena = (rf_arena){.base = b->memory, .size = arena.peak};
     rf_optimizer_layout(&b->optimizer, &arena, backend, b->n);
-    cr_assert(rf_backend_alloc(&b->gradient, backend, rf_backend_bytes(backend, RF_MASTER, b->n),
-                               &err) == RF_OK);
+    cr_assert(rf_backend_alloc(&b->gradient, b->model->ctx,
+                               rf_backend_bytes(backend, RF_MASTER, b->n), &err) == RF_OK);
     b->w = calloc((size_t)b->n, sizeof *b->w);
     b->m = calloc((size_t)b->n, sizeof *b->m);
     b->v = calloc((size_t)b->n, sizeof *b->v);
@@ -59,9 +59,8 @@ static void begin(bench *b, const char *backend_name)
 
 static void end(bench *b)
 {
-    const rf_backend *backend = b->model->ctx->backend;
-    rf_backend_free(backend, b->memory);
-    rf_backend_free(backend, b->gradient);
+    rf_backend_free(b->model->ctx, b->memory);
+    rf_backend_free(b->model->ctx, b->gradient);
     rf_model_free(b->model);
     free(b->w);
     free(b->m);

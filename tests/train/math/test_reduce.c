@@ -70,8 +70,8 @@ static void begin(bench *b, rf_dist *dist, int64_t n_leaves, bool exact)
     cr_assert(rf_reduce_new(&b->reduce, dist, N, n_leaves, exact, &err) == RF_OK, "%s",
               err.message);
     rf_reduce_layout(&b->reduce, &arena, backend);
-    cr_assert(rf_backend_alloc(&b->memory, backend, arena.peak, &err) == RF_OK);
-    cr_assert(rf_backend_alloc(&b->leaf, backend, N * sizeof(float), &err) == RF_OK);
+    cr_assert(rf_backend_alloc(&b->memory, b->ctx, arena.peak, &err) == RF_OK);
+    cr_assert(rf_backend_alloc(&b->leaf, b->ctx, N * sizeof(float), &err) == RF_OK);
     arena = (rf_arena){.base = b->memory, .size = arena.peak};
     rf_reduce_layout(&b->reduce, &arena, backend);
     b->reduce.ctx = b->ctx;
@@ -79,8 +79,8 @@ static void begin(bench *b, rf_dist *dist, int64_t n_leaves, bool exact)
 
 static void end(bench *b)
 {
-    rf_backend_free(b->ctx->backend, b->memory);
-    rf_backend_free(b->ctx->backend, b->leaf);
+    rf_backend_free(b->ctx, b->memory);
+    rf_backend_free(b->ctx, b->leaf);
     rf_ctx_free(b->ctx);
     rf_reduce_free(&b->reduce);
 }

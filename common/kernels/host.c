@@ -1,0 +1,155 @@
+#include "common/kernels/host.h"
+
+#include "common/base/alloc.h"
+#include "common/base/arena.h"
+#include "common/kernels/quantize.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static int open_state(rf_ctx *ctx, rf_error *err)
+{
+    (void)err;
+    ctx->state = rf_alloc(1, sizeof(rf_host_state));
+    return RF_OK;
+}
+
+static void close_state(rf_ctx *ctx)
+{
+    free(ctx->state);
+}
+
+/* --- Allocation ------------------------------------------------------------------------------ */
+
+/* A huge page; also what one thread clears at a time. */
+#define PIECE_BYTES ((size_t)1 << 21)
+
+static void clear_piece(char *memory, int64_t i, size_t bytes)
+{
+    size_t begin = (size_t)i * PIECE_BYTES, rest = bytes - begin;
+    memset(memory + begin, 0, rest < PIECE_BYTES ? rest : PIECE_BYTES);
+}
+
+static int64_t count_pieces(size_t bytes)
+{
+    return (int64_t)((bytes + PIECE_BYTES - 1) / PIECE_BYTES);
+}
+
+/* The first to write to a page decides on which memory of the machine it lies: taking turns spreads
+ * a buffer over all memories that the threads are near to, and all of them help to clear it. */
+static int allocate(rf_ctx *ctx, void **out, size_t bytes, rf_error *err)
+{
+    if (bytes <= (size_t)PTRDIFF_MAX - PIECE_BYTES) {
+        bool large = bytes >= 2 * PIECE_BYTES;
+        size_t alignment = large ? PIECE_BYTES : RF_ALIGNMENT;
+        size_t rounded = (bytes + RF_ALIGNMENT - 1) / RF_ALIGNMENT * RF_ALIGNMENT;
+        rounded = rounded > 0 ? rounded : RF_ALIGNMENT;
+        if (posix_memalign(out, alignment, rounded) == 0) {
+#if defined(MADV_HUGEPAGE)
+            if (large) { /* only a wish: a system without huge pages is slower, not wrong */
+                (void)madvise(*out, rounded, MADV_HUGEPAGE);
+            }
+#endif
+            int64_t n_pieces = count_pieces(rounded);
+#pragma omp parallel for schedule(static, 1) num_threads(ctx->n_threads) if (large)
+            for (int64_t i = 0; i < n_pieces; i++) {
+                clear_piece(*out, i, rounded);
+            }
+            return RF_OK;
+        }
+        *out = NULL;
+    }
+    return rf_error_set(err, RF_ERR,
+                        "out of memory: %zu bytes were asked for: choose a smaller model, shorter "
+                        "rows or fewer rows at once",
+                        bytes);
+}
+
+static void release(rf_ctx *ctx, void *memory)
+{
+    (void)ctx;
+    free(memory);
+}
+
+/* --- Copies ---------------------------------------------------------------------------------- */
+
+static double get_real(const void *src, rf_type type, int64_t i)
+{
+    if (type == RF_BF16) {
+        return (double)rf_quantize_from_bf16(((const uint16_t *)src)[i]);
+    }
+    return type == RF_F64 ? ((const double *)src)[i] : (double)((const float *)src)[i];
+}
+
+static void put_real(void *dst, rf_type type, int64_t i, double x)
+{
+    if (type == RF_BF16) {
+        ((uint16_t *)dst)[i] = rf_quantize_bf16((float)x);
+    } else if (type == RF_F64) {
+        ((double *)dst)[i] = x;
+    } else {
+        ((float *)dst)[i] = (float)x;
+    }
+}
+
+/* Upload and download are the same where both sides are host memory. */
+static void convert(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, rf_type src_type,
+                    int64_t n)
+{
+    (void)ctx;
+    if (dst_type == src_type) {
+        memcpy(dst, src, (size_t)n * rf_type_bytes(dst_type));
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        put_real(dst, dst_type, i, get_real(src, src_type, i));
+    }
+}
+
+static void copy(rf_ctx *ctx, void *dst, const void *src, size_t bytes)
+{
+    (void)ctx;
+    memcpy(dst, src, bytes);
+}
+
+static void zero(rf_ctx *ctx, void *dst, size_t bytes)
+{
+    int64_t n_pieces = count_pieces(bytes);
+#pragma omp parallel for schedule(static) num_threads(ctx->n_threads) if (n_pieces > 1)
+    for (int64_t i = 0; i < n_pieces; i++) {
+        clear_piece(dst, i, bytes);
+    }
+}
+
+static rf_event record(rf_ctx *ctx)
+{
+    (void)ctx;
+    return 0;
+}
+
+static void wait_for(rf_ctx *ctx, rf_event event)
+{
+    (void)ctx;
+    (void)event;
+}
+
+static void sync_all(rf_ctx *ctx)
+{
+    (void)ctx;
+}
+
+const rf_memory rf_host_memory = {
+    .open = open_state,
+    .close = close_state,
+    .alloc = allocate,
+    .free = release,
+    .upload = convert,
+    .download = convert,
+    .copy = copy,
+    .zero = zero,
+    .record = record,
+    .wait = wait_for,
+    .sync = sync_all,
+};
