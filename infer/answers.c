@@ -14,7 +14,7 @@
 typedef struct answerer {
     const rf_answers_options *options;
     rf_loaded *loaded;
-    rf_decoder *decoder;
+    rf_engine *engine;
     rf_show show;
     uint64_t n_answered;
 } answerer;
@@ -30,11 +30,11 @@ typedef struct result {
 static int prepare(answerer *a, int64_t max_prompt, rf_error *err)
 {
     const rf_answers_options *o = a->options;
-    rf_model_limits limits = rf_decoder_limits(&o->decode, max_prompt);
+    rf_model_limits limits = rf_engine_limits(&o->decode, max_prompt, 1);
     int code = rf_loaded_model(a->loaded, &limits, o->n_threads, err);
     if (code == RF_OK) {
-        code = rf_decoder_new(&a->decoder, a->loaded->model, a->loaded->info.tokenizer, &o->decode,
-                              max_prompt, err);
+        code = rf_engine_new(&a->engine, a->loaded->model, a->loaded->info.tokenizer, &o->decode,
+                             max_prompt, 1, err);
     }
     if (code == RF_OK) {
         char text[512];
@@ -58,12 +58,16 @@ static void free_result(result *r)
 
 static int answer_prompt(answerer *a, result *out, const rf_prompt *prompt, rf_error *err)
 {
+    const rf_request request = {.prompt = prompt->ids.id,
+                                .n_prompt = prompt->ids.n,
+                                .index = a->n_answered++,
+                                .observer = a->options->show ? rf_show_observe : NULL,
+                                .user = &a->show};
     int code;
 
     *out = (result){0};
     rf_show_begin(&a->show);
-    code = rf_decoder_run(a->decoder, &out->answer, prompt->ids.id, prompt->ids.n, a->n_answered++,
-                          a->options->show ? rf_show_observe : NULL, &a->show, err);
+    code = rf_engine_run(a->engine, &out->answer, &request, 1, NULL, NULL, err);
     if (code == RF_OK) {
         code = rf_tokenizer_decode(a->loaded->info.tokenizer, &out->text, &out->bytes,
                                    out->answer.token, out->answer.n, true, err);
@@ -274,7 +278,7 @@ int rf_answers_run(rf_loaded *loaded, const rf_answers_options *o, rf_error *err
     int code = o->prompts  ? run_file(&a, err)
                : o->prompt ? run_prompt(&a, err)
                            : run_lines(&a, err);
-    rf_decoder_free(a.decoder);
+    rf_engine_free(a.engine);
     if (code == RF_OK && fflush(stdout) != 0) {
         code = stdout_failed(err);
     }

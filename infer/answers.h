@@ -6,6 +6,7 @@
 #ifndef RF_INFER_ANSWERS_H
 #define RF_INFER_ANSWERS_H
 
+#include "infer/engine.h"
 #include "infer/loaded.h"
 
 typedef struct rf_answers_options {

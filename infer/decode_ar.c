@@ -1,32 +1,24 @@
-#include "infer/decode_private.h"
+/* One token a forward pass; each token is a slot of its own and committed at once. The key and value
+ * of the last one are made by the pass behind it. */
+#include "infer/decoder.h"
 
-/* One token a forward pass; each token is a slot of its own. */
-int rf_decode_ar(rf_decoder *d, rf_error *err)
+static void ask(rf_sequence *s, rf_batch *batch)
 {
-    int code = RF_OK;
-    for (int64_t i = 0; i < d->options.gen_length; i++) {
-        rf_batch_clear(&d->batch);
-        rf_decoder_add_prompt(d);
-        if (i > 0) {
-            rf_decoder_add(d, d->token[i - 1], i - 1, d->committed, d->committed);
-            d->committed++;
-        }
-        d->rounds++;
-        if ((code = rf_decoder_forward(d, err)) != RF_OK) {
-            break;
-        }
-        d->place[0] = (int32_t)(d->batch.n - 1);
-        d->target[0] = (int32_t)i;
-        if ((code = rf_decoder_sample(d, 1, true, err)) != RF_OK) {
-            break;
-        }
-        d->token[i] = d->sampled[0];
-        d->slot[i] = RF_SLOT_COMMITTED;
-        d->round[i] = d->rounds;
-        rf_decoder_notify(d, RF_EVENT_COMMIT);
-        if (rf_tokenizer_is_eos(d->tokenizer, d->token[i])) {
-            break;
-        }
+    int64_t at = s->rounds++;
+    rf_sequence_add_prompt(s, batch);
+    if (at > 0) {
+        rf_sequence_add(s, batch, s->token[at - 1], at - 1, s->committed - 1, s->committed);
     }
-    return code;
+    rf_sequence_ask(s, RF_QUERY_DRAFT, batch->n - 1, at, -1);
 }
+
+static bool tell(rf_sequence *s)
+{
+    const rf_query *q = &s->query[0];
+    rf_sequence_commit(s, q->at, &q->token, 1);
+    s->done = q->at + 1 == s->n_slots || rf_tokenizer_is_eos(s->tokenizer, q->token);
+    rf_sequence_notify(s, RF_EVENT_COMMIT);
+    return false;
+}
+
+const rf_decoder rf_decoder_ar = {ask, tell};

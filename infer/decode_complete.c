@@ -1,223 +1,254 @@
-/* Step 3 of a round: the selected slots are independent from here. Slot r owns the region of places
- * [C + rS, C + (r+1)S) behind the C committed places and sees the cache and itself alone, so all
- * run side by side in one forward pass, and committing them moves nothing. */
-#include "infer/decode_private.h"
+/* Step 3 of a round: the selected slots are completed, each for itself.
+ *
+ * Slot r owns the region of places [C + rS, C + (r+1)S) behind the C committed places of the slab,
+ * and sees these C places and its own region alone. So all slots run side by side in one forward
+ * pass, and committing them moves no key and no value.
+ *
+ * The first `accepted` tokens of a slot are final. A cycle of two passes accepts one more or several:
+ *     PREDICT    masks stand behind the accepted tokens; each place predicts its own token
+ *     ACCEPT     the predictions stand there; the first is accepted, and each next one while the
+ *                place before it finds it probable enough
+ * A slot whose S tokens are accepted is full and waits for the others. An end of text makes its slot
+ * full, and the slots behind it are no longer wanted: they leave s->selected, and are removed when
+ * the slot that ends the text is committed. When all wanted slots are full, they are committed. */
+#include "infer/decode_complete.h"
 
-/* The slots of this round that are still wanted: r < d->n_selected. An end of text abandons the
- * slots behind it by lowering n_selected; they are removed when the slot that holds it commits. */
+enum {
+    ALONE,    /* `verify=paper` only: the drafts again, each slot for itself */
+    PREDICT,  /* first half of a cycle */
+    ACCEPT,   /* second half */
+    RECOMPUTE /* `kv=recompute` only: keys and values of the full slots, in sequence */
+};
 
-static int32_t *slot_tokens(rf_decoder *d, int64_t r)
+static int32_t *slot_tokens(const rf_sequence *s, int64_t r)
 {
-    return d->draft + d->selected[r] * d->options.slot_size;
+    return s->draft + s->selected[r] * s->slot_size;
 }
 
-static int64_t region(const rf_decoder *d, int64_t r)
+/* Adds places [from, S) of slot r: its own tokens, but masks from place `masked` on. */
+static void add_slot(const rf_sequence *s, rf_batch *batch, int64_t r, int64_t from, int64_t masked)
 {
-    return d->committed + r * d->options.slot_size;
-}
-
-/* Adds places [from, to) of slot r: its tokens, or masks from place `masked` on. */
-static void add_slot(rf_decoder *d, int64_t r, int64_t from, int64_t to, int64_t masked)
-{
-    int64_t S = d->options.slot_size;
-    int32_t mask = rf_tokenizer_specials(d->tokenizer)->mask;
-    for (int64_t i = from; i < to; i++) {
-        rf_decoder_add(d, i < masked ? slot_tokens(d, r)[i] : mask, d->selected[r] * S + i,
-                       region(d, r) + i, region(d, r));
+    int32_t mask = rf_tokenizer_specials(s->tokenizer)->mask;
+    int64_t S = s->slot_size, region = s->committed + r * S;
+    for (int64_t i = from; i < S; i++) {
+        rf_sequence_add(s, batch, i < masked ? slot_tokens(s, r)[i] : mask, s->selected[r] * S + i,
+                        region + i, region);
     }
 }
 
-/* `paper`: how far each slot passes on its own; `released`: as judged when all ran in sequence. */
-static int first_runs(rf_decoder *d, rf_error *err)
-{
-    int64_t S = d->options.slot_size, n = 0;
-    int code = RF_OK;
+/* --- What a pass holds ------------------------------------------------------------------------ */
 
-    if (d->options.verify_paper) {
-        rf_batch_clear(&d->batch);
-        for (int64_t r = 0; r < d->n_selected; r++) {
-            add_slot(d, r, 0, S, S);
-            for (int64_t i = 1; i < S; i++, n++) {
-                d->place[n] = (int32_t)(r * S + i - 1);
-                d->target[n] = slot_tokens(d, r)[i];
-            }
+static void ask_alone(rf_sequence *s, rf_batch *batch)
+{
+    int64_t S = s->slot_size;
+    for (int64_t r = 0; r < s->n_selected; r++) {
+        for (int64_t i = 1; i < S; i++) {
+            rf_sequence_ask(s, RF_QUERY_PROBABILITY, batch->n + i - 1, s->selected[r] * S + i,
+                            slot_tokens(s, r)[i]);
         }
-        if ((code = rf_decoder_forward(d, err)) != RF_OK ||
-            (code = rf_decoder_probability(d, n, err)) != RF_OK) {
-            return code;
-        }
-        for (int64_t r = 0; r < d->n_selected; r++) {
-            for (int64_t i = 1; i < S; i++) {
-                d->pass[r * S + i] = d->value[r * (S - 1) + i - 1] > d->options.token_threshold;
-            }
-        }
+        add_slot(s, batch, r, 0, S);
     }
-    for (int64_t r = 0; r < d->n_selected; r++) {
-        d->accepted[r] = 1;
-        while (d->accepted[r] < S && d->pass[r * S + d->accepted[r]]) {
-            d->accepted[r]++;
-        }
-    }
-    return code;
 }
 
-/* Masks behind the accepted tokens, predicted by argmax (denoising, no shift). `fresh`: the
- * accepted tokens' keys and values are not in the regions yet and are made by the same pass. */
-static int predict(rf_decoder *d, bool fresh, rf_error *err)
+/* In the first cycle (`fresh`) the accepted tokens go along: verification had left their keys and
+ * values where they saw the other slots too. */
+static void ask_predictions(rf_sequence *s, rf_batch *batch)
 {
-    int64_t S = d->options.slot_size, n = 0;
-    int code;
-
-    rf_batch_clear(&d->batch);
-    for (int64_t r = 0; r < d->n_selected; r++) {
-        int64_t a = d->accepted[r];
+    int64_t S = s->slot_size;
+    for (int64_t r = 0; r < s->n_selected; r++) {
+        int64_t a = s->accepted[r], from = s->fresh ? 0 : a;
         if (a == S) {
             continue;
         }
-        add_slot(d, r, fresh ? 0 : a, S, a);
-        for (int64_t i = a; i < S; i++, n++) {
-            d->place[n] = (int32_t)(d->batch.n - S + i);
-            d->target[n] = (int32_t)(d->selected[r] * S + i);
+        for (int64_t i = a; i < S; i++) {
+            rf_sequence_ask(s, RF_QUERY_LIKELIEST, batch->n + i - from, s->selected[r] * S + i, -1);
         }
+        add_slot(s, batch, r, from, a);
     }
-    if ((code = rf_decoder_forward(d, err)) != RF_OK ||
-        (code = rf_decoder_sample(d, n, false, err)) != RF_OK) {
-        return code;
-    }
-    for (int64_t j = 0; j < n; j++) {
-        d->draft[d->target[j]] = d->sampled[j];
-    }
-    return RF_OK;
 }
 
-/* The predictions run behind the accepted tokens: the first is accepted unconditionally, the others
- * while their autoregressive probability is high enough. A slot that was full from the start only
- * has its keys and values made. */
-static int accept(rf_decoder *d, bool fresh, rf_error *err)
+/* A slot that was full from the start goes along once, for its keys and values. */
+static void ask_acceptance(rf_sequence *s, rf_batch *batch)
 {
-    int64_t S = d->options.slot_size, n = 0, j = 0;
-    int code;
+    int64_t S = s->slot_size;
+    for (int64_t r = 0; r < s->n_selected; r++) {
+        int64_t a = s->accepted[r];
+        for (int64_t i = a + 1; i < S; i++) {
+            rf_sequence_ask(s, RF_QUERY_PROBABILITY, batch->n + i - 1 - a, s->selected[r] * S + i,
+                            slot_tokens(s, r)[i]);
+        }
+        add_slot(s, batch, r, a < S ? a : s->fresh ? 0 : S, S);
+    }
+}
 
-    rf_batch_clear(&d->batch);
-    for (int64_t r = 0; r < d->n_selected; r++) {
-        int64_t a = d->accepted[r];
-        if (a == S) {
-            if (fresh) {
-                add_slot(d, r, 0, S, S);
-            }
-            continue;
-        }
-        add_slot(d, r, a, S, S);
-        for (int64_t i = a + 1; i < S; i++, n++) {
-            d->place[n] = (int32_t)(d->batch.n - S + i - 1);
-            d->target[n] = slot_tokens(d, r)[i];
+static void ask_recompute(rf_sequence *s, rf_batch *batch)
+{
+    int64_t S = s->slot_size;
+    for (int64_t r = 0; r < s->n_selected; r++) {
+        bool ended;
+        int64_t n = rf_sequence_cut(s, slot_tokens(s, r), S, &ended);
+        for (int64_t i = 0; i < n; i++) {
+            rf_sequence_add(s, batch, slot_tokens(s, r)[i], s->selected[r] * S + i,
+                            s->committed + r * S + i, s->committed);
         }
     }
-    if ((code = rf_decoder_forward(d, err)) != RF_OK ||
-        (code = rf_decoder_probability(d, n, err)) != RF_OK) {
-        return code;
+}
+
+void rf_complete_ask(rf_sequence *s, rf_batch *batch)
+{
+    static void (*const ask[])(rf_sequence *, rf_batch *) = {
+        [ALONE] = ask_alone,
+        [PREDICT] = ask_predictions,
+        [ACCEPT] = ask_acceptance,
+        [RECOMPUTE] = ask_recompute,
+    };
+    ask[s->step](s, batch);
+}
+
+/* --- What it found ---------------------------------------------------------------------------- */
+
+/* Each slot begins with its own run of passing places behind place 0. */
+static void take_own_runs(rf_sequence *s)
+{
+    int64_t S = s->slot_size;
+    for (int64_t r = 0; r < s->n_selected; r++) {
+        int64_t n = 1;
+        while (n < S && s->pass[r * S + n]) {
+            n++;
+        }
+        s->accepted[r] = n;
     }
-    for (int64_t r = 0; r < d->n_selected; r++) {
-        int64_t a = d->accepted[r];
+}
+
+static void tell_alone(rf_sequence *s)
+{
+    int64_t S = s->slot_size;
+    for (int64_t r = 0, j = 0; r < s->n_selected; r++) {
+        for (int64_t i = 1; i < S; i++, j++) {
+            s->pass[r * S + i] = s->query[j].p > s->options->token_threshold;
+        }
+    }
+    take_own_runs(s);
+}
+
+static void tell_predictions(rf_sequence *s)
+{
+    for (int64_t j = 0; j < s->n_queries; j++) {
+        s->draft[s->query[j].at] = s->query[j].token;
+    }
+}
+
+static void tell_acceptance(rf_sequence *s)
+{
+    int64_t S = s->slot_size, j = 0;
+    for (int64_t r = 0; r < s->n_selected; r++) {
+        int64_t a = s->accepted[r];
         if (a == S) {
             continue;
         }
-        d->accepted[r] = a + 1;
+        s->accepted[r] = a + 1;
         for (int64_t i = a + 1; i < S; i++, j++) {
-            if (d->accepted[r] == i && d->value[j] > d->options.token_threshold) {
-                d->accepted[r] = i + 1;
+            if (s->accepted[r] == i && s->query[j].p > s->options->token_threshold) {
+                s->accepted[r] = i + 1;
             }
         }
     }
-    return RF_OK;
+    s->fresh = false;
 }
 
-static bool all_full(const rf_decoder *d)
+static bool all_full(const rf_sequence *s)
 {
-    for (int64_t r = 0; r < d->n_selected; r++) {
-        if (d->accepted[r] < d->options.slot_size) {
+    for (int64_t r = 0; r < s->n_selected; r++) {
+        if (s->accepted[r] < s->slot_size) {
             return false;
         }
     }
     return true;
 }
 
-/* The earliest slot with an accepted end of text counts as full; those behind it are abandoned.
- * Returns whether all that are left are full. */
-static bool settle(rf_decoder *d)
+/* The earliest slot with an accepted end of text counts as full; those behind it are abandoned. */
+static void settle(rf_sequence *s)
 {
-    for (int64_t r = 0; r < d->n_selected; r++) {
+    int64_t S = s->slot_size;
+    for (int64_t r = 0; r < s->n_selected; r++) {
         bool ended;
-        (void)rf_decode_cut_at_eos(d, slot_tokens(d, r), d->accepted[r], &ended);
-        if (ended) {
-            d->n_selected = r + 1;
-            d->accepted[r] = d->options.slot_size;
+        (void)rf_sequence_cut(s, slot_tokens(s, r), s->accepted[r], &ended);
+        if (!ended) {
+            continue;
         }
+        for (int64_t later = r + 1; later < s->n_selected; later++) {
+            for (int64_t i = 0; i < S; i++) {
+                s->token[s->selected[later] * S + i] = -1;
+            }
+        }
+        s->n_selected = r + 1;
+        s->accepted[r] = S;
     }
-    return all_full(d);
 }
 
-static void show_accepted(rf_decoder *d, int64_t n_selected)
+static void show_accepted(rf_sequence *s)
 {
-    int64_t S = d->options.slot_size;
-    for (int64_t r = 0; r < n_selected; r++) {
+    int64_t S = s->slot_size;
+    for (int64_t r = 0; r < s->n_selected; r++) {
         bool ended;
-        int64_t n = r < d->n_selected ? d->accepted[r] : 0;
-        n = rf_decode_cut_at_eos(d, slot_tokens(d, r), n, &ended);
-        for (int64_t i = 0; i < S; i++) {
-            d->token[d->selected[r] * S + i] = i < n ? slot_tokens(d, r)[i] : -1;
+        int64_t n = rf_sequence_cut(s, slot_tokens(s, r), s->accepted[r], &ended);
+        for (int64_t i = 0; i < n; i++) {
+            s->token[s->selected[r] * S + i] = slot_tokens(s, r)[i];
         }
     }
-    rf_decoder_notify(d, RF_EVENT_ACCEPT);
+    rf_sequence_notify(s, RF_EVENT_ACCEPT);
 }
 
 /* In position order, up to and including an end of text (only the last slot can hold one). */
-static int commit(rf_decoder *d, rf_error *err)
+static void commit_all(rf_sequence *s)
 {
-    int64_t S = d->options.slot_size;
-
-    if (d->options.recompute_kv) {
-        int code;
-        rf_batch_clear(&d->batch);
-        for (int64_t r = 0; r < d->n_selected; r++) {
-            bool ended;
-            int64_t n = rf_decode_cut_at_eos(d, slot_tokens(d, r), S, &ended);
-            for (int64_t i = 0; i < n; i++) {
-                rf_decoder_add(d, slot_tokens(d, r)[i], d->selected[r] * S + i, region(d, r) + i,
-                               d->committed);
-            }
-        }
-        if ((code = rf_decoder_forward(d, err)) != RF_OK) {
-            return code;
-        }
-    }
-    for (int64_t r = 0; r < d->n_selected; r++) {
+    for (int64_t r = 0; r < s->n_selected; r++) {
         bool ended;
-        int64_t n = rf_decode_cut_at_eos(d, slot_tokens(d, r), S, &ended);
-        rf_decode_commit_slot(d, d->selected[r], slot_tokens(d, r), n);
+        int64_t n = rf_sequence_cut(s, slot_tokens(s, r), s->slot_size, &ended);
+        rf_sequence_commit(s, s->selected[r], slot_tokens(s, r), n);
     }
-    return RF_OK;
 }
 
-int rf_decode_complete(rf_decoder *d, rf_error *err)
+void rf_complete_begin(rf_sequence *s)
 {
-    int64_t n_selected = d->n_selected;
-    bool fresh = !d->options.verify_paper; /* else first_runs left every slot alone in its region */
-    bool full;
-    int code = first_runs(d, err);
+    s->fresh = !s->options->verify_paper; /* ALONE leaves every slot in its own region */
+    s->step = s->options->verify_paper ? ALONE : PREDICT;
+    take_own_runs(s);
+}
 
-    if (code != RF_OK) {
-        return code;
-    }
-    /* With `paper` all may be full without a cycle: place 0 failed together, each passes alone.
-     * Then too an end of text abandons what stands behind it. */
-    full = all_full(d) && settle(d);
-    for (; !full; fresh = false) {
-        if ((code = predict(d, fresh, err)) != RF_OK || (code = accept(d, fresh, err)) != RF_OK) {
-            return code;
+bool rf_complete_tell(rf_sequence *s)
+{
+    switch (s->step) {
+    case ALONE:
+        tell_alone(s);
+        s->step = PREDICT;
+        if (!all_full(s)) {
+            return false;
         }
-        full = settle(d);
-        show_accepted(d, n_selected);
+        /* No cycle is needed: place 0 failed together, each passes alone. */
+        settle(s);
+        break;
+    case PREDICT:
+        tell_predictions(s);
+        s->step = ACCEPT;
+        return false;
+    case ACCEPT:
+        tell_acceptance(s);
+        settle(s);
+        show_accepted(s);
+        s->step = PREDICT;
+        if (!all_full(s)) {
+            return false;
+        }
+        break;
+    default:
+        commit_all(s);
+        return true;
     }
-    return commit(d, err);
+    if (s->options->recompute_kv) {
+        s->step = RECOMPUTE;
+        return false;
+    }
+    commit_all(s);
+    return true;
 }

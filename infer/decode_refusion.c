@@ -1,231 +1,220 @@
 /* Select and infill (ALGORITHM: decoding with a `refusion` model). A round plans the masked slots
- * of a block, verifies the selected drafts together, and completes the slots side by side where
- * verification committed nothing. */
-#include "infer/decode_private.h"
+ * of a block (a run of decode.block_length response places), verifies the selected drafts together,
+ * and completes the slots side by side where verification committed nothing. From left to right it
+ * is the same with one slot a round. */
+#include "infer/decode_complete.h"
+#include "infer/decoder.h"
 
-/* M: the masked slots of the block [first, end). From left to right, only the leftmost matters: the
- * plan is causal in position order, so the masks behind it cannot change it. */
-static void list_masked(rf_decoder *d, int64_t first, int64_t end)
+enum {
+    PLAN,    /* masks of all masked slots: first drafts */
+    DRAFT,   /* the same pass: the other drafts of the selected slots */
+    VERIFY,  /* the drafts of the selected slots, in sequence */
+    COMPLETE /* decode_complete.c */
+};
+
+/* --- Step 1: plan ----------------------------------------------------------------------------- */
+
+/* M: the masked slots of the first block that holds any. Returns false when there are none left. An
+ * end of text removes the slots behind it, so that later blocks never start. From left to right,
+ * only the leftmost slot matters: the plan is causal in position order, so the masks behind it
+ * cannot change it. */
+static bool list_masked(rf_sequence *s)
 {
-    d->n_masked = 0;
-    for (int64_t e = first; e < end; e++) {
-        if (d->slot[e] == RF_SLOT_MASKED) {
-            d->masked[d->n_masked++] = e;
-            if (d->options.kind == RF_DECODE_LEFT_TO_RIGHT) {
-                return;
+    int64_t per_block = s->options->block_length / s->slot_size;
+
+    s->n_masked = 0;
+    for (; s->block_begin < s->n_slots; s->block_begin += per_block) {
+        for (int64_t e = s->block_begin; e < s->block_begin + per_block && e < s->n_slots; e++) {
+            if (s->slot[e] == RF_SLOT_MASKED) {
+                s->masked[s->n_masked++] = e;
+                if (s->options->kind == RF_DECODE_LEFT_TO_RIGHT) {
+                    return true;
+                }
             }
+        }
+        if (s->n_masked > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The masks of all slots of M run as one causal sequence behind the cache, at first together with
+ * the prompt. Scores need the first place of each slot only. */
+static void ask_plan(rf_sequence *s, rf_batch *batch)
+{
+    int32_t mask = rf_tokenizer_specials(s->tokenizer)->mask;
+    int64_t S = s->slot_size;
+
+    s->rounds++;
+    (void)list_masked(s);
+    rf_sequence_add_prompt(s, batch);
+    for (int64_t j = 0; j < s->n_masked; j++) {
+        int64_t at = s->masked[j] * S;
+        rf_sequence_ask(s, RF_QUERY_DRAFT, batch->n, at, -1);
+        for (int64_t i = 0; i < S; i++) {
+            rf_sequence_add(s, batch, mask, at + i, s->committed + j * S + i, s->committed);
         }
     }
 }
 
 /* Every slot whose first draft is likely enough, or else the single best one. */
-static void select_slots(rf_decoder *d)
+static void select_slots(rf_sequence *s)
 {
-    int64_t best = 0;
-    d->n_selected = 0;
-    for (int64_t j = 0; j < d->n_masked; j++) {
-        int64_t e = d->masked[j];
-        if (d->score[e] > d->options.slot_threshold) {
-            d->selected[d->n_selected++] = e;
+    int64_t best = s->masked[0];
+
+    s->n_selected = 0;
+    for (int64_t j = 0; j < s->n_masked; j++) {
+        int64_t e = s->masked[j];
+        if (s->score[e] > s->options->slot_threshold) {
+            s->selected[s->n_selected++] = e;
         }
-        if (d->score[e] > d->score[d->masked[best]]) {
-            best = j;
-        }
+        best = s->score[e] > s->score[best] ? e : best;
     }
-    if (d->n_selected == 0) {
-        d->selected[d->n_selected++] = d->masked[best];
+    if (s->n_selected == 0) {
+        s->selected[s->n_selected++] = best;
     }
-    for (int64_t r = 0; r < d->n_selected; r++) {
-        d->slot[d->selected[r]] = RF_SLOT_SELECTED;
+    for (int64_t r = 0; r < s->n_selected; r++) {
+        s->slot[s->selected[r]] = RF_SLOT_SELECTED;
     }
 }
 
-/* Drafts of places [from, to) of slot number j of the plan, whose masks begin at batch place
- * `base`. */
-static int64_t ask_drafts(rf_decoder *d, int64_t n, int64_t base, int64_t j, int64_t from,
-                          int64_t to)
+/* Takes the scores; then asks for the rest of the selected slots' drafts. */
+static void tell_plan(rf_sequence *s)
 {
-    int64_t S = d->options.slot_size;
-    for (int64_t i = from; i < to; i++, n++) {
-        d->place[n] = (int32_t)(base + j * S + i);
-        d->target[n] = (int32_t)(d->masked[j] * S + i);
-    }
-    return n;
-}
+    int64_t S = s->slot_size, begin = s->query[0].row;
 
-static int take_drafts(rf_decoder *d, int64_t n, rf_error *err)
-{
-    int code = rf_decoder_sample(d, n, true, err);
-    for (int64_t r = 0; r < n && code == RF_OK; r++) {
-        d->draft[d->target[r]] = d->sampled[r];
-        if (d->target[r] % d->options.slot_size == 0) {
-            d->score[d->target[r] / d->options.slot_size] = d->value[r];
+    for (int64_t i = 0; i < s->n_slots * S; i++) {
+        s->draft[i] = -1;
+    }
+    for (int64_t j = 0; j < s->n_masked; j++) {
+        s->draft[s->query[j].at] = s->query[j].token;
+        s->score[s->masked[j]] = s->query[j].p;
+    }
+    select_slots(s);
+    s->n_queries = 0;
+    for (int64_t j = 0; j < s->n_masked; j++) {
+        int64_t e = s->masked[j];
+        for (int64_t i = 1; i < S && s->slot[e] == RF_SLOT_SELECTED; i++) {
+            rf_sequence_ask(s, RF_QUERY_DRAFT, begin + j * S + i, e * S + i, -1);
         }
     }
-    return code;
 }
 
-/* Step 1. The masks of all slots of M run as one causal sequence behind the cache, at first
- * together with the prompt. Scores need the first place of each slot only; the other drafts are
- * asked for the selected slots alone. */
-static int plan(rf_decoder *d, rf_error *err)
+static void tell_drafts(rf_sequence *s)
 {
-    int64_t S = d->options.slot_size;
-    int32_t mask = rf_tokenizer_specials(d->tokenizer)->mask;
-    int64_t base, n = 0;
-    int code;
+    for (int64_t j = 0; j < s->n_queries; j++) {
+        s->draft[s->query[j].at] = s->query[j].token;
+    }
+    rf_sequence_notify(s, RF_EVENT_PLAN);
+}
 
-    rf_batch_clear(&d->batch);
-    rf_decoder_add_prompt(d);
-    base = d->batch.n;
-    for (int64_t j = 0; j < d->n_masked; j++) {
+/* --- Step 2: verify together ------------------------------------------------------------------ */
+
+static void ask_verify(rf_sequence *s, rf_batch *batch)
+{
+    int64_t S = s->slot_size;
+
+    for (int64_t r = 0; r < s->n_selected; r++) {
         for (int64_t i = 0; i < S; i++) {
-            rf_decoder_add(d, mask, d->masked[j] * S + i, d->committed + j * S + i, d->committed);
-        }
-    }
-    if ((code = rf_decoder_forward(d, err)) != RF_OK) {
-        return code;
-    }
-    for (int64_t i = 0; i < d->options.gen_length; i++) {
-        d->draft[i] = -1;
-    }
-    for (int64_t j = 0; j < d->n_masked; j++) {
-        n = ask_drafts(d, n, base, j, 0, 1);
-    }
-    if ((code = take_drafts(d, n, err)) != RF_OK) {
-        return code;
-    }
-    select_slots(d);
-    n = 0;
-    for (int64_t j = 0; j < d->n_masked; j++) {
-        if (d->slot[d->masked[j]] == RF_SLOT_SELECTED) {
-            n = ask_drafts(d, n, base, j, 1, S);
-        }
-    }
-    return take_drafts(d, n, err);
-}
-
-/* Step 2. The drafts of the selected slots run as one causal sequence behind the cache; the
- * verdicts go to d->pass, the length of the passing run from the start is returned in *run. */
-static int verify(rf_decoder *d, int64_t *run, rf_error *err)
-{
-    int64_t S = d->options.slot_size, n = 0;
-    int code;
-
-    rf_batch_clear(&d->batch);
-    for (int64_t r = 0; r < d->n_selected; r++) {
-        for (int64_t i = 0; i < S; i++) {
-            int64_t at = d->selected[r] * S + i;
-            rf_decoder_add(d, d->draft[at], at, d->committed + r * S + i, d->committed);
+            int64_t at = s->selected[r] * S + i;
             if (i > 0) {
-                d->place[n] = (int32_t)(r * S + i - 1);
-                d->target[n++] = d->draft[at];
+                rf_sequence_ask(s, RF_QUERY_PROBABILITY, batch->n - 1, at, s->draft[at]);
             }
+            rf_sequence_add(s, batch, s->draft[at], at, s->committed + r * S + i, s->committed);
         }
     }
-    if ((code = rf_decoder_forward(d, err)) != RF_OK ||
-        (code = rf_decoder_probability(d, n, err)) != RF_OK) {
-        return code;
-    }
-    for (int64_t r = 0; r < d->n_selected; r++) {
-        d->pass[r * S] =
-            !d->options.verify_paper || d->score[d->selected[r]] > d->options.token_threshold;
-        for (int64_t i = 1; i < S; i++) {
-            d->pass[r * S + i] = d->value[r * (S - 1) + i - 1] > d->options.token_threshold;
-        }
-    }
-    *run = 0;
-    while (*run < d->n_selected * S && d->pass[*run]) {
-        ++*run;
-    }
-    return RF_OK;
 }
 
-void rf_decode_commit_slot(rf_decoder *d, int64_t e, const int32_t *token, int64_t n)
+/* Notes which places pass, and returns how many do from the start of the sequence on. */
+static int64_t passing_run(rf_sequence *s)
 {
-    int64_t S = d->options.slot_size;
-    bool ended;
+    int64_t S = s->slot_size, run = 0;
+    double threshold = s->options->token_threshold;
 
-    (void)rf_decode_cut_at_eos(d, token, n, &ended);
-    for (int64_t i = 0; i < S; i++) {
-        d->token[e * S + i] = i < n ? token[i] : -1;
-    }
-    d->slot[e] = RF_SLOT_COMMITTED;
-    d->round[e] = d->rounds;
-    d->committed += n;
-    for (int64_t later = e + 1; ended && later < d->n_slots; later++) {
-        if (d->slot[later] != RF_SLOT_COMMITTED) {
-            d->slot[later] = RF_SLOT_REMOVED;
-            for (int64_t i = 0; i < S; i++) {
-                d->token[later * S + i] = -1;
-            }
+    for (int64_t r = 0, j = 0; r < s->n_selected; r++) {
+        s->pass[r * S] = !s->options->verify_paper || s->score[s->selected[r]] > threshold;
+        for (int64_t i = 1; i < S; i++, j++) {
+            s->pass[r * S + i] = s->query[j].p > threshold;
         }
     }
+    while (run < s->n_selected * S && s->pass[run]) {
+        run++;
+    }
+    return run;
 }
 
 /* Commits the start of the verified sequence, whose keys and values are in the cache: whole slots,
  * or all up to an end of text. False when the run holds neither. */
-static bool commit_run(rf_decoder *d, int64_t run)
+static bool commit_run(rf_sequence *s, int64_t run)
 {
-    int64_t S = d->options.slot_size;
-    bool any = false;
+    int64_t S = s->slot_size;
+    bool any = false, ended = false;
 
-    for (int64_t r = 0; r * S < run; r++) {
-        int64_t e = d->selected[r];
+    for (int64_t r = 0; r * S < run && !ended; r++) {
+        int64_t e = s->selected[r];
         int64_t n = run - r * S < S ? run - r * S : S;
-        bool ended;
-        n = rf_decode_cut_at_eos(d, d->draft + e * S, n, &ended);
+        n = rf_sequence_cut(s, s->draft + e * S, n, &ended);
         if (n < S && !ended) {
             break;
         }
-        rf_decode_commit_slot(d, e, d->draft + e * S, n);
+        rf_sequence_commit(s, e, s->draft + e * S, n);
         any = true;
-        if (ended) {
-            break;
-        }
     }
     return any;
 }
 
-static int decode_round(rf_decoder *d, rf_error *err)
-{
-    int64_t run = 0;
-    int code;
+/* --- Rounds ----------------------------------------------------------------------------------- */
 
-    d->rounds++;
-    if ((code = plan(d, err)) != RF_OK) {
-        return code;
-    }
-    rf_decoder_notify(d, RF_EVENT_PLAN);
-    if ((code = verify(d, &run, err)) != RF_OK) {
-        return code;
-    }
-    if (!commit_run(d, run) && (code = rf_decode_complete(d, err)) != RF_OK) {
-        return code;
-    }
-    for (int64_t r = 0; r < d->n_selected; r++) {
-        if (d->slot[d->selected[r]] == RF_SLOT_SELECTED) {
-            d->slot[d->selected[r]] = RF_SLOT_MASKED;
+/* Slots that were selected and not committed are ordinary masked slots again. */
+static void end_round(rf_sequence *s)
+{
+    for (int64_t e = 0; e < s->n_slots; e++) {
+        if (s->slot[e] == RF_SLOT_SELECTED) {
+            s->slot[e] = RF_SLOT_MASKED;
         }
     }
-    rf_decoder_notify(d, RF_EVENT_COMMIT);
-    return RF_OK;
+    rf_sequence_notify(s, RF_EVENT_COMMIT);
+    s->phase = PLAN;
+    s->done = !list_masked(s);
 }
 
-/* Blocks go from left to right. An end of text removes the slots behind it, so that later blocks
- * hold no masked slot and never start. */
-int rf_decode_refusion(rf_decoder *d, rf_error *err)
+static void ask(rf_sequence *s, rf_batch *batch)
 {
-    int64_t slots = d->options.block_length / d->options.slot_size;
-
-    for (int64_t first = 0; first < d->n_slots; first += slots) {
-        int64_t end = first + slots < d->n_slots ? first + slots : d->n_slots;
-        for (list_masked(d, first, end); d->n_masked > 0; list_masked(d, first, end)) {
-            int code = decode_round(d, err);
-            if (code != RF_OK) {
-                return code;
-            }
-        }
+    if (s->phase == PLAN) {
+        ask_plan(s, batch);
+    } else if (s->phase == VERIFY) {
+        ask_verify(s, batch);
+    } else {
+        rf_complete_ask(s, batch);
     }
-    return RF_OK;
 }
+
+static bool tell(rf_sequence *s)
+{
+    switch (s->phase) {
+    case PLAN:
+        tell_plan(s);
+        s->phase = DRAFT;
+        return true;
+    case DRAFT:
+        tell_drafts(s);
+        s->phase = VERIFY;
+        return false;
+    case VERIFY:
+        if (commit_run(s, passing_run(s))) {
+            end_round(s);
+        } else {
+            rf_complete_begin(s);
+            s->phase = COMPLETE;
+        }
+        return false;
+    default:
+        if (rf_complete_tell(s)) {
+            end_round(s);
+        }
+        return false;
+    }
+}
+
+const rf_decoder rf_decoder_refusion = {ask, tell};

@@ -24,7 +24,7 @@ typedef struct evaluator {
     int64_t max_tokens; /* of a sample that can be scored */
     int64_t max_prompt; /* that can be decoded */
     rf_scorer *scorer;
-    rf_decoder *decoder;
+    rf_engine *engine;
     rf_acts *acts; /* for the losses */
     rf_batch batch;
     double *loss;
@@ -107,7 +107,7 @@ static int open_evaluator(evaluator *e, rf_loaded *loaded, const rf_prompt *prom
                                 "%lld positions: lower it",
                                 (long long)o->decode.gen_length, (long long)positions);
         }
-        limits = rf_loaded_join(limits, rf_decoder_limits(&o->decode, e->max_prompt));
+        limits = rf_loaded_join(limits, rf_engine_limits(&o->decode, e->max_prompt, 1));
     }
     if ((code = rf_loaded_model(loaded, &limits, n_threads, err)) != RF_OK) {
         return code;
@@ -127,7 +127,7 @@ static int open_evaluator(evaluator *e, rf_loaded *loaded, const rf_prompt *prom
         }
     }
     if (o->task) {
-        code = rf_decoder_new(&e->decoder, e->model, e->tokenizer, &o->decode, e->max_prompt, err);
+        code = rf_engine_new(&e->engine, e->model, e->tokenizer, &o->decode, e->max_prompt, 1, err);
     }
     return code;
 }
@@ -135,7 +135,7 @@ static int open_evaluator(evaluator *e, rf_loaded *loaded, const rf_prompt *prom
 static void close_evaluator(evaluator *e)
 {
     rf_scorer_free(e->scorer);
-    rf_decoder_free(e->decoder);
+    rf_engine_free(e->engine);
     rf_acts_free(e->acts, e->model);
     rf_batch_free(&e->batch);
     rf_ids_free(&e->sample);
@@ -213,8 +213,9 @@ static int decode(evaluator *e, record *r, rf_eval_answer *keep, const rf_prompt
         r->too_long = 1;
         return RF_OK;
     }
-    if ((code = rf_decoder_run(e->decoder, &answer, prompt->ids.id, prompt->ids.n, (uint64_t)index,
-                               NULL, NULL, err)) != RF_OK) {
+    const rf_request request = {
+        .prompt = prompt->ids.id, .n_prompt = prompt->ids.n, .index = (uint64_t)index};
+    if ((code = rf_engine_run(e->engine, &answer, &request, 1, NULL, NULL, err)) != RF_OK) {
         return code;
     }
     code = rf_tokenizer_decode(e->tokenizer, &text, &bytes, answer.token, answer.n, true, err);
@@ -383,7 +384,7 @@ int rf_eval_run(rf_eval_result *out, rf_eval_answer *answers, rf_loaded *loaded,
     sum_up(out, all, n);
     out->score_seconds = seconds[0];
     out->decode_seconds = seconds[1];
-    out->cache_bytes = e.decoder ? rf_decoder_cache_bytes(e.decoder) : 0;
+    out->cache_bytes = e.engine ? rf_engine_cache_bytes(e.engine) : 0;
     code = latencies(out, all, n, err);
 out:
     close_evaluator(&e);

@@ -10,6 +10,7 @@
 #include "common/dist/dist.h"
 #include "data/objective.h"
 #include "data/tasks/task.h"
+#include "infer/engine.h"
 #include "infer/loaded.h"
 #include "infer/prompts.h"
 

@@ -2,8 +2,8 @@
 #ifndef RF_INFER_LOADED_H
 #define RF_INFER_LOADED_H
 
+#include "common/base/config.h"
 #include "common/store/checkpoint.h"
-#include "infer/decode.h"
 
 /* The header of a checkpoint, then (once the sizes are known) the model. */
 typedef struct rf_loaded {

@@ -13,13 +13,6 @@ static double ratio(double a, double b)
     return b > 0 ? a / b : 0;
 }
 
-static const char *decoder_name(rf_decode_kind kind)
-{
-    return kind == RF_DECODE_AR         ? "ar"
-           : kind == RF_DECODE_REFUSION ? "refusion"
-                                        : "refusion-left-to-right";
-}
-
 /* Standard error of a share (binomial). */
 static double share_error(int64_t k, int64_t n)
 {
@@ -102,7 +95,7 @@ void rf_report_print(FILE *out, const rf_eval_result *r, const rf_eval_options *
         print_comparison(out, r, o->objective.kind, c);
     }
     if (o->task) {
-        fprintf(out, "  decoder               %10s", decoder_name(o->decode.kind));
+        fprintf(out, "  decoder               %10s", rf_decode_kind_name(o->decode.kind));
         if (o->decode.kind != RF_DECODE_AR) {
             fprintf(out, "   slots of %lld, thresholds %g and %g", (long long)o->decode.slot_size,
                     o->decode.slot_threshold, o->decode.token_threshold);
@@ -118,13 +111,13 @@ void rf_report_print(FILE *out, const rf_eval_result *r, const rf_eval_options *
 
 static json_t *decode_json(const rf_decode_options *d)
 {
-    return json_pack("{s:s, s:I, s:I, s:I, s:f, s:f, s:s, s:s, s:f, s:I}", "kind",
-                     decoder_name(d->kind), "gen_length", (json_int_t)d->gen_length, "slot_size",
-                     (json_int_t)d->slot_size, "block_length", (json_int_t)d->block_length,
-                     "slot_threshold", d->slot_threshold, "token_threshold", d->token_threshold,
-                     "verify", d->verify_paper ? "paper" : "released", "kv",
-                     d->recompute_kv ? "recompute" : "reuse", "temperature", d->temperature, "seed",
-                     (json_int_t)d->seed);
+    return json_pack(
+        "{s:s, s:I, s:I, s:I, s:f, s:f, s:s, s:s, s:f, s:I}", "kind", rf_decode_kind_name(d->kind),
+        "gen_length", (json_int_t)d->gen_length, "slot_size", (json_int_t)d->slot_size,
+        "block_length", (json_int_t)d->block_length, "slot_threshold", d->slot_threshold,
+        "token_threshold", d->token_threshold, "verify", d->verify_paper ? "paper" : "released",
+        "kv", d->recompute_kv ? "recompute" : "reuse", "temperature", d->temperature, "seed",
+        (json_int_t)d->seed);
 }
 
 /* JSON has no infinities; what a broken model gives is null, as is a mean of nothing. */

@@ -2,11 +2,11 @@
 #ifndef RF_INFER_SHOW_H
 #define RF_INFER_SHOW_H
 
-#include "infer/decode.h"
+#include "infer/sequence.h"
 
 #include <stdio.h>
 
-/* Observer of a decoding (rf_decoder_run). On a terminal the response is one live picture: masked
+/* Observer of a decoding (engine.h). On a terminal the response is one live picture: masked
  * places are dots, drafts of this round dim, accepted tokens bold, committed ones in the colour of
  * their round; where it is taller than the terminal, the lines that are being decided. Elsewhere
  * each round is a plain line. */

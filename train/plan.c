@@ -26,7 +26,7 @@ static size_t decoder_bytes(const rf_trainer *t, const rf_model *shell)
         return 0;
     }
     const rf_model_config *c = &t->shape;
-    rf_model_limits need = rf_decoder_limits(&t->prompts.options, t->prompts.max_prompt);
+    rf_model_limits need = rf_engine_limits(&t->prompts.options, t->prompts.max_prompt, 1);
     int64_t cache = need.keys * c->num_hidden_layers * 2 * c->num_key_value_heads * c->head_dim;
     return rf_backend_bytes(shell->ctx->backend, RF_ACTIVATION, cache) +
            rf_acts_bytes(shell, need.places, need.keys, false, RF_RECOMPUTE_NONE);

@@ -55,7 +55,7 @@ static void free_tokens(rf_prompts *p)
 static void fit_options(rf_prompts *p, int64_t n_positions, bool warns)
 {
     rf_decode_options *o = &p->options;
-    int64_t slot = o->kind == RF_DECODE_AR ? 1 : o->slot_size;
+    int64_t slot = rf_decode_slot_size(o);
     int64_t room = (n_positions - p->max_prompt) / slot * slot;
     if (p->n > 0 && room < slot) {
         if (warns) {
@@ -125,8 +125,9 @@ static int decode_share(rf_trainer *t, char *slots, rf_error *err)
     int64_t n_ranks = rf_dist_size(t->dist);
     for (int64_t i = rf_dist_rank(t->dist); rc == RF_OK && i < p->n; i += n_ranks) {
         rf_answer answer = {0};
-        rc = rf_decoder_run(t->decoder, &answer, p->token[i], p->n_prompt[i], (uint64_t)i, NULL,
-                            NULL, err);
+        const rf_request request = {
+            .prompt = p->token[i], .n_prompt = p->n_prompt[i], .index = (uint64_t)i};
+        rc = rf_engine_run(t->decoder, &answer, &request, 1, NULL, NULL, err);
         if (rc == RF_OK) {
             char *slot = slots + (size_t)(i / n_ranks) * record_bytes(p);
             record r = {answer.n, answer.forwards, answer.ended, answer.seconds};

@@ -2,9 +2,9 @@
 #ifndef RF_TRAIN_SOURCES_H
 #define RF_TRAIN_SOURCES_H
 
+#include "common/model/model_config.h"
 #include "data/corpus/corpus.h"
 #include "data/settings.h"
-#include "infer/decode.h"
 
 /* The corpora of a run. */
 typedef struct rf_sources {

@@ -91,7 +91,7 @@ static int open_model(rf_trainer *t, rf_error *err)
                                   .compute = t->set.compute,
                                   .adaptation = &t->set.adaptation};
     if (t->prompts.n > 0) {
-        rf_model_limits decoder = rf_decoder_limits(&t->prompts.options, t->prompts.max_prompt);
+        rf_model_limits decoder = rf_engine_limits(&t->prompts.options, t->prompts.max_prompt, 1);
         t->limits.places = most(places, decoder.places);
         t->limits.keys = most(t->limits.places, decoder.keys);
         t->limits.positions = most(row, decoder.positions);
@@ -184,8 +184,8 @@ static int allocate(rf_trainer *t, rf_error *err)
         rc = allocate_arenas(t, err);
     }
     if (rc == RF_OK && t->prompts.n > 0) {
-        rc = rf_decoder_new(&t->decoder, t->model, t->sources.tokenizer, &t->prompts.options,
-                            t->prompts.max_prompt, err);
+        rc = rf_engine_new(&t->decoder, t->model, t->sources.tokenizer, &t->prompts.options,
+                           t->prompts.max_prompt, 1, err);
     }
     if (rc != RF_OK) {
         return rc;
@@ -325,7 +325,7 @@ void rf_trainer_free(rf_trainer *t)
         close(t->folder_lock);
     }
     rf_loader_free(t->loader);
-    rf_decoder_free(t->decoder);
+    rf_engine_free(t->decoder);
     if (t->model != NULL) {
         rf_backward_free(t->backward, t->model);
         rf_acts_free(t->acts, t->model);

@@ -8,7 +8,7 @@
 
 #include "common/store/checkpoint.h"
 #include "data/loader.h"
-#include "infer/decode.h"
+#include "infer/engine.h"
 #include "train/math/backward.h"
 #include "train/math/reduce.h"
 #include "train/run/metrics.h"
@@ -54,7 +54,7 @@ typedef struct rf_trainer {
     rf_optimizer optimizer;
     rf_reduce reduce;
     void *optimizer_memory, *step_memory; /* two arenas on the backend */
-    rf_decoder *decoder;                  /* NULL without prompts */
+    rf_engine *decoder;                   /* NULL without prompts */
     rf_loader *loader;
 
     /* Where it stands. */

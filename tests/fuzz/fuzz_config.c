@@ -7,7 +7,7 @@
  */
 #include "data/objective.h"
 #include "data/settings.h"
-#include "infer/decode.h"
+#include "infer/decode_options.h"
 #include "tests/fuzz/fuzz.h"
 #include "train/settings.h"
 

@@ -8,7 +8,7 @@
 #define RF_TESTS_INFER_TEST_H
 
 #include "common/text/tokenizer.h"
-#include "infer/decode.h"
+#include "infer/engine.h"
 #include "tests/model/tiny.h"
 
 enum {

@@ -1,26 +1,33 @@
 /* What a decoder promises beside the algorithm (for that: test_decode_oracle.c). */
-#include "infer/decode_private.h"
+#include "infer/engine.h"
 #include "tests/infer/infer_test.h"
 
 enum { MAX_PROMPT = 8 };
 
-static rf_decoder *make_decoder(rf_model *model, const rf_tokenizer *tokenizer,
-                                const rf_decode_options *options)
+static rf_engine *make_decoder(rf_model *model, const rf_tokenizer *tokenizer,
+                               const rf_decode_options *options)
 {
-    rf_decoder *decoder = NULL;
-    TINY_MUST(rf_decoder_new(&decoder, model, tokenizer, options, MAX_PROMPT, tiny_error()));
+    rf_engine *decoder = NULL;
+    TINY_MUST(rf_engine_new(&decoder, model, tokenizer, options, MAX_PROMPT, 1, tiny_error()));
     return decoder;
 }
 
+static void run_one(rf_engine *decoder, rf_answer *out, const int32_t *prompt, int64_t n,
+                    uint64_t index)
+{
+    const rf_request request = {.prompt = prompt, .n_prompt = n, .index = index};
+    TINY_MUST(rf_engine_run(decoder, out, &request, 1, NULL, NULL, tiny_error()));
+}
+
 /* The answer to random prompt number i. */
-static rf_answer answer_number(rf_decoder *decoder, uint64_t i)
+static rf_answer answer_number(rf_engine *decoder, uint64_t i)
 {
     rf_rng rng = RF_RNG_STREAM(3, RF_RNG_TEST, i);
     int32_t prompt[MAX_PROMPT];
     int64_t n = 1 + (int64_t)rf_rng_below(&rng, MAX_PROMPT);
     rf_answer answer;
     random_prompt(prompt, n, &rng);
-    TINY_MUST(rf_decoder_run(decoder, &answer, prompt, n, i, NULL, NULL, tiny_error()));
+    run_one(decoder, &answer, prompt, n, i);
     return answer;
 }
 
@@ -42,12 +49,12 @@ Test(decode, answers_depend_on_nothing_decoded_before)
     for (int k = 0; k < 3; k++) {
         rf_decode_options o = plain_options(kinds[k], 22, 4);
         rf_answer alone[N];
-        rf_decoder *decoder;
+        rf_engine *decoder;
         o.temperature = k == 1 ? 0.8 : 0;
         for (uint64_t i = 0; i < N; i++) {
             decoder = make_decoder(model, tokenizer, &o);
             alone[i] = answer_number(decoder, i);
-            rf_decoder_free(decoder);
+            rf_engine_free(decoder);
         }
         decoder = make_decoder(model, tokenizer, &o);
         for (uint64_t turn = 0; turn < 2 * N; turn++) { /* every one twice, in mixed order */
@@ -56,7 +63,7 @@ Test(decode, answers_depend_on_nothing_decoded_before)
             expect_same(&alone[i], &again, "another answer after other prompts");
             rf_answer_free(&again);
         }
-        rf_decoder_free(decoder);
+        rf_engine_free(decoder);
         for (int i = 0; i < N; i++) {
             rf_answer_free(&alone[i]);
         }
@@ -71,15 +78,15 @@ Test(decode, answers_do_not_depend_on_threads)
     rf_decode_options o = plain_options(RF_DECODE_REFUSION, 24, 4);
     rf_model *one = sharp_model(backend_named("cpu", ""), 1, 6, 1.4);
     rf_model *three = sharp_model(backend_named("cpu", ""), 3, 6, 1.4);
-    rf_decoder *a = make_decoder(one, tokenizer, &o), *b = make_decoder(three, tokenizer, &o);
+    rf_engine *a = make_decoder(one, tokenizer, &o), *b = make_decoder(three, tokenizer, &o);
     for (uint64_t i = 0; i < 10; i++) {
         rf_answer x = answer_number(a, i), y = answer_number(b, i);
         expect_same(&x, &y, "1 and 3 threads differ");
         rf_answer_free(&x);
         rf_answer_free(&y);
     }
-    rf_decoder_free(a);
-    rf_decoder_free(b);
+    rf_engine_free(a);
+    rf_engine_free(b);
     rf_model_free(one);
     rf_model_free(three);
     rf_tokenizer_free(tokenizer);
@@ -124,7 +131,7 @@ Test(decode, ar_equals_a_plain_loop)
     rf_decode_options o = plain_options(RF_DECODE_AR, LENGTH, 4);
     for (uint64_t seed = 0; seed < 4; seed++) {
         rf_model *model = sharp_model(backend_named("ref64", ""), 1, seed, 1.4);
-        rf_decoder *decoder = make_decoder(model, tokenizer, &o);
+        rf_engine *decoder = make_decoder(model, tokenizer, &o);
         for (uint64_t i = 0; i < 6; i++) {
             rf_rng rng = RF_RNG_STREAM(3, RF_RNG_TEST, i);
             int32_t prompt[MAX_PROMPT], expected[LENGTH];
@@ -138,7 +145,7 @@ Test(decode, ar_equals_a_plain_loop)
             n_ended += answer.ended;
             rf_answer_free(&answer);
         }
-        rf_decoder_free(decoder);
+        rf_engine_free(decoder);
         rf_model_free(model);
     }
     cr_assert(n_ended > 3 && n_ended < 24, "%d of 24 answers ended", n_ended);
@@ -176,8 +183,10 @@ Test(decode, ties_go_to_the_lowest_token_and_slot)
     o.slot_threshold = 0.5;
     TINY_MUST(rf_model_new(&model, &config, NULL, 1, &limits, tiny_error()));
     rf_model_prepare(model);
-    rf_decoder *decoder = make_decoder(model, tokenizer, &o);
-    TINY_MUST(rf_decoder_run(decoder, &answer, prompt, 2, 0, note_order, &seen, tiny_error()));
+    rf_engine *decoder = make_decoder(model, tokenizer, &o);
+    const rf_request request = {
+        .prompt = prompt, .n_prompt = 2, .observer = note_order, .user = &seen};
+    TINY_MUST(rf_engine_run(decoder, &answer, &request, 1, NULL, NULL, tiny_error()));
     cr_assert(answer.n == 16 && !answer.ended && seen.n_slots == 4 && seen.ends == 1);
     for (int i = 0; i < 16; i++) {
         cr_assert_eq(answer.token[i], 0);
@@ -186,7 +195,7 @@ Test(decode, ties_go_to_the_lowest_token_and_slot)
         cr_assert_eq(seen.round[e], e + 1, "slot %d in round %lld", e, (long long)seen.round[e]);
     }
     rf_answer_free(&answer);
-    rf_decoder_free(decoder);
+    rf_engine_free(decoder);
     rf_model_free(model);
     rf_tokenizer_free(tokenizer);
 }
@@ -196,15 +205,15 @@ static int same_answers(rf_model *model, const rf_tokenizer *tokenizer, const rf
                         const rf_decode_options *y)
 {
     int same = 0;
-    rf_decoder *a = make_decoder(model, tokenizer, x), *b = make_decoder(model, tokenizer, y);
+    rf_engine *a = make_decoder(model, tokenizer, x), *b = make_decoder(model, tokenizer, y);
     for (uint64_t i = 0; i < 16; i++) {
         rf_answer p = answer_number(a, i), q = answer_number(b, i);
         same += p.n == q.n && memcmp(p.token, q.token, (size_t)p.n * sizeof(*p.token)) == 0;
         rf_answer_free(&p);
         rf_answer_free(&q);
     }
-    rf_decoder_free(a);
-    rf_decoder_free(b);
+    rf_engine_free(a);
+    rf_engine_free(b);
     return same;
 }
 
@@ -234,13 +243,13 @@ Test(decode, a_temperature_samples_its_distribution)
     rf_decode_options o = plain_options(RF_DECODE_AR, 1, 1);
     double logits[SHARP_VOCABULARY], total = 0, worst = 0, count[SHARP_VOCABULARY] = {0};
     int32_t prompt[] = {65, 66, 67}, place = 2;
-    rf_decoder *decoder;
+    rf_engine *decoder;
 
     o.temperature = 1.3;
     decoder = make_decoder(model, tokenizer, &o);
     for (uint64_t i = 0; i < N; i++) {
         rf_answer answer;
-        TINY_MUST(rf_decoder_run(decoder, &answer, prompt, 3, i, NULL, NULL, tiny_error()));
+        run_one(decoder, &answer, prompt, 3, i);
         count[answer.token[0]] += 1;
         rf_answer_free(&answer);
     }
@@ -255,7 +264,7 @@ Test(decode, a_temperature_samples_its_distribution)
         worst = fmax(worst, fabs(count[id] / N - p) / sqrt(p * (1 - p) / N + 1e-6));
     }
     cr_assert(!!(worst < 4.5), "a share is %g standard errors off", worst);
-    rf_decoder_free(decoder);
+    rf_engine_free(decoder);
     rf_model_free(model);
     rf_tokenizer_free(tokenizer);
 }
@@ -265,9 +274,9 @@ Test(decode, a_temperature_samples_its_distribution)
 static void refuses_options(rf_model *model, const rf_tokenizer *tokenizer, rf_decode_options o,
                             int64_t max_prompt, const char *words)
 {
-    rf_decoder *decoder = NULL;
+    rf_engine *decoder = NULL;
     rf_error err = {0};
-    int code = rf_decoder_new(&decoder, model, tokenizer, &o, max_prompt, &err);
+    int code = rf_engine_new(&decoder, model, tokenizer, &o, max_prompt, 1, &err);
     cr_assert(code != RF_OK && decoder == NULL && strstr(err.message, words), "\"%s\" not in: %s",
               words, err.message);
 }
@@ -277,7 +286,7 @@ Test(decode, refuses_bad_sizes)
     rf_tokenizer *tokenizer = byte_tokenizer();
     rf_model *model = sharp_model(backend_named("cpu", ""), 1, 9, 1);
     rf_decode_options good = plain_options(RF_DECODE_REFUSION, 16, 4), o;
-    rf_model_limits limits = rf_decoder_limits(&good, MAX_PROMPT);
+    rf_model_limits limits = rf_engine_limits(&good, MAX_PROMPT, 1);
 
     cr_assert(limits.places == 24 && limits.keys == 24 && limits.positions == 24);
     o = good, o.block_length = 6;
@@ -312,23 +321,26 @@ Test(decode, refuses_bad_prompts_and_goes_on)
     rf_tokenizer *tokenizer = byte_tokenizer();
     rf_model *model = sharp_model(backend_named("cpu", ""), 1, 9, 1);
     rf_decode_options o = plain_options(RF_DECODE_REFUSION, 16, 4);
-    rf_decoder *decoder = make_decoder(model, tokenizer, &o);
+    rf_engine *decoder = make_decoder(model, tokenizer, &o);
     rf_answer before = answer_number(decoder, 1), answer;
     int32_t prompt[MAX_PROMPT + 1] = {65, 65, 65, 65, 65, 65, 65, 65, 65};
     rf_error err = {0};
 
-    cr_assert(rf_decoder_cache_bytes(decoder) > 0);
-    cr_assert(rf_decoder_run(decoder, &answer, prompt, 0, 0, NULL, NULL, &err) == RF_ERR &&
+    cr_assert(rf_engine_cache_bytes(decoder) > 0);
+    rf_request bad = {.prompt = prompt};
+    cr_assert(rf_engine_run(decoder, &answer, &bad, 1, NULL, NULL, &err) == RF_ERR &&
               answer.token == NULL && strstr(err.message, "1 to 8"));
-    cr_assert(rf_decoder_run(decoder, &answer, prompt, 9, 0, NULL, NULL, &err) == RF_ERR &&
+    bad.n_prompt = 9;
+    cr_assert(rf_engine_run(decoder, &answer, &bad, 1, NULL, NULL, &err) == RF_ERR &&
               strstr(err.message, "has 9 tokens"));
     prompt[1] = SHARP_VOCABULARY;
-    cr_assert(rf_decoder_run(decoder, &answer, prompt, 8, 0, NULL, NULL, &err) == RF_ERR);
+    bad.n_prompt = 8;
+    cr_assert(rf_engine_run(decoder, &answer, &bad, 1, NULL, NULL, &err) == RF_ERR);
     answer = answer_number(decoder, 1);
     expect_same(&before, &answer, "another answer after a refused prompt");
     rf_answer_free(&before);
     rf_answer_free(&answer);
-    rf_decoder_free(decoder);
+    rf_engine_free(decoder);
     rf_model_free(model);
     rf_tokenizer_free(tokenizer);
 }

@@ -1,6 +1,6 @@
 /* The decoders against a plain transcription of the algorithm (oracle.h): the same tokens, the same
  * number of forward passes and rounds, the same logits, whatever the settings. */
-#include "infer/decode_private.h"
+#include "infer/engine.h"
 #include "tests/infer/oracle.h"
 
 #include <stdio.h>
@@ -67,7 +67,7 @@ static trial make_trial(uint64_t seed, uint64_t i)
 /* --- Logits through the cache ----------------------------------------------------------------- */
 
 typedef struct watcher {
-    rf_decoder *decoder;
+    rf_engine *decoder;
     const oracle *witness;
     double gap; /* worst of all plans */
     int64_t round;
@@ -77,10 +77,11 @@ typedef struct watcher {
 static void watch(void *user, const rf_decode_event *event)
 {
     watcher *w = user;
-    rf_decoder *d = w->decoder;
+    rf_engine *d = w->decoder;
+    const rf_sequence *s = &d->seat[0].sequence;
     double logits[SHARP_VOCABULARY];
     if (event->kind == RF_EVENT_PLAN) {
-        int32_t place = (int32_t)(d->batch.n - d->n_masked * d->options.slot_size);
+        int32_t place = (int32_t)(d->batch.n - s->n_masked * s->slot_size);
         cr_assert(w->round < w->witness->rounds);
         TINY_MUST(rf_model_logits(d->model, d->acts, logits, &place, 1, tiny_error()));
         w->gap = fmax(w->gap, tiny_gap(logits, w->witness->plan + w->round * SHARP_VOCABULARY,
@@ -112,15 +113,20 @@ static void describe(char *text, size_t bytes, const trial *t, const oracle *a, 
 static void run_trial(oracle *a, const trial *t, rf_model *model, double tolerance)
 {
     char text[1024];
-    rf_decoder *decoder = NULL;
+    rf_engine *decoder = NULL;
     rf_answer answer;
     watcher w = {0};
 
     oracle_run(a, &t->options, t->prompt, t->n_prompt, t->index);
-    TINY_MUST(rf_decoder_new(&decoder, model, a->tokenizer, &t->options, MAX_PROMPT, tiny_error()));
+    TINY_MUST(
+        rf_engine_new(&decoder, model, a->tokenizer, &t->options, MAX_PROMPT, 1, tiny_error()));
     w = (watcher){.decoder = decoder, .witness = a};
-    TINY_MUST(rf_decoder_run(decoder, &answer, t->prompt, t->n_prompt, t->index,
-                             a->close ? NULL : watch, &w, tiny_error()));
+    const rf_request request = {.prompt = t->prompt,
+                                .n_prompt = t->n_prompt,
+                                .index = t->index,
+                                .observer = a->close ? NULL : watch,
+                                .user = &w};
+    TINY_MUST(rf_engine_run(decoder, &answer, &request, 1, NULL, NULL, tiny_error()));
     describe(text, sizeof text, t, a, &answer);
     if (!a->close) {
         cr_assert(answer.n == a->n && answer.ended == a->ended && answer.forwards == a->forwards &&
@@ -135,7 +141,7 @@ static void run_trial(oracle *a, const trial *t, rf_model *model, double toleran
                   "token %d was produced", answer.token[i]);
     }
     rf_answer_free(&answer);
-    rf_decoder_free(decoder);
+    rf_engine_free(decoder);
 }
 
 /* Adds to hits; returns how many trials were too close to call. */

@@ -1,0 +1,304 @@
+#include "infer/engine.h"
+
+#include "common/base/alloc.h"
+#include "common/base/log.h"
+#include "common/base/rng.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+
+void rf_answer_free(rf_answer *answer)
+{
+    free(answer->token);
+    *answer = (rf_answer){0};
+}
+
+/* --- Sizes and memory ------------------------------------------------------------------------- */
+
+rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_prompt,
+                                 int64_t capacity)
+{
+    rf_decode_options o = *options;
+    if (rf_decode_options_resolve(&o, NULL) != RF_OK) {
+        o.block_length = o.gen_length; /* rf_engine_new says what is wrong with them */
+    }
+    return (rf_model_limits){.places = max_prompt + capacity * rf_decode_block_length(&o),
+                             .keys = capacity * (max_prompt + o.gen_length),
+                             .positions = max_prompt + o.gen_length};
+}
+
+/* The model's vocabulary, context and special tokens must fit what is asked. */
+static int check(const rf_engine *e, rf_error *err)
+{
+    const rf_specials *special = rf_tokenizer_specials(e->tokenizer);
+    int64_t n_tokens = rf_tokenizer_size(e->tokenizer);
+    rf_model_limits need = rf_engine_limits(&e->options, e->max_prompt, e->capacity);
+    const rf_limits *have = &e->model->ctx->limits;
+
+    if (e->max_prompt < 1 || e->capacity < 1) {
+        return rf_error_set(err, RF_ERR,
+                            "%" PRId64 " prompts of at most %" PRId64 " tokens: give 1 or more",
+                            e->capacity, e->max_prompt);
+    }
+    if (n_tokens > e->model->config.vocab_size) {
+        return rf_error_set(err, RF_ERR,
+                            "the tokenizer has %" PRId64
+                            " tokens and the model's vocab_size is %" PRId64
+                            ": use the tokenizer that the model was trained with",
+                            n_tokens, e->model->config.vocab_size);
+    }
+    if (e->options.kind != RF_DECODE_AR && special->mask < 0) {
+        return rf_error_set(err, RF_ERR, "the tokenizer has no mask token: decode.kind must be ar");
+    }
+    if (special->n_eos < 1) {
+        return rf_error_set(err, RF_ERR,
+                            "the tokenizer has no end-of-text token: answers could not end");
+    }
+    if (need.positions > e->model->n_positions) {
+        return rf_error_set(
+            err, RF_ERR,
+            "a prompt of up to %" PRId64 " tokens and decode.gen_length %" PRId64 " need %" PRId64
+            " positions, the model has %" PRId64 ": lower decode.gen_length",
+            e->max_prompt, e->options.gen_length, need.positions, e->model->n_positions);
+    }
+    if (need.places > have->places || need.keys > have->keys) {
+        return rf_error_set(err, RF_ERR,
+                            "decoding needs batches of %" PRId64 " places and %" PRId64
+                            " keys, the model was made for %" PRId64 " and %" PRId64
+                            ": lower decode.gen_length",
+                            need.places, need.keys, have->places, have->keys);
+    }
+    return RF_OK;
+}
+
+static void make_seats(rf_engine *e)
+{
+    size_t most = (size_t)(e->capacity * rf_decode_block_length(&e->options));
+    e->asked = rf_alloc(most, sizeof(rf_query *));
+    e->row = rf_alloc(most, sizeof *e->row);
+    e->token = rf_alloc(most, sizeof *e->token);
+    e->value = rf_alloc(most, sizeof *e->value);
+    e->key = rf_alloc(most, sizeof *e->key);
+    e->seat = rf_alloc((size_t)e->capacity, sizeof *e->seat);
+    for (int64_t i = 0; i < e->capacity; i++) {
+        rf_sequence_new(&e->seat[i].sequence, &e->options, e->tokenizer,
+                        i * (e->max_prompt + e->options.gen_length));
+        e->seat[i].request = -1;
+    }
+}
+
+int rf_engine_new(rf_engine **out, rf_model *model, const rf_tokenizer *tokenizer,
+                  const rf_decode_options *options, int64_t max_prompt, int64_t capacity,
+                  rf_error *err)
+{
+    const rf_specials *special = rf_tokenizer_specials(tokenizer);
+    rf_engine *e = rf_alloc(1, sizeof *e);
+    int rc;
+
+    *out = NULL;
+    *e = (rf_engine){.model = model,
+                     .tokenizer = tokenizer,
+                     .options = *options,
+                     .decoder = rf_decoder_of(options->kind),
+                     .max_prompt = max_prompt,
+                     .capacity = capacity};
+    RF_TRY_OUT(rf_decode_options_resolve(&e->options, err));
+    RF_TRY_OUT(check(e, err));
+    rf_model_limits need = rf_engine_limits(&e->options, max_prompt, capacity);
+    RF_TRY_OUT(rf_cache_new(&e->cache, model, need.keys, err));
+    RF_TRY_OUT(rf_acts_new(&e->acts, model, need.places, need.keys, false, RF_RECOMPUTE_NONE, err));
+    RF_TRY_OUT(rf_batch_new(&e->batch, need.places, err));
+    for (int i = 0; i < 2; i++) {
+        int32_t id = i == 0 ? special->mask : special->begin;
+        if (id >= 0) {
+            e->banned[e->n_banned++] = id;
+        }
+    }
+    make_seats(e);
+    *out = e;
+    return RF_OK;
+out:
+    rf_engine_free(e);
+    return rc;
+}
+
+void rf_engine_free(rf_engine *e)
+{
+    if (e == NULL) {
+        return;
+    }
+    for (int64_t i = 0; i < e->capacity && e->seat != NULL; i++) {
+        rf_sequence_free(&e->seat[i].sequence);
+    }
+    rf_batch_free(&e->batch);
+    rf_acts_free(e->acts, e->model);
+    rf_cache_free(e->cache, e->model);
+    free(e->seat);
+    free(e->asked);
+    free(e->row);
+    free(e->token);
+    free(e->value);
+    free(e->key);
+    free(e);
+}
+
+size_t rf_engine_cache_bytes(const rf_engine *e)
+{
+    return e->cache->bytes;
+}
+
+/* --- One pass --------------------------------------------------------------------------------- */
+
+/* What the sequences want computed. One that may not fit any more waits for the next pass; each
+ * seat comes first in its turn. */
+static void gather(rf_engine *e)
+{
+    rf_batch_clear(&e->batch);
+    for (int64_t i = 0; i < e->capacity; i++) {
+        rf_seat *seat = &e->seat[(e->turn + i) % e->capacity];
+        rf_sequence *s = &seat->sequence;
+        int64_t most = rf_decode_block_length(&e->options) + (s->committed == 0 ? s->n_prompt : 0);
+        seat->waits = seat->request >= 0 && most <= e->batch.capacity - e->batch.n;
+        if (seat->waits) {
+            s->n_queries = 0;
+            s->forwards++;
+            e->decoder->ask(s, &e->batch);
+        }
+    }
+    e->turn = (e->turn + 1) % e->capacity;
+}
+
+/* The next query of this kind goes to the head. */
+static void take_query(rf_engine *e, int64_t n, const rf_sequence *s, rf_query *q)
+{
+    rf_rng rng = RF_RNG_STREAM(e->options.seed, RF_RNG_DECODE, s->index, (uint64_t)s->rounds,
+                               (uint64_t)q->at);
+    e->asked[n] = q;
+    e->row[n] = q->row;
+    e->token[n] = q->token;
+    e->key[n] = rf_rng_u64(&rng);
+}
+
+/* All queries of one kind at once. */
+static int ask_head(rf_engine *e, rf_query_kind kind, rf_error *err)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < e->capacity; i++) {
+        const rf_sequence *s = &e->seat[i].sequence;
+        for (int64_t j = 0; j < s->n_queries && e->seat[i].waits; j++) {
+            if (s->query[j].kind == kind) {
+                take_query(e, n++, s, &s->query[j]);
+            }
+        }
+    }
+    if (n == 0) {
+        return RF_OK;
+    }
+    if (kind == RF_QUERY_PROBABILITY) {
+        RF_TRY(rf_model_logprob(e->model, e->acts, e->value, e->row, e->token, n, err));
+    } else {
+        const rf_sampling sampling = {.temperature =
+                                          kind == RF_QUERY_DRAFT ? e->options.temperature : 0,
+                                      .banned = e->banned,
+                                      .n_banned = e->n_banned,
+                                      .n_usable = rf_tokenizer_size(e->tokenizer),
+                                      .key = e->key};
+        RF_TRY(rf_model_sample(e->model, e->acts, e->token, e->value, e->row, n, &sampling, err));
+    }
+    for (int64_t j = 0; j < n; j++) {
+        e->asked[j]->token = e->token[j];
+        e->asked[j]->p = kind == RF_QUERY_PROBABILITY ? exp(e->value[j]) : e->value[j];
+    }
+    return RF_OK;
+}
+
+static int run_pass(rf_engine *e, rf_error *err)
+{
+    gather(e);
+    RF_TRY(rf_model_forward(e->model, e->acts, &e->batch, e->cache, err));
+    for (bool more = true; more;) {
+        for (rf_query_kind kind = 0; kind < RF_QUERY_N_KINDS; kind++) {
+            RF_TRY(ask_head(e, kind, err));
+        }
+        more = false;
+        for (int64_t i = 0; i < e->capacity; i++) {
+            rf_seat *seat = &e->seat[i];
+            seat->waits = seat->waits && e->decoder->tell(&seat->sequence);
+            more |= seat->waits;
+        }
+    }
+    return RF_OK;
+}
+
+/* --- Running ---------------------------------------------------------------------------------- */
+
+static int take_seat(rf_engine *e, rf_seat *seat, const rf_request *request, int64_t number,
+                     rf_error *err)
+{
+    if (request->n_prompt < 1 || request->n_prompt > e->max_prompt) {
+        return rf_error_set(err, RF_ERR,
+                            "the prompt has %" PRId64 " tokens: this decoder takes 1 to %" PRId64,
+                            request->n_prompt, e->max_prompt);
+    }
+    rf_sequence_begin(&seat->sequence, request->prompt, request->n_prompt, request->index);
+    seat->sequence.observer = request->observer;
+    seat->sequence.user = request->user;
+    seat->request = number;
+    seat->begin = rf_log_seconds();
+    return RF_OK;
+}
+
+/* The answer is what stands before the first end of text by position; slots committed behind it in
+ * earlier rounds are cut off. */
+static void leave_seat(rf_seat *seat, rf_answer *out)
+{
+    const rf_sequence *s = &seat->sequence;
+    out->n = rf_sequence_cut(s, s->token, s->n_slots * s->slot_size, &out->ended);
+    out->token = rf_alloc_copy(s->token, (size_t)out->n * sizeof *out->token);
+    for (int64_t i = 0; i < out->n; i++) {
+        RF_ASSERT(out->token[i] >= 0);
+    }
+    out->forwards = s->forwards;
+    out->rounds = s->rounds;
+    out->seconds = rf_log_seconds() - seat->begin;
+    seat->request = -1;
+    rf_sequence_notify(s, RF_EVENT_END);
+}
+
+int rf_engine_run(rf_engine *e, rf_answer *answer, const rf_request *request, int64_t n,
+                  rf_engine_done done, void *user, rf_error *err)
+{
+    int64_t next = 0, n_done = 0;
+    int rc = RF_OK;
+
+    for (int64_t i = 0; i < n; i++) {
+        answer[i] = (rf_answer){0};
+    }
+    while (n_done < n) {
+        for (int64_t i = 0; i < e->capacity && next < n; i++) {
+            if (e->seat[i].request < 0) {
+                RF_TRY_OUT(take_seat(e, &e->seat[i], &request[next], next, err));
+                next++;
+            }
+        }
+        RF_TRY_OUT(run_pass(e, err));
+        for (int64_t i = 0; i < e->capacity; i++) {
+            int64_t number = e->seat[i].request;
+            if (number >= 0 && e->seat[i].sequence.done) {
+                leave_seat(&e->seat[i], &answer[number]);
+                n_done++;
+                RF_TRY_OUT(done != NULL ? done(user, number, err) : RF_OK);
+            }
+        }
+    }
+    return RF_OK;
+out:
+    for (int64_t i = 0; i < e->capacity; i++) {
+        e->seat[i].request = -1;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        rf_answer_free(&answer[i]);
+    }
+    return rc;
+}

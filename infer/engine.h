@@ -1,0 +1,82 @@
+/* engine.h: runs a model for many prompts at once.                             all local
+ *
+ * A pass gathers what the sequences ask for (decoder.h), runs the model's forward pass once, asks
+ * the head about the chosen places, and tells each sequence. A sequence that is done gives its slab
+ * of the key/value cache to the next prompt. Kernels sum in an order that does not depend on the
+ * batch: answers are the same at any capacity.
+ */
+#ifndef RF_INFER_ENGINE_H
+#define RF_INFER_ENGINE_H
+
+#include "common/model/model.h"
+#include "infer/decoder.h"
+
+typedef struct rf_request {
+    const int32_t *prompt; /* [n_prompt] outlives the request's answer */
+    int64_t n_prompt;
+    uint64_t index;              /* names the prompt for the randomness */
+    rf_decode_observer observer; /* NULL: none */
+    void *user;                  /* given to the observer */
+} rf_request;
+
+typedef struct rf_answer {
+    int32_t *token; /* [n] response up to and including the first end of text. Owned */
+    int64_t n;
+    bool ended;       /* with an end of text */
+    int64_t forwards; /* passes that held a place of it, the prompt's included */
+    int64_t rounds;
+    double seconds; /* from the prompt to the whole answer */
+} rf_answer;
+void rf_answer_free(rf_answer *answer); /* zeroes; a zeroed struct is fine */
+
+/* A slab and the sequence that has it. */
+typedef struct rf_seat {
+    rf_sequence sequence;
+    int64_t request; /* its number; -1: the seat is free */
+    bool waits;      /* for the head's answers */
+    double begin;    /* rf_log_seconds() */
+} rf_seat;
+
+typedef struct rf_engine {
+    rf_model *model;               /* not owned */
+    const rf_tokenizer *tokenizer; /* not owned */
+    rf_decode_options options;     /* resolved */
+    const rf_decoder *decoder;     /* options.kind's */
+    int64_t max_prompt, capacity;  /* of a prompt; seats */
+    int32_t banned[2], n_banned;   /* mask and begin tokens are never produced */
+    rf_cache *cache;               /* [capacity] slabs */
+    rf_acts *acts;                 /* of the last pass */
+    rf_batch batch;                /* of the last pass */
+    rf_seat *seat;                 /* [capacity] */
+    int64_t turn;                  /* the seat that is asked first */
+    rf_query **asked;              /* [capacity * block] those that the head is asked together; */
+    int32_t *row, *token;          /* its operands */
+    double *value;
+    uint64_t *key;
+} rf_engine;
+
+/* What a model must be made for, to answer `capacity` prompts of up to max_prompt tokens at once. A
+ * pass holds the places of all sequences and one whole prompt of that length (or several short
+ * ones; other prompts wait for the next pass). */
+rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_prompt,
+                                 int64_t capacity);
+/* Model and tokenizer outlive the engine; the model must have been made for rf_engine_limits, and
+ * its vocabulary must hold the tokenizer. Caller frees. */
+RF_MUST_CHECK int rf_engine_new(rf_engine **out, rf_model *model, const rf_tokenizer *tokenizer,
+                                const rf_decode_options *options, int64_t max_prompt,
+                                int64_t capacity, rf_error *err);
+void rf_engine_free(rf_engine *engine);                /* NULL is fine */
+size_t rf_engine_cache_bytes(const rf_engine *engine); /* of its key/value cache */
+
+/* Called with the number of a request whose answer is there. An error ends the run. */
+typedef int (*rf_engine_done)(void *user, int64_t request, rf_error *err);
+
+/* Answers n requests, as many at once as there are seats, in the order of the array; they may end in
+ * another. answer [n]: sets; caller frees each. done may be NULL. An answer's tokens depend on the
+ * model, the prompt, the options and the request's index, and on nothing else. An empty prompt and
+ * one of more than max_prompt tokens are errors. After an error no answer is there, and the engine
+ * is ready for other requests. */
+RF_MUST_CHECK int rf_engine_run(rf_engine *engine, rf_answer *answer, const rf_request *request,
+                                int64_t n, rf_engine_done done, void *user, rf_error *err);
+
+#endif

@@ -1,0 +1,138 @@
+#include "infer/sequence.h"
+
+#include "common/base/alloc.h"
+
+#include <stdlib.h>
+
+void rf_sequence_new(rf_sequence *s, const rf_decode_options *options,
+                     const rf_tokenizer *tokenizer, int64_t slab)
+{
+    *s = (rf_sequence){.options = options, .tokenizer = tokenizer, .slab = slab};
+    s->slot_size = rf_decode_slot_size(options);
+    s->n_slots = options->gen_length / s->slot_size;
+    size_t n_tokens = (size_t)options->gen_length, n_slots = (size_t)s->n_slots;
+    s->token = rf_alloc(n_tokens, sizeof *s->token);
+    s->draft = rf_alloc(n_tokens, sizeof *s->draft);
+    s->pass = rf_alloc(n_tokens, sizeof *s->pass);
+    s->score = rf_alloc(n_slots, sizeof *s->score);
+    s->slot = rf_alloc(n_slots, sizeof *s->slot);
+    s->round = rf_alloc(n_slots, sizeof *s->round);
+    s->masked = rf_alloc(n_slots, sizeof *s->masked);
+    s->selected = rf_alloc(n_slots, sizeof *s->selected);
+    s->accepted = rf_alloc(n_slots, sizeof *s->accepted);
+    s->query = rf_alloc((size_t)rf_decode_block_length(options), sizeof *s->query);
+}
+
+void rf_sequence_free(rf_sequence *s)
+{
+    void *const owned[] = {s->token, s->draft,  s->pass,     s->score,    s->slot,
+                           s->round, s->masked, s->selected, s->accepted, s->query};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
+        free(owned[i]);
+    }
+    *s = (rf_sequence){0};
+}
+
+void rf_sequence_begin(rf_sequence *s, const int32_t *prompt, int64_t n_prompt, uint64_t index)
+{
+    s->prompt = prompt;
+    s->n_prompt = n_prompt;
+    s->index = index;
+    s->observer = NULL;
+    s->phase = s->step = 0;
+    s->done = false;
+    s->committed = s->forwards = s->rounds = s->block_begin = s->n_queries = 0;
+    for (int64_t i = 0; i < s->n_slots * s->slot_size; i++) {
+        s->token[i] = s->draft[i] = -1;
+    }
+    for (int64_t e = 0; e < s->n_slots; e++) {
+        s->slot[e] = RF_SLOT_MASKED;
+        s->round[e] = 0;
+    }
+}
+
+/* --- Steps of the decoders -------------------------------------------------------------------- */
+
+void rf_sequence_add_prompt(rf_sequence *s, rf_batch *batch)
+{
+    if (s->committed > 0) {
+        return;
+    }
+    for (int64_t i = 0; i < s->n_prompt; i++) {
+        int64_t to = s->slab + i;
+        rf_batch_add(batch, s->prompt[i], (int32_t)i, to, s->slab, to + 1, 0, 0);
+    }
+    s->committed = s->n_prompt;
+}
+
+void rf_sequence_add(const rf_sequence *s, rf_batch *batch, int32_t token, int64_t at, int64_t to,
+                     int64_t region)
+{
+    int32_t position = (int32_t)(s->n_prompt + at);
+    int64_t place = s->slab + to;
+    if (region == s->committed) { /* one span: the split of a causal sequence would change bits */
+        rf_batch_add(batch, token, position, place, s->slab, place + 1, 0, 0);
+    } else {
+        rf_batch_add(batch, token, position, place, s->slab, s->slab + s->committed,
+                     s->slab + region, place + 1);
+    }
+}
+
+void rf_sequence_ask(rf_sequence *s, rf_query_kind kind, int64_t row, int64_t at, int32_t token)
+{
+    if (kind == RF_QUERY_DRAFT && !(s->options->temperature > 0)) {
+        kind = RF_QUERY_LIKELIEST;
+    }
+    s->query[s->n_queries++] =
+        (rf_query){.kind = kind, .row = (int32_t)row, .at = (int32_t)at, .token = token};
+}
+
+int64_t rf_sequence_cut(const rf_sequence *s, const int32_t *token, int64_t n, bool *found)
+{
+    *found = false;
+    for (int64_t i = 0; i < n; i++) {
+        if (rf_tokenizer_is_eos(s->tokenizer, token[i])) {
+            *found = true;
+            return i + 1;
+        }
+    }
+    return n;
+}
+
+void rf_sequence_commit(rf_sequence *s, int64_t e, const int32_t *token, int64_t n)
+{
+    int64_t S = s->slot_size;
+    bool ended;
+
+    (void)rf_sequence_cut(s, token, n, &ended);
+    for (int64_t i = 0; i < S; i++) {
+        s->token[e * S + i] = i < n ? token[i] : -1;
+    }
+    s->slot[e] = RF_SLOT_COMMITTED;
+    s->round[e] = s->rounds;
+    s->committed += n;
+    for (int64_t later = e + 1; ended && later < s->n_slots; later++) {
+        if (s->slot[later] != RF_SLOT_COMMITTED) {
+            s->slot[later] = RF_SLOT_REMOVED;
+            for (int64_t i = 0; i < S; i++) {
+                s->token[later * S + i] = -1;
+            }
+        }
+    }
+}
+
+void rf_sequence_notify(const rf_sequence *s, rf_decode_event_kind kind)
+{
+    if (s->observer != NULL) {
+        rf_decode_event event = {.kind = kind,
+                                 .forwards = s->forwards,
+                                 .n_slots = s->n_slots,
+                                 .slot_size = s->slot_size,
+                                 .n_tokens = s->n_slots * s->slot_size,
+                                 .slot = s->slot,
+                                 .round = s->round,
+                                 .token = s->token,
+                                 .draft = s->draft};
+        s->observer(s->user, &event);
+    }
+}

@@ -1,0 +1,131 @@
+/* sequence.h: the state of one prompt while it is answered.                    all local
+ *
+ * A decoder (decoder.h) moves it on from one forward pass to the next; the engine (engine.h) owns it
+ * and answers what it asks. Places of the response are counted from 0 (`at`); the place of the
+ * response at 0 is position n_prompt.
+ *
+ * A sequence has a slab of the cache. It holds the prompt and the response tokens in the order in
+ * which they were committed; what lies behind the `committed` places is transient: every forward
+ * pass writes it anew.
+ */
+#ifndef RF_INFER_SEQUENCE_H
+#define RF_INFER_SEQUENCE_H
+
+#include "common/model/batch.h"
+#include "common/text/tokenizer.h"
+#include "infer/decode_options.h"
+
+/* --- What an observer sees -------------------------------------------------------------------- */
+
+/* What happened, for --show and tests. */
+typedef enum rf_decode_event_kind {
+    RF_EVENT_PLAN,   /* drafts of the slots planned; selected ones are marked */
+    RF_EVENT_ACCEPT, /* after a completion cycle: tokens accepted, not yet committed */
+    RF_EVENT_COMMIT, /* slots committed (or cut off at an end of text) */
+    RF_EVENT_END
+} rf_decode_event_kind;
+
+typedef enum rf_slot_state {
+    RF_SLOT_MASKED,
+    RF_SLOT_SELECTED, /* in this round */
+    RF_SLOT_COMMITTED,
+    RF_SLOT_REMOVED /* behind an end of text */
+} rf_slot_state;
+
+/* Token arrays cover the whole response; -1: not decided. */
+typedef struct rf_decode_event {
+    rf_decode_event_kind kind;
+    int64_t forwards; /* so far */
+    int64_t n_slots, slot_size, n_tokens;
+    const rf_slot_state *slot; /* [n_slots] */
+    const int64_t *round; /* [n_slots] round in which a slot was committed, from 1; 0: not yet */
+    const int32_t *token; /* [n_tokens] committed and accepted tokens */
+    const int32_t *draft; /* [n_tokens] drafts of this round, -1 where none */
+} rf_decode_event;
+
+typedef void (*rf_decode_observer)(void *user, const rf_decode_event *event);
+
+/* --- What a sequence asks of a forward pass --------------------------------------------------- */
+
+typedef enum rf_query_kind {
+    RF_QUERY_DRAFT,       /* which token: the likeliest, or a sample at decode.temperature */
+    RF_QUERY_LIKELIEST,   /* which token: the likeliest */
+    RF_QUERY_PROBABILITY, /* how probable `token` is */
+    RF_QUERY_N_KINDS
+} rf_query_kind;
+
+/* One question to the head. */
+typedef struct rf_query {
+    rf_query_kind kind;
+    int32_t row;   /* of the batch: the place whose prediction is asked for */
+    int32_t at;    /* response place that the answer is about; names the randomness of a draft */
+    int32_t token; /* asked for, or the answer */
+    double p;      /* answer: the probability of token, untempered */
+} rf_query;
+
+/* --- State ------------------------------------------------------------------------------------ */
+
+typedef struct rf_sequence {
+    const rf_decode_options *options; /* resolved. Not owned */
+    const rf_tokenizer *tokenizer;    /* not owned */
+    int64_t slot_size, n_slots;
+    int64_t slab; /* place of the cache at which the slab begins */
+
+    /* The prompt. Not owned, not read after the first forward pass. */
+    const int32_t *prompt;
+    int64_t n_prompt;
+    uint64_t index; /* names the prompt for the randomness */
+    rf_decode_observer observer;
+    void *user;
+
+    int phase, step;   /* of the decoder; 0 in the beginning */
+    bool done;         /* the decoder has nothing more to ask */
+    int64_t committed; /* places of the slab that are final; 0: the prompt is still to come */
+    int64_t forwards, rounds;
+
+    /* The response, [n_slots * slot_size] and [n_slots]. Owned */
+    int32_t *token; /* committed or accepted, -1: undecided */
+    int32_t *draft; /* of this round, -1: none */
+    double *score;  /* [n_slots] probability of a slot's first draft token */
+    rf_slot_state *slot;
+    int64_t *round;
+
+    /* A round of slots (decode_refusion.c, decode_complete.c). Owned */
+    int64_t block_begin;           /* first slot of the current run of decode.block_length */
+    int64_t *masked, n_masked;     /* its masked slots M, ascending */
+    int64_t *selected, n_selected; /* ascending */
+    int64_t *accepted;             /* [n_selected] places accepted so far while completing */
+    bool *pass;                    /* [n_selected * slot_size] verdicts of verification */
+    bool fresh; /* keys and values of what is accepted are not in the slots' own regions yet */
+
+    rf_query *query; /* [n_queries], room for a block. Owned */
+    int64_t n_queries;
+} rf_sequence;
+
+/* For prompts one after the other, in the slab that begins at this place of the cache. Options
+ * (resolved) and tokenizer outlive it. */
+void rf_sequence_new(rf_sequence *out, const rf_decode_options *options,
+                     const rf_tokenizer *tokenizer, int64_t slab);
+void rf_sequence_free(rf_sequence *s); /* a zeroed struct is fine */
+/* An empty response to a new prompt of one token or more. */
+void rf_sequence_begin(rf_sequence *s, const int32_t *prompt, int64_t n_prompt, uint64_t index);
+
+/* --- Steps of the decoders -------------------------------------------------------------------- */
+
+/* Adds the prompt to the batch, causal, if it is not in the cache yet. */
+void rf_sequence_add_prompt(rf_sequence *s, rf_batch *batch);
+/* Adds `token` as response place `at`. Its key and value go to place `to` of the slab; it sees the
+ * committed places and the transient ones from `region` to itself. */
+void rf_sequence_add(const rf_sequence *s, rf_batch *batch, int32_t token, int64_t at, int64_t to,
+                     int64_t region);
+/* Asks the head about a row of the batch. token: read with RF_QUERY_PROBABILITY. */
+void rf_sequence_ask(rf_sequence *s, rf_query_kind kind, int64_t row, int64_t at, int32_t token);
+/* Length of the shortest prefix of token[0..n) that holds an end of text; n and *found = false if
+ * there is none. */
+int64_t rf_sequence_cut(const rf_sequence *s, const int32_t *token, int64_t n, bool *found);
+/* Records slot e as committed with its first n tokens; the rest of the slot stays undecided. When
+ * these hold an end of text, undecided slots behind e are removed. */
+void rf_sequence_commit(rf_sequence *s, int64_t e, const int32_t *token, int64_t n);
+void rf_sequence_notify(const rf_sequence *s, rf_decode_event_kind kind);
+
+#endif
