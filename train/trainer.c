@@ -1,10 +1,10 @@
 #include "train/trainer.h"
 
 #include "common/base/log.h"
+#include "common/dist/threads.h"
 #include "common/model/lora.h"
 #include "train/run_folder.h"
 #include "train/samples.h"
-#include "common/dist/threads.h"
 #include "train/validate.h"
 
 #include <inttypes.h>
@@ -296,7 +296,7 @@ static void announce(rf_trainer *t)
 
 int rf_trainer_start(rf_trainer *t, rf_error *err)
 {
-    int rc = rf_watchdog_new(&t->watchdog, t->dist, t->set.watchdog, err);
+    int rc = rf_watchdog_new(&t->watchdog, rf_dist_rank(t->dist), t->set.watchdog, err);
     rc = rf_dist_agree(t->dist, rc, err);
     if (rc == RF_OK) {
         rf_watchdog_enter(t->watchdog, "load", t->progress.step);

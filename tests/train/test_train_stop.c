@@ -2,6 +2,7 @@
 #include "tests/train/tiny_run.h"
 
 #include <math.h>
+#include <sys/stat.h>
 
 TestSuite(train_stop, .init = tiny_begin, .fini = leave_folder, .timeout = 120);
 
@@ -86,16 +87,35 @@ Test(train_stop, killed_and_resumed)
     tiny_same_curves("whole", "run"); /* no step twice, none missing */
 }
 
-/* A rank that hangs is noticed by the others. */
+/* A rank that hangs is noticed by the other one, which ends alone; mpirun ends the job, and both it
+ * and launch.sh return the status. */
+static void hang(const char *start)
+{
+    char command[1024];
+    mpi_need();
+    snprintf(command, sizeof command,
+             "%s & mpi=$!; " UNTIL_STEPS "kill -STOP $(cat pid); wait $mpi; s=$?; "
+             "n=0; while kill -0 $(cat pid); do n=$((n + 1)); sleep 0.05; "
+             "[ $n -lt 200 ] || { kill -9 $(cat pid); s=99; }; done; exit $s",
+             start);
+    int status = tiny_shell(command);
+    cr_assert(status == 5, "status %d\n%s", status, tiny_output);
+    tiny_says("rank 1 hangs in section");
+}
+
 Test(train_stop, watchdog)
 {
-    mpi_need();
-    int status = tiny_shell(
-        "$RUN -n 2 sh -c '[ " MPI_RANK " = 1 ] || echo $$ >pid; "
-        "exec \"$TRAIN\" tiny.yaml train.steps=1M train.watchdog=2' & mpi=$!; " UNTIL_STEPS
-        "kill -STOP $(cat pid); wait $mpi; s=$?; kill -9 $(cat pid); exit $s");
-    cr_assert(status == 5, "status %d\n%s", status, tiny_output);
-    tiny_says("hangs in section");
+    hang("$RUN -n 2 sh -c '[ " MPI_RANK " = 1 ] || echo $$ >pid; "
+         "exec \"$TRAIN\" tiny.yaml train.steps=1M train.watchdog=2'");
+}
+
+Test(train_stop, watchdog_under_the_launcher)
+{
+    tiny_write("wrapped", "#!/bin/sh\n[ " MPI_RANK " = 1 ] || echo $$ >pid\n"
+                          "exec \"$TRAIN\" \"$@\"\n");
+    cr_assert(chmod("wrapped", 0755) == 0);
+    hang("export TRAIN; PROGRAM=./wrapped sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=1M "
+         "train.watchdog=2");
 }
 
 /* --- Non-finite values ------------------------------------------------------------------------ */

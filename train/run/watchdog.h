@@ -1,22 +1,25 @@
 /* watchdog.h: ends a job that hangs.                                           all local
  *
  * A rank that died or a cut link is noticed by nobody else: the others wait in a collective call. A
- * thread watches how long the present section takes.
+ * thread watches how long the present section takes. When the program does not come to the next
+ * section in time, the thread prints a line with rank, step and section and ends this process with
+ * status 5. It calls no MPI: mpirun (or srun --kill-on-bad-exit) ends the other ranks.
  */
 #ifndef RF_TRAIN_RUN_WATCHDOG_H
 #define RF_TRAIN_RUN_WATCHDOG_H
 
-#include "common/dist/dist.h"
+#include "common/base/error.h"
+
+#include <stdint.h>
 
 typedef struct rf_watchdog rf_watchdog;
 
 /* seconds: limit of each section; 0: no thread, *out is NULL, and all calls do nothing. Caller
  * frees. */
-RF_MUST_CHECK int rf_watchdog_new(rf_watchdog **out, rf_dist *dist, double seconds, rf_error *err);
+RF_MUST_CHECK int rf_watchdog_new(rf_watchdog **out, int rank, double seconds, rf_error *err);
 void rf_watchdog_free(rf_watchdog *watchdog); /* NULL is fine */
 /* From here the program is in this section ("step", "save", "load", ...; not copied) at this step,
- * and has the whole limit for it. When it does not come to the next section in time, a line with
- * rank, step and section goes to stderr and all ranks end with status 5. */
+ * and has the whole limit for it. */
 void rf_watchdog_enter(rf_watchdog *watchdog, const char *section, int64_t step);
 
 #endif
