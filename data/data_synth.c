@@ -1,6 +1,7 @@
 #include "data/data_main.h"
 
 #include "common/base/file.h"
+#include "common/base/hash.h"
 #include "common/base/log.h"
 #include "data/tasks/task.h"
 
@@ -60,11 +61,7 @@ typedef struct request {
 
 static uint64_t hash_text(const char *text)
 {
-    uint64_t hash = 0xCBF29CE484222325u;
-    for (; *text != '\0'; text++) {
-        hash = (hash ^ (unsigned char)*text) * 0x100000001B3u;
-    }
-    return hash;
+    return rf_hash_bytes(RF_HASH_BEGIN, text, strlen(text));
 }
 
 static int make_seen(seen *out, int64_t n, rf_error *err)

@@ -65,15 +65,11 @@ static json_t *ids_to_json(const int32_t *id, int64_t n)
 
 static int ids_to_text(json_t **out, const filter *f, const int32_t *id, int64_t n, rf_error *err)
 {
-    char *text;
     size_t bytes;
-    int rc = rf_tokenizer_decode(f->tokenizer, &text, &bytes, id, n, f->skip_special, err);
-    if (rc == RF_OK) {
-        *out = json_stringn(text, bytes);
-        free(text);
-        rc = *out != NULL ? RF_OK : no_memory(err);
-    }
-    return rc;
+    char *text = rf_tokenizer_decode(f->tokenizer, &bytes, id, n, f->skip_special);
+    *out = json_stringn(text, bytes);
+    free(text);
+    return *out != NULL ? RF_OK : no_memory(err);
 }
 
 /* --- Conversions ------------------------------------------------------------------------------ */
@@ -110,7 +106,7 @@ static int decode(json_t **out, const filter *f, const json_t *in, rf_error *err
             rc = rf_error_set(err, RF_ERR, "ids[%zu] must be a whole number", i);
         } else {
             /* No tokenizer knows -1: it stands for all ids that do not fit. */
-            rc = rf_ids_push(&ids, value >= 0 && value <= INT32_MAX ? (int32_t)value : -1, err);
+            rf_ids_push(&ids, value >= 0 && value <= INT32_MAX ? (int32_t)value : -1);
         }
     }
     json_t *text = NULL;

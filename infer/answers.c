@@ -69,8 +69,8 @@ static int answer_prompt(answerer *a, result *out, const rf_prompt *prompt, rf_e
     rf_show_begin(&a->show);
     code = rf_engine_run(a->engine, &out->answer, &request, 1, NULL, NULL, err);
     if (code == RF_OK) {
-        code = rf_tokenizer_decode(a->loaded->info.tokenizer, &out->text, &out->bytes,
-                                   out->answer.token, out->answer.n, true, err);
+        out->text = rf_tokenizer_decode(a->loaded->info.tokenizer, &out->bytes, out->answer.token,
+                                        out->answer.n, true);
     }
     if (code != RF_OK) {
         free_result(out);

@@ -36,8 +36,9 @@ typedef struct evaluator {
 static int append_response(rf_ids *ids, const rf_tokenizer *tokenizer, const char *text,
                            rf_error *err)
 {
-    int code = rf_tokenizer_encode(tokenizer, ids, text, strlen(text), err);
-    return code == RF_OK ? rf_ids_push(ids, rf_tokenizer_specials(tokenizer)->eos[0], err) : code;
+    RF_TRY(rf_tokenizer_encode(tokenizer, ids, text, strlen(text), err));
+    rf_ids_push(ids, rf_tokenizer_specials(tokenizer)->eos[0]);
+    return RF_OK;
 }
 
 /* Losses and likelihood need references, and so do tasks whose rules alone do not decide. */
@@ -180,9 +181,7 @@ static int score(evaluator *e, record *r, const rf_prompt *prompt, int64_t index
     int code;
     e->sample.n = 0;
     for (int64_t i = 0; i < prompt->ids.n; i++) {
-        if ((code = rf_ids_push(&e->sample, prompt->ids.id[i], err)) != RF_OK) {
-            return code;
-        }
+        rf_ids_push(&e->sample, prompt->ids.id[i]);
     }
     if ((code = append_response(&e->sample, e->tokenizer, prompt->expected, err)) != RF_OK) {
         return code;
@@ -218,28 +217,26 @@ static int decode(evaluator *e, record *r, rf_eval_answer *keep, const rf_prompt
     if ((code = rf_engine_run(e->engine, &answer, &request, 1, NULL, NULL, err)) != RF_OK) {
         return code;
     }
-    code = rf_tokenizer_decode(e->tokenizer, &text, &bytes, answer.token, answer.n, true, err);
-    if (code == RF_OK) {
-        r->decoded = 1;
-        r->correct =
-            e->options->task->check(prompt->query, prompt->expected ? prompt->expected : "", text);
-        r->ended = answer.ended;
-        r->answer_tokens = (double)answer.n;
-        r->forwards = (double)answer.forwards;
-        r->seconds = answer.seconds;
-        if (keep) {
-            *keep = (rf_eval_answer){.text = text,
-                                     .correct = r->correct > 0,
-                                     .ended = answer.ended,
-                                     .n = answer.n,
-                                     .forwards = answer.forwards,
-                                     .seconds = answer.seconds};
-        } else {
-            free(text);
-        }
+    text = rf_tokenizer_decode(e->tokenizer, &bytes, answer.token, answer.n, true);
+    r->decoded = 1;
+    r->correct =
+        e->options->task->check(prompt->query, prompt->expected ? prompt->expected : "", text);
+    r->ended = answer.ended;
+    r->answer_tokens = (double)answer.n;
+    r->forwards = (double)answer.forwards;
+    r->seconds = answer.seconds;
+    if (keep) {
+        *keep = (rf_eval_answer){.text = text,
+                                 .correct = r->correct > 0,
+                                 .ended = answer.ended,
+                                 .n = answer.n,
+                                 .forwards = answer.forwards,
+                                 .seconds = answer.seconds};
+    } else {
+        free(text);
     }
     rf_answer_free(&answer);
-    return code;
+    return RF_OK;
 }
 
 /* --- All questions ---------------------------------------------------------------------------- */

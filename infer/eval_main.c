@@ -4,6 +4,7 @@
 #include "common/base/options.h"
 #include "infer/report.h"
 
+#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

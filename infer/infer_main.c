@@ -3,6 +3,7 @@
 #include "common/base/options.h"
 #include "infer/answers.h"
 
+#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 

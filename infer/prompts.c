@@ -31,13 +31,11 @@ int rf_prompt_from_text(rf_prompt *out, const rf_tokenizer *tokenizer, const cha
         goto out;
     }
     if (raw) {
-        if ((code = rf_ids_push(&out->ids, rf_tokenizer_specials(tokenizer)->begin, err)) ==
-            RF_OK) {
-            code = rf_tokenizer_encode(tokenizer, &out->ids, text, strlen(text), err);
-        }
+        rf_ids_push(&out->ids, rf_tokenizer_specials(tokenizer)->begin);
+        code = rf_tokenizer_encode(tokenizer, &out->ids, text, strlen(text), err);
     } else {
-        rf_message message = {"user", text, strlen(text)};
-        code = rf_tokenizer_render_prompt(tokenizer, &out->ids, &message, 1, err);
+        const rf_turn turn = {.role = "user", .content = text, .bytes = strlen(text)};
+        code = rf_tokenizer_render_prompt(tokenizer, &out->ids, &turn, 1, err);
     }
 out:
     if (code != RF_OK) {

@@ -112,13 +112,9 @@ static void next_unit(unit *u, const rf_tokenizer *tokenizer, const int32_t *tok
         return;
     }
     for (int64_t k = 1; k <= 4 && k <= n && (k == 1 || token[k - 1] >= 0); k++) {
-        char *raw = NULL;
-        size_t bytes = 0;
-        bool is_whole;
-        if (rf_tokenizer_decode(tokenizer, &raw, &bytes, token, k, false, NULL) != RF_OK) {
-            return;
-        }
-        is_whole = strstr(raw, "\xEF\xBF\xBD") == NULL;
+        size_t bytes;
+        char *raw = rf_tokenizer_decode(tokenizer, &bytes, token, k, false);
+        bool is_whole = strstr(raw, "\xEF\xBF\xBD") == NULL;
         if (is_whole || k == 1) {
             *u = (unit){.n_tokens = k};
             set_text(u, raw, bytes);

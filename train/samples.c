@@ -141,12 +141,8 @@ static int decode_share(rf_trainer *t, char *slots, rf_error *err)
 
 static json_t *text_of(const rf_trainer *t, const int32_t *token, int64_t n)
 {
-    char *text = NULL;
-    size_t bytes = 0;
-    rf_error err = {0};
-    if (rf_tokenizer_decode(t->sources.tokenizer, &text, &bytes, token, n, true, &err) != RF_OK) {
-        return json_null();
-    }
+    size_t bytes;
+    char *text = rf_tokenizer_decode(t->sources.tokenizer, &bytes, token, n, true);
     json_t *string = json_stringn(text, bytes); /* NULL where the text holds a 0 byte's escape */
     free(text);
     return string != NULL ? string : json_null();

@@ -1,23 +1,13 @@
 #include "common/base/config.h"
 
 #include "common/base/config_private.h"
+#include "common/base/number.h"
+#include "common/base/utf8.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* One code point of valid UTF-8 at *text, which moves on. */
-static unsigned next_code_point(const char **text)
-{
-    const unsigned char *c = (const unsigned char *)*text;
-    int n = c[0] < 0x80 ? 1 : c[0] < 0xE0 ? 2 : c[0] < 0xF0 ? 3 : 4;
-    unsigned code = n == 1 ? c[0] : c[0] & (0xFFu >> (n + 1));
-    for (int i = 1; i < n; i++) {
-        code = code << 6 | (c[i] & 0x3Fu);
-    }
-    *text += n;
-    return code;
-}
 
 /* Double-quoted YAML. Escaped is what YAML 1.1 does not take literally, folds as a line end, or a
  * person would not see. */
@@ -26,9 +16,10 @@ static void print_quoted(FILE *out, const char *text)
     fputc('"', out);
     while (*text != '\0') {
         const char *begin = text;
-        unsigned code = next_code_point(&text);
+        int32_t code;
+        text += rf_utf8_next(&code, text);
         if (code == '"' || code == '\\') {
-            fprintf(out, "\\%c", (int)code);
+            fprintf(out, "\\%c", (char)code);
         } else if (code == '\n') {
             fputs("\\n", out);
         } else if (code == '\t') {
@@ -36,7 +27,7 @@ static void print_quoted(FILE *out, const char *text)
         } else if (code < 0x20 || (code >= 0x7F && code <= 0xA0) ||
                    (code >= 0x2000 && code <= 0x206F) || code == 0xFEFF || code == 0xFFFE ||
                    code == 0xFFFF) {
-            fprintf(out, "\\u%04X", code);
+            fprintf(out, "\\u%04X", (unsigned)code);
         } else {
             fwrite(begin, 1, (size_t)(text - begin), out);
         }
@@ -47,16 +38,16 @@ static void print_quoted(FILE *out, const char *text)
 static void print_value(FILE *out, const rf_config_entry *entry)
 {
     const rf_config_value *value = &entry->value;
-    char number[64];
+    char number[RF_NUMBER_BYTES];
     switch (entry->key->type) {
     case RF_KEY_BOOL:
         fputs(value->boolean ? "true" : "false", out);
         break;
     case RF_KEY_INT:
-        fprintf(out, "%lld", (long long)value->integer);
+        fprintf(out, "%" PRId64, value->integer);
         break;
     case RF_KEY_REAL:
-        rf_config_format_real(number, sizeof number, value->real);
+        rf_number_print_real(number, value->real);
         fputs(number, out);
         break;
     case RF_KEY_STRING:
@@ -69,7 +60,7 @@ static void print_value(FILE *out, const rf_config_entry *entry)
         for (int64_t i = 0; i < value->n; i++) {
             fputs(i > 0 ? ", " : "", out);
             if (entry->key->type == RF_KEY_INTS) {
-                fprintf(out, "%lld", (long long)value->ints[i]);
+                fprintf(out, "%" PRId64, value->ints[i]);
             } else {
                 print_quoted(out, value->strings[i]);
             }

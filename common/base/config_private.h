@@ -48,8 +48,6 @@ bool rf_config_value_equal(const rf_config_value *a, const rf_config_value *b, r
 
 /* "integer from 1 to 8", "one of none, block", ...: the end of messages, and --help. */
 void rf_config_describe(char *out, size_t size, const rf_config_key *key);
-/* The shortest decimal form that reads back as the same number. */
-void rf_config_format_real(char *out, size_t size, double value);
 
 /* The entry of a name of `bytes` bytes, or NULL. */
 rf_config_entry *rf_config_find(const rf_config *config, const char *name, size_t bytes);

@@ -1,8 +1,9 @@
 #include "common/base/config_private.h"
 
-#include "common/base/file.h"
+#include "common/base/alloc.h"
+#include "common/base/number.h"
+#include "common/base/utf8.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,128 +65,13 @@ bool rf_config_value_equal(const rf_config_value *a, const rf_config_value *b, r
     return true;
 }
 
-/* --- Numbers ---------------------------------------------------------------------------------- */
-
-/* A decimal number taken apart: sign, digits without the point, power of ten. */
-typedef struct decimal {
-    bool is_negative;
-    char digits[64]; /* no zeros in front; "" is zero */
-    int n_digits;
-    int64_t exponent; /* value = digits * 10^exponent */
-    const char *rest; /* behind the number */
-} decimal;
-
-/* [+-] digits [. digits] [e [+-] digits]. More than 60 digits that count are refused: no setting
- * means them. */
-static bool read_decimal(decimal *out, const char *text)
-{
-    memset(out, 0, sizeof *out);
-    out->is_negative = *text == '-';
-    text += *text == '-' || *text == '+';
-    bool has_digit = false, has_point = false;
-    for (; (*text >= '0' && *text <= '9') || (*text == '.' && !has_point); text++) {
-        if (*text == '.') {
-            has_point = true;
-            continue;
-        }
-        has_digit = true;
-        out->exponent -= has_point;
-        if (out->n_digits > 0 || *text != '0') {
-            if (out->n_digits >= 60) {
-                return false;
-            }
-            out->digits[out->n_digits++] = *text;
-        }
-    }
-    if (has_digit && (*text == 'e' || *text == 'E')) {
-        errno = 0;
-        char *end;
-        const char *first = text + 1 + (text[1] == '-' || text[1] == '+');
-        if (*first < '0' || *first > '9') {
-            return false;
-        }
-        long exponent = strtol(text + 1, &end, 10);
-        if (errno != 0 || exponent > 100000 || exponent < -100000) {
-            return false;
-        }
-        out->exponent += exponent;
-        text = end;
-    }
-    out->rest = text;
-    return has_digit;
-}
-
-/* Exact: 0.3e1 and 1.5K are integers, 1e-1 is not, and nothing passes through a double. */
-static bool read_int(int64_t *out, const char *text)
-{
-    decimal number;
-    if (!read_decimal(&number, text)) {
-        return false;
-    }
-    const char *suffix = strchr("KMG", number.rest[0]);
-    if (number.rest[0] != '\0') {
-        if (suffix == NULL || number.rest[1] != '\0') {
-            return false;
-        }
-        number.exponent += *suffix == 'K' ? 3 : *suffix == 'M' ? 6 : 9;
-    }
-    while (number.n_digits > 0 && number.exponent < 0 &&
-           number.digits[number.n_digits - 1] == '0') {
-        number.n_digits--;
-        number.exponent++;
-    }
-    if (number.n_digits == 0) {
-        *out = 0;
-        return true;
-    }
-    if (number.exponent < 0 || number.exponent > 18) {
-        return false;
-    }
-    uint64_t limit = (uint64_t)INT64_MAX + number.is_negative;
-    uint64_t magnitude = 0;
-    for (int64_t i = 0; i < number.n_digits + number.exponent; i++) {
-        uint64_t digit = i < number.n_digits ? (uint64_t)(number.digits[i] - '0') : 0;
-        if (magnitude > (limit - digit) / 10) {
-            return false;
-        }
-        magnitude = 10 * magnitude + digit;
-    }
-    *out = number.is_negative ? (int64_t)(0 - magnitude) : (int64_t)magnitude;
-    return true;
-}
-
-/* The grammar is checked first: strtod alone takes "inf", "nan", "0x1p3" and trailing text. What is
- * too large for a double, or too small to be told from 0, is refused. */
-static bool read_real(double *out, const char *text)
-{
-    decimal number;
-    if (!read_decimal(&number, text) || *number.rest != '\0') {
-        return false;
-    }
-    char *end;
-    *out = strtod(text, &end);
-    bool is_zero = !(*out < 0.0 || *out > 0.0);
-    return *end == '\0' && isfinite(*out) && (!is_zero || number.n_digits == 0);
-}
-
-void rf_config_format_real(char *out, size_t size, double value)
-{
-    for (int precision = 1; precision <= 17; precision++) {
-        snprintf(out, size, "%.*g", precision, value);
-        double again = strtod(out, NULL);
-        if (!(again < value || again > value)) {
-            return;
-        }
-    }
-}
-
 /* --- Descriptions ----------------------------------------------------------------------------- */
 
 static void describe_range(char *out, size_t size, const rf_config_key *key)
 {
-    char low[32], high[32];
-    rf_config_format_real(low, sizeof low, key->min);
-    rf_config_format_real(high, sizeof high, key->max);
+    char low[RF_NUMBER_BYTES], high[RF_NUMBER_BYTES];
+    rf_number_print_real(low, key->min);
+    rf_number_print_real(high, key->max);
     bool has_low = isfinite(key->min) && key->min > -1e18;
     bool has_high = isfinite(key->max) && key->max < 1e18;
     if (has_low && has_high) {
@@ -261,7 +147,7 @@ static int refuse(const rf_config_key *key, const char *text, rf_error *err)
 
 static int check_text(const char *text, rf_error *err)
 {
-    if (!rf_file_is_utf8(text, strlen(text), NULL)) {
+    if (!rf_utf8_is_valid(text, strlen(text), NULL)) {
         return rf_error_set(err, RF_ERR_USAGE, "the text is not UTF-8");
     }
     return RF_OK;
@@ -271,7 +157,8 @@ static int add_int(rf_config_value *value, const rf_config_key *key, const char 
                    rf_error *err)
 {
     int64_t number;
-    if (!read_int(&number, text) || !((double)number >= key->min && (double)number <= key->max)) {
+    if (!rf_number_integer(&number, text) ||
+        !((double)number >= key->min && (double)number <= key->max)) {
         return refuse(key, text, err);
     }
     if (key->type == RF_KEY_INT) {
@@ -298,7 +185,7 @@ int rf_config_value_add(rf_config_value *value, const rf_config_key *key, const 
         return add_int(value, key, text, err);
     case RF_KEY_REAL: {
         double number;
-        if (!read_real(&number, text) || !(number >= key->min && number <= key->max)) {
+        if (!rf_number_real(&number, text) || !(number >= key->min && number <= key->max)) {
             return refuse(key, text, err);
         }
         value->real = number;

@@ -1,5 +1,7 @@
 #include "common/base/error.h"
 
+#include "common/base/utf8.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -22,7 +24,7 @@ static void store(rf_error *err, const char *text)
     size_t n = strlen(text);
     if (n >= sizeof err->message) {
         n = sizeof err->message - 1;
-        while (n > 0 && ((unsigned char)text[n] & 0xC0) == 0x80) {
+        while (n > 0 && rf_utf8_continues(text[n])) {
             n--;
         }
     }

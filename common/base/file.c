@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,32 +11,58 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int fail(rf_error *err, int errno_value, const char *name, const char *what)
+/* --- Names ------------------------------------------------------------------------------------ */
+
+static int too_long(const char *path, size_t bytes, rf_error *err)
 {
-    return rf_error_set(err, rf_error_code_of_errno(errno_value), "%s: %s: %s", name, what,
-                        strerror(errno_value));
+    return rf_error_set(err, RF_ERR, "%.64s...: the path is longer than %zu bytes", path,
+                        bytes - 1);
 }
 
-/* The folder that holds path: "." for a bare name, "/" for a name at the root. */
-static void folder_of(char *folder, size_t size, const char *path)
+int rf_file_join(char *out, size_t bytes, const char *folder, const char *name, rf_error *err)
 {
-    const char *slash = strrchr(path, '/');
-    if (slash == NULL) {
-        snprintf(folder, size, ".");
-    } else if (slash == path) {
-        snprintf(folder, size, "/");
-    } else {
-        snprintf(folder, size, "%.*s", (int)(slash - path), path);
-    }
+    const int n = snprintf(out, bytes, "%s/%s", folder, name);
+    return n >= 0 && (size_t)n < bytes ? RF_OK : too_long(folder, bytes, err);
 }
 
-static const char *base_name(const char *path)
+const char *rf_file_name(const char *path)
 {
     const char *slash = strrchr(path, '/');
     return slash != NULL ? slash + 1 : path;
 }
 
+int rf_file_folder(char *out, size_t bytes, const char *path, rf_error *err)
+{
+    const size_t n = (size_t)(rf_file_name(path) - path); /* with the slash */
+    const char *folder = n == 0 ? "." : path;
+    const size_t kept = n > 1 ? n - 1 : 1;
+    if (kept >= bytes) {
+        return too_long(path, bytes, err);
+    }
+    memcpy(out, folder, kept);
+    out[kept] = '\0';
+    return RF_OK;
+}
+
+bool rf_file_exists(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0;
+}
+
+bool rf_file_is_folder(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+}
+
 /* --- Atomic output ---------------------------------------------------------------------------- */
+
+static int fail(rf_error *err, int errno_value, const char *name, const char *what)
+{
+    return rf_error_set(err, rf_error_code_of_errno(errno_value), "%s: %s: %s", name, what,
+                        strerror(errno_value));
+}
 
 /* Is `name` "<base>.tmp-<pid>" of a process that no longer runs? Our own pid counts as dead: the
  * number of an earlier process comes again, in containers even regularly. */
@@ -66,7 +93,7 @@ static int remove_left_overs(const char *folder, const char *path, rf_error *err
     }
     const struct dirent *entry;
     while ((entry = readdir(entries)) != NULL) {
-        if (is_left_over(entry->d_name, base_name(path))) {
+        if (is_left_over(entry->d_name, rf_file_name(path))) {
             unlinkat(dirfd(entries), entry->d_name, 0);
         }
     }
@@ -77,22 +104,20 @@ static int remove_left_overs(const char *folder, const char *path, rf_error *err
 int rf_atomic_begin(rf_atomic *out, const char *path, rf_error *err)
 {
     memset(out, 0, sizeof *out);
-    if (base_name(path)[0] == '\0') {
+    if (rf_file_name(path)[0] == '\0') {
         return rf_error_set(err, RF_ERR, "\"%s\": a file name is needed", path);
     }
     if (strlen(path) >= sizeof out->path) {
-        return rf_error_set(err, RF_ERR, "%.64s...: the path is longer than %zu bytes", path,
-                            sizeof out->path - 1);
+        return too_long(path, sizeof out->path, err);
     }
     struct stat status;
     if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) {
         return rf_error_set(err, RF_ERR, "%s: is %s, not a file: choose another name", path,
                             S_ISDIR(status.st_mode) ? "a folder" : "a device or a pipe");
     }
-    char folder[sizeof out->path];
-    folder_of(folder, sizeof folder, path);
-    int rc = remove_left_overs(folder, path, err);
-    if (rc != RF_OK) {
+    char folder[RF_PATH_BYTES];
+    RF_TRY(rf_file_folder(folder, sizeof folder, path, err));
+    if (remove_left_overs(folder, path, err) != RF_OK) {
         return rf_error_prefix(err, "%s", path);
     }
     snprintf(out->path, sizeof out->path, "%s", path);
@@ -128,12 +153,10 @@ static int sync_file(const char *path, rf_error *err)
 int rf_atomic_commit(rf_atomic *file, rf_error *err)
 {
     RF_ASSERT(file->temporary[0] != '\0');
-    char folder[sizeof file->path];
-    folder_of(folder, sizeof folder, file->path);
-    int rc = sync_file(file->temporary, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
+    char folder[RF_PATH_BYTES];
+    int rc;
+    RF_TRY_OUT(rf_file_folder(folder, sizeof folder, file->path, err));
+    RF_TRY_OUT(sync_file(file->temporary, err));
     if (rename(file->temporary, file->path) != 0) {
         rc = fail(err, errno, file->path, "cannot move the finished file into place");
         goto out;
@@ -162,20 +185,14 @@ void rf_atomic_abandon(rf_atomic *file)
 int rf_file_write(const char *path, const void *data, size_t bytes, rf_error *err)
 {
     rf_atomic file;
-    int fd = -1;
-    int rc = rf_atomic_begin(&file, path, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
+    int fd = -1, rc;
+    RF_TRY_OUT(rf_atomic_begin(&file, path, err));
     fd = open(file.temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0) {
         rc = fail(err, errno, file.temporary, "cannot create");
         goto out;
     }
-    rc = rf_file_pwrite(fd, data, bytes, 0, path, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
+    RF_TRY_OUT(rf_file_pwrite(fd, data, bytes, 0, path, err));
     int closed = close(fd);
     fd = -1;
     if (closed != 0 && errno != EINTR) {
@@ -283,8 +300,9 @@ int rf_file_pread(int fd, void *data, size_t bytes, int64_t offset, const char *
         }
         if (n == 0) {
             return rf_error_set(err, RF_ERR,
-                                "%s: ends at byte %lld, %zu bytes too early: the file is truncated",
-                                name, (long long)offset, bytes);
+                                "%s: ends at byte %" PRId64
+                                ", %zu bytes too early: the file is truncated",
+                                name, offset, bytes);
         }
         to += n;
         bytes -= (size_t)n;
@@ -292,6 +310,8 @@ int rf_file_pread(int fd, void *data, size_t bytes, int64_t offset, const char *
     }
     return RF_OK;
 }
+
+/* --- Folders ---------------------------------------------------------------------------------- */
 
 int rf_file_sync_folder(const char *folder, rf_error *err)
 {
@@ -309,17 +329,9 @@ int rf_file_sync_folder(const char *folder, rf_error *err)
     return rc;
 }
 
-/* --- Folders and names ------------------------------------------------------------------------ */
-
-static bool is_folder(const char *path)
-{
-    struct stat status;
-    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
-}
-
 int rf_file_make_folder(const char *path, rf_error *err)
 {
-    char part[4096];
+    char part[RF_PATH_BYTES];
     size_t n = strlen(path);
     if (n == 0 || n >= sizeof part) {
         return rf_error_set(err, RF_ERR, "\"%.64s\": a folder name of 1 to %zu bytes is needed",
@@ -334,58 +346,11 @@ int rf_file_make_folder(const char *path, rf_error *err)
         /* An existing folder may answer mkdir with EEXIST, EROFS or EACCES: ask what it is. */
         if (mkdir(part, 0777) != 0) {
             int reason = errno;
-            if (!is_folder(part)) {
+            if (!rf_file_is_folder(part)) {
                 return fail(err, reason == EEXIST ? ENOTDIR : reason, part,
                             "cannot make the folder");
             }
         }
     }
     return RF_OK;
-}
-
-bool rf_file_exists(const char *path)
-{
-    struct stat status;
-    return stat(path, &status) == 0;
-}
-
-/* Length of the UTF-8 sequence at text, 0 if it is not one. The bounds on the second byte are those
- * of the table in RFC 3629, section 4. */
-static size_t utf8_length(const unsigned char *text, size_t bytes)
-{
-    unsigned char c = text[0];
-    if (c < 0x80) {
-        return 1;
-    }
-    size_t n = c >= 0xC2 && c <= 0xDF ? 2 : (c & 0xF0) == 0xE0 ? 3 : c >= 0xF0 && c <= 0xF4 ? 4 : 0;
-    if (n == 0 || n > bytes) {
-        return 0;
-    }
-    unsigned char low = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : 0x80;
-    unsigned char high = c == 0xED ? 0x9F : c == 0xF4 ? 0x8F : 0xBF;
-    if (text[1] < low || text[1] > high) {
-        return 0;
-    }
-    for (size_t i = 2; i < n; i++) {
-        if ((text[i] & 0xC0) != 0x80) {
-            return 0;
-        }
-    }
-    return n;
-}
-
-bool rf_file_is_utf8(const char *text, size_t bytes, size_t *bad)
-{
-    size_t i = 0;
-    while (i < bytes) {
-        size_t n = utf8_length((const unsigned char *)text + i, bytes - i);
-        if (n == 0) {
-            if (bad != NULL) {
-                *bad = i;
-            }
-            return false;
-        }
-        i += n;
-    }
-    return true;
 }

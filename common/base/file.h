@@ -13,11 +13,26 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* --- Names ------------------------------------------------------------------------------------ */
+
+enum { RF_PATH_BYTES = 4096 }; /* room for any path that Linux opens */
+
+/* folder/name. What does not fit into out [bytes] is an error. */
+RF_MUST_CHECK int rf_file_join(char *out, size_t bytes, const char *folder, const char *name,
+                               rf_error *err);
+/* What stands behind the last '/'; a part of path. */
+const char *rf_file_name(const char *path);
+/* The folder that holds path: "." for a bare name, "/" for a name at the root. out [bytes] */
+RF_MUST_CHECK int rf_file_folder(char *out, size_t bytes, const char *path, rf_error *err);
+bool rf_file_exists(const char *path);
+bool rf_file_is_folder(const char *path);
+
 /* --- Atomic output: write to rf_atomic.temporary, then commit -------------------------------- */
 
 typedef struct rf_atomic {
-    char path[4096];
-    char temporary[4224]; /* beside path: "<path>.tmp-<pid>"; on the same file system */
+    char path[RF_PATH_BYTES];
+    char temporary[RF_PATH_BYTES +
+                   32]; /* beside path: "<path>.tmp-<pid>"; on the same file system */
 } rf_atomic;
 
 /* Names the temporary file and removes left-overs "<path>.tmp-<pid>" of dead processes. The folder
@@ -32,6 +47,8 @@ RF_MUST_CHECK int rf_atomic_commit(rf_atomic *file, rf_error *err);
 /* Removes the temporary. Safe after commit and on a zeroed struct. */
 void rf_atomic_abandon(rf_atomic *file);
 
+/* --- Whole files ------------------------------------------------------------------------------ */
+
 /* Writes all of data to path atomically (begin, write, commit). */
 RF_MUST_CHECK int rf_file_write(const char *path, const void *data, size_t bytes, rf_error *err);
 /* Reads a whole file, plus a terminating 0 byte not counted in *bytes. Caller frees *data.
@@ -44,12 +61,12 @@ RF_MUST_CHECK int rf_file_pwrite(int fd, const void *data, size_t bytes, int64_t
                                  const char *name, rf_error *err);
 RF_MUST_CHECK int rf_file_pread(int fd, void *data, size_t bytes, int64_t offset, const char *name,
                                 rf_error *err);
+
+/* --- Folders ---------------------------------------------------------------------------------- */
+
 /* Makes renames inside the folder durable; silent where the file system has no such thing. */
 RF_MUST_CHECK int rf_file_sync_folder(const char *folder, rf_error *err);
 /* mkdir -p */
 RF_MUST_CHECK int rf_file_make_folder(const char *path, rf_error *err);
-bool rf_file_exists(const char *path);
-/* Valid UTF-8 (RFC 3629: no surrogates, no overlong forms)? *bad: offset of the first bad byte. */
-bool rf_file_is_utf8(const char *text, size_t bytes, size_t *bad);
 
 #endif

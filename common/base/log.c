@@ -1,5 +1,8 @@
 #include "common/base/log.h"
 
+#include "common/base/number.h"
+#include "common/base/utf8.h"
+
 #include <math.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -160,7 +163,7 @@ static void draw_live(void)
     size_t n = 0, columns = 0;
     while (live_text[n] != '\0' && columns + 1 < width) {
         n++;
-        while (((unsigned char)live_text[n] & 0xC0) == 0x80) {
+        while (rf_utf8_continues(live_text[n])) {
             n++;
         }
         columns++;
@@ -214,12 +217,6 @@ static void format_amount(char *out, size_t size, double amount)
     snprintf(out, size, i == 0 ? "%.0f%s" : "%.1f%s", amount, suffixes[i]);
 }
 
-static void format_duration(char *out, size_t size, double seconds)
-{
-    int64_t s = seconds < 3.6e8 ? (int64_t)(seconds + 0.5) : (int64_t)3.6e8;
-    snprintf(out, size, "%d:%02d:%02d", (int)(s / 3600), (int)(s / 60 % 60), (int)(s % 60));
-}
-
 static void begin_progress(const char *what, int64_t done)
 {
     if (strncmp(what, progress_what, sizeof progress_what - 1) != 0 || done < progress_last) {
@@ -253,10 +250,10 @@ void rf_log_progress(const char *what, int64_t done, int64_t total, const char *
     memset(bar, '.', BAR_WIDTH);
     memset(bar, '#', (size_t)(share * BAR_WIDTH));
     bar[BAR_WIDTH] = '\0';
-    char whole[32], eta[32] = "?";
+    char whole[32], eta[RF_NUMBER_BYTES] = "?";
     format_amount(whole, sizeof whole, (double)total);
     if (rate > 0.0) {
-        format_duration(eta, sizeof eta, fmax((double)(total - done), 0.0) / rate);
+        rf_number_print_duration(eta, fmax((double)(total - done), 0.0) / rate);
     }
     rf_log_live("%s [%s] %3.0f%% %s/%s %s, %s/s, ETA %s", what, bar, floor(100.0 * share), amount,
                 whole, unit, per_second, eta);

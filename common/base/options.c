@@ -1,7 +1,10 @@
 #include "common/base/options.h"
 
+#include "common/base/number.h"
+
 #include <ctype.h>
 #include <errno.h>
+#include <getopt.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -21,7 +24,7 @@ int rf_options_next(int argc, char **argv, const struct option *options, const c
         /* optopt is the option's own value where it is known: it was given a value that it does
          * not take. */
         bool is_known = false;
-        for (const struct option *o = options; o->name; o++) {
+        for (const struct option *o = options; o->name != NULL; o++) {
             is_known |= optopt != 0 && o->val == optopt;
         }
         rf_error_set(err, RF_ERR_USAGE, "%.200s: %s: %s", at,
@@ -30,23 +33,18 @@ int rf_options_next(int argc, char **argv, const struct option *options, const c
     return option;
 }
 
-/* strtol and strtod skip blanks; a number with blanks is more likely a slip. */
-static bool begins_number(const char *text)
-{
-    return text[0] != '\0' && !isspace((unsigned char)text[0]);
-}
-
 int rf_options_integer(int64_t *out, const char *text, const char *name, int64_t min, int64_t max,
                        rf_error *err)
 {
     char *end;
     errno = 0;
     intmax_t value = strtoimax(text, &end, 10);
-    if (!begins_number(text) || errno != 0 || end == text || *end != '\0' || value < min ||
-        value > max) {
+    /* strtoimax skips blanks; a number with blanks is more likely a slip. */
+    if (isspace((unsigned char)text[0]) || errno != 0 || end == text || *end != '\0' ||
+        value < min || value > max) {
         return rf_error_set(err, RF_ERR_USAGE,
-                            "%s %.100s: must be a whole number from %lld to %lld", name, text,
-                            (long long)min, (long long)max);
+                            "%s %.100s: must be a whole number from %" PRId64 " to %" PRId64, name,
+                            text, min, max);
     }
     *out = value;
     return RF_OK;
@@ -55,9 +53,8 @@ int rf_options_integer(int64_t *out, const char *text, const char *name, int64_t
 int rf_options_real(double *out, const char *text, const char *name, double min, double max,
                     rf_error *err)
 {
-    char *end;
-    double value = strtod(text, &end);
-    if (!begins_number(text) || end == text || *end != '\0' || !(value >= min && value <= max)) {
+    double value;
+    if (!rf_number_real(&value, text) || !(value >= min && value <= max)) {
         return rf_error_set(err, RF_ERR_USAGE, "%s %.100s: must be a number from %g to %g", name,
                             text, min, max);
     }

@@ -4,8 +4,9 @@
 
 #include "common/base/error.h"
 
-#include <getopt.h>
 #include <stdint.h>
+
+struct option; /* getopt.h */
 
 /* getopt_long without its messages: the option's value (optarg, optind as ever), -1 at the end of
  * the options, or '?' after an unknown or ambiguous option or a missing or superfluous value, with

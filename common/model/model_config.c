@@ -1,5 +1,6 @@
 #include "common/model/model_config.h"
 
+#include "common/base/number.h"
 #include "common/model/model_config_private.h"
 
 #include <inttypes.h>
@@ -169,13 +170,8 @@ int rf_model_config_express(rf_model_config *out, const rf_model_config *config,
 /* The shortest decimal form that reads back as the same double. */
 static void print_real(FILE *file, double value)
 {
-    char text[40];
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, sizeof(text), "%.*g", digits, value);
-        if (strtod(text, NULL) == value) {
-            break;
-        }
-    }
+    char text[RF_NUMBER_BYTES];
+    rf_number_print_real(text, value);
     bool is_real = strpbrk(text, ".e") != NULL; /* else JSON readers take it for an integer */
     fprintf(file, "%s%s", text, is_real ? "" : ".0");
 }

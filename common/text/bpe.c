@@ -1,5 +1,6 @@
 #include "common/text/bpe.h"
 
+#include "common/base/hash.h"
 #include "common/text/bpe_private.h"
 
 #include <stdlib.h>
@@ -105,8 +106,8 @@ static int encode_word(const run *r, const char *word, size_t bytes)
 {
     rf_ids *out = r->out;
     const int64_t room = (int64_t)(bytes < RF_BPE_CACHED_IDS ? RF_BPE_CACHED_IDS : bytes);
-    if (room > out->capacity - out->n && rf_ids_reserve(out, room, r->err) != RF_OK) {
-        return r->err->code;
+    if (room > out->capacity - out->n) { /* asked here: this runs for every word */
+        rf_ids_reserve(out, room);
     }
     if (bytes == 1) {
         out->id[out->n++] = r->bpe->byte_id[(unsigned char)word[0]];
@@ -161,9 +162,7 @@ static int encode_around(const run *r, const rf_bpe_finder *finder, const char *
     int rc = RF_OK;
     while (rc == RF_OK && rf_bpe_find_added(finder, text, done, bytes, &added, &begin, &end)) {
         rc = begin > done ? between(r, text + done, begin - done) : RF_OK;
-        if (rc == RF_OK) {
-            rc = rf_ids_push(r->out, added->id, r->err);
-        }
+        rf_ids_push(r->out, added->id);
         done = end;
     }
     return rc == RF_OK && done < bytes ? between(r, text + done, bytes - done) : rc;
@@ -174,7 +173,6 @@ static int encode_normalised(const run *r, const char *text, size_t bytes)
     if (r->bpe->nfc && r->traits.may_change) {
         rf_text *normal = &r->scratch->normal;
         normal->bytes = 0;
-        normal->failed = false;
         int rc = rf_unicode_nfc(normal, text, bytes, r->err);
         if (rc != RF_OK) {
             return rc;
@@ -226,11 +224,6 @@ const char *rf_bpe_bytes(const rf_bpe *bpe, int32_t id, size_t *bytes)
     return bpe->token[id].text;
 }
 
-int32_t rf_bpe_find(const rf_bpe *bpe, const char *name)
-{
-    return rf_bpe_names_find(&bpe->names, name, strlen(name));
-}
-
 const char *rf_bpe_special_name(const rf_bpe *bpe, int32_t id)
 {
     return id >= 0 && id < bpe->size && bpe->token[id].is_special ? bpe->token[id].name : NULL;
@@ -250,39 +243,21 @@ void rf_bpe_hide(rf_bpe *bpe, int32_t id)
 
 /* --- Hash ------------------------------------------------------------------------------------- */
 
-uint64_t rf_bpe_hash_bytes(uint64_t hash, const void *data, size_t bytes)
-{
-    const unsigned char *byte = data;
-    for (size_t i = 0; i < bytes; i++) {
-        hash = (hash ^ byte[i]) * UINT64_C(0x100000001B3);
-    }
-    return hash;
-}
-
-/* Little-endian, whatever the machine. */
-static uint64_t hash_number(uint64_t hash, uint64_t number)
-{
-    for (int i = 0; i < 8; i++) {
-        hash = (hash ^ (number >> (8 * i) & 0xFF)) * UINT64_C(0x100000001B3);
-    }
-    return hash;
-}
-
 static uint64_t hash_merge(const rf_bpe_merge *merge)
 {
-    return hash_number(hash_number(UINT64_C(0xCBF29CE484222325), merge->pair), merge->rank);
+    return rf_hash_number(rf_hash_number(RF_HASH_BEGIN, merge->pair), merge->rank);
 }
 
 uint64_t rf_bpe_hash(const rf_bpe *bpe, uint64_t hash)
 {
-    hash = hash_number(hash, (uint64_t)bpe->size);
-    hash = hash_number(hash, (uint64_t)(bpe->nfc | bpe->ignore_merges << 1));
-    hash = rf_bpe_hash_bytes(hash, bpe->pattern.text, strlen(bpe->pattern.text) + 1);
+    hash = rf_hash_number(hash, (uint64_t)bpe->size);
+    hash = rf_hash_number(hash, (uint64_t)(bpe->nfc | bpe->ignore_merges << 1));
+    hash = rf_hash_bytes(hash, bpe->pattern.text, strlen(bpe->pattern.text) + 1);
     for (int64_t id = 0; id < bpe->size; id++) {
         const rf_bpe_token *token = &bpe->token[id];
-        hash = hash_number(hash, (uint64_t)token->name_bytes << 2 |
-                                     (uint64_t)(token->is_added << 1 | token->is_special));
-        hash = rf_bpe_hash_bytes(hash, token->name, token->name_bytes);
+        hash = rf_hash_number(hash, (uint64_t)token->name_bytes << 2 |
+                                        (uint64_t)(token->is_added << 1 | token->is_special));
+        hash = rf_hash_bytes(hash, token->name, token->name_bytes);
     }
     /* A sum does not depend on the order of the slots; each merge has its rank in it. */
     uint64_t merges = 0;
@@ -290,13 +265,13 @@ uint64_t rf_bpe_hash(const rf_bpe *bpe, uint64_t hash)
         const rf_bpe_merge *merge = &bpe->merges.slot[i];
         merges += merge->pair != UINT64_MAX ? hash_merge(merge) : 0;
     }
-    hash = hash_number(hash, merges);
+    hash = rf_hash_number(hash, merges);
     const rf_bpe_finder *finders[] = {&bpe->raw, &bpe->normalized};
     for (int k = 0; k < 2; k++) {
         for (int64_t i = 0; i < finders[k]->n; i++) {
             const rf_bpe_added *a = &finders[k]->added[i];
-            hash = hash_number(hash, (uint64_t)a->id << 3 | (uint64_t)(a->lstrip << 2) |
-                                         (uint64_t)(a->rstrip << 1) | (uint64_t)a->normalized);
+            hash = rf_hash_number(hash, (uint64_t)a->id << 3 | (uint64_t)(a->lstrip << 2) |
+                                            (uint64_t)(a->rstrip << 1) | (uint64_t)a->normalized);
         }
     }
     return hash;

@@ -9,7 +9,7 @@
 #define RF_TEXT_BPE_H
 
 #include "common/base/error.h"
-#include "common/text/tokenizer.h"
+#include "common/text/ids.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -41,13 +41,9 @@ RF_MUST_CHECK int rf_bpe_encode(rf_bpe *bpe, rf_ids *out, const char *text, size
 int64_t rf_bpe_size(const rf_bpe *bpe); /* ids are in [0,size), all in use */
 /* The bytes that id stands for; NULL: no such id. */
 const char *rf_bpe_bytes(const rf_bpe *bpe, int32_t id, size_t *bytes);
-/* The id of a token as the file writes it ("<|im_end|>"), -1: none. */
-int32_t rf_bpe_find(const rf_bpe *bpe, const char *name);
 /* The name of a token that is marked special, NULL for others. */
 const char *rf_bpe_special_name(const rf_bpe *bpe, int32_t id);
 /* Continues an FNV-1a hash over all that decides ids and texts. */
 uint64_t rf_bpe_hash(const rf_bpe *bpe, uint64_t hash);
-/* FNV-1a, 64 bit. */
-uint64_t rf_bpe_hash_bytes(uint64_t hash, const void *data, size_t bytes);
 
 #endif

@@ -1,3 +1,4 @@
+#include "common/base/utf8.h"
 #include "common/text/bpe_private.h"
 
 #include <stdlib.h>
@@ -187,7 +188,7 @@ static size_t skip_spaces(const char *text, size_t begin, size_t bytes)
 {
     int32_t c;
     size_t n;
-    while (begin < bytes && (n = rf_unicode_next(&c, text + begin), rf_unicode_is_space(c))) {
+    while (begin < bytes && (n = rf_utf8_next(&c, text + begin), rf_unicode_is_space(c))) {
         begin += n;
     }
     return begin;
@@ -198,11 +199,11 @@ static size_t skip_spaces_back(const char *text, size_t from, size_t end)
 {
     while (end > from) {
         size_t begin = end - 1;
-        while (begin > from && ((unsigned char)text[begin] & 0xC0) == 0x80) {
+        while (begin > from && rf_utf8_continues(text[begin])) {
             begin--;
         }
         int32_t c;
-        rf_unicode_next(&c, text + begin);
+        rf_utf8_next(&c, text + begin);
         if (!rf_unicode_is_space(c)) {
             break;
         }

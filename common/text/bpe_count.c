@@ -91,10 +91,6 @@ static int count_word(rf_bpe_counter *c, const char *word, size_t bytes, int64_t
     if (slot->bytes == 0) {
         *slot = (rf_bpe_word){.hash = hash, .begin = c->memory.bytes, .bytes = (uint32_t)bytes};
         rf_text_add(&c->memory, word, bytes);
-        if (c->memory.failed) {
-            slot->bytes = 0;
-            return rf_text_check(&c->memory, err);
-        }
         c->n_words++;
     }
     slot->count += times;

@@ -1,3 +1,4 @@
+#include "common/base/alloc.h"
 #include "common/text/bpe_private.h"
 
 #include <stdlib.h>
@@ -98,12 +99,8 @@ int rf_bpe_pattern_new(rf_bpe_pattern *out, const char *text, const char *origin
     rf_text exact = {0};
     bool is_exact_jit;
     spell_out(&exact, text);
-    out->text = strdup(text);
-    int rc = out->text != NULL ? rf_text_check(&exact, err)
-                               : rf_error_set(err, RF_ERR, "%s: no memory", origin);
-    if (rc == RF_OK) {
-        rc = compile(&out->code, &out->is_jit, text, origin, err);
-    }
+    out->text = rf_alloc_string(text);
+    int rc = compile(&out->code, &out->is_jit, text, origin, err);
     if (rc == RF_OK) {
         rc = compile(&out->exact_code, &is_exact_jit, exact.data != NULL ? exact.data : "", origin,
                      err);

@@ -1,5 +1,6 @@
 #include "common/text/bpe_train.h"
 
+#include "common/base/utf8.h"
 #include "common/text/bpe_count.h"
 #include "common/text/bpe_private.h"
 
@@ -330,10 +331,10 @@ static json_t *name_of(const trainer *t, int64_t id)
     rf_text name = {0};
     for (uint32_t i = 0; i < t->token_bytes[id]; i++) {
         char c[4];
-        size_t n = rf_unicode_put(c, rf_unicode_of_byte((unsigned char)t->token[id][i]));
+        size_t n = rf_utf8_put(c, rf_unicode_of_byte((unsigned char)t->token[id][i]));
         rf_text_add(&name, c, n);
     }
-    json_t *out = name.failed ? NULL : json_stringn(name.data, name.bytes);
+    json_t *out = json_stringn(name.data, name.bytes);
     rf_text_free(&name);
     return out;
 }

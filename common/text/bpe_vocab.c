@@ -1,3 +1,4 @@
+#include "common/base/utf8.h"
 #include "common/text/bpe_private.h"
 
 #include <stdlib.h>
@@ -20,7 +21,7 @@ const char *rf_bpe_shown(char out[80], const char *name)
     for (; name[n] != '\0' && n < 64; n++) {
         out[n] = (unsigned char)name[n] < 0x20 || name[n] == 0x7F ? '?' : name[n];
     }
-    while (n > 0 && name[n] != '\0' && ((unsigned char)name[n] & 0xC0) == 0x80) {
+    while (n > 0 && name[n] != '\0' && rf_utf8_continues(name[n])) {
         n--; /* not within a character */
     }
     out[n] = '\0';
@@ -78,7 +79,7 @@ static void add_text(rf_bpe *bpe, rf_bpe_token *token)
     size_t n = 0;
     for (size_t i = 0; i < token->name_bytes;) {
         int32_t c;
-        i += rf_unicode_next(&c, token->name + i);
+        i += rf_utf8_next(&c, token->name + i);
         int byte = rf_unicode_byte_of(c);
         if (byte < 0) {
             token->text = token->name;
@@ -145,7 +146,7 @@ static int find_bytes(const reader *r)
 {
     for (int byte = 0; byte < 256; byte++) {
         char name[4];
-        size_t n = rf_unicode_put(name, rf_unicode_of_byte(byte));
+        size_t n = rf_utf8_put(name, rf_unicode_of_byte(byte));
         int32_t id = rf_bpe_names_find(&r->bpe->names, name, n);
         if (id < 0) {
             return rf_error_set(r->err, RF_ERR,
@@ -221,9 +222,6 @@ static int read_merge(reader *r, const json_t *merge, size_t i)
         id[k] = rf_bpe_names_find(&bpe->names, part[k], bytes[k]);
         size_t begin = r->product.bytes;
         rf_text_add(&r->product, part[k], bytes[k]);
-        if (r->product.failed) {
-            return rf_text_check(&r->product, r->err);
-        }
         if (id[k] < 0) {
             return no_token(r, i, k == 0 ? "left part" : "right part", r->product.data + begin);
         }

@@ -1,6 +1,6 @@
 #include "common/text/chat.h"
 
-#include "common/text/bpe.h"
+#include "common/base/hash.h"
 
 #include <ctype.h>
 #include <jansson.h>
@@ -89,7 +89,7 @@ static void add_literal(rf_text *out, const char **p, const char *end)
 /* x['y'] -> x.y, when the "]" comes. */
 static bool close_index(rf_text *out)
 {
-    if (out->failed || out->bytes == 0 || out->data[out->bytes - 1] != LITERAL_END) {
+    if (out->bytes == 0 || out->data[out->bytes - 1] != LITERAL_END) {
         return false;
     }
     size_t begin = out->bytes - 1;
@@ -109,7 +109,7 @@ static void add_expression(rf_text *out, const char *p, const char *end)
 {
     static const char field[] = "message.content", alias[] = "content";
     const size_t begin = out->bytes;
-    while (p < end && !out->failed) {
+    while (p < end) {
         if (*p == '\'' || *p == '"') {
             add_literal(out, &p, end);
             continue;
@@ -309,21 +309,16 @@ int rf_chat_recognise(rf_chat *out, const char *template, const char *origin, rf
     rf_text print = {0};
     bool is_closed = print_of(&print, template);
     take_system(out, &print);
-    int rc = rf_text_check(&print, err);
-    if (rc == RF_OK) {
-        uint64_t hash = rf_bpe_hash_bytes(UINT64_C(0xCBF29CE484222325), print.data, print.bytes);
-        int i = 0;
-        while (i < N_KNOWN && (known[i].print != hash || !has_words(&known[i], template))) {
-            i++;
-        }
-        rc = is_closed && i < N_KNOWN ? RF_OK : unknown(origin, err);
-        out->kind = i < N_KNOWN ? known[i].kind : RF_CHAT_PLAIN;
-    }
+    const uint64_t hash = rf_hash_bytes(RF_HASH_BEGIN, print.data, print.bytes);
     rf_text_free(&print);
-    if (rc != RF_OK) {
-        rf_chat_free(out);
+    for (int i = 0; is_closed && i < N_KNOWN; i++) {
+        if (known[i].print == hash && has_words(&known[i], template)) {
+            out->kind = known[i].kind;
+            return RF_OK;
+        }
     }
-    return rc;
+    rf_chat_free(out);
+    return unknown(origin, err);
 }
 
 /* --- Turns from JSON -------------------------------------------------------------------------- */

@@ -7,8 +7,45 @@
 #ifndef RF_TEXT_CHAT_H
 #define RF_TEXT_CHAT_H
 
-#include "common/text/tokenizer.h"
-#include "common/text/unicode.h"
+#include "common/base/error.h"
+#include "common/text/ids.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct json_t;
+
+/* A message. Nothing is copied: the strings and the JSON belong to the record that was read. */
+typedef struct rf_turn {
+    const char *role; /* "system", "user", "assistant", and "tool" where the template has it */
+    const char *content;
+    size_t bytes;
+    const char *reasoning; /* "reasoning_content"; NULL: none */
+    size_t reasoning_bytes;
+    const struct json_t *tool_calls; /* an array of calls; NULL: none */
+} rf_turn;
+
+typedef enum rf_thinking { RF_THINKING_UNSET, RF_THINKING_ON, RF_THINKING_OFF } rf_thinking;
+
+typedef struct rf_render_options {
+    const struct json_t *tools; /* an array of function signatures; NULL: none. Borrowed */
+    bool add_generation_prompt; /* ends where the assistant begins to speak */
+    rf_thinking thinking;       /* "enable_thinking"; only Qwen3's template reads it */
+    const char *date;           /* "date_string"; only Llama-3.1's reads it. NULL: "26 Jul 2024",
+                                   its own default: a corpus does not depend on the day */
+} rf_render_options;
+
+/* The turns of {"messages": [...]}: "role" and "content" are strings; content may be null beside
+ * tool_calls; "reasoning_content" may be there. *out [*n], caller frees. */
+RF_MUST_CHECK int rf_chat_turns(rf_turn **out, int64_t *n, const struct json_t *messages,
+                                rf_error *err);
+
+/* What a record says beside its messages: "tools", "add_generation_prompt" (false where it is
+ * missing, as in Transformers), "enable_thinking", "date_string". Borrowed from the record. */
+RF_MUST_CHECK int rf_chat_read_options(rf_render_options *out, const struct json_t *record,
+                                       rf_error *err);
+
+/* --- Forms ------------------------------------------------------------------------------------ */
 
 typedef enum rf_chat_kind {
     RF_CHAT_MARKS,  /* the byte tokenizer's */
@@ -36,17 +73,6 @@ RF_MUST_CHECK int rf_chat_recognise(rf_chat *out, const char *template, const ch
                                     rf_error *err);
 /* The token that ends an assistant's message, by name; NULL: the template has none of its own. */
 const char *rf_chat_end(rf_chat_kind kind);
-
-/* The turns of {"messages": [...]}, whose strings are not copied: "role" and "content" are
- * strings; content may be null beside tool_calls; "reasoning_content" may be there. *out [*n],
- * caller frees. */
-RF_MUST_CHECK int rf_chat_turns(rf_turn **out, int64_t *n, const struct json_t *messages,
-                                rf_error *err);
-
-/* What a record says beside its messages: "tools", "add_generation_prompt" (false where it is
- * missing, as in Transformers), "enable_thinking", "date_string". Borrowed from the record. */
-RF_MUST_CHECK int rf_chat_read_options(rf_render_options *out, const struct json_t *record,
-                                       rf_error *err);
 
 /* Appends the text of a conversation, as the template would print it. Not for RF_CHAT_MARKS. */
 RF_MUST_CHECK int rf_chat_render(const rf_chat *chat, rf_text *out, const char *begin,

@@ -1,5 +1,7 @@
 #include "common/text/chat.h"
 
+#include "common/base/number.h"
+
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,10 +32,8 @@ void rf_chat_json_string(rf_text *out, const char *text, size_t bytes)
 static void add_real(rf_text *out, double value)
 {
     char digits[40], text[64];
-    int precision = 0;
-    do {
-        snprintf(digits, sizeof digits, "%.*e", precision, value);
-    } while (strtod(digits, NULL) != value && ++precision < 17);
+    const int precision = rf_number_digits(value) - 1;
+    snprintf(digits, sizeof digits, "%.*e", precision, value);
     int exponent = atoi(strchr(digits, 'e') + 1);
     if (exponent >= -4 && exponent < 16) {
         int decimals = precision > exponent ? precision - exponent : 0;
@@ -114,7 +114,7 @@ static void add_value(rf_text *out, const json_t *value, int indent, int level)
         rf_chat_json_string(out, json_string_value(value), json_string_length(value));
         break;
     case JSON_INTEGER:
-        snprintf(number, sizeof number, "%lld", (long long)json_integer_value(value));
+        snprintf(number, sizeof number, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
         rf_text_add_string(out, number);
         break;
     case JSON_REAL:

@@ -9,6 +9,8 @@
 #define RF_TEXT_TOKENIZER_H
 
 #include "common/base/error.h"
+#include "common/text/chat.h"
+#include "common/text/ids.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,17 +26,6 @@ typedef struct rf_specials {
     int32_t begin;                   /* prompt of plain text; never produced */
     int32_t system, user, assistant; /* marks of the byte tokenizer's chat form */
 } rf_specials;
-
-/* A growing array of ids. */
-typedef struct rf_ids {
-    int32_t *id; /* owned */
-    int64_t n, capacity;
-} rf_ids;
-
-RF_MUST_CHECK int rf_ids_push(rf_ids *ids, int32_t id, rf_error *err);
-/* Room for `more` ids behind the n present. */
-RF_MUST_CHECK int rf_ids_reserve(rf_ids *ids, int64_t more, rf_error *err);
-void rf_ids_free(rf_ids *ids); /* zeroes the struct */
 
 /* "byte"; or the path of a tokenizer.json, or of a folder that holds one, or of a folder with
  * GPT-2's encoder.json and vocab.bpe (also vocab.json and merges.txt). Each may be compressed
@@ -75,40 +66,11 @@ RF_MUST_CHECK int rf_tokenizer_encode(const rf_tokenizer *tokenizer, rf_ids *out
                                       size_t bytes, rf_error *err);
 /* The text of ids; 0-terminated, caller frees. Broken UTF-8 becomes U+FFFD (as WHATWG and Rust's
  * from_utf8_lossy do); unknown ids vanish; special tokens are written as their names, or dropped,
- * but those of BPE's mask and begin token always vanish: encoding knows no text for them.
- */
-RF_MUST_CHECK int rf_tokenizer_decode(const rf_tokenizer *tokenizer, char **text, size_t *bytes,
-                                      const int32_t *id, int64_t n, bool skip_special,
-                                      rf_error *err);
+ * but those of BPE's mask and begin token always vanish: encoding knows no text for them. */
+char *rf_tokenizer_decode(const rf_tokenizer *tokenizer, size_t *bytes, const int32_t *id,
+                          int64_t n, bool skip_special);
 
 /* --- Chat form -------------------------------------------------------------------------------- */
-
-typedef struct rf_message {
-    const char *role; /* "system", "user", "assistant" */
-    const char *content;
-    size_t bytes;
-} rf_message;
-
-/* A message with all that templates know of. */
-struct json_t;
-typedef struct rf_turn {
-    const char *role; /* those of rf_message, and "tool" where the template has it */
-    const char *content;
-    size_t bytes;
-    const char *reasoning; /* "reasoning_content"; NULL: none */
-    size_t reasoning_bytes;
-    const struct json_t *tool_calls; /* an array of calls; NULL: none. Borrowed */
-} rf_turn;
-
-typedef enum rf_thinking { RF_THINKING_UNSET, RF_THINKING_ON, RF_THINKING_OFF } rf_thinking;
-
-typedef struct rf_render_options {
-    const struct json_t *tools; /* an array of function signatures; NULL: none. Borrowed */
-    bool add_generation_prompt; /* ends where the assistant begins to speak */
-    rf_thinking thinking;       /* "enable_thinking"; only Qwen3's template reads it */
-    const char *date;           /* "date_string"; only Llama-3.1's reads it. NULL: "26 Jul 2024",
-                                   its own default: a corpus does not depend on the day */
-} rf_render_options;
 
 /* Renders a conversation: *text is owned by the caller (0-terminated) and may be NULL for none;
  * the ids are appended to `ids`. The form is the template's, recognised from tokenizer_config.json
@@ -119,10 +81,10 @@ typedef struct rf_render_options {
 RF_MUST_CHECK int rf_tokenizer_render(const rf_tokenizer *tokenizer, char **text, size_t *bytes,
                                       rf_ids *ids, const rf_turn *turn, int64_t n,
                                       const rf_render_options *options, rf_error *err);
-/* Appends the prompt that ends where the assistant begins to speak: all messages, then the
+/* Appends the prompt that ends where the assistant begins to speak: the conversation, then the
  * assistant mark. A sample's response is the text plus eos[0]. */
 RF_MUST_CHECK int rf_tokenizer_render_prompt(const rf_tokenizer *tokenizer, rf_ids *out,
-                                             const rf_message *message, int64_t n, rf_error *err);
+                                             const rf_turn *turn, int64_t n, rf_error *err);
 /* Appends what the assistant says in a turn, reasoning and tool calls in the template's form, and
  * eos[0]: what a model is trained to answer to the prompt in front of it. */
 RF_MUST_CHECK int rf_tokenizer_render_response(const rf_tokenizer *tokenizer, rf_ids *out,

@@ -1,3 +1,5 @@
+#include "common/base/alloc.h"
+#include "common/base/hash.h"
 #include "common/text/tokenizer_private.h"
 
 #include <stdlib.h>
@@ -25,9 +27,7 @@ static int read_chat(rf_chat *chat, const json_t *root, const char *origin, rf_e
     if (system != NULL && !json_is_string(system)) {
         return damaged(origin, "system", err);
     }
-    if (system != NULL && (chat->system = strdup(json_string_value(system))) == NULL) {
-        return rf_error_set(err, RF_ERR, "%s: no memory for the tokenizer", origin);
-    }
+    chat->system = rf_alloc_string(json_string_value(system));
     return RF_OK;
 }
 
@@ -83,28 +83,22 @@ static uint64_t hash_all(const rf_tokenizer *t)
     for (int32_t i = 0; i < s->n_eos; i++) {
         n += snprintf(ids + n, sizeof ids - (size_t)n, " %ld", (long)s->eos[i]);
     }
-    uint64_t hash = rf_bpe_hash_bytes(UINT64_C(0xCBF29CE484222325), ids, (size_t)n + 1);
-    hash = rf_bpe_hash_bytes(hash, name, strlen(name) + 1);
-    hash = rf_bpe_hash_bytes(hash, system, strlen(system) + 1);
+    uint64_t hash = rf_hash_bytes(RF_HASH_BEGIN, ids, (size_t)n + 1);
+    hash = rf_hash_bytes(hash, name, strlen(name) + 1);
+    hash = rf_hash_bytes(hash, system, strlen(system) + 1);
     return rf_bpe_hash(t->bpe, hash);
 }
 
 static int parse_bpe(rf_tokenizer *tokenizer, const json_t *root, const char *origin, rf_error *err)
 {
-    int rc = read_chat(&tokenizer->chat, root, origin, err);
-    if (rc == RF_OK) {
-        rc = rf_bpe_new(&tokenizer->bpe, json_object_get(root, "tokenizer"), origin, err);
-    }
-    if (rc == RF_OK) {
-        tokenizer->size = rf_bpe_size(tokenizer->bpe);
-        rc = read_specials(tokenizer, root, origin, err);
-    }
-    if (rc == RF_OK) {
-        rf_bpe_hide(tokenizer->bpe, tokenizer->specials.mask);
-        rf_bpe_hide(tokenizer->bpe, tokenizer->specials.begin);
-        tokenizer->hash = hash_all(tokenizer);
-    }
-    return rc;
+    RF_TRY(read_chat(&tokenizer->chat, root, origin, err));
+    RF_TRY(rf_bpe_new(&tokenizer->bpe, json_object_get(root, "tokenizer"), origin, err));
+    tokenizer->size = rf_bpe_size(tokenizer->bpe);
+    RF_TRY(read_specials(tokenizer, root, origin, err));
+    rf_bpe_hide(tokenizer->bpe, tokenizer->specials.mask);
+    rf_bpe_hide(tokenizer->bpe, tokenizer->specials.begin);
+    tokenizer->hash = hash_all(tokenizer);
+    return RF_OK;
 }
 
 static int encode_bpe(const rf_tokenizer *tokenizer, rf_ids *out, const char *text, size_t bytes,

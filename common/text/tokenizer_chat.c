@@ -33,22 +33,17 @@ static int render_marks(const rf_tokenizer *tokenizer, rf_ids *out, const rf_tur
     }
     for (int64_t i = 0; i < n; i++) {
         int32_t mark = -1;
-        int rc = mark_of(&mark, tokenizer, &turn[i], err);
-        if (rc == RF_OK) {
-            rc = rf_ids_push(out, mark, err);
-        }
-        if (rc == RF_OK) {
-            rc = rf_tokenizer_encode(tokenizer, out, turn[i].content, turn[i].bytes, err);
-        }
-        if (rc == RF_OK && mark == tokenizer->specials.assistant) {
-            rc = rf_ids_push(out, tokenizer->specials.eos[0], err);
-        }
-        if (rc != RF_OK) {
-            return rc;
+        RF_TRY(mark_of(&mark, tokenizer, &turn[i], err));
+        rf_ids_push(out, mark);
+        RF_TRY(rf_tokenizer_encode(tokenizer, out, turn[i].content, turn[i].bytes, err));
+        if (mark == tokenizer->specials.assistant) {
+            rf_ids_push(out, tokenizer->specials.eos[0]);
         }
     }
-    return options->add_generation_prompt ? rf_ids_push(out, tokenizer->specials.assistant, err)
-                                          : RF_OK;
+    if (options->add_generation_prompt) {
+        rf_ids_push(out, tokenizer->specials.assistant);
+    }
+    return RF_OK;
 }
 
 /* --- Templates -------------------------------------------------------------------------------- */
@@ -71,14 +66,11 @@ static int encode_rendered(const rf_tokenizer *tokenizer, rf_ids *out, const rf_
                            const char *begin, rf_error *err)
 {
     size_t skip = 0;
-    int rc = RF_OK;
     if (tokenizer->chat.kind == RF_CHAT_PLAIN) {
         skip = strlen(begin);
-        rc = rf_ids_push(out, tokenizer->specials.begin, err);
+        rf_ids_push(out, tokenizer->specials.begin);
     }
-    return rc == RF_OK
-               ? rf_tokenizer_encode(tokenizer, out, text->data + skip, text->bytes - skip, err)
-               : rc;
+    return rf_tokenizer_encode(tokenizer, out, text->data + skip, text->bytes - skip, err);
 }
 
 static int render_template(const rf_tokenizer *tokenizer, rf_text *text, rf_ids *out,
@@ -90,9 +82,9 @@ static int render_template(const rf_tokenizer *tokenizer, rf_text *text, rf_ids 
     if (s->n_eos == 0) {
         return no_eos(err);
     }
-    int rc = rf_chat_render(&tokenizer->chat, text, begin, name_of(tokenizer, s->eos[0]), turn, n,
-                            options, err);
-    return rc == RF_OK ? encode_rendered(tokenizer, out, text, begin, err) : rc;
+    RF_TRY(rf_chat_render(&tokenizer->chat, text, begin, name_of(tokenizer, s->eos[0]), turn, n,
+                          options, err));
+    return encode_rendered(tokenizer, out, text, begin, err);
 }
 
 int rf_tokenizer_render(const rf_tokenizer *tokenizer, char **text, size_t *bytes, rf_ids *ids,
@@ -105,8 +97,7 @@ int rf_tokenizer_render(const rf_tokenizer *tokenizer, char **text, size_t *byte
     int rc = marks ? render_marks(tokenizer, ids, turn, n, options, err)
                    : render_template(tokenizer, &rendered, ids, turn, n, options, err);
     if (rc == RF_OK && text != NULL && marks) {
-        rc = rf_tokenizer_decode(tokenizer, text, bytes, ids->id + before, ids->n - before, false,
-                                 err);
+        *text = rf_tokenizer_decode(tokenizer, bytes, ids->id + before, ids->n - before, false);
     } else if (rc == RF_OK && text != NULL) {
         *text = rendered.data;
         *bytes = rendered.bytes;
@@ -119,21 +110,11 @@ int rf_tokenizer_render(const rf_tokenizer *tokenizer, char **text, size_t *byte
     return rc;
 }
 
-int rf_tokenizer_render_prompt(const rf_tokenizer *tokenizer, rf_ids *out,
-                               const rf_message *message, int64_t n, rf_error *err)
+int rf_tokenizer_render_prompt(const rf_tokenizer *tokenizer, rf_ids *out, const rf_turn *turn,
+                               int64_t n, rf_error *err)
 {
-    rf_turn *turn = calloc((size_t)n + 1, sizeof *turn);
-    if (turn == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for %lld messages", (long long)n);
-    }
-    for (int64_t i = 0; i < n; i++) {
-        turn[i] = (rf_turn){
-            .role = message[i].role, .content = message[i].content, .bytes = message[i].bytes};
-    }
     const rf_render_options options = {.add_generation_prompt = true};
-    int rc = rf_tokenizer_render(tokenizer, NULL, NULL, out, turn, n, &options, err);
-    free(turn);
-    return rc;
+    return rf_tokenizer_render(tokenizer, NULL, NULL, out, turn, n, &options, err);
 }
 
 int rf_tokenizer_render_response(const rf_tokenizer *tokenizer, rf_ids *out, const rf_turn *turn,
@@ -143,21 +124,21 @@ int rf_tokenizer_render_response(const rf_tokenizer *tokenizer, rf_ids *out, con
     const char *content = turn->content;
     size_t bytes = turn->bytes;
     rf_text text = {0};
-    int rc = tokenizer->specials.n_eos > 0 ? RF_OK : no_eos(err);
+    int rc = RF_OK;
+    int32_t mark;
+    if (tokenizer->specials.n_eos == 0) {
+        return no_eos(err);
+    }
     if (tokenizer->chat.kind == RF_CHAT_MARKS) {
-        int32_t mark;
-        rc = rc == RF_OK ? mark_of(&mark, tokenizer, turn, err) : rc;
-    } else if (rc == RF_OK) {
-        rc = rf_chat_render_answer(&tokenizer->chat, &text, turn, err);
+        RF_TRY_OUT(mark_of(&mark, tokenizer, turn, err));
+    } else {
+        RF_TRY_OUT(rf_chat_render_answer(&tokenizer->chat, &text, turn, err));
         content = text.data != NULL ? text.data : "";
         bytes = text.bytes;
     }
-    if (rc == RF_OK) {
-        rc = rf_tokenizer_encode(tokenizer, out, content, bytes, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_ids_push(out, tokenizer->specials.eos[0], err);
-    }
+    RF_TRY_OUT(rf_tokenizer_encode(tokenizer, out, content, bytes, err));
+    rf_ids_push(out, tokenizer->specials.eos[0]);
+out:
     rf_text_free(&text);
     if (rc != RF_OK) {
         out->n = before;

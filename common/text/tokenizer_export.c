@@ -6,12 +6,11 @@
 
 static int write_json(const json_t *value, const char *folder, const char *name, rf_error *err)
 {
-    char path[4300];
+    char path[RF_PATH_BYTES];
+    RF_TRY(rf_file_join(path, sizeof path, folder, name, err));
     char *text = json_dumps(value, JSON_INDENT(2));
-    int n = snprintf(path, sizeof path, "%s/%s", folder, name);
-    int rc = text == NULL || n < 0 || (size_t)n >= sizeof path
-                 ? rf_error_set(err, RF_ERR, "%s: no memory, or too long a name", folder)
-                 : rf_file_write(path, text, strlen(text), err);
+    RF_ASSERT(text != NULL);
+    int rc = rf_file_write(path, text, strlen(text), err);
     free(text);
     return rc;
 }

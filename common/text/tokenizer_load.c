@@ -35,8 +35,7 @@ static int read_file(char **out, size_t *bytes, const char *path, rf_error *err)
         rf_text_add(&text, buffer, (size_t)n);
     }
     rf_text_add(&text, "", 0);
-    rc = rf_text_check(&text, err);
-    if (rc == RF_OK && n != 0) {
+    if (n != 0) {
         rc = rf_error_set(err, RF_ERR,
                           n > 0 ? "%s: is larger than 512 MiB: this is no tokenizer"
                                 : "%s: cannot be read: damaged or no file",
@@ -57,13 +56,18 @@ out:
 }
 
 /* folder/name or folder/name.gz, whichever is there. */
-static bool find_file(char path[4200], const char *folder, const char *name)
+static bool find_file(char path[RF_PATH_BYTES], const char *folder, const char *name)
 {
-    snprintf(path, 4200, "%s/%s", folder, name);
-    if (!rf_file_exists(path)) {
-        snprintf(path, 4200, "%s/%s.gz", folder, name);
+    char zipped[40];
+    snprintf(zipped, sizeof zipped, "%s.gz", name);
+    const char *const names[] = {name, zipped};
+    for (int i = 0; i < 2; i++) {
+        if (rf_file_join(path, RF_PATH_BYTES, folder, names[i], NULL) == RF_OK &&
+            rf_file_exists(path)) {
+            return true;
+        }
     }
-    return rf_file_exists(path);
+    return false;
 }
 
 /* Whole numbers of 19 digits or more get ".0" behind them: Transformers writes 10^30 for "no
@@ -83,21 +87,15 @@ static void soften_integers(rf_text *out, const char *text)
     }
 }
 
-static int parse_json(json_t **out, const char *text, size_t bytes, json_error_t *why,
-                      rf_error *err)
+static void parse_json(json_t **out, const char *text, size_t bytes, json_error_t *why)
 {
     rf_text softened = {0};
-    int rc = RF_OK;
     *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, why);
     if (*out == NULL && json_error_code(why) == json_error_numeric_overflow) {
         soften_integers(&softened, text);
-        rc = rf_text_check(&softened, err);
-        if (rc == RF_OK) {
-            *out = json_loadb(softened.data, softened.bytes, JSON_REJECT_DUPLICATES, why);
-        }
+        *out = json_loadb(softened.data, softened.bytes, JSON_REJECT_DUPLICATES, why);
     }
     rf_text_free(&softened);
-    return rc;
 }
 
 static int read_json(json_t **out, const char *path, rf_error *err)
@@ -109,11 +107,8 @@ static int read_json(json_t **out, const char *path, rf_error *err)
     if (rc != RF_OK) {
         return rc;
     }
-    rc = parse_json(out, text, bytes, &why, err);
+    parse_json(out, text, bytes, &why);
     free(text);
-    if (rc != RF_OK) {
-        return rc;
-    }
     if (*out == NULL) {
         return rf_error_set(err, RF_ERR, "%s:%d:%d: is not JSON (%s): get the whole file again",
                             path, why.line, why.column, why.text);
@@ -124,13 +119,13 @@ static int read_json(json_t **out, const char *path, rf_error *err)
 
 static int read_json_beside(json_t **out, const sources *s, const char *name)
 {
-    char path[4200];
+    char path[RF_PATH_BYTES];
     return find_file(path, s->folder, name) ? read_json(out, path, s->err) : RF_OK;
 }
 
 static int read_beside(sources *s)
 {
-    char path[4200];
+    char path[RF_PATH_BYTES];
     size_t bytes;
     int rc = read_json_beside(&s->config, s, "tokenizer_config.json");
     if (rc == RF_OK) {
@@ -168,7 +163,7 @@ static int read_merges(json_t **out, const char *path, rf_error *err)
 }
 
 /* False: the folder has no such pair. */
-static bool find_pair(char vocab[4200], char merges[4200], const char *folder)
+static bool find_pair(char vocab[RF_PATH_BYTES], char merges[RF_PATH_BYTES], const char *folder)
 {
     return (find_file(vocab, folder, "encoder.json") && find_file(merges, folder, "vocab.bpe")) ||
            (find_file(vocab, folder, "vocab.json") && find_file(merges, folder, "merges.txt"));
@@ -215,7 +210,7 @@ static int read_pair(sources *s, const char *vocab_path, const char *merges_path
 static int find_sources(sources *s, const char *name)
 {
     struct stat status;
-    char vocab[4200], merges[4200];
+    char vocab[RF_PATH_BYTES], merges[RF_PATH_BYTES];
     if (strlen(name) >= sizeof s->folder || stat(name, &status) != 0) {
         return rf_error_set(s->err, RF_ERR_USAGE,
                             "\"%.200s\": unknown tokenizer: known are \"byte\", the path of a "
@@ -226,9 +221,7 @@ static int find_sources(sources *s, const char *name)
     snprintf(s->path, sizeof s->path, "%s", name);
     const bool is_folder = S_ISDIR(status.st_mode);
     if (!is_folder) {
-        char *slash = strrchr(s->folder, '/');
-        snprintf(slash != NULL ? slash + (slash == s->folder) : s->folder, 2, "%s",
-                 slash != NULL ? "" : ".");
+        RF_TRY(rf_file_folder(s->folder, sizeof s->folder, name, s->err));
     }
     int rc = read_beside(s);
     if (rc != RF_OK) {

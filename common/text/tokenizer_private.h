@@ -3,6 +3,7 @@
 #ifndef RF_TEXT_TOKENIZER_PRIVATE_H
 #define RF_TEXT_TOKENIZER_PRIVATE_H
 
+#include "common/base/file.h"
 #include "common/text/bpe.h"
 #include "common/text/chat.h"
 #include "common/text/tokenizer.h"
@@ -35,8 +36,8 @@ struct rf_tokenizer {
 
 /* What a folder of Hugging Face holds of a tokenizer. */
 typedef struct rf_tokenizer_sources {
-    char folder[4096];
-    char path[4200]; /* of the tokenizer, for messages */
+    char folder[RF_PATH_BYTES];
+    char path[RF_PATH_BYTES]; /* of the tokenizer, for messages */
     json_t *tokenizer;
     json_t *config;     /* tokenizer_config.json, NULL: none */
     json_t *generation; /* generation_config.json, NULL: none */

@@ -1,91 +1,11 @@
 #include "common/text/unicode.h"
 
+#include "common/base/utf8.h"
+
 #include <stdlib.h>
-#include <string.h>
 #include <utf8proc.h>
 
-/* --- Growing texts ---------------------------------------------------------------------------- */
-
-void rf_text_add(rf_text *text, const char *data, size_t bytes)
-{
-    if (text->failed) {
-        return;
-    }
-    if (bytes >= text->capacity - text->bytes) {
-        size_t capacity = text->capacity < 64 ? 64 : text->capacity;
-        while (capacity - text->bytes <= bytes && capacity < SIZE_MAX / 4) {
-            capacity *= 2;
-        }
-        char *grown = capacity < SIZE_MAX / 4 ? realloc(text->data, capacity) : NULL;
-        if (grown == NULL) {
-            text->failed = true;
-            return;
-        }
-        text->data = grown;
-        text->capacity = capacity;
-    }
-    if (bytes > 0) {
-        memcpy(text->data + text->bytes, data, bytes);
-    }
-    text->bytes += bytes;
-    text->data[text->bytes] = '\0';
-}
-
-void rf_text_add_string(rf_text *text, const char *string)
-{
-    rf_text_add(text, string, strlen(string));
-}
-
-int rf_text_check(const rf_text *text, rf_error *err)
-{
-    return text->failed ? rf_error_set(err, RF_ERR, "no memory for a text of %zu bytes and more",
-                                       text->bytes)
-                        : RF_OK;
-}
-
-void rf_text_free(rf_text *text)
-{
-    free(text->data);
-    *text = (rf_text){0};
-}
-
 /* --- Characters ------------------------------------------------------------------------------- */
-
-size_t rf_unicode_next(int32_t *character, const char *text)
-{
-    const unsigned char *t = (const unsigned char *)text;
-    if (t[0] < 0x80) {
-        *character = t[0];
-        return 1;
-    }
-    if (t[0] < 0xE0) {
-        *character = (t[0] & 0x1F) << 6 | (t[1] & 0x3F);
-        return 2;
-    }
-    if (t[0] < 0xF0) {
-        *character = (t[0] & 0x0F) << 12 | (t[1] & 0x3F) << 6 | (t[2] & 0x3F);
-        return 3;
-    }
-    *character = (t[0] & 0x07) << 18 | (t[1] & 0x3F) << 12 | (t[2] & 0x3F) << 6 | (t[3] & 0x3F);
-    return 4;
-}
-
-size_t rf_unicode_put(char text[4], int32_t character)
-{
-    unsigned c = (unsigned)character;
-    if (c < 0x80) {
-        text[0] = (char)c;
-        return 1;
-    }
-    size_t n = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-    for (size_t i = n - 1; i > 0; i--) {
-        text[i] = (char)(0x80 | (c & 0x3F));
-        c >>= 6;
-    }
-    static const unsigned lead[] = {0, 0, 0xC0, 0xE0, 0xF0};
-    text[0] = (char)(lead[n] | c);
-    return n;
-}
 
 static bool stands_for_itself(int byte)
 {
@@ -170,80 +90,23 @@ static bool is_stable(int32_t c)
            (c >= 0xFF00 && c < 0xFFF0) || (c >= 0x1F000 && c < 0x1FB00);
 }
 
-/* Bytes at text that a decoder takes as one unit: a whole sequence (*valid), or the longest
- * beginning of one (Unicode 15, section 3.9, "maximal subpart"), which becomes one U+FFFD. */
-static size_t utf8_unit(const unsigned char *text, size_t bytes, bool *valid)
-{
-    unsigned char c = text[0];
-    *valid = c < 0x80;
-    size_t n = c < 0xC2 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 1;
-    unsigned char low = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : 0x80;
-    unsigned char high = c == 0xED ? 0x9F : c == 0xF4 ? 0x8F : 0xBF;
-    for (size_t i = 1; i < n; i++) {
-        if (i >= bytes || text[i] < low || text[i] > high) {
-            return i;
-        }
-        low = 0x80;
-        high = 0xBF;
-    }
-    *valid = *valid || n > 1;
-    return n;
-}
-
-static size_t skip_ascii(const char *text, size_t bytes)
-{
-    size_t i = 0;
-    uint64_t eight;
-    while (bytes - i >= sizeof eight) {
-        memcpy(&eight, text + i, sizeof eight);
-        if ((eight & UINT64_C(0x8080808080808080)) != 0) {
-            break;
-        }
-        i += sizeof eight;
-    }
-    while (i < bytes && (unsigned char)text[i] < 0x80) {
-        i++;
-    }
-    return i;
-}
-
 bool rf_unicode_scan(rf_unicode_traits *out, size_t *bad, const char *text, size_t bytes)
 {
     *out = (rf_unicode_traits){0};
-    for (size_t i = 0; (i += skip_ascii(text + i, bytes - i)) < bytes;) {
+    for (size_t i = 0; (i += rf_utf8_ascii(text + i, bytes - i)) < bytes;) {
         bool valid;
-        size_t n = utf8_unit((const unsigned char *)text + i, bytes - i, &valid);
+        size_t n = rf_utf8_unit(text + i, bytes - i, &valid);
         if (!valid) {
             *bad = i;
             return false;
         }
         int32_t c;
-        rf_unicode_next(&c, text + i);
+        rf_utf8_next(&c, text + i);
         out->may_change = out->may_change || !is_stable(c);
         out->is_new = out->is_new || may_be_new(c);
         i += n;
     }
     return true;
-}
-
-char *rf_unicode_replace_broken(const char *raw, size_t bytes, size_t *out_bytes)
-{
-    /* U+FFFD takes three bytes, a broken unit at least one. */
-    char *text = bytes < SIZE_MAX / 4 ? malloc(3 * bytes + 1) : NULL;
-    if (text == NULL) {
-        return NULL;
-    }
-    size_t used = 0;
-    for (size_t i = 0; i < bytes;) {
-        bool valid;
-        size_t n = utf8_unit((const unsigned char *)raw + i, bytes - i, &valid);
-        memcpy(text + used, valid ? raw + i : "\xEF\xBF\xBD", valid ? n : 3);
-        used += valid ? n : 3;
-        i += n;
-    }
-    text[used] = '\0';
-    *out_bytes = used;
-    return text;
 }
 
 /* --- Normal form C ---------------------------------------------------------------------------- */
@@ -271,14 +134,14 @@ int rf_unicode_nfc(rf_text *out, const char *text, size_t bytes, rf_error *err)
     size_t done = 0, stable = 0; /* written up to; begin of the last stable character */
     for (size_t i = 0; i < bytes;) {
         int32_t c;
-        size_t n = rf_unicode_next(&c, text + i);
+        size_t n = rf_utf8_next(&c, text + i);
         if (is_stable(c)) {
             stable = i;
             i += n;
             continue;
         }
         size_t end = i + n;
-        while (end < bytes && (n = rf_unicode_next(&c, text + end), !is_stable(c))) {
+        while (end < bytes && (n = rf_utf8_next(&c, text + end), !is_stable(c))) {
             end += n;
         }
         rf_text_add(out, text + done, stable - done);
@@ -289,5 +152,5 @@ int rf_unicode_nfc(rf_text *out, const char *text, size_t bytes, rf_error *err)
         done = stable = i = end;
     }
     rf_text_add(out, text + done, bytes - done);
-    return rf_text_check(out, err);
+    return RF_OK;
 }

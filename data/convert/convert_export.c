@@ -93,21 +93,14 @@ static void abandon_folder(export *ex)
 static int commit_folder(export *ex, rf_error *err)
 {
     char parent[RF_CONVERT_PATH];
-    int rc = rf_file_sync_folder(ex->temporary, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(rf_file_folder(parent, sizeof parent, ex->temporary, err));
+    RF_TRY(rf_file_sync_folder(ex->temporary, err));
     if (rename(ex->temporary, ex->folder) != 0) {
         return rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot rename to %s: %s",
                             ex->temporary, ex->folder, strerror(errno));
     }
-    snprintf(parent, sizeof parent, "%s", ex->temporary);
     ex->temporary[0] = '\0';
-    char *slash = strrchr(parent, '/');
-    if (slash != NULL) {
-        slash[slash == parent ? 1 : 0] = '\0';
-    }
-    return rf_file_sync_folder(slash != NULL ? parent : ".", err);
+    return rf_file_sync_folder(parent, err);
 }
 
 /* --- config.json ------------------------------------------------------------------------------ */
@@ -116,7 +109,7 @@ static int write_json(const export *ex, const char *name, const json_t *root, rf
 {
     char path[RF_CONVERT_PATH];
     char *text = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
-    int rc = rf_convert_join(path, sizeof path, ex->temporary, name, err);
+    int rc = rf_file_join(path, sizeof path, ex->temporary, name, err);
     if (rc == RF_OK && text == NULL) {
         rc = rf_error_set(err, RF_ERR, "%s: no memory for it", path);
     }

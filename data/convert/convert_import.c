@@ -26,15 +26,6 @@ void rf_convert_say(const rf_convert_options *options, const char *format, ...)
     options->note(line);
 }
 
-int rf_convert_join(char *out, size_t bytes, const char *folder, const char *name, rf_error *err)
-{
-    int n = snprintf(out, bytes, "%s/%s", folder, name);
-    if (n < 0 || (size_t)n >= bytes) {
-        return rf_error_set(err, RF_ERR, "%.64s...: the path is too long", folder);
-    }
-    return RF_OK;
-}
-
 /* --- Import ----------------------------------------------------------------------------------- */
 
 typedef struct import {
@@ -53,7 +44,7 @@ static int read_config(import *im, rf_error *err)
 {
     char path[RF_CONVERT_PATH], *text = NULL;
     size_t bytes = 0;
-    int rc = rf_convert_join(path, sizeof path, im->folder, "config.json", err);
+    int rc = rf_file_join(path, sizeof path, im->folder, "config.json", err);
     if (rc == RF_OK) {
         rc = rf_file_read(&text, &bytes, path, MAX_CONFIG_BYTES, err);
     }
@@ -79,7 +70,7 @@ static int find_tokenizer(const char *name, bool is_own, rf_error *err)
                    ? rf_error_set(err, RF_ERR, "%s: import needs it uncompressed: gunzip it", name)
                    : RF_OK;
     }
-    int rc = rf_convert_join(path, sizeof path - 3, name, "tokenizer.json", err);
+    int rc = rf_file_join(path, sizeof path - 3, name, "tokenizer.json", err);
     if (rc != RF_OK || rf_file_exists(path)) {
         return rc;
     }

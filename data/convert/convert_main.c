@@ -4,6 +4,7 @@
 #include "data/convert/convert.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>

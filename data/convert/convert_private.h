@@ -9,9 +9,6 @@ enum { RF_CONVERT_PATH = 4096, RF_CONVERT_NAME = 128 };
 
 /* printf to the options' note. */
 void rf_convert_say(const rf_convert_options *options, const char *format, ...) RF_PRINTF(2, 3);
-RF_MUST_CHECK int rf_convert_join(char *out, size_t bytes, const char *folder, const char *name,
-                                  rf_error *err);
-
 /* tokenizer.json, tokenizer_config.json and generation_config.json of a tokenizer that came from
  * Hugging Face (rf_tokenizer_export); a note where the kind has no such files. */
 RF_MUST_CHECK int rf_convert_write_tokenizer(const rf_tokenizer *tokenizer, const char *folder,

@@ -6,7 +6,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* --- Tokens of the folder's tokenizer --------------------------------------------------------- */
 
@@ -98,19 +97,11 @@ static int read_known(known_ids *ids, const char *name, rf_error *err)
     static const char *const files[] = {"tokenizer.json", "tokenizer_config.json",
                                         "added_tokens.json"};
     char folder[RF_CONVERT_PATH], path[RF_CONVERT_PATH];
-    struct stat status;
-    bool is_folder = stat(name, &status) == 0 && S_ISDIR(status.st_mode);
-    const char *slash = strrchr(name, '/');
-    int n = is_folder       ? snprintf(folder, sizeof folder, "%s", name)
-            : slash == NULL ? snprintf(folder, sizeof folder, ".")
-                            : snprintf(folder, sizeof folder, "%.*s/", (int)(slash - name), name);
-    if (n < 0 || (size_t)n >= sizeof folder) {
-        return rf_error_set(err, RF_ERR, "%.64s...: the path is too long", name);
-    }
-    int rc = RF_OK;
+    const bool is_folder = rf_file_is_folder(name);
+    int rc = is_folder ? RF_OK : rf_file_folder(folder, sizeof folder, name, err);
     for (int i = 0; i < 3 && rc == RF_OK; i++) {
         json_t *root = NULL;
-        rc = rf_convert_join(path, sizeof path, folder, files[i], err);
+        rc = rf_file_join(path, sizeof path, is_folder ? name : folder, files[i], err);
         if (rc == RF_OK) {
             rc = read_json(&root, i == 0 && !is_folder ? name : path, i > 0, err);
         }

@@ -1,6 +1,7 @@
 #include "data/corpus/corpus.h"
 
 #include "common/base/file.h"
+#include "common/base/hash.h"
 #include "common/base/log.h"
 #include "data/corpus/corpus_file.h"
 
@@ -22,7 +23,7 @@ static const int32_t *prompts(const rf_corpus *c)
 /* FNV-1a over everything that decides what a reader sees. */
 static uint64_t hash_corpus(const rf_corpus *c)
 {
-    uint64_t hash = 0xCBF29CE484222325u;
+    uint64_t hash = RF_HASH_BEGIN;
     const uint64_t words[] = {(uint64_t)c->n_samples,
                               (uint64_t)c->n_tokens,
                               (uint64_t)c->n_sources,
@@ -32,14 +33,14 @@ static uint64_t hash_corpus(const rf_corpus *c)
                               c->crc[3],
                               rf_tokenizer_hash(c->tokenizer)};
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
-        hash = (hash ^ words[i]) * 0x100000001B3u;
+        hash = rf_hash_step(hash, words[i]);
         hash ^= hash >> 32;
     }
     for (int64_t s = 0; s < c->n_sources; s++) {
         uint64_t weight;
         memcpy(&weight, &c->source[s].weight, sizeof weight);
-        hash = (hash ^ c->source[s].crc32) * 0x100000001B3u;
-        hash = (hash ^ weight) * 0x100000001B3u;
+        hash = rf_hash_step(hash, c->source[s].crc32);
+        hash = rf_hash_step(hash, weight);
         hash ^= hash >> 32;
     }
     return hash;

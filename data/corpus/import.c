@@ -1,6 +1,7 @@
 #include "data/corpus/import.h"
 
 #include "common/base/file.h"
+#include "common/base/utf8.h"
 #include "common/text/chat.h"
 
 #include <jansson.h>
@@ -70,7 +71,7 @@ int rf_import_object(json_t **out, const char *line, size_t bytes, rf_error *err
 {
     *out = NULL;
     size_t bad;
-    if (!rf_file_is_utf8(line, bytes, &bad)) {
+    if (!rf_utf8_is_valid(line, bytes, &bad)) {
         return rf_error_set(err, RF_ERR, "invalid UTF-8 at byte %zu of the line: convert the file",
                             bad + 1);
     }
@@ -131,7 +132,7 @@ static int add_answer(rf_imported *out, const rf_tokenizer *tokenizer, const rf_
         rc = rf_tokenizer_render_response(tokenizer, &out->ids, &turn[n], err);
     }
     sample.n_tokens = out->ids.n - begin;
-    return rc == RF_OK ? add_sample(out, sample, err) : rc;
+    return add_sample(out, sample, err);
 }
 
 static int import_query(rf_imported *out, const rf_tokenizer *tokenizer, const json_t *root,
@@ -232,25 +233,25 @@ static int add_text(rf_imported *out, const rf_tokenizer *tokenizer, const char 
                             "tokenizer_config.json");
     }
     int64_t begin = out->ids.n;
-    int rc = begins ? rf_ids_push(&out->ids, s->begin, err) : RF_OK;
-    if (rc == RF_OK) {
-        rc = rf_tokenizer_encode(tokenizer, &out->ids, text, bytes, err);
+    if (begins) {
+        rf_ids_push(&out->ids, s->begin);
     }
-    if (rc == RF_OK && ends) {
-        rc = rf_ids_push(&out->ids, s->eos[0], err);
+    RF_TRY(rf_tokenizer_encode(tokenizer, &out->ids, text, bytes, err));
+    if (ends) {
+        rf_ids_push(&out->ids, s->eos[0]);
     }
     rf_imported_sample sample = {.n_tokens = out->ids.n - begin,
                                  .n_prompt = ends ? 1 : 0,
                                  .n_chars = count_chars(text, bytes),
                                  .held_out = held_out};
-    return rc == RF_OK ? add_sample(out, sample, err) : rc;
+    return add_sample(out, sample, err);
 }
 
 int rf_import_text(rf_imported *out, const rf_tokenizer *tokenizer, const char *text, size_t bytes,
                    bool begins, bool ends, bool held_out, size_t *bad, rf_error *err)
 {
     *bad = 0;
-    if (!rf_file_is_utf8(text, bytes, bad)) {
+    if (!rf_utf8_is_valid(text, bytes, bad)) {
         return rf_error_set(err, RF_ERR, "invalid UTF-8: convert the file");
     }
     *bad = bytes;

@@ -334,35 +334,25 @@ Test(file, folders)
     cr_expect(rf_file_sync_folder(in_folder("none"), &err) == RF_ERR);
 }
 
-Test(file, utf8)
+Test(file, names_are_joined_and_taken_apart)
 {
     static const struct {
-        const char *text;
-        int bad; /* -1: valid */
+        const char *path, *folder, *name;
     } cases[] = {
-        {"", -1},
-        {"plain", -1},
-        {"\xC3\xA4\xE2\x82\xAC\xF0\x9F\x98\x80", -1},
-        {"\xEF\xBF\xBF\xED\x9F\xBF\xEE\x80\x80\xF4\x8F\xBF\xBF", -1},
-        {"a\x80", 1},              /* no beginning */
-        {"a\xC3", 1},              /* no end */
-        {"ab\xE2\x82", 2},         /* no end */
-        {"\xC0\x80", 0},           /* overlong */
-        {"\xC1\xBF", 0},           /* overlong */
-        {"\xE0\x9F\xBF", 0},       /* overlong */
-        {"\xF0\x8F\xBF\xBF", 0},   /* overlong */
-        {"x\xED\xA0\x80", 1},      /* surrogate */
-        {"\xF4\x90\x80\x80", 0},   /* above U+10FFFF */
-        {"\xF5\x80\x80\x80", 0},   /* above U+10FFFF */
-        {"\xFF", 0},               /* never */
-        {"\xE2\x82\xACx\xE2(", 4}, /* continuation missing */
+        {"a", ".", "a"}, {"/a", "/", "a"}, {"x/a", "x", "a"}, {"/x/y/a.h5", "/x/y", "a.h5"},
+        {"x/", "x", ""},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        size_t bad = 99;
-        bool is_valid = rf_file_is_utf8(cases[i].text, strlen(cases[i].text), &bad);
-        cr_expect(is_valid == (cases[i].bad < 0), "case %zu", i);
-        cr_expect(is_valid || bad == (size_t)cases[i].bad, "case %zu: %zu", i, bad);
-        cr_expect(rf_file_is_utf8(cases[i].text, strlen(cases[i].text), NULL) == is_valid);
+    char out[16];
+    rf_error err = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cr_assert_eq(rf_file_folder(out, sizeof out, cases[i].path, &err), RF_OK);
+        cr_expect_str_eq(out, cases[i].folder);
+        cr_expect_str_eq(rf_file_name(cases[i].path), cases[i].name);
     }
-    cr_expect(rf_file_is_utf8("a\0b", 3, NULL));
+    cr_assert_eq(rf_file_join(out, sizeof out, "folder", "name.txt", &err), RF_OK);
+    cr_expect_str_eq(out, "folder/name.txt");
+    cr_expect_eq(rf_file_join(out, sizeof out, "folder", "longname.txt", &err), RF_ERR);
+    cr_expect_not_null(strstr(err.message, "longer than 15 bytes"), "%s", err.message);
+    cr_expect_eq(rf_file_folder(out, sizeof out, "0123456789abcdef/x", &err), RF_ERR);
+    cr_expect(rf_file_is_folder("/") && !rf_file_is_folder("/dev/null"));
 }

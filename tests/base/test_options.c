@@ -1,6 +1,7 @@
 #include "common/base/options.h"
 
 #include <criterion/criterion.h>
+#include <getopt.h>
 #include <string.h>
 
 static const struct option table[] = {{"size", required_argument, NULL, 's'},

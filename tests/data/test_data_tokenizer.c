@@ -1,7 +1,7 @@
 /* refusion-data with BPE tokenizers: train-tokenizer, and the filters through chat templates. */
 #include "tests/data/program_test.h"
 
-#include "common/text/unicode.h"
+#include "common/text/ids.h"
 
 #include <jansson.h>
 #include <sys/stat.h>

@@ -5,7 +5,7 @@
  * from its stored text with the same hash. What is refused must say why in one line.
  */
 #include "common/text/bpe.h"
-#include "common/text/chat.h"
+#include "common/text/tokenizer.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <jansson.h>
@@ -14,11 +14,9 @@ static void use(const rf_tokenizer *tokenizer, const char *text, size_t bytes)
 {
     rf_error err = {0};
     rf_ids ids = {0};
-    char *back = NULL;
     size_t n;
     fuzz_check(&err, rf_tokenizer_encode(tokenizer, &ids, text, bytes, &err));
-    fuzz_check(&err, rf_tokenizer_decode(tokenizer, &back, &n, ids.id, ids.n, true, &err));
-    free(back);
+    free(rf_tokenizer_decode(tokenizer, &n, ids.id, ids.n, true));
     rf_ids_free(&ids);
     rf_tokenizer *again;
     const char *stored = rf_tokenizer_text(tokenizer, &n);

@@ -52,14 +52,15 @@ static double nats_of_all(int64_t slot_size, int64_t *tokens)
     *tokens = 0;
     TINY_MUST(rf_scorer_new(&scorer, model, 257, slot_size, 40, tiny_error()));
     for (int i = 0; i < N_QUESTIONS; i++) {
-        rf_message message = {"user", questions[i], strlen(questions[i])};
+        const rf_turn message = {
+            .role = "user", .content = questions[i], .bytes = strlen(questions[i])};
         rf_ids ids = {0};
         double nats;
         TINY_MUST(rf_tokenizer_render_prompt(tokenizer, &ids, &message, 1, tiny_error()));
         int64_t n = ids.n;
         TINY_MUST(
             rf_tokenizer_encode(tokenizer, &ids, answers[i], strlen(answers[i]), tiny_error()));
-        TINY_MUST(rf_ids_push(&ids, 256, tiny_error()));
+        rf_ids_push(&ids, 256);
         TINY_MUST(rf_scorer_run(scorer, &nats, NULL, ids.id, n, ids.n - n, tiny_error()));
         total += nats;
         *tokens += ids.n - n;

@@ -62,14 +62,11 @@ static inline bool bpe_decodes(const rf_tokenizer *tokenizer, const json_t *ids,
                                const json_t *expected)
 {
     rf_ids id = {0};
-    rf_error err;
-    char *text;
     size_t bytes;
     for (size_t i = 0; i < json_array_size(ids); i++) {
-        int32_t value = (int32_t)json_integer_value(json_array_get(ids, i));
-        cr_assert_eq(rf_ids_push(&id, value, &err), RF_OK);
+        rf_ids_push(&id, (int32_t)json_integer_value(json_array_get(ids, i)));
     }
-    cr_assert_eq(rf_tokenizer_decode(tokenizer, &text, &bytes, id.id, id.n, skip, &err), RF_OK);
+    char *text = rf_tokenizer_decode(tokenizer, &bytes, id.id, id.n, skip);
     bool same = bytes == json_string_length(expected) &&
                 memcmp(text, json_string_value(expected), bytes) == 0;
     free(text);

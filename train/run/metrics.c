@@ -2,6 +2,7 @@
 
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/number.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -178,12 +179,6 @@ static void put_int(FILE *file, const char *name, int64_t x)
     fprintf(file, ",\"%s\":%" PRId64, name, x);
 }
 
-static void format_duration(char *out, size_t bytes, double seconds)
-{
-    int64_t s = seconds < 3.6e7 ? (int64_t)(seconds + 0.5) : 36000000;
-    snprintf(out, bytes, "%" PRId64 ":%02d:%02d", s / 3600, (int)(s / 60 % 60), (int)(s % 60));
-}
-
 void rf_metrics_parts(char *out, size_t bytes, const rf_objective_kind *objective,
                       const double *part_loss)
 {
@@ -196,8 +191,8 @@ void rf_metrics_parts(char *out, size_t bytes, const rf_objective_kind *objectiv
 
 static void say_step(const rf_step_metrics *x, int64_t every)
 {
-    char text[512], parts[256], eta[32];
-    format_duration(eta, sizeof eta, x->eta);
+    char text[512], parts[256], eta[RF_NUMBER_BYTES];
+    rf_number_print_duration(eta, x->eta);
     rf_metrics_parts(parts, sizeof parts, x->objective, x->part_loss);
     snprintf(text, sizeof text,
              "step %" PRId64 "/%" PRId64
