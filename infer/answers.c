@@ -1,10 +1,12 @@
 #include "infer/answers.h"
 
+#include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "infer/prompts.h"
 #include "infer/show.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,30 +21,20 @@ typedef struct answerer {
     uint64_t n_answered;
 } answerer;
 
-/* An answer with its text, which may hold any bytes. */
-typedef struct result {
-    rf_answer answer;
-    char *text;
-    size_t bytes;
-} result;
-
 /* The model is made for prompts of up to max_prompt tokens. */
 static int prepare(answerer *a, int64_t max_prompt, rf_error *err)
 {
     const rf_answers_options *o = a->options;
+    const rf_tokenizer *tokenizer = a->loaded->info.tokenizer;
     rf_model_limits limits = rf_engine_limits(&o->decode, max_prompt, 1);
-    int code = rf_loaded_model(a->loaded, &limits, o->n_threads, err);
-    if (code == RF_OK) {
-        code = rf_engine_new(&a->engine, a->loaded->model, a->loaded->info.tokenizer, &o->decode,
-                             max_prompt, 1, err);
-    }
-    if (code == RF_OK) {
-        char text[512];
-        rf_backend_describe(a->loaded->model->ctx, text, sizeof(text));
-        rf_log_info("%s", text);
-    }
-    rf_show_init(&a->show, stdout, a->loaded->info.tokenizer, o->pause_ms);
-    return code;
+    char text[512];
+
+    rf_show_init(&a->show, stdout, tokenizer, o->pause_ms);
+    RF_TRY(rf_loaded_model(a->loaded, &limits, o->n_threads, err));
+    RF_TRY(rf_engine_new(&a->engine, a->loaded->model, tokenizer, &o->decode, max_prompt, 1, err));
+    rf_backend_describe(a->loaded->model->ctx, text, sizeof text);
+    rf_log_info("%s", text);
+    return RF_OK;
 }
 
 static double tokens_per_forward(const rf_answer *answer)
@@ -50,32 +42,10 @@ static double tokens_per_forward(const rf_answer *answer)
     return answer->forwards > 0 ? (double)answer->n / (double)answer->forwards : 0;
 }
 
-static void free_result(result *r)
+/* May hold any bytes. Caller frees. */
+static char *text_of(const answerer *a, size_t *bytes, const rf_answer *answer)
 {
-    free(r->text);
-    rf_answer_free(&r->answer);
-}
-
-static int answer_prompt(answerer *a, result *out, const rf_prompt *prompt, rf_error *err)
-{
-    const rf_request request = {.prompt = prompt->ids.id,
-                                .n_prompt = prompt->ids.n,
-                                .index = a->n_answered++,
-                                .observer = a->options->show ? rf_show_observe : NULL,
-                                .user = &a->show};
-    int code;
-
-    *out = (result){0};
-    rf_show_begin(&a->show);
-    code = rf_engine_run(a->engine, &out->answer, &request, 1, NULL, NULL, err);
-    if (code == RF_OK) {
-        out->text = rf_tokenizer_decode(a->loaded->info.tokenizer, &out->bytes, out->answer.token,
-                                        out->answer.n, true);
-    }
-    if (code != RF_OK) {
-        free_result(out);
-    }
-    return code;
+    return rf_tokenizer_decode(a->loaded->info.tokenizer, bytes, answer->token, answer->n, true);
 }
 
 static int stdout_failed(rf_error *err)
@@ -83,149 +53,68 @@ static int stdout_failed(rf_error *err)
     return rf_error_set(err, RF_ERR, "cannot write to standard output: %m");
 }
 
-/* To a person: the text (which a live picture shows already), and how it came about. */
-static int print_answer(answerer *a, const rf_prompt *prompt, rf_error *err)
+/* --- To a person: one prompt after the other -------------------------------------------------- */
+
+/* The text (which a live picture shows already), and how it came about. */
+static int print_answer(const answerer *a, const rf_answer *answer, rf_error *err)
 {
     bool live = a->options->show && a->show.live;
-    result r;
-    int code = answer_prompt(a, &r, prompt, err);
+    size_t bytes;
+    char *text = text_of(a, &bytes, answer);
 
-    if (code != RF_OK) {
-        return code;
-    }
     if (!live) {
-        fwrite(r.text, 1, r.bytes, stdout);
+        fwrite(text, 1, bytes, stdout);
         fputc('\n', stdout);
     }
+    free(text);
     if (fflush(stdout) != 0) {
-        code = stdout_failed(err);
-    } else if (live || isatty(STDERR_FILENO)) {
-        rf_log_info("%lld tokens in %lld forwards (%.2f tokens per forward), %.2f s%s",
-                    (long long)r.answer.n, (long long)r.answer.forwards,
-                    tokens_per_forward(&r.answer), r.answer.seconds,
-                    r.answer.ended ? "" : "; stopped at decode.gen_length");
+        return stdout_failed(err);
     }
-    free_result(&r);
-    return code;
+    if (live || isatty(STDERR_FILENO)) {
+        rf_log_info("%" PRId64 " tokens in %" PRId64
+                    " forwards (%.2f tokens per forward), %.2f s%s",
+                    answer->n, answer->forwards, tokens_per_forward(answer), answer->seconds,
+                    answer->ended ? "" : "; stopped at decode.gen_length");
+    }
+    return RF_OK;
 }
 
-static char *answer_json(const result *r)
+static int answer_prompt(answerer *a, const rf_prompt *prompt, rf_error *err)
 {
-    json_t *object, *ids = json_array();
-    char *line;
-    for (int64_t i = 0; i < r->answer.n; i++) {
-        json_array_append_new(ids, json_integer(r->answer.token[i]));
-    }
-    object = json_pack("{s:s%, s:o, s:I, s:f, s:f, s:b}", "text", r->text, r->bytes, "ids", ids,
-                       "forwards", (json_int_t)r->answer.forwards, "tokens_per_forward",
-                       tokens_per_forward(&r->answer), "seconds", r->answer.seconds, "ended",
-                       r->answer.ended);
-    line = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-    json_decref(object);
-    return line;
-}
+    const rf_request request = {.prompt = prompt->ids.id,
+                                .n_prompt = prompt->ids.n,
+                                .index = a->n_answered++,
+                                .observer = a->options->show ? rf_show_observe : NULL,
+                                .user = &a->show};
+    rf_answer answer;
 
-/* To a program: one JSON line. */
-static int write_answer(answerer *a, const rf_prompt *prompt, FILE *out, rf_error *err)
-{
-    result r;
-    char *line;
-    int code = answer_prompt(a, &r, prompt, err);
-
-    if (code != RF_OK) {
-        return code;
-    }
-    line = answer_json(&r);
-    if (!line) {
-        code = rf_error_set(err, RF_ERR, "out of memory for an answer");
-    } else if (fprintf(out, "%s\n", line) < 0 || fflush(out) != 0) {
-        code = rf_error_set(err, RF_ERR, "cannot write an answer: %m");
-    }
-    free(line);
-    free_result(&r);
-    return code;
-}
-
-/* --- Where prompts come from ------------------------------------------------------------------ */
-
-static int write_all(answerer *a, const rf_prompt *prompts, int64_t n, FILE *out, rf_error *err)
-{
-    int code = RF_OK;
-    for (int64_t i = 0; i < n && code == RF_OK; i++) {
-        rf_log_progress("decoding", i, n, "prompts");
-        code = write_answer(a, &prompts[i], out, err);
-    }
-    rf_log_live_end();
-    return code;
-}
-
-/* The file appears when all answers are in it. */
-static int write_file(answerer *a, const char *path, const rf_prompt *prompts, int64_t n,
-                      rf_error *err)
-{
-    rf_atomic file = {0};
-    FILE *out;
-    int code = rf_atomic_begin(&file, path, err);
-
-    if (code != RF_OK) {
-        return code;
-    }
-    if (!(out = fopen(file.temporary, "w"))) {
-        return rf_error_set(err, RF_ERR, "cannot write %s: %m", file.temporary);
-    }
-    code = write_all(a, prompts, n, out, err);
-    if (fclose(out) != 0 && code == RF_OK) {
-        code = rf_error_set(err, RF_ERR, "cannot write %s: %m", file.temporary);
-    }
-    if (code == RF_OK) {
-        code = rf_atomic_commit(&file, err);
-    }
-    rf_atomic_abandon(&file);
-    return code;
-}
-
-static int run_file(answerer *a, rf_error *err)
-{
-    const rf_answers_options *o = a->options;
-    rf_prompt *prompts = NULL;
-    int64_t n = 0;
-    int code = rf_prompts_read(&prompts, &n, o->prompts, a->loaded->info.tokenizer, o->limit, err);
-
-    if (code == RF_OK) {
-        code = prepare(a, rf_prompts_longest(prompts, n), err);
-    }
-    if (code == RF_OK) {
-        code =
-            o->out ? write_file(a, o->out, prompts, n, err) : write_all(a, prompts, n, stdout, err);
-    }
-    rf_prompts_free(prompts, n);
-    return code;
+    rf_show_begin(&a->show);
+    RF_TRY(rf_engine_run(a->engine, &answer, &request, 1, NULL, NULL, err));
+    int rc = print_answer(a, &answer, err);
+    rf_answer_free(&answer);
+    return rc;
 }
 
 static int run_prompt(answerer *a, rf_error *err)
 {
     const rf_answers_options *o = a->options;
     rf_prompt prompt;
-    int code = rf_prompt_from_text(&prompt, a->loaded->info.tokenizer, o->prompt, o->raw, err);
-    if (code != RF_OK) {
-        return code;
-    }
-    if ((code = prepare(a, prompt.ids.n, err)) == RF_OK) {
-        code = print_answer(a, &prompt, err);
+    RF_TRY(rf_prompt_from_text(&prompt, a->loaded->info.tokenizer, o->prompt, o->raw, err));
+    int rc = prepare(a, prompt.ids.n, err);
+    if (rc == RF_OK) {
+        rc = answer_prompt(a, &prompt, err);
     }
     rf_prompt_free(&prompt);
-    return code;
+    return rc;
 }
 
 static int run_line(answerer *a, const char *line, rf_error *err)
 {
     rf_prompt prompt;
-    int code = rf_prompt_from_text(&prompt, a->loaded->info.tokenizer, line, a->options->raw, err);
-    if (code == RF_OK) {
-        code = print_answer(a, &prompt, err);
-        rf_prompt_free(&prompt);
-    }
-    return code;
+    RF_TRY(rf_prompt_from_text(&prompt, a->loaded->info.tokenizer, line, a->options->raw, err));
+    int rc = answer_prompt(a, &prompt, err);
+    rf_prompt_free(&prompt);
+    return rc;
 }
 
 static int64_t longest_line(const answerer *a)
@@ -240,47 +129,138 @@ static int run_lines(answerer *a, rf_error *err)
     bool terminal = isatty(STDIN_FILENO) != 0;
     char *line = NULL;
     size_t capacity = 0;
-    int code = prepare(a, longest_line(a), err);
+    int rc = prepare(a, longest_line(a), err);
 
-    if (code == RF_OK && terminal) {
+    if (rc == RF_OK && terminal) {
         rf_log_info("type a prompt, or end with Ctrl-D");
     }
-    while (code == RF_OK) {
+    while (rc == RF_OK) {
         if (terminal) {
             fputs("> ", stderr);
         }
         if (getline(&line, &capacity, stdin) < 0) {
-            if (terminal) {
-                fputc('\n', stderr);
-            }
-            if (ferror(stdin)) {
-                code = rf_error_set(err, RF_ERR, "cannot read standard input: %m");
-            }
             break;
         }
-        line[strcspn(line, "\r\n")] = 0;
-        if (line[0] == 0) {
-            continue;
-        }
-        code = run_line(a, line, err);
-        if (code != RF_OK && terminal) {
+        line[strcspn(line, "\r\n")] = '\0';
+        rc = line[0] != '\0' ? run_line(a, line, err) : RF_OK;
+        if (rc != RF_OK && terminal) {
             rf_log_error(err);
-            code = RF_OK;
+            rc = RF_OK;
         }
     }
     free(line);
-    return code;
+    if (rc == RF_OK && terminal) {
+        fputc('\n', stderr);
+    }
+    return rc == RF_OK && ferror(stdin)
+               ? rf_error_set(err, RF_ERR, "cannot read standard input: %m")
+               : rc;
+}
+
+/* --- To a program: a file of prompts, a JSON line for each ------------------------------------ */
+
+/* Answers that are done wait until those before them are written. */
+typedef struct writer {
+    const answerer *a;
+    rf_answer *answer; /* [n] */
+    int64_t n, n_done, n_written;
+    FILE *out;
+} writer;
+
+static int write_answer(const writer *w, const rf_answer *answer, rf_error *err)
+{
+    size_t bytes;
+    char *text = text_of(w->a, &bytes, answer);
+    json_t *ids = json_array();
+
+    for (int64_t i = 0; i < answer->n; i++) {
+        json_array_append_new(ids, json_integer(answer->token[i]));
+    }
+    json_t *line =
+        json_pack("{s:s%, s:o, s:I, s:f, s:f, s:b}", "text", text, bytes, "ids", ids, "forwards",
+                  (json_int_t)answer->forwards, "tokens_per_forward", tokens_per_forward(answer),
+                  "seconds", answer->seconds, "ended", answer->ended);
+    bool written = json_dumpf(line, w->out, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0 &&
+                   fputc('\n', w->out) != EOF && fflush(w->out) == 0;
+    json_decref(line);
+    free(text);
+    return written ? RF_OK : rf_error_set(err, RF_ERR, "cannot write an answer: %m");
+}
+
+/* An rf_engine_done. */
+static int take_answer(void *user, int64_t request, rf_error *err)
+{
+    writer *w = user;
+    (void)request;
+    rf_log_progress("decoding", ++w->n_done, w->n, "prompts");
+    for (; w->n_written < w->n && w->answer[w->n_written].token != NULL; w->n_written++) {
+        RF_TRY(write_answer(w, &w->answer[w->n_written], err));
+    }
+    return RF_OK;
+}
+
+static int write_all(const answerer *a, const rf_prompt *prompts, int64_t n, FILE *out,
+                     rf_error *err)
+{
+    writer w = {.a = a, .answer = rf_alloc((size_t)n, sizeof *w.answer), .n = n, .out = out};
+    rf_request *request = rf_alloc((size_t)n, sizeof *request);
+    for (int64_t i = 0; i < n; i++) {
+        request[i] = (rf_request){
+            .prompt = prompts[i].ids.id, .n_prompt = prompts[i].ids.n, .index = (uint64_t)i};
+    }
+    int rc = rf_engine_run(a->engine, w.answer, request, n, take_answer, &w, err);
+    rf_log_live_end();
+    for (int64_t i = 0; i < n; i++) {
+        rf_answer_free(&w.answer[i]);
+    }
+    free(w.answer);
+    free(request);
+    return rc;
+}
+
+/* The file appears when all answers are in it. */
+static int write_file(const answerer *a, const char *path, const rf_prompt *prompts, int64_t n,
+                      rf_error *err)
+{
+    rf_atomic file = {0};
+    RF_TRY(rf_atomic_begin(&file, path, err));
+    FILE *out = fopen(file.temporary, "w");
+    if (out == NULL) {
+        return rf_error_set(err, RF_ERR, "cannot write %s: %m", file.temporary);
+    }
+    int rc = write_all(a, prompts, n, out, err);
+    if (fclose(out) != 0 && rc == RF_OK) {
+        rc = rf_error_set(err, RF_ERR, "cannot write %s: %m", file.temporary);
+    }
+    if (rc == RF_OK) {
+        rc = rf_atomic_commit(&file, err);
+    }
+    rf_atomic_abandon(&file);
+    return rc;
+}
+
+static int run_file(answerer *a, rf_error *err)
+{
+    const rf_answers_options *o = a->options;
+    rf_prompt *prompts = NULL;
+    int64_t n = 0;
+    int rc;
+
+    RF_TRY(rf_prompts_read(&prompts, &n, o->prompts, a->loaded->info.tokenizer, o->limit, err));
+    RF_TRY_OUT(prepare(a, rf_prompts_longest(prompts, n), err));
+    rc = o->out != NULL ? write_file(a, o->out, prompts, n, err)
+                        : write_all(a, prompts, n, stdout, err);
+out:
+    rf_prompts_free(prompts, n);
+    return rc;
 }
 
 int rf_answers_run(rf_loaded *loaded, const rf_answers_options *o, rf_error *err)
 {
     answerer a = {.options = o, .loaded = loaded};
-    int code = o->prompts  ? run_file(&a, err)
-               : o->prompt ? run_prompt(&a, err)
-                           : run_lines(&a, err);
+    int rc = o->prompts != NULL  ? run_file(&a, err)
+             : o->prompt != NULL ? run_prompt(&a, err)
+                                 : run_lines(&a, err);
     rf_engine_free(a.engine);
-    if (code == RF_OK && fflush(stdout) != 0) {
-        code = stdout_failed(err);
-    }
-    return code;
+    return rc == RF_OK && fflush(stdout) != 0 ? stdout_failed(err) : rc;
 }

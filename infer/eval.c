@@ -1,21 +1,13 @@
 #include "infer/eval.h"
 
+#include "common/base/alloc.h"
 #include "common/base/log.h"
 #include "common/dist/threads.h"
 #include "infer/score.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* What one question gave. Records travel as doubles and are summed in the order of the questions,
- * so that the result has the same bits on any number of ranks. */
-typedef struct record {
-    double too_long;
-    double scored, tokens, bytes, nats;
-    double n_targets[RF_MAX_PARTS], losses[RF_MAX_PARTS];
-    double decoded, correct, ended, answer_tokens, forwards, seconds;
-} record;
-enum { RECORD_FIELDS = sizeof(record) / sizeof(double) };
 
 typedef struct evaluator {
     const rf_eval_options *options;
@@ -30,6 +22,13 @@ typedef struct evaluator {
     double *loss;
     rf_ids sample; /* prompt and response of the present question */
 } evaluator;
+
+/* The questions, of which this rank works on number rank, rank + n_ranks, ... */
+typedef struct work {
+    const rf_prompt *prompt;
+    rf_eval_result *out;
+    int64_t n, rank, n_ranks;
+} work;
 
 /* --- Sizes ------------------------------------------------------------------------------------ */
 
@@ -46,16 +45,18 @@ static int check_references(const rf_eval_options *o, const rf_prompt *prompts, 
                             rf_error *err)
 {
     for (int64_t i = 0; i < n; i++) {
-        if (!prompts[i].expected && o->likelihood) {
+        if (prompts[i].expected == NULL && o->likelihood) {
             return rf_error_set(err, RF_ERR,
-                                "question %lld has no reference response: likelihood and losses "
-                                "need one (--no-likelihood leaves them out)",
-                                (long long)i + 1);
+                                "question %" PRId64
+                                " has no reference response: likelihood and losses need one "
+                                "(--no-likelihood leaves them out)",
+                                i + 1);
         }
-        if (!prompts[i].expected && o->task && !o->task->generate) {
+        if (prompts[i].expected == NULL && o->task != NULL && o->task->generate == NULL) {
             return rf_error_set(err, RF_ERR,
-                                "question %lld has no reference response: task %s compares with it",
-                                (long long)i + 1, o->task->name);
+                                "question %" PRId64
+                                " has no reference response: task %s compares with it",
+                                i + 1, o->task->name);
         }
     }
     return RF_OK;
@@ -66,71 +67,65 @@ static int longest_sample(int64_t *out, const rf_tokenizer *tokenizer, const rf_
                           int64_t n, rf_error *err)
 {
     rf_ids ids = {0};
-    int code = RF_OK;
+    int rc = RF_OK;
     *out = 2;
-    for (int64_t i = 0; i < n && code == RF_OK; i++) {
+    for (int64_t i = 0; i < n && rc == RF_OK; i++) {
         ids.n = 0;
-        code = append_response(&ids, tokenizer, prompts[i].expected, err);
+        rc = append_response(&ids, tokenizer, prompts[i].expected, err);
         if (prompts[i].ids.n + ids.n > *out) {
             *out = prompts[i].ids.n + ids.n;
         }
     }
     rf_ids_free(&ids);
-    return code;
+    return rc;
+}
+
+/* What the longest question that fits the model's positions asks of the model. */
+static int measure(evaluator *e, rf_model_limits *limits, const rf_prompt *prompts, int64_t n,
+                   int64_t positions, rf_error *err)
+{
+    const rf_eval_options *o = e->options;
+    if (o->likelihood) {
+        RF_TRY(longest_sample(&e->max_tokens, e->tokenizer, prompts, n, err));
+        e->max_tokens = e->max_tokens < positions ? e->max_tokens : positions;
+        *limits = rf_scorer_limits(o->slot_size, e->max_tokens);
+    }
+    if (o->task != NULL) {
+        int64_t longest = rf_prompts_longest(prompts, n), room = positions - o->decode.gen_length;
+        e->max_prompt = longest < room ? longest : room;
+        if (e->max_prompt < 1) {
+            return rf_error_set(err, RF_ERR_USAGE,
+                                "decode.gen_length %" PRId64
+                                " leaves no room for a prompt in the model's %" PRId64
+                                " positions: lower it",
+                                o->decode.gen_length, positions);
+        }
+        *limits = rf_loaded_join(*limits, rf_engine_limits(&o->decode, e->max_prompt, 1));
+    }
+    return RF_OK;
 }
 
 static int open_evaluator(evaluator *e, rf_loaded *loaded, const rf_prompt *prompts, int64_t n,
                           const rf_eval_options *o, int n_threads, rf_error *err)
 {
-    int64_t positions = loaded->info.model.max_position_embeddings;
     rf_model_limits limits = {0};
-    int code = RF_OK;
 
     *e = (evaluator){.options = o, .tokenizer = loaded->info.tokenizer};
-    if ((code = check_references(o, prompts, n, err)) != RF_OK) {
-        return code;
-    }
-    if (o->likelihood) {
-        if ((code = longest_sample(&e->max_tokens, e->tokenizer, prompts, n, err)) != RF_OK) {
-            return code;
-        }
-        e->max_tokens = e->max_tokens < positions ? e->max_tokens : positions;
-        limits = rf_scorer_limits(o->slot_size, e->max_tokens);
-    }
-    if (o->task) {
-        e->max_prompt = rf_prompts_longest(prompts, n);
-        if (e->max_prompt + o->decode.gen_length > positions) {
-            e->max_prompt = positions - o->decode.gen_length;
-        }
-        if (e->max_prompt < 1) {
-            return rf_error_set(err, RF_ERR_USAGE,
-                                "decode.gen_length %lld leaves no room for a prompt in the model's "
-                                "%lld positions: lower it",
-                                (long long)o->decode.gen_length, (long long)positions);
-        }
-        limits = rf_loaded_join(limits, rf_engine_limits(&o->decode, e->max_prompt, 1));
-    }
-    if ((code = rf_loaded_model(loaded, &limits, n_threads, err)) != RF_OK) {
-        return code;
-    }
+    RF_TRY(check_references(o, prompts, n, err));
+    RF_TRY(measure(e, &limits, prompts, n, loaded->info.model.max_position_embeddings, err));
+    RF_TRY(rf_loaded_model(loaded, &limits, n_threads, err));
     e->model = loaded->model;
     if (o->likelihood) {
         int32_t mask = rf_tokenizer_specials(e->tokenizer)->mask;
-        if ((code = rf_scorer_new(&e->scorer, e->model, mask, o->slot_size, e->max_tokens, err)) !=
-                RF_OK ||
-            (code = rf_batch_new(&e->batch, e->max_tokens, err)) != RF_OK ||
-            (code = rf_acts_new(&e->acts, e->model, e->max_tokens, e->max_tokens, false,
-                                RF_RECOMPUTE_NONE, err)) != RF_OK) {
-            return code;
-        }
-        if (!(e->loss = malloc((size_t)e->max_tokens * sizeof(*e->loss)))) {
-            return rf_error_set(err, RF_ERR, "out of memory for an evaluation");
-        }
+        RF_TRY(rf_scorer_new(&e->scorer, e->model, mask, o->slot_size, e->max_tokens, err));
+        RF_TRY(rf_batch_new(&e->batch, e->max_tokens, err));
+        RF_TRY(rf_acts_new(&e->acts, e->model, e->max_tokens, e->max_tokens, false,
+                           RF_RECOMPUTE_NONE, err));
+        e->loss = rf_alloc((size_t)e->max_tokens, sizeof *e->loss);
     }
-    if (o->task) {
-        code = rf_engine_new(&e->engine, e->model, e->tokenizer, &o->decode, e->max_prompt, 1, err);
-    }
-    return code;
+    return o->task == NULL ? RF_OK
+                           : rf_engine_new(&e->engine, e->model, e->tokenizer, &o->decode,
+                                           e->max_prompt, 1, err);
 }
 
 static void close_evaluator(evaluator *e)
@@ -143,27 +138,23 @@ static void close_evaluator(evaluator *e)
     free(e->loss);
 }
 
-/* --- One question ----------------------------------------------------------------------------- */
+/* --- Scoring ---------------------------------------------------------------------------------- */
 
 /* Cross-entropies of the training objective, with noise that depends on the seed, the question and
  * the draw alone. */
-static int measure_losses(evaluator *e, record *r, int64_t index, int64_t n_prompt, rf_error *err)
+static int measure_losses(evaluator *e, rf_eval_record *r, int64_t index, int64_t n_prompt,
+                          rf_error *err)
 {
-    const rf_objective *objective = &e->options->objective;
-    int64_t n_response = e->sample.n - n_prompt;
-
-    for (int64_t draw = 0; draw < e->options->n_draws; draw++) {
+    const rf_eval_options *o = e->options;
+    for (int64_t draw = 0; draw < o->n_draws; draw++) {
         rf_counts counts = {0};
-        rf_rng rng = RF_RNG_STREAM(e->options->seed, RF_RNG_OBJECTIVE, 0, 0, (uint64_t)index,
-                                   (uint64_t)draw, 0);
-        int code;
+        rf_rng rng =
+            RF_RNG_STREAM(o->seed, RF_RNG_OBJECTIVE, 0, 0, (uint64_t)index, (uint64_t)draw, 0);
         rf_batch_clear(&e->batch);
-        rf_objective_append(objective, &e->batch, &counts, e->sample.id, n_prompt, n_response,
-                            &rng);
-        if ((code = rf_model_forward(e->model, e->acts, &e->batch, NULL, err)) != RF_OK ||
-            (code = rf_model_losses(e->model, e->acts, e->loss, err)) != RF_OK) {
-            return code;
-        }
+        rf_objective_append(&o->objective, &e->batch, &counts, e->sample.id, n_prompt,
+                            e->sample.n - n_prompt, &rng);
+        RF_TRY(rf_model_forward(e->model, e->acts, &e->batch, NULL, err));
+        RF_TRY(rf_model_losses(e->model, e->acts, e->loss, err));
         for (int64_t i = 0; i < e->batch.n; i++) {
             if (e->batch.part[i] != RF_PART_NONE) {
                 r->losses[e->batch.part[i]] += e->loss[i];
@@ -176,88 +167,162 @@ static int measure_losses(evaluator *e, record *r, int64_t index, int64_t n_prom
     return RF_OK;
 }
 
-static int score(evaluator *e, record *r, const rf_prompt *prompt, int64_t index, rf_error *err)
+static int score(evaluator *e, rf_eval_record *r, const rf_prompt *prompt, int64_t index,
+                 rf_error *err)
 {
-    int code;
+    int64_t n_prompt = prompt->ids.n;
     e->sample.n = 0;
-    for (int64_t i = 0; i < prompt->ids.n; i++) {
+    for (int64_t i = 0; i < n_prompt; i++) {
         rf_ids_push(&e->sample, prompt->ids.id[i]);
     }
-    if ((code = append_response(&e->sample, e->tokenizer, prompt->expected, err)) != RF_OK) {
-        return code;
-    }
+    RF_TRY(append_response(&e->sample, e->tokenizer, prompt->expected, err));
     if (e->sample.n > e->max_tokens) {
         r->too_long = 1;
         return RF_OK;
     }
-    if ((code = rf_scorer_run(e->scorer, &r->nats, NULL, e->sample.id, prompt->ids.n,
-                              e->sample.n - prompt->ids.n, err)) != RF_OK) {
-        return code;
-    }
+    RF_TRY(rf_scorer_run(e->scorer, &r->nats, NULL, e->sample.id, n_prompt, e->sample.n - n_prompt,
+                         err));
     r->scored = 1;
-    r->tokens = (double)(e->sample.n - prompt->ids.n);
+    r->tokens = (double)(e->sample.n - n_prompt);
     r->bytes = (double)strlen(prompt->expected);
-    return measure_losses(e, r, index, prompt->ids.n, err);
+    return measure_losses(e, r, index, n_prompt, err);
 }
 
-static int decode(evaluator *e, record *r, rf_eval_answer *keep, const rf_prompt *prompt,
-                  int64_t index, rf_error *err)
+static int score_all(evaluator *e, const work *w, rf_error *err)
 {
-    rf_answer answer;
-    char *text;
-    size_t bytes;
-    int code;
-
-    if (prompt->ids.n > e->max_prompt) {
-        r->too_long = 1;
-        return RF_OK;
+    for (int64_t i = w->rank; i < w->n; i += w->n_ranks) {
+        rf_log_progress("scoring", i, w->n, "questions");
+        RF_TRY(score(e, &w->out->record[i], &w->prompt[i], i, err));
     }
-    const rf_request request = {
-        .prompt = prompt->ids.id, .n_prompt = prompt->ids.n, .index = (uint64_t)index};
-    if ((code = rf_engine_run(e->engine, &answer, &request, 1, NULL, NULL, err)) != RF_OK) {
-        return code;
-    }
-    text = rf_tokenizer_decode(e->tokenizer, &bytes, answer.token, answer.n, true);
-    r->decoded = 1;
-    r->correct =
-        e->options->task->check(prompt->query, prompt->expected ? prompt->expected : "", text);
-    r->ended = answer.ended;
-    r->answer_tokens = (double)answer.n;
-    r->forwards = (double)answer.forwards;
-    r->seconds = answer.seconds;
-    if (keep) {
-        *keep = (rf_eval_answer){.text = text,
-                                 .correct = r->correct > 0,
-                                 .ended = answer.ended,
-                                 .n = answer.n,
-                                 .forwards = answer.forwards,
-                                 .seconds = answer.seconds};
-    } else {
-        free(text);
-    }
-    rf_answer_free(&answer);
     return RF_OK;
+}
+
+/* --- Decoding --------------------------------------------------------------------------------- */
+
+/* The answers of this rank, [n] each. */
+typedef struct decoding {
+    evaluator *e;
+    const work *work;
+    rf_request *request; /* index: number of the question */
+    rf_answer *answer;
+    int64_t n, n_done;
+} decoding;
+
+/* An rf_engine_done. */
+static int judge(void *user, int64_t request, rf_error *err)
+{
+    decoding *d = user;
+    int64_t i = (int64_t)d->request[request].index;
+    const rf_answer *answer = &d->answer[request];
+    const rf_prompt *prompt = &d->work->prompt[i];
+    const char *expected = prompt->expected != NULL ? prompt->expected : "";
+    rf_eval_record *r = &d->work->out->record[i];
+    size_t bytes;
+    char *text = rf_tokenizer_decode(d->e->tokenizer, &bytes, answer->token, answer->n, true);
+
+    (void)err;
+    rf_log_progress("decoding", ++d->n_done, d->n, "questions");
+    r->decoded = 1;
+    r->correct = d->e->options->task->check(prompt->query, expected, text);
+    r->ended = answer->ended;
+    r->answer_tokens = (double)answer->n;
+    r->forwards = (double)answer->forwards;
+    r->seconds = answer->seconds;
+    d->work->out->text[i] = text;
+    return RF_OK;
+}
+
+static int decode_all(evaluator *e, const work *w, rf_error *err)
+{
+    size_t most = (size_t)(w->n / w->n_ranks + 1);
+    decoding d = {.e = e, .work = w};
+    d.request = rf_alloc(most, sizeof *d.request);
+    d.answer = rf_alloc(most, sizeof *d.answer);
+    for (int64_t i = w->rank; i < w->n; i += w->n_ranks) {
+        const rf_ids *ids = &w->prompt[i].ids;
+        if (ids->n > e->max_prompt) {
+            w->out->record[i].too_long = 1;
+        } else {
+            d.request[d.n++] =
+                (rf_request){.prompt = ids->id, .n_prompt = ids->n, .index = (uint64_t)i};
+        }
+    }
+    int rc = rf_engine_run(e->engine, d.answer, d.request, d.n, judge, &d, err);
+    for (int64_t i = 0; i < d.n; i++) {
+        rf_answer_free(&d.answer[i]);
+    }
+    free(d.request);
+    free(d.answer);
+    return rc;
 }
 
 /* --- All questions ---------------------------------------------------------------------------- */
 
-/* Puts together what the ranks measured: question i comes from rank i mod ranks. */
-static int collect(record *all, const record *own, int64_t n, rf_dist *dist, rf_error *err)
+/* This rank's questions, first scored, then decoded (so that each is timed alone). */
+static int do_work(evaluator *e, const work *w, double seconds[2], rf_error *err)
 {
-    int64_t ranks = rf_dist_size(dist);
-    size_t bytes = (size_t)(n > 0 ? n : 1) * sizeof(*own);
-    record *every = malloc(bytes * (size_t)ranks);
-    int code = every ? RF_OK : rf_error_set(err, RF_ERR, "out of memory for an evaluation");
-
-    code = rf_dist_agree(dist, code, err);
-    if (code == RF_OK) {
-        code = rf_dist_allgather_bytes(dist, every, own, bytes, err);
+    double begin = rf_log_seconds();
+    int rc = e->options->likelihood ? score_all(e, w, err) : RF_OK;
+    seconds[0] = rf_log_seconds() - begin;
+    begin = rf_log_seconds();
+    if (rc == RF_OK && e->options->task != NULL) {
+        rc = decode_all(e, w, err);
     }
-    for (int64_t i = 0; i < n && code == RF_OK; i++) {
-        all[i] = every[i % ranks * (n > 0 ? n : 1) + i];
+    seconds[1] = rf_log_seconds() - begin;
+    rf_log_live_end();
+    return rc;
+}
+
+/* Puts together what the ranks measured: question i comes from rank i mod ranks. */
+static int collect(const work *w, rf_dist *dist, rf_error *err)
+{
+    rf_eval_record *record = w->out->record;
+    rf_eval_record *every = rf_alloc((size_t)(w->n * w->n_ranks), sizeof *every);
+    int rc = rf_dist_allgather_bytes(dist, every, record, (size_t)w->n * sizeof *record, err);
+    for (int64_t i = 0; i < w->n && rc == RF_OK; i++) {
+        record[i] = every[i % w->n_ranks * w->n + i];
     }
     free(every);
-    return code;
+    return rc;
+}
+
+/* Every rank's texts, one behind the other, come to all. */
+static int collect_texts(const work *w, rf_dist *dist, rf_error *err)
+{
+    char **text = w->out->text;
+    int64_t bytes = 1;
+    for (int64_t i = w->rank; i < w->n; i += w->n_ranks) {
+        text[i] = text[i] != NULL ? text[i] : rf_alloc_string("");
+        bytes += (int64_t)strlen(text[i]) + 1;
+    }
+    RF_TRY(rf_dist_max_i64(dist, &bytes, 1, err));
+    char *own = rf_alloc((size_t)bytes, 1), *all = rf_alloc((size_t)bytes, (size_t)w->n_ranks);
+    char *to = own;
+    for (int64_t i = w->rank; i < w->n; i += w->n_ranks) {
+        to = stpcpy(to, text[i]) + 1;
+    }
+    int rc = rf_dist_allgather_bytes(dist, all, own, (size_t)bytes, err);
+    for (int64_t r = 0; r < w->n_ranks && rc == RF_OK; r++) {
+        const char *from = all + r * bytes;
+        for (int64_t i = r; i < w->n && r != w->rank; i += w->n_ranks) {
+            text[i] = rf_alloc_string(from);
+            from += strlen(from) + 1;
+        }
+    }
+    free(own);
+    free(all);
+    return rc;
+}
+
+static void sum_up(rf_eval_result *out)
+{
+    double *sum = (double *)&out->sum;
+    for (int64_t i = 0; i < out->n; i++) {
+        const double *field = (const double *)&out->record[i];
+        for (size_t f = 0; f < sizeof out->sum / sizeof *field; f++) {
+            sum[f] += field[f];
+        }
+    }
 }
 
 static int compare_doubles(const void *a, const void *b)
@@ -266,134 +331,76 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static int latencies(rf_eval_result *out, const record *r, int64_t n, rf_error *err)
+static void rank_latencies(rf_eval_result *out)
 {
-    double *seconds = malloc((size_t)(n > 0 ? n : 1) * sizeof(*seconds));
+    double *seconds = rf_alloc((size_t)out->n, sizeof *seconds);
     int64_t m = 0;
-    if (!seconds) {
-        return rf_error_set(err, RF_ERR, "out of memory for an evaluation");
-    }
-    for (int64_t i = 0; i < n; i++) {
-        if (r[i].decoded > 0) {
-            seconds[m++] = r[i].seconds;
-            out->latency_mean += r[i].seconds;
+    for (int64_t i = 0; i < out->n; i++) {
+        if (out->record[i].decoded > 0) {
+            seconds[m++] = out->record[i].seconds;
         }
     }
     if (m > 0) {
-        qsort(seconds, (size_t)m, sizeof(*seconds), compare_doubles);
-        out->latency_mean /= (double)m;
+        qsort(seconds, (size_t)m, sizeof *seconds, compare_doubles);
+        out->latency_mean = out->sum.seconds / (double)m;
         out->latency_p50 = seconds[m / 2];
         out->latency_p95 = seconds[(int64_t)(0.95 * (double)(m - 1) + 0.5)];
     }
     free(seconds);
-    return RF_OK;
-}
-
-static void sum_up(rf_eval_result *out, const record *r, int64_t n)
-{
-    record sum = {0};
-    for (int64_t i = 0; i < n; i++) {
-        double *to = (double *)&sum;
-        const double *from = (const double *)&r[i];
-        for (int f = 0; f < RECORD_FIELDS; f++) {
-            to[f] += from[f];
-        }
-    }
-    out->n = n;
-    out->n_too_long = (int64_t)sum.too_long;
-    out->n_scored = (int64_t)sum.scored;
-    out->tokens = (int64_t)sum.tokens;
-    out->bytes = (int64_t)sum.bytes;
-    out->nats = sum.nats;
-    for (int part = 0; part < RF_MAX_PARTS; part++) {
-        out->n_targets[part] = (int64_t)sum.n_targets[part];
-        out->losses[part] = sum.losses[part];
-    }
-    out->n_correct = (int64_t)sum.correct;
-    out->n_ended = (int64_t)sum.ended;
-    out->answer_tokens = (int64_t)sum.answer_tokens;
-    out->forwards = (int64_t)sum.forwards;
-}
-
-/* This rank's questions, first scored, then decoded (so that each is timed alone). */
-static int work(evaluator *e, record *own, rf_eval_answer *answers, double seconds[2],
-                const rf_prompt *prompts, int64_t n, const rf_dist *dist, rf_error *err)
-{
-    int64_t rank = rf_dist_rank(dist), ranks = rf_dist_size(dist);
-    double begin = rf_log_seconds();
-    int code = RF_OK;
-
-    for (int64_t i = rank; i < n && code == RF_OK && e->options->likelihood; i += ranks) {
-        rf_log_progress("scoring", i, n, "questions");
-        code = score(e, &own[i], &prompts[i], i, err);
-    }
-    seconds[0] = rf_log_seconds() - begin;
-    begin = rf_log_seconds();
-    for (int64_t i = rank; i < n && code == RF_OK && e->options->task; i += ranks) {
-        rf_log_progress("decoding", i, n, "questions");
-        code = decode(e, &own[i], answers ? &answers[i] : NULL, &prompts[i], i, err);
-    }
-    seconds[1] = rf_log_seconds() - begin;
-    rf_log_live_end();
-    return code;
 }
 
 /* Wall time of the slowest rank, in whole microseconds on the way. */
 static int slowest(double seconds[2], rf_dist *dist, rf_error *err)
 {
     int64_t us[2] = {(int64_t)(seconds[0] * 1e6), (int64_t)(seconds[1] * 1e6)};
-    int code = rf_dist_max_i64(dist, us, 2, err);
+    int rc = rf_dist_max_i64(dist, us, 2, err);
     seconds[0] = (double)us[0] / 1e6;
     seconds[1] = (double)us[1] / 1e6;
-    return code;
+    return rc;
 }
 
-int rf_eval_run(rf_eval_result *out, rf_eval_answer *answers, rf_loaded *loaded,
-                const rf_prompt *prompts, int64_t n, const rf_eval_options *options, rf_dist *dist,
-                rf_error *err)
+int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_prompt *prompts, int64_t n,
+                const rf_eval_options *options, rf_dist *dist, rf_error *err)
 {
     evaluator e = {0};
+    const work w = {.prompt = prompts,
+                    .out = out,
+                    .n = n,
+                    .rank = rf_dist_rank(dist),
+                    .n_ranks = rf_dist_size(dist)};
     char machine[512];
-    int n_threads = 1;
+    int n_threads = 1, rc;
     double seconds[2] = {0, 0};
-    record *own = calloc((size_t)(n > 0 ? n : 1), sizeof(*own));
-    record *all = calloc((size_t)(n > 0 ? n : 1), sizeof(*all));
-    int code = rf_threads_choose(&n_threads, dist, options->n_threads, err);
-    if (code == RF_OK) {
-        code = open_evaluator(&e, loaded, prompts, n, options, n_threads, err);
-    }
 
-    memset(out, 0, sizeof(*out));
-    if (code == RF_OK && (!own || !all)) {
-        code = rf_error_set(err, RF_ERR, "out of memory for an evaluation");
-    }
-    if ((code = rf_dist_agree(dist, code, err)) != RF_OK) {
-        goto out;
-    }
-    rf_backend_describe(e.model->ctx, machine, sizeof(machine));
+    *out = (rf_eval_result){.n = n,
+                            .record = rf_alloc((size_t)n, sizeof *out->record),
+                            .text = rf_alloc((size_t)n, sizeof *out->text)};
+    RF_TRY_OUT(rf_threads_choose(&n_threads, dist, options->n_threads, err));
+    rc = open_evaluator(&e, loaded, prompts, n, options, n_threads, err);
+    RF_TRY_OUT(rf_dist_agree(dist, rc, err));
+    rf_backend_describe(e.model->ctx, machine, sizeof machine);
     rf_log_info("%s", machine);
-    code = work(&e, own, answers, seconds, prompts, n, dist, err);
-    if ((code = rf_dist_agree(dist, code, err)) != RF_OK ||
-        (code = slowest(seconds, dist, err)) != RF_OK ||
-        (code = collect(all, own, n, dist, err)) != RF_OK) {
-        goto out;
-    }
-    sum_up(out, all, n);
+    rc = do_work(&e, &w, seconds, err);
+    RF_TRY_OUT(rf_dist_agree(dist, rc, err));
+    RF_TRY_OUT(slowest(seconds, dist, err));
+    RF_TRY_OUT(collect(&w, dist, err));
+    RF_TRY_OUT(options->task != NULL ? collect_texts(&w, dist, err) : RF_OK);
+    sum_up(out);
     out->score_seconds = seconds[0];
     out->decode_seconds = seconds[1];
-    out->cache_bytes = e.engine ? rf_engine_cache_bytes(e.engine) : 0;
-    code = latencies(out, all, n, err);
+    out->cache_bytes = e.engine != NULL ? rf_engine_cache_bytes(e.engine) : 0;
+    rank_latencies(out);
 out:
     close_evaluator(&e);
-    free(own);
-    free(all);
-    return code;
+    return rc;
 }
 
-void rf_eval_answers_free(rf_eval_answer *answers, int64_t n)
+void rf_eval_result_free(rf_eval_result *result)
 {
-    for (int64_t i = 0; i < n && answers; i++) {
-        free(answers[i].text);
+    for (int64_t i = 0; i < result->n; i++) {
+        free(result->text[i]);
     }
-    free(answers);
+    free(result->text);
+    free(result->record);
+    *result = (rf_eval_result){0};
 }

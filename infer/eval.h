@@ -25,39 +25,36 @@ typedef struct rf_eval_options {
     int n_threads; /* per rank; 0: OMP_NUM_THREADS, or the host's cores shared among its ranks */
 } rf_eval_options;
 
-/* Sums over questions; all ranks hold the same bits, whatever their number. */
-typedef struct rf_eval_result {
-    int64_t n;          /* questions */
-    int64_t n_too_long; /* do not fit the model's positions: not scored, answers count as wrong */
-    /* likelihood */
-    int64_t n_scored, tokens,
-        bytes; /* response tokens (end of text included) and bytes (without) */
+/* What one question gave, or many in sum. All are doubles, so that sums are made and ranks exchange
+ * them in one way; counts stay whole numbers. */
+typedef struct rf_eval_record {
+    double
+        too_long; /* does not fit the model's positions: not scored, the answer counts as wrong */
+    double scored, tokens, bytes; /* response tokens (end of text included) and bytes (without) */
     double nats;
-    /* losses */
-    int64_t n_targets[RF_MAX_PARTS]; /* of each part of the objective */
-    double losses[RF_MAX_PARTS];     /* sums of cross-entropies over them */
-    double score_seconds;
-    /* answers */
-    int64_t n_correct, n_ended, answer_tokens, forwards;
-    double decode_seconds;                         /* wall time of the slowest rank */
+    double n_targets[RF_MAX_PARTS]; /* of each part of the objective */
+    double losses[RF_MAX_PARTS];    /* sums of cross-entropies over them */
+    double decoded, correct, ended, answer_tokens, forwards;
+    double seconds; /* to the whole answer */
+} rf_eval_record;
+
+/* All ranks hold the same, whatever their number. */
+typedef struct rf_eval_result {
+    int64_t n;                                     /* questions */
+    rf_eval_record *record;                        /* [n] of each. Owned */
+    char **text;                                   /* [n] answers; NULL without a task. Owned */
+    rf_eval_record sum;                            /* in the order of the questions */
+    double score_seconds, decode_seconds;          /* wall time of the slowest rank */
     double latency_mean, latency_p50, latency_p95; /* seconds to a whole answer */
     size_t cache_bytes;
 } rf_eval_result;
-
-/* An answer, for --answers. */
-typedef struct rf_eval_answer {
-    char *text; /* owned */
-    bool correct, ended;
-    int64_t n, forwards;
-    double seconds;
-} rf_eval_answer;
+void rf_eval_result_free(rf_eval_result *result); /* a zeroed struct is fine */
 
 /* collective. Question i is worked on by rank i mod ranks. `loaded` has its header read; the model
- * is made here. answers (may be NULL): [n], filled on the ranks that decoded them (text NULL
- * elsewhere). Questions without a reference are an error where one is needed. */
-RF_MUST_CHECK int rf_eval_run(rf_eval_result *out, rf_eval_answer *answers, rf_loaded *loaded,
-                              const rf_prompt *prompts, int64_t n, const rf_eval_options *options,
-                              rf_dist *dist, rf_error *err);
-void rf_eval_answers_free(rf_eval_answer *answers, int64_t n);
+ * is made here. Questions without a reference are an error where one is needed. Caller frees, also
+ * after an error. */
+RF_MUST_CHECK int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_prompt *prompts,
+                              int64_t n, const rf_eval_options *options, rf_dist *dist,
+                              rf_error *err);
 
 #endif

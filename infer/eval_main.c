@@ -214,30 +214,31 @@ static int read_settings(options *o, const rf_loaded *loaded, char **assignment,
     static const char *const sections[] = {"decode", "objective"};
     int32_t mask = rf_tokenizer_specials(loaded->info.tokenizer)->mask;
     rf_config *config = rf_config_new(key_tables);
-    int code = rf_loaded_settings(loaded, config, sections, 2, err);
+    int rc;
 
-    for (int i = 0; i < n && code == RF_OK; i++) {
-        code = rf_config_set(config, assignment[i], err);
+    RF_TRY_OUT(rf_loaded_settings(loaded, config, sections, 2, err));
+    for (int i = 0; i < n; i++) {
+        RF_TRY_OUT(rf_config_set(config, assignment[i], err));
     }
-    if (code == RF_OK &&
-        (code = rf_decode_options_from_config(&o->eval.decode, config, err)) == RF_OK) {
-        code = rf_objective_from_config(&o->eval.objective, config, mask, err);
-    }
+    RF_TRY_OUT(rf_decode_options_from_config(&o->eval.decode, config, err));
+    RF_TRY_OUT(rf_objective_from_config(&o->eval.objective, config, mask, err));
     o->eval.slot_size = o->eval.objective.kind == &rf_objective_ar ? 0 : o->eval.decode.slot_size;
+out:
     rf_config_free(config);
-    return code;
+    return rc;
 }
 
 /* --- Program ---------------------------------------------------------------------------------- */
 
-static int report(const options *o, const rf_eval_result *result, int n_results,
+/* Rank 0 writes what all know. */
+static int report(const options *o, const rf_eval_result *result, const rf_prompt *prompts,
                   const rf_loaded *loaded, const rf_dist *dist, rf_error *err)
 {
     rf_report_context context = {.model = o->model,
                                  .data = o->data,
                                  .loaded = loaded,
                                  .weights = o->weights,
-                                 .n_results = n_results,
+                                 .n_results = o->n_weights,
                                  .n_ranks = rf_dist_size(dist),
                                  .n_threads = loaded->model->ctx->n_threads};
     if (rf_dist_rank(dist) != 0) {
@@ -247,57 +248,54 @@ static int report(const options *o, const rf_eval_result *result, int n_results,
     if (fflush(stdout) != 0) {
         return rf_error_set(err, RF_ERR, "cannot write to standard output: %m");
     }
-    return o->out ? rf_report_write(o->out, result, &o->eval, &context, err) : RF_OK;
+    if (o->out != NULL) {
+        RF_TRY(rf_report_write(o->out, result, &o->eval, &context, err));
+    }
+    return o->answers != NULL ? rf_report_answers(o->answers, result, prompts, err) : RF_OK;
 }
 
 /* A folder that does not exist is noticed before the work, not after it. */
-static int check_output(const char *path, rf_error *err)
+static int check_output(const char *path, const rf_dist *dist, rf_error *err)
 {
     rf_atomic file = {0};
-    return path ? rf_atomic_begin(&file, path, err) : RF_OK;
+    return path != NULL && rf_dist_rank(dist) == 0 ? rf_atomic_begin(&file, path, err) : RF_OK;
+}
+
+static int prepare(options *o, rf_loaded *loaded, rf_prompt **prompts, int64_t *n,
+                   char **assignment, int n_assignments, const rf_dist *dist, rf_error *err)
+{
+    RF_TRY(rf_loaded_open_adapted(loaded, o->model, o->adapter, err));
+    if (o->n_weights == 0) {
+        o->weights[o->n_weights++] = loaded->weights;
+    }
+    RF_TRY(check_output(o->out, dist, err));
+    RF_TRY(check_output(o->answers, dist, err));
+    RF_TRY(read_settings(o, loaded, assignment, n_assignments, err));
+    return rf_prompts_read(prompts, n, o->data, loaded->info.tokenizer, o->limit, err);
 }
 
 static int run(options *o, char **assignment, int n_assignments, rf_dist *dist, rf_error *err)
 {
     rf_loaded loaded = {0};
     rf_prompt *prompts = NULL;
-    rf_eval_answer *answers = NULL;
-    rf_eval_result result[RF_N_LAYOUTS];
+    rf_eval_result result[RF_N_LAYOUTS] = {0};
     int64_t n = 0;
-    int code;
+    int rc = prepare(o, &loaded, &prompts, &n, assignment, n_assignments, dist, err);
 
-    code = rf_loaded_open_adapted(&loaded, o->model, o->adapter, err);
-    if (o->n_weights == 0) {
-        o->weights[o->n_weights++] = loaded.weights;
-    }
-    if (code == RF_OK && rf_dist_rank(dist) == 0 && (code = check_output(o->out, err)) == RF_OK) {
-        code = check_output(o->answers, err);
-    }
-    if (code == RF_OK) {
-        code = read_settings(o, &loaded, assignment, n_assignments, err);
-    }
-    if (code == RF_OK) {
-        code = rf_prompts_read(&prompts, &n, o->data, loaded.info.tokenizer, o->limit, err);
-    }
-    if (code == RF_OK && o->answers && !(answers = calloc((size_t)n, sizeof(*answers)))) {
-        code = rf_error_set(err, RF_ERR, "out of memory for the answers");
-    }
-    code = rf_dist_agree(dist, code, err);
-    for (int i = 0; i < o->n_weights && code == RF_OK; i++) {
+    RF_TRY_OUT(rf_dist_agree(dist, rc, err));
+    for (int i = 0; i < o->n_weights; i++) {
         rf_loaded_drop_model(&loaded);
         loaded.weights = o->weights[i];
-        code = rf_eval_run(&result[i], answers, &loaded, prompts, n, &o->eval, dist, err);
+        RF_TRY_OUT(rf_eval_run(&result[i], &loaded, prompts, n, &o->eval, dist, err));
     }
-    if (code == RF_OK &&
-        (code = rf_dist_agree(dist, report(o, result, o->n_weights, &loaded, dist, err), err)) ==
-            RF_OK &&
-        o->answers) {
-        code = rf_report_answers(o->answers, answers, prompts, n, dist, err);
+    rc = rf_dist_agree(dist, report(o, result, prompts, &loaded, dist, err), err);
+out:
+    for (int i = 0; i < o->n_weights; i++) {
+        rf_eval_result_free(&result[i]);
     }
-    rf_eval_answers_free(answers, n);
     rf_prompts_free(prompts, n);
     rf_loaded_close(&loaded);
-    return code;
+    return rc;
 }
 
 int main(int argc, char **argv)
@@ -306,29 +304,29 @@ int main(int argc, char **argv)
     rf_dist *dist = NULL;
     options o;
     bool done;
-    int code, opened;
 
     rf_log_set_program("refusion-eval");
-    code = parse(&o, argc, argv, &done, &err);
+    int rc = parse(&o, argc, argv, &done, &err);
     if (done) {
-        return rf_error_exit_status(code);
+        return rf_error_exit_status(rc);
     }
     /* All ranks have the same command line: they refuse it alike, and rank 0 speaks for them. */
-    if ((opened = rf_dist_open(&dist, &argc, &argv, &open_error)) != RF_OK) {
-        rf_log_error(code != RF_OK ? &err : &open_error);
-        return rf_error_exit_status(code != RF_OK ? code : opened);
+    int opened = rf_dist_open(&dist, &argc, &argv, &open_error);
+    if (opened != RF_OK) {
+        rf_log_error(rc != RF_OK ? &err : &open_error);
+        return rf_error_exit_status(rc != RF_OK ? rc : opened);
     }
-    if (code == RF_OK) {
-        code = run(&o, argv + optind, argc - optind, dist, &err);
+    if (rc == RF_OK) {
+        rc = run(&o, argv + optind, argc - optind, dist, &err);
     }
-    if (code != RF_OK && rf_dist_rank(dist) == 0) {
+    if (rc != RF_OK && rf_dist_rank(dist) == 0) {
         rf_log_set_rank(0, 1); /* the message names the rank that failed */
         rf_log_error(&err);
     }
-    if (code == RF_ERR_RETRY) {
+    if (rc == RF_ERR_RETRY) {
         /* Other ranks may wait in a call that this one will never make. */
-        rf_dist_abort(dist, rf_error_exit_status(code));
+        rf_dist_abort(dist, rf_error_exit_status(rc));
     }
     rf_dist_close(dist);
-    return rf_error_exit_status(code);
+    return rf_error_exit_status(rc);
 }

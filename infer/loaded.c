@@ -1,6 +1,8 @@
 #include "infer/loaded.h"
 
-#include <stdio.h>
+#include "common/base/alloc.h"
+
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,31 +15,26 @@ int rf_loaded_open(rf_loaded *out, const char *path, rf_error *err)
 static int read_storage(rf_storage *out, const char *path, rf_error *err)
 {
     rf_checkpoint_info info = {0};
-    int code = rf_checkpoint_info_read(&info, path, err);
+    int rc = rf_checkpoint_info_read(&info, path, err);
     *out = info.storage;
     rf_checkpoint_info_free(&info);
-    return code;
+    return rc;
 }
 
 int rf_loaded_open_adapted(rf_loaded *out, const char *path, const char *adapter, rf_error *err)
 {
-    memset(out, 0, sizeof(*out));
-    out->path = path;
-    out->adapter = adapter;
-    int code = rf_checkpoint_info_read(&out->info, adapter ? adapter : path, err);
-    if (code != RF_OK) {
-        return code;
-    }
+    *out = (rf_loaded){.path = path, .adapter = adapter};
+    RF_TRY(rf_checkpoint_info_read(&out->info, adapter != NULL ? adapter : path, err));
     rf_storage storage = out->info.storage;
-    if (adapter && (code = read_storage(&storage, path, err)) != RF_OK) {
-        return code;
+    if (adapter != NULL) {
+        RF_TRY(read_storage(&storage, path, err));
     }
     out->weights = storage == RF_STORAGE_INT8 ? RF_PACKED_INT8 : RF_PACKED_F32;
-    if (adapter && out->info.adaptation.rank == 0) {
+    if (adapter != NULL && out->info.adaptation.rank == 0) {
         return rf_error_set(err, RF_ERR,
                             "%s: is a whole model, no adapter file: give it as the model", adapter);
     }
-    if (!adapter && out->info.adaptation.rank > 0) {
+    if (adapter == NULL && out->info.adaptation.rank > 0) {
         return rf_error_set(err, RF_ERR,
                             "%s: holds adapters only: give its base with --model (it was %s) and "
                             "this file with --adapter",
@@ -61,33 +58,23 @@ static bool begins_section(const char *line, const char *const *sections, int n_
 int rf_loaded_settings(const rf_loaded *loaded, rf_config *config, const char *const *sections,
                        int n_sections, rf_error *err)
 {
-    char *text = NULL;
-    size_t bytes = 0;
+    char *text = rf_alloc(strlen(loaded->info.run_config) + 1, 1), *to = text;
     bool wanted = false;
-    int code;
-    FILE *out = open_memstream(&text, &bytes);
 
-    if (!out) {
-        return rf_error_set(err, RF_ERR, "%s: out of memory for its settings", loaded->path);
-    }
-    for (const char *line = loaded->info.run_config; *line;) {
+    for (const char *line = loaded->info.run_config; *line != '\0';) {
         size_t n = strcspn(line, "\n");
+        n += line[n] == '\n';
         if (line[0] != ' ') {
             wanted = begins_section(line, sections, n_sections);
         }
         if (wanted) {
-            fprintf(out, "%.*s\n", (int)n, line);
+            to = mempcpy(to, line, n);
         }
-        line += n + (line[n] == '\n');
+        line += n;
     }
-    code = fclose(out) == 0
-               ? RF_OK
-               : rf_error_set(err, RF_ERR, "%s: out of memory for its settings", loaded->path);
-    if (code == RF_OK && bytes > 0) {
-        code = rf_config_load_text(config, text, loaded->path, err);
-    }
+    int rc = to > text ? rf_config_load_text(config, text, loaded->path, err) : RF_OK;
     free(text);
-    return code;
+    return rc;
 }
 
 int rf_loaded_weights(rf_layout *out, const char *name, rf_error *err)
@@ -101,25 +88,21 @@ int rf_loaded_weights(rf_layout *out, const char *name, rf_error *err)
 
 int rf_loaded_model(rf_loaded *loaded, const rf_model_limits *limits, int n_threads, rf_error *err)
 {
-    int code;
     if (limits->positions > loaded->info.model.max_position_embeddings) {
         return rf_error_set(err, RF_ERR,
-                            "prompt and answer need %lld positions and %s has %lld "
-                            "(max_position_embeddings): shorten the prompt or decode.gen_length",
-                            (long long)limits->positions, loaded->path,
-                            (long long)loaded->info.model.max_position_embeddings);
+                            "prompt and answer need %" PRId64 " positions and %s has %" PRId64
+                            " (max_position_embeddings): shorten the prompt or decode.gen_length",
+                            limits->positions, loaded->path,
+                            loaded->info.model.max_position_embeddings);
     }
     rf_model_limits own = *limits;
     own.weights = loaded->weights;
-    own.adaptation = loaded->adapter ? &loaded->info.adaptation : NULL;
-    code = rf_model_new(&loaded->model, &loaded->info.model, NULL, n_threads, &own, err);
-    if (code == RF_OK) {
-        code = rf_checkpoint_load(loaded->path, loaded->model, NULL, NULL, err);
-    }
-    if (code == RF_OK && loaded->adapter) {
-        code = rf_checkpoint_load(loaded->adapter, loaded->model, NULL, NULL, err);
-    }
-    return code;
+    own.adaptation = loaded->adapter != NULL ? &loaded->info.adaptation : NULL;
+    RF_TRY(rf_model_new(&loaded->model, &loaded->info.model, NULL, n_threads, &own, err));
+    RF_TRY(rf_checkpoint_load(loaded->path, loaded->model, NULL, NULL, err));
+    return loaded->adapter != NULL
+               ? rf_checkpoint_load(loaded->adapter, loaded->model, NULL, NULL, err)
+               : RF_OK;
 }
 
 void rf_loaded_drop_model(rf_loaded *loaded)
@@ -132,7 +115,7 @@ void rf_loaded_close(rf_loaded *loaded)
 {
     rf_loaded_drop_model(loaded);
     rf_checkpoint_info_free(&loaded->info);
-    memset(loaded, 0, sizeof(*loaded));
+    *loaded = (rf_loaded){0};
 }
 
 static int64_t larger(int64_t a, int64_t b)

@@ -14,41 +14,40 @@ static double ratio(double a, double b)
 }
 
 /* Standard error of a share (binomial). */
-static double share_error(int64_t k, int64_t n)
+static double share_error(double k, double n)
 {
-    double p = ratio((double)k, (double)n);
-    return n > 0 ? sqrt(p * (1 - p) / (double)n) : 0;
+    double p = ratio(k, n);
+    return n > 0 ? sqrt(p * (1 - p) / n) : 0;
 }
 
-static void print_likelihood(FILE *out, const rf_eval_result *r, const rf_eval_options *o)
+static void print_likelihood(FILE *out, const rf_eval_record *r, const rf_eval_options *o)
 {
-    fprintf(out, "  samples scored        %10lld   (%lld tokens, %lld bytes)\n",
-            (long long)r->n_scored, (long long)r->tokens, (long long)r->bytes);
+    fprintf(out, "  samples scored        %10.0f   (%.0f tokens, %.0f bytes)\n", r->scored,
+            r->tokens, r->bytes);
     for (int part = 0; part < o->objective.kind->n_parts; part++) {
         if (r->n_targets[part] > 0) {
-            fprintf(out, "  %-21s %10.4f   nats per target (%" PRId64 " targets)\n",
-                    o->objective.kind->part[part].title,
-                    r->losses[part] / (double)r->n_targets[part], r->n_targets[part]);
+            fprintf(out, "  %-21s %10.4f   nats per target (%.0f targets)\n",
+                    o->objective.kind->part[part].title, r->losses[part] / r->n_targets[part],
+                    r->n_targets[part]);
         }
     }
     if (r->tokens > 0) {
-        fprintf(out, "  -log likelihood       %10.4f   nats per token",
-                r->nats / (double)r->tokens);
+        fprintf(out, "  -log likelihood       %10.4f   nats per token", r->nats / r->tokens);
         if (o->slot_size > 0) {
-            fprintf(out, " (slots of %lld, left to right)", (long long)o->slot_size);
+            fprintf(out, " (slots of %" PRId64 ", left to right)", o->slot_size);
         }
         fprintf(out, "\n                        %10.4f   nats per byte, %.4f bits per byte\n",
-                ratio(r->nats, (double)r->bytes), ratio(r->nats, (double)r->bytes) / log(2));
+                ratio(r->nats, r->bytes), ratio(r->nats, r->bytes) / log(2));
     }
 }
 
 /* Relative change of nats per token. */
-static double change(const rf_eval_result *r, const rf_eval_result *first)
+static double change(const rf_eval_record *r, const rf_eval_record *first)
 {
-    return ratio(r->nats, (double)r->tokens) / ratio(first->nats, (double)first->tokens) - 1;
+    return ratio(r->nats, r->tokens) / ratio(first->nats, first->tokens) - 1;
 }
 
-static void print_comparison(FILE *out, const rf_eval_result *r, const rf_objective_kind *kind,
+static void print_comparison(FILE *out, const rf_eval_result *result, const rf_objective_kind *kind,
                              const rf_report_context *c)
 {
     fprintf(out, "  weights   nats per token      change");
@@ -57,57 +56,61 @@ static void print_comparison(FILE *out, const rf_eval_result *r, const rf_object
     }
     fputc('\n', out);
     for (int i = 0; i < c->n_results; i++) {
+        const rf_eval_record *r = &result[i].sum;
         fprintf(out, "  %-7s   %14.5f   %+8.3f %%", rf_layout_name(c->weights[i]),
-                ratio(r[i].nats, (double)r[i].tokens), 100 * change(&r[i], r));
+                ratio(r->nats, r->tokens), 100 * change(r, &result->sum));
         for (int part = 0; part < kind->n_parts; part++) {
-            fprintf(out, "   %8.4f", ratio(r[i].losses[part], (double)r[i].n_targets[part]));
+            fprintf(out, "   %8.4f", ratio(r->losses[part], r->n_targets[part]));
         }
         fputc('\n', out);
     }
 }
 
-static void print_answers(FILE *out, const rf_eval_result *r, const rf_eval_options *o)
+static void print_answers(FILE *out, const rf_eval_result *result, const rf_eval_options *o)
 {
-    fprintf(out, "  accuracy              %9.2f %%   ± %.2f (%s: %lld of %lld right)\n",
-            100 * ratio((double)r->n_correct, (double)r->n), 100 * share_error(r->n_correct, r->n),
-            o->task->name, (long long)r->n_correct, (long long)r->n);
-    fprintf(out, "  tokens per forward    %10.3f   (%lld tokens, %lld forwards)\n",
-            ratio((double)r->answer_tokens, (double)r->forwards), (long long)r->answer_tokens,
-            (long long)r->forwards);
+    const rf_eval_record *r = &result->sum;
+    double n = (double)result->n;
+    fprintf(out, "  accuracy              %9.2f %%   ± %.2f (%s: %.0f of %.0f right)\n",
+            100 * ratio(r->correct, n), 100 * share_error(r->correct, n), o->task->name, r->correct,
+            n);
+    fprintf(out, "  tokens per forward    %10.3f   (%.0f tokens, %.0f forwards)\n",
+            ratio(r->answer_tokens, r->forwards), r->answer_tokens, r->forwards);
     fprintf(out, "  tokens/s              %10.1f   (%.1f s in all)\n",
-            ratio((double)r->answer_tokens, r->decode_seconds), r->decode_seconds);
+            ratio(r->answer_tokens, result->decode_seconds), result->decode_seconds);
     fprintf(out, "  latency               %10.4f s mean, %.4f median, %.4f at 95 %%\n",
-            r->latency_mean, r->latency_p50, r->latency_p95);
-    fprintf(out, "  ended by end of text  %10lld   of %lld\n", (long long)r->n_ended,
-            (long long)r->n);
-    fprintf(out, "  cache                 %10.2f   MiB\n", (double)r->cache_bytes / (1 << 20));
+            result->latency_mean, result->latency_p50, result->latency_p95);
+    fprintf(out, "  ended by end of text  %10.0f   of %.0f\n", r->ended, n);
+    fprintf(out, "  cache                 %10.2f   MiB\n", (double)result->cache_bytes / (1 << 20));
 }
 
 void rf_report_print(FILE *out, const rf_eval_result *r, const rf_eval_options *o,
                      const rf_report_context *c)
 {
-    fprintf(out, "%s%s%s on %s (%lld questions)\n", c->model, c->loaded->adapter ? " with " : "",
-            c->loaded->adapter ? c->loaded->adapter : "", c->data, (long long)r->n);
+    const char *adapter = c->loaded->adapter;
+    fprintf(out, "%s%s%s on %s (%" PRId64 " questions)\n", c->model,
+            adapter != NULL ? " with " : "", adapter != NULL ? adapter : "", c->data, r->n);
     if (o->likelihood) {
-        print_likelihood(out, r, o);
+        print_likelihood(out, &r->sum, o);
     }
     if (c->n_results > 1) {
         print_comparison(out, r, o->objective.kind, c);
     }
-    if (o->task) {
+    if (o->task != NULL) {
         fprintf(out, "  decoder               %10s", rf_decode_kind_name(o->decode.kind));
         if (o->decode.kind != RF_DECODE_AR) {
-            fprintf(out, "   slots of %lld, thresholds %g and %g", (long long)o->decode.slot_size,
+            fprintf(out, "   slots of %" PRId64 ", thresholds %g and %g", o->decode.slot_size,
                     o->decode.slot_threshold, o->decode.token_threshold);
         }
         fputc('\n', out);
         print_answers(out, r, o);
     }
-    if (r->n_too_long > 0) {
-        fprintf(out, "  too long              %10lld   not scored; answers count as wrong\n",
-                (long long)r->n_too_long);
+    if (r->sum.too_long > 0) {
+        fprintf(out, "  too long              %10.0f   not scored; answers count as wrong\n",
+                r->sum.too_long);
     }
 }
+
+/* --- report.json ------------------------------------------------------------------------------ */
 
 static json_t *decode_json(const rf_decode_options *d)
 {
@@ -130,75 +133,75 @@ static json_t *mean_json(double sum, double n)
 static json_t *path_json(const char *path)
 {
     json_t *text = json_string(path);
-    return text ? text : json_string("(a path that is not UTF-8)");
+    return text != NULL ? text : json_string("(a path that is not UTF-8)");
 }
 
-static void add_part_losses(json_t *object, const rf_eval_result *r, const rf_objective_kind *kind)
+static void add_part_losses(json_t *object, const rf_eval_record *r, const rf_objective_kind *kind)
 {
     char name[64];
     for (int part = 0; part < kind->n_parts; part++) {
         snprintf(name, sizeof name, "loss_%s", kind->part[part].name);
-        json_object_set_new(object, name, mean_json(r->losses[part], (double)r->n_targets[part]));
+        json_object_set_new(object, name, mean_json(r->losses[part], r->n_targets[part]));
     }
 }
 
-static json_t *likelihood_json(const rf_eval_result *r, const rf_eval_options *o)
+static json_t *likelihood_json(const rf_eval_result *result, const rf_eval_options *o)
 {
-    json_t *object =
-        json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "samples", (json_int_t)r->n_scored,
-                  "tokens", (json_int_t)r->tokens, "bytes", (json_int_t)r->bytes, "slot_size",
-                  (json_int_t)o->slot_size, "nats_per_token", mean_json(r->nats, (double)r->tokens),
-                  "nats_per_byte", mean_json(r->nats, (double)r->bytes), "bits_per_byte",
-                  mean_json(r->nats / log(2), (double)r->bytes));
+    const rf_eval_record *r = &result->sum;
+    json_t *object = json_pack(
+        "{s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "samples", (json_int_t)r->scored, "tokens",
+        (json_int_t)r->tokens, "bytes", (json_int_t)r->bytes, "slot_size", (json_int_t)o->slot_size,
+        "nats_per_token", mean_json(r->nats, r->tokens), "nats_per_byte",
+        mean_json(r->nats, r->bytes), "bits_per_byte", mean_json(r->nats / log(2), r->bytes));
     add_part_losses(object, r, o->objective.kind);
-    json_object_set_new(object, "seconds", json_real(r->score_seconds));
+    json_object_set_new(object, "seconds", json_real(result->score_seconds));
     return object;
 }
 
 /* One entry for each kind of weights. */
-static json_t *comparison_json(const rf_eval_result *r, const rf_objective_kind *kind,
+static json_t *comparison_json(const rf_eval_result *result, const rf_objective_kind *kind,
                                const rf_report_context *c)
 {
     json_t *list = json_array();
     for (int i = 0; i < c->n_results; i++) {
+        const rf_eval_record *r = &result[i].sum;
         json_t *one = json_pack("{s:s, s:o, s:o}", "weights", rf_layout_name(c->weights[i]),
-                                "nats_per_token", mean_json(r[i].nats, (double)r[i].tokens),
-                                "change", mean_json(change(&r[i], r), 1));
-        add_part_losses(one, &r[i], kind);
+                                "nats_per_token", mean_json(r->nats, r->tokens), "change",
+                                mean_json(change(r, &result->sum), 1));
+        add_part_losses(one, r, kind);
         json_array_append_new(list, one);
     }
     return list;
 }
 
-static json_t *answers_json(const rf_eval_result *r, const rf_eval_options *o)
+static json_t *answers_json(const rf_eval_result *result, const rf_eval_options *o)
 {
+    const rf_eval_record *r = &result->sum;
+    double n = (double)result->n, seconds = result->decode_seconds;
     return json_pack("{s:s, s:f, s:f, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I}",
-                     "task", o->task->name, "accuracy", ratio((double)r->n_correct, (double)r->n),
-                     "accuracy_stderr", share_error(r->n_correct, r->n), "correct",
-                     (json_int_t)r->n_correct, "ended", (json_int_t)r->n_ended, "tokens",
-                     (json_int_t)r->answer_tokens, "forwards", (json_int_t)r->forwards,
-                     "tokens_per_forward", ratio((double)r->answer_tokens, (double)r->forwards),
-                     "tokens_per_second", ratio((double)r->answer_tokens, r->decode_seconds),
-                     "seconds", r->decode_seconds, "latency_mean", r->latency_mean, "latency_p50",
-                     r->latency_p50, "latency_p95", r->latency_p95, "cache_bytes",
-                     (json_int_t)r->cache_bytes);
+                     "task", o->task->name, "accuracy", ratio(r->correct, n), "accuracy_stderr",
+                     share_error(r->correct, n), "correct", (json_int_t)r->correct, "ended",
+                     (json_int_t)r->ended, "tokens", (json_int_t)r->answer_tokens, "forwards",
+                     (json_int_t)r->forwards, "tokens_per_forward",
+                     ratio(r->answer_tokens, r->forwards), "tokens_per_second",
+                     ratio(r->answer_tokens, seconds), "seconds", seconds, "latency_mean",
+                     result->latency_mean, "latency_p50", result->latency_p50, "latency_p95",
+                     result->latency_p95, "cache_bytes", (json_int_t)result->cache_bytes);
 }
 
 int rf_report_write(const char *path, const rf_eval_result *r, const rf_eval_options *o,
                     const rf_report_context *c, rf_error *err)
 {
     const rf_backend *backend = c->loaded->model->ctx->backend;
-    char *text = NULL;
-    int code;
     json_t *root = json_pack(
         "{s:s, s:o, s:o, s:I, s:I, s:I, s:i, s:i, s:s, s:s, s:s, s:I}", "program",
         "refusion-eval " RF_VERSION, "model", path_json(c->model), "data", path_json(c->data),
         "step", (json_int_t)c->loaded->info.progress.step, "questions", (json_int_t)r->n,
-        "too_long", (json_int_t)r->n_too_long, "ranks", c->n_ranks, "threads", c->n_threads,
+        "too_long", (json_int_t)r->sum.too_long, "ranks", c->n_ranks, "threads", c->n_threads,
         "backend", backend->name, "isa", backend->isa, "weights", rf_layout_name(c->weights[0]),
         "seed", (json_int_t)o->seed);
 
-    if (c->loaded->adapter) {
+    if (c->loaded->adapter != NULL) {
         json_object_set_new(root, "adapter", path_json(c->loaded->adapter));
     }
     if (o->likelihood) {
@@ -207,88 +210,43 @@ int rf_report_write(const char *path, const rf_eval_result *r, const rf_eval_opt
     if (c->n_results > 1) {
         json_object_set_new(root, "comparison", comparison_json(r, o->objective.kind, c));
     }
-    if (o->task) {
+    if (o->task != NULL) {
         json_object_set_new(root, "decode", decode_json(&o->decode));
         json_object_set_new(root, "answers", answers_json(r, o));
     }
-    text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : NULL;
-    code = text ? rf_file_write(path, text, strlen(text), err)
-                : rf_error_set(err, RF_ERR, "%s: out of memory for the report", path);
+    char *text = root != NULL ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : NULL;
+    int rc = text != NULL ? rf_file_write(path, text, strlen(text), err)
+                          : rf_error_set(err, RF_ERR, "%s: out of memory for the report", path);
     free(text);
     json_decref(root);
-    return code;
+    return rc;
 }
 
-/* --- Answers of all ranks --------------------------------------------------------------------- */
+/* --- Answers ---------------------------------------------------------------------------------- */
 
-/* One line; caller frees. */
-static int format_answer(char **text, size_t *bytes, const rf_eval_answer *answer,
-                         const rf_prompt *prompt, int64_t i, rf_error *err)
+int rf_report_answers(const char *path, const rf_eval_result *result, const rf_prompt *prompts,
+                      rf_error *err)
 {
-    json_t *object =
-        json_pack("{s:I, s:s, s:s?, s:s, s:b, s:b, s:b, s:I, s:I, s:f}", "index", (json_int_t)i,
-                  "query", prompt->query, "expected", prompt->expected, "text",
-                  answer->text ? answer->text : "", "too_long", answer->text == NULL, "correct",
-                  answer->correct, "ended", answer->ended, "tokens", (json_int_t)answer->n,
-                  "forwards", (json_int_t)answer->forwards, "seconds", answer->seconds);
-    *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-    json_decref(object);
-    if (!*text) {
-        return rf_error_set(err, RF_ERR, "out of memory for the answers");
-    }
-    *bytes = strlen(*text);
-    return RF_OK;
-}
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    bool fits = out != NULL;
 
-/* The owner's text comes to all ranks (caller frees). code: the owner's, of making it. */
-static int share(char **text, size_t *bytes, int code, int owner, rf_dist *dist, rf_error *err)
-{
-    bool is_owner = rf_dist_rank(dist) == owner;
-
-    if ((code = rf_dist_agree(dist, code, err)) != RF_OK ||
-        (code = rf_dist_broadcast(dist, bytes, sizeof(*bytes), owner, err)) != RF_OK) {
-        return code;
+    for (int64_t i = 0; i < result->n && fits; i++) {
+        const rf_eval_record *r = &result->record[i];
+        json_t *line =
+            json_pack("{s:I, s:s, s:s?, s:s, s:b, s:b, s:b, s:I, s:I, s:f}", "index", (json_int_t)i,
+                      "query", prompts[i].query, "expected", prompts[i].expected, "text",
+                      result->text[i], "too_long", !(r->decoded > 0), "correct", r->correct > 0,
+                      "ended", r->ended > 0, "tokens", (json_int_t)r->answer_tokens, "forwards",
+                      (json_int_t)r->forwards, "seconds", r->seconds);
+        fits = line != NULL && json_dumpf(line, out, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0 &&
+               fputc('\n', out) != EOF;
+        json_decref(line);
     }
-    if (!is_owner && !(*text = malloc(*bytes + 1))) {
-        code = rf_error_set(err, RF_ERR, "out of memory for the answers");
-    }
-    if ((code = rf_dist_agree(dist, code, err)) == RF_OK) {
-        code = rf_dist_broadcast(dist, *text, *bytes, owner, err);
-    }
-    return code;
-}
-
-/* Answer after answer, in the order of the questions. */
-int rf_report_answers(const char *path, const rf_eval_answer *answers, const rf_prompt *prompts,
-                      int64_t n, rf_dist *dist, rf_error *err)
-{
-    int rank = rf_dist_rank(dist), ranks = rf_dist_size(dist);
-    char *all = NULL;
-    size_t all_bytes = 0;
-    FILE *out = open_memstream(&all, &all_bytes);
-    int code = out ? RF_OK : rf_error_set(err, RF_ERR, "out of memory for the answers");
-
-    code = rf_dist_agree(dist, code, err);
-    for (int64_t i = 0; i < n && code == RF_OK; i++) {
-        int owner = (int)(i % ranks);
-        char *text = NULL;
-        size_t bytes = 0;
-        if (rank == owner) {
-            code = format_answer(&text, &bytes, &answers[i], &prompts[i], i, err);
-        }
-        code = share(&text, &bytes, code, owner, dist, err);
-        if (code == RF_OK) {
-            fwrite(text, 1, bytes, out);
-            fputc('\n', out);
-        }
-        free(text);
-    }
-    if (out && fclose(out) != 0 && code == RF_OK) {
-        code = rf_error_set(err, RF_ERR, "out of memory for the answers");
-    }
-    if (code == RF_OK && rank == 0) {
-        code = rf_file_write(path, all, all_bytes, err);
-    }
-    free(all);
-    return rf_dist_agree(dist, code, err);
+    fits &= out != NULL && fclose(out) == 0;
+    int rc = fits ? rf_file_write(path, text, bytes, err)
+                  : rf_error_set(err, RF_ERR, "%s: out of memory for the answers", path);
+    free(text);
+    return rc;
 }

@@ -22,10 +22,9 @@ void rf_report_print(FILE *out, const rf_eval_result *result, const rf_eval_opti
 RF_MUST_CHECK int rf_report_write(const char *path, const rf_eval_result *result,
                                   const rf_eval_options *options, const rf_report_context *context,
                                   rf_error *err);
-/* collective. The answers [n] of all ranks as JSON lines (schema: infer/README.md), in the order of
- * the questions; question i is rank i mod ranks' own. Written atomically by rank 0. */
-RF_MUST_CHECK int rf_report_answers(const char *path, const rf_eval_answer *answers,
-                                    const rf_prompt *prompts, int64_t n, rf_dist *dist,
-                                    rf_error *err);
+/* local. The answers as JSON lines (schema: infer/README.md), in the order of the questions.
+ * Written atomically. */
+RF_MUST_CHECK int rf_report_answers(const char *path, const rf_eval_result *result,
+                                    const rf_prompt *prompts, rf_error *err);
 
 #endif

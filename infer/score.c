@@ -1,7 +1,9 @@
 #include "infer/score.h"
 
+#include "common/base/alloc.h"
+
+#include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 struct rf_scorer {
     rf_model *model;
@@ -9,7 +11,7 @@ struct rf_scorer {
     int64_t slot_size, max_tokens;
     rf_acts *acts;
     rf_batch batch;
-    int32_t *place;  /* [max_tokens] */
+    int32_t *row;    /* [max_tokens] batch places that predict the response's tokens */
     double *logprob; /* [max_tokens] */
 };
 
@@ -17,56 +19,48 @@ struct rf_scorer {
 rf_model_limits rf_scorer_limits(int64_t slot_size, int64_t max_tokens)
 {
     int64_t masks = slot_size > 0 ? (max_tokens + slot_size - 1) / slot_size : 0;
-    rf_model_limits limits = {
+    return (rf_model_limits){
         .places = max_tokens + masks, .keys = max_tokens + masks, .positions = max_tokens};
-    return limits;
 }
 
 int rf_scorer_new(rf_scorer **out, rf_model *model, int32_t mask, int64_t slot_size,
                   int64_t max_tokens, rf_error *err)
 {
     rf_model_limits need = rf_scorer_limits(slot_size, max_tokens);
-    rf_scorer *s;
-    int code;
+    const rf_limits *have = &model->ctx->limits;
+    int rc;
 
     *out = NULL;
-    if (need.positions > model->n_positions || need.places > model->ctx->limits.places ||
-        need.keys > model->ctx->limits.keys) {
-        return rf_error_set(err, RF_ERR,
-                            "scoring samples of %lld tokens needs %lld places and %lld positions; "
-                            "the model was made for %lld and %lld: use a shorter limit",
-                            (long long)max_tokens, (long long)need.places,
-                            (long long)need.positions, (long long)model->ctx->limits.places,
-                            (long long)model->n_positions);
+    if (need.positions > model->n_positions || need.places > have->places ||
+        need.keys > have->keys) {
+        return rf_error_set(
+            err, RF_ERR,
+            "scoring samples of %" PRId64 " tokens needs %" PRId64 " places and %" PRId64
+            " positions; the model was made for %" PRId64 " and %" PRId64 ": use a shorter limit",
+            max_tokens, need.places, need.positions, have->places, model->n_positions);
     }
-    if (!(s = calloc(1, sizeof(*s)))) {
-        return rf_error_set(err, RF_ERR, "out of memory for a scorer");
-    }
+    rf_scorer *s = rf_alloc(1, sizeof *s);
     *s =
         (rf_scorer){.model = model, .mask = mask, .slot_size = slot_size, .max_tokens = max_tokens};
-    s->place = malloc((size_t)max_tokens * sizeof(*s->place));
-    s->logprob = malloc((size_t)max_tokens * sizeof(*s->logprob));
-    code = s->place && s->logprob ? rf_batch_new(&s->batch, need.places, err)
-                                  : rf_error_set(err, RF_ERR, "out of memory for a scorer");
-    if (code == RF_OK) {
-        code = rf_acts_new(&s->acts, model, need.places, need.keys, false, RF_RECOMPUTE_NONE, err);
-    }
-    if (code != RF_OK) {
-        rf_scorer_free(s);
-        return code;
-    }
+    s->row = rf_alloc((size_t)max_tokens, sizeof *s->row);
+    s->logprob = rf_alloc((size_t)max_tokens, sizeof *s->logprob);
+    RF_TRY_OUT(rf_batch_new(&s->batch, need.places, err));
+    RF_TRY_OUT(rf_acts_new(&s->acts, model, need.places, need.keys, false, RF_RECOMPUTE_NONE, err));
     *out = s;
     return RF_OK;
+out:
+    rf_scorer_free(s);
+    return rc;
 }
 
 void rf_scorer_free(rf_scorer *s)
 {
-    if (!s) {
+    if (s == NULL) {
         return;
     }
     rf_acts_free(s->acts, s->model);
     rf_batch_free(&s->batch);
-    free(s->place);
+    free(s->row);
     free(s->logprob);
     free(s);
 }
@@ -75,37 +69,35 @@ int rf_scorer_run(rf_scorer *s, double *nats, double *logprob, const int32_t *to
                   int64_t n_prompt, int64_t n_response, rf_error *err)
 {
     int64_t n = n_prompt + n_response, S = s->slot_size;
-    int code;
 
     if (n_prompt < 1 || n_response < 1 || n > s->max_tokens) {
         return rf_error_set(err, RF_ERR,
-                            "cannot score a sample of %lld + %lld tokens: prompt and response need "
-                            "one or more, %lld together at most",
-                            (long long)n_prompt, (long long)n_response, (long long)s->max_tokens);
+                            "cannot score a sample of %" PRId64 " + %" PRId64
+                            " tokens: prompt and response need one or more, %" PRId64
+                            " together at most",
+                            n_prompt, n_response, s->max_tokens);
     }
     rf_batch_clear(&s->batch);
     for (int64_t i = 0; i < n; i++) {
         rf_batch_add(&s->batch, token[i], (int32_t)i, i, 0, i + 1, 0, 0);
     }
     for (int64_t i = 0; i < n_response; i++) {
-        s->place[i] = (int32_t)(n_prompt + i - 1);
+        s->row[i] = (int32_t)(n_prompt + i - 1);
         if (S > 0 && i % S == 0) { /* the slot's mask sees what precedes the slot, and itself */
             int64_t at = n_prompt + i, end = s->batch.n + 1;
-            s->place[i] = (int32_t)rf_batch_add(&s->batch, s->mask, (int32_t)at, end - 1, 0, at,
-                                                end - 1, end);
+            s->row[i] = (int32_t)rf_batch_add(&s->batch, s->mask, (int32_t)at, end - 1, 0, at,
+                                              end - 1, end);
         }
     }
-    if ((code = rf_model_forward(s->model, s->acts, &s->batch, NULL, err)) != RF_OK ||
-        (code = rf_model_logprob(s->model, s->acts, s->logprob, s->place, token + n_prompt,
-                                 n_response, err)) != RF_OK) {
-        return code;
-    }
+    RF_TRY(rf_model_forward(s->model, s->acts, &s->batch, NULL, err));
+    RF_TRY(
+        rf_model_logprob(s->model, s->acts, s->logprob, s->row, token + n_prompt, n_response, err));
     *nats = 0;
     for (int64_t i = 0; i < n_response; i++) {
         *nats -= s->logprob[i];
-    }
-    if (logprob) {
-        memcpy(logprob, s->logprob, (size_t)n_response * sizeof(*logprob));
+        if (logprob != NULL) {
+            logprob[i] = s->logprob[i];
+        }
     }
     return RF_OK;
 }

@@ -1,5 +1,6 @@
 #include "infer/show.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -16,7 +17,8 @@ void rf_show_init(rf_show *show, FILE *out, const rf_tokenizer *tokenizer, int p
 {
     const char *term = getenv("TERM");
     *show = (rf_show){.out = out, .tokenizer = tokenizer, .pause_ms = pause_ms};
-    show->live = isatty(fileno(out)) && !getenv("NO_COLOR") && !(term && strcmp(term, "dumb") == 0);
+    show->live = isatty(fileno(out)) && getenv("NO_COLOR") == NULL &&
+                 !(term != NULL && strcmp(term, "dumb") == 0);
     rf_show_begin(show);
 }
 
@@ -53,12 +55,12 @@ static int columns_of(uint32_t c)
                                        {0xF900, 0xFAFF},   {0xFE30, 0xFE6F},   {0xFF00, 0xFF60},
                                        {0xFFE0, 0xFFE6},   {0x1F300, 0x1F64F}, {0x1F680, 0x1F6FF},
                                        {0x1F900, 0x1FAFF}, {0x20000, 0x3FFFD}};
-    for (size_t i = 0; i < sizeof(none) / sizeof(*none); i++) {
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
         if (c >= none[i][0] && c <= none[i][1]) {
             return 0;
         }
     }
-    for (size_t i = 0; i < sizeof(wide) / sizeof(*wide); i++) {
+    for (size_t i = 0; i < sizeof wide / sizeof *wide; i++) {
         if (c >= wide[i][0] && c <= wide[i][1]) {
             return 2;
         }
@@ -82,7 +84,7 @@ static size_t code_point(uint32_t *out, const char *text)
 static void set_text(unit *u, const char *raw, size_t bytes)
 {
     size_t used = 0;
-    for (size_t i = 0, n; i < bytes && used + 8 < sizeof(u->text); i += n) {
+    for (size_t i = 0, n; i < bytes && used + 8 < sizeof u->text; i += n) {
         uint32_t c;
         n = code_point(&c, raw + i);
         u->breaks = c == '\n';
@@ -132,7 +134,7 @@ static int style_of(const rf_decode_event *event, int64_t i)
 {
     int64_t e = i / event->slot_size;
     if (event->slot[e] == RF_SLOT_COMMITTED) {
-        return palette[(size_t)(event->round[e] - 1) % (sizeof(palette) / sizeof(*palette))];
+        return palette[(size_t)(event->round[e] - 1) % (sizeof palette / sizeof *palette)];
     }
     return event->token[i] >= 0 ? STYLE_BOLD : STYLE_DIM;
 }
@@ -255,7 +257,7 @@ static void paint(rf_show *show, const rf_decode_event *event)
     FILE *out = open_memstream(&frame, &bytes);
     int room = show->lines > 3 ? show->lines - 2 : 1;
 
-    if (out) {
+    if (out != NULL) {
         int open, from = 0, n = write_lines(NULL, &open, 0, 0, show, event);
         if (n > room && event->kind != RF_EVENT_END) {
             from = open > 0 ? open - 1 : 0;
@@ -267,12 +269,12 @@ static void paint(rf_show *show, const rf_decode_event *event)
             fprintf(out, "\033[%dA\r", show->n_painted);
         }
         write_lines(out, &open, from, from + n, show, event);
-        (void)snprintf(status, sizeof(status), "forward %lld, %lld tokens",
-                       (long long)event->forwards, (long long)count_decided(show, event));
+        (void)snprintf(status, sizeof status, "forward %" PRId64 ", %" PRId64 " tokens",
+                       event->forwards, count_decided(show, event));
         fprintf(out, "\033[K\033[0;2m%.*s\033[0m\n\033[J\033[?7h", show->columns, status);
         show->n_painted = n + 1;
     }
-    if (out && fclose(out) == 0) {
+    if (out != NULL && fclose(out) == 0) {
         fflush(show->out);
         fwrite(frame, 1, bytes, show->out);
         fflush(show->out);
@@ -295,12 +297,12 @@ static void print_round(const rf_show *show, const rf_decode_event *event)
     for (int64_t e = 0; e < event->n_slots; e++) {
         last = event->round[e] > last ? event->round[e] : last;
     }
-    fprintf(show->out, "round %lld, forward %lld:", (long long)last, (long long)event->forwards);
+    fprintf(show->out, "round %" PRId64 ", forward %" PRId64 ":", last, event->forwards);
     for (int64_t e = 0; e < event->n_slots; e++) {
         if (event->slot[e] != RF_SLOT_COMMITTED || event->round[e] != last) {
             continue;
         }
-        fprintf(show->out, " slot %lld «", (long long)e);
+        fprintf(show->out, " slot %" PRId64 " «", e);
         for (int64_t i = e * S; i < (e + 1) * S && event->token[i] >= 0; i += u.n_tokens) {
             next_unit(&u, show->tokenizer, event->token + i, (e + 1) * S - i);
             fputs(u.text, show->out);
