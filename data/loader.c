@@ -18,12 +18,12 @@ struct rf_loader {
     const rf_objective *objective;
     rf_loader_settings settings;
     rf_rows *rows;
-    int64_t epoch;                /* the one epoch, where settings.once */
-    int64_t leaf_begin, leaf_end; /* this rank's, of a step */
-    int32_t *token;               /* [T] a sample on its way into a batch */
-    size_t bytes;                 /* of what never grows */
+    int64_t epoch;    /* the one epoch, where settings.once */
+    int64_t n_leaves; /* of this rank in a step */
+    int32_t *token;   /* [T] a sample on its way into a batch */
+    size_t bytes;     /* of what never grows */
     rf_share share[N_SHARES];
-    rf_batch *batch[N_SHARES]; /* [leaf_end-leaf_begin] owned; share.leaf points here */
+    rf_batch *batch[N_SHARES]; /* [n_leaves] owned; share.leaf points here */
 
     _Atomic size_t rows_bytes; /* as of the last step built */
 
@@ -39,6 +39,11 @@ struct rf_loader {
     bool has_sync, has_thread;
     pthread_t thread;
 };
+
+int64_t rf_loader_leaf(int64_t rank, int64_t n_ranks, int64_t round, int64_t i)
+{
+    return (i / round * n_ranks + rank) * round + i % round;
+}
 
 /* --- Building a step -------------------------------------------------------------------------- */
 
@@ -75,10 +80,11 @@ static int take_row(rf_loader *loader, rf_row *row, bool *empty, rf_error *err)
  * leaves are read and built. */
 static int build_step(rf_loader *loader, rf_share *share, rf_error *err)
 {
-    int64_t micro_rows = loader->settings.micro_rows, row_length = loader->settings.rows.row_length;
+    const rf_loader_settings *s = &loader->settings;
+    int64_t micro_rows = s->micro_rows, mine = 0; /* leaves of this rank that are built */
     share->counts = (rf_counts){0};
     share->step_rows = 0;
-    for (int64_t r = 0; r < loader->settings.batch_rows; r++) {
+    for (int64_t r = 0; r < s->batch_rows; r++) {
         rf_row row = {0};
         bool empty;
         int code = take_row(loader, &row, &empty, err);
@@ -87,10 +93,11 @@ static int build_step(rf_loader *loader, rf_share *share, rf_error *err)
         }
         share->step_rows += !empty;
         int64_t leaf = r / micro_rows;
-        if (leaf < loader->leaf_begin || leaf >= loader->leaf_end) {
+        if (mine == loader->n_leaves ||
+            leaf != rf_loader_leaf(s->rank, s->n_ranks, s->round, mine)) {
             continue;
         }
-        rf_batch *batch = &share->leaf[leaf - loader->leaf_begin];
+        rf_batch *batch = &share->leaf[mine];
         if (r % micro_rows == 0) {
             rf_batch_clear(batch);
         }
@@ -100,9 +107,10 @@ static int build_step(rf_loader *loader, rf_share *share, rf_error *err)
                 return code;
             }
         }
-        rf_objective_pad(batch, PAD_TOKEN, (r % micro_rows + 1) * row_length - batch->n);
+        rf_objective_pad(batch, PAD_TOKEN, (r % micro_rows + 1) * s->rows.row_length - batch->n);
+        mine += r % micro_rows == micro_rows - 1;
     }
-    share->n_leaves = share->step_rows > 0 ? loader->leaf_end - loader->leaf_begin : 0;
+    share->n_leaves = share->step_rows > 0 ? loader->n_leaves : 0;
     share->position = rf_rows_tell(loader->rows);
     return RF_OK;
 }
@@ -221,7 +229,7 @@ static size_t batch_bytes(const rf_batch *b)
 
 static int new_shares(rf_loader *loader, rf_error *err)
 {
-    int64_t n = loader->leaf_end - loader->leaf_begin;
+    int64_t n = loader->n_leaves;
     int64_t places = loader->settings.micro_rows * loader->settings.rows.row_length;
     for (int k = 0; k < N_SHARES; k++) {
         loader->batch[k] = calloc((size_t)n, sizeof *loader->batch[k]);
@@ -258,9 +266,9 @@ static int prepare(rf_loader *loader, rf_corpus **corpus, int64_t n_corpora, rf_
     s->rows.epochs = NULL;
     loader->epoch = start.epoch;
     atomic_init(&loader->rows_bytes, rf_rows_bytes(loader->rows));
-    int64_t n_leaves = s->batch_rows / s->micro_rows;
-    loader->leaf_begin = s->rank * n_leaves / s->n_ranks;
-    loader->leaf_end = (s->rank + 1) * n_leaves / s->n_ranks;
+    loader->n_leaves = s->batch_rows / s->micro_rows / s->n_ranks;
+    s->round = s->round > 0 ? s->round : loader->n_leaves;
+    RF_ASSERT(loader->n_leaves % s->round == 0);
     loader->corpus = malloc((size_t)n_corpora * sizeof *loader->corpus);
     loader->token = malloc((size_t)s->rows.row_length * sizeof *loader->token);
     if (loader->corpus == NULL || loader->token == NULL) {
@@ -316,7 +324,7 @@ void rf_loader_free(rf_loader *loader)
         pthread_mutex_destroy(&loader->mutex);
     }
     for (int k = 0; k < N_SHARES; k++) {
-        int64_t n = loader->batch[k] != NULL ? loader->leaf_end - loader->leaf_begin : 0;
+        int64_t n = loader->batch[k] != NULL ? loader->n_leaves : 0;
         for (int64_t i = 0; i < n; i++) {
             rf_batch_free(&loader->batch[k][i]);
         }

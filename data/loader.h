@@ -2,7 +2,7 @@
  *
  * An optimizer step takes batch_rows consecutive rows of the stream. micro_rows of them make a leaf
  * (one forward and backward pass), each row padded to T places; leaves are numbered globally, and
- * rank r of n gets the leaves [r*L/n, (r+1)*L/n). Validation uses the same loader, once through.
+ * dealt to ranks in rounds (rf_loader_leaf). Validation uses the same loader, once through.
  */
 #ifndef RF_DATA_LOADER_H
 #define RF_DATA_LOADER_H
@@ -14,6 +14,7 @@ typedef struct rf_loader_settings {
     int64_t batch_rows;    /* rows of an optimizer step over all ranks */
     int64_t micro_rows;    /* rows of a leaf; divides batch_rows */
     int64_t rank, n_ranks; /* n_ranks divides batch_rows / micro_rows */
+    int64_t round;         /* leaves of a rank in a round; divides its leaves. 0: all of them */
     bool once;             /* one epoch, the last step filled with empty rows; then n_leaves is 0 */
 } rf_loader_settings;
 
@@ -27,6 +28,10 @@ typedef struct rf_share {
 } rf_share;
 
 typedef struct rf_loader rf_loader;
+
+/* Which leaf of the step is the i-th that this rank gets? In each round every rank gets `round`
+ * neighbouring leaves, in rank order. */
+int64_t rf_loader_leaf(int64_t rank, int64_t n_ranks, int64_t round, int64_t i);
 
 /* Corpora and objective outlive the loader, and nobody else reads the corpora while it lives;
  * settings are copied. Numbers that do not divide each other, or a start that the data does not

@@ -7,18 +7,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A rank's part of the batch: one record of integers for each place, and its weight. */
-enum { TOKEN, POSITION, TARGET, SPANS, N_INTS = SPANS + 4 };
+/* A rank's part of the batch: one record of 32-bit words for each place. */
+enum { TOKEN, POSITION, TARGET, SPANS, WEIGHT = SPANS + 4, N_WORDS };
 
 struct rf_dump {
-    int64_t n_places;   /* of this rank */
-    int64_t n_all;      /* over all ranks */
-    int32_t *own, *all; /* [places, N_INTS] */
-    float *own_weight, *all_weight;
-    rf_type type;                 /* f64 where the masters are, else f32 */
-    int64_t n_elements, n_stored; /* of the model's table */
-    void *gradient;               /* [n_elements] host, of `type`; rank 0 */
-    void *before, *after;         /* [n_stored], likewise */
+    int64_t n_places;                 /* of this rank */
+    int64_t n_all;                    /* over all ranks */
+    int64_t n_ranks, n_leaves, round; /* how leaves are dealt (loader.h); n_leaves: of a rank */
+    int32_t *own, *all;               /* [places, N_WORDS] */
+    rf_type type;                     /* f64 where the masters are, else f32 */
+    int64_t n_elements, n_stored;     /* of the model's table */
+    void *gradient;                   /* [n_elements] host, of `type`; rank 0 */
+    void *before, *after;             /* [n_stored], likewise */
     double loss, lr, scale;
     int64_t update;
 };
@@ -28,11 +28,9 @@ struct rf_dump {
 static int allocate(rf_dump *d, bool is_root)
 {
     size_t own = (size_t)d->n_places, all = (size_t)d->n_all, n = (size_t)d->n_stored;
-    d->own = calloc(own, N_INTS * sizeof *d->own);
-    d->all = calloc(all, N_INTS * sizeof *d->all);
-    d->own_weight = calloc(own, sizeof *d->own_weight);
-    d->all_weight = calloc(all, sizeof *d->all_weight);
-    bool failed = !d->own || !d->all || !d->own_weight || !d->all_weight;
+    d->own = calloc(own, N_WORDS * sizeof *d->own);
+    d->all = calloc(all, N_WORDS * sizeof *d->all);
+    bool failed = !d->own || !d->all;
     if (is_root) {
         d->before = calloc(n, rf_type_bytes(d->type));
         d->gradient = calloc((size_t)d->n_elements, rf_type_bytes(d->type));
@@ -59,7 +57,10 @@ int rf_dump_new(rf_dump **out, rf_trainer *t, rf_error *err)
     int rc = d != NULL ? RF_OK : RF_ERR;
     if (d != NULL) {
         d->n_all = t->set.batch_rows * t->sources.settings.rows.row_length;
-        d->n_places = d->n_all / rf_dist_size(t->dist);
+        d->n_ranks = rf_dist_size(t->dist);
+        d->n_leaves = t->reduce.n_leaves;
+        d->round = t->reduce.round;
+        d->n_places = d->n_all / d->n_ranks;
         d->type = t->backend->type[RF_MASTER];
         d->n_elements = t->model->table.n_elements;
         d->n_stored = t->model->table.n_stored;
@@ -85,8 +86,6 @@ void rf_dump_free(rf_dump *d)
     }
     free(d->own);
     free(d->all);
-    free(d->own_weight);
-    free(d->all_weight);
     free(d->before);
     free(d->gradient);
     free(d->after);
@@ -99,7 +98,7 @@ void rf_dump_batch(rf_dump *d, rf_trainer *t, const rf_share *share)
     for (int64_t leaf = 0; d != NULL && leaf < share->n_leaves; leaf++) {
         const rf_batch *batch = &share->leaf[leaf];
         for (int64_t i = 0; i < batch->n; i++, at++) {
-            int32_t *record = &d->own[at * N_INTS];
+            int32_t *record = &d->own[at * N_WORDS];
             int32_t row_begin = (int32_t)(i / row_length * row_length);
             record[TOKEN] = batch->token[i];
             record[POSITION] = batch->position[i];
@@ -110,7 +109,7 @@ void rf_dump_batch(rf_dump *d, rf_trainer *t, const rf_share *share)
                 record[SPANS + k] = empty ? 0 : span[0] - row_begin;
                 record[SPANS + k + 1] = empty ? 0 : span[1] - row_begin;
             }
-            d->own_weight[at] = batch->weight[i];
+            memcpy(&record[WEIGHT], &batch->weight[i], sizeof *record);
         }
     }
 }
@@ -169,6 +168,14 @@ static void write_dataset(writer *w, hid_t parent, const char *name, hid_t file_
     }
 }
 
+/* Where the i-th of the gathered places, which lie rank after rank, stands in the stream. */
+static int64_t stream_place(const rf_dump *d, int64_t i)
+{
+    int64_t leaf_places = d->n_places / d->n_leaves, leaf = i / leaf_places;
+    int64_t index = rf_loader_leaf(leaf / d->n_leaves, d->n_ranks, d->round, leaf % d->n_leaves);
+    return index * leaf_places + i % leaf_places;
+}
+
 /* One column of the places' records as [rows, T] or [rows, T, 2, 2]. */
 static void write_column(writer *w, hid_t group, const char *name, const rf_dump *d, int first,
                          int n, int64_t row_length)
@@ -179,22 +186,24 @@ static void write_column(writer *w, hid_t group, const char *name, const rf_dump
         return;
     }
     for (int64_t i = 0; i < d->n_all; i++) {
-        memcpy(&column[i * n], &d->all[i * N_INTS + first], (size_t)n * sizeof *column);
+        memcpy(&column[stream_place(d, i) * n], &d->all[i * N_WORDS + first],
+               (size_t)n * sizeof *column);
     }
     const hsize_t dims[4] = {(hsize_t)(d->n_all / row_length), (hsize_t)row_length, 2, 2};
-    write_dataset(w, group, name, H5T_STD_I32LE, H5T_NATIVE_INT32, n == 1 ? 2 : 4, dims, column);
+    bool is_real = first == WEIGHT;
+    write_dataset(w, group, name, is_real ? H5T_IEEE_F32LE : H5T_STD_I32LE,
+                  is_real ? H5T_NATIVE_FLOAT : H5T_NATIVE_INT32, n == 1 ? 2 : 4, dims, column);
     free(column);
 }
 
 static void write_batch(writer *w, const rf_dump *d, int64_t row_length)
 {
-    const hsize_t dims[2] = {(hsize_t)(d->n_all / row_length), (hsize_t)row_length};
     hid_t group = check(w, H5Gcreate2(w->file, "batch", H5P_DEFAULT, w->group_list, H5P_DEFAULT));
     write_column(w, group, "token", d, TOKEN, 1, row_length);
     write_column(w, group, "position", d, POSITION, 1, row_length);
     write_column(w, group, "target", d, TARGET, 1, row_length);
     write_column(w, group, "spans", d, SPANS, 4, row_length);
-    write_dataset(w, group, "weight", H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, 2, dims, d->all_weight);
+    write_column(w, group, "weight", d, WEIGHT, 1, row_length);
     if (group >= 0) {
         check(w, H5Gclose(group));
     }
@@ -323,11 +332,7 @@ int rf_dump_write(rf_dump *d, rf_trainer *t, rf_error *err)
         return RF_OK;
     }
     int rc = rf_dist_allgather_bytes(t->dist, d->all, d->own,
-                                     (size_t)d->n_places * N_INTS * sizeof *d->own, err);
-    if (rc == RF_OK) {
-        rc = rf_dist_allgather_bytes(t->dist, d->all_weight, d->own_weight,
-                                     (size_t)d->n_places * sizeof *d->own_weight, err);
-    }
+                                     (size_t)d->n_places * N_WORDS * sizeof *d->own, err);
     if (rc != RF_OK) {
         return rc;
     }

@@ -39,7 +39,8 @@ static int loader_bytes(size_t *bytes, const rf_trainer *t, rf_error *err)
                                    .batch_rows = t->set.batch_rows,
                                    .micro_rows = t->set.micro_rows,
                                    .rank = rf_dist_rank(t->dist),
-                                   .n_ranks = rf_dist_size(t->dist)};
+                                   .n_ranks = rf_dist_size(t->dist),
+                                   .round = t->reduce.round};
     rf_position start = {t->progress.epoch, t->progress.window, t->progress.row};
     int rc = rf_loader_new(&loader, t->sources.train, t->sources.settings.n_train, &t->objective,
                            &settings, start, err);

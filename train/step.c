@@ -37,30 +37,44 @@ int rf_step_sum_counts(rf_trainer *t, rf_counts *counts, rf_error *err)
     return rc;
 }
 
-static int run_leaves(rf_trainer *t, const rf_share *share, rf_error *err)
+/* One leaf: adds to the gradient, and sets its losses [RF_N_SUMS]. */
+static int run_leaf(rf_trainer *t, const rf_batch *batch, int64_t leaf, double *sums, rf_error *err)
 {
-    double sums[RF_N_SUMS];
-    rf_reduce_begin(&t->reduce, true);
-    for (int64_t i = 0; i < share->n_leaves; i++) {
-        const rf_batch *batch = &share->leaf[i];
-        void *gradient = rf_reduce_leaf(&t->reduce);
-        int64_t leaf = rf_dist_rank(t->dist) * share->n_leaves + i; /* over all ranks (loader.h) */
-        rf_lora_drop(t->model, (uint64_t)t->progress.step, (uint64_t)leaf);
-        int rc = rf_model_forward(t->model, t->acts, batch, NULL, err);
-        if (rc == RF_OK) {
-            rc = rf_backward_run(t->backward, t->model, t->acts, gradient, t->loss, err);
+    void *gradient = rf_reduce_leaf(&t->reduce);
+    rf_lora_drop(t->model, (uint64_t)t->progress.step, (uint64_t)leaf);
+    int rc = rf_model_forward(t->model, t->acts, batch, NULL, err);
+    if (rc == RF_OK) {
+        rc = rf_backward_run(t->backward, t->model, t->acts, gradient, t->loss, err);
+    }
+    rf_lora_keep(t->model);
+    RF_TRY(rc);
+    rf_step_losses(sums, batch, t->loss);
+    if (rf_failpoint_visit("train.nan", NULL) != RF_OK) {
+        const double nan_value = nan(""); /* a test's stand-in for an overflow on one rank */
+        rf_backend_upload(t->model->ctx, gradient, RF_MASTER, &nan_value, RF_F64, 1);
+        sums[RF_SUM_WEIGHTED] = nan_value;
+    }
+    rf_reduce_leaf_done(&t->reduce);
+    return RF_OK;
+}
+
+/* This rank's leaves, round after round. Each round ends with a sum over ranks, on which they must
+ * agree before; *seconds: what this rank spent on its own. */
+static int run_leaves(rf_trainer *t, const rf_share *share, double *seconds, rf_error *err)
+{
+    int64_t rank = rf_dist_rank(t->dist), n_ranks = rf_dist_size(t->dist), round = t->reduce.round;
+    *seconds = 0.0;
+    rf_reduce_begin(&t->reduce);
+    for (int64_t begin = 0; begin < share->n_leaves; begin += round) {
+        double since = rf_log_seconds();
+        int rc = RF_OK;
+        for (int64_t i = begin; rc == RF_OK && i < begin + round; i++) {
+            rc = run_leaf(t, &share->leaf[i], rf_loader_leaf(rank, n_ranks, round, i),
+                          &t->leaf_sums[i * RF_N_SUMS], err);
         }
-        rf_lora_keep(t->model);
-        if (rc != RF_OK) {
-            return rc;
-        }
-        rf_step_losses(sums, batch, t->loss);
-        if (rf_failpoint_visit("train.nan", NULL) != RF_OK) {
-            const double nan_value = nan(""); /* a test's stand-in for an overflow on one rank */
-            rf_backend_upload(t->model->ctx, gradient, RF_MASTER, &nan_value, RF_F64, 1);
-            sums[RF_SUM_WEIGHTED] = nan_value;
-        }
-        rf_reduce_leaf_done(&t->reduce, sums);
+        *seconds += rf_log_seconds() - since;
+        RF_TRY(rf_dist_agree(t->dist, rc, err));
+        RF_TRY(rf_dist_agree(t->dist, rf_reduce_round(&t->reduce, err), err));
     }
     return RF_OK;
 }
@@ -95,34 +109,18 @@ int rf_step_run(rf_trainer *t, rf_step_result *out, rf_dump *dump, rf_error *err
 {
     rf_share *share = NULL;
     double sums[RF_N_SUMS];
-    void *gradient = NULL;
     *out = (rf_step_result){.lr = rf_schedule_lr(&t->set.schedule, t->progress.step)};
-    int rc = rf_dist_agree(t->dist, rf_loader_next(t->loader, &share, err), err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(rf_dist_agree(t->dist, rf_loader_next(t->loader, &share, err), err));
     out->counts = share->counts;
-    rc = rf_step_sum_counts(t, &out->counts, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(rf_step_sum_counts(t, &out->counts, err));
     for (int64_t i = 0; i < share->n_leaves; i++) {
         rf_objective_finish(&t->objective, &share->leaf[i], &out->counts);
     }
     rf_dump_batch(dump, t, share);
-    double begin = rf_log_seconds();
-    rc = run_leaves(t, share, err);
-    out->own_seconds = rf_log_seconds() - begin;
-    rc = rf_dist_agree(t->dist, rc, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    rc = rf_dist_agree(t->dist, rf_reduce_finish(&t->reduce, &gradient, sums, err), err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(run_leaves(t, share, &out->own_seconds, err));
+    RF_TRY(rf_reduce_losses(&t->reduce, sums, t->leaf_sums, err));
     set_losses(out, sums);
-    update(t, out, gradient, dump);
+    update(t, out, rf_reduce_gradient(&t->reduce), dump);
     rf_dump_after(dump, t);
     t->progress.step++;
     t->progress.tokens += out->counts.n_places;

@@ -1,10 +1,12 @@
 #include "train/trainer.h"
 
+#include "common/base/alloc.h"
 #include "common/base/log.h"
 #include "common/dist/threads.h"
 #include "common/model/lora.h"
 #include "train/run_folder.h"
 #include "train/samples.h"
+#include "train/step.h"
 #include "train/validate.h"
 
 #include <inttypes.h>
@@ -190,12 +192,12 @@ static int allocate(rf_trainer *t, rf_error *err)
     if (rc != RF_OK) {
         return rc;
     }
-    t->loss = calloc((size_t)places, sizeof *t->loss);
-    t->rank_seconds = calloc((size_t)rf_dist_size(t->dist), sizeof *t->rank_seconds);
+    t->loss = rf_alloc((size_t)places, sizeof *t->loss);
+    t->leaf_sums = rf_alloc((size_t)t->reduce.n_leaves, RF_N_SUMS * sizeof *t->leaf_sums);
+    t->rank_seconds = rf_alloc((size_t)rf_dist_size(t->dist), sizeof *t->rank_seconds);
     t->corpora = rf_sources_json(&t->sources);
-    return t->loss != NULL && t->rank_seconds != NULL && t->corpora != NULL
-               ? RF_OK
-               : rf_error_set(err, RF_ERR, "no memory for the losses of a leaf");
+    return t->corpora != NULL ? RF_OK
+                              : rf_error_set(err, RF_ERR, "no memory for the list of corpora");
 }
 
 /* Adapters of another run, on which this one begins. */
@@ -246,7 +248,8 @@ static int start_loader(rf_trainer *t, rf_error *err)
                                    .batch_rows = t->set.batch_rows,
                                    .micro_rows = t->set.micro_rows,
                                    .rank = rf_dist_rank(t->dist),
-                                   .n_ranks = rf_dist_size(t->dist)};
+                                   .n_ranks = rf_dist_size(t->dist),
+                                   .round = t->reduce.round};
     rf_position start = {t->progress.epoch, t->progress.window, t->progress.row};
     return rf_loader_new(&t->loader, t->sources.train, t->sources.settings.n_train, &t->objective,
                          &settings, start, err);
@@ -335,6 +338,7 @@ void rf_trainer_free(rf_trainer *t)
     rf_model_free(t->model);
     rf_reduce_free(&t->reduce);
     free(t->loss);
+    free(t->leaf_sums);
     free(t->rank_seconds);
     free(t->corpora);
     rf_samples_free(&t->prompts);

@@ -49,7 +49,8 @@ typedef struct rf_trainer {
     rf_model *model;
     rf_acts *acts;
     rf_backward *backward;
-    double *loss;         /* [micro_rows * T] host */
+    double *loss;         /* [micro_rows * T] host: of a leaf */
+    double *leaf_sums;    /* [reduce.n_leaves, RF_N_SUMS] (step.h) */
     double *rank_seconds; /* [ranks] */
     rf_optimizer optimizer;
     rf_reduce reduce;

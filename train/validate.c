@@ -6,17 +6,10 @@
 
 static int run_leaves(rf_trainer *t, const rf_share *share, rf_error *err)
 {
-    double sums[RF_N_SUMS];
     for (int64_t i = 0; i < share->n_leaves; i++) {
-        int rc = rf_model_forward(t->model, t->acts, &share->leaf[i], NULL, err);
-        if (rc == RF_OK) {
-            rc = rf_model_losses(t->model, t->acts, t->loss, err);
-        }
-        if (rc != RF_OK) {
-            return rc;
-        }
-        rf_step_losses(sums, &share->leaf[i], t->loss);
-        rf_reduce_leaf_done(&t->reduce, sums);
+        RF_TRY(rf_model_forward(t->model, t->acts, &share->leaf[i], NULL, err));
+        RF_TRY(rf_model_losses(t->model, t->acts, t->loss, err));
+        rf_step_losses(&t->leaf_sums[i * RF_N_SUMS], &share->leaf[i], t->loss);
     }
     return RF_OK;
 }
@@ -27,32 +20,23 @@ static int run_share(rf_trainer *t, rf_loader *loader, double *sums, rf_validati
                      rf_error *err)
 {
     rf_share *share = NULL;
-    void *no_gradient = NULL;
     double step_sums[RF_N_SUMS];
     int64_t stop = rf_signals_stop();
     rf_watchdog_enter(t->watchdog, "validation", t->progress.step);
-    int rc = rf_dist_agree(t->dist, rf_loader_next(loader, &share, err), err);
-    if (rc == RF_OK) {
-        rc = rf_dist_max_i64(t->dist, &stop, 1, err);
-    }
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(rf_dist_agree(t->dist, rf_loader_next(loader, &share, err), err));
+    RF_TRY(rf_dist_max_i64(t->dist, &stop, 1, err));
     out->stopped = stop != 0;
     *done = out->stopped || share->n_leaves == 0;
     if (*done) {
         return RF_OK;
     }
-    rf_reduce_begin(&t->reduce, false);
-    rc = rf_dist_agree(t->dist, run_leaves(t, share, err), err);
-    if (rc == RF_OK) {
-        rc = rf_reduce_finish(&t->reduce, &no_gradient, step_sums, err);
-    }
-    for (int k = 0; rc == RF_OK && k < RF_N_SUMS; k++) {
+    RF_TRY(rf_dist_agree(t->dist, run_leaves(t, share, err), err));
+    RF_TRY(rf_reduce_losses(&t->reduce, step_sums, t->leaf_sums, err));
+    for (int k = 0; k < RF_N_SUMS; k++) {
         sums[k] += step_sums[k];
     }
     rf_counts_add(&out->counts, &share->counts);
-    return rc;
+    return RF_OK;
 }
 
 /* A factor is rounded as it is when a place of relative weight 1 is multiplied by it. */
@@ -99,6 +83,7 @@ int rf_validate_run(rf_trainer *t, rf_validation *out, rf_error *err)
                                    .micro_rows = t->set.micro_rows,
                                    .rank = rf_dist_rank(t->dist),
                                    .n_ranks = rf_dist_size(t->dist),
+                                   .round = t->reduce.round,
                                    .once = true};
     *out = (rf_validation){0};
     int rc = rf_loader_new(&loader, t->sources.valid, t->sources.settings.n_valid, &t->objective,

@@ -299,6 +299,39 @@ static void count_samples(int *count, const rf_batch *leaf, const rf_corpus *cor
     }
 }
 
+/* Rounds: every rank gets some neighbouring leaves in turn, and they are the leaves of one rank. */
+Test(loader, deals_in_rounds)
+{
+    static const int64_t first[4] = {0, 2, 4, 6}; /* round 1 on two ranks */
+    open_corpora(4);
+    for (int64_t i = 0; i < 4; i++) {
+        cr_assert(rf_loader_leaf(0, 2, 1, i) == first[i]);
+        cr_assert(rf_loader_leaf(1, 2, 2, i) == 4 * (i / 2) + 2 + i % 2);
+    }
+    rf_loader_settings settings = make_settings(1, 0, 1);
+    rf_loader *one = make_loader(corpora[2], 2, &settings, origin);
+    const rf_share *all = next(one);
+    for (int64_t round = 1; round <= 2; round++) {
+        for (int64_t rank = 0; rank < 2; rank++) {
+            settings = make_settings(1, rank, 2);
+            settings.round = round;
+            rf_loader *loader = make_loader(corpora[rank], 2, &settings, origin);
+            const rf_share *share = next(loader);
+            cr_assert(share->n_leaves == all->n_leaves / 2);
+            for (int64_t i = 0; i < share->n_leaves; i++) {
+                const rf_batch *batch = &share->leaf[i];
+                const rf_batch *same = &all->leaf[rf_loader_leaf(rank, 2, round, i)];
+                cr_assert(
+                    batch->n == same->n &&
+                    memcmp(batch->token, same->token, (size_t)same->n * sizeof *same->token) == 0);
+            }
+            rf_loader_free(loader);
+        }
+    }
+    rf_loader_free(one);
+    close_corpora();
+}
+
 /* An epoch in pieces: each is taken by another number of ranks, and what was prefetched when it
  * stops is lost. With `once` the last step ends where the epoch does. */
 Test(loader, no_sample_is_missing_or_repeated_after_resumes)

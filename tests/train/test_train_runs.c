@@ -22,13 +22,21 @@ Test(train_runs, ranks_have_equal_bits)
               "%s", tiny_output);
 }
 
-/* 6 leaves: on one rank a tree of two groups of three; a group for each of two ranks. */
-Test(train_runs, odd_groups_have_equal_bits)
+/* 12 leaves: three subtrees of four, so three rounds on any number of ranks. */
+Test(train_runs, odd_rounds_have_equal_bits)
 {
+    static const char *const folders[] = {"one", "two", "four"};
     mpi_need();
-    tiny_train(1, "log.dir=one train.batch_rows=12 train.micro_rows=2 train.steps=4", 0);
-    tiny_train(2, "log.dir=two train.batch_rows=12 train.micro_rows=2 train.steps=4", 0);
+    for (int i = 0; i < 3; i++) {
+        char arguments[256];
+        snprintf(arguments, sizeof arguments,
+                 "log.dir=%s debug.dump_step=%s.h5 train.batch_rows=12 train.steps=4", folders[i],
+                 folders[i]);
+        tiny_train(1 << i, arguments, 0);
+    }
     tiny_same_curves("one", "two");
+    tiny_same_curves("one", "four");
+    cr_assert(tiny_shell("cmp one.h5 two.h5 && cmp one.h5 four.h5") == 0, "%s", tiny_output);
 }
 
 Test(train_runs, fast_is_close)

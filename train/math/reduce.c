@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/kernels/kernels.h"
+#include "data/loader.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -24,14 +25,17 @@ int rf_reduce_new(rf_reduce *out, rf_dist *dist, int64_t n_elements, int64_t n_l
                             ": set train.reduce=fast, or change the number of ranks",
                             n_ranks);
     }
-    out->n_leaves = n_leaves / n_ranks;
-    out->group = out->n_leaves;
-    int depth = 0;
-    for (; out->group > 0 && out->group % 2 == 0; depth++) {
-        out->group /= 2;
+    out->n_leaves = out->round = n_leaves / n_ranks;
+    out->n_buffers = 1;
+    if (exact) {
+        int64_t subtree = n_leaves & -n_leaves; /* the largest power of two in it */
+        out->round = subtree / n_ranks;
+        out->n_buffers += (n_leaves > subtree);
+        for (int64_t n = out->round; n > 1; n /= 2) {
+            out->n_buffers++;
+        }
     }
-    out->n_buffers = exact ? depth + 1 : 1;
-    out->all = rf_alloc((size_t)n_ranks, sizeof(double[RF_REDUCE_LOSSES]));
+    out->all = rf_alloc(2 * (size_t)n_leaves, sizeof(double[RF_REDUCE_LOSSES]));
     out->exchange = rf_exchange_new(dist);
     return RF_OK;
 }
@@ -53,23 +57,75 @@ void rf_reduce_layout(rf_reduce *reduce, rf_arena *arena, const rf_backend *back
         rf_arena_take(arena, rf_dist_reduce_bytes(reduce->dist, backend, reduce->n_elements));
 }
 
-void rf_reduce_begin(rf_reduce *reduce, bool gradients)
+/* --- Gradients -------------------------------------------------------------------------------- */
+
+void rf_reduce_begin(rf_reduce *reduce)
 {
-    reduce->gradients = gradients;
     reduce->done = 0;
     reduce->depth = 0;
+    reduce->total = -1;
 }
 
 void *rf_reduce_leaf(rf_reduce *reduce)
 {
-    bool begins_group = reduce->done % reduce->group == 0;
     void *gradient = reduce->buffer[reduce->exact ? reduce->depth : 0];
-    RF_ASSERT(reduce->gradients && reduce->done < reduce->n_leaves);
-    if (reduce->exact ? begins_group : reduce->done == 0) {
+    RF_ASSERT(reduce->done < reduce->n_leaves);
+    if (reduce->exact || reduce->done == 0) {
         rf_backend_zero(reduce->ctx, gradient, RF_MASTER, reduce->n_elements);
     }
     return gradient;
 }
+
+static void add(rf_reduce *reduce, int to, int from)
+{
+    reduce->ctx->backend->kernels->add(reduce->ctx, reduce->buffer[to], reduce->buffer[from],
+                                       reduce->n_elements);
+}
+
+void rf_reduce_leaf_done(rf_reduce *reduce)
+{
+    RF_ASSERT(reduce->done < reduce->n_leaves);
+    reduce->done++;
+    if (!reduce->exact) {
+        return;
+    }
+    reduce->level[reduce->depth++] = 0;
+    /* Like carries of a binary counter: two subtrees of one size make the next. */
+    while (reduce->depth > 1 &&
+           reduce->level[reduce->depth - 1] == reduce->level[reduce->depth - 2]) {
+        reduce->depth--;
+        add(reduce, reduce->depth - 1, reduce->depth);
+        reduce->level[reduce->depth - 1]++;
+    }
+}
+
+int rf_reduce_round(rf_reduce *reduce, rf_error *err)
+{
+    int last = reduce->n_buffers - 1;
+    RF_ASSERT(reduce->done % reduce->round == 0 && reduce->depth == reduce->exact);
+    RF_TRY(rf_dist_reduce(reduce->dist, reduce->exchange, reduce->ctx, reduce->buffer[0],
+                          reduce->n_elements, reduce->work, err));
+    reduce->depth = 0;
+    if (reduce->round == reduce->n_leaves) {
+        reduce->total = 0;
+    } else if (reduce->total < 0) { /* of several: the first one moves out of the way */
+        void *first = reduce->buffer[0];
+        reduce->buffer[0] = reduce->buffer[last];
+        reduce->buffer[last] = first;
+        reduce->total = last;
+    } else {
+        add(reduce, last, 0);
+    }
+    return RF_OK;
+}
+
+void *rf_reduce_gradient(const rf_reduce *reduce)
+{
+    RF_ASSERT(reduce->done == reduce->n_leaves && reduce->total >= 0);
+    return reduce->buffer[reduce->total];
+}
+
+/* --- Losses ----------------------------------------------------------------------------------- */
 
 static void add_losses(double *sum, const double *x)
 {
@@ -78,68 +134,33 @@ static void add_losses(double *sum, const double *x)
     }
 }
 
-/* The two newest subtrees become one. */
-static void merge(rf_reduce *reduce)
+/* The tree over n leaves, in place; the sum ends in x[0]. */
+static void sum_leaves(double (*x)[RF_REDUCE_LOSSES], int64_t n)
 {
-    int right = --reduce->depth, left = right - 1;
-    if (reduce->exact && reduce->gradients) {
-        reduce->ctx->backend->kernels->add(reduce->ctx, reduce->buffer[left], reduce->buffer[right],
-                                           reduce->n_elements);
-    }
-    add_losses(reduce->loss[left], reduce->loss[right]);
-    reduce->level[left]++;
-}
-
-void rf_reduce_leaf_done(rf_reduce *reduce, const double *loss)
-{
-    RF_ASSERT(reduce->done < reduce->n_leaves);
-    if (reduce->done % reduce->group == 0) {
-        memset(reduce->loss[reduce->depth], 0, sizeof reduce->loss[reduce->depth]);
-    }
-    add_losses(reduce->loss[reduce->depth], loss);
-    reduce->done++;
-    if (reduce->done % reduce->group != 0) {
-        return;
-    }
-    reduce->level[reduce->depth++] = 0;
-    /* Like carries of a binary counter: two subtrees of one size make the next. */
-    while (reduce->depth > 1 &&
-           reduce->level[reduce->depth - 1] == reduce->level[reduce->depth - 2]) {
-        merge(reduce);
-    }
-}
-
-/* The ranks' sums, by the tree where their number is a power of two. */
-static int sum_ranks(rf_reduce *reduce, double *loss, rf_error *err)
-{
-    int n_ranks = rf_dist_size(reduce->dist);
-    int rc = rf_dist_allgather_f64(reduce->dist, reduce->all, loss, RF_REDUCE_LOSSES, err);
-    bool is_power = (n_ranks & (n_ranks - 1)) == 0;
-    if (rc != RF_OK) {
-        return rc;
-    }
-    for (int step = 1; is_power && step < n_ranks; step *= 2) {
-        for (int r = 0; r < n_ranks; r += 2 * step) {
-            add_losses(&reduce->all[r * RF_REDUCE_LOSSES],
-                       &reduce->all[(r + step) * RF_REDUCE_LOSSES]);
+    for (; n % 2 == 0; n /= 2) {
+        for (int64_t i = 0; i < n / 2; i++) {
+            memmove(x[i], x[2 * i], sizeof *x);
+            add_losses(x[i], x[2 * i + 1]);
         }
     }
-    for (int r = 1; !is_power && r < n_ranks; r++) {
-        add_losses(reduce->all, &reduce->all[r * RF_REDUCE_LOSSES]);
+    for (int64_t i = 1; i < n; i++) {
+        add_losses(x[0], x[i]);
     }
-    memcpy(loss, reduce->all, RF_REDUCE_LOSSES * sizeof *loss);
-    return RF_OK;
 }
 
-int rf_reduce_finish(rf_reduce *reduce, void **gradient, double *loss, rf_error *err)
+int rf_reduce_losses(rf_reduce *reduce, double *sum, const double *leaf, rf_error *err)
 {
-    RF_ASSERT(reduce->done == reduce->n_leaves && reduce->depth == 1);
-    memcpy(loss, reduce->loss[0], sizeof reduce->loss[0]);
-    *gradient = reduce->gradients ? reduce->buffer[0] : NULL;
-    int rc = sum_ranks(reduce, loss, err);
-    if (rc != RF_OK || !reduce->gradients) {
-        return rc;
+    int64_t n_ranks = rf_dist_size(reduce->dist), n = reduce->n_leaves;
+    double(*dealt)[RF_REDUCE_LOSSES] = (void *)reduce->all;
+    double(*ordered)[RF_REDUCE_LOSSES] = dealt + n_ranks * n;
+    RF_TRY(rf_dist_allgather_bytes(reduce->dist, dealt, leaf, (size_t)n * sizeof *dealt, err));
+    for (int64_t rank = 0; rank < n_ranks; rank++) {
+        for (int64_t i = 0; i < n; i++) {
+            int64_t index = rf_loader_leaf(rank, n_ranks, reduce->round, i);
+            memcpy(ordered[index], dealt[rank * n + i], sizeof *dealt);
+        }
     }
-    return rf_dist_reduce(reduce->dist, reduce->exchange, reduce->ctx, reduce->buffer[0],
-                          reduce->n_elements, reduce->work, err);
+    sum_leaves(ordered, n_ranks * n);
+    memcpy(sum, ordered[0], sizeof *ordered);
+    return RF_OK;
 }

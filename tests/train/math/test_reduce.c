@@ -3,6 +3,7 @@
 
 #include "common/base/rng.h"
 #include "common/kernels/kernels.h"
+#include "data/loader.h"
 #include "tests/mpi.h"
 
 #include <math.h>
@@ -21,33 +22,44 @@ static void leaf_values(float *x, double *loss, int64_t leaf)
     }
 }
 
-/* The definition: halve while the count is even, add one after the other where it is odd. */
-static void tree(float *x, double *loss, int64_t begin, int64_t end)
+/* Leaves begin .. end, as many as a power of two, in pairs of neighbours. */
+static void pairs(float *x, double *loss, int64_t begin, int64_t end)
 {
-    static const int64_t n_losses = RF_REDUCE_LOSSES;
+    if (end - begin == 1) {
+        leaf_values(x, loss, begin);
+        return;
+    }
     float *y = malloc(N * sizeof *y);
     double other[RF_REDUCE_LOSSES];
-    if ((end - begin) % 2 == 0) {
-        int64_t middle = (begin + end) / 2;
-        tree(x, loss, begin, middle);
-        tree(y, other, middle, end);
+    int64_t middle = (begin + end) / 2;
+    pairs(x, loss, begin, middle);
+    pairs(y, other, middle, end);
+    for (int i = 0; i < N; i++) {
+        x[i] += y[i];
+    }
+    for (int i = 0; i < RF_REDUCE_LOSSES; i++) {
+        loss[i] += other[i];
+    }
+    free(y);
+}
+
+/* The definition: the largest subtrees of pairs, one after the other. */
+static void tree(float *x, double *loss, int64_t n_leaves)
+{
+    int64_t subtree = 1;
+    float *y = malloc(N * sizeof *y);
+    double other[RF_REDUCE_LOSSES];
+    while (n_leaves % (2 * subtree) == 0) {
+        subtree *= 2;
+    }
+    pairs(x, loss, 0, subtree);
+    for (int64_t begin = subtree; begin < n_leaves; begin += subtree) {
+        pairs(y, other, begin, begin + subtree);
         for (int i = 0; i < N; i++) {
             x[i] += y[i];
         }
-        for (int64_t i = 0; i < n_losses; i++) {
+        for (int i = 0; i < RF_REDUCE_LOSSES; i++) {
             loss[i] += other[i];
-        }
-    } else {
-        memset(x, 0, N * sizeof *x);
-        memset(loss, 0, sizeof other);
-        for (int64_t leaf = begin; leaf < end; leaf++) {
-            leaf_values(y, other, leaf);
-            for (int i = 0; i < N; i++) {
-                x[i] += y[i];
-            }
-            for (int64_t i = 0; i < n_losses; i++) {
-                loss[i] += other[i];
-            }
         }
     }
     free(y);
@@ -88,30 +100,34 @@ static void end(bench *b)
 static void step(bench *b, rf_dist *dist, float *x, double *loss)
 {
     float values[N];
-    double leaf_loss[RF_REDUCE_LOSSES];
+    int64_t n = b->reduce.n_leaves, n_ranks = rf_dist_size(dist);
+    double *leaf_loss = malloc((size_t)n * RF_REDUCE_LOSSES * sizeof *leaf_loss);
     rf_error err = {0};
-    void *gradient = NULL;
-    rf_reduce_begin(&b->reduce, true);
-    for (int64_t i = 0; i < b->reduce.n_leaves; i++) {
+    rf_reduce_begin(&b->reduce);
+    for (int64_t i = 0; i < n; i++) {
         void *into = rf_reduce_leaf(&b->reduce);
-        leaf_values(values, leaf_loss, rf_dist_rank(dist) * b->reduce.n_leaves + i);
+        leaf_values(values, &leaf_loss[i * RF_REDUCE_LOSSES],
+                    rf_loader_leaf(rf_dist_rank(dist), n_ranks, b->reduce.round, i));
         rf_backend_upload(b->ctx, b->leaf, RF_MASTER, values, RF_F32, N);
         b->ctx->backend->kernels->add(b->ctx, into, b->leaf, N);
-        rf_reduce_leaf_done(&b->reduce, leaf_loss);
+        rf_reduce_leaf_done(&b->reduce);
+        if ((i + 1) % b->reduce.round == 0) {
+            cr_assert(rf_reduce_round(&b->reduce, &err) == RF_OK, "%s", err.message);
+        }
     }
-    cr_assert(rf_reduce_finish(&b->reduce, &gradient, loss, &err) == RF_OK, "%s", err.message);
-    rf_backend_download(b->ctx, x, RF_F32, gradient, RF_MASTER, N);
+    rf_backend_download(b->ctx, x, RF_F32, rf_reduce_gradient(&b->reduce), RF_MASTER, N);
+    cr_assert(rf_reduce_losses(&b->reduce, loss, leaf_loss, &err) == RF_OK, "%s", err.message);
+    free(leaf_loss);
 }
 
-static void same_bits_as_the_definition(rf_dist *dist)
+static void same_bits_as_the_definition(rf_dist *dist, const int64_t *sizes, size_t n_sizes)
 {
-    static const int64_t sizes[] = {4, 8, 12, 20, 24, 28, 32, 64, 36};
-    for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
+    for (size_t k = 0; k < n_sizes; k++) {
         float x[N], expected[N];
         double loss[RF_REDUCE_LOSSES], expected_loss[RF_REDUCE_LOSSES];
         bench b = {0};
         begin(&b, dist, sizes[k], true);
-        tree(expected, expected_loss, 0, sizes[k]);
+        tree(expected, expected_loss, sizes[k]);
         for (int again = 0; again < 2; again++) { /* buffers are clean each time */
             step(&b, dist, x, loss);
             cr_assert(memcmp(x, expected, sizeof x) == 0, "%d leaves", (int)sizes[k]);
@@ -121,14 +137,24 @@ static void same_bits_as_the_definition(rf_dist *dist)
     }
 }
 
+/* Powers of two, and these times 3, 5, 7 and 9: as many rounds. */
+static const int64_t counts[] = {1,  2,  3,  5, 6,  7,  10, 14, 4, 12,
+                                 20, 28, 36, 8, 16, 24, 40, 64, 72};
+enum { N_COUNTS = sizeof counts / sizeof counts[0], FOR_FOUR = 8, FOR_EIGHT = 13 };
+
 MPI_TEST(reduce, on_two_ranks, 2)
 {
-    same_bits_as_the_definition(dist);
+    same_bits_as_the_definition(dist, counts + FOR_FOUR, N_COUNTS - FOR_FOUR);
 }
 
 MPI_TEST(reduce, on_four_ranks, 4)
 {
-    same_bits_as_the_definition(dist);
+    same_bits_as_the_definition(dist, counts + FOR_FOUR, N_COUNTS - FOR_FOUR);
+}
+
+MPI_TEST(reduce, on_eight_ranks, 8)
+{
+    same_bits_as_the_definition(dist, counts + FOR_EIGHT, N_COUNTS - FOR_EIGHT);
 }
 
 static rf_dist *alone(void)
@@ -142,32 +168,15 @@ static rf_dist *alone(void)
 Test(reduce, on_one_rank)
 {
     rf_dist *dist = alone();
-    same_bits_as_the_definition(dist);
+    same_bits_as_the_definition(dist, counts, N_COUNTS);
     rf_dist_close(dist);
 }
 
-Test(reduce, odd_and_single_counts)
-{
-    static const int64_t sizes[] = {1, 2, 3, 5, 6, 7, 10, 14};
-    rf_dist *dist = alone();
-    for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
-        float x[N], expected[N];
-        double loss[RF_REDUCE_LOSSES], expected_loss[RF_REDUCE_LOSSES];
-        bench b = {0};
-        begin(&b, dist, sizes[k], true);
-        tree(expected, expected_loss, 0, sizes[k]);
-        step(&b, dist, x, loss);
-        cr_assert(memcmp(x, expected, sizeof x) == 0, "%d leaves", (int)sizes[k]);
-        cr_assert(memcmp(loss, expected_loss, sizeof loss) == 0, "%d leaves", (int)sizes[k]);
-        end(&b);
-    }
-    rf_dist_close(dist);
-}
-
-/* log2(groups)+1 gradients, one with `fast`; its losses come from the tree all the same. */
+/* log2(round)+1 gradients, one more for several rounds, one with `fast`, whose losses come from the tree all the
+ * same. */
 Test(reduce, gradients_held)
 {
-    static const int sizes[][2] = {{1, 1}, {2, 2}, {4, 3}, {64, 7}, {12, 3}, {3, 1}};
+    static const int sizes[][2] = {{1, 1}, {2, 2}, {4, 3}, {64, 7}, {12, 4}, {3, 2}};
     rf_dist *dist = alone();
     for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
         bench b = {0};
@@ -181,7 +190,7 @@ Test(reduce, gradients_held)
     begin(&b, dist, 8, false);
     cr_assert(b.reduce.n_buffers == 1);
     step(&b, dist, x, loss);
-    tree(expected, expected_loss, 0, 8);
+    tree(expected, expected_loss, 8);
     cr_assert(memcmp(loss, expected_loss, sizeof loss) == 0);
     for (int i = 0; i < 20; i++) {
         float size = 0.0F, values[N];
