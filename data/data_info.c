@@ -87,7 +87,7 @@ static void print_checkpoint(const char *path, const rf_checkpoint_info *info)
     if (isfinite(p->best_valid_loss)) {
         printf("  best valid loss   %.4f\n", p->best_valid_loss);
     }
-    printf("  parameters        %s\n", rf_storage_name(info->storage));
+    printf("  parameters        %s\n", rf_type_name(info->storage));
     printf("  optimizer         %s\n", info->has_optimizer ? "moments are in the file" : "none");
     printf("  written by        %s (%s)\n", info->written_by, info->isa);
     print_tokenizer(info->tokenizer);

@@ -12,7 +12,7 @@ int rf_loaded_open(rf_loaded *out, const char *path, rf_error *err)
 }
 
 /* The type of a checkpoint's parameters. */
-static int read_storage(rf_storage *out, const char *path, rf_error *err)
+static int read_storage(rf_type *out, const char *path, rf_error *err)
 {
     rf_checkpoint_info info = {0};
     int rc = rf_checkpoint_info_read(&info, path, err);
@@ -25,11 +25,11 @@ int rf_loaded_open_adapted(rf_loaded *out, const char *path, const char *adapter
 {
     *out = (rf_loaded){.path = path, .adapter = adapter};
     RF_TRY(rf_checkpoint_info_read(&out->info, adapter != NULL ? adapter : path, err));
-    rf_storage storage = out->info.storage;
+    rf_type storage = out->info.storage;
     if (adapter != NULL) {
         RF_TRY(read_storage(&storage, path, err));
     }
-    out->weights = storage == RF_STORAGE_INT8 ? RF_PACKED_INT8 : RF_PACKED_F32;
+    out->weights = storage == RF_I8 ? RF_PACKED_INT8 : RF_PACKED_F32;
     if (adapter != NULL && out->info.adaptation.rank == 0) {
         return rf_error_set(err, RF_ERR,
                             "%s: is a whole model, no adapter file: give it as the model", adapter);

@@ -285,13 +285,31 @@ rf_layout rf_layout_find(const char *name)
     return (rf_layout)layout;
 }
 
+static const struct {
+    const char *name;
+    size_t bytes;
+} types[RF_N_TYPES] = {
+    [RF_F32] = {"f32", 4},   [RF_F64] = {"f64", 8}, [RF_I32] = {"i32", 4},
+    [RF_BF16] = {"bf16", 2}, [RF_F16] = {"f16", 2}, [RF_I8] = {"int8", 1},
+};
+
 size_t rf_type_bytes(rf_type type)
 {
-    static const size_t bytes[RF_N_TYPES] = {[RF_F32] = sizeof(float),
-                                             [RF_F64] = sizeof(double),
-                                             [RF_I32] = sizeof(int32_t),
-                                             [RF_BF16] = sizeof(uint16_t)};
-    return bytes[type];
+    return types[type].bytes;
+}
+
+const char *rf_type_name(rf_type type)
+{
+    return types[type].name;
+}
+
+rf_type rf_type_find(const char *name)
+{
+    int type = 0;
+    while (type < RF_N_TYPES && strcmp(types[type].name, name) != 0) {
+        type++;
+    }
+    return (rf_type)type;
 }
 
 size_t rf_backend_bytes(const rf_backend *backend, rf_class cls, int64_t n)

@@ -18,7 +18,9 @@
 #include <stdint.h>
 #include <stdio.h>
 
-typedef enum rf_type { RF_F32, RF_F64, RF_I32, RF_BF16, RF_N_TYPES } rf_type;
+/* How one value lies in memory or in a file, little-endian. Kernels have operands of the first four;
+ * f16 (IEEE 754 binary16) and int8 (with scales: quantize.h) occur in files only. */
+typedef enum rf_type { RF_F32, RF_F64, RF_I32, RF_BF16, RF_F16, RF_I8, RF_N_TYPES } rf_type;
 
 /* What an operand is. The backend states the type of each class; memory layout asks it. */
 typedef enum rf_class {
@@ -133,6 +135,9 @@ const char *rf_layout_name(rf_layout layout);
 rf_layout rf_layout_find(const char *name);
 
 size_t rf_type_bytes(rf_type type);
+/* "f32", "f64", "i32", "bf16", "f16", "int8", and back: RF_N_TYPES for another name. */
+const char *rf_type_name(rf_type type);
+rf_type rf_type_find(const char *name);
 /* Bytes of n elements of a class on the context's backend. */
 size_t rf_backend_bytes(const rf_backend *backend, rf_class cls, int64_t n);
 /* Address of element i of an operand of that class. */

@@ -36,7 +36,7 @@ typedef struct rf_progress {
 typedef struct rf_checkpoint_info {
     rf_model_config model;
     rf_progress progress;
-    rf_storage storage;       /* type of the parameters in the file */
+    rf_type storage;          /* type of the parameters in the file */
     bool has_optimizer;       /* Adam moments are in the file */
     rf_adaptation adaptation; /* what is trained; an adapter file has a rank */
     rf_adapt_base base;       /* of an adapter file */
@@ -82,12 +82,12 @@ typedef int (*rf_checkpoint_source)(void *user, void *out, const rf_tensor *tens
 /* local. As rf_checkpoint_save on one rank, without moments; asks `source` for every parameter
  * once, in the order of the table, in pieces of a few MiB. type: f32, f64, bf16, or int8: then for
  * each matrix twice, row by row, some rows once more. */
-RF_MUST_CHECK int rf_checkpoint_write(const char *path, const rf_model_config *config,
-                                      rf_storage type, rf_checkpoint_source source, void *user,
+RF_MUST_CHECK int rf_checkpoint_write(const char *path, const rf_model_config *config, rf_type type,
+                                      rf_checkpoint_source source, void *user,
                                       const rf_checkpoint_info *info, rf_error *err);
 /* Takes n values of a parameter from element `first`, as they lie in the file; int8 comes as f32.
  */
-typedef int (*rf_checkpoint_sink)(void *user, const void *values, rf_storage type,
+typedef int (*rf_checkpoint_sink)(void *user, const void *values, rf_type type,
                                   const rf_tensor *tensor, int64_t first, int64_t n, rf_error *err);
 /* local. Gives every parameter to `sink`, in the order of the table, in pieces of a few MiB. A
  * damaged tensor is found at its end: what the sink made is to be thrown away on error. */

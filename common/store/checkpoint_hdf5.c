@@ -85,12 +85,12 @@ hid_t rf_hdf5_access(void)
 }
 
 /* HDF5 1.10 has no bf16: described by its fields, so that readers can convert it. */
-hid_t rf_hdf5_type(rf_storage type)
+hid_t rf_hdf5_type(rf_type type)
 {
-    hid_t copy = H5Tcopy(type == RF_STORAGE_F64    ? H5T_IEEE_F64LE
-                         : type == RF_STORAGE_INT8 ? H5T_STD_I8LE
-                                                   : H5T_IEEE_F32LE);
-    if (copy < 0 || type != RF_STORAGE_BF16) {
+    hid_t copy = H5Tcopy(type == RF_F64  ? H5T_IEEE_F64LE
+                         : type == RF_I8 ? H5T_STD_I8LE
+                                         : H5T_IEEE_F32LE);
+    if (copy < 0 || type != RF_BF16) {
         return copy;
     }
     if (H5Tset_fields(copy, 15, 7, 8, 0, 7) < 0 || H5Tset_precision(copy, 16) < 0 ||

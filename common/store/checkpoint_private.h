@@ -69,7 +69,7 @@ typedef struct rf_checkpoint_item {
     char name[128];          /* "/adam/m/model.norm.weight" */
     const rf_tensor *tensor; /* of a table that outlives the item */
     rf_checkpoint_group group;
-    rf_storage type; /* not f16 */
+    rf_type type; /* not f16 */
     int64_t shape[2], count;
     int64_t offset; /* of the values in the file */
     int64_t bytes;
@@ -84,7 +84,7 @@ extern const char *const rf_checkpoint_group_names[RF_N_GROUPS]; /* "/params", .
 /* All tensors of a file in their order; offsets and checksums 0. type int8: of matrices, which have
  * scales then; the others are f32. Caller frees with free. */
 RF_MUST_CHECK int rf_checkpoint_items(rf_checkpoint_item **out, int64_t *n, const rf_table *table,
-                                      rf_storage type, bool has_optimizer, rf_error *err);
+                                      rf_type type, bool has_optimizer, rf_error *err);
 /* Whether a file has a group. */
 bool rf_checkpoint_has_group(rf_checkpoint_group group, bool has_optimizer, bool quantized);
 /* Over names, types, shapes, sizes and checksums. */
@@ -162,7 +162,7 @@ int rf_hdf5_fail(rf_error *err, const char *path, const char *format, ...) RF_PR
 /* File access: format of 1.10, strong close, no locks. Caller closes; negative on failure. */
 hid_t rf_hdf5_access(void);
 /* The file type of values; caller closes; negative on failure. */
-hid_t rf_hdf5_type(rf_storage type);
+hid_t rf_hdf5_type(rf_type type);
 /* Scalar attributes: create, overwrite, read. Texts are fixed-length strings. */
 RF_MUST_CHECK int rf_hdf5_create_i64(hid_t at, const char *name, int64_t value, const char *path,
                                      rf_error *err);

@@ -30,24 +30,24 @@ typedef struct target {
 static int deliver(const target *to, const rf_checkpoint_item *item, const void *values,
                    int64_t first, int64_t n, rf_error *err)
 {
-    rf_storage type = item->type;
+    rf_type type = item->type;
     if (to->sink == NULL && to->model == NULL) {
         return RF_OK;
     }
-    if (type == RF_STORAGE_INT8) {
+    if (type == RF_I8) {
         rf_checkpoint_dequantize(to->decoded, values, to->scale, item->tensor->shape[1], first, n);
         values = to->decoded;
-        type = RF_STORAGE_F32;
+        type = RF_F32;
     }
     if (to->sink != NULL) {
         return to->sink(to->user, values, type, item->tensor, first, n, err);
     }
-    if (type == RF_STORAGE_BF16) {
+    if (type == RF_BF16) {
         rf_storage_decode(to->decoded, values, type, n);
         values = to->decoded;
     }
     const rf_tensor *tensor = rf_table_find(&to->model->table, item->tensor->name);
-    rf_type host = type == RF_STORAGE_F64 ? RF_F64 : RF_F32;
+    rf_type host = type == RF_F64 ? RF_F64 : RF_F32;
     if (item->group == RF_GROUP_PARAMS) {
         rf_model_upload(to->model, tensor, first, values, host, n);
         return RF_OK;
@@ -74,10 +74,9 @@ int rf_checkpoint_check_crc(const rf_checkpoint_item *item, uint32_t crc, const 
 static int read_item_values(const rf_checkpoint_item *item, int fd, void *chunk, const target *to,
                             const char *path, rf_error *err)
 {
-    int64_t element = (int64_t)rf_storage_bytes(item->type);
+    int64_t element = (int64_t)rf_type_bytes(item->type);
     uint32_t crc = 0;
-    const int64_t most =
-        item->type == RF_STORAGE_INT8 ? RF_CHECKPOINT_CHUNK / 4 : RF_CHECKPOINT_CHUNK;
+    const int64_t most = item->type == RF_I8 ? RF_CHECKPOINT_CHUNK / 4 : RF_CHECKPOINT_CHUNK;
     for (int64_t done = 0; done < item->bytes;) {
         int64_t left = item->bytes - done;
         int64_t n = left < most ? left : most;
@@ -120,7 +119,7 @@ static int read_all_values(const rf_checkpoint_structure *structure, target *to,
     }
     for (int64_t i = 0; i < structure->n_items && rc == RF_OK; i++) {
         const rf_checkpoint_item *item = &structure->item[i];
-        if (wants(to, item) && item->type == RF_STORAGE_INT8) {
+        if (wants(to, item) && item->type == RF_I8) {
             rc = rf_checkpoint_scales_read(&to->scale, structure, item, fd, path, err);
         }
         if (wants(to, item) && rc == RF_OK) {
@@ -215,7 +214,7 @@ int rf_checkpoint_load(const char *path, rf_model *model, void *adam_m, void *ad
     if (rc != RF_OK) {
         goto out;
     }
-    if (structure.item[0].type == RF_STORAGE_INT8 && model->ctx->limits.backward &&
+    if (structure.item[0].type == RF_I8 && model->ctx->limits.backward &&
         model->adaptation.rank == 0) {
         rc = rf_error_set(err, RF_ERR,
                           "%s: its weights were rounded to int8, for decoding: train from the "

@@ -93,7 +93,7 @@ static int reserve(rf_checkpoint_reader *reader, size_t bytes, rf_error *err)
 /* The scales of an item in int8 are read whole, once. */
 static int find_scales(rf_checkpoint_reader *reader, const rf_checkpoint_item *item, rf_error *err)
 {
-    if (item->type != RF_STORAGE_INT8 || reader->scaled == item) {
+    if (item->type != RF_I8 || reader->scaled == item) {
         return RF_OK;
     }
     free(reader->scale);
@@ -132,7 +132,7 @@ int rf_checkpoint_reader_get(rf_checkpoint_reader *reader, double *values, const
         return rf_error_set(err, RF_ERR, "%s: has no tensor %s", reader->path, tensor);
     }
     RF_ASSERT(first >= 0 && n >= 0 && n <= item->tensor->count - first);
-    const size_t element = rf_storage_bytes(item->type), bytes = (size_t)n * element;
+    const size_t element = rf_type_bytes(item->type), bytes = (size_t)n * element;
     int rc = find_scales(reader, item, err);
     if (rc == RF_OK) {
         rc = reserve(reader, bytes, err);
@@ -144,10 +144,10 @@ int rf_checkpoint_reader_get(rf_checkpoint_reader *reader, double *values, const
     if (rc != RF_OK) {
         return rc;
     }
-    if (item->type == RF_STORAGE_F64) {
+    if (item->type == RF_F64) {
         memcpy(values, reader->raw, bytes);
     } else {
-        if (item->type == RF_STORAGE_INT8) {
+        if (item->type == RF_I8) {
             rf_checkpoint_dequantize(reader->decoded, reader->raw, reader->scale,
                                      item->tensor->shape[1], first, n);
         } else {

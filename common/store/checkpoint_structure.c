@@ -206,25 +206,23 @@ static int check_shape(const rf_checkpoint_item *item, hid_t data, const char *p
                         path, item->name, is_text, wanted_text);
 }
 
-/* RF_N_STORAGES: another type than an item of a type `as` may have. */
-static rf_storage storage_of(hid_t type, rf_checkpoint_group group, rf_storage as)
+/* RF_N_TYPES: another type than an item of a type `as` may have. */
+static rf_type storage_of(hid_t type, rf_checkpoint_group group, rf_type as)
 {
-    static const rf_storage candidates[] = {RF_STORAGE_F32, RF_STORAGE_F64, RF_STORAGE_BF16,
-                                            RF_STORAGE_INT8};
+    static const rf_type candidates[] = {RF_F32, RF_F64, RF_BF16, RF_I8};
     for (size_t i = 0; i < sizeof candidates / sizeof candidates[0] && type >= 0; i++) {
         hid_t wanted = rf_hdf5_type(candidates[i]);
         bool same = wanted >= 0 && H5Tequal(type, wanted) > 0;
         if (wanted >= 0) {
             H5Tclose(wanted);
         }
-        bool exact = as == RF_STORAGE_INT8 || group == RF_GROUP_SCALES;
+        bool exact = as == RF_I8 || group == RF_GROUP_SCALES;
         if (same) {
-            return candidates[i] == as || (!exact && candidates[i] != RF_STORAGE_INT8)
-                       ? candidates[i]
-                       : RF_N_STORAGES;
+            return candidates[i] == as || (!exact && candidates[i] != RF_I8) ? candidates[i]
+                                                                             : RF_N_TYPES;
         }
     }
-    return RF_N_STORAGES;
+    return RF_N_TYPES;
 }
 
 /* Sets type, bytes and offset. The values are read without HDF5, so they must lie in one piece. */
@@ -233,16 +231,16 @@ static int check_storage(rf_checkpoint_item *item, hid_t data, int64_t file_byte
 {
     int rc = RF_OK;
     hid_t type = H5Dget_type(data), creation = H5Dget_create_plist(data);
-    rf_storage as = item->type, storage = storage_of(type, item->group, as);
+    rf_type as = item->type, storage = storage_of(type, item->group, as);
     bool is_contiguous = creation >= 0 && H5Pget_layout(creation) == H5D_CONTIGUOUS &&
                          H5Pget_external_count(creation) == 0;
     haddr_t offset = H5Dget_offset(data);
-    item->type = storage < RF_N_STORAGES ? storage : RF_STORAGE_F32;
-    item->bytes = item->count * (int64_t)rf_storage_bytes(item->type);
-    if (storage == RF_N_STORAGES) {
+    item->type = storage < RF_N_TYPES ? storage : RF_F32;
+    item->bytes = item->count * (int64_t)rf_type_bytes(item->type);
+    if (storage == RF_N_TYPES) {
         rc = rf_error_set(err, RF_ERR, "%s: tensor %s is %s: " RF_CHECKPOINT_REMEDY, path,
                           item->name,
-                          as == RF_STORAGE_INT8            ? "not int8, but has scales"
+                          as == RF_I8                      ? "not int8, but has scales"
                           : item->group == RF_GROUP_SCALES ? "not f32"
                                                            : "neither f32 nor f64 nor bf16");
     } else if (!is_contiguous || offset == HADDR_UNDEF) {
@@ -377,8 +375,8 @@ static int read_tensors(rf_checkpoint_structure *out, hid_t file, int64_t file_b
         rc = rf_table_build_adapted(&out->table, &out->model, &out->adaptation, err);
     }
     if (rc == RF_OK) {
-        rc = rf_checkpoint_items(&out->item, &out->n_items, &out->table,
-                                 quantized ? RF_STORAGE_INT8 : RF_STORAGE_F32, has_optimizer, err);
+        rc = rf_checkpoint_items(&out->item, &out->n_items, &out->table, quantized ? RF_I8 : RF_F32,
+                                 has_optimizer, err);
     }
     for (int g = 0; g < RF_N_GROUPS && rc == RF_OK; g++) {
         int64_t n = 0;

@@ -145,7 +145,7 @@ uint32_t rf_checkpoint_items_crc(const rf_checkpoint_item *item, int64_t n)
     for (int64_t i = 0; i < n; i++) {
         const rf_tensor *tensor = item[i].tensor;
         crc = add_text(crc, item[i].name);
-        crc = add_text(crc, rf_storage_name(item[i].type));
+        crc = add_text(crc, rf_type_name(item[i].type));
         crc = add_bytes(crc, item[i].shape, (size_t)tensor->n_dims * sizeof item[i].shape[0]);
         crc = add_bytes(crc, &item[i].bytes, sizeof item[i].bytes);
         crc = add_bytes(crc, &item[i].crc, sizeof item[i].crc);
@@ -174,25 +174,25 @@ bool rf_checkpoint_has_group(rf_checkpoint_group group, bool has_optimizer, bool
 }
 
 static void describe(rf_checkpoint_item *item, const rf_tensor *tensor, rf_checkpoint_group group,
-                     rf_storage type)
+                     rf_type type)
 {
     item->tensor = tensor;
     item->group = group;
     item->type = type;
-    if (type == RF_STORAGE_INT8 && (group == RF_GROUP_SCALES || !rf_table_is_matrix(tensor))) {
-        item->type = RF_STORAGE_F32;
+    if (type == RF_I8 && (group == RF_GROUP_SCALES || !rf_table_is_matrix(tensor))) {
+        item->type = RF_F32;
     }
     item->shape[0] = tensor->shape[0];
     item->shape[1] =
         group == RF_GROUP_SCALES ? rf_quantize_blocks(tensor->shape[1]) : tensor->shape[1];
     item->count = item->shape[0] * item->shape[1];
-    item->bytes = item->count * (int64_t)rf_storage_bytes(item->type);
+    item->bytes = item->count * (int64_t)rf_type_bytes(item->type);
     snprintf(item->name, sizeof item->name, "%s/%s", rf_checkpoint_group_names[group],
              tensor->name);
 }
 
-int rf_checkpoint_items(rf_checkpoint_item **out, int64_t *n, const rf_table *table,
-                        rf_storage type, bool has_optimizer, rf_error *err)
+int rf_checkpoint_items(rf_checkpoint_item **out, int64_t *n, const rf_table *table, rf_type type,
+                        bool has_optimizer, rf_error *err)
 {
     int64_t most = RF_N_GROUPS * table->n_tensors;
     *n = 0;
@@ -203,7 +203,7 @@ int rf_checkpoint_items(rf_checkpoint_item **out, int64_t *n, const rf_table *ta
     rf_checkpoint_item *item = *out;
     for (int g = 0; g < RF_N_GROUPS; g++) {
         rf_checkpoint_group group = (rf_checkpoint_group)g;
-        if (!rf_checkpoint_has_group(group, has_optimizer, type == RF_STORAGE_INT8)) {
+        if (!rf_checkpoint_has_group(group, has_optimizer, type == RF_I8)) {
             continue;
         }
         for (int64_t i = 0; i < table->n_tensors; i++) {

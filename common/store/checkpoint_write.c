@@ -22,7 +22,7 @@ typedef struct save {
     int rank, size;
     const rf_model_config *config;
     const rf_table *table;
-    rf_storage type;
+    rf_type type;
     bool has_optimizer;
     rf_model *model;               /* where the values come from; NULL: from source */
     const void *base[RF_N_GROUPS]; /* masters and moments */
@@ -107,14 +107,14 @@ static int fetch(const save *s, void *chunk, const rf_checkpoint_item *item, int
 {
     if (s->model == NULL) {
         bool scales = item->group == RF_GROUP_SCALES;
-        return scales || item->type == RF_STORAGE_INT8
+        return scales || item->type == RF_I8
                    ? rf_checkpoint_quantize(chunk, scales, item->tensor, first, n, s->source,
                                             s->user, err)
                    : s->source(s->user, chunk, item->tensor, first, n, err);
     }
     rf_ctx *ctx = s->model->ctx;
     rf_backend_download(
-        ctx, chunk, item->type == RF_STORAGE_F64 ? RF_F64 : RF_F32,
+        ctx, chunk, item->type == RF_F64 ? RF_F64 : RF_F32,
         rf_backend_at(ctx->backend, RF_MASTER, s->base[item->group], item->tensor->offset + first),
         RF_MASTER, n);
     return RF_OK;
@@ -124,7 +124,7 @@ static int fetch(const save *s, void *chunk, const rf_checkpoint_item *item, int
  * begin and end inside an element. */
 static int write_share(save *s, rf_checkpoint_item *item, int fd, char *chunk, rf_error *err)
 {
-    int64_t element = (int64_t)rf_storage_bytes(item->type);
+    int64_t element = (int64_t)rf_type_bytes(item->type);
     int64_t begin, end;
     share_of(&begin, &end, s, item, s->rank);
     item->crc = 0;
@@ -273,7 +273,7 @@ static int begin(save *s, rf_checkpoint_values *values, const rf_checkpoint_info
     }
     if (rc == RF_OK) {
         rc = rf_checkpoint_layout(values, s->item, s->n_items, s->file.temporary, s->config,
-                                  s->has_optimizer, s->type == RF_STORAGE_INT8, info, err);
+                                  s->has_optimizer, s->type == RF_I8, info, err);
     }
     return rc == RF_OK ? measure_file(s, err) : rc;
 }
@@ -324,7 +324,7 @@ int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model, const v
               .size = dist != NULL ? rf_dist_size(dist) : 1,
               .config = &model->config,
               .table = &model->table,
-              .type = is_f64 ? RF_STORAGE_F64 : RF_STORAGE_F32,
+              .type = is_f64 ? RF_F64 : RF_F32,
               .has_optimizer = adam_m != NULL,
               .model = model,
               .base = {model->master, adam_m, adam_v}};
@@ -340,12 +340,11 @@ int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model, const v
     return run_save(&s, &own, err);
 }
 
-int rf_checkpoint_write(const char *path, const rf_model_config *config, rf_storage type,
+int rf_checkpoint_write(const char *path, const rf_model_config *config, rf_type type,
                         rf_checkpoint_source source, void *user, const rf_checkpoint_info *info,
                         rf_error *err)
 {
-    RF_ASSERT(type == RF_STORAGE_F32 || type == RF_STORAGE_F64 || type == RF_STORAGE_BF16 ||
-              type == RF_STORAGE_INT8);
+    RF_ASSERT(type == RF_F32 || type == RF_F64 || type == RF_BF16 || type == RF_I8);
     rf_table table;
     int rc = rf_table_build(&table, config, err);
     if (rc != RF_OK) {

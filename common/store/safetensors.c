@@ -29,16 +29,16 @@ struct rf_safetensors_file {
 typedef struct dtype {
     const char *name;
     int bits; /* of an element */
-    rf_storage type;
+    rf_type type;
 } dtype;
 
 static const dtype dtypes[] = {
-    {"F32", 32, RF_STORAGE_F32},   {"BF16", 16, RF_STORAGE_BF16}, {"F16", 16, RF_STORAGE_F16},
-    {"F64", 64, RF_STORAGE_F64},   {"I64", 64, RF_N_STORAGES},    {"U64", 64, RF_N_STORAGES},
-    {"I32", 32, RF_N_STORAGES},    {"U32", 32, RF_N_STORAGES},    {"I16", 16, RF_N_STORAGES},
-    {"U16", 16, RF_N_STORAGES},    {"I8", 8, RF_N_STORAGES},      {"U8", 8, RF_N_STORAGES},
-    {"BOOL", 8, RF_N_STORAGES},    {"F8_E4M3", 8, RF_N_STORAGES}, {"F8_E5M2", 8, RF_N_STORAGES},
-    {"F8_E8M0", 8, RF_N_STORAGES}, {"C64", 64, RF_N_STORAGES},
+    {"F32", 32, RF_F32},        {"BF16", 16, RF_BF16},      {"F16", 16, RF_F16},
+    {"F64", 64, RF_F64},        {"I64", 64, RF_N_TYPES},    {"U64", 64, RF_N_TYPES},
+    {"I32", 32, RF_N_TYPES},    {"U32", 32, RF_N_TYPES},    {"I16", 16, RF_N_TYPES},
+    {"U16", 16, RF_N_TYPES},    {"I8", 8, RF_N_TYPES},      {"U8", 8, RF_N_TYPES},
+    {"BOOL", 8, RF_N_TYPES},    {"F8_E4M3", 8, RF_N_TYPES}, {"F8_E5M2", 8, RF_N_TYPES},
+    {"F8_E8M0", 8, RF_N_TYPES}, {"C64", 64, RF_N_TYPES},
 };
 
 /* --- One tensor of a header ------------------------------------------------------------------- */

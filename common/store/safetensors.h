@@ -16,7 +16,7 @@ enum { RF_SAFETENSORS_DIMS = 8 };
 typedef struct rf_safetensor {
     char *name;
     const char *dtype; /* as in the file: "BF16" */
-    rf_storage type;   /* RF_N_STORAGES: none that this program converts (integers, 8-bit floats) */
+    rf_type type;      /* RF_N_TYPES: none that this program converts (integers, 8-bit floats) */
     int n_dims;
     int64_t shape[RF_SAFETENSORS_DIMS];
     int64_t count;
@@ -66,7 +66,7 @@ typedef struct rf_safetensors_writer rf_safetensors_writer;
  * must not exist; they are not atomic: give a folder of your own. Items are copied. Caller ends
  * with rf_safetensors_writer_free. */
 RF_MUST_CHECK int rf_safetensors_writer_new(rf_safetensors_writer **out, const char *folder,
-                                            const char *stem, rf_storage type,
+                                            const char *stem, rf_type type,
                                             const rf_safetensors_item *item, int64_t n_items,
                                             int64_t max_shard_bytes, rf_error *err);
 /* n values, as they lie in the file, of a tensor from element `first`; any order. */

@@ -31,7 +31,7 @@ typedef struct shard {
 
 struct rf_safetensors_writer {
     char *folder, *stem;
-    rf_storage type;
+    rf_type type;
     entry *entry; /* [n], by name */
     int64_t n;
     shard *shard; /* [n_shards] */
@@ -83,7 +83,7 @@ static int plan_shards(rf_safetensors_writer *w, int64_t max_shard_bytes, rf_err
     w->shard[0].fd = -1;
     for (int64_t i = 0; i < w->n; i++) {
         entry *e = &w->entry[i];
-        int64_t bytes = e->count * (int64_t)rf_storage_bytes(w->type);
+        int64_t bytes = e->count * (int64_t)rf_type_bytes(w->type);
         shard *s = &w->shard[w->n_shards - 1];
         if (s->bytes > 0 && bytes > max_shard_bytes - s->bytes) {
             s = &w->shard[w->n_shards++];
@@ -114,9 +114,9 @@ static int name_shards(rf_safetensors_writer *w, rf_error *err)
 
 /* --- Headers ---------------------------------------------------------------------------------- */
 
-static const char *dtype_name(rf_storage type)
+static const char *dtype_name(rf_type type)
 {
-    return type == RF_STORAGE_F32 ? "F32" : type == RF_STORAGE_F16 ? "F16" : "BF16";
+    return type == RF_F32 ? "F32" : type == RF_F16 ? "F16" : "BF16";
 }
 
 static json_t *describe(const rf_safetensors_writer *w, const entry *e)
@@ -125,7 +125,7 @@ static json_t *describe(const rf_safetensors_writer *w, const entry *e)
     for (int i = 0; i < e->n_dims; i++) {
         json_array_append_new(shape, json_integer(e->shape[i]));
     }
-    int64_t end = e->offset + e->count * (int64_t)rf_storage_bytes(w->type);
+    int64_t end = e->offset + e->count * (int64_t)rf_type_bytes(w->type);
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype_name(w->type), "shape", shape,
                      "data_offsets", (json_int_t)e->offset, (json_int_t)end);
 }
@@ -184,10 +184,10 @@ out:
 }
 
 int rf_safetensors_writer_new(rf_safetensors_writer **out, const char *folder, const char *stem,
-                              rf_storage type, const rf_safetensors_item *item, int64_t n_items,
+                              rf_type type, const rf_safetensors_item *item, int64_t n_items,
                               int64_t max_shard_bytes, rf_error *err)
 {
-    RF_ASSERT(type == RF_STORAGE_F32 || type == RF_STORAGE_BF16 || type == RF_STORAGE_F16);
+    RF_ASSERT(type == RF_F32 || type == RF_BF16 || type == RF_F16);
     RF_ASSERT(n_items > 0);
     rf_safetensors_writer *w = calloc(1, sizeof *w);
     *out = w;
@@ -220,7 +220,7 @@ int rf_safetensors_writer_put(rf_safetensors_writer *w, const char *name, int64_
     entry *e = bsearch(&key, w->entry, (size_t)w->n, sizeof *e, by_name);
     RF_ASSERT(e != NULL && first >= 0 && n >= 0 && n <= e->count - first);
     shard *s = &w->shard[e->shard];
-    size_t bytes = rf_storage_bytes(w->type);
+    size_t bytes = rf_type_bytes(w->type);
     e->done += n;
     return rf_file_pwrite(s->fd, values, (size_t)n * bytes, e->offset + first * (int64_t)bytes,
                           s->path, err);

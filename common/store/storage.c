@@ -4,33 +4,6 @@
 #include <stdbool.h>
 #include <string.h>
 
-static const struct {
-    const char *name;
-    size_t bytes;
-} types[RF_N_STORAGES] = {
-    [RF_STORAGE_F32] = {"f32", 4}, [RF_STORAGE_F64] = {"f64", 8},   [RF_STORAGE_BF16] = {"bf16", 2},
-    [RF_STORAGE_F16] = {"f16", 2}, [RF_STORAGE_INT8] = {"int8", 1},
-};
-
-size_t rf_storage_bytes(rf_storage type)
-{
-    return types[type].bytes;
-}
-
-const char *rf_storage_name(rf_storage type)
-{
-    return types[type].name;
-}
-
-rf_storage rf_storage_find(const char *name)
-{
-    int type = 0;
-    while (type < RF_N_STORAGES && strcmp(types[type].name, name) != 0) {
-        type++;
-    }
-    return (rf_storage)type;
-}
-
 static float float_of(uint32_t bits)
 {
     float value;
@@ -90,19 +63,19 @@ static uint16_t encode_bf16(float value)
 
 /* --- Arrays ----------------------------------------------------------------------------------- */
 
-static float decode_one(const char *in, rf_storage type)
+static float decode_one(const char *in, rf_type type)
 {
     uint16_t half;
     float single;
     double real;
     switch (type) {
-    case RF_STORAGE_F64:
+    case RF_F64:
         memcpy(&real, in, sizeof real);
         return (float)real;
-    case RF_STORAGE_BF16:
+    case RF_BF16:
         memcpy(&half, in, sizeof half);
         return float_of((uint32_t)half << 16);
-    case RF_STORAGE_F16:
+    case RF_F16:
         memcpy(&half, in, sizeof half);
         return decode_f16(half);
     default:
@@ -111,11 +84,11 @@ static float decode_one(const char *in, rf_storage type)
     }
 }
 
-void rf_storage_decode(float *out, const void *in, rf_storage type, int64_t n)
+void rf_storage_decode(float *out, const void *in, rf_type type, int64_t n)
 {
-    RF_ASSERT(type != RF_STORAGE_INT8);
-    size_t bytes = types[type].bytes;
-    if (type == RF_STORAGE_F32) {
+    RF_ASSERT(type != RF_I32 && type != RF_I8);
+    size_t bytes = rf_type_bytes(type);
+    if (type == RF_F32) {
         memcpy(out, in, (size_t)n * bytes);
         return;
     }
@@ -124,22 +97,22 @@ void rf_storage_decode(float *out, const void *in, rf_storage type, int64_t n)
     }
 }
 
-int64_t rf_storage_encode(void *out, rf_storage type, const float *in, int64_t n)
+int64_t rf_storage_encode(void *out, rf_type type, const float *in, int64_t n)
 {
-    RF_ASSERT(type != RF_STORAGE_INT8);
-    size_t bytes = types[type].bytes;
+    RF_ASSERT(type != RF_I32 && type != RF_I8);
+    size_t bytes = rf_type_bytes(type);
     int64_t bad = -1;
     for (int64_t i = n - 1; i >= 0; i--) {
         double real = (double)in[i];
-        uint16_t half = type == RF_STORAGE_F16 ? encode_f16(in[i]) : encode_bf16(in[i]);
-        const void *from = type == RF_STORAGE_F32   ? (const void *)&in[i]
-                           : type == RF_STORAGE_F64 ? (const void *)&real
-                                                    : (const void *)&half;
+        uint16_t half = type == RF_F16 ? encode_f16(in[i]) : encode_bf16(in[i]);
+        const void *from = type == RF_F32   ? (const void *)&in[i]
+                           : type == RF_F64 ? (const void *)&real
+                                            : (const void *)&half;
         memcpy((char *)out + (size_t)i * bytes, from, bytes);
         /* The exponent is all ones, in the type that was stored. */
-        bool overflows = type == RF_STORAGE_F16    ? (half & 0x7C00U) == 0x7C00U
-                         : type == RF_STORAGE_BF16 ? (half & 0x7F80U) == 0x7F80U
-                                                   : !isfinite(in[i]);
+        bool overflows = type == RF_F16    ? (half & 0x7C00U) == 0x7C00U
+                         : type == RF_BF16 ? (half & 0x7F80U) == 0x7F80U
+                                           : !isfinite(in[i]);
         bad = overflows ? i : bad;
     }
     return bad;

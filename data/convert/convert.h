@@ -15,7 +15,7 @@
 typedef void (*rf_convert_note)(const char *line);
 
 typedef struct rf_convert_options {
-    rf_storage type;         /* RF_N_STORAGES: as the source has it (see below) */
+    rf_type type;            /* RF_N_TYPES: as the source has it (see below) */
     const char *tokenizer;   /* import: "byte", a folder or a tokenizer.json; NULL: the model's
                                 folder */
     int64_t max_shard_bytes; /* export: of the values in a file; 0: 5 GB */

@@ -22,7 +22,7 @@ typedef struct export
     const rf_convert_options *options;
     rf_checkpoint_info info;
     rf_model_config config;
-    rf_storage type;
+    rf_type type;
     rf_safetensors_writer *writer;
     float *values; /* scratch [capacity] */
     void *encoded;
@@ -161,7 +161,8 @@ static int write_configs(const export *ex, rf_error *err)
     if (is_adapter(ex)) {
         return write_adapter_config(ex, err);
     }
-    static const char *const names[RF_N_STORAGES] = {"float32", "float32", "bfloat16", "float16"};
+    static const char *const names[RF_N_TYPES] = {
+        [RF_F32] = "float32", [RF_BF16] = "bfloat16", [RF_F16] = "float16"};
     char *text = rf_model_config_json(&ex->config);
     json_t *root = text != NULL ? json_loads(text, 0, NULL) : NULL;
     json_t *generation = json_object();
@@ -234,15 +235,15 @@ static int reserve(export *ex, int64_t n, rf_error *err)
     free(ex->values);
     free(ex->encoded);
     ex->values = malloc((size_t)n * sizeof *ex->values);
-    ex->encoded = malloc((size_t)n * rf_storage_bytes(ex->type));
+    ex->encoded = malloc((size_t)n * rf_type_bytes(ex->type));
     bool ok = ex->values != NULL && ex->encoded != NULL;
     ex->capacity = ok ? n : 0;
     return ok ? RF_OK : rf_error_set(err, RF_ERR, "no memory for converting");
 }
 
 /* rf_checkpoint_sink */
-static int put(void *user, const void *values, rf_storage type, const rf_tensor *tensor,
-               int64_t first, int64_t n, rf_error *err)
+static int put(void *user, const void *values, rf_type type, const rf_tensor *tensor, int64_t first,
+               int64_t n, rf_error *err)
 {
     export *ex = user;
     int rc = reserve(ex, n, err);
@@ -256,7 +257,7 @@ static int put(void *user, const void *values, rf_storage type, const rf_tensor 
         return rf_error_set(err, RF_ERR, "%s: tensor %s: element %" PRId64 " is %g, %s%s", ex->path,
                             tensor->name, first + bad, (double)ex->values[bad],
                             finite ? "too large for " : "so the model is damaged",
-                            finite ? rf_storage_name(ex->type) : "");
+                            finite ? rf_type_name(ex->type) : "");
     }
     char name[RF_CONVERT_NAME];
     file_name(name, sizeof name, ex, tensor->name);
@@ -280,11 +281,11 @@ static int begin(export *ex, rf_error *err)
     if (rc != RF_OK) {
         return rc;
     }
-    rf_storage stored = ex->info.storage;
-    if (stored == RF_STORAGE_F64 || stored == RF_STORAGE_INT8) {
-        stored = RF_STORAGE_F32;
+    rf_type stored = ex->info.storage;
+    if (stored == RF_F64 || stored == RF_I8) {
+        stored = RF_F32;
     }
-    ex->type = ex->options->type < RF_N_STORAGES ? ex->options->type : stored;
+    ex->type = ex->options->type < RF_N_TYPES ? ex->options->type : stored;
     rc = rf_model_config_express(&ex->config, &ex->info.model, err);
     return rc == RF_OK ? rc : rf_error_prefix(err, "%s", ex->path);
 }
@@ -292,7 +293,7 @@ static int begin(export *ex, rf_error *err)
 int rf_convert_export(const char *path, const char *folder, const rf_convert_options *options,
                       rf_error *err)
 {
-    RF_ASSERT(options->type != RF_STORAGE_F64);
+    RF_ASSERT(options->type != RF_F64);
     export ex = {.path = path, .folder = folder, .options = options};
     int rc = begin(&ex, err);
     if (rc == RF_OK) {
@@ -312,7 +313,7 @@ int rf_convert_export(const char *path, const char *folder, const rf_convert_opt
     }
     if (rc == RF_OK) {
         rf_convert_say(options, "%s: %s with %" PRId64 " tokens, %s, in %" PRId64 " files", folder,
-                       ex.config.architecture, ex.config.vocab_size, rf_storage_name(ex.type),
+                       ex.config.architecture, ex.config.vocab_size, rf_type_name(ex.type),
                        rf_safetensors_writer_files(ex.writer));
     }
     rf_safetensors_writer_free(ex.writer);

@@ -35,8 +35,8 @@ typedef struct import {
     rf_safetensors set;
     rf_tokenizer *tokenizer;
     rf_vocabulary vocabulary;
-    rf_storage type; /* of the checkpoint */
-    float *values;   /* scratch [capacity] */
+    rf_type type;  /* of the checkpoint */
+    float *values; /* scratch [capacity] */
     int64_t capacity;
 } import;
 
@@ -142,7 +142,7 @@ static int fetch(void *user, void *out, const rf_tensor *tensor, int64_t first, 
 {
     import *im = user;
     const rf_safetensor *t = rf_safetensors_find(&im->set, tensor->name);
-    size_t element = rf_storage_bytes(t->type);
+    size_t element = rf_type_bytes(t->type);
     int rc = reserve(im, n, err);
     if (rc != RF_OK) {
         return rc;
@@ -168,7 +168,7 @@ static int fetch(void *user, void *out, const rf_tensor *tensor, int64_t first, 
 
 static int open_source(import *im, rf_error *err)
 {
-    rf_storage type = RF_STORAGE_F32;
+    rf_type type = RF_F32;
     const char *name = im->options->tokenizer != NULL ? im->options->tokenizer : im->folder;
     int rc = read_config(im, err);
     if (rc == RF_OK) {
@@ -186,7 +186,7 @@ static int open_source(import *im, rf_error *err)
     if (rc != RF_OK) {
         return rc;
     }
-    im->type = im->options->type < RF_N_STORAGES ? im->options->type : type;
+    im->type = im->options->type < RF_N_TYPES ? im->options->type : type;
     im->config.vocab_size = im->vocabulary.n_rows;
     tell_rows(im);
     return rf_vocabulary_average(&im->vocabulary, &im->set, err);
@@ -195,7 +195,7 @@ static int open_source(import *im, rf_error *err)
 int rf_convert_import(const char *folder, const char *path, const rf_convert_options *options,
                       rf_error *err)
 {
-    RF_ASSERT(options->type != RF_STORAGE_F16 && options->type != RF_STORAGE_F64);
+    RF_ASSERT(options->type != RF_F16 && options->type != RF_F64);
 import im = {.folder = folder, .options = options };
     int rc = open_source(&im, err);
     if (rc != RF_OK) {
@@ -208,7 +208,7 @@ import im = {.folder = folder, .options = options };
     rc = rf_checkpoint_write(path, &im.config, im.type, fetch, &im, &info, err);
     if (rc == RF_OK) {
         rf_convert_say(options, "%s: %s with %" PRId64 " tokens, %s", path, im.config.architecture,
-                       im.config.vocab_size, rf_storage_name(im.type));
+                       im.config.vocab_size, rf_type_name(im.type));
     }
 out:
     rf_safetensors_close(&im.set);

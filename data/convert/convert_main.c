@@ -85,7 +85,7 @@ static int read_size(int64_t *out, const char *text, rf_error *err)
 static int read_options(command_line *out, int argc, char **argv, rf_error *err)
 {
     int option, rc = RF_OK;
-    *out = (command_line){.options = {.type = RF_N_STORAGES, .note = note}};
+    *out = (command_line){.options = {.type = RF_N_TYPES, .note = note}};
     while (rc == RF_OK &&
            (option = rf_options_next(argc, argv, options, "refusion-convert --help", err)) != -1) {
         switch (option) {
@@ -116,10 +116,10 @@ static int read_options(command_line *out, int argc, char **argv, rf_error *err)
 
 static int read_dtype(command_line *line, bool is_export, rf_error *err)
 {
-    rf_storage type = line->dtype != NULL ? rf_storage_find(line->dtype) : RF_N_STORAGES;
+    rf_type type = line->dtype != NULL ? rf_type_find(line->dtype) : RF_N_TYPES;
     line->options.type = type;
-    bool ok = line->dtype == NULL || type == RF_STORAGE_F32 || type == RF_STORAGE_BF16 ||
-              (type == RF_STORAGE_F16 && is_export);
+    bool ok =
+        line->dtype == NULL || type == RF_F32 || type == RF_BF16 || (type == RF_F16 && is_export);
     return ok ? RF_OK
               : rf_error_set(err, RF_ERR_USAGE, "--dtype %s: must be %s", line->dtype,
                              is_export ? "f32, bf16 or f16" : "f32 or bf16");

@@ -74,11 +74,11 @@ static void look_for(findings *f, const rf_tensor *wanted, const rf_safetensors 
         snprintf(line, sizeof line, "%s is %s instead of %s", wanted->name, is, should);
         add_name(&f->shape, line);
     }
-    if (t->type == RF_N_STORAGES || t->type == RF_STORAGE_F64) {
+    if (t->type == RF_N_TYPES || t->type == RF_F64) {
         snprintf(line, sizeof line, "%s is %s", wanted->name, t->dtype);
         add_name(&f->type, line);
     }
-    f->all_bf16 = f->all_bf16 && t->type == RF_STORAGE_BF16;
+    f->all_bf16 = f->all_bf16 && t->type == RF_BF16;
 }
 
 static bool ends_with(const char *text, const char *end)
@@ -130,7 +130,7 @@ static int report(const findings *f, const char *folder, rf_error *err)
     return rc;
 }
 
-int rf_convert_match(rf_storage *type, const rf_safetensors *set, const rf_model_config *config,
+int rf_convert_match(rf_type *type, const rf_safetensors *set, const rf_model_config *config,
                      const char *folder, rf_error *err)
 {
     rf_table table;
@@ -150,7 +150,7 @@ int rf_convert_match(rf_storage *type, const rf_safetensors *set, const rf_model
         }
     }
     rf_table_free(&table);
-    *type = f.all_bf16 ? RF_STORAGE_BF16 : RF_STORAGE_F32;
+    *type = f.all_bf16 ? RF_BF16 : RF_F32;
     bool ok = f.missing.n + f.surplus.n + f.shape.n + f.type.n == 0;
     return ok ? RF_OK : report(&f, folder, err);
 }

@@ -11,11 +11,11 @@ typedef struct merge {
     const char *base_path, *adapter_path;
     rf_checkpoint_info base, adapter;
     rf_checkpoint_reader *base_reader, *adapter_reader;
-    rf_table table;  /* with the adapters */
-    double **held;   /* [table.n_tensors]: the adapters' values, NULL for other tensors */
-    rf_storage type; /* of the file that is written */
-    double *values;  /* scratch [capacity] */
-    float *rounded;  /* scratch [capacity] */
+    rf_table table; /* with the adapters */
+    double **held;  /* [table.n_tensors]: the adapters' values, NULL for other tensors */
+    rf_type type;   /* of the file that is written */
+    double *values; /* scratch [capacity] */
+    float *rounded; /* scratch [capacity] */
     int64_t capacity;
 } merge;
 
@@ -42,9 +42,9 @@ static int read_headers(merge *m, const rf_convert_options *options, rf_error *e
     if (rc == RF_OK) {
         rc = rf_checkpoint_reader_open(&m->adapter_reader, m->adapter_path, err);
     }
-    m->type = options->type < RF_N_STORAGES        ? options->type
-              : m->base.storage == RF_STORAGE_INT8 ? RF_STORAGE_F32
-                                                   : m->base.storage;
+    m->type = options->type < RF_N_TYPES ? options->type
+              : m->base.storage == RF_I8 ? RF_F32
+                                         : m->base.storage;
     return rc;
 }
 
@@ -117,7 +117,7 @@ static int64_t encode(void *out, merge *m, int64_t n)
     for (int64_t i = 0; i < n; i++) {
         m->rounded[i] = (float)m->values[i];
     }
-    if (m->type != RF_STORAGE_F64) {
+    if (m->type != RF_F64) {
         return rf_storage_encode(out, m->type, m->rounded, n);
     }
     memcpy(out, m->values, (size_t)n * sizeof *m->values);
@@ -175,7 +175,7 @@ int rf_convert_merge(const char *base, const char *adapter, const char *path,
                      const rf_convert_options *options, rf_error *err)
 {
     merge m = {.base_path = base, .adapter_path = adapter};
-    RF_ASSERT(options->type != RF_STORAGE_F16);
+    RF_ASSERT(options->type != RF_F16);
     int rc = read_headers(&m, options, err);
     if (rc == RF_OK) {
         rc = check_base(&m, err);
@@ -188,7 +188,7 @@ int rf_convert_merge(const char *base, const char *adapter, const char *path,
     }
     if (rc == RF_OK) {
         rf_convert_say(options, "%s: %" PRId64 " adapters of rank %" PRId64 " merged, %s", path,
-                       m.table.n_adapters / 2, m.adapter.adaptation.rank, rf_storage_name(m.type));
+                       m.table.n_adapters / 2, m.adapter.adaptation.rank, rf_type_name(m.type));
     }
     free_all(&m);
     return rc;

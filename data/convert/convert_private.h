@@ -20,7 +20,7 @@ RF_MUST_CHECK int rf_convert_write_tokenizer(const rf_tokenizer *tokenizer, cons
  * no others; but a tied model may have its lm_head beside the embedding, with the same bytes, and
  * old files have tables of rotary frequencies, which follow from the configuration. *type: bf16
  * where all that count are, else f32. */
-RF_MUST_CHECK int rf_convert_match(rf_storage *type, const rf_safetensors *set,
+RF_MUST_CHECK int rf_convert_match(rf_type *type, const rf_safetensors *set,
                                    const rf_model_config *config, const char *folder,
                                    rf_error *err);
 

@@ -33,9 +33,8 @@ static int check_source(const rf_checkpoint_info *info, const char *path, rf_err
         return rf_error_set(err, RF_ERR,
                             "%s: holds adapters only: merge them into their base first", path);
     }
-    return info->storage == RF_STORAGE_INT8
-               ? rf_error_set(err, RF_ERR, "%s: is quantized already", path)
-               : RF_OK;
+    return info->storage == RF_I8 ? rf_error_set(err, RF_ERR, "%s: is quantized already", path)
+                                  : RF_OK;
 }
 
 int rf_convert_quantize(const char *source, const char *path, const rf_convert_options *options,
@@ -51,11 +50,11 @@ int rf_convert_quantize(const char *source, const char *path, const rf_convert_o
         rc = rf_checkpoint_reader_open(&reader, source, err);
     }
     if (rc == RF_OK) {
-        rc = rf_checkpoint_write(path, &info.model, RF_STORAGE_INT8, take, reader, &info, err);
+        rc = rf_checkpoint_write(path, &info.model, RF_I8, take, reader, &info, err);
     }
     if (rc == RF_OK) {
         rf_convert_say(options, "%s: %.1f MB in int8, from %.1f MB in %s", path, megabytes(path),
-                       megabytes(source), rf_storage_name(info.storage));
+                       megabytes(source), rf_type_name(info.storage));
     }
     rf_checkpoint_reader_close(reader);
     rf_checkpoint_info_free(&info);

@@ -173,7 +173,7 @@ bool rf_vocabulary_has_fresh(const rf_vocabulary *v)
 static int average(float *mean, const rf_safetensor *t, int64_t n_rows, rf_error *err)
 {
     int64_t width = t->shape[1];
-    size_t row_bytes = (size_t)width * rf_storage_bytes(t->type);
+    size_t row_bytes = (size_t)width * rf_type_bytes(t->type);
     float *row = malloc((size_t)width * sizeof *row);
     double *sum = calloc((size_t)width, sizeof *sum);
     int rc = RF_OK;

@@ -38,8 +38,8 @@ static void write_weights(const char *path, int64_t shard)
         const rf_tensor *t = &table.tensor[i];
         item[i] = (rf_safetensors_item){t->name, t->n_dims, {t->shape[0], t->shape[1]}};
     }
-    fuzz_must(rf_safetensors_writer_new(&writer, path, "model", RF_STORAGE_F32, item,
-                                        table.n_tensors, shard, &err),
+    fuzz_must(rf_safetensors_writer_new(&writer, path, "model", RF_F32, item, table.n_tensors,
+                                        shard, &err),
               &err);
     for (int64_t i = 0; i < table.n_tensors; i++) {
         float value[64];
@@ -115,7 +115,7 @@ static void put_edited(const folder *f, const uint8_t *data, size_t size)
 }
 
 /* rf_checkpoint_sink */
-static int expect_finite(void *user, const void *values, rf_storage type, const rf_tensor *tensor,
+static int expect_finite(void *user, const void *values, rf_type type, const rf_tensor *tensor,
                          int64_t first, int64_t n, rf_error *err)
 {
     (void)user, (void)tensor, (void)first, (void)err;
@@ -141,7 +141,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     const folder *f = (data[0] & 1) != 0 ? &shards : &one;
-    const rf_storage types[] = {RF_N_STORAGES, RF_STORAGE_F32, RF_STORAGE_BF16};
+    const rf_type types[] = {RF_N_TYPES, RF_F32, RF_BF16};
     const rf_convert_options options = {.type = types[data[0] / 2 % 3], .tokenizer = "byte"};
     put_edited(f, data + 1, size - 1);
     fuzz_path(path, ".h5");

@@ -17,8 +17,8 @@ static void check_accepted(const rf_safetensors *set, const unsigned char *file,
         RF_ASSERT(t->bytes <= (size_t)(file + size - t->data));
         RF_ASSERT(rf_safetensors_find(set, t->name) == t);
         total += t->bytes;
-        if (t->type < RF_N_STORAGES) {
-            RF_ASSERT(t->bytes == (size_t)t->count * rf_storage_bytes(t->type));
+        if (t->type < RF_N_TYPES) {
+            RF_ASSERT(t->bytes == (size_t)t->count * rf_type_bytes(t->type));
             float *value = malloc((size_t)t->count * sizeof *value + 1);
             rf_storage_decode(value, t->data, t->type, t->count);
             free(value);

@@ -154,11 +154,11 @@ Test(safetensors, good_headers)
     cr_assert(rf_safetensors_scan(&set, file, bytes, "x", &err) == RF_OK, "%s", err.message);
     cr_assert(set.n == 4);
     const rf_safetensor *z = rf_safetensors_find(&set, "z");
-    cr_assert(z != NULL && z->type == RF_STORAGE_F16 && z->n_dims == 2 && z->count == 4);
+    cr_assert(z != NULL && z->type == RF_F16 && z->n_dims == 2 && z->count == 4);
     cr_assert(z->bytes == 8 && z->data == file + bytes - 18);
     cr_assert(rf_safetensors_find(&set, "empty")->count == 0);
     cr_assert(rf_safetensors_find(&set, "scalar")->count == 1);
-    cr_assert(rf_safetensors_find(&set, "i")->type == RF_N_STORAGES);
+    cr_assert(rf_safetensors_find(&set, "i")->type == RF_N_TYPES);
     cr_assert_null(rf_safetensors_find(&set, "y"));
     rf_safetensors_close(&set);
     free(file);
@@ -176,7 +176,7 @@ static int64_t count_of(const rf_safetensors_item *item)
 }
 
 /* Writes ramps in pieces, the last piece first. */
-static int64_t write_ramps(rf_storage type, int64_t max_shard_bytes)
+static int64_t write_ramps(rf_type type, int64_t max_shard_bytes)
 {
     rf_safetensors_writer *writer = NULL;
     TINY_MUST(rf_safetensors_writer_new(&writer, folder, "model", type, items, N_ITEMS,
@@ -189,7 +189,7 @@ static int64_t write_ramps(rf_storage type, int64_t max_shard_bytes)
             value[j] = (float)(j % 100 - 20 + i) * 0.25F;
         }
         cr_assert(rf_storage_encode(stored, type, value, count) == -1);
-        size_t bytes = rf_storage_bytes(type);
+        size_t bytes = rf_type_bytes(type);
         TINY_MUST(rf_safetensors_writer_put(writer, items[i].name, half, count - half,
                                             (char *)stored + (size_t)half * bytes, tiny_error()));
         TINY_MUST(rf_safetensors_writer_put(writer, items[i].name, 0, half, stored, tiny_error()));
@@ -200,7 +200,7 @@ static int64_t write_ramps(rf_storage type, int64_t max_shard_bytes)
     return n;
 }
 
-static void expect_ramps(rf_storage type)
+static void expect_ramps(rf_type type)
 {
     rf_safetensors set;
     TINY_MUST(rf_safetensors_open(&set, folder, tiny_error()));
@@ -221,9 +221,9 @@ static void expect_ramps(rf_storage type)
 
 Test(safetensors, one_file)
 {
-    cr_assert(write_ramps(RF_STORAGE_BF16, 1 << 20) == 1);
+    cr_assert(write_ramps(RF_BF16, 1 << 20) == 1);
     cr_assert(count_files() == 1);
-    expect_ramps(RF_STORAGE_BF16);
+    expect_ramps(RF_BF16);
     rf_safetensors set;
     TINY_MUST(rf_safetensors_open(&set, in_folder("model.safetensors"), tiny_error()));
     cr_assert((uintptr_t)set.tensor[0].data % 8 == 0);
@@ -232,9 +232,9 @@ Test(safetensors, one_file)
 
 Test(safetensors, shards)
 {
-    cr_assert(write_ramps(RF_STORAGE_F32, 80) == 3); /* a b | c.weight | long, too large for any */
+    cr_assert(write_ramps(RF_F32, 80) == 3); /* a b | c.weight | long, too large for any */
     cr_assert(count_files() == 4);
-    expect_ramps(RF_STORAGE_F32);
+    expect_ramps(RF_F32);
 }
 
 /* A writer never replaces a file. */
@@ -243,8 +243,8 @@ Test(safetensors, existing_files_are_kept)
     rf_error err = {0};
     rf_safetensors_writer *writer = NULL;
     put_file(in_folder("model.safetensors"), "x", 1);
-    cr_assert(rf_safetensors_writer_new(&writer, folder, "model", RF_STORAGE_F16, items, N_ITEMS,
-                                        1000, &err) == RF_ERR);
+    cr_assert(rf_safetensors_writer_new(&writer, folder, "model", RF_F16, items, N_ITEMS, 1000,
+                                        &err) == RF_ERR);
     EXPECT_SAYS(&err, "model.safetensors: cannot create");
     rf_safetensors_writer_free(writer);
 }
@@ -265,13 +265,13 @@ static void put_index(const char *text)
 
 Test(safetensors, wrong_indexes_are_refused)
 {
-    write_ramps(RF_STORAGE_F32, 80);
+    write_ramps(RF_F32, 80);
 #define FILES(a, rest)                                                                             \
     "{\"weight_map\": {\"a\": \"" a "\", \"b\": \"model-00001-of-00003.safetensors\","             \
     "\"c.weight\": \"model-00002-of-00003.safetensors\"" rest "}}"
 #define LONG ", \"long\": \"model-00003-of-00003.safetensors\""
     put_index(FILES("model-00001-of-00003.safetensors", LONG));
-    expect_ramps(RF_STORAGE_F32);
+    expect_ramps(RF_F32);
     put_index(FILES("model-00002-of-00003.safetensors", LONG));
     expect_bad_set(folder, "tensor a lies in model-00001-of-00003.safetensors and the index says");
     put_index(FILES("model-00001-of-00003.safetensors",
@@ -306,7 +306,7 @@ Test(safetensors, wrong_paths_are_refused)
     expect_bad_set(folder, "neither model.safetensors nor");
     put_file(in_folder("model.safetensors"), "", 0);
     expect_bad_set(folder, "has 0 bytes");
-    write_ramps(RF_STORAGE_F32, 80);
+    write_ramps(RF_F32, 80);
     unlink(in_folder("model.safetensors"));
     content c = get_file(in_folder("model-00001-of-00003.safetensors"));
     put_file(in_folder("model-00002-of-00003.safetensors"), c.data, c.bytes);
@@ -319,7 +319,7 @@ Test(safetensors, wrong_paths_are_refused)
 /* All values of 16 bits survive; NaN stays NaN. */
 Test(storage, sixteen_bits_round_trip)
 {
-    static const rf_storage types[] = {RF_STORAGE_BF16, RF_STORAGE_F16};
+    static const rf_type types[] = {RF_BF16, RF_F16};
     for (int t = 0; t < 2; t++) {
         for (uint32_t bits = 0; bits < 65536; bits++) {
             uint16_t in = (uint16_t)bits, out = 0;
@@ -328,35 +328,35 @@ Test(storage, sixteen_bits_round_trip)
             int64_t bad = rf_storage_encode(&out, types[t], &value, 1);
             cr_assert(bad == (isfinite(value) ? -1 : 0));
             cr_assert(isnan(value) ? (out & 0x7FFF) > (t == 0 ? 0x7F80 : 0x7C00) : in == out,
-                      "%s %04x becomes %04x", rf_storage_name(types[t]), bits, out);
+                      "%s %04x becomes %04x", rf_type_name(types[t]), bits, out);
         }
     }
 }
 
 typedef struct rounding {
-    rf_storage type;
+    rf_type type;
     double value, stored; /* infinity: out of range */
 } rounding;
 
 Test(storage, rounds_to_nearest_even)
 {
     static const rounding cases[] = {
-        {RF_STORAGE_BF16, 1.0 + 0x1p-8, 1.0},
-        {RF_STORAGE_BF16, 1.0 + 3 * 0x1p-8, 1.0 + 0x1p-6},
-        {RF_STORAGE_BF16, 1.0 + 0x1p-8 + 0x1p-20, 1.0 + 0x1p-7},
-        {RF_STORAGE_BF16, 0x1.FFp127, (double)INFINITY},
-        {RF_STORAGE_BF16, -0x1.FEp127, -0x1.FEp127},
-        {RF_STORAGE_F16, 1.0 + 0x1p-11, 1.0},
-        {RF_STORAGE_F16, 1.0 + 3 * 0x1p-11, 1.0 + 0x1p-9},
-        {RF_STORAGE_F16, 65504.0, 65504.0},
-        {RF_STORAGE_F16, 65519.0, 65504.0},
-        {RF_STORAGE_F16, 65520.0, (double)INFINITY},
-        {RF_STORAGE_F16, 0x1p-24, 0x1p-24},
-        {RF_STORAGE_F16, 0x1p-25, 0.0},
-        {RF_STORAGE_F16, 0x1.8p-24, 0x1p-23},
-        {RF_STORAGE_F16, 0x1.FFFp-15, 0x1p-14},
-        {RF_STORAGE_F16, -0x1p-30, -0.0},
-        {RF_STORAGE_F64, 0x1.FEp127, 0x1.FEp127},
+        {RF_BF16, 1.0 + 0x1p-8, 1.0},
+        {RF_BF16, 1.0 + 3 * 0x1p-8, 1.0 + 0x1p-6},
+        {RF_BF16, 1.0 + 0x1p-8 + 0x1p-20, 1.0 + 0x1p-7},
+        {RF_BF16, 0x1.FFp127, (double)INFINITY},
+        {RF_BF16, -0x1.FEp127, -0x1.FEp127},
+        {RF_F16, 1.0 + 0x1p-11, 1.0},
+        {RF_F16, 1.0 + 3 * 0x1p-11, 1.0 + 0x1p-9},
+        {RF_F16, 65504.0, 65504.0},
+        {RF_F16, 65519.0, 65504.0},
+        {RF_F16, 65520.0, (double)INFINITY},
+        {RF_F16, 0x1p-24, 0x1p-24},
+        {RF_F16, 0x1p-25, 0.0},
+        {RF_F16, 0x1.8p-24, 0x1p-23},
+        {RF_F16, 0x1.FFFp-15, 0x1p-14},
+        {RF_F16, -0x1p-30, -0.0},
+        {RF_F64, 0x1.FEp127, 0x1.FEp127},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const rounding *c = &cases[i];
@@ -368,8 +368,8 @@ Test(storage, rounds_to_nearest_even)
                   "%zu: %a becomes %a", i, c->value, (double)back);
         cr_expect(bad == (isfinite(c->stored) ? -1 : 0));
     }
-    cr_expect(rf_storage_find("bf16") == RF_STORAGE_BF16);
-    cr_expect(rf_storage_find("fp8") == RF_N_STORAGES);
+    cr_expect(rf_type_find("bf16") == RF_BF16);
+    cr_expect(rf_type_find("fp8") == RF_N_TYPES);
 }
 
 /* The first value that is not finite is named. */
@@ -377,9 +377,10 @@ Test(storage, finds_what_is_not_finite)
 {
     float value[5] = {1.0F, 2.0F, (float)INFINITY, (float)NAN, 3.0F};
     double out[5];
-    for (int type = 0; type < RF_STORAGE_INT8; type++) {
-        cr_expect(rf_storage_encode(out, (rf_storage)type, value, 5) == 2);
-        cr_expect(rf_storage_encode(out, (rf_storage)type, value, 2) == -1);
-        cr_expect(rf_storage_encode(out, (rf_storage)type, value, 0) == -1);
+    static const rf_type types[] = {RF_F32, RF_F64, RF_BF16, RF_F16};
+    for (int t = 0; t < 4; t++) {
+        cr_expect(rf_storage_encode(out, types[t], value, 5) == 2);
+        cr_expect(rf_storage_encode(out, types[t], value, 2) == -1);
+        cr_expect(rf_storage_encode(out, types[t], value, 0) == -1);
     }
 }

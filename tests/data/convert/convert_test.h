@@ -34,7 +34,7 @@ static inline void take_note(const char *line)
     snprintf(notes + used, sizeof notes - used, "%s\n", line);
 }
 
-static inline rf_convert_options options_of(rf_storage type)
+static inline rf_convert_options options_of(rf_type type)
 {
     notes[0] = '\0';
     return (rf_convert_options){.type = type, .tokenizer = "byte", .note = take_note};
@@ -44,13 +44,13 @@ static inline rf_convert_options options_of(rf_storage type)
 
 static rf_error error;
 
-static inline void import(const char *from, const char *to, rf_storage type)
+static inline void import(const char *from, const char *to, rf_type type)
 {
     rf_convert_options options = options_of(type);
     MUST(rf_convert_import(from, to, &options, &error));
 }
 
-static inline void export_sharded(const char *from, const char *to, rf_storage type, int64_t shard)
+static inline void export_sharded(const char *from, const char *to, rf_type type, int64_t shard)
 {
     rf_convert_options options = options_of(type);
     options.max_shard_bytes = shard;

@@ -67,7 +67,7 @@ Test(convert, import_holds_the_weights_of_transformers)
 {
     enum { MOST = 5000 };
     static double ours[MOST], theirs[MOST];
-    import("tests/golden/hf_llama3", in_folder("m.h5"), RF_N_STORAGES);
+    import("tests/golden/hf_llama3", in_folder("m.h5"), RF_N_TYPES);
     cr_expect(strstr(notes, "grows from 19 to 262 rows") != NULL, "%s", notes);
     rf_model *model = load(in_folder("m.h5"));
     cr_assert(model->config.rope.kind == RF_ROPE_LLAMA3 && model->config.rope.factor == 8.0);
@@ -93,19 +93,19 @@ Test(convert, bf16_is_kept)
 {
     rf_safetensors set, back;
     rf_checkpoint_info info = {0};
-    import("tests/golden/hf_qwen3", in_folder("m.h5"), RF_N_STORAGES);
+    import("tests/golden/hf_qwen3", in_folder("m.h5"), RF_N_TYPES);
     MUST(rf_checkpoint_info_read(&info, in_folder("m.h5"), &error));
-    cr_expect(info.storage == RF_STORAGE_BF16 && info.model.qk_norm);
+    cr_expect(info.storage == RF_BF16 && info.model.qk_norm);
     cr_expect(rf_tokenizer_size(info.tokenizer) == 262 && info.progress.step == 0);
     rf_checkpoint_info_free(&info);
     MUST(rf_checkpoint_verify(in_folder("m.h5"), &error));
-    export_sharded(in_folder("m.h5"), in_folder("out"), RF_N_STORAGES, 0);
+    export_sharded(in_folder("m.h5"), in_folder("out"), RF_N_TYPES, 0);
     MUST(rf_safetensors_open(&set, "tests/golden/hf_qwen3", &error));
     MUST(rf_safetensors_open(&back, in_folder("out"), &error));
     cr_assert(set.n == back.n);
     for (int64_t i = 0; i < set.n; i++) {
         const rf_safetensor *a = &set.tensor[i], *b = rf_safetensors_find(&back, a->name);
-        cr_assert(b != NULL && b->type == RF_STORAGE_BF16 && b->bytes >= a->bytes);
+        cr_assert(b != NULL && b->type == RF_BF16 && b->bytes >= a->bytes);
         cr_expect(memcmp(a->data, b->data, a->bytes) == 0, "%s", a->name);
     }
     rf_safetensors_close(&set);
@@ -118,21 +118,21 @@ Test(convert, export_then_import_is_the_identity)
 {
     static const struct {
         const char *folder;
-        rf_storage type;
+        rf_type type;
         int64_t shard;
-    } cases[] = {{"tests/golden/hf_llama3", RF_STORAGE_F32, 0},
-                 {"tests/golden/hf_llama3", RF_STORAGE_BF16, 3000},
-                 {"tests/golden/hf_qwen3", RF_STORAGE_BF16, 0},
-                 {"tests/golden/hf_qwen3", RF_STORAGE_F32, 1}};
+    } cases[] = {{"tests/golden/hf_llama3", RF_F32, 0},
+                 {"tests/golden/hf_llama3", RF_BF16, 3000},
+                 {"tests/golden/hf_qwen3", RF_BF16, 0},
+                 {"tests/golden/hf_qwen3", RF_F32, 1}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char out[32], a[32], b[32];
         snprintf(out, sizeof out, "out%zu", i);
         snprintf(a, sizeof a, "a%zu.h5", i);
         snprintf(b, sizeof b, "b%zu.h5", i);
         import(cases[i].folder, in_folder(a), cases[i].type);
-        export_sharded(in_folder(a), in_folder(out), RF_N_STORAGES, cases[i].shard);
+        export_sharded(in_folder(a), in_folder(out), RF_N_TYPES, cases[i].shard);
         cr_expect(strstr(notes, "no tokenizer files") != NULL, "%s", notes);
-        import(in_folder(out), in_folder(b), RF_N_STORAGES);
+        import(in_folder(out), in_folder(b), RF_N_TYPES);
         cr_expect(strstr(notes, "grows") == NULL, "%s", notes);
         expect_same_files(in_folder(a), in_folder(b));
     }
@@ -143,8 +143,8 @@ Test(convert, exported_config_is_for_transformers)
 {
     char *text = NULL;
     size_t bytes = 0;
-    import("tests/golden/hf_llama3", in_folder("m.h5"), RF_N_STORAGES);
-    export_sharded(in_folder("m.h5"), in_folder("out"), RF_STORAGE_F16, 0);
+    import("tests/golden/hf_llama3", in_folder("m.h5"), RF_N_TYPES);
+    export_sharded(in_folder("m.h5"), in_folder("out"), RF_F16, 0);
     MUST(rf_file_read(&text, &bytes, in_folder("out/config.json"), 1 << 20, &error));
     cr_expect(strstr(text, "\"torch_dtype\": \"float16\"") != NULL, "%s", text);
     cr_expect(strstr(text, "\"eos_token_id\": 256") != NULL, "%s", text);
@@ -254,8 +254,7 @@ static const char *put_folder(const char *name, const damage *d)
     if (d->surplus != NULL) {
         item[n++] = (rf_safetensors_item){d->surplus, 2, {270, 8}};
     }
-    MUST(rf_safetensors_writer_new(&writer, path, "model", RF_STORAGE_F32, item, n, 1 << 30,
-                                   &error));
+    MUST(rf_safetensors_writer_new(&writer, path, "model", RF_F32, item, n, 1 << 30, &error));
     for (int64_t i = 0; i < n; i++) {
         int64_t count = item[i].shape[0] * (item[i].n_dims == 2 ? item[i].shape[1] : 1);
         float value[271 * 8];
@@ -276,7 +275,7 @@ static const char *put_folder(const char *name, const damage *d)
     return path;
 }
 
-static void expect_no_import(const char *from, rf_storage type, const char *message)
+static void expect_no_import(const char *from, rf_type type, const char *message)
 {
     rf_error err = {0};
     rf_convert_options options = options_of(type);
@@ -288,7 +287,7 @@ static void expect_no_import(const char *from, rf_storage type, const char *mess
 
 Test(convert, bad_tensors_are_listed_by_name)
 {
-    const rf_storage any = RF_N_STORAGES;
+    const rf_type any = RF_N_TYPES;
     const char *good = put_folder("good", &(damage){0});
     import(good, in_folder("good.h5"), any);
     expect_no_import(put_folder("a", &(damage){.missing = "model.norm.weight"}), any,
@@ -316,14 +315,14 @@ Test(convert, values_that_are_not_finite_are_refused)
     for (int i = 0; i < 2; i++) {
         damage d = {.poisoned = names[i], .poison = i == 0 ? (float)NAN : (float)-INFINITY};
         const char *path = put_folder(i == 0 ? "a" : "b", &d);
-        expect_no_import(path, RF_N_STORAGES, names[i]);
-        expect_no_import(path, RF_STORAGE_BF16, "element 3 is ");
+        expect_no_import(path, RF_N_TYPES, names[i]);
+        expect_no_import(path, RF_BF16, "element 3 is ");
     }
     damage large = {.poisoned = names[0], .poison = 3.4e38F};
-    expect_no_import(put_folder("c", &large), RF_STORAGE_BF16, "too large for bf16");
-    import(in_folder("c"), in_folder("c.h5"), RF_STORAGE_F32);
+    expect_no_import(put_folder("c", &large), RF_BF16, "too large for bf16");
+    import(in_folder("c"), in_folder("c.h5"), RF_F32);
     rf_error err = {0};
-    rf_convert_options options = options_of(RF_STORAGE_F16);
+    rf_convert_options options = options_of(RF_F16);
     cr_expect(rf_convert_export(in_folder("c.h5"), in_folder("out"), &options, &err) == RF_ERR);
     cr_expect(strstr(err.message, "model.embed_tokens.weight: element 3 is 3.4e+38, too large") !=
                   NULL,

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-static const rf_convert_options as_source = {.type = RF_N_STORAGES};
+static const rf_convert_options as_source = {.type = RF_N_TYPES};
 
 static rf_model *make(const rf_model_config *config, const rf_adaptation *adaptation)
 {

@@ -7,7 +7,7 @@
 
 TestSuite(quantize_file, .init = begin_folder, .fini = end_folder);
 
-static const rf_convert_options as_source = {.type = RF_N_STORAGES};
+static const rf_convert_options as_source = {.type = RF_N_TYPES};
 
 /* Rows of a block and a bit, a matrix of more rows than are packed at once. */
 static rf_model_config wide_config(void)
@@ -40,7 +40,7 @@ typedef struct values {
     int64_t n;
 } values;
 
-static int collect(void *user, const void *from, rf_storage type, const rf_tensor *tensor,
+static int collect(void *user, const void *from, rf_type type, const rf_tensor *tensor,
                    int64_t first, int64_t n, rf_error *err)
 {
     values *v = user;
@@ -48,7 +48,7 @@ static int collect(void *user, const void *from, rf_storage type, const rf_tenso
     (void)tensor;
     (void)err;
     v->value = realloc(v->value, (size_t)(v->n + n) * sizeof(float));
-    cr_assert(v->value != NULL && type == RF_STORAGE_F32);
+    cr_assert(v->value != NULL && type == RF_F32);
     memcpy(v->value + v->n, from, (size_t)n * sizeof(float));
     v->n += n;
     return RF_OK;
@@ -99,7 +99,7 @@ Test(quantize_file, holds_a_quarter_and_what_quantize_says)
     subject s = make_small(&config);
     rf_checkpoint_info info;
     TINY_MUST(rf_checkpoint_info_read(&info, in_folder("small.h5"), tiny_error()));
-    cr_expect(info.storage == RF_STORAGE_INT8 && !info.has_optimizer);
+    cr_expect(info.storage == RF_I8 && !info.has_optimizer);
     cr_expect(info.progress.step == s.info.progress.step);
     cr_expect(rf_tokenizer_hash(info.tokenizer) == rf_tokenizer_hash(s.info.tokenizer));
     rf_checkpoint_info_free(&info);
@@ -141,7 +141,7 @@ Test(quantize_file, leaves_as_f32)
     rf_model_config config = middle_config();
     config.qkv_bias = false; /* as Qwen3 */
     subject s = make_small(&config);
-    const rf_convert_options byte = {.type = RF_N_STORAGES, .tokenizer = "byte"};
+    const rf_convert_options byte = {.type = RF_N_TYPES, .tokenizer = "byte"};
     TINY_MUST(rf_convert_export(in_folder("small.h5"), in_folder("hf"), &as_source, tiny_error()));
     TINY_MUST(rf_convert_import(in_folder("hf"), in_folder("back.h5"), &byte, tiny_error()));
     TINY_MUST(
