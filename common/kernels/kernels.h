@@ -9,7 +9,8 @@
  *    place in the batch. Key tiles begin at the span's begin. Bits may differ between ISAs.
  * 5. Softmax, norms and losses accumulate in f32 or better.
  * 6. No kernel writes N x V logits or N x M scores to memory, except head_logits of chosen places.
- * 7. Call through the macros-free inline form: ctx->backend->kernels->linear_forward(ctx, ...).
+ * 7. A kernel is called as ctx->backend->kernels->linear_forward(ctx, ...), and declared here once:
+ *    rf_linear_forward_fn is its type.
  *
  * Classes: activations (x, y, q, k, v, o, h, gate, up and their d...) unless said, stream (what
  * embedding and head_loss give and take back as gradients, dq, dk, dv, and where an argument
@@ -59,154 +60,192 @@ typedef struct rf_adamw {
     double c1, c2;
 } rf_adamw;
 
+/* Bytes of scratch that this backend's kernels need for these limits. */
+typedef size_t rf_scratch_bytes_fn(int n_threads, const rf_limits *limits);
+
+/* pack: rows [first, first + n) of a matrix [out,in] into its packed form. RF_PACKED_F32 gives
+ * the bits of RF_ROWS in every product, whatever the number of rows; RF_PACKED_BF16, in a
+ * context of RF_COMPUTE_BF16, those of RF_ROWS there; RF_PACKED_INT8 quantizes weights and
+ * the x of each product (quantize.h), sums blocks in integers and blocks among each other in
+ * f32 (`ref` quantizes the weights only).
+ *   packed [pack_bytes] sets that part; w [n,in] reads, class master
+ *   first is a multiple of RF_PACK_ROWS, and n is, where first + n < out */
+typedef void rf_pack_fn(rf_ctx *, void *packed, rf_layout layout, const void *w, int64_t first,
+                        int64_t n, int64_t in, int64_t out);
+/* Bytes of backend memory of a packed matrix; layout is not RF_ROWS. */
+typedef size_t rf_pack_bytes_fn(rf_layout layout, int64_t in, int64_t out);
+
+/* embedding_forward: x = table[token]
+ *   x [N,D] stream, sets; table [V,D] reads; token [N] reads, in [0,V) */
+typedef void rf_embedding_forward_fn(rf_ctx *, void *x, rf_matrix table, const int32_t *token,
+                                     int64_t n, int64_t d);
+/* embedding_backward: dtable[token[i]] += dx[i], i ascending
+ *   dtable [V,D] adds; dx [N,D] stream, reads */
+typedef void rf_embedding_backward_fn(rf_ctx *, void *dtable, const void *dx, const int32_t *token,
+                                      int64_t n, int64_t d);
+
+/* rmsnorm_forward: y = x * rstd * gain, rstd = 1/sqrt(mean(x^2) + eps)   (arXiv:1910.07467)
+ *   y [N,D] sets; rstd [N] sets; x [N,D] of x_class, reads; gain [D] reads
+ * Per-head q/k norm is the same kernel with N*H rows of K. */
+typedef void rf_rmsnorm_forward_fn(rf_ctx *, void *y, void *rstd, const void *x, const void *gain,
+                                   int64_t n, int64_t d, double eps, rf_class x_class);
+/* rmsnorm_backward
+ *   dx [N,D] stream, sets, or adds where accumulate; dgain [D] adds, rows in ascending order,
+ * or NULL; dy [N,D] stream, reads (dx may be dy itself where not accumulate); x [N,D] of
+ * x_class, reads; gain [D] reads; rstd [N] reads, as forward set it */
+typedef void rf_rmsnorm_backward_fn(rf_ctx *, void *dx, void *dgain, const void *dy, const void *x,
+                                    const void *gain, const void *rstd, int64_t n, int64_t d,
+                                    bool accumulate, rf_class x_class);
+
+/* linear_forward: y = x w^T + bias + residual
+ *   y [N,O] of y_class, sets; x [N,I] reads; w [O,I] reads; bias [O] reads or NULL
+ *   residual [N,O] of y_class, reads, or NULL; may be y itself; only of stream where w is
+ * packed
+ */
+typedef void rf_linear_forward_fn(rf_ctx *, void *y, const void *x, rf_matrix w, const void *bias,
+                                  const void *residual, int64_t n, int64_t in, int64_t out,
+                                  rf_class y_class);
+/* linear_backward_input: dx = dy w
+ *   dx [N,I] of dx_class, sets, or adds where accumulate; dy [N,O] of dy_class, reads;
+ *   w [O,I] reads */
+typedef void rf_linear_backward_input_fn(rf_ctx *, void *dx, const void *dy, const void *w,
+                                         int64_t n, int64_t in, int64_t out, bool accumulate,
+                                         rf_class dy_class, rf_class dx_class);
+/* linear_backward_weight: dw += dy^T x, dbias += sum of dy's rows
+ *   dw [O,I] adds or NULL; dbias [O] adds or NULL; dy [N,O] of dy_class, reads; x [N,I] reads
+ */
+typedef void rf_linear_backward_weight_fn(rf_ctx *, void *dw, void *dbias, const void *dy,
+                                          const void *x, int64_t n, int64_t in, int64_t out,
+                                          rf_class dy_class);
+
+/* rope: rotates pairs (i, i+K/2) of each head by the angle of its place's position
+ * (arXiv:2104.09864, "rotate half" layout); `inverse` turns back, which is also the backward
+ * pass. x [N,H,K] of x_class, reads and sets; cos, sin [P,K/2] reads; position [N] reads, in
+ * [0,P); K even
+ */
+typedef void rf_rope_fn(rf_ctx *, void *x, const void *cos, const void *sin,
+                        const int32_t *position, int64_t n, int64_t h, int64_t k, bool inverse,
+                        rf_class x_class);
+
+/* attention_forward: o_i = sum_j softmax_j(q_i k_j / sqrt(K)) v_j over the keys of i's spans;
+ * query head h reads key/value head h / (H/G).     (arXiv:1706.03762, 2305.13245, 2205.14135)
+ *   o [N,H,K] sets; lse [N,H] sets: log of the sum of exp of the scaled scores
+ *   (-inf for a query without keys); q [N,H,K], k, v [M,G,K] reads */
+typedef void rf_attention_forward_fn(rf_ctx *, void *o, void *lse, const void *q, const void *k,
+                                     const void *v, const rf_spans *spans, int64_t h, int64_t g,
+                                     int64_t head_dim);
+/* attention_backward
+ *   dq [N,H,K], dk, dv [M,G,K] stream, sets; delta [N,H] statistic, sets: sum of do*o
+ *   do_ [N,H,K], q, k, v, o, lse reads */
+typedef void rf_attention_backward_fn(rf_ctx *, void *dq, void *dk, void *dv, void *delta,
+                                      const void *do_, const void *q, const void *k, const void *v,
+                                      const void *o, const void *lse, const rf_spans *spans,
+                                      int64_t h, int64_t g, int64_t head_dim);
+
+/* swiglu_forward: h = gate * sigmoid(gate) * up          (arXiv:2002.05202)
+ *   h, gate, up [count]; h sets */
+typedef void rf_swiglu_forward_fn(rf_ctx *, void *h, const void *gate, const void *up,
+                                  int64_t count);
+/* swiglu_backward: dgate, dup [count] sets (dup may be dh itself); dh, gate, up reads */
+typedef void rf_swiglu_backward_fn(rf_ctx *, void *dgate, void *dup, const void *dh,
+                                   const void *gate, const void *up, int64_t count);
+/* Both beside the product that goes before, with the bits of the two kernels in a row:
+ * swiglu_up_forward: up = x w^T, then swiglu_forward
+ *   h, up [N,O] sets; x [N,I], gate [N,O] reads; w [O,I] reads */
+typedef void rf_swiglu_up_forward_fn(rf_ctx *, void *h, void *up, const void *x, rf_matrix w,
+                                     const void *gate, int64_t n, int64_t in, int64_t out);
+/* swiglu_down_backward: of y = h w^T: dh = dy w, then swiglu_backward, and h again
+ *   dgate, dup, h [N,I] sets; dy [N,O] stream, reads; w [O,I] reads; gate, up [N,I] reads */
+typedef void rf_swiglu_down_backward_fn(rf_ctx *, void *dgate, void *dup, void *h, const void *dy,
+                                        const void *w, const void *gate, const void *up, int64_t n,
+                                        int64_t in, int64_t out);
+
+/* scale_dropout: y_i = factor keep_i x_i, where keep_i is 0 with probability `rate`, else 1: a
+ * function of (key, i) alone (gumbel.h), so that the same call gives the same choice again.
+ *   y [count] of y_class, sets, or adds where accumulate; may be x itself; x [count] reads
+ *   rate in [0,1); 0: plain scaling, key is not read         (arXiv:1207.0580) */
+typedef void rf_scale_dropout_fn(rf_ctx *, void *y, const void *x, double factor, double rate,
+                                 uint64_t key, int64_t count, bool accumulate, rf_class y_class);
+
+/* head_loss: cross-entropy of the places with a target, fused with the head, over chunks.
+ *   loss [N] sets: -log softmax(x_i w^T)[target_i], 0 where target_i < 0
+ *   dx [N,D] stream, sets (rows without target: 0), dw [V,D] adds: gradients of
+ *     sum_i weight_i loss_i; both NULL: forward only (else w is RF_ROWS);
+ *     dw alone NULL: the head is frozen
+ *   x [N,D] reads; w [V,D] reads; target [N] reads, < V; weight [N] statistic, reads
+ *   host_target [N]: the same targets in host memory (decides the chunks) */
+typedef void rf_head_loss_fn(rf_ctx *, void *loss, void *dx, void *dw, const void *x, rf_matrix w,
+                             const int32_t *target, const void *weight, const int32_t *host_target,
+                             int64_t n, int64_t d, int64_t v);
+/* head_sample: one token for each chosen place.
+ *   token [n] index, sets; score [n] statistic, sets: softmax(x w^T)[token] over the whole
+ *   vocabulary, untempered; x [*,D] reads; place [n] reads: rows of x
+ * argmax takes the lowest id among equals. At least one id must remain to be produced. */
+typedef void rf_head_sample_fn(rf_ctx *, int32_t *token, void *score, const void *x, rf_matrix w,
+                               const int32_t *place, const rf_sampling *sampling, int64_t n,
+                               int64_t d, int64_t v);
+/* head_logprob: logprob [n] sets: log softmax(x[place] w^T)[target]; target [n] in [0,V) */
+typedef void rf_head_logprob_fn(rf_ctx *, void *logprob, const void *x, rf_matrix w,
+                                const int32_t *place, const int32_t *target, int64_t n, int64_t d,
+                                int64_t v);
+/* head_logits: logits [n,V] statistic, sets */
+typedef void rf_head_logits_fn(rf_ctx *, void *logits, const void *x, rf_matrix w,
+                               const int32_t *place, int64_t n, int64_t d, int64_t v);
+
+/* scatter_rows: y[place[i]] = x[i]; places are distinct. y [*,D] sets those rows; x [N,D] reads
+ */
+typedef void rf_scatter_rows_fn(rf_ctx *, void *y, const void *x, const int32_t *place, int64_t n,
+                                int64_t d);
+
+/* --- flat buffers, class master ----------------------------------------------------------- */
+
+/* add: y += x. y [n] adds, x [n] reads */
+typedef void rf_add_fn(rf_ctx *, void *y, const void *x, int64_t n);
+/* sum_squares: *out = sum of x^2 in double, from partial sums of fixed blocks; host memory.
+ * A non-finite x gives a non-finite sum. */
+typedef void rf_sum_squares_fn(rf_ctx *, double *out, const void *x, int64_t n);
+/* adamw: decoupled weight decay (arXiv:1711.05101), bias-corrected, in one pass:
+ *   g' = scale*g; m = b1 m + (1-b1) g'; v = b2 v + (1-b2) g'^2;
+ *   w -= lr ( (m/c1) / (sqrt(v/c2) + eps) + decay w ),  c1 = 1-b1^t, c2 = 1-b2^t
+ *   w, m, v [n] adds; g [n] reads */
+typedef void rf_adamw_fn(rf_ctx *, void *w, void *m, void *v, const void *g, int64_t n,
+                         const rf_adamw *step);
+
+/* X(name) for each kernel: fields of the table below, declarations and tables of the backends. */
+#define RF_KERNELS(X)                                                                              \
+    X(scratch_bytes)                                                                               \
+    X(pack)                                                                                        \
+    X(pack_bytes)                                                                                  \
+    X(embedding_forward)                                                                           \
+    X(embedding_backward)                                                                          \
+    X(rmsnorm_forward)                                                                             \
+    X(rmsnorm_backward)                                                                            \
+    X(linear_forward)                                                                              \
+    X(linear_backward_input)                                                                       \
+    X(linear_backward_weight)                                                                      \
+    X(rope)                                                                                        \
+    X(attention_forward)                                                                           \
+    X(attention_backward)                                                                          \
+    X(swiglu_forward)                                                                              \
+    X(swiglu_backward)                                                                             \
+    X(swiglu_up_forward)                                                                           \
+    X(swiglu_down_backward)                                                                        \
+    X(scale_dropout)                                                                               \
+    X(head_loss)                                                                                   \
+    X(head_sample)                                                                                 \
+    X(head_logprob)                                                                                \
+    X(head_logits)                                                                                 \
+    X(scatter_rows)                                                                                \
+    X(add)                                                                                         \
+    X(sum_squares)                                                                                 \
+    X(adamw)
+
+/* A backend's kernels: field `linear_forward` is an rf_linear_forward_fn, and so on. */
+#define RF_KERNEL_FIELD(name) rf_##name##_fn *name;
 typedef struct rf_kernels {
-    /* Bytes of scratch that this backend's kernels need for these limits. */
-    size_t (*scratch_bytes)(int n_threads, const rf_limits *limits);
-
-    /* pack: rows [first, first + n) of a matrix [out,in] into its packed form. RF_PACKED_F32 gives
-     * the bits of RF_ROWS in every product, whatever the number of rows; RF_PACKED_BF16, in a
-     * context of RF_COMPUTE_BF16, those of RF_ROWS there; RF_PACKED_INT8 quantizes weights and
-     * the x of each product (quantize.h), sums blocks in integers and blocks among each other in
-     * f32 (`ref` quantizes the weights only).
-     *   packed [pack_bytes] sets that part; w [n,in] reads, class master
-     *   first is a multiple of RF_PACK_ROWS, and n is, where first + n < out */
-    void (*pack)(rf_ctx *, void *packed, rf_layout layout, const void *w, int64_t first, int64_t n,
-                 int64_t in, int64_t out);
-    /* Bytes of backend memory of a packed matrix; layout is not RF_ROWS. */
-    size_t (*pack_bytes)(rf_layout layout, int64_t in, int64_t out);
-
-    /* embedding_forward: x = table[token]
-     *   x [N,D] stream, sets; table [V,D] reads; token [N] reads, in [0,V) */
-    void (*embedding_forward)(rf_ctx *, void *x, rf_matrix table, const int32_t *token, int64_t n,
-                              int64_t d);
-    /* embedding_backward: dtable[token[i]] += dx[i], i ascending
-     *   dtable [V,D] adds; dx [N,D] stream, reads */
-    void (*embedding_backward)(rf_ctx *, void *dtable, const void *dx, const int32_t *token,
-                               int64_t n, int64_t d);
-
-    /* rmsnorm_forward: y = x * rstd * gain, rstd = 1/sqrt(mean(x^2) + eps)   (arXiv:1910.07467)
-     *   y [N,D] sets; rstd [N] sets; x [N,D] of x_class, reads; gain [D] reads
-     * Per-head q/k norm is the same kernel with N*H rows of K. */
-    void (*rmsnorm_forward)(rf_ctx *, void *y, void *rstd, const void *x, const void *gain,
-                            int64_t n, int64_t d, double eps, rf_class x_class);
-    /* rmsnorm_backward
-     *   dx [N,D] stream, sets, or adds where accumulate; dgain [D] adds, rows in ascending order,
-     * or NULL; dy [N,D] stream, reads (dx may be dy itself where not accumulate); x [N,D] of
-     * x_class, reads; gain [D] reads; rstd [N] reads, as forward set it */
-    void (*rmsnorm_backward)(rf_ctx *, void *dx, void *dgain, const void *dy, const void *x,
-                             const void *gain, const void *rstd, int64_t n, int64_t d,
-                             bool accumulate, rf_class x_class);
-
-    /* linear_forward: y = x w^T + bias + residual
-     *   y [N,O] of y_class, sets; x [N,I] reads; w [O,I] reads; bias [O] reads or NULL
-     *   residual [N,O] of y_class, reads, or NULL; may be y itself; only of stream where w is
-     * packed
-     */
-    void (*linear_forward)(rf_ctx *, void *y, const void *x, rf_matrix w, const void *bias,
-                           const void *residual, int64_t n, int64_t in, int64_t out,
-                           rf_class y_class);
-    /* linear_backward_input: dx = dy w
-     *   dx [N,I] of dx_class, sets, or adds where accumulate; dy [N,O] of dy_class, reads;
-     *   w [O,I] reads */
-    void (*linear_backward_input)(rf_ctx *, void *dx, const void *dy, const void *w, int64_t n,
-                                  int64_t in, int64_t out, bool accumulate, rf_class dy_class,
-                                  rf_class dx_class);
-    /* linear_backward_weight: dw += dy^T x, dbias += sum of dy's rows
-     *   dw [O,I] adds or NULL; dbias [O] adds or NULL; dy [N,O] of dy_class, reads; x [N,I] reads
-     */
-    void (*linear_backward_weight)(rf_ctx *, void *dw, void *dbias, const void *dy, const void *x,
-                                   int64_t n, int64_t in, int64_t out, rf_class dy_class);
-
-    /* rope: rotates pairs (i, i+K/2) of each head by the angle of its place's position
-     * (arXiv:2104.09864, "rotate half" layout); `inverse` turns back, which is also the backward
-     * pass. x [N,H,K] of x_class, reads and sets; cos, sin [P,K/2] reads; position [N] reads, in
-     * [0,P); K even
-     */
-    void (*rope)(rf_ctx *, void *x, const void *cos, const void *sin, const int32_t *position,
-                 int64_t n, int64_t h, int64_t k, bool inverse, rf_class x_class);
-
-    /* attention_forward: o_i = sum_j softmax_j(q_i k_j / sqrt(K)) v_j over the keys of i's spans;
-     * query head h reads key/value head h / (H/G).     (arXiv:1706.03762, 2305.13245, 2205.14135)
-     *   o [N,H,K] sets; lse [N,H] sets: log of the sum of exp of the scaled scores
-     *   (-inf for a query without keys); q [N,H,K], k, v [M,G,K] reads */
-    void (*attention_forward)(rf_ctx *, void *o, void *lse, const void *q, const void *k,
-                              const void *v, const rf_spans *spans, int64_t h, int64_t g,
-                              int64_t head_dim);
-    /* attention_backward
-     *   dq [N,H,K], dk, dv [M,G,K] stream, sets; delta [N,H] statistic, sets: sum of do*o
-     *   do_ [N,H,K], q, k, v, o, lse reads */
-    void (*attention_backward)(rf_ctx *, void *dq, void *dk, void *dv, void *delta, const void *do_,
-                               const void *q, const void *k, const void *v, const void *o,
-                               const void *lse, const rf_spans *spans, int64_t h, int64_t g,
-                               int64_t head_dim);
-
-    /* swiglu_forward: h = gate * sigmoid(gate) * up          (arXiv:2002.05202)
-     *   h, gate, up [count]; h sets */
-    void (*swiglu_forward)(rf_ctx *, void *h, const void *gate, const void *up, int64_t count);
-    /* swiglu_backward: dgate, dup [count] sets (dup may be dh itself); dh, gate, up reads */
-    void (*swiglu_backward)(rf_ctx *, void *dgate, void *dup, const void *dh, const void *gate,
-                            const void *up, int64_t count);
-    /* Both beside the product that goes before, with the bits of the two kernels in a row:
-     * swiglu_up_forward: up = x w^T, then swiglu_forward
-     *   h, up [N,O] sets; x [N,I], gate [N,O] reads; w [O,I] reads */
-    void (*swiglu_up_forward)(rf_ctx *, void *h, void *up, const void *x, rf_matrix w,
-                              const void *gate, int64_t n, int64_t in, int64_t out);
-    /* swiglu_down_backward: of y = h w^T: dh = dy w, then swiglu_backward, and h again
-     *   dgate, dup, h [N,I] sets; dy [N,O] stream, reads; w [O,I] reads; gate, up [N,I] reads */
-    void (*swiglu_down_backward)(rf_ctx *, void *dgate, void *dup, void *h, const void *dy,
-                                 const void *w, const void *gate, const void *up, int64_t n,
-                                 int64_t in, int64_t out);
-
-    /* scale_dropout: y_i = factor keep_i x_i, where keep_i is 0 with probability `rate`, else 1: a
-     * function of (key, i) alone (gumbel.h), so that the same call gives the same choice again.
-     *   y [count] of y_class, sets, or adds where accumulate; may be x itself; x [count] reads
-     *   rate in [0,1); 0: plain scaling, key is not read         (arXiv:1207.0580) */
-    void (*scale_dropout)(rf_ctx *, void *y, const void *x, double factor, double rate,
-                          uint64_t key, int64_t count, bool accumulate, rf_class y_class);
-
-    /* head_loss: cross-entropy of the places with a target, fused with the head, over chunks.
-     *   loss [N] sets: -log softmax(x_i w^T)[target_i], 0 where target_i < 0
-     *   dx [N,D] stream, sets (rows without target: 0), dw [V,D] adds: gradients of
-     *     sum_i weight_i loss_i; both NULL: forward only (else w is RF_ROWS);
-     *     dw alone NULL: the head is frozen
-     *   x [N,D] reads; w [V,D] reads; target [N] reads, < V; weight [N] statistic, reads
-     *   host_target [N]: the same targets in host memory (decides the chunks) */
-    void (*head_loss)(rf_ctx *, void *loss, void *dx, void *dw, const void *x, rf_matrix w,
-                      const int32_t *target, const void *weight, const int32_t *host_target,
-                      int64_t n, int64_t d, int64_t v);
-    /* head_sample: one token for each chosen place.
-     *   token [n] index, sets; score [n] statistic, sets: softmax(x w^T)[token] over the whole
-     *   vocabulary, untempered; x [*,D] reads; place [n] reads: rows of x
-     * argmax takes the lowest id among equals. At least one id must remain to be produced. */
-    void (*head_sample)(rf_ctx *, int32_t *token, void *score, const void *x, rf_matrix w,
-                        const int32_t *place, const rf_sampling *sampling, int64_t n, int64_t d,
-                        int64_t v);
-    /* head_logprob: logprob [n] sets: log softmax(x[place] w^T)[target]; target [n] in [0,V) */
-    void (*head_logprob)(rf_ctx *, void *logprob, const void *x, rf_matrix w, const int32_t *place,
-                         const int32_t *target, int64_t n, int64_t d, int64_t v);
-    /* head_logits: logits [n,V] statistic, sets */
-    void (*head_logits)(rf_ctx *, void *logits, const void *x, rf_matrix w, const int32_t *place,
-                        int64_t n, int64_t d, int64_t v);
-
-    /* scatter_rows: y[place[i]] = x[i]; places are distinct. y [*,D] sets those rows; x [N,D] reads
-     */
-    void (*scatter_rows)(rf_ctx *, void *y, const void *x, const int32_t *place, int64_t n,
-                         int64_t d);
-
-    /* --- flat buffers, class master ----------------------------------------------------------- */
-
-    /* add: y += x. y [n] adds, x [n] reads */
-    void (*add)(rf_ctx *, void *y, const void *x, int64_t n);
-    /* sum_squares: *out = sum of x^2 in double, from partial sums of fixed blocks; host memory.
-     * A non-finite x gives a non-finite sum. */
-    void (*sum_squares)(rf_ctx *, double *out, const void *x, int64_t n);
-    /* adamw: decoupled weight decay (arXiv:1711.05101), bias-corrected, in one pass:
-     *   g' = scale*g; m = b1 m + (1-b1) g'; v = b2 v + (1-b2) g'^2;
-     *   w -= lr ( (m/c1) / (sqrt(v/c2) + eps) + decay w ),  c1 = 1-b1^t, c2 = 1-b2^t
-     *   w, m, v [n] adds; g [n] reads */
-    void (*adamw)(rf_ctx *, void *w, void *m, void *v, const void *g, int64_t n,
-                  const rf_adamw *step);
+    RF_KERNELS(RF_KERNEL_FIELD)
 } rf_kernels;
+#undef RF_KERNEL_FIELD
 
 /* Tables that the backends export; backend.c chooses. */
 extern const rf_kernels rf_ref32_kernels, rf_ref64_kernels;

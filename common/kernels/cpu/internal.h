@@ -336,89 +336,24 @@ int64_t RF_CPU(int8_sum_floats)(void);
 void RF_CPU(int8_product)(const gemm *g, const char *packed, const int8_rows *x, const area *s,
                           float *sum);
 
-/* --- The kernels, by file --------------------------------------------------------------------- */
+/* --- The kernels -------------------------------------------------------------------------------*/
 
-/* packed.c */
-void RF_CPU(pack)(rf_ctx *ctx, void *packed, rf_layout layout, const void *w, int64_t first,
-                  int64_t n, int64_t in, int64_t out);
-size_t RF_CPU(pack_bytes)(rf_layout layout, int64_t in, int64_t out);
+/* rf_linear_forward_fn rf_cpu_avx2_linear_forward; and so on, one for each kernel. */
+#define CPU_DECLARE(name) rf_##name##_fn RF_CPU(name);
+RF_KERNELS(CPU_DECLARE)
+#undef CPU_DECLARE
 
-/* linear.c */
-void RF_CPU(linear_forward)(rf_ctx *ctx, void *y, const void *x, rf_matrix w, const void *bias,
-                            const void *residual, int64_t n, int64_t in, int64_t out,
-                            rf_class y_class);
-void RF_CPU(linear_backward_input)(rf_ctx *ctx, void *dx, const void *dy, const void *w, int64_t n,
-                                   int64_t in, int64_t out, bool accumulate, rf_class dy_class,
-                                   rf_class dx_class);
-void RF_CPU(linear_backward_weight)(rf_ctx *ctx, void *dw, void *dbias, const void *dy,
-                                    const void *x, int64_t n, int64_t in, int64_t out,
-                                    rf_class dy_class);
-
-void RF_CPU(swiglu_up_forward)(rf_ctx *ctx, void *h, void *up, const void *x, rf_matrix w,
-                               const void *gate, int64_t n, int64_t in, int64_t out);
-void RF_CPU(swiglu_down_backward)(rf_ctx *ctx, void *dgate, void *dup, void *h, const void *dy,
-                                  const void *w, const void *gate, const void *up, int64_t n,
-                                  int64_t in, int64_t out);
-
-/* swiglu.c */
-void RF_CPU(swiglu_forward)(rf_ctx *ctx, void *h, const void *gate, const void *up, int64_t count);
-void RF_CPU(swiglu_backward)(rf_ctx *ctx, void *dgate, void *dup, const void *dh, const void *gate,
-                             const void *up, int64_t count);
-
-/* attention_forward.c, attention_backward.c */
-void RF_CPU(attention_forward)(rf_ctx *ctx, void *o, void *lse, const void *q, const void *k,
-                               const void *v, const rf_spans *spans, int64_t h, int64_t g,
-                               int64_t head_dim);
-void RF_CPU(attention_backward)(rf_ctx *ctx, void *dq, void *dk, void *dv, void *delta,
-                                const void *do_, const void *q, const void *k, const void *v,
-                                const void *o, const void *lse, const rf_spans *spans, int64_t h,
-                                int64_t g, int64_t head_dim);
+/* Bytes of scratch that the kernels of these files use. */
 size_t RF_CPU(attention_bytes)(int n_threads, const rf_limits *limits);
 size_t RF_CPU(attention_backward_bytes)(int n_threads, const rf_limits *limits);
-
-/* head.c, sample.c */
-void RF_CPU(head_loss)(rf_ctx *ctx, void *loss, void *dx, void *dw, const void *x, rf_matrix w,
-                       const int32_t *target, const void *weight, const int32_t *host_target,
-                       int64_t n, int64_t d, int64_t v);
-void RF_CPU(head_sample)(rf_ctx *ctx, int32_t *token, void *score, const void *x, rf_matrix w,
-                         const int32_t *place, const rf_sampling *sampling, int64_t n, int64_t d,
-                         int64_t v);
-void RF_CPU(head_logprob)(rf_ctx *ctx, void *logprob, const void *x, rf_matrix w,
-                          const int32_t *place, const int32_t *target, int64_t n, int64_t d,
-                          int64_t v);
-void RF_CPU(head_logits)(rf_ctx *ctx, void *logits, const void *x, rf_matrix w,
-                         const int32_t *place, int64_t n, int64_t d, int64_t v);
 size_t RF_CPU(head_bytes)(int n_threads, const rf_limits *limits);
-int64_t RF_CPU(head_rows)(const rf_limits *limits); /* places of a chunk */
-
-/* norm.c */
-void RF_CPU(rmsnorm_forward)(rf_ctx *ctx, void *y, void *rstd, const void *x, const void *gain,
-                             int64_t n, int64_t d, double eps, rf_class x_class);
-void RF_CPU(rmsnorm_backward)(rf_ctx *ctx, void *dx, void *dgain, const void *dy, const void *x,
-                              const void *gain, const void *rstd, int64_t n, int64_t d,
-                              bool accumulate, rf_class x_class);
 size_t RF_CPU(norm_bytes)(const rf_limits *limits);
-
-/* elementwise.c */
-/* y = e^x, n numbers: v_exp as every kernel of this ISA has it, so that its error can be measured.
- */
-void RF_CPU(exp)(float *y, const float *x, int64_t n);
-void RF_CPU(embedding_forward)(rf_ctx *ctx, void *x, rf_matrix table, const int32_t *token,
-                               int64_t n, int64_t d);
-void RF_CPU(embedding_backward)(rf_ctx *ctx, void *dtable, const void *dx, const int32_t *token,
-                                int64_t n, int64_t d);
-void RF_CPU(rope)(rf_ctx *ctx, void *x, const void *cos, const void *sin, const int32_t *position,
-                  int64_t n, int64_t h, int64_t k, bool inverse, rf_class x_class);
-void RF_CPU(scale_dropout)(rf_ctx *ctx, void *y, const void *x, double factor, double rate,
-                           uint64_t key, int64_t count, bool accumulate, rf_class y_class);
-void RF_CPU(scatter_rows)(rf_ctx *ctx, void *y, const void *x, const int32_t *place, int64_t n,
-                          int64_t d);
-
-/* optimizer.c */
-void RF_CPU(add)(rf_ctx *ctx, void *y, const void *x, int64_t n);
-void RF_CPU(sum_squares)(rf_ctx *ctx, double *out, const void *x, int64_t n);
-void RF_CPU(adamw)(rf_ctx *ctx, void *w, void *m, void *v, const void *g, int64_t n,
-                   const rf_adamw *step);
 size_t RF_CPU(optimizer_bytes)(void);
+
+/* head.c: places of a chunk. */
+int64_t RF_CPU(head_rows)(const rf_limits *limits);
+/* elementwise.c: y = e^x, n numbers: v_exp as every kernel of this ISA has it, so that its error
+ * can be measured. */
+void RF_CPU(exp)(float *y, const float *x, int64_t n);
 
 #endif
