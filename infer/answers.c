@@ -29,8 +29,8 @@ static int prepare(answerer *a, int64_t max_prompt, rf_error *err)
     rf_model_limits limits = rf_engine_limits(&o->decode, max_prompt, 1);
     char text[512];
 
-    rf_show_init(&a->show, stdout, tokenizer, o->pause_ms);
-    RF_TRY(rf_loaded_model(a->loaded, &limits, o->n_threads, err));
+    rf_show_init(&a->show, stdout, tokenizer, (int)o->pause_ms);
+    RF_TRY(rf_loaded_model(a->loaded, &limits, (int)o->n_threads, err));
     RF_TRY(rf_engine_new(&a->engine, a->loaded->model, tokenizer, &o->decode, max_prompt, 1, err));
     rf_backend_describe(a->loaded->model->ctx, text, sizeof text);
     rf_log_info("%s", text);

@@ -22,7 +22,8 @@ typedef struct rf_eval_options {
     int64_t slot_size;      /* of the likelihood */
     int64_t n_draws;        /* noise draws a sample for the losses */
     uint64_t seed;
-    int n_threads; /* per rank; 0: OMP_NUM_THREADS, or the host's cores shared among its ranks */
+    int64_t
+        n_threads; /* per rank; 0: OMP_NUM_THREADS, or the host's cores shared among its ranks */
 } rf_eval_options;
 
 /* What one question gave, or many in sum. All are doubles, so that sums are made and ranks exchange

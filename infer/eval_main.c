@@ -4,9 +4,7 @@
 #include "common/base/options.h"
 #include "infer/report.h"
 
-#include <getopt.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 typedef struct options {
@@ -45,7 +43,7 @@ static void print_usage(void)
 {
     rf_config *config = rf_config_new(key_tables);
     fputs(usage, stdout);
-    for (const rf_task *task = rf_tasks; task->name; task++) {
+    for (const rf_task *task = rf_tasks; task->name != NULL; task++) {
         printf("                       %-12s %s\n", task->name, task->help);
     }
     printf("\nSettings (defaults: those of the run that trained the model):\n");
@@ -55,57 +53,19 @@ static void print_usage(void)
 
 /* --- Command line ----------------------------------------------------------------------------- */
 
-enum {
-    OPTION_MODEL = 256,
-    OPTION_ADAPTER,
-    OPTION_WEIGHTS,
-    OPTION_DATA,
-    OPTION_TASK,
-    OPTION_NO_LIKELIHOOD,
-    OPTION_LIMIT,
-    OPTION_DRAWS,
-    OPTION_SEED,
-    OPTION_OUT,
-    OPTION_ANSWERS,
-    OPTION_THREADS,
-    OPTION_HELP,
-    OPTION_VERSION
-};
-
-static const struct option long_options[] = {
-    {"model", required_argument, NULL, OPTION_MODEL},
-    {"adapter", required_argument, NULL, OPTION_ADAPTER},
-    {"weights", required_argument, NULL, OPTION_WEIGHTS},
-    {"data", required_argument, NULL, OPTION_DATA},
-    {"task", required_argument, NULL, OPTION_TASK},
-    {"no-likelihood", no_argument, NULL, OPTION_NO_LIKELIHOOD},
-    {"limit", required_argument, NULL, OPTION_LIMIT},
-    {"draws", required_argument, NULL, OPTION_DRAWS},
-    {"seed", required_argument, NULL, OPTION_SEED},
-    {"out", required_argument, NULL, OPTION_OUT},
-    {"answers", required_argument, NULL, OPTION_ANSWERS},
-    {"threads", required_argument, NULL, OPTION_THREADS},
-    {"help", no_argument, NULL, OPTION_HELP},
-    {"version", no_argument, NULL, OPTION_VERSION},
-    {NULL, 0, NULL, 0}};
-
 /* "int8" or "f32,bf16,int8". */
 static int take_weights(options *o, const char *list, rf_error *err)
 {
-    o->n_weights = 0;
     for (const char *at = list;; at++) {
         char name[16];
         rf_layout layout;
         size_t n = strcspn(at, ",");
-        snprintf(name, sizeof(name), "%.*s", (int)n, at);
-        int code = rf_loaded_weights(&layout, n < sizeof(name) ? name : list, err);
-        for (int i = 0; i < o->n_weights && code == RF_OK; i++) {
+        snprintf(name, sizeof name, "%.*s", (int)n, at);
+        RF_TRY(rf_loaded_weights(&layout, n < sizeof name ? name : list, err));
+        for (int i = 0; i < o->n_weights; i++) {
             if (o->weights[i] == layout) {
-                code = rf_error_set(err, RF_ERR_USAGE, "--weights %s: %s twice", list, name);
+                return rf_error_set(err, RF_ERR_USAGE, "--weights %s: %s twice", list, name);
             }
-        }
-        if (code != RF_OK) {
-            return code;
         }
         o->weights[o->n_weights++] = layout;
         at += n;
@@ -115,95 +75,70 @@ static int take_weights(options *o, const char *list, rf_error *err)
     }
 }
 
-static int take_option(options *o, int option, bool *done, rf_error *err)
+static int check(const options *o, rf_error *err)
 {
-    int64_t value = 0;
-    int code = RF_OK;
-    switch (option) {
-    case OPTION_MODEL:
-        o->model = optarg;
-        break;
-    case OPTION_ADAPTER:
-        o->adapter = optarg;
-        break;
-    case OPTION_WEIGHTS:
-        return take_weights(o, optarg, err);
-    case OPTION_DATA:
-        o->data = optarg;
-        break;
-    case OPTION_OUT:
-        o->out = optarg;
-        break;
-    case OPTION_ANSWERS:
-        o->answers = optarg;
-        break;
-    case OPTION_NO_LIKELIHOOD:
-        o->eval.likelihood = false;
-        break;
-    case OPTION_TASK:
-        if (!(o->eval.task = rf_task_find(optarg))) {
-            code =
-                rf_error_set(err, RF_ERR_USAGE,
-                             "--task %s is unknown: refusion-eval --help lists the tasks", optarg);
-        }
-        break;
-    case OPTION_LIMIT:
-        return rf_options_integer(&o->limit, optarg, "--limit", 1, INT64_MAX, err);
-    case OPTION_DRAWS:
-        return rf_options_integer(&o->eval.n_draws, optarg, "--draws", 1, 1 << 20, err);
-    case OPTION_SEED:
-        code = rf_options_integer(&value, optarg, "--seed", 0, INT64_MAX, err);
-        o->eval.seed = (uint64_t)value;
-        break;
-    case OPTION_THREADS:
-        code = rf_options_integer(&value, optarg, "--threads", 1, 4096, err);
-        o->eval.n_threads = (int)value;
-        break;
-    case OPTION_HELP:
-        print_usage();
-        *done = true;
-        break;
-    case OPTION_VERSION:
-        printf("refusion-eval %s\n", RF_VERSION);
-        *done = true;
-        break;
-    default:
-        code = err->code; /* rf_options_next has said what is wrong */
-    }
-    return code;
-}
-
-static int parse(options *o, int argc, char **argv, bool *done, rf_error *err)
-{
-    int option, code = RF_OK;
-
-    *o = (options){.eval = {.likelihood = true, .n_draws = 1}};
-    *done = false;
-    while (code == RF_OK && !*done &&
-           (option = rf_options_next(argc, argv, long_options, "see refusion-eval --help", err)) !=
-               -1) {
-        code = take_option(o, option, done, err);
-    }
-    if (code != RF_OK || *done) {
-        return code;
-    }
-    if (!o->model || !o->data) {
+    if (o->model == NULL || o->data == NULL) {
         return rf_error_set(err, RF_ERR_USAGE, "%s is missing: see refusion-eval --help",
-                            o->model ? "--data" : "--model");
+                            o->model != NULL ? "--data" : "--model");
     }
-    if (o->n_weights > 1 && (!o->eval.likelihood || o->eval.task)) {
+    if (o->n_weights > 1 && (!o->eval.likelihood || o->eval.task != NULL)) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--weights with several types compares likelihoods: leave out %s",
-                            o->eval.task ? "--task" : "--no-likelihood");
+                            o->eval.task != NULL ? "--task" : "--no-likelihood");
     }
-    if (o->answers && !o->eval.task) {
+    if (o->answers != NULL && o->eval.task == NULL) {
         return rf_error_set(err, RF_ERR_USAGE, "--answers goes with --task");
     }
-    if (!o->eval.likelihood && !o->eval.task) {
+    if (!o->eval.likelihood && o->eval.task == NULL) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--no-likelihood without --task leaves nothing to do");
     }
     return RF_OK;
+}
+
+/* *done: help or the version was asked for. *first: index of the assignments. */
+static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_error *err)
+{
+    const char *weights = NULL, *task = NULL;
+    bool no_likelihood = false, help = false, version = false;
+    int64_t seed = 0;
+    const rf_option table[] = {{"model", RF_OPTION_TEXT, &o->model, 0, 0},
+                               {"adapter", RF_OPTION_TEXT, &o->adapter, 0, 0},
+                               {"weights", RF_OPTION_TEXT, &weights, 0, 0},
+                               {"data", RF_OPTION_TEXT, &o->data, 0, 0},
+                               {"task", RF_OPTION_TEXT, &task, 0, 0},
+                               {"no-likelihood", RF_OPTION_FLAG, &no_likelihood, 0, 0},
+                               {"limit", RF_OPTION_INTEGER, &o->limit, 1, INT64_MAX},
+                               {"draws", RF_OPTION_INTEGER, &o->eval.n_draws, 1, 1 << 20},
+                               {"seed", RF_OPTION_INTEGER, &seed, 0, INT64_MAX},
+                               {"out", RF_OPTION_TEXT, &o->out, 0, 0},
+                               {"answers", RF_OPTION_TEXT, &o->answers, 0, 0},
+                               {"threads", RF_OPTION_INTEGER, &o->eval.n_threads, 1, 4096},
+                               {"help", RF_OPTION_STOP, &help, 0, 0},
+                               {"version", RF_OPTION_STOP, &version, 0, 0},
+                               {0}};
+
+    *o = (options){.eval = {.n_draws = 1}};
+    RF_TRY(rf_options_parse(first, argc, argv, table, "see refusion-eval --help", err));
+    o->eval.likelihood = !no_likelihood;
+    o->eval.seed = (uint64_t)seed;
+    *done = help || version;
+    if (help) {
+        print_usage();
+    } else if (version) {
+        printf("refusion-eval %s\n", RF_VERSION);
+    }
+    if (*done) {
+        return RF_OK;
+    }
+    if (weights != NULL) {
+        RF_TRY(take_weights(o, weights, err));
+    }
+    if (task != NULL && (o->eval.task = rf_task_find(task)) == NULL) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--task %s is unknown: refusion-eval --help lists the tasks", task);
+    }
+    return check(o, err);
 }
 
 /* The run's own settings, then the assignments of the command line. A model trained with `ar` is
@@ -303,10 +238,11 @@ int main(int argc, char **argv)
     rf_error err = {0}, open_error = {0};
     rf_dist *dist = NULL;
     options o;
-    bool done;
+    bool done = false;
+    int first;
 
     rf_log_set_program("refusion-eval");
-    int rc = parse(&o, argc, argv, &done, &err);
+    int rc = parse(&o, &first, argc, argv, &done, &err);
     if (done) {
         return rf_error_exit_status(rc);
     }
@@ -317,7 +253,7 @@ int main(int argc, char **argv)
         return rf_error_exit_status(rc != RF_OK ? rc : opened);
     }
     if (rc == RF_OK) {
-        rc = run(&o, argv + optind, argc - optind, dist, &err);
+        rc = run(&o, argv + first, argc - first, dist, &err);
     }
     if (rc != RF_OK && rf_dist_rank(dist) == 0) {
         rf_log_set_rank(0, 1); /* the message names the rank that failed */

@@ -3,9 +3,7 @@
 #include "common/base/options.h"
 #include "infer/answers.h"
 
-#include <getopt.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 typedef struct options {
     const char *model, *adapter, *weights;
@@ -48,123 +46,51 @@ static void print_usage(void)
     rf_config_free(config);
 }
 
-enum {
-    OPTION_MODEL = 256,
-    OPTION_ADAPTER,
-    OPTION_WEIGHTS,
-    OPTION_PROMPT,
-    OPTION_PROMPTS,
-    OPTION_OUT,
-    OPTION_LIMIT,
-    OPTION_RAW,
-    OPTION_SHOW,
-    OPTION_PAUSE,
-    OPTION_MAX_PROMPT,
-    OPTION_THREADS,
-    OPTION_HELP,
-    OPTION_VERSION
-};
-
-static const struct option long_options[] = {
-    {"model", required_argument, NULL, OPTION_MODEL},
-    {"adapter", required_argument, NULL, OPTION_ADAPTER},
-    {"weights", required_argument, NULL, OPTION_WEIGHTS},
-    {"prompt", required_argument, NULL, OPTION_PROMPT},
-    {"prompts", required_argument, NULL, OPTION_PROMPTS},
-    {"out", required_argument, NULL, OPTION_OUT},
-    {"limit", required_argument, NULL, OPTION_LIMIT},
-    {"raw", no_argument, NULL, OPTION_RAW},
-    {"show", no_argument, NULL, OPTION_SHOW},
-    {"pause", required_argument, NULL, OPTION_PAUSE},
-    {"max-prompt", required_argument, NULL, OPTION_MAX_PROMPT},
-    {"threads", required_argument, NULL, OPTION_THREADS},
-    {"help", no_argument, NULL, OPTION_HELP},
-    {"version", no_argument, NULL, OPTION_VERSION},
-    {NULL, 0, NULL, 0}};
-
-static int take_option(options *o, int option, bool *done, rf_error *err)
+/* *done: help or the version was asked for. *first: index of the assignments. */
+static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_error *err)
 {
+    static const char see[] = "see refusion-infer --help";
     rf_answers_options *run = &o->run;
-    int64_t value = 0;
-    int code = RF_OK;
-    switch (option) {
-    case OPTION_MODEL:
-        o->model = optarg;
-        break;
-    case OPTION_ADAPTER:
-        o->adapter = optarg;
-        break;
-    case OPTION_WEIGHTS:
-        o->weights = optarg;
-        break;
-    case OPTION_PROMPT:
-        run->prompt = optarg;
-        break;
-    case OPTION_PROMPTS:
-        run->prompts = optarg;
-        break;
-    case OPTION_OUT:
-        run->out = optarg;
-        break;
-    case OPTION_RAW:
-        run->raw = true;
-        break;
-    case OPTION_SHOW:
-        run->show = true;
-        break;
-    case OPTION_LIMIT:
-        return rf_options_integer(&run->limit, optarg, "--limit", 1, INT64_MAX, err);
-    case OPTION_MAX_PROMPT:
-        return rf_options_integer(&run->max_prompt, optarg, "--max-prompt", 1, 1 << 20, err);
-    case OPTION_PAUSE:
-        code = rf_options_integer(&value, optarg, "--pause", 0, 60000, err);
-        run->pause_ms = (int)value;
-        break;
-    case OPTION_THREADS:
-        code = rf_options_integer(&value, optarg, "--threads", 1, 4096, err);
-        run->n_threads = (int)value;
-        break;
-    case OPTION_HELP:
-        print_usage();
-        *done = true;
-        break;
-    case OPTION_VERSION:
-        printf("refusion-infer %s\n", RF_VERSION);
-        *done = true;
-        break;
-    default:
-        code = err->code; /* rf_options_next has said what is wrong */
-    }
-    return code;
-}
-
-static int parse(options *o, int argc, char **argv, bool *done, rf_error *err)
-{
-    const rf_answers_options *run = &o->run;
-    int option, code = RF_OK;
+    bool help = false, version = false;
+    const rf_option table[] = {{"model", RF_OPTION_TEXT, &o->model, 0, 0},
+                               {"adapter", RF_OPTION_TEXT, &o->adapter, 0, 0},
+                               {"weights", RF_OPTION_TEXT, &o->weights, 0, 0},
+                               {"prompt", RF_OPTION_TEXT, &run->prompt, 0, 0},
+                               {"prompts", RF_OPTION_TEXT, &run->prompts, 0, 0},
+                               {"out", RF_OPTION_TEXT, &run->out, 0, 0},
+                               {"limit", RF_OPTION_INTEGER, &run->limit, 1, INT64_MAX},
+                               {"raw", RF_OPTION_FLAG, &run->raw, 0, 0},
+                               {"show", RF_OPTION_FLAG, &run->show, 0, 0},
+                               {"pause", RF_OPTION_INTEGER, &run->pause_ms, 0, 60000},
+                               {"max-prompt", RF_OPTION_INTEGER, &run->max_prompt, 1, 1 << 20},
+                               {"threads", RF_OPTION_INTEGER, &run->n_threads, 1, 4096},
+                               {"help", RF_OPTION_STOP, &help, 0, 0},
+                               {"version", RF_OPTION_STOP, &version, 0, 0},
+                               {0}};
 
     *o = (options){.run = {.pause_ms = 120}};
-    *done = false;
-    while (code == RF_OK && !*done &&
-           (option = rf_options_next(argc, argv, long_options, "see refusion-infer --help", err)) !=
-               -1) {
-        code = take_option(o, option, done, err);
+    RF_TRY(rf_options_parse(first, argc, argv, table, see, err));
+    *done = help || version;
+    if (help) {
+        print_usage();
+    } else if (version) {
+        printf("refusion-infer %s\n", RF_VERSION);
     }
-    if (code != RF_OK || *done) {
-        return code;
+    if (*done) {
+        return RF_OK;
     }
-    if (!o->model) {
-        return rf_error_set(err, RF_ERR_USAGE, "--model is missing: see refusion-infer --help");
+    if (o->model == NULL) {
+        return rf_error_set(err, RF_ERR_USAGE, "--model is missing: %s", see);
     }
-    if (run->prompt && run->prompts) {
+    if (run->prompt != NULL && run->prompts != NULL) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--prompt and --prompts exclude each other: give one of them");
     }
-    if (run->prompts && (run->show || run->raw)) {
+    if (run->prompts != NULL && (run->show || run->raw)) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--show and --raw go with single prompts: leave out --prompts");
     }
-    if (!run->prompts && (run->out || run->limit)) {
+    if (run->prompts == NULL && (run->out != NULL || run->limit > 0)) {
         return rf_error_set(err, RF_ERR_USAGE, "--out and --limit go with --prompts: give a file");
     }
     return RF_OK;
@@ -176,16 +102,26 @@ static int read_settings(options *o, const rf_loaded *loaded, char **assignment,
 {
     static const char *const sections[] = {"decode"};
     rf_config *config = rf_config_new(key_tables);
-    int code = rf_loaded_settings(loaded, config, sections, 1, err);
+    int rc;
 
-    for (int i = 0; i < n && code == RF_OK; i++) {
-        code = rf_config_set(config, assignment[i], err);
+    RF_TRY_OUT(rf_loaded_settings(loaded, config, sections, 1, err));
+    for (int i = 0; i < n; i++) {
+        RF_TRY_OUT(rf_config_set(config, assignment[i], err));
     }
-    if (code == RF_OK) {
-        code = rf_decode_options_from_config(&o->run.decode, config, err);
-    }
+    rc = rf_decode_options_from_config(&o->run.decode, config, err);
+out:
     rf_config_free(config);
-    return code;
+    return rc;
+}
+
+static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error *err)
+{
+    RF_TRY(rf_loaded_open_adapted(loaded, o->model, o->adapter, err));
+    if (o->weights != NULL) {
+        RF_TRY(rf_loaded_weights(&loaded->weights, o->weights, err));
+    }
+    RF_TRY(read_settings(o, loaded, assignment, n, err));
+    return rf_answers_run(loaded, &o->run, err);
 }
 
 int main(int argc, char **argv)
@@ -193,20 +129,17 @@ int main(int argc, char **argv)
     rf_error err = {0};
     rf_loaded loaded = {0};
     options o;
-    bool done;
-    int code;
+    bool done = false;
+    int first;
 
     rf_log_set_program("refusion-infer");
-    code = parse(&o, argc, argv, &done, &err);
-    if (code == RF_OK && !done &&
-        (code = rf_loaded_open_adapted(&loaded, o.model, o.adapter, &err)) == RF_OK &&
-        (!o.weights || (code = rf_loaded_weights(&loaded.weights, o.weights, &err)) == RF_OK) &&
-        (code = read_settings(&o, &loaded, argv + optind, argc - optind, &err)) == RF_OK) {
-        code = rf_answers_run(&loaded, &o.run, &err);
+    int rc = parse(&o, &first, argc, argv, &done, &err);
+    if (rc == RF_OK && !done) {
+        rc = run(&o, &loaded, argv + first, argc - first, &err);
     }
     rf_loaded_close(&loaded);
-    if (code != RF_OK) {
+    if (rc != RF_OK) {
         rf_log_error(&err);
     }
-    return rf_error_exit_status(code);
+    return rf_error_exit_status(rc);
 }

@@ -1,5 +1,6 @@
 #include "common/base/options.h"
 
+#include "common/base/alloc.h"
 #include "common/base/number.h"
 
 #include <ctype.h>
@@ -7,6 +8,7 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +33,48 @@ int rf_options_next(int argc, char **argv, const struct option *options, const c
                      is_known ? "takes no value" : "unknown or ambiguous option", help);
     }
     return option;
+}
+
+static int take(const rf_option *option, const char *value, rf_error *err)
+{
+    char name[64];
+    snprintf(name, sizeof name, "--%s", option->name);
+    switch (option->kind) {
+    case RF_OPTION_TEXT:
+        *(const char **)option->value = value;
+        return RF_OK;
+    case RF_OPTION_INTEGER:
+        return rf_options_integer(option->value, value, name, option->min, option->max, err);
+    default:
+        *(bool *)option->value = true;
+        return RF_OK;
+    }
+}
+
+int rf_options_parse(int *first, int argc, char **argv, const rf_option *table, const char *help,
+                     rf_error *err)
+{
+    enum { FIRST_CODE = 256 }; /* above any character */
+    int n = 0, code, rc = RF_OK;
+    while (table[n].name != NULL) {
+        n++;
+    }
+    struct option *options = rf_alloc((size_t)n + 1, sizeof *options);
+    for (int i = 0; i < n; i++) {
+        bool has_value = table[i].kind == RF_OPTION_TEXT || table[i].kind == RF_OPTION_INTEGER;
+        options[i] = (struct option){.name = table[i].name,
+                                     .has_arg = has_value ? required_argument : no_argument,
+                                     .val = FIRST_CODE + i};
+    }
+    while (rc == RF_OK && (code = rf_options_next(argc, argv, options, help, err)) != -1) {
+        rc = code == '?' ? RF_ERR_USAGE : take(&table[code - FIRST_CODE], optarg, err);
+        if (rc == RF_OK && table[code - FIRST_CODE].kind == RF_OPTION_STOP) {
+            break;
+        }
+    }
+    *first = optind;
+    free(options);
+    return rc;
 }
 
 int rf_options_integer(int64_t *out, const char *text, const char *name, int64_t min, int64_t max,

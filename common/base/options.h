@@ -8,6 +8,25 @@
 
 struct option; /* getopt.h */
 
+typedef enum rf_option_kind {
+    RF_OPTION_TEXT,    /* const char *: the value, inside argv */
+    RF_OPTION_INTEGER, /* int64_t, within [min, max] */
+    RF_OPTION_FLAG,    /* bool: true. The option takes no value */
+    RF_OPTION_STOP     /* the same, and nothing behind it is read: --help */
+} rf_option_kind;
+
+typedef struct rf_option {
+    const char *name; /* without "--"; NULL ends a table */
+    rf_option_kind kind;
+    void *value; /* where it goes */
+    int64_t min, max;
+} rf_option;
+
+/* Reads a command line: the last of options given twice counts. *first: index in argv of what
+ * stands behind the options. Messages send to `help`, "see refusion-infer --help". RF_ERR_USAGE. */
+RF_MUST_CHECK int rf_options_parse(int *first, int argc, char **argv, const rf_option *table,
+                                   const char *help, rf_error *err);
+
 /* getopt_long without its messages: the option's value (optarg, optind as ever), -1 at the end of
  * the options, or '?' after an unknown or ambiguous option or a missing or superfluous value, with
  * err set (RF_ERR_USAGE). Long options only. help: where the message sends to, "see refusion-infer

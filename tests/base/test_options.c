@@ -79,3 +79,49 @@ Test(options, numbers)
     }
     cr_assert(x == 0.25);
 }
+
+/* --- Tables ----------------------------------------------------------------------------------- */
+
+typedef struct given {
+    const char *name;
+    int64_t size;
+    bool quick, help;
+    int first;
+} given;
+
+/* A command line of these words, up to NULL. */
+static int parse(given *g, const char *const *word)
+{
+    const rf_option options[] = {{"name", RF_OPTION_TEXT, &g->name, 0, 0},
+                                 {"size", RF_OPTION_INTEGER, &g->size, 1, 9},
+                                 {"quick", RF_OPTION_FLAG, &g->quick, 0, 0},
+                                 {"help", RF_OPTION_STOP, &g->help, 0, 0},
+                                 {0}};
+    static char text[8][32];
+    char *argv[9] = {text[0]};
+    int argc = 1;
+    for (; word[argc - 1] != NULL; argc++) {
+        argv[argc] = strcpy(text[argc], word[argc - 1]);
+    }
+    optind = 0;
+    err = (rf_error){0};
+    *g = (given){0};
+    return rf_options_parse(&g->first, argc, argv, options, "see program --help", &err);
+}
+
+Test(options, of_a_table)
+{
+    given g;
+    cr_assert(parse(&g, (const char *[]){"--size", "3", "--name=x", "--quick", "a=b", NULL}) ==
+              RF_OK);
+    cr_assert(g.size == 3 && strcmp(g.name, "x") == 0 && g.quick && !g.help && g.first == 5);
+    cr_assert(parse(&g, (const char *[]){"--size=3", "--size=4", NULL}) == RF_OK && g.size == 4 &&
+              g.name == NULL && !g.quick && g.first == 3);
+    cr_assert(parse(&g, (const char *[]){"--help", "--bogus", NULL}) == RF_OK && g.help);
+    cr_assert(parse(&g, (const char *[]){"--size=10", NULL}) == RF_ERR_USAGE);
+    says("--size 10: must be a whole number from 1 to 9");
+    cr_assert(parse(&g, (const char *[]){"--bogus", "--help", NULL}) == RF_ERR_USAGE && !g.help);
+    says("--bogus: unknown");
+    cr_assert(parse(&g, (const char *[]){"--name", NULL}) == RF_ERR_USAGE);
+    says("--name: needs a value: see program --help");
+}
