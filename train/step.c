@@ -91,7 +91,7 @@ static void set_losses(rf_step_result *out, const double *sum)
 /* Norm, clipping, AdamW. The same bits on every rank: all have the same sums. */
 static void update(rf_trainer *t, rf_step_result *out, void *gradient, rf_dump *dump)
 {
-    out->grad_norm = rf_optimizer_norm(t->model, gradient);
+    out->grad_norm = rf_optimizer_norm(&t->optimizer, t->model, gradient);
     out->skipped = !isfinite(out->loss) || !isfinite(out->grad_norm);
     double scale = rf_optimizer_scale(&t->optimizer.settings, out->grad_norm);
     rf_dump_gradient(dump, t, gradient, out->loss, out->lr, scale);

@@ -31,6 +31,7 @@ typedef enum rf_class {
     RF_STATISTIC, /* reciprocal norms, log-sum-exps, losses, probabilities, cos/sin tables */
     RF_WEIGHT,    /* compute copies of parameters */
     RF_MASTER,    /* master parameters, their gradients and Adam moments */
+    RF_SUM,       /* f64 on all backends: sums over the trainable space */
     RF_INDEX,     /* i32: tokens, positions, targets, places, spans */
     RF_N_CLASSES
 } rf_class;

@@ -16,7 +16,7 @@
  * embedding and head_loss give and take back as gradients, dq, dk, dv, and where an argument
  * `..._class` says RF_STREAM instead of RF_ACTIVATION), statistics (rstd, lse, loss, score,
  * logprob, cos, sin), weights (w, gain, bias, table), masters (dw, dgain, dbias, dtable, and all
- * operands of the flat-buffer kernels), index (token, position, target, place). All matrices are
+ * operands of the flat-buffer kernels), sum (sums), index (token, position, target, place). All matrices are
  * row-major. N places, D width, H heads, G key/value heads, K head width, F feed-forward width, V
  * vocabulary, M keys.
  */
@@ -30,6 +30,14 @@
 
 /* Rows of a matrix are packed in groups of this many, whatever the backend. */
 enum { RF_PACK_ROWS = 64 };
+
+/* Elements whose squares are summed together (sum_squares). Part of what decides a norm's bits. */
+enum { RF_SUM_RUN = 1 << 16 };
+/* How many runs n elements are. */
+static inline int64_t rf_sum_runs(int64_t n)
+{
+    return (n + RF_SUM_RUN - 1) / RF_SUM_RUN;
+}
 
 /* A matrix [out,in] of weights, in a layout that `pack` made or as rows. */
 typedef struct rf_matrix {
@@ -201,9 +209,16 @@ typedef void rf_scatter_rows_fn(rf_ctx *, void *y, const void *x, const int32_t 
 
 /* add: y += x. y [n] adds, x [n] reads */
 typedef void rf_add_fn(rf_ctx *, void *y, const void *x, int64_t n);
-/* sum_squares: *out = sum of x^2 in double, from partial sums of fixed blocks; host memory.
- * A non-finite x gives a non-finite sum. */
-typedef void rf_sum_squares_fn(rf_ctx *, double *out, const void *x, int64_t n);
+/* sum_squares: the sum of x^2 over each run of RF_SUM_RUN elements of a space, of which x holds
+ * elements [first, first + n). So those who hold parts of the space make the same sums as one who
+ * holds it all. A non-finite x gives a non-finite sum.
+ *   sums [runs of the space] class sum, sets those of [first, first + n); x [n] reads
+ *   first is a multiple of RF_SUM_RUN, and so is n, unless the space ends there */
+typedef void rf_sum_squares_fn(rf_ctx *, void *sums, const void *x, int64_t first, int64_t n);
+/* sum_tree: sums[0] = the sum of sums[0..n): neighbours are added, then the sums of neighbours, and
+ * so on; one without a neighbour waits. The others hold parts of the sum then.
+ *   sums [n] class sum, reads and sets; with n = 0: sums[0] = 0 */
+typedef void rf_sum_tree_fn(rf_ctx *, void *sums, int64_t n);
 /* adamw: decoupled weight decay (arXiv:1711.05101), bias-corrected, in one pass:
  *   g' = scale*g; m = b1 m + (1-b1) g'; v = b2 v + (1-b2) g'^2;
  *   w -= lr ( (m/c1) / (sqrt(v/c2) + eps) + decay w ),  c1 = 1-b1^t, c2 = 1-b2^t
@@ -238,6 +253,7 @@ typedef void rf_adamw_fn(rf_ctx *, void *w, void *m, void *v, const void *g, int
     X(scatter_rows)                                                                                \
     X(add)                                                                                         \
     X(sum_squares)                                                                                 \
+    X(sum_tree)                                                                                    \
     X(adamw)
 
 /* A backend's kernels: field `linear_forward` is an rf_linear_forward_fn, and so on. */

@@ -95,7 +95,9 @@
       (rf_ctx * ctx, void *y, const void *x, const int32_t *place, int64_t n, int64_t d),          \
       (ctx, y, x, place, n, d), 0, d)                                                              \
     X(add, (rf_ctx * ctx, void *y, const void *x, int64_t n), (ctx, y, x, n), 0, n)                \
-    X(sum_squares, (rf_ctx * ctx, double *out, const void *x, int64_t n), (ctx, out, x, n), 0, n)  \
+    X(sum_squares, (rf_ctx * ctx, void *sums, const void *x, int64_t first, int64_t n),            \
+      (ctx, sums, x, first, n), 0, n)                                                              \
+    X(sum_tree, (rf_ctx * ctx, void *sums, int64_t n), (ctx, sums, n), 0, n)                       \
     X(adamw,                                                                                       \
       (rf_ctx * ctx, void *w, void *m, void *v, const void *g, int64_t n, const rf_adamw *step),   \
       (ctx, w, m, v, g, n, step), 0, n)

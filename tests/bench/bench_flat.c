@@ -28,9 +28,7 @@ static void run_adamw(void *work)
 static void run_sum_squares(void *work)
 {
     flat_work *f = work;
-    double sum;
-    kernels_of(f)->sum_squares(f->ctx, &sum, f->d, f->n);
-    f->a[0] = (float)sum;
+    kernels_of(f)->sum_squares(f->ctx, f->a, f->d, 0, f->n);
 }
 
 static void run_add(void *work)

@@ -117,7 +117,7 @@ static void run_step(void *work)
     rf_backend_zero(w->model->ctx, w->gradient, RF_MASTER, w->model->table.n_elements);
     require(rf_model_forward(w->model, w->acts, &w->batch, NULL, &err), &err);
     require(rf_backward_run(w->backward, w->model, w->acts, w->gradient, w->loss, &err), &err);
-    double norm = rf_optimizer_norm(w->model, w->gradient);
+    double norm = rf_optimizer_norm(&w->optimizer, w->model, w->gradient);
     double scale = rf_optimizer_scale(&w->optimizer.settings, norm);
     rf_optimizer_step(&w->optimizer, w->model, w->gradient, scale, 1e-4, ++w->updates);
 }

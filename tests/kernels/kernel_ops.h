@@ -386,14 +386,20 @@ static inline void run_add(kernel_case *c, rf_ctx *ctx)
 }
 static inline void declare_sum_squares(kernel_case *c)
 {
-    case_declare(c, "sum", RF_STATISTIC, SETS, 1, 0, 0);
+    case_declare(c, "sums", RF_SUM, SETS, rf_sum_runs(c->shape.n), 0, 0);
     case_declare(c, "x", RF_MASTER, READS, c->shape.n, 1, 0);
 }
 static inline void run_sum_squares(kernel_case *c, rf_ctx *ctx)
 {
-    double sum = (double)NAN; /* in host memory, unlike all other results */
-    KERNEL(sum_squares)(ctx, &sum, M("x"), c->shape.n);
-    rf_backend_upload(ctx, M("sum"), RF_STATISTIC, &sum, RF_F64, 1);
+    KERNEL(sum_squares)(ctx, M("sums"), M("x"), 0, c->shape.n);
+}
+static inline void declare_sum_tree(kernel_case *c)
+{
+    case_declare(c, "sums", RF_SUM, CHANGES, c->shape.n + 1, 1, 0);
+}
+static inline void run_sum_tree(kernel_case *c, rf_ctx *ctx)
+{
+    KERNEL(sum_tree)(ctx, M("sums"), c->shape.n);
 }
 static inline void declare_adamw(kernel_case *c)
 {

@@ -85,6 +85,7 @@ static const operation operations[] = {
     {OP(head_logits), 0, NULL, NULL, NULL, SHAPES(head)},
     {OP(add), 0, NULL, NULL, NULL, SHAPES(flat)},
     {OP(sum_squares), 0, NULL, NULL, NULL, SHAPES(flat)},
+    {OP(sum_tree), 0, NULL, NULL, NULL, SHAPES(flat)},
     {OP(adamw), 0, NULL, NULL, NULL, SHAPES(flat)},
 };
 #undef OP

@@ -112,6 +112,39 @@ AGAINST_REF64(add)
 AGAINST_REF64(sum)
 AGAINST_REF64(adamw)
 
+/* Who holds the whole space and those who share it make the same sums, bit for bit. */
+Test(backends, sum_squares_of_parts_are_those_of_the_whole)
+{
+    enum { N_RUNS = 5, N = (N_RUNS - 1) * RF_SUM_RUN + 777 };
+    const rf_backend *list[MAX_BACKENDS];
+    int n = backends_available(list);
+    float *x = aligned_alloc(64, (N + 63) / 64 * 64 * sizeof(*x));
+    cr_assert(x != NULL);
+    rf_rng rng = RF_RNG_STREAM(1, RF_RNG_TEST, 0);
+    for (int i = 0; i < N; i++) {
+        x[i] = (float)case_noise(&rng);
+    }
+    for (int b = 0; b < n; b++) {
+        rf_ctx *ctx = case_context(list[b], 3, &(kernel_shape){.n = N});
+        double whole[N_RUNS], parts[N_RUNS] = {0};
+        list[b]->kernels->sum_squares(ctx, whole, x, 0, N);
+        for (int64_t first = 0; first < N; first += 2 * RF_SUM_RUN) {
+            int64_t rest = N - first;
+            list[b]->kernels->sum_squares(ctx, parts, x + first, first,
+                                          rest < 2 * RF_SUM_RUN ? rest : 2 * RF_SUM_RUN);
+        }
+        cr_assert(memcmp(whole, parts, sizeof(whole)) == 0, "%s %s", list[b]->name, list[b]->isa);
+        double sum = 0;
+        for (int i = 0; i < N; i++) {
+            sum += (double)x[i] * (double)x[i];
+        }
+        list[b]->kernels->sum_tree(ctx, whole, N_RUNS);
+        cr_assert(fabs(whole[0] - sum) <= 1e-12 * sum, "%s %s", list[b]->name, list[b]->isa);
+        rf_ctx_free(ctx);
+    }
+    free(x);
+}
+
 Test(backends, sum_squares_shows_what_is_not_finite)
 {
     const float bad[] = {INFINITY, -INFINITY, NAN};
@@ -126,7 +159,7 @@ Test(backends, sum_squares_shows_what_is_not_finite)
             const int place[] = {0, 4097, 4999};
             x[place[i / 3]] = bad[i % 3];
             double sum = 0;
-            list[b]->kernels->sum_squares(ctx, &sum, x, 5000);
+            list[b]->kernels->sum_squares(ctx, &sum, x, 0, 5000);
             cr_assert(!isfinite(sum), "%s %s: %g", list[b]->name, list[b]->isa, sum);
             free(x);
         }

@@ -366,7 +366,7 @@ static void others_run(others *o, const rf_backend *backend, int n_threads, rf_c
         dy[i] = fabsf(dy[i]);
     }
     k->adamw(ctx, o->moved, x, dy, o->y, N * D, &step);
-    k->sum_squares(ctx, &o->squares, o->dtable, V * D);
+    k->sum_squares(ctx, &o->squares, o->dtable, 0, V * D);
     float *all[] = {x, w, weight, gain, dy};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         free(all[i]);
@@ -471,7 +471,9 @@ Test(cpu_exact, nothing_is_touched_for_sizes_of_zero)
         k->scatter_rows(ctx, y, x, NULL, 0, D);
         k->rope(ctx, y, x, x, NULL, 0, 2, 4, false, RF_STREAM);
         EXPECT_SAME(y, before, 6, "%s: something was written", list[b]->isa);
-        k->sum_squares(ctx, &squares, x, 0);
+        k->sum_squares(ctx, &squares, x, 0, 0);
+        cr_assert(squares == 1.0);
+        k->sum_tree(ctx, &squares, 0);
         cr_assert(squares == 0.0);
         k->linear_forward(ctx, y, x, rf_matrix_rows(x), bias, NULL, 2, 0, 3, RF_ACTIVATION);
         EXPECT_SAME(y, without_inner, 6, "%s: an empty sum", list[b]->isa);

@@ -132,7 +132,8 @@ Test(reference, head)
 Test(reference, flat_buffers)
 {
     rf_ctx *ctx = context();
-    double w[] = {1, 1, 1}, m[3] = {0}, v[3] = {0}, y[] = {1, 2}, sum = 0;
+    double w[] = {1, 1, 1}, m[3] = {0}, v[3] = {0}, y[] = {1, 2};
+    double sums[] = {0, 1, 2, 3, 4};
     const double g[] = {1e-3, -50, 0};
     const rf_adamw step = {0.1, 0.9, 0.99, 0, 0.5, 2, 1 - 0.9, 1 - 0.99};
     ref->adamw(ctx, w, m, v, g, 2, &step);
@@ -141,7 +142,9 @@ Test(reference, flat_buffers)
     expect(v, (double[]){4e-8, 100, 0}, 3, "v");
     ref->add(ctx, y, g, 2);
     expect(y, (double[]){1.001, -48}, 2, "y");
-    ref->sum_squares(ctx, &sum, (double[]){3, 4}, 2);
-    expect(&sum, (double[]){25}, 1, "sum");
+    ref->sum_squares(ctx, sums, (double[]){3, 4}, RF_SUM_RUN, 2);
+    expect(sums, (double[]){0, 25, 2, 3, 4}, 5, "sums");
+    ref->sum_tree(ctx, sums, 5);
+    expect(sums, (double[]){0 + 25 + 2 + 3 + 4}, 1, "sum");
     rf_ctx_free(ctx);
 }

@@ -8,12 +8,19 @@ void rf_optimizer_layout(rf_optimizer *optimizer, rf_arena *arena, const rf_back
     size_t bytes = rf_backend_bytes(backend, RF_MASTER, n_elements);
     optimizer->m = rf_arena_take(arena, bytes);
     optimizer->v = rf_arena_take(arena, bytes);
+    optimizer->sums =
+        rf_arena_take(arena, rf_backend_bytes(backend, RF_SUM, rf_sum_runs(n_elements) + 1));
 }
 
-double rf_optimizer_norm(rf_model *model, const void *gradient)
+double rf_optimizer_norm(const rf_optimizer *optimizer, rf_model *model, const void *gradient)
 {
-    double sum = 0.0;
-    model->ctx->backend->kernels->sum_squares(model->ctx, &sum, gradient, model->table.n_elements);
+    rf_ctx *ctx = model->ctx;
+    const rf_kernels *kernels = ctx->backend->kernels;
+    double sum = (double)NAN;
+    kernels->sum_squares(ctx, optimizer->sums, gradient, 0, model->table.n_elements);
+    kernels->sum_tree(ctx, optimizer->sums, rf_sum_runs(model->table.n_elements));
+    rf_backend_download(ctx, &sum, RF_F64, optimizer->sums, RF_SUM, 1);
+    rf_backend_wait(ctx, rf_backend_record(ctx));
     return sqrt(sum);
 }
 

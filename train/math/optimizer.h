@@ -11,19 +11,21 @@ typedef struct rf_optimizer_settings {
     double clip;         /* largest global norm; 0: no clipping */
 } rf_optimizer_settings;
 
-/* Adam's moments; memory belongs to the arena they were taken from. */
+/* Adam's moments, and room for the norm; memory belongs to the arena they were taken from. */
 typedef struct rf_optimizer {
     rf_optimizer_settings settings;
     void *m, *v; /* [table.n_elements] class master */
+    void *sums;  /* [rf_sum_runs(table.n_elements) + 1] class sum */
 } rf_optimizer;
 
-/* Takes m and v from the arena (arena.h: run twice). */
+/* Takes m, v and sums from the arena (arena.h: run twice). */
 void rf_optimizer_layout(rf_optimizer *optimizer, rf_arena *arena, const rf_backend *backend,
                          int64_t n_elements);
 
 /* Euclidean norm of the whole gradient [table.n_elements] (class master); not finite where any
- * element is not. Summed in a fixed order. */
-double rf_optimizer_norm(rf_model *model, const void *gradient);
+ * element is not. Summed in an order that the number of elements alone decides (kernels.h:
+ * sum_squares, sum_tree). */
+double rf_optimizer_norm(const rf_optimizer *optimizer, rf_model *model, const void *gradient);
 /* Factor that brings a gradient of this norm down to `clip`: min(1, clip/norm). */
 double rf_optimizer_scale(const rf_optimizer_settings *settings, double norm);
 

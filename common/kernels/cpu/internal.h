@@ -348,7 +348,6 @@ size_t RF_CPU(attention_bytes)(int n_threads, const rf_limits *limits);
 size_t RF_CPU(attention_backward_bytes)(int n_threads, const rf_limits *limits);
 size_t RF_CPU(head_bytes)(int n_threads, const rf_limits *limits);
 size_t RF_CPU(norm_bytes)(const rf_limits *limits);
-size_t RF_CPU(optimizer_bytes)(void);
 
 /* head.c: places of a chunk. */
 int64_t RF_CPU(head_rows)(const rf_limits *limits);

@@ -3,7 +3,7 @@
 
 #include <omp.h>
 
-enum { SUM_BLOCKS = 1024, SUM_LANES = 16 };
+enum { SUM_LANES = 16 };
 
 void RF_CPU(add)(rf_ctx *ctx, void *y, const void *x, int64_t n)
 {
@@ -20,13 +20,8 @@ void RF_CPU(add)(rf_ctx *ctx, void *y, const void *x, int64_t n)
     }
 }
 
-size_t RF_CPU(optimizer_bytes)(void)
-{
-    return SUM_BLOCKS * sizeof(double);
-}
-
 /* Lane j takes elements j, j + 16, ...; squares of f32 are exact in f64. */
-static double sum_block(const float *x, int64_t n)
+static double sum_run(const float *x, int64_t n)
 {
     double lane[SUM_LANES] = {0.0};
     int64_t i = 0;
@@ -45,22 +40,30 @@ static double sum_block(const float *x, int64_t n)
     return sum;
 }
 
-void RF_CPU(sum_squares)(rf_ctx *ctx, double *out, const void *x, int64_t n)
+void RF_CPU(sum_squares)(rf_ctx *ctx, void *sums, const void *x, int64_t first, int64_t n)
 {
-    double *part = ctx->scratch;
+    double *to = (double *)sums + first / RF_SUM_RUN;
     const float *from = x;
-    int64_t size = line_floats(ceil_div(n, SUM_BLOCKS)); /* of a block: a function of n alone */
-    int64_t blocks = n > 0 ? ceil_div(n, size) : 0;
-    RF_ASSERT(RF_CPU(optimizer_bytes)() <= ctx->scratch_bytes);
+    const int64_t n_runs = rf_sum_runs(n);
+    RF_ASSERT(first % RF_SUM_RUN == 0);
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, n))
-    for (int64_t b = 0; b < blocks; b++) {
-        part[b] = sum_block(from + b * size, min_of(size, n - b * size));
+    for (int64_t i = 0; i < n_runs; i++) {
+        to[i] = sum_run(from + i * RF_SUM_RUN, min_of(RF_SUM_RUN, n - i * RF_SUM_RUN));
     }
-    double sum = 0.0;
-    for (int64_t b = 0; b < blocks; b++) {
-        sum += part[b];
+}
+
+void RF_CPU(sum_tree)(rf_ctx *ctx, void *sums, int64_t n)
+{
+    (void)ctx;
+    double *sum = sums;
+    for (int64_t step = 1; step < n; step *= 2) {
+        for (int64_t i = 0; i + step < n; i += 2 * step) {
+            sum[i] += sum[i + step];
+        }
     }
-    *out = sum;
+    if (n == 0) {
+        sum[0] = 0.0;
+    }
 }
 
 void RF_CPU(adamw)(rf_ctx *ctx, void *w, void *m, void *v, const void *g, int64_t n,

@@ -12,16 +12,30 @@ void RF_REF(add)(rf_ctx *ctx, void *y_, const void *x_, int64_t n)
     }
 }
 
-/* One block holds all: nothing here runs in parallel. */
-void RF_REF(sum_squares)(rf_ctx *ctx, double *out, const void *x_, int64_t n)
+void RF_REF(sum_squares)(rf_ctx *ctx, void *sums_, const void *x_, int64_t first, int64_t n)
 {
     (void)ctx;
+    double *sums = sums_;
     const real *x = x_;
-    double sum = 0;
     for (int64_t i = 0; i < n; i++) {
-        sum += (double)x[i] * (double)x[i];
+        double *sum = &sums[(first + i) / RF_SUM_RUN];
+        double square = (double)x[i] * (double)x[i];
+        *sum = (first + i) % RF_SUM_RUN == 0 ? square : *sum + square;
     }
-    *out = sum;
+}
+
+void RF_REF(sum_tree)(rf_ctx *ctx, void *sums_, int64_t n)
+{
+    (void)ctx;
+    double *sums = sums_;
+    for (int64_t step = 1; step < n; step *= 2) {
+        for (int64_t i = 0; i + step < n; i += 2 * step) {
+            sums[i] += sums[i + step];
+        }
+    }
+    if (n == 0) {
+        sums[0] = 0;
+    }
 }
 
 void RF_REF(adamw)(rf_ctx *ctx, void *w_, void *m_, void *v_, const void *g_, int64_t n,
