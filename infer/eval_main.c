@@ -151,10 +151,7 @@ static int read_settings(options *o, const rf_loaded *loaded, char **assignment,
     rf_config *config = rf_config_new(key_tables);
     int rc;
 
-    RF_TRY_OUT(rf_loaded_settings(loaded, config, sections, 2, err));
-    for (int i = 0; i < n; i++) {
-        RF_TRY_OUT(rf_config_set(config, assignment[i], err));
-    }
+    RF_TRY_OUT(rf_loaded_settings(loaded, config, sections, 2, assignment, n, err));
     RF_TRY_OUT(rf_decode_options_from_config(&o->eval.decode, config, err));
     RF_TRY_OUT(rf_objective_from_config(&o->eval.objective, config, mask, err));
     o->eval.slot_size = o->eval.objective.kind == &rf_objective_ar ? 0 : o->eval.decode.slot_size;
@@ -199,7 +196,7 @@ static int check_output(const char *path, const rf_dist *dist, rf_error *err)
 static int prepare(options *o, rf_loaded *loaded, rf_prompt **prompts, int64_t *n,
                    char **assignment, int n_assignments, const rf_dist *dist, rf_error *err)
 {
-    RF_TRY(rf_loaded_open_adapted(loaded, o->model, o->adapter, err));
+    RF_TRY(rf_loaded_open(loaded, o->model, o->adapter, err));
     if (o->n_weights == 0) {
         o->weights[o->n_weights++] = loaded->weights;
     }

@@ -102,21 +102,17 @@ static int read_settings(options *o, const rf_loaded *loaded, char **assignment,
 {
     static const char *const sections[] = {"decode"};
     rf_config *config = rf_config_new(key_tables);
-    int rc;
-
-    RF_TRY_OUT(rf_loaded_settings(loaded, config, sections, 1, err));
-    for (int i = 0; i < n; i++) {
-        RF_TRY_OUT(rf_config_set(config, assignment[i], err));
+    int rc = rf_loaded_settings(loaded, config, sections, 1, assignment, n, err);
+    if (rc == RF_OK) {
+        rc = rf_decode_options_from_config(&o->run.decode, config, err);
     }
-    rc = rf_decode_options_from_config(&o->run.decode, config, err);
-out:
     rf_config_free(config);
     return rc;
 }
 
 static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error *err)
 {
-    RF_TRY(rf_loaded_open_adapted(loaded, o->model, o->adapter, err));
+    RF_TRY(rf_loaded_open(loaded, o->model, o->adapter, err));
     if (o->weights != NULL) {
         RF_TRY(rf_loaded_weights(&loaded->weights, o->weights, err));
     }

@@ -6,11 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-int rf_loaded_open(rf_loaded *out, const char *path, rf_error *err)
-{
-    return rf_loaded_open_adapted(out, path, NULL, err);
-}
-
 /* The type of a checkpoint's parameters. */
 static int read_storage(rf_type *out, const char *path, rf_error *err)
 {
@@ -21,7 +16,7 @@ static int read_storage(rf_type *out, const char *path, rf_error *err)
     return rc;
 }
 
-int rf_loaded_open_adapted(rf_loaded *out, const char *path, const char *adapter, rf_error *err)
+int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter, rf_error *err)
 {
     *out = (rf_loaded){.path = path, .adapter = adapter};
     RF_TRY(rf_checkpoint_info_read(&out->info, adapter != NULL ? adapter : path, err));
@@ -56,24 +51,27 @@ static bool begins_section(const char *line, const char *const *sections, int n_
 }
 
 int rf_loaded_settings(const rf_loaded *loaded, rf_config *config, const char *const *sections,
-                       int n_sections, rf_error *err)
+                       int n_sections, char *const *assignment, int n, rf_error *err)
 {
     char *text = rf_alloc(strlen(loaded->info.run_config) + 1, 1), *to = text;
     bool wanted = false;
 
     for (const char *line = loaded->info.run_config; *line != '\0';) {
-        size_t n = strcspn(line, "\n");
-        n += line[n] == '\n';
+        size_t bytes = strcspn(line, "\n");
+        bytes += line[bytes] == '\n';
         if (line[0] != ' ') {
             wanted = begins_section(line, sections, n_sections);
         }
         if (wanted) {
-            to = mempcpy(to, line, n);
+            to = mempcpy(to, line, bytes);
         }
-        line += n;
+        line += bytes;
     }
     int rc = to > text ? rf_config_load_text(config, text, loaded->path, err) : RF_OK;
     free(text);
+    for (int i = 0; i < n && rc == RF_OK; i++) {
+        rc = rf_config_set(config, assignment[i], err);
+    }
     return rc;
 }
 

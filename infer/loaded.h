@@ -15,15 +15,15 @@ typedef struct rf_loaded {
     rf_model *model;
 } rf_loaded;
 
-/* Reads the header: tokenizer and sizes. path is not copied. */
-RF_MUST_CHECK int rf_loaded_open(rf_loaded *out, const char *path, rf_error *err);
-/* The same with an adapter file beside its base `path` (lora.h); adapter NULL: none. Not copied. */
-RF_MUST_CHECK int rf_loaded_open_adapted(rf_loaded *out, const char *path, const char *adapter,
-                                         rf_error *err);
-/* Settings of the run that trained the model, as far as `config` declares their sections ("decode",
- * "objective"): what the model was made for, before the command line has its say. */
+/* Reads the header: tokenizer and sizes. adapter: a file beside its base `path` (lora.h); NULL:
+ * none. Names are not copied. */
+RF_MUST_CHECK int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter,
+                                 rf_error *err);
+/* Settings: first those of the run that trained the model, as far as they are in these sections
+ * ("decode", "objective") of `config`; then the assignments [n] of the command line. */
 RF_MUST_CHECK int rf_loaded_settings(const rf_loaded *loaded, rf_config *config,
-                                     const char *const *sections, int n_sections, rf_error *err);
+                                     const char *const *sections, int n_sections,
+                                     char *const *assignment, int n, rf_error *err);
 /* "f32", "bf16" or "int8". */
 RF_MUST_CHECK int rf_loaded_weights(rf_layout *out, const char *name, rf_error *err);
 /* Makes the model for these limits and reads the weights. A limit of more positions than the model

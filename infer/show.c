@@ -1,11 +1,14 @@
 #include "infer/show.h"
 
+#include "common/base/utf8.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
+#include <utf8proc.h>
 
 /* Colours of rounds 1, 2, ... from the 256-colour palette, readable on dark and light. */
 static const int palette[] = {39, 208, 41, 170, 178, 75, 203, 113, 141, 44};
@@ -46,47 +49,13 @@ typedef struct unit {
     bool breaks; /* ends with a line break */
 } unit;
 
-/* Columns of a code point: 0 for what combines with the character before, 2 for East Asian wide
- * characters and pictures, roughly as Unicode's EastAsianWidth has it. */
-static int columns_of(uint32_t c)
-{
-    static const uint32_t none[][2] = {{0x300, 0x36F}, {0x200B, 0x200F}, {0xFE00, 0xFE0F}};
-    static const uint32_t wide[][2] = {{0x1100, 0x115F},   {0x2E80, 0xA4CF},   {0xAC00, 0xD7A3},
-                                       {0xF900, 0xFAFF},   {0xFE30, 0xFE6F},   {0xFF00, 0xFF60},
-                                       {0xFFE0, 0xFFE6},   {0x1F300, 0x1F64F}, {0x1F680, 0x1F6FF},
-                                       {0x1F900, 0x1FAFF}, {0x20000, 0x3FFFD}};
-    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
-        if (c >= none[i][0] && c <= none[i][1]) {
-            return 0;
-        }
-    }
-    for (size_t i = 0; i < sizeof wide / sizeof *wide; i++) {
-        if (c >= wide[i][0] && c <= wide[i][1]) {
-            return 2;
-        }
-    }
-    return 1;
-}
-
-/* One code point of valid UTF-8; returns its bytes. */
-static size_t code_point(uint32_t *out, const char *text)
-{
-    const unsigned char *c = (const unsigned char *)text;
-    size_t n = c[0] < 0x80 ? 1 : c[0] < 0xE0 ? 2 : c[0] < 0xF0 ? 3 : 4;
-    *out = n == 1 ? c[0] : c[0] & (0xFFU >> (n + 1));
-    for (size_t i = 1; i < n; i++) {
-        *out = *out << 6 | (c[i] & 0x3FU);
-    }
-    return n;
-}
-
 /* Text of a model may hold anything: nothing of it reaches the terminal as a control character. */
 static void set_text(unit *u, const char *raw, size_t bytes)
 {
     size_t used = 0;
     for (size_t i = 0, n; i < bytes && used + 8 < sizeof u->text; i += n) {
-        uint32_t c;
-        n = code_point(&c, raw + i);
+        int32_t c;
+        n = rf_utf8_next(&c, raw + i);
         u->breaks = c == '\n';
         if (c == '\n') {
             memcpy(u->text + used, "↵", 3);
@@ -97,7 +66,7 @@ static void set_text(unit *u, const char *raw, size_t bytes)
         } else {
             memcpy(u->text + used, raw + i, n);
             used += n;
-            u->columns += columns_of(c) - 1;
+            u->columns += utf8proc_charwidth(c) - 1;
         }
         u->columns++;
     }
