@@ -13,16 +13,9 @@
 #ifndef RF_TESTS_MPI_H
 #define RF_TESTS_MPI_H
 
-#include "common/dist/dist.h"
+#include "tests/program.h"
 
 #include <criterion/criterion.h>
-
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 /* The rank in a shell under mpirun, where ranks differ: Open MPI's and MPICH's. (Not with the
  * colons of `mpirun -n 1 a : -n 1 b`: Debian 13's mpirun, of Open MPI 5.0.7, crashes on them.) */
@@ -69,10 +62,8 @@ static inline int mpi_launch(char *output, size_t bytes, const char *test, int r
     int file = mkstemp(file_name);
     cr_assert(file >= 0);
     snprintf(command, sizeof command,
-             "env -u BXFI_MAP RF_TEST_INSIDE=1 OMPI_ALLOW_RUN_AS_ROOT=1 "
-             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_ALLOW_RUN_AS_ROOT=1 "
-             "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1 '%s' timeout -k 5 60 mpirun %s -n %d '%s' -j1 "
-             "--filter '%s' >%s 2>&1 </dev/null",
+             PROGRAM_MPI "RF_TEST_INSIDE=1 '%s' timeout -k 5 60 mpirun %s -n %d '%s' -j1 "
+                         "--filter '%s' >%s 2>&1 </dev/null",
              setting != NULL ? setting : "RF_TEST_SETTING=none",
              is_open_mpi ? "--oversubscribe --bind-to none" : "", ranks, program, test, file_name);
     int status = system(command);

@@ -5,23 +5,23 @@
 
 #include <jansson.h>
 
-TestSuite(data_program, .init = begin_program, .fini = end_folder);
+TestSuite(data_program, .init = program_begin, .fini = end_folder);
 
 Test(data_program, help_and_version)
 {
     ASSERT_RUNS("--help");
-    cr_assert_not_null(strstr(output, "synth"));
+    cr_assert_not_null(strstr(program_output, "synth"));
     ASSERT_RUNS("--version");
-    cr_assert_eq(strncmp(output, "refusion-data ", 14), 0);
+    cr_assert_eq(strncmp(program_output, "refusion-data ", 14), 0);
     const char *names[] = {"build", "synth", "info", "encode", "decode", "render"};
     for (int i = 0; i < 6; i++) {
         char expected[100];
         snprintf(expected, sizeof expected, "usage: refusion-data %s", names[i]);
         ASSERT_RUNS("help %s", names[i]);
-        cr_assert_eq(strncmp(output, expected, strlen(expected)), 0);
-        cr_assert_str_empty(errors);
+        cr_assert_eq(strncmp(program_output, expected, strlen(expected)), 0);
+        cr_assert_str_empty(program_messages);
         ASSERT_RUNS("%s --help", names[i]);
-        cr_assert_eq(strncmp(output, expected, strlen(expected)), 0);
+        cr_assert_eq(strncmp(program_output, expected, strlen(expected)), 0);
     }
 }
 
@@ -68,19 +68,22 @@ Test(data_program, build_and_info)
     put_text("b:2", "plain text");
     put_text("v.txt", "held out");
     ASSERT_RUNS("build --out c.h5 --valid-out v.h5 --valid v.txt --jobs 2 a.jsonl:2.5 b:2");
-    cr_assert_str_empty(output);
-    cr_assert_not_null(strstr(errors, "samples           3"), "%s", errors);
-    cr_assert_not_null(strstr(errors, "source a.jsonl: weight 2.5, 2 samples"), "%s", errors);
-    cr_assert_not_null(strstr(errors, "source b:2: weight 1, 1 samples"), "%s", errors);
-    cr_assert_not_null(strstr(errors, "peak memory"), "%s", errors);
+    cr_assert_str_empty(program_output);
+    cr_assert_not_null(strstr(program_messages, "samples           3"), "%s", program_messages);
+    cr_assert_not_null(strstr(program_messages, "source a.jsonl: weight 2.5, 2 samples"), "%s",
+                       program_messages);
+    cr_assert_not_null(strstr(program_messages, "source b:2: weight 1, 1 samples"), "%s",
+                       program_messages);
+    cr_assert_not_null(strstr(program_messages, "peak memory"), "%s", program_messages);
     ASSERT_RUNS("info --verify c.h5 v.h5");
-    cr_assert_str_empty(errors);
-    cr_assert_not_null(strstr(output, "c.h5: corpus"), "%s", output);
-    cr_assert_not_null(strstr(output, "source a.jsonl: weight 2.5, 2 samples"), "%s", output);
-    cr_assert_not_null(strstr(output, "verified"), "%s", output);
+    cr_assert_str_empty(program_messages);
+    cr_assert_not_null(strstr(program_output, "c.h5: corpus"), "%s", program_output);
+    cr_assert_not_null(strstr(program_output, "source a.jsonl: weight 2.5, 2 samples"), "%s",
+                       program_output);
+    cr_assert_not_null(strstr(program_output, "verified"), "%s", program_output);
     ASSERT_RUNS("build --deflate --out c.h5 a.jsonl");
     ASSERT_RUNS("info c.h5");
-    cr_assert_not_null(strstr(output, "c.h5: corpus, compressed"), "%s", output);
+    cr_assert_not_null(strstr(program_output, "c.h5: corpus, compressed"), "%s", program_output);
     ASSERT_RUNS("build --out p.h5 - <a.jsonl");
     cr_assert_eq(count_files(), 6);
 }
@@ -95,8 +98,9 @@ Test(data_program, errors_are_1)
     ASSERT_FAILS(1, "missing.h5", "info missing.h5");
     cr_assert_eq(count_files(), 2);
     ASSERT_RUNS("build --skip-bad --out c.h5 bad.jsonl");
-    cr_assert_not_null(strstr(errors, "warning: left out: bad.jsonl:2: "), "%s", errors);
-    cr_assert_not_null(strstr(errors, "1 bad lines left out"), "%s", errors);
+    cr_assert_not_null(strstr(program_messages, "warning: left out: bad.jsonl:2: "), "%s",
+                       program_messages);
+    cr_assert_not_null(strstr(program_messages, "1 bad lines left out"), "%s", program_messages);
 }
 
 /* Every line of a generated file passes the checker of its task; each query once, if asked for. */
@@ -126,13 +130,13 @@ Test(data_program, synth)
     const char *tasks[] = {"arithmetic", "sort", "sudoku4", "countdown"};
     for (int i = 0; i < 4; i++) {
         ASSERT_RUNS("synth %s --n 50 --seed 3 --out a.jsonl", tasks[i]);
-        cr_assert_str_empty(output);
-        cr_assert_str_empty(errors);
+        cr_assert_str_empty(program_output);
+        cr_assert_str_empty(program_messages);
         cr_assert_eq(check_generated(tasks[i], "a.jsonl"), 50);
         ASSERT_RUNS("synth --seed 3 --n 50 --out b.jsonl %s", tasks[i]);
         assert_same_file(in_folder("a.jsonl"), in_folder("b.jsonl"));
         ASSERT_RUNS("synth %s --n 50 --seed 3 --out -", tasks[i]);
-        put_text("b.jsonl", output);
+        put_text("b.jsonl", program_output);
         assert_same_file(in_folder("a.jsonl"), in_folder("b.jsonl"));
         ASSERT_RUNS("synth %s --n 50 --seed 3 --out d.jsonl.gz", tasks[i]);
         ASSERT_RUNS("--version && gzip -dc d.jsonl.gz | cmp - a.jsonl");
@@ -155,20 +159,22 @@ Test(data_program, filters)
 {
     put_text("t.jsonl", "{\"text\": \"h\\u00e9<|mask|>\"}\n\n{\"text\": \"\"}\n");
     ASSERT_RUNS("encode <t.jsonl");
-    cr_assert_str_eq(output, "{\"ids\": [104, 195, 169, 60, 124, 109, 97, 115, 107, 124, 62]}\n"
-                             "{\"ids\": []}\n");
+    cr_assert_str_eq(program_output,
+                     "{\"ids\": [104, 195, 169, 60, 124, 109, 97, 115, 107, 124, 62]}\n"
+                     "{\"ids\": []}\n");
     put_text("i.jsonl", "{\"ids\": [258, 65, 257, 999999999999, -3, 195]}\n");
     ASSERT_RUNS("decode <i.jsonl");
-    cr_assert_str_eq(output, "{\"text\": \"<|beginoftext|>A<|mask|>\xEF\xBF\xBD\"}\n");
+    cr_assert_str_eq(program_output, "{\"text\": \"<|beginoftext|>A<|mask|>\xEF\xBF\xBD\"}\n");
     ASSERT_RUNS("decode --skip-special <i.jsonl");
-    cr_assert_str_eq(output, "{\"text\": \"A\xEF\xBF\xBD\"}\n");
+    cr_assert_str_eq(program_output, "{\"text\": \"A\xEF\xBF\xBD\"}\n");
     put_text("m.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}]}");
     ASSERT_RUNS("render <m.jsonl"); /* no generation prompt unless asked for, as in Transformers */
-    cr_assert_str_eq(output, "{\"text\": \"<|user|>q\", \"ids\": [260, 113]}\n");
+    cr_assert_str_eq(program_output, "{\"text\": \"<|user|>q\", \"ids\": [260, 113]}\n");
     put_text("m.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}], "
                         "\"add_generation_prompt\": true}");
     ASSERT_RUNS("render <m.jsonl");
-    cr_assert_str_eq(output, "{\"text\": \"<|user|>q<|assistant|>\", \"ids\": [260, 113, 261]}\n");
+    cr_assert_str_eq(program_output,
+                     "{\"text\": \"<|user|>q<|assistant|>\", \"ids\": [260, 113, 261]}\n");
     put_text("x.jsonl", "{\"ids\": [1.5]}");
     ASSERT_FAILS(1, "standard input:1: ids[0]", "decode <x.jsonl");
     ASSERT_FAILS(1, "standard input:1: ", "encode <x.jsonl");

@@ -6,7 +6,7 @@
 #include <jansson.h>
 #include <sys/stat.h>
 
-TestSuite(data_tokenizer, .init = begin_program, .fini = end_folder);
+TestSuite(data_tokenizer, .init = program_begin, .fini = end_folder);
 
 static json_t *read_json(const char *path)
 {
@@ -54,7 +54,7 @@ static void assert_renders(const char *name, const char *end)
     cr_assert_gt(json_array_size(used), 3);
     put_bytes("in.jsonl", lines.data, lines.bytes);
     ASSERT_RUNS("render --tokenizer tok <in.jsonl");
-    char *line = strtok(output, "\n");
+    char *line = strtok(program_output, "\n");
     json_array_foreach(used, i, item)
     {
         cr_assert_not_null(line);
@@ -115,8 +115,8 @@ Test(data_tokenizer, train_tokenizer)
     }
     put_bytes("t.jsonl", lines.data, lines.bytes);
     ASSERT_RUNS("train-tokenizer --out a.json --vocab-size 280 --jobs 1 t.jsonl");
-    cr_assert_str_empty(output);
-    cr_assert_not_null(strstr(errors, "a.json: 280 tokens"), "%s", errors);
+    cr_assert_str_empty(program_output);
+    cr_assert_not_null(strstr(program_messages, "a.json: 280 tokens"), "%s", program_messages);
     ASSERT_RUNS("train-tokenizer --out b.json --vocab-size 280 --jobs 3 t.jsonl");
     assert_same_file(in_folder("a.json"), in_folder("b.json"));
     rf_tokenizer *t;
@@ -154,5 +154,6 @@ Test(data_tokenizer, train_tokenizer_refuses)
     cr_assert(!rf_file_exists(in_folder("a.json")));
     /* Fewer pairs than tokens were asked for: said, no error. */
     ASSERT_RUNS("train-tokenizer --out a.json good.jsonl");
-    cr_assert_not_null(strstr(errors, "no more pairs were frequent enough"), "%s", errors);
+    cr_assert_not_null(strstr(program_messages, "no more pairs were frequent enough"), "%s",
+                       program_messages);
 }

@@ -13,7 +13,7 @@ static const char *const answers[N_QUESTIONS] = {"42,12", "3,7",  "99,16", "10,6
 
 static void begin(void)
 {
-    program_begin();
+    program_begin_model();
     FILE *out = fopen("q.jsonl", "w");
     cr_assert_not_null(out);
     for (int i = 0; i < N_QUESTIONS; i++) {

@@ -2,7 +2,7 @@
 #include "tests/infer/program_test.h"
 #include "tests/infer/pty.h"
 
-TestSuite(infer_program, .init = program_begin, .fini = leave_folder, .timeout = 120);
+TestSuite(infer_program, .init = program_begin_model, .fini = leave_folder, .timeout = 120);
 
 #define INFER "\"$INFER\" --model model.h5 "
 
@@ -162,11 +162,10 @@ Test(infer_program, show_has_colours_on_a_terminal)
     answer[strcspn(answer, "\n")] = '\0';
     for (int narrow = 0; narrow < 2; narrow++) {
         int columns = narrow ? 13 : 60;
-        snprintf(
-            command, sizeof command,
-            "OMP_NUM_THREADS=1 %s/refusion-infer --model model.h5 --prompt hello --show --pause 0 "
-            "decode.gen_length=40 2>/dev/null",
-            program_path);
+        snprintf(command, sizeof command,
+                 "%s/refusion-infer --model model.h5 --prompt hello --show --pause 0 "
+                 "decode.gen_length=40 2>/dev/null",
+                 program_folder);
         pty_run(&p, command, 20, columns);
         cr_assert_eq(pty_end(&p), 0, "%s", p.output);
         cr_assert(strstr(p.output, "\033[0;38;5;39m"));
@@ -200,8 +199,8 @@ Test(infer_program, interactive)
     char command[2048];
     size_t at;
 
-    snprintf(command, sizeof command,
-             "OMP_NUM_THREADS=1 %s/refusion-infer --model model.h5 --max-prompt 10", program_path);
+    snprintf(command, sizeof command, "%s/refusion-infer --model model.h5 --max-prompt 10",
+             program_folder);
     pty_run(&p, command, 20, 100);
     pty_wait(&p, 0, "type a prompt");
     pty_wait(&p, 0, "> ");

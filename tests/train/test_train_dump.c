@@ -126,7 +126,7 @@ Test(train_dump, f64_on_two_ranks)
     tiny_train(2, "train.steps=1 debug.dump_step=two.h5 train.backend=ref64", 0);
     check("two.h5", "run", 1e-14);
     tiny_train(0, "log.dir=one train.steps=1 debug.dump_step=one.h5 train.backend=ref64", 0);
-    cr_assert(tiny_shell("cmp one.h5 two.h5") == 0, "%s", tiny_output);
+    cr_assert(tiny_shell("cmp one.h5 two.h5") == 0, "%s", program_output);
 }
 
 Test(train_dump, bad_path)

@@ -1,6 +1,7 @@
 /* Bad input: one clear line, the right status, and nothing lost. */
 #include "tests/train/tiny_run.h"
 
+#include <fcntl.h>
 #include <hdf5.h>
 
 TestSuite(train_errors, .init = tiny_begin, .fini = leave_folder, .timeout = 120);
@@ -33,7 +34,7 @@ Test(train_errors, usage)
     tiny_says("missing.yaml");
     cr_assert(tiny_shell("\"$TRAIN\" train.steps=3 data.train=train.h5") == 2);
     tiny_says("log.dir");
-    tiny_write("broken.yaml", "train:\n  steps: 3\n  stepz: 4\n");
+    program_write("broken.yaml", "train:\n  steps: 3\n  stepz: 4\n");
     cr_assert(tiny_shell("\"$TRAIN\" broken.yaml") == 2);
     tiny_says("broken.yaml:3:");
 }
@@ -122,7 +123,7 @@ Test(train_errors, tokenizers)
 Test(train_errors, models)
 {
     refuses("model.config=none.json", 1, "none.json");
-    tiny_write("bad.json", "{\"architectures\": [\"BertModel\"]}");
+    program_write("bad.json", "{\"architectures\": [\"BertModel\"]}");
     refuses("model.config=bad.json", 1, "BertModel");
     refuses("model.vocab_size=100", 1, "model.vocab_size");
     refuses("model.num_attention_heads=3 model.num_key_value_heads=2", 1, "num_key_value_heads");
@@ -154,7 +155,7 @@ Test(train_errors, two_runs_in_one_folder)
                             "until test -e run/latest; do sleep 0.05; done; "
                             "\"$TRAIN\" tiny.yaml --resume auto train.steps=9M; s=$?; "
                             "kill -9 $pid; exit $s");
-    cr_assert(status == 1, "status %d\n%s", status, tiny_output);
+    cr_assert(status == 1, "status %d\n%s", status, program_output);
     tiny_says("another process");
 }
 
@@ -191,7 +192,7 @@ Test(train_errors, alone_without_mpi_folders)
 {
     cr_assert(tiny_shell("OMPI_MCA_orte_tmpdir_base=/proc/none \"$TRAIN\" tiny.yaml --dry-run") ==
                   0,
-              "%s", tiny_output);
+              "%s", program_output);
 }
 
 Test(train_errors, ranks_fail_together)
@@ -203,7 +204,7 @@ Test(train_errors, ranks_fail_together)
     /* One rank alone cannot read its corpus. */
     cr_assert(tiny_shell("$RUN -n 2 sh -c '[ " MPI_RANK " = 0 ] || set -- data.train=missing.h5; "
                          "exec \"$TRAIN\" tiny.yaml \"$@\"'") == 1,
-              "%s", tiny_output);
+              "%s", program_output);
     tiny_says("rank 1: missing.h5");
 }
 
@@ -212,9 +213,9 @@ Test(train_errors, full_disk)
     /* Files of at most 2 MB: the first checkpoint, of 6 MB, does not fit. */
     int status = tiny_shell("trap '' XFSZ; ulimit -f 4000; \"$TRAIN\" tiny.yaml train.steps=2 "
                             "model.hidden_size=128");
-    cr_assert(status == 1, "status %d\n%s", status, tiny_output);
+    cr_assert(status == 1, "status %d\n%s", status, program_output);
     tiny_says("step-000000002.h5");
-    cr_assert(tiny_shell("! ls run/step-* 2>/dev/null") == 0, "%s", tiny_output);
+    cr_assert(tiny_shell("! ls run/step-* 2>/dev/null") == 0, "%s", program_output);
 }
 
 Test(train_errors, dry_run)
@@ -227,6 +228,6 @@ Test(train_errors, dry_run)
 #ifndef __SANITIZE_ADDRESS__ /* which reserves far more than any limit */
     cr_assert(tiny_shell("ulimit -v 2000000; \"$TRAIN\" tiny.yaml --dry-run "
                          "model.hidden_size=4096 model.num_hidden_layers=40") == 0,
-              "%s", tiny_output);
+              "%s", program_output);
 #endif
 }

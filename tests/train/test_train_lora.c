@@ -191,8 +191,8 @@ Test(train_lora, chosen_tensors)
 /* MiB behind a line of the memory plan. */
 static double planned(const char *what)
 {
-    const char *at = strstr(tiny_output, what);
-    cr_assert(at != NULL, "%s is not in:\n%s", what, tiny_output);
+    const char *at = strstr(program_output, what);
+    cr_assert(at != NULL, "%s is not in:\n%s", what, program_output);
     const char *number = at + strcspn(at, "\n");
     while (number > at && (strchr("MiB \n", *number) != NULL)) {
         number--;

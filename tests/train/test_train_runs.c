@@ -19,7 +19,7 @@ Test(train_runs, ranks_have_equal_bits)
     cr_assert(tiny_shell("test \"$(wc -l <one/samples.jsonl)\" = 3 && "
                          "sed 's/\"forwards.*//' one/samples.jsonl >a && "
                          "sed 's/\"forwards.*//' four/samples.jsonl | cmp - a") == 0,
-              "%s", tiny_output);
+              "%s", program_output);
 }
 
 /* 12 leaves: three subtrees of four, so three rounds on any number of ranks. */
@@ -36,7 +36,7 @@ Test(train_runs, odd_rounds_have_equal_bits)
     }
     tiny_same_curves("one", "two");
     tiny_same_curves("one", "four");
-    cr_assert(tiny_shell("cmp one.h5 two.h5 && cmp one.h5 four.h5") == 0, "%s", tiny_output);
+    cr_assert(tiny_shell("cmp one.h5 two.h5 && cmp one.h5 four.h5") == 0, "%s", program_output);
 }
 
 Test(train_runs, fast_is_close)
@@ -101,7 +101,7 @@ Test(train_runs, resumed_equals_uninterrupted)
     cr_assert(tiny_shell("$RUN -n 2 sh -c '[ " MPI_RANK " = 0 ] || "
                          "export RF_FAILPOINT=train.nan:kill:12; exec \"$TRAIN\" tiny.yaml'") != 0);
     cr_assert(tiny_shell("test -e run/step-000000004.h5 && ! test -e run/step-000000008.h5") == 0,
-              "%s", tiny_output);
+              "%s", program_output);
     tiny_train(4, "--resume auto", 0);
     tiny_same_curves("whole", "run");
     tiny_same_checkpoints("whole/step-000000008.h5", "run/step-000000008.h5");
@@ -135,11 +135,11 @@ Test(train_runs, keeps_the_newest_and_the_best)
                          "test -e run/step-000000006.h5 && test -e run/step-000000005.h5 && "
                          "test -e run/$(cat run/best) && test $(cat run/latest) = "
                          "step-000000006.h5") == 0,
-              "%s", tiny_output);
+              "%s", program_output);
     tiny_train(0, "log.dir=none checkpoint.every=0 checkpoint.best=false", 0);
     cr_assert(tiny_shell("ls none/step-* >list; cat list; test $(cat list) = "
                          "none/step-000000008.h5 && ! test -e none/best") == 0,
-              "%s", tiny_output);
+              "%s", program_output);
 }
 
 /* A kill between the best checkpoint and its mark. */
@@ -147,14 +147,14 @@ Test(train_runs, the_best_is_marked_after_a_kill)
 {
     cr_assert(tiny_shell("RF_FAILPOINT=best:kill \"$TRAIN\" tiny.yaml train.steps=4") == 137);
     cr_assert(tiny_shell("test -e run/step-000000004.h5 && ! test -e run/best") == 0, "%s",
-              tiny_output);
+              program_output);
     tiny_train(0, "--resume auto train.steps=4", 0);
-    cr_assert(tiny_shell("test $(cat run/best) = step-000000004.h5") == 0, "%s", tiny_output);
+    cr_assert(tiny_shell("test $(cat run/best) = step-000000004.h5") == 0, "%s", program_output);
     /* The mark of an older one is replaced as well. */
     cr_assert(tiny_shell("RF_FAILPOINT=best:kill \"$TRAIN\" tiny.yaml --resume auto") == 137);
-    cr_assert(tiny_shell("test $(cat run/best) = step-000000004.h5") == 0, "%s", tiny_output);
+    cr_assert(tiny_shell("test $(cat run/best) = step-000000004.h5") == 0, "%s", program_output);
     tiny_train(0, "--resume auto", 0);
-    cr_assert(tiny_shell("test $(cat run/best) = step-000000008.h5") == 0, "%s", tiny_output);
+    cr_assert(tiny_shell("test $(cat run/best) = step-000000008.h5") == 0, "%s", program_output);
 }
 
 Test(train_runs, fine_tunes_from_a_checkpoint)
@@ -164,7 +164,7 @@ Test(train_runs, fine_tunes_from_a_checkpoint)
     double before = tiny_last("base", "step", "loss"), after = tiny_last("tuned", "step", "loss");
     cr_assert(fabs(after - before) < 2.0, "%g %g", before, after);
     /* From the run's own resolved configuration. */
-    cr_assert(tiny_shell("\"$TRAIN\" tuned/config.yaml log.dir=again") == 0, "%s", tiny_output);
+    cr_assert(tiny_shell("\"$TRAIN\" tuned/config.yaml log.dir=again") == 0, "%s", program_output);
     tiny_same_curves("tuned", "again");
     tiny_train(0, "log.dir=x model.init=base/step-000000008.h5 model.hidden_size=64", 1);
     tiny_says("hidden_size is 64 here and 32 there");

@@ -17,7 +17,7 @@ static void goes_on(int ranks)
 {
     char arguments[256];
     double step = tiny_last("run", "end", "step");
-    cr_assert(step >= 3.0 && tiny_last("run", "checkpoint", "step") >= step, "%s", tiny_output);
+    cr_assert(step >= 3.0 && tiny_last("run", "checkpoint", "step") >= step, "%s", program_output);
     snprintf(arguments, sizeof arguments, "--resume auto train.steps=%d", (int)step + 5);
     tiny_train(ranks, arguments, 0);
     snprintf(arguments, sizeof arguments, "log.dir=whole train.steps=%d", (int)step + 5);
@@ -32,7 +32,7 @@ Test(train_stop, sigusr1)
 {
     int status = tiny_shell("\"$TRAIN\" tiny.yaml train.steps=1M & pid=$!; " UNTIL_STEPS
                             "kill -USR1 $pid; wait $pid");
-    cr_assert(status == 3, "status %d\n%s", status, tiny_output);
+    cr_assert(status == 3, "status %d\n%s", status, program_output);
     tiny_says("asked to stop (SIGUSR1)");
     goes_on(0);
 }
@@ -42,18 +42,19 @@ Test(train_stop, sigterm_through_the_launcher)
     mpi_need();
     int status = tiny_shell("sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=1M & pid=$!; " UNTIL_STEPS
                             "kill -TERM $pid; wait $pid");
-    cr_assert(status == 3, "status %d\n%s", status, tiny_output);
+    cr_assert(status == 3, "status %d\n%s", status, program_output);
     goes_on(2);
 }
 
 Test(train_stop, launcher_passes_the_status_on)
 {
     mpi_need();
-    cr_assert(tiny_shell("sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=2") == 0, "%s", tiny_output);
-    cr_assert(tiny_shell("sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=2") == 2, "%s", tiny_output);
-    cr_assert(tiny_shell("sh \"$LAUNCH\" tiny.yaml") == 2, "%s", tiny_output);
+    cr_assert(tiny_shell("sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=2") == 0, "%s", program_output);
+    cr_assert(tiny_shell("sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=2") == 2, "%s", program_output);
+    cr_assert(tiny_shell("sh \"$LAUNCH\" tiny.yaml") == 2, "%s", program_output);
     tiny_says("launch.sh -n RANKS");
-    cr_assert(tiny_shell("PROGRAM=/no/such sh \"$LAUNCH\" -n 2 tiny.yaml") == 1, "%s", tiny_output);
+    cr_assert(tiny_shell("PROGRAM=/no/such sh \"$LAUNCH\" -n 2 tiny.yaml") == 1, "%s",
+              program_output);
 }
 
 /* One request that comes twice in a moment, as launchers deliver it, is one request. */
@@ -61,7 +62,7 @@ Test(train_stop, doubled_signal)
 {
     int status = tiny_shell("\"$TRAIN\" tiny.yaml train.steps=1M & pid=$!; " UNTIL_STEPS
                             "kill -USR1 $pid; kill -TERM $pid; wait $pid");
-    cr_assert(status == 3, "status %d\n%s", status, tiny_output);
+    cr_assert(status == 3, "status %d\n%s", status, program_output);
 }
 
 Test(train_stop, wall_clock)
@@ -76,7 +77,7 @@ Test(train_stop, killed_and_resumed)
     cr_assert(tiny_shell("\"$TRAIN\" tiny.yaml train.steps=1M checkpoint.every=2 "
                          "checkpoint.keep=0 & pid=$!; " UNTIL_STEPS
                          "kill -9 $pid; wait $pid") == 137,
-              "%s", tiny_output);
+              "%s", program_output);
     double step = tiny_last("run", "checkpoint", "step");
     char arguments[256];
     cr_assert(step >= 2.0);
@@ -99,7 +100,7 @@ static void hang(const char *start)
              "[ $n -lt 200 ] || { kill -9 $(cat pid); s=99; }; done; exit $s",
              start);
     int status = tiny_shell(command);
-    cr_assert(status == 5, "status %d\n%s", status, tiny_output);
+    cr_assert(status == 5, "status %d\n%s", status, program_output);
     tiny_says("rank 1 hangs in section");
 }
 
@@ -111,8 +112,8 @@ Test(train_stop, watchdog)
 
 Test(train_stop, watchdog_under_the_launcher)
 {
-    tiny_write("wrapped", "#!/bin/sh\n[ " MPI_RANK " = 1 ] || echo $$ >pid\n"
-                          "exec \"$TRAIN\" \"$@\"\n");
+    program_write("wrapped", "#!/bin/sh\n[ " MPI_RANK " = 1 ] || echo $$ >pid\n"
+                             "exec \"$TRAIN\" \"$@\"\n");
     cr_assert(chmod("wrapped", 0755) == 0);
     hang("export TRAIN; PROGRAM=./wrapped sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=1M "
          "train.watchdog=2");
@@ -135,10 +136,10 @@ Test(train_stop, nan_on_one_rank_is_skipped_by_all)
 {
     mpi_need();
     int status = with_nan("train.skip_limit=2");
-    cr_assert(status == 0, "status %d\n%s", status, tiny_output);
+    cr_assert(status == 0, "status %d\n%s", status, program_output);
     tiny_says("skipped (1 in a row, 1 in all)");
-    const char *said = strstr(tiny_output, "skipped (1 in a row");
-    cr_assert(strstr(said + 1, "skipped (1 in a row") == NULL, "%s", tiny_output); /* once */
+    const char *said = strstr(program_output, "skipped (1 in a row");
+    cr_assert(strstr(said + 1, "skipped (1 in a row") == NULL, "%s", program_output); /* once */
     char *curve = tiny_curve("run", "step");
     cr_assert(strstr(curve, "skipped=0true") != NULL && strstr(curve, "step=8") != NULL, "%s",
               curve);
@@ -153,7 +154,7 @@ Test(train_stop, diverged)
 {
     mpi_need();
     int status = with_nan("train.skip_limit=1");
-    cr_assert(status == 4, "status %d\n%s", status, tiny_output);
+    cr_assert(status == 4, "status %d\n%s", status, program_output);
     tiny_says("not finite 1 times in a row");
     tiny_train(0, "log.dir=wild optim.lr=1e38 train.steps=50 train.skip_limit=3", 4);
     tiny_says("3 in a row");

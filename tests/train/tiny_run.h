@@ -1,20 +1,14 @@
-/* tiny_run.h: runs the real refusion-train on a tiny model, in a folder of its own.
- *
- * The program is the one beside the test programs (build/<variant>/refusion-train). Every run has a
- * time limit; its output is kept for messages.
- */
+/* tiny_run.h: runs the real refusion-train on a tiny model, in the folder of a test, which is its
+ * working directory. */
 #ifndef RF_TESTS_TRAIN_TINY_RUN_H
 #define RF_TESTS_TRAIN_TINY_RUN_H
 
 #include "common/store/checkpoint.h"
 #include "data/corpus/corpus_writer.h"
 #include "tests/mpi.h"
-#include "tests/scratch.h"
+#include "tests/program.h"
 
 #include <jansson.h>
-
-static char tiny_output[1 << 16]; /* of the last run */
-static char tiny_program[1024], tiny_launcher[1024];
 
 /* --- Data ------------------------------------------------------------------------------------- */
 
@@ -69,55 +63,24 @@ static const char tiny_config[] = "data: {train: train.h5, valid: valid.h5, row_
                                   "decode: {slot_size: 4, gen_length: 8}\n"
                                   "log: {dir: run, valid_every: 4, n_samples: 3}\n";
 
-static inline void tiny_write(const char *path, const char *text)
-{
-    FILE *file = fopen(path, "w");
-    cr_assert(file != NULL && fputs(text, file) >= 0 && fclose(file) == 0);
-}
-
 /* --- The folder and the program --------------------------------------------------------------- */
 
 static inline void tiny_begin(void)
 {
-    char *slash = NULL;
-    cr_assert(readlink("/proc/self/exe", tiny_program, sizeof tiny_program - 64) > 0);
-    for (int i = 0; i < 3; i++) { /* build/<variant>/tests/train/<test> */
-        slash = strrchr(tiny_program, '/');
-        cr_assert(slash != NULL);
-        *slash = '\0';
-    }
-    strcat(tiny_program, "/refusion-train");
-    cr_assert(access(tiny_program, X_OK) == 0, "%s is not built", tiny_program);
-    cr_assert(getcwd(tiny_launcher, sizeof tiny_launcher - 64) != NULL);
-    strcat(tiny_launcher, "/train/launch.sh");
-    enter_folder();
+    program_begin();
+    cr_assert(chdir(folder) == 0);
     tiny_corpus("train.h5", 0, 60);
     tiny_corpus("valid.h5", 100, 120);
-    tiny_write("tiny.yaml", tiny_config);
+    program_write("tiny.yaml", tiny_config);
 }
 
-/* A command of the shell, in the folder; its exit status. $TRAIN is the program, $RUN what goes
- * before it with `-n N` behind, $LAUNCH is launch.sh. */
+/* A command of the shell, in the folder; its exit status. program_output has what it printed on
+ * stdout and stderr, in the order in which it came. */
 static inline int tiny_shell(const char *command)
 {
     char all[8192];
-    /* MPI keeps memory in plugins that are gone when the leak checker of a sanitizer build looks,
-     * so that it cannot be told apart from ours; with MPI=0 it is. */
-    int no_mpi = strcmp(rf_dist_library(), "none") == 0;
-    tiny_write("command.sh", command);
-    snprintf(all, sizeof all,
-             "env -u BXFI_MAP OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
-             "PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
-             "ASAN_OPTIONS=detect_leaks=%d "
-             "RUN='mpirun --oversubscribe --bind-to none' TRAIN='%s' PROGRAM='%s' LAUNCH='%s' "
-             "timeout -k 5 60 sh command.sh >output 2>&1 </dev/null",
-             no_mpi, tiny_program, tiny_program, tiny_launcher);
-    int status = system(all);
-    int file = open("output", O_RDONLY);
-    ssize_t n = file >= 0 ? read(file, tiny_output, sizeof tiny_output - 1) : 0;
-    tiny_output[n > 0 ? n : 0] = '\0';
-    close(file);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    snprintf(all, sizeof all, "exec 2>&1\n%s", command);
+    return program_shell(all);
 }
 
 /* refusion-train tiny.yaml ARGUMENTS on some ranks (0: without mpirun) ends with this status. */
@@ -131,12 +94,13 @@ static inline void tiny_train(int ranks, const char *arguments, int expected)
     }
     int status = tiny_shell(command);
     cr_assert(status == expected, "%d ranks, %s: exit status %d, not %d\n%s", ranks, arguments,
-              status, expected, tiny_output);
+              status, expected, program_output);
 }
 
 static inline void tiny_says(const char *words)
 {
-    cr_assert(strstr(tiny_output, words) != NULL, "\"%s\" is not in:\n%s", words, tiny_output);
+    cr_assert(strstr(program_output, words) != NULL, "\"%s\" is not in:\n%s", words,
+              program_output);
 }
 
 /* --- What a run left behind ------------------------------------------------------------------- */

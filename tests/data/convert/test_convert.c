@@ -6,7 +6,7 @@
 #include <hdf5.h>
 #include <math.h>
 
-TestSuite(convert, .init = begin_convert, .fini = end_folder);
+TestSuite(convert, .init = program_begin, .fini = end_folder);
 
 /* --- Against Transformers --------------------------------------------------------------------- */
 
@@ -354,7 +354,7 @@ Test(convert, program_refuses_wrong_usage)
     ASSERT_FAILS(2, "number of bytes", "export a b --max-shard-size nan");
     ASSERT_FAILS(2, "number of bytes", "export a b --max-shard-size 0");
     cr_assert_eq(run("--help"), 0);
-    cr_assert_str_empty(errors);
+    cr_assert_str_empty(program_messages);
     cr_assert_eq(run("--version"), 0);
 }
 
@@ -366,15 +366,17 @@ Test(convert, program_refuses_bad_input)
     ASSERT_FAILS(1, "no/such.h5", "import %s '%s/no/such.h5' --tokenizer byte --quiet", in, folder);
     put_text("text.h5", "text");
     ASSERT_FAILS(1, "text.h5", "export '%s/text.h5' '%s/out'", folder, folder);
-    cr_assert_eq(run("--tokenizer byte import --quiet %s '%s/m.h5'", in, folder), 0, "%s", errors);
-    cr_assert_str_empty(errors);
-    cr_assert_eq(run("quantize '%s/m.h5' '%s/small.h5'", folder, folder), 0, "%s", errors);
-    cr_assert_not_null(strstr(errors, "in int8, from"), "%s", errors);
+    cr_assert_eq(run("--tokenizer byte import --quiet %s '%s/m.h5'", in, folder), 0, "%s",
+                 program_messages);
+    cr_assert_str_empty(program_messages);
+    cr_assert_eq(run("quantize '%s/m.h5' '%s/small.h5'", folder, folder), 0, "%s",
+                 program_messages);
+    cr_assert_not_null(strstr(program_messages, "in int8, from"), "%s", program_messages);
     ASSERT_FAILS(1, "is quantized already", "quantize '%s/small.h5' '%s/s.h5'", folder, folder);
     ASSERT_FAILS(1, "not an empty folder", "export '%s/m.h5' '%s'", folder, folder);
     ASSERT_FAILS(1, "not an empty folder", "export '%s/m.h5' '%s/text.h5'", folder, folder);
     cr_assert_eq(run("export '%s/m.h5' '%s/out/' --max-shard-size 1kB", folder, folder), 0, "%s",
-                 errors);
-    cr_assert_not_null(strstr(errors, "Qwen3ForCausalLM"), "%s", errors);
+                 program_messages);
+    cr_assert_not_null(strstr(program_messages, "Qwen3ForCausalLM"), "%s", program_messages);
     ASSERT_FAILS(1, "not an empty folder", "export '%s/m.h5' '%s/out'", folder, folder);
 }

@@ -1,7 +1,7 @@
 /* Import and export of models with a tokenizer of Hugging Face. */
 #include "tests/data/convert/convert_test.h"
 
-TestSuite(convert_tokenizer, .init = begin_convert, .fini = end_folder);
+TestSuite(convert_tokenizer, .init = program_begin, .fini = end_folder);
 
 static void copy_file(const char *from, const char *to)
 {
@@ -40,13 +40,15 @@ static void expect_text(const char *path, const char *part)
 Test(convert_tokenizer, a_folder_with_its_tokenizer_comes_back)
 {
     put_model();
-    cr_assert_eq(run("import '%s/hf' '%s/a.h5'", folder, folder), 0, "%s", errors);
-    cr_expect(strstr(errors, "grows") != NULL, "%s", errors);
-    cr_assert_eq(run("export '%s/a.h5' '%s/out'", folder, folder), 0, "%s", errors);
-    cr_assert_eq(run("import '%s/out' '%s/b.h5'", folder, folder), 0, "%s", errors);
-    cr_expect(strstr(errors, "grows") == NULL && strstr(errors, "spare") == NULL, "%s", errors);
+    cr_assert_eq(run("import '%s/hf' '%s/a.h5'", folder, folder), 0, "%s", program_messages);
+    cr_expect(strstr(program_messages, "grows") != NULL, "%s", program_messages);
+    cr_assert_eq(run("export '%s/a.h5' '%s/out'", folder, folder), 0, "%s", program_messages);
+    cr_assert_eq(run("import '%s/out' '%s/b.h5'", folder, folder), 0, "%s", program_messages);
+    cr_expect(strstr(program_messages, "grows") == NULL &&
+                  strstr(program_messages, "spare") == NULL,
+              "%s", program_messages);
     expect_same_files(in_folder("a.h5"), in_folder("b.h5"));
-    cr_assert_eq(run("export '%s/b.h5' '%s/again'", folder, folder), 0, "%s", errors);
+    cr_assert_eq(run("export '%s/b.h5' '%s/again'", folder, folder), 0, "%s", program_messages);
     static const char *const names[] = {"config.json", "generation_config.json",
                                         "model.safetensors", "tokenizer.json",
                                         "tokenizer_config.json"};
@@ -81,5 +83,5 @@ Test(convert_tokenizer, program_wants_a_plain_tokenizer)
                  folder, folder);
     cr_assert_eq(
         run("import '%s/hf' '%s/a.h5' --tokenizer '%s/tokenizer.json'", folder, folder, folder), 0,
-        "%s", errors);
+        "%s", program_messages);
 }
