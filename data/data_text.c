@@ -2,7 +2,7 @@
 
 #include "common/base/lines.h"
 #include "common/text/chat.h"
-#include "data/corpus/import.h"
+#include "data/corpus/records.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -156,7 +156,7 @@ static int render(json_t **out, const filter *f, const json_t *in, rf_error *err
 static int convert_line(const filter *f, const char *line, size_t bytes, rf_error *err)
 {
     json_t *in, *out = NULL;
-    int rc = rf_import_object(&in, line, bytes, err);
+    int rc = rf_record_parse(&in, line, bytes, err);
     if (rc == RF_OK) {
         rc = f->convert(&out, f, in, err);
     }
@@ -178,7 +178,7 @@ static int convert_all(const filter *f, rf_error *err)
         return rc;
     }
     while ((rc = rf_lines_next(lines, &line, &bytes, err)) == RF_OK && line != NULL) {
-        if (line[strspn(line, " \t\r\v\f")] == '\0') {
+        if (rf_lines_is_blank(line, bytes)) {
             continue;
         }
         rc = convert_line(f, line, bytes, err);

@@ -4,6 +4,7 @@
 #include "common/base/log.h"
 #include "common/text/bpe_train.h"
 #include "data/corpus/portion.h"
+#include "data/corpus/records.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -62,7 +63,7 @@ static int count_portion(rf_bpe_counter *counter, const rf_portion *p, const cha
         json_t *root = NULL;
         if (e->is_text) {
             rc = rf_bpe_counter_add(counter, text, e->bytes, err);
-        } else if ((rc = rf_import_object(&root, text, e->bytes, err)) == RF_OK) {
+        } else if ((rc = rf_record_parse(&root, text, e->bytes, err)) == RF_OK) {
             rc = count_strings(counter, root, err);
         }
         json_decref(root);

@@ -15,10 +15,10 @@ void rf_prompt_free(rf_prompt *prompt); /* zeroes; a zeroed struct is fine */
 /* One user message, or, where `raw`, the beginning of a plain text (begin token, then the text). */
 RF_MUST_CHECK int rf_prompt_from_text(rf_prompt *out, const rf_tokenizer *tokenizer,
                                       const char *text, bool raw, rf_error *err);
-/* A JSON object: {"query", "response"?} or {"messages"}: those up to the last one of the user or of
- * a tool are the prompt, an assistant's behind it is the reference; "tools", "enable_thinking" and
- * "date_string" are given to the chat template, as are tool_calls and reasoning_content of messages
- * (chat.h). Errors begin with `where` ("file.jsonl:12"). */
+/* A record (data/corpus/records.h) that is a conversation: the messages up to the last one of the
+ * user or of a tool are the prompt, an assistant's behind it is the reference; "tools",
+ * "enable_thinking" and "date_string" are given to the chat template, as are tool_calls and
+ * reasoning_content of messages (chat.h). Errors begin with `where` ("file.jsonl:12"). */
 RF_MUST_CHECK int rf_prompt_from_json(rf_prompt *out, const rf_tokenizer *tokenizer,
                                       const char *line, size_t bytes, const char *where,
                                       rf_error *err);

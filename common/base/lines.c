@@ -321,10 +321,20 @@ int rf_lines_next(rf_lines *lines, char **text, size_t *bytes, rf_error *err)
     line[n] = '\0';
     lines->text_begin += n + has_end;
     lines->scanned = 0;
-    lines->number++;
-    *text = line;
-    *bytes = n;
+    size_t mark = lines->number++ == 0 && n >= 3 && memcmp(line, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+    *text = line + mark;
+    *bytes = n - mark;
     return RF_OK;
+}
+
+bool rf_lines_is_blank(const char *line, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        if (line[i] != ' ' && (line[i] < '\t' || line[i] > '\r')) {
+            return false;
+        }
+    }
+    return true;
 }
 
 void rf_lines_set_max(rf_lines *lines, size_t max_bytes)

@@ -1,18 +1,15 @@
 /* import.h: one record of a source file becomes tokenised samples.             all local
  *
- * A line of JSONL is one record of one of these forms; other fields are ignored:
- *   {"query": s, "response": s}                     one sample; query and response are not empty
- *   {"messages": [{"role": s, "content": s}, ...]}  one sample for each assistant turn, with all
- *                                                   messages before it as the prompt; beside it
- *                                                   "tools", "enable_thinking", "date_string"
- *   {"text": s}                                     one sample: begin token, the text
- * Every response ends with end-of-text. Messages of errors name neither file nor line: the caller
- * knows them.
+ * A line of JSONL is one record (records.h). A conversation is one sample for each message of the
+ * assistant, with all messages before it as its prompt; none of these may be empty. A text is one
+ * sample: the begin token, then the text. Every response ends with end-of-text. Messages of errors
+ * name neither file nor line: the caller knows them.
  */
 #ifndef RF_DATA_CORPUS_IMPORT_H
 #define RF_DATA_CORPUS_IMPORT_H
 
 #include "common/base/error.h"
+#include "common/text/ids.h"
 #include "common/text/tokenizer.h"
 
 #include <stdbool.h>
@@ -30,7 +27,8 @@ typedef struct rf_imported_sample {
 typedef struct rf_imported {
     rf_ids ids;
     rf_imported_sample *sample; /* [n_samples], owned */
-    int64_t n_samples, capacity;
+    int64_t n_samples;
+    size_t capacity;
 } rf_imported;
 
 void rf_imported_clear(rf_imported *out); /* keeps the memory */
@@ -46,11 +44,5 @@ RF_MUST_CHECK int rf_import_json(rf_imported *out, const rf_tokenizer *tokenizer
 RF_MUST_CHECK int rf_import_text(rf_imported *out, const rf_tokenizer *tokenizer, const char *text,
                                  size_t bytes, bool begins, bool ends, bool held_out, size_t *bad,
                                  rf_error *err);
-
-struct json_t;
-/* Parses a line as one JSON object with strict rules (no repeated keys, valid UTF-8; "\u0000" is
- * allowed). json_decref it. */
-RF_MUST_CHECK int rf_import_object(struct json_t **out, const char *line, size_t bytes,
-                                   rf_error *err);
 
 #endif

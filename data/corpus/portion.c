@@ -56,16 +56,6 @@ void rf_portion_reader_free(rf_portion_reader *r)
 
 /* --- Formats ---------------------------------------------------------------------------------- */
 
-static bool is_blank_line(const char *line, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i++) {
-        if (line[i] != ' ' && (line[i] < '\t' || line[i] > '\r')) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static bool has_suffix(const char *name, size_t bytes, const char *suffix)
 {
     size_t n = strlen(suffix);
@@ -146,8 +136,8 @@ static bool is_full(const rf_portion *p)
  * that are no blanks, no tokenizer has a word that holds it and what follows. */
 static bool may_cut(const rf_portion *p, const char *line, size_t bytes)
 {
-    return (bytes > 0 && !is_blank_line(line, 1) && p->text_bytes > 0 &&
-            !is_blank_line(p->text + p->text_bytes - 1, 1)) ||
+    return (bytes > 0 && !rf_lines_is_blank(line, 1) && p->text_bytes > 0 &&
+            !rf_lines_is_blank(p->text + p->text_bytes - 1, 1)) ||
            p->text_bytes >= PIECE_MAX_BYTES;
 }
 
@@ -161,7 +151,7 @@ static void put_back(rf_portion_reader *r, char *line, size_t bytes)
 
 static int add_json(rf_portion_reader *r, rf_portion *p, char *line, size_t bytes, rf_error *err)
 {
-    if (is_blank_line(line, bytes)) {
+    if (rf_lines_is_blank(line, bytes)) {
         return RF_OK;
     }
     const rf_entry entry = {.line = rf_lines_number(r->lines), .record = r->n_records++};
@@ -171,7 +161,7 @@ static int add_json(rf_portion_reader *r, rf_portion *p, char *line, size_t byte
 /* A line of a text. The line end in front of it is added here, so that the last has none. */
 static int add_text(rf_portion_reader *r, rf_portion *p, char *line, size_t bytes, rf_error *err)
 {
-    bool is_blank = is_blank_line(line, bytes);
+    bool is_blank = rf_lines_is_blank(line, bytes);
     if (r->settings->split_paragraphs && is_blank && r->in_text) {
         p->entry[p->n_entries - 1].ends = true;
         r->in_text = false;
@@ -205,7 +195,7 @@ static bool must_close(rf_portion_reader *r, rf_portion *p, const char *line, si
     if (r->format != RF_FORMAT_TEXT || !r->in_text) {
         return true;
     }
-    if (r->settings->split_paragraphs && is_blank_line(line, bytes)) {
+    if (r->settings->split_paragraphs && rf_lines_is_blank(line, bytes)) {
         return false;
     }
     if (!may_cut(p, line, bytes)) {
@@ -248,7 +238,6 @@ static int close_source(rf_portion_reader *r, rf_portion *p, rf_error *err)
     return RF_OK;
 }
 
-/* The next line; a byte order mark at the start of a file is dropped. */
 static int next_line(rf_portion_reader *r, char **line, size_t *bytes, rf_error *err)
 {
     if (r->is_pending) {
@@ -257,13 +246,7 @@ static int next_line(rf_portion_reader *r, char **line, size_t *bytes, rf_error 
         *bytes = r->pending_bytes;
         return RF_OK;
     }
-    int rc = rf_lines_next(r->lines, line, bytes, err);
-    if (rc == RF_OK && *line != NULL && rf_lines_number(r->lines) == 1 && *bytes >= 3 &&
-        memcmp(*line, "\xEF\xBB\xBF", 3) == 0) {
-        *line += 3;
-        *bytes -= 3;
-    }
-    return rc;
+    return rf_lines_next(r->lines, line, bytes, err);
 }
 
 static int fill(rf_portion_reader *r, rf_portion *p, rf_error *err)
@@ -276,7 +259,7 @@ static int fill(rf_portion_reader *r, rf_portion *p, rf_error *err)
         if (rc != RF_OK || line == NULL) {
             return rc == RF_OK ? close_source(r, p, err) : rc;
         }
-        if (r->format == RF_FORMAT_AUTO && !is_blank_line(line, bytes)) {
+        if (r->format == RF_FORMAT_AUTO && !rf_lines_is_blank(line, bytes)) {
             r->format = recognise(r->settings->source[r->source].path, line);
         }
         if (r->format == RF_FORMAT_AUTO) {

@@ -64,6 +64,20 @@ static void expect_failure(rf_lines *lines, const char *says)
     cr_expect_str_eq(again.message, err.message);
 }
 
+/* The mark of editors is no part of the first line, but of the file's checksum. */
+Test(lines, byte_order_mark)
+{
+    static const char text[] = "\xEF\xBB\xBFone\n\xEF\xBB\xBFtwo";
+    rf_error err = {0};
+    cr_assert(rf_file_write(in_folder("bom"), text, sizeof text - 1, &err) == RF_OK);
+    rf_lines *lines = open_lines(in_folder("bom"));
+    expect_line(lines, "one", 3);
+    expect_line(lines, "\xEF\xBB\xBFtwo", 6);
+    expect_end(lines);
+    cr_expect(rf_lines_crc32(lines) == crc32(0, (const unsigned char *)text, sizeof text - 1));
+    rf_lines_close(lines);
+}
+
 static const char sample[] = "one\r\n\nthree with \t tab\nlast";
 
 static void expect_sample(const char *path)

@@ -137,6 +137,12 @@ Test(prompts, files)
     cr_assert(n == 2 && strcmp(p[1].query, "abc") == 0);
     rf_prompts_free(p, n);
 
+    /* As a corpus is built: a byte order mark, and what no one reads of a record, do not matter. */
+    put("\xEF\xBB\xBF{\"query\": \"a\", \"n\": 123456789012345678901, \"s\": \"\\u0000\"}\n");
+    TINY_MUST(rf_prompts_read(&p, &n, "p.jsonl", tokenizer, 0, tiny_error()));
+    cr_assert(n == 1 && strcmp(p[0].query, "a") == 0);
+    rf_prompts_free(p, n);
+
     cr_assert_not_null(file = gzopen("p.jsonl.gz", "wb"));
     for (int i = 0; i < 200; i++) {
         cr_assert(gzprintf(file, "{\"query\": \"%d\"}\n", i) > 0);
@@ -151,15 +157,19 @@ Test(prompts, files)
 Test(prompts, mistakes_are_named_by_file_and_line)
 {
     static const char *const wrong[][2] = {
-        {"{\"query\": 3}", "needs \"query\" (a string) or \"messages\""},
-        {"{\"question\": \"a\"}", "needs \"query\""},
-        {"{\"query\": \"a\", \"response\": 5}", "\"response\" is not a string"},
-        {"{\"query\": \"a\"", "not valid JSON"},
-        {"{\"query\": \"a\"} x", "not valid JSON"},
-        {"{\"query\": \"\xff\"}", "not valid JSON"},
-        {"{\"query\": \"a\", \"query\": \"b\"}", "not valid JSON"},
-        {"[\"a\"]", "not a JSON object"},
-        {"{\"messages\": \"a\"}", "\"messages\" is not an array"},
+        {"{\"query\": 3}", "\"query\" must be a string, but is a number"},
+        {"{\"query\": \"\"}", "\"query\" is empty"},
+        {"{\"response\": \"a\"}", "\"query\" is missing"},
+        {"{\"question\": \"a\"}", "needed are \"query\""},
+        {"{\"text\": \"a\"}", "is no question"},
+        {"{\"query\": \"a\", \"response\": 5}", "\"response\" must be a string"},
+        {"{\"query\": \"a\"", "malformed JSON"},
+        {"{\"query\": \"a\"} x", "malformed JSON"},
+        {"{\"query\": \"\xff\"}", "invalid UTF-8"},
+        {"{\"query\": \"a\", \"query\": \"b\"}", "malformed JSON"},
+        {"[\"a\"]", "a JSON object is needed"},
+        {"{\"messages\": \"a\"}", "\"messages\" must be an array"},
+        {"{\"messages\": [{\"role\": \"user\", \"content\": \"\"}]}", "content is empty"},
         {"{\"messages\": []}", "\"messages\" is empty"},
         {"{\"messages\": [{\"role\": \"system\", \"content\": \"a\"}]}", "no message of role"},
         {"{\"messages\": [{\"role\": \"user\"}]}", "messages[0]: field \"content\" is missing"},
