@@ -1,15 +1,14 @@
 #include "train/loop.h"
 
+#include "common/base/alloc.h"
 #include "common/base/log.h"
 #include "train/run/signals.h"
-#include "train/run_folder.h"
-#include "train/samples.h"
 #include "train/step.h"
 #include "train/validate.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Times of steps, for tokens per second, the time left, and the slowest rank. */
@@ -17,6 +16,7 @@ typedef struct pace {
     double mean; /* of a step: moving average; 0: none yet */
     double sum;  /* of this rank's own work since the last report */
     int64_t n;
+    double *ranks; /* [ranks] their means */
 } pace;
 
 static bool is_due(int64_t step, int64_t every, int64_t n_steps)
@@ -32,11 +32,16 @@ static void say_stop(const rf_trainer *t, bool by_signal)
                 by_signal ? signal : "train.max_seconds");
 }
 
+/* Seconds of training so far, those of earlier processes included. */
+static double elapsed(const rf_trainer *t)
+{
+    return t->setup->progress.seconds + (rf_log_seconds() - t->setup->begin);
+}
+
 /* --- What is due after a step ----------------------------------------------------------------- */
 
-static json_t *validation_json(const rf_trainer *t, const rf_validation *v)
+static json_t *validation_json(const rf_objective_kind *kind, const rf_validation *v)
 {
-    const rf_objective_kind *kind = t->objective.kind;
     json_t *fields = json_pack("{s:o}", "loss", rf_metrics_real(v->loss));
     char name[64];
     for (int part = 0; part < kind->n_parts; part++) {
@@ -55,44 +60,59 @@ static json_t *validation_json(const rf_trainer *t, const rf_validation *v)
 
 static int validate(rf_trainer *t, bool *is_best, bool *stopped, rf_error *err)
 {
+    const rf_setup *s = t->setup;
+    const rf_objective_kind *kind = s->objective.kind;
+    const rf_valid_job job = {.sources = &s->sources,
+                              .objective = &s->objective,
+                              .loader = rf_setup_loader(s),
+                              .most_rows = s->set.valid_rows};
+    int64_t step = t->progress.step;
     rf_validation v;
     char parts[256];
-    int rc = rf_validate_run(t, &v, err);
-    *stopped = rc == RF_OK && v.stopped;
-    if (*stopped) {
+    RF_TRY(rf_validate_run(&v, &job, &t->leaves, t->watchdog, step, err));
+    *stopped = v.stopped;
+    if (v.stopped) {
         say_stop(t, true);
-    }
-    if (rc != RF_OK || *stopped) {
-        return rc;
+        return RF_OK;
     }
     bool improved = v.loss < t->progress.best_valid_loss;
     if (improved) {
         t->progress.best_valid_loss = v.loss;
     }
-    *is_best = improved && t->set.checkpoint_best;
-    rf_metrics_event(t->metrics, "valid", t->progress.step, validation_json(t, &v));
-    rf_metrics_parts(parts, sizeof parts, t->objective.kind, v.part_loss);
+    *is_best = improved && s->set.checkpoint_best;
+    rf_metrics_event(s->run.metrics, "valid", step, validation_json(kind, &v));
+    rf_metrics_parts(parts, sizeof parts, kind, v.part_loss);
     rf_log_info("step %" PRId64 "  validation loss %.4f (%s) over %" PRId64 " samples, %.1f s",
-                t->progress.step, v.loss, parts, v.counts.n_samples, v.seconds);
+                step, v.loss, parts, v.counts.n_samples, v.seconds);
     return RF_OK;
 }
 
-static int make_samples(rf_trainer *t, rf_error *err)
+static int save(rf_trainer *t, bool is_best, rf_error *err)
 {
-    rf_watchdog_enter(t->watchdog, "samples", t->progress.step);
-    int rc = rf_samples_run(t, err);
-    if (rc == RF_OK) {
-        rf_metrics_event(t->metrics, "samples", t->progress.step,
-                         json_pack("{s:I}", "n", (json_int_t)t->prompts.n));
-    }
+    rf_setup *s = t->setup;
+    t->progress.seconds = elapsed(t);
+    rf_checkpoint_info info = {.model = s->shape,
+                               .progress = t->progress,
+                               .has_optimizer = true,
+                               .run_config = rf_config_text(s->config, false),
+                               .corpora = rf_sources_json(&s->sources),
+                               /* the corpus's own; saving reads it only */
+                               .tokenizer = (rf_tokenizer *)s->sources.tokenizer};
+    snprintf(info.isa, sizeof info.isa, "%s", s->backend->isa);
+    snprintf(info.written_by, sizeof info.written_by, "refusion-train %s", RF_VERSION);
+    rf_watchdog_enter(t->watchdog, "save", t->progress.step);
+    int rc = rf_run_save(&s->run, t->model, t->optimizer.m, t->optimizer.v, &info, is_best, err);
+    free(info.run_config);
+    free(info.corpora);
     return rc;
 }
 
 /* Which of these were done before an interruption? Rank 0 knows, from metrics.jsonl. */
 static int find_pending(rf_trainer *t, bool *valid, bool *samples, rf_error *err)
 {
-    int64_t had[2] = {rf_metrics_had(t->metrics, "valid"), rf_metrics_had(t->metrics, "samples")};
-    int rc = rf_dist_max_i64(t->dist, had, 2, err);
+    const rf_metrics *metrics = t->setup->run.metrics;
+    int64_t had[2] = {rf_metrics_had(metrics, "valid"), rf_metrics_had(metrics, "samples")};
+    int rc = rf_dist_max_i64(t->setup->dist, had, 2, err);
     *valid = had[0] == 0;
     *samples = had[1] == 0;
     return rc;
@@ -103,21 +123,20 @@ static int find_pending(rf_trainer *t, bool *valid, bool *samples, rf_error *err
  * for after the resume. */
 static int after_step(rf_trainer *t, bool valid, bool samples, bool *stop, rf_error *err)
 {
-    int64_t step = t->progress.step, n = t->set.steps;
+    rf_setup *s = t->setup;
+    int64_t step = t->progress.step, n = s->set.steps;
     bool is_best = false;
-    int rc = RF_OK;
-    if (valid && !*stop && t->sources.settings.n_valid > 0 && is_due(step, t->set.valid_every, n)) {
-        rc = validate(t, &is_best, stop, err);
+    if (valid && !*stop && s->sources.settings.n_valid > 0 && is_due(step, s->set.valid_every, n)) {
+        RF_TRY(validate(t, &is_best, stop, err));
     }
-    if (rc == RF_OK && samples && !*stop && t->prompts.n > 0 &&
-        is_due(step, t->set.samples_every, n)) {
-        rc = make_samples(t, err);
+    if (samples && !*stop && s->samples.n > 0 && is_due(step, s->set.samples_every, n)) {
+        rf_watchdog_enter(t->watchdog, "samples", step);
+        RF_TRY(rf_samples_run(&s->samples, t->decoder, s->dist, s->run.metrics, step, err));
     }
-    bool save = *stop || is_best || step == n || is_due(step, t->set.checkpoint_every, n);
-    if (rc == RF_OK && save) {
-        rc = rf_run_folder_save(t, is_best, err);
+    if (*stop || is_best || step == n || is_due(step, s->set.checkpoint_every, n)) {
+        RF_TRY(save(t, is_best, err));
     }
-    return rc;
+    return RF_OK;
 }
 
 /* --- Reports ---------------------------------------------------------------------------------- */
@@ -125,19 +144,20 @@ static int after_step(rf_trainer *t, bool valid, bool samples, bool *stop, rf_er
 /* Every log.every steps: which rank was slowest in its own work? */
 static int report_ranks(rf_trainer *t, pace *p, rf_error *err)
 {
-    if (t->progress.step % t->set.log_every != 0 || rf_dist_size(t->dist) == 1) {
+    rf_setup *s = t->setup;
+    int n = rf_dist_size(s->dist), slowest = 0, fastest = 0;
+    if (t->progress.step % s->set.log_every != 0 || n == 1) {
         return RF_OK;
     }
     double own = p->sum / (double)(p->n > 0 ? p->n : 1);
-    int rc = rf_dist_allgather_f64(t->dist, t->rank_seconds, &own, 1, err);
-    int n = rf_dist_size(t->dist), slowest = 0, fastest = 0;
+    int rc = rf_dist_allgather_f64(s->dist, p->ranks, &own, 1, err);
     for (int r = 1; rc == RF_OK && r < n; r++) {
-        slowest = t->rank_seconds[r] > t->rank_seconds[slowest] ? r : slowest;
-        fastest = t->rank_seconds[r] < t->rank_seconds[fastest] ? r : fastest;
+        slowest = p->ranks[r] > p->ranks[slowest] ? r : slowest;
+        fastest = p->ranks[r] < p->ranks[fastest] ? r : fastest;
     }
-    if (rc == RF_OK && t->metrics != NULL) {
-        rf_metrics_ranks(t->metrics, t->progress.step, slowest, t->rank_seconds[fastest],
-                         t->rank_seconds[slowest]);
+    if (rc == RF_OK) {
+        rf_metrics_ranks(s->run.metrics, t->progress.step, slowest, p->ranks[fastest],
+                         p->ranks[slowest]);
     }
     p->sum = 0.0;
     p->n = 0;
@@ -146,13 +166,14 @@ static int report_ranks(rf_trainer *t, pace *p, rf_error *err)
 
 static void report_step(rf_trainer *t, const rf_step_result *r, pace *p, double seconds)
 {
-    double places = (double)t->set.batch_rows * (double)t->sources.settings.rows.row_length;
+    const rf_setup *s = t->setup;
+    double places = (double)s->set.batch_rows * (double)s->sources.settings.rows.row_length;
     double tokens = (double)r->counts.n_places;
     p->mean = p->mean > 0.0 ? 0.95 * p->mean + 0.05 * seconds : seconds;
     rf_step_metrics line = {
         .step = t->progress.step,
-        .n_steps = t->set.steps,
-        .objective = t->objective.kind,
+        .n_steps = s->set.steps,
+        .objective = s->objective.kind,
         .loss = r->loss,
         .grad_norm = r->grad_norm,
         .lr = r->lr,
@@ -160,13 +181,13 @@ static void report_step(rf_trainer *t, const rf_step_result *r, pace *p, double 
         .tokens_per_second = seconds > 0.0 ? tokens / seconds : 0.0,
         .fill = tokens / places,
         .seconds = seconds,
-        .elapsed = t->seconds_before + (rf_log_seconds() - t->begin),
-        .eta = p->mean * (double)(t->set.steps - t->progress.step),
+        .elapsed = elapsed(t),
+        .eta = p->mean * (double)(s->set.steps - t->progress.step),
         .skipped = r->skipped,
     };
     memcpy(line.part_loss, r->part_loss, sizeof line.part_loss);
-    rf_metrics_step(t->metrics, &line, t->set.log_every);
-    if (r->skipped && rf_dist_rank(t->dist) == 0) { /* all ranks skip: one says it */
+    rf_metrics_step(s->run.metrics, &line, s->set.log_every);
+    if (r->skipped && rf_dist_rank(s->dist) == 0) { /* all ranks skip: one says it */
         rf_log_warn("step %" PRId64 ": loss or gradient is not finite: skipped (%" PRId64
                     " in a row, %" PRId64 " in all)",
                     t->progress.step, t->skipped_now, t->progress.skipped);
@@ -175,76 +196,92 @@ static void report_step(rf_trainer *t, const rf_step_result *r, pace *p, double 
 
 /* --- The loop --------------------------------------------------------------------------------- */
 
+/* The first step of this process goes into a file where that is asked for. */
+static int dump_step(rf_trainer *t, rf_step_result *result, rf_error *err)
+{
+    const rf_setup *s = t->setup;
+    int64_t row = s->sources.settings.rows.row_length;
+    const rf_dump_settings settings = {.path = s->set.dump,
+                                       .row_length = row,
+                                       .leaf_places = s->set.micro_rows * row,
+                                       .n_leaves = s->reduce.n_leaves,
+                                       .round = s->reduce.round};
+    rf_dump *dump = NULL;
+    RF_TRY(rf_dump_new(&dump, &settings, s->dist, t->model, err));
+    int rc = rf_step_run(t, result, dump, err);
+    if (rc == RF_OK) {
+        rc = rf_dump_write(dump, err);
+    }
+    rf_dump_free(dump);
+    return rc;
+}
+
 /* One step with its report. */
 static int do_step(rf_trainer *t, pace *p, rf_error *err)
 {
     rf_step_result result;
-    rf_dump *dump = NULL;
     double begin = rf_log_seconds();
+    bool is_first = t->progress.step == t->setup->progress.step;
     rf_watchdog_enter(t->watchdog, "step", t->progress.step + 1);
-    int rc = t->progress.step == t->first_step ? rf_dump_new(&dump, t, err) : RF_OK;
-    if (rc == RF_OK) {
-        rc = rf_step_run(t, &result, dump, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_dump_write(dump, t, err);
-    }
-    rf_dump_free(dump);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(is_first ? dump_step(t, &result, err) : rf_step_run(t, &result, NULL, err));
     p->sum += result.own_seconds;
     p->n++;
     report_step(t, &result, p, rf_log_seconds() - begin);
-    rc = report_ranks(t, p, err);
-    if (rc == RF_OK && t->skipped_now >= t->set.skip_limit) {
-        rc = rf_error_set(err, RF_ERR_DIVERGED,
-                          "step %" PRId64 ": loss or gradient were not finite %" PRId64
-                          " times in a row: lower optim.lr, or go on from an earlier checkpoint",
-                          t->progress.step, t->skipped_now);
+    RF_TRY(report_ranks(t, p, err));
+    if (t->skipped_now >= t->setup->set.skip_limit) {
+        return rf_error_set(err, RF_ERR_DIVERGED,
+                            "step %" PRId64 ": loss or gradient were not finite %" PRId64
+                            " times in a row: lower optim.lr, or go on from an earlier checkpoint",
+                            t->progress.step, t->skipped_now);
     }
-    return rc;
+    return RF_OK;
 }
 
 /* Did a signal reach any rank, or is the time of any rank over? The last step ends the run anyway.
  */
 static int should_stop(rf_trainer *t, bool *stop, rf_error *err)
 {
-    bool late = t->set.max_seconds > 0.0 && rf_log_seconds() - t->begin >= t->set.max_seconds;
+    const rf_setup *s = t->setup;
+    double limit = s->set.max_seconds;
+    bool late = limit > 0.0 && rf_log_seconds() - s->begin >= limit;
     int64_t flags[2] = {rf_signals_stop(), late};
-    int rc = rf_dist_max_i64(t->dist, flags, 2, err);
-    *stop = (flags[0] != 0 || flags[1] != 0) && t->progress.step < t->set.steps;
-    if (rc == RF_OK && *stop) {
+    RF_TRY(rf_dist_max_i64(s->dist, flags, 2, err));
+    *stop = (flags[0] != 0 || flags[1] != 0) && t->progress.step < s->set.steps;
+    if (*stop) {
         say_stop(t, flags[0] != 0);
     }
-    return rc;
+    return RF_OK;
 }
 
 /* After a resume: what was due at the checkpoint's step and has not been done. */
 static int catch_up(rf_trainer *t, bool *stop, rf_error *err)
 {
     bool valid = false, samples = false;
-    if (t->resume[0] == '\0' || t->progress.step == 0) {
+    if (t->setup->run.resume[0] == '\0' || t->progress.step == 0) {
         return RF_OK;
     }
-    int rc = find_pending(t, &valid, &samples, err);
-    return rc != RF_OK ? rc : after_step(t, valid, samples, stop, err);
+    RF_TRY(find_pending(t, &valid, &samples, err));
+    return after_step(t, valid, samples, stop, err);
+}
+
+static int train(rf_trainer *t, pace *p, bool *stop, rf_error *err)
+{
+    RF_TRY(catch_up(t, stop, err));
+    while (!*stop && t->progress.step < t->setup->set.steps) {
+        RF_TRY(do_step(t, p, err));
+        RF_TRY(should_stop(t, stop, err));
+        RF_TRY(after_step(t, true, true, stop, err));
+    }
+    return RF_OK;
 }
 
 int rf_loop_run(rf_trainer *t, rf_error *err)
 {
-    pace p = {0};
+    rf_setup *s = t->setup;
+    pace p = {.ranks = rf_alloc((size_t)rf_dist_size(s->dist), sizeof *p.ranks)};
     bool stop = false;
-    int rc = catch_up(t, &stop, err);
-    while (rc == RF_OK && !stop && t->progress.step < t->set.steps) {
-        rc = do_step(t, &p, err);
-        if (rc == RF_OK) {
-            rc = should_stop(t, &stop, err);
-        }
-        if (rc == RF_OK) {
-            rc = after_step(t, true, true, &stop, err);
-        }
-    }
+    int rc = train(t, &p, &stop, err);
+    free(p.ranks);
     rf_log_live_end();
     if (rc == RF_OK && stop) {
         rc = rf_error_set(err, RF_ERR_STOPPED,
@@ -252,9 +289,9 @@ int rf_loop_run(rf_trainer *t, rf_error *err)
                           ": --resume auto goes on",
                           t->progress.step);
     }
-    rf_metrics_event(t->metrics, "end", t->progress.step,
+    rf_metrics_event(s->run.metrics, "end", t->progress.step,
                      json_pack("{s:i,s:I}", "status", rf_error_exit_status(rc), "skipped",
                                (json_int_t)t->progress.skipped));
-    rf_metrics_sync(t->metrics);
+    rf_metrics_sync(s->run.metrics);
     return rc;
 }

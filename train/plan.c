@@ -1,5 +1,7 @@
 #include "train/plan.h"
 
+#include "train/math/backward.h"
+
 #include <inttypes.h>
 
 /* "MemAvailable:  1234 kB" of Linux; elsewhere unknown. */
@@ -20,63 +22,54 @@ static size_t host_available(void)
     return bytes;
 }
 
-static size_t decoder_bytes(const rf_trainer *t, const rf_model *shell)
+static size_t decoder_bytes(const rf_setup *s, const rf_model *shell)
 {
-    if (t->prompts.n == 0) {
+    if (s->samples.n == 0) {
         return 0;
     }
-    const rf_model_config *c = &t->shape;
-    rf_model_limits need = rf_engine_limits(&t->prompts.options, t->prompts.max_prompt, 1);
+    const rf_model_config *c = &s->shape;
+    rf_model_limits need = rf_engine_limits(&s->samples.options, s->samples.max_prompt, 1);
     int64_t cache = need.keys * c->num_hidden_layers * 2 * c->num_key_value_heads * c->head_dim;
     return rf_backend_bytes(shell->ctx->backend, RF_ACTIVATION, cache) +
            rf_acts_bytes(shell, need.places, need.keys, false, RF_RECOMPUTE_NONE);
 }
 
-static int loader_bytes(size_t *bytes, const rf_trainer *t, rf_error *err)
+static int loader_bytes(size_t *bytes, const rf_setup *s, rf_error *err)
 {
     rf_loader *loader = NULL;
-    rf_loader_settings settings = {.rows = t->sources.settings.rows,
-                                   .batch_rows = t->set.batch_rows,
-                                   .micro_rows = t->set.micro_rows,
-                                   .rank = rf_dist_rank(t->dist),
-                                   .n_ranks = rf_dist_size(t->dist),
-                                   .round = t->reduce.round};
-    rf_position start = {t->progress.epoch, t->progress.window, t->progress.row};
-    int rc = rf_loader_new(&loader, t->sources.train, t->sources.settings.n_train, &t->objective,
-                           &settings, start, err);
+    int rc = rf_setup_new_loader(&loader, s, err);
     *bytes = rc == RF_OK ? rf_loader_bytes(loader) : 0;
     rf_loader_free(loader);
     return rc;
 }
 
-int rf_plan_make(rf_plan *out, const rf_trainer *t, rf_error *err)
+int rf_plan_make(rf_plan *out, const rf_setup *s, rf_error *err)
 {
     /* The size functions read the configuration, the table and the backend: no weights needed. */
-    rf_trainer copy = *t;
-    rf_ctx ctx = {.backend = rf_backend_with(t->backend, t->limits.compute),
-                  .n_threads = t->n_threads,
-                  .limits = rf_model_kernel_limits(&t->shape, &t->limits)};
-    rf_model shell = {.config = t->shape, .adaptation = t->set.adaptation, .ctx = &ctx};
+    rf_optimizer moments;
+    rf_reduce reduce = s->reduce;
+    rf_ctx ctx = {.backend = rf_backend_with(s->backend, s->limits.compute),
+                  .n_threads = s->n_threads,
+                  .limits = rf_model_kernel_limits(&s->shape, &s->limits)};
+    rf_model shell = {.config = s->shape, .adaptation = s->set.adaptation, .ctx = &ctx};
     rf_arena optimizer = {0}, step = {0};
     *out = (rf_plan){0};
-    int rc = rf_table_build_adapted(&shell.table, &t->shape, &t->set.adaptation, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    int64_t places = t->set.micro_rows * t->sources.settings.rows.row_length;
-    rf_trainer_layout(&copy, &optimizer, &step);
-    out->weights = rf_model_bytes(&t->shape, t->backend, &t->limits);
+    RF_TRY(rf_table_build_adapted(&shell.table, &s->shape, &s->set.adaptation, err));
+    int64_t places = s->set.micro_rows * s->sources.settings.rows.row_length;
+    rf_optimizer_layout(&moments, &optimizer, s->backend, s->n_elements);
+    rf_reduce_layout(&reduce, &step, s->backend);
+    out->weights = rf_model_bytes(&s->shape, s->backend, &s->limits);
     out->moments = optimizer.peak;
-    out->n_gradients = t->reduce.n_buffers;
-    out->gradients = (size_t)t->reduce.n_buffers *
-                     rf_backend_bytes(t->backend, RF_MASTER, shell.table.n_elements);
+    out->n_gradients = s->reduce.n_buffers;
+    out->gradients = (size_t)s->reduce.n_buffers *
+                     rf_backend_bytes(s->backend, RF_MASTER, shell.table.n_elements);
     out->reduction = step.peak - out->gradients;
-    out->activations = rf_acts_bytes(&shell, places, places, true, t->set.recompute);
+    out->activations = rf_acts_bytes(&shell, places, places, true, s->set.recompute);
     out->backward = rf_backward_bytes(&shell, places);
-    out->scratch = rf_ctx_scratch_bytes(t->backend, t->n_threads, &ctx.limits);
-    out->decoder = decoder_bytes(t, &shell);
+    out->scratch = rf_ctx_scratch_bytes(s->backend, s->n_threads, &ctx.limits);
+    out->decoder = decoder_bytes(s, &shell);
     rf_table_free(&shell.table);
-    rc = loader_bytes(&out->loader, t, err);
+    int rc = loader_bytes(&out->loader, s, err);
     out->total = out->weights + out->moments + out->gradients + out->reduction + out->activations +
                  out->backward + out->scratch + out->decoder + out->loader;
     out->host_available = host_available();
@@ -88,14 +81,14 @@ static void print_line(FILE *out, const char *what, size_t bytes)
     fprintf(out, "  %-34s %12.1f MiB\n", what, (double)bytes / 1048576.0);
 }
 
-void rf_plan_print(const rf_plan *p, const rf_trainer *t, FILE *out)
+void rf_plan_print(const rf_plan *p, const rf_setup *s, FILE *out)
 {
-    int local = rf_dist_local_size(t->dist);
+    int local = rf_dist_local_size(s->dist);
     char gradients[64];
     snprintf(gradients, sizeof gradients, "gradients (%d, train.reduce=%s)", p->n_gradients,
-             t->set.exact ? "exact" : "fast");
+             s->set.exact ? "exact" : "fast");
     fprintf(out, "memory of a rank (%d ranks, %d on this host, %s, %d threads each):\n",
-            rf_dist_size(t->dist), local, t->backend->name, t->n_threads);
+            rf_dist_size(s->dist), local, s->backend->name, s->n_threads);
     print_line(out, "weights", p->weights);
     print_line(out, gradients, p->gradients);
     print_line(out, "Adam's moments", p->moments);

@@ -2,7 +2,7 @@
 #ifndef RF_TRAIN_PLAN_H
 #define RF_TRAIN_PLAN_H
 
-#include "train/trainer.h"
+#include "train/setup.h"
 
 #include <stdio.h>
 
@@ -22,9 +22,9 @@ typedef struct rf_plan {
     size_t host_available; /* of this host now; 0: not known */
 } rf_plan;
 
-/* After rf_trainer_open. The loader is made for it, and freed, where the trainer has none. */
-RF_MUST_CHECK int rf_plan_make(rf_plan *out, const rf_trainer *trainer, rf_error *err);
+/* A loader is made for it, and freed. */
+RF_MUST_CHECK int rf_plan_make(rf_plan *out, const rf_setup *setup, rf_error *err);
 /* A table for people. */
-void rf_plan_print(const rf_plan *plan, const rf_trainer *trainer, FILE *out);
+void rf_plan_print(const rf_plan *plan, const rf_setup *setup, FILE *out);
 
 #endif

@@ -1,5 +1,6 @@
 #include "train/samples.h"
 
+#include "common/base/alloc.h"
 #include "common/base/log.h"
 
 #include <stdio.h>
@@ -8,42 +9,34 @@
 
 /* --- Choosing --------------------------------------------------------------------------------- */
 
-static int add_prompt(rf_prompts *p, rf_corpus *corpus, int64_t sample, rf_error *err)
+static int add_prompt(rf_samples *p, rf_corpus *corpus, int64_t sample, rf_error *err)
 {
     int64_t length = rf_corpus_length(corpus, sample);
-    int32_t *token = malloc((size_t)length * sizeof *token);
-    if (token == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for sample prompts");
-    }
-    p->token[p->n] = token;
+    p->token[p->n] = rf_alloc((size_t)length, sizeof **p->token);
     p->n_prompt[p->n] = rf_corpus_prompt_length(corpus, sample);
     p->n_response[p->n] = length - p->n_prompt[p->n];
     if (p->max_prompt < p->n_prompt[p->n]) {
         p->max_prompt = p->n_prompt[p->n];
     }
     p->n++;
-    return rf_corpus_read(corpus, token, sample, 0, length, err);
+    return rf_corpus_read(corpus, p->token[p->n - 1], sample, 0, length, err);
 }
 
-static int add_prompts(rf_prompts *p, rf_corpus *const *corpus, int64_t n_corpora, int64_t row,
+static int add_prompts(rf_samples *p, rf_corpus *const *corpus, int64_t n_corpora, int64_t row,
                        int64_t most, rf_error *err)
 {
     for (int64_t c = 0; c < n_corpora; c++) {
         int64_t n = rf_corpus_n_samples(corpus[c]);
         for (int64_t i = 0; i < n && p->n < most; i++) {
-            if (rf_corpus_length(corpus[c], i) > row) {
-                continue;
-            }
-            int rc = add_prompt(p, corpus[c], i, err);
-            if (rc != RF_OK) {
-                return rc;
+            if (rf_corpus_length(corpus[c], i) <= row) {
+                RF_TRY(add_prompt(p, corpus[c], i, err));
             }
         }
     }
     return RF_OK;
 }
 
-static void free_tokens(rf_prompts *p)
+static void free_tokens(rf_samples *p)
 {
     for (int64_t i = 0; i < p->n; i++) {
         free(p->token[i]);
@@ -52,12 +45,12 @@ static void free_tokens(rf_prompts *p)
 }
 
 /* Prompt and answer must fit the positions that the model knows. */
-static void fit_options(rf_prompts *p, int64_t n_positions, bool warns)
+static void fit_options(rf_samples *p, int64_t n_positions, bool warns)
 {
     rf_decode_options *o = &p->options;
     int64_t slot = rf_decode_slot_size(o);
     int64_t room = (n_positions - p->max_prompt) / slot * slot;
-    if (p->n > 0 && room < slot) {
+    if (room < slot) {
         if (warns) {
             rf_log_warn("log.samples_every: prompts of up to %lld tokens leave no room for an "
                         "answer: no samples are made; raise data.row_length",
@@ -70,38 +63,31 @@ static void fit_options(rf_prompts *p, int64_t n_positions, bool warns)
     }
 }
 
-int rf_samples_choose(rf_prompts *out, const rf_trainer *t, rf_error *err)
+int rf_samples_choose(rf_samples *out, const rf_sources *s, const rf_config *config, int64_t most,
+                      int64_t n_positions, bool warns, rf_error *err)
 {
-    const rf_sources *s = &t->sources;
     bool from_valid = s->settings.n_valid > 0;
-    size_t most = (size_t)t->set.n_samples;
-    *out = (rf_prompts){0};
-    int rc = rf_decode_options_from_config(&out->options, t->config, err);
-    if (rc != RF_OK || t->set.samples_every == 0) {
-        return rc;
+    *out = (rf_samples){.tokenizer = s->tokenizer};
+    RF_TRY(rf_decode_options_from_config(&out->options, config, err));
+    out->token = rf_alloc((size_t)most, sizeof *out->token);
+    out->n_prompt = rf_alloc((size_t)most, sizeof *out->n_prompt);
+    out->n_response = rf_alloc((size_t)most, sizeof *out->n_response);
+    RF_TRY(add_prompts(out, from_valid ? s->valid : s->train,
+                       from_valid ? s->settings.n_valid : s->settings.n_train,
+                       s->settings.rows.row_length, most, err));
+    if (out->n > 0) {
+        fit_options(out, n_positions, warns);
     }
-    out->token = calloc(most, sizeof *out->token);
-    out->n_prompt = calloc(most, sizeof *out->n_prompt);
-    out->n_response = calloc(most, sizeof *out->n_response);
-    if (out->token == NULL || out->n_prompt == NULL || out->n_response == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for %zu sample prompts", most);
-    }
-    rc = add_prompts(out, from_valid ? s->valid : s->train,
-                     from_valid ? s->settings.n_valid : s->settings.n_train,
-                     s->settings.rows.row_length, (int64_t)most, err);
-    if (rc == RF_OK) {
-        fit_options(out, t->shape.max_position_embeddings, rf_dist_rank(t->dist) == 0);
-    }
-    return rc;
+    return RF_OK;
 }
 
-void rf_samples_free(rf_prompts *p)
+void rf_samples_free(rf_samples *p)
 {
     free_tokens(p);
     free(p->token);
     free(p->n_prompt);
     free(p->n_response);
-    *p = (rf_prompts){0};
+    *p = (rf_samples){0};
 }
 
 /* --- Decoding --------------------------------------------------------------------------------- */
@@ -112,37 +98,34 @@ typedef struct record {
     double seconds;
 } record;
 
-static size_t record_bytes(const rf_prompts *p)
+static size_t record_bytes(const rf_samples *p)
 {
     return sizeof(record) + (size_t)p->options.gen_length * sizeof(int32_t);
 }
 
 /* Rank r decodes prompts r, r + n_ranks, ... into its slots. */
-static int decode_share(rf_trainer *t, char *slots, rf_error *err)
+static int decode_share(const rf_samples *p, rf_engine *engine, const rf_dist *dist, char *slots,
+                        rf_error *err)
 {
-    const rf_prompts *p = &t->prompts;
-    int rc = RF_OK;
-    int64_t n_ranks = rf_dist_size(t->dist);
-    for (int64_t i = rf_dist_rank(t->dist); rc == RF_OK && i < p->n; i += n_ranks) {
+    int64_t n_ranks = rf_dist_size(dist);
+    for (int64_t i = rf_dist_rank(dist); i < p->n; i += n_ranks) {
         rf_answer answer = {0};
         const rf_request request = {
             .prompt = p->token[i], .n_prompt = p->n_prompt[i], .index = (uint64_t)i};
-        rc = rf_engine_run(t->decoder, &answer, &request, 1, NULL, NULL, err);
-        if (rc == RF_OK) {
-            char *slot = slots + (size_t)(i / n_ranks) * record_bytes(p);
-            record r = {answer.n, answer.forwards, answer.ended, answer.seconds};
-            memcpy(slot, &r, sizeof r);
-            memcpy(slot + sizeof r, answer.token, (size_t)answer.n * sizeof *answer.token);
-        }
+        RF_TRY(rf_engine_run(engine, &answer, &request, 1, NULL, NULL, err));
+        char *slot = slots + (size_t)(i / n_ranks) * record_bytes(p);
+        record r = {answer.n, answer.forwards, answer.ended, answer.seconds};
+        memcpy(slot, &r, sizeof r);
+        memcpy(slot + sizeof r, answer.token, (size_t)answer.n * sizeof *answer.token);
         rf_answer_free(&answer);
     }
-    return rc;
+    return RF_OK;
 }
 
-static json_t *text_of(const rf_trainer *t, const int32_t *token, int64_t n)
+static json_t *text_of(const rf_samples *p, const int32_t *token, int64_t n)
 {
     size_t bytes;
-    char *text = rf_tokenizer_decode(t->sources.tokenizer, &bytes, token, n, true);
+    char *text = rf_tokenizer_decode(p->tokenizer, &bytes, token, n, true);
     json_t *string = json_stringn(text, bytes); /* NULL where the text holds a 0 byte's escape */
     free(text);
     return string != NULL ? string : json_null();
@@ -161,47 +144,42 @@ static void say_sample(const json_t *prompt, const json_t *text)
     rf_log_info("sample: %s", line);
 }
 
-static void write_sample(rf_trainer *t, int64_t i, const char *slot)
+static void write_sample(const rf_samples *p, rf_metrics *metrics, int64_t step, int64_t i,
+                         const char *slot)
 {
-    const rf_prompts *p = &t->prompts;
     record r;
     memcpy(&r, slot, sizeof r);
     const int32_t *answer = (const int32_t *)(const void *)(slot + sizeof r);
-    json_t *prompt = text_of(t, p->token[i], p->n_prompt[i]);
-    json_t *text = text_of(t, answer, r.n);
-    json_t *expected = text_of(t, p->token[i] + p->n_prompt[i], p->n_response[i]);
+    json_t *prompt = text_of(p, p->token[i], p->n_prompt[i]);
+    json_t *text = text_of(p, answer, r.n);
+    json_t *expected = text_of(p, p->token[i] + p->n_prompt[i], p->n_response[i]);
     if (i == 0) {
         say_sample(prompt, text);
     }
-    rf_metrics_sample(
-        t->metrics,
-        json_pack("{s:I,s:I,s:o,s:o,s:o,s:b,s:I,s:I,s:f,s:f}", "step", (json_int_t)t->progress.step,
-                  "index", (json_int_t)i, "prompt", prompt, "text", text, "expected", expected,
-                  "ended", (int)(r.ended != 0), "tokens", (json_int_t)r.n, "forwards",
-                  (json_int_t)r.forwards, "tokens_per_forward",
-                  r.forwards > 0 ? (double)r.n / (double)r.forwards : 0.0, "seconds", r.seconds));
+    rf_metrics_sample(metrics, json_pack("{s:I,s:I,s:o,s:o,s:o,s:b,s:I,s:I,s:f,s:f}", "step",
+                                         (json_int_t)step, "index", (json_int_t)i, "prompt", prompt,
+                                         "text", text, "expected", expected, "ended",
+                                         (int)(r.ended != 0), "tokens", (json_int_t)r.n, "forwards",
+                                         (json_int_t)r.forwards, "tokens_per_forward",
+                                         r.forwards > 0 ? (double)r.n / (double)r.forwards : 0.0,
+                                         "seconds", r.seconds));
 }
 
-int rf_samples_run(rf_trainer *t, rf_error *err)
+int rf_samples_run(const rf_samples *p, rf_engine *engine, rf_dist *dist, rf_metrics *metrics,
+                   int64_t step, rf_error *err)
 {
-    const rf_prompts *p = &t->prompts;
-    int64_t n_ranks = rf_dist_size(t->dist);
-    if (p->n == 0) {
-        return RF_OK;
-    }
+    int64_t n_ranks = rf_dist_size(dist);
     size_t per_rank = (size_t)((p->n + n_ranks - 1) / n_ranks) * record_bytes(p);
-    char *own = calloc(1, per_rank), *all = calloc((size_t)n_ranks, per_rank);
-    int rc = own != NULL && all != NULL
-                 ? decode_share(t, own, err)
-                 : rf_error_set(err, RF_ERR, "no memory for sample completions");
-    rc = rf_dist_agree(t->dist, rc, err);
-    if (rc == RF_OK) {
-        rc = rf_dist_allgather_bytes(t->dist, all, own, per_rank, err);
+    char *own = rf_alloc(1, per_rank), *all = rf_alloc((size_t)n_ranks, per_rank);
+    int rc = rf_dist_agree(dist, decode_share(p, engine, dist, own, err), err);
+    RF_TRY_OUT(rc);
+    RF_TRY_OUT(rf_dist_allgather_bytes(dist, all, own, per_rank, err));
+    for (int64_t i = 0; metrics != NULL && i < p->n; i++) {
+        size_t slot = (size_t)(i / n_ranks) * record_bytes(p);
+        write_sample(p, metrics, step, i, all + (size_t)(i % n_ranks) * per_rank + slot);
     }
-    for (int64_t i = 0; rc == RF_OK && t->metrics != NULL && i < p->n; i++) {
-        write_sample(
-            t, i, all + (size_t)(i % n_ranks) * per_rank + (size_t)(i / n_ranks) * record_bytes(p));
-    }
+    rf_metrics_event(metrics, "samples", step, json_pack("{s:I}", "n", (json_int_t)p->n));
+out:
     free(own);
     free(all);
     return rc;

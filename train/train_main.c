@@ -4,6 +4,7 @@
 #include "train/plan.h"
 #include "train/run/signals.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,13 +35,6 @@ static const char usage[] =
     "checkpoint, 4 diverged, 5 worth a retry.\n"
     "\n"
     "Keys:\n";
-
-static rf_config *new_config(void)
-{
-    static const rf_config_key *const tables[] = {rf_model_keys, rf_data_keys,   rf_objective_keys,
-                                                  rf_train_keys, rf_decode_keys, NULL};
-    return rf_config_new(tables);
-}
 
 /* --- Command line ----------------------------------------------------------------------------- */
 
@@ -129,35 +123,38 @@ static int configure(rf_config *config, const options *o, int argc, char **argv,
 
 /* --- Running ---------------------------------------------------------------------------------- */
 
-static int dry_run(rf_trainer *t, rf_error *err)
+static int dry_run(const rf_setup *s, rf_error *err)
 {
     rf_plan plan;
-    int rc = rf_dist_agree(t->dist, rf_plan_make(&plan, t, err), err);
-    if (rc == RF_OK && rf_dist_rank(t->dist) == 0) {
-        printf("%lld parameters, %lld of them trained, %lld steps, run folder %s%s%s\n",
-               (long long)t->n_parameters, (long long)t->n_trainable, (long long)t->set.steps,
-               t->set.folder, t->resume[0] != '\0' ? ", going on from " : "", t->resume);
-        rf_plan_print(&plan, t, stdout);
+    RF_TRY(rf_dist_agree(s->dist, rf_plan_make(&plan, s, err), err));
+    if (rf_dist_rank(s->dist) == 0) {
+        printf("%" PRId64 " parameters, %" PRId64 " of them trained, %" PRId64
+               " steps, run folder %s%s%s\n",
+               s->n_parameters, s->n_trainable, s->set.steps, s->set.folder,
+               s->run.resume[0] != '\0' ? ", going on from " : "", s->run.resume);
+        rf_plan_print(&plan, s, stdout);
         if (fflush(stdout) != 0) {
             return rf_error_set(err, RF_ERR, "the plan cannot be written to stdout");
         }
     }
-    return rc;
+    return RF_OK;
 }
 
 static int train(rf_dist *dist, rf_config *config, const options *o, rf_error *err)
 {
+    rf_setup setup;
     rf_trainer trainer = {0};
-    int rc = rf_trainer_open(&trainer, dist, config, o->resume, o->resume_path, err);
-    if (rc == RF_OK && o->dry_run) {
-        rc = dry_run(&trainer, err);
-    } else if (rc == RF_OK) {
-        rc = rf_trainer_start(&trainer, err);
-        if (rc == RF_OK) {
-            rc = rf_loop_run(&trainer, err);
-        }
+    int rc = RF_OK;
+    RF_TRY_OUT(rf_setup_open(&setup, dist, config, o->resume, o->resume_path, err));
+    if (o->dry_run) {
+        RF_TRY_OUT(dry_run(&setup, err));
+    } else {
+        RF_TRY_OUT(rf_trainer_start(&trainer, &setup, err));
+        RF_TRY_OUT(rf_loop_run(&trainer, err));
     }
+out:
     rf_trainer_free(&trainer);
+    rf_setup_close(&setup);
     return rc;
 }
 
@@ -171,7 +168,7 @@ int main(int argc, char **argv)
     rf_log_set_program("refusion-train");
     int rc = parse(&o, argc, argv, &err);
     if (rc == RF_OK && o.help) {
-        config = new_config();
+        config = rf_config_new(rf_train_tables);
         fputs(usage, stdout);
         rf_config_help(config, stdout);
         goto out;
@@ -189,7 +186,7 @@ int main(int argc, char **argv)
         rf_log_error(&err);
         goto out;
     }
-    config = new_config();
+    config = rf_config_new(rf_train_tables);
     if (rc == RF_OK) {
         rc = configure(config, &o, argc, argv, &err);
     }

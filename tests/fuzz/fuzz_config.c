@@ -9,7 +9,7 @@
 #include "data/settings.h"
 #include "infer/decode_options.h"
 #include "tests/fuzz/fuzz.h"
-#include "train/settings.h"
+#include "train/train_settings.h"
 
 static const rf_config_key keys[] = {
     {"a.bool", RF_KEY_BOOL, "true", 0, 0, NULL, 0, "x"},

@@ -1,5 +1,6 @@
-#include "train/dump.h"
+#include "train/run/dump.h"
 
+#include "common/base/alloc.h"
 #include "common/base/file.h"
 
 #include <hdf5.h>
@@ -11,70 +12,65 @@
 enum { TOKEN, POSITION, TARGET, SPANS, WEIGHT = SPANS + 4, N_WORDS };
 
 struct rf_dump {
-    int64_t n_places;                 /* of this rank */
-    int64_t n_all;                    /* over all ranks */
-    int64_t n_ranks, n_leaves, round; /* how leaves are dealt (loader.h); n_leaves: of a rank */
-    int32_t *own, *all;               /* [places, N_WORDS] */
-    rf_type type;                     /* f64 where the masters are, else f32 */
-    int64_t n_elements, n_stored;     /* of the model's table */
-    void *gradient;                   /* [n_elements] host, of `type`; rank 0 */
-    void *before, *after;             /* [n_stored], likewise */
-    double loss, lr, scale;
-    int64_t update;
+    rf_dump_settings set;
+    rf_dist *dist; /* not owned, as the model */
+    rf_model *model;
+    int64_t n_places;     /* of this rank */
+    int64_t n_all;        /* over all ranks */
+    int32_t *own, *all;   /* [places, N_WORDS] */
+    rf_type type;         /* f64 where the masters are, else f32 */
+    void *gradient;       /* [table.n_elements] host, of `type`; rank 0 */
+    void *before, *after; /* [table.n_stored], likewise */
+    rf_dump_update update;
 };
 
 /* --- Filling ---------------------------------------------------------------------------------- */
 
-static int allocate(rf_dump *d, bool is_root)
+static int allocate(rf_dump *d)
 {
-    size_t own = (size_t)d->n_places, all = (size_t)d->n_all, n = (size_t)d->n_stored;
-    d->own = calloc(own, N_WORDS * sizeof *d->own);
-    d->all = calloc(all, N_WORDS * sizeof *d->all);
-    bool failed = !d->own || !d->all;
-    if (is_root) {
-        d->before = calloc(n, rf_type_bytes(d->type));
-        d->gradient = calloc((size_t)d->n_elements, rf_type_bytes(d->type));
-        d->after = calloc(n, rf_type_bytes(d->type));
-        failed = failed || !d->before || !d->gradient || !d->after;
+    const rf_table *table = &d->model->table;
+    size_t stored = (size_t)table->n_stored, bytes = rf_type_bytes(d->type);
+    d->own = calloc((size_t)d->n_places, N_WORDS * sizeof *d->own);
+    d->all = calloc((size_t)d->n_all, N_WORDS * sizeof *d->all);
+    bool failed = d->own == NULL || d->all == NULL;
+    if (rf_dist_rank(d->dist) == 0) {
+        d->before = calloc(stored, bytes);
+        d->gradient = calloc((size_t)table->n_elements, bytes);
+        d->after = calloc(stored, bytes);
+        failed = failed || d->before == NULL || d->gradient == NULL || d->after == NULL;
     }
     return failed ? RF_ERR : RF_OK;
 }
 
-static void take(rf_dump *d, rf_trainer *t, void *host, const void *values, int64_t n)
+static void take(rf_dump *d, void *host, const void *values, int64_t n)
 {
     if (host != NULL) {
-        rf_backend_download(t->model->ctx, host, d->type, values, RF_MASTER, n);
+        rf_backend_download(d->model->ctx, host, d->type, values, RF_MASTER, n);
     }
 }
 
-int rf_dump_new(rf_dump **out, rf_trainer *t, rf_error *err)
+int rf_dump_new(rf_dump **out, const rf_dump_settings *settings, rf_dist *dist, rf_model *model,
+                rf_error *err)
 {
     *out = NULL;
-    if (t->set.dump[0] == '\0') {
+    if (settings->path[0] == '\0') {
         return RF_OK;
     }
-    rf_dump *d = calloc(1, sizeof *d);
-    int rc = d != NULL ? RF_OK : RF_ERR;
-    if (d != NULL) {
-        d->n_all = t->set.batch_rows * t->sources.settings.rows.row_length;
-        d->n_ranks = rf_dist_size(t->dist);
-        d->n_leaves = t->reduce.n_leaves;
-        d->round = t->reduce.round;
-        d->n_places = d->n_all / d->n_ranks;
-        d->type = t->backend->type[RF_MASTER];
-        d->n_elements = t->model->table.n_elements;
-        d->n_stored = t->model->table.n_stored;
-        rc = allocate(d, rf_dist_rank(t->dist) == 0);
-    }
+    rf_dump *d = rf_alloc(1, sizeof *d);
+    *d = (rf_dump){.set = *settings, .dist = dist, .model = model};
+    d->n_places = settings->n_leaves * settings->leaf_places;
+    d->n_all = d->n_places * rf_dist_size(dist);
+    d->type = model->ctx->backend->type[RF_MASTER];
+    int rc = allocate(d);
     if (rc != RF_OK) {
         rf_error_set(err, rc, "no memory for debug.dump_step: lower train.batch_rows");
     }
-    rc = rf_dist_agree(t->dist, rc, err);
+    rc = rf_dist_agree(dist, rc, err);
     if (rc != RF_OK) {
         rf_dump_free(d);
         return rc;
     }
-    take(d, t, d->before, t->model->master, d->n_stored);
+    take(d, d->before, model->master, model->table.n_stored);
     *out = d;
     return RF_OK;
 }
@@ -92,14 +88,14 @@ void rf_dump_free(rf_dump *d)
     free(d);
 }
 
-void rf_dump_batch(rf_dump *d, rf_trainer *t, const rf_share *share)
+void rf_dump_batch(rf_dump *d, const rf_share *share)
 {
-    int64_t row_length = t->sources.settings.rows.row_length, at = 0;
+    int64_t at = 0;
     for (int64_t leaf = 0; d != NULL && leaf < share->n_leaves; leaf++) {
         const rf_batch *batch = &share->leaf[leaf];
         for (int64_t i = 0; i < batch->n; i++, at++) {
             int32_t *record = &d->own[at * N_WORDS];
-            int32_t row_begin = (int32_t)(i / row_length * row_length);
+            int32_t row_begin = (int32_t)(i / d->set.row_length * d->set.row_length);
             record[TOKEN] = batch->token[i];
             record[POSITION] = batch->position[i];
             record[TARGET] = batch->target[i];
@@ -114,22 +110,18 @@ void rf_dump_batch(rf_dump *d, rf_trainer *t, const rf_share *share)
     }
 }
 
-void rf_dump_gradient(rf_dump *d, rf_trainer *t, const void *gradient, double loss, double lr,
-                      double scale)
+void rf_dump_gradient(rf_dump *d, const void *gradient)
 {
     if (d != NULL) {
-        take(d, t, d->gradient, gradient, d->n_elements);
-        d->loss = loss;
-        d->lr = lr;
-        d->scale = scale;
+        take(d, d->gradient, gradient, d->model->table.n_elements);
     }
 }
 
-void rf_dump_after(rf_dump *d, rf_trainer *t)
+void rf_dump_after(rf_dump *d, const rf_dump_update *update)
 {
     if (d != NULL) {
-        take(d, t, d->after, t->model->master, d->n_stored);
-        d->update = t->progress.updates;
+        take(d, d->after, d->model->master, d->model->table.n_stored);
+        d->update = *update;
     }
 }
 
@@ -171,15 +163,16 @@ static void write_dataset(writer *w, hid_t parent, const char *name, hid_t file_
 /* Where the i-th of the gathered places, which lie rank after rank, stands in the stream. */
 static int64_t stream_place(const rf_dump *d, int64_t i)
 {
-    int64_t leaf_places = d->n_places / d->n_leaves, leaf = i / leaf_places;
-    int64_t index = rf_loader_leaf(leaf / d->n_leaves, d->n_ranks, d->round, leaf % d->n_leaves);
-    return index * leaf_places + i % leaf_places;
+    int64_t n = d->set.n_leaves, places = d->set.leaf_places, leaf = i / places;
+    int64_t index = rf_loader_leaf(leaf / n, rf_dist_size(d->dist), d->set.round, leaf % n);
+    return index * places + i % places;
 }
 
 /* One column of the places' records as [rows, T] or [rows, T, 2, 2]. */
 static void write_column(writer *w, hid_t group, const char *name, const rf_dump *d, int first,
-                         int n, int64_t row_length)
+                         int n)
 {
+    int64_t row_length = d->set.row_length;
     int32_t *column = malloc((size_t)d->n_all * (size_t)n * sizeof *column);
     if (column == NULL) {
         w->failed = true;
@@ -196,22 +189,23 @@ static void write_column(writer *w, hid_t group, const char *name, const rf_dump
     free(column);
 }
 
-static void write_batch(writer *w, const rf_dump *d, int64_t row_length)
+static void write_batch(writer *w, const rf_dump *d)
 {
     hid_t group = check(w, H5Gcreate2(w->file, "batch", H5P_DEFAULT, w->group_list, H5P_DEFAULT));
-    write_column(w, group, "token", d, TOKEN, 1, row_length);
-    write_column(w, group, "position", d, POSITION, 1, row_length);
-    write_column(w, group, "target", d, TARGET, 1, row_length);
-    write_column(w, group, "spans", d, SPANS, 4, row_length);
-    write_column(w, group, "weight", d, WEIGHT, 1, row_length);
+    write_column(w, group, "token", d, TOKEN, 1);
+    write_column(w, group, "position", d, POSITION, 1);
+    write_column(w, group, "target", d, TARGET, 1);
+    write_column(w, group, "spans", d, SPANS, 4);
+    write_column(w, group, "weight", d, WEIGHT, 1);
     if (group >= 0) {
         check(w, H5Gclose(group));
     }
 }
 
-static void write_tensors(writer *w, const char *name, const rf_dump *d, const rf_table *table,
-                          const void *values, bool only_trainable)
+static void write_tensors(writer *w, const char *name, const rf_dump *d, const void *values,
+                          bool only_trainable)
 {
+    const rf_table *table = &d->model->table;
     bool is_double = d->type == RF_F64;
     hid_t group = check(w, H5Gcreate2(w->file, name, H5P_DEFAULT, w->group_list, H5P_DEFAULT));
     for (int64_t i = 0; i < table->n_tensors; i++) {
@@ -248,20 +242,20 @@ static void write_attribute(writer *w, const char *name, hid_t type, hid_t memor
     }
 }
 
-static void write_attributes(writer *w, const rf_dump *d, const rf_trainer *t)
+static void write_attributes(writer *w, const rf_dump *d)
 {
-    const rf_optimizer_settings *o = &t->optimizer.settings;
+    const rf_dump_update *u = &d->update;
     const struct {
         const char *name;
         double value;
     } reals[] = {
-        {"loss", d->loss},   {"lr", d->lr},   {"gradient_scale", d->scale},     {"beta1", o->beta1},
-        {"beta2", o->beta2}, {"eps", o->eps}, {"weight_decay", o->weight_decay}};
+        {"loss", u->loss},   {"lr", u->lr},   {"gradient_scale", u->scale},     {"beta1", u->beta1},
+        {"beta2", u->beta2}, {"eps", u->eps}, {"weight_decay", u->weight_decay}};
     for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++) {
         write_attribute(w, reals[i].name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, &reals[i].value);
     }
-    write_attribute(w, "update", H5T_STD_I64LE, H5T_NATIVE_INT64, &d->update);
-    char *json = rf_model_config_json(&t->model->config);
+    write_attribute(w, "update", H5T_STD_I64LE, H5T_NATIVE_INT64, &u->update);
+    char *json = rf_model_config_json(&d->model->config);
     hid_t text = check(w, H5Tcopy(H5T_C_S1));
     if (json == NULL || check(w, H5Tset_size(text, strlen(json) + 1)) < 0) {
         w->failed = true;
@@ -281,7 +275,7 @@ static hid_t timeless_list(writer *w, hid_t type)
     return list;
 }
 
-static void write_all(writer *w, const rf_dump *d, const rf_trainer *t, const char *path)
+static void write_all(writer *w, const rf_dump *d, const char *path)
 {
     hid_t access = check(w, H5Pcreate(H5P_FILE_ACCESS));
     hid_t creation = timeless_list(w, H5P_FILE_CREATE);
@@ -290,11 +284,11 @@ static void write_all(writer *w, const rf_dump *d, const rf_trainer *t, const ch
     check(w, H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110));
     w->file = check(w, H5Fcreate(path, H5F_ACC_TRUNC, creation, access));
     if (!w->failed) {
-        write_batch(w, d, t->sources.settings.rows.row_length);
-        write_tensors(w, "params", d, &t->model->table, d->before, false);
-        write_tensors(w, "grads", d, &t->model->table, d->gradient, true);
-        write_tensors(w, "params_after", d, &t->model->table, d->after, false);
-        write_attributes(w, d, t);
+        write_batch(w, d);
+        write_tensors(w, "params", d, d->before, false);
+        write_tensors(w, "grads", d, d->gradient, true);
+        write_tensors(w, "params_after", d, d->after, false);
+        write_attributes(w, d);
     }
     if (w->file >= 0) {
         check(w, H5Fclose(w->file));
@@ -307,35 +301,28 @@ static void write_all(writer *w, const rf_dump *d, const rf_trainer *t, const ch
     }
 }
 
-static int write_file(const rf_dump *d, const rf_trainer *t, rf_error *err)
+static int write_file(const rf_dump *d, rf_error *err)
 {
     rf_atomic out = {0};
     writer w = {.file = -1};
-    int rc = rf_atomic_begin(&out, t->set.dump, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(rf_atomic_begin(&out, d->set.path, err));
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL); /* what fails is reported below, in one line */
-    write_all(&w, d, t, out.temporary);
-    rc = w.failed ? rf_error_set(err, RF_ERR,
-                                 "%s: debug.dump_step cannot be written: make room, or name "
-                                 "another file",
-                                 t->set.dump)
-                  : rf_atomic_commit(&out, err);
+    write_all(&w, d, out.temporary);
+    int rc = w.failed ? rf_error_set(err, RF_ERR,
+                                     "%s: debug.dump_step cannot be written: make room, or name "
+                                     "another file",
+                                     d->set.path)
+                      : rf_atomic_commit(&out, err);
     rf_atomic_abandon(&out);
     return rc;
 }
 
-int rf_dump_write(rf_dump *d, rf_trainer *t, rf_error *err)
+int rf_dump_write(rf_dump *d, rf_error *err)
 {
     if (d == NULL) {
         return RF_OK;
     }
-    int rc = rf_dist_allgather_bytes(t->dist, d->all, d->own,
-                                     (size_t)d->n_places * N_WORDS * sizeof *d->own, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    rc = rf_dist_rank(t->dist) == 0 ? write_file(d, t, err) : RF_OK;
-    return rf_dist_agree(t->dist, rc, err);
+    RF_TRY(rf_dist_allgather_bytes(d->dist, d->all, d->own,
+                                   (size_t)d->n_places * N_WORDS * sizeof *d->own, err));
+    return rf_dist_agree(d->dist, rf_dist_rank(d->dist) == 0 ? write_file(d, err) : RF_OK, err);
 }

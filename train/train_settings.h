@@ -1,6 +1,6 @@
-/* settings.h: the keys of refusion-train, and their values once checked.       all local */
-#ifndef RF_TRAIN_SETTINGS_H
-#define RF_TRAIN_SETTINGS_H
+/* train_settings.h: the keys of refusion-train, and their values once checked.       all local */
+#ifndef RF_TRAIN_TRAIN_SETTINGS_H
+#define RF_TRAIN_TRAIN_SETTINGS_H
 
 #include "common/base/config.h"
 #include "common/model/model.h"
@@ -9,8 +9,10 @@
 
 /* train.*, lora.*, optim.*, checkpoint.*, log.*, debug.* */
 extern const rf_config_key rf_train_keys[];
-/* model.*: see train/model_source.h */
+/* model.*: what the shape is made from (sources.h: rf_sources_model) */
 extern const rf_config_key rf_model_keys[];
+/* All tables of keys of refusion-train, NULL at the end. */
+extern const rf_config_key *const rf_train_tables[];
 
 typedef struct rf_train_settings {
     int64_t steps; /* of the run; 0 until train.epochs is turned into steps */

@@ -1,4 +1,7 @@
-#include "train/settings.h"
+#include "train/train_settings.h"
+
+#include "data/settings.h"
+#include "infer/decode_options.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -117,6 +120,9 @@ const rf_config_key rf_model_keys[] = {
     {"model.qkv_bias", RF_KEY_BOOL, "false", 0, 0, NULL, 0, "biases of q, k and v"},
     {"model.output_bias", RF_KEY_BOOL, "false", 0, 0, NULL, 0, "bias of the attention's output"},
     {0}};
+
+const rf_config_key *const rf_train_tables[] = {rf_model_keys, rf_data_keys,   rf_objective_keys,
+                                                rf_train_keys, rf_decode_keys, NULL};
 
 static rf_schedule_kind schedule_kind(const rf_config *config)
 {

@@ -1,0 +1,270 @@
+#include "train/run/run_folder.h"
+
+#include "common/base/failpoint.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char best_name[] = "best";
+
+/* --- What the folder holds -------------------------------------------------------------------- */
+
+static int64_t step_of(const char *name)
+{
+    int64_t step = -1;
+    int end = 0;
+    bool matches = sscanf(name, "step-%" SCNd64 ".h5%n", &step, &end) == 1 && end > 0;
+    return matches && name[end] == '\0' ? step : -1;
+}
+
+/* Renames the checkpoints of steps after `step` where asked to. */
+static int64_t look_at_newer(const char *folder, int64_t step, bool rename_them)
+{
+    int64_t n = 0;
+    DIR *entries = opendir(folder);
+    const struct dirent *entry;
+    while (entries != NULL && (entry = readdir(entries)) != NULL) {
+        if (step_of(entry->d_name) <= step) {
+            continue;
+        }
+        n++;
+        if (rename_them) {
+            char from[RF_PATH_BYTES + 300], to[RF_PATH_BYTES + 320];
+            snprintf(from, sizeof from, "%s/%s", folder, entry->d_name);
+            snprintf(to, sizeof to, "%s.damaged", from);
+            rf_log_warn("%s: renamed to %s.damaged", from, entry->d_name);
+            if (rename(from, to) != 0) {
+                rf_log_warn("%s: cannot be renamed: %s", from, strerror(errno));
+            }
+        }
+    }
+    if (entries != NULL) {
+        closedir(entries);
+    }
+    return n;
+}
+
+/* Does path name a file in this very folder? */
+static bool is_inside(const char *path, const char *folder)
+{
+    char parent[RF_PATH_BYTES];
+    struct stat a, b;
+    return rf_file_folder(parent, sizeof parent, path, NULL) == RF_OK && stat(parent, &a) == 0 &&
+           stat(folder, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* --- Resume ----------------------------------------------------------------------------------- */
+
+static int find_given(rf_run *run, const char *path, rf_error *err)
+{
+    bool any = rf_file_is_folder(path); /* the newest that verifies, as with `auto` */
+    rf_checkpoint_info info = {0};
+    if (any) {
+        RF_TRY(rf_checkpoint_find(run->resume, sizeof run->resume, path, err));
+        if (run->resume[0] == '\0') {
+            return rf_error_set(err, RF_ERR_USAGE, "--resume %s: the folder has no checkpoint",
+                                path);
+        }
+    } else if (!rf_file_exists(path) || strlen(path) >= sizeof run->resume) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--resume %s: there is no such file: name a checkpoint, or use "
+                            "--resume auto",
+                            path);
+    } else {
+        snprintf(run->resume, sizeof run->resume, "%s", path);
+    }
+    RF_TRY(rf_checkpoint_info_read(&info, run->resume, err));
+    int64_t step = info.progress.step;
+    rf_checkpoint_info_free(&info);
+    bool here = is_inside(run->resume, run->folder);
+    if (!(any && here) && look_at_newer(run->folder, here ? step : -1, false) > 0) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--resume %s: the run folder %s holds other checkpoints that the run "
+                            "would overwrite: name another log.dir, or move them away",
+                            path, run->folder);
+    }
+    return RF_OK;
+}
+
+static int find_alone(rf_run *run, rf_resume resume, const char *path, rf_error *err)
+{
+    if (resume == RF_RESUME_AUTO) {
+        return rf_checkpoint_find(run->resume, sizeof run->resume, run->folder, err);
+    }
+    if (resume == RF_RESUME_PATH) {
+        return find_given(run, path, err);
+    }
+    if (look_at_newer(run->folder, -1, false) > 0) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "%s holds checkpoints of a run: go on with --resume auto, or name "
+                            "another log.dir",
+                            run->folder);
+    }
+    return RF_OK;
+}
+
+int rf_run_find(rf_run *run, rf_resume resume, const char *path, rf_error *err)
+{
+    int rc = rf_dist_rank(run->dist) == 0 ? find_alone(run, resume, path, err) : RF_OK;
+    RF_TRY(rf_dist_agree(run->dist, rc, err));
+    return rf_dist_broadcast(run->dist, run->resume, sizeof run->resume, 0, err);
+}
+
+/* --- The folder's own files ------------------------------------------------------------------- */
+
+/* The name in <folder>/best, where that file is of a step that this run has reached. */
+static void read_best(rf_run *run, int64_t reached)
+{
+    char path[RF_PATH_BYTES], *text = NULL;
+    size_t bytes = 0;
+    run->best[0] = '\0';
+    if (rf_file_join(path, sizeof path, run->folder, best_name, NULL) == RF_OK &&
+        rf_file_exists(path) && rf_file_read(&text, &bytes, path, 256, NULL) == RF_OK) {
+        text[strcspn(text, "\n")] = '\0';
+        int64_t step = step_of(text);
+        if (step >= 0 && step <= reached && strlen(text) < sizeof run->best) {
+            snprintf(run->best, sizeof run->best, "%s", text);
+        }
+    }
+    free(text);
+}
+
+static int write_best(const rf_run *run, rf_error *err)
+{
+    char path[RF_PATH_BYTES], line[80];
+    RF_TRY(rf_file_join(path, sizeof path, run->folder, best_name, err));
+    int n = snprintf(line, sizeof line, "%s\n", run->best);
+    return rf_file_write(path, line, (size_t)n, err);
+}
+
+/* The validation loss that the checkpoint in run->best was the best with; infinity without one. */
+static double marked_loss(const rf_run *run)
+{
+    char path[RF_PATH_BYTES];
+    rf_checkpoint_info info = {0};
+    double loss = (double)INFINITY;
+    if (run->best[0] != '\0' &&
+        rf_file_join(path, sizeof path, run->folder, run->best, NULL) == RF_OK &&
+        rf_checkpoint_info_read(&info, path, NULL) == RF_OK) {
+        loss = info.progress.best_valid_loss;
+    }
+    rf_checkpoint_info_free(&info);
+    return loss;
+}
+
+/* A run that was killed between a best checkpoint and its mark has validated at that very step,
+ * with a lower loss than the marked one's, and will not do so again. */
+static int mend_best(rf_run *run, double best_loss, rf_error *err)
+{
+    const char *name = rf_file_name(run->resume);
+    size_t bytes = strlen(name) + 1;
+    if (bytes > sizeof run->best || !run->keeps_best || !rf_metrics_had(run->metrics, "valid") ||
+        step_of(name) < 0 || !(best_loss < marked_loss(run))) {
+        return RF_OK;
+    }
+    memcpy(run->best, name, bytes);
+    return write_best(run, err);
+}
+
+static int write_config(const rf_run *run, const rf_config *config, rf_error *err)
+{
+    char path[RF_PATH_BYTES];
+    RF_TRY(rf_file_join(path, sizeof path, run->folder, "config.yaml", err));
+    char *text = rf_config_text(config, true);
+    int rc = rf_file_write(path, text, strlen(text), err);
+    free(text);
+    return rc;
+}
+
+/* One process at a time: a job that was started again while the first still runs would mix with it.
+ * File systems without locks go unguarded. */
+static int lock_folder(rf_run *run, rf_error *err)
+{
+    run->lock = open(run->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (run->lock >= 0 && flock(run->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: another process trains in this folder: wait for it or stop it",
+                            run->folder);
+    }
+    return RF_OK;
+}
+
+static int begin_alone(rf_run *run, const rf_config *config, const rf_progress *progress, bool here,
+                       rf_error *err)
+{
+    RF_TRY(rf_file_make_folder(run->folder, err));
+    RF_TRY(lock_folder(run, err));
+    if (here) {
+        look_at_newer(run->folder, progress->step, true);
+        read_best(run, progress->step);
+    }
+    RF_TRY(write_config(run, config, err));
+    RF_TRY(rf_metrics_open(&run->metrics, run->folder, progress->step, err));
+    return here ? mend_best(run, progress->best_valid_loss, err) : RF_OK;
+}
+
+int rf_run_begin(rf_run *run, const rf_config *config, const rf_progress *progress, rf_error *err)
+{
+    bool here = run->resume[0] != '\0' && is_inside(run->resume, run->folder);
+    int rc = RF_OK;
+    run->saved_step = here ? progress->step : -1;
+    if (rf_dist_rank(run->dist) == 0) {
+        rc = begin_alone(run, config, progress, here, err);
+        rc = rc != RF_OK ? rf_error_prefix(err, "the run folder") : RF_OK;
+    }
+    return rf_dist_agree(run->dist, rc, err);
+}
+
+void rf_run_close(rf_run *run)
+{
+    rf_metrics_close(run->metrics);
+    if (run->lock >= 0) {
+        close(run->lock);
+    }
+    *run = (rf_run){.lock = -1};
+}
+
+/* --- Saving ----------------------------------------------------------------------------------- */
+
+static int publish(rf_run *run, const char *path, bool is_best, rf_error *err)
+{
+    if (is_best) {
+        snprintf(run->best, sizeof run->best, "%s", rf_file_name(path));
+        RF_TRY(rf_failpoint_visit("best", err));
+        RF_TRY(write_best(run, err));
+    }
+    return rf_checkpoint_publish(path, run->keep, run->best[0] != '\0' ? run->best : NULL, err);
+}
+
+int rf_run_save(rf_run *run, rf_model *model, const void *adam_m, const void *adam_v,
+                const rf_checkpoint_info *info, bool is_best, rf_error *err)
+{
+    char path[RF_PATH_BYTES];
+    double begin = rf_log_seconds();
+    int64_t step = info->progress.step;
+    if (run->saved_step == step && !is_best) {
+        return RF_OK;
+    }
+    rf_checkpoint_path(path, sizeof path, run->folder, step);
+    RF_TRY(rf_checkpoint_save(path, run->dist, model, adam_m, adam_v, info, err));
+    run->saved_step = step;
+    int rc = rf_dist_rank(run->dist) == 0 ? publish(run, path, is_best, err) : RF_OK;
+    RF_TRY(rf_dist_agree(run->dist, rc, err));
+    rf_metrics_event(run->metrics, "checkpoint", step,
+                     json_pack("{s:s,s:b,s:f}", "path", path, "best", (int)is_best, "seconds",
+                               rf_log_seconds() - begin));
+    rf_metrics_sync(run->metrics);
+    rf_log_info("checkpoint %s (%.2f s)%s", path, rf_log_seconds() - begin,
+                is_best ? ", the best so far" : "");
+    return RF_OK;
+}

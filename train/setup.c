@@ -1,0 +1,205 @@
+#include "train/setup.h"
+
+#include "common/base/log.h"
+#include "common/dist/threads.h"
+#include "train/validate.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* --- What configuration and tokenizer decide -------------------------------------------------- */
+
+static int open_settings(rf_setup *s, rf_error *err)
+{
+    RF_TRY(rf_train_settings_from_config(&s->set, s->config, err));
+    RF_TRY(rf_backend_choose(&s->backend, s->set.backend, err));
+    RF_TRY(rf_sources_open(&s->sources, s->config, s->set.seed, err));
+    const rf_specials *special = rf_tokenizer_specials(s->sources.tokenizer);
+    RF_TRY(rf_objective_from_config(&s->objective, s->config, special->mask, err));
+    s->run.folder = s->set.folder;
+    s->run.keep = s->set.checkpoint_keep;
+    s->run.keeps_best = s->set.checkpoint_best;
+    const char *decoder = s->objective.kind->decoder;
+    if (rf_config_is_set(s->config, "decode.kind") ||
+        rf_config_is(s->config, "decode.kind", decoder)) {
+        return RF_OK;
+    }
+    char assignment[64];
+    snprintf(assignment, sizeof assignment, "decode.kind=%s", decoder);
+    return rf_config_set(s->config, assignment, err);
+}
+
+/* --- Is this run that of the checkpoint? ------------------------------------------------------ */
+
+static int check_config(const rf_setup *s, const char *text, rf_error *err)
+{
+    const char *checkpoint = s->run.resume;
+    rf_config *then = rf_config_new(rf_train_tables);
+    int rc = rf_config_load_text(then, text, checkpoint, err);
+    if (rc != RF_OK) {
+        rf_error_prefix(err, "the configuration in the checkpoint");
+        goto out;
+    }
+    const char *key = rf_config_conflict(then, s->config);
+    if (key != NULL) {
+        rc = rf_error_set(err, RF_ERR_USAGE,
+                          "%s: %s is not what the checkpoint %s was trained with: set it back (the "
+                          "run's config.yaml has it), or begin a new run with model.init",
+                          rf_config_origin(s->config, key), key, checkpoint);
+    }
+out:
+    rf_config_free(then);
+    return rc;
+}
+
+static int check_resumed(const rf_setup *s, const rf_checkpoint_info *info, rf_error *err)
+{
+    const char *checkpoint = s->run.resume;
+    if (!info->has_optimizer) {
+        return rf_error_set(err, RF_ERR,
+                            "%s holds a model without the optimizer's state: begin a new run with "
+                            "model.init=%s",
+                            checkpoint, checkpoint);
+    }
+    RF_TRY(check_config(s, info->run_config, err));
+    RF_TRY(rf_sources_match(&s->sources, info->corpora, checkpoint, err));
+    if (strcmp(info->isa, s->backend->isa) != 0) {
+        rf_log_info("%s was written with %s kernels and this machine uses %s: the last bits will "
+                    "differ from those of an uninterrupted run",
+                    checkpoint, info->isa, s->backend->isa);
+    }
+    return RF_OK;
+}
+
+/* Configuration (but for keys that may change), corpora and seed are the checkpoint's. */
+static int open_progress(rf_setup *s, rf_error *err)
+{
+    rf_checkpoint_info info = {0};
+    s->progress = (rf_progress){.seed = (int64_t)s->set.seed, .best_valid_loss = (double)INFINITY};
+    if (s->run.resume[0] == '\0') {
+        return RF_OK;
+    }
+    RF_TRY(rf_checkpoint_info_read(&info, s->run.resume, err));
+    int rc = check_resumed(s, &info, err);
+    if (rc == RF_OK) {
+        s->progress = info.progress;
+    }
+    rf_checkpoint_info_free(&info);
+    return rc;
+}
+
+/* --- The model and its rows ------------------------------------------------------------------- */
+
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static void set_limits(rf_setup *s)
+{
+    int64_t row = s->sources.settings.rows.row_length, places = s->set.micro_rows * row;
+    s->limits = (rf_model_limits){.places = places,
+                                  .keys = places,
+                                  .positions = row,
+                                  .backward = true,
+                                  .compute = s->set.compute,
+                                  .adaptation = &s->set.adaptation};
+    if (s->samples.n > 0) {
+        rf_model_limits decoder = rf_engine_limits(&s->samples.options, s->samples.max_prompt, 1);
+        s->limits.places = most(places, decoder.places);
+        s->limits.keys = most(s->limits.places, decoder.keys);
+        s->limits.positions = most(row, decoder.positions);
+    }
+}
+
+/* Rows of the first epoch, and samples that are too long for one: rank 0 says it, rank 0 counts.
+ * Damaged tokens, and held-out data without a row, are met here and not after hours of training. */
+static int measure(rf_setup *s, rf_error *err)
+{
+    rf_rows *rows = NULL;
+    RF_TRY(rf_sources_verify(&s->sources, err));
+    if (s->sources.settings.n_valid > 0 && s->set.valid_every > 0) {
+        RF_TRY(rf_validate_check(&s->sources, &s->objective, err));
+    }
+    RF_TRY(rf_rows_new(&rows, s->sources.train, s->sources.settings.n_train, &s->objective,
+                       &s->sources.settings.rows, err));
+    int rc = rf_rows_measure(rows, 0, &s->epoch, err);
+    rf_rows_free(rows);
+    return rc;
+}
+
+static int describe_reduction(rf_setup *s, rf_error *err)
+{
+    rf_table table = {0};
+    int rc = rf_table_build_adapted(&table, &s->shape, &s->set.adaptation, err);
+    s->n_elements = table.n_elements;
+    s->n_parameters = table.n_parameters;
+    s->n_trainable = table.n_trainable;
+    rf_table_free(&table);
+    RF_TRY(rc);
+    return rf_reduce_new(&s->reduce, s->dist, s->n_elements, s->set.batch_rows / s->set.micro_rows,
+                         s->set.exact, err);
+}
+
+/* What depends on the checkpoint that the run goes on from. */
+static int open_model(rf_setup *s, rf_error *err)
+{
+    bool is_root = rf_dist_rank(s->dist) == 0;
+    RF_TRY(rf_sources_model(&s->shape, s->config, &s->sources, s->run.resume, err));
+    RF_TRY(open_progress(s, err));
+    RF_TRY(rf_samples_choose(&s->samples, &s->sources, s->config,
+                             s->set.samples_every > 0 ? s->set.n_samples : 0,
+                             s->shape.max_position_embeddings, is_root, err));
+    set_limits(s);
+    if (is_root) {
+        RF_TRY(measure(s, err));
+    }
+    if (s->set.steps == 0) {
+        RF_TRY(rf_sources_steps(&s->set.steps, &s->sources, &s->objective, s->set.epochs,
+                                s->set.batch_rows, err));
+        s->set.schedule.steps = s->set.steps;
+    }
+    return describe_reduction(s, err);
+}
+
+/* --- All of it -------------------------------------------------------------------------------- */
+
+int rf_setup_open(rf_setup *s, rf_dist *dist, rf_config *config, rf_resume resume, const char *path,
+                  rf_error *err)
+{
+    *s = (rf_setup){.dist = dist,
+                    .config = config,
+                    .begin = rf_log_seconds(),
+                    .run = {.dist = dist, .lock = -1}};
+    RF_TRY(rf_dist_agree(dist, open_settings(s, err), err));
+    RF_TRY(rf_run_find(&s->run, resume, path, err));
+    RF_TRY(rf_dist_agree(dist, open_model(s, err), err));
+    return rf_threads_choose(&s->n_threads, dist, s->set.threads, err);
+}
+
+void rf_setup_close(rf_setup *s)
+{
+    rf_run_close(&s->run);
+    rf_reduce_free(&s->reduce);
+    rf_samples_free(&s->samples);
+    rf_sources_close(&s->sources);
+}
+
+rf_loader_settings rf_setup_loader(const rf_setup *s)
+{
+    return (rf_loader_settings){.rows = s->sources.settings.rows,
+                                .batch_rows = s->set.batch_rows,
+                                .micro_rows = s->set.micro_rows,
+                                .rank = rf_dist_rank(s->dist),
+                                .n_ranks = rf_dist_size(s->dist),
+                                .round = s->reduce.round};
+}
+
+int rf_setup_new_loader(rf_loader **out, const rf_setup *s, rf_error *err)
+{
+    rf_loader_settings settings = rf_setup_loader(s);
+    rf_position start = {s->progress.epoch, s->progress.window, s->progress.row};
+    return rf_loader_new(out, s->sources.train, s->sources.settings.n_train, &s->objective,
+                         &settings, start, err);
+}
