@@ -21,17 +21,18 @@ typedef struct answerer {
     uint64_t n_answered;
 } answerer;
 
-/* The model is made for prompts of up to max_prompt tokens. */
-static int prepare(answerer *a, int64_t max_prompt, rf_error *err)
+/* The model is made for this many prompts of up to max_prompt tokens at once. */
+static int prepare(answerer *a, int64_t max_prompt, int64_t capacity, rf_error *err)
 {
     const rf_answers_options *o = a->options;
     const rf_tokenizer *tokenizer = a->loaded->info.tokenizer;
-    rf_model_limits limits = rf_engine_limits(&o->decode, max_prompt, 1);
+    rf_model_limits limits = rf_engine_limits(&o->decode, max_prompt, capacity);
     char text[512];
 
     rf_show_init(&a->show, stdout, tokenizer, (int)o->pause_ms);
     RF_TRY(rf_loaded_model(a->loaded, &limits, (int)o->n_threads, err));
-    RF_TRY(rf_engine_new(&a->engine, a->loaded->model, tokenizer, &o->decode, max_prompt, 1, err));
+    RF_TRY(rf_engine_new(&a->engine, a->loaded->model, tokenizer, &o->decode, max_prompt, capacity,
+                         err));
     rf_backend_describe(a->loaded->model->ctx, text, sizeof text);
     rf_log_info("%s", text);
     return RF_OK;
@@ -100,7 +101,7 @@ static int run_prompt(answerer *a, rf_error *err)
     const rf_answers_options *o = a->options;
     rf_prompt prompt;
     RF_TRY(rf_prompt_from_text(&prompt, a->loaded->info.tokenizer, o->prompt, o->raw, err));
-    int rc = prepare(a, prompt.ids.n, err);
+    int rc = prepare(a, prompt.ids.n, 1, err);
     if (rc == RF_OK) {
         rc = answer_prompt(a, &prompt, err);
     }
@@ -129,7 +130,7 @@ static int run_lines(answerer *a, rf_error *err)
     bool terminal = isatty(STDIN_FILENO) != 0;
     char *line = NULL;
     size_t capacity = 0;
-    int rc = prepare(a, longest_line(a), err);
+    int rc = prepare(a, longest_line(a), 1, err);
 
     if (rc == RF_OK && terminal) {
         rf_log_info("type a prompt, or end with Ctrl-D");
@@ -247,7 +248,7 @@ static int run_file(answerer *a, rf_error *err)
     int rc;
 
     RF_TRY(rf_prompts_read(&prompts, &n, o->prompts, a->loaded->info.tokenizer, o->limit, err));
-    RF_TRY_OUT(prepare(a, rf_prompts_longest(prompts, n), err));
+    RF_TRY_OUT(prepare(a, rf_prompts_longest(prompts, n), o->batch < n ? o->batch : n, err));
     rc = o->out != NULL ? write_file(a, o->out, prompts, n, err)
                         : write_all(a, prompts, n, stdout, err);
 out:

@@ -15,6 +15,7 @@ typedef struct rf_answers_options {
     const char *out;     /* for the answers of a file; NULL: stdout */
     int64_t limit;       /* of the file's prompts; 0: all */
     int64_t max_prompt;  /* tokens of a line of standard input; 0: as many as fit, at most 1024 */
+    int64_t batch;       /* prompts of a file that are answered at once; 1 or more */
     int64_t n_threads;   /* 0: the cores that this process may use */
     int64_t pause_ms;    /* after each picture of --show on a terminal */
     bool raw;            /* prompts are beginnings of plain texts */

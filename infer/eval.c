@@ -15,6 +15,7 @@ typedef struct evaluator {
     const rf_tokenizer *tokenizer;
     int64_t max_tokens; /* of a sample that can be scored */
     int64_t max_prompt; /* that can be decoded */
+    int64_t capacity;   /* questions decoded at once */
     rf_scorer *scorer;
     rf_engine *engine;
     rf_acts *acts; /* for the losses */
@@ -91,6 +92,7 @@ static int measure(evaluator *e, rf_model_limits *limits, const rf_prompt *promp
         *limits = rf_scorer_limits(o->slot_size, e->max_tokens);
     }
     if (o->task != NULL) {
+        e->capacity = o->batch < n ? o->batch : n;
         int64_t longest = rf_prompts_longest(prompts, n), room = positions - o->decode.gen_length;
         e->max_prompt = longest < room ? longest : room;
         if (e->max_prompt < 1) {
@@ -100,7 +102,7 @@ static int measure(evaluator *e, rf_model_limits *limits, const rf_prompt *promp
                                 " positions: lower it",
                                 o->decode.gen_length, positions);
         }
-        *limits = rf_loaded_join(*limits, rf_engine_limits(&o->decode, e->max_prompt, 1));
+        *limits = rf_loaded_join(*limits, rf_engine_limits(&o->decode, e->max_prompt, e->capacity));
     }
     return RF_OK;
 }
@@ -125,7 +127,7 @@ static int open_evaluator(evaluator *e, rf_loaded *loaded, const rf_prompt *prom
     }
     return o->task == NULL ? RF_OK
                            : rf_engine_new(&e->engine, e->model, e->tokenizer, &o->decode,
-                                           e->max_prompt, 1, err);
+                                           e->max_prompt, e->capacity, err);
 }
 
 static void close_evaluator(evaluator *e)

@@ -22,15 +22,14 @@ typedef struct rf_eval_options {
     int64_t slot_size;      /* of the likelihood */
     int64_t n_draws;        /* noise draws a sample for the losses */
     uint64_t seed;
-    int64_t
-        n_threads; /* per rank; 0: OMP_NUM_THREADS, or the host's cores shared among its ranks */
+    int64_t batch;     /* questions that a rank decodes at once, 1 or more */
+    int64_t n_threads; /* per rank; 0: chosen (common/dist/threads.h) */
 } rf_eval_options;
 
 /* What one question gave, or many in sum. All are doubles, so that sums are made and ranks exchange
  * them in one way; counts stay whole numbers. */
 typedef struct rf_eval_record {
-    double
-        too_long; /* does not fit the model's positions: not scored, the answer counts as wrong */
+    double too_long; /* for the model's positions: not scored, the answer counts as wrong */
     double scored, tokens, bytes; /* response tokens (end of text included) and bytes (without) */
     double nats;
     double n_targets[RF_MAX_PARTS]; /* of each part of the objective */

@@ -33,6 +33,8 @@ static const char usage[] =
     "  --limit N          only the first N questions\n"
     "  --draws N          noise draws a sample for the losses (default 1)\n"
     "  --seed N           of that noise (default 0)\n"
+    "  --batch N          questions that a rank decodes at once (default 1: latencies are those\n"
+    "                     of one user); answers do not depend on it\n"
     "  --out FILE         report.json\n"
     "  --answers FILE     JSON lines {\"query\",\"expected\",\"text\",\"correct\",...}\n"
     "  --threads N        of a rank; default: the host's cores shared among its ranks\n"
@@ -111,6 +113,7 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
                                {"limit", RF_OPTION_INTEGER, &o->limit, 1, INT64_MAX},
                                {"draws", RF_OPTION_INTEGER, &o->eval.n_draws, 1, 1 << 20},
                                {"seed", RF_OPTION_INTEGER, &seed, 0, INT64_MAX},
+                               {"batch", RF_OPTION_INTEGER, &o->eval.batch, 1, 4096},
                                {"out", RF_OPTION_TEXT, &o->out, 0, 0},
                                {"answers", RF_OPTION_TEXT, &o->answers, 0, 0},
                                {"threads", RF_OPTION_INTEGER, &o->eval.n_threads, 1, 4096},
@@ -118,7 +121,7 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
                                {"version", RF_OPTION_STOP, &version, 0, 0},
                                {0}};
 
-    *o = (options){.eval = {.n_draws = 1}};
+    *o = (options){.eval = {.n_draws = 1, .batch = 1}};
     RF_TRY(rf_options_parse(first, argc, argv, table, "see refusion-eval --help", err));
     o->eval.likelihood = !no_likelihood;
     o->eval.seed = (uint64_t)seed;

@@ -28,6 +28,8 @@ static const char usage[] =
     "\"ended\"}\n"
     "  --out FILE         answers of --prompts go here instead of stdout\n"
     "  --limit N          only the first N prompts of the file\n"
+    "  --batch N          prompts of the file that are answered at once (default 8); answers do\n"
+    "                     not depend on it\n"
     "  --raw              the prompt is the beginning of a plain text, not a question\n"
     "  --show             paint which slot is filled when\n"
     "  --pause MS         after each picture of --show on a terminal (default 120)\n"
@@ -59,6 +61,7 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
                                {"prompts", RF_OPTION_TEXT, &run->prompts, 0, 0},
                                {"out", RF_OPTION_TEXT, &run->out, 0, 0},
                                {"limit", RF_OPTION_INTEGER, &run->limit, 1, INT64_MAX},
+                               {"batch", RF_OPTION_INTEGER, &run->batch, 1, 4096},
                                {"raw", RF_OPTION_FLAG, &run->raw, 0, 0},
                                {"show", RF_OPTION_FLAG, &run->show, 0, 0},
                                {"pause", RF_OPTION_INTEGER, &run->pause_ms, 0, 60000},
@@ -68,7 +71,7 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
                                {"version", RF_OPTION_STOP, &version, 0, 0},
                                {0}};
 
-    *o = (options){.run = {.pause_ms = 120}};
+    *o = (options){.run = {.batch = 8, .pause_ms = 120}};
     RF_TRY(rf_options_parse(first, argc, argv, table, see, err));
     *done = help || version;
     if (help) {

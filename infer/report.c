@@ -178,15 +178,15 @@ static json_t *answers_json(const rf_eval_result *result, const rf_eval_options 
 {
     const rf_eval_record *r = &result->sum;
     double n = (double)result->n, seconds = result->decode_seconds;
-    return json_pack("{s:s, s:f, s:f, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I}",
-                     "task", o->task->name, "accuracy", ratio(r->correct, n), "accuracy_stderr",
-                     share_error(r->correct, n), "correct", (json_int_t)r->correct, "ended",
-                     (json_int_t)r->ended, "tokens", (json_int_t)r->answer_tokens, "forwards",
-                     (json_int_t)r->forwards, "tokens_per_forward",
-                     ratio(r->answer_tokens, r->forwards), "tokens_per_second",
-                     ratio(r->answer_tokens, seconds), "seconds", seconds, "latency_mean",
-                     result->latency_mean, "latency_p50", result->latency_p50, "latency_p95",
-                     result->latency_p95, "cache_bytes", (json_int_t)result->cache_bytes);
+    return json_pack(
+        "{s:s, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I}", "task",
+        o->task->name, "batch", (json_int_t)o->batch, "accuracy", ratio(r->correct, n),
+        "accuracy_stderr", share_error(r->correct, n), "correct", (json_int_t)r->correct, "ended",
+        (json_int_t)r->ended, "tokens", (json_int_t)r->answer_tokens, "forwards",
+        (json_int_t)r->forwards, "tokens_per_forward", ratio(r->answer_tokens, r->forwards),
+        "tokens_per_second", ratio(r->answer_tokens, seconds), "seconds", seconds, "latency_mean",
+        result->latency_mean, "latency_p50", result->latency_p50, "latency_p95",
+        result->latency_p95, "cache_bytes", (json_int_t)result->cache_bytes);
 }
 
 int rf_report_write(const char *path, const rf_eval_result *r, const rf_eval_options *o,

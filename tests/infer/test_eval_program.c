@@ -258,6 +258,25 @@ static void forget_times(json_t *report)
     }
 }
 
+Test(eval_program, batches_answer_alike)
+{
+    char *lines[2];
+    for (int i = 0; i < 2; i++) {
+        program_runs(i == 0 ? EVAL "--task arithmetic --no-likelihood --answers a.jsonl"
+                            : EVAL "--task arithmetic --no-likelihood --answers a.jsonl --batch 3",
+                     0);
+        json_t *r = read_report("r.json");
+        cr_assert((int)number(r, "answers", "batch") == (i == 0 ? 1 : 3));
+        json_decref(r);
+        program_runs("sed 's/\"seconds\":[^}]*//' a.jsonl", 0);
+        lines[i] = program_keep();
+    }
+    cr_assert(program_count_lines(lines[0]) == N_QUESTIONS);
+    cr_assert_str_eq(lines[0], lines[1]);
+    free(lines[0]);
+    free(lines[1]);
+}
+
 Test(eval_program, any_number_of_ranks_reports_the_same)
 {
     json_t *report[3], *lines[3];

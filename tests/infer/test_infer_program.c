@@ -46,7 +46,7 @@ Test(infer_program, files_of_prompts)
         cr_assert_eq(json_string_length(json_object_get(o, "text")), n - ended);
         json_decref(o);
     }
-    program_runs(INFER "--prompts p.jsonl --limit 2 --out a.jsonl", 0);
+    program_runs(INFER "--prompts p.jsonl --limit 2 --batch 1 --out a.jsonl", 0);
     cr_assert(program_output[0] == '\0');
     program_read(program_output, sizeof program_output, "a.jsonl");
     cr_assert_eq(program_count_lines(program_output), 2);
@@ -102,6 +102,7 @@ Test(infer_program, mistakes_in_use)
     program_refuses(INFER "--promt x", 2, "--promt: unknown");
     program_refuses(INFER "--prompt x --prompts y", 2, "exclude each other");
     program_refuses(INFER "--prompts p.jsonl --show", 2, "--show");
+    program_refuses(INFER "--prompts p.jsonl --batch 0", 2, "--batch 0: must be");
     program_refuses(INFER "--prompt x --out y", 2, "--out");
     program_refuses(INFER "--prompt x --threads 0", 2, "--threads 0");
     program_refuses(INFER "--prompt x --pause soon", 2, "--pause soon");
