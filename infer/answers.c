@@ -3,7 +3,7 @@
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
-#include "infer/prompts.h"
+#include "infer/questions.h"
 #include "infer/show.h"
 
 #include <inttypes.h>
@@ -80,7 +80,7 @@ static int print_answer(const answerer *a, const rf_answer *answer, rf_error *er
     return RF_OK;
 }
 
-static int answer_prompt(answerer *a, const rf_prompt *prompt, rf_error *err)
+static int answer_prompt(answerer *a, const rf_question *prompt, rf_error *err)
 {
     const rf_request request = {.prompt = prompt->ids.id,
                                 .n_prompt = prompt->ids.n,
@@ -99,22 +99,22 @@ static int answer_prompt(answerer *a, const rf_prompt *prompt, rf_error *err)
 static int run_prompt(answerer *a, rf_error *err)
 {
     const rf_answers_options *o = a->options;
-    rf_prompt prompt;
-    RF_TRY(rf_prompt_from_text(&prompt, a->loaded->info.tokenizer, o->prompt, o->raw, err));
+    rf_question prompt;
+    RF_TRY(rf_question_from_text(&prompt, a->loaded->info.tokenizer, o->prompt, o->raw, err));
     int rc = prepare(a, prompt.ids.n, 1, err);
     if (rc == RF_OK) {
         rc = answer_prompt(a, &prompt, err);
     }
-    rf_prompt_free(&prompt);
+    rf_question_free(&prompt);
     return rc;
 }
 
 static int run_line(answerer *a, const char *line, rf_error *err)
 {
-    rf_prompt prompt;
-    RF_TRY(rf_prompt_from_text(&prompt, a->loaded->info.tokenizer, line, a->options->raw, err));
+    rf_question prompt;
+    RF_TRY(rf_question_from_text(&prompt, a->loaded->info.tokenizer, line, a->options->raw, err));
     int rc = answer_prompt(a, &prompt, err);
-    rf_prompt_free(&prompt);
+    rf_question_free(&prompt);
     return rc;
 }
 
@@ -200,7 +200,7 @@ static int take_answer(void *user, int64_t request, rf_error *err)
     return RF_OK;
 }
 
-static int write_all(const answerer *a, const rf_prompt *prompts, int64_t n, FILE *out,
+static int write_all(const answerer *a, const rf_question *prompts, int64_t n, FILE *out,
                      rf_error *err)
 {
     writer w = {.a = a, .answer = rf_alloc((size_t)n, sizeof *w.answer), .n = n, .out = out};
@@ -220,7 +220,7 @@ static int write_all(const answerer *a, const rf_prompt *prompts, int64_t n, FIL
 }
 
 /* The file appears when all answers are in it. */
-static int write_file(const answerer *a, const char *path, const rf_prompt *prompts, int64_t n,
+static int write_file(const answerer *a, const char *path, const rf_question *prompts, int64_t n,
                       rf_error *err)
 {
     rf_atomic file = {0};
@@ -243,16 +243,16 @@ static int write_file(const answerer *a, const char *path, const rf_prompt *prom
 static int run_file(answerer *a, rf_error *err)
 {
     const rf_answers_options *o = a->options;
-    rf_prompt *prompts = NULL;
+    rf_question *prompts = NULL;
     int64_t n = 0;
     int rc;
 
-    RF_TRY(rf_prompts_read(&prompts, &n, o->prompts, a->loaded->info.tokenizer, o->limit, err));
-    RF_TRY_OUT(prepare(a, rf_prompts_longest(prompts, n), o->batch < n ? o->batch : n, err));
+    RF_TRY(rf_questions_read(&prompts, &n, o->prompts, a->loaded->info.tokenizer, o->limit, err));
+    RF_TRY_OUT(prepare(a, rf_questions_longest(prompts, n), o->batch < n ? o->batch : n, err));
     rc = o->out != NULL ? write_file(a, o->out, prompts, n, err)
                         : write_all(a, prompts, n, stdout, err);
 out:
-    rf_prompts_free(prompts, n);
+    rf_questions_free(prompts, n);
     return rc;
 }
 

@@ -26,7 +26,7 @@ typedef struct evaluator {
 
 /* The questions, of which this rank works on number rank, rank + n_ranks, ... */
 typedef struct work {
-    const rf_prompt *prompt;
+    const rf_question *prompt;
     rf_eval_result *out;
     int64_t n, rank, n_ranks;
 } work;
@@ -42,18 +42,18 @@ static int append_response(rf_ids *ids, const rf_tokenizer *tokenizer, const cha
 }
 
 /* Losses and likelihood need references, and so do tasks whose rules alone do not decide. */
-static int check_references(const rf_eval_options *o, const rf_prompt *prompts, int64_t n,
+static int check_references(const rf_eval_options *o, const rf_question *questions, int64_t n,
                             rf_error *err)
 {
     for (int64_t i = 0; i < n; i++) {
-        if (prompts[i].expected == NULL && o->likelihood) {
+        if (questions[i].expected == NULL && o->likelihood) {
             return rf_error_set(err, RF_ERR,
                                 "question %" PRId64
                                 " has no reference response: likelihood and losses need one "
                                 "(--no-likelihood leaves them out)",
                                 i + 1);
         }
-        if (prompts[i].expected == NULL && o->task != NULL && o->task->generate == NULL) {
+        if (questions[i].expected == NULL && o->task != NULL && o->task->generate == NULL) {
             return rf_error_set(err, RF_ERR,
                                 "question %" PRId64
                                 " has no reference response: task %s compares with it",
@@ -64,7 +64,7 @@ static int check_references(const rf_eval_options *o, const rf_prompt *prompts, 
 }
 
 /* Longest sample in tokens. */
-static int longest_sample(int64_t *out, const rf_tokenizer *tokenizer, const rf_prompt *prompts,
+static int longest_sample(int64_t *out, const rf_tokenizer *tokenizer, const rf_question *questions,
                           int64_t n, rf_error *err)
 {
     rf_ids ids = {0};
@@ -72,9 +72,9 @@ static int longest_sample(int64_t *out, const rf_tokenizer *tokenizer, const rf_
     *out = 2;
     for (int64_t i = 0; i < n && rc == RF_OK; i++) {
         ids.n = 0;
-        rc = append_response(&ids, tokenizer, prompts[i].expected, err);
-        if (prompts[i].ids.n + ids.n > *out) {
-            *out = prompts[i].ids.n + ids.n;
+        rc = append_response(&ids, tokenizer, questions[i].expected, err);
+        if (questions[i].ids.n + ids.n > *out) {
+            *out = questions[i].ids.n + ids.n;
         }
     }
     rf_ids_free(&ids);
@@ -82,18 +82,19 @@ static int longest_sample(int64_t *out, const rf_tokenizer *tokenizer, const rf_
 }
 
 /* What the longest question that fits the model's positions asks of the model. */
-static int measure(evaluator *e, rf_model_limits *limits, const rf_prompt *prompts, int64_t n,
+static int measure(evaluator *e, rf_model_limits *limits, const rf_question *questions, int64_t n,
                    int64_t positions, rf_error *err)
 {
     const rf_eval_options *o = e->options;
     if (o->likelihood) {
-        RF_TRY(longest_sample(&e->max_tokens, e->tokenizer, prompts, n, err));
+        RF_TRY(longest_sample(&e->max_tokens, e->tokenizer, questions, n, err));
         e->max_tokens = e->max_tokens < positions ? e->max_tokens : positions;
         *limits = rf_scorer_limits(o->slot_size, e->max_tokens);
     }
     if (o->task != NULL) {
         e->capacity = o->batch < n ? o->batch : n;
-        int64_t longest = rf_prompts_longest(prompts, n), room = positions - o->decode.gen_length;
+        int64_t longest = rf_questions_longest(questions, n),
+                room = positions - o->decode.gen_length;
         e->max_prompt = longest < room ? longest : room;
         if (e->max_prompt < 1) {
             return rf_error_set(err, RF_ERR_USAGE,
@@ -107,14 +108,14 @@ static int measure(evaluator *e, rf_model_limits *limits, const rf_prompt *promp
     return RF_OK;
 }
 
-static int open_evaluator(evaluator *e, rf_loaded *loaded, const rf_prompt *prompts, int64_t n,
+static int open_evaluator(evaluator *e, rf_loaded *loaded, const rf_question *questions, int64_t n,
                           const rf_eval_options *o, int n_threads, rf_error *err)
 {
     rf_model_limits limits = {0};
 
     *e = (evaluator){.options = o, .tokenizer = loaded->info.tokenizer};
-    RF_TRY(check_references(o, prompts, n, err));
-    RF_TRY(measure(e, &limits, prompts, n, loaded->info.model.max_position_embeddings, err));
+    RF_TRY(check_references(o, questions, n, err));
+    RF_TRY(measure(e, &limits, questions, n, loaded->info.model.max_position_embeddings, err));
     RF_TRY(rf_loaded_model(loaded, &limits, n_threads, err));
     e->model = loaded->model;
     if (o->likelihood) {
@@ -169,7 +170,7 @@ static int measure_losses(evaluator *e, rf_eval_record *r, int64_t index, int64_
     return RF_OK;
 }
 
-static int score(evaluator *e, rf_eval_record *r, const rf_prompt *prompt, int64_t index,
+static int score(evaluator *e, rf_eval_record *r, const rf_question *prompt, int64_t index,
                  rf_error *err)
 {
     int64_t n_prompt = prompt->ids.n;
@@ -216,7 +217,7 @@ static int judge(void *user, int64_t request, rf_error *err)
     decoding *d = user;
     int64_t i = (int64_t)d->request[request].index;
     const rf_answer *answer = &d->answer[request];
-    const rf_prompt *prompt = &d->work->prompt[i];
+    const rf_question *prompt = &d->work->prompt[i];
     const char *expected = prompt->expected != NULL ? prompt->expected : "";
     rf_eval_record *r = &d->work->out->record[i];
     size_t bytes;
@@ -361,11 +362,11 @@ static int slowest(double seconds[2], rf_dist *dist, rf_error *err)
     return rc;
 }
 
-int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_prompt *prompts, int64_t n,
+int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_question *questions, int64_t n,
                 const rf_eval_options *options, rf_dist *dist, rf_error *err)
 {
     evaluator e = {0};
-    const work w = {.prompt = prompts,
+    const work w = {.prompt = questions,
                     .out = out,
                     .n = n,
                     .rank = rf_dist_rank(dist),
@@ -378,7 +379,7 @@ int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_prompt *prompts
                             .record = rf_alloc((size_t)n, sizeof *out->record),
                             .text = rf_alloc((size_t)n, sizeof *out->text)};
     RF_TRY_OUT(rf_threads_choose(&n_threads, dist, options->n_threads, err));
-    rc = open_evaluator(&e, loaded, prompts, n, options, n_threads, err);
+    rc = open_evaluator(&e, loaded, questions, n, options, n_threads, err);
     RF_TRY_OUT(rf_dist_agree(dist, rc, err));
     rf_backend_describe(e.model->ctx, machine, sizeof machine);
     rf_log_info("%s", machine);

@@ -12,7 +12,7 @@
 #include "data/tasks/task.h"
 #include "infer/engine.h"
 #include "infer/loaded.h"
-#include "infer/prompts.h"
+#include "infer/questions.h"
 
 typedef struct rf_eval_options {
     const rf_task *task; /* NULL: nothing is decoded */
@@ -53,7 +53,7 @@ void rf_eval_result_free(rf_eval_result *result); /* a zeroed struct is fine */
 /* collective. Question i is worked on by rank i mod ranks. `loaded` has its header read; the model
  * is made here. Questions without a reference are an error where one is needed. Caller frees, also
  * after an error. */
-RF_MUST_CHECK int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_prompt *prompts,
+RF_MUST_CHECK int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_question *questions,
                               int64_t n, const rf_eval_options *options, rf_dist *dist,
                               rf_error *err);
 

@@ -166,7 +166,7 @@ out:
 /* --- Program ---------------------------------------------------------------------------------- */
 
 /* Rank 0 writes what all know. */
-static int report(const options *o, const rf_eval_result *result, const rf_prompt *prompts,
+static int report(const options *o, const rf_eval_result *result, const rf_question *questions,
                   const rf_loaded *loaded, const rf_dist *dist, rf_error *err)
 {
     rf_report_context context = {.model = o->model,
@@ -186,7 +186,7 @@ static int report(const options *o, const rf_eval_result *result, const rf_promp
     if (o->out != NULL) {
         RF_TRY(rf_report_write(o->out, result, &o->eval, &context, err));
     }
-    return o->answers != NULL ? rf_report_answers(o->answers, result, prompts, err) : RF_OK;
+    return o->answers != NULL ? rf_report_answers(o->answers, result, questions, err) : RF_OK;
 }
 
 /* A folder that does not exist is noticed before the work, not after it. */
@@ -196,7 +196,7 @@ static int check_output(const char *path, const rf_dist *dist, rf_error *err)
     return path != NULL && rf_dist_rank(dist) == 0 ? rf_atomic_begin(&file, path, err) : RF_OK;
 }
 
-static int prepare(options *o, rf_loaded *loaded, rf_prompt **prompts, int64_t *n,
+static int prepare(options *o, rf_loaded *loaded, rf_question **questions, int64_t *n,
                    char **assignment, int n_assignments, const rf_dist *dist, rf_error *err)
 {
     RF_TRY(rf_loaded_open(loaded, o->model, o->adapter, err));
@@ -206,29 +206,29 @@ static int prepare(options *o, rf_loaded *loaded, rf_prompt **prompts, int64_t *
     RF_TRY(check_output(o->out, dist, err));
     RF_TRY(check_output(o->answers, dist, err));
     RF_TRY(read_settings(o, loaded, assignment, n_assignments, err));
-    return rf_prompts_read(prompts, n, o->data, loaded->info.tokenizer, o->limit, err);
+    return rf_questions_read(questions, n, o->data, loaded->info.tokenizer, o->limit, err);
 }
 
 static int run(options *o, char **assignment, int n_assignments, rf_dist *dist, rf_error *err)
 {
     rf_loaded loaded = {0};
-    rf_prompt *prompts = NULL;
+    rf_question *questions = NULL;
     rf_eval_result result[RF_N_LAYOUTS] = {0};
     int64_t n = 0;
-    int rc = prepare(o, &loaded, &prompts, &n, assignment, n_assignments, dist, err);
+    int rc = prepare(o, &loaded, &questions, &n, assignment, n_assignments, dist, err);
 
     RF_TRY_OUT(rf_dist_agree(dist, rc, err));
     for (int i = 0; i < o->n_weights; i++) {
         rf_loaded_drop_model(&loaded);
         loaded.weights = o->weights[i];
-        RF_TRY_OUT(rf_eval_run(&result[i], &loaded, prompts, n, &o->eval, dist, err));
+        RF_TRY_OUT(rf_eval_run(&result[i], &loaded, questions, n, &o->eval, dist, err));
     }
-    rc = rf_dist_agree(dist, report(o, result, prompts, &loaded, dist, err), err);
+    rc = rf_dist_agree(dist, report(o, result, questions, &loaded, dist, err), err);
 out:
     for (int i = 0; i < o->n_weights; i++) {
         rf_eval_result_free(&result[i]);
     }
-    rf_prompts_free(prompts, n);
+    rf_questions_free(questions, n);
     rf_loaded_close(&loaded);
     return rc;
 }

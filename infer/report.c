@@ -224,7 +224,7 @@ int rf_report_write(const char *path, const rf_eval_result *r, const rf_eval_opt
 
 /* --- Answers ---------------------------------------------------------------------------------- */
 
-int rf_report_answers(const char *path, const rf_eval_result *result, const rf_prompt *prompts,
+int rf_report_answers(const char *path, const rf_eval_result *result, const rf_question *questions,
                       rf_error *err)
 {
     char *text = NULL;
@@ -236,7 +236,7 @@ int rf_report_answers(const char *path, const rf_eval_result *result, const rf_p
         const rf_eval_record *r = &result->record[i];
         json_t *line =
             json_pack("{s:I, s:s, s:s?, s:s, s:b, s:b, s:b, s:I, s:I, s:f}", "index", (json_int_t)i,
-                      "query", prompts[i].query, "expected", prompts[i].expected, "text",
+                      "query", questions[i].query, "expected", questions[i].expected, "text",
                       result->text[i], "too_long", !(r->decoded > 0), "correct", r->correct > 0,
                       "ended", r->ended > 0, "tokens", (json_int_t)r->answer_tokens, "forwards",
                       (json_int_t)r->forwards, "seconds", r->seconds);

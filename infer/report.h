@@ -25,6 +25,6 @@ RF_MUST_CHECK int rf_report_write(const char *path, const rf_eval_result *result
 /* local. The answers as JSON lines (schema: infer/README.md), in the order of the questions.
  * Written atomically. */
 RF_MUST_CHECK int rf_report_answers(const char *path, const rf_eval_result *result,
-                                    const rf_prompt *prompts, rf_error *err);
+                                    const rf_question *questions, rf_error *err);
 
 #endif

@@ -1,6 +1,6 @@
 /* records.h: what one line of JSON says: a conversation, or a text.            all local
  *
- * The one reader of records, for corpora (import.h), prompts and questions (infer/prompts.h). A
+ * The one reader of records, for corpora (import.h), prompts and questions (infer/questions.h). A
  * line is a JSON object of one of these forms; other fields are ignored:
  *   {"query": s, "response": s}                     a conversation of two turns; response may be
  *                                                   missing

@@ -2,7 +2,7 @@
  * "messages", "tools" and what else `render` and a file of prompts may hold. Every turn of what is
  * accepted can be rendered, or is refused with a reason. */
 #include "common/text/chat.h"
-#include "infer/prompts.h"
+#include "infer/questions.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <jansson.h>
@@ -49,12 +49,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (root != NULL) {
         render(root, (rf_chat_kind)(RF_CHAT_PLAIN + data[0] % n_kinds));
     }
-    rf_prompt prompt;
-    int rc = rf_prompt_from_json(&prompt, tokenizer, line, size - 1, "a.jsonl:1", &err);
+    rf_question prompt;
+    int rc = rf_question_from_json(&prompt, tokenizer, line, size - 1, "a.jsonl:1", &err);
     fuzz_check(&err, rc);
     if (rc == RF_OK) {
         RF_ASSERT(prompt.ids.n > 0 && prompt.query != NULL);
-        rf_prompt_free(&prompt);
+        rf_question_free(&prompt);
     }
     json_decref(root);
     free(line);

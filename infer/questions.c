@@ -1,4 +1,4 @@
-#include "infer/prompts.h"
+#include "infer/questions.h"
 
 #include "common/base/alloc.h"
 #include "common/base/lines.h"
@@ -9,19 +9,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-void rf_prompt_free(rf_prompt *prompt)
+void rf_question_free(rf_question *question)
 {
-    rf_ids_free(&prompt->ids);
-    free(prompt->query);
-    free(prompt->expected);
-    *prompt = (rf_prompt){0};
+    rf_ids_free(&question->ids);
+    free(question->query);
+    free(question->expected);
+    *question = (rf_question){0};
 }
 
-int rf_prompt_from_text(rf_prompt *out, const rf_tokenizer *tokenizer, const char *text, bool raw,
-                        rf_error *err)
+int rf_question_from_text(rf_question *out, const rf_tokenizer *tokenizer, const char *text,
+                          bool raw, rf_error *err)
 {
     int rc;
-    *out = (rf_prompt){.query = rf_alloc_string(text)};
+    *out = (rf_question){.query = rf_alloc_string(text)};
     if (raw) {
         rf_ids_push(&out->ids, rf_tokenizer_specials(tokenizer)->begin);
         RF_TRY_OUT(rf_tokenizer_encode(tokenizer, &out->ids, text, strlen(text), err));
@@ -31,7 +31,7 @@ int rf_prompt_from_text(rf_prompt *out, const rf_tokenizer *tokenizer, const cha
     }
 out:
     if (rc != RF_OK) {
-        rf_prompt_free(out);
+        rf_question_free(out);
     }
     return rc;
 }
@@ -49,7 +49,7 @@ static int copy_content(char **out, const rf_turn *turn, rf_error *err)
 }
 
 /* Everything up to the last message of the user, or of a tool, is the prompt. */
-static int from_record(rf_prompt *out, const rf_tokenizer *tokenizer, const rf_record *record,
+static int from_record(rf_question *out, const rf_tokenizer *tokenizer, const rf_record *record,
                        rf_error *err)
 {
     const rf_turn *turn = record->turn;
@@ -75,25 +75,25 @@ static int from_record(rf_prompt *out, const rf_tokenizer *tokenizer, const rf_r
     return rf_tokenizer_render(tokenizer, NULL, NULL, &out->ids, turn, used, &record->options, err);
 }
 
-int rf_prompt_from_json(rf_prompt *out, const rf_tokenizer *tokenizer, const char *line,
-                        size_t bytes, const char *where, rf_error *err)
+int rf_question_from_json(rf_question *out, const rf_tokenizer *tokenizer, const char *line,
+                          size_t bytes, const char *where, rf_error *err)
 {
     rf_record record;
-    *out = (rf_prompt){0};
+    *out = (rf_question){0};
     int rc = rf_record_read(&record, line, bytes, err);
     if (rc == RF_OK) {
         rc = from_record(out, tokenizer, &record, err);
         rf_record_free(&record);
     }
     if (rc != RF_OK) {
-        rf_prompt_free(out);
+        rf_question_free(out);
         return rf_error_prefix(err, "%s", where);
     }
     return RF_OK;
 }
 
-int rf_prompts_read(rf_prompt **out, int64_t *n, const char *path, const rf_tokenizer *tokenizer,
-                    int64_t limit, rf_error *err)
+int rf_questions_read(rf_question **out, int64_t *n, const char *path,
+                      const rf_tokenizer *tokenizer, int64_t limit, rf_error *err)
 {
     rf_lines *lines = NULL;
     size_t capacity = 0, bytes;
@@ -112,7 +112,7 @@ int rf_prompts_read(rf_prompt **out, int64_t *n, const char *path, const rf_toke
         }
         *out = rf_alloc_grow(*out, &capacity, (size_t)*n + 1, sizeof **out);
         (void)snprintf(where, sizeof where, "%s:%" PRId64, path, rf_lines_number(lines));
-        RF_TRY_OUT(rf_prompt_from_json(*out + *n, tokenizer, text, bytes, where, err));
+        RF_TRY_OUT(rf_question_from_json(*out + *n, tokenizer, text, bytes, where, err));
         ++*n;
     }
     rc = *n > 0 ? RF_OK
@@ -120,26 +120,26 @@ int rf_prompts_read(rf_prompt **out, int64_t *n, const char *path, const rf_toke
 out:
     rf_lines_close(lines);
     if (rc != RF_OK) {
-        rf_prompts_free(*out, *n);
+        rf_questions_free(*out, *n);
         *out = NULL;
         *n = 0;
     }
     return rc;
 }
 
-void rf_prompts_free(rf_prompt *prompts, int64_t n)
+void rf_questions_free(rf_question *questions, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
-        rf_prompt_free(&prompts[i]);
+        rf_question_free(&questions[i]);
     }
-    free(prompts);
+    free(questions);
 }
 
-int64_t rf_prompts_longest(const rf_prompt *prompts, int64_t n)
+int64_t rf_questions_longest(const rf_question *questions, int64_t n)
 {
     int64_t longest = 0;
     for (int64_t i = 0; i < n; i++) {
-        longest = prompts[i].ids.n > longest ? prompts[i].ids.n : longest;
+        longest = questions[i].ids.n > longest ? questions[i].ids.n : longest;
     }
     return longest;
 }

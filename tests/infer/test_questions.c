@@ -1,4 +1,4 @@
-#include "infer/prompts.h"
+#include "infer/questions.h"
 
 #include "common/base/file.h"
 #include "tests/infer/infer_test.h"
@@ -29,38 +29,38 @@ static void end(void)
     leave_folder();
 }
 
-TestSuite(prompts, .init = begin, .fini = end);
+TestSuite(questions, .init = begin, .fini = end);
 
 static void put(const char *text)
 {
     TINY_MUST(rf_file_write("p.jsonl", text, strlen(text), tiny_error()));
 }
 
-static rf_prompt parse(const char *line)
+static rf_question parse(const char *line)
 {
-    rf_prompt prompt;
-    TINY_MUST(rf_prompt_from_json(&prompt, tokenizer, line, strlen(line), "here", tiny_error()));
+    rf_question prompt;
+    TINY_MUST(rf_question_from_json(&prompt, tokenizer, line, strlen(line), "here", tiny_error()));
     return prompt;
 }
 
 /* ids: characters stand for themselves, other ids in their order. */
-static void expect_ids(const rf_prompt *prompt, const int32_t *id, int64_t n)
+static void expect_ids(const rf_question *prompt, const int32_t *id, int64_t n)
 {
     cr_assert(prompt->ids.n == n, "%lld ids", (long long)prompt->ids.n);
     cr_assert(memcmp(prompt->ids.id, id, (size_t)n * sizeof(*id)) == 0);
 }
 
-Test(prompts, every_form)
+Test(questions, every_form)
 {
-    rf_prompt p = parse("{\"query\": \"hi\", \"response\": \"ja\", \"else\": 1}");
+    rf_question p = parse("{\"query\": \"hi\", \"response\": \"ja\", \"else\": 1}");
     expect_ids(&p, (int32_t[]){USER, 'h', 'i', ASSISTANT}, 4);
     cr_assert(strcmp(p.query, "hi") == 0 && strcmp(p.expected, "ja") == 0);
-    rf_prompt_free(&p);
+    rf_question_free(&p);
     cr_assert(p.query == NULL && p.ids.id == NULL);
 
     p = parse("{\"query\": \"hi\"}");
     cr_assert(p.expected == NULL);
-    rf_prompt_free(&p);
+    rf_question_free(&p);
 
     p = parse("{\"messages\": [{\"role\": \"system\", \"content\": \"s\"},"
               " {\"role\": \"user\", \"content\": \"a\"},"
@@ -70,23 +70,23 @@ Test(prompts, every_form)
     expect_ids(&p, (int32_t[]){SYSTEM, 's', USER, 'a', ASSISTANT, 'b', EOS, USER, 'c', ASSISTANT},
                10);
     cr_assert(strcmp(p.query, "c") == 0 && strcmp(p.expected, "d") == 0);
-    rf_prompt_free(&p);
+    rf_question_free(&p);
 
     p = parse("{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}");
     expect_ids(&p, (int32_t[]){USER, 'a', ASSISTANT}, 3);
     cr_assert(p.expected == NULL);
-    rf_prompt_free(&p);
+    rf_question_free(&p);
 
-    TINY_MUST(rf_prompt_from_text(&p, tokenizer, "ab", true, tiny_error()));
+    TINY_MUST(rf_question_from_text(&p, tokenizer, "ab", true, tiny_error()));
     expect_ids(&p, (int32_t[]){BEGIN, 'a', 'b'}, 3);
-    rf_prompt_free(&p);
-    TINY_MUST(rf_prompt_from_text(&p, tokenizer, "", true, tiny_error()));
+    rf_question_free(&p);
+    TINY_MUST(rf_question_from_text(&p, tokenizer, "", true, tiny_error()));
     expect_ids(&p, (int32_t[]){BEGIN}, 1);
-    rf_prompt_free(&p);
+    rf_question_free(&p);
 }
 
 /* Tools, thinking, calls and reasoning reach the template: Qwen3's, on the small tokenizer. */
-Test(prompts, chat_template_gets_the_whole_record)
+Test(questions, chat_template_gets_the_whole_record)
 {
     static const char *const cases[][2] = {
         {"\"enable_thinking\": false, \"messages\": [{\"role\": \"user\", \"content\": \"a\"}]",
@@ -112,49 +112,49 @@ Test(prompts, chat_template_gets_the_whole_record)
         char line[1024];
         rf_ids ids = {0};
         snprintf(line, sizeof line, "{%s}", cases[i][0]);
-        rf_prompt p = parse(line);
+        rf_question p = parse(line);
         TINY_MUST(
             rf_tokenizer_encode(tokenizer, &ids, cases[i][1], strlen(cases[i][1]), tiny_error()));
         expect_ids(&p, ids.id, ids.n);
         cr_assert(strcmp(p.query, "a") == 0);
         cr_assert(i == 0 ? p.expected == NULL : strcmp(p.expected, "b") == 0);
         rf_ids_free(&ids);
-        rf_prompt_free(&p);
+        rf_question_free(&p);
     }
 }
 
-Test(prompts, files)
+Test(questions, files)
 {
-    rf_prompt *p;
+    rf_question *p;
     int64_t n;
     gzFile file;
 
     put("\n{\"query\": \"a\"}\n  \t\r\n{\"query\": \"abc\"}\r\n{\"query\": \"ab\"}");
-    TINY_MUST(rf_prompts_read(&p, &n, "p.jsonl", tokenizer, 0, tiny_error()));
-    cr_assert(n == 3 && strcmp(p[2].query, "ab") == 0 && rf_prompts_longest(p, n) == 5);
-    rf_prompts_free(p, n);
-    TINY_MUST(rf_prompts_read(&p, &n, "p.jsonl", tokenizer, 2, tiny_error()));
+    TINY_MUST(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 0, tiny_error()));
+    cr_assert(n == 3 && strcmp(p[2].query, "ab") == 0 && rf_questions_longest(p, n) == 5);
+    rf_questions_free(p, n);
+    TINY_MUST(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 2, tiny_error()));
     cr_assert(n == 2 && strcmp(p[1].query, "abc") == 0);
-    rf_prompts_free(p, n);
+    rf_questions_free(p, n);
 
     /* As a corpus is built: a byte order mark, and what no one reads of a record, do not matter. */
     put("\xEF\xBB\xBF{\"query\": \"a\", \"n\": 123456789012345678901, \"s\": \"\\u0000\"}\n");
-    TINY_MUST(rf_prompts_read(&p, &n, "p.jsonl", tokenizer, 0, tiny_error()));
+    TINY_MUST(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 0, tiny_error()));
     cr_assert(n == 1 && strcmp(p[0].query, "a") == 0);
-    rf_prompts_free(p, n);
+    rf_questions_free(p, n);
 
     cr_assert_not_null(file = gzopen("p.jsonl.gz", "wb"));
     for (int i = 0; i < 200; i++) {
         cr_assert(gzprintf(file, "{\"query\": \"%d\"}\n", i) > 0);
     }
     cr_assert(gzclose(file) == Z_OK);
-    TINY_MUST(rf_prompts_read(&p, &n, "p.jsonl.gz", tokenizer, 0, tiny_error()));
+    TINY_MUST(rf_questions_read(&p, &n, "p.jsonl.gz", tokenizer, 0, tiny_error()));
     cr_assert(n == 200 && strcmp(p[199].query, "199") == 0);
-    rf_prompts_free(p, n);
+    rf_questions_free(p, n);
 }
 
 /* A file whose third line is wrong: the message begins with file and line. */
-Test(prompts, mistakes_are_named_by_file_and_line)
+Test(questions, mistakes_are_named_by_file_and_line)
 {
     static const char *const wrong[][2] = {
         {"{\"query\": 3}", "\"query\" must be a string, but is a number"},
@@ -185,12 +185,12 @@ Test(prompts, mistakes_are_named_by_file_and_line)
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         char text[512];
-        rf_prompt *p;
+        rf_question *p;
         int64_t n;
         rf_error err = {0};
         snprintf(text, sizeof text, "{\"query\": \"a\"}\n\n%s\n{\"query\": \"b\"}\n", wrong[i][0]);
         put(text);
-        cr_assert(rf_prompts_read(&p, &n, "p.jsonl", tokenizer, 0, &err) == RF_ERR && p == NULL &&
+        cr_assert(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 0, &err) == RF_ERR && p == NULL &&
                       n == 0,
                   "%s was taken", wrong[i][0]);
         cr_assert(strncmp(err.message, "p.jsonl:3: ", 11) == 0 && strstr(err.message, wrong[i][1]),
@@ -198,31 +198,31 @@ Test(prompts, mistakes_are_named_by_file_and_line)
     }
 }
 
-Test(prompts, bad_files_are_refused)
+Test(questions, bad_files_are_refused)
 {
-    rf_prompt *p;
+    rf_question *p;
     int64_t n;
     rf_error err = {0};
-    cr_assert(rf_prompts_read(&p, &n, "missing.jsonl", tokenizer, 0, &err) != RF_OK &&
+    cr_assert(rf_questions_read(&p, &n, "missing.jsonl", tokenizer, 0, &err) != RF_OK &&
               strstr(err.message, "missing.jsonl"));
     put("");
-    cr_assert(rf_prompts_read(&p, &n, "p.jsonl", tokenizer, 0, &err) != RF_OK &&
+    cr_assert(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 0, &err) != RF_OK &&
               strstr(err.message, "p.jsonl"));
     put("\n \n");
-    cr_assert(rf_prompts_read(&p, &n, "p.jsonl", tokenizer, 0, &err) != RF_OK &&
+    cr_assert(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 0, &err) != RF_OK &&
               strstr(err.message, "holds no question"));
 }
 
 /* A zero byte would cut what checkers and printers see of a text. */
-Test(prompts, zero_bytes_are_refused)
+Test(questions, zero_bytes_are_refused)
 {
     static const char *const lines[] = {
         "{\"query\": \"a\\u0000b\"}", "{\"query\": \"a\", \"response\": \"a\\u0000b\"}",
         "{\"messages\": [{\"role\": \"user\", \"content\": \"a\\u0000b\"}]}"};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
-        rf_prompt p;
+        rf_question p;
         rf_error err = {0};
-        cr_assert(rf_prompt_from_json(&p, tokenizer, lines[i], strlen(lines[i]), "f:1", &err) ==
+        cr_assert(rf_question_from_json(&p, tokenizer, lines[i], strlen(lines[i]), "f:1", &err) ==
                       RF_ERR,
                   "%s was taken", lines[i]);
         cr_assert(strncmp(err.message, "f:1: ", 5) == 0, "%s", err.message);
