@@ -1,12 +1,16 @@
 #include "data/data_main.h"
 
+#include "common/base/alloc.h"
+#include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/number.h"
+#include "common/base/options.h"
 
+#include <inttypes.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { MAX_JOBS = 256 };
@@ -54,22 +58,12 @@ static int64_t count_cores(void)
 /* "FILE:WEIGHT" where no file has the whole name and a number follows the last colon. */
 static int add_source(request *r, const char *text, bool held_out, rf_error *err)
 {
-    rf_build_settings *s = &r->settings;
-    rf_build_source *source = &r->source[s->n_sources];
-    char *path = strdup(text);
-    if (path == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for the file names");
-    }
-    r->path[s->n_sources] = path;
+    rf_build_source *source = &r->source[r->settings.n_sources];
+    char *path = r->path[r->settings.n_sources++] = rf_alloc_string(text);
+    char *colon = strrchr(path, ':');
+    double weight;
     *source = (rf_build_source){.path = path, .weight = 1, .held_out = held_out};
-    s->n_sources++;
-    char *colon = strrchr(path, ':'), *end;
-    struct stat status;
-    if (colon == NULL || stat(path, &status) == 0) {
-        return RF_OK;
-    }
-    double weight = strtod(colon + 1, &end);
-    if (end == colon + 1 || *end != '\0') {
+    if (colon == NULL || rf_file_exists(path) || !rf_number_real(&weight, colon + 1)) {
         return RF_OK;
     }
     if (!(weight > 0 && weight <= 1e6)) {
@@ -90,77 +84,7 @@ static int parse_format(rf_format *out, const char *text, rf_error *err)
             return RF_OK;
         }
     }
-    return rf_error_set(err, RF_ERR_USAGE, "--format=%s: must be auto, jsonl or text", text);
-}
-
-enum {
-    OPT_OUT = 1,
-    OPT_TOKENIZER,
-    OPT_VALID_OUT,
-    OPT_VALID_FRACTION,
-    OPT_VALID,
-    OPT_SEED,
-    OPT_FORMAT,
-    OPT_SPLIT,
-    OPT_SKIP,
-    OPT_DEFLATE,
-    OPT_JOBS
-};
-
-static const struct option options[] = {
-    {"out", required_argument, NULL, OPT_OUT},
-    {"tokenizer", required_argument, NULL, OPT_TOKENIZER},
-    {"valid-out", required_argument, NULL, OPT_VALID_OUT},
-    {"valid-fraction", required_argument, NULL, OPT_VALID_FRACTION},
-    {"valid", required_argument, NULL, OPT_VALID},
-    {"seed", required_argument, NULL, OPT_SEED},
-    {"format", required_argument, NULL, OPT_FORMAT},
-    {"split-paragraphs", no_argument, NULL, OPT_SPLIT},
-    {"skip-bad", no_argument, NULL, OPT_SKIP},
-    {"deflate", no_argument, NULL, OPT_DEFLATE},
-    {"jobs", required_argument, NULL, OPT_JOBS},
-    {NULL, 0, NULL, 0},
-};
-
-static int take_option(request *r, int option, rf_error *err)
-{
-    rf_build_settings *s = &r->settings;
-    int64_t number = 0;
-    int rc = RF_OK;
-    switch (option) {
-    case OPT_OUT:
-        s->out_path = optarg;
-        return RF_OK;
-    case OPT_TOKENIZER:
-        r->tokenizer = optarg;
-        return RF_OK;
-    case OPT_VALID_OUT:
-        s->held_out_path = optarg;
-        return RF_OK;
-    case OPT_VALID_FRACTION:
-        return rf_data_real(&s->held_out_fraction, optarg, "--valid-fraction", 1e-9, 1 - 1e-9, err);
-    case OPT_VALID:
-        return add_source(r, optarg, true, err);
-    case OPT_SEED:
-        rc = rf_data_integer(&number, optarg, "--seed", 0, INT64_MAX, err);
-        s->seed = (uint64_t)number;
-        return rc;
-    case OPT_FORMAT:
-        return parse_format(&s->format, optarg, err);
-    case OPT_SPLIT:
-        s->split_paragraphs = true;
-        return RF_OK;
-    case OPT_SKIP:
-        s->skip_bad = true;
-        return RF_OK;
-    case OPT_DEFLATE:
-        s->deflate = true;
-        return RF_OK;
-    case OPT_JOBS:
-        return rf_data_integer(&s->n_jobs, optarg, "--jobs", 1, MAX_JOBS, err);
-    default:
-        return RF_ERR_USAGE; /* rf_data_option has said why */
-    }
+    return rf_error_set(err, RF_ERR_USAGE, "--format %s: must be auto, jsonl or text", text);
 }
 
 static int check_request(const request *r, int64_t n_train, rf_error *err)
@@ -189,14 +113,40 @@ static int check_request(const request *r, int64_t n_train, rf_error *err)
 
 static int parse(request *r, int argc, char **argv, rf_error *err)
 {
-    int rc = RF_OK, option;
-    while (rc == RF_OK && (option = rf_data_option(argc, argv, options, err)) != -1) {
-        rc = take_option(r, option, err);
+    rf_build_settings *s = &r->settings;
+    const char *fraction = NULL, *format = "auto";
+    rf_option_list valid = {0};
+    int64_t seed = 0;
+    int first, rc;
+    const rf_option table[] = {{"out", RF_OPTION_TEXT, &s->out_path, 0, 0},
+                               {"tokenizer", RF_OPTION_TEXT, &r->tokenizer, 0, 0},
+                               {"valid-out", RF_OPTION_TEXT, &s->held_out_path, 0, 0},
+                               {"valid-fraction", RF_OPTION_TEXT, &fraction, 0, 0},
+                               {"valid", RF_OPTION_LIST, &valid, 0, 0},
+                               {"seed", RF_OPTION_INTEGER, &seed, 0, INT64_MAX},
+                               {"format", RF_OPTION_TEXT, &format, 0, 0},
+                               {"split-paragraphs", RF_OPTION_FLAG, &s->split_paragraphs, 0, 0},
+                               {"skip-bad", RF_OPTION_FLAG, &s->skip_bad, 0, 0},
+                               {"deflate", RF_OPTION_FLAG, &s->deflate, 0, 0},
+                               {"jobs", RF_OPTION_INTEGER, &s->n_jobs, 1, MAX_JOBS},
+                               {0}};
+    RF_TRY_OUT(rf_options_parse(&first, argc, argv, table, "see refusion-data help build", err));
+    s->seed = (uint64_t)seed;
+    RF_TRY_OUT(parse_format(&s->format, format, err));
+    if (fraction != NULL) {
+        RF_TRY_OUT(rf_options_real(&s->held_out_fraction, fraction, "--valid-fraction", 1e-9,
+                                   1 - 1e-9, err));
     }
-    for (int i = optind; i < argc && rc == RF_OK; i++) {
-        rc = add_source(r, argv[i], false, err);
+    for (int i = 0; i < valid.n; i++) {
+        RF_TRY_OUT(add_source(r, valid.item[i], true, err));
     }
-    return rc == RF_OK ? check_request(r, argc - optind, err) : rc;
+    for (int i = first; i < argc; i++) {
+        RF_TRY_OUT(add_source(r, argv[i], false, err));
+    }
+    rc = check_request(r, argc - first, err);
+out:
+    free(valid.item);
+    return rc;
 }
 
 static void report_side(const rf_build_settings *s, bool held_out, const rf_build_counts *counts)
@@ -223,34 +173,30 @@ static void report(const rf_build_settings *s, const rf_build_statistics *statis
     struct rusage used;
     getrusage(RUSAGE_SELF, &used);
     double mb = (double)statistics->text_bytes * 1e-6;
-    fprintf(stderr, "read %.1f MB in %.2f s (%.1f MB/s, %lld workers), peak memory %.1f MB\n", mb,
+    fprintf(stderr,
+            "read %.1f MB in %.2f s (%.1f MB/s, %" PRId64 " workers), peak memory %.1f MB\n", mb,
             statistics->seconds, mb / (statistics->seconds > 1e-9 ? statistics->seconds : 1e-9),
-            (long long)s->n_jobs, (double)used.ru_maxrss * 1024e-6);
+            s->n_jobs, (double)used.ru_maxrss * 1024e-6);
     if (statistics->n_bad > 0) {
-        fprintf(stderr, "%lld bad lines left out\n", (long long)statistics->n_bad);
+        fprintf(stderr, "%" PRId64 " bad lines left out\n", statistics->n_bad);
     }
 }
 
 static int run(int argc, char **argv, rf_error *err)
 {
-    request r = {.tokenizer = "byte", .settings = {.n_jobs = count_cores()}};
+    request r = {.tokenizer = "byte",
+                 .settings = {.n_jobs = count_cores()},
+                 .source = rf_alloc((size_t)argc, sizeof *r.source),
+                 .path = rf_alloc((size_t)argc, sizeof *r.path)};
     rf_tokenizer *tokenizer = NULL;
     rf_build_statistics statistics = {0};
-    r.source = calloc((size_t)argc, sizeof *r.source);
-    r.path = calloc((size_t)argc, sizeof *r.path);
+    int rc;
     r.settings.source = r.source;
-    int rc = r.source != NULL && r.path != NULL
-                 ? parse(&r, argc, argv, err)
-                 : rf_error_set(err, RF_ERR, "no memory for the file names");
-    if (rc == RF_OK) {
-        rc = rf_tokenizer_load(&tokenizer, r.tokenizer, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_build(&statistics, tokenizer, &r.settings, err);
-    }
-    if (rc == RF_OK) {
-        report(&r.settings, &statistics);
-    }
+    RF_TRY_OUT(parse(&r, argc, argv, err));
+    RF_TRY_OUT(rf_tokenizer_load(&tokenizer, r.tokenizer, err));
+    RF_TRY_OUT(rf_build(&statistics, tokenizer, &r.settings, err));
+    report(&r.settings, &statistics);
+out:
     rf_build_statistics_free(&statistics);
     rf_tokenizer_free(tokenizer);
     for (int64_t i = 0; i < r.settings.n_sources; i++) {

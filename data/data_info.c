@@ -1,5 +1,6 @@
 #include "data/data_main.h"
 
+#include "common/base/options.h"
 #include "common/store/checkpoint.h"
 #include "data/corpus/corpus.h"
 
@@ -52,14 +53,9 @@ static void print_corpus(const rf_corpus *corpus)
 static int inspect_corpus(const char *path, bool verify, rf_error *err)
 {
     rf_corpus *corpus;
-    int rc = rf_corpus_open(&corpus, path, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(rf_corpus_open(&corpus, path, err));
     print_corpus(corpus);
-    if (verify) {
-        rc = rf_corpus_verify(corpus, err);
-    }
+    int rc = verify ? rf_corpus_verify(corpus, err) : RF_OK;
     if (verify && rc == RF_OK) {
         printf("  verified          all checksums are right\n");
     }
@@ -97,41 +93,31 @@ static void print_checkpoint(const char *path, const rf_checkpoint_info *info)
 static int inspect_checkpoint(const char *path, bool verify, rf_error *err)
 {
     rf_checkpoint_info info = {0};
-    int rc = rf_checkpoint_info_read(&info, path, err);
-    if (rc == RF_OK) {
-        print_checkpoint(path, &info);
-    }
+    RF_TRY(rf_checkpoint_info_read(&info, path, err));
+    print_checkpoint(path, &info);
     rf_checkpoint_info_free(&info);
-    if (rc == RF_OK && verify) {
-        rc = rf_checkpoint_verify(path, err);
-        if (rc == RF_OK) {
-            printf("  verified          all checksums are right\n");
-        }
+    if (verify) {
+        RF_TRY(rf_checkpoint_verify(path, err));
+        printf("  verified          all checksums are right\n");
     }
-    return rc;
+    return RF_OK;
 }
-
-static const struct option options[] = {{"verify", no_argument, NULL, 1}, {NULL, 0, NULL, 0}};
 
 static int run(int argc, char **argv, rf_error *err)
 {
+    static const char see[] = "see refusion-data help info";
     bool verify = false;
-    int option;
-    while ((option = rf_data_option(argc, argv, options, err)) != -1) {
-        if (option == '?') {
-            return RF_ERR_USAGE;
-        }
-        verify = true;
+    int first;
+    const rf_option table[] = {{"verify", RF_OPTION_FLAG, &verify, 0, 0}, {0}};
+    RF_TRY(rf_options_parse(&first, argc, argv, table, see, err));
+    if (first == argc) {
+        return rf_error_set(err, RF_ERR_USAGE, "no file named: %s", see);
     }
-    if (optind == argc) {
-        return rf_error_set(err, RF_ERR_USAGE, "no file named: see refusion-data help info");
+    for (int i = first; i < argc; i++) {
+        RF_TRY(rf_corpus_is_checkpoint(argv[i]) ? inspect_checkpoint(argv[i], verify, err)
+                                                : inspect_corpus(argv[i], verify, err));
     }
-    int rc = RF_OK;
-    for (int i = optind; i < argc && rc == RF_OK; i++) {
-        rc = rf_corpus_is_checkpoint(argv[i]) ? inspect_checkpoint(argv[i], verify, err)
-                                              : inspect_corpus(argv[i], verify, err);
-    }
-    return rc;
+    return RF_OK;
 }
 
 const rf_data_command rf_data_info = {"info", "describe and verify corpora and checkpoints", usage,

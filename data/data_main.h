@@ -9,7 +9,6 @@
 #include "common/base/error.h"
 #include "data/corpus/build.h"
 
-#include <getopt.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -22,15 +21,6 @@ typedef struct rf_data_command {
 
 extern const rf_data_command rf_data_build, rf_data_synth, rf_data_info, rf_data_encode,
     rf_data_decode, rf_data_render, rf_data_train_tokenizer;
-
-/* getopt_long without its messages: the option's value, -1 at the end of the options, or '?' after
- * an unknown option or a missing argument, with err set (RF_ERR_USAGE). */
-int rf_data_option(int argc, char **argv, const struct option *options, rf_error *err);
-/* Numbers of the command line, within [min, max]; `name` for messages. RF_ERR_USAGE. */
-RF_MUST_CHECK int rf_data_integer(int64_t *out, const char *text, const char *name, int64_t min,
-                                  int64_t max, rf_error *err);
-RF_MUST_CHECK int rf_data_real(double *out, const char *text, const char *name, double min,
-                               double max, rf_error *err);
 
 /* Several lines about a corpus or a source. n_chars 0: unknown. */
 void rf_data_report(FILE *out, const rf_build_counts *counts);

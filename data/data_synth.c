@@ -3,9 +3,11 @@
 #include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
+#include "common/base/options.h"
 #include "data/tasks/task.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,7 +75,7 @@ static int make_seen(seen *out, int64_t n, rf_error *err)
     out->mask = places - 1;
     out->hash = calloc(places, sizeof *out->hash);
     if (out->hash == NULL) {
-        return rf_error_set(err, RF_ERR, "--unique: no memory for %lld questions", (long long)n);
+        return rf_error_set(err, RF_ERR, "--unique: no memory for %" PRId64 " questions", n);
     }
     return RF_OK;
 }
@@ -111,11 +113,9 @@ static int next_question(request *r, rf_task_text *text, rf_error *err)
 static int write_question(const request *r, const rf_task_text *text, rf_error *err)
 {
     json_t *line = json_pack("{s:s, s:s}", "query", text->query, "response", text->response);
-    char *dump = line != NULL ? json_dumps(line, 0) : NULL;
+    char *dump = json_dumps(line, 0);
     int rc = RF_OK;
-    if (dump == NULL) {
-        rc = rf_error_set(err, RF_ERR, "no memory for a line");
-    } else if (gzputs(r->out, dump) < 0 || gzputc(r->out, '\n') < 0) {
+    if (gzputs(r->out, dump) < 0 || gzputc(r->out, '\n') < 0) {
         rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot write: %s", r->out_path,
                           strerror(errno));
     }
@@ -185,10 +185,12 @@ static int set_option(rf_task_options *options, const char *text, rf_error *err)
     const char *equals = strchr(text, '=');
     size_t n = equals != NULL ? (size_t)(equals - text) : 0;
     if (n == 5 && memcmp(text, "parts", n) == 0) {
-        return rf_data_integer(&options->n_parts, equals + 1, "--option parts", 0, INT64_MAX, err);
+        return rf_options_integer(&options->n_parts, equals + 1, "--option parts", 0, INT64_MAX,
+                                  err);
     }
     if (n == 3 && memcmp(text, "max", n) == 0) {
-        return rf_data_integer(&options->max_value, equals + 1, "--option max", 0, INT64_MAX, err);
+        return rf_options_integer(&options->max_value, equals + 1, "--option max", 0, INT64_MAX,
+                                  err);
     }
     if (n == 5 && memcmp(text, "chain", n) == 0) {
         return set_flag(&options->chain, equals + 1, text, err);
@@ -212,78 +214,46 @@ static int find_task(request *r, const char *name, rf_error *err)
     return RF_OK;
 }
 
-enum { OPT_N = 1, OPT_OUT, OPT_SEED, OPT_UNIQUE, OPT_SKIP, OPT_OPTION };
-
-static const struct option options[] = {
-    {"n", required_argument, NULL, OPT_N},
-    {"out", required_argument, NULL, OPT_OUT},
-    {"seed", required_argument, NULL, OPT_SEED},
-    {"unique", no_argument, NULL, OPT_UNIQUE},
-    {"skip", required_argument, NULL, OPT_SKIP},
-    {"option", required_argument, NULL, OPT_OPTION},
-    {NULL, 0, NULL, 0},
-};
-
-/* Task options come on top of the task's presets, wherever the name of the task stands: they are
- * collected first. */
-static int parse(request *r, const char **task_option, int argc, char **argv, rf_error *err)
+/* Task options come on top of the task's presets, wherever the name of the task stands. */
+static int parse(request *r, int argc, char **argv, rf_error *err)
 {
+    static const char see[] = "see refusion-data help synth";
     const int64_t most = (int64_t)1 << 40;
-    int rc = RF_OK, option, n_task_options = 0;
-    while (rc == RF_OK && (option = rf_data_option(argc, argv, options, err)) != -1) {
-        switch (option) {
-        case OPT_N:
-            rc = rf_data_integer(&r->n, optarg, "--n", 1, most, err);
-            break;
-        case OPT_OUT:
-            r->out_path = optarg;
-            break;
-        case OPT_SEED:
-            rc = rf_data_integer(&r->seed, optarg, "--seed", 0, INT64_MAX, err);
-            break;
-        case OPT_UNIQUE:
-            r->unique = true;
-            break;
-        case OPT_SKIP:
-            rc = rf_data_integer(&r->skip, optarg, "--skip", 0, most, err);
-            break;
-        case OPT_OPTION:
-            task_option[n_task_options++] = optarg;
-            break;
-        default:
-            return RF_ERR_USAGE;
-        }
+    rf_option_list task_options = {0};
+    int first, rc;
+    const rf_option table[] = {{"n", RF_OPTION_INTEGER, &r->n, 1, most},
+                               {"out", RF_OPTION_TEXT, &r->out_path, 0, 0},
+                               {"seed", RF_OPTION_INTEGER, &r->seed, 0, INT64_MAX},
+                               {"unique", RF_OPTION_FLAG, &r->unique, 0, 0},
+                               {"skip", RF_OPTION_INTEGER, &r->skip, 0, most},
+                               {"option", RF_OPTION_LIST, &task_options, 0, 0},
+                               {0}};
+    RF_TRY_OUT(rf_options_parse(&first, argc, argv, table, see, err));
+    if (first != argc - 1) {
+        rc = rf_error_set(err, RF_ERR_USAGE, "name one task: %s", see);
+        goto out;
     }
-    if (rc == RF_OK && optind != argc - 1) {
-        rc = rf_error_set(err, RF_ERR_USAGE, "name one task: see refusion-data help synth");
+    if (r->n == 0 || r->out_path == NULL) {
+        rc = rf_error_set(err, RF_ERR_USAGE, "%s is missing: %s",
+                          r->n == 0 ? "--n N" : "--out FILE", see);
+        goto out;
     }
-    if (rc == RF_OK && (r->n == 0 || r->out_path == NULL)) {
-        rc = rf_error_set(err, RF_ERR_USAGE, "%s is missing: see refusion-data help synth",
-                          r->n == 0 ? "--n N" : "--out FILE");
+    RF_TRY_OUT(find_task(r, argv[first], err));
+    r->options = r->task->preset;
+    for (int i = 0; i < task_options.n; i++) {
+        RF_TRY_OUT(set_option(&r->options, task_options.item[i], err));
     }
-    if (rc == RF_OK) {
-        rc = find_task(r, argv[optind], err);
-    }
-    if (rc == RF_OK) {
-        r->options = r->task->preset;
-    }
-    for (int i = 0; i < n_task_options && rc == RF_OK; i++) {
-        rc = set_option(&r->options, task_option[i], err);
-    }
+out:
+    free(task_options.item);
     return rc;
 }
 
 static int run(int argc, char **argv, rf_error *err)
 {
     request r = {0};
-    const char **task_option = calloc((size_t)argc, sizeof *task_option);
-    int rc = task_option != NULL ? parse(&r, task_option, argc, argv, err)
-                                 : rf_error_set(err, RF_ERR, "no memory for the options");
-    if (rc == RF_OK) {
-        rc = write_file(&r, err);
-    }
+    RF_TRY(parse(&r, argc, argv, err));
+    int rc = write_file(&r, err);
     free(r.seen.hash);
-    free(task_option);
     return rc;
 }
 

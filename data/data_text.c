@@ -1,10 +1,12 @@
 #include "data/data_main.h"
 
 #include "common/base/lines.h"
+#include "common/base/options.h"
 #include "common/text/chat.h"
 #include "data/corpus/records.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,30 +48,13 @@ typedef struct filter {
     int (*convert)(json_t **out, const struct filter *filter, const json_t *in, rf_error *err);
 } filter;
 
-static int no_memory(rf_error *err)
-{
-    return rf_error_set(err, RF_ERR, "no memory for this line");
-}
-
-static json_t *ids_to_json(const int32_t *id, int64_t n)
+static json_t *ids_to_json(const rf_ids *ids)
 {
     json_t *list = json_array();
-    for (int64_t i = 0; i < n && list != NULL; i++) {
-        if (json_array_append_new(list, json_integer(id[i])) != 0) {
-            json_decref(list);
-            list = NULL;
-        }
+    for (int64_t i = 0; i < ids->n; i++) {
+        json_array_append_new(list, json_integer(ids->id[i]));
     }
     return list;
-}
-
-static int ids_to_text(json_t **out, const filter *f, const int32_t *id, int64_t n, rf_error *err)
-{
-    size_t bytes;
-    char *text = rf_tokenizer_decode(f->tokenizer, &bytes, id, n, f->skip_special);
-    *out = json_stringn(text, bytes);
-    free(text);
-    return *out != NULL ? RF_OK : no_memory(err);
 }
 
 /* --- Conversions ------------------------------------------------------------------------------ */
@@ -77,45 +62,45 @@ static int ids_to_text(json_t **out, const filter *f, const int32_t *id, int64_t
 static int encode(json_t **out, const filter *f, const json_t *in, rf_error *err)
 {
     const json_t *text = json_object_get(in, "text");
+    rf_ids ids = {0};
     if (!json_is_string(text)) {
         return rf_error_set(err, RF_ERR, "field \"text\" must be a string");
     }
-    rf_ids ids = {0};
     int rc = rf_tokenizer_encode(f->tokenizer, &ids, json_string_value(text),
                                  json_string_length(text), err);
     if (rc == RF_OK) {
-        *out = json_pack("{s:o}", "ids", ids_to_json(ids.id, ids.n));
-        rc = *out != NULL ? RF_OK : no_memory(err);
+        *out = json_pack("{s:o}", "ids", ids_to_json(&ids));
     }
     rf_ids_free(&ids);
     return rc;
 }
 
-static int decode(json_t **out, const filter *f, const json_t *in, rf_error *err)
+static int read_ids(rf_ids *out, const json_t *list, rf_error *err)
 {
-    const json_t *list = json_object_get(in, "ids");
     if (!json_is_array(list)) {
         return rf_error_set(err, RF_ERR, "field \"ids\" must be an array of whole numbers");
     }
-    rf_ids ids = {0};
-    int rc = RF_OK;
-    for (size_t i = 0; i < json_array_size(list) && rc == RF_OK; i++) {
+    for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *item = json_array_get(list, i);
         double value = json_number_value(item);
         if (!json_is_number(item) || value != (double)(int64_t)value) {
-            rc = rf_error_set(err, RF_ERR, "ids[%zu] must be a whole number", i);
-        } else {
-            /* No tokenizer knows -1: it stands for all ids that do not fit. */
-            rf_ids_push(&ids, value >= 0 && value <= INT32_MAX ? (int32_t)value : -1);
+            return rf_error_set(err, RF_ERR, "ids[%zu] must be a whole number", i);
         }
+        /* No tokenizer knows -1: it stands for all ids that do not fit. */
+        rf_ids_push(out, value >= 0 && value <= INT32_MAX ? (int32_t)value : -1);
     }
-    json_t *text = NULL;
+    return RF_OK;
+}
+
+static int decode(json_t **out, const filter *f, const json_t *in, rf_error *err)
+{
+    rf_ids ids = {0};
+    int rc = read_ids(&ids, json_object_get(in, "ids"), err);
     if (rc == RF_OK) {
-        rc = ids_to_text(&text, f, ids.id, ids.n, err);
-    }
-    if (rc == RF_OK) {
-        *out = json_pack("{s:o}", "text", text);
-        rc = *out != NULL ? RF_OK : no_memory(err);
+        size_t bytes;
+        char *text = rf_tokenizer_decode(f->tokenizer, &bytes, ids.id, ids.n, f->skip_special);
+        *out = json_pack("{s:o}", "text", json_stringn(text, bytes));
+        free(text);
     }
     rf_ids_free(&ids);
     return rc;
@@ -124,27 +109,21 @@ static int decode(json_t **out, const filter *f, const json_t *in, rf_error *err
 static int render(json_t **out, const filter *f, const json_t *in, rf_error *err)
 {
     const json_t *messages = json_object_get(in, "messages");
-    if (messages == NULL) {
-        return rf_error_set(err, RF_ERR, "field \"messages\" is missing");
-    }
     rf_turn *turn = NULL;
     int64_t n;
     rf_ids ids = {0};
     rf_render_options options;
     char *text = NULL;
     size_t bytes;
-    int rc = rf_chat_turns(&turn, &n, messages, err);
-    if (rc == RF_OK) {
-        rc = rf_chat_read_options(&options, in, err);
+    int rc;
+    if (messages == NULL) {
+        return rf_error_set(err, RF_ERR, "field \"messages\" is missing");
     }
-    if (rc == RF_OK) {
-        rc = rf_tokenizer_render(f->tokenizer, &text, &bytes, &ids, turn, n, &options, err);
-    }
-    if (rc == RF_OK) {
-        *out = json_pack("{s:o, s:o}", "text", json_stringn(text, bytes), "ids",
-                         ids_to_json(ids.id, ids.n));
-        rc = *out != NULL ? RF_OK : no_memory(err);
-    }
+    RF_TRY_OUT(rf_chat_turns(&turn, &n, messages, err));
+    RF_TRY_OUT(rf_chat_read_options(&options, in, err));
+    RF_TRY_OUT(rf_tokenizer_render(f->tokenizer, &text, &bytes, &ids, turn, n, &options, err));
+    *out = json_pack("{s:o, s:o}", "text", json_stringn(text, bytes), "ids", ids_to_json(&ids));
+out:
     rf_ids_free(&ids);
     free(text);
     free(turn);
@@ -156,13 +135,13 @@ static int render(json_t **out, const filter *f, const json_t *in, rf_error *err
 static int convert_line(const filter *f, const char *line, size_t bytes, rf_error *err)
 {
     json_t *in, *out = NULL;
-    int rc = rf_record_parse(&in, line, bytes, err);
-    if (rc == RF_OK) {
-        rc = f->convert(&out, f, in, err);
-    }
-    if (rc == RF_OK && (json_dumpf(out, stdout, 0) != 0 || putchar('\n') == EOF)) {
+    int rc;
+    RF_TRY_OUT(rf_record_parse(&in, line, bytes, err));
+    RF_TRY_OUT(f->convert(&out, f, in, err));
+    if (json_dumpf(out, stdout, 0) != 0 || putchar('\n') == EOF) {
         rc = rf_error_set(err, RF_ERR, "cannot write to standard output: %s", strerror(errno));
     }
+out:
     json_decref(in);
     json_decref(out);
     return rc;
@@ -173,18 +152,15 @@ static int convert_all(const filter *f, rf_error *err)
     rf_lines *lines;
     char *line;
     size_t bytes;
-    int rc = rf_lines_open(&lines, "-", err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    int rc;
+    RF_TRY(rf_lines_open(&lines, "-", err));
     while ((rc = rf_lines_next(lines, &line, &bytes, err)) == RF_OK && line != NULL) {
         if (rf_lines_is_blank(line, bytes)) {
             continue;
         }
         rc = convert_line(f, line, bytes, err);
         if (rc != RF_OK) {
-            rc = rf_error_prefix(err, "%s:%lld", rf_lines_path(lines),
-                                 (long long)rf_lines_number(lines));
+            rf_error_prefix(err, "%s:%" PRId64, rf_lines_path(lines), rf_lines_number(lines));
             break;
         }
     }
@@ -192,60 +168,41 @@ static int convert_all(const filter *f, rf_error *err)
     return rc;
 }
 
-enum { OPT_TOKENIZER = 1, OPT_SKIP_SPECIAL };
-
-static int run(filter f, const struct option *options, int argc, char **argv, rf_error *err)
+static int run(filter f, int argc, char **argv, rf_error *err)
 {
     const char *name = "byte";
-    int option;
-    while ((option = rf_data_option(argc, argv, options, err)) != -1) {
-        if (option == '?') {
-            return RF_ERR_USAGE;
-        }
-        if (option == OPT_TOKENIZER) {
-            name = optarg;
-        } else {
-            f.skip_special = true;
-        }
-    }
-    if (optind != argc) {
+    char see[64];
+    int first;
+    const rf_option table[] = {{"skip-special", RF_OPTION_FLAG, &f.skip_special, 0, 0},
+                               {"tokenizer", RF_OPTION_TEXT, &name, 0, 0},
+                               {0}};
+    const rf_option *own = f.convert == decode ? table : table + 1;
+    snprintf(see, sizeof see, "see refusion-data help %s", argv[0]);
+    RF_TRY(rf_options_parse(&first, argc, argv, own, see, err));
+    if (first != argc) {
         return rf_error_set(err, RF_ERR_USAGE,
-                            "%s: no argument is expected: give the file as "
-                            "standard input",
-                            argv[optind]);
+                            "%s: no argument is expected: give the file as standard input",
+                            argv[first]);
     }
-    int rc = rf_tokenizer_load(&f.tokenizer, name, err);
-    if (rc == RF_OK) {
-        rc = convert_all(&f, err);
-    }
+    RF_TRY(rf_tokenizer_load(&f.tokenizer, name, err));
+    int rc = convert_all(&f, err);
     rf_tokenizer_free(f.tokenizer);
     return rc;
 }
 
-static const struct option plain_options[] = {
-    {"tokenizer", required_argument, NULL, OPT_TOKENIZER},
-    {NULL, 0, NULL, 0},
-};
-
-static const struct option decode_options[] = {
-    {"tokenizer", required_argument, NULL, OPT_TOKENIZER},
-    {"skip-special", no_argument, NULL, OPT_SKIP_SPECIAL},
-    {NULL, 0, NULL, 0},
-};
-
 static int run_encode(int argc, char **argv, rf_error *err)
 {
-    return run((filter){.convert = encode}, plain_options, argc, argv, err);
+    return run((filter){.convert = encode}, argc, argv, err);
 }
 
 static int run_decode(int argc, char **argv, rf_error *err)
 {
-    return run((filter){.convert = decode}, decode_options, argc, argv, err);
+    return run((filter){.convert = decode}, argc, argv, err);
 }
 
 static int run_render(int argc, char **argv, rf_error *err)
 {
-    return run((filter){.convert = render}, plain_options, argc, argv, err);
+    return run((filter){.convert = render}, argc, argv, err);
 }
 
 const rf_data_command rf_data_encode = {"encode", "text to token ids, JSON lines", encode_usage,

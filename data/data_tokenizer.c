@@ -1,7 +1,9 @@
 #include "data/data_main.h"
 
+#include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/options.h"
 #include "common/text/bpe_train.h"
 #include "data/corpus/portion.h"
 #include "data/corpus/records.h"
@@ -39,39 +41,42 @@ static int count_strings(rf_bpe_counter *counter, const json_t *value, rf_error 
 {
     static const char *const keys[] = {"text",     "query",   "response",
                                        "messages", "content", "reasoning_content"};
-    int rc = RF_OK;
     if (json_is_string(value)) {
         return rf_bpe_counter_add(counter, json_string_value(value), json_string_length(value),
                                   err);
     }
-    for (size_t i = 0; i < json_array_size(value) && rc == RF_OK; i++) {
-        rc = count_strings(counter, json_array_get(value, i), err);
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        RF_TRY(count_strings(counter, json_array_get(value, i), err));
     }
-    for (int k = 0; k < 6 && rc == RF_OK && json_is_object(value); k++) {
-        rc = count_strings(counter, json_object_get(value, keys[k]), err);
+    for (int k = 0; k < 6 && json_is_object(value); k++) {
+        RF_TRY(count_strings(counter, json_object_get(value, keys[k]), err));
     }
+    return RF_OK;
+}
+
+static int count_entry(rf_bpe_counter *counter, const rf_portion *p, const rf_entry *e,
+                       rf_error *err)
+{
+    const char *text = p->text + e->begin;
+    json_t *root = NULL;
+    if (e->is_text) {
+        return rf_bpe_counter_add(counter, text, e->bytes, err);
+    }
+    RF_TRY(rf_record_parse(&root, text, e->bytes, err));
+    int rc = count_strings(counter, root, err);
+    json_decref(root);
     return rc;
 }
 
 static int count_portion(rf_bpe_counter *counter, const rf_portion *p, const char *path,
                          rf_error *err)
 {
-    int rc = RF_OK;
-    for (int64_t i = 0; i < p->n_entries && rc == RF_OK; i++) {
-        const rf_entry *e = &p->entry[i];
-        const char *text = p->text + e->begin;
-        json_t *root = NULL;
-        if (e->is_text) {
-            rc = rf_bpe_counter_add(counter, text, e->bytes, err);
-        } else if ((rc = rf_record_parse(&root, text, e->bytes, err)) == RF_OK) {
-            rc = count_strings(counter, root, err);
-        }
-        json_decref(root);
-        if (rc != RF_OK) {
-            rc = rf_error_prefix(err, "%s:%lld", path, (long long)e->line);
+    for (int64_t i = 0; i < p->n_entries; i++) {
+        if (count_entry(counter, p, &p->entry[i], err) != RF_OK) {
+            return rf_error_prefix(err, "%s:%" PRId64, path, p->entry[i].line);
         }
     }
-    return rc;
+    return RF_OK;
 }
 
 /* A team's work: as many portions as there are threads, read one after the other, counted side by
@@ -117,14 +122,13 @@ static int count_round(team *t, const request *r, bool *is_over, rf_error *err)
 static int count_all(team *t, const request *r, rf_error *err)
 {
     bool is_over = false;
-    int rc = RF_OK;
-    while (rc == RF_OK && !is_over) {
-        rc = count_round(t, r, &is_over, err);
+    while (!is_over) {
+        RF_TRY(count_round(t, r, &is_over, err));
     }
-    for (int i = 1; i < t->n && rc == RF_OK; i++) {
-        rc = rf_bpe_counter_merge(t->counter[0], t->counter[i], err);
+    for (int i = 1; i < t->n; i++) {
+        RF_TRY(rf_bpe_counter_merge(t->counter[0], t->counter[i], err));
     }
-    return rc;
+    return RF_OK;
 }
 
 static int train(team *t, const request *r, rf_error *err)
@@ -132,14 +136,10 @@ static int train(team *t, const request *r, rf_error *err)
     char *text = NULL;
     int64_t size;
     double begin = rf_log_seconds();
-    int rc = count_all(t, r, err);
+    RF_TRY(count_all(t, r, err));
     double counted = rf_log_seconds();
-    if (rc == RF_OK) {
-        rc = rf_bpe_train(&text, &size, t->counter[0], r->vocab_size, r->min_count, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_file_write(r->out, text, strlen(text), err);
-    }
+    RF_TRY(rf_bpe_train(&text, &size, t->counter[0], r->vocab_size, r->min_count, err));
+    int rc = rf_file_write(r->out, text, strlen(text), err);
     if (rc == RF_OK) {
         fprintf(stderr,
                 "%s: %" PRId64 " tokens%s from %" PRId64
@@ -155,25 +155,20 @@ static int train(team *t, const request *r, rf_error *err)
 
 static int work(const request *r, rf_error *err)
 {
-    team t = {.n = (int)r->settings.n_jobs};
-    t.portion = calloc((size_t)t.n, sizeof *t.portion);
-    t.counter = calloc((size_t)t.n, sizeof *t.counter);
-    t.failure = calloc((size_t)t.n, sizeof *t.failure);
-    int rc = RF_OK;
-    if (t.portion == NULL || t.counter == NULL || t.failure == NULL) {
-        rc = rf_error_set(err, RF_ERR, "no memory for %d threads", t.n);
+    const size_t n = (size_t)r->settings.n_jobs;
+    team t = {.n = (int)n,
+              .portion = rf_alloc(n, sizeof *t.portion),
+              .counter = rf_alloc(n, sizeof *t.counter),
+              .failure = rf_alloc(n, sizeof *t.failure)};
+    int rc;
+    for (size_t i = 0; i < n; i++) {
+        RF_TRY_OUT(rf_bpe_counter_new(&t.counter[i], err));
     }
-    for (int i = 0; i < t.n && rc == RF_OK; i++) {
-        rc = rf_bpe_counter_new(&t.counter[i], err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_portion_reader_new(&t.reader, &r->settings, err);
-    }
-    if (rc == RF_OK) {
-        rc = train(&t, r, err);
-    }
+    t.reader = rf_portion_reader_new(&r->settings);
+    rc = train(&t, r, err);
+out:
     rf_portion_reader_free(t.reader);
-    for (int i = 0; i < t.n && t.counter != NULL && t.portion != NULL; i++) {
+    for (size_t i = 0; i < n; i++) {
         rf_bpe_counter_free(t.counter[i]);
         rf_portion_free(&t.portion[i]);
     }
@@ -183,49 +178,24 @@ static int work(const request *r, rf_error *err)
     return rc;
 }
 
-enum { OPT_OUT = 1, OPT_SIZE, OPT_COUNT, OPT_JOBS };
-
-static const struct option options[] = {
-    {"out", required_argument, NULL, OPT_OUT},
-    {"vocab-size", required_argument, NULL, OPT_SIZE},
-    {"min-count", required_argument, NULL, OPT_COUNT},
-    {"jobs", required_argument, NULL, OPT_JOBS},
-    {NULL, 0, NULL, 0},
-};
-
-static int take_option(request *r, int option, rf_error *err)
-{
-    switch (option) {
-    case OPT_OUT:
-        r->out = optarg;
-        return RF_OK;
-    case OPT_SIZE:
-        return rf_data_integer(&r->vocab_size, optarg, "--vocab-size", RF_BPE_TRAIN_MIN, 1 << 24,
-                               err);
-    case OPT_COUNT:
-        return rf_data_integer(&r->min_count, optarg, "--min-count", 1, INT32_MAX, err);
-    default:
-        return rf_data_integer(&r->settings.n_jobs, optarg, "--jobs", 1, 1024, err);
-    }
-}
-
 static int parse(request *r, int argc, char **argv, rf_error *err)
 {
-    int option;
-    while ((option = rf_data_option(argc, argv, options, err)) != -1) {
-        if (option == '?' || take_option(r, option, err) != RF_OK) {
-            return RF_ERR_USAGE;
-        }
-    }
+    static const char see[] = "see refusion-data help train-tokenizer";
+    int first;
+    const rf_option table[] = {
+        {"out", RF_OPTION_TEXT, &r->out, 0, 0},
+        {"vocab-size", RF_OPTION_INTEGER, &r->vocab_size, RF_BPE_TRAIN_MIN, 1 << 24},
+        {"min-count", RF_OPTION_INTEGER, &r->min_count, 1, INT32_MAX},
+        {"jobs", RF_OPTION_INTEGER, &r->settings.n_jobs, 1, 1024},
+        {0}};
+    RF_TRY(rf_options_parse(&first, argc, argv, table, see, err));
     if (r->out == NULL) {
-        return rf_error_set(err, RF_ERR_USAGE,
-                            "--out FILE is missing: see refusion-data help train-tokenizer");
+        return rf_error_set(err, RF_ERR_USAGE, "--out FILE is missing: %s", see);
     }
-    if (optind == argc) {
-        return rf_error_set(err, RF_ERR_USAGE,
-                            "no files named: see refusion-data help train-tokenizer");
+    if (first == argc) {
+        return rf_error_set(err, RF_ERR_USAGE, "no files named: %s", see);
     }
-    for (int i = optind; i < argc; i++) {
+    for (int i = first; i < argc; i++) {
         r->source[r->settings.n_sources++] = (rf_build_source){.path = argv[i], .weight = 1};
     }
     return RF_OK;
@@ -236,13 +206,10 @@ static int run(int argc, char **argv, rf_error *err)
     request r = {.vocab_size = 8192,
                  .min_count = 2,
                  .settings = {.n_jobs = omp_get_max_threads() < 64 ? omp_get_max_threads() : 64},
-                 .source = calloc((size_t)argc, sizeof *r.source)};
+                 .source = rf_alloc((size_t)argc, sizeof *r.source)};
     r.settings.source = r.source;
-    int rc = r.source != NULL ? parse(&r, argc, argv, err)
-                              : rf_error_set(err, RF_ERR, "no memory for the file names");
-    if (rc == RF_OK) {
-        rc = work(&r, err);
-    }
+    int rc = parse(&r, argc, argv, err);
+    rc = rc == RF_OK ? work(&r, err) : rc;
     free(r.source);
     return rc;
 }

@@ -1,5 +1,7 @@
 #include "data/loader.h"
 
+#include "common/base/alloc.h"
+
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
@@ -18,12 +20,11 @@ struct rf_loader {
     const rf_objective *objective;
     rf_loader_settings settings;
     rf_rows *rows;
-    int64_t epoch;    /* the one epoch, where settings.once */
-    int64_t n_leaves; /* of this rank in a step */
-    int32_t *token;   /* [T] a sample on its way into a batch */
-    size_t bytes;     /* of what never grows */
-    rf_share share[N_SHARES];
-    rf_batch *batch[N_SHARES]; /* [n_leaves] owned; share.leaf points here */
+    int64_t epoch;                   /* the one epoch, where settings.once */
+    int64_t n_leaves;                /* of this rank in a step */
+    int32_t *token;                  /* [T] a sample on its way into a batch */
+    size_t bytes;                    /* of what never grows */
+    rf_loader_share share[N_SHARES]; /* leaf is owned */
 
     _Atomic size_t rows_bytes; /* as of the last step built */
 
@@ -33,10 +34,11 @@ struct rf_loader {
     int64_t n_built, n_used; /* steps built; steps given back by the user */
     bool given;              /* share n_used % N_SHARES is in the user's hands */
     bool stop;               /* wanted by the user */
-    int code;                /* of the thread; where it failed it has ended */
+    int rc;                  /* of the thread; where it failed it has ended */
     rf_error error;
+
     /* Only of the user's thread. */
-    bool has_sync, has_thread;
+    bool has_thread;
     pthread_t thread;
 };
 
@@ -52,14 +54,11 @@ static int add_piece(rf_loader *loader, rf_batch *batch, rf_counts *counts, int6
 {
     rf_corpus *corpus = loader->corpus[piece->corpus];
     bool whole = piece->response_first == piece->n_prompt;
-    int code = rf_corpus_read(corpus, loader->token, piece->sample, 0,
-                              piece->n_prompt + (whole ? piece->n_response : 0), err);
-    if (code == RF_OK && !whole) {
-        code = rf_corpus_read(corpus, loader->token + piece->n_prompt, piece->sample,
-                              piece->response_first, piece->n_response, err);
-    }
-    if (code != RF_OK) {
-        return code;
+    RF_TRY(rf_corpus_read(corpus, loader->token, piece->sample, 0,
+                          piece->n_prompt + (whole ? piece->n_response : 0), err));
+    if (!whole) {
+        RF_TRY(rf_corpus_read(corpus, loader->token + piece->n_prompt, piece->sample,
+                              piece->response_first, piece->n_response, err));
     }
     rf_rng rng = RF_RNG_STREAM(loader->settings.rows.seed, RF_RNG_OBJECTIVE, (uint64_t)epoch,
                                (uint64_t)piece->corpus, (uint64_t)piece->sample,
@@ -78,7 +77,7 @@ static int take_row(rf_loader *loader, rf_row *row, bool *empty, rf_error *err)
 
 /* All rows of a step pass by, since packing is the same for all ranks; only those of this rank's
  * leaves are read and built. */
-static int build_step(rf_loader *loader, rf_share *share, rf_error *err)
+static int build_step(rf_loader *loader, rf_loader_share *share, rf_error *err)
 {
     const rf_loader_settings *s = &loader->settings;
     int64_t micro_rows = s->micro_rows, mine = 0; /* leaves of this rank that are built */
@@ -87,14 +86,10 @@ static int build_step(rf_loader *loader, rf_share *share, rf_error *err)
     for (int64_t r = 0; r < s->batch_rows; r++) {
         rf_row row = {0};
         bool empty;
-        int code = take_row(loader, &row, &empty, err);
-        if (code != RF_OK) {
-            return code;
-        }
+        RF_TRY(take_row(loader, &row, &empty, err));
         share->step_rows += !empty;
-        int64_t leaf = r / micro_rows;
         if (mine == loader->n_leaves ||
-            leaf != rf_loader_leaf(s->rank, s->n_ranks, s->round, mine)) {
+            r / micro_rows != rf_loader_leaf(s->rank, s->n_ranks, s->round, mine)) {
             continue;
         }
         rf_batch *batch = &share->leaf[mine];
@@ -102,10 +97,7 @@ static int build_step(rf_loader *loader, rf_share *share, rf_error *err)
             rf_batch_clear(batch);
         }
         for (int64_t i = 0; i < row.n_pieces; i++) {
-            code = add_piece(loader, batch, &share->counts, row.epoch, &row.piece[i], err);
-            if (code != RF_OK) {
-                return code;
-            }
+            RF_TRY(add_piece(loader, batch, &share->counts, row.epoch, &row.piece[i], err));
         }
         rf_objective_pad(batch, PAD_TOKEN, (r % micro_rows + 1) * s->rows.row_length - batch->n);
         mine += r % micro_rows == micro_rows - 1;
@@ -120,8 +112,8 @@ static int build_step(rf_loader *loader, rf_share *share, rf_error *err)
 static void *run(void *argument)
 {
     rf_loader *loader = argument;
-    int code = RF_OK;
-    for (int64_t n = 0; code == RF_OK; n++) {
+    int rc = RF_OK;
+    for (int64_t n = 0; rc == RF_OK; n++) {
         pthread_mutex_lock(&loader->mutex);
         while (!loader->stop && loader->n_built - loader->n_used >= N_SHARES) {
             pthread_cond_wait(&loader->changed, &loader->mutex);
@@ -132,11 +124,11 @@ static void *run(void *argument)
             break;
         }
         rf_error error = {0};
-        code = build_step(loader, &loader->share[n % N_SHARES], &error);
+        rc = build_step(loader, &loader->share[n % N_SHARES], &error);
         atomic_store(&loader->rows_bytes, rf_rows_bytes(loader->rows));
         pthread_mutex_lock(&loader->mutex);
-        loader->n_built += code == RF_OK;
-        loader->code = code;
+        loader->n_built += rc == RF_OK;
+        loader->rc = rc;
         loader->error = error;
         pthread_cond_broadcast(&loader->changed);
         pthread_mutex_unlock(&loader->mutex);
@@ -168,17 +160,17 @@ static int start_thread(rf_loader *loader, rf_error *err)
     return RF_OK;
 }
 
-int rf_loader_next(rf_loader *loader, rf_share **share, rf_error *err)
+int rf_loader_next(rf_loader *loader, rf_loader_share **share, rf_error *err)
 {
     *share = NULL;
-    int code = RF_OK;
+    int rc = RF_OK;
     pthread_mutex_lock(&loader->mutex);
     if (loader->given) {
         loader->given = false;
         loader->n_used++;
         pthread_cond_broadcast(&loader->changed);
     }
-    while (loader->n_built == loader->n_used && loader->code == RF_OK) {
+    while (loader->n_built == loader->n_used && loader->rc == RF_OK) {
         pthread_cond_wait(&loader->changed, &loader->mutex);
     }
     /* Steps that were built before a failure are given first. */
@@ -186,10 +178,10 @@ int rf_loader_next(rf_loader *loader, rf_share **share, rf_error *err)
         loader->given = true;
         *share = &loader->share[loader->n_used % N_SHARES];
     } else {
-        code = rf_error_set(err, loader->code, "%s", loader->error.message);
+        rc = rf_error_set(err, loader->rc, "%s", loader->error.message);
     }
     pthread_mutex_unlock(&loader->mutex);
-    return code;
+    return rc;
 }
 
 /* --- Making and freeing ----------------------------------------------------------------------- */
@@ -227,22 +219,14 @@ static size_t batch_bytes(const rf_batch *b)
             4 * sizeof *b->span + sizeof *b->place + sizeof *b->part);
 }
 
+/* A failure leaves leaves that are zeroed structs. */
 static int new_shares(rf_loader *loader, rf_error *err)
 {
-    int64_t n = loader->n_leaves;
     int64_t places = loader->settings.micro_rows * loader->settings.rows.row_length;
     for (int k = 0; k < N_SHARES; k++) {
-        loader->batch[k] = calloc((size_t)n, sizeof *loader->batch[k]);
-        if (loader->batch[k] == NULL) {
-            return rf_error_set(err, RF_ERR, "no memory for a step: lower train.batch_rows");
-        }
-        loader->share[k].leaf = loader->batch[k];
-        for (int64_t i = 0; i < n; i++) {
-            int code = rf_batch_new(&loader->batch[k][i], places, err);
-            if (code != RF_OK) {
-                return code;
-            }
-            loader->bytes += batch_bytes(&loader->batch[k][i]);
+        for (int64_t i = 0; i < loader->n_leaves; i++) {
+            RF_TRY(rf_batch_new(&loader->share[k].leaf[i], places, err));
+            loader->bytes += batch_bytes(&loader->share[k].leaf[i]);
         }
     }
     return RF_OK;
@@ -252,16 +236,10 @@ static int prepare(rf_loader *loader, rf_corpus **corpus, int64_t n_corpora, rf_
                    rf_error *err)
 {
     rf_loader_settings *s = &loader->settings;
-    int code = rf_rows_new(&loader->rows, corpus, n_corpora, loader->objective, &s->rows, err);
-    if (code == RF_OK) {
-        code = check_settings(s, err);
-    }
-    if (code == RF_OK) {
-        code = rf_rows_seek(loader->rows, start, err);
-    }
-    if (code != RF_OK) {
-        return code;
-    }
+    size_t row_bytes = (size_t)s->rows.row_length * sizeof *loader->token;
+    RF_TRY(rf_rows_new(&loader->rows, corpus, n_corpora, loader->objective, &s->rows, err));
+    RF_TRY(check_settings(s, err));
+    RF_TRY(rf_rows_seek(loader->rows, start, err));
     s->rows.weight = NULL; /* the caller's; the rows have a copy */
     s->rows.epochs = NULL;
     loader->epoch = start.epoch;
@@ -269,14 +247,17 @@ static int prepare(rf_loader *loader, rf_corpus **corpus, int64_t n_corpora, rf_
     loader->n_leaves = s->batch_rows / s->micro_rows / s->n_ranks;
     s->round = s->round > 0 ? s->round : loader->n_leaves;
     RF_ASSERT(loader->n_leaves % s->round == 0);
-    loader->corpus = malloc((size_t)n_corpora * sizeof *loader->corpus);
-    loader->token = malloc((size_t)s->rows.row_length * sizeof *loader->token);
-    if (loader->corpus == NULL || loader->token == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for the loader: lower data.row_length");
+    loader->corpus = rf_alloc_copy(corpus, (size_t)n_corpora * sizeof *corpus);
+    for (int k = 0; k < N_SHARES; k++) {
+        loader->share[k].leaf = rf_alloc((size_t)loader->n_leaves, sizeof(rf_batch));
     }
-    memcpy(loader->corpus, corpus, (size_t)n_corpora * sizeof *corpus);
-    loader->bytes = sizeof *loader + (size_t)s->rows.row_length * sizeof *loader->token;
-    return new_shares(loader, err);
+    loader->token = malloc(row_bytes);
+    if (loader->token == NULL) {
+        return rf_error_set(err, RF_ERR, "no memory for a row: lower data.row_length");
+    }
+    loader->bytes = sizeof *loader + row_bytes;
+    RF_TRY(new_shares(loader, err));
+    return start_thread(loader, err);
 }
 
 int rf_loader_new(rf_loader **out, rf_corpus **corpus, int64_t n_corpora,
@@ -285,23 +266,16 @@ int rf_loader_new(rf_loader **out, rf_corpus **corpus, int64_t n_corpora,
 {
     RF_ASSERT(settings->n_ranks >= 1 && settings->rank >= 0 && settings->rank < settings->n_ranks);
     *out = NULL;
-    rf_loader *loader = calloc(1, sizeof *loader);
-    if (loader == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for the loader");
-    }
+    rf_loader *loader = rf_alloc(1, sizeof *loader);
     loader->objective = objective;
     loader->settings = *settings;
-    int code = prepare(loader, corpus, n_corpora, start, err);
-    if (code == RF_OK) {
-        /* With default attributes these cannot fail (glibc, musl, macOS). */
-        pthread_mutex_init(&loader->mutex, NULL);
-        pthread_cond_init(&loader->changed, NULL);
-        loader->has_sync = true;
-        code = start_thread(loader, err);
-    }
-    if (code != RF_OK) {
+    /* With default attributes these cannot fail (glibc, musl, macOS). */
+    pthread_mutex_init(&loader->mutex, NULL);
+    pthread_cond_init(&loader->changed, NULL);
+    int rc = prepare(loader, corpus, n_corpora, start, err);
+    if (rc != RF_OK) {
         rf_loader_free(loader);
-        return code;
+        return rc;
     }
     *out = loader;
     return RF_OK;
@@ -319,16 +293,13 @@ void rf_loader_free(rf_loader *loader)
         pthread_mutex_unlock(&loader->mutex);
         pthread_join(loader->thread, NULL);
     }
-    if (loader->has_sync) {
-        pthread_cond_destroy(&loader->changed);
-        pthread_mutex_destroy(&loader->mutex);
-    }
+    pthread_cond_destroy(&loader->changed);
+    pthread_mutex_destroy(&loader->mutex);
     for (int k = 0; k < N_SHARES; k++) {
-        int64_t n = loader->batch[k] != NULL ? loader->n_leaves : 0;
-        for (int64_t i = 0; i < n; i++) {
-            rf_batch_free(&loader->batch[k][i]);
+        for (int64_t i = 0; i < loader->n_leaves && loader->share[k].leaf != NULL; i++) {
+            rf_batch_free(&loader->share[k].leaf[i]);
         }
-        free(loader->batch[k]);
+        free(loader->share[k].leaf);
     }
     rf_rows_free(loader->rows);
     free(loader->corpus);
@@ -339,9 +310,4 @@ void rf_loader_free(rf_loader *loader)
 size_t rf_loader_bytes(const rf_loader *loader)
 {
     return loader->bytes + atomic_load(&loader->rows_bytes);
-}
-
-rf_rows *rf_loader_rows(rf_loader *loader)
-{
-    return loader->rows;
 }

@@ -1,8 +1,10 @@
-/* loader.h: the rows of a step, dealt to ranks, built ahead by a thread.       all local
+/* loader.h: the rows of each step, dealt to the ranks.                         all local
  *
- * An optimizer step takes batch_rows consecutive rows of the stream. micro_rows of them make a leaf
- * (one forward and backward pass), each row padded to T places; leaves are numbered globally, and
- * dealt to ranks in rounds (rf_loader_leaf). Validation uses the same loader, once through.
+ * A step takes the next batch_rows rows of the stream (rows.h). micro_rows neighbours among them
+ * make a leaf, which is what one forward and backward pass sees; each row is padded to T places.
+ * The leaves of a step are numbered from 0; every rank gets as many (rf_loader_leaf says which) and
+ * builds only those. A thread builds the next step while the caller uses the present one.
+ * Validation uses the same loader, once through the data.
  */
 #ifndef RF_DATA_LOADER_H
 #define RF_DATA_LOADER_H
@@ -18,14 +20,14 @@ typedef struct rf_loader_settings {
     bool once;             /* one epoch, the last step filled with empty rows; then n_leaves is 0 */
 } rf_loader_settings;
 
-/* This rank's share of a step. */
-typedef struct rf_share {
+/* What this rank has to do in a step. */
+typedef struct rf_loader_share {
     rf_batch *leaf; /* [n_leaves], each of micro_rows * T places, weights still relative */
     int64_t n_leaves;
     rf_counts counts;     /* of this rank's leaves */
-    rf_position position; /* of the row after this step */
+    rf_position position; /* where the stream stands after this step */
     int64_t step_rows;    /* rows with content in the step, over all ranks */
-} rf_share;
+} rf_loader_share;
 
 typedef struct rf_loader rf_loader;
 
@@ -33,21 +35,20 @@ typedef struct rf_loader rf_loader;
  * neighbouring leaves, in rank order. */
 int64_t rf_loader_leaf(int64_t rank, int64_t n_ranks, int64_t round, int64_t i);
 
-/* Corpora and objective outlive the loader, and nobody else reads the corpora while it lives;
- * settings are copied. Numbers that do not divide each other, or a start that the data does not
- * have, are errors. 0 <= rank < n_ranks. The thread calls neither MPI nor OpenMP and takes no
- * signals. */
+/* Starts the thread at position `start` of the stream; it calls neither MPI nor OpenMP, and signals
+ * go to other threads. Corpora and objective must outlive the loader, and nobody else may read the
+ * corpora while it lives; settings are copied. Errors: numbers that do not divide each other, a
+ * start that the data does not have, those of rf_rows_new. 0 <= rank < n_ranks. */
 RF_MUST_CHECK int rf_loader_new(rf_loader **out, rf_corpus **corpus, int64_t n_corpora,
                                 const rf_objective *objective, const rf_loader_settings *settings,
                                 rf_position start, rf_error *err);
 void rf_loader_free(rf_loader *loader); /* stops the thread; NULL is fine */
-/* The next step's share; it belongs to the loader and is valid until the next call (its weights may
- * be finished in place). Noise is keyed by (seed, epoch, corpus, sample, occurrence, piece). An
- * error of the thread comes out here, after the steps that were built before it, and stays. */
-RF_MUST_CHECK int rf_loader_next(rf_loader *loader, rf_share **share, rf_error *err);
+/* Waits for the next step. *share belongs to the loader and is valid until the next call; its
+ * weights may be finished in place. The noise of a sample depends on (seed, epoch, corpus, sample,
+ * occurrence, piece) alone. Where the thread failed, the steps that it built before are given
+ * first, then its error, at every further call. */
+RF_MUST_CHECK int rf_loader_next(rf_loader *loader, rf_loader_share **share, rf_error *err);
 /* Host memory held, as of the last step built. */
 size_t rf_loader_bytes(const rf_loader *loader);
-/* The stream, for rf_rows_measure alone: the thread moves it. */
-rf_rows *rf_loader_rows(rf_loader *loader);
 
 #endif

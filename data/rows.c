@@ -1,5 +1,6 @@
 #include "data/rows.h"
 
+#include "common/base/alloc.h"
 #include "data/rows_private.h"
 
 #include <inttypes.h>
@@ -50,25 +51,16 @@ static int take_corpora(rf_rows *rows, rf_corpus **corpus, int64_t n_corpora,
                         const rf_rows_settings *settings, rf_error *err)
 {
     size_t n = (size_t)n_corpora;
-    rows->corpus = malloc(n * sizeof *rows->corpus);
-    rows->factor = malloc(n * sizeof *rows->factor);
-    rows->epochs = calloc(n, sizeof *rows->epochs);
-    rows->first = malloc((n + 1) * sizeof *rows->first);
-    if (rows->corpus == NULL || rows->factor == NULL || rows->epochs == NULL ||
-        rows->first == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for %zu corpora: use fewer", n);
-    }
+    rows->corpus = rf_alloc_copy(corpus, n * sizeof *corpus);
+    rows->factor = rf_alloc(n, sizeof *rows->factor);
+    rows->epochs = rf_alloc(n, sizeof *rows->epochs);
+    rows->first = rf_alloc(n + 1, sizeof *rows->first);
     rows->n_corpora = n_corpora;
-    rows->first[0] = 0;
     for (int64_t c = 0; c < n_corpora; c++) {
-        rows->corpus[c] = corpus[c];
         rows->factor[c] = settings->weight != NULL ? settings->weight[c] : 1;
         rows->epochs[c] = settings->epochs != NULL ? settings->epochs[c] : 0;
         rows->first[c + 1] = rows->first[c] + rf_corpus_n_samples(corpus[c]);
-        int code = check_samples(rows, c, err);
-        if (code != RF_OK) {
-            return code;
-        }
+        RF_TRY(check_samples(rows, c, err));
     }
     return RF_OK;
 }
@@ -77,34 +69,24 @@ int rf_rows_new(rf_rows **out, rf_corpus **corpus, int64_t n_corpora, const rf_o
                 const rf_rows_settings *settings, rf_error *err)
 {
     *out = NULL;
-    int code = check_settings(settings, err);
-    if (code != RF_OK) {
-        return code;
-    }
+    int rc;
+    RF_TRY(check_settings(settings, err));
     if (n_corpora < 1) {
         return rf_error_set(err, RF_ERR_USAGE, "no corpus is given: name one in data.train");
     }
-    rf_rows *rows = calloc(1, sizeof *rows);
-    if (rows == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for the stream of rows");
-    }
+    rf_rows *rows = rf_alloc(1, sizeof *rows);
     rows->objective = objective;
     rows->settings = *settings;
     rows->settings.weight = NULL;
     rows->settings.epochs = NULL;
-    code = take_corpora(rows, corpus, n_corpora, settings, err);
-    if (code == RF_OK) {
-        code = rf_order_new(&rows->order, rows, 0, err);
-    }
-    if (code == RF_OK) {
-        code = rf_window_pack(&rows->window, rows, &rows->order, 0, err);
-    }
-    if (code != RF_OK) {
-        rf_rows_free(rows);
-        return code;
-    }
+    RF_TRY_OUT(take_corpora(rows, corpus, n_corpora, settings, err));
+    RF_TRY_OUT(rf_order_new(&rows->order, rows, 0, err));
+    RF_TRY_OUT(rf_window_pack(&rows->window, rows, &rows->order, 0, err));
     *out = rows;
     return RF_OK;
+out:
+    rf_rows_free(rows);
+    return rc;
 }
 
 void rf_rows_free(rf_rows *rows)
@@ -137,27 +119,20 @@ int rf_rows_seek(rf_rows *rows, rf_position position, rf_error *err)
     }
     rf_order order = rows->order;
     rf_window window = {0};
-    int code = RF_OK;
-    if (position.epoch != rows->order.epoch) {
-        code = rf_order_new(&order, rows, position.epoch, err);
+    bool new_order = position.epoch != order.epoch;
+    int rc;
+    if (new_order) {
+        RF_TRY(rf_order_new(&order, rows, position.epoch, err));
     }
-    if (code == RF_OK && position.window >= order.n_windows) {
-        code = no_position(rows, position, err);
+    if (position.window >= order.n_windows) {
+        rc = no_position(rows, position, err);
+        goto out;
     }
-    if (code == RF_OK) {
-        code = rf_window_pack(&window, rows, &order, position.window, err);
-    }
+    RF_TRY_OUT(rf_window_pack(&window, rows, &order, position.window, err));
     /* Row 0 of a window whose samples were all dropped is where a run that comes there stands. */
-    if (code == RF_OK && position.row > 0 && position.row >= window.n_rows) {
-        code = no_position(rows, position, err);
-    }
-    bool new_order = order.entry != rows->order.entry;
-    if (code != RF_OK) {
-        rf_window_free(&window);
-        if (new_order) {
-            rf_order_free(&order);
-        }
-        return code;
+    if (position.row > 0 && position.row >= window.n_rows) {
+        rc = no_position(rows, position, err);
+        goto out;
     }
     if (new_order) {
         rf_order_free(&rows->order);
@@ -167,6 +142,12 @@ int rf_rows_seek(rf_rows *rows, rf_position position, rf_error *err)
     rows->window = window;
     rows->row = position.row;
     return RF_OK;
+out:
+    rf_window_free(&window);
+    if (new_order) {
+        rf_order_free(&order);
+    }
+    return rc;
 }
 
 rf_position rf_rows_tell(const rf_rows *rows)
@@ -185,27 +166,19 @@ static int next_window(rf_rows *rows, rf_error *err)
         return rf_window_pack(&rows->window, rows, &rows->order, rows->window.index + 1, err);
     }
     rf_order order;
-    int code = rf_order_new(&order, rows, rows->order.epoch + 1, err);
-    if (code == RF_OK) {
-        code = rf_window_pack(&rows->window, rows, &order, 0, err);
-        if (code != RF_OK) {
-            rf_order_free(&order);
-        }
-    }
-    if (code == RF_OK) {
-        rf_order_free(&rows->order);
+    RF_TRY(rf_order_new(&order, rows, rows->order.epoch + 1, err));
+    int rc = rf_window_pack(&rows->window, rows, &order, 0, err);
+    rf_order_free(rc == RF_OK ? &rows->order : &order);
+    if (rc == RF_OK) {
         rows->order = order;
     }
-    return code;
+    return rc;
 }
 
 int rf_rows_next(rf_rows *rows, rf_row *row, rf_error *err)
 {
     while (rows->row >= rows->window.n_rows) {
-        int code = next_window(rows, err);
-        if (code != RF_OK) {
-            return code;
-        }
+        RF_TRY(next_window(rows, err));
         rows->row = 0;
     }
     const int64_t *begin = &rows->window.row_begin[rows->row++];
@@ -224,20 +197,21 @@ int rf_rows_measure(const rf_rows *rows, int64_t epoch, rf_rows_statistics *out,
     *out = (rf_rows_statistics){0};
     rf_order order;
     rf_window window = {0};
-    int code = rf_order_new(&order, rows, epoch, err);
+    int rc;
+    RF_TRY(rf_order_new(&order, rows, epoch, err));
     /* Also the windows at the end without a row: what they drop counts. */
-    for (int64_t w = 0; code == RF_OK && w * rows->settings.window < order.n_entries; w++) {
-        code = rf_window_pack(&window, rows, &order, w, err);
-        if (code == RF_OK) {
-            out->n_rows += window.n_rows;
-            out->n_pieces += window.n_pieces;
-            out->n_places += window.n_places;
-            out->n_overlong += window.n_overlong;
-        }
+    for (int64_t w = 0; w * rows->settings.window < order.n_entries; w++) {
+        RF_TRY_OUT(rf_window_pack(&window, rows, &order, w, err));
+        out->n_rows += window.n_rows;
+        out->n_pieces += window.n_pieces;
+        out->n_places += window.n_places;
+        out->n_overlong += window.n_overlong;
     }
+    rc = RF_OK;
+out:
     rf_window_free(&window);
     rf_order_free(&order);
-    return code;
+    return rc;
 }
 
 size_t rf_rows_bytes(const rf_rows *rows)

@@ -1,16 +1,21 @@
-/* rows.h: the stream of packed rows, a pure function of its settings.          all local
+/* rows.h: samples packed into rows, as an endless stream.                      all local
  *
- * In each epoch all samples (each as often as its weight says) are shuffled and taken window by
- * window; long texts are cut into pieces; the pieces of a window are shuffled and packed first-fit
- * into rows of T places. The stream is the same for every rank: rows depend on (seed, epoch,
- * corpora, row length, window, overlong rule, objective's footprint) and nothing else. A position
- * in the data is (epoch, window, row): the next row to be given.
+ * A row is what the model sees at once: T places, shared by several samples. The stream goes epoch
+ * by epoch:
+ *   1. The samples of all corpora, each as often as its weight says, are shuffled.
+ *   2. The shuffled samples are taken in windows of `window` samples.
+ *   3. Each sample of a window becomes a piece; a text that is longer than a row becomes several.
+ *      The pieces are shuffled, so that those of one text do not fill a whole step.
+ *   4. Each piece goes into the first row of the window that has room for it.
+ * The stream is a pure function of its arguments: seed, corpora, weights, row length, window, the
+ * rule for samples that are too long, and the places that the objective needs. All ranks see the
+ * same one. A position in it is (epoch, window, row), the row that comes next.
  *
- * A sample that does not fit into a row is dropped, or its response is cut (and dropped all the
- * same where the prompt leaves no room). A text is cut into pieces instead: the begin token and as
- * many tokens as fit; the last piece may be short.
+ * A sample that is longer than a row is dropped, or its response is cut; where not even one token of
+ * the response fits it is dropped in any case. Each piece of a text begins with the begin token; the
+ * last may be short.
  *
- * Memory: 8 bytes for each sample of an epoch (twice while an epoch follows another), and about
+ * Memory: 8 bytes for each sample of an epoch (twice while the next epoch is shuffled), and about
  * 150 bytes for each piece of a window.
  */
 #ifndef RF_DATA_ROWS_H
@@ -21,14 +26,13 @@
 
 typedef enum rf_overlong { RF_OVERLONG_DROP, RF_OVERLONG_CUT } rf_overlong;
 
-/* A sample, or a window of a long text, as it lies in a row. */
+/* A sample, or a part of a long text, as it lies in a row. */
 typedef struct rf_piece {
     int64_t corpus, sample;
-    int32_t occurrence; /* in the epoch, from 0 */
-    int32_t piece;      /* window of a long text, from 0 */
-    int64_t n_prompt, n_response;
-    int64_t response_first; /* first response token, as an index into the sample's tokens; the
-                               prompt is the sample's first n_prompt tokens */
+    int32_t occurrence;           /* how often this sample came in this epoch before */
+    int32_t piece;                /* which part of the text, from 0 */
+    int64_t n_prompt, n_response; /* tokens. The prompt is the first n_prompt of the sample, */
+    int64_t response_first;       /* the response those from this one on */
 } rf_piece;
 
 typedef struct rf_row {
@@ -54,29 +58,28 @@ typedef struct rf_rows_settings {
 
 typedef struct rf_rows rf_rows;
 
-/* Corpora and objective outlive the stream; settings are copied. Starts at (0, 0, 0). Errors: an
- * epoch without a single row, here or when one comes; a setting or a weight out of its range; a
- * sample without a response. */
+/* A stream at position (0, 0, 0). Corpora and objective must outlive it; settings are copied.
+ * Errors: an epoch without a single row (here, or later when it comes), a setting or a weight out of
+ * its range, a sample without a response. */
 RF_MUST_CHECK int rf_rows_new(rf_rows **out, rf_corpus **corpus, int64_t n_corpora,
                               const rf_objective *objective, const rf_rows_settings *settings,
                               rf_error *err);
 void rf_rows_free(rf_rows *rows); /* NULL is fine */
-/* Goes to a position; a window or row that the epoch does not have is an error, and then the
- * stream stays where it is. Packs that window alone. */
+/* Goes to a position, for which only its own window is packed. A window or row that the epoch does
+ * not have is an error, and then the stream stays where it is. */
 RF_MUST_CHECK int rf_rows_seek(rf_rows *rows, rf_position position, rf_error *err);
-/* The end of an epoch is told as the begin of the next. Row 0 of a window whose samples are all
- * dropped is a position, too. */
+/* Where the stream stands. Behind the last row of an epoch that is the begin of the next; before a
+ * window whose samples are all dropped it is row 0 of that window. */
 rf_position rf_rows_tell(const rf_rows *rows);
-/* The next row; epochs follow each other without end. After a failure the stream is where it was.
- */
+/* The next row; epochs follow each other without end. After an error the stream is where it was. */
 RF_MUST_CHECK int rf_rows_next(rf_rows *rows, rf_row *row, rf_error *err);
 
 typedef struct rf_rows_statistics {     /* of one epoch */
     int64_t n_rows, n_pieces, n_places; /* fill = n_places / (n_rows * T) */
     int64_t n_overlong;                 /* samples dropped or cut */
 } rf_rows_statistics;
-/* Packs epoch `epoch` by lengths alone. Does not move the stream, and may be called while another
- * thread takes rows from it. */
+/* Packs all of epoch `epoch`, for which lengths suffice: no token is read. Does not move the
+ * stream. */
 RF_MUST_CHECK int rf_rows_measure(const rf_rows *rows, int64_t epoch, rf_rows_statistics *out,
                                   rf_error *err);
 size_t rf_rows_bytes(const rf_rows *rows); /* host memory held now */

@@ -303,10 +303,7 @@ int rf_window_pack(rf_window *window, const rf_rows *rows, const rf_order *order
     for (int64_t i = begin; i < end; i++) {
         n += entry_fit(rows, order->entry[i]).n_pieces;
     }
-    int code = window_reserve(window, n, err);
-    if (code != RF_OK) {
-        return code;
-    }
+    RF_TRY(window_reserve(window, n, err));
     window->index = index;
     window->n_pieces = n;
     window->n_rows = window->n_places = window->n_overlong = 0;

@@ -67,8 +67,8 @@ static int train_leaf(rf_leaves *l, const rf_batch *batch, int64_t step, int64_t
 
 /* Round after round. Each ends with a sum over ranks, before which they agree that all have come to
  * its end. */
-int rf_leaves_train(rf_leaves *l, const rf_share *share, int64_t step, double *sum, double *seconds,
-                    rf_error *err)
+int rf_leaves_train(rf_leaves *l, const rf_loader_share *share, int64_t step, double *sum,
+                    double *seconds, rf_error *err)
 {
     int64_t rank = rf_dist_rank(l->dist), n_ranks = rf_dist_size(l->dist), round = l->reduce->round;
     *seconds = 0.0;
@@ -87,7 +87,7 @@ int rf_leaves_train(rf_leaves *l, const rf_share *share, int64_t step, double *s
     return rf_reduce_losses(l->reduce, sum, l->sums, err);
 }
 
-static int valid_leaves(rf_leaves *l, const rf_share *share, rf_error *err)
+static int valid_leaves(rf_leaves *l, const rf_loader_share *share, rf_error *err)
 {
     for (int64_t i = 0; i < share->n_leaves; i++) {
         RF_TRY(rf_model_forward(l->model, l->acts, &share->leaf[i], NULL, err));
@@ -97,7 +97,7 @@ static int valid_leaves(rf_leaves *l, const rf_share *share, rf_error *err)
     return RF_OK;
 }
 
-int rf_leaves_valid(rf_leaves *l, const rf_share *share, double *sum, rf_error *err)
+int rf_leaves_valid(rf_leaves *l, const rf_loader_share *share, double *sum, rf_error *err)
 {
     RF_TRY(rf_dist_agree(l->dist, valid_leaves(l, share, err), err));
     return rf_reduce_losses(l->reduce, sum, l->sums, err);

@@ -30,10 +30,10 @@ void rf_leaves_free(rf_leaves *leaves); /* local; a zeroed struct is fine */
 /* collective. Forward and backward pass of all leaves of all ranks: sum [RF_N_SUMS] sets, and the
  * gradient is rf_reduce_gradient. Weights are final. step: of the dropout; *seconds: what this rank
  * spent on its own. */
-RF_MUST_CHECK int rf_leaves_train(rf_leaves *leaves, const rf_share *share, int64_t step,
+RF_MUST_CHECK int rf_leaves_train(rf_leaves *leaves, const rf_loader_share *share, int64_t step,
                                   double *sum, double *seconds, rf_error *err);
 /* collective. Forward pass alone. */
-RF_MUST_CHECK int rf_leaves_valid(rf_leaves *leaves, const rf_share *share, double *sum,
+RF_MUST_CHECK int rf_leaves_valid(rf_leaves *leaves, const rf_loader_share *share, double *sum,
                                   rf_error *err);
 /* local. part_loss [RF_MAX_PARTS] sets: the mean loss of each part's targets, 0 without; sum
  * [RF_N_SUMS] and counts are of the same rows. */

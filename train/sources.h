@@ -4,7 +4,7 @@
 
 #include "common/model/model_config.h"
 #include "data/corpus/corpus.h"
-#include "data/settings.h"
+#include "data/keys.h"
 
 /* The corpora of a run. */
 typedef struct rf_sources {

@@ -50,7 +50,7 @@ static void move_on(rf_progress *progress, const rf_step_result *result, rf_posi
 int rf_step_run(rf_trainer *t, rf_step_result *out, rf_dump *dump, rf_error *err)
 {
     rf_setup *s = t->setup;
-    rf_share *share = NULL;
+    rf_loader_share *share = NULL;
     double sum[RF_N_SUMS];
     *out = (rf_step_result){.lr = rf_schedule_lr(&s->set.schedule, t->progress.step)};
     RF_TRY(rf_dist_agree(s->dist, rf_loader_next(t->loader, &share, err), err));

@@ -1,6 +1,6 @@
 #include "train/train_settings.h"
 
-#include "data/settings.h"
+#include "data/keys.h"
 #include "infer/decode_options.h"
 
 #include <inttypes.h>

@@ -27,7 +27,7 @@ int rf_validate_check(const rf_sources *sources, const rf_objective *objective, 
 static int run_share(rf_leaves *leaves, rf_loader *loader, double *sums, rf_validation *out,
                      bool *done, rf_error *err)
 {
-    rf_share *share = NULL;
+    rf_loader_share *share = NULL;
     double step_sums[RF_N_SUMS];
     int64_t stop = rf_signals_stop();
     RF_TRY(rf_dist_agree(leaves->dist, rf_loader_next(loader, &share, err), err));

@@ -43,6 +43,12 @@ static int take(const rf_option *option, const char *value, rf_error *err)
     case RF_OPTION_TEXT:
         *(const char **)option->value = value;
         return RF_OK;
+    case RF_OPTION_LIST: {
+        rf_option_list *list = option->value;
+        list->item = rf_realloc(list->item, (size_t)list->n + 1, sizeof *list->item);
+        list->item[list->n++] = value;
+        return RF_OK;
+    }
     case RF_OPTION_INTEGER:
         return rf_options_integer(option->value, value, name, option->min, option->max, err);
     default:
@@ -61,7 +67,7 @@ int rf_options_parse(int *first, int argc, char **argv, const rf_option *table, 
     }
     struct option *options = rf_alloc((size_t)n + 1, sizeof *options);
     for (int i = 0; i < n; i++) {
-        bool has_value = table[i].kind == RF_OPTION_TEXT || table[i].kind == RF_OPTION_INTEGER;
+        bool has_value = table[i].kind != RF_OPTION_FLAG && table[i].kind != RF_OPTION_STOP;
         options[i] = (struct option){.name = table[i].name,
                                      .has_arg = has_value ? required_argument : no_argument,
                                      .val = FIRST_CODE + i};

@@ -10,10 +10,16 @@ struct option; /* getopt.h */
 
 typedef enum rf_option_kind {
     RF_OPTION_TEXT,    /* const char *: the value, inside argv */
+    RF_OPTION_LIST,    /* rf_option_list: the value of each time that the option is given */
     RF_OPTION_INTEGER, /* int64_t, within [min, max] */
     RF_OPTION_FLAG,    /* bool: true. The option takes no value */
     RF_OPTION_STOP     /* the same, and nothing behind it is read: --help */
 } rf_option_kind;
+
+typedef struct rf_option_list {
+    const char **item; /* [n] inside argv; the array is owned: free() */
+    int n;
+} rf_option_list;
 
 typedef struct rf_option {
     const char *name; /* without "--"; NULL ends a table */

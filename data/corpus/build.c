@@ -1,10 +1,12 @@
 #include "data/corpus/build.h"
 
+#include "common/base/alloc.h"
 #include "common/base/log.h"
 #include "data/corpus/corpus_writer.h"
 #include "data/corpus/portion.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,17 +134,21 @@ static void *worker_main(void *data)
 
 /* --- Writing ---------------------------------------------------------------------------------- */
 
+/* Does this side (1: held out) get samples of the source? */
+static bool is_used(const output *o, const rf_build_settings *settings, int64_t source, int side)
+{
+    bool held_out = settings->source[source].held_out;
+    return o->writer[side] != NULL &&
+           (side == 1 ? held_out || settings->held_out_fraction > 0 : !held_out);
+}
+
 static int begin_source(output *o, const rf_build_settings *settings, int64_t source, rf_error *err)
 {
     const rf_build_source *s = &settings->source[source];
     o->source = source;
     for (int side = 0; side < 2; side++) {
-        bool used = side == 1 ? s->held_out || settings->held_out_fraction > 0 : !s->held_out;
-        if (o->writer[side] != NULL && used) {
-            int rc = rf_corpus_writer_begin_source(o->writer[side], s->path, s->weight, err);
-            if (rc != RF_OK) {
-                return rc;
-            }
+        if (is_used(o, settings, source, side)) {
+            RF_TRY(rf_corpus_writer_begin_source(o->writer[side], s->path, s->weight, err));
         }
     }
     return RF_OK;
@@ -150,10 +156,8 @@ static int begin_source(output *o, const rf_build_settings *settings, int64_t so
 
 static void end_source(output *o, const rf_build_settings *settings, const rf_portion *p)
 {
-    const rf_build_source *s = &settings->source[p->source];
     for (int side = 0; side < 2; side++) {
-        bool used = side == 1 ? s->held_out || settings->held_out_fraction > 0 : !s->held_out;
-        if (o->writer[side] != NULL && used) {
+        if (is_used(o, settings, p->source, side)) {
             rf_corpus_writer_end_source(o->writer[side], p->source_bytes, p->source_crc);
         }
     }
@@ -163,23 +167,22 @@ static int write_sample(output *o, const rf_build_settings *settings, int64_t so
                         const rf_imported_sample *sample, const int32_t *id, rf_error *err)
 {
     int side = sample->held_out ? 1 : 0;
-    rf_corpus_writer *writer = o->writer[side];
     rf_build_counts *open = &o->open[side];
-    int rc = rf_corpus_writer_tokens(writer, id, sample->n_tokens, err);
     open->n_tokens += sample->n_tokens;
     open->n_chars += sample->n_chars;
-    if (rc != RF_OK || sample->n_prompt == 0) {
-        return rc;
+    RF_TRY(rf_corpus_writer_tokens(o->writer[side], id, sample->n_tokens, err));
+    if (sample->n_prompt == 0) {
+        return RF_OK; /* it goes on in the next portion */
     }
     if (open->n_chars == 0) {
         return rf_error_set(err, RF_ERR, "%s: no line of this text is valid UTF-8: convert it",
                             settings->source[source].path);
     }
-    rc = rf_corpus_writer_end_sample(writer, sample->n_prompt, err);
+    RF_TRY(rf_corpus_writer_end_sample(o->writer[side], sample->n_prompt, err));
     rf_build_counts *counts = side == 1 ? o->statistics->held_out : o->statistics->kept;
     rf_build_counts_sample(&counts[source], open->n_tokens, sample->n_prompt, open->n_chars);
     *open = (rf_build_counts){0};
-    return rc;
+    return RF_OK;
 }
 
 static void say_warnings(output *o, const rf_portion *p)
@@ -193,15 +196,14 @@ static void say_warnings(output *o, const rf_portion *p)
 static int write_portion(output *o, const rf_build_settings *settings, const rf_portion *p,
                          rf_error *err)
 {
-    int rc = p->source != o->source ? begin_source(o, settings, p->source, err) : RF_OK;
     const int32_t *id = p->samples.ids.id;
-    for (int64_t i = 0; i < p->samples.n_samples && rc == RF_OK; i++) {
-        const rf_imported_sample *sample = &p->samples.sample[i];
-        rc = write_sample(o, settings, p->source, sample, id, err);
-        id += sample->n_tokens;
+    if (p->source != o->source) {
+        RF_TRY(begin_source(o, settings, p->source, err));
     }
-    if (rc != RF_OK) {
-        return rc;
+    for (int64_t i = 0; i < p->samples.n_samples; i++) {
+        const rf_imported_sample *sample = &p->samples.sample[i];
+        RF_TRY(write_sample(o, settings, p->source, sample, id, err));
+        id += sample->n_tokens;
     }
     say_warnings(o, p);
     o->statistics->n_bad += p->n_bad;
@@ -258,20 +260,16 @@ static int write_all(line *l, output *o, rf_error *err)
 static int run_line(line *l, output *o, rf_error *err)
 {
     int64_t n_threads = l->settings->n_jobs + 1, n_started = 0;
-    pthread_t *thread = calloc((size_t)n_threads, sizeof *thread);
-    int rc = thread != NULL ? RF_OK : rf_error_set(err, RF_ERR, "no memory for the workers");
-    while (rc == RF_OK && n_started < n_threads) {
-        if (pthread_create(&thread[n_started], NULL, n_started == 0 ? reader_main : worker_main,
-                           l) != 0) {
-            rc = rf_error_set(err, RF_ERR, "cannot start %lld workers: lower --jobs",
-                              (long long)l->settings->n_jobs);
-            break;
-        }
+    pthread_t *thread = rf_alloc((size_t)n_threads, sizeof *thread);
+    while (n_started < n_threads &&
+           pthread_create(&thread[n_started], NULL, n_started == 0 ? reader_main : worker_main,
+                          l) == 0) {
         n_started++;
     }
-    if (rc == RF_OK) {
-        rc = write_all(l, o, err);
-    }
+    int rc = n_started == n_threads
+                 ? write_all(l, o, err)
+                 : rf_error_set(err, RF_ERR, "cannot start %" PRId64 " workers: lower --jobs",
+                                l->settings->n_jobs);
     pthread_mutex_lock(&l->lock);
     l->stop = true;
     pthread_cond_broadcast(&l->changed);
@@ -289,18 +287,13 @@ static int read_sources(output *o, const rf_tokenizer *tokenizer, const rf_build
 {
     line l = {.settings = settings,
               .tokenizer = tokenizer,
+              .reader = rf_portion_reader_new(settings),
               .n_slots = 2 * settings->n_jobs + 2,
               .lock = PTHREAD_MUTEX_INITIALIZER,
               .changed = PTHREAD_COND_INITIALIZER};
-    l.slots = calloc((size_t)l.n_slots, sizeof *l.slots);
-    int rc = l.slots != NULL ? RF_OK : rf_error_set(err, RF_ERR, "no memory for the workers");
-    if (rc == RF_OK) {
-        rc = rf_portion_reader_new(&l.reader, settings, err);
-    }
-    if (rc == RF_OK) {
-        rc = run_line(&l, o, err);
-    }
-    for (int64_t i = 0; l.slots != NULL && i < l.n_slots; i++) {
+    l.slots = rf_alloc((size_t)l.n_slots, sizeof *l.slots);
+    int rc = run_line(&l, o, err);
+    for (int64_t i = 0; i < l.n_slots; i++) {
         rf_portion_free(&l.slots[i].portion);
     }
     rf_portion_reader_free(l.reader);
@@ -369,24 +362,28 @@ static int open_outputs(output *o, const rf_tokenizer *tokenizer, const rf_build
                         rf_error *err)
 {
     const size_t n = (size_t)settings->n_sources;
-    o->statistics->kept = calloc(n, sizeof *o->statistics->kept);
-    o->statistics->held_out = calloc(n, sizeof *o->statistics->held_out);
-    if (o->statistics->kept == NULL || o->statistics->held_out == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for %zu sources", n);
+    const char *path[2] = {settings->out_path, settings->held_out_path};
+    o->statistics->kept = rf_alloc(n, sizeof *o->statistics->kept);
+    o->statistics->held_out = rf_alloc(n, sizeof *o->statistics->held_out);
+    RF_TRY(check_sources(settings, err));
+    RF_TRY(check_paths(settings, err));
+    for (int side = 0; side < 2 && path[side] != NULL; side++) {
+        RF_TRY(
+            rf_corpus_writer_new(&o->writer[side], path[side], tokenizer, settings->deflate, err));
     }
-    int rc = check_sources(settings, err);
-    if (rc == RF_OK) {
-        rc = check_paths(settings, err);
+    return RF_OK;
+}
+
+/* Both files are whole before one of them appears. */
+static int close_outputs(output *o, rf_error *err)
+{
+    for (int side = 0; side < 2 && o->writer[side] != NULL; side++) {
+        RF_TRY(rf_corpus_writer_finish(o->writer[side], err));
     }
-    if (rc == RF_OK) {
-        rc = rf_corpus_writer_new(&o->writer[0], settings->out_path, tokenizer, settings->deflate,
-                                  err);
+    for (int side = 0; side < 2 && o->writer[side] != NULL; side++) {
+        RF_TRY(rf_corpus_writer_commit(o->writer[side], err));
     }
-    if (rc == RF_OK && settings->held_out_path != NULL) {
-        rc = rf_corpus_writer_new(&o->writer[1], settings->held_out_path, tokenizer,
-                                  settings->deflate, err);
-    }
-    return rc;
+    return RF_OK;
 }
 
 int rf_build(rf_build_statistics *out, const rf_tokenizer *tokenizer,
@@ -396,19 +393,12 @@ int rf_build(rf_build_statistics *out, const rf_tokenizer *tokenizer,
     double begin = rf_log_seconds();
     *out = (rf_build_statistics){0};
     output o = {.statistics = out, .source = -1};
-    int rc = open_outputs(&o, tokenizer, settings, err);
-    if (rc == RF_OK) {
-        rc = read_sources(&o, tokenizer, settings, err);
-    }
-    if (rc == RF_OK) {
-        rc = check_samples(&o, settings, err);
-    }
-    for (int side = 0; side < 2 && rc == RF_OK; side++) {
-        rc = o.writer[side] != NULL ? rf_corpus_writer_finish(o.writer[side], err) : RF_OK;
-    }
-    for (int side = 0; side < 2 && rc == RF_OK; side++) {
-        rc = o.writer[side] != NULL ? rf_corpus_writer_commit(o.writer[side], err) : RF_OK;
-    }
+    int rc;
+    RF_TRY_OUT(open_outputs(&o, tokenizer, settings, err));
+    RF_TRY_OUT(read_sources(&o, tokenizer, settings, err));
+    RF_TRY_OUT(check_samples(&o, settings, err));
+    RF_TRY_OUT(close_outputs(&o, err));
+out:
     rf_corpus_writer_free(o.writer[0]);
     rf_corpus_writer_free(o.writer[1]);
     out->seconds = rf_log_seconds() - begin;

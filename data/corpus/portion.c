@@ -1,5 +1,7 @@
 #include "data/corpus/portion.h"
 
+#include "common/base/alloc.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -36,14 +38,11 @@ void rf_portion_free(rf_portion *p)
     *p = (rf_portion){0};
 }
 
-int rf_portion_reader_new(rf_portion_reader **out, const rf_build_settings *settings, rf_error *err)
+rf_portion_reader *rf_portion_reader_new(const rf_build_settings *settings)
 {
-    *out = calloc(1, sizeof **out);
-    if (*out == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory to read the sources");
-    }
-    (*out)->settings = settings;
-    return RF_OK;
+    rf_portion_reader *reader = rf_alloc(1, sizeof *reader);
+    reader->settings = settings;
+    return reader;
 }
 
 void rf_portion_reader_free(rf_portion_reader *r)
@@ -81,50 +80,32 @@ static rf_format recognise(const char *path, const char *line)
 
 /* --- Entries ---------------------------------------------------------------------------------- */
 
-static int append_bytes(rf_portion *p, const char *text, size_t bytes, rf_error *err)
+/* The text of a portion is bounded by the longest line. */
+static void append_bytes(rf_portion *p, const char *text, size_t bytes)
 {
-    if (bytes > p->text_capacity - p->text_bytes) {
-        size_t capacity = p->text_capacity == 0 ? (size_t)PORTION_BYTES * 2 : p->text_capacity;
-        while (capacity - p->text_bytes < bytes && capacity < SIZE_MAX / 4) {
-            capacity *= 2;
-        }
-        char *grown = realloc(p->text, capacity);
-        if (grown == NULL) {
-            return rf_error_set(err, RF_ERR, "no memory for %zu bytes of lines", capacity);
-        }
-        p->text = grown;
-        p->text_capacity = capacity;
-    }
+    size_t needed = p->text_bytes + bytes;
+    p->text = rf_alloc_grow(p->text, &p->text_capacity, needed, 1);
     memcpy(p->text + p->text_bytes, text, bytes);
-    p->text_bytes += bytes;
-    return RF_OK;
+    p->text_bytes = needed;
 }
 
 /* A new entry that begins with `line`. */
-static int add_entry(rf_portion *p, rf_entry entry, const char *line, size_t bytes, rf_error *err)
+static void add_entry(rf_portion *p, rf_entry entry, const char *line, size_t bytes)
 {
-    if (p->n_entries == p->entry_capacity) {
-        int64_t capacity = p->entry_capacity == 0 ? 256 : 2 * p->entry_capacity;
-        rf_entry *grown = realloc(p->entry, (size_t)capacity * sizeof *grown);
-        if (grown == NULL) {
-            return rf_error_set(err, RF_ERR, "no memory for %lld records", (long long)capacity);
-        }
-        p->entry = grown;
-        p->entry_capacity = capacity;
-    }
+    size_t n = (size_t)p->n_entries;
     entry.begin = p->text_bytes;
     entry.bytes = bytes;
+    p->entry = rf_alloc_grow(p->entry, &p->entry_capacity, n + 1, sizeof *p->entry);
     p->entry[p->n_entries++] = entry;
-    return append_bytes(p, line, bytes, err);
+    append_bytes(p, line, bytes);
 }
 
 /* Appends a line to the text entry that is being filled. */
-static int extend_entry(rf_portion *p, const char *line, size_t bytes, rf_error *err)
+static void extend_entry(rf_portion *p, const char *line, size_t bytes)
 {
     rf_entry *last = &p->entry[p->n_entries - 1];
-    int rc = append_bytes(p, line, bytes, err);
+    append_bytes(p, line, bytes);
     last->bytes = p->text_bytes - last->begin;
-    return rc;
 }
 
 static bool is_full(const rf_portion *p)
@@ -149,17 +130,16 @@ static void put_back(rf_portion_reader *r, char *line, size_t bytes)
     r->pending_bytes = bytes;
 }
 
-static int add_json(rf_portion_reader *r, rf_portion *p, char *line, size_t bytes, rf_error *err)
+static void add_json(rf_portion_reader *r, rf_portion *p, char *line, size_t bytes)
 {
-    if (rf_lines_is_blank(line, bytes)) {
-        return RF_OK;
+    if (!rf_lines_is_blank(line, bytes)) {
+        add_entry(p, (rf_entry){.line = rf_lines_number(r->lines), .record = r->n_records++}, line,
+                  bytes);
     }
-    const rf_entry entry = {.line = rf_lines_number(r->lines), .record = r->n_records++};
-    return add_entry(p, entry, line, bytes, err);
 }
 
 /* A line of a text. The line end in front of it is added here, so that the last has none. */
-static int add_text(rf_portion_reader *r, rf_portion *p, char *line, size_t bytes, rf_error *err)
+static void add_text(rf_portion_reader *r, rf_portion *p, char *line, size_t bytes)
 {
     bool is_blank = rf_lines_is_blank(line, bytes);
     if (r->settings->split_paragraphs && is_blank && r->in_text) {
@@ -167,27 +147,27 @@ static int add_text(rf_portion_reader *r, rf_portion *p, char *line, size_t byte
         r->in_text = false;
     }
     if (is_blank && !r->in_text) {
-        return RF_OK;
+        return;
     }
-    rf_entry entry = {.line = rf_lines_number(r->lines), .is_text = true};
-    if (!r->in_text) {
-        r->in_text = true;
-        entry.begins = true;
-        entry.record = r->n_records++;
-        return add_entry(p, entry, line, bytes, err);
+    if (r->in_text && p->n_entries > 0) {
+        extend_entry(p, "\n", 1);
+        extend_entry(p, line, bytes);
+        return;
     }
-    if (p->n_entries == 0) {
-        entry.record = r->n_records - 1;
-        return add_entry(p, entry, line, bytes, err);
-    }
-    int rc = extend_entry(p, "\n", 1, err);
-    return rc == RF_OK ? extend_entry(p, line, bytes, err) : rc;
+    bool begins = !r->in_text; /* else the text goes on from the portion before */
+    r->in_text = true;
+    r->n_records += begins;
+    add_entry(p,
+              (rf_entry){.line = rf_lines_number(r->lines),
+                         .record = r->n_records - 1,
+                         .is_text = true,
+                         .begins = begins},
+              line, bytes);
 }
 
 /* Whether the portion must be closed in front of this line. A text goes on in the next portion:
  * then the line end between them belongs to this one. */
-static bool must_close(rf_portion_reader *r, rf_portion *p, const char *line, size_t bytes,
-                       rf_error *err)
+static bool must_close(rf_portion_reader *r, rf_portion *p, const char *line, size_t bytes)
 {
     if (!is_full(p)) {
         return false;
@@ -195,15 +175,11 @@ static bool must_close(rf_portion_reader *r, rf_portion *p, const char *line, si
     if (r->format != RF_FORMAT_TEXT || !r->in_text) {
         return true;
     }
-    if (r->settings->split_paragraphs && rf_lines_is_blank(line, bytes)) {
+    if ((r->settings->split_paragraphs && rf_lines_is_blank(line, bytes)) ||
+        !may_cut(p, line, bytes)) {
         return false;
     }
-    if (!may_cut(p, line, bytes)) {
-        return false;
-    }
-    if (extend_entry(p, "\n", 1, err) != RF_OK) {
-        p->read_failure = *err;
-    }
+    extend_entry(p, "\n", 1);
     return true;
 }
 
@@ -251,13 +227,15 @@ static int next_line(rf_portion_reader *r, char **line, size_t *bytes, rf_error 
 
 static int fill(rf_portion_reader *r, rf_portion *p, rf_error *err)
 {
-    int rc = r->lines == NULL ? open_source(r, err) : RF_OK;
-    while (rc == RF_OK) {
-        char *line;
-        size_t bytes;
-        rc = next_line(r, &line, &bytes, err);
-        if (rc != RF_OK || line == NULL) {
-            return rc == RF_OK ? close_source(r, p, err) : rc;
+    char *line;
+    size_t bytes;
+    if (r->lines == NULL) {
+        RF_TRY(open_source(r, err));
+    }
+    for (;;) {
+        RF_TRY(next_line(r, &line, &bytes, err));
+        if (line == NULL) {
+            return close_source(r, p, err);
         }
         if (r->format == RF_FORMAT_AUTO && !rf_lines_is_blank(line, bytes)) {
             r->format = recognise(r->settings->source[r->source].path, line);
@@ -265,14 +243,16 @@ static int fill(rf_portion_reader *r, rf_portion *p, rf_error *err)
         if (r->format == RF_FORMAT_AUTO) {
             continue;
         }
-        if (must_close(r, p, line, bytes, err)) {
+        if (must_close(r, p, line, bytes)) {
             put_back(r, line, bytes);
-            return p->read_failure.code;
+            return RF_OK;
         }
-        rc = r->format == RF_FORMAT_JSONL ? add_json(r, p, line, bytes, err)
-                                          : add_text(r, p, line, bytes, err);
+        if (r->format == RF_FORMAT_JSONL) {
+            add_json(r, p, line, bytes);
+        } else {
+            add_text(r, p, line, bytes);
+        }
     }
-    return rc;
 }
 
 void rf_portion_read(rf_portion_reader *r, rf_portion *p)

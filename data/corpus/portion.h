@@ -26,7 +26,8 @@ typedef struct rf_portion {
     char *text;
     size_t text_bytes, text_capacity;
     rf_entry *entry;
-    int64_t n_entries, entry_capacity;
+    int64_t n_entries;
+    size_t entry_capacity;
     bool ends_source;
     int64_t source_bytes; /* of the file, at its end */
     uint32_t source_crc;
@@ -44,8 +45,7 @@ void rf_portion_free(rf_portion *portion); /* zeroes */
 
 typedef struct rf_portion_reader rf_portion_reader;
 
-RF_MUST_CHECK int rf_portion_reader_new(rf_portion_reader **out, const rf_build_settings *settings,
-                                        rf_error *err);
+rf_portion_reader *rf_portion_reader_new(const rf_build_settings *settings);
 void rf_portion_reader_free(rf_portion_reader *reader); /* NULL is fine */
 /* Fills the portion (its memory is used again); failures are in its read_failure. After the last
  * source: a portion with source n_sources. */

@@ -1,7 +1,9 @@
 #include "data/corpus/portion.h"
 
+#include "common/base/alloc.h"
 #include "common/base/rng.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,15 +28,13 @@ static bool is_held_out(const rf_portion *p, const rf_build_settings *settings, 
 /* A line that cannot be used: an error with its place, or a warning and no error. */
 static int bad_line(rf_portion *p, const rf_build_settings *settings, int64_t line, rf_error *err)
 {
-    int rc = rf_error_prefix(err, "%s:%lld", path_of(p, settings), (long long)line);
+    int rc = rf_error_prefix(err, "%s:%" PRId64, path_of(p, settings), line);
     if (!settings->skip_bad) {
         return rc;
     }
     p->n_bad++;
     if (p->n_warnings < RF_PORTION_WARNINGS) {
-        char *warning = strdup(err->message);
-        p->warning[p->n_warnings] = warning;
-        p->n_warnings += warning != NULL;
+        p->warning[p->n_warnings++] = rf_alloc_string(err->message);
     }
     return RF_OK;
 }
@@ -67,14 +67,9 @@ static int import_text(rf_portion *p, const rf_entry *e, const rf_tokenizer *tok
         while (line > from && line[-1] != '\n') {
             line--;
         }
-        rc = bad_line(p, settings, e->line + count_line_ends(text, (size_t)(line - text)), err);
-        if (rc == RF_OK) {
-            rc = rf_import_text(&p->samples, tokenizer, from, (size_t)(line - from), begins, false,
-                                held_out, &bad, err);
-        }
-        if (rc != RF_OK) {
-            return rc;
-        }
+        RF_TRY(bad_line(p, settings, e->line + count_line_ends(text, (size_t)(line - text)), err));
+        RF_TRY(rf_import_text(&p->samples, tokenizer, from, (size_t)(line - from), begins, false,
+                              held_out, &bad, err));
         used += (size_t)(line - from);
         begins = false;
         from = next != NULL ? next + 1 : end;

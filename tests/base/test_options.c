@@ -86,17 +86,17 @@ typedef struct given {
     const char *name;
     int64_t size;
     bool quick, help;
+    rf_option_list items;
     int first;
 } given;
 
 /* A command line of these words, up to NULL. */
 static int parse(given *g, const char *const *word)
 {
-    const rf_option options[] = {{"name", RF_OPTION_TEXT, &g->name, 0, 0},
-                                 {"size", RF_OPTION_INTEGER, &g->size, 1, 9},
-                                 {"quick", RF_OPTION_FLAG, &g->quick, 0, 0},
-                                 {"help", RF_OPTION_STOP, &g->help, 0, 0},
-                                 {0}};
+    const rf_option options[] = {
+        {"name", RF_OPTION_TEXT, &g->name, 0, 0},   {"size", RF_OPTION_INTEGER, &g->size, 1, 9},
+        {"quick", RF_OPTION_FLAG, &g->quick, 0, 0}, {"item", RF_OPTION_LIST, &g->items, 0, 0},
+        {"help", RF_OPTION_STOP, &g->help, 0, 0},   {0}};
     static char text[8][32];
     char *argv[9] = {text[0]};
     int argc = 1;
@@ -117,6 +117,10 @@ Test(options, of_a_table)
     cr_assert(g.size == 3 && strcmp(g.name, "x") == 0 && g.quick && !g.help && g.first == 5);
     cr_assert(parse(&g, (const char *[]){"--size=3", "--size=4", NULL}) == RF_OK && g.size == 4 &&
               g.name == NULL && !g.quick && g.first == 3);
+    cr_assert(parse(&g, (const char *[]){"--item=b", "--quick", "--item", "a", NULL}) == RF_OK);
+    cr_assert(g.items.n == 2 && strcmp(g.items.item[0], "b") == 0 &&
+              strcmp(g.items.item[1], "a") == 0);
+    free(g.items.item);
     cr_assert(parse(&g, (const char *[]){"--help", "--bogus", NULL}) == RF_OK && g.help);
     cr_assert(parse(&g, (const char *[]){"--size=10", NULL}) == RF_ERR_USAGE);
     says("--size 10: must be a whole number from 1 to 9");

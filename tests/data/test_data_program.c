@@ -39,12 +39,12 @@ Test(data_program, wrong_usage_is_2)
     ASSERT_FAILS(2, "--valid-fraction F or", "build --out c.h5 a.jsonl --valid-out v.h5");
     ASSERT_FAILS(2, "one of them",
                  "build --out c.h5 a.jsonl --valid-out v.h5 --valid b --valid-fraction 0.5");
-    ASSERT_FAILS(2, "--valid-fraction=1.5", "build --out c.h5 a.jsonl --valid-fraction 1.5");
-    ASSERT_FAILS(2, "--valid-fraction=nan", "build --out c.h5 a.jsonl --valid-fraction nan");
-    ASSERT_FAILS(2, "--jobs=0", "build --out c.h5 a.jsonl --jobs 0");
-    ASSERT_FAILS(2, "--jobs=x", "build --out c.h5 a.jsonl --jobs x");
-    ASSERT_FAILS(2, "--seed=-1", "build --out c.h5 a.jsonl --seed -1");
-    ASSERT_FAILS(2, "--format=yaml", "build --out c.h5 a.jsonl --format yaml");
+    ASSERT_FAILS(2, "--valid-fraction 1.5", "build --out c.h5 a.jsonl --valid-fraction 1.5");
+    ASSERT_FAILS(2, "--valid-fraction nan", "build --out c.h5 a.jsonl --valid-fraction nan");
+    ASSERT_FAILS(2, "--jobs 0", "build --out c.h5 a.jsonl --jobs 0");
+    ASSERT_FAILS(2, "--jobs x", "build --out c.h5 a.jsonl --jobs x");
+    ASSERT_FAILS(2, "--seed -1", "build --out c.h5 a.jsonl --seed -1");
+    ASSERT_FAILS(2, "--format yaml", "build --out c.h5 a.jsonl --format yaml");
     ASSERT_FAILS(2, "weight", "build --out c.h5 a.jsonl:0");
     ASSERT_FAILS(2, "weight", "build --out c.h5 a.jsonl:-1");
     ASSERT_FAILS(2, "unknown tokenizer", "build --out c.h5 a.jsonl --tokenizer words");

@@ -72,9 +72,9 @@ static rf_loader *make_loader(rf_corpus **corpus, int64_t n, const rf_loader_set
     return loader;
 }
 
-static rf_share *next(rf_loader *loader)
+static rf_loader_share *next(rf_loader *loader)
 {
-    rf_share *share;
+    rf_loader_share *share;
     rf_error err;
     cr_assert_eq(rf_loader_next(loader, &share, &err), RF_OK, "%s", err.message);
     return share;
@@ -131,7 +131,7 @@ static void take_step(step *s, rf_loader **loader, int64_t n_ranks, int64_t micr
 {
     memset(s, 0, sizeof *s);
     for (int64_t rank = 0; rank < n_ranks; rank++) {
-        rf_share *share = next(loader[rank]);
+        rf_loader_share *share = next(loader[rank]);
         rf_counts counts = {0};
         cr_assert(rank == 0 || (same_position(s->position, share->position) &&
                                 s->step_rows == share->step_rows));
@@ -269,7 +269,7 @@ Test(loader, finished_weights_do_not_reach_later_steps)
     rf_loader_settings settings = make_settings(4, 0, 1);
     rf_loader *loader = make_loader(corpora[0], 2, &settings, origin);
     for (int i = 0; i < N_STEPS; i++) {
-        rf_share *share = next(loader);
+        rf_loader_share *share = next(loader);
         memset(&other, 0, sizeof other);
         for (int64_t k = 0; k < share->n_leaves; k++) {
             add_leaf(&other, &share->leaf[k], 4);
@@ -310,13 +310,13 @@ Test(loader, deals_in_rounds)
     }
     rf_loader_settings settings = make_settings(1, 0, 1);
     rf_loader *one = make_loader(corpora[2], 2, &settings, origin);
-    const rf_share *all = next(one);
+    const rf_loader_share *all = next(one);
     for (int64_t round = 1; round <= 2; round++) {
         for (int64_t rank = 0; rank < 2; rank++) {
             settings = make_settings(1, rank, 2);
             settings.round = round;
             rf_loader *loader = make_loader(corpora[rank], 2, &settings, origin);
-            const rf_share *share = next(loader);
+            const rf_loader_share *share = next(loader);
             cr_assert(share->n_leaves == all->n_leaves / 2);
             for (int64_t i = 0; i < share->n_leaves; i++) {
                 const rf_batch *batch = &share->leaf[i];
@@ -349,7 +349,7 @@ Test(loader, no_sample_is_missing_or_repeated_after_resumes)
         }
         for (int64_t i = 0; i < 1 + turn % 2; i++) {
             for (int64_t rank = 0; rank < n_ranks; rank++) {
-                rf_share *share = next(loader[rank]);
+                rf_loader_share *share = next(loader[rank]);
                 position = share->position;
                 for (int64_t k = 0; k < share->n_leaves; k++) {
                     count_samples(count, &share->leaf[k], corpora[0][0]);
@@ -375,10 +375,14 @@ Test(loader, once_ends_with_empty_rows_and_then_no_leaves)
             rf_loader *loader = make_loader(corpora[0], 2, &settings, origin);
             rf_rows_statistics all;
             rf_error err;
-            cr_assert_eq(rf_rows_measure(rf_loader_rows(loader), 0, &all, &err), RF_OK);
+            rf_rows *rows;
+            cr_assert_eq(rf_rows_new(&rows, corpora[0], 2, &objective, &settings.rows, &err),
+                         RF_OK);
+            cr_assert_eq(rf_rows_measure(rows, 0, &all, &err), RF_OK);
+            rf_rows_free(rows);
             cr_assert_neq(all.n_rows % BATCH_ROWS, 0); /* or nothing is filled up */
             int64_t n_steps = 0, n_rows = 0;
-            rf_share *share;
+            rf_loader_share *share;
             while ((share = next(loader))->n_leaves > 0) {
                 int64_t n_left = all.n_rows - n_rows;
                 n_steps++;
@@ -414,7 +418,7 @@ Test(loader, an_error_of_the_thread_comes_out_and_stays)
     for (int64_t rank = 0; rank < 2; rank++) {
         rf_loader_settings settings = make_settings(1, rank, 2);
         rf_loader *loader = make_loader(&corpus, 1, &settings, origin);
-        rf_share *share;
+        rf_loader_share *share;
         rf_error err = {0};
         int64_t n_steps = 0;
         while (rf_loader_next(loader, &share, &err) == RF_OK) {
@@ -456,13 +460,16 @@ Test(loader, the_epoch_may_be_measured_while_the_thread_runs)
     rf_loader *loader = make_loader(corpora[0], 2, &settings, origin);
     rf_rows_statistics first, again;
     rf_error err;
-    cr_assert_eq(rf_rows_measure(rf_loader_rows(loader), 0, &first, &err), RF_OK);
+    rf_rows *rows;
+    cr_assert_eq(rf_rows_new(&rows, corpora[0], 2, &objective, &settings.rows, &err), RF_OK);
+    cr_assert_eq(rf_rows_measure(rows, 0, &first, &err), RF_OK);
     for (int i = 0; i < N_STEPS; i++) {
         next(loader);
-        cr_assert_eq(rf_rows_measure(rf_loader_rows(loader), 0, &again, &err), RF_OK);
+        cr_assert_eq(rf_rows_measure(rows, 0, &again, &err), RF_OK);
         cr_assert(memcmp(&first, &again, sizeof first) == 0);
         cr_assert_gt(rf_loader_bytes(loader), (size_t)(2 * BATCH_ROWS * T * 37));
     }
+    rf_rows_free(rows);
     rf_loader_free(loader);
     close_corpora();
 }

@@ -6,7 +6,7 @@
  * line.
  */
 #include "data/objective.h"
-#include "data/settings.h"
+#include "data/keys.h"
 #include "infer/decode_options.h"
 #include "tests/fuzz/fuzz.h"
 #include "train/train_settings.h"

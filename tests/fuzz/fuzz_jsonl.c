@@ -28,11 +28,9 @@ static void check_samples(const rf_portion *p, const rf_tokenizer *tokenizer, in
 
 static void build(const rf_build_settings *settings, const rf_tokenizer *tokenizer)
 {
-    rf_portion_reader *reader;
+    rf_portion_reader *reader = rf_portion_reader_new(settings);
     rf_portion portion = {0};
-    rf_error err;
     int64_t open = 0;
-    RF_ASSERT(rf_portion_reader_new(&reader, settings, &err) == RF_OK);
     for (;;) {
         rf_portion_read(reader, &portion);
         if (portion.source == settings->n_sources) {

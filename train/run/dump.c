@@ -88,7 +88,7 @@ void rf_dump_free(rf_dump *d)
     free(d);
 }
 
-void rf_dump_batch(rf_dump *d, const rf_share *share)
+void rf_dump_batch(rf_dump *d, const rf_loader_share *share)
 {
     int64_t at = 0;
     for (int64_t leaf = 0; d != NULL && leaf < share->n_leaves; leaf++) {

@@ -34,7 +34,7 @@ void rf_dump_free(rf_dump *dump); /* local; NULL is fine */
 
 /* local. Called by the step, in this order; with NULL they do nothing.
  *   gradient [table.n_elements] of class master, over all ranks */
-void rf_dump_batch(rf_dump *dump, const rf_share *share);
+void rf_dump_batch(rf_dump *dump, const rf_loader_share *share);
 void rf_dump_gradient(rf_dump *dump, const void *gradient);
 void rf_dump_after(rf_dump *dump, const rf_dump_update *update);
 

@@ -1,5 +1,8 @@
-#include "data/settings.h"
+#include "data/keys.h"
 
+#include "common/base/alloc.h"
+
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,8 +56,8 @@ static int split_weight(char **path, double *weight, const char *entry, const ch
                             "data.train: '%s' has no path (%s): write path or path:weight", entry,
                             origin);
     }
-    *path = strndup(entry, bytes);
-    return *path != NULL ? RF_OK : rf_error_set(err, RF_ERR, "no memory for data.train");
+    *path = rf_alloc_copy(entry, bytes);
+    return RF_OK;
 }
 
 /* At least one corpus takes part in every epoch: the stream has no end. */
@@ -69,18 +72,13 @@ static int read_epochs(rf_data_settings *out, const rf_config *config, rf_error 
         n_without += last[i] == 0;
     }
     if (n != out->n_train || n_without == 0) {
-        return rf_error_set(
-            err, RF_ERR_USAGE,
-            "data.epochs: %lld numbers, %lld of them 0, for %lld corpora (%s): give "
-            "one for each corpus of data.train, and 0 to one at least",
-            (long long)n, (long long)n_without, (long long)out->n_train,
-            rf_config_origin(config, "data.epochs"));
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "data.epochs: %" PRId64 " numbers, %" PRId64 " of them 0, for %" PRId64
+                            " corpora (%s): give one for each corpus of data.train, and 0 to one "
+                            "at least",
+                            n, n_without, out->n_train, rf_config_origin(config, "data.epochs"));
     }
-    out->rows.epochs = calloc((size_t)n, sizeof *out->rows.epochs);
-    if (out->rows.epochs == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for data.epochs");
-    }
-    memcpy(out->rows.epochs, last, (size_t)n * sizeof *last);
+    out->rows.epochs = rf_alloc_copy(last, (size_t)n * sizeof *last);
     return RF_OK;
 }
 
@@ -88,38 +86,14 @@ static int read_train(rf_data_settings *out, const rf_config *config, rf_error *
 {
     int64_t n = 0;
     const char *const *entry = rf_config_strings(config, "data.train", &n);
-    out->train = calloc((size_t)n + 1, sizeof *out->train);
-    out->rows.weight = calloc((size_t)n + 1, sizeof *out->rows.weight);
-    if (out->train == NULL || out->rows.weight == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for data.train");
-    }
+    const char *origin = rf_config_origin(config, "data.train");
+    out->train = rf_alloc((size_t)n, sizeof *out->train);
+    out->rows.weight = rf_alloc((size_t)n, sizeof *out->rows.weight);
     for (int64_t i = 0; i < n; i++) {
-        int code = split_weight(&out->train[i], &out->rows.weight[i], entry[i],
-                                rf_config_origin(config, "data.train"), err);
-        if (code != RF_OK) {
-            return code;
-        }
+        RF_TRY(split_weight(&out->train[i], &out->rows.weight[i], entry[i], origin, err));
         out->n_train = i + 1;
     }
     return read_epochs(out, config, err);
-}
-
-static int read_valid(rf_data_settings *out, const rf_config *config, rf_error *err)
-{
-    int64_t n = 0;
-    const char *const *entry = rf_config_strings(config, "data.valid", &n);
-    out->valid = calloc((size_t)n + 1, sizeof *out->valid);
-    if (out->valid == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for data.valid");
-    }
-    for (int64_t i = 0; i < n; i++) {
-        out->valid[i] = strdup(entry[i]);
-        if (out->valid[i] == NULL) {
-            return rf_error_set(err, RF_ERR, "no memory for data.valid");
-        }
-        out->n_valid = i + 1;
-    }
-    return RF_OK;
 }
 
 int rf_data_settings_from_config(rf_data_settings *out, const rf_config *config, uint64_t seed,
@@ -132,14 +106,16 @@ int rf_data_settings_from_config(rf_data_settings *out, const rf_config *config,
                  .overlong = rf_config_is(config, "data.overlong", "cut") ? RF_OVERLONG_CUT
                                                                           : RF_OVERLONG_DROP},
     };
-    int code = read_train(out, config, err);
-    if (code == RF_OK) {
-        code = read_valid(out, config, err);
+    const char *const *valid = rf_config_strings(config, "data.valid", &out->n_valid);
+    out->valid = rf_alloc((size_t)out->n_valid, sizeof *out->valid);
+    for (int64_t i = 0; i < out->n_valid; i++) {
+        out->valid[i] = rf_alloc_string(valid[i]);
     }
-    if (code != RF_OK) {
+    int rc = read_train(out, config, err);
+    if (rc != RF_OK) {
         rf_data_settings_free(out);
     }
-    return code;
+    return rc;
 }
 
 void rf_data_settings_free(rf_data_settings *settings)

@@ -1,5 +1,5 @@
 /* The section `data` of a configuration. */
-#include "data/settings.h"
+#include "data/keys.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

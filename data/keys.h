@@ -1,6 +1,6 @@
-/* settings.h: the section `data` of a configuration.                           all local */
-#ifndef RF_DATA_SETTINGS_H
-#define RF_DATA_SETTINGS_H
+/* keys.h: the section `data` of a configuration.                           all local */
+#ifndef RF_DATA_KEYS_H
+#define RF_DATA_KEYS_H
 
 #include "common/base/config.h"
 #include "data/rows.h"
