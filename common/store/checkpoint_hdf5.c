@@ -46,7 +46,7 @@ static herr_t find_reason(unsigned depth, const H5E_error2_t *entry, void *data)
     return 0;
 }
 
-int rf_hdf5_fail(rf_error *err, const char *path, const char *format, ...)
+int rf_hdf5_refuse(rf_error *err, const char *path, const char *format, ...)
 {
     char what[512];
     va_list arguments;
@@ -110,7 +110,7 @@ static int create(hid_t at, const char *name, hid_t file_type, hid_t memory_type
     hid_t space = H5Screate(H5S_SCALAR);
     hid_t attribute = H5Acreate2(at, name, file_type, space, H5P_DEFAULT, H5P_DEFAULT);
     if (attribute < 0 || H5Awrite(attribute, memory_type, value) < 0) {
-        rc = rf_hdf5_fail(err, path, "cannot write the attribute %s", name);
+        rc = rf_hdf5_refuse(err, path, "cannot write the attribute %s", name);
     }
     if (attribute >= 0) {
         H5Aclose(attribute);
@@ -160,7 +160,7 @@ int rf_hdf5_write_i64(hid_t at, const char *name, int64_t value, const char *pat
     int rc = RF_OK;
     hid_t attribute = H5Aopen(at, name, H5P_DEFAULT);
     if (attribute < 0 || H5Awrite(attribute, H5T_NATIVE_INT64, &value) < 0) {
-        rc = rf_hdf5_fail(err, path, "cannot write the attribute %s", name);
+        rc = rf_hdf5_refuse(err, path, "cannot write the attribute %s", name);
     }
     if (attribute >= 0) {
         H5Aclose(attribute);
@@ -200,7 +200,7 @@ static int read_number(void *value, hid_t at, const char *name, H5T_class_t want
     int rc = RF_OK;
     hid_t attribute = open_scalar(&size, at, name, wanted);
     if (attribute < 0 || H5Aread(attribute, type, value) < 0) {
-        rc = rf_hdf5_fail(err, path, "attribute %s is missing or not a number", name);
+        rc = rf_hdf5_refuse(err, path, "attribute %s is missing or not a number", name);
     }
     if (attribute >= 0) {
         H5Aclose(attribute);
@@ -227,7 +227,7 @@ int rf_hdf5_read_text(char *value, size_t size, hid_t at, const char *name, cons
     memset(value, 0, size);
     hid_t attribute = open_scalar(&n, at, name, H5T_STRING);
     if (attribute < 0) {
-        rc = rf_hdf5_fail(err, path, "attribute %s is missing or not a text", name);
+        rc = rf_hdf5_refuse(err, path, "attribute %s is missing or not a text", name);
         goto out;
     }
     if (n >= size) {
@@ -237,7 +237,7 @@ int rf_hdf5_read_text(char *value, size_t size, hid_t at, const char *name, cons
     }
     type = text_type(n);
     if (type < 0 || H5Aread(attribute, type, value) < 0) {
-        rc = rf_hdf5_fail(err, path, "cannot read the attribute %s", name);
+        rc = rf_hdf5_refuse(err, path, "cannot read the attribute %s", name);
     }
 out:
     if (type >= 0) {

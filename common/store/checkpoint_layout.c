@@ -14,7 +14,7 @@ static int create_group(hid_t file, const char *name, const char *path, rf_error
         group = H5Gcreate2(file, name, H5P_DEFAULT, creation, H5P_DEFAULT);
     }
     if (group < 0) {
-        rc = rf_hdf5_fail(err, path, "cannot create the group %s", name);
+        rc = rf_hdf5_refuse(err, path, "cannot create the group %s", name);
     } else {
         H5Gclose(group);
     }
@@ -39,7 +39,7 @@ static int create_dataset(hid_t *out, hid_t file, const char *name, hid_t type, 
         *out = H5Dcreate2(file, name, type, space, H5P_DEFAULT, creation, H5P_DEFAULT);
     }
     if (*out < 0) {
-        rc = rf_hdf5_fail(err, path, "cannot create the dataset %s", name);
+        rc = rf_hdf5_refuse(err, path, "cannot create the dataset %s", name);
     }
     if (creation >= 0) {
         H5Pclose(creation);
@@ -58,7 +58,7 @@ static int create_text(hid_t file, int64_t *crc, const char *name, const char *t
     int rc = create_dataset(&data, file, name, H5T_STD_U8LE, 1, &n, path, err);
     if (rc == RF_OK && bytes > 0 &&
         H5Dwrite(data, H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL, H5P_DEFAULT, text) < 0) {
-        rc = rf_hdf5_fail(err, path, "cannot write the dataset %s", name);
+        rc = rf_hdf5_refuse(err, path, "cannot write the dataset %s", name);
     }
     if (data >= 0) {
         H5Dclose(data);
@@ -80,7 +80,7 @@ static int create_item(rf_checkpoint_item *item, hid_t file, const char *path, r
     }
     offset = H5Dget_offset(data);
     if (offset == HADDR_UNDEF) {
-        rc = rf_hdf5_fail(err, path, "the dataset %s got no place in the file", item->name);
+        rc = rf_hdf5_refuse(err, path, "the dataset %s got no place in the file", item->name);
         goto out;
     }
     item->offset = (int64_t)offset;
@@ -199,7 +199,7 @@ static int create_file(hid_t *out, const char *path, hid_t access, rf_error *err
         *out = H5Fcreate(path, H5F_ACC_EXCL, creation, access);
     }
     if (*out < 0) {
-        rc = rf_hdf5_fail(err, path, "cannot create");
+        rc = rf_hdf5_refuse(err, path, "cannot create");
     }
     if (creation >= 0) {
         H5Pclose(creation);
@@ -232,7 +232,7 @@ int rf_checkpoint_layout(rf_checkpoint_values *values, rf_checkpoint_item *item,
         rc = create_attributes(file, values, path, err);
     }
     if (H5Fclose(file) < 0 && rc == RF_OK) {
-        rc = rf_hdf5_fail(err, path, "cannot write");
+        rc = rf_hdf5_refuse(err, path, "cannot write");
     }
 out:
     if (access >= 0) {
@@ -250,7 +250,7 @@ static int write_checksums(rf_checkpoint_values *values, hid_t file, const rf_ch
     for (int64_t i = 0; i < n_items && rc == RF_OK; i++) {
         hid_t data = H5Dopen2(file, item[i].name, H5P_DEFAULT);
         if (data < 0) {
-            return rf_hdf5_fail(err, path, "cannot open the dataset %s", item[i].name);
+            return rf_hdf5_refuse(err, path, "cannot open the dataset %s", item[i].name);
         }
         rc = rf_hdf5_write_i64(data, "crc32", (int64_t)item[i].crc, path, err);
         H5Dclose(data);
@@ -276,12 +276,12 @@ int rf_checkpoint_complete(rf_checkpoint_values *values, const rf_checkpoint_ite
     hid_t access = rf_hdf5_access();
     hid_t file = access >= 0 ? H5Fopen(path, H5F_ACC_RDWR, access) : -1;
     if (file < 0) {
-        rc = rf_hdf5_fail(err, path, "cannot open for its checksums");
+        rc = rf_hdf5_refuse(err, path, "cannot open for its checksums");
         goto out;
     }
     rc = write_checksums(values, file, item, n_items, path, err);
     if (H5Fclose(file) < 0 && rc == RF_OK) {
-        rc = rf_hdf5_fail(err, path, "cannot write");
+        rc = rf_hdf5_refuse(err, path, "cannot write");
     }
 out:
     if (access >= 0) {

@@ -157,7 +157,7 @@ rf_hdf5_silence rf_hdf5_silence_begin(void);
 void rf_hdf5_silence_end(rf_hdf5_silence silence);
 
 /* Sets "path: what: HDF5's deepest reason"; the code follows errno where HDF5 tells it. */
-int rf_hdf5_fail(rf_error *err, const char *path, const char *format, ...) RF_PRINTF(3, 4);
+int rf_hdf5_refuse(rf_error *err, const char *path, const char *format, ...) RF_PRINTF(3, 4);
 
 /* File access: format of 1.10, strong close, no locks. Caller closes; negative on failure. */
 hid_t rf_hdf5_access(void);

@@ -128,7 +128,7 @@ static int read_text(char **out, size_t *bytes, hid_t file, const char *name, in
     }
     if (space < 0 || H5Sget_simple_extent_ndims(space) != 1 ||
         H5Sget_simple_extent_dims(space, &n, NULL) != 1) {
-        rc = rf_hdf5_fail(err, path, "dataset %s is missing or damaged: " RF_CHECKPOINT_REMEDY,
+        rc = rf_hdf5_refuse(err, path, "dataset %s is missing or damaged: " RF_CHECKPOINT_REMEDY,
                           name);
         goto out;
     }
@@ -145,7 +145,7 @@ static int read_text(char **out, size_t *bytes, hid_t file, const char *name, in
     }
     *bytes = (size_t)n;
     if (n > 0 && H5Dread(data, H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL, H5P_DEFAULT, *out) < 0) {
-        rc = rf_hdf5_fail(err, path, "cannot read the dataset %s", name);
+        rc = rf_hdf5_refuse(err, path, "cannot read the dataset %s", name);
         goto out;
     }
     if ((int64_t)crc32_z(0, (const unsigned char *)*out, *bytes) != crc) {
@@ -187,7 +187,7 @@ static int check_shape(const rf_checkpoint_item *item, hid_t data, const char *p
         H5Sclose(space);
     }
     if (n_dims < 0 || n_dims > MAX_DIMS) {
-        return rf_hdf5_fail(err, path, "cannot read the shape of %s", item->name);
+        return rf_hdf5_refuse(err, path, "cannot read the shape of %s", item->name);
     }
     bool same = n_dims == item->tensor->n_dims;
     for (int i = 0; i < item->tensor->n_dims; i++) {
@@ -270,7 +270,7 @@ static int read_item(rf_checkpoint_item *item, hid_t file, int64_t file_bytes, c
     int64_t crc = 0, bytes = 0;
     hid_t data = H5Dopen2(file, item->name, H5P_DEFAULT);
     if (data < 0) {
-        return rf_hdf5_fail(err, path, "tensor %s is missing or damaged: " RF_CHECKPOINT_REMEDY,
+        return rf_hdf5_refuse(err, path, "tensor %s is missing or damaged: " RF_CHECKPOINT_REMEDY,
                             item->name);
     }
     int rc = check_shape(item, data, path, err);
@@ -302,7 +302,7 @@ static int name_surplus(hid_t group, const char *group_name, const rf_table *tab
         char name[256] = "";
         if (H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, name, sizeof name,
                                H5P_DEFAULT) < 0) {
-            return rf_hdf5_fail(err, path, "cannot list the tensors of %s", group_name);
+            return rf_hdf5_refuse(err, path, "cannot list the tensors of %s", group_name);
         }
         if (rf_table_find(table, name) == NULL) {
             return rf_error_set(err, RF_ERR,
@@ -322,12 +322,12 @@ static int check_group(hid_t file, const char *name, const rf_table *table, int6
     H5G_info_t info = {0};
     hid_t group = H5Gopen2(file, name, H5P_DEFAULT);
     if (group < 0) {
-        return rf_hdf5_fail(err, path, "the group %s is missing or damaged: " RF_CHECKPOINT_REMEDY,
+        return rf_hdf5_refuse(err, path, "the group %s is missing or damaged: " RF_CHECKPOINT_REMEDY,
                             name);
     }
     int rc = RF_OK;
     if (H5Gget_info(group, &info) < 0) {
-        rc = rf_hdf5_fail(err, path, "cannot list the tensors of %s", name);
+        rc = rf_hdf5_refuse(err, path, "cannot list the tensors of %s", name);
     } else if (info.nlinks > (hsize_t)n_expected) {
         rc = name_surplus(group, name, table, info.nlinks, n_expected, path, err);
     }
@@ -413,7 +413,7 @@ static int read_structure(rf_checkpoint_structure *out, const char *path, rf_err
     access = rf_hdf5_access();
     file = access >= 0 ? H5Fopen(path, H5F_ACC_RDONLY, access) : -1;
     if (file < 0) {
-        rc = rf_hdf5_fail(err, path, "damaged (" RF_CHECKPOINT_REMEDY ")");
+        rc = rf_hdf5_refuse(err, path, "damaged (" RF_CHECKPOINT_REMEDY ")");
         goto out;
     }
     rc = read_values(&out->values, file, path, err);

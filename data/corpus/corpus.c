@@ -1,5 +1,6 @@
 #include "data/corpus/corpus.h"
 
+#include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
@@ -49,14 +50,9 @@ static uint64_t hash_corpus(const rf_corpus *c)
 int rf_corpus_open(rf_corpus **out, const char *path, rf_error *err)
 {
     *out = NULL;
-    rf_corpus_file_quiet();
-    rf_corpus *c = calloc(1, sizeof *c);
-    if (c == NULL || (c->path = strdup(path)) == NULL) {
-        free(c);
-        return rf_error_set(err, RF_ERR, "%s: no memory to open it", path);
-    }
+    rf_corpus *c = rf_alloc(1, sizeof *c);
+    c->path = rf_alloc_string(path);
     c->fd = -1;
-    c->file = c->tokens = -1;
     int rc = rf_corpus_file_load(c, err);
     if (rc != RF_OK) {
         rf_corpus_close(c);
@@ -64,9 +60,7 @@ int rf_corpus_open(rf_corpus **out, const char *path, rf_error *err)
     }
     c->hash = hash_corpus(c);
     if (c->tokens_offset >= 0) {
-        H5Dclose(c->tokens);
-        H5Fclose(c->file);
-        c->tokens = c->file = -1;
+        rf_hdf5_drop(&c->file);
     }
     *out = c;
     return RF_OK;
@@ -77,12 +71,7 @@ void rf_corpus_close(rf_corpus *c)
     if (c == NULL) {
         return;
     }
-    if (c->tokens >= 0) {
-        H5Dclose(c->tokens);
-    }
-    if (c->file >= 0) {
-        H5Fclose(c->file);
-    }
+    rf_hdf5_drop(&c->file);
     if (c->fd >= 0) {
         close(c->fd);
     }
@@ -182,15 +171,10 @@ static int read_raw(rf_corpus *c, int32_t *out, int64_t first, int64_t n, rf_err
         return rf_file_pread(c->fd, out, (size_t)n * sizeof *out, c->tokens_offset + first * 4,
                              c->path, err);
     }
-    rf_corpus_file_quiet();
-    hsize_t begin = (hsize_t)first, count = (hsize_t)n;
-    hid_t space = H5Dget_space(c->tokens), memory = H5Screate_simple(1, &count, NULL);
-    H5Sselect_hyperslab(space, H5S_SELECT_SET, &begin, NULL, &count, NULL);
     /* The file's type is u32; as i32 of the same bits, so that nothing is clipped. */
-    herr_t result = H5Dread(c->tokens, H5T_STD_U32LE, memory, space, H5P_DEFAULT, out);
-    H5Sclose(memory);
-    H5Sclose(space);
-    return result < 0 ? rf_corpus_file_damaged(c, "compressed tokens cannot be read", err) : RF_OK;
+    return rf_hdf5_read(out, &c->file, "tokens", RF_HDF5_U32, first, n, NULL) == RF_OK
+               ? RF_OK
+               : rf_corpus_file_damaged(c, "compressed tokens cannot be read", err);
 }
 
 static int check_ids(const rf_corpus *c, const int32_t *id, int64_t n, rf_error *err)

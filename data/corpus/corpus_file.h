@@ -1,15 +1,13 @@
 /* corpus_file.h: what reader and writer of corpora share about the file.       all local
  *
  * Only corpus*.c include this; the contracts are in corpus.h and corpus_writer.h.
- * HDF5's own messages are switched off (rf_corpus_file_quiet, per thread); failures of the helpers
- * are negative HDF5 results that the caller turns into one line.
  */
 #ifndef RF_DATA_CORPUS_CORPUS_FILE_H
 #define RF_DATA_CORPUS_CORPUS_FILE_H
 
+#include "common/base/hdf5.h"
 #include "data/corpus/corpus.h"
 
-#include <hdf5.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,16 +16,6 @@
 
 /* Token data is written and mapped as it lies in memory. */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "corpora need a little-endian machine");
-
-/* Before the first call of HDF5 in each function that may be a thread's first. */
-void rf_corpus_file_quiet(void);
-
-/* Root attributes: a number, numbers, or a text (u8, not 0-terminated). */
-herr_t rf_corpus_file_set(hid_t file, const char *name, hid_t type, const void *data, size_t n);
-/* Fails unless the attribute is a scalar-like integer array of exactly n elements. */
-herr_t rf_corpus_file_get(hid_t file, const char *name, hid_t type, void *data, size_t n);
-/* 0-terminated; caller frees *text. */
-herr_t rf_corpus_file_get_text(hid_t file, const char *name, char **text, size_t *bytes);
 
 /* --- A corpus being read ---------------------------------------------------------------------- */
 
@@ -43,7 +31,7 @@ struct rf_corpus {
     char *path;
     int fd;
     int64_t file_bytes;
-    hid_t file, tokens;    /* the tokens' dataset; both stay open only when compressed, else -1 */
+    rf_hdf5 file;          /* stays open only when the tokens are compressed */
     int64_t tokens_offset; /* in the file; -1: compressed */
     int64_t n_samples, n_tokens;
     uint32_t crc[4];                 /* tokens, sample_begin, prompt_len, source_begin */
@@ -54,7 +42,7 @@ struct rf_corpus {
     uint64_t hash;
 };
 
-/* Opens c->path and fills c, with fd, file and tokens -1 before; checks all but the tokens. What it
+/* Opens c->path and fills c, with fd -1 before; checks all but the tokens. What it
  * acquired is freed by rf_corpus_close, also after an error. */
 RF_MUST_CHECK int rf_corpus_file_load(rf_corpus *c, rf_error *err);
 void rf_corpus_file_free_array(rf_corpus_array *array); /* zeroes */

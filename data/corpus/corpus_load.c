@@ -1,9 +1,11 @@
 #include "data/corpus/corpus_file.h"
 
+#include "common/base/alloc.h"
 #include "common/base/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
@@ -22,46 +24,25 @@ int rf_corpus_file_damaged(const rf_corpus *c, const char *what, rf_error *err)
 
 /* --- Datasets --------------------------------------------------------------------------------- */
 
-/* The dataset `name` if it is one-dimensional, of integers of `element` bytes and n long (n < 0:
- * any length, stored in *n_found). *offset: where its bytes lie in the file, -1 if compressed. */
-static hid_t open_dataset(const rf_corpus *c, const char *name, size_t element, int64_t n,
-                          int64_t *n_found, int64_t *offset)
+/* Is the dataset `name` one-dimensional, of integers of `element` bytes and n long (n < 0: any
+ * length)? *n_found: its length. *offset: where its bytes lie in the file, -1 if compressed. */
+static bool find_dataset(rf_corpus *c, const char *name, size_t element, int64_t n,
+                         int64_t *n_found, int64_t *offset)
 {
-    hid_t dataset =
-        H5Lexists(c->file, name, H5P_DEFAULT) > 0 ? H5Dopen2(c->file, name, H5P_DEFAULT) : -1;
-    if (dataset < 0) {
-        return -1;
+    static const size_t bytes_of[RF_HDF5_N_TYPES + 1] = {
+        [RF_HDF5_U8] = 1,  [RF_HDF5_I8] = 1,  [RF_HDF5_I32] = 4,
+        [RF_HDF5_U32] = 4, [RF_HDF5_I64] = 8, [RF_HDF5_U64] = 8};
+    rf_hdf5_dataset is;
+    if (rf_hdf5_describe(&is, &c->file, name, NULL) != RF_OK) {
+        return false;
     }
-    hid_t type = H5Dget_type(dataset), space = H5Dget_space(dataset);
-    hid_t how = H5Dget_create_plist(dataset);
-    hsize_t dims = 0;
-    bool good = H5Tget_class(type) == H5T_INTEGER && H5Tget_size(type) == element &&
-                H5Tget_order(type) != H5T_ORDER_BE && H5Sget_simple_extent_ndims(space) == 1 &&
-                H5Sget_simple_extent_dims(space, &dims, NULL) == 1 &&
-                dims <= (hsize_t)INT64_MAX / 8 && (n < 0 || dims == (hsize_t)n);
-    *n_found = (int64_t)dims;
-    *offset = -1;
-    if (good && H5Pget_layout(how) == H5D_CONTIGUOUS && H5Pget_external_count(how) == 0) {
-        haddr_t at = H5Dget_offset(dataset);
-        int64_t bytes = (int64_t)(dims * element);
-        good = at <= (haddr_t)c->file_bytes && bytes <= c->file_bytes - (int64_t)at;
-        *offset = (int64_t)at;
-    } else if (H5Pget_layout(how) != H5D_CHUNKED) {
-        good = false;
-    }
-    H5Pclose(how);
-    H5Sclose(space);
-    H5Tclose(type);
-    if (!good) {
-        H5Dclose(dataset);
-        return -1;
-    }
-    return dataset;
-}
-
-static hid_t memory_type(size_t element)
-{
-    return element == 1 ? H5T_NATIVE_UINT8 : element == 4 ? H5T_NATIVE_INT32 : H5T_NATIVE_INT64;
+    *n_found = is.shape[0];
+    *offset = is.offset;
+    bool fits = bytes_of[is.type] == element && is.n_dims == 1 && is.shape[0] >= 0 &&
+                is.shape[0] <= INT64_MAX / 8 && (n < 0 || is.shape[0] == n);
+    int64_t bytes = fits ? is.shape[0] * (int64_t)element : 0;
+    return fits && (is.in_chunks || (is.offset >= 0 && is.offset <= c->file_bytes &&
+                                     bytes <= c->file_bytes - is.offset));
 }
 
 /* Maps [offset, offset+bytes) of the file. Datasets start on multiples of 64 bytes in files of the
@@ -83,42 +64,37 @@ static void map_array(rf_corpus_array *out, const rf_corpus *c, int64_t offset, 
 }
 
 /* n < 0: the length is what the file says, at most max; *n_found gets it. */
-static int load_array(rf_corpus_array *out, const rf_corpus *c, const char *name, size_t element,
+static int load_array(rf_corpus_array *out, rf_corpus *c, const char *name, size_t element,
                       int64_t n, int64_t max, int64_t *n_found, rf_error *err)
 {
     char what[96];
     snprintf(what, sizeof what, "dataset /%s is missing or not as the attributes say", name);
     int64_t offset;
-    hid_t dataset = open_dataset(c, name, element, n, n_found, &offset);
-    if (dataset < 0 || (n < 0 && *n_found > max)) {
-        if (dataset >= 0) {
-            H5Dclose(dataset);
-        }
+    if (!find_dataset(c, name, element, n, n_found, &offset) || (n < 0 && *n_found > max)) {
         return rf_corpus_file_damaged(c, what, err);
     }
     size_t bytes = (size_t)*n_found * element;
-    int rc = RF_OK;
     if (offset >= 0 && bytes > 0) {
         map_array(out, c, offset, bytes);
     }
-    if (out->data == NULL) {
-        /* Compressed data cannot be much smaller than 1/1032 of what it becomes (deflate). */
-        bool plausible = offset >= 0 || (int64_t)(bytes / 1100) <= c->file_bytes;
-        out->memory = plausible ? malloc(bytes + 1) : NULL;
-        out->data = out->memory;
-        if (!plausible) {
-            rc = rf_corpus_file_damaged(c, what, err);
-        } else if (out->memory == NULL) {
-            rc = rf_error_set(err, RF_ERR, "%s: no memory for its index of %zu bytes", c->path,
-                              bytes);
-        } else if (bytes > 0 && H5Dread(dataset, memory_type(element), H5S_ALL, H5S_ALL,
-                                        H5P_DEFAULT, out->memory) < 0) {
-            snprintf(what, sizeof what, "dataset /%s cannot be read", name);
-            rc = rf_corpus_file_damaged(c, what, err);
-        }
+    if (out->data != NULL) {
+        return RF_OK;
     }
-    H5Dclose(dataset);
-    return rc;
+    /* Compressed data cannot be much smaller than 1/1032 of what it becomes (deflate). */
+    if (offset < 0 && (int64_t)(bytes / 1100) > c->file_bytes) {
+        return rf_corpus_file_damaged(c, what, err);
+    }
+    out->data = out->memory = malloc(bytes + 1);
+    if (out->memory == NULL) {
+        return rf_error_set(err, RF_ERR, "%s: no memory for its index of %zu bytes", c->path,
+                            bytes);
+    }
+    const rf_hdf5_type type = element == 1 ? RF_HDF5_U8 : element == 4 ? RF_HDF5_I32 : RF_HDF5_I64;
+    if (bytes > 0 && rf_hdf5_read(out->memory, &c->file, name, type, 0, *n_found, NULL) != RF_OK) {
+        snprintf(what, sizeof what, "dataset /%s cannot be read", name);
+        return rf_corpus_file_damaged(c, what, err);
+    }
+    return RF_OK;
 }
 
 void rf_corpus_file_free_array(rf_corpus_array *a)
@@ -144,45 +120,42 @@ static int open_file(rf_corpus *c, rf_error *err)
         return rf_error_set(err, RF_ERR, "%s: is not a regular file: give a corpus file", c->path);
     }
     c->file_bytes = (int64_t)status.st_size;
-    if (H5Fis_hdf5(c->path) <= 0) {
+    if (!rf_hdf5_is(c->path)) {
         return rf_error_set(err, RF_ERR,
                             "%s: is not an HDF5 file: make a corpus with refusion-data build",
                             c->path);
     }
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-#if H5_VERSION_GE(1, 10, 7)
-    /* A corpus never changes in place; locks only fail on network file systems. */
-    H5Pset_file_locking(access, false, true);
-#endif
-    c->file = H5Fopen(c->path, H5F_ACC_RDONLY, access);
-    H5Pclose(access);
-    if (c->file < 0) {
-        return rf_corpus_file_damaged(c, "is truncated or its structure is broken", err);
-    }
-    return RF_OK;
+    return rf_hdf5_open(&c->file, c->path, false, NULL) == RF_OK
+               ? RF_OK
+               : rf_corpus_file_damaged(c, "is truncated or its structure is broken", err);
 }
 
-static int check_format(const rf_corpus *c, rf_error *err)
+/* Numbers that are an attribute of the file. */
+static bool get(rf_corpus *c, const char *name, rf_hdf5_type type, int64_t n, void *value)
+{
+    return rf_hdf5_get(value, &c->file, "/", name, type, n, NULL) == RF_OK;
+}
+
+static int check_format(rf_corpus *c, rf_error *err)
 {
     char *format = NULL;
     size_t bytes;
     int64_t version;
     uint8_t complete;
     int rc = RF_OK;
-    if (rf_corpus_file_get_text(c->file, "format", &format, &bytes) < 0 ||
+    if (rf_hdf5_get_bytes(&format, &bytes, &c->file, "/", "format", NULL) != RF_OK ||
         strcmp(format, RF_CORPUS_FORMAT) != 0) {
         rc = rf_error_set(err, RF_ERR,
                           "%s: is an HDF5 file but no corpus: make one with refusion-data build",
                           c->path);
-    } else if (rf_corpus_file_get(c->file, "version", H5T_NATIVE_INT64, &version, 1) < 0) {
+    } else if (!get(c, "version", RF_HDF5_I64, 1, &version)) {
         rc = rf_corpus_file_damaged(c, "has no format version", err);
     } else if (version != RF_CORPUS_VERSION) {
         rc = rf_error_set(err, RF_ERR,
-                          "%s: has format version %lld, this program reads version %d: build it "
-                          "again with this version of refusion-data",
-                          c->path, (long long)version, RF_CORPUS_VERSION);
-    } else if (rf_corpus_file_get(c->file, "complete", H5T_NATIVE_UINT8, &complete, 1) < 0 ||
-               complete != 1) {
+                          "%s: has format version %" PRId64 ", this program reads version %d: "
+                          "build it again with this version of refusion-data",
+                          c->path, version, RF_CORPUS_VERSION);
+    } else if (!get(c, "complete", RF_HDF5_U8, 1, &complete) || complete != 1) {
         rc = rf_error_set(err, RF_ERR,
                           "%s: was never finished: build it again with refusion-data build",
                           c->path);
@@ -196,16 +169,15 @@ static int load_tokenizer(rf_corpus *c, rf_error *err)
     rf_corpus_array text = {0};
     int64_t n;
     uint64_t hash;
-    int rc = load_array(&text, c, "tokenizer", 1, -1, (int64_t)1 << 30, &n, err);
-    if (rc == RF_OK) {
-        rc = rf_tokenizer_parse(&c->tokenizer, text.data, (size_t)n, c->path, err);
-    }
-    if (rc == RF_OK &&
-        (rf_corpus_file_get(c->file, "tokenizer_hash", H5T_NATIVE_UINT64, &hash, 1) < 0 ||
-         hash != rf_tokenizer_hash(c->tokenizer))) {
+    int rc = RF_OK;
+    RF_TRY_OUT(load_array(&text, c, "tokenizer", 1, -1, (int64_t)1 << 30, &n, err));
+    RF_TRY_OUT(rf_tokenizer_parse(&c->tokenizer, text.data, (size_t)n, c->path, err));
+    if (!get(c, "tokenizer_hash", RF_HDF5_U64, 1, &hash) ||
+        hash != rf_tokenizer_hash(c->tokenizer)) {
         rc = rf_corpus_file_damaged(
             c, "the tokenizer does not have the hash that the attributes say", err);
     }
+out:
     rf_corpus_file_free_array(&text);
     return rc;
 }
@@ -218,11 +190,11 @@ static bool parse_source(rf_corpus_source *out, const json_t *item)
         !json_is_number(weight)) {
         return false;
     }
-    out->name = strdup(json_string_value(name));
+    out->name = rf_alloc_string(json_string_value(name));
     out->bytes = json_integer_value(bytes);
     out->crc32 = (uint32_t)json_integer_value(crc);
     out->weight = json_number_value(weight);
-    return out->name != NULL && isfinite(out->weight) && out->weight > 0;
+    return isfinite(out->weight) && out->weight > 0;
 }
 
 /* Sources are in the attribute, their first samples in a dataset. */
@@ -232,7 +204,7 @@ static int load_sources(rf_corpus *c, rf_error *err)
     size_t bytes = 0;
     rf_corpus_array first = {0};
     json_t *list = NULL;
-    if (rf_corpus_file_get_text(c->file, "sources", &text, &bytes) == 0) {
+    if (rf_hdf5_get_bytes(&text, &bytes, &c->file, "/", "sources", NULL) == RF_OK) {
         list = json_loadb(text, bytes, 0, NULL);
     }
     int64_t n = (int64_t)json_array_size(list), n_found;
@@ -284,49 +256,29 @@ static int check_index(const rf_corpus *c, rf_error *err)
 
 int rf_corpus_file_load(rf_corpus *c, rf_error *err)
 {
-    int rc = open_file(c, err);
-    if (rc == RF_OK) {
-        rc = check_format(c, err);
-    }
-    if (rc == RF_OK) {
-        bool good =
-            rf_corpus_file_get(c->file, "n_samples", H5T_NATIVE_INT64, &c->n_samples, 1) >= 0 &&
-            rf_corpus_file_get(c->file, "n_tokens", H5T_NATIVE_INT64, &c->n_tokens, 1) >= 0 &&
-            rf_corpus_file_get(c->file, "crc32", H5T_NATIVE_UINT32, c->crc, 4) >= 0 &&
-            c->n_samples >= 1 && c->n_tokens >= 2 && c->n_samples <= c->n_tokens / 2;
-        rc = good ? RF_OK
-                  : rf_corpus_file_damaged(c, "the counts in the attributes are missing or wrong",
-                                           err);
-    }
-    if (rc == RF_OK) {
-        rc = load_tokenizer(c, err);
-    }
-    if (rc == RF_OK) {
-        rc = load_sources(c, err);
-    }
     int64_t n_found;
-    if (rc == RF_OK) {
-        rc = load_array(&c->begins, c, "sample_begin", 8, c->n_samples + 1, 0, &n_found, err);
+    RF_TRY(open_file(c, err));
+    RF_TRY(check_format(c, err));
+    if (!get(c, "n_samples", RF_HDF5_I64, 1, &c->n_samples) ||
+        !get(c, "n_tokens", RF_HDF5_I64, 1, &c->n_tokens) ||
+        !get(c, "crc32", RF_HDF5_U32, 4, c->crc) || c->n_samples < 1 || c->n_tokens < 2 ||
+        c->n_samples > c->n_tokens / 2) {
+        return rf_corpus_file_damaged(c, "the counts in the attributes are missing or wrong", err);
     }
-    if (rc == RF_OK) {
-        rc = load_array(&c->prompts, c, "prompt_len", 4, c->n_samples, 0, &n_found, err);
-    }
-    if (rc == RF_OK) {
-        c->tokens = open_dataset(c, "tokens", 4, c->n_tokens, &n_found, &c->tokens_offset);
-        rc = c->tokens >= 0
-                 ? check_index(c, err)
-                 : rf_corpus_file_damaged(c, "dataset /tokens is missing or too short", err);
-    }
-    return rc;
+    RF_TRY(load_tokenizer(c, err));
+    RF_TRY(load_sources(c, err));
+    RF_TRY(load_array(&c->begins, c, "sample_begin", 8, c->n_samples + 1, 0, &n_found, err));
+    RF_TRY(load_array(&c->prompts, c, "prompt_len", 4, c->n_samples, 0, &n_found, err));
+    return find_dataset(c, "tokens", 4, c->n_tokens, &n_found, &c->tokens_offset)
+               ? check_index(c, err)
+               : rf_corpus_file_damaged(c, "dataset /tokens is missing or too short", err);
 }
 
 bool rf_corpus_is_checkpoint(const char *path)
 {
-    rf_corpus_file_quiet();
-    hid_t file = H5Fis_hdf5(path) > 0 ? H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT) : -1;
-    bool found = file >= 0 && H5Lexists(file, "params", H5P_DEFAULT) > 0;
-    if (file >= 0) {
-        H5Fclose(file);
-    }
+    rf_hdf5 file = {0};
+    bool found = rf_hdf5_is(path) && rf_hdf5_open(&file, path, false, NULL) == RF_OK &&
+                 rf_hdf5_exists(&file, "params");
+    rf_hdf5_drop(&file);
     return found;
 }
