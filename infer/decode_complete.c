@@ -8,7 +8,7 @@
  *     PREDICT    masks stand behind the accepted tokens; each place predicts its own token
  *     ACCEPT     the predictions stand there; the first is accepted, and each next one while the
  *                place before it finds it probable enough
- * A slot whose S tokens are accepted is full and waits for the others. An end of text makes its slot
+ * A slot whose S tokens (the last slot of a response may have fewer) are accepted is full and waits for the others. An end of text makes its slot
  * full, and the slots behind it are no longer wanted: they leave s->selected, and are removed when
  * the slot that ends the text is committed. When all wanted slots are full, they are committed. */
 #include "infer/decode_complete.h"
@@ -20,17 +20,22 @@ enum {
     RECOMPUTE /* `kv=recompute` only: keys and values of the full slots, in sequence */
 };
 
+static int64_t length(const rf_sequence *s, int64_t r)
+{
+    return rf_sequence_length(s, s->selected[r]);
+}
+
 static int32_t *slot_tokens(const rf_sequence *s, int64_t r)
 {
     return s->draft + s->selected[r] * s->slot_size;
 }
 
-/* Adds places [from, S) of slot r: its own tokens, but masks from place `masked` on. */
+/* Adds slot r from place `from` on: its own tokens, but masks from place `masked` on. */
 static void add_slot(const rf_sequence *s, rf_batch *batch, int64_t r, int64_t from, int64_t masked)
 {
     int32_t mask = rf_tokenizer_specials(s->tokenizer)->mask;
     int64_t S = s->slot_size, region = s->committed + r * S;
-    for (int64_t i = from; i < S; i++) {
+    for (int64_t i = from; i < length(s, r); i++) {
         rf_sequence_add(s, batch, i < masked ? slot_tokens(s, r)[i] : mask, s->selected[r] * S + i,
                         region + i, region);
     }
@@ -42,7 +47,7 @@ static void ask_alone(rf_sequence *s, rf_batch *batch)
 {
     int64_t S = s->slot_size;
     for (int64_t r = 0; r < s->n_selected; r++) {
-        for (int64_t i = 1; i < S; i++) {
+        for (int64_t i = 1; i < length(s, r); i++) {
             rf_sequence_ask(s, RF_QUERY_PROBABILITY, batch->n + i - 1, s->selected[r] * S + i,
                             slot_tokens(s, r)[i]);
         }
@@ -57,10 +62,10 @@ static void ask_predictions(rf_sequence *s, rf_batch *batch)
     int64_t S = s->slot_size;
     for (int64_t r = 0; r < s->n_selected; r++) {
         int64_t a = s->accepted[r], from = s->fresh ? 0 : a;
-        if (a == S) {
+        if (a == length(s, r)) {
             continue;
         }
-        for (int64_t i = a; i < S; i++) {
+        for (int64_t i = a; i < length(s, r); i++) {
             rf_sequence_ask(s, RF_QUERY_LIKELIEST, batch->n + i - from, s->selected[r] * S + i, -1);
         }
         add_slot(s, batch, r, from, a);
@@ -72,12 +77,12 @@ static void ask_acceptance(rf_sequence *s, rf_batch *batch)
 {
     int64_t S = s->slot_size;
     for (int64_t r = 0; r < s->n_selected; r++) {
-        int64_t a = s->accepted[r];
-        for (int64_t i = a + 1; i < S; i++) {
+        int64_t a = s->accepted[r], whole = length(s, r);
+        for (int64_t i = a + 1; i < whole; i++) {
             rf_sequence_ask(s, RF_QUERY_PROBABILITY, batch->n + i - 1 - a, s->selected[r] * S + i,
                             slot_tokens(s, r)[i]);
         }
-        add_slot(s, batch, r, a < S ? a : s->fresh ? 0 : S, S);
+        add_slot(s, batch, r, a == whole && s->fresh ? 0 : a, S);
     }
 }
 
@@ -86,7 +91,7 @@ static void ask_recompute(rf_sequence *s, rf_batch *batch)
     int64_t S = s->slot_size;
     for (int64_t r = 0; r < s->n_selected; r++) {
         bool ended;
-        int64_t n = rf_sequence_cut(s, slot_tokens(s, r), S, &ended);
+        int64_t n = rf_sequence_cut(s, slot_tokens(s, r), length(s, r), &ended);
         for (int64_t i = 0; i < n; i++) {
             rf_sequence_add(s, batch, slot_tokens(s, r)[i], s->selected[r] * S + i,
                             s->committed + r * S + i, s->committed);
@@ -113,7 +118,7 @@ static void take_own_runs(rf_sequence *s)
     int64_t S = s->slot_size;
     for (int64_t r = 0; r < s->n_selected; r++) {
         int64_t n = 1;
-        while (n < S && s->pass[r * S + n]) {
+        while (n < length(s, r) && s->pass[r * S + n]) {
             n++;
         }
         s->accepted[r] = n;
@@ -124,7 +129,7 @@ static void tell_alone(rf_sequence *s)
 {
     int64_t S = s->slot_size;
     for (int64_t r = 0, j = 0; r < s->n_selected; r++) {
-        for (int64_t i = 1; i < S; i++, j++) {
+        for (int64_t i = 1; i < length(s, r); i++, j++) {
             s->pass[r * S + i] = s->query[j].p > s->options->token_threshold;
         }
     }
@@ -140,14 +145,13 @@ static void tell_predictions(rf_sequence *s)
 
 static void tell_acceptance(rf_sequence *s)
 {
-    int64_t S = s->slot_size, j = 0;
-    for (int64_t r = 0; r < s->n_selected; r++) {
+    for (int64_t r = 0, j = 0; r < s->n_selected; r++) {
         int64_t a = s->accepted[r];
-        if (a == S) {
+        if (a == length(s, r)) {
             continue;
         }
         s->accepted[r] = a + 1;
-        for (int64_t i = a + 1; i < S; i++, j++) {
+        for (int64_t i = a + 1; i < length(s, r); i++, j++) {
             if (s->accepted[r] == i && s->query[j].p > s->options->token_threshold) {
                 s->accepted[r] = i + 1;
             }
@@ -159,7 +163,7 @@ static void tell_acceptance(rf_sequence *s)
 static bool all_full(const rf_sequence *s)
 {
     for (int64_t r = 0; r < s->n_selected; r++) {
-        if (s->accepted[r] < s->slot_size) {
+        if (s->accepted[r] < length(s, r)) {
             return false;
         }
     }
@@ -177,12 +181,12 @@ static void settle(rf_sequence *s)
             continue;
         }
         for (int64_t later = r + 1; later < s->n_selected; later++) {
-            for (int64_t i = 0; i < S; i++) {
+            for (int64_t i = 0; i < length(s, later); i++) {
                 s->token[s->selected[later] * S + i] = -1;
             }
         }
         s->n_selected = r + 1;
-        s->accepted[r] = S;
+        s->accepted[r] = length(s, r);
     }
 }
 
@@ -204,7 +208,7 @@ static void commit_all(rf_sequence *s)
 {
     for (int64_t r = 0; r < s->n_selected; r++) {
         bool ended;
-        int64_t n = rf_sequence_cut(s, slot_tokens(s, r), s->slot_size, &ended);
+        int64_t n = rf_sequence_cut(s, slot_tokens(s, r), length(s, r), &ended);
         rf_sequence_commit(s, s->selected[r], slot_tokens(s, r), n);
     }
 }

@@ -6,7 +6,7 @@ const rf_config_key rf_decode_keys[] = {
     {"decode.kind", RF_KEY_CHOICE, "refusion", 0, 0, "ar|refusion|refusion-left-to-right",
      RF_KEY_MAY_CHANGE, "decoder: token by token, slots in any order, slots from left to right"},
     {"decode.gen_length", RF_KEY_INT, "256", 1, 1 << 20, NULL, RF_KEY_MAY_CHANGE,
-     "response tokens at most; rounded up to a multiple of slot_size"},
+     "response tokens at most"},
     {"decode.slot_size", RF_KEY_INT, "8", 1, 4096, NULL, RF_KEY_MAY_CHANGE, "tokens of a slot (S)"},
     {"decode.block_length", RF_KEY_INT, "0", 0, 1 << 20, NULL, RF_KEY_MAY_CHANGE,
      "tokens of a block, a multiple of slot_size; blocks go from left to right; 0: gen_length"},
@@ -39,14 +39,15 @@ int64_t rf_decode_slot_size(const rf_decode_options *o)
 
 int64_t rf_decode_block_length(const rf_decode_options *o)
 {
-    return o->kind == RF_DECODE_AR ? 1 : o->block_length;
+    int64_t length = o->block_length < o->gen_length ? o->block_length : o->gen_length;
+    return o->kind == RF_DECODE_AR ? 1 : length;
 }
 
 int rf_decode_options_resolve(rf_decode_options *o, rf_error *err)
 {
     enum { MOST = 1 << 20 }; /* as the keys have it */
     if (o->gen_length < 1 || o->gen_length > MOST || o->slot_size < 1 || o->slot_size > 4096 ||
-        o->block_length < 0 || o->block_length > MOST) {
+        o->block_length < 0 || o->block_length > MOST + o->slot_size) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "decode.gen_length %" PRId64 ", decode.slot_size %" PRId64
                             " or decode.block_length %" PRId64 " is out of range",
@@ -62,9 +63,9 @@ int rf_decode_options_resolve(rf_decode_options *o, rf_error *err)
                             ": change one of them",
                             o->block_length, o->slot_size);
     }
-    o->gen_length = (o->gen_length + o->slot_size - 1) / o->slot_size * o->slot_size;
-    if (o->block_length == 0 || o->block_length > o->gen_length) {
-        o->block_length = o->gen_length;
+    int64_t whole = (o->gen_length + o->slot_size - 1) / o->slot_size * o->slot_size;
+    if (o->block_length == 0 || o->block_length > whole) {
+        o->block_length = whole;
     }
     return RF_OK;
 }

@@ -13,8 +13,8 @@ typedef enum rf_decode_kind {
 
 typedef struct rf_decode_options {
     rf_decode_kind kind;
-    int64_t gen_length;   /* response tokens at most; rounded up to a multiple of slot_size */
-    int64_t slot_size;    /* S; `ar` does not read it */
+    int64_t gen_length;   /* response tokens at most */
+    int64_t slot_size;    /* S; the last slot may be shorter. `ar` does not read it */
     int64_t block_length; /* a multiple of slot_size; 0: gen_length. `ar` does not read it */
     double slot_threshold, token_threshold;
     bool verify_paper; /* place 0 of a slot must pass too; else `released` */
@@ -28,8 +28,8 @@ extern const rf_config_key rf_decode_keys[];
 /* The settings, resolved. RF_ERR_USAGE where two of them do not go together. */
 RF_MUST_CHECK int rf_decode_options_from_config(rf_decode_options *out, const rf_config *config,
                                                 rf_error *err);
-/* Checks the ranges and puts the lengths that are used for those that were given (rounded,
- * defaults). Resolving twice changes nothing. RF_ERR_USAGE. */
+/* Checks the ranges and puts the block length that is used for the one that was given. Resolving
+ * twice changes nothing. RF_ERR_USAGE. */
 RF_MUST_CHECK int rf_decode_options_resolve(rf_decode_options *options, rf_error *err);
 
 /* As decode.kind has it. */

@@ -52,7 +52,7 @@ static void ask_plan(rf_sequence *s, rf_batch *batch)
     for (int64_t j = 0; j < s->n_masked; j++) {
         int64_t at = s->masked[j] * S;
         rf_sequence_ask(s, RF_QUERY_DRAFT, batch->n, at, -1);
-        for (int64_t i = 0; i < S; i++) {
+        for (int64_t i = 0; i < rf_sequence_length(s, s->masked[j]); i++) {
             rf_sequence_add(s, batch, mask, at + i, s->committed + j * S + i, s->committed);
         }
     }
@@ -84,7 +84,7 @@ static void tell_plan(rf_sequence *s)
 {
     int64_t S = s->slot_size, begin = s->query[0].row;
 
-    for (int64_t i = 0; i < s->n_slots * S; i++) {
+    for (int64_t i = 0; i < s->n_tokens; i++) {
         s->draft[i] = -1;
     }
     for (int64_t j = 0; j < s->n_masked; j++) {
@@ -95,7 +95,7 @@ static void tell_plan(rf_sequence *s)
     s->n_queries = 0;
     for (int64_t j = 0; j < s->n_masked; j++) {
         int64_t e = s->masked[j];
-        for (int64_t i = 1; i < S && s->slot[e] == RF_SLOT_SELECTED; i++) {
+        for (int64_t i = 1; i < rf_sequence_length(s, e) && s->slot[e] == RF_SLOT_SELECTED; i++) {
             rf_sequence_ask(s, RF_QUERY_DRAFT, begin + j * S + i, e * S + i, -1);
         }
     }
@@ -116,7 +116,7 @@ static void ask_verify(rf_sequence *s, rf_batch *batch)
     int64_t S = s->slot_size;
 
     for (int64_t r = 0; r < s->n_selected; r++) {
-        for (int64_t i = 0; i < S; i++) {
+        for (int64_t i = 0; i < rf_sequence_length(s, s->selected[r]); i++) {
             int64_t at = s->selected[r] * S + i;
             if (i > 0) {
                 rf_sequence_ask(s, RF_QUERY_PROBABILITY, batch->n - 1, at, s->draft[at]);
@@ -129,16 +129,16 @@ static void ask_verify(rf_sequence *s, rf_batch *batch)
 /* Notes which places pass, and returns how many do from the start of the sequence on. */
 static int64_t passing_run(rf_sequence *s)
 {
-    int64_t S = s->slot_size, run = 0;
+    int64_t S = s->slot_size, n = 0, run = 0; /* of n places */
     double threshold = s->options->token_threshold;
 
     for (int64_t r = 0, j = 0; r < s->n_selected; r++) {
-        s->pass[r * S] = !s->options->verify_paper || s->score[s->selected[r]] > threshold;
-        for (int64_t i = 1; i < S; i++, j++) {
-            s->pass[r * S + i] = s->query[j].p > threshold;
+        s->pass[n++] = !s->options->verify_paper || s->score[s->selected[r]] > threshold;
+        for (; n < r * S + rf_sequence_length(s, s->selected[r]); j++) {
+            s->pass[n++] = s->query[j].p > threshold;
         }
     }
-    while (run < s->n_selected * S && s->pass[run]) {
+    while (run < n && s->pass[run]) {
         run++;
     }
     return run;
@@ -153,9 +153,9 @@ static bool commit_run(rf_sequence *s, int64_t run)
 
     for (int64_t r = 0; r * S < run && !ended; r++) {
         int64_t e = s->selected[r];
-        int64_t n = run - r * S < S ? run - r * S : S;
+        int64_t whole = rf_sequence_length(s, e), n = run - r * S < whole ? run - r * S : whole;
         n = rf_sequence_cut(s, s->draft + e * S, n, &ended);
-        if (n < S && !ended) {
+        if (n < whole && !ended) {
             break;
         }
         rf_sequence_commit(s, e, s->draft + e * S, n);

@@ -254,7 +254,7 @@ static int take_seat(rf_engine *e, rf_seat *seat, const rf_request *request, int
 static void leave_seat(rf_seat *seat, rf_answer *out)
 {
     const rf_sequence *s = &seat->sequence;
-    out->n = rf_sequence_cut(s, s->token, s->n_slots * s->slot_size, &out->ended);
+    out->n = rf_sequence_cut(s, s->token, s->n_tokens, &out->ended);
     out->token = rf_alloc_copy(s->token, (size_t)out->n * sizeof *out->token);
     for (int64_t i = 0; i < out->n; i++) {
         RF_ASSERT(out->token[i] >= 0);

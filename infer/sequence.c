@@ -8,12 +8,13 @@ void rf_sequence_new(rf_sequence *s, const rf_decode_options *options,
                      const rf_tokenizer *tokenizer, int64_t slab)
 {
     *s = (rf_sequence){.options = options, .tokenizer = tokenizer, .slab = slab};
+    s->n_tokens = options->gen_length;
     s->slot_size = rf_decode_slot_size(options);
-    s->n_slots = options->gen_length / s->slot_size;
-    size_t n_tokens = (size_t)options->gen_length, n_slots = (size_t)s->n_slots;
+    s->n_slots = (s->n_tokens + s->slot_size - 1) / s->slot_size;
+    size_t n_tokens = (size_t)s->n_tokens, n_slots = (size_t)s->n_slots;
     s->token = rf_alloc(n_tokens, sizeof *s->token);
     s->draft = rf_alloc(n_tokens, sizeof *s->draft);
-    s->pass = rf_alloc(n_tokens, sizeof *s->pass);
+    s->pass = rf_alloc(n_slots * (size_t)s->slot_size, sizeof *s->pass);
     s->score = rf_alloc(n_slots, sizeof *s->score);
     s->slot = rf_alloc(n_slots, sizeof *s->slot);
     s->round = rf_alloc(n_slots, sizeof *s->round);
@@ -42,7 +43,7 @@ void rf_sequence_begin(rf_sequence *s, const int32_t *prompt, int64_t n_prompt, 
     s->phase = s->step = 0;
     s->done = false;
     s->committed = s->forwards = s->rounds = s->block_begin = s->n_queries = 0;
-    for (int64_t i = 0; i < s->n_slots * s->slot_size; i++) {
+    for (int64_t i = 0; i < s->n_tokens; i++) {
         s->token[i] = s->draft[i] = -1;
     }
     for (int64_t e = 0; e < s->n_slots; e++) {
@@ -52,6 +53,12 @@ void rf_sequence_begin(rf_sequence *s, const int32_t *prompt, int64_t n_prompt, 
 }
 
 /* --- Steps of the decoders -------------------------------------------------------------------- */
+
+int64_t rf_sequence_length(const rf_sequence *s, int64_t e)
+{
+    int64_t rest = s->n_tokens - e * s->slot_size;
+    return rest < s->slot_size ? rest : s->slot_size;
+}
 
 void rf_sequence_add_prompt(rf_sequence *s, rf_batch *batch)
 {
@@ -105,7 +112,7 @@ void rf_sequence_commit(rf_sequence *s, int64_t e, const int32_t *token, int64_t
     bool ended;
 
     (void)rf_sequence_cut(s, token, n, &ended);
-    for (int64_t i = 0; i < S; i++) {
+    for (int64_t i = 0; i < rf_sequence_length(s, e); i++) {
         s->token[e * S + i] = i < n ? token[i] : -1;
     }
     s->slot[e] = RF_SLOT_COMMITTED;
@@ -114,7 +121,7 @@ void rf_sequence_commit(rf_sequence *s, int64_t e, const int32_t *token, int64_t
     for (int64_t later = e + 1; ended && later < s->n_slots; later++) {
         if (s->slot[later] != RF_SLOT_COMMITTED) {
             s->slot[later] = RF_SLOT_REMOVED;
-            for (int64_t i = 0; i < S; i++) {
+            for (int64_t i = 0; i < rf_sequence_length(s, later); i++) {
                 s->token[later * S + i] = -1;
             }
         }
@@ -128,7 +135,7 @@ void rf_sequence_notify(const rf_sequence *s, rf_decode_event_kind kind)
                                  .forwards = s->forwards,
                                  .n_slots = s->n_slots,
                                  .slot_size = s->slot_size,
-                                 .n_tokens = s->n_slots * s->slot_size,
+                                 .n_tokens = s->n_tokens,
                                  .slot = s->slot,
                                  .round = s->round,
                                  .token = s->token,

@@ -66,10 +66,10 @@ typedef struct rf_query {
 /* --- State ------------------------------------------------------------------------------------ */
 
 typedef struct rf_sequence {
-    const rf_decode_options *options; /* resolved. Not owned */
-    const rf_tokenizer *tokenizer;    /* not owned */
-    int64_t slot_size, n_slots;
-    int64_t slab; /* place of the cache at which the slab begins */
+    const rf_decode_options *options;     /* resolved. Not owned */
+    const rf_tokenizer *tokenizer;        /* not owned */
+    int64_t n_tokens, slot_size, n_slots; /* of the response; the last slot may be shorter */
+    int64_t slab;                         /* place of the cache at which the slab begins */
 
     /* The prompt. Not owned, not read after the first forward pass. */
     const int32_t *prompt;
@@ -83,7 +83,7 @@ typedef struct rf_sequence {
     int64_t committed; /* places of the slab that are final; 0: the prompt is still to come */
     int64_t forwards, rounds;
 
-    /* The response, [n_slots * slot_size] and [n_slots]. Owned */
+    /* The response, [n_tokens] and [n_slots]. Owned */
     int32_t *token; /* committed or accepted, -1: undecided */
     int32_t *draft; /* of this round, -1: none */
     double *score;  /* [n_slots] probability of a slot's first draft token */
@@ -112,6 +112,8 @@ void rf_sequence_begin(rf_sequence *s, const int32_t *prompt, int64_t n_prompt, 
 
 /* --- Steps of the decoders -------------------------------------------------------------------- */
 
+/* Tokens of slot e. */
+int64_t rf_sequence_length(const rf_sequence *s, int64_t e);
 /* Adds the prompt to the batch, causal, if it is not in the cache yet. */
 void rf_sequence_add_prompt(rf_sequence *s, rf_batch *batch);
 /* Adds `token` as response place `at`. Its key and value go to place `to` of the slab; it sees the

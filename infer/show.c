@@ -272,8 +272,9 @@ static void print_round(const rf_show *show, const rf_decode_event *event)
             continue;
         }
         fprintf(show->out, " slot %" PRId64 " «", e);
-        for (int64_t i = e * S; i < (e + 1) * S && event->token[i] >= 0; i += u.n_tokens) {
-            next_unit(&u, show->tokenizer, event->token + i, (e + 1) * S - i);
+        int64_t end = (e + 1) * S < event->n_tokens ? (e + 1) * S : event->n_tokens;
+        for (int64_t i = e * S; i < end && event->token[i] >= 0; i += u.n_tokens) {
+            next_unit(&u, show->tokenizer, event->token + i, end - i);
             fputs(u.text, show->out);
         }
         fputs("»", show->out);

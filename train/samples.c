@@ -48,9 +48,8 @@ static void free_tokens(rf_samples *p)
 static void fit_options(rf_samples *p, int64_t n_positions, bool warns)
 {
     rf_decode_options *o = &p->options;
-    int64_t slot = rf_decode_slot_size(o);
-    int64_t room = (n_positions - p->max_prompt) / slot * slot;
-    if (room < slot) {
+    int64_t room = n_positions - p->max_prompt;
+    if (room < 1) {
         if (warns) {
             rf_log_warn("log.samples_every: prompts of up to %lld tokens leave no room for an "
                         "answer: no samples are made; raise data.row_length",

@@ -47,14 +47,14 @@ static inline void oracle_plan(oracle *a, const int64_t *M, int64_t n_M)
 
     oracle_begin(a);
     for (int64_t j = 0; j < n_M; j++) {
-        for (int64_t i = 0; i < a->S; i++) {
+        for (int64_t i = 0; i < oracle_length(a, M[j]); i++) {
             oracle_add(a, mask, M[j] * a->S + i, 0, 0);
         }
     }
     oracle_forward(a);
     oracle_logits(a, a->plan + (a->rounds - 1) * SHARP_VOCABULARY, 0);
     for (int64_t j = 0; j < n_M; j++) {
-        for (int64_t i = 0; i < a->S; i++) {
+        for (int64_t i = 0; i < oracle_length(a, M[j]); i++) {
             double p;
             int64_t at = M[j] * a->S + i;
             a->draft[at] = oracle_choose(a, &p, j * a->S + i, at, true);
@@ -93,6 +93,13 @@ static inline int32_t *oracle_drafts(oracle *a, int64_t r)
     return a->draft + a->selected[r] * a->S;
 }
 
+/* Length of selected slot r. Only the last slot of the response can be short, and it stands behind
+ * all others: slots begin at multiples of S in any concatenation. */
+static inline int64_t oracle_whole(const oracle *a, int64_t r)
+{
+    return oracle_length(a, a->selected[r]);
+}
+
 /* Returns the length of the run of passing places. */
 static inline int64_t oracle_verify(oracle *a)
 {
@@ -100,20 +107,21 @@ static inline int64_t oracle_verify(oracle *a)
 
     oracle_begin(a);
     for (int64_t r = 0; r < a->k; r++) {
-        for (int64_t i = 0; i < S; i++) {
+        for (int64_t i = 0; i < oracle_whole(a, r); i++) {
             oracle_add(a, oracle_drafts(a, r)[i], a->selected[r] * S + i, 0, 0);
         }
+        oracle_hit(a, HIT_short_selected, r > 0 && oracle_whole(a, r) < S);
     }
     oracle_forward(a);
     for (int64_t r = 0; r < a->k; r++) {
         a->pass[r * S] =
             !a->o.verify_paper || oracle_above(a, a->score[a->selected[r]], a->o.token_threshold);
-        for (int64_t i = 1; i < S; i++) {
+        for (int64_t i = 1; i < oracle_whole(a, r); i++) {
             double p = oracle_probability(a, r * S + i - 1, oracle_drafts(a, r)[i]);
             a->pass[r * S + i] = oracle_above(a, p, a->o.token_threshold);
         }
     }
-    while (n < a->k * S && a->pass[n]) {
+    while (n < a->T && a->pass[n]) {
         n++;
     }
     return n;
@@ -132,13 +140,13 @@ static inline void oracle_commit_sequence(oracle *a, int64_t n)
 /* --- Step 3: complete each slot --------------------------------------------------------------- */
 
 /* One pass with the selected slots side by side: slot r shows its first shown[r] tokens, then masks
- * (shown[r] = S: no masks), sees the cache and itself. */
+ * (if it has more than these), sees the cache and itself. */
 static inline void oracle_side_by_side(oracle *a, const int64_t *shown)
 {
     int32_t mask = rf_tokenizer_specials(a->tokenizer)->mask;
     oracle_begin(a);
     for (int64_t r = 0; r < a->k; r++) {
-        for (int64_t i = 0; i < a->S; i++) {
+        for (int64_t i = 0; i < oracle_whole(a, r); i++) {
             oracle_add(a, i < shown[r] ? oracle_drafts(a, r)[i] : mask, a->selected[r] * a->S + i,
                        a->C, a->C + r * a->S);
         }
@@ -149,7 +157,7 @@ static inline void oracle_side_by_side(oracle *a, const int64_t *shown)
 static inline bool oracle_all_full(const oracle *a, const int64_t *accepted)
 {
     for (int64_t r = 0; r < a->k; r++) {
-        if (accepted[r] < a->S) {
+        if (accepted[r] < oracle_whole(a, r)) {
             return false;
         }
     }
@@ -166,7 +174,7 @@ static inline void oracle_own_runs(oracle *a, int64_t *accepted)
         }
         oracle_side_by_side(a, accepted);
         for (int64_t r = 0; r < a->k; r++) {
-            for (int64_t i = 1; i < S; i++) {
+            for (int64_t i = 1; i < oracle_whole(a, r); i++) {
                 double p = oracle_probability(a, r * S + i - 1, oracle_drafts(a, r)[i]);
                 a->pass[r * S + i] = oracle_above(a, p, a->o.token_threshold);
             }
@@ -174,11 +182,11 @@ static inline void oracle_own_runs(oracle *a, int64_t *accepted)
     }
     for (int64_t r = 0; r < a->k; r++) {
         int64_t n = 1;
-        while (n < S && a->pass[r * S + n]) {
+        while (n < oracle_whole(a, r) && a->pass[r * S + n]) {
             n++;
         }
         accepted[r] = n;
-        oracle_hit(a, HIT_full_at_once, n == S);
+        oracle_hit(a, HIT_full_at_once, n == oracle_whole(a, r));
     }
 }
 
@@ -190,7 +198,7 @@ static inline void oracle_cycle(oracle *a, int64_t *accepted)
     oracle_side_by_side(a, accepted);
     for (int64_t r = 0; r < a->k; r++) {
         whole[r] = S;
-        for (int64_t i = accepted[r]; i < S; i++) {
+        for (int64_t i = accepted[r]; i < oracle_whole(a, r); i++) {
             double p;
             oracle_drafts(a, r)[i] = oracle_choose(a, &p, r * S + i, 0, false);
         }
@@ -198,10 +206,10 @@ static inline void oracle_cycle(oracle *a, int64_t *accepted)
     oracle_side_by_side(a, whole);
     for (int64_t r = 0; r < a->k; r++) {
         int64_t i = accepted[r] + 1;
-        if (accepted[r] == S) {
+        if (accepted[r] == oracle_whole(a, r)) {
             continue;
         }
-        while (i < S &&
+        while (i < oracle_whole(a, r) &&
                oracle_above(a, oracle_probability(a, r * S + i - 1, oracle_drafts(a, r)[i]),
                             a->o.token_threshold)) {
             i++;
@@ -229,7 +237,7 @@ static inline int64_t oracle_abandon(oracle *a, int64_t *accepted)
         if (oracle_eos_in(a, r, accepted[r]) > 0) {
             oracle_hit(a, HIT_done_eos_abandons, r + 1 < a->k);
             a->k = r + 1;
-            accepted[r] = a->S;
+            accepted[r] = oracle_whole(a, r);
             return r;
         }
     }
@@ -242,7 +250,7 @@ static inline void oracle_commit_slots(oracle *a)
     if (a->o.recompute_kv) { /* the same tokens once more, in sequence */
         oracle_begin(a);
         for (int64_t r = 0; r < a->k; r++) {
-            for (int64_t i = 0; i < a->S; i++) {
+            for (int64_t i = 0; i < oracle_whole(a, r); i++) {
                 oracle_add(a, oracle_drafts(a, r)[i], a->selected[r] * a->S + i, 0, 0);
             }
         }
@@ -250,7 +258,8 @@ static inline void oracle_commit_slots(oracle *a)
         oracle_hit(a, HIT_recomputed, true);
     }
     for (int64_t r = 0; r < a->k; r++) {
-        int64_t eos = oracle_eos_in(a, r, a->S), n = eos > 0 ? eos : a->S;
+        int64_t whole = oracle_whole(a, r), eos = oracle_eos_in(a, r, whole);
+        int64_t n = eos > 0 ? eos : whole;
         int64_t begin = a->C; /* of the slot: earlier ones are whole */
         for (int64_t i = 0; i < n; i++) {
             oracle_commit_token(a, a->selected[r] * a->S + i, oracle_drafts(a, r)[i],
@@ -271,7 +280,9 @@ static inline void oracle_complete(oracle *a)
     int64_t accepted[ORACLE_LENGTH], n_cycles = 0, with_eos = -1, k = a->k, first_full = 0;
 
     oracle_own_runs(a, accepted);
-    while (first_full < k && accepted[first_full] < a->S) {
+    oracle_hit(a, HIT_short_completed,
+               oracle_whole(a, k - 1) < a->S && accepted[k - 1] < oracle_whole(a, k - 1));
+    while (first_full < k && accepted[first_full] < oracle_whole(a, first_full)) {
         first_full++;
     }
     while (!oracle_all_full(a, accepted)) {
@@ -280,7 +291,7 @@ static inline void oracle_complete(oracle *a)
         n_cycles++;
         r = oracle_abandon(a, accepted);
         for (int64_t j = 0; j < a->k; j++) {
-            full += accepted[j] == a->S;
+            full += accepted[j] == oracle_whole(a, j);
         }
         oracle_hit(a, HIT_full_waits, full > 0 && full < a->k);
         oracle_hit(a, HIT_done_eos_waits, r >= 0 && full < a->k);
@@ -317,7 +328,7 @@ static inline void oracle_round(oracle *a, const int64_t *M, int64_t n_M)
         int64_t e = a->selected[j / a->S];
         if (oracle_is_eos(a, a->draft[e * a->S + j % a->S])) {
             oracle_hit(a, HIT_run_eos, true);
-            oracle_hit(a, HIT_run_eos_incomplete, n < (j / a->S + 1) * a->S);
+            oracle_hit(a, HIT_run_eos_incomplete, n < j / a->S * a->S + oracle_length(a, e));
             oracle_hit(a, HIT_run_eos_behind, j >= a->S);
             oracle_hit(a, HIT_run_eos_first, e == 0);
             oracle_commit_sequence(a, j + 1);
@@ -325,12 +336,12 @@ static inline void oracle_round(oracle *a, const int64_t *M, int64_t n_M)
             return;
         }
     }
-    m = n / a->S;
+    m = n < a->T ? n / a->S : a->k;
     oracle_hit(a, HIT_run_none, m == 0);
     oracle_hit(a, HIT_run_some, m > 0 && m < a->k);
     oracle_hit(a, HIT_run_all, m > 0 && m == a->k);
     if (m >= 1) {
-        oracle_commit_sequence(a, m * a->S);
+        oracle_commit_sequence(a, m < a->k ? m * a->S : a->T);
     } else {
         oracle_complete(a);
     }
@@ -341,7 +352,7 @@ static inline void oracle_collect(oracle *a)
 {
     a->n = 0;
     a->ended = false;
-    for (int64_t i = 0; i < a->n_slots * a->S && !a->ended; i++) {
+    for (int64_t i = 0; i < a->o.gen_length && !a->ended; i++) {
         cr_assert(a->response[i] >= 0, "a hole at response place %lld", (long long)i);
         a->answer[a->n++] = a->response[i];
         a->ended = oracle_is_eos(a, a->response[i]);
@@ -352,7 +363,7 @@ static inline void oracle_collect(oracle *a)
 static inline void oracle_start(oracle *a, const int32_t *prompt, int64_t n_prompt, uint64_t index)
 {
     a->S = a->o.slot_size;
-    oracle_hit(a, HIT_rounded, a->o.gen_length % a->S != 0);
+    oracle_hit(a, HIT_short_slot, a->o.gen_length % a->S != 0);
     a->n_slots = (a->o.gen_length + a->S - 1) / a->S;
     if (a->o.block_length == 0 || a->o.block_length > a->n_slots * a->S) {
         a->o.block_length = a->n_slots * a->S;

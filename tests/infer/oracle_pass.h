@@ -43,7 +43,9 @@ enum { ORACLE_LENGTH = 64 }; /* most response tokens */
     X(eos_removes, "undecided slots behind an end of text are removed")                            \
     X(eos_blocks, "later blocks never start")                                                      \
     X(no_eos, "no end of text at all")                                                             \
-    X(rounded, "gen_length is not a multiple of the slot")                                         \
+    X(short_slot, "the last slot is shorter")                                                      \
+    X(short_selected, "... and selected behind others")                                            \
+    X(short_completed, "... and completed alone")                                                  \
     X(short_block, "the last block is shorter")                                                    \
     X(recomputed, "keys and values computed again")
 
@@ -92,6 +94,13 @@ typedef struct oracle {
     bool ended;
     int64_t hits[ORACLE_N_BRANCHES];
 } oracle;
+
+/* Tokens of slot e: S, but the last slot may be shorter. */
+static inline int64_t oracle_length(const oracle *a, int64_t e)
+{
+    int64_t rest = a->o.gen_length - e * a->S;
+    return rest < a->S ? rest : a->S;
+}
 
 static inline void oracle_hit(oracle *a, enum oracle_branch branch, bool taken)
 {

@@ -187,8 +187,8 @@ Test(decode, ties_go_to_the_lowest_token_and_slot)
     const rf_request request = {
         .prompt = prompt, .n_prompt = 2, .observer = note_order, .user = &seen};
     TINY_MUST(rf_engine_run(decoder, &answer, &request, 1, NULL, NULL, tiny_error()));
-    cr_assert(answer.n == 16 && !answer.ended && seen.n_slots == 4 && seen.ends == 1);
-    for (int i = 0; i < 16; i++) {
+    cr_assert(answer.n == 15 && !answer.ended && seen.n_slots == 4 && seen.ends == 1);
+    for (int i = 0; i < 15; i++) {
         cr_assert_eq(answer.token[i], 0);
     }
     for (int e = 0; e < 4; e++) {
@@ -368,7 +368,7 @@ Test(decode, reads_its_configuration)
         TINY_MUST(rf_config_set(config, set[i], tiny_error()));
     }
     TINY_MUST(rf_decode_options_from_config(&o, config, tiny_error()));
-    cr_assert(o.kind == RF_DECODE_LEFT_TO_RIGHT && o.gen_length == 32 && o.slot_size == 4 &&
+    cr_assert(o.kind == RF_DECODE_LEFT_TO_RIGHT && o.gen_length == 30 && o.slot_size == 4 &&
               o.block_length == 8 && o.verify_paper && o.recompute_kv && o.seed == 9);
     cr_assert(
         !!(fabs(o.slot_threshold - 0.5) + fabs(o.temperature - 0.5) + fabs(o.token_threshold) <

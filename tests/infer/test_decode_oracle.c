@@ -81,7 +81,10 @@ static void watch(void *user, const rf_decode_event *event)
     const rf_sequence *s = &d->seat[0].sequence;
     double logits[SHARP_VOCABULARY];
     if (event->kind == RF_EVENT_PLAN) {
-        int32_t place = (int32_t)(d->batch.n - s->n_masked * s->slot_size);
+        int32_t place = (int32_t)d->batch.n;
+        for (int64_t j = 0; j < s->n_masked; j++) {
+            place -= (int32_t)rf_sequence_length(s, s->masked[j]);
+        }
         cr_assert(w->round < w->witness->rounds);
         TINY_MUST(rf_model_logits(d->model, d->acts, logits, &place, 1, tiny_error()));
         w->gap = fmax(w->gap, tiny_gap(logits, w->witness->plan + w->round * SHARP_VOCABULARY,

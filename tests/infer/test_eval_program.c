@@ -212,7 +212,7 @@ Test(eval_program, settings_reach_the_report)
     cr_assert_str_eq(json_string_value(json_object_get(d, "kind")), "refusion-left-to-right");
     cr_assert_str_eq(json_string_value(json_object_get(d, "verify")), "paper");
     cr_assert_str_eq(json_string_value(json_object_get(d, "kv")), "recompute");
-    cr_assert((int)number(r, "decode", "gen_length") == 12 &&
+    cr_assert((int)number(r, "decode", "gen_length") == 10 &&
               !!(fabs(number(r, "decode", "token_threshold") - 0.25) < 1e-12));
     cr_assert_str_eq(json_string_value(json_object_get(json_object_get(r, "answers"), "task")),
                      "arithmetic");
