@@ -145,8 +145,7 @@ static void lay_out(rf_acts *acts, rf_arena *arena, const rf_model *model)
     acts->chosen = take(&l, RF_INDEX, 1);
     acts->chosen_token = take(&l, RF_INDEX, 1);
     acts->chosen_score = take(&l, RF_STATISTIC, 1);
-    acts->span_bytes = rf_spans_bytes(backend, acts->capacity, acts->keys, acts->backward);
-    acts->span_memory = rf_arena_take(arena, acts->span_bytes);
+    acts->span_memory = rf_arena_take(arena, rf_backend_bytes(backend, RF_INDEX, acts->span_size));
     take_adapter(acts, &l);
     if (acts->backward) {
         take_training(acts, &l);
@@ -158,15 +157,18 @@ static void lay_out(rf_acts *acts, rf_arena *arena, const rf_model *model)
 static void lay_out_host(rf_acts *acts, rf_arena *arena)
 {
     acts->host_target = rf_arena_take(arena, (size_t)acts->capacity * sizeof(int32_t));
+    acts->host_span = rf_arena_take(arena, (size_t)acts->span_size * sizeof(int32_t));
     acts->host_taken = rf_arena_take(arena, (size_t)acts->keys);
 }
 
 static rf_acts describe(int64_t places, int64_t keys, bool backward, rf_recompute recompute)
 {
+    keys = keys > places ? keys : places;
     return (rf_acts){.capacity = places,
-                     .keys = keys > places ? keys : places,
+                     .keys = keys,
                      .backward = backward,
-                     .recompute = recompute};
+                     .recompute = recompute,
+                     .span_size = rf_spans_size(places, keys, backward)};
 }
 
 size_t rf_acts_bytes(const rf_model *model, int64_t places, int64_t keys, bool backward,

@@ -87,8 +87,8 @@ static int upload_batch(rf_model *model, rf_acts *acts, const rf_batch *batch,
 {
     rf_ctx *ctx = model->ctx;
     int64_t n = batch->n, m = cache != NULL ? cache->length : n;
-    int rc = rf_spans_build(&acts->spans, ctx, acts->span_memory, acts->span_bytes, batch->span, n,
-                            m, acts->backward, err);
+    int rc = rf_spans_build(&acts->spans, ctx, acts->span_memory, acts->host_span, acts->span_size,
+                            batch->span, n, m, acts->backward, err);
     if (rc != RF_OK) {
         return rc;
     }

@@ -143,8 +143,9 @@ typedef struct rf_acts {
     uint8_t *host_taken;                        /* [keys] host, all 0 between calls */
     int32_t *chosen, *chosen_token;             /* [N] index: operands of the head's functions */
     void *chosen_score;                         /* [N] statistic */
-    void *span_memory;
-    size_t span_bytes;
+    void *span_memory;  /* [span_size] index, what spans points into */
+    int32_t *host_span; /* [span_size] host, where it is built */
+    int64_t span_size;
     rf_spans spans;
     rf_block_acts *block; /* [L]. norm1, norm2 and h are the same memory in all: backward makes them
                              again. Without `backward` all share one set, with RF_RECOMPUTE_BLOCK

@@ -174,7 +174,7 @@ static void bench_decoding(void)
 typedef struct attention_work {
     rf_ctx *ctx;
     rf_spans spans;
-    void *spans_memory;
+    int32_t *spans_memory, *spans_host;
     int64_t n, h, g, k;
     void *q, *key, *v, *o, *do_; /* activations */
     float *lse, *dq, *dk, *dv, *delta;
@@ -224,10 +224,12 @@ static void make_attention(attention_work *a, const char *backend, int64_t n, in
         span[4 * i] = i - (int32_t)(i % sample);
         span[4 * i + 1] = i + 1;
     }
-    size_t bytes = rf_spans_bytes(a->ctx->backend, n, n, 1);
-    a->spans_memory = take(bytes);
+    const int64_t size = rf_spans_size(n, n, true);
+    a->spans_memory = take((size_t)size * sizeof(int32_t));
+    a->spans_host = take((size_t)size * sizeof(int32_t));
     rf_error err = {0};
-    if (rf_spans_build(&a->spans, a->ctx, a->spans_memory, bytes, span, n, n, 1, &err) != RF_OK) {
+    if (rf_spans_build(&a->spans, a->ctx, a->spans_memory, a->spans_host, size, span, n, n, true,
+                       &err) != RF_OK) {
         fail(err.message);
     }
     free(span);
@@ -240,6 +242,7 @@ static void free_attention(attention_work *a)
         free(all[i]);
     }
     free(a->spans_memory);
+    free(a->spans_host);
     rf_ctx_free(a->ctx);
 }
 

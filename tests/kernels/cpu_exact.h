@@ -159,10 +159,11 @@ static inline void exact_attention_run(exact_attention *a, const rf_backend *bac
     rf_ctx *ctx = exact_context(backend, n_threads, &limits);
     rf_spans spans;
     rf_error err = {0};
-    size_t bytes = rf_spans_bytes(backend, a->n, a->n, 1);
-    void *memory = exact_take(bytes);
-    int code = rf_spans_build(&spans, ctx, memory, bytes, a->span, a->n, a->n, 1, &err);
-    cr_assert(code == RF_OK, "%s", err.message);
+    const int64_t size = rf_spans_size(a->n, a->n, true);
+    void *memory = exact_take((size_t)size * sizeof(int32_t));
+    int32_t *host = exact_take((size_t)size * sizeof *host);
+    int rc = rf_spans_build(&spans, ctx, memory, host, size, a->span, a->n, a->n, true, &err);
+    cr_assert(rc == RF_OK, "%s", err.message);
     const rf_kernels *kernels = backend->kernels;
     const int64_t wide = a->n * a->h * a->k, narrow = a->n * a->g * a->k;
     void *q = exact_upload(ctx, RF_ACTIVATION, a->q, wide);
@@ -179,6 +180,7 @@ static inline void exact_attention_run(exact_attention *a, const rf_backend *bac
         free(read_only[i]);
     }
     free(memory);
+    free(host);
     rf_ctx_free(ctx);
 }
 

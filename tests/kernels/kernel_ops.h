@@ -198,13 +198,16 @@ static inline void *case_spans(rf_spans *spans, kernel_case *c, rf_ctx *ctx, boo
     kernel_shape s = c->shape;
     rf_error err = {0};
     void *memory = NULL;
-    size_t bytes = rf_spans_bytes(ctx->backend, s.n, s.m, backward);
-    int32_t *host = case_allocate((size_t)(4 * s.n), sizeof(*host));
-    fill_spans(host, s.spans, s.n, s.m);
+    const int64_t size = rf_spans_size(s.n, s.m, backward);
+    const size_t bytes = rf_backend_bytes(ctx->backend, RF_INDEX, size);
+    int32_t *span = case_allocate((size_t)(4 * s.n), sizeof *span);
+    int32_t *host = case_allocate((size_t)size, sizeof *host);
+    fill_spans(span, s.spans, s.n, s.m);
     cr_assert(rf_backend_alloc(&memory, ctx, bytes, &err) == RF_OK, "%s", err.message);
-    int code = rf_spans_build(spans, ctx, memory, bytes, c->spans != NULL ? c->spans : host, s.n,
-                              s.m, backward, &err);
-    cr_assert(code == RF_OK, "%s", err.message);
+    int rc = rf_spans_build(spans, ctx, memory, host, size, c->spans != NULL ? c->spans : span, s.n,
+                            s.m, backward, &err);
+    cr_assert(rc == RF_OK && rf_ctx_sync(ctx, &err) == RF_OK, "%s", err.message);
+    free(span);
     free(host);
     return memory;
 }

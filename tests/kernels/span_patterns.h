@@ -15,6 +15,7 @@ enum {
     SPANS_MASKS,         /* a growing prefix, and the query's own key */
     SPANS_RANDOM,        /* anything valid, with many empty spans */
     SPANS_EMPTY,
+    SPANS_COPIES, /* a clean and a noisy copy in blocks (BD3-LM) */
     N_SPAN_PATTERNS
 };
 
@@ -73,6 +74,15 @@ static inline void fill_spans(int32_t *span, int pattern, int64_t n, int64_t m)
             span[0] = 0, span[1] = clip_key(i / 4 * 4, m);
             span[2] = clip_key(i, m), span[3] = clip_key(i + 1, m);
             break;
+        case SPANS_COPIES: { /* clean keys and queries are the first halves */
+            const int64_t half = n / 2, block = (i < half ? i : i - half) / 12 * 12;
+            span[0] = 0, span[1] = clip_key(i < half ? block + 12 : block, m / 2);
+            span[2] = clip_key(m / 2 + block, m), span[3] = clip_key(m / 2 + block + 12, m);
+            if (i < half) {
+                span[2] = span[3] = span[1];
+            }
+            break;
+        }
         case SPANS_RANDOM:
             random_spans(span, &rng, m);
             break;

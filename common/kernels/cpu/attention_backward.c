@@ -4,169 +4,162 @@
  *   ds_ij = p_ij (dp_ij - delta_i)              (softmax; sum_j p_ij dp_ij = delta_i)
  *   dq_i = scale sum_j ds_ij k_j                dk_j = scale sum_i ds_ij q_i
  *
- * A unit of work is a chunk of keys and one key/value head: it makes p and dp of every block of
- * queries that sees the chunk once, and from them its own dk and dv as well as its share of dq.
- * dq_i is one chain of fma over i's keys, ascending, that goes from chunk to chunk through memory:
- * how keys are cut into chunks does not show in it. Units begin in such an order, and take blocks
- * from the last down, so that the unit of the next chunk follows one block behind; `done` counts
- * the chunks that have added to a block. A unit waits for units that began before it only.
+ * A unit of work is a chunk of keys of one key/value head. It takes all query runs that see a key
+ * of the chunk, from the last run to the first: makes p and ds of the run's queries and the chunk's
+ * keys, and adds to dk and dv of its keys, which no other unit touches, and to dq of the run.
  *
- * With bf16 the multipliers take STEP keys at a time, counted from the span's begin wherever that
- * lies: the keys of a step that a chunk's end cuts through are left, with their ds, to the next
- * chunk (`carry`). There dk and dv stand as [K, keys]: then p and ds, whose cells are pairs of
- * queries, are packed as right operands without moving a number to another lane. */
+ * A query's dq is one chain of fma over its keys in ascending order, so that it does not show how
+ * keys are cut into chunks. Therefore the chunks that a run sees add to its dq one after the other:
+ * `done` counts those that have, and a unit waits until it is its turn. It waits only for units
+ * that began before it (order_chunks), so the waiting ends; and since all units take the runs in
+ * the same order, the unit of the next chunk follows one run behind, so it waits briefly.
+ *
+ * With bf16 a product takes STEP keys at a time, counted from the begin of a query's span. Where
+ * the end of a chunk cuts a step in two, the ds of the step's first keys are kept (`carry`) and the
+ * next chunk adds the whole step. dk and dv stand transposed, as [K, keys]: so p and ds are the
+ * right operands of their products, and their cells, which are pairs of queries, can be packed
+ * without moving a number to another lane. */
 #include "common/kernels/cpu/attention_backward.h"
 
 #include <omp.h>
 #include <sched.h>
 
-/* Floats of a thread's scratch; binds it where base is not NULL. */
-static int64_t bind(workspace *w, float *base, const attention *t)
+/* A thread's scratch. */
+static void lay_out(workspace *w, rf_arena *arena, const attention *t)
 {
-    const int64_t rows = RF_QUERY_BLOCK * t->group, width = t->head_dim;
+    const int64_t rows = RF_RUN_QUERIES * t->group, width = t->head_dim;
     const int64_t columns = CHUNK * (t->bf16 ? max_of(width, bf16_cells(width)) : width);
     const int64_t sums = t->bf16 ? width * LD_SUMS : CHUNK * t->ld;
-    const int64_t all_rows = t->bf16 ? round_up(rows, BF16_ROWS) : 0;
-    const int64_t turned = t->bf16 ? round_up(width, BF16_ROWS) * cells_ld(rows) : 0;
-    const int64_t pairs = t->bf16 ? PAIRS * round_up(width, BF16_PANEL) : 0;
-    const int64_t size[] = {rows * t->ld,
-                            rows * t->ld,
-                            rows * t->ld,
-                            rows * LD_P,
-                            rows * LD_DS,
-                            (KEYS + STEP) * t->ld,
-                            columns,
-                            columns,
-                            sums,
-                            sums,
-                            rows,
-                            rows,
-                            rows,
-                            rows,
-                            all_rows * cells_ld(width),
-                            all_rows * cells_ld(width),
-                            turned,
-                            turned,
-                            t->bf16 ? bf16_cells(rows) * RF_KEY_TILE : 0,
-                            all_rows * cells_ld(KEYS),
-                            pairs,
-                            pairs};
-    enum { N_PIECES = sizeof(size) / sizeof(size[0]) };
-    float *piece[N_PIECES] = {NULL};
-    int64_t total = cut(piece, base, size, N_PIECES);
-    *w = (workspace){.q = piece[0],
-                     .do_ = piece[1],
-                     .dq = piece[2],
-                     .p = piece[3],
-                     .ds = piece[4],
-                     .k = piece[5],
-                     .k_columns = piece[6],
-                     .v_columns = piece[7],
-                     .dk = piece[8],
-                     .dv = piece[9],
-                     .lse = piece[10],
-                     .delta = piece[11],
-                     .limit = {piece[12], piece[13]},
-                     .q_cells = piece[14],
-                     .do_cells = piece[15],
-                     .q_turned = piece[16],
-                     .do_turned = piece[17],
-                     .p_cells = piece[18],
-                     .ds_cells = piece[19],
-                     .k_cells = {piece[20], piece[21]}};
-    return total;
+    w->q = take_floats(arena, rows * t->ld);
+    w->do_ = take_floats(arena, rows * t->ld);
+    w->dq = take_floats(arena, rows * t->ld);
+    w->p = take_floats(arena, rows * LD_P);
+    w->ds = take_floats(arena, rows * LD_DS);
+    w->k = take_floats(arena, (KEYS + STEP) * t->ld);
+    w->k_columns = take_floats(arena, columns);
+    w->v_columns = take_floats(arena, columns);
+    w->dk = take_floats(arena, sums);
+    w->dv = take_floats(arena, sums);
+    w->lse = take_floats(arena, rows);
+    w->delta = take_floats(arena, rows);
+    w->limit[0] = take_floats(arena, rows);
+    w->limit[1] = take_floats(arena, rows);
+    if (t->bf16) {
+        const int64_t all_rows = round_up(rows, BF16_ROWS);
+        const int64_t turned = round_up(width, BF16_ROWS) * cells_ld(rows);
+        const int64_t pairs = PAIRS * round_up(width, BF16_PANEL);
+        w->q_cells = take_floats(arena, all_rows * cells_ld(width));
+        w->do_cells = take_floats(arena, all_rows * cells_ld(width));
+        w->q_turned = take_floats(arena, turned);
+        w->do_turned = take_floats(arena, turned);
+        w->p_cells = take_floats(arena, bf16_cells(rows) * RF_KEY_TILE);
+        w->ds_cells = take_floats(arena, all_rows * cells_ld(KEYS));
+        w->k_cells[0] = take_floats(arena, pairs);
+        w->k_cells[1] = take_floats(arena, pairs);
+    }
 }
 
-/* Behind the threads' scratch. */
+/* What all threads share, before the scratch of the first. */
 typedef struct shared {
-    int32_t *done;    /* [N, G] how many chunks have added to each block and key/value head */
+    int32_t *done;    /* [runs, G] how many chunks have added to dq of a run and key/value head */
     int32_t *order;   /* [chunks] in which chunks begin */
-    int32_t *level;   /* [chunks] */
-    int32_t *reached; /* [N] by block */
-    float *carry;     /* bf16: [N, H, STEP] ds of keys carried over */
+    int32_t *level;   /* [chunks] see order_chunks */
+    int32_t *reached; /* [runs] the level that a run's next chunk must have at least */
+    float *carry;     /* bf16: [N, H, STEP] ds of the keys of a step that a chunk's end cuts */
 } shared;
 
-/* Its bytes for n queries and m keys; binds it where base is not NULL. */
-static size_t bind_shared(shared *s, float *base, const attention *t, int64_t n, int64_t m)
+/* For n queries, which are at most n runs, and m keys. */
+static void lay_out_shared(shared *s, rf_arena *arena, const attention *t, int64_t n, int64_t m)
 {
     const int64_t chunks = ceil_div(m, CHUNK);
-    const int64_t size[] = {n * t->g, chunks, chunks, n, t->bf16 ? n * t->h * STEP : 0};
-    enum { N_PIECES = sizeof(size) / sizeof(size[0]) };
-    float *piece[N_PIECES] = {NULL};
-    int64_t total = cut(piece, base, size, N_PIECES);
-    *s = (shared){.done = (int32_t *)piece[0],
-                  .order = (int32_t *)piece[1],
-                  .level = (int32_t *)piece[2],
-                  .reached = (int32_t *)piece[3],
-                  .carry = piece[4]};
-    return (size_t)total * sizeof(float);
+    s->done = take_ints(arena, n * t->g);
+    s->order = take_ints(arena, chunks);
+    s->level = take_ints(arena, chunks);
+    s->reached = take_ints(arena, n);
+    s->carry = t->bf16 ? take_floats(arena, n * t->h * STEP) : NULL;
+}
+
+static size_t thread_bytes(const attention *t)
+{
+    workspace w;
+    rf_arena measure = {0};
+    lay_out(&w, &measure, t);
+    return measure.used;
 }
 
 size_t RF_CPU(attention_backward_bytes)(int n_threads, const rf_limits *limits)
 {
-    workspace w;
     shared s;
+    rf_arena measure = {0};
     attention t =
         make_attention(limits, NULL, limits->n_heads, limits->n_kv_heads, limits->head_dim);
-    return (size_t)(n_threads * bind(&w, NULL, &t)) * sizeof(float) +
-           bind_shared(&s, NULL, &t, limits->places, limits->keys);
+    lay_out_shared(&s, &measure, &t, limits->places, limits->keys);
+    return measure.used + (size_t)n_threads * thread_bytes(&t);
 }
 
-/* --- The order in which chunks add to dq --------------------------------------------------------
- */
+/* --- The order in which chunks add to dq ------------------------------------------------------ */
 
-/* How many chunks before `chunk` block b sees. */
-static int32_t chunks_before(const query_block *b, int64_t chunk)
+/* How many of the chunks before `chunk` a run sees. */
+static int32_t chunks_before(const query_run *run, int64_t chunk)
 {
     int64_t n = 0, next = 0;
     for (int span = 0; span < 2; span++) {
-        if (b->key[span] < b->key_end[span]) {
-            int64_t first = max_of(b->key[span] / CHUNK, next);
-            next = max_of(next, (b->key_end[span] - 1) / CHUNK + 1);
+        if (run->key[span] < run->key_end[span]) {
+            int64_t first = max_of(run->key[span] / CHUNK, next);
+            next = max_of(next, (run->key_end[span] - 1) / CHUNK + 1);
             n += max_of(0, min_of(next, chunk) - first);
         }
     }
     return (int32_t)n;
 }
 
-static bool sees(const query_block *b, int64_t chunk)
+static bool sees(const query_run *run, int64_t chunk)
 {
-    return chunks_before(b, chunk + 1) > chunks_before(b, chunk);
+    return chunks_before(run, chunk + 1) > chunks_before(run, chunk);
 }
 
-/* All blocks that see a chunk lie in [first, end). */
-static void find_blocks(int64_t *first, int64_t *end, const rf_spans *spans, int64_t chunk)
+/* All runs that see a chunk lie in [begin[0], end[0]) and [begin[1], end[1]), in this order. */
+typedef struct run_ranges {
+    int64_t begin[2], end[2];
+} run_ranges;
+
+static run_ranges find_runs(const rf_spans *spans, int64_t chunk)
 {
-    *first = spans->n_blocks;
-    *end = 0;
-    for (int64_t tile = chunk * CHUNK_TILES;
-         tile < min_of((chunk + 1) * CHUNK_TILES, spans->n_tiles); tile++) {
-        int32_t from = spans->tile_begin[tile], to = spans->tile_begin[tile + 1];
-        if (from < to) {
-            *first = min_of(*first, spans->tile_block[from]);
-            *end = max_of(*end, (int64_t)spans->tile_block[to - 1] + 1);
+    run_ranges all = {{spans->n_runs, spans->n_runs}, {0, 0}};
+    const int64_t tiles_end = min_of((chunk + 1) * CHUNK_TILES, spans->n_tiles);
+    for (int64_t t = chunk * CHUNK_TILES; t < tiles_end; t++) {
+        for (int i = 0; i < 2; i++) {
+            const int32_t *range = spans->tile + 4 * t + 2 * i;
+            if (range[0] < range[1]) {
+                all.begin[i] = min_of(all.begin[i], range[0]);
+                all.end[i] = max_of(all.end[i], range[1]);
+            }
         }
     }
+    all.begin[1] = max_of(all.begin[1], all.end[0]); /* one tile's first, another's second */
+    return all;
 }
 
-/* Chunks begin level by level: a chunk's level is above those of the chunks before it that its
- * blocks see. So the first chunks of all samples, which have the most work, come first, and a unit
- * waits for units that began before it only. */
+/* In which order chunks begin: level by level. A chunk's level is one above the highest level of
+ * the earlier chunks that its runs see, so a unit waits only for units that began before it. The
+ * first chunks of all samples, which have the most work, come first. */
 static void order_chunks(const shared *s, const rf_spans *spans)
 {
     const int64_t chunks = ceil_div(spans->m, CHUNK);
     int32_t levels = 0;
-    int64_t n = 0, first, end;
-    memset(s->reached, 0, (size_t)spans->n_blocks * sizeof(int32_t));
+    int64_t n = 0;
+    memset(s->reached, 0, (size_t)spans->n_runs * sizeof *s->reached);
     for (int64_t chunk = 0; chunk < chunks; chunk++) {
+        const run_ranges runs = find_runs(spans, chunk);
         int32_t level = 0;
-        find_blocks(&first, &end, spans, chunk);
-        for (int pass = 0; pass < 2; pass++) { /* finds the level, then tells the blocks */
-            for (int64_t i = first; i < end; i++) {
-                const query_block b = get_block(spans, i);
-                if (sees(&b, chunk)) {
-                    level = s->reached[i] > level && pass == 0 ? s->reached[i] : level;
-                    s->reached[i] = pass == 0 ? s->reached[i] : level + 1;
+        for (int pass = 0; pass < 2; pass++) { /* finds the level, then tells the runs */
+            for (int i = 0; i < 2; i++) {
+                for (int64_t r = runs.begin[i]; r < runs.end[i]; r++) {
+                    const query_run run = get_run(spans, r);
+                    if (sees(&run, chunk)) {
+                        level = s->reached[r] > level && pass == 0 ? s->reached[r] : level;
+                        s->reached[r] = pass == 0 ? s->reached[r] : level + 1;
+                    }
                 }
             }
         }
@@ -182,6 +175,7 @@ static void order_chunks(const shared *s, const rf_spans *spans)
     }
 }
 
+/* Until n chunks are done. */
 static void wait_for(const int32_t *done, int32_t n)
 {
     enum { PATIENCE = 1000 }; /* then the thread that is waited for may need this processor */
@@ -194,22 +188,22 @@ static void wait_for(const int32_t *done, int32_t n)
     }
 }
 
-/* --- A chunk of keys and a block of queries ----------------------------------------------------
- */
+/* --- A chunk of keys and a query run ---------------------------------------------------------- */
 
-/* lse and delta of a block's rows. */
-static void gather_statistics(const workspace *w, const attention *t, const query_block *b,
+/* lse (over ln 2) and delta of a run's rows. */
+static void gather_statistics(const workspace *w, const attention *t, const query_run *run,
                               int64_t kv_head)
 {
-    for (int64_t r = 0; r < t->group * b->n; r++) {
-        int64_t at = (b->begin + r % b->n) * t->h + kv_head * t->group + r / b->n;
+    for (int64_t r = 0; r < t->group * run->n; r++) {
+        int64_t at = head_of_row(t, run, kv_head, r);
         w->lse[r] = (float)((double)t->lse[at] * 1.4426950408889634);
         w->delta[r] = t->delta[at];
     }
 }
 
-/* Rows that are not finite must not reach, with a factor of 0, keys that they do not see: they
- * become 0, and p NaN where it is seen, since their lse is. */
+/* Products also multiply the p and ds of keys that a row does not see; those are 0, and 0 times a
+ * number that is not finite would be NaN. So rows that are not finite become 0 here, and their lse
+ * NaN, which makes p and ds NaN for the keys that they do see. */
 static void hide_rows(const workspace *w, const attention *t, int64_t rows)
 {
     const int64_t width = t->head_dim;
@@ -227,14 +221,13 @@ static void hide_rows(const workspace *w, const attention *t, int64_t rows)
     }
 }
 
-/* Queries and gradients of a block's outputs, as the products want them. */
-static void pack_block(const workspace *w, const attention *t, const query_block *b,
-                       int64_t kv_head)
+/* The queries of a run and the gradients of its outputs, as the products want them. */
+static void pack_run(const workspace *w, const attention *t, const query_run *run, int64_t kv_head)
 {
-    const int64_t rows = t->group * b->n, width = t->head_dim;
-    gather_rows(w->q, type_in(t), t->q, t, b, kv_head);
-    gather_rows(w->do_, type_in(t), t->do_, t, b, kv_head);
-    gather_statistics(w, t, b, kv_head);
+    const int64_t rows = t->group * run->n, width = t->head_dim;
+    gather_rows(w->q, type_in(t), t->q, t, run, kv_head);
+    gather_rows(w->do_, type_in(t), t->do_, t, run, kv_head);
+    gather_statistics(w, t, run, kv_head);
     hide_rows(w, t, rows);
     if (t->bf16) {
         const int64_t ld = cells_ld(width), ld_turned = cells_ld(rows);
@@ -249,48 +242,52 @@ static void pack_block(const workspace *w, const attention *t, const query_block
     }
 }
 
-/* All queries of one block for the keys of one chunk. */
-static void take_block(float *dq, const shared *s, const attention *t, const workspace *w,
-                       int64_t block, key_chunk *chunk)
+/* The chunk's part of the run's dq, once all chunks before it have added theirs. */
+static void add_to_queries(float *dq, const shared *s, const attention *t, const workspace *w,
+                           int64_t r, const query_run *run, key_chunk *chunk)
 {
-    const query_block b = get_block(t->spans, block);
-    const int64_t rows = t->group * b.n, width = t->head_dim, kv_head = chunk->kv_head;
-    int32_t *done = s->done + block * t->g + kv_head;
-    pack_block(w, t, &b, kv_head);
-    for (int64_t at = 0; at < chunk->n_keys; at += RF_KEY_TILE) {
-        tile_view view;
-        if (RF_CPU(attention_look)(&view, t, w, &b, chunk->key + at,
-                                   min_of(RF_KEY_TILE, chunk->n_keys - at))) {
-            RF_CPU(attention_take_tile)(t, w, &view, at / RF_KEY_TILE, rows);
-        }
-    }
-    const int32_t turn = chunks_before(&b, chunk->index);
-    const bool last = turn + 1 == chunks_before(&b, INT32_MAX);
+    const int64_t rows = t->group * run->n, width = t->head_dim, kv_head = chunk->kv_head;
+    int32_t *done = s->done + r * t->g + kv_head;
+    const int32_t turn = chunks_before(run, chunk->index);
+    const bool last = turn + 1 == chunks_before(run, INT32_MAX);
     wait_for(done, turn);
     if (turn > 0) {
-        gather_rows(w->dq, RF_F32, dq, t, &b, kv_head);
+        gather_rows(w->dq, RF_F32, dq, t, run, kv_head);
     } else {
         zero_rows(w->dq, t->ld, 0, rows);
     }
-    RF_CPU(attention_take_queries)
-    (s->carry + (b.begin * t->h + kv_head * t->group * b.n) * STEP, t, w, &b, chunk);
+    float *carry =
+        t->bf16 ? s->carry + (run->begin * t->h + kv_head * t->group * run->n) * STEP : NULL;
+    RF_CPU(attention_add_to_queries)(carry, t, w, run, chunk);
     const vf factor = v_set(last ? t->scale : 1.0F);
-    for (int64_t r = 0; r < rows; r++) {
-        int64_t at = (b.begin + r % b.n) * t->h + kv_head * t->group + r / b.n;
+    for (int64_t row = 0; row < rows; row++) {
+        int64_t at = head_of_row(t, run, kv_head, row);
         for (int64_t c = 0; c < width; c += VL) { /* + 0: see the end of forward's unit */
-            vf x = v_mul(factor, v_load(w->dq + r * t->ld + c));
+            vf x = v_mul(factor, v_load(w->dq + row * t->ld + c));
             v_store_n(dq + at * width + c, v_add(x, v_zero()), width - c);
         }
     }
     __atomic_store_n(done, turn + 1, __ATOMIC_RELEASE);
 }
 
-/* --- A unit ------------------------------------------------------------------------------------
- */
+static void take_run(float *dq, const shared *s, const attention *t, const workspace *w, int64_t r,
+                     const query_run *run, key_chunk *chunk)
+{
+    pack_run(w, t, run, chunk->kv_head);
+    for (int64_t at = 0; at < chunk->n_keys; at += RF_KEY_TILE) {
+        tile_view view;
+        if (RF_CPU(attention_look)(&view, t, w, run, chunk->key + at,
+                                   min_of(RF_KEY_TILE, chunk->n_keys - at))) {
+            RF_CPU(attention_take_tile)(t, w, &view, at / RF_KEY_TILE, t->group * run->n);
+        }
+    }
+    add_to_queries(dq, s, t, w, r, run, chunk);
+}
 
-/* w->k: keys from STEP before the chunk on; 0 where there is none, and for keys that are not
- * finite.
- */
+/* --- A unit ----------------------------------------------------------------------------------- */
+
+/* w->k: the keys from STEP before the chunk on; 0 where there is none, and for keys that are not
+ * finite. */
 static void copy_keys(const attention *t, const workspace *w, const key_chunk *chunk)
 {
     const int64_t width = t->head_dim, before = min_of(STEP, chunk->key);
@@ -307,6 +304,7 @@ static void copy_keys(const attention *t, const workspace *w, const key_chunk *c
     }
 }
 
+/* Keys and values of a chunk as the products want them; its dk and dv begin at 0. */
 static void pack_chunk(const attention *t, const workspace *w, const key_chunk *chunk)
 {
     const int64_t width = t->head_dim, ld = t->g * width;
@@ -336,12 +334,12 @@ static void pack_chunk(const attention *t, const workspace *w, const key_chunk *
     }
 }
 
-/* dst = scale sum, of a unit's keys. */
+/* dst = scale sum, for the chunk's keys: sum is w->dk or w->dv. */
 static void finish_keys(float *dst, float *sum, const attention *t, const workspace *w,
                         const key_chunk *chunk, float scale)
 {
     const int64_t width = t->head_dim;
-    if (t->bf16) { /* the copy of k is done with */
+    if (t->bf16) { /* w->k is not needed any more: it takes the transpose */
         RF_CPU(pack_transposed)
         (w->k, t->ld, sum, LD_SUMS, width, chunk->n_keys, round_up(width, VL), 0);
         sum = w->k;
@@ -362,30 +360,30 @@ static void chunk_unit(float *dq, float *dk, float *dv, const shared *s, const a
     key_chunk chunk = {.index = index, .key = index * CHUNK, .kv_head = kv_head};
     chunk.n_keys = min_of(CHUNK, spans->m - chunk.key);
     pack_chunk(t, w, &chunk);
-    int64_t first, end;
-    find_blocks(&first, &end, spans, index);
-    for (int64_t i = end - 1; i >= first; i--) {
-        const query_block b = get_block(spans, i);
-        if (sees(&b, index)) {
-            take_block(dq, s, t, w, i, &chunk);
+    const run_ranges runs = find_runs(spans, index);
+    for (int i = 1; i >= 0; i--) {
+        for (int64_t r = runs.end[i] - 1; r >= runs.begin[i]; r--) {
+            const query_run run = get_run(spans, r);
+            if (sees(&run, index)) {
+                take_run(dq, s, t, w, r, &run, &chunk);
+            }
         }
     }
     finish_keys(dk, w->dk, t, w, &chunk, t->scale);
     finish_keys(dv, w->dv, t, w, &chunk, 1.0F);
 }
 
-/* --- The whole ---------------------------------------------------------------------------------
- */
+/* --- The whole -------------------------------------------------------------------------------- */
 
-/* delta; dq of queries without keys; no chunk has added to any block. */
+/* Sets delta, dq of queries without keys to 0, and `done` to 0: no chunk has added to any run. */
 static void prepare(float *dq, float *delta, int32_t *done, const attention *t)
 {
     const int64_t width = t->head_dim;
 #pragma omp for schedule(static)
-    for (int64_t block = 0; block < t->spans->n_blocks; block++) {
-        const query_block b = get_block(t->spans, block);
-        const bool empty = b.key[0] >= b.key_end[0] && b.key[1] >= b.key_end[1];
-        for (int64_t i = b.begin * t->h; i < (b.begin + b.n) * t->h; i++) {
+    for (int64_t r = 0; r < t->spans->n_runs; r++) {
+        const query_run run = get_run(t->spans, r);
+        const bool empty = run.key[0] >= run.key_end[0] && run.key[1] >= run.key_end[1];
+        for (int64_t i = run.begin * t->h; i < (run.begin + run.n) * t->h; i++) {
             vf sum = v_zero();
             for (int64_t c = 0; c < width; c += VL) {
                 sum = v_fma(load_as(type_in(t), t->do_, i * width + c, width - c),
@@ -396,7 +394,7 @@ static void prepare(float *dq, float *delta, int32_t *done, const attention *t)
                 dq[i * width + c] = 0.0F;
             }
         }
-        memset(done + block * t->g, 0, (size_t)t->g * sizeof(int32_t));
+        memset(done + r * t->g, 0, (size_t)t->g * sizeof *done);
     }
 }
 
@@ -413,19 +411,19 @@ void RF_CPU(attention_backward)(rf_ctx *ctx, void *dq, void *dk, void *dv, void 
     t.do_ = do_;
     t.lse = lse;
     t.delta = delta;
-    workspace w;
     shared s;
-    const int64_t floats = bind(&w, NULL, &t);
-    const size_t bytes =
-        (size_t)(ctx->n_threads * floats) * sizeof(float) +
-        bind_shared(&s, (float *)ctx->scratch + ctx->n_threads * floats, &t, spans->n, spans->m);
-    RF_ASSERT(bytes <= ctx->scratch_bytes);
+    rf_arena arena = {.base = ctx->scratch, .size = ctx->scratch_bytes};
+    lay_out_shared(&s, &arena, &t, spans->n, spans->m);
+    const size_t bytes = thread_bytes(&t);
+    char *threads = rf_arena_take(&arena, (size_t)ctx->n_threads * bytes);
     const int64_t units = ceil_div(spans->m, CHUNK) * g;
     int64_t next = 0;
     order_chunks(&s, spans);
-#pragma omp parallel num_threads(ctx->n_threads) private(w)
+#pragma omp parallel num_threads(ctx->n_threads)
     {
-        bind(&w, (float *)ctx->scratch + omp_get_thread_num() * floats, &t);
+        workspace w = {0};
+        rf_arena own = {.base = threads + (size_t)omp_get_thread_num() * bytes, .size = bytes};
+        lay_out(&w, &own, &t);
         prepare(dq, delta, s.done, &t);
         /* Not `omp for`: units must begin in their order. */
         for (int64_t u; (u = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < units;) {

@@ -1,22 +1,23 @@
-/* Attention over spans, forward (arXiv:2205.14135): a running maximum m, a running sum l of
- * 2^(s - m) and a running output, rescaled when a tile of keys brings a larger score.
+/* Attention over spans, forward (arXiv:2205.14135): for each row a running maximum m of the scores,
+ * a running sum l of 2^(unit (s - m)) and a running output, both multiplied by a factor (`shrink`)
+ * where a tile of keys brings a larger score.
  *
- * A unit of work is one key/value head and one or a few neighbouring blocks of queries whose spans
- * begin alike. Tiles of keys begin at the span's begin, so a row's arithmetic depends on its own
- * spans alone, and how many blocks are taken together does not show. The queries' transpose is
- * packed once for a unit, so scores stand as [keys, rows]: vectors hold rows, and neither maxima
- * nor sums cross lanes. */
+ * A unit of work is one key/value head and a few neighbouring query runs, of which those whose
+ * spans begin alike are taken together. Tiles of keys begin at the span's begin, so a row's
+ * arithmetic depends on its own spans only, and it does not show how many runs are taken together.
+ * The queries are transposed once for all tiles, so that scores stand as [keys, rows]: a vector
+ * holds one key's scores of several rows, and maxima and sums need no step across its lanes. */
 #include "common/kernels/cpu/attention.h"
 
 #include <omp.h>
 
-/* Rows that a unit has at least where blocks can be taken together, so that keys and values that
- * come from far are used often; with bf16 they are packed for each unit as well. */
+/* About as many rows as runs are taken together for, so that a key or value, once read from far
+ * (with bf16: and packed), serves many rows. */
 enum { UNIT_ROWS = 128, UNIT_ROWS_BF16 = 256, MAX_QUERIES = UNIT_ROWS_BF16 };
 enum { TILE_CELLS = RF_KEY_TILE / 2, WIDEST = (int)BF16_PANEL > (int)PANEL ? BF16_PANEL : PANEL };
 _Static_assert((int)TILE_CELLS % (int)BF16_CELLS == 0, "a tile of keys is whole steps");
 
-/* A thread's scratch. columns: a unit's rows in whole panels. */
+/* A thread's scratch. columns: the rows, in whole panels. */
 typedef struct workspace {
     float *q;       /* [rows, ld] queries */
     float *columns; /* panels of their transpose: [K, columns] */
@@ -26,55 +27,47 @@ typedef struct workspace {
     float *m, *l;   /* [columns] */
     float *shrink;  /* [columns] what the outputs so far are to be multiplied by */
     float *limit;   /* [columns] how many keys of a tile each row sees */
-    /* bf16: */
+    /* bf16 only: operands in cells */
     float *k_cells; /* [RF_KEY_TILE, cells_ld(K)] keys of a tile */
     float *v_cells; /* [K in whole BF16_ROWS, TILE_CELLS] transposed values of a tile */
     float *p_cells; /* panels of p: [TILE_CELLS, columns] */
 } workspace;
 
-/* How many blocks a unit takes together at most. */
-static int64_t blocks_of_unit(const attention *t)
+/* Of how many runs a unit consists. */
+static int64_t runs_of_unit(const attention *t)
 {
-    return max_of(1, (t->bf16 ? UNIT_ROWS_BF16 : UNIT_ROWS) / max_of(1, RF_QUERY_BLOCK * t->group));
+    return max_of(1, (t->bf16 ? UNIT_ROWS_BF16 : UNIT_ROWS) / max_of(1, RF_RUN_QUERIES * t->group));
 }
 
-/* Floats of a thread's scratch; binds it where base is not NULL. */
-static int64_t bind(workspace *w, float *base, const attention *t)
+static void lay_out(workspace *w, rf_arena *arena, const attention *t)
 {
-    const int64_t rows = blocks_of_unit(t) * RF_QUERY_BLOCK * t->group, width = t->head_dim;
+    const int64_t rows = runs_of_unit(t) * RF_RUN_QUERIES * t->group, width = t->head_dim;
     const int64_t columns = round_up(rows, WIDEST), tile = RF_KEY_TILE;
-    const int64_t cells = t->bf16 ? bf16_cells(width) : 0;
-    const int64_t size[] = {rows * t->ld,
-                            columns * max_of(width, cells),
-                            tile * columns,
-                            t->bf16 ? width * columns : rows * t->ld,
-                            tile * t->ld,
-                            columns,
-                            columns,
-                            columns,
-                            columns,
-                            t->bf16 ? tile * cells_ld(width) : 0,
-                            t->bf16 ? round_up(width, BF16_ROWS) * TILE_CELLS : 0,
-                            t->bf16 ? TILE_CELLS * columns : 0};
-    enum { N_PIECES = sizeof(size) / sizeof(size[0]) };
-    float *piece[N_PIECES] = {NULL};
-    int64_t total = cut(piece, base, size, N_PIECES);
-    *w = (workspace){.q = piece[0],
-                     .columns = piece[1],
-                     .score = piece[2],
-                     .sum = piece[3],
-                     .v = piece[4],
-                     .m = piece[5],
-                     .l = piece[6],
-                     .shrink = piece[7],
-                     .limit = piece[8],
-                     .k_cells = piece[9],
-                     .v_cells = piece[10],
-                     .p_cells = piece[11]};
-    return total;
+    w->q = take_floats(arena, rows * t->ld);
+    w->columns = take_floats(arena, columns * (t->bf16 ? max_of(width, bf16_cells(width)) : width));
+    w->score = take_floats(arena, tile * columns);
+    w->sum = take_floats(arena, t->bf16 ? width * columns : rows * t->ld);
+    w->v = take_floats(arena, tile * t->ld);
+    w->m = take_floats(arena, columns);
+    w->l = take_floats(arena, columns);
+    w->shrink = take_floats(arena, columns);
+    w->limit = take_floats(arena, columns);
+    if (t->bf16) {
+        w->k_cells = take_floats(arena, tile * cells_ld(width));
+        w->v_cells = take_floats(arena, round_up(width, BF16_ROWS) * TILE_CELLS);
+        w->p_cells = take_floats(arena, TILE_CELLS * columns);
+    }
 }
 
-/* Vectors, with AMX panels, of a unit's rows. */
+static size_t thread_bytes(const attention *t)
+{
+    workspace w;
+    rf_arena measure = {0};
+    lay_out(&w, &measure, t);
+    return measure.used;
+}
+
+/* Rows in whole vectors, or in whole panels with AMX. */
 static int64_t columns_of(const attention *t, int64_t rows)
 {
     return round_up(rows, t->bf16 && (int)BF16_PANEL < (int)PANEL ? (int)BF16_PANEL : VL);
@@ -82,37 +75,35 @@ static int64_t columns_of(const attention *t, int64_t rows)
 
 size_t RF_CPU(attention_bytes)(int n_threads, const rf_limits *limits)
 {
-    workspace w;
     attention t =
         make_attention(limits, NULL, limits->n_heads, limits->n_kv_heads, limits->head_dim);
-    return (size_t)(n_threads * bind(&w, NULL, &t)) * sizeof(float);
+    return (size_t)n_threads * thread_bytes(&t);
 }
 
-/* --- A tile of keys ----------------------------------------------------------------------------
- */
+/* --- A tile of keys --------------------------------------------------------------------------- */
 
-/* What a tile of keys shows to each query: its first visible[i] keys. */
+/* Query i sees the first visible[i] keys of a tile. */
 typedef struct tile_sight {
     int64_t visible[MAX_QUERIES];
-    bool all; /* every key to every query */
+    bool all; /* every query sees every key */
 } tile_sight;
 
-static void look(tile_sight *sight, const attention *t, const workspace *w, const query_block *b,
+static void look(tile_sight *sight, const attention *t, const workspace *w, const query_run *run,
                  int span, int64_t key, int64_t n_keys)
 {
     sight->all = true;
-    for (int64_t i = 0; i < b->n; i++) {
-        sight->visible[i] = visible_keys(t->spans, b->begin + i, span, key, n_keys);
+    for (int64_t i = 0; i < run->n; i++) {
+        sight->visible[i] = visible_keys(t->spans, run->begin + i, span, key, n_keys);
         sight->all = sight->all && sight->visible[i] == n_keys;
     }
     for (int64_t hh = 0; !sight->all && hh < t->group; hh++) {
-        for (int64_t i = 0; i < b->n; i++) {
-            w->limit[hh * b->n + i] = (float)sight->visible[i];
+        for (int64_t i = 0; i < run->n; i++) {
+            w->limit[hh * run->n + i] = (float)sight->visible[i];
         }
     }
 }
 
-/* Scores from `limit` on become -inf. */
+/* The scores of row r become -inf from key limit[r] on. */
 static void hide(float *score, const float *limit, int64_t n_keys, int64_t columns)
 {
     const vf low = v_set(-INFINITY);
@@ -125,8 +116,8 @@ static void hide(float *score, const float *limit, int64_t n_keys, int64_t colum
     }
 }
 
-/* Largest score of each of VL rows, NaN left out; several chains, since one would wait for itself.
- */
+/* The largest score of each of VL rows, leaving out NaN. Four maxima at a time: a single one would
+ * wait for its own last result. */
 V_INLINE vf largest_score(const float *score, vf largest, int64_t n_keys, int64_t columns)
 {
     vf other[3] = {largest, largest, largest};
@@ -172,8 +163,9 @@ static void make_scores(const attention *t, const workspace *w, const void *k, i
     RF_CPU(product)(&p);
 }
 
-/* Calls rows [begin, end) of K into the cache. */
-static void call_rows(const attention *t, const void *rows, int64_t ld, int64_t begin, int64_t end)
+/* Prefetches rows [begin, end) of K elements. */
+static void prefetch_rows(const attention *t, const void *rows, int64_t ld, int64_t begin,
+                          int64_t end)
 {
     const int64_t line = type_in(t) == RF_BF16 ? 32 : 16;
     for (int64_t r = begin; r < end; r++) {
@@ -183,8 +175,9 @@ static void call_rows(const attention *t, const void *rows, int64_t ld, int64_t 
     }
 }
 
-/* Scores s [n_keys, columns] become p = 2^(unit (s - m)); m and l follow. Calls the rows `soon`
- * into the cache. Returns whether any m has grown. */
+/* Scores s [n_keys, columns] become p = 2^(unit (s - m)), with m, l and shrink brought up to date.
+ * Meanwhile prefetches the n_keys rows of `soon`, which are needed next. Returns whether any m has
+ * grown. */
 static bool softmax_columns(const attention *t, const workspace *w, int64_t n_keys, int64_t columns,
                             const void *soon, int64_t ld_soon)
 {
@@ -195,11 +188,11 @@ static bool softmax_columns(const attention *t, const workspace *w, int64_t n_ke
     for (int64_t r = 0; r < columns; r += VL) {
         float *s = w->score + r;
         const vf before = v_load(w->m + r), now = largest_score(s, before, n_keys, columns);
-        /* A row without keys yet: all of it is 2^-inf. */
+        /* In a row without keys so far m is -inf: 0 in its place makes every p 2^-inf = 0. */
         const vf base = v_mul(minus, v_where_less(low, now, now, v_zero()));
         vf total = v_zero();
         const int64_t begin = r / VL * soon_rows;
-        call_rows(t, soon, ld_soon, begin, min_of(begin + soon_rows, n_keys));
+        prefetch_rows(t, soon, ld_soon, begin, min_of(begin + soon_rows, n_keys));
         for (int64_t j = 0; j < n_keys; j++) {
             vf e = v_exp2(v_fma(unit, v_load(s + j * columns), base));
             v_store(s + j * columns, e);
@@ -214,23 +207,24 @@ static bool softmax_columns(const attention *t, const workspace *w, int64_t n_ke
     return v_largest(any) > 0.0F;
 }
 
-/* Values of a tile that are not finite must not reach, with a factor of 0, rows that do not see
- * them: they become 0 in w->v, and p NaN where they are seen. */
-static void hide_values(const attention *t, const workspace *w, const query_block *b,
+/* The product p v also multiplies values that a row does not see; their p is 0, but 0 times a value
+ * that is not finite would be NaN. So such values become 0 in w->v, and their p NaN for the rows
+ * that do see them. */
+static void hide_values(const attention *t, const workspace *w, const query_run *run,
                         const tile_sight *sight, int64_t n_keys, int64_t columns)
 {
     for (int64_t j = 0; j < n_keys; j++) {
         if (!RF_CPU(all_finite)(RF_F32, w->v + j * t->ld, t->ld, 1, t->head_dim)) {
             zero_rows(w->v, t->ld, j, j + 1);
-            for (int64_t r = 0; r < t->group * b->n; r++) {
+            for (int64_t r = 0; r < t->group * run->n; r++) {
                 float *p = w->score + j * columns + r;
-                *p = j < sight->visible[r % b->n] ? NAN : 0.0F;
+                *p = j < sight->visible[r % run->n] ? NAN : 0.0F;
             }
         }
     }
 }
 
-/* sum += p^T v over the keys of a tile; p is 0 for keys that a row does not see. */
+/* sum [rows, K] += p^T v over the keys of a tile. */
 static void accumulate(const attention *t, const workspace *w, const float *v, int64_t ld_v,
                        int64_t rows, int64_t n_keys, int64_t columns)
 {
@@ -251,7 +245,7 @@ static void accumulate(const attention *t, const workspace *w, const float *v, i
     RF_CPU(product)(&p);
 }
 
-/* The same with bf16: sum [K, columns] += v^T p, v of `type`. */
+/* The same with bf16, transposed: sum [K, columns] += v^T p, v of `type`. */
 static void accumulate_bf16(const attention *t, const workspace *w, rf_type type, const void *v,
                             int64_t ld_v, int64_t n_keys, int64_t columns)
 {
@@ -294,18 +288,18 @@ static void shrink_sums(const attention *t, const workspace *w, int64_t rows, in
 }
 
 /* All keys of one tile for all rows of a unit. */
-static void take_tile(const attention *t, const workspace *w, const query_block *b, int64_t kv_head,
+static void take_tile(const attention *t, const workspace *w, const query_run *run, int64_t kv_head,
                       int span, int64_t key)
 {
-    const int64_t width = t->head_dim, rows = t->group * b->n;
+    const int64_t width = t->head_dim, rows = t->group * run->n;
     const int64_t columns = columns_of(t, rows);
     int64_t ld = t->g * width;
-    const int64_t n_keys = min_of(RF_KEY_TILE, b->key_end[span] - key);
+    const int64_t n_keys = min_of(RF_KEY_TILE, run->key_end[span] - key);
     const void *k = element(type_in(t), t->k, head_of(t, key, t->g, kv_head));
     const void *v = element(type_in(t), t->v, head_of(t, key, t->g, kv_head));
     rf_type type = type_in(t);
     tile_sight sight;
-    look(&sight, t, w, b, span, key, n_keys);
+    look(&sight, t, w, run, span, key, n_keys);
     make_scores(t, w, k, n_keys, columns);
     if (!sight.all) {
         hide(w->score, w->limit, n_keys, columns);
@@ -323,7 +317,7 @@ static void take_tile(const attention *t, const workspace *w, const query_block 
         ld = t->ld;
     }
     if (!finite) {
-        hide_values(t, w, b, &sight, n_keys, columns);
+        hide_values(t, w, run, &sight, n_keys, columns);
     }
     if (t->bf16) {
         accumulate_bf16(t, w, type, v, ld, n_keys, columns);
@@ -332,15 +326,15 @@ static void take_tile(const attention *t, const workspace *w, const query_block 
     }
 }
 
-/* --- A unit ------------------------------------------------------------------------------------
- */
+/* --- A unit ----------------------------------------------------------------------------------- */
 
+/* o and lse of a run, or of several taken as one. */
 static void take_queries(void *o, float *lse, const attention *t, const workspace *w,
-                         const query_block *b, int64_t kv_head)
+                         const query_run *run, int64_t kv_head)
 {
-    const int64_t width = t->head_dim, rows = t->group * b->n;
+    const int64_t width = t->head_dim, rows = t->group * run->n;
     const int64_t columns = columns_of(t, rows);
-    gather_rows(w->q, type_in(t), t->q, t, b, kv_head);
+    gather_rows(w->q, type_in(t), t->q, t, run, kv_head);
     if (t->bf16) {
         RF_CPU(pack_cell_panels_transposed)(w->columns, RF_F32, w->q, t->ld, rows, width);
         zero_rows(w->sum, columns, 0, width);
@@ -354,43 +348,44 @@ static void take_queries(void *o, float *lse, const attention *t, const workspac
         w->limit[r] = 0.0F;
     }
     for (int span = 0; span < 2; span++) {
-        for (int64_t key = b->key[span]; key < b->key_end[span]; key += RF_KEY_TILE) {
-            take_tile(t, w, b, kv_head, span, key);
+        for (int64_t key = run->key[span]; key < run->key_end[span]; key += RF_KEY_TILE) {
+            take_tile(t, w, run, kv_head, span, key);
         }
     }
-    if (t->bf16) { /* the queries are done with */
+    if (t->bf16) { /* w->q is not needed any more: it takes the transpose */
         RF_CPU(pack_transposed)
         (w->q, t->ld, w->sum, columns, width, rows, round_up(width, VL), 0);
     }
     const float *sum = t->bf16 ? w->q : w->sum;
     for (int64_t r = 0; r < rows; r++) {
-        int64_t at = (b->begin + r % b->n) * t->h + kv_head * t->group + r / b->n;
+        int64_t at = head_of_row(t, run, kv_head, r);
         bool empty = w->m[r] == -INFINITY && w->l[r] == 0.0F;
         vf share_of = v_set(empty ? 0.0F : 1.0F / w->l[r]);
         lse[at] = empty ? -INFINITY : w->m[r] * t->scale + logf(w->l[r]);
         for (int64_t c = 0; c < width; c += VL) {
-            /* + 0: a tile without visible keys may have turned -0 into +0, or not been there. */
+            /* + 0 turns -0 into 0: adding a tile of which the row sees nothing does so too, and
+             * whether there was one depends on the queries beside it. */
             vf x = v_add(v_mul(share_of, v_load(sum + r * t->ld + c)), v_zero());
             store_as(type_in(t), o, at * width + c, x, width - c);
         }
     }
 }
 
-/* Can the queries of b follow those of a in one unit? */
-static bool begin_alike(const query_block *a, const query_block *b)
+/* Can the queries of b be taken together with those of a? */
+static bool begin_alike(const query_run *a, const query_run *b)
 {
     return a->key[0] == b->key[0] && a->key[1] == b->key[1] &&
            (a->key[0] < a->key_end[0]) == (b->key[0] < b->key_end[0]);
 }
 
-/* Blocks [begin, end). */
+/* Runs [begin, end). */
 static void forward_unit(void *o, float *lse, const attention *t, const workspace *w, int64_t begin,
                          int64_t end, int64_t kv_head)
 {
     while (begin < end) {
-        query_block all = get_block(t->spans, begin);
+        query_run all = get_run(t->spans, begin);
         for (begin++; begin < end; begin++) {
-            const query_block next = get_block(t->spans, begin);
+            const query_run next = get_run(t->spans, begin);
             if (!begin_alike(&all, &next)) {
                 break;
             }
@@ -403,13 +398,14 @@ static void forward_unit(void *o, float *lse, const attention *t, const workspac
     }
 }
 
-/* A key is read once for all rows of a block, and then multiplied by each. */
+/* By the work: reading a key once for all rows of a run costs about ROWS_READ times as much as
+ * multiplying it by one of them. */
 static int threads_for_queries(const rf_ctx *ctx, const attention *t)
 {
     enum { ROWS_READ = 16 };
     int64_t work = 0;
-    for (int64_t i = 0; i < t->spans->n_blocks; i++) {
-        const query_block b = get_block(t->spans, i);
+    for (int64_t i = 0; i < t->spans->n_runs; i++) {
+        const query_run b = get_run(t->spans, i);
         int64_t keys = b.key_end[0] - b.key[0] + b.key_end[1] - b.key[1];
         work += keys * t->g * t->head_dim * (ROWS_READ + b.n * t->group) / ROWS_READ;
     }
@@ -424,20 +420,22 @@ void RF_CPU(attention_forward)(rf_ctx *ctx, void *o, void *lse, const void *q, c
     t.q = q;
     t.k = k;
     t.v = v;
-    workspace w;
-    const int64_t floats = bind(&w, NULL, &t), together = blocks_of_unit(&t);
-    const int64_t units = ceil_div(spans->n_blocks, together) * g;
-    RF_ASSERT((size_t)(ctx->n_threads * floats) * sizeof(float) <= ctx->scratch_bytes);
+    const size_t bytes = thread_bytes(&t);
+    RF_ASSERT((size_t)ctx->n_threads * bytes <= ctx->scratch_bytes);
+    const int64_t together = runs_of_unit(&t);
+    const int64_t units = ceil_div(spans->n_runs, together) * g;
     const int n_threads = threads_for_queries(ctx, &t);
-#pragma omp parallel num_threads(n_threads) private(w)
+#pragma omp parallel num_threads(n_threads)
     {
-        bind(&w, (float *)ctx->scratch + omp_get_thread_num() * floats, &t);
-        /* Later blocks see more keys: begin with them. */
+        workspace w = {0};
+        char *base = (char *)ctx->scratch + (size_t)omp_get_thread_num() * bytes;
+        rf_arena arena = {.base = base, .size = bytes};
+        lay_out(&w, &arena, &t);
+        /* Later runs see more keys: begin with them. */
 #pragma omp for schedule(dynamic)
         for (int64_t u = 0; u < units; u++) {
             int64_t unit = units - 1 - u, begin = unit / g * together;
-            forward_unit(o, lse, &t, &w, begin, min_of(begin + together, spans->n_blocks),
-                         unit % g);
+            forward_unit(o, lse, &t, &w, begin, min_of(begin + together, spans->n_runs), unit % g);
         }
     }
 }

@@ -1,17 +1,16 @@
-/* Attention, backward: one tile of keys and one block of queries (attention_backward.h). */
+/* Attention, backward: one tile of keys and one query run (attention_backward.h). */
 #include "common/kernels/cpu/attention_backward.h"
 
-/* --- A tile of keys and a block of queries -----------------------------------------------------
- */
+/* --- A tile of keys and a query run ----------------------------------------------------------- */
 
 bool RF_CPU(attention_look)(tile_view *view, const attention *t, const workspace *w,
-                            const query_block *b, int64_t key, int64_t n_keys)
+                            const query_run *run, int64_t key, int64_t n_keys)
 {
     *view = (tile_view){.begin = n_keys, .all = true, .limit = {w->limit[0], w->limit[1]}};
     for (int span = 0; span < 2; span++) {
-        int64_t first = max_of(b->key[span] - key, 0);
-        int64_t last = min_of(b->key_end[span] - key, n_keys);
-        view->from[span] = b->key[span] - key;
+        int64_t first = max_of(run->key[span] - key, 0);
+        int64_t last = min_of(run->key_end[span] - key, n_keys);
+        view->from[span] = run->key[span] - key;
         if (first < last) {
             view->begin = min_of(view->begin, first / GRAIN * GRAIN);
             view->end = last;
@@ -20,13 +19,13 @@ bool RF_CPU(attention_look)(tile_view *view, const attention *t, const workspace
     if (view->begin >= view->end) {
         return false;
     }
-    for (int64_t i = 0; i < b->n; i++) {
+    for (int64_t i = 0; i < run->n; i++) {
         bool whole = false;
         for (int span = 0; span < 2; span++) {
-            int64_t seen = visible_keys(t->spans, b->begin + i, span, key, n_keys);
+            int64_t seen = visible_keys(t->spans, run->begin + i, span, key, n_keys);
             whole = whole || (seen >= view->end && view->from[span] <= view->begin);
             for (int64_t hh = 0; hh < t->group; hh++) {
-                w->limit[span][hh * b->n + i] = (float)seen;
+                w->limit[span][hh * run->n + i] = (float)seen;
             }
         }
         view->all = view->all && whole;
@@ -34,7 +33,7 @@ bool RF_CPU(attention_look)(tile_view *view, const attention *t, const workspace
     return true;
 }
 
-/* score -> p and dp -> ds, both 0 where the row does not see the key. */
+/* Turns scores (w->p) into p, and dp into ds; both are 0 for keys that a row does not see. */
 static void grad_rows(const attention *t, const workspace *w, float *ds, const tile_view *view,
                       int64_t rows)
 {
@@ -64,7 +63,8 @@ static void grad_rows(const attention *t, const workspace *w, float *ds, const t
     }
 }
 
-/* sum[j] += weight[r][j] right[r] over the block's rows r, for the keys j of a view. */
+/* sum[j] += weight[r][j] right[r] over the run's rows r, for the keys j of a view: dv from p and do,
+ * dk from ds and q. */
 static void accumulate_keys(float *sum, const float *weight, int64_t ld_weight, const float *right,
                             const attention *t, const tile_view *view, int64_t rows)
 {
@@ -85,7 +85,7 @@ static void accumulate_keys(float *sum, const float *weight, int64_t ld_weight, 
     RF_CPU(product)(&p);
 }
 
-/* The same with bf16: sum [K, keys] from turned [K, rows]. */
+/* The same with bf16, transposed: sum [K, keys] from turned [K, rows]. */
 static void accumulate_keys_bf16(float *sum, const float *weight, int64_t ld_weight,
                                  const float *turned, const attention *t, const workspace *w,
                                  const tile_view *view, int64_t rows)
@@ -144,10 +144,9 @@ void RF_CPU(attention_take_tile)(const attention *t, const workspace *w, const t
     }
 }
 
-/* --- The queries' share ------------------------------------------------------------------------
- */
+/* --- A chunk's part of dq --------------------------------------------------------------------- */
 
-/* dq += ds k over the keys [begin, end), as offsets from STEP before the chunk. */
+/* w->dq += ds k over the keys [begin, end), counted from STEP before the chunk. */
 static void accumulate_queries(const attention *t, const workspace *w, key_chunk *chunk,
                                int64_t rows, int64_t begin, int64_t end)
 {
@@ -182,21 +181,23 @@ static void accumulate_queries(const attention *t, const workspace *w, key_chunk
     RF_CPU(product)(&p);
 }
 
-void RF_CPU(attention_take_queries)(float *carry, const attention *t, const workspace *w,
-                                    const query_block *b, key_chunk *chunk)
+void RF_CPU(attention_add_to_queries)(float *carry, const attention *t, const workspace *w,
+                                      const query_run *run, key_chunk *chunk)
 {
-    const int64_t rows = t->group * b->n, key_end = chunk->key + chunk->n_keys;
+    const int64_t rows = t->group * run->n, key_end = chunk->key + chunk->n_keys;
     const int64_t first = chunk->key - STEP;
     for (int span = 0; span < 2; span++) {
-        int64_t begin = max_of(b->key[span], chunk->key), end = min_of(b->key_end[span], key_end);
+        int64_t begin = max_of(run->key[span], chunk->key);
+        int64_t end = min_of(run->key_end[span], key_end);
         if (begin >= end) {
             continue;
         }
         if (t->bf16) {
-            int64_t carried = (begin - b->key[span]) % STEP;
+            /* Keys of the step that the chunk's begin cuts, and of the one that its end cuts. */
+            int64_t carried = (begin - run->key[span]) % STEP;
             begin -= carried;
             copy_rows(w->ds + begin - first, LD_DS, RF_F32, carry, STEP, rows, carried);
-            int64_t left = end < b->key_end[span] ? (end - begin) % STEP : 0;
+            int64_t left = end < run->key_end[span] ? (end - begin) % STEP : 0;
             end -= left;
             copy_rows(carry, STEP, RF_F32, w->ds + end - first, LD_DS, rows, left);
         }

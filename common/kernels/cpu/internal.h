@@ -6,6 +6,7 @@
 #ifndef RF_KERNELS_CPU_INTERNAL_H
 #define RF_KERNELS_CPU_INTERNAL_H
 
+#include "common/base/arena.h"
 #include "common/base/error.h"
 #include "common/kernels/cpu/cpu.h"
 #include "common/kernels/cpu/simd.h"
@@ -53,6 +54,15 @@ V_INLINE int64_t round_up(int64_t a, int64_t step)
 V_INLINE int64_t line_floats(int64_t n)
 {
     return round_up(n, 16);
+}
+/* The next n floats of scratch, or of ints; NULL while the arena measures. */
+V_INLINE float *take_floats(rf_arena *scratch, int64_t n)
+{
+    return rf_arena_take(scratch, (size_t)n * sizeof(float));
+}
+V_INLINE int32_t *take_ints(rf_arena *scratch, int64_t n)
+{
+    return rf_arena_take(scratch, (size_t)n * sizeof(int32_t));
 }
 /* Cells that hold n inner elements of bf16, padded. */
 V_INLINE int64_t bf16_cells(int64_t n)
