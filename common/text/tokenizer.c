@@ -55,6 +55,7 @@ int rf_tokenizer_make(rf_tokenizer **out, const json_t *root, char *text, size_t
         rf_tokenizer_free(tokenizer);
         return rc;
     }
+    tokenizer->n_own = tokenizer->size;
     *out = tokenizer;
     return RF_OK;
 }
@@ -95,6 +96,11 @@ const char *rf_tokenizer_text(const rf_tokenizer *tokenizer, size_t *bytes)
 uint64_t rf_tokenizer_hash(const rf_tokenizer *tokenizer)
 {
     return tokenizer->hash;
+}
+
+int64_t rf_tokenizer_n_own(const rf_tokenizer *tokenizer)
+{
+    return tokenizer->n_own;
 }
 
 int64_t rf_tokenizer_size(const rf_tokenizer *tokenizer)

@@ -30,12 +30,12 @@ typedef struct rf_specials {
 /* "byte"; or the path of a tokenizer.json, or of a folder that holds one, or of a folder with
  * GPT-2's encoder.json and vocab.bpe (also vocab.json and merges.txt). Each may be compressed
  * (.gz). Beside tokenizer.json are read, where they are: tokenizer_config.json (eos_token,
- * mask_token, chat_template), chat_template.jinja; generation_config.json is kept for export. End
- * of text is the token with which the chat template ends an assistant's message; without such a
- * template eos_token, else the first added token with a usual name (<|endoftext|>, ...). The
- * tokens <|beginoftext|> and <|mask|> are added, in this order, behind the last id; a mask token
- * that is there already is used instead. What is neither a known name nor a file is RF_ERR_USAGE;
- * what is in the files but not supported is RF_ERR, with file and field. */
+ * mask_token, chat_template), added_tokens.json, chat_template.jinja; generation_config.json is
+ * kept for export. End of text is the token with which the chat template ends an assistant's
+ * message; without such a template eos_token, else the first added token with a usual name
+ * (<|endoftext|>, ...). The tokens <|beginoftext|> and <|mask|> are added, in this order, behind the
+ * last id; a mask token that is there already is used instead. What is neither a known name nor a
+ * file is RF_ERR_USAGE; what is in the files but not supported is RF_ERR, with file and field. */
 RF_MUST_CHECK int rf_tokenizer_load(rf_tokenizer **out, const char *name, rf_error *err);
 /* From the stored text; `origin` stands for the file in messages. */
 RF_MUST_CHECK int rf_tokenizer_parse(rf_tokenizer **out, const char *text, size_t bytes,
@@ -54,6 +54,9 @@ RF_MUST_CHECK int rf_tokenizer_export(const rf_tokenizer *tokenizer, const char 
                                       rf_error *err);
 
 int64_t rf_tokenizer_size(const rf_tokenizer *tokenizer); /* ids are in [0,size) */
+/* Ids from here on are of tokens that rf_tokenizer_load added to those that the files list; size or
+ * more: it added none. */
+int64_t rf_tokenizer_n_own(const rf_tokenizer *tokenizer);
 const rf_specials *rf_tokenizer_specials(const rf_tokenizer *tokenizer);
 bool rf_tokenizer_is_eos(const rf_tokenizer *tokenizer, int32_t id);
 /* "<|mask|>" for special tokens, NULL for others. */

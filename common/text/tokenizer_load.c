@@ -129,6 +129,9 @@ static int read_beside(sources *s)
     size_t bytes;
     int rc = read_json_beside(&s->config, s, "tokenizer_config.json");
     if (rc == RF_OK) {
+        rc = read_json_beside(&s->others, s, "added_tokens.json");
+    }
+    if (rc == RF_OK) {
         rc = read_json_beside(&s->generation, s, "generation_config.json");
     }
     if (rc == RF_OK && find_file(path, s->folder, "chat_template.jinja")) {
@@ -254,9 +257,13 @@ static int load_files(rf_tokenizer **out, const char *name, rf_error *err)
     if (rc == RF_OK) {
         rc = rf_tokenizer_make(out, stored, text, strlen(text), s.path, err);
     }
+    if (rc == RF_OK) {
+        (*out)->n_own = s.n_own;
+    }
     json_decref(stored);
     json_decref(s.tokenizer);
     json_decref(s.config);
+    json_decref(s.others);
     json_decref(s.generation);
     free(s.template);
     return rc;

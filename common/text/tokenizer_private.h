@@ -31,7 +31,8 @@ struct rf_tokenizer {
     int64_t size;
     rf_specials specials;
     rf_chat chat;
-    rf_bpe *bpe; /* NULL for the byte tokenizer */
+    rf_bpe *bpe;   /* NULL for the byte tokenizer */
+    int64_t n_own; /* ids of the files' own tokens are below it */
 };
 
 /* What a folder of Hugging Face holds of a tokenizer. */
@@ -40,9 +41,11 @@ typedef struct rf_tokenizer_sources {
     char path[RF_PATH_BYTES]; /* of the tokenizer, for messages */
     json_t *tokenizer;
     json_t *config;     /* tokenizer_config.json, NULL: none */
+    json_t *others;     /* added_tokens.json, NULL: none */
     json_t *generation; /* generation_config.json, NULL: none */
     char *template;     /* chat_template.jinja, NULL: none */
     json_int_t next_id; /* behind all that are taken */
+    json_int_t n_own;   /* the same, before anything is added here */
     rf_error *err;
 } rf_tokenizer_sources;
 

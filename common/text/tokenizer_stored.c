@@ -304,6 +304,21 @@ static int complete_config(sources *s, json_int_t eos, const char *mask)
 
 /* --- All together ----------------------------------------------------------------------------- */
 
+/* added_tokens.json, {"content": id}, may list tokens that the other files have forgotten: they are
+ * no tokens of the tokenizer, but the model may have learnt their rows. */
+static bool others_have(const sources *s, json_int_t id)
+{
+    const char *content;
+    json_t *other;
+    json_object_foreach(s->others, content, other)
+    {
+        if (json_is_integer(other) && json_integer_value(other) == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int prepare_added(sources *s)
 {
     const json_t *added = added_of(s);
@@ -315,7 +330,12 @@ static int prepare_added(sources *s)
         return no_memory(s);
     }
     find_next_id(s);
-    return merge_decoder(s);
+    RF_TRY(merge_decoder(s));
+    s->n_own = s->next_id;
+    while (others_have(s, s->n_own)) {
+        s->n_own++;
+    }
+    return RF_OK;
 }
 
 int rf_tokenizer_store(json_t **out, rf_tokenizer_sources *s)

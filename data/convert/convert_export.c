@@ -1,3 +1,4 @@
+#include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "data/convert/convert_private.h"
 
@@ -14,8 +15,7 @@
 
 static const int64_t default_shard_bytes = 5000000000; /* as Transformers has it */
 
-typedef struct export
-{
+typedef struct exporter {
     const char *path; /* the checkpoint */
     const char *folder;
     char temporary[RF_CONVERT_PATH]; /* the folder while it is filled; "": none */
@@ -27,8 +27,7 @@ typedef struct export
     float *values; /* scratch [capacity] */
     void *encoded;
     int64_t capacity;
-}
-export;
+} exporter;
 
 /* --- The folder ------------------------------------------------------------------------------- */
 
@@ -45,7 +44,7 @@ static int count_entries(const char *folder)
     return n;
 }
 
-static int begin_folder(export *ex, rf_error *err)
+static int begin_folder(exporter *ex, rf_error *err)
 {
     struct stat status;
     size_t n = strlen(ex->folder);
@@ -75,7 +74,7 @@ static int begin_folder(export *ex, rf_error *err)
 }
 
 /* Our own folder of files: no folders in it. */
-static void abandon_folder(export *ex)
+static void abandon_folder(exporter *ex)
 {
     DIR *entries = ex->temporary[0] != '\0' ? opendir(ex->temporary) : NULL;
     const struct dirent *entry;
@@ -90,7 +89,7 @@ static void abandon_folder(export *ex)
     }
 }
 
-static int commit_folder(export *ex, rf_error *err)
+static int commit_folder(exporter *ex, rf_error *err)
 {
     char parent[RF_CONVERT_PATH];
     RF_TRY(rf_file_folder(parent, sizeof parent, ex->temporary, err));
@@ -105,17 +104,12 @@ static int commit_folder(export *ex, rf_error *err)
 
 /* --- config.json ------------------------------------------------------------------------------ */
 
-static int write_json(const export *ex, const char *name, const json_t *root, rf_error *err)
+static int write_json(const exporter *ex, const char *name, const json_t *root, rf_error *err)
 {
     char path[RF_CONVERT_PATH];
-    char *text = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
-    int rc = rf_file_join(path, sizeof path, ex->temporary, name, err);
-    if (rc == RF_OK && text == NULL) {
-        rc = rf_error_set(err, RF_ERR, "%s: no memory for it", path);
-    }
-    if (rc == RF_OK) {
-        rc = rf_file_write(path, text, strlen(text), err);
-    }
+    RF_TRY(rf_file_join(path, sizeof path, ex->temporary, name, err));
+    char *text = json_dumps(root, JSON_INDENT(2));
+    int rc = rf_file_write(path, text, strlen(text), err);
     free(text);
     return rc;
 }
@@ -137,26 +131,23 @@ static json_t *eos_ids(const rf_tokenizer *tokenizer)
     return list;
 }
 
-static bool is_adapter(const export *ex)
+static bool is_adapter(const exporter *ex)
 {
     return ex->info.adaptation.rank > 0;
 }
 
-static int write_adapter_config(const export *ex, rf_error *err)
+static int write_adapter_config(const exporter *ex, rf_error *err)
 {
     rf_table table;
-    int rc = rf_table_build_adapted(&table, &ex->info.model, &ex->info.adaptation, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(rf_table_build_adapted(&table, &ex->info.model, &ex->info.adaptation, err));
     json_t *root = rf_convert_adapter_json(&ex->info, &table);
-    rc = write_json(ex, "adapter_config.json", root, err);
+    int rc = write_json(ex, "adapter_config.json", root, err);
     json_decref(root);
     rf_table_free(&table);
     return rc;
 }
 
-static int write_configs(const export *ex, rf_error *err)
+static int write_configs(const exporter *ex, rf_error *err)
 {
     if (is_adapter(ex)) {
         return write_adapter_config(ex, err);
@@ -164,7 +155,7 @@ static int write_configs(const export *ex, rf_error *err)
     static const char *const names[RF_N_TYPES] = {
         [RF_F32] = "float32", [RF_BF16] = "bfloat16", [RF_F16] = "float16"};
     char *text = rf_model_config_json(&ex->config);
-    json_t *root = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    json_t *root = json_loads(text, 0, NULL);
     json_t *generation = json_object();
     json_t *eos = eos_ids(ex->info.tokenizer);
     json_object_set_new(root, "torch_dtype", json_string(names[ex->type]));
@@ -185,7 +176,7 @@ static int write_configs(const export *ex, rf_error *err)
 
 /* --- Values ----------------------------------------------------------------------------------- */
 
-static void file_name(char *out, size_t bytes, const export *ex, const char *name)
+static void file_name(char *out, size_t bytes, const exporter *ex, const char *name)
 {
     if (is_adapter(ex)) {
         rf_convert_adapter_name(out, bytes, name);
@@ -194,20 +185,14 @@ static void file_name(char *out, size_t bytes, const export *ex, const char *nam
     }
 }
 
-static int begin_values(export *ex, rf_error *err)
+static int begin_values(exporter *ex, rf_error *err)
 {
     rf_table table;
-    int rc = rf_table_build_adapted(&table, &ex->config, &ex->info.adaptation, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    int64_t n = 0;
-    rf_safetensors_item *item = calloc((size_t)table.n_tensors, sizeof *item);
-    char(*name)[RF_CONVERT_NAME] = calloc((size_t)table.n_tensors, sizeof *name);
-    if (item == NULL || name == NULL) {
-        rc = rf_error_set(err, RF_ERR, "no memory for the list of tensors");
-    }
-    for (int64_t i = 0; i < table.n_tensors && rc == RF_OK; i++) {
+    RF_TRY(rf_table_build_adapted(&table, &ex->config, &ex->info.adaptation, err));
+    int64_t n = 0, most = ex->options->max_shard_bytes;
+    rf_safetensors_item *item = rf_alloc((size_t)table.n_tensors, sizeof *item);
+    char(*name)[RF_CONVERT_NAME] = rf_alloc((size_t)table.n_tensors, sizeof *name);
+    for (int64_t i = 0; i < table.n_tensors; i++) {
         const rf_tensor *t = &table.tensor[i];
         if (rf_table_is_adapter(t->role) == is_adapter(ex)) {
             file_name(name[n], sizeof name[n], ex, t->name);
@@ -215,19 +200,16 @@ static int begin_values(export *ex, rf_error *err)
             n++;
         }
     }
-    if (rc == RF_OK) {
-        int64_t most = ex->options->max_shard_bytes;
-        rc = rf_safetensors_writer_new(
-            &ex->writer, ex->temporary, is_adapter(ex) ? "adapter_model" : "model", ex->type, item,
-            n, most > 0 && !is_adapter(ex) ? most : default_shard_bytes, err);
-    }
+    int rc = rf_safetensors_writer_new(
+        &ex->writer, ex->temporary, is_adapter(ex) ? "adapter_model" : "model", ex->type, item, n,
+        most > 0 && !is_adapter(ex) ? most : default_shard_bytes, err);
     free(item);
     free(name);
     rf_table_free(&table);
     return rc;
 }
 
-static int reserve(export *ex, int64_t n, rf_error *err)
+static int reserve(exporter *ex, int64_t n, rf_error *err)
 {
     if (n <= ex->capacity) {
         return RF_OK;
@@ -245,11 +227,8 @@ static int reserve(export *ex, int64_t n, rf_error *err)
 static int put(void *user, const void *values, rf_type type, const rf_tensor *tensor, int64_t first,
                int64_t n, rf_error *err)
 {
-    export *ex = user;
-    int rc = reserve(ex, n, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    exporter *ex = user;
+    RF_TRY(reserve(ex, n, err));
     rf_storage_decode(ex->values, values, type, n);
     int64_t bad = rf_storage_encode(ex->encoded, ex->type, ex->values, n);
     if (bad >= 0) {
@@ -264,29 +243,24 @@ static int put(void *user, const void *values, rf_type type, const rf_tensor *te
     return rf_safetensors_writer_put(ex->writer, name, first, n, ex->encoded, err);
 }
 
-static int write_values(export *ex, rf_error *err)
+static int write_values(exporter *ex, rf_error *err)
 {
-    int rc = begin_values(ex, err);
-    if (rc == RF_OK) {
-        rc = rf_checkpoint_read(ex->path, put, ex, err);
-    }
-    return rc == RF_OK ? rf_safetensors_writer_finish(ex->writer, err) : rc;
+    RF_TRY(begin_values(ex, err));
+    RF_TRY(rf_checkpoint_read(ex->path, put, ex, err));
+    return rf_safetensors_writer_finish(ex->writer, err);
 }
 
 /* --- Export ----------------------------------------------------------------------------------- */
 
-static int begin(export *ex, rf_error *err)
+static int begin(exporter *ex, rf_error *err)
 {
-    int rc = rf_checkpoint_info_read(&ex->info, ex->path, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(rf_checkpoint_info_read(&ex->info, ex->path, err));
     rf_type stored = ex->info.storage;
     if (stored == RF_F64 || stored == RF_I8) {
         stored = RF_F32;
     }
     ex->type = ex->options->type < RF_N_TYPES ? ex->options->type : stored;
-    rc = rf_model_config_express(&ex->config, &ex->info.model, err);
+    int rc = rf_model_config_express(&ex->config, &ex->info.model, err);
     return rc == RF_OK ? rc : rf_error_prefix(err, "%s", ex->path);
 }
 
@@ -294,28 +268,18 @@ int rf_convert_export(const char *path, const char *folder, const rf_convert_opt
                       rf_error *err)
 {
     RF_ASSERT(options->type != RF_F64);
-    export ex = {.path = path, .folder = folder, .options = options};
-    int rc = begin(&ex, err);
-    if (rc == RF_OK) {
-        rc = begin_folder(&ex, err);
-    }
-    if (rc == RF_OK) {
-        rc = write_configs(&ex, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_convert_write_tokenizer(ex.info.tokenizer, ex.temporary, options, err);
-    }
-    if (rc == RF_OK) {
-        rc = write_values(&ex, err);
-    }
-    if (rc == RF_OK) {
-        rc = commit_folder(&ex, err);
-    }
-    if (rc == RF_OK) {
-        rf_convert_say(options, "%s: %s with %" PRId64 " tokens, %s, in %" PRId64 " files", folder,
-                       ex.config.architecture, ex.config.vocab_size, rf_type_name(ex.type),
-                       rf_safetensors_writer_files(ex.writer));
-    }
+    exporter ex = {.path = path, .folder = folder, .options = options};
+    int rc;
+    RF_TRY_OUT(begin(&ex, err));
+    RF_TRY_OUT(begin_folder(&ex, err));
+    RF_TRY_OUT(write_configs(&ex, err));
+    RF_TRY_OUT(rf_convert_write_tokenizer(ex.info.tokenizer, ex.temporary, options, err));
+    RF_TRY_OUT(write_values(&ex, err));
+    RF_TRY_OUT(commit_folder(&ex, err));
+    rf_convert_say(options, "%s: %s with %" PRId64 " tokens, %s, in %" PRId64 " files", folder,
+                   ex.config.architecture, ex.config.vocab_size, rf_type_name(ex.type),
+                   rf_safetensors_writer_files(ex.writer));
+out:
     rf_safetensors_writer_free(ex.writer);
     abandon_folder(&ex);
     rf_checkpoint_info_free(&ex.info);

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum { MAX_CONFIG_BYTES = 16 << 20 };
 
@@ -28,7 +27,7 @@ void rf_convert_say(const rf_convert_options *options, const char *format, ...)
 
 /* --- Import ----------------------------------------------------------------------------------- */
 
-typedef struct import {
+typedef struct importer {
     const char *folder;
     const rf_convert_options *options;
     rf_model_config config; /* of the folder, then of the checkpoint */
@@ -38,59 +37,39 @@ typedef struct import {
     rf_type type;  /* of the checkpoint */
     float *values; /* scratch [capacity] */
     int64_t capacity;
-} import;
+} importer;
 
-static int read_config(import *im, rf_error *err)
+static int read_config(importer *im, rf_error *err)
 {
     char path[RF_CONVERT_PATH], *text = NULL;
     size_t bytes = 0;
-    int rc = rf_file_join(path, sizeof path, im->folder, "config.json", err);
-    if (rc == RF_OK) {
-        rc = rf_file_read(&text, &bytes, path, MAX_CONFIG_BYTES, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_model_config_parse(&im->config, text, bytes, path, err);
-    }
+    RF_TRY(rf_file_join(path, sizeof path, im->folder, "config.json", err));
+    RF_TRY(rf_file_read(&text, &bytes, path, MAX_CONFIG_BYTES, err));
+    int rc = rf_model_config_parse(&im->config, text, bytes, path, err);
     free(text);
     return rc;
 }
 
-/* name: a folder or a file. Rows are counted in a plain tokenizer.json: there must be one. */
-static int find_tokenizer(const char *name, bool is_own, rf_error *err)
+/* A folder must have a tokenizer.json: from a vocabulary alone rf_tokenizer_load takes the
+ * tokenizer for one of GPT-2. */
+static int read_tokenizer(importer *im, rf_error *err)
 {
-    char path[RF_CONVERT_PATH];
-    struct stat status;
-    const size_t n = strlen(name);
-    if (stat(name, &status) != 0) {
-        return RF_OK; /* rf_tokenizer_load knows what to say */
+    const char *given = im->options->tokenizer, *name = given != NULL ? given : im->folder;
+    char path[RF_CONVERT_PATH], packed[RF_CONVERT_PATH];
+    if (rf_file_is_folder(name)) {
+        RF_TRY(rf_file_join(path, sizeof path, name, "tokenizer.json", err));
+        RF_TRY(rf_file_join(packed, sizeof packed, name, "tokenizer.json.gz", err));
+        if (!rf_file_exists(path) && !rf_file_exists(packed)) {
+            return rf_error_set(err, RF_ERR, "%s: is missing: %s", path,
+                                given == NULL
+                                    ? "give --tokenizer byte or another folder"
+                                    : "save the tokenizer as a fast one (save_pretrained)");
+        }
     }
-    if (!S_ISDIR(status.st_mode)) {
-        bool is_packed = n > 3 && strcmp(name + n - 3, ".gz") == 0;
-        return is_packed
-                   ? rf_error_set(err, RF_ERR, "%s: import needs it uncompressed: gunzip it", name)
-                   : RF_OK;
-    }
-    int rc = rf_file_join(path, sizeof path - 3, name, "tokenizer.json", err);
-    if (rc != RF_OK || rf_file_exists(path)) {
-        return rc;
-    }
-    strcat(path, ".gz");
-    if (rf_file_exists(path)) {
-        return rf_error_set(err, RF_ERR, "%s: import needs it uncompressed: gunzip it", path);
-    }
-    path[strlen(path) - 3] = '\0';
-    return rf_error_set(err, RF_ERR, "%s: is missing: %s", path,
-                        is_own ? "give --tokenizer byte or another folder"
-                               : "save the tokenizer as a fast one (save_pretrained)");
+    return rf_tokenizer_load(&im->tokenizer, name, err);
 }
 
-static int read_tokenizer(import *im, const char *name, rf_error *err)
-{
-    int rc = find_tokenizer(name, name == im->folder, err);
-    return rc == RF_OK ? rf_tokenizer_load(&im->tokenizer, name, err) : rc;
-}
-
-static void tell_rows(const import *im)
+static void tell_rows(const importer *im)
 {
     const rf_vocabulary *v = &im->vocabulary;
     int32_t mask = rf_tokenizer_specials(im->tokenizer)->mask;
@@ -109,7 +88,7 @@ static void tell_rows(const import *im)
 }
 
 /* Where in a matrix [V,D] fresh rows lie, their values are set. */
-static void fill_fresh_rows(const import *im, const rf_tensor *t, int64_t first, int64_t n)
+static void fill_fresh_rows(const importer *im, const rf_tensor *t, int64_t first, int64_t n)
 {
     const rf_vocabulary *v = &im->vocabulary;
     const float *mean = t->role == RF_ROLE_EMBED ? v->embed : v->head;
@@ -125,7 +104,7 @@ static void fill_fresh_rows(const import *im, const rf_tensor *t, int64_t first,
     }
 }
 
-static int reserve(import *im, int64_t n, rf_error *err)
+static int reserve(importer *im, int64_t n, rf_error *err)
 {
     if (n <= im->capacity) {
         return RF_OK;
@@ -140,13 +119,10 @@ static int reserve(import *im, int64_t n, rf_error *err)
 static int fetch(void *user, void *out, const rf_tensor *tensor, int64_t first, int64_t n,
                  rf_error *err)
 {
-    import *im = user;
+    importer *im = user;
     const rf_safetensor *t = rf_safetensors_find(&im->set, tensor->name);
     size_t element = rf_type_bytes(t->type);
-    int rc = reserve(im, n, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(reserve(im, n, err));
     int64_t stored = t->count - first < n ? t->count - first : n;
     if (stored > 0) {
         rf_storage_decode(im->values, t->data + (size_t)first * element, t->type, stored);
@@ -166,26 +142,14 @@ static int fetch(void *user, void *out, const rf_tensor *tensor, int64_t first, 
     return RF_OK;
 }
 
-static int open_source(import *im, rf_error *err)
+static int open_source(importer *im, rf_error *err)
 {
     rf_type type = RF_F32;
-    const char *name = im->options->tokenizer != NULL ? im->options->tokenizer : im->folder;
-    int rc = read_config(im, err);
-    if (rc == RF_OK) {
-        rc = rf_safetensors_open(&im->set, im->folder, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_convert_match(&type, &im->set, &im->config, im->folder, err);
-    }
-    if (rc == RF_OK) {
-        rc = read_tokenizer(im, name, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_vocabulary_plan(&im->vocabulary, im->tokenizer, name, im->config.vocab_size, err);
-    }
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(read_config(im, err));
+    RF_TRY(rf_safetensors_open(&im->set, im->folder, err));
+    RF_TRY(rf_convert_match(&type, &im->set, &im->config, im->folder, err));
+    RF_TRY(read_tokenizer(im, err));
+    RF_TRY(rf_vocabulary_plan(&im->vocabulary, im->tokenizer, im->config.vocab_size, err));
     im->type = im->options->type < RF_N_TYPES ? im->options->type : type;
     im->config.vocab_size = im->vocabulary.n_rows;
     tell_rows(im);
@@ -196,20 +160,16 @@ int rf_convert_import(const char *folder, const char *path, const rf_convert_opt
                       rf_error *err)
 {
     RF_ASSERT(options->type != RF_F16 && options->type != RF_F64);
-import im = {.folder = folder, .options = options };
-    int rc = open_source(&im, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
+    importer im = {.folder = folder, .options = options};
     rf_checkpoint_info info = {.progress = {.best_valid_loss = (double)INFINITY},
                                .corpora = "[]",
-                               .written_by = "refusion-convert " RF_VERSION,
-                               .tokenizer = im.tokenizer};
-    rc = rf_checkpoint_write(path, &im.config, im.type, fetch, &im, &info, err);
-    if (rc == RF_OK) {
-        rf_convert_say(options, "%s: %s with %" PRId64 " tokens, %s", path, im.config.architecture,
-                       im.config.vocab_size, rf_type_name(im.type));
-    }
+                               .written_by = "refusion-convert " RF_VERSION};
+    int rc;
+    RF_TRY_OUT(open_source(&im, err));
+    info.tokenizer = im.tokenizer;
+    RF_TRY_OUT(rf_checkpoint_write(path, &im.config, im.type, fetch, &im, &info, err));
+    rf_convert_say(options, "%s: %s with %" PRId64 " tokens, %s", path, im.config.architecture,
+                   im.config.vocab_size, rf_type_name(im.type));
 out:
     rf_safetensors_close(&im.set);
     rf_tokenizer_free(im.tokenizer);

@@ -4,7 +4,6 @@
 #include "data/convert/convert.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -36,21 +35,16 @@ static const char usage[] =
     "\n"
     "Exit status: 0 done, 1 error, 2 wrong usage, 5 worth a retry.\n";
 
-enum { DTYPE = 1, TOKENIZER, MAX_SHARD, QUIET, HELP, VERSION };
-
-static const struct option options[] = {{"dtype", required_argument, NULL, DTYPE},
-                                        {"tokenizer", required_argument, NULL, TOKENIZER},
-                                        {"max-shard-size", required_argument, NULL, MAX_SHARD},
-                                        {"quiet", no_argument, NULL, QUIET},
-                                        {"help", no_argument, NULL, HELP},
-                                        {"version", no_argument, NULL, VERSION},
-                                        {NULL, 0, NULL, 0}};
-
 typedef struct command_line {
     rf_convert_options options;
     const char *dtype;
     bool help, version;
+    const char *command;
+    char **path; /* [n] what stands behind the command */
+    int n;
 } command_line;
+
+static const char see[] = "see refusion-convert --help";
 
 static void note(const char *line)
 {
@@ -84,34 +78,25 @@ static int read_size(int64_t *out, const char *text, rf_error *err)
 
 static int read_options(command_line *out, int argc, char **argv, rf_error *err)
 {
-    int option, rc = RF_OK;
-    *out = (command_line){.options = {.type = RF_N_TYPES, .note = note}};
-    while (rc == RF_OK &&
-           (option = rf_options_next(argc, argv, options, "refusion-convert --help", err)) != -1) {
-        switch (option) {
-        case DTYPE:
-            out->dtype = optarg;
-            break;
-        case TOKENIZER:
-            out->options.tokenizer = optarg;
-            break;
-        case MAX_SHARD:
-            rc = read_size(&out->options.max_shard_bytes, optarg, err);
-            break;
-        case QUIET:
-            out->options.note = NULL;
-            break;
-        case HELP:
-            out->help = true;
-            break;
-        case VERSION:
-            out->version = true;
-            break;
-        default:
-            rc = RF_ERR_USAGE;
-        }
+    const char *shard = NULL;
+    bool quiet = false;
+    int first;
+    *out = (command_line){.options = {.type = RF_N_TYPES}};
+    const rf_option table[] = {{"dtype", RF_OPTION_TEXT, &out->dtype, 0, 0},
+                               {"tokenizer", RF_OPTION_TEXT, &out->options.tokenizer, 0, 0},
+                               {"max-shard-size", RF_OPTION_TEXT, &shard, 0, 0},
+                               {"quiet", RF_OPTION_FLAG, &quiet, 0, 0},
+                               {"help", RF_OPTION_STOP, &out->help, 0, 0},
+                               {"version", RF_OPTION_STOP, &out->version, 0, 0},
+                               {0}};
+    RF_TRY(rf_options_parse(&first, argc, argv, table, see, err));
+    out->options.note = quiet ? NULL : note;
+    if (first < argc) {
+        out->command = argv[first];
+        out->path = argv + first + 1;
+        out->n = argc - first - 1;
     }
-    return rc;
+    return shard != NULL ? read_size(&out->options.max_shard_bytes, shard, err) : RF_OK;
 }
 
 static int read_dtype(command_line *line, bool is_export, rf_error *err)
@@ -125,42 +110,63 @@ static int read_dtype(command_line *line, bool is_export, rf_error *err)
                              is_export ? "f32, bf16 or f16" : "f32 or bf16");
 }
 
-static int run_merge(command_line *line, char **path, int n, rf_error *err)
+/* A command must have its arguments, and no options of another one. */
+static int check(const command_line *line, int n, const char *arguments, bool tokenizer, bool shard,
+                 rf_error *err)
 {
-    if (n != 3) {
-        return rf_error_set(err, RF_ERR_USAGE,
-                            "merge takes BASE.h5, ADAPTER.h5 and MODEL.h5: see "
-                            "refusion-convert --help");
+    if (line->n != n) {
+        return rf_error_set(err, RF_ERR_USAGE, "%s takes %s: %s", line->command, arguments, see);
     }
-    if (line->options.tokenizer != NULL || line->options.max_shard_bytes != 0) {
-        return rf_error_set(err, RF_ERR_USAGE,
-                            "--tokenizer is an option of import, "
-                            "--max-shard-size of export");
+    if (line->options.tokenizer != NULL && !tokenizer) {
+        return rf_error_set(err, RF_ERR_USAGE, "--tokenizer is an option of import");
     }
-    int rc = read_dtype(line, false, err);
-    return rc == RF_OK ? rf_convert_merge(path[0], path[1], path[2], &line->options, err) : rc;
+    if (line->options.max_shard_bytes != 0 && !shard) {
+        return rf_error_set(err, RF_ERR_USAGE, "--max-shard-size is an option of export");
+    }
+    return RF_OK;
 }
 
-static int run_quantize(const command_line *line, char **path, int n, rf_error *err)
+static int run_import(command_line *l, rf_error *err)
 {
-    if (n != 2) {
-        return rf_error_set(err, RF_ERR_USAGE,
-                            "quantize takes MODEL.h5 and SMALL.h5: see refusion-convert --help");
-    }
-    if (line->dtype != NULL || line->options.tokenizer != NULL ||
-        line->options.max_shard_bytes != 0) {
+    RF_TRY(check(l, 2, "HF_DIR and MODEL.h5", true, false, err));
+    RF_TRY(read_dtype(l, false, err));
+    return rf_convert_import(l->path[0], l->path[1], &l->options, err);
+}
+
+static int run_export(command_line *l, rf_error *err)
+{
+    RF_TRY(check(l, 2, "MODEL.h5 and HF_DIR", false, true, err));
+    RF_TRY(read_dtype(l, true, err));
+    return rf_convert_export(l->path[0], l->path[1], &l->options, err);
+}
+
+static int run_merge(command_line *l, rf_error *err)
+{
+    RF_TRY(check(l, 3, "BASE.h5, ADAPTER.h5 and MODEL.h5", false, false, err));
+    RF_TRY(read_dtype(l, false, err));
+    return rf_convert_merge(l->path[0], l->path[1], l->path[2], &l->options, err);
+}
+
+static int run_quantize(command_line *l, rf_error *err)
+{
+    RF_TRY(check(l, 2, "MODEL.h5 and SMALL.h5", false, false, err));
+    if (l->dtype != NULL) {
         return rf_error_set(err, RF_ERR_USAGE, "quantize takes no option but --quiet");
     }
-    return rf_convert_quantize(path[0], path[1], &line->options, err);
+    return rf_convert_quantize(l->path[0], l->path[1], &l->options, err);
 }
 
 static int run(int argc, char **argv, rf_error *err)
 {
+    static const struct {
+        const char *name;
+        int (*run)(command_line *line, rf_error *err);
+    } commands[] = {{"import", run_import},
+                    {"export", run_export},
+                    {"merge", run_merge},
+                    {"quantize", run_quantize}};
     command_line line;
-    int rc = read_options(&line, argc, argv, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(read_options(&line, argc, argv, err));
     if (line.help) {
         printf("%s", usage);
         return RF_OK;
@@ -169,37 +175,15 @@ static int run(int argc, char **argv, rf_error *err)
         printf("refusion-convert %s\n", RF_VERSION);
         return RF_OK;
     }
-    if (optind == argc) {
-        return rf_error_set(err, RF_ERR_USAGE, "no command: see refusion-convert --help");
+    if (line.command == NULL) {
+        return rf_error_set(err, RF_ERR_USAGE, "no command: %s", see);
     }
-    const char *command = argv[optind];
-    if (strcmp(command, "merge") == 0) {
-        return run_merge(&line, argv + optind + 1, argc - optind - 1, err);
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        if (strcmp(line.command, commands[i].name) == 0) {
+            return commands[i].run(&line, err);
+        }
     }
-    if (strcmp(command, "quantize") == 0) {
-        return run_quantize(&line, argv + optind + 1, argc - optind - 1, err);
-    }
-    bool is_export = strcmp(command, "export") == 0;
-    if (!is_export && strcmp(command, "import") != 0) {
-        return rf_error_set(err, RF_ERR_USAGE, "%s: unknown command: see refusion-convert --help",
-                            command);
-    }
-    if (argc - optind != 3) {
-        return rf_error_set(err, RF_ERR_USAGE, "%s takes %s: see refusion-convert --help", command,
-                            is_export ? "MODEL.h5 and HF_DIR" : "HF_DIR and MODEL.h5");
-    }
-    rc = read_dtype(&line, is_export, err);
-    if (rc == RF_OK && is_export && line.options.tokenizer != NULL) {
-        rc = rf_error_set(err, RF_ERR_USAGE, "--tokenizer is an option of import");
-    }
-    if (rc == RF_OK && !is_export && line.options.max_shard_bytes != 0) {
-        rc = rf_error_set(err, RF_ERR_USAGE, "--max-shard-size is an option of export");
-    }
-    if (rc != RF_OK) {
-        return rc;
-    }
-    return is_export ? rf_convert_export(argv[optind + 1], argv[optind + 2], &line.options, err)
-                     : rf_convert_import(argv[optind + 1], argv[optind + 2], &line.options, err);
+    return rf_error_set(err, RF_ERR_USAGE, "%s: unknown command: %s", line.command, see);
 }
 
 int main(int argc, char **argv)

@@ -135,10 +135,7 @@ int rf_convert_match(rf_type *type, const rf_safetensors *set, const rf_model_co
 {
     rf_table table;
     findings f = {.all_bf16 = true};
-    int rc = rf_table_build(&table, config, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(rf_table_build(&table, config, err));
     for (int64_t i = 0; i < table.n_tensors; i++) {
         look_for(&f, &table.tensor[i], set);
     }

@@ -1,3 +1,4 @@
+#include "common/base/alloc.h"
 #include "common/model/lora.h"
 #include "data/convert/convert_private.h"
 
@@ -28,24 +29,18 @@ static int no_memory(rf_error *err)
 
 static int read_headers(merge *m, const rf_convert_options *options, rf_error *err)
 {
-    int rc = rf_checkpoint_info_read(&m->adapter, m->adapter_path, err);
-    if (rc == RF_OK && m->adapter.adaptation.rank == 0) {
-        rc = rf_error_set(err, RF_ERR, "%s: is a whole model, no adapter file: nothing to merge",
-                          m->adapter_path);
+    RF_TRY(rf_checkpoint_info_read(&m->adapter, m->adapter_path, err));
+    if (m->adapter.adaptation.rank == 0) {
+        return rf_error_set(err, RF_ERR, "%s: is a whole model, no adapter file: nothing to merge",
+                            m->adapter_path);
     }
-    if (rc == RF_OK) {
-        rc = rf_checkpoint_info_read(&m->base, m->base_path, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_checkpoint_reader_open(&m->base_reader, m->base_path, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_checkpoint_reader_open(&m->adapter_reader, m->adapter_path, err);
-    }
+    RF_TRY(rf_checkpoint_info_read(&m->base, m->base_path, err));
+    RF_TRY(rf_checkpoint_reader_open(&m->base_reader, m->base_path, err));
+    RF_TRY(rf_checkpoint_reader_open(&m->adapter_reader, m->adapter_path, err));
     m->type = options->type < RF_N_TYPES ? options->type
               : m->base.storage == RF_I8 ? RF_F32
                                          : m->base.storage;
-    return rc;
+    return RF_OK;
 }
 
 static int check_base(const merge *m, rf_error *err)
@@ -71,25 +66,20 @@ static int check_base(const merge *m, rf_error *err)
 
 static int hold_adapters(merge *m, rf_error *err)
 {
-    int rc = rf_table_build_adapted(&m->table, &m->adapter.model, &m->adapter.adaptation, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    m->held = calloc((size_t)m->table.n_tensors, sizeof *m->held);
-    if (m->held == NULL) {
-        return no_memory(err);
-    }
-    for (int64_t i = 0; i < m->table.n_tensors && rc == RF_OK; i++) {
+    RF_TRY(rf_table_build_adapted(&m->table, &m->adapter.model, &m->adapter.adaptation, err));
+    m->held = rf_alloc((size_t)m->table.n_tensors, sizeof *m->held);
+    for (int64_t i = 0; i < m->table.n_tensors; i++) {
         const rf_tensor *t = &m->table.tensor[i];
         if (!rf_table_is_adapter(t->role)) {
             continue;
         }
         m->held[i] = malloc((size_t)t->count * sizeof **m->held);
-        rc = m->held[i] == NULL ? no_memory(err)
-                                : rf_checkpoint_reader_get(m->adapter_reader, m->held[i], t->name,
-                                                           0, t->count, err);
+        if (m->held[i] == NULL) {
+            return no_memory(err);
+        }
+        RF_TRY(rf_checkpoint_reader_get(m->adapter_reader, m->held[i], t->name, 0, t->count, err));
     }
-    return rc;
+    return RF_OK;
 }
 
 /* The held values of an adapter of the matrix; NULL: it has none. */
@@ -136,13 +126,8 @@ static int take(void *user, void *out, const rf_tensor *tensor, int64_t first, i
     merge *m = user;
     const double *a = held_of(m, tensor, rf_table_adapter_a(tensor->role));
     const double *b = held_of(m, tensor, rf_table_adapter_b(tensor->role));
-    int rc = reserve(m, n, err);
-    if (rc == RF_OK) {
-        rc = rf_checkpoint_reader_get(m->base_reader, m->values, tensor->name, first, n, err);
-    }
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(reserve(m, n, err));
+    RF_TRY(rf_checkpoint_reader_get(m->base_reader, m->values, tensor->name, first, n, err));
     if (a != NULL) {
         const rf_adaptation *of = &m->adapter.adaptation;
         rf_lora_share(m->values, a, b, of->alpha / (double)of->rank, of->rank, tensor->shape[1],
@@ -176,20 +161,14 @@ int rf_convert_merge(const char *base, const char *adapter, const char *path,
 {
     merge m = {.base_path = base, .adapter_path = adapter};
     RF_ASSERT(options->type != RF_F16);
-    int rc = read_headers(&m, options, err);
-    if (rc == RF_OK) {
-        rc = check_base(&m, err);
-    }
-    if (rc == RF_OK) {
-        rc = hold_adapters(&m, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_checkpoint_write(path, &m.adapter.model, m.type, take, &m, &m.adapter, err);
-    }
-    if (rc == RF_OK) {
-        rf_convert_say(options, "%s: %" PRId64 " adapters of rank %" PRId64 " merged, %s", path,
-                       m.table.n_adapters / 2, m.adapter.adaptation.rank, rf_type_name(m.type));
-    }
+    int rc;
+    RF_TRY_OUT(read_headers(&m, options, err));
+    RF_TRY_OUT(check_base(&m, err));
+    RF_TRY_OUT(hold_adapters(&m, err));
+    RF_TRY_OUT(rf_checkpoint_write(path, &m.adapter.model, m.type, take, &m, &m.adapter, err));
+    rf_convert_say(options, "%s: %" PRId64 " adapters of rank %" PRId64 " merged, %s", path,
+                   m.table.n_adapters / 2, m.adapter.adaptation.rank, rf_type_name(m.type));
+out:
     free_all(&m);
     return rc;
 }

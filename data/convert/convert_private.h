@@ -26,8 +26,7 @@ RF_MUST_CHECK int rf_convert_match(rf_type *type, const rf_safetensors *set,
 
 /* --- Adapters in PEFT's format ---------------------------------------------------------------- */
 
-/* adapter_config.json, for the table of an adapter file; the base's name is left open. NULL when
- * memory is out. Source: https://huggingface.co/docs/peft (LoraConfig). */
+/* adapter_config.json, for the table of an adapter file; the base's name is left open. Source: https://huggingface.co/docs/peft (LoraConfig). */
 json_t *rf_convert_adapter_json(const rf_checkpoint_info *info, const rf_table *table);
 /* A tensor's name in adapter_model.safetensors. */
 void rf_convert_adapter_name(char *out, size_t bytes, const char *name);
@@ -43,11 +42,9 @@ typedef struct rf_vocabulary {
     float *embed, *head; /* [D] what fresh rows hold; head NULL: tied. Owned */
 } rf_vocabulary;
 
-/* Which rows there are. tokenizer NULL: those of the file. name: what the tokenizer was loaded
- * from.
- */
+/* Which rows there are, for a tokenizer that rf_tokenizer_load read and a table of n_file rows. */
 RF_MUST_CHECK int rf_vocabulary_plan(rf_vocabulary *out, const rf_tokenizer *tokenizer,
-                                     const char *name, int64_t n_file, rf_error *err);
+                                     int64_t n_file, rf_error *err);
 bool rf_vocabulary_is_fresh(const rf_vocabulary *vocabulary, int64_t row);
 bool rf_vocabulary_has_fresh(const rf_vocabulary *vocabulary);
 /* The means of used rows, where fresh rows need them. */

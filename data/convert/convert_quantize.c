@@ -10,15 +10,14 @@ static int take(void *user, void *out, const rf_tensor *tensor, int64_t first, i
     enum { CHUNK = 4096 };
     double value[CHUNK];
     float *to = out;
-    int rc = RF_OK;
-    for (int64_t begin = 0; begin < n && rc == RF_OK; begin += CHUNK) {
+    for (int64_t begin = 0; begin < n; begin += CHUNK) {
         int64_t part = n - begin < CHUNK ? n - begin : CHUNK;
-        rc = rf_checkpoint_reader_get(user, value, tensor->name, first + begin, part, err);
-        for (int64_t i = 0; rc == RF_OK && i < part; i++) {
+        RF_TRY(rf_checkpoint_reader_get(user, value, tensor->name, first + begin, part, err));
+        for (int64_t i = 0; i < part; i++) {
             to[begin + i] = (float)value[i];
         }
     }
-    return rc;
+    return RF_OK;
 }
 
 static double megabytes(const char *path)
@@ -42,20 +41,14 @@ int rf_convert_quantize(const char *source, const char *path, const rf_convert_o
 {
     rf_checkpoint_info info = {0};
     rf_checkpoint_reader *reader = NULL;
-    int rc = rf_checkpoint_info_read(&info, source, err);
-    if (rc == RF_OK) {
-        rc = check_source(&info, source, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_checkpoint_reader_open(&reader, source, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_checkpoint_write(path, &info.model, RF_I8, take, reader, &info, err);
-    }
-    if (rc == RF_OK) {
-        rf_convert_say(options, "%s: %.1f MB in int8, from %.1f MB in %s", path, megabytes(path),
-                       megabytes(source), rf_type_name(info.storage));
-    }
+    int rc;
+    RF_TRY_OUT(rf_checkpoint_info_read(&info, source, err));
+    RF_TRY_OUT(check_source(&info, source, err));
+    RF_TRY_OUT(rf_checkpoint_reader_open(&reader, source, err));
+    RF_TRY_OUT(rf_checkpoint_write(path, &info.model, RF_I8, take, reader, &info, err));
+    rf_convert_say(options, "%s: %.1f MB in int8, from %.1f MB in %s", path, megabytes(path),
+                   megabytes(source), rf_type_name(info.storage));
+out:
     rf_checkpoint_reader_close(reader);
     rf_checkpoint_info_free(&info);
     return rc;

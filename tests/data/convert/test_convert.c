@@ -156,65 +156,58 @@ Test(convert, exported_config_is_for_transformers)
 
 /* --- Rows of the vocabulary ------------------------------------------------------------------- */
 
-/* A tokenizer.json with ids 0..n-1, then the added tokens. */
-static void put_tokenizer(const char *name, int n, const char *added)
-{
-    char text[8000];
-    size_t used = (size_t)snprintf(text, sizeof text, "{\"model\": {\"vocab\": {");
-    for (int i = 0; i < n; i++) {
-        used += (size_t)snprintf(text + used, sizeof text - used, "%s\"t%d\": %d", i > 0 ? "," : "",
-                                 i, i);
-    }
-    snprintf(text + used, sizeof text - used, "}}, \"added_tokens\": [%s]}", added);
-    put_text(name, text);
-}
-
 typedef struct rows_case {
-    int n_tokens;
-    const char *added;
+    const char *config, *others; /* added_tokens_decoder, added_tokens.json */
     int64_t n_file, n_used, n_rows;
     int n_fresh;
 } rows_case;
 
-/* The byte tokenizer stands for one whose begin (258) and mask (257) were added to the file's. */
+/* The small tokenizer has ids 0..N-1; begin and mask are added where the files do not have them. */
 Test(convert, fresh_rows)
 {
+    enum { N = 382 };
     static const rows_case cases[] = {
-        {257, "", 300, 257, 300, 2}, /* spare rows of a padded table */
-        {257, "{\"id\": 257, \"content\": \"<|mask|>\"}", 300, 258, 300, 1},
-        {257, "{\"id\": 257, \"content\": \"<m>\"}, {\"id\": 258, \"content\": \"<b>\"}", 300, 259,
-         300, 0},                    /* they were there */
-        {257, "", 257, 257, 262, 0}, /* no spare row */
-        {257, "", 258, 257, 262, 1},
-        {257, "", 262, 257, 262, 2},
+        {"", "", 500, N, 500, 2}, /* spare rows of a padded table */
+        {"\"382\": {\"content\": \"<|mask|>\"}", "", 500, N + 1, 500, 1},
+        {"\"382\": {\"content\": \"<|mask|>\"}, \"383\": {\"content\": \"<|beginoftext|>\"}", "",
+         500, N + 2, 500, 0}, /* they were there */
+        /* Tokens that only this file names are there, too: their rows are trained. */
+        {"\"382\": {\"content\": \"<|mask|>\"}", "\"<|beginoftext|>\": 383", 500, N + 2, 500, 0},
+        {"", "\"<a>\": 390, \"<b>\": 381", 500, N, 500, 2},
+        {"", "", N, N, N + 2, 0}, /* no spare row */
+        {"", "", N + 1, N, N + 2, 1},
+        {"", "", N + 2, N, N + 2, 2},
+        {"", "", 300, 300, N + 2, 0}, /* a table that is smaller than its tokenizer */
     };
     rf_tokenizer *tokenizer = NULL;
-    MUST(rf_tokenizer_load(&tokenizer, "byte", &error));
+    char *text = NULL;
+    size_t bytes = 0;
+    MUST(rf_file_read(&text, &bytes, "tests/golden/tokenizer_small.json", 1 << 24, &error));
+    MUST(rf_file_write(in_folder("tokenizer.json"), text, bytes, &error));
+    free(text);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const rows_case *c = &cases[i];
+        char json[256];
         rf_vocabulary v;
-        put_tokenizer("tokenizer.json", c->n_tokens, c->added);
-        const char *name = i % 2 == 0 ? folder : in_folder("tokenizer.json");
-        MUST(rf_vocabulary_plan(&v, tokenizer, name, c->n_file, &error));
+        snprintf(json, sizeof json, "{\"added_tokens_decoder\": {%s}}", c->config);
+        put_text("tokenizer_config.json", json);
+        snprintf(json, sizeof json, "{%s}", c->others);
+        put_text("added_tokens.json", json);
+        MUST(rf_tokenizer_load(&tokenizer, folder, &error));
+        MUST(rf_vocabulary_plan(&v, tokenizer, c->n_file, &error));
         cr_expect(v.n_used == c->n_used, "%zu: %d", i, (int)v.n_used);
         cr_expect(v.n_rows == c->n_rows && v.n_fresh == c->n_fresh, "%zu", i);
-        cr_expect(rf_vocabulary_is_fresh(&v, 258) == (i != 2), "%zu", i);
-        cr_expect(!rf_vocabulary_is_fresh(&v, 256) && !rf_vocabulary_is_fresh(&v, 0));
+        cr_expect(!rf_vocabulary_is_fresh(&v, c->n_used - 1) && !rf_vocabulary_is_fresh(&v, 0));
+        for (int k = 0; k < v.n_fresh; k++) {
+            cr_expect(v.fresh[k] >= c->n_used && rf_vocabulary_is_fresh(&v, v.fresh[k]), "%zu", i);
+        }
         rf_vocabulary_free(&v);
+        rf_tokenizer_free(tokenizer);
     }
-    /* Tokens that only the other files name are there, too: their rows are trained. */
-    rf_vocabulary v;
-    put_tokenizer("tokenizer.json", 257, "");
-    put_text("added_tokens.json", "{\"<|beginoftext|>\": 258}");
-    put_text("tokenizer_config.json",
-             "{\"added_tokens_decoder\": {\"257\": {\"content\": \"<|mask|>\"}}}");
-    MUST(rf_vocabulary_plan(&v, tokenizer, folder, 300, &error));
-    cr_expect(v.n_fresh == 0 && v.n_used == 259);
     put_text("added_tokens.json", "{");
-    cr_expect(rf_vocabulary_plan(&v, tokenizer, folder, 300, &error) == RF_ERR);
-    cr_expect(strstr(error.message, "added_tokens.json: not valid JSON") != NULL, "%s",
+    cr_expect(rf_tokenizer_load(&tokenizer, folder, &error) == RF_ERR);
+    cr_expect(strstr(error.message, "added_tokens.json:1:1: is not JSON") != NULL, "%s",
               error.message);
-    rf_tokenizer_free(tokenizer);
 }
 
 /* --- Bad folders ------------------------------------------------------------------------------ */
