@@ -14,9 +14,9 @@
 typedef struct rf_request {
     const int32_t *prompt; /* [n_prompt] outlives the request's answer */
     int64_t n_prompt;
-    uint64_t index;              /* names the prompt for the randomness */
-    rf_decode_observer observer; /* NULL: none */
-    void *user;                  /* given to the observer */
+    uint64_t index;       /* names the prompt for the randomness */
+    rf_observer observer; /* NULL: none */
+    void *user;           /* given to the observer */
 } rf_request;
 
 typedef struct rf_answer {

@@ -11,6 +11,9 @@
 
 typedef struct evaluator {
     const rf_eval_options *options;
+    const rf_question *question; /* [n], of which this rank works on */
+    int64_t n, rank, n_ranks;    /* number rank, rank + n_ranks, ... */
+    rf_eval_result *out;
     rf_model *model;
     const rf_tokenizer *tokenizer;
     int64_t max_tokens; /* of a sample that can be scored */
@@ -24,13 +27,6 @@ typedef struct evaluator {
     rf_ids sample; /* prompt and response of the present question */
 } evaluator;
 
-/* The questions, of which this rank works on number rank, rank + n_ranks, ... */
-typedef struct work {
-    const rf_question *prompt;
-    rf_eval_result *out;
-    int64_t n, rank, n_ranks;
-} work;
-
 /* --- Sizes ------------------------------------------------------------------------------------ */
 
 static int append_response(rf_ids *ids, const rf_tokenizer *tokenizer, const char *text,
@@ -42,18 +38,18 @@ static int append_response(rf_ids *ids, const rf_tokenizer *tokenizer, const cha
 }
 
 /* Losses and likelihood need references, and so do tasks whose rules alone do not decide. */
-static int check_references(const rf_eval_options *o, const rf_question *questions, int64_t n,
-                            rf_error *err)
+static int check_references(const evaluator *e, rf_error *err)
 {
-    for (int64_t i = 0; i < n; i++) {
-        if (questions[i].expected == NULL && o->likelihood) {
+    const rf_eval_options *o = e->options;
+    for (int64_t i = 0; i < e->n; i++) {
+        if (e->question[i].expected == NULL && o->likelihood) {
             return rf_error_set(err, RF_ERR,
                                 "question %" PRId64
                                 " has no reference response: likelihood and losses need one "
                                 "(--no-likelihood leaves them out)",
                                 i + 1);
         }
-        if (questions[i].expected == NULL && o->task != NULL && o->task->generate == NULL) {
+        if (e->question[i].expected == NULL && o->task != NULL && o->task->generate == NULL) {
             return rf_error_set(err, RF_ERR,
                                 "question %" PRId64
                                 " has no reference response: task %s compares with it",
@@ -64,36 +60,33 @@ static int check_references(const rf_eval_options *o, const rf_question *questio
 }
 
 /* Longest sample in tokens. */
-static int longest_sample(int64_t *out, const rf_tokenizer *tokenizer, const rf_question *questions,
-                          int64_t n, rf_error *err)
+static int longest_sample(int64_t *out, const evaluator *e, rf_error *err)
 {
     rf_ids ids = {0};
     int rc = RF_OK;
     *out = 2;
-    for (int64_t i = 0; i < n && rc == RF_OK; i++) {
+    for (int64_t i = 0; i < e->n && rc == RF_OK; i++) {
+        const rf_question *q = &e->question[i];
         ids.n = 0;
-        rc = append_response(&ids, tokenizer, questions[i].expected, err);
-        if (questions[i].ids.n + ids.n > *out) {
-            *out = questions[i].ids.n + ids.n;
-        }
+        rc = append_response(&ids, e->tokenizer, q->expected, err);
+        *out = q->ids.n + ids.n > *out ? q->ids.n + ids.n : *out;
     }
     rf_ids_free(&ids);
     return rc;
 }
 
 /* What the longest question that fits the model's positions asks of the model. */
-static int measure(evaluator *e, rf_model_limits *limits, const rf_question *questions, int64_t n,
-                   int64_t positions, rf_error *err)
+static int measure(evaluator *e, rf_model_limits *limits, int64_t positions, rf_error *err)
 {
     const rf_eval_options *o = e->options;
     if (o->likelihood) {
-        RF_TRY(longest_sample(&e->max_tokens, e->tokenizer, questions, n, err));
+        RF_TRY(longest_sample(&e->max_tokens, e, err));
         e->max_tokens = e->max_tokens < positions ? e->max_tokens : positions;
         *limits = rf_scorer_limits(o->slot_size, e->max_tokens);
     }
     if (o->task != NULL) {
-        e->capacity = o->batch < n ? o->batch : n;
-        int64_t longest = rf_questions_longest(questions, n),
+        e->capacity = o->batch < e->n ? o->batch : e->n;
+        int64_t longest = rf_questions_longest(e->question, e->n),
                 room = positions - o->decode.gen_length;
         e->max_prompt = longest < room ? longest : room;
         if (e->max_prompt < 1) {
@@ -108,14 +101,13 @@ static int measure(evaluator *e, rf_model_limits *limits, const rf_question *que
     return RF_OK;
 }
 
-static int open_evaluator(evaluator *e, rf_loaded *loaded, const rf_question *questions, int64_t n,
-                          const rf_eval_options *o, int n_threads, rf_error *err)
+static int open_evaluator(evaluator *e, rf_loaded *loaded, int n_threads, rf_error *err)
 {
+    const rf_eval_options *o = e->options;
     rf_model_limits limits = {0};
 
-    *e = (evaluator){.options = o, .tokenizer = loaded->info.tokenizer};
-    RF_TRY(check_references(o, questions, n, err));
-    RF_TRY(measure(e, &limits, questions, n, loaded->info.model.max_position_embeddings, err));
+    RF_TRY(check_references(e, err));
+    RF_TRY(measure(e, &limits, loaded->info.model.max_position_embeddings, err));
     RF_TRY(rf_loaded_model(loaded, &limits, n_threads, err));
     e->model = loaded->model;
     if (o->likelihood) {
@@ -191,11 +183,11 @@ static int score(evaluator *e, rf_eval_record *r, const rf_question *prompt, int
     return measure_losses(e, r, index, n_prompt, err);
 }
 
-static int score_all(evaluator *e, const work *w, rf_error *err)
+static int score_all(evaluator *e, rf_error *err)
 {
-    for (int64_t i = w->rank; i < w->n; i += w->n_ranks) {
-        rf_log_progress("scoring", i, w->n, "questions");
-        RF_TRY(score(e, &w->out->record[i], &w->prompt[i], i, err));
+    for (int64_t i = e->rank; i < e->n; i += e->n_ranks) {
+        rf_log_progress("scoring", i, e->n, "questions");
+        RF_TRY(score(e, &e->out->record[i], &e->question[i], i, err));
     }
     return RF_OK;
 }
@@ -205,7 +197,6 @@ static int score_all(evaluator *e, const work *w, rf_error *err)
 /* The answers of this rank, [n] each. */
 typedef struct decoding {
     evaluator *e;
-    const work *work;
     rf_request *request; /* index: number of the question */
     rf_answer *answer;
     int64_t n, n_done;
@@ -217,9 +208,9 @@ static int judge(void *user, int64_t request, rf_error *err)
     decoding *d = user;
     int64_t i = (int64_t)d->request[request].index;
     const rf_answer *answer = &d->answer[request];
-    const rf_question *prompt = &d->work->prompt[i];
+    const rf_question *prompt = &d->e->question[i];
     const char *expected = prompt->expected != NULL ? prompt->expected : "";
-    rf_eval_record *r = &d->work->out->record[i];
+    rf_eval_record *r = &d->e->out->record[i];
     size_t bytes;
     char *text = rf_tokenizer_decode(d->e->tokenizer, &bytes, answer->token, answer->n, true);
 
@@ -231,20 +222,20 @@ static int judge(void *user, int64_t request, rf_error *err)
     r->answer_tokens = (double)answer->n;
     r->forwards = (double)answer->forwards;
     r->seconds = answer->seconds;
-    d->work->out->text[i] = text;
+    d->e->out->text[i] = text;
     return RF_OK;
 }
 
-static int decode_all(evaluator *e, const work *w, rf_error *err)
+static int decode_all(evaluator *e, rf_error *err)
 {
-    size_t most = (size_t)(w->n / w->n_ranks + 1);
-    decoding d = {.e = e, .work = w};
+    size_t most = (size_t)(e->n / e->n_ranks + 1);
+    decoding d = {.e = e};
     d.request = rf_alloc(most, sizeof *d.request);
     d.answer = rf_alloc(most, sizeof *d.answer);
-    for (int64_t i = w->rank; i < w->n; i += w->n_ranks) {
-        const rf_ids *ids = &w->prompt[i].ids;
+    for (int64_t i = e->rank; i < e->n; i += e->n_ranks) {
+        const rf_ids *ids = &e->question[i].ids;
         if (ids->n > e->max_prompt) {
-            w->out->record[i].too_long = 1;
+            e->out->record[i].too_long = 1;
         } else {
             d.request[d.n++] =
                 (rf_request){.prompt = ids->id, .n_prompt = ids->n, .index = (uint64_t)i};
@@ -262,14 +253,14 @@ static int decode_all(evaluator *e, const work *w, rf_error *err)
 /* --- All questions ---------------------------------------------------------------------------- */
 
 /* This rank's questions, first scored, then decoded (so that each is timed alone). */
-static int do_work(evaluator *e, const work *w, double seconds[2], rf_error *err)
+static int work(evaluator *e, double seconds[2], rf_error *err)
 {
     double begin = rf_log_seconds();
-    int rc = e->options->likelihood ? score_all(e, w, err) : RF_OK;
+    int rc = e->options->likelihood ? score_all(e, err) : RF_OK;
     seconds[0] = rf_log_seconds() - begin;
     begin = rf_log_seconds();
     if (rc == RF_OK && e->options->task != NULL) {
-        rc = decode_all(e, w, err);
+        rc = decode_all(e, err);
     }
     seconds[1] = rf_log_seconds() - begin;
     rf_log_live_end();
@@ -277,37 +268,37 @@ static int do_work(evaluator *e, const work *w, double seconds[2], rf_error *err
 }
 
 /* Puts together what the ranks measured: question i comes from rank i mod ranks. */
-static int collect(const work *w, rf_dist *dist, rf_error *err)
+static int collect(const evaluator *e, rf_dist *dist, rf_error *err)
 {
-    rf_eval_record *record = w->out->record;
-    rf_eval_record *every = rf_alloc((size_t)(w->n * w->n_ranks), sizeof *every);
-    int rc = rf_dist_allgather_bytes(dist, every, record, (size_t)w->n * sizeof *record, err);
-    for (int64_t i = 0; i < w->n && rc == RF_OK; i++) {
-        record[i] = every[i % w->n_ranks * w->n + i];
+    rf_eval_record *record = e->out->record;
+    rf_eval_record *every = rf_alloc((size_t)(e->n * e->n_ranks), sizeof *every);
+    int rc = rf_dist_allgather_bytes(dist, every, record, (size_t)e->n * sizeof *record, err);
+    for (int64_t i = 0; i < e->n && rc == RF_OK; i++) {
+        record[i] = every[i % e->n_ranks * e->n + i];
     }
     free(every);
     return rc;
 }
 
 /* Every rank's texts, one behind the other, come to all. */
-static int collect_texts(const work *w, rf_dist *dist, rf_error *err)
+static int collect_texts(const evaluator *e, rf_dist *dist, rf_error *err)
 {
-    char **text = w->out->text;
+    char **text = e->out->text;
     int64_t bytes = 1;
-    for (int64_t i = w->rank; i < w->n; i += w->n_ranks) {
+    for (int64_t i = e->rank; i < e->n; i += e->n_ranks) {
         text[i] = text[i] != NULL ? text[i] : rf_alloc_string("");
         bytes += (int64_t)strlen(text[i]) + 1;
     }
     RF_TRY(rf_dist_max_i64(dist, &bytes, 1, err));
-    char *own = rf_alloc((size_t)bytes, 1), *all = rf_alloc((size_t)bytes, (size_t)w->n_ranks);
+    char *own = rf_alloc((size_t)bytes, 1), *all = rf_alloc((size_t)bytes, (size_t)e->n_ranks);
     char *to = own;
-    for (int64_t i = w->rank; i < w->n; i += w->n_ranks) {
+    for (int64_t i = e->rank; i < e->n; i += e->n_ranks) {
         to = stpcpy(to, text[i]) + 1;
     }
     int rc = rf_dist_allgather_bytes(dist, all, own, (size_t)bytes, err);
-    for (int64_t r = 0; r < w->n_ranks && rc == RF_OK; r++) {
+    for (int64_t r = 0; r < e->n_ranks && rc == RF_OK; r++) {
         const char *from = all + r * bytes;
-        for (int64_t i = r; i < w->n && r != w->rank; i += w->n_ranks) {
+        for (int64_t i = r; i < e->n && r != e->rank; i += e->n_ranks) {
             text[i] = rf_alloc_string(from);
             from += strlen(from) + 1;
         }
@@ -365,12 +356,13 @@ static int slowest(double seconds[2], rf_dist *dist, rf_error *err)
 int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_question *questions, int64_t n,
                 const rf_eval_options *options, rf_dist *dist, rf_error *err)
 {
-    evaluator e = {0};
-    const work w = {.prompt = questions,
-                    .out = out,
-                    .n = n,
-                    .rank = rf_dist_rank(dist),
-                    .n_ranks = rf_dist_size(dist)};
+    evaluator e = {.options = options,
+                   .question = questions,
+                   .n = n,
+                   .rank = rf_dist_rank(dist),
+                   .n_ranks = rf_dist_size(dist),
+                   .out = out,
+                   .tokenizer = loaded->info.tokenizer};
     char machine[512];
     int n_threads = 1, rc;
     double seconds[2] = {0, 0};
@@ -379,15 +371,15 @@ int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_question *quest
                             .record = rf_alloc((size_t)n, sizeof *out->record),
                             .text = rf_alloc((size_t)n, sizeof *out->text)};
     RF_TRY_OUT(rf_threads_choose(&n_threads, dist, options->n_threads, err));
-    rc = open_evaluator(&e, loaded, questions, n, options, n_threads, err);
+    rc = open_evaluator(&e, loaded, n_threads, err);
     RF_TRY_OUT(rf_dist_agree(dist, rc, err));
     rf_backend_describe(e.model->ctx, machine, sizeof machine);
     rf_log_info("%s", machine);
-    rc = do_work(&e, &w, seconds, err);
+    rc = work(&e, seconds, err);
     RF_TRY_OUT(rf_dist_agree(dist, rc, err));
     RF_TRY_OUT(slowest(seconds, dist, err));
-    RF_TRY_OUT(collect(&w, dist, err));
-    RF_TRY_OUT(options->task != NULL ? collect_texts(&w, dist, err) : RF_OK);
+    RF_TRY_OUT(collect(&e, dist, err));
+    RF_TRY_OUT(options->task != NULL ? collect_texts(&e, dist, err) : RF_OK);
     sum_up(out);
     out->score_seconds = seconds[0];
     out->decode_seconds = seconds[1];

@@ -128,18 +128,9 @@ void rf_sequence_commit(rf_sequence *s, int64_t e, const int32_t *token, int64_t
     }
 }
 
-void rf_sequence_notify(const rf_sequence *s, rf_decode_event_kind kind)
+void rf_sequence_notify(const rf_sequence *s, rf_event_kind kind)
 {
     if (s->observer != NULL) {
-        rf_decode_event event = {.kind = kind,
-                                 .forwards = s->forwards,
-                                 .n_slots = s->n_slots,
-                                 .slot_size = s->slot_size,
-                                 .n_tokens = s->n_tokens,
-                                 .slot = s->slot,
-                                 .round = s->round,
-                                 .token = s->token,
-                                 .draft = s->draft};
-        s->observer(s->user, &event);
+        s->observer(s->user, kind, s);
     }
 }

@@ -15,15 +15,19 @@
 #include "common/text/tokenizer.h"
 #include "infer/decode_options.h"
 
+typedef struct rf_sequence rf_sequence;
+
 /* --- What an observer sees -------------------------------------------------------------------- */
 
-/* What happened, for --show and tests. */
-typedef enum rf_decode_event_kind {
+typedef enum rf_event_kind {
     RF_EVENT_PLAN,   /* drafts of the slots planned; selected ones are marked */
     RF_EVENT_ACCEPT, /* after a completion cycle: tokens accepted, not yet committed */
     RF_EVENT_COMMIT, /* slots committed (or cut off at an end of text) */
     RF_EVENT_END
-} rf_decode_event_kind;
+} rf_event_kind;
+
+/* Called after each event, for --show and tests. */
+typedef void (*rf_observer)(void *user, rf_event_kind kind, const rf_sequence *s);
 
 typedef enum rf_slot_state {
     RF_SLOT_MASKED,
@@ -31,19 +35,6 @@ typedef enum rf_slot_state {
     RF_SLOT_COMMITTED,
     RF_SLOT_REMOVED /* behind an end of text */
 } rf_slot_state;
-
-/* Token arrays cover the whole response; -1: not decided. */
-typedef struct rf_decode_event {
-    rf_decode_event_kind kind;
-    int64_t forwards; /* so far */
-    int64_t n_slots, slot_size, n_tokens;
-    const rf_slot_state *slot; /* [n_slots] */
-    const int64_t *round; /* [n_slots] round in which a slot was committed, from 1; 0: not yet */
-    const int32_t *token; /* [n_tokens] committed and accepted tokens */
-    const int32_t *draft; /* [n_tokens] drafts of this round, -1 where none */
-} rf_decode_event;
-
-typedef void (*rf_decode_observer)(void *user, const rf_decode_event *event);
 
 /* --- What a sequence asks of a forward pass --------------------------------------------------- */
 
@@ -65,7 +56,7 @@ typedef struct rf_query {
 
 /* --- State ------------------------------------------------------------------------------------ */
 
-typedef struct rf_sequence {
+struct rf_sequence {
     const rf_decode_options *options;     /* resolved. Not owned */
     const rf_tokenizer *tokenizer;        /* not owned */
     int64_t n_tokens, slot_size, n_slots; /* of the response; the last slot may be shorter */
@@ -75,7 +66,7 @@ typedef struct rf_sequence {
     const int32_t *prompt;
     int64_t n_prompt;
     uint64_t index; /* names the prompt for the randomness */
-    rf_decode_observer observer;
+    rf_observer observer;
     void *user;
 
     int phase, step;   /* of the decoder; 0 in the beginning */
@@ -88,7 +79,7 @@ typedef struct rf_sequence {
     int32_t *draft; /* of this round, -1: none */
     double *score;  /* [n_slots] probability of a slot's first draft token */
     rf_slot_state *slot;
-    int64_t *round;
+    int64_t *round; /* [n_slots] in which it was committed, from 1; 0: not yet */
 
     /* A round of slots (decode_refusion.c, decode_complete.c). Owned */
     int64_t block_begin;           /* first slot of the current run of decode.block_length */
@@ -100,7 +91,7 @@ typedef struct rf_sequence {
 
     rf_query *query; /* [n_queries], room for a block. Owned */
     int64_t n_queries;
-} rf_sequence;
+};
 
 /* For prompts one after the other, in the slab that begins at this place of the cache. Options
  * (resolved) and tokenizer outlive it. */
@@ -128,6 +119,6 @@ int64_t rf_sequence_cut(const rf_sequence *s, const int32_t *token, int64_t n, b
 /* Records slot e as committed with its first n tokens; the rest of the slot stays undecided. When
  * these hold an end of text, undecided slots behind e are removed. */
 void rf_sequence_commit(rf_sequence *s, int64_t e, const int32_t *token, int64_t n);
-void rf_sequence_notify(const rf_sequence *s, rf_decode_event_kind kind);
+void rf_sequence_notify(const rf_sequence *s, rf_event_kind kind);
 
 #endif

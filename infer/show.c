@@ -99,13 +99,13 @@ static void next_unit(unit *u, const rf_tokenizer *tokenizer, const int32_t *tok
 
 /* --- Live picture ----------------------------------------------------------------------------- */
 
-static int style_of(const rf_decode_event *event, int64_t i)
+static int style_of(const rf_sequence *s, int64_t i)
 {
-    int64_t e = i / event->slot_size;
-    if (event->slot[e] == RF_SLOT_COMMITTED) {
-        return palette[(size_t)(event->round[e] - 1) % (sizeof palette / sizeof *palette)];
+    int64_t e = i / s->slot_size;
+    if (s->slot[e] == RF_SLOT_COMMITTED) {
+        return palette[(size_t)(s->round[e] - 1) % (sizeof palette / sizeof *palette)];
     }
-    return event->token[i] >= 0 ? STYLE_BOLD : STYLE_DIM;
+    return s->token[i] >= 0 ? STYLE_BOLD : STYLE_DIM;
 }
 
 static void set_style(FILE *out, int *now, int style)
@@ -125,38 +125,38 @@ static void set_style(FILE *out, int *now, int style)
 }
 
 /* What stands at place i now: decided, draft, or nothing. */
-static int32_t place_token(const rf_decode_event *event, int64_t i)
+static int32_t place_token(const rf_sequence *s, int64_t i)
 {
-    if (event->token[i] >= 0) {
-        return event->token[i];
+    if (s->token[i] >= 0) {
+        return s->token[i];
     }
-    return event->slot[i / event->slot_size] == RF_SLOT_SELECTED ? event->draft[i] : -1;
+    return s->slot[i / s->slot_size] == RF_SLOT_SELECTED ? s->draft[i] : -1;
 }
 
 /* Places up to the first committed end of text: what stands behind it will be cut off. */
-static int64_t picture_end(const rf_show *show, const rf_decode_event *event)
+static int64_t picture_end(const rf_show *show, const rf_sequence *s)
 {
-    for (int64_t i = 0; i < event->n_tokens; i++) {
-        if (event->slot[i / event->slot_size] == RF_SLOT_COMMITTED && event->token[i] >= 0 &&
-            rf_tokenizer_is_eos(show->tokenizer, event->token[i])) {
+    for (int64_t i = 0; i < s->n_tokens; i++) {
+        if (s->slot[i / s->slot_size] == RF_SLOT_COMMITTED && s->token[i] >= 0 &&
+            rf_tokenizer_is_eos(show->tokenizer, s->token[i])) {
             return i + 1;
         }
     }
-    return event->n_tokens;
+    return s->n_tokens;
 }
 
 /* The next unit from place *i on, which moves behind it; false at the end of the picture. */
 static bool next_in_picture(unit *u, int64_t *i, int64_t end, const rf_show *show,
-                            const rf_decode_event *event)
+                            const rf_sequence *s)
 {
     for (; *i < end; ++*i) {
-        rf_slot_state state = event->slot[*i / event->slot_size];
+        rf_slot_state state = s->slot[*i / s->slot_size];
         int32_t token[4];
-        if (state == RF_SLOT_REMOVED || (state == RF_SLOT_COMMITTED && event->token[*i] < 0)) {
+        if (state == RF_SLOT_REMOVED || (state == RF_SLOT_COMMITTED && s->token[*i] < 0)) {
             continue; /* behind an end of text */
         }
         for (int64_t k = 0; k < 4; k++) {
-            token[k] = *i + k < end ? place_token(event, *i + k) : -1;
+            token[k] = *i + k < end ? place_token(s, *i + k) : -1;
         }
         if (token[0] < 0) {
             *u = (unit){.n_tokens = 1, .columns = 1, .text = "·"};
@@ -172,15 +172,15 @@ static bool next_in_picture(unit *u, int64_t *i, int64_t end, const rf_show *sho
 /* Writes lines [from, to) of the picture (none of them: out is not used). Returns how many it has;
  * *open: the first one that holds an undecided place. */
 static int write_lines(FILE *out, int *open, int from, int to, const rf_show *show,
-                       const rf_decode_event *event)
+                       const rf_sequence *s)
 {
     int column = 0, line = 0, style = STYLE_NONE;
-    int64_t end = picture_end(show, event);
+    int64_t end = picture_end(show, s);
     bool found = false, visible = from == 0 && to > 0;
     unit u;
 
     *open = 0;
-    for (int64_t i = 0; next_in_picture(&u, &i, end, show, event);) {
+    for (int64_t i = 0; next_in_picture(&u, &i, end, show, s);) {
         int64_t at = i - u.n_tokens;
         if (column > 0 && column + u.columns > show->columns) {
             if (visible) {
@@ -190,13 +190,13 @@ static int write_lines(FILE *out, int *open, int from, int to, const rf_show *sh
             line++;
             visible = line >= from && line < to;
         }
-        if (!found && event->slot[at / event->slot_size] != RF_SLOT_COMMITTED) {
+        if (!found && s->slot[at / s->slot_size] != RF_SLOT_COMMITTED) {
             found = true;
             *open = line;
         }
         if (visible) {
             fputs(column == 0 ? "\033[K" : "", out); /* what the last frame left there */
-            set_style(out, &style, style_of(event, at));
+            set_style(out, &style, style_of(s, at));
             fputs(u.text, out);
         }
         column = u.breaks ? show->columns : column + u.columns;
@@ -208,18 +208,18 @@ static int write_lines(FILE *out, int *open, int from, int to, const rf_show *sh
     return line + 1;
 }
 
-static int64_t count_decided(const rf_show *show, const rf_decode_event *event)
+static int64_t count_decided(const rf_show *show, const rf_sequence *s)
 {
-    int64_t n = 0, end = picture_end(show, event);
+    int64_t n = 0, end = picture_end(show, s);
     for (int64_t i = 0; i < end; i++) {
-        n += event->token[i] >= 0;
+        n += s->token[i] >= 0;
     }
     return n;
 }
 
 /* A frame is written at once and over the last one, so that nothing flickers; lines are broken here
  * and not by the terminal (\033[?7l), so that their number is known. */
-static void paint(rf_show *show, const rf_decode_event *event)
+static void paint(rf_show *show, rf_event_kind kind, const rf_sequence *s)
 {
     char *frame = NULL, status[80];
     size_t bytes = 0;
@@ -227,8 +227,8 @@ static void paint(rf_show *show, const rf_decode_event *event)
     int room = show->lines > 3 ? show->lines - 2 : 1;
 
     if (out != NULL) {
-        int open, from = 0, n = write_lines(NULL, &open, 0, 0, show, event);
-        if (n > room && event->kind != RF_EVENT_END) {
+        int open, from = 0, n = write_lines(NULL, &open, 0, 0, show, s);
+        if (n > room && kind != RF_EVENT_END) {
             from = open > 0 ? open - 1 : 0;
             from = from > n - room ? n - room : from;
             n = room;
@@ -237,9 +237,9 @@ static void paint(rf_show *show, const rf_decode_event *event)
         if (show->n_painted > 0) {
             fprintf(out, "\033[%dA\r", show->n_painted);
         }
-        write_lines(out, &open, from, from + n, show, event);
+        write_lines(out, &open, from, from + n, show, s);
         (void)snprintf(status, sizeof status, "forward %" PRId64 ", %" PRId64 " tokens",
-                       event->forwards, count_decided(show, event));
+                       s->forwards, count_decided(show, s));
         fprintf(out, "\033[K\033[0;2m%.*s\033[0m\n\033[J\033[?7h", show->columns, status);
         show->n_painted = n + 1;
     }
@@ -249,7 +249,7 @@ static void paint(rf_show *show, const rf_decode_event *event)
         fflush(show->out);
     }
     free(frame);
-    if (event->kind != RF_EVENT_END && show->pause_ms > 0) {
+    if (kind != RF_EVENT_END && show->pause_ms > 0) {
         struct timespec pause = {show->pause_ms / 1000, (show->pause_ms % 1000) * 1000000L};
         nanosleep(&pause, NULL);
     }
@@ -258,23 +258,23 @@ static void paint(rf_show *show, const rf_decode_event *event)
 /* --- Plain lines ------------------------------------------------------------------------------ */
 
 /* "round 2, forward 4: slot 1 «…» slot 3 «…»": what this round committed. */
-static void print_round(const rf_show *show, const rf_decode_event *event)
+static void print_round(const rf_show *show, const rf_sequence *s)
 {
-    int64_t S = event->slot_size, last = 0;
+    int64_t S = s->slot_size, last = 0;
     unit u;
 
-    for (int64_t e = 0; e < event->n_slots; e++) {
-        last = event->round[e] > last ? event->round[e] : last;
+    for (int64_t e = 0; e < s->n_slots; e++) {
+        last = s->round[e] > last ? s->round[e] : last;
     }
-    fprintf(show->out, "round %" PRId64 ", forward %" PRId64 ":", last, event->forwards);
-    for (int64_t e = 0; e < event->n_slots; e++) {
-        if (event->slot[e] != RF_SLOT_COMMITTED || event->round[e] != last) {
+    fprintf(show->out, "round %" PRId64 ", forward %" PRId64 ":", last, s->forwards);
+    for (int64_t e = 0; e < s->n_slots; e++) {
+        if (s->slot[e] != RF_SLOT_COMMITTED || s->round[e] != last) {
             continue;
         }
         fprintf(show->out, " slot %" PRId64 " «", e);
-        int64_t end = (e + 1) * S < event->n_tokens ? (e + 1) * S : event->n_tokens;
-        for (int64_t i = e * S; i < end && event->token[i] >= 0; i += u.n_tokens) {
-            next_unit(&u, show->tokenizer, event->token + i, end - i);
+        int64_t end = (e + 1) * S < s->n_tokens ? (e + 1) * S : s->n_tokens;
+        for (int64_t i = e * S; i < end && s->token[i] >= 0; i += u.n_tokens) {
+            next_unit(&u, show->tokenizer, s->token + i, end - i);
             fputs(u.text, show->out);
         }
         fputs("»", show->out);
@@ -282,12 +282,12 @@ static void print_round(const rf_show *show, const rf_decode_event *event)
     fputc('\n', show->out);
 }
 
-void rf_show_observe(void *user, const rf_decode_event *event)
+void rf_show_observe(void *user, rf_event_kind kind, const rf_sequence *s)
 {
     rf_show *show = user;
     if (show->live) {
-        paint(show, event);
-    } else if (event->kind == RF_EVENT_COMMIT) {
-        print_round(show, event);
+        paint(show, kind, s);
+    } else if (kind == RF_EVENT_COMMIT) {
+        print_round(show, s);
     }
 }

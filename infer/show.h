@@ -23,7 +23,7 @@ typedef struct rf_show {
 void rf_show_init(rf_show *show, FILE *out, const rf_tokenizer *tokenizer, int pause_ms);
 /* To be called before each answer. */
 void rf_show_begin(rf_show *show);
-/* An rf_decode_observer; user is the rf_show. */
-void rf_show_observe(void *user, const rf_decode_event *event);
+/* An rf_observer; user is the rf_show. */
+void rf_show_observe(void *user, rf_event_kind kind, const rf_sequence *s);
 
 #endif

@@ -158,14 +158,14 @@ typedef struct order {
     int64_t round[16], n_slots, ends;
 } order;
 
-static void note_order(void *user, const rf_decode_event *event)
+static void note_order(void *user, rf_event_kind kind, const rf_sequence *s)
 {
     order *o = user;
-    o->n_slots = event->n_slots;
-    for (int64_t e = 0; e < event->n_slots; e++) {
-        o->round[e] = event->round[e];
+    o->n_slots = s->n_slots;
+    for (int64_t e = 0; e < s->n_slots; e++) {
+        o->round[e] = s->round[e];
     }
-    o->ends += event->kind == RF_EVENT_END;
+    o->ends += kind == RF_EVENT_END;
 }
 
 /* Weights of 0: every token is as likely as every other. */

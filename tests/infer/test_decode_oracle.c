@@ -74,13 +74,12 @@ typedef struct watcher {
 } watcher;
 
 /* The last forward pass was a plan: the logits of its first mask, beside those without a cache. */
-static void watch(void *user, const rf_decode_event *event)
+static void watch(void *user, rf_event_kind kind, const rf_sequence *s)
 {
     watcher *w = user;
     rf_engine *d = w->decoder;
-    const rf_sequence *s = &d->seat[0].sequence;
     double logits[SHARP_VOCABULARY];
-    if (event->kind == RF_EVENT_PLAN) {
+    if (kind == RF_EVENT_PLAN) {
         int32_t place = (int32_t)d->batch.n;
         for (int64_t j = 0; j < s->n_masked; j++) {
             place -= (int32_t)rf_sequence_length(s, s->masked[j]);

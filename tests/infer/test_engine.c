@@ -19,15 +19,15 @@ static uint64_t mix(uint64_t hash, uint64_t value)
     return (hash ^ value) * UINT64_C(0x100000001B3);
 }
 
-static void watch(void *user, const rf_decode_event *event)
+static void watch(void *user, rf_event_kind kind, const rf_sequence *s)
 {
     uint64_t *hash = user;
-    *hash = mix(mix(*hash, event->kind), (uint64_t)event->forwards);
-    for (int64_t e = 0; e < event->n_slots; e++) {
-        *hash = mix(mix(*hash, event->slot[e]), (uint64_t)event->round[e]);
+    *hash = mix(mix(*hash, kind), (uint64_t)s->forwards);
+    for (int64_t e = 0; e < s->n_slots; e++) {
+        *hash = mix(mix(*hash, s->slot[e]), (uint64_t)s->round[e]);
     }
-    for (int64_t i = 0; i < event->n_tokens; i++) {
-        *hash = mix(mix(*hash, (uint64_t)event->token[i]), (uint64_t)event->draft[i]);
+    for (int64_t i = 0; i < s->n_tokens; i++) {
+        *hash = mix(mix(*hash, (uint64_t)s->token[i]), (uint64_t)s->draft[i]);
     }
 }
 

@@ -7,7 +7,7 @@ enum { EOS = 256, MOST = 256 };
 
 /* A response with the texts given for its slots, all in the states given. */
 typedef struct scene {
-    rf_decode_event event;
+    rf_sequence sequence;
     rf_slot_state slot[MOST];
     int64_t round[MOST];
     int32_t token[MOST], draft[MOST];
@@ -15,15 +15,15 @@ typedef struct scene {
 
 static void scene_new(scene *s, int64_t n_slots, int64_t slot_size)
 {
-    *s = (scene){.event = {.n_slots = n_slots,
-                           .slot_size = slot_size,
-                           .n_tokens = n_slots * slot_size,
-                           .forwards = 1}};
-    s->event.slot = s->slot;
-    s->event.round = s->round;
-    s->event.token = s->token;
-    s->event.draft = s->draft;
-    for (int64_t i = 0; i < s->event.n_tokens; i++) {
+    *s = (scene){.sequence = {.n_slots = n_slots,
+                              .slot_size = slot_size,
+                              .n_tokens = n_slots * slot_size,
+                              .forwards = 1}};
+    s->sequence.slot = s->slot;
+    s->sequence.round = s->round;
+    s->sequence.token = s->token;
+    s->sequence.draft = s->draft;
+    for (int64_t i = 0; i < s->sequence.n_tokens; i++) {
         s->token[i] = s->draft[i] = -1;
     }
 }
@@ -37,19 +37,18 @@ static void put(int32_t *token, int64_t i, const char *text)
 }
 
 /* What show writes for the event. */
-static char *painted(rf_show *show, scene *s, rf_decode_event_kind kind)
+static char *painted(rf_show *show, scene *s, rf_event_kind kind)
 {
     char *text = NULL;
     size_t bytes = 0;
     cr_assert_not_null(show->out = open_memstream(&text, &bytes));
-    s->event.kind = kind;
-    s->event.forwards++;
-    rf_show_observe(show, &s->event);
+    s->sequence.forwards++;
+    rf_show_observe(show, kind, &s->sequence);
     cr_assert_eq(fclose(show->out), 0);
     return text;
 }
 
-static void paint_on(screen *on, rf_show *show, scene *s, rf_decode_event_kind kind)
+static void paint_on(screen *on, rf_show *show, scene *s, rf_event_kind kind)
 {
     char *text = painted(show, s, kind);
     screen_write(on, text);
