@@ -16,6 +16,21 @@ static int read_storage(rf_type *out, const char *path, rf_error *err)
     return rc;
 }
 
+/* As the file has them; but bf16 where the run multiplied bf16 and this machine does. */
+static int choose_weights(rf_loaded *l, rf_type storage, rf_error *err)
+{
+    const rf_backend *backend;
+    RF_TRY(rf_backend_choose(&backend, NULL, err));
+    bool multiplies_bf16 =
+        strcmp(backend->isa, "avx512bf16") == 0 || strcmp(backend->isa, "amx") == 0;
+    /* As rf_config_print writes the key train.compute. */
+    bool was_bf16 = strstr(l->info.run_config, "\n  compute: \"bf16\"") != NULL;
+    l->weights = storage == RF_I8              ? RF_PACKED_INT8
+                 : was_bf16 && multiplies_bf16 ? RF_PACKED_BF16
+                                               : RF_PACKED_F32;
+    return RF_OK;
+}
+
 int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter, rf_error *err)
 {
     *out = (rf_loaded){.path = path, .adapter = adapter};
@@ -24,7 +39,7 @@ int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter, rf_err
     if (adapter != NULL) {
         RF_TRY(read_storage(&storage, path, err));
     }
-    out->weights = storage == RF_I8 ? RF_PACKED_INT8 : RF_PACKED_F32;
+    RF_TRY(choose_weights(out, storage, err));
     if (adapter != NULL && out->info.adaptation.rank == 0) {
         return rf_error_set(err, RF_ERR,
                             "%s: is a whole model, no adapter file: give it as the model", adapter);

@@ -10,8 +10,10 @@ typedef struct rf_loaded {
     const char *path;
     const char *adapter;     /* NULL: none */
     rf_checkpoint_info info; /* of the adapter, where there is one: it tells the model too */
-    rf_layout weights; /* of the model; opening sets it: as the file, f32 or int8. Change it before
-                          the model is made */
+    /* Of the model. Opening sets it (f32; int8 of a quantized checkpoint; bf16 of a run with
+     * train.compute = bf16, where this machine multiplies bf16). To be changed before the model is
+     * made. */
+    rf_layout weights;
     rf_model *model;
 } rf_loaded;
 

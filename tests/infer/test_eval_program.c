@@ -1,4 +1,5 @@
 /* refusion-eval as a user meets it, alone and on several ranks. */
+#include "common/kernels/machine.h"
 #include "infer/score.h"
 #include "tests/infer/program_test.h"
 #include "tests/mpi.h"
@@ -255,6 +256,29 @@ static void forget_times(json_t *report)
         json_object_del(report, times[i]);
         json_object_del(likelihood, times[i]);
         json_object_del(judged, times[i]);
+    }
+}
+
+/* The weights that the program chooses for a run with this train.compute, on this instruction set. */
+static void expect_weights(const char *compute, const char *isa, const char *weights)
+{
+    char text[256];
+    snprintf(text, sizeof text, "train:\n  steps: 9\n  compute: \"%s\"\n", compute);
+    program_save_model("b.h5", 48, 1.4, text);
+    snprintf(text, sizeof text,
+             "RF_ISA=%s \"$EVAL\" --model b.h5 --data q.jsonl --out r.json --limit 1", isa);
+    program_runs(text, 0);
+    json_t *r = read_report("r.json");
+    cr_assert_str_eq(json_string_value(json_object_get(r, "weights")), weights);
+    json_decref(r);
+}
+
+Test(eval_program, weights_are_those_of_training_where_the_machine_multiplies_them)
+{
+    expect_weights("bf16", "portable", "f32");
+    if (rf_machine_has_isa("avx512bf16")) {
+        expect_weights("bf16", "avx512bf16", "bf16");
+        expect_weights("f32", "avx512bf16", "f32");
     }
 }
 
