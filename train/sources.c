@@ -1,5 +1,6 @@
 #include "train/sources.h"
 
+#include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/store/checkpoint.h"
 #include "data/rows.h"
@@ -14,16 +15,9 @@
 
 static int open_all(rf_corpus ***out, char *const *path, int64_t n, rf_error *err)
 {
-    rf_corpus **corpus = calloc((size_t)n + 1, sizeof *corpus);
-    *out = corpus;
-    if (corpus == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for %" PRId64 " corpora", n);
-    }
+    *out = rf_alloc((size_t)n, sizeof **out);
     for (int64_t i = 0; i < n; i++) {
-        int rc = rf_corpus_open(&corpus[i], path[i], err);
-        if (rc != RF_OK) {
-            return rc;
-        }
+        RF_TRY(rf_corpus_open(&(*out)[i], path[i], err));
     }
     return RF_OK;
 }
@@ -43,33 +37,18 @@ static int check_tokenizers(const rf_sources *s, rf_corpus *const *corpus, int64
 
 int rf_sources_open(rf_sources *out, const rf_config *config, uint64_t seed, rf_error *err)
 {
+    const rf_data_settings *s = &out->settings;
     *out = (rf_sources){0};
-    int rc = rf_data_settings_from_config(&out->settings, config, seed, err);
-    if (rc != RF_OK) {
-        return rc;
+    RF_TRY(rf_data_settings_from_config(&out->settings, config, seed, err));
+    if (s->n_train == 0) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "data.train is empty: name a corpus (refusion-data build makes one)");
     }
-    if (out->settings.n_train == 0) {
-        rc = rf_error_set(err, RF_ERR_USAGE,
-                          "data.train is empty: name a corpus (refusion-data build makes one)");
-        goto out;
-    }
-    rc = open_all(&out->train, out->settings.train, out->settings.n_train, err);
-    if (rc == RF_OK) {
-        rc = open_all(&out->valid, out->settings.valid, out->settings.n_valid, err);
-    }
-    if (rc != RF_OK) {
-        goto out;
-    }
+    RF_TRY(open_all(&out->train, s->train, s->n_train, err));
+    RF_TRY(open_all(&out->valid, s->valid, s->n_valid, err));
     out->tokenizer = rf_corpus_tokenizer(out->train[0]);
-    rc = check_tokenizers(out, out->train, out->settings.n_train, err);
-    if (rc == RF_OK) {
-        rc = check_tokenizers(out, out->valid, out->settings.n_valid, err);
-    }
-out:
-    if (rc != RF_OK) {
-        rf_sources_close(out);
-    }
-    return rc;
+    RF_TRY(check_tokenizers(out, out->train, s->n_train, err));
+    return check_tokenizers(out, out->valid, s->n_valid, err);
 }
 
 void rf_sources_close(rf_sources *s)
@@ -88,17 +67,16 @@ void rf_sources_close(rf_sources *s)
 
 static int verify_all(rf_corpus *const *corpus, int64_t n, rf_error *err)
 {
-    int rc = RF_OK;
-    for (int64_t i = 0; i < n && rc == RF_OK; i++) {
-        rc = rf_corpus_verify(corpus[i], err);
+    for (int64_t i = 0; i < n; i++) {
+        RF_TRY(rf_corpus_verify(corpus[i], err));
     }
-    return rc;
+    return RF_OK;
 }
 
 int rf_sources_verify(const rf_sources *s, rf_error *err)
 {
-    int rc = verify_all(s->train, s->settings.n_train, err);
-    return rc == RF_OK ? verify_all(s->valid, s->settings.n_valid, err) : rc;
+    RF_TRY(verify_all(s->train, s->settings.n_train, err));
+    return verify_all(s->valid, s->settings.n_valid, err);
 }
 
 static void format_hash(char out[17], const rf_corpus *corpus)
@@ -116,12 +94,10 @@ char *rf_sources_json(const rf_sources *s)
             "{s:o,s:s,s:I,s:I,s:f}", "path", json_string_nocheck(rf_corpus_path(s->train[i])),
             "hash", hash, "samples", (json_int_t)rf_corpus_n_samples(s->train[i]), "tokens",
             (json_int_t)rf_corpus_n_tokens(s->train[i]), "weight", s->settings.rows.weight[i]);
-        if (json_array_append_new(list, one) != 0) {
-            json_decref(list);
-            return NULL;
-        }
+        json_array_append_new(list, one);
     }
     char *text = json_dumps(list, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    RF_ASSERT(text != NULL);
     json_decref(list);
     return text;
 }
@@ -167,9 +143,6 @@ int rf_sources_steps(int64_t *steps, const rf_sources *s, const rf_objective *ob
     rf_rows *rows = NULL;
     double n_rows = 0.0;
     int rc = rf_rows_new(&rows, s->train, s->settings.n_train, objective, &s->settings.rows, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
     for (int64_t epoch = 0; rc == RF_OK && (double)epoch < epochs; epoch++) {
         rf_rows_statistics statistics = {0};
         rc = rf_rows_measure(rows, epoch, &statistics, err);
@@ -182,87 +155,87 @@ int rf_sources_steps(int64_t *steps, const rf_sources *s, const rf_objective *ob
 
 /* --- The model's shape ------------------------------------------------------------------------ */
 
-enum { N_SIZE_KEYS = 8, N_REAL_KEYS = 3, N_SWITCH_KEYS = 4 };
-
-/* The keys of section model, and where their values go. */
-typedef struct model_keys {
-    struct {
-        const char *key;
-        int64_t *field;
-    } size[N_SIZE_KEYS];
-    struct {
-        const char *key;
-        double *field;
-    } real[N_REAL_KEYS];
-    struct {
-        const char *key;
-        bool *field;
-    } is[N_SWITCH_KEYS];
-} model_keys;
-
-static model_keys keys_of(rf_model_config *c)
-{
-    return (model_keys){
-        .size = {{"model.vocab_size", &c->vocab_size},
-                 {"model.hidden_size", &c->hidden_size},
-                 {"model.intermediate_size", &c->intermediate_size},
-                 {"model.num_hidden_layers", &c->num_hidden_layers},
-                 {"model.num_attention_heads", &c->num_attention_heads},
-                 {"model.num_key_value_heads", &c->num_key_value_heads},
-                 {"model.head_dim", &c->head_dim},
-                 {"model.max_position_embeddings", &c->max_position_embeddings}},
-        .real = {{"model.rms_norm_eps", &c->rms_norm_eps},
-                 {"model.rope_theta", &c->rope_theta},
-                 {"model.initializer_range", &c->initializer_range}},
-        .is = {{"model.tie_word_embeddings", &c->tie_word_embeddings},
-               {"model.qk_norm", &c->qk_norm},
-               {"model.qkv_bias", &c->qkv_bias},
-               {"model.output_bias", &c->output_bias}},
-    };
-}
+/* The keys of section model, and where in the shape their values go. */
+static const struct {
+    const char *key;
+    enum { SIZE, REAL, SWITCH } kind;
+    size_t field;
+} shape_keys[] = {
+#define FIELD(kind, name)                                                                          \
+    {                                                                                              \
+        "model." #name, kind, offsetof(rf_model_config, name)                                      \
+    }
+    FIELD(SIZE, vocab_size),
+    FIELD(SIZE, hidden_size),
+    FIELD(SIZE, intermediate_size),
+    FIELD(SIZE, num_hidden_layers),
+    FIELD(SIZE, num_attention_heads),
+    FIELD(SIZE, num_key_value_heads),
+    FIELD(SIZE, head_dim),
+    FIELD(SIZE, max_position_embeddings),
+    FIELD(REAL, rms_norm_eps),
+    FIELD(REAL, rope_theta),
+    FIELD(REAL, initializer_range),
+    FIELD(SWITCH, tie_word_embeddings),
+    FIELD(SWITCH, qk_norm),
+    FIELD(SWITCH, qkv_bias),
+    FIELD(SWITCH, output_bias),
+#undef FIELD
+};
+enum { N_SHAPE_KEYS = sizeof shape_keys / sizeof shape_keys[0] };
 
 /* Without a file every key gives its field; with one, the keys that are set. */
 static void read_keys(rf_model_config *c, const rf_config *config, bool all)
 {
-    model_keys k = keys_of(c);
-    for (int i = 0; i < N_SIZE_KEYS; i++) {
-        if (all || rf_config_is_set(config, k.size[i].key)) {
-            *k.size[i].field = rf_config_int(config, k.size[i].key);
+    for (int i = 0; i < N_SHAPE_KEYS; i++) {
+        const char *key = shape_keys[i].key;
+        void *field = (char *)c + shape_keys[i].field;
+        if (!all && !rf_config_is_set(config, key)) {
+            continue;
         }
-    }
-    for (int i = 0; i < N_REAL_KEYS; i++) {
-        if (all || rf_config_is_set(config, k.real[i].key)) {
-            *k.real[i].field = rf_config_real(config, k.real[i].key);
-        }
-    }
-    for (int i = 0; i < N_SWITCH_KEYS; i++) {
-        if (all || rf_config_is_set(config, k.is[i].key)) {
-            *k.is[i].field = rf_config_bool(config, k.is[i].key);
+        switch (shape_keys[i].kind) {
+        case SIZE:
+            *(int64_t *)field = rf_config_int(config, key);
+            break;
+        case REAL:
+            *(double *)field = rf_config_real(config, key);
+            break;
+        case SWITCH:
+            *(bool *)field = rf_config_bool(config, key);
+            break;
         }
     }
 }
 
 /* Puts the shape into the configuration, so that the resolved file describes the whole model and
  * reads back as the same one. */
-static int write_keys(rf_config *config, rf_model_config *c, const char *origin, rf_error *err)
+static int write_keys(rf_config *config, const rf_model_config *c, const char *origin,
+                      rf_error *err)
 {
-    model_keys k = keys_of(c);
-    char text[2048];
-    size_t used = (size_t)snprintf(text, sizeof text, "model:\n");
-    for (int i = 0; i < N_SIZE_KEYS; i++) {
-        used += (size_t)snprintf(text + used, sizeof text - used, "  %s: %" PRId64 "\n",
-                                 strchr(k.size[i].key, '.') + 1, *k.size[i].field);
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    RF_ASSERT(out != NULL);
+    fputs("model:\n", out);
+    for (int i = 0; i < N_SHAPE_KEYS; i++) {
+        const void *field = (const char *)c + shape_keys[i].field;
+        fprintf(out, "  %s: ", strchr(shape_keys[i].key, '.') + 1);
+        switch (shape_keys[i].kind) {
+        case SIZE:
+            fprintf(out, "%" PRId64 "\n", *(const int64_t *)field);
+            break;
+        case REAL:
+            fprintf(out, "%.17g\n", *(const double *)field);
+            break;
+        case SWITCH:
+            fprintf(out, "%s\n", *(const bool *)field ? "true" : "false");
+            break;
+        }
     }
-    for (int i = 0; i < N_REAL_KEYS; i++) {
-        used += (size_t)snprintf(text + used, sizeof text - used, "  %s: %.17g\n",
-                                 strchr(k.real[i].key, '.') + 1, *k.real[i].field);
-    }
-    for (int i = 0; i < N_SWITCH_KEYS; i++) {
-        used += (size_t)snprintf(text + used, sizeof text - used, "  %s: %s\n",
-                                 strchr(k.is[i].key, '.') + 1, *k.is[i].field ? "true" : "false");
-    }
-    RF_ASSERT(used < sizeof text);
-    return rf_config_load_text(config, text, origin, err);
+    fclose(out);
+    int rc = rf_config_load_text(config, text, origin, err);
+    free(text);
+    return rc;
 }
 
 static int64_t round_up(int64_t x, int64_t multiple)
@@ -300,10 +273,8 @@ static int read_config_json(rf_model_config *out, const char *path, rf_error *er
 {
     char *text = NULL;
     size_t bytes = 0;
-    int rc = rf_file_read(&text, &bytes, path, (size_t)1 << 20, err);
-    if (rc == RF_OK) {
-        rc = rf_model_config_parse(out, text, bytes, path, err);
-    }
+    RF_TRY(rf_file_read(&text, &bytes, path, (size_t)1 << 20, err));
+    int rc = rf_model_config_parse(out, text, bytes, path, err);
     free(text);
     return rc;
 }
@@ -313,10 +284,8 @@ static int read_checkpoint(rf_model_config *out, const char *path, const rf_sour
                            rf_error *err)
 {
     rf_checkpoint_info info = {0};
-    int rc = rf_checkpoint_info_read(&info, path, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(rf_checkpoint_info_read(&info, path, err));
+    int rc = RF_OK;
     *out = info.model;
     if (info.tokenizer == NULL ||
         rf_tokenizer_hash(info.tokenizer) != rf_tokenizer_hash(s->tokenizer)) {
@@ -355,22 +324,17 @@ int rf_sources_model(rf_model_config *out, rf_config *config, const rf_sources *
     const char *json = resumes ? "" : rf_config_string(config, "model.config");
     rf_model_config file = {0};
     char difference[256];
-    int rc = RF_OK;
     *out = (rf_model_config){0};
     if (checkpoint[0] != '\0') {
-        rc = read_checkpoint(&file, checkpoint, s, err);
+        RF_TRY(read_checkpoint(&file, checkpoint, s, err));
         *out = file;
     }
-    if (rc == RF_OK && json[0] != '\0') {
-        rc = read_config_json(out, json, err);
-    }
-    if (rc != RF_OK) {
-        return rc;
+    if (json[0] != '\0') {
+        RF_TRY(read_config_json(out, json, err));
     }
     read_keys(out, config, checkpoint[0] == '\0' && json[0] == '\0');
     derive_sizes(out, s);
-    rc = rf_model_config_check(out, err);
-    if (rc != RF_OK) {
+    if (rf_model_config_check(out, err) != RF_OK) {
         return rf_error_prefix(err, "model");
     }
     if (checkpoint[0] != '\0' &&
@@ -379,9 +343,6 @@ int rf_sources_model(rf_model_config *out, rf_config *config, const rf_sources *
                             "%s: %s: take back the model.* settings that differ from the file's",
                             checkpoint, difference);
     }
-    rc = check_fit(out, s, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(check_fit(out, s, err));
     return write_keys(config, out, "derived", err);
 }

@@ -15,7 +15,7 @@ typedef struct rf_sources {
 } rf_sources;
 
 /* Opens the corpora that data.train and data.valid name. Without data.train, or with corpora of
- * different tokenizers (both files are named), an error. Caller frees. */
+ * different tokenizers (both files are named), an error. Caller frees, also after an error. */
 RF_MUST_CHECK int rf_sources_open(rf_sources *out, const rf_config *config, uint64_t seed,
                                   rf_error *err);
 void rf_sources_close(rf_sources *sources); /* a zeroed struct is fine */
@@ -24,7 +24,7 @@ void rf_sources_close(rf_sources *sources); /* a zeroed struct is fine */
 RF_MUST_CHECK int rf_sources_verify(const rf_sources *sources, rf_error *err);
 
 /* The training corpora as JSON: [{"path", "hash", "samples", "tokens", "weight"}], hash as 16
- * hexadecimal digits. Caller frees; NULL when memory is out. */
+ * hexadecimal digits. Caller frees. */
 char *rf_sources_json(const rf_sources *sources);
 /* Are the corpora those of a checkpoint's JSON, in this order and with these weights? Paths may
  * differ. Else RF_ERR naming the first that differs. */
@@ -40,7 +40,7 @@ RF_MUST_CHECK int rf_sources_steps(int64_t *steps, const rf_sources *sources,
  * config.json), or the sizes' own keys, which override the file's. vocab_size holds the tokenizer,
  * positions a row. The keys are set to what was found, so that the resolved configuration is
  * complete. resume: the checkpoint to go on from, which then stands for both files; "" for a new
- * run A shape that contradicts the checkpoint, and a checkpoint of another tokenizer than the
+ * run. A shape that contradicts the checkpoint, and a checkpoint of another tokenizer than the
  * corpora's, are errors. */
 RF_MUST_CHECK int rf_sources_model(rf_model_config *out, rf_config *config,
                                    const rf_sources *sources, const char *resume, rf_error *err);

@@ -1,19 +1,20 @@
 /* refusion-train: data-parallel training. Usage: --help. */
 #include "common/base/log.h"
+#include "common/base/options.h"
 #include "train/loop.h"
 #include "train/plan.h"
 #include "train/run/signals.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 typedef struct options {
     const char *config_path; /* NULL: presets */
     rf_resume resume;
-    const char *resume_path;
+    const char *resume_path; /* NULL: not given */
     bool dry_run, help, version;
+    int first; /* of the arguments behind the options: configuration file and settings */
 } options;
 
 static const char usage[] =
@@ -38,57 +39,36 @@ static const char usage[] =
 
 /* --- Command line ----------------------------------------------------------------------------- */
 
-static int parse_resume(options *o, const char *value, rf_error *err)
+static int parse(options *o, int argc, char **argv, rf_error *err)
 {
-    if (value == NULL || value[0] == '\0' || value[0] == '-') {
+    const rf_option table[] = {{"dry-run", RF_OPTION_FLAG, &o->dry_run, 0, 0},
+                               {"resume", RF_OPTION_TEXT, &o->resume_path, 0, 0},
+                               {"help", RF_OPTION_STOP, &o->help, 0, 0},
+                               {"version", RF_OPTION_STOP, &o->version, 0, 0},
+                               {0}};
+    RF_TRY(rf_options_parse(&o->first, argc, argv, table, "see refusion-train --help", err));
+    const char *resume = o->resume_path;
+    if (resume != NULL && (resume[0] == '\0' || resume[0] == '-')) {
         return rf_error_set(err, RF_ERR_USAGE, "--resume: write --resume auto, a path, or no");
     }
-    o->resume = strcmp(value, "auto") == 0 ? RF_RESUME_AUTO
-                : strcmp(value, "no") == 0 ? RF_RESUME_NO
-                                           : RF_RESUME_PATH;
-    o->resume_path = value;
-    return RF_OK;
-}
-
-static int parse_argument(options *o, int *i, int argc, char **argv, rf_error *err)
-{
-    const char *argument = argv[*i];
-    if (strcmp(argument, "--dry-run") == 0) {
-        o->dry_run = true;
-    } else if (strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0) {
-        o->help = true;
-    } else if (strcmp(argument, "--version") == 0) {
-        o->version = true;
-    } else if (strncmp(argument, "--resume=", 9) == 0) {
-        return parse_resume(o, argument + 9, err);
-    } else if (strcmp(argument, "--resume") == 0) {
-        (*i)++;
-        return parse_resume(o, *i < argc ? argv[*i] : NULL, err);
-    } else if (argument[0] == '-') {
-        return rf_error_set(err, RF_ERR_USAGE, "unknown option %.100s: --help lists all", argument);
-    } else if (strchr(argument, '=') == NULL) {
+    o->resume = resume == NULL || strcmp(resume, "no") == 0 ? RF_RESUME_NO
+                : strcmp(resume, "auto") == 0               ? RF_RESUME_AUTO
+                                                            : RF_RESUME_PATH;
+    for (int i = o->first; i < argc; i++) {
+        if (strchr(argv[i], '=') != NULL) {
+            continue;
+        }
         if (o->config_path != NULL) {
             return rf_error_set(err, RF_ERR_USAGE,
                                 "two configuration files, %.200s and %.200s: give one; settings "
                                 "are written section.key=value",
-                                o->config_path, argument);
+                                o->config_path, argv[i]);
         }
-        o->config_path = argument;
+        o->config_path = argv[i];
     }
-    return RF_OK;
-}
-
-static int parse(options *o, int argc, char **argv, rf_error *err)
-{
-    int rc = RF_OK;
-    *o = (options){0};
-    for (int i = 1; rc == RF_OK && i < argc; i++) {
-        rc = parse_argument(o, &i, argc, argv, err);
-    }
-    if (rc == RF_OK && argc == 1) {
-        rc = rf_error_set(err, RF_ERR_USAGE, "no configuration: name a file; --help shows how");
-    }
-    return rc;
+    return argc > 1
+               ? RF_OK
+               : rf_error_set(err, RF_ERR_USAGE, "no configuration: name a file; --help shows how");
 }
 
 /* runs/<name of the configuration file>, where log.dir is not given. */
@@ -98,8 +78,7 @@ static int set_folder(rf_config *config, const char *config_path, rf_error *err)
     if (rf_config_string(config, "log.dir")[0] != '\0' || config_path == NULL) {
         return RF_OK;
     }
-    const char *slash = strrchr(config_path, '/');
-    const char *name = slash != NULL ? slash + 1 : config_path;
+    const char *name = rf_file_name(config_path);
     int n = (int)strcspn(name, ".");
     if (n == 0 ||
         snprintf(setting, sizeof setting, "log.dir=runs/%.*s", n, name) >= (int)sizeof setting) {
@@ -110,15 +89,15 @@ static int set_folder(rf_config *config, const char *config_path, rf_error *err)
 
 static int configure(rf_config *config, const options *o, int argc, char **argv, rf_error *err)
 {
-    int rc = o->config_path != NULL ? rf_config_load(config, o->config_path, err) : RF_OK;
-    for (int i = 1; rc == RF_OK && i < argc; i++) {
-        if (strcmp(argv[i], "--resume") == 0) {
-            i++;
-        } else if (argv[i][0] != '-' && strchr(argv[i], '=') != NULL) {
-            rc = rf_config_set(config, argv[i], err);
+    if (o->config_path != NULL) {
+        RF_TRY(rf_config_load(config, o->config_path, err));
+    }
+    for (int i = o->first; i < argc; i++) {
+        if (strchr(argv[i], '=') != NULL) {
+            RF_TRY(rf_config_set(config, argv[i], err));
         }
     }
-    return rc == RF_OK ? set_folder(config, o->config_path, err) : rc;
+    return set_folder(config, o->config_path, err);
 }
 
 /* --- Running ---------------------------------------------------------------------------------- */
@@ -158,17 +137,26 @@ out:
     return rc;
 }
 
+static int run(rf_dist *dist, rf_config *config, const options *o, int argc, char **argv, int rc,
+               rf_error *err)
+{
+    if (rc == RF_OK) {
+        rc = configure(config, o, argc, argv, err);
+    }
+    RF_TRY(rf_dist_agree(dist, rc, err));
+    return train(dist, config, o, err);
+}
+
 int main(int argc, char **argv)
 {
-    rf_error err = {0};
+    rf_error err = {0}, open_error = {0};
     rf_dist *dist = NULL;
     options o = {0};
-    rf_config *config = NULL;
     rf_signals_install();
     rf_log_set_program("refusion-train");
+    rf_config *config = rf_config_new(rf_train_tables);
     int rc = parse(&o, argc, argv, &err);
     if (rc == RF_OK && o.help) {
-        config = rf_config_new(rf_train_tables);
         fputs(usage, stdout);
         rf_config_help(config, stdout);
         goto out;
@@ -178,22 +166,13 @@ int main(int argc, char **argv)
         goto out;
     }
     /* All ranks have the same command line: they fail alike, and rank 0 speaks for them. */
-    rf_error open_error = {0};
     int opened = rf_dist_open(&dist, &argc, &argv, &open_error);
     if (opened != RF_OK) {
         rc = opened;
-        err = open_error;
-        rf_log_error(&err);
+        rf_log_error(&open_error);
         goto out;
     }
-    config = rf_config_new(rf_train_tables);
-    if (rc == RF_OK) {
-        rc = configure(config, &o, argc, argv, &err);
-    }
-    rc = rf_dist_agree(dist, rc, &err);
-    if (rc == RF_OK) {
-        rc = train(dist, config, &o, &err);
-    }
+    rc = run(dist, config, &o, argc, argv, rc, &err);
     if (rc != RF_OK && rf_dist_rank(dist) == 0) {
         rf_log_set_rank(0, 1); /* the message names the rank that failed */
         rf_log_error(&err);

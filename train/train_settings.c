@@ -185,26 +185,24 @@ static int read_adaptation(rf_adaptation *out, const rf_config *config, rf_error
     out->alpha = rf_config_real(config, "lora.alpha");
     out->dropout = rf_config_real(config, "lora.dropout");
     out->seed = (uint64_t)rf_config_int(config, "lora.seed");
-    int rc = join_patterns(out->only, config, "train.only", err);
-    if (rc == RF_OK) {
-        rc = join_patterns(out->targets, config, "lora.targets", err);
+    RF_TRY(join_patterns(out->only, config, "train.only", err));
+    RF_TRY(join_patterns(out->targets, config, "lora.targets", err));
+    RF_TRY(rf_adapt_check(out, err));
+    if (out->rank > 0 && rf_config_string(config, "model.init")[0] == '\0') {
+        return rf_error_set(
+            err, RF_ERR_USAGE,
+            "%s: lora.rank without model.init: name the checkpoint that the adapters "
+            "are for",
+            rf_config_origin(config, "lora.rank"));
     }
-    if (rc == RF_OK) {
-        rc = rf_adapt_check(out, err);
+    if (out->rank == 0 && rf_config_string(config, "lora.init")[0] != '\0') {
+        return rf_error_set(
+            err, RF_ERR_USAGE,
+            "%s: lora.init without lora.rank: give the rank, alpha and targets that "
+            "its adapters have",
+            rf_config_origin(config, "lora.init"));
     }
-    if (rc == RF_OK && out->rank > 0 && rf_config_string(config, "model.init")[0] == '\0') {
-        rc = rf_error_set(err, RF_ERR_USAGE,
-                          "%s: lora.rank without model.init: name the checkpoint that the adapters "
-                          "are for",
-                          rf_config_origin(config, "lora.rank"));
-    }
-    if (rc == RF_OK && out->rank == 0 && rf_config_string(config, "lora.init")[0] != '\0') {
-        rc = rf_error_set(err, RF_ERR_USAGE,
-                          "%s: lora.init without lora.rank: give the rank, alpha and targets that "
-                          "its adapters have",
-                          rf_config_origin(config, "lora.init"));
-    }
-    return rc;
+    return RF_OK;
 }
 
 static void read_logging(rf_train_settings *out, const rf_config *config)
@@ -261,6 +259,6 @@ int rf_train_settings_from_config(rf_train_settings *out, const rf_config *confi
     };
     read_optimizer(out, config);
     read_logging(out, config);
-    int rc = read_adaptation(&out->adaptation, config, err);
-    return rc == RF_OK ? check(out, err) : rc;
+    RF_TRY(read_adaptation(&out->adaptation, config, err));
+    return check(out, err);
 }

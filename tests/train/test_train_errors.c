@@ -25,7 +25,7 @@ Test(train_errors, usage)
     refuses("optim.schedule=zigzag", 2, "constant, linear, cosine, wsd");
     refuses("train.compute=f16", 2, "f32");
     refuses("--frobnicate", 2, "--frobnicate");
-    refuses("--resume", 2, "--resume auto");
+    refuses("--resume", 2, "--resume: needs a value");
     refuses("--resume nowhere.h5", 2, "nowhere.h5");
     refuses("tiny.yaml", 2, "two configuration files");
     refuses("data.train=", 2, "data.train is empty");

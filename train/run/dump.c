@@ -2,8 +2,8 @@
 
 #include "common/base/alloc.h"
 #include "common/base/file.h"
+#include "common/base/hdf5.h"
 
-#include <hdf5.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,37 +127,11 @@ void rf_dump_after(rf_dump *d, const rf_dump_update *update)
 
 /* --- Writing ---------------------------------------------------------------------------------- */
 
-/* HDF5 keeps the first failure of a chain of calls here. */
-typedef struct writer {
-    hid_t file;
-    hid_t group_list, set_list; /* without times, so that equal steps give equal files */
-    bool failed;
-} writer;
-
-static hid_t check(writer *w, hid_t code)
+static int write_dataset(rf_hdf5 *file, const char *name, rf_hdf5_type type, int n_dims,
+                         const int64_t *shape, const void *data, rf_error *err)
 {
-    w->failed = w->failed || code < 0;
-    return code;
-}
-
-static void write_dataset(writer *w, hid_t parent, const char *name, hid_t file_type,
-                          hid_t memory_type, int n_dims, const hsize_t *dims, const void *data)
-{
-    if (w->failed) {
-        return;
-    }
-    hid_t space = check(w, H5Screate_simple(n_dims, dims, NULL));
-    hid_t set =
-        check(w, H5Dcreate2(parent, name, file_type, space, H5P_DEFAULT, w->set_list, H5P_DEFAULT));
-    if (!w->failed) {
-        check(w, H5Dwrite(set, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data));
-    }
-    if (set >= 0) {
-        check(w, H5Dclose(set));
-    }
-    if (space >= 0) {
-        check(w, H5Sclose(space));
-    }
+    RF_TRY(rf_hdf5_create_dataset(NULL, file, name, type, n_dims, shape, 0, err));
+    return rf_hdf5_write(file, name, type, 0, RF_HDF5_ALL, data, err);
 }
 
 /* Where the i-th of the gathered places, which lie rank after rank, stands in the stream. */
@@ -169,80 +143,55 @@ static int64_t stream_place(const rf_dump *d, int64_t i)
 }
 
 /* One column of the places' records as [rows, T] or [rows, T, 2, 2]. */
-static void write_column(writer *w, hid_t group, const char *name, const rf_dump *d, int first,
-                         int n)
+static int write_column(rf_hdf5 *file, const char *name, const rf_dump *d, int first, int n,
+                        rf_error *err)
 {
-    int64_t row_length = d->set.row_length;
+    const int64_t shape[4] = {d->n_all / d->set.row_length, d->set.row_length, 2, 2};
     int32_t *column = malloc((size_t)d->n_all * (size_t)n * sizeof *column);
     if (column == NULL) {
-        w->failed = true;
-        return;
+        return rf_error_set(err, RF_ERR, "no memory for %s", name);
     }
     for (int64_t i = 0; i < d->n_all; i++) {
         memcpy(&column[stream_place(d, i) * n], &d->all[i * N_WORDS + first],
                (size_t)n * sizeof *column);
     }
-    const hsize_t dims[4] = {(hsize_t)(d->n_all / row_length), (hsize_t)row_length, 2, 2};
-    bool is_real = first == WEIGHT;
-    write_dataset(w, group, name, is_real ? H5T_IEEE_F32LE : H5T_STD_I32LE,
-                  is_real ? H5T_NATIVE_FLOAT : H5T_NATIVE_INT32, n == 1 ? 2 : 4, dims, column);
+    int rc = write_dataset(file, name, first == WEIGHT ? RF_HDF5_F32 : RF_HDF5_I32, n == 1 ? 2 : 4,
+                           shape, column, err);
     free(column);
+    return rc;
 }
 
-static void write_batch(writer *w, const rf_dump *d)
+static int write_batch(rf_hdf5 *file, const rf_dump *d, rf_error *err)
 {
-    hid_t group = check(w, H5Gcreate2(w->file, "batch", H5P_DEFAULT, w->group_list, H5P_DEFAULT));
-    write_column(w, group, "token", d, TOKEN, 1);
-    write_column(w, group, "position", d, POSITION, 1);
-    write_column(w, group, "target", d, TARGET, 1);
-    write_column(w, group, "spans", d, SPANS, 4);
-    write_column(w, group, "weight", d, WEIGHT, 1);
-    if (group >= 0) {
-        check(w, H5Gclose(group));
-    }
+    RF_TRY(rf_hdf5_create_group(file, "/batch", err));
+    RF_TRY(write_column(file, "/batch/token", d, TOKEN, 1, err));
+    RF_TRY(write_column(file, "/batch/position", d, POSITION, 1, err));
+    RF_TRY(write_column(file, "/batch/target", d, TARGET, 1, err));
+    RF_TRY(write_column(file, "/batch/spans", d, SPANS, 4, err));
+    return write_column(file, "/batch/weight", d, WEIGHT, 1, err);
 }
 
-static void write_tensors(writer *w, const char *name, const rf_dump *d, const void *values,
-                          bool only_trainable)
+static int write_tensors(rf_hdf5 *file, const char *group, const rf_dump *d, const void *values,
+                         bool only_trainable, rf_error *err)
 {
     const rf_table *table = &d->model->table;
-    bool is_double = d->type == RF_F64;
-    hid_t group = check(w, H5Gcreate2(w->file, name, H5P_DEFAULT, w->group_list, H5P_DEFAULT));
+    RF_TRY(rf_hdf5_create_group(file, group, err));
     for (int64_t i = 0; i < table->n_tensors; i++) {
         const rf_tensor *tensor = &table->tensor[i];
+        char name[sizeof tensor->name + 16];
         if (only_trainable && !tensor->trainable) {
             continue;
         }
-        const hsize_t dims[2] = {(hsize_t)tensor->shape[0], (hsize_t)tensor->shape[1]};
-        write_dataset(w, group, tensor->name, is_double ? H5T_IEEE_F64LE : H5T_IEEE_F32LE,
-                      is_double ? H5T_NATIVE_DOUBLE : H5T_NATIVE_FLOAT, tensor->n_dims, dims,
-                      (const char *)values + (size_t)tensor->offset * rf_type_bytes(d->type));
+        snprintf(name, sizeof name, "%s/%s", group, tensor->name);
+        RF_TRY(write_dataset(file, name, d->type == RF_F64 ? RF_HDF5_F64 : RF_HDF5_F32,
+                             tensor->n_dims, tensor->shape,
+                             (const char *)values + (size_t)tensor->offset * rf_type_bytes(d->type),
+                             err));
     }
-    if (group >= 0) {
-        check(w, H5Gclose(group));
-    }
+    return RF_OK;
 }
 
-static void write_attribute(writer *w, const char *name, hid_t type, hid_t memory_type,
-                            const void *value)
-{
-    if (w->failed) {
-        return;
-    }
-    hid_t space = check(w, H5Screate(H5S_SCALAR));
-    hid_t attribute = check(w, H5Acreate2(w->file, name, type, space, H5P_DEFAULT, H5P_DEFAULT));
-    if (!w->failed) {
-        check(w, H5Awrite(attribute, memory_type, value));
-    }
-    if (attribute >= 0) {
-        check(w, H5Aclose(attribute));
-    }
-    if (space >= 0) {
-        check(w, H5Sclose(space));
-    }
-}
-
-static void write_attributes(writer *w, const rf_dump *d)
+static int write_attributes(rf_hdf5 *file, const rf_dump *d, rf_error *err)
 {
     const rf_dump_update *u = &d->update;
     const struct {
@@ -252,67 +201,39 @@ static void write_attributes(writer *w, const rf_dump *d)
         {"loss", u->loss},   {"lr", u->lr},   {"gradient_scale", u->scale},     {"beta1", u->beta1},
         {"beta2", u->beta2}, {"eps", u->eps}, {"weight_decay", u->weight_decay}};
     for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++) {
-        write_attribute(w, reals[i].name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, &reals[i].value);
+        RF_TRY(rf_hdf5_set(file, "/", reals[i].name, RF_HDF5_F64, RF_HDF5_SCALAR, &reals[i].value,
+                           err));
     }
-    write_attribute(w, "update", H5T_STD_I64LE, H5T_NATIVE_INT64, &u->update);
+    RF_TRY(rf_hdf5_set(file, "/", "update", RF_HDF5_I64, RF_HDF5_SCALAR, &u->update, err));
     char *json = rf_model_config_json(&d->model->config);
-    hid_t text = check(w, H5Tcopy(H5T_C_S1));
-    if (json == NULL || check(w, H5Tset_size(text, strlen(json) + 1)) < 0) {
-        w->failed = true;
-    } else {
-        write_attribute(w, "model_config", text, text, json);
-    }
-    if (text >= 0) {
-        check(w, H5Tclose(text));
-    }
+    int rc = rf_hdf5_set_text(file, "/", "model_config", json, err);
     free(json);
+    return rc;
 }
 
-static hid_t timeless_list(writer *w, hid_t type)
+static int write_all(const char *path, const rf_dump *d, rf_error *err)
 {
-    hid_t list = check(w, H5Pcreate(type));
-    check(w, H5Pset_obj_track_times(list, false));
-    return list;
-}
-
-static void write_all(writer *w, const rf_dump *d, const char *path)
-{
-    hid_t access = check(w, H5Pcreate(H5P_FILE_ACCESS));
-    hid_t creation = timeless_list(w, H5P_FILE_CREATE);
-    w->group_list = timeless_list(w, H5P_GROUP_CREATE);
-    w->set_list = timeless_list(w, H5P_DATASET_CREATE);
-    check(w, H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110));
-    w->file = check(w, H5Fcreate(path, H5F_ACC_TRUNC, creation, access));
-    if (!w->failed) {
-        write_batch(w, d);
-        write_tensors(w, "params", d, d->before, false);
-        write_tensors(w, "grads", d, d->gradient, true);
-        write_tensors(w, "params_after", d, d->after, false);
-        write_attributes(w, d);
-    }
-    if (w->file >= 0) {
-        check(w, H5Fclose(w->file));
-    }
-    const hid_t lists[] = {access, creation, w->group_list, w->set_list};
-    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
-        if (lists[i] >= 0) {
-            H5Pclose(lists[i]);
-        }
-    }
+    rf_hdf5 file;
+    int rc = RF_OK;
+    RF_TRY_OUT(rf_hdf5_create(&file, path, 1, false, err));
+    RF_TRY_OUT(write_batch(&file, d, err));
+    RF_TRY_OUT(write_tensors(&file, "/params", d, d->before, false, err));
+    RF_TRY_OUT(write_tensors(&file, "/grads", d, d->gradient, true, err));
+    RF_TRY_OUT(write_tensors(&file, "/params_after", d, d->after, false, err));
+    RF_TRY_OUT(write_attributes(&file, d, err));
+    RF_TRY_OUT(rf_hdf5_close(&file, err));
+out:
+    rf_hdf5_drop(&file);
+    return rc;
 }
 
 static int write_file(const rf_dump *d, rf_error *err)
 {
     rf_atomic out = {0};
-    writer w = {.file = -1};
     RF_TRY(rf_atomic_begin(&out, d->set.path, err));
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL); /* what fails is reported below, in one line */
-    write_all(&w, d, out.temporary);
-    int rc = w.failed ? rf_error_set(err, RF_ERR,
-                                     "%s: debug.dump_step cannot be written: make room, or name "
-                                     "another file",
-                                     d->set.path)
-                      : rf_atomic_commit(&out, err);
+    int rc = write_all(out.temporary, d, err);
+    rc = rc == RF_OK ? rf_atomic_commit(&out, err)
+                     : rf_error_prefix(err, "debug.dump_step: make room, or name another file");
     rf_atomic_abandon(&out);
     return rc;
 }

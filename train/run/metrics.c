@@ -1,5 +1,6 @@
 #include "train/run/metrics.h"
 
+#include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/number.h"
@@ -12,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PATH_BYTES = 4096, LAST_EVENTS_BYTES = 256 };
+enum { LAST_EVENTS_BYTES = 256 };
 
 struct rf_metrics {
     FILE *metrics, *samples;
@@ -37,22 +38,26 @@ static bool keep_line(rf_metrics *m, const char *text, size_t bytes, int64_t ste
     return keep;
 }
 
+static int fail(const char *path, const char *what, rf_error *err)
+{
+    return rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot be %s: %s", path, what,
+                        strerror(errno));
+}
+
 static int copy_lines(rf_metrics *m, FILE *out, const char *path, int64_t step, rf_error *err)
 {
     rf_lines *lines = NULL;
     char *text = NULL;
     size_t bytes = 0;
-    int rc = rf_lines_open(&lines, path, err);
-    while (rc == RF_OK) {
-        rc = rf_lines_next(lines, &text, &bytes, err);
-        if (rc != RF_OK || text == NULL) {
-            break;
+    int rc = RF_OK;
+    RF_TRY(rf_lines_open(&lines, path, err));
+    do {
+        RF_TRY_OUT(rf_lines_next(lines, &text, &bytes, err));
+        if (text != NULL && keep_line(m, text, bytes, step) && fprintf(out, "%s\n", text) < 0) {
+            rc = fail(path, "copied", err);
         }
-        if (keep_line(m, text, bytes, step) && fprintf(out, "%s\n", text) < 0) {
-            rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: %s: make room", path,
-                              strerror(errno));
-        }
-    }
+    } while (rc == RF_OK && text != NULL);
+out:
     rf_lines_close(lines);
     return rc;
 }
@@ -61,26 +66,16 @@ static int copy_lines(rf_metrics *m, FILE *out, const char *path, int64_t step, 
 static int cut(rf_metrics *m, const char *path, int64_t step, rf_error *err)
 {
     rf_atomic file = {0};
-    FILE *out = NULL;
-    int rc = rf_atomic_begin(&file, path, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    out = fopen(file.temporary, "w");
-    if (out == NULL) {
-        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: %s", file.temporary,
-                          strerror(errno));
-        goto out;
-    }
-    rc = copy_lines(m, out, path, step, err);
-    if (fclose(out) != 0 && rc == RF_OK) {
-        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: %s: make room", file.temporary,
-                          strerror(errno));
+    RF_TRY(rf_atomic_begin(&file, path, err));
+    FILE *out = fopen(file.temporary, "w");
+    int rc =
+        out != NULL ? copy_lines(m, out, path, step, err) : fail(file.temporary, "written", err);
+    if (out != NULL && fclose(out) != 0 && rc == RF_OK) {
+        rc = fail(file.temporary, "written", err);
     }
     if (rc == RF_OK) {
         rc = rf_atomic_commit(&file, err);
     }
-out:
     rf_atomic_abandon(&file);
     return rc;
 }
@@ -88,48 +83,33 @@ out:
 static int open_file(FILE **out, rf_metrics *m, const char *folder, const char *name, int64_t step,
                      rf_error *err)
 {
-    char path[PATH_BYTES], old[PATH_BYTES + 8];
-    int rc = RF_OK;
-    snprintf(path, sizeof path, "%s/%s", folder, name);
+    char path[RF_PATH_BYTES], old[RF_PATH_BYTES + 8];
+    RF_TRY(rf_file_join(path, sizeof path, folder, name, err));
     snprintf(old, sizeof old, "%s.old", path);
     if (rf_file_exists(path)) {
         if (step > 0) {
-            rc = cut(m, path, step, err);
+            RF_TRY(cut(m, path, step, err));
         } else if (rename(path, old) != 0) {
-            rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot be renamed: %s", path,
-                              strerror(errno));
+            return fail(path, "renamed", err);
         }
     }
-    if (rc != RF_OK) {
-        return rc;
-    }
     *out = fopen(path, "a");
-    if (*out == NULL) {
-        return rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot be written: %s", path,
-                            strerror(errno));
-    }
-    return RF_OK;
+    return *out != NULL ? RF_OK : fail(path, "written", err);
 }
 
 int rf_metrics_open(rf_metrics **out, const char *folder, int64_t step, rf_error *err)
 {
     *out = NULL;
-    rf_metrics *m = calloc(1, sizeof *m);
-    if (m == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for metrics");
-    }
-    int rc = open_file(&m->samples, m, folder, "samples.jsonl", step, err);
-    if (rc == RF_OK) {
-        m->last_events[0] = ' '; /* those of metrics.jsonl count */
-        m->last_events[1] = '\0';
-        rc = open_file(&m->metrics, m, folder, "metrics.jsonl", step, err);
-    }
-    if (rc != RF_OK) {
-        rf_metrics_close(m);
-        return rc;
-    }
+    rf_metrics *m = rf_alloc(1, sizeof *m);
+    int rc = RF_OK;
+    RF_TRY_OUT(open_file(&m->samples, m, folder, "samples.jsonl", step, err));
+    snprintf(m->last_events, sizeof m->last_events, " "); /* those of metrics.jsonl count */
+    RF_TRY_OUT(open_file(&m->metrics, m, folder, "metrics.jsonl", step, err));
     *out = m;
-    return RF_OK;
+    m = NULL;
+out:
+    rf_metrics_close(m);
+    return rc;
 }
 
 void rf_metrics_close(rf_metrics *m)

@@ -34,30 +34,17 @@ static _Noreturn void end_process(const rf_watchdog *w)
     _exit(rf_error_exit_status(RF_ERR_RETRY));
 }
 
-static struct timespec after(double seconds)
-{
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    double whole = (double)(int64_t)seconds;
-    at.tv_sec += (time_t)whole;
-    at.tv_nsec += (long)((seconds - whole) * 1e9);
-    if (at.tv_nsec >= 1000000000L) {
-        at.tv_nsec -= 1000000000L;
-        at.tv_sec++;
-    }
-    return at;
-}
-
 static void *watch(void *argument)
 {
     rf_watchdog *w = argument;
     pthread_mutex_lock(&w->lock);
     while (!w->ends) {
-        double left = w->since + w->seconds - rf_log_seconds();
-        if (left <= 0.0) {
+        double end = w->since + w->seconds; /* of the section, on the monotonic clock */
+        if (rf_log_seconds() >= end) {
             end_process(w);
         }
-        struct timespec at = after(left);
+        struct timespec at = {.tv_sec = (time_t)end,
+                              .tv_nsec = (long)((end - (double)(time_t)end) * 1e9)};
         pthread_cond_timedwait(&w->wake, &w->lock, &at);
     }
     pthread_mutex_unlock(&w->lock);
