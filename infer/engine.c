@@ -34,7 +34,6 @@ static int check(const rf_engine *e, rf_error *err)
     const rf_specials *special = rf_tokenizer_specials(e->tokenizer);
     int64_t n_tokens = rf_tokenizer_size(e->tokenizer);
     rf_model_limits need = rf_engine_limits(&e->options, e->max_prompt, e->capacity);
-    const rf_limits *have = &e->model->ctx->limits;
 
     if (e->max_prompt < 1 || e->capacity < 1) {
         return rf_error_set(err, RF_ERR,
@@ -61,13 +60,6 @@ static int check(const rf_engine *e, rf_error *err)
             "a prompt of up to %" PRId64 " tokens and decode.gen_length %" PRId64 " need %" PRId64
             " positions, the model has %" PRId64 ": lower decode.gen_length",
             e->max_prompt, e->options.gen_length, need.positions, e->model->n_positions);
-    }
-    if (need.places > have->places || need.keys > have->keys) {
-        return rf_error_set(err, RF_ERR,
-                            "decoding needs batches of %" PRId64 " places and %" PRId64
-                            " keys, the model was made for %" PRId64 " and %" PRId64
-                            ": lower decode.gen_length",
-                            need.places, need.keys, have->places, have->keys);
     }
     return RF_OK;
 }

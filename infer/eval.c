@@ -21,9 +21,6 @@ typedef struct evaluator {
     int64_t capacity;   /* questions decoded at once */
     rf_scorer *scorer;
     rf_engine *engine;
-    rf_acts *acts; /* for the losses */
-    rf_batch batch;
-    double *loss;
     rf_ids sample; /* prompt and response of the present question */
 } evaluator;
 
@@ -75,6 +72,11 @@ static int longest_sample(int64_t *out, const evaluator *e, rf_error *err)
     return rc;
 }
 
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 /* What the longest question that fits the model's positions asks of the model. */
 static int measure(evaluator *e, rf_model_limits *limits, int64_t positions, rf_error *err)
 {
@@ -96,7 +98,10 @@ static int measure(evaluator *e, rf_model_limits *limits, int64_t positions, rf_
                                 " positions: lower it",
                                 o->decode.gen_length, positions);
         }
-        *limits = rf_loaded_join(*limits, rf_engine_limits(&o->decode, e->max_prompt, e->capacity));
+        rf_model_limits need = rf_engine_limits(&o->decode, e->max_prompt, e->capacity);
+        limits->places = larger(limits->places, need.places);
+        limits->keys = larger(limits->keys, need.keys);
+        limits->positions = larger(limits->positions, need.positions);
     }
     return RF_OK;
 }
@@ -113,10 +118,6 @@ static int open_evaluator(evaluator *e, rf_loaded *loaded, int n_threads, rf_err
     if (o->likelihood) {
         int32_t mask = rf_tokenizer_specials(e->tokenizer)->mask;
         RF_TRY(rf_scorer_new(&e->scorer, e->model, mask, o->slot_size, e->max_tokens, err));
-        RF_TRY(rf_batch_new(&e->batch, e->max_tokens, err));
-        RF_TRY(rf_acts_new(&e->acts, e->model, e->max_tokens, e->max_tokens, false,
-                           RF_RECOMPUTE_NONE, err));
-        e->loss = rf_alloc((size_t)e->max_tokens, sizeof *e->loss);
     }
     return o->task == NULL ? RF_OK
                            : rf_engine_new(&e->engine, e->model, e->tokenizer, &o->decode,
@@ -127,10 +128,7 @@ static void close_evaluator(evaluator *e)
 {
     rf_scorer_free(e->scorer);
     rf_engine_free(e->engine);
-    rf_acts_free(e->acts, e->model);
-    rf_batch_free(&e->batch);
     rf_ids_free(&e->sample);
-    free(e->loss);
 }
 
 /* --- Scoring ---------------------------------------------------------------------------------- */
@@ -145,16 +143,8 @@ static int measure_losses(evaluator *e, rf_eval_record *r, int64_t index, int64_
         rf_counts counts = {0};
         rf_rng rng =
             RF_RNG_STREAM(o->seed, RF_RNG_OBJECTIVE, 0, 0, (uint64_t)index, (uint64_t)draw, 0);
-        rf_batch_clear(&e->batch);
-        rf_objective_append(&o->objective, &e->batch, &counts, e->sample.id, n_prompt,
-                            e->sample.n - n_prompt, &rng);
-        RF_TRY(rf_model_forward(e->model, e->acts, &e->batch, NULL, err));
-        RF_TRY(rf_model_losses(e->model, e->acts, e->loss, err));
-        for (int64_t i = 0; i < e->batch.n; i++) {
-            if (e->batch.part[i] != RF_PART_NONE) {
-                r->losses[e->batch.part[i]] += e->loss[i];
-            }
-        }
+        RF_TRY(rf_scorer_losses(e->scorer, r->losses, &counts, &o->objective, e->sample.id,
+                                n_prompt, e->sample.n - n_prompt, &rng, err));
         for (int part = 0; part < RF_MAX_PARTS; part++) {
             r->n_targets[part] += (double)counts.n_targets[part];
         }

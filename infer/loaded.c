@@ -130,17 +130,3 @@ void rf_loaded_close(rf_loaded *loaded)
     rf_checkpoint_info_free(&loaded->info);
     *loaded = (rf_loaded){0};
 }
-
-static int64_t larger(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
-rf_model_limits rf_loaded_join(rf_model_limits a, rf_model_limits b)
-{
-    return (rf_model_limits){.places = larger(a.places, b.places),
-                             .keys = larger(a.keys, b.keys),
-                             .positions = larger(a.positions, b.positions),
-                             .weights = a.weights,
-                             .backward = a.backward || b.backward};
-}

@@ -36,7 +36,4 @@ RF_MUST_CHECK int rf_loaded_model(rf_loaded *loaded, const rf_model_limits *limi
 void rf_loaded_drop_model(rf_loaded *loaded);
 void rf_loaded_close(rf_loaded *loaded); /* a zeroed struct is fine */
 
-/* The larger of two limits, field by field. */
-rf_model_limits rf_loaded_join(rf_model_limits a, rf_model_limits b);
-
 #endif

@@ -13,6 +13,7 @@ struct rf_scorer {
     rf_batch batch;
     int32_t *row;    /* [max_tokens] batch places that predict the response's tokens */
     double *logprob; /* [max_tokens] */
+    double *loss;    /* [places] */
 };
 
 /* The clean row and, for `refusion`, a mask for each slot: at most one for each response token. */
@@ -27,23 +28,21 @@ int rf_scorer_new(rf_scorer **out, rf_model *model, int32_t mask, int64_t slot_s
                   int64_t max_tokens, rf_error *err)
 {
     rf_model_limits need = rf_scorer_limits(slot_size, max_tokens);
-    const rf_limits *have = &model->ctx->limits;
     int rc;
 
     *out = NULL;
-    if (need.positions > model->n_positions || need.places > have->places ||
-        need.keys > have->keys) {
-        return rf_error_set(
-            err, RF_ERR,
-            "scoring samples of %" PRId64 " tokens needs %" PRId64 " places and %" PRId64
-            " positions; the model was made for %" PRId64 " and %" PRId64 ": use a shorter limit",
-            max_tokens, need.places, need.positions, have->places, model->n_positions);
+    if (need.positions > model->n_positions) {
+        return rf_error_set(err, RF_ERR,
+                            "scoring samples of %" PRId64 " tokens: the model was made for %" PRId64
+                            " positions",
+                            max_tokens, model->n_positions);
     }
     rf_scorer *s = rf_alloc(1, sizeof *s);
     *s =
         (rf_scorer){.model = model, .mask = mask, .slot_size = slot_size, .max_tokens = max_tokens};
     s->row = rf_alloc((size_t)max_tokens, sizeof *s->row);
     s->logprob = rf_alloc((size_t)max_tokens, sizeof *s->logprob);
+    s->loss = rf_alloc((size_t)need.places, sizeof *s->loss);
     RF_TRY_OUT(rf_batch_new(&s->batch, need.places, err));
     RF_TRY_OUT(rf_acts_new(&s->acts, model, need.places, need.keys, false, RF_RECOMPUTE_NONE, err));
     *out = s;
@@ -62,6 +61,7 @@ void rf_scorer_free(rf_scorer *s)
     rf_batch_free(&s->batch);
     free(s->row);
     free(s->logprob);
+    free(s->loss);
     free(s);
 }
 
@@ -97,6 +97,26 @@ int rf_scorer_run(rf_scorer *s, double *nats, double *logprob, const int32_t *to
         *nats -= s->logprob[i];
         if (logprob != NULL) {
             logprob[i] = s->logprob[i];
+        }
+    }
+    return RF_OK;
+}
+
+int rf_scorer_losses(rf_scorer *s, double *losses, rf_counts *counts, const rf_objective *objective,
+                     const int32_t *token, int64_t n_prompt, int64_t n_response, rf_rng *rng,
+                     rf_error *err)
+{
+    if (rf_objective_places(objective, n_prompt, n_response) > s->batch.capacity) {
+        return rf_error_set(err, RF_ERR, "cannot measure the losses of %" PRId64 " tokens",
+                            n_prompt + n_response);
+    }
+    rf_batch_clear(&s->batch);
+    rf_objective_append(objective, &s->batch, counts, token, n_prompt, n_response, rng);
+    RF_TRY(rf_model_forward(s->model, s->acts, &s->batch, NULL, err));
+    RF_TRY(rf_model_losses(s->model, s->acts, s->loss, err));
+    for (int64_t i = 0; i < s->batch.n; i++) {
+        if (s->batch.part[i] != RF_PART_NONE) {
+            losses[s->batch.part[i]] += s->loss[i];
         }
     }
     return RF_OK;

@@ -1,4 +1,4 @@
-/* score.h: likelihood of a given response.                                     all local
+/* score.h: likelihood of a given response, and losses of the training objective. all local
  *
  * `ar`: the chain rule in natural order. `refusion`: the likelihood of the left-to-right slot
  * sampler (ALGORITHM: likelihood of a given response): the first token of a slot from one mask at
@@ -9,6 +9,7 @@
 #define RF_INFER_SCORE_H
 
 #include "common/model/model.h"
+#include "data/objective.h"
 
 typedef struct rf_scorer rf_scorer;
 
@@ -25,5 +26,12 @@ rf_model_limits rf_scorer_limits(int64_t slot_size, int64_t max_tokens);
 RF_MUST_CHECK int rf_scorer_run(rf_scorer *scorer, double *nats, double *logprob,
                                 const int32_t *token, int64_t n_prompt, int64_t n_response,
                                 rf_error *err);
+
+/* losses [parts of the objective] adds: the cross-entropies of one drawing of its targets, with the
+ * noise of rng; counts adds how many. */
+RF_MUST_CHECK int rf_scorer_losses(rf_scorer *scorer, double *losses, rf_counts *counts,
+                                   const rf_objective *objective, const int32_t *token,
+                                   int64_t n_prompt, int64_t n_response, rf_rng *rng,
+                                   rf_error *err);
 
 #endif

@@ -213,7 +213,7 @@ Test(engine, slabs_need_a_model_made_for_them)
     rf_error err = {0};
     cr_assert(limits.places == 104 && limits.keys == 128 && limits.positions == 32);
     cr_assert(rf_engine_new(&engine, model, tokenizer, &o, MAX_PROMPT, SEATS + 1, &err) == RF_ERR &&
-                  strstr(err.message, "160 keys") != NULL,
+                  strstr(err.message, "of 160 places") != NULL,
               "%s", err.message);
     cr_assert(rf_engine_new(&engine, model, tokenizer, &o, MAX_PROMPT, 0, &err) == RF_ERR);
     engine = make_engine(model, tokenizer, &o, SEATS);
