@@ -9,7 +9,7 @@ const rf_config_key rf_decode_keys[] = {
      "response tokens at most"},
     {"decode.slot_size", RF_KEY_INT, "8", 1, 4096, NULL, RF_KEY_MAY_CHANGE, "tokens of a slot (S)"},
     {"decode.block_length", RF_KEY_INT, "0", 0, 1 << 20, NULL, RF_KEY_MAY_CHANGE,
-     "tokens of a block, a multiple of slot_size; blocks go from left to right; 0: gen_length"},
+     "tokens decoded before those behind them begin, a multiple of slot_size; 0: gen_length"},
     {"decode.slot_threshold", RF_KEY_REAL, "0.9", 0, 1, NULL, RF_KEY_MAY_CHANGE,
      "a slot is filled this round when the probability of its first draft is above"},
     {"decode.token_threshold", RF_KEY_REAL, "0.4", 0, 1, NULL, RF_KEY_MAY_CHANGE,
@@ -37,7 +37,7 @@ int64_t rf_decode_slot_size(const rf_decode_options *o)
     return o->kind == RF_DECODE_AR ? 1 : o->slot_size;
 }
 
-int64_t rf_decode_block_length(const rf_decode_options *o)
+int64_t rf_decode_most_places(const rf_decode_options *o)
 {
     int64_t length = o->block_length < o->gen_length ? o->block_length : o->gen_length;
     return o->kind == RF_DECODE_AR ? 1 : length;

@@ -28,7 +28,7 @@ extern const rf_config_key rf_decode_keys[];
 /* The settings, resolved. RF_ERR_USAGE where two of them do not go together. */
 RF_MUST_CHECK int rf_decode_options_from_config(rf_decode_options *out, const rf_config *config,
                                                 rf_error *err);
-/* Checks the ranges and puts the block length that is used for the one that was given. Resolving
+/* Checks the ranges and puts the block_length that is used for the one that was given. Resolving
  * twice changes nothing. RF_ERR_USAGE. */
 RF_MUST_CHECK int rf_decode_options_resolve(rf_decode_options *options, rf_error *err);
 
@@ -37,6 +37,6 @@ const char *rf_decode_kind_name(rf_decode_kind kind);
 /* Tokens that are decided together: S, or 1 with `ar`. */
 int64_t rf_decode_slot_size(const rf_decode_options *options);
 /* The most response places of a forward pass, of resolved options. */
-int64_t rf_decode_block_length(const rf_decode_options *options);
+int64_t rf_decode_most_places(const rf_decode_options *options);
 
 #endif

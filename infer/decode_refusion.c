@@ -1,6 +1,6 @@
-/* Select and infill (ALGORITHM: decoding with a `refusion` model). A round plans the masked slots
- * of a block (a run of decode.block_length response places), verifies the selected drafts together,
- * and completes the slots side by side where verification committed nothing. From left to right it
+/* Select and infill (arXiv:2512.13586). A round plans the masked slots of a stretch (the response
+ * in pieces of decode.block_length, from left to right), verifies the selected drafts together, and
+ * completes the slots side by side where verification committed nothing. `refusion-left-to-right`
  * is the same with one slot a round. */
 #include "infer/decode_complete.h"
 #include "infer/decoder.h"
@@ -14,17 +14,17 @@ enum {
 
 /* --- Step 1: plan ----------------------------------------------------------------------------- */
 
-/* M: the masked slots of the first block that holds any. Returns false when there are none left. An
- * end of text removes the slots behind it, so that later blocks never start. From left to right,
- * only the leftmost slot matters: the plan is causal in position order, so the masks behind it
- * cannot change it. */
+/* M: the masked slots of the first stretch that holds any. Returns false when there are none left.
+ * An end of text removes the slots behind it, so that later stretches never start. From left to
+ * right, only the leftmost slot matters: the plan is causal in position order, so the masks behind
+ * it cannot change it. */
 static bool list_masked(rf_sequence *s)
 {
-    int64_t per_block = s->options->block_length / s->slot_size;
+    int64_t per_stretch = s->options->block_length / s->slot_size;
 
     s->n_masked = 0;
-    for (; s->block_begin < s->n_slots; s->block_begin += per_block) {
-        for (int64_t e = s->block_begin; e < s->block_begin + per_block && e < s->n_slots; e++) {
+    for (; s->stretch < s->n_slots; s->stretch += per_stretch) {
+        for (int64_t e = s->stretch; e < s->stretch + per_stretch && e < s->n_slots; e++) {
             if (s->slot[e] == RF_SLOT_MASKED) {
                 s->masked[s->n_masked++] = e;
                 if (s->options->kind == RF_DECODE_LEFT_TO_RIGHT) {

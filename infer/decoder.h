@@ -20,7 +20,7 @@
 
 typedef struct rf_decoder {
     /* Adds the places of the next forward pass, at most the prompt (where it is still to come) and
-     * rf_decode_block_length, and the queries about them; n_queries is 0 before. Called until the
+     * rf_decode_most_places, and the queries about them; n_queries is 0 before. Called until the
      * sequence is done. */
     void (*ask)(rf_sequence *s, rf_batch *batch);
     /* Takes the answers, s->query[0..n_queries). True: has put other queries about the same pass in

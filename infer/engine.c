@@ -23,7 +23,7 @@ rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_p
     if (rf_decode_options_resolve(&o, NULL) != RF_OK) {
         o.block_length = o.gen_length; /* rf_engine_new says what is wrong with them */
     }
-    return (rf_model_limits){.places = max_prompt + capacity * rf_decode_block_length(&o),
+    return (rf_model_limits){.places = max_prompt + capacity * rf_decode_most_places(&o),
                              .keys = capacity * (max_prompt + o.gen_length),
                              .positions = max_prompt + o.gen_length};
 }
@@ -66,7 +66,7 @@ static int check(const rf_engine *e, rf_error *err)
 
 static void make_seats(rf_engine *e)
 {
-    size_t most = (size_t)(e->capacity * rf_decode_block_length(&e->options));
+    size_t most = (size_t)(e->capacity * rf_decode_most_places(&e->options));
     e->asked = rf_alloc(most, sizeof(rf_query *));
     e->row = rf_alloc(most, sizeof *e->row);
     e->token = rf_alloc(most, sizeof *e->token);
@@ -150,7 +150,7 @@ static void gather(rf_engine *e)
     for (int64_t i = 0; i < e->capacity; i++) {
         rf_seat *seat = &e->seat[(e->turn + i) % e->capacity];
         rf_sequence *s = &seat->sequence;
-        int64_t most = rf_decode_block_length(&e->options) + (s->committed == 0 ? s->n_prompt : 0);
+        int64_t most = rf_decode_most_places(&e->options) + (s->committed == 0 ? s->n_prompt : 0);
         seat->waits = seat->request >= 0 && most <= e->batch.capacity - e->batch.n;
         if (seat->waits) {
             s->n_queries = 0;

@@ -49,7 +49,7 @@ typedef struct rf_engine {
     rf_batch batch;                /* of the last pass */
     rf_seat *seat;                 /* [capacity] */
     int64_t turn;                  /* the seat that is asked first */
-    rf_query **asked;              /* [capacity * block] those that the head is asked together; */
+    rf_query **asked;              /* those that the head is asked together; */
     int32_t *row, *token;          /* its operands */
     double *value;
     uint64_t *key;

@@ -88,8 +88,8 @@ static int measure(evaluator *e, rf_model_limits *limits, int64_t positions, rf_
     }
     if (o->task != NULL) {
         e->capacity = o->batch < e->n ? o->batch : e->n;
-        int64_t longest = rf_questions_longest(e->question, e->n),
-                room = positions - o->decode.gen_length;
+        int64_t longest = rf_questions_longest(e->question, e->n);
+        int64_t room = positions - o->decode.gen_length;
         e->max_prompt = longest < room ? longest : room;
         if (e->max_prompt < 1) {
             return rf_error_set(err, RF_ERR_USAGE,

@@ -21,7 +21,7 @@ void rf_sequence_new(rf_sequence *s, const rf_decode_options *options,
     s->masked = rf_alloc(n_slots, sizeof *s->masked);
     s->selected = rf_alloc(n_slots, sizeof *s->selected);
     s->accepted = rf_alloc(n_slots, sizeof *s->accepted);
-    s->query = rf_alloc((size_t)rf_decode_block_length(options), sizeof *s->query);
+    s->query = rf_alloc((size_t)rf_decode_most_places(options), sizeof *s->query);
 }
 
 void rf_sequence_free(rf_sequence *s)
@@ -42,7 +42,7 @@ void rf_sequence_begin(rf_sequence *s, const int32_t *prompt, int64_t n_prompt, 
     s->observer = NULL;
     s->phase = s->step = 0;
     s->done = false;
-    s->committed = s->forwards = s->rounds = s->block_begin = s->n_queries = 0;
+    s->committed = s->forwards = s->rounds = s->stretch = s->n_queries = 0;
     for (int64_t i = 0; i < s->n_tokens; i++) {
         s->token[i] = s->draft[i] = -1;
     }

@@ -1,8 +1,8 @@
 /* sequence.h: the state of one prompt while it is answered.                    all local
  *
  * A decoder (decoder.h) moves it on from one forward pass to the next; the engine (engine.h) owns it
- * and answers what it asks. Places of the response are counted from 0 (`at`); the place of the
- * response at 0 is position n_prompt.
+ * and answers what it asks. Response places are counted from 0 (`at`): place `at` is position
+ * n_prompt + at of the whole.
  *
  * A sequence has a slab of the cache. It holds the prompt and the response tokens in the order in
  * which they were committed; what lies behind the `committed` places is transient: every forward
@@ -82,14 +82,14 @@ struct rf_sequence {
     int64_t *round; /* [n_slots] in which it was committed, from 1; 0: not yet */
 
     /* A round of slots (decode_refusion.c, decode_complete.c). Owned */
-    int64_t block_begin;           /* first slot of the current run of decode.block_length */
+    int64_t stretch;               /* first slot of the current decode.block_length places */
     int64_t *masked, n_masked;     /* its masked slots M, ascending */
     int64_t *selected, n_selected; /* ascending */
     int64_t *accepted;             /* [n_selected] places accepted so far while completing */
     bool *pass;                    /* [n_selected * slot_size] verdicts of verification */
     bool fresh; /* keys and values of what is accepted are not in the slots' own regions yet */
 
-    rf_query *query; /* [n_queries], room for a block. Owned */
+    rf_query *query; /* [n_queries], at most rf_decode_most_places. Owned */
     int64_t n_queries;
 };
 
