@@ -264,10 +264,10 @@ static int put(rf_hdf5 *file, const char *object, const char *name, hid_t type, 
 {
     hsize_t dims = (hsize_t)n;
     OWNED space = n < 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &dims, NULL);
-    bool is_there = H5Aexists_by_name(file->id, object, name, H5P_DEFAULT) > 0;
-    OWNED attribute = is_there ? H5Aopen_by_name(file->id, object, name, H5P_DEFAULT, H5P_DEFAULT)
-                               : H5Acreate_by_name(file->id, object, name, type, space, H5P_DEFAULT,
-                                                   H5P_DEFAULT, H5P_DEFAULT);
+    OWNED at = H5Oopen(file->id, object, H5P_DEFAULT);
+    OWNED attribute = H5Aexists(at, name) > 0
+                          ? H5Aopen(at, name, H5P_DEFAULT)
+                          : H5Acreate2(at, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
     return attribute >= 0 && H5Awrite(attribute, type, value) >= 0
                ? RF_OK
                : fail(file, err, "cannot write the attribute %s", name);
@@ -293,7 +293,8 @@ int rf_hdf5_set_text(rf_hdf5 *file, const char *object, const char *attribute, c
 static hid_t open_attribute(int64_t *n, size_t *bytes, const rf_hdf5 *file, const char *object,
                             const char *name, H5T_class_t wanted)
 {
-    hid_t attribute = H5Aopen_by_name(file->id, object, name, H5P_DEFAULT, H5P_DEFAULT);
+    OWNED at = H5Oopen(file->id, object, H5P_DEFAULT);
+    hid_t attribute = at >= 0 ? H5Aopen(at, name, H5P_DEFAULT) : -1;
     if (attribute < 0) {
         return attribute;
     }

@@ -62,6 +62,25 @@ RF_MUST_CHECK int rf_checkpoint_info_read(rf_checkpoint_info *out, const char *p
 RF_MUST_CHECK int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model,
                                      const void *adam_m, const void *adam_v,
                                      const rf_checkpoint_info *info, rf_error *err);
+/* The same in three phases, for whoever wants to train on while the values are written:
+ *   snapshot  collective: lays the file out under a temporary name. copy: this rank's part of the
+ *             values goes to host memory (the size of the file / ranks), and then the model and its
+ *             moments may change; else they are read while they are written, a few MiB at a time.
+ *   write     local; with a copy on any thread, for it calls neither MPI nor HDF5 and touches nothing
+ *             but the writer; else on the thread of the model's context. How it went, finish says.
+ *   finish    collective, when write has returned on this rank: all ranks agree that all is written,
+ *             checksums, `complete`, rename. On error what was at path is untouched.
+ * Caller frees the writer, also instead of the later phases: then nothing is left behind. info and
+ * the tokenizer in it are needed by snapshot only; dist and model (its table) until the end. */
+typedef struct rf_checkpoint_writer rf_checkpoint_writer;
+
+RF_MUST_CHECK int rf_checkpoint_snapshot(rf_checkpoint_writer **out, const char *path,
+                                         rf_dist *dist, rf_model *model, const void *adam_m,
+                                         const void *adam_v, const rf_checkpoint_info *info,
+                                         bool copy, rf_error *err);
+void rf_checkpoint_writer_write(rf_checkpoint_writer *writer);
+RF_MUST_CHECK int rf_checkpoint_writer_finish(rf_checkpoint_writer *writer, rf_error *err);
+void rf_checkpoint_writer_free(rf_checkpoint_writer *writer); /* NULL is fine */
 /* local. Fills the model's masters (and moments where not NULL), verifying every CRC32; then
  * rf_model_prepare. The model's shape must be the file's; values of the other type are converted.
  * Moments asked of a file without them, or with those of another set of tensors, are an error. On

@@ -3,22 +3,19 @@
  * A file is described once, by rf_checkpoint_values (the attributes) and rf_checkpoint_item (one
  * for each tensor); writing, reading and the checksums are loops over these.
  *
- *   checkpoint_values.c    attributes: one table serves create, read and checksum
- *   checkpoint_hdf5.c      HDF5 with our error convention
+ *   checkpoint_values.c    attributes and tensors: one table serves create, read and checksum
  *   checkpoint_layout.c    a file without its values, by rank 0
- *   checkpoint_write.c     shared writing, commit
+ *   checkpoint_write.c     saving in three phases
  *   checkpoint_structure.c all of a file but its values, checked
- *   checkpoint_read.c      values: load, verify
+ *   checkpoint_read.c      values: one reader for load, verify, sinks and rows in any order
  *   checkpoint_quantize.c  matrices of int8, row by row
- *   checkpoint_reader.c    values in any order
  *   checkpoint_folder.c    latest, pruning, finding the newest good one
  */
 #ifndef RF_STORE_CHECKPOINT_PRIVATE_H
 #define RF_STORE_CHECKPOINT_PRIVATE_H
 
+#include "common/base/hdf5.h"
 #include "common/store/checkpoint.h"
-
-#include <hdf5.h>
 
 #define RF_CHECKPOINT_FORMAT "refusion checkpoint"
 #define RF_CHECKPOINT_REMEDY "use another checkpoint"
@@ -48,9 +45,9 @@ typedef struct rf_checkpoint_values {
     int64_t tensors_crc32; /* rf_checkpoint_items_crc */
 } rf_checkpoint_values;
 
-RF_MUST_CHECK int rf_checkpoint_values_create(hid_t file, const rf_checkpoint_values *values,
-                                              const char *path, rf_error *err);
-RF_MUST_CHECK int rf_checkpoint_values_read(rf_checkpoint_values *out, hid_t file, const char *path,
+RF_MUST_CHECK int rf_checkpoint_values_create(rf_hdf5 *file, const rf_checkpoint_values *values,
+                                              rf_error *err);
+RF_MUST_CHECK int rf_checkpoint_values_read(rf_checkpoint_values *out, rf_hdf5 *file,
                                             rf_error *err);
 /* Over names and values of all of them, in the order of the table. */
 uint32_t rf_checkpoint_values_crc(const rf_checkpoint_values *values);
@@ -77,14 +74,15 @@ typedef struct rf_checkpoint_item {
 } rf_checkpoint_item;
 
 extern const char *const rf_checkpoint_group_names[RF_N_GROUPS]; /* "/params", ... */
+rf_hdf5_type rf_checkpoint_hdf5_type(rf_type type);              /* not of i32 and f16 */
 
 /* A checkpoint's own field in model_config: rf_adapt_json. */
 #define RF_CHECKPOINT_ADAPTATION "refusion_adaptation"
 
 /* All tensors of a file in their order; offsets and checksums 0. type int8: of matrices, which have
  * scales then; the others are f32. Caller frees with free. */
-RF_MUST_CHECK int rf_checkpoint_items(rf_checkpoint_item **out, int64_t *n, const rf_table *table,
-                                      rf_type type, bool has_optimizer, rf_error *err);
+rf_checkpoint_item *rf_checkpoint_items(int64_t *n, const rf_table *table, rf_type type,
+                                        bool has_optimizer);
 /* Whether a file has a group. */
 bool rf_checkpoint_has_group(rf_checkpoint_group group, bool has_optimizer, bool quantized);
 /* Over names, types, shapes, sizes and checksums. */
@@ -144,39 +142,5 @@ void rf_checkpoint_dequantize(float *out, const int8_t *q, const float *scale, i
 RF_MUST_CHECK int rf_checkpoint_scales_read(float **out, const rf_checkpoint_structure *structure,
                                             const rf_checkpoint_item *item, int fd,
                                             const char *path, rf_error *err);
-
-/* --- HDF5 ------------------------------------------------------------------------------------- */
-
-/* HDF5 prints its error stack unless told not to: between these two it is silent. */
-typedef struct rf_hdf5_silence {
-    H5E_auto2_t print;
-    void *data;
-} rf_hdf5_silence;
-
-rf_hdf5_silence rf_hdf5_silence_begin(void);
-void rf_hdf5_silence_end(rf_hdf5_silence silence);
-
-/* Sets "path: what: HDF5's deepest reason"; the code follows errno where HDF5 tells it. */
-int rf_hdf5_refuse(rf_error *err, const char *path, const char *format, ...) RF_PRINTF(3, 4);
-
-/* File access: format of 1.10, strong close, no locks. Caller closes; negative on failure. */
-hid_t rf_hdf5_access(void);
-/* The file type of values; caller closes; negative on failure. */
-hid_t rf_hdf5_type(rf_type type);
-/* Scalar attributes: create, overwrite, read. Texts are fixed-length strings. */
-RF_MUST_CHECK int rf_hdf5_create_i64(hid_t at, const char *name, int64_t value, const char *path,
-                                     rf_error *err);
-RF_MUST_CHECK int rf_hdf5_create_f64(hid_t at, const char *name, double value, const char *path,
-                                     rf_error *err);
-RF_MUST_CHECK int rf_hdf5_create_text(hid_t at, const char *name, const char *value,
-                                      const char *path, rf_error *err);
-RF_MUST_CHECK int rf_hdf5_write_i64(hid_t at, const char *name, int64_t value, const char *path,
-                                    rf_error *err);
-RF_MUST_CHECK int rf_hdf5_read_i64(int64_t *value, hid_t at, const char *name, const char *path,
-                                   rf_error *err);
-RF_MUST_CHECK int rf_hdf5_read_f64(double *value, hid_t at, const char *name, const char *path,
-                                   rf_error *err);
-RF_MUST_CHECK int rf_hdf5_read_text(char *value, size_t size, hid_t at, const char *name,
-                                    const char *path, rf_error *err);
 
 #endif

@@ -1,6 +1,8 @@
 #include "common/store/checkpoint_private.h"
 
+#include "common/base/alloc.h"
 #include "common/base/file.h"
+#include "common/base/hash.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,48 +16,88 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "values lie in the file as in memory: little-endian");
 
-/* --- Values ----------------------------------------------------------------------------------- */
+/* --- The reader ------------------------------------------------------------------------------- */
 
-/* Where values go: to a sink, into a model (class master, at the place that the model's table
- * says), or nowhere. */
-typedef struct target {
-    rf_checkpoint_sink sink;
-    void *user;
-    rf_model *model;
-    void *base[RF_N_GROUPS]; /* of the model; NULL: the group is left out */
-    float *decoded;          /* [RF_CHECKPOINT_CHUNK / 2] scratch for types that no backend has */
-    float *scale;            /* of the present matrix in int8 */
-} target;
+struct rf_checkpoint_reader {
+    char *path;
+    int fd;
+    rf_checkpoint_structure structure;
+    const rf_checkpoint_item *item;   /* the one that is read from its begin on; NULL: none */
+    int64_t next;                     /* its next element */
+    uint32_t crc;                     /* of those before */
+    const rf_checkpoint_item *scaled; /* whose scales are at hand; NULL: none */
+    float *scale;
+    void *raw;     /* [raw_bytes] as in the file */
+    void *decoded; /* f32 [n_decoded] */
+    size_t raw_bytes, n_decoded;
+};
 
-static int deliver(const target *to, const rf_checkpoint_item *item, const void *values,
-                   int64_t first, int64_t n, rf_error *err)
+/* Elements [first, first + n) of an item: as they lie in the file, but int8 as f32. */
+typedef struct piece {
+    const rf_checkpoint_item *item;
+    const void *values;
+    rf_type type;
+    int64_t first, n;
+} piece;
+
+int rf_checkpoint_reader_open(rf_checkpoint_reader **out, const char *path, rf_error *err)
 {
-    rf_type type = item->type;
-    if (to->sink == NULL && to->model == NULL) {
+    rf_checkpoint_reader *reader = rf_alloc(1, sizeof *reader);
+    *out = NULL;
+    reader->path = rf_alloc_string(path);
+    reader->fd = -1;
+    int rc = rf_checkpoint_structure_read(&reader->structure, path, err);
+    if (rc == RF_OK && (reader->fd = open(path, O_RDONLY | O_CLOEXEC)) < 0) {
+        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot open: %s", path,
+                          strerror(errno));
+    }
+    if (rc != RF_OK) {
+        rf_checkpoint_reader_close(reader);
+        return rc;
+    }
+    *out = reader;
+    return RF_OK;
+}
+
+void rf_checkpoint_reader_close(rf_checkpoint_reader *reader)
+{
+    if (reader == NULL) {
+        return;
+    }
+    if (reader->fd >= 0) {
+        close(reader->fd);
+    }
+    rf_checkpoint_structure_free(&reader->structure);
+    free(reader->path);
+    free(reader->raw);
+    free(reader->decoded);
+    free(reader->scale);
+    free(reader);
+}
+
+static int reserve(void **memory, size_t *capacity, size_t n, size_t element, const char *path,
+                   rf_error *err)
+{
+    if (n > *capacity) {
+        free(*memory);
+        *memory = malloc(n * element);
+        *capacity = *memory != NULL ? n : 0;
+    }
+    return *capacity >= n ? RF_OK : rf_error_set(err, RF_ERR, "%s: no memory for reading", path);
+}
+
+/* The scales of an item in int8 are read whole, once. */
+static int find_scales(rf_checkpoint_reader *reader, const rf_checkpoint_item *item, rf_error *err)
+{
+    if (item->type != RF_I8 || reader->scaled == item) {
         return RF_OK;
     }
-    if (type == RF_I8) {
-        rf_checkpoint_dequantize(to->decoded, values, to->scale, item->tensor->shape[1], first, n);
-        values = to->decoded;
-        type = RF_F32;
-    }
-    if (to->sink != NULL) {
-        return to->sink(to->user, values, type, item->tensor, first, n, err);
-    }
-    if (type == RF_BF16) {
-        rf_storage_decode(to->decoded, values, type, n);
-        values = to->decoded;
-    }
-    const rf_tensor *tensor = rf_table_find(&to->model->table, item->tensor->name);
-    rf_type host = type == RF_F64 ? RF_F64 : RF_F32;
-    if (item->group == RF_GROUP_PARAMS) {
-        rf_model_upload(to->model, tensor, first, values, host, n);
-        return RF_OK;
-    }
-    rf_backend_upload(to->model->ctx,
-                      rf_backend_at(to->model->ctx->backend, RF_MASTER, to->base[item->group],
-                                    tensor->offset + first),
-                      RF_MASTER, values, host, n);
+    free(reader->scale);
+    reader->scale = NULL;
+    reader->scaled = NULL;
+    RF_TRY(rf_checkpoint_scales_read(&reader->scale, &reader->structure, item, reader->fd,
+                                     reader->path, err));
+    reader->scaled = item;
     return RF_OK;
 }
 
@@ -70,85 +112,156 @@ int rf_checkpoint_check_crc(const rf_checkpoint_item *item, uint32_t crc, const 
                               path, item->name, crc, item->crc);
 }
 
-/* Reads all values of an item and compares their checksum. */
-static int read_item_values(const rf_checkpoint_item *item, int fd, void *chunk, const target *to,
-                            const char *path, rf_error *err)
+/* Goes on with the checksum of an item that is read in order, and compares it at the end. */
+static int count_in(rf_checkpoint_reader *reader, const piece *p, size_t bytes, rf_error *err)
 {
-    int64_t element = (int64_t)rf_type_bytes(item->type);
-    uint32_t crc = 0;
-    const int64_t most = item->type == RF_I8 ? RF_CHECKPOINT_CHUNK / 4 : RF_CHECKPOINT_CHUNK;
-    for (int64_t done = 0; done < item->bytes;) {
-        int64_t left = item->bytes - done;
-        int64_t n = left < most ? left : most;
-        int rc = rf_file_pread(fd, chunk, (size_t)n, item->offset + done, path, err);
-        if (rc == RF_OK) {
-            crc = (uint32_t)crc32_z(crc, chunk, (size_t)n);
-            rc = deliver(to, item, chunk, done / element, n / element, err);
-        }
-        if (rc != RF_OK) {
-            return rc;
-        }
-        done += n;
+    if (p->first == 0) {
+        reader->item = p->item;
+        reader->next = 0;
+        reader->crc = 0;
     }
-    return rf_checkpoint_check_crc(item, crc, path, err);
+    if (reader->item != p->item || reader->next != p->first) {
+        return RF_OK;
+    }
+    reader->crc = (uint32_t)crc32_z(reader->crc, reader->raw, bytes);
+    reader->next += p->n;
+    return reader->next == p->item->count
+               ? rf_checkpoint_check_crc(p->item, reader->crc, reader->path, err)
+               : RF_OK;
 }
 
-static bool wants(const target *to, const rf_checkpoint_item *item)
+/* Reads a piece whose item, first and n are set. Its values stay until the next one. */
+static int read_piece(rf_checkpoint_reader *reader, piece *p, rf_error *err)
 {
-    if (to->sink != NULL) {
-        return item->group == RF_GROUP_PARAMS;
+    const rf_checkpoint_item *item = p->item;
+    const size_t element = rf_type_bytes(item->type), bytes = (size_t)p->n * element;
+    RF_TRY(find_scales(reader, item, err));
+    RF_TRY(reserve(&reader->raw, &reader->raw_bytes, bytes, 1, reader->path, err));
+    RF_TRY(rf_file_pread(reader->fd, reader->raw, bytes, item->offset + p->first * (int64_t)element,
+                         reader->path, err));
+    p->values = reader->raw;
+    p->type = item->type;
+    if (item->type == RF_I8) {
+        RF_TRY(reserve(&reader->decoded, &reader->n_decoded, (size_t)p->n, sizeof(float),
+                       reader->path, err));
+        rf_checkpoint_dequantize(reader->decoded, reader->raw, reader->scale,
+                                 item->tensor->shape[1], p->first, p->n);
+        p->values = reader->decoded;
+        p->type = RF_F32;
     }
-    return to->model == NULL || to->base[item->group] != NULL;
+    return count_in(reader, p, bytes, err);
 }
 
-static int read_all_values(const rf_checkpoint_structure *structure, target *to, const char *path,
-                           rf_error *err)
+/* A piece in bf16 becomes one in f32: a type that memory has. */
+static int widen(rf_checkpoint_reader *reader, piece *p, rf_error *err)
 {
-    int rc = RF_OK;
-    void *chunk = malloc(RF_CHECKPOINT_CHUNK);
-    to->decoded = malloc(RF_CHECKPOINT_CHUNK / 2 * sizeof(float));
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (chunk == NULL || to->decoded == NULL) {
-        rc = rf_error_set(err, RF_ERR, "%s: no memory for reading", path);
-        goto out;
+    if (p->type == RF_BF16) {
+        RF_TRY(reserve(&reader->decoded, &reader->n_decoded, (size_t)p->n, sizeof(float),
+                       reader->path, err));
+        rf_storage_decode(reader->decoded, p->values, p->type, p->n);
+        p->values = reader->decoded;
+        p->type = RF_F32;
     }
-    if (fd < 0) {
-        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot open: %s", path,
-                          strerror(errno));
-        goto out;
-    }
-    for (int64_t i = 0; i < structure->n_items && rc == RF_OK; i++) {
-        const rf_checkpoint_item *item = &structure->item[i];
-        if (wants(to, item) && item->type == RF_I8) {
-            rc = rf_checkpoint_scales_read(&to->scale, structure, item, fd, path, err);
+    return RF_OK;
+}
+
+/* Every value of the groups that are wanted, in the order of the file, in pieces of a few MiB;
+ * take NULL: only compares the checksums. */
+static int read_all(rf_checkpoint_reader *reader, const bool wants[RF_N_GROUPS],
+                    int (*take)(void *user, piece *p, rf_error *err), void *user, rf_error *err)
+{
+    for (int64_t i = 0; i < reader->structure.n_items; i++) {
+        const rf_checkpoint_item *item = &reader->structure.item[i];
+        const int64_t element = (int64_t)rf_type_bytes(item->type == RF_I8 ? RF_F32 : item->type);
+        const int64_t most = RF_CHECKPOINT_CHUNK / element;
+        for (int64_t first = 0; first < item->count && wants[item->group]; first += most) {
+            int64_t left = item->count - first;
+            piece p = {.item = item, .first = first, .n = left < most ? left : most};
+            RF_TRY(read_piece(reader, &p, err));
+            RF_TRY(take != NULL ? take(user, &p, err) : RF_OK);
         }
-        if (wants(to, item) && rc == RF_OK) {
-            rc = read_item_values(item, fd, chunk, to, path, err);
+    }
+    return RF_OK;
+}
+
+static const rf_checkpoint_item *find_item(const rf_checkpoint_reader *reader, const char *tensor)
+{
+    for (int64_t i = 0; i < reader->structure.n_items; i++) {
+        const rf_checkpoint_item *item = &reader->structure.item[i];
+        if (item->group == RF_GROUP_PARAMS && strcmp(item->tensor->name, tensor) == 0) {
+            return item;
         }
-        free(to->scale);
-        to->scale = NULL;
     }
-out:
-    if (fd >= 0) {
-        close(fd);
+    return NULL;
+}
+
+int rf_checkpoint_reader_get(rf_checkpoint_reader *reader, double *values, const char *tensor,
+                             int64_t first, int64_t n, rf_error *err)
+{
+    piece p = {.item = find_item(reader, tensor), .first = first, .n = n};
+    if (p.item == NULL) {
+        return rf_error_set(err, RF_ERR, "%s: has no tensor %s", reader->path, tensor);
     }
-    free(chunk);
-    free(to->decoded);
+    RF_ASSERT(first >= 0 && n >= 0 && n <= p.item->count - first);
+    RF_TRY(read_piece(reader, &p, err));
+    RF_TRY(widen(reader, &p, err));
+    for (int64_t i = 0; i < n; i++) {
+        values[i] =
+            p.type == RF_F64 ? ((const double *)p.values)[i] : (double)((const float *)p.values)[i];
+    }
+    return RF_OK;
+}
+
+uint64_t rf_checkpoint_reader_hash(const rf_checkpoint_reader *reader)
+{
+    return rf_checkpoint_hash(&reader->structure);
+}
+
+/* --- Verify, and a sink ----------------------------------------------------------------------- */
+
+int rf_checkpoint_verify(const char *path, rf_error *err)
+{
+    static const bool all[RF_N_GROUPS] = {true, true, true, true};
+    rf_checkpoint_reader *reader = NULL;
+    RF_TRY(rf_checkpoint_reader_open(&reader, path, err));
+    int rc = read_all(reader, all, NULL, NULL, err);
+    rf_checkpoint_reader_close(reader);
     return rc;
 }
 
+typedef struct outlet {
+    rf_checkpoint_sink sink;
+    void *user;
+} outlet;
+
+static int pour(void *user, piece *p, rf_error *err)
+{
+    const outlet *to = user;
+    return to->sink(to->user, p->values, p->type, p->item->tensor, p->first, p->n, err);
+}
+
+int rf_checkpoint_read(const char *path, rf_checkpoint_sink sink, void *user, rf_error *err)
+{
+    static const bool params[RF_N_GROUPS] = {[RF_GROUP_PARAMS] = true};
+    outlet to = {sink, user};
+    rf_checkpoint_reader *reader = NULL;
+    RF_TRY(rf_checkpoint_reader_open(&reader, path, err));
+    int rc = read_all(reader, params, pour, &to, err);
+    rf_checkpoint_reader_close(reader);
+    return rc;
+}
+
+/* --- Load ------------------------------------------------------------------------------------- */
+
 uint64_t rf_checkpoint_hash(const rf_checkpoint_structure *structure)
 {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    uint64_t hash = RF_HASH_BEGIN;
     for (int64_t i = 0; i < structure->n_items; i++) {
         const rf_checkpoint_item *item = &structure->item[i];
         char text[sizeof item->name + 16];
-        if (item->group != RF_GROUP_PARAMS && item->group != RF_GROUP_SCALES) {
-            continue;
-        }
-        snprintf(text, sizeof text, "%s %08x\n", item->name, item->crc);
-        for (const char *at = text; *at != '\0'; at++) {
-            hash = (hash ^ (unsigned char)*at) * UINT64_C(0x100000001b3);
+        if (item->group == RF_GROUP_PARAMS || item->group == RF_GROUP_SCALES) {
+            int n = snprintf(text, sizeof text, "%s %08x\n", item->name, item->crc);
+            hash = rf_hash_bytes(hash, text, (size_t)n);
         }
     }
     return hash != 0 ? hash : 1; /* 0 stands for unknown */
@@ -194,76 +307,72 @@ static void remember_base(const rf_checkpoint_structure *structure, rf_model *mo
     free(absolute);
 }
 
-int rf_checkpoint_load(const char *path, rf_model *model, void *adam_m, void *adam_v, rf_error *err)
+/* May the file's values become the model's? */
+static int check_model(const rf_checkpoint_structure *structure, const rf_model *model,
+                       bool wants_moments, const char *path, rf_error *err)
 {
     char difference[256];
-    rf_checkpoint_structure structure;
-    int rc = rf_checkpoint_structure_read(&structure, path, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
-    if (!rf_model_config_same_shape(&structure.model, &model->config, difference,
+    if (!rf_model_config_same_shape(&structure->model, &model->config, difference,
                                     sizeof difference)) {
-        rc = rf_error_set(err, RF_ERR,
-                          "%s: the file's model is not the one asked for: %s: give the model.* "
-                          "settings of the file or another file",
-                          path, difference);
-        goto out;
+        return rf_error_set(err, RF_ERR,
+                            "%s: the file's model is not the one asked for: %s: give the model.* "
+                            "settings of the file or another file",
+                            path, difference);
     }
-    rc = check_adaptation(&structure, model, adam_m != NULL || adam_v != NULL, path, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
-    if (structure.item[0].type == RF_I8 && model->ctx->limits.backward &&
+    RF_TRY(check_adaptation(structure, model, wants_moments, path, err));
+    if (structure->item[0].type == RF_I8 && model->ctx->limits.backward &&
         model->adaptation.rank == 0) {
-        rc = rf_error_set(err, RF_ERR,
-                          "%s: its weights were rounded to int8, for decoding: train from the "
-                          "checkpoint that it was made of, or adapters (lora.rank) beside it",
-                          path);
-        goto out;
+        return rf_error_set(err, RF_ERR,
+                            "%s: its weights were rounded to int8, for decoding: train from the "
+                            "checkpoint that it was made of, or adapters (lora.rank) beside it",
+                            path);
     }
-    if ((adam_m != NULL || adam_v != NULL) && structure.values.has_optimizer == 0) {
-        rc = rf_error_set(err, RF_ERR,
-                          "%s: holds weights without optimizer state, so no run can be resumed "
-                          "from it: give it as model.init",
-                          path);
-        goto out;
+    if (wants_moments && structure->values.has_optimizer == 0) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: holds weights without optimizer state, so no run can be resumed "
+                            "from it: give it as model.init",
+                            path);
     }
-    target to = {.model = model, .base = {model->master, adam_m, adam_v}};
-    rc = read_all_values(&structure, &to, path, err);
-    if (rc == RF_OK) {
-        rc = rf_ctx_sync(model->ctx, err);
+    return RF_OK;
+}
+
+typedef struct target {
+    rf_checkpoint_reader *reader;
+    rf_model *model;
+    void *base[RF_N_GROUPS]; /* class master; where the model's table says; NULL: left out */
+} target;
+
+static int upload(void *user, piece *p, rf_error *err)
+{
+    const target *to = user;
+    rf_model *model = to->model;
+    const rf_tensor *tensor = rf_table_find(&model->table, p->item->tensor->name);
+    RF_TRY(widen(to->reader, p, err));
+    if (p->item->group == RF_GROUP_PARAMS) {
+        rf_model_upload(model, tensor, p->first, p->values, p->type, p->n);
+    } else {
+        void *at = rf_backend_at(model->ctx->backend, RF_MASTER, to->base[p->item->group],
+                                 tensor->offset + p->first);
+        rf_backend_upload(model->ctx, at, RF_MASTER, p->values, p->type, p->n);
     }
-    if (rc == RF_OK) {
-        rf_model_prepare(model);
-        remember_base(&structure, model, path);
-    }
+    return rf_ctx_sync(model->ctx, err); /* the next piece takes the place of this one */
+}
+
+int rf_checkpoint_load(const char *path, rf_model *model, void *adam_m, void *adam_v, rf_error *err)
+{
+    rf_checkpoint_reader *reader = NULL;
+    const bool wants[RF_N_GROUPS] = {true, adam_m != NULL, adam_v != NULL, false};
+    RF_TRY(rf_checkpoint_reader_open(&reader, path, err));
+    target to = {reader, model, {NULL, adam_m, adam_v}};
+    int rc =
+        check_model(&reader->structure, model, wants[RF_GROUP_M] || wants[RF_GROUP_V], path, err);
+    RF_TRY_OUT(rc);
+    RF_TRY_OUT(read_all(reader, wants, upload, &to, err));
+    rf_model_prepare(model);
+    remember_base(&reader->structure, model, path);
 out:
-    rf_checkpoint_structure_free(&structure);
+    rf_checkpoint_reader_close(reader);
     return rc;
-}
-
-static int read_into(target *to, const char *path, rf_error *err)
-{
-    rf_checkpoint_structure structure;
-    int rc = rf_checkpoint_structure_read(&structure, path, err);
-    if (rc == RF_OK) {
-        rc = read_all_values(&structure, to, path, err);
-    }
-    rf_checkpoint_structure_free(&structure);
-    return rc;
-}
-
-int rf_checkpoint_read(const char *path, rf_checkpoint_sink sink, void *user, rf_error *err)
-{
-    target to = {.sink = sink, .user = user};
-    return read_into(&to, path, err);
-}
-
-int rf_checkpoint_verify(const char *path, rf_error *err)
-{
-    target nowhere = {0};
-    return read_into(&nowhere, path, err);
 }
 
 /* --- Header ----------------------------------------------------------------------------------- */
@@ -278,18 +387,13 @@ static char *take_text(rf_checkpoint_structure *structure, int i)
 int rf_checkpoint_info_read(rf_checkpoint_info *out, const char *path, rf_error *err)
 {
     rf_checkpoint_structure structure;
+    int rc = RF_OK;
     memset(out, 0, sizeof *out);
-    int rc = rf_checkpoint_structure_read(&structure, path, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
+    RF_TRY_OUT(rf_checkpoint_structure_read(&structure, path, err));
     const rf_checkpoint_values *values = &structure.values;
     if (structure.text_bytes[RF_TEXT_TOKENIZER] > 0) {
-        rc = rf_tokenizer_parse(&out->tokenizer, structure.text[RF_TEXT_TOKENIZER],
-                                structure.text_bytes[RF_TEXT_TOKENIZER], path, err);
-        if (rc != RF_OK) {
-            goto out;
-        }
+        RF_TRY_OUT(rf_tokenizer_parse(&out->tokenizer, structure.text[RF_TEXT_TOKENIZER],
+                                      structure.text_bytes[RF_TEXT_TOKENIZER], path, err));
     }
     out->model = structure.model;
     out->adaptation = structure.adaptation;

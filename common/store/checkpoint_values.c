@@ -1,5 +1,6 @@
 #include "common/store/checkpoint_private.h"
 
+#include "common/base/alloc.h"
 #include "common/kernels/quantize.h"
 
 #include <stddef.h>
@@ -21,9 +22,19 @@ const char *const rf_checkpoint_group_names[RF_N_GROUPS] = {
     [RF_GROUP_SCALES] = "/scales",
 };
 
+rf_hdf5_type rf_checkpoint_hdf5_type(rf_type type)
+{
+    return type == RF_F64    ? RF_HDF5_F64
+           : type == RF_BF16 ? RF_HDF5_BF16
+           : type == RF_I8   ? RF_HDF5_I8
+                             : RF_HDF5_F32;
+}
+
 /* --- Attributes ------------------------------------------------------------------------------- */
 
 typedef enum kind { TEXT, I64, F64 } kind;
+
+static const rf_hdf5_type type_of[] = {[I64] = RF_HDF5_I64, [F64] = RF_HDF5_F64};
 
 typedef struct attribute {
     const char *name;
@@ -62,56 +73,28 @@ static const attribute attributes[] = {
 
 enum { N_ATTRIBUTES = sizeof attributes / sizeof attributes[0] };
 
-int rf_checkpoint_values_create(hid_t file, const rf_checkpoint_values *values, const char *path,
-                                rf_error *err)
+int rf_checkpoint_values_create(rf_hdf5 *file, const rf_checkpoint_values *values, rf_error *err)
 {
-    int rc = RF_OK;
-    for (int i = 0; i < N_ATTRIBUTES && rc == RF_OK; i++) {
+    for (int i = 0; i < N_ATTRIBUTES; i++) {
         const attribute *a = &attributes[i];
         const char *at = (const char *)values + a->offset;
-        int64_t integer;
-        double real;
-        switch (a->kind) {
-        case TEXT:
-            rc = rf_hdf5_create_text(file, a->name, at, path, err);
-            break;
-        case I64:
-            memcpy(&integer, at, sizeof integer);
-            rc = rf_hdf5_create_i64(file, a->name, integer, path, err);
-            break;
-        case F64:
-            memcpy(&real, at, sizeof real);
-            rc = rf_hdf5_create_f64(file, a->name, real, path, err);
-            break;
-        }
+        RF_TRY(a->kind == TEXT
+                   ? rf_hdf5_set_text(file, "/", a->name, at, err)
+                   : rf_hdf5_set(file, "/", a->name, type_of[a->kind], RF_HDF5_SCALAR, at, err));
     }
-    return rc;
+    return RF_OK;
 }
 
-int rf_checkpoint_values_read(rf_checkpoint_values *out, hid_t file, const char *path,
-                              rf_error *err)
+int rf_checkpoint_values_read(rf_checkpoint_values *out, rf_hdf5 *file, rf_error *err)
 {
-    int rc = RF_OK;
-    for (int i = 0; i < N_ATTRIBUTES && rc == RF_OK; i++) {
+    for (int i = 0; i < N_ATTRIBUTES; i++) {
         const attribute *a = &attributes[i];
         char *at = (char *)out + a->offset;
-        int64_t integer = 0;
-        double real = 0.0;
-        switch (a->kind) {
-        case TEXT:
-            rc = rf_hdf5_read_text(at, a->size, file, a->name, path, err);
-            break;
-        case I64:
-            rc = rf_hdf5_read_i64(&integer, file, a->name, path, err);
-            memcpy(at, &integer, sizeof integer);
-            break;
-        case F64:
-            rc = rf_hdf5_read_f64(&real, file, a->name, path, err);
-            memcpy(at, &real, sizeof real);
-            break;
-        }
+        RF_TRY(a->kind == TEXT
+                   ? rf_hdf5_get_text(at, a->size, file, "/", a->name, err)
+                   : rf_hdf5_get(at, file, "/", a->name, type_of[a->kind], RF_HDF5_SCALAR, err));
     }
-    return rc;
+    return RF_OK;
 }
 
 /* --- Checksums -------------------------------------------------------------------------------- */
@@ -191,26 +174,19 @@ static void describe(rf_checkpoint_item *item, const rf_tensor *tensor, rf_check
              tensor->name);
 }
 
-int rf_checkpoint_items(rf_checkpoint_item **out, int64_t *n, const rf_table *table, rf_type type,
-                        bool has_optimizer, rf_error *err)
+rf_checkpoint_item *rf_checkpoint_items(int64_t *n, const rf_table *table, rf_type type,
+                                        bool has_optimizer)
 {
-    int64_t most = RF_N_GROUPS * table->n_tensors;
+    rf_checkpoint_item *item = rf_alloc((size_t)(RF_N_GROUPS * table->n_tensors), sizeof *item);
     *n = 0;
-    *out = calloc((size_t)most + 1, sizeof **out);
-    if (*out == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for the list of %lld tensors", (long long)most);
-    }
-    rf_checkpoint_item *item = *out;
     for (int g = 0; g < RF_N_GROUPS; g++) {
         rf_checkpoint_group group = (rf_checkpoint_group)g;
-        if (!rf_checkpoint_has_group(group, has_optimizer, type == RF_I8)) {
-            continue;
-        }
-        for (int64_t i = 0; i < table->n_tensors; i++) {
+        bool is_there = rf_checkpoint_has_group(group, has_optimizer, type == RF_I8);
+        for (int64_t i = 0; i < table->n_tensors && is_there; i++) {
             if (holds(table, &table->tensor[i], group)) {
                 describe(&item[(*n)++], &table->tensor[i], group, type);
             }
         }
     }
-    return RF_OK;
+    return item;
 }

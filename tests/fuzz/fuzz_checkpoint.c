@@ -9,6 +9,7 @@
 #include "common/store/checkpoint_private.h"
 #include "tests/fuzz/fuzz.h"
 
+#include <hdf5.h>
 #include <zlib.h>
 
 enum { BASE, ADAPTER, N_FILES };
@@ -89,90 +90,90 @@ static void change_bytes(int which, const uint8_t *data, size_t size)
     free(copy);
 }
 
-static void set_attribute(hid_t at, const char *name, const uint8_t *data, size_t size)
+static void set_attribute(rf_hdf5 *file, const char *object, const char *name, const uint8_t *data,
+                          size_t size)
 {
     rf_error err = {0};
     int64_t integer = 0;
     double real = 0;
-    hid_t attribute = H5Aopen(at, name, H5P_DEFAULT), type = H5Aget_type(attribute);
+    hid_t attribute = H5Aopen_by_name(file->id, object, name, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t type = H5Aget_type(attribute);
     H5T_class_t class = H5Tget_class(type);
     H5Tclose(type);
     H5Aclose(attribute);
     char *text = fuzz_text(data, size);
     memcpy(&integer, data, size < sizeof integer ? size : sizeof integer);
     memcpy(&real, data, size < sizeof real ? size : sizeof real);
-    fuzz_must(H5Adelete(at, name) >= 0 ? RF_OK : RF_ERR, &err);
-    fuzz_must(class == H5T_STRING    ? rf_hdf5_create_text(at, name, text, path, &err)
-              : class == H5T_INTEGER ? rf_hdf5_create_i64(at, name, integer, path, &err)
-                                     : rf_hdf5_create_f64(at, name, real, path, &err),
+    fuzz_must(H5Adelete_by_name(file->id, object, name, H5P_DEFAULT) >= 0 ? RF_OK : RF_ERR, &err);
+    fuzz_must(class == H5T_STRING ? rf_hdf5_set_text(file, object, name, text, &err)
+              : class == H5T_INTEGER
+                  ? rf_hdf5_set(file, object, name, RF_HDF5_I64, RF_HDF5_SCALAR, &integer, &err)
+                  : rf_hdf5_set(file, object, name, RF_HDF5_F64, RF_HDF5_SCALAR, &real, &err),
               &err);
     free(text);
 }
 
 /* Makes the checksum over the attributes right, where they can be read at all. */
-static void seal(hid_t file)
+static void seal(rf_hdf5 *file)
 {
     rf_error err = {0};
     static rf_checkpoint_values values;
-    if (rf_checkpoint_values_read(&values, file, path, &err) == RF_OK) {
+    if (rf_checkpoint_values_read(&values, file, &err) == RF_OK) {
         const int64_t crc = (int64_t)rf_checkpoint_values_crc(&values);
-        fuzz_must(rf_hdf5_write_i64(file, "attributes_crc32", crc, path, &err), &err);
+        fuzz_must(
+            rf_hdf5_set(file, "/", "attributes_crc32", RF_HDF5_I64, RF_HDF5_SCALAR, &crc, &err),
+            &err);
     }
 }
 
-static void change_root(hid_t file, const uint8_t *data, size_t size)
+static void change_root(rf_hdf5 *file, const uint8_t *data, size_t size)
 {
     static const char *const names[] = {
         "model_config",    "format",        "version", "complete", "step",       "tokenizer_hash",
         "best_valid_loss", "has_optimizer", "isa",     "epoch",    "written_by", "seconds"};
     if (size >= 1) {
-        set_attribute(file, names[data[0] % (sizeof names / sizeof names[0])], data + 1, size - 1);
+        set_attribute(file, "/", names[data[0] % (sizeof names / sizeof names[0])], data + 1,
+                      size - 1);
     }
 }
 
-static void change_tensor(hid_t file, int which, const uint8_t *data, size_t size)
+static void change_tensor(rf_hdf5 *file, int which, const uint8_t *data, size_t size)
 {
     const rf_checkpoint_structure *s = &good[which].structure;
     if (size < 2) {
         return;
     }
-    hid_t set = H5Dopen2(file, s->item[data[0] % s->n_items].name, H5P_DEFAULT);
-    set_attribute(set, data[1] % 2 == 0 ? "bytes" : "crc32", data + 2, size - 2);
-    H5Dclose(set);
+    set_attribute(file, s->item[data[0] % s->n_items].name, data[1] % 2 == 0 ? "bytes" : "crc32",
+                  data + 2, size - 2);
 }
 
-static void change_tokenizer(hid_t file, const uint8_t *data, size_t size)
+static void change_tokenizer(rf_hdf5 *file, const uint8_t *data, size_t size)
 {
     rf_error err = {0};
-    const hsize_t n = size;
+    const int64_t n = (int64_t)size;
     const int64_t crc = (int64_t)crc32_z(0, data, size);
-    H5Ldelete(file, "/tokenizer", H5P_DEFAULT);
-    hid_t space = H5Screate_simple(1, &n, NULL);
-    hid_t set =
-        H5Dcreate2(file, "/tokenizer", H5T_STD_U8LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    H5Dwrite(set, H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL, H5P_DEFAULT, data);
-    H5Dclose(set);
-    H5Sclose(space);
-    fuzz_must(rf_hdf5_write_i64(file, "tokenizer_crc32", crc, path, &err), &err);
+    H5Ldelete(file->id, "/tokenizer", H5P_DEFAULT);
+    fuzz_must(rf_hdf5_create_dataset(NULL, file, "/tokenizer", RF_HDF5_U8, 1, &n, 0, &err), &err);
+    fuzz_must(rf_hdf5_write(file, "/tokenizer", RF_HDF5_U8, 0, n, data, &err), &err);
+    fuzz_must(rf_hdf5_set(file, "/", "tokenizer_crc32", RF_HDF5_I64, RF_HDF5_SCALAR, &crc, &err),
+              &err);
 }
 
 static void change_contents(int which, int kind, const uint8_t *data, size_t size)
 {
     put_file(good[which].data, good[which].bytes);
-    rf_hdf5_silence silence = rf_hdf5_silence_begin();
-    hid_t access = rf_hdf5_access(), file = H5Fopen(path, H5F_ACC_RDWR, access);
-    RF_ASSERT(file >= 0);
+    rf_error err = {0};
+    rf_hdf5 file = {0};
+    fuzz_must(rf_hdf5_open(&file, path, true, &err), &err);
     if (kind == 1) {
-        change_root(file, data, size);
+        change_root(&file, data, size);
     } else if (kind == 2) {
-        change_tensor(file, which, data, size);
+        change_tensor(&file, which, data, size);
     } else {
-        change_tokenizer(file, data, size);
+        change_tokenizer(&file, data, size);
     }
-    seal(file);
-    H5Fclose(file);
-    H5Pclose(access);
-    rf_hdf5_silence_end(silence);
+    seal(&file);
+    fuzz_must(rf_hdf5_close(&file, &err), &err);
 }
 
 /* --- Reading ---------------------------------------------------------------------------------- */

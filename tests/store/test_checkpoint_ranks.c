@@ -3,6 +3,8 @@
 #include "tests/mpi.h"
 #include "tests/store/checkpoint_test.h"
 
+#include <pthread.h>
+
 TestSuite(checkpoint_ranks, .init = begin_folder, .fini = end_folder);
 
 static char output[1 << 16];
@@ -100,6 +102,58 @@ Test(checkpoint_ranks, same_bytes_f64)
 {
     rf_model_config config = small_config();
     check_same_bytes("checkpoint_ranks/same_bytes_f64", &config, "ref64");
+}
+
+static void *write_phase(void *writer)
+{
+    rf_checkpoint_writer_write(writer);
+    return NULL;
+}
+
+/* A snapshot is written by another thread while the model goes on: the file is that of a save at
+ * the moment of the snapshot. Freed instead of finished, it leaves nothing. */
+Test(checkpoint_ranks, three_phases)
+{
+    need_ranks();
+    rf_model_config config = middle_config();
+    subject s = make_subject(&config, "cpu");
+    if (!mpi_is_inside()) {
+        save_subject(&s, in_folder("alone.h5"), NULL);
+        content alone = get_file(in_folder("alone.h5"));
+        for (int ranks = 1; ranks <= 3; ranks += 2) {
+            int status = launch("checkpoint_ranks/three_phases", ranks, "");
+            cr_assert(status == 0, "%d ranks: exit status %d\n%s", ranks, status, output);
+            expect_same_file(in_folder("phases.h5"), &alone);
+        }
+        cr_expect(count_files() == 2);
+        free(alone.data);
+        free_subject(&s);
+        return;
+    }
+    rf_dist *dist = open_dist();
+    const char *path = in_folder("phases.h5");
+    rf_checkpoint_writer *writer = NULL;
+    pthread_t thread;
+    for (int i = 0; i < 2; i++) {
+        fill_flat(&s, s.model->master, 1);
+        fill_flat(&s, s.m, 2);
+        fill_flat(&s, s.v, 3);
+        TINY_MUST(rf_checkpoint_snapshot(&writer, path, dist, s.model, s.m, s.v, &s.info, true,
+                                         tiny_error()));
+        cr_assert(pthread_create(&thread, NULL, write_phase, writer) == 0);
+        fill_flat(&s, s.model->master, 7);
+        fill_flat(&s, s.m, 8);
+        fill_flat(&s, s.v, 9);
+        cr_assert(pthread_join(thread, NULL) == 0);
+        if (i == 1) {
+            TINY_MUST(rf_checkpoint_writer_finish(writer, tiny_error()));
+        }
+        rf_checkpoint_writer_free(writer);
+        TINY_MUST(rf_dist_barrier(dist, tiny_error()));
+        cr_expect(i == 0 || count_files() == 2);
+    }
+    free_subject(&s);
+    rf_dist_close(dist);
 }
 
 /* The last rank alone fails in a phase; everybody hears of it and the old file stays. */

@@ -3,6 +3,7 @@
 #include "data/convert/convert.h"
 #include "tests/store/checkpoint_test.h"
 
+#include <hdf5.h>
 #include <zlib.h>
 
 TestSuite(quantize_file, .init = begin_folder, .fini = end_folder);
@@ -296,16 +297,14 @@ Test(quantize_file, wrong_content)
     subject s = make_small(&config);
     const char *path = in_folder("small.h5");
     content file = get_file(path);
-    hid_t access = rf_hdf5_access();
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         put_file(path, file.data, file.bytes);
-        hid_t opened = H5Fopen(path, H5F_ACC_RDWR, access);
-        cr_assert(opened >= 0);
-        cases[i].apply(opened);
-        cr_assert(H5Fclose(opened) >= 0);
+        rf_hdf5 opened = {0};
+        TINY_MUST(rf_hdf5_open(&opened, path, true, tiny_error()));
+        cases[i].apply(opened.id);
+        TINY_MUST(rf_hdf5_close(&opened, tiny_error()));
         expect_damaged(&config, path, cases[i].says);
     }
-    H5Pclose(access);
     free(file.data);
     free_subject(&s);
 }
