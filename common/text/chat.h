@@ -1,14 +1,15 @@
 /* chat.h: the forms in which models were taught to read conversations.         all local
  *
- * Hugging Face keeps a form as a Jinja template in tokenizer_config.json. There is no Jinja here:
- * the forms below are written in C, and a template is recognised by what it prints (the output
- * expressions in their order, spelled in one way), not by its exact characters.
+ * Hugging Face keeps a form as a Jinja template in tokenizer_config.json. It is rendered as it is
+ * (jinja/). Files that only name a form, as older versions stored it, take the template of that name
+ * from chat_forms.c.
  */
 #ifndef RF_TEXT_CHAT_H
 #define RF_TEXT_CHAT_H
 
 #include "common/base/error.h"
 #include "common/text/ids.h"
+#include "common/text/jinja/jinja.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,6 +24,7 @@ typedef struct rf_turn {
     const char *reasoning; /* "reasoning_content"; NULL: none */
     size_t reasoning_bytes;
     const struct json_t *tool_calls; /* an array of calls; NULL: none */
+    const struct json_t *message; /* all of it, which templates see; NULL: role and content alone */
 } rf_turn;
 
 typedef enum rf_thinking { RF_THINKING_UNSET, RF_THINKING_ON, RF_THINKING_OFF } rf_thinking;
@@ -30,9 +32,10 @@ typedef enum rf_thinking { RF_THINKING_UNSET, RF_THINKING_ON, RF_THINKING_OFF } 
 typedef struct rf_render_options {
     const struct json_t *tools; /* an array of function signatures; NULL: none. Borrowed */
     bool add_generation_prompt; /* ends where the assistant begins to speak */
-    rf_thinking thinking;       /* "enable_thinking"; only Qwen3's template reads it */
-    const char *date;           /* "date_string"; only Llama-3.1's reads it. NULL: "26 Jul 2024",
-                                   its own default: a corpus does not depend on the day */
+    rf_thinking thinking;       /* "enable_thinking"; templates that do not know it ignore it */
+    const char *date; /* "date_string", and what strftime_now gives. NULL: not set, and 26 Jul
+                                   2024: a corpus does not depend on the day */
+    const struct json_t *more; /* "chat_template_kwargs": further variables; NULL: none. Borrowed */
 } rf_render_options;
 
 /* The turns of {"messages": [...]}: "role" and "content" are strings; content may be null beside
@@ -41,50 +44,58 @@ RF_MUST_CHECK int rf_chat_turns(rf_turn **out, int64_t *n, const struct json_t *
                                 rf_error *err);
 
 /* What a record says beside its messages: "tools", "add_generation_prompt" (false where it is
- * missing, as in Transformers), "enable_thinking", "date_string". Borrowed from the record. */
+ * missing, as in Transformers), "enable_thinking", "date_string", "chat_template_kwargs". Borrowed from
+ * the record. */
 RF_MUST_CHECK int rf_chat_read_options(rf_render_options *out, const struct json_t *record,
                                        rf_error *err);
 
 /* --- Forms ------------------------------------------------------------------------------------ */
 
 typedef enum rf_chat_kind {
-    RF_CHAT_MARKS,  /* the byte tokenizer's */
-    RF_CHAT_PLAIN,  /* no template */
-    RF_CHAT_CHATML, /* <|im_start|>role ... <|im_end|> and nothing else */
-    RF_CHAT_QWEN2,  /* ChatML with tools and a default system message: Qwen2.5 */
-    RF_CHAT_QWEN3,  /* ChatML with tools and thinking */
-    RF_CHAT_LLAMA3, /* <|start_header_id|>role<|end_header_id|> ... <|eot_id|> */
-    RF_CHAT_LLAMA31 /* the same with tools and a date in the system message: Llama-3.1 to 3.3 */
+    RF_CHAT_MARKS,   /* the byte tokenizer's: no text, but ids of its own */
+    RF_CHAT_PLAIN,   /* no template: each message and a line end */
+    RF_CHAT_TEMPLATE /* of Jinja */
 } rf_chat_kind;
+
+enum { RF_CHAT_N_TOKENS = 4 };
 
 typedef struct rf_chat {
     rf_chat_kind kind;
-    char *system; /* said where the conversation does not begin with one; owned; NULL: nothing */
+    char *source; /* the template, or the name of a form */
+    char *system; /* said where the conversation does not begin with a system message, by
+                                   forms with a name; NULL: nothing */
+    char *token[RF_CHAT_N_TOKENS]; /* what templates know as bos_token, eos_token, unk_token,
+                                      pad_token; NULL: not set */
+    rf_jinja *template;
 } rf_chat;
 
-void rf_chat_free(rf_chat *chat); /* zeroes */
+/* Of a template or the name of a form ("plain", "chatml", "qwen2.5", "qwen3", "llama3",
+ * "llama3.1"); system may be NULL. config: tokenizer_config.json, whose bos_token and so on it takes;
+ * may be NULL. A template that Jinja refuses, or that uses what is not supported, is an error that
+ * names origin, line and cause. Free it also after an error. */
+RF_MUST_CHECK int rf_chat_open(rf_chat *out, const char *source, const char *system,
+                               const struct json_t *config, const char *origin, rf_error *err);
+void rf_chat_free(rf_chat *chat); /* zeroes; a zeroed struct is fine */
 
-/* "plain", "chatml", "qwen2.5", "qwen3", "llama3", "llama3.1". */
-const char *rf_chat_name(rf_chat_kind kind);
-/* From such a name. False: unknown. */
-bool rf_chat_by_name(rf_chat_kind *out, const char *name);
-/* From a Jinja template, or from one of the names. Unknown: an error that lists what is known. */
-RF_MUST_CHECK int rf_chat_recognise(rf_chat *out, const char *template, const char *origin,
-                                    rf_error *err);
-/* The token that ends an assistant's message, by name; NULL: the template has none of its own. */
-const char *rf_chat_end(rf_chat_kind kind);
+/* Appends what the template prints behind an assistant's message, which begins with the token that
+ * ends it; nothing where a trial conversation is refused or shows none. */
+void rf_chat_ending(const rf_chat *chat, rf_text *out);
 
-/* Appends the text of a conversation, as the template would print it. Not for RF_CHAT_MARKS. */
+/* Appends the text of turns [0, n), as the template prints it. Not for RF_CHAT_MARKS. begin, end: the
+ * tokens of RF_CHAT_PLAIN. Errors: what the template raises; tools, results or calls of tools where
+ * the template never mentions them. */
 RF_MUST_CHECK int rf_chat_render(const rf_chat *chat, rf_text *out, const char *begin,
                                  const char *end, const rf_turn *turn, int64_t n,
                                  const rf_render_options *options, rf_error *err);
-/* Appends what the assistant says in a turn, without the token that ends it. */
-RF_MUST_CHECK int rf_chat_render_answer(const rf_chat *chat, rf_text *out, const rf_turn *turn,
-                                        rf_error *err);
+/* Appends what the assistant says in turn n - 1 after the turns before it, without the token `end`
+ * and what follows it: what the template prints for it behind a prompt that ends where the
+ * assistant begins to speak. An empty thought that Qwen3's template prints for a message without
+ * one is left out: nothing is learned from it, and prompts do not hold it. */
+RF_MUST_CHECK int rf_chat_render_answer(const rf_chat *chat, rf_text *out, const char *end,
+                                        const rf_turn *turn, int64_t n,
+                                        const rf_render_options *options, rf_error *err);
 
-/* Appends JSON as Python's json.dumps(ensure_ascii=False) writes it, which is how the tojson of
- * Transformers' templates does. indent: its argument of that name; 0: all on one line. */
-void rf_chat_json(rf_text *out, const struct json_t *value, int indent);
-void rf_chat_json_string(rf_text *out, const char *text, size_t bytes);
+/* The template of a form with a name; NULL: there is none of this name. */
+const char *rf_chat_form(const char *name);
 
 #endif

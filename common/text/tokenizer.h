@@ -76,8 +76,7 @@ char *rf_tokenizer_decode(const rf_tokenizer *tokenizer, size_t *bytes, const in
 /* --- Chat form -------------------------------------------------------------------------------- */
 
 /* Renders a conversation: *text is owned by the caller (0-terminated) and may be NULL for none;
- * the ids are appended to `ids`. The form is the template's, recognised from tokenizer_config.json
- * (chat.h); without one it is plain: the begin token, then each message and a line end, where an
+ * the ids are appended to `ids`. The form is the template of tokenizer_config.json (chat.h); without one it is plain: the begin token, then each message and a line end, where an
  * assistant's message ends with end-of-text. Byte tokenizer: mark, text for each message; an
  * assistant's message also ends with end-of-text. Unknown roles, and tools where the template has
  * none, are errors. */
@@ -88,9 +87,10 @@ RF_MUST_CHECK int rf_tokenizer_render(const rf_tokenizer *tokenizer, char **text
  * assistant mark. A sample's response is the text plus eos[0]. */
 RF_MUST_CHECK int rf_tokenizer_render_prompt(const rf_tokenizer *tokenizer, rf_ids *out,
                                              const rf_turn *turn, int64_t n, rf_error *err);
-/* Appends what the assistant says in a turn, reasoning and tool calls in the template's form, and
- * eos[0]: what a model is trained to answer to the prompt in front of it. */
+/* Appends what the assistant says in turn n - 1, the last of n, reasoning and tool calls in the
+ * template's form, and eos[0]: what a model is trained to answer to the turns in front of it. */
 RF_MUST_CHECK int rf_tokenizer_render_response(const rf_tokenizer *tokenizer, rf_ids *out,
-                                               const rf_turn *turn, rf_error *err);
+                                               const rf_turn *turn, int64_t n,
+                                               const rf_render_options *options, rf_error *err);
 
 #endif

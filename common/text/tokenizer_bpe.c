@@ -19,16 +19,16 @@ static int damaged(const char *origin, const char *field, rf_error *err)
 
 static int read_chat(rf_chat *chat, const json_t *root, const char *origin, rf_error *err)
 {
-    const char *name = json_string_value(json_object_get(root, "template"));
+    const char *source = json_string_value(json_object_get(root, "template"));
     const json_t *system = json_object_get(root, "system");
-    if (name == NULL || !rf_chat_by_name(&chat->kind, name)) {
+    if (source == NULL) {
         return damaged(origin, "template", err);
     }
     if (system != NULL && !json_is_string(system)) {
         return damaged(origin, "system", err);
     }
-    chat->system = rf_alloc_string(json_string_value(system));
-    return RF_OK;
+    return rf_chat_open(chat, source, json_string_value(system), json_object_get(root, "config"),
+                        origin, err);
 }
 
 static bool read_id(int32_t *out, const json_t *value, int64_t size)
@@ -76,7 +76,7 @@ static int read_specials(rf_tokenizer *tokenizer, const json_t *root, const char
 static uint64_t hash_all(const rf_tokenizer *t)
 {
     const rf_specials *s = &t->specials;
-    const char *name = rf_chat_name(t->chat.kind);
+    const char *name = t->chat.source;
     const char *system = t->chat.system != NULL ? t->chat.system : "";
     char ids[16 * 16];
     int n = snprintf(ids, sizeof ids, "bpe %ld %ld", (long)s->mask, (long)s->begin);

@@ -118,11 +118,11 @@ int rf_tokenizer_render_prompt(const rf_tokenizer *tokenizer, rf_ids *out, const
 }
 
 int rf_tokenizer_render_response(const rf_tokenizer *tokenizer, rf_ids *out, const rf_turn *turn,
-                                 rf_error *err)
+                                 int64_t n, const rf_render_options *options, rf_error *err)
 {
     const int64_t before = out->n;
-    const char *content = turn->content;
-    size_t bytes = turn->bytes;
+    const char *content = turn[n - 1].content;
+    size_t bytes = turn[n - 1].bytes;
     rf_text text = {0};
     int rc = RF_OK;
     int32_t mark;
@@ -130,9 +130,11 @@ int rf_tokenizer_render_response(const rf_tokenizer *tokenizer, rf_ids *out, con
         return no_eos(err);
     }
     if (tokenizer->chat.kind == RF_CHAT_MARKS) {
-        RF_TRY_OUT(mark_of(&mark, tokenizer, turn, err));
+        RF_TRY_OUT(mark_of(&mark, tokenizer, &turn[n - 1], err));
     } else {
-        RF_TRY_OUT(rf_chat_render_answer(&tokenizer->chat, &text, turn, err));
+        RF_TRY_OUT(rf_chat_render_answer(&tokenizer->chat, &text,
+                                         name_of(tokenizer, tokenizer->specials.eos[0]), turn, n,
+                                         options, err));
         content = text.data != NULL ? text.data : "";
         bytes = text.bytes;
     }

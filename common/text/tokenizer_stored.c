@@ -1,5 +1,7 @@
 #include "common/text/tokenizer_private.h"
 
+#include "common/base/alloc.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -150,31 +152,56 @@ static int has_token(const sources *s, const char *name, const char *who)
                         s->path, name, who);
 }
 
+/* The token with which a template ends an assistant's message, as it prints it in a trial; NULL: none.
+ * Caller frees. */
+static char *ending_of(const sources *s, const rf_chat *chat)
+{
+    rf_text ending = {0};
+    char *name = NULL;
+    rf_chat_ending(chat, &ending);
+    const char *begin = ending.data != NULL ? ending.data + strspn(ending.data, " \n") : "";
+    const char *end = *begin == '<' ? strchr(begin, '>') : NULL;
+    if (end != NULL) {
+        name = rf_alloc_copy(begin, (size_t)(end + 1 - begin));
+        const bool is_token = strncmp(name, "<|", 2) == 0 || find_added(s, name) != NULL;
+        if (!is_token || strpbrk(name, " \n") != NULL) { /* just text */
+            free(name);
+            name = NULL;
+        }
+    }
+    rf_text_free(&ending);
+    return name;
+}
+
 /* The token that ends an assistant's message; of a template without one of its own what
  * tokenizer_config.json names; without either the first added token with a usual name. Not those of
  * generation_config.json: they are wider than what a model is trained to end with (Qwen3's has
  * <|endoftext|>). -1: none. */
-static int find_eos(json_int_t *out, sources *s, rf_chat_kind kind)
+static int find_eos(json_int_t *out, sources *s, const rf_chat *chat)
 {
     static const char *const usual[] = {"<|im_end|>",      "<|eot_id|>", "<|endoftext|>",
                                         "<|end_of_text|>", "</s>",       "<eos>"};
-    const char *end = rf_chat_end(kind), *named = config_token(s, "eos_token");
+    const char *named = config_token(s, "eos_token");
+    char *end = NULL;
     int rc = RF_OK;
     *out = -1;
     if (named != NULL) {
-        rc = has_token(s, named, "tokenizer_config.json names as eos_token");
-        rc = rc == RF_OK ? rf_tokenizer_ensure_added(out, s, named) : rc;
+        RF_TRY(has_token(s, named, "tokenizer_config.json names as eos_token"));
+        RF_TRY(rf_tokenizer_ensure_added(out, s, named));
     }
-    if (rc == RF_OK && end != NULL) {
-        rc = has_token(s, end, "its chat template ends messages with");
-        rc = rc == RF_OK ? rf_tokenizer_ensure_added(out, s, end) : rc;
+    end = ending_of(s, chat);
+    if (end != NULL) {
+        RF_TRY_OUT(has_token(s, end, "its chat template ends messages with"));
+        RF_TRY_OUT(rf_tokenizer_ensure_added(out, s, end));
     }
-    for (int i = 0; i < 6 && rc == RF_OK && *out < 0; i++) {
+    for (int i = 0; i < 6 && *out < 0; i++) {
         const json_t *known = find_added(s, usual[i]);
         if (known != NULL && json_is_integer(json_object_get(known, "id"))) {
             *out = json_integer_value(json_object_get(known, "id"));
         }
     }
+out:
+    free(end);
     return rc;
 }
 
@@ -238,11 +265,8 @@ static int find_chat(rf_chat *chat, const sources *s)
     const char *template = template_of(s);
     snprintf(origin, sizeof origin, "%s/%s", s->folder,
              s->template != NULL ? "chat_template.jinja" : "tokenizer_config.json");
-    if (template == NULL) {
-        *chat = (rf_chat){.kind = RF_CHAT_PLAIN};
-        return RF_OK;
-    }
-    return rf_chat_recognise(chat, template, origin, s->err);
+    return rf_chat_open(chat, template != NULL ? template : "plain", NULL, s->config, origin,
+                        s->err);
 }
 
 /* --- tokenizer_config.json -------------------------------------------------------------------- */
@@ -345,7 +369,7 @@ int rf_tokenizer_store(json_t **out, rf_tokenizer_sources *s)
     char *mask_text = NULL; /* the configuration, which holds the name, is changed */
     int rc = prepare_added(s);
     rc = rc == RF_OK ? find_chat(&chat, s) : rc;
-    rc = rc == RF_OK ? find_eos(&eos, s, chat.kind) : rc;
+    rc = rc == RF_OK ? find_eos(&eos, s, &chat) : rc;
     rc = rc == RF_OK ? complete_generation(s, eos) : rc;
     rc = rc == RF_OK ? rf_tokenizer_ensure_added(&begin, s, begin_name) : rc;
     if (rc == RF_OK && (mask_text = strdup(mask_of(s))) == NULL) {
@@ -355,11 +379,11 @@ int rf_tokenizer_store(json_t **out, rf_tokenizer_sources *s)
     rc = rc == RF_OK ? complete_config(s, eos, mask_text) : rc;
     if (rc == RF_OK) {
         json_t *list = eos >= 0 ? json_pack("[I]", eos) : json_array();
-        *out = json_pack("{s:s, s:i, s:s, s:s, s:s*, s:o, s:I, s:I, s:O, s:O, s:O}", "format",
-                         "refusion-tokenizer", "version", 1, "kind", "bpe", "template",
-                         rf_chat_name(chat.kind), "system", chat.system, "eos", list, "mask", mask,
-                         "begin", begin, "tokenizer", s->tokenizer, "config", s->config,
-                         "generation", s->generation);
+        *out =
+            json_pack("{s:s, s:i, s:s, s:s, s:s*, s:o, s:I, s:I, s:O, s:O, s:O}", "format",
+                      "refusion-tokenizer", "version", 1, "kind", "bpe", "template", chat.source,
+                      "system", chat.system, "eos", list, "mask", mask, "begin", begin, "tokenizer",
+                      s->tokenizer, "config", s->config, "generation", s->generation);
         rc = *out != NULL ? RF_OK : no_memory(s);
     }
     free(mask_text);

@@ -51,7 +51,7 @@ static int add_answer(rf_imported *out, const rf_tokenizer *tokenizer, const rf_
     int64_t begin = out->ids.n;
     RF_TRY(rf_tokenizer_render(tokenizer, NULL, NULL, &out->ids, turn, n, &record->options, err));
     sample.n_prompt = out->ids.n - begin;
-    RF_TRY(rf_tokenizer_render_response(tokenizer, &out->ids, &turn[n], err));
+    RF_TRY(rf_tokenizer_render_response(tokenizer, &out->ids, turn, n + 1, &record->options, err));
     sample.n_tokens = out->ids.n - begin;
     add_sample(out, sample);
     return RF_OK;

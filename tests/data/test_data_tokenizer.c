@@ -24,8 +24,8 @@ static void put_tokenizer(const char *template, const char *end)
     mkdir(in_folder("tok"), 0777);
     put_bytes("tok/tokenizer.json", text, bytes);
     free(text);
-    json_t *config = json_pack("{s:s, s:{s:{s:s, s:b}}}", "chat_template", template,
-                               "added_tokens_decoder", "382", "content", end, "special", 1);
+    json_t *config = json_pack("{s:s, s:s, s:{s:{s:s, s:b}}}", "chat_template", template, "bos_token",
+                               "<|begin_of_text|>", "added_tokens_decoder", "382", "content", end, "special", 1);
     text = json_dumps(config, 0);
     cr_assert_eq(rf_file_write(in_folder("tok/tokenizer_config.json"), text, strlen(text), &err),
                  RF_OK);
@@ -90,7 +90,7 @@ Test(data_tokenizer, render_refuses_bad_records)
     put_tokenizer("llama3", "<|eot_id|>");
     put_text("a.jsonl",
              "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"tools\": [{}]}");
-    ASSERT_FAILS(1, "\"llama3\" has no tools: remove them", "render --tokenizer tok <a.jsonl");
+    ASSERT_FAILS(1, "the chat template has no tools: remove them", "render --tokenizer tok <a.jsonl");
     ASSERT_FAILS(2, "unknown tokenizer", "render --tokenizer nowhere <a.jsonl");
 }
 

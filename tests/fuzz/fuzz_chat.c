@@ -7,13 +7,14 @@
 
 #include <jansson.h>
 
-static void render(const json_t *root, rf_chat_kind kind)
+static void render(const json_t *root, const char *form)
 {
     rf_error err = {0};
     rf_turn *turn;
     int64_t n;
     const json_t *tools = json_object_get(root, "tools");
-    const rf_chat chat = {.kind = kind};
+    rf_chat chat;
+    fuzz_must(rf_chat_open(&chat, form, NULL, NULL, "form", &err), &err);
     const rf_render_options options = {
         .tools = json_is_array(tools) ? tools : NULL,
         .add_generation_prompt = json_is_true(json_object_get(root, "add_generation_prompt")),
@@ -22,14 +23,16 @@ static void render(const json_t *root, rf_chat_kind kind)
     int rc = rf_chat_turns(&turn, &n, json_object_get(root, "messages"), &err);
     fuzz_check(&err, rc);
     if (rc != RF_OK) {
+        rf_chat_free(&chat);
         return;
     }
     rf_text text = {0};
     fuzz_check(&err, rf_chat_render(&chat, &text, "<b>", "<e>", turn, n, &options, &err));
-    for (int64_t i = 0; i < n; i++) {
-        fuzz_check(&err, rf_chat_render_answer(&chat, &text, &turn[i], &err));
+    for (int64_t i = 2; i <= n; i++) {
+        fuzz_check(&err, rf_chat_render_answer(&chat, &text, "<e>", turn, i, &options, &err));
     }
     rf_text_free(&text);
+    rf_chat_free(&chat);
     free(turn);
 }
 
@@ -43,11 +46,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (tokenizer == NULL) {
         fuzz_must(rf_tokenizer_load(&tokenizer, "byte", &err), &err);
     }
-    const int n_kinds = RF_CHAT_LLAMA31 - RF_CHAT_PLAIN + 1;
+    static const char *const forms[] = {"plain", "chatml", "qwen2.5",
+                                        "qwen3", "llama3", "llama3.1"};
     char *line = fuzz_text(data + 1, size - 1);
     json_t *root = json_loadb(line, size - 1, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     if (root != NULL) {
-        render(root, (rf_chat_kind)(RF_CHAT_PLAIN + data[0] % n_kinds));
+        render(root, forms[data[0] % 6]);
     }
     rf_question prompt;
     int rc = rf_question_from_json(&prompt, tokenizer, line, size - 1, "a.jsonl:1", &err);

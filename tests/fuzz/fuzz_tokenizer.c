@@ -49,20 +49,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char *text = fuzz_text(data, size);
     rf_error err = {0};
-    if (text[0] == '{' && (text[1] == '%' || text[1] == '{')) {
-        rf_chat chat;
-        fuzz_check(&err, rf_chat_recognise(&chat, text, "fuzz", &err));
-        rf_chat_free(&chat);
-    } else {
-        rf_tokenizer *tokenizer;
-        int rc = rf_tokenizer_parse(&tokenizer, text, size, "fuzz", &err);
-        fuzz_check(&err, rc);
-        if (rc == RF_OK) {
-            use(tokenizer, text, size);
-            rf_tokenizer_free(tokenizer);
-        }
-        try_bpe(text, size);
+    rf_tokenizer *tokenizer;
+    int rc = rf_tokenizer_parse(&tokenizer, text, size, "fuzz", &err);
+    fuzz_check(&err, rc);
+    if (rc == RF_OK) {
+        use(tokenizer, text, size);
+        rf_tokenizer_free(tokenizer);
     }
+    try_bpe(text, size);
     free(text);
     return 0;
 }

@@ -235,7 +235,7 @@ static void put_templates(void)
     json_object_foreach(templates, name, item)
     {
         const char *end = strncmp(name, "llama", 5) == 0 ? "<|eot_id|>" : "<|im_end|>";
-        put_text("tokenizer", -1, json_string_value(item));
+        put_text("jinja", -1, json_string_value(item));
         snprintf(configs, sizeof configs, config, end, end);
         put_parts(text, configs, "{\"eos_token_id\": [0, 382]}", json_string_value(item));
     }
@@ -246,6 +246,17 @@ static void put_templates(void)
     free(text);
     json_decref(small);
     json_decref(templates);
+}
+
+static void put_jinja(void)
+{
+    json_t *cases = read_json("tests/golden/jinja_vectors.json"), *item;
+    size_t i;
+    json_array_foreach(cases, i, item)
+    {
+        put_text("jinja", -1, json_string_value(json_object_get(item, "template")));
+    }
+    json_decref(cases);
 }
 
 static void put_conversations(void)
@@ -312,6 +323,7 @@ int main(int argc, char **argv)
     put_corpus();
     put_tokenizers();
     put_templates();
+    put_jinja();
     put_conversations();
     put_settings();
     put_lines();

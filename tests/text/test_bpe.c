@@ -282,8 +282,10 @@ Test(bpe, configuration_names_end_of_text_and_mask)
     cr_assert_eq(rf_tokenizer_render_prompt(t, &ids, m, 1, &err), RF_OK, "%s", err.message);
     cr_assert_eq(ids.n, 3);
     cr_assert_eq(ids.id[0], s->begin);
-    const rf_turn answer = {.role = "assistant", .content = "a", .bytes = 1};
-    cr_assert_eq(rf_tokenizer_render_response(t, &ids, &answer, &err), RF_OK, "%s", err.message);
+    const rf_turn talk[] = {m[0], {.role = "assistant", .content = "a", .bytes = 1}};
+    const rf_render_options options = {.add_generation_prompt = true};
+    cr_assert_eq(rf_tokenizer_render_response(t, &ids, talk, 2, &options, &err), RF_OK, "%s",
+                 err.message);
     cr_assert_eq(ids.n, 5);
     cr_assert_eq(ids.id[4], s->eos[0]);
     rf_ids_free(&ids);
@@ -369,7 +371,8 @@ Test(bpe, wrong_configuration_is_refused)
         const char *name, *text, *part;
     } cases[] = {
         {"tokenizer_config.json", "{\"eos_token\": \"<none>\"}", "eos_token"},
-        {"tokenizer_config.json", "{\"chat_template\": \"{{ messages }}\"}", "\"qwen2.5\""},
+        {"tokenizer_config.json", "{\"chat_template\": \"{{ messages\"}",
+         "tokenizer_config.json: chat_template, line 1"},
         {"tokenizer_config.json", "{\"chat_template\": \"{{ open\"}", "chat_template"},
         {"tokenizer_config.json", "{\"chat_template\": \"qwen3\"}", "<|im_end|>"},
         {"tokenizer_config.json", "{\"added_tokens_decoder\": {\"x\": {\"content\": \"y\"}}}",
@@ -378,7 +381,7 @@ Test(bpe, wrong_configuration_is_refused)
          "both have id 7"},
         {"tokenizer_config.json", "{", "JSON"},
         {"generation_config.json", "{\"eos_token_id\": 100000}", "eos_token_id"},
-        {"chat_template.jinja", "{%- for m in messages %}{{ m.content }}{%- endfor %}",
+        {"chat_template.jinja", "{%- for m in messages %}{{ m.content }}",
          "chat_template.jinja"},
     };
     put_small();

@@ -1,9 +1,21 @@
-/* Chat templates: recognised, and rendered as Jinja does (tests/golden). */
+/* Chat templates: rendered as Jinja does (tests/golden), and what a model learns of them. */
 #include "tests/text/bpe_test.h"
 
 #include "common/text/chat.h"
 
-static const char *kind_of(const char *template)
+static rf_chat open_chat(const char *source, const char *system)
+{
+    json_t *config = json_pack("{s:s}", "bos_token", "<|begin_of_text|>");
+    rf_error err;
+    rf_chat chat;
+    cr_assert_eq(rf_chat_open(&chat, source, system, config, "x.json", &err), RF_OK, "%.60s: %s",
+                 source, err.message);
+    json_decref(config);
+    return chat;
+}
+
+/* The form that prints what a template prints. */
+static const char *form_of(const char *template)
 {
     return strncmp(template, "qwen3", 5) == 0    ? "qwen3"
            : strncmp(template, "chatml", 6) == 0 ? "chatml"
@@ -11,6 +23,34 @@ static const char *kind_of(const char *template)
                                                  : template;
 }
 
+static const char *system_of(const char *template)
+{
+    return strcmp(template, "qwen2.5") == 0
+               ? "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+           : strcmp(template, "chatml_system") == 0 ? "You are a helpful assistant."
+                                                    : NULL;
+}
+
+static void assert_renders(const rf_chat *chat, const json_t *item, const char *name, size_t i)
+{
+    const json_t *text = json_object_get(item, "text");
+    rf_render_options options;
+    rf_error err;
+    rf_turn *turn;
+    rf_text out = {0};
+    int64_t n;
+    cr_assert_eq(rf_chat_turns(&turn, &n, json_object_get(item, "messages"), &err), RF_OK);
+    cr_assert_eq(rf_chat_read_options(&options, item, &err), RF_OK, "%s", err.message);
+    cr_assert_eq(rf_chat_render(chat, &out, "", "", turn, n, &options, &err), RF_OK,
+                 "case %zu (%s): %s", i, name, err.message);
+    cr_expect(out.bytes == json_string_length(text) &&
+                  memcmp(out.data, json_string_value(text), out.bytes) == 0,
+              "case %zu (%s):\n%s\nshould be\n%s", i, name, out.data, json_string_value(text));
+    rf_text_free(&out);
+    free(turn);
+}
+
+/* Each template itself, and the form with a name that stored files may hold instead. */
 Test(chat, golden_texts)
 {
     json_t *templates = bpe_read_json("tests/golden/chat_templates.json");
@@ -19,58 +59,99 @@ Test(chat, golden_texts)
     json_array_foreach(cases, i, item)
     {
         const char *name = json_string_value(json_object_get(item, "template"));
-        const json_t *text = json_object_get(item, "text");
-        rf_render_options options;
-        rf_chat chat;
-        rf_error err;
-        rf_turn *turn;
-        rf_text out = {0};
-        int64_t n;
-        cr_assert_eq(rf_chat_recognise(&chat, json_string_value(json_object_get(templates, name)),
-                                       "x.json", &err),
-                     RF_OK, "%s: %s", name, err.message);
-        cr_expect_str_eq(rf_chat_name(chat.kind), kind_of(name));
-        cr_assert_eq(rf_chat_turns(&turn, &n, json_object_get(item, "messages"), &err), RF_OK);
-        cr_assert_eq(rf_chat_read_options(&options, item, &err), RF_OK, "%s", err.message);
-        cr_assert_eq(rf_chat_render(&chat, &out, "", "", turn, n, &options, &err), RF_OK,
-                     "case %zu: %s", i, err.message);
-        cr_expect(out.bytes == json_string_length(text) &&
-                      memcmp(out.data, json_string_value(text), out.bytes) == 0,
-                  "case %zu (%s):\n%s\nshould be\n%s", i, name, out.data, json_string_value(text));
-        rf_text_free(&out);
-        rf_chat_free(&chat);
-        free(turn);
+        rf_chat own = open_chat(json_string_value(json_object_get(templates, name)), NULL);
+        rf_chat form = open_chat(form_of(name), system_of(name));
+        assert_renders(&own, item, name, i);
+        assert_renders(&form, item, form_of(name), i);
+        rf_chat_free(&own);
+        rf_chat_free(&form);
     }
     cr_assert_geq(i, 60);
     json_decref(cases);
     json_decref(templates);
 }
 
-Test(chat, changed_templates_are_unknown)
+/* What a model is trained to answer is what stands behind the prompt. */
+Test(chat, answers)
 {
-    json_t *templates = bpe_read_json("tests/golden/chat_templates.json"), *item;
-    const char *name;
-    rf_chat chat;
-    rf_error err;
-    json_object_foreach(templates, name, item)
-    {
-        /* What is printed changes; blanks between tags do not. */
-        char *text = strdup(json_string_value(item)), *word = strstr(text, "<|");
-        cr_assert_not_null(word);
-        word[1] = '!';
-        cr_expect_eq(rf_chat_recognise(&chat, text, "x.json", &err), RF_ERR, "%s", name);
-        cr_expect_not_null(strstr(err.message, "x.json: chat_template"), "%s", err.message);
-        free(text);
-        rf_text longer = {0};
-        rf_text_add_string(&longer, "{# a comment #}");
-        rf_text_add_string(&longer, json_string_value(item));
-        cr_expect_eq(rf_chat_recognise(&chat, longer.data, "x.json", &err), RF_OK, "%s", name);
+    static const struct {
+        const char *template, *end, *messages, *answer;
+    } cases[] = {
+        {"chatml", "<|im_end|>",
+         "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b "
+         "c\"}]",
+         "b c"},
+        {"qwen3", "<|im_end|>",
+         "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": "
+         "\"b\"}]",
+         "b"},
+        {"qwen3", "<|im_end|>",
+         "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\", "
+         "\"reasoning_content\": \"hm\"}]",
+         "<think>\nhm\n</think>\n\nb"},
+        {"llama3", "<|eot_id|>",
+         "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \" b "
+         "\"}]",
+         "b"},
+        {"{{ '[' ~ messages[0].content ~ ']' }}{% for m in messages[1:] %} {{ m.content }}</s>{% "
+         "endfor %}",
+         "</s>",
+         "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": "
+         "\"b\"}]",
+         " b"},
+        /* a prompt that begins a thought which the answer does not have */
+        {"{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+         "{% if add_generation_prompt %}<assistant><think>{% endif %}",
+         "</s>",
+         "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": "
+         "\"b\"}]",
+         "b"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        rf_chat chat = open_chat(cases[i].template, NULL);
+        json_t *messages = json_loads(cases[i].messages, 0, NULL);
+        rf_render_options options = {.add_generation_prompt = true};
+        rf_error err;
+        rf_turn *turn;
+        rf_text out = {0};
+        int64_t n;
+        cr_assert_eq(rf_chat_turns(&turn, &n, messages, &err), RF_OK);
+        cr_assert_eq(rf_chat_render_answer(&chat, &out, cases[i].end, turn, n, &options, &err),
+                     RF_OK, "%s", err.message);
+        cr_expect_str_eq(out.data, cases[i].answer);
+        rf_text_free(&out);
+        free(turn);
+        json_decref(messages);
         rf_chat_free(&chat);
-        rf_text_add_string(&longer, "{{ 'more' }}");
-        cr_expect_eq(rf_chat_recognise(&chat, longer.data, "x.json", &err), RF_ERR, "%s", name);
-        rf_text_free(&longer);
     }
-    json_decref(templates);
+    /* the messages before the answer change when it comes: nothing can be learned from that */
+    rf_chat chat = open_chat(
+        "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}", NULL);
+    const rf_turn turn[] = {{.role = "user", .content = "a", .bytes = 1},
+                            {.role = "assistant", .content = "b", .bytes = 1}};
+    const rf_render_options options = {0};
+    rf_text out = {0};
+    rf_error err;
+    cr_expect_eq(rf_chat_render_answer(&chat, &out, "</s>", turn, 2, &options, &err), RF_ERR);
+    cr_expect_not_null(strstr(err.message, "messages[1]"), "%s", err.message);
+    rf_text_free(&out);
+    rf_chat_free(&chat);
+}
+
+Test(chat, endings)
+{
+    static const char *const cases[][2] = {{"chatml", "<|im_end|>\n"},
+                                           {"llama3.1", "<|eot_id|>"},
+                                           {"{{ messages[0].content }}", ""},
+                                           {"{{ raise_exception('no') }}", ""}};
+    for (size_t i = 0; i < 4; i++) {
+        rf_chat chat = open_chat(cases[i][0], NULL);
+        rf_text out = {0};
+        rf_chat_ending(&chat, &out);
+        cr_expect_str_eq(out.data != NULL ? out.data : "", cases[i][1]);
+        rf_text_free(&out);
+        rf_chat_free(&chat);
+    }
 }
 
 static void assert_turns_refused(const char *messages, const char *part)
@@ -97,7 +178,7 @@ Test(chat, bad_messages_are_refused)
     assert_turns_refused("[{\"role\": \"assistant\", \"content\": \"\", \"tool_calls\": 1}]",
                          "array");
     assert_turns_refused("[{\"role\": \"assistant\", \"tool_calls\": [{}]}]", "tool_calls[0]");
-    const rf_chat chat = {.kind = RF_CHAT_LLAMA3};
+    rf_chat chat = open_chat("llama3", NULL);
     const rf_turn turn = {.role = "tool", .content = ""};
     json_t *tools = json_pack("[{}]");
     rf_render_options options = {0};
@@ -107,21 +188,25 @@ Test(chat, bad_messages_are_refused)
     cr_assert_eq(rf_chat_render(&chat, &out, "", "", &turn, 0, &options, &err), RF_ERR);
     options.tools = tools;
     cr_assert_eq(rf_chat_render(&chat, &out, "", "", &turn, 1, &options, &err), RF_ERR);
-    cr_assert_not_null(strstr(err.message, "llama3"), "%s", err.message);
+    cr_assert_not_null(strstr(err.message, "tools"), "%s", err.message);
     /* One call a message; tools need a message to stand in. */
-    const rf_chat newer = {.kind = RF_CHAT_LLAMA31};
+    rf_chat newer = open_chat("llama3.1", NULL);
     json_t *calls = json_loads("[{\"name\": \"f\", \"arguments\": {}}, {\"name\": \"g\", "
                                "\"arguments\": {}}]",
                                0, NULL);
+    options.tools = NULL;
     const rf_turn both = {.role = "assistant", .content = "", .tool_calls = calls};
     cr_assert_eq(rf_chat_render(&newer, &out, "", "", &both, 1, &options, &err), RF_ERR);
     cr_assert_not_null(strstr(err.message, "one tool call"), "%s", err.message);
+    options.tools = tools;
     const rf_turn system = {.role = "system", .content = "s", .bytes = 1};
     cr_assert_eq(rf_chat_render(&newer, &out, "", "", &system, 1, &options, &err), RF_ERR);
     cr_assert_not_null(strstr(err.message, "first message"), "%s", err.message);
     json_decref(calls);
     json_decref(tools);
     rf_text_free(&out);
+    rf_chat_free(&chat);
+    rf_chat_free(&newer);
 }
 
 Test(chat, options_of_a_record)
@@ -133,6 +218,7 @@ Test(chat, options_of_a_record)
         {"{\"add_generation_prompt\": \"yes\"}", "\"add_generation_prompt\" must be true or false"},
         {"{\"enable_thinking\": 0}", "\"enable_thinking\" must be true or false, but is a number"},
         {"{\"date_string\": 2024}", "\"date_string\" must be a string"},
+        {"{\"chat_template_kwargs\": []}", "\"chat_template_kwargs\" must be an object"},
     };
     rf_render_options options;
     rf_error err;
