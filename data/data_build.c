@@ -36,6 +36,8 @@ static const char usage[] =
     "  --format FORMAT         auto (default), jsonl or text. auto: by the names .jsonl, .ndjson,\n"
     "                          .json, .txt; else JSONL where the file begins with {\n"
     "  --split-paragraphs      plain text: a document for each paragraph, at blank lines\n"
+    "  --control-tokens        special tokens written out in messages are those tokens, as\n"
+    "                          Transformers reads them; else they are text, and counted\n"
     "  --skip-bad              leave bad lines out and count them, instead of stopping\n"
     "  --deflate               compress the corpus, for archives\n"
     "  --jobs N                workers (all cores); the output does not depend on it\n";
@@ -45,6 +47,7 @@ typedef struct request {
     rf_build_source *source;
     char **path; /* [n_sources], owned: names without weights */
     const char *tokenizer;
+    bool control_tokens;
 } request;
 
 static int64_t count_cores(void)
@@ -126,6 +129,7 @@ static int parse(request *r, int argc, char **argv, rf_error *err)
                                {"seed", RF_OPTION_INTEGER, &seed, 0, INT64_MAX},
                                {"format", RF_OPTION_TEXT, &format, 0, 0},
                                {"split-paragraphs", RF_OPTION_FLAG, &s->split_paragraphs, 0, 0},
+                               {"control-tokens", RF_OPTION_FLAG, &r->control_tokens, 0, 0},
                                {"skip-bad", RF_OPTION_FLAG, &s->skip_bad, 0, 0},
                                {"deflate", RF_OPTION_FLAG, &s->deflate, 0, 0},
                                {"jobs", RF_OPTION_INTEGER, &s->n_jobs, 1, MAX_JOBS},
@@ -194,6 +198,9 @@ static int run(int argc, char **argv, rf_error *err)
     r.settings.source = r.source;
     RF_TRY_OUT(parse(&r, argc, argv, err));
     RF_TRY_OUT(rf_tokenizer_load(&tokenizer, r.tokenizer, err));
+    if (r.control_tokens) {
+        rf_tokenizer_read_control_tokens(tokenizer);
+    }
     RF_TRY_OUT(rf_build(&statistics, tokenizer, &r.settings, err));
     report(&r.settings, &statistics);
 out:

@@ -24,6 +24,12 @@ void rf_data_report(FILE *out, const rf_build_counts *c)
     if (c->n_chars > 0) {
         fprintf(out, "  characters/token  %.3f\n", (double)c->n_chars / (double)c->n_tokens);
     }
+    if (c->n_literal > 0) {
+        fprintf(out,
+                "  control tokens    %" PRId64 " written out in messages were taken as text "
+                "(--control-tokens: as the tokens)\n",
+                c->n_literal);
+    }
 }
 
 void rf_data_report_source(FILE *out, const char *name, double weight, const rf_build_counts *c)

@@ -12,6 +12,7 @@ typedef struct options {
     rf_layout weights[RF_N_LAYOUTS]; /* to be compared; the first is the report's */
     int n_weights;                   /* 0: the default of the checkpoint */
     int64_t limit;
+    bool control_tokens;
     rf_eval_options eval;
 } options;
 
@@ -31,6 +32,7 @@ static const char usage[] =
     "                     (default of a quantized checkpoint); or several, as f32,bf16,int8:\n"
     "                     losses and likelihood of each, side by side\n"
     "  --data FILE        JSON lines {\"query\",\"response\"} or {\"messages\"}, .gz too\n"
+    "  --control-tokens   special tokens written out in questions are those tokens, not text\n"
     "  --no-likelihood    leave out likelihood and losses\n"
     "  --limit N          only the first N questions\n"
     "  --draws N          noise draws a sample for the losses (default 1)\n"
@@ -111,6 +113,7 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
                                {"weights", RF_OPTION_TEXT, &weights, 0, 0},
                                {"data", RF_OPTION_TEXT, &o->data, 0, 0},
                                {"task", RF_OPTION_TEXT, &task, 0, 0},
+                               {"control-tokens", RF_OPTION_FLAG, &o->control_tokens, 0, 0},
                                {"no-likelihood", RF_OPTION_FLAG, &no_likelihood, 0, 0},
                                {"limit", RF_OPTION_INTEGER, &o->limit, 1, INT64_MAX},
                                {"draws", RF_OPTION_INTEGER, &o->eval.n_draws, 1, 1 << 20},
@@ -202,6 +205,9 @@ static int prepare(options *o, rf_loaded *loaded, rf_question **questions, int64
                    char **assignment, int n_assignments, const rf_dist *dist, rf_error *err)
 {
     RF_TRY(rf_loaded_open(loaded, o->model, o->adapter, err));
+    if (o->control_tokens) {
+        rf_tokenizer_read_control_tokens(loaded->info.tokenizer);
+    }
     if (o->n_weights == 0) {
         o->weights[o->n_weights++] = loaded->weights;
     }

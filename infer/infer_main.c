@@ -7,6 +7,7 @@
 
 typedef struct options {
     const char *model, *adapter, *weights;
+    bool control_tokens;
     rf_answers_options run;
 } options;
 
@@ -31,6 +32,7 @@ static const char usage[] =
     "  --limit N          only the first N prompts of the file\n"
     "  --batch N          prompts of the file that are answered at once (default 8); answers do\n"
     "                     not depend on it\n"
+    "  --control-tokens   special tokens written out in prompts are those tokens, not text\n"
     "  --raw              the prompt is the beginning of a plain text, not a question\n"
     "  --show             paint which slot is filled when\n"
     "  --pause MS         after each picture of --show on a terminal (default 120)\n"
@@ -63,6 +65,7 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
                                {"out", RF_OPTION_TEXT, &run->out, 0, 0},
                                {"limit", RF_OPTION_INTEGER, &run->limit, 1, INT64_MAX},
                                {"batch", RF_OPTION_INTEGER, &run->batch, 1, 4096},
+                               {"control-tokens", RF_OPTION_FLAG, &o->control_tokens, 0, 0},
                                {"raw", RF_OPTION_FLAG, &run->raw, 0, 0},
                                {"show", RF_OPTION_FLAG, &run->show, 0, 0},
                                {"pause", RF_OPTION_INTEGER, &run->pause_ms, 0, 60000},
@@ -117,6 +120,9 @@ static int read_settings(options *o, const rf_loaded *loaded, char **assignment,
 static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error *err)
 {
     RF_TRY(rf_loaded_open(loaded, o->model, o->adapter, err));
+    if (o->control_tokens) {
+        rf_tokenizer_read_control_tokens(loaded->info.tokenizer);
+    }
     if (o->weights != NULL) {
         RF_TRY(rf_loaded_weights(&loaded->weights, o->weights, err));
     }

@@ -81,6 +81,7 @@ typedef struct run {
     rf_bpe_scratch *scratch;
     rf_ids *out;
     rf_unicode_traits traits;
+    bool literal; /* added tokens are text */
     rf_error *err;
 } run;
 
@@ -160,7 +161,8 @@ static int encode_around(const run *r, const rf_bpe_finder *finder, const char *
     size_t done = 0, begin, end;
     const rf_bpe_added *added;
     int rc = RF_OK;
-    while (rc == RF_OK && rf_bpe_find_added(finder, text, done, bytes, &added, &begin, &end)) {
+    while (rc == RF_OK && !r->literal &&
+           rf_bpe_find_added(finder, text, done, bytes, &added, &begin, &end)) {
         rc = begin > done ? between(r, text + done, begin - done) : RF_OK;
         rf_ids_push(r->out, added->id);
         done = end;
@@ -183,10 +185,11 @@ static int encode_normalised(const run *r, const char *text, size_t bytes)
     return encode_around(r, &r->bpe->normalized, text, bytes, encode_words);
 }
 
-int rf_bpe_encode(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes, rf_error *err)
+static int encode(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes, bool literal,
+                  rf_error *err)
 {
     rf_error unused;
-    run r = {.bpe = bpe, .out = out, .err = err != NULL ? err : &unused};
+    run r = {.bpe = bpe, .out = out, .literal = literal, .err = err != NULL ? err : &unused};
     size_t bad;
     if (bytes > INT32_MAX) {
         return rf_error_set(err, RF_ERR, "a text of %zu bytes is too long: cut it", bytes);
@@ -205,6 +208,29 @@ int rf_bpe_encode(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes, rf_e
     }
     scratch_return(r.scratch, bpe);
     return rc;
+}
+
+int rf_bpe_encode(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes, rf_error *err)
+{
+    return encode(bpe, out, text, bytes, false, err);
+}
+
+int rf_bpe_encode_literal(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes, rf_error *err)
+{
+    return encode(bpe, out, text, bytes, true, err);
+}
+
+bool rf_bpe_find_special(const void *tokens, const char *text, size_t from, size_t bytes,
+                         size_t *begin, size_t *end)
+{
+    const rf_bpe *bpe = tokens;
+    const rf_bpe_added *added;
+    for (; rf_bpe_find_added(&bpe->raw, text, from, bytes, &added, begin, end); from = *end) {
+        if (bpe->token[added->id].is_special) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* --- Questions -------------------------------------------------------------------------------- */

@@ -34,9 +34,17 @@ void rf_bpe_free(rf_bpe *bpe); /* NULL is fine */
 /* Written out in a text this added token stays text: no document may forge it. Before encoding. */
 void rf_bpe_hide(rf_bpe *bpe, int32_t id);
 
+/* The first special token in text[from, bytes) that encoding would recognise, and where it ends.
+ * tokens: an rf_bpe (chat.h: rf_chat_finder). */
+bool rf_bpe_find_special(const void *tokens, const char *text, size_t from, size_t bytes,
+                         size_t *begin, size_t *end);
+
 /* Appends the ids of a text; may be called from many threads at once. Invalid UTF-8 is an error. */
 RF_MUST_CHECK int rf_bpe_encode(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes,
                                 rf_error *err);
+/* The same, but added tokens written out in it are text. */
+RF_MUST_CHECK int rf_bpe_encode_literal(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes,
+                                        rf_error *err);
 
 int64_t rf_bpe_size(const rf_bpe *bpe); /* ids are in [0,size), all in use */
 /* The bytes that id stands for; NULL: no such id. */

@@ -51,6 +51,74 @@ void rf_chat_free(rf_chat *chat)
     *chat = (rf_chat){0};
 }
 
+/* --- Special tokens that are text ---------------------------------------------------------------- */
+
+/* A text with marks around its special tokens; false: it has none, and `out` is as before. */
+static bool mark_text(const rf_chat *chat, rf_text *out, const char *text, size_t bytes)
+{
+    size_t done = 0, begin, end;
+    if (chat->find == NULL) {
+        return false;
+    }
+    for (; chat->find(chat->tokens, text, done, bytes, &begin, &end); done = end) {
+        rf_text_add(out, text + done, begin - done);
+        rf_text_add_string(out, RF_CHAT_LITERAL_BEGIN);
+        rf_text_add(out, text + begin, end - begin);
+        rf_text_add_string(out, RF_CHAT_LITERAL_END);
+    }
+    if (done > 0) {
+        rf_text_add(out, text + done, bytes - done);
+    }
+    return done > 0;
+}
+
+/* The same for all strings of a value; a new reference. */
+static json_t *mark_json(const rf_chat *chat, json_t *value)
+{
+    json_t *copy, *item;
+    const char *key;
+    size_t i;
+    if (json_is_string(value)) {
+        rf_text marked = {0};
+        const bool is =
+            mark_text(chat, &marked, json_string_value(value), json_string_length(value));
+        copy = is ? json_stringn(marked.data, marked.bytes) : json_incref(value);
+        rf_text_free(&marked);
+        return copy;
+    }
+    if (json_is_object(value)) {
+        copy = json_object();
+        json_object_foreach(value, key, item)
+        {
+            json_object_set_new(copy, key, mark_json(chat, item));
+        }
+        return copy;
+    }
+    if (!json_is_array(value)) {
+        return json_incref(value);
+    }
+    copy = json_array();
+    json_array_foreach(value, i, item)
+    {
+        json_array_append_new(copy, mark_json(chat, item));
+    }
+    return copy;
+}
+
+/* How many marked tokens a rendered text has, for those who ask. */
+static void count_literals(const rf_render_options *options, const char *text, size_t bytes)
+{
+    const char *end = text + bytes;
+    for (const char *mark; options->n_literal != NULL && bytes > 0;
+         bytes = (size_t)(end - mark) - 1) {
+        mark = memmem(end - bytes, bytes, RF_CHAT_LITERAL_BEGIN, RF_CHAT_LITERAL_BYTES);
+        if (mark == NULL) {
+            return;
+        }
+        ++*options->n_literal;
+    }
+}
+
 /* --- Variables ---------------------------------------------------------------------------------- */
 
 /* A message as templates see it: a field that is null is one that is not there, as Transformers has it.
@@ -84,8 +152,9 @@ static int variables_of(json_t **out, const rf_chat *chat, const rf_turn *turn, 
     json_object_set_new(v, "messages", messages);
     json_object_set_new(v, "documents", json_null());
     json_object_set_new(v, "tools",
-                        json_array_size(options->tools) > 0 ? json_incref((json_t *)options->tools)
-                                                            : json_null());
+                        json_array_size(options->tools) > 0
+                            ? mark_json(chat, (json_t *)options->tools)
+                            : json_null());
     json_object_set_new(v, "add_generation_prompt", json_boolean(prompts));
     if (options->thinking != RF_THINKING_UNSET) {
         json_object_set_new(v, "enable_thinking",
@@ -104,7 +173,10 @@ static int variables_of(json_t **out, const rf_chat *chat, const rf_turn *turn, 
     }
     *out = v;
     for (int64_t i = 0; i < n; i++) {
-        if (json_array_append_new(messages, message_of(&turn[i])) != 0) {
+        json_t *message = message_of(&turn[i]);
+        int bad = json_array_append_new(messages, mark_json(chat, message));
+        json_decref(message);
+        if (bad != 0) {
             return rf_error_set(err, RF_ERR, "messages[%lld]: its text is not valid UTF-8",
                                 (long long)i);
         }
@@ -158,20 +230,36 @@ static int render_template(const rf_chat *chat, rf_text *out, const rf_turn *tur
     return rc;
 }
 
-int rf_chat_render(const rf_chat *chat, rf_text *out, const char *begin, const char *end,
-                   const rf_turn *turn, int64_t n, const rf_render_options *options, rf_error *err)
+static void add_content(const rf_chat *chat, rf_text *out, const rf_turn *turn)
 {
-    RF_TRY(check(chat, turn, n, options, err));
-    if (chat->kind == RF_CHAT_TEMPLATE) {
-        return render_template(chat, out, turn, n, options, options->add_generation_prompt, err);
+    if (!mark_text(chat, out, turn->content, turn->bytes)) {
+        rf_text_add(out, turn->content, turn->bytes);
     }
+}
+
+static void render_plain(const rf_chat *chat, rf_text *out, const char *begin, const char *end,
+                         const rf_turn *turn, int64_t n)
+{
     RF_ASSERT(chat->kind == RF_CHAT_PLAIN);
     rf_text_add_string(out, begin);
     for (int64_t i = 0; i < n; i++) {
-        rf_text_add(out, turn[i].content, turn[i].bytes);
+        add_content(chat, out, &turn[i]);
         rf_text_add_string(out, strcmp(turn[i].role, "assistant") == 0 ? end : "");
         rf_text_add_string(out, "\n");
     }
+}
+
+int rf_chat_render(const rf_chat *chat, rf_text *out, const char *begin, const char *end,
+                   const rf_turn *turn, int64_t n, const rf_render_options *options, rf_error *err)
+{
+    const size_t before = out->bytes;
+    RF_TRY(check(chat, turn, n, options, err));
+    if (chat->kind == RF_CHAT_TEMPLATE) {
+        RF_TRY(render_template(chat, out, turn, n, options, options->add_generation_prompt, err));
+    } else {
+        render_plain(chat, out, begin, end, turn, n);
+    }
+    count_literals(options, out->data + before, out->bytes - before);
     return RF_OK;
 }
 
@@ -197,6 +285,24 @@ static size_t find_last(const rf_text *text, size_t from, const char *word)
     return text->bytes;
 }
 
+/* Where the token that ends the answer begins: the last one that is not marked as text. */
+static size_t find_end(const rf_text *text, size_t from, const char *end)
+{
+    rf_text part = *text;
+    for (;;) {
+        const size_t at = find_last(&part, from, end);
+        if (at == part.bytes) {
+            return text->bytes;
+        }
+        if (at < RF_CHAT_LITERAL_BYTES ||
+            memcmp(text->data + at - RF_CHAT_LITERAL_BYTES, RF_CHAT_LITERAL_BEGIN,
+                   RF_CHAT_LITERAL_BYTES) != 0) {
+            return at;
+        }
+        part.bytes = at;
+    }
+}
+
 int rf_chat_render_answer(const rf_chat *chat, rf_text *out, const char *end, const rf_turn *turn,
                           int64_t n, const rf_render_options *options, rf_error *err)
 {
@@ -206,7 +312,7 @@ int rf_chat_render_answer(const rf_chat *chat, rf_text *out, const char *end, co
     int rc = RF_OK;
     RF_TRY(check(chat, turn, n, options, err));
     if (chat->kind == RF_CHAT_PLAIN) {
-        rf_text_add(out, last->content, last->bytes);
+        add_content(chat, out, last);
         return RF_OK;
     }
     RF_TRY_OUT(render_template(chat, &prompt, turn, n - 1, options, true, err));
@@ -223,14 +329,15 @@ int rf_chat_render_answer(const rf_chat *chat, rf_text *out, const char *end, co
             goto out;
         }
     }
-    const size_t to = find_last(&all, from, end);
+    const size_t to = find_end(&all, from, end);
     const bool has_thought = last->reasoning != NULL ||
                              (last->bytes > 0 && memmem(last->content, last->bytes, "</think>", 8));
     if (!has_thought && to - from >= strlen(no_thought) &&
         memcmp(all.data + from, no_thought, strlen(no_thought)) == 0) {
         from += strlen(no_thought);
     }
-    rf_text_add(out, to > from ? all.data + from : "", to - from);
+    rf_text_add(out, all.data + from, to - from);
+    count_literals(options, all.data + from, to - from);
 out:
     rf_text_free(&prompt);
     rf_text_free(&begin);

@@ -33,9 +33,10 @@ typedef struct rf_render_options {
     const struct json_t *tools; /* an array of function signatures; NULL: none. Borrowed */
     bool add_generation_prompt; /* ends where the assistant begins to speak */
     rf_thinking thinking;       /* "enable_thinking"; templates that do not know it ignore it */
-    const char *date; /* "date_string", and what strftime_now gives. NULL: not set, and 26 Jul
-                                   2024: a corpus does not depend on the day */
+    const char *date;           /* "date_string", and what strftime_now gives. NULL: not set, and 26
+                                   Jul 2024: a corpus does not depend on the day */
     const struct json_t *more; /* "chat_template_kwargs": further variables; NULL: none. Borrowed */
+    int64_t *n_literal; /* counts special tokens in messages that are taken as text; NULL: not */
 } rf_render_options;
 
 /* The turns of {"messages": [...]}: "role" and "content" are strings; content may be null beside
@@ -59,6 +60,16 @@ typedef enum rf_chat_kind {
 
 enum { RF_CHAT_N_TOKENS = 4 };
 
+/* The first special token in text[from, bytes), and where it ends; false: there is none. */
+typedef bool rf_chat_finder(const void *tokens, const char *text, size_t from, size_t bytes,
+                            size_t *begin, size_t *end);
+
+/* Around a special token that a message holds as text, in what a template prints: characters that
+ * Unicode keeps free for a program's own use (noncharacters). */
+#define RF_CHAT_LITERAL_BEGIN "\xEF\xB7\x90"
+#define RF_CHAT_LITERAL_END   "\xEF\xB7\x91"
+enum { RF_CHAT_LITERAL_BYTES = 3 };
+
 typedef struct rf_chat {
     rf_chat_kind kind;
     char *source; /* the template, or the name of a form */
@@ -67,6 +78,11 @@ typedef struct rf_chat {
     char *token[RF_CHAT_N_TOKENS]; /* what templates know as bos_token, eos_token, unk_token,
                                       pad_token; NULL: not set */
     rf_jinja *template;
+    rf_chat_finder
+        *find; /* of the tokenizer. Special tokens written out in messages are text like any
+                             other, so that nobody ends a turn by writing it; NULL: they are those
+                             tokens, as Transformers reads them */
+    const void *tokens;
 } rf_chat;
 
 /* Of a template or the name of a form ("plain", "chatml", "qwen2.5", "qwen3", "llama3",
@@ -81,8 +97,8 @@ void rf_chat_free(rf_chat *chat); /* zeroes; a zeroed struct is fine */
  * ends it; nothing where a trial conversation is refused or shows none. */
 void rf_chat_ending(const rf_chat *chat, rf_text *out);
 
-/* Appends the text of turns [0, n), as the template prints it. Not for RF_CHAT_MARKS. begin, end: the
- * tokens of RF_CHAT_PLAIN. Errors: what the template raises; tools, results or calls of tools where
+/* Appends the text of turns [0, n), as the template prints it, with marks around special tokens that
+ * are text. Not for RF_CHAT_MARKS. begin, end: the tokens of RF_CHAT_PLAIN. Errors: what the template raises; tools, results or calls of tools where
  * the template never mentions them. */
 RF_MUST_CHECK int rf_chat_render(const rf_chat *chat, rf_text *out, const char *begin,
                                  const char *end, const rf_turn *turn, int64_t n,

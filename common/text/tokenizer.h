@@ -83,6 +83,9 @@ char *rf_tokenizer_decode(const rf_tokenizer *tokenizer, size_t *bytes, const in
 RF_MUST_CHECK int rf_tokenizer_render(const rf_tokenizer *tokenizer, char **text, size_t *bytes,
                                       rf_ids *ids, const rf_turn *turn, int64_t n,
                                       const rf_render_options *options, rf_error *err);
+/* From now on special tokens written out in messages are those tokens, as Transformers reads them; before,
+ * they are text like any other. Before other threads use it; the byte tokenizer never reads them. */
+void rf_tokenizer_read_control_tokens(rf_tokenizer *tokenizer);
 /* Appends the prompt that ends where the assistant begins to speak: the conversation, then the
  * assistant mark. A sample's response is the text plus eos[0]. */
 RF_MUST_CHECK int rf_tokenizer_render_prompt(const rf_tokenizer *tokenizer, rf_ids *out,

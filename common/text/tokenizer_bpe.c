@@ -93,6 +93,8 @@ static int parse_bpe(rf_tokenizer *tokenizer, const json_t *root, const char *or
 {
     RF_TRY(read_chat(&tokenizer->chat, root, origin, err));
     RF_TRY(rf_bpe_new(&tokenizer->bpe, json_object_get(root, "tokenizer"), origin, err));
+    tokenizer->chat.find = rf_bpe_find_special;
+    tokenizer->chat.tokens = tokenizer->bpe;
     tokenizer->size = rf_bpe_size(tokenizer->bpe);
     RF_TRY(read_specials(tokenizer, root, origin, err));
     rf_bpe_hide(tokenizer->bpe, tokenizer->specials.mask);

@@ -61,6 +61,46 @@ static int no_eos(rf_error *err)
                         "tokenizer_config.json");
 }
 
+/* What a template printed, with marks around special tokens that are text. */
+static int encode_marked(const rf_tokenizer *tokenizer, rf_ids *out, const char *text, size_t bytes,
+                         rf_error *err)
+{
+    const char *at = text, *end = text + bytes;
+    while (at < end) {
+        const char *mark =
+            memmem(at, (size_t)(end - at), RF_CHAT_LITERAL_BEGIN, RF_CHAT_LITERAL_BYTES);
+        const char *stop = mark != NULL ? mark : end;
+        RF_TRY(rf_tokenizer_encode(tokenizer, out, at, (size_t)(stop - at), err));
+        if (mark == NULL) {
+            return RF_OK;
+        }
+        mark += RF_CHAT_LITERAL_BYTES;
+        at = memmem(mark, (size_t)(end - mark), RF_CHAT_LITERAL_END, RF_CHAT_LITERAL_BYTES);
+        stop = at != NULL ? at : end; /* without an end where a template has cut the text */
+        RF_TRY(rf_bpe_encode_literal(tokenizer->bpe, out, mark, (size_t)(stop - mark), err));
+        at = stop + (at != NULL ? RF_CHAT_LITERAL_BYTES : 0);
+    }
+    return RF_OK;
+}
+
+static void remove_marks(rf_text *text)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < text->bytes; i++) {
+        const char *at = text->data + i;
+        if (text->bytes - i >= RF_CHAT_LITERAL_BYTES &&
+            (memcmp(at, RF_CHAT_LITERAL_BEGIN, RF_CHAT_LITERAL_BYTES) == 0 ||
+             memcmp(at, RF_CHAT_LITERAL_END, RF_CHAT_LITERAL_BYTES) == 0)) {
+            i += RF_CHAT_LITERAL_BYTES - 1;
+        } else {
+            text->data[n++] = *at;
+        }
+    }
+    if (text->data != NULL) {
+        text->data[text->bytes = n] = '\0';
+    }
+}
+
 /* The plain form begins with the begin token, which is never recognised in a text. */
 static int encode_rendered(const rf_tokenizer *tokenizer, rf_ids *out, const rf_text *text,
                            const char *begin, rf_error *err)
@@ -70,7 +110,7 @@ static int encode_rendered(const rf_tokenizer *tokenizer, rf_ids *out, const rf_
         skip = strlen(begin);
         rf_ids_push(out, tokenizer->specials.begin);
     }
-    return rf_tokenizer_encode(tokenizer, out, text->data + skip, text->bytes - skip, err);
+    return encode_marked(tokenizer, out, text->data + skip, text->bytes - skip, err);
 }
 
 static int render_template(const rf_tokenizer *tokenizer, rf_text *text, rf_ids *out,
@@ -99,6 +139,7 @@ int rf_tokenizer_render(const rf_tokenizer *tokenizer, char **text, size_t *byte
     if (rc == RF_OK && text != NULL && marks) {
         *text = rf_tokenizer_decode(tokenizer, bytes, ids->id + before, ids->n - before, false);
     } else if (rc == RF_OK && text != NULL) {
+        remove_marks(&rendered);
         *text = rendered.data;
         *bytes = rendered.bytes;
         rendered = (rf_text){0};
@@ -108,6 +149,11 @@ int rf_tokenizer_render(const rf_tokenizer *tokenizer, char **text, size_t *byte
         ids->n = before;
     }
     return rc;
+}
+
+void rf_tokenizer_read_control_tokens(rf_tokenizer *tokenizer)
+{
+    tokenizer->chat.find = NULL;
 }
 
 int rf_tokenizer_render_prompt(const rf_tokenizer *tokenizer, rf_ids *out, const rf_turn *turn,
@@ -138,7 +184,8 @@ int rf_tokenizer_render_response(const rf_tokenizer *tokenizer, rf_ids *out, con
         content = text.data != NULL ? text.data : "";
         bytes = text.bytes;
     }
-    RF_TRY_OUT(rf_tokenizer_encode(tokenizer, out, content, bytes, err));
+    RF_TRY_OUT(tokenizer->bpe != NULL ? encode_marked(tokenizer, out, content, bytes, err)
+                                      : rf_tokenizer_encode(tokenizer, out, content, bytes, err));
     rf_ids_push(out, tokenizer->specials.eos[0]);
 out:
     rf_text_free(&text);

@@ -19,8 +19,9 @@
 /* Samples, or parts of one: tokens lie one behind the other in rf_imported.ids. */
 typedef struct rf_imported_sample {
     int64_t n_tokens;
-    int64_t n_prompt; /* 0: the sample goes on in the next element */
-    int64_t n_chars;  /* code points of its text */
+    int64_t n_prompt;  /* 0: the sample goes on in the next element */
+    int64_t n_chars;   /* code points of its text */
+    int64_t n_literal; /* special tokens in its messages that were taken as text */
     bool held_out;
 } rf_imported_sample;
 

@@ -292,6 +292,50 @@ Test(bpe, configuration_names_end_of_text_and_mask)
     rf_tokenizer_free(t);
 }
 
+/* A user who writes the token that ends a turn does not end it; but for those who ask for it. */
+Test(bpe, control_tokens_in_messages_are_text)
+{
+    static const char config[] =
+        "{\"eos_token\": \"<|end|>\", \"chat_template\": \"{% for m in "
+        "messages %}[{{ m.role }}]{{ m.content "
+        "}}<|end|>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}\"}";
+    put_small();
+    bpe_put("tokenizer_config.json", config, strlen(config));
+    const rf_turn turn[] = {{.role = "user", .content = "a <|end|><|end|> b", .bytes = 18},
+                            {.role = "assistant", .content = "<|end|>", .bytes = 7}};
+    for (int asked = 0; asked < 2; asked++) {
+        rf_tokenizer *t = bpe_load(folder);
+        int64_t n_literal = 0, n_ends = 0;
+        const rf_render_options options = {.n_literal = &n_literal};
+        char *text, *back;
+        size_t bytes;
+        rf_ids ids = {0};
+        rf_error err;
+        if (asked) {
+            rf_tokenizer_read_control_tokens(t);
+        }
+        cr_assert_eq(rf_tokenizer_render(t, &text, &bytes, &ids, turn, 2, &options, &err), RF_OK,
+                     "%s", err.message);
+        cr_expect_str_eq(text, "[user]a <|end|><|end|> b<|end|>[assistant]<|end|><|end|>");
+        for (int64_t i = 0; i < ids.n; i++) {
+            n_ends += rf_tokenizer_is_eos(t, ids.id[i]);
+        }
+        cr_expect_eq(n_ends, asked ? 5 : 2);
+        cr_expect_eq(n_literal, asked ? 0 : 3);
+        back = rf_tokenizer_decode(t, &bytes, ids.id, ids.n, false);
+        cr_expect_str_eq(back, text);
+        ids.n = 0;
+        n_literal = 0;
+        cr_assert_eq(rf_tokenizer_render_response(t, &ids, turn, 2, &options, &err), RF_OK);
+        cr_expect_eq(n_literal, asked ? 0 : 1);
+        cr_expect_eq(ids.n == 2, asked == 1, "the answer has %lld ids", (long long)ids.n);
+        cr_expect(rf_tokenizer_is_eos(t, ids.id[ids.n - 1]));
+        free(text), free(back);
+        rf_ids_free(&ids);
+        rf_tokenizer_free(t);
+    }
+}
+
 /* As in Qwen3-Base: the template ends messages with <|im_end|>, whatever else the files name. */
 static const char chat_config[] =
     "{\"eos_token\": \"<|endoftext|>\", \"model_max_length\": 1000000000000000019884624838656, "
@@ -381,8 +425,7 @@ Test(bpe, wrong_configuration_is_refused)
          "both have id 7"},
         {"tokenizer_config.json", "{", "JSON"},
         {"generation_config.json", "{\"eos_token_id\": 100000}", "eos_token_id"},
-        {"chat_template.jinja", "{%- for m in messages %}{{ m.content }}",
-         "chat_template.jinja"},
+        {"chat_template.jinja", "{%- for m in messages %}{{ m.content }}", "chat_template.jinja"},
     };
     put_small();
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -109,6 +109,7 @@ Test(bpe_vectors, chat_templates)
 {
     rf_tokenizer *t = load("qwen3");
     vectors v = open_vectors("vectors/chat_templates_public.jsonl");
+    rf_tokenizer_read_control_tokens(t);
     while (next_vector(&v)) {
         const json_t *expected = json_object_get(v.item, "text");
         const rf_render_options options = {
