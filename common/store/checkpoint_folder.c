@@ -1,24 +1,24 @@
 #include "common/store/checkpoint_private.h"
 
+#include "common/base/alloc.h"
 #include "common/base/failpoint.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { PATH_BYTES = 4096 };
-
 /* --- Names ------------------------------------------------------------------------------------ */
 
 void rf_checkpoint_path(char *path, size_t bytes, const char *folder, int64_t step)
 {
-    int n = snprintf(path, bytes, "%s/step-%09lld.h5", folder, (long long)step);
+    int n = snprintf(path, bytes, "%s/step-%09" PRId64 ".h5", folder, step);
     if ((n < 0 || (size_t)n >= bytes) && bytes > 0) {
         path[0] = '\0';
     }
@@ -32,9 +32,9 @@ static int64_t step_of(const char *name)
         return -1;
     }
     errno = 0;
-    long long step = strtoll(name + 5, NULL, 10);
-    snprintf(again, sizeof again, "step-%09lld.h5", step);
-    return errno == 0 && step >= 0 && strcmp(again, name) == 0 ? (int64_t)step : -1;
+    int64_t step = strtoll(name + 5, NULL, 10);
+    snprintf(again, sizeof again, "step-%09" PRId64 ".h5", step);
+    return errno == 0 && step >= 0 && strcmp(again, name) == 0 ? step : -1;
 }
 
 /* Is `name` "<checkpoint or latest>.tmp-<pid>" of a process that no longer runs? A save of this
@@ -63,23 +63,9 @@ static bool is_left_over(const char *name)
 
 typedef struct listing {
     int64_t *step; /* newest first */
-    int64_t n, capacity;
+    int64_t n;
+    size_t capacity;
 } listing;
-
-static int add_step(listing *list, int64_t step, rf_error *err)
-{
-    if (list->n == list->capacity) {
-        int64_t capacity = 2 * list->capacity + 64;
-        int64_t *grown = realloc(list->step, (size_t)capacity * sizeof *grown);
-        if (grown == NULL) {
-            return rf_error_set(err, RF_ERR, "no memory for a list of checkpoints");
-        }
-        list->step = grown;
-        list->capacity = capacity;
-    }
-    list->step[list->n++] = step;
-    return RF_OK;
-}
 
 static int newest_first(const void *a, const void *b)
 {
@@ -101,16 +87,18 @@ static int list_folder(listing *list, const char *folder, bool clean, rf_error *
     int rc = RF_OK;
     const struct dirent *entry;
     errno = 0;
-    while (rc == RF_OK && (entry = readdir(entries)) != NULL) {
+    while ((entry = readdir(entries)) != NULL) {
         int64_t step = step_of(entry->d_name);
         if (step >= 0) {
-            rc = add_step(list, step, err);
+            list->step =
+                rf_alloc_grow(list->step, &list->capacity, (size_t)list->n + 1, sizeof *list->step);
+            list->step[list->n++] = step;
         } else if (clean && is_left_over(entry->d_name)) {
             unlinkat(dirfd(entries), entry->d_name, 0);
         }
         errno = 0;
     }
-    if (rc == RF_OK && errno != 0) {
+    if (errno != 0) {
         rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot list the folder: %s",
                           folder, strerror(errno));
     }
@@ -123,25 +111,9 @@ static int list_folder(listing *list, const char *folder, bool clean, rf_error *
 
 /* --- Publish ---------------------------------------------------------------------------------- */
 
-/* The folder of path, and its name there. */
-static int split(char *folder, size_t bytes, const char **name, const char *path, rf_error *err)
-{
-    const char *slash = strrchr(path, '/');
-    *name = slash != NULL ? slash + 1 : path;
-    size_t n = slash != NULL ? (size_t)(slash - path) : 0;
-    if (n >= bytes || (*name)[0] == '\0') {
-        return rf_error_set(err, RF_ERR, "\"%.64s\": not the path of a checkpoint", path);
-    }
-    snprintf(folder, bytes, "%.*s", (int)n, path);
-    if (n == 0) {
-        snprintf(folder, bytes, "%s", slash != NULL ? "/" : ".");
-    }
-    return RF_OK;
-}
-
 static int write_latest(const char *folder, const char *name, rf_error *err)
 {
-    char latest[PATH_BYTES + 16], line[300];
+    char latest[RF_PATH_BYTES + 16], line[300];
     snprintf(latest, sizeof latest, "%s/latest", folder);
     int n = snprintf(line, sizeof line, "%s\n", name);
     if (n < 0 || (size_t)n >= sizeof line) {
@@ -156,7 +128,7 @@ static void prune(const listing *list, const char *folder, int64_t keep, const c
                   const char *best)
 {
     for (int64_t i = keep; i < list->n; i++) {
-        char path[PATH_BYTES + 64];
+        char path[RF_PATH_BYTES + 64];
         rf_checkpoint_path(path, sizeof path, folder, list->step[i]);
         const char *candidate = path + strlen(folder) + 1;
         if (strcmp(candidate, name) == 0 || (best != NULL && strcmp(candidate, best) == 0)) {
@@ -171,31 +143,22 @@ static void prune(const listing *list, const char *folder, int64_t keep, const c
 int rf_checkpoint_publish(const char *path, int64_t keep, const char *best, rf_error *err)
 {
     RF_ASSERT(keep >= 0);
-    char folder[PATH_BYTES];
-    const char *name = NULL;
+    char folder[RF_PATH_BYTES];
+    const char *name = rf_file_name(path);
     listing list = {0};
-    int rc = split(folder, sizeof folder, &name, path, err);
-    if (rc != RF_OK) {
-        goto out;
+    int rc = RF_OK;
+    RF_TRY(rf_file_folder(folder, sizeof folder, path, err));
+    if (name[0] == '\0') {
+        return rf_error_set(err, RF_ERR, "\"%.64s\": not the path of a checkpoint", path);
     }
     if (!rf_file_exists(path)) {
-        rc = rf_error_set(err, RF_ERR, "%s: there is no such checkpoint to publish", path);
-        goto out;
+        return rf_error_set(err, RF_ERR, "%s: there is no such checkpoint to publish", path);
     }
-    rc = rf_failpoint_visit("latest", err);
-    if (rc != RF_OK) {
-        goto out;
-    }
-    rc = write_latest(folder, name, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
-    rc = rf_failpoint_visit("prune", err);
-    if (rc != RF_OK) {
-        goto out;
-    }
-    rc = list_folder(&list, folder, true, err);
-    if (rc == RF_OK && keep > 0) {
+    RF_TRY(rf_failpoint_visit("latest", err));
+    RF_TRY(write_latest(folder, name, err));
+    RF_TRY(rf_failpoint_visit("prune", err));
+    RF_TRY_OUT(list_folder(&list, folder, true, err));
+    if (keep > 0) {
         prune(&list, folder, keep, name, best);
     }
 out:
@@ -229,9 +192,9 @@ int rf_checkpoint_find(char *path, size_t bytes, const char *folder, rf_error *e
     }
     path[0] = '\0';
     rc = rf_error_set(err, code,
-                      "%s: none of its %lld checkpoints can be used (the last: %s): restore one, "
-                      "or move them away to begin again",
-                      folder, (long long)list.n, cause.message);
+                      "%s: none of its %" PRId64 " checkpoints can be used (the last: %s): restore "
+                      "one, or move them away to begin again",
+                      folder, list.n, cause.message);
 out:
     free(list.step);
     return rc;

@@ -1,5 +1,6 @@
 #include "common/store/checkpoint_private.h"
 
+#include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/kernels/quantize.h"
 
@@ -31,24 +32,19 @@ int rf_checkpoint_quantize(void *out, bool scales, const rf_tensor *tensor, int6
     const int64_t in = tensor->shape[1], blocks = rf_quantize_blocks(in);
     const int64_t width = scales ? blocks : in; /* of a row of what is asked */
     const size_t element = scales ? sizeof(float) : sizeof(int8_t);
-    float *row = malloc((size_t)(in + blocks) * sizeof *row);
-    int8_t *q = malloc((size_t)in);
-    int rc = row != NULL && q != NULL
-                 ? RF_OK
-                 : rf_error_set(err, RF_ERR, "no memory for quantizing %s", tensor->name);
-    for (int64_t at = first; at < first + n && rc == RF_OK;) {
+    float *row = rf_alloc((size_t)(in + blocks), sizeof *row);
+    int8_t *q = rf_alloc((size_t)in, sizeof *q);
+    int rc = RF_OK;
+    for (int64_t at = first; at < first + n;) {
         int64_t r = at / width, column = at % width;
         int64_t part = width - column < first + n - at ? width - column : first + n - at;
-        rc = source(user, row, tensor, r * in, in, err);
-        if (rc == RF_OK) {
-            rc = quantize_row(q, row + in, row, in, tensor, r, err);
-        }
-        if (rc == RF_OK) {
-            const void *from = scales ? (const void *)(row + in + column) : q + column;
-            memcpy((char *)out + (size_t)(at - first) * element, from, (size_t)part * element);
-        }
+        RF_TRY_OUT(source(user, row, tensor, r * in, in, err));
+        RF_TRY_OUT(quantize_row(q, row + in, row, in, tensor, r, err));
+        const void *from = scales ? (const void *)(row + in + column) : q + column;
+        memcpy((char *)out + (size_t)(at - first) * element, from, (size_t)part * element);
         at += part;
     }
+out:
     free(row);
     free(q);
     return rc;
@@ -87,20 +83,15 @@ int rf_checkpoint_scales_read(float **out, const rf_checkpoint_structure *struct
     if (*out == NULL) {
         return rf_error_set(err, RF_ERR, "%s: no memory for %s", path, scales->name);
     }
-    int rc = rf_file_pread(fd, *out, (size_t)scales->bytes, scales->offset, path, err);
+    RF_TRY(rf_file_pread(fd, *out, (size_t)scales->bytes, scales->offset, path, err));
     uint32_t crc = (uint32_t)crc32_z(0, (const unsigned char *)*out, (size_t)scales->bytes);
-    if (rc == RF_OK && crc != scales->crc) {
-        rc = rf_error_set(err, RF_ERR,
-                          "%s: tensor %s is damaged: its checksum is %08x instead of "
-                          "%08x: " RF_CHECKPOINT_REMEDY,
-                          path, scales->name, crc, scales->crc);
-    }
-    for (int64_t i = 0; i < scales->count && rc == RF_OK; i++) {
+    RF_TRY(rf_checkpoint_check_crc(scales, crc, path, err));
+    for (int64_t i = 0; i < scales->count; i++) {
         if (!((*out)[i] >= 0.0F && (*out)[i] < HUGE_VALF)) {
-            rc = rf_error_set(err, RF_ERR,
-                              "%s: element %" PRId64 " of %s is no scale: " RF_CHECKPOINT_REMEDY,
-                              path, i, scales->name);
+            return rf_error_set(err, RF_ERR,
+                                "%s: element %" PRId64 " of %s is no scale: " RF_CHECKPOINT_REMEDY,
+                                path, i, scales->name);
         }
     }
-    return rc;
+    return RF_OK;
 }

@@ -1,11 +1,13 @@
 #include "common/store/safetensors.h"
 
+#include "common/base/alloc.h"
 #include "common/base/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,6 +45,17 @@ static const dtype dtypes[] = {
 
 /* --- One tensor of a header ------------------------------------------------------------------- */
 
+/* "<file>: tensor <name>: what: download or export it again" */
+static RF_PRINTF(3, 4) int refuse(const rf_safetensor *t, rf_error *err, const char *format, ...)
+{
+    char what[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(what, sizeof what, format, arguments);
+    va_end(arguments);
+    return rf_error_set(err, RF_ERR, "%s: tensor %.200s: %s: " REMEDY, t->file, t->name, what);
+}
+
 static int read_dtype(rf_safetensor *t, int *bits, const json_t *entry, rf_error *err)
 {
     const char *name = json_string_value(json_object_get(entry, "dtype"));
@@ -54,33 +67,27 @@ static int read_dtype(rf_safetensor *t, int *bits, const json_t *entry, rf_error
             return RF_OK;
         }
     }
-    return rf_error_set(err, RF_ERR, "%s: tensor %.200s: dtype %s%.32s%s: " REMEDY, t->file,
-                        t->name, name != NULL ? "\"" : "is missing or not a text",
-                        name != NULL ? name : "", name != NULL ? "\" is unknown" : "");
+    return name == NULL ? refuse(t, err, "dtype is missing or not a text")
+                        : refuse(t, err, "dtype \"%.32s\" is unknown", name);
 }
 
 static int read_shape(rf_safetensor *t, const json_t *entry, rf_error *err)
 {
     const json_t *shape = json_object_get(entry, "shape");
     if (!json_is_array(shape) || json_array_size(shape) > RF_SAFETENSORS_DIMS) {
-        return rf_error_set(err, RF_ERR,
-                            "%s: tensor %.200s: shape is missing or not a list of at most %d "
-                            "sizes: " REMEDY,
-                            t->file, t->name, RF_SAFETENSORS_DIMS);
+        return refuse(t, err, "shape is missing or not a list of at most %d sizes",
+                      RF_SAFETENSORS_DIMS);
     }
     t->n_dims = (int)json_array_size(shape);
     t->count = 1;
     for (int i = 0; i < t->n_dims; i++) {
         const json_t *size = json_array_get(shape, (size_t)i);
         if (!json_is_integer(size) || json_integer_value(size) < 0) {
-            return rf_error_set(err, RF_ERR, "%s: tensor %.200s: shape[%d] is not a size: " REMEDY,
-                                t->file, t->name, i);
+            return refuse(t, err, "shape[%d] is not a size", i);
         }
         t->shape[i] = (int64_t)json_integer_value(size);
         if (__builtin_mul_overflow(t->count, t->shape[i], &t->count)) {
-            return rf_error_set(err, RF_ERR,
-                                "%s: tensor %.200s: its shape has too many elements: " REMEDY,
-                                t->file, t->name);
+            return refuse(t, err, "its shape has too many elements");
         }
     }
     return RF_OK;
@@ -92,61 +99,41 @@ static int read_offsets(rf_safetensor *t, int bits, const unsigned char *data, u
     const json_t *offsets = json_object_get(entry, "data_offsets");
     const json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
     if (json_array_size(offsets) != 2 || !json_is_integer(begin) || !json_is_integer(end)) {
-        return rf_error_set(err, RF_ERR,
-                            "%s: tensor %.200s: data_offsets is not a pair of numbers: " REMEDY,
-                            t->file, t->name);
+        return refuse(t, err, "data_offsets is not a pair of numbers");
     }
     int64_t from = (int64_t)json_integer_value(begin), to = (int64_t)json_integer_value(end);
     int64_t bytes = 0;
     if (from < 0 || to < from || (uint64_t)to > data_bytes) {
-        return rf_error_set(err, RF_ERR,
-                            "%s: tensor %.200s: its values lie at [%" PRId64 ", %" PRId64
-                            ") and the file has %" PRIu64 " bytes of them%s: " REMEDY,
-                            t->file, t->name, from, to, data_bytes,
-                            from >= 0 && to >= from ? " (truncated?)" : "");
+        return refuse(t, err,
+                      "its values lie at [%" PRId64 ", %" PRId64 ") and the file has %" PRIu64
+                      " bytes of them%s",
+                      from, to, data_bytes, from >= 0 && to >= from ? " (truncated?)" : "");
     }
     if (__builtin_mul_overflow(t->count, bits / 8, &bytes) || bytes != to - from) {
-        return rf_error_set(err, RF_ERR,
-                            "%s: tensor %.200s: %" PRId64 " elements of %s do not take the %" PRId64
-                            " bytes of its data_offsets: " REMEDY,
-                            t->file, t->name, t->count, t->dtype, to - from);
+        return refuse(t, err,
+                      "%" PRId64 " elements of %s do not take the %" PRId64
+                      " bytes of its data_offsets",
+                      t->count, t->dtype, to - from);
     }
     t->data = data + from;
     t->bytes = (size_t)bytes;
     return RF_OK;
 }
 
-static int check_names(const rf_safetensor *t, const json_t *entry, rf_error *err)
-{
-    if (json_object_size(entry) == 3) {
-        return RF_OK; /* dtype, shape and data_offsets have been found */
-    }
-    return rf_error_set(err, RF_ERR,
-                        "%s: tensor %.200s: has fields beside dtype, shape and "
-                        "data_offsets: " REMEDY,
-                        t->file, t->name);
-}
-
 static int read_tensor(rf_safetensor *t, const char *name, const json_t *entry,
                        const unsigned char *data, uint64_t data_bytes, rf_error *err)
 {
     int bits = 0;
-    t->name = strdup(name);
-    if (t->name == NULL) {
-        return rf_error_set(err, RF_ERR, "%s: no memory for its header", t->file);
-    }
+    t->name = rf_alloc_string(name);
     if (!json_is_object(entry)) {
-        return rf_error_set(err, RF_ERR, "%s: tensor %.200s: is not described: " REMEDY, t->file,
-                            name);
+        return refuse(t, err, "is not described");
     }
-    int rc = read_dtype(t, &bits, entry, err);
-    if (rc == RF_OK) {
-        rc = read_shape(t, entry, err);
-    }
-    if (rc == RF_OK) {
-        rc = read_offsets(t, bits, data, data_bytes, entry, err);
-    }
-    return rc == RF_OK ? check_names(t, entry, err) : rc;
+    RF_TRY(read_dtype(t, &bits, entry, err));
+    RF_TRY(read_shape(t, entry, err));
+    RF_TRY(read_offsets(t, bits, data, data_bytes, entry, err));
+    return json_object_size(entry) == 3 /* these three */
+               ? RF_OK
+               : refuse(t, err, "has fields beside dtype, shape and data_offsets");
 }
 
 /* --- A header --------------------------------------------------------------------------------- */
@@ -202,27 +189,19 @@ static int check_metadata(const json_t *metadata, const char *path, rf_error *er
 static int read_header(rf_safetensors *out, json_t *root, const unsigned char *data,
                        uint64_t data_bytes, const char *path, rf_error *err)
 {
-    size_t n = json_object_size(root);
-    rf_safetensor *grown = realloc(out->tensor, ((size_t)out->n + n + 1) * sizeof *grown);
-    if (grown == NULL) {
-        return rf_error_set(err, RF_ERR, "%s: no memory for its %zu tensors", path, n);
-    }
-    out->tensor = grown;
-    int64_t first = out->n;
+    const int64_t first = out->n;
+    out->tensor =
+        rf_realloc(out->tensor, (size_t)first + json_object_size(root), sizeof *out->tensor);
     for (void *at = json_object_iter(root); at != NULL; at = json_object_iter_next(root, at)) {
         const char *name = json_object_iter_key(at);
         const json_t *entry = json_object_iter_value(at);
-        int rc;
         if (strcmp(name, "__metadata__") == 0) {
-            rc = check_metadata(entry, path, err);
-        } else {
-            rf_safetensor *t = &out->tensor[out->n++];
-            *t = (rf_safetensor){.file = path};
-            rc = read_tensor(t, name, entry, data, data_bytes, err);
+            RF_TRY(check_metadata(entry, path, err));
+            continue;
         }
-        if (rc != RF_OK) {
-            return rc;
-        }
+        rf_safetensor *t = &out->tensor[out->n++];
+        *t = (rf_safetensor){.file = path};
+        RF_TRY(read_tensor(t, name, entry, data, data_bytes, err));
     }
     return check_cover(out->tensor + first, out->n - first, data, data_bytes, path, err);
 }
@@ -288,8 +267,8 @@ int rf_safetensors_scan(rf_safetensors *out, const void *data, size_t bytes, con
                         rf_error *err)
 {
     *out = (rf_safetensors){0};
-    int rc = scan(out, data, bytes, origin, err);
-    return rc == RF_OK ? sort_by_name(out, err) : rc;
+    RF_TRY(scan(out, data, bytes, origin, err));
+    return sort_by_name(out, err);
 }
 
 const rf_safetensor *rf_safetensors_find(const rf_safetensors *set, const char *name)
@@ -361,26 +340,13 @@ static int map_file(struct rf_safetensors_file *file, rf_error *err)
     return rc;
 }
 
-/* Takes over `path`, which may be NULL for want of memory. */
-static int add_file(rf_safetensors *set, char *path, rf_error *err)
+static int add_file(rf_safetensors *set, const char *path, rf_error *err)
 {
-    struct rf_safetensors_file *grown =
-        path != NULL ? realloc(set->file, ((size_t)set->n_files + 1) * sizeof *grown) : NULL;
-    if (grown == NULL) {
-        free(path);
-        return rf_error_set(err, RF_ERR, "no memory for the names of safetensors files");
-    }
-    set->file = grown;
+    set->file = rf_realloc(set->file, (size_t)set->n_files + 1, sizeof *set->file);
     struct rf_safetensors_file *file = &set->file[set->n_files++];
-    *file = (struct rf_safetensors_file){.path = path};
-    int rc = map_file(file, err);
-    return rc == RF_OK ? scan(set, file->map, file->bytes, file->path, err) : rc;
-}
-
-static char *join(const char *folder, const char *name)
-{
-    char *path = NULL;
-    return asprintf(&path, "%s/%s", folder, name) >= 0 ? path : NULL;
+    *file = (struct rf_safetensors_file){.path = rf_alloc_string(path)};
+    RF_TRY(map_file(file, err));
+    return scan(set, file->map, file->bytes, file->path, err);
 }
 
 /* --- Shards ----------------------------------------------------------------------------------- */
@@ -408,19 +374,15 @@ static bool has_file(const rf_safetensors *set, const char *path)
 static int open_shards(rf_safetensors *out, json_t *map, const char *folder, const char *index,
                        rf_error *err)
 {
-    int rc = RF_OK;
-    for (void *at = json_object_iter(map); at != NULL && rc == RF_OK;
-         at = json_object_iter_next(map, at)) {
+    for (void *at = json_object_iter(map); at != NULL; at = json_object_iter_next(map, at)) {
         const char *name = json_string_value(json_object_iter_value(at));
-        rc = check_shard_name(name, index, err);
-        char *path = rc == RF_OK ? join(folder, name) : NULL;
-        if (path != NULL && has_file(out, path)) {
-            free(path);
-        } else if (rc == RF_OK) {
-            rc = add_file(out, path, err);
-        }
+        RF_TRY(check_shard_name(name, index, err));
+        char *path = rf_alloc_format("%s/%s", folder, name);
+        int rc = has_file(out, path) ? RF_OK : add_file(out, path, err);
+        free(path);
+        RF_TRY(rc);
     }
-    return rc == RF_OK ? sort_by_name(out, err) : rc;
+    return sort_by_name(out, err);
 }
 
 static int compare_with_index(const rf_safetensors *set, json_t *map, const char *index,
@@ -451,25 +413,36 @@ static int open_index(rf_safetensors *out, const char *index, const char *folder
     char *text = NULL;
     size_t bytes = 0;
     json_error_t where;
-    json_t *root = NULL;
-    int rc = rf_file_read(&text, &bytes, index, MAX_INDEX_BYTES, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
-    root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &where);
+    RF_TRY(rf_file_read(&text, &bytes, index, MAX_INDEX_BYTES, err));
+    json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &where);
     json_t *map = json_object_get(root, "weight_map");
+    int rc = RF_OK;
     if (!json_is_object(map)) {
         rc = rf_error_set(err, RF_ERR, "%s: %s: " REMEDY, index,
                           root == NULL ? where.text : "weight_map is missing or not an object");
         goto out;
     }
-    rc = open_shards(out, map, folder, index, err);
-    if (rc == RF_OK) {
-        rc = compare_with_index(out, map, index, err);
-    }
+    RF_TRY_OUT(open_shards(out, map, folder, index, err));
+    RF_TRY_OUT(compare_with_index(out, map, index, err));
 out:
     json_decref(root);
     free(text);
+    return rc;
+}
+
+static int open_folder(rf_safetensors *out, const char *path, rf_error *err)
+{
+    char *single = rf_alloc_format("%s/model.safetensors", path);
+    char *index = rf_alloc_format("%s/model.safetensors.index.json", path);
+    int rc = rf_file_exists(single)  ? add_file(out, single, err)
+             : rf_file_exists(index) ? open_index(out, index, path, err)
+                                     : rf_error_set(err, RF_ERR,
+                                                    "%s: has neither model.safetensors nor "
+                                                    "model.safetensors.index.json: name a model's "
+                                                    "folder with weights in this format",
+                                                    path);
+    free(single);
+    free(index);
     return rc;
 }
 
@@ -481,27 +454,6 @@ int rf_safetensors_open(rf_safetensors *out, const char *path, rf_error *err)
         return rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot open: %s", path,
                             strerror(errno));
     }
-    char *single = join(path, "model.safetensors");
-    char *index = join(path, "model.safetensors.index.json");
-    int rc = RF_OK;
-    if (single == NULL || index == NULL) {
-        rc = rf_error_set(err, RF_ERR, "%s: no memory for its path", path);
-    } else if (!S_ISDIR(status.st_mode)) {
-        rc = add_file(out, strdup(path), err);
-    } else if (rf_file_exists(single)) {
-        rc = add_file(out, strdup(single), err);
-    } else if (rf_file_exists(index)) {
-        rc = open_index(out, index, path, err);
-    } else {
-        rc = rf_error_set(err, RF_ERR,
-                          "%s: has neither model.safetensors nor model.safetensors.index.json: "
-                          "name a model's folder with weights in this format",
-                          path);
-    }
-    if (rc == RF_OK) {
-        rc = sort_by_name(out, err);
-    }
-    free(single);
-    free(index);
-    return rc;
+    RF_TRY(S_ISDIR(status.st_mode) ? open_folder(out, path, err) : add_file(out, path, err));
+    return sort_by_name(out, err);
 }

@@ -1,5 +1,6 @@
 #include "common/store/safetensors.h"
 
+#include "common/base/alloc.h"
 #include "common/base/file.h"
 
 #include <errno.h>
@@ -38,11 +39,6 @@ struct rf_safetensors_writer {
     int64_t n_shards;
 };
 
-static int no_memory(rf_error *err)
-{
-    return rf_error_set(err, RF_ERR, "no memory for a safetensors file");
-}
-
 /* --- Plan ------------------------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b)
@@ -50,35 +46,24 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const entry *)a)->name, ((const entry *)b)->name);
 }
 
-static int copy_items(rf_safetensors_writer *w, const rf_safetensors_item *item, int64_t n,
-                      rf_error *err)
+static void copy_items(rf_safetensors_writer *w, const rf_safetensors_item *item, int64_t n)
 {
-    w->entry = calloc((size_t)n + 1, sizeof *w->entry);
-    if (w->entry == NULL) {
-        return no_memory(err);
-    }
-    for (; w->n < n; w->n++) {
-        entry *e = &w->entry[w->n];
-        const rf_safetensors_item *from = &item[w->n];
-        RF_ASSERT(from->n_dims == 1 || from->n_dims == 2);
-        *e = (entry){.name = strdup(from->name), .n_dims = from->n_dims};
-        memcpy(e->shape, from->shape, sizeof e->shape);
+    w->entry = rf_alloc((size_t)n, sizeof *w->entry);
+    w->n = n;
+    for (int64_t i = 0; i < n; i++) {
+        entry *e = &w->entry[i];
+        RF_ASSERT(item[i].n_dims == 1 || item[i].n_dims == 2);
+        *e = (entry){.name = rf_alloc_string(item[i].name), .n_dims = item[i].n_dims};
+        memcpy(e->shape, item[i].shape, sizeof e->shape);
         e->count = e->shape[0] * (e->n_dims == 2 ? e->shape[1] : 1);
-        if (e->name == NULL) {
-            return no_memory(err);
-        }
     }
     qsort(w->entry, (size_t)n, sizeof *w->entry, by_name);
-    return RF_OK;
 }
 
 /* Fills shards one after the other; none is empty. */
-static int plan_shards(rf_safetensors_writer *w, int64_t max_shard_bytes, rf_error *err)
+static void plan_shards(rf_safetensors_writer *w, int64_t max_shard_bytes)
 {
-    w->shard = calloc((size_t)w->n + 1, sizeof *w->shard);
-    if (w->shard == NULL) {
-        return no_memory(err);
-    }
+    w->shard = rf_alloc((size_t)w->n, sizeof *w->shard);
     w->n_shards = 1;
     w->shard[0].fd = -1;
     for (int64_t i = 0; i < w->n; i++) {
@@ -93,23 +78,16 @@ static int plan_shards(rf_safetensors_writer *w, int64_t max_shard_bytes, rf_err
         e->offset = s->bytes;
         s->bytes += bytes;
     }
-    return RF_OK;
 }
 
-static int name_shards(rf_safetensors_writer *w, rf_error *err)
+static void name_shards(rf_safetensors_writer *w)
 {
     for (int64_t i = 0; i < w->n_shards; i++) {
-        int n =
-            w->n_shards == 1
-                ? asprintf(&w->shard[i].path, "%s/%s.safetensors", w->folder, w->stem)
-                : asprintf(&w->shard[i].path, "%s/%s-%05" PRId64 "-of-%05" PRId64 ".safetensors",
-                           w->folder, w->stem, i + 1, w->n_shards);
-        if (n < 0) {
-            w->shard[i].path = NULL;
-            return no_memory(err);
-        }
+        w->shard[i].path = w->n_shards == 1
+                               ? rf_alloc_format("%s/%s.safetensors", w->folder, w->stem)
+                               : rf_alloc_format("%s/%s-%05" PRId64 "-of-%05" PRId64 ".safetensors",
+                                                 w->folder, w->stem, i + 1, w->n_shards);
     }
-    return RF_OK;
 }
 
 /* --- Headers ---------------------------------------------------------------------------------- */
@@ -130,17 +108,17 @@ static json_t *describe(const rf_safetensors_writer *w, const entry *e)
                      "data_offsets", (json_int_t)e->offset, (json_int_t)end);
 }
 
-/* Jansson keeps the order of insertion: that of the names. NULL when memory is out. */
+/* Jansson keeps the order of insertion: that of the names. Caller frees. */
 static char *header_of(const rf_safetensors_writer *w, int64_t shard_index)
 {
     json_t *root = json_pack("{s:{s:s}}", "__metadata__", "format", "pt");
-    bool ok = root != NULL;
-    for (int64_t i = 0; i < w->n && ok; i++) {
+    for (int64_t i = 0; i < w->n; i++) {
         if (w->entry[i].shard == shard_index) {
-            ok = json_object_set_new(root, w->entry[i].name, describe(w, &w->entry[i])) == 0;
+            json_object_set_new(root, w->entry[i].name, describe(w, &w->entry[i]));
         }
     }
-    char *text = ok ? json_dumps(root, JSON_COMPACT) : NULL;
+    char *text = json_dumps(root, JSON_COMPACT);
+    RF_ASSERT(text != NULL); /* names of tensors are UTF-8 */
     json_decref(root);
     return text;
 }
@@ -149,32 +127,24 @@ static int begin_shard(rf_safetensors_writer *w, int64_t index, rf_error *err)
 {
     shard *s = &w->shard[index];
     char *text = header_of(w, index);
-    char *header = NULL;
-    size_t n = 0, padded = 0;
+    const size_t n = strlen(text);
+    const uint64_t length = (n + HEADER_STEP - 1) / HEADER_STEP * HEADER_STEP;
+    const size_t bytes = sizeof length + (size_t)length;
+    char *header = rf_alloc(bytes, 1);
     int rc = RF_OK;
-    if (text != NULL) {
-        n = strlen(text);
-        padded = (n + HEADER_STEP - 1) / HEADER_STEP * HEADER_STEP;
-        header = malloc(sizeof(uint64_t) + padded);
-    }
-    if (header == NULL) {
-        rc = no_memory(err);
-        goto out;
-    }
-    uint64_t length = padded;
     memcpy(header, &length, sizeof length);
-    memset(header + sizeof length, ' ', padded);
+    memset(header + sizeof length, ' ', (size_t)length);
     memcpy(header + sizeof length, text, n);
     s->fd = open(s->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (s->fd < 0 || ftruncate(s->fd, (off_t)(sizeof length + padded) + s->bytes) != 0) {
+    if (s->fd < 0 || ftruncate(s->fd, (off_t)bytes + s->bytes) != 0) {
         rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot create: %s", s->path,
                           strerror(errno));
         goto out;
     }
-    rc = rf_file_pwrite(s->fd, header, sizeof length + padded, 0, s->path, err);
+    rc = rf_file_pwrite(s->fd, header, bytes, 0, s->path, err);
     for (int64_t i = 0; i < w->n; i++) {
         if (w->entry[i].shard == index) {
-            w->entry[i].offset += (int64_t)(sizeof length + padded);
+            w->entry[i].offset += (int64_t)bytes;
         }
     }
 out:
@@ -189,26 +159,17 @@ int rf_safetensors_writer_new(rf_safetensors_writer **out, const char *folder, c
 {
     RF_ASSERT(type == RF_F32 || type == RF_BF16 || type == RF_F16);
     RF_ASSERT(n_items > 0);
-    rf_safetensors_writer *w = calloc(1, sizeof *w);
-    *out = w;
-    if (w == NULL) {
-        return no_memory(err);
-    }
+    rf_safetensors_writer *w = *out = rf_alloc(1, sizeof *w);
     w->type = type;
-    w->folder = strdup(folder);
-    w->stem = strdup(stem);
-    int rc =
-        w->folder != NULL && w->stem != NULL ? copy_items(w, item, n_items, err) : no_memory(err);
-    if (rc == RF_OK) {
-        rc = plan_shards(w, max_shard_bytes, err);
+    w->folder = rf_alloc_string(folder);
+    w->stem = rf_alloc_string(stem);
+    copy_items(w, item, n_items);
+    plan_shards(w, max_shard_bytes);
+    name_shards(w);
+    for (int64_t i = 0; i < w->n_shards; i++) {
+        RF_TRY(begin_shard(w, i, err));
     }
-    if (rc == RF_OK) {
-        rc = name_shards(w, err);
-    }
-    for (int64_t i = 0; i < w->n_shards && rc == RF_OK; i++) {
-        rc = begin_shard(w, i, err);
-    }
-    return rc;
+    return RF_OK;
 }
 
 /* --- Values ----------------------------------------------------------------------------------- */
@@ -230,28 +191,21 @@ int rf_safetensors_writer_put(rf_safetensors_writer *w, const char *name, int64_
 
 static int write_index(const rf_safetensors_writer *w, rf_error *err)
 {
-    char *path = NULL, *text = NULL;
     int64_t total = 0;
     for (int64_t i = 0; i < w->n_shards; i++) {
         total += w->shard[i].bytes;
     }
     json_t *map = json_object();
     for (int64_t i = 0; i < w->n; i++) {
-        const char *file = strrchr(w->shard[w->entry[i].shard].path, '/') + 1;
+        const char *file = rf_file_name(w->shard[w->entry[i].shard].path);
         json_object_set_new(map, w->entry[i].name, json_string(file));
     }
     json_t *root =
         json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
-    int rc = RF_OK;
-    if (root != NULL && json_object_size(map) == (size_t)w->n) {
-        text = json_dumps(root, JSON_INDENT(2));
-    }
-    if (text == NULL || asprintf(&path, "%s/%s.safetensors.index.json", w->folder, w->stem) < 0) {
-        path = NULL;
-        rc = no_memory(err);
-    } else {
-        rc = rf_file_write(path, text, strlen(text), err);
-    }
+    char *text = json_dumps(root, JSON_INDENT(2));
+    RF_ASSERT(text != NULL);
+    char *path = rf_alloc_format("%s/%s.safetensors.index.json", w->folder, w->stem);
+    int rc = rf_file_write(path, text, strlen(text), err);
     json_decref(root);
     free(text);
     free(path);
