@@ -9,12 +9,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+size_t rf_leaves_loss_bytes(const rf_backend *backend, int64_t n_leaves, int64_t places)
+{
+    int64_t n = n_leaves * places;
+    return rf_backend_bytes(backend, RF_STATISTIC, n) + (size_t)n * sizeof(double);
+}
+
 int rf_leaves_new(rf_leaves *out, rf_dist *dist, rf_model *model, rf_reduce *reduce, int64_t places,
                   rf_recompute recompute, rf_error *err)
 {
-    *out = (rf_leaves){.dist = dist, .model = model, .reduce = reduce};
-    out->loss = rf_alloc((size_t)places, sizeof *out->loss);
+    rf_ctx *ctx = model->ctx;
+    int64_t n_losses = reduce->n_leaves * places;
+    *out = (rf_leaves){.dist = dist, .model = model, .reduce = reduce, .places = places};
     out->sums = rf_alloc((size_t)reduce->n_leaves, RF_N_SUMS * sizeof *out->sums);
+    out->host = calloc((size_t)n_losses, sizeof *out->host);
+    if (out->host == NULL) {
+        return rf_error_set(err, RF_ERR, "no memory for the losses: lower train.batch_rows");
+    }
+    RF_TRY(rf_backend_alloc(&out->loss, ctx, rf_backend_bytes(ctx->backend, RF_STATISTIC, n_losses),
+                            err));
     RF_TRY(rf_acts_new(&out->acts, model, places, places, true, recompute, err));
     return rf_backward_new(&out->backward, model, places, err);
 }
@@ -24,8 +37,9 @@ void rf_leaves_free(rf_leaves *leaves)
     if (leaves->model != NULL) {
         rf_backward_free(leaves->backward, leaves->model);
         rf_acts_free(leaves->acts, leaves->model);
+        rf_backend_free(leaves->model->ctx, leaves->loss);
     }
-    free(leaves->loss);
+    free(leaves->host);
     free(leaves->sums);
     *leaves = (rf_leaves){0};
 }
@@ -43,23 +57,44 @@ static void sum_losses(double *sum, const rf_batch *batch, const double *loss)
     }
 }
 
-/* One leaf: adds to the gradient, and sets its losses [RF_N_SUMS]. */
-static int train_leaf(rf_leaves *l, const rf_batch *batch, int64_t step, int64_t leaf, double *sum,
+/* Puts the losses of the pass just made aside, as those of leaf i. */
+static void keep_losses(rf_leaves *l, int64_t i)
+{
+    rf_ctx *ctx = l->model->ctx;
+    rf_backend_copy(ctx, rf_backend_at(ctx->backend, RF_STATISTIC, l->loss, i * l->places),
+                    l->acts->loss, RF_STATISTIC, l->acts->n);
+}
+
+/* Collective, after the last leaf: fetches the losses, and adds them up. */
+static int sum_all_losses(rf_leaves *l, const rf_loader_share *share, double *sum, rf_error *err)
+{
+    rf_backend_download(l->model->ctx, l->host, RF_F64, l->loss, RF_STATISTIC,
+                        share->n_leaves * l->places);
+    RF_TRY(rf_dist_agree(l->dist, rf_ctx_sync(l->model->ctx, err), err));
+    for (int64_t i = 0; i < share->n_leaves; i++) {
+        sum_losses(&l->sums[i * RF_N_SUMS], &share->leaf[i], &l->host[i * l->places]);
+    }
+    return rf_reduce_losses(l->reduce, sum, l->sums, err);
+}
+
+/* The i-th leaf of this rank: adds to the gradient. */
+static int train_leaf(rf_leaves *l, const rf_loader_share *share, int64_t i, int64_t step,
                       rf_error *err)
 {
     void *gradient = rf_reduce_leaf(l->reduce);
+    int64_t leaf =
+        rf_loader_leaf(rf_dist_rank(l->dist), rf_dist_size(l->dist), l->reduce->round, i);
     rf_lora_drop(l->model, (uint64_t)step, (uint64_t)leaf);
-    int rc = rf_model_forward(l->model, l->acts, batch, NULL, err);
+    int rc = rf_model_forward(l->model, l->acts, &share->leaf[i], NULL, err);
     if (rc == RF_OK) {
-        rc = rf_backward_run(l->backward, l->model, l->acts, gradient, l->loss, err);
+        rc = rf_backward_run(l->backward, l->model, l->acts, gradient, NULL, err);
     }
     rf_lora_keep(l->model);
     RF_TRY(rc);
-    sum_losses(sum, batch, l->loss);
+    keep_losses(l, i);
     if (rf_failpoint_visit("train.nan", NULL) != RF_OK) {
         const double nan_value = nan(""); /* a test's stand-in for an overflow on one rank */
         rf_backend_upload(l->model->ctx, gradient, RF_MASTER, &nan_value, RF_F64, 1);
-        sum[RF_SUM_WEIGHTED] = nan_value;
     }
     rf_reduce_leaf_done(l->reduce);
     return RF_OK;
@@ -70,29 +105,28 @@ static int train_leaf(rf_leaves *l, const rf_batch *batch, int64_t step, int64_t
 int rf_leaves_train(rf_leaves *l, const rf_loader_share *share, int64_t step, double *sum,
                     double *seconds, rf_error *err)
 {
-    int64_t rank = rf_dist_rank(l->dist), n_ranks = rf_dist_size(l->dist), round = l->reduce->round;
+    int64_t round = l->reduce->round;
     *seconds = 0.0;
     rf_reduce_begin(l->reduce);
     for (int64_t begin = 0; begin < share->n_leaves; begin += round) {
         double since = rf_log_seconds();
         int rc = RF_OK;
         for (int64_t i = begin; rc == RF_OK && i < begin + round; i++) {
-            rc = train_leaf(l, &share->leaf[i], step, rf_loader_leaf(rank, n_ranks, round, i),
-                            &l->sums[i * RF_N_SUMS], err);
+            rc = train_leaf(l, share, i, step, err);
         }
         *seconds += rf_log_seconds() - since;
         RF_TRY(rf_dist_agree(l->dist, rc, err));
         RF_TRY(rf_dist_agree(l->dist, rf_reduce_round(l->reduce, err), err));
     }
-    return rf_reduce_losses(l->reduce, sum, l->sums, err);
+    return sum_all_losses(l, share, sum, err);
 }
 
 static int valid_leaves(rf_leaves *l, const rf_loader_share *share, rf_error *err)
 {
     for (int64_t i = 0; i < share->n_leaves; i++) {
         RF_TRY(rf_model_forward(l->model, l->acts, &share->leaf[i], NULL, err));
-        RF_TRY(rf_model_losses(l->model, l->acts, l->loss, err));
-        sum_losses(&l->sums[i * RF_N_SUMS], &share->leaf[i], l->loss);
+        RF_TRY(rf_model_losses(l->model, l->acts, NULL, err));
+        keep_losses(l, i);
     }
     return RF_OK;
 }
@@ -100,7 +134,7 @@ static int valid_leaves(rf_leaves *l, const rf_loader_share *share, rf_error *er
 int rf_leaves_valid(rf_leaves *l, const rf_loader_share *share, double *sum, rf_error *err)
 {
     RF_TRY(rf_dist_agree(l->dist, valid_leaves(l, share, err), err));
-    return rf_reduce_losses(l->reduce, sum, l->sums, err);
+    return sum_all_losses(l, share, sum, err);
 }
 
 void rf_leaves_part_losses(double *part_loss, const double *sum, const rf_counts *counts)

@@ -18,10 +18,14 @@ typedef struct rf_leaves {
     rf_reduce *reduce;
     rf_acts *acts;
     rf_backward *backward;
-    double *loss; /* [places of a leaf] host */
-    double *sums; /* [reduce->n_leaves, RF_N_SUMS] */
+    int64_t places; /* of a leaf */
+    void *loss;     /* [reduce->n_leaves, places] class statistic: fetched once a step */
+    double *host;   /* the same on the host */
+    double *sums;   /* [reduce->n_leaves, RF_N_SUMS] */
 } rf_leaves;
 
+/* local. Bytes of what keeps the losses of a step. */
+size_t rf_leaves_loss_bytes(const rf_backend *backend, int64_t n_leaves, int64_t places);
 /* local. Takes the memory for leaves of `places`. Caller frees, also after an error. */
 RF_MUST_CHECK int rf_leaves_new(rf_leaves *out, rf_dist *dist, rf_model *model, rf_reduce *reduce,
                                 int64_t places, rf_recompute recompute, rf_error *err);

@@ -1,6 +1,6 @@
 #include "train/plan.h"
 
-#include "train/math/backward.h"
+#include "train/leaves.h"
 
 #include <inttypes.h>
 
@@ -65,6 +65,7 @@ int rf_plan_make(rf_plan *out, const rf_setup *s, rf_error *err)
                      rf_backend_bytes(s->backend, RF_MASTER, shell.table.n_elements);
     out->reduction = step.peak - out->gradients;
     out->activations = rf_acts_bytes(&shell, places, places, true, s->set.recompute);
+    out->activations += rf_leaves_loss_bytes(s->backend, s->reduce.n_leaves, places);
     out->backward = rf_backward_bytes(&shell, places);
     out->scratch = rf_ctx_scratch_bytes(s->backend, s->n_threads, &ctx.limits);
     out->decoder = decoder_bytes(s, &shell);

@@ -13,7 +13,7 @@ typedef struct rf_plan {
     size_t gradients; /* n_gradients of them */
     int n_gradients;
     size_t reduction;   /* work space of the sum over ranks */
-    size_t activations; /* of a leaf, with the batch and its spans */
+    size_t activations; /* of a leaf, with the batch and its spans; losses of a step */
     size_t backward;    /* gradients of activations */
     size_t scratch;     /* kernels', the head's logits among it */
     size_t decoder;     /* cache and activations for sample completions */

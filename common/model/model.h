@@ -143,8 +143,8 @@ typedef struct rf_acts {
     uint8_t *host_taken;                        /* [keys] host, all 0 between calls */
     int32_t *chosen, *chosen_token;             /* [N] index: operands of the head's functions */
     void *chosen_score;                         /* [N] statistic */
-    void *span_memory;  /* [span_size] index, what spans points into */
-    int32_t *host_span; /* [span_size] host, where it is built */
+    void *span_memory;                          /* [span_size] index, what spans points into */
+    int32_t *host_span;                         /* [span_size] host, where it is built */
     int64_t span_size;
     rf_spans spans;
     rf_block_acts *block; /* [L]. norm1, norm2 and h are the same memory in all: backward makes them
@@ -181,7 +181,8 @@ RF_MUST_CHECK int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batc
  * block's last product, which only `out` needs, are left out. */
 void rf_model_block_forward(rf_model *model, rf_acts *acts, int64_t layer, void *out,
                             rf_cache *cache);
-/* Cross-entropy of every place with a target, into host memory: loss [N] (0 without target).
+/* Cross-entropy of every place with a target [N], 0 without, into acts->loss (backend memory), and
+ * into host memory where loss is not NULL: then it waits for them.
  * Forward only; training fuses it with backward (train/math/backward.h). */
 RF_MUST_CHECK int rf_model_losses(rf_model *model, rf_acts *acts, double *loss, rf_error *err);
 

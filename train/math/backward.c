@@ -432,6 +432,9 @@ int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts, void 
         rf_model_release(model, layer);
     }
     embedding_backward(&p);
+    if (loss == NULL) {
+        return RF_OK;
+    }
     rf_backend_download(model->ctx, loss, RF_F64, acts->loss, RF_STATISTIC, acts->n);
     return rf_ctx_sync(model->ctx, err);
 }

@@ -19,8 +19,9 @@ void rf_backward_free(rf_backward *backward, rf_model *model); /* NULL is fine *
 /* Adds to gradient [table.n_elements] (class master, layout of the trainable space) the gradient of
  *   sum_i weight_i * cross-entropy_i
  * over the batch last given to rf_model_forward (with acts that keep activations, and without a
- * cache: anything else is an error, before anything is added), and leaves the unweighted losses in
- * host memory: loss [N], 0 without target. Reads the activations; with RF_RECOMPUTE_BLOCK each
+ * cache: anything else is an error, before anything is added), and leaves the unweighted losses [N],
+ * 0 without target, in acts->loss (backend memory), and in host memory where loss is not NULL: then
+ * it waits for them, and an asynchronous error comes out here. Reads the activations; with RF_RECOMPUTE_BLOCK each
  * block runs forward again first. */
 RF_MUST_CHECK int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts,
                                   void *gradient, double *loss, rf_error *err);
