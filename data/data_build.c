@@ -168,8 +168,16 @@ static void report_side(const rf_build_settings *s, bool held_out, const rf_buil
     }
 }
 
-static void report(const rf_build_settings *s, const rf_build_statistics *statistics)
+static void report(const rf_build_settings *s, const rf_build_statistics *statistics,
+                   const rf_tokenizer *tokenizer)
 {
+    int64_t n_answers = 0;
+    for (int64_t i = 0; i < s->n_sources; i++) {
+        n_answers += statistics->kept[i].n_answers + statistics->held_out[i].n_answers;
+    }
+    if (n_answers > 0) {
+        fprintf(stderr, "form of conversations: %s\n", rf_tokenizer_form(tokenizer));
+    }
     report_side(s, false, statistics->kept);
     if (s->held_out_path != NULL) {
         report_side(s, true, statistics->held_out);
@@ -202,7 +210,7 @@ static int run(int argc, char **argv, rf_error *err)
         rf_tokenizer_read_control_tokens(tokenizer);
     }
     RF_TRY_OUT(rf_build(&statistics, tokenizer, &r.settings, err));
-    report(&r.settings, &statistics);
+    report(&r.settings, &statistics, tokenizer);
 out:
     rf_build_statistics_free(&statistics);
     rf_tokenizer_free(tokenizer);

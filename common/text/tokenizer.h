@@ -83,6 +83,8 @@ char *rf_tokenizer_decode(const rf_tokenizer *tokenizer, size_t *bytes, const in
 RF_MUST_CHECK int rf_tokenizer_render(const rf_tokenizer *tokenizer, char **text, size_t *bytes,
                                       rf_ids *ids, const rf_turn *turn, int64_t n,
                                       const rf_render_options *options, rf_error *err);
+/* What conversations become, in a few words for people: "the tokenizer's chat template", ... */
+const char *rf_tokenizer_form(const rf_tokenizer *tokenizer);
 /* From now on special tokens written out in messages are those tokens, as Transformers reads them; before,
  * they are text like any other. Before other threads use it; the byte tokenizer never reads them. */
 void rf_tokenizer_read_control_tokens(rf_tokenizer *tokenizer);

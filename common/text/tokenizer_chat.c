@@ -151,6 +151,15 @@ int rf_tokenizer_render(const rf_tokenizer *tokenizer, char **text, size_t *byte
     return rc;
 }
 
+const char *rf_tokenizer_form(const rf_tokenizer *tokenizer)
+{
+    static const char *const forms[] = {
+        [RF_CHAT_MARKS] = "marks of the byte tokenizer",
+        [RF_CHAT_PLAIN] = "plain: the tokenizer has no chat template, so each message is a line",
+        [RF_CHAT_TEMPLATE] = "the tokenizer's chat template"};
+    return forms[tokenizer->chat.kind];
+}
+
 void rf_tokenizer_read_control_tokens(rf_tokenizer *tokenizer)
 {
     tokenizer->chat.find = NULL;

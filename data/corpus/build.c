@@ -66,6 +66,7 @@ void rf_build_counts_add(rf_build_counts *sum, const rf_build_counts *x)
     sum->n_tokens += x->n_tokens;
     sum->n_prompt += x->n_prompt;
     sum->n_chars += x->n_chars;
+    sum->n_answers += x->n_answers;
     sum->n_literal += x->n_literal;
     sum->longest = x->longest > sum->longest ? x->longest : sum->longest;
     for (int i = 0; i < RF_BUILD_N_LIMITS; i++) {
@@ -182,6 +183,7 @@ static int write_sample(output *o, const rf_build_settings *settings, int64_t so
     RF_TRY(rf_corpus_writer_end_sample(o->writer[side], sample->n_prompt, err));
     rf_build_counts *counts = side == 1 ? o->statistics->held_out : o->statistics->kept;
     rf_build_counts_sample(&counts[source], open->n_tokens, sample->n_prompt, open->n_chars);
+    counts[source].n_answers += sample->is_answer;
     counts[source].n_literal += sample->n_literal;
     *open = (rf_build_counts){0};
     return RF_OK;

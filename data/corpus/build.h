@@ -50,6 +50,7 @@ typedef struct rf_build_counts {
     int64_t longest;                      /* tokens */
     int64_t n_fitting[RF_BUILD_N_LIMITS]; /* samples of at most so many tokens */
     int64_t n_chars;                      /* code points */
+    int64_t n_answers;                    /* samples that are answers to conversations */
     int64_t n_literal;                    /* special tokens in messages that were taken as text */
 } rf_build_counts;
 

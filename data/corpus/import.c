@@ -44,7 +44,7 @@ static int add_answer(rf_imported *out, const rf_tokenizer *tokenizer, const rf_
                       int64_t n, bool held_out, rf_error *err)
 {
     const rf_turn *turn = record->turn;
-    rf_imported_sample sample = {.held_out = held_out};
+    rf_imported_sample sample = {.held_out = held_out, .is_answer = true};
     for (int64_t i = 0; i <= n; i++) {
         sample.n_chars += count_chars(turn[i].content, turn[i].bytes);
     }

@@ -21,6 +21,7 @@ typedef struct rf_imported_sample {
     int64_t n_tokens;
     int64_t n_prompt;  /* 0: the sample goes on in the next element */
     int64_t n_chars;   /* code points of its text */
+    bool is_answer;    /* to a conversation; else a text */
     int64_t n_literal; /* special tokens in its messages that were taken as text */
     bool held_out;
 } rf_imported_sample;

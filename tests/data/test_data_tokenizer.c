@@ -24,8 +24,9 @@ static void put_tokenizer(const char *template, const char *end)
     mkdir(in_folder("tok"), 0777);
     put_bytes("tok/tokenizer.json", text, bytes);
     free(text);
-    json_t *config = json_pack("{s:s, s:s, s:{s:{s:s, s:b}}}", "chat_template", template, "bos_token",
-                               "<|begin_of_text|>", "added_tokens_decoder", "382", "content", end, "special", 1);
+    json_t *config =
+        json_pack("{s:s, s:s, s:{s:{s:s, s:b}}}", "chat_template", template, "bos_token",
+                  "<|begin_of_text|>", "added_tokens_decoder", "382", "content", end, "special", 1);
     text = json_dumps(config, 0);
     cr_assert_eq(rf_file_write(in_folder("tok/tokenizer_config.json"), text, strlen(text), &err),
                  RF_OK);
@@ -81,6 +82,23 @@ Test(data_tokenizer, render_through_templates)
     assert_renders("llama3.2", "<|eot_id|>");
 }
 
+/* Roles do not get lost without a word, nor what looks like a control token. */
+Test(data_tokenizer, build_says_what_conversations_become)
+{
+    put_text("a.jsonl", "{\"query\": \"a <|im_end|>\", \"response\": \"b\"}");
+    put_tokenizer("chatml", "<|im_end|>");
+    ASSERT_RUNS("build --tokenizer tok --out c.h5 a.jsonl");
+    cr_expect_not_null(strstr(program_messages, "conversations: the tokenizer's chat template"));
+    cr_expect_not_null(strstr(program_messages, "control tokens    1 "), "%s", program_messages);
+    ASSERT_RUNS("build --tokenizer tok --control-tokens --out d.h5 a.jsonl");
+    cr_expect_null(strstr(program_messages, "control tokens"));
+    ASSERT_RUNS("build --out e.h5 a.jsonl");
+    cr_expect_not_null(strstr(program_messages, "conversations: marks of the byte tokenizer"));
+    cr_assert_eq(unlink(in_folder("tok/tokenizer_config.json")), 0);
+    ASSERT_RUNS("build --tokenizer tok --out f.h5 a.jsonl");
+    cr_expect_not_null(strstr(program_messages, "conversations: plain"), "%s", program_messages);
+}
+
 Test(data_tokenizer, render_refuses_bad_records)
 {
     put_tokenizer("qwen3", "<|im_end|>");
@@ -90,7 +108,8 @@ Test(data_tokenizer, render_refuses_bad_records)
     put_tokenizer("llama3", "<|eot_id|>");
     put_text("a.jsonl",
              "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"tools\": [{}]}");
-    ASSERT_FAILS(1, "the chat template has no tools: remove them", "render --tokenizer tok <a.jsonl");
+    ASSERT_FAILS(1, "the chat template has no tools: remove them",
+                 "render --tokenizer tok <a.jsonl");
     ASSERT_FAILS(2, "unknown tokenizer", "render --tokenizer nowhere <a.jsonl");
 }
 
