@@ -79,11 +79,10 @@ static int add_source(request *r, const char *text, bool held_out, rf_error *err
 
 static int parse_format(rf_format *out, const char *text, rf_error *err)
 {
-    static const char *const names[] = {"auto", "jsonl", "text"};
-    static const rf_format formats[] = {RF_FORMAT_AUTO, RF_FORMAT_JSONL, RF_FORMAT_TEXT};
-    for (size_t i = 0; i < 3; i++) {
+    static const char *const names[] = {"auto", "jsonl", "text"}; /* as rf_format has them */
+    for (int i = 0; i < 3; i++) {
         if (strcmp(text, names[i]) == 0) {
-            *out = formats[i];
+            *out = (rf_format)i;
             return RF_OK;
         }
     }

@@ -99,7 +99,7 @@ static int next_question(request *r, rf_task_text *text, rf_error *err)
     for (int i = 0; i < MAX_REPEATS; i++) {
         rf_rng rng =
             RF_RNG_STREAM((uint64_t)r->seed, RF_RNG_TASK, hash_text(r->task->name), r->index++);
-        int rc = r->task->generate(text, &rng, &r->options, err);
+        int rc = rf_task_generate(r->task, text, &rng, &r->options, err);
         if (rc != RF_OK || !r->unique || add_seen(&r->seen, text->query)) {
             return rc;
         }

@@ -49,8 +49,8 @@ static void print_usage(void)
 {
     rf_config *config = rf_config_new(key_tables);
     fputs(usage, stdout);
-    for (const rf_task *task = rf_tasks; task->name != NULL; task++) {
-        printf("                       %-12s %s\n", task->name, task->help);
+    for (const rf_task *const *task = rf_tasks; *task != NULL; task++) {
+        printf("                       %-12s %s\n", (*task)->name, (*task)->help);
     }
     printf("\nSettings (defaults: those of the run that trained the model):\n");
     rf_config_help(config, stdout);

@@ -39,6 +39,9 @@ typedef struct rf_render_options {
     int64_t *n_literal; /* counts special tokens in messages that are taken as text; NULL: not */
 } rf_render_options;
 
+/* "a string", "null", "an array": what kind of JSON this is, for messages. */
+const char *rf_chat_json_kind(const struct json_t *value);
+
 /* The turns of {"messages": [...]}: "role" and "content" are strings; content may be null beside
  * tool_calls; "reasoning_content" may be there. *out [*n], caller frees. */
 RF_MUST_CHECK int rf_chat_turns(rf_turn **out, int64_t *n, const struct json_t *messages,

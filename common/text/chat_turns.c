@@ -7,7 +7,7 @@
 
 /* --- Turns from JSON -------------------------------------------------------------------------- */
 
-static const char *type_name(const json_t *value)
+const char *rf_chat_json_kind(const json_t *value)
 {
     static const char *const type_names[] = {
         [JSON_OBJECT] = "an object",    [JSON_ARRAY] = "an array", [JSON_STRING] = "a string",
@@ -26,7 +26,7 @@ static int get_string(const char **text, size_t *bytes, const json_t *object, si
     }
     if (!json_is_string(value)) {
         return rf_error_set(err, RF_ERR, "messages[%zu]: field \"%s\" must be a string, but is %s",
-                            i, key, type_name(value));
+                            i, key, rf_chat_json_kind(value));
     }
     *text = json_string_value(value);
     *bytes = json_string_length(value);
@@ -46,7 +46,7 @@ static int read_calls(rf_turn *turn, const json_t *item, size_t i, rf_error *err
     }
     if (!json_is_array(calls)) {
         return rf_error_set(err, RF_ERR, "messages[%zu]: tool_calls must be an array, but is %s", i,
-                            type_name(calls));
+                            rf_chat_json_kind(calls));
     }
     for (size_t k = 0; k < json_array_size(calls); k++) {
         const json_t *call = json_array_get(calls, k);
@@ -69,7 +69,7 @@ static int read_turn(rf_turn *turn, const json_t *item, size_t i, rf_error *err)
     size_t role_bytes;
     if (!json_is_object(item)) {
         return rf_error_set(err, RF_ERR, "messages[%zu]: must be an object, but is %s", i,
-                            type_name(item));
+                            rf_chat_json_kind(item));
     }
     turn->message = item;
     RF_TRY(get_string(&turn->role, &role_bytes, item, i, "role", err));
@@ -100,7 +100,7 @@ int rf_chat_turns(rf_turn **out, int64_t *n, const json_t *messages, rf_error *e
     *n = 0;
     if (!json_is_array(messages)) {
         return rf_error_set(err, RF_ERR, "field \"messages\" must be an array, but is %s",
-                            messages != NULL ? type_name(messages) : "missing");
+                            messages != NULL ? rf_chat_json_kind(messages) : "missing");
     }
     if (n_turns == 0) {
         return rf_error_set(err, RF_ERR, "field \"messages\" is empty: give at least one message");
@@ -144,7 +144,7 @@ int rf_chat_read_options(rf_render_options *out, const json_t *record, rf_error 
     }
     if (field != NULL) {
         return rf_error_set(err, RF_ERR, "field \"%s\" must be %s, but is %s", field, wanted,
-                            type_name(json_object_get(record, field)));
+                            rf_chat_json_kind(json_object_get(record, field)));
     }
     *out = (rf_render_options){.tools = is_null(tools) ? NULL : tools,
                                .add_generation_prompt = json_is_true(prompt),

@@ -24,9 +24,9 @@ typedef struct exporter {
     rf_model_config config;
     rf_type type;
     rf_safetensors_writer *writer;
-    float *values; /* scratch [capacity] */
+    float *values; /* scratch for a chunk of a tensor, as are encoded values */
     void *encoded;
-    int64_t capacity;
+    size_t n_values, n_encoded; /* that fit */
 } exporter;
 
 /* --- The folder ------------------------------------------------------------------------------- */
@@ -209,26 +209,13 @@ static int begin_values(exporter *ex, rf_error *err)
     return rc;
 }
 
-static int reserve(exporter *ex, int64_t n, rf_error *err)
-{
-    if (n <= ex->capacity) {
-        return RF_OK;
-    }
-    free(ex->values);
-    free(ex->encoded);
-    ex->values = malloc((size_t)n * sizeof *ex->values);
-    ex->encoded = malloc((size_t)n * rf_type_bytes(ex->type));
-    bool ok = ex->values != NULL && ex->encoded != NULL;
-    ex->capacity = ok ? n : 0;
-    return ok ? RF_OK : rf_error_set(err, RF_ERR, "no memory for converting");
-}
-
 /* rf_checkpoint_sink */
 static int put(void *user, const void *values, rf_type type, const rf_tensor *tensor, int64_t first,
                int64_t n, rf_error *err)
 {
     exporter *ex = user;
-    RF_TRY(reserve(ex, n, err));
+    ex->values = rf_alloc_grow(ex->values, &ex->n_values, (size_t)n, sizeof *ex->values);
+    ex->encoded = rf_alloc_grow(ex->encoded, &ex->n_encoded, (size_t)n, rf_type_bytes(ex->type));
     rf_storage_decode(ex->values, values, type, n);
     int64_t bad = rf_storage_encode(ex->encoded, ex->type, ex->values, n);
     if (bad >= 0) {

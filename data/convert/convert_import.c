@@ -1,3 +1,4 @@
+#include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "data/convert/convert_private.h"
 
@@ -36,7 +37,7 @@ typedef struct importer {
     rf_vocabulary vocabulary;
     rf_type type;  /* of the checkpoint */
     float *values; /* scratch [capacity] */
-    int64_t capacity;
+    size_t capacity;
 } importer;
 
 static int read_config(importer *im, rf_error *err)
@@ -104,17 +105,6 @@ static void fill_fresh_rows(const importer *im, const rf_tensor *t, int64_t firs
     }
 }
 
-static int reserve(importer *im, int64_t n, rf_error *err)
-{
-    if (n <= im->capacity) {
-        return RF_OK;
-    }
-    free(im->values);
-    im->values = malloc((size_t)n * sizeof *im->values);
-    im->capacity = im->values != NULL ? n : 0;
-    return im->values != NULL ? RF_OK : rf_error_set(err, RF_ERR, "no memory for converting");
-}
-
 /* rf_checkpoint_source */
 static int fetch(void *user, void *out, const rf_tensor *tensor, int64_t first, int64_t n,
                  rf_error *err)
@@ -122,7 +112,7 @@ static int fetch(void *user, void *out, const rf_tensor *tensor, int64_t first, 
     importer *im = user;
     const rf_safetensor *t = rf_safetensors_find(&im->set, tensor->name);
     size_t element = rf_type_bytes(t->type);
-    RF_TRY(reserve(im, n, err));
+    im->values = rf_alloc_grow(im->values, &im->capacity, (size_t)n, sizeof *im->values);
     int64_t stored = t->count - first < n ? t->count - first : n;
     if (stored > 0) {
         rf_storage_decode(im->values, t->data + (size_t)first * element, t->type, stored);

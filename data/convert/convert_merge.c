@@ -15,15 +15,10 @@ typedef struct merge {
     rf_table table; /* with the adapters */
     double **held;  /* [table.n_tensors]: the adapters' values, NULL for other tensors */
     rf_type type;   /* of the file that is written */
-    double *values; /* scratch [capacity] */
-    float *rounded; /* scratch [capacity] */
-    int64_t capacity;
+    double *values; /* scratch for a chunk of a tensor, as are rounded values */
+    float *rounded;
+    size_t n_values, n_rounded; /* that fit */
 } merge;
-
-static int no_memory(rf_error *err)
-{
-    return rf_error_set(err, RF_ERR, "no memory for merging");
-}
 
 /* --- What belongs together -------------------------------------------------------------------- */
 
@@ -75,7 +70,7 @@ static int hold_adapters(merge *m, rf_error *err)
         }
         m->held[i] = malloc((size_t)t->count * sizeof **m->held);
         if (m->held[i] == NULL) {
-            return no_memory(err);
+            return rf_error_set(err, RF_ERR, "%s: no memory for its adapters", m->adapter_path);
         }
         RF_TRY(rf_checkpoint_reader_get(m->adapter_reader, m->held[i], t->name, 0, t->count, err));
     }
@@ -87,18 +82,6 @@ static const double *held_of(const merge *m, const rf_tensor *matrix, rf_role ro
 {
     const rf_tensor *t = role < RF_N_ROLES ? rf_table_role(&m->table, matrix->layer, role) : NULL;
     return t != NULL ? m->held[t - m->table.tensor] : NULL;
-}
-
-static int reserve(merge *m, int64_t n, rf_error *err)
-{
-    if (n > m->capacity) {
-        free(m->values);
-        free(m->rounded);
-        m->values = malloc((size_t)n * sizeof *m->values);
-        m->rounded = malloc((size_t)n * sizeof *m->rounded);
-        m->capacity = m->values != NULL && m->rounded != NULL ? n : 0;
-    }
-    return m->capacity >= n ? RF_OK : no_memory(err);
 }
 
 /* The index of the first value that is not finite, or -1. */
@@ -126,7 +109,8 @@ static int take(void *user, void *out, const rf_tensor *tensor, int64_t first, i
     merge *m = user;
     const double *a = held_of(m, tensor, rf_table_adapter_a(tensor->role));
     const double *b = held_of(m, tensor, rf_table_adapter_b(tensor->role));
-    RF_TRY(reserve(m, n, err));
+    m->values = rf_alloc_grow(m->values, &m->n_values, (size_t)n, sizeof *m->values);
+    m->rounded = rf_alloc_grow(m->rounded, &m->n_rounded, (size_t)n, sizeof *m->rounded);
     RF_TRY(rf_checkpoint_reader_get(m->base_reader, m->values, tensor->name, first, n, err));
     if (a != NULL) {
         const rf_adaptation *of = &m->adapter.adaptation;

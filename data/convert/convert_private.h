@@ -46,7 +46,6 @@ typedef struct rf_vocabulary {
 RF_MUST_CHECK int rf_vocabulary_plan(rf_vocabulary *out, const rf_tokenizer *tokenizer,
                                      int64_t n_file, rf_error *err);
 bool rf_vocabulary_is_fresh(const rf_vocabulary *vocabulary, int64_t row);
-bool rf_vocabulary_has_fresh(const rf_vocabulary *vocabulary);
 /* The means of used rows, where fresh rows need them. */
 RF_MUST_CHECK int rf_vocabulary_average(rf_vocabulary *vocabulary, const rf_safetensors *set,
                                         rf_error *err);

@@ -7,6 +7,11 @@
 
 /* --- Plan ------------------------------------------------------------------------------------- */
 
+static bool has_fresh(const rf_vocabulary *v)
+{
+    return v->n_fresh > 0 || v->n_rows > v->n_file;
+}
+
 int rf_vocabulary_plan(rf_vocabulary *out, const rf_tokenizer *tokenizer, int64_t n_file,
                        rf_error *err)
 {
@@ -21,7 +26,7 @@ int rf_vocabulary_plan(rf_vocabulary *out, const rf_tokenizer *tokenizer, int64_
             out->fresh[out->n_fresh++] = id[i];
         }
     }
-    return rf_vocabulary_has_fresh(out) && out->n_used == 0
+    return has_fresh(out) && out->n_used == 0
                ? rf_error_set(err, RF_ERR, "the tokenizer has no tokens: download it again")
                : RF_OK;
 }
@@ -33,11 +38,6 @@ bool rf_vocabulary_is_fresh(const rf_vocabulary *v, int64_t row)
         fresh = fresh || v->fresh[i] == row;
     }
     return fresh;
-}
-
-bool rf_vocabulary_has_fresh(const rf_vocabulary *v)
-{
-    return v->n_fresh > 0 || v->n_rows > v->n_file;
 }
 
 /* --- Means ------------------------------------------------------------------------------------ */
@@ -72,7 +72,7 @@ static int average(float *mean, const rf_safetensor *t, int64_t n_rows, rf_error
 
 int rf_vocabulary_average(rf_vocabulary *v, const rf_safetensors *set, rf_error *err)
 {
-    if (!rf_vocabulary_has_fresh(v)) {
+    if (!has_fresh(v)) {
         return RF_OK;
     }
     const rf_safetensor *embed = rf_safetensors_find(set, "model.embed_tokens.weight");

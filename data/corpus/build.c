@@ -314,20 +314,8 @@ static bool is_same_file(const char *a, const char *b)
            (stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino);
 }
 
-/* Sources that cannot be read are met now, not after hours of reading the others. */
-static int check_sources(const rf_build_settings *s, rf_error *err)
-{
-    for (int64_t k = 0; k < s->n_sources; k++) {
-        const char *path = s->source[k].path;
-        if (strcmp(path, "-") != 0 && access(path, R_OK) != 0) {
-            return rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot read: %s", path,
-                                strerror(errno));
-        }
-    }
-    return RF_OK;
-}
-
-/* An output must be neither a source nor the other output. */
+/* An output must be neither a source nor the other output. Sources that cannot be read are met now,
+ * not after hours of reading the others. */
 static int check_paths(const rf_build_settings *s, rf_error *err)
 {
     const char *out[2] = {s->out_path, s->held_out_path};
@@ -335,9 +323,14 @@ static int check_paths(const rf_build_settings *s, rf_error *err)
         return rf_error_set(err, RF_ERR_USAGE, "%s: both outputs have this name: choose two",
                             out[0]);
     }
-    for (int i = 0; i < 2; i++) {
-        for (int64_t k = 0; out[i] != NULL && k < s->n_sources; k++) {
-            if (is_same_file(out[i], s->source[k].path)) {
+    for (int64_t k = 0; k < s->n_sources; k++) {
+        const char *path = s->source[k].path;
+        if (strcmp(path, "-") != 0 && access(path, R_OK) != 0) {
+            return rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot read: %s", path,
+                                strerror(errno));
+        }
+        for (int i = 0; i < 2 && out[i] != NULL; i++) {
+            if (is_same_file(out[i], path)) {
                 return rf_error_set(err, RF_ERR_USAGE,
                                     "%s: is a source and an output: choose another output", out[i]);
             }
@@ -369,7 +362,6 @@ static int open_outputs(output *o, const rf_tokenizer *tokenizer, const rf_build
     const char *path[2] = {settings->out_path, settings->held_out_path};
     o->statistics->kept = rf_alloc(n, sizeof *o->statistics->kept);
     o->statistics->held_out = rf_alloc(n, sizeof *o->statistics->held_out);
-    RF_TRY(check_sources(settings, err));
     RF_TRY(check_paths(settings, err));
     for (int side = 0; side < 2 && path[side] != NULL; side++) {
         RF_TRY(

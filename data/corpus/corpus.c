@@ -192,50 +192,49 @@ int rf_corpus_read(rf_corpus *c, int32_t *out, int64_t i, int64_t first, int64_t
 {
     RF_ASSERT(i >= 0 && i < c->n_samples && first >= 0 && n >= 0);
     RF_ASSERT(n <= rf_corpus_length(c, i) - first);
-    int rc = read_raw(c, out, begins(c)[i] + first, n, err);
-    return rc == RF_OK ? check_ids(c, out, n, err) : rc;
+    RF_TRY(read_raw(c, out, begins(c)[i] + first, n, err));
+    return check_ids(c, out, n, err);
 }
 
-/* Responses end with end-of-text; a prompt of one token is the begin token. block holds tokens
- * [at, at+n); *next_begin and *next_end are the samples whose first and last token come next. */
-static int check_block(const rf_corpus *c, const int32_t *block, int64_t at, int64_t n,
-                       int64_t *next_begin, int64_t *next_end, rf_error *err)
+/* Responses end with end-of-text; a prompt of one token is the begin token. token holds [at, at+n);
+ * *next_begin and *next_end are the samples whose first and last token come next. */
+static int check_tokens(const rf_corpus *c, const int32_t *token, int64_t at, int64_t n,
+                        int64_t *next_begin, int64_t *next_end, rf_error *err)
 {
     const rf_specials *s = rf_tokenizer_specials(c->tokenizer);
     for (; *next_end < c->n_samples && begins(c)[*next_end + 1] <= at + n; ++*next_end) {
-        int32_t last = block[begins(c)[*next_end + 1] - 1 - at];
+        int32_t last = token[begins(c)[*next_end + 1] - 1 - at];
         if (!rf_tokenizer_is_eos(c->tokenizer, last)) {
             return rf_corpus_file_damaged(c, "a response does not end with end-of-text", err);
         }
     }
     for (; *next_begin < c->n_samples && begins(c)[*next_begin] < at + n; ++*next_begin) {
-        if (prompts(c)[*next_begin] == 1 && block[begins(c)[*next_begin] - at] != s->begin) {
+        if (prompts(c)[*next_begin] == 1 && token[begins(c)[*next_begin] - at] != s->begin) {
             return rf_corpus_file_damaged(c, "a prompt of one token is not the begin token", err);
         }
     }
-    return check_ids(c, block, n, err);
+    return check_ids(c, token, n, err);
 }
 
 int rf_corpus_verify(rf_corpus *c, rf_error *err)
 {
-    enum { BLOCK = 1 << 18 };
-    int32_t *block = malloc(BLOCK * sizeof *block);
-    int rc = block != NULL ? RF_OK : rf_error_set(err, RF_ERR, "%s: no memory", c->path);
+    enum { CHUNK = 1 << 18 };
+    int32_t *token = rf_alloc(CHUNK, sizeof *token);
+    int rc = RF_OK;
     uLong crc = 0;
     int64_t next_begin = 0, next_end = 0;
-    for (int64_t at = 0; at < c->n_tokens && rc == RF_OK; at += BLOCK) {
-        int64_t n = c->n_tokens - at < BLOCK ? c->n_tokens - at : BLOCK;
-        rc = read_raw(c, block, at, n, err);
-        if (rc == RF_OK) {
-            crc = crc32_z(crc, (const unsigned char *)block, (size_t)n * sizeof *block);
-            rc = check_block(c, block, at, n, &next_begin, &next_end, err);
-        }
+    for (int64_t at = 0; at < c->n_tokens; at += CHUNK) {
+        int64_t n = c->n_tokens - at < CHUNK ? c->n_tokens - at : CHUNK;
+        RF_TRY_OUT(read_raw(c, token, at, n, err));
+        crc = crc32_z(crc, (const unsigned char *)token, (size_t)n * sizeof *token);
+        RF_TRY_OUT(check_tokens(c, token, at, n, &next_begin, &next_end, err));
         rf_log_progress("verifying", at + n, c->n_tokens, "tokens");
     }
-    rf_log_live_end();
-    if (rc == RF_OK && (uint32_t)crc != c->crc[0]) {
+    if ((uint32_t)crc != c->crc[0]) {
         rc = rf_corpus_file_damaged(c, "the tokens have a wrong checksum", err);
     }
-    free(block);
+out:
+    rf_log_live_end();
+    free(token);
     return rc;
 }

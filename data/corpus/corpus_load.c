@@ -214,8 +214,8 @@ static int load_sources(rf_corpus *c, rf_error *err)
         goto out;
     }
     const int64_t *begin = first.data;
-    c->source = calloc((size_t)n, sizeof *c->source);
-    bool good = c->source != NULL && begin[0] == 0 && begin[n] == c->n_samples;
+    c->source = rf_alloc((size_t)n, sizeof *c->source);
+    bool good = begin[0] == 0 && begin[n] == c->n_samples;
     for (int64_t s = 0; s < n && good; s++) {
         c->n_sources = s + 1;
         good = parse_source(&c->source[s], json_array_get(list, (size_t)s)) &&

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -165,8 +166,8 @@ int rf_corpus_writer_end_sample(rf_corpus_writer *w, int64_t n_prompt, rf_error 
 {
     RF_ASSERT(n_prompt >= 1 && n_prompt < w->open_tokens && w->n_sources > 0);
     if (n_prompt > INT32_MAX) {
-        return rf_error_set(err, RF_ERR, "a prompt of %lld tokens is too long: shorten it",
-                            (long long)n_prompt);
+        return rf_error_set(err, RF_ERR, "a prompt of %" PRId64 " tokens is too long: shorten it",
+                            n_prompt);
     }
     w->n_tokens += w->open_tokens;
     w->open_tokens = 0;
@@ -179,11 +180,6 @@ int rf_corpus_writer_end_sample(rf_corpus_writer *w, int64_t n_prompt, rf_error 
 int64_t rf_corpus_writer_n_samples(const rf_corpus_writer *w)
 {
     return w->n_samples;
-}
-
-int64_t rf_corpus_writer_n_tokens(const rf_corpus_writer *w)
-{
-    return w->n_tokens;
 }
 
 /* --- The HDF5 file ---------------------------------------------------------------------------- */
@@ -342,11 +338,10 @@ int rf_corpus_writer_finish(rf_corpus_writer *w, rf_error *err)
     uint32_t source_crc = (uint32_t)crc32_z(0, (const unsigned char *)w->source_begin,
                                             n_sources * sizeof *w->source_begin);
     char *sources = json_dumps(w->sources, JSON_COMPACT);
-    int rc = sources != NULL ? RF_OK : rf_error_set(err, RF_ERR, "%s: no memory", path);
-    for (size_t i = 0; i < 3 && rc == RF_OK; i++) {
-        rc = spool_flush(parts[i].from, path, err);
+    int rc;
+    for (size_t i = 0; i < 3; i++) {
+        RF_TRY_OUT(spool_flush(parts[i].from, path, err));
     }
-    RF_TRY_OUT(rc);
     RF_TRY_OUT(write_structure(w, parts, n_parts, sources, source_crc, err));
     RF_TRY_OUT(w->deflate ? RF_OK : copy_parts(w, parts, n_parts, err));
     RF_TRY_OUT(mark_complete(w, err));
@@ -358,6 +353,8 @@ out:
 
 int rf_corpus_writer_commit(rf_corpus_writer *w, rf_error *err)
 {
-    int rc = w->finished ? RF_OK : rf_corpus_writer_finish(w, err);
-    return rc == RF_OK ? rf_atomic_commit(&w->file, err) : rc;
+    if (!w->finished) {
+        RF_TRY(rf_corpus_writer_finish(w, err));
+    }
+    return rf_atomic_commit(&w->file, err);
 }

@@ -35,7 +35,6 @@ RF_MUST_CHECK int rf_corpus_writer_end_sample(rf_corpus_writer *writer, int64_t 
                                               rf_error *err);
 
 int64_t rf_corpus_writer_n_samples(const rf_corpus_writer *writer);
-int64_t rf_corpus_writer_n_tokens(const rf_corpus_writer *writer);
 
 /* Writes the whole file under its temporary name, so that several outputs can appear together: what
  * can fail for want of space is done. At least one sample, none open. Only commit or free follow.

@@ -7,26 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *type_name(const json_t *value)
-{
-    switch (json_typeof(value)) {
-    case JSON_OBJECT:
-        return "an object";
-    case JSON_ARRAY:
-        return "an array";
-    case JSON_STRING:
-        return "a string";
-    case JSON_INTEGER:
-    case JSON_REAL:
-        return "a number";
-    case JSON_TRUE:
-    case JSON_FALSE:
-        return "true or false";
-    default:
-        return "null";
-    }
-}
-
 int rf_record_parse(json_t **out, const char *line, size_t bytes, rf_error *err)
 {
     *out = NULL;
@@ -50,7 +30,7 @@ int rf_record_parse(json_t **out, const char *line, size_t bytes, rf_error *err)
     if (!json_is_object(root)) {
         rf_error_set(err, RF_ERR,
                      "a JSON object is needed, but this is %s: write one record a line",
-                     type_name(root));
+                     rf_chat_json_kind(root));
         json_decref(root);
         return RF_ERR;
     }
@@ -68,7 +48,7 @@ static int get_string(const char **text, size_t *bytes, const json_t *object, co
     }
     if (!json_is_string(value)) {
         return rf_error_set(err, RF_ERR, "field \"%s\" must be a string, but is %s", key,
-                            type_name(value));
+                            rf_chat_json_kind(value));
     }
     *text = json_string_value(value);
     *bytes = json_string_length(value);

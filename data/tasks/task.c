@@ -2,6 +2,7 @@
 
 #include "data/tasks/task_rules.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,23 +21,6 @@ int rf_task_append(char *text, size_t size, rf_error *err, const char *format, .
                             "the question or its answer is longer than %zu characters: lower "
                             "option parts or max",
                             size - 1);
-    }
-    return RF_OK;
-}
-
-int rf_task_range(const char *name, int64_t value, int64_t min, int64_t max, rf_error *err)
-{
-    if (value < min || value > max) {
-        return rf_error_set(err, RF_ERR_USAGE, "option %s=%lld: must be from %lld to %lld", name,
-                            (long long)value, (long long)min, (long long)max);
-    }
-    return RF_OK;
-}
-
-int rf_task_refuse(const char *name, bool value, rf_error *err)
-{
-    if (value) {
-        return rf_error_set(err, RF_ERR_USAGE, "option %s: this task does not have it", name);
     }
     return RF_OK;
 }
@@ -181,45 +165,48 @@ static bool exact_check(const char *query, const char *expected, const char *ans
     return trimmed_length(answer) == n && memcmp(expected, answer, n) == 0;
 }
 
+static const rf_task gsm8k = {
+    .name = "gsm8k", .help = "only checked: the number behind the last ####", .check = gsm8k_check};
+static const rf_task exact = {.name = "exact",
+                              .help = "only checked: equal text, but for blanks at both ends",
+                              .check = exact_check};
+
 /* --- The table -------------------------------------------------------------------------------- */
 
-const rf_task rf_tasks[] = {
-    {.name = "arithmetic",
-     .help = "sums (parts=4 of them, numbers up to max=99), or with chain=true one sum of so many "
-             "steps; pad=true: leading zeros",
-     .preset = {.n_parts = 4, .max_value = 99},
-     .generate = rf_task_arithmetic_generate,
-     .check = rf_task_arithmetic_check},
-    {.name = "sort",
-     .help = "parts=6 numbers up to max=99 in ascending order; pad=true: leading zeros",
-     .preset = {.n_parts = 6, .max_value = 99},
-     .generate = rf_task_sort_generate,
-     .check = rf_task_sort_check},
-    {.name = "sudoku4",
-     .help = "a 4x4 grid with parts=8 givens and one solution",
-     .preset = {.n_parts = 8},
-     .generate = rf_task_sudoku_generate,
-     .check = rf_task_sudoku_check},
-    {.name = "countdown",
-     .help = "make the last number of parts=3 numbers up to max=100, with + - * /",
-     .preset = {.n_parts = 3, .max_value = 100},
-     .generate = rf_task_countdown_generate,
-     .check = rf_task_countdown_check},
-    {.name = "gsm8k",
-     .help = "only checked: the number behind the last ####",
-     .check = gsm8k_check},
-    {.name = "exact",
-     .help = "only checked: equal text, but for blanks at both ends",
-     .check = exact_check},
-    {.name = NULL},
-};
+const rf_task *const rf_tasks[] = {
+    &rf_task_arithmetic, &rf_task_sort, &rf_task_sudoku, &rf_task_countdown, &gsm8k, &exact, NULL};
 
 const rf_task *rf_task_find(const char *name)
 {
-    for (const rf_task *task = rf_tasks; task->name != NULL; task++) {
-        if (strcmp(task->name, name) == 0) {
-            return task;
+    for (const rf_task *const *task = rf_tasks; *task != NULL; task++) {
+        if (strcmp((*task)->name, name) == 0) {
+            return *task;
         }
     }
     return NULL;
+}
+
+static int check_range(const char *name, int64_t value, int64_t least, int64_t most, rf_error *err)
+{
+    return value >= least && value <= most
+               ? RF_OK
+               : rf_error_set(err, RF_ERR_USAGE,
+                              "option %s=%" PRId64 ": must be from %" PRId64 " to %" PRId64, name,
+                              value, least, most);
+}
+
+int rf_task_generate(const rf_task *task, rf_task_text *out, rf_rng *rng, const rf_task_options *o,
+                     rf_error *err)
+{
+    const char *refused = task->most.max_value == 0 && o->max_value != 0 ? "max"
+                          : o->chain && !task->most.chain                ? "chain"
+                          : o->pad && !task->most.pad                    ? "pad"
+                                                                         : NULL;
+    if (refused != NULL) {
+        return rf_error_set(err, RF_ERR_USAGE, "option %s: this task does not have it", refused);
+    }
+    RF_TRY(check_range("parts", o->n_parts, task->least.n_parts, task->most.n_parts, err));
+    RF_TRY(check_range("max", o->max_value, task->least.max_value, task->most.max_value, err));
+    *out = (rf_task_text){0};
+    return task->generate(out, rng, o, err);
 }

@@ -1,5 +1,7 @@
 #include "data/tasks/task_rules.h"
 
+#include <inttypes.h>
+
 enum { MAX_NUMBERS = 32, MAX_GENERATED = 6, MAX_TRIES = 100000 };
 
 /* --- Generator -------------------------------------------------------------------------------- */
@@ -24,72 +26,54 @@ static bool useful_step(int64_t *result, int64_t a, int64_t b, char op)
     }
 }
 
-/* One random step: two of the n numbers become their result. */
-static bool random_step(rf_task_text *out, int64_t *x, int64_t n, rf_rng *rng, int *rc,
-                        rf_error *err)
+/* One random step: two of the n numbers become their result. *fits: it was a useful one. */
+static int random_step(rf_task_text *out, bool *fits, int64_t *x, int64_t n, rf_rng *rng,
+                       rf_error *err)
 {
     int64_t i = (int64_t)rf_rng_below(rng, (uint64_t)n);
     int64_t j = (int64_t)rf_rng_below(rng, (uint64_t)n - 1);
     j += j >= i;
     int64_t a = x[i] > x[j] ? x[i] : x[j], b = x[i] > x[j] ? x[j] : x[i], result;
     char op = "+-*/"[rf_rng_below(rng, 4)];
-    if (!useful_step(&result, a, b, op)) {
-        return false;
+    *fits = useful_step(&result, a, b, op);
+    if (!*fits) {
+        return RF_OK;
     }
-    *rc = rf_task_append(out->response, sizeof out->response, err, "%s%lld%c%lld=%lld",
-                         out->response[0] != '\0' ? "," : "", (long long)a, op, (long long)b,
-                         (long long)result);
     x[i] = result;
     x[j] = x[n - 1];
-    return *rc == RF_OK;
+    return rf_task_append(out->response, sizeof out->response, err,
+                          "%s%" PRId64 "%c%" PRId64 "=%" PRId64,
+                          out->response[0] != '\0' ? "," : "", a, op, b, result);
 }
 
-/* One attempt; false: it led to no target in range. */
-static bool try_question(rf_task_text *out, rf_rng *rng, const rf_task_options *options, int *rc,
-                         rf_error *err)
+/* One attempt. *fits: it led to a target in range. */
+static int try_question(rf_task_text *out, bool *fits, rf_rng *rng, const rf_task_options *options,
+                        rf_error *err)
 {
-    *out = (rf_task_text){0};
-    *rc = RF_OK;
     const int64_t n = options->n_parts, max = options->max_value;
     int64_t x[MAX_GENERATED];
-    for (int64_t i = 0; i < n && *rc == RF_OK; i++) {
+    *out = (rf_task_text){0};
+    for (int64_t i = 0; i < n; i++) {
         x[i] = 1 + (int64_t)rf_rng_below(rng, (uint64_t)max);
-        *rc = rf_task_append(out->query, sizeof out->query, err, "%lld,", (long long)x[i]);
+        RF_TRY(rf_task_append(out->query, sizeof out->query, err, "%" PRId64 ",", x[i]));
     }
-    int64_t left = n;
-    while (left > 1 && *rc == RF_OK && random_step(out, x, left, rng, rc, err)) {
-        /* The result may lie in the last place, which is about to be dropped. */
-        left--;
+    *fits = true;
+    for (int64_t left = n; left > 1 && *fits; left--) {
+        RF_TRY(random_step(out, fits, x, left, rng, err));
     }
-    if (*rc != RF_OK || left > 1 || x[0] > max || x[0] < 10) {
-        return false;
-    }
-    *rc = rf_task_append(out->query, sizeof out->query, err, "%lld", (long long)x[0]);
-    return *rc == RF_OK;
+    *fits = *fits && x[0] <= max && x[0] >= 10;
+    return *fits ? rf_task_append(out->query, sizeof out->query, err, "%" PRId64, x[0]) : RF_OK;
 }
 
-int rf_task_countdown_generate(rf_task_text *out, rf_rng *rng, const rf_task_options *options,
-                               rf_error *err)
+static int generate(rf_task_text *out, rf_rng *rng, const rf_task_options *options, rf_error *err)
 {
-    int rc = rf_task_range("parts", options->n_parts, 2, MAX_GENERATED, err);
-    if (rc == RF_OK) {
-        rc = rf_task_range("max", options->max_value, 10, 100000, err);
+    bool fits = false;
+    for (int i = 0; i < MAX_TRIES && !fits; i++) {
+        RF_TRY(try_question(out, &fits, rng, options, err));
     }
-    if (rc == RF_OK) {
-        rc = rf_task_refuse("chain", options->chain, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_task_refuse("pad", options->pad, err);
-    }
-    for (int i = 0; i < MAX_TRIES && rc == RF_OK; i++) {
-        if (try_question(out, rng, options, &rc, err)) {
-            return RF_OK;
-        }
-    }
-    if (rc != RF_OK) {
-        return rc;
-    }
-    return rf_error_set(err, RF_ERR, "no question found: raise option max or lower option parts");
+    return fits ? RF_OK
+                : rf_error_set(err, RF_ERR,
+                               "no question found: raise option max or lower option parts");
 }
 
 /* --- Checker ---------------------------------------------------------------------------------- */
@@ -149,7 +133,7 @@ static bool check_step(int64_t *x, int64_t *n, const char **text)
     return true;
 }
 
-bool rf_task_countdown_check(const char *query, const char *expected, const char *answer)
+static bool check(const char *query, const char *expected, const char *answer)
 {
     (void)expected;
     int64_t x[MAX_NUMBERS], n = 0;
@@ -170,3 +154,13 @@ bool rf_task_countdown_check(const char *query, const char *expected, const char
     } while (rf_task_read_char(&answer, ','));
     return rf_task_at_end(answer) && n == 1 && x[0] == target;
 }
+
+const rf_task rf_task_countdown = {
+    .name = "countdown",
+    .help = "make the last number of parts=3 numbers up to max=100, with + - * /",
+    .preset = {.n_parts = 3, .max_value = 100},
+    .least = {.n_parts = 2, .max_value = 10},
+    .most = {.n_parts = MAX_GENERATED, .max_value = 100000},
+    .generate = generate,
+    .check = check,
+};

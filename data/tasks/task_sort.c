@@ -1,9 +1,10 @@
 #include "data/tasks/task_rules.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 /* No list in a question of rf_task_text is longer; a checker may be asked about longer ones. */
-enum { MAX_NUMBERS = 4096 };
+enum { MAX_NUMBERS = 4096, MAX_GENERATED = 256 };
 
 static int compare(const void *a, const void *b)
 {
@@ -14,39 +15,23 @@ static int compare(const void *a, const void *b)
 static int append_list(char *text, size_t size, const int64_t *x, int64_t n, int width,
                        rf_error *err)
 {
-    int rc = RF_OK;
-    for (int64_t i = 0; i < n && rc == RF_OK; i++) {
-        rc = rf_task_append(text, size, err, "%s%0*lld", i > 0 ? "," : "", width, (long long)x[i]);
+    for (int64_t i = 0; i < n; i++) {
+        RF_TRY(rf_task_append(text, size, err, "%s%0*" PRId64, i > 0 ? "," : "", width, x[i]));
     }
-    return rc;
+    return RF_OK;
 }
 
-int rf_task_sort_generate(rf_task_text *out, rf_rng *rng, const rf_task_options *options,
-                          rf_error *err)
+static int generate(rf_task_text *out, rf_rng *rng, const rf_task_options *options, rf_error *err)
 {
-    *out = (rf_task_text){0};
-    int64_t x[256];
+    int64_t x[MAX_GENERATED];
     const int64_t n = options->n_parts, max = options->max_value;
-    int rc = rf_task_range("parts", n, 1, 256, err);
-    if (rc == RF_OK) {
-        rc = rf_task_range("max", max, 1, 1000000000, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_task_refuse("chain", options->chain, err);
-    }
-    if (rc != RF_OK) {
-        return rc;
-    }
+    int width = options->pad ? rf_task_digits(max) : 1;
     for (int64_t i = 0; i < n; i++) {
         x[i] = (int64_t)rf_rng_below(rng, (uint64_t)max + 1);
     }
-    int width = options->pad ? rf_task_digits(max) : 1;
-    rc = append_list(out->query, sizeof out->query, x, n, width, err);
-    if (rc == RF_OK) {
-        qsort(x, (size_t)n, sizeof x[0], compare);
-        rc = append_list(out->response, sizeof out->response, x, n, width, err);
-    }
-    return rc;
+    RF_TRY(append_list(out->query, sizeof out->query, x, n, width, err));
+    qsort(x, (size_t)n, sizeof x[0], compare);
+    return append_list(out->response, sizeof out->response, x, n, width, err);
 }
 
 /* A list parted by commas and nothing else; -1: it is something else. */
@@ -62,7 +47,7 @@ static int64_t read_list(int64_t *x, const char *text)
     return rf_task_at_end(text) ? n : -1;
 }
 
-bool rf_task_sort_check(const char *query, const char *expected, const char *answer)
+static bool check(const char *query, const char *expected, const char *answer)
 {
     (void)expected;
     int64_t x[MAX_NUMBERS], y[MAX_NUMBERS];
@@ -78,3 +63,13 @@ bool rf_task_sort_check(const char *query, const char *expected, const char *ans
     }
     return true;
 }
+
+const rf_task rf_task_sort = {
+    .name = "sort",
+    .help = "parts=6 numbers up to max=99 in ascending order; pad=true: leading zeros",
+    .preset = {.n_parts = 6, .max_value = 99},
+    .least = {.n_parts = 1, .max_value = 1},
+    .most = {.n_parts = MAX_GENERATED, .max_value = 1000000000, .pad = true},
+    .generate = generate,
+    .check = check,
+};

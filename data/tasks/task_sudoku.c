@@ -1,5 +1,6 @@
 #include "data/tasks/task_rules.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 /* A grid of side x side cells in boxes of box x box, side = box * box; 0 is blank. */
@@ -96,24 +97,8 @@ static void print_grid(char *text, const int *cell, int n)
     text[n] = '\0';
 }
 
-int rf_task_sudoku_generate(rf_task_text *out, rf_rng *rng, const rf_task_options *options,
-                            rf_error *err)
+static int generate(rf_task_text *out, rf_rng *rng, const rf_task_options *options, rf_error *err)
 {
-    *out = (rf_task_text){0};
-    /* Four is the least number of givens that a 4x4 grid with one solution can have. */
-    int rc = rf_task_range("parts", options->n_parts, 4, 15, err);
-    if (rc == RF_OK) {
-        rc = rf_task_refuse("max", options->max_value != 0, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_task_refuse("chain", options->chain, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_task_refuse("pad", options->pad, err);
-    }
-    if (rc != RF_OK) {
-        return rc;
-    }
     const int box = 2, n = 16;
     for (int i = 0; i < MAX_TRIES; i++) {
         int cell[MAX_CELLS] = {0};
@@ -124,8 +109,8 @@ int rf_task_sudoku_generate(rf_task_text *out, rf_rng *rng, const rf_task_option
             return RF_OK;
         }
     }
-    return rf_error_set(err, RF_ERR, "no grid with %lld givens found: raise option parts",
-                        (long long)options->n_parts);
+    return rf_error_set(err, RF_ERR, "no grid with %" PRId64 " givens found: raise option parts",
+                        options->n_parts);
 }
 
 /* Reads the cells of a grid, '.' for 0; the side, or 0 if the text is none. */
@@ -147,7 +132,7 @@ static int read_grid(int *cell, const char *text)
     return side;
 }
 
-bool rf_task_sudoku_check(const char *query, const char *expected, const char *answer)
+static bool check(const char *query, const char *expected, const char *answer)
 {
     (void)expected;
     int given[MAX_CELLS], cell[MAX_CELLS];
@@ -169,3 +154,14 @@ bool rf_task_sudoku_check(const char *query, const char *expected, const char *a
     }
     return true;
 }
+
+/* Four is the least number of givens that a 4x4 grid with one solution can have. */
+const rf_task rf_task_sudoku = {
+    .name = "sudoku4",
+    .help = "a 4x4 grid with parts=8 givens and one solution",
+    .preset = {.n_parts = 8},
+    .least = {.n_parts = 4},
+    .most = {.n_parts = 15},
+    .generate = generate,
+    .check = check,
+};
