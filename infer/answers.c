@@ -96,24 +96,15 @@ static int answer_prompt(answerer *a, const rf_question *prompt, rf_error *err)
     return rc;
 }
 
-static int run_prompt(answerer *a, rf_error *err)
+/* Makes the model for this very prompt if there is none yet. */
+static int run_text(answerer *a, const char *text, rf_error *err)
 {
-    const rf_answers_options *o = a->options;
     rf_question prompt;
-    RF_TRY(rf_question_from_text(&prompt, a->loaded->info.tokenizer, o->prompt, o->raw, err));
-    int rc = prepare(a, prompt.ids.n, 1, err);
+    RF_TRY(rf_question_from_text(&prompt, a->loaded->info.tokenizer, text, a->options->raw, err));
+    int rc = a->engine == NULL ? prepare(a, prompt.ids.n, 1, err) : RF_OK;
     if (rc == RF_OK) {
         rc = answer_prompt(a, &prompt, err);
     }
-    rf_question_free(&prompt);
-    return rc;
-}
-
-static int run_line(answerer *a, const char *line, rf_error *err)
-{
-    rf_question prompt;
-    RF_TRY(rf_question_from_text(&prompt, a->loaded->info.tokenizer, line, a->options->raw, err));
-    int rc = answer_prompt(a, &prompt, err);
     rf_question_free(&prompt);
     return rc;
 }
@@ -143,7 +134,7 @@ static int run_lines(answerer *a, rf_error *err)
             break;
         }
         line[strcspn(line, "\r\n")] = '\0';
-        rc = line[0] != '\0' ? run_line(a, line, err) : RF_OK;
+        rc = line[0] != '\0' ? run_text(a, line, err) : RF_OK;
         if (rc != RF_OK && terminal) {
             rf_log_error(err);
             rc = RF_OK;
@@ -260,7 +251,7 @@ int rf_answers_run(rf_loaded *loaded, const rf_answers_options *o, rf_error *err
 {
     answerer a = {.options = o, .loaded = loaded};
     int rc = o->prompts != NULL  ? run_file(&a, err)
-             : o->prompt != NULL ? run_prompt(&a, err)
+             : o->prompt != NULL ? run_text(&a, o->prompt, err)
                                  : run_lines(&a, err);
     rf_engine_free(a.engine);
     return rc == RF_OK && fflush(stdout) != 0 ? stdout_failed(err) : rc;

@@ -43,18 +43,6 @@ static void add_slot(const rf_sequence *s, rf_batch *batch, int64_t r, int64_t f
 
 /* --- What a pass holds ------------------------------------------------------------------------ */
 
-static void ask_alone(rf_sequence *s, rf_batch *batch)
-{
-    int64_t S = s->slot_size;
-    for (int64_t r = 0; r < s->n_selected; r++) {
-        for (int64_t i = 1; i < length(s, r); i++) {
-            rf_sequence_ask(s, RF_QUERY_PROBABILITY, batch->n + i - 1, s->selected[r] * S + i,
-                            slot_tokens(s, r)[i]);
-        }
-        add_slot(s, batch, r, 0, S);
-    }
-}
-
 /* In the first cycle (`fresh`) the accepted tokens go along: verification had left their keys and
  * values where they saw the other slots too. */
 static void ask_predictions(rf_sequence *s, rf_batch *batch)
@@ -72,7 +60,8 @@ static void ask_predictions(rf_sequence *s, rf_batch *batch)
     }
 }
 
-/* A slot that was full from the start goes along once, for its keys and values. */
+/* Alone, no place of a slot is accepted yet. A slot that was full from the start goes along once, for
+ * its keys and values. */
 static void ask_acceptance(rf_sequence *s, rf_batch *batch)
 {
     int64_t S = s->slot_size;
@@ -102,7 +91,7 @@ static void ask_recompute(rf_sequence *s, rf_batch *batch)
 void rf_complete_ask(rf_sequence *s, rf_batch *batch)
 {
     static void (*const ask[])(rf_sequence *, rf_batch *) = {
-        [ALONE] = ask_alone,
+        [ALONE] = ask_acceptance,
         [PREDICT] = ask_predictions,
         [ACCEPT] = ask_acceptance,
         [RECOMPUTE] = ask_recompute,
@@ -111,30 +100,6 @@ void rf_complete_ask(rf_sequence *s, rf_batch *batch)
 }
 
 /* --- What it found ---------------------------------------------------------------------------- */
-
-/* Each slot begins with its own run of passing places behind place 0. */
-static void take_own_runs(rf_sequence *s)
-{
-    int64_t S = s->slot_size;
-    for (int64_t r = 0; r < s->n_selected; r++) {
-        int64_t n = 1;
-        while (n < length(s, r) && s->pass[r * S + n]) {
-            n++;
-        }
-        s->accepted[r] = n;
-    }
-}
-
-static void tell_alone(rf_sequence *s)
-{
-    int64_t S = s->slot_size;
-    for (int64_t r = 0, j = 0; r < s->n_selected; r++) {
-        for (int64_t i = 1; i < length(s, r); i++, j++) {
-            s->pass[r * S + i] = s->query[j].p > s->options->token_threshold;
-        }
-    }
-    take_own_runs(s);
-}
 
 static void tell_predictions(rf_sequence *s)
 {
@@ -213,18 +178,28 @@ static void commit_all(rf_sequence *s)
     }
 }
 
+/* Each slot begins with its own run of passing places behind place 0: as judged together, also where
+ * an earlier slot failed, or, with `verify=paper`, as it will be judged alone. */
 void rf_complete_begin(rf_sequence *s)
 {
-    s->fresh = !s->options->verify_paper; /* ALONE leaves every slot in its own region */
-    s->step = s->options->verify_paper ? ALONE : PREDICT;
-    take_own_runs(s);
+    bool alone = s->options->verify_paper;
+    for (int64_t r = 0; r < s->n_selected; r++) {
+        const bool *pass = s->pass + r * s->slot_size;
+        int64_t n = 1;
+        while (n < length(s, r) && pass[n]) {
+            n++;
+        }
+        s->accepted[r] = alone ? 0 : n;
+    }
+    s->fresh = !alone; /* ALONE leaves every slot in its own region */
+    s->step = alone ? ALONE : PREDICT;
 }
 
 bool rf_complete_tell(rf_sequence *s)
 {
     switch (s->step) {
     case ALONE:
-        tell_alone(s);
+        tell_acceptance(s);
         s->step = PREDICT;
         if (!all_full(s)) {
             return false;

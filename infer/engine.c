@@ -135,11 +135,6 @@ void rf_engine_free(rf_engine *e)
     free(e);
 }
 
-size_t rf_engine_cache_bytes(const rf_engine *e)
-{
-    return e->cache->bytes;
-}
-
 /* --- One pass --------------------------------------------------------------------------------- */
 
 /* What the sequences want computed. One that may not fit any more waits for the next pass; each

@@ -65,8 +65,7 @@ rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_p
 RF_MUST_CHECK int rf_engine_new(rf_engine **out, rf_model *model, const rf_tokenizer *tokenizer,
                                 const rf_decode_options *options, int64_t max_prompt,
                                 int64_t capacity, rf_error *err);
-void rf_engine_free(rf_engine *engine);                /* NULL is fine */
-size_t rf_engine_cache_bytes(const rf_engine *engine); /* of its key/value cache */
+void rf_engine_free(rf_engine *engine); /* NULL is fine */
 
 /* Called with the number of a request whose answer is there. An error ends the run. */
 typedef int (*rf_engine_done)(void *user, int64_t request, rf_error *err);

@@ -373,7 +373,7 @@ int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_question *quest
     sum_up(out);
     out->score_seconds = seconds[0];
     out->decode_seconds = seconds[1];
-    out->cache_bytes = e.engine != NULL ? rf_engine_cache_bytes(e.engine) : 0;
+    out->cache_bytes = e.engine != NULL ? e.engine->cache->bytes : 0;
     rank_latencies(out);
 out:
     close_evaluator(&e);

@@ -260,21 +260,18 @@ static void paint(rf_show *show, rf_event_kind kind, const rf_sequence *s)
 /* "round 2, forward 4: slot 1 «…» slot 3 «…»": what this round committed. */
 static void print_round(const rf_show *show, const rf_sequence *s)
 {
-    int64_t S = s->slot_size, last = 0;
     unit u;
 
+    fprintf(show->out, "round %" PRId64 ", forward %" PRId64 ":", s->rounds, s->forwards);
     for (int64_t e = 0; e < s->n_slots; e++) {
-        last = s->round[e] > last ? s->round[e] : last;
-    }
-    fprintf(show->out, "round %" PRId64 ", forward %" PRId64 ":", last, s->forwards);
-    for (int64_t e = 0; e < s->n_slots; e++) {
-        if (s->slot[e] != RF_SLOT_COMMITTED || s->round[e] != last) {
+        if (s->slot[e] != RF_SLOT_COMMITTED || s->round[e] != s->rounds) {
             continue;
         }
         fprintf(show->out, " slot %" PRId64 " «", e);
-        int64_t end = (e + 1) * S < s->n_tokens ? (e + 1) * S : s->n_tokens;
-        for (int64_t i = e * S; i < end && s->token[i] >= 0; i += u.n_tokens) {
-            next_unit(&u, show->tokenizer, s->token + i, end - i);
+        const int32_t *token = s->token + e * s->slot_size;
+        int64_t n = rf_sequence_length(s, e);
+        for (int64_t i = 0; i < n && token[i] >= 0; i += u.n_tokens) {
+            next_unit(&u, show->tokenizer, token + i, n - i);
             fputs(u.text, show->out);
         }
         fputs("»", show->out);

@@ -326,7 +326,7 @@ Test(decode, refuses_bad_prompts_and_goes_on)
     int32_t prompt[MAX_PROMPT + 1] = {65, 65, 65, 65, 65, 65, 65, 65, 65};
     rf_error err = {0};
 
-    cr_assert(rf_engine_cache_bytes(decoder) > 0);
+    cr_assert(decoder->cache->bytes > 0);
     rf_request bad = {.prompt = prompt};
     cr_assert(rf_engine_run(decoder, &answer, &bad, 1, NULL, NULL, &err) == RF_ERR &&
               answer.token == NULL && strstr(err.message, "1 to 8"));

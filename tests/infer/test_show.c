@@ -197,7 +197,7 @@ Test(show, is_plain_on_a_file)
     scene_new(&s, 3, 4);
     s.slot[0] = s.slot[2] = RF_SLOT_COMMITTED;
     s.round[0] = 1;
-    s.round[2] = 2;
+    s.round[2] = s.sequence.rounds = 2;
     put(s.token, 0, "ab\nc");
     put(s.token, 8, "é$");
     text = painted(&show, &s, RF_EVENT_PLAN);
