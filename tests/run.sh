@@ -6,7 +6,8 @@
 #
 # A line per program; the whole output of a program that fails. Fails when a program exits non-zero,
 # reports nothing, or has neither run nor skipped a test. A skipped test is named. Last line: "N passed,
-# N failed", with ", N skipped" where some were.
+# N failed", with ", N skipped" where some were. With RF_BACKEND=apart (tests/README.md) it tells how
+# many tests used that backend, and fails where none did.
 
 V=${V:-}
 JOBS=${JOBS:-2}
@@ -28,7 +29,9 @@ fi
 # Tests share the cores: threads that spin at barriers would cost several times the work.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 output=$(mktemp) || exit 1
-trap 'rm -f "$output"' EXIT
+RF_APART_TALLY=$(mktemp) || exit 1
+export RF_APART_TALLY
+trap 'rm -f "$output" "$RF_APART_TALLY"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -76,6 +79,11 @@ for program in "$@"; do
     skipped=$((skipped + n_skipped))
 done
 
+if [ "${RF_BACKEND:-}" = apart ]; then
+    n_apart=$(sort -u "$RF_APART_TALLY" | wc -l)
+    echo "$n_apart tests used the backend apart"
+    [ "$n_apart" -ne 0 ] || status=1
+fi
 if [ "$skipped" -ne 0 ]; then
     echo "$passed passed, $failed failed, $skipped skipped"
 else

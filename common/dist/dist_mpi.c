@@ -290,6 +290,13 @@ struct rf_exchange {
     int *part, *begin;   /* [size] slices within the range */
     int *count, *place;  /* [size] rows of all versions of this rank's slice */
     int *counts;         /* [4*size] the memory of these. Owned */
+    /* Where backend memory is not the host's, MPI works on copies: */
+    char *staged; /* of what it reads and, behind it, of what it sets. Owned; NULL: none */
+    char *result; /* within staged; goes to `out` at the end, n_out elements */
+    rf_ctx *ctx;
+    rf_class cls;
+    void *out;
+    int64_t n_out;
 };
 
 rf_exchange *rf_exchange_new(rf_dist *dist)
@@ -312,6 +319,7 @@ void rf_exchange_free(rf_exchange *exchange)
     if (exchange != NULL) {
         RF_ASSERT(exchange->request == MPI_REQUEST_NULL);
         free(exchange->counts);
+        free(exchange->staged);
         free(exchange);
     }
 }
@@ -335,6 +343,40 @@ static void prepare_exchange(rf_exchange *exchange, rf_ctx *ctx, int64_t n)
     (void)rc; /* an error stays in the context, and the other ranks are on their way here */
 }
 
+/* Puts copies in place of `in` and `out` where MPI cannot reach them. */
+static void stage(rf_exchange *exchange, rf_ctx *ctx, rf_class cls, const void **in, int64_t n_in,
+                  void **out, int64_t n_out)
+{
+    const rf_backend *backend = ctx->backend;
+    if (backend->memory->is_host) {
+        return;
+    }
+    size_t bytes = rf_backend_bytes(backend, cls, n_in);
+    char *staged = rf_alloc(1, bytes + rf_backend_bytes(backend, cls, n_out));
+    rf_backend_download(ctx, staged, backend->type[cls], *in, cls, n_in);
+    rf_backend_wait(ctx, rf_backend_record(ctx));
+    exchange->ctx = ctx;
+    exchange->cls = cls;
+    exchange->out = *out;
+    exchange->n_out = n_out;
+    exchange->staged = staged;
+    *in = staged;
+    *out = exchange->result = staged + bytes;
+}
+
+/* The exchange is over: its result goes where it was asked for. */
+static void unstage(rf_exchange *exchange)
+{
+    rf_ctx *ctx = exchange->ctx;
+    if (exchange->staged != NULL) {
+        rf_backend_upload(ctx, exchange->out, exchange->cls, exchange->result,
+                          ctx->backend->type[exchange->cls], exchange->n_out);
+        rf_backend_wait(ctx, rf_backend_record(ctx));
+        free(exchange->staged);
+        exchange->staged = NULL;
+    }
+}
+
 static MPI_Datatype element_type(const rf_ctx *ctx, rf_class cls)
 {
     switch (ctx->backend->type[cls]) {
@@ -354,6 +396,8 @@ int rf_exchange_all_to_all(rf_exchange *exchange, rf_ctx *ctx, void *versions, c
 {
     MPI_Datatype type = element_type(ctx, cls);
     prepare_exchange(exchange, ctx, n);
+    stage(exchange, ctx, cls, &range, n, &versions,
+          exchange->dist->size * rf_dist_slot(exchange->dist, n));
     return check(MPI_Ialltoallv(range, exchange->part, exchange->begin, type, versions,
                                 exchange->count, exchange->place, type, exchange->dist->comm,
                                 &exchange->request),
@@ -366,6 +410,7 @@ int rf_exchange_reduce_scatter(rf_exchange *exchange, rf_ctx *ctx, void *slice, 
     MPI_Datatype type = element_type(ctx, cls);
     RF_ASSERT(type == MPI_FLOAT || type == MPI_DOUBLE);
     prepare_exchange(exchange, ctx, n);
+    stage(exchange, ctx, cls, &range, n, &slice, exchange->mine);
     return check(MPI_Ireduce_scatter(range, slice, exchange->part, type, MPI_SUM,
                                      exchange->dist->comm, &exchange->request),
                  "MPI_Ireduce_scatter", err);
@@ -377,6 +422,7 @@ int rf_exchange_all_gather(rf_exchange *exchange, rf_ctx *ctx, void *range, cons
     MPI_Datatype type = element_type(ctx, cls);
     prepare_exchange(exchange, ctx, n);
     int begin = exchange->begin[exchange->dist->rank];
+    stage(exchange, ctx, cls, &slice, exchange->mine, &range, n);
     bool in_place = slice == rf_backend_at(ctx->backend, cls, range, begin);
     return check(MPI_Iallgatherv(in_place ? MPI_IN_PLACE : slice, exchange->mine, type, range,
                                  exchange->part, exchange->begin, type, exchange->dist->comm,
@@ -389,10 +435,15 @@ int rf_exchange_poll(rf_exchange *exchange, bool *done, rf_error *err)
     int flag = 0;
     int rc = check(MPI_Test(&exchange->request, &flag, MPI_STATUS_IGNORE), "MPI_Test", err);
     *done = flag != 0;
+    if (*done && rc == RF_OK) {
+        unstage(exchange);
+    }
     return rc;
 }
 
 int rf_exchange_wait(rf_exchange *exchange, rf_error *err)
 {
-    return check(MPI_Wait(&exchange->request, MPI_STATUS_IGNORE), "MPI_Wait", err);
+    RF_TRY(check(MPI_Wait(&exchange->request, MPI_STATUS_IGNORE), "MPI_Wait", err));
+    unstage(exchange);
+    return RF_OK;
 }

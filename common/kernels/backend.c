@@ -1,6 +1,7 @@
 #include "common/kernels/backend.h"
 
 #include "common/base/alloc.h"
+#include "common/kernels/apart/apart.h"
 #include "common/kernels/cpu/cpu.h"
 #include "common/kernels/host.h"
 #include "common/kernels/kernels.h"
@@ -21,30 +22,30 @@
     }
 
 /* For each what it is with compute f32, then with bf16. Best first. */
-#define CPU(isa)                                                                                   \
+#define BOTH(name, isa, half, real, kernels, memory)                                               \
     {                                                                                              \
-        {"cpu", #isa, TYPES(RF_F32, RF_F32), &rf_cpu_##isa##_kernels, &rf_host_memory},            \
+        {name, isa, TYPES(real, real), kernels, memory},                                           \
         {                                                                                          \
-            "cpu", #isa, TYPES(RF_BF16, RF_F32), &rf_cpu_##isa##_kernels, &rf_host_memory          \
+            name, isa, TYPES(half, real), kernels, memory                                          \
         }                                                                                          \
     }
-#define REF(name, real, kernels)                                                                   \
-    {                                                                                              \
-        {name, "", TYPES(real, real), kernels, &rf_host_memory},                                   \
-        {                                                                                          \
-            name, "", TYPES(real, real), kernels, &rf_host_memory                                  \
-        }                                                                                          \
-    }
+#define CPU(isa)   BOTH("cpu", #isa, RF_BF16, RF_F32, &rf_cpu_##isa##_kernels, &rf_host_memory)
+#define APART(isa) BOTH("apart", #isa, RF_BF16, RF_F32, &rf_apart_##isa##_kernels, &rf_apart_memory)
 static const rf_backend backends[][2] = {
 #if defined(__x86_64__)
     CPU(amx),
     CPU(avx512bf16),
     CPU(avx512),
     CPU(avx2),
+    APART(amx),
+    APART(avx512bf16),
+    APART(avx512),
+    APART(avx2),
 #endif
     CPU(portable),
-    REF("ref32", RF_F32, &rf_ref32_kernels),
-    REF("ref64", RF_F64, &rf_ref64_kernels),
+    APART(portable),
+    BOTH("ref32", "", RF_F32, RF_F32, &rf_ref32_kernels, &rf_host_memory),
+    BOTH("ref64", "", RF_F64, RF_F64, &rf_ref64_kernels, &rf_host_memory),
 };
 
 enum { N_BACKENDS = sizeof(backends) / sizeof(backends[0]), MAX_THREADS = 4096 };
@@ -88,17 +89,16 @@ static int check_isa(const char *isa, rf_error *err)
 
 int rf_backend_choose(const rf_backend **out, const char *name, rf_error *err)
 {
-    const char *forced = setting("RF_BACKEND");
+    const char *chosen = setting("RF_BACKEND");
     const char *isa = setting("RF_ISA");
+    bool is_default = name == NULL || name[0] == '\0';
     *out = NULL;
-    if (forced != NULL) {
-        name = forced;
-    } else if (name == NULL || name[0] == '\0') {
-        name = "cpu";
+    if (is_default) {
+        name = chosen != NULL ? chosen : "cpu";
     }
     if (!backend_exists(name)) {
         return rf_error_set(err, RF_ERR_USAGE, "%s %s is unknown: use cpu, ref32 or ref64",
-                            forced != NULL ? "RF_BACKEND: backend" : "backend", name);
+                            is_default ? "RF_BACKEND: backend" : "backend", name);
     }
     if (isa != NULL) {
         int code = check_isa(isa, err);

@@ -14,6 +14,7 @@
 
 #include "common/base/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -55,6 +56,7 @@ typedef int64_t rf_event;
 
 /* The memory of a backend: what the functions rf_backend_... below do, without their checks. */
 typedef struct rf_memory {
+    bool is_host; /* ordinary memory: MPI may work on it in place */
     /* Make and end what the backend itself keeps with a context: ctx->state. */
     int (*open)(struct rf_ctx *, rf_error *);
     void (*close)(struct rf_ctx *);
@@ -112,9 +114,10 @@ typedef struct rf_ctx {
     rf_error error; /* the first asynchronous error; rf_ctx_sync reports it */
 } rf_ctx;
 
-/* The backend of that name ("cpu", "ref32", "ref64"), or the best of this machine for NULL or "".
- * RF_BACKEND and RF_ISA (portable, avx2, avx512, avx512bf16, amx) override the choice; an ISA that
- * the machine or its operating system lacks is an error. */
+/* The backend of that name ("cpu", "ref32", "ref64", for tests "apart"); for NULL or "" what
+ * RF_BACKEND names, else the best of this machine. RF_ISA (portable, avx2, avx512, avx512bf16, amx)
+ * chooses the instruction set of `cpu` and `apart`; one that the machine or its operating system
+ * lacks is an error. */
 RF_MUST_CHECK int rf_backend_choose(const rf_backend **out, const char *name, rf_error *err);
 /* The same backend with the types of its classes for products of `compute`; contexts have it so. */
 const rf_backend *rf_backend_with(const rf_backend *backend, rf_compute compute);

@@ -141,6 +141,7 @@ static void sync_all(rf_ctx *ctx)
 }
 
 const rf_memory rf_host_memory = {
+    .is_host = true,
     .open = open_state,
     .close = close_state,
     .alloc = allocate,

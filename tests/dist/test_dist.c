@@ -205,7 +205,7 @@ static void check_reduces(rf_dist *dist)
 {
     static const int64_t sizes[] = {0, 1, 15, 16, 17, 63, 1000, 4099};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        check_reduce(dist, "cpu", sizes[i]);
+        check_reduce(dist, "", sizes[i]);
         check_reduce(dist, "ref64", sizes[i]);
     }
 }
@@ -230,7 +230,7 @@ MPI_TEST(reduce, exact_4, 4)
 MPI_TEST(reduce, many_buckets, 4)
 {
     const int64_t n = 2 * (25 << 18) + 1234567;
-    rf_ctx *ctx = make_ctx("cpu");
+    rf_ctx *ctx = make_ctx("");
     float *value = malloc((size_t)n * sizeof *value);
     void *x = alloc(ctx, n), *work = NULL;
     rf_exchange *exchange = rf_exchange_new(dist);
@@ -264,7 +264,7 @@ MPI_TEST(reduce, many_buckets, 4)
 MPI_TEST(reduce, odd_ranks, 3)
 {
     enum { N = 50 };
-    rf_ctx *ctx = make_ctx("cpu");
+    rf_ctx *ctx = make_ctx("");
     rf_exchange *exchange = rf_exchange_new(dist);
     void *x = alloc(ctx, N), *work = NULL;
     float value[N];
@@ -405,7 +405,7 @@ static void check_exchanges(rf_dist *dist)
 {
     static const int64_t sizes[] = {0, 1, 16, 17, 1000, 300001};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        check_exchange(dist, "cpu", sizes[i]);
+        check_exchange(dist, "", sizes[i]);
         check_exchange(dist, "ref64", sizes[i]);
     }
 }

@@ -14,7 +14,7 @@ static inline void program_save_model(const char *path, uint64_t seed, double sh
                                       const char *run_config)
 {
     char config[512];
-    rf_model *model = sharp_model(backend_named("cpu", ""), 1, seed, sharpness);
+    rf_model *model = sharp_model(backend_default(), 1, seed, sharpness);
     rf_tokenizer *tokenizer = byte_tokenizer();
     rf_checkpoint_info info = {.model = model->config,
                                .progress = {.step = 7},

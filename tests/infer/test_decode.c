@@ -45,7 +45,7 @@ Test(decode, answers_depend_on_nothing_decoded_before)
 {
     enum { N = 12 };
     rf_tokenizer *tokenizer = byte_tokenizer();
-    rf_model *model = sharp_model(backend_named("cpu", ""), 1, 5, 1.4);
+    rf_model *model = sharp_model(backend_default(), 1, 5, 1.4);
     for (int k = 0; k < 3; k++) {
         rf_decode_options o = plain_options(kinds[k], 22, 4);
         rf_answer alone[N];
@@ -76,8 +76,8 @@ Test(decode, answers_do_not_depend_on_threads)
 {
     rf_tokenizer *tokenizer = byte_tokenizer();
     rf_decode_options o = plain_options(RF_DECODE_REFUSION, 24, 4);
-    rf_model *one = sharp_model(backend_named("cpu", ""), 1, 6, 1.4);
-    rf_model *three = sharp_model(backend_named("cpu", ""), 3, 6, 1.4);
+    rf_model *one = sharp_model(backend_default(), 1, 6, 1.4);
+    rf_model *three = sharp_model(backend_default(), 3, 6, 1.4);
     rf_engine *a = make_decoder(one, tokenizer, &o), *b = make_decoder(three, tokenizer, &o);
     for (uint64_t i = 0; i < 10; i++) {
         rf_answer x = answer_number(a, i), y = answer_number(b, i);
@@ -220,7 +220,7 @@ static int same_answers(rf_model *model, const rf_tokenizer *tokenizer, const rf
 Test(decode, seeds_matter_only_with_a_temperature)
 {
     rf_tokenizer *tokenizer = byte_tokenizer();
-    rf_model *model = sharp_model(backend_named("cpu", ""), 1, 7, 0.9);
+    rf_model *model = sharp_model(backend_default(), 1, 7, 0.9);
     for (int k = 0; k < 3; k++) {
         rf_decode_options x = plain_options(kinds[k], 16, 4), y = x;
         y.seed = 1;
@@ -239,7 +239,7 @@ Test(decode, a_temperature_samples_its_distribution)
 {
     enum { N = 4000 };
     rf_tokenizer *tokenizer = byte_tokenizer();
-    rf_model *model = sharp_model(backend_named("cpu", ""), 1, 8, 0.5);
+    rf_model *model = sharp_model(backend_default(), 1, 8, 0.5);
     rf_decode_options o = plain_options(RF_DECODE_AR, 1, 1);
     double logits[SHARP_VOCABULARY], total = 0, worst = 0, count[SHARP_VOCABULARY] = {0};
     int32_t prompt[] = {65, 66, 67}, place = 2;
@@ -284,7 +284,7 @@ static void refuses_options(rf_model *model, const rf_tokenizer *tokenizer, rf_d
 Test(decode, refuses_bad_sizes)
 {
     rf_tokenizer *tokenizer = byte_tokenizer();
-    rf_model *model = sharp_model(backend_named("cpu", ""), 1, 9, 1);
+    rf_model *model = sharp_model(backend_default(), 1, 9, 1);
     rf_decode_options good = plain_options(RF_DECODE_REFUSION, 16, 4), o;
     rf_model_limits limits = rf_engine_limits(&good, MAX_PROMPT, 1);
 
@@ -319,7 +319,7 @@ Test(decode, refuses_bad_sizes)
 Test(decode, refuses_bad_prompts_and_goes_on)
 {
     rf_tokenizer *tokenizer = byte_tokenizer();
-    rf_model *model = sharp_model(backend_named("cpu", ""), 1, 9, 1);
+    rf_model *model = sharp_model(backend_default(), 1, 9, 1);
     rf_decode_options o = plain_options(RF_DECODE_REFUSION, 16, 4);
     rf_engine *decoder = make_decoder(model, tokenizer, &o);
     rf_answer before = answer_number(decoder, 1), answer;

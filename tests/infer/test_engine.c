@@ -111,7 +111,7 @@ static int compare_capacities(rf_model *model, const rf_tokenizer *tokenizer,
 
 static rf_model *packed_model(rf_layout weights)
 {
-    rf_model *model = NULL, *from = sharp_model(backend_named("cpu", ""), 1, 5, 1.4);
+    rf_model *model = NULL, *from = sharp_model(backend_default(), 1, 5, 1.4);
     rf_model_config config = sharp_config();
     rf_model_limits limits = {.places = SHARP_PLACES, .keys = SHARP_PLACES, .weights = weights};
     static float value[SHARP_VOCABULARY * SHARP_WIDTH];
@@ -190,7 +190,7 @@ Test(engine, errors_leave_it_ready)
 {
     static crowd good;
     rf_tokenizer *tokenizer = byte_tokenizer();
-    rf_model *model = sharp_model(backend_named("cpu", ""), 1, 5, 1.4);
+    rf_model *model = sharp_model(backend_default(), 1, 5, 1.4);
     rf_decode_options o = plain_options(RF_DECODE_REFUSION, 22, 4);
     rf_engine *engine = make_engine(model, tokenizer, &o, 3);
     run_crowd(&good, model, tokenizer, &o, 1);
@@ -206,7 +206,7 @@ Test(engine, errors_leave_it_ready)
 Test(engine, slabs_need_a_model_made_for_them)
 {
     rf_tokenizer *tokenizer = byte_tokenizer();
-    rf_model *model = sharp_model(backend_named("cpu", ""), 1, 5, 1.4);
+    rf_model *model = sharp_model(backend_default(), 1, 5, 1.4);
     rf_decode_options o = plain_options(RF_DECODE_REFUSION, 24, 4);
     rf_model_limits limits = rf_engine_limits(&o, MAX_PROMPT, SEATS);
     rf_engine *engine = NULL;

@@ -173,7 +173,7 @@ Test(score, depends_on_the_slot_size_at_the_first_tokens_of_slots_alone)
 
 Test(score, refuses_what_does_not_fit)
 {
-    rf_model *model = sharp_model(backend_named("cpu", ""), 1, 14, 1);
+    rf_model *model = sharp_model(backend_default(), 1, 14, 1);
     rf_scorer *scorer = NULL;
     rf_error err = {0};
     int32_t token[12] = {0};

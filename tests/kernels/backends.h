@@ -7,6 +7,7 @@
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MAX_BACKENDS = 8 };
 
@@ -14,7 +15,6 @@ static inline const rf_backend *backend_named(const char *name, const char *isa)
 {
     const rf_backend *backend = NULL;
     rf_error err = {0};
-    unsetenv("RF_BACKEND");
     unsetenv("RF_ISA");
     if (isa[0] != '\0') {
         setenv("RF_ISA", isa, 1);
@@ -25,7 +25,14 @@ static inline const rf_backend *backend_named(const char *name, const char *isa)
     return backend;
 }
 
-/* Fills `list` with all backends but ref64 that this machine can run; returns how many. */
+/* What a program has that names none: RF_BACKEND decides. */
+static inline const rf_backend *backend_default(void)
+{
+    return backend_named("", "");
+}
+
+/* Fills `list` with all backends but ref64 that this machine can run, `apart` only where it is the
+ * default; returns how many. */
 static inline int backends_available(const rf_backend *list[MAX_BACKENDS])
 {
     const char *const isas[] = {"portable", "avx2", "avx512", "avx512bf16", "amx"};
@@ -35,6 +42,9 @@ static inline int backends_available(const rf_backend *list[MAX_BACKENDS])
         if (rf_machine_has_isa(isas[i])) {
             list[n++] = backend_named("cpu", isas[i]);
         }
+    }
+    if (strcmp(backend_default()->name, "apart") == 0) {
+        list[n++] = backend_default();
     }
     return n;
 }

@@ -205,14 +205,15 @@ static inline rf_ctx *case_context(const rf_backend *backend, int n_threads, con
 }
 
 /* Bytes behind an operand, by which a kernel that writes too far is caught. */
-static inline bool guard_is_whole(const unsigned char *guard)
+static const int32_t guard[GUARD / sizeof(int32_t)] = {0x5a5a5a5a, 0x5a5a5a5a, 0x5a5a5a5a,
+                                                       0x5a5a5a5a};
+
+static inline bool guard_is_whole(const operand *o, rf_ctx *ctx)
 {
-    for (int i = 0; i < GUARD; i++) {
-        if (guard[i] != 0xa5) {
-            return false;
-        }
-    }
-    return true;
+    int32_t found[GUARD / sizeof(int32_t)];
+    rf_backend_download(ctx, found, RF_I32, rf_backend_at(ctx->backend, o->cls, o->memory, o->n),
+                        RF_INDEX, GUARD / sizeof(int32_t));
+    return memcmp(found, guard, sizeof(guard)) == 0;
 }
 
 static inline void operand_upload(operand *o, rf_ctx *ctx)
@@ -221,7 +222,8 @@ static inline void operand_upload(operand *o, rf_ctx *ctx)
     size_t bytes = rf_backend_bytes(ctx->backend, o->cls, o->n);
     int code = rf_backend_alloc(&o->memory, ctx, bytes + GUARD, &err);
     cr_assert(code == RF_OK, "%s", err.message);
-    memset((char *)o->memory + bytes, 0xa5, GUARD);
+    rf_backend_upload(ctx, (char *)o->memory + bytes, RF_INDEX, guard, RF_I32,
+                      GUARD / sizeof(int32_t));
     if (o->cls == RF_INDEX) {
         for (int64_t i = 0; i < o->n; i++) {
             o->index[i] = (int32_t)o->before[i];
@@ -266,9 +268,8 @@ static inline void case_run(kernel_case *c, const operation *op, const rf_backen
     cr_assert(rf_ctx_sync(ctx, &err) == RF_OK, "%s: %s", op->name, err.message);
     for (int i = 0; i < c->n_operands; i++) {
         operand *o = &c->operand[i];
-        size_t bytes = rf_backend_bytes(ctx->backend, o->cls, o->n);
-        cr_assert(guard_is_whole((unsigned char *)o->memory + bytes),
-                  "%s on %s %s writes behind %s", op->name, backend->name, backend->isa, o->name);
+        cr_assert(guard_is_whole(o, ctx), "%s on %s %s writes behind %s", op->name, backend->name,
+                  backend->isa, o->name);
         operand_download(o, ctx);
     }
     for (int i = 0; i < c->n_operands; i++) {

@@ -42,17 +42,14 @@ Test(backend, choice_and_overrides)
     const struct {
         const char *forced, *isa, *name, *chosen, *chosen_isa;
     } cases[] = {
-        {NULL, NULL, NULL, "cpu", best_isa()},
-        {NULL, NULL, "", "cpu", best_isa()},
-        {"", "", "", "cpu", best_isa()},
-        {NULL, NULL, "cpu", "cpu", best_isa()},
-        {NULL, NULL, "ref64", "ref64", ""},
-        {NULL, NULL, "ref32", "ref32", ""},
-        {"ref64", NULL, "cpu", "ref64", ""},
-        {"cpu", NULL, "ref32", "cpu", best_isa()},
-        {NULL, "portable", "", "cpu", "portable"},
-        {NULL, "portable", "ref32", "ref32", ""},
-        {"cpu", "portable", "", "cpu", "portable"},
+        {NULL, NULL, NULL, "cpu", best_isa()},     {NULL, NULL, "", "cpu", best_isa()},
+        {"", "", "", "cpu", best_isa()},           {NULL, NULL, "cpu", "cpu", best_isa()},
+        {NULL, NULL, "ref64", "ref64", ""},        {NULL, NULL, "ref32", "ref32", ""},
+        {"ref64", NULL, "", "ref64", ""},          {"ref64", NULL, NULL, "ref64", ""},
+        {"apart", NULL, "", "apart", best_isa()},  {"apart", "portable", "", "apart", "portable"},
+        {"ref64", NULL, "cpu", "cpu", best_isa()}, /* it replaces the default alone */
+        {"cpu", NULL, "ref32", "ref32", ""},       {NULL, "portable", "", "cpu", "portable"},
+        {NULL, "portable", "ref32", "ref32", ""},  {"cpu", "portable", "", "cpu", "portable"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         const rf_backend *b = NULL;
@@ -72,7 +69,7 @@ Test(backend, unknown_names_are_errors)
     rf_error err;
     cr_assert_eq(choose(&b, NULL, NULL, "gpu", &err), RF_ERR_USAGE);
     cr_assert(strstr(err.message, "gpu") != NULL && b == NULL);
-    cr_assert_eq(choose(&b, "Ref64", NULL, "cpu", &err), RF_ERR_USAGE);
+    cr_assert_eq(choose(&b, "Ref64", NULL, "", &err), RF_ERR_USAGE);
     cr_assert(strstr(err.message, "RF_BACKEND") != NULL, "%s", err.message);
     cr_assert_eq(choose(&b, NULL, "sse9", "cpu", &err), RF_ERR_USAGE);
     cr_assert(strstr(err.message, "RF_ISA=sse9") != NULL, "%s", err.message);

@@ -395,7 +395,7 @@ Test(forward, logits_of_several_places_are_those_of_each)
 Test(forward, sampling_depends_on_its_key_alone)
 {
     rf_model_config config = tiny_config(variants[0]);
-    tiny_rig r = tiny_rig_new(backend_named("cpu", ""), 2, &config, SLAB);
+    tiny_rig r = tiny_rig_new(backend_default(), 2, &config, SLAB);
     rf_batch batch = tiny_packed(&config, 9);
     TINY_MUST(rf_model_forward(r.model, r.acts, &batch, NULL, tiny_error()));
     int32_t place[4] = {3, 3, 3, 8}, token[4], one[1];

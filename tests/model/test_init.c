@@ -83,7 +83,7 @@ Test(init, depends_on_seed_and_name_alone)
     other.qkv_bias = false;
     const rf_backend *ref64 = backend_named("ref64", "");
     rf_model *a = fresh(ref64, &config, 3), *b = fresh(ref64, &other, 3);
-    rf_model *c = fresh(ref64, &config, 4), *d = fresh(backend_named("cpu", ""), &config, 3);
+    rf_model *c = fresh(ref64, &config, 4), *d = fresh(backend_default(), &config, 3);
     int64_t n = 0;
     double *x = elements(a, "model.layers.1.self_attn.k_proj.weight", &n);
     double *y = elements(b, "model.layers.1.self_attn.k_proj.weight", &n);
@@ -112,7 +112,7 @@ Test(init, blocks_point_into_the_trainable_space)
     rf_model_config config = tiny_config((tiny_switches){true, true, false, false});
     rf_model *model = NULL;
     rf_model_limits limits = {.places = 1, .keys = 1};
-    TINY_MUST(rf_model_new(&model, &config, backend_named("cpu", ""), 1, &limits, tiny_error()));
+    TINY_MUST(rf_model_new(&model, &config, backend_default(), 1, &limits, tiny_error()));
     int64_t n = 0;
     double *value = elements(model, "model.layers.1.mlp.up_proj.weight", &n);
     for (int64_t i = 0; i < n; i++) {

@@ -191,7 +191,7 @@ Test(lora, gradient_of_chosen_tensors)
 /* What is trained gets the gradient that it would get if all were, bit for bit. */
 Test(lora, frozen_tensors_change_no_gradient)
 {
-    static const char *const backends[] = {"ref32", "cpu"};
+    static const char *const backends[] = {"ref32", ""};
     for (size_t k = 0; k < 2; k++) {
         rf_adaptation a = only("layers.1.self_attn,lm_head,k_norm,model.norm");
         rig full = rig_new(backend_named(backends[k], ""), plain, NULL, RF_RECOMPUTE_NONE);
@@ -217,7 +217,7 @@ Test(lora, a_step_leaves_frozen_tensors_alone)
 {
     const rf_adaptation choices[] = {lora(2, all_targets, 0.1), only("layers.0.mlp,norm")};
     for (int k = 0; k < 2; k++) {
-        rig r = rig_new(backend_named("cpu", ""), plain, &choices[k], RF_RECOMPUTE_NONE);
+        rig r = rig_new(backend_default(), plain, &choices[k], RF_RECOMPUTE_NONE);
         const rf_table *table = &r.model->table;
         const rf_backend *backend = r.model->ctx->backend;
         rf_batch batch = tiny_packed(&r.model->config, 4);
@@ -251,8 +251,8 @@ Test(lora, a_step_leaves_frozen_tensors_alone)
 Test(lora, dropout_is_a_function_of_step_and_leaf)
 {
     rf_adaptation a = lora(3, all_targets, 0.5);
-    rig kept = rig_new(backend_named("cpu", ""), plain, &a, RF_RECOMPUTE_NONE);
-    rig again = rig_new(backend_named("cpu", ""), plain, &a, RF_RECOMPUTE_BLOCK);
+    rig kept = rig_new(backend_default(), plain, &a, RF_RECOMPUTE_NONE);
+    rig again = rig_new(backend_default(), plain, &a, RF_RECOMPUTE_BLOCK);
     rf_batch batch = tiny_packed(&kept.model->config, 4);
     size_t bytes = (size_t)kept.model->table.n_elements * sizeof(double);
     double *g[5];
@@ -347,7 +347,7 @@ Test(lora, merging_changes_nothing)
     static const struct {
         const char *name;
         double tolerance;
-    } backends[] = {{"ref64", 1e-12}, {"cpu", 1e-4}};
+    } backends[] = {{"ref64", 1e-12}, {"", 1e-4}};
     for (int k = 0; k < 2; k++) {
         rf_adaptation a = lora(3, all_targets, 0.5);
         rig r = rig_new(backend_named(backends[k].name, ""), plain, &a, RF_RECOMPUTE_NONE);
@@ -401,11 +401,30 @@ static rf_model_config wide_config(void)
     return config;
 }
 
+static void *memory_of(rf_model *model, int64_t n)
+{
+    void *memory = NULL;
+    size_t bytes = rf_backend_bytes(model->ctx->backend, RF_MASTER, n);
+    TINY_MUST(rf_backend_alloc(&memory, model->ctx, bytes, tiny_error()));
+    return memory;
+}
+
+/* Whether n elements of class master are the same, in the memory of one model and of another. */
+static bool same(rf_model *model, const void *a, rf_model *of_b, const void *b, int64_t n)
+{
+    double *x = download(&(rig){.model = model}, a, 0, n);
+    double *y = download(&(rig){.model = of_b}, b, 0, n);
+    bool result = memcmp(x, y, (size_t)n * sizeof *x) == 0;
+    free(x);
+    free(y);
+    return result;
+}
+
 Test(lora, adapter_files)
 {
     rf_adaptation a = lora(2, "q_proj,down_proj", 0.1), wider = lora(3, "q_proj,down_proj", 0.1);
     rf_model_config config = wide_config();
-    const rf_backend *backend = backend_named("cpu", "");
+    const rf_backend *backend = backend_default();
     rf_checkpoint_info info = {0};
     enter_folder();
     rf_model *base = model_new(backend, &config, NULL), *other = model_new(backend, &config, NULL);
@@ -417,11 +436,9 @@ Test(lora, adapter_files)
 
     refused(rf_checkpoint_save("a.h5", NULL, x, NULL, NULL, &info, tiny_error()), "without a base");
     TINY_MUST(rf_checkpoint_load("base.h5", x, NULL, NULL, tiny_error()));
-    size_t bytes = (size_t)x->table.n_elements * sizeof(float);
-    float *m = x->master, *v = malloc(bytes);
-    cr_assert_not_null(v);
-    memset(v, 0, bytes);
-    save("a.h5", x, m, v);
+    const int64_t n = x->table.n_elements;
+    void *v = memory_of(x, n), *m2 = memory_of(y, n), *v2 = memory_of(y, n);
+    save("a.h5", x, x->master, v);
     cr_assert(size_of("a.h5") < 3 * x->table.n_trainable * 4 + 65536, "%lld",
               (long long)size_of("a.h5"));
     cr_assert(size_of("base.h5") > 400000);
@@ -431,22 +448,19 @@ Test(lora, adapter_files)
     cr_assert(info.adaptation.seed == a.seed && strstr(info.base.path, "/base.h5") != NULL);
 
     TINY_MUST(rf_checkpoint_load("base.h5", y, NULL, NULL, tiny_error()));
-    memset(y->master, 0, bytes);
-    float *m2 = malloc(bytes), *v2 = malloc(bytes);
-    cr_assert(m2 != NULL && v2 != NULL);
-    memset(m2, 0, bytes);
+    rf_backend_zero(y->ctx, y->master, RF_MASTER, n);
     TINY_MUST(rf_checkpoint_load("a.h5", y, m2, v2, tiny_error()));
-    cr_assert(memcmp(y->master, x->master, (size_t)x->table.n_stored * sizeof(float)) == 0);
-    cr_assert(memcmp(m2, m, bytes) == 0);
+    cr_assert(same(y, y->master, x, x->master, x->table.n_stored));
+    cr_assert(same(y, m2, x, x->master, n));
 
     TINY_MUST(rf_checkpoint_load("other.h5", y, NULL, NULL, tiny_error()));
     refused(rf_checkpoint_load("a.h5", y, NULL, NULL, tiny_error()), "another base");
     refused(rf_checkpoint_load("a.h5", base, NULL, NULL, tiny_error()), "adapters only");
     TINY_MUST(rf_checkpoint_load("base.h5", z, NULL, NULL, tiny_error()));
     refused(rf_checkpoint_load("a.h5", z, NULL, NULL, tiny_error()), "lora.*");
-    free(v);
-    free(m2);
-    free(v2);
+    rf_backend_free(x->ctx, v);
+    rf_backend_free(y->ctx, m2);
+    rf_backend_free(y->ctx, v2);
     rf_checkpoint_info_free(&info);
     rf_model *all[] = {base, other, x, y, z};
     for (int i = 0; i < 5; i++) {
@@ -460,30 +474,28 @@ Test(lora, checkpoints_of_a_part)
 {
     rf_adaptation a = only("layers.1.mlp"), b = only("layers.0.mlp");
     rf_model_config config = tiny_config(plain);
-    const rf_backend *backend = backend_named("cpu", "");
+    const rf_backend *backend = backend_default();
     enter_folder();
     rf_model *x = model_new(backend, &config, &a), *y = model_new(backend, &config, &a);
     rf_model *z = model_new(backend, &config, &b), *w = model_new(backend, &config, NULL);
-    size_t bytes = (size_t)x->table.n_elements * sizeof(float);
-    size_t stored = (size_t)x->table.n_stored * sizeof(float);
-    float *m = malloc(stored), *v = malloc(stored);
-    cr_assert(m != NULL && v != NULL);
+    const int64_t n = x->table.n_elements, n_stored = x->table.n_stored;
+    void *m = memory_of(y, n_stored), *v = memory_of(y, n_stored);
     save("x.h5", x, x->master, x->master);
-    memset(y->master, 0, stored);
+    rf_backend_zero(y->ctx, y->master, RF_MASTER, n_stored);
     TINY_MUST(rf_checkpoint_load("x.h5", y, m, v, tiny_error()));
-    cr_assert(memcmp(y->master, x->master, stored) == 0);
-    cr_assert(memcmp(m, x->master, bytes) == 0 && memcmp(v, x->master, bytes) == 0);
+    cr_assert(same(y, y->master, x, x->master, n_stored));
+    cr_assert(same(y, m, x, x->master, n) && same(y, v, x, x->master, n));
     refused(rf_checkpoint_load("x.h5", z, m, v, tiny_error()), "train.only");
     refused(rf_checkpoint_load("x.h5", w, m, v, tiny_error()), "train.only");
     tiny_randomize(z, 2);
     TINY_MUST(rf_checkpoint_load("x.h5", z, NULL, NULL, tiny_error()));
     for (int64_t i = 0; i < z->table.n_tensors; i++) {
         const rf_tensor *s = &z->table.tensor[i], *t = &x->table.tensor[i];
-        cr_assert(memcmp((float *)z->master + s->offset, (float *)x->master + t->offset,
-                         (size_t)t->count * sizeof(float)) == 0);
+        cr_assert(same(z, rf_backend_at(backend, RF_MASTER, z->master, s->offset), x,
+                       rf_backend_at(backend, RF_MASTER, x->master, t->offset), t->count));
     }
-    free(m);
-    free(v);
+    rf_backend_free(y->ctx, m);
+    rf_backend_free(y->ctx, v);
     rf_model *all[] = {x, y, z, w};
     for (int i = 0; i < 4; i++) {
         rf_model_free(all[i]);

@@ -65,7 +65,7 @@ Test(refused, bad_batches_are_refused_and_harm_nothing)
 Test(refused, an_empty_batch_is_fine)
 {
     rf_model_config config = tiny_config((tiny_switches){.qk_norm = true});
-    tiny_rig r = tiny_rig_new(backend_named("cpu", ""), 2, &config, SLAB);
+    tiny_rig r = tiny_rig_new(backend_default(), 2, &config, SLAB);
     rf_batch batch = tiny_batch(1);
     double loss[1];
     TINY_MUST(rf_model_forward(r.model, r.acts, &batch, NULL, tiny_error()));

@@ -24,7 +24,7 @@ static void expect_same_info(const rf_checkpoint_info *a, const rf_checkpoint_in
 Test(checkpoint, round_trip)
 {
     rf_model_config config = middle_config();
-    subject s = make_subject(&config, "cpu");
+    subject s = make_subject(&config, "");
     const char *path = in_folder("step-000001000.h5");
     save_subject(&s, path, NULL);
     TINY_MUST(rf_checkpoint_verify(path, tiny_error()));
@@ -45,7 +45,7 @@ Test(checkpoint, round_trip)
 Test(checkpoint, extreme_info)
 {
     rf_model_config config = small_config();
-    subject s = make_subject(&config, "cpu");
+    subject s = make_subject(&config, "");
     free(s.info.run_config);
     s.info.run_config = malloc(200001);
     memset(s.info.run_config, 'x', 200000);
@@ -99,7 +99,7 @@ Test(checkpoint, f64)
 Test(checkpoint, weights_only)
 {
     rf_model_config config = small_config();
-    subject s = make_subject(&config, "cpu"), fresh = empty_subject(&config, "cpu");
+    subject s = make_subject(&config, ""), fresh = empty_subject(&config, "");
     const char *path = in_folder("weights.h5");
     TINY_MUST(rf_checkpoint_save(path, NULL, s.model, NULL, NULL, &s.info, tiny_error()));
     rf_checkpoint_info info;
@@ -123,7 +123,7 @@ Test(checkpoint, weights_only)
 Test(checkpoint, same_content_same_bytes)
 {
     rf_model_config config = small_config();
-    subject s = make_subject(&config, "cpu");
+    subject s = make_subject(&config, "");
     save_subject(&s, in_folder("a.h5"), NULL);
     sleep(1);
     save_subject(&s, in_folder("another-name.h5"), NULL);
@@ -168,11 +168,11 @@ Test(checkpoint, bytes_are_those_of_the_format)
 Test(checkpoint, other_shape)
 {
     rf_model_config config = small_config(), other = config;
-    subject s = make_subject(&config, "cpu");
+    subject s = make_subject(&config, "");
     const char *path = in_folder("a.h5");
     save_subject(&s, path, NULL);
     other.hidden_size = 28;
-    subject fresh = empty_subject(&other, "cpu");
+    subject fresh = empty_subject(&other, "");
     rf_error err = {0};
     cr_expect(rf_checkpoint_load(path, fresh.model, fresh.m, fresh.v, &err) == RF_ERR);
     EXPECT_SAYS(&err, "hidden_size");
@@ -184,7 +184,7 @@ Test(checkpoint, other_shape)
 Test(checkpoint, no_place_to_save)
 {
     rf_model_config config = small_config();
-    subject s = make_subject(&config, "cpu");
+    subject s = make_subject(&config, "");
     rf_error err = {0};
     const char *path = in_folder("nowhere/a.h5");
     cr_expect(rf_checkpoint_save(path, NULL, s.model, s.m, s.v, &s.info, &err) == RF_ERR);
@@ -201,7 +201,7 @@ Test(checkpoint, no_place_to_save)
 Test(checkpoint, one_bit_in_every_tensor)
 {
     rf_model_config config = small_config();
-    subject s = make_subject(&config, "cpu");
+    subject s = make_subject(&config, "");
     const char *path = in_folder("a.h5");
     save_subject(&s, path, NULL);
     rf_checkpoint_structure structure;
@@ -226,7 +226,7 @@ Test(checkpoint, bits_of_metadata)
 {
     rf_model_config config = small_config();
     config.num_hidden_layers = 1;
-    subject s = make_subject(&config, "cpu");
+    subject s = make_subject(&config, "");
     const char *path = in_folder("a.h5");
     save_subject(&s, path, NULL);
     content file = get_file(path);
@@ -273,7 +273,7 @@ Test(checkpoint, bits_of_metadata)
 Test(checkpoint, truncated)
 {
     rf_model_config config = small_config();
-    subject s = make_subject(&config, "cpu");
+    subject s = make_subject(&config, "");
     const char *path = in_folder("a.h5");
     save_subject(&s, path, NULL);
     content file = get_file(path);
@@ -289,7 +289,7 @@ Test(checkpoint, truncated)
 Test(checkpoint, other_files)
 {
     rf_model_config config = small_config();
-    subject s = make_subject(&config, "cpu");
+    subject s = make_subject(&config, "");
     char text[200];
     memset(text, 't', sizeof text);
     put_file(in_folder("text.h5"), text, sizeof text);
@@ -440,7 +440,7 @@ Test(checkpoint, wrong_content)
         {edit_config_type, "attribute model_config is missing or not a text"},
     };
     rf_model_config config = small_config();
-    subject s = make_subject(&config, "cpu");
+    subject s = make_subject(&config, "");
     const char *path = in_folder("a.h5");
     save_subject(&s, path, NULL);
     content file = get_file(path);

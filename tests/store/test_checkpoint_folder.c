@@ -15,7 +15,7 @@ static subject s;
 static void begin(void)
 {
     config = small_config();
-    s = make_subject(&config, "cpu");
+    s = make_subject(&config, "");
 }
 
 static void end(void)

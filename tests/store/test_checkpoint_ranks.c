@@ -79,14 +79,14 @@ static void check_same_bytes(const char *test, const rf_model_config *config, co
 Test(checkpoint_ranks, same_bytes)
 {
     rf_model_config config = middle_config();
-    check_same_bytes("checkpoint_ranks/same_bytes", &config, "cpu");
+    check_same_bytes("checkpoint_ranks/same_bytes", &config, "");
 }
 
 /* A communicator of one rank and none at all are the same. */
 Test(checkpoint_ranks, one_rank)
 {
     rf_model_config config = small_config();
-    subject s = make_subject(&config, "cpu");
+    subject s = make_subject(&config, "");
     rf_dist *dist = open_dist();
     save_subject(&s, in_folder("a.h5"), dist);
     save_subject(&s, in_folder("b.h5"), NULL);
@@ -161,7 +161,7 @@ Test(checkpoint_ranks, one_rank_fails)
 {
     need_ranks();
     rf_model_config config = middle_config();
-    subject s = make_subject(&config, "cpu");
+    subject s = make_subject(&config, "");
     const char *path = in_folder("a.h5");
     if (!mpi_is_inside()) {
         save_subject(&s, path, NULL);
@@ -203,7 +203,7 @@ Test(checkpoint_ranks, killed)
 {
     need_ranks();
     rf_model_config config = middle_config();
-    subject s = make_subject(&config, "cpu");
+    subject s = make_subject(&config, "");
     char path[512];
     if (mpi_is_inside()) {
         rf_dist *dist = open_dist();

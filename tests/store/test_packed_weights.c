@@ -95,14 +95,14 @@ Test(packed_weights, checkpoints_are_packed_as_they_are_read)
     config.vocab_size = 9001; /* embedding of more than one piece, 16 per 64 rows */
     begin_folder();
     const char *path = in_folder("model.h5");
-    tiny_rig rows = tiny_rig_packed(backend_named("cpu", ""), 1, &config, 4, RF_ROWS, NULL);
+    tiny_rig rows = tiny_rig_packed(backend_default(), 1, &config, 4, RF_ROWS, NULL);
     rf_checkpoint_info info = {0};
     TINY_MUST(rf_checkpoint_save(path, NULL, rows.model, NULL, NULL, &info, tiny_error()));
     tiny_rig_free(&rows);
     for (int weights = RF_PACKED_F32; weights <= RF_PACKED_INT8; weights++) {
         rf_layout layout = (rf_layout)weights;
         double loss[2][TINY_PACKED];
-        tiny_rig r = tiny_rig_packed(backend_named("cpu", ""), 2, &config, 4, layout, NULL);
+        tiny_rig r = tiny_rig_packed(backend_default(), 2, &config, 4, layout, NULL);
         double *given = run(r.model, loss[0]);
         tiny_rig_free(&r);
         rf_model *model = NULL;
@@ -122,7 +122,7 @@ Test(packed_weights, checkpoints_are_packed_as_they_are_read)
 Test(packed_weights, memory_is_that_of_the_layout)
 {
     rf_model_config config = odd_config(0);
-    const rf_backend *backend = backend_named("cpu", "");
+    const rf_backend *backend = backend_default();
     config.hidden_size = config.intermediate_size = 1024;
     config.vocab_size = 16000;
     size_t bytes[RF_N_LAYOUTS];

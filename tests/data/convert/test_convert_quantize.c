@@ -22,7 +22,7 @@ static rf_model_config wide_config(void)
 /* small.h5, quantized from whole.h5, whose subject is returned. */
 static subject make_small(const rf_model_config *config)
 {
-    subject s = make_subject(config, "cpu");
+    subject s = make_subject(config, "");
     save_subject(&s, in_folder("whole.h5"), NULL);
     TINY_MUST(rf_convert_quantize(in_folder("whole.h5"), in_folder("small.h5"), &as_source,
                                   tiny_error()));
@@ -203,8 +203,11 @@ Test(quantize_file, refuses_other_sources)
     rf_model_free(model);
 
     const rf_tensor *t = rf_table_role(&s.model->table, 1, RF_ROLE_UP);
-    float *w = rf_backend_at(s.model->ctx->backend, RF_MASTER, s.model->master, t->offset);
-    w[3 * t->shape[1] + 1] = NAN;
+    rf_ctx *ctx = s.model->ctx;
+    rf_backend_upload(
+        ctx,
+        rf_backend_at(ctx->backend, RF_MASTER, s.model->master, t->offset + 3 * t->shape[1] + 1),
+        RF_MASTER, &(float){NAN}, RF_F32, 1);
     save_subject(&s, in_folder("nan.h5"), NULL);
     refused(rf_convert_quantize(in_folder("nan.h5"), out, &as_source, tiny_error()),
             "model.layers.1.mlp.up_proj.weight: row 3 holds values that are not finite");

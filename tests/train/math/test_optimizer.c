@@ -138,7 +138,7 @@ Test(optimizer, transcription_f64)
 
 Test(optimizer, transcription_f32)
 {
-    check("cpu", 1e-6);
+    check("", 1e-6);
     check("ref32", 1e-6);
 }
 
@@ -154,7 +154,7 @@ Test(optimizer, clipping)
 Test(optimizer, norm_sees_what_is_not_finite)
 {
     bench b = {0};
-    begin(&b, "cpu");
+    begin(&b, "");
     (void)draw_gradient(&b, 1);
     double bad = nan("");
     rf_backend_upload(b.model->ctx,

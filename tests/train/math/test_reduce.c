@@ -77,7 +77,7 @@ static void begin(bench *b, rf_dist *dist, int64_t n_leaves, bool exact)
     rf_error err = {0};
     rf_limits limits = {0};
     rf_arena arena = {0};
-    cr_assert(rf_backend_choose(&backend, "cpu", &err) == RF_OK, "%s", err.message);
+    cr_assert(rf_backend_choose(&backend, NULL, &err) == RF_OK, "%s", err.message);
     cr_assert(rf_ctx_new(&b->ctx, backend, 1, &limits, &err) == RF_OK, "%s", err.message);
     cr_assert(rf_reduce_new(&b->reduce, dist, N, n_leaves, exact, &err) == RF_OK, "%s",
               err.message);

@@ -1,0 +1,213 @@
+#include "common/kernels/apart/apart.h"
+
+#include "common/base/alloc.h"
+#include "common/kernels/cpu/cpu.h"
+#include "common/kernels/host.h"
+#include "common/kernels/wrap.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* --- Memory ---------------------------------------------------------------------------------- */
+
+/* All memory of the process that belongs to this backend, with a lock, since each thread of control
+ * may have a context of its own. Readable and writable while `depth` > 0. */
+static struct {
+    pthread_mutex_t lock;
+    int depth;
+    struct region {
+        void *memory;
+        size_t bytes;
+    } * region;
+    size_t n, capacity;
+} all = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void protect(const struct region *r, int access)
+{
+    RF_ASSERT(mprotect(r->memory, r->bytes, access) == 0);
+}
+
+static void enter(void)
+{
+    pthread_mutex_lock(&all.lock);
+    for (size_t i = 0; all.depth == 0 && i < all.n; i++) {
+        protect(&all.region[i], PROT_READ | PROT_WRITE);
+    }
+    all.depth++;
+    pthread_mutex_unlock(&all.lock);
+}
+
+static void leave(void)
+{
+    pthread_mutex_lock(&all.lock);
+    all.depth--;
+    for (size_t i = 0; all.depth == 0 && i < all.n; i++) {
+        protect(&all.region[i], PROT_NONE);
+    }
+    pthread_mutex_unlock(&all.lock);
+}
+
+static int allocate(rf_ctx *ctx, void **out, size_t bytes, rf_error *err)
+{
+    (void)ctx;
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t rounded = bytes < (size_t)PTRDIFF_MAX ? (bytes / page + 1) * page : SIZE_MAX;
+    void *memory = mmap(NULL, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+        return rf_error_set(err, RF_ERR, "out of memory: %zu bytes were asked for", bytes);
+    }
+    pthread_mutex_lock(&all.lock);
+    all.region = rf_alloc_grow(all.region, &all.capacity, all.n + 1, sizeof *all.region);
+    all.region[all.n] = (struct region){memory, rounded};
+    if (all.depth == 0) {
+        protect(&all.region[all.n], PROT_NONE);
+    }
+    all.n++;
+    pthread_mutex_unlock(&all.lock);
+    *out = memory;
+    return RF_OK;
+}
+
+static void release(rf_ctx *ctx, void *memory)
+{
+    (void)ctx;
+    pthread_mutex_lock(&all.lock);
+    size_t i = 0;
+    while (i < all.n && all.region[i].memory != memory) {
+        i++;
+    }
+    RF_ASSERT(i < all.n);
+    RF_ASSERT(munmap(memory, all.region[i].bytes) == 0);
+    all.region[i] = all.region[--all.n];
+    pthread_mutex_unlock(&all.lock);
+}
+
+static void upload(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, rf_type src_type,
+                   int64_t n)
+{
+    enter();
+    rf_host_memory.upload(ctx, dst, dst_type, src, src_type, n);
+    leave();
+}
+
+static void copy(rf_ctx *ctx, void *dst, const void *src, size_t bytes)
+{
+    enter();
+    rf_host_memory.copy(ctx, dst, src, bytes);
+    leave();
+}
+
+static void zero(rf_ctx *ctx, void *dst, size_t bytes)
+{
+    enter();
+    rf_host_memory.zero(ctx, dst, bytes);
+    leave();
+}
+
+static rf_event record(rf_ctx *ctx)
+{
+    return rf_host_memory.record(ctx);
+}
+
+static void wait_for(rf_ctx *ctx, rf_event event)
+{
+    rf_host_memory.wait(ctx, event);
+}
+
+static void sync_all(rf_ctx *ctx)
+{
+    rf_host_memory.sync(ctx);
+}
+
+/* --- Context --------------------------------------------------------------------------------- */
+
+/* What the kernels of `cpu` expect comes first. */
+typedef struct apart_state {
+    rf_host_state host;
+    const rf_kernels *cpu;
+} apart_state;
+
+static const rf_kernels *cpu_kernels(const char *isa)
+{
+    static const struct {
+        const char *isa;
+        const rf_kernels *kernels;
+    } known[] = {
+#if defined(__x86_64__)
+        {"avx2", &rf_cpu_avx2_kernels},
+        {"avx512", &rf_cpu_avx512_kernels},
+        {"avx512bf16", &rf_cpu_avx512bf16_kernels},
+        {"amx", &rf_cpu_amx_kernels},
+#endif
+        {"portable", &rf_cpu_portable_kernels},
+    };
+    size_t i = 0;
+    while (strcmp(known[i].isa, isa) != 0) {
+        i++;
+    }
+    return known[i].kernels;
+}
+
+static int open_state(rf_ctx *ctx, rf_error *err)
+{
+    const char *path = getenv("RF_APART_TALLY"), *test = getenv("RF_APART_TEST");
+    FILE *tally = path != NULL ? fopen(path, "a") : NULL;
+    (void)err;
+    if (tally != NULL) {
+        fprintf(tally, "%s\n", test != NULL ? test : "?");
+        fclose(tally);
+    }
+    apart_state *state = rf_alloc(1, sizeof *state);
+    state->cpu = cpu_kernels(ctx->backend->isa);
+    ctx->state = state;
+    return RF_OK;
+}
+
+static void close_state(rf_ctx *ctx)
+{
+    free(ctx->state);
+}
+
+const rf_memory rf_apart_memory = {
+    .open = open_state,
+    .close = close_state,
+    .alloc = allocate,
+    .free = release,
+    .upload = upload,
+    .download = upload,
+    .copy = copy,
+    .zero = zero,
+    .record = record,
+    .wait = wait_for,
+    .sync = sync_all,
+};
+
+/* --- Kernels --------------------------------------------------------------------------------- */
+
+#define WRAP(kernel, parameters, arguments, in, out)                                               \
+    static void kernel parameters                                                                  \
+    {                                                                                              \
+        enter();                                                                                   \
+        ((const apart_state *)ctx->state)->cpu->kernel arguments;                                  \
+        leave();                                                                                   \
+    }
+RF_KERNELS_TO_WRAP(WRAP)
+
+#define ENTRY(kernel, parameters, arguments, in, out) .kernel = kernel,
+#define TABLE(isa_)                                                                                \
+    rf_scratch_bytes_fn rf_cpu_##isa_##_scratch_bytes;                                             \
+    rf_pack_bytes_fn rf_cpu_##isa_##_pack_bytes;                                                   \
+    const rf_kernels rf_apart_##isa_##_kernels = {.scratch_bytes = rf_cpu_##isa_##_scratch_bytes,  \
+                                                  .pack_bytes = rf_cpu_##isa_##_pack_bytes,        \
+                                                  RF_KERNELS_TO_WRAP(ENTRY)}
+TABLE(portable);
+#if defined(__x86_64__)
+TABLE(avx2);
+TABLE(avx512);
+TABLE(avx512bf16);
+TABLE(amx);
+#endif
