@@ -16,6 +16,10 @@ void rf_answer_free(rf_answer *answer)
 
 /* --- Sizes and memory ------------------------------------------------------------------------- */
 
+/* With so many places arithmetic bounds the products, no longer the bytes of the weights: a larger
+ * pass would take more memory and no less time for each place. */
+enum { ENOUGH_PLACES = 256 };
+
 rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_prompt,
                                  int64_t capacity)
 {
@@ -23,7 +27,9 @@ rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_p
     if (rf_decode_options_resolve(&o, NULL) != RF_OK) {
         o.block_length = o.gen_length; /* rf_engine_new says what is wrong with them */
     }
-    return (rf_model_limits){.places = max_prompt + capacity * rf_decode_most_places(&o),
+    int64_t one = rf_decode_most_places(&o), all = capacity * one;
+    int64_t enough = one > ENOUGH_PLACES ? one : ENOUGH_PLACES;
+    return (rf_model_limits){.places = max_prompt + (all < enough ? all : enough),
                              .keys = capacity * (max_prompt + o.gen_length),
                              .positions = max_prompt + o.gen_length};
 }
@@ -66,7 +72,7 @@ static int check(const rf_engine *e, rf_error *err)
 
 static void make_seats(rf_engine *e)
 {
-    size_t most = (size_t)(e->capacity * rf_decode_most_places(&e->options));
+    size_t most = (size_t)e->batch.capacity;
     e->asked = rf_alloc(most, sizeof(rf_query *));
     e->row = rf_alloc(most, sizeof *e->row);
     e->token = rf_alloc(most, sizeof *e->token);

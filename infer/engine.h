@@ -56,8 +56,8 @@ typedef struct rf_engine {
 } rf_engine;
 
 /* What a model must be made for, to answer `capacity` prompts of up to max_prompt tokens at once. A
- * pass holds the places of all sequences and one whole prompt of that length (or several short
- * ones; other prompts wait for the next pass). */
+ * pass has room for one whole prompt of that length and for what one sequence asks otherwise, or
+ * for several sequences up to 256 places; what does not fit waits for the next pass. */
 rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_prompt,
                                  int64_t capacity);
 /* Model and tokenizer outlive the engine; the model must have been made for rf_engine_limits, and
