@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "common/base/number.h"
 #include "common/base/options.h"
+#include "common/base/output.h"
 
 #include <inttypes.h>
 #include <sched.h>
@@ -146,7 +147,9 @@ static int parse(request *r, int argc, char **argv, rf_error *err)
     for (int i = first; i < argc; i++) {
         RF_TRY_OUT(add_source(r, argv[i], false, err));
     }
-    rc = check_request(r, argc - first, err);
+    RF_TRY_OUT(check_request(r, argc - first, err));
+    rc = rf_output_check((const char *[]){s->out_path, s->held_out_path}, 2,
+                         (const char *[]){r->tokenizer}, 1, err); /* rf_build knows the sources */
 out:
     free(valid.item);
     return rc;

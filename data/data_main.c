@@ -2,6 +2,7 @@
 #include "data/data_main.h"
 
 #include "common/base/log.h"
+#include "common/base/output.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -74,6 +75,7 @@ int main(int argc, char **argv)
 {
     rf_error err = {0};
     rf_log_set_program("refusion-data");
+    rf_output_clean_on_signals();
     /* A file that reaches its size limit is an error of write, not a signal. */
     signal(SIGXFSZ, SIG_IGN);
     int rc = run(argc, argv, &err);

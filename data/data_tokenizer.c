@@ -4,6 +4,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/options.h"
+#include "common/base/output.h"
 #include "common/text/bpe_train.h"
 #include "data/corpus/portion.h"
 #include "data/corpus/records.h"
@@ -198,7 +199,8 @@ static int parse(request *r, int argc, char **argv, rf_error *err)
     for (int i = first; i < argc; i++) {
         r->source[r->settings.n_sources++] = (rf_build_source){.path = argv[i], .weight = 1};
     }
-    return RF_OK;
+    return rf_output_check((const char *[]){r->out}, 1, (const char *const *)argv + first,
+                           argc - first, err);
 }
 
 static int run(int argc, char **argv, rf_error *err)

@@ -2,6 +2,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/options.h"
+#include "common/base/output.h"
 #include "infer/report.h"
 
 #include <stdio.h>
@@ -146,7 +147,9 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
         return rf_error_set(err, RF_ERR_USAGE,
                             "--task %s is unknown: refusion-eval --help lists the tasks", task);
     }
-    return check(o, err);
+    RF_TRY(check(o, err));
+    return rf_output_check((const char *[]){o->out, o->answers}, 2,
+                           (const char *[]){o->model, o->adapter, o->data}, 3, err);
 }
 
 /* The run's own settings, then the assignments of the command line. A model trained with `ar` is
@@ -198,7 +201,9 @@ static int report(const options *o, const rf_eval_result *result, const rf_quest
 static int check_output(const char *path, const rf_dist *dist, rf_error *err)
 {
     rf_atomic file = {0};
-    return path != NULL && rf_dist_rank(dist) == 0 ? rf_atomic_begin(&file, path, err) : RF_OK;
+    int rc = path != NULL && rf_dist_rank(dist) == 0 ? rf_atomic_begin(&file, path, err) : RF_OK;
+    rf_atomic_abandon(&file);
+    return rc;
 }
 
 static int prepare(options *o, rf_loaded *loaded, rf_question **questions, int64_t *n,
@@ -250,6 +255,7 @@ int main(int argc, char **argv)
     int first;
 
     rf_log_set_program("refusion-eval");
+    rf_output_clean_on_signals();
     int rc = parse(&o, &first, argc, argv, &done, &err);
     if (done) {
         return rf_error_exit_status(rc);

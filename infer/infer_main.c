@@ -1,6 +1,7 @@
 /* refusion-infer: answers of a trained model. Runs without MPI. */
 #include "common/base/log.h"
 #include "common/base/options.h"
+#include "common/base/output.h"
 #include "infer/answers.h"
 
 #include <stdio.h>
@@ -119,6 +120,8 @@ static int read_settings(options *o, const rf_loaded *loaded, char **assignment,
 
 static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error *err)
 {
+    RF_TRY(rf_output_check((const char *[]){o->run.out}, 1,
+                           (const char *[]){o->model, o->adapter, o->run.prompts}, 3, err));
     RF_TRY(rf_loaded_open(loaded, o->model, o->adapter, err));
     if (o->control_tokens) {
         rf_tokenizer_read_control_tokens(loaded->info.tokenizer);
@@ -139,6 +142,7 @@ int main(int argc, char **argv)
     int first;
 
     rf_log_set_program("refusion-infer");
+    rf_output_clean_on_signals();
     int rc = parse(&o, &first, argc, argv, &done, &err);
     if (rc == RF_OK && !done) {
         rc = run(&o, &loaded, argv + first, argc - first, &err);

@@ -1,10 +1,10 @@
 #include "common/base/file.h"
 
-#include <dirent.h>
+#include "common/base/output.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,64 +64,31 @@ static int fail(rf_error *err, int errno_value, const char *name, const char *wh
                         strerror(errno_value));
 }
 
-/* Is `name` "<base>.tmp-<pid>" of a process that no longer runs? Our own pid counts as dead: the
- * number of an earlier process comes again, in containers even regularly. */
-static bool is_left_over(const char *name, const char *base)
+/* What is written into a device or a pipe is made whole elsewhere first. */
+static void name_elsewhere(char *base, size_t bytes, const char *path)
 {
-    size_t n = strlen(base);
-    if (strncmp(name, base, n) != 0 || strncmp(name + n, ".tmp-", 5) != 0) {
-        return false;
-    }
-    const char *digits = name + n + 5;
-    if (*digits == '\0' || strspn(digits, "0123456789") != strlen(digits)) {
-        return false;
-    }
-    errno = 0;
-    long pid = strtol(digits, NULL, 10);
-    if (errno != 0 || pid <= 0 || pid != (long)(pid_t)pid) {
-        return false;
-    }
-    return (pid_t)pid == getpid() || (kill((pid_t)pid, 0) != 0 && errno == ESRCH);
-}
-
-static int remove_left_overs(const char *folder, const char *path, rf_error *err)
-{
-    DIR *entries = opendir(folder);
-    if (entries == NULL) {
-        /* A folder that may be written but not listed is fine. */
-        return errno == EACCES ? RF_OK : fail(err, errno, folder, "cannot open the folder");
-    }
-    const struct dirent *entry;
-    while ((entry = readdir(entries)) != NULL) {
-        if (is_left_over(entry->d_name, rf_file_name(path))) {
-            unlinkat(dirfd(entries), entry->d_name, 0);
-        }
-    }
-    closedir(entries);
-    return RF_OK;
+    const char *folder = getenv("TMPDIR");
+    snprintf(base, bytes, "%s/refusion-%.128s", folder != NULL ? folder : "/tmp",
+             rf_file_name(path));
 }
 
 int rf_atomic_begin(rf_atomic *out, const char *path, rf_error *err)
 {
+    char base[RF_PATH_BYTES];
     memset(out, 0, sizeof *out);
     if (rf_file_name(path)[0] == '\0') {
         return rf_error_set(err, RF_ERR, "\"%s\": a file name is needed", path);
     }
-    if (strlen(path) >= sizeof out->path) {
-        return too_long(path, sizeof out->path, err);
+    RF_TRY(rf_output_resolve(out->path, &out->in_place, path, err));
+    snprintf(base, sizeof base, "%s", out->path);
+    if (out->in_place) {
+        name_elsewhere(base, sizeof base, path);
     }
-    struct stat status;
-    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) {
-        return rf_error_set(err, RF_ERR, "%s: is %s, not a file: choose another name", path,
-                            S_ISDIR(status.st_mode) ? "a folder" : "a device or a pipe");
-    }
-    char folder[RF_PATH_BYTES];
-    RF_TRY(rf_file_folder(folder, sizeof folder, path, err));
-    if (remove_left_overs(folder, path, err) != RF_OK) {
+    if (rf_output_clean(base, err) != RF_OK) {
         return rf_error_prefix(err, "%s", path);
     }
-    snprintf(out->path, sizeof out->path, "%s", path);
-    snprintf(out->temporary, sizeof out->temporary, "%s.tmp-%ld", path, (long)getpid());
+    snprintf(out->temporary, sizeof out->temporary, "%s.tmp-%ld", base, (long)getpid());
+    rf_output_remember(out->temporary);
     return RF_OK;
 }
 
@@ -155,12 +122,17 @@ int rf_atomic_commit(rf_atomic *file, rf_error *err)
     RF_ASSERT(file->temporary[0] != '\0');
     char folder[RF_PATH_BYTES];
     int rc;
+    if (file->in_place) {
+        rc = rf_output_pour(file->path, file->temporary, err);
+        goto out;
+    }
     RF_TRY_OUT(rf_file_folder(folder, sizeof folder, file->path, err));
     RF_TRY_OUT(sync_file(file->temporary, err));
     if (rename(file->temporary, file->path) != 0) {
         rc = fail(err, errno, file->path, "cannot move the finished file into place");
         goto out;
     }
+    rf_output_forget(file->temporary);
     file->temporary[0] = '\0';
     rc = rf_file_sync_folder(folder, err);
     if (rc != RF_OK) {
@@ -176,6 +148,7 @@ void rf_atomic_abandon(rf_atomic *file)
 {
     if (file->temporary[0] != '\0') {
         unlink(file->temporary);
+        rf_output_forget(file->temporary);
         file->temporary[0] = '\0';
     }
 }

@@ -30,14 +30,16 @@ bool rf_file_is_folder(const char *path);
 /* --- Atomic output: write to rf_atomic.temporary, then commit -------------------------------- */
 
 typedef struct rf_atomic {
-    char path[RF_PATH_BYTES];
+    char path[RF_PATH_BYTES]; /* behind all links */
     char temporary[RF_PATH_BYTES +
                    32]; /* beside path: "<path>.tmp-<pid>"; on the same file system */
+    bool in_place;      /* path is a device, a pipe or an open descriptor; then
+                                           temporary is in TMPDIR, or /tmp */
 } rf_atomic;
 
 /* Names the temporary file and removes left-overs "<path>.tmp-<pid>" of dead processes. The folder
- * must exist; what is at path, if anything, must be a regular file (a device or a pipe would be
- * replaced by a file). A symbolic link at path is replaced, not followed. Creates nothing yet. At
+ * must exist. A symbolic link at path is followed, also where it leads to no file yet; a device, a
+ * pipe or /dev/stdout is written into at commit, never replaced (output.h). Creates nothing yet. At
  * most one at a time for a path in a process: a second one removes the first one's temporary. */
 RF_MUST_CHECK int rf_atomic_begin(rf_atomic *out, const char *path, rf_error *err);
 /* fsync of the temporary, rename to path, fsync of the folder. On failure the temporary is gone and

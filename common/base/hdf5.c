@@ -76,7 +76,8 @@ static herr_t find_reason(unsigned depth, const H5E_error2_t *entry, void *data)
     return 0;
 }
 
-static int report(const rf_hdf5 *file, rf_error *err, const char *format, va_list arguments)
+static RF_PRINTF(3, 0) int report(const rf_hdf5 *file, rf_error *err, const char *format,
+                                  va_list arguments)
 {
     char what[512];
     vsnprintf(what, sizeof what, format, arguments);

@@ -4,11 +4,11 @@
 #include "common/base/failpoint.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/output.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,8 +37,7 @@ static int64_t step_of(const char *name)
     return errno == 0 && step >= 0 && strcmp(again, name) == 0 ? step : -1;
 }
 
-/* Is `name` "<checkpoint or latest>.tmp-<pid>" of a process that no longer runs? A save of this
- * process would have removed its own, so our pid means that the number came again. */
+/* Is `name` a left-over of a checkpoint or of `latest`? */
 static bool is_left_over(const char *name)
 {
     char base[64];
@@ -47,16 +46,8 @@ static bool is_left_over(const char *name)
         return false;
     }
     snprintf(base, sizeof base, "%.*s", (int)(mark - name), name);
-    if (step_of(base) < 0 && strcmp(base, "latest") != 0) {
-        return false;
-    }
-    const char *digits = mark + strlen(".tmp-");
-    size_t n = strspn(digits, "0123456789");
-    if (n == 0 || n > 9 || digits[n] != '\0') {
-        return false;
-    }
-    pid_t pid = (pid_t)atol(digits);
-    return pid > 0 && (pid == getpid() || (kill(pid, 0) != 0 && errno == ESRCH));
+    return (step_of(base) >= 0 || strcmp(base, "latest") == 0) &&
+           rf_output_is_left_over(name, base);
 }
 
 /* --- Listing ---------------------------------------------------------------------------------- */

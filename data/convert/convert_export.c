@@ -1,5 +1,6 @@
 #include "common/base/alloc.h"
 #include "common/base/file.h"
+#include "common/base/output.h"
 #include "data/convert/convert_private.h"
 
 #include <dirent.h>
@@ -63,6 +64,9 @@ static int begin_folder(exporter *ex, rf_error *err)
         ex->temporary[0] = '\0';
         return rf_error_set(err, RF_ERR, "%.64s...: the path is too long", ex->folder);
     }
+    char base[RF_CONVERT_PATH];
+    snprintf(base, sizeof base, "%.*s", (int)n, ex->folder);
+    RF_TRY(rf_output_clean(base, err));
     if (mkdir(ex->temporary, 0777) != 0) {
         int reason = errno;
         int rc = rf_error_set(err, rf_error_code_of_errno(reason), "%s: cannot create: %s",
@@ -70,22 +74,15 @@ static int begin_folder(exporter *ex, rf_error *err)
         ex->temporary[0] = '\0';
         return rc;
     }
+    rf_output_remember(ex->temporary);
     return RF_OK;
 }
 
-/* Our own folder of files: no folders in it. */
-static void abandon_folder(exporter *ex)
+static void abandon_folder(const exporter *ex)
 {
-    DIR *entries = ex->temporary[0] != '\0' ? opendir(ex->temporary) : NULL;
-    const struct dirent *entry;
-    while (entries != NULL && (entry = readdir(entries)) != NULL) {
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
-            unlinkat(dirfd(entries), entry->d_name, 0);
-        }
-    }
-    if (entries != NULL) {
-        closedir(entries);
-        rmdir(ex->temporary);
+    if (ex->temporary[0] != '\0') {
+        rf_output_remove(ex->temporary);
+        rf_output_forget(ex->temporary);
     }
 }
 
@@ -98,6 +95,7 @@ static int commit_folder(exporter *ex, rf_error *err)
         return rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot rename to %s: %s",
                             ex->temporary, ex->folder, strerror(errno));
     }
+    rf_output_forget(ex->temporary);
     ex->temporary[0] = '\0';
     return rf_file_sync_folder(parent, err);
 }

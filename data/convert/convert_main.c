@@ -1,6 +1,7 @@
 /* refusion-convert: models of Hugging Face in and out. */
 #include "common/base/log.h"
 #include "common/base/options.h"
+#include "common/base/output.h"
 #include "data/convert/convert.h"
 
 #include <errno.h>
@@ -130,6 +131,8 @@ static int run_import(command_line *l, rf_error *err)
 {
     RF_TRY(check(l, 2, "HF_DIR and MODEL.h5", true, false, err));
     RF_TRY(read_dtype(l, false, err));
+    RF_TRY(rf_output_check((const char *[]){l->path[1]}, 1,
+                           (const char *[]){l->path[0], l->options.tokenizer}, 2, err));
     return rf_convert_import(l->path[0], l->path[1], &l->options, err);
 }
 
@@ -137,6 +140,7 @@ static int run_export(command_line *l, rf_error *err)
 {
     RF_TRY(check(l, 2, "MODEL.h5 and HF_DIR", false, true, err));
     RF_TRY(read_dtype(l, true, err));
+    RF_TRY(rf_output_check((const char *[]){l->path[1]}, 1, (const char *[]){l->path[0]}, 1, err));
     return rf_convert_export(l->path[0], l->path[1], &l->options, err);
 }
 
@@ -144,6 +148,8 @@ static int run_merge(command_line *l, rf_error *err)
 {
     RF_TRY(check(l, 3, "BASE.h5, ADAPTER.h5 and MODEL.h5", false, false, err));
     RF_TRY(read_dtype(l, false, err));
+    RF_TRY(rf_output_check((const char *[]){l->path[2]}, 1,
+                           (const char *[]){l->path[0], l->path[1]}, 2, err));
     return rf_convert_merge(l->path[0], l->path[1], l->path[2], &l->options, err);
 }
 
@@ -153,6 +159,7 @@ static int run_quantize(command_line *l, rf_error *err)
     if (l->dtype != NULL) {
         return rf_error_set(err, RF_ERR_USAGE, "quantize takes no option but --quiet");
     }
+    RF_TRY(rf_output_check((const char *[]){l->path[1]}, 1, (const char *[]){l->path[0]}, 1, err));
     return rf_convert_quantize(l->path[0], l->path[1], &l->options, err);
 }
 
@@ -190,6 +197,7 @@ int main(int argc, char **argv)
 {
     rf_error err = {0};
     rf_log_set_program("refusion-convert");
+    rf_output_clean_on_signals();
     signal(SIGXFSZ, SIG_IGN); /* a file at its size limit is an error of write, not a signal */
     int rc = run(argc, argv, &err);
     if ((fflush(stdout) != 0 || ferror(stdout) != 0) && rc == RF_OK) {

@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/log.h"
+#include "common/base/output.h"
 #include "data/corpus/corpus_writer.h"
 #include "data/corpus/portion.h"
 
@@ -307,36 +308,24 @@ static int read_sources(output *o, const rf_tokenizer *tokenizer, const rf_build
 
 /* --- The whole -------------------------------------------------------------------------------- */
 
-static bool is_same_file(const char *a, const char *b)
-{
-    struct stat x, y;
-    return strcmp(a, b) == 0 ||
-           (stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino);
-}
-
-/* An output must be neither a source nor the other output. Sources that cannot be read are met now,
- * not after hours of reading the others. */
+/* Sources that cannot be read are met now, not after hours of reading the others. */
 static int check_paths(const rf_build_settings *s, rf_error *err)
 {
-    const char *out[2] = {s->out_path, s->held_out_path};
-    if (out[1] != NULL && is_same_file(out[0], out[1])) {
-        return rf_error_set(err, RF_ERR_USAGE, "%s: both outputs have this name: choose two",
-                            out[0]);
-    }
+    const char *const outputs[2] = {s->out_path, s->held_out_path};
+    const char **inputs = rf_alloc((size_t)s->n_sources, sizeof *inputs);
+    int rc = RF_OK;
     for (int64_t k = 0; k < s->n_sources; k++) {
-        const char *path = s->source[k].path;
-        if (strcmp(path, "-") != 0 && access(path, R_OK) != 0) {
-            return rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot read: %s", path,
-                                strerror(errno));
-        }
-        for (int i = 0; i < 2 && out[i] != NULL; i++) {
-            if (is_same_file(out[i], path)) {
-                return rf_error_set(err, RF_ERR_USAGE,
-                                    "%s: is a source and an output: choose another output", out[i]);
-            }
+        inputs[k] = s->source[k].path;
+        if (strcmp(inputs[k], "-") != 0 && access(inputs[k], R_OK) != 0) {
+            rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot read: %s", inputs[k],
+                              strerror(errno));
+            goto out;
         }
     }
-    return RF_OK;
+    rc = rf_output_check(outputs, 2, inputs, (int)s->n_sources, err);
+out:
+    free(inputs);
+    return rc;
 }
 
 static int check_samples(const output *o, const rf_build_settings *settings, rf_error *err)

@@ -48,7 +48,11 @@ Test(data_program, wrong_usage_is_2)
     ASSERT_FAILS(2, "weight", "build --out c.h5 a.jsonl:0");
     ASSERT_FAILS(2, "weight", "build --out c.h5 a.jsonl:-1");
     ASSERT_FAILS(2, "unknown tokenizer", "build --out c.h5 a.jsonl --tokenizer words");
-    ASSERT_FAILS(2, "source and an output", "build --out a.jsonl a.jsonl");
+    ASSERT_FAILS(2, "over an input", "build --out a.jsonl a.jsonl");
+    ASSERT_FAILS(2, "two outputs",
+                 "build --out c.h5 --valid-out ./c.h5 --valid-fraction 0.5 a.jsonl");
+    ASSERT_FAILS(2, "over an input", "build --out a.jsonl --tokenizer a.jsonl b");
+    ASSERT_FAILS(2, "over an input", "train-tokenizer --out ./a.jsonl a.jsonl");
     ASSERT_FAILS(2, "name one task", "synth --n 5 --out a");
     ASSERT_FAILS(2, "--n N is missing", "synth sort --out a");
     ASSERT_FAILS(2, "--out FILE is missing", "synth sort --n 5");

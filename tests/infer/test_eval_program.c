@@ -365,6 +365,9 @@ Test(eval_program, mistakes_in_use)
 {
     program_refuses("\"$EVAL\" --model model.h5", 2, "--data is missing");
     program_refuses("\"$EVAL\" --data q.jsonl", 2, "--model is missing");
+    program_refuses(EVAL "--out q.jsonl", 2, "over an input");
+    program_refuses(EVAL "--out ./model.h5", 2, "over an input");
+    program_refuses(EVAL "--task sort --out r --answers ./r", 2, "two outputs");
     program_refuses(EVAL "--task chess", 2, "--task chess is unknown");
     program_refuses(EVAL "--answers a.jsonl", 2, "--answers");
     program_refuses(EVAL "--no-likelihood", 2, "nothing to do");

@@ -98,6 +98,9 @@ Test(infer_program, help_and_version)
 Test(infer_program, mistakes_in_use)
 {
     program_refuses("\"$INFER\"", 2, "--model is missing");
+    program_write("p.jsonl", "{\"query\": \"one\"}\n");
+    program_refuses(INFER "--prompts p.jsonl --out ./p.jsonl", 2, "over an input");
+    program_refuses(INFER "--prompts p.jsonl --out model.h5", 2, "over an input");
     program_refuses("\"$INFER\" --model", 2, "--model: needs a value");
     program_refuses(INFER "--promt x", 2, "--promt: unknown");
     program_refuses(INFER "--prompt x --prompts y", 2, "exclude each other");

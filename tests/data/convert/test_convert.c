@@ -365,6 +365,10 @@ Test(convert, program_refuses_bad_input)
     cr_assert_eq(run("quantize '%s/m.h5' '%s/small.h5'", folder, folder), 0, "%s",
                  program_messages);
     cr_assert_not_null(strstr(program_messages, "in int8, from"), "%s", program_messages);
+    ASSERT_FAILS(2, "over an input", "quantize '%s/m.h5' '%s/./m.h5'", folder, folder);
+    ASSERT_FAILS(2, "over an input", "import '%s' '%s/text.h5'", folder, folder);
+    ASSERT_FAILS(2, "over an input", "merge '%s/small.h5' '%s/m.h5' '%s/m.h5'", folder, folder,
+                 folder);
     ASSERT_FAILS(1, "is quantized already", "quantize '%s/small.h5' '%s/s.h5'", folder, folder);
     ASSERT_FAILS(1, "not an empty folder", "export '%s/m.h5' '%s'", folder, folder);
     ASSERT_FAILS(1, "not an empty folder", "export '%s/m.h5' '%s/text.h5'", folder, folder);

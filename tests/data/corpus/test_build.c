@@ -301,11 +301,11 @@ Test(build, outputs_must_not_be_inputs)
     rf_build_source source = {put_text("a.jsonl", GOOD), 1, false};
     rf_build_settings s = settings_of(&source, 1);
     s.out_path = source.path;
-    assert_fails(s, source.path, "source and an output");
+    assert_fails(s, source.path, "over an input");
     s = settings_of(&source, 1);
     s.held_out_path = s.out_path;
     s.held_out_fraction = 0.5;
-    assert_fails(s, s.out_path, "both outputs");
+    assert_fails(s, s.out_path, "two outputs");
     s.out_path = "/nowhere/out.h5";
     s.held_out_path = NULL;
     assert_fails(s, "/nowhere", "");

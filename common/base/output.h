@@ -1,0 +1,43 @@
+/* output.h: where programs write, so that nothing is lost.
+ *
+ * No output is one of the inputs; what a program that was killed has left behind goes away.
+ * Threads: any, but for rf_output_check, which is local to its arguments.
+ */
+#ifndef RF_BASE_OUTPUT_H
+#define RF_BASE_OUTPUT_H
+
+#include "common/base/error.h"
+
+#include <stdbool.h>
+
+/* Refuses (RF_ERR_USAGE) an output that is one of the inputs or another output: the same file by
+ * device and inode, also through links; where there is no such file yet, the same name in the same
+ * folder. An input that is a folder stands for the files in it. NULL and "-" among the paths are
+ * skipped; devices and pipes are never the same. */
+RF_MUST_CHECK int rf_output_check(const char *const *outputs, int n_outputs,
+                                  const char *const *inputs, int n_inputs, rf_error *err);
+
+/* Follows links to the end: where a file of this name lies or would lie. *in_place: it is no file
+ * that could be replaced (a device, a pipe, a link into /proc as /dev/stdout is): open and write it.
+ * out [RF_PATH_BYTES]. A folder is an error. */
+RF_MUST_CHECK int rf_output_resolve(char *out, bool *in_place, const char *path, rf_error *err);
+/* Appends what the file `from` holds to such a path. */
+RF_MUST_CHECK int rf_output_pour(const char *path, const char *from, rf_error *err);
+
+/* --- Temporary files and folders (of files) ---------------------------------------------------- */
+
+/* To be removed if a signal ends the program, until it is forgotten. */
+void rf_output_remember(const char *temporary);
+void rf_output_forget(const char *temporary);
+/* Is `name` "<base>.tmp-<pid>" of a process that no longer runs? Our own pid counts as dead: the
+ * number of an earlier process comes again, in containers even regularly. */
+bool rf_output_is_left_over(const char *name, const char *base);
+/* Removes what is left over beside path. */
+RF_MUST_CHECK int rf_output_clean(const char *path, rf_error *err);
+/* Removes a file, or a folder with the files in it; that there is none is fine. */
+void rf_output_remove(const char *path);
+/* For main, before other threads begin: TERM, HUP and INT (those that are not ignored) remove what is
+ * remembered, and then end the program as they would have. */
+void rf_output_clean_on_signals(void);
+
+#endif
