@@ -127,7 +127,7 @@ static int count_all(team *t, const request *r, rf_error *err)
         RF_TRY(count_round(t, r, &is_over, err));
     }
     for (int i = 1; i < t->n; i++) {
-        RF_TRY(rf_bpe_counter_merge(t->counter[0], t->counter[i], err));
+        rf_bpe_counter_merge(t->counter[0], t->counter[i]);
     }
     return RF_OK;
 }

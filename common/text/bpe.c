@@ -1,5 +1,6 @@
 #include "common/text/bpe.h"
 
+#include "common/base/alloc.h"
 #include "common/base/hash.h"
 #include "common/text/bpe_private.h"
 
@@ -19,29 +20,18 @@ static void scratch_free(rf_bpe_scratch *s)
     }
 }
 
-static int scratch_take(rf_bpe_scratch **out, rf_bpe *bpe, rf_error *err)
+static rf_bpe_scratch *scratch_take(rf_bpe *bpe)
 {
     pthread_mutex_lock(&bpe->mutex);
     rf_bpe_scratch *s = bpe->idle;
     bpe->idle = s != NULL ? s->next : NULL;
     pthread_mutex_unlock(&bpe->mutex);
-    *out = s;
-    if (s != NULL) {
-        return RF_OK;
+    if (s == NULL) {
+        s = rf_alloc(1, sizeof *s);
+        s->cache = rf_alloc(RF_BPE_CACHE, sizeof *s->cache);
+        rf_bpe_matcher_new(&s->matcher, &bpe->pattern);
     }
-    s = calloc(1, sizeof *s);
-    int rc = RF_OK;
-    if (s == NULL || (s->cache = calloc(RF_BPE_CACHE, sizeof *s->cache)) == NULL) {
-        rc = rf_error_set(err, RF_ERR, "no memory to encode a text");
-    } else {
-        rc = rf_bpe_matcher_new(&s->matcher, &bpe->pattern, err);
-    }
-    if (rc != RF_OK) {
-        scratch_free(s);
-        return rc;
-    }
-    *out = s;
-    return RF_OK;
+    return s;
 }
 
 static void scratch_return(rf_bpe_scratch *s, rf_bpe *bpe)
@@ -85,25 +75,24 @@ typedef struct run {
     rf_error *err;
 } run;
 
-/* Ids of a word of at least two bytes behind what is in `out`, where there is room. */
-static int merge_word(const run *r, const char *word, size_t bytes, size_t *n)
+/* Writes the ids of a word of at least two bytes behind what is in `out`, where there is room;
+ * returns their number. */
+static size_t merge_word(const run *r, const char *word, size_t bytes)
 {
     const rf_bpe *bpe = r->bpe;
     int32_t *id = r->out->id + r->out->n;
     int32_t whole = bpe->ignore_merges ? rf_bpe_names_find(&bpe->words, word, bytes) : (int32_t)-1;
     if (whole >= 0) {
         id[0] = whole;
-        *n = 1;
-        return RF_OK;
+        return 1;
     }
     for (size_t i = 0; i < bytes; i++) {
         id[i] = bpe->byte_id[(unsigned char)word[i]];
     }
-    *n = bytes;
-    return rf_bpe_merge_word(&bpe->merges, id, n, &r->scratch->work, r->err);
+    return rf_bpe_merge_word(&bpe->merges, id, bytes, &r->scratch->work);
 }
 
-static int encode_word(const run *r, const char *word, size_t bytes)
+static void encode_word(const run *r, const char *word, size_t bytes)
 {
     rf_ids *out = r->out;
     const int64_t room = (int64_t)(bytes < RF_BPE_CACHED_IDS ? RF_BPE_CACHED_IDS : bytes);
@@ -112,44 +101,34 @@ static int encode_word(const run *r, const char *word, size_t bytes)
     }
     if (bytes == 1) {
         out->id[out->n++] = r->bpe->byte_id[(unsigned char)word[0]];
-        return RF_OK;
+        return;
     }
-    size_t n;
     if (bytes > RF_BPE_CACHED_BYTES) {
-        int rc = merge_word(r, word, bytes, &n);
-        out->n += rc == RF_OK ? (int64_t)n : 0;
-        return rc;
+        out->n += (int64_t)merge_word(r, word, bytes);
+        return;
     }
     rf_bpe_cached *cached = &r->scratch->cache[rf_bpe_mix(word, bytes) & (RF_BPE_CACHE - 1)];
     if (cached->bytes == bytes && memcmp(cached->text, word, bytes) == 0) {
         memcpy(out->id + out->n, cached->id, sizeof cached->id);
         out->n += cached->n;
-        return RF_OK;
+        return;
     }
-    int rc = merge_word(r, word, bytes, &n);
-    if (rc == RF_OK) {
-        if (n <= RF_BPE_CACHED_IDS) {
-            cached->bytes = (uint8_t)bytes;
-            cached->n = (uint8_t)n;
-            memcpy(cached->text, word, bytes);
-            memcpy(cached->id, out->id + out->n, n * sizeof *cached->id);
-        }
-        out->n += (int64_t)n;
+    const size_t n = merge_word(r, word, bytes);
+    if (n <= RF_BPE_CACHED_IDS) {
+        cached->bytes = (uint8_t)bytes;
+        cached->n = (uint8_t)n;
+        memcpy(cached->text, word, bytes);
+        memcpy(cached->id, out->id + out->n, n * sizeof *cached->id);
     }
-    return rc;
+    out->n += (int64_t)n;
 }
 
 static int encode_words(const run *r, const char *text, size_t bytes)
 {
     for (size_t begin = 0, end; begin < bytes; begin = end) {
-        int rc = rf_bpe_next_word(&end, &r->bpe->pattern, &r->scratch->matcher, r->traits.is_new,
-                                  text, begin, bytes, r->err);
-        if (rc == RF_OK) {
-            rc = encode_word(r, text + begin, end - begin);
-        }
-        if (rc != RF_OK) {
-            return rc;
-        }
+        RF_TRY(rf_bpe_next_word(&end, &r->bpe->pattern, &r->scratch->matcher, r->traits.is_new,
+                                text, begin, bytes, r->err));
+        encode_word(r, text + begin, end - begin);
     }
     return RF_OK;
 }
@@ -160,14 +139,14 @@ static int encode_around(const run *r, const rf_bpe_finder *finder, const char *
 {
     size_t done = 0, begin, end;
     const rf_bpe_added *added;
-    int rc = RF_OK;
-    while (rc == RF_OK && !r->literal &&
-           rf_bpe_find_added(finder, text, done, bytes, &added, &begin, &end)) {
-        rc = begin > done ? between(r, text + done, begin - done) : RF_OK;
+    while (!r->literal && rf_bpe_find_added(finder, text, done, bytes, &added, &begin, &end)) {
+        if (begin > done) {
+            RF_TRY(between(r, text + done, begin - done));
+        }
         rf_ids_push(r->out, added->id);
         done = end;
     }
-    return rc == RF_OK && done < bytes ? between(r, text + done, bytes - done) : rc;
+    return done < bytes ? between(r, text + done, bytes - done) : RF_OK;
 }
 
 static int encode_normalised(const run *r, const char *text, size_t bytes)
@@ -175,10 +154,7 @@ static int encode_normalised(const run *r, const char *text, size_t bytes)
     if (r->bpe->nfc && r->traits.may_change) {
         rf_text *normal = &r->scratch->normal;
         normal->bytes = 0;
-        int rc = rf_unicode_nfc(normal, text, bytes, r->err);
-        if (rc != RF_OK) {
-            return rc;
-        }
+        RF_TRY(rf_unicode_nfc(normal, text, bytes, r->err));
         text = normal->data;
         bytes = normal->bytes;
     }
@@ -188,8 +164,7 @@ static int encode_normalised(const run *r, const char *text, size_t bytes)
 static int encode(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes, bool literal,
                   rf_error *err)
 {
-    rf_error unused;
-    run r = {.bpe = bpe, .out = out, .literal = literal, .err = err != NULL ? err : &unused};
+    run r = {.bpe = bpe, .out = out, .literal = literal, .err = err};
     size_t bad;
     if (bytes > INT32_MAX) {
         return rf_error_set(err, RF_ERR, "a text of %zu bytes is too long: cut it", bytes);
@@ -197,12 +172,9 @@ static int encode(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes, bool
     if (!rf_unicode_scan(&r.traits, &bad, text, bytes)) {
         return rf_error_set(err, RF_ERR, "the text is not UTF-8 at byte %zu: convert it", bad + 1);
     }
-    int rc = scratch_take(&r.scratch, bpe, r.err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    r.scratch = scratch_take(bpe);
     const int64_t before = out->n;
-    rc = encode_around(&r, &bpe->raw, text, bytes, encode_normalised);
+    int rc = encode_around(&r, &bpe->raw, text, bytes, encode_normalised);
     if (rc != RF_OK) {
         out->n = before;
     }

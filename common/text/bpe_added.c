@@ -1,6 +1,8 @@
+#include "common/base/alloc.h"
 #include "common/base/utf8.h"
 #include "common/text/bpe_private.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,28 +30,16 @@ static int add_to_finder(reader *r, rf_bpe_added added)
     rf_bpe *bpe = r->bpe;
     if (added.normalized && bpe->nfc) {
         rf_text normal = {0};
-        int rc = rf_unicode_nfc(&normal, added.text, added.bytes, r->err);
-        if (rc == RF_OK) {
-            RF_ASSERT(normal.bytes <= 3 * added.bytes);
-            added.text = memcpy(bpe->memory + bpe->memory_used, normal.data, normal.bytes);
-            added.bytes = normal.bytes;
-            bpe->memory_used += normal.bytes;
-        }
+        RF_TRY(rf_unicode_nfc(&normal, added.text, added.bytes, r->err));
+        RF_ASSERT(normal.bytes <= 3 * added.bytes);
+        added.text = memcpy(bpe->memory + bpe->memory_used, normal.data, normal.bytes);
+        added.bytes = normal.bytes;
+        bpe->memory_used += normal.bytes;
         rf_text_free(&normal);
-        if (rc != RF_OK) {
-            return rc;
-        }
     }
     rf_bpe_finder *finder = added.normalized ? &bpe->normalized : &bpe->raw;
-    if (finder->n == finder->capacity) {
-        int64_t capacity = finder->capacity == 0 ? 32 : 2 * finder->capacity;
-        rf_bpe_added *grown = realloc(finder->added, (size_t)capacity * sizeof *grown);
-        if (grown == NULL) {
-            return rf_error_set(r->err, RF_ERR, "%s: no memory for its added tokens", r->origin);
-        }
-        finder->added = grown;
-        finder->capacity = capacity;
-    }
+    finder->added = rf_alloc_grow(finder->added, &finder->capacity, (size_t)finder->n + 1,
+                                  sizeof *finder->added);
     finder->added[finder->n++] = added;
     return RF_OK;
 }
@@ -66,14 +56,11 @@ static int read_added_token(reader *r, const json_t *item, size_t i)
     }
     rf_bpe_added added = {0};
     bool special, single_word;
-    int rc = added_flag(&special, r, item, i, "special");
-    rc = rc == RF_OK ? added_flag(&single_word, r, item, i, "single_word") : rc;
-    rc = rc == RF_OK ? added_flag(&added.lstrip, r, item, i, "lstrip") : rc;
-    rc = rc == RF_OK ? added_flag(&added.rstrip, r, item, i, "rstrip") : rc;
-    rc = rc == RF_OK ? added_flag(&added.normalized, r, item, i, "normalized") : rc;
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(added_flag(&special, r, item, i, "special"));
+    RF_TRY(added_flag(&single_word, r, item, i, "single_word"));
+    RF_TRY(added_flag(&added.lstrip, r, item, i, "lstrip"));
+    RF_TRY(added_flag(&added.rstrip, r, item, i, "rstrip"));
+    RF_TRY(added_flag(&added.normalized, r, item, i, "normalized"));
     const char *name = json_string_value(content);
     size_t bytes = json_string_length(content);
     char a[80];
@@ -85,18 +72,14 @@ static int read_added_token(reader *r, const json_t *item, size_t i)
     }
     int32_t known = rf_bpe_names_find(&bpe->names, name, bytes);
     if (known < 0) {
-        rc = rf_bpe_add_token(bpe, "added_tokens", name, bytes, json_integer_value(id), r->origin,
-                              r->err);
+        RF_TRY(rf_bpe_add_token(bpe, "added_tokens", name, bytes, json_integer_value(id), r->origin,
+                                r->err));
         known = (int32_t)json_integer_value(id);
     } else if (known != json_integer_value(id) || bpe->token[known].is_added) {
-        rc = rf_error_set(r->err, RF_ERR,
-                          "%s: added_tokens[%zu]: \"%s\" has id %lld here and %ld before: give it "
-                          "once",
-                          r->origin, i, rf_bpe_shown(a, name), (long long)json_integer_value(id),
-                          (long)known);
-    }
-    if (rc != RF_OK) {
-        return rc;
+        return rf_error_set(r->err, RF_ERR,
+                            "%s: added_tokens[%zu]: \"%s\" has id %" JSON_INTEGER_FORMAT
+                            " here and %" PRId32 " before: give it once",
+                            r->origin, i, rf_bpe_shown(a, name), json_integer_value(id), known);
     }
     rf_bpe_token *token = &bpe->token[known];
     token->is_added = true;
@@ -118,9 +101,9 @@ static int check_holes(const reader *r)
     }
     if (hole >= 0 && hole < n) {
         return rf_error_set(r->err, RF_ERR,
-                            "%s: no token has id %lld, but there are %lld tokens: ids must be 0, "
-                            "1, 2, ... without holes",
-                            r->origin, (long long)hole, (long long)n);
+                            "%s: no token has id %" PRId64 ", but there are %" PRId64
+                            " tokens: ids must be 0, 1, 2, ... without holes",
+                            r->origin, hole, n);
     }
     bpe->size = n;
     return RF_OK;
@@ -157,16 +140,13 @@ static void sort_finder(rf_bpe_finder *finder)
 int rf_bpe_read_added(rf_bpe *bpe, const json_t *added, const char *origin, rf_error *err)
 {
     reader r = {.bpe = bpe, .origin = origin, .err = err};
-    int rc = RF_OK;
-    for (size_t i = 0; rc == RF_OK && i < json_array_size(added); i++) {
-        rc = read_added_token(&r, json_array_get(added, i), i);
+    for (size_t i = 0; i < json_array_size(added); i++) {
+        RF_TRY(read_added_token(&r, json_array_get(added, i), i));
     }
-    if (rc == RF_OK) {
-        rc = check_holes(&r);
-    }
+    RF_TRY(check_holes(&r));
     sort_finder(&bpe->raw);
     sort_finder(&bpe->normalized);
-    return rc;
+    return RF_OK;
 }
 
 /* --- Finding them in a text ------------------------------------------------------------------- */

@@ -1,5 +1,6 @@
 #include "common/text/bpe_count.h"
 
+#include "common/base/alloc.h"
 #include "common/text/bpe_private.h"
 
 #include <stdlib.h>
@@ -15,21 +16,16 @@ struct rf_bpe_counter {
 
 int rf_bpe_counter_new(rf_bpe_counter **out, rf_error *err)
 {
-    rf_bpe_counter *c = calloc(1, sizeof *c);
-    *out = NULL;
-    if (c == NULL || (c->slot = calloc(1 << 12, sizeof *c->slot)) == NULL) {
-        free(c);
-        return rf_error_set(err, RF_ERR, "no memory to count words");
-    }
+    rf_bpe_counter *c = rf_alloc(1, sizeof *c);
     c->n_slots = 1 << 12;
+    c->slot = rf_alloc(c->n_slots, sizeof *c->slot);
     int rc = rf_bpe_pattern_new(&c->pattern, rf_bpe_pattern_qwen, "built-in", err);
-    if (rc == RF_OK) {
-        rc = rf_bpe_matcher_new(&c->matcher, &c->pattern, err);
-    }
     if (rc != RF_OK) {
         rf_bpe_counter_free(c);
+        *out = NULL;
         return rc;
     }
+    rf_bpe_matcher_new(&c->matcher, &c->pattern);
     *out = c;
     return RF_OK;
 }
@@ -55,13 +51,10 @@ static size_t slot_of(const rf_bpe_counter *c, const char *word, size_t bytes, u
     return i;
 }
 
-static int grow(rf_bpe_counter *c, rf_error *err)
+static void grow(rf_bpe_counter *c)
 {
     const size_t n = 2 * c->n_slots;
-    rf_bpe_word *slot = calloc(n, sizeof *slot);
-    if (slot == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for %zu words", n);
-    }
+    rf_bpe_word *slot = rf_alloc(n, sizeof *slot);
     for (size_t i = 0; i < c->n_slots; i++) {
         if (c->slot[i].bytes != 0) {
             size_t k = c->slot[i].hash & (n - 1);
@@ -74,18 +67,13 @@ static int grow(rf_bpe_counter *c, rf_error *err)
     free(c->slot);
     c->slot = slot;
     c->n_slots = n;
-    return RF_OK;
 }
 
-static int count_word(rf_bpe_counter *c, const char *word, size_t bytes, int64_t times,
-                      rf_error *err)
+static void count_word(rf_bpe_counter *c, const char *word, size_t bytes, int64_t times)
 {
     const uint64_t hash = rf_bpe_mix(word, bytes);
     if (2 * c->n_words >= c->n_slots) {
-        int rc = grow(c, err);
-        if (rc != RF_OK) {
-            return rc;
-        }
+        grow(c);
     }
     rf_bpe_word *slot = &c->slot[slot_of(c, word, bytes, hash)];
     if (slot->bytes == 0) {
@@ -94,7 +82,6 @@ static int count_word(rf_bpe_counter *c, const char *word, size_t bytes, int64_t
         c->n_words++;
     }
     slot->count += times;
-    return RF_OK;
 }
 
 int rf_bpe_counter_add(rf_bpe_counter *c, const char *text, size_t bytes, rf_error *err)
@@ -108,28 +95,21 @@ int rf_bpe_counter_add(rf_bpe_counter *c, const char *text, size_t bytes, rf_err
         return rf_error_set(err, RF_ERR, "the text is not UTF-8 at byte %zu: convert it", bad + 1);
     }
     for (size_t begin = 0, end; begin < bytes; begin = end) {
-        int rc = rf_bpe_next_word(&end, &c->pattern, &c->matcher, traits.is_new, text, begin, bytes,
-                                  err);
-        if (rc == RF_OK) {
-            rc = count_word(c, text + begin, end - begin, 1, err);
-        }
-        if (rc != RF_OK) {
-            return rc;
-        }
+        RF_TRY(rf_bpe_next_word(&end, &c->pattern, &c->matcher, traits.is_new, text, begin, bytes,
+                                err));
+        count_word(c, text + begin, end - begin, 1);
     }
     return RF_OK;
 }
 
-int rf_bpe_counter_merge(rf_bpe_counter *c, const rf_bpe_counter *other, rf_error *err)
+void rf_bpe_counter_merge(rf_bpe_counter *c, const rf_bpe_counter *other)
 {
-    int rc = RF_OK;
-    for (size_t i = 0; i < other->n_slots && rc == RF_OK; i++) {
+    for (size_t i = 0; i < other->n_slots; i++) {
         const rf_bpe_word *word = &other->slot[i];
         if (word->bytes != 0) {
-            rc = count_word(c, other->memory.data + word->begin, word->bytes, word->count, err);
+            count_word(c, other->memory.data + word->begin, word->bytes, word->count);
         }
     }
-    return rc;
 }
 
 int64_t rf_bpe_counter_words(const rf_bpe_counter *c)
@@ -145,13 +125,9 @@ static int compare_words(const void *left, const void *right, void *memory)
     return order != 0 ? order : a->bytes < b->bytes ? -1 : a->bytes > b->bytes;
 }
 
-int rf_bpe_counter_sorted(rf_bpe_word **out, const char **memory, const rf_bpe_counter *c,
-                          rf_error *err)
+rf_bpe_word *rf_bpe_counter_sorted(const char **memory, const rf_bpe_counter *c)
 {
-    rf_bpe_word *word = malloc((c->n_words + 1) * sizeof *word);
-    if (word == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for %zu words", c->n_words);
-    }
+    rf_bpe_word *word = rf_alloc(c->n_words, sizeof *word);
     size_t n = 0;
     for (size_t i = 0; i < c->n_slots; i++) {
         if (c->slot[i].bytes != 0) {
@@ -160,6 +136,5 @@ int rf_bpe_counter_sorted(rf_bpe_word **out, const char **memory, const rf_bpe_c
     }
     *memory = c->memory.data;
     qsort_r(word, n, sizeof *word, compare_words, c->memory.data);
-    *out = word;
-    return RF_OK;
+    return word;
 }

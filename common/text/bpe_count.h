@@ -12,9 +12,8 @@ typedef struct rf_bpe_word {
     int64_t count;
 } rf_bpe_word;
 
-/* All words, by their bytes: an order that does not depend on how they were met. *out is owned by
- * the caller, *memory by the counter. */
-RF_MUST_CHECK int rf_bpe_counter_sorted(rf_bpe_word **out, const char **memory,
-                                        const rf_bpe_counter *counter, rf_error *err);
+/* All words, by their bytes: an order that does not depend on how they were met. The caller frees
+ * them; *memory belongs to the counter. */
+rf_bpe_word *rf_bpe_counter_sorted(const char **memory, const rf_bpe_counter *counter);
 
 #endif

@@ -1,3 +1,4 @@
+#include "common/base/alloc.h"
 #include "common/text/bpe_private.h"
 
 #include <stdlib.h>
@@ -28,14 +29,12 @@ uint64_t rf_bpe_mix(const char *text, size_t bytes)
     return fold(hash ^ part);
 }
 
-/* Slots for n entries: a power of two, at least twice as many. 0: too many. */
+/* Slots for n entries: a power of two, at least twice as many. */
 static size_t slots_for(size_t n)
 {
+    RF_ASSERT(n < SIZE_MAX / 4);
     size_t slots = 16;
     while (slots < 2 * n) {
-        if (slots > SIZE_MAX / 64) {
-            return 0;
-        }
         slots *= 2;
     }
     return slots;
@@ -43,11 +42,10 @@ static size_t slots_for(size_t n)
 
 /* --- Names ------------------------------------------------------------------------------------ */
 
-int rf_bpe_names_new(rf_bpe_names *names, size_t n, rf_error *err)
+void rf_bpe_names_new(rf_bpe_names *names, size_t n)
 {
     names->n_slots = slots_for(n);
-    names->slot = names->n_slots > 0 ? calloc(names->n_slots, sizeof *names->slot) : NULL;
-    return names->slot != NULL ? RF_OK : rf_error_set(err, RF_ERR, "no memory for %zu tokens", n);
+    names->slot = rf_alloc(names->n_slots, sizeof *names->slot);
 }
 
 static size_t slot_of_name(const rf_bpe_names *names, const char *text, size_t bytes)
@@ -95,20 +93,14 @@ static uint64_t pair_of(int32_t left, int32_t right)
     return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
 }
 
-int rf_bpe_merges_new(rf_bpe_merges *merges, size_t n, rf_error *err)
+void rf_bpe_merges_new(rf_bpe_merges *merges, size_t n)
 {
     merges->n = 0;
     merges->n_slots = slots_for(n);
-    merges->slot = merges->n_slots > 0 && merges->n_slots <= SIZE_MAX / sizeof *merges->slot
-                       ? malloc(merges->n_slots * sizeof *merges->slot)
-                       : NULL;
-    if (merges->slot == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for %zu merges", n);
-    }
+    merges->slot = rf_alloc(merges->n_slots, sizeof *merges->slot);
     for (size_t i = 0; i < merges->n_slots; i++) {
         merges->slot[i].pair = UINT64_MAX;
     }
-    return RF_OK;
 }
 
 static rf_bpe_merge *slot_of_pair(const rf_bpe_merges *merges, uint64_t pair)
@@ -184,25 +176,18 @@ static size_t merge_short(const rf_bpe_merges *merges, int32_t *id, size_t n)
     }
 }
 
-static int work_reserve(rf_bpe_work *work, size_t n, rf_error *err)
+static void work_reserve(rf_bpe_work *work, size_t n)
 {
-    if (n <= work->capacity) {
-        return RF_OK;
-    }
-    rf_bpe_work_free(work);
-    /* Every merge puts at most two entries on the heap, and removes a place. */
-    work->heap = malloc(3 * n * sizeof *work->heap);
-    work->rank = malloc(n * sizeof *work->rank);
-    work->id = malloc(n * sizeof *work->id);
-    work->next = malloc(n * sizeof *work->next);
-    work->previous = malloc(n * sizeof *work->previous);
-    if (work->heap == NULL || work->rank == NULL || work->id == NULL || work->next == NULL ||
-        work->previous == NULL) {
+    if (n > work->capacity) {
         rf_bpe_work_free(work);
-        return rf_error_set(err, RF_ERR, "no memory for a word of %zu bytes: cut the text", n);
+        /* Every merge puts at most two entries on the heap, and removes a place. */
+        work->heap = rf_alloc(n, 3 * sizeof *work->heap);
+        work->rank = rf_alloc(n, sizeof *work->rank);
+        work->id = rf_alloc(n, sizeof *work->id);
+        work->next = rf_alloc(n, sizeof *work->next);
+        work->previous = rf_alloc(n, sizeof *work->previous);
+        work->capacity = n;
     }
-    work->capacity = n;
-    return RF_OK;
 }
 
 void rf_bpe_work_free(rf_bpe_work *work)
@@ -287,16 +272,11 @@ static size_t merge_long(const rf_bpe_merges *merges, int32_t *id, size_t n, rf_
     return left;
 }
 
-int rf_bpe_merge_word(const rf_bpe_merges *merges, int32_t *id, size_t *n, rf_bpe_work *work,
-                      rf_error *err)
+size_t rf_bpe_merge_word(const rf_bpe_merges *merges, int32_t *id, size_t n, rf_bpe_work *work)
 {
-    if (*n <= SHORT_WORD) {
-        *n = merge_short(merges, id, *n);
-        return RF_OK;
+    if (n <= SHORT_WORD) {
+        return merge_short(merges, id, n);
     }
-    int rc = work_reserve(work, *n, err);
-    if (rc == RF_OK) {
-        *n = merge_long(merges, id, *n, work);
-    }
-    return rc;
+    work_reserve(work, n);
+    return merge_long(merges, id, n, work);
 }

@@ -23,7 +23,7 @@ typedef struct rf_bpe_names {
 } rf_bpe_names;
 
 /* Room for n strings. */
-RF_MUST_CHECK int rf_bpe_names_new(rf_bpe_names *names, size_t n, rf_error *err);
+void rf_bpe_names_new(rf_bpe_names *names, size_t n);
 /* False: it is there already. */
 bool rf_bpe_names_add(rf_bpe_names *names, const char *text, size_t bytes, int32_t value);
 int32_t rf_bpe_names_find(const rf_bpe_names *names, const char *text, size_t bytes); /* or -1 */
@@ -49,8 +49,7 @@ typedef struct rf_bpe_matcher {
 RF_MUST_CHECK int rf_bpe_pattern_new(rf_bpe_pattern *out, const char *text, const char *origin,
                                      rf_error *err);
 void rf_bpe_pattern_free(rf_bpe_pattern *pattern);
-RF_MUST_CHECK int rf_bpe_matcher_new(rf_bpe_matcher *out, const rf_bpe_pattern *pattern,
-                                     rf_error *err);
+void rf_bpe_matcher_new(rf_bpe_matcher *out, const rf_bpe_pattern *pattern);
 void rf_bpe_matcher_free(rf_bpe_matcher *matcher);
 /* The end of the word that begins at `begin` < bytes: a match, or the text up to the next one. */
 RF_MUST_CHECK int rf_bpe_next_word(size_t *end, const rf_bpe_pattern *pattern,
@@ -79,15 +78,14 @@ typedef struct rf_bpe_work {
     size_t capacity;
 } rf_bpe_work;
 
-RF_MUST_CHECK int rf_bpe_merges_new(rf_bpe_merges *merges, size_t n, rf_error *err);
+void rf_bpe_merges_new(rf_bpe_merges *merges, size_t n);
 /* NULL: no such pair. */
 const rf_bpe_merge *rf_bpe_merges_find(const rf_bpe_merges *merges, int32_t left, int32_t right);
 /* False: the pair is there already. */
 bool rf_bpe_merges_add(rf_bpe_merges *merges, int32_t left, int32_t right, int32_t product);
 void rf_bpe_merges_free(rf_bpe_merges *merges);
-/* Merges n ids in *id (in place, or moved into `work`); *n is how many are left. */
-RF_MUST_CHECK int rf_bpe_merge_word(const rf_bpe_merges *merges, int32_t *id, size_t *n,
-                                    rf_bpe_work *work, rf_error *err);
+/* Merges the n ids of a word in place; returns how many are left. */
+size_t rf_bpe_merge_word(const rf_bpe_merges *merges, int32_t *id, size_t n, rf_bpe_work *work);
 void rf_bpe_work_free(rf_bpe_work *work);
 
 /* --- Tokens ----------------------------------------------------------------------------------- */
@@ -109,7 +107,8 @@ typedef struct rf_bpe_added {
 /* Added tokens of one pass, sorted by first byte, then from long to short. */
 typedef struct rf_bpe_finder {
     rf_bpe_added *added;
-    int64_t n, capacity;
+    int64_t n;
+    size_t capacity;
     int64_t first[257]; /* added[first[b]] .. added[first[b+1]-1] begin with byte b */
 } rf_bpe_finder;
 
@@ -134,7 +133,7 @@ struct rf_bpe {
     char *memory; /* names and texts of tokens */
     size_t memory_used;
     rf_bpe_token *token; /* [size] */
-    int64_t size, n_vocab;
+    int64_t size;
     rf_bpe_names names; /* of all tokens, to ids */
     rf_bpe_names words; /* of the vocabulary's bytes, to ids; with ignore_merges only */
     rf_bpe_merges merges;

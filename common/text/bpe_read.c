@@ -1,3 +1,4 @@
+#include "common/base/alloc.h"
 #include "common/text/bpe_private.h"
 
 #include <stdlib.h>
@@ -117,30 +118,29 @@ static int read_splitter(splitting *s, const json_t *item, const char *origin, r
 static int read_pre_tokenizer(rf_bpe *bpe, const json_t *value, const char *origin, rf_error *err)
 {
     splitting s = {0};
-    int rc = RF_OK;
     const json_t *list = json_object_get(value, "pretokenizers");
     if (is_absent(value)) {
         return unknown(origin, "pre_tokenizer", "null", "Split and ByteLevel", err);
     }
     if (strcmp(type_of(value), "Sequence") == 0 && json_is_array(list)) {
-        for (size_t i = 0; rc == RF_OK && i < json_array_size(list); i++) {
-            rc = read_splitter(&s, json_array_get(list, i), origin, err);
+        for (size_t i = 0; i < json_array_size(list); i++) {
+            RF_TRY(read_splitter(&s, json_array_get(list, i), origin, err));
         }
     } else {
-        rc = read_splitter(&s, value, origin, err);
+        RF_TRY(read_splitter(&s, value, origin, err));
     }
-    if (rc == RF_OK && !s.byte_level) {
-        rc = rf_error_set(err, RF_ERR,
-                          "%s: pre_tokenizer has no ByteLevel: only byte-level BPE is supported",
-                          origin);
+    if (!s.byte_level) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: pre_tokenizer has no ByteLevel: only byte-level BPE is supported",
+                            origin);
     }
-    if (rc == RF_OK && s.pattern == NULL) {
-        rc = rf_error_set(err, RF_ERR,
-                          "%s: pre_tokenizer does not split texts into words: a Split or use_regex "
-                          "is needed",
-                          origin);
+    if (s.pattern == NULL) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: pre_tokenizer does not split texts into words: a Split or "
+                            "use_regex is needed",
+                            origin);
     }
-    return rc == RF_OK ? rf_bpe_pattern_new(&bpe->pattern, s.pattern, origin, err) : rc;
+    return rf_bpe_pattern_new(&bpe->pattern, s.pattern, origin, err);
 }
 
 /* --- The rest --------------------------------------------------------------------------------- */
@@ -178,25 +178,16 @@ int rf_bpe_new(rf_bpe **out, const json_t *root, const char *origin, rf_error *e
     if (!json_is_object(root)) {
         return rf_error_set(err, RF_ERR, "%s: a JSON object is needed", origin);
     }
-    rf_bpe *bpe = calloc(1, sizeof *bpe);
-    if (bpe == NULL || pthread_mutex_init(&bpe->mutex, NULL) != 0) {
-        free(bpe);
-        return rf_error_set(err, RF_ERR, "%s: no memory for the tokenizer", origin);
-    }
+    rf_bpe *bpe = rf_alloc(1, sizeof *bpe);
     const json_t *added = json_object_get(root, "added_tokens");
-    int rc = check_rest(root, origin, err);
-    if (rc == RF_OK) {
-        rc = read_normalizer(bpe, json_object_get(root, "normalizer"), origin, err);
-    }
-    if (rc == RF_OK) {
-        rc = read_pre_tokenizer(bpe, json_object_get(root, "pre_tokenizer"), origin, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_bpe_read_model(bpe, json_object_get(root, "model"), added, origin, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_bpe_read_added(bpe, added, origin, err);
-    }
+    int rc;
+    pthread_mutex_init(&bpe->mutex, NULL);
+    RF_TRY_OUT(check_rest(root, origin, err));
+    RF_TRY_OUT(read_normalizer(bpe, json_object_get(root, "normalizer"), origin, err));
+    RF_TRY_OUT(read_pre_tokenizer(bpe, json_object_get(root, "pre_tokenizer"), origin, err));
+    RF_TRY_OUT(rf_bpe_read_model(bpe, json_object_get(root, "model"), added, origin, err));
+    RF_TRY_OUT(rf_bpe_read_added(bpe, added, origin, err));
+out:
     if (rc != RF_OK) {
         rf_bpe_free(bpe);
         return rc;

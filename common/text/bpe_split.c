@@ -100,12 +100,12 @@ int rf_bpe_pattern_new(rf_bpe_pattern *out, const char *text, const char *origin
     bool is_exact_jit;
     spell_out(&exact, text);
     out->text = rf_alloc_string(text);
-    int rc = compile(&out->code, &out->is_jit, text, origin, err);
-    if (rc == RF_OK) {
-        rc = compile(&out->exact_code, &is_exact_jit, exact.data != NULL ? exact.data : "", origin,
-                     err);
-        out->is_jit = out->is_jit && is_exact_jit;
-    }
+    int rc;
+    RF_TRY_OUT(compile(&out->code, &out->is_jit, text, origin, err));
+    RF_TRY_OUT(compile(&out->exact_code, &is_exact_jit, exact.data != NULL ? exact.data : "",
+                       origin, err));
+    out->is_jit = out->is_jit && is_exact_jit;
+out:
     rf_text_free(&exact);
     if (rc != RF_OK) {
         rf_bpe_pattern_free(out);
@@ -123,17 +123,17 @@ void rf_bpe_pattern_free(rf_bpe_pattern *pattern)
 
 /* --- Matching --------------------------------------------------------------------------------- */
 
-int rf_bpe_matcher_new(rf_bpe_matcher *out, const rf_bpe_pattern *pattern, rf_error *err)
+enum { JIT_STACK_BYTES = 8 << 20 };
+
+void rf_bpe_matcher_new(rf_bpe_matcher *out, const rf_bpe_pattern *pattern)
 {
     out->data = pcre2_match_data_create_from_pattern(pattern->code, NULL);
     out->context = pcre2_match_context_create(NULL);
-    out->stack = pcre2_jit_stack_create((size_t)32 << 10, (size_t)8 << 20, NULL);
+    out->stack = pcre2_jit_stack_create((size_t)32 << 10, JIT_STACK_BYTES, NULL);
     if (out->data == NULL || out->context == NULL || out->stack == NULL) {
-        rf_bpe_matcher_free(out);
-        return rf_error_set(err, RF_ERR, "no memory to split texts into words");
+        rf_error_out_of_memory(1, JIT_STACK_BYTES);
     }
     pcre2_jit_stack_assign(out->context, NULL, out->stack);
-    return RF_OK;
 }
 
 void rf_bpe_matcher_free(rf_bpe_matcher *matcher)

@@ -21,8 +21,7 @@ void rf_bpe_counter_free(rf_bpe_counter *counter); /* NULL is fine */
 RF_MUST_CHECK int rf_bpe_counter_add(rf_bpe_counter *counter, const char *text, size_t bytes,
                                      rf_error *err);
 /* Adds the counts of another one. */
-RF_MUST_CHECK int rf_bpe_counter_merge(rf_bpe_counter *counter, const rf_bpe_counter *other,
-                                       rf_error *err);
+void rf_bpe_counter_merge(rf_bpe_counter *counter, const rf_bpe_counter *other);
 int64_t rf_bpe_counter_words(const rf_bpe_counter *counter); /* different ones */
 
 enum { RF_BPE_TRAIN_MIN = 256 + 1 }; /* the bytes, and end-of-text */

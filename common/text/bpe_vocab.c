@@ -1,6 +1,8 @@
+#include "common/base/alloc.h"
 #include "common/base/utf8.h"
 #include "common/text/bpe_private.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -99,16 +101,17 @@ int rf_bpe_add_token(rf_bpe *bpe, const char *field, const char *name, size_t by
     char a[80], b[80];
     if (id < 0 || id >= bpe->size) {
         return rf_error_set(err, RF_ERR,
-                            "%s: %s: token \"%s\" has id %lld, but there are at most %lld tokens: "
-                            "ids must be 0, 1, 2, ... without holes",
-                            origin, field, rf_bpe_shown(a, name), (long long)id,
-                            (long long)bpe->size);
+                            "%s: %s: token \"%s\" has id %" JSON_INTEGER_FORMAT
+                            ", but there are at most %" PRId64
+                            " tokens: ids must be 0, 1, 2, ... without holes",
+                            origin, field, rf_bpe_shown(a, name), id, bpe->size);
     }
     rf_bpe_token *token = &bpe->token[id];
     if (token->is_used) {
-        return rf_error_set(
-            err, RF_ERR, "%s: %s: tokens \"%s\" and \"%s\" both have id %lld: give each its own",
-            origin, field, rf_bpe_shown(a, token->name), rf_bpe_shown(b, name), (long long)id);
+        return rf_error_set(err, RF_ERR,
+                            "%s: %s: tokens \"%s\" and \"%s\" both have id %" JSON_INTEGER_FORMAT
+                            ": give each its own",
+                            origin, field, rf_bpe_shown(a, token->name), rf_bpe_shown(b, name), id);
     }
     char *copy = bpe->memory + bpe->memory_used;
     memcpy(copy, name, bytes);
@@ -133,11 +136,8 @@ static int read_vocab(reader *r, json_t *vocab)
                                 "%s: model.vocab: the id of \"%s\" must be a whole number",
                                 r->origin, rf_bpe_shown(a, name));
         }
-        int rc = rf_bpe_add_token(r->bpe, "model.vocab", name, strlen(name), json_integer_value(id),
-                                  r->origin, r->err);
-        if (rc != RF_OK) {
-            return rc;
-        }
+        RF_TRY(rf_bpe_add_token(r->bpe, "model.vocab", name, strlen(name), json_integer_value(id),
+                                r->origin, r->err));
     }
     return RF_OK;
 }
@@ -266,29 +266,24 @@ static int check_made(const reader *r)
         char name[80];
         if (!is_added(r, token->name)) {
             return rf_error_set(r->err, RF_ERR,
-                                "%s: model.merges: none makes token \"%s\" (id %lld): merges are "
-                                "missing, get the whole file",
-                                r->origin, rf_bpe_shown(name, token->name), (long long)id);
+                                "%s: model.merges: none makes token \"%s\" (id %" PRId64
+                                "): merges are missing, get the whole file",
+                                r->origin, rf_bpe_shown(name, token->name), id);
         }
     }
     return RF_OK;
 }
 
 /* The vocabulary by bytes. */
-static int index_words(const reader *r)
+static void index_words(rf_bpe *bpe)
 {
-    rf_bpe *bpe = r->bpe;
-    if (!bpe->ignore_merges) {
-        return RF_OK;
-    }
-    int rc = rf_bpe_names_new(&bpe->words, (size_t)bpe->size, r->err);
-    for (int64_t id = 0; rc == RF_OK && id < bpe->size; id++) {
+    rf_bpe_names_new(&bpe->words, (size_t)bpe->size);
+    for (int64_t id = 0; id < bpe->size; id++) {
         const rf_bpe_token *token = &bpe->token[id];
         if (token->is_used && token->text != token->name) {
             (void)rf_bpe_names_add(&bpe->words, token->text, token->text_bytes, (int32_t)id);
         }
     }
-    return rc;
 }
 
 /* --- All of it -------------------------------------------------------------------------------- */
@@ -313,13 +308,11 @@ static int reserve(reader *r, json_t *vocab)
         return rf_error_set(r->err, RF_ERR, "%s: %zu tokens are too many", r->origin, n);
     }
     bpe->size = (int64_t)n;
-    bpe->token = calloc(n + 1, sizeof *bpe->token);
-    bpe->memory = malloc(bytes);
-    r->is_made = calloc(n + 1, sizeof *r->is_made);
-    if (bpe->token == NULL || bpe->memory == NULL || r->is_made == NULL) {
-        return rf_error_set(r->err, RF_ERR, "%s: no memory for %zu tokens", r->origin, n);
-    }
-    return rf_bpe_names_new(&bpe->names, n + 1, r->err);
+    bpe->token = rf_alloc(n, sizeof *bpe->token);
+    bpe->memory = rf_alloc(bytes, 1);
+    r->is_made = rf_alloc(n, sizeof *r->is_made);
+    rf_bpe_names_new(&bpe->names, n);
+    return RF_OK;
 }
 
 int rf_bpe_read_model(rf_bpe *bpe, const json_t *model, const json_t *added, const char *origin,
@@ -328,30 +321,21 @@ int rf_bpe_read_model(rf_bpe *bpe, const json_t *model, const json_t *added, con
     reader r = {.bpe = bpe, .origin = origin, .added = added, .err = err};
     json_t *vocab = json_object_get(model, "vocab");
     const json_t *merges = json_object_get(model, "merges");
-    int rc = check_fields(&r, model);
-    if (rc == RF_OK) {
-        bpe->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
-        rc = reserve(&r, vocab);
+    int rc;
+    RF_TRY_OUT(check_fields(&r, model));
+    bpe->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
+    RF_TRY_OUT(reserve(&r, vocab));
+    RF_TRY_OUT(read_vocab(&r, vocab));
+    RF_TRY_OUT(find_bytes(&r));
+    rf_bpe_merges_new(&bpe->merges, json_array_size(merges));
+    for (size_t i = 0; i < json_array_size(merges); i++) {
+        RF_TRY_OUT(read_merge(&r, json_array_get(merges, i), i));
     }
-    if (rc == RF_OK) {
-        rc = read_vocab(&r, vocab);
+    RF_TRY_OUT(check_made(&r));
+    if (bpe->ignore_merges) {
+        index_words(bpe);
     }
-    if (rc == RF_OK) {
-        rc = find_bytes(&r);
-    }
-    if (rc == RF_OK) {
-        bpe->n_vocab = (int64_t)json_object_size(vocab);
-        rc = rf_bpe_merges_new(&bpe->merges, json_array_size(merges), err);
-    }
-    for (size_t i = 0; rc == RF_OK && i < json_array_size(merges); i++) {
-        rc = read_merge(&r, json_array_get(merges, i), i);
-    }
-    if (rc == RF_OK) {
-        rc = check_made(&r);
-    }
-    if (rc == RF_OK) {
-        rc = index_words(&r);
-    }
+out:
     free(r.is_made);
     rf_text_free(&r.product);
     return rc;

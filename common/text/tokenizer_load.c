@@ -1,4 +1,5 @@
 #include "common/base/file.h"
+#include "common/base/utf8.h"
 #include "common/text/tokenizer_private.h"
 
 #include <stdlib.h>
@@ -8,14 +9,9 @@
 
 /* Hugging Face's files, as they are found (tokenizer_stored.c makes the stored text of them). */
 
-enum { MAX_BYTES = 1 << 29, BLOCK = 1 << 16 };
+enum { MAX_BYTES = 1 << 29 };
 
 typedef rf_tokenizer_sources sources;
-
-static int no_memory(const sources *s)
-{
-    return rf_error_set(s->err, RF_ERR, "%s: no memory for the tokenizer", s->path);
-}
 
 /* --- Files ------------------------------------------------------------------------------------ */
 
@@ -23,16 +19,15 @@ static int no_memory(const sources *s)
 static int read_file(char **out, size_t *bytes, const char *path, rf_error *err)
 {
     rf_text text = {0};
-    char *buffer = malloc(BLOCK);
-    gzFile file = buffer != NULL ? gzopen(path, "rb") : NULL;
+    char piece[1 << 14];
     int n = 0, rc = RF_OK;
+    gzFile file = gzopen(path, "rb");
     *out = NULL;
     if (file == NULL) {
-        rc = rf_error_set(err, RF_ERR, "%s: cannot open", path);
-        goto out;
+        return rf_error_set(err, RF_ERR, "%s: cannot open", path);
     }
-    while ((n = gzread(file, buffer, BLOCK)) > 0 && text.bytes < MAX_BYTES) {
-        rf_text_add(&text, buffer, (size_t)n);
+    while ((n = gzread(file, piece, sizeof piece)) > 0 && text.bytes < MAX_BYTES) {
+        rf_text_add(&text, piece, (size_t)n);
     }
     rf_text_add(&text, "", 0);
     if (n != 0) {
@@ -41,17 +36,14 @@ static int read_file(char **out, size_t *bytes, const char *path, rf_error *err)
                                 : "%s: cannot be read: damaged or no file",
                           path);
     }
-out:
-    if (file != NULL && gzclose(file) != Z_OK && rc == RF_OK) {
+    if (gzclose(file) != Z_OK && rc == RF_OK) {
         rc = rf_error_set(err, RF_ERR, "%s: ends too early: get the whole file", path);
     }
-    free(buffer);
-    if (rc == RF_OK) {
-        *out = text.data;
-        *bytes = text.bytes;
-    } else {
+    if (rc != RF_OK) {
         rf_text_free(&text);
     }
+    *out = text.data;
+    *bytes = text.bytes;
     return rc;
 }
 
@@ -103,10 +95,7 @@ static int read_json(json_t **out, const char *path, rf_error *err)
     char *text;
     size_t bytes;
     json_error_t why;
-    int rc = read_file(&text, &bytes, path, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(read_file(&text, &bytes, path, err));
     parse_json(out, text, bytes, &why);
     free(text);
     if (*out == NULL) {
@@ -127,17 +116,16 @@ static int read_beside(sources *s)
 {
     char path[RF_PATH_BYTES];
     size_t bytes;
-    int rc = read_json_beside(&s->config, s, "tokenizer_config.json");
-    if (rc == RF_OK) {
-        rc = read_json_beside(&s->others, s, "added_tokens.json");
+    RF_TRY(read_json_beside(&s->config, s, "tokenizer_config.json"));
+    RF_TRY(read_json_beside(&s->others, s, "added_tokens.json"));
+    RF_TRY(read_json_beside(&s->generation, s, "generation_config.json"));
+    if (find_file(path, s->folder, "chat_template.jinja")) {
+        RF_TRY(read_file(&s->template, &bytes, path, s->err));
+        if (!rf_utf8_is_valid(s->template, strlen(s->template), NULL)) {
+            return rf_error_set(s->err, RF_ERR, "%s: is not UTF-8: get the file again", path);
+        }
     }
-    if (rc == RF_OK) {
-        rc = read_json_beside(&s->generation, s, "generation_config.json");
-    }
-    if (rc == RF_OK && find_file(path, s->folder, "chat_template.jinja")) {
-        rc = read_file(&s->template, &bytes, path, s->err);
-    }
-    return rc;
+    return RF_OK;
 }
 
 /* --- GPT-2's own files ------------------------------------------------------------------------ */
@@ -147,18 +135,16 @@ static int read_merges(json_t **out, const char *path, rf_error *err)
 {
     char *text;
     size_t bytes;
-    int rc = read_file(&text, &bytes, path, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    json_t *merges = *out = json_array();
+    int rc = RF_OK;
+    RF_TRY(read_file(&text, &bytes, path, err));
+    *out = json_array();
     char *save = NULL;
     for (char *line = strtok_r(text, "\n", &save); line != NULL && rc == RF_OK;
          line = strtok_r(NULL, "\n", &save)) {
         line[strcspn(line, "\r")] = '\0';
         if (strncmp(line, "#version", 8) != 0 && line[0] != '\0' &&
-            json_array_append_new(merges, json_string(line)) != 0) {
-            rc = rf_error_set(err, RF_ERR, "%s: is not UTF-8, or no memory", path);
+            json_array_append_new(*out, json_string(line)) != 0) {
+            rc = rf_error_set(err, RF_ERR, "%s: is not UTF-8: get the file again", path);
         }
     }
     free(text);
@@ -176,33 +162,30 @@ static int read_pair(sources *s, const char *vocab_path, const char *merges_path
 {
     json_t *vocab = NULL, *merges = NULL;
     snprintf(s->path, sizeof s->path, "%s", vocab_path);
-    int rc = read_json(&vocab, vocab_path, s->err);
-    if (rc == RF_OK) {
-        rc = read_merges(&merges, merges_path, s->err);
-    }
+    int rc;
+    RF_TRY_OUT(read_json(&vocab, vocab_path, s->err));
+    RF_TRY_OUT(read_merges(&merges, merges_path, s->err));
     const char *class = json_string_value(json_object_get(s->config, "tokenizer_class"));
-    if (rc == RF_OK && class != NULL && strncmp(class, "GPT2Tokenizer", 13) != 0) {
+    if (class != NULL && strncmp(class, "GPT2Tokenizer", 13) != 0) {
         rc = rf_error_set(s->err, RF_ERR,
                           "%s: a %.60s without tokenizer.json: only GPT-2's splitting is known "
                           "without it: save it as a fast tokenizer",
                           s->path, class);
+        goto out;
     }
-    if (rc == RF_OK) {
-        s->tokenizer = json_pack(
-            "{s:s, s:n, s:n, s:[], s:n, s:{s:s, s:b, s:b, s:b}, s:n, s:{s:s, s:b, s:b, s:b}, "
-            "s:{s:s, s:n, s:n, s:s, s:s, s:b, s:O, s:O}}",
-            "version", "1.0", "truncation", "padding", "added_tokens", "normalizer",
-            "pre_tokenizer", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1,
-            "use_regex", 1, "post_processor", "decoder", "type", "ByteLevel", "add_prefix_space", 1,
-            "trim_offsets", 1, "use_regex", 1, "model", "type", "BPE", "dropout", "unk_token",
-            "continuing_subword_prefix", "", "end_of_word_suffix", "", "fuse_unk", 0, "vocab",
-            vocab, "merges", merges);
-        rc = s->tokenizer != NULL ? RF_OK : no_memory(s);
+    s->tokenizer = json_pack(
+        "{s:s, s:n, s:n, s:[], s:n, s:{s:s, s:b, s:b, s:b}, s:n, s:{s:s, s:b, s:b, s:b}, "
+        "s:{s:s, s:n, s:n, s:s, s:s, s:b, s:O, s:O}}",
+        "version", "1.0", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
+        "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1, "use_regex", 1,
+        "post_processor", "decoder", "type", "ByteLevel", "add_prefix_space", 1, "trim_offsets", 1,
+        "use_regex", 1, "model", "type", "BPE", "dropout", "unk_token", "continuing_subword_prefix",
+        "", "end_of_word_suffix", "", "fuse_unk", 0, "vocab", vocab, "merges", merges);
+    RF_ASSERT(s->tokenizer != NULL);
+    if (json_object_get(vocab, "<|endoftext|>") != NULL) {
+        rf_tokenizer_ensure_added(s, "<|endoftext|>");
     }
-    if (rc == RF_OK && json_object_get(vocab, "<|endoftext|>") != NULL) {
-        json_int_t unused;
-        rc = rf_tokenizer_ensure_added(&unused, s, "<|endoftext|>");
-    }
+out:
     json_decref(vocab);
     json_decref(merges);
     return rc;
@@ -226,10 +209,7 @@ static int find_sources(sources *s, const char *name)
     if (!is_folder) {
         RF_TRY(rf_file_folder(s->folder, sizeof s->folder, name, s->err));
     }
-    int rc = read_beside(s);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(read_beside(s));
     if (!is_folder || find_file(s->path, s->folder, "tokenizer.json")) {
         return read_json(&s->tokenizer, s->path, s->err);
     }
@@ -246,20 +226,14 @@ static int load_files(rf_tokenizer **out, const char *name, rf_error *err)
 {
     sources s = {.err = err};
     json_t *stored = NULL;
-    char *text = NULL;
-    int rc = find_sources(&s, name);
-    if (rc == RF_OK) {
-        rc = rf_tokenizer_store(&stored, &s);
-    }
-    if (rc == RF_OK && (text = json_dumps(stored, JSON_COMPACT)) == NULL) {
-        rc = no_memory(&s);
-    }
-    if (rc == RF_OK) {
-        rc = rf_tokenizer_make(out, stored, text, strlen(text), s.path, err);
-    }
-    if (rc == RF_OK) {
-        (*out)->n_own = s.n_own;
-    }
+    int rc;
+    RF_TRY_OUT(find_sources(&s, name));
+    RF_TRY_OUT(rf_tokenizer_store(&stored, &s));
+    char *text = json_dumps(stored, JSON_COMPACT);
+    RF_ASSERT(text != NULL);
+    RF_TRY_OUT(rf_tokenizer_make(out, stored, text, strlen(text), s.path, err));
+    (*out)->n_own = s.n_own;
+out:
     json_decref(stored);
     json_decref(s.tokenizer);
     json_decref(s.config);

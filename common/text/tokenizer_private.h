@@ -52,8 +52,7 @@ typedef struct rf_tokenizer_sources {
 /* The stored JSON of them; they are changed on the way. A new reference. */
 RF_MUST_CHECK int rf_tokenizer_store(json_t **out, rf_tokenizer_sources *sources);
 /* The id of a token that must be an added one; it becomes one, at the end, if it is none. */
-RF_MUST_CHECK int rf_tokenizer_ensure_added(json_int_t *out, rf_tokenizer_sources *sources,
-                                            const char *name);
+json_int_t rf_tokenizer_ensure_added(rf_tokenizer_sources *sources, const char *name);
 
 /* The stored text of the byte tokenizer. */
 extern const char rf_tokenizer_byte_text[];

@@ -1,3 +1,4 @@
+#include "common/base/alloc.h"
 #include "common/text/tokenizer_private.h"
 
 #include "common/base/alloc.h"
@@ -11,11 +12,6 @@
 typedef rf_tokenizer_sources sources;
 
 static const char begin_name[] = "<|beginoftext|>", mask_name[] = "<|mask|>";
-
-static int no_memory(const sources *s)
-{
-    return rf_error_set(s->err, RF_ERR, "%s: no memory for the tokenizer", s->path);
-}
 
 /* --- Tokens that are added -------------------------------------------------------------------- */
 
@@ -67,23 +63,20 @@ static void find_next_id(sources *s)
     }
 }
 
-int rf_tokenizer_ensure_added(json_int_t *out, rf_tokenizer_sources *s, const char *name)
+json_int_t rf_tokenizer_ensure_added(rf_tokenizer_sources *s, const char *name)
 {
     const json_t *known = find_added(s, name);
-    const json_t *id =
+    const json_t *id_value =
         known != NULL ? json_object_get(known, "id") : json_object_get(vocab_of(s), name);
-    *out = json_is_integer(id) ? json_integer_value(id) : s->next_id;
-    if (known != NULL) {
-        return RF_OK;
+    const json_int_t id = json_is_integer(id_value) ? json_integer_value(id_value) : s->next_id;
+    if (known == NULL) {
+        json_t *item =
+            json_pack("{s:I, s:s, s:b, s:b, s:b, s:b, s:b}", "id", id, "content", name,
+                      "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1);
+        json_array_append_new(added_of(s), item);
+        raise_next_id(s, json_object_get(item, "id"));
     }
-    json_t *item =
-        json_pack("{s:I, s:s, s:b, s:b, s:b, s:b, s:b}", "id", *out, "content", name, "single_word",
-                  0, "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1);
-    if (json_array_append_new(added_of(s), item) != 0) {
-        return no_memory(s);
-    }
-    raise_next_id(s, json_object_get(item, "id"));
-    return RF_OK;
+    return id;
 }
 
 /* tokenizer_config.json may list tokens that tokenizer.json does not have yet. */
@@ -106,10 +99,8 @@ static int merge_decoder(sources *s)
             continue;
         }
         json_t *copy = json_copy(item);
-        if (copy == NULL || json_object_set_new(copy, "id", json_integer(id)) != 0 ||
-            json_array_append_new(added_of(s), copy) != 0) {
-            return no_memory(s);
-        }
+        json_object_set_new(copy, "id", json_integer(id));
+        json_array_append_new(added_of(s), copy);
         raise_next_id(s, json_object_get(copy, "id"));
     }
     return RF_OK;
@@ -187,12 +178,12 @@ static int find_eos(json_int_t *out, sources *s, const rf_chat *chat)
     *out = -1;
     if (named != NULL) {
         RF_TRY(has_token(s, named, "tokenizer_config.json names as eos_token"));
-        RF_TRY(rf_tokenizer_ensure_added(out, s, named));
+        *out = rf_tokenizer_ensure_added(s, named);
     }
     end = ending_of(s, chat);
     if (end != NULL) {
         RF_TRY_OUT(has_token(s, end, "its chat template ends messages with"));
-        RF_TRY_OUT(rf_tokenizer_ensure_added(out, s, end));
+        *out = rf_tokenizer_ensure_added(s, end);
     }
     for (int i = 0; i < 6 && *out < 0; i++) {
         const json_t *known = find_added(s, usual[i]);
@@ -219,23 +210,21 @@ static int complete_generation(sources *s, json_int_t eos)
             json_integer_value(id) >= s->next_id) {
             return rf_error_set(s->err, RF_ERR,
                                 "%s/generation_config.json: eos_token_id must be ids of the "
-                                "tokenizer, which has %lld",
-                                s->folder, (long long)s->next_id);
+                                "tokenizer, which has %" JSON_INTEGER_FORMAT,
+                                s->folder, s->next_id);
         }
         found = found || json_integer_value(id) == eos;
     }
-    if (s->generation == NULL && (s->generation = json_object()) == NULL) {
-        return no_memory(s);
-    }
+    s->generation = s->generation != NULL ? s->generation : json_object();
     if (found || eos < 0) {
         return RF_OK;
     }
     json_t *all = is_list ? json_copy(ids) : n > 0 ? json_pack("[O]", ids) : json_integer(eos);
-    if (json_is_array(all) && json_array_append_new(all, json_integer(eos)) != 0) {
-        json_decref(all);
-        return no_memory(s);
+    if (json_is_array(all)) {
+        json_array_append_new(all, json_integer(eos));
     }
-    return json_object_set_new(s->generation, "eos_token_id", all) == 0 ? RF_OK : no_memory(s);
+    json_object_set_new(s->generation, "eos_token_id", all);
+    return RF_OK;
 }
 
 /* --- Chat template ---------------------------------------------------------------------------- */
@@ -261,7 +250,7 @@ static const char *template_of(const sources *s)
 
 static int find_chat(rf_chat *chat, const sources *s)
 {
-    char origin[4300];
+    char origin[RF_PATH_BYTES + 32];
     const char *template = template_of(s);
     snprintf(origin, sizeof origin, "%s/%s", s->folder,
              s->template != NULL ? "chat_template.jinja" : "tokenizer_config.json");
@@ -271,7 +260,7 @@ static int find_chat(rf_chat *chat, const sources *s)
 
 /* --- tokenizer_config.json -------------------------------------------------------------------- */
 
-/* Every added token, as Transformers lists them. NULL: no memory. */
+/* Every added token, as Transformers lists them. */
 static json_t *decoder_of(const sources *s)
 {
     json_t *decoder = json_object(), *item;
@@ -280,13 +269,10 @@ static json_t *decoder_of(const sources *s)
     {
         char key[32];
         json_t *copy = json_is_object(item) ? json_copy(item) : json_object();
-        snprintf(key, sizeof key, "%lld",
-                 (long long)json_integer_value(json_object_get(item, "id")));
+        snprintf(key, sizeof key, "%" JSON_INTEGER_FORMAT,
+                 json_integer_value(json_object_get(item, "id")));
         json_object_del(copy, "id");
-        if (json_object_set_new(decoder, key, copy) != 0) {
-            json_decref(decoder);
-            return NULL;
-        }
+        json_object_set_new(decoder, key, copy);
     }
     return decoder;
 }
@@ -307,23 +293,21 @@ static const char *name_of(const sources *s, json_int_t id)
 }
 
 /* The tokens that were added, and the template, wherever it was. */
-static int complete_config(sources *s, json_int_t eos, const char *mask)
+static void complete_config(sources *s, json_int_t eos, const char *mask)
 {
     if (s->config == NULL) {
         s->config = json_pack("{s:s, s:b}", "tokenizer_class", "PreTrainedTokenizerFast",
                               "clean_up_tokenization_spaces", 0);
     }
     const char *end = name_of(s, eos);
-    int bad = s->config == NULL;
     if (s->template != NULL) {
-        bad |= json_object_set_new(s->config, "chat_template", json_string(s->template));
+        json_object_set_new(s->config, "chat_template", json_string(s->template));
     }
     if (config_token(s, "eos_token") == NULL && end != NULL) {
-        bad |= json_object_set_new(s->config, "eos_token", json_string(end));
+        json_object_set_new(s->config, "eos_token", json_string(end));
     }
-    bad |= json_object_set_new(s->config, "mask_token", json_string(mask));
-    bad |= json_object_set_new(s->config, "added_tokens_decoder", decoder_of(s));
-    return bad == 0 ? RF_OK : no_memory(s);
+    json_object_set_new(s->config, "mask_token", json_string(mask));
+    json_object_set_new(s->config, "added_tokens_decoder", decoder_of(s));
 }
 
 /* --- All together ----------------------------------------------------------------------------- */
@@ -349,9 +333,8 @@ static int prepare_added(sources *s)
     if (added != NULL && !json_is_array(added) && !json_is_null(added)) {
         return rf_error_set(s->err, RF_ERR, "%s: added_tokens must be an array", s->path);
     }
-    if (!json_is_array(added) &&
-        json_object_set_new(s->tokenizer, "added_tokens", json_array()) != 0) {
-        return no_memory(s);
+    if (!json_is_array(added)) {
+        json_object_set_new(s->tokenizer, "added_tokens", json_array());
     }
     find_next_id(s);
     RF_TRY(merge_decoder(s));
@@ -365,27 +348,24 @@ static int prepare_added(sources *s)
 int rf_tokenizer_store(json_t **out, rf_tokenizer_sources *s)
 {
     rf_chat chat = {0};
-    json_int_t eos = -1, mask = -1, begin = -1;
+    json_int_t eos = -1;
     char *mask_text = NULL; /* the configuration, which holds the name, is changed */
-    int rc = prepare_added(s);
-    rc = rc == RF_OK ? find_chat(&chat, s) : rc;
-    rc = rc == RF_OK ? find_eos(&eos, s, &chat) : rc;
-    rc = rc == RF_OK ? complete_generation(s, eos) : rc;
-    rc = rc == RF_OK ? rf_tokenizer_ensure_added(&begin, s, begin_name) : rc;
-    if (rc == RF_OK && (mask_text = strdup(mask_of(s))) == NULL) {
-        rc = no_memory(s);
-    }
-    rc = rc == RF_OK ? rf_tokenizer_ensure_added(&mask, s, mask_text) : rc;
-    rc = rc == RF_OK ? complete_config(s, eos, mask_text) : rc;
-    if (rc == RF_OK) {
-        json_t *list = eos >= 0 ? json_pack("[I]", eos) : json_array();
-        *out =
-            json_pack("{s:s, s:i, s:s, s:s, s:s*, s:o, s:I, s:I, s:O, s:O, s:O}", "format",
-                      "refusion-tokenizer", "version", 1, "kind", "bpe", "template", chat.source,
-                      "system", chat.system, "eos", list, "mask", mask, "begin", begin, "tokenizer",
-                      s->tokenizer, "config", s->config, "generation", s->generation);
-        rc = *out != NULL ? RF_OK : no_memory(s);
-    }
+    int rc;
+    RF_TRY_OUT(prepare_added(s));
+    RF_TRY_OUT(find_chat(&chat, s));
+    RF_TRY_OUT(find_eos(&eos, s, &chat));
+    RF_TRY_OUT(complete_generation(s, eos));
+    const json_int_t begin = rf_tokenizer_ensure_added(s, begin_name);
+    mask_text = rf_alloc_string(mask_of(s));
+    const json_int_t mask = rf_tokenizer_ensure_added(s, mask_text);
+    complete_config(s, eos, mask_text);
+    *out = json_pack("{s:s, s:i, s:s, s:s, s:s*, s:o, s:I, s:I, s:O, s:O, s:O}", "format",
+                     "refusion-tokenizer", "version", 1, "kind", "bpe", "template", chat.source,
+                     "system", chat.system, "eos", eos >= 0 ? json_pack("[I]", eos) : json_array(),
+                     "mask", mask, "begin", begin, "tokenizer", s->tokenizer, "config", s->config,
+                     "generation", s->generation);
+    RF_ASSERT(*out != NULL);
+out:
     free(mask_text);
     rf_chat_free(&chat);
     return rc;
