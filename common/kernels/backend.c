@@ -17,8 +17,9 @@
 
 #define TYPES(activation, real)                                                                    \
     {                                                                                              \
-        [RF_ACTIVATION] = (activation), [RF_STREAM] = (real), [RF_STATISTIC] = (real),             \
-        [RF_WEIGHT] = (real), [RF_MASTER] = (real), [RF_SUM] = RF_F64, [RF_INDEX] = RF_I32         \
+        [RF_ACTIVATION] = (activation), [RF_RESIDUAL] = (real), [RF_PRODUCT] = (real),             \
+        [RF_STATISTIC] = (real), [RF_WEIGHT] = (real), [RF_MASTER] = (real), [RF_SUM] = RF_F64,    \
+        [RF_INDEX] = RF_I32                                                                        \
     }
 
 /* For each what it is with compute f32, then with bf16. Best first. */

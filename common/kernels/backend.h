@@ -27,13 +27,14 @@ typedef enum rf_type { RF_F32, RF_F64, RF_I32, RF_BF16, RF_F16, RF_I8, RF_N_TYPE
 typedef enum rf_class {
     RF_ACTIVATION, /* what products read and give: normed states, queries, keys, values, outputs of
                       heads, gates, and the gradients of these that one product makes */
-    RF_STREAM,    /* sums of several: the residual stream, its gradient, those of norms' outputs and
-                     of queries, keys and values */
-    RF_STATISTIC, /* reciprocal norms, log-sum-exps, losses, probabilities, cos/sin tables */
-    RF_WEIGHT,    /* compute copies of parameters */
-    RF_MASTER,    /* master parameters, their gradients and Adam moments */
-    RF_SUM,       /* f64 on all backends: sums over the trainable space */
-    RF_INDEX,     /* i32: tokens, positions, targets, places, spans */
+    RF_RESIDUAL,   /* the residual stream, its gradient, and the gradients of norms' outputs: sums
+                      over products, or over all blocks */
+    RF_PRODUCT,    /* gradients of queries, keys and values: what one product alone reads */
+    RF_STATISTIC,  /* reciprocal norms, log-sum-exps, losses, probabilities, cos/sin tables */
+    RF_WEIGHT,     /* compute copies of parameters */
+    RF_MASTER,     /* master parameters, their gradients and Adam moments */
+    RF_SUM,        /* f64 on all backends: sums over the trainable space */
+    RF_INDEX,      /* i32: tokens, positions, targets, places, spans */
     RF_N_CLASSES
 } rf_class;
 

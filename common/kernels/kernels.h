@@ -12,13 +12,18 @@
  * 7. A kernel is called as ctx->backend->kernels->linear_forward(ctx, ...), and declared here once:
  *    rf_linear_forward_fn is its type.
  *
- * Classes: activations (x, y, q, k, v, o, h, gate, up and their d...) unless said, stream (what
- * embedding and head_loss give and take back as gradients, dq, dk, dv, and where an argument
- * `..._class` says RF_STREAM instead of RF_ACTIVATION), statistics (rstd, lse, loss, score,
- * logprob, cos, sin), weights (w, gain, bias, table), masters (dw, dgain, dbias, dtable, and all
- * operands of the flat-buffer kernels), sum (sums), index (token, position, target, place). All matrices are
- * row-major. N places, D width, H heads, G key/value heads, K head width, F feed-forward width, V
- * vocabulary, M keys.
+ * Which class (backend.h) an operand is of:
+ *   activation  x, y, q, k, v, o, h, gate, up, and do, dh, dgate, dup
+ *   residual    x of embedding_forward and its dx, dx of head_loss, dy of swiglu_down_backward
+ *   product     dq, dk, dv
+ *   statistic   rstd, lse, delta, weight, loss, score, logprob, logits, cos, sin
+ *   weight      w, gain, bias, table
+ *   master      dw, dgain, dbias, dtable, and the operands of the kernels on flat buffers
+ *   sum         sums
+ *   index       token, position, target, place
+ * An operand `of x_class` and the like is of the class that the call names: activation, residual or
+ * product. All matrices are row-major. N places, D width, H heads, G key/value heads, K head width,
+ * F feed-forward width, V vocabulary, M keys.
  */
 #ifndef RF_KERNELS_KERNELS_H
 #define RF_KERNELS_KERNELS_H
@@ -84,11 +89,11 @@ typedef void rf_pack_fn(rf_ctx *, void *packed, rf_layout layout, const void *w,
 typedef size_t rf_pack_bytes_fn(rf_layout layout, int64_t in, int64_t out);
 
 /* embedding_forward: x = table[token]
- *   x [N,D] stream, sets; table [V,D] reads; token [N] reads, in [0,V) */
+ *   x [N,D] residual, sets; table [V,D] reads; token [N] reads, in [0,V) */
 typedef void rf_embedding_forward_fn(rf_ctx *, void *x, rf_matrix table, const int32_t *token,
                                      int64_t n, int64_t d);
 /* embedding_backward: dtable[token[i]] += dx[i], i ascending
- *   dtable [V,D] adds; dx [N,D] stream, reads */
+ *   dtable [V,D] adds; dx [N,D] residual, reads */
 typedef void rf_embedding_backward_fn(rf_ctx *, void *dtable, const void *dx, const int32_t *token,
                                       int64_t n, int64_t d);
 
@@ -98,18 +103,18 @@ typedef void rf_embedding_backward_fn(rf_ctx *, void *dtable, const void *dx, co
 typedef void rf_rmsnorm_forward_fn(rf_ctx *, void *y, void *rstd, const void *x, const void *gain,
                                    int64_t n, int64_t d, double eps, rf_class x_class);
 /* rmsnorm_backward
- *   dx [N,D] stream, sets, or adds where accumulate; dgain [D] adds, rows in ascending order,
- * or NULL; dy [N,D] stream, reads (dx may be dy itself where not accumulate); x [N,D] of
- * x_class, reads; gain [D] reads; rstd [N] reads, as forward set it */
+ *   dx [N,D] sets, or adds where accumulate; dgain [D] adds, rows in ascending order, or NULL
+ *   dy [N,D] reads (dx may be dy itself where not accumulate); x [N,D] of x_class, reads
+ *   gain [D] reads; rstd [N] reads, as forward set it
+ *   dx, dy: class residual where x is, else (norms of each head) class product */
 typedef void rf_rmsnorm_backward_fn(rf_ctx *, void *dx, void *dgain, const void *dy, const void *x,
                                     const void *gain, const void *rstd, int64_t n, int64_t d,
                                     bool accumulate, rf_class x_class);
 
 /* linear_forward: y = x w^T + bias + residual
  *   y [N,O] of y_class, sets; x [N,I] reads; w [O,I] reads; bias [O] reads or NULL
- *   residual [N,O] of y_class, reads, or NULL; may be y itself; only of stream where w is
- * packed
- */
+ *   residual [N,O] of y_class, reads, or NULL; may be y itself; only of residual where w is
+ *   packed */
 typedef void rf_linear_forward_fn(rf_ctx *, void *y, const void *x, rf_matrix w, const void *bias,
                                   const void *residual, int64_t n, int64_t in, int64_t out,
                                   rf_class y_class);
@@ -143,7 +148,7 @@ typedef void rf_attention_forward_fn(rf_ctx *, void *o, void *lse, const void *q
                                      const void *v, const rf_spans *spans, int64_t h, int64_t g,
                                      int64_t head_dim);
 /* attention_backward
- *   dq [N,H,K], dk, dv [M,G,K] stream, sets; delta [N,H] statistic, sets: sum of do*o
+ *   dq [N,H,K], dk, dv [M,G,K] product, sets; delta [N,H] statistic, sets: sum of do*o
  *   do_ [N,H,K], q, k, v, o, lse reads */
 typedef void rf_attention_backward_fn(rf_ctx *, void *dq, void *dk, void *dv, void *delta,
                                       const void *do_, const void *q, const void *k, const void *v,
@@ -163,7 +168,7 @@ typedef void rf_swiglu_backward_fn(rf_ctx *, void *dgate, void *dup, const void 
 typedef void rf_swiglu_up_forward_fn(rf_ctx *, void *h, void *up, const void *x, rf_matrix w,
                                      const void *gate, int64_t n, int64_t in, int64_t out);
 /* swiglu_down_backward: of y = h w^T: dh = dy w, then swiglu_backward, and h again
- *   dgate, dup, h [N,I] sets; dy [N,O] stream, reads; w [O,I] reads; gate, up [N,I] reads */
+ *   dgate, dup, h [N,I] sets; dy [N,O] residual, reads; w [O,I] reads; gate, up [N,I] reads */
 typedef void rf_swiglu_down_backward_fn(rf_ctx *, void *dgate, void *dup, void *h, const void *dy,
                                         const void *w, const void *gate, const void *up, int64_t n,
                                         int64_t in, int64_t out);
@@ -177,7 +182,7 @@ typedef void rf_scale_dropout_fn(rf_ctx *, void *y, const void *x, double factor
 
 /* head_loss: cross-entropy of the places with a target, fused with the head, over chunks.
  *   loss [N] sets: -log softmax(x_i w^T)[target_i], 0 where target_i < 0
- *   dx [N,D] stream, sets (rows without target: 0), dw [V,D] adds: gradients of
+ *   dx [N,D] residual, sets (rows without target: 0), dw [V,D] adds: gradients of
  *     sum_i weight_i loss_i; both NULL: forward only (else w is RF_ROWS);
  *     dw alone NULL: the head is frozen
  *   x [N,D] reads; w [V,D] reads; target [N] reads, < V; weight [N] statistic, reads

@@ -60,7 +60,7 @@ static void take_kept(rf_block_acts *b, const layout *l)
 {
     b->rstd1 = take(l, RF_STATISTIC, 1);
     take_attention(b, l, true);
-    b->mid = take(l, RF_STREAM, l->config->hidden_size);
+    b->mid = take(l, RF_RESIDUAL, l->config->hidden_size);
     b->rstd2 = take(l, RF_STATISTIC, 1);
     take_gates(b, l);
 }
@@ -84,7 +84,7 @@ static void take_training(rf_acts *acts, const layout *l)
     }
     for (int64_t layer = 0; layer < n_layers; layer++) {
         rf_block_acts b = one;
-        b.x = take(l, RF_STREAM, d);
+        b.x = take(l, RF_RESIDUAL, d);
         if (!shared) {
             take_kept(&b, l);
         }
@@ -92,7 +92,7 @@ static void take_training(rf_acts *acts, const layout *l)
             acts->block[layer] = b;
         }
     }
-    acts->x = take(l, RF_STREAM, d);
+    acts->x = take(l, RF_RESIDUAL, d);
     acts->final = take(l, RF_ACTIVATION, d);
     acts->final_rstd = take(l, RF_STATISTIC, 1);
 }
@@ -102,7 +102,7 @@ static void take_inference(rf_acts *acts, const layout *l)
 {
     int64_t d = l->config->hidden_size;
     rf_block_acts b = {0};
-    acts->x = take(l, RF_STREAM, d);
+    acts->x = take(l, RF_RESIDUAL, d);
     acts->final = take(l, RF_ACTIVATION, d);
     acts->final_rstd = take(l, RF_STATISTIC, 1);
     b.x = b.mid = acts->x;

@@ -116,7 +116,7 @@ static void project(rf_model *model, const rf_acts *acts, int64_t layer, rf_role
 {
     rf_ctx *ctx = model->ctx;
     const rf_block_weights *w = rf_model_acquire(model, layer);
-    const rf_class y_class = residual != NULL ? RF_STREAM : RF_ACTIVATION;
+    const rf_class y_class = residual != NULL ? RF_RESIDUAL : RF_ACTIVATION;
     ctx->backend->kernels->linear_forward(ctx, y, x, rf_block_matrix(w, role), bias, residual,
                                           acts->n, in, out, y_class);
     rf_model_release(model, layer);
@@ -153,7 +153,7 @@ static void attention_half(rf_model *model, const rf_acts *acts, const rf_block_
     const void *keys = b->k, *values = b->v;
 
     kernel->rmsnorm_forward(ctx, b->norm1, b->rstd1, b->x, w->of[RF_ROLE_ATTENTION_NORM], n, d,
-                            model->config.rms_norm_eps, RF_STREAM);
+                            model->config.rms_norm_eps, RF_RESIDUAL);
     project_heads(model, acts, layer, RF_ROLE_Q, b->q, b->q_raw, b->q_rstd, b->norm1,
                   w->of[RF_ROLE_Q_BIAS], w->of[RF_ROLE_Q_NORM], h);
     project_heads(model, acts, layer, RF_ROLE_K, b->k, b->k_raw, b->k_rstd, b->norm1,
@@ -193,7 +193,7 @@ static void mlp_half(rf_model *model, const rf_acts *acts, const rf_block_acts *
     int64_t d = model->config.hidden_size, f = model->config.intermediate_size;
 
     ctx->backend->kernels->rmsnorm_forward(ctx, b->norm2, b->rstd2, b->mid, w->of[RF_ROLE_MLP_NORM],
-                                           acts->n, d, model->config.rms_norm_eps, RF_STREAM);
+                                           acts->n, d, model->config.rms_norm_eps, RF_RESIDUAL);
     project(model, acts, layer, RF_ROLE_GATE, b->gate, b->norm2, NULL, NULL, d, f);
     if (out == NULL) {
         project(model, acts, layer, RF_ROLE_UP, b->up, b->norm2, NULL, NULL, d, f);
@@ -240,7 +240,7 @@ int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batch *batch, rf_c
     }
     kernel->rmsnorm_forward(ctx, acts->final, acts->final_rstd, acts->x,
                             outside->of[RF_ROLE_FINAL_NORM], acts->n, d, model->config.rms_norm_eps,
-                            RF_STREAM);
+                            RF_RESIDUAL);
     rf_model_release(model, n_layers);
     return RF_OK;
 }

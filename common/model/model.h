@@ -118,13 +118,13 @@ typedef enum rf_recompute { RF_RECOMPUTE_NONE, RF_RECOMPUTE_BLOCK } rf_recompute
 
 /* Activations of one block that backward reads. Class activation unless noted. */
 typedef struct rf_block_acts {
-    void *x;               /* [N,D] stream: the block's input */
+    void *x;               /* [N,D] residual: the block's input */
     void *norm1, *rstd1;   /* [N,D], [N] statistic */
     void *q_raw, *k_raw;   /* [N,H,K], [N,G,K] before the per-head norm (= q, k without qk_norm) */
     void *q_rstd, *k_rstd; /* [N,H], [N,G] statistic */
     void *q, *k, *v;       /* after norm and RoPE. k, v: keys of the batch */
     void *o, *lse;         /* [N,H,K], [N,H] statistic */
-    void *mid;             /* [N,D] stream, after attention */
+    void *mid;             /* [N,D] residual, after attention */
     void *norm2, *rstd2;
     void *gate, *up, *h; /* [N,F] */
 } rf_block_acts;
@@ -152,7 +152,7 @@ typedef struct rf_acts {
                              only x differs */
     void *adapter_x;      /* [N, widest input] of an adapter, where it is dropped from; else NULL */
     void *adapter_u;      /* [N,r] between an adapter's two products; without adapters NULL */
-    void *x;              /* [N,D] stream: output of the last block */
+    void *x;              /* [N,D] residual: output of the last block */
     void *final, *final_rstd;   /* [N,D] after the final norm; [N] statistic */
     void *loss;                 /* [N] statistic */
     void *memory, *host_memory; /* backend, host. Owned */

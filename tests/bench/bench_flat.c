@@ -59,14 +59,14 @@ static void run_rmsnorm_forward(void *work)
 {
     flat_work *f = work;
     kernels_of(f)->rmsnorm_forward(f->ctx, f->a, f->e, f->b, f->d, f->n / ROW, ROW, 1e-6,
-                                   RF_STREAM);
+                                   RF_RESIDUAL);
 }
 
 static void run_rmsnorm_backward(void *work)
 {
     flat_work *f = work;
     kernels_of(f)->rmsnorm_backward(f->ctx, f->a, f->e, f->b, f->d, f->c, f->c, f->n / ROW, ROW,
-                                    true, RF_STREAM);
+                                    true, RF_RESIDUAL);
 }
 
 static void run_head_norm_forward(void *work)

@@ -358,9 +358,9 @@ static void verify_attention(void)
     }
     rf_ctx *const ctx[] = {a[0].ctx, a[1].ctx};
     expect_close_operands(ctx, (void *[]){a[0].o, a[1].o}, RF_ACTIVATION, N * H * K, "o");
-    expect_close_operands(ctx, (void *[]){a[0].dq, a[1].dq}, RF_STREAM, N * H * K, "dq");
-    expect_close_operands(ctx, (void *[]){a[0].dk, a[1].dk}, RF_STREAM, N * G * K, "dk");
-    expect_close_operands(ctx, (void *[]){a[0].dv, a[1].dv}, RF_STREAM, N * G * K, "dv");
+    expect_close_operands(ctx, (void *[]){a[0].dq, a[1].dq}, RF_PRODUCT, N * H * K, "dq");
+    expect_close_operands(ctx, (void *[]){a[0].dk, a[1].dk}, RF_PRODUCT, N * G * K, "dk");
+    expect_close_operands(ctx, (void *[]){a[0].dv, a[1].dv}, RF_PRODUCT, N * G * K, "dv");
     for (int i = 0; i < 2; i++) {
         free_attention(&a[i]);
     }

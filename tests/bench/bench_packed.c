@@ -21,7 +21,7 @@ static void multiply(packed_work *p, int64_t i)
 {
     rf_matrix w = {p->weights + (size_t)i * p->bytes, p->layout};
     p->ctx->backend->kernels->linear_forward(p->ctx, p->y, p->x, w, NULL, NULL, p->rows, IN, OUT,
-                                             RF_STREAM);
+                                             RF_RESIDUAL);
 }
 
 static void run_all(void *work)

@@ -31,8 +31,8 @@ enum {
     INVERSE = 16,
     HOT = 32,
     ALIASED = 64,
-    STREAM_IN = 128, /* an operand that may be of either class is of class stream: what is read, */
-    STREAM_OUT = 256 /* or what is set */
+    WIDE_IN = 128, /* an operand that may be of either class is of class residual: what is read, */
+    WIDE_OUT = 256 /* or what is set */
 };
 
 /* Sizes of a case; an operation uses those it has. */
@@ -120,7 +120,7 @@ static inline double case_round(const kernel_case *c, rf_class cls, double x)
 /* Of an operand that may be of either class. */
 static inline rf_class case_class(const kernel_case *c, int flag)
 {
-    return c->flags & flag ? RF_STREAM : RF_ACTIVATION;
+    return c->flags & flag ? RF_RESIDUAL : RF_ACTIVATION;
 }
 
 /* A new operand; real values are about normal numbers times `scale` plus `offset`. Returns the

@@ -28,7 +28,7 @@ static inline role gradient_role(const kernel_case *c)
 static inline void declare_embedding_forward(kernel_case *c)
 {
     kernel_shape s = c->shape;
-    case_declare(c, "x", RF_STREAM, SETS, s.n * s.d, 0, 0);
+    case_declare(c, "x", RF_RESIDUAL, SETS, s.n * s.d, 0, 0);
     case_declare(c, "table", RF_WEIGHT, READS, s.v * s.d, 1, 0);
     case_declare_index(c, "token", s.n, s.v);
 }
@@ -41,7 +41,7 @@ static inline void declare_embedding_backward(kernel_case *c)
 {
     kernel_shape s = c->shape;
     case_declare(c, "dtable", RF_MASTER, ADDS, s.v * s.d, 1, 0);
-    case_declare(c, "dx", RF_STREAM, READS, s.n * s.d, 1, 0);
+    case_declare(c, "dx", RF_RESIDUAL, READS, s.n * s.d, 1, 0);
     case_declare_index(c, "token", s.n, s.v);
 }
 static inline void run_embedding_backward(kernel_case *c, rf_ctx *ctx)
@@ -67,22 +67,22 @@ static inline void declare_rmsnorm_forward(kernel_case *c)
     kernel_shape s = c->shape;
     case_declare(c, "y", RF_ACTIVATION, SETS, s.n * s.d, 0, 0);
     case_declare(c, "rstd", RF_STATISTIC, SETS, s.n, 0, 0);
-    case_declare(c, "x", case_class(c, STREAM_IN), READS, s.n * s.d, 2, 0.5);
+    case_declare(c, "x", case_class(c, WIDE_IN), READS, s.n * s.d, 2, 0.5);
     case_declare(c, "gain", RF_WEIGHT, READS, s.d, 0.3, 1);
 }
 static inline void run_rmsnorm_forward(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(rmsnorm_forward)
     (ctx, M("y"), M("rstd"), M("x"), M("gain"), c->shape.n, c->shape.d, eps,
-     case_class(c, STREAM_IN));
+     case_class(c, WIDE_IN));
 }
 static inline void declare_rmsnorm_backward(kernel_case *c)
 {
     kernel_shape s = c->shape;
-    case_declare(c, "dx", RF_STREAM, gradient_role(c), s.n * s.d, 1, 0);
+    case_declare(c, "dx", RF_RESIDUAL, gradient_role(c), s.n * s.d, 1, 0);
     case_declare(c, "dgain", RF_MASTER, ADDS, s.d, 1, 0);
-    case_declare(c, "dy", RF_STREAM, READS, s.n * s.d, 1, 0);
-    case_declare(c, "x", case_class(c, STREAM_IN), READS, s.n * s.d, 1, 0);
+    case_declare(c, "dy", RF_RESIDUAL, READS, s.n * s.d, 1, 0);
+    case_declare(c, "x", case_class(c, WIDE_IN), READS, s.n * s.d, 1, 0);
     case_declare(c, "gain", RF_WEIGHT, READS, s.d, 1, 0);
     case_declare(c, "rstd", RF_STATISTIC, READS, s.n, 1, 0);
 }
@@ -90,39 +90,39 @@ static inline void run_rmsnorm_backward(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(rmsnorm_backward)
     (ctx, M("dx"), M("dgain"), M("dy"), M("x"), M("gain"), M("rstd"), c->shape.n, c->shape.d,
-     (c->flags & ACCUMULATE) != 0, case_class(c, STREAM_IN));
+     (c->flags & ACCUMULATE) != 0, case_class(c, WIDE_IN));
 }
 static inline void declare_linear_forward(kernel_case *c)
 {
     kernel_shape s = c->shape;
-    case_declare(c, "y", case_class(c, STREAM_OUT), SETS, s.n * s.out, 0, 0);
+    case_declare(c, "y", case_class(c, WIDE_OUT), SETS, s.n * s.out, 0, 0);
     case_declare(c, "x", RF_ACTIVATION, READS, s.n * s.d, 1, 0);
     case_declare(c, "w", RF_WEIGHT, READS, s.out * s.d, inverse_root(s.d), 0);
     if (c->flags & BIAS) {
         case_declare(c, "bias", RF_WEIGHT, READS, s.out, 1, 0);
     }
     if (c->flags & RESIDUAL) {
-        case_declare(c, "residual", case_class(c, STREAM_OUT), READS, s.n * s.out, 1, 0);
+        case_declare(c, "residual", case_class(c, WIDE_OUT), READS, s.n * s.out, 1, 0);
     }
 }
 static inline void run_linear_forward(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(linear_forward)
     (ctx, M("y"), M("x"), rf_matrix_rows(M("w")), M("bias"), M("residual"), c->shape.n, c->shape.d,
-     c->shape.out, case_class(c, STREAM_OUT));
+     c->shape.out, case_class(c, WIDE_OUT));
 }
 static inline void declare_linear_backward_input(kernel_case *c)
 {
     kernel_shape s = c->shape;
-    case_declare(c, "dx", case_class(c, STREAM_OUT), gradient_role(c), s.n * s.d, 1, 0);
-    case_declare(c, "dy", case_class(c, STREAM_IN), READS, s.n * s.out, 1, 0);
+    case_declare(c, "dx", case_class(c, WIDE_OUT), gradient_role(c), s.n * s.d, 1, 0);
+    case_declare(c, "dy", case_class(c, WIDE_IN), READS, s.n * s.out, 1, 0);
     case_declare(c, "w", RF_WEIGHT, READS, s.out * s.d, 1, 0);
 }
 static inline void run_linear_backward_input(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(linear_backward_input)
     (ctx, M("dx"), M("dy"), M("w"), c->shape.n, c->shape.d, c->shape.out,
-     (c->flags & ACCUMULATE) != 0, case_class(c, STREAM_IN), case_class(c, STREAM_OUT));
+     (c->flags & ACCUMULATE) != 0, case_class(c, WIDE_IN), case_class(c, WIDE_OUT));
 }
 static inline void declare_linear_backward_weight(kernel_case *c)
 {
@@ -131,20 +131,20 @@ static inline void declare_linear_backward_weight(kernel_case *c)
     if (c->flags & BIAS) {
         case_declare(c, "dbias", RF_MASTER, ADDS, s.out, 1, 0);
     }
-    case_declare(c, "dy", case_class(c, STREAM_IN), READS, s.n * s.out, 1, 0);
+    case_declare(c, "dy", case_class(c, WIDE_IN), READS, s.n * s.out, 1, 0);
     case_declare(c, "x", RF_ACTIVATION, READS, s.n * s.d, 1, 0);
 }
 static inline void run_linear_backward_weight(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(linear_backward_weight)
     (ctx, M("dw"), M("dbias"), M("dy"), M("x"), c->shape.n, c->shape.d, c->shape.out,
-     case_class(c, STREAM_IN));
+     case_class(c, WIDE_IN));
 }
 static inline void declare_rope(kernel_case *c)
 {
     const int64_t n_positions = 37;
     kernel_shape s = c->shape;
-    case_declare(c, "x", case_class(c, STREAM_IN), CHANGES, s.n * s.h * s.d, 1, 0);
+    case_declare(c, "x", case_class(c, WIDE_IN), CHANGES, s.n * s.h * s.d, 1, 0);
     double *cosine = case_declare(c, "cos", RF_STATISTIC, READS, n_positions * s.d / 2, 0, 0);
     double *sine = case_declare(c, "sin", RF_STATISTIC, READS, n_positions * s.d / 2, 0, 0);
     for (int64_t i = 0; i < n_positions * s.d / 2; i++) {
@@ -158,13 +158,13 @@ static inline void run_rope(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(rope)
     (ctx, M("x"), M("cos"), M("sin"), M("position"), c->shape.n, c->shape.h, c->shape.d, false,
-     case_class(c, STREAM_IN));
+     case_class(c, WIDE_IN));
 }
 static inline void run_rope_backward(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(rope)
     (ctx, M("x"), M("cos"), M("sin"), M("position"), c->shape.n, c->shape.h, c->shape.d, true,
-     case_class(c, STREAM_IN));
+     case_class(c, WIDE_IN));
 }
 
 /* --- Attention -------------------------------------------------------------------------------- */
@@ -181,9 +181,9 @@ static inline void declare_attention_forward(kernel_case *c)
 static inline void declare_attention_backward(kernel_case *c)
 {
     kernel_shape s = c->shape;
-    case_declare(c, "dq", RF_STREAM, SETS, s.n * s.h * s.d, 0, 0);
-    case_declare(c, "dk", RF_STREAM, SETS, s.m * s.g * s.d, 0, 0);
-    case_declare(c, "dv", RF_STREAM, SETS, s.m * s.g * s.d, 0, 0);
+    case_declare(c, "dq", RF_PRODUCT, SETS, s.n * s.h * s.d, 0, 0);
+    case_declare(c, "dk", RF_PRODUCT, SETS, s.m * s.g * s.d, 0, 0);
+    case_declare(c, "dv", RF_PRODUCT, SETS, s.m * s.g * s.d, 0, 0);
     case_declare(c, "delta", RF_STATISTIC, SETS, s.n * s.h, 0, 0);
     case_declare(c, "do", RF_ACTIVATION, READS, s.n * s.h * s.d, 1, 0);
     case_declare(c, "q", RF_ACTIVATION, READS, s.n * s.h * s.d, 1, 0);
@@ -276,7 +276,7 @@ static inline void declare_swiglu_down_backward(kernel_case *c)
     case_declare(c, "dgate", RF_ACTIVATION, SETS, s.n * s.d, 0, 0);
     case_declare(c, "dup", RF_ACTIVATION, SETS, s.n * s.d, 0, 0);
     case_declare(c, "h", RF_ACTIVATION, SETS, s.n * s.d, 0, 0);
-    case_declare(c, "dy", RF_STREAM, READS, s.n * s.out, 1, 0);
+    case_declare(c, "dy", RF_RESIDUAL, READS, s.n * s.out, 1, 0);
     case_declare(c, "w", RF_WEIGHT, READS, s.out * s.d, inverse_root(s.out), 0);
     case_declare(c, "gate", RF_ACTIVATION, READS, s.n * s.d, 3, 0);
     case_declare(c, "up", RF_ACTIVATION, READS, s.n * s.d, 1, 0);
@@ -306,7 +306,7 @@ static inline void declare_head_loss(kernel_case *c)
 static inline void declare_head_loss_backward(kernel_case *c)
 {
     declare_head_loss(c);
-    case_declare(c, "dx", RF_STREAM, SETS, c->shape.n * c->shape.d, 0, 0);
+    case_declare(c, "dx", RF_RESIDUAL, SETS, c->shape.n * c->shape.d, 0, 0);
     case_declare(c, "dw", RF_MASTER, ADDS, c->shape.v * c->shape.d, 1, 0);
 }
 static inline void run_head_loss(kernel_case *c, rf_ctx *ctx)

@@ -73,7 +73,7 @@ static void visit_one(const operation *op, kernel_shape s, int flags)
 
 static void visit(const operation *op, kernel_shape s, int flags)
 {
-    if (!(flags & (STREAM_IN | STREAM_OUT))) { /* all of one type */
+    if (!(flags & (WIDE_IN | WIDE_OUT))) { /* all of one type */
         visit_one(op, s, flags);
     }
     s.compute = RF_COMPUTE_BF16;

@@ -65,10 +65,10 @@ static void products_run(products *p, const rf_backend *backend, int n_threads, 
     void *own = exact_upload(ctx, RF_ACTIVATION, p->own + at * OUT, n * OUT);
     void *own_dx = exact_upload(ctx, RF_ACTIVATION, p->own_dx + at * IN, n * IN);
     k->linear_forward(ctx, p->y + at * OUT, x, rf_matrix_rows(p->w), p->bias,
-                      p->residual + at * OUT, n, IN, OUT, RF_STREAM);
+                      p->residual + at * OUT, n, IN, OUT, RF_RESIDUAL);
     k->linear_forward(ctx, own, x, rf_matrix_rows(p->w), p->bias, NULL, n, IN, OUT, RF_ACTIVATION);
     k->linear_backward_input(ctx, p->dx + at * IN, p->dy + at * OUT, p->w, n, IN, OUT, true,
-                             RF_STREAM, RF_STREAM);
+                             RF_RESIDUAL, RF_RESIDUAL);
     k->linear_backward_input(ctx, own_dx, dy, p->w, n, IN, OUT, false, RF_ACTIVATION,
                              RF_ACTIVATION);
     k->linear_backward_weight(ctx, p->dw, p->dbias, dy, x, n, IN, OUT, RF_ACTIVATION);
@@ -354,8 +354,8 @@ static void others_run(others *o, const rf_backend *backend, int n_threads, rf_c
     k->head_loss(ctx, o->loss, o->dx, o->dw, act, rf_matrix_rows(w), target, weight, target, N, D,
                  V);
     k->head_sample(ctx, o->token, o->score, act, rf_matrix_rows(w), place, &sampling, N, D, V);
-    k->rmsnorm_forward(ctx, y, o->rstd, x, gain, N, D, 1e-6, RF_STREAM);
-    k->rmsnorm_backward(ctx, dy, o->dgain, dy, x, gain, o->rstd, N, D, false, RF_STREAM);
+    k->rmsnorm_forward(ctx, y, o->rstd, x, gain, N, D, 1e-6, RF_RESIDUAL);
+    k->rmsnorm_backward(ctx, dy, o->dgain, dy, x, gain, o->rstd, N, D, false, RF_RESIDUAL);
     k->swiglu_forward(ctx, gated, y, act, N * D - 1);
     free(act);
     exact_download(ctx, o->y, RF_ACTIVATION, y, N * D);
@@ -458,18 +458,18 @@ Test(cpu_exact, nothing_is_touched_for_sizes_of_zero)
         double squares = 1.0;
         rf_adamw step = {.c1 = 1.0, .c2 = 1.0};
         k->linear_forward(ctx, y, x, rf_matrix_rows(x), bias, NULL, 0, 3, 2, RF_ACTIVATION);
-        k->linear_backward_weight(ctx, y, NULL, x, x, 0, 2, 3, RF_STREAM);
-        k->linear_backward_input(ctx, y, x, x, 2, 0, 3, true, RF_STREAM, RF_STREAM);
+        k->linear_backward_weight(ctx, y, NULL, x, x, 0, 2, 3, RF_RESIDUAL);
+        k->linear_backward_input(ctx, y, x, x, 2, 0, 3, true, RF_RESIDUAL, RF_RESIDUAL);
         k->head_loss(ctx, y, y, y, x, rf_matrix_rows(x), NULL, x, NULL, 0, D, V);
         k->head_logits(ctx, y, x, rf_matrix_rows(x), NULL, 0, D, V);
-        k->rmsnorm_forward(ctx, y, y, x, x, 0, D, 1e-6, RF_STREAM);
-        k->rmsnorm_backward(ctx, y, y, x, x, x, x, 0, 0, false, RF_STREAM);
+        k->rmsnorm_forward(ctx, y, y, x, x, 0, D, 1e-6, RF_RESIDUAL);
+        k->rmsnorm_backward(ctx, y, y, x, x, x, x, 0, 0, false, RF_RESIDUAL);
         k->swiglu_forward(ctx, y, x, x, 0);
         k->add(ctx, y, x, 0);
         k->adamw(ctx, y, y, y, x, 0, &step);
         k->embedding_forward(ctx, y, rf_matrix_rows(x), NULL, 0, D);
         k->scatter_rows(ctx, y, x, NULL, 0, D);
-        k->rope(ctx, y, x, x, NULL, 0, 2, 4, false, RF_STREAM);
+        k->rope(ctx, y, x, x, NULL, 0, 2, 4, false, RF_RESIDUAL);
         EXPECT_SAME(y, before, 6, "%s: something was written", list[b]->isa);
         k->sum_squares(ctx, &squares, x, 0, 0);
         cr_assert(squares == 1.0);

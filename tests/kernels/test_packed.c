@@ -79,7 +79,7 @@ static float *multiply_as(const problem *p, const rf_backend *backend, int n_thr
     void *x = exact_upload(ctx, RF_ACTIVATION, p->x + at * p->s.in, n * p->s.in);
     void *half = exact_upload(ctx, RF_ACTIVATION, p->residual, n * p->s.out);
     backend->kernels->linear_forward(ctx, y, x, w, p->bias, p->residual + at * p->s.out, n, p->s.in,
-                                     p->s.out, RF_STREAM);
+                                     p->s.out, RF_RESIDUAL);
     backend->kernels->linear_forward(ctx, half, x, w, p->bias, NULL, n, p->s.in, p->s.out,
                                      RF_ACTIVATION);
     exact_download(ctx, own, RF_ACTIVATION, half, n * p->s.out);

@@ -46,7 +46,7 @@ Test(reference, rmsnorm_of_3_and_4)
     rf_ctx *ctx = context();
     const double x[] = {3, 4}, gain[] = {1, 2};
     double y[2], rstd[1], root = sqrt(12.5 + 0.5);
-    ref->rmsnorm_forward(ctx, y, rstd, x, gain, 1, 2, 0.5, RF_STREAM);
+    ref->rmsnorm_forward(ctx, y, rstd, x, gain, 1, 2, 0.5, RF_RESIDUAL);
     expect(y, (double[]){3 / root, 8 / root}, 2, "y");
     expect(rstd, (double[]){1 / root}, 1, "rstd");
     rf_ctx_free(ctx);
@@ -57,7 +57,7 @@ Test(reference, linear_adds_bias_and_residual)
     rf_ctx *ctx = context();
     const double x[] = {1, 2, 3, 4}, w[] = {1, 10, 100, 0, 0, 1}, bias[] = {0.5, 0, -1};
     double y[] = {1, 1, 1, 2, 2, 2};
-    ref->linear_forward(ctx, y, x, rf_matrix_rows(w), bias, y, 2, 2, 3, RF_STREAM);
+    ref->linear_forward(ctx, y, x, rf_matrix_rows(w), bias, y, 2, 2, 3, RF_RESIDUAL);
     expect(y, (double[]){22.5, 101, 2, 45.5, 302, 5}, 6, "y");
     rf_ctx_free(ctx);
 }

@@ -44,7 +44,7 @@ Test(scale_dropout, definition)
                 float value = keep ? (float)factor * x[i] : 0.0F;
                 expected[i] = i >= n ? y[i] : adds ? y[i] + value : value;
             }
-            list[b]->kernels->scale_dropout(ctx, y, x, factor, rate, 99, n, adds, RF_STREAM);
+            list[b]->kernels->scale_dropout(ctx, y, x, factor, rate, 99, n, adds, RF_RESIDUAL);
             cr_assert(memcmp(y, expected, sizeof y) == 0, "%s %s: %lld elements, rate %g",
                       list[b]->name, list[b]->isa, (long long)n, rate);
         }
@@ -61,7 +61,7 @@ Test(scale_dropout, drops_the_fraction_asked_for)
         for (int64_t i = 0; i < MOST; i++) {
             x[i] = 1.0F;
         }
-        ctx->backend->kernels->scale_dropout(ctx, x, x, 2.0, 0.1, key, MOST, false, RF_STREAM);
+        ctx->backend->kernels->scale_dropout(ctx, x, x, 2.0, 0.1, key, MOST, false, RF_RESIDUAL);
         for (int64_t i = 0; i < MOST; i++) {
             cr_assert(x[i] <= 0.0F || x[i] >= 2.0F);
             dropped += x[i] <= 0.0F;

@@ -70,7 +70,7 @@ static void check_backward(const gates *g)
     }
     g->kernel->swiglu_down_backward(g->ctx, dgate[0], dup[0], h[0], dy, w, gate, up, g->n, WIDE,
                                     NARROW);
-    g->kernel->linear_backward_input(g->ctx, dup[1], dy, w, g->n, WIDE, NARROW, false, RF_STREAM,
+    g->kernel->linear_backward_input(g->ctx, dup[1], dy, w, g->n, WIDE, NARROW, false, RF_RESIDUAL,
                                      RF_ACTIVATION);
     g->kernel->swiglu_backward(g->ctx, dgate[1], dup[1], dup[1], gate, up, count);
     g->kernel->swiglu_forward(g->ctx, h[1], gate, up, count);

@@ -29,9 +29,9 @@
 
 struct rf_backward {
     int64_t capacity;   /* places */
-    void *dx;           /* [N,D] stream: derivative of the residual stream at this point */
-    void *dnorm;        /* [N,D] stream: derivative of a norm's output */
-    void *dq, *dk, *dv; /* [N,H,K], [N,G,K], [N,G,K] stream */
+    void *dx;           /* [N,D] residual: derivative of the residual stream at this point */
+    void *dnorm;        /* [N,D] residual: derivative of a norm's output */
+    void *dq, *dk, *dv; /* [N,H,K], [N,G,K], [N,G,K] product */
     void *d_o;          /* [N,H,K] */
     void *delta;        /* [N,H] statistic */
     void *dgate, *dup;  /* [N,F]; share their place with the five above */
@@ -63,10 +63,10 @@ static void lay_out(rf_backward *b, rf_arena *arena, const rf_model *model)
     const rf_backend *backend = model->ctx->backend;
     int64_t n = b->capacity, h = config->num_attention_heads;
     int64_t hk = h * config->head_dim, gk = config->num_key_value_heads * config->head_dim;
-    size_t stream = rf_backend_bytes(backend, RF_STREAM, n * config->hidden_size);
+    size_t residual = rf_backend_bytes(backend, RF_RESIDUAL, n * config->hidden_size);
     size_t wide = rf_backend_bytes(backend, RF_ACTIVATION, n * config->intermediate_size);
-    b->dx = rf_arena_take(arena, stream);
-    b->dnorm = rf_arena_take(arena, stream);
+    b->dx = rf_arena_take(arena, residual);
+    b->dnorm = rf_arena_take(arena, residual);
     if (model->adaptation.rank > 0) {
         b->du = rf_arena_take(arena,
                               rf_backend_bytes(backend, RF_ACTIVATION, n * model->adaptation.rank));
@@ -76,9 +76,9 @@ static void lay_out(rf_backward *b, rf_arena *arena, const rf_model *model)
             arena, rf_backend_bytes(backend, RF_ACTIVATION, n * rf_lora_widest(config)));
     }
     size_t mark = arena->used;
-    b->dq = rf_arena_take(arena, rf_backend_bytes(backend, RF_STREAM, n * hk));
-    b->dk = rf_arena_take(arena, rf_backend_bytes(backend, RF_STREAM, n * gk));
-    b->dv = rf_arena_take(arena, rf_backend_bytes(backend, RF_STREAM, n * gk));
+    b->dq = rf_arena_take(arena, rf_backend_bytes(backend, RF_PRODUCT, n * hk));
+    b->dk = rf_arena_take(arena, rf_backend_bytes(backend, RF_PRODUCT, n * gk));
+    b->dv = rf_arena_take(arena, rf_backend_bytes(backend, RF_PRODUCT, n * gk));
     b->d_o = rf_arena_take(arena, rf_backend_bytes(backend, RF_ACTIVATION, n * hk));
     b->delta = rf_arena_take(arena, rf_backend_bytes(backend, RF_STATISTIC, n * h));
     rf_arena_rewind(arena, mark);
@@ -200,20 +200,23 @@ static void head_backward(const pass *p)
                          p->model->config.vocab_size);
     p->kernel->rmsnorm_backward(p->ctx, p->own->dx, gradient_of(p, outside, RF_ROLE_FINAL_NORM),
                                 p->own->dx, p->acts->x, w->of[RF_ROLE_FINAL_NORM],
-                                p->acts->final_rstd, p->n, p->d, false, RF_STREAM);
+                                p->acts->final_rstd, p->n, p->d, false, RF_RESIDUAL);
     rf_model_release(p->model, outside);
 }
 
-/* Classes of a product's derivatives: what goes through attention or along the residual stream is
- * summed; gates, and what enters o and down, have one source. */
+/* Classes of a product's derivatives: those of queries, keys and values come from attention and go
+ * into one product; o and down write into the residual stream, and what several products read (the
+ * norms' outputs) is a sum; gates, and what enters o and down, have one source. */
 static rf_class class_of_dy(rf_role role)
 {
-    return role == RF_ROLE_GATE || role == RF_ROLE_UP ? RF_ACTIVATION : RF_STREAM;
+    bool is_gate = role == RF_ROLE_GATE || role == RF_ROLE_UP;
+    bool is_residual = role == RF_ROLE_O || role == RF_ROLE_DOWN;
+    return is_gate ? RF_ACTIVATION : is_residual ? RF_RESIDUAL : RF_PRODUCT;
 }
 
 static rf_class class_of_dx(rf_role role)
 {
-    return role == RF_ROLE_O || role == RF_ROLE_DOWN ? RF_ACTIVATION : RF_STREAM;
+    return role == RF_ROLE_O || role == RF_ROLE_DOWN ? RF_ACTIVATION : RF_RESIDUAL;
 }
 
 /* Forward:  y = x W^T + u B^T,  u = s x' A^T,  x' = dropout(x),  s = alpha/r
@@ -287,7 +290,8 @@ static void down_backward(const pass *p, int64_t layer, const rf_block_weights *
                                     b->up, p->n, p->f, p->d);
     void *dw = gradient_of(p, layer, RF_ROLE_DOWN);
     if (dw != NULL) {
-        p->kernel->linear_backward_weight(p->ctx, dw, NULL, dx, b->h, p->n, p->f, p->d, RF_STREAM);
+        p->kernel->linear_backward_weight(p->ctx, dw, NULL, dx, b->h, p->n, p->f, p->d,
+                                          RF_RESIDUAL);
     }
 }
 
@@ -308,7 +312,7 @@ static void mlp_backward(const pass *p, int64_t layer, const rf_block_weights *w
                     false);
     linear_backward(p, layer, RF_ROLE_UP, RF_N_ROLES, dnorm, dup, b->norm2, w, p->d, p->f, true);
     p->kernel->rmsnorm_backward(p->ctx, dx, gradient_of(p, layer, RF_ROLE_MLP_NORM), dnorm, b->mid,
-                                w->of[RF_ROLE_MLP_NORM], b->rstd2, p->n, p->d, true, RF_STREAM);
+                                w->of[RF_ROLE_MLP_NORM], b->rstd2, p->n, p->d, true, RF_RESIDUAL);
 }
 
 /* Forward:  raw = x W^T + bias;  normed = rmsnorm of each head (where the model has it);
@@ -320,7 +324,7 @@ static void heads_backward(const pass *p, int64_t layer, rf_role norm, void *dy,
                            const void *rstd, const rf_block_weights *w, int64_t n_heads)
 {
     p->kernel->rope(p->ctx, dy, p->model->cos, p->model->sin, p->acts->position, p->n, n_heads,
-                    p->k, true, RF_STREAM);
+                    p->k, true, RF_PRODUCT);
     if (w->of[norm] != NULL) {
         p->kernel->rmsnorm_backward(p->ctx, dy, gradient_of(p, layer, norm), dy, raw, w->of[norm],
                                     rstd, p->n * n_heads, p->k, false, RF_ACTIVATION);
@@ -357,7 +361,7 @@ static void attention_backward(const pass *p, int64_t layer, const rf_block_weig
                     true);
     p->kernel->rmsnorm_backward(p->ctx, own->dx, gradient_of(p, layer, RF_ROLE_ATTENTION_NORM),
                                 own->dnorm, b->x, w->of[RF_ROLE_ATTENTION_NORM], b->rstd1, p->n,
-                                p->d, true, RF_STREAM);
+                                p->d, true, RF_RESIDUAL);
 }
 
 /* Forward:  x_0 = table[token]. Each place adds its derivative to its token's row. */
@@ -397,9 +401,9 @@ static void make_again(const pass *p, int64_t layer)
     const rf_block_weights *w = rf_model_acquire(p->model, layer);
     double eps = p->model->config.rms_norm_eps;
     p->kernel->rmsnorm_forward(p->ctx, b->norm1, b->rstd1, b->x, w->of[RF_ROLE_ATTENTION_NORM],
-                               p->n, p->d, eps, RF_STREAM);
+                               p->n, p->d, eps, RF_RESIDUAL);
     p->kernel->rmsnorm_forward(p->ctx, b->norm2, b->rstd2, b->mid, w->of[RF_ROLE_MLP_NORM], p->n,
-                               p->d, eps, RF_STREAM);
+                               p->d, eps, RF_RESIDUAL);
     rf_model_release(p->model, layer);
 }
 

@@ -62,7 +62,7 @@ void RF_CPU(swiglu_down_backward)(rf_ctx *ctx, void *dgate, void *dup, void *h, 
                                   const void *w, const void *gate, const void *up, int64_t n,
                                   int64_t in, int64_t out)
 {
-    gemm g = input_product(ctx, dup, RF_ACTIVATION, dy, RF_STREAM, w, n, in, out);
+    gemm g = input_product(ctx, dup, RF_ACTIVATION, dy, RF_RESIDUAL, w, n, in, out);
     g.then = (gating){.gate = gate, .up = up, .h = h, .dgate = dgate};
     RF_CPU(gemm)(ctx, &g);
 }

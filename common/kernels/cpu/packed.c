@@ -84,7 +84,7 @@ static void unpack_row(float *x, rf_matrix w, int64_t row, int64_t in)
 void RF_CPU(embedding_forward)(rf_ctx *ctx, void *x, rf_matrix table, const int32_t *token,
                                int64_t n, int64_t d)
 {
-    float *to = x; /* the stream */
+    float *to = x; /* the residual stream */
     const float *from = table.data;
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * n * d))
     for (int64_t i = 0; i < n; i++) {

@@ -46,7 +46,7 @@ void RF_REF(swiglu_down_backward)(rf_ctx *ctx, void *dgate, void *dup, void *h, 
                                   int64_t in, int64_t out)
 {
     RF_REF(linear_backward_input)
-    (ctx, dup, dy, w, n, in, out, false, RF_STREAM, RF_ACTIVATION);
+    (ctx, dup, dy, w, n, in, out, false, RF_RESIDUAL, RF_ACTIVATION);
     RF_REF(swiglu_backward)(ctx, dgate, dup, dup, gate, up, n * in);
     RF_REF(swiglu_forward)(ctx, h, gate, up, n * in);
 }
