@@ -24,6 +24,7 @@ static const char usage[] =
     "  {\"messages\": [{\"role\": \"user\", \"content\": \"...\"}, ...]}   a sample for each "
     "answer\n"
     "  {\"text\": \"...\"}\n"
+    "(also ShareGPT, Alpaca, prompt/completion, question/answer: see data/README.md)\n"
     "or is plain text, one document. gzip-compressed files are read directly; - is standard "
     "input.\n"
     "WEIGHT: how often a file's samples are seen in an epoch (1).\n"

@@ -136,7 +136,7 @@ static int convert_line(const filter *f, const char *line, size_t bytes, rf_erro
 {
     json_t *in, *out = NULL;
     int rc;
-    RF_TRY_OUT(rf_record_parse(&in, line, bytes, err));
+    RF_TRY_OUT(rf_record_parse(&in, line, bytes, NULL, err));
     RF_TRY_OUT(f->convert(&out, f, in, err));
     if (json_dumpf(out, stdout, 0) != 0 || putchar('\n') == EOF) {
         rc = rf_error_set(err, RF_ERR, "cannot write to standard output: %s", strerror(errno));

@@ -40,8 +40,11 @@ typedef struct request {
 /* Every string of a record that training would see. */
 static int count_strings(rf_bpe_counter *counter, const json_t *value, rf_error *err)
 {
-    static const char *const keys[] = {"text",     "query",   "response",
-                                       "messages", "content", "reasoning_content"};
+    static const char *const keys[] = {
+        "text",     "query",   "prompt",        "question", "instruction", "input",
+        "context",  "history", "response",      "answer",   "completion",  "output",
+        "messages", "system",  "conversations", "content",  "value",       "reasoning_content"};
+    enum { N_KEYS = sizeof keys / sizeof keys[0] };
     if (json_is_string(value)) {
         return rf_bpe_counter_add(counter, json_string_value(value), json_string_length(value),
                                   err);
@@ -49,7 +52,7 @@ static int count_strings(rf_bpe_counter *counter, const json_t *value, rf_error 
     for (size_t i = 0; i < json_array_size(value); i++) {
         RF_TRY(count_strings(counter, json_array_get(value, i), err));
     }
-    for (int k = 0; k < 6 && json_is_object(value); k++) {
+    for (int k = 0; k < N_KEYS && json_is_object(value); k++) {
         RF_TRY(count_strings(counter, json_object_get(value, keys[k]), err));
     }
     return RF_OK;
@@ -63,7 +66,8 @@ static int count_entry(rf_bpe_counter *counter, const rf_portion *p, const rf_en
     if (e->is_text) {
         return rf_bpe_counter_add(counter, text, e->bytes, err);
     }
-    RF_TRY(rf_record_parse(&root, text, e->bytes, err));
+    bool repaired;
+    RF_TRY(rf_record_parse(&root, text, e->bytes, &repaired, err));
     int rc = count_strings(counter, root, err);
     json_decref(root);
     return rc;

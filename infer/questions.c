@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/lines.h"
+#include "data/corpus/foreign.h"
 #include "data/corpus/records.h"
 
 #include <inttypes.h>
@@ -69,7 +70,8 @@ static int from_record(rf_question *out, const rf_tokenizer *tokenizer, const rf
     if (used == 0) {
         return rf_error_set(err, RF_ERR, "\"messages\" has no message of role \"user\"");
     }
-    if (used < record->n_turns && strcmp(turn[used].role, "assistant") == 0) {
+    if (used < record->n_turns && strcmp(turn[used].role, "assistant") == 0 &&
+        turn[used].bytes > 0) {
         RF_TRY(copy_content(&out->expected, &turn[used], err));
     }
     return rf_tokenizer_render(tokenizer, NULL, NULL, &out->ids, turn, used, &record->options, err);
@@ -106,6 +108,11 @@ int rf_questions_read(rf_question **out, int64_t *n, const char *path,
         RF_TRY_OUT(rf_lines_next(lines, &text, &bytes, err));
         if (text == NULL) {
             break;
+        }
+        const char *foreign = rf_lines_number(lines) == 1 ? rf_foreign(path, text, bytes) : NULL;
+        if (foreign != NULL) {
+            rc = rf_error_set(err, RF_ERR, "%s: is %s", path, foreign);
+            goto out;
         }
         if (rf_lines_is_blank(text, bytes)) {
             continue;

@@ -59,18 +59,24 @@ static int add_answer(rf_imported *out, const rf_tokenizer *tokenizer, const rf_
     return RF_OK;
 }
 
+static bool is_learnt(const rf_record *record, int64_t i)
+{
+    return strcmp(record->turn[i].role, "assistant") == 0 && rf_record_is_trained(record, i);
+}
+
 /* Is there something to learn in it? */
 static int check_conversation(const rf_record *record, rf_error *err)
 {
     const rf_turn *turn = record->turn;
     int64_t n_answers = 0;
-    if (record->answer_field != NULL && (record->n_turns < 2 || turn[1].bytes == 0)) {
+    bool is_open = strcmp(turn[record->n_turns - 1].role, "assistant") != 0;
+    if (record->answer_field != NULL && (is_open || turn[record->n_turns - 1].bytes == 0)) {
         return rf_error_set(err, RF_ERR,
                             "field \"%s\" is %s: there is nothing to learn, remove the record",
-                            record->answer_field, record->n_turns < 2 ? "missing" : "empty");
+                            record->answer_field, is_open ? "missing" : "empty");
     }
     for (int64_t i = 0; i < record->n_turns; i++) {
-        if (strcmp(turn[i].role, "assistant") != 0) {
+        if (!is_learnt(record, i)) {
             continue;
         }
         if (i == 0) {
@@ -87,8 +93,7 @@ static int check_conversation(const rf_record *record, rf_error *err)
     }
     if (n_answers == 0) {
         return rf_error_set(err, RF_ERR,
-                            "no message of the assistant: there is nothing to learn, remove the "
-                            "record");
+                            "no message of the assistant is to be learnt: remove the record");
     }
     return RF_OK;
 }
@@ -99,7 +104,7 @@ static int add_conversation(rf_imported *out, const rf_tokenizer *tokenizer,
 {
     RF_TRY(check_conversation(record, err));
     for (int64_t i = 0; i < record->n_turns; i++) {
-        if (strcmp(record->turn[i].role, "assistant") == 0) {
+        if (is_learnt(record, i)) {
             RF_TRY(add_answer(out, tokenizer, record, i, held_out, err));
         }
     }

@@ -1,6 +1,7 @@
 #include "data/corpus/portion.h"
 
 #include "common/base/alloc.h"
+#include "data/corpus/foreign.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -138,9 +139,11 @@ static void add_json(rf_portion_reader *r, rf_portion *p, char *line, size_t byt
     }
 }
 
-/* A line of a text. The line end in front of it is added here, so that the last has none. */
+/* A line of a text. The line end in front of it is added here, so that the last has none; the
+ * carriage return of Windows belongs to the line end. */
 static void add_text(rf_portion_reader *r, rf_portion *p, char *line, size_t bytes)
 {
+    bytes -= bytes > 0 && line[bytes - 1] == '\r';
     bool is_blank = rf_lines_is_blank(line, bytes);
     if (r->settings->split_paragraphs && is_blank && r->in_text) {
         p->entry[p->n_entries - 1].ends = true;
@@ -236,6 +239,14 @@ static int fill(rf_portion_reader *r, rf_portion *p, rf_error *err)
         RF_TRY(next_line(r, &line, &bytes, err));
         if (line == NULL) {
             return close_source(r, p, err);
+        }
+        if (rf_lines_number(r->lines) == 1) {
+            bool is_given = r->settings->format != RF_FORMAT_AUTO; /* then tables are text */
+            const char *path = r->settings->source[r->source].path;
+            const char *foreign = rf_foreign(is_given ? "" : path, line, bytes);
+            if (foreign != NULL) {
+                return rf_error_set(err, RF_ERR, "%s: is %s", rf_lines_path(r->lines), foreign);
+            }
         }
         if (r->format == RF_FORMAT_AUTO && !rf_lines_is_blank(line, bytes)) {
             r->format = recognise(r->settings->source[r->source].path, line);

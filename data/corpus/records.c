@@ -3,24 +3,99 @@
 #include "common/base/alloc.h"
 #include "common/base/utf8.h"
 
+#include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-int rf_record_parse(json_t **out, const char *line, size_t bytes, rf_error *err)
+/* --- JSON ------------------------------------------------------------------------------------- */
+
+/* The number of \uXXXX at p; 0: there is none. */
+static unsigned escape_at(const char *p)
 {
-    *out = NULL;
+    unsigned value = 0;
+    int n = 0;
+    return sscanf(p, "\\u%4x%n", &value, &n) == 1 && n == 6 ? value : 0;
+}
+
+/* Copies what begins with a backslash in a string; half a pair of surrogates becomes U+FFFD. */
+static size_t repair_escape(rf_text *out, const char *p)
+{
+    unsigned first = escape_at(p);
+    bool is_high = first >= 0xD800 && first < 0xDC00, is_low = first >= 0xDC00 && first < 0xE000;
+    unsigned second = is_high ? escape_at(p + 6) : 0;
+    size_t bytes = first == 0 ? 2 : 6;
+    if (is_low || (is_high && (second < 0xDC00 || second >= 0xE000))) {
+        rf_text_add_string(out, "\\uFFFD");
+        return bytes;
+    }
+    bytes = is_high ? 12 : p[1] != '\0' ? bytes : 1;
+    rf_text_add(out, p, bytes);
+    return bytes;
+}
+
+/* Copies a number or a word outside of strings; what is no number of JSON becomes null. */
+static size_t repair_value(rf_text *out, const char *p)
+{
+    static const char *const words[] = {"NaN", "Infinity", "-Infinity"};
+    size_t bytes = strcspn(p, " \t\r\n,:[]{}\"");
+    bytes = bytes > 0 ? bytes : 1;
+    char *end = NULL;
+    bool is_number = strspn(p, "-+.eE0123456789") == bytes;
+    bool is_odd = is_number && !isfinite(strtod(p, &end)) && end == p + bytes;
+    for (int k = 0; k < 3; k++) {
+        is_odd = is_odd || (strlen(words[k]) == bytes && memcmp(p, words[k], bytes) == 0);
+    }
+    rf_text_add(out, is_odd ? "null" : p, is_odd ? 4 : bytes);
+    return bytes;
+}
+
+/* The line (0-terminated) as JSON would have it. */
+static void repair(rf_text *out, const char *line, size_t bytes)
+{
+    bool in_string = false;
+    for (const char *p = line; p < line + bytes;) {
+        if (*p == '"' || (in_string && *p != '\\')) {
+            in_string = in_string != (*p == '"');
+            rf_text_add(out, p++, 1);
+        } else {
+            p += in_string ? repair_escape(out, p) : repair_value(out, p);
+        }
+    }
+}
+
+static json_t *load(const char *line, size_t bytes, json_error_t *why)
+{
+    const size_t flags = JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL;
+    json_t *root = json_loadb(line, bytes, flags, why);
+    if (root == NULL && json_error_code(why) == json_error_numeric_overflow) {
+        /* Integers as reals: a huge number in a field that nobody reads is no reason to refuse. */
+        root = json_loadb(line, bytes, flags | JSON_DECODE_INT_AS_REAL, why);
+    }
+    return root;
+}
+
+int rf_record_parse(json_t **out, const char *line, size_t bytes, bool *repaired, rf_error *err)
+{
     size_t bad;
+    json_error_t why, again;
+    *out = NULL;
     if (!rf_utf8_is_valid(line, bytes, &bad)) {
         return rf_error_set(err, RF_ERR, "invalid UTF-8 at byte %zu of the line: convert the file",
                             bad + 1);
     }
-    json_error_t why;
-    const size_t flags = JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL;
-    json_t *root = json_loadb(line, bytes, flags, &why);
-    if (root == NULL && json_error_code(&why) == json_error_numeric_overflow) {
-        /* Integers as reals: a huge number in a field that nobody reads is no reason to refuse. */
-        root = json_loadb(line, bytes, flags | JSON_DECODE_INT_AS_REAL, &why);
+    json_t *root = load(line, bytes, &why);
+    if (repaired != NULL) {
+        *repaired = root == NULL;
+        rf_text text = {0};
+        if (root == NULL && memchr(line, '\0', bytes) == NULL) {
+            char *whole = rf_alloc_copy(line, bytes);
+            repair(&text, whole, bytes);
+            root = load(text.data != NULL ? text.data : "", text.bytes, &again);
+            free(whole);
+        }
+        rf_text_free(&text);
     }
     if (root == NULL) {
         return rf_error_set(err, RF_ERR,
@@ -55,39 +130,227 @@ static int get_string(const char **text, size_t *bytes, const json_t *object, co
     return RF_OK;
 }
 
-/* --- Forms ------------------------------------------------------------------------------------ */
+/* --- Pairs ------------------------------------------------------------------------------------ */
 
-static int read_query(rf_record *out, rf_error *err)
-{
-    rf_turn *turn = out->turn = rf_alloc(2, sizeof *turn);
-    out->answer_field = "response";
-    turn[0].role = "user";
-    turn[1].role = "assistant";
-    RF_TRY(get_string(&turn[0].content, &turn[0].bytes, out->root, "query", err));
-    if (turn[0].bytes == 0) {
-        return rf_error_set(err, RF_ERR,
-                            "field \"query\" is empty: give a question, or plain {\"text\"}");
-    }
-    out->n_turns = 1;
-    if (json_object_get(out->root, "response") != NULL) {
-        RF_TRY(get_string(&turn[1].content, &turn[1].bytes, out->root, "response", err));
-        out->n_turns = 2;
-    }
-    return RF_OK;
-}
+enum { N_NAMES = 4 };
+static const char *const questions[N_NAMES] = {"query", "prompt", "question", "instruction"};
+static const char *const answers[N_NAMES] = {"response", "completion", "answer", "output"};
 
-static int read_messages(rf_record *out, rf_error *err)
+/* The name under which the record has its question or answer, NULL: none. Beside the first name the
+ * others are fields like any other; several of the others could be meant. */
+static int find_name(const char **out, const json_t *root, const char *const *names, rf_error *err)
 {
-    RF_TRY(rf_chat_read_options(&out->options, out->root, err));
-    RF_TRY(rf_chat_turns(&out->turn, &out->n_turns, json_object_get(out->root, "messages"), err));
-    for (int64_t i = 0; i < out->n_turns; i++) {
-        if (out->turn[i].bytes == 0 && strcmp(out->turn[i].role, "user") == 0) {
-            return rf_error_set(err, RF_ERR, "messages[%lld]: the user's content is empty",
-                                (long long)i);
+    *out = NULL;
+    for (int i = 0; i < N_NAMES; i++) {
+        if (json_object_get(root, names[i]) == NULL) {
+            continue;
+        }
+        if (*out != NULL) {
+            return rf_error_set(err, RF_ERR,
+                                "both \"%s\" and \"%s\" are there: keep one of them, or name it "
+                                "\"%s\"",
+                                *out, names[i], names[0]);
+        }
+        *out = names[i];
+        if (i == 0) {
+            break;
         }
     }
     return RF_OK;
 }
+
+/* An instruction with its input on the line below, as LLaMA-Factory joins them. */
+static void join_input(json_t *root)
+{
+    const json_t *input = json_object_get(root, "input");
+    input = input != NULL ? input : json_object_get(root, "context");
+    if (json_string_length(input) > 0) {
+        json_object_set_new(root, "instruction",
+                            json_sprintf("%s\n%s",
+                                         json_string_value(json_object_get(root, "instruction")),
+                                         json_string_value(input)));
+    }
+}
+
+static void add_turn(rf_record *out, const char *role, const json_t *content)
+{
+    out->turn[out->n_turns++] = (rf_turn){
+        .role = role, .content = json_string_value(content), .bytes = json_string_length(content)};
+}
+
+/* "history": [[question, answer], ...] */
+static int add_history(rf_record *out, const json_t *history, rf_error *err)
+{
+    for (size_t i = 0; i < json_array_size(history); i++) {
+        const json_t *pair = json_array_get(history, i);
+        for (size_t k = 0; k < 2; k++) {
+            if (json_array_size(pair) != 2 || json_string_length(json_array_get(pair, k)) == 0) {
+                return rf_error_set(err, RF_ERR,
+                                    "history[%zu] must be [question, answer], two strings that "
+                                    "are not empty",
+                                    i);
+            }
+            add_turn(out, k == 0 ? "user" : "assistant", json_array_get(pair, k));
+        }
+    }
+    return RF_OK;
+}
+
+static int read_pair(rf_record *out, const char *question, const char *answer, rf_error *err)
+{
+    json_t *root = out->root, *history = json_object_get(root, "history");
+    const char *text;
+    size_t bytes;
+    RF_TRY(get_string(&text, &bytes, root, question != NULL ? question : questions[0], err));
+    if (bytes == 0) {
+        return rf_error_set(
+            err, RF_ERR, "field \"%s\" is empty: give a question, or plain {\"text\"}", question);
+    }
+    if (answer != NULL) {
+        RF_TRY(get_string(&text, &bytes, root, answer, err));
+    }
+    if (history != NULL && !json_is_array(history)) {
+        return rf_error_set(err, RF_ERR, "field \"history\" must be an array, but is %s",
+                            rf_chat_json_kind(history));
+    }
+    if (strcmp(question, "instruction") == 0) {
+        join_input(root);
+    }
+    out->answer_field = answer != NULL ? answer : answers[0];
+    out->turn = rf_alloc(2 * json_array_size(history) + 2, sizeof *out->turn);
+    RF_TRY(add_history(out, history, err));
+    add_turn(out, "user", json_object_get(root, question));
+    if (answer != NULL) {
+        add_turn(out, "assistant", json_object_get(root, answer));
+    }
+    return RF_OK;
+}
+
+/* --- Messages --------------------------------------------------------------------------------- */
+
+/* ShareGPT's {"from", "value"} becomes {"role", "content"}. */
+static int name_speaker(json_t *item, size_t i, rf_error *err)
+{
+    static const char *const names[][2] = {
+        {"human", "user"},        {"user", "user"},           {"gpt", "assistant"},
+        {"chatgpt", "assistant"}, {"assistant", "assistant"}, {"model", "assistant"},
+        {"system", "system"},     {"tool", "tool"},           {"observation", "tool"}};
+    const char *from = json_string_value(json_object_get(item, "from"));
+    if (from == NULL) {
+        return RF_OK; /* it has a role, or the reader of messages says what is missing */
+    }
+    for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
+        if (strcmp(from, names[k][0]) == 0) {
+            json_object_set_new(item, "role", json_string(names[k][1]));
+            json_object_set(item, "content", json_object_get(item, "value"));
+            return RF_OK;
+        }
+    }
+    return rf_error_set(err, RF_ERR,
+                        "conversations[%zu]: unknown speaker \"%.64s\": use \"system\", \"human\", "
+                        "\"gpt\" or \"tool\"",
+                        i, from);
+}
+
+/* A list of texts becomes one text. */
+static int join_parts(json_t *item, size_t i, rf_error *err)
+{
+    const json_t *parts = json_object_get(item, "content");
+    rf_text text = {0};
+    if (!json_is_array(parts)) {
+        return RF_OK;
+    }
+    for (size_t k = 0; k < json_array_size(parts); k++) {
+        const json_t *part = json_array_get(parts, k), *content = json_object_get(part, "text");
+        const char *type = json_string_value(json_object_get(part, "type"));
+        if (!json_is_string(content) || (type != NULL && strcmp(type, "text") != 0)) {
+            rf_text_free(&text);
+            return rf_error_set(err, RF_ERR,
+                                "messages[%zu]: part %zu of the content is no text (%.32s): only "
+                                "texts can be learnt",
+                                i, k, type != NULL ? type : "without a type");
+        }
+        rf_text_add(&text, json_string_value(content), json_string_length(content));
+    }
+    json_object_set_new(item, "content",
+                        json_stringn(text.data != NULL ? text.data : "", text.bytes));
+    rf_text_free(&text);
+    return RF_OK;
+}
+
+/* What says whether a message is to be learnt: 0 or 1, false or true. */
+static int check_flags(const json_t *item, size_t i, rf_error *err)
+{
+    const json_t *weight = json_object_get(item, "weight");
+    double value = json_number_value(weight);
+    if (json_is_number(weight) && fabs(value) > 0 && fabs(value - 1) > 0) {
+        return rf_error_set(err, RF_ERR, "messages[%zu]: weight %g: only 0 and 1 are known", i,
+                            value);
+    }
+    return RF_OK;
+}
+
+static bool is_off(const json_t *flag)
+{
+    return json_is_false(flag) || (json_is_number(flag) && !(fabs(json_number_value(flag)) > 0));
+}
+
+bool rf_record_is_trained(const rf_record *record, int64_t i)
+{
+    const json_t *message = record->turn[i].message;
+    return !is_off(json_object_get(message, "weight")) &&
+           !is_off(json_object_get(message, "train")) && !is_off(json_object_get(message, "loss"));
+}
+
+static int read_messages(rf_record *out, json_t *messages, rf_error *err)
+{
+    size_t i;
+    json_t *item;
+    json_array_foreach(messages, i, item)
+    {
+        const char *role;
+        RF_TRY(name_speaker(item, i, err));
+        RF_TRY(join_parts(item, i, err));
+        RF_TRY(check_flags(item, i, err));
+        role = json_string_value(json_object_get(item, "role"));
+        if (role != NULL && strcmp(role, "developer") == 0) {
+            json_object_set_new(item, "role", json_string("system"));
+        }
+    }
+    RF_TRY(rf_chat_turns(&out->turn, &out->n_turns, messages, err));
+    for (int64_t k = 0; k < out->n_turns; k++) {
+        if (out->turn[k].bytes == 0 && strcmp(out->turn[k].role, "user") == 0) {
+            return rf_error_set(err, RF_ERR, "messages[%" PRId64 "]: the user's content is empty",
+                                k);
+        }
+    }
+    return RF_OK;
+}
+
+/* "system" beside a conversation is said first. */
+static int add_system(rf_record *out, rf_error *err)
+{
+    rf_turn system = {.role = "system"};
+    if (json_object_get(out->root, "system") == NULL) {
+        return RF_OK;
+    }
+    RF_TRY(get_string(&system.content, &system.bytes, out->root, "system", err));
+    if (system.bytes == 0) {
+        return RF_OK;
+    }
+    if (strcmp(out->turn[0].role, "system") == 0) {
+        return rf_error_set(err, RF_ERR,
+                            "field \"system\" stands beside messages that begin with a system "
+                            "message: keep one of them");
+    }
+    out->turn = rf_realloc(out->turn, (size_t)out->n_turns + 1, sizeof *out->turn);
+    memmove(out->turn + 1, out->turn, (size_t)out->n_turns * sizeof *out->turn);
+    out->turn[0] = system;
+    out->n_turns++;
+    return RF_OK;
+}
+
+/* --- Forms ------------------------------------------------------------------------------------ */
 
 static int read_text(rf_record *out, rf_error *err)
 {
@@ -120,40 +383,74 @@ static void list_fields(char *list, size_t size, json_t *root)
 
 static int read_form(rf_record *out, rf_error *err)
 {
-    bool has_pair = json_object_get(out->root, "query") != NULL ||
-                    json_object_get(out->root, "response") != NULL;
-    bool has_messages = json_object_get(out->root, "messages") != NULL;
-    bool has_text = json_object_get(out->root, "text") != NULL;
-    if (has_pair + has_messages + has_text > 1) {
+    json_t *root = out->root, *messages = json_object_get(root, "messages");
+    json_t *share = messages == NULL ? json_object_get(root, "conversations") : NULL;
+    bool has_text = json_object_get(root, "text") != NULL;
+    const char *question = NULL, *answer = NULL;
+    RF_TRY(find_name(&question, root, questions, err));
+    RF_TRY(find_name(&answer, root, answers, err));
+    /* Under their first names these are never fields that nobody reads. */
+    bool has_pair =
+        question == questions[0] || answer == answers[0] || (question != NULL && answer != NULL);
+    if (has_pair + (messages != NULL || share != NULL) + has_text > 1) {
         return rf_error_set(err, RF_ERR,
                             "the record mixes %s%s%s: keep one form: query and response, messages, "
                             "or text",
-                            has_pair ? "query/response " : "", has_messages ? "messages " : "",
+                            has_pair ? "query/response " : "",
+                            messages != NULL || share != NULL ? "messages " : "",
                             has_text ? "text" : "");
-    }
-    if (has_pair) {
-        return read_query(out, err);
-    }
-    if (has_messages) {
-        return read_messages(out, err);
     }
     if (has_text) {
         return read_text(out, err);
     }
-    char fields[256];
-    list_fields(fields, sizeof fields, out->root);
-    return rf_error_set(err, RF_ERR,
-                        "no field that is known (present: %s): needed are \"query\" and "
-                        "\"response\", \"messages\", or \"text\"",
-                        fields);
+    if (messages != NULL || share != NULL) {
+        RF_TRY(read_messages(out, messages != NULL ? messages : share, err));
+    } else if (has_pair || question != NULL) {
+        RF_TRY(read_pair(out, question, answer, err));
+    } else {
+        char fields[256];
+        list_fields(fields, sizeof fields, root);
+        return rf_error_set(err, RF_ERR,
+                            "no field that is known (present: %s): needed are \"query\" and "
+                            "\"response\", \"messages\", or \"text\"",
+                            fields);
+    }
+    RF_TRY(add_system(out, err));
+    return rf_chat_read_options(&out->options, root, err);
+}
+
+/* U+FFFD where half a character was, in a text that matters. */
+static int check_repaired(const rf_record *r, rf_error *err)
+{
+    bool is_broken = r->text != NULL && strstr(r->text, "\xEF\xBF\xBD") != NULL;
+    for (int64_t i = 0; i < r->n_turns && !is_broken; i++) {
+        is_broken = strstr(r->turn[i].content, "\xEF\xBF\xBD") != NULL;
+    }
+    return is_broken ? rf_error_set(err, RF_ERR,
+                                    "malformed JSON: a text holds half a pair of surrogates: "
+                                    "write the file again from whole characters")
+                     : RF_OK;
 }
 
 int rf_record_read(rf_record *out, const char *line, size_t bytes, rf_error *err)
 {
+    bool repaired;
+    const char *key;
+    json_t *value;
+    void *next;
+    int rc;
     *out = (rf_record){0};
-    RF_TRY(rf_record_parse(&out->root, line, bytes, err));
-    int rc = read_form(out, err);
+    RF_TRY(rf_record_parse(&out->root, line, bytes, &repaired, err));
+    json_object_foreach_safe(out->root, next, key, value)
+    {
+        if (json_is_null(value)) { /* tables have a null where a record has no such field */
+            json_object_del(out->root, key);
+        }
+    }
+    RF_TRY_OUT(read_form(out, err));
     out->options.add_generation_prompt = true;
+    RF_TRY_OUT(repaired ? check_repaired(out, err) : RF_OK);
+out:
     if (rc != RF_OK) {
         rf_record_free(out);
     }

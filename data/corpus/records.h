@@ -1,12 +1,18 @@
 /* records.h: what one line of JSON says: a conversation, or a text.            all local
  *
  * The one reader of records, for corpora (import.h), prompts and questions (infer/questions.h). A
- * line is a JSON object of one of these forms; other fields are ignored:
- *   {"query": s, "response": s}                     a conversation of two turns; response may be
- *                                                   missing
- *   {"messages": [{"role": s, "content": s}, ...]}  a conversation; beside it "tools",
- *                                                   "enable_thinking", "date_string"
- *   {"text": s}                                     a text
+ * record is a JSON object of one of these forms; a field that is null counts as missing:
+ *   {"messages": [{"role": s, "content": s}, ...]}       a conversation, as OpenAI has it
+ *   {"conversations": [{"from": s, "value": s}, ...]}    the same, as ShareGPT has it
+ *   {"query": s, "response": s}                          a conversation of a question and an answer;
+ *                                                        the answer may be missing
+ *   {"text": s}                                          a text
+ * Other names of a question: prompt, question, instruction (with "input" or "context" on a line
+ * below); of an answer: completion, answer, output. Beside a conversation: "system", which is said
+ * first; beside a pair "history": [[question, answer], ...], which was said before; and what
+ * rf_chat_read_options reads. Further fields are ignored, whatever they hold.
+ * Content may be a list of parts {"type": "text", "text": s}; the role `developer` is `system`. A
+ * message of the assistant with "weight": 0, "train": false or "loss": false is not to be learnt.
  * A question is never empty. Messages of errors name neither file nor line: the caller knows them.
  */
 #ifndef RF_DATA_CORPUS_RECORDS_H
@@ -14,25 +20,27 @@
 
 #include "common/text/chat.h"
 
-struct json_t;
-
 typedef struct rf_record {
     struct json_t *root; /* the object, which holds all strings. Owned */
     const char *text;    /* of a text, [bytes], not empty; NULL: a conversation */
     size_t bytes;
     rf_turn *turn; /* [n_turns] of a conversation. Owned */
     int64_t n_turns;
-    const char *answer_field;  /* which holds the answer of a pair; NULL: "messages" */
+    const char *answer_field;  /* which holds the answer of a pair; NULL: no pair */
     rf_render_options options; /* asks for the generation prompt */
 } rf_record;
 
 /* Reads a line that is not blank. */
 RF_MUST_CHECK int rf_record_read(rf_record *out, const char *line, size_t bytes, rf_error *err);
 void rf_record_free(rf_record *record); /* zeroes; a zeroed struct is fine */
+/* Is the answer of turn i, a message of the assistant, to be learnt? */
+bool rf_record_is_trained(const rf_record *record, int64_t i);
 
 /* Parses a line as one JSON object with strict rules (no repeated keys, valid UTF-8; "\u0000" is
- * allowed). json_decref it. */
+ * allowed). What Python writes and JSON does not have is repaired where `repaired` is not NULL: NaN,
+ * Infinity and numbers that are too large become null, halves of surrogate pairs U+FFFD; *repaired
+ * says whether anything was. json_decref it. */
 RF_MUST_CHECK int rf_record_parse(struct json_t **out, const char *line, size_t bytes,
-                                  rf_error *err);
+                                  bool *repaired, rf_error *err);
 
 #endif

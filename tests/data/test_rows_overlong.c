@@ -170,6 +170,10 @@ Test(rows_overlong, an_epoch_without_a_row_is_an_error)
     cr_assert_eq(measure(rows, 0).n_pieces, 1);
     rf_rows_free(rows);
     rf_corpus_close(corpus);
+
+    corpus = make_corpus(&length[1], 1, 1, 1); /* what is set is not advised */
+    check_refused(corpus, &settings, "raise data.row_length (not even the prompts fit)");
+    rf_corpus_close(corpus);
 }
 
 /* One sample in every second epoch: the first epoch without it says so, and the stream stays where

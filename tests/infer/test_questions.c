@@ -58,6 +58,11 @@ Test(questions, every_form)
     rf_question_free(&p);
     cr_assert(p.query == NULL && p.ids.id == NULL);
 
+    p = parse("{\"question\": \"hi\", \"answer\": \"\", \"system\": \"s\", \"n\": NaN}");
+    expect_ids(&p, (int32_t[]){SYSTEM, 's', USER, 'h', 'i', ASSISTANT}, 6);
+    cr_assert(p.expected == NULL); /* an empty answer is no reference */
+    rf_question_free(&p);
+
     p = parse("{\"query\": \"hi\"}");
     cr_assert(p.expected == NULL);
     rf_question_free(&p);
@@ -160,7 +165,7 @@ Test(questions, mistakes_are_named_by_file_and_line)
         {"{\"query\": 3}", "\"query\" must be a string, but is a number"},
         {"{\"query\": \"\"}", "\"query\" is empty"},
         {"{\"response\": \"a\"}", "\"query\" is missing"},
-        {"{\"question\": \"a\"}", "needed are \"query\""},
+        {"{\"task\": \"a\"}", "needed are \"query\""},
         {"{\"text\": \"a\"}", "is no question"},
         {"{\"query\": \"a\", \"response\": 5}", "\"response\" must be a string"},
         {"{\"query\": \"a\"", "malformed JSON"},
@@ -205,6 +210,9 @@ Test(questions, bad_files_are_refused)
     rf_error err = {0};
     cr_assert(rf_questions_read(&p, &n, "missing.jsonl", tokenizer, 0, &err) != RF_OK &&
               strstr(err.message, "missing.jsonl"));
+    put("PAR1");
+    cr_assert(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 0, &err) != RF_OK &&
+              strstr(err.message, "p.jsonl: is a Parquet file"));
     put("");
     cr_assert(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 0, &err) != RF_OK &&
               strstr(err.message, "p.jsonl"));

@@ -78,6 +78,74 @@ Test(build, every_form_of_record)
     rf_corpus_close(c);
 }
 
+/* Forms of others, one sample each. */
+Test(build, records_of_other_tools)
+{
+    static const char *const cases[][2] = {
+        {"\"prompt\": \"q\", \"completion\": \"r\"", "<|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"question\": \"q\", \"answer\": \"r\"", "<|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"question\": \"q\", \"response\": \"r\", \"answer\": 7",
+         "<|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"instruction\": \"q\", \"input\": \"i\", \"output\": \"r\"",
+         "<|user|>q\ni<|assistant|>\xC2\xA6r"},
+        {"\"instruction\": \"q\", \"input\": \"\", \"output\": \"r\"",
+         "<|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"instruction\": \"q\", \"context\": \"c\", \"response\": \"r\"",
+         "<|user|>q\nc<|assistant|>\xC2\xA6r"},
+        {"\"query\": \"q\", \"response\": \"r\", \"system\": \"s\"",
+         "<|system|>s<|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"query\": \"q\", \"response\": \"r\", \"text\": null, \"messages\": null, \"system\": "
+         "null, \"history\": null",
+         "<|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"text\": \"t\", \"query\": null", "<|beginoftext|>\xC2\xA6t"},
+        {"\"conversations\": [{\"from\": \"system\", \"value\": \"s\"}, {\"from\": \"human\", "
+         "\"value\": \"q\"}, {\"from\": \"gpt\", \"value\": \"r\"}]",
+         "<|system|>s<|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"system\": \"s\", \"messages\": [{\"role\": \"user\", \"content\": [{\"type\": "
+         "\"text\", \"text\": \"q\"}, {\"text\": \"1\"}]}, {\"role\": \"assistant\", \"content\": "
+         "\"r\"}]",
+         "<|system|>s<|user|>q1<|assistant|>\xC2\xA6r"},
+        {"\"messages\": [{\"role\": \"developer\", \"content\": \"s\"}, {\"role\": \"user\", "
+         "\"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"r\"}]",
+         "<|system|>s<|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"messages\": [{\"role\": \"user\", \"content\": \"p\"}, {\"role\": \"assistant\", "
+         "\"content\": \"x\", \"weight\": 0}, {\"role\": \"user\", \"content\": \"q\"}, {\"role\": "
+         "\"assistant\", \"content\": \"r\", \"weight\": 1}]",
+         "<|user|>p<|assistant|>x<|endoftext|><|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "
+         "\"content\": \"r\", \"train\": true}, {\"role\": \"assistant\", \"content\": \"\", "
+         "\"train\": false}, {\"role\": \"assistant\", \"content\": \"x\", \"loss\": false}]",
+         "<|user|>q<|assistant|>\xC2\xA6r"},
+        /* What nobody reads may be anything that Python writes. */
+        {"\"query\": \"q\", \"response\": \"r\", \"a\": [NaN, -Infinity, 1e999, \"\\ud800\", "
+         "\"\\udc00x\", \"\\\\ud800\"], \"b\": {\"c\":-1e999}",
+         "<|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"query\": \"\\ud83d\\ude00 \\\" NaN\", \"response\": \"r\", \"a\": NaN",
+         "<|user|>\xF0\x9F\x98\x80 \" NaN<|assistant|>\xC2\xA6r"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[1024], expected[256];
+        snprintf(text, sizeof text, "{%s}\n", cases[i][0]);
+        snprintf(expected, sizeof expected, "%s<|endoftext|>", cases[i][1]);
+        rf_corpus *c = build_one(put_text("a.jsonl", text), plain);
+        cr_assert_eq(rf_corpus_n_samples(c), 1, "%s", text);
+        assert_sample(c, 0, expected);
+        rf_corpus_close(c);
+    }
+    rf_corpus *c =
+        build_one(put_text("a.jsonl", "{\"query\": \"q\", \"response\": \"r\", \"system\": "
+                                      "\"s\", \"history\": [[\"a\", \"b\"]]}"),
+                  plain);
+    cr_assert_eq(rf_corpus_n_samples(c), 2); /* as if it had been written as messages */
+    assert_sample(c, 0,
+                  "<|system|>s<|user|>a<|assistant|>\xC2\xA6"
+                  "b<|endoftext|>");
+    assert_sample(c, 1,
+                  "<|system|>s<|user|>a<|assistant|>b<|endoftext|><|user|>q<|assistant|>\xC2\xA6r"
+                  "<|endoftext|>");
+    rf_corpus_close(c);
+}
+
 Test(build, plain_text)
 {
     const char *text = "\xEF\xBB\xBF\n \nfirst\n\n  second\r\n\n\nthird\n";
@@ -85,14 +153,14 @@ Test(build, plain_text)
     cr_assert_eq(rf_corpus_n_samples(c), 1);
     assert_sample(c, 0,
                   "<|beginoftext|>\xC2\xA6"
-                  "first\n\n  second\r\n\n\nthird<|endoftext|>");
+                  "first\n\n  second\n\n\nthird<|endoftext|>");
     rf_corpus_close(c);
     c = build_one(in_folder("a.txt"), (rf_build_settings){.split_paragraphs = true});
     cr_assert_eq(rf_corpus_n_samples(c), 3);
     assert_sample(c, 0,
                   "<|beginoftext|>\xC2\xA6"
                   "first<|endoftext|>");
-    assert_sample(c, 1, "<|beginoftext|>\xC2\xA6  second\r<|endoftext|>");
+    assert_sample(c, 1, "<|beginoftext|>\xC2\xA6  second<|endoftext|>");
     assert_sample(c, 2,
                   "<|beginoftext|>\xC2\xA6"
                   "third<|endoftext|>");
@@ -175,11 +243,36 @@ static const struct {
     {"{\"text\": \"\xFF\"}", "invalid UTF-8 at byte 11"},
     {"[{\"text\": \"a\"}]", "an array"},
     {"{}", "present: none"},
-    {"{\"instruction\": \"a\", \"output\": \"b\"}", "\"instruction\", \"output\""},
+    {"{\"task\": \"a\", \"gold\": \"b\"}", "\"task\", \"gold\""},
+    {"{\"prompt\": \"a\"}", "\"response\" is missing"},
+    {"{\"answer\": \"a\"}", "present: \"answer\""},
+    {"{\"prompt\": \"a\", \"question\": \"b\", \"answer\": \"c\"}",
+     "both \"prompt\" and \"question\""},
+    {"{\"question\": \"\", \"answer\": \"b\"}", "\"question\" is empty"},
+    {"{\"instruction\": \"a\", \"output\": \"b\", \"text\": \"c\"}", "mixes"},
+    {"{\"query\": \"a\", \"response\": \"b\", \"history\": \"c\"}", "\"history\" must be an array"},
+    {"{\"query\": \"a\", \"response\": \"b\", \"history\": [[\"c\"]]}", "history[0] must be"},
+    {"{\"query\": \"a\", \"response\": \"b\", \"system\": 5}", "\"system\" must be a string"},
+    {"{\"query\": \"a\", \"response\": \"b\", \"tools\": 5}", "\"tools\" must be"},
+    {"{\"system\": \"s\", \"messages\": [{\"role\": \"developer\", \"content\": \"t\"}, " USER(
+         "\"a\"") ", " ASSISTANT("\"b\"") "]}",
+     "\"system\" stands beside"},
+    {"{\"messages\": [" USER(
+         "\"a\"") ", {\"role\": \"assistant\", \"content\": \"b\", \"weight\": 0.5}]}",
+     "messages[1]: weight 0.5"},
+    {"{\"messages\": [" USER(
+         "\"a\"") ", {\"role\": \"assistant\", \"content\": \"b\", \"weight\": 0}]}",
+     "no message of the assistant"},
+    {"{\"messages\": [" USER("[{\"type\": \"image_url\"}]") ", " ASSISTANT("\"b\"") "]}",
+     "messages[0]: part 0 of the content is no text (image_url)"},
+    {"{\"conversations\": [{\"from\": \"bot\", \"value\": \"a\"}]}", "unknown speaker \"bot\""},
+    {"{\"query\": \"a\\udc00\", \"response\": \"b\"}", "half a pair of surrogates"},
+    {"{\"query\": \"a\", \"response\": \"b\", \"s\": NaNs}", "malformed JSON"},
+    {"{\"query\": \"a\", \"response\": \"b\", \"s\": inf}", "malformed JSON"},
     {"{\"query\": \"q\"}", "\"response\" is missing"},
     {"{\"response\": \"r\"}", "\"query\" is missing"},
     {"{\"query\": 5, \"response\": \"r\"}", "\"query\" must be a string, but is a number"},
-    {"{\"query\": \"q\", \"response\": null}", "\"response\" must be a string, but is null"},
+    {"{\"query\": \"q\", \"response\": null}", "\"response\" is missing"},
     {"{\"query\": \"q\", \"response\": [\"r\"]}", "but is an array"},
     {"{\"query\": \"\", \"response\": \"r\"}", "\"query\" is empty"},
     {"{\"query\": \"q\", \"response\": \"\"}", "\"response\" is empty"},
@@ -269,6 +362,8 @@ static void assert_fails(rf_build_settings s, const char *where, const char *par
 Test(build, bad_files_are_refused)
 {
     rf_build_source source[2] = {{put_text("good.jsonl", GOOD), 1, false}, {"", 1, false}};
+    char tar[512] = "name";
+    memcpy(tar + 257, "ustar", 6);
     const struct {
         const char *path, *where, *part;
     } cases[] = {
@@ -280,6 +375,13 @@ Test(build, bad_files_are_refused)
         {put_text("pretty.json", "{\n \"text\": \"a\"\n}\n"), ":1: ", "one object a line"},
         {put_text("array.json", "[{\"text\": \"a\"}]"), ":1: ", "an array"},
         {in_folder("missing.jsonl"), "", "No such file"},
+        {put_text("a.csv", "query,response\n"), "", "a table (comma-separated values)"},
+        {put_text("a.tsv", "query\tresponse\n"), "", "a table (tab-separated values)"},
+        {put_text("a.parquet", "PAR1\x15\n"), "", "a Parquet file"},
+        {put_text("zstd.jsonl", "\x28\xB5\x2F\xFD\n"), "", "compressed by zstd"},
+        {put_text("a.xlsx", "PK\x03\x04\n"), "", "a ZIP archive"},
+        {put_text("lfs.jsonl", "version https://git-lfs.github.com/spec/v1\n"), "", "Git LFS"},
+        {put_bytes("a.tar", tar, sizeof tar), "", "a tar archive"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char where[900];
