@@ -2,6 +2,8 @@
 #include "common/base/file.h"
 #include "data/convert/convert_private.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
@@ -40,6 +42,42 @@ typedef struct importer {
     size_t capacity;
 } importer;
 
+/* What stands where a folder of a model should: a file, or files that were never fetched. */
+static int check_folder(const char *folder, rf_error *err)
+{
+    static const char pointer[] = "version https://git-lfs";
+    char path[RF_CONVERT_PATH], head[sizeof pointer] = "";
+    const struct dirent *entry;
+    DIR *entries = opendir(folder);
+    int rc = RF_OK;
+    if (entries == NULL) {
+        return errno == ENOTDIR ? rf_error_set(err, RF_ERR,
+                                               "%s: is a file: import takes the folder of a model "
+                                               "(config.json, *.safetensors)",
+                                               folder)
+                                : rf_error_set(err, rf_error_code_of_errno(errno),
+                                               "%s: cannot open: %s", folder, strerror(errno));
+    }
+    while (rc == RF_OK && (entry = readdir(entries)) != NULL) {
+        FILE *file = NULL;
+        if (rf_file_join(path, sizeof path, folder, entry->d_name, NULL) == RF_OK &&
+            !rf_file_is_folder(path) && rf_file_exists(path)) {
+            file = fopen(path, "rb");
+        }
+        if (file != NULL && fread(head, 1, sizeof pointer - 1, file) == sizeof pointer - 1 &&
+            memcmp(head, pointer, sizeof pointer - 1) == 0) {
+            rc = rf_error_set(err, RF_ERR,
+                              "%s: is a pointer of Git LFS, not the file: fetch it (git lfs pull)",
+                              path);
+        }
+        if (file != NULL) {
+            fclose(file);
+        }
+    }
+    closedir(entries);
+    return rc;
+}
+
 static int read_config(importer *im, rf_error *err)
 {
     char path[RF_CONVERT_PATH], *text = NULL;
@@ -58,6 +96,7 @@ static int read_tokenizer(importer *im, rf_error *err)
     const char *given = im->options->tokenizer, *name = given != NULL ? given : im->folder;
     char path[RF_CONVERT_PATH], packed[RF_CONVERT_PATH];
     if (rf_file_is_folder(name)) {
+        RF_TRY(check_folder(name, err));
         RF_TRY(rf_file_join(path, sizeof path, name, "tokenizer.json", err));
         RF_TRY(rf_file_join(packed, sizeof packed, name, "tokenizer.json.gz", err));
         if (!rf_file_exists(path) && !rf_file_exists(packed)) {
@@ -68,6 +107,20 @@ static int read_tokenizer(importer *im, rf_error *err)
         }
     }
     return rf_tokenizer_load(&im->tokenizer, name, err);
+}
+
+/* A few tokens more than rows are tokens that were added; many, another model's tokenizer. */
+static int check_growth(const importer *im, rf_error *err)
+{
+    const char *given = im->options->tokenizer;
+    int64_t n_own = rf_tokenizer_n_own(im->tokenizer), n_file = im->vocabulary.n_file;
+    bool is_bytes = given != NULL && strcmp(given, "byte") == 0; /* of no model, and wanted */
+    return n_own - n_file <= n_file / 8 || is_bytes || im->options->grow
+               ? RF_OK
+               : rf_error_set(err, RF_ERR,
+                              "the tokenizer has %" PRId64 " tokens and the model %" PRId64
+                              " rows: they do not belong together (--grow makes rows for all)",
+                              n_own, n_file);
 }
 
 static void tell_rows(const importer *im)
@@ -135,11 +188,13 @@ static int fetch(void *user, void *out, const rf_tensor *tensor, int64_t first, 
 static int open_source(importer *im, rf_error *err)
 {
     rf_type type = RF_F32;
+    RF_TRY(check_folder(im->folder, err));
     RF_TRY(read_config(im, err));
     RF_TRY(rf_safetensors_open(&im->set, im->folder, err));
     RF_TRY(rf_convert_match(&type, &im->set, &im->config, im->folder, err));
     RF_TRY(read_tokenizer(im, err));
     RF_TRY(rf_vocabulary_plan(&im->vocabulary, im->tokenizer, im->config.vocab_size, err));
+    RF_TRY(check_growth(im, err));
     im->type = im->options->type < RF_N_TYPES ? im->options->type : type;
     im->config.vocab_size = im->vocabulary.n_rows;
     tell_rows(im);

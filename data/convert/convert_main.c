@@ -27,6 +27,9 @@ static const char usage[] =
     "the\n"
     "                            source has it (import: bf16 where all tensors are, else f32)\n"
     "  --tokenizer NAME          import: byte, or a folder or tokenizer.json other than HF_DIR's\n"
+    "  --grow                    import: make rows for all tokens of a tokenizer that has many "
+    "more\n"
+    "                            than the model\n"
     "  --max-shard-size N        export: most bytes of a weights file, with k, M, G; default 5G\n"
     "  --quiet                   no report on stderr\n"
     "  --help, --version\n"
@@ -86,6 +89,7 @@ static int read_options(command_line *out, int argc, char **argv, rf_error *err)
     const rf_option table[] = {{"dtype", RF_OPTION_TEXT, &out->dtype, 0, 0},
                                {"tokenizer", RF_OPTION_TEXT, &out->options.tokenizer, 0, 0},
                                {"max-shard-size", RF_OPTION_TEXT, &shard, 0, 0},
+                               {"grow", RF_OPTION_FLAG, &out->options.grow, 0, 0},
                                {"quiet", RF_OPTION_FLAG, &quiet, 0, 0},
                                {"help", RF_OPTION_STOP, &out->help, 0, 0},
                                {"version", RF_OPTION_STOP, &out->version, 0, 0},
@@ -118,8 +122,9 @@ static int check(const command_line *line, int n, const char *arguments, bool to
     if (line->n != n) {
         return rf_error_set(err, RF_ERR_USAGE, "%s takes %s: %s", line->command, arguments, see);
     }
-    if (line->options.tokenizer != NULL && !tokenizer) {
-        return rf_error_set(err, RF_ERR_USAGE, "--tokenizer is an option of import");
+    if ((line->options.tokenizer != NULL || line->options.grow) && !tokenizer) {
+        return rf_error_set(err, RF_ERR_USAGE, "%s is an option of import",
+                            line->options.grow ? "--grow" : "--tokenizer");
     }
     if (line->options.max_shard_bytes != 0 && !shard) {
         return rf_error_set(err, RF_ERR_USAGE, "--max-shard-size is an option of export");

@@ -15,8 +15,18 @@
 static unsigned escape_at(const char *p)
 {
     unsigned value = 0;
-    int n = 0;
-    return sscanf(p, "\\u%4x%n", &value, &n) == 1 && n == 6 ? value : 0;
+    if (p[0] != '\\' || p[1] != 'u') {
+        return 0;
+    }
+    for (int k = 2; k < 6; k++) {
+        static const char digits[] = "0123456789abcdef0123456789ABCDEF";
+        const char *digit = p[k] != '\0' ? strchr(digits, p[k]) : NULL;
+        if (digit == NULL) {
+            return 0;
+        }
+        value = 16 * value + (unsigned)(digit - digits) % 16;
+    }
+    return value;
 }
 
 /* Copies what begins with a backslash in a string; half a pair of surrogates becomes U+FFFD. */

@@ -40,7 +40,7 @@ static void expect_text(const char *path, const char *part)
 Test(convert_tokenizer, a_folder_with_its_tokenizer_comes_back)
 {
     put_model();
-    cr_assert_eq(run("import '%s/hf' '%s/a.h5'", folder, folder), 0, "%s", program_messages);
+    cr_assert_eq(run("import '%s/hf' '%s/a.h5' --grow", folder, folder), 0, "%s", program_messages);
     cr_expect(strstr(program_messages, "grows") != NULL, "%s", program_messages);
     cr_assert_eq(run("export '%s/a.h5' '%s/out'", folder, folder), 0, "%s", program_messages);
     cr_assert_eq(run("import '%s/out' '%s/b.h5'", folder, folder), 0, "%s", program_messages);
@@ -77,13 +77,30 @@ Test(convert_tokenizer, program_finds_the_tokenizer)
     mkdir(in_folder("empty"), 0777);
     ASSERT_FAILS(1, "save_pretrained", "import '%s/hf' '%s/a.h5' --tokenizer '%s/empty'", folder,
                  folder, folder);
-    cr_assert_eq(
-        run("import '%s/hf' '%s/a.h5' --tokenizer '%s/tokenizer.json'", folder, folder, folder), 0,
-        "%s", program_messages);
+    cr_assert_eq(run("import '%s/hf' '%s/a.h5' --grow --tokenizer '%s/tokenizer.json'", folder,
+                     folder, folder),
+                 0, "%s", program_messages);
     char *text = NULL;
     size_t bytes = 0;
     MUST(rf_file_read(&text, &bytes, in_folder("tokenizer.json"), (size_t)1 << 30, &error));
     put_gzip("hf/tokenizer.json.gz", text);
     free(text);
-    cr_assert_eq(run("import '%s/hf' '%s/b.h5'", folder, folder), 0, "%s", program_messages);
+    cr_assert_eq(run("import '%s/hf' '%s/b.h5' --grow", folder, folder), 0, "%s", program_messages);
+}
+
+/* What users give in place of a model's folder, or find in it. */
+Test(convert_tokenizer, program_says_what_a_folder_is_not)
+{
+    put_model();
+    ASSERT_FAILS(1, "they do not belong together (--grow", "import '%s/hf' '%s/a.h5'", folder,
+                 folder);
+    ASSERT_FAILS(2, "--grow is an option of import", "export '%s/a.h5' '%s/out' --grow", folder,
+                 folder);
+    put_text("m.gguf", "GGUF");
+    ASSERT_FAILS(1, "m.gguf: is a file: import takes the folder", "import '%s/m.gguf' '%s/a.h5'",
+                 folder, folder);
+    ASSERT_FAILS(1, "cannot open", "import '%s/missing' '%s/a.h5'", folder, folder);
+    put_text("hf/model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n");
+    ASSERT_FAILS(1, "hf/model.safetensors: is a pointer of Git LFS", "import '%s/hf' '%s/a.h5'",
+                 folder, folder);
 }
