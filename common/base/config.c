@@ -1,5 +1,6 @@
 #include "common/base/config.h"
 
+#include "common/base/alloc.h"
 #include "common/base/config_private.h"
 
 #include <math.h>
@@ -20,11 +21,10 @@ static void add_key(rf_config *config, const rf_config_key *key)
     RF_ASSERT(key->preset != NULL && key->help != NULL);
     RF_ASSERT((key->type == RF_KEY_CHOICE) == (key->choices != NULL));
     RF_ASSERT(rf_config_find(config, key->name, strlen(key->name)) == NULL);
-    config->entries = rf_config_allocate(config->entries, ((size_t)config->n_entries + 1) *
-                                                              sizeof config->entries[0]);
+    config->entries =
+        rf_realloc(config->entries, (size_t)config->n_entries + 1, sizeof *config->entries);
     rf_config_entry *entry = &config->entries[config->n_entries++];
-    memset(entry, 0, sizeof *entry);
-    entry->key = key;
+    *entry = (rf_config_entry){.key = key};
     rf_error err = {0};
     if (rf_config_value_parse(&entry->value, key, key->preset, &err) != RF_OK) {
         rf_error_prefix(&err, "the preset of %s", key->name);
@@ -34,8 +34,7 @@ static void add_key(rf_config *config, const rf_config_key *key)
 
 rf_config *rf_config_new(const rf_config_key *const *tables)
 {
-    rf_config *config = rf_config_allocate(NULL, sizeof *config);
-    memset(config, 0, sizeof *config);
+    rf_config *config = rf_alloc(1, sizeof *config);
     for (; *tables != NULL; tables++) {
         for (const rf_config_key *key = *tables; key->name != NULL; key++) {
             add_key(config, key);
@@ -55,6 +54,15 @@ void rf_config_free(rf_config *config)
     }
     free(config->entries);
     free(config);
+}
+
+void rf_config_assign(rf_config_entry *entry, rf_config_value *value, const char *origin)
+{
+    rf_config_value_free(&entry->value);
+    free(entry->origin);
+    entry->value = *value;
+    entry->origin = rf_alloc_string(origin);
+    *value = (rf_config_value){0};
 }
 
 rf_config_entry *rf_config_find(const rf_config *config, const char *name, size_t bytes)
@@ -178,50 +186,13 @@ int rf_config_unknown_section(const rf_config *config, const char *section, rf_e
                         all);
 }
 
-/* --- Command line ----------------------------------------------------------------------------- */
-
-int rf_config_set(rf_config *config, const char *assignment, rf_error *err)
-{
-    const char *equals = strchr(assignment, '=');
-    if (equals == NULL || equals == assignment) {
-        return rf_error_set(err, RF_ERR_USAGE,
-                            "command line: '%.200s': write a setting as section.key=value",
-                            assignment);
-    }
-    size_t bytes = (size_t)(equals - assignment);
-    rf_config_entry *entry = rf_config_find(config, assignment, bytes);
-    int rc = RF_OK;
-    if (entry == NULL) {
-        char *name = rf_config_copy(assignment);
-        name[bytes] = '\0';
-        rc = rf_config_unknown(config, name, err);
-        free(name);
-        rf_error_prefix(err, "command line");
-        return rc;
-    }
-    rf_config_value value;
-    rc = rf_config_value_parse(&value, entry->key, equals + 1, err);
-    if (rc != RF_OK) {
-        rf_config_value_free(&value);
-        rf_error_prefix(err, "command line: %s", entry->key->name);
-        return rc;
-    }
-    rf_config_value_free(&entry->value);
-    free(entry->origin);
-    entry->value = value;
-    entry->origin = rf_config_copy("command line");
-    return RF_OK;
-}
-
 /* --- Values ----------------------------------------------------------------------------------- */
 
 static const rf_config_entry *get_any(const rf_config *config, const char *name)
 {
     const rf_config_entry *entry = rf_config_find(config, name, strlen(name));
     if (entry == NULL) {
-        char message[256];
-        snprintf(message, sizeof message, "the key %s is not declared", name);
-        rf_error_panic(__FILE__, __LINE__, message);
+        rf_error_panic(__FILE__, __LINE__, rf_alloc_format("the key %s is not declared", name));
     }
     return entry;
 }
@@ -230,9 +201,8 @@ static const rf_config_value *get(const rf_config *config, const char *name, rf_
 {
     const rf_config_entry *entry = get_any(config, name);
     if (entry->key->type != type) {
-        char message[256];
-        snprintf(message, sizeof message, "the key %s is declared with another type", name);
-        rf_error_panic(__FILE__, __LINE__, message);
+        rf_error_panic(__FILE__, __LINE__,
+                       rf_alloc_format("the key %s is declared with another type", name));
     }
     return &entry->value;
 }

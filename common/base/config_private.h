@@ -1,4 +1,7 @@
-/* config_private.h: what config.c, config_value.c, config_yaml.c and config_print.c share. local */
+/* config_private.h: what the files of the configuration share.                 all local
+ *
+ * Each uses only those before it: config_value.c, config.c, config_read.c and config_print.c.
+ */
 #ifndef RF_BASE_CONFIG_PRIVATE_H
 #define RF_BASE_CONFIG_PRIVATE_H
 
@@ -28,9 +31,7 @@ struct rf_config {
     int n_entries;
 };
 
-/* Memory for settings is small: having none is a broken invariant. `memory` as for realloc. */
-void *rf_config_allocate(void *memory, size_t bytes);
-char *rf_config_copy(const char *text);
+/* --- config_value.c --------------------------------------------------------------------------- */
 
 bool rf_config_is_list(rf_key_type type);
 
@@ -39,8 +40,8 @@ bool rf_config_is_list(rf_key_type type);
  */
 RF_MUST_CHECK int rf_config_value_add(rf_config_value *value, const rf_config_key *key,
                                       const char *text, rf_error *err);
-/* The same for a whole value in command-line form; lists are split at commas. The value is zeroed
- * before; it must be released after a failure too. */
+/* The same for a whole value; lists are split at commas. The value is zeroed before; it must be
+ * released after a failure too. */
 RF_MUST_CHECK int rf_config_value_parse(rf_config_value *value, const rf_config_key *key,
                                         const char *text, rf_error *err);
 void rf_config_value_free(rf_config_value *value);
@@ -49,6 +50,10 @@ bool rf_config_value_equal(const rf_config_value *a, const rf_config_value *b, r
 /* "integer from 1 to 8", "one of none, block", ...: the end of messages, and --help. */
 void rf_config_describe(char *out, size_t size, const rf_config_key *key);
 
+/* --- config.c --------------------------------------------------------------------------------- */
+
+/* Gives an entry its value, which it takes over and leaves zeroed, and a copy of its origin. */
+void rf_config_assign(rf_config_entry *entry, rf_config_value *value, const char *origin);
 /* The entry of a name of `bytes` bytes, or NULL. */
 rf_config_entry *rf_config_find(const rf_config *config, const char *name, size_t bytes);
 /* Sets err to "unknown key 'x': did you mean 'y'?". */
@@ -56,9 +61,5 @@ int rf_config_unknown(const rf_config *config, const char *name, rf_error *err);
 /* The same for a section; lists the sections when none is near. */
 int rf_config_unknown_section(const rf_config *config, const char *section, rf_error *err);
 bool rf_config_has_section(const rf_config *config, const char *section, size_t bytes);
-
-/* A list in YAML's flow form ("[4, 8]") for the command line. */
-RF_MUST_CHECK int rf_config_yaml_list(rf_config_value *value, const rf_config_key *key,
-                                      const char *text, rf_error *err);
 
 #endif

@@ -8,19 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-void *rf_config_allocate(void *memory, size_t bytes)
-{
-    void *result = realloc(memory, bytes > 0 ? bytes : 1);
-    RF_ASSERT(result != NULL && "no memory for the configuration");
-    return result;
-}
-
-char *rf_config_copy(const char *text)
-{
-    size_t bytes = strlen(text) + 1;
-    return memcpy(rf_config_allocate(NULL, bytes), text, bytes);
-}
-
 bool rf_config_is_list(rf_key_type type)
 {
     return type == RF_KEY_INTS || type == RF_KEY_STRINGS;
@@ -145,14 +132,6 @@ static int refuse(const rf_config_key *key, const char *text, rf_error *err)
                         wanted);
 }
 
-static int check_text(const char *text, rf_error *err)
-{
-    if (!rf_utf8_is_valid(text, strlen(text), NULL)) {
-        return rf_error_set(err, RF_ERR_USAGE, "the text is not UTF-8");
-    }
-    return RF_OK;
-}
-
 static int add_int(rf_config_value *value, const rf_config_key *key, const char *text,
                    rf_error *err)
 {
@@ -165,7 +144,7 @@ static int add_int(rf_config_value *value, const rf_config_key *key, const char 
         value->integer = number;
         return RF_OK;
     }
-    value->ints = rf_config_allocate(value->ints, ((size_t)value->n + 1) * sizeof value->ints[0]);
+    value->ints = rf_realloc(value->ints, (size_t)value->n + 1, sizeof *value->ints);
     value->ints[value->n++] = number;
     return RF_OK;
 }
@@ -200,16 +179,15 @@ int rf_config_value_add(rf_config_value *value, const rf_config_key *key, const 
     case RF_KEY_STRINGS:
         break;
     }
-    if (check_text(text, err) != RF_OK) {
-        return RF_ERR_USAGE;
+    if (!rf_utf8_is_valid(text, strlen(text), NULL)) {
+        return rf_error_set(err, RF_ERR_USAGE, "the text is not UTF-8");
     }
     if (key->type == RF_KEY_STRINGS) {
-        value->strings =
-            rf_config_allocate(value->strings, ((size_t)value->n + 1) * sizeof value->strings[0]);
-        value->strings[value->n++] = rf_config_copy(text);
+        value->strings = rf_realloc(value->strings, (size_t)value->n + 1, sizeof *value->strings);
+        value->strings[value->n++] = rf_alloc_string(text);
     } else {
         free(value->string);
-        value->string = rf_config_copy(text);
+        value->string = rf_alloc_string(text);
     }
     return RF_OK;
 }
@@ -221,11 +199,8 @@ int rf_config_value_parse(rf_config_value *value, const rf_config_key *key, cons
     if (!rf_config_is_list(key->type)) {
         return rf_config_value_add(value, key, text, err);
     }
-    if (text[0] == '[') {
-        return rf_config_yaml_list(value, key, text, err);
-    }
     int rc = RF_OK;
-    char *copy = rf_config_copy(text);
+    char *copy = rf_alloc_string(text);
     for (char *element = copy; rc == RF_OK && element != NULL && text[0] != '\0';) {
         char *comma = strchr(element, ',');
         if (comma != NULL) {

@@ -1,13 +1,16 @@
-/* YAML by events, not by documents: each event has a mark for messages, nothing nests deeper than
- * two mappings and a list, and what is refused is refused where it begins. */
 #include "common/base/config.h"
 
+#include "common/base/alloc.h"
 #include "common/base/config_private.h"
 #include "common/base/file.h"
 
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
+
+/* YAML by events, not by documents: each event has a mark for messages, nothing nests deeper than
+ * two mappings and a list, and what is refused is refused where it begins. */
 
 enum { CONFIG_MAX_BYTES = 1 << 20 };
 
@@ -39,14 +42,13 @@ static int column_of(yaml_mark_t mark)
     return (int)mark.column + 1;
 }
 
-/* Puts the place of the last event before the message. */
+/* Puts the place of the last event before the message; returns its code. */
 static int place(reader *in)
 {
-    if (in->origin == NULL) {
-        return in->err->code;
-    }
     yaml_mark_t mark = in->event.start_mark;
-    return rf_error_prefix(in->err, "%s:%d:%d", in->origin, line_of(mark), column_of(mark));
+    return in->origin == NULL
+               ? in->err->code
+               : rf_error_prefix(in->err, "%s:%d:%d", in->origin, line_of(mark), column_of(mark));
 }
 
 /* The same with the name of the key that the value is for. */
@@ -58,14 +60,19 @@ static int place_value(reader *in, const rf_config_key *key)
     return place(in);
 }
 
-static int refuse(reader *in, const char *reason)
+static int refuse(reader *in, const char *format, ...) RF_PRINTF(2, 3);
+static int refuse(reader *in, const char *format, ...)
 {
+    char reason[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(reason, sizeof reason, format, arguments);
+    va_end(arguments);
     rf_error_set(in->err, RF_ERR_USAGE, "%s", reason);
     return place(in);
 }
 
-/* Is there a tab in the indentation of this line (from 0)? libyaml's own message does not say so.
- */
+/* Is there a tab in the indentation of this line (from 0)? libyaml's message does not say so. */
 static bool is_tab_indented(const char *text, size_t line)
 {
     for (; line > 0; line--) {
@@ -96,9 +103,8 @@ static int refuse_syntax(reader *in)
         problem = "a tab in the indentation";
         remedy = "indent with spaces";
     }
-    rf_error_set(in->err, RF_ERR_USAGE, "%s: %s", problem, remedy);
     in->event.start_mark = mark;
-    return place(in);
+    return refuse(in, "%s: %s", problem, remedy);
 }
 
 /* The next event. Anchors, aliases and tags are refused here, once for all places: a value means
@@ -171,27 +177,21 @@ static int add_scalar(reader *in, rf_config_value *value, const rf_config_key *k
 static int add_elements(reader *in, rf_config_value *value, const rf_config_key *key)
 {
     for (;;) {
-        int rc = next_event(in);
-        if (rc != RF_OK || in->event.type == YAML_SEQUENCE_END_EVENT) {
-            return rc;
+        RF_TRY(next_event(in));
+        if (in->event.type == YAML_SEQUENCE_END_EVENT) {
+            return RF_OK;
         }
         if (in->event.type != YAML_SCALAR_EVENT) {
             rf_error_set(in->err, RF_ERR_USAGE, "a list holds plain values, nothing nested");
             return place_value(in, key);
         }
-        rc = add_scalar(in, value, key);
-        if (rc != RF_OK) {
-            return rc;
-        }
+        RF_TRY(add_scalar(in, value, key));
     }
 }
 
 static int read_value(reader *in, rf_config_value *value, const rf_config_key *key)
 {
-    int rc = next_event(in);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(next_event(in));
     if (in->event.type == YAML_SCALAR_EVENT) {
         return add_scalar(in, value, key);
     }
@@ -211,9 +211,7 @@ static int read_value(reader *in, rf_config_value *value, const rf_config_key *k
 static int find_key(reader *in, const char *section, int *index)
 {
     const char *key = scalar_text(in);
-    size_t size = strlen(section) + strlen(key) + 2;
-    char *name = rf_config_allocate(NULL, size);
-    snprintf(name, size, "%s.%s", section, key);
+    char *name = rf_alloc_format("%s.%s", section, key);
     const rf_config_entry *entry = rf_config_find(in->config, name, strlen(name));
     int rc = RF_OK;
     if (entry == NULL) {
@@ -223,9 +221,7 @@ static int find_key(reader *in, const char *section, int *index)
         *index = (int)(entry - in->config->entries);
         staged_value *staged = &in->staged[*index];
         if (staged->line != 0) {
-            rc = rf_error_set(in->err, RF_ERR_USAGE, "%s is set twice: see line %d", name,
-                              staged->line);
-            place(in);
+            rc = refuse(in, "%.200s is set twice: see line %d", name, staged->line);
         }
         staged->line = line_of(in->event.start_mark);
         staged->column = column_of(in->event.start_mark);
@@ -237,23 +233,16 @@ static int find_key(reader *in, const char *section, int *index)
 static int read_section(reader *in, const char *section)
 {
     for (;;) {
-        int rc = next_event(in);
-        if (rc != RF_OK || in->event.type == YAML_MAPPING_END_EVENT) {
-            return rc;
+        int i = 0;
+        RF_TRY(next_event(in));
+        if (in->event.type == YAML_MAPPING_END_EVENT) {
+            return RF_OK;
         }
         if (in->event.type != YAML_SCALAR_EVENT) {
             return refuse(in, "the name of a key is expected here");
         }
-        int i = 0;
-        rc = find_key(in, section, &i);
-        if (rc != RF_OK) {
-            return rc;
-        }
-        staged_value *staged = &in->staged[i];
-        rc = read_value(in, &staged->value, in->config->entries[i].key);
-        if (rc != RF_OK) {
-            return rc;
-        }
+        RF_TRY(find_key(in, section, &i));
+        RF_TRY(read_value(in, &in->staged[i].value, in->config->entries[i].key));
     }
 }
 
@@ -269,9 +258,8 @@ static int begin_section(reader *in, const char *section)
     }
     const char *dot = strchr(section, '.');
     if (dot != NULL && rf_config_has_section(in->config, section, (size_t)(dot - section))) {
-        rf_error_set(in->err, RF_ERR_USAGE, "'%.200s': write '%.*s:' and below it, indented, '%s:'",
-                     section, (int)(dot - section), section, dot + 1);
-        return place(in);
+        return refuse(in, "'%.200s': write '%.*s:' and below it, indented, '%.200s:'", section,
+                      (int)(dot - section), section, dot + 1);
     }
     if (i == in->config->n_entries) {
         rf_config_unknown_section(in->config, section, in->err);
@@ -279,43 +267,42 @@ static int begin_section(reader *in, const char *section)
     }
     staged_value *staged = &in->staged[i];
     if (staged->section_line != 0) {
-        rf_error_set(in->err, RF_ERR_USAGE, "the section %s is here twice: see line %d", section,
-                     staged->section_line);
-        return place(in);
+        return refuse(in, "the section %s is here twice: see line %d", section,
+                      staged->section_line);
     }
     staged->section_line = line_of(in->event.start_mark);
     return RF_OK;
+}
+
+/* A section and what is in it. One without keys is fine: all of them may be commented out. */
+static int read_named_section(reader *in, const char *section)
+{
+    RF_TRY(begin_section(in, section));
+    RF_TRY(next_event(in));
+    if (in->event.type == YAML_MAPPING_START_EVENT) {
+        return read_section(in, section);
+    }
+    return in->event.type == YAML_SCALAR_EVENT && is_null(in)
+               ? RF_OK
+               : refuse(in, "%s is a section: write its keys below it, indented, as key: value",
+                        section);
 }
 
 /* The sections up to the end of the outer mapping; its begin was just read. */
 static int read_sections(reader *in)
 {
     for (;;) {
-        int rc = next_event(in);
-        if (rc != RF_OK || in->event.type == YAML_MAPPING_END_EVENT) {
-            return rc;
+        RF_TRY(next_event(in));
+        if (in->event.type == YAML_MAPPING_END_EVENT) {
+            return RF_OK;
         }
         if (in->event.type != YAML_SCALAR_EVENT) {
             return refuse(in, "the name of a section is expected here");
         }
-        char *section = rf_config_copy(scalar_text(in));
-        rc = begin_section(in, section);
-        if (rc == RF_OK) {
-            rc = next_event(in);
-        }
-        if (rc == RF_OK && in->event.type == YAML_MAPPING_START_EVENT) {
-            rc = read_section(in, section);
-        } else if (rc == RF_OK && !(in->event.type == YAML_SCALAR_EVENT && is_null(in))) {
-            /* A section without keys is fine: all of them may be commented out. */
-            rf_error_set(in->err, RF_ERR_USAGE,
-                         "%s is a section: write its keys below it, indented, as key: value",
-                         section);
-            rc = place(in);
-        }
+        char *section = rf_alloc_string(scalar_text(in)); /* the event goes with the next one */
+        const int rc = read_named_section(in, section);
         free(section);
-        if (rc != RF_OK) {
-            return rc;
-        }
+        RF_TRY(rc);
     }
 }
 
@@ -324,11 +311,7 @@ static int read_sections(reader *in)
 static void open_reader(reader *in, const char *text, const char *origin, const rf_config *config,
                         rf_error *err)
 {
-    memset(in, 0, sizeof *in);
-    in->text = text;
-    in->origin = origin;
-    in->config = config;
-    in->err = err;
+    *in = (reader){.text = text, .origin = origin, .config = config, .err = err};
     int ok = yaml_parser_initialize(&in->parser);
     RF_ASSERT(ok && "no memory for the YAML parser");
     yaml_parser_set_encoding(&in->parser, YAML_UTF8_ENCODING);
@@ -344,56 +327,36 @@ static void close_reader(reader *in)
 /* Reads up to the first event of the document; a stream without one ends with YAML_STREAM_END. */
 static int begin_document(reader *in)
 {
-    int rc = next_event(in);
-    while (rc == RF_OK && (in->event.type == YAML_STREAM_START_EVENT ||
-                           in->event.type == YAML_DOCUMENT_START_EVENT)) {
-        rc = next_event(in);
-    }
-    return rc;
+    do {
+        RF_TRY(next_event(in));
+    } while (in->event.type == YAML_STREAM_START_EVENT ||
+             in->event.type == YAML_DOCUMENT_START_EVENT);
+    return RF_OK;
 }
 
 static int end_document(reader *in)
 {
-    int rc = next_event(in);
-    while (rc == RF_OK && in->event.type == YAML_DOCUMENT_END_EVENT) {
-        rc = next_event(in);
-    }
-    if (rc == RF_OK && in->event.type != YAML_STREAM_END_EVENT) {
-        return refuse(in, "a second document begins here: a configuration is one");
-    }
-    return rc;
+    do {
+        RF_TRY(next_event(in));
+    } while (in->event.type == YAML_DOCUMENT_END_EVENT);
+    return in->event.type == YAML_STREAM_END_EVENT
+               ? RF_OK
+               : refuse(in, "a second document begins here: a configuration is one");
 }
 
 static int read_stream(reader *in)
 {
-    int rc = begin_document(in);
-    if (rc != RF_OK || in->event.type == YAML_STREAM_END_EVENT) {
-        return rc;
+    RF_TRY(begin_document(in));
+    if (in->event.type == YAML_STREAM_END_EVENT) {
+        return RF_OK;
     }
     if (in->event.type == YAML_MAPPING_START_EVENT) {
-        rc = read_sections(in);
+        RF_TRY(read_sections(in));
     } else if (!(in->event.type == YAML_SCALAR_EVENT && is_null(in))) {
-        rc =
-            refuse(in, "a configuration is a mapping: sections, and below each its keys, indented");
+        return refuse(in,
+                      "a configuration is a mapping: sections, and below each its keys, indented");
     }
-    return rc == RF_OK ? end_document(in) : rc;
-}
-
-int rf_config_yaml_list(rf_config_value *value, const rf_config_key *key, const char *text,
-                        rf_error *err)
-{
-    reader in;
-    rf_error reason = {0};
-    open_reader(&in, text, NULL, NULL, &reason);
-    int rc = begin_document(&in);
-    if (rc == RF_OK) {
-        rc = add_elements(&in, value, key);
-    }
-    if (rc == RF_OK) {
-        rc = end_document(&in);
-    }
-    close_reader(&in);
-    return rc == RF_OK ? RF_OK : rf_error_set(err, rc, "%s", reason.message);
+    return end_document(in);
 }
 
 /* --- Loading ---------------------------------------------------------------------------------- */
@@ -402,17 +365,11 @@ int rf_config_yaml_list(rf_config_value *value, const rf_config_key *key, const 
 static void apply(rf_config *config, staged_value *staged, const char *origin)
 {
     for (int i = 0; i < config->n_entries; i++) {
-        if (staged[i].line == 0) {
-            continue;
+        if (staged[i].line > 0) {
+            char *place = rf_alloc_format("%s:%d:%d", origin, staged[i].line, staged[i].column);
+            rf_config_assign(&config->entries[i], &staged[i].value, place);
+            free(place);
         }
-        rf_config_entry *entry = &config->entries[i];
-        size_t size = strlen(origin) + 32;
-        rf_config_value_free(&entry->value);
-        free(entry->origin);
-        entry->value = staged[i].value;
-        entry->origin = rf_config_allocate(NULL, size);
-        snprintf(entry->origin, size, "%s:%d:%d", origin, staged[i].line, staged[i].column);
-        memset(&staged[i], 0, sizeof staged[i]);
     }
 }
 
@@ -424,9 +381,7 @@ int rf_config_load_text(rf_config *config, const char *text, const char *origin,
     }
     reader in;
     rf_error reason = {0};
-    size_t bytes = (size_t)config->n_entries * sizeof(staged_value);
-    staged_value *staged = rf_config_allocate(NULL, bytes);
-    memset(staged, 0, bytes);
+    staged_value *staged = rf_alloc((size_t)config->n_entries, sizeof *staged);
     open_reader(&in, text, origin, config, &reason);
     in.staged = staged;
     int rc = read_stream(&in);
@@ -445,16 +400,61 @@ int rf_config_load(rf_config *config, const char *path, rf_error *err)
 {
     char *text = NULL;
     size_t bytes = 0;
-    int rc = rf_file_read(&text, &bytes, path, CONFIG_MAX_BYTES, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    if (strlen(text) != bytes) {
-        rc = rf_error_set(err, RF_ERR_USAGE, "%s: there is a 0 byte at offset %zu: is this YAML?",
-                          path, strlen(text));
-    } else {
-        rc = rf_config_load_text(config, text, path, err);
-    }
+    RF_TRY(rf_file_read(&text, &bytes, path, CONFIG_MAX_BYTES, err));
+    const size_t n = strlen(text);
+    int rc = n == bytes
+                 ? rf_config_load_text(config, text, path, err)
+                 : rf_error_set(err, RF_ERR_USAGE,
+                                "%s: there is a 0 byte at offset %zu: is this YAML?", path, n);
     free(text);
+    return rc;
+}
+
+/* --- Command line ----------------------------------------------------------------------------- */
+
+/* A list in YAML's flow form, "[4, 8]". */
+static int read_list(rf_config_value *value, const rf_config_key *key, const char *text,
+                     rf_error *err)
+{
+    reader in;
+    int rc;
+    open_reader(&in, text, NULL, NULL, err);
+    *value = (rf_config_value){0};
+    RF_TRY_OUT(begin_document(&in));
+    RF_TRY_OUT(add_elements(&in, value, key));
+    RF_TRY_OUT(end_document(&in));
+out:
+    close_reader(&in);
+    return rc;
+}
+
+int rf_config_set(rf_config *config, const char *assignment, rf_error *err)
+{
+    const char *equals = strchr(assignment, '=');
+    if (equals == NULL || equals == assignment) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "command line: '%.200s': write a setting as section.key=value",
+                            assignment);
+    }
+    rf_config_value value = {0};
+    rf_error reason = {0};
+    char *name = rf_alloc_format("%.*s", (int)(equals - assignment), assignment);
+    rf_config_entry *entry = rf_config_find(config, name, strlen(name));
+    int rc;
+    if (entry == NULL) {
+        rc = rf_config_unknown(config, name, &reason);
+    } else {
+        rc = equals[1] == '[' && rf_config_is_list(entry->key->type)
+                 ? read_list(&value, entry->key, equals + 1, &reason)
+                 : rf_config_value_parse(&value, entry->key, equals + 1, &reason);
+    }
+    if (rc == RF_OK) {
+        rf_config_assign(entry, &value, "command line");
+    } else {
+        rf_error_set(err, rc, "command line: %s%s%s", entry != NULL ? name : "",
+                     entry != NULL ? ": " : "", reason.message);
+    }
+    rf_config_value_free(&value);
+    free(name);
     return rc;
 }
