@@ -6,13 +6,47 @@
 # mpirun kills its ranks two seconds after a SIGTERM. This script turns SIGTERM, SIGINT, SIGHUP and
 # SIGUSR1 into one SIGUSR1 to mpirun, which passes it on to the ranks: they save a checkpoint and end
 # with status 3. A second signal more than two seconds later ends them at once. The exit status is
-# mpirun's.
+# mpirun's. A rank that is killed leaves a line, and ends the job with status 5.
 #
 # Slurm: `#SBATCH --signal=B:USR1@180` and `exec train/launch.sh -n "$SLURM_NTASKS" ...` as the last
 # line of the batch script.
 #
 # Environment: MPIRUN (mpirun), MPIRUN_FLAGS (further flags: hosts, binding), PROGRAM
 # (build/release/refusion-train; of an installed refusion-launch, the refusion-train beside it).
+
+# What mpirun starts: the program of one rank, and a line if a signal ends it.
+run_rank() {
+    "$@" &
+    child=$!
+    trap 'signalled=1; kill -USR1 "$child"' USR1
+    trap 'signalled=1; kill -TERM "$child"' TERM
+    wait_for_child
+    case $status in
+    132 | 134 | 135 | 136 | 137 | 139) # ILL, ABRT, BUS, FPE, KILL, SEGV
+        why=
+        [ "$status" != 137 ] || why=", as the system does when memory runs out"
+        echo "launch.sh: rank ${OMPI_COMM_WORLD_RANK:-$PMI_RANK} was ended by signal $((status - 128))$why:" \
+            "start again with --resume auto" >&2
+        exit 5
+        ;;
+    esac
+    exit "$status"
+}
+
+# Its status; `wait` returns early, with another one, when a signal comes.
+wait_for_child() {
+    while :; do
+        signalled=
+        wait "$child"
+        status=$?
+        [ -n "$signalled" ] || break
+    done
+}
+
+if [ "$1" = --rank ]; then
+    shift
+    run_rank "$@"
+fi
 
 usage() {
     echo "usage: train/launch.sh -n RANKS [CONFIG.yaml] [section.key=value ...] [--resume auto]" >&2
@@ -57,7 +91,7 @@ fi
 # Ranks write into a pipe of mpirun's, whatever this script's stderr is.
 if [ -t 2 ]; then
     RF_TERMINAL=1
-    COLUMNS=$(stty size 2>/dev/null <&2 | cut -d' ' -f2)
+    COLUMNS=$(stty size <&2 2>/dev/null | cut -d' ' -f2)
     export RF_TERMINAL COLUMNS
 fi
 
@@ -71,6 +105,7 @@ child=
 started=$(date +%s)
 # shellcheck disable=SC2317  # called by trap
 stop() {
+    signalled=1
     # mpirun and the ranks need a moment until they know what the signal means.
     if [ $(($(date +%s) - started)) -lt 3 ]; then
         sleep 3
@@ -80,13 +115,7 @@ stop() {
 trap stop TERM INT HUP USR1
 
 # shellcheck disable=SC2086  # flags are words
-$own_session "$mpirun" $flags $MPIRUN_FLAGS "$program" "$@" </dev/null &
+$own_session "$mpirun" $flags $MPIRUN_FLAGS sh "$here/${0##*/}" --rank "$program" "$@" </dev/null &
 child=$!
-
-# wait returns early when a signal comes; the child is gone when there is nobody to signal.
-while :; do
-    wait "$child"
-    status=$?
-    kill -0 "$child" 2>/dev/null || break
-done
+wait_for_child
 exit "$status"

@@ -229,10 +229,12 @@ static int do_step(rf_trainer *t, pace *p, rf_error *err)
     report_step(t, &result, p, rf_log_seconds() - begin);
     RF_TRY(report_ranks(t, p, err));
     if (t->skipped_now >= t->setup->set.skip_limit) {
-        return rf_error_set(err, RF_ERR_DIVERGED,
-                            "step %" PRId64 ": loss or gradient were not finite %" PRId64
-                            " times in a row: lower optim.lr, or go on from an earlier checkpoint",
-                            t->progress.step, t->skipped_now);
+        return rf_error_set(
+            err, RF_ERR_DIVERGED,
+            "step %" PRId64 ": loss or gradient were not finite %" PRId64
+            " times in a row: begin a new run from a checkpoint of this one, with a "
+            "lower optim.lr: model.init=%s/step-... log.dir=...",
+            t->progress.step, t->skipped_now, t->setup->run.folder);
     }
     return RF_OK;
 }
@@ -266,6 +268,10 @@ static int catch_up(rf_trainer *t, bool *stop, rf_error *err)
 
 static int train(rf_trainer *t, pace *p, bool *stop, rf_error *err)
 {
+    if (t->progress.step >= t->setup->set.steps) {
+        rf_log_info("all %" PRId64 " steps are done: nothing is left to do; train.steps=N goes on",
+                    t->progress.step);
+    }
     RF_TRY(catch_up(t, stop, err));
     while (!*stop && t->progress.step < t->setup->set.steps) {
         RF_TRY(do_step(t, p, err));

@@ -4,8 +4,10 @@
 #include "common/dist/threads.h"
 #include "train/validate.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* --- What configuration and tokenizer decide -------------------------------------------------- */
@@ -30,6 +32,52 @@ static int open_settings(rf_setup *s, rf_error *err)
     return rf_config_set(s->config, assignment, err);
 }
 
+/* What must be the same on all ranks, a line for each thing, in memory that the caller frees. */
+static char *describe(const rf_setup *s)
+{
+    char *text = NULL, *config = rf_config_text(s->config, false), *line = config, *rest = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    RF_ASSERT(out != NULL);
+    fprintf(out, "version %s\nbackend %s %s\n", RF_VERSION, s->backend->name, s->backend->isa);
+    rf_sources_describe(&s->sources, out);
+    while ((line = strtok_r(line, "\n", &rest)) != NULL) {
+        if (strncmp(line, "  threads:", 10) != 0) { /* a rank's own affair */
+            fprintf(out, "%s\n", line);
+        }
+        line = NULL;
+    }
+    fclose(out);
+    free(config);
+    return text;
+}
+
+static int agree(const rf_setup *s, rf_error *err)
+{
+    char *text = describe(s);
+    int rc = rf_dist_same_text(s->dist, text, err);
+    free(text);
+    return rc;
+}
+
+/* The weights to begin with, by a hash of all their checksums. */
+static int agree_on_weights(const rf_setup *s, rf_error *err)
+{
+    static const char *const what[] = {"--resume", "model.init", "lora.init"};
+    char text[128] = "";
+    for (int i = 0; i < 3; i++) {
+        const char *path = i == 0 ? s->run.resume : rf_config_string(s->config, what[i]);
+        rf_checkpoint_reader *reader = NULL;
+        int rc = path[0] != '\0' ? rf_checkpoint_reader_open(&reader, path, err) : RF_OK;
+        RF_TRY(rf_dist_agree(s->dist, rc == RF_OK ? rc : rf_error_prefix(err, "%s", what[i]), err));
+        size_t used = strlen(text);
+        snprintf(text + used, sizeof text - used, "%s with hash %016" PRIx64 "\n", what[i],
+                 reader != NULL ? rf_checkpoint_reader_hash(reader) : 0);
+        rf_checkpoint_reader_close(reader);
+    }
+    return rf_dist_same_text(s->dist, text, err);
+}
+
 /* --- Is this run that of the checkpoint? ------------------------------------------------------ */
 
 static int check_config(const rf_setup *s, const char *text, rf_error *err)
@@ -47,6 +95,15 @@ static int check_config(const rf_setup *s, const char *text, rf_error *err)
                           "%s: %s is not what the checkpoint %s was trained with: set it back (the "
                           "run's config.yaml has it), or begin a new run with model.init",
                           rf_config_origin(s->config, key), key, checkpoint);
+        goto out;
+    }
+    int64_t steps = rf_config_int(then, "train.steps");
+    if (steps > 0 && s->set.steps > 0 && steps != s->set.steps &&
+        s->set.schedule.kind != RF_SCHEDULE_CONSTANT) {
+        rf_log_info("train.steps is %" PRId64 " and was %" PRId64
+                    ": the learning rate goes on by the "
+                    "schedule (optim.schedule) of the new number, and may jump",
+                    s->set.steps, steps);
     }
 out:
     rf_config_free(then);
@@ -173,7 +230,9 @@ int rf_setup_open(rf_setup *s, rf_dist *dist, rf_config *config, rf_resume resum
                     .begin = rf_log_seconds(),
                     .run = {.dist = dist, .lock = -1}};
     RF_TRY(rf_dist_agree(dist, open_settings(s, err), err));
+    RF_TRY(agree(s, err));
     RF_TRY(rf_run_find(&s->run, resume, path, err));
+    RF_TRY(agree_on_weights(s, err));
     RF_TRY(rf_dist_agree(dist, open_model(s, err), err));
     return rf_threads_choose(&s->n_threads, dist, s->set.threads, err);
 }

@@ -39,7 +39,7 @@ typedef struct rf_setup {
     rf_progress progress;
 } rf_setup;
 
-/* collective. Reads everything, checks that it fits together, and finds the checkpoint to go on
+/* collective. Reads everything, checks that it fits together and is the same on all ranks, and finds the checkpoint to go on
  * from; allocates nothing large. `config` gets its derived values. `path` only with RF_RESUME_PATH.
  * Caller ends with rf_setup_close, also after an error. */
 RF_MUST_CHECK int rf_setup_open(rf_setup *out, rf_dist *dist, rf_config *config, rf_resume resume,

@@ -84,6 +84,18 @@ static void format_hash(char out[17], const rf_corpus *corpus)
     snprintf(out, 17, "%016" PRIx64, rf_corpus_hash(corpus));
 }
 
+void rf_sources_describe(const rf_sources *s, FILE *out)
+{
+    for (int64_t i = 0; i < s->settings.n_train + s->settings.n_valid; i++) {
+        bool trains = i < s->settings.n_train;
+        const rf_corpus *corpus = trains ? s->train[i] : s->valid[i - s->settings.n_train];
+        char hash[17];
+        format_hash(hash, corpus);
+        fprintf(out, "%s %s with hash %s\n", trains ? "data.train" : "data.valid",
+                rf_corpus_path(corpus), hash);
+    }
+}
+
 char *rf_sources_json(const rf_sources *s)
 {
     json_t *list = json_array();

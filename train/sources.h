@@ -6,6 +6,8 @@
 #include "data/corpus/corpus.h"
 #include "data/keys.h"
 
+#include <stdio.h>
+
 /* The corpora of a run. */
 typedef struct rf_sources {
     rf_data_settings settings;     /* owned */
@@ -30,6 +32,9 @@ char *rf_sources_json(const rf_sources *sources);
  * differ. Else RF_ERR naming the first that differs. */
 RF_MUST_CHECK int rf_sources_match(const rf_sources *sources, const char *json, const char *origin,
                                    rf_error *err);
+
+/* A line for each corpus, those of validation too: its hash, and what it is for. */
+void rf_sources_describe(const rf_sources *sources, FILE *out);
 
 /* Steps that make `epochs` passes over the training data, batch_rows rows each. */
 RF_MUST_CHECK int rf_sources_steps(int64_t *steps, const rf_sources *sources,

@@ -105,6 +105,7 @@ static int configure(rf_config *config, const options *o, int argc, char **argv,
 static int dry_run(const rf_setup *s, rf_error *err)
 {
     rf_plan plan;
+    RF_TRY(rf_dist_agree(s->dist, rf_run_check(&s->run, err), err));
     RF_TRY(rf_dist_agree(s->dist, rf_plan_make(&plan, s, err), err));
     if (rf_dist_rank(s->dist) == 0) {
         printf("%" PRId64 " parameters, %" PRId64 " of them trained, %" PRId64
@@ -116,7 +117,15 @@ static int dry_run(const rf_setup *s, rf_error *err)
             return rf_error_set(err, RF_ERR, "the plan cannot be written to stdout");
         }
     }
-    return RF_OK;
+    size_t needed = plan.total * (size_t)rf_dist_local_size(s->dist);
+    return rf_dist_agree(s->dist,
+                         plan.host_available == 0 || needed <= plan.host_available
+                             ? RF_OK
+                             : rf_error_set(err, RF_ERR,
+                                            "the run does not fit into this host's memory: lower "
+                                            "train.micro_rows or data.row_length, set "
+                                            "train.recompute=block or train.reduce=fast"),
+                         err);
 }
 
 static int train(rf_dist *dist, rf_config *config, const options *o, rf_error *err)
@@ -172,6 +181,7 @@ int main(int argc, char **argv)
         rf_log_error(&open_error);
         goto out;
     }
+    rf_signals_set_quiet(rf_dist_rank(dist) != 0);
     rc = run(dist, config, &o, argc, argv, rc, &err);
     if (rc != RF_OK && rf_dist_rank(dist) == 0) {
         rf_log_set_rank(0, 1); /* the message names the rank that failed */

@@ -49,6 +49,10 @@ RF_MUST_CHECK int rf_dist_allgather_bytes(rf_dist *dist, void *all, const void *
  * the lowest rank that did, with "rank R: message" in err. So ranks leave together. */
 RF_MUST_CHECK int rf_dist_agree(rf_dist *dist, int code, rf_error *err);
 
+/* collective. Is this text, made of lines, the same on all ranks? Else RF_ERR_USAGE names the lowest
+ * rank that differs from rank 0, and the first line in which it does. */
+RF_MUST_CHECK int rf_dist_same_text(rf_dist *dist, const char *text, rf_error *err);
+
 /* --- Exchange of backend memory ---------------------------------------------------------------
  *
  * A range of n elements (below 2^31, of any class) is cut into one slice for each rank, in rank

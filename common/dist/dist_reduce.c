@@ -1,8 +1,12 @@
-/* What is the same for every implementation of dist.h: how a range is cut, and the sum over ranks.
- */
+/* What is the same for every implementation of dist.h: how a range is cut, the sum over ranks, and
+ * the comparison of texts. */
 #include "common/dist/dist.h"
 
+#include "common/base/alloc.h"
 #include "common/kernels/kernels.h"
+
+#include <stdlib.h>
+#include <string.h>
 
 /* A sum works on this many bytes at a time: enough for the full bandwidth, and `work` stays small.
  * The cuts come from the range alone, never from the number of ranks. */
@@ -30,6 +34,35 @@ int rf_dist_allgather_f64(rf_dist *dist, double *all, const double *x, int n, rf
 {
     RF_ASSERT(n >= 0);
     return rf_dist_allgather_bytes(dist, all, x, (size_t)n * sizeof *x, err);
+}
+
+static int compare_lines(const char *mine, const char *root, rf_error *err)
+{
+    while (*mine != '\0' || *root != '\0') {
+        size_t m = strcspn(mine, "\n"), r = strcspn(root, "\n");
+        if (m != r || memcmp(mine, root, m) != 0) {
+            return rf_error_set(
+                err, RF_ERR_USAGE,
+                "this rank has \"%.*s\" and rank 0 has \"%.*s\": give all ranks the "
+                "same program, configuration and files",
+                (int)(m < 200 ? m : 200), mine, (int)(r < 200 ? r : 200), root);
+        }
+        mine += m + (mine[m] != '\0');
+        root += r + (root[r] != '\0');
+    }
+    return RF_OK;
+}
+
+int rf_dist_same_text(rf_dist *dist, const char *text, rf_error *err)
+{
+    int64_t bytes = (int64_t)strlen(text) + 1;
+    RF_TRY(rf_dist_broadcast(dist, &bytes, sizeof bytes, 0, err));
+    char *root = rf_alloc_string(text);
+    root = rf_realloc(root, (size_t)bytes, 1);
+    int rc = rf_dist_broadcast(dist, root, (size_t)bytes, 0, err);
+    rc = rc == RF_OK ? rf_dist_agree(dist, compare_lines(text, root, err), err) : rc;
+    free(root);
+    return rc;
 }
 
 static int64_t piece_elements(const rf_backend *backend)

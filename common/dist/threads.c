@@ -1,6 +1,7 @@
 #include "common/dist/threads.h"
 
 #include "common/base/alloc.h"
+#include "common/base/log.h"
 #include "common/kernels/machine.h"
 
 #include <sched.h>
@@ -40,5 +41,11 @@ int rf_threads_choose(int *n_threads, rf_dist *dist, int64_t asked, rf_error *er
     int named = variable != NULL ? atoi(variable) : 0;
     int share = rf_machine_cores() / n_sharers;
     *n_threads = asked > 0 ? (int)asked : named > 0 ? named : share > 1 ? share : 1;
+    if ((int64_t)*n_threads * n_sharers > rf_machine_cores() && rf_dist_rank(dist) == 0) {
+        rf_log_warn(
+            "%d rank%s of %d threads share %d cores: threads wait for each other; lower the "
+            "number of threads, or leave the choice to the program",
+            n_sharers, n_sharers == 1 ? "" : "s", *n_threads, rf_machine_cores());
+    }
     return RF_OK;
 }

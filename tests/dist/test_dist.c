@@ -65,15 +65,36 @@ static void check_agree(rf_dist *dist)
     cr_assert(rf_dist_agree(dist, rank == 0 ? RF_ERR : RF_OK, NULL) == RF_ERR);
 }
 
+static void check_same_text(rf_dist *dist)
+{
+    char text[64];
+    rf_error err = {0};
+    MUST(rf_dist_same_text(dist, "", &error));
+    MUST(rf_dist_same_text(dist, "a 1\nb 2\n", &error));
+    /* the last rank differs, in its second line, or has a line more */
+    bool is_last = rf_dist_rank(dist) == rf_dist_size(dist) - 1;
+    for (int more = 0; more < 2 && rf_dist_size(dist) > 1; more++) {
+        snprintf(text, sizeof text, "a 1\nb %d\n%s", is_last && !more ? 3 : 2,
+                 is_last && more ? "c 4\n" : "");
+        cr_assert(rf_dist_same_text(dist, text, &err) == RF_ERR_USAGE);
+        char wanted[64];
+        snprintf(wanted, sizeof wanted, "rank %d: this rank has \"%s\" and rank 0 has \"%s\"",
+                 rf_dist_size(dist) - 1, more ? "c 4" : "b 3", more ? "" : "b 2");
+        cr_assert(strstr(err.message, wanted) != NULL, "%s", err.message);
+    }
+}
+
 MPI_TEST(dist, small_2, 2)
 {
     check_small(dist);
     check_agree(dist);
+    check_same_text(dist);
 }
 MPI_TEST(dist, small_4, 4)
 {
     check_small(dist);
     check_agree(dist);
+    check_same_text(dist);
 }
 
 /* Not started by mpirun at all. */
@@ -84,6 +105,7 @@ Test(dist, alone)
     cr_assert(rf_dist_size(dist) == 1);
     check_small(dist);
     check_agree(dist);
+    check_same_text(dist);
     rf_dist_close(dist);
     rf_dist_close(NULL);
 }

@@ -220,14 +220,95 @@ Test(train_errors, full_disk)
 
 Test(train_errors, dry_run)
 {
-    tiny_train(0, "--dry-run model.hidden_size=4096 model.num_hidden_layers=40 data.row_length=512",
-               0);
+    tiny_train(0, "--dry-run", 0);
     tiny_says("Adam's moments");
     tiny_says("total");
     cr_assert(tiny_shell("! test -e run") == 0);
 #ifndef __SANITIZE_ADDRESS__ /* which reserves far more than any limit */
-    cr_assert(tiny_shell("ulimit -v 2000000; \"$TRAIN\" tiny.yaml --dry-run "
-                         "model.hidden_size=4096 model.num_hidden_layers=40") == 0,
-              "%s", program_output);
+    int status = tiny_shell("ulimit -v 2000000; \"$TRAIN\" tiny.yaml --dry-run "
+                            "model.hidden_size=4096 model.num_hidden_layers=40");
+    cr_assert(status <= 1, "%s", program_output); /* 1: more than this host has */
+    tiny_says("total");
 #endif
+}
+
+/* --- Ranks agree ------------------------------------------------------------------------------ */
+
+/* The second rank runs in the folder `other`, with this option. */
+static void refuses_rank(const char *where, const char *option, int expected, const char *words)
+{
+    char command[1024];
+    snprintf(command, sizeof command,
+             "$RUN -n 2 sh -c '[ " MPI_RANK " = 0 ] || { cd %s; o=%s; }; "
+             "exec \"$TRAIN\" tiny.yaml train.steps=2 $o'",
+             where, option);
+    int status = tiny_shell(command);
+    cr_assert(status == expected, "status %d\n%s", status, program_output);
+    tiny_says(words);
+}
+
+Test(train_errors, ranks_agree)
+{
+    mpi_need();
+    cr_assert(tiny_shell(
+                  "mkdir other && cp valid.h5 tiny.yaml other && cp valid.h5 other/train.h5") == 0);
+    refuses_rank(".", "optim.lr=1e-5", 2, "rank 1: this rank has \"  lr: 1e-05\" and rank 0 has");
+    refuses_rank(".", "train.seed=7", 2, "seed: 7");
+    refuses_rank("other", "", 2, "rank 1: this rank has \"data.train train.h5 with hash");
+    cr_assert(access("run", F_OK) != 0, "nothing was trained");
+    refuses_rank(".", "train.threads=2", 0, "checkpoint run/step-000000002.h5");
+    /* the weights to fine-tune, under one name */
+    cr_assert(tiny_shell("cp run/step-000000002.h5 base.h5 && cp train.h5 other/train.h5 && "
+                         "rm -r run") == 0);
+    tiny_train(0, "train.steps=1 train.seed=9 log.dir=nine", 0);
+    cr_assert(
+        tiny_shell("cp nine/step-000000001.h5 other/base.h5 && "
+                   "printf 'model: {init: base.h5}\\ndata: {train: train.h5, row_length: 64}\\n"
+                   "train: {steps: 1, batch_rows: 4}\\nlog: {dir: run}\\n' >tiny.yaml && "
+                   "cp tiny.yaml other") == 0);
+    refuses_rank("other", "", 2, "this rank has \"model.init ");
+    /* everything is the same, but for the folder that only rank 0 sees */
+    cr_assert(tiny_shell("cp base.h5 other/base.h5") == 0);
+    refuses_rank("other", "", 1, "rank 1: the run folder run, which rank 0 has made, is not here");
+}
+
+/* --- Going on, and not being able to ---------------------------------------------------------- */
+
+Test(train_errors, dry_run_says_what_the_run_would)
+{
+    tiny_train(0,
+               "--dry-run model.hidden_size=65536 model.num_attention_heads=512 "
+               "model.num_hidden_layers=100",
+               1);
+    tiny_says("total");
+    tiny_says("does not fit into this host's memory");
+    program_write("file", "");
+    tiny_train(0, "--dry-run log.dir=file/run", 1);
+    tiny_says("file is no folder");
+    tiny_train(0, "--dry-run log.dir=file", 1);
+    tiny_train(0, "--dry-run log.dir=a/b/c", 0);
+    cr_assert(access("a", F_OK) != 0);
+}
+
+Test(train_errors, resumes_speak)
+{
+    tiny_train(0, "optim.schedule=cosine checkpoint.every=4", 0);
+    program_write("run/latest", "step-000000004.h5\n");
+    tiny_train(0, "optim.schedule=cosine --resume auto", 0);
+    tiny_says("all 8 steps are done: nothing is left to do");
+    cr_assert(tiny_shell("test $(cat run/latest) = step-000000008.h5 && rm run/latest") == 0);
+    tiny_train(0, "optim.schedule=cosine --resume auto train.steps=9", 0);
+    tiny_says("train.steps is 9 and was 8: the learning rate");
+    cr_assert(tiny_shell("test $(cat run/latest) = step-000000009.h5") == 0);
+}
+
+/* What is advised works. */
+Test(train_errors, advice_after_divergence)
+{
+    tiny_train(0,
+               "optim.lr=1e38 optim.warmup=1000 optim.clip=0 checkpoint.every=1 "
+               "train.steps=50 train.skip_limit=3 log.valid_every=0",
+               4);
+    tiny_says("model.init=run/step-... log.dir=...");
+    tiny_train(0, "model.init=run/step-000000001.h5 log.dir=again train.steps=3", 0);
 }

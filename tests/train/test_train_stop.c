@@ -33,6 +33,7 @@ Test(train_stop, sigusr1)
     int status = tiny_shell("\"$TRAIN\" tiny.yaml train.steps=1M & pid=$!; " UNTIL_STEPS
                             "kill -USR1 $pid; wait $pid");
     cr_assert(status == 3, "status %d\n%s", status, program_output);
+    tiny_says("stopping after this step, then saving; again to quit without saving");
     tiny_says("asked to stop (SIGUSR1)");
     goes_on(0);
 }
@@ -117,6 +118,42 @@ Test(train_stop, watchdog_under_the_launcher)
     cr_assert(chmod("wrapped", 0755) == 0);
     hang("export TRAIN; PROGRAM=./wrapped sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=1M "
          "train.watchdog=2");
+}
+
+/* A rank that is killed leaves a line, and the status that says that a retry is worth it. */
+Test(train_stop, killed_rank_under_the_launcher)
+{
+    mpi_need();
+    program_write("wrapped", "#!/bin/sh\n[ " MPI_RANK " = 0 ] || echo $$ >pid\n"
+                             "exec \"$TRAIN\" \"$@\"\n");
+    cr_assert(chmod("wrapped", 0755) == 0);
+    int status =
+        tiny_shell("export TRAIN; PROGRAM=./wrapped sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=1M & "
+                   "mpi=$!; " UNTIL_STEPS "kill -KILL $(cat pid); wait $mpi");
+    cr_assert(status == 5, "status %d\n%s", status, program_output);
+    tiny_says("rank 1 was ended by signal 9");
+    tiny_says("--resume auto");
+}
+
+/* A signal that comes while a short run ends by itself: the run's status. */
+Test(train_stop, launcher_returns_the_status_whatever_signal_comes)
+{
+    mpi_need();
+    int status =
+        tiny_shell("sh \"$LAUNCH\" -n 1 tiny.yaml train.steps=2 log.valid_every=0 & pid=$!; "
+                   "sleep 0.3; kill -USR1 $pid; wait $pid");
+    cr_assert(status == (int)tiny_last("run", "end", "status"), "status %d\n%s", status,
+              program_output);
+}
+
+/* The reader of the log goes away. */
+Test(train_stop, without_a_reader)
+{
+    int status =
+        tiny_shell("{ \"$TRAIN\" tiny.yaml train.steps=200 log.every=1 2>&1; echo $? >status; }"
+                   " | head -n 1; exit $(cat status)");
+    cr_assert(status == 0, "status %d\n%s", status, program_output);
+    cr_assert(tiny_last("run", "end", "step") >= 200.0);
 }
 
 /* --- Non-finite values ------------------------------------------------------------------------ */

@@ -210,7 +210,43 @@ static int begin_alone(rf_run *run, const rf_config *config, const rf_progress *
     }
     RF_TRY(write_config(run, config, err));
     RF_TRY(rf_metrics_open(&run->metrics, run->folder, progress->step, err));
-    return here ? mend_best(run, progress->best_valid_loss, err) : RF_OK;
+    if (!here) {
+        return RF_OK;
+    }
+    RF_TRY(mend_best(run, progress->best_valid_loss, err));
+    return rf_checkpoint_publish(run->resume, 0, NULL, err); /* a kill may have left an older one */
+}
+
+/* Rank 0 has just made the folder. */
+static int see_folder(const rf_run *run, rf_error *err)
+{
+    for (int tries = 0; !rf_file_is_folder(run->folder); tries++) {
+        if (tries == 20) { /* a file system of several hosts may take a moment */
+            return rf_error_set(err, RF_ERR,
+                                "the run folder %s, which rank 0 has made, is not here: name a "
+                                "log.dir on a file system that all ranks share",
+                                run->folder);
+        }
+        usleep(100000);
+    }
+    return RF_OK;
+}
+
+int rf_run_check(const rf_run *run, rf_error *err)
+{
+    char path[RF_PATH_BYTES], parent[RF_PATH_BYTES];
+    RF_TRY(rf_file_join(path, sizeof path, run->folder, ".", err));
+    path[strlen(path) - 2] = '\0';
+    struct stat status;
+    while (lstat(path, &status) != 0 && (errno == ENOENT || errno == ENOTDIR)) {
+        RF_TRY(rf_file_folder(parent, sizeof parent, path, err));
+        memcpy(path, parent, sizeof path);
+    }
+    if (!rf_file_is_folder(path) || access(path, W_OK | X_OK) != 0) {
+        return rf_error_set(err, RF_ERR, "the run folder %s cannot be made: %s %s", run->folder,
+                            path, rf_file_is_folder(path) ? "may not be written" : "is no folder");
+    }
+    return RF_OK;
 }
 
 int rf_run_begin(rf_run *run, const rf_config *config, const rf_progress *progress, rf_error *err)
@@ -222,7 +258,8 @@ int rf_run_begin(rf_run *run, const rf_config *config, const rf_progress *progre
         rc = begin_alone(run, config, progress, here, err);
         rc = rc != RF_OK ? rf_error_prefix(err, "the run folder") : RF_OK;
     }
-    return rf_dist_agree(run->dist, rc, err);
+    RF_TRY(rf_dist_agree(run->dist, rc, err));
+    return rf_dist_agree(run->dist, see_folder(run, err), err);
 }
 
 void rf_run_close(rf_run *run)

@@ -8,6 +8,17 @@
 static volatile sig_atomic_t stop_signal = 0;
 static volatile sig_atomic_t stop_second = 0; /* when it came; the monotonic clock's seconds */
 
+static volatile sig_atomic_t is_quiet = 0;
+
+/* In a handler: write alone is safe. */
+static void say(const char *text)
+{
+    if (is_quiet == 0) {
+        ssize_t n = write(STDERR_FILENO, text, strlen(text));
+        (void)n;
+    }
+}
+
 static void handle(int signal_number)
 {
     struct timespec now;
@@ -15,7 +26,9 @@ static void handle(int signal_number)
     if (stop_signal == 0) {
         stop_second = (sig_atomic_t)now.tv_sec;
         stop_signal = signal_number;
+        say("\nstopping after this step, then saving; again to quit without saving\n");
     } else if ((sig_atomic_t)now.tv_sec > stop_second + 1) {
+        say("\nquitting without saving\n");
         _exit(128 + signal_number);
     }
 }
@@ -31,6 +44,12 @@ void rf_signals_install(void)
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
         sigaction(signals[i], &action, NULL);
     }
+    signal(SIGPIPE, SIG_IGN);
+}
+
+void rf_signals_set_quiet(bool quiet)
+{
+    is_quiet = quiet;
 }
 
 bool rf_signals_stop(void)

@@ -4,10 +4,13 @@
 
 #include <stdbool.h>
 
-/* SIGUSR1, SIGTERM and SIGINT set a flag from now on; another one of them more than a second later
- * ends the process at once (status 128 + signal; launchers deliver one request several times).
+/* SIGUSR1, SIGTERM and SIGINT set a flag from now on, and a line says so at once; another one of
+ * them more than a second later ends the process at once (status 128 + signal; launchers deliver one
+ * request several times). SIGPIPE is ignored: a reader of the log that goes away ends nothing.
  * To be called before MPI_Init, which leaves handlers alone that it finds. */
 void rf_signals_install(void);
+/* No such lines from this process: another rank has them. */
+void rf_signals_set_quiet(bool quiet);
 /* The flag. */
 bool rf_signals_stop(void);
 /* Name of the signal that set it ("SIGUSR1"), or "". */
