@@ -1,5 +1,5 @@
-/* One token a forward pass; each token is a slot of its own and committed at once. The key and value
- * of the last one are made by the pass behind it. */
+/* One token a forward pass; each token is a slot of its own and committed at once. The key and the
+ * value of the last one are made by the pass behind it. */
 #include "infer/decoder.h"
 
 static void ask(rf_sequence *s, rf_batch *batch)

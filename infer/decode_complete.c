@@ -4,13 +4,15 @@
  * and sees these C places and its own region alone. So all slots run side by side in one forward
  * pass, and committing them moves no key and no value.
  *
- * The first `accepted` tokens of a slot are final. A cycle of two passes accepts one more or several:
+ * The first `accepted` tokens of a slot are final. A cycle of two passes accepts one more, or
+ * several:
  *     PREDICT    masks stand behind the accepted tokens; each place predicts its own token
  *     ACCEPT     the predictions stand there; the first is accepted, and each next one while the
  *                place before it finds it probable enough
- * A slot whose S tokens (the last slot of a response may have fewer) are accepted is full and waits for the others. An end of text makes its slot
- * full, and the slots behind it are no longer wanted: they leave s->selected, and are removed when
- * the slot that ends the text is committed. When all wanted slots are full, they are committed. */
+ * A slot whose tokens are all accepted is full and waits for the others. An end of text makes its
+ * slot full, and the slots behind it are no longer wanted: they leave s->selected, and are removed
+ * when the slot that ends the text is committed. When all wanted slots are full, they are
+ * committed. */
 #include "infer/decode_complete.h"
 
 enum {
@@ -60,8 +62,8 @@ static void ask_predictions(rf_sequence *s, rf_batch *batch)
     }
 }
 
-/* Alone, no place of a slot is accepted yet. A slot that was full from the start goes along once, for
- * its keys and values. */
+/* ALONE, no place of a slot is accepted yet. A slot that was full from the start goes along once,
+ * for its keys and values. */
 static void ask_acceptance(rf_sequence *s, rf_batch *batch)
 {
     int64_t S = s->slot_size;
@@ -178,8 +180,8 @@ static void commit_all(rf_sequence *s)
     }
 }
 
-/* Each slot begins with its own run of passing places behind place 0: as judged together, also where
- * an earlier slot failed, or, with `verify=paper`, as it will be judged alone. */
+/* Each slot begins with its own run of passing places behind place 0: as judged together, also
+ * where an earlier slot failed, or, with `verify=paper`, as it will be judged alone. */
 void rf_complete_begin(rf_sequence *s)
 {
     bool alone = s->options->verify_paper;

@@ -1,17 +1,17 @@
 /* decoder.h: the ways to answer a prompt (ALGORITHM: decoding).                all local
  *
- * A decoder is a state machine over a sequence. It never runs the model: before a forward pass it is
- * asked for the sequence's places of it, behind the pass it is told what the head says about them.
- * So many sequences share a pass, each in its own phase, and an answer depends on nothing but the
- * model, the prompt, the options and the prompt's index.
+ * A decoder is a state machine over a sequence. It never runs the model: before a forward pass it
+ * is asked for the sequence's places of it, behind the pass it is told what the head says about
+ * them. So many sequences share a pass, each in its own phase, and an answer depends on nothing but
+ * the model, the prompt, the options and the prompt's index.
  *
  *     ask        the prompt, mask tokens, drafts to be verified, ... go into the batch
  *     (forward pass, then one query of the head about the places asked for)
  *     tell       takes drafts and probabilities; moves on to the next phase, or is done
  *
  * A decoder that wants to know more about the same pass, given these answers, says so: it is told
- * again. (A plan asks for all slots' first drafts, then for the rest of the few it selects: the head
- * of a large vocabulary costs more than a layer.)
+ * again. (A plan asks for all slots' first drafts, then for the rest of the few it selects: the
+ * head of a large vocabulary costs more than a layer.)
  */
 #ifndef RF_INFER_DECODER_H
 #define RF_INFER_DECODER_H

@@ -1,7 +1,7 @@
 /* sequence.h: the state of one prompt while it is answered.                    all local
  *
- * A decoder (decoder.h) moves it on from one forward pass to the next; the engine (engine.h) owns it
- * and answers what it asks. Response places are counted from 0 (`at`): place `at` is position
+ * A decoder (decoder.h) moves it on from one forward pass to the next; the engine (engine.h) owns
+ * it and answers what it asks. Response places are counted from 0 (`at`): place `at` is position
  * n_prompt + at of the whole.
  *
  * A sequence has a slab of the cache. It holds the prompt and the response tokens in the order in
