@@ -94,44 +94,106 @@ int rf_question_from_json(rf_question *out, const rf_tokenizer *tokenizer, const
     return RF_OK;
 }
 
-int rf_questions_read(rf_question **out, int64_t *n, const char *path,
-                      const rf_tokenizer *tokenizer, int64_t limit, rf_error *err)
+/* A file on its way into questions. */
+typedef struct reader {
+    const char *path;
+    const rf_tokenizer *tokenizer;
+    rf_lines *lines;
+    int64_t limit;
+    bool is_array; /* of records; else a record a line */
+    rf_record_array array;
+    rf_text record; /* the one of the array that is open, */
+    int64_t line;   /* and where it begins */
+    rf_question *question;
+    int64_t n;
+    size_t capacity;
+} reader;
+
+static bool is_full(const reader *r)
 {
-    rf_lines *lines = NULL;
-    size_t capacity = 0, bytes;
-    char *text, where[4200];
-    int rc;
-    *out = NULL;
-    *n = 0;
-    RF_TRY(rf_lines_open(&lines, path, err));
-    while (limit <= 0 || *n < limit) {
-        RF_TRY_OUT(rf_lines_next(lines, &text, &bytes, err));
+    return r->limit > 0 && r->n == r->limit;
+}
+
+static int add_record(reader *r, const char *text, size_t bytes, int64_t line, rf_error *err)
+{
+    char where[4200];
+    r->question = rf_alloc_grow(r->question, &r->capacity, (size_t)r->n + 1, sizeof *r->question);
+    (void)snprintf(where, sizeof where, "%s:%" PRId64, r->path, line);
+    RF_TRY(rf_question_from_json(&r->question[r->n], r->tokenizer, text, bytes, where, err));
+    r->n++;
+    return RF_OK;
+}
+
+static int add_array(reader *r, const char *line, size_t bytes, rf_error *err)
+{
+    size_t at = 0, begin;
+    bool begins, ends;
+    while (!is_full(r) &&
+           rf_record_array_next(&r->array, line, bytes, &at, &begin, &begins, &ends)) {
+        r->record.bytes = begins ? 0 : r->record.bytes;
+        r->line = begins ? rf_lines_number(r->lines) : r->line;
+        rf_text_add(&r->record, line + begin, at - begin);
+        rf_text_add_string(&r->record, "\n");
+        if (ends) {
+            RF_TRY(add_record(r, r->record.data, r->record.bytes, r->line, err));
+        }
+    }
+    return r->array.is_bad ? rf_error_set(err, RF_ERR,
+                                          "%s:%" PRId64 ": the array holds something else than "
+                                          "objects: write one record a line",
+                                          r->path, rf_lines_number(r->lines))
+                           : RF_OK;
+}
+
+static int read_all(reader *r, rf_error *err)
+{
+    char *text;
+    size_t bytes;
+    bool has_begun = false;
+    while (!is_full(r)) {
+        RF_TRY(rf_lines_next(r->lines, &text, &bytes, err));
         if (text == NULL) {
             break;
         }
-        const char *foreign = rf_lines_number(lines) == 1 ? rf_foreign(path, text, bytes) : NULL;
+        const char *foreign =
+            rf_lines_number(r->lines) == 1 ? rf_foreign(r->path, text, bytes) : NULL;
         if (foreign != NULL) {
-            rc = rf_error_set(err, RF_ERR, "%s: is %s", path, foreign);
-            goto out;
+            return rf_error_set(err, RF_ERR, "%s: is %s", r->path, foreign);
         }
         if (rf_lines_is_blank(text, bytes)) {
             continue;
         }
-        *out = rf_alloc_grow(*out, &capacity, (size_t)*n + 1, sizeof **out);
-        (void)snprintf(where, sizeof where, "%s:%" PRId64, path, rf_lines_number(lines));
-        RF_TRY_OUT(rf_question_from_json(*out + *n, tokenizer, text, bytes, where, err));
-        ++*n;
+        r->is_array = has_begun ? r->is_array : text[strspn(text, " \t\r\v\f")] == '[';
+        has_begun = true;
+        RF_TRY(r->is_array ? add_array(r, text, bytes, err)
+                           : add_record(r, text, bytes, rf_lines_number(r->lines), err));
     }
-    rc = *n > 0 ? RF_OK
-                : rf_error_set(err, RF_ERR, "%s holds no question: one JSON object a line", path);
-out:
-    rf_lines_close(lines);
+    if (r->is_array && !is_full(r) && !r->array.is_over) {
+        return rf_error_set(err, RF_ERR, "%s: the array ends too early: get the whole file",
+                            r->path);
+    }
+    return r->n > 0
+               ? RF_OK
+               : rf_error_set(err, RF_ERR, "%s holds no question: one JSON object a line", r->path);
+}
+
+int rf_questions_read(rf_question **out, int64_t *n, const char *path,
+                      const rf_tokenizer *tokenizer, int64_t limit, rf_error *err)
+{
+    reader r = {.path = path, .tokenizer = tokenizer, .limit = limit > 0 ? limit : 0};
+    *out = NULL;
+    *n = 0;
+    RF_TRY(rf_lines_open(&r.lines, path, err));
+    int rc = read_all(&r, err);
+    rf_lines_close(r.lines);
+    rf_text_free(&r.record);
     if (rc != RF_OK) {
-        rf_questions_free(*out, *n);
-        *out = NULL;
-        *n = 0;
+        rf_questions_free(r.question, r.n);
+        return rc;
     }
-    return rc;
+    *out = r.question;
+    *n = r.n;
+    return RF_OK;
 }
 
 void rf_questions_free(rf_question *questions, int64_t n)

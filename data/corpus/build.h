@@ -15,10 +15,12 @@
 
 typedef enum rf_format {
     RF_FORMAT_AUTO, /* by name: .jsonl .ndjson .json are JSONL, .txt is text (before .gz); else
-                       by the first character that is no blank: '{' is JSONL */
+                       by the first character that is no blank: '{' is JSONL. An array of records
+                       instead of lines is recognised where JSONL is, and elsewhere by "[{" */
     RF_FORMAT_JSONL,
-    RF_FORMAT_TEXT /* the file is one text, without blank lines at its start and the last line's
+    RF_FORMAT_TEXT, /* the file is one text, without blank lines at its start and the last line's
                       end; or a text for each paragraph */
+    RF_FORMAT_ARRAY /* one JSON array of records */
 } rf_format;
 
 typedef struct rf_build_source {

@@ -2,7 +2,9 @@
 
 #include "common/base/alloc.h"
 #include "data/corpus/foreign.h"
+#include "data/corpus/records.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -21,7 +23,7 @@ struct rf_portion_reader {
     int64_t bytes_before; /* of the sources read already */
     int64_t n_records;    /* of this source, begun */
     bool in_text;         /* a text has begun and not ended */
-    bool was_blank;       /* split_paragraphs: blank lines since the last paragraph */
+    rf_record_array array;
     /* A line that was read but belongs to the next portion. */
     bool is_pending;
     char *pending;
@@ -69,14 +71,19 @@ static rf_format recognise(const char *path, const char *line)
     if (has_suffix(path, n, ".gz")) {
         n -= 3;
     }
+    static const char blanks[] = " \t\r\v\f";
+    const char *first = line + strspn(line, blanks);
+    const char *second = first + (*first == '[') + strspn(first + (*first == '['), blanks);
     if (has_suffix(path, n, ".jsonl") || has_suffix(path, n, ".ndjson") ||
         has_suffix(path, n, ".json")) {
-        return RF_FORMAT_JSONL;
+        return *first == '[' ? RF_FORMAT_ARRAY : RF_FORMAT_JSONL;
     }
     if (has_suffix(path, n, ".txt")) {
         return RF_FORMAT_TEXT;
     }
-    return line[strspn(line, " \t\r\v\f")] == '{' ? RF_FORMAT_JSONL : RF_FORMAT_TEXT;
+    return *first == '{'                     ? RF_FORMAT_JSONL
+           : *first == '[' && *second == '{' ? RF_FORMAT_ARRAY
+                                             : RF_FORMAT_TEXT;
 }
 
 /* --- Entries ---------------------------------------------------------------------------------- */
@@ -139,6 +146,26 @@ static void add_json(rf_portion_reader *r, rf_portion *p, char *line, size_t byt
     }
 }
 
+static int add_array(rf_portion_reader *r, rf_portion *p, char *line, size_t bytes, rf_error *err)
+{
+    size_t at = 0, begin;
+    bool begins, ends;
+    while (rf_record_array_next(&r->array, line, bytes, &at, &begin, &begins, &ends)) {
+        if (begins) {
+            add_entry(p, (rf_entry){.line = rf_lines_number(r->lines), .record = r->n_records++},
+                      line + begin, at - begin);
+        } else {
+            extend_entry(p, "\n", 1);
+            extend_entry(p, line + begin, at - begin);
+        }
+    }
+    return r->array.is_bad ? rf_error_set(err, RF_ERR,
+                                          "%s:%" PRId64 ": the array holds something else than "
+                                          "objects: write one record a line",
+                                          rf_lines_path(r->lines), rf_lines_number(r->lines))
+                           : RF_OK;
+}
+
 /* A line of a text. The line end in front of it is added here, so that the last has none; the
  * carriage return of Windows belongs to the line end. */
 static void add_text(rf_portion_reader *r, rf_portion *p, char *line, size_t bytes)
@@ -172,7 +199,7 @@ static void add_text(rf_portion_reader *r, rf_portion *p, char *line, size_t byt
  * then the line end between them belongs to this one. */
 static bool must_close(rf_portion_reader *r, rf_portion *p, const char *line, size_t bytes)
 {
-    if (!is_full(p)) {
+    if (!is_full(p) || r->array.depth > 0) {
         return false;
     }
     if (r->format != RF_FORMAT_TEXT || !r->in_text) {
@@ -193,6 +220,7 @@ static int open_source(rf_portion_reader *r, rf_error *err)
     r->format = r->settings->format;
     r->n_records = 0;
     r->in_text = false;
+    r->array = (rf_record_array){0};
     return rf_lines_open(&r->lines, r->settings->source[r->source].path, err);
 }
 
@@ -201,6 +229,10 @@ static int close_source(rf_portion_reader *r, rf_portion *p, rf_error *err)
     if (r->n_records == 0) {
         return rf_error_set(err, RF_ERR,
                             "%s: the file is empty or holds only blank lines: remove it or fill it",
+                            rf_lines_path(r->lines));
+    }
+    if (r->format == RF_FORMAT_ARRAY && !r->array.is_over) {
+        return rf_error_set(err, RF_ERR, "%s: the array ends too early: get the whole file",
                             rf_lines_path(r->lines));
     }
     if (r->in_text) {
@@ -258,7 +290,9 @@ static int fill(rf_portion_reader *r, rf_portion *p, rf_error *err)
             put_back(r, line, bytes);
             return RF_OK;
         }
-        if (r->format == RF_FORMAT_JSONL) {
+        if (r->format == RF_FORMAT_ARRAY) {
+            RF_TRY(add_array(r, p, line, bytes, err));
+        } else if (r->format == RF_FORMAT_JSONL) {
             add_json(r, p, line, bytes);
         } else {
             add_text(r, p, line, bytes);

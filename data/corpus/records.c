@@ -1,6 +1,7 @@
 #include "data/corpus/records.h"
 
 #include "common/base/alloc.h"
+#include "common/base/lines.h"
 #include "common/base/utf8.h"
 
 #include <inttypes.h>
@@ -121,6 +122,48 @@ int rf_record_parse(json_t **out, const char *line, size_t bytes, bool *repaired
     }
     *out = root;
     return RF_OK;
+}
+
+/* Between records: is there one at this character? */
+static bool begins_record(rf_record_array *a, char c)
+{
+    if (c == '[' && !a->is_open) {
+        a->is_open = true;
+    } else if (c == ']' && a->is_open) {
+        a->is_over = true;
+    } else if (!rf_lines_is_blank(&c, 1) && !(c == ',' && a->is_open)) {
+        a->is_bad = a->is_bad || c != '{' || !a->is_open || a->is_over;
+        return !a->is_bad;
+    }
+    return false;
+}
+
+/* In a record: does it end with this character? */
+static bool ends_record(rf_record_array *a, char c)
+{
+    if (a->in_string) {
+        a->in_string = c != '"' || a->is_escaped;
+        a->is_escaped = c == '\\' && !a->is_escaped;
+        return false;
+    }
+    a->in_string = c == '"';
+    a->depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+    return a->depth == 0;
+}
+
+bool rf_record_array_next(rf_record_array *a, const char *line, size_t bytes, size_t *at,
+                          size_t *begin, bool *begins, bool *ends)
+{
+    *begins = a->depth == 0;
+    while (a->depth == 0 && *at < bytes && !begins_record(a, line[*at])) {
+        ++*at;
+    }
+    *begin = *at;
+    *ends = false;
+    while (*at < bytes && !*ends && !a->is_bad) {
+        *ends = ends_record(a, line[(*at)++]);
+    }
+    return *at > *begin;
 }
 
 /* The string at `key`. */

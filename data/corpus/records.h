@@ -36,6 +36,18 @@ void rf_record_free(rf_record *record); /* zeroes; a zeroed struct is fine */
 /* Is the answer of turn i, a message of the assistant, to be learnt? */
 bool rf_record_is_trained(const rf_record *record, int64_t i);
 
+/* A file that is one JSON array of records, on its way through the lines. */
+typedef struct rf_record_array {
+    bool is_open, is_over, is_bad; /* behind '[', behind ']', something else than objects was met */
+    bool in_string, is_escaped;    /* of the record that is open */
+    int depth;                     /* of brackets; 0: between records */
+} rf_record_array;
+
+/* The next piece of a record in a line: line[*begin, *at), from *at on. begins, ends: of its record;
+ * pieces of one record belong together with line ends between them. False: the line has no more. */
+bool rf_record_array_next(rf_record_array *array, const char *line, size_t bytes, size_t *at,
+                          size_t *begin, bool *begins, bool *ends);
+
 /* Parses a line as one JSON object with strict rules (no repeated keys, valid UTF-8; "\u0000" is
  * allowed). What Python writes and JSON does not have is repaired where `repaired` is not NULL: NaN,
  * Infinity and numbers that are too large become null, halves of surrogate pairs U+FFFD; *repaired

@@ -148,6 +148,15 @@ Test(questions, files)
     cr_assert(n == 1 && strcmp(p[0].query, "a") == 0);
     rf_questions_free(p, n);
 
+    put(" [ {\"query\": \"a\", \"x\": [{\"]}\": 1}]}, {\"query\":\n \"abc\"}\n\n,{\"query\": "
+        "\"ab\"}]\n");
+    TINY_MUST(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 0, tiny_error()));
+    cr_assert(n == 3 && strcmp(p[1].query, "abc") == 0 && strcmp(p[2].query, "ab") == 0);
+    rf_questions_free(p, n);
+    TINY_MUST(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 2, tiny_error()));
+    cr_assert(n == 2);
+    rf_questions_free(p, n);
+
     cr_assert_not_null(file = gzopen("p.jsonl.gz", "wb"));
     for (int i = 0; i < 200; i++) {
         cr_assert(gzprintf(file, "{\"query\": \"%d\"}\n", i) > 0);
@@ -210,6 +219,15 @@ Test(questions, bad_files_are_refused)
     rf_error err = {0};
     cr_assert(rf_questions_read(&p, &n, "missing.jsonl", tokenizer, 0, &err) != RF_OK &&
               strstr(err.message, "missing.jsonl"));
+    put("[{\"query\": \"a\"}, 5]");
+    cr_assert(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 0, &err) != RF_OK &&
+              strstr(err.message, "p.jsonl:1: the array holds something else"));
+    put("[{\"query\": \"a\"},\n{\"query\"");
+    cr_assert(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 0, &err) != RF_OK &&
+              strstr(err.message, "ends too early"));
+    put("[\n{\"query\": \"a\"},\n\n{\"query\":\n3}]");
+    cr_assert(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 0, &err) != RF_OK &&
+              strstr(err.message, "p.jsonl:4: field \"query\" must be a string"));
     put("PAR1");
     cr_assert(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 0, &err) != RF_OK &&
               strstr(err.message, "p.jsonl: is a Parquet file"));

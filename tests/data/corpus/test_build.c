@@ -197,6 +197,40 @@ Test(build, formats_are_recognised)
     }
 }
 
+/* A JSON array gives what its records give line by line, whatever its line ends. */
+Test(build, arrays_of_records)
+{
+    static const char *const arrays[][2] = {
+        {"a.json", "[{\"text\": \"a]}\\\"{\"}, {\"text\": \"b\", \"n\": [{}, [1]]}]"},
+        {"b.json",
+         "\xEF\xBB\xBF\n[\n  {\n  \"text\": \"a]}\\\"{\"\n  },\n\n {\"text\":\r\n\"b\"}\n]\n\n"},
+        {"c", " [ {\"text\": \"a]}\\\"{\"}\n,{\"text\": \"b\"}\n]"},
+    };
+    for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) {
+        rf_corpus *c = build_one(put_text(arrays[i][0], arrays[i][1]), plain);
+        cr_assert_eq(rf_corpus_n_samples(c), 2, "%s", arrays[i][0]);
+        assert_sample(c, 0,
+                      "<|beginoftext|>\xC2\xA6"
+                      "a]}\"{<|endoftext|>");
+        assert_sample(c, 1,
+                      "<|beginoftext|>\xC2\xA6"
+                      "b<|endoftext|>");
+        rf_corpus_close(c);
+    }
+    /* In several portions. */
+    enum { N = 20000 };
+    char *text = malloc((size_t)N * 40 + 10), *end = text;
+    for (int i = 0; i < N; i++) {
+        end += sprintf(end, "%s{\"query\": \"%d\",\n\"response\": \"r\"}\n", i > 0 ? "," : "[", i);
+    }
+    strcpy(end, "]");
+    rf_corpus *c = build_one(put_text("long.json", text), plain);
+    cr_assert_eq(rf_corpus_n_samples(c), N);
+    assert_sample(c, 19999, "<|user|>19999<|assistant|>\xC2\xA6r<|endoftext|>");
+    rf_corpus_close(c);
+    free(text);
+}
+
 /* Long texts are cut into portions on the way and come out whole. */
 Test(build, long_texts_stay_whole)
 {
@@ -373,7 +407,14 @@ Test(build, bad_files_are_refused)
                                 "ade\n"),
          ":2: ", "UTF-8"},
         {put_text("pretty.json", "{\n \"text\": \"a\"\n}\n"), ":1: ", "one object a line"},
-        {put_text("array.json", "[{\"text\": \"a\"}]"), ":1: ", "an array"},
+        {put_text("array.json", "[{\"text\": \"a\"}, 5]"), ":1: ", "something else than objects"},
+        {put_text("cut.json", "[{\"text\": \"a\"},\n{\"text\": "), ":2: ", "malformed JSON"},
+        {put_text("open.json", "[{\"text\": \"a\"},\n"), "", "ends too early"},
+        {put_text("behind.json", "[{\"text\": \"a\"}]\n{\"text\": \"b\"}"),
+         ":2: ", "something else"},
+        {put_text("wrong.json", "[\n{\"text\": \"a\"},\n{\"text\":\n5}]"),
+         ":3: ", "must be a string"},
+        {put_text("none.json", "[]"), "", "empty"},
         {in_folder("missing.jsonl"), "", "No such file"},
         {put_text("a.csv", "query,response\n"), "", "a table (comma-separated values)"},
         {put_text("a.tsv", "query\tresponse\n"), "", "a table (tab-separated values)"},
