@@ -75,9 +75,11 @@ static void make_seats(rf_engine *e)
     size_t most = (size_t)e->batch.capacity;
     e->asked = rf_alloc(most, sizeof(rf_query *));
     e->row = rf_alloc(most, sizeof *e->row);
+    e->target = rf_alloc(most, sizeof *e->target);
     e->token = rf_alloc(most, sizeof *e->token);
-    e->value = rf_alloc(most, sizeof *e->value);
-    e->key = rf_alloc(most, sizeof *e->key);
+    e->draw = rf_alloc(most, sizeof *e->draw);
+    e->score = rf_alloc(most, sizeof *e->score);
+    e->logprob = rf_alloc(most, sizeof *e->logprob);
     e->seat = rf_alloc((size_t)e->capacity, sizeof *e->seat);
     for (int64_t i = 0; i < e->capacity; i++) {
         rf_sequence_new(&e->seat[i].sequence, &e->options, e->tokenizer,
@@ -135,9 +137,11 @@ void rf_engine_free(rf_engine *e)
     free(e->seat);
     free(e->asked);
     free(e->row);
+    free(e->target);
     free(e->token);
-    free(e->value);
-    free(e->key);
+    free(e->draw);
+    free(e->score);
+    free(e->logprob);
     free(e);
 }
 
@@ -162,46 +166,45 @@ static void gather(rf_engine *e)
     e->turn = (e->turn + 1) % e->capacity;
 }
 
-/* The next query of this kind goes to the head. */
+/* One more query goes to the head, as number n. */
 static void take_query(rf_engine *e, int64_t n, const rf_sequence *s, rf_query *q)
 {
     rf_rng rng = RF_RNG_STREAM(e->options.seed, RF_RNG_DECODE, s->index, (uint64_t)s->rounds,
                                (uint64_t)q->at);
     e->asked[n] = q;
     e->row[n] = q->row;
-    e->token[n] = q->token;
-    e->key[n] = rf_rng_u64(&rng);
+    e->target[n] = q->kind == RF_QUERY_PROBABILITY ? q->token : -1;
+    e->draw[n] = (rf_draw){.key = rf_rng_u64(&rng),
+                           .temperature = q->kind == RF_QUERY_DRAFT ? e->options.temperature : 0};
 }
 
-/* All queries of one kind at once. */
-static int ask_head(rf_engine *e, rf_query_kind kind, rf_error *err)
+/* All queries at once; the head is asked only for kinds of answers that one of them wants. */
+static int ask_head(rf_engine *e, rf_error *err)
 {
-    int64_t n = 0;
+    int64_t n = 0, n_targets = 0;
     for (int64_t i = 0; i < e->capacity; i++) {
         const rf_sequence *s = &e->seat[i].sequence;
         for (int64_t j = 0; j < s->n_queries && e->seat[i].waits; j++) {
-            if (s->query[j].kind == kind) {
-                take_query(e, n++, s, &s->query[j]);
-            }
+            n_targets += s->query[j].kind == RF_QUERY_PROBABILITY;
+            take_query(e, n++, s, &s->query[j]);
         }
     }
-    if (n == 0) {
-        return RF_OK;
-    }
-    if (kind == RF_QUERY_PROBABILITY) {
-        RF_TRY(rf_model_logprob(e->model, e->acts, e->value, e->row, e->token, n, err));
-    } else {
-        const rf_sampling sampling = {.temperature =
-                                          kind == RF_QUERY_DRAFT ? e->options.temperature : 0,
-                                      .banned = e->banned,
-                                      .n_banned = e->n_banned,
-                                      .n_usable = rf_tokenizer_size(e->tokenizer),
-                                      .key = e->key};
-        RF_TRY(rf_model_sample(e->model, e->acts, e->token, e->value, e->row, n, &sampling, err));
-    }
+    RF_TRY(rf_model_query(e->model, e->acts,
+                          &(rf_model_question){.n = n,
+                                               .place = e->row,
+                                               .target = e->target,
+                                               .draw = e->draw,
+                                               .banned = e->banned,
+                                               .n_banned = e->n_banned,
+                                               .n_usable = rf_tokenizer_size(e->tokenizer),
+                                               .token = n_targets < n ? e->token : NULL,
+                                               .score = e->score,
+                                               .logprob = n_targets > 0 ? e->logprob : NULL},
+                          err));
     for (int64_t j = 0; j < n; j++) {
-        e->asked[j]->token = e->token[j];
-        e->asked[j]->p = kind == RF_QUERY_PROBABILITY ? exp(e->value[j]) : e->value[j];
+        const bool is_drawn = e->target[j] < 0;
+        e->asked[j]->p = is_drawn ? e->score[j] : exp(e->logprob[j]);
+        e->asked[j]->token = is_drawn ? e->token[j] : e->target[j];
     }
     return RF_OK;
 }
@@ -211,9 +214,7 @@ static int run_pass(rf_engine *e, rf_error *err)
     gather(e);
     RF_TRY(rf_model_forward(e->model, e->acts, &e->batch, e->cache, err));
     for (bool more = true; more;) {
-        for (rf_query_kind kind = 0; kind < RF_QUERY_N_KINDS; kind++) {
-            RF_TRY(ask_head(e, kind, err));
-        }
+        RF_TRY(ask_head(e, err));
         more = false;
         for (int64_t i = 0; i < e->capacity; i++) {
             rf_seat *seat = &e->seat[i];

@@ -50,9 +50,9 @@ typedef struct rf_engine {
     rf_seat *seat;                 /* [capacity] */
     int64_t turn;                  /* the seat that is asked first */
     rf_query **asked;              /* those that the head is asked together; */
-    int32_t *row, *token;          /* its operands */
-    double *value;
-    uint64_t *key;
+    int32_t *row, *target, *token; /* its operands */
+    rf_draw *draw;
+    double *score, *logprob;
 } rf_engine;
 
 /* What a model must be made for, to answer `capacity` prompts of up to max_prompt tokens at once. A

@@ -89,9 +89,10 @@ int rf_scorer_run(rf_scorer *s, double *nats, double *logprob, const int32_t *to
                                               end - 1, end);
         }
     }
+    const rf_model_question question = {
+        .n = n_response, .place = s->row, .target = token + n_prompt, .logprob = s->logprob};
     RF_TRY(rf_model_forward(s->model, s->acts, &s->batch, NULL, err));
-    RF_TRY(
-        rf_model_logprob(s->model, s->acts, s->logprob, s->row, token + n_prompt, n_response, err));
+    RF_TRY(rf_model_query(s->model, s->acts, &question, err));
     *nats = 0;
     for (int64_t i = 0; i < n_response; i++) {
         *nats -= s->logprob[i];

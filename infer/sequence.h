@@ -39,10 +39,9 @@ typedef enum rf_slot_state {
 /* --- What a sequence asks of a forward pass --------------------------------------------------- */
 
 typedef enum rf_query_kind {
-    RF_QUERY_DRAFT,       /* which token: the likeliest, or a sample at decode.temperature */
-    RF_QUERY_LIKELIEST,   /* which token: the likeliest */
-    RF_QUERY_PROBABILITY, /* how probable `token` is */
-    RF_QUERY_N_KINDS
+    RF_QUERY_DRAFT,      /* which token: the likeliest, or a sample at decode.temperature */
+    RF_QUERY_LIKELIEST,  /* which token: the likeliest */
+    RF_QUERY_PROBABILITY /* how probable `token` is */
 } rf_query_kind;
 
 /* One question to the head. */

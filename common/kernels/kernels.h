@@ -20,7 +20,7 @@
  *   weight      w, gain, bias, table
  *   master      dw, dgain, dbias, dtable, and the operands of the kernels on flat buffers
  *   sum         sums
- *   index       token, position, target, place
+ *   index       token, position, target, place, draw, banned
  * An operand `of x_class` and the like is of the class that the call names: activation, residual or
  * product. All matrices are row-major. N places, D width, H heads, G key/value heads, K head width,
  * F feed-forward width, V vocabulary, M keys.
@@ -55,16 +55,33 @@ static inline rf_matrix rf_matrix_rows(const void *data)
     return (rf_matrix){data, RF_ROWS};
 }
 
-/* How head_sample chooses a token. */
-typedef struct rf_sampling {
-    double temperature; /* 0: argmax; else sampled from softmax(logits/temperature) */
-    const int32_t
-        *banned; /* [n_banned] host memory: ids never produced, beside those >= n_usable */
+/* How the token of one place is chosen: argmax_j (logit_j / temperature + noise of (key, j)), which
+ * is a sample of softmax(logits / temperature) (gumbel.h). Fields of other rules go here. */
+typedef struct rf_draw {
+    uint64_t key;       /* random */
+    double temperature; /* 0: argmax of the logits; key is not read */
+} rf_draw;
+
+enum { RF_DRAW_WORDS = sizeof(rf_draw) / sizeof(int32_t) }; /* as it is uploaded, class index */
+
+/* What head_query is asked about n places. Arrays are backend memory, class index; target is read
+ * for log-probabilities only, what stands behind it for tokens only. */
+typedef struct rf_head_query {
+    const int32_t *place;  /* [n] rows of x */
+    const int32_t *target; /* [n] below V; negative: none */
+    const rf_draw *draw;   /* [n], or NULL: argmax everywhere */
+    const int32_t *banned; /* [n_banned] ids that are never drawn, beside those >= n_usable */
     int64_t n_banned;
-    int64_t n_usable;    /* ids in [n_usable, V) are padding rows and never produced */
-    const uint64_t *key; /* [n] host memory: random key of each place (Gumbel noise of (key, id));
-                            NULL where temperature is 0 */
-} rf_sampling;
+    int64_t n_usable; /* ids in [n_usable,V) are padding rows of the head */
+} rf_head_query;
+
+/* What it answers; NULL: not asked. Other measures of a place's distribution go here. */
+typedef struct rf_head_answer {
+    int32_t *token; /* [n] index: drawn; the lowest id among equals */
+    void *score;    /* [n] statistic: softmax(logits)[token] over the whole vocabulary, untempered.
+                       Asked together with token */
+    void *logprob;  /* [n] statistic: log softmax(logits)[target], 0 without target */
+} rf_head_answer;
 
 /* Scalars of one AdamW step, the same for all tensors except decay. */
 typedef struct rf_adamw {
@@ -180,27 +197,21 @@ typedef void rf_swiglu_down_backward_fn(rf_ctx *, void *dgate, void *dup, void *
 typedef void rf_scale_dropout_fn(rf_ctx *, void *y, const void *x, double factor, double rate,
                                  uint64_t key, int64_t count, bool accumulate, rf_class y_class);
 
-/* head_loss: cross-entropy of the places with a target, fused with the head, over chunks.
- *   loss [N] sets: -log softmax(x_i w^T)[target_i], 0 where target_i < 0
- *   dx [N,D] residual, sets (rows without target: 0), dw [V,D] adds: gradients of
+/* head_loss: cross-entropy of chosen places, fused with the head, over chunks of them.
+ *   loss [N] sets: -log softmax(x_i w^T)[target_i], 0 at places not chosen
+ *   dx [N,D] residual, sets (0 at places not chosen), dw [V,D] adds: gradients of
  *     sum_i weight_i loss_i; both NULL: forward only (else w is RF_ROWS);
  *     dw alone NULL: the head is frozen
- *   x [N,D] reads; w [V,D] reads; target [N] reads, < V; weight [N] statistic, reads
- *   host_target [N]: the same targets in host memory (decides the chunks) */
+ *   x [N,D] reads; w [V,D] reads; target [N] reads, in [0,V) at chosen places; weight [N]
+ *   statistic, reads; place [m] reads: those chosen, ascending */
 typedef void rf_head_loss_fn(rf_ctx *, void *loss, void *dx, void *dw, const void *x, rf_matrix w,
-                             const int32_t *target, const void *weight, const int32_t *host_target,
-                             int64_t n, int64_t d, int64_t v);
-/* head_sample: one token for each chosen place.
- *   token [n] index, sets; score [n] statistic, sets: softmax(x w^T)[token] over the whole
- *   vocabulary, untempered; x [*,D] reads; place [n] reads: rows of x
- * argmax takes the lowest id among equals. At least one id must remain to be produced. */
-typedef void rf_head_sample_fn(rf_ctx *, int32_t *token, void *score, const void *x, rf_matrix w,
-                               const int32_t *place, const rf_sampling *sampling, int64_t n,
-                               int64_t d, int64_t v);
-/* head_logprob: logprob [n] sets: log softmax(x[place] w^T)[target]; target [n] in [0,V) */
-typedef void rf_head_logprob_fn(rf_ctx *, void *logprob, const void *x, rf_matrix w,
-                                const int32_t *place, const int32_t *target, int64_t n, int64_t d,
-                                int64_t v);
+                             const int32_t *target, const void *weight, const int32_t *place,
+                             int64_t m, int64_t n, int64_t d, int64_t v);
+/* head_query: what chosen places say: a token drawn, its probability, that of a given token.
+ *   out's arrays set, query's read; x [*,D] reads; w [V,D] reads
+ * Where tokens are asked at least one id must remain to be drawn. */
+typedef void rf_head_query_fn(rf_ctx *, const rf_head_answer *out, const void *x, rf_matrix w,
+                              const rf_head_query *query, int64_t n, int64_t d, int64_t v);
 /* head_logits: logits [n,V] statistic, sets */
 typedef void rf_head_logits_fn(rf_ctx *, void *logits, const void *x, rf_matrix w,
                                const int32_t *place, int64_t n, int64_t d, int64_t v);
@@ -252,8 +263,7 @@ typedef void rf_adamw_fn(rf_ctx *, void *w, void *m, void *v, const void *g, int
     X(swiglu_down_backward)                                                                        \
     X(scale_dropout)                                                                               \
     X(head_loss)                                                                                   \
-    X(head_sample)                                                                                 \
-    X(head_logprob)                                                                                \
+    X(head_query)                                                                                  \
     X(head_logits)                                                                                 \
     X(scatter_rows)                                                                                \
     X(add)                                                                                         \

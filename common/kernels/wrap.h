@@ -76,17 +76,13 @@
       (ctx, y, x, factor, rate, key, count, accumulate, y_class), 0, count)                        \
     X(head_loss,                                                                                   \
       (rf_ctx * ctx, void *loss, void *dx, void *dw, const void *x, rf_matrix w,                   \
-       const int32_t *target, const void *weight, const int32_t *host_target, int64_t n,           \
+       const int32_t *target, const void *weight, const int32_t *place, int64_t m, int64_t n,      \
        int64_t d, int64_t v),                                                                      \
-      (ctx, loss, dx, dw, x, w, target, weight, host_target, n, d, v), d, v)                       \
-    X(head_sample,                                                                                 \
-      (rf_ctx * ctx, int32_t * token, void *score, const void *x, rf_matrix w,                     \
-       const int32_t *place, const rf_sampling *sampling, int64_t n, int64_t d, int64_t v),        \
-      (ctx, token, score, x, w, place, sampling, n, d, v), d, v)                                   \
-    X(head_logprob,                                                                                \
-      (rf_ctx * ctx, void *logprob, const void *x, rf_matrix w, const int32_t *place,              \
-       const int32_t *target, int64_t n, int64_t d, int64_t v),                                    \
-      (ctx, logprob, x, w, place, target, n, d, v), d, v)                                          \
+      (ctx, loss, dx, dw, x, w, target, weight, place, m, n, d, v), d, v)                          \
+    X(head_query,                                                                                  \
+      (rf_ctx * ctx, const rf_head_answer *out, const void *x, rf_matrix w,                        \
+       const rf_head_query *query, int64_t n, int64_t d, int64_t v),                               \
+      (ctx, out, x, w, query, n, d, v), d, v)                                                      \
     X(head_logits,                                                                                 \
       (rf_ctx * ctx, void *logits, const void *x, rf_matrix w, const int32_t *place, int64_t n,    \
        int64_t d, int64_t v),                                                                      \

@@ -131,6 +131,18 @@ static void take_adapter(rf_acts *acts, const layout *l)
     }
 }
 
+static void take_query(rf_acts *acts, const layout *l)
+{
+    acts->chosen = take(l, RF_INDEX, 1);
+    acts->chosen_target = take(l, RF_INDEX, 1);
+    acts->draw = take(l, RF_INDEX, RF_DRAW_WORDS);
+    acts->banned =
+        rf_arena_take(l->arena, rf_backend_bytes(l->backend, RF_INDEX, RF_MODEL_MAX_BANNED));
+    acts->answer.token = take(l, RF_INDEX, 1);
+    acts->answer.score = take(l, RF_STATISTIC, 1);
+    acts->answer.logprob = take(l, RF_STATISTIC, 1);
+}
+
 /* Both run twice: to measure, then to bind (arena.h). */
 static void lay_out(rf_acts *acts, rf_arena *arena, const rf_model *model)
 {
@@ -142,9 +154,8 @@ static void lay_out(rf_acts *acts, rf_arena *arena, const rf_model *model)
     acts->target = take(&l, RF_INDEX, 1);
     acts->weight = take(&l, RF_STATISTIC, 1);
     acts->loss = take(&l, RF_STATISTIC, 1);
-    acts->chosen = take(&l, RF_INDEX, 1);
-    acts->chosen_token = take(&l, RF_INDEX, 1);
-    acts->chosen_score = take(&l, RF_STATISTIC, 1);
+    acts->wanted = take(&l, RF_INDEX, 1);
+    take_query(acts, &l);
     acts->span_memory = rf_arena_take(arena, rf_backend_bytes(backend, RF_INDEX, acts->span_size));
     take_adapter(acts, &l);
     if (acts->backward) {
@@ -156,7 +167,7 @@ static void lay_out(rf_acts *acts, rf_arena *arena, const rf_model *model)
 
 static void lay_out_host(rf_acts *acts, rf_arena *arena)
 {
-    acts->host_target = rf_arena_take(arena, (size_t)acts->capacity * sizeof(int32_t));
+    acts->host_wanted = rf_arena_take(arena, (size_t)acts->capacity * sizeof(int32_t));
     acts->host_span = rf_arena_take(arena, (size_t)acts->span_size * sizeof(int32_t));
     acts->host_taken = rf_arena_take(arena, (size_t)acts->keys);
 }

@@ -99,9 +99,13 @@ static int upload_batch(rf_model *model, rf_acts *acts, const rf_batch *batch,
     if (cache != NULL) {
         rf_backend_upload(ctx, acts->place, RF_INDEX, batch->place, RF_I32, n);
     }
+    acts->n_wanted = 0;
     for (int64_t i = 0; i < n; i++) {
-        acts->host_target[i] = batch->target[i];
+        if (batch->target[i] >= 0) {
+            acts->host_wanted[acts->n_wanted++] = (int32_t)i;
+        }
     }
+    rf_backend_upload(ctx, acts->wanted, RF_INDEX, acts->host_wanted, RF_I32, acts->n_wanted);
     acts->n = n;
     acts->cached = cache != NULL;
     return RF_OK;

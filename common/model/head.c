@@ -19,7 +19,7 @@ int rf_model_losses(rf_model *model, rf_acts *acts, double *loss, rf_error *err)
     rf_ctx *ctx = model->ctx;
     rf_matrix head = acquire_head(model);
     ctx->backend->kernels->head_loss(ctx, acts->loss, NULL, NULL, acts->final, head, acts->target,
-                                     acts->weight, acts->host_target, acts->n,
+                                     acts->weight, acts->wanted, acts->n_wanted, acts->n,
                                      model->config.hidden_size, model->config.vocab_size);
     release_head(model);
     if (loss == NULL) {
@@ -29,8 +29,7 @@ int rf_model_losses(rf_model *model, rf_acts *acts, double *loss, rf_error *err)
     return rf_ctx_sync(ctx, err);
 }
 
-/* Checks the chosen places and brings them to acts->chosen. */
-static int choose(rf_model *model, rf_acts *acts, const int32_t *place, int64_t n, rf_error *err)
+static int check_places(const rf_acts *acts, const int32_t *place, int64_t n, rf_error *err)
 {
     if (n < 0 || n > acts->capacity) {
         return rf_error_set(err, RF_ERR,
@@ -44,59 +43,63 @@ static int choose(rf_model *model, rf_acts *acts, const int32_t *place, int64_t 
                                 place[i], acts->n);
         }
     }
-    rf_backend_upload(model->ctx, acts->chosen, RF_INDEX, place, RF_I32, n);
     return RF_OK;
 }
 
-int rf_model_sample(rf_model *model, rf_acts *acts, int32_t *token, double *score,
-                    const int32_t *place, int64_t n, const rf_sampling *sampling, rf_error *err)
+static int check_query(const rf_acts *acts, const rf_model_question *q, int64_t vocab,
+                       rf_error *err)
 {
-    rf_ctx *ctx = model->ctx;
-    RF_ASSERT(sampling->temperature >= 0.0);
-    RF_ASSERT(!(sampling->temperature > 0.0) || sampling->key != NULL);
-    if (sampling->n_usable < 1 || sampling->n_usable > model->config.vocab_size) {
-        return rf_error_set(err, RF_ERR,
-                            "%" PRId64 " usable tokens and a vocabulary of %" PRId64
-                            ": use the tokenizer that the model was trained with",
-                            sampling->n_usable, model->config.vocab_size);
-    }
-    int rc = choose(model, acts, place, n, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    rf_matrix head = acquire_head(model);
-    ctx->backend->kernels->head_sample(ctx, acts->chosen_token, acts->chosen_score, acts->final,
-                                       head, acts->chosen, sampling, n, model->config.hidden_size,
-                                       model->config.vocab_size);
-    release_head(model);
-    rf_backend_download(ctx, token, RF_I32, acts->chosen_token, RF_INDEX, n);
-    rf_backend_download(ctx, score, RF_F64, acts->chosen_score, RF_STATISTIC, n);
-    return rf_ctx_sync(ctx, err);
-}
-
-int rf_model_logprob(rf_model *model, rf_acts *acts, double *logprob, const int32_t *place,
-                     const int32_t *target, int64_t n, rf_error *err)
-{
-    rf_ctx *ctx = model->ctx;
-    int rc = choose(model, acts, place, n, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        if (target[i] < 0 || target[i] >= model->config.vocab_size) {
+    RF_TRY(check_places(acts, q->place, q->n, err));
+    for (int64_t i = 0; q->logprob != NULL && i < q->n; i++) {
+        if (q->target[i] >= vocab) {
             return rf_error_set(err, RF_ERR,
                                 "token %" PRId32 " is outside the vocabulary of %" PRId64
                                 ": use the tokenizer that the model was trained with",
-                                target[i], model->config.vocab_size);
+                                q->target[i], vocab);
         }
     }
-    rf_backend_upload(ctx, acts->chosen_token, RF_INDEX, target, RF_I32, n);
+    if (q->token != NULL && (q->n_usable < 1 || q->n_usable > vocab)) {
+        return rf_error_set(err, RF_ERR,
+                            "%" PRId64 " usable tokens and a vocabulary of %" PRId64
+                            ": use the tokenizer that the model was trained with",
+                            q->n_usable, vocab);
+    }
+    if (q->n_banned < 0 || q->n_banned > RF_MODEL_MAX_BANNED) {
+        return rf_error_set(err, RF_ERR, "%" PRId64 " banned tokens: at most %d are supported",
+                            q->n_banned, RF_MODEL_MAX_BANNED);
+    }
+    return RF_OK;
+}
+
+int rf_model_query(rf_model *model, rf_acts *acts, const rf_model_question *q, rf_error *err)
+{
+    rf_ctx *ctx = model->ctx;
+    RF_TRY(check_query(acts, q, model->config.vocab_size, err));
+    const bool drawn = q->draw != NULL, scored = q->logprob != NULL;
+    rf_backend_upload(ctx, acts->chosen, RF_INDEX, q->place, RF_I32, q->n);
+    rf_backend_upload(ctx, acts->chosen_target, RF_INDEX, q->target, RF_I32, scored ? q->n : 0);
+    rf_backend_upload(ctx, acts->draw, RF_INDEX, q->draw, RF_I32, drawn ? q->n * RF_DRAW_WORDS : 0);
+    rf_backend_upload(ctx, acts->banned, RF_INDEX, q->banned, RF_I32, q->n_banned);
+    const rf_head_query query = {.place = acts->chosen,
+                                 .target = scored ? acts->chosen_target : NULL,
+                                 .draw = drawn ? acts->draw : NULL,
+                                 .banned = acts->banned,
+                                 .n_banned = q->n_banned,
+                                 .n_usable = q->n_usable};
+    const rf_head_answer answer = {.token = q->token != NULL ? acts->answer.token : NULL,
+                                   .score = acts->answer.score,
+                                   .logprob = scored ? acts->answer.logprob : NULL};
     rf_matrix head = acquire_head(model);
-    ctx->backend->kernels->head_logprob(ctx, acts->chosen_score, acts->final, head, acts->chosen,
-                                        acts->chosen_token, n, model->config.hidden_size,
-                                        model->config.vocab_size);
+    ctx->backend->kernels->head_query(ctx, &answer, acts->final, head, &query, q->n,
+                                      model->config.hidden_size, model->config.vocab_size);
     release_head(model);
-    rf_backend_download(ctx, logprob, RF_F64, acts->chosen_score, RF_STATISTIC, n);
+    if (q->token != NULL) {
+        rf_backend_download(ctx, q->token, RF_I32, answer.token, RF_INDEX, q->n);
+        rf_backend_download(ctx, q->score, RF_F64, answer.score, RF_STATISTIC, q->n);
+    }
+    if (scored) {
+        rf_backend_download(ctx, q->logprob, RF_F64, answer.logprob, RF_STATISTIC, q->n);
+    }
     return rf_ctx_sync(ctx, err);
 }
 
@@ -107,15 +110,14 @@ int rf_model_logits(rf_model *model, rf_acts *acts, double *logits, const int32_
     const rf_backend *backend = ctx->backend;
     int64_t vocab = model->config.vocab_size;
     void *chunk = NULL;
-    int rc = choose(model, acts, place, n, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(check_places(acts, place, n, err));
+    rf_backend_upload(ctx, acts->chosen, RF_INDEX, place, RF_I32, n);
     /* Not a function of training or decoding: its buffer lives for this call only. */
     const int64_t budget = (int64_t)1 << 21; /* elements */
     int64_t rows = vocab < budget ? budget / vocab : 1;
     rows = rows < n ? rows : n;
-    rc = rf_backend_alloc(&chunk, ctx, rf_backend_bytes(backend, RF_STATISTIC, rows * vocab), err);
+    int rc =
+        rf_backend_alloc(&chunk, ctx, rf_backend_bytes(backend, RF_STATISTIC, rows * vocab), err);
     if (rc != RF_OK) {
         return rf_error_prefix(err, "logits of %" PRId64 " places", rows);
     }

@@ -14,6 +14,8 @@
 /* Most places of a batch and most keys: together with rf_model_config_check it keeps every byte
  * count inside size_t. */
 enum { RF_MODEL_MAX_PLACES = 1 << 24 };
+/* Most ids that a query of the head may ban. */
+enum { RF_MODEL_MAX_BANNED = 64 };
 
 /* Weights of one block, as the kernels read them (NULL where the model has none). */
 typedef struct rf_block_weights {
@@ -139,12 +141,16 @@ typedef struct rf_acts {
     bool cached; /* that pass had a cache: there is no backward pass of it */
     int32_t *token, *position, *place, *target; /* [N] index class */
     void *weight;                               /* [N] statistic */
-    int32_t *host_target;                       /* [N] host copy */
-    uint8_t *host_taken;                        /* [keys] host, all 0 between calls */
-    int32_t *chosen, *chosen_token;             /* [N] index: operands of the head's functions */
-    void *chosen_score;                         /* [N] statistic */
-    void *span_memory;                          /* [span_size] index, what spans points into */
-    int32_t *host_span;                         /* [span_size] host, where it is built */
+    int32_t *wanted, *host_wanted; /* [n_wanted] index: places with a target, ascending; the same on
+                                      the host */
+    int64_t n_wanted;
+    uint8_t *host_taken;                      /* [keys] host, all 0 between calls */
+    int32_t *chosen, *chosen_target, *banned; /* [N], [N], [RF_MODEL_MAX_BANNED] index: what a query
+                                                 of the head reads, */
+    rf_draw *draw;                            /* [N], */
+    rf_head_answer answer;                    /* and where it answers, [N] each */
+    void *span_memory;                        /* [span_size] index, what spans points into */
+    int32_t *host_span;                       /* [span_size] host, where it is built */
     int64_t span_size;
     rf_spans spans;
     rf_block_acts *block; /* [L]. norm1, norm2 and h are the same memory in all: backward makes them
@@ -186,16 +192,25 @@ void rf_model_block_forward(rf_model *model, rf_acts *acts, int64_t layer, void 
  * Forward only; training fuses it with backward (train/math/backward.h). */
 RF_MUST_CHECK int rf_model_losses(rf_model *model, rf_acts *acts, double *loss, rf_error *err);
 
-/* For chosen places (host array [n], indices into the batch last forwarded; n at most
- * acts->capacity): results in host memory. See head_sample, head_logprob, head_logits in kernels.h.
- * Places, targets or a number of them out of range are errors. */
-RF_MUST_CHECK int rf_model_sample(rf_model *model, rf_acts *acts, int32_t *token, double *score,
-                                  const int32_t *place, int64_t n, const rf_sampling *sampling,
-                                  rf_error *err);
-RF_MUST_CHECK int rf_model_logprob(rf_model *model, rf_acts *acts, double *logprob,
-                                   const int32_t *place, const int32_t *target, int64_t n,
-                                   rf_error *err);
-/* logits [n,V] double, caller's memory. For tests and comparison with other implementations. */
+/* A question about n chosen places of the batch last forwarded, with room for its answers: host
+ * memory. What the fields mean is said at rf_head_query and rf_head_answer (kernels.h). */
+typedef struct rf_model_question {
+    int64_t n;             /* at most acts->capacity */
+    const int32_t *place;  /* [n] indices into the batch */
+    const int32_t *target; /* [n], negative: none; may be NULL without logprob */
+    const rf_draw *draw;   /* [n], or NULL: argmax */
+    const int32_t *banned; /* [n_banned], at most RF_MODEL_MAX_BANNED */
+    int64_t n_banned, n_usable;
+    int32_t *token;  /* [n], or NULL: not asked, and neither is */
+    double *score;   /* [n] */
+    double *logprob; /* [n], or NULL: not asked */
+} rf_model_question;
+
+/* Places, targets or a number of ids out of range are errors. */
+RF_MUST_CHECK int rf_model_query(rf_model *model, rf_acts *acts, const rf_model_question *query,
+                                 rf_error *err);
+/* logits [n,V] double, caller's memory, of chosen places. For tests and comparison with other
+ * implementations. */
 RF_MUST_CHECK int rf_model_logits(rf_model *model, rf_acts *acts, double *logits,
                                   const int32_t *place, int64_t n, rf_error *err);
 

@@ -118,10 +118,13 @@ static void run_batch(decode_work *w)
 {
     rf_error err = {0};
     int32_t last = (int32_t)(w->batch.n - 1);
-    const rf_sampling sampling = {.n_usable = w->model->config.vocab_size};
+    const rf_model_question query = {.n = 1,
+                                     .place = &last,
+                                     .n_usable = w->model->config.vocab_size,
+                                     .token = &w->token,
+                                     .score = &w->score};
     require(rf_model_forward(w->model, w->acts, &w->batch, w->cache, &err), &err);
-    require(rf_model_sample(w->model, w->acts, &w->token, &w->score, &last, 1, &sampling, &err),
-            &err);
+    require(rf_model_query(w->model, w->acts, &query, &err), &err);
 }
 
 static void run_prompt(void *work)

@@ -274,7 +274,7 @@ typedef struct head_work {
     rf_ctx *ctx;
     void *x; /* activations */
     float *loss, *dx, *dw, *w, *weight;
-    int32_t *target;
+    int32_t *target, *place;
     int64_t n, d, v;
 } head_work;
 
@@ -282,7 +282,7 @@ static void run_head(void *work)
 {
     head_work *h = work;
     h->ctx->backend->kernels->head_loss(h->ctx, h->loss, h->dx, h->dw, h->x, rf_matrix_rows(h->w),
-                                        h->target, h->weight, h->target, h->n, h->d, h->v);
+                                        h->target, h->weight, h->place, h->n, h->n, h->d, h->v);
 }
 
 static void bench_head(int64_t d, int64_t v, double peak)
@@ -302,8 +302,10 @@ static void bench_head(int64_t d, int64_t v, double peak)
     h.w = random_floats(v * d);
     h.dw = random_floats(v * d);
     h.target = take(PLACES * sizeof(int32_t));
+    h.place = take(PLACES * sizeof(int32_t));
     for (int64_t i = 0; i < PLACES; i++) {
         h.target[i] = (int32_t)(i * 7919 % v);
+        h.place[i] = (int32_t)i;
     }
     double flop = 6.0 * (double)(PLACES * d) * (double)v;
     bench_report(&report, name, flop / bench_time(run_head, &h, 0.5) * 1e-9, "GFLOP/s", peak, 0.0);
@@ -312,6 +314,7 @@ static void bench_head(int64_t d, int64_t v, double peak)
         free(all[i]);
     }
     free(h.target);
+    free(h.place);
     rf_ctx_free(h.ctx);
 }
 

@@ -31,8 +31,9 @@ enum {
     INVERSE = 16,
     HOT = 32,
     ALIASED = 64,
-    WIDE_IN = 128, /* an operand that may be of either class is of class residual: what is read, */
-    WIDE_OUT = 256 /* or what is set */
+    WIDE_IN = 128,  /* an operand that may be of either class is of class residual: what is read, */
+    WIDE_OUT = 256, /* or what is set */
+    ALONE = 512     /* answers that one call could give are asked one by one */
 };
 
 /* Sizes of a case; an operation uses those it has. */
@@ -165,6 +166,17 @@ static inline void case_declare_places(kernel_case *c, const char *name, int64_t
         value[i] = (double)order[i];
     }
     free(order);
+}
+
+/* Backend memory with these indices; freed by rf_backend_free. */
+static inline void *case_index_memory(rf_ctx *ctx, const int32_t *index, int64_t n)
+{
+    void *memory = NULL;
+    rf_error err = {0};
+    int code = rf_backend_alloc(&memory, ctx, rf_backend_bytes(ctx->backend, RF_INDEX, n), &err);
+    cr_assert(code == RF_OK, "%s", err.message);
+    rf_backend_upload(ctx, memory, RF_INDEX, index, RF_I32, n);
+    return memory;
 }
 
 static inline void case_make(kernel_case *c, const operation *op, kernel_shape shape, int flags)

@@ -309,57 +309,71 @@ static inline void declare_head_loss_backward(kernel_case *c)
     case_declare(c, "dx", RF_RESIDUAL, SETS, c->shape.n * c->shape.d, 0, 0);
     case_declare(c, "dw", RF_MASTER, ADDS, c->shape.v * c->shape.d, 1, 0);
 }
+/* The chosen places are those with a target. */
 static inline void run_head_loss(kernel_case *c, rf_ctx *ctx)
 {
+    kernel_shape s = c->shape;
+    const int32_t *target = case_find(c, "target")->index;
+    int32_t *place = case_allocate((size_t)s.n, sizeof(*place));
+    int64_t m = 0;
+    for (int32_t i = 0; i < s.n; i++) {
+        place[m] = i;
+        m += target[i] >= 0;
+    }
+    void *chosen = case_index_memory(ctx, place, m);
     KERNEL(head_loss)
     (ctx, M("loss"), M("dx"), M("dw"), M("x"), rf_matrix_rows(M("w")), M("target"), M("weight"),
-     case_find(c, "target")->index, c->shape.n, c->shape.d, c->shape.v);
+     chosen, m, s.n, s.d, s.v);
+    rf_backend_free(ctx, chosen);
+    free(place);
 }
-static inline void declare_head_sample(kernel_case *c)
+static inline void declare_head_query(kernel_case *c)
 {
     kernel_shape s = c->shape;
     case_declare(c, "token", RF_INDEX, SETS, s.n, 0, 0);
     case_declare(c, "score", RF_STATISTIC, SETS, s.n, 0, 0);
+    case_declare(c, "logprob", RF_STATISTIC, SETS, s.n, 0, 0);
     case_declare(c, "x", RF_ACTIVATION, READS, (s.n + 3) * s.d, 2, 0);
     double *w = case_declare(c, "w", RF_WEIGHT, READS, s.v * s.d, inverse_root(s.d), 0);
     case_declare_places(c, "place", s.n, s.n + 3);
+    case_declare_index(c, "target", s.n, s.v);
+    for (int64_t i = 2; i < s.n; i += 5) {
+        case_find(c, "target")->before[i] = -1;
+    }
+    double *banned = case_declare(c, "banned", RF_INDEX, READS, 2, 0, 0);
+    banned[1] = 3;
+    double *words = case_declare(c, "draw", RF_INDEX, READS, s.n * RF_DRAW_WORDS, 0, 0);
+    for (int64_t i = 0; i < s.n; i++) { /* every fourth place is an argmax also where it is hot */
+        rf_draw how = {.key = (uint64_t)i, .temperature = c->flags & HOT && i % 4 != 3 ? 0.7 : 0};
+        int32_t word[RF_DRAW_WORDS];
+        memcpy(word, &how, sizeof(how));
+        for (size_t j = 0; j < RF_DRAW_WORDS; j++) {
+            words[i * RF_DRAW_WORDS + (int64_t)j] = word[j];
+        }
+    }
     for (int64_t j = 1; j < s.v; j += 2) { /* every odd row equals the one before: ties */
         memcpy(w + j * s.d, w + (j - 1) * s.d, (size_t)s.d * sizeof(*w));
     }
 }
-static inline void run_head_sample(kernel_case *c, rf_ctx *ctx)
+static inline void run_head_query(kernel_case *c, rf_ctx *ctx)
 {
     kernel_shape s = c->shape;
-    const int32_t banned[] = {0, 3};
-    uint64_t *key = case_allocate((size_t)s.n, sizeof(*key));
-    for (int64_t i = 0; i < s.n; i++) {
-        key[i] = (uint64_t)i;
+    rf_head_query query = {.place = M("place"),
+                           .target = M("target"),
+                           .draw = M("draw"),
+                           .banned = M("banned"),
+                           .n_banned = s.v > 4 ? 2 : 0,
+                           .n_usable = s.v > 4 ? s.v - 2 : s.v};
+    rf_head_answer answer = {M("token"), M("score"), M("logprob")};
+    if (c->flags & ALONE) {
+        KERNEL(head_query)
+        (ctx, &(rf_head_answer){.logprob = answer.logprob}, M("x"), rf_matrix_rows(M("w")),
+         &(rf_head_query){.place = query.place, .target = query.target}, s.n, s.d, s.v);
+        answer.logprob = NULL;
+        query.target = NULL;
     }
-    bool is_hot = (c->flags & HOT) != 0;
-    rf_sampling sampling = {.temperature = is_hot ? 0.7 : 0,
-                            .banned = banned,
-                            .n_banned = s.v > 4 ? 2 : 0,
-                            .n_usable = s.v > 4 ? s.v - 2 : s.v,
-                            .key = is_hot ? key : NULL};
-    KERNEL(head_sample)
-    (ctx, M("token"), M("score"), M("x"), rf_matrix_rows(M("w")), M("place"), &sampling, s.n, s.d,
-     s.v);
-    free(key);
-}
-static inline void declare_head_logprob(kernel_case *c)
-{
-    kernel_shape s = c->shape;
-    case_declare(c, "logprob", RF_STATISTIC, SETS, s.n, 0, 0);
-    case_declare(c, "x", RF_ACTIVATION, READS, (s.n + 3) * s.d, 2, 0);
-    case_declare(c, "w", RF_WEIGHT, READS, s.v * s.d, inverse_root(s.d), 0);
-    case_declare_places(c, "place", s.n, s.n + 3);
-    case_declare_index(c, "target", s.n, s.v);
-}
-static inline void run_head_logprob(kernel_case *c, rf_ctx *ctx)
-{
-    KERNEL(head_logprob)
-    (ctx, M("logprob"), M("x"), rf_matrix_rows(M("w")), M("place"), M("target"), c->shape.n,
-     c->shape.d, c->shape.v);
+    KERNEL(head_query)
+    (ctx, &answer, M("x"), rf_matrix_rows(M("w")), &query, s.n, s.d, s.v);
 }
 static inline void declare_head_logits(kernel_case *c)
 {

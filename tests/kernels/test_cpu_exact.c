@@ -300,7 +300,7 @@ Test(cpu_exact, queries_and_keys_without_partner_get_zeros)
 enum { N = 700, D = 97, V = 701 };
 
 typedef struct others {
-    float *loss, *dx, *dw, *y, *rstd, *dgain, *dtable, *score, *moved, *gated;
+    float *loss, *dx, *dw, *y, *rstd, *dgain, *dtable, *score, *logprob, *moved, *gated;
     int32_t token[N];
     double squares;
 } others;
@@ -315,14 +315,15 @@ static others others_new(void)
                     .dgain = exact_random(D, 6),
                     .dtable = exact_random(V * D, 7),
                     .score = exact_random(N, 8),
+                    .logprob = exact_random(N, 11),
                     .moved = exact_random(N * D, 9),
                     .gated = exact_random(N * D, 10)};
 }
 
 static void others_free(others *o)
 {
-    float *all[] = {o->loss,  o->dx,     o->dw,    o->y,     o->rstd,
-                    o->dgain, o->dtable, o->score, o->moved, o->gated};
+    float *all[] = {o->loss,   o->dx,    o->dw,      o->y,     o->rstd, o->dgain,
+                    o->dtable, o->score, o->logprob, o->moved, o->gated};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         free(all[i]);
     }
@@ -338,22 +339,30 @@ static void others_run(others *o, const rf_backend *backend, int n_threads, rf_c
     const rf_kernels *k = backend->kernels;
     float *x = exact_random(N * D, 20), *w = exact_random(V * D, 21), *weight = exact_random(N, 22);
     float *gain = exact_random(D, 23), *dy = exact_random(N * D, 24);
-    int32_t target[N], place[N];
-    uint64_t key[N];
+    int32_t target[N], chosen[N], place[N];
+    int64_t m = 0;
+    rf_draw hot[N];
     for (int32_t i = 0; i < N; i++) {
         target[i] = i % 4 == 1 ? -1 : i * 37 % V;
+        chosen[m] = i;
+        m += target[i] >= 0;
         place[i] = N - 1 - i;
-        key[i] = (uint64_t)i * 977;
+        hot[i] = (rf_draw){.key = (uint64_t)i * 977, .temperature = 0.8};
     }
     const int32_t banned[] = {3, 7};
-    rf_sampling sampling = {
-        .temperature = 0.8, .banned = banned, .n_banned = 2, .n_usable = V - 5, .key = key};
+    const rf_head_query query = {.place = place,
+                                 .target = target,
+                                 .draw = hot,
+                                 .banned = banned,
+                                 .n_banned = 2,
+                                 .n_usable = V - 5};
+    const rf_head_answer answer = {o->token, o->score, o->logprob};
     void *act = exact_upload(ctx, RF_ACTIVATION, x, N * D);
     void *y = exact_upload(ctx, RF_ACTIVATION, o->y, N * D);
     void *gated = exact_upload(ctx, RF_ACTIVATION, o->gated, N * D);
-    k->head_loss(ctx, o->loss, o->dx, o->dw, act, rf_matrix_rows(w), target, weight, target, N, D,
-                 V);
-    k->head_sample(ctx, o->token, o->score, act, rf_matrix_rows(w), place, &sampling, N, D, V);
+    k->head_loss(ctx, o->loss, o->dx, o->dw, act, rf_matrix_rows(w), target, weight, chosen, m, N,
+                 D, V);
+    k->head_query(ctx, &answer, act, rf_matrix_rows(w), &query, N, D, V);
     k->rmsnorm_forward(ctx, y, o->rstd, x, gain, N, D, 1e-6, RF_RESIDUAL);
     k->rmsnorm_backward(ctx, dy, o->dgain, dy, x, gain, o->rstd, N, D, false, RF_RESIDUAL);
     k->swiglu_forward(ctx, gated, y, act, N * D - 1);
@@ -389,6 +398,7 @@ static void check_others(rf_compute compute)
             EXPECT_SAME(first.dx, other.dx, N * D, "%s: dx of the head", list[b]->isa);
             EXPECT_SAME(first.gated, other.gated, N * D, "%s: swiglu", list[b]->isa);
             EXPECT_SAME(first.score, other.score, N, "%s: score", list[b]->isa);
+            EXPECT_SAME(first.logprob, other.logprob, N, "%s: logprob", list[b]->isa);
             EXPECT_SAME(first.token, other.token, N, "%s: token", list[b]->isa);
             EXPECT_SAME(first.y, other.y, N * D, "%s: norm", list[b]->isa);
             EXPECT_SAME(first.dgain, other.dgain, D, "%s: dgain", list[b]->isa);
@@ -416,7 +426,8 @@ Test(cpu_exact, places_of_the_head_do_not_depend_on_their_batch)
     float *x = exact_random(N * D, 1), *w = exact_random(V * D, 2), *weight = exact_random(N, 3);
     float *dw = exact_random(V * D, 4);
     float loss[N], own_loss, logprob[N], own_logprob, logits[V], dx[N * D], own_dx[D];
-    int32_t target[N], place[N];
+    float together[N], score[N];
+    int32_t target[N], place[N], token[N];
     for (int32_t i = 0; i < N; i++) {
         target[i] = i * 31 % V;
         place[i] = i;
@@ -424,13 +435,20 @@ Test(cpu_exact, places_of_the_head_do_not_depend_on_their_batch)
     for (int b = 0; b < n_backends; b++) {
         const rf_kernels *k = list[b]->kernels;
         rf_ctx *ctx = exact_context(list[b], 2, &small_limits);
-        k->head_loss(ctx, loss, dx, dw, x, rf_matrix_rows(w), target, weight, target, N, D, V);
+        k->head_loss(ctx, loss, dx, dw, x, rf_matrix_rows(w), target, weight, place, N, N, D, V);
         k->head_loss(ctx, &own_loss, own_dx, dw, x + AT * D, rf_matrix_rows(w), target + AT,
-                     weight + AT, target + AT, 1, D, V);
+                     weight + AT, place, 1, 1, D, V);
         EXPECT_SAME(loss + AT, &own_loss, 1, "%s: loss", list[b]->isa);
         EXPECT_SAME(dx + AT * D, own_dx, D, "%s: dx", list[b]->isa);
-        k->head_logprob(ctx, logprob, x, rf_matrix_rows(w), place, target, N, D, V);
-        k->head_logprob(ctx, &own_logprob, x, rf_matrix_rows(w), place + AT, target + AT, 1, D, V);
+        rf_head_query query = {.place = place, .target = target, .n_usable = V};
+        k->head_query(ctx, &(rf_head_answer){.logprob = logprob}, x, rf_matrix_rows(w), &query, N,
+                      D, V);
+        k->head_query(ctx, &(rf_head_answer){token, score, together}, x, rf_matrix_rows(w), &query,
+                      N, D, V);
+        EXPECT_SAME(logprob, together, N, "%s: logprob beside a token", list[b]->isa);
+        query = (rf_head_query){.place = place + AT, .target = target + AT, .n_usable = V};
+        k->head_query(ctx, &(rf_head_answer){.logprob = &own_logprob}, x, rf_matrix_rows(w), &query,
+                      1, D, V);
         EXPECT_SAME(logprob + AT, &own_logprob, 1, "%s: logprob", list[b]->isa);
         cr_assert(fabsf(own_logprob + own_loss) < 1e-4F);
         k->head_logits(ctx, logits, x, rf_matrix_rows(w), place + AT, 1, D, V);
@@ -460,7 +478,7 @@ Test(cpu_exact, nothing_is_touched_for_sizes_of_zero)
         k->linear_forward(ctx, y, x, rf_matrix_rows(x), bias, NULL, 0, 3, 2, RF_ACTIVATION);
         k->linear_backward_weight(ctx, y, NULL, x, x, 0, 2, 3, RF_RESIDUAL);
         k->linear_backward_input(ctx, y, x, x, 2, 0, 3, true, RF_RESIDUAL, RF_RESIDUAL);
-        k->head_loss(ctx, y, y, y, x, rf_matrix_rows(x), NULL, x, NULL, 0, D, V);
+        k->head_loss(ctx, y, y, y, x, rf_matrix_rows(x), NULL, x, NULL, 0, 0, D, V);
         k->head_logits(ctx, y, x, rf_matrix_rows(x), NULL, 0, D, V);
         k->rmsnorm_forward(ctx, y, y, x, x, 0, D, 1e-6, RF_RESIDUAL);
         k->rmsnorm_backward(ctx, y, y, x, x, x, x, 0, 0, false, RF_RESIDUAL);

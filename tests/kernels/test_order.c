@@ -107,8 +107,7 @@ static void check_products(rf_compute compute)
         check_rows("linear_backward_input", linear);
         check_rows("swiglu_down_backward", linear);
     }
-    const char *const heads[] = {"head_loss", "head_loss_backward", "head_sample", "head_logprob",
-                                 "head_logits"};
+    const char *const heads[] = {"head_loss", "head_loss_backward", "head_query", "head_logits"};
     for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
         kernel_shape s = {.n = 67, .d = 33, .v = 301, .head_bytes = 9000, .compute = compute};
         check_rows(heads[i], s);

@@ -302,8 +302,9 @@ static void check_heads(rf_layout layout)
 {
     const int32_t place[N] = {8, 0, 3, 1, 2, 4, 5, 6, 7};
     const int32_t target[N] = {1, -1, 202, 100, 64, 63, -1, 5, 6};
-    const int32_t wanted[N] = {1, 0, 202, 100, 64, 63, 9, 5, 6};
-    const rf_sampling sampling = {.n_usable = V};
+    const int32_t chosen[] = {0, 2, 3, 4, 5, 7, 8}; /* with a target */
+    const rf_head_query query = {.place = place, .target = target, .n_usable = V};
+    enum { M = sizeof(chosen) / sizeof(chosen[0]) };
     const shape s = {N, D, V};
     const rf_backend *list[MAX_CPU];
     int n_backends = cpu_backends(list);
@@ -321,10 +322,10 @@ static void check_heads(rf_layout layout)
             logprob[packed] = exact_nan(N);
             score[packed] = exact_nan(N);
             logits[packed] = exact_nan(N * V);
-            k->head_loss(ctx, loss[packed], NULL, NULL, p.x, w, target, weight, target, N, D, V);
-            k->head_logprob(ctx, logprob[packed], p.x, w, place, wanted, N, D, V);
+            k->head_loss(ctx, loss[packed], NULL, NULL, p.x, w, target, weight, chosen, M, N, D, V);
             k->head_logits(ctx, logits[packed], p.x, w, place, N, D, V);
-            k->head_sample(ctx, sampled[packed], score[packed], p.x, w, place, &sampling, N, D, V);
+            const rf_head_answer answer = {sampled[packed], score[packed], logprob[packed]};
+            k->head_query(ctx, &answer, p.x, w, &query, N, D, V);
             free(data);
             rf_ctx_free(ctx);
         }

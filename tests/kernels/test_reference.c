@@ -110,19 +110,19 @@ Test(reference, head)
 {
     rf_ctx *ctx = context();
     const double x[] = {7, 1}, w[] = {log(1), log(2), log(5), -1e3}, weight[] = {0.5, 0.5};
-    const int32_t target[] = {-1, 1}, place[] = {1};
+    const int32_t target[] = {-1, 1}, wanted[] = {2}, place[] = {1};
     double loss[2], dx[2], dw[4] = {0, 0, 0, 10}, logprob[1], score[1], logits[4];
     int32_t token[1];
-    ref->head_loss(ctx, loss, dx, dw, x, rf_matrix_rows(w), target, weight, target, 2, 1, 4);
+    ref->head_loss(ctx, loss, dx, dw, x, rf_matrix_rows(w), target, weight, place, 1, 2, 1, 4);
     expect(loss, (double[]){0, log(4)}, 2, "loss");
     expect(dw, (double[]){0.5 / 8, -0.5 * 6 / 8, 0.5 * 5 / 8, 10}, 4, "dw");
     expect(dx, (double[]){0, dw[1] * log(2) + dw[2] * log(5)}, 2, "dx");
-    ref->head_logprob(ctx, logprob, x, rf_matrix_rows(w), place, (int32_t[]){2}, 1, 1, 4);
+    const rf_head_query query = {.place = place, .target = wanted, .n_usable = 2};
+    ref->head_query(ctx, &(rf_head_answer){token, score, logprob}, x, rf_matrix_rows(w), &query, 1,
+                    1, 4);
     expect(logprob, (double[]){log(5.0 / 8)}, 1, "logprob");
     ref->head_logits(ctx, logits, x, rf_matrix_rows(w), place, 1, 1, 4);
     expect(logits, w, 4, "logits");
-    rf_sampling sampling = {.n_usable = 2};
-    ref->head_sample(ctx, token, score, x, rf_matrix_rows(w), place, &sampling, 1, 1, 4);
     cr_assert_eq(token[0], 1);
     expect(score, (double[]){2.0 / 8}, 1, "score");
     rf_ctx_free(ctx);

@@ -340,9 +340,20 @@ static void check_head(tiny_rig *r, rf_rng *rng)
     int32_t place[3] = {59, 4, 21}, target[3] = {0, 36, 12}, token[3];
     int32_t banned[1] = {0};
     double logprob[3], score[3];
-    TINY_MUST(rf_model_logprob(r->model, r->acts, logprob, place, target, 3, tiny_error()));
-    rf_sampling greedy = {.banned = banned, .n_banned = 1, .n_usable = 30};
-    TINY_MUST(rf_model_sample(r->model, r->acts, token, score, place, 3, &greedy, tiny_error()));
+    double alone[3];
+    rf_model_question query = {.n = 3,
+                               .place = place,
+                               .target = target,
+                               .banned = banned,
+                               .n_banned = 1,
+                               .n_usable = 30,
+                               .token = token,
+                               .score = score,
+                               .logprob = logprob};
+    TINY_MUST(rf_model_query(r->model, r->acts, &query, tiny_error()));
+    query = (rf_model_question){.n = 3, .place = place, .target = target, .logprob = alone};
+    TINY_MUST(rf_model_query(r->model, r->acts, &query, tiny_error()));
+    cr_assert(memcmp(alone, logprob, sizeof alone) == 0);
     for (int64_t i = 0; i < batch.n; i++) {
         const double *row = logits + i * vocab;
         double expected =
@@ -399,15 +410,20 @@ Test(forward, sampling_depends_on_its_key_alone)
     rf_batch batch = tiny_packed(&config, 9);
     TINY_MUST(rf_model_forward(r.model, r.acts, &batch, NULL, tiny_error()));
     int32_t place[4] = {3, 3, 3, 8}, token[4], one[1];
-    uint64_t key[4] = {11, 12, 11, 13};
+    const rf_draw draw[4] = {{11, 2.0}, {12, 2.0}, {11, 2.0}, {13, 2.0}};
     double score[4], single[1];
-    rf_sampling sampling = {.temperature = 2.0, .n_usable = 37, .key = key};
-    TINY_MUST(rf_model_sample(r.model, r.acts, token, score, place, 4, &sampling, tiny_error()));
+    rf_model_question query = {
+        .n = 4, .place = place, .draw = draw, .n_usable = 37, .token = token, .score = score};
+    TINY_MUST(rf_model_query(r.model, r.acts, &query, tiny_error()));
     cr_assert(token[0] == token[2] && score[0] == score[2]);
     for (int i = 0; i < 4; i++) {
-        rf_sampling alone = {.temperature = 2.0, .n_usable = 37, .key = key + i};
-        TINY_MUST(
-            rf_model_sample(r.model, r.acts, one, single, place + i, 1, &alone, tiny_error()));
+        rf_model_question alone = {.n = 1,
+                                   .place = place + i,
+                                   .draw = draw + i,
+                                   .n_usable = 37,
+                                   .token = one,
+                                   .score = single};
+        TINY_MUST(rf_model_query(r.model, r.acts, &alone, tiny_error()));
         cr_assert(one[0] == token[i]);
     }
     rf_batch_free(&batch);

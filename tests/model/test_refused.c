@@ -84,23 +84,30 @@ Test(refused, bad_choices_are_refused)
     batch.n = 10;
     int32_t place[TINY_PACKED + 1] = {0, 10}, target[2] = {0, 37}, token[2];
     double out[2 * 37], score[2];
-    rf_sampling greedy = {.n_usable = 37};
+    rf_model_question greedy = {
+        .n = 2, .place = place, .n_usable = 37, .token = token, .score = score};
+    rf_model_question of_target = {.n = 2, .place = place, .target = target, .logprob = score};
     for (int64_t i = 0; i < 10; i++) {
         memset(batch.span + 4 * i, 0, 4 * sizeof(int32_t));
     }
     TINY_MUST(rf_model_forward(r.model, r.acts, &batch, NULL, tiny_error()));
     cr_assert(rf_model_logits(r.model, r.acts, out, place, 2, &err) == RF_ERR);
     cr_assert_not_null(strstr(err.message, "place 10"), "%s", err.message);
-    cr_assert(rf_model_sample(r.model, r.acts, token, score, place, 2, &greedy, &err) == RF_ERR);
+    cr_assert(rf_model_query(r.model, r.acts, &greedy, &err) == RF_ERR);
     place[1] = -1;
     cr_assert(rf_model_logits(r.model, r.acts, out, place, 2, &err) == RF_ERR);
     place[1] = 9;
     TINY_MUST(rf_model_logits(r.model, r.acts, out, place, 2, tiny_error()));
-    cr_assert(rf_model_logprob(r.model, r.acts, score, place, target, 2, &err) == RF_ERR);
+    cr_assert(rf_model_query(r.model, r.acts, &of_target, &err) == RF_ERR);
     cr_assert_not_null(strstr(err.message, "37"), "%s", err.message);
     cr_assert(rf_model_logits(r.model, r.acts, out, place, TINY_PACKED + 1, &err) == RF_ERR);
-    greedy.n_usable = 38;
-    cr_assert(rf_model_sample(r.model, r.acts, token, score, place, 2, &greedy, &err) == RF_ERR);
+    TINY_MUST(rf_model_query(r.model, r.acts, &greedy, tiny_error()));
+    greedy.n_banned = RF_MODEL_MAX_BANNED + 1;
+    cr_assert(rf_model_query(r.model, r.acts, &greedy, &err) == RF_ERR);
+    cr_assert_not_null(strstr(err.message, "64"), "%s", err.message);
+    greedy =
+        (rf_model_question){.n = 2, .place = place, .n_usable = 38, .token = token, .score = score};
+    cr_assert(rf_model_query(r.model, r.acts, &greedy, &err) == RF_ERR);
     rf_batch_free(&batch);
     tiny_rig_free(&r);
 }

@@ -196,7 +196,7 @@ static void head_backward(const pass *p)
     const rf_block_weights *w = rf_model_acquire(p->model, outside);
     p->kernel->head_loss(p->ctx, p->acts->loss, p->own->dx, gradient_of(p, outside, RF_ROLE_HEAD),
                          p->acts->final, rf_matrix_rows(w->of[RF_ROLE_HEAD]), p->acts->target,
-                         p->acts->weight, p->acts->host_target, p->n, p->d,
+                         p->acts->weight, p->acts->wanted, p->acts->n_wanted, p->n, p->d,
                          p->model->config.vocab_size);
     p->kernel->rmsnorm_backward(p->ctx, p->own->dx, gradient_of(p, outside, RF_ROLE_FINAL_NORM),
                                 p->own->dx, p->acts->x, w->of[RF_ROLE_FINAL_NORM],

@@ -35,8 +35,7 @@ static int64_t logits_ld(int64_t v)
 size_t RF_CPU(head_bytes)(int n_threads, const rf_limits *limits)
 {
     int64_t rows = RF_CPU(head_rows)(limits);
-    int64_t floats =
-        rows * logits_ld(limits->vocab) + 2 * line_floats(rows * limits->width) + line_floats(rows);
+    int64_t floats = rows * logits_ld(limits->vocab) + 2 * line_floats(rows * limits->width);
     return RF_CPU(linear_bytes)(n_threads, limits) + (size_t)floats * sizeof(float);
 }
 
@@ -50,7 +49,6 @@ head_scratch RF_CPU(head_take)(rf_ctx *ctx, int64_t d, int64_t v)
     float *x = s.logits + s.rows * logits_ld(ctx->limits.vocab);
     s.x = x;
     s.dx = x + line_floats(s.rows * ctx->limits.width);
-    s.place = (int32_t *)(void *)(s.dx + line_floats(s.rows * ctx->limits.width));
     return s;
 }
 
@@ -114,20 +112,20 @@ static float loss_row(float *row, int64_t target, float weight, bool grad, rf_ty
     return logf(sum) - (own - largest);
 }
 
-/* One chunk: the m places s->place. Gradients of rows are summed in an order that knows nothing of
+/* One chunk: m of the chosen places. Gradients of rows are summed in an order that knows nothing of
  * the chunk; dw is one chain over all places (GEMM_TN), so how places fall into chunks never shows.
  */
 static void take_chunk(rf_ctx *ctx, const head_scratch *s, float *loss, float *dx, float *dw,
                        const void *x, rf_matrix w, const int32_t *target, const float *weight,
-                       int64_t m, int64_t d, int64_t v)
+                       const int32_t *place, int64_t m, int64_t d, int64_t v)
 {
-    RF_CPU(head_gather)(ctx, s->x, x, s->place, m, d);
+    RF_CPU(head_gather)(ctx, s->x, x, place, m, d);
     const rf_type type = type_of(ctx, RF_ACTIVATION);
     gemm logits = {.a_type = type, .c = s->logits, .a = s->x, .m = m, .n = v, .k = d, .ldc = s->ld};
     RF_CPU(linear)(ctx, &logits, w);
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * m * v))
     for (int64_t i = 0; i < m; i++) {
-        int32_t at = s->place[i];
+        int32_t at = place[i];
         loss[at] = loss_row(s->logits + i * s->ld, target[at], weight[at], dx != NULL, type, v);
     }
     if (dx != NULL) {
@@ -157,30 +155,34 @@ static void take_chunk(rf_ctx *ctx, const head_scratch *s, float *loss, float *d
         }
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * m * d))
         for (int64_t i = 0; i < m; i++) {
-            memcpy(dx + s->place[i] * d, s->dx + i * d, (size_t)d * sizeof(float));
+            memcpy(dx + place[i] * d, s->dx + i * d, (size_t)d * sizeof(float));
+        }
+    }
+}
+
+/* 0 for the places that are not chosen: those before, between and behind place[0..m). */
+static void clear_others(rf_ctx *ctx, float *loss, float *dx, const int32_t *place, int64_t m,
+                         int64_t n, int64_t d)
+{
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, (n - m) * d))
+    for (int64_t i = 0; i <= m; i++) {
+        const int64_t begin = i > 0 ? place[i - 1] + 1 : 0, end = i < m ? place[i] : n;
+        memset(loss + begin, 0, (size_t)(end - begin) * sizeof(float));
+        if (dx != NULL) {
+            memset(dx + begin * d, 0, (size_t)((end - begin) * d) * sizeof(float));
         }
     }
 }
 
 void RF_CPU(head_loss)(rf_ctx *ctx, void *loss, void *dx, void *dw, const void *x, rf_matrix w,
-                       const int32_t *target, const void *weight, const int32_t *host_target,
+                       const int32_t *target, const void *weight, const int32_t *place, int64_t m,
                        int64_t n, int64_t d, int64_t v)
 {
     RF_ASSERT(dx == NULL || w.layout == RF_ROWS);
     head_scratch s = RF_CPU(head_take)(ctx, d, v);
-    int64_t m = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (host_target[i] >= 0) {
-            s.place[m++] = (int32_t)i;
-        } else {
-            ((float *)loss)[i] = 0.0F;
-            if (dx != NULL) {
-                memset((float *)dx + i * d, 0, (size_t)d * sizeof(float));
-            }
-        }
-        if (m == s.rows || (m > 0 && i == n - 1)) {
-            take_chunk(ctx, &s, loss, dx, dw, x, w, target, weight, m, d, v);
-            m = 0;
-        }
+    clear_others(ctx, loss, dx, place, m, n, d);
+    for (int64_t begin = 0; begin < m; begin += s.rows) {
+        take_chunk(ctx, &s, loss, dx, dw, x, w, target, weight, place + begin,
+                   min_of(s.rows, m - begin), d, v);
     }
 }

@@ -1,4 +1,4 @@
-/* head.h: what the loss and the sampling side of the head share.                all local
+/* head.h: what the loss and the queries of the head share.                all local
  *
  * Both work on chunks of places: rows of x are gathered, their logits live in scratch, and a row's
  * maximum and sum of exponentials come from one function.
@@ -12,9 +12,8 @@ typedef struct head_scratch {
     int64_t rows;  /* places of a chunk */
     float *logits; /* [rows,V], rows ld floats apart */
     int64_t ld;
-    void *x;        /* [rows,D] activations: gathered rows of x, */
-    float *dx;      /* and their gradients */
-    int32_t *place; /* [rows] */
+    void *x;   /* [rows,D] activations: gathered rows of x, */
+    float *dx; /* and their gradients */
 } head_scratch;
 
 /* Pieces of the context's scratch behind what gemm uses. */

@@ -43,11 +43,10 @@ static real *logits_of(rf_ctx *ctx, int64_t v)
  *   dl_j = weight (softmax(l)_j - [j = t])
  *   dx   = sum_j dl_j w_j,   dw_j += dl_j x */
 void RF_REF(head_loss)(rf_ctx *ctx, void *loss_, void *dx_, void *dw_, const void *x_, rf_matrix w_,
-                       const int32_t *target, const void *weight_, const int32_t *host_target,
+                       const int32_t *target, const void *weight_, const int32_t *place, int64_t m,
                        int64_t n, int64_t d, int64_t v)
 {
     RF_ASSERT(dx_ == NULL || w_.layout == RF_ROWS);
-    (void)host_target; /* without chunks, target itself decides */
     real *loss = loss_, *dx = dx_, *dw = dw_, *logits = logits_of(ctx, v);
     const real *x = x_, *w = w_.data, *weight = weight_;
     for (int64_t i = 0; i < n; i++) {
@@ -55,9 +54,9 @@ void RF_REF(head_loss)(rf_ctx *ctx, void *loss_, void *dx_, void *dw_, const voi
         for (int64_t c = 0; dx != NULL && c < d; c++) {
             dx[i * d + c] = 0;
         }
-        if (target[i] < 0) {
-            continue;
-        }
+    }
+    for (int64_t chosen = 0; chosen < m; chosen++) {
+        const int64_t i = place[chosen];
         compute_logits(ctx, logits, x + i * d, w, d, v);
         real lse = log_sum_exp(logits, v);
         loss[i] = lse - logits[target[i]];
@@ -74,51 +73,50 @@ void RF_REF(head_loss)(rf_ctx *ctx, void *loss_, void *dx_, void *dw_, const voi
     }
 }
 
-static bool may_produce(const rf_sampling *sampling, int64_t id)
+static bool may_draw(const rf_head_query *query, int64_t id)
 {
-    for (int64_t b = 0; b < sampling->n_banned; b++) {
-        if (sampling->banned[b] == id) {
+    for (int64_t b = 0; b < query->n_banned; b++) {
+        if (query->banned[b] == id) {
             return false;
         }
     }
-    return id < sampling->n_usable;
+    return id < query->n_usable;
 }
 
-void RF_REF(head_sample)(rf_ctx *ctx, int32_t *token, void *score_, const void *x_, rf_matrix w_,
-                         const int32_t *place, const rf_sampling *sampling, int64_t n, int64_t d,
-                         int64_t v)
+static int32_t draw(const real *logits, const rf_head_query *query, int64_t i)
 {
-    real *score = score_, *logits = logits_of(ctx, v);
-    const real *x = x_, *w = w_.data;
-    for (int64_t i = 0; i < n; i++) {
-        compute_logits(ctx, logits, x + place[i] * d, w, d, v);
-        int32_t best = -1;
-        double best_value = 0;
-        for (int32_t j = 0; j < v; j++) {
-            double value = (double)logits[j];
-            if (sampling->temperature > 0) { /* argmax of l/T + noise samples softmax(l/T) */
-                value = value / sampling->temperature + rf_gumbel(sampling->key[i], j);
-            }
-            if (may_produce(sampling, j) && (best < 0 || value > best_value)) {
-                best = j;
-                best_value = value;
-            }
+    const rf_draw how = query->draw != NULL ? query->draw[i] : (rf_draw){0};
+    int32_t best = -1;
+    double best_value = 0;
+    for (int32_t j = 0; j < query->n_usable; j++) {
+        double value = (double)logits[j];
+        if (how.temperature > 0) { /* argmax of l/T + noise samples softmax(l/T) */
+            value = value / how.temperature + rf_gumbel(how.key, j);
         }
-        RF_ASSERT(best >= 0); /* at least one id is usable and not banned */
-        token[i] = best;
-        score[i] = exp(logits[best] - log_sum_exp(logits, v));
+        if (may_draw(query, j) && (best < 0 || value > best_value)) {
+            best = j;
+            best_value = value;
+        }
     }
+    RF_ASSERT(best >= 0); /* at least one id is usable and not banned */
+    return best;
 }
 
-void RF_REF(head_logprob)(rf_ctx *ctx, void *logprob_, const void *x_, rf_matrix w_,
-                          const int32_t *place, const int32_t *target, int64_t n, int64_t d,
-                          int64_t v)
+void RF_REF(head_query)(rf_ctx *ctx, const rf_head_answer *out, const void *x_, rf_matrix w_,
+                        const rf_head_query *query, int64_t n, int64_t d, int64_t v)
 {
-    real *logprob = logprob_, *logits = logits_of(ctx, v);
+    real *score = out->score, *logprob = out->logprob, *logits = logits_of(ctx, v);
     const real *x = x_, *w = w_.data;
     for (int64_t i = 0; i < n; i++) {
-        compute_logits(ctx, logits, x + place[i] * d, w, d, v);
-        logprob[i] = logits[target[i]] - log_sum_exp(logits, v);
+        compute_logits(ctx, logits, x + query->place[i] * d, w, d, v);
+        const real lse = log_sum_exp(logits, v);
+        if (logprob != NULL) {
+            logprob[i] = query->target[i] < 0 ? 0 : logits[query->target[i]] - lse;
+        }
+        if (out->token != NULL) {
+            out->token[i] = draw(logits, query, i);
+            score[i] = exp(logits[out->token[i]] - lse);
+        }
     }
 }
 
