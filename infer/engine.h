@@ -71,10 +71,10 @@ void rf_engine_free(rf_engine *engine); /* NULL is fine */
 typedef int (*rf_engine_done)(void *user, int64_t request, rf_error *err);
 
 /* Answers n requests, as many at once as there are seats, in the order of the array; they may end
- * in another. answer [n]: sets; caller frees each. done may be NULL. An answer's tokens depend on the
- * model, the prompt, the options and the request's index, and on nothing else. An empty prompt and
- * one of more than max_prompt tokens are errors. After an error no answer is there, and the engine
- * is ready for other requests. */
+ * in another. answer [n]: sets; caller frees each. done may be NULL. An answer's tokens depend on
+ * the model, the prompt, the options and the request's index, and on nothing else. An empty prompt
+ * and one of more than max_prompt tokens are errors. After an error no answer is there, and the
+ * engine is ready for other requests. */
 RF_MUST_CHECK int rf_engine_run(rf_engine *engine, rf_answer *answer, const rf_request *request,
                                 int64_t n, rf_engine_done done, void *user, rf_error *err);
 

@@ -165,7 +165,7 @@ Test(engine, nor_with_packed_weights)
     }
 }
 
-/* Fails as request number `bad` (of 9 tokens) or the callback says; then the same engine answers. */
+/* Fails as request number `bad` (too long) or the callback says; then the same engine answers. */
 static void fails_and_goes_on(rf_engine *engine, const crowd *good, int bad, int64_t fails_at,
                               const char *words)
 {

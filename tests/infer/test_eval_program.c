@@ -259,7 +259,7 @@ static void forget_times(json_t *report)
     }
 }
 
-/* The weights that the program chooses for a run with this train.compute, on this instruction set. */
+/* The weights that the program chooses for a run with this train.compute, on this ISA. */
 static void expect_weights(const char *compute, const char *isa, const char *weights)
 {
     char text[256];
