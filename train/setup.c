@@ -189,14 +189,17 @@ static int measure(rf_setup *s, rf_error *err)
 static int describe_reduction(rf_setup *s, rf_error *err)
 {
     rf_table table = {0};
-    int rc = rf_table_build_adapted(&table, &s->shape, &s->set.adaptation, err);
+    int rc = RF_OK;
+    RF_TRY_OUT(rf_table_build_adapted(&table, &s->shape, &s->set.adaptation, err));
     s->n_elements = table.n_elements;
     s->n_parameters = table.n_parameters;
     s->n_trainable = table.n_trainable;
+    RF_TRY_OUT(rf_reduce_new(&s->reduce, s->dist, s->n_elements,
+                             s->set.batch_rows / s->set.micro_rows, s->set.exact, err));
+    rf_reduce_set_buckets(&s->reduce, &table, s->backend);
+out:
     rf_table_free(&table);
-    RF_TRY(rc);
-    return rf_reduce_new(&s->reduce, s->dist, s->n_elements, s->set.batch_rows / s->set.micro_rows,
-                         s->set.exact, err);
+    return rc;
 }
 
 /* What depends on the checkpoint that the run goes on from. */

@@ -37,12 +37,24 @@ int rf_reduce_new(rf_reduce *out, rf_dist *dist, int64_t n_elements, int64_t n_l
     }
     out->all = rf_alloc(2 * (size_t)n_leaves, sizeof(double[RF_REDUCE_LOSSES]));
     out->exchange = rf_exchange_new(dist);
+    out->n_buckets = 1;
+    out->bucket = rf_alloc(1, sizeof *out->bucket);
+    out->bucket[0].end = n_elements;
     return RF_OK;
+}
+
+void rf_reduce_set_buckets(rf_reduce *reduce, const rf_table *table, const rf_backend *backend)
+{
+    RF_ASSERT(table->n_elements == reduce->n_elements);
+    free(reduce->bucket);
+    reduce->n_buckets =
+        rf_bucket_cut(&reduce->bucket, table, rf_type_bytes(backend->type[RF_MASTER]));
 }
 
 void rf_reduce_free(rf_reduce *reduce)
 {
     rf_exchange_free(reduce->exchange);
+    free(reduce->bucket);
     free(reduce->all);
     *reduce = (rf_reduce){0};
 }
@@ -103,8 +115,12 @@ int rf_reduce_round(rf_reduce *reduce, rf_error *err)
 {
     int last = reduce->n_buffers - 1;
     RF_ASSERT(reduce->done % reduce->round == 0 && reduce->depth == reduce->exact);
-    RF_TRY(rf_dist_reduce(reduce->dist, reduce->exchange, reduce->ctx, reduce->buffer[0],
-                          reduce->n_elements, reduce->work, err));
+    for (int64_t i = 0; i < reduce->n_buckets; i++) {
+        const rf_bucket *b = &reduce->bucket[i];
+        void *x = rf_backend_at(reduce->ctx->backend, RF_MASTER, reduce->buffer[0], b->begin);
+        RF_TRY(rf_dist_reduce(reduce->dist, reduce->exchange, reduce->ctx, x, b->end - b->begin,
+                              reduce->work, err));
+    }
     reduce->depth = 0;
     if (reduce->round == reduce->n_leaves) {
         reduce->total = 0;

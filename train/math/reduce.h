@@ -15,6 +15,7 @@
 
 #include "common/base/arena.h"
 #include "common/dist/dist.h"
+#include "train/math/bucket.h"
 
 enum { RF_REDUCE_LOSSES = 8, RF_REDUCE_DEPTH = 64 };
 
@@ -25,6 +26,8 @@ typedef struct rf_reduce {
     int64_t n_elements;
     int64_t n_leaves; /* of this rank in a step */
     int64_t round;    /* of these in a round; divides them */
+    int64_t n_buckets;
+    rf_bucket *bucket; /* [n_buckets] what is summed over ranks at a time. Owned */
     int n_buffers;
     void *buffer[RF_REDUCE_DEPTH]; /* [n_buffers] -> [n_elements] class master */
     void *work;                    /* for the sum over ranks */
@@ -44,6 +47,8 @@ typedef struct rf_reduce {
 RF_MUST_CHECK int rf_reduce_new(rf_reduce *out, rf_dist *dist, int64_t n_elements, int64_t n_leaves,
                                 bool exact, rf_error *err);
 void rf_reduce_free(rf_reduce *reduce); /* a zeroed struct is fine */
+/* local. Sums over ranks by buckets of this table, which has the n_elements; without it in one. */
+void rf_reduce_set_buckets(rf_reduce *reduce, const rf_table *table, const rf_backend *backend);
 /* local. Takes the gradients and the work space from the arena (arena.h: run twice). */
 void rf_reduce_layout(rf_reduce *reduce, rf_arena *arena, const rf_backend *backend);
 
