@@ -1,11 +1,14 @@
 /* refusion-eval: likelihood, losses and task accuracy of a model, on one process or on ranks. */
 #include "common/base/file.h"
+#include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/base/options.h"
 #include "common/base/output.h"
 #include "infer/report.h"
 
+#include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct options {
@@ -14,6 +17,7 @@ typedef struct options {
     int n_weights;                   /* 0: the default of the checkpoint */
     int64_t limit;
     bool control_tokens;
+    char *settings; /* resolved YAML. Owned */
     rf_eval_options eval;
 } options;
 
@@ -166,6 +170,7 @@ static int read_settings(options *o, const rf_loaded *loaded, char **assignment,
     RF_TRY_OUT(rf_decode_options_from_config(&o->eval.decode, config, err));
     RF_TRY_OUT(rf_objective_from_config(&o->eval.objective, config, mask, err));
     o->eval.slot_size = o->eval.objective.kind == &rf_objective_ar ? 0 : o->eval.decode.slot_size;
+    o->settings = rf_config_text(config, false);
 out:
     rf_config_free(config);
     return rc;
@@ -222,6 +227,55 @@ static int prepare(options *o, rf_loaded *loaded, rf_question **questions, int64
     return rf_questions_read(questions, n, o->data, loaded->info.tokenizer, o->limit, err);
 }
 
+/* A hash of all checksums of a checkpoint. */
+static int describe_file(FILE *out, const char *what, const char *path, rf_error *err)
+{
+    rf_checkpoint_reader *reader = NULL;
+    if (path == NULL) {
+        return RF_OK;
+    }
+    RF_TRY(rf_checkpoint_reader_open(&reader, path, err));
+    fprintf(out, "%s with hash %016" PRIx64 "\n", what, rf_checkpoint_reader_hash(reader));
+    rf_checkpoint_reader_close(reader);
+    return RF_OK;
+}
+
+/* What must be the same on all ranks, a line for each thing. */
+static int describe(FILE *out, const options *o, const rf_question *questions, int64_t n,
+                    rf_error *err)
+{
+    const rf_backend *backend = NULL;
+    uint64_t hash = RF_HASH_BEGIN;
+    RF_TRY(rf_backend_choose(&backend, NULL, err));
+    fprintf(out, "version %s\nbackend %s %s\n", RF_VERSION, backend->name, backend->isa);
+    RF_TRY(describe_file(out, "--model", o->model, err));
+    RF_TRY(describe_file(out, "--adapter", o->adapter, err));
+    for (int64_t i = 0; i < n; i++) {
+        const char *expected = questions[i].expected != NULL ? questions[i].expected : "";
+        hash = rf_hash_bytes(hash, questions[i].ids.id,
+                             (size_t)questions[i].ids.n * sizeof *questions[i].ids.id);
+        hash = rf_hash_bytes(hash, expected, strlen(expected) + 1);
+    }
+    fprintf(out, "%" PRId64 " questions with hash %016" PRIx64 "\n%s", n, hash, o->settings);
+    return RF_OK;
+}
+
+/* collective */
+static int agree(const options *o, const rf_question *questions, int64_t n, rf_dist *dist,
+                 rf_error *err)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    RF_ASSERT(out != NULL);
+    int rc = describe(out, o, questions, n, err);
+    fclose(out);
+    rc = rf_dist_agree(dist, rc, err);
+    rc = rc == RF_OK ? rf_dist_same_text(dist, text, err) : rc;
+    free(text);
+    return rc;
+}
+
 static int run(options *o, char **assignment, int n_assignments, rf_dist *dist, rf_error *err)
 {
     rf_loaded loaded = {0};
@@ -231,6 +285,7 @@ static int run(options *o, char **assignment, int n_assignments, rf_dist *dist, 
     int rc = prepare(o, &loaded, &questions, &n, assignment, n_assignments, dist, err);
 
     RF_TRY_OUT(rf_dist_agree(dist, rc, err));
+    RF_TRY_OUT(agree(o, questions, n, dist, err));
     for (int i = 0; i < o->n_weights; i++) {
         rf_loaded_drop_model(&loaded);
         loaded.weights = o->weights[i];
@@ -243,6 +298,7 @@ out:
     }
     rf_questions_free(questions, n);
     rf_loaded_close(&loaded);
+    free(o->settings);
     return rc;
 }
 

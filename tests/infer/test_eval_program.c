@@ -301,6 +301,29 @@ Test(eval_program, batches_answer_alike)
     free(lines[1]);
 }
 
+/* The second rank finds other files under the same names. */
+Test(eval_program, ranks_agree)
+{
+    static const char *const rows[][2] = {
+        {"cp model.h5 other && sed '1s/[0-9]/7/' q.jsonl >other/q.jsonl", "questions with hash"},
+        {"cp q.jsonl other && "
+         "\"$CONVERT\" quantize model.h5 other/model.h5",
+         "--model with hash"}};
+    mpi_need();
+    for (int i = 0; i < 2; i++) {
+        char command[1024];
+        snprintf(command, sizeof command,
+                 "rm -rf other && mkdir other && %s && $RUN -n 2 sh -c '[ " MPI_RANK
+                 " = 0 ] || cd other; exec " EVAL "--no-likelihood --task arithmetic'",
+                 rows[i][0]);
+        int status = program_shell(command);
+        cr_assert(status == 2, "status %d: %s%s", status, program_output, program_messages);
+        cr_assert(strstr(program_messages, "rank 1: this rank has ") != NULL &&
+                      strstr(program_messages, rows[i][1]) != NULL,
+                  "%s", program_messages);
+    }
+}
+
 Test(eval_program, any_number_of_ranks_reports_the_same)
 {
     json_t *report[3], *lines[3];
