@@ -2,7 +2,7 @@
 #ifndef RF_DATA_KEYS_H
 #define RF_DATA_KEYS_H
 
-#include "common/base/config.h"
+#include "common/base/config/config.h"
 #include "data/rows.h"
 
 /* Keys data.* (train, valid, row_length, window, overlong). */

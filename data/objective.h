@@ -12,7 +12,7 @@
 #ifndef RF_DATA_OBJECTIVE_H
 #define RF_DATA_OBJECTIVE_H
 
-#include "common/base/config.h"
+#include "common/base/config/config.h"
 #include "common/base/rng.h"
 #include "common/model/batch.h"
 

@@ -2,7 +2,7 @@
 #ifndef RF_INFER_DECODE_OPTIONS_H
 #define RF_INFER_DECODE_OPTIONS_H
 
-#include "common/base/config.h"
+#include "common/base/config/config.h"
 
 typedef enum rf_decode_kind {
     RF_DECODE_AR,            /* one token after the other */

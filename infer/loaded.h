@@ -2,7 +2,7 @@
 #ifndef RF_INFER_LOADED_H
 #define RF_INFER_LOADED_H
 
-#include "common/base/config.h"
+#include "common/base/config/config.h"
 #include "common/store/checkpoint.h"
 
 /* The header of a checkpoint, then (once the sizes are known) the model. */

@@ -2,7 +2,7 @@
 #ifndef RF_TRAIN_TRAIN_SETTINGS_H
 #define RF_TRAIN_TRAIN_SETTINGS_H
 
-#include "common/base/config.h"
+#include "common/base/config/config.h"
 #include "common/model/model.h"
 #include "train/math/optimizer.h"
 #include "train/math/schedule.h"

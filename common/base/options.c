@@ -12,27 +12,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-int rf_options_next(int argc, char **argv, const struct option *options, const char *help,
-                    rf_error *err)
+enum { FIRST_CODE = 256 }; /* of the table's options: above any character */
+
+/* What getopt_long stopped at, and why: ':' for a missing value, '?' for the rest. */
+static int refuse(int code, const char *at, const char *help, rf_error *err)
 {
-    opterr = 0;
-    int option = getopt_long(argc, argv, ":", options, NULL);
-    const char *at = optind > 0 && optind <= argc ? argv[optind - 1] : "";
-    if (option == ':') {
-        rf_error_set(err, RF_ERR_USAGE, "%.200s: needs a value: %s", at, help);
-        return '?';
-    }
-    if (option == '?') {
-        /* optopt is the option's own value where it is known: it was given a value that it does
-         * not take. */
-        bool is_known = false;
-        for (const struct option *o = options; o->name != NULL; o++) {
-            is_known |= optopt != 0 && o->val == optopt;
-        }
-        rf_error_set(err, RF_ERR_USAGE, "%.200s: %s: %s", at,
-                     is_known ? "takes no value" : "unknown or ambiguous option", help);
-    }
-    return option;
+    /* optopt is the option's own code where it was given a value that it does not take. */
+    return rf_error_set(err, RF_ERR_USAGE, "%.200s: %s: %s", at,
+                        code == ':'            ? "needs a value"
+                        : optopt >= FIRST_CODE ? "takes no value"
+                                               : "unknown or ambiguous option",
+                        help);
 }
 
 static int take(const rf_option *option, const char *value, rf_error *err)
@@ -60,7 +50,6 @@ static int take(const rf_option *option, const char *value, rf_error *err)
 int rf_options_parse(int *first, int argc, char **argv, const rf_option *table, const char *help,
                      rf_error *err)
 {
-    enum { FIRST_CODE = 256 }; /* above any character */
     int n = 0, code, rc = RF_OK;
     while (table[n].name != NULL) {
         n++;
@@ -72,9 +61,15 @@ int rf_options_parse(int *first, int argc, char **argv, const rf_option *table, 
                                      .has_arg = has_value ? required_argument : no_argument,
                                      .val = FIRST_CODE + i};
     }
-    while (rc == RF_OK && (code = rf_options_next(argc, argv, options, help, err)) != -1) {
-        rc = code == '?' ? RF_ERR_USAGE : take(&table[code - FIRST_CODE], optarg, err);
-        if (rc == RF_OK && table[code - FIRST_CODE].kind == RF_OPTION_STOP) {
+    opterr = optind = 0; /* silent, and from the beginning */
+    while (rc == RF_OK && (code = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+        if (code < FIRST_CODE) {
+            const char *at = optind > 0 && optind <= argc ? argv[optind - 1] : "";
+            rc = refuse(code, at, help, err);
+            break;
+        }
+        rc = take(&table[code - FIRST_CODE], optarg, err);
+        if (table[code - FIRST_CODE].kind == RF_OPTION_STOP) {
             break;
         }
     }

@@ -6,8 +6,6 @@
 
 #include <stdint.h>
 
-struct option; /* getopt.h */
-
 typedef enum rf_option_kind {
     RF_OPTION_TEXT,    /* const char *: the value, inside argv */
     RF_OPTION_LIST,    /* rf_option_list: the value of each time that the option is given */
@@ -28,17 +26,11 @@ typedef struct rf_option {
     int64_t min, max;
 } rf_option;
 
-/* Reads a command line: the last of options given twice counts. *first: index in argv of what
- * stands behind the options. Messages send to `help`, "see refusion-infer --help". RF_ERR_USAGE. */
+/* Reads a command line of long options: the last of one given twice counts. *first: index in argv
+ * of what stands behind the options. Messages send to `help`, "see refusion-infer --help".
+ * RF_ERR_USAGE. */
 RF_MUST_CHECK int rf_options_parse(int *first, int argc, char **argv, const rf_option *table,
                                    const char *help, rf_error *err);
-
-/* getopt_long without its messages: the option's value (optarg, optind as ever), -1 at the end of
- * the options, or '?' after an unknown or ambiguous option or a missing or superfluous value, with
- * err set (RF_ERR_USAGE). Long options only. help: where the message sends to, "see refusion-infer
- * --help". */
-int rf_options_next(int argc, char **argv, const struct option *options, const char *help,
-                    rf_error *err);
 
 /* Numbers of the command line, within [min, max]; `name` for messages. RF_ERR_USAGE. */
 RF_MUST_CHECK int rf_options_integer(int64_t *out, const char *text, const char *name, int64_t min,

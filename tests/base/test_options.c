@@ -1,56 +1,15 @@
 #include "common/base/options.h"
 
 #include <criterion/criterion.h>
-#include <getopt.h>
+#include <stdlib.h>
 #include <string.h>
 
-static const struct option table[] = {{"size", required_argument, NULL, 's'},
-                                      {"sizes", required_argument, NULL, 'z'},
-                                      {"quick", no_argument, NULL, 'q'},
-                                      {NULL, 0, NULL, 0}};
-
 static rf_error err;
-
-/* The first thing that a command line of one or two words gives. */
-static int first(const char *a, const char *b)
-{
-    static char words[3][64];
-    char *argv[] = {words[0], words[1], b ? words[2] : NULL, NULL};
-    strcpy(words[0], "program");
-    strcpy(words[1], a);
-    strcpy(words[2], b ? b : "");
-    optind = 0;
-    err = (rf_error){0};
-    return rf_options_next(b ? 3 : 2, argv, table, "see program --help", &err);
-}
 
 static void says(const char *words)
 {
     cr_assert(err.code == RF_ERR_USAGE && strstr(err.message, words), "\"%s\" is not in: %s", words,
               err.message);
-}
-
-Test(options, are_recognised)
-{
-    cr_assert(first("--size", "3") == 's' && strcmp(optarg, "3") == 0);
-    cr_assert(first("--size=4", NULL) == 's' && strcmp(optarg, "4") == 0);
-    cr_assert(first("--quick", NULL) == 'q');
-    cr_assert(first("a=b", NULL) == -1 && optind == 1);
-    cr_assert(first("--", "--size") == -1 && optind == 2);
-}
-
-Test(options, mistakes_are_named)
-{
-    cr_assert(first("--size", NULL) == '?');
-    says("--size: needs a value: see program --help");
-    cr_assert(first("--sise", "3") == '?');
-    says("--sise: unknown or ambiguous option: see program --help");
-    cr_assert(first("--siz", "3") == '?');
-    says("--siz: unknown or ambiguous");
-    cr_assert(first("--quick=3", NULL) == '?');
-    says("--quick=3: takes no value");
-    cr_assert(first("-x", NULL) == '?');
-    says("-x: unknown");
 }
 
 Test(options, numbers)
@@ -93,17 +52,19 @@ typedef struct given {
 /* A command line of these words, up to NULL. */
 static int parse(given *g, const char *const *word)
 {
-    const rf_option options[] = {
-        {"name", RF_OPTION_TEXT, &g->name, 0, 0},   {"size", RF_OPTION_INTEGER, &g->size, 1, 9},
-        {"quick", RF_OPTION_FLAG, &g->quick, 0, 0}, {"item", RF_OPTION_LIST, &g->items, 0, 0},
-        {"help", RF_OPTION_STOP, &g->help, 0, 0},   {0}};
+    const rf_option options[] = {{"name", RF_OPTION_TEXT, &g->name, 0, 0},
+                                 {"sizes", RF_OPTION_INTEGER, &g->size, 1, 99},
+                                 {"size", RF_OPTION_INTEGER, &g->size, 1, 9},
+                                 {"quick", RF_OPTION_FLAG, &g->quick, 0, 0},
+                                 {"item", RF_OPTION_LIST, &g->items, 0, 0},
+                                 {"help", RF_OPTION_STOP, &g->help, 0, 0},
+                                 {0}};
     static char text[8][32];
     char *argv[9] = {text[0]};
     int argc = 1;
     for (; word[argc - 1] != NULL; argc++) {
         argv[argc] = strcpy(text[argc], word[argc - 1]);
     }
-    optind = 0;
     err = (rf_error){0};
     *g = (given){0};
     return rf_options_parse(&g->first, argc, argv, options, "see program --help", &err);
@@ -128,4 +89,29 @@ Test(options, of_a_table)
     says("--bogus: unknown");
     cr_assert(parse(&g, (const char *[]){"--name", NULL}) == RF_ERR_USAGE);
     says("--name: needs a value: see program --help");
+}
+
+Test(options, end_where_words_begin)
+{
+    given g;
+    cr_assert(parse(&g, (const char *[]){"a=b", NULL}) == RF_OK && g.first == 1);
+    cr_assert(parse(&g, (const char *[]){"--", "--size", NULL}) == RF_OK && g.first == 2);
+}
+
+Test(options, mistakes_are_named)
+{
+    static const struct {
+        const char *word[3], *says;
+    } cases[] = {
+        {{"--size", NULL}, "--size: needs a value: see program --help"},
+        {{"--sise", "3", NULL}, "--sise: unknown or ambiguous option: see program --help"},
+        {{"--siz", "3", NULL}, "--siz: unknown or ambiguous"},
+        {{"--quick=3", NULL}, "--quick=3: takes no value"},
+        {{"-x", NULL}, "-x: unknown"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        given g;
+        cr_assert(parse(&g, cases[i].word) == RF_ERR_USAGE);
+        says(cases[i].says);
+    }
 }

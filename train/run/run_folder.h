@@ -2,7 +2,7 @@
 #ifndef RF_TRAIN_RUN_RUN_FOLDER_H
 #define RF_TRAIN_RUN_RUN_FOLDER_H
 
-#include "common/base/config.h"
+#include "common/base/config/config.h"
 #include "common/base/file.h"
 #include "common/store/checkpoint.h"
 #include "train/run/metrics.h"

@@ -1,6 +1,6 @@
-#include "common/base/config.h"
+#include "common/base/config/config.h"
 
-#include "common/base/config_private.h"
+#include "common/base/config/config_private.h"
 #include "common/base/number.h"
 #include "common/base/utf8.h"
 

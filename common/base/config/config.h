@@ -6,8 +6,8 @@
  * Wrong settings give RF_ERR_USAGE, unreadable files what file.h says. A load or set that fails
  * changes nothing.
  */
-#ifndef RF_BASE_CONFIG_H
-#define RF_BASE_CONFIG_H
+#ifndef RF_BASE_CONFIG_CONFIG_H
+#define RF_BASE_CONFIG_CONFIG_H
 
 #include "common/base/error.h"
 

@@ -1,7 +1,7 @@
-#include "common/base/config.h"
+#include "common/base/config/config.h"
 
 #include "common/base/alloc.h"
-#include "common/base/config_private.h"
+#include "common/base/config/config_private.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* common/base/config.h: values, files, printing. */
-#include "common/base/config.h"
+#include "common/base/config/config.h"
 
-#include "tests/base/config_test.h"
+#include "tests/base/config/config_test.h"
 
 #include <float.h>
 #include <math.h>

@@ -2,7 +2,7 @@
 #ifndef RF_TESTS_CONFIG_TEST_H
 #define RF_TESTS_CONFIG_TEST_H
 
-#include "common/base/config.h"
+#include "common/base/config/config.h"
 #include "tests/base/base_test.h"
 
 #include <math.h>

@@ -1,4 +1,4 @@
-#include "common/base/config_private.h"
+#include "common/base/config/config_private.h"
 
 #include "common/base/alloc.h"
 #include "common/base/number.h"

@@ -2,10 +2,10 @@
  *
  * Each uses only those before it: config_value.c, config.c, config_read.c and config_print.c.
  */
-#ifndef RF_BASE_CONFIG_PRIVATE_H
-#define RF_BASE_CONFIG_PRIVATE_H
+#ifndef RF_BASE_CONFIG_CONFIG_PRIVATE_H
+#define RF_BASE_CONFIG_CONFIG_PRIVATE_H
 
-#include "common/base/config.h"
+#include "common/base/config/config.h"
 
 #include <stddef.h>
 

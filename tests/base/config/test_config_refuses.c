@@ -1,7 +1,7 @@
 /* common/base/config.h: what it refuses, and how it says so. */
-#include "common/base/config.h"
+#include "common/base/config/config.h"
 
-#include "tests/base/config_test.h"
+#include "tests/base/config/config_test.h"
 
 Test(config_refuses, unknown_names_come_with_the_nearest)
 {

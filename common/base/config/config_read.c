@@ -1,7 +1,7 @@
-#include "common/base/config.h"
+#include "common/base/config/config.h"
 
 #include "common/base/alloc.h"
-#include "common/base/config_private.h"
+#include "common/base/config/config_private.h"
 #include "common/base/file.h"
 
 #include <stdarg.h>
