@@ -1,6 +1,5 @@
 #include "common/base/alloc.h"
 
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,14 +38,20 @@ void *rf_alloc_copy(const void *data, size_t bytes)
     return copy;
 }
 
-char *rf_alloc_format(const char *format, ...)
+char *rf_alloc_format_list(const char *format, va_list arguments)
 {
     char *text = NULL;
+    const int n = vasprintf(&text, format, arguments);
+    return or_end(n >= 0 ? text : NULL, 1, 1);
+}
+
+char *rf_alloc_format(const char *format, ...)
+{
     va_list arguments;
     va_start(arguments, format);
-    int n = vasprintf(&text, format, arguments);
+    char *text = rf_alloc_format_list(format, arguments);
     va_end(arguments);
-    return or_end(n >= 0 ? text : NULL, 1, 1);
+    return text;
 }
 
 void *rf_alloc_grow(void *memory, size_t *capacity, size_t needed, size_t bytes)

@@ -10,6 +10,7 @@
 
 #include "common/base/error.h"
 
+#include <stdarg.h>
 #include <stddef.h>
 
 /* count elements of `bytes` bytes, cleared; never NULL, also for 0. A product that overflows is a
@@ -22,6 +23,7 @@ char *rf_alloc_string(const char *text);
 void *rf_alloc_copy(const void *data, size_t bytes);
 /* A string printed into memory of its own. Caller frees. */
 char *rf_alloc_format(const char *format, ...) RF_PRINTF(1, 2);
+char *rf_alloc_format_list(const char *format, va_list arguments) RF_PRINTF(1, 0);
 
 /* Room for `needed` elements in a growing array: doubles *capacity where it is too small.
  *   array = rf_alloc_grow(array, &capacity, n + 1, sizeof *array); */

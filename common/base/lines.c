@@ -1,7 +1,10 @@
 #include "common/base/lines.h"
 
+#include "common/base/alloc.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -227,22 +230,14 @@ static void fill(rf_lines *lines)
 int rf_lines_open(rf_lines **out, const char *path, rf_error *err)
 {
     *out = NULL;
-    bool is_stdin = strcmp(path, "-") == 0;
+    const bool is_stdin = strcmp(path, "-") == 0;
     int rc = RF_OK;
-    rf_lines *lines = calloc(1, sizeof *lines);
-    if (lines == NULL) {
-        return rf_error_set(err, RF_ERR, "%s: no memory to read it", path);
-    }
-    lines->fd = -1;
-    lines->max_bytes = (size_t)64 << 20;
-    lines->path = strdup(is_stdin ? "standard input" : path);
-    lines->input = malloc(INPUT_BYTES);
-    lines->text = malloc(FIRST_TEXT_BYTES);
-    lines->text_size = FIRST_TEXT_BYTES;
-    if (lines->path == NULL || lines->input == NULL || lines->text == NULL) {
-        rc = rf_error_set(err, RF_ERR, "%s: no memory to read it", path);
-        goto out;
-    }
+    rf_lines *lines = rf_alloc(1, sizeof *lines);
+    *lines = (rf_lines){.path = rf_alloc_string(is_stdin ? "standard input" : path),
+                        .max_bytes = (size_t)64 << 20,
+                        .input = rf_alloc(INPUT_BYTES, 1),
+                        .text = rf_alloc(FIRST_TEXT_BYTES, 1),
+                        .text_size = FIRST_TEXT_BYTES};
     lines->fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     struct stat status;
     if (lines->fd < 0 || fstat(lines->fd, &status) != 0) {
@@ -310,8 +305,8 @@ int rf_lines_next(rf_lines *lines, char **text, size_t *bytes, rf_error *err)
     size_t n = 0;
     bool has_end = false;
     if (find_line(lines, &n, &has_end) != RF_OK) {
-        return rf_error_set(err, lines->failure.code, "%s:%lld: %s", lines->path,
-                            (long long)lines->number + 1, lines->failure.message);
+        return rf_error_set(err, lines->failure.code, "%s:%" PRId64 ": %s", lines->path,
+                            lines->number + 1, lines->failure.message);
     }
     if (n == 0 && !has_end) {
         return RF_OK;

@@ -1,5 +1,6 @@
 #include "common/base/log.h"
 
+#include "common/base/alloc.h"
 #include "common/base/number.h"
 #include "common/base/utf8.h"
 
@@ -103,27 +104,15 @@ void rf_log_info(const char *format, ...)
     if (is_silent()) {
         return;
     }
-    char line[LINE_MAX_BYTES];
-    va_list arguments, again;
+    va_list arguments;
     va_start(arguments, format);
-    va_copy(again, arguments);
-    int n = vsnprintf(line, sizeof line, format, arguments);
-    char *all = line;
-    if (n >= (int)sizeof line) {
-        all = malloc((size_t)n + 1);
-        if (all != NULL) {
-            vsnprintf(all, (size_t)n + 1, format, again);
-        }
-    }
+    char *lines = rf_alloc_format_list(format, arguments);
+    va_end(arguments);
     pthread_mutex_lock(&lock);
     clear_live();
-    fprintf(stderr, "%s\n", all != NULL ? all : line);
+    fprintf(stderr, "%s\n", lines);
     pthread_mutex_unlock(&lock);
-    if (all != line) {
-        free(all);
-    }
-    va_end(again);
-    va_end(arguments);
+    free(lines);
 }
 
 void rf_log_warn(const char *format, ...)

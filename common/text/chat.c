@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,8 +178,8 @@ static int variables_of(json_t **out, const rf_chat *chat, const rf_turn *turn, 
         int bad = json_array_append_new(messages, mark_json(chat, message));
         json_decref(message);
         if (bad != 0) {
-            return rf_error_set(err, RF_ERR, "messages[%lld]: its text is not valid UTF-8",
-                                (long long)i);
+            return rf_error_set(err, RF_ERR, "messages[%" PRId64 "]: its text is not valid UTF-8",
+                                i);
         }
     }
     return RF_OK;
@@ -223,9 +224,7 @@ static int render_template(const rf_chat *chat, rf_text *out, const rf_turn *tur
 {
     json_t *variables;
     int rc = variables_of(&variables, chat, turn, n, options, prompts, err);
-    if (rc == RF_OK) {
-        rc = rf_jinja_render(chat->template, out, variables, options->date, err);
-    }
+    rc = rc == RF_OK ? rf_jinja_render(chat->template, out, variables, options->date, err) : rc;
     json_decref(variables);
     return rc;
 }
@@ -318,14 +317,15 @@ int rf_chat_render_answer(const rf_chat *chat, rf_text *out, const char *end, co
     RF_TRY_OUT(render_template(chat, &prompt, turn, n - 1, options, true, err));
     RF_TRY_OUT(render_template(chat, &all, turn, n, options, false, err));
     size_t from = common_begin(&prompt, &all);
-    if (from <
-        prompt.bytes) { /* a prompt that begins a thought, say, which an answer may not have */
+    if (from < prompt.bytes) {
+        /* A prompt that begins a thought, say, which an answer may not have. */
         RF_TRY_OUT(render_template(chat, &begin, turn, n - 1, options, false, err));
         if (from < begin.bytes) {
             rc = rf_error_set(err, RF_ERR,
-                              "messages[%lld]: the chat template prints the messages before it in "
+                              "messages[%" PRId64
+                              "]: the chat template prints the messages before it in "
                               "another way once it is there: what the answer is cannot be told",
-                              (long long)n - 1);
+                              n - 1);
             goto out;
         }
     }
