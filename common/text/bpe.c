@@ -154,7 +154,7 @@ static int encode_normalised(const run *r, const char *text, size_t bytes)
     if (r->bpe->nfc && r->traits.may_change) {
         rf_text *normal = &r->scratch->normal;
         normal->bytes = 0;
-        RF_TRY(rf_unicode_nfc(normal, text, bytes, r->err));
+        rf_unicode_nfc(normal, text, bytes);
         text = normal->data;
         bytes = normal->bytes;
     }

@@ -18,15 +18,18 @@ struct json_t;
 
 typedef struct rf_bpe rf_bpe;
 
-/* Words of GPT-2's, Qwen's (2, 2.5, 3) and Llama-3's tokenizers. */
-extern const char rf_bpe_pattern_gpt2[], rf_bpe_pattern_qwen[], rf_bpe_pattern_llama3[];
+/* Words of GPT-2's, Qwen's (2, 2.5, 3) and Llama-3's tokenizers; GPT-2's with every digit, or every
+ * run of digits, as a word of its own (SmolLM). */
+extern const char rf_bpe_pattern_gpt2[], rf_bpe_pattern_qwen[], rf_bpe_pattern_llama3[],
+    rf_bpe_pattern_each_digit[], rf_bpe_pattern_digits[];
 
 /* From a parsed tokenizer.json, which is not kept; `origin` is the file in messages. What is not
  * supported is an error that names file and field: other models than BPE, normalizers but NFC,
- * pre-tokenizers but Split and ByteLevel, decoders but ByteLevel, single_word, prefixes and
- * suffixes, dropout, truncation, padding. So are ids that repeat or leave a hole, bytes without a
- * token, merges whose parts or product are no token, tokens that no merge makes. post_processor is
- * not read: it only adds tokens that are never asked for here. */
+ * pre-tokenizers but Split, Digits and ByteLevel, decoders but ByteLevel, single_word, prefixes and
+ * suffixes, dropout. So are ids that repeat or leave a hole, bytes without a token, merges whose
+ * parts or product are no token, tokens that no merge makes. Not read: post_processor, which only
+ * adds tokens that are never asked for here; truncation and padding, which Transformers switches off
+ * as well. */
 RF_MUST_CHECK int rf_bpe_new(rf_bpe **out, const struct json_t *tokenizer, const char *origin,
                              rf_error *err);
 void rf_bpe_free(rf_bpe *bpe); /* NULL is fine */

@@ -30,7 +30,7 @@ static int add_to_finder(reader *r, rf_bpe_added added)
     rf_bpe *bpe = r->bpe;
     if (added.normalized && bpe->nfc) {
         rf_text normal = {0};
-        RF_TRY(rf_unicode_nfc(&normal, added.text, added.bytes, r->err));
+        rf_unicode_nfc(&normal, added.text, added.bytes);
         RF_ASSERT(normal.bytes <= 3 * added.bytes);
         added.text = memcpy(bpe->memory + bpe->memory_used, normal.data, normal.bytes);
         added.bytes = normal.bytes;

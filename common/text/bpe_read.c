@@ -55,6 +55,7 @@ static int read_normalizer(rf_bpe *bpe, const json_t *value, const char *origin,
 typedef struct splitting {
     const char *pattern; /* NULL: none yet */
     bool byte_level;
+    enum { DIGITS_LIKE_OTHERS, DIGITS_EACH, DIGITS_TOGETHER } digits; /* cut out first */
 } splitting;
 
 static int read_split(splitting *s, const json_t *item, const char *origin, rf_error *err)
@@ -74,13 +75,26 @@ static int read_split(splitting *s, const json_t *item, const char *origin, rf_e
                             "\"invert\": false: others are not supported",
                             origin);
     }
-    if (s->pattern != NULL || s->byte_level) {
+    if (s->pattern != NULL || s->byte_level || s->digits != DIGITS_LIKE_OTHERS) {
         return rf_error_set(err, RF_ERR,
-                            "%s: pre_tokenizer: only one Split, in front of ByteLevel, is "
-                            "supported",
+                            "%s: pre_tokenizer: only one Split or Digits, in front of ByteLevel, "
+                            "is supported",
                             origin);
     }
     s->pattern = json_string_value(regex);
+    return RF_OK;
+}
+
+/* SmolLM's: digits are words of their own before ByteLevel's pattern splits the rest. */
+static int read_digits(splitting *s, const json_t *item, const char *origin, rf_error *err)
+{
+    if (s->pattern != NULL || s->byte_level || s->digits != DIGITS_LIKE_OTHERS) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: pre_tokenizer: Digits must come first, in front of ByteLevel",
+                            origin);
+    }
+    const bool each = json_is_true(json_object_get(item, "individual_digits"));
+    s->digits = each ? DIGITS_EACH : DIGITS_TOGETHER;
     return RF_OK;
 }
 
@@ -100,7 +114,11 @@ static int read_byte_level(splitting *s, const json_t *item, const char *origin,
                             origin);
     }
     s->byte_level = true;
-    s->pattern = regex ? rf_bpe_pattern_gpt2 : s->pattern;
+    if (regex) {
+        s->pattern = s->digits == DIGITS_EACH       ? rf_bpe_pattern_each_digit
+                     : s->digits == DIGITS_TOGETHER ? rf_bpe_pattern_digits
+                                                    : rf_bpe_pattern_gpt2;
+    }
     return RF_OK;
 }
 
@@ -112,7 +130,10 @@ static int read_splitter(splitting *s, const json_t *item, const char *origin, r
     if (strcmp(type_of(item), "ByteLevel") == 0) {
         return read_byte_level(s, item, origin, err);
     }
-    return unknown(origin, "pre_tokenizer", type_of(item), "Split and ByteLevel", err);
+    if (strcmp(type_of(item), "Digits") == 0) {
+        return read_digits(s, item, origin, err);
+    }
+    return unknown(origin, "pre_tokenizer", type_of(item), "Split, Digits and ByteLevel", err);
 }
 
 static int read_pre_tokenizer(rf_bpe *bpe, const json_t *value, const char *origin, rf_error *err)
@@ -120,7 +141,7 @@ static int read_pre_tokenizer(rf_bpe *bpe, const json_t *value, const char *orig
     splitting s = {0};
     const json_t *list = json_object_get(value, "pretokenizers");
     if (is_absent(value)) {
-        return unknown(origin, "pre_tokenizer", "null", "Split and ByteLevel", err);
+        return unknown(origin, "pre_tokenizer", "null", "Split, Digits and ByteLevel", err);
     }
     if (strcmp(type_of(value), "Sequence") == 0 && json_is_array(list)) {
         for (size_t i = 0; i < json_array_size(list); i++) {
@@ -151,14 +172,6 @@ static int check_rest(const json_t *root, const char *origin, rf_error *err)
     if (is_absent(decoder) || strcmp(type_of(decoder), "ByteLevel") != 0) {
         return unknown(origin, "decoder", is_absent(decoder) ? "null" : type_of(decoder),
                        "ByteLevel", err);
-    }
-    static const char *const never[] = {"truncation", "padding"};
-    for (int i = 0; i < 2; i++) {
-        if (!is_absent(json_object_get(root, never[i]))) {
-            return rf_error_set(err, RF_ERR,
-                                "%s: %s is set, which would change ids: set it to null", origin,
-                                never[i]);
-        }
     }
     const json_t *added = json_object_get(root, "added_tokens");
     if (!is_absent(added) && !json_is_array(added)) {

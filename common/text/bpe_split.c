@@ -6,6 +6,11 @@
 
 const char rf_bpe_pattern_gpt2[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+/* GPT-2's words between the digits: blanks in front of a digit are as at the end of a text. */
+#define BETWEEN_DIGITS(digits)                                                                     \
+    digits "|'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?![^\\s\\p{N}])|\\s+"
+const char rf_bpe_pattern_each_digit[] = BETWEEN_DIGITS("\\p{N}");
+const char rf_bpe_pattern_digits[] = BETWEEN_DIGITS("\\p{N}+");
 const char rf_bpe_pattern_qwen[] =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
     "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";

@@ -1,5 +1,6 @@
 #include "common/text/unicode.h"
 
+#include "common/base/alloc.h"
 #include "common/base/utf8.h"
 
 #include <stdlib.h>
@@ -111,25 +112,75 @@ bool rf_unicode_scan(rf_unicode_traits *out, size_t *bad, const char *text, size
 
 /* --- Normal form C ---------------------------------------------------------------------------- */
 
-static int nfc_piece(rf_text *out, const char *text, size_t bytes, rf_error *err)
+static int class_of(int32_t character)
 {
-    utf8proc_uint8_t *normal = NULL;
-    utf8proc_ssize_t n =
-        utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)bytes, &normal,
-                     (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
-    if (n < 0) {
-        return rf_error_set(err, RF_ERR, "the text cannot be normalised (NFC): %s",
-                            utf8proc_errmsg(n));
+    return utf8proc_get_property(character)->combining_class;
+}
+
+/* Sorts marks[n] by their combining classes; those of one class stay in their order. Few of them
+ * stand on one letter; for many (somebody else's rubbish) the time must not grow with the square. */
+static void sort_marks(int32_t *mark, int64_t n)
+{
+    enum { FEW = 32 };
+    if (n <= FEW) {
+        for (int64_t i = 1; i < n; i++) {
+            const int32_t moved = mark[i];
+            int64_t k = i;
+            for (; k > 0 && class_of(mark[k - 1]) > class_of(moved); k--) {
+                mark[k] = mark[k - 1];
+            }
+            mark[k] = moved;
+        }
+        return;
     }
-    rf_text_add(out, (const char *)normal, (size_t)n);
-    free(normal);
-    return RF_OK;
+    int64_t begin[257] = {0}; /* of each class among the sorted ones */
+    int32_t *copy = rf_alloc_copy(mark, (size_t)n * sizeof *mark);
+    for (int64_t i = 0; i < n; i++) {
+        begin[class_of(copy[i]) + 1]++;
+    }
+    for (int k = 0; k < 256; k++) {
+        begin[k + 1] += begin[k];
+    }
+    for (int64_t i = 0; i < n; i++) {
+        mark[begin[class_of(copy[i])]++] = copy[i];
+    }
+    free(copy);
+}
+
+/* Decomposes, orders the marks, composes. utf8proc_map does the same, but orders by swapping
+ * neighbours. */
+static void nfc_piece(rf_text *out, const char *text, size_t bytes)
+{
+    const utf8proc_option_t options = (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    enum { MOST = 32 }; /* characters that one is decomposed to: 4 in Unicode 16 */
+    rf_ids point = {0};
+    for (size_t i = 0; i < bytes;) {
+        int32_t c;
+        int unused = 0;
+        i += rf_utf8_next(&c, text + i);
+        rf_ids_reserve(&point, MOST);
+        const utf8proc_ssize_t n =
+            utf8proc_decompose_char(c, point.id + point.n, MOST, options, &unused);
+        RF_ASSERT(n >= 0 && n <= MOST);
+        point.n += n;
+    }
+    for (int64_t begin = 0, end; begin < point.n; begin = end + 1) {
+        for (end = begin; end < point.n && class_of(point.id[end]) != 0; end++) {
+        }
+        sort_marks(point.id + begin, end - begin);
+    }
+    point.n = utf8proc_normalize_utf32(point.id, point.n, options);
+    for (int64_t i = 0; i < point.n; i++) {
+        char c[4];
+        rf_text_add(out, c, rf_utf8_put(c, point.id[i]));
+    }
+    rf_ids_free(&point);
 }
 
 /* Only the stretches that may change are given to utf8proc: each with the one stable character in
  * front of it, with which it may compose. A stable character composes with nothing before it, so
  * the text may be cut there. */
-int rf_unicode_nfc(rf_text *out, const char *text, size_t bytes, rf_error *err)
+void rf_unicode_nfc(rf_text *out, const char *text, size_t bytes)
 {
     size_t done = 0, stable = 0; /* written up to; begin of the last stable character */
     for (size_t i = 0; i < bytes;) {
@@ -145,12 +196,8 @@ int rf_unicode_nfc(rf_text *out, const char *text, size_t bytes, rf_error *err)
             end += n;
         }
         rf_text_add(out, text + done, stable - done);
-        int rc = nfc_piece(out, text + stable, end - stable, err);
-        if (rc != RF_OK) {
-            return rc;
-        }
+        nfc_piece(out, text + stable, end - stable);
         done = stable = i = end;
     }
     rf_text_add(out, text + done, bytes - done);
-    return RF_OK;
 }

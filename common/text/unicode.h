@@ -5,7 +5,6 @@
 #ifndef RF_TEXT_UNICODE_H
 #define RF_TEXT_UNICODE_H
 
-#include "common/base/error.h"
 #include "common/text/ids.h"
 
 #include <stdbool.h>
@@ -34,7 +33,7 @@ typedef struct rf_unicode_traits {
  * first bad byte. */
 bool rf_unicode_scan(rf_unicode_traits *out, size_t *bad, const char *text, size_t bytes);
 
-/* Normal form C (Unicode Standard Annex 15). Appends to out. Valid UTF-8 only. */
-RF_MUST_CHECK int rf_unicode_nfc(rf_text *out, const char *text, size_t bytes, rf_error *err);
+/* Normal form C (Unicode Standard Annex 15). Appends to out. Valid UTF-8 only. Linear in time. */
+void rf_unicode_nfc(rf_text *out, const char *text, size_t bytes);
 
 #endif

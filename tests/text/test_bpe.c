@@ -1,4 +1,5 @@
 /* Byte-level BPE: against what Hugging Face's tokenizers gave (tests/golden), and bad files. */
+#include "common/text/unicode.h"
 #include "tests/text/bpe_test.h"
 
 #include "common/text/bpe_train.h"
@@ -223,7 +224,7 @@ Test(bpe, bad_files_are_refused_by_field)
     assert_change_refused("pre_tokenizer/pretokenizers/1/add_prefix_space", "true", "prefix_space");
     assert_change_refused("decoder", "{\"type\": \"WordPiece\"}", "decoder of type \"WordPiece\"");
     assert_change_refused("decoder", "null", "decoder");
-    assert_change_refused("truncation", "{\"max_length\": 5}", "truncation");
+    assert_change_refused("pre_tokenizer/pretokenizers/1", "{\"type\": \"Digits\"}", "come first");
     assert_change_refused("added_tokens", "{}", "added_tokens");
     assert_change_refused("added_tokens/1/content", "\"\"", "added_tokens[1]");
     assert_change_refused("added_tokens/1/id", "7", "both have id 7");
@@ -231,6 +232,92 @@ Test(bpe, bad_files_are_refused_by_field)
     assert_change_refused("added_tokens/1/single_word", "true", "single_word");
     assert_change_refused("added_tokens/1/lstrip", "1", "lstrip");
     assert_change_refused("added_tokens/2/content", "\"<|end|>\"", "\"<|end|>\"");
+}
+
+/* The small tokenizer with other fields, from their JSON. */
+static rf_tokenizer *load_changed(const char *changes)
+{
+    json_t *root = bpe_read_json(small), *more = json_loads(changes, 0, NULL);
+    cr_assert(more != NULL && json_object_update(root, more) == 0);
+    bpe_put_json("changed.json", root);
+    json_decref(more);
+    json_decref(root);
+    return bpe_load(in_folder("changed.json"));
+}
+
+static rf_ids ids_of(const rf_tokenizer *t, const char *text)
+{
+    rf_ids ids = {0};
+    rf_error err;
+    cr_assert_eq(rf_tokenizer_encode(t, &ids, text, strlen(text), &err), RF_OK, "%s", err.message);
+    return ids;
+}
+
+/* A tokenizer that was used before it was saved: neither is part of its ids. */
+Test(bpe, truncation_and_padding_are_left_out)
+{
+    rf_tokenizer *t = bpe_load(small);
+    rf_tokenizer *cut =
+        load_changed("{\"truncation\": {\"max_length\": 2}, \"padding\": {\"length\": 9}}");
+    rf_ids a = ids_of(t, "some words, more than two"), b = ids_of(cut, "some words, more than two");
+    cr_assert(a.n == b.n && a.n > 2 && memcmp(a.id, b.id, (size_t)a.n * sizeof *a.id) == 0);
+    rf_ids_free(&a);
+    rf_ids_free(&b);
+    rf_tokenizer_free(cut);
+    rf_tokenizer_free(t);
+}
+
+/* The words that Hugging Face's Digits and ByteLevel make of "ab 12  3 c't  4\u00bd". */
+static void assert_words(const char *each, const char *const *word)
+{
+    char changes[256];
+    snprintf(changes, sizeof changes,
+             "{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": "
+             "\"Digits\", \"individual_digits\": %s}, {\"type\": \"ByteLevel\"}]}}",
+             each);
+    rf_tokenizer *t = load_changed(changes);
+    rf_ids all = ids_of(t, "ab 12  3 c't  4\xC2\xBD");
+    int64_t n = 0;
+    for (; *word != NULL; word++) {
+        rf_ids part = ids_of(t, *word);
+        cr_assert(n + part.n <= all.n &&
+                      memcmp(all.id + n, part.id, (size_t)part.n * sizeof *part.id) == 0,
+                  "\"%s\"", *word);
+        n += part.n;
+        rf_ids_free(&part);
+    }
+    cr_assert_eq(n, all.n);
+    rf_ids_free(&all);
+    rf_tokenizer_free(t);
+}
+
+Test(bpe, digits_are_words_of_their_own)
+{
+    assert_words("true", (const char *[]){"ab", " ", "1", "2", "  ", "3", " c", "'t", "  ", "4",
+                                          "\xC2\xBD", NULL});
+    assert_words("false",
+                 (const char *[]){"ab", " ", "12", "  ", "3", " c", "'t", "  ", "4\xC2\xBD", NULL});
+}
+
+/* Marks are ordered by their classes, and by nothing else, however many there are. */
+Test(bpe, many_marks_on_one_letter)
+{
+    enum { N = 40000 };
+    rf_text text = {0}, normal = {0}, wanted = {0};
+    rf_text_add_string(&text, "a");
+    rf_text_add_string(&wanted, "\xE1\xBA\xA1"); /* a with a dot below, U+1EA1 */
+    for (int i = 0; i < N; i++) {
+        rf_text_add_string(&text, "\xCC\x81\xCC\xA3"); /* acute above, 230; dot below, 220 */
+        rf_text_add_string(&wanted, i > 0 ? "\xCC\xA3" : "");
+    }
+    for (int i = 0; i < N; i++) {
+        rf_text_add_string(&wanted, "\xCC\x81");
+    }
+    rf_unicode_nfc(&normal, text.data, text.bytes);
+    cr_assert(normal.bytes == wanted.bytes && memcmp(normal.data, wanted.data, wanted.bytes) == 0);
+    rf_text_free(&text);
+    rf_text_free(&normal);
+    rf_text_free(&wanted);
 }
 
 Test(bpe, files_that_are_no_json_are_refused)
