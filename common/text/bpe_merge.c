@@ -180,8 +180,8 @@ static void work_reserve(rf_bpe_work *work, size_t n)
 {
     if (n > work->capacity) {
         rf_bpe_work_free(work);
-        /* Every merge puts at most two entries on the heap, and removes a place. */
-        work->heap = rf_alloc(n, 3 * sizeof *work->heap);
+        /* A merge takes one entry from the heap and puts at most two on it. */
+        work->heap = rf_alloc(n, 2 * sizeof *work->heap);
         work->rank = rf_alloc(n, sizeof *work->rank);
         work->id = rf_alloc(n, sizeof *work->id);
         work->next = rf_alloc(n, sizeof *work->next);
