@@ -37,6 +37,8 @@ static const char usage[] =
     "  --seed S                of the held-out split (0)\n"
     "  --format FORMAT         auto (default), jsonl or text. auto: by the names .jsonl, .ndjson,\n"
     "                          .json, .txt; else JSONL where the file begins with {\n"
+    "  --map FIELD=PATH        of records of another form: where in them a field is, as\n"
+    "                          query=input.text; several times. Then no other field is read\n"
     "  --split-paragraphs      plain text: a document for each paragraph, at blank lines\n"
     "  --control-tokens        special tokens written out in messages are those tokens, as\n"
     "                          Transformers reads them; else they are text, and counted\n"
@@ -49,6 +51,7 @@ typedef struct request {
     rf_build_source *source;
     char **path; /* [n_sources], owned: names without weights */
     const char *tokenizer;
+    rf_option_list map;
     bool control_tokens;
 } request;
 
@@ -120,6 +123,7 @@ static int parse(request *r, int argc, char **argv, rf_error *err)
     rf_build_settings *s = &r->settings;
     const char *fraction = NULL, *format = "auto";
     rf_option_list valid = {0};
+    rf_option_list *map = &r->map;
     int64_t seed = 0;
     int first, rc;
     const rf_option table[] = {{"out", RF_OPTION_TEXT, &s->out_path, 0, 0},
@@ -129,6 +133,7 @@ static int parse(request *r, int argc, char **argv, rf_error *err)
                                {"valid", RF_OPTION_LIST, &valid, 0, 0},
                                {"seed", RF_OPTION_INTEGER, &seed, 0, INT64_MAX},
                                {"format", RF_OPTION_TEXT, &format, 0, 0},
+                               {"map", RF_OPTION_LIST, map, 0, 0},
                                {"split-paragraphs", RF_OPTION_FLAG, &s->split_paragraphs, 0, 0},
                                {"control-tokens", RF_OPTION_FLAG, &r->control_tokens, 0, 0},
                                {"skip-bad", RF_OPTION_FLAG, &s->skip_bad, 0, 0},
@@ -138,6 +143,8 @@ static int parse(request *r, int argc, char **argv, rf_error *err)
     RF_TRY_OUT(rf_options_parse(&first, argc, argv, table, "see refusion-data help build", err));
     s->seed = (uint64_t)seed;
     RF_TRY_OUT(parse_format(&s->format, format, err));
+    s->map = (rf_record_map){.entry = map->item, .n = map->n};
+    RF_TRY_OUT(rf_record_check_map(&s->map, err));
     if (fraction != NULL) {
         RF_TRY_OUT(rf_options_real(&s->held_out_fraction, fraction, "--valid-fraction", 1e-9,
                                    1 - 1e-9, err));
@@ -221,6 +228,7 @@ out:
         free(r.path[i]);
     }
     free(r.path);
+    free(r.map.item);
     free(r.source);
     return rc;
 }

@@ -82,7 +82,7 @@ int rf_question_from_json(rf_question *out, const rf_tokenizer *tokenizer, const
 {
     rf_record record;
     *out = (rf_question){0};
-    int rc = rf_record_read(&record, line, bytes, err);
+    int rc = rf_record_read(&record, line, bytes, NULL, err);
     if (rc == RF_OK) {
         rc = from_record(out, tokenizer, &record, err);
         rf_record_free(&record);

@@ -9,6 +9,7 @@
 
 #include "common/base/error.h"
 #include "common/text/tokenizer.h"
+#include "data/corpus/records.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -37,6 +38,7 @@ typedef struct rf_build_settings {
                                  one conversation stay together. 0: held_out sources only */
     uint64_t seed;
     rf_format format;
+    rf_record_map map;     /* of the records of JSONL */
     bool split_paragraphs; /* of texts, at blank lines */
     bool skip_bad;         /* a bad line is warned about (the first few), counted, left out */
     bool deflate;

@@ -157,11 +157,11 @@ int rf_import_text(rf_imported *out, const rf_tokenizer *tokenizer, const char *
 }
 
 int rf_import_json(rf_imported *out, const rf_tokenizer *tokenizer, const char *line, size_t bytes,
-                   bool held_out, rf_error *err)
+                   const rf_record_map *map, bool held_out, rf_error *err)
 {
     rf_record record;
     int64_t n_ids = out->ids.n, n_samples = out->n_samples;
-    RF_TRY(rf_record_read(&record, line, bytes, err));
+    RF_TRY(rf_record_read(&record, line, bytes, map, err));
     int rc = record.text != NULL
                  ? add_text(out, tokenizer, record.text, record.bytes, true, true, held_out, err)
                  : add_conversation(out, tokenizer, &record, held_out, err);

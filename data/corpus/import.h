@@ -11,6 +11,7 @@
 #include "common/base/error.h"
 #include "common/text/ids.h"
 #include "common/text/tokenizer.h"
+#include "data/corpus/records.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -36,9 +37,10 @@ typedef struct rf_imported {
 void rf_imported_clear(rf_imported *out); /* keeps the memory */
 void rf_imported_free(rf_imported *out);  /* zeroes the struct */
 
-/* Appends the samples of a line of JSONL (not blank). On error `out` is as before. */
+/* Appends the samples of a line of JSONL (not blank); map may be NULL. On error `out` is as before. */
 RF_MUST_CHECK int rf_import_json(rf_imported *out, const rf_tokenizer *tokenizer, const char *line,
-                                 size_t bytes, bool held_out, rf_error *err);
+                                 size_t bytes, const rf_record_map *map, bool held_out,
+                                 rf_error *err);
 
 /* A piece of a plain text, cut where the tokenizer allows it (before a line that begins with a
  * character that is no blank). begins, ends: the text's first and last piece. Invalid UTF-8: *bad

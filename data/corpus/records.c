@@ -183,6 +183,56 @@ static int get_string(const char **text, size_t *bytes, const json_t *object, co
     return RF_OK;
 }
 
+/* --- Maps ------------------------------------------------------------------------------------- */
+
+int rf_record_check_map(const rf_record_map *map, rf_error *err)
+{
+    static const char *const fields[] = {"messages", "conversations", "query",   "response",
+                                         "text",     "system",        "history", "tools"};
+    for (int i = 0; i < map->n; i++) {
+        const char *path = strchr(map->entry[i], '=');
+        bool is_known = false;
+        for (size_t k = 0; k < sizeof fields / sizeof fields[0]; k++) {
+            size_t n = strlen(fields[k]);
+            is_known |= strncmp(map->entry[i], fields[k], n) == 0 && map->entry[i][n] == '=';
+        }
+        if (path == NULL || path[1] == '\0' || !is_known) {
+            return rf_error_set(err, RF_ERR_USAGE,
+                                "--map %s: must be FIELD=PATH with one of the fields messages, "
+                                "conversations, query, response, text, system, history, tools",
+                                map->entry[i]);
+        }
+    }
+    return RF_OK;
+}
+
+/* What stands at "a.b.0"; NULL: nothing. */
+static json_t *follow(json_t *value, const char *path)
+{
+    char key[256];
+    for (size_t n; value != NULL && *path != '\0'; path += n + (path[n] == '.')) {
+        n = strcspn(path, ".");
+        snprintf(key, sizeof key, "%.*s", (int)(n < sizeof key ? n : sizeof key - 1), path);
+        value = json_is_array(value) ? json_array_get(value, strtoul(key, NULL, 10))
+                                     : json_object_get(value, key);
+    }
+    return value;
+}
+
+/* The object becomes one that has the fields of the map. */
+static void apply_map(rf_record *out, const rf_record_map *map)
+{
+    json_t *mapped = json_object();
+    for (int i = 0; i < map->n; i++) {
+        size_t n = strcspn(map->entry[i], "=");
+        char field[32];
+        snprintf(field, sizeof field, "%.*s", (int)n, map->entry[i]);
+        json_object_set(mapped, field, follow(out->root, map->entry[i] + n + 1));
+    }
+    json_decref(out->root);
+    out->root = mapped;
+}
+
 /* --- Pairs ------------------------------------------------------------------------------------ */
 
 enum { N_NAMES = 4 };
@@ -485,7 +535,8 @@ static int check_repaired(const rf_record *r, rf_error *err)
                      : RF_OK;
 }
 
-int rf_record_read(rf_record *out, const char *line, size_t bytes, rf_error *err)
+int rf_record_read(rf_record *out, const char *line, size_t bytes, const rf_record_map *map,
+                   rf_error *err)
 {
     bool repaired;
     const char *key;
@@ -494,6 +545,9 @@ int rf_record_read(rf_record *out, const char *line, size_t bytes, rf_error *err
     int rc;
     *out = (rf_record){0};
     RF_TRY(rf_record_parse(&out->root, line, bytes, &repaired, err));
+    if (map != NULL && map->n > 0) {
+        apply_map(out, map);
+    }
     json_object_foreach_safe(out->root, next, key, value)
     {
         if (json_is_null(value)) { /* tables have a null where a record has no such field */

@@ -30,8 +30,18 @@ typedef struct rf_record {
     rf_render_options options; /* asks for the generation prompt */
 } rf_record;
 
-/* Reads a line that is not blank. */
-RF_MUST_CHECK int rf_record_read(rf_record *out, const char *line, size_t bytes, rf_error *err);
+/* Which fields a record has, of records of another form: [n] of "query=some.path", the place in the
+ * object, where a number counts in an array. */
+typedef struct rf_record_map {
+    const char *const *entry; /* borrowed */
+    int n;                    /* 0: the record has its own fields */
+} rf_record_map;
+/* RF_ERR_USAGE: an entry is not FIELD=PATH, or records have no such field. */
+RF_MUST_CHECK int rf_record_check_map(const rf_record_map *map, rf_error *err);
+
+/* Reads a line that is not blank. map may be NULL. */
+RF_MUST_CHECK int rf_record_read(rf_record *out, const char *line, size_t bytes,
+                                 const rf_record_map *map, rf_error *err);
 void rf_record_free(rf_record *record); /* zeroes; a zeroed struct is fine */
 /* Is the answer of turn i, a message of the assistant, to be learnt? */
 bool rf_record_is_trained(const rf_record *record, int64_t i);

@@ -92,6 +92,21 @@ Test(data_program, build_and_info)
     cr_assert_eq(count_files(), 6);
 }
 
+/* Fields of another form, wherever they are. */
+Test(data_program, mapped_fields)
+{
+    put_text("a.jsonl", "{\"in\": {\"q\": [\"x\", \"question\"]}, \"gold\": \"r\", \"text\": 5, "
+                        "\"query\": 7}\n");
+    ASSERT_RUNS("build --out c.h5 --map query=in.q.1 --map response=gold a.jsonl");
+    cr_assert_not_null(strstr(program_messages, "samples           1"), "%s", program_messages);
+    ASSERT_FAILS(1, "a.jsonl:1: field \"response\" is missing",
+                 "build --out d.h5 --map query=in.q.0 --map response=silver a.jsonl");
+    ASSERT_FAILS(1, "a.jsonl:1: field \"query\" must be a string, but is an array",
+                 "build --out d.h5 --map query=in.q --map response=gold a.jsonl");
+    ASSERT_FAILS(2, "--map q=in: must be FIELD=PATH", "build --out d.h5 --map q=in a.jsonl");
+    ASSERT_FAILS(2, "--map query=: must be", "build --out d.h5 --map query= a.jsonl");
+}
+
 Test(data_program, errors_are_1)
 {
     put_text("bad.jsonl", "{\"query\": \"q\", \"response\": \"r\"}\n{\"query\": \"q\"}\n");
