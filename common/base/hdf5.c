@@ -441,40 +441,35 @@ int rf_hdf5_describe(rf_hdf5_dataset *out, rf_hdf5 *file, const char *name, rf_e
     return RF_OK;
 }
 
-/* Where elements [first, first + n) lie in a dataset; n < 0: all of any shape. */
-static void select_range(hid_t *memory, hid_t *space, hid_t dataset, int64_t first, int64_t n)
+/* Between memory and elements [first, first + n) of a dataset, or all of it: reads into `to`, or
+ * writes `from`. */
+static int transfer(rf_hdf5 *file, const char *name, rf_hdf5_type type, int64_t first, int64_t n,
+                    void *to, const void *from, rf_error *err)
 {
+    ALONE;
     hsize_t begin = (hsize_t)first, count = (hsize_t)n;
-    *memory = *space = H5S_ALL;
+    RF_TRY(use(file, name, err));
+    OWNED stored = new_type(type);
+    OWNED memory = n >= 0 ? H5Screate_simple(1, &count, NULL) : H5S_ALL;
+    OWNED space = n >= 0 ? H5Dget_space(file->dataset) : H5S_ALL;
     if (n >= 0) {
-        *memory = H5Screate_simple(1, &count, NULL);
-        *space = H5Dget_space(dataset);
-        H5Sselect_hyperslab(*space, H5S_SELECT_SET, &begin, NULL, &count, NULL);
+        H5Sselect_hyperslab(space, H5S_SELECT_SET, &begin, NULL, &count, NULL);
     }
+    herr_t result = to != NULL ? H5Dread(file->dataset, stored, memory, space, H5P_DEFAULT, to)
+                               : H5Dwrite(file->dataset, stored, memory, space, H5P_DEFAULT, from);
+    return result >= 0
+               ? RF_OK
+               : fail(file, err, "cannot %s the dataset %s", to != NULL ? "read" : "write", name);
 }
 
 int rf_hdf5_write(rf_hdf5 *file, const char *name, rf_hdf5_type type, int64_t first, int64_t n,
                   const void *data, rf_error *err)
 {
-    ALONE;
-    RF_TRY(use(file, name, err));
-    OWNED stored = new_type(type);
-    OWNED memory, space;
-    select_range(&memory, &space, file->dataset, first, n);
-    return H5Dwrite(file->dataset, stored, memory, space, H5P_DEFAULT, data) >= 0
-               ? RF_OK
-               : fail(file, err, "cannot write the dataset %s", name);
+    return transfer(file, name, type, first, n, NULL, data, err);
 }
 
 int rf_hdf5_read(void *data, rf_hdf5 *file, const char *name, rf_hdf5_type type, int64_t first,
                  int64_t n, rf_error *err)
 {
-    ALONE;
-    RF_TRY(use(file, name, err));
-    OWNED stored = new_type(type);
-    OWNED memory, space;
-    select_range(&memory, &space, file->dataset, first, n);
-    return H5Dread(file->dataset, stored, memory, space, H5P_DEFAULT, data) >= 0
-               ? RF_OK
-               : fail(file, err, "cannot read the dataset %s", name);
+    return transfer(file, name, type, first, n, data, NULL, err);
 }
