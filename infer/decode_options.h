@@ -5,10 +5,9 @@
 #include "common/base/config/config.h"
 
 typedef enum rf_decode_kind {
-    RF_DECODE_AR,            /* one token after the other */
-    RF_DECODE_REFUSION,      /* slots in any order */
-    RF_DECODE_LEFT_TO_RIGHT, /* one slot a round, always the leftmost */
-    RF_DECODE_N_KINDS
+    RF_DECODE_AR,           /* one token after the other */
+    RF_DECODE_REFUSION,     /* slots in any order */
+    RF_DECODE_LEFT_TO_RIGHT /* one slot a round, always the leftmost */
 } rf_decode_kind;
 
 typedef struct rf_decode_options {

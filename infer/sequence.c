@@ -87,9 +87,6 @@ void rf_sequence_add(const rf_sequence *s, rf_batch *batch, int32_t token, int64
 
 void rf_sequence_ask(rf_sequence *s, rf_query_kind kind, int64_t row, int64_t at, int32_t token)
 {
-    if (kind == RF_QUERY_DRAFT && !(s->options->temperature > 0)) {
-        kind = RF_QUERY_LIKELIEST;
-    }
     s->query[s->n_queries++] =
         (rf_query){.kind = kind, .row = (int32_t)row, .at = (int32_t)at, .token = token};
 }
