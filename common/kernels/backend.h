@@ -44,7 +44,7 @@ typedef enum rf_layout {
     RF_ROWS,        /* row-major, class weight */
     RF_PACKED_F32,  /* the same values, in the order in which products read them */
     RF_PACKED_BF16, /* rounded to bf16 */
-    RF_PACKED_INT8, /* 8 bits and a scale for each RF_QUANTIZE_BLOCK elements of a row (quantize.h)
+    RF_PACKED_INT8, /* 8 bits and a scale for each RF_QUANTIZE_GROUP elements of a row (quantize.h)
                      */
     RF_N_LAYOUTS
 } rf_layout;

@@ -1,7 +1,7 @@
 /* quantize.h: the 8-bit and 16-bit forms of weights, the same for every backend and file. all local
  *
- * int8: a row is cut into blocks of RF_QUANTIZE_BLOCK elements (the last may be shorter); element i
- * of a block is scale * q[i] with q in [-127,127], symmetric. The scale is the block's largest
+ * int8: a row is cut into groups of RF_QUANTIZE_GROUP elements (the last may be shorter); element i
+ * of a group is scale * q[i] with q in [-127,127], symmetric. The scale is the group's largest
  * magnitude / 127, rounded up to 16 significant bits, which makes scale * q exact in f32: to
  * quantize what was quantized changes nothing, bit for bit.
  */
@@ -12,11 +12,11 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { RF_QUANTIZE_BLOCK = 128, RF_QUANTIZE_MOST = 127 };
+enum { RF_QUANTIZE_GROUP = 128, RF_QUANTIZE_MOST = 127 };
 
-static inline int64_t rf_quantize_blocks(int64_t n)
+static inline int64_t rf_quantize_groups(int64_t n)
 {
-    return (n + RF_QUANTIZE_BLOCK - 1) / RF_QUANTIZE_BLOCK;
+    return (n + RF_QUANTIZE_GROUP - 1) / RF_QUANTIZE_GROUP;
 }
 
 static inline uint32_t rf_quantize_bits(float x)
@@ -33,7 +33,7 @@ static inline float rf_quantize_float(uint32_t bits)
     return x;
 }
 
-/* Quantizes one block: q [n] sets, x [n] reads, n <= RF_QUANTIZE_BLOCK; returns the scale. Blocks
+/* Quantizes one group: q [n] sets, x [n] reads, n <= RF_QUANTIZE_GROUP; returns the scale. Groups
  * whose largest magnitude is below 2^-100 become 0 (no denormal appears); those that hold NaN or
  * infinity get the scale NaN and q = 0. */
 static inline float rf_quantize(int8_t *q, const float *x, int64_t n)

@@ -13,10 +13,10 @@
 static int quantize_row(int8_t *q, float *scale, const float *row, int64_t in,
                         const rf_tensor *tensor, int64_t index, rf_error *err)
 {
-    for (int64_t k = 0; k < in; k += RF_QUANTIZE_BLOCK) {
-        int64_t n = in - k < RF_QUANTIZE_BLOCK ? in - k : RF_QUANTIZE_BLOCK;
-        scale[k / RF_QUANTIZE_BLOCK] = rf_quantize(q + k, row + k, n);
-        if (!(scale[k / RF_QUANTIZE_BLOCK] >= 0.0F)) {
+    for (int64_t k = 0; k < in; k += RF_QUANTIZE_GROUP) {
+        int64_t n = in - k < RF_QUANTIZE_GROUP ? in - k : RF_QUANTIZE_GROUP;
+        scale[k / RF_QUANTIZE_GROUP] = rf_quantize(q + k, row + k, n);
+        if (!(scale[k / RF_QUANTIZE_GROUP] >= 0.0F)) {
             return rf_error_set(err, RF_ERR,
                                 "tensor %s: row %" PRId64
                                 " holds values that are not finite: the model is damaged",
@@ -29,7 +29,7 @@ static int quantize_row(int8_t *q, float *scale, const float *row, int64_t in,
 int rf_checkpoint_quantize(void *out, bool scales, const rf_tensor *tensor, int64_t first,
                            int64_t n, rf_checkpoint_source source, void *user, rf_error *err)
 {
-    const int64_t in = tensor->shape[1], blocks = rf_quantize_blocks(in);
+    const int64_t in = tensor->shape[1], blocks = rf_quantize_groups(in);
     const int64_t width = scales ? blocks : in; /* of a row of what is asked */
     const size_t element = scales ? sizeof(float) : sizeof(int8_t);
     float *row = rf_alloc((size_t)(in + blocks), sizeof *row);
@@ -53,10 +53,10 @@ out:
 void rf_checkpoint_dequantize(float *out, const int8_t *q, const float *scale, int64_t in,
                               int64_t first, int64_t n)
 {
-    const int64_t blocks = rf_quantize_blocks(in);
+    const int64_t blocks = rf_quantize_groups(in);
     for (int64_t i = 0; i < n; i++) {
         int64_t row = (first + i) / in, column = (first + i) % in;
-        out[i] = scale[row * blocks + column / RF_QUANTIZE_BLOCK] * (float)q[i];
+        out[i] = scale[row * blocks + column / RF_QUANTIZE_GROUP] * (float)q[i];
     }
 }
 

@@ -167,7 +167,7 @@ static void describe(rf_checkpoint_item *item, const rf_tensor *tensor, rf_check
     }
     item->shape[0] = tensor->shape[0];
     item->shape[1] =
-        group == RF_GROUP_SCALES ? rf_quantize_blocks(tensor->shape[1]) : tensor->shape[1];
+        group == RF_GROUP_SCALES ? rf_quantize_groups(tensor->shape[1]) : tensor->shape[1];
     item->count = item->shape[0] * item->shape[1];
     item->bytes = item->count * (int64_t)rf_type_bytes(item->type);
     snprintf(item->name, sizeof item->name, "%s/%s", rf_checkpoint_group_names[group],

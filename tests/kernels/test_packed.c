@@ -163,9 +163,9 @@ Test(packed, rows_do_not_depend_on_their_number_or_place)
 static float int8_element(const float *x, const float *w, int64_t in, bool fused)
 {
     float sum = 0.0F;
-    for (int64_t k0 = 0; k0 < in; k0 += RF_QUANTIZE_BLOCK) {
-        int64_t k = in - k0 < RF_QUANTIZE_BLOCK ? in - k0 : RF_QUANTIZE_BLOCK;
-        int8_t qx[RF_QUANTIZE_BLOCK], qw[RF_QUANTIZE_BLOCK];
+    for (int64_t k0 = 0; k0 < in; k0 += RF_QUANTIZE_GROUP) {
+        int64_t k = in - k0 < RF_QUANTIZE_GROUP ? in - k0 : RF_QUANTIZE_GROUP;
+        int8_t qx[RF_QUANTIZE_GROUP], qw[RF_QUANTIZE_GROUP];
         float scale = rf_quantize(qw, w + k0, k) * rf_quantize(qx, x + k0, k);
         int32_t dot = 0;
         for (int64_t i = 0; i < k; i++) {
@@ -358,9 +358,9 @@ Test(quantize, is_idempotent)
 {
     rf_rng rng = RF_RNG_STREAM(7, RF_RNG_TEST, 50);
     for (int trial = 0; trial < 20000; trial++) {
-        float x[RF_QUANTIZE_BLOCK], y[RF_QUANTIZE_BLOCK];
-        int8_t q[RF_QUANTIZE_BLOCK], again[RF_QUANTIZE_BLOCK];
-        int64_t n = 1 + (int64_t)(rf_rng_u64(&rng) % RF_QUANTIZE_BLOCK);
+        float x[RF_QUANTIZE_GROUP], y[RF_QUANTIZE_GROUP];
+        int8_t q[RF_QUANTIZE_GROUP], again[RF_QUANTIZE_GROUP];
+        int64_t n = 1 + (int64_t)(rf_rng_u64(&rng) % RF_QUANTIZE_GROUP);
         double size = exp2((double)(rf_rng_u64(&rng) % 200) - 98.0);
         for (int64_t i = 0; i < n; i++) {
             x[i] = (float)(size * rf_rng_normal(&rng));

@@ -1,6 +1,7 @@
-/* Products on AMX tiles: 32 x 32 of c in four tiles, 16 cells of the inner dimension a step; of
- * bf16, and of int8 for int8.c. A step loads four tiles for four multiplications, and the loads
- * limit it: a tile of c therefore comes and goes once for all of a product's inner dimension. */
+/* Products on AMX tiles, of bf16, and of int8 for int8.c. 32 x 32 of c are held in four tiles, and
+ * each step takes 16 cells of the inner dimension: it loads four tiles for four multiplications.
+ * The loads limit it. So c is not summed in pieces: it is loaded and stored once for the whole
+ * inner dimension of a product. */
 #include "common/kernels/cpu/internal.h"
 
 #if defined(RF_ISA_amx)
@@ -8,7 +9,7 @@
 enum {
     SIDE = 16,
     TILE_BYTES = 64,
-    AHEAD = 8 * SIDE * BF16_PANEL /* floats */
+    AHEAD = 8 * SIDE * BF16_PANEL /* floats of b from prefetch to use: 8 steps */
 };
 _Static_assert((int)BF16_ROWS == SIDE && (int)BF16_CELLS == SIDE && (int)BF16_PANEL == 2 * SIDE,
                "whole tiles");
@@ -19,7 +20,7 @@ typedef struct tile_config {
     uint8_t rows[16];
 } tile_config;
 
-/* Not every compiler knows that a tile is loaded from memory that was written before. */
+/* Compilers do not all know that a tile load reads memory, and may move a store behind it. */
 static inline void memory_is_written(void)
 {
     __asm__ volatile("" ::: "memory");
@@ -41,8 +42,8 @@ void RF_CPU(amx_end)(void)
     _tile_release();
 }
 
-/* A step of tiles 0..3 = (rows 0..15 | 16..31) x (columns 0..15 | 16..31); tiles 4 and 5 take a,
- * 6 and 7 take b. */
+/* Tiles 0 to 3 hold c: rows 0..15 with columns 0..15 and 16..31, then rows 16..31. Tiles 4 and 5
+ * take a step's rows of a, 6 and 7 its columns of b. */
 static void multiply_two_rows(const float *a, const float *b, int64_t lda, int64_t k)
 {
     const int64_t a_bytes = lda * (int64_t)sizeof(float), b_bytes = BF16_PANEL * sizeof(float);
@@ -58,8 +59,8 @@ static void multiply_two_rows(const float *a, const float *b, int64_t lda, int64
     }
 }
 
-/* Tiles 0 and 1 alone: at most 16 rows. Then b comes from memory more often than not, faster than
- * the processor calls it by itself. */
+/* At most 16 rows of c: tiles 0 and 1 only. With so few rows b is mostly read from memory, faster
+ * than the processor would prefetch it by itself. */
 static void multiply_one_row(const float *a, const float *b, int64_t lda, int64_t k)
 {
     const int64_t a_bytes = lda * (int64_t)sizeof(float), b_bytes = BF16_PANEL * sizeof(float);
@@ -114,19 +115,19 @@ static void store_sums(float *c, int64_t ld, int64_t rows)
     }
 }
 
-/* A tile of c that is whole, of f32 and without bias comes and goes by itself; any other by way of
- * these. */
+/* Tiles of c are loaded from c and stored there where they are whole, of f32 and without bias;
+ * otherwise through these. */
 typedef struct sums {
     _Alignas(64) float at[2 * SIDE * BF16_PANEL];
 } sums;
 
-/* What a product's tiles start from; NULL: nothing. */
+/* What a product is added to, or `at` NULL. */
 typedef struct beginning {
     const void *at;
     int64_t ld;
 } beginning;
 
-/* rows x cols numbers, 0 around them. */
+/* s = rows x cols numbers from element `first` of `from`, and 0 around them. */
 static void take_start(sums *s, rf_type type, const beginning *from, int64_t first, int64_t rows,
                        int64_t cols)
 {
@@ -139,6 +140,7 @@ static void take_start(sums *s, rf_type type, const beginning *from, int64_t fir
     }
 }
 
+/* c of rows [row, row + rows) and columns [col, col + cols) = s + bias. */
 static void give_sums(const product *p, const sums *s, int64_t row, int64_t rows, int64_t col,
                       int64_t cols)
 {
@@ -155,8 +157,8 @@ static void give_sums(const product *p, const sums *s, int64_t row, int64_t rows
     }
 }
 
-/* Calls the lines where a tile of bf16 will go, to be written. */
-static void call_half(const product *p, int64_t row, int64_t col)
+/* Prefetches, for writing, the lines of c of bf16 to which a tile will be stored. */
+static void prefetch_half(const product *p, int64_t row, int64_t col)
 {
     for (int64_t r = 0; r < 2 * SIDE; r++) {
         __builtin_prefetch(p->half + (row + r) * p->ldc + col, 1, 2);
@@ -180,7 +182,7 @@ static void make_tile(const product *p, const beginning *from, int64_t row, int6
         load_sums(own.at, BF16_PANEL, rows);
     }
     if (full && p->half != NULL) {
-        call_half(p, row, col);
+        prefetch_half(p, row, col);
     }
     multiply(p->a + row * p->lda, p->b + col / BF16_PANEL * p->panel_floats, p->lda, p->k, rows);
     if (direct) {

@@ -1,4 +1,5 @@
-/* Operands of bf16 products: f32 is rounded on its way into cells (simd.h), bf16 moved. */
+/* Packing for products of bf16: numbers of f32 are rounded on their way into cells (simd.h), those
+ * of bf16 only moved. */
 #include "common/kernels/cpu/internal.h"
 
 /* 2 VL elements from `at` on as VL cells; those beyond `left` (at least 1) are 0. */
@@ -30,11 +31,11 @@ void RF_CPU(pack_cells)(float *dst, int64_t ld_dst, rf_type type, const void *sr
     }
 }
 
-/* A block of VL x VL cells, transposed: to[c*ld + r] for r < rows (the others are 0), c < cells. */
-static void put_transposed(float *to, int64_t ld, const float block[VL * VL], int64_t cells)
+/* A square of VL x VL cells, transposed: to[c*ld + r] = square[r*VL + c] for c < cells. */
+static void put_transposed(float *to, int64_t ld, const float square[VL * VL], int64_t cells)
 {
     vf column[VL];
-    v_load_transposed(column, block, VL);
+    v_load_transposed(column, square, VL);
     for (int c = 0; c < VL; c++) {
         if (c < cells) {
             v_store(to + c * ld, column[c]);
@@ -46,24 +47,24 @@ void RF_CPU(pack_cell_panels_transposed)(float *dst, rf_type type, const void *s
                                          int64_t n, int64_t k)
 {
     const int64_t cells = bf16_cells(k);
-    float block[VL * VL];
+    float square[VL * VL];
     for (int64_t c0 = 0; c0 < n; c0 += BF16_PANEL, dst += cells * BF16_PANEL) {
         for (int64_t v = 0; v < BF16_PANEL; v += VL) {
             for (int64_t i = 0; i < cells; i += VL) {
                 for (int64_t r = 0; r < VL; r++) {
                     const int64_t row = c0 + v + r, left = k - 2 * i;
                     bool exists = row < n && left > 0;
-                    v_store(block + r * VL,
+                    v_store(square + r * VL,
                             exists ? load_pairs(type, src, row * ld_src + 2 * i, left) : v_zero());
                 }
-                put_transposed(dst + i * BF16_PANEL + v, BF16_PANEL, block, cells - i);
+                put_transposed(dst + i * BF16_PANEL + v, BF16_PANEL, square, cells - i);
             }
         }
     }
 }
 
-/* Rows 2i and 2i+1 of src from column c on, as cells; those beyond row k or `left` columns are 0.
- */
+/* Rows 2i and 2i+1 of src from column c on, as cells of one number of each; what lies beyond row k
+ * or `left` columns is 0. */
 V_INLINE vf load_zipped(rf_type type, const void *src, int64_t ld_src, int64_t i, int64_t c,
                         int64_t k, int64_t left)
 {
@@ -79,7 +80,7 @@ V_INLINE vf load_zipped(rf_type type, const void *src, int64_t ld_src, int64_t i
 void RF_CPU(pack_cell_panels)(float *dst, rf_type type, const void *src, int64_t ld_src, int64_t k,
                               int64_t n)
 {
-    enum { AHEAD = 24 }; /* rows by which a panel's columns are called: they lie far apart */
+    enum { AHEAD = 24 }; /* rows from prefetch to use: they lie too far apart for the processor */
     const int64_t cells = bf16_cells(k), line = type == RF_BF16 ? 32 : 16;
     for (int64_t c0 = 0; c0 < n; c0 += BF16_PANEL) {
         for (int64_t i = 0; i < cells; i++, dst += BF16_PANEL) {
@@ -95,16 +96,16 @@ void RF_CPU(pack_cell_panels)(float *dst, rf_type type, const void *src, int64_t
     }
 }
 
-/* VL columns from r0 on, 2 VL rows from 2 i0 on. */
-V_INLINE void turn_block(float *dst, int64_t ld_dst, rf_type type, const void *src, int64_t ld_src,
-                         int64_t r0, int64_t rows, int64_t i0, int64_t k)
+/* VL columns of src from r0 on, 2 VL rows from 2 i0 on: rows r0 on of dst, cells i0 on. */
+V_INLINE void turn_square(float *dst, int64_t ld_dst, rf_type type, const void *src, int64_t ld_src,
+                          int64_t r0, int64_t rows, int64_t i0, int64_t k)
 {
-    float block[VL * VL];
+    float square[VL * VL];
     vf column[VL];
     for (int64_t i = 0; i < VL; i++) {
-        v_store(block + i * VL, load_zipped(type, src, ld_src, i0 + i, r0, k, rows - r0));
+        v_store(square + i * VL, load_zipped(type, src, ld_src, i0 + i, r0, k, rows - r0));
     }
-    v_load_transposed(column, block, VL);
+    v_load_transposed(column, square, VL);
     const int64_t cells = bf16_cells(k) - i0;
     for (int64_t r = 0; r < VL; r++) {
         if (r0 + r < rows) {
@@ -113,8 +114,8 @@ V_INLINE void turn_block(float *dst, int64_t ld_dst, rf_type type, const void *s
     }
 }
 
-/* Columns are taken two blocks at a time, which is a cache line of bf16, and the rows of the next
- * blocks are called meanwhile: they lie far apart. */
+/* Takes 2 VL columns of src at a time, which with VL = 16 are a cache line of bf16, and prefetches the
+ * next rows of it meanwhile: they lie far apart. */
 void RF_CPU(pack_cells_transposed)(float *dst, int64_t ld_dst, rf_type type, const void *src,
                                    int64_t ld_src, int64_t rows, int64_t k)
 {
@@ -125,9 +126,9 @@ void RF_CPU(pack_cells_transposed)(float *dst, int64_t ld_dst, rf_type type, con
             for (int64_t row = next; row < end; row++) {
                 v_prefetch(element(type, src, row * ld_src + r0));
             }
-            turn_block(dst, ld_dst, type, src, ld_src, r0, rows, i0, k);
+            turn_square(dst, ld_dst, type, src, ld_src, r0, rows, i0, k);
             if (r0 + VL < rows) {
-                turn_block(dst, ld_dst, type, src, ld_src, r0 + VL, rows, i0, k);
+                turn_square(dst, ld_dst, type, src, ld_src, r0 + VL, rows, i0, k);
             }
         }
     }

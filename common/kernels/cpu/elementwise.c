@@ -14,7 +14,7 @@ void RF_CPU(embedding_backward)(rf_ctx *ctx, void *dtable, const void *dx, const
 #pragma omp parallel num_threads(threads_for(ctx, 3 * n * d))
     {
         int64_t begin, end;
-        share_lines(&begin, &end, d, omp_get_thread_num(), omp_get_num_threads());
+        part_of_lines(&begin, &end, d, omp_get_thread_num(), omp_get_num_threads());
         for (int64_t i = 0; i < n; i++) {
             float *row = to + token[i] * d;
             for (int64_t c = begin; c < end; c += VL) {

@@ -1,28 +1,29 @@
-/* Whole matrix products: which thread makes what, and in what order the operands are packed.
+/* Whole matrix products: which thread makes which part of c, and in which order operands are packed.
  *
- * Rule 4 of the contract: an element of c is summed over blocks of K_BLOCK inner steps, each block
- * one chain of fma in ascending order from 0, the blocks added in order to what the element starts
- * from (GEMM_NT, GEMM_NN); or as one chain from c over all inner steps (GEMM_TN: gradients of
- * weights then do not depend on how the rows were cut into calls). The register tile, the panels
- * and the partition among threads therefore never show in the bits, and the partition may follow
- * the number of threads.
+ * Rule 4 of the contract, order of summation. With GEMM_NT and GEMM_NN the inner dimension is cut
+ * after every K_CHAIN steps; each piece is one chain of fma in ascending order that begins at 0,
+ * and the pieces are added, in order, to what the element starts from. With GEMM_TN (gradients of
+ * weights) all inner steps are one chain that begins at c: so it does not show how the rows of a
+ * batch were cut into calls. An element's sum then depends neither on the register tile that it
+ * falls into nor on the thread that makes it, and c may be cut among any number of threads.
  *
- * Each thread owns a rectangle of c and packs what it needs itself: no barrier, no shared buffer.
- * b goes into panels (several of one K block stay in the L2 cache while all rows pass by); a is
- * read where it lies, rows along the inner dimension, except in GEMM_TN, where the columns of a
- * register tile are brought together first: where they lie, each step would touch another page. */
+ * Each thread owns a rectangle of c and packs for itself what it needs: no barrier, no shared
+ * memory. b is packed into panels; several panels of one chain's length stay in the L2 cache while
+ * all rows pass by. a is read where it lies, as its rows run along the inner dimension; only with
+ * GEMM_TN, where they run across it and every inner step would touch another page, the columns of
+ * a register tile are packed first. */
 #include "common/kernels/cpu/internal.h"
 
 #include <omp.h>
 
 enum {
-    FEW_ROWS = 4 * TILE_ROWS,
-    COLS = 4 * PANEL,     /* columns of b packed at once, and */
-    ROWS = 96,            /* rows of a that pass by them: whole tiles of every ISA */
-    TN_COLS = 8 * PANEL,  /* the same for GEMM_TN, */
-    TN_ROWS = 96,         /* where blocks of a are packed as well */
-    TN_LD = K_BLOCK + 16, /* not a power of two: rows fall into different sets of the L1 cache */
-    B_FLOATS = K_BLOCK * TN_COLS,
+    FEW_ROWS = 4 * TILE_ROWS, /* up to so many: make_few_rows */
+    COLS = 4 * PANEL,         /* columns of b that are packed at once, */
+    ROWS = 96,                /* and rows of a that pass by them in one product */
+    TN_COLS = 8 * PANEL,      /* the same with GEMM_TN, where these rows are packed as well */
+    TN_ROWS = 96,
+    TN_LD = K_CHAIN + 16, /* no power of two, so that tiles lie in different sets of the L1 cache */
+    B_FLOATS = K_CHAIN * TN_COLS,
     THREAD_FLOATS = B_FLOATS + TN_ROWS * TN_LD
 };
 _Static_assert(TN_ROWS % 12 == 0 && ROWS % 12 == 0 && COLS <= TN_COLS, "whole tiles of every ISA");
@@ -33,14 +34,14 @@ size_t RF_CPU(gemm_bytes)(int n_threads, const rf_limits *limits)
                                               : (size_t)n_threads * THREAD_FLOATS * sizeof(float);
 }
 
-/* Rows of a are taken in blocks that stay in the L2 cache beside the packed panels: a comes from
- * farther away once for all of them, not once for each. */
+/* Takes ROWS rows of a for all packed panels, then the next: so the rows stay in the L2 cache beside
+ * the panels, and come from farther away once for all panels instead of once for each. */
 static void make_nt_nn(const gemm *g, const area *r, float *packed)
 {
     float *c = g->c;
     const float *a = g->a, *b = g->b;
-    for (int64_t k0 = 0; k0 < g->k; k0 += K_BLOCK) {
-        int64_t k = min_of(K_BLOCK, g->k - k0);
+    for (int64_t k0 = 0; k0 < g->k; k0 += K_CHAIN) {
+        int64_t k = min_of(K_CHAIN, g->k - k0);
         for (int64_t col = r->col; col < r->col_end; col += COLS) {
             int64_t cols = min_of(COLS, r->col_end - col);
             if (g->form == GEMM_NT) {
@@ -80,8 +81,8 @@ static void make_tn(const gemm *g, const area *r, float *packed)
     float *left = packed + B_FLOATS;
     for (int64_t col = r->col; col < r->col_end; col += TN_COLS) {
         int64_t cols = min_of(TN_COLS, r->col_end - col);
-        for (int64_t k0 = 0; k0 < g->k; k0 += K_BLOCK) {
-            int64_t k = min_of(K_BLOCK, g->k - k0);
+        for (int64_t k0 = 0; k0 < g->k; k0 += K_CHAIN) {
+            int64_t k = min_of(K_CHAIN, g->k - k0);
             RF_CPU(pack_panels)(packed, b + k0 * g->n + col, g->n, k, cols);
             for (int64_t row = r->row; row < r->row_end; row += TN_ROWS) {
                 int64_t rows = min_of(TN_ROWS, r->row_end - row);
@@ -124,9 +125,9 @@ void RF_CPU(finish_panel)(const gemm *g, const float *start, const float *sum, i
     }
 }
 
-/* The columns [col, col + cols) of c = a b^T for few rows, as when decoding: b comes from memory
- * once, so it is transposed in pieces that stay in the L1 cache. The chain of a K block goes on
- * through `sum`; the bits are those of make_nt_nn. */
+/* c = a b^T for few rows, as in decoding. b comes from memory and is used only once, so it is
+ * transposed in small pieces that stay in the L1 cache. A chain goes on from piece to piece through
+ * `sum`, so the bits are those of make_nt_nn. */
 static void make_few_rows(const gemm *g, const area *r, float *packed)
 {
     const float *a = g->a, *b = g->b;
@@ -135,8 +136,8 @@ static void make_few_rows(const gemm *g, const area *r, float *packed)
     int64_t m = r->row_end - r->row;
     for (int64_t col = r->col; col < r->col_end; col += PANEL) {
         int64_t cols = min_of(PANEL, r->col_end - col);
-        for (int64_t k0 = 0; k0 < g->k; k0 += K_BLOCK) {
-            int64_t k_end = min_of(k0 + K_BLOCK, g->k);
+        for (int64_t k0 = 0; k0 < g->k; k0 += K_CHAIN) {
+            int64_t k_end = min_of(k0 + K_CHAIN, g->k);
             for (int64_t piece = k0; piece < k_end; piece += PIECE) {
                 int64_t k = min_of(PIECE, k_end - piece);
                 RF_CPU(pack_transposed)
@@ -173,28 +174,28 @@ void RF_CPU(gemm_empty)(const gemm *g, const area *r)
     RF_CPU(gate_piece)(g, r->row, r->row_end - r->row, r->col, r->col_end - r->col);
 }
 
-/* Of the ways to cut c into column shares (divisors of the number of threads), the one with the
- * least work for the busiest thread. */
+/* c is cut into s parts of its columns and n_threads / s of its rows, s a divisor of n_threads: the
+ * one with the least work for the busiest thread. */
 area RF_CPU(gemm_area)(const gemm *g, int64_t tile_rows, int64_t tile_cols, double pack_a,
                        double pack_b, int thread, int n_threads)
 {
     int64_t panels = ceil_div(g->n, tile_cols), row_tiles = ceil_div(g->m, tile_rows);
     double least = 0.0;
-    int column_shares = 0;
-    for (int shares = n_threads; shares >= 1; shares--) {
-        if (n_threads % shares == 0) {
-            double cols = (double)(ceil_div(panels, shares) * tile_cols);
-            double rows = (double)(ceil_div(row_tiles, n_threads / shares) * tile_rows);
+    int column_parts = 0;
+    for (int parts = n_threads; parts >= 1; parts--) {
+        if (n_threads % parts == 0) {
+            double cols = (double)(ceil_div(panels, parts) * tile_cols);
+            double rows = (double)(ceil_div(row_tiles, n_threads / parts) * tile_rows);
             double cost = cols * rows + pack_b * cols + pack_a * rows;
-            if (column_shares == 0 || cost < least) {
+            if (column_parts == 0 || cost < least) {
                 least = cost;
-                column_shares = shares;
+                column_parts = parts;
             }
         }
     }
     area r;
-    share(&r.col, &r.col_end, panels, thread % column_shares, column_shares);
-    share(&r.row, &r.row_end, row_tiles, thread / column_shares, n_threads / column_shares);
+    part_of(&r.col, &r.col_end, panels, thread % column_parts, column_parts);
+    part_of(&r.row, &r.row_end, row_tiles, thread / column_parts, n_threads / column_parts);
     r.col = r.col * tile_cols;
     r.col_end = min_of(r.col_end * tile_cols, g->n);
     r.row = r.row * tile_rows;
@@ -202,8 +203,9 @@ area RF_CPU(gemm_area)(const gemm *g, int64_t tile_rows, int64_t tile_cols, doub
     return r;
 }
 
-/* To pack an element costs as much as 12 to 18 multiply-adds (measured with AVX-512). */
-static void make_share(const gemm *g, float *scratch, int thread, int n_threads)
+/* One thread's part of c. To pack an element costs as much as 12 to 18 multiply-adds (measured with
+ * AVX-512). */
+static void make_part(const gemm *g, float *scratch, int thread, int n_threads)
 {
     area r = RF_CPU(gemm_area)(g, TILE_ROWS, PANEL, g->form == GEMM_TN ? 12.0 : 0.0, 16.0, thread,
                                n_threads);
@@ -240,5 +242,5 @@ void RF_CPU(gemm)(rf_ctx *ctx, const gemm *g)
         return;
     }
 #pragma omp parallel num_threads(threads_for_time(ctx, RF_CPU(gemm_nanoseconds)(&job)))
-    make_share(&job, scratch, omp_get_thread_num(), omp_get_num_threads());
+    make_part(&job, scratch, omp_get_thread_num(), omp_get_num_threads());
 }

@@ -1,55 +1,56 @@
-/* Whole matrix products of bf16 operands, sums in f32.
+/* Whole matrix products of bf16 operands, summed in f32.
  *
- * First all threads bring a into cells, rows along the inner dimension whatever the form: each of
- * its elements meets every column of b, by whichever thread. Rows of bf16 in whole steps are cells
- * where they lie. Then each thread makes a rectangle of c and packs panels of b as it needs them,
- * as gemm.c does.
+ * First all threads together bring a into cells, with rows along the inner dimension whatever the
+ * form: every thread may need any row. (Rows of bf16 that fill whole steps are cells already, where
+ * they lie.) After a barrier each thread makes a rectangle of c and packs panels of b as it needs
+ * them, as gemm.c does.
  *
- * Rule 4: an element is summed over blocks of K_BLOCK cells, each one chain (product), in
- * ascending order; GEMM_TN, and every form with AMX, is one chain from what it is added to. The
- * bias comes last. Where c is bf16 all inner blocks of a piece of c follow each other, and it is
- * rounded once. */
+ * Rule 4, order of summation: the inner dimension is cut after every K_CHAIN cells; each piece is
+ * one chain (product), and the pieces are added in ascending order. With GEMM_TN, and with AMX in
+ * every form, all is one chain that begins at what the product is added to. The bias comes last.
+ * Where c is bf16 a piece of c is summed over the whole inner dimension before it is rounded, once.
+ */
 #include "common/kernels/cpu/internal.h"
 
 #include <omp.h>
 
-/* What shares the L2 cache: packed columns of b over K_CHUNK inner cells, and the rows of a and the
- * block of c that meet them. c stays there while the inner blocks of a chunk pass: with AMX a
- * product takes less time than c takes to come from memory and go back. */
+/* What lies in the L2 cache together: B_CELLS cells of packed columns of b, over K_CHUNK inner
+ * cells; the ROWS rows of a that meet them; and their piece of c, which stays there for all of
+ * K_CHUNK: with AMX a product takes less time than c takes to come from memory and go back. In one
+ * product K_STEP inner cells. */
 #if defined(RF_ISA_amx)
-/* Multiply-adds are cheap here: what it costs to pack an element of b, in their number. */
-static const double pack_b = 100.0;
+static const double pack_b = 100.0; /* to pack an element of b costs as much as 100 multiply-adds */
 enum {
     ROW_STEP = 32,
     ROWS = 64,
-    K_CHUNK = 2 * K_BLOCK,
+    K_CHUNK = 2 * K_CHAIN,
     K_STEP = K_CHUNK,
     B_CELLS = 1 << 17,
     MOST_COLS = 512,
-    C_FLOATS = 0 /* AMX rounds c tile by tile */
+    C_FLOATS = 0 /* c is rounded tile by tile (amx.c) */
 };
 #else
 static const double pack_b = 12.0;
 enum {
     ROW_STEP = TILE_ROWS,
     ROWS = 96,
-    K_CHUNK = K_BLOCK,
-    K_STEP = K_BLOCK,
+    K_CHUNK = K_CHAIN,
+    K_STEP = K_CHAIN,
     B_CELLS = 1 << 17,
     MOST_COLS = 256,
     C_FLOATS = ROWS * MOST_COLS
 };
 #endif
-_Static_assert(ROWS % BF16_ROWS == 0 && ROW_STEP % BF16_ROWS == 0 && K_BLOCK % BF16_CELLS == 0 &&
+_Static_assert(ROWS % BF16_ROWS == 0 && ROW_STEP % BF16_ROWS == 0 && K_CHAIN % BF16_CELLS == 0 &&
                    MOST_COLS % BF16_PANEL == 0 && K_CHUNK * MOST_COLS >= B_CELLS,
-               "blocks are whole steps");
+               "pieces are whole steps");
 
 static int64_t left_floats(int64_t m, int64_t k)
 {
     return line_floats(round_up(m, BF16_ROWS) * bf16_ld(k));
 }
 
-/* The largest a of any product: places by what is wide, either way round (GEMM_TN). */
+/* Of the largest a of any product: a matrix of all places, or (GEMM_TN) its transpose. */
 static int64_t most_left_floats(const rf_limits *limits)
 {
     const int64_t wide[] = {limits->width, limits->n_heads * limits->head_dim,
@@ -63,7 +64,8 @@ static int64_t most_left_floats(const rf_limits *limits)
     return limits->backward ? max_of(most, left_floats(limits->vocab, rows)) : most;
 }
 
-/* Cells of packed columns of b: where c is bf16 a panel over the whole inner dimension. */
+/* Cells of packed columns of b. At least a panel over the whole inner dimension, which is needed
+ * where c is bf16. */
 static int64_t right_cells(const rf_limits *limits)
 {
     int64_t wide = max_of(limits->width, limits->ffn);
@@ -84,11 +86,11 @@ bool RF_CPU(lies_in_cells)(const gemm *g)
            g->k % (2 * BF16_CELLS) == 0 && g->lda % 2 == 0;
 }
 
-/* Rows of a, padded to whole steps, shared among the threads. */
+/* A thread's part of the rows of a, into cells; the padding to whole steps is 0. */
 static void pack_left(const gemm *g, float *left, int64_t ld, int thread, int n_threads)
 {
     int64_t begin, end, step = max_of(BF16_ROWS, VL);
-    share(&begin, &end, ceil_div(round_up(g->m, BF16_ROWS), step), thread, n_threads);
+    part_of(&begin, &end, ceil_div(round_up(g->m, BF16_ROWS), step), thread, n_threads);
     begin *= step;
     end = min_of(end * step, g->m);
     const void *from = element(g->a_type, g->a, g->form == GEMM_TN ? begin : begin * g->lda);
@@ -104,16 +106,17 @@ static void pack_left(const gemm *g, float *left, int64_t ld, int thread, int n_
     }
 }
 
-/* A thread's share of c and where its operands are: rows of a in cells, room for packed columns of
- * b, for a piece of c that is to be rounded. */
-typedef struct place {
+/* A thread's part of c, and with what it is made. */
+typedef struct part {
     area of;
-    const float *left;
+    const float *left; /* all rows of a in cells, ld cells apart */
     int64_t ld;
-    float *packed, *sums;
-} place;
+    float *packed; /* room for packed columns of b */
+    float *sums;   /* room for a piece of c that is to be rounded */
+} part;
 
-/* The blocks of a chunk one behind the other. */
+/* Columns of b over the inner elements [k0, k_end), cut after every `step` cells: one piece behind
+ * the other. */
 static void pack_right(const gemm *g, float *packed, int64_t k0, int64_t k_end, int64_t step,
                        int64_t col, int64_t cols)
 {
@@ -130,9 +133,9 @@ static void pack_right(const gemm *g, float *packed, int64_t k0, int64_t k_end, 
     }
 }
 
-/* Where a piece of c is summed, and what it starts from: c, or as f32 in `sums`, or on AMX c as
- * bf16. */
-static product piece_of(const gemm *g, const place *at, int64_t row, int64_t rows, int64_t col,
+/* Where a piece of c is summed and what it starts from. c of f32: in place. c of bf16: in `sums`, to
+ * be rounded afterwards; with AMX the product rounds. */
+static product piece_of(const gemm *g, const part *at, int64_t row, int64_t rows, int64_t col,
                         int64_t cols)
 {
     const int64_t first = row * g->ldc + col;
@@ -155,9 +158,9 @@ static product piece_of(const gemm *g, const place *at, int64_t row, int64_t row
     return p;
 }
 
-/* `rows` rows and `cols` columns of c, over the inner elements [k0, k_end) in blocks of `step`
+/* `rows` rows and `cols` columns of c, over the inner elements [k0, k_end), cut after every `step`
  * cells. */
-static void make_piece(const gemm *g, const place *at, int64_t k0, int64_t k_end, int64_t step,
+static void make_piece(const gemm *g, const part *at, int64_t k0, int64_t k_end, int64_t step,
                        int64_t row, int64_t rows, int64_t col, int64_t cols)
 {
     product p = piece_of(g, at, row, rows, col, cols);
@@ -184,9 +187,9 @@ static void make_piece(const gemm *g, const place *at, int64_t k0, int64_t k_end
     }
 }
 
-static void make_area(const gemm *g, const place *at)
+static void make_area(const gemm *g, const part *at)
 {
-    const bool whole = g->c_type == RF_BF16; /* all inner blocks at once */
+    const bool whole = g->c_type == RF_BF16; /* the whole inner dimension at once */
     const int64_t all = bf16_cells(g->k), chunk = whole ? all : min_of(K_CHUNK, all);
     const int64_t step = whole && C_FLOATS == 0 ? all : K_STEP;
     const int64_t fit = max_of(B_CELLS / chunk / BF16_PANEL, 1) * BF16_PANEL;
@@ -204,17 +207,17 @@ static void make_area(const gemm *g, const place *at)
     }
 }
 
-static void make_share(const gemm *g, const rf_limits *limits, float *scratch, int thread,
-                       int n_threads)
+static void make_part(const gemm *g, const rf_limits *limits, float *scratch, int thread,
+                      int n_threads)
 {
     const int64_t own = right_cells(limits) + C_FLOATS;
     float *left = scratch + (int64_t)n_threads * own;
     const bool lies = RF_CPU(lies_in_cells)(g);
-    place at = {.of = RF_CPU(gemm_area)(g, ROW_STEP, PANEL, 0.0, pack_b, thread, n_threads),
-                .left = lies ? g->a : left,
-                .ld = lies ? g->lda / 2 : bf16_ld(g->k),
-                .packed = scratch + (int64_t)thread * own,
-                .sums = scratch + (int64_t)thread * own + right_cells(limits)};
+    part at = {.of = RF_CPU(gemm_area)(g, ROW_STEP, PANEL, 0.0, pack_b, thread, n_threads),
+               .left = lies ? g->a : left,
+               .ld = lies ? g->lda / 2 : bf16_ld(g->k),
+               .packed = scratch + (int64_t)thread * own,
+               .sums = scratch + (int64_t)thread * own + right_cells(limits)};
     if (!lies) {
         pack_left(g, left, at.ld, thread, n_threads);
 #pragma omp barrier
@@ -234,5 +237,5 @@ void RF_CPU(gemm_bf16)(rf_ctx *ctx, const gemm *g)
     RF_ASSERT(g->c_type == RF_F32 || bf16_cells(g->k) * BF16_PANEL <= right_cells(&ctx->limits));
     float *scratch = ctx->scratch;
 #pragma omp parallel num_threads(threads_for_time(ctx, RF_CPU(gemm_nanoseconds)(g)))
-    make_share(g, &ctx->limits, scratch, omp_get_thread_num(), omp_get_num_threads());
+    make_part(g, &ctx->limits, scratch, omp_get_thread_num(), omp_get_num_threads());
 }

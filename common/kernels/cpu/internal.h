@@ -1,7 +1,7 @@
 /* internal.h: what the files of the cpu backend share.                          all local
  *
- * Every function that crosses files carries the ISA in its name (RF_CPU), so that the three
- * compilations of this folder link into one program.
+ * Every function that one file offers to another has the instruction set in its name (RF_CPU), so
+ * that this folder, compiled once for each, links into one program.
  */
 #ifndef RF_KERNELS_CPU_INTERNAL_H
 #define RF_KERNELS_CPU_INTERNAL_H
@@ -19,15 +19,15 @@
 #define RF_CPU(name)            RF_CPU_JOIN(name, RF_ISA)
 
 /* A cell is what one lane of a product's operand holds in 32 bits: one f32, or two bf16 that follow
- * each other along the inner dimension (simd.h). It travels as a float. */
+ * each other along the inner dimension (simd.h). Cells are passed as floats. */
 typedef enum cell_type { CELL_F32, CELL_BF16 } cell_type;
 
-/* A product's inner dimension is summed in blocks of K_BLOCK cells. Part of what decides the bits.
- */
-enum { K_BLOCK = 512 };
+/* The sum over a product's inner dimension is cut after every K_CHAIN cells: each piece is one chain
+ * of fma, and the pieces are added in order. The bits depend on it. */
+enum { K_CHAIN = 512 };
 
-/* Operands of bf16 are padded with zeros to whole steps: the rows of a, and inner cells; and their
- * panels have their own width. */
+/* Operands of bf16 are padded with zeros to whole steps: the left operand to a multiple of BF16_ROWS
+ * rows, both to a multiple of BF16_CELLS inner cells. Their panels are BF16_PANEL wide. */
 #if defined(RF_ISA_amx)
 enum { BF16_ROWS = 16, BF16_CELLS = 16, BF16_PANEL = 32 };
 #else
@@ -69,29 +69,30 @@ V_INLINE int64_t bf16_cells(int64_t n)
 {
     return round_up(ceil_div(n, 2), BF16_CELLS);
 }
-/* Cells from one row of n such elements to the next: whole cache lines, and no large power of two,
- * whose rows would fall into the same few sets of the caches. */
+/* Cells from one row of n such elements to the next: whole cache lines, but no multiple of 256 cells,
+ * with which all rows would lie in the same few sets of the caches. */
 V_INLINE int64_t bf16_ld(int64_t n)
 {
     int64_t cells = line_floats(bf16_cells(n));
     return cells % 256 == 0 ? cells + 16 : cells;
 }
-/* Share `part` of `parts` of `count` things: [*begin, *end). */
-V_INLINE void share(int64_t *begin, int64_t *end, int64_t count, int64_t part, int64_t parts)
+/* Part number `part` of `parts` equal parts of `count` things: [*begin, *end). */
+V_INLINE void part_of(int64_t *begin, int64_t *end, int64_t count, int64_t part, int64_t parts)
 {
     *begin = count * part / parts;
     *end = count * (part + 1) / parts;
 }
 /* The same for elements of a buffer, in whole cache lines. */
-V_INLINE void share_lines(int64_t *begin, int64_t *end, int64_t count, int64_t part, int64_t parts)
+V_INLINE void part_of_lines(int64_t *begin, int64_t *end, int64_t count, int64_t part,
+                            int64_t parts)
 {
-    share(begin, end, ceil_div(count, 16), part, parts);
+    part_of(begin, end, ceil_div(count, 16), part, parts);
     *begin = min_of(*begin * 16, count);
     *end = min_of(*end * 16, count);
 }
 
-/* Element i on of an operand of any class (its type is ctx->backend->type[class]): up to n, at most
- * VL elements. */
+/* Elements of an operand of any class (its type is ctx->backend->type[class]) from element i on: n,
+ * but at most VL. */
 V_INLINE vf load_as(rf_type type, const void *p, int64_t i, int64_t n)
 {
     return type == RF_BF16 ? v_load_half_n((const uint16_t *)p + i, n < VL ? n : VL)
@@ -105,13 +106,13 @@ V_INLINE void store_as(rf_type type, void *p, int64_t i, vf x, int64_t n)
         v_store_n((float *)p + i, x, n);
     }
 }
-/* Where it lies. */
+/* The address of element i. */
 V_INLINE const void *element(rf_type type, const void *p, int64_t i)
 {
     return (const char *)p +
            i * (type == RF_BF16 ? (int64_t)sizeof(uint16_t) : (int64_t)sizeof(float));
 }
-/* dst [rows, ld_dst] = src [rows, cols], of `type`. */
+/* dst = src [rows,cols] of `type`, rows ld_dst and ld_src elements apart. */
 V_INLINE void copy_rows(float *dst, int64_t ld_dst, rf_type type, const void *src, int64_t ld_src,
                         int64_t rows, int64_t cols)
 {
@@ -121,8 +122,7 @@ V_INLINE void copy_rows(float *dst, int64_t ld_dst, rf_type type, const void *sr
         }
     }
 }
-
-/* The other way: dst, bf16, from src. */
+/* The other way: dst of bf16 from src. */
 V_INLINE void round_rows(uint16_t *dst, int64_t ld_dst, const float *src, int64_t ld_src,
                          int64_t rows, int64_t cols)
 {
@@ -138,12 +138,12 @@ V_INLINE rf_type type_of(const rf_ctx *ctx, rf_class cls)
     return ctx->backend->type[cls];
 }
 
-/* Threads for a kernel that takes one thread about `ns` nanoseconds: all, or one. Waking a team
- * costs about 2 microseconds, and where other programs hold a core all wait for it, for
- * milliseconds; where that happened lately (threads_watch) small kernels take one. Bits never
- * depend on it (contract, 4). (No number between: OpenMP ends threads and makes them anew where the
- * size of the team changes.) threads_for: one that moves `work` floats, or makes 16 times as many
- * multiply-adds. */
+/* How many threads a kernel gets that would take one thread about `ns` nanoseconds: all, or one. (No
+ * number between: OpenMP ends and makes threads where the size of a team changes.) To wake a team
+ * costs about 2 microseconds; and where another program holds one of the cores, all threads wait
+ * for the one on it, for milliseconds. Where that happened lately (threads_watch) small kernels get
+ * one thread. Bits never depend on it (contract, 4). threads_for is for a kernel that moves `work`
+ * floats, or makes 16 multiply-adds for each of them. */
 V_INLINE int threads_for_time(const rf_ctx *ctx, double ns)
 {
     const rf_host_state *state = ctx->state;
@@ -159,9 +159,9 @@ V_INLINE double threads_now(void)
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
 }
-/* Tells that a kernel for which threads_for_time gave `n_threads` began at `begin` (threads_now)
- * and has ended. Where others came late, by a millisecond and more, the next small kernels run
- * alone, twice as many each time. */
+/* Reports that a kernel for which threads_for_time gave `n_threads` began at `begin` (threads_now)
+ * and has just ended. Where it took more than a millisecond too long, some thread came late: then
+ * the next 64 small kernels get one thread, and twice as many each time that it happens again. */
 V_INLINE void threads_watch(rf_ctx *ctx, int n_threads, double ns, double begin)
 {
     enum { LEAST = 64, MOST = 1 << 14 };
@@ -176,7 +176,7 @@ V_INLINE void threads_watch(rf_ctx *ctx, int n_threads, double ns, double begin)
     }
 }
 
-/* --- gemm.c ----------------------------------------------------------------------------------- */
+/* --- product.c: the register tile --------------------------------------------------------------*/
 
 /* How the sum over the inner dimension meets what it is added to. */
 typedef enum product_mode {
@@ -185,21 +185,27 @@ typedef enum product_mode {
     PRODUCT_CHAIN /* the sum continues from c: c = fma(a_k, b_k, ... fma(a_0, b_0, c)) */
 } product_mode;
 
-/* Sizes along the inner dimension, lda, ldb and panel_floats count cells. With CELL_BF16 a is
- * row-major, panels are BF16_PANEL wide and packed (ldb = BF16_PANEL), both operands padded as
- * BF16_ROWS and BF16_CELLS say, 64-byte aligned where AMX reads them; on AMX the sum of any mode
- * continues from what it is added to.
- * c [m,n] from a [m,k] and panels of b [k,n]. Columns [jP,(j+1)P), P = PANEL, of b's row i begin at
- * b + j*panel_floats + i*ldb; whole vectors are read, whatever the lanes beyond column n hold. So b
- * may be packed (pack_panels: ldb = P) or lie as it is (panel_floats = P) where n is a multiple of
- * VL or rows are padded. a is row-major, element (r,i) at a[r*lda + i]; or, where tile_step > 0,
- * transposed: element (r + x, i), r a multiple of TILE_ROWS and x < TILE_ROWS, is at
- * a[r*tile_step + i*lda + x] (tile_step = 1: a^T as it lies; larger: pack_tiles).
- * Within one call the sum over k is one chain of fma in ascending order, the same for each element
- * whatever m, n and its place. bias [n] or NULL is added last. start may be c. */
+/* c [m,n] from a [m,k] and b [k,n], by one thread. k, lda, ldb and panel_floats count cells.
+ *
+ * a is row-major, element (r,i) at a[r*lda + i]; or, where tile_step > 0, transposed in groups of
+ * TILE_ROWS rows: element (r + x, i), r a multiple of TILE_ROWS and x < TILE_ROWS, at
+ * a[r*tile_step + i*lda + x]. (With tile_step = 1 that is a^T as it lies; pack_tiles brings the
+ * rows of a group together.)
+ *
+ * b lies in panels of P columns, P = PANEL: columns [jP, (j+1)P) of row i begin at
+ * b + j*panel_floats + i*ldb. b may be packed (pack_panels: ldb = P), or be read where it lies
+ * (panel_floats = P) if n is a multiple of VL or its rows are padded: whole vectors are read,
+ * whatever the lanes beyond column n hold.
+ *
+ * With CELL_BF16 a is row-major, b packed in panels of P = BF16_PANEL (ldb = P), and both are
+ * padded to BF16_ROWS and BF16_CELLS. AMX wants them 64-byte aligned.
+ *
+ * The sum over k is one chain of fma in ascending order, the same for each element whatever m and n
+ * are and where it lies. With AMX a chain of any mode begins at what it is added to. bias [n] or
+ * NULL is added last. start may be c. */
 typedef struct product {
     float *c;
-    uint16_t *half; /* AMX only: where not NULL, c goes here as bf16, and start is half_start */
+    uint16_t *half; /* AMX only, or NULL: c is written here, as bf16, and half_start is the start */
     const uint16_t *half_start;
     int64_t ldc;
     const float *start;
@@ -217,25 +223,24 @@ void RF_CPU(product)(const product *p);
 
 /* Whether all elements of src [rows,cols] are finite. */
 bool RF_CPU(all_finite)(rf_type type, const void *src, int64_t ld_src, int64_t rows, int64_t cols);
-/* dst[c*ld_dst + r] = src[r*ld_src + c] for r < rows, c < cols; 0 for rows <= r < width (a multiple
- * of VL). Prefetches what lies `ahead` floats behind each piece of src that it reads; 0: nothing.
- */
+/* dst[c*ld_dst + r] = src[r*ld_src + c] for r < rows, c < cols; 0 for rows <= r < width, which is a
+ * multiple of VL. Where ahead > 0 it prefetches what lies `ahead` floats behind what it reads. */
 void RF_CPU(pack_transposed)(float *dst, int64_t ld_dst, const float *src, int64_t ld_src,
                              int64_t rows, int64_t cols, int64_t width, int64_t ahead);
 /* a^T [k,m] for a product with this tile_step and lda = TILE_ROWS:
  * dst[r*tile_step + i*TILE_ROWS + x] = src[i*ld_src + r + x]. */
 void RF_CPU(pack_tiles)(float *dst, int64_t tile_step, const float *src, int64_t ld_src, int64_t m,
                         int64_t k);
-/* Panels of b [rows,cols]: dst[(j*rows + r)*PANEL + x] = src[r*ld_src + j*PANEL + x], padded with
- * 0. */
+/* Panels of b [rows,cols], padded with 0: dst[(j*rows + r)*PANEL + x] = src[r*ld_src + j*PANEL + x].
+ */
 void RF_CPU(pack_panels)(float *dst, const float *src, int64_t ld_src, int64_t rows, int64_t cols);
-/* Panels of the transpose: b [k,n] from src [n,k]. */
+/* Panels of the transpose: of b [k,n] from src [n,k]. */
 void RF_CPU(pack_panels_transposed)(float *dst, const float *src, int64_t ld_src, int64_t n,
                                     int64_t k);
 
-/* cells.c: operands of bf16 from numbers of `type`, f32 or bf16. dst [rows, cells] row-major in
- * cells, ld_dst cells apart. pack_cells: of rows of src [rows,k]; pack_cells_transposed: of columns
- * of src [k,rows]. cells = bf16_cells(k), what lies beyond k is 0. */
+/* cells.c: operands of bf16 from numbers of `type`, f32 or bf16. dst [rows, bf16_cells(k)] row-major
+ * in cells, rows ld_dst cells apart, 0 beyond element k. pack_cells takes the rows of src [rows,k],
+ * pack_cells_transposed the columns of src [k,rows]. */
 void RF_CPU(pack_cells)(float *dst, int64_t ld_dst, rf_type type, const void *src, int64_t ld_src,
                         int64_t rows, int64_t k);
 void RF_CPU(pack_cells_transposed)(float *dst, int64_t ld_dst, rf_type type, const void *src,
@@ -250,14 +255,16 @@ void RF_CPU(pack_cell_panels_transposed)(float *dst, rf_type type, const void *s
 #if defined(RF_ISA_amx)
 /* amx.c: a product of CELL_BF16 on tiles. */
 void RF_CPU(product_amx)(const product *p);
-/* sum [32,32] = a b with a [32,cells] of cells of 4 signed bytes, lda cells apart, b [cells,32] of
- * unsigned ones, ldb bytes apart; cells is a multiple of 16. Between amx_begin and amx_end, which
- * take and leave the thread's tiles. */
+/* sum [32,32] = a b in integers. a [32,cells]: cells of 4 signed bytes, rows lda cells apart;
+ * b [cells,32]: cells of 4 unsigned bytes, rows ldb bytes apart; cells is a multiple of 16. To be
+ * called between amx_begin and amx_end, by which the thread takes the tiles and gives them back. */
 void RF_CPU(amx_int8)(int32_t *sum, const int32_t *a, int64_t lda, const char *b, int64_t ldb,
                       int64_t cells);
 void RF_CPU(amx_begin)(void);
 void RF_CPU(amx_end)(void);
 #endif
+
+/* --- gemm.c, gemm_bf16.c: whole products -------------------------------------------------------*/
 
 typedef enum gemm_form {
     GEMM_NT, /* c = a b^T, b [n,k] */
@@ -265,19 +272,21 @@ typedef enum gemm_form {
     GEMM_TN  /* c += a^T b, a [k,m], b [k,n]; one chain from c */
 } gemm_form;
 
-/* What happens to a piece of c once it is whole: nothing (gate NULL); or SwiGLU with c as up, which
- * sets h (up NULL); or its backward pass with c as dh, which sets dgate and h and turns c into dup.
- * All of c's type and shape, ldc elements from row to row. */
+/* What happens to a piece of c as soon as it is finished, while it is in the cache.
+ *   gate NULL            nothing
+ *   gate, h              SwiGLU with c as up: sets h
+ *   gate, up, h, dgate   its backward pass with c as dh: sets dgate and h, and turns c into dup
+ * All of c's type and shape, rows ldc elements apart. */
 typedef struct gating {
     const void *gate, *up;
     void *h, *dgate;
 } gating;
 
-/* A whole product by all threads of ctx, row-major operands; rows of c and start, and of a, lie ldc
- * and lda elements apart (0: without padding). start [m,n] or NULL (may be c), bias [n] or NULL;
- * GEMM_TN takes neither. start is of c's type; only with compute = bf16 are types other than
- * RF_F32, and never b's but in GEMM_TN, where c's is RF_F32. Uses the first gemm_bytes of scratch.
- */
+/* A whole product by all threads of ctx, of row-major operands. Rows of c and start lie ldc elements
+ * apart, rows of a lda (0: without padding). start [m,n] or NULL, which may be c, and bias [n] or
+ * NULL are added; not with GEMM_TN. Types other than RF_F32 occur only with compute = bf16: of a;
+ * of c and start, which have one type, but not with GEMM_TN; of b only with GEMM_TN. Uses the first
+ * gemm_bytes of scratch. */
 typedef struct gemm {
     gemm_form form;
     rf_type a_type, b_type, c_type;
@@ -289,49 +298,50 @@ typedef struct gemm {
 } gemm;
 void RF_CPU(gemm)(rf_ctx *ctx, const gemm *g);
 size_t RF_CPU(gemm_bytes)(int n_threads, const rf_limits *limits);
-/* About what one thread takes for it (threads_for_time). */
+/* About how long one thread takes for it (threads_for_time). */
 double RF_CPU(gemm_nanoseconds)(const gemm *g);
 
-/* gemm_bf16.c: the same with both operands rounded to bf16; lda and ldc are set. */
+/* gemm_bf16.c: the same with both operands rounded to bf16; lda and ldc are not 0. */
 void RF_CPU(gemm_bf16)(rf_ctx *ctx, const gemm *g);
 size_t RF_CPU(gemm_bf16_bytes)(int n_threads, const rf_limits *limits);
-/* Whether the rows of a are cells as they lie: bf16, in whole steps. */
+/* Are the rows of a cells where they lie: bf16, in whole steps? */
 bool RF_CPU(lies_in_cells)(const gemm *g);
 
-/* The rectangle [row,row_end) x [col,col_end) of c that a thread makes, in whole tiles of
- * tile_rows x tile_cols: empty where there is none. Costs are those of a multiply-add at full
- * speed: to pack an element of a and of b. Among equal shares the one with the most columns is
- * taken, so that each of b's panels is read by one thread. */
+/* The rectangle [row,row_end) x [col,col_end) of c that a thread makes, whole tiles of
+ * tile_rows x tile_cols; possibly empty. pack_a, pack_b: how many multiply-adds at full speed it
+ * costs to pack an element of a and of b. Where ways to cut c cost the same, the one with the most
+ * parts of columns is taken, so that each panel of b is read by one thread. */
 typedef struct area {
     int64_t row, row_end, col, col_end;
 } area;
 area RF_CPU(gemm_area)(const gemm *g, int64_t tile_rows, int64_t tile_cols, double pack_a,
                        double pack_b, int thread, int n_threads);
-/* c = start + sum, and + bias where this is the last block of inner steps: `rows` rows from `row`
- * on of the panel of columns from `col` on. sum [rows,PANEL]; c is f32; start or NULL as c. */
+/* c = start + sum, and + bias where `last`, for the columns from `col` on of one panel and `rows`
+ * rows from `row` on. sum [rows,PANEL]; c is f32; start is NULL or laid out as c. */
 void RF_CPU(finish_panel)(const gemm *g, const float *start, const float *sum, int64_t row,
                           int64_t rows, int64_t col, bool last);
-/* swiglu.c: what follows for rows [row, row + rows) and columns [col, col + cols) of c. */
+/* swiglu.c: does `then` for rows [row, row + rows) and columns [col, col + cols) of c. */
 void RF_CPU(gate_piece)(const gemm *g, int64_t row, int64_t rows, int64_t col, int64_t cols);
-/* Without inner steps a product is what it starts from. */
+/* A product without inner steps (k = 0): c = start + bias. */
 void RF_CPU(gemm_empty)(const gemm *g, const area *r);
 
 /* --- packed.c, int8.c ------------------------------------------------------------------------- */
 
 _Static_assert(RF_PACK_ROWS % PANEL == 0, "rows are packed in whole panels");
 
-/* c = a w^T + start + bias with w of any layout; of g, b and form are not read. Uses the first
+/* c = a w^T + start + bias with w of any layout; g->b and g->form are not read. Uses the first
  * linear_bytes of scratch. */
 void RF_CPU(linear)(rf_ctx *ctx, const gemm *g, rf_matrix w);
 size_t RF_CPU(linear_bytes)(int n_threads, const rf_limits *limits);
 
-/* int8.c: rows of activations, quantized. A row has `cells` cells of 4, padded with 0. */
+/* int8.c: rows of activations, quantized in groups (quantize.h). A row has `cells` cells of 4
+ * numbers, padded with 0, and `groups` groups. */
 typedef struct int8_rows {
     int32_t *cell;  /* [rows][cells] */
-    float *scale;   /* [rows][blocks] */
-    int32_t *start; /* [rows][blocks]: -128 times the sum of the block, since weights are stored as
-                       q + 128 */
-    int64_t cells, blocks;
+    float *scale;   /* [rows][groups] */
+    int32_t *start; /* [rows][groups] where an integer sum begins: -128 times the sum of the group's
+                       numbers, which takes back that weights are stored as q + 128 */
+    int64_t cells, groups;
 } int8_rows;
 
 size_t RF_CPU(int8_pack_bytes)(int64_t in, int64_t out);

@@ -72,7 +72,7 @@ static void sum_columns(float *dbias, rf_type type, const void *dy, int64_t n, i
                         int thread, int n_threads)
 {
     int64_t begin, end;
-    share_lines(&begin, &end, out, thread, n_threads);
+    part_of_lines(&begin, &end, out, thread, n_threads);
     for (int64_t i = 0; i < n; i++) {
         for (int64_t c = begin; c < end; c += VL) {
             vf sum = v_add(v_load_n(dbias + c, end - c), load_as(type, dy, i * out + c, end - c));

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <omp.h>
 
-/* Rows whose part of dgain is summed together before the parts are added in order. */
+/* dgain is summed over groups of so many rows, and then over the groups in order. */
 enum { GAIN_ROWS = 128 };
 
 static float sum_of_squares(rf_type type, const void *x, int64_t at, int64_t d)
@@ -38,7 +38,7 @@ void RF_CPU(rmsnorm_forward)(rf_ctx *ctx, void *y, void *rstd, const void *x, co
 /* With u = dy * gain and z = x * rstd (so y = z * gain):
  *   dgain = sum over rows of dy * z,   dx = rstd * (u - z * mean(u * z)),
  * the second term because rstd depends on every x of the row. dx may be dy: a row is read before it
- * is written. `part` [d] gets this block's share of dgain. */
+ * is written. `part` [d] = the part of dgain of these rows. */
 static void backward_rows(float *dx, float *part, const float *dy, rf_type type, const void *x,
                           int64_t at, const float *gain, const float *rstd, int64_t rows, int64_t d,
                           bool accumulate)
@@ -70,22 +70,22 @@ void RF_CPU(rmsnorm_backward)(rf_ctx *ctx, void *dx, void *dgain, const void *dy
                               const void *gain, const void *rstd, int64_t n, int64_t d,
                               bool accumulate, rf_class x_class)
 {
-    int64_t blocks = ceil_div(n, GAIN_ROWS), ld = line_floats(d);
+    int64_t groups = ceil_div(n, GAIN_ROWS), ld = line_floats(d);
     float *part = ctx->scratch;
-    RF_ASSERT((size_t)(blocks * ld) * sizeof(float) <= ctx->scratch_bytes);
+    RF_ASSERT((size_t)(groups * ld) * sizeof(float) <= ctx->scratch_bytes);
 #pragma omp parallel num_threads(threads_for(ctx, 5 * n * d))
     {
 #pragma omp for schedule(static)
-        for (int64_t b = 0; b < blocks; b++) {
+        for (int64_t b = 0; b < groups; b++) {
             int64_t i = b * GAIN_ROWS;
             backward_rows((float *)dx + i * d, part + b * ld, (const float *)dy + i * d,
                           type_of(ctx, x_class), x, i * d, gain, (const float *)rstd + i,
                           min_of(GAIN_ROWS, n - i), d, accumulate);
         }
         int64_t begin, end;
-        share_lines(&begin, &end, d, omp_get_thread_num(), omp_get_num_threads());
+        part_of_lines(&begin, &end, d, omp_get_thread_num(), omp_get_num_threads());
         float *sum = dgain;
-        for (int64_t b = 0; sum != NULL && b < blocks; b++) {
+        for (int64_t b = 0; sum != NULL && b < groups; b++) {
             for (int64_t c = begin; c < end; c += VL) {
                 vf a = v_add(v_load_n(sum + c, end - c), v_load_n(part + b * ld + c, end - c));
                 v_store_n(sum + c, a, end - c);
@@ -101,9 +101,9 @@ size_t RF_CPU(norm_bytes)(const rf_limits *limits)
     }
     /* N rows of D, N*H rows of K, or N*G rows of K. */
     int64_t heads = max_of(limits->n_heads, limits->n_kv_heads);
-    int64_t blocks = ceil_div(limits->places, GAIN_ROWS);
-    int64_t head_blocks = ceil_div(limits->places * heads, GAIN_ROWS);
+    int64_t groups = ceil_div(limits->places, GAIN_ROWS);
+    int64_t head_groups = ceil_div(limits->places * heads, GAIN_ROWS);
     int64_t floats =
-        max_of(blocks * line_floats(limits->width), head_blocks * line_floats(limits->head_dim));
+        max_of(groups * line_floats(limits->width), head_groups * line_floats(limits->head_dim));
     return (size_t)floats * sizeof(float);
 }

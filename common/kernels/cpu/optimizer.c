@@ -12,7 +12,7 @@ void RF_CPU(add)(rf_ctx *ctx, void *y, const void *x, int64_t n)
 #pragma omp parallel num_threads(threads_for(ctx, 3 * n))
     {
         int64_t begin, end;
-        share_lines(&begin, &end, n, omp_get_thread_num(), omp_get_num_threads());
+        part_of_lines(&begin, &end, n, omp_get_thread_num(), omp_get_num_threads());
         for (int64_t i = begin; i < end; i += VL) {
             v_store_n(to + i, v_add(v_load_n(to + i, end - i), v_load_n(from + i, end - i)),
                       end - i);
@@ -78,7 +78,7 @@ void RF_CPU(adamw)(rf_ctx *ctx, void *w, void *m, void *v, const void *g, int64_
 #pragma omp parallel num_threads(threads_for(ctx, 7 * n))
     {
         int64_t begin, end;
-        share_lines(&begin, &end, n, omp_get_thread_num(), omp_get_num_threads());
+        part_of_lines(&begin, &end, n, omp_get_thread_num(), omp_get_num_threads());
         for (int64_t i = begin; i < end; i += VL) {
             float *weight = (float *)w + i, *first = (float *)m + i, *second = (float *)v + i;
             int64_t lanes = end - i;

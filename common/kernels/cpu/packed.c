@@ -1,20 +1,21 @@
-/* Products with packed weights: panels of rows of w side by side, the inner index going down, as
- * the register tile reads them. A panel is one stream, so that few rows of activations (decoding)
- * are multiplied as fast as weights come from memory.
+/* Products with weights that were packed once, in panels as the register tile reads them: so many
+ * rows of w side by side, inner step after inner step. A panel is read from begin to end, so few
+ * rows of activations (decoding) are multiplied as fast as the weights come from memory.
  *
- * RF_PACKED_F32 and RF_PACKED_BF16 sum as gemm.c and gemm_bf16.c do (rule 4): one chain for each
- * K_BLOCK cells, the blocks added in order. So packed weights give the bits of rows (those of
- * RF_COMPUTE_F32 and RF_COMPUTE_BF16), for any number of rows. */
+ * RF_PACKED_F32 and RF_PACKED_BF16 sum as gemm.c and gemm_bf16.c do (rule 4): a chain for every
+ * K_CHAIN cells, added in order. So for any number of rows they give the bits of RF_ROWS with
+ * compute f32 and bf16. */
 #include "common/kernels/cpu/internal.h"
 
 #include <omp.h>
 
 enum {
-    STREAMED = 64,  /* rows that pass by a piece of a panel while it is in the L1 cache */
-    PIECE = 32,     /* cells of such a piece */
-    GROUP = 4,      /* panels that stay in the L2 cache while more rows pass by, */
-    ROWS = 96,      /* in blocks of this many */
-    CONVERTED = 256 /* rows of activations that are converted at once */
+    STREAMED =
+        64,     /* up to so many rows pass by one piece of a panel while it is in the L1 cache, */
+    PIECE = 32, /* cells of such a piece; */
+    PANELS = 4, /* more rows pass by so many panels while these are in the L2 cache, */
+    ROWS = 96,  /* so many in one product */
+    CONVERTED = 256 /* rows of activations that are converted at a time */
 };
 
 /* --- Layout ----------------------------------------------------------------------------------- */
@@ -104,13 +105,13 @@ static int64_t widest(const rf_limits *limits)
     return max_of(most, limits->n_heads * limits->head_dim);
 }
 
-/* Floats of a thread: sums of a panel. */
+/* Floats of a thread's scratch: the sums of a panel. */
 static int64_t thread_floats(void)
 {
     return max_of(STREAMED * PANEL, RF_CPU(int8_sum_floats)());
 }
 
-/* Sums of converted rows, where they are to be rounded and not by AMX. */
+/* Floats for the sums of converted rows where c is bf16; AMX rounds without them. */
 static int64_t sums_floats(int64_t rows, const rf_limits *limits)
 {
     return (int)BF16_ROWS > 1 ? 0 : rows * line_floats(widest(limits));
@@ -130,7 +131,7 @@ size_t RF_CPU(linear_bytes)(int n_threads, const rf_limits *limits)
 
 /* --- Products of cells ------------------------------------------------------------------------ */
 
-/* A product on cells: activations a [m,cells], lda cells apart, and panels of `width` columns. */
+/* A product of activations a [m,cells], rows lda cells apart, and panels of `width` columns. */
 typedef struct cell_product {
     const gemm *g;
     const float *a, *packed;
@@ -138,8 +139,8 @@ typedef struct cell_product {
     cell_type cell;
 } cell_product;
 
-/* Rows [row, row + m) times columns [col, col + n) of the block of cells [k0, k0 + k). */
-static void cell_block(const cell_product *w, int64_t row, int64_t m, int64_t col, int64_t n,
+/* Rows [row, row + m) and columns [col, col + n) of c, over the cells [k0, k0 + k): one chain. */
+static void cell_chain(const cell_product *w, int64_t row, int64_t m, int64_t col, int64_t n,
                        int64_t k0, int64_t k)
 {
     const gemm *g = w->g;
@@ -165,8 +166,9 @@ static void cell_block(const cell_product *w, int64_t row, int64_t m, int64_t co
     RF_CPU(product)(&p);
 }
 
-/* More rows than a tile has: they pass by one piece of the panel after the other, so that the panel
- * comes from memory once and without pause. The chain of a block goes on through `sum`. */
+/* The same for more rows than a register tile has, and one panel: all rows pass by one piece of it
+ * after the other, so that it comes from memory once and without pause. The chain goes on from piece
+ * to piece through `sum`. */
 static void cell_pieces(const cell_product *w, int64_t row, int64_t m, int64_t col, int64_t k0,
                         int64_t k, float *sum)
 {
@@ -189,28 +191,28 @@ static void cell_pieces(const cell_product *w, int64_t row, int64_t m, int64_t c
     RF_CPU(finish_panel)(g, start, sum, row, m, col, k0 + k == w->cells);
 }
 
-/* Rows of one tile of a product, or of AMX's four: what passes by a panel at once. */
+/* Rows that meet a panel at once: those of a register tile, or of AMX's four tiles. */
 static int64_t tile_rows(rf_layout layout)
 {
     return layout != RF_PACKED_F32 && BF16_ROWS > 1 ? (int64_t)2 * BF16_ROWS : TILE_ROWS;
 }
 
-static void cell_share(const cell_product *w, const area *s, float *sum)
+static void cell_part(const cell_product *w, const area *s, float *sum)
 {
-    const int64_t m = s->row_end - s->row, group = m <= STREAMED ? 1 : GROUP;
-    /* AMX sums start from what they are added to: a block is not cut there, and one is enough. */
-    const int64_t block = w->cell == CELL_BF16 && BF16_ROWS > 1 ? w->cells : K_BLOCK;
+    const int64_t m = s->row_end - s->row, panels = m <= STREAMED ? 1 : PANELS;
+    /* With AMX a chain begins at what it is added to: cut or not, the bits are the same. */
+    const int64_t chain = w->cell == CELL_BF16 && BF16_ROWS > 1 ? w->cells : K_CHAIN;
     const bool in_pieces = m > TILE_ROWS && m <= STREAMED && w->width == PANEL;
-    for (int64_t col = s->col; col < s->col_end; col += group * w->width) {
-        int64_t n = min_of(group * w->width, s->col_end - col);
-        for (int64_t k0 = 0; k0 < w->cells; k0 += block) {
-            int64_t k = min_of(block, w->cells - k0);
+    for (int64_t col = s->col; col < s->col_end; col += panels * w->width) {
+        int64_t n = min_of(panels * w->width, s->col_end - col);
+        for (int64_t k0 = 0; k0 < w->cells; k0 += chain) {
+            int64_t k = min_of(chain, w->cells - k0);
             if (in_pieces) {
                 cell_pieces(w, s->row, m, col, k0, k, sum);
                 continue;
             }
             for (int64_t row = s->row; row < s->row_end; row += ROWS) {
-                cell_block(w, row, min_of(ROWS, s->row_end - row), col, n, k0, k);
+                cell_chain(w, row, min_of(ROWS, s->row_end - row), col, n, k0, k);
             }
         }
         RF_CPU(gate_piece)(w->g, s->row, m, col, n);
@@ -219,7 +221,7 @@ static void cell_share(const cell_product *w, const area *s, float *sum)
 
 /* --- Whole products --------------------------------------------------------------------------- */
 
-/* What a thread takes alone: multiply-adds at some 40 a nanosecond, weights from memory. */
+/* How long one thread takes: 40 multiply-adds a nanosecond, or 10 bytes of weights from memory. */
 static double nanoseconds(const gemm *g, rf_layout layout)
 {
     double weights = (double)panel_bytes(layout, g->k) / (double)panel_width(layout) * (double)g->n;
@@ -238,7 +240,7 @@ static void multiply_cells(rf_ctx *ctx, const cell_product *w, rf_layout layout)
         area s = RF_CPU(gemm_area)(w->g, tile_rows(layout), w->width, 0.0, 0.0, thread,
                                    omp_get_num_threads());
         if (s.row < s.row_end) {
-            cell_share(w, &s, scratch + thread * thread_floats());
+            cell_part(w, &s, scratch + thread * thread_floats());
         }
     }
     threads_watch(ctx, n_threads, ns, begin);
@@ -271,7 +273,7 @@ static gemm rows_from(const gemm *g, int64_t row, int64_t rows)
     return part;
 }
 
-/* Rows of activations in cells: where they lie, or converted. */
+/* Rows of activations in cells: where they lie if they are, else converted into `room`. */
 static const float *cells_of(rf_ctx *ctx, const gemm *g, float *room, int64_t *ld)
 {
     if (RF_CPU(lies_in_cells)(g)) {
@@ -289,7 +291,8 @@ static const float *cells_of(rf_ctx *ctx, const gemm *g, float *room, int64_t *l
     return room;
 }
 
-/* Where nothing is converted all rows meet the weights at once, which come from memory once. */
+/* Where nothing is to be converted, all rows meet the weights at once, so these come from memory
+ * once. Otherwise CONVERTED rows at a time. */
 static void linear_bf16(rf_ctx *ctx, const gemm *whole, const void *packed)
 {
     float *room = (float *)ctx->scratch + ctx->n_threads * thread_floats();

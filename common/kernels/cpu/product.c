@@ -1,14 +1,14 @@
-/* The register tile, and the packing that feeds it. */
+/* The register tile, by which everything that multiplies matrices multiplies, and packing for it. */
 #include "common/kernels/cpu/internal.h"
 
 enum {
     LINE = 16, /* floats of a cache line */
-    AHEAD = 8  /* inner steps by which rows of a panel are called from the L2 cache */
+    AHEAD = 8 /* inner steps from the prefetch of a panel's row to its use; it is in the L2 cache */
 };
 
-/* One tile: `rows` x `vectors` vectors of c. Both are constants wherever this is inlined, so the
- * accumulators live in registers. A row's and a column's sums do not know of their neighbours:
- * tiles of fewer rows and padded columns give the same bits. */
+/* One tile: `rows` x `vectors` vectors of c. Both are constants wherever this is inlined, so that
+ * the sums live in registers. No sum depends on the rows and columns beside it, so tiles of fewer
+ * rows, and with padded columns, give the same bits. */
 V_INLINE void tile(const product *p, int64_t row, int64_t col, const int rows, const int vectors,
                    const bool transposed, const cell_type cell)
 {
@@ -17,7 +17,7 @@ V_INLINE void tile(const product *p, int64_t row, int64_t col, const int rows, c
     const float *b = p->b + col / PANEL * p->panel_floats;
     float *c = p->c + row * p->ldc + col;
     const int64_t lda = p->lda, ldb = p->ldb, ldc = p->ldc, k = p->k;
-    const int64_t last = p->n - col - (vectors - 1) * VL; /* lanes of the last vector */
+    const int64_t last = p->n - col - (vectors - 1) * VL; /* lanes of the last vector in use */
     const int64_t next_row = min_of(row + TILE_ROWS, p->m - rows);
     const float *next = p->a + next_row * tile_step;
     vf sum[TILE_ROWS][TILE_VECTORS];
@@ -28,6 +28,7 @@ V_INLINE void tile(const product *p, int64_t row, int64_t col, const int rows, c
                             : v_zero();
         }
     }
+    /* What is needed after the loop: the start, or c; in a chain, the next tile's c. */
     const float *soon = p->mode == PRODUCT_CHAIN ? c + (next_row - row) * ldc
                         : p->mode == PRODUCT_ADD ? p->start + row * p->ld_start + col
                                                  : c;
@@ -37,7 +38,7 @@ V_INLINE void tile(const product *p, int64_t row, int64_t col, const int rows, c
             v_prefetch(soon + r * ld_soon + v * VL);
         }
     }
-    for (int64_t line = 0; line < k; line += LINE) { /* the next tile's rows come meanwhile */
+    for (int64_t line = 0; line < k; line += LINE) { /* meanwhile prefetches the next tile's rows */
         const int64_t line_end = min_of(line + LINE, k);
         for (int r = 0; r < rows; r++) {
             v_prefetch(transposed ? next + line * TILE_ROWS + r * LINE : next + r * lda + line);
@@ -124,7 +125,7 @@ FOR_VECTORS(TILE, 6)
     }
 #endif
 
-/* By form (a row-major, a transposed, bf16), rows and vectors. */
+/* By form (a row-major; a transposed; cells of bf16), rows and vectors. */
 static const tile_function tiles[3][TILE_ROWS][TILE_VECTORS] = {
     ALL_ROWS(tile), ALL_ROWS(transposed), ALL_ROWS(bf16)};
 
@@ -146,12 +147,12 @@ void RF_CPU(product)(const product *p)
     }
 }
 
-/* A block that is not whole, padded with zeros. */
-static void copy_block(float block[VL * VL], const float *src, int64_t ld, int64_t rows,
-                       int64_t cols)
+/* A square of VL x VL numbers of which only rows x cols exist; the others are 0. */
+static void copy_square(float square[VL * VL], const float *src, int64_t ld, int64_t rows,
+                        int64_t cols)
 {
     for (int64_t r = 0; r < VL; r++) {
-        v_store(block + r * VL, r < rows ? v_load_n(src + r * ld, cols) : v_zero());
+        v_store(square + r * VL, r < rows ? v_load_n(src + r * ld, cols) : v_zero());
     }
 }
 
@@ -163,24 +164,24 @@ void RF_CPU(pack_transposed)(float *dst, int64_t ld_dst, const float *src, int64
             int64_t n_rows = min_of(VL, rows - r0), n_cols = min_of(VL, cols - c0);
             const float *from = src + r0 * ld_src + c0;
             float *to = dst + c0 * ld_dst + r0;
-            vf block[VL];
+            vf column[VL];
             if (n_rows == VL && n_cols == VL) {
                 if (ahead > 0) {
                     for (int r = 0; r < VL; r++) {
                         v_prefetch(from + r * ld_src + ahead);
                     }
                 }
-                v_load_transposed(block, from, ld_src);
+                v_load_transposed(column, from, ld_src);
                 for (int c = 0; c < VL; c++) {
-                    v_store(to + c * ld_dst, block[c]);
+                    v_store(to + c * ld_dst, column[c]);
                 }
             } else {
                 float padded[VL * VL];
-                copy_block(padded, from, ld_src, n_rows, n_cols);
-                v_load_transposed(block, padded, VL);
+                copy_square(padded, from, ld_src, n_rows, n_cols);
+                v_load_transposed(column, padded, VL);
                 for (int c = 0; c < VL; c++) {
                     if (c < n_cols) {
-                        v_store(to + c * ld_dst, block[c]);
+                        v_store(to + c * ld_dst, column[c]);
                     }
                 }
             }

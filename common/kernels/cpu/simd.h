@@ -1,49 +1,120 @@
 /* simd.h: one vector of f32, written once for each instruction set.             all local
  *
- * `vf` holds VL floats. Kernels of this folder use nothing but these functions, so that one source
- * serves AVX-512, AVX2+FMA and a portable form (GNU vectors of 4 floats: SSE2, NEON, ...).
- * v_fma is one rounding where the ISA has it and two in the portable form; nowhere does the
- * compiler contract on its own. Partial vectors (`_n`) touch the first n lanes of memory only.
+ * A vf holds VL floats. The kernels of this folder use only these functions, so that one source
+ * serves AVX-512, AVX2 with FMA, and a portable form (GNU vectors of 4 floats: SSE2, NEON, ...).
+ * v_fma rounds once where the instruction set has it, and twice in the portable form; the compiler
+ * never makes one of its own (Makefile). Functions with `_n` touch the first n lanes of memory only.
  */
 #ifndef RF_KERNELS_CPU_SIMD_H
 #define RF_KERNELS_CPU_SIMD_H
 
-/* Each level has what lies below it; a file compiled for none is portable. */
+#include <stdint.h>
+#include <string.h>
+
+/* Each instruction set includes those named below it; a file compiled for none is portable. vf is
+ * VL floats; a product's register tile is TILE_ROWS x TILE_VECTORS vectors (product.c). */
 #if defined(RF_ISA_amx)
 #define RF_ISA_avx512bf16 1
 #endif
 #if defined(RF_ISA_avx512bf16)
 #define RF_ISA_avx512 1
 #endif
-#if !defined(RF_ISA_avx512) && !defined(RF_ISA_avx2) && !defined(RF_ISA_portable)
+#if defined(RF_ISA_avx512)
+#include <immintrin.h>
+typedef __m512 vf;
+enum { VL = 16, TILE_ROWS = 6, TILE_VECTORS = 4 };
+#elif defined(RF_ISA_avx2)
+#include <immintrin.h>
+typedef __m256 vf;
+enum { VL = 8, TILE_ROWS = 6, TILE_VECTORS = 2 };
+#else
+#if !defined(RF_ISA_portable)
 #define RF_ISA_portable 1
 #endif
+typedef float vf __attribute__((vector_size(16)));
+enum { VL = 4, TILE_ROWS = 4, TILE_VECTORS = 2 };
+#endif
 
-#include <stdint.h>
-#include <string.h>
+/* Columns of a register tile: how wide panels of right operands are packed. */
+enum { PANEL = VL * TILE_VECTORS };
+
+/* The bits of a vf as integers. */
+typedef int32_t vi __attribute__((vector_size(4 * VL)));
+typedef uint32_t vu __attribute__((vector_size(4 * VL)));
 
 #define V_INLINE static inline __attribute__((always_inline, unused))
 
-/* One of them: vf, its VL lanes, and a product's register tile of TILE_ROWS x TILE_VECTORS vectors;
- * then what differs between instruction sets. */
+/* --- What GNU vectors say alike on all ---------------------------------------------------------*/
+
+V_INLINE vf v_load(const float *p)
+{
+    vf a;
+    memcpy(&a, p, sizeof a);
+    return a;
+}
+V_INLINE void v_store(float *p, vf a)
+{
+    memcpy(p, &a, sizeof a);
+}
+V_INLINE vf v_add(vf a, vf b)
+{
+    return a + b;
+}
+V_INLINE vf v_sub(vf a, vf b)
+{
+    return a - b;
+}
+V_INLINE vf v_mul(vf a, vf b)
+{
+    return a * b;
+}
+V_INLINE vf v_div(vf a, vf b)
+{
+    return a / b;
+}
+V_INLINE vf v_or(vf a, vf b)
+{
+    return (vf)((vu)a | (vu)b);
+}
+/* The bits of each lane shifted down and up by 16, and without their lower 16. */
+V_INLINE vf v_down16(vf a)
+{
+    return (vf)((vu)a >> 16);
+}
+V_INLINE vf v_up16(vf a)
+{
+    return (vf)((vu)a << 16);
+}
+V_INLINE vf v_upper(vf a)
+{
+    return (vf)((vu)a & 0xffff0000U);
+}
+
+/* --- What each instruction set says for itself --------------------------------------------------
+ *
+ * v_set(x)                  x in all lanes
+ * v_load_n, v_store_n       the first n lanes; others of a load are 0
+ * v_sqrt, v_fma(a, b, c)    a*b + c; v_fnma: c - a*b
+ * v_max(a, b), v_min(a, b)  b where either is NaN
+ * v_first(n, a, b)          a in the lanes below n, b in the others
+ * v_where_less(x, y, a, b)  x < y ? a : b
+ * v_sum, v_largest          over the lanes of one vector
+ * v_scale2(a, n)            a * 2^n for integral n; v_scale2_near: in fewer steps, where a is near
+ *                           1 and the result a normal number
+ * v_load_transposed         out[c] lane r is src[r*ld + c]
+ *
+ * bf16 is the upper half of an f32. Two of them share a lane, a cell: the first in its lower half.
+ *
+ * v_bf16(a)                 a rounded to bf16, as f32: to nearest, ties to even; NaN stays NaN
+ * v_pairs(first, second)    2 VL numbers, in order, as VL cells
+ * v_load_half_n             n <= VL numbers that lie in memory as bf16; v_store_half_n: rounds
+ * v_zip(a, b)               lane i is the cell of a[i] and b[i]
+ * v_dot2(a, b, c)           c + a.first * b.first + a.second * b.second in f32; with AVX512-BF16
+ *                           denormals count as 0, elsewhere it is two steps of v_fma */
 #include "common/kernels/cpu/simd_avx2.h"
 #include "common/kernels/cpu/simd_avx512.h"
 #include "common/kernels/cpu/simd_portable.h"
 
-enum { PANEL = VL * TILE_VECTORS };
-
-/* --- Common ------------------------------------------------------------------------------------
- * v_max(a, b) and v_min(a, b) give b where either is NaN. v_first(n, a, b): lanes below n of a, the
- * others of b. v_where_less(x, y, a, b): x < y ? a : b. v_scale2(a, n): a * 2^n for integral n.
- * v_scale2_near: the same in fewer steps where a is near 1 and the result a normal number.
- * v_load_transposed: out[c] lane r is src[r*ld + c]. */
-
-/* bf16 is the upper half of an f32. Two of them share a lane, a cell: the first lies in its lower
- * half. v_bf16 rounds to bf16 (to nearest, ties to even; NaN stays NaN); v_pairs(first, second):
- * the 2 VL numbers in order, as VL cells; v_load_half_n, v_store_half_n: n <= VL numbers that lie
- * in memory as bf16, rounded as v_bf16 does; v_zip(a, b): lane i is the cell of a[i] and b[i];
- * v_dot2(a, b, c): c + a.first * b.first + a.second * b.second in f32 (AVX512-BF16: denormals
- * count as 0; else two steps of v_fma). */
 #if !defined(RF_ISA_avx512bf16)
 V_INLINE vf v_zip(vf a, vf b)
 {
@@ -60,7 +131,7 @@ V_INLINE void v_prefetch(const float *p)
     __builtin_prefetch(p, 0, 3);
 }
 
-/* A moment's rest in a loop that waits for another thread. */
+/* For loops that wait for another thread: leaves the core's units to its other hyperthread. */
 V_INLINE void v_relax(void)
 {
 #if defined(__x86_64__)
@@ -74,9 +145,9 @@ V_INLINE vf v_zero(void)
 }
 
 /* e^x: n = round(x / ln 2), r = x - n ln 2, then 1 + r + r^2 q(r) with q the minimax polynomial of
- * degree 4 (relative error 3e-9 on |r| <= ln2/2), times 2^n. Below 1 unit in the last place; inf
- * above 88.73, NaN for NaN. Results below the least normal number, 2^-126, are 0: processors take a
- * hundred cycles for each vector that holds a denormal, and masked scores would make many. */
+ * degree 4 (relative error 3e-9 on |r| <= ln2/2), times 2^n. The error is below 1 unit in the last
+ * place; inf above 88.73, NaN for NaN. Results below 2^-126, the least normal number, are 0: a
+ * vector with a denormal costs processors a hundred cycles, and hidden scores would make many. */
 V_INLINE vf v_exp(vf x)
 {
     const vf shift = v_set(12582912.0F); /* 1.5 * 2^23: adding it rounds to an integer */
@@ -94,9 +165,9 @@ V_INLINE vf v_exp(vf x)
     return v_where_less(given, low, v_zero(), v_scale2(y, n));
 }
 
-/* 2^x for x up to 127, by which attention's probabilities are made from scores in units of ln 2:
- * n = round(x), then the minimax polynomial of degree 5 with value 1 at 0 on |x - n| <= 1/2, times
- * 2^n. Relative error at most 2e-7. Below 2^-126: 0, as v_exp; NaN for NaN. */
+/* 2^x for x up to 127 (attention): n = round(x), then the minimax polynomial of degree 5 with value
+ * 1 at 0 on |x - n| <= 1/2, times 2^n. Relative error at most 2e-7. Results below 2^-126 are 0, as
+ * v_exp's; NaN for NaN. */
 V_INLINE vf v_exp2(vf x)
 {
     const vf shift = v_set(12582912.0F), low = v_set(-126.0F), given = x;

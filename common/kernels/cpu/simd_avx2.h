@@ -1,4 +1,4 @@
-/* simd_avx2.h: the vectors of simd.h, which includes it, in AVX2 and FMA.          all local */
+/* simd_avx2.h: what simd.h, which includes it, wants, in AVX2 and FMA.             all local */
 #ifndef RF_KERNELS_CPU_SIMD_AVX2_H
 #define RF_KERNELS_CPU_SIMD_AVX2_H
 
@@ -7,21 +7,9 @@
 
 #if defined(RF_ISA_avx2)
 
-#include <immintrin.h>
-typedef __m256 vf;
-enum { VL = 8, TILE_ROWS = 6, TILE_VECTORS = 2 };
-
 V_INLINE vf v_set(float x)
 {
     return _mm256_set1_ps(x);
-}
-V_INLINE vf v_load(const float *p)
-{
-    return _mm256_loadu_ps(p);
-}
-V_INLINE void v_store(float *p, vf a)
-{
-    _mm256_storeu_ps(p, a);
 }
 V_INLINE __m256i v_mask(int64_t n)
 {
@@ -39,22 +27,6 @@ V_INLINE void v_store_n(float *p, vf a, int64_t n)
     } else {
         _mm256_maskstore_ps(p, v_mask(n), a);
     }
-}
-V_INLINE vf v_add(vf a, vf b)
-{
-    return _mm256_add_ps(a, b);
-}
-V_INLINE vf v_sub(vf a, vf b)
-{
-    return _mm256_sub_ps(a, b);
-}
-V_INLINE vf v_mul(vf a, vf b)
-{
-    return _mm256_mul_ps(a, b);
-}
-V_INLINE vf v_div(vf a, vf b)
-{
-    return _mm256_div_ps(a, b);
 }
 V_INLINE vf v_sqrt(vf a)
 {
@@ -111,7 +83,7 @@ V_INLINE vf v_scale2_near(vf a, vf n)
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), exponent));
 }
 
-/* Halves of two rows are gathered while loading; then 4x4 blocks are transposed within halves. */
+/* Halves of two rows are gathered while loading; then squares of 4x4 are transposed within halves. */
 V_INLINE void v_load_transposed(vf out[VL], const float *src, int64_t ld)
 {
     for (int c = 0; c < VL; c += 4) {
@@ -132,22 +104,6 @@ V_INLINE void v_load_transposed(vf out[VL], const float *src, int64_t ld)
     }
 }
 
-V_INLINE vf v_down16(vf a)
-{
-    return _mm256_castsi256_ps(_mm256_srli_epi32(_mm256_castps_si256(a), 16));
-}
-V_INLINE vf v_up16(vf a)
-{
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 16));
-}
-V_INLINE vf v_or(vf a, vf b)
-{
-    return _mm256_or_ps(a, b);
-}
-V_INLINE vf v_upper(vf a)
-{
-    return _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32((int32_t)0xffff0000)));
-}
 V_INLINE vf v_bf16(vf a)
 {
     __m256i x = _mm256_castps_si256(a), one = _mm256_set1_epi32(1);

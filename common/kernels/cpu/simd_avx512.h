@@ -1,5 +1,5 @@
-/* simd_avx512.h: the vectors of simd.h, which includes it, in AVX-512, with AVX512-BF16 where asked
- * for.          all local */
+/* simd_avx512.h: what simd.h, which includes it, wants, in AVX-512, with AVX512-BF16 where the
+ * instruction set has it.                                                          all local */
 #ifndef RF_KERNELS_CPU_SIMD_AVX512_H
 #define RF_KERNELS_CPU_SIMD_AVX512_H
 
@@ -8,21 +8,9 @@
 
 #if defined(RF_ISA_avx512)
 
-#include <immintrin.h>
-typedef __m512 vf;
-enum { VL = 16, TILE_ROWS = 6, TILE_VECTORS = 4 };
-
 V_INLINE vf v_set(float x)
 {
     return _mm512_set1_ps(x);
-}
-V_INLINE vf v_load(const float *p)
-{
-    return _mm512_loadu_ps(p);
-}
-V_INLINE void v_store(float *p, vf a)
-{
-    _mm512_storeu_ps(p, a);
 }
 V_INLINE __mmask16 v_mask(int64_t n)
 {
@@ -39,22 +27,6 @@ V_INLINE void v_store_n(float *p, vf a, int64_t n)
     } else {
         _mm512_mask_storeu_ps(p, v_mask(n), a);
     }
-}
-V_INLINE vf v_add(vf a, vf b)
-{
-    return _mm512_add_ps(a, b);
-}
-V_INLINE vf v_sub(vf a, vf b)
-{
-    return _mm512_sub_ps(a, b);
-}
-V_INLINE vf v_mul(vf a, vf b)
-{
-    return _mm512_mul_ps(a, b);
-}
-V_INLINE vf v_div(vf a, vf b)
-{
-    return _mm512_div_ps(a, b);
 }
 V_INLINE vf v_sqrt(vf a)
 {
@@ -102,7 +74,7 @@ V_INLINE vf v_scale2_near(vf a, vf n)
 }
 
 /* Quarters of four rows are gathered while loading (the load ports are idle here, the shuffle port
- * is not); then 4x4 blocks are transposed within quarters. */
+ * is not); then squares of 4x4 are transposed within quarters. */
 V_INLINE void v_load_transposed(vf out[VL], const float *src, int64_t ld)
 {
     for (int c = 0; c < VL; c += 4) {
@@ -125,23 +97,6 @@ V_INLINE void v_load_transposed(vf out[VL], const float *src, int64_t ld)
     }
 }
 
-/* bf16 (common part below): bits shifted down or up, both, the upper halves. */
-V_INLINE vf v_down16(vf a)
-{
-    return _mm512_castsi512_ps(_mm512_srli_epi32(_mm512_castps_si512(a), 16));
-}
-V_INLINE vf v_up16(vf a)
-{
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 16));
-}
-V_INLINE vf v_or(vf a, vf b)
-{
-    return _mm512_or_ps(a, b);
-}
-V_INLINE vf v_upper(vf a)
-{
-    return _mm512_and_ps(a, _mm512_castsi512_ps(_mm512_set1_epi32((int32_t)0xffff0000)));
-}
 V_INLINE vf v_widen(__m256i half)
 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));

@@ -1,5 +1,4 @@
-/* simd_portable.h: the vectors of simd.h, which includes it, in GNU vectors of 4 floats. all local
- */
+/* simd_portable.h: what simd.h, which includes it, wants, in GNU vectors of 4 floats.   all local */
 #ifndef RF_KERNELS_CPU_SIMD_PORTABLE_H
 #define RF_KERNELS_CPU_SIMD_PORTABLE_H
 
@@ -8,23 +7,9 @@
 
 #if defined(RF_ISA_portable)
 
-typedef float vf __attribute__((vector_size(16)));
-typedef int32_t vi __attribute__((vector_size(16)));
-enum { VL = 4, TILE_ROWS = 4, TILE_VECTORS = 2 };
-
 V_INLINE vf v_set(float x)
 {
     return (vf){x, x, x, x};
-}
-V_INLINE vf v_load(const float *p)
-{
-    vf a;
-    memcpy(&a, p, sizeof(a));
-    return a;
-}
-V_INLINE void v_store(float *p, vf a)
-{
-    memcpy(p, &a, sizeof(a));
 }
 V_INLINE vf v_load_n(const float *p, int64_t n)
 {
@@ -43,22 +28,6 @@ V_INLINE void v_store_n(float *p, vf a, int64_t n)
             p[i] = a[i];
         }
     }
-}
-V_INLINE vf v_add(vf a, vf b)
-{
-    return a + b;
-}
-V_INLINE vf v_sub(vf a, vf b)
-{
-    return a - b;
-}
-V_INLINE vf v_mul(vf a, vf b)
-{
-    return a * b;
-}
-V_INLINE vf v_div(vf a, vf b)
-{
-    return a / b;
 }
 V_INLINE vf v_sqrt(vf a)
 {
@@ -122,26 +91,8 @@ V_INLINE void v_load_transposed(vf out[VL], const float *src, int64_t ld)
     }
 }
 
-V_INLINE vf v_down16(vf a)
-{
-    typedef uint32_t vu __attribute__((vector_size(16)));
-    return (vf)((vu)a >> 16);
-}
-V_INLINE vf v_up16(vf a)
-{
-    return (vf)((vi)a << 16);
-}
-V_INLINE vf v_or(vf a, vf b)
-{
-    return (vf)((vi)a | (vi)b);
-}
-V_INLINE vf v_upper(vf a)
-{
-    return (vf)((vi)a & (int32_t)0xffff0000);
-}
 V_INLINE vf v_bf16(vf a)
 {
-    typedef uint32_t vu __attribute__((vector_size(16)));
     vu x = (vu)a, up = x + ((x >> 16) & 1U) + 0x7fffU;
     return v_upper(v_choose(a == a, (vf)up, (vf)(x | 0x00400000U)));
 }

@@ -48,7 +48,7 @@ void RF_CPU(swiglu_forward)(rf_ctx *ctx, void *h, const void *gate, const void *
 #pragma omp parallel num_threads(threads_for(ctx, 8 * count))
     {
         int64_t begin, end;
-        share_lines(&begin, &end, count, omp_get_thread_num(), omp_get_num_threads());
+        part_of_lines(&begin, &end, count, omp_get_thread_num(), omp_get_num_threads());
         forward_span(type_of(ctx, RF_ACTIVATION), h, gate, up, begin, end);
     }
 }
@@ -59,7 +59,7 @@ void RF_CPU(swiglu_backward)(rf_ctx *ctx, void *dgate, void *dup, const void *dh
 #pragma omp parallel num_threads(threads_for(ctx, 12 * count))
     {
         int64_t begin, end;
-        share_lines(&begin, &end, count, omp_get_thread_num(), omp_get_num_threads());
+        part_of_lines(&begin, &end, count, omp_get_thread_num(), omp_get_num_threads());
         backward_span(type_of(ctx, RF_ACTIVATION), dgate, dup, dh, gate, up, NULL, begin, end);
     }
 }

@@ -18,14 +18,14 @@ static void round_bf16(real *to, const real *from, int64_t n)
 
 static void round_int8(real *to, const real *from, int64_t n)
 {
-    float block[RF_QUANTIZE_BLOCK];
-    int8_t q[RF_QUANTIZE_BLOCK];
-    for (int64_t begin = 0; begin < n; begin += RF_QUANTIZE_BLOCK) {
-        int64_t length = n - begin < RF_QUANTIZE_BLOCK ? n - begin : RF_QUANTIZE_BLOCK;
+    float group[RF_QUANTIZE_GROUP];
+    int8_t q[RF_QUANTIZE_GROUP];
+    for (int64_t begin = 0; begin < n; begin += RF_QUANTIZE_GROUP) {
+        int64_t length = n - begin < RF_QUANTIZE_GROUP ? n - begin : RF_QUANTIZE_GROUP;
         for (int64_t i = 0; i < length; i++) {
-            block[i] = (float)from[begin + i];
+            group[i] = (float)from[begin + i];
         }
-        float scale = rf_quantize(q, block, length);
+        float scale = rf_quantize(q, group, length);
         for (int64_t i = 0; i < length; i++) {
             to[begin + i] = (real)(scale * (float)q[i]);
         }

@@ -117,9 +117,9 @@ Test(quantize_file, holds_a_quarter_and_what_quantize_says)
         const rf_tensor *t = &s.model->table.tensor[i];
         bool is_matrix = rf_table_is_matrix(t);
         for (int64_t at = 0; at < t->count;) {
-            int8_t q[RF_QUANTIZE_BLOCK];
+            int8_t q[RF_QUANTIZE_GROUP];
             int64_t left = t->shape[t->n_dims - 1] - at % t->shape[t->n_dims - 1];
-            int64_t n = left < RF_QUANTIZE_BLOCK ? left : RF_QUANTIZE_BLOCK;
+            int64_t n = left < RF_QUANTIZE_GROUP ? left : RF_QUANTIZE_GROUP;
             float scale = is_matrix ? rf_quantize(q, from, n) : 0.0F;
             for (int64_t j = 0; j < n; j++) {
                 float wanted = is_matrix ? scale * (float)q[j] : from[j];
