@@ -93,7 +93,8 @@ static int train_leaf(rf_leaves *l, const rf_loader_share *share, int64_t i, int
     RF_TRY(rc);
     keep_losses(l, i);
     if (rf_failpoint_visit("train.nan", NULL) != RF_OK) {
-        const double nan_value = nan(""); /* a test's stand-in for an overflow on one rank */
+        static const double nan_value =
+            (double)NAN; /* a test's stand-in for an overflow on one rank */
         rf_backend_upload(l->model->ctx, gradient, RF_MASTER, &nan_value, RF_F64, 1);
     }
     rf_reduce_leaf_done(l->reduce);

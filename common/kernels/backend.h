@@ -52,7 +52,7 @@ typedef enum rf_layout {
 struct rf_kernels; /* kernels.h */
 struct rf_ctx;
 
-/* Stands behind everything that a context was given before it was recorded. */
+/* Stands behind everything that a context was given before it was recorded; 0: before anything. */
 typedef int64_t rf_event;
 
 /* The memory of a backend: what the functions rf_backend_... below do, without their checks. */

@@ -82,7 +82,8 @@ static int check_batch(const rf_model *model, rf_acts *acts, const rf_batch *bat
     return cache != NULL ? check_places(acts, batch, cache->length, err) : RF_OK;
 }
 
-static int upload_batch(rf_model *model, rf_acts *acts, const rf_batch *batch,
+/* *uploaded: until then neither the batch nor acts->host_... change. */
+static int upload_batch(rf_event *uploaded, rf_model *model, rf_acts *acts, const rf_batch *batch,
                         const rf_cache *cache, rf_error *err)
 {
     rf_ctx *ctx = model->ctx;
@@ -106,6 +107,7 @@ static int upload_batch(rf_model *model, rf_acts *acts, const rf_batch *batch,
         }
     }
     rf_backend_upload(ctx, acts->wanted, RF_INDEX, acts->host_wanted, RF_I32, acts->n_wanted);
+    *uploaded = rf_backend_record(ctx);
     acts->n = n;
     acts->cached = cache != NULL;
     return RF_OK;
@@ -231,7 +233,8 @@ int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batch *batch, rf_c
     if (rc != RF_OK) {
         return rc;
     }
-    rc = upload_batch(model, acts, batch, cache, err);
+    rf_event uploaded = 0;
+    rc = upload_batch(&uploaded, model, acts, batch, cache, err);
     if (rc != RF_OK) {
         return rc;
     }
@@ -246,5 +249,6 @@ int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batch *batch, rf_c
                             outside->of[RF_ROLE_FINAL_NORM], acts->n, d, model->config.rms_norm_eps,
                             RF_RESIDUAL);
     rf_model_release(model, n_layers);
+    rf_backend_wait(ctx, uploaded); /* last, when the backend has work in hand */
     return RF_OK;
 }

@@ -36,6 +36,7 @@ void rf_lora_init(rf_model *model)
                 value[j] = is_a ? bound * (2.0 * rf_rng_uniform(&rng) - 1.0) : 0.0;
             }
             rf_backend_upload(model->ctx, at(model, t, first), RF_MASTER, value, RF_F64, n);
+            rf_backend_wait(model->ctx, rf_backend_record(model->ctx));
         }
     }
     rf_model_prepare(model);

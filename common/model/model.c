@@ -131,6 +131,7 @@ static int fill_rotary_tables(rf_model *model, rf_error *err)
         rf_backend_upload(model->ctx,
                           rf_backend_at(backend, RF_STATISTIC, model->sin, first * half),
                           RF_STATISTIC, sines, RF_F64, count);
+        rf_backend_wait(model->ctx, rf_backend_record(model->ctx));
     }
     free(host);
     return RF_OK;
@@ -334,6 +335,7 @@ void rf_model_init(rf_model *model, uint64_t seed)
                 model->ctx,
                 rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset + first),
                 RF_MASTER, value, RF_F64, n);
+            rf_backend_wait(model->ctx, rf_backend_record(model->ctx));
         }
     }
     rf_model_prepare(model);

@@ -179,7 +179,7 @@ void rf_acts_free(rf_acts *acts, rf_model *model); /* NULL is fine */
  *   else: place i's key and value are written to cache place batch->place[i] before attention runs;
  *     spans index the slab.
  * Tokens, positions, places and spans out of range are errors (naming the place), found before
- * anything runs. */
+ * anything runs. The batch may change once it returned. */
 RF_MUST_CHECK int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batch *batch,
                                    rf_cache *cache, rf_error *err);
 /* One block of it, from acts->block[layer].x; backward with RF_RECOMPUTE_BLOCK calls it again. Sets

@@ -188,6 +188,7 @@ static void fill_tree(rf_ctx *ctx, void *x, int first, int n_leaves, int64_t n)
             value[i] = element(first, i);
         }
         rf_backend_upload(ctx, x, RF_MASTER, value, RF_F64, n);
+        rf_backend_wait(ctx, rf_backend_record(ctx));
         free(value);
         return;
     }
@@ -339,6 +340,7 @@ static void take_off(flight *f, rf_dist *dist, rf_ctx *ctx, int64_t n)
             value[i] = integer(k, f->rank, i);
         }
         rf_backend_upload(ctx, f->range[k], RF_MASTER, value, RF_F64, n);
+        rf_backend_wait(ctx, rf_backend_record(ctx));
     }
     f->versions = alloc(ctx, f->size * f->slot);
     f->slice = alloc(ctx, f->slot);

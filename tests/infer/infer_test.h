@@ -49,6 +49,7 @@ static inline void sharp_upload(rf_model *model, const rf_tensor *t, const float
     rf_backend_upload(model->ctx,
                       rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset),
                       RF_MASTER, value, RF_F32, t->count);
+    rf_backend_wait(model->ctx, rf_backend_record(model->ctx));
 }
 
 /* Random values around 0, the first column apart where it is not 0. */

@@ -122,6 +122,7 @@ static rf_model *packed_model(rf_layout weights)
                             rf_backend_at(from->ctx->backend, RF_MASTER, from->master, t->offset),
                             RF_MASTER, t->count);
         rf_model_upload(model, &model->table.tensor[i], 0, value, RF_F32, t->count);
+        rf_backend_wait(model->ctx, rf_backend_record(model->ctx));
     }
     rf_model_prepare(model);
     rf_model_free(from);

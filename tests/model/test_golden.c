@@ -79,6 +79,7 @@ static void read_weights(rf_model *model, hid_t file)
         rf_backend_upload(model->ctx,
                           rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset),
                           RF_MASTER, value, RF_F32, t->count);
+        rf_backend_wait(model->ctx, rf_backend_record(model->ctx));
         free(value);
     }
     rf_model_prepare(model);

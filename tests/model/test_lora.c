@@ -131,6 +131,7 @@ static double mismatch(rig *r, const rf_batch *batch, const double *gradient, co
             r->model->ctx,
             rf_backend_at(r->model->ctx->backend, RF_MASTER, r->model->master, t->offset),
             RF_MASTER, moved, RF_F64, t->count);
+        rf_backend_wait(r->model->ctx, rf_backend_record(r->model->ctx));
         rf_model_prepare(r->model);
         numeric += k < 4 ? weight[k] * energy(r, batch) / (12 * h) : 0.0;
     }
@@ -334,6 +335,7 @@ static void merge_all(rf_model *model)
                           RF_MASTER, value[0], RF_F64, w->count);
         rf_backend_zero(model->ctx, rf_backend_at(backend, RF_MASTER, model->master, b->offset),
                         RF_MASTER, b->count);
+        rf_backend_wait(model->ctx, rf_backend_record(model->ctx));
         for (int k = 0; k < 3; k++) {
             free(value[k]);
         }

@@ -74,6 +74,7 @@ static inline void tiny_randomize(rf_model *model, uint64_t seed)
             value[j] = (float)(mean + deviation * rf_rng_normal(&rng));
         }
         rf_model_upload(model, t, 0, value, RF_F32, t->count);
+        rf_backend_wait(model->ctx, rf_backend_record(model->ctx));
         free(value);
     }
     rf_model_prepare(model);

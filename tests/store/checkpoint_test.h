@@ -100,6 +100,7 @@ static inline void fill_flat(subject *s, void *to, uint64_t seed)
         }
         rf_backend_upload(s->model->ctx, rf_backend_at(backend, RF_MASTER, to, t->offset),
                           RF_MASTER, value, RF_F64, t->count);
+        rf_backend_wait(s->model->ctx, rf_backend_record(s->model->ctx));
         free(value);
     }
 }

@@ -12,6 +12,34 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* What the kernels of `cpu` expect comes first. */
+typedef struct apart_state {
+    rf_host_state host;
+    const rf_kernels *cpu;
+    /* What uploads read, and how it was then, until an event behind them or rf_ctx_sync. */
+    struct sent {
+        const void *src;
+        void *copy;
+        size_t bytes;
+    } * sent;
+    size_t n_sent, capacity;
+    rf_event n_settled; /* uploads before the first of these */
+} apart_state;
+
+/* The first uploads, up to number `end`, are done: until now nobody may have changed their sources. */
+static void settle(apart_state *state, rf_event end)
+{
+    size_t n = 0;
+    for (; n < state->n_sent && state->n_settled < end; n++, state->n_settled++) {
+        struct sent *sent = &state->sent[n];
+        bool is_same = memcmp(sent->src, sent->copy, sent->bytes) == 0;
+        RF_ASSERT(is_same && "the source of an upload lives until the next event or sync");
+        free(sent->copy);
+    }
+    state->n_sent -= n;
+    memmove(state->sent, state->sent + n, state->n_sent * sizeof *state->sent);
+}
+
 /* --- Memory ---------------------------------------------------------------------------------- */
 
 /* All memory of the process that belongs to this backend, with a lock, since each thread of control
@@ -92,6 +120,19 @@ static void upload(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, rf
     enter();
     rf_host_memory.upload(ctx, dst, dst_type, src, src_type, n);
     leave();
+    apart_state *state = ctx->state;
+    const size_t bytes = (size_t)n * rf_type_bytes(src_type);
+    state->sent =
+        rf_alloc_grow(state->sent, &state->capacity, state->n_sent + 1, sizeof *state->sent);
+    state->sent[state->n_sent++] = (struct sent){src, rf_alloc_copy(src, bytes), bytes};
+}
+
+static void download(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, rf_type src_type,
+                     int64_t n)
+{
+    enter();
+    rf_host_memory.download(ctx, dst, dst_type, src, src_type, n);
+    leave();
 }
 
 static void copy(rf_ctx *ctx, void *dst, const void *src, size_t bytes)
@@ -110,26 +151,21 @@ static void zero(rf_ctx *ctx, void *dst, size_t bytes)
 
 static rf_event record(rf_ctx *ctx)
 {
-    return rf_host_memory.record(ctx);
+    const apart_state *state = ctx->state;
+    return state->n_settled + (rf_event)state->n_sent;
 }
 
 static void wait_for(rf_ctx *ctx, rf_event event)
 {
-    rf_host_memory.wait(ctx, event);
+    settle(ctx->state, event);
 }
 
 static void sync_all(rf_ctx *ctx)
 {
-    rf_host_memory.sync(ctx);
+    settle(ctx->state, INT64_MAX);
 }
 
 /* --- Context --------------------------------------------------------------------------------- */
-
-/* What the kernels of `cpu` expect comes first. */
-typedef struct apart_state {
-    rf_host_state host;
-    const rf_kernels *cpu;
-} apart_state;
 
 static const rf_kernels *cpu_kernels(const char *isa)
 {
@@ -169,7 +205,12 @@ static int open_state(rf_ctx *ctx, rf_error *err)
 
 static void close_state(rf_ctx *ctx)
 {
-    free(ctx->state);
+    apart_state *state = ctx->state;
+    for (size_t i = 0; i < state->n_sent; i++) {
+        free(state->sent[i].copy);
+    }
+    free(state->sent);
+    free(state);
 }
 
 const rf_memory rf_apart_memory = {
@@ -178,7 +219,7 @@ const rf_memory rf_apart_memory = {
     .alloc = allocate,
     .free = release,
     .upload = upload,
-    .download = upload,
+    .download = download,
     .copy = copy,
     .zero = zero,
     .record = record,
