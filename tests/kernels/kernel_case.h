@@ -252,7 +252,7 @@ static inline void operand_download(operand *o, rf_ctx *ctx)
         rf_backend_download(ctx, o->after, RF_F64, o->memory, o->cls, o->n);
         return;
     }
-    int32_t *value = case_allocate((size_t)o->n, sizeof(*value));
+    int32_t *value = case_allocate((size_t)o->n, sizeof *value);
     rf_backend_download(ctx, value, RF_I32, o->memory, o->cls, o->n);
     for (int64_t i = 0; i < o->n; i++) {
         o->after[i] = (double)value[i];

@@ -314,7 +314,7 @@ static inline void run_head_loss(kernel_case *c, rf_ctx *ctx)
 {
     kernel_shape s = c->shape;
     const int32_t *target = case_find(c, "target")->index;
-    int32_t *place = case_allocate((size_t)s.n, sizeof(*place));
+    int32_t *place = case_allocate((size_t)s.n, sizeof *place);
     int64_t m = 0;
     for (int32_t i = 0; i < s.n; i++) {
         place[m] = i;
@@ -352,7 +352,7 @@ static inline void declare_head_query(kernel_case *c)
         }
     }
     for (int64_t j = 1; j < s.v; j += 2) { /* every odd row equals the one before: ties */
-        memcpy(w + j * s.d, w + (j - 1) * s.d, (size_t)s.d * sizeof(*w));
+        memcpy(w + j * s.d, w + (j - 1) * s.d, (size_t)s.d * sizeof *w);
     }
 }
 static inline void run_head_query(kernel_case *c, rf_ctx *ctx)

@@ -132,7 +132,7 @@ Test(spans, index_equals_brute_force)
                                 {33, 65}, {64, 128}, {100, 100}, {130, 40}, {40, 300}, {300, 300}};
     for (size_t c = 0; c < sizeof(sizes) / sizeof(sizes[0]); c++) {
         int64_t n = sizes[c][0], m = sizes[c][1];
-        int32_t *host = calloc((size_t)(4 * n) + 1, sizeof(*host));
+        int32_t *host = calloc((size_t)(4 * n) + 1, sizeof *host);
         cr_assert(host != NULL);
         for (int pattern = 0; pattern < N_SPAN_PATTERNS; pattern++) {
             built b;
@@ -161,7 +161,7 @@ Test(spans, runs_of_random_spans)
         int32_t host[4 * N];
         for (int i = 0; i < N; i++) {
             if (i > 0 && rf_rng_below(&rng, 4) > 0) { /* like the last, with a shorter end */
-                memcpy(host + 4 * i, host + 4 * (i - 1), 4 * sizeof(*host));
+                memcpy(host + 4 * i, host + 4 * (i - 1), 4 * sizeof *host);
                 int s = 2 * (int)rf_rng_below(&rng, 2);
                 uint64_t length = (uint64_t)(host[4 * i + s + 1] - host[4 * i + s]);
                 host[4 * i + s + 1] = host[4 * i + s] + (int32_t)rf_rng_below(&rng, length + 1);

@@ -214,7 +214,7 @@ void RF_CPU(product_amx)(const product *p)
 void RF_CPU(amx_int8)(int32_t *sum, const int32_t *a, int64_t lda, const char *b, int64_t ldb,
                       int64_t cells)
 {
-    const int64_t a_bytes = lda * (int64_t)sizeof(*a), sum_bytes = 2 * TILE_BYTES;
+    const int64_t a_bytes = lda * (int64_t)sizeof *a, sum_bytes = 2 * TILE_BYTES;
     clear_sums();
     for (int64_t i = 0; i < cells; i += SIDE, a += SIDE, b += SIDE * ldb) {
         _tile_loadd(4, a, a_bytes);

@@ -12,7 +12,7 @@ V_INLINE vf load_pairs(rf_type type, const void *src, int64_t at, int64_t left)
     const uint16_t *from = (const uint16_t *)src + at;
     uint16_t part[2 * VL] = {0};
     if (left < 2 * VL) {
-        memcpy(part, from, (size_t)left * sizeof(*from));
+        memcpy(part, from, (size_t)left * sizeof *from);
         from = part;
     }
     return v_load((const float *)(const void *)from);

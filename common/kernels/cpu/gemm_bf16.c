@@ -56,7 +56,7 @@ static int64_t most_left_floats(const rf_limits *limits)
     const int64_t wide[] = {limits->width, limits->n_heads * limits->head_dim,
                             limits->n_kv_heads * limits->head_dim, limits->ffn, limits->rank};
     int64_t rows = RF_CPU(head_rows)(limits), most = 0;
-    for (size_t i = 0; i < sizeof(wide) / sizeof(wide[0]); i++) {
+    for (size_t i = 0; i < sizeof wide / sizeof wide[0]; i++) {
         most = max_of(most, left_floats(limits->places, wide[i]));
         most = max_of(most, left_floats(wide[i], limits->places));
     }

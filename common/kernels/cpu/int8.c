@@ -48,7 +48,7 @@ V_INLINE operand q_operand(int32_t cell)
 {
     operand x;
     int8_t bytes[CELL];
-    memcpy(bytes, &cell, sizeof(bytes));
+    memcpy(bytes, &cell, sizeof bytes);
     for (int i = 0; i < CELL; i++) {
         x.byte[i] = (vq){bytes[i], bytes[i], bytes[i], bytes[i]};
     }
@@ -98,7 +98,7 @@ V_INLINE vq q_set(int32_t x)
 V_INLINE vq q_load(const char *p)
 {
     vq a;
-    memcpy(&a, p, sizeof(a));
+    memcpy(&a, p, sizeof a);
     return a;
 }
 V_INLINE vf q_float(vq a)

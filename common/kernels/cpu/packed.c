@@ -77,7 +77,7 @@ static void unpack_row(float *x, rf_matrix w, int64_t row, int64_t in)
         const uint16_t *half = (const uint16_t *)(const void *)column;
         for (int64_t i = 0; i < in; i++) {
             uint32_t bits = (uint32_t)half[i / 2 * 2 * width + i % 2] << 16;
-            memcpy(x + i, &bits, sizeof(bits));
+            memcpy(x + i, &bits, sizeof bits);
         }
     }
 }

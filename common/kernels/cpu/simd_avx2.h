@@ -123,7 +123,7 @@ V_INLINE vf v_load_half_n(const uint16_t *p, int64_t n)
 {
     uint16_t part[VL] = {0};
     if (n < VL) {
-        memcpy(part, p, (size_t)n * sizeof(*p));
+        memcpy(part, p, (size_t)n * sizeof *p);
         p = part;
     }
     __m128i half = _mm_loadu_si128((const __m128i *)(const void *)p);
@@ -133,7 +133,7 @@ V_INLINE void v_store_half_n(uint16_t *p, vf a, int64_t n)
 {
     uint16_t half[2 * VL];
     _mm256_storeu_ps((float *)(void *)half, v_pairs(a, a));
-    memcpy(p, half, (size_t)(n < VL ? n : VL) * sizeof(*p));
+    memcpy(p, half, (size_t)(n < VL ? n : VL) * sizeof *p);
 }
 
 #endif

@@ -7,7 +7,7 @@ size_t RF_CPU(scratch_bytes)(int n_threads, const rf_limits *limits)
         limits->backward ? RF_CPU(attention_backward_bytes)(n_threads, limits) : 0,
         RF_CPU(head_bytes)(n_threads, limits), RF_CPU(norm_bytes)(limits)};
     size_t most = 0;
-    for (size_t i = 0; i < sizeof(need) / sizeof(need[0]); i++) {
+    for (size_t i = 0; i < sizeof need / sizeof need[0]; i++) {
         most = need[i] > most ? need[i] : most;
     }
     return most;
