@@ -35,7 +35,7 @@ int rf_leaves_new(rf_leaves *out, rf_dist *dist, rf_model *model, rf_reduce *red
 void rf_leaves_free(rf_leaves *leaves)
 {
     if (leaves->model != NULL) {
-        rf_backward_free(leaves->backward, leaves->model);
+        rf_backward_free(leaves->backward);
         rf_acts_free(leaves->acts, leaves->model);
         rf_backend_free(leaves->model->ctx, leaves->loss);
     }

@@ -137,7 +137,7 @@ static void close_work(step_work *w)
     rf_backend_free(w->model->ctx, w->moments);
     rf_backend_free(w->model->ctx, w->gradient);
     rf_batch_free(&w->batch);
-    rf_backward_free(w->backward, w->model);
+    rf_backward_free(w->backward);
     rf_acts_free(w->acts, w->model);
     rf_model_free(w->model);
 }

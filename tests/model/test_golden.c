@@ -159,7 +159,7 @@ static void check_model(const rf_backend *backend, const char *name, rf_recomput
     check_losses(model, acts, file, tolerance);
     check_gradients(model, gradient, file, tolerance);
     rf_backend_free(model->ctx, gradient);
-    rf_backward_free(backward, model);
+    rf_backward_free(backward);
     rf_acts_free(acts, model);
     rf_model_free(model);
     rf_batch_free(&batch);

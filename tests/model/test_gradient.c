@@ -31,7 +31,7 @@ static rig rig_new(const rf_backend *backend, const rf_model_config *config, int
 static void rig_free(rig *r)
 {
     rf_backend_free(r->model->ctx, r->gradient);
-    rf_backward_free(r->backward, r->model);
+    rf_backward_free(r->backward);
     rf_acts_free(r->acts, r->model);
     rf_model_free(r->model);
 }
@@ -441,7 +441,7 @@ Test(gradient, refuses_a_forward_pass_that_kept_nothing)
     TINY_MUST(rf_model_forward(r.model, r.acts, &batch, NULL, tiny_error()));
     cr_assert(rf_backward_run(small, r.model, r.acts, r.gradient, loss, &err) == RF_ERR);
     cr_assert_not_null(strstr(err.message, "59"));
-    rf_backward_free(small, r.model);
+    rf_backward_free(small);
     rf_cache_free(cache, r.model);
     rf_acts_free(light, r.model);
     rf_batch_free(&batch);
@@ -466,7 +466,62 @@ Test(gradient, memory_is_as_planned_and_sizes_are_checked)
     rf_model *forward_only = tiny_model(backend_named("ref64", ""), 1, &config, 8, 8, false);
     cr_assert(rf_backward_new(&backward, forward_only, 8, &err) == RF_ERR);
     cr_assert_not_null(strstr(err.message, "without backward"));
-    rf_backward_free(NULL, r.model);
+    rf_backward_free(NULL);
     rf_model_free(forward_only);
     rig_free(&r);
+}
+
+/* --- Layers that are complete ----------------------------------------------------------------- */
+
+/* What a listener saw: the order, and each layer's gradients at that moment. */
+typedef struct heard {
+    rig *r;
+    int64_t n, layer[8];
+    double *then; /* [table.n_elements] */
+} heard;
+
+static void hear(void *user, int64_t layer)
+{
+    heard *h = user;
+    const rf_model *model = h->r->model;
+    cr_assert(h->n < 8);
+    h->layer[h->n++] = layer;
+    for (int64_t i = 0; i < model->table.n_tensors; i++) {
+        const rf_tensor *t = &model->table.tensor[i];
+        if (t->trainable && (t->layer < 0 ? model->config.num_hidden_layers : t->layer) == layer) {
+            rf_backend_download(
+                model->ctx, h->then + t->offset, RF_F64,
+                rf_backend_at(model->ctx->backend, RF_MASTER, h->r->gradient, t->offset), RF_MASTER,
+                t->count);
+        }
+    }
+}
+
+static void check_heard(tiny_switches switches)
+{
+    rf_model_config config = tiny_config(switches);
+    rig r = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
+    rf_batch batch = tiny_packed(&config, 12);
+    heard h = {.r = &r, .then = calloc((size_t)r.model->table.n_elements, sizeof *h.then)};
+    cr_assert_not_null(h.then);
+    rf_backward_listen(r.backward, hear, &h);
+    double *last = gradient_of(&r, &batch, NULL);
+    cr_assert(h.n == config.num_hidden_layers + 1);
+    for (int64_t i = 0; i < config.num_hidden_layers; i++) {
+        cr_assert(h.layer[i] == config.num_hidden_layers - 1 - i);
+    }
+    cr_assert(h.layer[h.n - 1] == config.num_hidden_layers);
+    for (int64_t i = 0; i < r.model->table.n_elements; i++) {
+        cr_assert(h.then[i] == last[i], "element %ld", (long)i);
+    }
+    free(h.then);
+    free(last);
+    rf_batch_free(&batch);
+    rig_free(&r);
+}
+
+Test(gradient, a_layer_is_final_when_it_is_said_to_be)
+{
+    check_heard((tiny_switches){.qk_norm = true, .tied = true});
+    check_heard((tiny_switches){.qkv_bias = true});
 }

@@ -64,7 +64,7 @@ static rig rig_new(const rf_backend *backend, tiny_switches switches,
 static void rig_free(rig *r)
 {
     rf_backend_free(r->model->ctx, r->gradient);
-    rf_backward_free(r->backward, r->model);
+    rf_backward_free(r->backward);
     rf_acts_free(r->acts, r->model);
     rf_model_free(r->model);
 }

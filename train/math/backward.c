@@ -7,13 +7,13 @@
  *
  * by the quantity X. Two rules do most of the work:
  *
- *   - A product y = x W^T + b (linear_forward) has  dx = dy W,  dW = dy^T x,  db = sum of dy's
- * rows.
+ *   - A product y = x W^T + b (linear_forward) has  dx = dy W,  dW = dy^T x,
+ *     db = sum of dy's rows.
  *   - A quantity that is used in several places gets the sum of what each use asks for. The
- * residual stream is such a quantity: in  out = x + f(x)  the derivative dx is dout, from the term
- * x, plus what f's own backward pass returns. So one buffer, dx, travels down the whole stack:
- * every half block reads it as the derivative of its output, and adds its own share to make it the
- *     derivative of its input.
+ *     residual stream is such a quantity: in  out = x + f(x)  the derivative dx is dout, from the
+ *     term x, plus what f's own backward pass returns. So one buffer, dx, travels down the whole
+ *     stack: every half block reads it as the derivative of its output, and adds its own share to
+ *     make it the derivative of its input.
  *
  * Weight gradients add to the trainable space at the tensor's offset; a weight used twice (the
  * tied embedding: as head and as table) thereby gets the sum of both uses. Frozen weights have no
@@ -28,6 +28,7 @@
 #include <stdlib.h>
 
 struct rf_backward {
+    rf_ctx *ctx;        /* the model's */
     int64_t capacity;   /* places */
     void *dx;           /* [N,D] residual: derivative of the residual stream at this point */
     void *dnorm;        /* [N,D] residual: derivative of a norm's output */
@@ -41,6 +42,8 @@ struct rf_backward {
     int64_t (*offset)[RF_N_ROLES]; /* [L+1]: where a tensor begins in the trainable space, -1: none.
                                       The last is for what lies outside the blocks */
     int64_t lowest;                /* block where the walk ends; L: none has anything to train */
+    rf_backward_layer_done *done;  /* who listens; NULL: nobody */
+    void *user;
 };
 
 /* What every step of the walk needs. */
@@ -140,6 +143,7 @@ int rf_backward_new(rf_backward **out, rf_model *model, int64_t places, rf_error
     if (b == NULL) {
         return rf_error_set(err, RF_ERR, "no memory for the backward pass: free some");
     }
+    b->ctx = model->ctx;
     b->capacity = places;
     int rc = find_offsets(b, model, err);
     if (rc != RF_OK) {
@@ -156,21 +160,34 @@ int rf_backward_new(rf_backward **out, rf_model *model, int64_t places, rf_error
     lay_out(b, &arena, model);
 out:
     if (rc != RF_OK) {
-        rf_backward_free(b, model);
+        rf_backward_free(b);
         b = NULL;
     }
     *out = b;
     return rc;
 }
 
-void rf_backward_free(rf_backward *backward, rf_model *model)
+void rf_backward_free(rf_backward *backward)
 {
     if (backward == NULL) {
         return;
     }
-    rf_backend_free(model->ctx, backward->memory);
+    rf_backend_free(backward->ctx, backward->memory);
     free(backward->offset);
     free(backward);
+}
+
+void rf_backward_listen(rf_backward *backward, rf_backward_layer_done *done, void *user)
+{
+    backward->done = done;
+    backward->user = user;
+}
+
+static void tell_done(const rf_backward *backward, int64_t layer)
+{
+    if (backward->done != NULL) {
+        backward->done(backward->user, layer);
+    }
 }
 
 /* Where the gradient of a tensor is added; NULL where the model has no such tensor, or it is
@@ -423,19 +440,22 @@ int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts, void 
               .g = config->num_key_value_heads,
               .k = config->head_dim,
               .f = config->intermediate_size};
-    int rc = check(backward, acts, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(check(backward, acts, err));
     head_backward(&p);
-    for (int64_t layer = config->num_hidden_layers - 1; layer >= backward->lowest; layer--) {
+    for (int64_t layer = config->num_hidden_layers - 1; layer >= 0; layer--) {
+        if (layer < backward->lowest) {
+            tell_done(backward, layer);
+            continue;
+        }
         make_again(&p, layer);
         const rf_block_weights *w = rf_model_acquire(model, layer);
         mlp_backward(&p, layer, w);
         attention_backward(&p, layer, w);
         rf_model_release(model, layer);
+        tell_done(backward, layer);
     }
     embedding_backward(&p);
+    tell_done(backward, config->num_hidden_layers);
     if (loss == NULL) {
         return RF_OK;
     }
