@@ -89,7 +89,7 @@ static int train_leaf(rf_leaves *l, const rf_loader_share *share, int64_t i, int
     if (rc == RF_OK) {
         rc = rf_backward_run(l->backward, l->model, l->acts, gradient, NULL, err);
     }
-    rf_lora_keep(l->model);
+    rf_lora_stop_dropping(l->model);
     RF_TRY(rc);
     keep_losses(l, i);
     if (rf_failpoint_visit("train.nan", NULL) != RF_OK) {

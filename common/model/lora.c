@@ -51,7 +51,7 @@ void rf_lora_drop(rf_model *model, uint64_t step, uint64_t leaf)
     model->drop_leaf = leaf;
 }
 
-void rf_lora_keep(rf_model *model)
+void rf_lora_stop_dropping(rf_model *model)
 {
     model->drops = false;
 }

@@ -19,7 +19,7 @@ void rf_lora_init(rf_model *model);
  * and in a repeated forward pass. A model begins without. `leaf`: which of the step's leaves, over
  * all ranks (train/math/reduce.h). */
 void rf_lora_drop(rf_model *model, uint64_t step, uint64_t leaf);
-void rf_lora_keep(rf_model *model); /* no dropping: validation, decoding */
+void rf_lora_stop_dropping(rf_model *model); /* no dropping: validation, decoding */
 
 /* Adds the adapter's share to a product of a block; nothing where the matrix `role` has none.
  *   y [N,out] of y_class, adds; x [N,in] reads; N = acts->n */

@@ -266,7 +266,7 @@ Test(lora, dropout_is_a_function_of_step_and_leaf)
     g[2] = run(&kept, &batch);
     rf_lora_drop(kept.model, 5, 1);
     g[3] = run(&kept, &batch);
-    rf_lora_keep(kept.model);
+    rf_lora_stop_dropping(kept.model);
     g[4] = run(&kept, &batch);
     for (int i = 2; i < 5; i++) {
         cr_assert(memcmp(g[0], g[i], bytes) != 0);
