@@ -132,8 +132,8 @@ void rf_engine_free(rf_engine *e)
         rf_sequence_free(&e->seat[i].sequence);
     }
     rf_batch_free(&e->batch);
-    rf_acts_free(e->acts, e->model);
-    rf_cache_free(e->cache, e->model);
+    rf_acts_free(e->acts);
+    rf_cache_free(e->cache);
     free(e->seat);
     free(e->asked);
     free(e->row);

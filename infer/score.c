@@ -57,7 +57,7 @@ void rf_scorer_free(rf_scorer *s)
     if (s == NULL) {
         return;
     }
-    rf_acts_free(s->acts, s->model);
+    rf_acts_free(s->acts);
     rf_batch_free(&s->batch);
     free(s->row);
     free(s->logprob);

@@ -36,7 +36,7 @@ void rf_leaves_free(rf_leaves *leaves)
 {
     if (leaves->model != NULL) {
         rf_backward_free(leaves->backward);
-        rf_acts_free(leaves->acts, leaves->model);
+        rf_acts_free(leaves->acts);
         rf_backend_free(leaves->model->ctx, leaves->loss);
     }
     free(leaves->host);

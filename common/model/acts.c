@@ -7,6 +7,7 @@
  */
 #include "common/model/model.h"
 
+#include "common/base/alloc.h"
 #include "common/base/arena.h"
 #include "common/model/lora.h"
 
@@ -216,22 +217,18 @@ int rf_acts_new(rf_acts **out, rf_model *model, int64_t places, int64_t keys, bo
 {
     rf_arena arena = {0}, host = {0};
     *out = NULL;
-    rf_acts *acts = malloc(sizeof(*acts));
-    if (acts == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for activations: free some");
-    }
+    rf_acts *acts = rf_alloc(1, sizeof *acts);
     *acts = describe(places, keys, backward, recompute);
-    int rc = check_sizes(acts, &model->ctx->limits, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
+    acts->ctx = model->ctx;
+    int rc;
+    RF_TRY_OUT(check_sizes(acts, &model->ctx->limits, err));
     lay_out(acts, &arena, model);
     lay_out_host(acts, &host);
     arena = (rf_arena){.size = arena.peak};
     host = (rf_arena){.size = host.peak};
-    acts->block = calloc((size_t)model->config.num_hidden_layers, sizeof(*acts->block));
+    acts->block = rf_alloc((size_t)model->config.num_hidden_layers, sizeof *acts->block);
     acts->host_memory = host.base = aligned_alloc(RF_ALIGNMENT, host.size);
-    if (acts->block == NULL || acts->host_memory == NULL) {
+    if (acts->host_memory == NULL) {
         rc = rf_error_set(err, RF_ERR, "no memory for activations: free some");
         goto out;
     }
@@ -247,19 +244,19 @@ int rf_acts_new(rf_acts **out, rf_model *model, int64_t places, int64_t keys, bo
     lay_out_host(acts, &host);
 out:
     if (rc != RF_OK) {
-        rf_acts_free(acts, model);
+        rf_acts_free(acts);
         acts = NULL;
     }
     *out = acts;
     return rc;
 }
 
-void rf_acts_free(rf_acts *acts, rf_model *model)
+void rf_acts_free(rf_acts *acts)
 {
     if (acts == NULL) {
         return;
     }
-    rf_backend_free(model->ctx, acts->memory);
+    rf_backend_free(acts->ctx, acts->memory);
     free(acts->host_memory);
     free(acts->block);
     free(acts);

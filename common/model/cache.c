@@ -1,5 +1,6 @@
 #include "common/model/model.h"
 
+#include "common/base/alloc.h"
 #include "common/base/arena.h"
 
 #include <inttypes.h>
@@ -32,7 +33,6 @@ int rf_cache_new(rf_cache **out, rf_model *model, int64_t length, rf_error *err)
 {
     const rf_backend *backend = model->ctx->backend;
     size_t n_layers = (size_t)model->config.num_hidden_layers;
-    int rc = RF_OK;
     *out = NULL;
     if (length < 1 || length > model->ctx->limits.keys) {
         return rf_error_set(err, RF_ERR,
@@ -41,20 +41,14 @@ int rf_cache_new(rf_cache **out, rf_model *model, int64_t length, rf_error *err)
                             " keys that the model was made for",
                             length, model->ctx->limits.keys);
     }
-    rf_cache *cache = calloc(1, sizeof(*cache));
-    void **pointers = calloc(2 * n_layers, sizeof(*pointers));
-    if (cache == NULL || pointers == NULL) {
-        free(cache);
-        free(pointers);
-        return rf_error_set(err, RF_ERR, "no memory for a key/value cache: free some");
-    }
+    rf_cache *cache = rf_alloc(1, sizeof *cache);
+    cache->ctx = model->ctx;
     cache->length = length;
-    cache->k = pointers;
-    cache->v = pointers + n_layers;
+    cache->k = rf_alloc(2 * n_layers, sizeof *cache->k);
+    cache->v = cache->k + n_layers;
     cache->bytes = rf_cache_bytes(&model->config, backend, length);
-    rc = rf_backend_alloc(&cache->memory, model->ctx, cache->bytes, err);
-    if (rc != RF_OK) {
-        rf_cache_free(cache, model);
+    if (rf_backend_alloc(&cache->memory, model->ctx, cache->bytes, err) != RF_OK) {
+        rf_cache_free(cache);
         return rf_error_prefix(err, "key/value cache of %" PRId64 " places", length);
     }
     rf_arena arena = {.base = cache->memory, .size = cache->bytes};
@@ -63,12 +57,12 @@ int rf_cache_new(rf_cache **out, rf_model *model, int64_t length, rf_error *err)
     return RF_OK;
 }
 
-void rf_cache_free(rf_cache *cache, rf_model *model)
+void rf_cache_free(rf_cache *cache)
 {
     if (cache == NULL) {
         return;
     }
-    rf_backend_free(model->ctx, cache->memory);
+    rf_backend_free(cache->ctx, cache->memory);
     free(cache->k); /* v lies in the same allocation */
     free(cache);
 }

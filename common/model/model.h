@@ -102,6 +102,7 @@ size_t rf_model_bytes(const rf_model_config *config, const rf_backend *backend,
 /* Keys (after norm and RoPE) and values of one slab for each layer. The decoder owns the meaning of
  * places. */
 typedef struct rf_cache {
+    rf_ctx *ctx;    /* the model's, which outlives it */
     int64_t length; /* places of the slab */
     void **k, **v;  /* [L] -> [length,G,K] class activation, inside memory */
     void *memory;   /* owned */
@@ -112,7 +113,7 @@ typedef struct rf_cache {
 RF_MUST_CHECK int rf_cache_new(rf_cache **out, rf_model *model, int64_t length, rf_error *err);
 /* Bytes of backend memory that it takes. */
 size_t rf_cache_bytes(const rf_model_config *config, const rf_backend *backend, int64_t length);
-void rf_cache_free(rf_cache *cache, rf_model *model); /* NULL is fine */
+void rf_cache_free(rf_cache *cache); /* NULL is fine */
 
 /* --- Forward pass ----------------------------------------------------------------------------- */
 
@@ -133,6 +134,7 @@ typedef struct rf_block_acts {
 
 /* Memory of a step: the batch on the backend, activations, and space for the head. */
 typedef struct rf_acts {
+    rf_ctx *ctx;      /* the model's, which outlives them */
     int64_t capacity; /* places */
     int64_t keys;     /* most keys */
     bool backward;    /* activations of all blocks are kept */
@@ -172,7 +174,7 @@ size_t rf_acts_bytes(const rf_model *model, int64_t places, int64_t keys, bool b
                      rf_recompute recompute);
 RF_MUST_CHECK int rf_acts_new(rf_acts **out, rf_model *model, int64_t places, int64_t keys,
                               bool backward, rf_recompute recompute, rf_error *err);
-void rf_acts_free(rf_acts *acts, rf_model *model); /* NULL is fine */
+void rf_acts_free(rf_acts *acts); /* NULL is fine */
 
 /* Runs the blocks and the final norm over a batch.
  *   cache NULL: keys and values are the batch's own places, spans index the batch.

@@ -1,5 +1,7 @@
 #include "common/model/table.h"
 
+#include "common/base/alloc.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -260,30 +262,17 @@ int rf_table_build_adapted(rf_table *out, const rf_model_config *config,
                            const rf_adaptation *adaptation, rf_error *err)
 {
     const rf_adaptation none = {0}, *a = adaptation != NULL ? adaptation : &none;
-    *out = (rf_table){0};
-    int rc = rf_model_config_check(config, err);
-    if (rc == RF_OK) {
-        rc = rf_adapt_check(a, err);
-    }
-    if (rc != RF_OK) {
-        return rc;
-    }
-    size_t most =
-        (size_t)(N_DECLARATIONS + 2 * N_ADAPTED) * (size_t)(config->num_hidden_layers + 1);
-    out->tensor = calloc(most, sizeof(*out->tensor));
-    if (out->tensor == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for the table of %zu tensors: free some", most);
-    }
-    rc = append_all(out, config, a, err);
-    if (rc == RF_OK) {
-        rc = check_patterns(out, "train.only", a->only, 1, err);
-    }
-    if (rc == RF_OK && a->rank > 0) {
-        rc = check_patterns(out, "lora.targets", a->targets, 2, err);
-    }
-    if (rc != RF_OK) {
-        rf_table_free(out);
-        return rc;
+    *out = (rf_table){.n_layers = config->num_hidden_layers};
+    int rc;
+    RF_TRY(rf_model_config_check(config, err));
+    RF_TRY(rf_adapt_check(a, err));
+    out->tensor =
+        rf_alloc((size_t)(N_DECLARATIONS + 2 * N_ADAPTED) * (size_t)(config->num_hidden_layers + 1),
+                 sizeof *out->tensor);
+    RF_TRY_OUT(append_all(out, config, a, err));
+    RF_TRY_OUT(check_patterns(out, "train.only", a->only, 1, err));
+    if (a->rank > 0) {
+        RF_TRY_OUT(check_patterns(out, "lora.targets", a->targets, 2, err));
     }
     place(out, a);
     /* The bounds of rf_model_config_check keep the sums above inside int64_t. */
@@ -292,9 +281,45 @@ int rf_table_build_adapted(rf_table *out, const rf_model_config *config,
                           "the model has %" PRId64 " parameters: at most %" PRId64
                           " are supported, reduce its sizes",
                           out->n_parameters, max_elements);
+    }
+out:
+    if (rc != RF_OK) {
         rf_table_free(out);
     }
     return rc;
+}
+
+/* In the order of the trainable space. */
+static int64_t layer_of(const rf_table *table, const rf_tensor *tensor)
+{
+    return tensor->role == RF_ROLE_EMBED ? 0
+           : tensor->layer >= 0          ? tensor->layer + 1
+                                         : table->n_layers + 1;
+}
+
+rf_range rf_table_range(const rf_table *table, int64_t layer)
+{
+    rf_range range = {table->n_elements, table->n_elements};
+    for (int64_t i = table->n_tensors; i-- > 0;) {
+        const rf_tensor *tensor = &table->tensor[i];
+        if (!tensor->trainable) {
+            continue;
+        }
+        if (layer_of(table, tensor) > layer) {
+            range = (rf_range){tensor->offset, tensor->offset};
+        } else if (layer_of(table, tensor) == layer) {
+            range.begin = tensor->offset;
+        }
+    }
+    return range;
+}
+
+rf_range rf_range_share(rf_range range, int64_t rank, int64_t n_ranks)
+{
+    const int64_t steps = (range.end - range.begin + OFFSET_STEP - 1) / OFFSET_STEP;
+    const int64_t length = (steps + n_ranks - 1) / n_ranks * OFFSET_STEP;
+    const int64_t begin = range.begin + rank * length, end = begin + length;
+    return (rf_range){begin < range.end ? begin : range.end, end < range.end ? end : range.end};
 }
 
 void rf_table_free(rf_table *table)

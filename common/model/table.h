@@ -67,6 +67,7 @@ typedef struct rf_table {
     int64_t n_parameters; /* sum of counts */
     int64_t n_trainable;  /* sum of the trainable ones' counts */
     int64_t n_adapters;   /* tensors of adapters: twice the number of adapted matrices */
+    int64_t n_layers;     /* L */
 } rf_table;
 
 /* Builds the table of a checked configuration: all is trainable. Caller frees with rf_table_free.
@@ -77,6 +78,20 @@ RF_MUST_CHECK int rf_table_build(rf_table *out, const rf_model_config *config, r
 RF_MUST_CHECK int rf_table_build_adapted(rf_table *out, const rf_model_config *config,
                                          const rf_adaptation *adaptation, rf_error *err);
 void rf_table_free(rf_table *table);
+
+/* Elements [begin, end) of the trainable space. */
+typedef struct rf_range {
+    int64_t begin, end;
+} rf_range;
+
+/* The layers of the trainable space, in its order: 0 is what comes before the blocks, 1 to L are the
+ * blocks, L+1 is what comes behind them. Their ranges cover the space without gaps (padding belongs to
+ * the tensor in front of it); that of a layer without trained tensors is empty. (What a backward pass tells of, backward.h, is a
+ * block, range l + 1, or all that lies outside of them, ranges 0 and L + 1.) */
+rf_range rf_table_range(const rf_table *table, int64_t layer);
+/* The part of a range that rank r of n owns where ranks share it: pieces of equal length, each a
+ * multiple of 16 elements (64 bytes), the last ones shorter or empty. Any number of ranks will do. */
+rf_range rf_range_share(rf_range range, int64_t rank, int64_t n_ranks);
 /* For models whose matrices are stored elsewhere: they lose their place (offset -1), the others
  * move up. Adapters stay. */
 void rf_table_drop_matrices(rf_table *table);

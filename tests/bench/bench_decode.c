@@ -98,8 +98,8 @@ static void open_work(decode_work *w, rf_layout weights, const char *path)
 static void close_work(decode_work *w)
 {
     rf_batch_free(&w->batch);
-    rf_cache_free(w->cache, w->model);
-    rf_acts_free(w->acts, w->model);
+    rf_cache_free(w->cache);
+    rf_acts_free(w->acts);
     if (w->loaded.model != NULL) {
         rf_loaded_close(&w->loaded);
     } else {

@@ -138,7 +138,7 @@ static void close_work(step_work *w)
     rf_backend_free(w->model->ctx, w->gradient);
     rf_batch_free(&w->batch);
     rf_backward_free(w->backward);
-    rf_acts_free(w->acts, w->model);
+    rf_acts_free(w->acts);
     rf_model_free(w->model);
 }
 

@@ -86,7 +86,7 @@ static int compute(rf_model *model, const rf_batch *batch, const char *path, rf_
     if (rc == RF_OK) {
         rc = write_logits(path, logits, n, vocab, err);
     }
-    rf_acts_free(acts, model);
+    rf_acts_free(acts);
     free(logits);
     free(place);
     return rc;

@@ -425,7 +425,7 @@ static inline oracle *oracle_new(rf_model *model, const rf_tokenizer *tokenizer,
 
 static inline void oracle_free(oracle *a)
 {
-    rf_acts_free(a->acts, a->model);
+    rf_acts_free(a->acts);
     rf_batch_free(&a->batch);
     free(a->plan);
     free(a);

@@ -118,7 +118,7 @@ static int64_t plain_ar(int32_t *answer, rf_model *model, const int32_t *prompt,
         answer[m] = best;
         ended = best == 256;
     }
-    rf_acts_free(acts, model);
+    rf_acts_free(acts);
     rf_batch_free(&batch);
     return m;
 }

@@ -45,7 +45,7 @@ static double plain_score(double *logprob, rf_model *model, const int32_t *token
             -plain_nats(model, acts, token, n_prompt + i, mask, masked, token[n_prompt + i]);
         nats -= logprob[i];
     }
-    rf_acts_free(acts, model);
+    rf_acts_free(acts);
     return nats;
 }
 

@@ -271,7 +271,7 @@ static void check_kept(tiny_rig *r, rf_rng *rng)
         assert_same(r, kept, light, batch.n);
         cr_assert(acts->bytes > r->acts->bytes);
         free(kept);
-        rf_acts_free(acts, r->model);
+        rf_acts_free(acts);
     }
     free(light);
     rf_batch_free(&batch);
@@ -300,7 +300,7 @@ Test(forward, memory_is_as_planned)
         TINY_MUST(rf_acts_new(&acts, model, 33, 50, backward, recompute, tiny_error()));
         bytes[i] = rf_acts_bytes(model, 33, 50, backward, recompute);
         cr_assert(acts->bytes == bytes[i]);
-        rf_acts_free(acts, model);
+        rf_acts_free(acts);
     }
     cr_assert(bytes[2] < bytes[1] && bytes[1] < bytes[0]);
     rf_cache *cache = NULL;
@@ -308,9 +308,9 @@ Test(forward, memory_is_as_planned)
     cr_assert(cache->bytes == rf_cache_bytes(&config, backend, 50));
     cr_assert(cache->bytes >= (size_t)2 * 2 * 50 * 2 * 10 * 8);
     cr_assert(cache->bytes < (size_t)2 * 2 * (50 * 2 * 10 * 8 + RF_ALIGNMENT));
-    rf_cache_free(cache, model);
-    rf_acts_free(NULL, model);
-    rf_cache_free(NULL, model);
+    rf_cache_free(cache);
+    rf_acts_free(NULL);
+    rf_cache_free(NULL);
     rf_model_free(model);
     rf_model_free(NULL);
 }

@@ -160,7 +160,7 @@ static void check_model(const rf_backend *backend, const char *name, rf_recomput
     check_gradients(model, gradient, file, tolerance);
     rf_backend_free(model->ctx, gradient);
     rf_backward_free(backward);
-    rf_acts_free(acts, model);
+    rf_acts_free(acts);
     rf_model_free(model);
     rf_batch_free(&batch);
     H5Fclose(file);

@@ -32,7 +32,7 @@ static void rig_free(rig *r)
 {
     rf_backend_free(r->model->ctx, r->gradient);
     rf_backward_free(r->backward);
-    rf_acts_free(r->acts, r->model);
+    rf_acts_free(r->acts);
     rf_model_free(r->model);
 }
 
@@ -442,8 +442,8 @@ Test(gradient, refuses_a_forward_pass_that_kept_nothing)
     cr_assert(rf_backward_run(small, r.model, r.acts, r.gradient, loss, &err) == RF_ERR);
     cr_assert_not_null(strstr(err.message, "59"));
     rf_backward_free(small);
-    rf_cache_free(cache, r.model);
-    rf_acts_free(light, r.model);
+    rf_cache_free(cache);
+    rf_acts_free(light);
     rf_batch_free(&batch);
     rig_free(&r);
 }

@@ -65,7 +65,7 @@ static void rig_free(rig *r)
 {
     rf_backend_free(r->model->ctx, r->gradient);
     rf_backward_free(r->backward);
-    rf_acts_free(r->acts, r->model);
+    rf_acts_free(r->acts);
     rf_model_free(r->model);
 }
 

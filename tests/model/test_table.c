@@ -100,3 +100,52 @@ Test(table, refuses_what_cannot_be)
     cr_assert_not_null(strstr(err.message, "parameters"));
     cr_assert(table.tensor == NULL && table.n_tensors == 0);
 }
+
+/* Layers cover the trainable space, in order; what a part of the model does not train is empty. */
+Test(table, ranges_of_layers_cover_the_space)
+{
+    static const char *const only[] = {"", "mlp", "layers.1", "norm", "embed_tokens"};
+    for (size_t k = 0; k < sizeof only / sizeof *only; k++) {
+        for (int tied = 0; tied < 2; tied++) {
+            rf_model_config config = tiny_config((tiny_switches){tied, true, true, true});
+            rf_adaptation adaptation = {0};
+            rf_table table;
+            int64_t at = 0;
+            snprintf(adaptation.only, sizeof adaptation.only, "%s", only[k]);
+            TINY_MUST(rf_table_build_adapted(&table, &config, &adaptation, tiny_error()));
+            for (int64_t layer = 0; layer <= table.n_layers + 1; layer++) {
+                rf_range range = rf_table_range(&table, layer);
+                cr_expect(range.begin == at && range.end >= at, "%s: layer %d", only[k],
+                          (int)layer);
+                at = range.end;
+                for (int64_t i = 0; i < table.n_tensors; i++) {
+                    const rf_tensor *t = &table.tensor[i];
+                    const bool inside =
+                        t->trainable && t->offset >= range.begin && t->offset < range.end;
+                    const int64_t of = t->role == RF_ROLE_EMBED ? 0
+                                       : t->layer >= 0          ? t->layer + 1
+                                                                : table.n_layers + 1;
+                    cr_expect_eq(inside, t->trainable && of == layer, "%s: %s", only[k], t->name);
+                }
+            }
+            cr_expect_eq(at, table.n_elements);
+            rf_table_free(&table);
+        }
+    }
+}
+
+Test(table, ranks_share_a_range)
+{
+    for (int64_t n = 0; n < 300; n += 13) {
+        for (int64_t n_ranks = 1; n_ranks < 9; n_ranks++) {
+            int64_t at = 160;
+            for (int64_t rank = 0; rank < n_ranks; rank++) {
+                rf_range part = rf_range_share((rf_range){160, 160 + n}, rank, n_ranks);
+                cr_expect(part.begin == at && part.end >= at &&
+                          part.begin % 16 == (at == 160 + n ? n % 16 : 0));
+                at = part.end;
+            }
+            cr_expect_eq(at, 160 + n);
+        }
+    }
+}

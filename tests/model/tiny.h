@@ -125,8 +125,8 @@ static inline tiny_rig tiny_rig_new(const rf_backend *backend, int n_threads,
 
 static inline void tiny_rig_free(tiny_rig *r)
 {
-    rf_cache_free(r->cache, r->model);
-    rf_acts_free(r->acts, r->model);
+    rf_cache_free(r->cache);
+    rf_acts_free(r->acts);
     rf_model_free(r->model);
 }
 

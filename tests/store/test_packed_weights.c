@@ -29,7 +29,7 @@ static double *run(rf_model *model, double *loss)
     TINY_MUST(rf_model_forward(model, acts, &batch, NULL, tiny_error()));
     TINY_MUST(rf_model_losses(model, acts, loss, tiny_error()));
     double *logits = tiny_logits(model, acts);
-    rf_acts_free(acts, model);
+    rf_acts_free(acts);
     rf_batch_free(&batch);
     return logits;
 }

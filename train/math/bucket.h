@@ -13,15 +13,9 @@
 
 enum { RF_BUCKET_BYTES = 25 << 20 };
 
-/* Elements [begin, end) of the trainable space. */
-typedef struct rf_bucket {
-    int64_t begin, end;
-} rf_bucket;
-
-/* Cuts the trainable space into buckets, by offset: they cover it. What comes before the blocks, each
- * block, and what comes behind them are layers; a last run that is too short joins the one before.
- * element_bytes: of a gradient's element. Returns their number; bucket: an array of that many, which
- * the caller frees. */
-int64_t rf_bucket_cut(rf_bucket **bucket, const rf_table *table, size_t element_bytes);
+/* Cuts the trainable space into buckets, by offset: they cover it. A last run of layers that is too short
+ * joins the one before. element_bytes: of a gradient's element. Returns their number; bucket: an array
+ * of that many, which the caller frees. */
+int64_t rf_bucket_cut(rf_range **bucket, const rf_table *table, size_t element_bytes);
 
 #endif

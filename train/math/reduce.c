@@ -116,7 +116,7 @@ int rf_reduce_round(rf_reduce *reduce, rf_error *err)
     int last = reduce->n_buffers - 1;
     RF_ASSERT(reduce->done % reduce->round == 0 && reduce->depth == reduce->exact);
     for (int64_t i = 0; i < reduce->n_buckets; i++) {
-        const rf_bucket *b = &reduce->bucket[i];
+        const rf_range *b = &reduce->bucket[i];
         void *x = rf_backend_at(reduce->ctx->backend, RF_MASTER, reduce->buffer[0], b->begin);
         RF_TRY(rf_dist_reduce(reduce->dist, reduce->exchange, reduce->ctx, x, b->end - b->begin,
                               reduce->work, err));

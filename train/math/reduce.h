@@ -27,7 +27,7 @@ typedef struct rf_reduce {
     int64_t n_leaves; /* of this rank in a step */
     int64_t round;    /* of these in a round; divides them */
     int64_t n_buckets;
-    rf_bucket *bucket; /* [n_buckets] what is summed over ranks at a time. Owned */
+    rf_range *bucket; /* [n_buckets] what is summed over ranks at a time. Owned */
     int n_buffers;
     void *buffer[RF_REDUCE_DEPTH]; /* [n_buffers] -> [n_elements] class master */
     void *work;                    /* for the sum over ranks */

@@ -39,7 +39,7 @@ static double *logits_of(rf_model *model)
                           tiny_error()));
     TINY_MUST(rf_model_forward(model, acts, &batch, NULL, tiny_error()));
     TINY_MUST(rf_model_logits(model, acts, logits, place, batch.n, tiny_error()));
-    rf_acts_free(acts, model);
+    rf_acts_free(acts);
     rf_batch_free(&batch);
     return logits;
 }

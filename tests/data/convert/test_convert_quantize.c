@@ -74,7 +74,7 @@ static double *logits_of(const rf_model_config *config, const char *path, rf_lay
                           tiny_error()));
     TINY_MUST(rf_model_forward(model, acts, &batch, NULL, tiny_error()));
     double *logits = tiny_logits(model, acts);
-    rf_acts_free(acts, model);
+    rf_acts_free(acts);
     rf_model_free(model);
     rf_batch_free(&batch);
     return logits;
