@@ -11,7 +11,8 @@ static const int64_t max_rank = 1 << 16;
 
 /* --- Patterns --------------------------------------------------------------------------------- */
 
-/* `*` stands for any characters. Recursion is as deep as the pattern has stars. */
+/* `*` stands for any characters; the pattern must end where a part of the name ends. Recursion is as
+ * deep as the pattern has stars. */
 static bool glob(const char *pattern, size_t n, const char *name)
 {
     for (; n > 0 && *pattern != '*'; pattern++, name++, n--) {
@@ -20,7 +21,7 @@ static bool glob(const char *pattern, size_t n, const char *name)
         }
     }
     if (n == 0) {
-        return *name == '\0';
+        return *name == '\0' || *name == '.';
     }
     for (;; name++) {
         if (glob(pattern + 1, n - 1, name)) {
@@ -32,11 +33,12 @@ static bool glob(const char *pattern, size_t n, const char *name)
     }
 }
 
+/* A pattern may begin at each part of the name. */
 static bool is_part(const char *pattern, size_t n, const char *name)
 {
     for (const char *at = name; at != NULL; at = strchr(at, '.')) {
         at += *at == '.';
-        if (strncmp(at, pattern, n) == 0 && (at[n] == '\0' || at[n] == '.')) {
+        if (glob(pattern, n, at)) {
             return true;
         }
     }
@@ -47,8 +49,7 @@ bool rf_adapt_matches(const char *patterns, const char *name)
 {
     while (*patterns != '\0') {
         size_t n = strcspn(patterns, ",");
-        bool has_star = memchr(patterns, '*', n) != NULL;
-        if (n > 0 && (has_star ? glob(patterns, n, name) : is_part(patterns, n, name))) {
+        if (n > 0 && is_part(patterns, n, name)) {
             return true;
         }
         patterns += n + (patterns[n] == ',');

@@ -1,8 +1,9 @@
 /* adapt.h: which part of a model is trained.                                   all local
  *
- * Name patterns choose tensors. A pattern with `*` (any characters, dots too) must match the whole
- * name; one without must be the name, or whole parts of it between dots: "q_proj", "layers.3",
- * "mlp.up_proj.weight". Lists of patterns are texts with commas between them.
+ * Name patterns choose tensors. A pattern must be the name, or whole parts of it between dots:
+ * "q_proj", "layers.3", "mlp.up_proj.weight". `*` in it stands for any characters, dots too:
+ * "layers.3*" are the blocks 3, 30, 31, ..., "*norm*" all norms, "mlp.*" is "mlp". Lists of patterns
+ * are texts with commas between them.
  */
 #ifndef RF_MODEL_ADAPT_H
 #define RF_MODEL_ADAPT_H

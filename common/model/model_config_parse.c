@@ -82,6 +82,7 @@ static const char *const known[] = {
     "dtype",
     "finetuning_task",
     "id2label",
+    "is_causal",
     "is_decoder",
     "is_encoder_decoder",
     "label2id",
@@ -317,6 +318,11 @@ static int reject_unsupported(const json_t *root, const char *origin, rf_error *
             return unsupported(err, origin, must_be_false[i], "false");
         }
     }
+    bool is_causal = true;
+    RF_TRY(read_bool(&is_causal, root, "is_causal", true, origin, err));
+    if (!is_causal) {
+        return unsupported(err, origin, "is_causal", "true: embedding models see both directions");
+    }
     const json_t *dropout = field_of(root, "attention_dropout");
     if (dropout != NULL && !is_number(dropout, 0.0)) {
         return unsupported(err, origin, "attention_dropout", "0");
@@ -386,12 +392,35 @@ static int read_sizes(rf_model_config *out, const json_t *root, const rf_archite
     return RF_OK;
 }
 
+/* Older versions of Transformers read the rope_theta at the top, newer ones that of rope_parameters
+ * or rope_scaling: where several stand they must agree. `out`: NULL where none stands. */
+static int find_theta(const json_t **out, const json_t *root, const char *origin, rf_error *err)
+{
+    const json_t *all[] = {root, field_of(root, "rope_parameters"), field_of(root, "rope_scaling")};
+    *out = NULL;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        const json_t *value = field_of(all[i], "rope_theta");
+        if (value != NULL && !json_is_number(value)) {
+            return rf_error_set(err, RF_ERR, "%s: rope_theta is not a number: give a number",
+                                origin);
+        }
+        if (value != NULL && *out != NULL && !is_number(value, json_number_value(*out))) {
+            return rf_error_set(err, RF_ERR,
+                                "%s: rope_theta is %g in one place and %g in another (at the top, "
+                                "rope_parameters, rope_scaling): remove the wrong one",
+                                origin, json_number_value(*out), json_number_value(value));
+        }
+        *out = value != NULL ? value : *out;
+    }
+    return RF_OK;
+}
+
 static int read_reals(rf_model_config *out, const json_t *root, const char *origin, rf_error *err)
 {
     for (int i = 0; i < RF_N_REALS; i++) {
         const json_t *value = field_of(root, rf_field_reals[i].name);
-        if (value == NULL && rf_field_reals[i].offset == offsetof(rf_model_config, rope_theta)) {
-            value = field_of(field_of(root, "rope_parameters"), "rope_theta");
+        if (rf_field_reals[i].offset == offsetof(rf_model_config, rope_theta)) {
+            RF_TRY(find_theta(&value, root, origin, err));
         }
         if (value != NULL && !json_is_number(value)) {
             return rf_error_set(err, RF_ERR, "%s: %s is not a number: give a number", origin,

@@ -16,10 +16,16 @@ Test(adapt, patterns)
                                "self_attn.q_proj",
                                "weight",
                                "up_proj,model",
-                               "*layers*self*weight"};
-    const char *const no[] = {"",           "q",       "layers.1",  "proj",       "q_proj.bias",
-                              "*q_proj",    "q_proj*", "layers.2*", "model.x",    "*.13.*",
-                              "self_attn.", ",",       "x,y,q_pro", "odel.layers"};
+                               "*layers*self*weight",
+                               "layers.1*",
+                               "self_attn.*",
+                               "*q_proj",
+                               "q_proj*",
+                               "q_*j",
+                               "12.*"};
+    const char *const no[] = {"",           "q",     "layers.1",  "proj",       "q_proj.bias",
+                              "*q_pro",     "proj*", "layers.2*", "model.x",    "*.13.*",
+                              "self_attn.", ",",     "x,y,q_pro", "odel.layers"};
     for (size_t i = 0; i < sizeof yes / sizeof *yes; i++) {
         cr_assert(rf_adapt_matches(yes[i], name), "%s", yes[i]);
     }
@@ -48,6 +54,28 @@ static void check_spaces(const rf_table *table)
     }
     cr_assert(end[1] == table->n_elements && end[0] == table->n_stored);
     cr_assert(count[1] == table->n_trainable && count[0] + count[1] == table->n_parameters);
+}
+
+/* The example of the README: the fourth block and all norms. */
+Test(adapt, stars_match_parts)
+{
+    static const char *const pairs[][2] = {{"layers.3*,*norm*", "layers.3,*norm.weight"},
+                                           {"layers.1.*", "layers.1"},
+                                           {"mlp.*", "mlp"}};
+    rf_model_config config = tiny_config(biased);
+    config.num_hidden_layers = 5;
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        rf_adaptation with = make(pairs[i][0], 0, ""), without = make(pairs[i][1], 0, "");
+        rf_table a, b;
+        TINY_MUST(rf_table_build_adapted(&a, &config, &with, tiny_error()));
+        TINY_MUST(rf_table_build_adapted(&b, &config, &without, tiny_error()));
+        cr_assert(a.n_trainable > 0 && a.n_trainable < a.n_parameters);
+        for (int64_t j = 0; j < a.n_tensors; j++) {
+            cr_assert(a.tensor[j].trainable == b.tensor[j].trainable, "%s", a.tensor[j].name);
+        }
+        rf_table_free(&a);
+        rf_table_free(&b);
+    }
 }
 
 Test(adapt, spaces)

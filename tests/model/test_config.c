@@ -94,6 +94,42 @@ Test(config, rope_theta_of_newer_files)
     cr_assert(c.rope_theta == 5e5);
 }
 
+/* Versions of Transformers differ in which rope_theta they read. */
+Test(config, rope_theta_twice)
+{
+    static const struct {
+        const char *fields;
+        double theta; /* 0: refused */
+    } cases[] = {
+        {"\"rope_scaling\": {\"rope_type\": \"default\", \"rope_theta\": 5e5}", 5e5},
+        {"\"rope_theta\": 1e6, \"rope_parameters\": {\"rope_type\": \"default\", "
+         "\"rope_theta\": 1000000}",
+         1e6},
+        {"\"rope_theta\": 1e6, \"rope_parameters\": {\"rope_type\": \"default\", "
+         "\"rope_theta\": 1e4}",
+         0},
+        {"\"rope_theta\": 1e6, \"rope_scaling\": {\"rope_type\": \"default\", "
+         "\"rope_theta\": 1e4}",
+         0},
+        {"\"rope_scaling\": {\"rope_type\": \"default\", \"rope_theta\": 1e6}, "
+         "\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 1e4}",
+         0},
+        {"\"rope_theta\": 1e6, \"rope_scaling\": {\"rope_type\": \"default\", "
+         "\"rope_theta\": \"1e6\"}",
+         0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        rf_model_config c;
+        rf_error err = {0};
+        char json[1000];
+        snprintf(json, sizeof json, "{\"model_type\": \"llama\", %s, " SIZES "}", cases[i].fields);
+        int rc = parse(&c, json, &err);
+        cr_assert(rc == (cases[i].theta > 0 ? RF_OK : RF_ERR), "%s: %s", json, err.message);
+        cr_assert(rc == RF_OK ? c.rope_theta == cases[i].theta
+                              : strstr(err.message, "rope_theta") != NULL);
+    }
+}
+
 /* All eight switches of each architecture survive printing and parsing, and odd reals too. */
 Test(config, printing_and_parsing_gives_the_same)
 {
@@ -152,6 +188,8 @@ Test(config, unsupported_fields_are_refused_by_name)
         {"partial_rotary_factor", "0.5"},
         {"use_sliding_window", "true"},
         {"use_sliding_window", "\"yes\""},
+        {"is_causal", "false"},
+        {"is_causal", "\"no\""},
         {"mlp_bias", "true"},
         {"attention_dropout", "0.1"},
         {"quantization_config", "{\"quant_method\": \"fp8\"}"},
@@ -177,7 +215,8 @@ Test(config, harmless_values_of_those_fields_are_fine)
     const char *json =
         "{\"model_type\": \"qwen3\", \"hidden_act\": \"silu\", \"rope_scaling\": {\"rope_type\": "
         "\"default\"}, \"partial_rotary_factor\": 1, \"sliding_window\": 4096,"
-        "\"use_sliding_window\": false, \"attention_dropout\": 0, \"quantization_config\": null,"
+        "\"use_sliding_window\": false, \"is_causal\": true, \"attention_dropout\": 0, "
+        "\"quantization_config\": null,"
         "\"layer_types\": [\"full_attention\", \"full_attention\", \"full_attention\"]," SIZES "}";
     cr_assert(parse(&c, json, &err) == RF_OK, "%s", err.message);
 }
