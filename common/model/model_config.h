@@ -29,12 +29,25 @@ typedef struct rf_model_config {
     bool output_bias;         /* bias of o (Llama or Qwen3 with attention_bias) */
 } rf_model_config;
 
+/* Fields of a config.json that are not read. */
+typedef struct rf_config_ignore {
+    const char *const *name; /* [n] unknown fields that the caller vouches for */
+    int n;
+    char skipped[600]; /* out: unknown fields that were ignored, "a, b"; "" where none was */
+} rf_config_ignore;
+
 /* From the text of a config.json. Unsupported fields that change the result (a
  * rope_scaling other than linear and llama3, sliding windows in use, another hidden_act, ...) and
- * fields that nobody here knows are errors that name the field, never ignored; `origin`
- * stands for the file in messages. Missing sizes are errors. */
+ * fields that nobody here knows are errors that name the field; `origin` stands for the file in
+ * messages. Notes of tools ("unsloth_version") change nothing and are ignored. Missing sizes are
+ * errors. */
 RF_MUST_CHECK int rf_model_config_parse(rf_model_config *out, const char *json, size_t bytes,
                                         const char *origin, rf_error *err);
+/* The same without the fields of `ignore`, and telling which unknown ones were ignored. A field that
+ * is read here cannot be ignored: RF_ERR_USAGE. */
+RF_MUST_CHECK int rf_model_config_parse_ignoring(rf_model_config *out, const char *json,
+                                                 size_t bytes, const char *origin,
+                                                 rf_config_ignore *ignore, rf_error *err);
 /* Checks ranges and divisibility; messages use Hugging Face's names. */
 RF_MUST_CHECK int rf_model_config_check(const rf_model_config *config, rf_error *err);
 /* config.json text; parsing it gives the same struct. Caller frees; NULL when memory is out. */

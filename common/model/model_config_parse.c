@@ -150,11 +150,47 @@ static bool is_known(const char *name)
     return found;
 }
 
+/* What tools note about themselves: versions, and everything that begins with "unsloth_". */
+static bool is_note(const char *name, const json_t *value)
+{
+    static const char suffix[] = "_version", prefix[] = "unsloth_";
+    size_t n = strlen(name), m = sizeof suffix - 1;
+    return strncmp(name, prefix, sizeof prefix - 1) == 0 ||
+           (n >= m && strcmp(name + n - m, suffix) == 0 && json_is_string(value));
+}
+
+static bool is_ignored(const rf_config_ignore *ignore, const char *name)
+{
+    for (int i = 0; i < ignore->n; i++) {
+        if (strcmp(ignore->name[i], name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Control characters become blanks: names come from a file, and go to a terminal. */
+static void add_name(char *names, size_t bytes, const char *name)
+{
+    size_t used = strlen(names);
+    snprintf(names + used, bytes - used, "%s%.64s", used > 0 ? ", " : "", name);
+    for (char *at = names + used; *at != '\0'; at++) {
+        *at = (unsigned char)*at < ' ' || *at == 0x7F ? ' ' : *at;
+    }
+}
+
 /* A field nobody here knows may change the model; null and false say that it does not. */
-static int reject_unknown(const json_t *root, const char *origin, rf_error *err)
+static int reject_unknown(const json_t *root, rf_config_ignore *ignore, const char *origin,
+                          rf_error *err)
 {
     char names[600] = "";
-    size_t used = 0;
+    for (int i = 0; i < ignore->n; i++) {
+        if (is_known(ignore->name[i])) {
+            return rf_error_set(err, RF_ERR_USAGE,
+                                "%s: %.64s is a field that is read: it cannot be ignored", origin,
+                                ignore->name[i]);
+        }
+    }
     for (void *at = json_object_iter((json_t *)root); at != NULL;
          at = json_object_iter_next((json_t *)root, at)) {
         const char *name = json_object_iter_key(at);
@@ -162,17 +198,18 @@ static int reject_unknown(const json_t *root, const char *origin, rf_error *err)
         if (json_is_null(value) || json_is_false(value) || is_known(name)) {
             continue;
         }
-        if (used < sizeof names) {
-            used += (size_t)snprintf(names + used, sizeof names - used, "%s%.64s",
-                                     used > 0 ? ", " : "", name);
+        if (is_note(name, value) || is_ignored(ignore, name)) {
+            add_name(ignore->skipped, sizeof ignore->skipped, name);
+        } else {
+            add_name(names, sizeof names, name);
         }
     }
-    if (used == 0) {
+    if (names[0] == '\0') {
         return RF_OK;
     }
     return rf_error_set(err, RF_ERR,
-                        "%s: unknown fields: %s: they may change what the model computes; remove "
-                        "them if the model does not need them",
+                        "%s: unknown fields: %s: they may change what the model computes; where "
+                        "they do not, remove them, or import with --ignore-field NAME for each",
                         origin, names);
 }
 
@@ -460,10 +497,18 @@ static int read_switches(rf_model_config *out, const json_t *root, const rf_arch
 int rf_model_config_parse(rf_model_config *out, const char *json, size_t bytes, const char *origin,
                           rf_error *err)
 {
+    rf_config_ignore none = {0};
+    return rf_model_config_parse_ignoring(out, json, bytes, origin, &none, err);
+}
+
+int rf_model_config_parse_ignoring(rf_model_config *out, const char *json, size_t bytes,
+                                   const char *origin, rf_config_ignore *ignore, rf_error *err)
+{
     json_error_t where;
     const rf_architecture *arch = NULL;
     int rc = RF_OK;
     memset(out, 0, sizeof(*out));
+    ignore->skipped[0] = '\0';
     json_t *root = json_loadb(json, bytes, JSON_REJECT_DUPLICATES, &where);
     if (root == NULL) {
         rc = rf_error_set(err, RF_ERR, "%s:%d:%d: not valid JSON (%s): mend the file", origin,
@@ -499,7 +544,7 @@ int rf_model_config_parse(rf_model_config *out, const char *json, size_t bytes, 
     if (rc != RF_OK) {
         goto out;
     }
-    rc = reject_unknown(root, origin, err);
+    rc = reject_unknown(root, ignore, origin, err);
     if (rc != RF_OK) {
         goto out;
     }

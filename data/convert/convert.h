@@ -15,11 +15,14 @@
 typedef void (*rf_convert_note)(const char *line);
 
 typedef struct rf_convert_options {
-    rf_type type;            /* RF_N_TYPES: as the source has it (see below) */
-    const char *tokenizer;   /* import: "byte", a folder or a tokenizer.json; NULL: the model's
+    rf_type type;          /* RF_N_TYPES: as the source has it (see below) */
+    const char *tokenizer; /* import: "byte", a folder or a tokenizer.json; NULL: the model's
                                 folder */
-    bool grow;               /* import: also where the tokenizer has many more tokens than the model
+    bool grow;             /* import: also where the tokenizer has many more tokens than the model
                                 has rows */
+    const char *const *ignored; /* [n_ignored] import: unknown fields of config.json that are not
+                                   read */
+    int n_ignored;
     int64_t max_shard_bytes; /* export: of the values in a file; 0: 5 GB */
     rf_convert_note note;
 } rf_convert_options;

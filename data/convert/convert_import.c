@@ -84,8 +84,12 @@ static int read_config(importer *im, rf_error *err)
     size_t bytes = 0;
     RF_TRY(rf_file_join(path, sizeof path, im->folder, "config.json", err));
     RF_TRY(rf_file_read(&text, &bytes, path, MAX_CONFIG_BYTES, err));
-    int rc = rf_model_config_parse(&im->config, text, bytes, path, err);
+    rf_config_ignore ignore = {.name = im->options->ignored, .n = im->options->n_ignored};
+    int rc = rf_model_config_parse_ignoring(&im->config, text, bytes, path, &ignore, err);
     free(text);
+    if (rc == RF_OK && ignore.skipped[0] != '\0') {
+        rf_convert_say(im->options, "%s: ignored: %s", path, ignore.skipped);
+    }
     return rc;
 }
 

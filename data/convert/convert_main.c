@@ -30,6 +30,9 @@ static const char usage[] =
     "  --grow                    import: make rows for all tokens of a tokenizer that has many "
     "more\n"
     "                            than the model\n"
+    "  --ignore-field NAME       import: a field of config.json that is unknown here changes "
+    "nothing;\n"
+    "                            may be given several times\n"
     "  --max-shard-size N        export: most bytes of a weights file, with k, M, G; default 5G\n"
     "  --quiet                   no report on stderr\n"
     "  --help, --version\n"
@@ -42,6 +45,7 @@ static const char usage[] =
 typedef struct command_line {
     rf_convert_options options;
     const char *dtype;
+    rf_option_list ignored;
     bool help, version;
     const char *command;
     char **path; /* [n] what stands behind the command */
@@ -90,11 +94,14 @@ static int read_options(command_line *out, int argc, char **argv, rf_error *err)
                                {"tokenizer", RF_OPTION_TEXT, &out->options.tokenizer, 0, 0},
                                {"max-shard-size", RF_OPTION_TEXT, &shard, 0, 0},
                                {"grow", RF_OPTION_FLAG, &out->options.grow, 0, 0},
+                               {"ignore-field", RF_OPTION_LIST, &out->ignored, 0, 0},
                                {"quiet", RF_OPTION_FLAG, &quiet, 0, 0},
                                {"help", RF_OPTION_STOP, &out->help, 0, 0},
                                {"version", RF_OPTION_STOP, &out->version, 0, 0},
                                {0}};
     RF_TRY(rf_options_parse(&first, argc, argv, table, see, err));
+    out->options.ignored = out->ignored.item;
+    out->options.n_ignored = out->ignored.n;
     out->options.note = quiet ? NULL : note;
     if (first < argc) {
         out->command = argv[first];
@@ -125,6 +132,9 @@ static int check(const command_line *line, int n, const char *arguments, bool to
     if ((line->options.tokenizer != NULL || line->options.grow) && !tokenizer) {
         return rf_error_set(err, RF_ERR_USAGE, "%s is an option of import",
                             line->options.grow ? "--grow" : "--tokenizer");
+    }
+    if (line->ignored.n > 0 && !tokenizer) {
+        return rf_error_set(err, RF_ERR_USAGE, "--ignore-field is an option of import");
     }
     if (line->options.max_shard_bytes != 0 && !shard) {
         return rf_error_set(err, RF_ERR_USAGE, "--max-shard-size is an option of export");
@@ -168,7 +178,7 @@ static int run_quantize(command_line *l, rf_error *err)
     return rf_convert_quantize(l->path[0], l->path[1], &l->options, err);
 }
 
-static int run(int argc, char **argv, rf_error *err)
+static int run_line(command_line *line, int argc, char **argv, rf_error *err)
 {
     static const struct {
         const char *name;
@@ -177,25 +187,32 @@ static int run(int argc, char **argv, rf_error *err)
                     {"export", run_export},
                     {"merge", run_merge},
                     {"quantize", run_quantize}};
-    command_line line;
-    RF_TRY(read_options(&line, argc, argv, err));
-    if (line.help) {
+    RF_TRY(read_options(line, argc, argv, err));
+    if (line->help) {
         printf("%s", usage);
         return RF_OK;
     }
-    if (line.version) {
+    if (line->version) {
         printf("refusion-convert %s\n", RF_VERSION);
         return RF_OK;
     }
-    if (line.command == NULL) {
+    if (line->command == NULL) {
         return rf_error_set(err, RF_ERR_USAGE, "no command: %s", see);
     }
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
-        if (strcmp(line.command, commands[i].name) == 0) {
-            return commands[i].run(&line, err);
+        if (strcmp(line->command, commands[i].name) == 0) {
+            return commands[i].run(line, err);
         }
     }
-    return rf_error_set(err, RF_ERR_USAGE, "%s: unknown command: %s", line.command, see);
+    return rf_error_set(err, RF_ERR_USAGE, "%s: unknown command: %s", line->command, see);
+}
+
+static int run(int argc, char **argv, rf_error *err)
+{
+    command_line line;
+    int rc = run_line(&line, argc, argv, err);
+    free(line.ignored.item);
+    return rc;
 }
 
 int main(int argc, char **argv)

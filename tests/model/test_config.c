@@ -208,6 +208,37 @@ Test(config, unsupported_fields_are_refused_by_name)
     }
 }
 
+/* Notes of tools are ignored and told, other unknown fields only where the caller says so. */
+Test(config, unknown_fields)
+{
+    static const char json[] =
+        "{\"model_type\": \"qwen3\", \"unsloth_version\": \"2025.3.1\", \"unsloth_\\u001b[m\": "
+        "true, \"trl_version\": \"1\", \"layout_version\": 2, \"a_scale\": 3," SIZES "}";
+    static const char *const both[] = {"a_scale", "layout_version", "absent"};
+    static const char *const reads[] = {"hidden_act"};
+    rf_model_config c;
+    rf_error err = {0};
+    rf_config_ignore ignore = {0};
+    cr_assert(parse(&c, json, &err) == RF_ERR);
+    cr_assert_not_null(strstr(err.message, "unknown fields: layout_version, a_scale: "), "%s",
+                       err.message);
+    cr_assert_not_null(strstr(err.message, "--ignore-field"));
+    ignore = (rf_config_ignore){.name = both, .n = 1};
+    cr_assert(rf_model_config_parse_ignoring(&c, json, sizeof json - 1, "x", &ignore, &err) ==
+              RF_ERR);
+    cr_assert_not_null(strstr(err.message, "unknown fields: layout_version: "), "%s", err.message);
+    ignore = (rf_config_ignore){.name = both, .n = 3};
+    cr_assert(rf_model_config_parse_ignoring(&c, json, sizeof json - 1, "x", &ignore, &err) ==
+                  RF_OK,
+              "%s", err.message);
+    cr_assert_str_eq(ignore.skipped,
+                     "unsloth_version, unsloth_ [m, trl_version, layout_version, a_scale");
+    ignore = (rf_config_ignore){.name = reads, .n = 1};
+    cr_assert(rf_model_config_parse_ignoring(&c, qwen3, sizeof qwen3 - 1, "x", &ignore, &err) ==
+              RF_ERR_USAGE);
+    cr_assert_not_null(strstr(err.message, "hidden_act"), "%s", err.message);
+}
+
 Test(config, harmless_values_of_those_fields_are_fine)
 {
     rf_model_config c;

@@ -342,6 +342,10 @@ Test(convert, program_refuses_wrong_usage)
     ASSERT_FAILS(2, "f32 or bf16", "import a b --dtype f16");
     ASSERT_FAILS(2, "f32, bf16 or f16", "export a b --dtype f64");
     ASSERT_FAILS(2, "option of import", "export a b --tokenizer byte");
+    ASSERT_FAILS(2, "ignore-field is an option of import", "export a b --ignore-field x");
+    ASSERT_FAILS(2, "cannot be ignored",
+                 "import tests/golden/hf_llama3 '%s/m.h5' --ignore-field hidden_act --quiet",
+                 folder);
     ASSERT_FAILS(2, "option of export", "import a b --max-shard-size 5G");
     ASSERT_FAILS(2, "number of bytes", "export a b --max-shard-size 5T");
     ASSERT_FAILS(2, "number of bytes", "export a b --max-shard-size nan");
