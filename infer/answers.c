@@ -154,12 +154,21 @@ static int run_lines(answerer *a, rf_error *err)
 /* Answers that are done wait until those before them are written. */
 typedef struct writer {
     const answerer *a;
-    rf_answer *answer; /* [n] */
-    int64_t n, n_done, n_written;
+    const rf_question *prompt; /* [n] */
+    rf_request *request;       /* [n_requests] those prompts that fit the model */
+    rf_answer *answer;         /* [n_requests] */
+    int64_t n, n_requests;
+    int64_t n_done, n_taken; /* requests: answered, written */
+    int64_t n_written;       /* records */
     FILE *out;
 } writer;
 
-static int write_answer(const writer *w, const rf_answer *answer, rf_error *err)
+static bool fits(const answerer *a, const rf_question *prompt)
+{
+    return prompt->ids.n <= a->engine->max_prompt;
+}
+
+static int write_answer(const writer *w, const rf_answer *answer, bool too_long, rf_error *err)
 {
     size_t bytes;
     char *text = text_of(w->a, &bytes, answer);
@@ -168,10 +177,10 @@ static int write_answer(const writer *w, const rf_answer *answer, rf_error *err)
     for (int64_t i = 0; i < answer->n; i++) {
         json_array_append_new(ids, json_integer(answer->token[i]));
     }
-    json_t *line =
-        json_pack("{s:s%, s:o, s:I, s:f, s:f, s:b}", "text", text, bytes, "ids", ids, "forwards",
-                  (json_int_t)answer->forwards, "tokens_per_forward", tokens_per_forward(answer),
-                  "seconds", answer->seconds, "ended", answer->ended);
+    json_t *line = json_pack("{s:s%, s:o, s:I, s:f, s:f, s:b, s:b}", "text", text, bytes, "ids",
+                             ids, "forwards", (json_int_t)answer->forwards, "tokens_per_forward",
+                             tokens_per_forward(answer), "seconds", answer->seconds, "ended",
+                             answer->ended, "too_long", too_long);
     bool written = json_dumpf(line, w->out, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0 &&
                    fputc('\n', w->out) != EOF && fflush(w->out) == 0;
     json_decref(line);
@@ -179,34 +188,61 @@ static int write_answer(const writer *w, const rf_answer *answer, rf_error *err)
     return written ? RF_OK : rf_error_set(err, RF_ERR, "cannot write an answer: %m");
 }
 
+/* The records up to the first prompt whose answer is not there yet. */
+static int write_ready(writer *w, rf_error *err)
+{
+    static const rf_answer none = {0};
+    for (; w->n_written < w->n; w->n_written++) {
+        if (!fits(w->a, &w->prompt[w->n_written])) {
+            RF_TRY(write_answer(w, &none, true, err));
+        } else if (w->answer[w->n_taken].token != NULL) {
+            RF_TRY(write_answer(w, &w->answer[w->n_taken++], false, err));
+        } else {
+            break;
+        }
+    }
+    return RF_OK;
+}
+
 /* An rf_engine_done. */
 static int take_answer(void *user, int64_t request, rf_error *err)
 {
     writer *w = user;
     (void)request;
-    rf_log_progress("decoding", ++w->n_done, w->n, "prompts");
-    for (; w->n_written < w->n && w->answer[w->n_written].token != NULL; w->n_written++) {
-        RF_TRY(write_answer(w, &w->answer[w->n_written], err));
-    }
-    return RF_OK;
+    rf_log_progress("decoding", ++w->n_done, w->n_requests, "prompts");
+    return write_ready(w, err);
 }
 
 static int write_all(const answerer *a, const rf_question *prompts, int64_t n, FILE *out,
                      rf_error *err)
 {
-    writer w = {.a = a, .answer = rf_alloc((size_t)n, sizeof *w.answer), .n = n, .out = out};
-    rf_request *request = rf_alloc((size_t)n, sizeof *request);
+    writer w = {.a = a, .prompt = prompts, .n = n, .out = out};
+    int rc;
+    w.answer = rf_alloc((size_t)n, sizeof *w.answer);
+    w.request = rf_alloc((size_t)n, sizeof *w.request);
     for (int64_t i = 0; i < n; i++) {
-        request[i] = (rf_request){
-            .prompt = prompts[i].ids.id, .n_prompt = prompts[i].ids.n, .index = (uint64_t)i};
+        if (fits(a, &prompts[i])) {
+            w.request[w.n_requests++] = (rf_request){
+                .prompt = prompts[i].ids.id, .n_prompt = prompts[i].ids.n, .index = (uint64_t)i};
+        }
     }
-    int rc = rf_engine_run(a->engine, w.answer, request, n, take_answer, &w, err);
+    if (w.n_requests < n) {
+        rf_log_warn("%s: %" PRId64 " of %" PRId64
+                    " prompts are too long, for the model has %" PRId64
+                    " positions and answers take decode.gen_length=%" PRId64
+                    " of them: their records say too_long",
+                    a->options->prompts, n - w.n_requests, n,
+                    a->loaded->info.model.max_position_embeddings, a->options->decode.gen_length);
+    }
+    RF_TRY_OUT(write_ready(&w, err));
+    rc = rf_engine_run(a->engine, w.answer, w.request, w.n_requests, take_answer, &w, err);
+out:
     rf_log_live_end();
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < w.n_requests; i++) {
         rf_answer_free(&w.answer[i]);
     }
     free(w.answer);
-    free(request);
+    free(w.request);
     return rc;
 }
 
@@ -239,7 +275,11 @@ static int run_file(answerer *a, rf_error *err)
     int rc;
 
     RF_TRY(rf_questions_read(&prompts, &n, o->prompts, a->loaded->info.tokenizer, o->limit, err));
-    RF_TRY_OUT(prepare(a, rf_questions_longest(prompts, n), o->batch < n ? o->batch : n, err));
+    int64_t longest = rf_questions_longest(prompts, n);
+    int64_t room = a->loaded->info.model.max_position_embeddings - o->decode.gen_length;
+    /* Where no prompt at all has room, the model says so. */
+    longest = room >= 1 && longest > room ? room : longest;
+    RF_TRY_OUT(prepare(a, longest, o->batch < n ? o->batch : n, err));
     rc = o->out != NULL ? write_file(a, o->out, prompts, n, err)
                         : write_all(a, prompts, n, stdout, err);
 out:

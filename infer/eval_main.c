@@ -13,6 +13,7 @@
 
 typedef struct options {
     const char *model, *adapter, *data, *out, *answers;
+    char model_path[RF_PATH_BYTES], adapter_path[RF_PATH_BYTES]; /* chosen in run folders */
     rf_layout weights[RF_N_LAYOUTS]; /* to be compared; the first is the report's */
     int n_weights;                   /* 0: the default of the checkpoint */
     int64_t limit;
@@ -24,14 +25,17 @@ typedef struct options {
 static const rf_config_key *const key_tables[] = {rf_decode_keys, rf_objective_keys, NULL};
 
 static const char usage[] =
-    "usage: refusion-eval --model CHECKPOINT.h5 --data FILE.jsonl [options] [key=value ...]\n"
+    "usage: refusion-eval --model CHECKPOINT.h5|RUN_FOLDER --data FILE.jsonl [options] [key=value "
+    "...]\n"
     "       mpirun -n N refusion-eval ...        shares the questions among ranks\n"
     "\n"
     "Losses of the training objective (AR and denoising apart), likelihood of the reference\n"
     "responses per token and per byte, and, with --task, answers decoded and judged.\n"
     "\n"
-    "  --model FILE       checkpoint\n"
-    "  --adapter FILE     adapters that were trained beside that checkpoint (lora.*)\n"
+    "  --model FILE       checkpoint, or the folder of a run: its best checkpoint on validation,\n"
+    "                     else its latest\n"
+    "  --adapter FILE     adapters that were trained beside that checkpoint (lora.*), or\n"
+    "                     the folder of their run\n"
     "  --weights TYPE     f32 (default), bf16 (default of what was trained with\n"
     "                     train.compute=bf16, where this machine multiplies bf16) or int8\n"
     "                     (default of a quantized checkpoint); or several, as f32,bf16,int8:\n"
@@ -151,9 +155,7 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
         return rf_error_set(err, RF_ERR_USAGE,
                             "--task %s is unknown: refusion-eval --help lists the tasks", task);
     }
-    RF_TRY(check(o, err));
-    return rf_output_check((const char *[]){o->out, o->answers}, 2,
-                           (const char *[]){o->model, o->adapter, o->data}, 3, err);
+    return check(o, err);
 }
 
 /* The run's own settings, then the assignments of the command line. A model trained with `ar` is
@@ -193,6 +195,16 @@ static int report(const options *o, const rf_eval_result *result, const rf_quest
         return RF_OK;
     }
     rf_report_print(stdout, result, &o->eval, &context);
+    if (o->eval.likelihood && !(result->sum.scored > 0)) {
+        rf_log_warn("nothing was scored: %.0f of %" PRId64 " questions are too long for the "
+                    "model's %" PRId64 " positions",
+                    result->sum.too_long, result->n, loaded->info.model.max_position_embeddings);
+    }
+    if (o->eval.task != NULL && !(result->sum.decoded > 0)) {
+        rf_log_warn("nothing was decoded: no question fits the model's %" PRId64
+                    " positions beside decode.gen_length=%" PRId64,
+                    loaded->info.model.max_position_embeddings, o->eval.decode.gen_length);
+    }
     if (fflush(stdout) != 0) {
         return rf_error_set(err, RF_ERR, "cannot write to standard output: %m");
     }
@@ -214,6 +226,10 @@ static int check_output(const char *path, const rf_dist *dist, rf_error *err)
 static int prepare(options *o, rf_loaded *loaded, rf_question **questions, int64_t *n,
                    char **assignment, int n_assignments, const rf_dist *dist, rf_error *err)
 {
+    RF_TRY(rf_loaded_choose(&o->model, o->model_path, err));
+    RF_TRY(rf_loaded_choose(&o->adapter, o->adapter_path, err));
+    RF_TRY(rf_output_check((const char *[]){o->out, o->answers}, 2,
+                           (const char *[]){o->model, o->adapter, o->data}, 3, err));
     RF_TRY(rf_loaded_open(loaded, o->model, o->adapter, err));
     if (o->control_tokens) {
         rf_tokenizer_read_control_tokens(loaded->info.tokenizer);
@@ -224,6 +240,8 @@ static int prepare(options *o, rf_loaded *loaded, rf_question **questions, int64
     RF_TRY(check_output(o->out, dist, err));
     RF_TRY(check_output(o->answers, dist, err));
     RF_TRY(read_settings(o, loaded, assignment, n_assignments, err));
+    RF_TRY(rf_dist_rank(dist) == 0 ? rf_loaded_check_decoder(loaded, o->eval.decode.kind, err)
+                                   : RF_OK);
     return rf_questions_read(questions, n, o->data, loaded->info.tokenizer, o->limit, err);
 }
 

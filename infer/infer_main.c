@@ -1,4 +1,5 @@
 /* refusion-infer: answers of a trained model. Runs without MPI. */
+#include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/options.h"
 #include "common/base/output.h"
@@ -8,6 +9,7 @@
 
 typedef struct options {
     const char *model, *adapter, *weights;
+    char model_path[RF_PATH_BYTES], adapter_path[RF_PATH_BYTES]; /* chosen in run folders */
     bool control_tokens;
     rf_answers_options run;
 } options;
@@ -15,20 +17,23 @@ typedef struct options {
 static const rf_config_key *const key_tables[] = {rf_decode_keys, NULL};
 
 static const char usage[] =
-    "usage: refusion-infer --model CHECKPOINT.h5 [options] [decode.key=value ...]\n"
+    "usage: refusion-infer --model CHECKPOINT.h5|RUN_FOLDER [options] [decode.key=value ...]\n"
     "\n"
     "Answers one prompt, a file of prompts, each line of standard input, or (on a terminal,\n"
     "without a prompt) what you type.\n"
     "\n"
-    "  --model FILE       checkpoint to decode with\n"
-    "  --adapter FILE     adapters that were trained beside that checkpoint (lora.*)\n"
+    "  --model FILE       checkpoint to decode with, or the folder of a run: its best checkpoint\n"
+    "                     on validation, else its latest\n"
+    "  --adapter FILE     adapters that were trained beside that checkpoint (lora.*), or\n"
+    "                     the folder of their run\n"
     "  --weights TYPE     f32 (default), bf16 (default of what was trained with\n"
     "                     train.compute=bf16, where this machine multiplies bf16) or int8\n"
     "                     (default of a quantized checkpoint): smaller and faster\n"
     "  --prompt TEXT      one prompt: the answer goes to stdout\n"
     "  --prompts FILE     JSON lines {\"query\"} or {\"messages\"}, .gz too: an answer a line,\n"
     "                     {\"text\",\"ids\",\"forwards\",\"tokens_per_forward\",\"seconds\","
-    "\"ended\"}\n"
+    "\"ended\",\"too_long\"}\n"
+    "                     (too_long: it does not fit the model, and the others go on)\n"
     "  --out FILE         answers of --prompts go here instead of stdout\n"
     "  --limit N          only the first N prompts of the file\n"
     "  --batch N          prompts of the file that are answered at once (default 8); answers do\n"
@@ -114,12 +119,17 @@ static int read_settings(options *o, const rf_loaded *loaded, char **assignment,
     if (rc == RF_OK) {
         rc = rf_decode_options_from_config(&o->run.decode, config, err);
     }
+    if (rc == RF_OK) {
+        rc = rf_loaded_check_decoder(loaded, o->run.decode.kind, err);
+    }
     rf_config_free(config);
     return rc;
 }
 
 static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error *err)
 {
+    RF_TRY(rf_loaded_choose(&o->model, o->model_path, err));
+    RF_TRY(rf_loaded_choose(&o->adapter, o->adapter_path, err));
     RF_TRY(rf_output_check((const char *[]){o->run.out}, 1,
                            (const char *[]){o->model, o->adapter, o->run.prompts}, 3, err));
     RF_TRY(rf_loaded_open(loaded, o->model, o->adapter, err));

@@ -1,6 +1,9 @@
 #include "infer/loaded.h"
 
 #include "common/base/alloc.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "data/objective.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -28,6 +31,16 @@ static int choose_weights(rf_loaded *l, rf_type storage, rf_error *err)
     l->weights = storage == RF_I8              ? RF_PACKED_INT8
                  : was_bf16 && multiplies_bf16 ? RF_PACKED_BF16
                                                : RF_PACKED_F32;
+    return RF_OK;
+}
+
+int rf_loaded_choose(const char **name, char *path, rf_error *err)
+{
+    if (*name == NULL) {
+        return RF_OK;
+    }
+    RF_TRY(rf_checkpoint_choose(path, RF_PATH_BYTES, *name, err));
+    *name = path;
     return RF_OK;
 }
 
@@ -87,6 +100,27 @@ int rf_loaded_settings(const rf_loaded *loaded, rf_config *config, const char *c
     for (int i = 0; i < n && rc == RF_OK; i++) {
         rc = rf_config_set(config, assignment[i], err);
     }
+    return rc;
+}
+
+int rf_loaded_check_decoder(const rf_loaded *loaded, rf_decode_kind kind, rf_error *err)
+{
+    static const rf_config_key *const tables[] = {rf_objective_keys, NULL};
+    static const char *const sections[] = {"objective"};
+    if (loaded->info.run_config[0] == '\0') {
+        return RF_OK;
+    }
+    rf_config *config = rf_config_new(tables);
+    int rc = rf_loaded_settings(loaded, config, sections, 1, NULL, 0, err);
+    const bool trained_ar = rf_config_is(config, "objective.kind", rf_objective_ar.name);
+    if (rc == RF_OK && trained_ar != (kind == RF_DECODE_AR)) {
+        rf_log_warn("decode.kind=%s does not fit a model trained with objective.kind=%s: it never "
+                    "learnt %s; leave decode.kind=%s out for answers of the quality that it has",
+                    rf_decode_kind_name(kind), rf_config_string(config, "objective.kind"),
+                    trained_ar ? "to fill masked places" : "the first token of a slot that way",
+                    rf_decode_kind_name(kind));
+    }
+    rf_config_free(config);
     return rc;
 }
 

@@ -4,6 +4,7 @@
 
 #include "common/base/config/config.h"
 #include "common/store/checkpoint.h"
+#include "infer/decode_options.h"
 
 /* The header of a checkpoint, then (once the sizes are known) the model. */
 typedef struct rf_loaded {
@@ -17,6 +18,9 @@ typedef struct rf_loaded {
     rf_model *model;
 } rf_loaded;
 
+/* Puts the checkpoint of a run folder (rf_checkpoint_choose) for the folder: *name then is `path`
+ * [RF_PATH_BYTES]. NULL and the names of files stay. */
+RF_MUST_CHECK int rf_loaded_choose(const char **name, char *path, rf_error *err);
 /* Reads the header: tokenizer and sizes. adapter: a file beside its base `path` (lora.h); NULL:
  * none. Names are not copied. */
 RF_MUST_CHECK int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter,
@@ -26,6 +30,10 @@ RF_MUST_CHECK int rf_loaded_open(rf_loaded *out, const char *path, const char *a
 RF_MUST_CHECK int rf_loaded_settings(const rf_loaded *loaded, rf_config *config,
                                      const char *const *sections, int n_sections,
                                      char *const *assignment, int n, rf_error *err);
+/* Warns where the decoder is one that the objective of the model's run does not train for. Silent
+ * about a model that no run of this program trained. */
+RF_MUST_CHECK int rf_loaded_check_decoder(const rf_loaded *loaded, rf_decode_kind kind,
+                                          rf_error *err);
 /* "f32", "bf16" or "int8". */
 RF_MUST_CHECK int rf_loaded_weights(rf_layout *out, const char *name, rf_error *err);
 /* Makes the model for these limits and reads the weights. A limit of more positions than the model

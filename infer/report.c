@@ -20,8 +20,22 @@ static double share_error(double k, double n)
     return n > 0 ? sqrt(p * (1 - p) / n) : 0;
 }
 
+/* A mean, or a dash where there is nothing to take it of. */
+static void print_mean(FILE *out, int width, int digits, double sum, double n)
+{
+    if (n > 0) {
+        fprintf(out, "%*.*f", width, digits, sum / n);
+    } else {
+        fprintf(out, "%*s", width, "-");
+    }
+}
+
 static void print_likelihood(FILE *out, const rf_eval_record *r, const rf_eval_options *o)
 {
+    if (!(r->scored > 0)) {
+        fprintf(out, "  samples scored        %10d   nothing was scored\n", 0);
+        return;
+    }
     fprintf(out, "  samples scored        %10.0f   (%.0f tokens, %.0f bytes)\n", r->scored,
             r->tokens, r->bytes);
     for (int part = 0; part < o->objective.kind->n_parts; part++) {
@@ -36,8 +50,11 @@ static void print_likelihood(FILE *out, const rf_eval_record *r, const rf_eval_o
         if (o->slot_size > 0) {
             fprintf(out, " (slots of %" PRId64 ", left to right)", o->slot_size);
         }
-        fprintf(out, "\n                        %10.4f   nats per byte, %.4f bits per byte\n",
-                ratio(r->nats, r->bytes), ratio(r->nats, r->bytes) / log(2));
+        fprintf(out, "\n                        ");
+        print_mean(out, 10, 4, r->nats, r->bytes);
+        fprintf(out, "   nats per byte, ");
+        print_mean(out, 0, 4, r->nats / log(2), r->bytes);
+        fprintf(out, " bits per byte\n");
     }
 }
 
@@ -57,10 +74,16 @@ static void print_comparison(FILE *out, const rf_eval_result *result, const rf_o
     fputc('\n', out);
     for (int i = 0; i < c->n_results; i++) {
         const rf_eval_record *r = &result[i].sum;
-        fprintf(out, "  %-7s   %14.5f   %+8.3f %%", rf_layout_name(c->weights[i]),
-                ratio(r->nats, r->tokens), 100 * change(r, &result->sum));
+        fprintf(out, "  %-7s   ", rf_layout_name(c->weights[i]));
+        print_mean(out, 14, 5, r->nats, r->tokens);
+        if (result->sum.nats > 0) {
+            fprintf(out, "   %+8.3f %%", 100 * change(r, &result->sum));
+        } else {
+            fprintf(out, "   %8s  ", "-");
+        }
         for (int part = 0; part < kind->n_parts; part++) {
-            fprintf(out, "   %8.4f", ratio(r->losses[part], r->n_targets[part]));
+            fprintf(out, "   ");
+            print_mean(out, 8, 4, r->losses[part], r->n_targets[part]);
         }
         fputc('\n', out);
     }
@@ -73,6 +96,10 @@ static void print_answers(FILE *out, const rf_eval_result *result, const rf_eval
     fprintf(out, "  accuracy              %9.2f %%   ± %.2f (%s: %.0f of %.0f right)\n",
             100 * ratio(r->correct, n), 100 * share_error(r->correct, n), o->task->name, r->correct,
             n);
+    if (!(r->decoded > 0)) {
+        fprintf(out, "  answers decoded       %10d   nothing was decoded\n", 0);
+        return;
+    }
     fprintf(out, "  tokens per forward    %10.3f   (%.0f tokens, %.0f forwards)\n",
             ratio(r->answer_tokens, r->forwards), r->answer_tokens, r->forwards);
     fprintf(out, "  tokens/s              %10.1f   (%.1f s in all)\n",
@@ -177,16 +204,17 @@ static json_t *comparison_json(const rf_eval_result *result, const rf_objective_
 static json_t *answers_json(const rf_eval_result *result, const rf_eval_options *o)
 {
     const rf_eval_record *r = &result->sum;
-    double n = (double)result->n, seconds = result->decode_seconds;
+    double n = (double)result->n, seconds = result->decode_seconds, some = r->decoded > 0;
     return json_pack(
-        "{s:s, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I}", "task",
+        "{s:s, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:o, s:o, s:f, s:o, s:o, s:o, s:I}", "task",
         o->task->name, "batch", (json_int_t)o->batch, "accuracy", ratio(r->correct, n),
         "accuracy_stderr", share_error(r->correct, n), "correct", (json_int_t)r->correct, "ended",
         (json_int_t)r->ended, "tokens", (json_int_t)r->answer_tokens, "forwards",
-        (json_int_t)r->forwards, "tokens_per_forward", ratio(r->answer_tokens, r->forwards),
-        "tokens_per_second", ratio(r->answer_tokens, seconds), "seconds", seconds, "latency_mean",
-        result->latency_mean, "latency_p50", result->latency_p50, "latency_p95",
-        result->latency_p95, "cache_bytes", (json_int_t)result->cache_bytes);
+        (json_int_t)r->forwards, "tokens_per_forward", mean_json(r->answer_tokens, r->forwards),
+        "tokens_per_second", mean_json(r->answer_tokens, r->decoded > 0 ? seconds : 0), "seconds",
+        seconds, "latency_mean", mean_json(result->latency_mean, some), "latency_p50",
+        mean_json(result->latency_p50, some), "latency_p95", mean_json(result->latency_p95, some),
+        "cache_bytes", (json_int_t)result->cache_bytes);
 }
 
 int rf_report_write(const char *path, const rf_eval_result *r, const rf_eval_options *o,

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* --- Names ------------------------------------------------------------------------------------ */
@@ -189,4 +190,65 @@ int rf_checkpoint_find(char *path, size_t bytes, const char *folder, rf_error *e
 out:
     free(list.step);
     return rc;
+}
+
+/* --- Choose ----------------------------------------------------------------------------------- */
+
+/* Is there a checkpoint that the text file <folder>/<pointer> names? Sets path. */
+static bool follow(char *path, size_t bytes, const char *folder, const char *pointer)
+{
+    char file[RF_PATH_BYTES + 16], *text = NULL;
+    size_t n = 0;
+    snprintf(file, sizeof file, "%s/%s", folder, pointer);
+    if (rf_file_read(&text, &n, file, 4096, NULL) != RF_OK) {
+        return false;
+    }
+    text[strcspn(text, "\r\n")] = '\0';
+    int64_t step = step_of(text);
+    free(text);
+    rf_checkpoint_path(path, bytes, folder, step);
+    return step >= 0 && path[0] != '\0' && rf_file_exists(path);
+}
+
+static int choose_newest(char *path, size_t bytes, const char *folder, rf_error *err)
+{
+    listing list = {0};
+    int rc = list_folder(&list, folder, false, err);
+    path[0] = '\0';
+    if (rc == RF_OK && list.n > 0) {
+        rf_checkpoint_path(path, bytes, folder, list.step[0]);
+    }
+    free(list.step);
+    return rc != RF_OK || path[0] != '\0'
+               ? rc
+               : rf_error_set(err, RF_ERR,
+                              "%s: is a folder without a checkpoint (best, latest or step-*.h5): "
+                              "name the folder of a run or a checkpoint file",
+                              folder);
+}
+
+int rf_checkpoint_choose(char *path, size_t bytes, const char *name, rf_error *err)
+{
+    struct stat status;
+    char folder[RF_PATH_BYTES];
+    size_t n = strlen(name);
+    const bool is_folder = stat(name, &status) == 0 && S_ISDIR(status.st_mode);
+    if (n >= bytes || n >= sizeof folder) {
+        return rf_error_set(err, RF_ERR, "%.64s...: the path is too long", name);
+    }
+    if (!is_folder) {
+        memcpy(path, name, n + 1);
+        return RF_OK;
+    }
+    while (n > 1 && name[n - 1] == '/') {
+        n--;
+    }
+    snprintf(folder, sizeof folder, "%.*s", (int)n, name);
+    const char *what = "best";
+    if (!follow(path, bytes, folder, what) && !follow(path, bytes, folder, what = "latest")) {
+        what = "newest";
+        RF_TRY(choose_newest(path, bytes, folder, err));
+    }
+    rf_log_info("%s is a folder: its %s checkpoint is %s", folder, what, path);
+    return RF_OK;
 }

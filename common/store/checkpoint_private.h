@@ -17,7 +17,6 @@
 #include "common/base/hdf5.h"
 #include "common/store/checkpoint.h"
 
-#define RF_CHECKPOINT_FORMAT "refusion checkpoint"
 #define RF_CHECKPOINT_REMEDY "use another checkpoint"
 
 enum {

@@ -56,7 +56,8 @@ static int check_superblock(int64_t *file_bytes, const char *path, rf_error *err
     }
     if ((block[8] != 2 && block[8] != 3) || block[9] != 8) {
         rc = refuse(path,
-                    "is an HDF5 file, but not a checkpoint of this program: " RF_CHECKPOINT_REMEDY,
+                    "is an HDF5 file, but not a checkpoint of this program, or its first bytes are "
+                    "damaged: " RF_CHECKPOINT_REMEDY,
                     err);
         goto out;
     }
@@ -77,18 +78,35 @@ out:
 
 /* --- Attributes and texts --------------------------------------------------------------------- */
 
+/* Says of a file that is ours what its unreadable part means. */
+static int call_damaged(int rc, rf_error *err)
+{
+    char cause[sizeof err->message];
+    if (err == NULL) {
+        return rc;
+    }
+    snprintf(cause, sizeof cause, "%s", err->message);
+    return rf_error_set(err, rc, "%s: the file is damaged: " RF_CHECKPOINT_REMEDY, cause);
+}
+
 static int get_number(int64_t *value, rf_hdf5 *file, const char *object, const char *name,
                       rf_error *err)
 {
-    return rf_hdf5_get(value, file, object, name, RF_HDF5_I64, RF_HDF5_SCALAR, err);
+    int rc = rf_hdf5_get(value, file, object, name, RF_HDF5_I64, RF_HDF5_SCALAR, err);
+    return rc == RF_OK ? RF_OK : call_damaged(rc, err);
 }
 
 static int read_values(rf_checkpoint_values *values, rf_hdf5 *file, rf_error *err)
 {
     char format[64];
     int64_t version = 0, complete = 0, crc = 0;
-    if (rf_hdf5_get_text(format, sizeof format, file, "/", "format", NULL) != RF_OK ||
-        strcmp(format, RF_CHECKPOINT_FORMAT) != 0) {
+    const bool is_there =
+        rf_hdf5_get_text(format, sizeof format, file, "/", "format", NULL) == RF_OK;
+    if (!is_there && rf_hdf5_exists(file, rf_checkpoint_text_names[RF_TEXT_RUN_CONFIG])) {
+        return refuse(file->name,
+                      "is damaged: its attributes cannot be read: " RF_CHECKPOINT_REMEDY, err);
+    }
+    if (!is_there || strcmp(format, RF_CHECKPOINT_FORMAT) != 0) {
         return refuse(
             file->name,
             "is an HDF5 file, but not a checkpoint of this program: " RF_CHECKPOINT_REMEDY, err);
@@ -104,12 +122,17 @@ static int read_values(rf_checkpoint_values *values, rf_hdf5 *file, rf_error *er
     if (complete != 1) {
         return refuse(file->name, "its writing was interrupted: " RF_CHECKPOINT_REMEDY, err);
     }
-    RF_TRY(rf_checkpoint_values_read(values, file, err));
+    int rc = rf_checkpoint_values_read(values, file, err);
+    if (rc != RF_OK) {
+        return call_damaged(rc, err);
+    }
     RF_TRY(get_number(&crc, file, "/", "attributes_crc32", err));
     return crc == (int64_t)rf_checkpoint_values_crc(values)
                ? RF_OK
-               : refuse(file->name,
-                        "the checksum of its attributes is wrong: " RF_CHECKPOINT_REMEDY, err);
+               : refuse(
+                     file->name,
+                     "is damaged: the checksum of its attributes is wrong: " RF_CHECKPOINT_REMEDY,
+                     err);
 }
 
 static int read_text(char **out, size_t *bytes, rf_hdf5 *file, const char *name, int64_t crc,
@@ -133,7 +156,8 @@ static int read_text(char **out, size_t *bytes, rf_hdf5 *file, const char *name,
     RF_TRY(*bytes > 0 ? rf_hdf5_read(*out, file, name, RF_HDF5_U8, 0, is.shape[0], err) : RF_OK);
     return (int64_t)crc32_z(0, (const unsigned char *)*out, *bytes) == crc
                ? RF_OK
-               : rf_error_set(err, RF_ERR, "%s: the checksum of %s is wrong: " RF_CHECKPOINT_REMEDY,
+               : rf_error_set(err, RF_ERR,
+                              "%s: is damaged: the checksum of %s is wrong: " RF_CHECKPOINT_REMEDY,
                               file->name, name);
 }
 
@@ -304,7 +328,9 @@ static int read_tensors(rf_checkpoint_structure *out, rf_hdf5 *file, int64_t fil
     }
     return (int64_t)rf_checkpoint_items_crc(out->item, out->n_items) == out->values.tensors_crc32
                ? RF_OK
-               : refuse(path, "the checksum of its list of tensors is wrong: " RF_CHECKPOINT_REMEDY,
+               : refuse(path,
+                        "is damaged: the checksum of its list of tensors is "
+                        "wrong: " RF_CHECKPOINT_REMEDY,
                         err);
 }
 

@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/file.h"
+#include "common/store/checkpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -146,7 +147,8 @@ static int check_format(rf_corpus *c, rf_error *err)
     if (rf_hdf5_get_bytes(&format, &bytes, &c->file, "/", "format", NULL) != RF_OK ||
         strcmp(format, RF_CORPUS_FORMAT) != 0) {
         rc = rf_error_set(err, RF_ERR,
-                          "%s: is an HDF5 file but no corpus: make one with refusion-data build",
+                          "%s: is an HDF5 file but no corpus, or it is damaged: make one with "
+                          "refusion-data build",
                           c->path);
     } else if (!get(c, "version", RF_HDF5_I64, 1, &version)) {
         rc = rf_corpus_file_damaged(c, "has no format version", err);
@@ -277,8 +279,13 @@ int rf_corpus_file_load(rf_corpus *c, rf_error *err)
 bool rf_corpus_is_checkpoint(const char *path)
 {
     rf_hdf5 file = {0};
-    bool found = rf_hdf5_is(path) && rf_hdf5_open(&file, path, false, NULL) == RF_OK &&
-                 rf_hdf5_exists(&file, "params");
+    char format[64];
+    bool found = rf_hdf5_is(path) && rf_hdf5_open(&file, path, false, NULL) == RF_OK;
+    /* Damage may leave only one of the two readable. */
+    found =
+        found && (rf_hdf5_exists(&file, "params") ||
+                  (rf_hdf5_get_text(format, sizeof format, &file, "/", "format", NULL) == RF_OK &&
+                   strcmp(format, RF_CHECKPOINT_FORMAT) == 0));
     rf_hdf5_drop(&file);
     return found;
 }

@@ -243,6 +243,47 @@ Test(eval_program, questions_that_are_too_long_count)
     json_decref(r);
 }
 
+/* No mean of nothing: neither a zero, which would read as perfection, nor a nan. */
+Test(eval_program, nothing_scored_is_said)
+{
+    char text[256], word[121];
+    memset(word, '7', 120);
+    word[120] = '\0';
+    snprintf(text, sizeof text, "{\"query\": \"%s\", \"response\": \"2\"}\n", word);
+    program_write("q.jsonl", text);
+    for (int i = 0; i < 2; i++) {
+        program_runs(i == 0 ? EVAL "--weights f32,bf16" : EVAL "--task arithmetic", 0);
+        cr_assert(strstr(program_output, "nothing was scored") != NULL &&
+                      strstr(program_messages, "warning: nothing was scored: 1 of 1") != NULL,
+                  "%s%s", program_output, program_messages);
+        cr_assert(strstr(program_output, "nan") == NULL && strstr(program_output, "0.000") == NULL,
+                  "%s", program_output);
+        cr_assert((i == 1) == (strstr(program_messages, "nothing was decoded") != NULL));
+    }
+    json_t *r = read_report("r.json");
+    const json_t *judged = json_object_get(r, "answers"),
+                 *scored = json_object_get(r, "likelihood");
+    cr_assert(json_is_null(json_object_get(scored, "nats_per_token")) &&
+              json_is_null(json_object_get(scored, "loss_ar")) &&
+              json_is_null(json_object_get(judged, "latency_mean")) &&
+              json_is_null(json_object_get(judged, "tokens_per_forward")));
+    json_decref(r);
+}
+
+Test(eval_program, a_run_folder_and_a_decoder_that_does_not_fit)
+{
+    cr_assert(program_shell("mkdir run && cp model.h5 run/step-000000004.h5 && "
+                            "echo step-000000004.h5 >run/latest") == 0);
+    program_runs("\"$EVAL\" --model run --data q.jsonl --limit 2 --task exact", 0);
+    cr_assert(strstr(program_output, "run/step-000000004.h5 on q.jsonl") != NULL &&
+                  strstr(program_messages, "its latest checkpoint is") != NULL &&
+                  strstr(program_messages, "does not fit") == NULL,
+              "%s%s", program_output, program_messages);
+    program_runs("\"$EVAL\" --model run --data q.jsonl --limit 2 --task exact decode.kind=ar", 0);
+    cr_assert(strstr(program_messages, "decode.kind=ar does not fit") != NULL, "%s",
+              program_messages);
+}
+
 /* --- Ranks ------------------------------------------------------------------------------------ */
 
 /* Removes what depends on the clock or says how many ranks there were. */

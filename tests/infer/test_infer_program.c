@@ -125,6 +125,10 @@ Test(infer_program, bad_files)
     program_refuses("\"$INFER\" --model short.h5 --prompt x", 1, "short.h5");
     program_refuses("\"$INFER\" --model text.h5 --prompt x", 1, "text.h5");
     program_refuses("\"$INFER\" --model hurt.h5 --prompt x", 1, "hurt.h5");
+    cr_assert(program_shell("cp model.h5 hurt.h5; at=$(grep -obUa complete model.h5 | head -n 1); "
+                            "printf X | dd of=hurt.h5 bs=1 seek=${at%%:*} conv=notrunc") == 0);
+    program_refuses("\"$INFER\" --model hurt.h5 --prompt x", 1, "damaged");
+    program_refuses("\"$DATA\" info --verify hurt.h5", 1, "damaged");
     program_refuses(INFER "--prompts none.jsonl", 1, "none.jsonl");
     program_write("p.jsonl", "{\"query\": \"one\"}\n{\"qery\": \"two\"}\n");
     program_refuses(INFER "--prompts p.jsonl --out a.jsonl", 1, "p.jsonl:2: ");
@@ -138,6 +142,95 @@ Test(infer_program, bad_files)
         program_runs(INFER "--prompts p.jsonl --limit 1 >/dev/full", 1);
         cr_assert(strstr(program_messages, "cannot write"));
     }
+}
+
+/* The others are answered as if it were not there. */
+Test(infer_program, one_prompt_is_too_long)
+{
+    char text[512], word[121];
+    memset(word, '7', 120);
+    word[120] = '\0';
+    program_write("p.jsonl", "{\"query\": \"one\"}\n{\"query\": \"two\"}\n{\"query\": \"3\"}\n");
+    program_runs(INFER "--prompts p.jsonl --batch 1", 0);
+    char *plain = program_keep();
+    snprintf(text, sizeof text,
+             "{\"query\": \"one\"}\n{\"query\": \"%s\"}\n{\"query\": \"3\"}\n"
+             "{\"query\": \"%s\"}\n",
+             word, word);
+    program_write("p.jsonl", text);
+    program_runs(INFER "--prompts p.jsonl --batch 2", 0);
+    cr_assert(strstr(program_messages, "p.jsonl: 2 of 4 prompts are too long") != NULL, "%s",
+              program_messages);
+    cr_assert_eq(program_count_lines(program_output), 4);
+    for (int i = 0; i < 4; i++) {
+        json_t *o = program_json(program_output, i), *alone = program_json(plain, i < 2 ? 0 : 2);
+        cr_assert(json_is_boolean(json_object_get(o, "too_long")) &&
+                  json_is_true(json_object_get(o, "too_long")) == (i % 2 == 1));
+        if (i % 2 == 0) {
+            cr_assert(json_equal(json_object_get(o, "ids"), json_object_get(alone, "ids")));
+        } else {
+            cr_assert(json_array_size(json_object_get(o, "ids")) == 0 &&
+                      json_is_false(json_object_get(o, "ended")));
+        }
+        json_decref(o);
+        json_decref(alone);
+    }
+    snprintf(text, sizeof text, "{\"query\": \"%s\"}\n", word); /* none is left to answer */
+    program_write("p.jsonl", text);
+    program_runs(INFER "--prompts p.jsonl --out a.jsonl", 0);
+    program_read(program_output, sizeof program_output, "a.jsonl");
+    cr_assert(program_count_lines(program_output) == 1 &&
+              strstr(program_output, "\"too_long\":true") != NULL);
+    free(plain);
+}
+
+Test(infer_program, a_run_folder_is_a_model)
+{
+    program_runs(INFER "--prompt hello", 0);
+    char *answer = program_keep();
+    cr_assert(
+        program_shell("mkdir run && cp model.h5 run/step-000000004.h5 && "
+                      "echo text >run/step-000000009.h5 && echo step-000000004.h5 >run/best && "
+                      "echo step-000000009.h5 >run/latest && mkdir empty") == 0);
+    program_runs("\"$INFER\" --model run/ --prompt hello", 0);
+    cr_assert_str_eq(program_output, answer);
+    cr_assert(strstr(program_messages, "its best checkpoint is run/step-000000004.h5") != NULL,
+              "%s", program_messages);
+    program_runs("mv run/step-000000009.h5 run/other; echo step-000000004.h5 >run/latest; "
+                 "rm run/best; \"$INFER\" --model run --prompt hello",
+                 0);
+    cr_assert_str_eq(program_output, answer);
+    cr_assert(strstr(program_messages, "its latest checkpoint is") != NULL);
+    program_runs("rm run/latest; \"$INFER\" --model run --prompt hello", 0);
+    cr_assert_str_eq(program_output, answer);
+    cr_assert(strstr(program_messages, "its newest checkpoint is") != NULL);
+    program_refuses("\"$INFER\" --model empty --prompt x", 1, "folder without a checkpoint");
+    program_write("p.jsonl", "{\"query\": \"one\"}\n");
+    program_refuses("echo step-000000004.h5 >run/best; cd run; \"$INFER\" --model . --prompts "
+                    "../p.jsonl --out step-000000004.h5 2>all; status=$?; tail -n 1 all >&2; "
+                    "exit $status",
+                    2, "over an input");
+    free(answer);
+}
+
+Test(infer_program, a_decoder_that_was_not_trained_is_warned_about)
+{
+    program_runs(INFER "--prompt hello", 0);
+    cr_assert(strstr(program_messages, "does not fit") == NULL, "%s", program_messages);
+    program_runs(INFER "--prompt hello decode.kind=ar", 0);
+    cr_assert(strstr(program_messages, "warning: decode.kind=ar does not fit a model trained with "
+                                       "objective.kind=refusion") != NULL,
+              "%s", program_messages);
+    program_save_model("ar.h5", 48, 1.4, "decode:\n  kind: ar\nobjective:\n  kind: ar\n");
+    program_runs("\"$INFER\" --model ar.h5 --prompt hello decode.gen_length=3", 0);
+    cr_assert(strstr(program_messages, "does not fit") == NULL, "%s", program_messages);
+    program_runs("\"$INFER\" --model ar.h5 --prompt hello decode.gen_length=3 "
+                 "decode.kind=refusion",
+                 0);
+    cr_assert(strstr(program_messages, "decode.kind=refusion does not fit") != NULL);
+    program_save_model("none.h5", 48, 1.4, ""); /* of no run of ours: nothing is known */
+    program_runs("\"$INFER\" --model none.h5 --prompt hello decode.gen_length=3 decode.kind=ar", 0);
+    cr_assert(strstr(program_messages, "does not fit") == NULL, "%s", program_messages);
 }
 
 /* --- show ------------------------------------------------------------------------------------- */

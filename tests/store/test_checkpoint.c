@@ -310,6 +310,31 @@ Test(checkpoint, other_files)
     free_subject(&s);
 }
 
+/* One byte of a text among the attributes: the file is called damaged, not a stranger's. */
+Test(checkpoint, damaged_attribute)
+{
+    rf_model_config config = small_config();
+    subject s = make_subject(&config, "");
+    const char *path = in_folder("a.h5");
+    save_subject(&s, path, NULL);
+    content c = get_file(path);
+    const char *at = memmem(c.data, c.bytes, "refusion-train 0", 16);
+    cr_assert(at != NULL);
+    flip_bit(path, at - c.data, 5);
+    expect_refused(path, &s, true, "is damaged");
+    /* Likewise wherever the name of an attribute stands. */
+    static const char *const names[] = {"format", "version", "model_config", "complete"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        put_file(path, c.data, c.bytes);
+        at = memmem(c.data, c.bytes, names[i], strlen(names[i]) + 1);
+        cr_assert(at != NULL);
+        flip_bit(path, at - c.data, 5);
+        expect_refused(path, &s, true, "damaged");
+    }
+    free(c.data);
+    free_subject(&s);
+}
+
 /* --- Well-formed HDF5 with the wrong content -------------------------------------------------- */
 
 typedef void (*edit)(hid_t file);
