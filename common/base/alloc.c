@@ -13,14 +13,24 @@ static void *or_end(void *memory, size_t count, size_t bytes)
     return memory;
 }
 
+/* Their product, 1 at least. */
+static size_t total(size_t count, size_t bytes)
+{
+    size_t n;
+    if (__builtin_mul_overflow(count, bytes, &n)) {
+        rf_error_out_of_memory(count, bytes);
+    }
+    return n > 0 ? n : 1;
+}
+
 void *rf_alloc(size_t count, size_t bytes)
 {
-    return or_end(calloc(count > 0 ? count : 1, bytes > 0 ? bytes : 1), count, bytes);
+    return or_end(calloc(total(count, bytes), 1), count, bytes);
 }
 
 void *rf_realloc(void *memory, size_t count, size_t bytes)
 {
-    return or_end(reallocarray(memory, count > 0 ? count : 1, bytes > 0 ? bytes : 1), count, bytes);
+    return or_end(realloc(memory, total(count, bytes)), count, bytes);
 }
 
 char *rf_alloc_string(const char *text)

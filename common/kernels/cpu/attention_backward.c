@@ -148,7 +148,9 @@ static void order_chunks(const shared *s, const rf_spans *spans)
     const int64_t chunks = ceil_div(spans->m, CHUNK);
     int32_t levels = 0;
     int64_t n = 0;
-    memset(s->reached, 0, (size_t)spans->n_runs * sizeof *s->reached);
+    if (spans->n_runs > 0) {
+        memset(s->reached, 0, (size_t)spans->n_runs * sizeof *s->reached);
+    }
     for (int64_t chunk = 0; chunk < chunks; chunk++) {
         const run_ranges runs = find_runs(spans, chunk);
         int32_t level = 0;
