@@ -131,6 +131,6 @@ int rf_spans_build(rf_spans *out, rf_ctx *ctx, void *memory, int32_t *host, int6
                       .run = rf_backend_at(ctx->backend, RF_INDEX, memory, runs_at),
                       .n_tiles = n_tiles,
                       .tile = backward ? rf_backend_at(ctx->backend, RF_INDEX, memory, tiles_at)
-                                      : NULL};
+                                       : NULL};
     return RF_OK;
 }

@@ -5,8 +5,8 @@
  * What is accepted must print as YAML that loads as the same; what is refused must say why in one
  * line.
  */
-#include "data/objective.h"
 #include "data/keys.h"
+#include "data/objective.h"
 #include "infer/decode_options.h"
 #include "tests/fuzz/fuzz.h"
 #include "train/train_settings.h"
