@@ -204,7 +204,7 @@ objects: $(LIB_OBJECTS) $(MAINS:%=$(OUT)/obj/%.o) $(STUB) $(OUT)/obj/$(DIST) fuz
          $(patsubst %.c,$(OUT)/obj/%.o,$(TESTS) $(HELPERS) $(BENCHES))
 LINT_GCC ?= -lint-gcc
 lint: floors headers  ## format, floors, headers, and all warnings as errors with gcc and clang
-	$(CLANG_FORMAT) --dry-run -Werror $(FORMATTED)
+	$(Q)$(CLANG_FORMAT) --dry-run -Werror $(FORMATTED)
 	$(MAKE) --no-print-directory CC=gcc BUILD=release WERROR=1 VARIANT=$(LINT_GCC) objects
 	$(MAKE) --no-print-directory CC=clang BUILD=release WERROR=1 VARIANT=-lint-clang objects
 

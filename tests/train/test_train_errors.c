@@ -48,6 +48,17 @@ Test(train_errors, help_and_version)
     tiny_says("refusion-train ");
 }
 
+/* Every file of configs/ is one that runs, given corpora and, where it fine-tunes, sizes of its own. */
+Test(train_errors, ready_configurations_hold)
+{
+    cr_assert(
+        tiny_shell(
+            "set -e; n=0; for file in \"$ROOT\"/configs/*.yaml; do "
+            "\"$TRAIN\" $file data.train=train.h5 data.valid=valid.h5 model.init= lora.rank=0 "
+            "log.dir=ready --dry-run; n=$((n + 1)); done; test $n -ge 7") == 0);
+    cr_assert(tiny_shell("bash -n \"$ROOT/configs/slurm.sbatch\"") == 0);
+}
+
 Test(train_errors, corpora)
 {
     refuses("data.train=missing.h5", 1, "missing.h5");
