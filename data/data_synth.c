@@ -133,8 +133,8 @@ static int generate(request *r, rf_error *err)
         if (rc == RF_OK && i >= r->skip) {
             rc = write_question(r, &text, err);
         }
-        if (i % 1000 == 0) {
-            rf_log_progress("generating", i, r->skip + r->n, "questions");
+        if ((i + 1) % 1000 == 0 || i + 1 == r->skip + r->n) {
+            rf_log_progress("generating", i + 1, r->skip + r->n, "questions");
         }
     }
     rf_log_live_end();

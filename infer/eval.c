@@ -176,8 +176,8 @@ static int score(evaluator *e, rf_eval_record *r, const rf_question *prompt, int
 static int score_all(evaluator *e, rf_error *err)
 {
     for (int64_t i = e->rank; i < e->n; i += e->n_ranks) {
-        rf_log_progress("scoring", i, e->n, "questions");
         RF_TRY(score(e, &e->out->record[i], &e->question[i], i, err));
+        rf_log_progress("scoring", i + e->n_ranks < e->n ? i + 1 : e->n, e->n, "questions");
     }
     return RF_OK;
 }

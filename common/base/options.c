@@ -62,7 +62,10 @@ int rf_options_parse(int *first, int argc, char **argv, const rf_option *table, 
                                      .val = FIRST_CODE + i};
     }
     opterr = optind = 0; /* silent, and from the beginning */
-    while (rc == RF_OK && (code = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+    while (rc == RF_OK && (code = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
+        for (int i = 0; i < n && code == 'h'; i++) { /* -h is --help, where there is one */
+            code = strcmp(table[i].name, "help") == 0 ? FIRST_CODE + i : code;
+        }
         if (code < FIRST_CODE) {
             const char *at = optind > 0 && optind <= argc ? argv[optind - 1] : "";
             rc = refuse(code, at, help, err);

@@ -103,6 +103,10 @@ static int read_options(command_line *out, int argc, char **argv, rf_error *err)
     out->options.ignored = out->ignored.item;
     out->options.n_ignored = out->ignored.n;
     out->options.note = quiet ? NULL : note;
+    if (first < argc && strcmp(argv[first], "help") == 0) {
+        out->help = true;
+        return RF_OK;
+    }
     if (first < argc) {
         out->command = argv[first];
         out->path = argv + first + 1;

@@ -115,3 +115,15 @@ Test(options, mistakes_are_named)
         says(cases[i].says);
     }
 }
+
+Test(options, h_is_help_where_there_is_one)
+{
+    given g;
+    cr_assert(parse(&g, (const char *const[]){"--quick", "-h", "--nothing", NULL}) == RF_OK);
+    cr_assert(g.help && g.quick);
+    cr_assert(parse(&g, (const char *const[]){"-x", NULL}) == RF_ERR_USAGE);
+    static const rf_option none[] = {{0}};
+    char name[] = "program", h[] = "-h", *argv[] = {name, h, NULL};
+    int first;
+    cr_assert(rf_options_parse(&first, 2, argv, none, "see it", &err) == RF_ERR_USAGE);
+}

@@ -25,6 +25,16 @@ Test(data_program, help_and_version)
     }
 }
 
+/* Also where the number of questions is no multiple of what a step of the bar is. */
+Test(data_program, bars_end_at_100_percent)
+{
+    setenv("RF_TERMINAL", "1", 1);
+    setenv("TERM", "xterm", 1);
+    ASSERT_RUNS("synth sort --n 1500 --skip 7 --out s.jsonl");
+    unsetenv("RF_TERMINAL");
+    cr_expect_not_null(strstr(program_messages, "100%"), "%s", program_messages);
+}
+
 Test(data_program, wrong_usage_is_2)
 {
     put_text("a.jsonl", "{\"text\": \"t\"}");

@@ -350,7 +350,11 @@ Test(convert, program_refuses_wrong_usage)
     ASSERT_FAILS(2, "number of bytes", "export a b --max-shard-size 5T");
     ASSERT_FAILS(2, "number of bytes", "export a b --max-shard-size nan");
     ASSERT_FAILS(2, "number of bytes", "export a b --max-shard-size 0");
-    cr_assert_eq(run("--help"), 0);
+    static const char *const help[] = {"--help", "-h", "help", "help import", "import -h"};
+    for (size_t i = 0; i < sizeof help / sizeof *help; i++) {
+        cr_assert_eq(run("%s", help[i]), 0);
+        cr_assert_not_null(strstr(program_output, "usage"), "%s", help[i]);
+    }
     cr_assert_str_empty(program_messages);
     cr_assert_eq(run("--version"), 0);
 }
