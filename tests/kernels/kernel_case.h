@@ -176,6 +176,7 @@ static inline void *case_index_memory(rf_ctx *ctx, const int32_t *index, int64_t
     int code = rf_backend_alloc(&memory, ctx, rf_backend_bytes(ctx->backend, RF_INDEX, n), &err);
     cr_assert(code == RF_OK, "%s", err.message);
     rf_backend_upload(ctx, memory, RF_INDEX, index, RF_I32, n);
+    rf_backend_wait(ctx, rf_backend_record(ctx)); /* the caller may free its list */
     return memory;
 }
 
