@@ -109,6 +109,7 @@ static void step(bench *b, rf_dist *dist, float *x, double *loss)
         leaf_values(values, &leaf_loss[i * RF_REDUCE_LOSSES],
                     rf_loader_leaf(rf_dist_rank(dist), n_ranks, b->reduce.round, i));
         rf_backend_upload(b->ctx, b->leaf, RF_MASTER, values, RF_F32, N);
+        rf_backend_wait(b->ctx, rf_backend_record(b->ctx)); /* the next leaf has other values */
         b->ctx->backend->kernels->add(b->ctx, into, b->leaf, N);
         rf_reduce_leaf_done(&b->reduce);
         if ((i + 1) % b->reduce.round == 0) {
