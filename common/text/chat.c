@@ -12,10 +12,9 @@ static const char *const token_names[RF_CHAT_N_TOKENS] = {"bos_token", "eos_toke
 
 /* --- Opening ------------------------------------------------------------------------------------ */
 
-/* "eos_token": "..." or {"content": "..."}; NULL: not there. */
-static const char *token_of(const json_t *config, const char *name)
+const char *rf_chat_token(const json_t *config, const char *key)
 {
-    const json_t *value = json_object_get(config, name);
+    const json_t *value = json_object_get(config, key);
     const char *content = json_string_value(json_object_get(value, "content"));
     return content != NULL ? content : json_string_value(value);
 }
@@ -29,13 +28,13 @@ int rf_chat_open(rf_chat *out, const char *source, const char *system, const jso
                      .source = rf_alloc_string(source),
                      .system = rf_alloc_string(system)};
     for (int i = 0; i < RF_CHAT_N_TOKENS; i++) {
-        out->token[i] = rf_alloc_string(token_of(config, token_names[i]));
+        out->token[i] = rf_alloc_string(rf_chat_token(config, token_names[i]));
     }
     int rc = RF_OK;
     if (strcmp(source, "plain") != 0) {
         out->kind = RF_CHAT_TEMPLATE;
-        source = form != NULL ? form : source;
-        rc = rf_jinja_parse(&out->template, source, strlen(source), name, err);
+        out->text = form != NULL ? form : out->source;
+        rc = rf_jinja_parse(&out->template, out->text, strlen(out->text), name, err);
     }
     free(name);
     return rc;
@@ -54,18 +53,73 @@ void rf_chat_free(rf_chat *chat)
 
 /* --- Special tokens that are text ---------------------------------------------------------------- */
 
-/* A text with marks around its special tokens; false: it has none, and `out` is as before. */
-static bool mark_text(const rf_chat *chat, rf_text *out, const char *text, size_t bytes)
+#define MARK_BEGIN "\xEF\xB7\x90"
+#define MARK_END   "\xEF\xB7\x91"
+enum { MARK = 3 }; /* bytes of each */
+
+static bool has_mark(const char *text, size_t at, size_t bytes, const char *mark)
 {
-    size_t done = 0, begin, end;
-    if (chat->find == NULL) {
+    return bytes - at >= MARK && memcmp(text + at, mark, MARK) == 0;
+}
+
+/* Where the next of the two characters begins; bytes: nowhere. */
+static size_t find_mark(const char *text, size_t from, size_t bytes)
+{
+    for (size_t at = from; at < bytes; at++) {
+        const char *first = memchr(text + at, MARK_BEGIN[0], bytes - at);
+        if (first == NULL) {
+            break;
+        }
+        at = (size_t)(first - text);
+        if (has_mark(text, at, bytes, MARK_BEGIN) || has_mark(text, at, bytes, MARK_END)) {
+            return at;
+        }
+    }
+    return bytes;
+}
+
+bool rf_chat_next_mark(rf_chat_mark *out, const rf_chat *chat, const char *text, size_t from,
+                       size_t bytes)
+{
+    const size_t at = chat->find != NULL ? find_mark(text, from, bytes) : bytes, inside = at + MARK;
+    size_t begin, end;
+    if (at == bytes) {
         return false;
     }
-    for (; chat->find(chat->tokens, text, done, bytes, &begin, &end); done = end) {
+    *out = (rf_chat_mark){.begin = at, .end = inside, .literal = inside};
+    if (!has_mark(text, at, bytes, MARK_BEGIN)) {
+        return true;
+    }
+    const bool is_character = find_mark(text, inside, bytes) == inside;
+    if (is_character) {
+        end = inside + MARK;
+    } else if (!chat->find(chat->tokens, text, inside, bytes, &begin, &end) || begin != inside) {
+        return true;
+    }
+    if (has_mark(text, end, bytes, MARK_END)) {
+        *out = (rf_chat_mark){at, end + MARK, inside, end - inside, !is_character};
+    }
+    return true;
+}
+
+/* A text with marks around its special tokens; false: it needs none, and `out` is as before. */
+static bool mark_text(const rf_chat *chat, rf_text *out, const char *text, size_t bytes)
+{
+    size_t done = 0;
+    while (chat->find != NULL && done < bytes) {
+        size_t begin, end, mark = find_mark(text, done, bytes);
+        if (!chat->find(chat->tokens, text, done, bytes, &begin, &end) || begin > mark) {
+            begin = mark;
+            end = mark + MARK;
+        }
+        if (begin == bytes) {
+            break;
+        }
         rf_text_add(out, text + done, begin - done);
-        rf_text_add_string(out, RF_CHAT_LITERAL_BEGIN);
+        rf_text_add_string(out, MARK_BEGIN);
         rf_text_add(out, text + begin, end - begin);
-        rf_text_add_string(out, RF_CHAT_LITERAL_END);
+        rf_text_add_string(out, MARK_END);
+        done = end;
     }
     if (done > 0) {
         rf_text_add(out, text + done, bytes - done);
@@ -106,17 +160,13 @@ static json_t *mark_json(const rf_chat *chat, json_t *value)
     return copy;
 }
 
-/* How many marked tokens a rendered text has, for those who ask. */
-static void count_literals(const rf_render_options *options, const char *text, size_t bytes)
+/* Counts the marked tokens of a rendered text, for those who ask. */
+static void count_literals(const rf_chat *chat, const rf_render_options *options, const char *text,
+                           size_t bytes)
 {
-    const char *end = text + bytes;
-    for (const char *mark; options->n_literal != NULL && bytes > 0;
-         bytes = (size_t)(end - mark) - 1) {
-        mark = memmem(end - bytes, bytes, RF_CHAT_LITERAL_BEGIN, RF_CHAT_LITERAL_BYTES);
-        if (mark == NULL) {
-            return;
-        }
-        ++*options->n_literal;
+    rf_chat_mark mark = {0};
+    while (options->n_literal != NULL && rf_chat_next_mark(&mark, chat, text, mark.end, bytes)) {
+        *options->n_literal += mark.is_token;
     }
 }
 
@@ -149,9 +199,9 @@ static int variables_of(json_t **out, const rf_chat *chat, const rf_turn *turn, 
                         const rf_render_options *options, bool prompts, rf_error *err)
 {
     json_t *v = json_object(), *messages = json_array();
+    json_object_set_new(v, "documents", json_null());
     json_object_update(v, (json_t *)options->more);
     json_object_set_new(v, "messages", messages);
-    json_object_set_new(v, "documents", json_null());
     json_object_set_new(v, "tools",
                         json_array_size(options->tools) > 0
                             ? mark_json(chat, (json_t *)options->tools)
@@ -189,8 +239,7 @@ static int variables_of(json_t **out, const rf_chat *chat, const rf_turn *turn, 
 
 static bool mentions(const rf_chat *chat, const char *word)
 {
-    const char *form = rf_chat_form(chat->source);
-    return strstr(form != NULL ? form : chat->source, word) != NULL;
+    return chat->text != NULL && strstr(chat->text, word) != NULL;
 }
 
 static int not_mentioned(const char *what, rf_error *err)
@@ -258,7 +307,9 @@ int rf_chat_render(const rf_chat *chat, rf_text *out, const char *begin, const c
     } else {
         render_plain(chat, out, begin, end, turn, n);
     }
-    count_literals(options, out->data + before, out->bytes - before);
+    if (out->bytes > before) {
+        count_literals(chat, options, out->data + before, out->bytes - before);
+    }
     return RF_OK;
 }
 
@@ -285,39 +336,39 @@ static size_t find_last(const rf_text *text, size_t from, const char *word)
 }
 
 /* Where the token that ends the answer begins: the last one that is not marked as text. */
-static size_t find_end(const rf_text *text, size_t from, const char *end)
+static size_t find_end(const rf_chat *chat, const rf_text *text, size_t from, const char *end)
 {
     rf_text part = *text;
+    rf_chat_mark mark;
     for (;;) {
         const size_t at = find_last(&part, from, end);
         if (at == part.bytes) {
             return text->bytes;
         }
-        if (at < RF_CHAT_LITERAL_BYTES ||
-            memcmp(text->data + at - RF_CHAT_LITERAL_BYTES, RF_CHAT_LITERAL_BEGIN,
-                   RF_CHAT_LITERAL_BYTES) != 0) {
+        if (at < from + MARK || !has_mark(text->data, at - MARK, text->bytes, MARK_BEGIN) ||
+            !rf_chat_next_mark(&mark, chat, text->data, at - MARK, text->bytes) || !mark.is_token) {
             return at;
         }
         part.bytes = at;
     }
 }
 
-int rf_chat_render_answer(const rf_chat *chat, rf_text *out, const char *end, const rf_turn *turn,
-                          int64_t n, const rf_render_options *options, rf_error *err)
+int rf_chat_render_answer(const rf_chat *chat, rf_text *out, const rf_text *prompt, const char *end,
+                          const rf_turn *turn, int64_t n, const rf_render_options *options,
+                          rf_error *err)
 {
     static const char no_thought[] = "<think>\n\n</think>\n\n";
     const rf_turn *last = &turn[n - 1];
-    rf_text prompt = {0}, begin = {0}, all = {0};
+    rf_text begin = {0}, all = {0};
     int rc = RF_OK;
     RF_TRY(check(chat, turn, n, options, err));
     if (chat->kind == RF_CHAT_PLAIN) {
         add_content(chat, out, last);
         return RF_OK;
     }
-    RF_TRY_OUT(render_template(chat, &prompt, turn, n - 1, options, true, err));
     RF_TRY_OUT(render_template(chat, &all, turn, n, options, false, err));
-    size_t from = common_begin(&prompt, &all);
-    if (from < prompt.bytes) {
+    size_t from = common_begin(prompt, &all);
+    if (from < prompt->bytes) {
         /* A prompt that begins a thought, say, which an answer may not have. */
         RF_TRY_OUT(render_template(chat, &begin, turn, n - 1, options, false, err));
         if (from < begin.bytes) {
@@ -329,17 +380,18 @@ int rf_chat_render_answer(const rf_chat *chat, rf_text *out, const char *end, co
             goto out;
         }
     }
-    const size_t to = find_end(&all, from, end);
+    const size_t to = find_end(chat, &all, from, end);
     const bool has_thought = last->reasoning != NULL ||
                              (last->bytes > 0 && memmem(last->content, last->bytes, "</think>", 8));
     if (!has_thought && to - from >= strlen(no_thought) &&
         memcmp(all.data + from, no_thought, strlen(no_thought)) == 0) {
         from += strlen(no_thought);
     }
-    rf_text_add(out, all.data + from, to - from);
-    count_literals(options, all.data + from, to - from);
+    if (to > from) {
+        rf_text_add(out, all.data + from, to - from);
+        count_literals(chat, options, all.data + from, to - from);
+    }
 out:
-    rf_text_free(&prompt);
     rf_text_free(&begin);
     rf_text_free(&all);
     return rc;

@@ -67,11 +67,14 @@ enum { RF_CHAT_N_TOKENS = 4 };
 typedef bool rf_chat_finder(const void *tokens, const char *text, size_t from, size_t bytes,
                             size_t *begin, size_t *end);
 
-/* Around a special token that a message holds as text, in what a template prints: characters that
- * Unicode keeps free for a program's own use (noncharacters). */
-#define RF_CHAT_LITERAL_BEGIN "\xEF\xB7\x90"
-#define RF_CHAT_LITERAL_END   "\xEF\xB7\x91"
-enum { RF_CHAT_LITERAL_BYTES = 3 };
+/* What a template prints has marks around special tokens that a message holds as text, and around the
+ * characters of the marks where a message has these itself: U+FDD0 before and U+FDD1 behind, which
+ * Unicode keeps free for a program's own use. A mark that a template has cut off its token is none. */
+typedef struct rf_chat_mark {
+    size_t begin, end;     /* all of it, in the text */
+    size_t literal, bytes; /* what is marked; 0 bytes: a mark that was cut off */
+    bool is_token;         /* a special token */
+} rf_chat_mark;
 
 typedef struct rf_chat {
     rf_chat_kind kind;
@@ -80,6 +83,7 @@ typedef struct rf_chat {
                                    forms with a name; NULL: nothing */
     char *token[RF_CHAT_N_TOKENS]; /* what templates know as bos_token, eos_token, unk_token,
                                       pad_token; NULL: not set */
+    const char *text;              /* of the template, as it was parsed. Not owned; NULL: none */
     rf_jinja *template;
     rf_chat_finder
         *find; /* of the tokenizer. Special tokens written out in messages are text like any
@@ -96,6 +100,12 @@ RF_MUST_CHECK int rf_chat_open(rf_chat *out, const char *source, const char *sys
                                const struct json_t *config, const char *origin, rf_error *err);
 void rf_chat_free(rf_chat *chat); /* zeroes; a zeroed struct is fine */
 
+/* The next mark in text[from, bytes); false: there is none. */
+bool rf_chat_next_mark(rf_chat_mark *out, const rf_chat *chat, const char *text, size_t from,
+                       size_t bytes);
+/* "eos_token" and its like in tokenizer_config.json: a string, or {"content": "..."}; NULL: not there. */
+const char *rf_chat_token(const struct json_t *config, const char *key);
+
 /* Appends what the template prints behind an assistant's message, which begins with the token that
  * ends it; nothing where a trial conversation is refused or shows none. */
 void rf_chat_ending(const rf_chat *chat, rf_text *out);
@@ -107,11 +117,12 @@ RF_MUST_CHECK int rf_chat_render(const rf_chat *chat, rf_text *out, const char *
                                  const char *end, const rf_turn *turn, int64_t n,
                                  const rf_render_options *options, rf_error *err);
 /* Appends what the assistant says in turn n - 1 after the turns before it, without the token `end`
- * and what follows it: what the template prints for it behind a prompt that ends where the
- * assistant begins to speak. An empty thought that Qwen3's template prints for a message without
- * one is left out: nothing is learned from it, and prompts do not hold it. */
-RF_MUST_CHECK int rf_chat_render_answer(const rf_chat *chat, rf_text *out, const char *end,
-                                        const rf_turn *turn, int64_t n,
+ * and what follows it: what the template prints for it behind the prompt, which is what
+ * rf_chat_render gave for turns [0, n - 1) with options->add_generation_prompt. An empty thought that
+ * Qwen3's template prints for a message without one is left out: nothing is learned from it, and
+ * prompts do not hold it. */
+RF_MUST_CHECK int rf_chat_render_answer(const rf_chat *chat, rf_text *out, const rf_text *prompt,
+                                        const char *end, const rf_turn *turn, int64_t n,
                                         const rf_render_options *options, rf_error *err);
 
 /* The template of a form with a name; NULL: there is none of this name. */

@@ -92,10 +92,10 @@ void rf_tokenizer_read_control_tokens(rf_tokenizer *tokenizer);
  * assistant mark. A sample's response is the text plus eos[0]. */
 RF_MUST_CHECK int rf_tokenizer_render_prompt(const rf_tokenizer *tokenizer, rf_ids *out,
                                              const rf_turn *turn, int64_t n, rf_error *err);
-/* Appends what the assistant says in turn n - 1, the last of n, reasoning and tool calls in the
- * template's form, and eos[0]: what a model is trained to answer to the turns in front of it. */
-RF_MUST_CHECK int rf_tokenizer_render_response(const rf_tokenizer *tokenizer, rf_ids *out,
-                                               const rf_turn *turn, int64_t n,
-                                               const rf_render_options *options, rf_error *err);
+/* Appends a sample: the prompt of turns [0, n - 1), of *n_prompt ids, then what the assistant says in turn
+ * n - 1, reasoning and tool calls in the template's form, and eos[0]: what a model is trained to answer. */
+RF_MUST_CHECK int rf_tokenizer_render_sample(const rf_tokenizer *tokenizer, rf_ids *out,
+                                             int64_t *n_prompt, const rf_turn *turn, int64_t n,
+                                             const rf_render_options *options, rf_error *err);
 
 #endif

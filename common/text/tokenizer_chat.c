@@ -61,43 +61,35 @@ static int no_eos(rf_error *err)
                         "tokenizer_config.json");
 }
 
-/* What a template printed, with marks around special tokens that are text. */
+/* What a template printed, with its marks. */
 static int encode_marked(const rf_tokenizer *tokenizer, rf_ids *out, const char *text, size_t bytes,
                          rf_error *err)
 {
-    const char *at = text, *end = text + bytes;
-    while (at < end) {
-        const char *mark =
-            memmem(at, (size_t)(end - at), RF_CHAT_LITERAL_BEGIN, RF_CHAT_LITERAL_BYTES);
-        const char *stop = mark != NULL ? mark : end;
-        RF_TRY(rf_tokenizer_encode(tokenizer, out, at, (size_t)(stop - at), err));
-        if (mark == NULL) {
+    rf_chat_mark mark = {0};
+    for (size_t done = 0;; done = mark.end) {
+        const bool found = rf_chat_next_mark(&mark, &tokenizer->chat, text, done, bytes);
+        RF_TRY(rf_tokenizer_encode(tokenizer, out, text + done, (found ? mark.begin : bytes) - done,
+                                   err));
+        if (!found) {
             return RF_OK;
         }
-        mark += RF_CHAT_LITERAL_BYTES;
-        at = memmem(mark, (size_t)(end - mark), RF_CHAT_LITERAL_END, RF_CHAT_LITERAL_BYTES);
-        stop = at != NULL ? at : end; /* without an end where a template has cut the text */
-        RF_TRY(rf_bpe_encode_literal(tokenizer->bpe, out, mark, (size_t)(stop - mark), err));
-        at = stop + (at != NULL ? RF_CHAT_LITERAL_BYTES : 0);
+        RF_TRY(rf_bpe_encode_literal(tokenizer->bpe, out, text + mark.literal, mark.bytes, err));
     }
-    return RF_OK;
 }
 
-static void remove_marks(rf_text *text)
+static void remove_marks(const rf_chat *chat, rf_text *text)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < text->bytes; i++) {
-        const char *at = text->data + i;
-        if (text->bytes - i >= RF_CHAT_LITERAL_BYTES &&
-            (memcmp(at, RF_CHAT_LITERAL_BEGIN, RF_CHAT_LITERAL_BYTES) == 0 ||
-             memcmp(at, RF_CHAT_LITERAL_END, RF_CHAT_LITERAL_BYTES) == 0)) {
-            i += RF_CHAT_LITERAL_BYTES - 1;
-        } else {
-            text->data[n++] = *at;
-        }
+    rf_text plain = {0};
+    rf_chat_mark mark = {0};
+    size_t done = 0;
+    for (; rf_chat_next_mark(&mark, chat, text->data, done, text->bytes); done = mark.end) {
+        rf_text_add(&plain, text->data + done, mark.begin - done);
+        rf_text_add(&plain, text->data + mark.literal, mark.bytes);
     }
-    if (text->data != NULL) {
-        text->data[text->bytes = n] = '\0';
+    if (done > 0) {
+        rf_text_add(&plain, text->data + done, text->bytes - done);
+        rf_text_free(text);
+        *text = plain;
     }
 }
 
@@ -139,7 +131,7 @@ int rf_tokenizer_render(const rf_tokenizer *tokenizer, char **text, size_t *byte
     if (rc == RF_OK && text != NULL && marks) {
         *text = rf_tokenizer_decode(tokenizer, bytes, ids->id + before, ids->n - before, false);
     } else if (rc == RF_OK && text != NULL) {
-        remove_marks(&rendered);
+        remove_marks(&tokenizer->chat, &rendered);
         *text = rendered.data;
         *bytes = rendered.bytes;
         rendered = (rf_text){0};
@@ -172,34 +164,54 @@ int rf_tokenizer_render_prompt(const rf_tokenizer *tokenizer, rf_ids *out, const
     return rf_tokenizer_render(tokenizer, NULL, NULL, out, turn, n, &options, err);
 }
 
-int rf_tokenizer_render_response(const rf_tokenizer *tokenizer, rf_ids *out, const rf_turn *turn,
-                                 int64_t n, const rf_render_options *options, rf_error *err)
+/* A sample of the byte tokenizer, whose marks are ids. */
+static int render_marks_sample(const rf_tokenizer *tokenizer, rf_ids *out, int64_t *n_prompt,
+                               const rf_turn *turn, int64_t n, const rf_render_options *options,
+                               rf_error *err)
 {
     const int64_t before = out->n;
-    const char *content = turn[n - 1].content;
-    size_t bytes = turn[n - 1].bytes;
-    rf_text text = {0};
-    int rc = RF_OK;
     int32_t mark;
-    if (tokenizer->specials.n_eos == 0) {
-        return no_eos(err);
+    RF_TRY(render_marks(tokenizer, out, turn, n - 1, options, err));
+    *n_prompt = out->n - before;
+    RF_TRY(mark_of(&mark, tokenizer, &turn[n - 1], err));
+    return rf_tokenizer_encode(tokenizer, out, turn[n - 1].content, turn[n - 1].bytes, err);
+}
+
+static int render_template_sample(const rf_tokenizer *tokenizer, rf_ids *out, int64_t *n_prompt,
+                                  const rf_turn *turn, int64_t n, const rf_render_options *options,
+                                  rf_error *err)
+{
+    const int64_t before = out->n;
+    rf_text prompt = {0}, answer = {0};
+    int rc;
+    RF_TRY_OUT(render_template(tokenizer, &prompt, out, turn, n - 1, options, err));
+    *n_prompt = out->n - before;
+    RF_TRY_OUT(rf_chat_render_answer(&tokenizer->chat, &answer, &prompt,
+                                     name_of(tokenizer, tokenizer->specials.eos[0]), turn, n,
+                                     options, err));
+    if (answer.bytes > 0) {
+        RF_TRY_OUT(encode_marked(tokenizer, out, answer.data, answer.bytes, err));
     }
-    if (tokenizer->chat.kind == RF_CHAT_MARKS) {
-        RF_TRY_OUT(mark_of(&mark, tokenizer, &turn[n - 1], err));
-    } else {
-        RF_TRY_OUT(rf_chat_render_answer(&tokenizer->chat, &text,
-                                         name_of(tokenizer, tokenizer->specials.eos[0]), turn, n,
-                                         options, err));
-        content = text.data != NULL ? text.data : "";
-        bytes = text.bytes;
-    }
-    RF_TRY_OUT(tokenizer->bpe != NULL ? encode_marked(tokenizer, out, content, bytes, err)
-                                      : rf_tokenizer_encode(tokenizer, out, content, bytes, err));
-    rf_ids_push(out, tokenizer->specials.eos[0]);
 out:
-    rf_text_free(&text);
+    rf_text_free(&prompt);
+    rf_text_free(&answer);
+    return rc;
+}
+
+int rf_tokenizer_render_sample(const rf_tokenizer *tokenizer, rf_ids *out, int64_t *n_prompt,
+                               const rf_turn *turn, int64_t n, const rf_render_options *options,
+                               rf_error *err)
+{
+    const int64_t before = out->n;
+    rf_render_options prompts = *options;
+    prompts.add_generation_prompt = true;
+    int rc = tokenizer->chat.kind == RF_CHAT_MARKS
+                 ? render_marks_sample(tokenizer, out, n_prompt, turn, n, &prompts, err)
+                 : render_template_sample(tokenizer, out, n_prompt, turn, n, &prompts, err);
     if (rc != RF_OK) {
         out->n = before;
+        return rc;
     }
-    return rc;
+    rf_ids_push(out, tokenizer->specials.eos[0]);
+    return RF_OK;
 }

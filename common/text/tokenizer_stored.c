@@ -108,18 +108,10 @@ static int merge_decoder(sources *s)
 
 /* --- What the configuration names ------------------------------------------------------------- */
 
-/* "eos_token": "..." or {"content": "..."}; NULL: not there. */
-static const char *config_token(const sources *s, const char *key)
-{
-    const json_t *value = json_object_get(s->config, key);
-    const char *content = json_string_value(json_object_get(value, "content"));
-    return content != NULL ? content : json_string_value(value);
-}
-
 static const char *mask_of(const sources *s)
 {
     static const char *const others[] = {"<|mdm_mask|>", "[MASK]", "<mask>"};
-    const char *name = config_token(s, "mask_token");
+    const char *name = rf_chat_token(s->config, "mask_token");
     if (name != NULL) {
         return name;
     }
@@ -172,7 +164,7 @@ static int find_eos(json_int_t *out, sources *s, const rf_chat *chat)
 {
     static const char *const usual[] = {"<|im_end|>",      "<|eot_id|>", "<|endoftext|>",
                                         "<|end_of_text|>", "</s>",       "<eos>"};
-    const char *named = config_token(s, "eos_token");
+    const char *named = rf_chat_token(s->config, "eos_token");
     char *end = NULL;
     int rc = RF_OK;
     *out = -1;
@@ -303,7 +295,7 @@ static void complete_config(sources *s, json_int_t eos, const char *mask)
     if (s->template != NULL) {
         json_object_set_new(s->config, "chat_template", json_string(s->template));
     }
-    if (config_token(s, "eos_token") == NULL && end != NULL) {
+    if (rf_chat_token(s->config, "eos_token") == NULL && end != NULL) {
         json_object_set_new(s->config, "eos_token", json_string(end));
     }
     json_object_set_new(s->config, "mask_token", json_string(mask));

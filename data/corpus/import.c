@@ -51,9 +51,8 @@ static int add_answer(rf_imported *out, const rf_tokenizer *tokenizer, const rf_
     rf_render_options options = record->options;
     options.n_literal = &sample.n_literal;
     int64_t begin = out->ids.n;
-    RF_TRY(rf_tokenizer_render(tokenizer, NULL, NULL, &out->ids, turn, n, &options, err));
-    sample.n_prompt = out->ids.n - begin;
-    RF_TRY(rf_tokenizer_render_response(tokenizer, &out->ids, turn, n + 1, &options, err));
+    RF_TRY(rf_tokenizer_render_sample(tokenizer, &out->ids, &sample.n_prompt, turn, n + 1, &options,
+                                      err));
     sample.n_tokens = out->ids.n - begin;
     add_sample(out, sample);
     return RF_OK;

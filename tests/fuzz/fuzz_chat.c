@@ -28,8 +28,17 @@ static void render(const json_t *root, const char *form)
     }
     rf_text text = {0};
     fuzz_check(&err, rf_chat_render(&chat, &text, "<b>", "<e>", turn, n, &options, &err));
+    rf_render_options asks = options;
+    asks.add_generation_prompt = true;
     for (int64_t i = 2; i <= n; i++) {
-        fuzz_check(&err, rf_chat_render_answer(&chat, &text, "<e>", turn, i, &options, &err));
+        rf_text prompt = {0};
+        rc = rf_chat_render(&chat, &prompt, "<b>", "<e>", turn, i - 1, &asks, &err);
+        fuzz_check(&err, rc);
+        if (rc == RF_OK) {
+            fuzz_check(
+                &err, rf_chat_render_answer(&chat, &text, &prompt, "<e>", turn, i, &options, &err));
+        }
+        rf_text_free(&prompt);
     }
     rf_text_free(&text);
     rf_chat_free(&chat);

@@ -32,7 +32,9 @@ static void render(const rf_tokenizer *tokenizer)
     char *text = NULL;
     size_t bytes;
     fuzz_check(&err, rf_tokenizer_render(tokenizer, &text, &bytes, &ids, turn, 3, &options, &err));
-    fuzz_check(&err, rf_tokenizer_render_response(tokenizer, &ids, turn, 3, &options, &err));
+    int64_t n_prompt;
+    fuzz_check(&err,
+               rf_tokenizer_render_sample(tokenizer, &ids, &n_prompt, turn, 3, &options, &err));
     for (int64_t i = 0; i < ids.n; i++) {
         RF_ASSERT(ids.id[i] >= 0 && ids.id[i] < rf_tokenizer_size(tokenizer));
     }

@@ -371,8 +371,12 @@ Test(bpe, configuration_names_end_of_text_and_mask)
     cr_assert_eq(ids.id[0], s->begin);
     const rf_turn talk[] = {m[0], {.role = "assistant", .content = "a", .bytes = 1}};
     const rf_render_options options = {.add_generation_prompt = true};
-    cr_assert_eq(rf_tokenizer_render_response(t, &ids, talk, 2, &options, &err), RF_OK, "%s",
-                 err.message);
+    int64_t n_prompt;
+    ids.n = 0;
+    cr_assert_eq(rf_tokenizer_render_sample(t, &ids, &n_prompt, talk, 2, &options, &err), RF_OK,
+                 "%s", err.message);
+    cr_assert_eq(n_prompt, 3);
+    cr_assert_eq(ids.id[0], s->begin);
     cr_assert_eq(ids.n, 5);
     cr_assert_eq(ids.id[4], s->eos[0]);
     rf_ids_free(&ids);
@@ -411,16 +415,61 @@ Test(bpe, control_tokens_in_messages_are_text)
         cr_expect_eq(n_literal, asked ? 0 : 3);
         back = rf_tokenizer_decode(t, &bytes, ids.id, ids.n, false);
         cr_expect_str_eq(back, text);
+        int64_t n_prompt;
         ids.n = 0;
         n_literal = 0;
-        cr_assert_eq(rf_tokenizer_render_response(t, &ids, turn, 2, &options, &err), RF_OK);
-        cr_expect_eq(n_literal, asked ? 0 : 1);
-        cr_expect_eq(ids.n == 2, asked == 1, "the answer has %lld ids", (long long)ids.n);
+        cr_assert_eq(rf_tokenizer_render_sample(t, &ids, &n_prompt, turn, 2, &options, &err),
+                     RF_OK);
+        cr_expect_eq(n_literal, asked ? 0 : 3);
+        cr_expect_eq(ids.n - n_prompt == 2, asked == 1, "the answer has %lld ids",
+                     (long long)(ids.n - n_prompt));
         cr_expect(rf_tokenizer_is_eos(t, ids.id[ids.n - 1]));
         free(text), free(back);
         rf_ids_free(&ids);
         rf_tokenizer_free(t);
     }
+}
+
+/* The characters that mark such tokens on their way are text where a message has them itself, beside a
+ * special token or around one, and hide none of the template's. */
+Test(bpe, marks_of_a_message_are_its_own_text)
+{
+    static const char config[] =
+        "{\"eos_token\": \"<|end|>\", \"chat_template\": \"{% for m in messages %}{{ m.content }}"
+        "<|end|>{% endfor %}\"}";
+    static const char *const contents[][2] = {
+        {"a \xEF\xB7\x90 b", "c"},
+        {"a\xEF\xB7\x90", "\xEF\xB7\x91 b"},
+        {"\xEF\xB7\x90<|end|>\xEF\xB7\x91", "\xEF\xB7\x90\xEF\xB7\x90\xEF\xB7\x91"},
+        {"<|end|>\xEF\xB7\x90", "\xEF\xB7\x91<|end|>"},
+    };
+    put_small();
+    bpe_put("tokenizer_config.json", config, strlen(config));
+    rf_tokenizer *t = bpe_load(folder);
+    for (size_t i = 0; i < sizeof contents / sizeof *contents; i++) {
+        const char *const *c = contents[i];
+        const rf_turn turn[] = {{.role = "user", .content = c[0], .bytes = strlen(c[0])},
+                                {.role = "assistant", .content = c[1], .bytes = strlen(c[1])}};
+        const rf_render_options options = {0};
+        char expected[256], *text, *back;
+        size_t bytes;
+        int64_t n_ends = 0;
+        rf_ids ids = {0};
+        rf_error err;
+        snprintf(expected, sizeof expected, "%s<|end|>%s<|end|>", c[0], c[1]);
+        cr_assert_eq(rf_tokenizer_render(t, &text, &bytes, &ids, turn, 2, &options, &err), RF_OK,
+                     "%s", err.message);
+        cr_expect_str_eq(text, expected);
+        back = rf_tokenizer_decode(t, &bytes, ids.id, ids.n, false);
+        cr_expect_str_eq(back, expected);
+        for (int64_t k = 0; k < ids.n; k++) {
+            n_ends += rf_tokenizer_is_eos(t, ids.id[k]);
+        }
+        cr_expect_eq(n_ends, 2, "case %zu: %lld", i, (long long)n_ends);
+        free(text), free(back);
+        rf_ids_free(&ids);
+    }
+    rf_tokenizer_free(t);
 }
 
 /* As in Qwen3-Base: the template ends messages with <|im_end|>, whatever else the files name. */

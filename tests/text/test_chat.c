@@ -113,12 +113,15 @@ Test(chat, answers)
         rf_render_options options = {.add_generation_prompt = true};
         rf_error err;
         rf_turn *turn;
-        rf_text out = {0};
+        rf_text out = {0}, prompt = {0};
         int64_t n;
         cr_assert_eq(rf_chat_turns(&turn, &n, messages, &err), RF_OK);
-        cr_assert_eq(rf_chat_render_answer(&chat, &out, cases[i].end, turn, n, &options, &err),
-                     RF_OK, "%s", err.message);
+        cr_assert_eq(rf_chat_render(&chat, &prompt, "", "", turn, n - 1, &options, &err), RF_OK);
+        cr_assert_eq(
+            rf_chat_render_answer(&chat, &out, &prompt, cases[i].end, turn, n, &options, &err),
+            RF_OK, "%s", err.message);
         cr_expect_str_eq(out.data, cases[i].answer);
+        rf_text_free(&prompt);
         rf_text_free(&out);
         free(turn);
         json_decref(messages);
@@ -130,11 +133,34 @@ Test(chat, answers)
     const rf_turn turn[] = {{.role = "user", .content = "a", .bytes = 1},
                             {.role = "assistant", .content = "b", .bytes = 1}};
     const rf_render_options options = {0};
-    rf_text out = {0};
+    rf_text out = {0}, prompt = {0};
     rf_error err;
-    cr_expect_eq(rf_chat_render_answer(&chat, &out, "</s>", turn, 2, &options, &err), RF_ERR);
+    cr_assert_eq(rf_chat_render(&chat, &prompt, "", "", turn, 1, &options, &err), RF_OK);
+    cr_expect_eq(rf_chat_render_answer(&chat, &out, &prompt, "</s>", turn, 2, &options, &err),
+                 RF_ERR);
+    rf_text_free(&prompt);
     cr_expect_not_null(strstr(err.message, "messages[1]"), "%s", err.message);
     rf_text_free(&out);
+    rf_chat_free(&chat);
+}
+
+/* What a record says of a template's variables reaches it, those that are set anyway too. */
+Test(chat, further_variables)
+{
+    rf_chat chat = open_chat("{{ documents[0] if documents else 'none' }} {{ other }}", NULL);
+    const rf_turn turn = {.role = "user", .content = "a", .bytes = 1};
+    json_t *more = json_pack("{s:[s], s:i}", "documents", "d", "other", 7);
+    const rf_render_options options[] = {{.more = NULL}, {.more = more}};
+    static const char *const texts[] = {"none ", "d 7"};
+    for (size_t i = 0; i < 2; i++) {
+        rf_text out = {0};
+        rf_error err;
+        cr_assert_eq(rf_chat_render(&chat, &out, "", "", &turn, 1, &options[i], &err), RF_OK, "%s",
+                     err.message);
+        cr_expect_str_eq(out.data, texts[i]);
+        rf_text_free(&out);
+    }
+    json_decref(more);
     rf_chat_free(&chat);
 }
 

@@ -94,7 +94,7 @@ static value strip_sides(job *j, text s, value characters, int sides)
     }
     while (sides & RIGHT && s.n > 0) {
         size_t n = 1;
-        while (n < s.n && n < 4 && ((unsigned char)s.at[s.n - n] & 0xC0) == 0x80) {
+        while (n < s.n && n < 4 && rf_utf8_continues(s.at[s.n - n])) {
             n++;
         }
         if (!is_of((text){s.at + s.n - n, n}, n, of)) {

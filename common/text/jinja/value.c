@@ -1,3 +1,4 @@
+#include "common/base/number.h"
 #include "common/text/jinja/jinja_private.h"
 
 #include <jansson.h>
@@ -364,7 +365,7 @@ list *rf_jinja_items(job *j, value v)
 size_t rf_jinja_character(text s)
 {
     size_t n = 1;
-    while (n < s.n && n < 4 && ((unsigned char)s.at[n] & 0xC0) == 0x80) {
+    while (n < s.n && n < 4 && rf_utf8_continues(s.at[n])) {
         n++;
     }
     return n;
@@ -375,7 +376,7 @@ size_t rf_jinja_length(job *j, text s)
     size_t n = 0;
     rf_jinja_step(j, s.n / 64);
     for (size_t i = 0; i < s.n; i++) {
-        n += ((unsigned char)s.at[i] & 0xC0) != 0x80;
+        n += !rf_utf8_continues(s.at[i]);
     }
     return n;
 }
@@ -434,13 +435,12 @@ text rf_jinja_print(job *j, const char *format, ...)
 static text print_real(job *j, double x)
 {
     char digits[40];
-    int precision = 0;
+    int precision;
     if (isnan(x) || isinf(x)) {
         return rf_jinja_print(j, "%s", isnan(x) ? "nan" : x > 0 ? "inf" : "-inf");
     }
-    do {
-        snprintf(digits, sizeof digits, "%.*e", precision, x);
-    } while (strtod(digits, NULL) != x && ++precision < 17);
+    precision = rf_number_digits(x) - 1;
+    snprintf(digits, sizeof digits, "%.*e", precision, x);
     int exponent = atoi(strchr(digits, 'e') + 1);
     if (exponent < -4 ||
         exponent >= 16) { /* both languages write two digits of exponent at least */
