@@ -74,7 +74,7 @@ ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16 -mavx512vnni
 ISA_amx      := $(ISA_avx512bf16) -mamx-tile -mamx-bf16 -mamx-int8
 
 ROOMS    := common/base common/base/config common/kernels common/kernels/apart common/dist common/text common/text/jinja common/model common/store data/corpus data/convert \
-            data/tasks data infer train/math train/run train
+            data/tasks data infer infer/eval train/math train/run train
 PLAIN    := $(filter-out %_main.c common/dist/dist_mpi.c common/dist/dist_stub.c, $(wildcard $(ROOMS:%=%/*.c)))
 REF      := $(wildcard common/kernels/ref/*.c)
 CPU      := $(wildcard common/kernels/cpu/*.c)
@@ -150,7 +150,7 @@ $(OUT)/refusion-convert: $(OUT)/obj/data/convert/convert_main.o $(STUB) $(LIBRAR
 $(OUT)/refusion-infer: $(OUT)/obj/infer/infer_main.o $(STUB) $(LIBRARY)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
-$(OUT)/refusion-eval: $(OUT)/obj/infer/eval_main.o $(OUT)/obj/$(DIST) $(LIBRARY)
+$(OUT)/refusion-eval: $(OUT)/obj/infer/eval/eval_main.o $(OUT)/obj/$(DIST) $(LIBRARY)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) $(DIST_LIBS) -o $@
 $(OUT)/refusion-train: $(OUT)/obj/train/train_main.o $(OUT)/obj/$(DIST) $(LIBRARY)
@@ -199,7 +199,7 @@ headers: | $(DEPS_FIRST)  ## checks that every header compiles alone
 	@sh tests/lint/headers.sh $(CC) $(CHECK_FLAGS)
 
 # Every source of the repository as an object; LINT_GCC: the variant that gcc compiles them into.
-MAINS    := data/data_main data/convert/convert_main infer/infer_main infer/eval_main train/train_main
+MAINS    := data/data_main data/convert/convert_main infer/infer_main infer/eval/eval_main train/train_main
 objects: $(LIB_OBJECTS) $(MAINS:%=$(OUT)/obj/%.o) $(STUB) $(OUT)/obj/$(DIST) fuzz_objects \
          $(patsubst %.c,$(OUT)/obj/%.o,$(TESTS) $(HELPERS) $(BENCHES))
 LINT_GCC ?= -lint-gcc

@@ -11,7 +11,7 @@ floor() {
     data/corpus | data/convert | data/tasks) echo 4 ;;
     data) echo 5 ;;
     infer) echo 6 ;;
-    train/math | train/run) echo 7 ;;
+    infer/eval | train/math | train/run) echo 7 ;;
     train) echo 8 ;;
     tests | tests/*) echo 9 ;;
     *) echo "unknown" ;;

@@ -1,4 +1,4 @@
-#include "infer/eval.h"
+#include "infer/eval/eval.h"
 
 #include "common/base/alloc.h"
 #include "common/base/log.h"

@@ -4,8 +4,8 @@
  * (AR and denoising apart, with fixed noise), likelihood of the reference answers (score.h), and
  * answers decoded and judged by a task's checker.
  */
-#ifndef RF_INFER_EVAL_H
-#define RF_INFER_EVAL_H
+#ifndef RF_INFER_EVAL_EVAL_H
+#define RF_INFER_EVAL_EVAL_H
 
 #include "common/dist/dist.h"
 #include "data/objective.h"

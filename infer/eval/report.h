@@ -1,8 +1,8 @@
 /* report.h: what an evaluation found, for people and for programs. */
-#ifndef RF_INFER_REPORT_H
-#define RF_INFER_REPORT_H
+#ifndef RF_INFER_EVAL_REPORT_H
+#define RF_INFER_EVAL_REPORT_H
 
-#include "infer/eval.h"
+#include "infer/eval/eval.h"
 
 #include <stdio.h>
 

@@ -1,4 +1,4 @@
-#include "infer/report.h"
+#include "infer/eval/report.h"
 
 #include "common/base/file.h"
 

@@ -4,7 +4,7 @@
 #include "common/base/log.h"
 #include "common/base/options.h"
 #include "common/base/output.h"
-#include "infer/report.h"
+#include "infer/eval/report.h"
 
 #include <inttypes.h>
 #include <stdio.h>
