@@ -2,6 +2,25 @@
  * value of the last one are made by the pass behind it. */
 #include "infer/decoder.h"
 
+#include <stdio.h>
+
+static int64_t slot_size(const rf_decode_options *o)
+{
+    (void)o;
+    return 1;
+}
+
+static int64_t most_places(const rf_decode_options *o, int64_t n_prompt, bool with_prompt)
+{
+    (void)o;
+    return with_prompt ? n_prompt : 1;
+}
+
+static void describe(char *text, size_t bytes, const rf_decode_options *o)
+{
+    snprintf(text, bytes, "temperature %g", o->temperature);
+}
+
 static void ask(rf_sequence *s, rf_batch *batch)
 {
     int64_t at = s->rounds++;
@@ -21,4 +40,12 @@ static bool tell(rf_sequence *s)
     return false;
 }
 
-const rf_decoder rf_decoder_ar = {ask, tell};
+const rf_decoder rf_decoder_ar = {
+    .objective = "ar",
+    .skill = "to predict every token from those before it",
+    .slot_size = slot_size,
+    .most_places = most_places,
+    .describe = describe,
+    .ask = ask,
+    .tell = tell,
+};

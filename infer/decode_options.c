@@ -1,10 +1,14 @@
 #include "infer/decode_options.h"
 
+#include "infer/decoder.h"
+
 #include <inttypes.h>
 
+#define NAME(id, name) name
+
 const rf_config_key rf_decode_keys[] = {
-    {"decode.kind", RF_KEY_CHOICE, "refusion", 0, 0, "ar|refusion|refusion-left-to-right",
-     RF_KEY_MAY_CHANGE, "decoder: token by token, slots in any order, slots from left to right"},
+    {"decode.kind", RF_KEY_CHOICE, "refusion", 0, 0, RF_DECODERS(NAME, "|"), RF_KEY_MAY_CHANGE,
+     "decoder: token by token, slots in any order, slots from left to right"},
     {"decode.gen_length", RF_KEY_INT, "256", 1, 1 << 20, NULL, RF_KEY_MAY_CHANGE,
      "response tokens at most"},
     {"decode.slot_size", RF_KEY_INT, "8", 1, 4096, NULL, RF_KEY_MAY_CHANGE, "tokens of a slot (S)"},
@@ -23,56 +27,23 @@ const rf_config_key rf_decode_keys[] = {
     {"decode.seed", RF_KEY_INT, "0", 0, 9e15, NULL, RF_KEY_MAY_CHANGE, "of the sampling"},
     {0}};
 
-static const char *const kind_names[] = {[RF_DECODE_AR] = "ar",
-                                         [RF_DECODE_REFUSION] = "refusion",
-                                         [RF_DECODE_LEFT_TO_RIGHT] = "refusion-left-to-right"};
-
-const char *rf_decode_kind_name(rf_decode_kind kind)
-{
-    return kind_names[kind];
-}
-
-int64_t rf_decode_slot_size(const rf_decode_options *o)
-{
-    return o->kind == RF_DECODE_AR ? 1 : o->slot_size;
-}
-
-int64_t rf_decode_most_places(const rf_decode_options *o)
-{
-    int64_t length = o->block_length < o->gen_length ? o->block_length : o->gen_length;
-    return o->kind == RF_DECODE_AR ? 1 : length;
-}
-
 int rf_decode_options_resolve(rf_decode_options *o, rf_error *err)
 {
     enum { MOST = 1 << 20 }; /* as the keys have it */
-    if (o->gen_length < 1 || o->gen_length > MOST || o->slot_size < 1 || o->slot_size > 4096 ||
-        o->block_length < 0 || o->block_length > MOST + o->slot_size) {
+    if (o->gen_length < 1 || o->gen_length > MOST || o->block_length < 0 ||
+        o->block_length > 2 * MOST) {
         return rf_error_set(err, RF_ERR_USAGE,
-                            "decode.gen_length %" PRId64 ", decode.slot_size %" PRId64
-                            " or decode.block_length %" PRId64 " is out of range",
-                            o->gen_length, o->slot_size, o->block_length);
+                            "decode.gen_length %" PRId64 " or decode.block_length %" PRId64
+                            " is out of range",
+                            o->gen_length, o->block_length);
     }
-    if (o->kind == RF_DECODE_AR) {
-        return RF_OK;
-    }
-    if (o->block_length % o->slot_size != 0) {
-        return rf_error_set(err, RF_ERR_USAGE,
-                            "decode.block_length %" PRId64
-                            " is not a multiple of decode.slot_size %" PRId64
-                            ": change one of them",
-                            o->block_length, o->slot_size);
-    }
-    int64_t whole = (o->gen_length + o->slot_size - 1) / o->slot_size * o->slot_size;
-    if (o->block_length == 0 || o->block_length > whole) {
-        o->block_length = whole;
-    }
-    return RF_OK;
+    return o->kind->resolve != NULL ? o->kind->resolve(o, err) : RF_OK;
 }
 
 int rf_decode_options_from_config(rf_decode_options *out, const rf_config *config, rf_error *err)
 {
     *out = (rf_decode_options){
+        .kind = rf_decoder_find(rf_config_string(config, "decode.kind")),
         .gen_length = rf_config_int(config, "decode.gen_length"),
         .slot_size = rf_config_int(config, "decode.slot_size"),
         .block_length = rf_config_int(config, "decode.block_length"),
@@ -83,8 +54,5 @@ int rf_decode_options_from_config(rf_decode_options *out, const rf_config *confi
         .temperature = rf_config_real(config, "decode.temperature"),
         .seed = (uint64_t)rf_config_int(config, "decode.seed"),
     };
-    while (!rf_config_is(config, "decode.kind", kind_names[out->kind])) {
-        out->kind++;
-    }
     return rf_decode_options_resolve(out, err);
 }

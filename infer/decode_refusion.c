@@ -5,12 +5,54 @@
 #include "infer/decode_complete.h"
 #include "infer/decoder.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 enum {
     PLAN,    /* masks of all masked slots: first drafts */
     DRAFT,   /* the same pass: the other drafts of the selected slots */
     VERIFY,  /* the drafts of the selected slots, in sequence */
     COMPLETE /* decode_complete.c */
 };
+
+/* --- Settings --------------------------------------------------------------------------------- */
+
+static int resolve(rf_decode_options *o, rf_error *err)
+{
+    if (o->slot_size < 1 || o->slot_size > 4096) {
+        return rf_error_set(err, RF_ERR_USAGE, "decode.slot_size %" PRId64 " is out of range",
+                            o->slot_size);
+    }
+    if (o->block_length % o->slot_size != 0) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "decode.block_length %" PRId64
+                            " is not a multiple of decode.slot_size %" PRId64
+                            ": change one of them",
+                            o->block_length, o->slot_size);
+    }
+    int64_t whole = (o->gen_length + o->slot_size - 1) / o->slot_size * o->slot_size;
+    if (o->block_length == 0 || o->block_length > whole) {
+        o->block_length = whole;
+    }
+    return RF_OK;
+}
+
+static int64_t slot_size(const rf_decode_options *o)
+{
+    return o->slot_size;
+}
+
+static int64_t most_places(const rf_decode_options *o, int64_t n_prompt, bool with_prompt)
+{
+    int64_t masks = o->block_length < o->gen_length ? o->block_length : o->gen_length;
+    return masks + (with_prompt ? n_prompt : 0);
+}
+
+static void describe(char *text, size_t bytes, const rf_decode_options *o)
+{
+    snprintf(text, bytes, "slots of %" PRId64 ", thresholds %g and %g", o->slot_size,
+             o->slot_threshold, o->token_threshold);
+}
 
 /* --- Step 1: plan ----------------------------------------------------------------------------- */
 
@@ -27,7 +69,7 @@ static bool list_masked(rf_sequence *s)
         for (int64_t e = s->stretch; e < s->stretch + per_stretch && e < s->n_slots; e++) {
             if (s->slot[e] == RF_SLOT_MASKED) {
                 s->masked[s->n_masked++] = e;
-                if (s->options->kind == RF_DECODE_LEFT_TO_RIGHT) {
+                if (s->options->kind == &rf_decoder_left_to_right) {
                     return true;
                 }
             }
@@ -217,4 +259,9 @@ static bool tell(rf_sequence *s)
     }
 }
 
-const rf_decoder rf_decoder_refusion = {ask, tell};
+#define METHODS                                                                                    \
+    .objective = "refusion", .skill = "to fill a masked slot and go on inside it",                 \
+    .needs_mask = true, .resolve = resolve, .slot_size = slot_size, .most_places = most_places,    \
+    .describe = describe, .ask = ask, .tell = tell
+const rf_decoder rf_decoder_refusion = {METHODS};
+const rf_decoder rf_decoder_left_to_right = {METHODS};

@@ -1,10 +1,34 @@
 #include "infer/decoder.h"
 
-static const rf_decoder *const decoders[] = {[RF_DECODE_AR] = &rf_decoder_ar,
-                                             [RF_DECODE_REFUSION] = &rf_decoder_refusion,
-                                             [RF_DECODE_LEFT_TO_RIGHT] = &rf_decoder_refusion};
+#include <string.h>
 
-const rf_decoder *rf_decoder_of(rf_decode_kind kind)
+#define COMMA ,
+#define ENTRY(id, name)                                                                            \
+    {                                                                                              \
+        &rf_decoder_##id, name                                                                     \
+    }
+static const struct {
+    const rf_decoder *decoder;
+    const char *name;
+} decoders[] = {RF_DECODERS(ENTRY, COMMA)};
+enum { N_DECODERS = sizeof decoders / sizeof *decoders };
+
+const char *rf_decoder_name(const rf_decoder *decoder)
 {
-    return decoders[kind];
+    int i = 0;
+    while (decoders[i].decoder != decoder) {
+        i++;
+        RF_ASSERT(i < N_DECODERS);
+    }
+    return decoders[i].name;
+}
+
+const rf_decoder *rf_decoder_find(const char *name)
+{
+    for (int i = 0; i < N_DECODERS; i++) {
+        if (strcmp(decoders[i].name, name) == 0) {
+            return decoders[i].decoder;
+        }
+    }
+    return NULL;
 }

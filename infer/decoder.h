@@ -18,19 +18,44 @@
 
 #include "infer/sequence.h"
 
-typedef struct rf_decoder {
-    /* Adds the places of the next forward pass, at most the prompt (where it is still to come) and
-     * rf_decode_most_places, and the queries about them; n_queries is 0 before. Called until the
-     * sequence is done. */
+struct rf_decoder {
+    const char *objective; /* objective.kind of the models that it is for */
+    const char *skill; /* what they learnt and others did not; completes "it never learnt ..." */
+    bool needs_mask;   /* the tokenizer must have a mask token */
+
+    /* Checks the settings that it reads beside gen_length, which is in range, and puts those that
+     * are used for those that were given. RF_ERR_USAGE. NULL: nothing to do. The methods below get
+     * resolved options. */
+    int (*resolve)(rf_decode_options *options, rf_error *err);
+    /* Tokens that are decided together: the response is a row of slots of this size. */
+    int64_t (*slot_size)(const rf_decode_options *options);
+    /* The most places of a forward pass, for a prompt of n_prompt tokens: of one that holds the
+     * prompt (s->wants_prompt), or of the others. */
+    int64_t (*most_places)(const rf_decode_options *options, int64_t n_prompt, bool with_prompt);
+    /* The settings that matter beside the lengths, for people, as one line. */
+    void (*describe)(char *text, size_t bytes, const rf_decode_options *options);
+
+    /* Adds the places of the next forward pass, at most most_places, and the queries about them;
+     * n_queries is 0 before. Called until the sequence is done. */
     void (*ask)(rf_sequence *s, rf_batch *batch);
     /* Takes the answers, s->query[0..n_queries). True: has put other queries about the same pass in
      * their place. */
     bool (*tell)(rf_sequence *s);
-} rf_decoder;
+};
 
-/* Those that are there: one file each (decode_*.c), and a line in decoder.c. */
-extern const rf_decoder rf_decoder_ar, rf_decoder_refusion;
+/* All decoders: X(id, name), with `between` between one and the next. rf_decoder_<id> is defined in
+ * a file decode_*.c, its name is the value of decode.kind. Another decoder is a file and a line
+ * here. */
+#define RF_DECODERS(X, between)                                                                    \
+    X(ar, "ar") between X(refusion, "refusion") between X(left_to_right, "refusion-left-to-right")
 
-const rf_decoder *rf_decoder_of(rf_decode_kind kind);
+#define RF_DECLARE_DECODER(id, name) extern const rf_decoder rf_decoder_##id;
+RF_DECODERS(RF_DECLARE_DECODER, )
+#undef RF_DECLARE_DECODER
+
+/* As decode.kind has it. */
+const char *rf_decoder_name(const rf_decoder *decoder);
+/* NULL: there is none of that name. */
+const rf_decoder *rf_decoder_find(const char *name);
 
 #endif

@@ -27,9 +27,10 @@ rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_p
     if (rf_decode_options_resolve(&o, NULL) != RF_OK) {
         o.block_length = o.gen_length; /* rf_engine_new says what is wrong with them */
     }
-    int64_t one = rf_decode_most_places(&o), all = capacity * one;
+    int64_t first = o.kind->most_places(&o, max_prompt, true);
+    int64_t one = o.kind->most_places(&o, max_prompt, false), all = capacity * one;
     int64_t enough = one > ENOUGH_PLACES ? one : ENOUGH_PLACES;
-    return (rf_model_limits){.places = max_prompt + (all < enough ? all : enough),
+    return (rf_model_limits){.places = first - one + (all < enough ? all : enough),
                              .keys = capacity * (max_prompt + o.gen_length),
                              .positions = max_prompt + o.gen_length};
 }
@@ -53,8 +54,10 @@ static int check(const rf_engine *e, rf_error *err)
                             ": use the tokenizer that the model was trained with",
                             n_tokens, e->model->config.vocab_size);
     }
-    if (e->options.kind != RF_DECODE_AR && special->mask < 0) {
-        return rf_error_set(err, RF_ERR, "the tokenizer has no mask token: decode.kind must be ar");
+    if (e->options.kind->needs_mask && special->mask < 0) {
+        return rf_error_set(err, RF_ERR,
+                            "the tokenizer has no mask token, which decode.kind=%s needs: take ar",
+                            rf_decoder_name(e->options.kind));
     }
     if (special->n_eos < 1) {
         return rf_error_set(err, RF_ERR,
@@ -100,7 +103,7 @@ int rf_engine_new(rf_engine **out, rf_model *model, const rf_tokenizer *tokenize
     *e = (rf_engine){.model = model,
                      .tokenizer = tokenizer,
                      .options = *options,
-                     .decoder = rf_decoder_of(options->kind),
+                     .decoder = options->kind,
                      .max_prompt = max_prompt,
                      .capacity = capacity};
     RF_TRY_OUT(rf_decode_options_resolve(&e->options, err));
@@ -155,7 +158,7 @@ static void gather(rf_engine *e)
     for (int64_t i = 0; i < e->capacity; i++) {
         rf_seat *seat = &e->seat[(e->turn + i) % e->capacity];
         rf_sequence *s = &seat->sequence;
-        int64_t most = rf_decode_most_places(&e->options) + (s->committed == 0 ? s->n_prompt : 0);
+        int64_t most = e->decoder->most_places(&e->options, s->n_prompt, s->wants_prompt);
         seat->waits = seat->request >= 0 && most <= e->batch.capacity - e->batch.n;
         if (seat->waits) {
             s->n_queries = 0;

@@ -4,6 +4,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "data/objective.h"
+#include "infer/decoder.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -103,7 +104,7 @@ int rf_loaded_settings(const rf_loaded *loaded, rf_config *config, const char *c
     return rc;
 }
 
-int rf_loaded_check_decoder(const rf_loaded *loaded, rf_decode_kind kind, rf_error *err)
+int rf_loaded_check_decoder(const rf_loaded *loaded, const rf_decoder *decoder, rf_error *err)
 {
     static const rf_config_key *const tables[] = {rf_objective_keys, NULL};
     static const char *const sections[] = {"objective"};
@@ -112,13 +113,11 @@ int rf_loaded_check_decoder(const rf_loaded *loaded, rf_decode_kind kind, rf_err
     }
     rf_config *config = rf_config_new(tables);
     int rc = rf_loaded_settings(loaded, config, sections, 1, NULL, 0, err);
-    const bool trained_ar = rf_config_is(config, "objective.kind", rf_objective_ar.name);
-    if (rc == RF_OK && trained_ar != (kind == RF_DECODE_AR)) {
+    if (rc == RF_OK && !rf_config_is(config, "objective.kind", decoder->objective)) {
+        const char *name = rf_decoder_name(decoder);
         rf_log_warn("decode.kind=%s does not fit a model trained with objective.kind=%s: it never "
                     "learnt %s; leave decode.kind=%s out for answers of the quality that it has",
-                    rf_decode_kind_name(kind), rf_config_string(config, "objective.kind"),
-                    trained_ar ? "to fill masked places" : "the first token of a slot that way",
-                    rf_decode_kind_name(kind));
+                    name, rf_config_string(config, "objective.kind"), decoder->skill, name);
     }
     rf_config_free(config);
     return rc;

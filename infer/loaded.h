@@ -32,7 +32,7 @@ RF_MUST_CHECK int rf_loaded_settings(const rf_loaded *loaded, rf_config *config,
                                      char *const *assignment, int n, rf_error *err);
 /* Warns where the decoder is one that the objective of the model's run does not train for. Silent
  * about a model that no run of this program trained. */
-RF_MUST_CHECK int rf_loaded_check_decoder(const rf_loaded *loaded, rf_decode_kind kind,
+RF_MUST_CHECK int rf_loaded_check_decoder(const rf_loaded *loaded, const rf_decoder *decoder,
                                           rf_error *err);
 /* "f32", "bf16" or "int8". */
 RF_MUST_CHECK int rf_loaded_weights(rf_layout *out, const char *name, rf_error *err);

@@ -1,6 +1,7 @@
 #include "infer/sequence.h"
 
 #include "common/base/alloc.h"
+#include "infer/decoder.h"
 
 #include <stdlib.h>
 
@@ -9,7 +10,7 @@ void rf_sequence_new(rf_sequence *s, const rf_decode_options *options,
 {
     *s = (rf_sequence){.options = options, .tokenizer = tokenizer, .slab = slab};
     s->n_tokens = options->gen_length;
-    s->slot_size = rf_decode_slot_size(options);
+    s->slot_size = options->kind->slot_size(options);
     s->n_slots = (s->n_tokens + s->slot_size - 1) / s->slot_size;
     size_t n_tokens = (size_t)s->n_tokens, n_slots = (size_t)s->n_slots;
     s->token = rf_alloc(n_tokens, sizeof *s->token);
@@ -21,7 +22,7 @@ void rf_sequence_new(rf_sequence *s, const rf_decode_options *options,
     s->masked = rf_alloc(n_slots, sizeof *s->masked);
     s->selected = rf_alloc(n_slots, sizeof *s->selected);
     s->accepted = rf_alloc(n_slots, sizeof *s->accepted);
-    s->query = rf_alloc((size_t)rf_decode_most_places(options), sizeof *s->query);
+    s->query = rf_alloc((size_t)options->kind->most_places(options, 0, false), sizeof *s->query);
 }
 
 void rf_sequence_free(rf_sequence *s)
@@ -42,6 +43,7 @@ void rf_sequence_begin(rf_sequence *s, const int32_t *prompt, int64_t n_prompt, 
     s->observer = NULL;
     s->phase = s->step = 0;
     s->done = false;
+    s->wants_prompt = true;
     s->committed = s->forwards = s->rounds = s->stretch = s->n_queries = 0;
     for (int64_t i = 0; i < s->n_tokens; i++) {
         s->token[i] = s->draft[i] = -1;
@@ -62,7 +64,7 @@ int64_t rf_sequence_length(const rf_sequence *s, int64_t e)
 
 void rf_sequence_add_prompt(rf_sequence *s, rf_batch *batch)
 {
-    if (s->committed > 0) {
+    if (!s->wants_prompt) {
         return;
     }
     for (int64_t i = 0; i < s->n_prompt; i++) {
@@ -70,6 +72,7 @@ void rf_sequence_add_prompt(rf_sequence *s, rf_batch *batch)
         rf_batch_add(batch, s->prompt[i], (int32_t)i, to, s->slab, to + 1, 0, 0);
     }
     s->committed = s->n_prompt;
+    s->wants_prompt = false;
 }
 
 void rf_sequence_add(const rf_sequence *s, rf_batch *batch, int32_t token, int64_t at, int64_t to,

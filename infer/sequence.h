@@ -70,7 +70,8 @@ struct rf_sequence {
 
     int phase, step;   /* of the decoder; 0 in the beginning */
     bool done;         /* the decoder has nothing more to ask */
-    int64_t committed; /* places of the slab that are final; 0: the prompt is still to come */
+    bool wants_prompt; /* the next forward pass holds the prompt */
+    int64_t committed; /* places of the slab that are final */
     int64_t forwards, rounds;
 
     /* The response, [n_tokens] and [n_slots]. Owned */
@@ -88,7 +89,7 @@ struct rf_sequence {
     bool *pass;                    /* [n_selected * slot_size] verdicts of verification */
     bool fresh; /* keys and values of what is accepted are not in the slots' own regions yet */
 
-    rf_query *query; /* [n_queries], at most rf_decode_most_places. Owned */
+    rf_query *query; /* [n_queries], at most the places of a pass without a prompt. Owned */
     int64_t n_queries;
 };
 
@@ -104,7 +105,7 @@ void rf_sequence_begin(rf_sequence *s, const int32_t *prompt, int64_t n_prompt, 
 
 /* Tokens of slot e. */
 int64_t rf_sequence_length(const rf_sequence *s, int64_t e);
-/* Adds the prompt to the batch, causal, if it is not in the cache yet. */
+/* Adds the prompt to the batch, causal, where it is wanted. */
 void rf_sequence_add_prompt(rf_sequence *s, rf_batch *batch);
 /* Adds `token` as response place `at`. Its key and value go to place `to` of the slab; it sees the
  * committed places and the transient ones from `region` to itself. */

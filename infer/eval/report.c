@@ -123,12 +123,10 @@ void rf_report_print(FILE *out, const rf_eval_result *r, const rf_eval_options *
         print_comparison(out, r, o->objective.kind, c);
     }
     if (o->task != NULL) {
-        fprintf(out, "  decoder               %10s", rf_decode_kind_name(o->decode.kind));
-        if (o->decode.kind != RF_DECODE_AR) {
-            fprintf(out, "   slots of %" PRId64 ", thresholds %g and %g", o->decode.slot_size,
-                    o->decode.slot_threshold, o->decode.token_threshold);
-        }
-        fputc('\n', out);
+        char settings[256];
+        o->decode.kind->describe(settings, sizeof settings, &o->decode);
+        fprintf(out, "  decoder               %10s   %s\n", rf_decoder_name(o->decode.kind),
+                settings);
         print_answers(out, r, o);
     }
     if (r->sum.too_long > 0) {
@@ -141,13 +139,13 @@ void rf_report_print(FILE *out, const rf_eval_result *r, const rf_eval_options *
 
 static json_t *decode_json(const rf_decode_options *d)
 {
-    return json_pack(
-        "{s:s, s:I, s:I, s:I, s:f, s:f, s:s, s:s, s:f, s:I}", "kind", rf_decode_kind_name(d->kind),
-        "gen_length", (json_int_t)d->gen_length, "slot_size", (json_int_t)d->slot_size,
-        "block_length", (json_int_t)d->block_length, "slot_threshold", d->slot_threshold,
-        "token_threshold", d->token_threshold, "verify", d->verify_paper ? "paper" : "released",
-        "kv", d->recompute_kv ? "recompute" : "reuse", "temperature", d->temperature, "seed",
-        (json_int_t)d->seed);
+    return json_pack("{s:s, s:I, s:I, s:I, s:f, s:f, s:s, s:s, s:f, s:I}", "kind",
+                     rf_decoder_name(d->kind), "gen_length", (json_int_t)d->gen_length, "slot_size",
+                     (json_int_t)d->slot_size, "block_length", (json_int_t)d->block_length,
+                     "slot_threshold", d->slot_threshold, "token_threshold", d->token_threshold,
+                     "verify", d->verify_paper ? "paper" : "released", "kv",
+                     d->recompute_kv ? "recompute" : "reuse", "temperature", d->temperature, "seed",
+                     (json_int_t)d->seed);
 }
 
 /* JSON has no infinities; what a broken model gives is null, as is a mean of nothing. */

@@ -121,7 +121,7 @@ static inline void random_prompt(int32_t *prompt, int64_t n, rf_rng *rng)
     }
 }
 
-static inline rf_decode_options plain_options(rf_decode_kind kind, int64_t gen_length,
+static inline rf_decode_options plain_options(const rf_decoder *kind, int64_t gen_length,
                                               int64_t slot_size)
 {
     return (rf_decode_options){.kind = kind,

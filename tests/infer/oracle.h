@@ -64,7 +64,7 @@ static inline void oracle_plan(oracle *a, const int64_t *M, int64_t n_M)
         }
     }
     a->k = 0;
-    if (a->o.kind == RF_DECODE_LEFT_TO_RIGHT) {
+    if (a->o.kind == &rf_decoder_left_to_right) {
         a->selected[a->k++] = M[0];
         return;
     }

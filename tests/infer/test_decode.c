@@ -39,7 +39,8 @@ static void expect_same(const rf_answer *a, const rf_answer *b, const char *why)
               "%s", why);
 }
 
-static const rf_decode_kind kinds[] = {RF_DECODE_AR, RF_DECODE_REFUSION, RF_DECODE_LEFT_TO_RIGHT};
+static const rf_decoder *const kinds[] = {&rf_decoder_ar, &rf_decoder_refusion,
+                                          &rf_decoder_left_to_right};
 
 Test(decode, answers_depend_on_nothing_decoded_before)
 {
@@ -75,7 +76,7 @@ Test(decode, answers_depend_on_nothing_decoded_before)
 Test(decode, answers_do_not_depend_on_threads)
 {
     rf_tokenizer *tokenizer = byte_tokenizer();
-    rf_decode_options o = plain_options(RF_DECODE_REFUSION, 24, 4);
+    rf_decode_options o = plain_options(&rf_decoder_refusion, 24, 4);
     rf_model *one = sharp_model(backend_default(), 1, 6, 1.4);
     rf_model *three = sharp_model(backend_default(), 3, 6, 1.4);
     rf_engine *a = make_decoder(one, tokenizer, &o), *b = make_decoder(three, tokenizer, &o);
@@ -128,7 +129,7 @@ Test(decode, ar_equals_a_plain_loop)
     enum { LENGTH = 19 };
     int n_ended = 0;
     rf_tokenizer *tokenizer = byte_tokenizer();
-    rf_decode_options o = plain_options(RF_DECODE_AR, LENGTH, 4);
+    rf_decode_options o = plain_options(&rf_decoder_ar, LENGTH, 4);
     for (uint64_t seed = 0; seed < 4; seed++) {
         rf_model *model = sharp_model(backend_named("ref64", ""), 1, seed, 1.4);
         rf_engine *decoder = make_decoder(model, tokenizer, &o);
@@ -174,7 +175,7 @@ Test(decode, ties_go_to_the_lowest_token_and_slot)
     rf_model_config config = sharp_config();
     rf_model_limits limits = {.places = SHARP_PLACES, .keys = SHARP_PLACES};
     rf_tokenizer *tokenizer = byte_tokenizer();
-    rf_decode_options o = plain_options(RF_DECODE_REFUSION, 15, 4);
+    rf_decode_options o = plain_options(&rf_decoder_refusion, 15, 4);
     rf_model *model = NULL;
     rf_answer answer;
     int32_t prompt[] = {65, 66};
@@ -240,7 +241,7 @@ Test(decode, a_temperature_samples_its_distribution)
     enum { N = 4000 };
     rf_tokenizer *tokenizer = byte_tokenizer();
     rf_model *model = sharp_model(backend_default(), 1, 8, 0.5);
-    rf_decode_options o = plain_options(RF_DECODE_AR, 1, 1);
+    rf_decode_options o = plain_options(&rf_decoder_ar, 1, 1);
     double logits[SHARP_VOCABULARY], total = 0, worst = 0, count[SHARP_VOCABULARY] = {0};
     int32_t prompt[] = {65, 66, 67}, place = 2;
     rf_engine *decoder;
@@ -285,7 +286,7 @@ Test(decode, refuses_bad_sizes)
 {
     rf_tokenizer *tokenizer = byte_tokenizer();
     rf_model *model = sharp_model(backend_default(), 1, 9, 1);
-    rf_decode_options good = plain_options(RF_DECODE_REFUSION, 16, 4), o;
+    rf_decode_options good = plain_options(&rf_decoder_refusion, 16, 4), o;
     rf_model_limits limits = rf_engine_limits(&good, MAX_PROMPT, 1);
 
     cr_assert(limits.places == 24 && limits.keys == 24 && limits.positions == 24);
@@ -320,7 +321,7 @@ Test(decode, refuses_bad_prompts_and_goes_on)
 {
     rf_tokenizer *tokenizer = byte_tokenizer();
     rf_model *model = sharp_model(backend_default(), 1, 9, 1);
-    rf_decode_options o = plain_options(RF_DECODE_REFUSION, 16, 4);
+    rf_decode_options o = plain_options(&rf_decoder_refusion, 16, 4);
     rf_engine *decoder = make_decoder(model, tokenizer, &o);
     rf_answer before = answer_number(decoder, 1), answer;
     int32_t prompt[MAX_PROMPT + 1] = {65, 65, 65, 65, 65, 65, 65, 65, 65};
@@ -362,13 +363,13 @@ Test(decode, reads_its_configuration)
     rf_decode_options o;
 
     TINY_MUST(rf_decode_options_from_config(&o, config, tiny_error()));
-    cr_assert(o.kind == RF_DECODE_REFUSION && o.gen_length == 256 && o.block_length == 256 &&
+    cr_assert(o.kind == &rf_decoder_refusion && o.gen_length == 256 && o.block_length == 256 &&
               !o.verify_paper && !o.recompute_kv);
     for (size_t i = 0; i < sizeof set / sizeof *set; i++) {
         TINY_MUST(rf_config_set(config, set[i], tiny_error()));
     }
     TINY_MUST(rf_decode_options_from_config(&o, config, tiny_error()));
-    cr_assert(o.kind == RF_DECODE_LEFT_TO_RIGHT && o.gen_length == 30 && o.slot_size == 4 &&
+    cr_assert(o.kind == &rf_decoder_left_to_right && o.gen_length == 30 && o.slot_size == 4 &&
               o.block_length == 8 && o.verify_paper && o.recompute_kv && o.seed == 9);
     cr_assert(
         !!(fabs(o.slot_threshold - 0.5) + fabs(o.temperature - 0.5) + fabs(o.token_threshold) <

@@ -48,7 +48,7 @@ static trial make_trial(uint64_t seed, uint64_t i)
     trial t = {0};
     rf_decode_options *o = &t.options;
 
-    o->kind = below(&rng, f->left_to_right) > 0 ? RF_DECODE_REFUSION : RF_DECODE_LEFT_TO_RIGHT;
+    o->kind = below(&rng, f->left_to_right) > 0 ? &rf_decoder_refusion : &rf_decoder_left_to_right;
     o->slot_size = f->sizes[below(&rng, f->n_sizes)];
     o->gen_length = 1 + (int64_t)below(&rng, 40);
     o->block_length = below(&rng, f->blocks) > 0 ? 0 : o->slot_size * (int64_t)(1 + below(&rng, 4));
@@ -97,15 +97,16 @@ static void watch(void *user, rf_event_kind kind, const rf_sequence *s)
 static void describe(char *text, size_t bytes, const trial *t, const oracle *a, const rf_answer *b)
 {
     const rf_decode_options *o = &t->options;
-    int n = snprintf(
-        text, bytes,
-        "kind %d, slots of %lld, length %lld, block %lld, thresholds %g and %g, %s, "
-        "%s, temperature %g: %lld and %lld tokens, %lld and %lld forwards, %lld and "
-        "%lld rounds\n",
-        o->kind, (long long)o->slot_size, (long long)o->gen_length, (long long)o->block_length,
-        o->slot_threshold, o->token_threshold, o->verify_paper ? "paper" : "released",
-        o->recompute_kv ? "recompute" : "reuse", o->temperature, (long long)a->n, (long long)b->n,
-        (long long)a->forwards, (long long)b->forwards, (long long)a->rounds, (long long)b->rounds);
+    int n =
+        snprintf(text, bytes,
+                 "%s, slots of %lld, length %lld, block %lld, thresholds %g and %g, %s, "
+                 "%s, temperature %g: %lld and %lld tokens, %lld and %lld forwards, %lld and "
+                 "%lld rounds\n",
+                 rf_decoder_name(o->kind), (long long)o->slot_size, (long long)o->gen_length,
+                 (long long)o->block_length, o->slot_threshold, o->token_threshold,
+                 o->verify_paper ? "paper" : "released", o->recompute_kv ? "recompute" : "reuse",
+                 o->temperature, (long long)a->n, (long long)b->n, (long long)a->forwards,
+                 (long long)b->forwards, (long long)a->rounds, (long long)b->rounds);
     for (int64_t i = 0; (i < a->n || i < b->n) && n < (int)bytes - 16; i++) {
         n += snprintf(text + n, bytes - (size_t)n, "%d/%d ", i < a->n ? a->answer[i] : -1,
                       i < b->n ? b->token[i] : -1);

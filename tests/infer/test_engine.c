@@ -129,13 +129,16 @@ static rf_model *packed_model(rf_layout weights)
     return model;
 }
 
+static const rf_decoder *const kinds[] = {&rf_decoder_ar, &rf_decoder_refusion,
+                                          &rf_decoder_left_to_right};
+
 /* Every decoder and every rule, greedy and sampled. */
 static void compare_settings(rf_model *model, const char *what)
 {
     rf_tokenizer *tokenizer = byte_tokenizer();
     int overtaken = 0;
     for (int setting = 0; setting < 12; setting++) {
-        rf_decode_options o = plain_options((rf_decode_kind)(setting % 3), 22, 4);
+        rf_decode_options o = plain_options(kinds[setting % 3], 22, 4);
         o.temperature = setting / 3 % 2 == 0 ? 0 : 0.8;
         o.verify_paper = o.recompute_kv = setting / 6 == 1;
         o.block_length = setting / 6 == 1 ? 8 : 0; /* whole prompts wait for the next pass */
@@ -192,7 +195,7 @@ Test(engine, errors_leave_it_ready)
     static crowd good;
     rf_tokenizer *tokenizer = byte_tokenizer();
     rf_model *model = sharp_model(backend_default(), 1, 5, 1.4);
-    rf_decode_options o = plain_options(RF_DECODE_REFUSION, 22, 4);
+    rf_decode_options o = plain_options(&rf_decoder_refusion, 22, 4);
     rf_engine *engine = make_engine(model, tokenizer, &o, 3);
     run_crowd(&good, model, tokenizer, &o, 1);
     fails_and_goes_on(engine, &good, 5, -1, "takes 1 to 8");
@@ -208,7 +211,7 @@ Test(engine, slabs_need_a_model_made_for_them)
 {
     rf_tokenizer *tokenizer = byte_tokenizer();
     rf_model *model = sharp_model(backend_default(), 1, 5, 1.4);
-    rf_decode_options o = plain_options(RF_DECODE_REFUSION, 24, 4);
+    rf_decode_options o = plain_options(&rf_decoder_refusion, 24, 4);
     rf_model_limits limits = rf_engine_limits(&o, MAX_PROMPT, SEATS);
     rf_engine *engine = NULL;
     rf_error err = {0};
