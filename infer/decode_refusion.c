@@ -264,4 +264,4 @@ static bool tell(rf_sequence *s)
     .needs_mask = true, .resolve = resolve, .slot_size = slot_size, .most_places = most_places,    \
     .describe = describe, .ask = ask, .tell = tell
 const rf_decoder rf_decoder_refusion = {METHODS};
-const rf_decoder rf_decoder_left_to_right = {METHODS};
+const rf_decoder rf_decoder_left_to_right = {METHODS, .ignores = "slot_threshold"};

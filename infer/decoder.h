@@ -20,8 +20,10 @@
 
 struct rf_decoder {
     const char *objective; /* objective.kind of the models that it is for */
-    const char *skill; /* what they learnt and others did not; completes "it never learnt ..." */
-    bool needs_mask;   /* the tokenizer must have a mask token */
+    const char *skill;   /* what they learnt and others did not; completes "it never learnt ..." */
+    bool needs_mask;     /* the tokenizer must have a mask token */
+    const char *ignores; /* keys of decode.* that it does not read, blanks between; NULL: none. What
+                            reports leave out, and a sweep does not try */
 
     /* Checks the settings that it reads beside gen_length, which is in range, and puts those that
      * are used for those that were given. RF_ERR_USAGE. NULL: nothing to do. The methods below get

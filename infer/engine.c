@@ -161,9 +161,11 @@ static void gather(rf_engine *e)
         int64_t most = e->decoder->most_places(&e->options, s->n_prompt, s->wants_prompt);
         seat->waits = seat->request >= 0 && most <= e->batch.capacity - e->batch.n;
         if (seat->waits) {
+            const int64_t before = e->batch.n;
             s->n_queries = 0;
             s->forwards++;
             e->decoder->ask(s, &e->batch);
+            s->places += e->batch.n - before;
         }
     }
     e->turn = (e->turn + 1) % e->capacity;
@@ -257,6 +259,7 @@ static void leave_seat(rf_seat *seat, rf_answer *out)
         RF_ASSERT(out->token[i] >= 0);
     }
     out->forwards = s->forwards;
+    out->places = s->places;
     out->rounds = s->rounds;
     out->seconds = rf_log_seconds() - seat->begin;
     seat->request = -1;

@@ -24,6 +24,7 @@ typedef struct rf_answer {
     int64_t n;
     bool ended;       /* with an end of text */
     int64_t forwards; /* passes that held a place of it, the prompt's included */
+    int64_t places;   /* of it in those passes */
     int64_t rounds;
     double seconds; /* from the prompt to the whole answer */
 } rf_answer;

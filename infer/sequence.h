@@ -73,6 +73,7 @@ struct rf_sequence {
     bool wants_prompt; /* the next forward pass holds the prompt */
     int64_t committed; /* places of the slab that are final */
     int64_t forwards, rounds;
+    int64_t places; /* of the forward passes so far */
 
     /* The response, [n_tokens] and [n_slots]. Owned */
     int32_t *token; /* committed or accepted, -1: undecided */

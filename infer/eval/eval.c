@@ -211,6 +211,7 @@ static int judge(void *user, int64_t request, rf_error *err)
     r->ended = answer->ended;
     r->answer_tokens = (double)answer->n;
     r->forwards = (double)answer->forwards;
+    r->places = (double)answer->places;
     r->seconds = answer->seconds;
     d->e->out->text[i] = text;
     return RF_OK;
@@ -363,8 +364,10 @@ int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_question *quest
     RF_TRY_OUT(rf_threads_choose(&n_threads, dist, options->n_threads, err));
     rc = open_evaluator(&e, loaded, n_threads, err);
     RF_TRY_OUT(rf_dist_agree(dist, rc, err));
-    rf_backend_describe(e.model->ctx, machine, sizeof machine);
-    rf_log_info("%s", machine);
+    if (options->announce) {
+        rf_backend_describe(e.model->ctx, machine, sizeof machine);
+        rf_log_info("%s", machine);
+    }
     rc = work(&e, seconds, err);
     RF_TRY_OUT(rf_dist_agree(dist, rc, err));
     RF_TRY_OUT(slowest(seconds, dist, err));

@@ -17,6 +17,7 @@
 typedef struct rf_eval_options {
     const rf_task *task; /* NULL: nothing is decoded */
     bool likelihood;     /* also the losses of the objective */
+    bool announce;       /* the machine, in the log */
     rf_decode_options decode;
     rf_objective objective; /* whose losses; `ar` also makes the likelihood that of `ar` */
     int64_t slot_size;      /* of the likelihood */
@@ -35,6 +36,7 @@ typedef struct rf_eval_record {
     double n_targets[RF_MAX_PARTS]; /* of each part of the objective */
     double losses[RF_MAX_PARTS];    /* sums of cross-entropies over them */
     double decoded, correct, ended, answer_tokens, forwards;
+    double places;  /* that those forwards computed for it */
     double seconds; /* to the whole answer */
 } rf_eval_record;
 

@@ -1,10 +1,10 @@
 /* refusion-eval: likelihood, losses and task accuracy of a model, on one process or on ranks. */
-#include "common/base/file.h"
-#include "common/base/hash.h"
+#include "common/base/alloc.h"
 #include "common/base/log.h"
 #include "common/base/options.h"
 #include "common/base/output.h"
 #include "infer/eval/report.h"
+#include "infer/eval/sweep.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -12,14 +12,12 @@
 #include <string.h>
 
 typedef struct options {
-    const char *model, *adapter, *data, *out, *answers;
-    char model_path[RF_PATH_BYTES], adapter_path[RF_PATH_BYTES]; /* chosen in run folders */
+    rf_option_list models;
+    const char *adapter, *out, *answers, *csv;
     rf_layout weights[RF_N_LAYOUTS]; /* to be compared; the first is the report's */
     int n_weights;                   /* 0: the default of the checkpoint */
-    int64_t limit;
-    bool control_tokens;
-    char *settings; /* resolved YAML. Owned */
-    rf_eval_options eval;
+    double within;
+    rf_subject_options subject;
 } options;
 
 static const rf_config_key *const key_tables[] = {rf_decode_keys, rf_objective_keys, NULL};
@@ -32,8 +30,13 @@ static const char usage[] =
     "Losses of the training objective (AR and denoising apart), likelihood of the reference\n"
     "responses per token and per byte, and, with --task, answers decoded and judged.\n"
     "\n"
+    "Several models, or settings of decode.* as lists and ranges, are a sweep: every combination\n"
+    "has a row, and what --out holds is not computed again.\n"
+    "  refusion-eval --model runs/a --model runs/b --data test.jsonl --task sudoku4 --out r.json\n"
+    "      decode.kind=refusion,ar decode.slot_threshold=0.5:0.9:0.1\n"
+    "\n"
     "  --model FILE       checkpoint, or the folder of a run: its best checkpoint on validation,\n"
-    "                     else its latest\n"
+    "                     else its latest; may be given several times\n"
     "  --adapter FILE     adapters that were trained beside that checkpoint (lora.*), or\n"
     "                     the folder of their run\n"
     "  --weights TYPE     f32 (default), bf16 (default of what was trained with\n"
@@ -41,6 +44,10 @@ static const char usage[] =
     "                     (default of a quantized checkpoint); or several, as f32,bf16,int8:\n"
     "                     losses and likelihood of each, side by side\n"
     "  --data FILE        JSON lines {\"query\",\"response\"} or {\"messages\"}, .gz too\n"
+    "  --pick-on FILE     questions on which the settings of a sweep are tried; then the best one\n"
+    "                     of each model and decoder is judged on --data\n"
+    "  --within POINTS    best is the fastest setting of at most so many points (percent) less\n"
+    "                     accuracy than the most accurate (default 0)\n"
     "  --control-tokens   special tokens written out in questions are those tokens, not text\n"
     "  --no-likelihood    leave out likelihood and losses\n"
     "  --limit N          only the first N questions\n"
@@ -49,6 +56,7 @@ static const char usage[] =
     "  --batch N          questions that a rank decodes at once (default 1: latencies are those\n"
     "                     of one user); answers do not depend on it\n"
     "  --out FILE         report.json\n"
+    "  --csv FILE         the rows of a sweep as comma-separated values\n"
     "  --answers FILE     JSON lines {\"query\",\"expected\",\"text\",\"correct\",...}\n"
     "  --threads N        of a rank; default: the host's cores shared among its ranks\n"
     "  --help, --version\n"
@@ -90,21 +98,51 @@ static int take_weights(options *o, const char *list, rf_error *err)
     }
 }
 
+static bool is_sweep(const options *o, const rf_grid *grid)
+{
+    return o->models.n > 1 || grid->n > 1 || o->subject.pick_on != NULL;
+}
+
+/* What does not go together. */
+static int check_sweep(const options *o, const rf_grid *grid, rf_error *err)
+{
+    const char *stray = o->answers != NULL                      ? "--answers"
+                        : o->n_weights > 1                      ? "--weights with several types"
+                        : o->models.n > 1 && o->adapter != NULL ? "--adapter"
+                                                                : NULL;
+    if (!is_sweep(o, grid)) {
+        return o->csv == NULL ? RF_OK
+                              : rf_error_set(err, RF_ERR_USAGE,
+                                             "--csv holds the rows of a sweep: give several "
+                                             "models, or lists of settings");
+    }
+    if (stray != NULL) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "%s goes with one model and one setting, this is a sweep", stray);
+    }
+    if (o->subject.eval.task == NULL && (grid->n > 1 || o->subject.pick_on != NULL)) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "settings of decode.* are tried by decoding: give a --task");
+    }
+    return RF_OK;
+}
+
 static int check(const options *o, rf_error *err)
 {
-    if (o->model == NULL || o->data == NULL) {
+    const rf_eval_options *eval = &o->subject.eval;
+    if (o->models.n == 0 || o->subject.data == NULL) {
         return rf_error_set(err, RF_ERR_USAGE, "%s is missing: see refusion-eval --help",
-                            o->model != NULL ? "--data" : "--model");
+                            o->models.n > 0 ? "--data" : "--model");
     }
-    if (o->n_weights > 1 && (!o->eval.likelihood || o->eval.task != NULL)) {
+    if (o->n_weights > 1 && (!eval->likelihood || eval->task != NULL)) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--weights with several types compares likelihoods: leave out %s",
-                            o->eval.task != NULL ? "--task" : "--no-likelihood");
+                            eval->task != NULL ? "--task" : "--no-likelihood");
     }
-    if (o->answers != NULL && o->eval.task == NULL) {
+    if (o->answers != NULL && eval->task == NULL) {
         return rf_error_set(err, RF_ERR_USAGE, "--answers goes with --task");
     }
-    if (!o->eval.likelihood && o->eval.task == NULL) {
+    if (!eval->likelihood && eval->task == NULL) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--no-likelihood without --task leaves nothing to do");
     }
@@ -114,31 +152,35 @@ static int check(const options *o, rf_error *err)
 /* *done: help or the version was asked for. *first: index of the assignments. */
 static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_error *err)
 {
-    const char *weights = NULL, *task = NULL;
+    const char *weights = NULL, *task = NULL, *within = NULL;
+    rf_eval_options *eval = &o->subject.eval;
     bool no_likelihood = false, help = false, version = false;
     int64_t seed = 0;
-    const rf_option table[] = {{"model", RF_OPTION_TEXT, &o->model, 0, 0},
+    const rf_option table[] = {{"model", RF_OPTION_LIST, &o->models, 0, 0},
                                {"adapter", RF_OPTION_TEXT, &o->adapter, 0, 0},
                                {"weights", RF_OPTION_TEXT, &weights, 0, 0},
-                               {"data", RF_OPTION_TEXT, &o->data, 0, 0},
+                               {"data", RF_OPTION_TEXT, &o->subject.data, 0, 0},
                                {"task", RF_OPTION_TEXT, &task, 0, 0},
-                               {"control-tokens", RF_OPTION_FLAG, &o->control_tokens, 0, 0},
+                               {"control-tokens", RF_OPTION_FLAG, &o->subject.control_tokens, 0, 0},
                                {"no-likelihood", RF_OPTION_FLAG, &no_likelihood, 0, 0},
-                               {"limit", RF_OPTION_INTEGER, &o->limit, 1, INT64_MAX},
-                               {"draws", RF_OPTION_INTEGER, &o->eval.n_draws, 1, 1 << 20},
+                               {"limit", RF_OPTION_INTEGER, &o->subject.limit, 1, INT64_MAX},
+                               {"draws", RF_OPTION_INTEGER, &eval->n_draws, 1, 1 << 20},
                                {"seed", RF_OPTION_INTEGER, &seed, 0, INT64_MAX},
-                               {"batch", RF_OPTION_INTEGER, &o->eval.batch, 1, 4096},
+                               {"batch", RF_OPTION_INTEGER, &eval->batch, 1, 4096},
                                {"out", RF_OPTION_TEXT, &o->out, 0, 0},
+                               {"csv", RF_OPTION_TEXT, &o->csv, 0, 0},
+                               {"pick-on", RF_OPTION_TEXT, &o->subject.pick_on, 0, 0},
+                               {"within", RF_OPTION_TEXT, &within, 0, 0},
                                {"answers", RF_OPTION_TEXT, &o->answers, 0, 0},
-                               {"threads", RF_OPTION_INTEGER, &o->eval.n_threads, 1, 4096},
+                               {"threads", RF_OPTION_INTEGER, &eval->n_threads, 1, 4096},
                                {"help", RF_OPTION_STOP, &help, 0, 0},
                                {"version", RF_OPTION_STOP, &version, 0, 0},
                                {0}};
 
-    *o = (options){.eval = {.n_draws = 1, .batch = 1}};
+    *o = (options){.subject = {.eval = {.n_draws = 1, .batch = 1, .announce = true}}};
     RF_TRY(rf_options_parse(first, argc, argv, table, "see refusion-eval --help", err));
-    o->eval.likelihood = !no_likelihood;
-    o->eval.seed = (uint64_t)seed;
+    eval->likelihood = !no_likelihood;
+    eval->seed = (uint64_t)seed;
     *done = help || version;
     if (help) {
         print_usage();
@@ -151,67 +193,53 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
     if (weights != NULL) {
         RF_TRY(take_weights(o, weights, err));
     }
-    if (task != NULL && (o->eval.task = rf_task_find(task)) == NULL) {
+    if (task != NULL && (eval->task = rf_task_find(task)) == NULL) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--task %s is unknown: refusion-eval --help lists the tasks", task);
     }
+    if (within != NULL) {
+        RF_TRY(rf_options_real(&o->within, within, "--within", 0, 100, err));
+    }
     return check(o, err);
-}
-
-/* The run's own settings, then the assignments of the command line. A model trained with `ar` is
- * decoded and scored that way unless told otherwise. */
-static int read_settings(options *o, const rf_loaded *loaded, char **assignment, int n,
-                         rf_error *err)
-{
-    static const char *const sections[] = {"decode", "objective"};
-    int32_t mask = rf_tokenizer_specials(loaded->info.tokenizer)->mask;
-    rf_config *config = rf_config_new(key_tables);
-    int rc;
-
-    RF_TRY_OUT(rf_loaded_settings(loaded, config, sections, 2, assignment, n, err));
-    RF_TRY_OUT(rf_decode_options_from_config(&o->eval.decode, config, err));
-    RF_TRY_OUT(rf_objective_from_config(&o->eval.objective, config, mask, err));
-    o->eval.slot_size = o->eval.objective.kind == &rf_objective_ar ? 0 : o->eval.decode.slot_size;
-    o->settings = rf_config_text(config, false);
-out:
-    rf_config_free(config);
-    return rc;
 }
 
 /* --- Program ---------------------------------------------------------------------------------- */
 
 /* Rank 0 writes what all know. */
-static int report(const options *o, const rf_eval_result *result, const rf_question *questions,
-                  const rf_loaded *loaded, const rf_dist *dist, rf_error *err)
+static int report(const options *o, const rf_eval_result *result, const rf_subject *s,
+                  const rf_dist *dist, rf_error *err)
 {
-    rf_report_context context = {.model = o->model,
-                                 .data = o->data,
-                                 .loaded = loaded,
-                                 .weights = o->weights,
-                                 .n_results = o->n_weights,
+    const rf_setting *setting = &s->setting[0];
+    const int64_t positions = s->loaded.info.model.max_position_embeddings;
+    rf_report_context context = {.model = s->loaded.path,
+                                 .data = o->subject.data,
+                                 .loaded = &s->loaded,
+                                 .weights = o->n_weights > 0 ? o->weights : &s->loaded.weights,
+                                 .n_results = o->n_weights > 0 ? o->n_weights : 1,
                                  .n_ranks = rf_dist_size(dist),
-                                 .n_threads = loaded->model->ctx->n_threads};
+                                 .n_threads = s->loaded.model->ctx->n_threads,
+                                 .decode = setting->json};
     if (rf_dist_rank(dist) != 0) {
         return RF_OK;
     }
-    rf_report_print(stdout, result, &o->eval, &context);
-    if (o->eval.likelihood && !(result->sum.scored > 0)) {
+    rf_report_print(stdout, result, &setting->eval, &context);
+    if (setting->eval.likelihood && !(result->sum.scored > 0)) {
         rf_log_warn("nothing was scored: %.0f of %" PRId64 " questions are too long for the "
                     "model's %" PRId64 " positions",
-                    result->sum.too_long, result->n, loaded->info.model.max_position_embeddings);
+                    result->sum.too_long, result->n, positions);
     }
-    if (o->eval.task != NULL && !(result->sum.decoded > 0)) {
+    if (setting->eval.task != NULL && !(result->sum.decoded > 0)) {
         rf_log_warn("nothing was decoded: no question fits the model's %" PRId64
                     " positions beside decode.gen_length=%" PRId64,
-                    loaded->info.model.max_position_embeddings, o->eval.decode.gen_length);
+                    positions, setting->eval.decode.gen_length);
     }
     if (fflush(stdout) != 0) {
         return rf_error_set(err, RF_ERR, "cannot write to standard output: %m");
     }
     if (o->out != NULL) {
-        RF_TRY(rf_report_write(o->out, result, &o->eval, &context, err));
+        RF_TRY(rf_report_write(o->out, result, &setting->eval, &context, err));
     }
-    return o->answers != NULL ? rf_report_answers(o->answers, result, questions, err) : RF_OK;
+    return o->answers != NULL ? rf_report_answers(o->answers, result, s->question, err) : RF_OK;
 }
 
 /* A folder that does not exist is noticed before the work, not after it. */
@@ -223,100 +251,90 @@ static int check_output(const char *path, const rf_dist *dist, rf_error *err)
     return rc;
 }
 
-static int prepare(options *o, rf_loaded *loaded, rf_question **questions, int64_t *n,
-                   char **assignment, int n_assignments, const rf_dist *dist, rf_error *err)
+static int check_outputs(const options *o, const rf_subject *s, const rf_dist *dist, rf_error *err)
 {
-    RF_TRY(rf_loaded_choose(&o->model, o->model_path, err));
-    RF_TRY(rf_loaded_choose(&o->adapter, o->adapter_path, err));
-    RF_TRY(rf_output_check((const char *[]){o->out, o->answers}, 2,
-                           (const char *[]){o->model, o->adapter, o->data}, 3, err));
-    RF_TRY(rf_loaded_open(loaded, o->model, o->adapter, err));
-    if (o->control_tokens) {
-        rf_tokenizer_read_control_tokens(loaded->info.tokenizer);
+    const char *const outputs[] = {o->out, o->answers, o->csv};
+    const char *const inputs[] = {s->loaded.path, s->loaded.adapter, o->subject.data,
+                                  o->subject.pick_on};
+    RF_TRY(rf_output_check(outputs, 3, inputs, 4, err));
+    for (int i = 0; i < 3; i++) {
+        RF_TRY(check_output(outputs[i], dist, err));
     }
-    if (o->n_weights == 0) {
-        o->weights[o->n_weights++] = loaded->weights;
-    }
-    RF_TRY(check_output(o->out, dist, err));
-    RF_TRY(check_output(o->answers, dist, err));
-    RF_TRY(read_settings(o, loaded, assignment, n_assignments, err));
-    RF_TRY(rf_dist_rank(dist) == 0 ? rf_loaded_check_decoder(loaded, o->eval.decode.kind, err)
-                                   : RF_OK);
-    return rf_questions_read(questions, n, o->data, loaded->info.tokenizer, o->limit, err);
-}
-
-/* A hash of all checksums of a checkpoint. */
-static int describe_file(FILE *out, const char *what, const char *path, rf_error *err)
-{
-    rf_checkpoint_reader *reader = NULL;
-    if (path == NULL) {
-        return RF_OK;
-    }
-    RF_TRY(rf_checkpoint_reader_open(&reader, path, err));
-    fprintf(out, "%s with hash %016" PRIx64 "\n", what, rf_checkpoint_reader_hash(reader));
-    rf_checkpoint_reader_close(reader);
     return RF_OK;
 }
 
-/* What must be the same on all ranks, a line for each thing. */
-static int describe(FILE *out, const options *o, const rf_question *questions, int64_t n,
-                    rf_error *err)
+/* Opens the subjects [o->models.n]. */
+static int prepare(const options *o, rf_subject *subject, const rf_grid *grid, const rf_dist *dist,
+                   rf_error *err)
 {
-    const rf_backend *backend = NULL;
-    uint64_t hash = RF_HASH_BEGIN;
-    RF_TRY(rf_backend_choose(&backend, NULL, err));
-    fprintf(out, "version %s\nbackend %s %s\n", RF_VERSION, backend->name, backend->isa);
-    RF_TRY(describe_file(out, "--model", o->model, err));
-    RF_TRY(describe_file(out, "--adapter", o->adapter, err));
-    for (int64_t i = 0; i < n; i++) {
-        const char *expected = questions[i].expected != NULL ? questions[i].expected : "";
-        hash = rf_hash_bytes(hash, questions[i].ids.id,
-                             (size_t)questions[i].ids.n * sizeof *questions[i].ids.id);
-        hash = rf_hash_bytes(hash, expected, strlen(expected) + 1);
+    for (int i = 0; i < o->models.n; i++) {
+        rf_subject *s = &subject[i];
+        RF_TRY(rf_subject_open(s, o->models.item[i], o->adapter, grid, &o->subject, err));
+        RF_TRY(check_outputs(o, s, dist, err));
+        s->loaded.weights = o->n_weights > 0 ? o->weights[0] : s->loaded.weights;
+        for (int64_t k = 0; k < s->n_settings && rf_dist_rank(dist) == 0; k++) {
+            const rf_decoder *kind = s->setting[k].eval.decode.kind;
+            if (k == 0 || kind != s->setting[k - 1].eval.decode.kind) {
+                RF_TRY(rf_loaded_check_decoder(&s->loaded, kind, err));
+            }
+        }
     }
-    fprintf(out, "%" PRId64 " questions with hash %016" PRIx64 "\n%s", n, hash, o->settings);
     return RF_OK;
 }
 
-/* collective */
-static int agree(const options *o, const rf_question *questions, int64_t n, rf_dist *dist,
-                 rf_error *err)
+static int run_one(const options *o, rf_subject *s, rf_dist *dist, rf_error *err)
 {
-    char *text = NULL;
-    size_t bytes = 0;
-    FILE *out = open_memstream(&text, &bytes);
-    RF_ASSERT(out != NULL);
-    int rc = describe(out, o, questions, n, err);
-    fclose(out);
-    rc = rf_dist_agree(dist, rc, err);
-    rc = rc == RF_OK ? rf_dist_same_text(dist, text, err) : rc;
-    free(text);
+    rf_eval_result result[RF_N_LAYOUTS] = {0};
+    int rc, n = o->n_weights > 0 ? o->n_weights : 1;
+    for (int i = 0; i < n; i++) {
+        rf_loaded_drop_model(&s->loaded);
+        s->loaded.weights = o->n_weights > 0 ? o->weights[i] : s->loaded.weights;
+        RF_TRY_OUT(
+            rf_eval_run(&result[i], &s->loaded, s->question, s->n, &s->setting[0].eval, dist, err));
+    }
+    rc = rf_dist_agree(dist, report(o, result, s, dist, err), err);
+out:
+    for (int i = 0; i < n; i++) {
+        rf_eval_result_free(&result[i]);
+    }
     return rc;
 }
 
-static int run(options *o, char **assignment, int n_assignments, rf_dist *dist, rf_error *err)
+static int run_sweep(const options *o, rf_subject *subject, const char *inputs, rf_dist *dist,
+                     rf_error *err)
 {
-    rf_loaded loaded = {0};
-    rf_question *questions = NULL;
-    rf_eval_result result[RF_N_LAYOUTS] = {0};
-    int64_t n = 0;
-    int rc = prepare(o, &loaded, &questions, &n, assignment, n_assignments, dist, err);
+    const rf_sweep_options sweep = {.data = o->subject.data,
+                                    .pick_on = o->subject.pick_on,
+                                    .out = o->out,
+                                    .csv = o->csv,
+                                    .within = o->within,
+                                    .seed = o->subject.eval.seed};
+    return rf_sweep_run(subject, o->models.n, inputs, &sweep, dist, err);
+}
 
+static int run(const options *o, char **assignment, int n_assignments, rf_dist *dist, rf_error *err)
+{
+    rf_subject *subject = rf_alloc((size_t)o->models.n, sizeof *subject);
+    rf_grid grid = {0};
+    char *inputs = NULL;
+    int rc;
+
+    RF_TRY_OUT(rf_grid_new(&grid, assignment, n_assignments, err));
+    RF_TRY_OUT(check_sweep(o, &grid, err));
+    rc = prepare(o, subject, &grid, dist, err);
     RF_TRY_OUT(rf_dist_agree(dist, rc, err));
-    RF_TRY_OUT(agree(o, questions, n, dist, err));
-    for (int i = 0; i < o->n_weights; i++) {
-        rf_loaded_drop_model(&loaded);
-        loaded.weights = o->weights[i];
-        RF_TRY_OUT(rf_eval_run(&result[i], &loaded, questions, n, &o->eval, dist, err));
-    }
-    rc = rf_dist_agree(dist, report(o, result, questions, &loaded, dist, err), err);
+    rc = rf_subjects_describe(&inputs, subject, o->models.n, err);
+    RF_TRY_OUT(rf_dist_agree(dist, rc, err));
+    RF_TRY_OUT(rf_dist_same_text(dist, inputs, err));
+    rc = is_sweep(o, &grid) ? run_sweep(o, subject, inputs, dist, err)
+                            : run_one(o, &subject[0], dist, err);
 out:
-    for (int i = 0; i < o->n_weights; i++) {
-        rf_eval_result_free(&result[i]);
+    for (int i = 0; i < o->models.n; i++) {
+        rf_subject_close(&subject[i]);
     }
-    rf_questions_free(questions, n);
-    rf_loaded_close(&loaded);
-    free(o->settings);
+    free(subject);
+    free(inputs);
+    rf_grid_free(&grid);
     return rc;
 }
 
@@ -352,5 +370,6 @@ int main(int argc, char **argv)
         rf_dist_abort(dist, rf_error_exit_status(rc));
     }
     rf_dist_close(dist);
+    free(o.models.item);
     return rf_error_exit_status(rc);
 }

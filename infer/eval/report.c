@@ -137,25 +137,13 @@ void rf_report_print(FILE *out, const rf_eval_result *r, const rf_eval_options *
 
 /* --- report.json ------------------------------------------------------------------------------ */
 
-static json_t *decode_json(const rf_decode_options *d)
-{
-    return json_pack("{s:s, s:I, s:I, s:I, s:f, s:f, s:s, s:s, s:f, s:I}", "kind",
-                     rf_decoder_name(d->kind), "gen_length", (json_int_t)d->gen_length, "slot_size",
-                     (json_int_t)d->slot_size, "block_length", (json_int_t)d->block_length,
-                     "slot_threshold", d->slot_threshold, "token_threshold", d->token_threshold,
-                     "verify", d->verify_paper ? "paper" : "released", "kv",
-                     d->recompute_kv ? "recompute" : "reuse", "temperature", d->temperature, "seed",
-                     (json_int_t)d->seed);
-}
-
 /* JSON has no infinities; what a broken model gives is null, as is a mean of nothing. */
 static json_t *mean_json(double sum, double n)
 {
     return n > 0 && isfinite(sum / n) ? json_real(sum / n) : json_null();
 }
 
-/* A path may hold any bytes, JSON may not. */
-static json_t *path_json(const char *path)
+json_t *rf_report_path(const char *path)
 {
     json_t *text = json_string(path);
     return text != NULL ? text : json_string("(a path that is not UTF-8)");
@@ -204,13 +192,14 @@ static json_t *answers_json(const rf_eval_result *result, const rf_eval_options 
     const rf_eval_record *r = &result->sum;
     double n = (double)result->n, seconds = result->decode_seconds, some = r->decoded > 0;
     return json_pack(
-        "{s:s, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:o, s:o, s:f, s:o, s:o, s:o, s:I}", "task",
+        "{s:s, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:f, s:o, s:o, s:o, s:I}", "task",
         o->task->name, "batch", (json_int_t)o->batch, "accuracy", ratio(r->correct, n),
         "accuracy_stderr", share_error(r->correct, n), "correct", (json_int_t)r->correct, "ended",
         (json_int_t)r->ended, "tokens", (json_int_t)r->answer_tokens, "forwards",
-        (json_int_t)r->forwards, "tokens_per_forward", mean_json(r->answer_tokens, r->forwards),
-        "tokens_per_second", mean_json(r->answer_tokens, r->decoded > 0 ? seconds : 0), "seconds",
-        seconds, "latency_mean", mean_json(result->latency_mean, some), "latency_p50",
+        (json_int_t)r->forwards, "places", (json_int_t)r->places, "tokens_per_forward",
+        mean_json(r->answer_tokens, r->forwards), "tokens_per_second",
+        mean_json(r->answer_tokens, r->decoded > 0 ? seconds : 0), "seconds", seconds,
+        "latency_mean", mean_json(result->latency_mean, some), "latency_p50",
         mean_json(result->latency_p50, some), "latency_p95", mean_json(result->latency_p95, some),
         "cache_bytes", (json_int_t)result->cache_bytes);
 }
@@ -221,14 +210,14 @@ int rf_report_write(const char *path, const rf_eval_result *r, const rf_eval_opt
     const rf_backend *backend = c->loaded->model->ctx->backend;
     json_t *root = json_pack(
         "{s:s, s:o, s:o, s:I, s:I, s:I, s:i, s:i, s:s, s:s, s:s, s:I}", "program",
-        "refusion-eval " RF_VERSION, "model", path_json(c->model), "data", path_json(c->data),
-        "step", (json_int_t)c->loaded->info.progress.step, "questions", (json_int_t)r->n,
-        "too_long", (json_int_t)r->sum.too_long, "ranks", c->n_ranks, "threads", c->n_threads,
-        "backend", backend->name, "isa", backend->isa, "weights", rf_layout_name(c->weights[0]),
-        "seed", (json_int_t)o->seed);
+        "refusion-eval " RF_VERSION, "model", rf_report_path(c->model), "data",
+        rf_report_path(c->data), "step", (json_int_t)c->loaded->info.progress.step, "questions",
+        (json_int_t)r->n, "too_long", (json_int_t)r->sum.too_long, "ranks", c->n_ranks, "threads",
+        c->n_threads, "backend", backend->name, "isa", backend->isa, "weights",
+        rf_layout_name(c->weights[0]), "seed", (json_int_t)o->seed);
 
     if (c->loaded->adapter != NULL) {
-        json_object_set_new(root, "adapter", path_json(c->loaded->adapter));
+        json_object_set_new(root, "adapter", rf_report_path(c->loaded->adapter));
     }
     if (o->likelihood) {
         json_object_set_new(root, "likelihood", likelihood_json(r, o));
@@ -237,14 +226,41 @@ int rf_report_write(const char *path, const rf_eval_result *r, const rf_eval_opt
         json_object_set_new(root, "comparison", comparison_json(r, o->objective.kind, c));
     }
     if (o->task != NULL) {
-        json_object_set_new(root, "decode", decode_json(&o->decode));
+        json_object_set(root, "decode", (json_t *)c->decode);
         json_object_set_new(root, "answers", answers_json(r, o));
     }
-    char *text = root != NULL ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : NULL;
+    int rc = rf_report_save(path, root, err);
+    json_decref(root);
+    return rc;
+}
+
+json_t *rf_report_row(const rf_eval_result *r, const rf_eval_options *o, const rf_subject *s,
+                      json_t *settings)
+{
+    json_t *row = json_pack("{s:o, s:I, s:s, s:O, s:I, s:I}", "model", rf_report_path(s->name),
+                            "step", (json_int_t)s->loaded.info.progress.step, "weights",
+                            rf_layout_name(s->loaded.weights), "settings", settings, "questions",
+                            (json_int_t)r->n, "too_long", (json_int_t)r->sum.too_long);
+    if (s->loaded.adapter != NULL) {
+        json_object_set_new(row, "adapter", rf_report_path(s->loaded.adapter));
+    }
+    if (o->likelihood) {
+        json_object_set_new(row, "nats_per_token", mean_json(r->sum.nats, r->sum.tokens));
+        json_object_set_new(row, "likelihood", likelihood_json(r, o));
+    }
+    if (o->task != NULL) {
+        json_object_update_new(row, answers_json(r, o));
+    }
+    return row;
+}
+
+int rf_report_save(const char *path, const json_t *report, rf_error *err)
+{
+    char *text =
+        report != NULL ? json_dumps(report, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : NULL;
     int rc = text != NULL ? rf_file_write(path, text, strlen(text), err)
                           : rf_error_set(err, RF_ERR, "%s: out of memory for the report", path);
     free(text);
-    json_decref(root);
     return rc;
 }
 

@@ -2,7 +2,7 @@
 #ifndef RF_INFER_EVAL_REPORT_H
 #define RF_INFER_EVAL_REPORT_H
 
-#include "infer/eval/eval.h"
+#include "infer/eval/subject.h"
 
 #include <stdio.h>
 
@@ -13,6 +13,7 @@ typedef struct rf_report_context {
     const rf_layout *weights; /* [n_results] that the results were made with */
     int n_results;            /* 1; more: likelihoods side by side */
     int n_ranks, n_threads;
+    const json_t *decode; /* the setting (subject.h) */
 } rf_report_context;
 
 /* local. Aligned table. result [context->n_results]; all but the comparison is of the first. */
@@ -22,6 +23,13 @@ void rf_report_print(FILE *out, const rf_eval_result *result, const rf_eval_opti
 RF_MUST_CHECK int rf_report_write(const char *path, const rf_eval_result *result,
                                   const rf_eval_options *options, const rf_report_context *context,
                                   rf_error *err);
+/* local. One of many evaluations: subject, settings, and what they gave. Caller releases. */
+json_t *rf_report_row(const rf_eval_result *result, const rf_eval_options *options,
+                      const rf_subject *subject, json_t *settings);
+/* local. A path as JSON: it may hold any bytes, JSON may not. Caller releases. */
+json_t *rf_report_path(const char *path);
+/* local. Writes a report atomically. */
+RF_MUST_CHECK int rf_report_save(const char *path, const json_t *report, rf_error *err);
 /* local. The answers as JSON lines (schema: infer/README.md), in the order of the questions.
  * Written atomically. */
 RF_MUST_CHECK int rf_report_answers(const char *path, const rf_eval_result *result,

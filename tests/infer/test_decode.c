@@ -141,7 +141,7 @@ Test(decode, ar_equals_a_plain_loop)
             random_prompt(prompt, n, &rng);
             m = plain_ar(expected, model, prompt, n, LENGTH);
             cr_assert(answer.n == m && answer.forwards == m && answer.rounds == m &&
-                      answer.ended == (expected[m - 1] == 256) &&
+                      answer.places == n + m - 1 && answer.ended == (expected[m - 1] == 256) &&
                       memcmp(answer.token, expected, (size_t)m * sizeof(*expected)) == 0);
             n_ended += answer.ended;
             rf_answer_free(&answer);

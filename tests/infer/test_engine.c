@@ -84,7 +84,8 @@ static void expect_alike(const crowd *a, const crowd *b, const char *what, int64
     for (int i = 0; i < N; i++) {
         const rf_answer *x = &a->answer[i], *y = &b->answer[i];
         cr_assert(x->n == y->n && x->ended == y->ended && x->forwards == y->forwards &&
-                      x->rounds == y->rounds && a->events[i] == b->events[i] &&
+                      x->rounds == y->rounds && x->places == y->places &&
+                      a->events[i] == b->events[i] &&
                       memcmp(x->token, y->token, (size_t)x->n * sizeof *x->token) == 0,
                   "%s: prompt %d differs among %d", what, i, (int)capacity);
     }

@@ -1,0 +1,243 @@
+#include "infer/eval/subject.h"
+
+#include "common/base/alloc.h"
+#include "common/base/hash.h"
+#include "common/base/log.h"
+#include "infer/decoder.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const rf_config_key *const key_tables[] = {rf_decode_keys, rf_objective_keys, NULL};
+
+/* --- Settings --------------------------------------------------------------------------------- */
+
+static json_t *value_json(const rf_config *config, const rf_config_key *key)
+{
+    switch (key->type) {
+    case RF_KEY_BOOL:
+        return json_boolean(rf_config_bool(config, key->name));
+    case RF_KEY_INT:
+        return json_integer(rf_config_int(config, key->name));
+    case RF_KEY_REAL:
+        return json_real(rf_config_real(config, key->name));
+    case RF_KEY_STRING:
+    case RF_KEY_CHOICE:
+        return json_string(rf_config_string(config, key->name));
+    case RF_KEY_INTS:
+    case RF_KEY_STRINGS:
+        break;
+    }
+    int64_t n = 0;
+    json_t *list = json_array();
+    if (key->type == RF_KEY_INTS) {
+        const int64_t *number = rf_config_ints(config, key->name, &n);
+        for (int64_t i = 0; i < n; i++) {
+            json_array_append_new(list, json_integer(number[i]));
+        }
+    } else {
+        const char *const *text = rf_config_strings(config, key->name, &n);
+        for (int64_t i = 0; i < n; i++) {
+            json_array_append_new(list, json_string(text[i]));
+        }
+    }
+    return list;
+}
+
+static bool is_read(const rf_decoder *kind, const char *name)
+{
+    size_t n = strlen(name);
+    for (const char *at = kind->ignores; at != NULL && *at != '\0';) {
+        size_t bytes = strcspn(at, " ");
+        if (bytes == n && strncmp(at, name, n) == 0) {
+            return false;
+        }
+        at += bytes + strspn(at + bytes, " ");
+    }
+    return true;
+}
+
+static json_t *settings_json(const rf_config *config, const rf_decode_options *decode)
+{
+    json_t *object = json_object();
+    for (const rf_config_key *key = rf_decode_keys; key->name != NULL; key++) {
+        const char *name = key->name + strlen("decode.");
+        if (is_read(decode->kind, name)) {
+            json_object_set_new(object, name, value_json(config, key));
+        }
+    }
+    if (json_object_get(object, "block_length") != NULL) {
+        json_object_set_new(object, "block_length", json_integer(decode->block_length));
+    }
+    return object;
+}
+
+static void free_setting(rf_setting *s)
+{
+    free(s->yaml);
+    json_decref(s->json);
+    *s = (rf_setting){0};
+}
+
+/* *fits: false where the decoder refuses the combination, which err then tells. A model trained
+ * with `ar` is scored that way. */
+static int read_setting(rf_setting *out, bool *fits, const rf_loaded *loaded,
+                        const rf_eval_options *eval, char *const *assignment, int n, rf_error *err)
+{
+    static const char *const sections[] = {"decode", "objective"};
+    int32_t mask = rf_tokenizer_specials(loaded->info.tokenizer)->mask;
+    rf_config *config = rf_config_new(key_tables);
+    int rc;
+
+    *out = (rf_setting){.eval = *eval};
+    RF_TRY_OUT(rf_loaded_settings(loaded, config, sections, 2, assignment, n, err));
+    RF_TRY_OUT(rf_objective_from_config(&out->eval.objective, config, mask, err));
+    *fits = rf_decode_options_from_config(&out->eval.decode, config, err) == RF_OK;
+    out->eval.slot_size =
+        out->eval.objective.kind == &rf_objective_ar ? 0 : out->eval.decode.slot_size;
+    out->yaml = rf_config_text(config, false);
+    out->json = settings_json(config, &out->eval.decode);
+out:
+    rf_config_free(config);
+    return rc;
+}
+
+static bool is_new(const rf_subject *s, const rf_setting *setting)
+{
+    for (int64_t i = 0; i < s->n_settings; i++) {
+        if (json_equal(s->setting[i].json, setting->json)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int read_settings(rf_subject *s, const rf_grid *grid, const rf_eval_options *eval,
+                         rf_error *err)
+{
+    s->setting = rf_alloc((size_t)grid->n, sizeof *s->setting);
+    for (int64_t i = 0; i < grid->n; i++) {
+        rf_setting one;
+        bool fits = false;
+        int rc = read_setting(&one, &fits, &s->loaded, eval, rf_grid_setting(grid, i),
+                              grid->n_assignments, err);
+        if (rc == RF_OK && fits && is_new(s, &one)) {
+            s->setting[s->n_settings++] = one;
+            continue;
+        }
+        free_setting(&one);
+        RF_TRY(rc);
+        if (!fits && grid->n == 1) {
+            return err->code;
+        }
+        if (!fits) {
+            rf_log_warn("left out of the sweep: %s", err->message);
+        }
+    }
+    return s->n_settings > 0
+               ? RF_OK
+               : rf_error_set(err, RF_ERR_USAGE, "no setting of the sweep is possible");
+}
+
+/* --- Opening ---------------------------------------------------------------------------------- */
+
+int rf_subject_open(rf_subject *out, const char *name, const char *adapter, const rf_grid *grid,
+                    const rf_subject_options *o, rf_error *err)
+{
+    const char *path = name;
+    *out = (rf_subject){.name = name};
+    RF_TRY(rf_loaded_choose(&path, out->path, err));
+    RF_TRY(rf_loaded_choose(&adapter, out->adapter, err));
+    RF_TRY(rf_loaded_open(&out->loaded, path, adapter, err));
+    const rf_tokenizer *tokenizer = out->loaded.info.tokenizer;
+    if (o->control_tokens) {
+        rf_tokenizer_read_control_tokens(out->loaded.info.tokenizer);
+    }
+    RF_TRY(read_settings(out, grid, &o->eval, err));
+    RF_TRY(rf_questions_read(&out->question, &out->n, o->data, tokenizer, o->limit, err));
+    return o->pick_on == NULL
+               ? RF_OK
+               : rf_questions_read(&out->pick, &out->n_pick, o->pick_on, tokenizer, o->limit, err);
+}
+
+void rf_subject_close(rf_subject *s)
+{
+    for (int64_t i = 0; i < s->n_settings; i++) {
+        free_setting(&s->setting[i]);
+    }
+    free(s->setting);
+    rf_questions_free(s->question, s->n);
+    rf_questions_free(s->pick, s->n_pick);
+    rf_loaded_close(&s->loaded);
+    *s = (rf_subject){0};
+}
+
+/* --- What results follow from ----------------------------------------------------------------- */
+
+/* A hash of all checksums of a checkpoint. */
+static int describe_file(FILE *out, const char *what, const char *path, rf_error *err)
+{
+    rf_checkpoint_reader *reader = NULL;
+    if (path == NULL) {
+        return RF_OK;
+    }
+    RF_TRY(rf_checkpoint_reader_open(&reader, path, err));
+    fprintf(out, "%s with hash %016" PRIx64 "\n", what, rf_checkpoint_reader_hash(reader));
+    rf_checkpoint_reader_close(reader);
+    return RF_OK;
+}
+
+static void describe_questions(FILE *out, const rf_question *question, int64_t n)
+{
+    uint64_t hash = RF_HASH_BEGIN;
+    for (int64_t i = 0; i < n; i++) {
+        const char *expected = question[i].expected != NULL ? question[i].expected : "";
+        hash = rf_hash_bytes(hash, question[i].ids.id,
+                             (size_t)question[i].ids.n * sizeof *question[i].ids.id);
+        hash = rf_hash_bytes(hash, expected, strlen(expected) + 1);
+    }
+    fprintf(out, "%" PRId64 " questions with hash %016" PRIx64 "\n", n, hash);
+}
+
+static void describe_settings(FILE *out, const rf_subject *s)
+{
+    uint64_t hash = RF_HASH_BEGIN;
+    for (int64_t i = 0; i < s->n_settings; i++) {
+        hash = rf_hash_bytes(hash, s->setting[i].yaml, strlen(s->setting[i].yaml) + 1);
+    }
+    fprintf(out, "%" PRId64 " settings with hash %016" PRIx64 "\n%s", s->n_settings, hash,
+            s->setting[0].yaml);
+}
+
+static int describe(FILE *out, const rf_subject *subject, int n, rf_error *err)
+{
+    const rf_backend *backend = NULL;
+    RF_TRY(rf_backend_choose(&backend, NULL, err));
+    fprintf(out, "version %s\nbackend %s %s\n", RF_VERSION, backend->name, backend->isa);
+    for (const rf_subject *s = subject; s < subject + n; s++) {
+        RF_TRY(describe_file(out, "--model", s->loaded.path, err));
+        RF_TRY(describe_file(out, "--adapter", s->loaded.adapter, err));
+        describe_questions(out, s->question, s->n);
+        if (s->pick != NULL) {
+            describe_questions(out, s->pick, s->n_pick);
+        }
+        describe_settings(out, s);
+    }
+    return RF_OK;
+}
+
+int rf_subjects_describe(char **text, const rf_subject *subject, int n, rf_error *err)
+{
+    size_t bytes = 0;
+    *text = NULL;
+    FILE *out = open_memstream(text, &bytes);
+    RF_ASSERT(out != NULL);
+    int rc = describe(out, subject, n, err);
+    fclose(out);
+    if (rc != RF_OK) {
+        free(*text);
+        *text = NULL;
+    }
+    return rc;
+}

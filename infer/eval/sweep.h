@@ -1,0 +1,26 @@
+/* sweep.h: several models, or one with several settings, side by side.
+ *
+ * Every subject is asked with each of its settings. Where questions to pick on are given, settings
+ * are tried on those, and the best of each model and decoder alone on the questions proper, so that
+ * what is reported was not chosen on the questions it is reported for.
+ */
+#ifndef RF_INFER_EVAL_SWEEP_H
+#define RF_INFER_EVAL_SWEEP_H
+
+#include "infer/eval/subject.h"
+
+typedef struct rf_sweep_options {
+    const char *data, *pick_on; /* as the subjects' questions were read from; pick_on may be NULL */
+    const char *out, *csv;      /* files; NULL: none */
+    double within; /* points of accuracy (percent): the fastest setting so near to the most accurate
+                      one is the best; 0: the most accurate one, the faster of equals */
+    uint64_t seed; /* of the losses' noise, for the report */
+} rf_sweep_options;
+
+/* collective. Evaluates all, prints a table, writes `out` (schema: README.md) after each setting
+ * and goes on from what it holds: a file there that another sweep or evaluation has written is
+ * RF_ERR. inputs: what results follow from (rf_subjects_describe). */
+RF_MUST_CHECK int rf_sweep_run(rf_subject *subject, int n, const char *inputs,
+                               const rf_sweep_options *options, rf_dist *dist, rf_error *err);
+
+#endif

@@ -1,0 +1,25 @@
+/* sweep_table.h: rows of a sweep: which is the best, and how they are shown.   all local
+ *
+ * A row is an object of report.json (README.md): model, settings, and what they gave.
+ */
+#ifndef RF_INFER_EVAL_SWEEP_TABLE_H
+#define RF_INFER_EVAL_SWEEP_TABLE_H
+
+#include "common/base/error.h"
+
+#include <jansson.h>
+#include <stdio.h>
+
+/* Sets "best" of each row: true of one for each model and decoder. Of the rows whose accuracy is at
+ * most `within` points (percent) below the highest, the one with the most tokens/s; of equals the
+ * first. Rows without an accuracy (no task) are never the best. */
+void rf_sweep_mark_best(json_t *rows, double within);
+/* What a row found, as a line of the log. */
+void rf_sweep_log(const json_t *row);
+/* Table of a report: the rows, behind them those of the questions to pick on. */
+RF_MUST_CHECK int rf_sweep_print(FILE *out, const json_t *report, rf_error *err);
+/* All rows and fields as comma-separated values, written atomically: "set" ("rows" or "sweep"),
+ * then every field of any row, those of settings as "decode.<key>". */
+RF_MUST_CHECK int rf_sweep_csv(const char *path, const json_t *report, rf_error *err);
+
+#endif
