@@ -22,16 +22,14 @@ static size_t host_available(void)
     return bytes;
 }
 
-static size_t decoder_bytes(const rf_setup *s, const rf_model *shell)
+static size_t decoder_bytes(const rf_setup *s, const rf_model_shape *shape)
 {
     if (s->samples.n == 0) {
         return 0;
     }
-    const rf_model_config *c = &s->shape;
     rf_model_limits need = rf_engine_limits(&s->samples.options, s->samples.max_prompt, 1);
-    int64_t cache = need.keys * c->num_hidden_layers * 2 * c->num_key_value_heads * c->head_dim;
-    return rf_backend_bytes(shell->ctx->backend, RF_ACTIVATION, cache) +
-           rf_acts_bytes(shell, need.places, need.keys, false, RF_RECOMPUTE_NONE);
+    return rf_cache_bytes(shape->config, shape->backend, need.keys) +
+           rf_acts_bytes(shape, need.places, need.keys, false, RF_RECOMPUTE_NONE);
 }
 
 static int loader_bytes(size_t *bytes, const rf_setup *s, rf_error *err)
@@ -45,31 +43,27 @@ static int loader_bytes(size_t *bytes, const rf_setup *s, rf_error *err)
 
 int rf_plan_make(rf_plan *out, const rf_setup *s, rf_error *err)
 {
-    /* The size functions read the configuration, the table and the backend: no weights needed. */
     rf_optimizer moments;
     rf_reduce reduce = s->reduce;
-    rf_ctx ctx = {.backend = rf_backend_with(s->backend, s->limits.compute),
-                  .n_threads = s->n_threads,
-                  .limits = rf_model_kernel_limits(&s->shape, &s->limits)};
-    rf_model shell = {.config = s->shape, .adaptation = s->set.adaptation, .ctx = &ctx};
+    const rf_limits limits = rf_model_kernel_limits(&s->shape, &s->limits);
+    const rf_model_shape shape = {&s->shape, &s->set.adaptation,
+                                  rf_backend_with(s->backend, limits.compute)};
     rf_arena optimizer = {0}, step = {0};
     *out = (rf_plan){0};
-    RF_TRY(rf_table_build_adapted(&shell.table, &s->shape, &s->set.adaptation, err));
     int64_t places = s->set.micro_rows * s->sources.settings.rows.row_length;
     rf_optimizer_layout(&moments, &optimizer, s->backend, s->n_elements);
     rf_reduce_layout(&reduce, &step, s->backend);
     out->weights = rf_model_bytes(&s->shape, s->backend, &s->limits);
     out->moments = optimizer.peak;
     out->n_gradients = s->reduce.n_buffers;
-    out->gradients = (size_t)s->reduce.n_buffers *
-                     rf_backend_bytes(s->backend, RF_MASTER, shell.table.n_elements);
+    out->gradients =
+        (size_t)s->reduce.n_buffers * rf_backend_bytes(s->backend, RF_MASTER, s->n_elements);
     out->reduction = step.peak - out->gradients;
-    out->activations = rf_acts_bytes(&shell, places, places, true, s->set.recompute);
+    out->activations = rf_acts_bytes(&shape, places, places, true, s->set.recompute);
     out->activations += rf_leaves_loss_bytes(s->backend, s->reduce.n_leaves, places);
-    out->backward = rf_backward_bytes(&shell, places);
-    out->scratch = rf_ctx_scratch_bytes(s->backend, s->n_threads, &ctx.limits);
-    out->decoder = decoder_bytes(s, &shell);
-    rf_table_free(&shell.table);
+    out->backward = rf_backward_bytes(&shape, places);
+    out->scratch = rf_ctx_scratch_bytes(s->backend, s->n_threads, &limits);
+    out->decoder = decoder_bytes(s, &shape);
     int rc = loader_bytes(&out->loader, s, err);
     out->total = out->weights + out->moments + out->gradients + out->reduction + out->activations +
                  out->backward + out->scratch + out->decoder + out->loader;

@@ -102,10 +102,7 @@ int rf_backend_choose(const rf_backend **out, const char *name, rf_error *err)
                             is_default ? "RF_BACKEND: backend" : "backend", name);
     }
     if (isa != NULL) {
-        int code = check_isa(isa, err);
-        if (code != RF_OK) {
-            return code;
-        }
+        RF_TRY(check_isa(isa, err));
     }
     for (int i = 0; i < N_BACKENDS && *out == NULL; i++) {
         const rf_backend *b = &backends[i][0];
@@ -367,6 +364,16 @@ void rf_backend_copy(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int6
 {
     if (n > 0) {
         ctx->backend->memory->copy(ctx, dst, src, rf_backend_bytes(ctx->backend, cls, n));
+    }
+}
+
+void rf_backend_convert(rf_ctx *ctx, void *dst, rf_class dst_class, const void *src,
+                        rf_class src_class, int64_t n)
+{
+    const rf_type to = ctx->backend->type[dst_class], from = ctx->backend->type[src_class];
+    RF_ASSERT(to != RF_I32 && from != RF_I32);
+    if (n > 0) {
+        ctx->backend->memory->convert(ctx, dst, to, src, from, n);
     }
 }
 

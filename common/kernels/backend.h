@@ -31,7 +31,8 @@ typedef enum rf_class {
                       over products, or over all blocks */
     RF_PRODUCT,    /* gradients of queries, keys and values: what one product alone reads */
     RF_STATISTIC,  /* reciprocal norms, log-sum-exps, losses, probabilities, cos/sin tables */
-    RF_WEIGHT,     /* compute copies of parameters */
+    RF_WEIGHT,     /* matrices of parameters as products read them: the masters themselves where
+                      both classes have one type, else copies (rf_model_prepare) */
     RF_MASTER,     /* master parameters, their gradients and Adam moments */
     RF_SUM,        /* f64 on all backends: sums over the trainable space */
     RF_INDEX,      /* i32: tokens, positions, targets, places, spans */
@@ -68,6 +69,8 @@ typedef struct rf_memory {
     void (*download)(struct rf_ctx *, void *dst, rf_type dst_type, const void *src,
                      rf_type src_type, int64_t n);
     void (*copy)(struct rf_ctx *, void *dst, const void *src, size_t bytes);
+    void (*convert)(struct rf_ctx *, void *dst, rf_type dst_type, const void *src, rf_type src_type,
+                    int64_t n);
     void (*zero)(struct rf_ctx *, void *dst, size_t bytes);
     rf_event (*record)(struct rf_ctx *);
     void (*wait)(struct rf_ctx *, rf_event);
@@ -158,8 +161,11 @@ void rf_backend_upload(rf_ctx *ctx, void *dst, rf_class cls, const void *src, rf
                        int64_t n);
 void rf_backend_download(rf_ctx *ctx, void *dst, rf_type host, const void *src, rf_class cls,
                          int64_t n);
-/* Within backend memory; n elements. The regions of a copy do not overlap. */
+/* Within backend memory; n elements. The regions of a copy do not overlap; convert copies from one
+ * real class to another and rounds as an upload does. */
 void rf_backend_copy(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int64_t n);
+void rf_backend_convert(rf_ctx *ctx, void *dst, rf_class dst_class, const void *src,
+                        rf_class src_class, int64_t n);
 void rf_backend_zero(rf_ctx *ctx, void *dst, rf_class cls, int64_t n);
 /* An event behind all that ctx was given so far, and waiting for it. Errors wait for rf_ctx_sync. */
 rf_event rf_backend_record(rf_ctx *ctx);

@@ -94,7 +94,7 @@ static void put_real(void *dst, rf_type type, int64_t i, double x)
     }
 }
 
-/* Upload and download are the same where both sides are host memory. */
+/* Upload, download and convert are the same where all memory is the host's. */
 static void convert(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, rf_type src_type,
                     int64_t n)
 {
@@ -149,6 +149,7 @@ const rf_memory rf_host_memory = {
     .upload = convert,
     .download = convert,
     .copy = copy,
+    .convert = convert,
     .zero = zero,
     .record = record,
     .wait = wait_for,

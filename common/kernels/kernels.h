@@ -17,8 +17,9 @@
  *   residual    x of embedding_forward and its dx, dx of head_loss, dy of swiglu_down_backward
  *   product     dq, dk, dv
  *   statistic   rstd, lse, delta, weight, loss, score, logprob, logits, cos, sin
- *   weight      w, gain, bias, table
- *   master      dw, dgain, dbias, dtable, and the operands of the kernels on flat buffers
+ *   weight      w, table
+ *   master      gain, bias, and dw, dgain, dbias, dtable, and the operands of the kernels on flat
+ *               buffers
  *   sum         sums
  *   index       token, position, target, place, draw, banned
  * An operand `of x_class` and the like is of the class that the call names: activation, residual or

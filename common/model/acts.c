@@ -145,10 +145,9 @@ static void take_query(rf_acts *acts, const layout *l)
 }
 
 /* Both run twice: to measure, then to bind (arena.h). */
-static void lay_out(rf_acts *acts, rf_arena *arena, const rf_model *model)
+static void lay_out(rf_acts *acts, rf_arena *arena, const rf_model_shape *shape)
 {
-    const rf_backend *backend = model->ctx->backend;
-    layout l = {arena, backend, &model->config, &model->adaptation, acts->capacity};
+    layout l = {arena, shape->backend, shape->config, shape->adaptation, acts->capacity};
     acts->token = take(&l, RF_INDEX, 1);
     acts->position = take(&l, RF_INDEX, 1);
     acts->place = take(&l, RF_INDEX, 1);
@@ -157,7 +156,8 @@ static void lay_out(rf_acts *acts, rf_arena *arena, const rf_model *model)
     acts->loss = take(&l, RF_STATISTIC, 1);
     acts->wanted = take(&l, RF_INDEX, 1);
     take_query(acts, &l);
-    acts->span_memory = rf_arena_take(arena, rf_backend_bytes(backend, RF_INDEX, acts->span_size));
+    acts->span_memory =
+        rf_arena_take(arena, rf_backend_bytes(l.backend, RF_INDEX, acts->span_size));
     take_adapter(acts, &l);
     if (acts->backward) {
         take_training(acts, &l);
@@ -183,7 +183,7 @@ static rf_acts describe(int64_t places, int64_t keys, bool backward, rf_recomput
                      .span_size = rf_spans_size(places, keys, backward)};
 }
 
-size_t rf_acts_bytes(const rf_model *model, int64_t places, int64_t keys, bool backward,
+size_t rf_acts_bytes(const rf_model_shape *shape, int64_t places, int64_t keys, bool backward,
                      rf_recompute recompute)
 {
     rf_acts acts = describe(places, keys, backward, recompute);
@@ -191,7 +191,7 @@ size_t rf_acts_bytes(const rf_model *model, int64_t places, int64_t keys, bool b
     if (places < 1 || acts.keys > RF_MODEL_MAX_PLACES) {
         return 0;
     }
-    lay_out(&acts, &arena, model);
+    lay_out(&acts, &arena, shape);
     lay_out_host(&acts, &host);
     return arena.peak + host.peak;
 }
@@ -216,13 +216,14 @@ int rf_acts_new(rf_acts **out, rf_model *model, int64_t places, int64_t keys, bo
                 rf_recompute recompute, rf_error *err)
 {
     rf_arena arena = {0}, host = {0};
+    const rf_model_shape shape = rf_model_shape_of(model);
     *out = NULL;
     rf_acts *acts = rf_alloc(1, sizeof *acts);
     *acts = describe(places, keys, backward, recompute);
     acts->ctx = model->ctx;
     int rc;
     RF_TRY_OUT(check_sizes(acts, &model->ctx->limits, err));
-    lay_out(acts, &arena, model);
+    lay_out(acts, &arena, &shape);
     lay_out_host(acts, &host);
     arena = (rf_arena){.size = arena.peak};
     host = (rf_arena){.size = host.peak};
@@ -240,7 +241,7 @@ int rf_acts_new(rf_acts **out, rf_model *model, int64_t places, int64_t keys, bo
     memset(acts->host_memory, 0, host.size);
     arena.base = acts->memory;
     acts->bytes = arena.size + host.size;
-    lay_out(acts, &arena, model);
+    lay_out(acts, &arena, &shape);
     lay_out_host(acts, &host);
 out:
     if (rc != RF_OK) {

@@ -39,11 +39,8 @@ static int64_t find_repeated(uint8_t *taken, const int32_t *place, int64_t n)
 
 static int check_places(rf_acts *acts, const rf_batch *batch, int64_t length, rf_error *err)
 {
-    int rc = check_range("cache place", batch->place, batch->n, 0, length,
-                         "give the prompt a longer slab", err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(check_range("cache place", batch->place, batch->n, 0, length,
+                       "give the prompt a longer slab", err));
     int64_t repeated = find_repeated(acts->host_taken, batch->place, batch->n);
     if (repeated >= 0) {
         return rf_error_set(err, RF_ERR,
@@ -64,21 +61,12 @@ static int check_batch(const rf_model *model, rf_acts *acts, const rf_batch *bat
                             " keys does not fit into activations made for %" PRId64 " and %" PRId64,
                             n, cache != NULL ? cache->length : n, acts->capacity, acts->keys);
     }
-    int rc = check_range("token", batch->token, n, 0, vocab,
-                         "use the tokenizer that the model was trained with", err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    rc = check_range("target", batch->target, n, -1, vocab,
-                     "use the tokenizer that the model was trained with", err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    rc = check_range("position", batch->position, n, 0, model->n_positions,
-                     "shorten the text or make the model for more positions", err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(check_range("token", batch->token, n, 0, vocab,
+                       "use the tokenizer that the model was trained with", err));
+    RF_TRY(check_range("target", batch->target, n, -1, vocab,
+                       "use the tokenizer that the model was trained with", err));
+    RF_TRY(check_range("position", batch->position, n, 0, model->n_positions,
+                       "shorten the text or make the model for more positions", err));
     return cache != NULL ? check_places(acts, batch, cache->length, err) : RF_OK;
 }
 
@@ -88,11 +76,8 @@ static int upload_batch(rf_event *uploaded, rf_model *model, rf_acts *acts, cons
 {
     rf_ctx *ctx = model->ctx;
     int64_t n = batch->n, m = cache != NULL ? cache->length : n;
-    int rc = rf_spans_build(&acts->spans, ctx, acts->span_memory, acts->host_span, acts->span_size,
-                            batch->span, n, m, acts->backward, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(rf_spans_build(&acts->spans, ctx, acts->span_memory, acts->host_span, acts->span_size,
+                          batch->span, n, m, acts->backward, err));
     rf_backend_upload(ctx, acts->token, RF_INDEX, batch->token, RF_I32, n);
     rf_backend_upload(ctx, acts->position, RF_INDEX, batch->position, RF_I32, n);
     rf_backend_upload(ctx, acts->target, RF_INDEX, batch->target, RF_I32, n);
@@ -117,28 +102,27 @@ static int upload_batch(rf_event *uploaded, rf_model *model, rf_acts *acts, cons
 
 /* One of a block's products, with its adapter. Operands as linear_forward's: o and down write to
  * the stream. */
-static void project(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role, void *y,
-                    const void *x, const void *bias, const void *residual, int64_t in, int64_t out)
+static void project(rf_model *model, const rf_acts *acts, const rf_block_weights *w, rf_role role,
+                    void *y, const void *x, const void *bias, const void *residual, int64_t in,
+                    int64_t out)
 {
     rf_ctx *ctx = model->ctx;
-    const rf_block_weights *w = rf_model_acquire(model, layer);
     const rf_class y_class = residual != NULL ? RF_RESIDUAL : RF_ACTIVATION;
     ctx->backend->kernels->linear_forward(ctx, y, x, rf_block_matrix(w, role), bias, residual,
                                           acts->n, in, out, y_class);
-    rf_model_release(model, layer);
-    rf_lora_forward(model, acts, layer, role, y, x, in, out, y_class);
+    rf_lora_forward(model, acts, w, role, y, x, in, out, y_class);
 }
 
 /* q or k of every head: projection, the norm of each head where the model has one, rotation by the
  * place's position. Without the norm raw is out (model.h). */
-static void project_heads(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role,
-                          void *out, void *raw, void *rstd, const void *x, const void *bias,
-                          const void *gain, int64_t n_heads)
+static void project_heads(rf_model *model, const rf_acts *acts, const rf_block_weights *w,
+                          rf_role role, void *out, void *raw, void *rstd, const void *x,
+                          const void *bias, const void *gain, int64_t n_heads)
 {
     rf_ctx *ctx = model->ctx;
     const rf_kernels *kernel = ctx->backend->kernels;
     int64_t n = acts->n, d = model->config.hidden_size, k = model->config.head_dim;
-    project(model, acts, layer, role, raw, x, bias, NULL, d, n_heads * k);
+    project(model, acts, w, role, raw, x, bias, NULL, d, n_heads * k);
     if (gain != NULL) {
         kernel->rmsnorm_forward(ctx, out, rstd, raw, gain, n * n_heads, k,
                                 model->config.rms_norm_eps, RF_ACTIVATION);
@@ -150,7 +134,7 @@ static void project_heads(rf_model *model, const rf_acts *acts, int64_t layer, r
 /* mid = x + o_proj(attention(...)) of norm1(x). q is finished before k begins: k_raw may be q_raw
  * where nothing is kept (acts.c). */
 static void attention_half(rf_model *model, const rf_acts *acts, const rf_block_acts *b,
-                           const rf_block_weights *w, int64_t layer, const rf_cache *cache)
+                           const rf_block_weights *w, const rf_cache *cache)
 {
     rf_ctx *ctx = model->ctx;
     const rf_kernels *kernel = ctx->backend->kernels;
@@ -160,24 +144,24 @@ static void attention_half(rf_model *model, const rf_acts *acts, const rf_block_
 
     kernel->rmsnorm_forward(ctx, b->norm1, b->rstd1, b->x, w->of[RF_ROLE_ATTENTION_NORM], n, d,
                             model->config.rms_norm_eps, RF_RESIDUAL);
-    project_heads(model, acts, layer, RF_ROLE_Q, b->q, b->q_raw, b->q_rstd, b->norm1,
+    project_heads(model, acts, w, RF_ROLE_Q, b->q, b->q_raw, b->q_rstd, b->norm1,
                   w->of[RF_ROLE_Q_BIAS], w->of[RF_ROLE_Q_NORM], h);
-    project_heads(model, acts, layer, RF_ROLE_K, b->k, b->k_raw, b->k_rstd, b->norm1,
+    project_heads(model, acts, w, RF_ROLE_K, b->k, b->k_raw, b->k_rstd, b->norm1,
                   w->of[RF_ROLE_K_BIAS], w->of[RF_ROLE_K_NORM], g);
-    project(model, acts, layer, RF_ROLE_V, b->v, b->norm1, w->of[RF_ROLE_V_BIAS], NULL, d, g * k);
+    project(model, acts, w, RF_ROLE_V, b->v, b->norm1, w->of[RF_ROLE_V_BIAS], NULL, d, g * k);
     if (cache != NULL) {
-        kernel->scatter_rows(ctx, cache->k[layer], b->k, acts->place, n, g * k);
-        kernel->scatter_rows(ctx, cache->v[layer], b->v, acts->place, n, g * k);
-        keys = cache->k[layer];
-        values = cache->v[layer];
+        keys = cache->k[w->layer];
+        values = cache->v[w->layer];
+        kernel->scatter_rows(ctx, cache->k[w->layer], b->k, acts->place, n, g * k);
+        kernel->scatter_rows(ctx, cache->v[w->layer], b->v, acts->place, n, g * k);
     }
     kernel->attention_forward(ctx, b->o, b->lse, b->q, keys, values, &acts->spans, h, g, k);
-    project(model, acts, layer, RF_ROLE_O, b->mid, b->o, w->of[RF_ROLE_O_BIAS], b->x, h * k, d);
+    project(model, acts, w, RF_ROLE_O, b->mid, b->o, w->of[RF_ROLE_O_BIAS], b->x, h * k, d);
 }
 
 /* h = swiglu(gate, up(norm2)): up and h at once, where no adapter adds to up. */
 static void up_half(rf_model *model, const rf_acts *acts, const rf_block_acts *b,
-                    const rf_block_weights *w, int64_t layer)
+                    const rf_block_weights *w)
 {
     rf_ctx *ctx = model->ctx;
     const rf_kernels *kernel = ctx->backend->kernels;
@@ -186,69 +170,74 @@ static void up_half(rf_model *model, const rf_acts *acts, const rf_block_acts *b
         kernel->swiglu_up_forward(ctx, b->h, b->up, b->norm2, rf_block_matrix(w, RF_ROLE_UP),
                                   b->gate, n, d, f);
     } else {
-        project(model, acts, layer, RF_ROLE_UP, b->up, b->norm2, NULL, NULL, d, f);
+        project(model, acts, w, RF_ROLE_UP, b->up, b->norm2, NULL, NULL, d, f);
         kernel->swiglu_forward(ctx, b->h, b->gate, b->up, n * f);
     }
 }
 
 /* out = mid + down(swiglu(gate, up)) of norm2(mid). */
 static void mlp_half(rf_model *model, const rf_acts *acts, const rf_block_acts *b,
-                     const rf_block_weights *w, int64_t layer, void *out)
+                     const rf_block_weights *w, void *out)
 {
     rf_ctx *ctx = model->ctx;
     int64_t d = model->config.hidden_size, f = model->config.intermediate_size;
 
     ctx->backend->kernels->rmsnorm_forward(ctx, b->norm2, b->rstd2, b->mid, w->of[RF_ROLE_MLP_NORM],
                                            acts->n, d, model->config.rms_norm_eps, RF_RESIDUAL);
-    project(model, acts, layer, RF_ROLE_GATE, b->gate, b->norm2, NULL, NULL, d, f);
+    project(model, acts, w, RF_ROLE_GATE, b->gate, b->norm2, NULL, NULL, d, f);
     if (out == NULL) {
-        project(model, acts, layer, RF_ROLE_UP, b->up, b->norm2, NULL, NULL, d, f);
+        project(model, acts, w, RF_ROLE_UP, b->up, b->norm2, NULL, NULL, d, f);
     } else {
-        up_half(model, acts, b, w, layer);
-        project(model, acts, layer, RF_ROLE_DOWN, out, b->h, NULL, b->mid, f, d);
+        up_half(model, acts, b, w);
+        project(model, acts, w, RF_ROLE_DOWN, out, b->h, NULL, b->mid, f, d);
     }
 }
 
-void rf_model_block_forward(rf_model *model, rf_acts *acts, int64_t layer, void *out,
+void rf_model_block_forward(rf_model *model, rf_acts *acts, const rf_block_weights *w, void *out,
                             rf_cache *cache)
 {
-    const rf_block_acts *b = &acts->block[layer];
-    const rf_block_weights *w = rf_model_acquire(model, layer);
-    attention_half(model, acts, b, w, layer, cache);
-    mlp_half(model, acts, b, w, layer, out);
-    rf_model_release(model, layer);
+    const rf_block_acts *b = &acts->block[w->layer];
+    attention_half(model, acts, b, w, cache);
+    mlp_half(model, acts, b, w, out);
 }
 
 /* --- The whole model -------------------------------------------------------------------------- */
 
-int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batch *batch, rf_cache *cache,
-                     rf_error *err)
+/* From the tokens to the final norm, over what upload_batch brought. */
+static int run(rf_model *model, rf_acts *acts, rf_cache *cache, rf_error *err)
 {
     rf_ctx *ctx = model->ctx;
     const rf_kernels *kernel = ctx->backend->kernels;
     int64_t n_layers = model->config.num_hidden_layers, d = model->config.hidden_size;
+    const rf_block_weights *outside, *w;
+    int rc = RF_OK;
 
-    acts->n = 0;
-    int rc = check_batch(model, acts, batch, cache, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    rf_event uploaded = 0;
-    rc = upload_batch(&uploaded, model, acts, batch, cache, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    const rf_block_weights *outside = rf_model_acquire(model, n_layers);
+    RF_TRY(rf_model_acquire(&outside, model, n_layers, RF_FORWARD, err));
     kernel->embedding_forward(ctx, acts->block[0].x, rf_block_matrix(outside, RF_ROLE_EMBED),
                               acts->token, acts->n, d);
     for (int64_t layer = 0; layer < n_layers; layer++) {
+        RF_TRY_OUT(rf_model_acquire(&w, model, layer, RF_FORWARD, err));
         void *out = layer + 1 < n_layers ? acts->block[layer + 1].x : acts->x;
-        rf_model_block_forward(model, acts, layer, out, cache);
+        rf_model_block_forward(model, acts, w, out, cache);
+        rf_model_release(model, layer, RF_FORWARD);
     }
     kernel->rmsnorm_forward(ctx, acts->final, acts->final_rstd, acts->x,
                             outside->of[RF_ROLE_FINAL_NORM], acts->n, d, model->config.rms_norm_eps,
                             RF_RESIDUAL);
-    rf_model_release(model, n_layers);
-    rf_backend_wait(ctx, uploaded); /* last, when the backend has work in hand */
-    return RF_OK;
+out:
+    rf_model_release(model, n_layers, RF_FORWARD);
+    return rc;
+}
+
+int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batch *batch, rf_cache *cache,
+                     rf_error *err)
+{
+    rf_event uploaded = 0;
+    acts->n = 0;
+    RF_TRY(check_batch(model, acts, batch, cache, err));
+    RF_TRY(upload_batch(&uploaded, model, acts, batch, cache, err));
+    int rc = run(model, acts, cache, err);
+    acts->n = rc == RF_OK ? acts->n : 0;
+    rf_backend_wait(model->ctx, uploaded); /* last, when the backend has work in hand */
+    return rc;
 }

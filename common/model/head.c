@@ -4,20 +4,25 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-static rf_matrix acquire_head(rf_model *model)
+/* Before anything is uploaded: where it fails nothing is on its way. */
+static int acquire_head(rf_matrix *out, rf_model *model, rf_error *err)
 {
-    return rf_block_matrix(rf_model_acquire(model, model->config.num_hidden_layers), RF_ROLE_HEAD);
+    const rf_block_weights *outside;
+    RF_TRY(rf_model_acquire(&outside, model, model->config.num_hidden_layers, RF_FORWARD, err));
+    *out = rf_block_matrix(outside, RF_ROLE_HEAD);
+    return RF_OK;
 }
 
 static void release_head(rf_model *model)
 {
-    rf_model_release(model, model->config.num_hidden_layers);
+    rf_model_release(model, model->config.num_hidden_layers, RF_FORWARD);
 }
 
 int rf_model_losses(rf_model *model, rf_acts *acts, double *loss, rf_error *err)
 {
     rf_ctx *ctx = model->ctx;
-    rf_matrix head = acquire_head(model);
+    rf_matrix head;
+    RF_TRY(acquire_head(&head, model, err));
     ctx->backend->kernels->head_loss(ctx, acts->loss, NULL, NULL, acts->final, head, acts->target,
                                      acts->weight, acts->wanted, acts->n_wanted, acts->n,
                                      model->config.hidden_size, model->config.vocab_size);
@@ -74,7 +79,9 @@ static int check_query(const rf_acts *acts, const rf_model_question *q, int64_t 
 int rf_model_query(rf_model *model, rf_acts *acts, const rf_model_question *q, rf_error *err)
 {
     rf_ctx *ctx = model->ctx;
+    rf_matrix head;
     RF_TRY(check_query(acts, q, model->config.vocab_size, err));
+    RF_TRY(acquire_head(&head, model, err));
     const bool drawn = q->draw != NULL, scored = q->logprob != NULL;
     rf_backend_upload(ctx, acts->chosen, RF_INDEX, q->place, RF_I32, q->n);
     rf_backend_upload(ctx, acts->chosen_target, RF_INDEX, q->target, RF_I32, scored ? q->n : 0);
@@ -89,7 +96,6 @@ int rf_model_query(rf_model *model, rf_acts *acts, const rf_model_question *q, r
     const rf_head_answer answer = {.token = q->token != NULL ? acts->answer.token : NULL,
                                    .score = acts->answer.score,
                                    .logprob = scored ? acts->answer.logprob : NULL};
-    rf_matrix head = acquire_head(model);
     ctx->backend->kernels->head_query(ctx, &answer, acts->final, head, &query, q->n,
                                       model->config.hidden_size, model->config.vocab_size);
     release_head(model);
@@ -110,8 +116,8 @@ int rf_model_logits(rf_model *model, rf_acts *acts, double *logits, const int32_
     const rf_backend *backend = ctx->backend;
     int64_t vocab = model->config.vocab_size;
     void *chunk = NULL;
+    rf_matrix head;
     RF_TRY(check_places(acts, place, n, err));
-    rf_backend_upload(ctx, acts->chosen, RF_INDEX, place, RF_I32, n);
     /* Not a function of training or decoding: its buffer lives for this call only. */
     const int64_t budget = (int64_t)1 << 21; /* elements */
     int64_t rows = vocab < budget ? budget / vocab : 1;
@@ -121,7 +127,8 @@ int rf_model_logits(rf_model *model, rf_acts *acts, double *logits, const int32_
     if (rc != RF_OK) {
         return rf_error_prefix(err, "logits of %" PRId64 " places", rows);
     }
-    rf_matrix head = acquire_head(model);
+    RF_TRY_OUT(acquire_head(&head, model, err));
+    rf_backend_upload(ctx, acts->chosen, RF_INDEX, place, RF_I32, n);
     for (int64_t first = 0; first < n; first += rows) {
         int64_t count = n - first < rows ? n - first : rows;
         backend->kernels->head_logits(ctx, chunk, acts->final, head, acts->chosen + first, count,
@@ -131,6 +138,7 @@ int rf_model_logits(rf_model *model, rf_acts *acts, double *logits, const int32_
     }
     release_head(model);
     rc = rf_ctx_sync(ctx, err);
+out:
     rf_backend_free(ctx, chunk);
     return rc;
 }

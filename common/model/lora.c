@@ -87,14 +87,13 @@ void rf_lora_undrop(rf_model *model, const rf_acts *acts, int64_t layer, rf_role
 
 /* --- Forward ---------------------------------------------------------------------------------- */
 
-const void *rf_lora_narrow(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role,
-                           const void *x, int64_t in)
+const void *rf_lora_narrow(rf_model *model, const rf_acts *acts, const rf_block_weights *w,
+                           rf_role role, const void *x, int64_t in)
 {
     rf_ctx *ctx = model->ctx;
     int64_t n = acts->n, r = model->adaptation.rank;
-    const rf_block_weights *w = rf_model_acquire(model, layer);
     if (rf_lora_drops(model)) {
-        drop(model, acts, layer, role, acts->adapter_x, x, in, false, RF_ACTIVATION);
+        drop(model, acts, w->layer, role, acts->adapter_x, x, in, false, RF_ACTIVATION);
         x = acts->adapter_x;
     }
     ctx->backend->kernels->linear_forward(ctx, acts->adapter_u, x,
@@ -102,25 +101,19 @@ const void *rf_lora_narrow(rf_model *model, const rf_acts *acts, int64_t layer, 
                                           NULL, n, in, r, RF_ACTIVATION);
     ctx->backend->kernels->scale_dropout(ctx, acts->adapter_u, acts->adapter_u, factor(model), 0.0,
                                          0, n * r, false, RF_ACTIVATION);
-    rf_model_release(model, layer);
     return x;
 }
 
-void rf_lora_forward(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role, void *y,
-                     const void *x, int64_t in, int64_t out, rf_class y_class)
+void rf_lora_forward(rf_model *model, const rf_acts *acts, const rf_block_weights *w, rf_role role,
+                     void *y, const void *x, int64_t in, int64_t out, rf_class y_class)
 {
-    if (model->adaptation.rank == 0) {
-        return;
-    }
     rf_ctx *ctx = model->ctx;
-    const rf_block_weights *w = rf_model_acquire(model, layer);
     const void *b = w->of[rf_table_adapter_b(role)];
     if (b != NULL) {
-        rf_lora_narrow(model, acts, layer, role, x, in);
+        rf_lora_narrow(model, acts, w, role, x, in);
         ctx->backend->kernels->linear_forward(ctx, y, acts->adapter_u, rf_matrix_rows(b), NULL, y,
                                               acts->n, model->adaptation.rank, out, y_class);
     }
-    rf_model_release(model, layer);
 }
 
 /* --- Merging ---------------------------------------------------------------------------------- */

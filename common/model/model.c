@@ -1,5 +1,6 @@
 #include "common/model/model.h"
 
+#include "common/base/alloc.h"
 #include "common/base/arena.h"
 #include "common/base/rng.h"
 
@@ -13,34 +14,38 @@ enum { STAGED = 4 * RF_PACK_ROWS }; /* rows that are packed at once */
 
 /* --- Memory ----------------------------------------------------------------------------------- */
 
-/* Each matrix of a packed model, and rows on their way there. */
-static void lay_out_packed(rf_model *model, rf_arena *arena, const rf_backend *backend)
+/* What kernels read instead of this tensor's master: 0 bytes where they read that. */
+static size_t view_bytes(const rf_model *model, const rf_tensor *t, const rf_backend *backend)
+{
+    if (model->weights != RF_ROWS && rf_table_is_matrix(t)) {
+        return backend->kernels->pack_bytes(model->weights, t->shape[1], t->shape[0]);
+    }
+    bool is_copy = t->n_dims == 2 && backend->type[RF_WEIGHT] != backend->type[RF_MASTER];
+    return is_copy ? rf_backend_bytes(backend, RF_WEIGHT, t->count) : 0;
+}
+
+/* The views, and rows on their way into a packed matrix. */
+static void lay_out_views(rf_model *model, rf_arena *arena, const rf_backend *backend)
 {
     int64_t widest = 0;
-    for (int64_t i = 0; i < model->table.n_tensors && model->weights != RF_ROWS; i++) {
+    for (int64_t i = 0; i < model->table.n_tensors; i++) {
         const rf_tensor *t = &model->table.tensor[i];
-        if (rf_table_is_matrix(t)) {
-            void *packed = rf_arena_take(
-                arena, backend->kernels->pack_bytes(model->weights, t->shape[1], t->shape[0]));
-            if (model->packed != NULL) {
-                model->packed[i] = packed;
-            }
-            widest = t->shape[1] > widest ? t->shape[1] : widest;
+        void *view = rf_arena_take(arena, view_bytes(model, t, backend));
+        if (model->view != NULL) {
+            model->view[i] = view;
         }
+        widest = t->offset < 0 && t->shape[1] > widest ? t->shape[1] : widest;
     }
     model->staged = rf_arena_take(arena, rf_backend_bytes(backend, RF_MASTER, STAGED * widest));
 }
 
-/* Run twice: to measure, then to bind (arena.h). Weights are the masters themselves where both have
- * one type, as on every backend there is; copies of another type would be taken here and made by
- * rf_model_prepare. */
+/* Run twice: to measure, then to bind (arena.h). */
 static void lay_out(rf_model *model, rf_arena *arena, const rf_backend *backend)
 {
-    RF_ASSERT(backend->type[RF_WEIGHT] == backend->type[RF_MASTER]);
     int64_t n_angles = model->n_positions * (model->config.head_dim / 2);
     model->master =
         rf_arena_take(arena, rf_backend_bytes(backend, RF_MASTER, model->table.n_stored));
-    lay_out_packed(model, arena, backend);
+    lay_out_views(model, arena, backend);
     model->cos = rf_arena_take(arena, rf_backend_bytes(backend, RF_STATISTIC, n_angles));
     model->sin = rf_arena_take(arena, rf_backend_bytes(backend, RF_STATISTIC, n_angles));
 }
@@ -73,10 +78,7 @@ static int check_limits(const rf_model_limits *limits, const rf_model_config *co
 static int describe(rf_model *model, const rf_model_config *config, const rf_model_limits *limits,
                     rf_error *err)
 {
-    int rc = rf_table_build_adapted(&model->table, config, limits->adaptation, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(rf_table_build_adapted(&model->table, config, limits->adaptation, err));
     model->config = *config;
     if (limits->adaptation != NULL) {
         model->adaptation = *limits->adaptation;
@@ -96,7 +98,8 @@ size_t rf_model_bytes(const rf_model_config *config, const rf_backend *backend,
     rf_model model = {0};
     rf_arena arena = {0};
     if (describe(&model, config, limits, NULL) == RF_OK) {
-        lay_out(&model, &arena, backend);
+        rf_compute compute = rf_model_kernel_limits(config, limits).compute;
+        lay_out(&model, &arena, rf_backend_with(backend, compute));
     }
     rf_table_free(&model.table);
     return arena.peak;
@@ -104,15 +107,12 @@ size_t rf_model_bytes(const rf_model_config *config, const rf_backend *backend,
 
 /* cos and sin of position * frequency (rope.h), made in double whatever the backend: in f32 the
  * angle itself would already be off by 1e-3 at position 10000. */
-static int fill_rotary_tables(rf_model *model, rf_error *err)
+static void fill_rotary_tables(rf_model *model)
 {
     enum { ROWS = 64 };
     int64_t half = model->config.head_dim / 2;
     size_t n = (size_t)half;
-    double *host = malloc((1 + 2 * (size_t)ROWS) * n * sizeof(double));
-    if (host == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for rotary tables: free some");
-    }
+    double *host = rf_alloc((1 + 2 * (size_t)ROWS) * n, sizeof *host);
     double *frequency = host, *cosines = host + n, *sines = cosines + ROWS * n;
     rf_rope_frequencies(frequency, &model->config.rope, model->config.rope_theta,
                         model->config.head_dim);
@@ -134,32 +134,30 @@ static int fill_rotary_tables(rf_model *model, rf_error *err)
         rf_backend_wait(model->ctx, rf_backend_record(model->ctx));
     }
     free(host);
-    return RF_OK;
 }
 
 /* --- Weights ---------------------------------------------------------------------------------- */
 
-static int bind_weights(rf_model *model, rf_error *err)
+static void bind_weights(rf_model *model)
 {
     int64_t n_layers = model->config.num_hidden_layers;
-    model->block = calloc((size_t)n_layers + 1, sizeof(*model->block));
-    if (model->block == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for the weights of %" PRId64 " blocks",
-                            n_layers);
+    model->block = rf_alloc((size_t)n_layers + 1, sizeof *model->block);
+    for (int64_t layer = 0; layer <= n_layers; layer++) {
+        model->block[layer].layer = layer;
+        model->block[layer].layout = model->weights;
     }
     for (int64_t i = 0; i < model->table.n_tensors; i++) {
         const rf_tensor *t = &model->table.tensor[i];
         int64_t slot = t->layer >= 0 ? t->layer : n_layers;
-        model->block[slot].layout = model->weights;
         model->block[slot].of[t->role] =
-            t->offset < 0 ? model->packed[i]
-                          : rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset);
+            model->view[i] != NULL
+                ? model->view[i]
+                : rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset);
     }
     if (model->config.tie_word_embeddings) {
         const void **outside = model->block[n_layers].of;
         outside[RF_ROLE_HEAD] = outside[RF_ROLE_EMBED];
     }
-    return RF_OK;
 }
 
 rf_limits rf_model_kernel_limits(const rf_model_config *config, const rf_model_limits *limits)
@@ -184,46 +182,27 @@ int rf_model_new(rf_model **out, const rf_model_config *config, const rf_backend
 {
     rf_arena arena = {0};
     *out = NULL;
-    rf_model *model = calloc(1, sizeof(*model));
-    int rc = RF_OK;
-    if (model == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for a model: free some");
-    }
-    rc = describe(model, config, limits, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
+    rf_model *model = rf_alloc(1, sizeof *model);
+    int rc;
+    RF_TRY_OUT(describe(model, config, limits, err));
     if (backend == NULL) {
-        rc = rf_backend_choose(&backend, NULL, err);
-        if (rc != RF_OK) {
-            goto out;
-        }
+        RF_TRY_OUT(rf_backend_choose(&backend, NULL, err));
     }
     rf_limits kernel_limits = rf_model_kernel_limits(config, limits);
-    rc = rf_ctx_new(&model->ctx, backend, n_threads, &kernel_limits, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
-    lay_out(model, &arena, backend);
+    RF_TRY_OUT(rf_ctx_new(&model->ctx, backend, n_threads, &kernel_limits, err));
+    lay_out(model, &arena, model->ctx->backend);
     arena = (rf_arena){.size = arena.peak};
     rc = rf_backend_alloc(&model->memory, model->ctx, arena.size, err);
     if (rc != RF_OK) {
         rc = rf_error_prefix(err, "weights of %" PRId64 " parameters", model->table.n_parameters);
         goto out;
     }
-    model->packed = calloc((size_t)model->table.n_tensors, sizeof(*model->packed));
-    if (model->packed == NULL) {
-        rc = rf_error_set(err, RF_ERR, "no memory for a list of tensors: free some");
-        goto out;
-    }
+    model->view = rf_alloc((size_t)model->table.n_tensors, sizeof *model->view);
     arena.base = model->memory;
     model->bytes = arena.size;
-    lay_out(model, &arena, backend);
-    rc = fill_rotary_tables(model, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
-    rc = bind_weights(model, err);
+    lay_out(model, &arena, model->ctx->backend);
+    fill_rotary_tables(model);
+    bind_weights(model);
 out:
     if (rc != RF_OK) {
         rf_model_free(model);
@@ -244,20 +223,26 @@ void rf_model_free(rf_model *model)
     rf_ctx_free(model->ctx);
     rf_table_free(&model->table);
     free(model->block);
-    free(model->packed);
+    free(model->view);
     free(model);
 }
 
-const rf_block_weights *rf_model_acquire(rf_model *model, int64_t layer)
+int rf_model_acquire(const rf_block_weights **out, rf_model *model, int64_t layer,
+                     rf_direction direction, rf_error *err)
 {
+    const rf_weight_source *source = &model->source;
     RF_ASSERT(layer >= 0 && layer <= model->config.num_hidden_layers);
-    return &model->block[layer];
+    *out = &model->block[layer];
+    return source->acquire != NULL ? source->acquire(source->user, layer, direction, err) : RF_OK;
 }
 
-void rf_model_release(rf_model *model, int64_t layer)
+void rf_model_release(rf_model *model, int64_t layer, rf_direction direction)
 {
-    /* All weights are held all the time: nothing to give back. */
+    const rf_weight_source *source = &model->source;
     RF_ASSERT(layer >= 0 && layer <= model->config.num_hidden_layers);
+    if (source->release != NULL) {
+        source->release(source->user, layer, direction);
+    }
 }
 
 void rf_model_upload(rf_model *model, const rf_tensor *tensor, int64_t first, const void *values,
@@ -272,7 +257,7 @@ void rf_model_upload(rf_model *model, const rf_tensor *tensor, int64_t first, co
         return;
     }
     int64_t in = tensor->shape[1], out = tensor->shape[0];
-    void *packed = model->packed[tensor - model->table.tensor];
+    void *packed = model->view[tensor - model->table.tensor];
     for (int64_t end = first + n; first < end;) {
         int64_t row = first / (STAGED * in) * STAGED, begin = row * in; /* of what is staged */
         int64_t rows = out - row < STAGED ? out - row : STAGED;
@@ -293,8 +278,15 @@ void rf_model_upload(rf_model *model, const rf_tensor *tensor, int64_t first, co
 
 void rf_model_prepare(rf_model *model)
 {
-    /* The compute copies are the masters themselves (lay_out), or were packed as they came. */
-    RF_ASSERT(model->ctx->backend->type[RF_WEIGHT] == model->ctx->backend->type[RF_MASTER]);
+    for (int64_t i = 0; i < model->table.n_tensors; i++) {
+        const rf_tensor *t = &model->table.tensor[i];
+        if (model->view[i] != NULL && t->offset >= 0) {
+            rf_backend_convert(
+                model->ctx, model->view[i], RF_WEIGHT,
+                rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset), RF_MASTER,
+                t->count);
+        }
+    }
 }
 
 /* Standard deviation of a matrix's fresh elements. Each block adds two terms to the residual

@@ -19,8 +19,9 @@ enum { RF_MODEL_MAX_BANNED = 64 };
 
 /* Weights of one block, as the kernels read them (NULL where the model has none). */
 typedef struct rf_block_weights {
+    int64_t layer;              /* 0..L-1: a block; L: what lies outside the blocks */
     const void *of[RF_N_ROLES]; /* by role: of[RF_ROLE_Q] ...; matrices in the layout of the model,
-                                   gains, biases and adapters class weight */
+                                   adapters as rows of class weight, gains and biases the masters */
     rf_layout layout;
 } rf_block_weights;
 
@@ -30,6 +31,18 @@ static inline rf_matrix rf_block_matrix(const rf_block_weights *w, rf_role role)
     return (rf_matrix){w->of[role], rf_table_is_adapter(role) ? RF_ROWS : w->layout};
 }
 
+/* Which way a pass goes through the blocks: from the first up, or from the last down. */
+typedef enum rf_direction { RF_FORWARD, RF_BACKWARD } rf_direction;
+
+/* Who brings weights that are not there all the time (sharded ones), a block before it is read. The
+ * order of the calls is that of rf_model_acquire, so that the next block can be fetched ahead. An
+ * acquire that failed is not released. */
+typedef struct rf_weight_source {
+    int (*acquire)(void *user, int64_t layer, rf_direction direction, rf_error *err);
+    void (*release)(void *user, int64_t layer, rf_direction direction);
+    void *user;
+} rf_weight_source;
+
 typedef struct rf_model {
     rf_model_config config;
     rf_table table;
@@ -37,8 +50,10 @@ typedef struct rf_model {
     rf_layout weights; /* of the matrices; packed: the model is for forward passes only */
     void *master;      /* [table.n_stored] class master: the trainable space, then what is frozen.
                           Packed matrices are not among them. Owned */
-    void **packed; /* [table.n_tensors] packed matrices, NULL for other tensors. Inside memory */
-    void *staged;  /* rows on their way into a packed matrix (rf_model_upload) */
+    void **view;  /* [table.n_tensors] what kernels read instead of a tensor's master: the packed
+                      matrix, or the matrix as rows of class weight where that is another type than
+                      class master; else NULL. Inside memory */
+    void *staged; /* rows on their way into a packed matrix (rf_model_upload) */
     int64_t n_staged;
     void *cos, *sin; /* [P,K/2] class statistic, P = limits.positions. Owned */
     int64_t n_positions;
@@ -46,6 +61,7 @@ typedef struct rf_model {
     size_t bytes;            /* of memory: rf_model_bytes */
     rf_block_weights *block; /* [L+1]: blocks, then what lies outside (embed, final norm, head; the
                                 head of a tied model is its embedding) */
+    rf_weight_source source; /* zeroed: all weights are always there */
     rf_adaptation adaptation;
     rf_adapt_base base; /* of the adapters: the checkpoint that was loaded (checkpoint.h) */
     bool drops;         /* adapters drop their inputs: lora.h */
@@ -84,11 +100,15 @@ void rf_model_init(rf_model *model, uint64_t seed);
  */
 void rf_model_upload(rf_model *model, const rf_tensor *tensor, int64_t first, const void *values,
                      rf_type host, int64_t n);
-/* Weights of a block (0..L-1), or of what lies outside the blocks (L). Until released they stay
- * valid; nothing to wait for while weights are not sharded. */
-const rf_block_weights *rf_model_acquire(rf_model *model, int64_t layer);
-void rf_model_release(rf_model *model, int64_t layer);
-/* To be called after the masters changed: makes the compute copies. */
+/* Weights of a block (0..L-1), or of what lies outside the blocks (L), until they are released. A
+ * pass asks for each once: forward L, which is held to the end since both ends read it, and in the
+ * meantime 0, 1, ..., L-1 one after the other; backward L, L-1, ... down to the lowest block that
+ * has anything to train. The head's functions ask for L, forward. Errors are the source's. */
+RF_MUST_CHECK int rf_model_acquire(const rf_block_weights **out, rf_model *model, int64_t layer,
+                                   rf_direction direction, rf_error *err);
+void rf_model_release(rf_model *model, int64_t layer, rf_direction direction);
+/* To be called after the masters changed: makes the compute copies again where they are not the
+ * masters themselves. (Matrices packed on upload have no masters that could change.) */
 void rf_model_prepare(rf_model *model);
 
 /* Bytes of backend memory that rf_model_new takes (masters, compute copies, rotary tables), beside
@@ -167,10 +187,21 @@ typedef struct rf_acts {
     size_t bytes;               /* of both */
 } rf_acts;
 
+/* What decides the size of everything beside the weights; a model need not exist. */
+typedef struct rf_model_shape {
+    const rf_model_config *config;
+    const rf_adaptation *adaptation;
+    const rf_backend *backend; /* rf_backend_with(..., compute) */
+} rf_model_shape;
+static inline rf_model_shape rf_model_shape_of(const rf_model *model)
+{
+    return (rf_model_shape){&model->config, &model->adaptation, model->ctx->backend};
+}
+
 /* Measures (rf_acts_bytes) and makes (rf_acts_new) the memory for batches up to `places`, attending
  * up to `keys` (at least `places` are provided for). Sizes beyond those that the model was made for
- * are errors (0 bytes). rf_acts_bytes reads only model->config, adaptation and ctx->backend. */
-size_t rf_acts_bytes(const rf_model *model, int64_t places, int64_t keys, bool backward,
+ * are errors; out of range, 0 bytes. */
+size_t rf_acts_bytes(const rf_model_shape *shape, int64_t places, int64_t keys, bool backward,
                      rf_recompute recompute);
 RF_MUST_CHECK int rf_acts_new(rf_acts **out, rf_model *model, int64_t places, int64_t keys,
                               bool backward, rf_recompute recompute, rf_error *err);
@@ -181,13 +212,15 @@ void rf_acts_free(rf_acts *acts); /* NULL is fine */
  *   else: place i's key and value are written to cache place batch->place[i] before attention runs;
  *     spans index the slab.
  * Tokens, positions, places and spans out of range are errors (naming the place), found before
- * anything runs. The batch may change once it returned. */
+ * anything runs. After any error the activations hold no batch, and the cache's places of this one
+ * are undefined; model, activations and cache go on with the next pass. The batch may change once it
+ * returned. */
 RF_MUST_CHECK int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batch *batch,
                                    rf_cache *cache, rf_error *err);
-/* One block of it, from acts->block[layer].x; backward with RF_RECOMPUTE_BLOCK calls it again. Sets
- * all of acts->block[layer], and `out` [N,D] (the next block's input); with out NULL h and the
- * block's last product, which only `out` needs, are left out. */
-void rf_model_block_forward(rf_model *model, rf_acts *acts, int64_t layer, void *out,
+/* One block of it, w->layer, from acts->block[w->layer].x; backward with RF_RECOMPUTE_BLOCK calls it
+ * again. Sets all of acts->block[w->layer], and `out` [N,D] (the next block's input); with out NULL h
+ * and the block's last product, which only `out` needs, are left out. */
+void rf_model_block_forward(rf_model *model, rf_acts *acts, const rf_block_weights *w, void *out,
                             rf_cache *cache);
 /* Cross-entropy of every place with a target [N], 0 without, into acts->loss (backend memory), and
  * into host memory where loss is not NULL: then it waits for them.

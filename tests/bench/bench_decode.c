@@ -169,7 +169,7 @@ static double token_bytes(const rf_model *model, double context)
         if (t->role == RF_ROLE_EMBED && !c->tie_word_embeddings) {
             continue;
         }
-        bool packed = model->packed != NULL && model->packed[i] != NULL;
+        bool packed = t->offset < 0;
         bytes +=
             packed ? (double)backend->kernels->pack_bytes(model->weights, t->shape[1], t->shape[0])
                    : (double)rf_backend_bytes(backend, RF_WEIGHT, t->count);

@@ -68,7 +68,7 @@ static inline void declare_rmsnorm_forward(kernel_case *c)
     case_declare(c, "y", RF_ACTIVATION, SETS, s.n * s.d, 0, 0);
     case_declare(c, "rstd", RF_STATISTIC, SETS, s.n, 0, 0);
     case_declare(c, "x", case_class(c, WIDE_IN), READS, s.n * s.d, 2, 0.5);
-    case_declare(c, "gain", RF_WEIGHT, READS, s.d, 0.3, 1);
+    case_declare(c, "gain", RF_MASTER, READS, s.d, 0.3, 1);
 }
 static inline void run_rmsnorm_forward(kernel_case *c, rf_ctx *ctx)
 {
@@ -83,7 +83,7 @@ static inline void declare_rmsnorm_backward(kernel_case *c)
     case_declare(c, "dgain", RF_MASTER, ADDS, s.d, 1, 0);
     case_declare(c, "dy", RF_RESIDUAL, READS, s.n * s.d, 1, 0);
     case_declare(c, "x", case_class(c, WIDE_IN), READS, s.n * s.d, 1, 0);
-    case_declare(c, "gain", RF_WEIGHT, READS, s.d, 1, 0);
+    case_declare(c, "gain", RF_MASTER, READS, s.d, 1, 0);
     case_declare(c, "rstd", RF_STATISTIC, READS, s.n, 1, 0);
 }
 static inline void run_rmsnorm_backward(kernel_case *c, rf_ctx *ctx)
@@ -99,7 +99,7 @@ static inline void declare_linear_forward(kernel_case *c)
     case_declare(c, "x", RF_ACTIVATION, READS, s.n * s.d, 1, 0);
     case_declare(c, "w", RF_WEIGHT, READS, s.out * s.d, inverse_root(s.d), 0);
     if (c->flags & BIAS) {
-        case_declare(c, "bias", RF_WEIGHT, READS, s.out, 1, 0);
+        case_declare(c, "bias", RF_MASTER, READS, s.out, 1, 0);
     }
     if (c->flags & RESIDUAL) {
         case_declare(c, "residual", case_class(c, WIDE_OUT), READS, s.n * s.out, 1, 0);

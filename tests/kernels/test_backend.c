@@ -260,6 +260,37 @@ Test(backend, zero_clears_what_is_asked_for)
     rf_ctx_free(ctx);
 }
 
+/* From masters to weights of another type: as an upload of the same values would round. */
+Test(backend, convert_rounds_as_an_upload_does)
+{
+    const char *const names[] = {"ref32", "ref64", "cpu", "apart"};
+    const double wide[] = {1.5, -0.1, 1.00390625, 3.0}; /* the third: a tie of bf16 */
+    for (int i = 0; i < 4; i++) {
+        rf_ctx *ctx = NULL;
+        rf_error err = {0};
+        rf_backend b = *backend_named(names[i], "");
+        b.type[RF_WEIGHT] = RF_BF16;
+        cr_assert(rf_ctx_new(&ctx, &b, 1, &(rf_limits){0}, &err) == RF_OK);
+        void *master = NULL, *weight = NULL;
+        cr_assert(rf_backend_alloc(&master, ctx, 256, &err) == RF_OK);
+        cr_assert(rf_backend_alloc(&weight, ctx, 256, &err) == RF_OK);
+        double uploaded[4], converted[4];
+        rf_backend_upload(ctx, weight, RF_WEIGHT, wide, RF_F64, 4);
+        rf_backend_download(ctx, uploaded, RF_F64, weight, RF_WEIGHT, 4);
+        rf_backend_zero(ctx, weight, RF_WEIGHT, 4);
+        rf_backend_upload(ctx, master, RF_MASTER, wide, RF_F64, 4);
+        rf_backend_convert(ctx, weight, RF_WEIGHT, master, RF_MASTER, 0);
+        rf_backend_convert(ctx, weight, RF_WEIGHT, master, RF_MASTER, 3);
+        rf_backend_download(ctx, converted, RF_F64, weight, RF_WEIGHT, 4);
+        cr_assert(rf_ctx_sync(ctx, &err) == RF_OK);
+        cr_assert(memcmp(uploaded, converted, 3 * sizeof(double)) == 0);
+        cr_assert(converted[1] == -0.10009765625 && converted[2] == 1.0 && converted[3] == 0.0);
+        rf_backend_free(ctx, master);
+        rf_backend_free(ctx, weight);
+        rf_ctx_free(ctx);
+    }
+}
+
 Test(backend, upload_and_download_convert)
 {
     const char *const names[] = {"ref32", "ref64", "cpu"};

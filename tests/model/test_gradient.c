@@ -457,9 +457,10 @@ Test(gradient, memory_is_as_planned_and_sizes_are_checked)
     /* 60 places of 8 bytes: two streams of 24; then dq, do of 40, dk, dv of 20, delta of 4 (each of
      * a multiple of 64 bytes), which the two buffers of 36 share. */
     size_t attention = 60 * 8 * (2 * 40 + 2 * 20 + 4), streams = 60 * 8 * 2 * 24;
-    size_t padding = rf_backward_bytes(r.model, TINY_PACKED) - attention - streams;
+    const rf_model_shape shape = rf_model_shape_of(r.model);
+    size_t padding = rf_backward_bytes(&shape, TINY_PACKED) - attention - streams;
     cr_assert(padding < 7 * RF_ALIGNMENT);
-    cr_assert(rf_backward_bytes(r.model, 0) == 0);
+    cr_assert(rf_backward_bytes(&shape, 0) == 0);
     cr_assert(rf_backward_new(&backward, r.model, TINY_PACKED + 1, &err) == RF_ERR);
     cr_assert(backward == NULL);
     cr_assert(rf_backward_new(&backward, r.model, 0, &err) == RF_ERR);

@@ -119,16 +119,17 @@ Test(init, blocks_point_into_the_trainable_space)
         cr_assert(value[i] == 0.0);
     }
     free(value);
-    const rf_block_weights *outside = rf_model_acquire(model, 2);
+    const rf_block_weights *outside = NULL, *block = NULL;
+    TINY_MUST(rf_model_acquire(&outside, model, 2, RF_FORWARD, tiny_error()));
     cr_assert(outside->of[RF_ROLE_HEAD] == model->master);
     cr_assert(outside->of[RF_ROLE_EMBED] == model->master);
     cr_assert_null(outside->of[RF_ROLE_Q]);
-    rf_model_release(model, 2);
-    const rf_block_weights *block = rf_model_acquire(model, 1);
+    rf_model_release(model, 2, RF_FORWARD);
+    TINY_MUST(rf_model_acquire(&block, model, 1, RF_FORWARD, tiny_error()));
     const rf_tensor *t = rf_table_role(&model->table, 1, RF_ROLE_DOWN);
     cr_assert(block->of[RF_ROLE_DOWN] ==
               rf_backend_at(model->ctx->backend, RF_WEIGHT, model->master, t->offset));
     cr_assert_null(block->of[RF_ROLE_Q_BIAS]);
-    rf_model_release(model, 1);
+    rf_model_release(model, 1, RF_FORWARD);
     rf_model_free(model);
 }

@@ -142,8 +142,9 @@ Test(refused, bad_sizes_are_refused)
     cr_assert(rf_acts_new(&acts, model, 0, 12, false, RF_RECOMPUTE_NONE, &err) == RF_ERR);
     cr_assert(rf_acts_new(&acts, model, 8, 12, true, RF_RECOMPUTE_NONE, &err) == RF_ERR);
     cr_assert(acts == NULL);
-    cr_assert(rf_acts_bytes(model, 0, 0, false, RF_RECOMPUTE_NONE) == 0);
-    cr_assert(rf_acts_bytes(model, 1, (int64_t)1 << 50, true, RF_RECOMPUTE_NONE) == 0);
+    const rf_model_shape shape = rf_model_shape_of(model);
+    cr_assert(rf_acts_bytes(&shape, 0, 0, false, RF_RECOMPUTE_NONE) == 0);
+    cr_assert(rf_acts_bytes(&shape, 1, (int64_t)1 << 50, true, RF_RECOMPUTE_NONE) == 0);
     cr_assert(rf_cache_new(&cache, model, 13, &err) == RF_ERR);
     cr_assert(rf_cache_new(&cache, model, 0, &err) == RF_ERR);
     cr_assert(cache == NULL);

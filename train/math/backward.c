@@ -21,6 +21,7 @@
  */
 #include "train/math/backward.h"
 
+#include "common/base/alloc.h"
 #include "common/base/arena.h"
 #include "common/model/lora.h"
 
@@ -60,21 +61,21 @@ typedef struct pass {
 /* --- Memory ----------------------------------------------------------------------------------- */
 
 /* Run twice: to measure, then to bind (arena.h). */
-static void lay_out(rf_backward *b, rf_arena *arena, const rf_model *model)
+static void lay_out(rf_backward *b, rf_arena *arena, const rf_model_shape *shape)
 {
-    const rf_model_config *config = &model->config;
-    const rf_backend *backend = model->ctx->backend;
+    const rf_model_config *config = shape->config;
+    const rf_backend *backend = shape->backend;
     int64_t n = b->capacity, h = config->num_attention_heads;
     int64_t hk = h * config->head_dim, gk = config->num_key_value_heads * config->head_dim;
     size_t residual = rf_backend_bytes(backend, RF_RESIDUAL, n * config->hidden_size);
     size_t wide = rf_backend_bytes(backend, RF_ACTIVATION, n * config->intermediate_size);
     b->dx = rf_arena_take(arena, residual);
     b->dnorm = rf_arena_take(arena, residual);
-    if (model->adaptation.rank > 0) {
-        b->du = rf_arena_take(arena,
-                              rf_backend_bytes(backend, RF_ACTIVATION, n * model->adaptation.rank));
+    if (shape->adaptation->rank > 0) {
+        b->du = rf_arena_take(
+            arena, rf_backend_bytes(backend, RF_ACTIVATION, n * shape->adaptation->rank));
     }
-    if (model->adaptation.rank > 0 && model->adaptation.dropout > 0.0) {
+    if (shape->adaptation->rank > 0 && shape->adaptation->dropout > 0.0) {
         b->dropped = rf_arena_take(
             arena, rf_backend_bytes(backend, RF_ACTIVATION, n * rf_lora_widest(config)));
     }
@@ -89,24 +90,21 @@ static void lay_out(rf_backward *b, rf_arena *arena, const rf_model *model)
     b->dup = rf_arena_take(arena, wide);
 }
 
-size_t rf_backward_bytes(const rf_model *model, int64_t places)
+size_t rf_backward_bytes(const rf_model_shape *shape, int64_t places)
 {
     rf_backward b = {.capacity = places};
     rf_arena arena = {0};
     if (places < 1 || places > RF_MODEL_MAX_PLACES) {
         return 0;
     }
-    lay_out(&b, &arena, model);
+    lay_out(&b, &arena, shape);
     return arena.peak;
 }
 
-static int find_offsets(rf_backward *b, const rf_model *model, rf_error *err)
+static void find_offsets(rf_backward *b, const rf_model *model)
 {
     int64_t n_layers = model->config.num_hidden_layers;
-    b->offset = malloc((size_t)(n_layers + 1) * sizeof(*b->offset));
-    if (b->offset == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for the backward pass: free some");
-    }
+    b->offset = rf_alloc((size_t)n_layers + 1, sizeof *b->offset);
     b->lowest = n_layers;
     for (int64_t slot = 0; slot <= n_layers; slot++) {
         for (int role = 0; role < RF_N_ROLES; role++) {
@@ -125,12 +123,12 @@ static int find_offsets(rf_backward *b, const rf_model *model, rf_error *err)
     if (model->config.tie_word_embeddings) {
         b->offset[n_layers][RF_ROLE_HEAD] = b->offset[n_layers][RF_ROLE_EMBED];
     }
-    return RF_OK;
 }
 
 int rf_backward_new(rf_backward **out, rf_model *model, int64_t places, rf_error *err)
 {
     rf_arena arena = {0};
+    const rf_model_shape shape = rf_model_shape_of(model);
     *out = NULL;
     if (places < 1 || places > model->ctx->limits.places || !model->ctx->limits.backward) {
         return rf_error_set(err, RF_ERR,
@@ -139,32 +137,20 @@ int rf_backward_new(rf_backward **out, rf_model *model, int64_t places, rf_error
                             places, model->ctx->limits.places,
                             model->ctx->limits.backward ? "" : ", and without backward pass");
     }
-    rf_backward *b = calloc(1, sizeof(*b));
-    if (b == NULL) {
-        return rf_error_set(err, RF_ERR, "no memory for the backward pass: free some");
-    }
+    rf_backward *b = rf_alloc(1, sizeof *b);
     b->ctx = model->ctx;
     b->capacity = places;
-    int rc = find_offsets(b, model, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
-    lay_out(b, &arena, model);
+    find_offsets(b, model);
+    lay_out(b, &arena, &shape);
     arena = (rf_arena){.size = arena.peak};
-    rc = rf_backend_alloc(&b->memory, model->ctx, arena.size, err);
-    if (rc != RF_OK) {
-        rc = rf_error_prefix(err, "backward pass over %" PRId64 " places", places);
-        goto out;
+    if (rf_backend_alloc(&b->memory, model->ctx, arena.size, err) != RF_OK) {
+        rf_backward_free(b);
+        return rf_error_prefix(err, "backward pass over %" PRId64 " places", places);
     }
     arena.base = b->memory;
-    lay_out(b, &arena, model);
-out:
-    if (rc != RF_OK) {
-        rf_backward_free(b);
-        b = NULL;
-    }
+    lay_out(b, &arena, &shape);
     *out = b;
-    return rc;
+    return RF_OK;
 }
 
 void rf_backward_free(rf_backward *backward)
@@ -207,10 +193,11 @@ static void *gradient_of(const pass *p, int64_t slot, rf_role role)
  * place's weight; places without a target have none. head_loss forms it chunk by chunk and gives
  * dnorm and dhead. rmsnorm_backward, in place, turns dnorm into the derivative of the last block's
  * output: nothing else uses that output, so that dx is set here, not added to. */
-static void head_backward(const pass *p)
+static int head_backward(const pass *p, rf_error *err)
 {
     int64_t outside = p->model->config.num_hidden_layers;
-    const rf_block_weights *w = rf_model_acquire(p->model, outside);
+    const rf_block_weights *w;
+    RF_TRY(rf_model_acquire(&w, p->model, outside, RF_BACKWARD, err));
     p->kernel->head_loss(p->ctx, p->acts->loss, p->own->dx, gradient_of(p, outside, RF_ROLE_HEAD),
                          p->acts->final, rf_matrix_rows(w->of[RF_ROLE_HEAD]), p->acts->target,
                          p->acts->weight, p->acts->wanted, p->acts->n_wanted, p->n, p->d,
@@ -218,7 +205,8 @@ static void head_backward(const pass *p)
     p->kernel->rmsnorm_backward(p->ctx, p->own->dx, gradient_of(p, outside, RF_ROLE_FINAL_NORM),
                                 p->own->dx, p->acts->x, w->of[RF_ROLE_FINAL_NORM],
                                 p->acts->final_rstd, p->n, p->d, false, RF_RESIDUAL);
-    rf_model_release(p->model, outside);
+    rf_model_release(p->model, outside, RF_BACKWARD);
+    return RF_OK;
 }
 
 /* Classes of a product's derivatives: those of queries, keys and values come from attention and go
@@ -242,11 +230,12 @@ static rf_class class_of_dx(rf_role role)
  *   dB  = dy^T u
  *   du  = s dy B                     (into the derivative of x' A^T)
  *   dA  = du^T x'
- *   dx += dropout'(du A)             dropping is a product with 0 or 1/(1-rate), element by
- * element, so its derivative is the same product u and x' are computed again: r is small beside the
- * widths. */
-static void adapter_backward(const pass *p, int64_t layer, rf_role role, void *dx, const void *dy,
-                             const void *x, const rf_block_weights *w, int64_t in, int64_t out)
+ *   dx += dropout'(du A)
+ *
+ * Dropping is a product with 0 or 1/(1-rate), element by element, so that its derivative is the same
+ * product. u and x' are computed again: r is small beside the widths. */
+static void adapter_backward(const pass *p, const rf_block_weights *w, rf_role role, void *dx,
+                             const void *dy, const void *x, int64_t in, int64_t out)
 {
     rf_role a = rf_table_adapter_a(role), b = rf_table_adapter_b(role);
     const rf_class dx_class = class_of_dx(role), dy_class = class_of_dy(role);
@@ -255,19 +244,19 @@ static void adapter_backward(const pass *p, int64_t layer, rf_role role, void *d
     }
     const rf_adaptation *adaptation = &p->model->adaptation;
     int64_t r = adaptation->rank;
-    const void *taken = rf_lora_narrow(p->model, p->acts, layer, role, x, in);
-    p->kernel->linear_backward_weight(p->ctx, gradient_of(p, layer, b), NULL, dy,
+    const void *taken = rf_lora_narrow(p->model, p->acts, w, role, x, in);
+    p->kernel->linear_backward_weight(p->ctx, gradient_of(p, w->layer, b), NULL, dy,
                                       p->acts->adapter_u, p->n, r, out, dy_class);
     p->kernel->linear_backward_input(p->ctx, p->own->du, dy, w->of[b], p->n, r, out, false,
                                      dy_class, RF_ACTIVATION);
     p->kernel->scale_dropout(p->ctx, p->own->du, p->own->du, adaptation->alpha / (double)r, 0.0, 0,
                              p->n * r, false, RF_ACTIVATION);
-    p->kernel->linear_backward_weight(p->ctx, gradient_of(p, layer, a), NULL, p->own->du, taken,
+    p->kernel->linear_backward_weight(p->ctx, gradient_of(p, w->layer, a), NULL, p->own->du, taken,
                                       p->n, in, r, RF_ACTIVATION);
     if (rf_lora_drops(p->model)) {
         p->kernel->linear_backward_input(p->ctx, p->own->dropped, p->own->du, w->of[a], p->n, in, r,
                                          false, RF_ACTIVATION, RF_ACTIVATION);
-        rf_lora_undrop(p->model, p->acts, layer, role, dx, p->own->dropped, in, dx_class);
+        rf_lora_undrop(p->model, p->acts, w->layer, role, dx, p->own->dropped, in, dx_class);
     } else {
         p->kernel->linear_backward_input(p->ctx, dx, p->own->du, w->of[a], p->n, in, r, true,
                                          RF_ACTIVATION, dx_class);
@@ -276,36 +265,36 @@ static void adapter_backward(const pass *p, int64_t layer, rf_role role, void *d
 
 /* Derivative of a linear product's operands: dW and, where the model has one, dbias add; dx sets,
  * or adds where the same x has other uses too. */
-static void linear_backward(const pass *p, int64_t layer, rf_role role, rf_role bias, void *dx,
-                            const void *dy, const void *x, const rf_block_weights *w, int64_t in,
-                            int64_t out, bool accumulate)
+static void linear_backward(const pass *p, const rf_block_weights *w, rf_role role, rf_role bias,
+                            void *dx, const void *dy, const void *x, int64_t in, int64_t out,
+                            bool accumulate)
 {
-    void *dbias = bias == RF_N_ROLES ? NULL : gradient_of(p, layer, bias);
-    void *dw = gradient_of(p, layer, role);
+    void *dbias = bias == RF_N_ROLES ? NULL : gradient_of(p, w->layer, bias);
+    void *dw = gradient_of(p, w->layer, role);
     if (dw != NULL || dbias != NULL) {
         p->kernel->linear_backward_weight(p->ctx, dw, dbias, dy, x, p->n, in, out,
                                           class_of_dy(role));
     }
     p->kernel->linear_backward_input(p->ctx, dx, dy, w->of[role], p->n, in, out, accumulate,
                                      class_of_dy(role), class_of_dx(role));
-    adapter_backward(p, layer, role, dx, dy, x, w, in, out);
+    adapter_backward(p, w, role, dx, dy, x, in, out);
 }
 
 /* dgate and dup from dx, the derivative of h Wd^T; dWd. dh lies in dup's place. h, which forward
  * did not keep, is made again: beside dgate and dup, where no adapter has a part in dh. */
-static void down_backward(const pass *p, int64_t layer, const rf_block_weights *w)
+static void down_backward(const pass *p, const rf_block_weights *w)
 {
-    const rf_block_acts *b = &p->acts->block[layer];
+    const rf_block_acts *b = &p->acts->block[w->layer];
     void *dx = p->own->dx, *dgate = p->own->dgate, *dup = p->own->dup;
     if (w->of[rf_table_adapter_a(RF_ROLE_DOWN)] != NULL) {
         p->kernel->swiglu_forward(p->ctx, b->h, b->gate, b->up, p->n * p->f);
-        linear_backward(p, layer, RF_ROLE_DOWN, RF_N_ROLES, dup, dx, b->h, w, p->f, p->d, false);
+        linear_backward(p, w, RF_ROLE_DOWN, RF_N_ROLES, dup, dx, b->h, p->f, p->d, false);
         p->kernel->swiglu_backward(p->ctx, dgate, dup, dup, b->gate, b->up, p->n * p->f);
         return;
     }
     p->kernel->swiglu_down_backward(p->ctx, dgate, dup, b->h, dx, w->of[RF_ROLE_DOWN], b->gate,
                                     b->up, p->n, p->f, p->d);
-    void *dw = gradient_of(p, layer, RF_ROLE_DOWN);
+    void *dw = gradient_of(p, w->layer, RF_ROLE_DOWN);
     if (dw != NULL) {
         p->kernel->linear_backward_weight(p->ctx, dw, NULL, dx, b->h, p->n, p->f, p->d,
                                           RF_RESIDUAL);
@@ -319,17 +308,17 @@ static void down_backward(const pass *p, int64_t layer, const rf_block_weights *
  *   dgate, dup from dh                    (down_backward)
  *   dnorm2 = dgate Wg + dup Wu            dWg = dgate^T norm2,  dWu = dup^T norm2
  *   dmid   = dout + rmsnorm'(dnorm2)      on entry dx is dout, on return dmid */
-static void mlp_backward(const pass *p, int64_t layer, const rf_block_weights *w)
+static void mlp_backward(const pass *p, const rf_block_weights *w)
 {
-    const rf_block_acts *b = &p->acts->block[layer];
+    const rf_block_acts *b = &p->acts->block[w->layer];
     void *dx = p->own->dx, *dnorm = p->own->dnorm, *dgate = p->own->dgate, *dup = p->own->dup;
 
-    down_backward(p, layer, w);
-    linear_backward(p, layer, RF_ROLE_GATE, RF_N_ROLES, dnorm, dgate, b->norm2, w, p->d, p->f,
-                    false);
-    linear_backward(p, layer, RF_ROLE_UP, RF_N_ROLES, dnorm, dup, b->norm2, w, p->d, p->f, true);
-    p->kernel->rmsnorm_backward(p->ctx, dx, gradient_of(p, layer, RF_ROLE_MLP_NORM), dnorm, b->mid,
-                                w->of[RF_ROLE_MLP_NORM], b->rstd2, p->n, p->d, true, RF_RESIDUAL);
+    down_backward(p, w);
+    linear_backward(p, w, RF_ROLE_GATE, RF_N_ROLES, dnorm, dgate, b->norm2, p->d, p->f, false);
+    linear_backward(p, w, RF_ROLE_UP, RF_N_ROLES, dnorm, dup, b->norm2, p->d, p->f, true);
+    p->kernel->rmsnorm_backward(p->ctx, dx, gradient_of(p, w->layer, RF_ROLE_MLP_NORM), dnorm,
+                                b->mid, w->of[RF_ROLE_MLP_NORM], b->rstd2, p->n, p->d, true,
+                                RF_RESIDUAL);
 }
 
 /* Forward:  raw = x W^T + bias;  normed = rmsnorm of each head (where the model has it);
@@ -337,14 +326,14 @@ static void mlp_backward(const pass *p, int64_t layer, const rf_block_weights *w
  *
  * A rotation's derivative is its transpose, the turn back. Both steps work in place: on entry dy is
  * the derivative of out, on return that of raw. */
-static void heads_backward(const pass *p, int64_t layer, rf_role norm, void *dy, const void *raw,
-                           const void *rstd, const rf_block_weights *w, int64_t n_heads)
+static void heads_backward(const pass *p, const rf_block_weights *w, rf_role norm, void *dy,
+                           const void *raw, const void *rstd, int64_t n_heads)
 {
     p->kernel->rope(p->ctx, dy, p->model->cos, p->model->sin, p->acts->position, p->n, n_heads,
                     p->k, true, RF_PRODUCT);
     if (w->of[norm] != NULL) {
-        p->kernel->rmsnorm_backward(p->ctx, dy, gradient_of(p, layer, norm), dy, raw, w->of[norm],
-                                    rstd, p->n * n_heads, p->k, false, RF_ACTIVATION);
+        p->kernel->rmsnorm_backward(p->ctx, dy, gradient_of(p, w->layer, norm), dy, raw,
+                                    w->of[norm], rstd, p->n * n_heads, p->k, false, RF_ACTIVATION);
     }
 }
 
@@ -358,25 +347,22 @@ static void heads_backward(const pass *p, int64_t layer, rf_role norm, void *dy,
  *   dnorm1 = dq Wq + dk Wk + dv Wv           dWq = dq^T norm1, ... and the biases
  *   dx     = dmid + rmsnorm'(dnorm1)         on entry dx is dmid, on return the derivative of the
  *                                            block's input */
-static void attention_backward(const pass *p, int64_t layer, const rf_block_weights *w)
+static void attention_backward(const pass *p, const rf_block_weights *w)
 {
-    const rf_block_acts *b = &p->acts->block[layer];
+    const rf_block_acts *b = &p->acts->block[w->layer];
     rf_backward *own = p->own;
     int64_t hk = p->h * p->k, gk = p->g * p->k;
 
-    linear_backward(p, layer, RF_ROLE_O, RF_ROLE_O_BIAS, own->d_o, own->dx, b->o, w, hk, p->d,
-                    false);
+    linear_backward(p, w, RF_ROLE_O, RF_ROLE_O_BIAS, own->d_o, own->dx, b->o, hk, p->d, false);
     p->kernel->attention_backward(p->ctx, own->dq, own->dk, own->dv, own->delta, own->d_o, b->q,
                                   b->k, b->v, b->o, b->lse, &p->acts->spans, p->h, p->g, p->k);
-    heads_backward(p, layer, RF_ROLE_Q_NORM, own->dq, b->q_raw, b->q_rstd, w, p->h);
-    heads_backward(p, layer, RF_ROLE_K_NORM, own->dk, b->k_raw, b->k_rstd, w, p->g);
-    linear_backward(p, layer, RF_ROLE_Q, RF_ROLE_Q_BIAS, own->dnorm, own->dq, b->norm1, w, p->d, hk,
+    heads_backward(p, w, RF_ROLE_Q_NORM, own->dq, b->q_raw, b->q_rstd, p->h);
+    heads_backward(p, w, RF_ROLE_K_NORM, own->dk, b->k_raw, b->k_rstd, p->g);
+    linear_backward(p, w, RF_ROLE_Q, RF_ROLE_Q_BIAS, own->dnorm, own->dq, b->norm1, p->d, hk,
                     false);
-    linear_backward(p, layer, RF_ROLE_K, RF_ROLE_K_BIAS, own->dnorm, own->dk, b->norm1, w, p->d, gk,
-                    true);
-    linear_backward(p, layer, RF_ROLE_V, RF_ROLE_V_BIAS, own->dnorm, own->dv, b->norm1, w, p->d, gk,
-                    true);
-    p->kernel->rmsnorm_backward(p->ctx, own->dx, gradient_of(p, layer, RF_ROLE_ATTENTION_NORM),
+    linear_backward(p, w, RF_ROLE_K, RF_ROLE_K_BIAS, own->dnorm, own->dk, b->norm1, p->d, gk, true);
+    linear_backward(p, w, RF_ROLE_V, RF_ROLE_V_BIAS, own->dnorm, own->dv, b->norm1, p->d, gk, true);
+    p->kernel->rmsnorm_backward(p->ctx, own->dx, gradient_of(p, w->layer, RF_ROLE_ATTENTION_NORM),
                                 own->dnorm, b->x, w->of[RF_ROLE_ATTENTION_NORM], b->rstd1, p->n,
                                 p->d, true, RF_RESIDUAL);
 }
@@ -408,20 +394,18 @@ static int check(const rf_backward *backward, const rf_acts *acts, rf_error *err
 }
 
 /* What the forward pass had and did not keep: of the whole block, or only the norms. */
-static void make_again(const pass *p, int64_t layer)
+static void make_again(const pass *p, const rf_block_weights *w)
 {
     if (p->acts->recompute == RF_RECOMPUTE_BLOCK) {
-        rf_model_block_forward(p->model, p->acts, layer, NULL, NULL);
+        rf_model_block_forward(p->model, p->acts, w, NULL, NULL);
         return;
     }
-    const rf_block_acts *b = &p->acts->block[layer];
-    const rf_block_weights *w = rf_model_acquire(p->model, layer);
+    const rf_block_acts *b = &p->acts->block[w->layer];
     double eps = p->model->config.rms_norm_eps;
     p->kernel->rmsnorm_forward(p->ctx, b->norm1, b->rstd1, b->x, w->of[RF_ROLE_ATTENTION_NORM],
                                p->n, p->d, eps, RF_RESIDUAL);
     p->kernel->rmsnorm_forward(p->ctx, b->norm2, b->rstd2, b->mid, w->of[RF_ROLE_MLP_NORM], p->n,
                                p->d, eps, RF_RESIDUAL);
-    rf_model_release(p->model, layer);
 }
 
 int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts, void *gradient,
@@ -441,17 +425,18 @@ int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts, void 
               .k = config->head_dim,
               .f = config->intermediate_size};
     RF_TRY(check(backward, acts, err));
-    head_backward(&p);
+    RF_TRY(head_backward(&p, err));
     for (int64_t layer = config->num_hidden_layers - 1; layer >= 0; layer--) {
         if (layer < backward->lowest) {
             tell_done(backward, layer);
             continue;
         }
-        make_again(&p, layer);
-        const rf_block_weights *w = rf_model_acquire(model, layer);
-        mlp_backward(&p, layer, w);
-        attention_backward(&p, layer, w);
-        rf_model_release(model, layer);
+        const rf_block_weights *w;
+        RF_TRY(rf_model_acquire(&w, model, layer, RF_BACKWARD, err));
+        make_again(&p, w);
+        mlp_backward(&p, w);
+        attention_backward(&p, w);
+        rf_model_release(model, layer, RF_BACKWARD);
         tell_done(backward, layer);
     }
     embedding_backward(&p);

@@ -8,8 +8,8 @@
 typedef struct rf_backward rf_backward;
 
 /* Bytes of backend memory that rf_backward_new takes for batches up to `places`; 0 where places is
- * out of range. Reads only model->config, adaptation and ctx->backend. */
-size_t rf_backward_bytes(const rf_model *model, int64_t places);
+ * out of range. */
+size_t rf_backward_bytes(const rf_model_shape *shape, int64_t places);
 /* Caller frees. More places than the model was made for, or a model made without backward pass, are
  * errors. */
 RF_MUST_CHECK int rf_backward_new(rf_backward **out, rf_model *model, int64_t places,
@@ -29,7 +29,9 @@ void rf_backward_listen(rf_backward *backward, rf_backward_layer_done *done, voi
  * cache: anything else is an error, before anything is added), and leaves the unweighted losses [N],
  * 0 without target, in acts->loss (backend memory), and in host memory where loss is not NULL: then
  * it waits for them, and an asynchronous error comes out here. Reads the activations; with
- * RF_RECOMPUTE_BLOCK each block runs forward again first. */
+ * RF_RECOMPUTE_BLOCK each block runs forward again first. Where a block's weights cannot be had
+ * (rf_model_acquire) the gradient holds the shares of the layers that were told of, and perhaps of
+ * the head: clear it, then the same pass can run again. */
 RF_MUST_CHECK int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts,
                                   void *gradient, double *loss, rf_error *err);
 

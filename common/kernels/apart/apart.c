@@ -142,6 +142,14 @@ static void copy(rf_ctx *ctx, void *dst, const void *src, size_t bytes)
     leave();
 }
 
+static void convert(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, rf_type src_type,
+                    int64_t n)
+{
+    enter();
+    rf_host_memory.convert(ctx, dst, dst_type, src, src_type, n);
+    leave();
+}
+
 static void zero(rf_ctx *ctx, void *dst, size_t bytes)
 {
     enter();
@@ -221,6 +229,7 @@ const rf_memory rf_apart_memory = {
     .upload = upload,
     .download = download,
     .copy = copy,
+    .convert = convert,
     .zero = zero,
     .record = record,
     .wait = wait_for,
