@@ -6,14 +6,16 @@
 #include <string.h>
 
 /* Their names are the choices of objective.kind. */
-static const rf_objective_kind *const kinds[] = {&rf_objective_refusion, &rf_objective_ar};
+static const rf_objective_kind *const kinds[] = {&rf_objective_refusion, &rf_objective_ar,
+                                                 &rf_objective_mdm};
 enum { N_KINDS = sizeof kinds / sizeof kinds[0] };
 
 /* --- Settings --------------------------------------------------------------------------------- */
 
 const rf_config_key rf_objective_keys[] = {
-    {"objective.kind", RF_KEY_CHOICE, "refusion", 0, 0, "refusion|ar", 0,
-     "training objective: slots in random order with denoising, or next token"},
+    {"objective.kind", RF_KEY_CHOICE, "refusion", 0, 0, "refusion|ar|mdm", 0,
+     "training objective: slots in random order with denoising, next token, or masked tokens "
+     "(LLaDA)"},
     {"objective.slot_sizes", RF_KEY_INTS, "4,8,16,32", 1, 1 << 20, NULL, 0,
      "tokens of a slot; one of these is drawn for each sample (at most 16 numbers)"},
     {"objective.masking", RF_KEY_CHOICE, "bernoulli", 0, 0, "bernoulli|exact", 0,
@@ -26,24 +28,36 @@ const rf_config_key rf_objective_keys[] = {
      "smallest masking probability: p = (1-epsilon) t + epsilon, t uniform"},
     {"objective.ar_all", RF_KEY_BOOL, "false", 0, 0, NULL, 0,
      "objective ar: tokens of the prompt are targets too"},
+    {"objective.pad", RF_KEY_CHOICE, "fixed", 0, 0, "fixed|block|none", 0,
+     "objective mdm: end tokens put behind a response and trained like it: up to pad_length, to a "
+     "multiple of pad_block, or none"},
+    {"objective.pad_length", RF_KEY_INT, "0", 0, 1 << 20, NULL, 0,
+     "objective mdm, pad=fixed: tokens of the padded response, longer ones stay; 0: "
+     "decode.gen_length as it is when the run begins"},
+    {"objective.pad_block", RF_KEY_INT, "1", 1, 1 << 20, NULL, 0,
+     "objective mdm: padded responses are a multiple of so many tokens"},
+    {"objective.mdm_norm", RF_KEY_CHOICE, "sample", 0, 0, "sample|token", 0,
+     "objective mdm: mean over samples, each its own mean over tokens (LLaDA), or over all tokens"},
+    {"objective.random_length", RF_KEY_REAL, "0.01", 0, 1, NULL, 0,
+     "objective mdm: share of the windows of plain text that are cut to a random length"},
     {.name = NULL},
 };
 
-int rf_objective_from_config(rf_objective *out, const rf_config *config, int32_t mask,
-                             rf_error *err)
+/* Reads the keys of `mdm`. */
+static void read_mdm(rf_objective *out, const rf_config *config, int64_t gen_length)
 {
-    *out = (rf_objective){
-        .exact_masking = rf_config_is(config, "objective.masking", "exact"),
-        .mean_weight = rf_config_is(config, "objective.mdm_weight", "mean"),
-        .lambda_ar = rf_config_real(config, "objective.lambda_ar"),
-        .lambda_mdm = rf_config_real(config, "objective.lambda_mdm"),
-        .epsilon = rf_config_real(config, "objective.epsilon"),
-        .ar_all = rf_config_bool(config, "objective.ar_all"),
-        .mask = mask,
-    };
-    for (int i = 0; i < N_KINDS; i++) {
-        out->kind = rf_config_is(config, "objective.kind", kinds[i]->name) ? kinds[i] : out->kind;
-    }
+    out->pad = rf_config_is(config, "objective.pad", "fixed")   ? RF_PAD_FIXED
+               : rf_config_is(config, "objective.pad", "block") ? RF_PAD_BLOCK
+                                                                : RF_PAD_NONE;
+    out->pad_length = rf_config_int(config, "objective.pad_length");
+    out->pad_length = out->pad_length > 0 ? out->pad_length : gen_length;
+    out->pad_block = rf_config_int(config, "objective.pad_block");
+    out->token_norm = rf_config_is(config, "objective.mdm_norm", "token");
+    out->random_length = rf_config_real(config, "objective.random_length");
+}
+
+static int read_slot_sizes(rf_objective *out, const rf_config *config, rf_error *err)
+{
     const int64_t n_fit = (int64_t)(sizeof out->slot_sizes / sizeof out->slot_sizes[0]);
     int64_t n = 0;
     const int64_t *size = rf_config_ints(config, "objective.slot_sizes", &n);
@@ -54,7 +68,28 @@ int rf_objective_from_config(rf_objective *out, const rf_config *config, int32_t
     }
     memcpy(out->slot_sizes, size, (size_t)n * sizeof *size);
     out->n_slot_sizes = n;
-    if (out->kind->needs_mask && mask < 0) {
+    return RF_OK;
+}
+
+int rf_objective_from_config(rf_objective *out, const rf_config *config, const rf_specials *special,
+                             int64_t gen_length, rf_error *err)
+{
+    *out = (rf_objective){
+        .exact_masking = rf_config_is(config, "objective.masking", "exact"),
+        .mean_weight = rf_config_is(config, "objective.mdm_weight", "mean"),
+        .lambda_ar = rf_config_real(config, "objective.lambda_ar"),
+        .lambda_mdm = rf_config_real(config, "objective.lambda_mdm"),
+        .epsilon = rf_config_real(config, "objective.epsilon"),
+        .ar_all = rf_config_bool(config, "objective.ar_all"),
+        .mask = special->mask,
+        .end = special->eos[0],
+    };
+    for (int i = 0; i < N_KINDS; i++) {
+        out->kind = rf_config_is(config, "objective.kind", kinds[i]->name) ? kinds[i] : out->kind;
+    }
+    read_mdm(out, config, gen_length);
+    RF_TRY(read_slot_sizes(out, config, err));
+    if (out->kind->needs_mask && special->mask < 0) {
         return rf_error_set(err, RF_ERR,
                             "objective.kind is %s (%s), but the tokenizer has no mask token: use a "
                             "tokenizer that has one, or objective.kind=ar",
@@ -70,6 +105,11 @@ int64_t rf_objective_places_once(const rf_objective *objective, int64_t n_prompt
 {
     (void)objective;
     return n_prompt + n_response;
+}
+
+int64_t rf_objective_round_up(int64_t n, int64_t multiple)
+{
+    return (n - 1) / multiple * multiple + multiple;
 }
 
 int64_t rf_objective_show(rf_batch *batch, int64_t begin, int32_t token, int64_t position)
@@ -102,6 +142,7 @@ void rf_counts_add(rf_counts *sum, const rf_counts *x)
         sum->n_targets[part] += x->n_targets[part];
     }
     sum->n_samples += x->n_samples;
+    sum->n_tokens += x->n_tokens;
     sum->n_places += x->n_places;
 }
 
@@ -113,12 +154,12 @@ int64_t rf_objective_places(const rf_objective *objective, int64_t n_prompt, int
 void rf_objective_append(const rf_objective *objective, rf_batch *batch, rf_counts *counts,
                          const int32_t *token, int64_t n_prompt, int64_t n_response, rf_rng *rng)
 {
-    int64_t begin = batch->n, n = rf_objective_places(objective, n_prompt, n_response);
-    RF_ASSERT(n_prompt >= 0 && n_response >= 1 && n <= batch->capacity - begin);
+    int64_t begin = batch->n, most = rf_objective_places(objective, n_prompt, n_response);
+    RF_ASSERT(n_prompt >= 0 && n_response >= 1 && most <= batch->capacity - begin);
     objective->kind->append(objective, batch, counts, token, n_prompt, n_response, rng);
-    RF_ASSERT(batch->n - begin == n);
+    RF_ASSERT(batch->n - begin <= most);
     counts->n_samples++;
-    counts->n_places += n;
+    counts->n_places += batch->n - begin;
 }
 
 void rf_objective_finish(const rf_objective *objective, rf_batch *batch, const rf_counts *global)

@@ -15,10 +15,18 @@
 #include "common/base/config/config.h"
 #include "common/base/rng.h"
 #include "common/model/batch.h"
+#include "common/text/tokenizer.h"
 
 enum { RF_MAX_PARTS = 4 };
 
 typedef struct rf_objective_kind rf_objective_kind;
+
+/* What is put behind a response in `mdm`: end tokens up to R' tokens in all. */
+typedef enum rf_padding {
+    RF_PAD_FIXED, /* R' = max(pad_length, R), rounded up to a multiple of pad_block */
+    RF_PAD_BLOCK, /* R' = R, rounded up likewise */
+    RF_PAD_NONE   /* R' = R */
+} rf_padding;
 
 /* An objective as configured. Each kind reads the settings that concern it. */
 typedef struct rf_objective {
@@ -30,13 +38,18 @@ typedef struct rf_objective {
     double lambda_ar, lambda_mdm;
     double epsilon; /* p = (1-epsilon) t + epsilon */
     bool ar_all;    /* ar: also the prompt's tokens are targets */
-    int32_t mask;   /* token id */
+    rf_padding pad; /* mdm; plain text has none */
+    int64_t pad_length, pad_block;
+    bool token_norm;      /* mdm_norm = token: 1/(p N_tokens); else sample: 1/(p R' N_samples) */
+    double random_length; /* mdm: share of the windows of plain text that are cut */
+    int32_t mask, end;    /* token ids; end of text is what pads */
 } rf_objective;
 
 /* What the denominators count; summed over leaves and ranks. All members are int64_t. */
 typedef struct rf_counts {
     int64_t n_targets[RF_MAX_PARTS]; /* of each part of the objective */
     int64_t n_samples;               /* samples (pieces of long texts count each) */
+    int64_t n_tokens;                /* mdm: of all responses, padding included */
     int64_t n_places;                /* places with content */
 } rf_counts;
 void rf_counts_add(rf_counts *sum, const rf_counts *x);
@@ -48,32 +61,35 @@ struct rf_objective_kind {
         const char *title; /* for people */
     } part[RF_MAX_PARTS];
     int n_parts;
-    const char *decoder; /* decode.kind of a model trained with it, unless another is asked for */
-    bool needs_mask;     /* the tokenizer must have a mask token */
+    const char *decoder;   /* decode.kind of a model trained with it, unless another is asked for */
+    bool needs_mask;       /* the tokenizer must have a mask token */
+    const char *footprint; /* of what the places of a sample consist, for people */
 
-    /* Places that a sample takes in a row. */
+    /* As rf_objective_places and rf_objective_append; n_samples and n_places are counted there. */
     int64_t (*places)(const rf_objective *objective, int64_t n_prompt, int64_t n_response);
-    /* As rf_objective_append; n_samples and n_places are counted there. */
     void (*append)(const rf_objective *objective, rf_batch *batch, rf_counts *counts,
                    const int32_t *token, int64_t n_prompt, int64_t n_response, rf_rng *rng);
     /* By what rf_objective_finish multiplies the weights of each part: factor [n_parts] sets. 0 for
      * a part without targets. */
     void (*factors)(const rf_objective *objective, double *factor, const rf_counts *global);
 };
-extern const rf_objective_kind rf_objective_refusion, rf_objective_ar;
+extern const rf_objective_kind rf_objective_refusion, rf_objective_ar, rf_objective_mdm;
 
 /* Keys objective.*. */
 extern const rf_config_key rf_objective_keys[];
-/* mask: token id, -1: the tokenizer has none. */
-RF_MUST_CHECK int rf_objective_from_config(rf_objective *out, const rf_config *config, int32_t mask,
+/* special: of the tokenizer. gen_length: stands for objective.pad_length where that is 0. */
+RF_MUST_CHECK int rf_objective_from_config(rf_objective *out, const rf_config *config,
+                                           const rf_specials *special, int64_t gen_length,
                                            rf_error *err);
 
-/* Places that a sample with n_prompt + n_response tokens takes in a row. */
+/* Places that a sample with n_prompt + n_response tokens takes in a row, at most: a window of random
+ * length may take fewer. Never fewer than its tokens; grows with n_response. A sample whose prompt
+ * is one token is plain text (rf_corpus_is_text). */
 int64_t rf_objective_places(const rf_objective *objective, int64_t n_prompt, int64_t n_response);
-/* Appends a sample (token [n_prompt+n_response], n_response >= 1) behind the batch's last place;
- * spans are in batch coordinates. All noise comes from `rng`, the sample's own stream. Adds to
- * counts. Weights are relative to the denominators: in `refusion` a masked place has 1/(p R) or 1,
- * an AR place 1. */
+/* Appends a sample (token [n_prompt+n_response], n_response >= 1) behind the batch's last place; spans are in batch
+ * coordinates. All noise comes from `rng`, the sample's own stream. Adds to counts. Weights are
+ * relative to the denominators: a masked place has 1/(p R) in `refusion` and 1/(p R') in `mdm`, or
+ * 1 and 1/p where the mean is over tokens; an AR place 1. */
 void rf_objective_append(const rf_objective *objective, rf_batch *batch, rf_counts *counts,
                          const int32_t *token, int64_t n_prompt, int64_t n_response, rf_rng *rng);
 /* Appends n places of padding: no key, no target. */

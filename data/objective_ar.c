@@ -19,15 +19,14 @@ static void factors(const rf_objective *objective, double *factor, const rf_coun
 {
     int64_t n = global->n_targets[RF_PART_AR];
     factor[RF_PART_AR] = n > 0 ? objective->lambda_ar / (double)n : 0;
-    factor[RF_PART_DENOISE] = 0;
 }
 
-/* `denoise` never has a target: the lines of a run have the same fields as those of `refusion`. */
 const rf_objective_kind rf_objective_ar = {
     .name = "ar",
-    .part = {[RF_PART_AR] = {"ar", "AR loss"}, [RF_PART_DENOISE] = {"denoise", "denoising loss"}},
-    .n_parts = 2,
+    .part = {[RF_PART_AR] = {"ar", "AR loss"}},
+    .n_parts = 1,
     .decoder = "ar",
+    .footprint = "prompt and response",
     .places = rf_objective_places_once,
     .append = append,
     .factors = factors,

@@ -4,12 +4,14 @@
 
 #include "data/objective.h"
 
-/* The parts of `refusion`. */
+/* The parts of `refusion`; `ar` has the first of them. */
 enum { RF_PART_AR, RF_PART_DENOISE };
 
 /* Every token of the sample is shown once. */
 int64_t rf_objective_places_once(const rf_objective *objective, int64_t n_prompt,
                                  int64_t n_response);
+/* The smallest multiple of `multiple` that is not below n; both >= 1. */
+int64_t rf_objective_round_up(int64_t n, int64_t multiple);
 /* The place behind the last one: shows `token`, which stands at `position` of the sample that
  * begins at place `begin`, causally and without a target. Returns its index. */
 int64_t rf_objective_show(rf_batch *batch, int64_t begin, int32_t token, int64_t position);

@@ -101,6 +101,7 @@ const rf_objective_kind rf_objective_refusion = {
     .n_parts = 2,
     .decoder = "refusion",
     .needs_mask = true,
+    .footprint = "prompt and response",
     .places = rf_objective_places_once,
     .append = append,
     .factors = factors,

@@ -11,7 +11,8 @@
  * rule for samples that are too long, and the places that the objective needs. All ranks see the
  * same one. A position in it is (epoch, window, row), the row that comes next.
  *
- * A sample that is longer than a row is dropped, or its response is cut; where not even one token of
+ * How many places a sample takes the objective says: some pad the response or show it twice. A
+ * sample that takes more than a row is dropped, or its response is cut; where not even one token of
  * the response fits it is dropped in any case. Each piece of a text begins with the begin token; the
  * last may be short.
  *
@@ -39,7 +40,7 @@ typedef struct rf_row {
     int64_t epoch;
     rf_piece *piece; /* owned by the stream; valid until the next call */
     int64_t n_pieces;
-    int64_t n_places; /* of T */
+    int64_t n_places; /* of T; at most, where windows have random lengths */
 } rf_row;
 
 typedef struct rf_position {

@@ -146,13 +146,14 @@ int rf_order_new(rf_order *out, const rf_rows *rows, int64_t epoch, rf_error *er
     if (out->n_windows == 0) {
         free(out->entry);
         *out = (rf_order){0};
-        return rf_error_set(
-            err, RF_ERR,
-            "epoch %" PRId64 " of the data has no row: each of its %" PRId64
-            " samples is longer than data.row_length = %" PRId64 ": raise data.row_length%s",
-            epoch, n, rows->settings.row_length,
-            rows->settings.overlong == RF_OVERLONG_CUT ? " (not even the prompts fit)"
-                                                       : ", or set data.overlong=cut");
+        return rf_error_set(err, RF_ERR,
+                            "epoch %" PRId64 " of the data has no row: each of its %" PRId64
+                            " samples takes more places (%s) than data.row_length = %" PRId64
+                            ": raise data.row_length%s",
+                            epoch, n, rows->objective->kind->footprint, rows->settings.row_length,
+                            rows->settings.overlong == RF_OVERLONG_CUT
+                                ? " (not even the prompts fit)"
+                                : ", or set data.overlong=cut");
     }
     return RF_OK;
 }

@@ -18,7 +18,8 @@ static int open_settings(rf_setup *s, rf_error *err)
     RF_TRY(rf_backend_choose(&s->backend, s->set.backend, err));
     RF_TRY(rf_sources_open(&s->sources, s->config, s->set.seed, err));
     const rf_specials *special = rf_tokenizer_specials(s->sources.tokenizer);
-    RF_TRY(rf_objective_from_config(&s->objective, s->config, special->mask, err));
+    RF_TRY(rf_objective_from_config(&s->objective, s->config, special,
+                                    rf_config_int(s->config, "decode.gen_length"), err));
     s->run.folder = s->set.folder;
     s->run.keep = s->set.checkpoint_keep;
     s->run.keeps_best = s->set.checkpoint_best;
@@ -80,7 +81,22 @@ static int agree_on_weights(const rf_setup *s, rf_error *err)
 
 /* --- Is this run that of the checkpoint? ------------------------------------------------------ */
 
-static int check_config(const rf_setup *s, const char *text, rf_error *err)
+/* objective.pad_length = 0 is the decode.gen_length of the run's begin. It is written down as the
+ * number that it became: a resume may ask for longer answers, but trains as before. */
+static int fix_pad_length(rf_setup *s, int64_t length, rf_error *err)
+{
+    char text[64];
+    bool open = s->objective.kind == &rf_objective_mdm && s->objective.pad == RF_PAD_FIXED &&
+                rf_config_int(s->config, "objective.pad_length") == 0;
+    if (!open) {
+        return RF_OK;
+    }
+    s->objective.pad_length = length;
+    snprintf(text, sizeof text, "objective: {pad_length: %" PRId64 "}", length);
+    return rf_config_load_text(s->config, text, "decode.gen_length when the run began", err);
+}
+
+static int check_config(rf_setup *s, const char *text, rf_error *err)
 {
     const char *checkpoint = s->run.resume;
     rf_config *then = rf_config_new(rf_train_tables);
@@ -89,6 +105,7 @@ static int check_config(const rf_setup *s, const char *text, rf_error *err)
         rf_error_prefix(err, "the configuration in the checkpoint");
         goto out;
     }
+    RF_TRY_OUT(fix_pad_length(s, rf_config_int(then, "objective.pad_length"), err));
     const char *key = rf_config_conflict(then, s->config);
     if (key != NULL) {
         rc = rf_error_set(err, RF_ERR_USAGE,
@@ -110,7 +127,7 @@ out:
     return rc;
 }
 
-static int check_resumed(const rf_setup *s, const rf_checkpoint_info *info, rf_error *err)
+static int check_resumed(rf_setup *s, const rf_checkpoint_info *info, rf_error *err)
 {
     const char *checkpoint = s->run.resume;
     if (!info->has_optimizer) {
@@ -135,7 +152,7 @@ static int open_progress(rf_setup *s, rf_error *err)
     rf_checkpoint_info info = {0};
     s->progress = (rf_progress){.seed = (int64_t)s->set.seed, .best_valid_loss = (double)INFINITY};
     if (s->run.resume[0] == '\0') {
-        return RF_OK;
+        return fix_pad_length(s, s->objective.pad_length, err);
     }
     RF_TRY(rf_checkpoint_info_read(&info, s->run.resume, err));
     int rc = check_resumed(s, &info, err);

@@ -108,7 +108,7 @@ static void say_what_begins(const rf_trainer *t)
                 s->n_parameters, trained, s->set.steps, s->set.batch_rows, rows->row_length,
                 s->set.folder);
     if (e->n_overlong > 0) {
-        snprintf(overlong, sizeof overlong, "; %" PRId64 " samples are longer than a row (%s)",
+        snprintf(overlong, sizeof overlong, "; %" PRId64 " samples take more than a row (%s)",
                  e->n_overlong, rows->overlong == RF_OVERLONG_CUT ? "cut" : "left out");
     }
     rf_log_info("an epoch has %" PRId64 " samples in %" PRId64 " rows, fill %.0f%%%s", e->n_pieces,

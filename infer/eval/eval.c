@@ -16,7 +16,7 @@ typedef struct evaluator {
     rf_eval_result *out;
     rf_model *model;
     const rf_tokenizer *tokenizer;
-    int64_t max_tokens; /* of a sample that can be scored */
+    int64_t max_places; /* of a sample that can be scored */
     int64_t max_prompt; /* that can be decoded */
     int64_t capacity;   /* questions decoded at once */
     rf_scorer *scorer;
@@ -25,6 +25,11 @@ typedef struct evaluator {
 } evaluator;
 
 /* --- Sizes ------------------------------------------------------------------------------------ */
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
 
 static int append_response(rf_ids *ids, const rf_tokenizer *tokenizer, const char *text,
                            rf_error *err)
@@ -56,8 +61,15 @@ static int check_references(const evaluator *e, rf_error *err)
     return RF_OK;
 }
 
-/* Longest sample in tokens. */
-static int longest_sample(int64_t *out, const evaluator *e, rf_error *err)
+/* Places of a question with its reference answer, the objective's padding and copies included: at
+ * least its tokens. */
+static int64_t sample_places(const evaluator *e, int64_t n_prompt, int64_t n_response)
+{
+    return rf_objective_places(&e->options->objective, n_prompt, n_response);
+}
+
+/* Most places of a sample. */
+static int largest_sample(int64_t *out, const evaluator *e, rf_error *err)
 {
     rf_ids ids = {0};
     int rc = RF_OK;
@@ -66,15 +78,10 @@ static int longest_sample(int64_t *out, const evaluator *e, rf_error *err)
         const rf_question *q = &e->question[i];
         ids.n = 0;
         rc = append_response(&ids, e->tokenizer, q->expected, err);
-        *out = q->ids.n + ids.n > *out ? q->ids.n + ids.n : *out;
+        *out = larger(sample_places(e, q->ids.n, ids.n), *out);
     }
     rf_ids_free(&ids);
     return rc;
-}
-
-static int64_t larger(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
 }
 
 /* What the longest question that fits the model's positions asks of the model. */
@@ -82,9 +89,9 @@ static int measure(evaluator *e, rf_model_limits *limits, int64_t positions, rf_
 {
     const rf_eval_options *o = e->options;
     if (o->likelihood) {
-        RF_TRY(longest_sample(&e->max_tokens, e, err));
-        e->max_tokens = e->max_tokens < positions ? e->max_tokens : positions;
-        *limits = rf_scorer_limits(o->slot_size, e->max_tokens);
+        RF_TRY(largest_sample(&e->max_places, e, err));
+        e->max_places = e->max_places < positions ? e->max_places : positions;
+        *limits = rf_scorer_limits(o->slot_size, e->max_places);
     }
     if (o->task != NULL) {
         e->capacity = o->batch < e->n ? o->batch : e->n;
@@ -117,7 +124,7 @@ static int open_evaluator(evaluator *e, rf_loaded *loaded, int n_threads, rf_err
     e->model = loaded->model;
     if (o->likelihood) {
         int32_t mask = rf_tokenizer_specials(e->tokenizer)->mask;
-        RF_TRY(rf_scorer_new(&e->scorer, e->model, mask, o->slot_size, e->max_tokens, err));
+        RF_TRY(rf_scorer_new(&e->scorer, e->model, mask, o->slot_size, e->max_places, err));
     }
     return o->task == NULL ? RF_OK
                            : rf_engine_new(&e->engine, e->model, e->tokenizer, &o->decode,
@@ -161,7 +168,7 @@ static int score(evaluator *e, rf_eval_record *r, const rf_question *prompt, int
         rf_ids_push(&e->sample, prompt->ids.id[i]);
     }
     RF_TRY(append_response(&e->sample, e->tokenizer, prompt->expected, err));
-    if (e->sample.n > e->max_tokens) {
+    if (sample_places(e, n_prompt, e->sample.n - n_prompt) > e->max_places) {
         r->too_long = 1;
         return RF_OK;
     }

@@ -86,13 +86,14 @@ static int read_setting(rf_setting *out, bool *fits, const rf_loaded *loaded,
                         const rf_eval_options *eval, char *const *assignment, int n, rf_error *err)
 {
     static const char *const sections[] = {"decode", "objective"};
-    int32_t mask = rf_tokenizer_specials(loaded->info.tokenizer)->mask;
     rf_config *config = rf_config_new(key_tables);
     int rc;
 
     *out = (rf_setting){.eval = *eval};
     RF_TRY_OUT(rf_loaded_settings(loaded, config, sections, 2, assignment, n, err));
-    RF_TRY_OUT(rf_objective_from_config(&out->eval.objective, config, mask, err));
+    RF_TRY_OUT(rf_objective_from_config(&out->eval.objective, config,
+                                        rf_tokenizer_specials(loaded->info.tokenizer),
+                                        rf_config_int(config, "decode.gen_length"), err));
     *fits = rf_decode_options_from_config(&out->eval.decode, config, err) == RF_OK;
     out->eval.slot_size =
         out->eval.objective.kind == &rf_objective_ar ? 0 : out->eval.decode.slot_size;

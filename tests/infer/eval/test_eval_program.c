@@ -136,7 +136,7 @@ Test(eval_program, loss_of_ar_is_its_likelihood)
     double per_token = number(r, "likelihood", "nats_per_token");
     cr_assert(!!(fabs(per_token - nats / (double)tokens) < 1e-4));
     cr_assert(!!(fabs(per_token - number(r, "likelihood", "loss_ar")) < 1e-5));
-    cr_assert(json_is_null(json_object_get(json_object_get(r, "likelihood"), "loss_denoise")));
+    cr_assert_null(json_object_get(json_object_get(r, "likelihood"), "loss_denoise"));
     cr_assert((int)number(r, "likelihood", "slot_size") == 0);
     json_decref(r);
 }

@@ -1,0 +1,96 @@
+/* Every objective is trained as any other: equal bits on ranks, resumed, with adapters, validated. */
+#include "tests/train/tiny_run.h"
+
+#include <math.h>
+
+TestSuite(train_objectives, .init = tiny_begin, .fini = leave_folder, .timeout = 240);
+
+static const char *const kinds[] = {"mdm"};
+enum { N_KINDS = sizeof kinds / sizeof kinds[0] };
+
+static void train(int ranks, int kind, const char *folder_suffix, const char *settings,
+                  int expected)
+{
+    char arguments[512];
+    snprintf(arguments, sizeof arguments, "objective.kind=%s log.dir=%s-%s %s", kinds[kind],
+             kinds[kind], folder_suffix, settings);
+    tiny_train(ranks, arguments, expected);
+}
+
+static const char *path(int kind, const char *suffix)
+{
+    static char paths[4][128];
+    static int next = 0;
+    next = (next + 1) % 4;
+    snprintf(paths[next], sizeof paths[next], "%s-%s", kinds[kind], suffix);
+    return paths[next];
+}
+
+Test(train_objectives, ranks_have_equal_bits)
+{
+    mpi_need();
+    for (int k = 0; k < N_KINDS; k++) {
+        train(1, k, "one", "log.samples_every=8", 0);
+        train(2, k, "two", "log.samples_every=8", 0);
+        train(4, k, "four", "", 0);
+        tiny_same_curves(path(k, "one"), path(k, "two"));
+        tiny_same_curves(path(k, "one"), path(k, "four"));
+        tiny_same_checkpoints(path(k, "one/step-000000008.h5"), path(k, "four/step-000000008.h5"));
+        cr_assert(tiny_last(path(k, "one"), "step", "loss_denoise") > 0.0 &&
+                  tiny_last(path(k, "one"), "valid", "loss_denoise") > 0.0);
+    }
+}
+
+Test(train_objectives, resumed_equals_uninterrupted)
+{
+    for (int k = 0; k < N_KINDS; k++) {
+        train(0, k, "whole", "", 0);
+        train(0, k, "cut", "train.steps=4", 0);
+        train(0, k, "cut", "--resume auto", 0);
+        tiny_same_curves(path(k, "whole"), path(k, "cut"));
+        tiny_same_checkpoints(path(k, "whole/step-000000008.h5"), path(k, "cut/step-000000008.h5"));
+    }
+}
+
+/* The loss falls, whole or with adapters. */
+Test(train_objectives, learn)
+{
+    for (int k = 0; k < N_KINDS; k++) {
+        train(0, k, "long", "train.steps=60 log.valid_every=20", 0);
+        cr_assert(tiny_last(path(k, "long"), "valid", "loss") < 4.0); /* about 5.5 at first */
+        char settings[256];
+        snprintf(settings, sizeof settings, "model.init=%s lora.rank=2 data.train=valid.h5",
+                 path(k, "long/step-000000060.h5"));
+        train(0, k, "lora", settings, 0);
+        cr_assert(tiny_last(path(k, "lora"), "step", "loss") > 0.0);
+    }
+}
+
+/* --- The length that `mdm` pads to ------------------------------------------------------------ */
+
+/* pad_length follows decode.gen_length when the run begins, and stays. */
+Test(train_objectives, pad_length_is_fixed_when_the_run_begins)
+{
+    train(0, 0, "whole", "decode.gen_length=30", 0);
+    train(0, 0, "given", "objective.pad_length=30", 0);
+    train(0, 0, "cut", "decode.gen_length=30 train.steps=4", 0);
+    cr_assert(tiny_shell("grep -q 'pad_length: 30' mdm-cut/config.yaml") == 0);
+    train(0, 0, "cut", "--resume auto objective.pad_length=40", 2);
+    tiny_says("objective.pad_length is not what the checkpoint");
+    train(0, 0, "cut", "--resume auto decode.gen_length=40", 0);
+    tiny_same_curves("mdm-whole", "mdm-cut");
+    tiny_same_curves("mdm-whole", "mdm-given");
+    cr_assert(tiny_shell("grep -q 'pad_length: 30' mdm-cut/config.yaml") == 0);
+    /* Every sample of this corpus has fewer than 30 tokens, so all take as many as that. */
+    double tokens = tiny_last("mdm-whole", "step", "tokens"),
+           samples = tiny_last("mdm-whole", "step", "n_samples");
+    cr_assert(tokens >= 35.0 * samples && tokens <= 40.0 * samples, "%g of %g", tokens, samples);
+}
+
+Test(train_objectives, what_does_not_fit_is_said)
+{
+    train(0, 0, "wide", "decode.gen_length=64", 1);
+    tiny_says("padded response (objective.pad, objective.pad_length)");
+    tiny_says("data.row_length = 64");
+    train(0, 0, "wide", "--dry-run", 0);
+}
