@@ -38,6 +38,7 @@ static const char usage[] =
     "               chain=true: one sum of so many steps: \"12+30-7\" -> \"42,35\"\n"
     "  sort         parts=6 numbers up to max=99: \"31,5,77\" -> \"5,31,77\"\n"
     "  sudoku4      a 4x4 grid with parts=8 givens: \"1003001001303241\" -> \"1423231441323241\"\n"
+    "  sudoku9      a 9x9 grid with parts=40 givens, likewise\n"
     "  countdown    parts=3 numbers up to max=100, target last:\n"
     "               \"72,2,78,66\" -> \"72*2=144,144-78=66\"\n"
     "pad=true (arithmetic, sort): leading zeros, so that all numbers have one width.\n";
@@ -207,8 +208,8 @@ static int find_task(request *r, const char *name, rf_error *err)
     r->task = rf_task_find(name);
     if (r->task == NULL || r->task->generate == NULL) {
         return rf_error_set(err, RF_ERR_USAGE,
-                            "%s: no task that can be generated: use arithmetic, sort, sudoku4 or "
-                            "countdown",
+                            "%s: no task that can be generated: use arithmetic, sort, sudoku4, "
+                            "sudoku9 or countdown",
                             name);
     }
     return RF_OK;

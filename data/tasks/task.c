@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* --- Shared by the tasks ---------------------------------------------------------------------- */
@@ -83,69 +84,49 @@ bool rf_task_at_end(const char *text)
     return *skip_blanks(text) == '\0';
 }
 
-/* --- gsm8k and exact -------------------------------------------------------------------------- */
+/* --- Published tasks -------------------------------------------------------------------------- */
 
-/* A decimal number without sign, separators, leading and trailing zeros. */
-typedef struct decimal {
-    bool negative;
-    char digit[64]; /* integer part, a point if there is a fraction, the fraction */
-} decimal;
-
-static void trim_fraction(char *digit)
+void rf_task_item_free(rf_task_item *item)
 {
-    if (strchr(digit, '.') == NULL) {
-        return;
+    free(item->query);
+    free(item->expected);
+    for (int i = 0; i < item->n_choices; i++) {
+        free(item->choice[i]);
     }
-    size_t n = strlen(digit);
-    while (digit[n - 1] == '0') {
-        digit[--n] = '\0';
-    }
-    if (digit[n - 1] == '.') {
-        digit[n - 1] = '\0';
-    }
+    free(item->choice);
+    free(item->prefix);
+    free(item->tests);
+    *item = (rf_task_item){0};
 }
 
-/* The number behind the last "####": "#### $1,234.50 a day" is 1234.5. */
-static bool read_final(decimal *out, const char *text)
+int rf_task_field(const char **out, const json_t *record, const char *field, rf_error *err)
 {
-    const char *p = NULL;
-    for (const char *mark = text; (mark = strstr(mark, "####")) != NULL; mark++) {
-        p = mark + 4;
-    }
-    if (p == NULL) {
-        return false;
-    }
-    *out = (decimal){0};
-    for (; is_blank(*p) || *p == '$' || *p == '-' || *p == '+'; p++) {
-        out->negative = out->negative || *p == '-';
-    }
-    size_t n = 0;
-    bool has_digit = false, has_point = false;
-    for (; n + 1 < sizeof out->digit; p++) {
-        if (is_digit(*p)) {
-            has_digit = true;
-            if (n > 0 || *p != '0' || has_point) {
-                out->digit[n++] = *p;
-            }
-        } else if (*p == '.' && !has_point && is_digit(p[1])) {
-            has_point = true;
-            out->digit[n++] = '.';
-        } else if (*p != ',' || !is_digit(p[1])) {
-            break;
-        }
-    }
-    trim_fraction(out->digit);
-    out->negative = out->negative && out->digit[0] != '\0';
-    return has_digit && n + 1 < sizeof out->digit;
+    const json_t *value = json_object_get(record, field);
+    *out = json_string_value(value);
+    return *out != NULL && strlen(*out) != json_string_length(value)
+               ? rf_error_set(err, RF_ERR, "\"%s\" holds a zero character: remove it", field)
+               : RF_OK;
 }
 
-static bool gsm8k_check(const char *query, const char *expected, const char *answer)
+bool rf_task_same(char *a, char *b)
 {
-    (void)query;
-    decimal a, b;
-    return read_final(&a, expected) && read_final(&b, answer) && a.negative == b.negative &&
-           strcmp(a.digit, b.digit) == 0;
+    bool same = a != NULL && b != NULL && strcmp(a, b) == 0;
+    free(a);
+    free(b);
+    return same;
 }
+
+int64_t rf_task_cut(const rf_task *task, const char *answer)
+{
+    const char *end = answer + strlen(answer);
+    for (const char *const *stop = task->stops; stop != NULL && *stop != NULL; stop++) {
+        const char *at = strstr(answer, *stop);
+        end = at != NULL && at < end ? at : end;
+    }
+    return end - answer;
+}
+
+/* --- exact ------------------------------------------------------------------------------------ */
 
 static size_t trimmed_length(const char *text)
 {
@@ -165,16 +146,22 @@ static bool exact_check(const char *query, const char *expected, const char *ans
     return trimmed_length(answer) == n && memcmp(expected, answer, n) == 0;
 }
 
-static const rf_task gsm8k = {
-    .name = "gsm8k", .help = "only checked: the number behind the last ####", .check = gsm8k_check};
-static const rf_task exact = {.name = "exact",
-                              .help = "only checked: equal text, but for blanks at both ends",
-                              .check = exact_check};
+static const rf_task exact = {
+    .name = "exact", .help = "equal text, but for blanks at both ends", .check = exact_check};
 
 /* --- The table -------------------------------------------------------------------------------- */
 
-const rf_task *const rf_tasks[] = {
-    &rf_task_arithmetic, &rf_task_sort, &rf_task_sudoku, &rf_task_countdown, &gsm8k, &exact, NULL};
+const rf_task *const rf_tasks[] = {&rf_task_arithmetic,
+                                   &rf_task_sort,
+                                   &rf_task_sudoku4,
+                                   &rf_task_sudoku9,
+                                   &rf_task_countdown,
+                                   &rf_task_gsm8k,
+                                   &rf_task_math,
+                                   &rf_task_arc,
+                                   &rf_task_mmlu_pro,
+                                   &exact,
+                                   NULL};
 
 const rf_task *rf_task_find(const char *name)
 {

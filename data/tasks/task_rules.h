@@ -7,7 +7,9 @@
 
 #include "data/tasks/task.h"
 
-extern const rf_task rf_task_arithmetic, rf_task_sort, rf_task_sudoku, rf_task_countdown;
+extern const rf_task rf_task_arithmetic, rf_task_sort, rf_task_sudoku4, rf_task_sudoku9,
+    rf_task_countdown, rf_task_gsm8k, rf_task_math, rf_task_arc, rf_task_arc_likelihood,
+    rf_task_mmlu_pro, rf_task_mmlu_pro_likelihood;
 
 /* Appends to a string in a buffer of `size` bytes. What does not fit is RF_ERR_USAGE: the options
  * ask for a question that is too long. */
@@ -21,5 +23,12 @@ int rf_task_digits(int64_t value);
 bool rf_task_read_number(int64_t *value, const char **text);
 bool rf_task_read_char(const char **text, char c);
 bool rf_task_at_end(const char *text); /* only blanks are left */
+
+/* A string of a record, which holds it; NULL where there is none. One with a zero character, which
+ * would end it for all who read it, is RF_ERR. */
+RF_MUST_CHECK int rf_task_field(const char **out, const json_t *record, const char *field,
+                                rf_error *err);
+/* Are both there and equal? Frees both. */
+bool rf_task_same(char *a, char *b);
 
 #endif

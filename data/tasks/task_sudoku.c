@@ -19,15 +19,31 @@ static unsigned taken(const int *cell, int box, int at)
     return mask;
 }
 
+static int n_bits(unsigned mask)
+{
+    return __builtin_popcount(mask);
+}
+
+/* The blank with the fewest digits left, the first of equals; -1: the grid is full. */
+static int tightest_blank(const int *cell, int box)
+{
+    int side = box * box, best = -1, most = -1;
+    for (int at = 0; at < side * side; at++) {
+        int n = cell[at] == 0 ? n_bits(taken(cell, box, at) & ~1u) : -1;
+        if (n > most) {
+            best = at;
+            most = n;
+        }
+    }
+    return best;
+}
+
 /* Solutions of the grid, counted up to `limit`. The depth of the recursion is the number of
- * blanks. Only 4x4 grids are solved, so plain order is fast enough. */
+ * blanks. */
 static int count_solutions(int *cell, int box, int limit)
 {
-    int side = box * box, at = 0;
-    while (at < side * side && cell[at] != 0) {
-        at++;
-    }
-    if (at == side * side) {
+    int side = box * box, at = tightest_blank(cell, box);
+    if (at < 0) {
         return 1;
     }
     unsigned mask = taken(cell, box, at);
@@ -97,9 +113,10 @@ static void print_grid(char *text, const int *cell, int n)
     text[n] = '\0';
 }
 
-static int generate(rf_task_text *out, rf_rng *rng, const rf_task_options *options, rf_error *err)
+static int generate(rf_task_text *out, rf_rng *rng, int box, const rf_task_options *options,
+                    rf_error *err)
 {
-    const int box = 2, n = 16;
+    const int n = box * box * box * box;
     for (int i = 0; i < MAX_TRIES; i++) {
         int cell[MAX_CELLS] = {0};
         RF_ASSERT(fill_random(cell, box, 0, rng));
@@ -111,6 +128,16 @@ static int generate(rf_task_text *out, rf_rng *rng, const rf_task_options *optio
     }
     return rf_error_set(err, RF_ERR, "no grid with %" PRId64 " givens found: raise option parts",
                         options->n_parts);
+}
+
+static int generate4(rf_task_text *out, rf_rng *rng, const rf_task_options *options, rf_error *err)
+{
+    return generate(out, rng, 2, options, err);
+}
+
+static int generate9(rf_task_text *out, rf_rng *rng, const rf_task_options *options, rf_error *err)
+{
+    return generate(out, rng, 3, options, err);
 }
 
 /* Reads the cells of a grid, '.' for 0; the side, or 0 if the text is none. */
@@ -156,12 +183,23 @@ static bool check(const char *query, const char *expected, const char *answer)
 }
 
 /* Four is the least number of givens that a 4x4 grid with one solution can have. */
-const rf_task rf_task_sudoku = {
+const rf_task rf_task_sudoku4 = {
     .name = "sudoku4",
     .help = "a 4x4 grid with parts=8 givens and one solution",
     .preset = {.n_parts = 8},
     .least = {.n_parts = 4},
     .most = {.n_parts = 15},
-    .generate = generate,
+    .generate = generate4,
+    .check = check,
+};
+
+/* 17 is the least for 9x9; blanking at random seldom comes below 24. */
+const rf_task rf_task_sudoku9 = {
+    .name = "sudoku9",
+    .help = "a 9x9 grid with parts=40 givens and one solution",
+    .preset = {.n_parts = 40},
+    .least = {.n_parts = 24},
+    .most = {.n_parts = 80},
+    .generate = generate9,
     .check = check,
 };
