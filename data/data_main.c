@@ -2,6 +2,7 @@
 #include "data/data_main.h"
 
 #include "common/base/log.h"
+#include "common/base/nearest.h"
 #include "common/base/output.h"
 
 #include <errno.h>
@@ -20,18 +21,22 @@ static void print_help(void)
         printf("  %-15s %s\n", commands[i]->name, commands[i]->summary);
     }
     printf("  %-15s %s\n", "help", "COMMAND: its options");
-    printf("\n  --help, --version\n"
+    printf("\n  -h, --help, --version\n"
            "\nExit status: 0 done, 1 error, 2 wrong usage, 5 worth a retry.\n");
 }
 
 static const rf_data_command *find_command(const char *name, rf_error *err)
 {
+    rf_nearest nearest = rf_nearest_to(name, strlen(name));
     for (int i = 0; i < N_COMMANDS; i++) {
         if (strcmp(commands[i]->name, name) == 0) {
             return commands[i];
         }
+        rf_nearest_try(&nearest, commands[i]->name, strlen(commands[i]->name));
     }
-    rf_error_set(err, RF_ERR_USAGE, "%s: unknown command: see refusion-data --help", name);
+    char hint[RF_NEAREST_HINT];
+    rf_error_set(err, RF_ERR_USAGE, "%s: unknown command: %ssee refusion-data --help", name,
+                 rf_nearest_hint(hint, &nearest, ""));
     return NULL;
 }
 

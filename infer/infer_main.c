@@ -45,7 +45,7 @@ static const char usage[] =
     "  --max-prompt N     longest prompt in tokens where prompts come one by one (default: what\n"
     "                     the model has room for, at most 1024)\n"
     "  --threads N        default: the cores this process may use\n"
-    "  --help, --version\n"
+    "  -h, --help, --version\n"
     "\n"
     "Settings (defaults: those of the run that trained the model):\n";
 

@@ -29,7 +29,7 @@ static const char usage[] =
     "  --resume auto   goes on from the newest checkpoint of the run folder that verifies;\n"
     "                  a folder without checkpoints begins\n"
     "  --resume PATH   goes on from this checkpoint\n"
-    "  --help          this text and all keys\n"
+    "  -h, --help      this text and all keys\n"
     "  --version       prints the version\n"
     "\n"
     "Exit status: 0 done, 1 permanent error, 2 wrong usage, 3 stopped on request after a\n"

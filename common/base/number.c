@@ -1,11 +1,13 @@
 #include "common/base/number.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* --- Reading ---------------------------------------------------------------------------------- */
 
@@ -110,6 +112,32 @@ bool rf_number_real(double *out, const char *text)
         return false;
     }
     *out = value;
+    return true;
+}
+
+bool rf_number_bytes(int64_t *out, const char *text)
+{
+    static const char units[] = "kmgt";
+    decimal number;
+    if (!read_decimal(&number, text)) {
+        return false;
+    }
+    const char *rest = number.rest + strspn(number.rest, " ");
+    const char *unit = *rest != '\0' ? strchr(units, tolower((unsigned char)*rest)) : NULL;
+    double scale = 1;
+    if (unit != NULL) {
+        const bool is_binary = tolower((unsigned char)rest[1]) == 'i';
+        scale = pow(is_binary ? 1024 : 1000, (double)(unit - units + 1));
+        rest += 1 + is_binary;
+    }
+    if (strcmp(rest, "") != 0 && strcasecmp(rest, "b") != 0) {
+        return false;
+    }
+    const double bytes = floor(strtod(text, NULL) * scale);
+    if (!(bytes >= 0 && bytes <= 1e18)) {
+        return false;
+    }
+    *out = (int64_t)bytes;
     return true;
 }
 

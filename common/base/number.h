@@ -12,6 +12,9 @@
  * double, or too small to be told from 0, is refused, as are "inf", "nan" and "0x1p3". */
 bool rf_number_integer(int64_t *out, const char *text);
 bool rf_number_real(double *out, const char *text);
+/* A number of bytes from 0 on: "2000", "5G", "1.5GB", "5 gib", with any of the units k, M, G, T in
+ * either case. Powers of 1000, or of 1024 where an i stands behind ("GiB"); rounded down. */
+bool rf_number_bytes(int64_t *out, const char *text);
 
 enum { RF_NUMBER_BYTES = 40 }; /* room for what the next two print */
 /* The shortest decimal form that reads back as the same number. */

@@ -1,6 +1,7 @@
 #include "common/base/options.h"
 
 #include "common/base/alloc.h"
+#include "common/base/nearest.h"
 #include "common/base/number.h"
 
 #include <ctype.h>
@@ -14,15 +15,31 @@
 
 enum { FIRST_CODE = 256 }; /* of the table's options: above any character */
 
-/* What getopt_long stopped at, and why: ':' for a missing value, '?' for the rest. */
-static int refuse(int code, const char *at, const char *help, rf_error *err)
+/* What getopt_long stopped at, and why: ':' for a missing value, '?' for the rest. `at`: the word
+ * of the command line, which may be a cluster of short options. */
+static int refuse(int code, const char *at, const rf_option *table, const char *help, rf_error *err)
 {
-    /* optopt is the option's own code where it was given a value that it does not take. */
-    return rf_error_set(err, RF_ERR_USAGE, "%.200s: %s: %s", at,
-                        code == ':'            ? "needs a value"
-                        : optopt >= FIRST_CODE ? "takes no value"
-                                               : "unknown or ambiguous option",
-                        help);
+    if (code == ':' || optopt >= FIRST_CODE) {
+        /* optopt is the option's own code where it was given a value that it does not take. */
+        return rf_error_set(err, RF_ERR_USAGE, "%.200s: %s: %s", at,
+                            code == ':' ? "needs a value" : "takes no value", help);
+    }
+    if (optopt != 0) {
+        return rf_error_set(err, RF_ERR_USAGE, "-%c: unknown option: %s", optopt, help);
+    }
+    const size_t bytes = strcspn(at + 2, "=");
+    int n_begin = 0; /* options that begin so: the word is short for several */
+    rf_nearest nearest = rf_nearest_to(at + 2, bytes);
+    for (; table->name != NULL; table++) {
+        n_begin += strncmp(table->name, at + 2, bytes) == 0;
+        rf_nearest_try(&nearest, table->name, strlen(table->name));
+    }
+    if (n_begin > 1) {
+        return rf_error_set(err, RF_ERR_USAGE, "%.200s: short for several options: %s", at, help);
+    }
+    char hint[RF_NEAREST_HINT];
+    return rf_error_set(err, RF_ERR_USAGE, "%.200s: unknown option: %s%s", at,
+                        rf_nearest_hint(hint, &nearest, "--"), help);
 }
 
 static int take(const rf_option *option, const char *value, rf_error *err)
@@ -68,7 +85,7 @@ int rf_options_parse(int *first, int argc, char **argv, const rf_option *table, 
         }
         if (code < FIRST_CODE) {
             const char *at = optind > 0 && optind <= argc ? argv[optind - 1] : "";
-            rc = refuse(code, at, help, err);
+            rc = refuse(code, at, table, help, err);
             break;
         }
         rc = take(&table[code - FIRST_CODE], optarg, err);

@@ -1,5 +1,7 @@
 /* refusion-convert: models of Hugging Face in and out. */
 #include "common/base/log.h"
+#include "common/base/nearest.h"
+#include "common/base/number.h"
 #include "common/base/options.h"
 #include "common/base/output.h"
 #include "data/convert/convert.h"
@@ -33,9 +35,10 @@ static const char usage[] =
     "  --ignore-field NAME       import: a field of config.json that is unknown here changes "
     "nothing;\n"
     "                            may be given several times\n"
-    "  --max-shard-size N        export: most bytes of a weights file, with k, M, G; default 5G\n"
+    "  --max-shard-size N        export: most bytes of a weights file, as 500MB or 2GiB; default "
+    "5GB\n"
     "  --quiet                   no report on stderr\n"
-    "  --help, --version\n"
+    "  -h, --help, --version\n"
     "\n"
     "Architectures: Qwen3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM. Values are converted\n"
     "tensor by tensor: a model need not fit into memory.\n"
@@ -57,31 +60,6 @@ static const char see[] = "see refusion-convert --help";
 static void note(const char *line)
 {
     rf_log_info("%s", line);
-}
-
-/* "5G", "100M", "2000": decimal multiples, as Transformers counts them. */
-static int read_size(int64_t *out, const char *text, rf_error *err)
-{
-    static const char units[] = "kMG";
-    char *end;
-    errno = 0;
-    double value = strtod(text, &end);
-    double scale = 1.0;
-    const char *unit = *end != '\0' ? strchr(units, *end) : NULL;
-    if (unit != NULL) {
-        for (const char *u = units; u <= unit; u++) {
-            scale *= 1000.0;
-        }
-        end++;
-        end += *end == 'B';
-    }
-    if (errno != 0 || end == text || *end != '\0' || !(value * scale >= 1.0) ||
-        !(value * scale <= 1e18)) {
-        return rf_error_set(err, RF_ERR_USAGE,
-                            "--max-shard-size %s: must be a number of bytes, as 500M or 5G", text);
-    }
-    *out = (int64_t)(value * scale);
-    return RF_OK;
 }
 
 static int read_options(command_line *out, int argc, char **argv, rf_error *err)
@@ -112,7 +90,13 @@ static int read_options(command_line *out, int argc, char **argv, rf_error *err)
         out->path = argv + first + 1;
         out->n = argc - first - 1;
     }
-    return shard != NULL ? read_size(&out->options.max_shard_bytes, shard, err) : RF_OK;
+    int64_t *most = &out->options.max_shard_bytes;
+    if (shard != NULL && (!rf_number_bytes(most, shard) || *most < 1)) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--max-shard-size %s: must be a number of bytes, as 500MB or 2GiB",
+                            shard);
+    }
+    return RF_OK;
 }
 
 static int read_dtype(command_line *line, bool is_export, rf_error *err)
@@ -203,12 +187,16 @@ static int run_line(command_line *line, int argc, char **argv, rf_error *err)
     if (line->command == NULL) {
         return rf_error_set(err, RF_ERR_USAGE, "no command: %s", see);
     }
+    rf_nearest nearest = rf_nearest_to(line->command, strlen(line->command));
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
         if (strcmp(line->command, commands[i].name) == 0) {
             return commands[i].run(line, err);
         }
+        rf_nearest_try(&nearest, commands[i].name, strlen(commands[i].name));
     }
-    return rf_error_set(err, RF_ERR_USAGE, "%s: unknown command: %s", line->command, see);
+    char hint[RF_NEAREST_HINT];
+    return rf_error_set(err, RF_ERR_USAGE, "%s: unknown command: %s%s", line->command,
+                        rf_nearest_hint(hint, &nearest, ""), see);
 }
 
 static int run(int argc, char **argv, rf_error *err)

@@ -59,7 +59,7 @@ static const char usage[] =
     "  --csv FILE         the rows of a sweep as comma-separated values\n"
     "  --answers FILE     JSON lines {\"query\",\"expected\",\"text\",\"correct\",...}\n"
     "  --threads N        of a rank; default: the host's cores shared among its ranks\n"
-    "  --help, --version\n"
+    "  -h, --help, --version\n"
     "  --task TASK        decode an answer to each question and judge it:\n";
 
 static void print_usage(void)

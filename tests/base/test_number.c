@@ -49,6 +49,27 @@ Test(number, reals_are_decimal_and_finite)
     }
 }
 
+Test(number, bytes)
+{
+    static const struct {
+        const char *text;
+        int64_t bytes;
+    } cases[] = {{"0", 0},         {"2000", 2000},   {"20k", 20000},         {"1kB", 1000},
+                 {"1KB", 1000},    {"1KiB", 1024},   {"5GB", 5000000000},    {"5 GiB", 5368709120},
+                 {"0.5m", 500000}, {"1.5e3b", 1500}, {"2TB", 2000000000000}, {"1.5", 1}};
+    int64_t bytes = 7;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cr_expect(rf_number_bytes(&bytes, cases[i].text) && bytes == cases[i].bytes, "%s: %ld",
+                  cases[i].text, (long)bytes);
+    }
+    static const char *const bad[] = {"",     "G",   "-1",  "-1k",  "5X",
+                                      "5GBB", "5iB", "nan", "1e30", "0x5"};
+    bytes = 7;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        cr_expect(!rf_number_bytes(&bytes, bad[i]) && bytes == 7, "%s", bad[i]);
+    }
+}
+
 Test(number, the_shortest_form_reads_back)
 {
     static const struct {

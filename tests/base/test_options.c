@@ -104,10 +104,13 @@ Test(options, mistakes_are_named)
         const char *word[3], *says;
     } cases[] = {
         {{"--size", NULL}, "--size: needs a value: see program --help"},
-        {{"--sise", "3", NULL}, "--sise: unknown or ambiguous option: see program --help"},
-        {{"--siz", "3", NULL}, "--siz: unknown or ambiguous"},
+        {{"--sise", "3", NULL}, "--sise: unknown option: did you mean --size? see program"},
+        {{"--sise=3", NULL}, "--sise=3: unknown option: did you mean --size? see program"},
+        {{"--nothing-like-it", NULL}, "--nothing-like-it: unknown option: see program --help"},
+        {{"--si", "3", NULL}, "--si: short for several options: see program --help"},
         {{"--quick=3", NULL}, "--quick=3: takes no value"},
-        {{"-x", NULL}, "-x: unknown"},
+        {{"-x", NULL}, "-x: unknown option: see program --help"},
+        {{"-zx", NULL}, "-z: unknown option: see program --help"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         given g;

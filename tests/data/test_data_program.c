@@ -39,7 +39,8 @@ Test(data_program, wrong_usage_is_2)
 {
     put_text("a.jsonl", "{\"text\": \"t\"}");
     ASSERT_FAILS(2, "no command", " ");
-    ASSERT_FAILS(2, "unknown command", "nothing");
+    ASSERT_FAILS(2, "unknown command: see", "nothing");
+    ASSERT_FAILS(2, "unknown command: did you mean build? see", "bild");
     ASSERT_FAILS(2, "unknown command", "help nothing");
     ASSERT_FAILS(2, "--nothing", "build --nothing");
     ASSERT_FAILS(2, "needs a value", "build a.jsonl --out");

@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/config/config_private.h"
+#include "common/base/nearest.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -89,63 +90,21 @@ bool rf_config_has_section(const rf_config *config, const char *section, size_t 
 
 /* --- Suggestions ------------------------------------------------------------------------------ */
 
-enum { NAME_MAX_BYTES = 64 };
-
-/* Edits that turn a into b: insert, remove, replace, swap of neighbours. (The "optimal string
- * alignment" form of the Damerau-Levenshtein distance.) Both are at most NAME_MAX_BYTES long. */
-static int distance(const char *a, size_t n_a, const char *b, size_t n_b)
-{
-    int rows[3][NAME_MAX_BYTES + 1];
-    int *before = rows[0], *last = rows[1], *row = rows[2];
-    for (size_t j = 0; j <= n_b; j++) {
-        before[j] = last[j] = (int)j;
-    }
-    for (size_t i = 1; i <= n_a; i++) {
-        row[0] = (int)i;
-        for (size_t j = 1; j <= n_b; j++) {
-            int best = last[j - 1] + (a[i - 1] != b[j - 1]);
-            best = last[j] + 1 < best ? last[j] + 1 : best;
-            best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
-                before[j - 2] + 1 < best) {
-                best = before[j - 2] + 1;
-            }
-            row[j] = best;
-        }
-        int *reused = before;
-        before = last;
-        last = row;
-        row = reused;
-    }
-    return last[n_b];
-}
-
 /* The known name nearest to `name`: the same key in another section, or a few edits away. */
 static const char *nearest_key(const rf_config *config, const char *name)
 {
-    size_t bytes = strlen(name);
-    if (bytes > NAME_MAX_BYTES) {
-        return NULL;
-    }
     const char *dot = strchr(name, '.');
-    const char *nearest = NULL;
-    int least = (int)bytes / 4 + 2;
+    rf_nearest nearest = rf_nearest_to(name, strlen(name));
     for (int i = 0; i < config->n_entries; i++) {
         const char *known = config->entries[i].key->name;
-        if (strlen(known) > NAME_MAX_BYTES) {
-            continue;
+        if (nearest.edits > 1 &&
+            strcmp(dot != NULL ? dot + 1 : name, known + section_bytes(known) + 1) == 0) {
+            nearest.name = known;
+            nearest.edits = 1;
         }
-        const char *known_key = known + section_bytes(known) + 1;
-        int edits = distance(name, bytes, known, strlen(known));
-        if (strcmp(dot != NULL ? dot + 1 : name, known_key) == 0) {
-            edits = edits < 1 ? edits : 1;
-        }
-        if (edits < least) {
-            least = edits;
-            nearest = known;
-        }
+        rf_nearest_try(&nearest, known, strlen(known));
     }
-    return nearest;
+    return nearest.name;
 }
 
 int rf_config_unknown(const rf_config *config, const char *name, rf_error *err)
@@ -160,27 +119,21 @@ int rf_config_unknown(const rf_config *config, const char *name, rf_error *err)
 
 int rf_config_unknown_section(const rf_config *config, const char *section, rf_error *err)
 {
-    size_t bytes = strlen(section);
-    char all[512] = "", nearest[NAME_MAX_BYTES + 1] = "";
-    int least = (int)bytes / 4 + 2;
+    char all[512] = "";
+    rf_nearest nearest = rf_nearest_to(section, strlen(section));
     for (int i = 0; i < config->n_entries; i++) {
         const char *known = config->entries[i].key->name;
-        size_t n = section_bytes(known);
+        size_t n = section_bytes(known), used = strlen(all);
         const rf_config head = {config->entries, i};
-        if (n > NAME_MAX_BYTES || rf_config_has_section(&head, known, n)) {
+        if (rf_config_has_section(&head, known, n)) {
             continue;
         }
-        size_t used = strlen(all);
         snprintf(all + used, sizeof all - used, "%s%.*s", used > 0 ? ", " : "", (int)n, known);
-        int edits = bytes <= NAME_MAX_BYTES ? distance(section, bytes, known, n) : least;
-        if (edits < least) {
-            least = edits;
-            snprintf(nearest, sizeof nearest, "%.*s", (int)n, known);
-        }
+        rf_nearest_try(&nearest, known, n);
     }
-    if (nearest[0] != '\0') {
-        return rf_error_set(err, RF_ERR_USAGE, "unknown section '%.200s': did you mean '%s'?",
-                            section, nearest);
+    if (nearest.name != NULL) {
+        return rf_error_set(err, RF_ERR_USAGE, "unknown section '%.200s': did you mean '%.*s'?",
+                            section, (int)nearest.bytes, nearest.name);
     }
     return rf_error_set(err, RF_ERR_USAGE, "unknown section '%.200s': the sections are %s", section,
                         all);

@@ -1,6 +1,7 @@
 #include "common/base/config/config_private.h"
 
 #include "common/base/alloc.h"
+#include "common/base/nearest.h"
 #include "common/base/number.h"
 #include "common/base/utf8.h"
 
@@ -107,29 +108,35 @@ void rf_config_describe(char *out, size_t size, const rf_config_key *key)
 
 /* --- Text to value ---------------------------------------------------------------------------- */
 
-static bool is_choice(const char *choices, const char *text)
+static bool is_choice(const char *choices, const char *text, rf_nearest *nearest)
 {
     size_t bytes = strlen(text);
-    for (const char *c = choices; bytes > 0 && strchr(text, '|') == NULL;) {
+    *nearest = rf_nearest_to(text, bytes);
+    for (const char *c = choices;;) {
         size_t n = strcspn(c, "|");
         if (n == bytes && memcmp(c, text, n) == 0) {
             return true;
         }
+        rf_nearest_try(nearest, c, n);
         if (c[n] == '\0') {
-            break;
+            return false;
         }
         c += n + 1;
     }
-    return false;
 }
 
-static int refuse(const rf_config_key *key, const char *text, rf_error *err)
+/* nearest: the choice that may have been meant; NULL: the value is no choice. */
+static int refuse(const rf_config_key *key, const char *text, const rf_nearest *nearest,
+                  rf_error *err)
 {
-    char wanted[512];
+    char wanted[512], hint[RF_NEAREST_BYTES + 32] = "";
     rf_config_describe(wanted, sizeof wanted, key);
-    return rf_error_set(err, RF_ERR_USAGE, "'%.200s' is not possible here: write %s%s", text,
+    if (nearest != NULL && nearest->name != NULL) {
+        snprintf(hint, sizeof hint, " (did you mean %.*s?)", (int)nearest->bytes, nearest->name);
+    }
+    return rf_error_set(err, RF_ERR_USAGE, "'%.200s' is not possible here: write %s%s%s", text,
                         strchr("aeiou", wanted[0]) != NULL && key->type == RF_KEY_INT ? "an " : "",
-                        wanted);
+                        wanted, hint);
 }
 
 static int add_int(rf_config_value *value, const rf_config_key *key, const char *text,
@@ -138,7 +145,7 @@ static int add_int(rf_config_value *value, const rf_config_key *key, const char 
     int64_t number;
     if (!rf_number_integer(&number, text) ||
         !((double)number >= key->min && (double)number <= key->max)) {
-        return refuse(key, text, err);
+        return refuse(key, text, NULL, err);
     }
     if (key->type == RF_KEY_INT) {
         value->integer = number;
@@ -152,10 +159,11 @@ static int add_int(rf_config_value *value, const rf_config_key *key, const char 
 int rf_config_value_add(rf_config_value *value, const rf_config_key *key, const char *text,
                         rf_error *err)
 {
+    rf_nearest nearest;
     switch (key->type) {
     case RF_KEY_BOOL:
         if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0) {
-            return refuse(key, text, err);
+            return refuse(key, text, NULL, err);
         }
         value->boolean = text[0] == 't';
         return RF_OK;
@@ -165,14 +173,14 @@ int rf_config_value_add(rf_config_value *value, const rf_config_key *key, const 
     case RF_KEY_REAL: {
         double number;
         if (!rf_number_real(&number, text) || !(number >= key->min && number <= key->max)) {
-            return refuse(key, text, err);
+            return refuse(key, text, NULL, err);
         }
         value->real = number;
         return RF_OK;
     }
     case RF_KEY_CHOICE:
-        if (!is_choice(key->choices, text)) {
-            return refuse(key, text, err);
+        if (!is_choice(key->choices, text, &nearest)) {
+            return refuse(key, text, &nearest, err);
         }
         break;
     case RF_KEY_STRING:

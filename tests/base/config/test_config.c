@@ -251,7 +251,8 @@ Test(config, ranges)
     expect_refused("train:\n  lr: 1.0001\n", "a.yaml:2:7: train.lr: '1.0001'");
     expect_refused("train:\n  lr: -1e-9\n", "number from 0 to 1");
     expect_refused("data:\n  slot_sizes: [4, 65]\n", "a.yaml:2:19: data.slot_sizes: '65'");
-    expect_refused("train: {compute: fp32}\n", "one of f32, bf16, no");
+    expect_refused("train: {compute: fp32}\n", "one of f32, bf16, no (did you mean f32?)");
+    expect_refused("train: {compute: double}\n", "one of f32, bf16, no");
     expect_refused("train: {compute: 'f32|bf16'}\n", "one of f32, bf16, no");
     expect_refused("train: {compute: ''}\n", "one of f32, bf16, no");
     expect_refused("train: {verbose: yes}\n", "true or false");

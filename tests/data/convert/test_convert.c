@@ -337,7 +337,7 @@ Test(convert, program_refuses_wrong_usage)
     ASSERT_FAILS(2, "no option but --quiet", "quantize a b --dtype bf16");
     ASSERT_FAILS(2, "f32, bf16 or f16", "export a b --dtype int8");
     ASSERT_FAILS(2, "f32 or bf16", "import a b --dtype int8");
-    ASSERT_FAILS(2, "unknown or ambiguous", "import a b --speed");
+    ASSERT_FAILS(2, "--speed: unknown option: see", "import a b --speed");
     ASSERT_FAILS(2, "needs a value", "import a b --dtype");
     ASSERT_FAILS(2, "f32 or bf16", "import a b --dtype f16");
     ASSERT_FAILS(2, "f32, bf16 or f16", "export a b --dtype f64");
@@ -346,8 +346,10 @@ Test(convert, program_refuses_wrong_usage)
     ASSERT_FAILS(2, "cannot be ignored",
                  "import tests/golden/hf_llama3 '%s/m.h5' --ignore-field hidden_act --quiet",
                  folder);
+    ASSERT_FAILS(2, "--dtpye: unknown option: did you mean --dtype?", "import a b --dtpye f32");
+    ASSERT_FAILS(2, "exprot: unknown command: did you mean export?", "exprot a b");
     ASSERT_FAILS(2, "option of export", "import a b --max-shard-size 5G");
-    ASSERT_FAILS(2, "number of bytes", "export a b --max-shard-size 5T");
+    ASSERT_FAILS(2, "number of bytes", "export a b --max-shard-size 5X");
     ASSERT_FAILS(2, "number of bytes", "export a b --max-shard-size nan");
     ASSERT_FAILS(2, "number of bytes", "export a b --max-shard-size 0");
     static const char *const help[] = {"--help", "-h", "help", "help import", "import -h"};
