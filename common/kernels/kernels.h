@@ -21,7 +21,7 @@
  *   master      gain, bias, and dw, dgain, dbias, dtable, and the operands of the kernels on flat
  *               buffers
  *   sum         sums
- *   index       token, position, target, place, draw, banned
+ *   index       token, position, target, place, draw, banned, seen
  * An operand `of x_class` and the like is of the class that the call names: activation, residual or
  * product. All matrices are row-major. N places, D width, H heads, G key/value heads, K head width,
  * F feed-forward width, V vocabulary, M keys.
@@ -56,11 +56,29 @@ static inline rf_matrix rf_matrix_rows(const void *data)
     return (rf_matrix){data, RF_ROWS};
 }
 
-/* How the token of one place is chosen: argmax_j (logit_j / temperature + noise of (key, j)), which
- * is a sample of softmax(logits / temperature) (gumbel.h). Fields of other rules go here. */
+/* How the token of one place is chosen: in the order of the fields, and with the results, of
+ * Transformers' logits processors. Zeroed: argmax of the logits.
+ *
+ *   penalty      logits of ids already seen: z < 0 ? z * penalty : z / penalty, once for each id
+ *                (arXiv:1909.05858)
+ *   temperature  p = softmax(z / temperature); 0: argmax of z, and nothing below is read
+ *   top_k        ids below the k-th largest z are dropped; its equals stay (arXiv:1805.04833)
+ *   tail         top-p (arXiv:1904.09751): the least probable ids are dropped, as long as all that are
+ *                have at most the share `tail` = 1 - p of what is left; among equals higher ids first.
+ *                The likeliest id stays
+ *   min_p        ids with less than min_p times the largest probability are dropped
+ *                (arXiv:2407.01082)
+ *
+ * The token is argmax_j (z_j / temperature + noise of (key, j)) of the ids left, which is a sample
+ * of their probabilities (gumbel.h). Top-p on `cpu` neglects ids less probable than 2^-40 times the
+ * likeliest. */
 typedef struct rf_draw {
+    int32_t seen, n_seen; /* query->seen[seen .. seen + n_seen), repetitions count once */
+    double penalty;       /* above 0; read where n_seen > 0 */
+    double temperature;
+    int64_t top_k;      /* 0: all */
+    double tail, min_p; /* in [0,1]; 0: none is dropped */
     uint64_t key;       /* random */
-    double temperature; /* 0: argmax of the logits; key is not read */
 } rf_draw;
 
 enum { RF_DRAW_WORDS = sizeof(rf_draw) / sizeof(int32_t) }; /* as it is uploaded, class index */
@@ -73,14 +91,15 @@ typedef struct rf_head_query {
     const rf_draw *draw;   /* [n], or NULL: argmax everywhere */
     const int32_t *banned; /* [n_banned] ids that are never drawn, beside those >= n_usable */
     int64_t n_banned;
-    int64_t n_usable; /* ids in [n_usable,V) are padding rows of the head */
+    int64_t n_usable;    /* ids in [n_usable,V) are padding rows of the head */
+    const int32_t *seen; /* ids in [0,V), of which `draw` names ranges */
 } rf_head_query;
 
 /* What it answers; NULL: not asked. Other measures of a place's distribution go here. */
 typedef struct rf_head_answer {
     int32_t *token; /* [n] index: drawn; the lowest id among equals */
-    void *score;    /* [n] statistic: softmax(logits)[token] over the whole vocabulary, untempered.
-                       Asked together with token */
+    void *score;    /* [n] statistic: softmax(logits)[token] over the whole vocabulary, whatever
+                       `draw` made of them. Asked together with token */
     void *logprob;  /* [n] statistic: log softmax(logits)[target], 0 without target */
 } rf_head_answer;
 

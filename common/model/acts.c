@@ -139,6 +139,7 @@ static void take_query(rf_acts *acts, const layout *l)
     acts->draw = take(l, RF_INDEX, RF_DRAW_WORDS);
     acts->banned =
         rf_arena_take(l->arena, rf_backend_bytes(l->backend, RF_INDEX, RF_MODEL_MAX_BANNED));
+    acts->seen = rf_arena_take(l->arena, rf_backend_bytes(l->backend, RF_INDEX, acts->keys));
     acts->answer.token = take(l, RF_INDEX, 1);
     acts->answer.score = take(l, RF_STATISTIC, 1);
     acts->answer.logprob = take(l, RF_STATISTIC, 1);

@@ -51,18 +51,49 @@ static int check_places(const rf_acts *acts, const int32_t *place, int64_t n, rf
     return RF_OK;
 }
 
+static int check_ids(const int32_t *id, int64_t n, int64_t vocab, rf_error *err)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (id[i] >= vocab) {
+            return rf_error_set(err, RF_ERR,
+                                "token %" PRId32 " is outside the vocabulary of %" PRId64
+                                ": use the tokenizer that the model was trained with",
+                                id[i], vocab);
+        }
+    }
+    return RF_OK;
+}
+
+/* What a penalty looks at. */
+static int check_seen(const rf_acts *acts, const rf_model_question *q, int64_t vocab, rf_error *err)
+{
+    if (q->n_seen < 0 || q->n_seen > acts->keys) {
+        return rf_error_set(
+            err, RF_ERR, "%" PRId64 " seen tokens: the activations were made for %" PRId64 " keys",
+            q->n_seen, acts->keys);
+    }
+    for (int64_t i = 0; i < q->n_seen; i++) {
+        if (q->seen[i] < 0) {
+            return rf_error_set(err, RF_ERR, "seen token %" PRId32 " is negative", q->seen[i]);
+        }
+    }
+    for (int64_t i = 0; q->draw != NULL && i < q->n; i++) {
+        const rf_draw *draw = &q->draw[i];
+        if (draw->n_seen < 0 || draw->seen < 0 || draw->n_seen > q->n_seen - draw->seen) {
+            return rf_error_set(err, RF_ERR,
+                                "place %" PRId64 " has seen %" PRId32 " tokens from %" PRId32
+                                " on: there are %" PRId64,
+                                i, draw->n_seen, draw->seen, q->n_seen);
+        }
+    }
+    return check_ids(q->seen, q->n_seen, vocab, err);
+}
+
 static int check_query(const rf_acts *acts, const rf_model_question *q, int64_t vocab,
                        rf_error *err)
 {
     RF_TRY(check_places(acts, q->place, q->n, err));
-    for (int64_t i = 0; q->logprob != NULL && i < q->n; i++) {
-        if (q->target[i] >= vocab) {
-            return rf_error_set(err, RF_ERR,
-                                "token %" PRId32 " is outside the vocabulary of %" PRId64
-                                ": use the tokenizer that the model was trained with",
-                                q->target[i], vocab);
-        }
-    }
+    RF_TRY(check_ids(q->target, q->logprob != NULL ? q->n : 0, vocab, err));
     if (q->token != NULL && (q->n_usable < 1 || q->n_usable > vocab)) {
         return rf_error_set(err, RF_ERR,
                             "%" PRId64 " usable tokens and a vocabulary of %" PRId64
@@ -73,7 +104,7 @@ static int check_query(const rf_acts *acts, const rf_model_question *q, int64_t 
         return rf_error_set(err, RF_ERR, "%" PRId64 " banned tokens: at most %d are supported",
                             q->n_banned, RF_MODEL_MAX_BANNED);
     }
-    return RF_OK;
+    return check_seen(acts, q, vocab, err);
 }
 
 int rf_model_query(rf_model *model, rf_acts *acts, const rf_model_question *q, rf_error *err)
@@ -87,12 +118,14 @@ int rf_model_query(rf_model *model, rf_acts *acts, const rf_model_question *q, r
     rf_backend_upload(ctx, acts->chosen_target, RF_INDEX, q->target, RF_I32, scored ? q->n : 0);
     rf_backend_upload(ctx, acts->draw, RF_INDEX, q->draw, RF_I32, drawn ? q->n * RF_DRAW_WORDS : 0);
     rf_backend_upload(ctx, acts->banned, RF_INDEX, q->banned, RF_I32, q->n_banned);
+    rf_backend_upload(ctx, acts->seen, RF_INDEX, q->seen, RF_I32, q->n_seen);
     const rf_head_query query = {.place = acts->chosen,
                                  .target = scored ? acts->chosen_target : NULL,
                                  .draw = drawn ? acts->draw : NULL,
                                  .banned = acts->banned,
                                  .n_banned = q->n_banned,
-                                 .n_usable = q->n_usable};
+                                 .n_usable = q->n_usable,
+                                 .seen = acts->seen};
     const rf_head_answer answer = {.token = q->token != NULL ? acts->answer.token : NULL,
                                    .score = acts->answer.score,
                                    .logprob = scored ? acts->answer.logprob : NULL};

@@ -170,6 +170,7 @@ typedef struct rf_acts {
     int32_t *chosen, *chosen_target, *banned; /* [N], [N], [RF_MODEL_MAX_BANNED] index: what a query
                                                  of the head reads, */
     rf_draw *draw;                            /* [N], */
+    int32_t *seen;                            /* [keys] index, */
     rf_head_answer answer;                    /* and where it answers, [N] each */
     void *span_memory;                        /* [span_size] index, what spans points into */
     int32_t *host_span;                       /* [span_size] host, where it is built */
@@ -236,6 +237,8 @@ typedef struct rf_model_question {
     const rf_draw *draw;   /* [n], or NULL: argmax */
     const int32_t *banned; /* [n_banned], at most RF_MODEL_MAX_BANNED */
     int64_t n_banned, n_usable;
+    const int32_t *seen; /* [n_seen], at most acts->keys; ranges of it are named by draw */
+    int64_t n_seen;
     int32_t *token;  /* [n], or NULL: not asked, and neither is */
     double *score;   /* [n] */
     double *logprob; /* [n], or NULL: not asked */

@@ -327,6 +327,18 @@ static inline void run_head_loss(kernel_case *c, rf_ctx *ctx)
     rf_backend_free(ctx, chosen);
     free(place);
 }
+/* Places differ in their rules; every fourth is an argmax also where it is hot. */
+static inline rf_draw head_query_draw(int64_t i, bool is_hot)
+{
+    rf_draw how = {
+        .key = (uint64_t)i, .penalty = 1.7, .temperature = is_hot && i % 4 != 3 ? 0.7 : 0};
+    how.seen = (int32_t)(i % 3);
+    how.n_seen = i % 5 == 1 ? 4 : 0;
+    how.top_k = i % 4 == 1 ? 3 : 0;
+    how.tail = i % 4 == 2 ? 0.4 : 0;
+    how.min_p = i % 8 == 5 ? 0.3 : 0;
+    return how;
+}
 static inline void declare_head_query(kernel_case *c)
 {
     kernel_shape s = c->shape;
@@ -342,9 +354,10 @@ static inline void declare_head_query(kernel_case *c)
     }
     double *banned = case_declare(c, "banned", RF_INDEX, READS, 2, 0, 0);
     banned[1] = 3;
+    case_declare_index(c, "seen", 8, s.v);
     double *words = case_declare(c, "draw", RF_INDEX, READS, s.n * RF_DRAW_WORDS, 0, 0);
-    for (int64_t i = 0; i < s.n; i++) { /* every fourth place is an argmax also where it is hot */
-        rf_draw how = {.key = (uint64_t)i, .temperature = c->flags & HOT && i % 4 != 3 ? 0.7 : 0};
+    for (int64_t i = 0; i < s.n; i++) {
+        const rf_draw how = head_query_draw(i, c->flags & HOT);
         int32_t word[RF_DRAW_WORDS];
         memcpy(word, &how, sizeof(how));
         for (size_t j = 0; j < RF_DRAW_WORDS; j++) {
@@ -363,7 +376,8 @@ static inline void run_head_query(kernel_case *c, rf_ctx *ctx)
                            .draw = M("draw"),
                            .banned = M("banned"),
                            .n_banned = s.v > 4 ? 2 : 0,
-                           .n_usable = s.v > 4 ? s.v - 2 : s.v};
+                           .n_usable = s.v > 4 ? s.v - 2 : s.v,
+                           .seen = M("seen")};
     rf_head_answer answer = {M("token"), M("score"), M("logprob")};
     if (c->flags & ALONE) {
         KERNEL(head_query)

@@ -411,7 +411,10 @@ Test(forward, sampling_depends_on_its_key_alone)
     rf_batch batch = tiny_packed(&config, 9);
     TINY_MUST(rf_model_forward(r.model, r.acts, &batch, NULL, tiny_error()));
     int32_t place[4] = {3, 3, 3, 8}, token[4], one[1];
-    const rf_draw draw[4] = {{11, 2.0}, {12, 2.0}, {11, 2.0}, {13, 2.0}};
+    const rf_draw draw[4] = {{.key = 11, .temperature = 2.0},
+                             {.key = 12, .temperature = 2.0},
+                             {.key = 11, .temperature = 2.0},
+                             {.key = 13, .temperature = 2.0}};
     double score[4], single[1];
     rf_model_question query = {
         .n = 4, .place = place, .draw = draw, .n_usable = 37, .token = token, .score = score};

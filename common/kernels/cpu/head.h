@@ -11,6 +11,7 @@
 typedef struct head_scratch {
     int64_t rows;  /* places of a chunk */
     float *logits; /* [rows,V], rows ld floats apart */
+    float *own;    /* [threads,V], ld apart: a thread's other row of logits (draw.c) */
     int64_t ld;
     void *x;   /* [rows,D] activations: gathered rows of x, */
     float *dx; /* and their gradients */
@@ -26,5 +27,10 @@ void RF_CPU(head_gather)(rf_ctx *ctx, void *x, const void *from, const int32_t *
 /* Largest logit of a row, and the sum of exp(logit - largest). Where e is not NULL the terms go
  * there (it may be the row itself). */
 void RF_CPU(head_row_sum)(float *largest, float *sum, float *e, const float *row, int64_t v);
+
+/* The token that `how` draws from logits row [n_usable], banned ones -INFINITY; `first` where no
+ * other is above. own [n_usable] is scratch. */
+int32_t RF_CPU(draw)(float *own, const float *row, int32_t first, const rf_head_query *query,
+                     const rf_draw *how);
 
 #endif

@@ -1,6 +1,5 @@
 /* The head without gradients: what decoders and scores ask about chosen places. */
 #include "common/kernels/cpu/head.h"
-#include "common/kernels/gumbel.h"
 
 #include <math.h>
 #include <omp.h>
@@ -41,42 +40,9 @@ static int32_t ban(float *row, const rf_head_query *query)
     return -1;
 }
 
-/* The lowest id with the largest logit; `first` where none is above -inf. */
-static int32_t find_largest(const float *row, int32_t first, int64_t n)
-{
-    vf top = v_set(-INFINITY);
-    for (int64_t j = 0; j < n; j += VL) {
-        top = v_max(v_first(n - j, v_load_n(row + j, n - j), v_set(-INFINITY)), top);
-    }
-    float most = v_largest(top);
-    for (int64_t j = 0; most > -INFINITY && j < n; j++) {
-        if (row[j] == most) {
-            return (int32_t)j;
-        }
-    }
-    return first;
-}
-
-/* argmax of logit/temperature + noise is a sample of softmax(logit/temperature). */
-static int32_t sample(const float *row, int32_t first, uint64_t key, double temperature, int64_t n)
-{
-    int32_t best = first;
-    double most = -HUGE_VAL;
-    for (int64_t j = first; j < n; j++) {
-        if (row[j] > -INFINITY) {
-            double value = (double)row[j] / temperature + rf_gumbel(key, j);
-            if (value > most) {
-                best = (int32_t)j;
-                most = value;
-            }
-        }
-    }
-    return best;
-}
-
-/* The answers about place number i from its logits; the row is spoilt. */
-static void answer(const rf_head_answer *out, float *row, const rf_head_query *query, int64_t i,
-                   int64_t v)
+/* The answers about place number i from its logits; the row is spoilt. `own` has room for another. */
+static void answer(const rf_head_answer *out, float *row, float *own, const rf_head_query *query,
+                   int64_t i, int64_t v)
 {
     float largest, sum;
     RF_CPU(head_row_sum)(&largest, &sum, NULL, row, v);
@@ -88,9 +54,7 @@ static void answer(const rf_head_answer *out, float *row, const rf_head_query *q
         const rf_draw how = query->draw != NULL ? query->draw[i] : (rf_draw){0};
         const int32_t first = ban(row, query);
         RF_ASSERT(first >= 0); /* at least one id is usable and not banned */
-        const int32_t id = how.temperature > 0.0
-                               ? sample(row, first, how.key, how.temperature, query->n_usable)
-                               : find_largest(row, first, query->n_usable);
+        const int32_t id = RF_CPU(draw)(own, row, first, query, &how);
         out->token[i] = id;
         ((float *)out->score)[i] = expf(row[id] - largest) / sum;
     }
@@ -106,7 +70,8 @@ void RF_CPU(head_query)(rf_ctx *ctx, const rf_head_answer *out, const void *x, r
         float *logits = make_logits(ctx, &s, NULL, x, w, query->place + begin, m, d, v);
 #pragma omp parallel for schedule(dynamic) num_threads(threads_for(ctx, 2 * m * v))
         for (int64_t i = 0; i < m; i++) {
-            answer(out, logits + i * s.ld, query, begin + i, v);
+            float *own = s.own + omp_get_thread_num() * s.ld;
+            answer(out, logits + i * s.ld, own, query, begin + i, v);
         }
     }
 }

@@ -1,7 +1,5 @@
 #include "common/kernels/ref/ref.h"
 
-#include "common/kernels/gumbel.h"
-
 #include <tgmath.h>
 
 /* logits[j] = x . w_j. */
@@ -30,10 +28,10 @@ static real log_sum_exp(const real *logits, int64_t v)
     return max + (real)log(sum);
 }
 
-/* Room for the logits of one place. */
+/* Room for the logits of one place; behind it as much for a draw's logits, then its ids. */
 static real *logits_of(rf_ctx *ctx, int64_t v)
 {
-    RF_ASSERT((size_t)v * sizeof(real) <= ctx->scratch_bytes);
+    RF_ASSERT((size_t)v * (2 * sizeof(real) + sizeof(int32_t)) <= ctx->scratch_bytes);
     return ctx->scratch;
 }
 
@@ -73,39 +71,12 @@ void RF_REF(head_loss)(rf_ctx *ctx, void *loss_, void *dx_, void *dw_, const voi
     }
 }
 
-static bool may_draw(const rf_head_query *query, int64_t id)
-{
-    for (int64_t b = 0; b < query->n_banned; b++) {
-        if (query->banned[b] == id) {
-            return false;
-        }
-    }
-    return id < query->n_usable;
-}
-
-static int32_t draw(const real *logits, const rf_head_query *query, int64_t i)
-{
-    const rf_draw how = query->draw != NULL ? query->draw[i] : (rf_draw){0};
-    int32_t best = -1;
-    double best_value = 0;
-    for (int32_t j = 0; j < query->n_usable; j++) {
-        double value = (double)logits[j];
-        if (how.temperature > 0) { /* argmax of l/T + noise samples softmax(l/T) */
-            value = value / how.temperature + rf_gumbel(how.key, j);
-        }
-        if (may_draw(query, j) && (best < 0 || value > best_value)) {
-            best = j;
-            best_value = value;
-        }
-    }
-    RF_ASSERT(best >= 0); /* at least one id is usable and not banned */
-    return best;
-}
-
 void RF_REF(head_query)(rf_ctx *ctx, const rf_head_answer *out, const void *x_, rf_matrix w_,
                         const rf_head_query *query, int64_t n, int64_t d, int64_t v)
 {
     real *score = out->score, *logprob = out->logprob, *logits = logits_of(ctx, v);
+    real *drawn = logits + v;
+    int32_t *id = (int32_t *)(void *)(drawn + v);
     const real *x = x_, *w = w_.data;
     for (int64_t i = 0; i < n; i++) {
         compute_logits(ctx, logits, x + query->place[i] * d, w, d, v);
@@ -114,7 +85,7 @@ void RF_REF(head_query)(rf_ctx *ctx, const rf_head_answer *out, const void *x_, 
             logprob[i] = query->target[i] < 0 ? 0 : logits[query->target[i]] - lse;
         }
         if (out->token != NULL) {
-            out->token[i] = draw(logits, query, i);
+            out->token[i] = RF_REF(draw)(drawn, id, logits, query, i);
             score[i] = exp(logits[out->token[i]] - lse);
         }
     }
