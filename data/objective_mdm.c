@@ -61,7 +61,7 @@ const rf_objective_kind rf_objective_mdm = {
     .name = "mdm",
     .part = {[PART_DENOISE] = {"denoise", "denoising loss"}},
     .n_parts = 1,
-    .decoder = "refusion",
+    .decoder = "mdm",
     .needs_mask = true,
     .footprint = "prompt and padded response (objective.pad, objective.pad_length)",
     .places = places,

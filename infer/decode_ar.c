@@ -43,7 +43,7 @@ static bool tell(rf_sequence *s)
 const rf_decoder rf_decoder_ar = {
     .objective = "ar",
     .skill = "to predict every token from those before it",
-    .ignores = "slot_size block_length slot_threshold token_threshold verify kv",
+    .ignores = RF_SLOT_SETTINGS " block_length " RF_FILL_SETTINGS,
     .slot_size = slot_size,
     .most_places = most_places,
     .describe = describe,

@@ -8,12 +8,14 @@
 
 const rf_config_key rf_decode_keys[] = {
     {"decode.kind", RF_KEY_CHOICE, "refusion", 0, 0, RF_DECODERS(NAME, "|"), RF_KEY_MAY_CHANGE,
-     "decoder: token by token, slots in any order, slots from left to right"},
+     "decoder: token by token; slots in any order, or from left to right; masked diffusion: all "
+     "places in each pass, with an approximate cache, or in blocks behind an exact cache"},
     {"decode.gen_length", RF_KEY_INT, "256", 1, 1 << 20, NULL, RF_KEY_MAY_CHANGE,
      "response tokens at most"},
     {"decode.slot_size", RF_KEY_INT, "8", 1, 4096, NULL, RF_KEY_MAY_CHANGE, "tokens of a slot (S)"},
     {"decode.block_length", RF_KEY_INT, "0", 0, 1 << 20, NULL, RF_KEY_MAY_CHANGE,
-     "tokens decoded before those behind them begin, a multiple of slot_size; 0: gen_length"},
+     "tokens decoded before those behind them begin; refusion: a multiple of slot_size, 0: "
+     "gen_length; mdm, fast-dllm: 0: 32; block: 0: objective.block_size"},
     {"decode.slot_threshold", RF_KEY_REAL, "0.9", 0, 1, NULL, RF_KEY_MAY_CHANGE,
      "a slot is filled this round when the probability of its first draft is above"},
     {"decode.token_threshold", RF_KEY_REAL, "0.4", 0, 1, NULL, RF_KEY_MAY_CHANGE,
@@ -25,7 +27,50 @@ const rf_config_key rf_decode_keys[] = {
     {"decode.temperature", RF_KEY_REAL, "0", 0, 100, NULL, RF_KEY_MAY_CHANGE,
      "0: greedy; else drafts are sampled"},
     {"decode.seed", RF_KEY_INT, "0", 0, 9e15, NULL, RF_KEY_MAY_CHANGE, "of the sampling"},
+    {"decode.steps", RF_KEY_INT, "0", 0, 1 << 20, NULL, RF_KEY_MAY_CHANGE,
+     "mdm, or rule=quota or sdar: steps that fill the response; 0: one for each token"},
+    {"decode.remasking", RF_KEY_CHOICE, "low_confidence", 0, 0,
+     "low_confidence|random|first_hitting", RF_KEY_MAY_CHANGE,
+     "mdm, fast-dllm, block: which masked places a step fills: the most confident, random ones, or "
+     "a single random one"},
+    {"decode.cfg", RF_KEY_REAL, "0", 0, 100, NULL, RF_KEY_MAY_CHANGE,
+     "mdm: guidance away from predictions that do not see the prompt; above 0 a pass costs two"},
+    {"decode.eos_rule", RF_KEY_CHOICE, "none", 0, 0, "none|logits|late", RF_KEY_MAY_CHANGE,
+     "mdm, fast-dllm, block: ends of text as any token, never, or filled after all other tokens"},
+    {"decode.stop", RF_KEY_CHOICE, "eager", 0, 0, "eager|block|never", RF_KEY_MAY_CHANGE,
+     "mdm, fast-dllm, block: done when all before an end of text is filled, when its block is, or "
+     "when all is"},
+    {"decode.cache", RF_KEY_CHOICE, "dual", 0, 0, "none|prefix|dual", RF_KEY_MAY_CHANGE,
+     "fast-dllm: what the steps of a block do not compute again: nothing, what stands before the "
+     "block, or what stands behind it too"},
+    {"decode.rule", RF_KEY_CHOICE, "threshold", 0, 0, "quota|threshold|factor|sdar",
+     RF_KEY_MAY_CHANGE,
+     "fast-dllm, block: places that a step fills: equal shares, those of enough confidence, as "
+     "many "
+     "as their confidences allow together, or the larger of the first two"},
+    {"decode.threshold", RF_KEY_REAL, "0.9", 0, 1, NULL, RF_KEY_MAY_CHANGE,
+     "rule=threshold: least confidence (the best place is always filled); sdar: what is above"},
+    {"decode.factor", RF_KEY_REAL, "1", 0, 1e6, NULL, RF_KEY_MAY_CHANGE,
+     "rule=factor: the i-th place is filled where its confidence is at least 1 - factor/(i+1)"},
     {0}};
+
+/* In the order of the enumerations. */
+const char *const rf_remasking_names[] = {"low_confidence", "random", "first_hitting", NULL};
+const char *const rf_eos_rule_names[] = {"none", "logits", "late", NULL};
+const char *const rf_stop_names[] = {"eager", "block", "never", NULL};
+const char *const rf_canvas_cache_names[] = {"none", "prefix", "dual", NULL};
+const char *const rf_rule_names[] = {"quota", "threshold", "factor", "sdar", NULL};
+
+/* The number of a key's value among these names. */
+static unsigned number_of(const rf_config *config, const char *key, const char *const *names)
+{
+    unsigned i = 0;
+    while (!rf_config_is(config, key, names[i])) {
+        i++;
+        RF_ASSERT(names[i] != NULL);
+    }
+    return i;
+}
 
 int rf_decode_options_resolve(rf_decode_options *o, rf_error *err)
 {
@@ -38,6 +83,19 @@ int rf_decode_options_resolve(rf_decode_options *o, rf_error *err)
                             o->gen_length, o->block_length);
     }
     return o->kind->resolve != NULL ? o->kind->resolve(o, err) : RF_OK;
+}
+
+bool rf_decode_options_shorten(rf_decode_options *o, int64_t room)
+{
+    for (int64_t length = o->gen_length < room ? o->gen_length : room; length > 0; length--) {
+        rf_decode_options shorter = *o;
+        shorter.gen_length = length;
+        if (rf_decode_options_resolve(&shorter, NULL) == RF_OK && shorter.gen_length <= room) {
+            *o = shorter;
+            return true;
+        }
+    }
+    return false;
 }
 
 int rf_decode_options_from_config(rf_decode_options *out, const rf_config *config, rf_error *err)
@@ -53,6 +111,15 @@ int rf_decode_options_from_config(rf_decode_options *out, const rf_config *confi
         .recompute_kv = rf_config_is(config, "decode.kv", "recompute"),
         .temperature = rf_config_real(config, "decode.temperature"),
         .seed = (uint64_t)rf_config_int(config, "decode.seed"),
+        .steps = rf_config_int(config, "decode.steps"),
+        .remasking = number_of(config, "decode.remasking", rf_remasking_names),
+        .cfg = rf_config_real(config, "decode.cfg"),
+        .eos_rule = number_of(config, "decode.eos_rule", rf_eos_rule_names),
+        .stop = number_of(config, "decode.stop", rf_stop_names),
+        .cache = number_of(config, "decode.cache", rf_canvas_cache_names),
+        .rule = number_of(config, "decode.rule", rf_rule_names),
+        .threshold = rf_config_real(config, "decode.threshold"),
+        .factor = rf_config_real(config, "decode.factor"),
     };
     return rf_decode_options_resolve(out, err);
 }

@@ -6,6 +6,25 @@
 
 typedef struct rf_decoder rf_decoder; /* decoder.h */
 
+/* Settings of the decoders of masked diffusion (`mdm`, `fast-dllm`, `block`), and their values as
+ * the keys have them. What they mean is said where the keys are declared. */
+typedef enum rf_remasking {
+    RF_REMASK_LOW_CONFIDENCE,
+    RF_REMASK_RANDOM,
+    RF_REMASK_FIRST_HITTING
+} rf_remasking;
+typedef enum rf_eos_rule { RF_EOS_NONE, RF_EOS_LOGITS, RF_EOS_LATE } rf_eos_rule;
+typedef enum rf_stop { RF_STOP_EAGER, RF_STOP_BLOCK, RF_STOP_NEVER } rf_stop;
+typedef enum rf_canvas_cache {
+    RF_CANVAS_CACHE_NONE,
+    RF_CANVAS_CACHE_PREFIX,
+    RF_CANVAS_CACHE_DUAL
+} rf_canvas_cache;
+typedef enum rf_rule { RF_RULE_QUOTA, RF_RULE_THRESHOLD, RF_RULE_FACTOR, RF_RULE_SDAR } rf_rule;
+extern const char *const rf_remasking_names[],
+    *const rf_eos_rule_names[], *const rf_stop_names[], *const rf_canvas_cache_names[],
+                                                            *const rf_rule_names[];
+
 /* Each decoder reads the settings that concern it. */
 typedef struct rf_decode_options {
     const rf_decoder *kind;
@@ -17,7 +36,27 @@ typedef struct rf_decode_options {
     bool recompute_kv; /* compute the keys and values of slots completed side by side again */
     double temperature;
     uint64_t seed;
+
+    /* mdm, fast-dllm, block: the response is filled in blocks of block_length tokens. gen_length is
+     * a multiple of it, once resolved */
+    int64_t steps; /* for the whole response; 0: one for each token */
+    rf_remasking remasking;
+    double cfg;
+    rf_eos_rule eos_rule;
+    rf_stop stop;
+    rf_canvas_cache cache;
+    rf_rule rule;
+    double threshold, factor;
+    bool bans_ends; /* no end of text is ever produced (eos_rule = logits, once resolved) */
+    /* As the model was trained: block */
+    int64_t trained_block; /* objective.block_size; 0: not known */
+    bool sees_prompt;      /* objective.block_prompt = bidirectional */
 } rf_decode_options;
+
+/* Keys that only some decoders read (rf_decoder.ignores): those of slots, and those of the decoders
+ * of masked diffusion. */
+#define RF_SLOT_SETTINGS "slot_size slot_threshold token_threshold verify kv"
+#define RF_FILL_SETTINGS "steps remasking cfg eos_rule stop cache rule threshold factor"
 
 /* Keys decode.* */
 extern const rf_config_key rf_decode_keys[];
@@ -27,5 +66,8 @@ RF_MUST_CHECK int rf_decode_options_from_config(rf_decode_options *out, const rf
 /* Checks the ranges and puts the settings that are used for those that were given. Resolving twice
  * changes nothing. RF_ERR_USAGE. */
 RF_MUST_CHECK int rf_decode_options_resolve(rf_decode_options *options, rf_error *err);
+/* Resolves with a gen_length of at most `room` tokens, the largest that goes with the other
+ * settings. False: there is none; the options stay as they are. */
+bool rf_decode_options_shorten(rf_decode_options *options, int64_t room);
 
 #endif

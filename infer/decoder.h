@@ -34,6 +34,8 @@ struct rf_decoder {
     /* The most places of a forward pass, for a prompt of n_prompt tokens: of one that holds the
      * prompt (s->wants_prompt), or of the others. */
     int64_t (*most_places)(const rf_decode_options *options, int64_t n_prompt, bool with_prompt);
+    /* Places of the slab that a prompt of n_prompt tokens needs. NULL: n_prompt + gen_length. */
+    int64_t (*slab)(const rf_decode_options *options, int64_t n_prompt);
     /* The settings that matter beside the lengths, for people, as one line. */
     void (*describe)(char *text, size_t bytes, const rf_decode_options *options);
 
@@ -48,8 +50,15 @@ struct rf_decoder {
 /* All decoders: X(id, name), with `between` between one and the next. rf_decoder_<id> is defined in
  * a file decode_*.c, its name is the value of decode.kind. Another decoder is a file and a line
  * here. */
+/* clang-format off: a line each */
 #define RF_DECODERS(X, between)                                                                    \
-    X(ar, "ar") between X(refusion, "refusion") between X(left_to_right, "refusion-left-to-right")
+    X(ar, "ar")                                                                                    \
+    between X(refusion, "refusion") between X(left_to_right, "refusion-left-to-right") between X(  \
+        mdm, "mdm") between                                                                        \
+    X(fast_dllm, "fast-dllm") between                                                              \
+    X(block, "block")
+
+/* clang-format on */
 
 #define RF_DECLARE_DECODER(id, name) extern const rf_decoder rf_decoder_##id;
 RF_DECODERS(RF_DECLARE_DECODER, )

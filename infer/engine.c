@@ -2,7 +2,6 @@
 
 #include "common/base/alloc.h"
 #include "common/base/log.h"
-#include "common/base/rng.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -20,6 +19,11 @@ void rf_answer_free(rf_answer *answer)
  * pass would take more memory and no less time for each place. */
 enum { ENOUGH_PLACES = 256 };
 
+static int64_t slab_of(const rf_decode_options *o, int64_t n_prompt)
+{
+    return o->kind->slab != NULL ? o->kind->slab(o, n_prompt) : n_prompt + o->gen_length;
+}
+
 rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_prompt,
                                  int64_t capacity)
 {
@@ -30,8 +34,9 @@ rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_p
     int64_t first = o.kind->most_places(&o, max_prompt, true);
     int64_t one = o.kind->most_places(&o, max_prompt, false), all = capacity * one;
     int64_t enough = one > ENOUGH_PLACES ? one : ENOUGH_PLACES;
-    return (rf_model_limits){.places = first - one + (all < enough ? all : enough),
-                             .keys = capacity * (max_prompt + o.gen_length),
+    int64_t beside = first > one ? first - one : 0; /* the first pass of one, beside others */
+    return (rf_model_limits){.places = beside + (all < enough ? all : enough),
+                             .keys = capacity * slab_of(&o, max_prompt),
                              .positions = max_prompt + o.gen_length};
 }
 
@@ -86,8 +91,15 @@ static void make_seats(rf_engine *e)
     e->seat = rf_alloc((size_t)e->capacity, sizeof *e->seat);
     for (int64_t i = 0; i < e->capacity; i++) {
         rf_sequence_new(&e->seat[i].sequence, &e->options, e->tokenizer,
-                        i * (e->max_prompt + e->options.gen_length));
+                        i * slab_of(&e->options, e->max_prompt));
         e->seat[i].request = -1;
+    }
+}
+
+static void ban(rf_engine *e, int32_t id)
+{
+    if (id >= 0) {
+        e->banned[e->n_banned++] = id;
     }
 }
 
@@ -112,11 +124,10 @@ int rf_engine_new(rf_engine **out, rf_model *model, const rf_tokenizer *tokenize
     RF_TRY_OUT(rf_cache_new(&e->cache, model, need.keys, err));
     RF_TRY_OUT(rf_acts_new(&e->acts, model, need.places, need.keys, false, RF_RECOMPUTE_NONE, err));
     RF_TRY_OUT(rf_batch_new(&e->batch, need.places, err));
-    for (int i = 0; i < 2; i++) {
-        int32_t id = i == 0 ? special->mask : special->begin;
-        if (id >= 0) {
-            e->banned[e->n_banned++] = id;
-        }
+    ban(e, special->mask);
+    ban(e, special->begin);
+    for (int i = 0; e->options.bans_ends && i < special->n_eos; i++) {
+        ban(e, special->eos[i]);
     }
     make_seats(e);
     *out = e;
@@ -162,20 +173,20 @@ static void gather(rf_engine *e)
         seat->waits = seat->request >= 0 && most <= e->batch.capacity - e->batch.n;
         if (seat->waits) {
             const int64_t before = e->batch.n;
-            s->n_queries = 0;
+            s->n_queries = s->n_guided = 0;
             s->forwards++;
             e->decoder->ask(s, &e->batch);
             s->places += e->batch.n - before;
         }
     }
     e->turn = (e->turn + 1) % e->capacity;
+    RF_ASSERT(e->batch.n > 0); /* the first in turn always fits */
 }
 
 /* One more query goes to the head, as number n. */
 static void take_query(rf_engine *e, int64_t n, const rf_sequence *s, rf_query *q)
 {
-    rf_rng rng = RF_RNG_STREAM(e->options.seed, RF_RNG_DECODE, s->index, (uint64_t)s->rounds,
-                               (uint64_t)q->at);
+    rf_rng rng = rf_sequence_rng(s, q->at);
     e->asked[n] = q;
     e->row[n] = q->row;
     e->target[n] = q->kind == RF_QUERY_PROBABILITY ? q->token : -1;
@@ -214,10 +225,21 @@ static int ask_head(rf_engine *e, rf_error *err)
     return RF_OK;
 }
 
+static void guide(rf_engine *e)
+{
+    for (int64_t i = 0; i < e->capacity; i++) {
+        const rf_sequence *s = &e->seat[i].sequence;
+        if (e->seat[i].waits && s->n_guided > 0) {
+            rf_model_guide(e->model, e->acts, s->guided, s->unguided, s->n_guided, e->options.cfg);
+        }
+    }
+}
+
 static int run_pass(rf_engine *e, rf_error *err)
 {
     gather(e);
     RF_TRY(rf_model_forward(e->model, e->acts, &e->batch, e->cache, err));
+    guide(e);
     for (bool more = true; more;) {
         RF_TRY(ask_head(e, err));
         more = false;

@@ -23,8 +23,9 @@ typedef struct rf_answer {
     int32_t *token; /* [n] response up to and including the first end of text. Owned */
     int64_t n;
     bool ended;       /* with an end of text */
-    int64_t forwards; /* passes that held a place of it, the prompt's included */
-    int64_t places;   /* of it in those passes */
+    int64_t forwards; /* passes that held a place of it, the prompt's included; with decode.cfg each
+                         counts twice */
+    int64_t places;   /* computed in all of them */
     int64_t rounds;
     double seconds; /* from the prompt to the whole answer */
 } rf_answer;
@@ -44,7 +45,8 @@ typedef struct rf_engine {
     rf_decode_options options;     /* resolved */
     const rf_decoder *decoder;     /* options.kind's */
     int64_t max_prompt, capacity;  /* of a prompt; seats */
-    int32_t banned[2], n_banned;   /* mask and begin tokens are never produced */
+    /* Never produced: mask and begin tokens, ends of text where the options say so. */
+    int32_t banned[2 + sizeof((rf_specials *)0)->eos / sizeof(int32_t)], n_banned;
     rf_cache *cache;               /* [capacity] slabs */
     rf_acts *acts;                 /* of the last pass */
     rf_batch batch;                /* of the last pass */

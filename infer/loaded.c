@@ -79,40 +79,59 @@ static bool begins_section(const char *line, const char *const *sections, int n_
     return false;
 }
 
-int rf_loaded_settings(const rf_loaded *loaded, rf_config *config, const char *const *sections,
-                       int n_sections, char *const *assignment, int n, rf_error *err)
+/* A response of a model of `mdm` is a canvas of a length that it was trained on. */
+static int set_canvas(rf_config *config, rf_error *err)
 {
+    const int64_t length = rf_config_int(config, "objective.pad_length");
+    const int64_t block = rf_config_int(config, "objective.pad_block");
+    char assignment[64];
+    if (!rf_config_is(config, "objective.kind", rf_objective_mdm.name) ||
+        !rf_config_is(config, "objective.pad", "fixed") || length == 0) {
+        return RF_OK;
+    }
+    snprintf(assignment, sizeof assignment, "decode.gen_length=%" PRId64,
+             (length + block - 1) / block * block);
+    return rf_config_set(config, assignment, err);
+}
+
+int rf_loaded_settings(rf_config **out, const rf_loaded *loaded, char *const *assignment, int n,
+                       rf_error *err)
+{
+    static const char *const sections[] = {"decode", "objective"};
+    static const rf_config_key *const tables[] = {rf_decode_keys, rf_objective_keys, NULL};
     char *text = rf_alloc(strlen(loaded->info.run_config) + 1, 1), *to = text;
     bool wanted = false;
+    int rc;
 
+    *out = rf_config_new(tables);
     for (const char *line = loaded->info.run_config; *line != '\0';) {
         size_t bytes = strcspn(line, "\n");
         bytes += line[bytes] == '\n';
         if (line[0] != ' ') {
-            wanted = begins_section(line, sections, n_sections);
+            wanted = begins_section(line, sections, 2);
         }
         if (wanted) {
             to = mempcpy(to, line, bytes);
         }
         line += bytes;
     }
-    int rc = to > text ? rf_config_load_text(config, text, loaded->path, err) : RF_OK;
-    free(text);
-    for (int i = 0; i < n && rc == RF_OK; i++) {
-        rc = rf_config_set(config, assignment[i], err);
+    RF_TRY_OUT(to > text ? rf_config_load_text(*out, text, loaded->path, err) : RF_OK);
+    RF_TRY_OUT(set_canvas(*out, err));
+    for (int i = 0; i < n; i++) {
+        RF_TRY_OUT(rf_config_set(*out, assignment[i], err));
     }
+out:
+    free(text);
     return rc;
 }
 
 int rf_loaded_check_decoder(const rf_loaded *loaded, const rf_decoder *decoder, rf_error *err)
 {
-    static const rf_config_key *const tables[] = {rf_objective_keys, NULL};
-    static const char *const sections[] = {"objective"};
+    rf_config *config = NULL;
     if (loaded->info.run_config[0] == '\0') {
         return RF_OK;
     }
-    rf_config *config = rf_config_new(tables);
-    int rc = rf_loaded_settings(loaded, config, sections, 1, NULL, 0, err);
+    int rc = rf_loaded_settings(&config, loaded, NULL, 0, err);
     if (rc == RF_OK && !rf_config_is(config, "objective.kind", decoder->objective)) {
         const char *name = rf_decoder_name(decoder);
         rf_log_warn("decode.kind=%s does not fit a model trained with objective.kind=%s: it never "

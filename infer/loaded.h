@@ -25,10 +25,10 @@ RF_MUST_CHECK int rf_loaded_choose(const char **name, char *path, rf_error *err)
  * none. Names are not copied. */
 RF_MUST_CHECK int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter,
                                  rf_error *err);
-/* Settings: first those of the run that trained the model, as far as they are in these sections
- * ("decode", "objective") of `config`; then the assignments [n] of the command line. */
-RF_MUST_CHECK int rf_loaded_settings(const rf_loaded *loaded, rf_config *config,
-                                     const char *const *sections, int n_sections,
+/* Settings decode.* and objective.*: those of the run that trained the model, but decode.gen_length
+ * is what a model of `mdm` was trained on; then the assignments [n] of the command line. Caller
+ * frees *out (rf_config_free), also after an error. */
+RF_MUST_CHECK int rf_loaded_settings(rf_config **out, const rf_loaded *loaded,
                                      char *const *assignment, int n, rf_error *err);
 /* Warns where the decoder is one that the objective of the model's run does not train for. Silent
  * about a model that no run of this program trained. */

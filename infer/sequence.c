@@ -17,6 +17,7 @@ void rf_sequence_new(rf_sequence *s, const rf_decode_options *options,
     s->draft = rf_alloc(n_tokens, sizeof *s->draft);
     s->pass = rf_alloc(n_slots * (size_t)s->slot_size, sizeof *s->pass);
     s->score = rf_alloc(n_slots, sizeof *s->score);
+    s->p_end = rf_alloc(n_slots, sizeof *s->p_end);
     s->slot = rf_alloc(n_slots, sizeof *s->slot);
     s->round = rf_alloc(n_slots, sizeof *s->round);
     s->masked = rf_alloc(n_slots, sizeof *s->masked);
@@ -27,7 +28,7 @@ void rf_sequence_new(rf_sequence *s, const rf_decode_options *options,
 
 void rf_sequence_free(rf_sequence *s)
 {
-    void *const owned[] = {s->token, s->draft,  s->pass,     s->score,    s->slot,
+    void *const owned[] = {s->token, s->draft,  s->pass,     s->score,    s->p_end, s->slot,
                            s->round, s->masked, s->selected, s->accepted, s->query};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
         free(owned[i]);
@@ -86,6 +87,12 @@ void rf_sequence_add(const rf_sequence *s, rf_batch *batch, int32_t token, int64
         rf_batch_add(batch, token, position, place, s->slab, s->slab + s->committed,
                      s->slab + region, place + 1);
     }
+}
+
+rf_rng rf_sequence_rng(const rf_sequence *s, int64_t at)
+{
+    return RF_RNG_STREAM(s->options->seed, RF_RNG_DECODE, s->index, (uint64_t)s->rounds,
+                         (uint64_t)at);
 }
 
 void rf_sequence_ask(rf_sequence *s, rf_query_kind kind, int64_t row, int64_t at, int32_t token)

@@ -11,6 +11,7 @@
 #ifndef RF_INFER_SEQUENCE_H
 #define RF_INFER_SEQUENCE_H
 
+#include "common/base/rng.h"
 #include "common/model/batch.h"
 #include "common/text/tokenizer.h"
 #include "infer/decode_options.h"
@@ -61,7 +62,7 @@ struct rf_sequence {
     int64_t n_tokens, slot_size, n_slots; /* of the response; the last slot may be shorter */
     int64_t slab;                         /* place of the cache at which the slab begins */
 
-    /* The prompt. Not owned, not read after the first forward pass. */
+    /* The prompt. Not owned */
     const int32_t *prompt;
     int64_t n_prompt;
     uint64_t index; /* names the prompt for the randomness */
@@ -78,7 +79,8 @@ struct rf_sequence {
     /* The response, [n_tokens] and [n_slots]. Owned */
     int32_t *token; /* committed or accepted, -1: undecided */
     int32_t *draft; /* of this round, -1: none */
-    double *score;  /* [n_slots] probability of a slot's first draft token */
+    double *score;  /* [n_slots] of a slot: probability of its first draft token, or confidence */
+    double *p_end;  /* [n_slots] probability of an end of text there, where decode.eos_rule asks */
     rf_slot_state *slot;
     int64_t *round; /* [n_slots] in which it was committed, from 1; 0: not yet */
 
@@ -92,6 +94,9 @@ struct rf_sequence {
 
     rf_query *query; /* [n_queries], at most the places of a pass without a prompt. Owned */
     int64_t n_queries;
+    /* Guidance of this pass: before the head is asked, rows [guided, guided + n_guided) of the batch
+     * become 1 + decode.cfg times themselves less decode.cfg times the rows from `unguided` on. */
+    int64_t guided, n_guided, unguided;
 };
 
 /* For prompts one after the other, in the slab that begins at this place of the cache. Options
@@ -112,6 +117,8 @@ void rf_sequence_add_prompt(rf_sequence *s, rf_batch *batch);
  * committed places and the transient ones from `region` to itself. */
 void rf_sequence_add(const rf_sequence *s, rf_batch *batch, int32_t token, int64_t at, int64_t to,
                      int64_t region);
+/* The randomness of response place `at` in this round. Its first number draws the place's draft. */
+rf_rng rf_sequence_rng(const rf_sequence *s, int64_t at);
 /* Asks the head about a row of the batch. token: read with RF_QUERY_PROBABILITY. */
 void rf_sequence_ask(rf_sequence *s, rf_query_kind kind, int64_t row, int64_t at, int32_t token);
 /* Length of the shortest prefix of token[0..n) that holds an end of text; n and *found = false if

@@ -49,16 +49,13 @@ static void fit_options(rf_samples *p, int64_t n_positions, bool warns)
 {
     rf_decode_options *o = &p->options;
     int64_t room = n_positions - p->max_prompt;
-    if (room < 1) {
+    if (!rf_decode_options_shorten(o, room)) {
         if (warns) {
             rf_log_warn("log.samples_every: prompts of up to %lld tokens leave no room for an "
                         "answer: no samples are made; raise data.row_length",
                         (long long)p->max_prompt);
         }
         free_tokens(p);
-    }
-    if (o->gen_length > room) {
-        o->gen_length = room;
     }
 }
 

@@ -142,6 +142,18 @@ int rf_model_query(rf_model *model, rf_acts *acts, const rf_model_question *q, r
     return rf_ctx_sync(ctx, err);
 }
 
+void rf_model_guide(rf_model *model, rf_acts *acts, int64_t row, int64_t other, int64_t n, double w)
+{
+    rf_ctx *ctx = model->ctx;
+    const rf_kernels *kernel = ctx->backend->kernels;
+    const int64_t d = model->config.hidden_size;
+    RF_ASSERT(row >= 0 && other >= row + n && other + n <= acts->n);
+    void *x = rf_backend_at(ctx->backend, RF_ACTIVATION, acts->final, row * d);
+    const void *y = rf_backend_at(ctx->backend, RF_ACTIVATION, acts->final, other * d);
+    kernel->scale_dropout(ctx, x, x, 1 + w, 0, 0, n * d, false, RF_ACTIVATION);
+    kernel->scale_dropout(ctx, x, y, -w, 0, 0, n * d, true, RF_ACTIVATION);
+}
+
 int rf_model_logits(rf_model *model, rf_acts *acts, double *logits, const int32_t *place, int64_t n,
                     rf_error *err)
 {

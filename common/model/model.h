@@ -247,6 +247,10 @@ typedef struct rf_model_question {
 /* Places, targets or a number of ids out of range are errors. */
 RF_MUST_CHECK int rf_model_query(rf_model *model, rf_acts *acts, const rf_model_question *query,
                                  rf_error *err);
+/* Guidance (arXiv:2207.12598): rows [row, row + n) after the final norm become (1 + w) times
+ * themselves less w times rows [other, other + n), and so do their logits. Once a forward pass. */
+void rf_model_guide(rf_model *model, rf_acts *acts, int64_t row, int64_t other, int64_t n,
+                    double w);
 /* logits [n,V] double, caller's memory, of chosen places. For tests and comparison with other
  * implementations. */
 RF_MUST_CHECK int rf_model_logits(rf_model *model, rf_acts *acts, double *logits,

@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const rf_config_key *const key_tables[] = {rf_decode_keys, rf_objective_keys, NULL};
-
 /* --- Settings --------------------------------------------------------------------------------- */
 
 static json_t *value_json(const rf_config *config, const rf_config_key *key)
@@ -85,12 +83,11 @@ static void free_setting(rf_setting *s)
 static int read_setting(rf_setting *out, bool *fits, const rf_loaded *loaded,
                         const rf_eval_options *eval, char *const *assignment, int n, rf_error *err)
 {
-    static const char *const sections[] = {"decode", "objective"};
-    rf_config *config = rf_config_new(key_tables);
+    rf_config *config = NULL;
     int rc;
 
     *out = (rf_setting){.eval = *eval};
-    RF_TRY_OUT(rf_loaded_settings(loaded, config, sections, 2, assignment, n, err));
+    RF_TRY_OUT(rf_loaded_settings(&config, loaded, assignment, n, err));
     RF_TRY_OUT(rf_objective_from_config(&out->eval.objective, config,
                                         rf_tokenizer_specials(loaded->info.tokenizer),
                                         rf_config_int(config, "decode.gen_length"), err));

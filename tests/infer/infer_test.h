@@ -121,6 +121,12 @@ static inline void random_prompt(int32_t *prompt, int64_t n, rf_rng *rng)
     }
 }
 
+#define INFER_TEST_COMMA             ,
+#define INFER_TEST_ADDRESS(id, name) &rf_decoder_##id
+static const rf_decoder *const every_decoder[] = {
+    RF_DECODERS(INFER_TEST_ADDRESS, INFER_TEST_COMMA)};
+enum { N_DECODERS = sizeof every_decoder / sizeof *every_decoder };
+
 static inline rf_decode_options plain_options(const rf_decoder *kind, int64_t gen_length,
                                               int64_t slot_size)
 {
@@ -128,7 +134,11 @@ static inline rf_decode_options plain_options(const rf_decoder *kind, int64_t ge
                                .gen_length = gen_length,
                                .slot_size = slot_size,
                                .slot_threshold = 0.4,
-                               .token_threshold = 0.2};
+                               .token_threshold = 0.2,
+                               .cache = RF_CANVAS_CACHE_DUAL,
+                               .rule = RF_RULE_THRESHOLD,
+                               .threshold = 0.4,
+                               .trained_block = 4};
 }
 
 #endif

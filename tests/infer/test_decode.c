@@ -39,19 +39,16 @@ static void expect_same(const rf_answer *a, const rf_answer *b, const char *why)
               "%s", why);
 }
 
-static const rf_decoder *const kinds[] = {&rf_decoder_ar, &rf_decoder_refusion,
-                                          &rf_decoder_left_to_right};
-
 Test(decode, answers_depend_on_nothing_decoded_before)
 {
     enum { N = 12 };
     rf_tokenizer *tokenizer = byte_tokenizer();
     rf_model *model = sharp_model(backend_default(), 1, 5, 1.4);
-    for (int k = 0; k < 3; k++) {
-        rf_decode_options o = plain_options(kinds[k], 22, 4);
+    for (int k = 0; k < N_DECODERS; k++) {
+        rf_decode_options o = plain_options(every_decoder[k], 22, 4);
         rf_answer alone[N];
         rf_engine *decoder;
-        o.temperature = k == 1 ? 0.8 : 0;
+        o.temperature = k % 2 == 1 ? 0.8 : 0;
         for (uint64_t i = 0; i < N; i++) {
             decoder = make_decoder(model, tokenizer, &o);
             alone[i] = answer_number(decoder, i);
@@ -222,8 +219,8 @@ Test(decode, seeds_matter_only_with_a_temperature)
 {
     rf_tokenizer *tokenizer = byte_tokenizer();
     rf_model *model = sharp_model(backend_default(), 1, 7, 0.9);
-    for (int k = 0; k < 3; k++) {
-        rf_decode_options x = plain_options(kinds[k], 16, 4), y = x;
+    for (int k = 0; k < N_DECODERS; k++) {
+        rf_decode_options x = plain_options(every_decoder[k], 16, 4), y = x;
         y.seed = 1;
         cr_assert_eq(same_answers(model, tokenizer, &x, &y), 16);
         x.temperature = y.temperature = 1.5;

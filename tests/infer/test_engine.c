@@ -130,19 +130,23 @@ static rf_model *packed_model(rf_layout weights)
     return model;
 }
 
-static const rf_decoder *const kinds[] = {&rf_decoder_ar, &rf_decoder_refusion,
-                                          &rf_decoder_left_to_right};
-
 /* Every decoder and every rule, greedy and sampled. */
 static void compare_settings(rf_model *model, const char *what)
 {
     rf_tokenizer *tokenizer = byte_tokenizer();
     int overtaken = 0;
-    for (int setting = 0; setting < 12; setting++) {
-        rf_decode_options o = plain_options(kinds[setting % 3], 22, 4);
-        o.temperature = setting / 3 % 2 == 0 ? 0 : 0.8;
-        o.verify_paper = o.recompute_kv = setting / 6 == 1;
-        o.block_length = setting / 6 == 1 ? 8 : 0; /* whole prompts wait for the next pass */
+    for (int setting = 0; setting < 4 * N_DECODERS; setting++) {
+        rf_decode_options o = plain_options(every_decoder[setting / 4], 22, 4);
+        o.temperature = setting % 2 == 0 ? 0 : 0.8;
+        if (setting % 4 >= 2) {
+            o.verify_paper = o.recompute_kv = true;
+            o.block_length = 8; /* whole prompts wait for the next pass */
+            o.cache = RF_CANVAS_CACHE_PREFIX;
+        }
+        if (setting % 4 >= 2 && o.kind == &rf_decoder_mdm) {
+            o.gen_length = 8;
+            o.cfg = 0.5; /* two copies in a slab */
+        }
         overtaken += compare_capacities(model, tokenizer, &o, what);
     }
     cr_assert(overtaken > 20, "only %d answers were overtaken", overtaken);
