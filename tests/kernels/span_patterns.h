@@ -15,6 +15,7 @@ enum {
     SPANS_MASKS,         /* a growing prefix, and the query's own key */
     SPANS_RANDOM,        /* anything valid, with many empty spans */
     SPANS_EMPTY,
+    SPANS_ROWS,   /* rows of 100 places, with padding behind the samples of each */
     SPANS_COPIES, /* a clean and a noisy copy in blocks (BD3-LM) */
     N_SPAN_PATTERNS
 };
@@ -74,6 +75,12 @@ static inline void fill_spans(int32_t *span, int pattern, int64_t n, int64_t m)
             span[0] = 0, span[1] = clip_key(i / 4 * 4, m);
             span[2] = clip_key(i, m), span[3] = clip_key(i + 1, m);
             break;
+        case SPANS_ROWS: { /* causal samples of 30 and 50; so tiles of keys hold ends and begins */
+            const int64_t row = i / 100 * 100, at = i - row, first = row + (at < 30 ? 0 : 30);
+            span[0] = span[2] = span[3] = clip_key(at < 80 ? first : 0, m);
+            span[1] = at < 80 ? clip_key(i + 1, m) : span[0];
+            break;
+        }
         case SPANS_COPIES: { /* clean keys and queries are the first halves */
             const int64_t half = n / 2, block = (i < half ? i : i - half) / 12 * 12;
             span[0] = 0, span[1] = clip_key(i < half ? block + 12 : block, m / 2);

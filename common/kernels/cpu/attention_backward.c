@@ -136,7 +136,10 @@ static run_ranges find_runs(const rf_spans *spans, int64_t chunk)
             }
         }
     }
-    all.begin[1] = max_of(all.begin[1], all.end[0]); /* one tile's first, another's second */
+    /* A tile without a gap has a second range alone, which may begin before another tile's first and
+     * reach into it. */
+    all.begin[0] = min_of(all.begin[0], all.begin[1]);
+    all.begin[1] = max_of(all.begin[1], all.end[0]);
     return all;
 }
 
