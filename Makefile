@@ -127,6 +127,7 @@ $(OUT)/obj/common/dist/dist_mpi.o: common/dist/dist_mpi.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) $(DIST_CFLAGS) -MMD -MP -c $< -o $@
+$(OUT)/obj/infer/eval/page.o: infer/eval/page.html infer/eval/page.css infer/eval/page.js
 $(OUT)/obj/%.o: %.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)

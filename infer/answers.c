@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "infer/questions.h"
 #include "infer/show.h"
+#include "infer/trace.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -18,6 +19,7 @@ typedef struct answerer {
     rf_loaded *loaded;
     rf_engine *engine;
     rf_show show;
+    rf_trace trace; /* of the present prompt */
     uint64_t n_answered;
 } answerer;
 
@@ -80,18 +82,48 @@ static int print_answer(const answerer *a, const rf_answer *answer, rf_error *er
     return RF_OK;
 }
 
+/* An rf_observer. */
+static void observe(void *user, rf_event_kind kind, const rf_sequence *s)
+{
+    answerer *a = user;
+    if (a->options->show) {
+        rf_show_observe(&a->show, kind, s);
+    }
+    if (a->options->trace != NULL) {
+        rf_trace_observe(&a->trace, kind, s);
+    }
+}
+
+static int write_trace(answerer *a, const rf_question *prompt, const rf_answer *answer,
+                       rf_error *err)
+{
+    size_t bytes;
+    char *text = text_of(a, &bytes, answer);
+    json_object_update_new(a->trace.json,
+                           json_pack("{s:s, s:s%}", "query", prompt->query, "text", text, bytes));
+    char *json = json_dumps(a->trace.json, JSON_COMPACT);
+    int rc = json != NULL
+                 ? rf_file_write(a->options->trace, json, strlen(json), err)
+                 : rf_error_set(err, RF_ERR, "%s: the answer is no UTF-8", a->options->trace);
+    free(json);
+    free(text);
+    return rc;
+}
+
 static int answer_prompt(answerer *a, const rf_question *prompt, rf_error *err)
 {
     const rf_request request = {.prompt = prompt->ids.id,
                                 .n_prompt = prompt->ids.n,
                                 .index = a->n_answered++,
-                                .observer = a->options->show ? rf_show_observe : NULL,
-                                .user = &a->show};
+                                .observer = observe,
+                                .user = a};
     rf_answer answer;
 
     rf_show_begin(&a->show);
     RF_TRY(rf_engine_run(a->engine, &answer, &request, 1, NULL, NULL, err));
     int rc = print_answer(a, &answer, err);
+    rc = rc == RF_OK && a->options->trace != NULL ? write_trace(a, prompt, &answer, err) : rc;
+    rf_trace_free(&a->trace);
     rf_answer_free(&answer);
     return rc;
 }

@@ -20,6 +20,7 @@ typedef struct rf_answers_options {
     int64_t pause_ms;    /* after each picture of --show on a terminal */
     bool raw;            /* prompts are beginnings of plain texts */
     bool show;           /* show.h */
+    const char *trace;   /* file for the record of the one prompt (trace.h); NULL: none */
     rf_decode_options decode;
 } rf_answers_options;
 

@@ -41,6 +41,8 @@ static const char usage[] =
     "  --control-tokens   special tokens written out in prompts are those tokens, not text\n"
     "  --raw              the prompt is the beginning of a plain text, not a question\n"
     "  --show             paint which slot is filled when\n"
+    "  --trace FILE       JSON: what became of each place in every round of the answer to "
+    "--prompt\n"
     "  --pause MS         after each picture of --show on a terminal (default 120)\n"
     "  --max-prompt N     longest prompt in tokens where prompts come one by one (default: what\n"
     "                     the model has room for, at most 1024)\n"
@@ -74,6 +76,7 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
                                {"control-tokens", RF_OPTION_FLAG, &o->control_tokens, 0, 0},
                                {"raw", RF_OPTION_FLAG, &run->raw, 0, 0},
                                {"show", RF_OPTION_FLAG, &run->show, 0, 0},
+                               {"trace", RF_OPTION_TEXT, &run->trace, 0, 0},
                                {"pause", RF_OPTION_INTEGER, &run->pause_ms, 0, 60000},
                                {"max-prompt", RF_OPTION_INTEGER, &run->max_prompt, 1, 1 << 20},
                                {"threads", RF_OPTION_INTEGER, &run->n_threads, 1, 4096},
@@ -103,6 +106,9 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
         return rf_error_set(err, RF_ERR_USAGE,
                             "--show and --raw go with single prompts: leave out --prompts");
     }
+    if (run->trace != NULL && run->prompt == NULL) {
+        return rf_error_set(err, RF_ERR_USAGE, "--trace records one answer: give --prompt");
+    }
     if (run->prompts == NULL && (run->out != NULL || run->limit > 0)) {
         return rf_error_set(err, RF_ERR_USAGE, "--out and --limit go with --prompts: give a file");
     }
@@ -129,7 +135,7 @@ static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error
 {
     RF_TRY(rf_loaded_choose(&o->model, o->model_path, err));
     RF_TRY(rf_loaded_choose(&o->adapter, o->adapter_path, err));
-    RF_TRY(rf_output_check((const char *[]){o->run.out}, 1,
+    RF_TRY(rf_output_check((const char *[]){o->run.out, o->run.trace}, 2,
                            (const char *[]){o->model, o->adapter, o->run.prompts}, 3, err));
     RF_TRY(rf_loaded_open(loaded, o->model, o->adapter, err));
     if (o->control_tokens) {

@@ -1,6 +1,6 @@
 #include "infer/show.h"
 
-#include "common/base/utf8.h"
+#include "infer/unit.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -8,7 +8,6 @@
 #include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
-#include <utf8proc.h>
 
 /* Colours of rounds 1, 2, ... from the 256-colour palette, readable on dark and light. */
 static const int palette[] = {39, 208, 41, 170, 178, 75, 203, 113, 141, 44};
@@ -39,64 +38,6 @@ void rf_show_begin(rf_show *show)
     }
 }
 
-/* --- Characters ------------------------------------------------------------------------------- */
-
-/* A few tokens that are whole characters together, as one line shows them. */
-typedef struct unit {
-    char text[256];
-    int64_t n_tokens;
-    int columns;
-    bool breaks; /* ends with a line break */
-} unit;
-
-/* Text of a model may hold anything: nothing of it reaches the terminal as a control character. */
-static void set_text(unit *u, const char *raw, size_t bytes)
-{
-    size_t used = 0;
-    for (size_t i = 0, n; i < bytes && used + 8 < sizeof u->text; i += n) {
-        int32_t c;
-        n = rf_utf8_next(&c, raw + i);
-        u->breaks = c == '\n';
-        if (c == '\n') {
-            memcpy(u->text + used, "↵", 3);
-            used += 3;
-        } else if (c < 32 || (c >= 127 && c < 160) || c == 0x2028 || c == 0x2029 ||
-                   (c >= 0x202A && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069)) {
-            u->text[used++] = '?';
-        } else {
-            memcpy(u->text + used, raw + i, n);
-            used += n;
-            u->columns += utf8proc_charwidth(c) - 1;
-        }
-        u->columns++;
-    }
-    u->text[used] = 0;
-}
-
-/* What the first tokens of token[0..n) show, n >= 1: one token, or as many as make whole
- * characters where a token is a part of one. */
-static void next_unit(unit *u, const rf_tokenizer *tokenizer, const int32_t *token, int64_t n)
-{
-    *u = (unit){.n_tokens = 1};
-    if (rf_tokenizer_is_eos(tokenizer, token[0])) {
-        set_text(u, "■", strlen("■"));
-        return;
-    }
-    for (int64_t k = 1; k <= 4 && k <= n && (k == 1 || token[k - 1] >= 0); k++) {
-        size_t bytes;
-        char *raw = rf_tokenizer_decode(tokenizer, &bytes, token, k, false);
-        bool is_whole = strstr(raw, "\xEF\xBF\xBD") == NULL;
-        if (is_whole || k == 1) {
-            *u = (unit){.n_tokens = k};
-            set_text(u, raw, bytes);
-        }
-        free(raw);
-        if (is_whole) {
-            return;
-        }
-    }
-}
-
 /* --- Live picture ----------------------------------------------------------------------------- */
 
 static int style_of(const rf_sequence *s, int64_t i)
@@ -124,15 +65,6 @@ static void set_style(FILE *out, int *now, int style)
     }
 }
 
-/* What stands at place i now: decided, draft, or nothing. */
-static int32_t place_token(const rf_sequence *s, int64_t i)
-{
-    if (s->token[i] >= 0) {
-        return s->token[i];
-    }
-    return s->slot[i / s->slot_size] == RF_SLOT_SELECTED ? s->draft[i] : -1;
-}
-
 /* Places up to the first committed end of text: what stands behind it will be cut off. */
 static int64_t picture_end(const rf_show *show, const rf_sequence *s)
 {
@@ -146,7 +78,7 @@ static int64_t picture_end(const rf_show *show, const rf_sequence *s)
 }
 
 /* The next unit from place *i on, which moves behind it; false at the end of the picture. */
-static bool next_in_picture(unit *u, int64_t *i, int64_t end, const rf_show *show,
+static bool next_in_picture(rf_unit *u, int64_t *i, int64_t end, const rf_show *show,
                             const rf_sequence *s)
 {
     for (; *i < end; ++*i) {
@@ -156,12 +88,12 @@ static bool next_in_picture(unit *u, int64_t *i, int64_t end, const rf_show *sho
             continue; /* behind an end of text */
         }
         for (int64_t k = 0; k < 4; k++) {
-            token[k] = *i + k < end ? place_token(s, *i + k) : -1;
+            token[k] = *i + k < end ? rf_unit_token(s, *i + k) : -1;
         }
         if (token[0] < 0) {
-            *u = (unit){.n_tokens = 1, .columns = 1, .text = "·"};
+            *u = (rf_unit){.n_tokens = 1, .columns = 1, .text = "·"};
         } else {
-            next_unit(u, show->tokenizer, token, 4);
+            rf_unit_next(u, show->tokenizer, token, 4);
         }
         *i += u->n_tokens;
         return true;
@@ -177,7 +109,7 @@ static int write_lines(FILE *out, int *open, int from, int to, const rf_show *sh
     int column = 0, line = 0, style = STYLE_NONE;
     int64_t end = picture_end(show, s);
     bool found = false, visible = from == 0 && to > 0;
-    unit u;
+    rf_unit u;
 
     *open = 0;
     for (int64_t i = 0; next_in_picture(&u, &i, end, show, s);) {
@@ -260,7 +192,7 @@ static void paint(rf_show *show, rf_event_kind kind, const rf_sequence *s)
 /* "round 2, forward 4: slot 1 «…» slot 3 «…»": what this round committed. */
 static void print_round(const rf_show *show, const rf_sequence *s)
 {
-    unit u;
+    rf_unit u;
 
     fprintf(show->out, "round %" PRId64 ", forward %" PRId64 ":", s->rounds, s->forwards);
     for (int64_t e = 0; e < s->n_slots; e++) {
@@ -271,7 +203,7 @@ static void print_round(const rf_show *show, const rf_sequence *s)
         const int32_t *token = s->token + e * s->slot_size;
         int64_t n = rf_sequence_length(s, e);
         for (int64_t i = 0; i < n && token[i] >= 0; i += u.n_tokens) {
-            next_unit(&u, show->tokenizer, token + i, n - i);
+            rf_unit_next(&u, show->tokenizer, token + i, n - i);
             fputs(u.text, show->out);
         }
         fputs("»", show->out);

@@ -4,6 +4,7 @@
 #include "common/base/log.h"
 #include "common/dist/threads.h"
 #include "infer/score.h"
+#include "infer/trace.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -196,8 +197,42 @@ typedef struct decoding {
     evaluator *e;
     rf_request *request; /* index: number of the question */
     rf_answer *answer;
+    rf_trace trace[RF_EVAL_TRACES]; /* of the first questions */
+    struct watcher *watcher;
     int64_t n, n_done;
 } decoding;
+
+/* What looks at one answer while it comes about. */
+typedef struct watcher {
+    rf_eval_order *order;
+    rf_trace *trace; /* NULL: not recorded */
+} watcher;
+
+/* Adds the rounds of a finished answer's slots. */
+static void note_order(rf_eval_order *order, const rf_sequence *s)
+{
+    order->n = (s->n_slots + RF_ORDER_CELLS - 1) / RF_ORDER_CELLS;
+    order->n_answers++;
+    for (int64_t e = 0; e < s->n_slots; e++) {
+        if (s->round[e] > 0) {
+            int64_t round = (s->round[e] - 1) / order->n;
+            round = round < RF_ORDER_CELLS ? round : RF_ORDER_CELLS - 1;
+            order->count[e / order->n][round]++;
+        }
+    }
+}
+
+/* An rf_observer. */
+static void watch(void *user, rf_event_kind kind, const rf_sequence *s)
+{
+    const watcher *w = user;
+    if (kind == RF_EVENT_END) {
+        note_order(w->order, s);
+    }
+    if (w->trace != NULL) {
+        rf_trace_observe(w->trace, kind, s);
+    }
+}
 
 /* An rf_engine_done. */
 static int judge(void *user, int64_t request, rf_error *err)
@@ -224,27 +259,50 @@ static int judge(void *user, int64_t request, rf_error *err)
     return RF_OK;
 }
 
+/* The first questions' records, as texts. */
+static void keep_traces(decoding *d)
+{
+    for (int64_t i = 0; i < RF_EVAL_TRACES; i++) {
+        if (d->trace[i].json != NULL) {
+            char *text = json_dumps(d->trace[i].json, JSON_COMPACT);
+            d->e->out->trace[i] = rf_alloc_string(text);
+            free(text);
+        }
+        rf_trace_free(&d->trace[i]);
+    }
+}
+
+static void take_request(decoding *d, int64_t i)
+{
+    watcher *w = &d->watcher[d->n];
+    const rf_ids *ids = &d->e->question[i].ids;
+    *w = (watcher){.order = &d->e->out->order, .trace = i < RF_EVAL_TRACES ? &d->trace[i] : NULL};
+    d->request[d->n++] = (rf_request){
+        .prompt = ids->id, .n_prompt = ids->n, .index = (uint64_t)i, .observer = watch, .user = w};
+}
+
 static int decode_all(evaluator *e, rf_error *err)
 {
     size_t most = (size_t)(e->n / e->n_ranks + 1);
     decoding d = {.e = e};
     d.request = rf_alloc(most, sizeof *d.request);
     d.answer = rf_alloc(most, sizeof *d.answer);
+    d.watcher = rf_alloc(most, sizeof *d.watcher);
     for (int64_t i = e->rank; i < e->n; i += e->n_ranks) {
-        const rf_ids *ids = &e->question[i].ids;
-        if (ids->n > e->max_prompt) {
+        if (e->question[i].ids.n > e->max_prompt) {
             e->out->record[i].too_long = 1;
         } else {
-            d.request[d.n++] =
-                (rf_request){.prompt = ids->id, .n_prompt = ids->n, .index = (uint64_t)i};
+            take_request(&d, i);
         }
     }
     int rc = rf_engine_run(e->engine, d.answer, d.request, d.n, judge, &d, err);
+    keep_traces(&d);
     for (int64_t i = 0; i < d.n; i++) {
         rf_answer_free(&d.answer[i]);
     }
     free(d.request);
     free(d.answer);
+    free(d.watcher);
     return rc;
 }
 
@@ -279,9 +337,8 @@ static int collect(const evaluator *e, rf_dist *dist, rf_error *err)
 }
 
 /* Every rank's texts, one behind the other, come to all. */
-static int collect_texts(const evaluator *e, rf_dist *dist, rf_error *err)
+static int collect_texts(char **text, const evaluator *e, rf_dist *dist, rf_error *err)
 {
-    char **text = e->out->text;
     int64_t bytes = 1;
     for (int64_t i = e->rank; i < e->n; i += e->n_ranks) {
         text[i] = text[i] != NULL ? text[i] : rf_alloc_string("");
@@ -304,6 +361,14 @@ static int collect_texts(const evaluator *e, rf_dist *dist, rf_error *err)
     free(own);
     free(all);
     return rc;
+}
+
+/* Sums over ranks; the size of the cells is the same on all that decoded anything. */
+static int collect_order(rf_eval_order *order, rf_dist *dist, rf_error *err)
+{
+    RF_TRY(rf_dist_max_i64(dist, &order->n, 1, err));
+    RF_TRY(rf_dist_sum_i64(dist, &order->n_answers, 1, err));
+    return rf_dist_sum_i64(dist, &order->count[0][0], RF_ORDER_CELLS * RF_ORDER_CELLS, err);
 }
 
 static void sum_up(rf_eval_result *out)
@@ -367,7 +432,8 @@ int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_question *quest
 
     *out = (rf_eval_result){.n = n,
                             .record = rf_alloc((size_t)n, sizeof *out->record),
-                            .text = rf_alloc((size_t)n, sizeof *out->text)};
+                            .text = rf_alloc((size_t)n, sizeof *out->text),
+                            .trace = rf_alloc((size_t)n, sizeof *out->trace)};
     RF_TRY_OUT(rf_threads_choose(&n_threads, dist, options->n_threads, err));
     rc = open_evaluator(&e, loaded, n_threads, err);
     RF_TRY_OUT(rf_dist_agree(dist, rc, err));
@@ -379,7 +445,11 @@ int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_question *quest
     RF_TRY_OUT(rf_dist_agree(dist, rc, err));
     RF_TRY_OUT(slowest(seconds, dist, err));
     RF_TRY_OUT(collect(&e, dist, err));
-    RF_TRY_OUT(options->task != NULL ? collect_texts(&e, dist, err) : RF_OK);
+    if (options->task != NULL) {
+        RF_TRY_OUT(collect_texts(out->text, &e, dist, err));
+        RF_TRY_OUT(collect_texts(out->trace, &e, dist, err));
+        RF_TRY_OUT(collect_order(&out->order, dist, err));
+    }
     sum_up(out);
     out->score_seconds = seconds[0];
     out->decode_seconds = seconds[1];
@@ -394,8 +464,10 @@ void rf_eval_result_free(rf_eval_result *result)
 {
     for (int64_t i = 0; i < result->n; i++) {
         free(result->text[i]);
+        free(result->trace[i]);
     }
     free(result->text);
+    free(result->trace);
     free(result->record);
     *result = (rf_eval_result){0};
 }

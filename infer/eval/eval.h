@@ -40,11 +40,23 @@ typedef struct rf_eval_record {
     double seconds; /* to the whole answer */
 } rf_eval_record;
 
+/* Which slot was filled in which round, over all answers. Of more than RF_ORDER_CELLS slots, a few
+ * in a row are a cell, and so many rounds too. */
+enum { RF_ORDER_CELLS = 32, RF_EVAL_TRACES = 3 };
+typedef struct rf_eval_order {
+    int64_t n;                                     /* slots or rounds of a cell */
+    int64_t n_answers;                             /* 0: nothing was decoded */
+    int64_t count[RF_ORDER_CELLS][RF_ORDER_CELLS]; /* [slot][round] slots filled */
+} rf_eval_order;
+
 /* All ranks hold the same, whatever their number. */
 typedef struct rf_eval_result {
-    int64_t n;                                     /* questions */
-    rf_eval_record *record;                        /* [n] of each. Owned */
-    char **text;                                   /* [n] answers; NULL without a task. Owned */
+    int64_t n;              /* questions */
+    rf_eval_record *record; /* [n] of each. Owned */
+    char **text;            /* [n] answers; NULL without a task. Owned */
+    char **trace; /* [n] how the first RF_EVAL_TRACES answers came about (trace.h), as JSON; else
+                     empty; NULL without a task. Owned */
+    rf_eval_order order;
     rf_eval_record sum;                            /* in the order of the questions */
     double score_seconds, decode_seconds;          /* wall time of the slowest rank */
     double latency_mean, latency_p50, latency_p95; /* seconds to a whole answer */

@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "common/base/options.h"
 #include "common/base/output.h"
+#include "infer/eval/page.h"
 #include "infer/eval/report.h"
 #include "infer/eval/sweep.h"
 
@@ -12,8 +13,8 @@
 #include <string.h>
 
 typedef struct options {
-    rf_option_list models;
-    const char *adapter, *out, *answers, *csv;
+    rf_option_list models, pages;
+    const char *adapter, *out, *answers, *csv, *html, *title;
     rf_layout weights[RF_N_LAYOUTS]; /* to be compared; the first is the report's */
     int n_weights;                   /* 0: the default of the checkpoint */
     double within;
@@ -26,6 +27,7 @@ static const char usage[] =
     "usage: refusion-eval --model CHECKPOINT.h5|RUN_FOLDER --data FILE.jsonl [options] [key=value "
     "...]\n"
     "       mpirun -n N refusion-eval ...        shares the questions among ranks\n"
+    "       refusion-eval --html FILE --page REPORT.json|RUN_FOLDER ...\n"
     "\n"
     "Losses of the training objective (AR and denoising apart), likelihood of the reference\n"
     "responses per token and per byte, and, with --task, answers decoded and judged.\n"
@@ -56,6 +58,13 @@ static const char usage[] =
     "  --batch N          questions that a rank decodes at once (default 1: latencies are those\n"
     "                     of one user); answers do not depend on it\n"
     "  --out FILE         report.json\n"
+    "  --html FILE        report.html: one page with table, curves, order of the slots and "
+    "answers\n"
+    "                     that play; opens from disk\n"
+    "  --title TEXT       of that page\n"
+    "  --page FILE        report.json, or metrics.jsonl or the folder of a run, to be shown on "
+    "that\n"
+    "                     page too; may be given several times; without --model: these alone\n"
     "  --csv FILE         the rows of a sweep as comma-separated values\n"
     "  --answers FILE     JSON lines {\"query\",\"expected\",\"text\",\"correct\",...}\n"
     "  --threads N        of a rank; default: the host's cores shared among its ranks\n"
@@ -98,6 +107,12 @@ static int take_weights(options *o, const char *list, rf_error *err)
     }
 }
 
+/* Nothing is evaluated. */
+static bool only_page(const options *o)
+{
+    return o->models.n == 0 && o->pages.n > 0;
+}
+
 static bool is_sweep(const options *o, const rf_grid *grid)
 {
     return o->models.n > 1 || grid->n > 1 || o->subject.pick_on != NULL;
@@ -130,6 +145,12 @@ static int check_sweep(const options *o, const rf_grid *grid, rf_error *err)
 static int check(const options *o, rf_error *err)
 {
     const rf_eval_options *eval = &o->subject.eval;
+    if (o->pages.n > 0 && o->html == NULL) {
+        return rf_error_set(err, RF_ERR_USAGE, "--page is shown on a page: give --html FILE");
+    }
+    if (only_page(o)) {
+        return RF_OK;
+    }
     if (o->models.n == 0 || o->subject.data == NULL) {
         return rf_error_set(err, RF_ERR_USAGE, "%s is missing: see refusion-eval --help",
                             o->models.n > 0 ? "--data" : "--model");
@@ -168,6 +189,9 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
                                {"seed", RF_OPTION_INTEGER, &seed, 0, INT64_MAX},
                                {"batch", RF_OPTION_INTEGER, &eval->batch, 1, 4096},
                                {"out", RF_OPTION_TEXT, &o->out, 0, 0},
+                               {"html", RF_OPTION_TEXT, &o->html, 0, 0},
+                               {"title", RF_OPTION_TEXT, &o->title, 0, 0},
+                               {"page", RF_OPTION_LIST, &o->pages, 0, 0},
                                {"csv", RF_OPTION_TEXT, &o->csv, 0, 0},
                                {"pick-on", RF_OPTION_TEXT, &o->subject.pick_on, 0, 0},
                                {"within", RF_OPTION_TEXT, &within, 0, 0},
@@ -205,12 +229,54 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
 
 /* --- Program ---------------------------------------------------------------------------------- */
 
+/* What a person is told beside the report. */
+static void warn_of_nothing(const rf_eval_options *eval, const rf_eval_result *result,
+                            int64_t positions)
+{
+    if (eval->likelihood && !(result->sum.scored > 0)) {
+        rf_log_warn("nothing was scored: %.0f of %" PRId64 " questions are too long for the "
+                    "model's %" PRId64 " positions",
+                    result->sum.too_long, result->n, positions);
+    }
+    if (eval->task != NULL && !(result->sum.decoded > 0)) {
+        rf_log_warn("nothing was decoded: no question fits the model's %" PRId64
+                    " positions beside decode.gen_length=%" PRId64,
+                    positions, eval->decode.gen_length);
+    }
+}
+
+/* One page with the report, the runs whose folders are the models, and what --page names. */
+static int write_page(const options *o, const json_t *report, rf_error *err)
+{
+    char *title = o->title != NULL          ? rf_alloc_string(o->title)
+                  : o->subject.data == NULL ? rf_alloc_string("refusion report")
+                                            : rf_alloc_format("Evaluation on %s", o->subject.data);
+    json_t *page = rf_page_new(title);
+    int rc = RF_OK;
+    if (report != NULL) {
+        rf_page_add_report(page, report);
+    }
+    for (int i = 0; i < o->models.n && rc == RF_OK; i++) {
+        char file[RF_PATH_BYTES];
+        if (rf_file_join(file, sizeof file, o->models.item[i], "metrics.jsonl", NULL) == RF_OK &&
+            rf_file_exists(file)) {
+            rc = rf_page_add_file(page, file, err);
+        }
+    }
+    for (int i = 0; i < o->pages.n && rc == RF_OK; i++) {
+        rc = rf_page_add_file(page, o->pages.item[i], err);
+    }
+    rc = rc == RF_OK ? rf_page_save(o->html, page, err) : rc;
+    json_decref(page);
+    free(title);
+    return rc;
+}
+
 /* Rank 0 writes what all know. */
-static int report(const options *o, const rf_eval_result *result, const rf_subject *s,
-                  const rf_dist *dist, rf_error *err)
+static int report_one(const options *o, const rf_eval_result *result, const rf_subject *s,
+                      const rf_dist *dist, rf_error *err)
 {
     const rf_setting *setting = &s->setting[0];
-    const int64_t positions = s->loaded.info.model.max_position_embeddings;
     rf_report_context context = {.model = s->loaded.path,
                                  .data = o->subject.data,
                                  .loaded = &s->loaded,
@@ -218,28 +284,23 @@ static int report(const options *o, const rf_eval_result *result, const rf_subje
                                  .n_results = o->n_weights > 0 ? o->n_weights : 1,
                                  .n_ranks = rf_dist_size(dist),
                                  .n_threads = s->loaded.model->ctx->n_threads,
-                                 .decode = setting->json};
+                                 .decode = setting->json,
+                                 .question = s->question};
     if (rf_dist_rank(dist) != 0) {
         return RF_OK;
     }
     rf_report_print(stdout, result, &setting->eval, &context);
-    if (setting->eval.likelihood && !(result->sum.scored > 0)) {
-        rf_log_warn("nothing was scored: %.0f of %" PRId64 " questions are too long for the "
-                    "model's %" PRId64 " positions",
-                    result->sum.too_long, result->n, positions);
-    }
-    if (setting->eval.task != NULL && !(result->sum.decoded > 0)) {
-        rf_log_warn("nothing was decoded: no question fits the model's %" PRId64
-                    " positions beside decode.gen_length=%" PRId64,
-                    positions, setting->eval.decode.gen_length);
-    }
+    warn_of_nothing(&setting->eval, result, s->loaded.info.model.max_position_embeddings);
     if (fflush(stdout) != 0) {
         return rf_error_set(err, RF_ERR, "cannot write to standard output: %m");
     }
-    if (o->out != NULL) {
-        RF_TRY(rf_report_write(o->out, result, &setting->eval, &context, err));
-    }
-    return o->answers != NULL ? rf_report_answers(o->answers, result, s->question, err) : RF_OK;
+    json_t *report = rf_report_json(result, &setting->eval, &context);
+    int rc = o->out != NULL ? rf_report_save(o->out, report, err) : RF_OK;
+    rc = rc == RF_OK && o->html != NULL ? write_page(o, report, err) : rc;
+    json_decref(report);
+    return rc == RF_OK && o->answers != NULL
+               ? rf_report_answers(o->answers, result, s->question, err)
+               : rc;
 }
 
 /* A folder that does not exist is noticed before the work, not after it. */
@@ -253,11 +314,11 @@ static int check_output(const char *path, const rf_dist *dist, rf_error *err)
 
 static int check_outputs(const options *o, const rf_subject *s, const rf_dist *dist, rf_error *err)
 {
-    const char *const outputs[] = {o->out, o->answers, o->csv};
+    const char *const outputs[] = {o->out, o->answers, o->csv, o->html};
     const char *const inputs[] = {s->loaded.path, s->loaded.adapter, o->subject.data,
                                   o->subject.pick_on};
-    RF_TRY(rf_output_check(outputs, 3, inputs, 4, err));
-    for (int i = 0; i < 3; i++) {
+    RF_TRY(rf_output_check(outputs, 4, inputs, 4, err));
+    for (int i = 0; i < 4; i++) {
         RF_TRY(check_output(outputs[i], dist, err));
     }
     return RF_OK;
@@ -292,7 +353,7 @@ static int run_one(const options *o, rf_subject *s, rf_dist *dist, rf_error *err
         RF_TRY_OUT(
             rf_eval_run(&result[i], &s->loaded, s->question, s->n, &s->setting[0].eval, dist, err));
     }
-    rc = rf_dist_agree(dist, report(o, result, s, dist, err), err);
+    rc = rf_dist_agree(dist, report_one(o, result, s, dist, err), err);
 out:
     for (int i = 0; i < n; i++) {
         rf_eval_result_free(&result[i]);
@@ -309,7 +370,11 @@ static int run_sweep(const options *o, rf_subject *subject, const char *inputs, 
                                     .csv = o->csv,
                                     .within = o->within,
                                     .seed = o->subject.eval.seed};
-    return rf_sweep_run(subject, o->models.n, inputs, &sweep, dist, err);
+    json_t *report = NULL;
+    RF_TRY(rf_sweep_run(&report, subject, o->models.n, inputs, &sweep, dist, err));
+    int rc = o->html != NULL && rf_dist_rank(dist) == 0 ? write_page(o, report, err) : RF_OK;
+    json_decref(report);
+    return rf_dist_agree(dist, rc, err);
 }
 
 static int run(const options *o, char **assignment, int n_assignments, rf_dist *dist, rf_error *err)
@@ -319,6 +384,10 @@ static int run(const options *o, char **assignment, int n_assignments, rf_dist *
     char *inputs = NULL;
     int rc;
 
+    if (only_page(o)) {
+        rc = rf_dist_rank(dist) == 0 ? write_page(o, NULL, err) : RF_OK;
+        goto out;
+    }
     RF_TRY_OUT(rf_grid_new(&grid, assignment, n_assignments, err));
     RF_TRY_OUT(check_sweep(o, &grid, err));
     rc = prepare(o, subject, &grid, dist, err);
@@ -371,5 +440,6 @@ int main(int argc, char **argv)
     }
     rf_dist_close(dist);
     free(o.models.item);
+    free(o.pages.item);
     return rf_error_exit_status(rc);
 }

@@ -204,13 +204,44 @@ static json_t *answers_json(const rf_eval_result *result, const rf_eval_options 
         "cache_bytes", (json_int_t)result->cache_bytes);
 }
 
-int rf_report_write(const char *path, const rf_eval_result *r, const rf_eval_options *o,
-                    const rf_report_context *c, rf_error *err)
+/* How answers came about: which slot was filled in which round, and the first of them in full. */
+static void add_course(json_t *object, const rf_eval_result *result, const rf_question *question)
+{
+    const rf_eval_order *order = &result->order;
+    json_t *cells = json_array(), *samples = json_array();
+    for (int slot = 0; slot < RF_ORDER_CELLS; slot++) {
+        for (int round = 0; round < RF_ORDER_CELLS; round++) {
+            if (order->count[slot][round] > 0) {
+                json_array_append_new(cells, json_pack("[i, i, I]", slot, round,
+                                                       (json_int_t)order->count[slot][round]));
+            }
+        }
+    }
+    for (int64_t i = 0; i < result->n && i < RF_EVAL_TRACES; i++) {
+        json_t *sample = json_loads(result->trace[i], 0, NULL);
+        if (sample != NULL) {
+            json_object_update_new(
+                sample, json_pack("{s:I, s:s, s:s?, s:s, s:b}", "index", (json_int_t)i, "query",
+                                  question[i].query, "expected", question[i].expected, "text",
+                                  result->text[i], "correct", result->record[i].correct > 0));
+            json_array_append_new(samples, sample);
+        }
+    }
+    json_object_set_new(object, "order",
+                        json_pack("{s:I, s:I, s:o}", "slots_per_cell", (json_int_t)order->n,
+                                  "answers", (json_int_t)order->n_answers, "cells", cells));
+    json_object_set_new(object, "samples", samples);
+}
+
+json_t *rf_report_json(const rf_eval_result *r, const rf_eval_options *o,
+                       const rf_report_context *c)
 {
     const rf_backend *backend = c->loaded->model->ctx->backend;
+    char machine[512];
+    rf_backend_describe(c->loaded->model->ctx, machine, sizeof machine);
     json_t *root = json_pack(
-        "{s:s, s:o, s:o, s:I, s:I, s:I, s:i, s:i, s:s, s:s, s:s, s:I}", "program",
-        "refusion-eval " RF_VERSION, "model", rf_report_path(c->model), "data",
+        "{s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:i, s:i, s:s, s:s, s:s, s:I}", "program",
+        "refusion-eval " RF_VERSION, "machine", machine, "model", rf_report_path(c->model), "data",
         rf_report_path(c->data), "step", (json_int_t)c->loaded->info.progress.step, "questions",
         (json_int_t)r->n, "too_long", (json_int_t)r->sum.too_long, "ranks", c->n_ranks, "threads",
         c->n_threads, "backend", backend->name, "isa", backend->isa, "weights",
@@ -228,14 +259,13 @@ int rf_report_write(const char *path, const rf_eval_result *r, const rf_eval_opt
     if (o->task != NULL) {
         json_object_set(root, "decode", (json_t *)c->decode);
         json_object_set_new(root, "answers", answers_json(r, o));
+        add_course(root, r, c->question);
     }
-    int rc = rf_report_save(path, root, err);
-    json_decref(root);
-    return rc;
+    return root;
 }
 
-json_t *rf_report_row(const rf_eval_result *r, const rf_eval_options *o, const rf_subject *s,
-                      json_t *settings)
+json_t *rf_report_row(const rf_eval_result *r, const rf_question *questions,
+                      const rf_eval_options *o, const rf_subject *s, json_t *settings)
 {
     json_t *row = json_pack("{s:o, s:I, s:s, s:O, s:I, s:I}", "model", rf_report_path(s->name),
                             "step", (json_int_t)s->loaded.info.progress.step, "weights",
@@ -250,6 +280,7 @@ json_t *rf_report_row(const rf_eval_result *r, const rf_eval_options *o, const r
     }
     if (o->task != NULL) {
         json_object_update_new(row, answers_json(r, o));
+        add_course(row, r, questions);
     }
     return row;
 }

@@ -13,19 +13,20 @@ typedef struct rf_report_context {
     const rf_layout *weights; /* [n_results] that the results were made with */
     int n_results;            /* 1; more: likelihoods side by side */
     int n_ranks, n_threads;
-    const json_t *decode; /* the setting (subject.h) */
+    const json_t *decode;        /* the setting (subject.h) */
+    const rf_question *question; /* [n of the results] */
 } rf_report_context;
 
 /* local. Aligned table. result [context->n_results]; all but the comparison is of the first. */
 void rf_report_print(FILE *out, const rf_eval_result *result, const rf_eval_options *options,
                      const rf_report_context *context);
-/* local. report.json (schema: infer/README.md), written atomically. */
-RF_MUST_CHECK int rf_report_write(const char *path, const rf_eval_result *result,
-                                  const rf_eval_options *options, const rf_report_context *context,
-                                  rf_error *err);
-/* local. One of many evaluations: subject, settings, and what they gave. Caller releases. */
-json_t *rf_report_row(const rf_eval_result *result, const rf_eval_options *options,
-                      const rf_subject *subject, json_t *settings);
+/* local. report.json (schema: README.md). Caller releases. */
+json_t *rf_report_json(const rf_eval_result *result, const rf_eval_options *options,
+                       const rf_report_context *context);
+/* local. One of many evaluations: subject, settings, and what they gave for its questions. Caller
+ * releases. */
+json_t *rf_report_row(const rf_eval_result *result, const rf_question *questions,
+                      const rf_eval_options *options, const rf_subject *subject, json_t *settings);
 /* local. A path as JSON: it may hold any bytes, JSON may not. Caller releases. */
 json_t *rf_report_path(const char *path);
 /* local. Writes a report atomically. */

@@ -19,6 +19,8 @@ typedef struct sweep {
     json_t *report; /* what `out` holds; the same on all ranks. Owned */
     json_t *row;    /* its array "rows" */
     json_t *tried;  /* its array "sweep": rows of the questions to pick on; NULL without */
+    json_t *keys;   /* settings that differ (rf_sweep_keys). Owned */
+    size_t n_settings, n_best; /* rows: to be tried, or to be judged where questions pick */
 } sweep;
 
 /* --- The file --------------------------------------------------------------------------------- */
@@ -72,6 +74,19 @@ static int take_up(sweep *w, rf_error *err)
     }
     free(text);
     return rc;
+}
+
+static void list_settings(sweep *w)
+{
+    json_t *all = json_array();
+    for (const rf_subject *s = w->subject; s < w->subject + w->n; s++) {
+        for (int64_t i = 0; i < s->n_settings; i++) {
+            json_array_append_new(all, json_pack("{s:O}", "settings", s->setting[i].json));
+        }
+    }
+    w->keys = rf_sweep_keys(all);
+    w->n_settings = json_array_size(all);
+    json_decref(all);
 }
 
 static int begin(sweep *w, const char *inputs, rf_error *err)
@@ -136,10 +151,12 @@ static int evaluate(sweep *w, json_t *rows, rf_subject *s, int64_t setting, bool
     int rc = rf_eval_run(&result, &s->loaded, picking ? s->pick : s->question,
                          picking ? s->n_pick : s->n, &eval, w->dist, err);
     if (rc == RF_OK) {
-        json_t *row = rf_report_row(&result, &eval, s, s->setting[setting].json);
+        json_t *row = rf_report_row(&result, picking ? s->pick : s->question, &eval, s,
+                                    s->setting[setting].json);
         json_array_append_new(rows, row);
         add_machine(w, &s->loaded);
-        rf_sweep_log(row);
+        rf_sweep_log(row, w->keys, json_array_size(rows),
+                     picking || w->tried == NULL ? w->n_settings : w->n_best);
         rc = rf_dist_agree(w->dist, save(w, err), err);
     }
     rf_loaded_drop_model(&s->loaded);
@@ -176,26 +193,43 @@ static int judge_best(sweep *w, rf_error *err)
     return RF_OK;
 }
 
+/* The course of answers is for people: that of the best settings is enough. */
+static void thin_out(json_t *rows)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row)
+    {
+        if (json_is_false(json_object_get(row, "best"))) {
+            json_object_del(row, "order");
+            json_object_del(row, "samples");
+        }
+    }
+}
+
 static int evaluate_sweep(sweep *w, rf_error *err)
 {
     if (w->tried != NULL) {
         RF_TRY(evaluate_all(w, w->tried, true, err));
-        rf_sweep_mark_best(w->tried, w->options->within);
+        w->n_best = rf_sweep_mark_best(w->tried, w->options->within);
         RF_TRY(judge_best(w, err));
     } else {
         RF_TRY(evaluate_all(w, w->row, false, err));
         rf_sweep_mark_best(w->row, w->options->within);
     }
+    thin_out(w->row);
+    thin_out(w->tried);
     json_object_set_new(w->report, "complete", json_true());
     return RF_OK;
 }
 
-int rf_sweep_run(rf_subject *subject, int n, const char *inputs, const rf_sweep_options *options,
-                 rf_dist *dist, rf_error *err)
+int rf_sweep_run(json_t **report, rf_subject *subject, int n, const char *inputs,
+                 const rf_sweep_options *options, rf_dist *dist, rf_error *err)
 {
     sweep w = {.options = options, .subject = subject, .n = n, .dist = dist};
     int rc;
 
+    list_settings(&w);
     RF_TRY_OUT(rf_dist_agree(dist, begin(&w, inputs, err), err));
     RF_TRY_OUT(evaluate_sweep(&w, err));
     rc = save(&w, err);
@@ -207,6 +241,8 @@ int rf_sweep_run(rf_subject *subject, int n, const char *inputs, const rf_sweep_
     }
     rc = rf_dist_agree(dist, rc, err);
 out:
+    *report = rc == RF_OK ? json_incref(w.report) : NULL;
     json_decref(w.report);
+    json_decref(w.keys);
     return rc;
 }

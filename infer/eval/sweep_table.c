@@ -39,9 +39,9 @@ static bool is_better(const json_t *row, const json_t *best, double least)
            (best == NULL || speed > number_of(best, "tokens_per_second"));
 }
 
-void rf_sweep_mark_best(json_t *rows, double within)
+size_t rf_sweep_mark_best(json_t *rows, double within)
 {
-    size_t i, j;
+    size_t i, j, n_best = 0;
     json_t *row, *other;
     json_array_foreach(rows, i, row)
     {
@@ -60,7 +60,9 @@ void rf_sweep_mark_best(json_t *rows, double within)
             }
         }
         json_object_set_new(row, "best", json_boolean(row == best));
+        n_best += row == best;
     }
+    return n_best;
 }
 
 /* --- Values as text --------------------------------------------------------------------------- */
@@ -97,33 +99,7 @@ static void print_csv_text(FILE *out, const char *text)
     fputc('"', out);
 }
 
-void rf_sweep_log(const json_t *row)
-{
-    char *settings = NULL;
-    size_t bytes = 0;
-    const char *key;
-    json_t *value;
-    FILE *out = open_memstream(&settings, &bytes);
-    RF_ASSERT(out != NULL);
-    json_object_foreach(json_object_get(row, "settings"), key, value)
-    {
-        char *text = value_text(value);
-        fprintf(out, " %s=%s", key, text);
-        free(text);
-    }
-    fclose(out);
-    if (json_object_get(row, "accuracy") != NULL) {
-        rf_log_info("%s%s: %.2f %%, %.0f tokens/s, %.2f tokens per forward", text_of(row, "model"),
-                    settings, 100 * number_of(row, "accuracy"), number_of(row, "tokens_per_second"),
-                    number_of(row, "tokens_per_forward"));
-    }
-    free(settings);
-}
-
-/* --- Table ------------------------------------------------------------------------------------ */
-
-/* Keys of the rows' settings that are not the same everywhere, as keys of an object. */
-static json_t *swept_keys(const json_t *rows)
+json_t *rf_sweep_keys(const json_t *rows)
 {
     json_t *keys = json_object();
     size_t i, j;
@@ -136,7 +112,8 @@ static json_t *swept_keys(const json_t *rows)
         {
             json_array_foreach(rows, j, other)
             {
-                if (!json_equal(value, json_object_get(json_object_get(other, "settings"), key))) {
+                const json_t *its = json_object_get(json_object_get(other, "settings"), key);
+                if (its != NULL && !json_equal(value, its)) {
                     json_object_set_new(keys, key, json_true());
                     break;
                 }
@@ -145,6 +122,33 @@ static json_t *swept_keys(const json_t *rows)
     }
     return keys;
 }
+
+void rf_sweep_log(const json_t *row, const json_t *keys, size_t number, size_t n)
+{
+    char *settings = NULL;
+    size_t bytes = 0;
+    const char *key;
+    json_t *value;
+    FILE *out = open_memstream(&settings, &bytes);
+    RF_ASSERT(out != NULL);
+    json_object_foreach(json_object_get(row, "settings"), key, value)
+    {
+        if (json_object_get(keys, key) != NULL) {
+            char *text = value_text(value);
+            fprintf(out, " %s=%s", key, text);
+            free(text);
+        }
+    }
+    fclose(out);
+    if (json_object_get(row, "accuracy") != NULL) {
+        rf_log_info("%zu of %zu: %s%s: %.2f %%, %.0f tokens/s, %.2f tokens per forward", number, n,
+                    text_of(row, "model"), settings, 100 * number_of(row, "accuracy"),
+                    number_of(row, "tokens_per_second"), number_of(row, "tokens_per_forward"));
+    }
+    free(settings);
+}
+
+/* --- Table ------------------------------------------------------------------------------------ */
 
 /* What a column shows: a field of the row, or of its settings. */
 typedef struct column {
@@ -208,7 +212,7 @@ static void print_table(FILE *out, const json_t *rows)
         {.title = "places", .field = "places", .scale = 1, .digits = 0},
         {.title = "latency ms", .field = "latency_mean", .scale = 1e3, .digits = 2}};
     enum { N_MEASURED = sizeof measured / sizeof *measured };
-    json_t *keys = swept_keys(rows), *value;
+    json_t *keys = rf_sweep_keys(rows), *value;
     const char *key;
     column *columns = rf_alloc(json_object_size(keys) + N_MEASURED + 1, sizeof *columns);
     int n = 0;

@@ -1,0 +1,129 @@
+#include "infer/eval/page.h"
+
+#include "common/base/alloc.h"
+#include "common/base/file.h"
+#include "infer/eval/curves.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The files beside this one, each with a 0 behind it; the assembler looks for them as the compiler
+ * does for headers. */
+#define EMBED(name, file)                                                                          \
+    __asm__(".pushsection .rodata\n" #name ":\n.incbin \"" file "\"\n.byte 0\n.popsection\n");     \
+    extern const char name[];
+EMBED(rf_page_html, "infer/eval/page.html")
+EMBED(rf_page_css, "infer/eval/page.css")
+EMBED(rf_page_js, "infer/eval/page.js")
+
+json_t *rf_page_new(const char *title)
+{
+    return json_pack("{s:s, s:[], s:[]}", "title", title, "reports", "runs");
+}
+
+static void thin_out(json_t *rows)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row)
+    {
+        if (json_is_false(json_object_get(row, "best"))) {
+            json_object_del(row, "order");
+            json_object_del(row, "samples");
+        }
+    }
+}
+
+void rf_page_add_report(json_t *page, const json_t *report)
+{
+    json_t *copy = json_deep_copy(report);
+    thin_out(json_object_get(copy, "rows"));
+    thin_out(json_object_get(copy, "sweep"));
+    json_array_append_new(json_object_get(page, "reports"), copy);
+}
+
+int rf_page_add_file(json_t *page, const char *path, rf_error *err)
+{
+    char file[RF_PATH_BYTES];
+    const char *name = path;
+    json_error_t problem;
+    json_t *json;
+    if (rf_file_is_folder(path)) {
+        RF_TRY(rf_file_join(file, sizeof file, path, "metrics.jsonl", err));
+        name = file;
+    }
+    size_t n = strlen(name);
+    if (n >= 6 && strcmp(name + n - 6, ".jsonl") == 0) {
+        RF_TRY(rf_curves_read(&json, name, err));
+        json_array_append_new(json_object_get(page, "runs"), json);
+        return RF_OK;
+    }
+    char *text = NULL;
+    size_t bytes;
+    RF_TRY(rf_file_read(&text, &bytes, name, (size_t)1 << 30, err));
+    json = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &problem);
+    free(text);
+    if (!json_is_object(json)) {
+        json_decref(json);
+        return rf_error_set(err, RF_ERR, "%s:%d: is no report: %s", name, problem.line,
+                            problem.text[0] != '\0' ? problem.text : "no JSON object");
+    }
+    rf_page_add_report(page, json);
+    json_decref(json);
+    return RF_OK;
+}
+
+/* JSON inside of a script tag: what HTML would read as its end or as a comment, and line ends that
+ * only JSON takes for ordinary characters, are written as escapes of JSON. */
+static void print_data(FILE *out, const char *json)
+{
+    for (const char *c = json; *c != '\0'; c++) {
+        if (*c == '<' || *c == '>' || *c == '&') {
+            fprintf(out, "\\u%04x", (unsigned)*c);
+        } else if (strncmp(c, "\xE2\x80\xA8", 3) == 0 || strncmp(c, "\xE2\x80\xA9", 3) == 0) {
+            fputs(c[2] == '\xA8' ? "\\u2028" : "\\u2029", out);
+            c += 2;
+        } else {
+            fputc(*c, out);
+        }
+    }
+}
+
+/* The template with its marks replaced. */
+static void print_page(FILE *out, const char *json)
+{
+    const char *at = rf_page_html;
+    for (const char *mark; (mark = strstr(at, "@@")) != NULL;) {
+        fwrite(at, 1, (size_t)(mark - at), out);
+        at = mark + strlen("@@X@@");
+        switch (mark[2]) {
+        case 'S':
+            fputs(rf_page_css, out);
+            break;
+        case 'D':
+            print_data(out, json);
+            break;
+        default:
+            fputs(rf_page_js, out);
+            break;
+        }
+    }
+    fputs(at, out);
+}
+
+int rf_page_save(const char *path, const json_t *page, rf_error *err)
+{
+    char *json = json_dumps(page, JSON_COMPACT | JSON_REAL_PRECISION(6)), *text = NULL;
+    size_t bytes = 0;
+    if (json == NULL) {
+        return rf_error_set(err, RF_ERR, "%s: out of memory for the page", path);
+    }
+    FILE *out = open_memstream(&text, &bytes);
+    RF_ASSERT(out != NULL);
+    print_page(out, json);
+    fclose(out);
+    int rc = rf_file_write(path, text, bytes, err);
+    free(json);
+    free(text);
+    return rc;
+}

@@ -1,0 +1,23 @@
+/* page.h: report.html, one self-contained page for reports and runs.            all local
+ *
+ * What is shown is data in a script tag of the page; page.html, page.css and page.js (part of the
+ * program) draw it in a browser, from disk, without a network.
+ */
+#ifndef RF_INFER_EVAL_PAGE_H
+#define RF_INFER_EVAL_PAGE_H
+
+#include "common/base/error.h"
+
+#include <jansson.h>
+
+/* Nothing but a title. Caller releases with json_decref. */
+json_t *rf_page_new(const char *title);
+/* Adds a report (README.md); of a sweep's rows only the best keep how their answers came about. */
+void rf_page_add_report(json_t *page, const json_t *report);
+/* Adds what a path holds: a report.json, or the metrics.jsonl of a run or of its folder; curves of
+ * many steps as means of neighbours. */
+RF_MUST_CHECK int rf_page_add_file(json_t *page, const char *path, rf_error *err);
+/* Writes the page atomically. */
+RF_MUST_CHECK int rf_page_save(const char *path, const json_t *page, rf_error *err);
+
+#endif
