@@ -25,7 +25,7 @@ static const char usage[] =
     "  --model FILE       checkpoint to decode with, or the folder of a run: its best checkpoint\n"
     "                     on validation, else its latest\n"
     "  --adapter FILE     adapters that were trained beside that checkpoint (lora.*), or\n"
-    "                     the folder of their run\n"
+    "                     the folder of their run; as --model they find their base themselves\n"
     "  --weights TYPE     f32 (default), bf16 (default of what was trained with\n"
     "                     train.compute=bf16, where this machine multiplies bf16) or int8\n"
     "                     (default of a quantized checkpoint): smaller and faster\n"
@@ -135,9 +135,10 @@ static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error
 {
     RF_TRY(rf_loaded_choose(&o->model, o->model_path, err));
     RF_TRY(rf_loaded_choose(&o->adapter, o->adapter_path, err));
-    RF_TRY(rf_output_check((const char *[]){o->run.out, o->run.trace}, 2,
-                           (const char *[]){o->model, o->adapter, o->run.prompts}, 3, err));
     RF_TRY(rf_loaded_open(loaded, o->model, o->adapter, err));
+    RF_TRY(rf_output_check((const char *[]){o->run.out, o->run.trace}, 2,
+                           (const char *[]){loaded->path, loaded->adapter, o->run.prompts}, 3,
+                           err));
     if (o->control_tokens) {
         rf_tokenizer_read_control_tokens(loaded->info.tokenizer);
     }

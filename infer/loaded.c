@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The type of a checkpoint's parameters. */
 static int read_storage(rf_type *out, const char *path, rf_error *err)
@@ -45,24 +46,37 @@ int rf_loaded_choose(const char **name, char *path, rf_error *err)
     return RF_OK;
 }
 
+/* A file of adapters that was given as the model stands for its base with it. */
+static int find_base(rf_loaded *l, rf_error *err)
+{
+    const char *base = l->info.base.path;
+    if (base[0] == '\0' || access(base, R_OK) != 0) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: holds adapters only, and their base %s is not there: give it with "
+                            "--model and this file with --adapter",
+                            l->path, base[0] != '\0' ? base : "(unknown)");
+    }
+    l->adapter = l->path;
+    l->path = base;
+    rf_log_info("%s goes with its base, %s", l->adapter, base);
+    return RF_OK;
+}
+
 int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter, rf_error *err)
 {
     *out = (rf_loaded){.path = path, .adapter = adapter};
     RF_TRY(rf_checkpoint_info_read(&out->info, adapter != NULL ? adapter : path, err));
+    if (adapter == NULL && out->info.adaptation.rank > 0) {
+        RF_TRY(find_base(out, err));
+    }
     rf_type storage = out->info.storage;
-    if (adapter != NULL) {
-        RF_TRY(read_storage(&storage, path, err));
+    if (out->adapter != NULL) {
+        RF_TRY(read_storage(&storage, out->path, err));
     }
     RF_TRY(choose_weights(out, storage, err));
     if (adapter != NULL && out->info.adaptation.rank == 0) {
         return rf_error_set(err, RF_ERR,
                             "%s: is a whole model, no adapter file: give it as the model", adapter);
-    }
-    if (adapter == NULL && out->info.adaptation.rank > 0) {
-        return rf_error_set(err, RF_ERR,
-                            "%s: holds adapters only: give its base with --model (it was %s) and "
-                            "this file with --adapter",
-                            path, out->info.base.path);
     }
     return RF_OK;
 }

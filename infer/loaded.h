@@ -22,7 +22,8 @@ typedef struct rf_loaded {
  * [RF_PATH_BYTES]. NULL and the names of files stay. */
 RF_MUST_CHECK int rf_loaded_choose(const char **name, char *path, rf_error *err);
 /* Reads the header: tokenizer and sizes. adapter: a file beside its base `path` (lora.h); NULL:
- * none. Names are not copied. */
+ * none, or `path` itself is one and its base is where it was in training. Names are not copied:
+ * *out stays where it is. */
 RF_MUST_CHECK int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter,
                                  rf_error *err);
 /* Settings decode.* and objective.*: those of the run that trained the model, but decode.gen_length

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#define ALL_LINEAR "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
 enum { CHANGES = RF_KEY_MAY_CHANGE };
 
 const rf_config_key rf_train_keys[] = {
@@ -44,8 +45,8 @@ const rf_config_key rf_train_keys[] = {
      "trains adapters of this rank beside the weights of model.init, and nothing else; 0: none"},
     {"lora.alpha", RF_KEY_REAL, "16", 0, 1e9, NULL, 0,
      "an adapter's share is scaled by lora.alpha / lora.rank"},
-    {"lora.targets", RF_KEY_STRINGS, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", 0,
-     0, NULL, 0, "matrices that get an adapter; patterns as in train.only"},
+    {"lora.targets", RF_KEY_STRINGS, ALL_LINEAR, 0, 0, NULL, 0,
+     "matrices that get an adapter; patterns as in train.only, or all-linear (the default)"},
     {"lora.dropout", RF_KEY_REAL, "0", 0, 0.999999, NULL, 0,
      "fraction of an adapter's inputs that is dropped in training"},
     {"lora.init", RF_KEY_STRING, "", 0, 0, NULL, 0,
@@ -187,6 +188,9 @@ static int read_adaptation(rf_adaptation *out, const rf_config *config, rf_error
     out->seed = (uint64_t)rf_config_int(config, "lora.seed");
     RF_TRY(join_patterns(out->only, config, "train.only", err));
     RF_TRY(join_patterns(out->targets, config, "lora.targets", err));
+    if (strcmp(out->targets, "all-linear") == 0) { /* as PEFT calls them */
+        strcpy(out->targets, ALL_LINEAR);
+    }
     RF_TRY(rf_adapt_check(out, err));
     if (out->rank > 0 && rf_config_string(config, "model.init")[0] == '\0') {
         return rf_error_set(

@@ -40,7 +40,7 @@ static const char usage[] =
     "  --model FILE       checkpoint, or the folder of a run: its best checkpoint on validation,\n"
     "                     else its latest; may be given several times\n"
     "  --adapter FILE     adapters that were trained beside that checkpoint (lora.*), or\n"
-    "                     the folder of their run\n"
+    "                     the folder of their run; as --model they find their base themselves\n"
     "  --weights TYPE     f32 (default), bf16 (default of what was trained with\n"
     "                     train.compute=bf16, where this machine multiplies bf16) or int8\n"
     "                     (default of a quantized checkpoint); or several, as f32,bf16,int8:\n"

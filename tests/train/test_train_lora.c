@@ -110,6 +110,31 @@ Test(train_lora, resume_and_ranks)
     leave_folder();
 }
 
+/* The run's folder alone is enough to ask it. */
+Test(train_lora, finds_its_base)
+{
+    make_base();
+    train_lora(0, "one", "optim.lr=0.3", 0); /* answers otherwise than the base */
+    cr_assert_eq(tiny_shell("\"$INFER\" --model base/step-000000008.h5 --adapter one --prompt hi "
+                            ">a 2>log && \"$INFER\" --model one --prompt hi >b && cmp a b"),
+                 0, "%s", program_output);
+    tiny_says("one/step-000000006.h5 goes with its base, /");
+    cr_assert_neq(tiny_shell("\"$INFER\" --model base --prompt hi >c && cmp a c"), 0);
+    cr_assert_eq(tiny_shell("mv base other && \"$INFER\" --model one --prompt hi"), 1);
+    tiny_says("base/step-000000008.h5 is not there: give it with --model and this file "
+              "with --adapter");
+    leave_folder();
+}
+
+Test(train_lora, all_linear)
+{
+    make_base();
+    train_lora(0, "one", "lora.targets=all-linear", 0);
+    train_lora(0, "two", "lora.targets=q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", 0);
+    same_files("one/step-000000006.h5", "two/step-000000006.h5", "base/step-000000008.h5");
+    leave_folder();
+}
+
 /* A new run that begins with the adapters of another: no step with a rate of 0 moves them. */
 Test(train_lora, begins_with_adapters)
 {
