@@ -102,8 +102,9 @@ RF_MUST_CHECK int rf_checkpoint_verify(const char *path, rf_error *err);
 typedef int (*rf_checkpoint_source)(void *user, void *out, const rf_tensor *tensor, int64_t first,
                                     int64_t n, rf_error *err);
 /* local. As rf_checkpoint_save on one rank, without moments; asks `source` for every parameter
- * once, in the order of the table, in pieces of a few MiB. type: f32, f64, bf16, or int8: then for
- * each matrix twice, row by row, some rows once more. */
+ * once, in the order of the table, in pieces of a few MiB. info->adaptation with a rank: an adapter
+ * file of info->base, of adapters alone. type: f32, f64, bf16, or int8: then for each matrix twice,
+ * row by row, some rows once more. */
 RF_MUST_CHECK int rf_checkpoint_write(const char *path, const rf_model_config *config, rf_type type,
                                       rf_checkpoint_source source, void *user,
                                       const rf_checkpoint_info *info, rf_error *err);

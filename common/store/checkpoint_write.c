@@ -397,13 +397,11 @@ int rf_checkpoint_write(const char *path, const rf_model_config *config, rf_type
 {
     RF_ASSERT(type == RF_F32 || type == RF_F64 || type == RF_BF16 || type == RF_I8);
     rf_table table;
-    RF_TRY(rf_table_build(&table, config, err));
+    RF_TRY(rf_table_build_adapted(&table, config, &info->adaptation, err));
     writer *w = rf_alloc(1, sizeof *w);
     *w = (writer){
         .path = rf_alloc_string(path), .size = 1, .type = type, .source = source, .user = user};
-    rf_checkpoint_info own = *info;
-    own.adaptation = (rf_adaptation){0};
-    int rc = explain(w, begin(w, config, &table, &own, false, err), err);
+    int rc = explain(w, begin(w, config, &table, info, false, err), err);
     if (rc == RF_OK) {
         rf_checkpoint_writer_write(w);
         rc = rf_checkpoint_writer_finish(w, err);

@@ -35,6 +35,12 @@ typedef struct rf_convert_options {
  */
 RF_MUST_CHECK int rf_convert_import(const char *folder, const char *path,
                                     const rf_convert_options *options, rf_error *err);
+/* local. Writes an adapter file, atomically, from a folder of PEFT (adapter_config.json and
+ * adapter_model.safetensors, of f32, f16 or bf16), for the base checkpoint, whose tokenizer and
+ * settings it takes over. Adapters of matrices of blocks alone, of one rank and factor; anything
+ * else is refused by name. Stored as f32. */
+RF_MUST_CHECK int rf_convert_import_peft(const char *folder, const char *base, const char *path,
+                                         const rf_convert_options *options, rf_error *err);
 /* local. Makes `folder` (which must not exist, or be empty) from a checkpoint: config.json,
  * generation_config.json, model*.safetensors, and tokenizer files where the tokenizer is one of
  * Hugging Face. Values are written as f32, bf16 or f16; as the source: f32 for f64. The folder

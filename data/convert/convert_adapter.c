@@ -4,8 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* "model.layers.0.self_attn.q_proj.lora_A.weight" -> "model.layers.0.self_attn.q_proj" */
-static void module_of(char *out, size_t bytes, const rf_tensor *adapter)
+void rf_convert_adapter_module(char *out, size_t bytes, const rf_tensor *adapter)
 {
     const char *end = strstr(adapter->name, ".lora_");
     snprintf(out, bytes, "%.*s", (int)(end - adapter->name), adapter->name);
@@ -26,7 +25,7 @@ static json_t *target_modules(const rf_table *table, int64_t n_layers)
         for (int layer = 0; layer < n_layers; layer++) {
             n += rf_table_role(table, layer, t->role) != NULL;
         }
-        module_of(module, sizeof module, t);
+        rf_convert_adapter_module(module, sizeof module, t);
         if (n < n_layers) {
             json_array_append_new(list, json_string(module));
         } else if (t->layer == 0) {

@@ -82,6 +82,13 @@ static int read_config(importer *im, rf_error *err)
 {
     char path[RF_CONVERT_PATH], *text = NULL;
     size_t bytes = 0;
+    RF_TRY(rf_file_join(path, sizeof path, im->folder, "adapter_config.json", err));
+    if (rf_file_exists(path)) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: the folder holds adapters: give the checkpoint that they are for "
+                            "with --base",
+                            path);
+    }
     RF_TRY(rf_file_join(path, sizeof path, im->folder, "config.json", err));
     RF_TRY(rf_file_read(&text, &bytes, path, MAX_CONFIG_BYTES, err));
     rf_config_ignore ignore = {.name = im->options->ignored, .n = im->options->n_ignored};

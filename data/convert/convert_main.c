@@ -1,4 +1,5 @@
 /* refusion-convert: models of Hugging Face in and out. */
+#include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/nearest.h"
 #include "common/base/number.h"
@@ -16,7 +17,8 @@
 static const char usage[] =
     "usage: refusion-convert COMMAND [options]\n"
     "\n"
-    "  import HF_DIR MODEL.h5    a folder of Hugging Face becomes a checkpoint\n"
+    "  import HF_DIR MODEL.h5    a folder of Hugging Face becomes a checkpoint; one of PEFT, with\n"
+    "                            --base BASE.h5, an adapter file beside that checkpoint\n"
     "  export MODEL.h5 HF_DIR    a checkpoint becomes a folder of Hugging Face; an adapter file\n"
     "                            one of PEFT\n"
     "  merge BASE.h5 ADAPTER.h5 MODEL.h5\n"
@@ -28,6 +30,7 @@ static const char usage[] =
     "  --dtype TYPE              import, merge: f32 or bf16; export: f32, bf16 or f16; default: as "
     "the\n"
     "                            source has it (import: bf16 where all tensors are, else f32)\n"
+    "  --base BASE.h5            import: the checkpoint that the adapters are for\n"
     "  --tokenizer NAME          import: byte, or a folder or tokenizer.json other than HF_DIR's\n"
     "  --grow                    import: make rows for all tokens of a tokenizer that has many "
     "more\n"
@@ -47,8 +50,9 @@ static const char usage[] =
 
 typedef struct command_line {
     rf_convert_options options;
-    const char *dtype;
+    const char *dtype, *base;
     rf_option_list ignored;
+    char base_path[RF_PATH_BYTES]; /* chosen in a run folder */
     bool help, version;
     const char *command;
     char **path; /* [n] what stands behind the command */
@@ -69,6 +73,7 @@ static int read_options(command_line *out, int argc, char **argv, rf_error *err)
     int first;
     *out = (command_line){.options = {.type = RF_N_TYPES}};
     const rf_option table[] = {{"dtype", RF_OPTION_TEXT, &out->dtype, 0, 0},
+                               {"base", RF_OPTION_TEXT, &out->base, 0, 0},
                                {"tokenizer", RF_OPTION_TEXT, &out->options.tokenizer, 0, 0},
                                {"max-shard-size", RF_OPTION_TEXT, &shard, 0, 0},
                                {"grow", RF_OPTION_FLAG, &out->options.grow, 0, 0},
@@ -121,8 +126,9 @@ static int check(const command_line *line, int n, const char *arguments, bool to
         return rf_error_set(err, RF_ERR_USAGE, "%s is an option of import",
                             line->options.grow ? "--grow" : "--tokenizer");
     }
-    if (line->ignored.n > 0 && !tokenizer) {
-        return rf_error_set(err, RF_ERR_USAGE, "--ignore-field is an option of import");
+    if ((line->ignored.n > 0 || line->base != NULL) && !tokenizer) {
+        return rf_error_set(err, RF_ERR_USAGE, "%s is an option of import",
+                            line->base != NULL ? "--base" : "--ignore-field");
     }
     if (line->options.max_shard_bytes != 0 && !shard) {
         return rf_error_set(err, RF_ERR_USAGE, "--max-shard-size is an option of export");
@@ -130,9 +136,25 @@ static int check(const command_line *line, int n, const char *arguments, bool to
     return RF_OK;
 }
 
+static int run_import_peft(command_line *l, rf_error *err)
+{
+    if (l->dtype != NULL || l->options.tokenizer != NULL || l->options.grow || l->ignored.n > 0) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "import --base takes no option but --quiet: types, tokenizer and sizes "
+                            "are those of the base");
+    }
+    RF_TRY(rf_checkpoint_choose(l->base_path, sizeof l->base_path, l->base, err));
+    RF_TRY(rf_output_check((const char *[]){l->path[1]}, 1,
+                           (const char *[]){l->path[0], l->base_path}, 2, err));
+    return rf_convert_import_peft(l->path[0], l->base_path, l->path[1], &l->options, err);
+}
+
 static int run_import(command_line *l, rf_error *err)
 {
     RF_TRY(check(l, 2, "HF_DIR and MODEL.h5", true, false, err));
+    if (l->base != NULL) {
+        return run_import_peft(l, err);
+    }
     RF_TRY(read_dtype(l, false, err));
     RF_TRY(rf_output_check((const char *[]){l->path[1]}, 1,
                            (const char *[]){l->path[0], l->options.tokenizer}, 2, err));

@@ -149,7 +149,9 @@ int rf_convert_merge(const char *base, const char *adapter, const char *path,
     RF_TRY_OUT(read_headers(&m, options, err));
     RF_TRY_OUT(check_base(&m, err));
     RF_TRY_OUT(hold_adapters(&m, err));
-    RF_TRY_OUT(rf_checkpoint_write(path, &m.adapter.model, m.type, take, &m, &m.adapter, err));
+    rf_checkpoint_info whole = m.adapter;
+    whole.adaptation = (rf_adaptation){0};
+    RF_TRY_OUT(rf_checkpoint_write(path, &m.adapter.model, m.type, take, &m, &whole, err));
     rf_convert_say(options, "%s: %" PRId64 " adapters of rank %" PRId64 " merged, %s", path,
                    m.table.n_adapters / 2, m.adapter.adaptation.rank, rf_type_name(m.type));
 out:

@@ -44,6 +44,7 @@ int rf_convert_quantize(const char *source, const char *path, const rf_convert_o
     int rc;
     RF_TRY_OUT(rf_checkpoint_info_read(&info, source, err));
     RF_TRY_OUT(check_source(&info, source, err));
+    info.adaptation = (rf_adaptation){0}; /* what the run trained matters no longer */
     RF_TRY_OUT(rf_checkpoint_reader_open(&reader, source, err));
     RF_TRY_OUT(rf_checkpoint_write(path, &info.model, RF_I8, take, reader, &info, err));
     rf_convert_say(options, "%s: %.1f MB in int8, from %.1f MB in %s", path, megabytes(path),

@@ -5,6 +5,7 @@
 #include "tests/model/tiny.h"
 #include "tests/scratch.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -132,5 +133,103 @@ Test(convert_adapter, peft)
     cr_assert_str_eq(json_string_value(json_array_get(modules, 1)), "model.layers.1.mlp.down_proj");
     json_decref(json);
     rf_model_free(adapted);
+    leave_folder();
+}
+
+/* --- Adapters come in ------------------------------------------------------------------------- */
+
+/* Export, then import: the same adapters, for the same base. */
+Test(convert_adapter, peft_and_back)
+{
+    static const char *const targets[] = {"q_proj,layers.1.mlp.down_proj", "*proj", "layers.0.mlp"};
+    rf_model_config config = tiny_config((tiny_switches){.qk_norm = true});
+    for (size_t i = 0; i < sizeof targets / sizeof *targets; i++) {
+        rf_model *adapted = make_files(&config, targets[i]), *again = NULL;
+        rf_checkpoint_info info = {0};
+        TINY_MUST(rf_convert_export("adapters.h5", "peft", &as_source, tiny_error()));
+        TINY_MUST(rf_convert_import_peft("peft", "base.h5", "back.h5", &as_source, tiny_error()));
+        TINY_MUST(rf_checkpoint_info_read(&info, "back.h5", tiny_error()));
+        again = make(&config, &info.adaptation);
+        TINY_MUST(rf_checkpoint_load("base.h5", again, NULL, NULL, tiny_error()));
+        TINY_MUST(rf_checkpoint_load("back.h5", again, NULL, NULL, tiny_error()));
+        cr_assert(again->table.n_stored == adapted->table.n_stored);
+        cr_assert(info.adaptation.rank == 3 && info.adaptation.alpha == 6);
+        cr_assert(memcmp(again->master, adapted->master,
+                         (size_t)again->table.n_stored * sizeof(float)) == 0,
+                  "%s", targets[i]);
+        rf_checkpoint_info_free(&info);
+        rf_model_free(again);
+        rf_model_free(adapted);
+        leave_folder();
+    }
+}
+
+/* adapter_config.json with a field set to a value. */
+static void set_field(const char *name, json_t *value)
+{
+    json_t *config = read_config();
+    cr_assert_eq(json_object_set_new(config, name, value), 0);
+    cr_assert_eq(json_dump_file(config, "peft/adapter_config.json", 0), 0);
+    json_decref(config);
+}
+
+static void peft_refused(const char *words)
+{
+    refused(rf_convert_import_peft("peft", "base.h5", "back.h5", &as_source, tiny_error()), words);
+    cr_assert(access("back.h5", F_OK) != 0);
+}
+
+Test(convert_adapter, peft_refused)
+{
+    static const char *const fields[] = {"use_dora", "fan_in_fan_out", "lora_bias"};
+    rf_model_config config = tiny_config((tiny_switches){.qk_norm = true}), wide = config;
+    rf_model_free(make_files(&config, "q_proj"));
+    TINY_MUST(rf_convert_export("adapters.h5", "peft", &as_source, tiny_error()));
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        set_field(fields[i], json_true());
+        peft_refused(fields[i]);
+        set_field(fields[i], json_false());
+    }
+    set_field("modules_to_save", json_pack("[s]", "lm_head"));
+    peft_refused("modules_to_save is set: such adapters are not supported; merge them");
+    set_field("modules_to_save", json_null());
+    set_field("peft_type", json_string("IA3"));
+    json_t *json = json_load_file("peft/adapter_config.json", 0, NULL);
+    peft_refused("peft_type is IA3: only LORA");
+    json_object_set_new(json, "peft_type", json_string("LORA"));
+    json_object_set_new(json, "r", json_integer(4)); /* the tensors have 3 */
+    json_dump_file(json, "peft/adapter_config.json", 0);
+    peft_refused("has another shape than [4, ");
+    json_object_set_new(json, "r", json_integer(3));
+    json_dump_file(json, "peft/adapter_config.json", 0);
+    json_decref(json);
+    refused(rf_convert_import("peft", "back.h5", &as_source, tiny_error()), "with --base");
+    refused(rf_convert_import_peft("peft", "adapters.h5", "back.h5", &as_source, tiny_error()),
+            "holds adapters only");
+    wide.intermediate_size *= 2; /* does not matter to q_proj */
+    wide.num_attention_heads *= 2;
+    rf_model *other = make(&wide, NULL);
+    save("other.h5", other);
+    rf_model_free(other);
+    refused(rf_convert_import_peft("peft", "other.h5", "back.h5", &as_source, tiny_error()),
+            "belongs to another model than other.h5");
+    cr_assert_eq(rename("peft/adapter_model.safetensors", "peft/gone"), 0);
+    peft_refused("adapter_model.safetensors");
+    leave_folder();
+}
+
+/* The factor of use_rslora is alpha / sqrt(r). */
+Test(convert_adapter, peft_rslora)
+{
+    rf_model_config config = tiny_config((tiny_switches){.qk_norm = true});
+    rf_checkpoint_info info = {0};
+    rf_model_free(make_files(&config, "q_proj"));
+    TINY_MUST(rf_convert_export("adapters.h5", "peft", &as_source, tiny_error()));
+    set_field("use_rslora", json_true());
+    TINY_MUST(rf_convert_import_peft("peft", "base.h5", "back.h5", &as_source, tiny_error()));
+    TINY_MUST(rf_checkpoint_info_read(&info, "back.h5", tiny_error()));
+    const double factor = info.adaptation.alpha / (double)info.adaptation.rank;
+    cr_assert(fabs(factor - 6 / sqrt(3)) < 1e-15);
+    rf_checkpoint_info_free(&info);
     leave_folder();
 }
