@@ -15,6 +15,7 @@ which are exported and loaded with PEFT upon the folder that the model came from
     model, against PEFT's model: 1e-5;
   - refusion-convert merge: weights against PEFT's merge_and_unload, and logits of the exported merged
     model in Transformers against those of PEFT's model, 1e-5;
+  - refusion-convert import of the folder that PEFT saves: the same continuation;
   - the greedy continuation of PEFT's model is that of refusion-infer --adapter, of refusion-infer with
     the merged model, and of the exported merged model in Transformers.
 Prints a line for each and ends with status 1 when one fails.
@@ -166,8 +167,12 @@ def compare_backend(name, build, folder, backend, seed):
 
     model = load(model_class, folder, exported)
     compare_keys(title, model, exported)
+    theirs, back = f"{folder}/theirs-{backend}", f"{folder}/back-{backend}.h5"
+    model.save_pretrained(theirs)
+    run(convert, "import", theirs, back, "--base", base, "--quiet")
     model.double().eval()
     text = hf.their_text(model)
+    hf.judge_text(f"{title}: saved by PEFT, imported", hf.our_text(build, base, "--adapter", back), text)
     hf.judge_text(f"{title}: --adapter", hf.our_text(build, base, "--adapter", adapter), text)
     hf.judge_text(f"{title}: merged", hf.our_text(build, whole), text)
     compare_dump(title, model, dump, (1e-9, 1e-9) if backend == "ref64" else (1e-5, 1e-4))
