@@ -7,15 +7,15 @@
 
 /* Their names are the choices of objective.kind. */
 static const rf_objective_kind *const kinds[] = {&rf_objective_refusion, &rf_objective_ar,
-                                                 &rf_objective_mdm};
+                                                 &rf_objective_mdm, &rf_objective_block};
 enum { N_KINDS = sizeof kinds / sizeof kinds[0] };
 
 /* --- Settings --------------------------------------------------------------------------------- */
 
 const rf_config_key rf_objective_keys[] = {
-    {"objective.kind", RF_KEY_CHOICE, "refusion", 0, 0, "refusion|ar|mdm", 0,
-     "training objective: slots in random order with denoising, next token, or masked tokens "
-     "(LLaDA)"},
+    {"objective.kind", RF_KEY_CHOICE, "refusion", 0, 0, "refusion|ar|mdm|block", 0,
+     "training objective: slots in random order with denoising, next token, masked tokens (LLaDA), "
+     "or masked tokens block by block (BD3-LM)"},
     {"objective.slot_sizes", RF_KEY_INTS, "4,8,16,32", 1, 1 << 20, NULL, 0,
      "tokens of a slot; one of these is drawn for each sample (at most 16 numbers)"},
     {"objective.masking", RF_KEY_CHOICE, "bernoulli", 0, 0, "bernoulli|exact", 0,
@@ -40,6 +40,14 @@ const rf_config_key rf_objective_keys[] = {
      "objective mdm: mean over samples, each its own mean over tokens (LLaDA), or over all tokens"},
     {"objective.random_length", RF_KEY_REAL, "0.01", 0, 1, NULL, 0,
      "objective mdm: share of the windows of plain text that are cut to a random length"},
+    {"objective.block_size", RF_KEY_INT, "4", 1, 1 << 20, NULL, 0,
+     "objective block: tokens that are predicted side by side (S)"},
+    {"objective.block_prompt", RF_KEY_CHOICE, "causal", 0, 0, "causal|bidirectional", 0,
+     "objective block: a token of the prompt sees those before it, or the whole prompt"},
+    {"objective.noise_low", RF_KEY_REAL, "1e-3", 1e-6, 1, NULL, 0,
+     "objective block: smallest masking probability of a block; validation uses epsilon"},
+    {"objective.noise_high", RF_KEY_REAL, "1", 1e-6, 1, NULL, 0,
+     "objective block: largest masking probability of a block; validation uses 1"},
     {.name = NULL},
 };
 
@@ -54,6 +62,23 @@ static void read_mdm(rf_objective *out, const rf_config *config, int64_t gen_len
     out->pad_block = rf_config_int(config, "objective.pad_block");
     out->token_norm = rf_config_is(config, "objective.mdm_norm", "token");
     out->random_length = rf_config_real(config, "objective.random_length");
+}
+
+static int read_block(rf_objective *out, const rf_config *config, rf_error *err)
+{
+    out->block_size = rf_config_int(config, "objective.block_size");
+    out->sees_prompt = rf_config_is(config, "objective.block_prompt", "bidirectional");
+    out->noise_low = rf_config_real(config, "objective.noise_low");
+    out->noise_high = rf_config_real(config, "objective.noise_high");
+    if (out->noise_low > out->noise_high) {
+        return rf_error_set(
+            err, RF_ERR_USAGE,
+            "objective.noise_low = %g (%s) is above objective.noise_high = %g (%s): "
+            "exchange them",
+            out->noise_low, rf_config_origin(config, "objective.noise_low"), out->noise_high,
+            rf_config_origin(config, "objective.noise_high"));
+    }
+    return RF_OK;
 }
 
 static int read_slot_sizes(rf_objective *out, const rf_config *config, rf_error *err)
@@ -88,6 +113,7 @@ int rf_objective_from_config(rf_objective *out, const rf_config *config, const r
         out->kind = rf_config_is(config, "objective.kind", kinds[i]->name) ? kinds[i] : out->kind;
     }
     read_mdm(out, config, gen_length);
+    RF_TRY(read_block(out, config, err));
     RF_TRY(read_slot_sizes(out, config, err));
     if (out->kind->needs_mask && special->mask < 0) {
         return rf_error_set(err, RF_ERR,
@@ -96,6 +122,14 @@ int rf_objective_from_config(rf_objective *out, const rf_config *config, const r
                             out->kind->name, rf_config_origin(config, "objective.kind"));
     }
     return RF_OK;
+}
+
+rf_objective rf_objective_unclipped(const rf_objective *objective)
+{
+    rf_objective whole = *objective;
+    whole.noise_low = objective->epsilon;
+    whole.noise_high = 1;
+    return whole;
 }
 
 /* --- Places ----------------------------------------------------------------------------------- */

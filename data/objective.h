@@ -42,7 +42,10 @@ typedef struct rf_objective {
     int64_t pad_length, pad_block;
     bool token_norm;      /* mdm_norm = token: 1/(p N_tokens); else sample: 1/(p R' N_samples) */
     double random_length; /* mdm: share of the windows of plain text that are cut */
-    int32_t mask, end;    /* token ids; end of text is what pads */
+    int64_t block_size;   /* block: S tokens */
+    bool sees_prompt;     /* block_prompt = bidirectional; else causal */
+    double noise_low, noise_high; /* block: a block's p is uniform in between */
+    int32_t mask, end;            /* token ids; end of text is what pads */
 } rf_objective;
 
 /* What the denominators count; summed over leaves and ranks. All members are int64_t. */
@@ -73,7 +76,8 @@ struct rf_objective_kind {
      * a part without targets. */
     void (*factors)(const rf_objective *objective, double *factor, const rf_counts *global);
 };
-extern const rf_objective_kind rf_objective_refusion, rf_objective_ar, rf_objective_mdm;
+extern const rf_objective_kind rf_objective_refusion, rf_objective_ar, rf_objective_mdm,
+    rf_objective_block;
 
 /* Keys objective.*. */
 extern const rf_config_key rf_objective_keys[];
@@ -82,13 +86,17 @@ RF_MUST_CHECK int rf_objective_from_config(rf_objective *out, const rf_config *c
                                            const rf_specials *special, int64_t gen_length,
                                            rf_error *err);
 
+/* The objective whose loss is comparable: `block` with its noise from epsilon to 1, for a loss over
+ * a narrower range is no bound on the likelihood; any other as it is. */
+rf_objective rf_objective_unclipped(const rf_objective *objective);
+
 /* Places that a sample with n_prompt + n_response tokens takes in a row, at most: a window of random
  * length may take fewer. Never fewer than its tokens; grows with n_response. A sample whose prompt
  * is one token is plain text (rf_corpus_is_text). */
 int64_t rf_objective_places(const rf_objective *objective, int64_t n_prompt, int64_t n_response);
 /* Appends a sample (token [n_prompt+n_response], n_response >= 1) behind the batch's last place; spans are in batch
  * coordinates. All noise comes from `rng`, the sample's own stream. Adds to counts. Weights are
- * relative to the denominators: a masked place has 1/(p R) in `refusion` and 1/(p R') in `mdm`, or
+ * relative to the denominators: a masked place has 1/(p R) in `refusion` and 1/(p R') in `mdm` and `block`, or
  * 1 and 1/p where the mean is over tokens; an AR place 1. */
 void rf_objective_append(const rf_objective *objective, rf_batch *batch, rf_counts *counts,
                          const int32_t *token, int64_t n_prompt, int64_t n_response, rf_rng *rng);

@@ -62,8 +62,9 @@ static int validate(rf_trainer *t, bool *is_best, bool *stopped, rf_error *err)
 {
     const rf_setup *s = t->setup;
     const rf_objective_kind *kind = s->objective.kind;
+    const rf_objective objective = rf_objective_unclipped(&s->objective);
     const rf_valid_job job = {.sources = &s->sources,
-                              .objective = &s->objective,
+                              .objective = &objective,
                               .loader = rf_setup_loader(s),
                               .most_rows = s->set.valid_rows};
     int64_t step = t->progress.step;

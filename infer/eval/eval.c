@@ -147,12 +147,13 @@ static int measure_losses(evaluator *e, rf_eval_record *r, int64_t index, int64_
                           rf_error *err)
 {
     const rf_eval_options *o = e->options;
+    const rf_objective objective = rf_objective_unclipped(&o->objective);
     for (int64_t draw = 0; draw < o->n_draws; draw++) {
         rf_counts counts = {0};
         rf_rng rng =
             RF_RNG_STREAM(o->seed, RF_RNG_OBJECTIVE, 0, 0, (uint64_t)index, (uint64_t)draw, 0);
-        RF_TRY(rf_scorer_losses(e->scorer, r->losses, &counts, &o->objective, e->sample.id,
-                                n_prompt, e->sample.n - n_prompt, &rng, err));
+        RF_TRY(rf_scorer_losses(e->scorer, r->losses, &counts, &objective, e->sample.id, n_prompt,
+                                e->sample.n - n_prompt, &rng, err));
         for (int part = 0; part < RF_MAX_PARTS; part++) {
             r->n_targets[part] += (double)counts.n_targets[part];
         }

@@ -485,7 +485,7 @@ Test(objective, reads_its_configuration)
 Test(objective, every_kind_is_a_choice)
 {
     static const rf_objective_kind *const kinds[] = {&rf_objective_refusion, &rf_objective_ar,
-                                                     &rf_objective_mdm};
+                                                     &rf_objective_mdm, &rf_objective_block};
     for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
         char assignment[64];
         rf_objective o;

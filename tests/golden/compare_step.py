@@ -8,7 +8,8 @@
     venv/bin/python tests/golden/compare_step.py DUMP.h5 [TOLERANCE]  compares one debug.dump_step
 
 The model below is written from the papers, with autograd, in f64, and shares nothing with the C
-code or with Transformers. Attention sees what the spans of the dump say; the loss is
+code or with Transformers. Attention sees what the spans of the dump say, and for `mdm`
+and `block` also what their papers' masks say, computed anew from tokens and positions; the loss is
 sum_i weight_i * cross_entropy_i. Comparisons are max|a-b| / max|b| for each tensor: 1e-9 with
 train.backend=ref64, 1e-4 in f32. Twenty steps with clipping, warm-up and cosine in f64, each from
 PyTorch's own weights and moments (torch.optim.AdamW), must end within 1e-8.
@@ -94,16 +95,44 @@ def logits_of_row(p, c, token, position, mask):
     return F.linear(x, p["model.embed_tokens.weight"] if head is None else head)
 
 
+def mask_of_spans(spans):
+    """Who sees whom [T,T], of the spans [T,2,2] of a row."""
+    place = torch.arange(len(spans))
+    mask = torch.zeros(len(spans), len(spans), dtype=torch.bool)
+    for s in range(2):
+        mask |= (place[None] >= spans[:, s, :1]) & (place[None] < spans[:, s, 1:])
+    return mask
+
+
+def mask_of_paper(position, padding, block_size, sees_prompt):
+    """The same from positions alone, as LLaDA (block_size 0) and BD3-LM have it. A sample begins at
+    position 0; in BD3-LM's row its noisy copy follows, which begins at the response."""
+    T = len(position)
+    sample, noisy, prompt = torch.full((T,), -1), torch.zeros(T, dtype=torch.bool), torch.zeros(T, dtype=torch.long)
+    starts = [i for i in range(T) if not padding[i] and (i == 0 or position[i] != position[i - 1] + 1)] + [T]
+    for begin, end in zip(starts, starts[1:]):
+        first = position[begin]
+        here = ~padding & (torch.arange(T) >= begin) & (torch.arange(T) < end)
+        noisy[here] = bool(first > 0)
+        sample[here] = sample[begin - 1] if first > 0 else begin
+        prompt[sample == sample[begin]] = first if block_size > 0 else 0
+    block = torch.where(position < prompt, -1, (position - prompt) // max(block_size, 1))
+    same = (sample[:, None] == sample[None]) & (sample >= 0)[:, None]
+    if block_size == 0:
+        return same
+    bq, bk, nq, nk = block[:, None], block[None], noisy[:, None], noisy[None]
+    in_prompt = (bq < 0) & (bk < 0) & (sees_prompt | (position[None] <= position[:, None]))
+    clean = ~nk & torch.where(nq, bk < bq, torch.where(bq < 0, in_prompt, bk <= bq))
+    return same & (clean | nk & nq & (bk == bq))
+
+
 def loss_of(p, c, batch):
     total = torch.zeros((), dtype=torch.float64)
     for row in range(len(batch["token"])):
         token, position, target, weight, spans = (
             batch[k][row] for k in ("token", "position", "target", "weight", "spans")
         )
-        place = torch.arange(len(token))
-        mask = torch.zeros(len(token), len(token), dtype=torch.bool)
-        for s in range(2):
-            mask |= (place[None] >= spans[:, s, :1]) & (place[None] < spans[:, s, 1:])
+        mask = mask_of_spans(spans)
         logits = logits_of_row(p, c, token, position, mask)
         entropy = F.cross_entropy(logits, target, ignore_index=-1, reduction="none")
         total = total + (weight.double() * entropy).sum()
@@ -173,8 +202,19 @@ def take_step(optimizer, p, grads, scale, lr):
     optimizer.step()
 
 
-def compare_dump(title, path, limit):
+def compare_masks(title, batch, block_size, sees_prompt):
+    off = 0
+    for position, spans in zip(batch["position"], batch["spans"]):
+        padding = (spans == 0).all(2).all(1)
+        off += (mask_of_spans(spans) != mask_of_paper(position, padding, block_size, sees_prompt)).sum().item()
+    judge(f"{title}: pairs that see each other and should not, or the reverse", off, 0)
+
+
+def compare_dump(title, path, limit, masks=None):
+    """masks: (block_size, sees_prompt) where the paper's mask is known."""
     tensors, batch, a, config = read_dump(path)
+    if masks is not None:
+        compare_masks(title, batch, *masks)
     n_targets = int((batch["target"] >= 0).sum())
     judge(f"{title}: rows without a target", len(batch["token"]) if n_targets == 0 else 0, 0)
     loss, grads = gradients(tensors["params"], config, batch)
@@ -202,7 +242,21 @@ VARIANTS = {
     "refusion, untied, biases": ["model.tie_word_embeddings=false", "model.qk_norm=false", "model.qkv_bias=true", "model.output_bias=true"],
     "ar": ["objective.kind=ar"],
     "ar, all tokens": ["objective.kind=ar", "objective.ar_all=true"],
+    "mdm": ["objective.kind=mdm", "objective.pad_length=24"],
+    "mdm, no padding, mean over tokens": ["objective.kind=mdm", "objective.pad=none", "objective.mdm_norm=token"],
+    "block": ["objective.kind=block"],
+    "block of 3, clipped, prompt sees itself": [
+        "objective.kind=block", "objective.block_size=3", "objective.block_prompt=bidirectional",
+        "objective.noise_low=0.3", "objective.noise_high=0.8",
+    ],
 }  # fmt: skip
+
+
+def masks_of(settings):
+    """What compare_masks needs; None where positions do not tell the mask."""
+    value = dict(s.removeprefix("objective.").split("=") for s in settings)
+    size = {"mdm": 0, "block": int(value.get("block_size", 4))}.get(value.get("kind"))
+    return None if size is None else (size, value.get("block_prompt") == "bidirectional")
 
 
 def run(*command):
@@ -266,7 +320,7 @@ def compare_all(build):
                     build, folder, f"{i}-{backend}", *settings, "train.steps=1", f"train.backend={backend}",
                     "optim.clip=0.1", f"debug.dump_step={dump}",
                 )  # fmt: skip
-                compare_dump(f"{name}, {backend}", dump, limit)
+                compare_dump(f"{name}, {backend}", dump, limit, masks_of(settings))
         compare_twenty(build, folder)
 
 

@@ -5,7 +5,8 @@
 
 TestSuite(train_objectives, .init = tiny_begin, .fini = leave_folder, .timeout = 240);
 
-static const char *const kinds[] = {"mdm"};
+/* Of the tiny run: responses of 20 to 24 tokens behind prompts of 4 to 6, rows of 64 places. */
+static const char *const kinds[] = {"mdm", "block"};
 enum { N_KINDS = sizeof kinds / sizeof kinds[0] };
 
 static void train(int ranks, int kind, const char *folder_suffix, const char *settings,
@@ -66,6 +67,18 @@ Test(train_objectives, learn)
     }
 }
 
+/* Validation of `block` is over all noise whatever it is trained on, so that the figures compare. */
+Test(train_objectives, validation_does_not_clip)
+{
+    train(0, 1, "whole", "optim.lr=1e-30", 0);
+    train(0, 1, "clipped", "optim.lr=1e-30 objective.noise_low=0.45 objective.noise_high=0.95", 0);
+    double a = tiny_last("block-whole", "valid", "loss"),
+           b = tiny_last("block-clipped", "valid", "loss");
+    cr_assert(fabs(a - b) <= 1e-6 * a, "%.17g %.17g", a, b);
+    cr_assert(fabs(tiny_last("block-whole", "step", "loss") -
+                   tiny_last("block-clipped", "step", "loss")) > 1e-6);
+}
+
 /* --- The length that `mdm` pads to ------------------------------------------------------------ */
 
 /* pad_length follows decode.gen_length when the run begins, and stays. */
@@ -93,4 +106,7 @@ Test(train_objectives, what_does_not_fit_is_said)
     tiny_says("padded response (objective.pad, objective.pad_length)");
     tiny_says("data.row_length = 64");
     train(0, 0, "wide", "--dry-run", 0);
+    train(0, 1, "wide", "objective.block_size=64", 1);
+    tiny_says("twice the response in blocks of objective.block_size");
+    train(0, 1, "wide", "--dry-run objective.block_size=24", 0); /* 6 + 2 * 24 - 24 */
 }
