@@ -2,8 +2,6 @@
  * value of the last one are made by the pass behind it. */
 #include "infer/decoder.h"
 
-#include <stdio.h>
-
 static int64_t slot_size(const rf_decode_options *o)
 {
     (void)o;
@@ -18,7 +16,7 @@ static int64_t most_places(const rf_decode_options *o, int64_t n_prompt, bool wi
 
 static void describe(char *text, size_t bytes, const rf_decode_options *o)
 {
-    snprintf(text, bytes, "temperature %g", o->temperature);
+    rf_decode_sampling_text(text, bytes, o);
 }
 
 static void ask(rf_sequence *s, rf_batch *batch)

@@ -49,14 +49,16 @@ static void add_slot(const rf_sequence *s, rf_batch *batch, int64_t r, int64_t f
  * values where they saw the other slots too. */
 static void ask_predictions(rf_sequence *s, rf_batch *batch)
 {
+    rf_query_kind kind = s->options->sample_all ? RF_QUERY_DRAFT : RF_QUERY_LIKELIEST;
     int64_t S = s->slot_size;
+    s->cycle++;
     for (int64_t r = 0; r < s->n_selected; r++) {
         int64_t a = s->accepted[r], from = s->fresh ? 0 : a;
         if (a == length(s, r)) {
             continue;
         }
         for (int64_t i = a; i < length(s, r); i++) {
-            rf_sequence_ask(s, RF_QUERY_LIKELIEST, batch->n + i - from, s->selected[r] * S + i, -1);
+            rf_sequence_ask(s, kind, batch->n + i - from, s->selected[r] * S + i, -1);
         }
         add_slot(s, batch, r, from, a);
     }

@@ -94,6 +94,7 @@ static bool tell(rf_sequence *s)
     .needs_mask = true, .slot_size = rf_fill_slot_size, .most_places = most_places, .slab = slab,  \
     .describe = rf_fill_describe, .ask = ask, .tell = tell
 const rf_decoder rf_decoder_mdm = {METHODS, .resolve = resolve_mdm,
-                                   .ignores = RF_SLOT_SETTINGS " cache rule threshold factor"};
+                                   .ignores = RF_SLOT_SETTINGS " " RF_DRAW_SETTINGS
+                                                               " cache rule threshold factor"};
 const rf_decoder rf_decoder_fast_dllm = {METHODS, .resolve = resolve_fast,
-                                         .ignores = RF_SLOT_SETTINGS " cfg"};
+                                         .ignores = RF_SLOT_SETTINGS " " RF_DRAW_SETTINGS " cfg"};

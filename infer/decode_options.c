@@ -3,6 +3,7 @@
 #include "infer/decoder.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 
 #define NAME(id, name) name
 
@@ -26,6 +27,16 @@ const rf_config_key rf_decode_keys[] = {
      "keys and values of slots completed side by side: kept, or computed again in sequence"},
     {"decode.temperature", RF_KEY_REAL, "0", 0, 100, NULL, RF_KEY_MAY_CHANGE,
      "0: greedy; else drafts are sampled"},
+    {"decode.top_k", RF_KEY_INT, "0", 0, 1 << 30, NULL, RF_KEY_MAY_CHANGE,
+     "sample from the k likeliest tokens; 0: from all"},
+    {"decode.top_p", RF_KEY_REAL, "1", 0, 1, NULL, RF_KEY_MAY_CHANGE,
+     "sample from the likeliest tokens that have this probability together"},
+    {"decode.min_p", RF_KEY_REAL, "0", 0, 1, NULL, RF_KEY_MAY_CHANGE,
+     "sample from tokens of at least this share of the likeliest one's probability"},
+    {"decode.repetition_penalty", RF_KEY_REAL, "1", 0.01, 100, NULL, RF_KEY_MAY_CHANGE,
+     "above 1: tokens of prompt and answer become less likely, at temperature 0 too"},
+    {"decode.sample", RF_KEY_CHOICE, "drafts", 0, 0, "drafts|all", RF_KEY_MAY_CHANGE,
+     "what refusion samples: the drafts of its plans (the paper), or completions too"},
     {"decode.seed", RF_KEY_INT, "0", 0, 9e15, NULL, RF_KEY_MAY_CHANGE, "of the sampling"},
     {"decode.steps", RF_KEY_INT, "0", 0, 1 << 20, NULL, RF_KEY_MAY_CHANGE,
      "mdm, or rule=quota or sdar: steps that fill the response; 0: one for each token"},
@@ -72,6 +83,56 @@ static unsigned number_of(const rf_config *config, const char *key, const char *
     return i;
 }
 
+void rf_decode_sampling_text(char *text, size_t bytes, const rf_decode_options *o)
+{
+    const struct {
+        const char *name;
+        double value;
+        bool is_on;
+    } settings[] = {{", top-k", (double)o->top_k, o->temperature > 0 && o->top_k > 0},
+                    {", top-p", 1 - o->tail, o->temperature > 0 && o->tail > 0},
+                    {", min-p", o->min_p, o->temperature > 0 && o->min_p > 0},
+                    {", repetition penalty", o->repetition_penalty, o->repetition_penalty != 1}};
+    int n = snprintf(text, bytes, "temperature %g", o->temperature);
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        if (settings[i].is_on && n >= 0 && (size_t)n < bytes) {
+            n +=
+                snprintf(text + n, bytes - (size_t)n, "%s %g", settings[i].name, settings[i].value);
+        }
+    }
+}
+
+static int resolve_sampling(rf_decode_options *o, rf_error *err)
+{
+    if (o->repetition_penalty == 0) {
+        o->repetition_penalty = 1;
+    }
+    if (!(o->temperature >= 0 && o->top_k >= 0 && o->tail >= 0 && o->tail <= 1 && o->min_p >= 0 &&
+          o->min_p <= 1 && o->repetition_penalty > 0)) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "decode.temperature %g, decode.top_k %" PRId64
+                            ", decode.top_p %g, decode.min_p %g or decode.repetition_penalty %g is "
+                            "out of range",
+                            o->temperature, o->top_k, 1 - o->tail, o->min_p, o->repetition_penalty);
+    }
+    const struct {
+        const char *name, *off;
+        bool is_on;
+    } rules[] = {{"top_k", "0", o->top_k > 0},
+                 {"top_p", "1", o->tail > 0},
+                 {"min_p", "0", o->min_p > 0},
+                 {"repetition_penalty", "1", o->repetition_penalty != 1}};
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
+        if (rules[i].is_on && !rf_decoder_reads(o->kind, rules[i].name)) {
+            return rf_error_set(err, RF_ERR_USAGE,
+                                "decode.%s is not for decode.kind %s: set it to %s, or choose ar, "
+                                "refusion or refusion-left-to-right",
+                                rules[i].name, rf_decoder_name(o->kind), rules[i].off);
+        }
+    }
+    return RF_OK;
+}
+
 int rf_decode_options_resolve(rf_decode_options *o, rf_error *err)
 {
     enum { MOST = 1 << 20 }; /* as the keys have it */
@@ -82,6 +143,7 @@ int rf_decode_options_resolve(rf_decode_options *o, rf_error *err)
                             " is out of range",
                             o->gen_length, o->block_length);
     }
+    RF_TRY(resolve_sampling(o, err));
     return o->kind->resolve != NULL ? o->kind->resolve(o, err) : RF_OK;
 }
 
@@ -110,6 +172,11 @@ int rf_decode_options_from_config(rf_decode_options *out, const rf_config *confi
         .verify_paper = rf_config_is(config, "decode.verify", "paper"),
         .recompute_kv = rf_config_is(config, "decode.kv", "recompute"),
         .temperature = rf_config_real(config, "decode.temperature"),
+        .top_k = rf_config_int(config, "decode.top_k"),
+        .tail = 1 - rf_config_real(config, "decode.top_p"),
+        .min_p = rf_config_real(config, "decode.min_p"),
+        .repetition_penalty = rf_config_real(config, "decode.repetition_penalty"),
+        .sample_all = rf_config_is(config, "decode.sample", "all"),
         .seed = (uint64_t)rf_config_int(config, "decode.seed"),
         .steps = rf_config_int(config, "decode.steps"),
         .remasking = number_of(config, "decode.remasking", rf_remasking_names),

@@ -35,6 +35,12 @@ typedef struct rf_decode_options {
     bool verify_paper; /* place 0 of a slot must pass too; else `released` */
     bool recompute_kv; /* compute the keys and values of slots completed side by side again */
     double temperature;
+    /* What a draw at a temperature chooses from (rf_draw, kernels.h). 0: from everything. */
+    int64_t top_k;
+    double tail, min_p;        /* tail: 1 - decode.top_p */
+    double repetition_penalty; /* also of greedy drafts; 0 and 1: none */
+    bool
+        sample_all; /* refusion: completions are chosen as drafts are; else they are the likeliest */
     uint64_t seed;
 
     /* mdm, fast-dllm, block: the response is filled in blocks of block_length tokens. gen_length is
@@ -53,9 +59,10 @@ typedef struct rf_decode_options {
     bool sees_prompt;      /* objective.block_prompt = bidirectional */
 } rf_decode_options;
 
-/* Keys that only some decoders read (rf_decoder.ignores): those of slots, and those of the decoders
- * of masked diffusion. */
-#define RF_SLOT_SETTINGS "slot_size slot_threshold token_threshold verify kv"
+/* Keys that only some decoders read (rf_decoder.ignores): those of slots, those of drawing, which the
+ * others refuse, and those of the decoders of masked diffusion. */
+#define RF_SLOT_SETTINGS "slot_size slot_threshold token_threshold verify kv sample"
+#define RF_DRAW_SETTINGS "top_k top_p min_p repetition_penalty"
 #define RF_FILL_SETTINGS "steps remasking cfg eos_rule stop cache rule threshold factor"
 
 /* Keys decode.* */
@@ -63,6 +70,8 @@ extern const rf_config_key rf_decode_keys[];
 /* The settings, resolved. RF_ERR_USAGE where two of them do not go together. */
 RF_MUST_CHECK int rf_decode_options_from_config(rf_decode_options *out, const rf_config *config,
                                                 rf_error *err);
+/* The settings of drawing that are on, for people: "temperature 0.7, top-p 0.9". */
+void rf_decode_sampling_text(char *text, size_t bytes, const rf_decode_options *options);
 /* Checks the ranges and puts the settings that are used for those that were given. Resolving twice
  * changes nothing. RF_ERR_USAGE. */
 RF_MUST_CHECK int rf_decode_options_resolve(rf_decode_options *options, rf_error *err);

@@ -50,8 +50,10 @@ static int64_t most_places(const rf_decode_options *o, int64_t n_prompt, bool wi
 
 static void describe(char *text, size_t bytes, const rf_decode_options *o)
 {
-    snprintf(text, bytes, "slots of %" PRId64 ", thresholds %g and %g", o->slot_size,
-             o->slot_threshold, o->token_threshold);
+    char sampling[160];
+    rf_decode_sampling_text(sampling, sizeof sampling, o);
+    snprintf(text, bytes, "slots of %" PRId64 ", thresholds %g and %g, %s", o->slot_size,
+             o->slot_threshold, o->token_threshold, sampling);
 }
 
 /* --- Step 1: plan ----------------------------------------------------------------------------- */
@@ -218,6 +220,7 @@ static void end_round(rf_sequence *s)
     }
     rf_sequence_notify(s, RF_EVENT_COMMIT);
     s->phase = PLAN;
+    s->cycle = 0;
     s->done = !list_masked(s);
 }
 

@@ -23,6 +23,19 @@ const char *rf_decoder_name(const rf_decoder *decoder)
     return decoders[i].name;
 }
 
+bool rf_decoder_reads(const rf_decoder *decoder, const char *name)
+{
+    size_t n = strlen(name);
+    for (const char *at = decoder->ignores; at != NULL && *at != '\0';) {
+        size_t bytes = strcspn(at, " ");
+        if (bytes == n && strncmp(at, name, n) == 0) {
+            return false;
+        }
+        at += bytes + strspn(at + bytes, " ");
+    }
+    return true;
+}
+
 const rf_decoder *rf_decoder_find(const char *name)
 {
     for (int i = 0; i < N_DECODERS; i++) {

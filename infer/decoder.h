@@ -66,6 +66,8 @@ RF_DECODERS(RF_DECLARE_DECODER, )
 
 /* As decode.kind has it. */
 const char *rf_decoder_name(const rf_decoder *decoder);
+/* Whether it reads decode.NAME; false: `ignores` lists it. */
+bool rf_decoder_reads(const rf_decoder *decoder, const char *name);
 /* NULL: there is none of that name. */
 const rf_decoder *rf_decoder_find(const char *name);
 

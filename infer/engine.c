@@ -88,6 +88,7 @@ static void make_seats(rf_engine *e)
     e->draw = rf_alloc(most, sizeof *e->draw);
     e->score = rf_alloc(most, sizeof *e->score);
     e->logprob = rf_alloc(most, sizeof *e->logprob);
+    e->seen = rf_alloc((size_t)e->acts->keys, sizeof *e->seen);
     e->seat = rf_alloc((size_t)e->capacity, sizeof *e->seat);
     for (int64_t i = 0; i < e->capacity; i++) {
         rf_sequence_new(&e->seat[i].sequence, &e->options, e->tokenizer,
@@ -154,6 +155,7 @@ void rf_engine_free(rf_engine *e)
     free(e->target);
     free(e->token);
     free(e->draw);
+    free(e->seen);
     free(e->score);
     free(e->logprob);
     free(e);
@@ -183,27 +185,69 @@ static void gather(rf_engine *e)
     RF_ASSERT(e->batch.n > 0); /* the first in turn always fits */
 }
 
-/* One more query goes to the head, as number n. */
-static void take_query(rf_engine *e, int64_t n, const rf_sequence *s, rf_query *q)
+/* What a repetition penalty looks at, behind what is listed already: the prompt, and the response as
+ * far as it is committed. */
+static void list_seen(rf_engine *e, const rf_sequence *s)
 {
+    if (e->options.repetition_penalty == 1) {
+        return;
+    }
+    for (int64_t i = 0; i < s->n_prompt; i++) {
+        e->seen[e->n_seen++] = s->prompt[i];
+    }
+    for (int64_t i = 0; i < s->n_tokens; i++) {
+        if (s->slot[i / s->slot_size] == RF_SLOT_COMMITTED && s->token[i] >= 0) {
+            e->seen[e->n_seen++] = s->token[i];
+        }
+    }
+}
+
+/* How a draft is drawn; what the sequence has seen begins at `seen`. Each cycle of a completion takes
+ * the next number of the place's stream. */
+static rf_draw rule_of(const rf_engine *e, const rf_sequence *s, const rf_query *q, int64_t seen)
+{
+    const rf_decode_options *o = &e->options;
     rf_rng rng = rf_sequence_rng(s, q->at);
-    e->asked[n] = q;
-    e->row[n] = q->row;
-    e->target[n] = q->kind == RF_QUERY_PROBABILITY ? q->token : -1;
-    e->draw[n] = (rf_draw){.key = rf_rng_u64(&rng),
-                           .temperature = q->kind == RF_QUERY_DRAFT ? e->options.temperature : 0};
+    rf_draw draw = {.seen = (int32_t)seen,
+                    .n_seen = (int32_t)(e->n_seen - seen),
+                    .penalty = o->repetition_penalty,
+                    .temperature = o->temperature,
+                    .top_k = o->top_k,
+                    .tail = o->tail,
+                    .min_p = o->min_p};
+    for (int64_t i = 0; i <= s->cycle; i++) {
+        draw.key = rf_rng_u64(&rng);
+    }
+    return draw;
+}
+
+/* The queries of one sequence go to the head, from number n on. Returns the number of the next. */
+static int64_t take_queries(rf_engine *e, int64_t n, rf_sequence *s)
+{
+    const int64_t seen = e->n_seen;
+    list_seen(e, s);
+    for (int64_t j = 0; j < s->n_queries; j++, n++) {
+        rf_query *q = &s->query[j];
+        e->asked[n] = q;
+        e->row[n] = q->row;
+        e->target[n] = q->kind == RF_QUERY_PROBABILITY ? q->token : -1;
+        e->draw[n] = q->kind == RF_QUERY_DRAFT ? rule_of(e, s, q, seen) : (rf_draw){0};
+    }
+    return n;
 }
 
 /* All queries at once; the head is asked only for kinds of answers that one of them wants. */
 static int ask_head(rf_engine *e, rf_error *err)
 {
     int64_t n = 0, n_targets = 0;
+    e->n_seen = 0;
     for (int64_t i = 0; i < e->capacity; i++) {
-        const rf_sequence *s = &e->seat[i].sequence;
-        for (int64_t j = 0; j < s->n_queries && e->seat[i].waits; j++) {
-            n_targets += s->query[j].kind == RF_QUERY_PROBABILITY;
-            take_query(e, n++, s, &s->query[j]);
+        if (e->seat[i].waits) {
+            n = take_queries(e, n, &e->seat[i].sequence);
         }
+    }
+    for (int64_t j = 0; j < n; j++) {
+        n_targets += e->target[j] >= 0;
     }
     RF_TRY(rf_model_query(e->model, e->acts,
                           &(rf_model_question){.n = n,
@@ -213,6 +257,8 @@ static int ask_head(rf_engine *e, rf_error *err)
                                                .banned = e->banned,
                                                .n_banned = e->n_banned,
                                                .n_usable = rf_tokenizer_size(e->tokenizer),
+                                               .seen = e->seen,
+                                               .n_seen = e->n_seen,
                                                .token = n_targets < n ? e->token : NULL,
                                                .score = e->score,
                                                .logprob = n_targets > 0 ? e->logprob : NULL},

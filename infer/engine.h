@@ -55,6 +55,8 @@ typedef struct rf_engine {
     rf_query **asked;              /* those that the head is asked together; */
     int32_t *row, *target, *token; /* its operands */
     rf_draw *draw;
+    int32_t *seen; /* [n_seen] what repetition penalties look at; room for all slabs */
+    int64_t n_seen;
     double *score, *logprob;
 } rf_engine;
 

@@ -40,7 +40,7 @@ typedef enum rf_slot_state {
 /* --- What a sequence asks of a forward pass --------------------------------------------------- */
 
 typedef enum rf_query_kind {
-    RF_QUERY_DRAFT,      /* which token: the likeliest, or a sample at decode.temperature */
+    RF_QUERY_DRAFT,      /* which token: by decode.temperature and the rules beside it */
     RF_QUERY_LIKELIEST,  /* which token: the likeliest */
     RF_QUERY_PROBABILITY /* how probable `token` is */
 } rf_query_kind;
@@ -62,7 +62,7 @@ struct rf_sequence {
     int64_t n_tokens, slot_size, n_slots; /* of the response; the last slot may be shorter */
     int64_t slab;                         /* place of the cache at which the slab begins */
 
-    /* The prompt. Not owned */
+    /* The prompt. Not owned. */
     const int32_t *prompt;
     int64_t n_prompt;
     uint64_t index; /* names the prompt for the randomness */
@@ -90,7 +90,8 @@ struct rf_sequence {
     int64_t *selected, n_selected; /* ascending */
     int64_t *accepted;             /* [n_selected] places accepted so far while completing */
     bool *pass;                    /* [n_selected * slot_size] verdicts of verification */
-    bool fresh; /* keys and values of what is accepted are not in the slots' own regions yet */
+    int64_t cycle; /* of the completion, from 1; else 0. Each has randomness of its own */
+    bool fresh;    /* keys and values of what is accepted are not in the slots' own regions yet */
 
     rf_query *query; /* [n_queries], at most the places of a pass without a prompt. Owned */
     int64_t n_queries;

@@ -43,25 +43,12 @@ static json_t *value_json(const rf_config *config, const rf_config_key *key)
     return list;
 }
 
-static bool is_read(const rf_decoder *kind, const char *name)
-{
-    size_t n = strlen(name);
-    for (const char *at = kind->ignores; at != NULL && *at != '\0';) {
-        size_t bytes = strcspn(at, " ");
-        if (bytes == n && strncmp(at, name, n) == 0) {
-            return false;
-        }
-        at += bytes + strspn(at + bytes, " ");
-    }
-    return true;
-}
-
 static json_t *settings_json(const rf_config *config, const rf_decode_options *decode)
 {
     json_t *object = json_object();
     for (const rf_config_key *key = rf_decode_keys; key->name != NULL; key++) {
         const char *name = key->name + strlen("decode.");
-        if (is_read(decode->kind, name)) {
+        if (rf_decoder_reads(decode->kind, name)) {
             json_object_set_new(object, name, value_json(config, key));
         }
     }

@@ -195,12 +195,14 @@ static inline void oracle_cycle(oracle *a, int64_t *accepted)
 {
     int64_t S = a->S, whole[ORACLE_LENGTH];
 
+    a->cycle++;
     oracle_side_by_side(a, accepted);
     for (int64_t r = 0; r < a->k; r++) {
         whole[r] = S;
         for (int64_t i = accepted[r]; i < oracle_whole(a, r); i++) {
             double p;
-            oracle_drafts(a, r)[i] = oracle_choose(a, &p, r * S + i, 0, false);
+            int64_t at = a->selected[r] * S + i;
+            oracle_drafts(a, r)[i] = oracle_choose(a, &p, r * S + i, at, a->o.sample_all);
         }
     }
     oracle_side_by_side(a, whole);
@@ -279,6 +281,7 @@ static inline void oracle_complete(oracle *a)
 {
     int64_t accepted[ORACLE_LENGTH], n_cycles = 0, with_eos = -1, k = a->k, first_full = 0;
 
+    a->cycle = 0;
     oracle_own_runs(a, accepted);
     oracle_hit(a, HIT_short_completed,
                oracle_whole(a, k - 1) < a->S && accepted[k - 1] < oracle_whole(a, k - 1));
@@ -312,6 +315,7 @@ static inline void oracle_complete(oracle *a)
     }
     oracle_hit(a, HIT_full_at_once_released, !a->o.verify_paper && first_full < a->k);
     oracle_commit_slots(a);
+    a->cycle = 0;
 }
 
 /* --- Rounds ----------------------------------------------------------------------------------- */

@@ -8,8 +8,8 @@
 #ifndef RF_TESTS_INFER_ORACLE_PASS_H
 #define RF_TESTS_INFER_ORACLE_PASS_H
 
-#include "common/kernels/gumbel.h"
 #include "tests/infer/infer_test.h"
+#include "tests/infer/plain_draw.h"
 
 enum { ORACLE_LENGTH = 64 }; /* most response tokens */
 
@@ -47,7 +47,9 @@ enum { ORACLE_LENGTH = 64 }; /* most response tokens */
     X(short_selected, "... and selected behind others")                                            \
     X(short_completed, "... and completed alone")                                                  \
     X(short_block, "the last block is shorter")                                                    \
-    X(recomputed, "keys and values computed again")
+    X(recomputed, "keys and values computed again")                                                \
+    X(drawn, "a draft that is not the likeliest token")                                            \
+    X(drawn_completion, "... in a completion")
 
 #define ORACLE_NAME(name, text) HIT_##name,
 enum oracle_branch { ORACLE_BRANCHES(ORACLE_NAME) ORACLE_N_BRANCHES };
@@ -87,7 +89,8 @@ typedef struct oracle {
     int64_t selected[ORACLE_LENGTH], k;
     bool pass[ORACLE_LENGTH]; /* [k * S] */
     int64_t forwards, rounds, n_eos;
-    double *plan; /* [rounds, V] logits of the first mask of each plan */
+    int64_t cycle; /* of the completion, from 1; else 0 */
+    double *plan;  /* [rounds, V] logits of the first mask of each plan */
 
     int32_t answer[ORACLE_LENGTH];
     int64_t n;
@@ -169,33 +172,34 @@ static inline bool oracle_above(oracle *a, double p, double threshold)
     return p > threshold;
 }
 
-/* The argmax of the logits at transient place j, or a sample at the temperature; mask, begin and
- * padding are never produced. *p: its untempered probability. */
-static inline int32_t oracle_choose(oracle *a, double *p, int64_t j, int64_t i, bool tempered)
+/* A token for response place i from the logits at transient place j: the likeliest, or by the
+ * settings of drawing; mask, begin and padding are never produced. *p: its probability as the model
+ * has it. */
+static inline int32_t oracle_choose(oracle *a, double *p, int64_t j, int64_t i, bool drawn)
 {
     const rf_specials *special = rf_tokenizer_specials(a->tokenizer);
-    double logits[SHARP_VOCABULARY], best = -HUGE_VAL, second = -HUGE_VAL;
-    double temperature = tempered ? a->o.temperature : 0;
-    int32_t token = -1;
+    const rf_decode_options plainly = {0};
+    double logits[SHARP_VOCABULARY];
+    int32_t seen[SHARP_PLACES];
+    plain_draw d = {.n = (int32_t)rf_tokenizer_size(a->tokenizer), .margin = a->margin};
+    uint64_t key = 0;
     rf_rng rng =
         RF_RNG_STREAM(a->o.seed, RF_RNG_DECODE, a->index, (uint64_t)a->rounds, (uint64_t)i);
-    uint64_t key = rf_rng_u64(&rng);
-
-    oracle_logits(a, logits, j);
-    for (int32_t id = 0; id < rf_tokenizer_size(a->tokenizer); id++) {
-        double x = temperature > 0 ? logits[id] / temperature + rf_gumbel(key, id) : logits[id];
-        if (id == special->mask || id == special->begin) {
-            continue;
-        }
-        if (x > best) {
-            second = best;
-            best = x;
-            token = id;
-        } else if (x > second) {
-            second = x;
-        }
+    for (int64_t n = 0; n <= a->cycle; n++) {
+        key = rf_rng_u64(&rng);
     }
-    a->close |= best - second < a->margin / (temperature > 0 ? fmin(temperature, 1) : 1);
+    oracle_logits(a, logits, j);
+    for (int32_t id = 0; id < d.n; id++) {
+        d.z[id] = id == special->mask || id == special->begin ? -HUGE_VAL : logits[id];
+    }
+    for (int64_t c = 0; c < a->C; c++) {
+        seen[c] = a->committed[c].token;
+    }
+    int32_t likeliest = plain_likeliest(&d);
+    int32_t token = plain_token(&d, drawn ? &a->o : &plainly, seen, a->C, key);
+    oracle_hit(a, HIT_drawn, a->cycle == 0 && token != likeliest);
+    oracle_hit(a, HIT_drawn_completion, a->cycle > 0 && token != likeliest);
+    a->close |= d.close;
     *p = oracle_softmax(logits, token);
     return token;
 }

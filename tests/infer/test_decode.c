@@ -1,6 +1,7 @@
 /* What a decoder promises beside the algorithm (for that: test_decode_oracle.c). */
 #include "infer/engine.h"
 #include "tests/infer/infer_test.h"
+#include "tests/infer/plain_draw.h"
 
 enum { MAX_PROMPT = 8 };
 
@@ -93,28 +94,32 @@ Test(decode, answers_do_not_depend_on_threads)
 /* --- ar --------------------------------------------------------------------------------------- */
 
 /* The plain loop: the whole sequence anew for each token. */
-static int64_t plain_ar(int32_t *answer, rf_model *model, const int32_t *prompt, int64_t n,
-                        int64_t length)
+static int64_t plain_ar(int32_t *answer, rf_model *model, const rf_decode_options *o,
+                        const int32_t *prompt, int64_t n, uint64_t index)
 {
     rf_batch batch = tiny_batch(SHARP_PLACES);
     rf_acts *acts = NULL;
+    int32_t text[SHARP_PLACES];
     int64_t m = 0;
     TINY_MUST(rf_acts_new(&acts, model, SHARP_PLACES, SHARP_PLACES, false, RF_RECOMPUTE_NONE,
                           tiny_error()));
-    for (bool ended = false; m < length && !ended; m++) {
+    memcpy(text, prompt, (size_t)n * sizeof *text);
+    for (bool ended = false; m < o->gen_length && !ended; m++) {
+        plain_draw d = {.n = 262};
         double logits[SHARP_VOCABULARY];
-        int32_t place = (int32_t)(n + m - 1), best = 0;
+        int32_t place = (int32_t)(n + m - 1);
+        rf_rng rng = RF_RNG_STREAM(o->seed, RF_RNG_DECODE, index, (uint64_t)m + 1, (uint64_t)m);
         rf_batch_clear(&batch);
         for (int64_t i = 0; i < n + m; i++) {
-            rf_batch_add(&batch, i < n ? prompt[i] : answer[i - n], (int32_t)i, i, 0, i + 1, 0, 0);
+            rf_batch_add(&batch, text[i], (int32_t)i, i, 0, i + 1, 0, 0);
         }
         TINY_MUST(rf_model_forward(model, acts, &batch, NULL, tiny_error()));
         TINY_MUST(rf_model_logits(model, acts, logits, &place, 1, tiny_error()));
-        for (int32_t id = 0; id < 262; id++) {
-            best = id != 257 && id != 258 && logits[id] > logits[best] ? id : best;
+        for (int32_t id = 0; id < d.n; id++) {
+            d.z[id] = id != 257 && id != 258 ? logits[id] : -HUGE_VAL;
         }
-        answer[m] = best;
-        ended = best == 256;
+        answer[m] = text[n + m] = plain_token(&d, o, text, n + m, rf_rng_u64(&rng));
+        ended = answer[m] == 256;
     }
     rf_acts_free(acts);
     rf_batch_free(&batch);
@@ -123,12 +128,19 @@ static int64_t plain_ar(int32_t *answer, rf_model *model, const int32_t *prompt,
 
 Test(decode, ar_equals_a_plain_loop)
 {
-    enum { LENGTH = 19 };
+    enum { LENGTH = 19, N_RULES = 6 };
     int n_ended = 0;
     rf_tokenizer *tokenizer = byte_tokenizer();
-    rf_decode_options o = plain_options(&rf_decoder_ar, LENGTH, 4);
-    for (uint64_t seed = 0; seed < 4; seed++) {
-        rf_model *model = sharp_model(backend_named("ref64", ""), 1, seed, 1.4);
+    for (uint64_t seed = 0; seed < 4 * N_RULES; seed++) {
+        rf_model *model = sharp_model(backend_named("ref64", ""), 1, seed / N_RULES, 1.4);
+        rf_decode_options o = plain_options(&rf_decoder_ar, LENGTH, 4);
+        const uint64_t rule =
+            seed % N_RULES; /* greedy, with a penalty, from all, top-k, top-p, all */
+        o.temperature = rule > 1 ? 1.2 : 0;
+        o.repetition_penalty = rule == 1 || rule == 5 ? 1.4 : 1;
+        o.top_k = rule == 3 || rule == 5 ? 4 : 0;
+        o.tail = rule == 4 || rule == 5 ? 0.3 : 0;
+        o.min_p = rule == 5 ? 0.05 : 0;
         rf_engine *decoder = make_decoder(model, tokenizer, &o);
         for (uint64_t i = 0; i < 6; i++) {
             rf_rng rng = RF_RNG_STREAM(3, RF_RNG_TEST, i);
@@ -136,17 +148,18 @@ Test(decode, ar_equals_a_plain_loop)
             int64_t n = 1 + (int64_t)rf_rng_below(&rng, MAX_PROMPT), m;
             rf_answer answer = answer_number(decoder, i);
             random_prompt(prompt, n, &rng);
-            m = plain_ar(expected, model, prompt, n, LENGTH);
+            m = plain_ar(expected, model, &o, prompt, n, i);
             cr_assert(answer.n == m && answer.forwards == m && answer.rounds == m &&
-                      answer.places == n + m - 1 && answer.ended == (expected[m - 1] == 256) &&
-                      memcmp(answer.token, expected, (size_t)m * sizeof(*expected)) == 0);
+                          answer.ended == (expected[m - 1] == 256) &&
+                          memcmp(answer.token, expected, (size_t)m * sizeof(*expected)) == 0,
+                      "rule %d", (int)rule);
             n_ended += answer.ended;
             rf_answer_free(&answer);
         }
         rf_engine_free(decoder);
         rf_model_free(model);
     }
-    cr_assert(n_ended > 3 && n_ended < 24, "%d of 24 answers ended", n_ended);
+    cr_assert(n_ended > 3 * N_RULES && n_ended < 24 * N_RULES, "%d answers ended", n_ended);
     rf_tokenizer_free(tokenizer);
 }
 
@@ -232,6 +245,36 @@ Test(decode, seeds_matter_only_with_a_temperature)
     rf_tokenizer_free(tokenizer);
 }
 
+/* What each setting of drawing touches. At temperature 0 the penalty alone; completions only where
+ * they are drawn. */
+Test(decode, rules_of_drawing)
+{
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_model *model = sharp_model(backend_default(), 1, 7, 0.9);
+    for (int k = 0; k < N_DECODERS; k++) {
+        const rf_decode_options greedy = plain_options(every_decoder[k], 16, 4);
+        rf_decode_options x = greedy, y;
+        if (!rf_decoder_reads(greedy.kind, "top_p")) {
+            continue;
+        }
+        x.top_k = 3, x.tail = 0.5, x.min_p = 0.2, x.sample_all = true;
+        cr_assert_eq(same_answers(model, tokenizer, &x, &greedy), 16);
+        x.repetition_penalty = 3;
+        cr_assert(same_answers(model, tokenizer, &x, &greedy) < 12);
+
+        y = x = greedy, y.temperature = x.temperature = 1.5;
+        y.sample_all = true;
+        int same = same_answers(model, tokenizer, &x, &y);
+        cr_assert(greedy.kind == &rf_decoder_ar ? same == 16 : same < 14, "%d", same);
+        x.top_k = 1; /* the likeliest draft, as at temperature 0 */
+        cr_assert_eq(same_answers(model, tokenizer, &x, &greedy), 16);
+        y.tail = 1; /* and the likeliest completion */
+        cr_assert_eq(same_answers(model, tokenizer, &y, &greedy), 16);
+    }
+    rf_model_free(model);
+    rf_tokenizer_free(tokenizer);
+}
+
 /* With `ar`, the first token follows softmax(logits / temperature) without forbidden tokens. */
 Test(decode, a_temperature_samples_its_distribution)
 {
@@ -295,6 +338,12 @@ Test(decode, refuses_bad_sizes)
     refuses_options(model, tokenizer, o, MAX_PROMPT, "out of range");
     o = good, o.block_length = -4;
     refuses_options(model, tokenizer, o, MAX_PROMPT, "out of range");
+    o = good, o.tail = 1.5;
+    refuses_options(model, tokenizer, o, MAX_PROMPT, "decode.top_p -0.5");
+    o = good, o.kind = &rf_decoder_mdm, o.top_k = 5;
+    refuses_options(model, tokenizer, o, MAX_PROMPT, "decode.top_k is not for decode.kind mdm");
+    o.top_k = 0, o.repetition_penalty = 1.2;
+    refuses_options(model, tokenizer, o, MAX_PROMPT, "decode.repetition_penalty is not for");
     o = good, o.gen_length = 90;
     refuses_options(model, tokenizer, o, MAX_PROMPT, "lower decode.gen_length");
     refuses_options(model, tokenizer, good, 0, "at most 0 tokens");
@@ -355,6 +404,11 @@ Test(decode, reads_its_configuration)
                                       "decode.verify=paper",
                                       "decode.kv=recompute",
                                       "decode.temperature=0.5",
+                                      "decode.top_k=7",
+                                      "decode.top_p=0.75",
+                                      "decode.min_p=0.125",
+                                      "decode.repetition_penalty=1.5",
+                                      "decode.sample=all",
                                       "decode.seed=9"};
     rf_config *config = rf_config_new(tables);
     rf_decode_options o;
@@ -362,18 +416,28 @@ Test(decode, reads_its_configuration)
     TINY_MUST(rf_decode_options_from_config(&o, config, tiny_error()));
     cr_assert(o.kind == &rf_decoder_refusion && o.gen_length == 256 && o.block_length == 256 &&
               !o.verify_paper && !o.recompute_kv);
+    cr_assert(o.top_k == 0 && o.tail == 0 && o.min_p == 0 && o.repetition_penalty == 1 &&
+              !o.sample_all);
     for (size_t i = 0; i < sizeof set / sizeof *set; i++) {
         TINY_MUST(rf_config_set(config, set[i], tiny_error()));
     }
     TINY_MUST(rf_decode_options_from_config(&o, config, tiny_error()));
     cr_assert(o.kind == &rf_decoder_left_to_right && o.gen_length == 30 && o.slot_size == 4 &&
               o.block_length == 8 && o.verify_paper && o.recompute_kv && o.seed == 9);
+    cr_assert(o.top_k == 7 && o.tail == 0.25 && o.min_p == 0.125 && o.repetition_penalty == 1.5 &&
+              o.sample_all);
+    char text[160];
+    rf_decode_sampling_text(text, sizeof text, &o);
+    cr_assert_str_eq(text,
+                     "temperature 0.5, top-k 7, top-p 0.75, min-p 0.125, repetition penalty 1.5");
     cr_assert(
         !!(fabs(o.slot_threshold - 0.5) + fabs(o.temperature - 0.5) + fabs(o.token_threshold) <
            1e-12));
     TINY_MUST(rf_config_set(config, "decode.block_length=10", tiny_error()));
     cr_assert(rf_decode_options_from_config(&o, config, tiny_error()) == RF_ERR_USAGE);
     cr_assert(rf_config_set(config, "decode.slot_threshold=1.5", tiny_error()) == RF_ERR_USAGE);
+    cr_assert(rf_config_set(config, "decode.top_p=1.5", tiny_error()) == RF_ERR_USAGE);
+    cr_assert(rf_config_set(config, "decode.repetition_penalty=0", tiny_error()) == RF_ERR_USAGE);
     cr_assert(rf_config_set(config, "decode.slot_size=0", tiny_error()) == RF_ERR_USAGE);
     rf_config_free(config);
 }

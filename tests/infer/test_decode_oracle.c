@@ -40,6 +40,18 @@ static uint64_t below(rf_rng *rng, int n)
     return rf_rng_below(rng, (uint64_t)n);
 }
 
+/* Most trials draw from everything. Edges among the few likely tokens are seldom close. */
+static void draw_rules(rf_decode_options *o, rf_rng *rng)
+{
+    static const int64_t ks[] = {0, 0, 0, 2, 5};
+    static const double tails[] = {0, 0, 0, 0.6, 0.9}, min_ps[] = {0, 0, 0, 0.1, 0.4};
+    o->top_k = ks[below(rng, 5)];
+    o->tail = tails[below(rng, 5)];
+    o->min_p = min_ps[below(rng, 5)];
+    o->repetition_penalty = below(rng, 4) > 0 ? 0 : 0.7 + rf_rng_uniform(rng);
+    o->sample_all = below(rng, 2) == 0;
+}
+
 /* A function of (seed, i) alone. */
 static trial make_trial(uint64_t seed, uint64_t i)
 {
@@ -61,6 +73,7 @@ static trial make_trial(uint64_t seed, uint64_t i)
     t.index = below(&rng, 100);
     t.n_prompt = 1 + (int64_t)below(&rng, MAX_PROMPT);
     random_prompt(t.prompt, t.n_prompt, &rng);
+    draw_rules(o, &rng);
     return t;
 }
 
@@ -97,16 +110,18 @@ static void watch(void *user, rf_event_kind kind, const rf_sequence *s)
 static void describe(char *text, size_t bytes, const trial *t, const oracle *a, const rf_answer *b)
 {
     const rf_decode_options *o = &t->options;
-    int n =
-        snprintf(text, bytes,
-                 "%s, slots of %lld, length %lld, block %lld, thresholds %g and %g, %s, "
-                 "%s, temperature %g: %lld and %lld tokens, %lld and %lld forwards, %lld and "
-                 "%lld rounds\n",
-                 rf_decoder_name(o->kind), (long long)o->slot_size, (long long)o->gen_length,
-                 (long long)o->block_length, o->slot_threshold, o->token_threshold,
-                 o->verify_paper ? "paper" : "released", o->recompute_kv ? "recompute" : "reuse",
-                 o->temperature, (long long)a->n, (long long)b->n, (long long)a->forwards,
-                 (long long)b->forwards, (long long)a->rounds, (long long)b->rounds);
+    char sampling[160];
+    rf_decode_sampling_text(sampling, sizeof sampling, o);
+    int n = snprintf(
+        text, bytes,
+        "%s, slots of %lld, length %lld, block %lld, thresholds %g and %g, %s, "
+        "%s, %s, sample %s: %lld and %lld tokens, %lld and %lld forwards, %lld and "
+        "%lld rounds\n",
+        rf_decoder_name(o->kind), (long long)o->slot_size, (long long)o->gen_length,
+        (long long)o->block_length, o->slot_threshold, o->token_threshold,
+        o->verify_paper ? "paper" : "released", o->recompute_kv ? "recompute" : "reuse", sampling,
+        o->sample_all ? "all" : "drafts", (long long)a->n, (long long)b->n, (long long)a->forwards,
+        (long long)b->forwards, (long long)a->rounds, (long long)b->rounds);
     for (int64_t i = 0; (i < a->n || i < b->n) && n < (int)bytes - 16; i++) {
         n += snprintf(text + n, bytes - (size_t)n, "%d/%d ", i < a->n ? a->answer[i] : -1,
                       i < b->n ? b->token[i] : -1);

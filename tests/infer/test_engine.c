@@ -138,6 +138,11 @@ static void compare_settings(rf_model *model, const char *what)
     for (int setting = 0; setting < 4 * N_DECODERS; setting++) {
         rf_decode_options o = plain_options(every_decoder[setting / 4], 22, 4);
         o.temperature = setting % 2 == 0 ? 0 : 0.8;
+        if (rf_decoder_reads(o.kind, "top_p")) {
+            o.tail = o.min_p = 0.1;
+            o.repetition_penalty = setting % 2 == 0 ? 1 : 1.3;
+            o.sample_all = setting % 4 >= 2;
+        }
         if (setting % 4 >= 2) {
             o.verify_paper = o.recompute_kv = true;
             o.block_length = 8; /* whole prompts wait for the next pass */
