@@ -99,8 +99,8 @@ static int write_trace(answerer *a, const rf_question *prompt, const rf_answer *
 {
     size_t bytes;
     char *text = text_of(a, &bytes, answer);
-    json_object_update_new(a->trace.json,
-                           json_pack("{s:s, s:s%}", "query", prompt->query, "text", text, bytes));
+    json_object_update_new(
+        a->trace.json, json_pack("{s:s, s:s%}", "query", prompt->item.query, "text", text, bytes));
     char *json = json_dumps(a->trace.json, JSON_COMPACT);
     int rc = json != NULL
                  ? rf_file_write(a->options->trace, json, strlen(json), err)

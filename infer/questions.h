@@ -3,12 +3,24 @@
 #define RF_INFER_QUESTIONS_H
 
 #include "common/text/tokenizer.h"
+#include "data/tasks/task.h"
 
 typedef struct rf_question {
-    rf_ids ids;     /* the prompt as the model sees it. Owned */
-    char *query;    /* the last user message, for checkers. Owned */
-    char *expected; /* reference response, NULL where the line has none. Owned */
+    rf_ids ids;        /* the prompt as the model sees it. Owned */
+    rf_task_item item; /* the last user message, the reference, and what its task has read. Owned */
 } rf_question;
+
+/* How the questions of a task are asked. A zeroed struct asks them as they are. */
+typedef struct rf_question_style {
+    const rf_task *task; /* whose official records are known; NULL: none are */
+    bool raw;            /* as beginnings of plain texts, not of conversations */
+    const char
+        *instruction;       /* said below each question, in plain texts once at the beginning; NULL:
+                                none */
+    const char *shots_from; /* file of questions that are answered before; NULL: the same file */
+    int64_t n_shots; /* of them: the same before each question, but never the question itself */
+    uint64_t seed;   /* which those are */
+} rf_question_style;
 
 void rf_question_free(rf_question *question); /* zeroes; a zeroed struct is fine */
 
@@ -27,6 +39,11 @@ RF_MUST_CHECK int rf_question_from_json(rf_question *out, const rf_tokenizer *to
  * Caller frees with rf_questions_free. A file without a question is an error. */
 RF_MUST_CHECK int rf_questions_read(rf_question **out, int64_t *n, const char *path,
                                     const rf_tokenizer *tokenizer, int64_t limit, rf_error *err);
+/* The same, of a task and in a style. Records of a task that goes by likelihood or by tests and that
+ * have none are errors, and so are shots that the file does not have. */
+RF_MUST_CHECK int rf_questions_read_styled(rf_question **out, int64_t *n, const char *path,
+                                           const rf_tokenizer *tokenizer, int64_t limit,
+                                           const rf_question_style *style, rf_error *err);
 void rf_questions_free(rf_question *questions, int64_t n);
 int64_t rf_questions_longest(const rf_question *questions, int64_t n); /* in tokens */
 

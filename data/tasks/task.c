@@ -159,7 +159,11 @@ const rf_task *const rf_tasks[] = {&rf_task_arithmetic,
                                    &rf_task_gsm8k,
                                    &rf_task_math,
                                    &rf_task_arc,
+                                   &rf_task_arc_likelihood,
                                    &rf_task_mmlu_pro,
+                                   &rf_task_mmlu_pro_likelihood,
+                                   &rf_task_humaneval,
+                                   &rf_task_mbpp,
                                    &exact,
                                    NULL};
 

@@ -9,7 +9,8 @@
  *   sudoku9     81 cells, likewise
  *   countdown   "72,2,78,66"        "72*2=144,144-78=66" numbers, target last; each used once
  *
- * Published, with the form of their official files: gsm8k, math, arc, mmlu-pro. exact: equal text.
+ * Published, with the form of their official files: gsm8k, math, arc, mmlu-pro,
+ * humaneval, mbpp. exact: equal text.
  */
 #ifndef RF_DATA_TASKS_TASK_H
 #define RF_DATA_TASKS_TASK_H
@@ -63,12 +64,17 @@ typedef struct rf_task {
     int (*read)(rf_task_item *out, const json_t *record, bool raw, rf_error *err);
     const char *const
         *stops;         /* where an answer ends that goes on; NULL ends them, or there are none */
-    bool by_likelihood; /* the likeliest choice is the answer: nothing is decoded or checked */
+    const char *glue;   /* between a raw question and its answer; NULL: a blank */
+    bool by_likelihood; /* the likeliest choice is the answer, by the second rule the likeliest per
+                           byte: nothing is decoded or checked */
     /* --- Judging --- */
     /* Is `answer` right for `query`? `expected` is the reference response (used where the rules
      * alone do not decide). Any 0-terminated bytes; blanks around numbers do not matter. */
     bool (*check)(const char *query, const char *expected, const char *answer);
-    /* The same by a second, laxer rule, and its name in reports; NULL: there is none. */
+    /* A Python program that ends without an exception where an answer is right; then `check` is
+     * NULL. Of items that have tests. Caller frees. */
+    char *(*program)(const rf_task_item *item, const char *answer);
+    /* As `check`, by a second, laxer rule, and its name in reports; NULL: there is none. */
     const char *also;
     bool (*check_also)(const char *query, const char *expected, const char *answer);
     /* What of an answer is compared, for votes among answers. Caller frees; NULL: nothing is found.

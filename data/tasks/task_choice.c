@@ -285,7 +285,8 @@ const rf_task rf_task_arc = {.name = "arc",
 const rf_task rf_task_arc_likelihood = {.name = "arc-likelihood",
                                         .help = "ARC: the likeliest of the choices' texts",
                                         .read = arc_texts,
-                                        .by_likelihood = true};
+                                        .by_likelihood = true,
+                                        .also = "per_byte"};
 const rf_task rf_task_mmlu_pro = {.name = "mmlu-pro",
                                   .help = "MMLU-Pro: the letter of \"the answer is (X)\"",
                                   .read = mmlu_pro_reasoning,
@@ -295,4 +296,5 @@ const rf_task rf_task_mmlu_pro = {.name = "mmlu-pro",
 const rf_task rf_task_mmlu_pro_likelihood = {.name = "mmlu-pro-likelihood",
                                              .help = "MMLU-Pro: the likeliest of the letters",
                                              .read = mmlu_pro_letters,
-                                             .by_likelihood = true};
+                                             .by_likelihood = true,
+                                             .also = "per_byte"};

@@ -9,7 +9,7 @@
 
 extern const rf_task rf_task_arithmetic, rf_task_sort, rf_task_sudoku4, rf_task_sudoku9,
     rf_task_countdown, rf_task_gsm8k, rf_task_math, rf_task_arc, rf_task_arc_likelihood,
-    rf_task_mmlu_pro, rf_task_mmlu_pro_likelihood;
+    rf_task_mmlu_pro, rf_task_mmlu_pro_likelihood, rf_task_humaneval, rf_task_mbpp;
 
 /* Appends to a string in a buffer of `size` bytes. What does not fit is RF_ERR_USAGE: the options
  * ask for a question that is too long. */

@@ -3,6 +3,9 @@
 #include "common/base/alloc.h"
 #include "common/base/log.h"
 #include "common/dist/threads.h"
+#include "infer/eval/choices.h"
+#include "infer/eval/collect.h"
+#include "infer/eval/judging.h"
 #include "infer/score.h"
 #include "infer/trace.h"
 
@@ -32,11 +35,10 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-static int append_response(rf_ids *ids, const rf_tokenizer *tokenizer, const char *text,
-                           rf_error *err)
+static int append_response(rf_ids *ids, const evaluator *e, const char *text, rf_error *err)
 {
-    RF_TRY(rf_tokenizer_encode(tokenizer, ids, text, strlen(text), err));
-    rf_ids_push(ids, rf_tokenizer_specials(tokenizer)->eos[0]);
+    RF_TRY(rf_choice_encode(ids, e->tokenizer, e->options, text, err));
+    rf_ids_push(ids, rf_tokenizer_specials(e->tokenizer)->eos[0]);
     return RF_OK;
 }
 
@@ -45,14 +47,15 @@ static int check_references(const evaluator *e, rf_error *err)
 {
     const rf_eval_options *o = e->options;
     for (int64_t i = 0; i < e->n; i++) {
-        if (e->question[i].expected == NULL && o->likelihood) {
+        if (e->question[i].item.expected == NULL && o->likelihood) {
             return rf_error_set(err, RF_ERR,
                                 "question %" PRId64
                                 " has no reference response: likelihood and losses need one "
                                 "(--no-likelihood leaves them out)",
                                 i + 1);
         }
-        if (e->question[i].expected == NULL && o->task != NULL && o->task->generate == NULL) {
+        if (e->question[i].item.expected == NULL && o->task != NULL && o->task->check != NULL &&
+            o->task->generate == NULL && o->judge.command == NULL) {
             return rf_error_set(err, RF_ERR,
                                 "question %" PRId64
                                 " has no reference response: task %s compares with it",
@@ -69,7 +72,7 @@ static int64_t sample_places(const evaluator *e, int64_t n_prompt, int64_t n_res
     return rf_objective_places(&e->options->objective, n_prompt, n_response);
 }
 
-/* Most places of a sample. */
+/* Most places of a sample, and of a question with one of its choices. */
 static int largest_sample(int64_t *out, const evaluator *e, rf_error *err)
 {
     rf_ids ids = {0};
@@ -78,24 +81,37 @@ static int largest_sample(int64_t *out, const evaluator *e, rf_error *err)
     for (int64_t i = 0; i < e->n && rc == RF_OK; i++) {
         const rf_question *q = &e->question[i];
         ids.n = 0;
-        rc = append_response(&ids, e->tokenizer, q->expected, err);
-        *out = larger(sample_places(e, q->ids.n, ids.n), *out);
+        if (e->options->likelihood) {
+            RF_TRY_OUT(append_response(&ids, e, q->item.expected, err));
+            *out = larger(sample_places(e, q->ids.n, ids.n), *out);
+        }
+        for (int k = 0; k < q->item.n_choices; k++) {
+            ids.n = 0;
+            RF_TRY_OUT(rf_choice_encode(&ids, e->tokenizer, e->options, q->item.choice[k], err));
+            *out = larger(q->ids.n + ids.n, *out);
+        }
     }
+out:
     rf_ids_free(&ids);
     return rc;
+}
+
+static bool is_scored(const rf_eval_options *o)
+{
+    return o->likelihood || (o->task != NULL && o->task->by_likelihood);
 }
 
 /* What the longest question that fits the model's positions asks of the model. */
 static int measure(evaluator *e, rf_model_limits *limits, int64_t positions, rf_error *err)
 {
     const rf_eval_options *o = e->options;
-    if (o->likelihood) {
+    if (is_scored(o)) {
         RF_TRY(largest_sample(&e->max_places, e, err));
         e->max_places = e->max_places < positions ? e->max_places : positions;
         *limits = rf_scorer_limits(o->slot_size, e->max_places);
     }
-    if (o->task != NULL) {
-        e->capacity = o->batch < e->n ? o->batch : e->n;
+    if (rf_eval_decodes(o)) {
+        e->capacity = o->batch < e->n * o->n_samples ? o->batch : e->n * o->n_samples;
         int64_t longest = rf_questions_longest(e->question, e->n);
         int64_t room = positions - o->decode.gen_length;
         e->max_prompt = longest < room ? longest : room;
@@ -123,13 +139,13 @@ static int open_evaluator(evaluator *e, rf_loaded *loaded, int n_threads, rf_err
     RF_TRY(measure(e, &limits, loaded->info.model.max_position_embeddings, err));
     RF_TRY(rf_loaded_model(loaded, &limits, n_threads, err));
     e->model = loaded->model;
-    if (o->likelihood) {
+    if (is_scored(o)) {
         int32_t mask = rf_tokenizer_specials(e->tokenizer)->mask;
         RF_TRY(rf_scorer_new(&e->scorer, e->model, mask, o->slot_size, e->max_places, err));
     }
-    return o->task == NULL ? RF_OK
-                           : rf_engine_new(&e->engine, e->model, e->tokenizer, &o->decode,
-                                           e->max_prompt, e->capacity, err);
+    return rf_eval_decodes(o) ? rf_engine_new(&e->engine, e->model, e->tokenizer, &o->decode,
+                                              e->max_prompt, e->capacity, err)
+                              : RF_OK;
 }
 
 static void close_evaluator(evaluator *e)
@@ -169,7 +185,7 @@ static int score(evaluator *e, rf_eval_record *r, const rf_question *prompt, int
     for (int64_t i = 0; i < n_prompt; i++) {
         rf_ids_push(&e->sample, prompt->ids.id[i]);
     }
-    RF_TRY(append_response(&e->sample, e->tokenizer, prompt->expected, err));
+    RF_TRY(append_response(&e->sample, e, prompt->item.expected, err));
     if (sample_places(e, n_prompt, e->sample.n - n_prompt) > e->max_places) {
         r->too_long = 1;
         return RF_OK;
@@ -178,14 +194,20 @@ static int score(evaluator *e, rf_eval_record *r, const rf_question *prompt, int
                          err));
     r->scored = 1;
     r->tokens = (double)(e->sample.n - n_prompt);
-    r->bytes = (double)strlen(prompt->expected);
+    r->bytes = (double)strlen(prompt->item.expected);
     return measure_losses(e, r, index, n_prompt, err);
 }
 
 static int score_all(evaluator *e, rf_error *err)
 {
+    const rf_eval_options *o = e->options;
     for (int64_t i = e->rank; i < e->n; i += e->n_ranks) {
-        RF_TRY(score(e, &e->out->record[i], &e->question[i], i, err));
+        rf_eval_record *r = &e->out->record[i];
+        RF_TRY(o->likelihood ? score(e, r, &e->question[i], i, err) : RF_OK);
+        if (o->task != NULL && o->task->by_likelihood) {
+            RF_TRY(rf_choices_score(r, &e->out->scores[i], e->scorer, e->tokenizer, &e->question[i],
+                                    o, e->max_places, err));
+        }
         rf_log_progress("scoring", i + e->n_ranks < e->n ? i + 1 : e->n, e->n, "questions");
     }
     return RF_OK;
@@ -193,10 +215,16 @@ static int score_all(evaluator *e, rf_error *err)
 
 /* --- Decoding --------------------------------------------------------------------------------- */
 
+/* Names a sample for the randomness: the first one as the only one of a question would be. */
+static uint64_t request_index(int64_t question, int64_t sample)
+{
+    return (uint64_t)sample << 40 | (uint64_t)question;
+}
+
 /* The answers of this rank, [n] each. */
 typedef struct decoding {
     evaluator *e;
-    rf_request *request; /* index: number of the question */
+    rf_request *request; /* index: request_index */
     rf_answer *answer;
     rf_trace trace[RF_EVAL_TRACES]; /* of the first questions */
     struct watcher *watcher;
@@ -236,27 +264,25 @@ static void watch(void *user, rf_event_kind kind, const rf_sequence *s)
 }
 
 /* An rf_engine_done. */
-static int judge(void *user, int64_t request, rf_error *err)
+static int keep_answer(void *user, int64_t request, rf_error *err)
 {
     decoding *d = user;
-    int64_t i = (int64_t)d->request[request].index;
+    uint64_t index = d->request[request].index;
+    int64_t i = (int64_t)(index & ((UINT64_C(1) << 40) - 1)), sample = (int64_t)(index >> 40);
     const rf_answer *answer = &d->answer[request];
-    const rf_question *prompt = &d->e->question[i];
-    const char *expected = prompt->expected != NULL ? prompt->expected : "";
     rf_eval_record *r = &d->e->out->record[i];
     size_t bytes;
-    char *text = rf_tokenizer_decode(d->e->tokenizer, &bytes, answer->token, answer->n, true);
 
     (void)err;
-    rf_log_progress("decoding", ++d->n_done, d->n, "questions");
-    r->decoded = 1;
-    r->correct = d->e->options->task->check(prompt->query, expected, text);
-    r->ended = answer->ended;
-    r->answer_tokens = (double)answer->n;
-    r->forwards = (double)answer->forwards;
-    r->places = (double)answer->places;
-    r->seconds = answer->seconds;
-    d->e->out->text[i] = text;
+    rf_log_progress("decoding", ++d->n_done, d->n, "answers");
+    r->decoded++;
+    r->ended += answer->ended;
+    r->answer_tokens += (double)answer->n;
+    r->forwards += (double)answer->forwards;
+    r->places += (double)answer->places;
+    r->seconds += answer->seconds;
+    d->e->out->text[i * d->e->out->n_samples + sample] =
+        rf_tokenizer_decode(d->e->tokenizer, &bytes, answer->token, answer->n, true);
     return RF_OK;
 }
 
@@ -273,18 +299,22 @@ static void keep_traces(decoding *d)
     }
 }
 
-static void take_request(decoding *d, int64_t i)
+static void take_request(decoding *d, int64_t i, int64_t sample)
 {
     watcher *w = &d->watcher[d->n];
     const rf_ids *ids = &d->e->question[i].ids;
-    *w = (watcher){.order = &d->e->out->order, .trace = i < RF_EVAL_TRACES ? &d->trace[i] : NULL};
-    d->request[d->n++] = (rf_request){
-        .prompt = ids->id, .n_prompt = ids->n, .index = (uint64_t)i, .observer = watch, .user = w};
+    *w = (watcher){.order = &d->e->out->order,
+                   .trace = i < RF_EVAL_TRACES && sample == 0 ? &d->trace[i] : NULL};
+    d->request[d->n++] = (rf_request){.prompt = ids->id,
+                                      .n_prompt = ids->n,
+                                      .index = request_index(i, sample),
+                                      .observer = watch,
+                                      .user = w};
 }
 
 static int decode_all(evaluator *e, rf_error *err)
 {
-    size_t most = (size_t)(e->n / e->n_ranks + 1);
+    size_t most = (size_t)((e->n / e->n_ranks + 1) * e->out->n_samples);
     decoding d = {.e = e};
     d.request = rf_alloc(most, sizeof *d.request);
     d.answer = rf_alloc(most, sizeof *d.answer);
@@ -292,11 +322,13 @@ static int decode_all(evaluator *e, rf_error *err)
     for (int64_t i = e->rank; i < e->n; i += e->n_ranks) {
         if (e->question[i].ids.n > e->max_prompt) {
             e->out->record[i].too_long = 1;
-        } else {
-            take_request(&d, i);
+            continue;
+        }
+        for (int64_t s = 0; s < e->out->n_samples; s++) {
+            take_request(&d, i, s);
         }
     }
-    int rc = rf_engine_run(e->engine, d.answer, d.request, d.n, judge, &d, err);
+    int rc = rf_engine_run(e->engine, d.answer, d.request, d.n, keep_answer, &d, err);
     keep_traces(&d);
     for (int64_t i = 0; i < d.n; i++) {
         rf_answer_free(&d.answer[i]);
@@ -309,67 +341,22 @@ static int decode_all(evaluator *e, rf_error *err)
 
 /* --- All questions ---------------------------------------------------------------------------- */
 
-/* This rank's questions, first scored, then decoded (so that each is timed alone). */
+/* This rank's questions, first scored, then decoded, then judged: so that each is timed alone. */
 static int work(evaluator *e, double seconds[2], rf_error *err)
 {
     double begin = rf_log_seconds();
-    int rc = e->options->likelihood ? score_all(e, err) : RF_OK;
+    int rc = is_scored(e->options) ? score_all(e, err) : RF_OK;
     seconds[0] = rf_log_seconds() - begin;
     begin = rf_log_seconds();
-    if (rc == RF_OK && e->options->task != NULL) {
+    if (rc == RF_OK && rf_eval_decodes(e->options)) {
         rc = decode_all(e, err);
     }
     seconds[1] = rf_log_seconds() - begin;
+    if (rc == RF_OK && rf_eval_decodes(e->options)) {
+        rc = rf_eval_judge(e->out, e->question, &e->options->judge, e->rank, e->n_ranks, err);
+    }
     rf_log_live_end();
     return rc;
-}
-
-/* Puts together what the ranks measured: question i comes from rank i mod ranks. */
-static int collect(const evaluator *e, rf_dist *dist, rf_error *err)
-{
-    rf_eval_record *record = e->out->record;
-    rf_eval_record *every = rf_alloc((size_t)(e->n * e->n_ranks), sizeof *every);
-    int rc = rf_dist_allgather_bytes(dist, every, record, (size_t)e->n * sizeof *record, err);
-    for (int64_t i = 0; i < e->n && rc == RF_OK; i++) {
-        record[i] = every[i % e->n_ranks * e->n + i];
-    }
-    free(every);
-    return rc;
-}
-
-/* Every rank's texts, one behind the other, come to all. */
-static int collect_texts(char **text, const evaluator *e, rf_dist *dist, rf_error *err)
-{
-    int64_t bytes = 1;
-    for (int64_t i = e->rank; i < e->n; i += e->n_ranks) {
-        text[i] = text[i] != NULL ? text[i] : rf_alloc_string("");
-        bytes += (int64_t)strlen(text[i]) + 1;
-    }
-    RF_TRY(rf_dist_max_i64(dist, &bytes, 1, err));
-    char *own = rf_alloc((size_t)bytes, 1), *all = rf_alloc((size_t)bytes, (size_t)e->n_ranks);
-    char *to = own;
-    for (int64_t i = e->rank; i < e->n; i += e->n_ranks) {
-        to = stpcpy(to, text[i]) + 1;
-    }
-    int rc = rf_dist_allgather_bytes(dist, all, own, (size_t)bytes, err);
-    for (int64_t r = 0; r < e->n_ranks && rc == RF_OK; r++) {
-        const char *from = all + r * bytes;
-        for (int64_t i = r; i < e->n && r != e->rank; i += e->n_ranks) {
-            text[i] = rf_alloc_string(from);
-            from += strlen(from) + 1;
-        }
-    }
-    free(own);
-    free(all);
-    return rc;
-}
-
-/* Sums over ranks; the size of the cells is the same on all that decoded anything. */
-static int collect_order(rf_eval_order *order, rf_dist *dist, rf_error *err)
-{
-    RF_TRY(rf_dist_max_i64(dist, &order->n, 1, err));
-    RF_TRY(rf_dist_sum_i64(dist, &order->n_answers, 1, err));
-    return rf_dist_sum_i64(dist, &order->count[0][0], RF_ORDER_CELLS * RF_ORDER_CELLS, err);
 }
 
 static void sum_up(rf_eval_result *out)
@@ -395,12 +382,12 @@ static void rank_latencies(rf_eval_result *out)
     int64_t m = 0;
     for (int64_t i = 0; i < out->n; i++) {
         if (out->record[i].decoded > 0) {
-            seconds[m++] = out->record[i].seconds;
+            seconds[m++] = out->record[i].seconds / out->record[i].decoded;
         }
     }
     if (m > 0) {
         qsort(seconds, (size_t)m, sizeof *seconds, compare_doubles);
-        out->latency_mean = out->sum.seconds / (double)m;
+        out->latency_mean = out->sum.seconds / out->sum.decoded;
         out->latency_p50 = seconds[m / 2];
         out->latency_p95 = seconds[(int64_t)(0.95 * (double)(m - 1) + 0.5)];
     }
@@ -431,10 +418,12 @@ int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_question *quest
     int n_threads = 1, rc;
     double seconds[2] = {0, 0};
 
-    *out = (rf_eval_result){.n = n,
-                            .record = rf_alloc((size_t)n, sizeof *out->record),
-                            .text = rf_alloc((size_t)n, sizeof *out->text),
-                            .trace = rf_alloc((size_t)n, sizeof *out->trace)};
+    *out = (rf_eval_result){.n = n, .n_samples = options->n_samples};
+    out->record = rf_alloc((size_t)n, sizeof *out->record);
+    out->text = rf_alloc((size_t)(n * out->n_samples), sizeof *out->text);
+    out->correct = rf_alloc((size_t)(n * out->n_samples), sizeof *out->correct);
+    out->scores = rf_alloc((size_t)n, sizeof *out->scores);
+    out->trace = rf_alloc((size_t)n, sizeof *out->trace);
     RF_TRY_OUT(rf_threads_choose(&n_threads, dist, options->n_threads, err));
     rc = open_evaluator(&e, loaded, n_threads, err);
     RF_TRY_OUT(rf_dist_agree(dist, rc, err));
@@ -445,12 +434,7 @@ int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_question *quest
     rc = work(&e, seconds, err);
     RF_TRY_OUT(rf_dist_agree(dist, rc, err));
     RF_TRY_OUT(slowest(seconds, dist, err));
-    RF_TRY_OUT(collect(&e, dist, err));
-    if (options->task != NULL) {
-        RF_TRY_OUT(collect_texts(out->text, &e, dist, err));
-        RF_TRY_OUT(collect_texts(out->trace, &e, dist, err));
-        RF_TRY_OUT(collect_order(&out->order, dist, err));
-    }
+    RF_TRY_OUT(rf_eval_collect(out, dist, err));
     sum_up(out);
     out->score_seconds = seconds[0];
     out->decode_seconds = seconds[1];
@@ -461,14 +445,20 @@ out:
     return rc;
 }
 
+static void free_texts(char **text, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        free(text[i]);
+    }
+    free(text);
+}
+
 void rf_eval_result_free(rf_eval_result *result)
 {
-    for (int64_t i = 0; i < result->n; i++) {
-        free(result->text[i]);
-        free(result->trace[i]);
-    }
-    free(result->text);
-    free(result->trace);
+    free_texts(result->text, result->n * result->n_samples);
+    free_texts(result->scores, result->n);
+    free_texts(result->trace, result->n);
+    free(result->correct);
     free(result->record);
     *result = (rf_eval_result){0};
 }

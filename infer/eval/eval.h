@@ -9,7 +9,7 @@
 
 #include "common/dist/dist.h"
 #include "data/objective.h"
-#include "data/tasks/task.h"
+#include "data/tasks/judge.h"
 #include "infer/engine.h"
 #include "infer/loaded.h"
 #include "infer/questions.h"
@@ -17,6 +17,9 @@
 typedef struct rf_eval_options {
     const rf_task *task; /* NULL: nothing is decoded */
     bool likelihood;     /* also the losses of the objective */
+    rf_judge judge;      /* of its answers; task: the same */
+    bool raw;            /* questions are plain texts (questions.h) */
+    int64_t n_samples;   /* answers to a question, 1 or more; the first is that of a single one */
     bool announce;       /* the machine, in the log */
     rf_decode_options decode;
     rf_objective objective; /* whose losses; `ar` also makes the likelihood that of `ar` */
@@ -33,9 +36,12 @@ typedef struct rf_eval_record {
     double too_long; /* for the model's positions: not scored, the answer counts as wrong */
     double scored, tokens, bytes; /* response tokens (end of text included) and bytes (without) */
     double nats;
-    double n_targets[RF_MAX_PARTS]; /* of each part of the objective */
-    double losses[RF_MAX_PARTS];    /* sums of cross-entropies over them */
-    double decoded, correct, ended, answer_tokens, forwards;
+    double n_targets[RF_MAX_PARTS];                          /* of each part of the objective */
+    double losses[RF_MAX_PARTS];                             /* sums of cross-entropies over them */
+    double decoded, correct, ended, answer_tokens, forwards; /* sums over its samples */
+    double also;                                             /* right by the task's second rule */
+    double majority;                                         /* 1: what most samples say is right */
+    double timeouts, failures;                               /* of programs (judge.h) */
     double places;  /* that those forwards computed for it */
     double seconds; /* to the whole answer */
 } rf_eval_record;
@@ -53,9 +59,14 @@ typedef struct rf_eval_order {
 typedef struct rf_eval_result {
     int64_t n;              /* questions */
     rf_eval_record *record; /* [n] of each. Owned */
-    char **text;            /* [n] answers; NULL without a task. Owned */
-    char **trace; /* [n] how the first RF_EVAL_TRACES answers came about (trace.h), as JSON; else
-                     empty; NULL without a task. Owned */
+    int64_t n_samples;      /* answers to a question */
+    char **text;   /* [n * n_samples] answers, those of a question in a row; "" where there is none.
+                      Owned */
+    bool *correct; /* [n * n_samples] of each. Owned */
+    char **scores; /* [n] of tasks that go by likelihood: log-likelihoods of the choices as a JSON
+                      array; else "". Owned */
+    char **trace;  /* [n] how the first answers to the first RF_EVAL_TRACES questions came about
+                      (trace.h), as JSON; else "". Owned */
     rf_eval_order order;
     rf_eval_record sum;                            /* in the order of the questions */
     double score_seconds, decode_seconds;          /* wall time of the slowest rank */
@@ -63,6 +74,12 @@ typedef struct rf_eval_result {
     size_t cache_bytes;
 } rf_eval_result;
 void rf_eval_result_free(rf_eval_result *result); /* a zeroed struct is fine */
+
+/* Are answers decoded, or only choices scored? */
+static inline bool rf_eval_decodes(const rf_eval_options *options)
+{
+    return options->task != NULL && !options->task->by_likelihood;
+}
 
 /* collective. Question i is worked on by rank i mod ranks. `loaded` has its header read; the model
  * is made here. Questions without a reference are an error where one is needed. Caller frees, also

@@ -45,7 +45,17 @@ static const char usage[] =
     "                     train.compute=bf16, where this machine multiplies bf16) or int8\n"
     "                     (default of a quantized checkpoint); or several, as f32,bf16,int8:\n"
     "                     losses and likelihood of each, side by side\n"
-    "  --data FILE        JSON lines {\"query\",\"response\"} or {\"messages\"}, .gz too\n"
+    "  --data FILE        JSON lines {\"query\",\"response\"} or {\"messages\"}, or the official "
+    "file\n"
+    "                     of the task; .gz too\n"
+    "  --instruction TEXT said below each question\n"
+    "  --shots N          questions with their answers before each question: the same for all, "
+    "drawn\n"
+    "                     by --seed, never the question itself\n"
+    "  --shots-from FILE  where those come from (default: --data)\n"
+    "  --raw              questions and shots as plain text in the words of "
+    "lm-evaluation-harness,\n"
+    "                     not as a conversation: for models that were not taught any\n"
     "  --pick-on FILE     questions on which the settings of a sweep are tried; then the best one\n"
     "                     of each model and decoder is judged on --data\n"
     "  --within POINTS    best is the fastest setting of at most so many points (percent) less\n"
@@ -54,7 +64,20 @@ static const char usage[] =
     "  --no-likelihood    leave out likelihood and losses\n"
     "  --limit N          only the first N questions\n"
     "  --draws N          noise draws a sample for the losses (default 1)\n"
-    "  --seed N           of that noise (default 0)\n"
+    "  --seed N           of that noise, and of the shots (default 0)\n"
+    "  --samples N        answers to each question (default 1): pass@k, and what most of them "
+    "say;\n"
+    "                     needs decode.temperature above 0\n"
+    "  --check COMMAND    judges answers instead of a task: gets {\"query\",\"expected\","
+    "\"answer\",\n"
+    "                     \"index\",\"sample\"} on standard input, says true or false (or ends "
+    "with "
+    "0 or 1)\n"
+    "  --run-code         run the programs that the model writes for humaneval and mbpp by "
+    "python3,\n"
+    "                     in namespaces of their own: no network, read-only files, limits\n"
+    "  --unsafe-run       run them without namespaces, with your rights\n"
+    "  --judge-seconds N  for each program or command (default 10)\n"
     "  --batch N          questions that a rank decodes at once (default 1: latencies are those\n"
     "                     of one user); answers do not depend on it\n"
     "  --out FILE         report.json\n"
@@ -76,7 +99,7 @@ static void print_usage(void)
     rf_config *config = rf_config_new(key_tables);
     fputs(usage, stdout);
     for (const rf_task *const *task = rf_tasks; *task != NULL; task++) {
-        printf("                       %-12s %s\n", (*task)->name, (*task)->help);
+        printf("                       %-19s %s\n", (*task)->name, (*task)->help);
     }
     printf("\nSettings (defaults: those of the run that trained the model):\n");
     rf_config_help(config, stdout);
@@ -160,8 +183,12 @@ static int check(const options *o, rf_error *err)
                             "--weights with several types compares likelihoods: leave out %s",
                             eval->task != NULL ? "--task" : "--no-likelihood");
     }
-    if (o->answers != NULL && eval->task == NULL) {
-        return rf_error_set(err, RF_ERR_USAGE, "--answers goes with --task");
+    if (eval->task == NULL && (o->answers != NULL || eval->n_samples > 1)) {
+        return rf_error_set(err, RF_ERR_USAGE, "%s goes with --task",
+                            o->answers != NULL ? "--answers" : "--samples");
+    }
+    if (o->subject.style.shots_from != NULL && o->subject.style.n_shots == 0) {
+        return rf_error_set(err, RF_ERR_USAGE, "--shots-from goes with --shots N");
     }
     if (!eval->likelihood && eval->task == NULL) {
         return rf_error_set(err, RF_ERR_USAGE,
@@ -175,8 +202,9 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
 {
     const char *weights = NULL, *task = NULL, *within = NULL;
     rf_eval_options *eval = &o->subject.eval;
-    bool no_likelihood = false, help = false, version = false;
-    int64_t seed = 0;
+    rf_question_style *style = &o->subject.style;
+    bool no_likelihood = false, run_code = false, unsafe = false, help = false, version = false;
+    int64_t seed = 0, judge_seconds = 10;
     const rf_option table[] = {{"model", RF_OPTION_LIST, &o->models, 0, 0},
                                {"adapter", RF_OPTION_TEXT, &o->adapter, 0, 0},
                                {"weights", RF_OPTION_TEXT, &weights, 0, 0},
@@ -187,6 +215,15 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
                                {"limit", RF_OPTION_INTEGER, &o->subject.limit, 1, INT64_MAX},
                                {"draws", RF_OPTION_INTEGER, &eval->n_draws, 1, 1 << 20},
                                {"seed", RF_OPTION_INTEGER, &seed, 0, INT64_MAX},
+                               {"instruction", RF_OPTION_TEXT, &style->instruction, 0, 0},
+                               {"shots", RF_OPTION_INTEGER, &style->n_shots, 0, 1000},
+                               {"shots-from", RF_OPTION_TEXT, &style->shots_from, 0, 0},
+                               {"raw", RF_OPTION_FLAG, &style->raw, 0, 0},
+                               {"samples", RF_OPTION_INTEGER, &eval->n_samples, 1, 1 << 16},
+                               {"check", RF_OPTION_TEXT, &eval->judge.command, 0, 0},
+                               {"run-code", RF_OPTION_FLAG, &run_code, 0, 0},
+                               {"unsafe-run", RF_OPTION_FLAG, &unsafe, 0, 0},
+                               {"judge-seconds", RF_OPTION_INTEGER, &judge_seconds, 1, 3600},
                                {"batch", RF_OPTION_INTEGER, &eval->batch, 1, 4096},
                                {"out", RF_OPTION_TEXT, &o->out, 0, 0},
                                {"html", RF_OPTION_TEXT, &o->html, 0, 0},
@@ -201,7 +238,8 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
                                {"version", RF_OPTION_STOP, &version, 0, 0},
                                {0}};
 
-    *o = (options){.subject = {.eval = {.n_draws = 1, .batch = 1, .announce = true}}};
+    *o = (options){
+        .subject = {.eval = {.n_draws = 1, .n_samples = 1, .batch = 1, .announce = true}}};
     RF_TRY(rf_options_parse(first, argc, argv, table, "see refusion-eval --help", err));
     eval->likelihood = !no_likelihood;
     eval->seed = (uint64_t)seed;
@@ -221,6 +259,14 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
         return rf_error_set(err, RF_ERR_USAGE,
                             "--task %s is unknown: refusion-eval --help lists the tasks", task);
     }
+    if (eval->judge.command != NULL && eval->task == NULL) {
+        eval->task = &rf_task_check;
+    }
+    eval->judge.task = style->task = eval->task;
+    eval->judge.code = unsafe ? RF_CODE_UNSAFE : run_code ? RF_CODE_ISOLATED : RF_CODE_OFF;
+    eval->judge.seconds = (double)judge_seconds;
+    eval->raw = style->raw;
+    style->seed = (uint64_t)seed;
     if (within != NULL) {
         RF_TRY(rf_options_real(&o->within, within, "--within", 0, 100, err));
     }
@@ -238,7 +284,7 @@ static void warn_of_nothing(const rf_eval_options *eval, const rf_eval_result *r
                     "model's %" PRId64 " positions",
                     result->sum.too_long, result->n, positions);
     }
-    if (eval->task != NULL && !(result->sum.decoded > 0)) {
+    if (rf_eval_decodes(eval) && !(result->sum.decoded > 0)) {
         rf_log_warn("nothing was decoded: no question fits the model's %" PRId64
                     " positions beside decode.gen_length=%" PRId64,
                     positions, eval->decode.gen_length);
@@ -324,10 +370,27 @@ static int check_outputs(const options *o, const rf_subject *s, const rf_dist *d
     return RF_OK;
 }
 
+static int check_samples(const rf_eval_options *eval, rf_error *err)
+{
+    if (eval->n_samples > 1 && eval->task->by_likelihood) {
+        return rf_error_set(err, RF_ERR_USAGE, "--samples goes with decoding: --task %s scores",
+                            eval->task->name);
+    }
+    if (eval->n_samples > 1 && !(eval->decode.temperature > 0)) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--samples %" PRId64 " with decode.temperature=0 gives one answer many "
+                            "times: raise decode.temperature",
+                            eval->n_samples);
+    }
+    return RF_OK;
+}
+
 /* Opens the subjects [o->models.n]. */
 static int prepare(const options *o, rf_subject *subject, const rf_grid *grid, const rf_dist *dist,
                    rf_error *err)
 {
+    const rf_eval_options *eval = &o->subject.eval;
+    RF_TRY(eval->task != NULL ? rf_judge_check(&eval->judge, err) : RF_OK);
     for (int i = 0; i < o->models.n; i++) {
         rf_subject *s = &subject[i];
         RF_TRY(rf_subject_open(s, o->models.item[i], o->adapter, grid, &o->subject, err));
@@ -335,6 +398,7 @@ static int prepare(const options *o, rf_subject *subject, const rf_grid *grid, c
         s->loaded.weights = o->n_weights > 0 ? o->weights[0] : s->loaded.weights;
         for (int64_t k = 0; k < s->n_settings && rf_dist_rank(dist) == 0; k++) {
             const rf_decoder *kind = s->setting[k].eval.decode.kind;
+            RF_TRY(check_samples(&s->setting[k].eval, err));
             if (k == 0 || kind != s->setting[k - 1].eval.decode.kind) {
                 RF_TRY(rf_loaded_check_decoder(&s->loaded, kind, err));
             }

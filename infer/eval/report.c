@@ -1,6 +1,7 @@
 #include "infer/eval/report.h"
 
 #include "common/base/file.h"
+#include "infer/eval/judging.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -11,13 +12,6 @@
 static double ratio(double a, double b)
 {
     return b > 0 ? a / b : 0;
-}
-
-/* Standard error of a share (binomial). */
-static double share_error(double k, double n)
-{
-    double p = ratio(k, n);
-    return n > 0 ? sqrt(p * (1 - p) / n) : 0;
 }
 
 /* A mean, or a dash where there is nothing to take it of. */
@@ -89,13 +83,67 @@ static void print_comparison(FILE *out, const rf_eval_result *result, const rf_o
     }
 }
 
-static void print_answers(FILE *out, const rf_eval_result *result, const rf_eval_options *o)
+/* Standard error of the mean over questions, where x of each is the share of right answers. */
+static double accuracy_error(const rf_eval_result *result)
+{
+    double n = (double)result->n, k = (double)result->n_samples, sum = 0, squares = 0;
+    for (int64_t i = 0; i < result->n; i++) {
+        double x = result->record[i].correct / k;
+        sum += x;
+        squares += x * x;
+    }
+    double variance = n > 0 ? squares / n - sum / n * sum / n : 0;
+    return variance > 0 ? sqrt(variance / n) : 0;
+}
+
+/* Mean over questions of the chance that one of k answers is right. */
+static double pass_at(const rf_eval_result *result, int64_t k)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < result->n; i++) {
+        sum += rf_pass_at(result->n_samples, (int64_t)result->record[i].correct, k);
+    }
+    return ratio(sum, (double)result->n);
+}
+
+/* 1, 2, 4, ..., and all of them: the next k, 0 behind the last. */
+static int64_t next_k(int64_t k, int64_t n_samples)
+{
+    return k == n_samples ? 0 : 2 * k < n_samples ? 2 * k : n_samples;
+}
+
+/* Is it told what most samples say? */
+static bool has_votes(const rf_eval_result *result, const rf_eval_options *o)
+{
+    return result->n_samples > 1 && o->task->extract != NULL && o->judge.command == NULL;
+}
+
+static void print_verdicts(FILE *out, const rf_eval_result *result, const rf_eval_options *o)
 {
     const rf_eval_record *r = &result->sum;
-    double n = (double)result->n;
+    double n = (double)(result->n * result->n_samples);
     fprintf(out, "  accuracy              %9.2f %%   ± %.2f (%s: %.0f of %.0f right)\n",
-            100 * ratio(r->correct, n), 100 * share_error(r->correct, n), o->task->name, r->correct,
-            n);
+            100 * ratio(r->correct, n), 100 * accuracy_error(result), o->task->name, r->correct, n);
+    if (o->task->also != NULL && o->judge.command == NULL) {
+        fprintf(out, "  %-21s %9.2f %%   (%.0f right)\n", o->task->also, 100 * ratio(r->also, n),
+                r->also);
+    }
+    for (int64_t k = 1; result->n_samples > 1 && k > 0; k = next_k(k, result->n_samples)) {
+        fprintf(out, "  pass@%-16" PRId64 " %9.2f %%\n", k, 100 * pass_at(result, k));
+    }
+    if (has_votes(result, o)) {
+        fprintf(out, "  maj@%-17" PRId64 " %9.2f %%\n", result->n_samples,
+                100 * ratio(r->majority, (double)result->n));
+    }
+    if (o->task->program != NULL && o->judge.command == NULL) {
+        fprintf(out, "  programs              %10.0f   too slow, %.0f ended otherwise\n",
+                r->timeouts, r->failures);
+    }
+}
+
+static void print_answers(FILE *out, const rf_eval_result *result)
+{
+    const rf_eval_record *r = &result->sum;
     if (!(r->decoded > 0)) {
         fprintf(out, "  answers decoded       %10d   nothing was decoded\n", 0);
         return;
@@ -106,7 +154,8 @@ static void print_answers(FILE *out, const rf_eval_result *result, const rf_eval
             ratio(r->answer_tokens, result->decode_seconds), result->decode_seconds);
     fprintf(out, "  latency               %10.4f s mean, %.4f median, %.4f at 95 %%\n",
             result->latency_mean, result->latency_p50, result->latency_p95);
-    fprintf(out, "  ended by end of text  %10.0f   of %.0f\n", r->ended, n);
+    fprintf(out, "  ended by end of text  %10.0f   of %.0f\n", r->ended,
+            (double)(result->n * result->n_samples));
     fprintf(out, "  cache                 %10.2f   MiB\n", (double)result->cache_bytes / (1 << 20));
 }
 
@@ -123,11 +172,14 @@ void rf_report_print(FILE *out, const rf_eval_result *r, const rf_eval_options *
         print_comparison(out, r, o->objective.kind, c);
     }
     if (o->task != NULL) {
+        print_verdicts(out, r, o);
+    }
+    if (rf_eval_decodes(o)) {
         char settings[256];
         o->decode.kind->describe(settings, sizeof settings, &o->decode);
         fprintf(out, "  decoder               %10s   %s\n", rf_decoder_name(o->decode.kind),
                 settings);
-        print_answers(out, r, o);
+        print_answers(out, r);
     }
     if (r->sum.too_long > 0) {
         fprintf(out, "  too long              %10.0f   not scored; answers count as wrong\n",
@@ -190,18 +242,37 @@ static json_t *comparison_json(const rf_eval_result *result, const rf_objective_
 static json_t *answers_json(const rf_eval_result *result, const rf_eval_options *o)
 {
     const rf_eval_record *r = &result->sum;
-    double n = (double)result->n, seconds = result->decode_seconds, some = r->decoded > 0;
-    return json_pack(
-        "{s:s, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:f, s:o, s:o, s:o, s:I}", "task",
-        o->task->name, "batch", (json_int_t)o->batch, "accuracy", ratio(r->correct, n),
-        "accuracy_stderr", share_error(r->correct, n), "correct", (json_int_t)r->correct, "ended",
-        (json_int_t)r->ended, "tokens", (json_int_t)r->answer_tokens, "forwards",
-        (json_int_t)r->forwards, "places", (json_int_t)r->places, "tokens_per_forward",
-        mean_json(r->answer_tokens, r->forwards), "tokens_per_second",
-        mean_json(r->answer_tokens, r->decoded > 0 ? seconds : 0), "seconds", seconds,
-        "latency_mean", mean_json(result->latency_mean, some), "latency_p50",
+    double n = (double)(result->n * result->n_samples), seconds = result->decode_seconds;
+    double some = r->decoded > 0;
+    json_t *object = json_pack(
+        "{s:s, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:f, s:o, s:o, s:o, s:I}",
+        "task", o->task->name, "batch", (json_int_t)o->batch, "samples_per_question",
+        (json_int_t)result->n_samples, "accuracy", ratio(r->correct, n), "accuracy_stderr",
+        accuracy_error(result), "correct", (json_int_t)r->correct, "ended", (json_int_t)r->ended,
+        "tokens", (json_int_t)r->answer_tokens, "forwards", (json_int_t)r->forwards, "places",
+        (json_int_t)r->places, "tokens_per_forward", mean_json(r->answer_tokens, r->forwards),
+        "tokens_per_second", mean_json(r->answer_tokens, some > 0 ? seconds : 0), "seconds",
+        seconds, "latency_mean", mean_json(result->latency_mean, some), "latency_p50",
         mean_json(result->latency_p50, some), "latency_p95", mean_json(result->latency_p95, some),
         "cache_bytes", (json_int_t)result->cache_bytes);
+    if (o->task->also != NULL && o->judge.command == NULL) {
+        char name[64];
+        snprintf(name, sizeof name, "accuracy_%s", o->task->also);
+        json_object_set_new(object, name, json_real(ratio(r->also, n)));
+    }
+    for (int64_t k = 1; result->n_samples > 1 && k > 0; k = next_k(k, result->n_samples)) {
+        char name[64];
+        snprintf(name, sizeof name, "pass_at_%" PRId64, k);
+        json_object_set_new(object, name, json_real(pass_at(result, k)));
+    }
+    if (has_votes(result, o)) {
+        json_object_set_new(object, "majority", json_real(ratio(r->majority, (double)result->n)));
+    }
+    if (o->task->program != NULL && o->judge.command == NULL) {
+        json_object_set_new(object, "timeouts", json_integer((json_int_t)r->timeouts));
+        json_object_set_new(object, "failures", json_integer((json_int_t)r->failures));
+    }
+    return object;
 }
 
 /* How answers came about: which slot was filled in which round, and the first of them in full. */
@@ -220,10 +291,11 @@ static void add_course(json_t *object, const rf_eval_result *result, const rf_qu
     for (int64_t i = 0; i < result->n && i < RF_EVAL_TRACES; i++) {
         json_t *sample = json_loads(result->trace[i], 0, NULL);
         if (sample != NULL) {
-            json_object_update_new(
-                sample, json_pack("{s:I, s:s, s:s?, s:s, s:b}", "index", (json_int_t)i, "query",
-                                  question[i].query, "expected", question[i].expected, "text",
-                                  result->text[i], "correct", result->record[i].correct > 0));
+            json_object_update_new(sample,
+                                   json_pack("{s:I, s:s, s:s?, s:s, s:b}", "index", (json_int_t)i,
+                                             "query", question[i].item.query, "expected",
+                                             question[i].item.expected, "text", result->text[i],
+                                             "correct", result->record[i].correct > 0));
             json_array_append_new(samples, sample);
         }
     }
@@ -297,6 +369,33 @@ int rf_report_save(const char *path, const json_t *report, rf_error *err)
 
 /* --- Answers ---------------------------------------------------------------------------------- */
 
+/* A line of one answer; what was scored of its question beside it. */
+static json_t *answer_json(const rf_eval_result *result, const rf_question *question, int64_t i,
+                           int64_t sample)
+{
+    const rf_eval_record *r = &result->record[i];
+    const int64_t at = i * result->n_samples + sample;
+    json_t *scores = json_loads(result->scores[i], 0, NULL);
+    json_t *line =
+        json_pack("{s:I, s:I, s:s, s:s?, s:s, s:b, s:b, s:b, s:I, s:I, s:I, s:f}", "index",
+                  (json_int_t)i, "sample", (json_int_t)sample, "query", question->item.query,
+                  "expected", question->item.expected, "text", result->text[at], "too_long",
+                  (int)(scores != NULL ? r->too_long > 0 : !(r->decoded > 0)), "correct",
+                  (int)(scores != NULL ? r->correct > 0 : result->correct[at]), "ended",
+                  r->ended > 0, "tokens", (json_int_t)r->answer_tokens, "forwards",
+                  (json_int_t)r->forwards, "places", (json_int_t)r->places, "seconds", r->seconds);
+    if (r->scored > 0) {
+        json_object_set_new(line, "loglikelihood", mean_json(-r->nats, 1));
+        json_object_set_new(line, "loglikelihood_tokens", json_integer((json_int_t)r->tokens));
+    }
+    if (scores != NULL) {
+        json_object_set_new(line, "choices", scores);
+        json_object_set_new(line, "right", json_integer(question->item.right));
+        json_object_set_new(line, "correct_per_byte", json_boolean(r->also > 0));
+    }
+    return line;
+}
+
 int rf_report_answers(const char *path, const rf_eval_result *result, const rf_question *questions,
                       rf_error *err)
 {
@@ -305,14 +404,9 @@ int rf_report_answers(const char *path, const rf_eval_result *result, const rf_q
     FILE *out = open_memstream(&text, &bytes);
     bool fits = out != NULL;
 
-    for (int64_t i = 0; i < result->n && fits; i++) {
-        const rf_eval_record *r = &result->record[i];
-        json_t *line =
-            json_pack("{s:I, s:s, s:s?, s:s, s:b, s:b, s:b, s:I, s:I, s:f}", "index", (json_int_t)i,
-                      "query", questions[i].query, "expected", questions[i].expected, "text",
-                      result->text[i], "too_long", !(r->decoded > 0), "correct", r->correct > 0,
-                      "ended", r->ended > 0, "tokens", (json_int_t)r->answer_tokens, "forwards",
-                      (json_int_t)r->forwards, "seconds", r->seconds);
+    for (int64_t at = 0; at < result->n * result->n_samples && fits; at++) {
+        int64_t i = at / result->n_samples;
+        json_t *line = answer_json(result, &questions[i], i, at % result->n_samples);
         fits = line != NULL && json_dumpf(line, out, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0 &&
                fputc('\n', out) != EOF;
         json_decref(line);

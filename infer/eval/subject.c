@@ -140,10 +140,11 @@ int rf_subject_open(rf_subject *out, const char *name, const char *adapter, cons
         rf_tokenizer_read_control_tokens(out->loaded.info.tokenizer);
     }
     RF_TRY(read_settings(out, grid, &o->eval, err));
-    RF_TRY(rf_questions_read(&out->question, &out->n, o->data, tokenizer, o->limit, err));
-    return o->pick_on == NULL
-               ? RF_OK
-               : rf_questions_read(&out->pick, &out->n_pick, o->pick_on, tokenizer, o->limit, err);
+    RF_TRY(rf_questions_read_styled(&out->question, &out->n, o->data, tokenizer, o->limit,
+                                    &o->style, err));
+    return o->pick_on == NULL ? RF_OK
+                              : rf_questions_read_styled(&out->pick, &out->n_pick, o->pick_on,
+                                                         tokenizer, o->limit, &o->style, err);
 }
 
 void rf_subject_close(rf_subject *s)
@@ -177,7 +178,7 @@ static void describe_questions(FILE *out, const rf_question *question, int64_t n
 {
     uint64_t hash = RF_HASH_BEGIN;
     for (int64_t i = 0; i < n; i++) {
-        const char *expected = question[i].expected != NULL ? question[i].expected : "";
+        const char *expected = question[i].item.expected != NULL ? question[i].item.expected : "";
         hash = rf_hash_bytes(hash, question[i].ids.id,
                              (size_t)question[i].ids.n * sizeof *question[i].ids.id);
         hash = rf_hash_bytes(hash, expected, strlen(expected) + 1);
@@ -191,6 +192,11 @@ static void describe_settings(FILE *out, const rf_subject *s)
     for (int64_t i = 0; i < s->n_settings; i++) {
         hash = rf_hash_bytes(hash, s->setting[i].yaml, strlen(s->setting[i].yaml) + 1);
     }
+    const rf_eval_options *eval = &s->setting[0].eval;
+    const char *command = eval->judge.command;
+    fprintf(out, "task %s, %" PRId64 " answers to a question%s%s\n",
+            eval->task != NULL ? eval->task->name : "none", eval->n_samples,
+            command != NULL ? ", judged by " : "", command != NULL ? command : "");
     fprintf(out, "%" PRId64 " settings with hash %016" PRIx64 "\n%s", s->n_settings, hash,
             s->setting[0].yaml);
 }

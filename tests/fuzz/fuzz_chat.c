@@ -66,7 +66,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int rc = rf_question_from_json(&prompt, tokenizer, line, size - 1, "a.jsonl:1", &err);
     fuzz_check(&err, rc);
     if (rc == RF_OK) {
-        RF_ASSERT(prompt.ids.n > 0 && prompt.query != NULL);
+        RF_ASSERT(prompt.ids.n > 0 && prompt.item.query != NULL);
         rf_question_free(&prompt);
     }
     json_decref(root);

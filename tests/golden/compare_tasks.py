@@ -4,7 +4,8 @@
     git clone https://github.com/EleutherAI/lm-evaluation-harness
     git clone https://github.com/hendrycks/math
     make build/release/tests/golden/judge
-    python3 tests/golden/compare_tasks.py lm-evaluation-harness math [build/release] [GSM8K.jsonl ...]
+    python3 tests/golden/compare_tasks.py lm-evaluation-harness math build/release \
+        gsm8k=train.jsonl humaneval=HumanEval.jsonl.gz ...
 
 - math: pairs of answers made by rewriting seeds with the spellings that the normalisations know, and
   pairs of unrelated ones: right here exactly where is_equiv of hendrycks/math says so or Minerva's
@@ -13,7 +14,7 @@
   and metric judge them. Where we differ on purpose (18.00 is 18, -0 is 0, "18..." ends in dots; "####18" and
   "#### $18" count; the last number is one with a digit) the harness must be the one that says no.
 - mmlu-pro: the letter of the harness's filter, wherever that finds one.
-- every official solution of the files is right against itself.
+- every official answer of the files is right (those of HumanEval and MBPP are run, isolated).
 Prints counts and ends with status 1 on a disagreement that is not of a kind named here.
 """
 
@@ -193,22 +194,22 @@ def compare_letters(build):
     return bad
 
 
-def check_official(build, path):
+def check_official(build, task, path):
     open_file = gzip.open if path.endswith(".gz") else open
     with open_file(path, "rt") as file:
-        records = [json.loads(line) for line in file]
-    cases = [{"task": "gsm8k", "query": r["question"], "expected": r["answer"], "answer": r["answer"]} for r in records]
-    results = judge(build, cases)
-    strict, flexible = sum(r[0] for r in results), sum(r[1] for r in results)
-    print(f"{path}: {strict} of {len(cases)} official answers are right, {flexible} by the last number")
-    return len(cases) - strict + len(cases) - flexible
+        text = file.read()
+    records = json.loads(text) if text[0] == "[" else [json.loads(line) for line in text.split("\n") if line]
+    results = judge(build, [{"task": task, "record": record} for record in records])
+    wrong = [i for i, (right, _, _) in enumerate(results) if not right]
+    print(f"{path}: {len(records) - len(wrong)} of {len(records)} official answers are right, not", wrong[:20])
+    return len(wrong)
 
 
 def main():
     harness, math = sys.argv[1:3]
-    build = sys.argv[3] if len(sys.argv) > 3 else "build/release"
+    build, official = sys.argv[3], [argument.split("=", 1) for argument in sys.argv[4:]]
     bad = compare_math(build, harness, math) + compare_gsm8k(build) + compare_letters(build)
-    bad += sum(check_official(build, path) for path in sys.argv[4:])
+    bad += sum(check_official(build, task, path) for task, path in official)
     sys.exit(bad > 0)
 
 

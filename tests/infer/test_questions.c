@@ -54,17 +54,17 @@ Test(questions, every_form)
 {
     rf_question p = parse("{\"query\": \"hi\", \"response\": \"ja\", \"else\": 1}");
     expect_ids(&p, (int32_t[]){USER, 'h', 'i', ASSISTANT}, 4);
-    cr_assert(strcmp(p.query, "hi") == 0 && strcmp(p.expected, "ja") == 0);
+    cr_assert(strcmp(p.item.query, "hi") == 0 && strcmp(p.item.expected, "ja") == 0);
     rf_question_free(&p);
-    cr_assert(p.query == NULL && p.ids.id == NULL);
+    cr_assert(p.item.query == NULL && p.ids.id == NULL);
 
     p = parse("{\"question\": \"hi\", \"answer\": \"\", \"system\": \"s\", \"n\": NaN}");
     expect_ids(&p, (int32_t[]){SYSTEM, 's', USER, 'h', 'i', ASSISTANT}, 6);
-    cr_assert(p.expected == NULL); /* an empty answer is no reference */
+    cr_assert(p.item.expected == NULL); /* an empty answer is no reference */
     rf_question_free(&p);
 
     p = parse("{\"query\": \"hi\"}");
-    cr_assert(p.expected == NULL);
+    cr_assert(p.item.expected == NULL);
     rf_question_free(&p);
 
     p = parse("{\"messages\": [{\"role\": \"system\", \"content\": \"s\"},"
@@ -74,12 +74,12 @@ Test(questions, every_form)
               " {\"role\": \"assistant\", \"content\": \"d\"}]}");
     expect_ids(&p, (int32_t[]){SYSTEM, 's', USER, 'a', ASSISTANT, 'b', EOS, USER, 'c', ASSISTANT},
                10);
-    cr_assert(strcmp(p.query, "c") == 0 && strcmp(p.expected, "d") == 0);
+    cr_assert(strcmp(p.item.query, "c") == 0 && strcmp(p.item.expected, "d") == 0);
     rf_question_free(&p);
 
     p = parse("{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}");
     expect_ids(&p, (int32_t[]){USER, 'a', ASSISTANT}, 3);
-    cr_assert(p.expected == NULL);
+    cr_assert(p.item.expected == NULL);
     rf_question_free(&p);
 
     TINY_MUST(rf_question_from_text(&p, tokenizer, "ab", true, tiny_error()));
@@ -121,8 +121,8 @@ Test(questions, chat_template_gets_the_whole_record)
         TINY_MUST(
             rf_tokenizer_encode(tokenizer, &ids, cases[i][1], strlen(cases[i][1]), tiny_error()));
         expect_ids(&p, ids.id, ids.n);
-        cr_assert(strcmp(p.query, "a") == 0);
-        cr_assert(i == 0 ? p.expected == NULL : strcmp(p.expected, "b") == 0);
+        cr_assert(strcmp(p.item.query, "a") == 0);
+        cr_assert(i == 0 ? p.item.expected == NULL : strcmp(p.item.expected, "b") == 0);
         rf_ids_free(&ids);
         rf_question_free(&p);
     }
@@ -136,22 +136,22 @@ Test(questions, files)
 
     put("\n{\"query\": \"a\"}\n  \t\r\n{\"query\": \"abc\"}\r\n{\"query\": \"ab\"}");
     TINY_MUST(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 0, tiny_error()));
-    cr_assert(n == 3 && strcmp(p[2].query, "ab") == 0 && rf_questions_longest(p, n) == 5);
+    cr_assert(n == 3 && strcmp(p[2].item.query, "ab") == 0 && rf_questions_longest(p, n) == 5);
     rf_questions_free(p, n);
     TINY_MUST(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 2, tiny_error()));
-    cr_assert(n == 2 && strcmp(p[1].query, "abc") == 0);
+    cr_assert(n == 2 && strcmp(p[1].item.query, "abc") == 0);
     rf_questions_free(p, n);
 
     /* As a corpus is built: a byte order mark, and what no one reads of a record, do not matter. */
     put("\xEF\xBB\xBF{\"query\": \"a\", \"n\": 123456789012345678901, \"s\": \"\\u0000\"}\n");
     TINY_MUST(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 0, tiny_error()));
-    cr_assert(n == 1 && strcmp(p[0].query, "a") == 0);
+    cr_assert(n == 1 && strcmp(p[0].item.query, "a") == 0);
     rf_questions_free(p, n);
 
     put(" [ {\"query\": \"a\", \"x\": [{\"]}\": 1}]}, {\"query\":\n \"abc\"}\n\n,{\"query\": "
         "\"ab\"}]\n");
     TINY_MUST(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 0, tiny_error()));
-    cr_assert(n == 3 && strcmp(p[1].query, "abc") == 0 && strcmp(p[2].query, "ab") == 0);
+    cr_assert(n == 3 && strcmp(p[1].item.query, "abc") == 0 && strcmp(p[2].item.query, "ab") == 0);
     rf_questions_free(p, n);
     TINY_MUST(rf_questions_read(&p, &n, "p.jsonl", tokenizer, 2, tiny_error()));
     cr_assert(n == 2);
@@ -163,7 +163,7 @@ Test(questions, files)
     }
     cr_assert(gzclose(file) == Z_OK);
     TINY_MUST(rf_questions_read(&p, &n, "p.jsonl.gz", tokenizer, 0, tiny_error()));
-    cr_assert(n == 200 && strcmp(p[199].query, "199") == 0);
+    cr_assert(n == 200 && strcmp(p[199].item.query, "199") == 0);
     rf_questions_free(p, n);
 }
 

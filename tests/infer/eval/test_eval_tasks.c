@@ -1,0 +1,241 @@
+/* refusion-eval over tasks: official files, shots, samples, choices, programs and commands. */
+#include "infer/eval/judging.h"
+#include "tests/infer/program_test.h"
+#include "tests/mpi.h"
+
+TestSuite(eval_tasks, .init = program_begin_model, .fini = leave_folder, .timeout = 180);
+
+#define EVAL "\"$EVAL\" --model model.h5 --no-likelihood --out r.json --answers a.jsonl "
+
+static json_t *read_report(void)
+{
+    json_error_t problem;
+    json_t *report = json_load_file("r.json", 0, &problem);
+    cr_assert(json_is_object(report), "%s", problem.text);
+    json_t *answers = json_incref(json_object_get(report, "answers"));
+    json_decref(report);
+    return answers;
+}
+
+static double number(const json_t *object, const char *field)
+{
+    const json_t *value = json_object_get(object, field);
+    cr_assert(json_is_number(value), "%s", field);
+    return json_number_value(value);
+}
+
+/* Line i of a.jsonl; the caller releases it. */
+static json_t *answer(int i)
+{
+    static char text[1 << 16];
+    program_read(text, sizeof text, "a.jsonl");
+    return program_json(text, i);
+}
+
+static const char gsm8k[] = "{\"question\": \"1+1?\", \"answer\": \"it is <<1+1=2>>2\\n#### 2\"}\n"
+                            "{\"question\": \"2+2?\", \"answer\": \"it is 4\\n#### 4\"}\n"
+                            "{\"question\": \"3+3?\", \"answer\": \"it is 6\\n#### 6\"}\n";
+
+/* --- Likelihood of choices -------------------------------------------------------------------- */
+
+static const char arc[] =
+    "{\"question\": \"Hot?\", \"choices\": {\"text\": [\"ice\", \"fire\", \"fi\"], \"label\": "
+    "[\"A\", "
+    "\"B\", \"C\"]}, \"answerKey\": \"B\"}\n"
+    "{\"question\": {\"stem\": \"Wet?\", \"choices\": [{\"text\": \"sea\", \"label\": \"1\"}, "
+    "{\"text\": \"sand\", \"label\": \"2\"}]}, \"answerKey\": \"1\"}\n";
+
+/* The likelihoods are those of the choices as references, the end of text left out. */
+Test(eval_tasks, choices_by_likelihood)
+{
+    program_write("arc.jsonl", arc);
+    program_runs(EVAL "--data arc.jsonl --task arc-likelihood objective.kind=ar", 0);
+    json_t *first = answer(0), *choices = json_object_get(first, "choices");
+    cr_assert(json_array_size(choices) == 3 && number(first, "right") == 1.0);
+    double score[3];
+    for (size_t i = 0; i < 3; i++) {
+        score[i] = json_number_value(json_array_get(choices, i));
+        cr_assert(score[i] < 0);
+    }
+    cr_assert(score[2] > score[1]); /* a beginning is likelier than the whole */
+    cr_assert_eq(json_is_true(json_object_get(first, "correct")),
+                 score[1] > score[0] && score[1] > score[2]);
+    cr_assert_eq(json_is_true(json_object_get(first, "correct_per_byte")),
+                 score[1] / 4 > score[0] / 3 && score[1] / 4 > score[2] / 2);
+    json_t *report = read_report();
+    json_t *second = answer(1);
+    cr_assert_eq(number(report, "accuracy") * 2,
+                 (double)(json_is_true(json_object_get(first, "correct")) +
+                          json_is_true(json_object_get(second, "correct"))));
+    cr_assert_eq(number(report, "accuracy_per_byte") * 2,
+                 (double)(json_is_true(json_object_get(first, "correct_per_byte")) +
+                          json_is_true(json_object_get(second, "correct_per_byte"))));
+    json_decref(report);
+    json_decref(second);
+    json_decref(first);
+    /* "f" then "i" of "fi" are scored by the likelihood of references too, which adds the end. */
+    program_write("fi.jsonl", "{\"query\": \"Hot?\", \"response\": \"fi\"}\n");
+    program_runs("\"$EVAL\" --model model.h5 --data fi.jsonl --task exact --answers a.jsonl "
+                 "objective.kind=ar",
+                 0);
+    first = answer(0);
+    cr_assert(number(first, "loglikelihood") < score[2] &&
+              number(first, "loglikelihood_tokens") == 3.0);
+    json_decref(first);
+    program_refuses("\"$EVAL\" --model model.h5 --data fi.jsonl --task arc-likelihood", 1,
+                    "has no choices");
+}
+
+Test(eval_tasks, choices_on_ranks)
+{
+    json_t *line[2];
+    mpi_need();
+    program_write("arc.jsonl", arc);
+    for (int i = 0; i < 2; i++) {
+        program_runs(i == 0 ? EVAL "--data arc.jsonl --task arc-likelihood"
+                            : "$RUN -n 2 " EVAL "--data arc.jsonl --task arc-likelihood",
+                     0);
+        line[i] = answer(1);
+    }
+    cr_assert(json_equal(line[0], line[1]));
+    json_decref(line[0]);
+    json_decref(line[1]);
+}
+
+/* --- Shots ------------------------------------------------------------------------------------ */
+
+/* Prompts are looked at through what they cost: a byte is a token, and a mark stands before each
+ * message. */
+static double prompt_places(const char *options)
+{
+    char command[1024];
+    snprintf(command, sizeof command,
+             EVAL "--data q.jsonl --limit 1 --task gsm8k decode.kind=ar decode.gen_length=1 %s",
+             options);
+    program_runs(command, 0);
+    json_t *report = read_report();
+    double places = number(report, "places");
+    json_decref(report);
+    return places;
+}
+
+Test(eval_tasks, shots)
+{
+    program_write("q.jsonl", gsm8k);
+    program_write("two.jsonl", "{\"query\": \"ab\", \"response\": \"cde\"}\n"
+                               "{\"query\": \"xy\", \"response\": \"zzz\"}\n");
+    const double bare = prompt_places(""), raw = prompt_places("--raw");
+    cr_assert_eq(bare, 6.0); /* user, 1+1?, assistant */
+    cr_assert_eq(raw, 1.0 + (double)strlen("Question: 1+1?\nAnswer:"));
+    cr_assert_eq(prompt_places("--shots 1 --shots-from two.jsonl"),
+                 bare + (double)strlen("<ab<cde>")); /* three marks */
+    cr_assert_eq(prompt_places("--shots 1 --shots-from two.jsonl --raw"),
+                 raw + (double)strlen("ab cde\n\n"));
+    cr_assert_eq(prompt_places("--instruction Hm."), bare + (double)strlen("\nHm."));
+    program_refuses(EVAL "--data q.jsonl --task gsm8k --shots 2 --shots-from two.jsonl", 1,
+                    "2 questions with answers");
+    program_refuses(EVAL "--data q.jsonl --task gsm8k --shots-from two.jsonl", 2, "--shots N");
+}
+
+/* --- Samples ---------------------------------------------------------------------------------- */
+
+Test(eval_tasks, pass_at_k)
+{
+    cr_assert(!!(fabs(rf_pass_at(5, 1, 1) - 0.2) < 1e-12));
+    cr_assert(!!(fabs(rf_pass_at(5, 2, 3) - 0.9) < 1e-12)); /* 1 - 1/10 */
+    cr_assert(!!(fabs(rf_pass_at(200, 17, 100) - 1 +
+                      exp(lgamma(184) - lgamma(84) - lgamma(201) + lgamma(101))) < 1e-9));
+    cr_assert(rf_pass_at(5, 3, 3) == 1.0 && rf_pass_at(5, 0, 5) == 0.0 &&
+              rf_pass_at(1, 1, 1) == 1.0);
+}
+
+/* The first sample is the answer of a run with one; samples differ, and do not depend on ranks. */
+Test(eval_tasks, samples)
+{
+    static const char *const commands[] = {
+        EVAL "--data q.jsonl --task gsm8k decode.temperature=1",
+        EVAL "--data q.jsonl --task gsm8k decode.temperature=1 --samples 4 --batch 3",
+        "$RUN -n 2 " EVAL "--data q.jsonl --task gsm8k decode.temperature=1 --samples 4"};
+    char text[3][3][4][256];
+    program_write("q.jsonl", gsm8k);
+    for (int c = 0; c < (strcmp(rf_dist_library(), "none") == 0 ? 2 : 3); c++) {
+        int n = c == 0 ? 1 : 4;
+        program_runs(commands[c], 0);
+        for (int i = 0; i < 3 * n; i++) {
+            json_t *line = answer(i);
+            cr_assert(number(line, "index") == (double)(i / n) &&
+                      number(line, "sample") == (double)(i % n));
+            snprintf(text[c][i / n][i % n], 256, "%s",
+                     json_string_value(json_object_get(line, "text")));
+            json_decref(line);
+        }
+        for (int q = 0; q < 3; q++) {
+            cr_assert_str_eq(text[c][q][0], text[0][q][0]);
+            cr_assert(c < 2 || memcmp(text[c][q], text[1][q], 0) == 0);
+            for (int s = 0; s < 4 && c == 2; s++) {
+                cr_assert_str_eq(text[2][q][s], text[1][q][s]);
+            }
+        }
+    }
+    int n_same = 0;
+    for (int q = 0; q < 3; q++) {
+        n_same += strcmp(text[1][q][0], text[1][q][1]) == 0;
+    }
+    cr_assert_lt(n_same, 3);
+    json_t *report = read_report();
+    cr_assert(number(report, "samples_per_question") == 4.0 && number(report, "pass_at_1") >= 0 &&
+              number(report, "pass_at_4") >= number(report, "pass_at_2") &&
+              number(report, "majority") >= 0);
+    json_decref(report);
+    program_refuses(EVAL "--data q.jsonl --task gsm8k --samples 4", 2, "decode.temperature");
+}
+
+/* Votes: of two answers that say 4 and one that says 5, four is what most say. */
+Test(eval_tasks, majority)
+{
+    char *text[6] = {(char[]){"#### 5"}, (char[]){"so 4."},   (char[]){"#### 4.0"},
+                     (char[]){"#### 2"}, (char[]){"nothing"}, (char[]){"#### 9"}};
+    bool correct[6] = {0};
+    rf_eval_record record[2] = {0};
+    rf_question question[2] = {{.item = {.query = (char[]){"q"}, .expected = (char[]){"#### 4"}}},
+                               {.item = {.query = (char[]){"q"}, .expected = (char[]){"#### 9"}}}};
+    rf_eval_result result = {
+        .n = 2, .n_samples = 3, .record = record, .text = text, .correct = correct};
+    const rf_judge judge = {.task = rf_task_find("gsm8k")};
+    rf_error err;
+    cr_assert_eq(rf_eval_judge(&result, question, &judge, 0, 1, &err), RF_OK);
+    cr_assert(record[0].correct == 1.0 && record[0].also == 2.0 && record[0].majority == 1.0);
+    cr_assert(!correct[0] && !correct[1] && correct[2]);
+    cr_assert(record[1].correct == 1.0 && record[1].majority == 0.0); /* 2 was said first */
+}
+
+/* --- Judges ----------------------------------------------------------------------------------- */
+
+Test(eval_tasks, commands)
+{
+    program_write("q.jsonl", gsm8k);
+    program_runs(EVAL "--data q.jsonl --check 'grep -q 2+2'", 0);
+    json_t *report = read_report();
+    cr_assert(!!(fabs(number(report, "accuracy") - 1.0 / 3) < 1e-12));
+    json_decref(report);
+    program_runs(EVAL "--data q.jsonl --check 'exit 7'", 1);
+    cr_assert(strstr(program_messages, "question 0, sample 0: --check exit 7 failed") != NULL, "%s",
+              program_messages);
+}
+
+Test(eval_tasks, programs)
+{
+    program_write("mbpp.jsonl", "{\"task_id\": 1, \"text\": \"Add.\", \"code\": \"def add(a, b): "
+                                "return a + b\", \"test_list\": [\"assert add(1, 2) == 3\"]}\n");
+    program_refuses(EVAL "--data mbpp.jsonl --task mbpp", 2, "--run-code allows it");
+    program_runs(EVAL "--data mbpp.jsonl --task mbpp --unsafe-run decode.gen_length=4 --limit 1 "
+                      "--shots 0",
+                 0);
+    json_t *report = read_report();
+    cr_assert(number(report, "failures") + number(report, "correct") + number(report, "timeouts") <=
+                  1.0 &&
+              number(report, "accuracy") == 0.0);
+    json_decref(report);
+    program_write("other.jsonl", "{\"query\": \"Add.\", \"response\": \"a + b\"}\n");
+    program_refuses(EVAL "--data other.jsonl --task humaneval --unsafe-run", 1, "has no tests");
+}
