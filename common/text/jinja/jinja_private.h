@@ -134,7 +134,13 @@ void rf_jinja_add(job *j, buffer *b, text s);
 text rf_jinja_made(const buffer *b);
 text rf_jinja_print(job *j, const char *format, ...) RF_PRINTF(2, 3);
 
-/* --- Builtins (builtins.c) ---------------------------------------------------------------------- */
+/* --- Operators (operators.c): op is that of E_BINARY and E_COMPARE below ------------------------ */
+
+value rf_jinja_calculate(job *j, int op, value a, value b);
+bool rf_jinja_compare(job *j, int op, value a, value b);
+value rf_jinja_negate(job *j, value v);
+
+/* --- Builtins (builtins.c, strings.c, collections.c, json.c) ------------------------------------ */
 
 /* What stands behind a name: NULL where there is none. A test returns a boolean. */
 builtin *rf_jinja_filter(text name);

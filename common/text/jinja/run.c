@@ -4,7 +4,6 @@
 #include "common/base/alloc.h"
 
 #include <jansson.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -176,142 +175,6 @@ static value call(run *r, value callee, const arguments *a)
 
 /* --- Expressions -------------------------------------------------------------------------------- */
 
-_Noreturn static void no_operation(run *r, const char *sign, value a, value b)
-{
-    rf_jinja_fail(&r->job, "%s %s %s is not possible%s%.*s", rf_jinja_kind_name(a), sign,
-                  rf_jinja_kind_name(b), a.kind == UNDEFINED ? ": undefined is " : "",
-                  a.kind == UNDEFINED ? (int)a.s.n : 0, a.kind == UNDEFINED ? a.s.at : "");
-}
-
-static value join_texts(run *r, text a, text b)
-{
-    buffer all = {0};
-    rf_jinja_step(&r->job, (a.n + b.n) / 256);
-    rf_jinja_add(&r->job, &all, a);
-    rf_jinja_add(&r->job, &all, b);
-    return rf_jinja_string(rf_jinja_made(&all));
-}
-
-static value add(run *r, value a, value b)
-{
-    if (a.kind == STRING && b.kind == STRING) {
-        return join_texts(r, a.s, b.s);
-    }
-    if (a.kind != LIST || b.kind != LIST) {
-        no_operation(r, "+", a, b);
-    }
-    value sum = rf_jinja_new_list(&r->job, a.list->n + b.list->n);
-    for (size_t i = 0; i < a.list->n + b.list->n; i++) {
-        rf_jinja_push(&r->job, sum.list,
-                      i < a.list->n ? a.list->item[i] : b.list->item[i - a.list->n]);
-    }
-    return sum;
-}
-
-static value repeat(run *r, value what, int64_t times)
-{
-    value all = rf_jinja_new_list(&r->job, 0);
-    buffer b = {0};
-    for (int64_t i = 0; i < times; i++) {
-        rf_jinja_step(&r->job, 1);
-        if (what.kind == STRING) {
-            rf_jinja_add(&r->job, &b, what.s);
-        }
-        for (size_t k = 0; what.kind == LIST && k < what.list->n; k++) {
-            rf_jinja_push(&r->job, all.list, what.list->item[k]);
-        }
-    }
-    return what.kind == STRING ? rf_jinja_string(rf_jinja_made(&b)) : all;
-}
-
-/* Python's division goes down, also for negative numbers. */
-static value calculate_integers(run *r, int op, int64_t a, int64_t b)
-{
-    int64_t c = 0;
-    bool fits = true;
-    if ((op == 'F' || op == '%') && b != 0 && !(a == INT64_MIN && b == -1)) {
-        const int64_t down = a % b != 0 && (a % b < 0) != (b < 0);
-        return rf_jinja_integer(op == 'F' ? a / b - down : a % b + down * b);
-    }
-    if (op == '+') {
-        fits = !__builtin_add_overflow(a, b, &c);
-    } else if (op == '-') {
-        fits = !__builtin_sub_overflow(a, b, &c);
-    } else if (op == '*') {
-        fits = !__builtin_mul_overflow(a, b, &c);
-    } else if (op == 'P' && b >= 0) {
-        c = 1;
-        for (int64_t i = 0; i < b && fits && b < 64; i++) {
-            fits = !__builtin_mul_overflow(c, a, &c);
-        }
-        fits = fits && b < 64;
-    } else {
-        fits = false;
-    }
-    if (!fits) {
-        rf_jinja_fail(&r->job, "a number that is too large, or a division by zero");
-    }
-    return rf_jinja_integer(c);
-}
-
-static value calculate_reals(run *r, int op, double a, double b)
-{
-    double c = op == '+' ? a + b : op == '-' ? a - b : op == '*' ? a * b : 0;
-    if (op == 'P') {
-        c = pow(a, b);
-    } else if (strchr("/F%", op) != NULL) {
-        if (b == 0) {
-            rf_jinja_fail(&r->job, "a division by zero");
-        }
-        c = op == '/' ? a / b : op == 'F' ? floor(a / b) : a - floor(a / b) * b;
-    }
-    return (value){.kind = REAL, .r = c};
-}
-
-static value calculate(run *r, int op, value a, value b)
-{
-    double x, y;
-    const char sign[] = {op == 'F' ? '/' : op == 'P' ? '*' : (char)op, '\0'};
-    if (op == '~') {
-        return join_texts(r, rf_jinja_text(&r->job, a), rf_jinja_text(&r->job, b));
-    }
-    if (rf_jinja_real(&x, a) && rf_jinja_real(&y, b)) {
-        const bool whole = a.kind != REAL && b.kind != REAL && op != '/' && !(op == 'P' && y < 0);
-        return whole ? calculate_integers(r, op, a.kind == INTEGER ? a.i : a.b,
-                                          b.kind == INTEGER ? b.i : b.b)
-                     : calculate_reals(r, op, x, y);
-    }
-    if (op == '*' && (a.kind == STRING || a.kind == LIST) && b.kind == INTEGER) {
-        return repeat(r, a, b.i);
-    }
-    if (op != '+') {
-        no_operation(r, sign, a, b);
-    }
-    return add(r, a, b);
-}
-
-static bool compare(run *r, int op, value a, value b)
-{
-    switch (op) {
-    case '=':
-        return rf_jinja_equal(&r->job, a, b);
-    case '!':
-        return !rf_jinja_equal(&r->job, a, b);
-    case '<':
-        return rf_jinja_order(&r->job, a, b) < 0;
-    case '>':
-        return rf_jinja_order(&r->job, a, b) > 0;
-    case 'l':
-        return rf_jinja_order(&r->job, a, b) <= 0;
-    case 'g':
-        return rf_jinja_order(&r->job, a, b) >= 0;
-    case 'i':
-        return rf_jinja_contains(&r->job, b, a);
-    default:
-        return !rf_jinja_contains(&r->job, b, a);
-    }
-}
-
 /* Bound i of a slice over n elements; absent: `otherwise`. */
 static int64_t slice_bound(run *r, const node *n, int64_t size, int64_t low, int64_t high,
                            int64_t otherwise)
@@ -364,14 +227,6 @@ static value slice(run *r, const node *n)
         rf_jinja_add(&r->job, &b, part.list->item[i].s);
     }
     return rf_jinja_string(rf_jinja_made(&b));
-}
-
-static value negate(run *r, value v)
-{
-    if (v.kind == REAL) {
-        return (value){.kind = REAL, .r = -v.r};
-    }
-    return calculate(r, '-', rf_jinja_integer(0), v);
 }
 
 static value evaluate_list(run *r, const node *n)
@@ -429,7 +284,7 @@ static value evaluate_kind(run *r, const node *n)
     case E_NOT:
         return rf_jinja_boolean(!rf_jinja_truth(evaluate(r, n->kid[0])));
     case E_NEGATE:
-        return negate(r, evaluate(r, n->kid[0]));
+        return rf_jinja_negate(&r->job, evaluate(r, n->kid[0]));
     case E_AND:
         v = evaluate(r, n->kid[0]);
         return rf_jinja_truth(v) ? evaluate(r, n->kid[1]) : v;
@@ -443,11 +298,11 @@ static value evaluate_kind(run *r, const node *n)
         return n->kid[2] != NULL ? evaluate(r, n->kid[2]) : (value){.kind = UNDEFINED};
     case E_BINARY:
         v = evaluate(r, n->kid[0]);
-        return calculate(r, n->op, v, evaluate(r, n->kid[1]));
+        return rf_jinja_calculate(&r->job, n->op, v, evaluate(r, n->kid[1]));
     default:
         RF_ASSERT(n->syntax == E_COMPARE);
         v = evaluate(r, n->kid[0]);
-        return rf_jinja_boolean(compare(r, n->op, v, evaluate(r, n->kid[1])));
+        return rf_jinja_boolean(rf_jinja_compare(&r->job, n->op, v, evaluate(r, n->kid[1])));
     }
 }
 

@@ -1,0 +1,34 @@
+/* builtins.h: what the files of the builtins share.                                 all local
+ *
+ * What templates may call: filters, tests, functions, and the methods of Python's values. Each does
+ * what its namesake of Jinja or Python does for the values that JSON has.
+ */
+#ifndef RF_TEXT_JINJA_BUILTINS_H
+#define RF_TEXT_JINJA_BUILTINS_H
+
+#include "common/text/jinja/jinja_private.h"
+
+/* A name of a template and what it calls. Tables of them end with a NULL name. */
+typedef struct builtin_name {
+    const char *name;
+    builtin *run;
+} builtin_name;
+
+extern const builtin_name rf_jinja_string_filters[], rf_jinja_string_methods[];
+extern const builtin_name rf_jinja_collection_filters[], rf_jinja_dict_methods[],
+    rf_jinja_list_methods[];
+value rf_jinja_tojson(job *j, value self, const arguments *a);
+
+/* Neither undefined nor none. */
+bool rf_jinja_is_given(value v);
+/* The number, or `otherwise` where v is not given; fails where it is something else. */
+int64_t rf_jinja_whole(job *j, value v, int64_t otherwise);
+/* The string; fails where v is something else. */
+text rf_jinja_get_string(job *j, value v);
+/* What printing v gives, in one case of letters. */
+value rf_jinja_lower(job *j, value v);
+value rf_jinja_upper(job *j, value v);
+/* The printed elements, or their attribute where one is given, with `between` between them. */
+value rf_jinja_join(job *j, const list *l, text between, value attribute);
+
+#endif

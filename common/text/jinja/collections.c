@@ -1,0 +1,310 @@
+/* What templates may do with lists and dicts. */
+#include "common/text/jinja/builtins.h"
+
+#include <string.h>
+
+static const value undefined = {.kind = UNDEFINED};
+
+value rf_jinja_join(job *j, const list *l, text between, value attribute)
+{
+    buffer b = {0};
+    for (size_t i = 0; i < l->n; i++) {
+        const value v =
+            rf_jinja_is_given(attribute) ? rf_jinja_element(j, l->item[i], attribute) : l->item[i];
+        rf_jinja_add(j, &b, i > 0 ? between : TEXT(""));
+        rf_jinja_add(j, &b, rf_jinja_text(j, v));
+    }
+    return rf_jinja_string(rf_jinja_made(&b));
+}
+
+static value do_join(job *j, value self, const arguments *a)
+{
+    return rf_jinja_join(j, rf_jinja_items(j, self), rf_jinja_text(j, rf_jinja_argument(a, 0, "d")),
+                         rf_jinja_argument(a, 1, "attribute"));
+}
+
+static value do_length(job *j, value self, const arguments *a)
+{
+    (void)a;
+    if (self.kind == STRING) {
+        return rf_jinja_integer((int64_t)rf_jinja_length(j, self.s));
+    }
+    return rf_jinja_integer((int64_t)rf_jinja_items(j, self)->n);
+}
+
+static value do_first(job *j, value self, const arguments *a)
+{
+    const list *l = rf_jinja_items(j, self);
+    (void)a;
+    return l->n > 0 ? l->item[0] : undefined;
+}
+
+static value do_last(job *j, value self, const arguments *a)
+{
+    const list *l = rf_jinja_items(j, self);
+    (void)a;
+    return l->n > 0 ? l->item[l->n - 1] : undefined;
+}
+
+static value copy_of(job *j, const list *l)
+{
+    value copy = rf_jinja_new_list(j, l->n);
+    for (size_t i = 0; i < l->n; i++) {
+        rf_jinja_push(j, copy.list, l->item[i]);
+    }
+    return copy;
+}
+
+static value do_list(job *j, value self, const arguments *a)
+{
+    (void)a;
+    return copy_of(j, rf_jinja_items(j, self));
+}
+
+static value do_reverse(job *j, value self, const arguments *a)
+{
+    const list *l = rf_jinja_items(j, self);
+    value reversed = rf_jinja_new_list(j, l->n);
+    (void)a;
+    for (size_t i = l->n; i-- > 0;) {
+        rf_jinja_push(j, reversed.list, l->item[i]);
+    }
+    return self.kind == STRING ? rf_jinja_join(j, reversed.list, TEXT(""), undefined) : reversed;
+}
+
+static value do_unique(job *j, value self, const arguments *a)
+{
+    const list *l = rf_jinja_items(j, self);
+    value different = rf_jinja_new_list(j, 8);
+    (void)a;
+    for (size_t i = 0; i < l->n; i++) {
+        if (!rf_jinja_contains(j, different, l->item[i])) {
+            rf_jinja_push(j, different.list, l->item[i]);
+        }
+    }
+    return different;
+}
+
+/* Sorted by insertion: stable, and lists of templates are short (each step is counted). Strings are
+ * compared without case, as Jinja's sort does. */
+static value sorted(job *j, const list *l, value attribute, bool reversed)
+{
+    value all = copy_of(j, l), keys = rf_jinja_new_list(j, l->n);
+    for (size_t i = 0; i < l->n; i++) {
+        value k =
+            rf_jinja_is_given(attribute) ? rf_jinja_element(j, l->item[i], attribute) : l->item[i];
+        k = k.kind == STRING ? rf_jinja_lower(j, k) : k;
+        rf_jinja_push(j, keys.list, k);
+        size_t at = i;
+        for (; at > 0; at--) {
+            const int order = rf_jinja_order(j, keys.list->item[at - 1], k);
+            if (reversed ? order >= 0 : order <= 0) {
+                break;
+            }
+            rf_jinja_step(j, 1);
+            keys.list->item[at] = keys.list->item[at - 1];
+            all.list->item[at] = all.list->item[at - 1];
+        }
+        keys.list->item[at] = k;
+        all.list->item[at] = l->item[i];
+    }
+    return all;
+}
+
+static value do_sort(job *j, value self, const arguments *a)
+{
+    return sorted(j, rf_jinja_items(j, self), rf_jinja_argument(a, 2, "attribute"),
+                  rf_jinja_truth(rf_jinja_argument(a, 0, "reverse")));
+}
+
+/* The least (sign -1) or greatest of some values. */
+static value extreme(job *j, value self, int sign)
+{
+    const list *l = rf_jinja_items(j, self);
+    value best = l->n > 0 ? l->item[0] : undefined;
+    for (size_t i = 1; i < l->n; i++) {
+        best = rf_jinja_order(j, l->item[i], best) * sign > 0 ? l->item[i] : best;
+    }
+    return best;
+}
+
+static value do_min(job *j, value self, const arguments *a)
+{
+    (void)a;
+    return extreme(j, self, -1);
+}
+
+static value do_max(job *j, value self, const arguments *a)
+{
+    (void)a;
+    return extreme(j, self, 1);
+}
+
+static value do_sum(job *j, value self, const arguments *a)
+{
+    const list *l = rf_jinja_items(j, self);
+    int64_t total = 0;
+    (void)a;
+    for (size_t i = 0; i < l->n; i++) {
+        if (__builtin_add_overflow(total, rf_jinja_whole(j, l->item[i], 0), &total)) {
+            rf_jinja_fail(j, "a number that is too large");
+        }
+    }
+    return rf_jinja_integer(total);
+}
+
+/* The arguments behind the first `skip`. */
+static arguments rest_of(const arguments *a, size_t skip)
+{
+    return (arguments){.v = a->v + (skip < a->n ? skip : a->n),
+                       .n = a->n > skip ? a->n - skip : 0,
+                       .named = a->named};
+}
+
+static value do_map(job *j, value self, const arguments *a)
+{
+    const value attribute = rf_jinja_argument(a, SIZE_MAX, "attribute");
+    const value otherwise = rf_jinja_argument(a, SIZE_MAX, "default");
+    const arguments rest = rest_of(a, 1);
+    const list *l = rf_jinja_items(j, self);
+    value mapped = rf_jinja_new_list(j, l->n);
+    builtin *filter = NULL;
+    if (!rf_jinja_is_given(attribute) &&
+        (filter = rf_jinja_filter(rf_jinja_get_string(j, rf_jinja_argument(a, 0, "filter")))) ==
+            NULL) {
+        rf_jinja_fail(j, "map: the filter \"%.*s\" is not known", (int)a->v[0].s.n, a->v[0].s.at);
+    }
+    for (size_t i = 0; i < l->n; i++) {
+        value v = filter != NULL ? filter(j, l->item[i], &rest)
+                                 : rf_jinja_element(j, l->item[i], attribute);
+        rf_jinja_push(j, mapped.list, v.kind == UNDEFINED ? otherwise : v);
+    }
+    return mapped;
+}
+
+/* select, reject, selectattr, rejectattr: (attribute,) test, arguments of the test. */
+static value choose(job *j, value self, const arguments *a, bool by_attribute, bool wanted)
+{
+    const value attribute = by_attribute ? rf_jinja_argument(a, 0, "attribute") : undefined;
+    const value name = rf_jinja_argument(a, by_attribute, "test");
+    const arguments rest = rest_of(a, 1 + (size_t)by_attribute);
+    const list *l = rf_jinja_items(j, self);
+    value chosen = rf_jinja_new_list(j, 8);
+    builtin *test = rf_jinja_is_given(name) ? rf_jinja_test(rf_jinja_get_string(j, name)) : NULL;
+    if (rf_jinja_is_given(name) && test == NULL) {
+        rf_jinja_fail(j, "the test \"%.*s\" is not known", (int)name.s.n, name.s.at);
+    }
+    for (size_t i = 0; i < l->n; i++) {
+        value v = by_attribute ? rf_jinja_element(j, l->item[i], attribute) : l->item[i];
+        v = test != NULL ? test(j, v, &rest) : v;
+        if (rf_jinja_truth(v) == wanted) {
+            rf_jinja_push(j, chosen.list, l->item[i]);
+        }
+    }
+    return chosen;
+}
+
+static value do_select(job *j, value self, const arguments *a)
+{
+    return choose(j, self, a, false, true);
+}
+
+static value do_reject(job *j, value self, const arguments *a)
+{
+    return choose(j, self, a, false, false);
+}
+
+static value do_selectattr(job *j, value self, const arguments *a)
+{
+    return choose(j, self, a, true, true);
+}
+
+static value do_rejectattr(job *j, value self, const arguments *a)
+{
+    return choose(j, self, a, true, false);
+}
+
+static value pair_of(job *j, value key, value v)
+{
+    value pair = rf_jinja_new_list(j, 2);
+    rf_jinja_push(j, pair.list, key);
+    rf_jinja_push(j, pair.list, v);
+    pair.list->is_tuple = true;
+    return pair;
+}
+
+static value do_items(job *j, value self, const arguments *a)
+{
+    value l = rf_jinja_new_list(j, 8);
+    (void)a;
+    if (self.kind != DICT && self.kind != UNDEFINED) {
+        rf_jinja_fail(j, "%s has no items", rf_jinja_kind_name(self));
+    }
+    for (size_t i = 0; self.kind == DICT && i < self.dict->n; i++) {
+        rf_jinja_push(j, l.list, pair_of(j, self.dict->pair[i].key, self.dict->pair[i].value));
+    }
+    return l;
+}
+
+static value do_values(job *j, value self, const arguments *a)
+{
+    value l = rf_jinja_new_list(j, 8);
+    (void)a;
+    for (size_t i = 0; i < self.dict->n; i++) {
+        rf_jinja_push(j, l.list, self.dict->pair[i].value);
+    }
+    return l;
+}
+
+static value do_get(job *j, value self, const arguments *a)
+{
+    const value *found = rf_jinja_find(j, self.dict, rf_jinja_argument(a, 0, "key"));
+    const value otherwise = rf_jinja_argument(a, 1, "default");
+    return found != NULL ? *found : otherwise.kind == UNDEFINED ? (value){.kind = NONE} : otherwise;
+}
+
+static value do_dictsort(job *j, value self, const arguments *a)
+{
+    const bool by_value = rf_jinja_is(rf_jinja_text(j, rf_jinja_argument(a, 1, "by")), "value");
+    return sorted(j, do_items(j, self, a).list, rf_jinja_integer(by_value),
+                  rf_jinja_truth(rf_jinja_argument(a, 2, "reverse")));
+}
+
+static value do_index(job *j, value self, const arguments *a)
+{
+    const value wanted = rf_jinja_argument(a, 0, "value");
+    for (size_t i = 0; i < self.list->n; i++) {
+        if (rf_jinja_equal(j, self.list->item[i], wanted)) {
+            return rf_jinja_integer((int64_t)i);
+        }
+    }
+    rf_jinja_fail(j, "a value that is not in the list");
+}
+
+/* --- Their names -------------------------------------------------------------------------------- */
+
+const builtin_name rf_jinja_collection_filters[] = {{"count", do_length},
+                                                    {"dictsort", do_dictsort},
+                                                    {"first", do_first},
+                                                    {"items", do_items},
+                                                    {"join", do_join},
+                                                    {"last", do_last},
+                                                    {"length", do_length},
+                                                    {"list", do_list},
+                                                    {"map", do_map},
+                                                    {"max", do_max},
+                                                    {"min", do_min},
+                                                    {"reject", do_reject},
+                                                    {"rejectattr", do_rejectattr},
+                                                    {"reverse", do_reverse},
+                                                    {"select", do_select},
+                                                    {"selectattr", do_selectattr},
+                                                    {"sort", do_sort},
+                                                    {"sum", do_sum},
+                                                    {"unique", do_unique},
+                                                    {NULL, NULL}};
+
+const builtin_name rf_jinja_dict_methods[] = {
+    {"get", do_get}, {"items", do_items}, {"keys", do_list}, {"values", do_values}, {NULL, NULL}};
+
+const builtin_name rf_jinja_list_methods[] = {{"index", do_index}, {NULL, NULL}};
