@@ -117,8 +117,7 @@ static int write_question(const request *r, const rf_task_text *text, rf_error *
     char *dump = json_dumps(line, 0);
     int rc = RF_OK;
     if (gzputs(r->out, dump) < 0 || gzputc(r->out, '\n') < 0) {
-        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot write: %s", r->out_path,
-                          strerror(errno));
+        rc = rf_error_system(err, errno, r->out_path, "cannot write");
     }
     free(dump);
     json_decref(line);
@@ -149,19 +148,15 @@ static int write_file(request *r, rf_error *err)
     bool compressed = bytes >= 3 && strcmp(r->out_path + bytes - 3, ".gz") == 0;
     bool to_stdout = strcmp(r->out_path, "-") == 0;
     const char *mode = compressed ? "wb" : "wbT";
-    int rc = to_stdout ? RF_OK : rf_atomic_begin(&r->file, r->out_path, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(to_stdout ? RF_OK : rf_atomic_begin(&r->file, r->out_path, err));
     errno = 0;
     r->out = to_stdout ? gzdopen(dup(STDOUT_FILENO), mode) : gzopen(r->file.temporary, mode);
     if (r->out == NULL) {
         return rf_error_set(err, RF_ERR, "%s: cannot create: %s", r->out_path, strerror(errno));
     }
-    rc = generate(r, err);
+    int rc = generate(r, err);
     if (gzclose(r->out) != Z_OK && rc == RF_OK) {
-        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot write: %s", r->out_path,
-                          strerror(errno));
+        rc = rf_error_system(err, errno, r->out_path, "cannot write");
     }
     if (rc == RF_OK && !to_stdout) {
         rc = rf_atomic_commit(&r->file, err);

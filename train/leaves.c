@@ -85,20 +85,19 @@ static int train_leaf(rf_leaves *l, const rf_loader_share *share, int64_t i, int
     int64_t leaf =
         rf_loader_leaf(rf_dist_rank(l->dist), rf_dist_size(l->dist), l->reduce->round, i);
     rf_lora_drop(l->model, (uint64_t)step, (uint64_t)leaf);
-    int rc = rf_model_forward(l->model, l->acts, &share->leaf[i], NULL, err);
-    if (rc == RF_OK) {
-        rc = rf_backward_run(l->backward, l->model, l->acts, gradient, NULL, err);
-    }
-    rf_lora_stop_dropping(l->model);
-    RF_TRY(rc);
+    int rc;
+    RF_TRY_OUT(rf_model_forward(l->model, l->acts, &share->leaf[i], NULL, err));
+    RF_TRY_OUT(rf_backward_run(l->backward, l->model, l->acts, gradient, NULL, err));
     keep_losses(l, i);
     if (rf_failpoint_visit("train.nan", NULL) != RF_OK) {
-        static const double nan_value =
-            (double)NAN; /* a test's stand-in for an overflow on one rank */
+        /* A test's stand-in for an overflow on one rank. */
+        static const double nan_value = (double)NAN;
         rf_backend_upload(l->model->ctx, gradient, RF_MASTER, &nan_value, RF_F64, 1);
     }
     rf_reduce_leaf_done(l->reduce);
-    return RF_OK;
+out:
+    rf_lora_stop_dropping(l->model);
+    return rc;
 }
 
 /* Round after round. Each ends with a sum over ranks, before which they agree that all have come to

@@ -94,6 +94,12 @@ int rf_error_code_of_errno(int errno_value)
     }
 }
 
+int rf_error_system(rf_error *err, int errno_value, const char *name, const char *what)
+{
+    return rf_error_set(err, rf_error_code_of_errno(errno_value), "%s: %s: %s", name, what,
+                        strerror(errno_value));
+}
+
 int rf_error_exit_status(int code)
 {
     if (code > 0 || code < RF_ERR_RETRY) {

@@ -57,6 +57,9 @@ int rf_error_prefix(rf_error *err, const char *format, ...) RF_PRINTF(2, 3);
 /* RF_ERR_RETRY where a file system or a network is to blame (EIO, ESTALE, ETIMEDOUT, ...), else
  * RF_ERR. errno_value: of the system call that failed. */
 int rf_error_code_of_errno(int errno_value);
+/* Sets "<name>: <what>: <the system's words>" with that code, which it returns:
+ *   rf_error_system(err, errno, path, "cannot open"); */
+int rf_error_system(rf_error *err, int errno_value, const char *name, const char *what);
 
 /* Exit status of a program that ends with this code: 0 to 5. */
 int rf_error_exit_status(int code);

@@ -58,13 +58,8 @@ bool rf_file_is_folder(const char *path)
 
 /* --- Atomic output ---------------------------------------------------------------------------- */
 
-static int fail(rf_error *err, int errno_value, const char *name, const char *what)
-{
-    return rf_error_set(err, rf_error_code_of_errno(errno_value), "%s: %s: %s", name, what,
-                        strerror(errno_value));
-}
-
-/* What is written into a device or a pipe is made whole elsewhere first. */
+/* A device or a pipe has no temporary file beside it that could be renamed: the file is written into
+ * the folder for temporary files, and copied from there when it is whole. */
 static void name_elsewhere(char *base, size_t bytes, const char *path)
 {
     const char *folder = getenv("TMPDIR");
@@ -105,14 +100,14 @@ static int sync_file(const char *path, rf_error *err)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        return fail(err, errno, path, "cannot open");
+        return rf_error_system(err, errno, path, "cannot open");
     }
     int rc = RF_OK;
     if (sync_descriptor(fd) != 0) {
-        rc = fail(err, errno, path, "cannot flush to disk");
+        rc = rf_error_system(err, errno, path, "cannot flush to disk");
     }
     if (close(fd) != 0 && rc == RF_OK && errno != EINTR) {
-        rc = fail(err, errno, path, "cannot close");
+        rc = rf_error_system(err, errno, path, "cannot close");
     }
     return rc;
 }
@@ -129,7 +124,7 @@ int rf_atomic_commit(rf_atomic *file, rf_error *err)
     RF_TRY_OUT(rf_file_folder(folder, sizeof folder, file->path, err));
     RF_TRY_OUT(sync_file(file->temporary, err));
     if (rename(file->temporary, file->path) != 0) {
-        rc = fail(err, errno, file->path, "cannot move the finished file into place");
+        rc = rf_error_system(err, errno, file->path, "cannot move the finished file into place");
         goto out;
     }
     rf_output_forget(file->temporary);
@@ -162,14 +157,14 @@ int rf_file_write(const char *path, const void *data, size_t bytes, rf_error *er
     RF_TRY_OUT(rf_atomic_begin(&file, path, err));
     fd = open(file.temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0) {
-        rc = fail(err, errno, file.temporary, "cannot create");
+        rc = rf_error_system(err, errno, file.temporary, "cannot create");
         goto out;
     }
     RF_TRY_OUT(rf_file_pwrite(fd, data, bytes, 0, path, err));
     int closed = close(fd);
     fd = -1;
     if (closed != 0 && errno != EINTR) {
-        rc = fail(err, errno, path, "cannot write");
+        rc = rf_error_system(err, errno, path, "cannot write");
         goto out;
     }
     rc = rf_atomic_commit(&file, err);
@@ -201,7 +196,7 @@ static int read_all(char **data, size_t *bytes, int fd, const char *path, size_t
             continue;
         }
         if (n < 0) {
-            return fail(err, errno, path, "cannot read");
+            return rf_error_system(err, errno, path, "cannot read");
         }
         if (n == 0) {
             break;
@@ -223,7 +218,7 @@ int rf_file_read(char **data, size_t *bytes, const char *path, size_t max_bytes,
     *bytes = 0;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        return fail(err, errno, path, "cannot open");
+        return rf_error_system(err, errno, path, "cannot open");
     }
     int rc = read_all(data, bytes, fd, path, max_bytes, err);
     close(fd);
@@ -250,7 +245,7 @@ int rf_file_pwrite(int fd, const void *data, size_t bytes, int64_t offset, const
             continue;
         }
         if (n <= 0) {
-            return fail(err, n < 0 ? errno : ENOSPC, name, "cannot write");
+            return rf_error_system(err, n < 0 ? errno : ENOSPC, name, "cannot write");
         }
         from += n;
         bytes -= (size_t)n;
@@ -269,7 +264,7 @@ int rf_file_pread(int fd, void *data, size_t bytes, int64_t offset, const char *
             continue;
         }
         if (n < 0) {
-            return fail(err, errno, name, "cannot read");
+            return rf_error_system(err, errno, name, "cannot read");
         }
         if (n == 0) {
             return rf_error_set(err, RF_ERR,
@@ -291,12 +286,13 @@ int rf_file_sync_folder(const char *folder, rf_error *err)
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {
         /* A folder that may be written but not read cannot be synced; its renames still hold. */
-        return errno == EACCES ? RF_OK : fail(err, errno, folder, "cannot open the folder");
+        return errno == EACCES ? RF_OK
+                               : rf_error_system(err, errno, folder, "cannot open the folder");
     }
     int rc = RF_OK;
     /* EINVAL: some network file systems have no fsync of folders (POSIX allows this). */
     if (sync_descriptor(fd) != 0 && errno != EINVAL) {
-        rc = fail(err, errno, folder, "cannot flush the folder to disk");
+        rc = rf_error_system(err, errno, folder, "cannot flush the folder to disk");
     }
     close(fd);
     return rc;
@@ -320,8 +316,8 @@ int rf_file_make_folder(const char *path, rf_error *err)
         if (mkdir(part, 0777) != 0) {
             int reason = errno;
             if (!rf_file_is_folder(part)) {
-                return fail(err, reason == EEXIST ? ENOTDIR : reason, part,
-                            "cannot make the folder");
+                return rf_error_system(err, reason == EEXIST ? ENOTDIR : reason, part,
+                                       "cannot make the folder");
             }
         }
     }

@@ -43,7 +43,8 @@ static void leave(const printing *before)
     pthread_mutex_unlock(&lock);
 }
 
-/* Of any kind but files and datasets, whose closing may fail. */
+/* For ids of any kind but files and datasets: closing those may fail, and they have calls of their
+ * own. */
 static void drop(const hid_t *id)
 {
     if (*id > 0) {
@@ -58,7 +59,8 @@ static void drop(const hid_t *id)
 
 /* --- Errors ----------------------------------------------------------------------------------- */
 
-/* Keeps the deepest description, or the system's message where one is quoted further up. */
+/* Called for each entry of HDF5's stack of errors, the innermost call (depth 0) first: keeps what that
+ * says, or the operating system's own words where an outer entry quotes them. */
 static herr_t find_reason(unsigned depth, const H5E_error2_t *entry, void *data)
 {
     rf_hdf5 *file = data;
@@ -381,7 +383,7 @@ int rf_hdf5_create_dataset(int64_t *offset, rf_hdf5 *file, const char *name, rf_
     OWNED space = H5Screate_simple(n_dims, dims, NULL);
     OWNED creation = H5Pcreate(H5P_DATASET_CREATE);
     RF_TRY(close_dataset(file, err));
-    /* Contiguous: the place in the file is decided now, and never filled. */
+    /* In one piece: its place in the file is decided now, and HDF5 does not write zeros there. */
     if (stored >= 0 && space >= 0 && creation >= 0 &&
         H5Pset_obj_track_times(creation, false) >= 0 &&
         H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER) >= 0 &&

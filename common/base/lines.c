@@ -67,7 +67,8 @@ static int read_input(rf_lines *lines)
     return RF_OK;
 }
 
-/* Waits until `bytes` bytes of input are there, or the file is over. Input is empty, or nearly. */
+/* Reads until `bytes` bytes of input are there, or the file is over. bytes is small, and asked for when
+ * fewer are there: what has to be moved to the front is little. */
 static int need_input(rf_lines *lines, size_t bytes)
 {
     while (lines->input_end - lines->input_begin < bytes && !lines->input_is_over) {
@@ -209,7 +210,7 @@ static int recognise(rf_lines *lines)
     return RF_OK;
 }
 
-/* Some progress: more text, or the knowledge that it is over, or a failure. */
+/* Adds to the text, or finds out that it is over, or fails (lines->failure). */
 static void fill(rf_lines *lines)
 {
     if (lines->kind == KIND_UNKNOWN && recognise(lines) != RF_OK) {
@@ -241,8 +242,7 @@ int rf_lines_open(rf_lines **out, const char *path, rf_error *err)
     lines->fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     struct stat status;
     if (lines->fd < 0 || fstat(lines->fd, &status) != 0) {
-        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot open: %s", lines->path,
-                          strerror(errno));
+        rc = rf_error_system(err, errno, lines->path, "cannot open");
         goto out;
     }
     if (S_ISDIR(status.st_mode)) {
@@ -259,8 +259,8 @@ out:
     return RF_OK;
 }
 
-/* Length of the next line; *has_end: whether a line end follows it. Whole lines that were read
- * before a failure come first. */
+/* Length of the next line; *has_end: whether a line end follows it. A failure is returned only when
+ * all whole lines in front of it have been. */
 static int find_line(rf_lines *lines, size_t *bytes, bool *has_end)
 {
     for (;;) {

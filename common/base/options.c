@@ -15,8 +15,8 @@
 
 enum { FIRST_CODE = 256 }; /* of the table's options: above any character */
 
-/* What getopt_long stopped at, and why: ':' for a missing value, '?' for the rest. `at`: the word
- * of the command line, which may be a cluster of short options. */
+/* The error for an argument `at`, which may be a cluster of short options, at which getopt_long
+ * stopped. code: what it returned, ':' for an option without its value, '?' for anything else. */
 static int refuse(int code, const char *at, const rf_option *table, const char *help, rf_error *err)
 {
     if (code == ':' || optopt >= FIRST_CODE) {

@@ -14,15 +14,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int fail(rf_error *err, int errno_value, const char *name, const char *what)
-{
-    return rf_error_set(err, rf_error_code_of_errno(errno_value), "%s: %s: %s", name, what,
-                        strerror(errno_value));
-}
-
 /* --- Links, devices --------------------------------------------------------------------------- */
 
-/* /dev/stdout and the like are links there that lead to no name of the file. */
+/* /dev/stdout and the like are links into /proc, whose targets need not be the name of any file. */
 static bool is_in_proc(const char *path)
 {
     struct stat link, proc;
@@ -43,7 +37,7 @@ int rf_output_resolve(char *out, bool *in_place, const char *path, rf_error *err
     for (int i = 0; !*in_place && (n = readlink(out, target, sizeof target - 1)) > 0; i++) {
         target[n] = '\0';
         if (i == MAX_LINKS) {
-            return fail(err, ELOOP, path, "cannot follow the link");
+            return rf_error_system(err, ELOOP, path, "cannot follow the link");
         }
         if (is_in_proc(out)) {
             *in_place = true;
@@ -74,7 +68,8 @@ static int write_fully(int fd, const char *data, size_t bytes)
     return 0;
 }
 
-/* A descriptor to write to. Standard output and error are gone on with, not begun anew. */
+/* A descriptor to write to. Where path is the file that standard output or error goes to, writing goes
+ * on behind what is there already, as theirs does. */
 static int open_in_place(const char *path)
 {
     struct stat there, ours;
@@ -95,22 +90,22 @@ int rf_output_pour(const char *path, const char *from, rf_error *err)
     int rc = RF_OK;
     int to = -1, fd = open(from, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || (to = open_in_place(path)) < 0) {
-        rc = fail(err, errno, fd < 0 ? from : path, "cannot open");
+        rc = rf_error_system(err, errno, fd < 0 ? from : path, "cannot open");
         goto out;
     }
     while ((n = read(fd, data, sizeof data)) > 0 || (n < 0 && errno == EINTR)) {
         if (n > 0 && write_fully(to, data, (size_t)n) != 0) {
-            rc = fail(err, errno, path, "cannot write");
+            rc = rf_error_system(err, errno, path, "cannot write");
             goto out;
         }
     }
-    rc = n < 0 ? fail(err, errno, from, "cannot read") : RF_OK;
+    rc = n < 0 ? rf_error_system(err, errno, from, "cannot read") : RF_OK;
 out:
     if (fd >= 0) {
         close(fd);
     }
     if (to >= 0 && close(to) != 0 && rc == RF_OK && errno != EINTR) {
-        rc = fail(err, errno, path, "cannot write");
+        rc = rf_error_system(err, errno, path, "cannot write");
     }
     return rc;
 }
@@ -140,7 +135,7 @@ static bool holds(const char *folder, const struct stat *file)
     return found;
 }
 
-/* Neither exists: the same name in the same folder? */
+/* For two paths without a file yet: do they name the same place, by way of the same folder? */
 static bool is_same_place(const char *a, const char *b)
 {
     char path[2][RF_PATH_BYTES], folder[RF_PATH_BYTES];
@@ -268,7 +263,8 @@ int rf_output_clean(const char *path, rf_error *err)
     DIR *entries = opendir(folder);
     if (entries == NULL) {
         /* A folder that may be written but not listed is fine. */
-        return errno == EACCES ? RF_OK : fail(err, errno, folder, "cannot open the folder");
+        return errno == EACCES ? RF_OK
+                               : rf_error_system(err, errno, folder, "cannot open the folder");
     }
     const struct dirent *entry;
     while ((entry = readdir(entries)) != NULL) {
@@ -284,8 +280,9 @@ int rf_output_clean(const char *path, rf_error *err)
 
 /* --- Signals ---------------------------------------------------------------------------------- */
 
-/* The signals wait for this thread, which may call what a handler may not. It keeps the lock: nothing
- * is begun any more. A folder that is being filled may get a file between the two tries. */
+/* A thread that waits for the signals can call what a handler must not. It never gives the lock back,
+ * so that nothing new is begun. Folders are removed more than once: another thread may put a file into
+ * one while it is being emptied. */
 static void *wait_for_signal(void *user)
 {
     sigset_t *set = user;

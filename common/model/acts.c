@@ -1,9 +1,12 @@
 /* acts.c: where the activations of a forward pass lie.
  *
- * A training pass keeps what the backward pass reads, block by block, but for what a pass over
- * memory makes again; RF_RECOMPUTE_BLOCK keeps only the blocks' inputs. A pass without backward
- * needs one block's worth at a time, and within it the attention's buffers and the MLP's share
- * their place.
+ * In training each block has memory of its own for everything that its backward pass reads, except
+ * for norm1, norm2 and h: they are cheap to compute again, so that all blocks write them to the same
+ * place and the backward pass fills it once more. With RF_RECOMPUTE_BLOCK the backward pass computes
+ * the whole block again, and only the blocks' inputs have memory of their own.
+ *
+ * In decoding nothing is read after its block is done: all blocks share one set of buffers. In it the
+ * buffers of the MLP lie where those of attention were, which are free by then.
  */
 #include "common/model/model.h"
 
@@ -42,7 +45,8 @@ static void take_attention(rf_block_acts *b, const layout *l, bool keep)
     b->k_raw = b->k;
     b->q_rstd = b->k_rstd = NULL;
     if (l->config->qk_norm) {
-        /* Before the norms o is still free, and wide enough for either (G <= H). */
+        /* q and k before their norms, where nobody reads them later, lie where attention will write
+         * o, which is wide enough for either (G <= H): first q, and k when q's norm is done. */
         b->q_raw = keep ? take(l, RF_ACTIVATION, hk) : b->o;
         b->k_raw = keep ? take(l, RF_ACTIVATION, gk) : b->o;
         b->q_rstd = take(l, RF_STATISTIC, h);
@@ -56,7 +60,7 @@ static void take_gates(rf_block_acts *b, const layout *l)
     b->up = take(l, RF_ACTIVATION, l->config->intermediate_size);
 }
 
-/* Everything of a block but its input and what is passing, for a backward pass. */
+/* What a block keeps for its backward pass, beside its input. */
 static void take_kept(rf_block_acts *b, const layout *l)
 {
     b->rstd1 = take(l, RF_STATISTIC, 1);
@@ -66,8 +70,8 @@ static void take_kept(rf_block_acts *b, const layout *l)
     take_gates(b, l);
 }
 
-/* What is made again from the rest by a pass over memory: no block keeps it. */
-static void take_passing(rf_block_acts *b, const layout *l)
+/* What the backward pass computes again: one place for all blocks. */
+static void take_shared(rf_block_acts *b, const layout *l)
 {
     b->norm1 = take(l, RF_ACTIVATION, l->config->hidden_size);
     b->norm2 = take(l, RF_ACTIVATION, l->config->hidden_size);
@@ -79,7 +83,7 @@ static void take_training(rf_acts *acts, const layout *l)
     int64_t n_layers = l->config->num_hidden_layers, d = l->config->hidden_size;
     bool shared = acts->recompute == RF_RECOMPUTE_BLOCK;
     rf_block_acts one = {0};
-    take_passing(&one, l);
+    take_shared(&one, l);
     if (shared) {
         take_kept(&one, l);
     }
@@ -98,7 +102,7 @@ static void take_training(rf_acts *acts, const layout *l)
     acts->final_rstd = take(l, RF_STATISTIC, 1);
 }
 
-/* One residual stream, rewritten in place; one buffer for what the norms give. */
+/* The residual stream is rewritten in place; all norms write to one buffer. */
 static void take_inference(rf_acts *acts, const layout *l)
 {
     int64_t d = l->config->hidden_size;
@@ -121,7 +125,7 @@ static void take_inference(rf_acts *acts, const layout *l)
     }
 }
 
-/* One adapter at a time is at work: all share these. */
+/* Adapters' products are computed one after the other: all share these. */
 static void take_adapter(rf_acts *acts, const layout *l)
 {
     if (l->adaptation->rank > 0) {

@@ -94,12 +94,10 @@ static int check_patterns(const char *key, const char *patterns, rf_error *err)
 
 int rf_adapt_check(const rf_adaptation *a, rf_error *err)
 {
-    int rc = check_patterns("train.only", a->only, err);
-    if (rc == RF_OK) {
-        rc = check_patterns("lora.targets", a->targets, err);
-    }
-    if (rc != RF_OK || a->rank == 0) {
-        return rc;
+    RF_TRY(check_patterns("train.only", a->only, err));
+    RF_TRY(check_patterns("lora.targets", a->targets, err));
+    if (a->rank == 0) {
+        return RF_OK;
     }
     if (a->rank < 0 || a->rank > max_rank) {
         return rf_error_set(err, RF_ERR_USAGE,

@@ -2,44 +2,9 @@
 
 #include "common/base/rng.h"
 
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-#include <zlib.h>
-
 static double factor(const rf_model *model)
 {
     return model->adaptation.alpha / (double)model->adaptation.rank;
-}
-
-static void *at(const rf_model *model, const rf_tensor *t, int64_t element)
-{
-    return rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset + element);
-}
-
-void rf_lora_init(rf_model *model)
-{
-    enum { CHUNK = 1024 };
-    double value[CHUNK];
-    for (int64_t i = 0; i < model->table.n_tensors; i++) {
-        const rf_tensor *t = &model->table.tensor[i];
-        if (!rf_table_is_adapter(t->role)) {
-            continue;
-        }
-        bool is_a = t->role < RF_ROLE_Q_B;
-        uLong crc = crc32(0, (const Bytef *)t->name, (uInt)strlen(t->name));
-        rf_rng rng = RF_RNG_STREAM(model->adaptation.seed, RF_RNG_INIT, crc);
-        double bound = 1.0 / sqrt((double)t->shape[1]);
-        for (int64_t first = 0; first < t->count; first += CHUNK) {
-            int64_t n = t->count - first < CHUNK ? t->count - first : CHUNK;
-            for (int64_t j = 0; j < n; j++) {
-                value[j] = is_a ? bound * (2.0 * rf_rng_uniform(&rng) - 1.0) : 0.0;
-            }
-            rf_backend_upload(model->ctx, at(model, t, first), RF_MASTER, value, RF_F64, n);
-            rf_backend_wait(model->ctx, rf_backend_record(model->ctx));
-        }
-    }
-    rf_model_prepare(model);
 }
 
 /* --- Dropout ---------------------------------------------------------------------------------- */

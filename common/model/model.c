@@ -2,13 +2,10 @@
 
 #include "common/base/alloc.h"
 #include "common/base/arena.h"
-#include "common/base/rng.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
-#include <zlib.h>
 
 enum { STAGED = 4 * RF_PACK_ROWS }; /* rows that are packed at once */
 
@@ -287,48 +284,4 @@ void rf_model_prepare(rf_model *model)
                 t->count);
         }
     }
-}
-
-/* Standard deviation of a matrix's fresh elements. Each block adds two terms to the residual
- * stream, so that the terms are divided by sqrt(2L) to keep its variance (GPT-2 report,
- * section 2.3). */
-static double deviation(const rf_tensor *t, const rf_model_config *config)
-{
-    bool writes_residual = t->role == RF_ROLE_O || t->role == RF_ROLE_DOWN;
-    double scale = writes_residual ? sqrt(2.0 * (double)config->num_hidden_layers) : 1.0;
-    return config->initializer_range / scale;
-}
-
-static bool is_gain(rf_role role)
-{
-    return role == RF_ROLE_ATTENTION_NORM || role == RF_ROLE_MLP_NORM ||
-           role == RF_ROLE_FINAL_NORM || role == RF_ROLE_Q_NORM || role == RF_ROLE_K_NORM;
-}
-
-void rf_model_init(rf_model *model, uint64_t seed)
-{
-    enum { CHUNK = 1024 };
-    double value[CHUNK];
-    RF_ASSERT(model->weights == RF_ROWS);
-    for (int64_t i = 0; i < model->table.n_tensors; i++) {
-        const rf_tensor *t = &model->table.tensor[i];
-        if (rf_table_is_adapter(t->role)) {
-            continue;
-        }
-        uLong crc = crc32(0, (const Bytef *)t->name, (uInt)strlen(t->name));
-        rf_rng rng = RF_RNG_STREAM(seed, RF_RNG_INIT, crc);
-        double sigma = deviation(t, &model->config);
-        for (int64_t first = 0; first < t->count; first += CHUNK) {
-            int64_t n = t->count - first < CHUNK ? t->count - first : CHUNK;
-            for (int64_t j = 0; j < n; j++) {
-                value[j] = t->n_dims == 2 ? sigma * rf_rng_normal(&rng) : is_gain(t->role);
-            }
-            rf_backend_upload(
-                model->ctx,
-                rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset + first),
-                RF_MASTER, value, RF_F64, n);
-            rf_backend_wait(model->ctx, rf_backend_record(model->ctx));
-        }
-    }
-    rf_model_prepare(model);
 }

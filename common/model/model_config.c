@@ -130,8 +130,8 @@ int rf_model_config_check(const rf_model_config *config, rf_error *err)
                             "num_attention_heads times head_dim is %" PRId64 ": at most %" PRId64,
                             config->num_attention_heads * config->head_dim, max_attention_width);
     }
-    int rc = check_reals(config, err);
-    return rc == RF_OK ? rf_rope_check(&config->rope, err) : rc;
+    RF_TRY(check_reals(config, err));
+    return rf_rope_check(&config->rope, err);
 }
 
 /* --- Architectures of others ------------------------------------------------------------------ */
@@ -145,10 +145,7 @@ static bool computes(const rf_architecture *a, const rf_model_config *config)
 
 int rf_model_config_express(rf_model_config *out, const rf_model_config *config, rf_error *err)
 {
-    int rc = rf_model_config_check(config, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(rf_model_config_check(config, err));
     const rf_architecture *a = rf_architecture_find(config->architecture, "");
     for (int i = 0; i < RF_N_ARCHITECTURES && !computes(a, config); i++) {
         a = &rf_architectures[i];

@@ -60,75 +60,73 @@ static bool is_number(const json_t *value, double number)
 
 /* Fields that this program reads, and fields that change nothing in what a causal language model of
  * these architectures computes. Beside them: *_token_id, and names that begin with "_". */
-static const char *const known[] = {
-    "architectures",
-    "model_type",
-    "hidden_act",
-    "rope_scaling",
-    "rope_parameters",
-    "use_sliding_window",
-    "mlp_bias",
-    "attention_dropout",
-    "partial_rotary_factor",
-    "quantization_config",
-    "layer_types",
-    "attention_bias",
-    "sliding_window",
-    "max_window_layers",
-    "attn_implementation",
-    "auto_map",
-    "chunk_size_feed_forward",
-    "cross_attention_hidden_size",
-    "dtype",
-    "finetuning_task",
-    "id2label",
-    "is_causal",
-    "is_decoder",
-    "is_encoder_decoder",
-    "label2id",
-    "max_length",
-    "name_or_path",
-    "output_attentions",
-    "output_hidden_states",
-    "pretraining_tp",
-    "problem_type",
-    "pruned_heads",
-    "return_dict",
-    "return_dict_in_generate",
-    "suppress_tokens",
-    "task_specific_params",
-    "tf_legacy_loss",
-    "tokenizer_class",
-    "torch_dtype",
-    "torchscript",
-    "transformers.js_config",
-    "transformers_version",
-    "use_bfloat16",
-    "use_cache",
-    "add_cross_attention",
-    "bad_words_ids",
-    "begin_suppress_tokens",
-    "diversity_penalty",
-    "do_sample",
-    "early_stopping",
-    "encoder_no_repeat_ngram_size",
-    "exponential_decay_length_penalty",
-    "length_penalty",
-    "min_length",
-    "no_repeat_ngram_size",
-    "num_beam_groups",
-    "num_beams",
-    "num_return_sequences",
-    "output_scores",
-    "prefix",
-    "remove_invalid_values",
-    "repetition_penalty",
-    "temperature",
-    "tie_encoder_decoder",
-    "top_k",
-    "top_p",
-    "typical_p",
-};
+static const char *const known[] = {"architectures",
+                                    "model_type",
+                                    "hidden_act",
+                                    "rope_scaling",
+                                    "rope_parameters",
+                                    "use_sliding_window",
+                                    "mlp_bias",
+                                    "attention_dropout",
+                                    "partial_rotary_factor",
+                                    "quantization_config",
+                                    "layer_types",
+                                    "attention_bias",
+                                    "sliding_window",
+                                    "max_window_layers",
+                                    "attn_implementation",
+                                    "auto_map",
+                                    "chunk_size_feed_forward",
+                                    "cross_attention_hidden_size",
+                                    "dtype",
+                                    "finetuning_task",
+                                    "id2label",
+                                    "is_causal",
+                                    "is_decoder",
+                                    "is_encoder_decoder",
+                                    "label2id",
+                                    "max_length",
+                                    "name_or_path",
+                                    "output_attentions",
+                                    "output_hidden_states",
+                                    "pretraining_tp",
+                                    "problem_type",
+                                    "pruned_heads",
+                                    "return_dict",
+                                    "return_dict_in_generate",
+                                    "suppress_tokens",
+                                    "task_specific_params",
+                                    "tf_legacy_loss",
+                                    "tokenizer_class",
+                                    "torch_dtype",
+                                    "torchscript",
+                                    "transformers.js_config",
+                                    "transformers_version",
+                                    "use_bfloat16",
+                                    "use_cache",
+                                    "add_cross_attention",
+                                    "bad_words_ids",
+                                    "begin_suppress_tokens",
+                                    "diversity_penalty",
+                                    "do_sample",
+                                    "early_stopping",
+                                    "encoder_no_repeat_ngram_size",
+                                    "exponential_decay_length_penalty",
+                                    "length_penalty",
+                                    "min_length",
+                                    "no_repeat_ngram_size",
+                                    "num_beam_groups",
+                                    "num_beams",
+                                    "num_return_sequences",
+                                    "output_scores",
+                                    "prefix",
+                                    "remove_invalid_values",
+                                    "repetition_penalty",
+                                    "temperature",
+                                    "tie_encoder_decoder",
+                                    "top_k",
+                                    "top_p",
+                                    "typical_p"};
 
 static bool is_known(const char *name)
 {
@@ -301,14 +299,12 @@ static int read_rope(rf_rope *out, const json_t *rope, const char *origin, const
     if (partial != NULL && !is_number(partial, 1.0)) {
         return unsupported(err, origin, name, "partial_rotary_factor 1");
     }
-    int rc = read_rope_kind(&out->kind, rope, origin, name, err);
-    if (rc == RF_OK) {
-        rc = check_rope_names(rope, origin, name, err);
+    RF_TRY(read_rope_kind(&out->kind, rope, origin, name, err));
+    RF_TRY(check_rope_names(rope, origin, name, err));
+    for (int i = 0; i < N_ROPE_FIELDS; i++) {
+        RF_TRY(read_rope_field(out, rope, &rope_fields[i], origin, name, err));
     }
-    for (int i = 0; i < N_ROPE_FIELDS && rc == RF_OK; i++) {
-        rc = read_rope_field(out, rope, &rope_fields[i], origin, name, err);
-    }
-    return rc;
+    return RF_OK;
 }
 
 /* Older files have rope_scaling, newer ones rope_parameters; where both stand they must agree. */
@@ -317,14 +313,11 @@ static int read_ropes(rf_rope *out, const json_t *root, const char *origin, rf_e
     rf_rope newer;
     const json_t *scaling = field_of(root, "rope_scaling");
     const json_t *parameters = field_of(root, "rope_parameters");
-    int rc = read_rope(out, scaling, origin, "rope_scaling", err);
-    if (rc != RF_OK || parameters == NULL) {
-        return rc;
+    RF_TRY(read_rope(out, scaling, origin, "rope_scaling", err));
+    if (parameters == NULL) {
+        return RF_OK;
     }
-    rc = read_rope(&newer, parameters, origin, "rope_parameters", err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(read_rope(&newer, parameters, origin, "rope_parameters", err));
     if (scaling != NULL && !rf_rope_equal(out, &newer)) {
         return rf_error_set(err, RF_ERR,
                             "%s: rope_scaling and rope_parameters differ: remove the wrong one",
@@ -347,10 +340,7 @@ static int reject_unsupported(const json_t *root, const char *origin, rf_error *
     static const char *const must_be_false[] = {"use_sliding_window", "mlp_bias"};
     for (int i = 0; i < 2; i++) {
         bool value = false;
-        int rc = read_bool(&value, root, must_be_false[i], false, origin, err);
-        if (rc != RF_OK) {
-            return rc;
-        }
+        RF_TRY(read_bool(&value, root, must_be_false[i], false, origin, err));
         if (value) {
             return unsupported(err, origin, must_be_false[i], "false");
         }
@@ -473,10 +463,7 @@ static int read_switches(rf_model_config *out, const json_t *root, const rf_arch
                          const char *origin, rf_error *err)
 {
     bool bias = false;
-    int rc = read_bool(&bias, root, "attention_bias", false, origin, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(read_bool(&bias, root, "attention_bias", false, origin, err));
     bias = bias && arch->reads_attention_bias;
     out->tie_word_embeddings = false;
     out->qk_norm = arch->qk_norm;
@@ -484,11 +471,8 @@ static int read_switches(rf_model_config *out, const json_t *root, const rf_arch
     out->output_bias = bias;
     for (int i = 0; i < RF_N_SWITCHES; i++) {
         bool value = false;
-        rc = read_bool(&value, root, rf_field_switches[i].name,
-                       rf_field_get_switch(out, &rf_field_switches[i]), origin, err);
-        if (rc != RF_OK) {
-            return rc;
-        }
+        RF_TRY(read_bool(&value, root, rf_field_switches[i].name,
+                         rf_field_get_switch(out, &rf_field_switches[i]), origin, err));
         set_switch(out, &rf_field_switches[i], value);
     }
     return RF_OK;
@@ -506,8 +490,8 @@ int rf_model_config_parse_ignoring(rf_model_config *out, const char *json, size_
 {
     json_error_t where;
     const rf_architecture *arch = NULL;
-    int rc = RF_OK;
-    memset(out, 0, sizeof(*out));
+    int rc;
+    memset(out, 0, sizeof *out);
     ignore->skipped[0] = '\0';
     json_t *root = json_loadb(json, bytes, JSON_REJECT_DUPLICATES, &where);
     if (root == NULL) {
@@ -519,38 +503,16 @@ int rf_model_config_parse_ignoring(rf_model_config *out, const char *json, size_
         rc = rf_error_set(err, RF_ERR, "%s: not a JSON object: give a model's config.json", origin);
         goto out;
     }
-    rc = read_architecture(&arch, root, origin, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
+    RF_TRY_OUT(read_architecture(&arch, root, origin, err));
     snprintf(out->architecture, sizeof(out->architecture), "%s", arch->name);
-    rc = reject_unsupported(root, origin, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
-    rc = read_sizes(out, root, arch, origin, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
-    rc = read_reals(out, root, origin, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
-    rc = read_switches(out, root, arch, origin, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
-    rc = read_ropes(&out->rope, root, origin, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
-    rc = reject_unknown(root, ignore, origin, err);
-    if (rc != RF_OK) {
-        goto out;
-    }
-    rc = rf_model_config_check(out, err);
-    if (rc != RF_OK) {
-        rc = rf_error_prefix(err, "%s", origin);
+    RF_TRY_OUT(reject_unsupported(root, origin, err));
+    RF_TRY_OUT(read_sizes(out, root, arch, origin, err));
+    RF_TRY_OUT(read_reals(out, root, origin, err));
+    RF_TRY_OUT(read_switches(out, root, arch, origin, err));
+    RF_TRY_OUT(read_ropes(&out->rope, root, origin, err));
+    RF_TRY_OUT(reject_unknown(root, ignore, origin, err));
+    if ((rc = rf_model_config_check(out, err)) != RF_OK) {
+        rf_error_prefix(err, "%s", origin);
     }
 out:
     json_decref(root);

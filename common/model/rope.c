@@ -36,18 +36,12 @@ int rf_rope_check(const rf_rope *rope, rf_error *err)
     if (rope->kind == RF_ROPE_DEFAULT) {
         return RF_OK;
     }
-    int rc = check_real("factor", rope->factor, 1.0, err);
-    if (rc != RF_OK || rope->kind == RF_ROPE_LINEAR) {
-        return rc;
+    RF_TRY(check_real("factor", rope->factor, 1.0, err));
+    if (rope->kind == RF_ROPE_LINEAR) {
+        return RF_OK;
     }
-    rc = check_real("low_freq_factor", rope->low_freq_factor, 1e-6, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
-    rc = check_real("high_freq_factor", rope->high_freq_factor, 1e-6, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(check_real("low_freq_factor", rope->low_freq_factor, 1e-6, err));
+    RF_TRY(check_real("high_freq_factor", rope->high_freq_factor, 1e-6, err));
     if (!(rope->high_freq_factor > rope->low_freq_factor)) {
         return rf_error_set(err, RF_ERR,
                             "rope_scaling: high_freq_factor is %g and low_freq_factor is %g: the "

@@ -136,7 +136,7 @@ static void append(rf_table *table, const declaration *d, int layer, const rf_mo
 /* Two matrices for each target of the block: their product, of rank r, has the target's shape. */
 static int append_adapters(rf_table *table, int layer, const rf_adaptation *a, rf_error *err)
 {
-    int64_t n = table->n_tensors;
+    int64_t n = a->rank > 0 ? table->n_tensors : 0;
     for (int64_t i = 0; i < n; i++) {
         const rf_tensor *of = &table->tensor[i];
         if (of->layer != layer || of->n_dims != 2 || !rf_adapt_matches(a->targets, of->name)) {
@@ -175,15 +175,14 @@ static void append_part(rf_table *table, part which, int layer, const rf_model_c
 static int append_all(rf_table *out, const rf_model_config *config, const rf_adaptation *a,
                       rf_error *err)
 {
-    int rc = RF_OK;
     append_part(out, BEFORE_BLOCKS, -1, config);
-    rc = a->rank > 0 ? append_adapters(out, -1, a, err) : RF_OK;
-    for (int layer = 0; layer < (int)config->num_hidden_layers && rc == RF_OK; layer++) {
+    RF_TRY(append_adapters(out, -1, a, err));
+    for (int layer = 0; layer < (int)config->num_hidden_layers; layer++) {
         append_part(out, IN_BLOCK, layer, config);
-        rc = a->rank > 0 ? append_adapters(out, layer, a, err) : RF_OK;
+        RF_TRY(append_adapters(out, layer, a, err));
     }
     append_part(out, AFTER_BLOCKS, -1, config);
-    return rc == RF_OK && a->rank > 0 ? append_adapters(out, -1, a, err) : rc;
+    return append_adapters(out, -1, a, err);
 }
 
 /* Every pattern must choose something (least_dims 2: a matrix): a mistyped name would train another

@@ -71,10 +71,8 @@ static int list_folder(listing *list, const char *folder, bool clean, rf_error *
 {
     DIR *entries = opendir(folder);
     if (entries == NULL) {
-        return errno == ENOENT
-                   ? RF_OK
-                   : rf_error_set(err, rf_error_code_of_errno(errno),
-                                  "%s: cannot open the folder: %s", folder, strerror(errno));
+        return errno == ENOENT ? RF_OK
+                               : rf_error_system(err, errno, folder, "cannot open the folder");
     }
     int rc = RF_OK;
     const struct dirent *entry;
@@ -91,8 +89,7 @@ static int list_folder(listing *list, const char *folder, bool clean, rf_error *
         errno = 0;
     }
     if (errno != 0) {
-        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot list the folder: %s",
-                          folder, strerror(errno));
+        rc = rf_error_system(err, errno, folder, "cannot list the folder");
     }
     closedir(entries);
     if (list->n > 0) {

@@ -48,8 +48,7 @@ int rf_checkpoint_reader_open(rf_checkpoint_reader **out, const char *path, rf_e
     reader->fd = -1;
     int rc = rf_checkpoint_structure_read(&reader->structure, path, err);
     if (rc == RF_OK && (reader->fd = open(path, O_RDONLY | O_CLOEXEC)) < 0) {
-        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot open: %s", path,
-                          strerror(errno));
+        rc = rf_error_system(err, errno, path, "cannot open");
     }
     if (rc != RF_OK) {
         rf_checkpoint_reader_close(reader);

@@ -33,8 +33,7 @@ static int check_superblock(int64_t *file_bytes, const char *path, rf_error *err
     int rc = RF_OK;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &status) != 0) {
-        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot open: %s", path,
-                          strerror(errno));
+        rc = rf_error_system(err, errno, path, "cannot open");
         goto out;
     }
     if (!S_ISREG(status.st_mode)) {
@@ -340,11 +339,9 @@ int rf_checkpoint_structure_read(rf_checkpoint_structure *out, const char *path,
 {
     int64_t file_bytes = 0;
     rf_hdf5 file = {0};
+    int rc;
     memset(out, 0, sizeof *out);
-    int rc = check_superblock(&file_bytes, path, err);
-    if (rc != RF_OK) {
-        return rc;
-    }
+    RF_TRY(check_superblock(&file_bytes, path, err));
     if (rf_hdf5_open(&file, path, false, err) != RF_OK) {
         return rf_hdf5_fail(&file, err, "damaged (" RF_CHECKPOINT_REMEDY ")");
     }

@@ -56,8 +56,7 @@ static int measure_file(writer *w, rf_error *err)
         close(fd);
     }
     if (end < 0) {
-        return rf_error_set(err, rf_error_code_of_errno(reason), "%s: cannot open: %s",
-                            w->file.temporary, strerror(reason));
+        return rf_error_system(err, reason, w->file.temporary, "cannot open");
     }
     w->file_bytes = (int64_t)end;
     return RF_OK;
@@ -198,12 +197,10 @@ static int sync_and_close(int fd, const char *path, rf_error *err)
 {
     int rc = rf_failpoint_visit("fsync", err);
     if (rc == RF_OK && fsync(fd) != 0) {
-        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot flush to disk: %s", path,
-                          strerror(errno));
+        rc = rf_error_system(err, errno, path, "cannot flush to disk");
     }
     if (close(fd) != 0 && errno != EINTR && rc == RF_OK) {
-        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot write: %s", path,
-                          strerror(errno));
+        rc = rf_error_system(err, errno, path, "cannot write");
     }
     return rc;
 }

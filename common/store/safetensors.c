@@ -320,8 +320,7 @@ static int map_file(struct rf_safetensors_file *file, rf_error *err)
     int rc = RF_OK;
     int fd = open(file->path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &status) != 0) {
-        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot open: %s", file->path,
-                          strerror(errno));
+        rc = rf_error_system(err, errno, file->path, "cannot open");
     } else if (!S_ISREG(status.st_mode)) {
         rc = rf_error_set(err, RF_ERR, "%s: is not a regular file: name a safetensors file",
                           file->path);
@@ -451,8 +450,7 @@ int rf_safetensors_open(rf_safetensors *out, const char *path, rf_error *err)
     struct stat status;
     *out = (rf_safetensors){0};
     if (stat(path, &status) != 0) {
-        return rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot open: %s", path,
-                            strerror(errno));
+        return rf_error_system(err, errno, path, "cannot open");
     }
     RF_TRY(S_ISDIR(status.st_mode) ? open_folder(out, path, err) : add_file(out, path, err));
     return sort_by_name(out, err);

@@ -137,8 +137,7 @@ static int begin_shard(rf_safetensors_writer *w, int64_t index, rf_error *err)
     memcpy(header + sizeof length, text, n);
     s->fd = open(s->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (s->fd < 0 || ftruncate(s->fd, (off_t)bytes + s->bytes) != 0) {
-        rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot create: %s", s->path,
-                          strerror(errno));
+        rc = rf_error_system(err, errno, s->path, "cannot create");
         goto out;
     }
     rc = rf_file_pwrite(s->fd, header, bytes, 0, s->path, err);
@@ -228,8 +227,7 @@ int rf_safetensors_writer_finish(rf_safetensors_writer *w, rf_error *err)
             reason = errno;
         }
         if (failed) {
-            return rf_error_set(err, rf_error_code_of_errno(reason), "%s: cannot write: %s",
-                                s->path, strerror(reason));
+            return rf_error_system(err, reason, s->path, "cannot write");
         }
     }
     return w->n_shards > 1 ? write_index(w, err) : RF_OK;

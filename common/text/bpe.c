@@ -1,3 +1,11 @@
+/* bpe.c: texts to ids. A text takes the steps that Hugging Face's tokenizers gives it:
+ *
+ *   1. Added tokens that are looked for in the text as it is are cut out (encode_around).
+ *   2. What lies between them is brought to NFC where the file says so (encode_normalised).
+ *   3. Added tokens that are looked for in normalised text are cut out (encode_around again).
+ *   4. What lies between these is split into words by the file's pattern (encode_words).
+ *   5. The bytes of each word are merged into tokens (encode_word).
+ */
 #include "common/text/bpe.h"
 
 #include "common/base/alloc.h"
@@ -7,7 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- Scratch: as many as there are calls at once, kept until the end -------------------------- */
+/* --- Scratch ---------------------------------------------------------------------------------- */
+
+/* Each call takes one from the list of those that are idle, or makes one, and puts it back. So there
+ * are as many as calls ever ran at once; they are freed with the tokenizer. */
 
 static void scratch_free(rf_bpe_scratch *s)
 {
@@ -92,6 +103,8 @@ static size_t merge_word(const run *r, const char *word, size_t bytes)
     return rf_bpe_merge_word(&bpe->merges, id, bytes, &r->scratch->work);
 }
 
+/* Words come again and again: the ids of short ones are kept, each in the one slot that its hash
+ * says, until another word of the same slot comes. */
 static void encode_word(const run *r, const char *word, size_t bytes)
 {
     rf_ids *out = r->out;
@@ -133,7 +146,8 @@ static int encode_words(const run *r, const char *text, size_t bytes)
     return RF_OK;
 }
 
-/* Cuts a finder's tokens out and gives the text between them to `between`. */
+/* Adds the ids of the finder's added tokens where they stand in the text, and what `between` adds for
+ * each piece of text in front of, between and behind them. */
 static int encode_around(const run *r, const rf_bpe_finder *finder, const char *text, size_t bytes,
                          int (*between)(const run *r, const char *text, size_t bytes))
 {

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* "added_tokens": found in texts before anything else happens to them. */
+/* "added_tokens" of tokenizer.json, such as <|im_end|>: reading them, and finding them in texts, which
+ * happens before these are split into words. */
 
 typedef struct reader {
     rf_bpe *bpe;

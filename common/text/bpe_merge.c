@@ -1,3 +1,4 @@
+/* bpe_merge.c: the tables of an encoder, by hash with open addressing, and the merging of a word. */
 #include "common/base/alloc.h"
 #include "common/text/bpe_private.h"
 
@@ -144,7 +145,8 @@ static uint32_t rank_of(const rf_bpe_merges *merges, int32_t left, int32_t right
     return merge != NULL ? merge->rank : UINT32_MAX;
 }
 
-/* Quadratic, without any bookkeeping: best for the words of which texts are made. */
+/* Looks at every pair of the word for each merge. Quadratic, but nothing is quicker for words of a
+ * few bytes, which nearly all are. */
 static size_t merge_short(const rf_bpe_merges *merges, int32_t *id, size_t n)
 {
     uint32_t rank[SHORT_WORD];
@@ -236,8 +238,10 @@ static void rank_pair(const rf_bpe_merges *merges, rf_bpe_work *w, size_t *n_hea
     }
 }
 
-/* A linked list of places and a heap of (rank, place); entries whose pair has changed since are
- * known by their rank, as no two pairs have the same. */
+/* For long words: n log n. The ids form a linked list, and a heap holds (rank, place of the left id)
+ * of each pair, the lowest on top. Pairs that a merge ended stay on the heap: when such an entry comes
+ * to the top, its rank is not that of the pair which begins there now, since no two pairs have the
+ * same rank. */
 static size_t merge_long(const rf_bpe_merges *merges, int32_t *id, size_t n, rf_bpe_work *w)
 {
     size_t n_heap = 0;

@@ -6,7 +6,9 @@
 
 const char rf_bpe_pattern_gpt2[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-/* GPT-2's words between the digits: blanks in front of a digit are as at the end of a text. */
+/* For files that cut digits out and split what is left of them and right of them by GPT-2's pattern:
+ * for that pattern the text ends in front of a digit, so that its \s+(?!\S) becomes the last but one
+ * alternative here. */
 #define BETWEEN_DIGITS(digits)                                                                     \
     digits "|'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?![^\\s\\p{N}])|\\s+"
 const char rf_bpe_pattern_each_digit[] = BETWEEN_DIGITS("\\p{N}");

@@ -8,9 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Every pair knows its count and the words that hold it (some may have lost it since). The most
- * frequent one lies on top of a heap whose entries may be out of date. A pair whose count grows is
- * put there anew; one whose count fell is checked, and put back, when it comes to the top. */
+/* Again and again the most frequent pair of neighbouring tokens becomes a token of its own.
+ *
+ * Each different word is held once, with the number of times that it occurs. Each pair knows its count
+ * over all words, and the words that held it at some time (they may have lost it in a merge). A heap
+ * gives the most frequent pair. Its entries are not kept up to date: a pair whose count grew is put on
+ * it once more, and an entry that comes to the top with a count that the pair no longer has goes back
+ * with the present one. */
 
 typedef struct pair {
     uint64_t key;          /* left << 32 | right; UINT64_MAX: empty slot */
@@ -91,7 +95,7 @@ static void add_pair(trainer *t, uint64_t key, int64_t count, uint32_t w, bool i
     }
     p->count += count;
     if (p->n_words > 0 && p->word[p->n_words - 1] == w) {
-        return; /* known, and noted as changed when it came */
+        return; /* word w is the last of the pair's list, and the pair among the changed */
     }
     p->word = rf_alloc_grow(p->word, &p->capacity, p->n_words + 1, sizeof *p->word);
     p->word[p->n_words++] = w;

@@ -1,3 +1,7 @@
+/* bpe_vocab.c: reads "model" of tokenizer.json, the vocabulary and its merges. What encoding relies on
+ * is checked here, so that encoding checks nothing: every byte is a token, ids have no holes, and the
+ * parts and the product of every merge are tokens.
+ */
 #include "common/base/alloc.h"
 #include "common/base/utf8.h"
 #include "common/text/bpe_private.h"
@@ -6,13 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* "model": the vocabulary and its merges, checked until encoding needs no check any more. */
-
 typedef struct reader {
     rf_bpe *bpe;
     const char *origin;
     const json_t *added; /* "added_tokens", an array */
-    bool *is_made;       /* [size] by a merge, or a single byte */
+    bool *is_made;       /* [size]: is the token a single byte, or the product of a merge? */
     rf_text product;     /* of the merge being read */
     rf_error *err;
 } reader;
@@ -274,7 +276,8 @@ static int check_made(const reader *r)
     return RF_OK;
 }
 
-/* The vocabulary by bytes. */
+/* With ignore_merges a word that is itself a token is not merged: tokens by their bytes. (Where text
+ * is name, the name has characters that stand for no byte, and no word can be equal to it.) */
 static void index_words(rf_bpe *bpe)
 {
     rf_bpe_names_new(&bpe->words, (size_t)bpe->size);
@@ -297,11 +300,11 @@ static int reserve(reader *r, json_t *vocab)
     json_t *item;
     json_object_foreach(vocab, name, item)
     {
-        bytes += 2 * strlen(name) + 1;
+        bytes += 2 * strlen(name) + 1; /* the name, and its bytes, which are not more */
     }
     json_array_foreach(r->added, i, item)
     {
-        /* Normalised, a name may take three times its bytes. */
+        /* The name, its bytes, and its normalised form, which may be three times as long. */
         bytes += 8 * json_string_length(json_object_get(item, "content")) + 1;
     }
     if (n > INT32_MAX / 2) {

@@ -69,8 +69,7 @@ static int begin_folder(exporter *ex, rf_error *err)
     RF_TRY(rf_output_clean(base, err));
     if (mkdir(ex->temporary, 0777) != 0) {
         int reason = errno;
-        int rc = rf_error_set(err, rf_error_code_of_errno(reason), "%s: cannot create: %s",
-                              ex->temporary, strerror(reason));
+        int rc = rf_error_system(err, reason, ex->temporary, "cannot create");
         ex->temporary[0] = '\0';
         return rc;
     }

@@ -55,8 +55,7 @@ static int check_folder(const char *folder, rf_error *err)
                                                "%s: is a file: import takes the folder of a model "
                                                "(config.json, *.safetensors)",
                                                folder)
-                                : rf_error_set(err, rf_error_code_of_errno(errno),
-                                               "%s: cannot open: %s", folder, strerror(errno));
+                                : rf_error_system(err, errno, folder, "cannot open");
     }
     while (rc == RF_OK && (entry = readdir(entries)) != NULL) {
         FILE *file = NULL;

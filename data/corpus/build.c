@@ -317,8 +317,7 @@ static int check_paths(const rf_build_settings *s, rf_error *err)
     for (int64_t k = 0; k < s->n_sources; k++) {
         inputs[k] = s->source[k].path;
         if (strcmp(inputs[k], "-") != 0 && access(inputs[k], R_OK) != 0) {
-            rc = rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot read: %s", inputs[k],
-                              strerror(errno));
+            rc = rf_error_system(err, errno, inputs[k], "cannot read");
             goto out;
         }
     }

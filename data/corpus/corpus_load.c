@@ -114,8 +114,7 @@ static int open_file(rf_corpus *c, rf_error *err)
     struct stat status;
     c->fd = open(c->path, O_RDONLY | O_CLOEXEC);
     if (c->fd < 0 || fstat(c->fd, &status) != 0) {
-        return rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot open: %s", c->path,
-                            strerror(errno));
+        return rf_error_system(err, errno, c->path, "cannot open");
     }
     if (!S_ISREG(status.st_mode)) {
         return rf_error_set(err, RF_ERR, "%s: is not a regular file: give a corpus file", c->path);

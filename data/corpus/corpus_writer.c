@@ -48,9 +48,7 @@ static int spool_open(spool *s, const rf_atomic *file, rf_error *err)
     s->buffer = rf_alloc(SPOOL_BYTES, 1);
     s->fd = open(file->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (s->fd < 0 || unlink(file->temporary) != 0) {
-        return rf_error_set(err, rf_error_code_of_errno(errno),
-                            "%s: cannot create a temporary file beside it: %s", file->path,
-                            strerror(errno));
+        return rf_error_system(err, errno, file->path, "cannot create a temporary file beside it");
     }
     return RF_OK;
 }
@@ -284,24 +282,18 @@ out:
     return rc;
 }
 
-static int fail(const rf_corpus_writer *w, const char *what, rf_error *err)
-{
-    return rf_error_set(err, rf_error_code_of_errno(errno), "%s: %s: %s", w->file.path, what,
-                        strerror(errno));
-}
-
 static int copy_parts(const rf_corpus_writer *w, const part *parts, size_t n_parts, rf_error *err)
 {
     int fd = open(w->file.temporary, O_WRONLY | O_CLOEXEC);
     if (fd < 0) {
-        return fail(w, "cannot open again", err);
+        return rf_error_system(err, errno, w->file.path, "cannot open again");
     }
     int rc = RF_OK;
     for (size_t i = 0; i < n_parts && rc == RF_OK; i++) {
         rc = write_part(w, NULL, fd, &parts[i], err);
     }
     if (close(fd) != 0 && rc == RF_OK && errno != EINTR) {
-        rc = fail(w, "cannot write", err);
+        rc = rf_error_system(err, errno, w->file.path, "cannot write");
     }
     return rc;
 }

@@ -38,12 +38,6 @@ static bool keep_line(rf_metrics *m, const char *text, size_t bytes, int64_t ste
     return keep;
 }
 
-static int fail(const char *path, const char *what, rf_error *err)
-{
-    return rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot be %s: %s", path, what,
-                        strerror(errno));
-}
-
 static int copy_lines(rf_metrics *m, FILE *out, const char *path, int64_t step, rf_error *err)
 {
     rf_lines *lines = NULL;
@@ -54,7 +48,7 @@ static int copy_lines(rf_metrics *m, FILE *out, const char *path, int64_t step, 
     do {
         RF_TRY_OUT(rf_lines_next(lines, &text, &bytes, err));
         if (text != NULL && keep_line(m, text, bytes, step) && fprintf(out, "%s\n", text) < 0) {
-            rc = fail(path, "copied", err);
+            rc = rf_error_system(err, errno, path, "cannot be copied");
         }
     } while (rc == RF_OK && text != NULL);
 out:
@@ -68,10 +62,10 @@ static int cut(rf_metrics *m, const char *path, int64_t step, rf_error *err)
     rf_atomic file = {0};
     RF_TRY(rf_atomic_begin(&file, path, err));
     FILE *out = fopen(file.temporary, "w");
-    int rc =
-        out != NULL ? copy_lines(m, out, path, step, err) : fail(file.temporary, "written", err);
+    int rc = out != NULL ? copy_lines(m, out, path, step, err)
+                         : rf_error_system(err, errno, file.temporary, "cannot be written");
     if (out != NULL && fclose(out) != 0 && rc == RF_OK) {
-        rc = fail(file.temporary, "written", err);
+        rc = rf_error_system(err, errno, file.temporary, "cannot be written");
     }
     if (rc == RF_OK) {
         rc = rf_atomic_commit(&file, err);
@@ -90,11 +84,11 @@ static int open_file(FILE **out, rf_metrics *m, const char *folder, const char *
         if (step > 0) {
             RF_TRY(cut(m, path, step, err));
         } else if (rename(path, old) != 0) {
-            return fail(path, "renamed", err);
+            return rf_error_system(err, errno, path, "cannot be renamed");
         }
     }
     *out = fopen(path, "a");
-    return *out != NULL ? RF_OK : fail(path, "written", err);
+    return *out != NULL ? RF_OK : rf_error_system(err, errno, path, "cannot be written");
 }
 
 int rf_metrics_open(rf_metrics **out, const char *folder, int64_t step, rf_error *err)

@@ -1,0 +1,76 @@
+/* init.c: fresh weights, of models and of adapters. */
+#include "common/model/lora.h"
+
+#include "common/base/rng.h"
+
+#include <math.h>
+#include <string.h>
+#include <zlib.h>
+
+/* A fresh element: its part of the stream that belongs to the tensor, if it is random. */
+typedef double fresh_fn(rf_rng *rng, const rf_tensor *t, const rf_model_config *config);
+
+/* Each tensor's stream is keyed by (seed, CRC32 of its name): independent of ranks and of other
+ * tensors. */
+static void fill(rf_model *model, const rf_tensor *t, uint64_t seed, fresh_fn *fresh)
+{
+    enum { CHUNK = 1024 };
+    double value[CHUNK];
+    uLong crc = crc32(0, (const Bytef *)t->name, (uInt)strlen(t->name));
+    rf_rng rng = RF_RNG_STREAM(seed, RF_RNG_INIT, crc);
+    for (int64_t first = 0; first < t->count; first += CHUNK) {
+        int64_t n = t->count - first < CHUNK ? t->count - first : CHUNK;
+        for (int64_t j = 0; j < n; j++) {
+            value[j] = fresh(&rng, t, &model->config);
+        }
+        rf_model_upload(model, t, first, value, RF_F64, n);
+        rf_backend_wait(model->ctx, rf_backend_record(model->ctx));
+    }
+}
+
+static bool is_gain(rf_role role)
+{
+    return role == RF_ROLE_ATTENTION_NORM || role == RF_ROLE_MLP_NORM ||
+           role == RF_ROLE_FINAL_NORM || role == RF_ROLE_Q_NORM || role == RF_ROLE_K_NORM;
+}
+
+/* Each block adds two terms to the residual stream, so that the terms are divided by sqrt(2L) to
+ * keep its variance (GPT-2 report, section 2.3). */
+static double fresh_weight(rf_rng *rng, const rf_tensor *t, const rf_model_config *config)
+{
+    if (t->n_dims == 1) {
+        return is_gain(t->role);
+    }
+    bool writes_residual = t->role == RF_ROLE_O || t->role == RF_ROLE_DOWN;
+    double scale = writes_residual ? sqrt(2.0 * (double)config->num_hidden_layers) : 1.0;
+    return config->initializer_range / scale * rf_rng_normal(rng);
+}
+
+static double fresh_adapter(rf_rng *rng, const rf_tensor *t, const rf_model_config *config)
+{
+    (void)config;
+    bool is_a = t->role < RF_ROLE_Q_B;
+    return is_a ? 1.0 / sqrt((double)t->shape[1]) * (2.0 * rf_rng_uniform(rng) - 1.0) : 0.0;
+}
+
+static void fill_all(rf_model *model, uint64_t seed, bool adapters, fresh_fn *fresh)
+{
+    for (int64_t i = 0; i < model->table.n_tensors; i++) {
+        const rf_tensor *t = &model->table.tensor[i];
+        if (rf_table_is_adapter(t->role) == adapters) {
+            fill(model, t, seed, fresh);
+        }
+    }
+    rf_model_prepare(model);
+}
+
+void rf_model_init(rf_model *model, uint64_t seed)
+{
+    RF_ASSERT(model->weights == RF_ROWS);
+    fill_all(model, seed, false, fresh_weight);
+}
+
+void rf_lora_init(rf_model *model)
+{
+    fill_all(model, model->adaptation.seed, true, fresh_adapter);
+}
