@@ -99,7 +99,7 @@ Q   := $(if $(V),,@)
 say  = $(if $(V),,@echo "  $(1)	$@")
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo test tests bench fuzz fuzzers fuzz_objects objects lint format floors headers install clean help
+.PHONY: all deps demo compare compare-quick test tests bench fuzz fuzzers fuzz_objects objects lint format floors headers install clean help
 .SECONDARY:
 
 all: $(PROGRAMS)  ## the programs, into build/release/
@@ -184,8 +184,14 @@ test: $(PROGRAMS) $(TEST_BINS) | $(DEPS_FIRST)  ## every test; V=1 shows each
 deps:  ## installs what is missing (Debian, Ubuntu), or lists what is needed
 	@sh .ci/deps
 
-demo: $(PROGRAMS) | $(DEPS_FIRST)  ## generates a task, trains on 2 ranks, evaluates, shows a decoding (5 minutes)
+demo: $(PROGRAMS) | $(DEPS_FIRST)  ## sudokus: three models on 2 ranks, side by side, and a decoding to watch (6 minutes)
 	@BUILD_DIR=$(OUT) sh train/demo.sh
+
+COMPARE ?= quick
+compare: $(PROGRAMS) | $(DEPS_FIRST)  ## objectives and decoders side by side; COMPARE=quick|cpu|gpu, GSM8K=FILE
+	@BUILD_DIR=$(OUT) GSM8K="$(GSM8K)" sh train/compare.sh configs/compare/$(COMPARE).sh
+compare-quick:  ## the same on sudoku4, minutes on 2 cores
+	@$(MAKE) --no-print-directory compare COMPARE=quick
 
 FORMATTED = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 CLANG_FORMAT ?= clang-format-14
@@ -230,4 +236,4 @@ clean:  ## removes build/
 	rm -rf build
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16

@@ -135,6 +135,13 @@ static void add_machine(sweep *w, const rf_loaded *loaded)
     }
 }
 
+/* How answers came about is for people: that of the best settings is enough. */
+static void remove_course(json_t *row)
+{
+    json_object_del(row, "order");
+    json_object_del(row, "samples");
+}
+
 /* Asks a subject with one of its settings; the row goes to the end of `rows`. Likelihoods and
  * losses do not depend on how answers are decoded: a model's first row has them. */
 static int evaluate(sweep *w, json_t *rows, rf_subject *s, int64_t setting, bool picking,
@@ -153,6 +160,9 @@ static int evaluate(sweep *w, json_t *rows, rf_subject *s, int64_t setting, bool
     if (rc == RF_OK) {
         json_t *row = rf_report_row(&result, picking ? s->pick : s->question, &eval, s,
                                     s->setting[setting].json);
+        if (picking) {
+            remove_course(row);
+        }
         json_array_append_new(rows, row);
         add_machine(w, &s->loaded);
         rf_sweep_log(row, w->keys, json_array_size(rows),
@@ -193,20 +203,6 @@ static int judge_best(sweep *w, rf_error *err)
     return RF_OK;
 }
 
-/* The course of answers is for people: that of the best settings is enough. */
-static void thin_out(json_t *rows)
-{
-    size_t i;
-    json_t *row;
-    json_array_foreach(rows, i, row)
-    {
-        if (json_is_false(json_object_get(row, "best"))) {
-            json_object_del(row, "order");
-            json_object_del(row, "samples");
-        }
-    }
-}
-
 static int evaluate_sweep(sweep *w, rf_error *err)
 {
     if (w->tried != NULL) {
@@ -216,9 +212,13 @@ static int evaluate_sweep(sweep *w, rf_error *err)
     } else {
         RF_TRY(evaluate_all(w, w->row, false, err));
         rf_sweep_mark_best(w->row, w->options->within);
+        for (size_t i = 0; i < json_array_size(w->row); i++) {
+            json_t *row = json_array_get(w->row, i);
+            if (json_is_false(json_object_get(row, "best"))) {
+                remove_course(row);
+            }
+        }
     }
-    thin_out(w->row);
-    thin_out(w->tried);
     json_object_set_new(w->report, "complete", json_true());
     return RF_OK;
 }

@@ -280,7 +280,7 @@ static void put_conversations(void)
 
 static void put_settings(void)
 {
-    static const char *const files[] = {"configs/demo.yaml", "configs/gsm8k.yaml"};
+    static const char *const files[] = {"configs/small.yaml", "configs/gsm8k.yaml"};
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         put_file("config", -1, files[i]);
     }

@@ -53,7 +53,7 @@ Test(train_errors, ready_configurations_hold)
 {
     cr_assert(
         tiny_shell(
-            "set -e; n=0; for file in \"$ROOT\"/configs/*.yaml; do "
+            "set -e; n=0; for file in \"$ROOT\"/configs/*.yaml \"$ROOT\"/configs/*/*.yaml; do "
             "\"$TRAIN\" $file data.train=train.h5 data.valid=valid.h5 model.init= lora.rank=0 "
             "log.dir=ready --dry-run; n=$((n + 1)); done; test $n -ge 7") == 0);
     cr_assert(tiny_shell("bash -n \"$ROOT/configs/slurm.sbatch\"") == 0);

@@ -65,7 +65,7 @@ const int64_t *rf_config_ints(const rf_config *config, const char *name, int64_t
 const char *const *rf_config_strings(const rf_config *config, const char *name, int64_t *n);
 bool rf_config_is(const rf_config *config, const char *name, const char *choice);
 bool rf_config_is_set(const rf_config *config, const char *name); /* not at its preset's origin */
-/* "configs/demo.yaml:12:3", "command line" or "default" */
+/* "configs/small.yaml:12:3", "command line" or "default" */
 const char *rf_config_origin(const rf_config *config, const char *name);
 
 /* Resolved YAML with all keys; loading it gives the same values. With origins: as comments. */

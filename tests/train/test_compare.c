@@ -1,0 +1,113 @@
+/* train/compare.sh with models of a few steps: its report, going on, and what it refuses. */
+#include "tests/mpi.h"
+
+#include <jansson.h>
+
+static void begin(void)
+{
+    char settings[4096], path[1024];
+    program_begin();
+    snprintf(settings, sizeof settings,
+             "model=configs/compare/model.yaml\nout=%s/out\nranks=1\nobjectives='ar refusion'\n"
+             "tasks='small'\nseeds='1 2'\nkind_small=sort\nsynth_small='--option parts=2'\n"
+             "train_small=300 valid_small=3 test_small=4\n"
+             "set_small='train.steps=2 train.batch_rows=2 train.micro_rows=1 train.compute=f32 "
+             "model.hidden_size=32 model.num_hidden_layers=1 decode.gen_length=6'\n"
+             "sweeps_ar='decode.kind=ar'\n"
+             "sweeps_refusion='\ndecode.kind=refusion decode.slot_size=2,4\n"
+             "decode.kind=refusion-left-to-right decode.slot_size=2'\n",
+             folder);
+    snprintf(path, sizeof path, "%s/settings.sh", folder);
+    program_write(path, settings);
+    setenv("FOLDER", folder, 1);
+    setenv("OMP_NUM_THREADS", "1", 1);
+}
+
+TestSuite(compare, .init = begin, .fini = leave_folder, .timeout = 300);
+
+#define COMPARE                                                                                    \
+    "cd $ROOT && BUILD_DIR=$(dirname \"$EVAL\") sh train/compare.sh $FOLDER/settings.sh "
+
+static json_t *read_report(void)
+{
+    char path[1024];
+    json_error_t problem;
+    snprintf(path, sizeof path, "%s/out/report.json", folder);
+    json_t *report = json_load_file(path, 0, &problem);
+    cr_assert(json_is_object(report), "%s", problem.text);
+    return report;
+}
+
+static const char *word(const json_t *row, const char *field)
+{
+    const char *text = json_string_value(json_object_get(row, field));
+    return text != NULL ? text : "";
+}
+
+static void expect_rows(const json_t *report)
+{
+    static const char *const expected[][2] = {
+        {"ar", "ar"}, {"refusion", "refusion"}, {"refusion", "refusion-left-to-right"}};
+    static const char *const numbers[] = {
+        "accuracy", "tokens_per_second", "tokens_per_forward", "forwards",     "places",
+        "seed",     "train_seconds",     "train_samples",      "train_places", "latency_mean"};
+    const json_t *rows = json_object_get(report, "rows");
+    cr_assert_eq(json_array_size(rows), 6);
+    for (size_t i = 0; i < 6; i++) {
+        const json_t *row = json_array_get(rows, i);
+        cr_assert_str_eq(word(row, "task"), "small");
+        cr_assert_str_eq(word(row, "objective"), expected[i % 3][0]);
+        cr_assert_str_eq(word(row, "decoder"), expected[i % 3][1]);
+        cr_assert_eq(json_integer_value(json_object_get(row, "seed")), 1 + (int)i / 3);
+        cr_assert(json_is_object(json_object_get(row, "settings")));
+        for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++) {
+            cr_assert(json_is_number(json_object_get(row, numbers[k])), "%s", numbers[k]);
+        }
+        /* 2 steps of 2 rows of 256 places */
+        cr_assert_eq(json_integer_value(json_object_get(row, "train_places")), 1024);
+    }
+    cr_assert_eq(json_array_size(json_object_get(report, "sweep")), 8);
+    const json_t *mean = json_array_get(json_object_get(report, "means"), 0);
+    cr_assert(json_array_size(json_object_get(report, "means")) == 3 &&
+              json_integer_value(json_object_get(mean, "seeds")) == 2 &&
+              json_is_number(json_object_get(json_object_get(mean, "places"), "mean")));
+}
+
+/* What a finished comparison has measured stays as it is. */
+Test(compare, reports_and_does_nothing_twice)
+{
+    mpi_need();
+    program_runs(COMPARE, 0);
+    cr_assert(strstr(program_output, "refusion-left-to-right") != NULL, "%s", program_output);
+    json_t *first = read_report();
+    expect_rows(first);
+    program_runs("test $(wc -c <$FOLDER/out/report.html) -gt 20000", 0);
+    program_runs(COMPARE, 0);
+    json_t *second = read_report();
+    cr_assert(json_equal(json_object_get(first, "rows"), json_object_get(second, "rows")));
+    json_decref(first);
+    json_decref(second);
+
+    /* A part that was lost is made again, and only that. */
+    program_runs("rm -r $FOLDER/out/settings/small-refusion-2", 0);
+    program_runs(COMPARE, 0);
+    second = read_report();
+    expect_rows(second);
+    json_decref(second);
+
+    program_runs(COMPARE "floor=101", 1);
+    cr_assert(strstr(program_messages, "below 101 %: small ar") != NULL, "%s", program_messages);
+    program_runs(COMPARE "train_small=200", 1);
+    cr_assert(strstr(program_messages, "other settings") != NULL, "%s", program_messages);
+}
+
+Test(compare, refuses)
+{
+    program_runs(COMPARE "nonsense", 2);
+    cr_assert(strstr(program_messages, "not NAME=VALUE") != NULL);
+    program_runs("sh $ROOT/train/compare.sh nowhere.sh", 2);
+    cr_assert(strstr(program_messages, "no such settings file") != NULL);
+    program_runs("sh $ROOT/train/compare.sh", 2);
+    program_runs("sh $ROOT/train/compare.sh --help", 0);
+    cr_assert(strstr(program_output, "SETTINGS.sh") != NULL);
+}

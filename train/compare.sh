@@ -1,0 +1,214 @@
+#!/bin/sh
+# compare.sh: the controlled comparison: objectives trained alike, decoders at their best settings.
+#
+#   train/compare.sh SETTINGS.sh [NAME=VALUE ...]
+#
+# For each seed, task and objective of the settings (configs/compare/README.md): generates the task,
+# builds one corpus, trains one model a seed and objective, tries each decoder's settings on
+# validation questions and judges the best ones on test questions. Leaves report.json and report.html
+# in the folder `out`. What is finished is not done again, what was killed goes on; a part whose
+# settings have changed since is refused. NAME=VALUE sets a variable after the settings file.
+#
+# Environment: BUILD_DIR (build/release), GSM8K (a JSONL file: likelihoods on its last tenth too).
+# Exit status: 0 done, 1 failed or an accuracy below the settings' floor, 2 usage, 3 stopped.
+# shellcheck disable=SC2046,SC2086,SC1090  # settings are lists of words
+set -eu
+fail() {
+    echo "compare.sh: $1" >&2
+    exit "${2:-1}"
+}
+usage() {
+    sed -n '2,13s/^# \{0,1\}//p' "$0"
+    exit "$1"
+}
+case ${1:-} in
+-h | --help) usage 0 ;;
+'') usage 2 >&2 ;;
+esac
+[ -f "$1" ] || fail "$1: no such settings file" 2
+command -v jq >/dev/null 2>&1 || fail "jq is missing: make deps installs it"
+bin=${BUILD_DIR:-build/release}
+
+# --- Settings --------------------------------------------------------------------------------------
+out=runs/compare ranks=2 floor=0 within=0 title="" seeds=1 objectives="" tasks="" model=""
+settings=$1
+case $settings in */*) . "$settings" ;; *) . "./$settings" ;; esac
+shift
+for assignment in "$@"; do
+    case $assignment in
+    [a-z]*=*) eval "${assignment%%=*}=\${assignment#*=}" ;;
+    *) fail "$assignment: not NAME=VALUE" 2 ;;
+    esac
+done
+# of NAME PART: the variable NAME_PART, or nothing
+of() { eval "printf '%s' \"\${$1_$2-}\""; }
+work=$out/$(basename "$settings" .sh)
+mkdir -p "$work"
+begin=$(date +%s)
+parts="" # part.json of every run so far
+
+# What a person need not see goes to a file; its end is shown where the command fails.
+logged() {
+    "$@" >>"$work/log" 2>&1 </dev/null && return
+    status=$?
+    tail -n 3 "$work/log" >&2
+    exit "$status"
+}
+
+# A part is done where its recipe says so; another recipe under the same name is refused.
+# is_done FOLDER RECIPE
+is_done() {
+    if [ -f "$1/recipe" ] && [ "$(cat "$1/recipe")" != "$2" ]; then
+        fail "$1 was made with other settings (its file recipe): remove that folder"
+    fi
+    [ -f "$1/finished" ]
+}
+
+# --- Parts -----------------------------------------------------------------------------------------
+# Questions and corpus of a task.
+make_data() {
+    task=$1 folder=$work/data-$1
+    n=$(of train "$task") n_valid=$(of valid "$task") n_test=$(of test "$task")
+    generate="$(of kind "$task") --seed 1 --unique $(of synth "$task")"
+    recipe="$generate $n $n_valid $n_test"
+    if is_done "$folder" "$recipe"; then return; fi
+    mkdir -p "$folder"
+    echo "$recipe" >"$folder/recipe"
+    logged "$bin"/refusion-data synth $generate --n "$n" --out "$folder/train.jsonl"
+    logged "$bin"/refusion-data synth $generate --n "$n_valid" --skip "$n" --out "$folder/valid.jsonl"
+    logged "$bin"/refusion-data synth $generate --n "$n_test" --skip $((n + n_valid)) --out "$folder/test.jsonl"
+    build_corpus "$folder"
+}
+
+# build_corpus FOLDER: of its train.jsonl and valid.jsonl
+build_corpus() {
+    logged "$bin"/refusion-data build --tokenizer byte --out "$1/train.h5" "$1/train.jsonl"
+    logged "$bin"/refusion-data build --tokenizer byte --out "$1/valid.h5" "$1/valid.jsonl"
+    touch "$1/finished"
+}
+
+# train_model TASK OBJECTIVE SEED: goes on where it was stopped.
+train_model() {
+    run=$work/$1-$2-$3 folder=$work/data-$1
+    set -- "$model" objective.kind="$2" train.seed="$3" data.train="$folder/train.h5" \
+        data.valid="$folder/valid.h5" log.dir="$run" $(of set "$1") $(of set "$2") $(of set "$1_$2")
+    recipe="$(cat "$model") $*"
+    if is_done "$run" "$recipe"; then return; fi
+    mkdir -p "$run"
+    echo "$recipe" >"$run/recipe"
+    PROGRAM="$bin/refusion-train" sh train/launch.sh -n "$ranks" "$@" --resume auto || exit $?
+    touch "$run/finished"
+}
+
+# evaluate TASK OBJECTIVE SEED: a sweep for each line of the objective's sweeps.
+evaluate() {
+    run=$work/$1-$2-$3 folder=$work/data-$1 number=0
+    lines=$(of sweeps "$1_$2")
+    lines=${lines:-$(of sweeps "$2")}
+    [ -n "$lines" ] || fail "$settings has no sweeps_$2: which decoders answer for objective $2?" 2
+    while read -r line; do
+        [ -n "$line" ] || continue
+        number=$((number + 1))
+        logged "$bin"/refusion-eval --model "$run" --data "$folder/test.jsonl" \
+            --pick-on "$folder/valid.jsonl" --task "$(of kind "$1")" --no-likelihood \
+            --within "$within" --out "$run/eval-$number.json" $line
+    done <<LINES
+$lines
+LINES
+    train_facts "$run" >"$run/facts.json"
+    jq --arg task "$1" --arg objective "$2" --argjson seed "$3" --argjson first "${seeds%% *}" \
+        --slurpfile facts "$run/facts.json" -s '
+        {machine: .[0].machine, threads: .[0].threads, weights: .[0].rows[0].weights, program: .[0].program}
+        + ({rows: map(.rows), sweep: map(.sweep)} | map_values(add
+            | map({task: $task, objective: $objective, decoder: .settings.kind, seed: $seed}
+                  + del(.model, .task) + $facts[0])))
+        | if $seed > $first then del(.rows[].samples, .rows[].order) else . end' $(seq -f "$run/eval-%g.json" "$number") >"$run/part.json"
+    parts="$parts $run/part.json"
+}
+
+# What the training of a run took: seconds, samples, and places computed, padding included.
+train_facts() {
+    jq -s 'map(select(.event == "step")) | {train_seconds: (map(.seconds) | add),
+        train_samples: (map(.n_samples) | add),
+        train_places: (map(.tokens / .fill) | add | round)}' "$1/metrics.jsonl"
+}
+
+# Likelihoods of the last tenth of a file of questions, trained on the rest.
+compare_gsm8k() {
+    folder=$work/data-gsm8k
+    recipe="$GSM8K $(cksum <"$GSM8K")"
+    if ! is_done "$folder" "$recipe"; then
+        mkdir -p "$folder"
+        echo "$recipe" >"$folder/recipe"
+        gzip -cdf "$GSM8K" >"$folder/all.jsonl"
+        n=$(wc -l <"$folder/all.jsonl")
+        head -n $((n - n / 10)) "$folder/all.jsonl" >"$folder/train.jsonl"
+        tail -n $((n / 10)) "$folder/all.jsonl" >"$folder/valid.jsonl"
+        build_corpus "$folder"
+    fi
+    for objective in $objectives; do
+        train_model gsm8k "$objective" "$1"
+        logged "$bin"/refusion-eval --model "$run" --data "$folder/valid.jsonl" --out "$run/likelihood.json"
+        jq --arg objective "$objective" --argjson seed "$1" \
+            '{likelihood: [{task: "gsm8k", objective: $objective, seed: $seed} + .likelihood]}' \
+            "$run/likelihood.json" >"$run/part.json"
+        parts="$parts $run/part.json"
+    done
+}
+
+# --- The report ------------------------------------------------------------------------------------
+# All parts that are there, with mean and spread over the seeds.
+write_report() {
+    jq -s --arg scale "$(basename "$settings" .sh)" --argjson seconds $(($(date +%s) - begin)) \
+        --arg host "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) CPUs" '
+        def mean: add / length;
+        def spread: if length < 2 then 0 else mean as $m | map(. - $m | . * .) | add / (length - 1) | sqrt end;
+        {scale: $scale, program: map(.program // empty)[0], machine: map(.machine // empty)[0],
+         host: $host, threads: map(.threads // empty)[0], seconds_of_last_call: $seconds,
+         rows: map(.rows // []) | add, sweep: map(.sweep // []) | add,
+         likelihood: map(.likelihood // []) | add}
+        | .means = (.rows | group_by([.task, .objective, .decoder]) | map(. as $rows
+            | (.[0] | {task, objective, decoder}) + {seeds: length}
+            + (["accuracy", "tokens_per_second", "tokens_per_forward", "forwards", "latency_mean", "places", "train_seconds"]
+               | map({key: ., value: (. as $field | $rows | map(.[$field] // empty)
+                   | {mean: mean, spread: spread})}) | from_entries)))' $parts >"$out/report.json.new"
+    mv "$out/report.json.new" "$out/report.json"
+    set --
+    for part in $parts; do
+        set -- "$@" --page "$(dirname "$part")"
+    done
+    "$bin"/refusion-eval --html "$out/report.html" --title "${title:-Comparison: $(basename "$settings" .sh)}" \
+        --page "$out/report.json" "$@"
+}
+
+print_table() {
+    printf '%-12s %-10s %-24s %4s %10s %10s %15s %9s %11s %9s\n' task objective decoder seed accuracy \
+        tokens/s tokens/forward forwards "latency ms" "trained s"
+    jq -r '.rows[] | [.task, .objective, .decoder, .seed, .accuracy * 100, .tokens_per_second,
+        .tokens_per_forward, .forwards, .latency_mean * 1000, .train_seconds] | @tsv' "$out/report.json" |
+        awk -F '\t' '{printf "%-12s %-10s %-24s %4d %8.1f %% %10.0f %15.2f %9d %11.2f %9.0f\n",
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10}'
+    jq -r '.likelihood[] | "\(.task) \(.objective) \(.seed): \(.nats_per_byte) nats per byte"' "$out/report.json"
+}
+
+# --- All -------------------------------------------------------------------------------------------
+for seed in $seeds; do
+    for task in $tasks; do
+        make_data "$task"
+        for objective in $objectives; do
+            echo "compare: $task, $objective, seed $seed ($(($(date +%s) - begin)) s)"
+            train_model "$task" "$objective" "$seed"
+            evaluate "$task" "$objective" "$seed"
+        done
+        write_report
+    done
+    if [ -n "${GSM8K:-}" ]; then
+        compare_gsm8k "$seed"
+        write_report
+    fi
+done
+print_table
+echo "compare: $(($(date +%s) - begin)) s; $out/report.json, $out/report.html"
+low=$(jq -r --argjson floor "$floor" '.rows[] | select(.decoder == "ar" or .decoder == "refusion")
+    | select(.accuracy * 100 < $floor) | "\(.task) \(.decoder) \(.accuracy * 100) %"' "$out/report.json")
+[ -z "$low" ] || fail "below $floor %: $low"
