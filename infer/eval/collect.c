@@ -60,6 +60,32 @@ static int collect_order(rf_eval_order *order, rf_dist *dist, rf_error *err)
     return rf_dist_sum_i64(dist, &order->count[0][0], RF_ORDER_CELLS * RF_ORDER_CELLS, err);
 }
 
+/* --- Sums ------------------------------------------------------------------------------------- */
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void rank_latencies(rf_eval_result *out)
+{
+    double *seconds = rf_alloc((size_t)out->n, sizeof *seconds);
+    int64_t m = 0;
+    for (int64_t i = 0; i < out->n; i++) {
+        if (out->record[i].decoded > 0) {
+            seconds[m++] = out->record[i].seconds / out->record[i].decoded;
+        }
+    }
+    if (m > 0) {
+        qsort(seconds, (size_t)m, sizeof *seconds, compare_doubles);
+        out->latency_mean = out->sum.seconds / out->sum.decoded;
+        out->latency_p50 = seconds[m / 2];
+        out->latency_p95 = seconds[(int64_t)(0.95 * (double)(m - 1) + 0.5)];
+    }
+    free(seconds);
+}
+
 int rf_eval_collect(rf_eval_result *r, rf_dist *dist, rf_error *err)
 {
     RF_TRY(collect_rows(r->record, sizeof *r->record, r->n, dist, err));
@@ -67,5 +93,10 @@ int rf_eval_collect(rf_eval_result *r, rf_dist *dist, rf_error *err)
     RF_TRY(collect_texts(r->text, r->n_samples, r->n, dist, err));
     RF_TRY(collect_texts(r->scores, 1, r->n, dist, err));
     RF_TRY(collect_texts(r->trace, 1, r->n, dist, err));
-    return collect_order(&r->order, dist, err);
+    RF_TRY(collect_order(&r->order, dist, err));
+    for (int64_t i = 0; i < r->n; i++) {
+        rf_eval_record_add(&r->sum, &r->record[i]);
+    }
+    rank_latencies(r);
+    return RF_OK;
 }

@@ -1,6 +1,7 @@
 #include "infer/eval/eval.h"
 
 #include "common/base/alloc.h"
+#include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/dist/threads.h"
 #include "infer/eval/choices.h"
@@ -155,6 +156,54 @@ static void close_evaluator(evaluator *e)
     rf_ids_free(&e->sample);
 }
 
+/* --- What earlier runs have found ------------------------------------------------------------- */
+
+static rf_journal_place place_of(const evaluator *e, rf_journal_kind kind, int64_t i,
+                                 int64_t sample)
+{
+    const rf_question *q = &e->question[i];
+    const char *const text[] = {q->item.expected, q->item.tests};
+    uint64_t hash = rf_hash_bytes(RF_HASH_BEGIN, q->ids.id, (size_t)q->ids.n * sizeof *q->ids.id);
+    for (int k = 0; k < 2; k++) {
+        hash = text[k] != NULL ? rf_hash_bytes(hash, text[k], strlen(text[k]) + 1) : hash;
+    }
+    for (int k = 0; k < q->item.n_choices; k++) {
+        hash = rf_hash_bytes(hash, q->item.choice[k], strlen(q->item.choice[k]) + 1);
+    }
+    return (rf_journal_place){.kind = kind, .index = i, .sample = sample, .question = hash};
+}
+
+/* Where the text of a kind belongs. */
+static char **text_of(const evaluator *e, rf_journal_kind kind, int64_t i, int64_t sample)
+{
+    return kind == RF_JOURNAL_SCORE ? &e->out->scores[i]
+                                    : &e->out->text[i * e->out->n_samples + sample];
+}
+
+static bool take_known(evaluator *e, rf_journal_kind kind, int64_t i, int64_t sample)
+{
+    const rf_journal_place place = place_of(e, kind, i, sample);
+    rf_eval_record one;
+    bool known = e->options->journal != NULL &&
+                 rf_journal_take(e->options->journal, (double *)&one, text_of(e, kind, i, sample),
+                                 &place, RF_EVAL_FIELDS);
+    if (known) {
+        rf_eval_record_add(&e->out->record[i], &one);
+    }
+    return known;
+}
+
+static int note(const evaluator *e, rf_journal_kind kind, int64_t i, int64_t sample,
+                const rf_eval_record *one, rf_error *err)
+{
+    const rf_journal_place place = place_of(e, kind, i, sample);
+    const char *text = *text_of(e, kind, i, sample);
+    return e->options->journal == NULL
+               ? RF_OK
+               : rf_journal_add(e->options->journal, &place, (const double *)one, RF_EVAL_FIELDS,
+                                text != NULL ? text : "", err);
+}
+
 /* --- Scoring ---------------------------------------------------------------------------------- */
 
 /* Cross-entropies of the training objective, with noise that depends on the seed, the question and
@@ -198,15 +247,23 @@ static int score(evaluator *e, rf_eval_record *r, const rf_question *prompt, int
     return measure_losses(e, r, index, n_prompt, err);
 }
 
-static int score_all(evaluator *e, rf_error *err)
+static int score_question(evaluator *e, int64_t i, rf_error *err)
 {
     const rf_eval_options *o = e->options;
+    rf_eval_record *r = &e->out->record[i];
+    RF_TRY(o->likelihood ? score(e, r, &e->question[i], i, err) : RF_OK);
+    return o->task != NULL && o->task->by_likelihood
+               ? rf_choices_score(r, &e->out->scores[i], e->scorer, e->tokenizer, &e->question[i],
+                                  o, e->max_places, err)
+               : RF_OK;
+}
+
+static int score_all(evaluator *e, rf_error *err)
+{
     for (int64_t i = e->rank; i < e->n; i += e->n_ranks) {
-        rf_eval_record *r = &e->out->record[i];
-        RF_TRY(o->likelihood ? score(e, r, &e->question[i], i, err) : RF_OK);
-        if (o->task != NULL && o->task->by_likelihood) {
-            RF_TRY(rf_choices_score(r, &e->out->scores[i], e->scorer, e->tokenizer, &e->question[i],
-                                    o, e->max_places, err));
+        if (!take_known(e, RF_JOURNAL_SCORE, i, 0)) {
+            RF_TRY(score_question(e, i, err));
+            RF_TRY(note(e, RF_JOURNAL_SCORE, i, 0, &e->out->record[i], err));
         }
         rf_log_progress("scoring", i + e->n_ranks < e->n ? i + 1 : e->n, e->n, "questions");
     }
@@ -270,20 +327,19 @@ static int keep_answer(void *user, int64_t request, rf_error *err)
     uint64_t index = d->request[request].index;
     int64_t i = (int64_t)(index & ((UINT64_C(1) << 40) - 1)), sample = (int64_t)(index >> 40);
     const rf_answer *answer = &d->answer[request];
-    rf_eval_record *r = &d->e->out->record[i];
+    const rf_eval_record one = {.decoded = 1,
+                                .ended = answer->ended,
+                                .answer_tokens = (double)answer->n,
+                                .forwards = (double)answer->forwards,
+                                .places = (double)answer->places,
+                                .seconds = answer->seconds};
     size_t bytes;
 
-    (void)err;
     rf_log_progress("decoding", ++d->n_done, d->n, "answers");
-    r->decoded++;
-    r->ended += answer->ended;
-    r->answer_tokens += (double)answer->n;
-    r->forwards += (double)answer->forwards;
-    r->places += (double)answer->places;
-    r->seconds += answer->seconds;
-    d->e->out->text[i * d->e->out->n_samples + sample] =
+    rf_eval_record_add(&d->e->out->record[i], &one);
+    *text_of(d->e, RF_JOURNAL_ANSWER, i, sample) =
         rf_tokenizer_decode(d->e->tokenizer, &bytes, answer->token, answer->n, true);
-    return RF_OK;
+    return note(d->e, RF_JOURNAL_ANSWER, i, sample, &one, err);
 }
 
 /* The first questions' records, as texts. */
@@ -325,7 +381,9 @@ static int decode_all(evaluator *e, rf_error *err)
             continue;
         }
         for (int64_t s = 0; s < e->out->n_samples; s++) {
-            take_request(&d, i, s);
+            if (!take_known(e, RF_JOURNAL_ANSWER, i, s)) {
+                take_request(&d, i, s);
+            }
         }
     }
     int rc = rf_engine_run(e->engine, d.answer, d.request, d.n, keep_answer, &d, err);
@@ -341,57 +399,33 @@ static int decode_all(evaluator *e, rf_error *err)
 
 /* --- All questions ---------------------------------------------------------------------------- */
 
+/* A part of the work, and its seconds: those of earlier runs too. */
+static int run_part(evaluator *e, double *seconds, rf_journal_kind kind,
+                    int (*part)(evaluator *, rf_error *), rf_error *err)
+{
+    rf_journal *journal = e->options->journal;
+    double begin = rf_log_seconds();
+    if (journal != NULL) {
+        rf_journal_begin(journal, kind);
+    }
+    int rc = part(e, err);
+    *seconds = rf_log_seconds() - begin + (journal != NULL ? rf_journal_seconds(journal, kind) : 0);
+    return rc;
+}
+
 /* This rank's questions, first scored, then decoded, then judged: so that each is timed alone. */
 static int work(evaluator *e, double seconds[2], rf_error *err)
 {
-    double begin = rf_log_seconds();
-    int rc = is_scored(e->options) ? score_all(e, err) : RF_OK;
-    seconds[0] = rf_log_seconds() - begin;
-    begin = rf_log_seconds();
+    int rc =
+        is_scored(e->options) ? run_part(e, &seconds[0], RF_JOURNAL_SCORE, score_all, err) : RF_OK;
     if (rc == RF_OK && rf_eval_decodes(e->options)) {
-        rc = decode_all(e, err);
+        rc = run_part(e, &seconds[1], RF_JOURNAL_ANSWER, decode_all, err);
     }
-    seconds[1] = rf_log_seconds() - begin;
     if (rc == RF_OK && rf_eval_decodes(e->options)) {
         rc = rf_eval_judge(e->out, e->question, &e->options->judge, e->rank, e->n_ranks, err);
     }
     rf_log_live_end();
     return rc;
-}
-
-static void sum_up(rf_eval_result *out)
-{
-    double *sum = (double *)&out->sum;
-    for (int64_t i = 0; i < out->n; i++) {
-        const double *field = (const double *)&out->record[i];
-        for (size_t f = 0; f < sizeof out->sum / sizeof *field; f++) {
-            sum[f] += field[f];
-        }
-    }
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static void rank_latencies(rf_eval_result *out)
-{
-    double *seconds = rf_alloc((size_t)out->n, sizeof *seconds);
-    int64_t m = 0;
-    for (int64_t i = 0; i < out->n; i++) {
-        if (out->record[i].decoded > 0) {
-            seconds[m++] = out->record[i].seconds / out->record[i].decoded;
-        }
-    }
-    if (m > 0) {
-        qsort(seconds, (size_t)m, sizeof *seconds, compare_doubles);
-        out->latency_mean = out->sum.seconds / out->sum.decoded;
-        out->latency_p50 = seconds[m / 2];
-        out->latency_p95 = seconds[(int64_t)(0.95 * (double)(m - 1) + 0.5)];
-    }
-    free(seconds);
 }
 
 /* Wall time of the slowest rank, in whole microseconds on the way. */
@@ -435,11 +469,9 @@ int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_question *quest
     RF_TRY_OUT(rf_dist_agree(dist, rc, err));
     RF_TRY_OUT(slowest(seconds, dist, err));
     RF_TRY_OUT(rf_eval_collect(out, dist, err));
-    sum_up(out);
     out->score_seconds = seconds[0];
     out->decode_seconds = seconds[1];
     out->cache_bytes = e.engine != NULL ? e.engine->cache->bytes : 0;
-    rank_latencies(out);
 out:
     close_evaluator(&e);
     return rc;

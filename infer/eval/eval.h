@@ -11,6 +11,7 @@
 #include "data/objective.h"
 #include "data/tasks/judge.h"
 #include "infer/engine.h"
+#include "infer/eval/journal.h"
 #include "infer/loaded.h"
 #include "infer/questions.h"
 
@@ -20,6 +21,7 @@ typedef struct rf_eval_options {
     rf_judge judge;      /* of its answers; task: the same */
     bool raw;            /* questions are plain texts (questions.h) */
     int64_t n_samples;   /* answers to a question, 1 or more; the first is that of a single one */
+    rf_journal *journal; /* of this rank; NULL: none. Not owned */
     bool announce;       /* the machine, in the log */
     rf_decode_options decode;
     rf_objective objective; /* whose losses; `ar` also makes the likelihood that of `ar` */
@@ -45,6 +47,15 @@ typedef struct rf_eval_record {
     double places;  /* that those forwards computed for it */
     double seconds; /* to the whole answer */
 } rf_eval_record;
+enum { RF_EVAL_FIELDS = sizeof(rf_eval_record) / sizeof(double) };
+
+static inline void rf_eval_record_add(rf_eval_record *sum, const rf_eval_record *one)
+{
+    const double *field = (const double *)one;
+    for (int f = 0; f < RF_EVAL_FIELDS; f++) {
+        ((double *)sum)[f] += field[f];
+    }
+}
 
 /* Which slot was filled in which round, over all answers. Of more than RF_ORDER_CELLS slots, a few
  * in a row are a cell, and so many rounds too. */

@@ -89,7 +89,9 @@ static const char usage[] =
     "that\n"
     "                     page too; may be given several times; without --model: these alone\n"
     "  --csv FILE         the rows of a sweep as comma-separated values\n"
-    "  --answers FILE     JSON lines {\"query\",\"expected\",\"text\",\"correct\",...}\n"
+    "  --answers FILE     JSON lines {\"query\",\"expected\",\"text\",\"correct\",...}; while it "
+    "runs\n"
+    "                     FILE.partial.*, from which the same command goes on\n"
     "  --threads N        of a rank; default: the host's cores shared among its ranks\n"
     "  -h, --help, --version\n"
     "  --task TASK        decode an answer to each question and judge it:\n";
@@ -407,21 +409,53 @@ static int prepare(const options *o, rf_subject *subject, const rf_grid *grid, c
     return RF_OK;
 }
 
+/* *out: NULL where answers go nowhere, or into a device. */
+static int open_journal(rf_journal **out, const options *o, const rf_subject *s,
+                        const rf_dist *dist, rf_error *err)
+{
+    char resolved[RF_PATH_BYTES];
+    bool in_place = false;
+    uint64_t settings;
+    *out = NULL;
+    if (o->answers == NULL) {
+        return RF_OK;
+    }
+    RF_TRY(rf_output_resolve(resolved, &in_place, o->answers, err));
+    if (in_place) {
+        return RF_OK;
+    }
+    RF_TRY(rf_subject_hash(&settings, s, err));
+    RF_TRY(rf_journal_open(out, o->answers, rf_dist_rank(dist), settings, err));
+    if (rf_dist_rank(dist) == 0 && rf_journal_known(*out) > 0) {
+        rf_log_info("%s.partial.*: going on from what an interrupted run has left (%" PRId64
+                    " answers and scores)",
+                    o->answers, rf_journal_known(*out));
+    }
+    return RF_OK;
+}
+
 static int run_one(const options *o, rf_subject *s, rf_dist *dist, rf_error *err)
 {
     rf_eval_result result[RF_N_LAYOUTS] = {0};
+    rf_eval_options *eval = &s->setting[0].eval;
     int rc, n = o->n_weights > 0 ? o->n_weights : 1;
+    rc = open_journal(&eval->journal, o, s, dist, err);
+    RF_TRY_OUT(rf_dist_agree(dist, rc, err));
     for (int i = 0; i < n; i++) {
         rf_loaded_drop_model(&s->loaded);
         s->loaded.weights = o->n_weights > 0 ? o->weights[i] : s->loaded.weights;
-        RF_TRY_OUT(
-            rf_eval_run(&result[i], &s->loaded, s->question, s->n, &s->setting[0].eval, dist, err));
+        RF_TRY_OUT(rf_eval_run(&result[i], &s->loaded, s->question, s->n, eval, dist, err));
     }
-    rc = rf_dist_agree(dist, report_one(o, result, s, dist, err), err);
+    RF_TRY_OUT(rf_dist_agree(dist, report_one(o, result, s, dist, err), err));
+    if (eval->journal != NULL && rf_dist_rank(dist) == 0) {
+        rf_journal_remove(o->answers);
+    }
 out:
     for (int i = 0; i < n; i++) {
         rf_eval_result_free(&result[i]);
     }
+    rf_journal_close(eval->journal);
+    eval->journal = NULL;
     return rc;
 }
 

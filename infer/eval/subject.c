@@ -201,11 +201,41 @@ static void describe_settings(FILE *out, const rf_subject *s)
             s->setting[0].yaml);
 }
 
-static int describe(FILE *out, const rf_subject *subject, int n, rf_error *err)
+static int describe_program(FILE *out, rf_error *err)
 {
     const rf_backend *backend = NULL;
     RF_TRY(rf_backend_choose(&backend, NULL, err));
     fprintf(out, "version %s\nbackend %s %s\n", RF_VERSION, backend->name, backend->isa);
+    return RF_OK;
+}
+
+static int describe_one(FILE *out, const rf_subject *s, rf_error *err)
+{
+    const rf_eval_options *eval = &s->setting[0].eval;
+    RF_TRY(describe_program(out, err));
+    RF_TRY(describe_file(out, "--model", s->loaded.path, err));
+    RF_TRY(describe_file(out, "--adapter", s->loaded.adapter, err));
+    fprintf(out, "weights %s, %" PRId64 " draws of seed %" PRIu64 "\n%s",
+            rf_layout_name(s->loaded.weights), eval->n_draws, eval->seed, s->setting[0].yaml);
+    return RF_OK;
+}
+
+int rf_subject_hash(uint64_t *out, const rf_subject *subject, rf_error *err)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *file = open_memstream(&text, &bytes);
+    RF_ASSERT(file != NULL);
+    int rc = describe_one(file, subject, err);
+    fclose(file);
+    *out = rf_hash_bytes(RF_HASH_BEGIN, text, bytes);
+    free(text);
+    return rc;
+}
+
+static int describe(FILE *out, const rf_subject *subject, int n, rf_error *err)
+{
+    RF_TRY(describe_program(out, err));
     for (const rf_subject *s = subject; s < subject + n; s++) {
         RF_TRY(describe_file(out, "--model", s->loaded.path, err));
         RF_TRY(describe_file(out, "--adapter", s->loaded.adapter, err));

@@ -49,5 +49,8 @@ void rf_subject_close(rf_subject *subject); /* a zeroed struct is fine */
  * compare it, and so does a sweep that goes on. Caller frees *text, NULL after an error. */
 RF_MUST_CHECK int rf_subjects_describe(char **text, const rf_subject *subject, int n,
                                        rf_error *err);
+/* local. A hash of what the results of one question follow from, beside the question: version,
+ * backend, model, weights and the first setting. */
+RF_MUST_CHECK int rf_subject_hash(uint64_t *out, const rf_subject *subject, rf_error *err);
 
 #endif

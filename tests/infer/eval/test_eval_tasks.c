@@ -239,3 +239,85 @@ Test(eval_tasks, programs)
     program_write("other.jsonl", "{\"query\": \"Add.\", \"response\": \"a + b\"}\n");
     program_refuses(EVAL "--data other.jsonl --task humaneval --unsafe-run", 1, "has no tests");
 }
+
+/* --- Going on --------------------------------------------------------------------------------- */
+
+static int n_partial(void)
+{
+    return program_shell("ls a.jsonl.partial.* >/dev/null 2>&1") == 0;
+}
+
+/* a.jsonl without what a clock has measured. */
+static json_t *all_answers(void)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < 6; i++) {
+        json_t *line = answer(i);
+        json_object_del(line, "seconds");
+        json_array_append_new(list, line);
+    }
+    return list;
+}
+
+#define SAMPLES                                                                                    \
+    "\"$EVAL\" --model model.h5 --data q.jsonl --samples 2 decode.temperature=1 --answers "        \
+    "a.jsonl "                                                                                     \
+    "--out r.json "
+
+/* A judge that fails ends the run behind the decoding: all is there, and no pass is run again. */
+Test(eval_tasks, goes_on_from_answers)
+{
+    program_write("q.jsonl", gsm8k);
+    program_runs(SAMPLES "--task gsm8k", 0);
+    json_t *whole = all_answers(), *report = read_report();
+    cr_assert_eq(n_partial(), 0);
+    program_runs(SAMPLES "--task gsm8k --check 'exit 7'", 1);
+    cr_assert_eq(n_partial(), 1);
+
+    /* Of nine lines (three scores, six answers) two are left, and half of one. */
+    program_runs("head -n 2 a.jsonl.partial.0 >p; sed -n 5p a.jsonl.partial.0 >>p; "
+                 "sed -n 7p a.jsonl.partial.0 | head -c 60 >>p; mv p a.jsonl.partial.0",
+                 0);
+    program_refuses(SAMPLES "--task gsm8k decode.slot_threshold=0.7", 1, "other settings");
+    program_refuses(SAMPLES "--task gsm8k --seed 3", 1, "other settings");
+    const char *const commands[] = {SAMPLES "--task gsm8k", "$RUN -n 2 " SAMPLES "--task gsm8k"};
+    cr_assert_eq(program_shell("cp a.jsonl.partial.0 keep"), 0);
+    for (int i = 0; i < (strcmp(rf_dist_library(), "none") == 0 ? 1 : 2); i++) {
+        cr_assert_eq(program_shell("cp keep a.jsonl.partial.0"), 0);
+        program_runs(commands[i], 0);
+        cr_assert(strstr(program_messages, "going on") != NULL &&
+                      strstr(program_messages, "3 answers and scores") != NULL,
+                  "%s", program_messages);
+        json_t *again = all_answers(), *second = read_report();
+        cr_assert(json_equal(again, whole), "answers differ");
+        cr_assert(
+            json_equal(json_object_get(second, "forwards"), json_object_get(report, "forwards")) &&
+            json_equal(json_object_get(second, "accuracy"), json_object_get(report, "accuracy")));
+        cr_assert_eq(n_partial(), 0);
+        json_decref(again);
+        json_decref(second);
+    }
+    json_decref(whole);
+    json_decref(report);
+}
+
+/* Another question under the same number is asked; what is known of the others is kept. */
+Test(eval_tasks, goes_on_with_other_questions)
+{
+    program_write("q.jsonl", gsm8k);
+    program_runs(SAMPLES "--task gsm8k --check 'exit 7'", 1);
+    program_runs(
+        "sed -i 's/2+2/2+5/' q.jsonl; "
+        "sed -i '/\"kind\":\"answer\"/s/\"text\":.*/\"text\":\"taken\"}/' a.jsonl.partial.0",
+        0);
+    program_runs(SAMPLES "--task gsm8k", 0);
+    json_t *line = answer(2), *kept = answer(0), *report = read_report();
+    cr_assert_str_eq(json_string_value(json_object_get(line, "query")), "2+5?");
+    cr_assert_str_neq(json_string_value(json_object_get(line, "text")), "taken");
+    cr_assert_str_eq(json_string_value(json_object_get(kept, "text")), "taken");
+    json_decref(kept);
+    const double seconds = number(report, "seconds");
+    cr_assert(seconds > 0);
+    json_decref(line);
+    json_decref(report);
+}

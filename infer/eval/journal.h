@@ -1,0 +1,55 @@
+/* journal.h: what an evaluation has found so far, so that one that was interrupted goes on. all local
+ *
+ * Each rank appends to a file of its own, PATH.partial.RANK, a JSON line for each scored question and
+ * each answer as it comes: {"kind", "index", "sample", "question", "settings", "elapsed", "values",
+ * "text"}. A later run reads the files of all ranks, however many it has itself. What was killed in
+ * the middle of a line has lost that line.
+ */
+#ifndef RF_INFER_EVAL_JOURNAL_H
+#define RF_INFER_EVAL_JOURNAL_H
+
+#include "common/base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct rf_journal rf_journal;
+
+typedef enum rf_journal_kind {
+    RF_JOURNAL_SCORE,
+    RF_JOURNAL_ANSWER,
+    RF_JOURNAL_KINDS
+} rf_journal_kind;
+
+/* What a line is about. question: a hash of what is asked and expected. */
+typedef struct rf_journal_place {
+    rf_journal_kind kind;
+    int64_t index, sample;
+    uint64_t question;
+} rf_journal_place;
+
+/* Reads what is there and opens the rank's file. settings: a hash of all but the questions that
+ * results follow from; lines of other settings are RF_ERR: the files belong to another evaluation.
+ * Caller closes. */
+RF_MUST_CHECK int rf_journal_open(rf_journal **out, const char *path, int64_t rank,
+                                  uint64_t settings, rf_error *err);
+void rf_journal_close(rf_journal *journal); /* the files stay; NULL is fine */
+/* Removes the files of all ranks. */
+void rf_journal_remove(const char *path);
+
+/* Is it known? Then value [n_values] sets, and *text, which the caller frees. A line about another
+ * question or with another number of values is unknown. */
+bool rf_journal_take(rf_journal *journal, double *value, char **text, const rf_journal_place *place,
+                     int64_t n_values);
+/* Writes a line. value [n_values] reads. */
+RF_MUST_CHECK int rf_journal_add(rf_journal *journal, const rf_journal_place *place,
+                                 const double *value, int64_t n_values, const char *text,
+                                 rf_error *err);
+
+int64_t rf_journal_known(const rf_journal *journal); /* lines that were there */
+/* Seconds that earlier runs have spent on a kind: of the slowest rank. */
+double rf_journal_seconds(const rf_journal *journal, rf_journal_kind kind);
+/* The work of a kind begins now: lines tell how long it has gone on, earlier runs included. */
+void rf_journal_begin(rf_journal *journal, rf_journal_kind kind);
+
+#endif
