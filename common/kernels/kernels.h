@@ -16,7 +16,7 @@
  *   activation  x, y, q, k, v, o, h, gate, up, and do, dh, dgate, dup
  *   residual    x of embedding_forward and its dx, dx of head_loss, dy of swiglu_down_backward
  *   product     dq, dk, dv
- *   statistic   rstd, lse, delta, weight, loss, score, logprob, logits, cos, sin
+ *   statistic   rstd, lse, delta, weight, loss, score, logprob, second, entropy, logits, cos, sin
  *   weight      w, table
  *   master      gain, bias, and dw, dgain, dbias, dtable, and the operands of the kernels on flat
  *               buffers
@@ -101,6 +101,10 @@ typedef struct rf_head_answer {
     void *score;    /* [n] statistic: softmax(logits)[token] over the whole vocabulary, whatever
                        `draw` made of them. Asked together with token */
     void *logprob;  /* [n] statistic: log softmax(logits)[target], 0 without target */
+    void *second;   /* [n] statistic: the largest of the same probabilities among the other ids that
+                       are usable and not banned, 0 where there is none. Asked with token only */
+    void *entropy;  /* [n] statistic: that of softmax(logits) over the whole vocabulary, untempered,
+                       in nats: from 0 to log V. Asked with token or alone */
 } rf_head_answer;
 
 /* Scalars of one AdamW step, the same for all tensors except decay. */
@@ -227,7 +231,8 @@ typedef void rf_scale_dropout_fn(rf_ctx *, void *y, const void *x, double factor
 typedef void rf_head_loss_fn(rf_ctx *, void *loss, void *dx, void *dw, const void *x, rf_matrix w,
                              const int32_t *target, const void *weight, const int32_t *place,
                              int64_t m, int64_t n, int64_t d, int64_t v);
-/* head_query: what chosen places say: a token drawn, its probability, that of a given token.
+/* head_query: what chosen places say: a token drawn, its probability, that of a given token or of the
+ * runner-up, the entropy.
  *   out's arrays set, query's read; x [*,D] reads; w [V,D] reads
  * Where tokens are asked at least one id must remain to be drawn. */
 typedef void rf_head_query_fn(rf_ctx *, const rf_head_answer *out, const void *x, rf_matrix w,

@@ -147,6 +147,8 @@ static void take_query(rf_acts *acts, const layout *l)
     acts->answer.token = take(l, RF_INDEX, 1);
     acts->answer.score = take(l, RF_STATISTIC, 1);
     acts->answer.logprob = take(l, RF_STATISTIC, 1);
+    acts->answer.second = take(l, RF_STATISTIC, 1);
+    acts->answer.entropy = take(l, RF_STATISTIC, 1);
 }
 
 /* Both run twice: to measure, then to bind (arena.h). */

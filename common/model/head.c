@@ -128,7 +128,9 @@ int rf_model_query(rf_model *model, rf_acts *acts, const rf_model_question *q, r
                                  .seen = acts->seen};
     const rf_head_answer answer = {.token = q->token != NULL ? acts->answer.token : NULL,
                                    .score = acts->answer.score,
-                                   .logprob = scored ? acts->answer.logprob : NULL};
+                                   .logprob = scored ? acts->answer.logprob : NULL,
+                                   .second = q->second != NULL ? acts->answer.second : NULL,
+                                   .entropy = q->entropy != NULL ? acts->answer.entropy : NULL};
     ctx->backend->kernels->head_query(ctx, &answer, acts->final, head, &query, q->n,
                                       model->config.hidden_size, model->config.vocab_size);
     release_head(model);
@@ -138,6 +140,12 @@ int rf_model_query(rf_model *model, rf_acts *acts, const rf_model_question *q, r
     }
     if (scored) {
         rf_backend_download(ctx, q->logprob, RF_F64, answer.logprob, RF_STATISTIC, q->n);
+    }
+    if (q->second != NULL) {
+        rf_backend_download(ctx, q->second, RF_F64, answer.second, RF_STATISTIC, q->n);
+    }
+    if (q->entropy != NULL) {
+        rf_backend_download(ctx, q->entropy, RF_F64, answer.entropy, RF_STATISTIC, q->n);
     }
     return rf_ctx_sync(ctx, err);
 }

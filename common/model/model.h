@@ -241,7 +241,9 @@ typedef struct rf_model_question {
     int64_t n_seen;
     int32_t *token;  /* [n], or NULL: not asked, and neither is */
     double *score;   /* [n] */
-    double *logprob; /* [n], or NULL: not asked */
+    double *logprob; /* [n], or NULL: not asked; so are */
+    double *second;  /* [n], with token only, */
+    double *entropy; /* [n] */
 } rf_model_question;
 
 /* Places, targets or a number of ids out of range are errors. */

@@ -345,6 +345,8 @@ static inline void declare_head_query(kernel_case *c)
     case_declare(c, "token", RF_INDEX, SETS, s.n, 0, 0);
     case_declare(c, "score", RF_STATISTIC, SETS, s.n, 0, 0);
     case_declare(c, "logprob", RF_STATISTIC, SETS, s.n, 0, 0);
+    case_declare(c, "second", RF_STATISTIC, SETS, s.n, 0, 0);
+    case_declare(c, "entropy", RF_STATISTIC, SETS, s.n, 0, 0);
     case_declare(c, "x", RF_ACTIVATION, READS, (s.n + 3) * s.d, 2, 0);
     double *w = case_declare(c, "w", RF_WEIGHT, READS, s.v * s.d, inverse_root(s.d), 0);
     case_declare_places(c, "place", s.n, s.n + 3);
@@ -378,7 +380,7 @@ static inline void run_head_query(kernel_case *c, rf_ctx *ctx)
                            .n_banned = s.v > 4 ? 2 : 0,
                            .n_usable = s.v > 4 ? s.v - 2 : s.v,
                            .seen = M("seen")};
-    rf_head_answer answer = {M("token"), M("score"), M("logprob")};
+    rf_head_answer answer = {M("token"), M("score"), M("logprob"), M("second"), M("entropy")};
     if (c->flags & ALONE) {
         KERNEL(head_query)
         (ctx, &(rf_head_answer){.logprob = answer.logprob}, M("x"), rf_matrix_rows(M("w")),

@@ -300,7 +300,8 @@ Test(cpu_exact, queries_and_keys_without_partner_get_zeros)
 enum { N = 700, D = 97, V = 701 };
 
 typedef struct others {
-    float *loss, *dx, *dw, *y, *rstd, *dgain, *dtable, *score, *logprob, *moved, *gated;
+    float *loss, *dx, *dw, *y, *rstd, *dgain, *dtable, *score, *logprob, *second, *entropy, *moved,
+        *gated;
     int32_t token[N];
     double squares[8]; /* sums over runs, then their sum in the first */
 } others;
@@ -316,14 +317,16 @@ static others others_new(void)
                     .dtable = exact_random(V * D, 7),
                     .score = exact_random(N, 8),
                     .logprob = exact_random(N, 11),
+                    .second = exact_random(N, 12),
+                    .entropy = exact_random(N, 13),
                     .moved = exact_random(N * D, 9),
                     .gated = exact_random(N * D, 10)};
 }
 
 static void others_free(others *o)
 {
-    float *all[] = {o->loss,   o->dx,    o->dw,      o->y,     o->rstd, o->dgain,
-                    o->dtable, o->score, o->logprob, o->moved, o->gated};
+    float *all[] = {o->loss,  o->dx,      o->dw,     o->y,       o->rstd,  o->dgain, o->dtable,
+                    o->score, o->logprob, o->second, o->entropy, o->moved, o->gated};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         free(all[i]);
     }
@@ -356,7 +359,7 @@ static void others_run(others *o, const rf_backend *backend, int n_threads, rf_c
                                  .banned = banned,
                                  .n_banned = 2,
                                  .n_usable = V - 5};
-    const rf_head_answer answer = {o->token, o->score, o->logprob};
+    const rf_head_answer answer = {o->token, o->score, o->logprob, o->second, o->entropy};
     void *act = exact_upload(ctx, RF_ACTIVATION, x, N * D);
     void *y = exact_upload(ctx, RF_ACTIVATION, o->y, N * D);
     void *gated = exact_upload(ctx, RF_ACTIVATION, o->gated, N * D);
@@ -401,6 +404,8 @@ static void check_others(rf_compute compute)
             EXPECT_SAME(first.gated, other.gated, N * D, "%s: swiglu", list[b]->isa);
             EXPECT_SAME(first.score, other.score, N, "%s: score", list[b]->isa);
             EXPECT_SAME(first.logprob, other.logprob, N, "%s: logprob", list[b]->isa);
+            EXPECT_SAME(first.second, other.second, N, "%s: second", list[b]->isa);
+            EXPECT_SAME(first.entropy, other.entropy, N, "%s: entropy", list[b]->isa);
             EXPECT_SAME(first.token, other.token, N, "%s: token", list[b]->isa);
             EXPECT_SAME(first.y, other.y, N * D, "%s: norm", list[b]->isa);
             EXPECT_SAME(first.dgain, other.dgain, D, "%s: dgain", list[b]->isa);
@@ -445,8 +450,8 @@ Test(cpu_exact, places_of_the_head_do_not_depend_on_their_batch)
         rf_head_query query = {.place = place, .target = target, .n_usable = V};
         k->head_query(ctx, &(rf_head_answer){.logprob = logprob}, x, rf_matrix_rows(w), &query, N,
                       D, V);
-        k->head_query(ctx, &(rf_head_answer){token, score, together}, x, rf_matrix_rows(w), &query,
-                      N, D, V);
+        k->head_query(ctx, &(rf_head_answer){.token = token, .score = score, .logprob = together},
+                      x, rf_matrix_rows(w), &query, N, D, V);
         EXPECT_SAME(logprob, together, N, "%s: logprob beside a token", list[b]->isa);
         query = (rf_head_query){.place = place + AT, .target = target + AT, .n_usable = V};
         k->head_query(ctx, &(rf_head_answer){.logprob = &own_logprob}, x, rf_matrix_rows(w), &query,

@@ -324,7 +324,8 @@ static void check_heads(rf_layout layout)
             logits[packed] = exact_nan(N * V);
             k->head_loss(ctx, loss[packed], NULL, NULL, p.x, w, target, weight, chosen, M, N, D, V);
             k->head_logits(ctx, logits[packed], p.x, w, place, N, D, V);
-            const rf_head_answer answer = {sampled[packed], score[packed], logprob[packed]};
+            const rf_head_answer answer = {
+                .token = sampled[packed], .score = score[packed], .logprob = logprob[packed]};
             k->head_query(ctx, &answer, p.x, w, &query, N, D, V);
             free(data);
             rf_ctx_free(ctx);

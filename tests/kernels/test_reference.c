@@ -112,19 +112,22 @@ Test(reference, head)
     const double x[] = {7, 1}, w[] = {log(1), log(2), log(5), -1e3}, weight[] = {0.5, 0.5};
     const int32_t target[] = {-1, 1}, wanted[] = {2}, place[] = {1};
     double loss[2], dx[2], dw[4] = {0, 0, 0, 10}, logprob[1], score[1], logits[4];
+    double second[1], entropy[1];
     int32_t token[1];
     ref->head_loss(ctx, loss, dx, dw, x, rf_matrix_rows(w), target, weight, place, 1, 2, 1, 4);
     expect(loss, (double[]){0, log(4)}, 2, "loss");
     expect(dw, (double[]){0.5 / 8, -0.5 * 6 / 8, 0.5 * 5 / 8, 10}, 4, "dw");
     expect(dx, (double[]){0, dw[1] * log(2) + dw[2] * log(5)}, 2, "dx");
     const rf_head_query query = {.place = place, .target = wanted, .n_usable = 2};
-    ref->head_query(ctx, &(rf_head_answer){token, score, logprob}, x, rf_matrix_rows(w), &query, 1,
-                    1, 4);
+    ref->head_query(ctx, &(rf_head_answer){token, score, logprob, second, entropy}, x,
+                    rf_matrix_rows(w), &query, 1, 1, 4);
     expect(logprob, (double[]){log(5.0 / 8)}, 1, "logprob");
     ref->head_logits(ctx, logits, x, rf_matrix_rows(w), place, 1, 1, 4);
     expect(logits, w, 4, "logits");
     cr_assert_eq(token[0], 1);
     expect(score, (double[]){2.0 / 8}, 1, "score");
+    expect(second, (double[]){1.0 / 8}, 1, "second"); /* not 5/8: that id is not usable */
+    expect(entropy, (double[]){(log(8) + 2 * log(4) + 5 * log(8.0 / 5)) / 8}, 1, "entropy");
     rf_ctx_free(ctx);
 }
 

@@ -24,7 +24,7 @@ typedef struct candidates {
     int64_t n_least; /* and all that have this one but the first so many */
 } candidates;
 
-static float largest_of(const float *z, int64_t n)
+float RF_CPU(head_largest)(const float *z, int64_t n)
 {
     vf top = v_set(-INFINITY);
     for (int64_t j = 0; j < n; j += VL) {
@@ -80,7 +80,7 @@ static uint64_t tally(uint64_t *bucket, const candidates *c, uint32_t low, int s
     for (int64_t begin = 0; begin < c->n; begin += BLOCK) {
         const int64_t n = min_of(BLOCK, c->n - begin);
         const float *z = c->z + begin;
-        if ((double)largest_of(z, n) < from) {
+        if ((double)RF_CPU(head_largest)(z, n) < from) {
             continue;
         }
         if (by_mass) {
@@ -152,7 +152,7 @@ static int32_t sample(const candidates *c, uint64_t key)
     for (int64_t begin = 0; begin < c->n; begin += BLOCK) {
         const int64_t n = min_of(BLOCK, c->n - begin);
         const float *z = c->z + begin;
-        if ((double)largest_of(z, n) < c->least) {
+        if ((double)RF_CPU(head_largest)(z, n) < c->least) {
             continue;
         }
         weigh(e, c, begin, n);
@@ -200,7 +200,7 @@ int32_t RF_CPU(draw)(float *own, const float *row, int32_t first, const rf_head_
                     .least = -(double)FLT_MAX,
                     .n_least = INT64_MAX,
                     .best = first};
-    c.largest = largest_of(c.z, c.n);
+    c.largest = RF_CPU(head_largest)(c.z, c.n);
     if (!(c.largest > -INFINITY)) {
         return first;
     }

@@ -28,6 +28,9 @@ void RF_CPU(head_gather)(rf_ctx *ctx, void *x, const void *from, const int32_t *
  * there (it may be the row itself). */
 void RF_CPU(head_row_sum)(float *largest, float *sum, float *e, const float *row, int64_t v);
 
+/* Of n logits, 1 or more. */
+float RF_CPU(head_largest)(const float *z, int64_t n);
+
 /* The token that `how` draws from logits row [n_usable], banned ones -INFINITY; `first` where no
  * other is above. own [n_usable] is scratch. */
 int32_t RF_CPU(draw)(float *own, const float *row, int32_t first, const rf_head_query *query,

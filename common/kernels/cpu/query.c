@@ -40,6 +40,19 @@ static int32_t ban(float *row, const rf_head_query *query)
     return -1;
 }
 
+/* log(sum) - sum_j p_j (logit_j - largest), p_j = exp(logit_j - largest) / sum; an id of no
+ * probability adds nothing, however far below it is. */
+static float entropy_of(const float *row, float largest, float sum, int64_t v)
+{
+    vf total = v_zero();
+    for (int64_t j = 0; j < v; j += VL) {
+        vf below = v_max(v_sub(v_load_n(row + j, v - j), v_set(largest)), v_set(-200.0F));
+        total = v_fma(v_first(v - j, v_exp(below), v_zero()), below, total);
+    }
+    const float entropy = logf(sum) - v_sum(total) / sum;
+    return entropy < 0.0F ? 0.0F : entropy;
+}
+
 /* The answers about place number i from its logits; the row is spoilt. `own` has room for another. */
 static void answer(const rf_head_answer *out, float *row, float *own, const rf_head_query *query,
                    int64_t i, int64_t v)
@@ -50,6 +63,9 @@ static void answer(const rf_head_answer *out, float *row, float *own, const rf_h
         const int32_t target = query->target[i];
         ((float *)out->logprob)[i] = target < 0 ? 0.0F : (row[target] - largest) - logf(sum);
     }
+    if (out->entropy != NULL) { /* of all ids, before some are hidden */
+        ((float *)out->entropy)[i] = entropy_of(row, largest, sum, v);
+    }
     if (out->token != NULL) {
         const rf_draw how = query->draw != NULL ? query->draw[i] : (rf_draw){0};
         const int32_t first = ban(row, query);
@@ -57,6 +73,11 @@ static void answer(const rf_head_answer *out, float *row, float *own, const rf_h
         const int32_t id = RF_CPU(draw)(own, row, first, query, &how);
         out->token[i] = id;
         ((float *)out->score)[i] = expf(row[id] - largest) / sum;
+        if (out->second != NULL) {
+            row[id] = -INFINITY;
+            ((float *)out->second)[i] =
+                expf(RF_CPU(head_largest)(row, query->n_usable) - largest) / sum;
+        }
     }
 }
 

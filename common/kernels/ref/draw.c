@@ -68,7 +68,7 @@ static int64_t keep(const int32_t *id, int64_t n, const real *z, const rf_draw *
     return n;
 }
 
-static bool is_banned(const rf_head_query *query, int64_t id)
+bool RF_REF(is_banned)(const rf_head_query *query, int64_t id)
 {
     for (int64_t b = 0; b < query->n_banned; b++) {
         if (query->banned[b] == id) {
@@ -85,7 +85,7 @@ int32_t RF_REF(draw)(real *z, int32_t *id, const real *logits, const rf_head_que
     int64_t n = 0;
     for (int32_t j = 0; j < query->n_usable; j++) {
         z[j] = logits[j];
-        if (!is_banned(query, j)) {
+        if (!RF_REF(is_banned)(query, j)) {
             id[n++] = j;
         }
     }

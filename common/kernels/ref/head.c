@@ -71,10 +71,32 @@ void RF_REF(head_loss)(rf_ctx *ctx, void *loss_, void *dx_, void *dw_, const voi
     }
 }
 
+static real runner_up(const real *logits, const rf_head_query *query, int32_t token, real lse)
+{
+    real most = -INFINITY;
+    for (int32_t j = 0; j < query->n_usable; j++) {
+        if (!RF_REF(is_banned)(query, j) && j != token && logits[j] > most) {
+            most = logits[j];
+        }
+    }
+    return exp(most - lse);
+}
+
+static real entropy_of(const real *logits, real lse, int64_t v)
+{
+    real sum = 0;
+    for (int64_t j = 0; j < v; j++) {
+        const real p = exp(logits[j] - lse);
+        sum += p > 0 ? p * (lse - logits[j]) : 0; /* 0 log 0 is 0 */
+    }
+    return sum < 0 ? 0 : sum;
+}
+
 void RF_REF(head_query)(rf_ctx *ctx, const rf_head_answer *out, const void *x_, rf_matrix w_,
                         const rf_head_query *query, int64_t n, int64_t d, int64_t v)
 {
-    real *score = out->score, *logprob = out->logprob, *logits = logits_of(ctx, v);
+    real *score = out->score, *logprob = out->logprob, *second = out->second;
+    real *entropy = out->entropy, *logits = logits_of(ctx, v);
     real *drawn = logits + v;
     int32_t *id = (int32_t *)(void *)(drawn + v);
     const real *x = x_, *w = w_.data;
@@ -87,6 +109,12 @@ void RF_REF(head_query)(rf_ctx *ctx, const rf_head_answer *out, const void *x_, 
         if (out->token != NULL) {
             out->token[i] = RF_REF(draw)(drawn, id, logits, query, i);
             score[i] = exp(logits[out->token[i]] - lse);
+        }
+        if (second != NULL) {
+            second[i] = runner_up(logits, query, out->token[i], lse);
+        }
+        if (entropy != NULL) {
+            entropy[i] = entropy_of(logits, lse, v);
         }
     }
 }

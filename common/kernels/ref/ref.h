@@ -23,6 +23,7 @@ static inline real ref_operand(const rf_ctx *ctx, real x)
 RF_KERNELS(REF_DECLARE)
 #undef REF_DECLARE
 
+bool RF_REF(is_banned)(const rf_head_query *query, int64_t id);
 /* The token of query number i, of which these are the logits [V]. z [V] and id [V] are scratch. */
 int32_t RF_REF(draw)(real *z, int32_t *id, const real *logits, const rf_head_query *query,
                      int64_t i);
