@@ -18,7 +18,12 @@ const rf_config_key rf_decode_keys[] = {
      "tokens decoded before those behind them begin; refusion: a multiple of slot_size, 0: "
      "gen_length; mdm, fast-dllm: 0: 32; block: 0: objective.block_size"},
     {"decode.slot_threshold", RF_KEY_REAL, "0.9", 0, 1, NULL, RF_KEY_MAY_CHANGE,
-     "a slot is filled this round when the probability of its first draft is above"},
+     "a slot is filled this round when its score is above"},
+    {"decode.slot_score", RF_KEY_CHOICE, "first", 0, 0,
+     "first|product|mean|min|margin|entropy|expected", RF_KEY_MAY_CHANGE,
+     "score of a slot, from the probabilities of its first draft or of all (infer/README.md)"},
+    {"decode.order_bias", RF_KEY_REAL, "1", 1e-3, 1, NULL, RF_KEY_MAY_CHANGE,
+     "below 1 earlier slots come first: a score counts times this for each masked slot before it"},
     {"decode.token_threshold", RF_KEY_REAL, "0.4", 0, 1, NULL, RF_KEY_MAY_CHANGE,
      "a draft token passes when its autoregressive probability is above"},
     {"decode.verify", RF_KEY_CHOICE, "released", 0, 0, "released|paper", RF_KEY_MAY_CHANGE,
@@ -66,6 +71,8 @@ const rf_config_key rf_decode_keys[] = {
     {0}};
 
 /* In the order of the enumerations. */
+const char *const rf_slot_score_names[] = {"first",  "product", "mean",     "min",
+                                           "margin", "entropy", "expected", NULL};
 const char *const rf_remasking_names[] = {"low_confidence", "random", "first_hitting", NULL};
 const char *const rf_eos_rule_names[] = {"none", "logits", "late", NULL};
 const char *const rf_stop_names[] = {"eager", "block", "never", NULL};
@@ -169,6 +176,8 @@ int rf_decode_options_from_config(rf_decode_options *out, const rf_config *confi
         .block_length = rf_config_int(config, "decode.block_length"),
         .slot_threshold = rf_config_real(config, "decode.slot_threshold"),
         .token_threshold = rf_config_real(config, "decode.token_threshold"),
+        .slot_score = number_of(config, "decode.slot_score", rf_slot_score_names),
+        .order_bias = rf_config_real(config, "decode.order_bias"),
         .verify_paper = rf_config_is(config, "decode.verify", "paper"),
         .recompute_kv = rf_config_is(config, "decode.kv", "recompute"),
         .temperature = rf_config_real(config, "decode.temperature"),

@@ -24,6 +24,18 @@ typedef enum rf_rule { RF_RULE_QUOTA, RF_RULE_THRESHOLD, RF_RULE_FACTOR, RF_RULE
 extern const char *const rf_remasking_names[],
     *const rf_eos_rule_names[], *const rf_stop_names[], *const rf_canvas_cache_names[],
                                                             *const rf_rule_names[];
+/* How a plan scores a slot (decode.slot_score), from the probabilities q of its first m drafts: all,
+ * or up to the first drafted end of text. */
+typedef enum rf_slot_score {
+    RF_SLOT_SCORE_FIRST,   /* q_0 */
+    RF_SLOT_SCORE_PRODUCT, /* of all q */
+    RF_SLOT_SCORE_MEAN,    /* geometric */
+    RF_SLOT_SCORE_MIN,
+    RF_SLOT_SCORE_MARGIN,  /* the least lead of a q over its place's runner-up */
+    RF_SLOT_SCORE_ENTROPY, /* exp of minus the mean entropy of the places */
+    RF_SLOT_SCORE_EXPECTED /* share of the m drafts before the first that fails, each q a chance */
+} rf_slot_score;
+extern const char *const rf_slot_score_names[];
 
 /* Each decoder reads the settings that concern it. */
 typedef struct rf_decode_options {
@@ -32,6 +44,8 @@ typedef struct rf_decode_options {
     int64_t slot_size;    /* refusion: S; the last slot may be shorter */
     int64_t block_length; /* refusion: a multiple of slot_size; 0: gen_length */
     double slot_threshold, token_threshold;
+    rf_slot_score slot_score;
+    double order_bias; /* a slot's score counts times this for each masked slot to its left; 0: 1 */
     bool verify_paper; /* place 0 of a slot must pass too; else `released` */
     bool recompute_kv; /* compute the keys and values of slots completed side by side again */
     double temperature;
@@ -61,7 +75,8 @@ typedef struct rf_decode_options {
 
 /* Keys that only some decoders read (rf_decoder.ignores): those of slots, those of drawing, which the
  * others refuse, and those of the decoders of masked diffusion. */
-#define RF_SLOT_SETTINGS "slot_size slot_threshold token_threshold verify kv sample"
+#define RF_SLOT_SETTINGS                                                                           \
+    "slot_size slot_threshold slot_score order_bias token_threshold verify kv sample"
 #define RF_DRAW_SETTINGS "top_k top_p min_p repetition_penalty"
 #define RF_FILL_SETTINGS "steps remasking cfg eos_rule stop cache rule threshold factor"
 

@@ -1,16 +1,16 @@
 /* Select and infill (arXiv:2512.13586). A round plans the masked slots of a stretch (the response
- * in pieces of decode.block_length, from left to right), verifies the selected drafts together, and
- * completes the slots side by side where verification committed nothing. `refusion-left-to-right`
- * is the same with one slot a round. */
+ * in pieces of decode.block_length, from left to right; decode_plan.c), verifies the selected drafts
+ * together, and completes the slots side by side where verification committed nothing.
+ * `refusion-left-to-right` is the same with one slot a round. */
 #include "infer/decode_complete.h"
+#include "infer/decode_plan.h"
 #include "infer/decoder.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 
 enum {
-    PLAN,    /* masks of all masked slots: first drafts */
-    DRAFT,   /* the same pass: the other drafts of the selected slots */
+    PLAN,    /* decode_plan.c */
     VERIFY,  /* the drafts of the selected slots, in sequence */
     COMPLETE /* decode_complete.c */
 };
@@ -34,6 +34,7 @@ static int resolve(rf_decode_options *o, rf_error *err)
     if (o->block_length == 0 || o->block_length > whole) {
         o->block_length = whole;
     }
+    o->order_bias = o->order_bias > 0 ? o->order_bias : 1;
     return RF_OK;
 }
 
@@ -52,105 +53,8 @@ static void describe(char *text, size_t bytes, const rf_decode_options *o)
 {
     char sampling[160];
     rf_decode_sampling_text(sampling, sizeof sampling, o);
-    snprintf(text, bytes, "slots of %" PRId64 ", thresholds %g and %g, %s", o->slot_size,
-             o->slot_threshold, o->token_threshold, sampling);
-}
-
-/* --- Step 1: plan ----------------------------------------------------------------------------- */
-
-/* M: the masked slots of the first stretch that holds any. Returns false when there are none left.
- * An end of text removes the slots behind it, so that later stretches never start. From left to
- * right, only the leftmost slot matters: the plan is causal in position order, so the masks behind
- * it cannot change it. */
-static bool list_masked(rf_sequence *s)
-{
-    int64_t per_stretch = s->options->block_length / s->slot_size;
-
-    s->n_masked = 0;
-    for (; s->stretch < s->n_slots; s->stretch += per_stretch) {
-        for (int64_t e = s->stretch; e < s->stretch + per_stretch && e < s->n_slots; e++) {
-            if (s->slot[e] == RF_SLOT_MASKED) {
-                s->masked[s->n_masked++] = e;
-                if (s->options->kind == &rf_decoder_left_to_right) {
-                    return true;
-                }
-            }
-        }
-        if (s->n_masked > 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* The masks of all slots of M run as one causal sequence behind the cache, at first together with
- * the prompt. Scores need the first place of each slot only. */
-static void ask_plan(rf_sequence *s, rf_batch *batch)
-{
-    int32_t mask = rf_tokenizer_specials(s->tokenizer)->mask;
-    int64_t S = s->slot_size;
-
-    s->rounds++;
-    (void)list_masked(s);
-    rf_sequence_add_prompt(s, batch);
-    for (int64_t j = 0; j < s->n_masked; j++) {
-        int64_t at = s->masked[j] * S;
-        rf_sequence_ask(s, RF_QUERY_DRAFT, batch->n, at, -1);
-        for (int64_t i = 0; i < rf_sequence_length(s, s->masked[j]); i++) {
-            rf_sequence_add(s, batch, mask, at + i, s->committed + j * S + i, s->committed);
-        }
-    }
-}
-
-/* Every slot whose first draft is likely enough, or else the single best one. */
-static void select_slots(rf_sequence *s)
-{
-    int64_t best = s->masked[0];
-
-    s->n_selected = 0;
-    for (int64_t j = 0; j < s->n_masked; j++) {
-        int64_t e = s->masked[j];
-        if (s->score[e] > s->options->slot_threshold) {
-            s->selected[s->n_selected++] = e;
-        }
-        best = s->score[e] > s->score[best] ? e : best;
-    }
-    if (s->n_selected == 0) {
-        s->selected[s->n_selected++] = best;
-    }
-    for (int64_t r = 0; r < s->n_selected; r++) {
-        s->slot[s->selected[r]] = RF_SLOT_SELECTED;
-    }
-}
-
-/* Takes the scores; then asks for the rest of the selected slots' drafts. */
-static void tell_plan(rf_sequence *s)
-{
-    int64_t S = s->slot_size, begin = s->query[0].row;
-
-    for (int64_t i = 0; i < s->n_tokens; i++) {
-        s->draft[i] = -1;
-    }
-    for (int64_t j = 0; j < s->n_masked; j++) {
-        s->draft[s->query[j].at] = s->query[j].token;
-        s->score[s->masked[j]] = s->query[j].p;
-    }
-    select_slots(s);
-    s->n_queries = 0;
-    for (int64_t j = 0; j < s->n_masked; j++) {
-        int64_t e = s->masked[j];
-        for (int64_t i = 1; i < rf_sequence_length(s, e) && s->slot[e] == RF_SLOT_SELECTED; i++) {
-            rf_sequence_ask(s, RF_QUERY_DRAFT, begin + j * S + i, e * S + i, -1);
-        }
-    }
-}
-
-static void tell_drafts(rf_sequence *s)
-{
-    for (int64_t j = 0; j < s->n_queries; j++) {
-        s->draft[s->query[j].at] = s->query[j].token;
-    }
-    rf_sequence_notify(s, RF_EVENT_PLAN);
+    snprintf(text, bytes, "slots of %" PRId64 ", thresholds %g (%s) and %g, %s", o->slot_size,
+             o->slot_threshold, rf_slot_score_names[o->slot_score], o->token_threshold, sampling);
 }
 
 /* --- Step 2: verify together ------------------------------------------------------------------ */
@@ -177,7 +81,7 @@ static int64_t passing_run(rf_sequence *s)
     double threshold = s->options->token_threshold;
 
     for (int64_t r = 0, j = 0; r < s->n_selected; r++) {
-        s->pass[n++] = !s->options->verify_paper || s->score[s->selected[r]] > threshold;
+        s->pass[n++] = !s->options->verify_paper || s->draft_p[s->selected[r] * S] > threshold;
         for (; n < r * S + rf_sequence_length(s, s->selected[r]); j++) {
             s->pass[n++] = s->query[j].p > threshold;
         }
@@ -221,13 +125,13 @@ static void end_round(rf_sequence *s)
     rf_sequence_notify(s, RF_EVENT_COMMIT);
     s->phase = PLAN;
     s->cycle = 0;
-    s->done = !list_masked(s);
+    s->done = !rf_plan_list(s);
 }
 
 static void ask(rf_sequence *s, rf_batch *batch)
 {
     if (s->phase == PLAN) {
-        ask_plan(s, batch);
+        rf_plan_ask(s, batch);
     } else if (s->phase == VERIFY) {
         ask_verify(s, batch);
     } else {
@@ -239,11 +143,9 @@ static bool tell(rf_sequence *s)
 {
     switch (s->phase) {
     case PLAN:
-        tell_plan(s);
-        s->phase = DRAFT;
-        return true;
-    case DRAFT:
-        tell_drafts(s);
+        if (rf_plan_tell(s)) {
+            return true;
+        }
         s->phase = VERIFY;
         return false;
     case VERIFY:
@@ -267,5 +169,5 @@ static bool tell(rf_sequence *s)
     .needs_mask = true, .resolve = resolve, .slot_size = slot_size, .most_places = most_places,    \
     .describe = describe, .ask = ask, .tell = tell
 const rf_decoder rf_decoder_refusion = {METHODS, .ignores = RF_FILL_SETTINGS};
-const rf_decoder rf_decoder_left_to_right = {METHODS,
-                                             .ignores = "slot_threshold " RF_FILL_SETTINGS};
+const rf_decoder rf_decoder_left_to_right = {
+    METHODS, .ignores = "slot_threshold slot_score order_bias " RF_FILL_SETTINGS};

@@ -89,6 +89,8 @@ static void make_seats(rf_engine *e)
     e->score = rf_alloc(most, sizeof *e->score);
     e->logprob = rf_alloc(most, sizeof *e->logprob);
     e->seen = rf_alloc((size_t)e->acts->keys, sizeof *e->seen);
+    e->second = rf_alloc(most, sizeof *e->second);
+    e->entropy = rf_alloc(most, sizeof *e->entropy);
     e->seat = rf_alloc((size_t)e->capacity, sizeof *e->seat);
     for (int64_t i = 0; i < e->capacity; i++) {
         rf_sequence_new(&e->seat[i].sequence, &e->options, e->tokenizer,
@@ -158,6 +160,8 @@ void rf_engine_free(rf_engine *e)
     free(e->seen);
     free(e->score);
     free(e->logprob);
+    free(e->second);
+    free(e->entropy);
     free(e);
 }
 
@@ -239,7 +243,7 @@ static int64_t take_queries(rf_engine *e, int64_t n, rf_sequence *s)
 /* All queries at once; the head is asked only for kinds of answers that one of them wants. */
 static int ask_head(rf_engine *e, rf_error *err)
 {
-    int64_t n = 0, n_targets = 0;
+    int64_t n = 0, n_targets = 0, n_measures[RF_MEASURE_ENTROPY + 1] = {0};
     e->n_seen = 0;
     for (int64_t i = 0; i < e->capacity; i++) {
         if (e->seat[i].waits) {
@@ -248,25 +252,33 @@ static int ask_head(rf_engine *e, rf_error *err)
     }
     for (int64_t j = 0; j < n; j++) {
         n_targets += e->target[j] >= 0;
+        n_measures[e->asked[j]->measure]++;
     }
-    RF_TRY(rf_model_query(e->model, e->acts,
-                          &(rf_model_question){.n = n,
-                                               .place = e->row,
-                                               .target = e->target,
-                                               .draw = e->draw,
-                                               .banned = e->banned,
-                                               .n_banned = e->n_banned,
-                                               .n_usable = rf_tokenizer_size(e->tokenizer),
-                                               .seen = e->seen,
-                                               .n_seen = e->n_seen,
-                                               .token = n_targets < n ? e->token : NULL,
-                                               .score = e->score,
-                                               .logprob = n_targets > 0 ? e->logprob : NULL},
-                          err));
+    const rf_model_question question = {
+        .n = n,
+        .place = e->row,
+        .target = e->target,
+        .draw = e->draw,
+        .banned = e->banned,
+        .n_banned = e->n_banned,
+        .n_usable = rf_tokenizer_size(e->tokenizer),
+        .seen = e->seen,
+        .n_seen = e->n_seen,
+        .token = n_targets < n ? e->token : NULL,
+        .score = e->score,
+        .logprob = n_targets > 0 ? e->logprob : NULL,
+        .second = n_measures[RF_MEASURE_SECOND] > 0 ? e->second : NULL,
+        .entropy = n_measures[RF_MEASURE_ENTROPY] > 0 ? e->entropy : NULL,
+    };
+    RF_TRY(rf_model_query(e->model, e->acts, &question, err));
     for (int64_t j = 0; j < n; j++) {
+        rf_query *q = e->asked[j];
         const bool is_drawn = e->target[j] < 0;
-        e->asked[j]->p = is_drawn ? e->score[j] : exp(e->logprob[j]);
-        e->asked[j]->token = is_drawn ? e->token[j] : e->target[j];
+        q->p = is_drawn ? e->score[j] : exp(e->logprob[j]);
+        q->token = is_drawn ? e->token[j] : e->target[j];
+        if (q->measure != RF_MEASURE_NONE) {
+            q->measured = q->measure == RF_MEASURE_SECOND ? e->second[j] : e->entropy[j];
+        }
     }
     return RF_OK;
 }

@@ -57,7 +57,7 @@ typedef struct rf_engine {
     rf_draw *draw;
     int32_t *seen; /* [n_seen] what repetition penalties look at; room for all slabs */
     int64_t n_seen;
-    double *score, *logprob;
+    double *score, *logprob, *second, *entropy;
 } rf_engine;
 
 /* What a model must be made for, to answer `capacity` prompts of up to max_prompt tokens at once. A

@@ -15,6 +15,7 @@ void rf_sequence_new(rf_sequence *s, const rf_decode_options *options,
     size_t n_tokens = (size_t)s->n_tokens, n_slots = (size_t)s->n_slots;
     s->token = rf_alloc(n_tokens, sizeof *s->token);
     s->draft = rf_alloc(n_tokens, sizeof *s->draft);
+    s->draft_p = rf_alloc(n_tokens, sizeof *s->draft_p);
     s->pass = rf_alloc(n_slots * (size_t)s->slot_size, sizeof *s->pass);
     s->score = rf_alloc(n_slots, sizeof *s->score);
     s->p_end = rf_alloc(n_slots, sizeof *s->p_end);
@@ -28,8 +29,8 @@ void rf_sequence_new(rf_sequence *s, const rf_decode_options *options,
 
 void rf_sequence_free(rf_sequence *s)
 {
-    void *const owned[] = {s->token, s->draft,  s->pass,     s->score,    s->p_end, s->slot,
-                           s->round, s->masked, s->selected, s->accepted, s->query};
+    void *const owned[] = {s->token, s->draft, s->draft_p, s->pass,     s->score,    s->p_end,
+                           s->slot,  s->round, s->masked,  s->selected, s->accepted, s->query};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
         free(owned[i]);
     }

@@ -45,13 +45,22 @@ typedef enum rf_query_kind {
     RF_QUERY_PROBABILITY /* how probable `token` is */
 } rf_query_kind;
 
+/* What a draft's place is asked beside it (rf_head_answer). */
+typedef enum rf_measure {
+    RF_MEASURE_NONE,
+    RF_MEASURE_SECOND, /* the runner-up's probability */
+    RF_MEASURE_ENTROPY /* of its distribution, in nats */
+} rf_measure;
+
 /* One question to the head. */
 typedef struct rf_query {
     rf_query_kind kind;
     int32_t row;   /* of the batch: the place whose prediction is asked for */
     int32_t at;    /* response place that the answer is about; names the randomness of a draft */
     int32_t token; /* asked for, or the answer */
-    double p;      /* answer: the probability of token, untempered */
+    rf_measure measure;
+    double p;        /* answer: the probability of token, untempered */
+    double measured; /* answer, where `measure` asks for one */
 } rf_query;
 
 /* --- State ------------------------------------------------------------------------------------ */
@@ -77,16 +86,19 @@ struct rf_sequence {
     int64_t places; /* of the forward passes so far */
 
     /* The response, [n_tokens] and [n_slots]. Owned */
-    int32_t *token; /* committed or accepted, -1: undecided */
-    int32_t *draft; /* of this round, -1: none */
-    double *score;  /* [n_slots] of a slot: probability of its first draft token, or confidence */
-    double *p_end;  /* [n_slots] probability of an end of text there, where decode.eos_rule asks */
+    int32_t *token;  /* committed or accepted, -1: undecided */
+    int32_t *draft;  /* of this round, -1: none */
+    double *draft_p; /* refusion: what the plan gives a draft, its probability */
+    double
+        *score; /* [n_slots] of a slot: decode.slot_score with decode.order_bias, or confidence */
+    double *p_end; /* [n_slots] probability of an end of text there, where decode.eos_rule asks */
     rf_slot_state *slot;
     int64_t *round; /* [n_slots] in which it was committed, from 1; 0: not yet */
 
-    /* A round of slots (decode_refusion.c, decode_complete.c). Owned */
-    int64_t stretch;               /* first slot of the current decode.block_length places */
-    int64_t *masked, n_masked;     /* its masked slots M, ascending */
+    /* A round of slots (decode_refusion.c, decode_plan.c, decode_complete.c). Owned */
+    int64_t stretch; /* decode_fill.c: first place of the current decode.block_length places */
+    int64_t *masked, n_masked;     /* M, those that the plan chooses from, ascending */
+    int64_t plan_row;              /* of the batch: the first mask of the plan */
     int64_t *selected, n_selected; /* ascending */
     int64_t *accepted;             /* [n_selected] places accepted so far while completing */
     bool *pass;                    /* [n_selected * slot_size] verdicts of verification */

@@ -40,6 +40,51 @@ static inline void oracle_after_eos(oracle *a, int64_t e)
 
 /* --- Step 1: plan ----------------------------------------------------------------------------- */
 
+/* The score of slot number j of M, whose drafts stand at transient places j S, j S + 1, ... */
+static inline double oracle_score(oracle *a, const int64_t *M, int64_t j)
+{
+    const int32_t *draft = a->draft + M[j] * a->S;
+    double q[ORACLE_LENGTH], lead[ORACLE_LENGTH], entropy = 0, score = 0;
+    int64_t m = 0;
+    do {
+        oracle_place(a, &q[m], &lead[m], &entropy, j * a->S + m, draft[m]);
+        m++;
+    } while (m < oracle_length(a, M[j]) && !oracle_is_eos(a, draft[m - 1]));
+    oracle_hit(a, HIT_score_to_eos, m < oracle_length(a, M[j]));
+
+    if (a->o.slot_score == RF_SLOT_SCORE_FIRST) {
+        score = q[0];
+    } else if (a->o.slot_score == RF_SLOT_SCORE_PRODUCT || a->o.slot_score == RF_SLOT_SCORE_MEAN) {
+        score = 1;
+        for (int64_t i = 0; i < m; i++) {
+            score *= q[i];
+        }
+        score = a->o.slot_score == RF_SLOT_SCORE_MEAN ? pow(score, 1.0 / (double)m) : score;
+    } else if (a->o.slot_score == RF_SLOT_SCORE_MIN || a->o.slot_score == RF_SLOT_SCORE_MARGIN) {
+        const double *of = a->o.slot_score == RF_SLOT_SCORE_MIN ? q : lead;
+        score = of[0];
+        for (int64_t i = 1; i < m; i++) {
+            score = of[i] < score ? of[i] : score;
+        }
+        score = score < 0 ? 0 : score;
+    } else if (a->o.slot_score == RF_SLOT_SCORE_ENTROPY) {
+        score = exp(-entropy / (double)m);
+    } else {
+        for (int64_t k = 0; k < m; k++) {
+            double chance = 1;
+            for (int64_t i = 0; i <= k; i++) {
+                chance *= q[i];
+            }
+            score += chance / (double)m;
+        }
+    }
+    for (int64_t i = 0; i < j; i++) {
+        score *= a->o.order_bias;
+    }
+    cr_assert(score >= 0 && score <= 1 + 1e-9, "score %g", score);
+    return score;
+}
+
 static inline void oracle_plan(oracle *a, const int64_t *M, int64_t n_M)
 {
     int32_t mask = rf_tokenizer_specials(a->tokenizer)->mask;
@@ -59,9 +104,13 @@ static inline void oracle_plan(oracle *a, const int64_t *M, int64_t n_M)
             int64_t at = M[j] * a->S + i;
             a->draft[at] = oracle_choose(a, &p, j * a->S + i, at, true);
             if (i == 0) {
-                a->score[M[j]] = p;
+                a->first[M[j]] = p;
             }
         }
+        a->score[M[j]] = oracle_score(a, M, j);
+        oracle_hit(a, HIT_score_decides,
+                   (a->score[M[j]] > a->o.slot_threshold) !=
+                       (a->first[M[j]] > a->o.slot_threshold));
     }
     a->k = 0;
     if (a->o.kind == &rf_decoder_left_to_right) {
@@ -78,7 +127,11 @@ static inline void oracle_plan(oracle *a, const int64_t *M, int64_t n_M)
     if (a->k == 0) {
         for (int64_t j = 1; j < n_M; j++) {
             double gap = a->score[M[j]] - a->score[M[best]];
-            a->close |= fabs(gap) < a->margin;
+            /* Products may be small, and are as exact as large ones; equal scores of `margin` are 0. */
+            double size = fmax(a->score[M[j]], a->score[M[best]]);
+            a->close |=
+                gap != 0 &&
+                fabs(gap) < a->margin * (a->o.slot_score == RF_SLOT_SCORE_MARGIN ? 1 : size);
             best = gap > 0 ? j : best;
         }
         a->selected[a->k++] = M[best];
@@ -115,7 +168,7 @@ static inline int64_t oracle_verify(oracle *a)
     oracle_forward(a);
     for (int64_t r = 0; r < a->k; r++) {
         a->pass[r * S] =
-            !a->o.verify_paper || oracle_above(a, a->score[a->selected[r]], a->o.token_threshold);
+            !a->o.verify_paper || oracle_above(a, a->first[a->selected[r]], a->o.token_threshold);
         for (int64_t i = 1; i < oracle_whole(a, r); i++) {
             double p = oracle_probability(a, r * S + i - 1, oracle_drafts(a, r)[i]);
             a->pass[r * S + i] = oracle_above(a, p, a->o.token_threshold);

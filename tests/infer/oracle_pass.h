@@ -15,6 +15,8 @@ enum { ORACLE_LENGTH = 64 }; /* most response tokens */
 
 /* Each branch of the algorithm, and how often it was taken. */
 #define ORACLE_BRANCHES(X)                                                                         \
+    X(score_to_eos, "a draft ends the text inside a slot: the score ends there")                   \
+    X(score_decides, "another slot_score than `first` decides")                                    \
     X(single_best, "no slot above the threshold: the single best one")                             \
     X(several, "several slots selected")                                                           \
     X(run_eos, "end of text in the verified run")                                                  \
@@ -85,6 +87,7 @@ typedef struct oracle {
     int32_t response[ORACLE_LENGTH];
     oracle_state state[ORACLE_LENGTH];
     int32_t draft[ORACLE_LENGTH];
+    double first[ORACLE_LENGTH]; /* probability of a slot's first draft */
     double score[ORACLE_LENGTH];
     int64_t selected[ORACLE_LENGTH], k;
     bool pass[ORACLE_LENGTH]; /* [k * S] */
@@ -202,6 +205,26 @@ static inline int32_t oracle_choose(oracle *a, double *p, int64_t j, int64_t i, 
     a->close |= d.close;
     *p = oracle_softmax(logits, token);
     return token;
+}
+
+/* What the distribution at transient place j says of a draft: its probability, its lead over the
+ * likeliest other token that may be produced; adds the entropy. */
+static inline void oracle_place(oracle *a, double *p, double *lead, double *entropy, int64_t j,
+                                int32_t token)
+{
+    const rf_specials *special = rf_tokenizer_specials(a->tokenizer);
+    double logits[SHARP_VOCABULARY], second = 0;
+    oracle_logits(a, logits, j);
+    *p = oracle_softmax(logits, token);
+    for (int32_t id = 0; id < SHARP_VOCABULARY; id++) {
+        double own = *p * exp(logits[id] - logits[token]);
+        *entropy -= own > 0 ? own * log(own) : 0;
+        if (id != token && id != special->mask && id != special->begin &&
+            id < rf_tokenizer_size(a->tokenizer)) {
+            second = fmax(second, own);
+        }
+    }
+    *lead = *p - second;
 }
 
 static inline bool oracle_is_eos(const oracle *a, int32_t token)

@@ -1,0 +1,181 @@
+/* Step 1 of a round: masks stand in all slots that may be chosen; each place drafts its own token.
+ * A slot's score is made of the probabilities of its drafts; the slots with scores above
+ * decode.slot_threshold are selected, or the best one alone. With decode.slot_score=first the head
+ * is asked for the first drafts of all slots, then for the other drafts of those selected: that of
+ * a large vocabulary costs more than a layer. The other scores need all drafts. */
+#include "infer/decode_plan.h"
+
+#include "infer/decoder.h"
+
+#include <math.h>
+
+/* --- Which slots may be chosen ---------------------------------------------------------------- */
+
+/* The masked slots of the first stretch that holds any: an end of text removes the slots behind it,
+ * so that later stretches never start. From left to right, only the leftmost slot matters: the plan
+ * is causal in position order, so the masks behind it cannot change it. */
+bool rf_plan_list(rf_sequence *s)
+{
+    const int64_t per_stretch = s->options->block_length / s->slot_size;
+    const bool leftmost = s->options->kind == &rf_decoder_left_to_right;
+    int64_t end = s->n_slots; /* of the stretch of the first masked slot */
+
+    s->n_masked = 0;
+    for (int64_t e = 0; e < end; e++) {
+        if (s->slot[e] != RF_SLOT_MASKED) {
+            continue;
+        }
+        if (s->n_masked == 0) {
+            int64_t rest = leftmost ? 1 : per_stretch - e % per_stretch;
+            end = rest < end - e ? e + rest : end;
+        }
+        s->masked[s->n_masked++] = e;
+    }
+    return s->n_masked > 0;
+}
+
+/* --- The pass --------------------------------------------------------------------------------- */
+
+static bool all_at_once(const rf_sequence *s)
+{
+    return s->options->slot_score != RF_SLOT_SCORE_FIRST || s->n_masked == 1;
+}
+
+/* What the score needs to know of each draft's place. */
+static rf_measure measure_of(rf_slot_score kind)
+{
+    return kind == RF_SLOT_SCORE_MARGIN    ? RF_MEASURE_SECOND
+           : kind == RF_SLOT_SCORE_ENTROPY ? RF_MEASURE_ENTROPY
+                                           : RF_MEASURE_NONE;
+}
+
+/* Asks for the drafts of place `from` and those behind it of each slot of M that is in `state`. */
+static void ask_drafts(rf_sequence *s, rf_slot_state state, int64_t from, int64_t to)
+{
+    s->n_queries = 0;
+    for (int64_t j = 0; j < s->n_masked; j++) {
+        const int64_t e = s->masked[j], n = rf_sequence_length(s, e);
+        for (int64_t i = from; s->slot[e] == state && i < n && i < to; i++) {
+            rf_sequence_ask(s, RF_QUERY_DRAFT, s->plan_row + j * s->slot_size + i,
+                            e * s->slot_size + i, -1);
+            s->query[s->n_queries - 1].measure = measure_of(s->options->slot_score);
+        }
+    }
+}
+
+void rf_plan_ask(rf_sequence *s, rf_batch *batch)
+{
+    const int32_t mask = rf_tokenizer_specials(s->tokenizer)->mask;
+    const int64_t S = s->slot_size;
+
+    (void)rf_plan_list(s);
+    rf_sequence_add_prompt(s, batch);
+    s->plan_row = batch->n;
+    for (int64_t j = 0; j < s->n_masked; j++) {
+        for (int64_t i = 0; i < rf_sequence_length(s, s->masked[j]); i++) {
+            rf_sequence_add(s, batch, mask, s->masked[j] * S + i, s->committed + j * S + i,
+                            s->committed);
+        }
+    }
+    s->rounds++;
+    s->step = 0;
+    ask_drafts(s, RF_SLOT_MASKED, 0, all_at_once(s) ? S : 1);
+}
+
+/* --- What it found ---------------------------------------------------------------------------- */
+
+/* The score of a slot whose m drafts q tells of, in [0,1]. */
+static double score_of(rf_slot_score kind, const rf_query *q, int64_t m)
+{
+    double product = 1, logs = 0, least = 1, margin = 1, entropy = 0, expected = 0;
+
+    for (int64_t i = 0; i < m; i++) {
+        product *= q[i].p;
+        expected += product / (double)m;
+        logs += log(q[i].p) / (double)m;
+        least = fmin(least, q[i].p);
+        margin = fmin(margin, q[i].p - q[i].measured);
+        entropy += q[i].measured / (double)m;
+    }
+    switch (kind) {
+    case RF_SLOT_SCORE_FIRST:
+        return q[0].p;
+    case RF_SLOT_SCORE_PRODUCT:
+        return product;
+    case RF_SLOT_SCORE_MEAN:
+        return exp(logs);
+    case RF_SLOT_SCORE_MIN:
+        return least;
+    case RF_SLOT_SCORE_MARGIN: /* a sampled draft may be less likely than its runner-up */
+        return fmax(margin, 0);
+    case RF_SLOT_SCORE_ENTROPY:
+        return exp(-entropy);
+    default:
+        return expected;
+    }
+}
+
+/* Scores each slot of M. From the drafts behind an end of text nothing is to be learnt. */
+static void score_slots(rf_sequence *s)
+{
+    const rf_decode_options *o = s->options;
+    const rf_query *q = s->query;
+
+    for (int64_t j = 0; j < s->n_masked; j++) {
+        const int64_t e = s->masked[j], n = all_at_once(s) ? rf_sequence_length(s, e) : 1;
+        bool ended;
+        const int64_t m = rf_sequence_cut(s, s->draft + e * s->slot_size, n, &ended);
+        s->score[e] = score_of(o->slot_score, q, m) * pow(o->order_bias, (double)j);
+        q += n;
+    }
+}
+
+/* Every slot whose score is above the threshold, or else the single best one. */
+static void select_slots(rf_sequence *s)
+{
+    int64_t best = s->masked[0];
+
+    s->n_selected = 0;
+    for (int64_t j = 0; j < s->n_masked; j++) {
+        int64_t e = s->masked[j];
+        if (s->score[e] > s->options->slot_threshold) {
+            s->selected[s->n_selected++] = e;
+        }
+        best = s->score[e] > s->score[best] ? e : best;
+    }
+    if (s->n_selected == 0) {
+        s->selected[s->n_selected++] = best;
+    }
+    for (int64_t r = 0; r < s->n_selected; r++) {
+        s->slot[s->selected[r]] = RF_SLOT_SELECTED;
+    }
+}
+
+static void take_drafts(rf_sequence *s)
+{
+    for (int64_t j = 0; j < s->n_queries; j++) {
+        s->draft[s->query[j].at] = s->query[j].token;
+        s->draft_p[s->query[j].at] = s->query[j].p;
+    }
+}
+
+bool rf_plan_tell(rf_sequence *s)
+{
+    if (s->step == 0) {
+        for (int64_t i = 0; i < s->n_tokens; i++) {
+            s->draft[i] = -1;
+        }
+        take_drafts(s);
+        score_slots(s);
+        select_slots(s);
+        s->step = 1;
+        if (!all_at_once(s)) {
+            ask_drafts(s, RF_SLOT_SELECTED, 1, s->slot_size);
+            return true;
+        }
+    } else {
+        take_drafts(s);
+    }
+    rf_sequence_notify(s, RF_EVENT_PLAN);
+    return false;
+}
