@@ -1,10 +1,11 @@
 #include "infer/questions.h"
 
 #include "common/base/alloc.h"
-#include "common/base/lines.h"
+#include "common/base/file.h"
 #include "data/corpus/foreign.h"
 #include "data/corpus/records.h"
 
+#include <fts.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -270,15 +271,20 @@ static bool is_full(const reader *r)
     return r->limit > 0 && r->n == r->limit;
 }
 
-static int add_record(reader *r, const char *text, size_t bytes, int64_t line, rf_error *err)
+static int add_question(reader *r, const char *text, size_t bytes, const char *where, rf_error *err)
 {
-    char where[4200];
     r->question = rf_alloc_grow(r->question, &r->capacity, (size_t)r->n + 1, sizeof *r->question);
-    (void)snprintf(where, sizeof where, "%s:%" PRId64, r->path, line);
     RF_TRY(question_from_line(&r->question[r->n], r->tokenizer, text, bytes, where, r->style,
                               &r->shots, err));
     r->n++;
     return RF_OK;
+}
+
+static int add_record(reader *r, const char *text, size_t bytes, int64_t line, rf_error *err)
+{
+    char where[4200];
+    (void)snprintf(where, sizeof where, "%s:%" PRId64, r->path, line);
+    return add_question(r, text, bytes, where, err);
 }
 
 static int add_array(reader *r, const char *line, size_t bytes, rf_error *err)
@@ -334,14 +340,52 @@ static int read_all(reader *r, rf_error *err)
                : rf_error_set(err, RF_ERR, "%s holds no question: one JSON object a line", r->path);
 }
 
+static int compare_names(const FTSENT **a, const FTSENT **b)
+{
+    return strcmp((*a)->fts_name, (*b)->fts_name);
+}
+
+/* A record a file, as MATH was published: all .json files in the folder and below it, by name. */
+static int read_folder(reader *r, rf_error *err)
+{
+    char *roots[] = {rf_alloc_string(r->path), NULL};
+    FTS *tree = fts_open(roots, FTS_LOGICAL | FTS_NOCHDIR, compare_names);
+    int rc = tree != NULL ? RF_OK : rf_error_set(err, RF_ERR, "%s: cannot read: %m", r->path);
+    FTSENT *entry;
+    while (rc == RF_OK && !is_full(r) && (entry = fts_read(tree)) != NULL) {
+        const char *end = strrchr(entry->fts_name, '.');
+        char *text = NULL;
+        size_t bytes;
+        if (entry->fts_info != FTS_F || end == NULL || strcmp(end, ".json") != 0) {
+            continue;
+        }
+        rc = rf_file_read(&text, &bytes, entry->fts_path, (size_t)64 << 20, err);
+        rc = rc == RF_OK ? add_question(r, text, bytes, entry->fts_path, err) : rc;
+        free(text);
+    }
+    if (tree != NULL) {
+        fts_close(tree);
+    }
+    free(roots[0]);
+    return rc != RF_OK || r->n > 0
+               ? rc
+               : rf_error_set(err, RF_ERR, "%s: no file in this folder ends with .json", r->path);
+}
+
+static int read_lines(reader *r, rf_error *err)
+{
+    RF_TRY(rf_lines_open(&r->lines, r->path, err));
+    int rc = read_all(r, err);
+    rf_lines_close(r->lines);
+    rf_text_free(&r->record);
+    return rc;
+}
+
 static int read_file(rf_question **out, int64_t *n, reader r, rf_error *err)
 {
     *out = NULL;
     *n = 0;
-    RF_TRY(rf_lines_open(&r.lines, r.path, err));
-    int rc = read_all(&r, err);
-    rf_lines_close(r.lines);
-    rf_text_free(&r.record);
+    int rc = rf_file_is_folder(r.path) ? read_folder(&r, err) : read_lines(&r, err);
     if (rc != RF_OK) {
         rf_questions_free(r.question, r.n);
         return rc;

@@ -47,7 +47,7 @@ static const char usage[] =
     "                     losses and likelihood of each, side by side\n"
     "  --data FILE        JSON lines {\"query\",\"response\"} or {\"messages\"}, or the official "
     "file\n"
-    "                     of the task; .gz too\n"
+    "                     of the task; .gz too; or a folder of .json files\n"
     "  --instruction TEXT said below each question\n"
     "  --shots N          questions with their answers before each question: the same for all, "
     "drawn\n"

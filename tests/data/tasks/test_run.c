@@ -147,6 +147,7 @@ Test(run, what_is_not_there_cannot_start)
 {
     static const char *const argv[] = {"no-such-program", NULL};
     const rf_run_request request = {.argv = argv, .seconds = 5};
+    rf_run_result_free(&result);
     cr_assert_eq(rf_run(&result, &request, &err), RF_ERR);
     cr_assert(strstr(err.message, "no-such-program") != NULL &&
                   strstr(err.message, "No such file") != NULL,

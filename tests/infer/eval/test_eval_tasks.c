@@ -45,6 +45,53 @@ static const char arc[] =
     "{\"question\": {\"stem\": \"Wet?\", \"choices\": [{\"text\": \"sea\", \"label\": \"1\"}, "
     "{\"text\": \"sand\", \"label\": \"2\"}]}, \"answerKey\": \"1\"}\n";
 
+/* The choice of the highest score; per byte of its text. */
+static int best(const double *score, const char *const *text, int n, bool per_byte)
+{
+    int at = 0;
+    for (int i = 1; i < n; i++) {
+        double a = per_byte ? (double)strlen(text[i]) : 1,
+               b = per_byte ? (double)strlen(text[at]) : 1;
+        at = score[i] / a > score[at] / b ? i : at;
+    }
+    return at;
+}
+
+/* Short texts win in sum, another one per byte: each rule has its own verdict. */
+Test(eval_tasks, choices_by_both_rules)
+{
+    static const char *const text[] = {"q", "rs", "ababab", "a", "777777", "ooo"};
+    enum { N = sizeof text / sizeof text[0] };
+    double score[N];
+    int winner[2];
+    for (int run = 0; run < 3;
+         run++) { /* first to learn the scores, then with each as the answer */
+        char record[512];
+        int n = snprintf(record, sizeof record, "{\"question\": \"?\", \"choices\": {\"text\": [");
+        for (int i = 0; i < N; i++) {
+            n += snprintf(record + n, sizeof record - (size_t)n, "%s\"%s\"", i > 0 ? ", " : "",
+                          text[i]);
+        }
+        snprintf(
+            record + n, sizeof record - (size_t)n,
+            "], \"label\": [\"A\", \"B\", \"C\", \"D\", \"E\", \"F\"]}, \"answerKey\": \"%c\"}\n",
+            'A' + (run > 0 ? winner[run - 1] : 0));
+        program_write("arc.jsonl", record);
+        program_runs(EVAL "--data arc.jsonl --task arc-likelihood objective.kind=ar", 0);
+        json_t *line = answer(0);
+        for (size_t i = 0; i < N; i++) {
+            score[i] = json_number_value(json_array_get(json_object_get(line, "choices"), i));
+        }
+        winner[0] = best(score, text, N, false);
+        winner[1] = best(score, text, N, true);
+        cr_assert(winner[0] != winner[1], "the rules agree on %s", text[winner[0]]);
+        cr_assert(run == 0 ||
+                  (json_is_true(json_object_get(line, "correct")) == (run == 1) &&
+                   json_is_true(json_object_get(line, "correct_per_byte")) == (run == 2)));
+        json_decref(line);
+    }
+}
+
 /* The likelihoods are those of the choices as references, the end of text left out. */
 Test(eval_tasks, choices_by_likelihood)
 {
@@ -131,10 +178,36 @@ Test(eval_tasks, shots)
                  bare + (double)strlen("<ab<cde>")); /* three marks */
     cr_assert_eq(prompt_places("--shots 1 --shots-from two.jsonl --raw"),
                  raw + (double)strlen("ab cde\n\n"));
+    /* Of two one is the question itself, whichever is drawn first. */
+    program_write("own.jsonl", "{\"query\": \"1+1?\", \"response\": \"2\"}\n"
+                               "{\"query\": \"xyz\", \"response\": \"zz12\"}\n");
+    for (int seed = 0; seed < 5; seed++) {
+        char options[128];
+        snprintf(options, sizeof options, "--shots 1 --shots-from own.jsonl --seed %d", seed);
+        cr_assert_eq(prompt_places(options), bare + (double)strlen("<xyz<zz12>"));
+    }
     cr_assert_eq(prompt_places("--instruction Hm."), bare + (double)strlen("\nHm."));
     program_refuses(EVAL "--data q.jsonl --task gsm8k --shots 2 --shots-from two.jsonl", 1,
                     "2 questions with answers");
     program_refuses(EVAL "--data q.jsonl --task gsm8k --shots-from two.jsonl", 2, "--shots N");
+}
+
+/* MATH as it was published: a folder of files, a record over several lines in each. */
+Test(eval_tasks, folder_of_records)
+{
+    program_runs("mkdir -p MATH/algebra MATH/geometry; touch MATH/algebra/README", 0);
+    program_write("MATH/geometry/1.json", "{\"problem\": \"$1+1$?\",\n\"level\": \"Level 1\",\n"
+                                          "\"solution\": \"$\\\\boxed{2}$\"}\n");
+    program_runs("sed s/1+1/2+2/ MATH/geometry/1.json >MATH/algebra/2.json", 0);
+    program_runs(EVAL "--data MATH --task math decode.gen_length=4", 0);
+    json_t *first = answer(0), *second = answer(1);
+    cr_assert_str_eq(json_string_value(json_object_get(first, "query")), "$2+2$?");
+    cr_assert_str_eq(json_string_value(json_object_get(second, "query")), "$1+1$?");
+    cr_assert_str_eq(json_string_value(json_object_get(second, "expected")), "$\\boxed{2}$");
+    json_decref(first);
+    json_decref(second);
+    program_refuses(EVAL "--data MATH/none --task math", 1, "MATH/none");
+    program_refuses("mkdir bare; " EVAL "--data bare --task math", 1, "ends with .json");
 }
 
 /* --- Samples ---------------------------------------------------------------------------------- */
