@@ -15,6 +15,8 @@
  * committed. */
 #include "infer/decode_complete.h"
 
+#include "infer/decode_plan.h"
+
 enum {
     ALONE,    /* `verify=paper` only: the drafts again, each slot for itself */
     PREDICT,  /* first half of a cycle */
@@ -41,6 +43,18 @@ static void add_slot(const rf_sequence *s, rf_batch *batch, int64_t r, int64_t f
         rf_sequence_add(s, batch, i < masked ? slot_tokens(s, r)[i] : mask, s->selected[r] * S + i,
                         region + i, region);
     }
+}
+
+/* Places of the selected slots, up to and including an end of text (only the last can hold one),
+ * where *ended. */
+static int64_t count_tokens(const rf_sequence *s, bool *ended)
+{
+    int64_t n = 0;
+    *ended = false;
+    for (int64_t r = 0; r < s->n_selected && !*ended; r++) {
+        n += rf_sequence_cut(s, slot_tokens(s, r), length(s, r), ended);
+    }
+    return n;
 }
 
 /* --- What a pass holds ------------------------------------------------------------------------ */
@@ -79,16 +93,31 @@ static void ask_acceptance(rf_sequence *s, rf_batch *batch)
     }
 }
 
+/* The last cycle may be this one; an end of text would stand before places of its own slot. */
+static void ask_last_acceptance(rf_sequence *s, rf_batch *batch)
+{
+    bool ended;
+    const int64_t n = count_tokens(s, &ended);
+    ask_acceptance(s, batch);
+    if (s->options->fuse && !ended && !s->options->recompute_kv) {
+        rf_plan_ahead(s, batch, n, s->n_slots);
+    }
+}
+
 static void ask_recompute(rf_sequence *s, rf_batch *batch)
 {
     int64_t S = s->slot_size;
+    bool ended = false;
     for (int64_t r = 0; r < s->n_selected; r++) {
-        bool ended;
         int64_t n = rf_sequence_cut(s, slot_tokens(s, r), length(s, r), &ended);
         for (int64_t i = 0; i < n; i++) {
             rf_sequence_add(s, batch, slot_tokens(s, r)[i], s->selected[r] * S + i,
                             s->committed + r * S + i, s->committed);
         }
+    }
+    if (s->options->fuse) { /* what will be committed is known */
+        rf_plan_ahead(s, batch, count_tokens(s, &ended),
+                      ended ? s->selected[s->n_selected - 1] : s->n_slots);
     }
 }
 
@@ -97,7 +126,7 @@ void rf_complete_ask(rf_sequence *s, rf_batch *batch)
     static void (*const ask[])(rf_sequence *, rf_batch *) = {
         [ALONE] = ask_acceptance,
         [PREDICT] = ask_predictions,
-        [ACCEPT] = ask_acceptance,
+        [ACCEPT] = ask_last_acceptance,
         [RECOMPUTE] = ask_recompute,
     };
     ask[s->step](s, batch);
@@ -139,7 +168,8 @@ static bool all_full(const rf_sequence *s)
     return true;
 }
 
-/* The earliest slot with an accepted end of text counts as full; those behind it are abandoned. */
+/* The earliest slot with an accepted end of text counts as full; those behind it are abandoned: in
+ * the beginning too, where they would be after the first cycle anyway. */
 static void settle(rf_sequence *s)
 {
     int64_t S = s->slot_size;
@@ -188,13 +218,14 @@ void rf_complete_begin(rf_sequence *s)
 {
     bool alone = s->options->verify_paper;
     for (int64_t r = 0; r < s->n_selected; r++) {
-        const bool *pass = s->pass + r * s->slot_size;
+        const int64_t first = r * s->slot_size;
         int64_t n = 1;
-        while (n < length(s, r) && pass[n]) {
+        while (n < length(s, r) && first + n < s->n_verified && s->pass[first + n]) {
             n++;
         }
         s->accepted[r] = alone ? 0 : n;
     }
+    settle(s);
     s->fresh = !alone; /* ALONE leaves every slot in its own region */
     s->step = alone ? ALONE : PREDICT;
 }

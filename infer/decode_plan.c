@@ -14,18 +14,17 @@
 /* The masked slots of the first stretch that holds any: an end of text removes the slots behind it,
  * so that later stretches never start. From left to right, only the leftmost slot matters: the plan
  * is causal in position order, so the masks behind it cannot change it. */
-bool rf_plan_list(rf_sequence *s)
+bool rf_plan_list(rf_sequence *s, int64_t end)
 {
     const int64_t per_stretch = s->options->block_length / s->slot_size;
     const bool leftmost = s->options->kind == &rf_decoder_left_to_right;
-    int64_t end = s->n_slots; /* of the stretch of the first masked slot */
 
     s->n_masked = 0;
     for (int64_t e = 0; e < end; e++) {
         if (s->slot[e] != RF_SLOT_MASKED) {
             continue;
         }
-        if (s->n_masked == 0) {
+        if (s->n_masked == 0) { /* no further than its stretch */
             int64_t rest = leftmost ? 1 : per_stretch - e % per_stretch;
             end = rest < end - e ? e + rest : end;
         }
@@ -63,23 +62,51 @@ static void ask_drafts(rf_sequence *s, rf_slot_state state, int64_t from, int64_
     }
 }
 
-void rf_plan_ask(rf_sequence *s, rf_batch *batch)
+/* Causal, behind what stands before place `to` of the slab. */
+static void add_masks(rf_sequence *s, rf_batch *batch, int64_t to)
 {
     const int32_t mask = rf_tokenizer_specials(s->tokenizer)->mask;
     const int64_t S = s->slot_size;
 
-    (void)rf_plan_list(s);
-    rf_sequence_add_prompt(s, batch);
     s->plan_row = batch->n;
+    s->plan_at = to;
     for (int64_t j = 0; j < s->n_masked; j++) {
         for (int64_t i = 0; i < rf_sequence_length(s, s->masked[j]); i++) {
-            rf_sequence_add(s, batch, mask, s->masked[j] * S + i, s->committed + j * S + i,
-                            s->committed);
+            rf_sequence_add(s, batch, mask, s->masked[j] * S + i, to + j * S + i, s->committed);
         }
     }
+}
+
+static void begin_round(rf_sequence *s)
+{
     s->rounds++;
     s->step = 0;
-    ask_drafts(s, RF_SLOT_MASKED, 0, all_at_once(s) ? S : 1);
+    ask_drafts(s, RF_SLOT_MASKED, 0, all_at_once(s) ? s->slot_size : 1);
+}
+
+void rf_plan_ask(rf_sequence *s, rf_batch *batch)
+{
+    (void)rf_plan_list(s, s->n_slots);
+    rf_sequence_add_prompt(s, batch);
+    add_masks(s, batch, s->committed);
+    begin_round(s);
+}
+
+void rf_plan_ahead(rf_sequence *s, rf_batch *batch, int64_t n, int64_t end)
+{
+    if (rf_plan_list(s, end)) {
+        add_masks(s, batch, s->committed + n);
+    }
+}
+
+/* What was committed are the first places of those that the masks see: as many are the same. */
+bool rf_plan_holds(rf_sequence *s)
+{
+    if (s->plan_at != s->committed) {
+        return false;
+    }
+    begin_round(s);
+    return true;
 }
 
 /* --- What it found ---------------------------------------------------------------------------- */

@@ -4,14 +4,21 @@
 
 #include "infer/sequence.h"
 
-/* Lists M, the masked slots that may be chosen next, in s->masked. Returns false when there are
- * none left. */
-bool rf_plan_list(rf_sequence *s);
+/* Lists M, the masked slots before slot `end` that may be chosen next, in s->masked. Returns false
+ * when there are none. */
+bool rf_plan_list(rf_sequence *s, int64_t end);
 /* Begins a round: the masks of M run as one causal sequence behind the committed places, at first
  * together with the prompt. */
 void rf_plan_ask(rf_sequence *s, rf_batch *batch);
 /* Takes the answers. True: has asked for more about the same pass; false: the slots are selected
  * and their drafts are there. */
 bool rf_plan_tell(rf_sequence *s);
+
+/* The next plan in this pass already (decode.fuse): its masks stand behind the first n transient
+ * places, and see them. That is the plan that would be made if just these places were committed;
+ * `end` is then the slot in which they end the text, or n_slots. */
+void rf_plan_ahead(rf_sequence *s, rf_batch *batch, int64_t n, int64_t end);
+/* Behind a commitment: begins the next round where the pass holds its plan. False: it does not. */
+bool rf_plan_holds(rf_sequence *s);
 
 #endif

@@ -45,7 +45,9 @@ static int64_t slot_size(const rf_decode_options *o)
 
 static int64_t most_places(const rf_decode_options *o, int64_t n_prompt, bool with_prompt)
 {
-    int64_t masks = o->block_length < o->gen_length ? o->block_length : o->gen_length;
+    int64_t plan = o->kind == &rf_decoder_left_to_right ? o->slot_size : o->block_length;
+    int64_t all = o->fuse ? 2 * plan : plan; /* fused: the drafts of one, the masks of the next */
+    int64_t masks = all < o->gen_length ? all : o->gen_length;
     return masks + (with_prompt ? n_prompt : 0);
 }
 
@@ -59,34 +61,46 @@ static void describe(char *text, size_t bytes, const rf_decode_options *o)
 
 /* --- Step 2: verify together ------------------------------------------------------------------ */
 
+/* With decode.fuse drafts behind the first end of text are left out: they could not be committed.
+ * The masks of the plan that follows stand behind the others. */
 static void ask_verify(rf_sequence *s, rf_batch *batch)
 {
-    int64_t S = s->slot_size;
+    const int64_t S = s->slot_size;
+    const bool fuse = s->options->fuse && !s->all_drafts;
+    int64_t end = s->n_slots;
 
-    for (int64_t r = 0; r < s->n_selected; r++) {
-        for (int64_t i = 0; i < rf_sequence_length(s, s->selected[r]); i++) {
-            int64_t at = s->selected[r] * S + i;
+    s->n_verified = 0;
+    for (int64_t r = 0; r < s->n_selected && end == s->n_slots; r++) {
+        const int64_t e = s->selected[r], whole = rf_sequence_length(s, e);
+        for (int64_t i = 0; i < whole && end == s->n_slots; i++) {
+            const int32_t token = s->draft[e * S + i];
             if (i > 0) {
-                rf_sequence_ask(s, RF_QUERY_PROBABILITY, batch->n - 1, at, s->draft[at]);
+                rf_sequence_ask(s, RF_QUERY_PROBABILITY, batch->n - 1, e * S + i, token);
             }
-            rf_sequence_add(s, batch, s->draft[at], at, s->committed + r * S + i, s->committed);
+            rf_sequence_add(s, batch, token, e * S + i, s->committed + s->n_verified++,
+                            s->committed);
+            end = fuse && rf_tokenizer_is_eos(s->tokenizer, token) ? e : end;
         }
+    }
+    if (fuse) {
+        rf_plan_ahead(s, batch, s->n_verified, end);
     }
 }
 
 /* Notes which places pass, and returns how many do from the start of the sequence on. */
 static int64_t passing_run(rf_sequence *s)
 {
-    int64_t S = s->slot_size, n = 0, run = 0; /* of n places */
-    double threshold = s->options->token_threshold;
+    const int64_t S = s->slot_size;
+    const double threshold = s->options->token_threshold;
+    const rf_query *q = s->query;
+    int64_t run = 0;
 
-    for (int64_t r = 0, j = 0; r < s->n_selected; r++) {
-        s->pass[n++] = !s->options->verify_paper || s->draft_p[s->selected[r] * S] > threshold;
-        for (; n < r * S + rf_sequence_length(s, s->selected[r]); j++) {
-            s->pass[n++] = s->query[j].p > threshold;
-        }
+    for (int64_t n = 0; n < s->n_verified; n++) {
+        const int64_t first = s->selected[n / S] * S; /* only the last slot may be short */
+        s->pass[n] = n % S > 0 ? q++->p > threshold
+                               : !s->options->verify_paper || s->draft_p[first] > threshold;
     }
-    while (run < n && s->pass[run]) {
+    while (run < s->n_verified && s->pass[run]) {
         run++;
     }
     return run;
@@ -112,10 +126,25 @@ static bool commit_run(rf_sequence *s, int64_t run)
     return any;
 }
 
+/* Nothing is committed, and completion needs to know of drafts that were left out: those behind an
+ * end of text, unless that text's own slot passes up to it. (`verify=paper` asks again anyway.) */
+static bool lacks_drafts(const rf_sequence *s)
+{
+    const int64_t S = s->slot_size, last = s->selected[s->n_selected - 1];
+    const int64_t n_drafts = (s->n_selected - 1) * S + rf_sequence_length(s, last);
+    bool passes = true;
+
+    for (int64_t n = (s->n_verified - 1) / S * S + 1; n < s->n_verified; n++) {
+        passes = passes && s->pass[n];
+    }
+    return s->n_verified < n_drafts && !passes && !s->options->verify_paper;
+}
+
 /* --- Rounds ----------------------------------------------------------------------------------- */
 
-/* Slots that were selected and not committed are ordinary masked slots again. */
-static void end_round(rf_sequence *s)
+/* Slots that were selected and not committed are ordinary masked slots again. True: the next round
+ * has begun in this pass. */
+static bool end_round(rf_sequence *s)
 {
     for (int64_t e = 0; e < s->n_slots; e++) {
         if (s->slot[e] == RF_SLOT_SELECTED) {
@@ -125,11 +154,13 @@ static void end_round(rf_sequence *s)
     rf_sequence_notify(s, RF_EVENT_COMMIT);
     s->phase = PLAN;
     s->cycle = 0;
-    s->done = !rf_plan_list(s);
+    s->done = !rf_plan_list(s, s->n_slots);
+    return !s->done && rf_plan_holds(s);
 }
 
 static void ask(rf_sequence *s, rf_batch *batch)
 {
+    s->plan_at = -1; /* none in this pass */
     if (s->phase == PLAN) {
         rf_plan_ask(s, batch);
     } else if (s->phase == VERIFY) {
@@ -147,20 +178,20 @@ static bool tell(rf_sequence *s)
             return true;
         }
         s->phase = VERIFY;
+        s->all_drafts = false;
         return false;
     case VERIFY:
         if (commit_run(s, passing_run(s))) {
-            end_round(s);
-        } else {
+            return end_round(s);
+        }
+        s->all_drafts = lacks_drafts(s);
+        if (!s->all_drafts) {
             rf_complete_begin(s);
             s->phase = COMPLETE;
         }
         return false;
     default:
-        if (rf_complete_tell(s)) {
-            end_round(s);
-        }
-        return false;
+        return rf_complete_tell(s) && end_round(s);
     }
 }
 

@@ -367,19 +367,43 @@ static inline void oracle_complete(oracle *a)
         }
     }
     oracle_hit(a, HIT_full_at_once_released, !a->o.verify_paper && first_full < a->k);
+    const int64_t n_eos = a->n_eos;
     oracle_commit_slots(a);
+    a->ahead = a->o.recompute_kv || (n_cycles > 0 && a->n_eos == n_eos) ? HIT_fused_complete : 0;
     a->cycle = 0;
 }
 
 /* --- Rounds ----------------------------------------------------------------------------------- */
+
+/* decode.fuse, behind a verification of which the first n places pass: its plan holds if these are
+ * all up to the first end of text, behind which no draft was verified. */
+static inline void oracle_fuse(oracle *a, int64_t n)
+{
+    int64_t cut = 0;
+    bool own = true; /* the slot that ends the text passes up to there */
+    while (cut < a->T && !oracle_is_eos(a, a->transient[cut].token)) {
+        cut++;
+    }
+    for (int64_t i = cut / a->S * a->S + 1; i <= cut && cut < a->T; i++) {
+        own = own && a->pass[i];
+    }
+    a->fused++;
+    a->ahead = n == a->T && cut == a->T ? HIT_fused_verify : n > cut ? HIT_fused_eos : 0;
+    if (n < a->S && n < a->T && !a->ahead && cut + 1 < a->T && !own && !a->o.verify_paper) {
+        oracle_hit(a, HIT_fused_again, true);
+        a->fused++;
+    }
+}
 
 static inline void oracle_round(oracle *a, const int64_t *M, int64_t n_M)
 {
     int64_t n, m;
 
     a->rounds++;
+    a->fused += a->ahead == 0;
     oracle_plan(a, M, n_M);
     n = oracle_verify(a);
+    oracle_fuse(a, n);
     oracle_hit(a, HIT_paper_zero, n == 0);
     for (int64_t j = 0; j < n; j++) {
         int64_t e = a->selected[j / a->S];
@@ -400,7 +424,9 @@ static inline void oracle_round(oracle *a, const int64_t *M, int64_t n_M)
     if (m >= 1) {
         oracle_commit_sequence(a, m < a->k ? m * a->S : a->T);
     } else {
+        const int64_t before = a->forwards;
         oracle_complete(a);
+        a->fused += a->forwards - before;
     }
 }
 
@@ -428,8 +454,9 @@ static inline void oracle_start(oracle *a, const int32_t *prompt, int64_t n_prom
     oracle_hit(a, HIT_short_block, a->n_slots * a->S % a->o.block_length != 0);
     a->index = index;
     a->n_prompt = n_prompt;
-    a->C = a->forwards = a->rounds = a->n_eos = 0;
+    a->C = a->forwards = a->fused = a->rounds = a->n_eos = 0;
     a->close = false;
+    a->ahead = 0;
     for (int64_t i = 0; i < ORACLE_LENGTH; i++) {
         a->response[i] = -1;
         a->state[i] = ORACLE_UNDECIDED;
@@ -459,6 +486,9 @@ static inline void oracle_run(oracle *a, const rf_decode_options *o, const int32
             if (n_M == 0) {
                 break;
             }
+            oracle_hit(a, a->ahead, a->ahead > 0);
+            oracle_hit(a, HIT_fused_stretch,
+                       a->ahead > 0 && a->selected[0] / per_block < M[0] / per_block);
             oracle_round(a, M, n_M);
         }
     }

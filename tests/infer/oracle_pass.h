@@ -45,6 +45,11 @@ enum { ORACLE_LENGTH = 64 }; /* most response tokens */
     X(eos_removes, "undecided slots behind an end of text are removed")                            \
     X(eos_blocks, "later blocks never start")                                                      \
     X(no_eos, "no end of text at all")                                                             \
+    X(fused_verify, "fused: the plan behind drafts that all pass")                                 \
+    X(fused_eos, "... up to an end of text, with undecided slots before it")                       \
+    X(fused_stretch, "... of the next block")                                                      \
+    X(fused_complete, "... behind the last cycle of a completion")                                 \
+    X(fused_again, "drafts behind an end of text are verified after all")                          \
     X(short_slot, "the last slot is shorter")                                                      \
     X(short_selected, "... and selected behind others")                                            \
     X(short_completed, "... and completed alone")                                                  \
@@ -93,6 +98,8 @@ typedef struct oracle {
     bool pass[ORACLE_LENGTH]; /* [k * S] */
     int64_t forwards, rounds, n_eos;
     int64_t cycle; /* of the completion, from 1; else 0 */
+    int64_t fused; /* forwards with decode.fuse; */
+    int ahead;     /* there the last one holds the next plan: the branch; 0: it does not */
     double *plan;  /* [rounds, V] logits of the first mask of each plan */
 
     int32_t answer[ORACLE_LENGTH];
@@ -108,7 +115,7 @@ static inline int64_t oracle_length(const oracle *a, int64_t e)
     return rest < a->S ? rest : a->S;
 }
 
-static inline void oracle_hit(oracle *a, enum oracle_branch branch, bool taken)
+static inline void oracle_hit(oracle *a, int branch, bool taken)
 {
     a->hits[branch] += taken;
 }

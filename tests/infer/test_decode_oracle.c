@@ -1,5 +1,6 @@
 /* The decoders against a plain transcription of the algorithm (oracle.h): the same tokens, the same
- * number of forward passes and rounds, the same logits, whatever the settings. */
+ * number of forward passes and rounds, the same logits, whatever the settings; also where the next plan
+ * goes into the last pass of a round (decode.fuse). */
 #include "infer/engine.h"
 #include "tests/infer/oracle.h"
 
@@ -83,27 +84,23 @@ static trial make_trial(uint64_t seed, uint64_t i)
 
 typedef struct watcher {
     rf_engine *decoder;
-    const oracle *witness;
-    double gap; /* worst of all plans */
+    double *plan; /* [rounds,V] logits of the first mask of each plan */
     int64_t round;
 } watcher;
 
-/* The last forward pass was a plan: the logits of its first mask, beside those without a cache. */
+/* The masks of the plan stand at the end of the last forward pass. */
 static void watch(void *user, rf_event_kind kind, const rf_sequence *s)
 {
     watcher *w = user;
     rf_engine *d = w->decoder;
-    double logits[SHARP_VOCABULARY];
     if (kind == RF_EVENT_PLAN) {
         int32_t place = (int32_t)d->batch.n;
         for (int64_t j = 0; j < s->n_masked; j++) {
             place -= (int32_t)rf_sequence_length(s, s->masked[j]);
         }
-        cr_assert(w->round < w->witness->rounds);
-        TINY_MUST(rf_model_logits(d->model, d->acts, logits, &place, 1, tiny_error()));
-        w->gap = fmax(w->gap, tiny_gap(logits, w->witness->plan + w->round * SHARP_VOCABULARY,
-                                       SHARP_VOCABULARY));
-        w->round++;
+        cr_assert(w->round < ORACLE_LENGTH);
+        TINY_MUST(rf_model_logits(d->model, d->acts, w->plan + w->round++ * SHARP_VOCABULARY,
+                                  &place, 1, tiny_error()));
     }
 }
 
@@ -131,38 +128,78 @@ static void describe(char *text, size_t bytes, const trial *t, const oracle *a, 
     }
 }
 
-static void run_trial(oracle *a, const trial *t, rf_model *model, double tolerance)
+/* Decodes with the options given; *w: what there was to see. */
+static rf_answer decode(watcher *w, const trial *t, const rf_decode_options *options,
+                        rf_model *model, const rf_tokenizer *tokenizer)
 {
-    char text[1024];
-    rf_engine *decoder = NULL;
     rf_answer answer;
-    watcher w = {0};
-
-    oracle_run(a, &t->options, t->prompt, t->n_prompt, t->index);
-    TINY_MUST(
-        rf_engine_new(&decoder, model, a->tokenizer, &t->options, MAX_PROMPT, 1, tiny_error()));
-    w = (watcher){.decoder = decoder, .witness = a};
+    TINY_MUST(rf_engine_new(&w->decoder, model, tokenizer, options, MAX_PROMPT, 1, tiny_error()));
     const rf_request request = {.prompt = t->prompt,
                                 .n_prompt = t->n_prompt,
                                 .index = t->index,
-                                .observer = a->close ? NULL : watch,
-                                .user = &w};
-    TINY_MUST(rf_engine_run(decoder, &answer, &request, 1, NULL, NULL, tiny_error()));
-    describe(text, sizeof text, t, a, &answer);
-    if (!a->close) {
-        cr_assert(answer.n == a->n && answer.ended == a->ended && answer.forwards == a->forwards &&
-                      answer.rounds == a->rounds && w.round == a->rounds,
-                  "%s", text);
-        cr_assert(memcmp(answer.token, a->answer, (size_t)a->n * sizeof(int32_t)) == 0, "%s", text);
-        cr_assert(!!(w.gap <= tolerance), "logits differ by %g of the largest: %s", w.gap, text);
-    }
+                                .observer = watch,
+                                .user = w};
+    TINY_MUST(rf_engine_run(w->decoder, &answer, &request, 1, NULL, NULL, tiny_error()));
+    rf_engine_free(w->decoder);
     for (int64_t i = 0; i < answer.n; i++) {
         cr_assert(answer.token[i] >= 0 && answer.token[i] < 262 && answer.token[i] != 257 &&
                       answer.token[i] != 258,
                   "token %d was produced", answer.token[i]);
     }
-    rf_answer_free(&answer);
-    rf_engine_free(decoder);
+    return answer;
+}
+
+/* The plain loop against the witness, unless that found something too close to call. */
+static void check_plain(const oracle *a, const watcher *w, const trial *t, const rf_answer *plain,
+                        double tolerance)
+{
+    char text[1024];
+    describe(text, sizeof text, t, a, plain);
+    cr_assert(plain->n == a->n && plain->ended == a->ended && plain->forwards == a->forwards &&
+                  plain->rounds == a->rounds && w->round == a->rounds,
+              "%s", text);
+    cr_assert(memcmp(plain->token, a->answer, (size_t)a->n * sizeof(int32_t)) == 0, "%s", text);
+    for (int64_t i = 0; i < a->rounds; i++) {
+        double gap = tiny_gap(w->plan + i * SHARP_VOCABULARY, a->plan + i * SHARP_VOCABULARY,
+                              SHARP_VOCABULARY);
+        cr_assert(!!(gap <= tolerance), "logits differ by %g of the largest: %s", gap, text);
+    }
+}
+
+/* decode.fuse changes the number of forward passes, and no bit of anything else. */
+static void check_fused(const oracle *a, const watcher *w, const watcher *plain_w, const trial *t,
+                        const rf_answer *fused, const rf_answer *plain)
+{
+    char text[1024];
+    describe(text, sizeof text, t, a, fused);
+    cr_assert(fused->n == plain->n && fused->ended == plain->ended &&
+                  fused->rounds == plain->rounds && w->round == plain_w->round,
+              "fused: %s", text);
+    cr_assert(memcmp(fused->token, plain->token, (size_t)plain->n * sizeof(int32_t)) == 0,
+              "fused: %s", text);
+    cr_assert(memcmp(w->plan, plain_w->plan,
+                     (size_t)(w->round * SHARP_VOCABULARY) * sizeof *w->plan) == 0,
+              "fused: %s", text);
+    cr_assert(a->close || fused->forwards == a->fused, "fused: %lld forwards, not %lld: %s",
+              (long long)fused->forwards, (long long)a->fused, text);
+}
+
+static void run_trial(oracle *a, const trial *t, rf_model *model, double tolerance)
+{
+    static double plan[2][ORACLE_LENGTH * SHARP_VOCABULARY];
+    watcher w[2] = {{.plan = plan[0]}, {.plan = plan[1]}};
+    rf_decode_options fuse = t->options;
+
+    fuse.fuse = true;
+    oracle_run(a, &t->options, t->prompt, t->n_prompt, t->index);
+    rf_answer plain = decode(&w[0], t, &t->options, model, a->tokenizer);
+    rf_answer fused = decode(&w[1], t, &fuse, model, a->tokenizer);
+    if (!a->close) {
+        check_plain(a, &w[0], t, &plain, tolerance);
+    }
+    check_fused(a, &w[1], &w[0], t, &fused, &plain);
+    rf_answer_free(&plain);
+    rf_answer_free(&fused);
 }
 
 /* Adds to hits; returns how many trials were too close to call. */
