@@ -2,7 +2,7 @@
 #include "train/math/backward.h"
 
 #include "data/objective.h"
-#include "tests/model/tiny.h"
+#include "tests/model/tiny_train.h"
 
 #include <criterion/criterion.h>
 
@@ -24,39 +24,8 @@ static rf_objective tiny_objective(const rf_objective_kind *kind)
                           .end = 35};
 }
 
-/* A model with everything that a backward pass takes. */
-typedef struct rig {
-    rf_model *model;
-    rf_acts *acts;
-    rf_backward *backward;
-    void *gradient;
-} rig;
-
-static rig rig_new(const rf_backend *backend, const rf_model_config *config, int n_threads,
-                   rf_recompute recompute)
-{
-    rig r = {0};
-    r.model = tiny_model(backend, n_threads, config, TINY_PACKED, TINY_PACKED, true);
-    TINY_MUST(
-        rf_acts_new(&r.acts, r.model, TINY_PACKED, TINY_PACKED, true, recompute, tiny_error()));
-    TINY_MUST(rf_backward_new(&r.backward, r.model, TINY_PACKED, tiny_error()));
-    TINY_MUST(rf_backend_alloc(
-        &r.gradient, r.model->ctx,
-        rf_backend_bytes(r.model->ctx->backend, RF_MASTER, r.model->table.n_elements),
-        tiny_error()));
-    return r;
-}
-
-static void rig_free(rig *r)
-{
-    rf_backend_free(r->model->ctx, r->gradient);
-    rf_backward_free(r->backward);
-    rf_acts_free(r->acts);
-    rf_model_free(r->model);
-}
-
 /* The gradient of a batch in host memory; caller frees. loss [TINY_PACKED] or NULL. */
-static double *gradient_of(rig *r, const rf_batch *batch, double *loss)
+static double *gradient_of(tiny_train *r, const rf_batch *batch, double *loss)
 {
     rf_ctx *ctx = r->model->ctx;
     int64_t n = r->model->table.n_elements;
@@ -72,7 +41,7 @@ static double *gradient_of(rig *r, const rf_batch *batch, double *loss)
 }
 
 /* E = sum of weight * loss in full precision. */
-static double energy(rig *r, const rf_batch *batch)
+static double energy(tiny_train *r, const rf_batch *batch)
 {
     double loss[TINY_PACKED], sum = 0;
     double rounded[TINY_PACKED];
@@ -87,7 +56,7 @@ static double energy(rig *r, const rf_batch *batch)
 }
 
 /* E at the weights w + step * u; only [begin, end) of the trainable space differs from w. */
-static double energy_at(rig *r, const rf_batch *batch, const double *w, const double *u,
+static double energy_at(tiny_train *r, const rf_batch *batch, const double *w, const double *u,
                         double step, int64_t begin, int64_t end)
 {
     rf_ctx *ctx = r->model->ctx;
@@ -105,8 +74,8 @@ static double energy_at(rig *r, const rf_batch *batch, const double *w, const do
 
 /* How far the gradient is from central differences (fourth order) in a random direction of
  * [begin, end), relative to the size such a product has on average. */
-static double mismatch(rig *r, const rf_batch *batch, const double *gradient, const double *w,
-                       int64_t begin, int64_t end, uint64_t seed)
+static double mismatch(tiny_train *r, const rf_batch *batch, const double *gradient,
+                       const double *w, int64_t begin, int64_t end, uint64_t seed)
 {
     int64_t n = r->model->table.n_elements;
     double *u = calloc((size_t)n, sizeof(double));
@@ -134,7 +103,7 @@ static double mismatch(rig *r, const rf_batch *batch, const double *gradient, co
     return fabs(numeric - product) / (scale + 1e-6);
 }
 
-static double *masters(rig *r)
+static double *masters(tiny_train *r)
 {
     int64_t n = r->model->table.n_elements;
     double *w = malloc((size_t)n * sizeof(double));
@@ -144,7 +113,7 @@ static double *masters(rig *r)
 }
 
 /* The worst tensor's mismatch, and the whole space's. name: of the worst. */
-static double worst_mismatch(rig *r, const rf_batch *batch, const double *gradient,
+static double worst_mismatch(tiny_train *r, const rf_batch *batch, const double *gradient,
                              const char **name)
 {
     const rf_table *table = &r->model->table;
@@ -179,7 +148,8 @@ Test(gradient, equals_central_differences_in_f64)
 {
     for (int i = 0; i < N_VARIANTS; i++) {
         rf_model_config config = tiny_config(variants[i]);
-        rig r = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
+        tiny_train r =
+            tiny_train_new(backend_named("ref64", ""), &config, 1, NULL, RF_RECOMPUTE_NONE);
         rf_batch batch = tiny_packed(&config, (uint64_t)i);
         double *gradient = gradient_of(&r, &batch, NULL);
         const char *name = NULL;
@@ -187,7 +157,7 @@ Test(gradient, equals_central_differences_in_f64)
         cr_assert(worst <= tolerance, "variant %d, %s: %g", i, name, worst);
         free(gradient);
         rf_batch_free(&batch);
-        rig_free(&r);
+        tiny_train_free(&r);
     }
 }
 
@@ -198,7 +168,8 @@ Test(gradient, of_every_objective_equals_central_differences)
                                                      &rf_objective_mdm, &rf_objective_block};
     rf_model_config config = tiny_config(variants[0]);
     for (int k = 0; k < 4; k++) {
-        rig r = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
+        tiny_train r =
+            tiny_train_new(backend_named("ref64", ""), &config, 1, NULL, RF_RECOMPUTE_NONE);
         rf_batch batch = tiny_batch(TINY_PACKED);
         rf_counts counts = {0};
         const rf_objective objective = tiny_objective(kinds[k]);
@@ -219,7 +190,7 @@ Test(gradient, of_every_objective_equals_central_differences)
         cr_assert(counts.n_targets[0] + counts.n_targets[1] > 3);
         free(gradient);
         rf_batch_free(&batch);
-        rig_free(&r);
+        tiny_train_free(&r);
     }
 }
 
@@ -227,7 +198,7 @@ Test(gradient, of_every_objective_equals_central_differences)
 Test(gradient, an_error_in_any_tensor_is_caught)
 {
     rf_model_config config = tiny_config((tiny_switches){true, true, true, true});
-    rig r = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
+    tiny_train r = tiny_train_new(backend_named("ref64", ""), &config, 1, NULL, RF_RECOMPUTE_NONE);
     rf_batch batch = tiny_packed(&config, 3);
     double *gradient = gradient_of(&r, &batch, NULL), *w = masters(&r);
     for (int64_t i = 0; i < r.model->table.n_tensors; i++) {
@@ -245,7 +216,7 @@ Test(gradient, an_error_in_any_tensor_is_caught)
     free(w);
     free(gradient);
     rf_batch_free(&batch);
-    rig_free(&r);
+    tiny_train_free(&r);
 }
 
 /* --- Deliberately broken kernels -------------------------------------------------------------- */
@@ -295,7 +266,7 @@ static void expect_caught(const char *what, const rf_kernels *broken)
     rf_model_config config = tiny_config((tiny_switches){true, true, true, true});
     rf_backend backend = *backend_named("ref64", "");
     backend.kernels = broken;
-    rig r = rig_new(&backend, &config, 1, RF_RECOMPUTE_NONE);
+    tiny_train r = tiny_train_new(&backend, &config, 1, NULL, RF_RECOMPUTE_NONE);
     rf_batch batch = tiny_packed(&config, 4);
     double *gradient = gradient_of(&r, &batch, NULL);
     const char *name = NULL;
@@ -303,7 +274,7 @@ static void expect_caught(const char *what, const rf_kernels *broken)
     cr_assert(!(worst <= tolerance), "%s went unnoticed: %g", what, worst);
     free(gradient);
     rf_batch_free(&batch);
-    rig_free(&r);
+    tiny_train_free(&r);
 }
 
 Test(gradient, a_broken_backward_is_caught)
@@ -335,10 +306,11 @@ Test(gradient, f32_agrees_with_f64)
     for (int i = 0; i < N_VARIANTS; i++) {
         rf_model_config config = tiny_config(variants[i]);
         rf_batch batch = tiny_packed(&config, 20 + (uint64_t)i);
-        rig truth = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
+        tiny_train truth =
+            tiny_train_new(backend_named("ref64", ""), &config, 1, NULL, RF_RECOMPUTE_NONE);
         double *expected = gradient_of(&truth, &batch, NULL);
         for (int b = 0; b < n_backends; b++) {
-            rig r = rig_new(list[b], &config, 2, RF_RECOMPUTE_NONE);
+            tiny_train r = tiny_train_new(list[b], &config, 2, NULL, RF_RECOMPUTE_NONE);
             double *gradient = gradient_of(&r, &batch, NULL);
             for (int64_t j = 0; j < r.model->table.n_tensors; j++) {
                 const rf_tensor *t = &r.model->table.tensor[j];
@@ -346,11 +318,11 @@ Test(gradient, f32_agrees_with_f64)
                 cr_assert(gap <= 2e-5, "%s %s, %s: %g", list[b]->name, list[b]->isa, t->name, gap);
             }
             free(gradient);
-            rig_free(&r);
+            tiny_train_free(&r);
         }
         free(expected);
         rf_batch_free(&batch);
-        rig_free(&truth);
+        tiny_train_free(&truth);
     }
 }
 
@@ -359,16 +331,16 @@ static void assert_same_bits(const rf_backend *backend, const rf_model_config *c
                              const rf_batch *batch, int n_threads, rf_recompute recompute)
 {
     double loss[2][TINY_PACKED];
-    rig a = rig_new(backend, config, 1, RF_RECOMPUTE_NONE);
-    rig b = rig_new(backend, config, n_threads, recompute);
+    tiny_train a = tiny_train_new(backend, config, 1, NULL, RF_RECOMPUTE_NONE);
+    tiny_train b = tiny_train_new(backend, config, n_threads, NULL, recompute);
     double *x = gradient_of(&a, batch, loss[0]), *y = gradient_of(&b, batch, loss[1]);
     cr_assert(memcmp(x, y, (size_t)a.model->table.n_elements * sizeof(double)) == 0, "%s %s",
               backend->name, backend->isa);
     cr_assert(memcmp(loss[0], loss[1], (size_t)batch->n * sizeof(double)) == 0);
     free(x);
     free(y);
-    rig_free(&a);
-    rig_free(&b);
+    tiny_train_free(&a);
+    tiny_train_free(&b);
 }
 
 Test(gradient, recomputing_and_threads_keep_every_bit)
@@ -390,7 +362,7 @@ Test(gradient, recomputing_and_threads_keep_every_bit)
 
 /* --- Batches at the edge ---------------------------------------------------------------------- */
 
-static void assert_zero(rig *r, const rf_batch *batch)
+static void assert_zero(tiny_train *r, const rf_batch *batch)
 {
     double loss[TINY_PACKED];
     double *gradient = gradient_of(r, batch, loss);
@@ -411,7 +383,7 @@ Test(gradient, without_any_target_loss_and_gradient_are_zero)
     for (int b = 0; b < n_backends; b++) {
         for (int recompute = 0; recompute < 2; recompute++) {
             rf_model_config config = tiny_config(variants[recompute]);
-            rig r = rig_new(list[b], &config, 2, (rf_recompute)recompute);
+            tiny_train r = tiny_train_new(list[b], &config, 2, NULL, (rf_recompute)recompute);
             rf_batch batch = tiny_packed(&config, 5);
             for (int64_t i = 0; i < batch.n; i++) {
                 batch.target[i] = -1;
@@ -424,7 +396,7 @@ Test(gradient, without_any_target_loss_and_gradient_are_zero)
             rf_batch_clear(&batch);
             assert_zero(&r, &batch);
             rf_batch_free(&batch);
-            rig_free(&r);
+            tiny_train_free(&r);
         }
     }
 }
@@ -432,7 +404,7 @@ Test(gradient, without_any_target_loss_and_gradient_are_zero)
 Test(gradient, adds_to_what_is_there)
 {
     rf_model_config config = tiny_config(variants[0]);
-    rig r = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
+    tiny_train r = tiny_train_new(backend_named("ref64", ""), &config, 1, NULL, RF_RECOMPUTE_NONE);
     rf_batch batch = tiny_packed(&config, 6);
     int64_t n = r.model->table.n_elements;
     double loss[TINY_PACKED];
@@ -446,13 +418,13 @@ Test(gradient, adds_to_what_is_there)
     free(once);
     free(twice);
     rf_batch_free(&batch);
-    rig_free(&r);
+    tiny_train_free(&r);
 }
 
 Test(gradient, gaps_of_the_trainable_space_stay_zero)
 {
     rf_model_config config = tiny_config(variants[4]);
-    rig r = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
+    tiny_train r = tiny_train_new(backend_named("ref64", ""), &config, 1, NULL, RF_RECOMPUTE_NONE);
     rf_batch batch = tiny_packed(&config, 6);
     double *gradient = gradient_of(&r, &batch, NULL);
     const rf_table *table = &r.model->table;
@@ -465,7 +437,7 @@ Test(gradient, gaps_of_the_trainable_space_stay_zero)
     }
     free(gradient);
     rf_batch_free(&batch);
-    rig_free(&r);
+    tiny_train_free(&r);
 }
 
 /* --- What cannot run -------------------------------------------------------------------------- */
@@ -474,7 +446,7 @@ Test(gradient, refuses_a_forward_pass_that_kept_nothing)
 {
     rf_error err = {0};
     rf_model_config config = tiny_config(variants[0]);
-    rig r = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
+    tiny_train r = tiny_train_new(backend_named("ref64", ""), &config, 1, NULL, RF_RECOMPUTE_NONE);
     rf_batch batch = tiny_packed(&config, 6);
     double loss[TINY_PACKED];
     rf_acts *light = NULL;
@@ -496,14 +468,14 @@ Test(gradient, refuses_a_forward_pass_that_kept_nothing)
     rf_cache_free(cache);
     rf_acts_free(light);
     rf_batch_free(&batch);
-    rig_free(&r);
+    tiny_train_free(&r);
 }
 
 Test(gradient, memory_is_as_planned_and_sizes_are_checked)
 {
     rf_error err = {0};
     rf_model_config config = tiny_config(variants[0]);
-    rig r = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
+    tiny_train r = tiny_train_new(backend_named("ref64", ""), &config, 1, NULL, RF_RECOMPUTE_NONE);
     rf_backward *backward = NULL;
     /* 60 places of 8 bytes: two streams of 24; then dq, do of 40, dk, dv of 20, delta of 4 (each of
      * a multiple of 64 bytes), which the two buffers of 36 share. */
@@ -520,14 +492,14 @@ Test(gradient, memory_is_as_planned_and_sizes_are_checked)
     cr_assert_not_null(strstr(err.message, "without backward"));
     rf_backward_free(NULL);
     rf_model_free(forward_only);
-    rig_free(&r);
+    tiny_train_free(&r);
 }
 
 /* --- Layers that are complete ----------------------------------------------------------------- */
 
 /* What a listener saw: the order, and each layer's gradients at that moment. */
 typedef struct heard {
-    rig *r;
+    tiny_train *r;
     int64_t n, layer[8];
     double *then; /* [table.n_elements] */
 } heard;
@@ -552,7 +524,7 @@ static void hear(void *user, int64_t layer)
 static void check_heard(tiny_switches switches)
 {
     rf_model_config config = tiny_config(switches);
-    rig r = rig_new(backend_named("ref64", ""), &config, 1, RF_RECOMPUTE_NONE);
+    tiny_train r = tiny_train_new(backend_named("ref64", ""), &config, 1, NULL, RF_RECOMPUTE_NONE);
     rf_batch batch = tiny_packed(&config, 12);
     heard h = {.r = &r, .then = calloc((size_t)r.model->table.n_elements, sizeof *h.then)};
     cr_assert_not_null(h.then);
@@ -569,7 +541,7 @@ static void check_heard(tiny_switches switches)
     free(h.then);
     free(last);
     rf_batch_free(&batch);
-    rig_free(&r);
+    tiny_train_free(&r);
 }
 
 Test(gradient, a_layer_is_final_when_it_is_said_to_be)

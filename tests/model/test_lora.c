@@ -2,7 +2,7 @@
 #include "common/model/lora.h"
 
 #include "common/store/checkpoint.h"
-#include "tests/model/tiny.h"
+#include "tests/model/tiny_train.h"
 #include "tests/scratch.h"
 #include "train/math/backward.h"
 #include "train/math/optimizer.h"
@@ -14,13 +14,6 @@
 
 static const char all_targets[] = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
 static const tiny_switches plain = {.qk_norm = true};
-
-typedef struct rig {
-    rf_model *model;
-    rf_acts *acts;
-    rf_backward *backward;
-    void *gradient;
-} rig;
 
 static rf_adaptation lora(int64_t rank, const char *targets, double dropout)
 {
@@ -47,30 +40,15 @@ static rf_model *model_new(const rf_backend *backend, const rf_model_config *con
     return model;
 }
 
-static rig rig_new(const rf_backend *backend, tiny_switches switches,
-                   const rf_adaptation *adaptation, rf_recompute recompute)
+static tiny_train train_new(const rf_backend *backend, tiny_switches switches,
+                            const rf_adaptation *adaptation, rf_recompute recompute)
 {
-    rig r = {0};
     rf_model_config config = tiny_config(switches);
-    r.model = model_new(backend, &config, adaptation);
-    TINY_MUST(
-        rf_acts_new(&r.acts, r.model, TINY_PACKED, TINY_PACKED, true, recompute, tiny_error()));
-    TINY_MUST(rf_backward_new(&r.backward, r.model, TINY_PACKED, tiny_error()));
-    size_t bytes = rf_backend_bytes(backend, RF_MASTER, r.model->table.n_elements);
-    TINY_MUST(rf_backend_alloc(&r.gradient, r.model->ctx, bytes, tiny_error()));
-    return r;
-}
-
-static void rig_free(rig *r)
-{
-    rf_backend_free(r->model->ctx, r->gradient);
-    rf_backward_free(r->backward);
-    rf_acts_free(r->acts);
-    rf_model_free(r->model);
+    return tiny_train_new(backend, &config, 2, adaptation, recompute);
 }
 
 /* n elements of class master, from element `first`, in double. Caller frees. */
-static double *download(rig *r, const void *from, int64_t first, int64_t n)
+static double *download(tiny_train *r, const void *from, int64_t first, int64_t n)
 {
     double *host = malloc((size_t)(n + 1) * sizeof *host);
     cr_assert_not_null(host);
@@ -81,7 +59,7 @@ static double *download(rig *r, const void *from, int64_t first, int64_t n)
 }
 
 /* The gradient of a batch, into r->gradient, and a copy. */
-static double *run(rig *r, const rf_batch *batch)
+static double *run(tiny_train *r, const rf_batch *batch)
 {
     double loss[TINY_PACKED];
     int64_t n = r->model->table.n_elements;
@@ -91,7 +69,7 @@ static double *run(rig *r, const rf_batch *batch)
     return download(r, r->gradient, 0, n);
 }
 
-static double energy(rig *r, const rf_batch *batch)
+static double energy(tiny_train *r, const rf_batch *batch)
 {
     double loss[TINY_PACKED], sum = 0;
     TINY_MUST(rf_model_forward(r->model, r->acts, batch, NULL, tiny_error()));
@@ -103,7 +81,8 @@ static double energy(rig *r, const rf_batch *batch)
 }
 
 /* A tensor against central differences of fourth order in a random direction. */
-static double mismatch(rig *r, const rf_batch *batch, const double *gradient, const rf_tensor *t)
+static double mismatch(tiny_train *r, const rf_batch *batch, const double *gradient,
+                       const rf_tensor *t)
 {
     static const double step[] = {-2, -1, 1, 2}, weight[] = {1, -8, 8, -1};
     const double h = 2e-3;
@@ -143,7 +122,7 @@ static double mismatch(rig *r, const rf_batch *batch, const double *gradient, co
 
 static void check_gradient(tiny_switches switches, const rf_adaptation *adaptation, bool drops)
 {
-    rig r = rig_new(backend_named("ref64", ""), switches, adaptation, RF_RECOMPUTE_NONE);
+    tiny_train r = train_new(backend_named("ref64", ""), switches, adaptation, RF_RECOMPUTE_NONE);
     rf_batch batch = tiny_packed(&r.model->config, 4);
     if (drops) {
         rf_lora_drop(r.model, 7, 2);
@@ -161,7 +140,7 @@ static void check_gradient(tiny_switches switches, const rf_adaptation *adaptati
     cr_assert(n == r.model->table.n_trainable && n > 0);
     free(gradient);
     rf_batch_free(&batch);
-    rig_free(&r);
+    tiny_train_free(&r);
 }
 
 Test(lora, gradient)
@@ -195,8 +174,8 @@ Test(lora, frozen_tensors_change_no_gradient)
     static const char *const backends[] = {"ref32", ""};
     for (size_t k = 0; k < 2; k++) {
         rf_adaptation a = only("layers.1.self_attn,lm_head,k_norm,model.norm");
-        rig full = rig_new(backend_named(backends[k], ""), plain, NULL, RF_RECOMPUTE_NONE);
-        rig part = rig_new(backend_named(backends[k], ""), plain, &a, RF_RECOMPUTE_BLOCK);
+        tiny_train full = train_new(backend_named(backends[k], ""), plain, NULL, RF_RECOMPUTE_NONE);
+        tiny_train part = train_new(backend_named(backends[k], ""), plain, &a, RF_RECOMPUTE_BLOCK);
         rf_batch batch = tiny_packed(&full.model->config, 4);
         double *g = run(&full, &batch), *h = run(&part, &batch);
         for (int64_t i = 0; i < part.model->table.n_tensors; i++) {
@@ -209,8 +188,8 @@ Test(lora, frozen_tensors_change_no_gradient)
         free(g);
         free(h);
         rf_batch_free(&batch);
-        rig_free(&full);
-        rig_free(&part);
+        tiny_train_free(&full);
+        tiny_train_free(&part);
     }
 }
 
@@ -218,7 +197,7 @@ Test(lora, a_step_leaves_frozen_tensors_alone)
 {
     const rf_adaptation choices[] = {lora(2, all_targets, 0.1), only("layers.0.mlp,norm")};
     for (int k = 0; k < 2; k++) {
-        rig r = rig_new(backend_default(), plain, &choices[k], RF_RECOMPUTE_NONE);
+        tiny_train r = train_new(backend_default(), plain, &choices[k], RF_RECOMPUTE_NONE);
         const rf_table *table = &r.model->table;
         const rf_backend *backend = r.model->ctx->backend;
         rf_batch batch = tiny_packed(&r.model->config, 4);
@@ -244,7 +223,7 @@ Test(lora, a_step_leaves_frozen_tensors_alone)
         free(after);
         rf_backend_free(r.model->ctx, memory);
         rf_batch_free(&batch);
-        rig_free(&r);
+        tiny_train_free(&r);
     }
 }
 
@@ -252,8 +231,8 @@ Test(lora, a_step_leaves_frozen_tensors_alone)
 Test(lora, dropout_is_a_function_of_step_and_leaf)
 {
     rf_adaptation a = lora(3, all_targets, 0.5);
-    rig kept = rig_new(backend_default(), plain, &a, RF_RECOMPUTE_NONE);
-    rig again = rig_new(backend_default(), plain, &a, RF_RECOMPUTE_BLOCK);
+    tiny_train kept = train_new(backend_default(), plain, &a, RF_RECOMPUTE_NONE);
+    tiny_train again = train_new(backend_default(), plain, &a, RF_RECOMPUTE_BLOCK);
     rf_batch batch = tiny_packed(&kept.model->config, 4);
     size_t bytes = (size_t)kept.model->table.n_elements * sizeof(double);
     double *g[5];
@@ -275,11 +254,11 @@ Test(lora, dropout_is_a_function_of_step_and_leaf)
         free(g[i]);
     }
     rf_batch_free(&batch);
-    rig_free(&kept);
-    rig_free(&again);
+    tiny_train_free(&kept);
+    tiny_train_free(&again);
 }
 
-static double *logits_of(rig *r, const rf_batch *batch)
+static double *logits_of(tiny_train *r, const rf_batch *batch)
 {
     int32_t place[TINY_PACKED];
     double *logits = malloc((size_t)(batch->n * r->model->config.vocab_size) * sizeof *logits);
@@ -352,8 +331,9 @@ Test(lora, merging_changes_nothing)
     } backends[] = {{"ref64", 1e-12}, {"", 1e-4}};
     for (int k = 0; k < 2; k++) {
         rf_adaptation a = lora(3, all_targets, 0.5);
-        rig r = rig_new(backend_named(backends[k].name, ""), plain, &a, RF_RECOMPUTE_NONE);
-        rig base = rig_new(backend_named(backends[k].name, ""), plain, NULL, RF_RECOMPUTE_NONE);
+        tiny_train r = train_new(backend_named(backends[k].name, ""), plain, &a, RF_RECOMPUTE_NONE);
+        tiny_train base =
+            train_new(backend_named(backends[k].name, ""), plain, NULL, RF_RECOMPUTE_NONE);
         rf_batch batch = tiny_packed(&r.model->config, 4);
         int64_t n = batch.n * r.model->config.vocab_size;
         double *without = logits_of(&base, &batch);
@@ -370,8 +350,8 @@ Test(lora, merging_changes_nothing)
         free(merged);
         free(fresh);
         rf_batch_free(&batch);
-        rig_free(&r);
-        rig_free(&base);
+        tiny_train_free(&r);
+        tiny_train_free(&base);
     }
 }
 
@@ -414,8 +394,8 @@ static void *memory_of(rf_model *model, int64_t n)
 /* Whether n elements of class master are the same, in the memory of one model and of another. */
 static bool same(rf_model *model, const void *a, rf_model *of_b, const void *b, int64_t n)
 {
-    double *x = download(&(rig){.model = model}, a, 0, n);
-    double *y = download(&(rig){.model = of_b}, b, 0, n);
+    double *x = download(&(tiny_train){.model = model}, a, 0, n);
+    double *y = download(&(tiny_train){.model = of_b}, b, 0, n);
     bool result = memcmp(x, y, (size_t)n * sizeof *x) == 0;
     free(x);
     free(y);

@@ -1,50 +1,30 @@
 /* How the passes get their weights: when each block's are asked for, what happens where they cannot
  * be had, and compute copies of another type than the masters. */
-#include "train/math/backward.h"
-
 #include "common/base/alloc.h"
 #include "common/kernels/quantize.h"
-#include "tests/model/tiny.h"
+#include "tests/model/tiny_train.h"
 
 #include <criterion/criterion.h>
 
 /* --- A model, its passes, and all that they give ---------------------------------------------- */
 
 typedef struct rig {
-    rf_model *model;
-    rf_acts *acts;
-    rf_backward *backward;
-    void *gradient;
+    tiny_train t;
     rf_batch batch;
 } rig;
 
 static rig rig_new(const rf_backend *backend, const rf_adaptation *adaptation,
                    rf_recompute recompute)
 {
-    rig r = {0};
     rf_model_config config = tiny_config((tiny_switches){.qk_norm = true, .qkv_bias = true});
-    rf_model_limits limits = {
-        .places = TINY_PACKED, .keys = TINY_PACKED, .backward = true, .adaptation = adaptation};
-    TINY_MUST(rf_model_new(&r.model, &config, backend, 1, &limits, tiny_error()));
-    tiny_randomize(r.model, 1);
-    TINY_MUST(
-        rf_acts_new(&r.acts, r.model, TINY_PACKED, TINY_PACKED, true, recompute, tiny_error()));
-    TINY_MUST(rf_backward_new(&r.backward, r.model, TINY_PACKED, tiny_error()));
-    const rf_backend *b = r.model->ctx->backend;
-    TINY_MUST(rf_backend_alloc(&r.gradient, r.model->ctx,
-                               rf_backend_bytes(b, RF_MASTER, r.model->table.n_elements),
-                               tiny_error()));
-    r.batch = tiny_packed(&config, 3);
-    return r;
+    return (rig){tiny_train_new(backend, &config, 1, adaptation, recompute),
+                 tiny_packed(&config, 3)};
 }
 
 static void rig_free(rig *r)
 {
     rf_batch_free(&r->batch);
-    rf_backend_free(r->model->ctx, r->gradient);
-    rf_backward_free(r->backward);
-    rf_acts_free(r->acts);
-    rf_model_free(r->model);
+    tiny_train_free(&r->t);
 }
 
 /* One of the passes, as a step of training or decoding would run it. */
@@ -67,30 +47,30 @@ static int run_pass(rig *r, int pass, results *to, rf_error *err)
     }
     switch (pass) {
     case FORWARD:
-        return rf_model_forward(r->model, r->acts, &r->batch, NULL, err);
+        return rf_model_forward(r->t.model, r->t.acts, &r->batch, NULL, err);
     case BACKWARD:
-        rf_backend_zero(r->model->ctx, r->gradient, RF_MASTER, r->model->table.n_elements);
-        return rf_backward_run(r->backward, r->model, r->acts, r->gradient, to->loss, err);
+        rf_backend_zero(r->t.model->ctx, r->t.gradient, RF_MASTER, r->t.model->table.n_elements);
+        return rf_backward_run(r->t.backward, r->t.model, r->t.acts, r->t.gradient, to->loss, err);
     case LOSSES:
-        return rf_model_losses(r->model, r->acts, to->loss, err);
+        return rf_model_losses(r->t.model, r->t.acts, to->loss, err);
     case QUERY:
-        return rf_model_query(r->model, r->acts, &question, err);
+        return rf_model_query(r->t.model, r->t.acts, &question, err);
     default:
-        return rf_model_logits(r->model, r->acts, to->logits, to->place, TINY_PACKED, err);
+        return rf_model_logits(r->t.model, r->t.acts, to->logits, to->place, TINY_PACKED, err);
     }
 }
 
 /* All of them, and the gradient, as it is in memory; caller frees. */
 static float *run_all(rig *r, results *to)
 {
-    int64_t n = r->model->table.n_elements;
+    int64_t n = r->t.model->table.n_elements;
     float *gradient = rf_alloc((size_t)n, sizeof *gradient);
     *to = (results){0};
     for (int pass = 0; pass < N_PASSES; pass++) {
         TINY_MUST(run_pass(r, pass, to, tiny_error()));
     }
-    rf_backend_download(r->model->ctx, gradient, RF_F32, r->gradient, RF_MASTER, n);
-    TINY_MUST(rf_ctx_sync(r->model->ctx, tiny_error()));
+    rf_backend_download(r->t.model->ctx, gradient, RF_F32, r->t.gradient, RF_MASTER, n);
+    TINY_MUST(rf_ctx_sync(r->t.model->ctx, tiny_error()));
     return gradient;
 }
 
@@ -133,9 +113,9 @@ static void expect_calls(rig *r, int pass, const char *expected)
 {
     recorder calls = {.direction = pass == BACKWARD ? RF_BACKWARD : RF_FORWARD};
     results got;
-    r->model->source = (rf_weight_source){acquire, release, &calls};
+    r->t.model->source = (rf_weight_source){acquire, release, &calls};
     TINY_MUST(run_pass(r, pass, &got, tiny_error()));
-    r->model->source = (rf_weight_source){0};
+    r->t.model->source = (rf_weight_source){0};
     cr_assert(strcmp(calls.text, expected) == 0, "pass %d: %s", pass, calls.text);
     cr_assert(calls.n_held == 0);
 }
@@ -173,9 +153,9 @@ Test(weights, a_pass_that_fails_gives_everything_back_and_can_run_again)
             recorder calls = {.fail_at = k,
                               .direction = pass == BACKWARD ? RF_BACKWARD : RF_FORWARD};
             rf_error err = {0};
-            r.model->source = (rf_weight_source){acquire, release, &calls};
+            r.t.model->source = (rf_weight_source){acquire, release, &calls};
             int rc = run_pass(&r, pass, &got, &err);
-            r.model->source = (rf_weight_source){0};
+            r.t.model->source = (rf_weight_source){0};
             cr_assert(calls.n_held == 0, "pass %d, call %d: %s", pass, k, calls.text);
             if (rc == RF_OK) {
                 cr_assert(calls.n_acquired < k);
@@ -184,18 +164,18 @@ Test(weights, a_pass_that_fails_gives_everything_back_and_can_run_again)
             n_failed++;
             cr_assert(rc == RF_ERR_RETRY && calls.n_acquired == k);
             cr_assert_not_null(strstr(err.message, "are out of reach"));
-            cr_assert(r.acts->n == (pass == FORWARD ? 0 : TINY_PACKED));
+            cr_assert(r.t.acts->n == (pass == FORWARD ? 0 : TINY_PACKED));
             memset(got.place, 0, sizeof got.place);
             rf_batch_clear(&r.batch);
             memset(r.batch.token, 0, TINY_PACKED * sizeof *r.batch.token);
-            TINY_MUST(rf_ctx_sync(r.model->ctx, tiny_error()));
+            TINY_MUST(rf_ctx_sync(r.t.model->ctx, tiny_error()));
             rf_batch_free(&r.batch);
-            r.batch = tiny_packed(&r.model->config, 3);
+            r.batch = tiny_packed(&r.t.model->config, 3);
         }
         cr_assert(n_failed == (pass <= BACKWARD ? 3 : 1));
         float *after = run_all(&r, &got);
         cr_assert(memcmp(&got, &expected, sizeof got) == 0);
-        cr_assert(memcmp(before, after, (size_t)r.model->table.n_elements * sizeof *after) == 0);
+        cr_assert(memcmp(before, after, (size_t)r.t.model->table.n_elements * sizeof *after) == 0);
         free(after);
     }
     free(before);
@@ -310,7 +290,7 @@ static void round_matrices(rf_model *model)
 
 static void expect_same(rig *narrow, rig *wide)
 {
-    const size_t bytes = (size_t)wide->model->table.n_elements * sizeof(float);
+    const size_t bytes = (size_t)wide->t.model->table.n_elements * sizeof(float);
     results a, b;
     float *da = run_all(narrow, &a), *db = run_all(wide, &b);
     cr_assert(memcmp(&a, &b, sizeof a) == 0);
@@ -325,21 +305,21 @@ Test(weights, copies_of_another_type_are_what_the_passes_read)
     for (int i = 0; i < 2; i++) {
         rig narrow = rig_new(narrow_backend(), &ways[i], RF_RECOMPUTE_NONE);
         rig wide = rig_new(backend_named("ref32", ""), &ways[i], RF_RECOMPUTE_NONE);
-        const rf_table *table = &wide.model->table;
+        const rf_table *table = &wide.t.model->table;
         const size_t bytes = (size_t)table->n_stored * sizeof(float);
-        cr_assert(memcmp(narrow.model->master, wide.model->master, bytes) == 0);
-        round_matrices(wide.model);
+        cr_assert(memcmp(narrow.t.model->master, wide.t.model->master, bytes) == 0);
+        round_matrices(wide.t.model);
         expect_same(&narrow, &wide);
         /* Masters that changed are seen after prepare, not before. */
-        tiny_randomize(wide.model, 2);
-        memcpy(narrow.model->master, wide.model->master, bytes);
-        round_matrices(wide.model);
+        tiny_randomize(wide.t.model, 2);
+        memcpy(narrow.t.model->master, wide.t.model->master, bytes);
+        round_matrices(wide.t.model);
         results a, b;
         float *old = run_all(&narrow, &a), *new = run_all(&wide, &b);
         cr_assert(memcmp(a.logits, b.logits, sizeof a.logits) != 0);
         free(old);
         free(new);
-        rf_model_prepare(narrow.model);
+        rf_model_prepare(narrow.t.model);
         expect_same(&narrow, &wide);
         rig_free(&narrow);
         rig_free(&wide);
@@ -350,14 +330,14 @@ Test(weights, copies_are_in_the_plan)
 {
     rig r = rig_new(narrow_backend(), NULL, RF_RECOMPUTE_NONE);
     const rf_model_limits limits = {.places = TINY_PACKED, .keys = TINY_PACKED, .backward = true};
-    const rf_model_config *config = &r.model->config;
+    const rf_model_config *config = &r.t.model->config;
     size_t wide = rf_model_bytes(config, backend_named("ref32", ""), &limits), copies = 0;
-    for (int64_t i = 0; i < r.model->table.n_tensors; i++) {
-        const rf_tensor *t = &r.model->table.tensor[i];
+    for (int64_t i = 0; i < r.t.model->table.n_tensors; i++) {
+        const rf_tensor *t = &r.t.model->table.tensor[i];
         const size_t bytes = t->n_dims == 2 ? 2 * (size_t)t->count : 0;
         copies += (bytes + RF_ALIGNMENT - 1) / RF_ALIGNMENT * RF_ALIGNMENT;
     }
-    cr_assert(r.model->bytes == wide + copies);
-    cr_assert(r.model->bytes == rf_model_bytes(config, narrow_backend(), &limits));
+    cr_assert(r.t.model->bytes == wide + copies);
+    cr_assert(r.t.model->bytes == rf_model_bytes(config, narrow_backend(), &limits));
     rig_free(&r);
 }

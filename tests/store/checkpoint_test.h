@@ -9,6 +9,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <hdf5.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -159,6 +160,13 @@ static inline void save_subject(const subject *s, const char *path, rf_dist *dis
     TINY_MUST(rf_checkpoint_save(path, dist, s->model, s->m, s->v, &s->info, tiny_error()));
 }
 
+static inline subject saved_subject(const rf_model_config *config, const char *path)
+{
+    subject s = make_subject(config, "");
+    save_subject(&s, path, NULL);
+    return s;
+}
+
 static inline bool same_flat(const subject *a, const void *x, const subject *b, const void *y)
 {
     bool same = true;
@@ -210,6 +218,39 @@ static inline void expect_refused(const char *path, const subject *s, bool heade
         EXPECT_SAYS(&err, part);
     }
     rf_checkpoint_info_free(&info);
+}
+
+/* Flips a bit of each tensor of a good file in turn, and lets `refuse` see that the damage is found and
+ * called by the tensor's name. The file is good again afterwards, and has n_items tensors. */
+static inline void flip_in_each_tensor(const char *path, int64_t n_items, uint64_t seed,
+                                       void (*refuse)(const char *path, const char *name,
+                                                      const void *user),
+                                       const void *user)
+{
+    rf_checkpoint_structure structure;
+    TINY_MUST(rf_checkpoint_structure_read(&structure, path, tiny_error()));
+    cr_assert(structure.n_items == n_items);
+    rf_rng rng = RF_RNG_STREAM(1, RF_RNG_TEST, seed);
+    for (int64_t i = 0; i < structure.n_items; i++) {
+        const rf_checkpoint_item *item = &structure.item[i];
+        int64_t byte = item->offset + (int64_t)rf_rng_below(&rng, (uint64_t)item->bytes);
+        int bit = (int)rf_rng_below(&rng, 8);
+        flip_bit(path, byte, bit);
+        refuse(path, item->name, user);
+        flip_bit(path, byte, bit);
+    }
+    TINY_MUST(rf_checkpoint_verify(path, tiny_error()));
+    rf_checkpoint_structure_free(&structure);
+}
+
+/* Writes c to path and edits it with HDF5's own functions. */
+static inline void put_edited(const char *path, const content *c, void (*apply)(hid_t file))
+{
+    rf_hdf5 opened = {0};
+    put_file(path, c->data, c->bytes);
+    TINY_MUST(rf_hdf5_open(&opened, path, true, tiny_error()));
+    apply(opened.id);
+    TINY_MUST(rf_hdf5_close(&opened, tiny_error()));
 }
 
 #endif

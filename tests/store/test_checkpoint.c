@@ -198,26 +198,17 @@ Test(checkpoint, no_place_to_save)
 
 /* --- Damage ----------------------------------------------------------------------------------- */
 
+static void refuse_tensor(const char *path, const char *name, const void *s)
+{
+    expect_refused(path, s, false, name);
+}
+
 Test(checkpoint, one_bit_in_every_tensor)
 {
     rf_model_config config = small_config();
-    subject s = make_subject(&config, "");
     const char *path = in_folder("a.h5");
-    save_subject(&s, path, NULL);
-    rf_checkpoint_structure structure;
-    TINY_MUST(rf_checkpoint_structure_read(&structure, path, tiny_error()));
-    cr_assert(structure.n_items == 3 * s.model->table.n_tensors);
-    rf_rng rng = RF_RNG_STREAM(1, RF_RNG_TEST, 77);
-    for (int64_t i = 0; i < structure.n_items; i++) {
-        const rf_checkpoint_item *item = &structure.item[i];
-        int64_t byte = item->offset + (int64_t)rf_rng_below(&rng, (uint64_t)item->bytes);
-        int bit = (int)rf_rng_below(&rng, 8);
-        flip_bit(path, byte, bit);
-        expect_refused(path, &s, false, item->name);
-        flip_bit(path, byte, bit);
-    }
-    TINY_MUST(rf_checkpoint_verify(path, tiny_error()));
-    rf_checkpoint_structure_free(&structure);
+    subject s = saved_subject(&config, path);
+    flip_in_each_tensor(path, 3 * s.model->table.n_tensors, 77, refuse_tensor, &s);
     free_subject(&s);
 }
 
@@ -273,9 +264,8 @@ Test(checkpoint, bits_of_metadata)
 Test(checkpoint, truncated)
 {
     rf_model_config config = small_config();
-    subject s = make_subject(&config, "");
     const char *path = in_folder("a.h5");
-    save_subject(&s, path, NULL);
+    subject s = saved_subject(&config, path);
     content file = get_file(path);
     size_t sizes[] = {0, 1, 8, 47, 48, 500, file.bytes / 2, file.bytes - 4097, file.bytes - 1};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
@@ -314,9 +304,8 @@ Test(checkpoint, other_files)
 Test(checkpoint, damaged_attribute)
 {
     rf_model_config config = small_config();
-    subject s = make_subject(&config, "");
     const char *path = in_folder("a.h5");
-    save_subject(&s, path, NULL);
+    subject s = saved_subject(&config, path);
     content c = get_file(path);
     const char *at = memmem(c.data, c.bytes, "refusion-train 0", 16);
     cr_assert(at != NULL);
@@ -465,16 +454,11 @@ Test(checkpoint, wrong_content)
         {edit_config_type, "attribute model_config is missing or not a text"},
     };
     rf_model_config config = small_config();
-    subject s = make_subject(&config, "");
     const char *path = in_folder("a.h5");
-    save_subject(&s, path, NULL);
+    subject s = saved_subject(&config, path);
     content file = get_file(path);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        put_file(path, file.data, file.bytes);
-        rf_hdf5 opened = {0};
-        TINY_MUST(rf_hdf5_open(&opened, path, true, tiny_error()));
-        cases[i].apply(opened.id);
-        TINY_MUST(rf_hdf5_close(&opened, tiny_error()));
+        put_edited(path, &file, cases[i].apply);
         expect_refused(path, &s, true, cases[i].says);
     }
     free(file.data);

@@ -22,8 +22,7 @@ static rf_model_config wide_config(void)
 /* small.h5, quantized from whole.h5, whose subject is returned. */
 static subject make_small(const rf_model_config *config)
 {
-    subject s = make_subject(config, "");
-    save_subject(&s, in_folder("whole.h5"), NULL);
+    subject s = saved_subject(config, in_folder("whole.h5"));
     TINY_MUST(rf_convert_quantize(in_folder("whole.h5"), in_folder("small.h5"), &as_source,
                                   tiny_error()));
     return s;
@@ -217,7 +216,7 @@ Test(quantize_file, refuses_other_sources)
 
 /* --- Damage ----------------------------------------------------------------------------------- */
 
-static void expect_damaged(const rf_model_config *config, const char *path, const char *words)
+static void expect_damaged(const char *path, const char *words, const void *config)
 {
     rf_error err = {0};
     cr_expect(rf_checkpoint_verify(path, &err) != RF_OK);
@@ -240,24 +239,11 @@ Test(quantize_file, one_bit_in_every_tensor)
     rf_model_config config = small_config();
     subject s = make_small(&config);
     const char *path = in_folder("small.h5");
-    rf_checkpoint_structure structure;
-    TINY_MUST(rf_checkpoint_structure_read(&structure, path, tiny_error()));
     int64_t n_matrices = 0;
     for (int64_t i = 0; i < s.model->table.n_tensors; i++) {
         n_matrices += rf_table_is_matrix(&s.model->table.tensor[i]);
     }
-    cr_assert(structure.n_items == s.model->table.n_tensors + n_matrices);
-    rf_rng rng = RF_RNG_STREAM(1, RF_RNG_TEST, 79);
-    for (int64_t i = 0; i < structure.n_items; i++) {
-        const rf_checkpoint_item *item = &structure.item[i];
-        int64_t byte = item->offset + (int64_t)rf_rng_below(&rng, (uint64_t)item->bytes);
-        int bit = (int)rf_rng_below(&rng, 8);
-        flip_bit(path, byte, bit);
-        expect_damaged(&config, path, item->name);
-        flip_bit(path, byte, bit);
-    }
-    TINY_MUST(rf_checkpoint_verify(path, tiny_error()));
-    rf_checkpoint_structure_free(&structure);
+    flip_in_each_tensor(path, s.model->table.n_tensors + n_matrices, 79, expect_damaged, &config);
     free_subject(&s);
 }
 
@@ -301,12 +287,8 @@ Test(quantize_file, wrong_content)
     const char *path = in_folder("small.h5");
     content file = get_file(path);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        put_file(path, file.data, file.bytes);
-        rf_hdf5 opened = {0};
-        TINY_MUST(rf_hdf5_open(&opened, path, true, tiny_error()));
-        cases[i].apply(opened.id);
-        TINY_MUST(rf_hdf5_close(&opened, tiny_error()));
-        expect_damaged(&config, path, cases[i].says);
+        put_edited(path, &file, cases[i].apply);
+        expect_damaged(path, cases[i].says, &config);
     }
     free(file.data);
     free_subject(&s);
@@ -336,7 +318,7 @@ Test(quantize_file, scales_that_are_none)
         last->crc = (uint32_t)crc32_z(0, (const unsigned char *)scale, (size_t)last->bytes);
         TINY_MUST(rf_checkpoint_complete(&structure.values, structure.item, structure.n_items, path,
                                          tiny_error()));
-        expect_damaged(&config, path, "is no scale");
+        expect_damaged(path, "is no scale", &config);
         free(scale);
         rf_checkpoint_structure_free(&structure);
     }
