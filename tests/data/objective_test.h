@@ -3,6 +3,7 @@
 #define RF_TESTS_DATA_OBJECTIVE_TEST_H
 
 #include "data/objective_private.h"
+#include "tests/data/configured.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -44,21 +45,12 @@ static inline void check_mean(const char *what, double sum, double square, int64
 static inline int from_config(rf_objective *out, const char *a, const char *b, int32_t mask,
                               rf_error *err)
 {
-    const rf_config_key *const tables[] = {rf_objective_keys, NULL};
     const rf_specials special = {.mask = mask, .eos = {END}, .n_eos = 1};
-    rf_config *config = rf_config_new(tables);
-    const char *settings[] = {a, b};
-    int code = RF_OK;
-    for (int i = 0; i < 2 && code == RF_OK; i++) {
-        if (settings[i] != NULL) {
-            code = rf_config_set(config, settings[i], err);
-        }
-    }
-    if (code == RF_OK) {
-        code = rf_objective_from_config(out, config, &special, 40, err);
-    }
+    rf_config *config;
+    int rc = configured(&config, rf_objective_keys, a, b, err);
+    rc = rc == RF_OK ? rf_objective_from_config(out, config, &special, 40, err) : rc;
     rf_config_free(config);
-    return code;
+    return rc;
 }
 
 #endif

@@ -1,6 +1,8 @@
 /* The section `data` of a configuration. */
 #include "data/keys.h"
 
+#include "tests/data/configured.h"
+
 #include <criterion/criterion.h>
 #include <string.h>
 
@@ -8,20 +10,11 @@ enum { SEED = 7 };
 
 static int from_config(rf_data_settings *out, const char *a, const char *b, rf_error *err)
 {
-    const rf_config_key *const tables[] = {rf_data_keys, NULL};
-    rf_config *config = rf_config_new(tables);
-    const char *settings[] = {a, b};
-    int code = RF_OK;
-    for (int i = 0; i < 2 && code == RF_OK; i++) {
-        if (settings[i] != NULL) {
-            code = rf_config_set(config, settings[i], err);
-        }
-    }
-    if (code == RF_OK) {
-        code = rf_data_settings_from_config(out, config, SEED, err);
-    }
+    rf_config *config;
+    int rc = configured(&config, rf_data_keys, a, b, err);
+    rc = rc == RF_OK ? rf_data_settings_from_config(out, config, SEED, err) : rc;
     rf_config_free(config);
-    return code;
+    return rc;
 }
 
 Test(settings, reads_the_configuration)

@@ -202,6 +202,13 @@ Test(cpu_exact, attention_does_not_depend_on_threads_or_place)
     check_attention_places(RF_COMPUTE_BF16);
 }
 
+static exact_attention one_sample(rf_compute compute)
+{
+    exact_attention a = exact_attention_new(compute, SAMPLE, H, G, K);
+    exact_place_sample(&a, 0, SAMPLE, CAUSAL, 100);
+    return a;
+}
+
 /* Keys in the middle of a tile that some queries of a block see and others do not hold NaN: those
  * who do not see them get what they get when the keys are finite. */
 static void check_invisible_keys(rf_compute compute)
@@ -210,10 +217,7 @@ static void check_invisible_keys(rf_compute compute)
     const rf_backend *list[MAX_CPU];
     int n_backends = cpu_backends(list);
     for (int b = 0; b < n_backends; b++) {
-        exact_attention clean = exact_attention_new(compute, SAMPLE, H, G, K);
-        exact_attention dirty = exact_attention_new(compute, SAMPLE, H, G, K);
-        exact_place_sample(&clean, 0, SAMPLE, CAUSAL, 100);
-        exact_place_sample(&dirty, 0, SAMPLE, CAUSAL, 100);
+        exact_attention clean = one_sample(compute), dirty = one_sample(compute);
         for (int64_t i = LAST * G * K; i < SAMPLE * G * K; i++) {
             dirty.key[i] = i % 3 == 0 ? INFINITY : NAN;
             dirty.v[i] = i % 2 == 0 ? NAN : -INFINITY;
@@ -242,10 +246,7 @@ static void check_blind_queries(rf_compute compute)
     const rf_backend *list[MAX_CPU];
     int n_backends = cpu_backends(list);
     for (int b = 0; b < n_backends; b++) {
-        exact_attention clean = exact_attention_new(compute, SAMPLE, H, G, K);
-        exact_attention dirty = exact_attention_new(compute, SAMPLE, H, G, K);
-        exact_place_sample(&clean, 0, SAMPLE, CAUSAL, 100);
-        exact_place_sample(&dirty, 0, SAMPLE, CAUSAL, 100);
+        exact_attention clean = one_sample(compute), dirty = one_sample(compute);
         for (int64_t i = 0; i < FIRST * H * K; i++) {
             dirty.do_[i] = NAN;
             dirty.q[i] = i % 2 == 0 ? NAN : INFINITY;
