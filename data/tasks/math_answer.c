@@ -54,6 +54,27 @@ static char *keep(char *text, const char *begin, size_t bytes)
     return out;
 }
 
+/* Bytes of the character at p, of a text that need not be UTF-8; 0 at its end. */
+static size_t character(const char *p)
+{
+    size_t bytes = *p != '\0';
+    while (bytes > 0 && (p[bytes] & 0xC0) == 0x80) {
+        bytes++;
+    }
+    return bytes;
+}
+
+/* text, "{", the character at *p, "}"; moves *p behind it. Returns the end of the text. */
+static char *put_braced(char *text, const char **p)
+{
+    size_t bytes = character(*p);
+    *text++ = '{';
+    text = mempcpy(text, *p, bytes);
+    *text++ = '}';
+    *p += bytes;
+    return text;
+}
+
 /* --- Where the answer stands ------------------------------------------------------------------ */
 
 static const char *last(const char *text, const char *word)
@@ -139,9 +160,7 @@ static char *brace_roots(char *text)
             return NULL;
         }
         if (*p != '{') {
-            *at++ = '{';
-            *at++ = *p++;
-            *at++ = '}';
+            at = put_braced(at, &p);
         }
     }
     strcpy(at, p);
@@ -169,17 +188,13 @@ static char *brace_fractions(char *text)
         if (*p == '{') {
             continue;
         }
-        if (n == 1) {
+        if (n <= character(p)) {
             free(out);
             return text;
         }
-        *at++ = '{';
-        *at++ = *p++;
-        *at++ = '}';
+        at = put_braced(at, &p);
         if (*p != '{') {
-            *at++ = '{';
-            *at++ = *p++;
-            *at++ = '}';
+            at = put_braced(at, &p);
         }
     }
     strcpy(at, p);
@@ -284,26 +299,20 @@ static char *keep_formula(char *text)
     return end != NULL ? keep(text, begin, (size_t)(end + 1 - begin)) : text;
 }
 
-/* "frac12" becomes "frac{1}{2}", "sqrt3" becomes "sqrt{3}": n operands of one character. */
+/* "frac12" becomes "frac{1}{2}", "sqrt3" becomes "sqrt{3}": n operands (1 or 2) of one character. */
 static char *brace_operands(char *text, const char *name, int n)
 {
-    char *out = rf_alloc(strlen(text) * 4 + 1, 1), *at = out;
+    char *out = rf_alloc(strlen(text) * 3 + 1, 1), *at = out;
     const char *p = text;
     for (const char *next; (next = strstr(p, name)) != NULL;) {
         at = mempcpy(at, p, (size_t)(next - p) + strlen(name));
         p = next + strlen(name);
-        if (*p == '{' || strlen(p) < (size_t)n) {
+        size_t first = character(p), second = character(p + first);
+        if (*p == '{' || first == 0 || (n > 1 && second == 0)) {
             continue;
         }
         for (int i = 0; i < n; i++) {
-            size_t bytes = 1;
-            while ((p[bytes] & 0xC0) == 0x80) {
-                bytes++;
-            }
-            *at++ = '{';
-            at = mempcpy(at, p, bytes);
-            *at++ = '}';
-            p += bytes;
+            at = put_braced(at, &p);
         }
     }
     strcpy(at, p);

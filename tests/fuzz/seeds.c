@@ -4,6 +4,7 @@
  */
 #include "common/base/file.h"
 #include "common/text/tokenizer.h"
+#include "data/tasks/task.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -308,6 +309,35 @@ static void put_lines(void)
     }
 }
 
+static void put_tasks(void)
+{
+    static const struct {
+        const char *task, *text;
+    } cases[] = {
+        {"gsm8k", "{\"question\": \"a\", \"answer\": \"#### 1,234\"}\n%%\n#### $-1,234.50."},
+        {"math", "{\"problem\": \"p\", \"solution\": \"\\\\boxed{\\\\frac12}\"}\n%%\n\\boxed{1/2}"},
+        {"math", "\\frac12\\left(3\\right)^{\\circ}\n%%\n\\dfrac{1}{2} units \\overline{3} 1,000"},
+        {"arc", "{\"question\": \"q\", \"choices\": {\"text\": [\"a\", \"b\"], \"label\": [\"1\", "
+                "\"2\"]}, \"answerKey\": \"2\"}\n%%\nThe answer is (B)."},
+        {"arc-likelihood",
+         "{\"question\": {\"stem\": \"q\", \"choices\": [{\"text\": \"a\", \"label\": "
+         "\"A\"}]}, \"answerKey\": \"A\"}"},
+        {"mmlu-pro", "{\"question\": \"q\", \"options\": [\"a\", \"b\"], \"answer\": \"B\", "
+                     "\"answer_index\": 1, \"cot_content\": \"A: x\"}\n%%\nAnswer: B"},
+        {"humaneval",
+         "{\"prompt\": \"def f():\\n\", \"canonical_solution\": \" pass\", \"test\": "
+         "\"def check(f): pass\", \"entry_point\": \"f\"}\n%%\n```python\ndef f(): pass\n```"},
+        {"mbpp",
+         "{\"text\": \"t\", \"code\": \"c\", \"test_list\": [\"assert 1\"]}\n%%\nx = 1\nif"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        int number = 0;
+        while (rf_tasks[number] != rf_task_find(cases[i].task)) {
+            number++;
+        }
+        put_text("tasks", number, cases[i].text);
+    }
+}
+
 int main(int argc, char **argv)
 {
     rf_error err = {0};
@@ -327,5 +357,6 @@ int main(int argc, char **argv)
     put_conversations();
     put_settings();
     put_lines();
+    put_tasks();
     return 0;
 }

@@ -114,6 +114,14 @@ Test(answers, math_equivalence)
     for (size_t i = 0; i < sizeof other / sizeof other[0]; i++) {
         cr_assert(!rf_math_same(other[i][0], other[i][1]), "%s %s", other[i][0], other[i][1]);
     }
+    /* Texts that are cut, or no UTF-8. */
+    char *normal = rf_math_normal_minerva("frac2\x8f");
+    cr_assert_str_eq(normal, "frac2\x8f");
+    free(normal);
+    cr_assert(rf_math_same("\\sqrt\xCF\x80", "\\sqrt{\xCF\x80}"));
+    cr_assert(rf_math_same("\\frac\xCF\x80"
+                           "2",
+                           "\\frac{\xCF\x80}{2}"));
     cr_assert(check("math", "we get \\boxed{\\tfrac83}.", "\\boxed{8/3}"));
     cr_assert(check("math", "8/3", "The answer is $\\frac{8}{3}$."));
     cr_assert(!check("math", "8/3", "8/3")); /* in no box */
