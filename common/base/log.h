@@ -1,7 +1,7 @@
 /* log.h: what a person sees while a program runs.                              all local
  *
  * Everything here goes to stderr; results go to stdout or to files, never mixed. In an MPI program
- * only the rank for which rf_log_set_quiet(0) holds speaks, except for rf_log_warn.
+ * only rank 0 speaks (rf_log_set_rank), except for rf_log_warn.
  */
 #ifndef RF_BASE_LOG_H
 #define RF_BASE_LOG_H
@@ -12,8 +12,8 @@
 #include <stdint.h>
 
 void rf_log_set_program(const char *name); /* prefix of warnings and errors; not copied */
-void rf_log_set_rank(int rank,
-                     int n_ranks); /* warnings of several ranks name theirs; info: rank 0 */
+/* With several ranks: warnings name theirs, and only rank 0 has the rest. */
+void rf_log_set_rank(int rank, int n_ranks);
 void rf_log_set_quiet(bool quiet); /* no info and no progress lines */
 
 void rf_log_info(const char *format, ...) RF_PRINTF(1, 2);

@@ -22,8 +22,8 @@ struct rf_checkpoint_reader {
     char *path;
     int fd;
     rf_checkpoint_structure structure;
-    const rf_checkpoint_item *item;   /* the one that is read from its begin on; NULL: none */
-    int64_t next;                     /* its next element */
+    const rf_checkpoint_item *item;   /* whose checksum is being computed; NULL: none */
+    int64_t next;                     /* its first element that is not in the checksum yet */
     uint32_t crc;                     /* of those before */
     const rf_checkpoint_item *scaled; /* whose scales are at hand; NULL: none */
     float *scale;
@@ -111,7 +111,8 @@ int rf_checkpoint_check_crc(const rf_checkpoint_item *item, uint32_t crc, const 
                               path, item->name, crc, item->crc);
 }
 
-/* Goes on with the checksum of an item that is read in order, and compares it at the end. */
+/* Items that are read from their first element to their last, piece by piece, are checked on the way:
+ * adds a piece to the checksum, and compares it behind the last. Other reads are not checked. */
 static int count_in(rf_checkpoint_reader *reader, const piece *p, size_t bytes, rf_error *err)
 {
     if (p->first == 0) {

@@ -77,7 +77,8 @@ out:
 
 /* --- Attributes and texts --------------------------------------------------------------------- */
 
-/* Says of a file that is ours what its unreadable part means. */
+/* The file is a checkpoint, but a part of it cannot be read: puts in front of the cause what that means
+ * and what to do. */
 static int call_damaged(int rc, rf_error *err)
 {
     char cause[sizeof err->message];

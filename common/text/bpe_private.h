@@ -35,8 +35,8 @@ uint64_t rf_bpe_mix(const char *text, size_t bytes); /* a fast hash, for tables 
 
 typedef struct rf_bpe_pattern {
     char *text;             /* owned, as the file has it */
-    pcre2_code *code;       /* for texts that PCRE2's Unicode tables know, */
-    pcre2_code *exact_code; /* and for the others: with newer characters spelled out */
+    pcre2_code *code;       /* for texts whose characters PCRE2's Unicode tables have; */
+    pcre2_code *exact_code; /* for others: classes with the newer characters spelled out */
     bool is_jit;
 } rf_bpe_pattern;
 

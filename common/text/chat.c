@@ -62,7 +62,7 @@ static bool has_mark(const char *text, size_t at, size_t bytes, const char *mark
     return bytes - at >= MARK && memcmp(text + at, mark, MARK) == 0;
 }
 
-/* Where the next of the two characters begins; bytes: nowhere. */
+/* Where the next MARK_BEGIN or MARK_END begins; bytes: nowhere. */
 static size_t find_mark(const char *text, size_t from, size_t bytes)
 {
     for (size_t at = from; at < bytes; at++) {
@@ -127,7 +127,7 @@ static bool mark_text(const rf_chat *chat, rf_text *out, const char *text, size_
     return done > 0;
 }
 
-/* The same for all strings of a value; a new reference. */
+/* A copy of a JSON value whose strings are all marked so; a new reference. */
 static json_t *mark_json(const rf_chat *chat, json_t *value)
 {
     json_t *copy, *item;
@@ -160,7 +160,7 @@ static json_t *mark_json(const rf_chat *chat, json_t *value)
     return copy;
 }
 
-/* Counts the marked tokens of a rendered text, for those who ask. */
+/* Adds the number of marked tokens of a rendered text to *options->n_literal, if it is there. */
 static void count_literals(const rf_chat *chat, const rf_render_options *options, const char *text,
                            size_t bytes)
 {
@@ -247,7 +247,7 @@ static int not_mentioned(const char *what, rf_error *err)
     return rf_error_set(err, RF_ERR, "the chat template has no %s: remove them", what);
 }
 
-/* What a template does not know of it leaves out without a word. */
+/* A template leaves out what it has no words for, and says nothing: it is looked for here instead. */
 static int check(const rf_chat *chat, const rf_turn *turn, int64_t n,
                  const rf_render_options *options, rf_error *err)
 {
@@ -335,7 +335,8 @@ static size_t find_last(const rf_text *text, size_t from, const char *word)
     return text->bytes;
 }
 
-/* Where the token that ends the answer begins: the last one that is not marked as text. */
+/* Where the token `end` begins that ends the answer: the last one in text[from, bytes) that the
+ * template printed itself, and that is not part of a message (those are marked). bytes: none. */
 static size_t find_end(const rf_chat *chat, const rf_text *text, size_t from, const char *end)
 {
     rf_text part = *text;
@@ -369,7 +370,9 @@ int rf_chat_render_answer(const rf_chat *chat, rf_text *out, const rf_text *prom
     RF_TRY_OUT(render_template(chat, &all, turn, n, options, false, err));
     size_t from = common_begin(prompt, &all);
     if (from < prompt->bytes) {
-        /* A prompt that begins a thought, say, which an answer may not have. */
+        /* The prompt ends with something that this answer does not begin with, such as the beginning
+         * of a thought. That is no part of the sample: what stands in front of the answer is what the
+         * template prints without it. */
         RF_TRY_OUT(render_template(chat, &begin, turn, n - 1, options, false, err));
         if (from < begin.bytes) {
             rc = rf_error_set(err, RF_ERR,

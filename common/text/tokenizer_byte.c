@@ -67,7 +67,7 @@ static const char *special_name_byte(const rf_tokenizer *tokenizer, int32_t id)
     return id >= BYTE_EOS && id < BYTE_SIZE ? byte_special[id - BYTE_EOS].name : NULL;
 }
 
-/* The characters of all bytes, one after the other. */
+/* Byte i at place i: what a token of one byte points to. */
 #define R4(x)  (char)(x), (char)((x) + 1), (char)((x) + 2), (char)((x) + 3)
 #define R16(x) R4(x), R4((x) + 4), R4((x) + 8), R4((x) + 12)
 #define R64(x) R16(x), R16((x) + 16), R16((x) + 32), R16((x) + 48)

@@ -164,7 +164,7 @@ int rf_tokenizer_render_prompt(const rf_tokenizer *tokenizer, rf_ids *out, const
     return rf_tokenizer_render(tokenizer, NULL, NULL, out, turn, n, &options, err);
 }
 
-/* A sample of the byte tokenizer, whose marks are ids. */
+/* With the byte tokenizer: whose turn it is is said by an id in front of each message. */
 static int render_marks_sample(const rf_tokenizer *tokenizer, rf_ids *out, int64_t *n_prompt,
                                const rf_turn *turn, int64_t n, const rf_render_options *options,
                                rf_error *err)

@@ -65,7 +65,8 @@ const char *rf_unicode_new_numbers(void)
         R(16D70, 16D79) R(1CCF0, 1CCF9) R(1D2C0, 1D2D3) R(1E4F0, 1E4F9) R(1E5F1, 1E5FA);
 }
 
-/* A superset of both lists and of U+180E, which PCRE2 takes for a space: the blocks they lie in. */
+/* A quick test that holds for all characters of both lists, some others, and U+180E, which PCRE2 takes
+ * for a space. */
 static bool may_be_new(int32_t c)
 {
     if (c < 0x180E) {
@@ -77,10 +78,10 @@ static bool may_be_new(int32_t c)
 
 /* --- Scanning --------------------------------------------------------------------------------- */
 
-/* In normal form C already, whatever stands beside it: a starter that composes with nothing in
- * front of it (NFC_Quick_Check=Yes, combining class 0). A subset of those characters: the ranges
- * in which nearly all text lies. And U+11A7, so that utf8proc never sees it behind a Hangul
- * syllable: 2.8 takes it for a final consonant and drops it. */
+/* A quick test for characters that normal form C leaves as they are, whatever stands beside them: those
+ * that never combine with what stands in front of them (NFC_Quick_Check=Yes, combining class 0). Not all
+ * of them, but the ranges in which nearly all text lies. U+11A7 is called one so that utf8proc never
+ * sees it behind a Hangul syllable: 2.8 takes it for a final consonant and drops it. */
 static bool is_stable(int32_t c)
 {
     return c < 0x300 || c == 0x11A7 || (c >= 0x388 && c <= 0x482) || (c >= 0x48A && c <= 0x58F) ||

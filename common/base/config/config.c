@@ -198,7 +198,7 @@ const char *const *rf_config_strings(const rf_config *config, const char *name, 
 bool rf_config_is(const rf_config *config, const char *name, const char *choice)
 {
     const rf_config_value *value = get(config, name, RF_KEY_CHOICE);
-    /* A misspelt choice would be a branch that is never taken. */
+    /* A choice that the key does not have is a slip in the program. */
     rf_config_value known = {0};
     RF_ASSERT(rf_config_value_add(&known, get_any(config, name)->key, choice, NULL) == RF_OK);
     rf_config_value_free(&known);
