@@ -99,8 +99,7 @@ static int render(rf_question *out, const rf_tokenizer *tokenizer, const rf_turn
     }
     if (style->instruction != NULL && strcmp(all[m - 1].role, "user") == 0) {
         text[used] = instruct(style, turn[n - 1].content);
-        all[m - 1].content = text[used];
-        all[m - 1].bytes = strlen(text[used]);
+        all[m - 1] = make_turn("user", text[used]);
     }
     int rc = rf_tokenizer_render(tokenizer, NULL, NULL, &out->ids, all, m, options, err);
     for (int64_t i = 0; i <= shots->n; i++) {

@@ -21,13 +21,21 @@ static char *fenced(const char *answer, const char *mark)
     return rf_alloc_copy(begin, end != NULL ? (size_t)(end - begin) : strlen(begin));
 }
 
+/* Does it begin at the left margin, and define a function? Else it goes on with one. */
+static bool is_whole_code(const char *text)
+{
+    text += strspn(text, "\n");
+    return text[0] != ' ' && text[0] != '\t' &&
+           (strncmp(text, "def ", 4) == 0 || strstr(text, "\ndef ") != NULL);
+}
+
 /* The first block of Python, else the first block, else the answer itself. *is_whole: it stands by
  * itself. */
 static char *find_code(bool *is_whole, const char *answer)
 {
     char *code = fenced(answer, "```python\n");
     code = code != NULL ? code : fenced(answer, "```\n");
-    *is_whole = code != NULL || strncmp(answer, "def ", 4) == 0 || strstr(answer, "\ndef ") != NULL;
+    *is_whole = code != NULL || is_whole_code(answer);
     return code != NULL ? code : rf_alloc_string(answer);
 }
 

@@ -189,6 +189,10 @@ static int check(const options *o, rf_error *err)
         return rf_error_set(err, RF_ERR_USAGE, "%s goes with --task",
                             o->answers != NULL ? "--answers" : "--samples");
     }
+    if (eval->judge.command != NULL && eval->task->by_likelihood) {
+        return rf_error_set(err, RF_ERR_USAGE, "--check judges decoded answers: --task %s has none",
+                            eval->task->name);
+    }
     if (o->subject.style.shots_from != NULL && o->subject.style.n_shots == 0) {
         return rf_error_set(err, RF_ERR_USAGE, "--shots-from goes with --shots N");
     }

@@ -90,6 +90,50 @@ Test(questions, every_form)
     rf_question_free(&p);
 }
 
+/* Qwen3's template on the small tokenizer. */
+static void load_chat(void)
+{
+    static const char config[] =
+        "{\"chat_template\": \"qwen3\", \"added_tokens_decoder\": {\"382\": "
+        "{\"content\": \"<|im_end|>\", \"special\": true}}}";
+    rf_tokenizer_free(tokenizer);
+    tokenizer = NULL;
+    TINY_MUST(rf_file_write("tokenizer.json", small, small_bytes, tiny_error()));
+    TINY_MUST(rf_file_write("tokenizer_config.json", config, strlen(config), tiny_error()));
+    TINY_MUST(rf_tokenizer_load(&tokenizer, ".", tiny_error()));
+}
+
+/* Shots stand behind what the system says, the instruction below each question, whatever form the
+ * record has. */
+Test(questions, style_of_conversations)
+{
+    static const char *const lines[] = {
+        "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", "
+        "\"content\": \"a\"}]}\n",
+        "{\"system\": \"s\", \"query\": \"a\", \"response\": \"b\"}\n"};
+    static const char expected[] =
+        "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nc\nHm.<|im_end|>\n<|im_start|>"
+        "assistant\n"
+        "d<|im_end|>\n<|im_start|>user\na\nHm.<|im_end|>\n<|im_start|>assistant\n";
+    const rf_question_style style = {.instruction = "Hm.", .n_shots = 1, .shots_from = "shots"};
+    static const char shots[] =
+        "{\"query\": \"a\", \"response\": \"x\"}\n{\"query\": \"c\", \"response\": \"d\"}\n";
+    load_chat();
+    TINY_MUST(rf_file_write("shots", shots, strlen(shots), tiny_error()));
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        rf_question *q;
+        int64_t n;
+        rf_ids ids = {0};
+        put(lines[i]);
+        TINY_MUST(rf_questions_read_styled(&q, &n, "p.jsonl", tokenizer, 0, &style, tiny_error()));
+        TINY_MUST(rf_tokenizer_encode(tokenizer, &ids, expected, strlen(expected), tiny_error()));
+        expect_ids(&q[0], ids.id, ids.n);
+        cr_assert_str_eq(q[0].item.query, "a"); /* checkers do not see the instruction */
+        rf_ids_free(&ids);
+        rf_questions_free(q, n);
+    }
+}
+
 /* Tools, thinking, calls and reasoning reach the template: Qwen3's, on the small tokenizer. */
 Test(questions, chat_template_gets_the_whole_record)
 {
@@ -105,14 +149,7 @@ Test(questions, chat_template_gets_the_whole_record)
          "{\"name\": \"f\", \"arguments\": {}}\n</tool_call><|im_end|>\n<|im_start|>user\n"
          "<tool_response>\n3\n</tool_response><|im_end|>\n<|im_start|>assistant\n"},
     };
-    static const char config[] =
-        "{\"chat_template\": \"qwen3\", \"added_tokens_decoder\": {\"382\": "
-        "{\"content\": \"<|im_end|>\", \"special\": true}}}";
-    rf_tokenizer_free(tokenizer);
-    tokenizer = NULL;
-    TINY_MUST(rf_file_write("tokenizer.json", small, small_bytes, tiny_error()));
-    TINY_MUST(rf_file_write("tokenizer_config.json", config, strlen(config), tiny_error()));
-    TINY_MUST(rf_tokenizer_load(&tokenizer, ".", tiny_error()));
+    load_chat();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char line[1024];
         rf_ids ids = {0};

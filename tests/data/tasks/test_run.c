@@ -196,6 +196,7 @@ Test(run, humaneval_verdicts)
     } rows[] = {
         {"    return sum(x)\n", true, RF_JUDGE_DONE},
         {"    return sum(x)\n\nprint(add('no'))\n", true, RF_JUDGE_DONE}, /* cut */
+        {"    return sum(x)\n\ndef other(x):\n    return (x", true, RF_JUDGE_DONE},
         {"Sure:\n```python\ndef add(x: List[int]) -> int:\n    return sum(x)\n```\nIt adds.", true,
          RF_JUDGE_DONE},
         {"def add(x):\n    return sum(x)\nassert add([1]) == 7", true, RF_JUDGE_DONE},

@@ -296,6 +296,14 @@ Test(eval_tasks, commands)
               program_messages);
 }
 
+Test(eval_tasks, what_does_not_go_together)
+{
+    program_write("arc.jsonl", arc);
+    program_refuses(EVAL "--data arc.jsonl --task arc-likelihood --check true", 2, "has none");
+    program_refuses(EVAL "--data arc.jsonl --task arc-likelihood --samples 2", 2, "scores");
+    program_refuses("\"$EVAL\" --model model.h5 --data arc.jsonl --samples 2", 2, "--samples goes");
+}
+
 Test(eval_tasks, programs)
 {
     program_write("mbpp.jsonl", "{\"task_id\": 1, \"text\": \"Add.\", \"code\": \"def add(a, b): "
@@ -311,6 +319,28 @@ Test(eval_tasks, programs)
     json_decref(report);
     program_write("other.jsonl", "{\"query\": \"Add.\", \"response\": \"a + b\"}\n");
     program_refuses(EVAL "--data other.jsonl --task humaneval --unsafe-run", 1, "has no tests");
+}
+
+/* Where no namespace may be made, programs are not run in any lesser way. */
+Test(eval_tasks, denied_isolation_is_said)
+{
+    static const char deny[] = "unshare -Ur sh -c 'echo 0 >/proc/sys/user/max_user_namespaces && ";
+    char command[1024];
+    snprintf(command, sizeof command, "%strue'", deny);
+    if (program_shell(command) != 0) {
+        cr_skip("namespaces cannot be denied here: what is said then was not tested\n");
+    }
+    program_write("mbpp.jsonl",
+                  "{\"text\": \"Add.\", \"code\": \"c\", \"test_list\": [\"assert 1\"]}\n");
+    for (int unsafe = 0; unsafe < 2; unsafe++) {
+        snprintf(command, sizeof command,
+                 "%s\"$EVAL\" --model model.h5 --no-likelihood --data mbpp.jsonl --task mbpp %s'",
+                 deny, unsafe ? "--unsafe-run" : "--run-code");
+        program_runs(command, unsafe ? 0 : 1);
+        cr_assert(unsafe || (strstr(program_messages, "user namespaces are denied here") != NULL &&
+                             strstr(program_messages, "--unsafe-run") != NULL),
+                  "%s", program_messages);
+    }
 }
 
 /* --- Going on --------------------------------------------------------------------------------- */
