@@ -102,7 +102,7 @@ size_t rf_model_bytes(const rf_model_config *config, const rf_backend *backend,
     return arena.peak;
 }
 
-/* cos and sin of position * frequency (rope.h), made in double whatever the backend: in f32 the
+/* cos and sin of position * frequency (rope.h), scaled where YaRN is used, made in double whatever the backend: in f32 the
  * angle itself would already be off by 1e-3 at position 10000. */
 static void fill_rotary_tables(rf_model *model)
 {
@@ -113,14 +113,15 @@ static void fill_rotary_tables(rf_model *model)
     double *frequency = host, *cosines = host + n, *sines = cosines + ROWS * n;
     rf_rope_frequencies(frequency, &model->config.rope, model->config.rope_theta,
                         model->config.head_dim);
+    const double scale = rf_rope_attention(&model->config.rope);
     const rf_backend *backend = model->ctx->backend;
     for (int64_t first = 0; first < model->n_positions; first += ROWS) {
         int64_t left = model->n_positions - first;
         int64_t count = (left < ROWS ? left : ROWS) * half;
         for (int64_t j = 0; j < count; j++) {
             double angle = (double)(first + j / half) * frequency[j % half];
-            cosines[j] = cos(angle);
-            sines[j] = sin(angle);
+            cosines[j] = scale * cos(angle);
+            sines[j] = scale * sin(angle);
         }
         rf_backend_upload(model->ctx,
                           rf_backend_at(backend, RF_STATISTIC, model->cos, first * half),

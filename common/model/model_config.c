@@ -37,6 +37,7 @@ const rf_architecture rf_architectures[RF_N_ARCHITECTURES] = {
     {"Qwen3ForCausalLM", "qwen3", true, false, true, false},
     {"Qwen2ForCausalLM", "qwen2", false, true, false, true},
     {"LlamaForCausalLM", "llama", false, false, true, true},
+    {"MistralForCausalLM", "mistral", false, false, false, true},
 };
 
 const rf_field_switch rf_field_switches[RF_N_SWITCHES] = {
@@ -104,7 +105,7 @@ int rf_model_config_check(const rf_model_config *config, rf_error *err)
         rf_architecture_find(config->architecture, "") == NULL) {
         return rf_error_set(err, RF_ERR,
                             "architecture %.64s is not supported: use Qwen3ForCausalLM, "
-                            "Qwen2ForCausalLM or LlamaForCausalLM",
+                            "Qwen2ForCausalLM, LlamaForCausalLM or MistralForCausalLM",
                             config->architecture);
     }
     for (int i = 0; i < RF_N_SIZES; i++) {
@@ -173,6 +174,12 @@ static void print_real(FILE *file, double value)
     fprintf(file, "%s%s", text, is_real ? "" : ".0");
 }
 
+static void print_rope_real(FILE *file, const char *name, double value)
+{
+    fprintf(file, ", \"%s\": ", name);
+    print_real(file, value);
+}
+
 static void print_rope(FILE *file, const rf_rope *rope)
 {
     if (rope->kind == RF_ROPE_DEFAULT) {
@@ -182,10 +189,17 @@ static void print_rope(FILE *file, const rf_rope *rope)
     fprintf(file, "{\"rope_type\": \"%s\", \"factor\": ", rf_rope_name(rope->kind));
     print_real(file, rope->factor);
     if (rope->kind == RF_ROPE_LLAMA3) {
-        fprintf(file, ", \"low_freq_factor\": ");
-        print_real(file, rope->low_freq_factor);
-        fprintf(file, ", \"high_freq_factor\": ");
-        print_real(file, rope->high_freq_factor);
+        print_rope_real(file, "low_freq_factor", rope->low_freq_factor);
+        print_rope_real(file, "high_freq_factor", rope->high_freq_factor);
+    }
+    if (rope->kind == RF_ROPE_YARN) {
+        print_rope_real(file, "beta_fast", rope->beta_fast);
+        print_rope_real(file, "beta_slow", rope->beta_slow);
+        if (rope->attention_factor > 0) {
+            print_rope_real(file, "attention_factor", rope->attention_factor);
+        }
+    }
+    if (rope->kind != RF_ROPE_LINEAR) {
         fprintf(file, ", \"original_max_position_embeddings\": %" PRId64,
                 rope->original_max_position_embeddings);
     }
@@ -229,7 +243,10 @@ char *rf_model_config_json(const rf_model_config *config)
     }
     fprintf(file, "  \"hidden_act\": \"silu\",\n  \"rope_scaling\": ");
     print_rope(file, &config->rope);
-    fprintf(file, ",\n  \"use_sliding_window\": false\n}\n");
+    /* Transformers gives a Mistral model without the field a window of 4096. */
+    fprintf(file, ",\n  \"%s\n}\n",
+            strcmp(arch->model_type, "mistral") == 0 ? "sliding_window\": null"
+                                                     : "use_sliding_window\": false");
     bool failed = ferror(file) != 0;
     if (fclose(file) != 0 || failed) {
         free(text);

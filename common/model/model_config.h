@@ -37,7 +37,7 @@ typedef struct rf_config_ignore {
 } rf_config_ignore;
 
 /* From the text of a config.json. Unsupported fields that change the result (a
- * rope_scaling other than linear and llama3, sliding windows in use, another hidden_act, ...) and
+ * rope_scaling other than linear, llama3 and yarn, sliding windows in use, another hidden_act, ...) and
  * fields that nobody here knows are errors that name the field; `origin` stands for the file in
  * messages. Notes of tools ("unsloth_version") change nothing and are ignored. Missing sizes are
  * errors. */

@@ -225,24 +225,30 @@ static int read_rope_kind(rf_rope_kind *out, const json_t *rope, const char *ori
             return RF_OK;
         }
     }
-    return unsupported(err, origin, name, "rope_type \"default\", \"linear\" or \"llama3\"");
+    return unsupported(err, origin, name,
+                       "rope_type \"default\", \"linear\", \"llama3\" or \"yarn\"");
 }
 
 typedef struct rope_field {
     const char *name;
     size_t offset; /* in rf_rope */
-    bool used[RF_N_ROPES];
+    enum { NO, NEEDS, MAY } use[RF_N_ROPES];
     bool is_size;
+    double preset; /* where a kind that may have it has none */
 } rope_field;
 
 static const rope_field rope_fields[] = {
-    {"factor", offsetof(rf_rope, factor), {false, true, true}, false},
-    {"low_freq_factor", offsetof(rf_rope, low_freq_factor), {false, false, true}, false},
-    {"high_freq_factor", offsetof(rf_rope, high_freq_factor), {false, false, true}, false},
+    {"factor", offsetof(rf_rope, factor), {NO, NEEDS, NEEDS, NEEDS}, false, 0},
+    {"low_freq_factor", offsetof(rf_rope, low_freq_factor), {NO, NO, NEEDS, NO}, false, 0},
+    {"high_freq_factor", offsetof(rf_rope, high_freq_factor), {NO, NO, NEEDS, NO}, false, 0},
+    {"beta_fast", offsetof(rf_rope, beta_fast), {NO, NO, NO, MAY}, false, 32},
+    {"beta_slow", offsetof(rf_rope, beta_slow), {NO, NO, NO, MAY}, false, 1},
+    {"attention_factor", offsetof(rf_rope, attention_factor), {NO, NO, NO, MAY}, false, 0},
     {"original_max_position_embeddings",
      offsetof(rf_rope, original_max_position_embeddings),
-     {false, false, true},
-     true},
+     {NO, NO, NEEDS, NEEDS},
+     true,
+     0},
 };
 enum { N_ROPE_FIELDS = sizeof rope_fields / sizeof rope_fields[0] };
 
@@ -250,16 +256,17 @@ static int read_rope_field(rf_rope *out, const json_t *rope, const rope_field *f
                            const char *origin, const char *name, rf_error *err)
 {
     const json_t *value = field_of(rope, field->name);
-    if (!field->used[out->kind]) {
+    if (field->use[out->kind] == NO) {
         return RF_OK; /* Transformers ignores it, too */
     }
-    if (field->is_size ? !json_is_integer(value) : !json_is_number(value)) {
+    const bool preset = value == NULL && field->use[out->kind] == MAY;
+    if (!preset && (field->is_size ? !json_is_integer(value) : !json_is_number(value))) {
         return rf_error_set(err, RF_ERR, "%s: %s: %s is %s: rope_type \"%s\" needs it", origin,
                             name, field->name, value == NULL ? "missing" : "not a number",
                             rf_rope_name(out->kind));
     }
     char *at = (char *)out + field->offset;
-    double real = json_number_value(value);
+    double real = preset ? field->preset : json_number_value(value);
     int64_t size = (int64_t)json_integer_value(value);
     memcpy(at, field->is_size ? (const void *)&size : (const void *)&real, sizeof real);
     return RF_OK;
@@ -390,10 +397,26 @@ static int read_architecture(const rf_architecture **out, const json_t *root, co
     if (*out == NULL) {
         return rf_error_set(err, RF_ERR,
                             "%s: architecture %.64s is not supported: use a model of "
-                            "Qwen3ForCausalLM, Qwen2ForCausalLM or LlamaForCausalLM",
+                            "Qwen3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM or "
+                            "MistralForCausalLM",
                             origin, name != NULL ? name : model_type);
     }
     return RF_OK;
+}
+
+/* In Mistral's configuration the number alone turns windows on, and Transformers takes a missing one
+ * for 4096. One that no position leaves changes nothing. */
+static int reject_window(const json_t *root, const rf_architecture *arch, const char *origin,
+                         rf_error *err)
+{
+    const json_t *window = json_object_get(root, "sliding_window");
+    const json_t *positions = field_of(root, "max_position_embeddings");
+    return strcmp(arch->model_type, "mistral") != 0 || json_is_null(window) ||
+                   (json_is_integer(window) && json_is_integer(positions) &&
+                    json_integer_value(window) >= json_integer_value(positions))
+               ? RF_OK
+               : unsupported(err, origin, "sliding_window",
+                             "null: attention within windows is not computed");
 }
 
 /* A missing size is an error, except where the architecture derives it from others. */
@@ -506,6 +529,7 @@ int rf_model_config_parse_ignoring(rf_model_config *out, const char *json, size_
     RF_TRY_OUT(read_architecture(&arch, root, origin, err));
     snprintf(out->architecture, sizeof(out->architecture), "%s", arch->name);
     RF_TRY_OUT(reject_unsupported(root, origin, err));
+    RF_TRY_OUT(reject_window(root, arch, origin, err));
     RF_TRY_OUT(read_sizes(out, root, arch, origin, err));
     RF_TRY_OUT(read_reals(out, root, origin, err));
     RF_TRY_OUT(read_switches(out, root, arch, origin, err));

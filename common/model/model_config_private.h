@@ -4,7 +4,7 @@
 
 #include "common/model/model_config.h"
 
-enum { RF_N_SIZES = 8, RF_N_REALS = 3, RF_N_SWITCHES = 4, RF_N_ARCHITECTURES = 3 };
+enum { RF_N_SIZES = 8, RF_N_REALS = 3, RF_N_SWITCHES = 4, RF_N_ARCHITECTURES = 4 };
 
 typedef struct rf_field_size {
     const char *name;

@@ -43,8 +43,8 @@ static const char usage[] =
     "  --quiet                   no report on stderr\n"
     "  -h, --help, --version\n"
     "\n"
-    "Architectures: Qwen3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM. Values are converted\n"
-    "tensor by tensor: a model need not fit into memory.\n"
+    "Architectures: Qwen3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM, MistralForCausalLM.\n"
+    "Values are converted tensor by tensor: a model need not fit into memory.\n"
     "\n"
     "Exit status: 0 done, 1 error, 2 wrong usage, 5 worth a retry.\n";
 

@@ -6,7 +6,7 @@
     make all build/release/tests/golden/logits
     venv/bin/python tests/golden/compare_hf.py [build/release]
 
-For tiny random models (Qwen3 tied and untied, Qwen2, Llama with rope scaling llama3 and linear), as
+For tiny random models (Qwen3 tied and untied, Qwen2, Qwen3 with rope scaling yarn, Llama with llama3 and linear, Mistral), as
 one file and as shards, in f32, bf16 and f16:
   - imported here, logits of packed samples with permuted positions against Transformers (explicit 4-D
     mask): 1e-9 with RF_BACKEND=ref64, 1e-5 in f32;
@@ -38,6 +38,14 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "original_max_position_embeddings": 64,
+}
 T = transformers
 MODELS = {
     "qwen3": (T.Qwen3ForCausalLM, T.Qwen3Config, dict(tie_word_embeddings=False)),
@@ -49,6 +57,8 @@ MODELS = {
         T.LlamaConfig,
         dict(rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.5}, attention_bias=True),
     ),
+    "yarn": (T.Qwen3ForCausalLM, T.Qwen3Config, dict(rope_parameters=YARN)),
+    "mistral": (T.MistralForCausalLM, T.MistralConfig, dict(sliding_window=None)),
 }
 failures = 0
 

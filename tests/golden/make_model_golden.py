@@ -27,6 +27,7 @@ import torch
 import transformers
 from transformers import modeling_rope_utils
 from transformers.models.llama import modeling_llama
+from transformers.models.mistral import modeling_mistral
 from transformers.models.qwen2 import modeling_qwen2
 from transformers.models.qwen3 import modeling_qwen3
 
@@ -42,7 +43,7 @@ class TorchInF64:
 
 
 def see_f64():
-    for module in (modeling_llama, modeling_qwen2, modeling_qwen3, modeling_rope_utils):
+    for module in (modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3, modeling_rope_utils):
         module.torch = TorchInF64()
     torch.Tensor.float = torch.Tensor.double
 
@@ -82,6 +83,20 @@ MODELS = {
                 "factor": 8.0,
                 "low_freq_factor": 1.0,
                 "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        ),
+    ),
+    "yarn": (
+        transformers.Qwen3ForCausalLM,
+        transformers.Qwen3Config,
+        dict(
+            tie_word_embeddings=True,
+            rope_parameters={
+                "rope_type": "yarn",
+                "rope_theta": 1000.0,
+                "factor": 4.0,
+                "beta_fast": 8.0,
                 "original_max_position_embeddings": 64,
             },
         ),

@@ -133,8 +133,9 @@ Test(config, rope_theta_twice)
 /* All eight switches of each architecture survive printing and parsing, and odd reals too. */
 Test(config, printing_and_parsing_gives_the_same)
 {
-    static const char *const names[] = {"Qwen3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM"};
-    for (int i = 0; i < 3 * 16; i++) {
+    static const char *const names[] = {"Qwen3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM",
+                                        "MistralForCausalLM"};
+    for (int i = 0; i < 4 * 16; i++) {
         rf_model_config a, b;
         rf_error err = {0};
         cr_assert(parse(&a, qwen3, &err) == RF_OK);
@@ -154,6 +155,12 @@ Test(config, printing_and_parsing_gives_the_same)
             a.rope.high_freq_factor = 4.0 + i / 3.0;
             a.rope.original_max_position_embeddings = 32 + i;
         }
+        if (a.rope.kind == RF_ROPE_YARN) {
+            a.rope.beta_slow = 1.0 + i / 9.0;
+            a.rope.beta_fast = 32.0 + i / 3.0;
+            a.rope.attention_factor = i % 3 / 2.0;
+            a.rope.original_max_position_embeddings = 32 + i;
+        }
         char *json = rf_model_config_json(&a);
         cr_assert_not_null(json);
         cr_assert(parse(&b, json, &err) == RF_OK, "%s\n%s", err.message, json);
@@ -171,6 +178,11 @@ Test(config, unsupported_fields_are_refused_by_name)
         {"hidden_act", "\"gelu\""},
         {"hidden_act", "1"},
         {"rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 4.0}"},
+        {"rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 4.0, \"mscale\": 0.7, "
+                         "\"original_max_position_embeddings\": 64}"},
+        {"rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 4.0, \"beta_fast\": 0.5, "
+                         "\"original_max_position_embeddings\": 64}"},
+        {"rope_scaling", "{\"rope_type\": \"dynamic\", \"factor\": 4.0}"},
         {"rope_scaling", "{\"type\": \"linear\"}"},
         {"rope_scaling", "{\"type\": \"linear\", \"factor\": 0.5}"},
         {"rope_scaling", "{\"type\": \"linear\", \"factor\": \"2\"}"},
@@ -271,6 +283,19 @@ Test(config, rope_scaling_old_and_new)
                     &err) == RF_OK,
               "%s", err.message);
     assert_equal(&a, &b);
+    char *printed = NULL;
+#define YARN                                                                                       \
+    "{\"rope_type\": \"yarn\", \"factor\": 4, \"attention_factor\": 1.25, "                        \
+    "\"original_max_position_embeddings\": 64}"
+    rf_model_config y, y2;
+    cr_assert(parse(&y, "{\"model_type\": \"qwen3\", \"rope_scaling\": " YARN "," SIZES "}",
+                    &err) == RF_OK,
+              "%s", err.message);
+    cr_assert(y.rope.beta_fast == 32 && y.rope.beta_slow == 1 && y.rope.attention_factor == 1.25);
+    printed = rf_model_config_json(&y);
+    cr_assert(parse(&y2, printed, &err) == RF_OK, "%s", err.message);
+    assert_equal(&y, &y2);
+    free(printed);
     cr_assert(a.rope.kind == RF_ROPE_LLAMA3 && a.rope.factor == 8.0);
     cr_assert(a.rope.original_max_position_embeddings == 64);
     cr_assert(parse(&a,
@@ -297,6 +322,39 @@ Test(config, rope_frequencies)
     cr_assert(f[0] == 1.0);
     cr_assert(fabs(f[1] - ((1.0 - fast) * 0.1 / 8.0 + fast * 0.1)) < 1e-15);
     cr_assert(fabs(f[2] - 0.01 / 8.0) < 1e-15 && fabs(f[3] - 0.001 / 8.0) < 1e-15);
+    /* 128 positions: 32 turns are pair -0.2, one turn is pair 1.3: ends 0 and 2. */
+    rope = (rf_rope){.kind = RF_ROPE_YARN,
+                     .factor = 8.0,
+                     .beta_fast = 32.0,
+                     .beta_slow = 1.0,
+                     .original_max_position_embeddings = 128};
+    rf_rope_frequencies(f, &rope, 1e4, 8);
+    cr_assert(f[0] == 1.0 && fabs(f[1] - 0.5 * (0.1 + 0.1 / 8.0)) < 1e-15);
+    cr_assert(fabs(f[2] - 0.01 / 8.0) < 1e-15 && fabs(f[3] - 0.001 / 8.0) < 1e-15);
+    cr_assert(fabs(rf_rope_attention(&rope) - 1.2079441541679836) < 1e-15);
+    rope.attention_factor = 1.5;
+    cr_assert(rf_rope_attention(&rope) == 1.5);
+}
+
+Test(config, windows_of_mistral)
+{
+    rf_model_config c;
+    rf_error err = {0};
+#define MISTRAL(window) "{\"model_type\": \"mistral\"" window "," SIZES "}"
+    cr_assert(parse(&c, MISTRAL(", \"sliding_window\": null"), &err) == RF_OK, "%s", err.message);
+    char *json = rf_model_config_json(&c);
+    cr_assert_not_null(strstr(json, "\"sliding_window\": null"));
+    rf_model_config again;
+    cr_assert(parse(&again, json, &err) == RF_OK, "%s", err.message);
+    assert_equal(&c, &again);
+    free(json);
+    cr_assert(parse(&c, MISTRAL(", \"sliding_window\": 1000000"), &err) == RF_OK, "%s",
+              err.message);
+    static const char *const windows[] = {MISTRAL(""), MISTRAL(", \"sliding_window\": 16")};
+    for (int i = 0; i < 2; i++) {
+        cr_assert(parse(&c, windows[i], &err) == RF_ERR);
+        cr_assert_not_null(strstr(err.message, "sliding_window"), "%s", err.message);
+    }
 }
 
 /* A file for others names an architecture that computes the same. */

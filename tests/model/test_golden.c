@@ -7,7 +7,7 @@
 #include <criterion/criterion.h>
 #include <hdf5.h>
 
-static const char *const files[] = {"qwen3", "qwen3_tied", "qwen2", "llama", "llama3"};
+static const char *const files[] = {"qwen3", "qwen3_tied", "qwen2", "llama", "llama3", "yarn"};
 enum { N_FILES = sizeof(files) / sizeof(files[0]), MAX_PLACES = 64 };
 
 static hid_t open_file(const char *model)
