@@ -64,6 +64,7 @@ typedef struct rf_task {
     int (*read)(rf_task_item *out, const json_t *record, bool raw, rf_error *err);
     const char *const
         *stops;         /* where an answer ends that goes on; NULL ends them, or there are none */
+    int shots;          /* how many are usual (lm-evaluation-harness) */
     const char *glue;   /* between a raw question and its answer; NULL: a blank */
     bool by_likelihood; /* the likeliest choice is the answer, by the second rule the likeliest per
                            byte: nothing is decoded or checked */

@@ -291,10 +291,12 @@ const rf_task rf_task_mmlu_pro = {.name = "mmlu-pro",
                                   .help = "MMLU-Pro: the letter of \"the answer is (X)\"",
                                   .read = mmlu_pro_reasoning,
                                   .stops = stops,
+                                  .shots = 5,
                                   .check = check,
                                   .extract = extract};
 const rf_task rf_task_mmlu_pro_likelihood = {.name = "mmlu-pro-likelihood",
                                              .help = "MMLU-Pro: the likeliest of the letters",
                                              .read = mmlu_pro_letters,
+                                             .shots = 5,
                                              .by_likelihood = true,
                                              .also = "per_byte"};

@@ -185,5 +185,6 @@ const rf_task rf_task_mbpp = {.name = "mbpp",
                               .help = "MBPP: the function passes its tests; --run-code",
                               .read = read_mbpp,
                               .stops = mbpp_stops,
+                              .shots = 3,
                               .glue = "",
                               .program = mbpp_program};

@@ -137,6 +137,7 @@ const rf_task rf_task_gsm8k = {
     .help = "the number behind ####; flexible: the last number",
     .read = read_record,
     .stops = stops,
+    .shots = 5,
     .check = check,
     .also = "flexible",
     .check_also = check_flexible,

@@ -55,6 +55,7 @@ const rf_task rf_task_math = {
     .help = "the last \\boxed{} or \\fbox{}, equal after normalisation",
     .read = read_record,
     .stops = stops,
+    .shots = 4,
     .check = check,
     .extract = extract,
 };

@@ -52,7 +52,8 @@ static const char usage[] =
     "  --shots N          questions with their answers before each question: the same for all, "
     "drawn\n"
     "                     by --seed, never the question itself\n"
-    "  --shots-from FILE  where those come from (default: --data)\n"
+    "  --shots-from FILE  where those come from (default: --data); without --shots as many as are\n"
+    "                     usual (gsm8k 5, math 4, mmlu-pro 5, mbpp 3)\n"
     "  --raw              questions and shots as plain text in the words of "
     "lm-evaluation-harness,\n"
     "                     not as a conversation: for models that were not taught any\n"
@@ -194,7 +195,9 @@ static int check(const options *o, rf_error *err)
                             eval->task->name);
     }
     if (o->subject.style.shots_from != NULL && o->subject.style.n_shots == 0) {
-        return rf_error_set(err, RF_ERR_USAGE, "--shots-from goes with --shots N");
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--shots-from: no number is usual for %s: give --shots N",
+                            eval->task != NULL ? eval->task->name : "questions without a task");
     }
     if (!eval->likelihood && eval->task == NULL) {
         return rf_error_set(err, RF_ERR_USAGE,
@@ -273,6 +276,9 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
     eval->judge.seconds = (double)judge_seconds;
     eval->raw = style->raw;
     style->seed = (uint64_t)seed;
+    if (style->shots_from != NULL && style->n_shots == 0 && eval->task != NULL) {
+        style->n_shots = eval->task->shots;
+    }
     if (within != NULL) {
         RF_TRY(rf_options_real(&o->within, within, "--within", 0, 100, err));
     }

@@ -140,10 +140,14 @@ void rf_sweep_log(const json_t *row, const json_t *keys, size_t number, size_t n
         }
     }
     fclose(out);
+    char speed[96] = ""; /* where anything was decoded */
+    if (json_is_number(json_object_get(row, "tokens_per_second"))) {
+        snprintf(speed, sizeof speed, ", %.0f tokens/s, %.2f tokens per forward",
+                 number_of(row, "tokens_per_second"), number_of(row, "tokens_per_forward"));
+    }
     if (json_object_get(row, "accuracy") != NULL) {
-        rf_log_info("%zu of %zu: %s%s: %.2f %%, %.0f tokens/s, %.2f tokens per forward", number, n,
-                    text_of(row, "model"), settings, 100 * number_of(row, "accuracy"),
-                    number_of(row, "tokens_per_second"), number_of(row, "tokens_per_forward"));
+        rf_log_info("%zu of %zu: %s%s: %.2f %%%s", number, n, text_of(row, "model"), settings,
+                    100 * number_of(row, "accuracy"), speed);
     }
     free(settings);
 }

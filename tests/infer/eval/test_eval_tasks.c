@@ -189,7 +189,9 @@ Test(eval_tasks, shots)
     cr_assert_eq(prompt_places("--instruction Hm."), bare + (double)strlen("\nHm."));
     program_refuses(EVAL "--data q.jsonl --task gsm8k --shots 2 --shots-from two.jsonl", 1,
                     "2 questions with answers");
-    program_refuses(EVAL "--data q.jsonl --task gsm8k --shots-from two.jsonl", 2, "--shots N");
+    program_refuses(EVAL "--data q.jsonl --task gsm8k --shots-from two.jsonl", 1,
+                    "for 5 shots"); /* as many as are usual */
+    program_refuses(EVAL "--data q.jsonl --task exact --shots-from two.jsonl", 2, "--shots N");
 }
 
 /* MATH as it was published: a folder of files, a record over several lines in each. */
