@@ -1,16 +1,18 @@
 # refusion.c: one Makefile for everything. `make help` lists the targets.
 #
-# Variables a user may set: BUILD=release|debug|asan, MPI=0|1, CC, MPICC, CFLAGS (appended),
-# HDF5_CFLAGS, HDF5_LIBS, MPI_CFLAGS, MPI_LIBS, ... (clusters without pkg-config files), PREFIX.
+# Variables a user may set: BUILD=release|debug|asan, MPI=0|1, CUDA=0|1, CC, MPICC, CFLAGS (appended),
+# HDF5_CFLAGS, HDF5_LIBS, MPI_CFLAGS, MPI_LIBS, ... (clusters without pkg-config files), CUDA_HOME,
+# NVCC, CUDA_CFLAGS, CUDA_LIBS, PREFIX.
 
 BUILD   ?= release
 MPI     ?= 1
+CUDA    ?= 0
 PREFIX  ?= /usr/local
 ifeq ($(origin CC),default)
 CC := gcc
 endif
 MPICC   ?= mpicc
-OUT     := build/$(BUILD)$(if $(filter 0,$(MPI)),-nompi)$(VARIANT)
+OUT     := build/$(BUILD)$(if $(filter 0,$(MPI)),-nompi)$(if $(filter 0,$(CUDA)),,-cuda)$(VARIANT)
 VERSION := 0.1.0
 
 # --- Libraries -----------------------------------------------------------------------------------
@@ -31,6 +33,10 @@ UTF8PROC_LIBS    ?= $(call pkg,--libs,libutf8proc)
 CRITERION_CFLAGS ?= $(call pkg,--cflags,criterion)
 CRITERION_LIBS   ?= $(call pkg,--libs,criterion)
 MPI_CFLAGS       ?= $(or $(call pkg,--cflags,ompi-c),$(shell $(MPICC) --showme:compile 2>/dev/null))
+CUDA_HOME        ?= /usr/local/cuda
+NVCC             ?= $(CUDA_HOME)/bin/nvcc
+CUDA_CFLAGS      ?= -isystem $(CUDA_HOME)/include
+CUDA_LIBS        ?= -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt
 MPI_LIBS         ?= $(or $(call pkg,--libs,ompi-c),$(shell $(MPICC) --showme:link 2>/dev/null))
 
 # once: the value of variable $(1) is $(2), computed only once. check: stops where $(1)_LIBS is neither
@@ -41,7 +47,7 @@ check = $(if $($(1)_LIBS)$(filter-out file,$(origin $(1)_LIBS)),,$(error $(1) is
 LIB_CFLAGS  = $(call once,LIB_CFLAGS,$(strip $(foreach l,HDF5 JANSSON YAML ZLIB PCRE2 UTF8PROC,$(call check,$l)) \
               $(HDF5_CFLAGS) $(JANSSON_CFLAGS) $(YAML_CFLAGS) $(ZLIB_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS)))
 LIBS        = $(call once,LIBS,$(HDF5_LIBS) $(JANSSON_LIBS) $(YAML_LIBS) $(ZLIB_LIBS) $(PCRE2_LIBS) \
-              $(UTF8PROC_LIBS) -lm -lpthread)
+              $(UTF8PROC_LIBS) $(if $(filter 0,$(CUDA)),,$(CUDA_LIBS)) -lm -lpthread)
 DIST_CFLAGS = $(call once,DIST_CFLAGS,$(if $(filter 0,$(MPI)),,$(call check,MPI)$(MPI_CFLAGS)))
 DIST_LIBS   = $(call once,DIST_LIBS,$(if $(filter 0,$(MPI)),,$(MPI_LIBS)))
 TEST_CFLAGS = $(call once,TEST_CFLAGS,$(call check,CRITERION)$(CRITERION_CFLAGS) $(DIST_CFLAGS))
@@ -60,7 +66,7 @@ endif
 # -ffp-contract=off: a fused multiply-add happens where the source says so and nowhere else, so that
 # results do not depend on the compiler's mood.
 ALL_CFLAGS = -std=c17 -D_GNU_SOURCE -I. -DRF_VERSION='"$(VERSION)"' $(OPT_$(BUILD)) $(WARNINGS) -fopenmp \
-             -ffp-contract=off $(LIB_CFLAGS) $(CFLAGS)
+             -ffp-contract=off $(if $(filter 0,$(CUDA)),,-DRF_CUDA) $(LIB_CFLAGS) $(CFLAGS)
 LINK_FLAGS = $(OPT_$(BUILD)) -fopenmp $(LDFLAGS)
 
 # --- Sources -------------------------------------------------------------------------------------
@@ -78,6 +84,8 @@ ROOMS    := common/base common/base/config common/kernels common/kernels/apart c
 PLAIN    := $(filter-out %_main.c common/dist/dist_mpi.c common/dist/dist_stub.c, $(wildcard $(ROOMS:%=%/*.c)))
 REF      := $(wildcard common/kernels/ref/*.c)
 CPU      := $(wildcard common/kernels/cpu/*.c)
+CUDA_C   := $(if $(filter 0,$(CUDA)),,$(wildcard common/kernels/cuda/*.c))
+CUDA_CU  := $(if $(filter 0,$(CUDA)),,$(wildcard common/kernels/cuda/*.cu))
 DIST     := common/dist/$(if $(filter 0,$(MPI)),dist_stub,dist_mpi).o
 TESTS    := $(wildcard tests/*/test_*.c tests/*/*/test_*.c)
 HELPERS  := $(wildcard tests/*.c)
@@ -87,7 +95,8 @@ FUZZERS  := $(wildcard tests/fuzz/fuzz_*.c)
 
 LIB_OBJECTS := $(PLAIN:%.c=$(OUT)/obj/%.o) \
                $(foreach r,f32 f64,$(REF:%.c=$(OUT)/obj/%.$(r).o)) \
-               $(foreach i,$(ISAS),$(CPU:%.c=$(OUT)/obj/%.$(i).o))
+               $(foreach i,$(ISAS),$(CPU:%.c=$(OUT)/obj/%.$(i).o)) \
+               $(CUDA_C:%.c=$(OUT)/obj/%.o) $(CUDA_CU:%.cu=$(OUT)/obj/%.cu.o)
 LIBRARY     := $(OUT)/librefusion.a
 PROGRAMS    := $(OUT)/refusion-data $(OUT)/refusion-convert $(OUT)/refusion-train $(OUT)/refusion-infer $(OUT)/refusion-eval
 TEST_BINS   := $(TESTS:%.c=$(OUT)/%)
@@ -123,6 +132,18 @@ $(OUT)/obj/common/kernels/cpu/%.$(1).o: common/kernels/cpu/%.c | $(DEPS_FIRST)
 	$$(Q)$$(CC) $$(ALL_CFLAGS) $(if $(filter release,$(BUILD)),$(KERNEL_FLAGS)) $(ISA_$(1)) -DRF_ISA=$(1) -DRF_ISA_$(1)=1 -MMD -MP -c $$< -o $$@
 endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
+# Kernels: no fused multiply-add but where the source says so, as above. -warn-spills with all warnings
+# as errors: a kernel whose registers spill does not build. NVCC's warnings are errors always.
+NVCC_FLAGS = -std=c++17 -I. -O3 -fmad=false -gencode arch=compute_90a,code=sm_90a -Werror all-warnings \
+             -Xptxas -warn-spills,-warn-lmem-usage -Xcompiler -Wall,-Wextra,-Wshadow,-Wconversion,-Werror,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics
+$(OUT)/obj/%.cu.o: %.cu | $(DEPS_FIRST)
+	@mkdir -p $(@D)
+	$(call say,NVCC)
+	$(Q)$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+$(OUT)/obj/common/kernels/cuda/%.o: common/kernels/cuda/%.c | $(DEPS_FIRST)
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) $(CUDA_CFLAGS) -MMD -MP -c $< -o $@
 $(OUT)/obj/common/dist/dist_mpi.o: common/dist/dist_mpi.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
@@ -193,7 +214,7 @@ compare: $(PROGRAMS) | $(DEPS_FIRST)  ## objectives and decoders side by side; C
 compare-quick:  ## the same on sudoku4, minutes on 2 cores
 	@$(MAKE) --no-print-directory compare COMPARE=quick
 
-FORMATTED = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
+FORMATTED = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h' '*.cu' '*.cuh')
 CLANG_FORMAT ?= clang-format-14
 format:  ## rewrites the sources with clang-format 14
 	$(CLANG_FORMAT) -i $(FORMATTED)

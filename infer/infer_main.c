@@ -8,7 +8,7 @@
 #include <stdio.h>
 
 typedef struct options {
-    const char *model, *adapter, *weights;
+    const char *model, *adapter, *weights, *backend;
     char model_path[RF_PATH_BYTES], adapter_path[RF_PATH_BYTES]; /* chosen in run folders */
     bool control_tokens;
     rf_answers_options run;
@@ -29,6 +29,9 @@ static const char usage[] =
     "  --weights TYPE     f32 (default), bf16 (default of what was trained with\n"
     "                     train.compute=bf16, where this machine multiplies bf16) or int8\n"
     "                     (default of a quantized checkpoint): smaller and faster\n"
+    "  --backend NAME     auto (default: cuda where the program has it and finds a GPU), cpu, "
+    "cuda,\n"
+    "                     ref32 or ref64; one that is named is never replaced\n"
     "  --prompt TEXT      one prompt: the answer goes to stdout\n"
     "  --prompts FILE     JSON lines {\"query\"} or {\"messages\"}, .gz too: an answer a line,\n"
     "                     {\"text\",\"ids\",\"forwards\",\"tokens_per_forward\",\"seconds\","
@@ -68,6 +71,7 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
     const rf_option table[] = {{"model", RF_OPTION_TEXT, &o->model, 0, 0},
                                {"adapter", RF_OPTION_TEXT, &o->adapter, 0, 0},
                                {"weights", RF_OPTION_TEXT, &o->weights, 0, 0},
+                               {"backend", RF_OPTION_TEXT, &o->backend, 0, 0},
                                {"prompt", RF_OPTION_TEXT, &run->prompt, 0, 0},
                                {"prompts", RF_OPTION_TEXT, &run->prompts, 0, 0},
                                {"out", RF_OPTION_TEXT, &run->out, 0, 0},
@@ -135,7 +139,7 @@ static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error
 {
     RF_TRY(rf_loaded_choose(&o->model, o->model_path, err));
     RF_TRY(rf_loaded_choose(&o->adapter, o->adapter_path, err));
-    RF_TRY(rf_loaded_open(loaded, o->model, o->adapter, err));
+    RF_TRY(rf_loaded_open(loaded, o->model, o->adapter, o->backend, err));
     RF_TRY(rf_output_check((const char *[]){o->run.out, o->run.trace}, 2,
                            (const char *[]){loaded->path, loaded->adapter, o->run.prompts}, 3,
                            err));

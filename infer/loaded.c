@@ -22,18 +22,18 @@ static int read_storage(rf_type *out, const char *path, rf_error *err)
 }
 
 /* As the file has them; but bf16 where the run multiplied bf16 and this machine does. */
-static int choose_weights(rf_loaded *l, rf_type storage, rf_error *err)
+static void choose_weights(rf_loaded *l, rf_type storage)
 {
-    const rf_backend *backend;
-    RF_TRY(rf_backend_choose(&backend, NULL, err));
-    bool multiplies_bf16 =
-        strcmp(backend->isa, "avx512bf16") == 0 || strcmp(backend->isa, "amx") == 0;
+    static const char *const isas[] = {"avx512bf16", "amx", "sm_90a"};
+    bool multiplies_bf16 = false;
+    for (int i = 0; i < 3; i++) {
+        multiplies_bf16 = multiplies_bf16 || strcmp(l->backend->isa, isas[i]) == 0;
+    }
     /* As rf_config_print writes the key train.compute. */
     bool was_bf16 = strstr(l->info.run_config, "\n  compute: \"bf16\"") != NULL;
     l->weights = storage == RF_I8              ? RF_PACKED_INT8
                  : was_bf16 && multiplies_bf16 ? RF_PACKED_BF16
                                                : RF_PACKED_F32;
-    return RF_OK;
 }
 
 int rf_loaded_choose(const char **name, char *path, rf_error *err)
@@ -62,9 +62,11 @@ static int find_base(rf_loaded *l, rf_error *err)
     return RF_OK;
 }
 
-int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter, rf_error *err)
+int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter, const char *backend,
+                   rf_error *err)
 {
     *out = (rf_loaded){.path = path, .adapter = adapter};
+    RF_TRY(rf_backend_choose(&out->backend, backend, err));
     RF_TRY(rf_checkpoint_info_read(&out->info, adapter != NULL ? adapter : path, err));
     if (adapter == NULL && out->info.adaptation.rank > 0) {
         RF_TRY(find_base(out, err));
@@ -73,7 +75,7 @@ int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter, rf_err
     if (out->adapter != NULL) {
         RF_TRY(read_storage(&storage, out->path, err));
     }
-    RF_TRY(choose_weights(out, storage, err));
+    choose_weights(out, storage);
     if (adapter != NULL && out->info.adaptation.rank == 0) {
         return rf_error_set(err, RF_ERR,
                             "%s: is a whole model, no adapter file: give it as the model", adapter);
@@ -177,7 +179,8 @@ int rf_loaded_model(rf_loaded *loaded, const rf_model_limits *limits, int n_thre
     rf_model_limits own = *limits;
     own.weights = loaded->weights;
     own.adaptation = loaded->adapter != NULL ? &loaded->info.adaptation : NULL;
-    RF_TRY(rf_model_new(&loaded->model, &loaded->info.model, NULL, n_threads, &own, err));
+    RF_TRY(
+        rf_model_new(&loaded->model, &loaded->info.model, loaded->backend, n_threads, &own, err));
     RF_TRY(rf_checkpoint_load(loaded->path, loaded->model, NULL, NULL, err));
     return loaded->adapter != NULL
                ? rf_checkpoint_load(loaded->adapter, loaded->model, NULL, NULL, err)

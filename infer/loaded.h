@@ -8,6 +8,7 @@
 
 /* The header of a checkpoint, then (once the sizes are known) the model. */
 typedef struct rf_loaded {
+    const rf_backend *backend; /* that the model is made on */
     const char *path;
     const char *adapter;     /* NULL: none */
     rf_checkpoint_info info; /* of the adapter, where there is one: it tells the model too */
@@ -22,10 +23,10 @@ typedef struct rf_loaded {
  * [RF_PATH_BYTES]. NULL and the names of files stay. */
 RF_MUST_CHECK int rf_loaded_choose(const char **name, char *path, rf_error *err);
 /* Reads the header: tokenizer and sizes. adapter: a file beside its base `path` (lora.h); NULL:
- * none, or `path` itself is one and its base is where it was in training. Names are not copied:
- * *out stays where it is. */
+ * none, or `path` itself is one and its base is where it was in training. backend: as
+ * rf_backend_choose takes it. Names are not copied: *out stays where it is. */
 RF_MUST_CHECK int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter,
-                                 rf_error *err);
+                                 const char *backend, rf_error *err);
 /* Settings decode.* and objective.*: those of the run that trained the model, but decode.gen_length
  * is what a model of `mdm` was trained on; then the assignments [n] of the command line. Caller
  * frees *out (rf_config_free), also after an error. */

@@ -68,6 +68,7 @@ int rf_plan_make(rf_plan *out, const rf_setup *s, rf_error *err)
     out->total = out->weights + out->moments + out->gradients + out->reduction + out->activations +
                  out->backward + out->scratch + out->decoder + out->loader;
     out->host_available = host_available();
+    out->device_available = rf_backend_available(s->backend);
     return rc;
 }
 
@@ -94,8 +95,26 @@ void rf_plan_print(const rf_plan *p, const rf_setup *s, FILE *out)
     print_line(out, "decoder (samples)", p->decoder);
     print_line(out, "loader", p->loader);
     print_line(out, "total", p->total);
-    if (p->host_available > 0) {
+    if (p->device_available > 0) {
+        print_line(out, "on the GPU", (p->total - p->loader) * (size_t)local);
+        print_line(out, "available on the GPU", p->device_available);
+    } else if (p->host_available > 0) {
         print_line(out, "all ranks of this host", p->total * (size_t)local);
         print_line(out, "available on this host", p->host_available);
     }
+}
+
+int rf_plan_check(const rf_plan *p, const rf_setup *s, rf_error *err)
+{
+    const size_t local = (size_t)rf_dist_local_size(s->dist);
+    const bool on_device = p->device_available > 0;
+    const size_t needed = (on_device ? p->total - p->loader : p->total) * local;
+    const size_t available = on_device ? p->device_available : p->host_available;
+    if (available == 0 || needed <= available) {
+        return RF_OK;
+    }
+    return rf_error_set(err, RF_ERR,
+                        "the run does not fit into %s memory: lower train.micro_rows or "
+                        "data.row_length, set train.recompute=block or train.reduce=fast",
+                        on_device ? "the GPU's" : "this host's");
 }

@@ -19,11 +19,14 @@ typedef struct rf_plan {
     size_t decoder;     /* cache and activations for sample completions */
     size_t loader;      /* rows built ahead, and the window that is packed */
     size_t total;
-    size_t host_available; /* of this host now; 0: not known */
+    size_t host_available;   /* of this host now; 0: not known */
+    size_t device_available; /* of the GPU, where all but the loader is; 0: there is none */
 } rf_plan;
 
 /* A loader is made for it, and freed. */
 RF_MUST_CHECK int rf_plan_make(rf_plan *out, const rf_setup *setup, rf_error *err);
+/* Does the run fit, with all ranks of this host? */
+RF_MUST_CHECK int rf_plan_check(const rf_plan *plan, const rf_setup *setup, rf_error *err);
 /* A table for people. */
 void rf_plan_print(const rf_plan *plan, const rf_setup *setup, FILE *out);
 

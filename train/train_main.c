@@ -117,15 +117,7 @@ static int dry_run(const rf_setup *s, rf_error *err)
             return rf_error_set(err, RF_ERR, "the plan cannot be written to stdout");
         }
     }
-    size_t needed = plan.total * (size_t)rf_dist_local_size(s->dist);
-    return rf_dist_agree(s->dist,
-                         plan.host_available == 0 || needed <= plan.host_available
-                             ? RF_OK
-                             : rf_error_set(err, RF_ERR,
-                                            "the run does not fit into this host's memory: lower "
-                                            "train.micro_rows or data.row_length, set "
-                                            "train.recompute=block or train.reduce=fast"),
-                         err);
+    return rf_dist_agree(s->dist, rf_plan_check(&plan, s, err), err);
 }
 
 static int train(rf_dist *dist, rf_config *config, const options *o, rf_error *err)

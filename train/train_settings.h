@@ -23,7 +23,7 @@ typedef struct rf_train_settings {
     rf_compute compute;
     uint64_t seed;
     int64_t threads;     /* per rank; 0: to be chosen */
-    const char *backend; /* "" : the best of the machine */
+    const char *backend; /* as rf_backend_choose takes it */
     int64_t skip_limit;
     double max_seconds, watchdog; /* 0: none */
 

@@ -6,6 +6,10 @@
 #include "common/kernels/host.h"
 #include "common/kernels/kernels.h"
 #include "common/kernels/machine.h"
+#if defined(RF_CUDA)
+#include "common/base/log.h"
+#include "common/kernels/cuda/cuda.h"
+#endif
 
 #include <errno.h>
 #include <inttypes.h>
@@ -15,23 +19,26 @@
 
 /* --- Choice ---------------------------------------------------------------------------------- */
 
-#define TYPES(activation, real)                                                                    \
+#define TYPES(activation, weight, real)                                                            \
     {                                                                                              \
         [RF_ACTIVATION] = (activation), [RF_RESIDUAL] = (real), [RF_PRODUCT] = (real),             \
-        [RF_STATISTIC] = (real), [RF_WEIGHT] = (real), [RF_MASTER] = (real), [RF_SUM] = RF_F64,    \
+        [RF_STATISTIC] = (real), [RF_WEIGHT] = (weight), [RF_MASTER] = (real), [RF_SUM] = RF_F64,  \
         [RF_INDEX] = RF_I32                                                                        \
     }
 
-/* For each what it is with compute f32, then with bf16. Best first. */
-#define BOTH(name, isa, half, real, kernels, memory)                                               \
+/* For each what it is with compute f32, then with bf16, where activations are of type `half` and
+ * weights of type `weight`. Best first. */
+#define BOTH(name, isa, half, weight, real, kernels, memory)                                       \
     {                                                                                              \
-        {name, isa, TYPES(real, real), kernels, memory},                                           \
+        {name, isa, TYPES(real, real, real), kernels, memory},                                     \
         {                                                                                          \
-            name, isa, TYPES(half, real), kernels, memory                                          \
+            name, isa, TYPES(half, weight, real), kernels, memory                                  \
         }                                                                                          \
     }
-#define CPU(isa)   BOTH("cpu", #isa, RF_BF16, RF_F32, &rf_cpu_##isa##_kernels, &rf_host_memory)
-#define APART(isa) BOTH("apart", #isa, RF_BF16, RF_F32, &rf_apart_##isa##_kernels, &rf_apart_memory)
+#define CPU(isa)                                                                                   \
+    BOTH("cpu", #isa, RF_BF16, RF_F32, RF_F32, &rf_cpu_##isa##_kernels, &rf_host_memory)
+#define APART(isa)                                                                                 \
+    BOTH("apart", #isa, RF_BF16, RF_F32, RF_F32, &rf_apart_##isa##_kernels, &rf_apart_memory)
 static const rf_backend backends[][2] = {
 #if defined(__x86_64__)
     CPU(amx),
@@ -45,8 +52,11 @@ static const rf_backend backends[][2] = {
 #endif
     CPU(portable),
     APART(portable),
-    BOTH("ref32", "", RF_F32, RF_F32, &rf_ref32_kernels, &rf_host_memory),
-    BOTH("ref64", "", RF_F64, RF_F64, &rf_ref64_kernels, &rf_host_memory),
+#if defined(RF_CUDA)
+    BOTH("cuda", "sm_90a", RF_BF16, RF_BF16, RF_F32, &rf_cuda_kernels, &rf_cuda_memory),
+#endif
+    BOTH("ref32", "", RF_F32, RF_F32, RF_F32, &rf_ref32_kernels, &rf_host_memory),
+    BOTH("ref64", "", RF_F64, RF_F64, RF_F64, &rf_ref64_kernels, &rf_host_memory),
 };
 
 enum { N_BACKENDS = sizeof(backends) / sizeof(backends[0]), MAX_THREADS = 4096 };
@@ -68,45 +78,88 @@ static bool backend_exists(const char *name)
     return false;
 }
 
-static int check_isa(const char *isa, rf_error *err)
+/* Instruction sets of CPUs, which RF_ISA chooses. */
+static bool isa_exists(const char *isa)
 {
     const char *const known[] = {"portable", "avx2", "avx512", "avx512bf16", "amx"};
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         if (strcmp(isa, known[i]) == 0) {
-            if (rf_machine_has_isa(isa)) {
-                return RF_OK;
-            }
-            return rf_error_set(err, RF_ERR_USAGE,
-                                "RF_ISA=%s: this machine or its operating system lacks it: unset "
-                                "RF_ISA to have the best one chosen",
-                                isa);
+            return true;
         }
     }
+    return false;
+}
+
+static int check_isa(const char *isa, rf_error *err)
+{
+    if (!isa_exists(isa)) {
+        return rf_error_set(
+            err, RF_ERR_USAGE,
+            "RF_ISA=%s is unknown: use portable, avx2, avx512, avx512bf16 or amx, or "
+            "unset it",
+            isa);
+    }
+    if (!rf_machine_has_isa(isa)) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "RF_ISA=%s: this machine or its operating system lacks it: unset "
+                            "RF_ISA to have the best one chosen",
+                            isa);
+    }
+    return RF_OK;
+}
+
+#if defined(RF_CUDA)
+static const char *best_backend(void)
+{
+    static bool is_said;
+    rf_error why = {0};
+    const char *best = rf_cuda_find(&why) == RF_OK ? "cuda" : "cpu";
+    if (!is_said) {
+        rf_log_info("backend %s: %s", best,
+                    why.code == RF_OK ? "there is a GPU that it can use" : why.message);
+        is_said = true;
+    }
+    return best;
+}
+#else
+static const char *best_backend(void)
+{
+    return "cpu";
+}
+
+static int rf_cuda_find(rf_error *err)
+{
     return rf_error_set(err, RF_ERR_USAGE,
-                        "RF_ISA=%s is unknown: use portable, avx2, avx512, avx512bf16 or amx, or "
-                        "unset it",
-                        isa);
+                        "backend cuda is not part of this program: build it with `make CUDA=1`");
+}
+#endif
+
+static int check_name(const char *name, const char *from, rf_error *err)
+{
+    if (strcmp(name, "cuda") == 0) {
+        return rf_cuda_find(err);
+    }
+    if (!backend_exists(name)) {
+        return rf_error_set(err, RF_ERR_USAGE, "%sbackend %s is unknown: use cpu, %sref32 or ref64",
+                            from, name, RF_HAS_CUDA ? "cuda, " : "");
+    }
+    return RF_OK;
 }
 
 int rf_backend_choose(const rf_backend **out, const char *name, rf_error *err)
 {
     const char *chosen = setting("RF_BACKEND");
     const char *isa = setting("RF_ISA");
-    bool is_default = name == NULL || name[0] == '\0';
+    bool is_default = name == NULL || name[0] == '\0' || strcmp(name, "auto") == 0;
     *out = NULL;
     if (is_default) {
-        name = chosen != NULL ? chosen : "cpu";
+        name = chosen != NULL ? chosen : best_backend();
     }
-    if (!backend_exists(name)) {
-        return rf_error_set(err, RF_ERR_USAGE, "%s %s is unknown: use cpu, ref32 or ref64",
-                            is_default ? "RF_BACKEND: backend" : "backend", name);
-    }
-    if (isa != NULL) {
-        RF_TRY(check_isa(isa, err));
-    }
+    RF_TRY(check_name(name, is_default ? "RF_BACKEND: " : "", err));
+    RF_TRY(isa != NULL ? check_isa(isa, err) : RF_OK);
     for (int i = 0; i < N_BACKENDS && *out == NULL; i++) {
         const rf_backend *b = &backends[i][0];
-        bool has_isa = b->isa[0] != '\0';
+        bool has_isa = isa_exists(b->isa);
         if (strcmp(b->name, name) == 0 &&
             (!has_isa || (rf_machine_has_isa(b->isa) && (!isa || strcmp(b->isa, isa) == 0)))) {
             *out = b;
@@ -131,9 +184,11 @@ void rf_backend_describe(const rf_ctx *ctx, char *text, size_t bytes)
     const rf_backend *b = ctx->backend;
     char features[512];
     rf_machine_features(features, sizeof(features));
-    bool has_isa = b->isa[0] != '\0';
-    snprintf(text, bytes, "%s%s%s%s, %d thread%s; CPU features: %s", b->name, has_isa ? " (" : "",
-             b->isa, has_isa ? ")" : "", ctx->n_threads, ctx->n_threads == 1 ? "" : "s", features);
+    bool has_isa = b->isa[0] != '\0', has_device = b->memory->device != NULL;
+    snprintf(text, bytes, "%s%s%s%s%s%s, %d thread%s; CPU features: %s", b->name,
+             has_isa ? " (" : "", b->isa, has_device ? ", " : "",
+             has_device ? b->memory->device(ctx) : "", has_isa ? ")" : "", ctx->n_threads,
+             ctx->n_threads == 1 ? "" : "s", features);
 }
 
 /* --- Context --------------------------------------------------------------------------------- */
@@ -319,6 +374,11 @@ size_t rf_backend_bytes(const rf_backend *backend, rf_class cls, int64_t n)
 void *rf_backend_at(const rf_backend *backend, rf_class cls, const void *base, int64_t i)
 {
     return (char *)(uintptr_t)base + i * (int64_t)rf_type_bytes(backend->type[cls]);
+}
+
+size_t rf_backend_available(const rf_backend *backend)
+{
+    return backend->memory->available != NULL ? backend->memory->available() : 0;
 }
 
 int rf_backend_alloc(void **out, rf_ctx *ctx, size_t bytes, rf_error *err)

@@ -2,7 +2,7 @@
  *
  * A backend is a table of kernels and a table of memory functions. `ref` is the definition (plain
  * loops; in f64 it is the truth of gradient checks, in f32 it fills what another backend lacks);
- * `cpu` is OpenMP and SIMD. Everything above this floor passes backend memory around as `void *` and
+ * `cpu` is OpenMP and SIMD; `cuda`, in programs of `make CUDA=1`, is a GPU. Everything above this floor passes backend memory around as `void *` and
  * never reads or writes it: upload and download do, and convert.
  *
  * Kernels and what moves memory may run later than they were called, one after the other in the
@@ -59,6 +59,9 @@ typedef int64_t rf_event;
 /* The memory of a backend: what the functions rf_backend_... below do, without their checks. */
 typedef struct rf_memory {
     bool is_host; /* ordinary memory: MPI may work on it in place */
+    /* Of a device (NULL: the host): its name, and how many bytes of it are free. */
+    const char *(*device)(const struct rf_ctx *);
+    size_t (*available)(void);
     /* Make and end what the backend itself keeps with a context: ctx->state. */
     int (*open)(struct rf_ctx *, rf_error *);
     void (*close)(struct rf_ctx *);
@@ -78,16 +81,16 @@ typedef struct rf_memory {
 } rf_memory;
 
 typedef struct rf_backend {
-    const char *name; /* "ref32", "ref64", "cpu" */
-    const char *isa;  /* "portable", "avx2", "avx512", "avx512bf16", "amx"; "" for ref. A run
-                         records it (contract, 4) */
+    const char *name; /* "ref32", "ref64", "cpu", "cuda" */
+    const char *isa;  /* "portable", "avx2", "avx512", "avx512bf16", "amx"; "sm_90a" of cuda; "" of
+                         ref. A run records it (contract, 4) */
     rf_type type[RF_N_CLASSES];
     const struct rf_kernels *kernels;
     const rf_memory *memory;
 } rf_backend;
 
 /* What matrix products multiply. Sums are f32 or better in any case. bf16 rounds both operands of a
- * product; the `cpu` backend then keeps activations in memory as bf16 (rf_backend_with). */
+ * product; `cpu` then keeps activations in memory as bf16, `cuda` weights too (rf_backend_with). */
 typedef enum rf_compute { RF_COMPUTE_F32, RF_COMPUTE_BF16 } rf_compute;
 
 /* Largest sizes that kernels of one program will see; from it scratch is sized once. */
@@ -107,6 +110,13 @@ typedef struct rf_limits {
     rf_layout weights;  /* of the matrices; a packed layout is for forward kernels only */
 } rf_limits;
 
+/* Is the backend cuda part of this program (make CUDA=1)? */
+#if defined(RF_CUDA)
+enum { RF_HAS_CUDA = 1 };
+#else
+enum { RF_HAS_CUDA = 0 };
+#endif
+
 /* First argument of every kernel. One per thread of control; not shared. */
 typedef struct rf_ctx {
     const rf_backend *backend;
@@ -118,14 +128,17 @@ typedef struct rf_ctx {
     rf_error error; /* the first asynchronous error; rf_ctx_sync reports it */
 } rf_ctx;
 
-/* The backend of that name ("cpu", "ref32", "ref64", for tests "apart"); for NULL or "" what
- * RF_BACKEND names, else the best of this machine. RF_ISA (portable, avx2, avx512, avx512bf16, amx)
+/* The backend of that name ("cpu", "cuda", "ref32", "ref64", for tests "apart"); for NULL, "" or "auto" what
+ * RF_BACKEND names, else the best of this machine: cuda where the program has it and finds a GPU that
+ * it can use, else cpu; a program that has cuda says once which and why (log.h). A backend that is
+ * named is never replaced: cuda without such a GPU is an error. RF_ISA (portable, avx2, avx512, avx512bf16, amx)
  * chooses the instruction set of `cpu` and `apart`; one that the machine or its operating system
  * lacks is an error. */
 RF_MUST_CHECK int rf_backend_choose(const rf_backend **out, const char *name, rf_error *err);
 /* The same backend with the types of its classes for products of `compute`; contexts have it so. */
 const rf_backend *rf_backend_with(const rf_backend *backend, rf_compute compute);
-/* "cpu (avx512), 2 threads; CPU features: ..." on one line. */
+/* "cpu (avx512), 2 threads; CPU features: ..." on one line; a device's name behind the instruction
+ * set. */
 void rf_backend_describe(const rf_ctx *ctx, char *text, size_t bytes);
 
 /* A context with scratch for `limits`; its backend is rf_backend_with of limits->compute. n_threads
@@ -151,6 +164,8 @@ size_t rf_backend_bytes(const rf_backend *backend, rf_class cls, int64_t n);
 /* Address of element i of an operand of that class. */
 void *rf_backend_at(const rf_backend *backend, rf_class cls, const void *base, int64_t i);
 
+/* Bytes of a device that are free now; 0: the backend's memory is the host's. */
+size_t rf_backend_available(const rf_backend *backend);
 /* Backend memory: 64-byte aligned, cleared (touched, so that a later step meets no page fault).
  * From 4 MiB on: in huge pages where the system allows, touched by all threads in turn. */
 RF_MUST_CHECK int rf_backend_alloc(void **out, rf_ctx *ctx, size_t bytes, rf_error *err);

@@ -8,11 +8,13 @@
 #ifndef RF_KERNELS_GUMBEL_H
 #define RF_KERNELS_GUMBEL_H
 
+#include "common/kernels/inline.h"
+
 #include <math.h>
 #include <stdint.h>
 
 /* Finalizer of SplitMix64 (Steele, Lea, Flood; OOPSLA 2014): a bijection of 64 bits. */
-static inline uint64_t rf_gumbel_mix(uint64_t x)
+RF_KERNELS_INLINE uint64_t rf_gumbel_mix(uint64_t x)
 {
     x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
     x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
@@ -20,7 +22,7 @@ static inline uint64_t rf_gumbel_mix(uint64_t x)
 }
 
 /* Uniform in the open interval (0,1): an odd multiple of 2^-53, so neither 0 nor 1. */
-static inline double rf_gumbel_uniform(uint64_t key, int64_t id)
+RF_KERNELS_INLINE double rf_gumbel_uniform(uint64_t key, int64_t id)
 {
     const uint64_t step = UINT64_C(0x9e3779b97f4a7c15); /* 2^64 / golden ratio, odd */
     uint64_t bits = rf_gumbel_mix(rf_gumbel_mix(key + step) + step * ((uint64_t)id + 1));
@@ -28,7 +30,7 @@ static inline double rf_gumbel_uniform(uint64_t key, int64_t id)
 }
 
 /* Standard Gumbel noise of (key, id); finite: between -3.7 and 36.8. */
-static inline double rf_gumbel(uint64_t key, int64_t id)
+RF_KERNELS_INLINE double rf_gumbel(uint64_t key, int64_t id)
 {
     return -log(-log(rf_gumbel_uniform(key, id)));
 }

@@ -8,25 +8,27 @@
 #ifndef RF_KERNELS_QUANTIZE_H
 #define RF_KERNELS_QUANTIZE_H
 
+#include "common/kernels/inline.h"
+
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 
 enum { RF_QUANTIZE_GROUP = 128, RF_QUANTIZE_MOST = 127 };
 
-static inline int64_t rf_quantize_groups(int64_t n)
+RF_KERNELS_INLINE int64_t rf_quantize_groups(int64_t n)
 {
     return (n + RF_QUANTIZE_GROUP - 1) / RF_QUANTIZE_GROUP;
 }
 
-static inline uint32_t rf_quantize_bits(float x)
+RF_KERNELS_INLINE uint32_t rf_quantize_bits(float x)
 {
     uint32_t bits;
     memcpy(&bits, &x, sizeof(bits));
     return bits;
 }
 
-static inline float rf_quantize_float(uint32_t bits)
+RF_KERNELS_INLINE float rf_quantize_float(uint32_t bits)
 {
     float x;
     memcpy(&x, &bits, sizeof(x));
@@ -36,7 +38,7 @@ static inline float rf_quantize_float(uint32_t bits)
 /* Quantizes one group: q [n] sets, x [n] reads, n <= RF_QUANTIZE_GROUP; returns the scale. Groups
  * whose largest magnitude is below 2^-100 become 0 (no denormal appears); those that hold NaN or
  * infinity get the scale NaN and q = 0. */
-static inline float rf_quantize(int8_t *q, const float *x, int64_t n)
+RF_KERNELS_INLINE float rf_quantize(int8_t *q, const float *x, int64_t n)
 {
     const float shift = 12582912.0F; /* 1.5 * 2^23: adding it rounds to an integer, ties to even */
     uint32_t largest = 0;            /* of magnitudes as integers: NaN above infinity above all */
@@ -60,14 +62,14 @@ static inline float rf_quantize(int8_t *q, const float *x, int64_t n)
 }
 
 /* x rounded to bf16, ties to even; NaN stays NaN. */
-static inline uint16_t rf_quantize_bf16(float x)
+RF_KERNELS_INLINE uint16_t rf_quantize_bf16(float x)
 {
     uint32_t bits = rf_quantize_bits(x);
     uint32_t rounded = bits + 0x7FFFU + (bits >> 16 & 1U);
     return (uint16_t)(((bits & 0x7FFFFFFFU) > 0x7F800000U ? bits | 0x400000U : rounded) >> 16);
 }
 
-static inline float rf_quantize_from_bf16(uint16_t x)
+RF_KERNELS_INLINE float rf_quantize_from_bf16(uint16_t x)
 {
     return rf_quantize_float((uint32_t)x << 16);
 }

@@ -45,6 +45,9 @@ static const char usage[] =
     "                     train.compute=bf16, where this machine multiplies bf16) or int8\n"
     "                     (default of a quantized checkpoint); or several, as f32,bf16,int8:\n"
     "                     losses and likelihood of each, side by side\n"
+    "  --backend NAME     auto (default: cuda where the program has it and finds a GPU), cpu, "
+    "cuda,\n"
+    "                     ref32 or ref64; one that is named is never replaced\n"
     "  --data FILE        JSON lines {\"query\",\"response\"} or {\"messages\"}, or the official "
     "file\n"
     "                     of the task; .gz too; or a folder of .json files\n"
@@ -217,6 +220,7 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
     const rf_option table[] = {{"model", RF_OPTION_LIST, &o->models, 0, 0},
                                {"adapter", RF_OPTION_TEXT, &o->adapter, 0, 0},
                                {"weights", RF_OPTION_TEXT, &weights, 0, 0},
+                               {"backend", RF_OPTION_TEXT, &o->subject.backend, 0, 0},
                                {"data", RF_OPTION_TEXT, &o->subject.data, 0, 0},
                                {"task", RF_OPTION_TEXT, &task, 0, 0},
                                {"control-tokens", RF_OPTION_FLAG, &o->subject.control_tokens, 0, 0},

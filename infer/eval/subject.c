@@ -134,7 +134,7 @@ int rf_subject_open(rf_subject *out, const char *name, const char *adapter, cons
     *out = (rf_subject){.name = name};
     RF_TRY(rf_loaded_choose(&path, out->path, err));
     RF_TRY(rf_loaded_choose(&adapter, out->adapter, err));
-    RF_TRY(rf_loaded_open(&out->loaded, path, adapter, err));
+    RF_TRY(rf_loaded_open(&out->loaded, path, adapter, o->backend, err));
     const rf_tokenizer *tokenizer = out->loaded.info.tokenizer;
     if (o->control_tokens) {
         rf_tokenizer_read_control_tokens(out->loaded.info.tokenizer);
@@ -201,18 +201,16 @@ static void describe_settings(FILE *out, const rf_subject *s)
             s->setting[0].yaml);
 }
 
-static int describe_program(FILE *out, rf_error *err)
+static void describe_program(FILE *out, const rf_subject *s)
 {
-    const rf_backend *backend = NULL;
-    RF_TRY(rf_backend_choose(&backend, NULL, err));
+    const rf_backend *backend = s->loaded.backend;
     fprintf(out, "version %s\nbackend %s %s\n", RF_VERSION, backend->name, backend->isa);
-    return RF_OK;
 }
 
 static int describe_one(FILE *out, const rf_subject *s, rf_error *err)
 {
     const rf_eval_options *eval = &s->setting[0].eval;
-    RF_TRY(describe_program(out, err));
+    describe_program(out, s);
     RF_TRY(describe_file(out, "--model", s->loaded.path, err));
     RF_TRY(describe_file(out, "--adapter", s->loaded.adapter, err));
     fprintf(out, "weights %s, %" PRId64 " draws of seed %" PRIu64 "\n%s",
@@ -235,7 +233,7 @@ int rf_subject_hash(uint64_t *out, const rf_subject *subject, rf_error *err)
 
 static int describe(FILE *out, const rf_subject *subject, int n, rf_error *err)
 {
-    RF_TRY(describe_program(out, err));
+    describe_program(out, subject);
     for (const rf_subject *s = subject; s < subject + n; s++) {
         RF_TRY(describe_file(out, "--model", s->loaded.path, err));
         RF_TRY(describe_file(out, "--adapter", s->loaded.adapter, err));

@@ -18,6 +18,7 @@ typedef struct rf_setting {
 
 /* What is the same for all subjects. */
 typedef struct rf_subject_options {
+    const char *backend;        /* as rf_backend_choose takes it */
     const char *data, *pick_on; /* files of questions; pick_on: NULL, none */
     int64_t limit;              /* questions of a file; 0: all */
     bool control_tokens;

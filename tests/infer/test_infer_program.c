@@ -86,6 +86,22 @@ Test(infer_program, kinds_of_weights)
     free(first);
 }
 
+/* A backend that was named is taken or refused, never replaced. */
+Test(infer_program, backends)
+{
+    const rf_backend *cuda = NULL;
+    program_runs(INFER "--prompt hello --backend ref64", 0);
+    cr_assert(strstr(program_messages, "ref64, ") != NULL, "%s", program_messages);
+    program_runs("RF_BACKEND=ref32 " INFER "--prompt hello --backend auto", 0);
+    cr_assert(strstr(program_messages, "ref32, ") != NULL, "%s", program_messages);
+    program_refuses(INFER "--prompt hello --backend gpu", 2, "backend gpu is unknown");
+    if (rf_backend_choose(&cuda, "cuda", NULL) != RF_OK) {
+        program_refuses(INFER "--prompt hello --backend cuda", RF_HAS_CUDA ? 1 : 2,
+                        RF_HAS_CUDA ? "choose the backend cpu" : "make CUDA=1");
+        program_refuses("RF_BACKEND=cuda " INFER "--prompt hello", RF_HAS_CUDA ? 1 : 2, "cuda");
+    }
+}
+
 Test(infer_program, help_and_version)
 {
     program_runs("\"$INFER\" --help", 0);

@@ -31,20 +31,21 @@ static inline const rf_backend *backend_default(void)
     return backend_named("", "");
 }
 
-/* Fills `list` with all backends but ref64 that this machine can run, `apart` only where it is the
- * default; returns how many. */
+/* Fills `list` with all backends but ref64 that tests of all backends are for: where RF_BACKEND names
+ * one with memory of its own (apart, cuda), that one alone; else those of the host; returns how many. */
 static inline int backends_available(const rf_backend *list[MAX_BACKENDS])
 {
     const char *const isas[] = {"portable", "avx2", "avx512", "avx512bf16", "amx"};
     int n = 0;
+    if (!backend_default()->memory->is_host) {
+        list[0] = backend_default();
+        return 1;
+    }
     list[n++] = backend_named("ref32", "");
     for (size_t i = 0; i < sizeof(isas) / sizeof(isas[0]); i++) {
         if (rf_machine_has_isa(isas[i])) {
             list[n++] = backend_named("cpu", isas[i]);
         }
-    }
-    if (strcmp(backend_default()->name, "apart") == 0) {
-        list[n++] = backend_default();
     }
     return n;
 }

@@ -37,19 +37,39 @@ static const char *best_isa(void)
     return "portable";
 }
 
+/* What a program has that names none: cuda where it has it and finds a GPU. */
+static const char *best_name(void)
+{
+    const rf_backend *b = NULL;
+    return rf_backend_choose(&b, "cuda", NULL) == RF_OK ? "cuda" : "cpu";
+}
+
+static const char *isa_of_best(void)
+{
+    return strcmp(best_name(), "cuda") == 0 ? "sm_90a" : best_isa();
+}
+
 Test(backend, choice_and_overrides)
 {
     const struct {
         const char *forced, *isa, *name, *chosen, *chosen_isa;
     } cases[] = {
-        {NULL, NULL, NULL, "cpu", best_isa()},     {NULL, NULL, "", "cpu", best_isa()},
-        {"", "", "", "cpu", best_isa()},           {NULL, NULL, "cpu", "cpu", best_isa()},
-        {NULL, NULL, "ref64", "ref64", ""},        {NULL, NULL, "ref32", "ref32", ""},
-        {"ref64", NULL, "", "ref64", ""},          {"ref64", NULL, NULL, "ref64", ""},
-        {"apart", NULL, "", "apart", best_isa()},  {"apart", "portable", "", "apart", "portable"},
+        {NULL, NULL, NULL, best_name(), isa_of_best()},
+        {NULL, NULL, "", best_name(), isa_of_best()},
+        {NULL, NULL, "auto", best_name(), isa_of_best()},
+        {"", "", "", best_name(), isa_of_best()},
+        {NULL, NULL, "cpu", "cpu", best_isa()},
+        {NULL, NULL, "ref64", "ref64", ""},
+        {NULL, NULL, "ref32", "ref32", ""},
+        {"ref64", NULL, "", "ref64", ""},
+        {"ref64", NULL, NULL, "ref64", ""},
+        {"apart", NULL, "", "apart", best_isa()},
+        {"apart", "portable", "", "apart", "portable"},
         {"ref64", NULL, "cpu", "cpu", best_isa()}, /* it replaces the default alone */
-        {"cpu", NULL, "ref32", "ref32", ""},       {NULL, "portable", "", "cpu", "portable"},
-        {NULL, "portable", "ref32", "ref32", ""},  {"cpu", "portable", "", "cpu", "portable"},
+        {"cpu", NULL, "ref32", "ref32", ""},
+        {"cpu", NULL, "auto", "cpu", best_isa()},
+        {NULL, "portable", "ref32", "ref32", ""},
+        {"cpu", "portable", "", "cpu", "portable"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         const rf_backend *b = NULL;
@@ -75,6 +95,23 @@ Test(backend, unknown_names_are_errors)
     cr_assert(strstr(err.message, "RF_ISA=sse9") != NULL, "%s", err.message);
     cr_assert_eq(choose(&b, NULL, "sse9", "ref64", &err), RF_ERR_USAGE);
     cr_assert_eq(choose(&b, NULL, "avx2 ", "", &err), RF_ERR_USAGE);
+}
+
+/* A program without cuda says so; one that has it says what is missing, and never takes another. */
+Test(backend, cuda_is_what_was_named_or_an_error)
+{
+    const char *const forced[] = {NULL, "cuda"}, *const name[] = {"cuda", ""};
+    for (int i = 0; i < 2; i++) {
+        const rf_backend *b = NULL;
+        rf_error err;
+        int code = choose(&b, forced[i], NULL, name[i], &err);
+        if (code == RF_OK) {
+            cr_assert_str_eq(b->name, "cuda");
+        } else {
+            cr_assert_eq(code, RF_HAS_CUDA ? RF_ERR : RF_ERR_USAGE);
+            cr_assert(b == NULL && strstr(err.message, "cuda") != NULL, "%s", err.message);
+        }
+    }
 }
 
 Test(backend, isa_that_is_missing_is_an_error)

@@ -112,34 +112,88 @@ AGAINST_REF64(add)
 AGAINST_REF64(sum)
 AGAINST_REF64(adamw)
 
+/* Where kernels run on a device, which shares its work out anew each time. */
+Test(backends, twenty_runs_give_the_same_bits)
+{
+    const rf_backend *list[MAX_BACKENDS];
+    int n = backends_available(list);
+    for (int i = 0; i < n * N_OPERATIONS * 2; i++) {
+        const operation *op = &operations[i / 2 % N_OPERATIONS];
+        subject = list[i / 2 / N_OPERATIONS];
+        if (subject->memory->is_host) {
+            continue; /* test_cpu_exact.c */
+        }
+        kernel_shape s = op->large[0];
+        s.spans = SPANS_COPIES;
+        s.compute = i % 2 == 0 ? RF_COMPUTE_F32 : RF_COMPUTE_BF16;
+        kernel_case first, again;
+        case_make_linked(&first, op, s, 0, NULL, backend_named("ref64", ""));
+        case_run(&first, op, subject, 1);
+        for (int run = 1; run < 20; run++) {
+            case_make_linked(&again, op, s, 0, NULL, backend_named("ref64", ""));
+            case_run(&again, op, subject, 1);
+            compare(&again, &first, op, true);
+            case_free(&again);
+        }
+        case_free(&first);
+    }
+}
+
+/* n numbers of class master on the backend; freed by rf_backend_free. */
+static void *masters(rf_ctx *ctx, const float *x, int64_t n)
+{
+    void *memory = NULL;
+    rf_error err = {0};
+    size_t bytes = rf_backend_bytes(ctx->backend, RF_MASTER, n);
+    cr_assert(rf_backend_alloc(&memory, ctx, bytes, &err) == RF_OK, "%s", err.message);
+    rf_backend_upload(ctx, memory, RF_MASTER, x, RF_F32, n);
+    rf_backend_wait(ctx, rf_backend_record(ctx));
+    return memory;
+}
+
+/* What `sums` holds. */
+static void read_sums(rf_ctx *ctx, double *out, const void *sums, int64_t n)
+{
+    rf_error err = {0};
+    rf_backend_download(ctx, out, RF_F64, sums, RF_SUM, n);
+    cr_assert(rf_ctx_sync(ctx, &err) == RF_OK, "%s", err.message);
+}
+
 /* Who holds the whole space and those who share it make the same sums, bit for bit. */
 Test(backends, sum_squares_of_parts_are_those_of_the_whole)
 {
     enum { N_RUNS = 5, N = (N_RUNS - 1) * RF_SUM_RUN + 777 };
     const rf_backend *list[MAX_BACKENDS];
     int n = backends_available(list);
-    float *x = aligned_alloc(64, (N + 63) / 64 * 64 * sizeof(*x));
+    float *x = malloc(N * sizeof *x);
     cr_assert(x != NULL);
     rf_rng rng = RF_RNG_STREAM(1, RF_RNG_TEST, 0);
+    double expected = 0;
     for (int i = 0; i < N; i++) {
         x[i] = (float)case_noise(&rng);
+        expected += (double)x[i] * (double)x[i];
     }
     for (int b = 0; b < n; b++) {
         rf_ctx *ctx = case_context(list[b], 3, &(kernel_shape){.n = N});
-        double whole[N_RUNS], parts[N_RUNS] = {0};
-        list[b]->kernels->sum_squares(ctx, whole, x, 0, N);
+        const rf_kernels *kernel = list[b]->kernels;
+        double whole[N_RUNS], parts[N_RUNS];
+        void *memory = masters(ctx, x, N), *sums = masters(ctx, x, 2 * N_RUNS);
+        kernel->sum_squares(ctx, sums, memory, 0, N);
+        read_sums(ctx, whole, sums, N_RUNS);
+        rf_backend_zero(ctx, sums, RF_SUM, N_RUNS);
         for (int64_t first = 0; first < N; first += 2 * RF_SUM_RUN) {
             int64_t rest = N - first;
-            list[b]->kernels->sum_squares(ctx, parts, x + first, first,
-                                          rest < 2 * RF_SUM_RUN ? rest : 2 * RF_SUM_RUN);
+            kernel->sum_squares(ctx, sums, rf_backend_at(list[b], RF_MASTER, memory, first), first,
+                                rest < 2 * RF_SUM_RUN ? rest : 2 * RF_SUM_RUN);
         }
+        read_sums(ctx, parts, sums, N_RUNS);
         cr_assert(memcmp(whole, parts, sizeof(whole)) == 0, "%s %s", list[b]->name, list[b]->isa);
-        double sum = 0;
-        for (int i = 0; i < N; i++) {
-            sum += (double)x[i] * (double)x[i];
-        }
-        list[b]->kernels->sum_tree(ctx, whole, N_RUNS);
-        cr_assert(fabs(whole[0] - sum) <= 1e-12 * sum, "%s %s", list[b]->name, list[b]->isa);
+        kernel->sum_tree(ctx, sums, N_RUNS);
+        read_sums(ctx, whole, sums, 1);
+        cr_assert(fabs(whole[0] - expected) <= 1e-12 * expected, "%s %s", list[b]->name,
+                  list[b]->isa);
+        rf_backend_free(ctx, memory);
+        rf_backend_free(ctx, sums);
         rf_ctx_free(ctx);
     }
     free(x);
@@ -147,21 +201,23 @@ Test(backends, sum_squares_of_parts_are_those_of_the_whole)
 
 Test(backends, sum_squares_shows_what_is_not_finite)
 {
+    enum { N = 5000 };
     const float bad[] = {INFINITY, -INFINITY, NAN};
+    const int place[] = {0, 4097, N - 1};
     const rf_backend *list[MAX_BACKENDS];
     int n = backends_available(list);
     for (int b = 0; b < n; b++) {
-        rf_ctx *ctx = case_context(list[b], 2, &(kernel_shape){.n = 5000});
+        rf_ctx *ctx = case_context(list[b], 2, &(kernel_shape){.n = N});
         for (int i = 0; i < 3 * 3; i++) {
-            float *x = aligned_alloc(64, 5056 * sizeof(*x));
-            cr_assert(x != NULL);
-            memset(x, 0, 5056 * sizeof(*x));
-            const int place[] = {0, 4097, 4999};
+            float x[N] = {0};
+            double sum;
             x[place[i / 3]] = bad[i % 3];
-            double sum = 0;
-            list[b]->kernels->sum_squares(ctx, &sum, x, 0, 5000);
+            void *memory = masters(ctx, x, N), *sums = masters(ctx, x, 2);
+            list[b]->kernels->sum_squares(ctx, sums, memory, 0, N);
+            read_sums(ctx, &sum, sums, 1);
             cr_assert(!isfinite(sum), "%s %s: %g", list[b]->name, list[b]->isa, sum);
-            free(x);
+            rf_backend_free(ctx, memory);
+            rf_backend_free(ctx, sums);
         }
         rf_ctx_free(ctx);
     }

@@ -25,6 +25,26 @@ static rf_ctx *ctx_of(const rf_backend *backend, int n_threads)
     return ctx;
 }
 
+/* MOST numbers of class residual on the backend; freed by rf_backend_free. */
+static void *upload(rf_ctx *ctx, const float x[MOST])
+{
+    void *memory = NULL;
+    rf_error err = {0};
+    size_t bytes = rf_backend_bytes(ctx->backend, RF_RESIDUAL, MOST);
+    cr_assert(rf_backend_alloc(&memory, ctx, bytes, &err) == RF_OK, "%s", err.message);
+    rf_backend_upload(ctx, memory, RF_RESIDUAL, x, RF_F32, MOST);
+    rf_backend_wait(ctx, rf_backend_record(ctx));
+    return memory;
+}
+
+static void download(rf_ctx *ctx, float x[MOST], void *memory)
+{
+    rf_error err = {0};
+    rf_backend_download(ctx, x, RF_F32, memory, RF_RESIDUAL, MOST);
+    cr_assert(rf_ctx_sync(ctx, &err) == RF_OK, "%s", err.message);
+    rf_backend_free(ctx, memory);
+}
+
 Test(scale_dropout, definition)
 {
     static const int64_t sizes[] = {0, 1, 7, 16, 33, MOST};
@@ -44,7 +64,10 @@ Test(scale_dropout, definition)
                 float value = keep ? (float)factor * x[i] : 0.0F;
                 expected[i] = i >= n ? y[i] : adds ? y[i] + value : value;
             }
-            list[b]->kernels->scale_dropout(ctx, y, x, factor, rate, 99, n, adds, RF_RESIDUAL);
+            void *from = upload(ctx, x), *to = upload(ctx, y);
+            list[b]->kernels->scale_dropout(ctx, to, from, factor, rate, 99, n, adds, RF_RESIDUAL);
+            download(ctx, y, to);
+            rf_backend_free(ctx, from);
             cr_assert(memcmp(y, expected, sizeof y) == 0, "%s %s: %lld elements, rate %g",
                       list[b]->name, list[b]->isa, (long long)n, rate);
         }

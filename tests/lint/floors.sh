@@ -17,7 +17,7 @@ floor() {
     *) echo "unknown" ;;
     esac
 }
-for file in $(find common data infer train tests -name '*.[ch]' | sort); do
+for file in $(find common data infer train tests -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | sort); do
     own=$(dirname "$file")
     mine=$(floor "$own")
     if [ "$mine" = unknown ]; then

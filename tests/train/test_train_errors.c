@@ -24,6 +24,11 @@ Test(train_errors, usage)
     refuses("train.batch_rows=4 train.micro_rows=3", 2, "train.micro_rows");
     refuses("optim.schedule=zigzag", 2, "constant, linear, cosine, wsd");
     refuses("train.compute=f16", 2, "f32");
+    refuses("train.backend=gpu", 2, "auto, cpu, cuda");
+    const rf_backend *cuda = NULL;
+    if (rf_backend_choose(&cuda, "cuda", NULL) != RF_OK) {
+        refuses("train.backend=cuda", RF_HAS_CUDA ? 1 : 2, "cuda");
+    }
     refuses("--frobnicate", 2, "--frobnicate");
     refuses("--resume", 2, "--resume: needs a value");
     refuses("--resume nowhere.h5", 2, "nowhere.h5");

@@ -1,0 +1,159 @@
+/* launch.h: what the kernels of this folder (.cu) offer to its C.                 all local
+ *
+ * C17 and C++ read it alike, so only plain types are here. Each function puts kernels into the stream
+ * and returns the CUDA runtime's code of the launch (0: done); it never waits. Nothing is launched
+ * where there is nothing to do. Shapes, and who reads what, are those of common/kernels/kernels.h.
+ */
+#ifndef RF_KERNELS_CUDA_LAUNCH_H
+#define RF_KERNELS_CUDA_LAUNCH_H
+
+#include "common/kernels/quantize.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct CUstream_st *rf_cuda_stream; /* cudaStream_t */
+
+/* How the elements of a real operand lie. */
+typedef enum rf_cuda_type {
+    RF_CUDA_F32,
+    RF_CUDA_F32_AS_BF16, /* f32, rounded to bf16 where it is read: an operand of a product */
+    RF_CUDA_BF16,
+    RF_CUDA_INT8 /* rows of rf_cuda_int8_row bytes (quantize.h) */
+} rf_cuda_type;
+
+/* A real operand; data NULL: there is none. What a kernel only reads may be const in truth. */
+typedef struct rf_cuda_real {
+    void *data;
+    rf_cuda_type type;
+} rf_cuda_real;
+
+/* An int8 row: its elements, from this byte on the scales (f32) of its groups, its end. */
+RF_KERNELS_INLINE int64_t rf_cuda_int8_scales(int64_t width)
+{
+    const int64_t word = sizeof(float);
+    return (width + word - 1) / word * word;
+}
+RF_KERNELS_INLINE int64_t rf_cuda_int8_row(int64_t width)
+{
+    return rf_cuda_int8_scales(width) + rf_quantize_groups(width) * (int64_t)sizeof(float);
+}
+
+/* c[i,j] = sum_l a[i,l] b[j,l] + bias[j] + start[i,j], or c[i,j] += sum_l ... where it accumulates.
+ * a[i,l] is element i*a_step + l*a_inner of a, likewise b; c and start are [m,n]; start may be c.
+ * The sum over l is cut after every RF_CUDA_CHAIN terms; each piece is one chain of fma in ascending
+ * order, and the pieces are added in order. */
+enum { RF_CUDA_CHAIN = 512 };
+typedef struct rf_cuda_product {
+    rf_cuda_real a, b, c, bias, start;
+    int64_t m, n, k;
+    int64_t a_step, a_inner, b_step, b_inner;
+    bool accumulates;
+} rf_cuda_product;
+int rf_cuda_multiply(rf_cuda_stream, const rf_cuda_product *product);
+
+/* sums[j] += sum over the rows i of x[i,j] (times with[i,j] factor[i], where they are given). Rows are
+ * summed in pieces of RF_CUDA_ROWS, then the pieces in order. part: f32, rf_cuda_pieces(n) x d. */
+enum { RF_CUDA_ROWS = 64 };
+static inline int64_t rf_cuda_pieces(int64_t n)
+{
+    return (n + RF_CUDA_ROWS - 1) / RF_CUDA_ROWS;
+}
+int rf_cuda_sum_columns(rf_cuda_stream, float *sums, float *part, rf_cuda_real x, rf_cuda_real with,
+                        const float *factor, int64_t n, int64_t d);
+
+int rf_cuda_norm(rf_cuda_stream, rf_cuda_real y, float *rstd, rf_cuda_real x, rf_cuda_real gain,
+                 int64_t n, int64_t d, float eps);
+int rf_cuda_norm_backward(rf_cuda_stream, rf_cuda_real dx, rf_cuda_real dy, rf_cuda_real x,
+                          rf_cuda_real gain, const float *rstd, int64_t n, int64_t d,
+                          bool accumulates);
+
+/* to[to_place[i]] = from[from_place[i]] of n rows; NULL: place i. */
+int rf_cuda_move_rows(rf_cuda_stream, rf_cuda_real to, const int32_t *to_place, rf_cuda_real from,
+                      const int32_t *from_place, int64_t n, int64_t d);
+/* dtable[token[i]] += dx[i]. order [n]: the places by token, then by number; scratch. */
+int rf_cuda_add_by_token(rf_cuda_stream, float *dtable, rf_cuda_real dx, const int32_t *token,
+                         int32_t *order, int64_t n, int64_t d);
+
+int rf_cuda_rope(rf_cuda_stream, rf_cuda_real x, const float *cosine, const float *sine,
+                 const int32_t *position, int64_t n, int64_t h, int64_t k, bool inverse);
+int rf_cuda_swiglu(rf_cuda_stream, rf_cuda_real h, rf_cuda_real gate, rf_cuda_real up,
+                   int64_t count);
+int rf_cuda_swiglu_backward(rf_cuda_stream, rf_cuda_real dgate, rf_cuda_real dup, rf_cuda_real dh,
+                            rf_cuda_real gate, rf_cuda_real up, int64_t count);
+int rf_cuda_scale_dropout(rf_cuda_stream, rf_cuda_real y, rf_cuda_real x, float factor, double rate,
+                          uint64_t key, int64_t count, bool accumulates);
+
+/* Attention. Arrays of the spans are as in spans.h: span [n,4], run [n_runs,6], tile [n_tiles,4]. A
+ * run has at most RF_CUDA_RUN queries. */
+enum { RF_CUDA_RUN = 32 };
+typedef struct rf_cuda_spans {
+    const int32_t *span, *run, *tile;
+    int64_t n, m, n_runs, n_tiles, tile_keys;
+} rf_cuda_spans;
+typedef struct rf_cuda_attention {
+    rf_cuda_real q, k, v, o, d_o, dq, dk, dv;
+    float *lse, *delta;
+    rf_cuda_spans spans;
+    int64_t h, g, head_dim;
+} rf_cuda_attention;
+/* The widest head whose rows fit into a multiprocessor's shared memory. */
+int64_t rf_cuda_widest_head(void);
+int rf_cuda_attention_forward(rf_cuda_stream, const rf_cuda_attention *a);
+int rf_cuda_attention_delta(rf_cuda_stream, const rf_cuda_attention *a);
+int rf_cuda_attention_queries(rf_cuda_stream, const rf_cuda_attention *a);
+int rf_cuda_attention_keys(rf_cuda_stream, const rf_cuda_attention *a);
+
+/* Of m rows of logits [m,v]: loss[place[i]] of target[place[i]]; with `gradient` the row becomes
+ * weight[place[i]] (softmax - onehot). */
+int rf_cuda_head_loss(rf_cuda_stream, float *loss, float *logits, const int32_t *target,
+                      const float *weight, const int32_t *place, int64_t m, int64_t v,
+                      bool gradient);
+/* rf_draw, as it lies in memory of class index. */
+typedef struct rf_cuda_rule {
+    int32_t seen, n_seen;
+    double penalty, temperature;
+    int64_t top_k;
+    double tail, min_p;
+    uint64_t key;
+} rf_cuda_rule;
+/* Fields of rf_head_query and rf_head_answer; all arrays but banned and seen begin at the first of m
+ * rows of logits [m,v]. */
+typedef struct rf_cuda_query {
+    const int32_t *target, *banned, *seen;
+    const rf_cuda_rule *draw;
+    int64_t n_banned, n_usable;
+    int32_t *token;
+    float *score, *logprob, *second, *entropy;
+    float
+        *own; /* [m,v] scratch; rf_cuda_draw leaves what was drawn from: banned ids are -INFINITY */
+} rf_cuda_query;
+/* Sets the tokens; then the answers, which read them. */
+int rf_cuda_draw(rf_cuda_stream, const rf_cuda_query *query, const float *logits, int64_t m,
+                 int64_t v);
+int rf_cuda_head_answer(rf_cuda_stream, const rf_cuda_query *query, const float *logits, int64_t m,
+                        int64_t v);
+
+/* Elements of one type as another's; rows of f32 as int8. */
+int rf_cuda_convert(rf_cuda_stream, rf_cuda_real to, rf_cuda_real from, int64_t count);
+int rf_cuda_quantize(rf_cuda_stream, void *to, const float *from, int64_t rows, int64_t width);
+
+int rf_cuda_add(rf_cuda_stream, float *y, const float *x, int64_t n);
+/* sums[r] of each run of `run` elements. */
+int rf_cuda_sum_squares(rf_cuda_stream, double *sums, const float *x, int64_t n, int64_t run);
+int rf_cuda_sum_tree(rf_cuda_stream, double *sums, int64_t n);
+typedef struct rf_cuda_step { /* rf_adamw in f32; rest: 1 - beta */
+    float lr, beta1, beta2, rest1, rest2, eps, decay, scale, c1, c2;
+} rf_cuda_step;
+int rf_cuda_adamw(rf_cuda_stream, float *w, float *m, float *v, const float *g, int64_t n,
+                  const rf_cuda_step *step);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,83 @@
+/* real.cuh: elements of real operands, and how kernels of this folder are launched. */
+#ifndef RF_KERNELS_CUDA_REAL_CUH
+#define RF_KERNELS_CUDA_REAL_CUH
+
+#include "common/kernels/cuda/launch.h"
+#include "common/kernels/quantize.h"
+
+#include <cuda_runtime.h>
+
+/* RESIDENT: how many blocks share a multiprocessor's registers, in kernels that need many. */
+enum { WARP = 32, BLOCK = 256, WARPS = BLOCK / WARP, RESIDENT = 2 };
+
+/* The type is the same for all threads, so that the branches cost next to nothing. */
+static __device__ inline float read(const rf_cuda_real &x, int64_t i)
+{
+    if (x.type == RF_CUDA_BF16) {
+        return rf_quantize_from_bf16(static_cast<const uint16_t *>(x.data)[i]);
+    }
+    const float value = static_cast<const float *>(x.data)[i];
+    return x.type == RF_CUDA_F32_AS_BF16 ? rf_quantize_from_bf16(rf_quantize_bf16(value)) : value;
+}
+
+/* Element `inner` of row `row` of an operand [*,width] that may be int8. Element (row, inner) of others
+ * is row*step + inner*inner_step. */
+static __device__ inline float read_row(const rf_cuda_real &x, int64_t row, int64_t inner,
+                                        int64_t step, int64_t inner_step, int64_t width)
+{
+    if (x.type == RF_CUDA_INT8) {
+        const char *data = static_cast<const char *>(x.data) + row * rf_cuda_int8_row(width);
+        const float *scale = reinterpret_cast<const float *>(data + rf_cuda_int8_scales(width));
+        return scale[inner / RF_QUANTIZE_GROUP] *
+               static_cast<float>(static_cast<int8_t>(data[inner]));
+    }
+    return read(x, row * step + inner * inner_step);
+}
+
+static __device__ inline void write(const rf_cuda_real &x, int64_t i, float value)
+{
+    if (x.type == RF_CUDA_BF16) {
+        static_cast<uint16_t *>(x.data)[i] = rf_quantize_bf16(value);
+    } else {
+        static_cast<float *>(x.data)[i] = value;
+    }
+}
+
+/* The sum over the lanes of a warp, in every lane: a fixed tree. */
+static __device__ inline float warp_sum(float x)
+{
+    for (int step = WARP / 2; step > 0; step /= 2) {
+        x += __shfl_xor_sync(0xffffffffU, x, step);
+    }
+    return x;
+}
+
+/* Joins the values of a block's threads by a fixed tree; the result in every thread. */
+template <typename Value, typename Join>
+static __device__ inline Value join_all(Value value, Join join)
+{
+    __shared__ Value part[BLOCK];
+    __syncthreads(); /* the last result has been read */
+    part[threadIdx.x] = value;
+    for (unsigned step = BLOCK / 2; step > 0; step /= 2) {
+        __syncthreads();
+        if (threadIdx.x < step) {
+            part[threadIdx.x] = join(part[threadIdx.x], part[threadIdx.x + step]);
+        }
+    }
+    __syncthreads();
+    return part[0];
+}
+
+static inline unsigned blocks_for(int64_t count, int64_t each)
+{
+    return static_cast<unsigned>((count + each - 1) / each);
+}
+
+/* This thread's number among all of the grid. */
+static __device__ inline int64_t thread_number()
+{
+    return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+
+#endif

@@ -1,0 +1,490 @@
+/* The kernels of kernels.h: of which launches each is made, on which scratch. */
+#include "common/kernels/cuda/internal.h"
+
+#include "common/base/arena.h"
+
+#include <stddef.h>
+
+/* Logits of a chunk, where rf_limits asks for no other budget. */
+enum { DEFAULT_HEAD_BYTES = 256 << 20 };
+
+static int64_t min_of(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t max_of(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+#define LAUNCH(kernel, ...)                                                                        \
+    rf_cuda_take(ctx, rf_cuda_##kernel(rf_cuda_stream_of(ctx), __VA_ARGS__), #kernel)
+
+/* --- Operands -------------------------------------------------------------------------------- */
+
+static rf_cuda_real operand(const rf_ctx *ctx, rf_class cls, const void *data)
+{
+    const bool is_half = ctx->backend->type[cls] == RF_BF16;
+    return (rf_cuda_real){(void *)(uintptr_t)data, is_half ? RF_CUDA_BF16 : RF_CUDA_F32};
+}
+
+static rf_cuda_real matrix(const rf_ctx *ctx, rf_matrix w)
+{
+    void *data = (void *)(uintptr_t)w.data;
+    switch (w.layout) {
+    case RF_PACKED_F32:
+        return (rf_cuda_real){data, RF_CUDA_F32};
+    case RF_PACKED_BF16:
+        return (rf_cuda_real){data, RF_CUDA_BF16};
+    case RF_PACKED_INT8:
+        return (rf_cuda_real){data, RF_CUDA_INT8};
+    default:
+        return operand(ctx, RF_WEIGHT, data);
+    }
+}
+
+/* As a product takes it: with compute bf16 rounded to that. */
+static rf_cuda_real factor(const rf_ctx *ctx, rf_cuda_real x)
+{
+    if (x.type == RF_CUDA_F32 && ctx->limits.compute == RF_COMPUTE_BF16) {
+        x.type = RF_CUDA_F32_AS_BF16;
+    }
+    return x;
+}
+
+/* --- Scratch: every kernel's begins where the scratch does ----------------------------------- */
+
+/* A chunk of the head. */
+typedef struct head_scratch {
+    int64_t rows;
+    float *logits; /* [rows + 1,V]: draws take half of it for rows of their own */
+    void *x;       /* [rows,D] activation */
+    float *dx;     /* [rows,D] */
+} head_scratch;
+
+static int64_t head_rows(const rf_limits *limits)
+{
+    const int64_t bytes = limits->head_bytes > 0 ? limits->head_bytes : DEFAULT_HEAD_BYTES;
+    const int64_t fit = bytes / (max_of(1, limits->vocab) * (int64_t)sizeof(float));
+    return max_of(1, min_of(fit, limits->places));
+}
+
+/* Takes the parts, or with a base of NULL counts their bytes. */
+static head_scratch lay_out_head(rf_arena *arena, const rf_limits *limits)
+{
+    head_scratch s = {.rows = head_rows(limits)};
+    const size_t width = (size_t)(s.rows * limits->width) * sizeof(float);
+    s.logits = rf_arena_take(arena, (size_t)((s.rows + 1) * limits->vocab) * sizeof(float));
+    s.x = rf_arena_take(arena, width);
+    s.dx = rf_arena_take(arena, width);
+    return s;
+}
+
+static head_scratch take_head(rf_ctx *ctx, int64_t d, int64_t v)
+{
+    rf_arena arena = {.base = ctx->scratch, .size = ctx->scratch_bytes};
+    RF_ASSERT(d <= ctx->limits.width && v <= ctx->limits.vocab);
+    return lay_out_head(&arena, &ctx->limits);
+}
+
+/* Sums of pieces of rows, for the gradients of gains and biases. */
+static size_t part_bytes(const rf_limits *limits)
+{
+    const int64_t heads = limits->n_heads * limits->head_dim;
+    const int64_t wide = max_of(max_of(limits->width, limits->ffn), heads);
+    const int64_t rows = rf_cuda_pieces(limits->places) * wide;
+    const int64_t head_norms = rf_cuda_pieces(limits->places * limits->n_heads) * limits->head_dim;
+    return (size_t)max_of(rows, head_norms) * sizeof(float);
+}
+
+static float *take_part(rf_ctx *ctx, int64_t n, int64_t d)
+{
+    RF_ASSERT((size_t)(rf_cuda_pieces(n) * d) * sizeof(float) <= ctx->scratch_bytes);
+    return ctx->scratch;
+}
+
+static int32_t *take_order(rf_ctx *ctx, int64_t n)
+{
+    RF_ASSERT((size_t)n * sizeof(int32_t) <= ctx->scratch_bytes);
+    return ctx->scratch;
+}
+
+static size_t scratch_bytes(int n_threads, const rf_limits *limits)
+{
+    (void)n_threads;
+    rf_arena arena = {0};
+    (void)lay_out_head(&arena, limits);
+    if (limits->backward) {
+        const size_t order = (size_t)limits->places * sizeof(int32_t), part = part_bytes(limits);
+        arena.peak = order > arena.peak ? order : arena.peak;
+        arena.peak = part > arena.peak ? part : arena.peak;
+    }
+    return arena.peak;
+}
+
+/* --- Packed weights -------------------------------------------------------------------------- */
+
+static size_t row_bytes(rf_layout layout, int64_t in)
+{
+    return layout == RF_PACKED_INT8   ? (size_t)rf_cuda_int8_row(in)
+           : layout == RF_PACKED_BF16 ? (size_t)in * sizeof(uint16_t)
+                                      : (size_t)in * sizeof(float);
+}
+
+static size_t pack_bytes(rf_layout layout, int64_t in, int64_t out)
+{
+    return (size_t)out * row_bytes(layout, in);
+}
+
+static void pack(rf_ctx *ctx, void *packed, rf_layout layout, const void *w, int64_t first,
+                 int64_t n, int64_t in, int64_t out)
+{
+    RF_ASSERT(layout != RF_ROWS && first % RF_PACK_ROWS == 0 && first + n <= out);
+    void *to = (char *)packed + (size_t)first * row_bytes(layout, in);
+    if (layout == RF_PACKED_INT8) {
+        LAUNCH(quantize, to, w, n, in);
+    } else {
+        LAUNCH(convert, matrix(ctx, (rf_matrix){to, layout}), operand(ctx, RF_MASTER, w), n * in);
+    }
+}
+
+/* --- Rows ------------------------------------------------------------------------------------ */
+
+static void embedding_forward(rf_ctx *ctx, void *x, rf_matrix table, const int32_t *token,
+                              int64_t n, int64_t d)
+{
+    LAUNCH(move_rows, operand(ctx, RF_RESIDUAL, x), NULL, matrix(ctx, table), token, n, d);
+}
+
+static void embedding_backward(rf_ctx *ctx, void *dtable, const void *dx, const int32_t *token,
+                               int64_t n, int64_t d)
+{
+    LAUNCH(add_by_token, dtable, operand(ctx, RF_RESIDUAL, dx), token, take_order(ctx, n), n, d);
+}
+
+static void scatter_rows(rf_ctx *ctx, void *y, const void *x, const int32_t *place, int64_t n,
+                         int64_t d)
+{
+    LAUNCH(move_rows, operand(ctx, RF_ACTIVATION, y), place, operand(ctx, RF_ACTIVATION, x), NULL,
+           n, d);
+}
+
+static void rmsnorm_forward(rf_ctx *ctx, void *y, void *rstd, const void *x, const void *gain,
+                            int64_t n, int64_t d, double eps, rf_class x_class)
+{
+    LAUNCH(norm, operand(ctx, RF_ACTIVATION, y), rstd, operand(ctx, x_class, x),
+           operand(ctx, RF_MASTER, gain), n, d, (float)eps);
+}
+
+static void rmsnorm_backward(rf_ctx *ctx, void *dx, void *dgain, const void *dy, const void *x,
+                             const void *gain, const void *rstd, int64_t n, int64_t d,
+                             bool accumulate, rf_class x_class)
+{
+    const rf_class slope = x_class == RF_RESIDUAL ? RF_RESIDUAL : RF_PRODUCT;
+    const rf_cuda_real own = operand(ctx, x_class, x), dy_real = operand(ctx, slope, dy);
+    if (dgain != NULL) { /* first: dx may be dy */
+        LAUNCH(sum_columns, dgain, take_part(ctx, n, d), dy_real, own, rstd, n, d);
+    }
+    LAUNCH(norm_backward, operand(ctx, slope, dx), dy_real, own, operand(ctx, RF_MASTER, gain),
+           rstd, n, d, accumulate);
+}
+
+static void rope(rf_ctx *ctx, void *x, const void *cosine, const void *sine,
+                 const int32_t *position, int64_t n, int64_t h, int64_t k, bool inverse,
+                 rf_class x_class)
+{
+    LAUNCH(rope, operand(ctx, x_class, x), cosine, sine, position, n, h, k, inverse);
+}
+
+/* --- Products -------------------------------------------------------------------------------- */
+
+static void linear_forward(rf_ctx *ctx, void *y, const void *x, rf_matrix w, const void *bias,
+                           const void *residual, int64_t n, int64_t in, int64_t out,
+                           rf_class y_class)
+{
+    const rf_cuda_product product = {.a = factor(ctx, operand(ctx, RF_ACTIVATION, x)),
+                                     .b = factor(ctx, matrix(ctx, w)),
+                                     .c = operand(ctx, y_class, y),
+                                     .bias = operand(ctx, RF_MASTER, bias),
+                                     .start = operand(ctx, y_class, residual),
+                                     .m = n,
+                                     .n = out,
+                                     .k = in,
+                                     .a_step = in,
+                                     .a_inner = 1,
+                                     .b_step = in,
+                                     .b_inner = 1};
+    LAUNCH(multiply, &product);
+}
+
+static void linear_backward_input(rf_ctx *ctx, void *dx, const void *dy, const void *w, int64_t n,
+                                  int64_t in, int64_t out, bool accumulate, rf_class dy_class,
+                                  rf_class dx_class)
+{
+    const rf_cuda_product product = {.a = factor(ctx, operand(ctx, dy_class, dy)),
+                                     .b = factor(ctx, operand(ctx, RF_WEIGHT, w)),
+                                     .c = operand(ctx, dx_class, dx),
+                                     .m = n,
+                                     .n = in,
+                                     .k = out,
+                                     .a_step = out,
+                                     .a_inner = 1,
+                                     .b_step = 1,
+                                     .b_inner = in,
+                                     .accumulates = accumulate};
+    LAUNCH(multiply, &product);
+}
+
+static void linear_backward_weight(rf_ctx *ctx, void *dw, void *dbias, const void *dy,
+                                   const void *x, int64_t n, int64_t in, int64_t out,
+                                   rf_class dy_class)
+{
+    const rf_cuda_product product = {.a = factor(ctx, operand(ctx, dy_class, dy)),
+                                     .b = factor(ctx, operand(ctx, RF_ACTIVATION, x)),
+                                     .c = operand(ctx, RF_MASTER, dw),
+                                     .m = out,
+                                     .n = in,
+                                     .k = n,
+                                     .a_step = 1,
+                                     .a_inner = out,
+                                     .b_step = 1,
+                                     .b_inner = in,
+                                     .accumulates = true};
+    if (dw != NULL) {
+        LAUNCH(multiply, &product);
+    }
+    if (dbias != NULL) {
+        LAUNCH(sum_columns, dbias, take_part(ctx, n, out), operand(ctx, dy_class, dy),
+               (rf_cuda_real){0}, NULL, n, out);
+    }
+}
+
+/* --- SwiGLU, dropout ------------------------------------------------------------------------- */
+
+static void swiglu_forward(rf_ctx *ctx, void *h, const void *gate, const void *up, int64_t count)
+{
+    LAUNCH(swiglu, operand(ctx, RF_ACTIVATION, h), operand(ctx, RF_ACTIVATION, gate),
+           operand(ctx, RF_ACTIVATION, up), count);
+}
+
+static void swiglu_backward(rf_ctx *ctx, void *dgate, void *dup, const void *dh, const void *gate,
+                            const void *up, int64_t count)
+{
+    LAUNCH(swiglu_backward, operand(ctx, RF_ACTIVATION, dgate), operand(ctx, RF_ACTIVATION, dup),
+           operand(ctx, RF_ACTIVATION, dh), operand(ctx, RF_ACTIVATION, gate),
+           operand(ctx, RF_ACTIVATION, up), count);
+}
+
+static void swiglu_up_forward(rf_ctx *ctx, void *h, void *up, const void *x, rf_matrix w,
+                              const void *gate, int64_t n, int64_t in, int64_t out)
+{
+    linear_forward(ctx, up, x, w, NULL, NULL, n, in, out, RF_ACTIVATION);
+    swiglu_forward(ctx, h, gate, up, n * out);
+}
+
+static void swiglu_down_backward(rf_ctx *ctx, void *dgate, void *dup, void *h, const void *dy,
+                                 const void *w, const void *gate, const void *up, int64_t n,
+                                 int64_t in, int64_t out)
+{
+    linear_backward_input(ctx, dup, dy, w, n, in, out, false, RF_RESIDUAL, RF_ACTIVATION);
+    swiglu_backward(ctx, dgate, dup, dup, gate, up, n * in);
+    swiglu_forward(ctx, h, gate, up, n * in);
+}
+
+static void scale_dropout(rf_ctx *ctx, void *y, const void *x, double scale, double rate,
+                          uint64_t key, int64_t count, bool accumulate, rf_class y_class)
+{
+    LAUNCH(scale_dropout, operand(ctx, y_class, y), operand(ctx, RF_ACTIVATION, x), (float)scale,
+           rate, key, count, accumulate);
+}
+
+/* --- Attention ------------------------------------------------------------------------------- */
+
+static rf_cuda_attention attention(rf_ctx *ctx, const void *q, const void *k, const void *v,
+                                   const rf_spans *spans, int64_t h, int64_t g, int64_t head_dim)
+{
+    _Static_assert((int)RF_RUN_QUERIES <= (int)RF_CUDA_RUN, "a block takes a run");
+    if (head_dim > rf_cuda_widest_head()) {
+        rf_error_set(&ctx->error, RF_ERR,
+                     "cuda: heads are at most %d wide: choose the backend cpu for this model",
+                     (int)rf_cuda_widest_head());
+        h = 0; /* no head is computed */
+    }
+    return (rf_cuda_attention){.q = operand(ctx, RF_ACTIVATION, q),
+                               .k = operand(ctx, RF_ACTIVATION, k),
+                               .v = operand(ctx, RF_ACTIVATION, v),
+                               .spans = {.span = spans->span,
+                                         .run = spans->run,
+                                         .tile = spans->tile,
+                                         .n = spans->n,
+                                         .m = spans->m,
+                                         .n_runs = spans->n_runs,
+                                         .n_tiles = spans->n_tiles,
+                                         .tile_keys = RF_KEY_TILE},
+                               .h = h,
+                               .g = h > 0 ? g : 0,
+                               .head_dim = head_dim};
+}
+
+static void attention_forward(rf_ctx *ctx, void *o, void *lse, const void *q, const void *k,
+                              const void *v, const rf_spans *spans, int64_t h, int64_t g,
+                              int64_t head_dim)
+{
+    rf_cuda_attention a = attention(ctx, q, k, v, spans, h, g, head_dim);
+    a.o = operand(ctx, RF_ACTIVATION, o);
+    a.lse = lse;
+    LAUNCH(attention_forward, &a);
+}
+
+static void attention_backward(rf_ctx *ctx, void *dq, void *dk, void *dv, void *delta,
+                               const void *d_o, const void *q, const void *k, const void *v,
+                               const void *o, const void *lse, const rf_spans *spans, int64_t h,
+                               int64_t g, int64_t head_dim)
+{
+    rf_cuda_attention a = attention(ctx, q, k, v, spans, h, g, head_dim);
+    a.o = operand(ctx, RF_ACTIVATION, o);
+    a.d_o = operand(ctx, RF_ACTIVATION, d_o);
+    a.dq = operand(ctx, RF_PRODUCT, dq);
+    a.dk = operand(ctx, RF_PRODUCT, dk);
+    a.dv = operand(ctx, RF_PRODUCT, dv);
+    a.lse = (float *)(uintptr_t)lse;
+    a.delta = delta;
+    LAUNCH(attention_delta, &a);
+    LAUNCH(attention_queries, &a);
+    LAUNCH(attention_keys, &a);
+}
+
+/* --- Head ------------------------------------------------------------------------------------ */
+
+/* logits [m,V] of rows place[0..m) of x. */
+static void make_logits(rf_ctx *ctx, float *logits, const head_scratch *s, const void *x,
+                        rf_matrix w, const int32_t *place, int64_t m, int64_t d, int64_t v)
+{
+    LAUNCH(move_rows, operand(ctx, RF_ACTIVATION, s->x), NULL, operand(ctx, RF_ACTIVATION, x),
+           place, m, d);
+    linear_forward(ctx, logits, s->x, w, NULL, NULL, m, d, v, RF_STATISTIC);
+}
+
+/* From the gradient of a chunk's logits. */
+static void take_gradient(rf_ctx *ctx, const head_scratch *s, void *dx, void *dw, const void *w,
+                          const int32_t *place, int64_t m, int64_t d, int64_t v)
+{
+    linear_backward_input(ctx, s->dx, s->logits, w, m, d, v, false, RF_STATISTIC, RF_STATISTIC);
+    LAUNCH(move_rows, operand(ctx, RF_RESIDUAL, dx), place, operand(ctx, RF_STATISTIC, s->dx), NULL,
+           m, d);
+    linear_backward_weight(ctx, dw, NULL, s->logits, s->x, m, d, v, RF_STATISTIC);
+}
+
+static void head_loss(rf_ctx *ctx, void *loss, void *dx, void *dw, const void *x, rf_matrix w,
+                      const int32_t *target, const void *weight, const int32_t *place, int64_t m,
+                      int64_t n, int64_t d, int64_t v)
+{
+    const head_scratch s = take_head(ctx, d, v);
+    RF_ASSERT(dx == NULL || w.layout == RF_ROWS);
+    rf_backend_zero(ctx, loss, RF_STATISTIC, n);
+    rf_backend_zero(ctx, dx, RF_RESIDUAL, dx != NULL ? n * d : 0);
+    for (int64_t begin = 0; begin < m; begin += s.rows) {
+        const int64_t rows = min_of(s.rows, m - begin);
+        make_logits(ctx, s.logits, &s, x, w, place + begin, rows, d, v);
+        LAUNCH(head_loss, loss, s.logits, target, weight, place + begin, rows, v, dx != NULL);
+        if (dx != NULL) {
+            take_gradient(ctx, &s, dx, dw, w.data, place + begin, rows, d, v);
+        }
+    }
+}
+
+/* The part of the query and of the answer that rows [at, ...) of it are. own: NULL where no tokens are
+ * drawn. */
+static rf_cuda_query query_from(const rf_head_query *query, const rf_head_answer *out, int64_t at,
+                                float *own)
+{
+    _Static_assert(sizeof(rf_cuda_rule) == sizeof(rf_draw) &&
+                       offsetof(rf_cuda_rule, top_k) == offsetof(rf_draw, top_k) &&
+                       offsetof(rf_cuda_rule, key) == offsetof(rf_draw, key),
+                   "one struct, for C and for kernels");
+    rf_cuda_query part = {.banned = query->banned,
+                          .seen = query->seen,
+                          .n_banned = query->n_banned,
+                          .n_usable = query->n_usable,
+                          .own = own};
+    if (out->logprob != NULL) {
+        part.target = query->target + at;
+        part.logprob = (float *)out->logprob + at;
+    }
+    if (out->entropy != NULL) {
+        part.entropy = (float *)out->entropy + at;
+    }
+    if (out->token != NULL) {
+        part.second = out->second != NULL ? (float *)out->second + at : NULL;
+        part.draw = query->draw != NULL ? (const rf_cuda_rule *)query->draw + at : NULL;
+        part.token = out->token + at;
+        part.score = (float *)out->score + at;
+    }
+    return part;
+}
+
+static void head_query(rf_ctx *ctx, const rf_head_answer *out, const void *x, rf_matrix w,
+                       const rf_head_query *query, int64_t n, int64_t d, int64_t v)
+{
+    const head_scratch s = take_head(ctx, d, v);
+    const bool draws = out->token != NULL;
+    const int64_t most = draws ? (s.rows + 1) / 2 : s.rows;
+    RF_ASSERT(query->n_usable <= v);
+    for (int64_t at = 0; at < n; at += most) {
+        const int64_t rows = min_of(most, n - at);
+        const rf_cuda_query part = query_from(query, out, at, draws ? s.logits + rows * v : NULL);
+        make_logits(ctx, s.logits, &s, x, w, query->place + at, rows, d, v);
+        if (draws) {
+            LAUNCH(draw, &part, s.logits, rows, v);
+        }
+        LAUNCH(head_answer, &part, s.logits, rows, v);
+    }
+}
+
+static void head_logits(rf_ctx *ctx, void *logits, const void *x, rf_matrix w, const int32_t *place,
+                        int64_t n, int64_t d, int64_t v)
+{
+    const head_scratch s = take_head(ctx, d, v);
+    for (int64_t at = 0; at < n; at += s.rows) {
+        make_logits(ctx, (float *)logits + at * v, &s, x, w, place + at, min_of(s.rows, n - at), d,
+                    v);
+    }
+}
+
+/* --- Flat buffers ---------------------------------------------------------------------------- */
+
+static void add(rf_ctx *ctx, void *y, const void *x, int64_t n)
+{
+    LAUNCH(add, y, x, n);
+}
+
+static void sum_squares(rf_ctx *ctx, void *sums, const void *x, int64_t first, int64_t n)
+{
+    RF_ASSERT(first % RF_SUM_RUN == 0);
+    LAUNCH(sum_squares, (double *)sums + first / RF_SUM_RUN, x, n, RF_SUM_RUN);
+}
+
+static void sum_tree(rf_ctx *ctx, void *sums, int64_t n)
+{
+    LAUNCH(sum_tree, sums, n);
+}
+
+static void adamw(rf_ctx *ctx, void *w, void *m, void *v, const void *g, int64_t n,
+                  const rf_adamw *step)
+{
+    const rf_cuda_step own = {.lr = (float)step->lr,
+                              .beta1 = (float)step->beta1,
+                              .beta2 = (float)step->beta2,
+                              .rest1 = (float)(1.0 - step->beta1),
+                              .rest2 = (float)(1.0 - step->beta2),
+                              .eps = (float)step->eps,
+                              .decay = (float)step->decay,
+                              .scale = (float)step->scale,
+                              .c1 = (float)step->c1,
+                              .c2 = (float)step->c2};
+    LAUNCH(adamw, w, m, v, g, n, &own);
+}
+
+#define ENTRY(name) .name = name,
+const rf_kernels rf_cuda_kernels = {RF_KERNELS(ENTRY)};
