@@ -33,7 +33,7 @@ const rf_config_key rf_decode_keys[] = {
     {"decode.kv", RF_KEY_CHOICE, "reuse", 0, 0, "reuse|recompute", RF_KEY_MAY_CHANGE,
      "keys and values of slots completed side by side: kept, or computed again in sequence"},
     {"decode.temperature", RF_KEY_REAL, "0", 0, 100, NULL, RF_KEY_MAY_CHANGE,
-     "0: greedy; else drafts are sampled"},
+     "0: the likeliest tokens; else samples"},
     {"decode.top_k", RF_KEY_INT, "0", 0, 1 << 30, NULL, RF_KEY_MAY_CHANGE,
      "sample from the k likeliest tokens; 0: from all"},
     {"decode.top_p", RF_KEY_REAL, "1", 0, 1, NULL, RF_KEY_MAY_CHANGE,

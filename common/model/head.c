@@ -51,10 +51,11 @@ static int check_places(const rf_acts *acts, const int32_t *place, int64_t n, rf
     return RF_OK;
 }
 
-static int check_ids(const int32_t *id, int64_t n, int64_t vocab, rf_error *err)
+/* Ids from `least` on, which is 0, or what stands for none. */
+static int check_ids(const int32_t *id, int64_t n, int32_t least, int64_t vocab, rf_error *err)
 {
     for (int64_t i = 0; i < n; i++) {
-        if (id[i] >= vocab) {
+        if (id[i] < least || id[i] >= vocab) {
             return rf_error_set(err, RF_ERR,
                                 "token %" PRId32 " is outside the vocabulary of %" PRId64
                                 ": use the tokenizer that the model was trained with",
@@ -72,11 +73,6 @@ static int check_seen(const rf_acts *acts, const rf_model_question *q, int64_t v
             err, RF_ERR, "%" PRId64 " seen tokens: the activations were made for %" PRId64 " keys",
             q->n_seen, acts->keys);
     }
-    for (int64_t i = 0; i < q->n_seen; i++) {
-        if (q->seen[i] < 0) {
-            return rf_error_set(err, RF_ERR, "seen token %" PRId32 " is negative", q->seen[i]);
-        }
-    }
     for (int64_t i = 0; q->draw != NULL && i < q->n; i++) {
         const rf_draw *draw = &q->draw[i];
         if (draw->n_seen < 0 || draw->seen < 0 || draw->n_seen > q->n_seen - draw->seen) {
@@ -86,14 +82,14 @@ static int check_seen(const rf_acts *acts, const rf_model_question *q, int64_t v
                                 i, draw->n_seen, draw->seen, q->n_seen);
         }
     }
-    return check_ids(q->seen, q->n_seen, vocab, err);
+    return check_ids(q->seen, q->n_seen, 0, vocab, err);
 }
 
 static int check_query(const rf_acts *acts, const rf_model_question *q, int64_t vocab,
                        rf_error *err)
 {
     RF_TRY(check_places(acts, q->place, q->n, err));
-    RF_TRY(check_ids(q->target, q->logprob != NULL ? q->n : 0, vocab, err));
+    RF_TRY(check_ids(q->target, q->logprob != NULL ? q->n : 0, INT32_MIN, vocab, err));
     if (q->token != NULL && (q->n_usable < 1 || q->n_usable > vocab)) {
         return rf_error_set(err, RF_ERR,
                             "%" PRId64 " usable tokens and a vocabulary of %" PRId64

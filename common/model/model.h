@@ -246,7 +246,7 @@ typedef struct rf_model_question {
     double *entropy; /* [n] */
 } rf_model_question;
 
-/* Places, targets or a number of ids out of range are errors. */
+/* Places, targets, ids that were seen, or a number of ids out of range are errors. */
 RF_MUST_CHECK int rf_model_query(rf_model *model, rf_acts *acts, const rf_model_question *query,
                                  rf_error *err);
 /* Guidance (arXiv:2207.12598): rows [row, row + n) after the final norm become (1 + w) times

@@ -12,7 +12,7 @@ one file and as shards, in f32, bf16 and f16:
     mask): 1e-9 with RF_BACKEND=ref64, 1e-5 in f32;
   - exported again: no missing or unexpected keys for Transformers, every weight bit for bit the same;
     imported once more: the same checkpoint byte for byte;
-  - Transformers' greedy continuation is that of refusion-infer.
+  - Transformers' greedy continuation is that of refusion-infer, also with a repetition penalty.
 Prints a line for each and ends with status 1 when one fails.
 """
 
@@ -126,16 +126,16 @@ def compare_export(name, model, dtype, exported):
 PROMPT, N_TOKENS = "The quick brown fox", 24
 
 
-def their_text(model):
-    """Tokens of the greedy continuation by Transformers, without what refusion-infer leaves out."""
+def their_text(model, **settings):
+    """Tokens of the greedy continuation by Transformers, up to and including an end of text."""
     ids = torch.tensor([[260] + list(PROMPT.encode()) + [261]])  # user mark, text, assistant mark
     never = [257, 258] + list(range(262, model.config.vocab_size))  # mask, begin, padding rows
     answer = model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=N_TOKENS,
-        pad_token_id=0, suppress_tokens=never,
+        pad_token_id=0, suppress_tokens=never, **settings,
     )  # fmt: skip
     tokens = answer[0, ids.shape[1] :].tolist()
-    return tokens[: tokens.index(256)] if 256 in tokens else tokens  # end of text
+    return tokens[: tokens.index(256) + 1] if 256 in tokens else tokens
 
 
 def our_text(build, checkpoint, *options):
@@ -157,6 +157,8 @@ def judge_text(name, ours, expected):
 def compare_text(name, exported, checkpoint, build, model_class):
     model = model_class.from_pretrained(exported, dtype=torch.float32).double()
     judge_text(name, our_text(build, checkpoint), their_text(model))
+    ours = our_text(build, checkpoint, "decode.repetition_penalty=1.3")
+    judge_text(f"{name}, repetition penalty", ours, their_text(model, repetition_penalty=1.3))
 
 
 def compare_model(name, build, parent, dtype, shards, seed):

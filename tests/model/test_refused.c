@@ -108,6 +108,26 @@ Test(refused, bad_choices_are_refused)
     greedy =
         (rf_model_question){.n = 2, .place = place, .n_usable = 38, .token = token, .score = score};
     cr_assert(rf_model_query(r.model, r.acts, &greedy, &err) == RF_ERR);
+
+    const rf_draw draw[2] = {{.seen = 1, .n_seen = 2, .penalty = 2}};
+    int32_t seen[3] = {36, 0, 36};
+    greedy.n_usable = 37;
+    greedy.draw = draw;
+    greedy.seen = seen;
+    greedy.n_seen = 3;
+    TINY_MUST(rf_model_query(r.model, r.acts, &greedy, tiny_error()));
+    greedy.n_seen = 2;
+    cr_assert(rf_model_query(r.model, r.acts, &greedy, &err) == RF_ERR);
+    cr_assert_not_null(strstr(err.message, "2 tokens from 1 on"), "%s", err.message);
+    greedy.n_seen = 3;
+    for (int bad = 0; bad < 2; bad++) {
+        seen[0] = bad == 0 ? -1 : 37;
+        cr_assert(rf_model_query(r.model, r.acts, &greedy, &err) == RF_ERR);
+        cr_assert_not_null(strstr(err.message, "outside the vocabulary"), "%s", err.message);
+    }
+    greedy.n_seen = r.acts->keys + 1;
+    cr_assert(rf_model_query(r.model, r.acts, &greedy, &err) == RF_ERR);
+    cr_assert_not_null(strstr(err.message, "seen tokens"), "%s", err.message);
     rf_batch_free(&batch);
     tiny_rig_free(&r);
 }
