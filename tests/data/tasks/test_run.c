@@ -44,6 +44,7 @@ static void end(void)
 }
 
 TestSuite(run, .init = begin, .fini = end, .timeout = 120);
+TestSuite(judge, .init = begin_folder, .fini = end, .timeout = 120); /* without isolation */
 
 /* What a program wrote to its standard output, isolated. */
 static void prints(const char *program, const char *expected)
@@ -143,7 +144,7 @@ Test(run, resources_are_bounded)
            "True\n");
 }
 
-Test(run, what_is_not_there_cannot_start)
+Test(judge, what_is_not_there_cannot_start)
 {
     static const char *const argv[] = {"no-such-program", NULL};
     const rf_run_request request = {.argv = argv, .seconds = 5};
@@ -235,7 +236,7 @@ Test(run, mbpp_verdicts)
 }
 
 /* Without isolation a program has a folder of its own, which goes away. */
-Test(run, unsafe_programs)
+Test(judge, unsafe_programs)
 {
     setenv("TMPDIR", folder, 1);
     read_item("mbpp", mbpp);
@@ -247,7 +248,7 @@ Test(run, unsafe_programs)
     rf_task_item_free(&item);
 }
 
-Test(run, programs_run_only_where_allowed)
+Test(judge, programs_run_only_where_allowed)
 {
     const rf_judge judge = {.task = rf_task_find("mbpp"), .seconds = 2};
     cr_assert_eq(rf_judge_check(&judge, &err), RF_ERR_USAGE);
@@ -264,7 +265,7 @@ static int judge_by(rf_verdict *verdict, const char *command)
     return rf_judge_answer(verdict, &judge, &question, "two", 6, 1, &err);
 }
 
-Test(run, commands_judge)
+Test(judge, commands_judge)
 {
     static const struct {
         const char *command;
@@ -287,7 +288,7 @@ Test(run, commands_judge)
 }
 
 /* A checker that breaks is an error, never a wrong answer. */
-Test(run, commands_that_break)
+Test(judge, commands_that_break)
 {
     static const char *const rows[][2] = {{"exit 2", "failed (status 2)"},
                                           {"no-such-checker", "failed (status 127)"},
