@@ -59,7 +59,7 @@ static const rf_backend backends[][2] = {
     BOTH("ref64", "", RF_F64, RF_F64, RF_F64, &rf_ref64_kernels, &rf_host_memory),
 };
 
-enum { N_BACKENDS = sizeof(backends) / sizeof(backends[0]), MAX_THREADS = 4096 };
+enum { N_BACKENDS = sizeof backends / sizeof backends[0], MAX_THREADS = 4096 };
 
 /* A setting of the environment; NULL where it is absent or empty. */
 static const char *setting(const char *name)
@@ -82,7 +82,7 @@ static bool backend_exists(const char *name)
 static bool isa_exists(const char *isa)
 {
     const char *const known[] = {"portable", "avx2", "avx512", "avx512bf16", "amx"};
-    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strcmp(isa, known[i]) == 0) {
             return true;
         }
@@ -183,7 +183,7 @@ void rf_backend_describe(const rf_ctx *ctx, char *text, size_t bytes)
 {
     const rf_backend *b = ctx->backend;
     char features[512];
-    rf_machine_features(features, sizeof(features));
+    rf_machine_features(features, sizeof features);
     bool has_isa = b->isa[0] != '\0', has_device = b->memory->device != NULL;
     snprintf(text, bytes, "%s%s%s%s%s%s, %d thread%s; CPU features: %s", b->name,
              has_isa ? " (" : "", b->isa, has_device ? ", " : "",
@@ -238,7 +238,7 @@ static int check_limits(const rf_limits *limits, rf_error *err)
                  {"ffn", limits->ffn, INT32_MAX},
                  {"vocab", limits->vocab, INT32_MAX},
                  {"head_bytes", limits->head_bytes, INT64_C(1) << 40}};
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         if (sizes[i].value < 0 || sizes[i].value > sizes[i].most) {
             return rf_error_set(err, RF_ERR,
                                 "kernel limit %s is %" PRId64 ": it must be from 0 to %" PRId64

@@ -82,7 +82,7 @@ void rf_machine_features(char *text, size_t bytes)
     };
     size_t used = 0;
     snprintf(text, bytes, "none");
-    for (size_t i = 0; i < sizeof(features) / sizeof(features[0]); i++) {
+    for (size_t i = 0; i < sizeof features / sizeof features[0]; i++) {
         if (features[i].present && used < bytes) {
             used += (size_t)snprintf(text + used, bytes - used, "%s%s", used > 0 ? " " : "",
                                      features[i].name);
@@ -126,7 +126,7 @@ static int quota_cores(const char *group)
 {
     char path[4352];
     long long quota = 0, period = 0;
-    snprintf(path, sizeof(path), "/sys/fs/cgroup%s/cpu.max", group);
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", group);
     FILE *file = fopen(path, "r");
     if (file == NULL) {
         return 0;
@@ -148,7 +148,7 @@ static void find_group(char *group, size_t bytes)
     if (file == NULL) {
         return;
     }
-    while (fgets(line, sizeof(line), file) != NULL) {
+    while (fgets(line, sizeof line, file) != NULL) {
         if (strncmp(line, "0::/", 4) == 0) {
             line[strcspn(line, "\n")] = '\0';
             snprintf(group, bytes, "%s", line[4] == '\0' ? "" : line + 3);
@@ -161,7 +161,7 @@ int rf_machine_cores(void)
 {
     int n_cores = affinity_cores();
     char group[4224];
-    find_group(group, sizeof(group));
+    find_group(group, sizeof group);
     for (;;) { /* a limit of any ancestor binds too */
         int limit = quota_cores(group);
         if (limit > 0 && limit < n_cores) {

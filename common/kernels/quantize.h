@@ -24,14 +24,14 @@ RF_KERNELS_INLINE int64_t rf_quantize_groups(int64_t n)
 RF_KERNELS_INLINE uint32_t rf_quantize_bits(float x)
 {
     uint32_t bits;
-    memcpy(&bits, &x, sizeof(bits));
+    memcpy(&bits, &x, sizeof bits);
     return bits;
 }
 
 RF_KERNELS_INLINE float rf_quantize_float(uint32_t bits)
 {
     float x;
-    memcpy(&x, &bits, sizeof(x));
+    memcpy(&x, &bits, sizeof x);
     return x;
 }
 

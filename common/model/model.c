@@ -55,7 +55,7 @@ static int check_limits(const rf_model_limits *limits, const rf_model_config *co
     } sizes[] = {{"places of a batch", limits->places, 1, RF_MODEL_MAX_PLACES},
                  {"keys", limits->keys, 1, RF_MODEL_MAX_PLACES},
                  {"positions", limits->positions, 0, config->max_position_embeddings}};
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         if (sizes[i].value < sizes[i].min || sizes[i].value > sizes[i].max) {
             return rf_error_set(err, RF_ERR,
                                 "a model for %" PRId64 " %s: choose between %" PRId64

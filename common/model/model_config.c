@@ -101,7 +101,7 @@ static int check_reals(const rf_model_config *config, rf_error *err)
 
 int rf_model_config_check(const rf_model_config *config, rf_error *err)
 {
-    if (memchr(config->architecture, 0, sizeof(config->architecture)) == NULL ||
+    if (memchr(config->architecture, 0, sizeof config->architecture) == NULL ||
         rf_architecture_find(config->architecture, "") == NULL) {
         return rf_error_set(err, RF_ERR,
                             "architecture %.64s is not supported: use Qwen3ForCausalLM, "
@@ -159,7 +159,7 @@ int rf_model_config_express(rf_model_config *out, const rf_model_config *config,
                             truth(config->output_bias));
     }
     *out = *config;
-    snprintf(out->architecture, sizeof(out->architecture), "%s", a->name);
+    snprintf(out->architecture, sizeof out->architecture, "%s", a->name);
     return RF_OK;
 }
 

@@ -527,7 +527,7 @@ int rf_model_config_parse_ignoring(rf_model_config *out, const char *json, size_
         goto out;
     }
     RF_TRY_OUT(read_architecture(&arch, root, origin, err));
-    snprintf(out->architecture, sizeof(out->architecture), "%s", arch->name);
+    snprintf(out->architecture, sizeof out->architecture, "%s", arch->name);
     RF_TRY_OUT(reject_unsupported(root, origin, err));
     RF_TRY_OUT(reject_window(root, arch, origin, err));
     RF_TRY_OUT(read_sizes(out, root, arch, origin, err));

@@ -47,7 +47,7 @@ static const declaration declarations[] = {
     {RF_ROLE_HEAD, AFTER_BLOCKS, "lm_head.weight", {V, D}, UNTIED},
 };
 enum {
-    N_DECLARATIONS = sizeof(declarations) / sizeof(declarations[0]),
+    N_DECLARATIONS = sizeof declarations / sizeof declarations[0],
     N_ADAPTED = RF_ROLE_Q_B - RF_ROLE_Q_A
 };
 
@@ -121,9 +121,9 @@ static void append(rf_table *table, const declaration *d, int layer, const rf_mo
     rf_tensor *t = &table->tensor[table->n_tensors];
     *t = (rf_tensor){.role = d->role, .layer = layer};
     if (layer >= 0) {
-        snprintf(t->name, sizeof(t->name), "model.layers.%d.%s", layer, d->name);
+        snprintf(t->name, sizeof t->name, "model.layers.%d.%s", layer, d->name);
     } else {
-        snprintf(t->name, sizeof(t->name), "%s", d->name);
+        snprintf(t->name, sizeof t->name, "%s", d->name);
     }
     t->n_dims = d->shape[1] == NONE ? 1 : 2;
     t->shape[0] = dim_of(d->shape[0], config);
@@ -154,7 +154,7 @@ static int append_adapters(rf_table *table, int layer, const rf_adaptation *a, r
         for (int b = 0; b < 2; b++) {
             rf_tensor *t = &table->tensor[table->n_tensors++];
             *t = (rf_tensor){.role = roles[b], .layer = layer, .n_dims = 2, .decay = true};
-            snprintf(t->name, sizeof(t->name), "%.*slora_%c.weight", stem, of->name, "AB"[b]);
+            snprintf(t->name, sizeof t->name, "%.*slora_%c.weight", stem, of->name, "AB"[b]);
             t->shape[0] = b == 0 ? a->rank : of->shape[0];
             t->shape[1] = b == 0 ? of->shape[1] : a->rank;
             t->count = t->shape[0] * t->shape[1];

@@ -19,8 +19,8 @@ static inline const rf_backend *backend_named(const char *name, const char *isa)
     if (isa[0] != '\0') {
         setenv("RF_ISA", isa, 1);
     }
-    int code = rf_backend_choose(&backend, name, &err);
-    cr_assert(code == RF_OK, "%s %s: %s", name, isa, err.message);
+    int rc = rf_backend_choose(&backend, name, &err);
+    cr_assert(rc == RF_OK, "%s %s: %s", name, isa, err.message);
     unsetenv("RF_ISA");
     return backend;
 }

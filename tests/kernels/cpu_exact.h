@@ -53,8 +53,8 @@ static inline rf_ctx *exact_context(const rf_backend *backend, int n_threads,
 {
     rf_ctx *ctx = NULL;
     rf_error err = {0};
-    int code = rf_ctx_new(&ctx, backend, n_threads, limits, &err);
-    cr_assert(code == RF_OK, "%s", err.message);
+    int rc = rf_ctx_new(&ctx, backend, n_threads, limits, &err);
+    cr_assert(rc == RF_OK, "%s", err.message);
     return ctx;
 }
 

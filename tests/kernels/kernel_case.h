@@ -173,8 +173,8 @@ static inline void *case_index_memory(rf_ctx *ctx, const int32_t *index, int64_t
 {
     void *memory = NULL;
     rf_error err = {0};
-    int code = rf_backend_alloc(&memory, ctx, rf_backend_bytes(ctx->backend, RF_INDEX, n), &err);
-    cr_assert(code == RF_OK, "%s", err.message);
+    int rc = rf_backend_alloc(&memory, ctx, rf_backend_bytes(ctx->backend, RF_INDEX, n), &err);
+    cr_assert(rc == RF_OK, "%s", err.message);
     rf_backend_upload(ctx, memory, RF_INDEX, index, RF_I32, n);
     rf_backend_wait(ctx, rf_backend_record(ctx)); /* the caller may free its list */
     return memory;
@@ -212,8 +212,8 @@ static inline rf_ctx *case_context(const rf_backend *backend, int n_threads, con
                         .compute = s->compute};
     rf_ctx *ctx = NULL;
     rf_error err = {0};
-    int code = rf_ctx_new(&ctx, backend, n_threads, &limits, &err);
-    cr_assert(code == RF_OK, "rf_ctx_new: %s", err.message);
+    int rc = rf_ctx_new(&ctx, backend, n_threads, &limits, &err);
+    cr_assert(rc == RF_OK, "rf_ctx_new: %s", err.message);
     return ctx;
 }
 
@@ -233,8 +233,8 @@ static inline void operand_upload(operand *o, rf_ctx *ctx)
 {
     rf_error err = {0};
     size_t bytes = rf_backend_bytes(ctx->backend, o->cls, o->n);
-    int code = rf_backend_alloc(&o->memory, ctx, bytes + GUARD, &err);
-    cr_assert(code == RF_OK, "%s", err.message);
+    int rc = rf_backend_alloc(&o->memory, ctx, bytes + GUARD, &err);
+    cr_assert(rc == RF_OK, "%s", err.message);
     rf_backend_upload(ctx, (char *)o->memory + bytes, RF_INDEX, guard, RF_I32,
                       GUARD / sizeof(int32_t));
     if (o->cls == RF_INDEX) {

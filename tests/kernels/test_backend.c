@@ -74,8 +74,8 @@ Test(backend, choice_and_overrides)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         const rf_backend *b = NULL;
         rf_error err;
-        int code = choose(&b, cases[i].forced, cases[i].isa, cases[i].name, &err);
-        cr_assert(code == RF_OK, "case %zu: %s", i, err.message);
+        int rc = choose(&b, cases[i].forced, cases[i].isa, cases[i].name, &err);
+        cr_assert(rc == RF_OK, "case %zu: %s", i, err.message);
         cr_assert_str_eq(b->name, cases[i].chosen, "case %zu", i);
         cr_assert_str_eq(b->isa, cases[i].chosen_isa, "case %zu", i);
         cr_assert_eq(b->type[RF_INDEX], RF_I32);
@@ -120,11 +120,11 @@ Test(backend, isa_that_is_missing_is_an_error)
     for (int i = 0; i < 4; i++) {
         const rf_backend *b = NULL;
         rf_error err;
-        int code = choose(&b, NULL, isas[i], "cpu", &err);
+        int rc = choose(&b, NULL, isas[i], "cpu", &err);
         if (rf_machine_has_isa(isas[i])) {
-            cr_assert(code == RF_OK && strcmp(b->isa, isas[i]) == 0, "%s", err.message);
+            cr_assert(rc == RF_OK && strcmp(b->isa, isas[i]) == 0, "%s", err.message);
         } else {
-            cr_assert(code == RF_ERR_USAGE && strstr(err.message, isas[i]) != NULL);
+            cr_assert(rc == RF_ERR_USAGE && strstr(err.message, isas[i]) != NULL);
         }
     }
 }
@@ -150,9 +150,9 @@ static int threads_of(int n_threads, const char *setting)
     rf_ctx *ctx = NULL;
     rf_error err = {0};
     set("OMP_NUM_THREADS", setting);
-    int code = rf_ctx_new(&ctx, backend_named("cpu", ""), n_threads, &(rf_limits){0}, &err);
-    int n = code == RF_OK ? ctx->n_threads : code;
-    cr_assert(code == RF_OK || strlen(err.message) > 0);
+    int rc = rf_ctx_new(&ctx, backend_named("cpu", ""), n_threads, &(rf_limits){0}, &err);
+    int n = rc == RF_OK ? ctx->n_threads : rc;
+    cr_assert(rc == RF_OK || strlen(err.message) > 0);
     rf_ctx_free(ctx);
     return n;
 }

@@ -11,8 +11,8 @@ static rf_ctx *context(void)
     rf_ctx *ctx = NULL;
     rf_error err = {0};
     rf_limits limits = {.places = 8, .keys = 8, .vocab = 8, .backward = 1};
-    int code = rf_ctx_new(&ctx, backend_named("ref64", ""), 1, &limits, &err);
-    cr_assert(code == RF_OK, "%s", err.message);
+    int rc = rf_ctx_new(&ctx, backend_named("ref64", ""), 1, &limits, &err);
+    cr_assert(rc == RF_OK, "%s", err.message);
     return ctx;
 }
 
