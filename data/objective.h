@@ -100,6 +100,11 @@ int64_t rf_objective_places(const rf_objective *objective, int64_t n_prompt, int
  * 1 and 1/p where the mean is over tokens; an AR place 1. */
 void rf_objective_append(const rf_objective *objective, rf_batch *batch, rf_counts *counts,
                          const int32_t *token, int64_t n_prompt, int64_t n_response, rf_rng *rng);
+/* `block`: appends the clean copy of a sample's first n tokens, n_prompt of them the prompt, without
+ * targets. A token sees up to the end of its block of tokens, one of the prompt as block_prompt
+ * says. */
+void rf_objective_show_clean(const rf_objective *objective, rf_batch *batch, const int32_t *token,
+                             int64_t n_prompt, int64_t n);
 /* Appends n places of padding: no key, no target. */
 void rf_objective_pad(rf_batch *batch, int32_t token, int64_t n);
 /* Turns relative weights into final ones, with counts summed over the whole step. A part without

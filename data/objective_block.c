@@ -20,12 +20,11 @@ static int64_t places(const rf_objective *objective, int64_t n_prompt, int64_t n
     return n_prompt + 2 * padded_length(objective, n_response) - objective->block_size;
 }
 
-/* A clean place sees up to its block's end, one of the prompt up to itself or the whole prompt. */
-static void append_clean(const rf_objective *objective, rf_batch *batch, const int32_t *token,
-                         int64_t n_prompt, int64_t n_clean)
+void rf_objective_show_clean(const rf_objective *objective, rf_batch *batch, const int32_t *token,
+                             int64_t n_prompt, int64_t n)
 {
     int64_t begin = batch->n;
-    for (int64_t k = 0; k < n_clean; k++) {
+    for (int64_t k = 0; k < n; k++) {
         int64_t end = k + 1;
         if (k >= n_prompt) {
             end = n_prompt + rf_objective_round_up(k + 1 - n_prompt, objective->block_size);
@@ -41,7 +40,7 @@ static void append(const rf_objective *objective, rf_batch *batch, rf_counts *co
 {
     int64_t size = objective->block_size, n_padded = padded_length(objective, n_response);
     int64_t begin = batch->n, n = n_prompt + n_response;
-    append_clean(objective, batch, token, n_prompt, n_prompt + n_padded - size);
+    rf_objective_show_clean(objective, batch, token, n_prompt, n_prompt + n_padded - size);
     for (int64_t first = n_prompt; first < n_prompt + n_padded; first += size) {
         double p = objective->noise_low +
                    (objective->noise_high - objective->noise_low) * rf_rng_uniform(rng);

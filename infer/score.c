@@ -1,33 +1,42 @@
 #include "infer/score.h"
 
 #include "common/base/alloc.h"
+#include "infer/score_private.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 
-struct rf_scorer {
-    rf_model *model;
-    int32_t mask;
-    int64_t slot_size, max_tokens;
-    rf_acts *acts;
-    rf_batch batch;
-    int32_t *row;    /* [max_tokens] batch places that predict the response's tokens */
-    double *logprob; /* [max_tokens] */
-    double *loss;    /* [places] */
-};
-
-/* The clean row and, for `refusion`, a mask for each slot: at most one for each response token. */
-rf_model_limits rf_scorer_limits(int64_t slot_size, int64_t max_tokens)
+static bool is_masked(const rf_scoring *how)
 {
-    int64_t masks = slot_size > 0 ? (max_tokens + slot_size - 1) / slot_size : 0;
-    return (rf_model_limits){
-        .places = max_tokens + masks, .keys = max_tokens + masks, .positions = max_tokens};
+    return how->objective->kind == &rf_objective_mdm || how->objective->kind == &rf_objective_block;
 }
 
-int rf_scorer_new(rf_scorer **out, rf_model *model, int32_t mask, int64_t slot_size,
-                  int64_t max_tokens, rf_error *err)
+/* `ar` has no slots. */
+static int64_t slot_size(const rf_scoring *how)
 {
-    rf_model_limits need = rf_scorer_limits(slot_size, max_tokens);
+    return how->objective->kind == &rf_objective_refusion ? how->slot_size : 0;
+}
+
+/* The clean row and, for `refusion`, a mask for each slot: at most one for each response token. Of
+ * `mdm` and `block` many masks share a pass, so that the weights are read less often. */
+rf_model_limits rf_scorer_limits(const rf_scoring *how, int64_t max_places)
+{
+    enum { SHARED = 1024 };
+    int64_t S = slot_size(how), places = max_places;
+    if (S > 0) {
+        places += (max_places + S - 1) / S;
+    }
+    if (is_masked(how) && places < SHARED) {
+        places = SHARED;
+    }
+    return (rf_model_limits){.places = places, .keys = places, .positions = max_places};
+}
+
+int rf_scorer_new(rf_scorer **out, rf_model *model, const rf_scoring *how, int64_t max_places,
+                  rf_error *err)
+{
+    rf_model_limits need = rf_scorer_limits(how, max_places);
+    size_t n = (size_t)need.places;
     int rc;
 
     *out = NULL;
@@ -35,14 +44,16 @@ int rf_scorer_new(rf_scorer **out, rf_model *model, int32_t mask, int64_t slot_s
         return rf_error_set(err, RF_ERR,
                             "scoring samples of %" PRId64 " tokens: the model was made for %" PRId64
                             " positions",
-                            max_tokens, model->n_positions);
+                            max_places, model->n_positions);
     }
     rf_scorer *s = rf_alloc(1, sizeof *s);
-    *s =
-        (rf_scorer){.model = model, .mask = mask, .slot_size = slot_size, .max_tokens = max_tokens};
-    s->row = rf_alloc((size_t)max_tokens, sizeof *s->row);
-    s->logprob = rf_alloc((size_t)max_tokens, sizeof *s->logprob);
-    s->loss = rf_alloc((size_t)need.places, sizeof *s->loss);
+    *s = (rf_scorer){.model = model, .how = *how, .max_places = max_places};
+    s->place = rf_alloc(n, sizeof *s->place);
+    s->target = rf_alloc(n, sizeof *s->target);
+    s->logprob = rf_alloc(n, sizeof *s->logprob);
+    s->weight = rf_alloc(n, sizeof *s->weight);
+    s->loss = rf_alloc(n, sizeof *s->loss);
+    s->masked = rf_alloc(n, sizeof *s->masked);
     RF_TRY_OUT(rf_batch_new(&s->batch, need.places, err));
     RF_TRY_OUT(rf_acts_new(&s->acts, model, need.places, need.keys, false, RF_RECOMPUTE_NONE, err));
     *out = s;
@@ -59,38 +70,34 @@ void rf_scorer_free(rf_scorer *s)
     }
     rf_acts_free(s->acts);
     rf_batch_free(&s->batch);
-    free(s->row);
+    free(s->place);
+    free(s->target);
     free(s->logprob);
+    free(s->weight);
     free(s->loss);
+    free(s->masked);
     free(s);
 }
 
-int rf_scorer_run(rf_scorer *s, double *nats, double *logprob, const int32_t *token,
-                  int64_t n_prompt, int64_t n_response, rf_error *err)
+/* The chain rule, in one pass. */
+static int run_chain(rf_scorer *s, double *nats, double *logprob, const int32_t *token,
+                     int64_t n_prompt, int64_t n_response, rf_error *err)
 {
-    int64_t n = n_prompt + n_response, S = s->slot_size;
-
-    if (n_prompt < 1 || n_response < 1 || n > s->max_tokens) {
-        return rf_error_set(err, RF_ERR,
-                            "cannot score a sample of %" PRId64 " + %" PRId64
-                            " tokens: prompt and response need one or more, %" PRId64
-                            " together at most",
-                            n_prompt, n_response, s->max_tokens);
-    }
+    int64_t n = n_prompt + n_response, S = slot_size(&s->how);
     rf_batch_clear(&s->batch);
     for (int64_t i = 0; i < n; i++) {
         rf_batch_add(&s->batch, token[i], (int32_t)i, i, 0, i + 1, 0, 0);
     }
     for (int64_t i = 0; i < n_response; i++) {
-        s->row[i] = (int32_t)(n_prompt + i - 1);
+        s->place[i] = (int32_t)(n_prompt + i - 1);
         if (S > 0 && i % S == 0) { /* the slot's mask sees what precedes the slot, and itself */
             int64_t at = n_prompt + i, end = s->batch.n + 1;
-            s->row[i] = (int32_t)rf_batch_add(&s->batch, s->mask, (int32_t)at, end - 1, 0, at,
-                                              end - 1, end);
+            s->place[i] = (int32_t)rf_batch_add(&s->batch, s->how.objective->mask, (int32_t)at,
+                                                end - 1, 0, at, end - 1, end);
         }
     }
     const rf_model_question question = {
-        .n = n_response, .place = s->row, .target = token + n_prompt, .logprob = s->logprob};
+        .n = n_response, .place = s->place, .target = token + n_prompt, .logprob = s->logprob};
     RF_TRY(rf_model_forward(s->model, s->acts, &s->batch, NULL, err));
     RF_TRY(rf_model_query(s->model, s->acts, &question, err));
     *nats = 0;
@@ -101,6 +108,24 @@ int rf_scorer_run(rf_scorer *s, double *nats, double *logprob, const int32_t *to
         }
     }
     return RF_OK;
+}
+
+int rf_scorer_run(rf_scorer *s, double *nats, double *logprob, const int32_t *token,
+                  int64_t n_prompt, int64_t n_response, rf_rng *rng, rf_error *err)
+{
+    int64_t n = n_prompt + n_response;
+    if (n_prompt < 1 || n_response < 1 || n > s->max_places) {
+        return rf_error_set(err, RF_ERR,
+                            "cannot score a sample of %" PRId64 " + %" PRId64
+                            " tokens: prompt and response need one or more, %" PRId64
+                            " together at most",
+                            n_prompt, n_response, s->max_places);
+    }
+    if (!is_masked(&s->how)) {
+        return run_chain(s, nats, logprob, token, n_prompt, n_response, err);
+    }
+    RF_ASSERT(logprob == NULL);
+    return rf_scorer_run_masked(s, nats, token, n_prompt, n_response, rng, err);
 }
 
 int rf_scorer_losses(rf_scorer *s, double *losses, rf_counts *counts, const rf_objective *objective,

@@ -20,6 +20,7 @@ enum {
     RF_RNG_TASK = 6,      /* generated tasks: (task, index) */
     RF_RNG_SPLIT = 7,     /* held-out split: (source, sample) */
     RF_RNG_DROPOUT = 8,   /* of adapters' inputs: (step, leaf, layer, matrix) */
+    RF_RNG_SCORE = 9,     /* masks that bound a likelihood: (question) */
     RF_RNG_TEST = 99
 };
 

@@ -18,8 +18,8 @@ int rf_choice_encode(rf_ids *ids, const rf_tokenizer *tokenizer, const rf_eval_o
 
 /* Log-likelihoods [n_choices] of the choices; false in *fits: one is too long. */
 static int score_all(double *score, bool *fits, rf_scorer *scorer, const rf_tokenizer *tokenizer,
-                     const rf_question *q, const rf_eval_options *options, int64_t max_places,
-                     rf_error *err)
+                     const rf_question *q, int64_t index, const rf_eval_options *options,
+                     int64_t max_places, rf_error *err)
 {
     rf_ids ids = {0};
     int rc = RF_OK;
@@ -29,11 +29,13 @@ static int score_all(double *score, bool *fits, rf_scorer *scorer, const rf_toke
     }
     for (int i = 0; i < q->item.n_choices && *fits; i++) {
         double nats;
+        rf_rng rng = RF_RNG_STREAM(options->seed, RF_RNG_SCORE, (uint64_t)index);
         ids.n = q->ids.n;
         RF_TRY_OUT(rf_choice_encode(&ids, tokenizer, options, q->item.choice[i], err));
         *fits = ids.n <= max_places;
         if (*fits) {
-            RF_TRY_OUT(rf_scorer_run(scorer, &nats, NULL, ids.id, q->ids.n, ids.n - q->ids.n, err));
+            RF_TRY_OUT(
+                rf_scorer_run(scorer, &nats, NULL, ids.id, q->ids.n, ids.n - q->ids.n, &rng, err));
             score[i] = -nats;
         }
     }
@@ -59,7 +61,7 @@ static int best_choice(const double *score, const rf_task_item *item, bool per_b
 }
 
 int rf_choices_score(rf_eval_record *record, char **scores, rf_scorer *scorer,
-                     const rf_tokenizer *tokenizer, const rf_question *question,
+                     const rf_tokenizer *tokenizer, const rf_question *question, int64_t index,
                      const rf_eval_options *options, int64_t max_places, rf_error *err)
 {
     const rf_task_item *item = &question->item;
@@ -67,7 +69,8 @@ int rf_choices_score(rf_eval_record *record, char **scores, rf_scorer *scorer,
     json_t *list = json_array();
     bool fits;
     int rc;
-    RF_TRY_OUT(score_all(score, &fits, scorer, tokenizer, question, options, max_places, err));
+    RF_TRY_OUT(
+        score_all(score, &fits, scorer, tokenizer, question, index, options, max_places, err));
     record->too_long = !fits;
     for (int i = 0; i < item->n_choices && fits; i++) {
         json_array_append_new(list, json_real(score[i]));

@@ -102,6 +102,12 @@ static bool is_scored(const rf_eval_options *o)
     return o->likelihood || (o->task != NULL && o->task->by_likelihood);
 }
 
+rf_scoring rf_eval_scoring(const rf_eval_options *o)
+{
+    return (rf_scoring){
+        .objective = &o->objective, .slot_size = o->slot_size, .n_masks = o->n_masks};
+}
+
 /* What the longest question that fits the model's positions asks of the model. */
 static int measure(evaluator *e, rf_model_limits *limits, int64_t positions, rf_error *err)
 {
@@ -109,7 +115,8 @@ static int measure(evaluator *e, rf_model_limits *limits, int64_t positions, rf_
     if (is_scored(o)) {
         RF_TRY(largest_sample(&e->max_places, e, err));
         e->max_places = e->max_places < positions ? e->max_places : positions;
-        *limits = rf_scorer_limits(o->slot_size, e->max_places);
+        const rf_scoring how = rf_eval_scoring(o);
+        *limits = rf_scorer_limits(&how, e->max_places);
     }
     if (rf_eval_decodes(o)) {
         e->capacity = o->batch < e->n * o->n_samples ? o->batch : e->n * o->n_samples;
@@ -141,8 +148,8 @@ static int open_evaluator(evaluator *e, rf_loaded *loaded, int n_threads, rf_err
     RF_TRY(rf_loaded_model(loaded, &limits, n_threads, err));
     e->model = loaded->model;
     if (is_scored(o)) {
-        int32_t mask = rf_tokenizer_specials(e->tokenizer)->mask;
-        RF_TRY(rf_scorer_new(&e->scorer, e->model, mask, o->slot_size, e->max_places, err));
+        const rf_scoring how = rf_eval_scoring(o);
+        RF_TRY(rf_scorer_new(&e->scorer, e->model, &how, e->max_places, err));
     }
     return rf_eval_decodes(o) ? rf_engine_new(&e->engine, e->model, e->tokenizer, &o->decode,
                                               e->max_prompt, e->capacity, err)
@@ -239,8 +246,9 @@ static int score(evaluator *e, rf_eval_record *r, const rf_question *prompt, int
         r->too_long = 1;
         return RF_OK;
     }
+    rf_rng rng = RF_RNG_STREAM(e->options->seed, RF_RNG_SCORE, (uint64_t)index);
     RF_TRY(rf_scorer_run(e->scorer, &r->nats, NULL, e->sample.id, n_prompt, e->sample.n - n_prompt,
-                         err));
+                         &rng, err));
     r->scored = 1;
     r->tokens = (double)(e->sample.n - n_prompt);
     r->bytes = (double)strlen(prompt->item.expected);
@@ -254,7 +262,7 @@ static int score_question(evaluator *e, int64_t i, rf_error *err)
     RF_TRY(o->likelihood ? score(e, r, &e->question[i], i, err) : RF_OK);
     return o->task != NULL && o->task->by_likelihood
                ? rf_choices_score(r, &e->out->scores[i], e->scorer, e->tokenizer, &e->question[i],
-                                  o, e->max_places, err)
+                                  i, o, e->max_places, err)
                : RF_OK;
 }
 

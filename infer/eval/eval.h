@@ -14,6 +14,7 @@
 #include "infer/eval/journal.h"
 #include "infer/loaded.h"
 #include "infer/questions.h"
+#include "infer/score.h"
 
 typedef struct rf_eval_options {
     const rf_task *task; /* NULL: nothing is decoded */
@@ -24,13 +25,17 @@ typedef struct rf_eval_options {
     rf_journal *journal; /* of this rank; NULL: none. Not owned */
     bool announce;       /* the machine, in the log */
     rf_decode_options decode;
-    rf_objective objective; /* whose losses; `ar` also makes the likelihood that of `ar` */
-    int64_t slot_size;      /* of the likelihood */
+    rf_objective objective; /* whose losses, and which likelihood (score.h) */
+    int64_t slot_size;      /* of the likelihood of `refusion`; else 0 */
+    int64_t n_masks;        /* of the likelihood of `mdm` and `block` */
     int64_t n_draws;        /* noise draws a sample for the losses */
     uint64_t seed;
     int64_t batch;     /* questions that a rank decodes at once, 1 or more */
     int64_t n_threads; /* per rank; 0: chosen (common/dist/threads.h) */
 } rf_eval_options;
+
+/* The likelihood that is measured. */
+rf_scoring rf_eval_scoring(const rf_eval_options *options);
 
 /* What one question gave, or many in sum. All are doubles, so that sums are made and ranks exchange
  * them in one way; counts stay whole numbers. */

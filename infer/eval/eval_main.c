@@ -68,6 +68,8 @@ static const char usage[] =
     "  --no-likelihood    leave out likelihood and losses\n"
     "  --limit N          only the first N questions\n"
     "  --draws N          noise draws a sample for the losses (default 1)\n"
+    "  --masks N          masks drawn for the bound on a likelihood of mdm and block (default\n"
+    "                     128); of 8 tokens or fewer all masks are taken\n"
     "  --seed N           of that noise, and of the shots (default 0)\n"
     "  --samples N        answers to each question (default 1): pass@k, and what most of them "
     "say;\n"
@@ -227,6 +229,7 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
                                {"no-likelihood", RF_OPTION_FLAG, &no_likelihood, 0, 0},
                                {"limit", RF_OPTION_INTEGER, &o->subject.limit, 1, INT64_MAX},
                                {"draws", RF_OPTION_INTEGER, &eval->n_draws, 1, 1 << 20},
+                               {"masks", RF_OPTION_INTEGER, &eval->n_masks, 1, 1 << 20},
                                {"seed", RF_OPTION_INTEGER, &seed, 0, INT64_MAX},
                                {"instruction", RF_OPTION_TEXT, &style->instruction, 0, 0},
                                {"shots", RF_OPTION_INTEGER, &style->n_shots, 0, 1000},
@@ -252,7 +255,8 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
                                {0}};
 
     *o = (options){
-        .subject = {.eval = {.n_draws = 1, .n_samples = 1, .batch = 1, .announce = true}}};
+        .subject = {
+            .eval = {.n_draws = 1, .n_masks = 128, .n_samples = 1, .batch = 1, .announce = true}}};
     RF_TRY(rf_options_parse(first, argc, argv, table, "see refusion-eval --help", err));
     eval->likelihood = !no_likelihood;
     eval->seed = (uint64_t)seed;

@@ -24,6 +24,22 @@ static void print_mean(FILE *out, int width, int digits, double sum, double n)
     }
 }
 
+/* Which likelihood it is. */
+static void print_scoring(FILE *out, const rf_eval_options *o)
+{
+    const rf_scoring how = rf_eval_scoring(o);
+    int64_t n_masks = rf_scoring_masks(&how);
+    if (o->slot_size > 0) {
+        fprintf(out, " (exact, slots of %" PRId64 ", left to right)", o->slot_size);
+    } else if (!rf_scoring_is_bound(&how)) {
+        fprintf(out, " (exact)");
+    } else if (n_masks > 0) {
+        fprintf(out, " (upper bound, %" PRId64 " masks)", n_masks);
+    } else {
+        fprintf(out, " (upper bound, all masks)");
+    }
+}
+
 static void print_likelihood(FILE *out, const rf_eval_record *r, const rf_eval_options *o)
 {
     if (!(r->scored > 0)) {
@@ -41,9 +57,7 @@ static void print_likelihood(FILE *out, const rf_eval_record *r, const rf_eval_o
     }
     if (r->tokens > 0) {
         fprintf(out, "  -log likelihood       %10.4f   nats per token", r->nats / r->tokens);
-        if (o->slot_size > 0) {
-            fprintf(out, " (slots of %" PRId64 ", left to right)", o->slot_size);
-        }
+        print_scoring(out, o);
         fprintf(out, "\n                        ");
         print_mean(out, 10, 4, r->nats, r->bytes);
         fprintf(out, "   nats per byte, ");
@@ -218,6 +232,10 @@ static json_t *likelihood_json(const rf_eval_result *result, const rf_eval_optio
         (json_int_t)r->tokens, "bytes", (json_int_t)r->bytes, "slot_size", (json_int_t)o->slot_size,
         "nats_per_token", mean_json(r->nats, r->tokens), "nats_per_byte",
         mean_json(r->nats, r->bytes), "bits_per_byte", mean_json(r->nats / log(2), r->bytes));
+    const rf_scoring how = rf_eval_scoring(o);
+    json_object_set_new(object, "objective", json_string(o->objective.kind->name));
+    json_object_set_new(object, "is", json_string(rf_scoring_is_bound(&how) ? "bound" : "exact"));
+    json_object_set_new(object, "masks", json_integer(rf_scoring_masks(&how)));
     add_part_losses(object, r, o->objective.kind);
     json_object_set_new(object, "seconds", json_real(result->score_seconds));
     return object;

@@ -65,8 +65,8 @@ static void free_setting(rf_setting *s)
     *s = (rf_setting){0};
 }
 
-/* *fits: false where the decoder refuses the combination, which err then tells. A model trained
- * with `ar` is scored that way. */
+/* *fits: false where the decoder refuses the combination, which err then tells. A model
+ * is scored as its objective has it. */
 static int read_setting(rf_setting *out, bool *fits, const rf_loaded *loaded,
                         const rf_eval_options *eval, char *const *assignment, int n, rf_error *err)
 {
@@ -80,7 +80,7 @@ static int read_setting(rf_setting *out, bool *fits, const rf_loaded *loaded,
                                         rf_config_int(config, "decode.gen_length"), err));
     *fits = rf_decode_options_from_config(&out->eval.decode, config, err) == RF_OK;
     out->eval.slot_size =
-        out->eval.objective.kind == &rf_objective_ar ? 0 : out->eval.decode.slot_size;
+        out->eval.objective.kind == &rf_objective_refusion ? out->eval.decode.slot_size : 0;
     out->yaml = rf_config_text(config, false);
     out->json = settings_json(config, &out->eval.decode);
 out:
@@ -213,8 +213,9 @@ static int describe_one(FILE *out, const rf_subject *s, rf_error *err)
     describe_program(out, s);
     RF_TRY(describe_file(out, "--model", s->loaded.path, err));
     RF_TRY(describe_file(out, "--adapter", s->loaded.adapter, err));
-    fprintf(out, "weights %s, %" PRId64 " draws of seed %" PRIu64 "\n%s",
-            rf_layout_name(s->loaded.weights), eval->n_draws, eval->seed, s->setting[0].yaml);
+    fprintf(out, "weights %s, %" PRId64 " draws, %" PRId64 " masks of seed %" PRIu64 "\n%s",
+            rf_layout_name(s->loaded.weights), eval->n_draws, eval->n_masks, eval->seed,
+            s->setting[0].yaml);
     return RF_OK;
 }
 

@@ -93,12 +93,13 @@ static int begin(sweep *w, const char *inputs, rf_error *err)
 {
     const rf_sweep_options *o = w->options;
     const rf_eval_options *eval = &w->subject[0].setting[0].eval;
-    char hash[32], *all = rf_alloc_format("%s%d ranks, %" PRId64 " threads, batch %" PRId64
-                                          ", task %s, likelihood %d, draws %" PRId64
-                                          ", seed %" PRIu64 ", within %g",
-                                          inputs, rf_dist_size(w->dist), eval->n_threads,
-                                          eval->batch, eval->task != NULL ? eval->task->name : "",
-                                          eval->likelihood, eval->n_draws, eval->seed, o->within);
+    char hash[32],
+        *all = rf_alloc_format("%s%d ranks, %" PRId64 " threads, batch %" PRId64
+                               ", task %s, likelihood %d, draws %" PRId64 ", masks %" PRId64
+                               ", seed %" PRIu64 ", within %g",
+                               inputs, rf_dist_size(w->dist), eval->n_threads, eval->batch,
+                               eval->task != NULL ? eval->task->name : "", eval->likelihood,
+                               eval->n_draws, eval->n_masks, eval->seed, o->within);
     snprintf(hash, sizeof hash, "%016" PRIx64, rf_hash_bytes(RF_HASH_BEGIN, all, strlen(all)));
     free(all);
     w->report = json_pack("{s:s, s:s, s:b, s:o, s:o*, s:f, s:i, s:I}", "program",

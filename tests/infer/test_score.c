@@ -4,6 +4,17 @@
 
 enum { MASK = 257, MAX_TOKENS = 40 };
 
+/* Scores slots of S tokens (0: `ar`), up to `places` tokens. */
+static int new_scorer(rf_scorer **out, rf_model *model, int32_t mask, int64_t S, int64_t places,
+                      rf_error *err)
+{
+    static rf_objective objective;
+    objective =
+        (rf_objective){.kind = S > 0 ? &rf_objective_refusion : &rf_objective_ar, .mask = mask};
+    const rf_scoring how = {.objective = &objective, .slot_size = S};
+    return rf_scorer_new(out, model, &how, places, err);
+}
+
 /* -log p(token | context), the context being `n` tokens and, where `masked`, a mask at place n. */
 static double plain_nats(rf_model *model, rf_acts *acts, const int32_t *context, int64_t n,
                          int32_t mask, bool masked, int32_t token)
@@ -56,7 +67,7 @@ static void compare_with_loop(const rf_backend *backend, double tolerance)
     rf_model *model = sharp_model(backend, 1, 11, 1.4);
     for (uint64_t s = 0; s < sizeof slot_sizes / sizeof *slot_sizes; s++) {
         rf_scorer *scorer = NULL;
-        TINY_MUST(rf_scorer_new(&scorer, model, MASK, slot_sizes[s], MAX_TOKENS, tiny_error()));
+        TINY_MUST(new_scorer(&scorer, model, MASK, slot_sizes[s], MAX_TOKENS, tiny_error()));
         for (uint64_t i = 0; i < 6; i++) { /* the last one fills all tokens */
             rf_rng rng = RF_RNG_STREAM(12, RF_RNG_TEST, s, i);
             int64_t n_prompt = i == 5 ? 1 : 1 + (int64_t)rf_rng_below(&rng, 12);
@@ -70,13 +81,13 @@ static void compare_with_loop(const rf_backend *backend, double tolerance)
             token[n_prompt + n_response - 1] = 256;
             expected = plain_score(expected_logprob, model, token, n_prompt, n_response,
                                    slot_sizes[s], MASK);
-            TINY_MUST(
-                rf_scorer_run(scorer, &nats, logprob, token, n_prompt, n_response, tiny_error()));
+            TINY_MUST(rf_scorer_run(scorer, &nats, logprob, token, n_prompt, n_response, NULL,
+                                    tiny_error()));
             cr_assert(!!(fabs(nats - expected) <= tolerance * expected), "%g and %g nats", nats,
                       expected);
             cr_assert(!!(tiny_gap(logprob, expected_logprob, n_response) <= tolerance));
-            TINY_MUST(
-                rf_scorer_run(scorer, &expected, NULL, token, n_prompt, n_response, tiny_error()));
+            TINY_MUST(rf_scorer_run(scorer, &expected, NULL, token, n_prompt, n_response, NULL,
+                                    tiny_error()));
             cr_assert(memcmp(&nats, &expected, sizeof nats) == 0, "not the same bits again");
         }
         rf_scorer_free(scorer);
@@ -114,7 +125,7 @@ static double total_probability(rf_model *model, int64_t S, int64_t n_response)
     int32_t token[8] = {3, 1, 0, 0, 0, 0, 0, 0};
     int64_t n = 1;
     double total = 0;
-    TINY_MUST(rf_scorer_new(&scorer, model, 5, S, 2 + n_response, tiny_error()));
+    TINY_MUST(new_scorer(&scorer, model, 5, S, 2 + n_response, tiny_error()));
     for (int64_t i = 0; i < n_response; i++) {
         n *= 6;
     }
@@ -124,7 +135,7 @@ static double total_probability(rf_model *model, int64_t S, int64_t n_response)
         for (int64_t i = 0; i < n_response; i++, digits /= 6) {
             token[2 + i] = (int32_t)(digits % 6);
         }
-        TINY_MUST(rf_scorer_run(scorer, &nats, NULL, token, 2, n_response, tiny_error()));
+        TINY_MUST(rf_scorer_run(scorer, &nats, NULL, token, 2, n_response, NULL, tiny_error()));
         total += exp(-nats);
     }
     rf_scorer_free(scorer);
@@ -153,13 +164,13 @@ Test(score, depends_on_the_slot_size_at_the_first_tokens_of_slots_alone)
     rf_scorer *scorer = NULL;
     rf_rng rng = RF_RNG_STREAM(13, RF_RNG_TEST);
     random_prompt(token, 20, &rng);
-    TINY_MUST(rf_scorer_new(&scorer, model, -1, 0, 20, tiny_error()));
-    TINY_MUST(rf_scorer_run(scorer, &total_of_ar, of_ar, token, 4, 16, tiny_error()));
+    TINY_MUST(new_scorer(&scorer, model, -1, 0, 20, tiny_error()));
+    TINY_MUST(rf_scorer_run(scorer, &total_of_ar, of_ar, token, 4, 16, NULL, tiny_error()));
     rf_scorer_free(scorer);
     for (int64_t S = 1; S <= 16; S *= 2) {
         double of_slots[16];
-        TINY_MUST(rf_scorer_new(&scorer, model, MASK, S, 20, tiny_error()));
-        TINY_MUST(rf_scorer_run(scorer, &nats, of_slots, token, 4, 16, tiny_error()));
+        TINY_MUST(new_scorer(&scorer, model, MASK, S, 20, tiny_error()));
+        TINY_MUST(rf_scorer_run(scorer, &nats, of_slots, token, 4, 16, NULL, tiny_error()));
         rf_scorer_free(scorer);
         cr_assert(fabs(nats - total_of_ar) > 1e-6, "slots of %lld score like ar", (long long)S);
         for (int64_t i = 0; i < 16; i++) {
@@ -178,18 +189,18 @@ Test(score, refuses_what_does_not_fit)
     rf_error err = {0};
     int32_t token[12] = {0};
     double nats;
-    cr_assert(rf_scorer_new(&scorer, model, MASK, 1, 70, &err) != RF_OK && scorer == NULL &&
+    cr_assert(new_scorer(&scorer, model, MASK, 1, 70, &err) != RF_OK && scorer == NULL &&
               strstr(err.message, "140"));
-    cr_assert(rf_scorer_new(&scorer, model, MASK, 8, 97, &err) != RF_OK && scorer == NULL);
-    TINY_MUST(rf_scorer_new(&scorer, model, MASK, 4, 10, tiny_error()));
-    cr_assert(rf_scorer_run(scorer, &nats, NULL, token, 0, 5, &err) == RF_ERR);
-    cr_assert(rf_scorer_run(scorer, &nats, NULL, token, 5, 0, &err) == RF_ERR);
-    cr_assert(rf_scorer_run(scorer, &nats, NULL, token, 6, 5, &err) == RF_ERR &&
+    cr_assert(new_scorer(&scorer, model, MASK, 8, 97, &err) != RF_OK && scorer == NULL);
+    TINY_MUST(new_scorer(&scorer, model, MASK, 4, 10, tiny_error()));
+    cr_assert(rf_scorer_run(scorer, &nats, NULL, token, 0, 5, NULL, &err) == RF_ERR);
+    cr_assert(rf_scorer_run(scorer, &nats, NULL, token, 5, 0, NULL, &err) == RF_ERR);
+    cr_assert(rf_scorer_run(scorer, &nats, NULL, token, 6, 5, NULL, &err) == RF_ERR &&
               strstr(err.message, "10 together at most"));
     token[1] = SHARP_VOCABULARY;
-    cr_assert(rf_scorer_run(scorer, &nats, NULL, token, 5, 5, &err) != RF_OK);
+    cr_assert(rf_scorer_run(scorer, &nats, NULL, token, 5, 5, NULL, &err) != RF_OK);
     token[1] = 0;
-    cr_assert(rf_scorer_run(scorer, &nats, NULL, token, 5, 5, &err) == RF_OK);
+    cr_assert(rf_scorer_run(scorer, &nats, NULL, token, 5, 5, NULL, &err) == RF_OK);
     rf_scorer_free(scorer);
     rf_model_free(model);
 }

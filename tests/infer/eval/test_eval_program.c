@@ -51,7 +51,10 @@ static double nats_of_all(int64_t slot_size, int64_t *tokens)
     rf_scorer *scorer = NULL;
     double total = 0;
     *tokens = 0;
-    TINY_MUST(rf_scorer_new(&scorer, model, 257, slot_size, 40, tiny_error()));
+    const rf_objective objective = {
+        .kind = slot_size > 0 ? &rf_objective_refusion : &rf_objective_ar, .mask = 257};
+    const rf_scoring how = {.objective = &objective, .slot_size = slot_size};
+    TINY_MUST(rf_scorer_new(&scorer, model, &how, 40, tiny_error()));
     for (int i = 0; i < N_QUESTIONS; i++) {
         const rf_turn message = {
             .role = "user", .content = questions[i], .bytes = strlen(questions[i])};
@@ -62,7 +65,7 @@ static double nats_of_all(int64_t slot_size, int64_t *tokens)
         TINY_MUST(
             rf_tokenizer_encode(tokenizer, &ids, answers[i], strlen(answers[i]), tiny_error()));
         rf_ids_push(&ids, 256);
-        TINY_MUST(rf_scorer_run(scorer, &nats, NULL, ids.id, n, ids.n - n, tiny_error()));
+        TINY_MUST(rf_scorer_run(scorer, &nats, NULL, ids.id, n, ids.n - n, NULL, tiny_error()));
         total += nats;
         *tokens += ids.n - n;
         rf_ids_free(&ids);
@@ -139,6 +142,38 @@ Test(eval_program, loss_of_ar_is_its_likelihood)
     cr_assert_null(json_object_get(json_object_get(r, "likelihood"), "loss_denoise"));
     cr_assert((int)number(r, "likelihood", "slot_size") == 0);
     json_decref(r);
+}
+
+/* Of masks there is a bound; the report says so. */
+Test(eval_program, says_which_likelihood_it_is)
+{
+    static const struct {
+        const char *arguments, *is, *words;
+        int masks;
+    } cases[] = {
+        {"", "exact", "(exact, slots of 4, left to right)", 0},
+        {"objective.kind=ar", "exact", "(exact)", 0},
+        {"objective.kind=mdm objective.pad=none", "bound", "(upper bound, 128 masks)", 128},
+        {"objective.kind=mdm --masks 9", "bound", "(upper bound, 9 masks)", 9},
+        {"objective.kind=block", "bound", "(upper bound, all masks)", 0},
+        {"objective.kind=block objective.block_size=9 --masks 3", "bound", "3 masks)", 3},
+        {"objective.kind=block objective.block_size=1", "exact", "(exact)", 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char command[256];
+        snprintf(command, sizeof command, EVAL "%s", cases[i].arguments);
+        program_runs(command, 0);
+        json_t *r = read_report("r.json");
+        const json_t *likelihood = json_object_get(r, "likelihood");
+        cr_assert(strstr(program_output, cases[i].words) != NULL, "%s: %s", cases[i].arguments,
+                  program_output);
+        cr_assert_str_eq(json_string_value(json_object_get(likelihood, "is")), cases[i].is);
+        cr_assert_eq((int)number(r, "likelihood", "masks"), cases[i].masks);
+        cr_assert_eq((int)number(r, "likelihood", "samples"), N_QUESTIONS);
+        cr_assert(number(r, "likelihood", "nats_per_token") > 0 &&
+                  number(r, "likelihood", i < 2 ? "loss_ar" : "loss_denoise") > 0);
+        json_decref(r);
+    }
 }
 
 Test(eval_program, noise_follows_the_seed)
