@@ -45,8 +45,8 @@ static void draw(void *work)
                                  .n_banned = 1,
                                  .n_usable = VOCAB - 266,
                                  .seen = d->seen};
-    d->ctx->backend->kernels->head_query(d->ctx, &(rf_head_answer){&d->token, &d->score, NULL},
-                                         d->x, d->head, &query, 1, WIDTH, VOCAB);
+    const rf_head_answer answer = {.token = &d->token, .score = &d->score};
+    d->ctx->backend->kernels->head_query(d->ctx, &answer, d->x, d->head, &query, 1, WIDTH, VOCAB);
 }
 
 static draw_work open_work(const char *backend, rf_layout layout, const float *w)

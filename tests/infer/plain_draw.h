@@ -1,5 +1,5 @@
 /* plain_draw.h: the rules of drawing (rf_draw, kernels.h) as they are written down, the witness of
- * the decoders. Nothing is sorted cleverly; what rounding could decide is noted in `close`. */
+ * the decoders: one id after the other is dropped. What rounding could decide is noted in `close`. */
 #ifndef RF_TESTS_INFER_PLAIN_DRAW_H
 #define RF_TESTS_INFER_PLAIN_DRAW_H
 

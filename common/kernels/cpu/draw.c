@@ -3,8 +3,8 @@
  * Nothing is sorted. What top-k and top-p leave are the ids above an edge, which is found digit by
  * digit as in a radix sort: weights are summed in buckets by the leading bits of the logits, then,
  * within the bucket that holds the edge, by the next bits. Weights are whole numbers, so that their
- * sums are exact in any order. Logits lie far apart where it matters: blocks of ids that hold
- * nothing likely enough, most of a large vocabulary, are passed over at the price of their maximum. */
+ * sums are exact in any order. Blocks of ids of which none is likely enough, most of a large
+ * vocabulary, are passed over at the price of their maximum. */
 #include "common/kernels/cpu/head.h"
 #include "common/kernels/gumbel.h"
 
@@ -18,10 +18,10 @@ typedef struct candidates {
     const float *z; /* [n] logits, -INFINITY: banned */
     int64_t n;
     double temperature;
-    int32_t best;    /* the lowest id with the largest logit, */
-    float largest;   /* which is this */
-    double least;    /* ids with a smaller logit are dropped, */
-    int64_t n_least; /* and all that have this one but the first so many */
+    int32_t best;  /* the lowest id with the largest logit, */
+    float largest; /* which is this */
+    double least;  /* ids with a smaller logit are dropped, */
+    int64_t end;   /* and those with this one from here on */
 } candidates;
 
 float RF_CPU(head_largest)(const float *z, int64_t n)
@@ -31,6 +31,24 @@ float RF_CPU(head_largest)(const float *z, int64_t n)
         top = v_max(v_first(n - j, v_load_n(z + j, n - j), v_set(-INFINITY)), top);
     }
     return v_largest(top);
+}
+
+/* Where nothing may be drawn, largest stays -INFINITY. */
+static void find_best(candidates *c)
+{
+    int32_t at = 0;
+    c->largest = -INFINITY;
+    for (int64_t begin = 0; begin < c->n; begin += BLOCK) {
+        const float top = RF_CPU(head_largest)(c->z + begin, min_of(BLOCK, c->n - begin));
+        if (top > c->largest) {
+            c->largest = top;
+            at = (int32_t)begin;
+        }
+    }
+    while (c->largest > -INFINITY && c->z[at] != c->largest) {
+        at++;
+    }
+    c->best = at;
 }
 
 /* e = exp((z - largest) / temperature): probabilities, times what makes the largest one 1. */
@@ -98,16 +116,48 @@ static uint64_t tally(uint64_t *bucket, const candidates *c, uint32_t low, int s
     return total;
 }
 
+/* The candidates' logits among the 2^shift keys from `low` on. out [n]; returns how many. Without
+ * branches that nobody could predict. */
+static int64_t gather(float *out, const candidates *c, uint32_t low, int shift)
+{
+    const double from = fmax(c->least, (double)float_of(low));
+    int64_t count = 0;
+    for (int64_t begin = 0; begin < c->n; begin += BLOCK) {
+        const int64_t n = min_of(BLOCK, c->n - begin);
+        const float *z = c->z + begin;
+        if ((double)RF_CPU(head_largest)(z, n) < from) {
+            continue;
+        }
+        for (int64_t i = 0; i < n; i++) {
+            out[count] = z[i];
+            count += ((double)z[i] >= from) & ((key_of(z[i]) - low) >> shift == 0);
+        }
+    }
+    return count;
+}
+
+/* The end of the first `count` ids with this logit. */
+static int64_t end_of_equals(const candidates *c, float z, uint64_t count)
+{
+    int64_t end = 0;
+    while (count > 0) {
+        count -= c->z[end++] == z;
+    }
+    return end;
+}
+
 /* Keeps an id, in the order of falling logits, as long as those before it weigh less than a limit:
- * top_k ids, or all but the share `tail` of the mass. */
-static void narrow(candidates *c, bool by_mass, const rf_draw *how)
+ * top_k ids, or all but the share `tail` of the mass. edge [n] is scratch: the ids of the bucket that
+ * holds the edge. */
+static void narrow(candidates *c, bool by_mass, const rf_draw *how, float *edge)
 {
     uint64_t bucket[BUCKETS], above = 0, limit = 0;
     uint32_t low = 0;
+    candidates rest = *c;
     for (int end = 32; end > 0; end = end > DIGIT ? end - DIGIT : 0) {
         const int shift = end > DIGIT ? end - DIGIT : 0;
         const uint32_t width = 1U << (end - shift);
-        const uint64_t total = tally(bucket, c, low, shift, width, by_mass);
+        const uint64_t total = tally(bucket, &rest, low, shift, width, by_mass);
         if (end == 32) {
             limit = by_mass ? total - (uint64_t)(how->tail * (double)total) : (uint64_t)how->top_k;
             limit += limit == 0; /* the likeliest stays */
@@ -120,14 +170,17 @@ static void narrow(candidates *c, bool by_mass, const rf_draw *how)
             above += bucket[at--];
         }
         low += at << shift;
+        if (end == 32) {
+            rest.n = gather(edge, c, low, shift);
+            rest.z = edge;
+        }
     }
     c->least = (double)float_of(low);
-    c->n_least = INT64_MAX;
     if (by_mass) { /* equals weigh alike */
-        float z = float_of(low), e[BLOCK];
-        weigh(e, &(candidates){.z = &z, .temperature = c->temperature, .largest = c->largest}, 0,
-              1);
-        c->n_least = (int64_t)((limit - above - 1) / mass_of(e[0]) + 1);
+        float e[BLOCK];
+        edge[0] = float_of(low);
+        weigh(e, &rest, 0, 1);
+        c->end = end_of_equals(c, edge[0], (limit - above - 1) / mass_of(e[0]) + 1);
     }
 }
 
@@ -143,12 +196,11 @@ static double noisy(const candidates *c, int64_t id, uint64_t key)
  * exp(logit/temperature - the largest value so far) cannot win, and two logarithms are saved. */
 static int32_t sample(const candidates *c, uint64_t key)
 {
-    int32_t best = c->best;
-    int64_t n_least = c->n_least;
-    double most = noisy(c, best, key), rate = 0;
     const double slack = 1.01; /* more than the rounding of all this */
+    const double largest = (double)c->largest / c->temperature;
+    int32_t best = c->best;
+    double most = noisy(c, best, key), rate = slack * exp(largest - most), above[BLOCK];
     float e[BLOCK];
-    rate = slack * exp((double)c->largest / c->temperature - most);
     for (int64_t begin = 0; begin < c->n; begin += BLOCK) {
         const int64_t n = min_of(BLOCK, c->n - begin);
         const float *z = c->z + begin;
@@ -156,18 +208,20 @@ static int32_t sample(const candidates *c, uint64_t key)
             continue;
         }
         weigh(e, c, begin, n);
+        for (int64_t i = 0; i < BLOCK; i++) {
+            above[i] = 1 - rf_gumbel_uniform(key, begin + i);
+        }
         for (int64_t i = 0; i < n; i++) {
-            const int64_t j = begin + i;
-            const double x = (double)z[i];
-            if (x < c->least || (x == c->least && n_least-- <= 0) ||
-                1 - rf_gumbel_uniform(key, j) > (double)e[i] * rate) {
+            const int32_t id = (int32_t)(begin + i);
+            if (above[i] > (double)e[i] * rate || (double)z[i] < c->least ||
+                ((double)z[i] == c->least && id >= c->end)) {
                 continue;
             }
-            const double value = noisy(c, j, key);
-            if (value > most || (value == most && j < best)) {
-                best = (int32_t)j;
+            const double value = noisy(c, id, key);
+            if (value > most || (value == most && id < best)) {
+                best = id;
                 most = value;
-                rate = slack * exp((double)c->largest / c->temperature - most);
+                rate = slack * exp(largest - most);
             }
         }
     }
@@ -191,35 +245,31 @@ static const float *penalize(float *own, const float *row, const rf_head_query *
     return own;
 }
 
-int32_t RF_CPU(draw)(float *own, const float *row, int32_t first, const rf_head_query *query,
-                     const rf_draw *how)
+int32_t RF_CPU(draw)(float *own, float *edge, const float *row, int32_t first,
+                     const rf_head_query *query, const rf_draw *how)
 {
     candidates c = {.z = how->n_seen > 0 ? penalize(own, row, query, how) : row,
                     .n = query->n_usable,
                     .temperature = how->temperature,
                     .least = -(double)FLT_MAX,
-                    .n_least = INT64_MAX,
-                    .best = first};
-    c.largest = RF_CPU(head_largest)(c.z, c.n);
+                    .end = query->n_usable};
+    find_best(&c);
     if (!(c.largest > -INFINITY)) {
         return first;
-    }
-    for (c.best = 0; c.z[c.best] != c.largest;) {
-        c.best++;
     }
     if (!(how->temperature > 0)) {
         return c.best;
     }
     if (how->top_k > 0) {
-        narrow(&c, false, how);
+        narrow(&c, false, how, edge);
     }
     if (how->tail > 0) {
-        narrow(&c, true, how);
+        narrow(&c, true, how, edge);
     }
-    const double edge = (double)c.largest + how->temperature * log(how->min_p);
-    if (edge > c.least) { /* not with min_p 0 */
-        c.least = edge;
-        c.n_least = INT64_MAX;
+    const double least = (double)c.largest + how->temperature * log(how->min_p);
+    if (least > c.least) { /* not with min_p 0 */
+        c.least = least;
+        c.end = c.n;
     }
     return sample(&c, how->key);
 }

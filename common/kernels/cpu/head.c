@@ -36,7 +36,7 @@ size_t RF_CPU(head_bytes)(int n_threads, const rf_limits *limits)
 {
     int64_t rows = RF_CPU(head_rows)(limits);
     int64_t floats =
-        (rows + n_threads) * logits_ld(limits->vocab) + 2 * line_floats(rows * limits->width);
+        (rows + 2 * n_threads) * logits_ld(limits->vocab) + 2 * line_floats(rows * limits->width);
     return RF_CPU(linear_bytes)(n_threads, limits) + (size_t)floats * sizeof(float);
 }
 
@@ -47,8 +47,8 @@ head_scratch RF_CPU(head_take)(rf_ctx *ctx, int64_t d, int64_t v)
     head_scratch s = {.rows = RF_CPU(head_rows)(&ctx->limits), .ld = logits_ld(v)};
     char *base = ctx->scratch;
     s.logits = (float *)(void *)(base + RF_CPU(linear_bytes)(ctx->n_threads, &ctx->limits));
-    s.own = s.logits + s.rows * logits_ld(ctx->limits.vocab);
-    float *x = s.own + ctx->n_threads * logits_ld(ctx->limits.vocab);
+    s.spare = s.logits + s.rows * logits_ld(ctx->limits.vocab);
+    float *x = s.spare + 2 * ctx->n_threads * logits_ld(ctx->limits.vocab);
     s.x = x;
     s.dx = x + line_floats(s.rows * ctx->limits.width);
     return s;

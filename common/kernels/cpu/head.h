@@ -11,7 +11,7 @@
 typedef struct head_scratch {
     int64_t rows;  /* places of a chunk */
     float *logits; /* [rows,V], rows ld floats apart */
-    float *own;    /* [threads,V], ld apart: a thread's other row of logits (draw.c) */
+    float *spare;  /* [threads,2,V], ld apart: two other rows for each thread (draw.c) */
     int64_t ld;
     void *x;   /* [rows,D] activations: gathered rows of x, */
     float *dx; /* and their gradients */
@@ -32,8 +32,8 @@ void RF_CPU(head_row_sum)(float *largest, float *sum, float *e, const float *row
 float RF_CPU(head_largest)(const float *z, int64_t n);
 
 /* The token that `how` draws from logits row [n_usable], banned ones -INFINITY; `first` where no
- * other is above. own [n_usable] is scratch. */
-int32_t RF_CPU(draw)(float *own, const float *row, int32_t first, const rf_head_query *query,
-                     const rf_draw *how);
+ * other is above. own and edge [n_usable] are scratch. */
+int32_t RF_CPU(draw)(float *own, float *edge, const float *row, int32_t first,
+                     const rf_head_query *query, const rf_draw *how);
 
 #endif

@@ -53,9 +53,10 @@ static float entropy_of(const float *row, float largest, float sum, int64_t v)
     return entropy < 0.0F ? 0.0F : entropy;
 }
 
-/* The answers about place number i from its logits; the row is spoilt. `own` has room for another. */
-static void answer(const rf_head_answer *out, float *row, float *own, const rf_head_query *query,
-                   int64_t i, int64_t v)
+/* The answers about place number i from its logits; the row is spoilt. `spare` has room for two
+ * others, ld apart. */
+static void answer(const rf_head_answer *out, float *row, float *spare, int64_t ld,
+                   const rf_head_query *query, int64_t i, int64_t v)
 {
     float largest, sum;
     RF_CPU(head_row_sum)(&largest, &sum, NULL, row, v);
@@ -70,7 +71,7 @@ static void answer(const rf_head_answer *out, float *row, float *own, const rf_h
         const rf_draw how = query->draw != NULL ? query->draw[i] : (rf_draw){0};
         const int32_t first = ban(row, query);
         RF_ASSERT(first >= 0); /* at least one id is usable and not banned */
-        const int32_t id = RF_CPU(draw)(own, row, first, query, &how);
+        const int32_t id = RF_CPU(draw)(spare, spare + ld, row, first, query, &how);
         out->token[i] = id;
         ((float *)out->score)[i] = expf(row[id] - largest) / sum;
         if (out->second != NULL) {
@@ -91,8 +92,8 @@ void RF_CPU(head_query)(rf_ctx *ctx, const rf_head_answer *out, const void *x, r
         float *logits = make_logits(ctx, &s, NULL, x, w, query->place + begin, m, d, v);
 #pragma omp parallel for schedule(dynamic) num_threads(threads_for(ctx, 2 * m * v))
         for (int64_t i = 0; i < m; i++) {
-            float *own = s.own + omp_get_thread_num() * s.ld;
-            answer(out, logits + i * s.ld, own, query, begin + i, v);
+            float *spare = s.spare + 2 * omp_get_thread_num() * s.ld;
+            answer(out, logits + i * s.ld, spare, s.ld, query, begin + i, v);
         }
     }
 }

@@ -73,7 +73,7 @@ void RF_REF(head_loss)(rf_ctx *ctx, void *loss_, void *dx_, void *dw_, const voi
 
 static real runner_up(const real *logits, const rf_head_query *query, int32_t token, real lse)
 {
-    real most = -INFINITY;
+    real most = -(real)INFINITY;
     for (int32_t j = 0; j < query->n_usable; j++) {
         if (!RF_REF(is_banned)(query, j) && j != token && logits[j] > most) {
             most = logits[j];
