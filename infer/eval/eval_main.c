@@ -211,6 +211,21 @@ static int check(const options *o, rf_error *err)
     return RF_OK;
 }
 
+/* What follows from other options. */
+static void complete(rf_subject_options *o)
+{
+    rf_eval_options *eval = &o->eval;
+    if (eval->judge.command != NULL && eval->task == NULL) {
+        eval->task = &rf_task_check;
+    }
+    eval->judge.task = o->style.task = eval->task;
+    eval->raw = o->style.raw;
+    o->style.seed = eval->seed;
+    if (o->style.shots_from != NULL && o->style.n_shots == 0 && eval->task != NULL) {
+        o->style.n_shots = eval->task->shots;
+    }
+}
+
 /* *done: help or the version was asked for. *first: index of the assignments. */
 static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_error *err)
 {
@@ -276,17 +291,9 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
         return rf_error_set(err, RF_ERR_USAGE,
                             "--task %s is unknown: refusion-eval --help lists the tasks", task);
     }
-    if (eval->judge.command != NULL && eval->task == NULL) {
-        eval->task = &rf_task_check;
-    }
-    eval->judge.task = style->task = eval->task;
     eval->judge.code = unsafe ? RF_CODE_UNSAFE : run_code ? RF_CODE_ISOLATED : RF_CODE_OFF;
     eval->judge.seconds = (double)judge_seconds;
-    eval->raw = style->raw;
-    style->seed = (uint64_t)seed;
-    if (style->shots_from != NULL && style->n_shots == 0 && eval->task != NULL) {
-        style->n_shots = eval->task->shots;
-    }
+    complete(&o->subject);
     if (within != NULL) {
         RF_TRY(rf_options_real(&o->within, within, "--within", 0, 100, err));
     }

@@ -38,15 +38,10 @@ static char *vote_of(const rf_task *task, const char *text)
     return vote;
 }
 
-/* Is what most samples say right? Of equally many, what was said first. */
-static bool judge_majority(const rf_eval_result *result, const rf_task_item *item,
-                           const rf_task *task, int64_t i)
+/* The vote [n] that most others are equal to, of equally many the first; -1: there is none. */
+static int64_t find_majority(char *const *vote, int64_t n)
 {
-    int64_t n = result->n_samples, best = -1, most = 0;
-    char **vote = rf_alloc((size_t)n, sizeof *vote);
-    for (int64_t s = 0; s < n; s++) {
-        vote[s] = vote_of(task, result->text[i * n + s]);
-    }
+    int64_t best = -1, most = 0;
     for (int64_t s = 0; s < n; s++) {
         int64_t votes = 0;
         for (int64_t t = 0; t < n && vote[s] != NULL; t++) {
@@ -55,12 +50,25 @@ static bool judge_majority(const rf_eval_result *result, const rf_task_item *ite
         best = votes > most ? s : best;
         most = votes > most ? votes : most;
     }
+    return best;
+}
+
+/* Is what most samples say right? It is where it is what the reference says, or what a sample says
+ * that was judged right. */
+static bool judge_majority(const rf_eval_result *result, const rf_task_item *item,
+                           const rf_task *task, int64_t i)
+{
+    const int64_t n = result->n_samples;
+    char **vote = rf_alloc((size_t)n, sizeof *vote);
+    for (int64_t s = 0; s < n; s++) {
+        vote[s] = vote_of(task, result->text[i * n + s]);
+    }
+    int64_t best = find_majority(vote, n);
     char *right = item->expected != NULL ? task->extract(item->expected) : NULL;
     bool is_right = best >= 0 && right != NULL && strcmp(right, vote[best]) == 0;
     for (int64_t s = 0; s < n; s++) {
-        /* One that is judged right in another spelling speaks for those that say the same. */
-        is_right |= best >= 0 && result->correct[i * n + s] && vote[s] != NULL &&
-                    strcmp(vote[s], vote[best]) == 0;
+        is_right |=
+            result->correct[i * n + s] && vote[s] != NULL && strcmp(vote[s], vote[best]) == 0;
     }
     for (int64_t s = 0; s < n; s++) {
         free(vote[s]);
