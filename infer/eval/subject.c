@@ -213,6 +213,7 @@ static int describe_one(FILE *out, const rf_subject *s, rf_error *err)
     describe_program(out, s);
     RF_TRY(describe_file(out, "--model", s->loaded.path, err));
     RF_TRY(describe_file(out, "--adapter", s->loaded.adapter, err));
+    fprintf(out, "likelihood %s\n", eval->likelihood ? "too" : "left out");
     fprintf(out, "weights %s, %" PRId64 " draws, %" PRId64 " masks of seed %" PRIu64 "\n%s",
             rf_layout_name(s->loaded.weights), eval->n_draws, eval->n_masks, eval->seed,
             s->setting[0].yaml);

@@ -385,6 +385,7 @@ Test(eval_tasks, goes_on_from_answers)
                  0);
     program_refuses(SAMPLES "--task gsm8k decode.slot_threshold=0.7", 1, "other settings");
     program_refuses(SAMPLES "--task gsm8k --seed 3", 1, "other settings");
+    program_refuses(SAMPLES "--task gsm8k --no-likelihood", 1, "other settings");
     const char *const commands[] = {SAMPLES "--task gsm8k", "$RUN -n 2 " SAMPLES "--task gsm8k"};
     cr_assert_eq(program_shell("cp a.jsonl.partial.0 keep"), 0);
     for (int i = 0; i < (strcmp(rf_dist_library(), "none") == 0 ? 1 : 2); i++) {
