@@ -84,14 +84,21 @@ Test(file, commit_replaces_the_older_file)
     expect_content(path, "new");
 }
 
-Test(file, abandon_leaves_the_older_file)
+/* "new" on its way to a.txt, which holds "old". */
+static rf_atomic begin_new(const char *path)
 {
     rf_error err = {0};
     rf_atomic file;
-    const char *path = in_folder("a.txt");
     put_file(path, "old", 3);
-    cr_assert(rf_atomic_begin(&file, path, &err) == RF_OK);
+    cr_assert(rf_atomic_begin(&file, path, &err) == RF_OK, "%s", err.message);
     put_file(file.temporary, "new", 3);
+    return file;
+}
+
+Test(file, abandon_leaves_the_older_file)
+{
+    const char *path = in_folder("a.txt");
+    rf_atomic file = begin_new(path);
     rf_atomic_abandon(&file);
     rf_atomic_abandon(&file);
     expect_content(path, "old");
@@ -103,11 +110,8 @@ Test(file, abandon_leaves_the_older_file)
 static void expect_commit_fails(int code, const char *says)
 {
     rf_error err = {0};
-    rf_atomic file;
     const char *path = in_folder("a.txt");
-    put_file(path, "old", 3);
-    cr_assert(rf_atomic_begin(&file, path, &err) == RF_OK);
-    put_file(file.temporary, "new", 3);
+    rf_atomic file = begin_new(path);
     cr_expect(rf_atomic_commit(&file, &err) == code);
     EXPECT_SAYS(&err, says);
     expect_content(path, "old");

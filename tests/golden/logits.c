@@ -5,18 +5,9 @@
  * BATCH.h5: /token, /position [N] and /spans [N,2,2], i32. OUT.h5: /logits [N,V] f64. */
 #include "common/base/log.h"
 #include "common/store/checkpoint.h"
+#include "tests/golden/length.h"
 
-#include <hdf5.h>
 #include <stdlib.h>
-
-static int64_t length_of(hid_t file, const char *name)
-{
-    hid_t set = H5Dopen2(file, name, H5P_DEFAULT), space = H5Dget_space(set);
-    int64_t n = H5Sget_simple_extent_npoints(space);
-    H5Sclose(space);
-    H5Dclose(set);
-    return n;
-}
 
 static bool read_exactly(int32_t *out, hid_t file, const char *name, int64_t n)
 {

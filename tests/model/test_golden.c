@@ -2,10 +2,10 @@
  * The files and the program that makes them: tests/golden/make_model_golden.py. */
 #include "train/math/backward.h"
 
+#include "tests/golden/length.h"
 #include "tests/model/tiny.h"
 
 #include <criterion/criterion.h>
-#include <hdf5.h>
 
 static const char *const files[] = {"qwen3", "qwen3_tied", "qwen2", "llama", "llama3", "yarn"};
 enum { N_FILES = sizeof(files) / sizeof(files[0]), MAX_PLACES = 64 };
@@ -29,15 +29,6 @@ static void read_exactly(void *out, hid_t file, const char *name, hid_t type, in
     cr_assert(H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, out) >= 0, "%s", name);
     H5Sclose(space);
     H5Dclose(set);
-}
-
-static int64_t length_of(hid_t file, const char *name)
-{
-    hid_t set = H5Dopen2(file, name, H5P_DEFAULT), space = H5Dget_space(set);
-    int64_t n = H5Sget_simple_extent_npoints(space);
-    H5Sclose(space);
-    H5Dclose(set);
-    return n;
 }
 
 static rf_model_config read_config(hid_t file)
