@@ -7,7 +7,6 @@
 #include "common/kernels/kernels.h"
 #include "common/kernels/machine.h"
 #if defined(RF_CUDA)
-#include "common/base/log.h"
 #include "common/kernels/cuda/cuda.h"
 #endif
 
@@ -61,6 +60,14 @@ static const rf_backend backends[][2] = {
 
 enum { N_BACKENDS = sizeof backends / sizeof backends[0], MAX_THREADS = 4096 };
 
+#if !defined(RF_CUDA)
+static int rf_cuda_find(rf_error *err)
+{
+    return rf_error_set(err, RF_ERR_USAGE,
+                        "backend cuda is not part of this program: build it with `make CUDA=1`");
+}
+#endif
+
 /* A setting of the environment; NULL where it is absent or empty. */
 static const char *setting(const char *name)
 {
@@ -108,31 +115,13 @@ static int check_isa(const char *isa, rf_error *err)
     return RF_OK;
 }
 
-#if defined(RF_CUDA)
-static const char *best_backend(void)
-{
-    static bool is_said;
-    rf_error why = {0};
-    const char *best = rf_cuda_find(&why) == RF_OK ? "cuda" : "cpu";
-    if (!is_said) {
-        rf_log_info("backend %s: %s", best,
-                    why.code == RF_OK ? "there is a GPU that it can use" : why.message);
-        is_said = true;
-    }
-    return best;
-}
-#else
-static const char *best_backend(void)
-{
-    return "cpu";
-}
+/* Why the best backend is not cuda, once it was asked for. */
+static rf_error passed_over;
 
-static int rf_cuda_find(rf_error *err)
+static const char *best_backend(void)
 {
-    return rf_error_set(err, RF_ERR_USAGE,
-                        "backend cuda is not part of this program: build it with `make CUDA=1`");
+    return rf_cuda_find(&passed_over) == RF_OK ? "cuda" : "cpu";
 }
-#endif
 
 static int check_name(const char *name, const char *from, rf_error *err)
 {
@@ -185,10 +174,12 @@ void rf_backend_describe(const rf_ctx *ctx, char *text, size_t bytes)
     char features[512];
     rf_machine_features(features, sizeof features);
     bool has_isa = b->isa[0] != '\0', has_device = b->memory->device != NULL;
-    snprintf(text, bytes, "%s%s%s%s%s%s, %d thread%s; CPU features: %s", b->name,
+    bool says_why = RF_HAS_CUDA && passed_over.code != RF_OK && strcmp(b->name, "cpu") == 0;
+    snprintf(text, bytes, "%s%s%s%s%s%s, %d thread%s%s%s; CPU features: %s", b->name,
              has_isa ? " (" : "", b->isa, has_device ? ", " : "",
              has_device ? b->memory->device(ctx) : "", has_isa ? ")" : "", ctx->n_threads,
-             ctx->n_threads == 1 ? "" : "s", features);
+             ctx->n_threads == 1 ? "" : "s", says_why ? "; not " : "",
+             says_why ? passed_over.message : "", features);
 }
 
 /* --- Context --------------------------------------------------------------------------------- */

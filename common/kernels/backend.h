@@ -128,17 +128,17 @@ typedef struct rf_ctx {
     rf_error error; /* the first asynchronous error; rf_ctx_sync reports it */
 } rf_ctx;
 
-/* The backend of that name ("cpu", "cuda", "ref32", "ref64", for tests "apart"); for NULL, "" or "auto" what
- * RF_BACKEND names, else the best of this machine: cuda where the program has it and finds a GPU that
- * it can use, else cpu; a program that has cuda says once which and why (log.h). A backend that is
- * named is never replaced: cuda without such a GPU is an error. RF_ISA (portable, avx2, avx512, avx512bf16, amx)
- * chooses the instruction set of `cpu` and `apart`; one that the machine or its operating system
- * lacks is an error. */
+/* The backend of that name ("cpu", "cuda", "ref32", "ref64", for tests "apart"); for NULL, "" or
+ * "auto" what RF_BACKEND names, else the best of this machine: cuda where the program has it and
+ * finds a GPU that it can use, else cpu. A backend that is named is never replaced: cuda without
+ * such a GPU is an error. RF_ISA (portable, avx2, avx512, avx512bf16, amx) chooses the instruction
+ * set of `cpu` and `apart`; one that the machine or its operating system lacks is an error.
+ */
 RF_MUST_CHECK int rf_backend_choose(const rf_backend **out, const char *name, rf_error *err);
 /* The same backend with the types of its classes for products of `compute`; contexts have it so. */
 const rf_backend *rf_backend_with(const rf_backend *backend, rf_compute compute);
 /* "cpu (avx512), 2 threads; CPU features: ..." on one line; a device's name behind the instruction
- * set. */
+ * set; of cpu where cuda was looked for and not found, why. */
 void rf_backend_describe(const rf_ctx *ctx, char *text, size_t bytes);
 
 /* A context with scratch for `limits`; its backend is rf_backend_with of limits->compute. n_threads
