@@ -12,6 +12,23 @@
 
 /* --- What configuration and tokenizer decide -------------------------------------------------- */
 
+/* Samples are decoded as the objective trains for: `mdm` with a canvas of a length that it knows. */
+static int default_decoder(rf_config *config, const rf_objective *objective, rf_error *err)
+{
+    const char *decoder = objective->kind->decoder;
+    char assignment[64];
+    if (!rf_config_is_set(config, "decode.kind") && !rf_config_is(config, "decode.kind", decoder)) {
+        snprintf(assignment, sizeof assignment, "decode.kind=%s", decoder);
+        RF_TRY(rf_config_set(config, assignment, err));
+    }
+    if (objective->kind != &rf_objective_mdm || objective->pad != RF_PAD_FIXED ||
+        rf_config_is_set(config, "decode.gen_length")) {
+        return RF_OK;
+    }
+    snprintf(assignment, sizeof assignment, "decode.gen_length=%" PRId64, objective->pad_length);
+    return rf_config_set(config, assignment, err);
+}
+
 static int open_settings(rf_setup *s, rf_error *err)
 {
     RF_TRY(rf_train_settings_from_config(&s->set, s->config, err));
@@ -23,14 +40,7 @@ static int open_settings(rf_setup *s, rf_error *err)
     s->run.folder = s->set.folder;
     s->run.keep = s->set.checkpoint_keep;
     s->run.keeps_best = s->set.checkpoint_best;
-    const char *decoder = s->objective.kind->decoder;
-    if (rf_config_is_set(s->config, "decode.kind") ||
-        rf_config_is(s->config, "decode.kind", decoder)) {
-        return RF_OK;
-    }
-    char assignment[64];
-    snprintf(assignment, sizeof assignment, "decode.kind=%s", decoder);
-    return rf_config_set(s->config, assignment, err);
+    return default_decoder(s->config, &s->objective, err);
 }
 
 /* What must be the same on all ranks, a line for each thing, in memory that the caller frees. */

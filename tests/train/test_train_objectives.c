@@ -100,6 +100,22 @@ Test(train_objectives, pad_length_is_fixed_when_the_run_begins)
     cr_assert(tokens >= 35.0 * samples && tokens <= 40.0 * samples, "%g of %g", tokens, samples);
 }
 
+/* Given without decode.gen_length, it is also how long samples are. */
+Test(train_objectives, samples_have_the_length_that_is_trained)
+{
+    program_write("short.yaml", "data: {train: train.h5, row_length: 64}\n"
+                                "model: {hidden_size: 32, num_hidden_layers: 1,\n"
+                                "        num_attention_heads: 4, num_key_value_heads: 2}\n"
+                                "objective: {kind: mdm, pad_length: 30}\n"
+                                "train: {steps: 2, batch_rows: 4}\n"
+                                "log: {dir: short, samples_every: 2}\n");
+    cr_assert(tiny_shell("\"$TRAIN\" short.yaml") == 0, "%s", program_output);
+    cr_assert(
+        tiny_shell("grep -q 'gen_length: 30' short/config.yaml && "
+                   "grep -q 'kind: \"mdm\"' short/config.yaml && test -s short/samples.jsonl") == 0,
+        "%s", program_output);
+}
+
 Test(train_objectives, what_does_not_fit_is_said)
 {
     train(0, 0, "wide", "decode.gen_length=64", 1);
