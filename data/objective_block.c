@@ -68,7 +68,7 @@ const rf_objective_kind rf_objective_block = {
     .name = "block",
     .part = {[PART_DENOISE] = {"denoise", "denoising loss"}},
     .n_parts = 1,
-    .decoder = "refusion",
+    .decoder = "block",
     .needs_mask = true,
     .footprint = "prompt, and twice the response in blocks of objective.block_size",
     .places = places,

@@ -199,6 +199,8 @@ int rf_decode_options_from_config(rf_decode_options *out, const rf_config *confi
         .rule = number_of(config, "decode.rule", rf_rule_names),
         .threshold = rf_config_real(config, "decode.threshold"),
         .factor = rf_config_real(config, "decode.factor"),
+        .trained_block = rf_config_int(config, "objective.block_size"),
+        .sees_prompt = rf_config_is(config, "objective.block_prompt", "bidirectional"),
     };
     return rf_decode_options_resolve(out, err);
 }

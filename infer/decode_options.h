@@ -83,7 +83,8 @@ typedef struct rf_decode_options {
 
 /* Keys decode.* */
 extern const rf_config_key rf_decode_keys[];
-/* The settings, resolved. RF_ERR_USAGE where two of them do not go together. */
+/* The settings, resolved. config also has the keys objective.* of the run that trained the model.
+ * RF_ERR_USAGE where two of them do not go together. */
 RF_MUST_CHECK int rf_decode_options_from_config(rf_decode_options *out, const rf_config *config,
                                                 rf_error *err);
 /* The settings of drawing that are on, for people: "temperature 0.7, top-p 0.9". */

@@ -1,4 +1,5 @@
 /* What a decoder promises beside the algorithm (for that: test_decode_oracle.c). */
+#include "data/objective.h"
 #include "infer/engine.h"
 #include "tests/infer/infer_test.h"
 #include "tests/infer/plain_draw.h"
@@ -394,7 +395,7 @@ Test(decode, refuses_bad_prompts_and_goes_on)
 
 Test(decode, reads_its_configuration)
 {
-    static const rf_config_key *const tables[] = {rf_decode_keys, NULL};
+    static const rf_config_key *const tables[] = {rf_decode_keys, rf_objective_keys, NULL};
     static const char *const set[] = {"decode.kind=refusion-left-to-right",
                                       "decode.gen_length=30",
                                       "decode.slot_size=4",

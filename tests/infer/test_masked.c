@@ -174,17 +174,18 @@ Test(masked, settings_fit_together)
 Test(masked, reads_its_configuration)
 {
     static const rf_config_key *const tables[] = {rf_decode_keys, rf_objective_keys, NULL};
-    static const char *const set[] = {"decode.kind=fast-dllm",   "decode.steps=128",
-                                      "decode.remasking=random", "decode.eos_rule=late",
-                                      "decode.stop=never",       "decode.cache=prefix",
-                                      "decode.rule=quota",       "decode.threshold=.7",
-                                      "decode.factor=2",         "decode.block_length=64"};
+    static const char *const set[] = {
+        "decode.kind=fast-dllm",  "decode.steps=128",       "decode.remasking=random",
+        "decode.eos_rule=late",   "decode.stop=never",      "decode.cache=prefix",
+        "decode.rule=quota",      "decode.threshold=.7",    "decode.factor=2",
+        "decode.block_length=64", "objective.block_size=6", "objective.block_prompt=bidirectional"};
     rf_config *config = rf_config_new(tables);
     rf_decode_options o;
     TINY_MUST(rf_decode_options_from_config(&o, config, tiny_error()));
     cr_assert(o.steps == 0 && o.remasking == RF_REMASK_LOW_CONFIDENCE &&
               o.eos_rule == RF_EOS_NONE && o.stop == RF_STOP_EAGER &&
-              o.cache == RF_CANVAS_CACHE_DUAL && o.rule == RF_RULE_THRESHOLD);
+              o.cache == RF_CANVAS_CACHE_DUAL && o.rule == RF_RULE_THRESHOLD &&
+              o.trained_block == 4 && !o.sees_prompt);
     for (size_t i = 0; i < sizeof set / sizeof *set; i++) {
         TINY_MUST(rf_config_set(config, set[i], tiny_error()));
     }
@@ -193,6 +194,7 @@ Test(masked, reads_its_configuration)
               o.remasking == RF_REMASK_RANDOM && o.eos_rule == RF_EOS_LATE &&
               o.stop == RF_STOP_NEVER && o.cache == RF_CANVAS_CACHE_PREFIX &&
               o.rule == RF_RULE_QUOTA && o.block_length == 64);
+    cr_assert(o.trained_block == 6 && o.sees_prompt);
     cr_assert(!!(fabs(o.threshold - 0.7) + fabs(o.factor - 2) < 1e-12));
     rf_config_free(config);
 }

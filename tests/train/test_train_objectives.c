@@ -37,6 +37,7 @@ Test(train_objectives, ranks_have_equal_bits)
         tiny_same_curves(path(k, "one"), path(k, "two"));
         tiny_same_curves(path(k, "one"), path(k, "four"));
         tiny_same_checkpoints(path(k, "one/step-000000008.h5"), path(k, "four/step-000000008.h5"));
+        cr_assert(tiny_last(path(k, "one"), "samples", "n") >= 3.0); /* of its own decoder */
         cr_assert(tiny_last(path(k, "one"), "step", "loss_denoise") > 0.0 &&
                   tiny_last(path(k, "one"), "valid", "loss_denoise") > 0.0);
     }
