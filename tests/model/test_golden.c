@@ -3,9 +3,7 @@
 #include "train/math/backward.h"
 
 #include "tests/golden/length.h"
-#include "tests/model/tiny.h"
-
-#include <criterion/criterion.h>
+#include "tests/model/golden.h"
 
 static const char *const files[] = {"qwen3", "qwen3_tied", "qwen2", "llama", "llama3", "yarn"};
 enum { N_FILES = sizeof(files) / sizeof(files[0]), MAX_PLACES = 64 };
@@ -14,34 +12,7 @@ static hid_t open_file(const char *model)
 {
     char path[200];
     snprintf(path, sizeof(path), "tests/golden/model_%s.h5", model);
-    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    cr_assert(file >= 0, "%s: cannot be read; tests run in the root of the repository", path);
-    return file;
-}
-
-/* Reads a dataset of exactly n elements, converted to `type`. */
-static void read_exactly(void *out, hid_t file, const char *name, hid_t type, int64_t n)
-{
-    hid_t set = H5Dopen2(file, name, H5P_DEFAULT);
-    cr_assert(set >= 0, "%s is missing", name);
-    hid_t space = H5Dget_space(set);
-    cr_assert(H5Sget_simple_extent_npoints(space) == n, "%s", name);
-    cr_assert(H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, out) >= 0, "%s", name);
-    H5Sclose(space);
-    H5Dclose(set);
-}
-
-static rf_model_config read_config(hid_t file)
-{
-    char *json = NULL;
-    hid_t attribute = H5Aopen(file, "config", H5P_DEFAULT), type = H5Aget_type(attribute);
-    cr_assert(H5Aread(attribute, type, &json) >= 0);
-    rf_model_config config;
-    TINY_MUST(rf_model_config_parse(&config, json, strlen(json), "golden", tiny_error()));
-    H5free_memory(json);
-    H5Tclose(type);
-    H5Aclose(attribute);
-    return config;
+    return golden_open(path);
 }
 
 static rf_batch read_batch(hid_t file)
@@ -50,30 +21,12 @@ static rf_batch read_batch(hid_t file)
     cr_assert(n > 0 && n <= MAX_PLACES);
     rf_batch batch = tiny_batch(n);
     batch.n = n;
-    read_exactly(batch.token, file, "/batch/token", H5T_NATIVE_INT32, n);
-    read_exactly(batch.position, file, "/batch/position", H5T_NATIVE_INT32, n);
-    read_exactly(batch.target, file, "/batch/target", H5T_NATIVE_INT32, n);
-    read_exactly(batch.weight, file, "/batch/weight", H5T_NATIVE_FLOAT, n);
-    read_exactly(batch.span, file, "/batch/spans", H5T_NATIVE_INT32, 4 * n);
+    golden_read(batch.token, file, "/batch/token", H5T_NATIVE_INT32, n);
+    golden_read(batch.position, file, "/batch/position", H5T_NATIVE_INT32, n);
+    golden_read(batch.target, file, "/batch/target", H5T_NATIVE_INT32, n);
+    golden_read(batch.weight, file, "/batch/weight", H5T_NATIVE_FLOAT, n);
+    golden_read(batch.span, file, "/batch/spans", H5T_NATIVE_INT32, 4 * n);
     return batch;
-}
-
-static void read_weights(rf_model *model, hid_t file)
-{
-    for (int64_t i = 0; i < model->table.n_tensors; i++) {
-        const rf_tensor *t = &model->table.tensor[i];
-        char name[120];
-        snprintf(name, sizeof(name), "/params/%s", t->name);
-        float *value = malloc((size_t)t->count * sizeof(float));
-        cr_assert_not_null(value);
-        read_exactly(value, file, name, H5T_NATIVE_FLOAT, t->count);
-        rf_backend_upload(model->ctx,
-                          rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset),
-                          RF_MASTER, value, RF_F32, t->count);
-        rf_backend_wait(model->ctx, rf_backend_record(model->ctx));
-        free(value);
-    }
-    rf_model_prepare(model);
 }
 
 static void check_gradients(rf_model *model, const void *gradient, hid_t file, double tolerance)
@@ -91,7 +44,7 @@ static void check_gradients(rf_model *model, const void *gradient, hid_t file, d
         double *expected = malloc(2 * (size_t)t->count * sizeof(double));
         cr_assert_not_null(expected);
         double *ours = expected + t->count;
-        read_exactly(expected, file, name, H5T_NATIVE_DOUBLE, t->count);
+        golden_read(expected, file, name, H5T_NATIVE_DOUBLE, t->count);
         rf_backend_download(model->ctx, ours, RF_F64,
                             rf_backend_at(backend, RF_MASTER, gradient, t->offset), RF_MASTER,
                             t->count);
@@ -107,7 +60,7 @@ static void check_logits(rf_model *model, rf_acts *acts, hid_t file, double tole
     int64_t n = acts->n * model->config.vocab_size;
     double *ours = tiny_logits(model, acts), *expected = malloc((size_t)n * sizeof(double));
     cr_assert_not_null(expected);
-    read_exactly(expected, file, "/logits", H5T_NATIVE_DOUBLE, n);
+    golden_read(expected, file, "/logits", H5T_NATIVE_DOUBLE, n);
     double gap = tiny_gap(ours, expected, n);
     cr_assert(gap <= tolerance, "%s %s: logits are off by %g", model->ctx->backend->name,
               model->ctx->backend->isa, gap);
@@ -119,7 +72,7 @@ static void check_losses(rf_model *model, const rf_acts *acts, hid_t file, doubl
 {
     double ours[MAX_PLACES], expected[MAX_PLACES];
     rf_backend_download(model->ctx, ours, RF_F64, acts->loss, RF_STATISTIC, acts->n);
-    read_exactly(expected, file, "/loss", H5T_NATIVE_DOUBLE, acts->n);
+    golden_read(expected, file, "/loss", H5T_NATIVE_DOUBLE, acts->n);
     double gap = tiny_gap(ours, expected, acts->n);
     cr_assert(gap <= tolerance, "%s %s: losses are off by %g", model->ctx->backend->name,
               model->ctx->backend->isa, gap);
@@ -129,7 +82,7 @@ static void check_model(const rf_backend *backend, const char *name, rf_recomput
                         double tolerance)
 {
     hid_t file = open_file(name);
-    rf_model_config config = read_config(file);
+    rf_model_config config = golden_config(file);
     rf_batch batch = read_batch(file);
     rf_model *model = NULL;
     rf_acts *acts = NULL;
@@ -143,7 +96,7 @@ static void check_model(const rf_backend *backend, const char *name, rf_recomput
     TINY_MUST(rf_backend_alloc(&gradient, model->ctx,
                                rf_backend_bytes(backend, RF_MASTER, model->table.n_elements),
                                tiny_error()));
-    read_weights(model, file);
+    golden_weights(model, file);
     TINY_MUST(rf_model_forward(model, acts, &batch, NULL, tiny_error()));
     check_logits(model, acts, file, tolerance);
     TINY_MUST(rf_backward_run(backward, model, acts, gradient, loss, tiny_error()));
