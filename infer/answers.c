@@ -209,10 +209,11 @@ static int write_answer(const writer *w, const rf_answer *answer, bool too_long,
     for (int64_t i = 0; i < answer->n; i++) {
         json_array_append_new(ids, json_integer(answer->token[i]));
     }
-    json_t *line = json_pack("{s:s%, s:o, s:I, s:f, s:f, s:b, s:b}", "text", text, bytes, "ids",
-                             ids, "forwards", (json_int_t)answer->forwards, "tokens_per_forward",
-                             tokens_per_forward(answer), "seconds", answer->seconds, "ended",
-                             answer->ended, "too_long", too_long);
+    json_t *line =
+        json_pack("{s:s%, s:o, s:I, s:I, s:f, s:f, s:b, s:b}", "text", text, bytes, "ids", ids,
+                  "forwards", (json_int_t)answer->forwards, "places", (json_int_t)answer->places,
+                  "tokens_per_forward", tokens_per_forward(answer), "seconds", answer->seconds,
+                  "ended", answer->ended, "too_long", too_long);
     bool written = json_dumpf(line, w->out, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0 &&
                    fputc('\n', w->out) != EOF && fflush(w->out) == 0;
     json_decref(line);

@@ -41,6 +41,7 @@ Test(infer_program, files_of_prompts)
         bool ended = n > 0 && json_integer_value(json_array_get(ids, n - 1)) == 256;
         cr_assert(json_is_string(json_object_get(o, "text")) && n >= 1 && n <= 12);
         cr_assert(!!(fabs(rate - (double)n / forwards) < 1e-6));
+        cr_assert(json_number_value(json_object_get(o, "places")) > forwards);
         cr_assert(json_number_value(json_object_get(o, "seconds")) > 0);
         cr_assert(json_is_true(json_object_get(o, "ended")) == ended);
         cr_assert_eq(json_string_length(json_object_get(o, "text")), n - ended);
