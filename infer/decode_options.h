@@ -48,7 +48,8 @@ typedef struct rf_decode_options {
     double order_bias; /* a slot's score counts times this for each masked slot to its left; 0: 1 */
     bool verify_paper; /* place 0 of a slot must pass too; else `released` */
     bool fuse;         /* the plan of a round goes into the last pass of the one before */
-    bool recompute_kv; /* compute the keys and values of slots completed side by side again */
+    bool plan_measured; /* plans hold as many slots as pays (pace.h), else all that may be chosen */
+    bool recompute_kv;  /* compute the keys and values of slots completed side by side again */
     double temperature;
     /* What a draw at a temperature chooses from (rf_draw, kernels.h). 0: from everything. */
     int64_t top_k;
@@ -77,7 +78,7 @@ typedef struct rf_decode_options {
 /* Keys that only some decoders read (rf_decoder.ignores): those of slots, those of drawing, which the
  * others refuse, and those of the decoders of masked diffusion. */
 #define RF_SLOT_SETTINGS                                                                           \
-    "slot_size slot_threshold slot_score order_bias token_threshold fuse verify kv sample"
+    "slot_size slot_threshold slot_score order_bias token_threshold fuse plan verify kv sample"
 #define RF_DRAW_SETTINGS "top_k top_p min_p repetition_penalty"
 #define RF_FILL_SETTINGS "steps remasking cfg eos_rule stop cache rule threshold factor"
 

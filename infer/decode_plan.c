@@ -11,10 +11,11 @@
 
 /* --- Which slots may be chosen ---------------------------------------------------------------- */
 
-/* The masked slots of the first stretch that holds any: an end of text removes the slots behind it,
- * so that later stretches never start. From left to right, only the leftmost slot matters: the plan
- * is causal in position order, so the masks behind it cannot change it. */
-bool rf_plan_list(rf_sequence *s, int64_t end)
+/* Lists M in s->masked: the masked slots before slot `end`, of the first stretch that holds any: an
+ * end of text removes the slots behind it, so that later stretches never start. From left to right,
+ * only the leftmost slot matters: the plan is causal in position order, so the masks behind it
+ * cannot change it. In any order a plan may do with the first ones, for the same reason. */
+static void list_masked(rf_sequence *s, int64_t end)
 {
     const int64_t per_stretch = s->options->block_length / s->slot_size;
     const bool leftmost = s->options->kind == &rf_decoder_left_to_right;
@@ -30,7 +31,11 @@ bool rf_plan_list(rf_sequence *s, int64_t end)
         }
         s->masked[s->n_masked++] = e;
     }
-    return s->n_masked > 0;
+    s->n_open = s->n_masked;
+    if (s->pace != NULL && !s->whole && s->n_masked > 1) {
+        s->n_masked = rf_pace_extent(s->pace, s->rounds == 0, s->n_masked, s->slot_size,
+                                     s->wants_prompt ? s->n_prompt : 0);
+    }
 }
 
 /* --- The pass --------------------------------------------------------------------------------- */
@@ -77,16 +82,18 @@ static void add_masks(rf_sequence *s, rf_batch *batch, int64_t to)
     }
 }
 
+/* Or the same round once more, with all slots. */
 static void begin_round(rf_sequence *s)
 {
-    s->rounds++;
+    s->rounds += !s->whole;
+    s->narrow = s->n_masked < s->n_open;
     s->step = 0;
     ask_drafts(s, RF_SLOT_MASKED, 0, all_at_once(s) ? s->slot_size : 1);
 }
 
 void rf_plan_ask(rf_sequence *s, rf_batch *batch)
 {
-    (void)rf_plan_list(s, s->n_slots);
+    list_masked(s, s->n_slots);
     rf_sequence_add_prompt(s, batch);
     add_masks(s, batch, s->committed);
     begin_round(s);
@@ -94,7 +101,8 @@ void rf_plan_ask(rf_sequence *s, rf_batch *batch)
 
 void rf_plan_ahead(rf_sequence *s, rf_batch *batch, int64_t n, int64_t end)
 {
-    if (rf_plan_list(s, end)) {
+    list_masked(s, end);
+    if (s->n_masked > 0) {
         add_masks(s, batch, s->committed + n);
     }
 }
@@ -157,8 +165,9 @@ static void score_slots(rf_sequence *s)
     }
 }
 
-/* Every slot whose score is above the threshold, or else the single best one. */
-static void select_slots(rf_sequence *s)
+/* Every slot whose score is above the threshold, or else the single best one. False: that might be
+ * one that the plan left out. */
+static bool select_slots(rf_sequence *s)
 {
     int64_t best = s->masked[0];
 
@@ -170,12 +179,16 @@ static void select_slots(rf_sequence *s)
         }
         best = s->score[e] > s->score[best] ? e : best;
     }
+    if (s->n_selected == 0 && s->narrow) {
+        return false;
+    }
     if (s->n_selected == 0) {
         s->selected[s->n_selected++] = best;
     }
     for (int64_t r = 0; r < s->n_selected; r++) {
         s->slot[s->selected[r]] = RF_SLOT_SELECTED;
     }
+    return true;
 }
 
 static void take_drafts(rf_sequence *s)
@@ -194,7 +207,10 @@ bool rf_plan_tell(rf_sequence *s)
         }
         take_drafts(s);
         score_slots(s);
-        select_slots(s);
+        if (!select_slots(s)) {
+            rf_plan_widen(s);
+            return false;
+        }
         s->step = 1;
         if (!all_at_once(s)) {
             ask_drafts(s, RF_SLOT_SELECTED, 1, s->slot_size);
@@ -205,4 +221,12 @@ bool rf_plan_tell(rf_sequence *s)
     }
     rf_sequence_notify(s, RF_EVENT_PLAN);
     return false;
+}
+
+void rf_plan_widen(rf_sequence *s)
+{
+    s->whole = true;
+    for (int64_t r = 0; r < s->n_selected; r++) {
+        s->slot[s->selected[r]] = RF_SLOT_MASKED;
+    }
 }

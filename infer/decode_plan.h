@@ -4,15 +4,14 @@
 
 #include "infer/sequence.h"
 
-/* Lists M, the masked slots before slot `end` that may be chosen next, in s->masked. Returns false
- * when there are none. */
-bool rf_plan_list(rf_sequence *s, int64_t end);
 /* Begins a round: the masks of M run as one causal sequence behind the committed places, at first
  * together with the prompt. */
 void rf_plan_ask(rf_sequence *s, rf_batch *batch);
-/* Takes the answers. True: has asked for more about the same pass; false: the slots are selected
- * and their drafts are there. */
+/* Takes the answers. True: has asked for more about the same pass. Else the slots are selected and
+ * their drafts are there, or the plan was too narrow (rf_plan_widen). */
 bool rf_plan_tell(rf_sequence *s);
+/* The plan of this round left slots out that matter (pace.h): it is to be made again, with all. */
+void rf_plan_widen(rf_sequence *s);
 
 /* The next plan in this pass already (decode.fuse): its masks stand behind the first n transient
  * places, and see them. That is the plan that would be made if just these places were committed;

@@ -82,7 +82,7 @@ static void ask_verify(rf_sequence *s, rf_batch *batch)
             end = fuse && rf_tokenizer_is_eos(s->tokenizer, token) ? e : end;
         }
     }
-    if (fuse) {
+    if (fuse && !(s->narrow && end == s->n_slots)) { /* else more may be committed */
         rf_plan_ahead(s, batch, s->n_verified, end);
     }
 }
@@ -126,18 +126,57 @@ static bool commit_run(rf_sequence *s, int64_t run)
     return any;
 }
 
-/* Nothing is committed, and completion needs to know of drafts that were left out: those behind an
- * end of text, unless that text's own slot passes up to it. (`verify=paper` asks again anyway.) */
+/* The last draft verified is an end of text, and its own slot passes up to it: whatever becomes of
+ * slots before it, those behind it are abandoned. (`verify=paper` judges it again.) */
+static bool passes_to_end(const rf_sequence *s)
+{
+    const int64_t S = s->slot_size, last = s->n_verified - 1, r = last / S;
+    bool passes = !s->options->verify_paper;
+
+    for (int64_t n = r * S + 1; n <= last; n++) {
+        passes = passes && s->pass[n];
+    }
+    return passes && rf_tokenizer_is_eos(s->tokenizer, s->draft[s->selected[r] * S + last % S]);
+}
+
+/* Completion begins where each slot's drafts pass: those behind an end of text, which were left out,
+ * are missing. */
 static bool lacks_drafts(const rf_sequence *s)
 {
     const int64_t S = s->slot_size, last = s->selected[s->n_selected - 1];
     const int64_t n_drafts = (s->n_selected - 1) * S + rf_sequence_length(s, last);
-    bool passes = true;
+    return s->n_verified < n_drafts && !s->options->verify_paper && !passes_to_end(s);
+}
 
-    for (int64_t n = (s->n_verified - 1) / S * S + 1; n < s->n_verified; n++) {
-        passes = passes && s->pass[n];
+/* --- How much of a plan matters --------------------------------------------------------------- */
+
+/* Number of the slots from the first masked one to slot e that were not decided before. */
+static int64_t count_open(const rf_sequence *s, int64_t e)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i <= e; i++) {
+        n += s->slot[i] == RF_SLOT_MASKED || s->slot[i] == RF_SLOT_SELECTED;
     }
-    return s->n_verified < n_drafts && !passes && !s->options->verify_paper;
+    return n;
+}
+
+/* How many of the slots that the plan chose from settle what this round does: what was selected
+ * behind them is not committed, whatever it is. 0: nothing is settled by less than all. */
+static int64_t settled_by(const rf_sequence *s, int64_t run)
+{
+    const int64_t S = s->slot_size;
+    for (int64_t n = 0; n < run; n++) {
+        const int64_t e = s->selected[n / S];
+        if (rf_tokenizer_is_eos(s->tokenizer, s->draft[e * S + n % S])) {
+            return count_open(s, e);
+        }
+    }
+    if (run == s->n_verified || !(s->score[s->selected[0]] > s->options->slot_threshold)) {
+        return 0;
+    }
+    return run >= S           ? count_open(s, s->selected[run / S])
+           : passes_to_end(s) ? count_open(s, s->selected[(s->n_verified - 1) / S])
+                              : 0;
 }
 
 /* --- Rounds ----------------------------------------------------------------------------------- */
@@ -154,8 +193,33 @@ static bool end_round(rf_sequence *s)
     rf_sequence_notify(s, RF_EVENT_COMMIT);
     s->phase = PLAN;
     s->cycle = 0;
-    s->done = !rf_plan_list(s, s->n_slots);
+    s->whole = false;
+    s->done = count_open(s, s->n_slots - 1) == 0;
     return !s->done && rf_plan_holds(s);
+}
+
+/* Behind a verification. True: the next round has begun in this pass. */
+static bool judge(rf_sequence *s)
+{
+    const int64_t run = passing_run(s), settled = settled_by(s, run);
+
+    if (s->narrow && settled == 0) {
+        rf_plan_widen(s);
+        s->phase = PLAN;
+        return false;
+    }
+    if (s->pace != NULL) {
+        rf_pace_take_need(s->pace, s->rounds == 1, settled > 0 ? settled : s->n_slots);
+    }
+    if (commit_run(s, run)) {
+        return end_round(s);
+    }
+    s->all_drafts = lacks_drafts(s);
+    if (!s->all_drafts) {
+        rf_complete_begin(s);
+        s->phase = COMPLETE;
+    }
+    return false;
 }
 
 static void ask(rf_sequence *s, rf_batch *batch)
@@ -177,19 +241,11 @@ static bool tell(rf_sequence *s)
         if (rf_plan_tell(s)) {
             return true;
         }
-        s->phase = VERIFY;
+        s->phase = s->n_selected > 0 ? VERIFY : PLAN; /* once more, with all slots */
         s->all_drafts = false;
         return false;
     case VERIFY:
-        if (commit_run(s, passing_run(s))) {
-            return end_round(s);
-        }
-        s->all_drafts = lacks_drafts(s);
-        if (!s->all_drafts) {
-            rf_complete_begin(s);
-            s->phase = COMPLETE;
-        }
-        return false;
+        return judge(s);
     default:
         return rf_complete_tell(s) && end_round(s);
     }

@@ -95,8 +95,10 @@ static void make_seats(rf_engine *e)
     for (int64_t i = 0; i < e->capacity; i++) {
         rf_sequence_new(&e->seat[i].sequence, &e->options, e->tokenizer,
                         i * slab_of(&e->options, e->max_prompt));
+        e->seat[i].sequence.pace = e->options.plan_measured ? &e->pace : NULL;
         e->seat[i].request = -1;
     }
+    rf_pace_new(&e->pace, e->seat[0].sequence.n_slots);
 }
 
 static void ban(rf_engine *e, int32_t id)
@@ -172,6 +174,10 @@ void rf_engine_free(rf_engine *e)
 static void gather(rf_engine *e)
 {
     rf_batch_clear(&e->batch);
+    e->pace.sequences = 0;
+    for (int64_t i = 0; i < e->capacity; i++) {
+        e->pace.sequences += e->seat[i].request >= 0;
+    }
     for (int64_t i = 0; i < e->capacity; i++) {
         rf_seat *seat = &e->seat[(e->turn + i) % e->capacity];
         rf_sequence *s = &seat->sequence;
@@ -296,10 +302,14 @@ static void guide(rf_engine *e)
 static int run_pass(rf_engine *e, rf_error *err)
 {
     gather(e);
+    double begin = rf_log_seconds();
     RF_TRY(rf_model_forward(e->model, e->acts, &e->batch, e->cache, err));
     guide(e);
-    for (bool more = true; more;) {
+    for (bool more = true, first = true; more; first = false) {
         RF_TRY(ask_head(e, err));
+        if (first) {
+            rf_pace_take_pass(&e->pace, e->batch.n, rf_log_seconds() - begin);
+        }
         more = false;
         for (int64_t i = 0; i < e->capacity; i++) {
             rf_seat *seat = &e->seat[i];

@@ -47,6 +47,7 @@ typedef struct rf_engine {
     int64_t max_prompt, capacity;  /* of a prompt; seats */
     /* Never produced: mask and begin tokens, ends of text where the options say so. */
     int32_t banned[2 + sizeof((rf_specials *)0)->eos / sizeof(int32_t)], n_banned;
+    rf_pace pace;                  /* of passes and plans, since the engine was made */
     rf_cache *cache;               /* [capacity] slabs */
     rf_acts *acts;                 /* of the last pass */
     rf_batch batch;                /* of the last pass */

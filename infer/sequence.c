@@ -45,7 +45,7 @@ void rf_sequence_begin(rf_sequence *s, const int32_t *prompt, int64_t n_prompt, 
     s->observer = NULL;
     s->phase = s->step = 0;
     s->cycle = 0;
-    s->done = false;
+    s->done = s->whole = false;
     s->wants_prompt = true;
     s->committed = s->forwards = s->places = s->rounds = s->stretch = s->n_queries = 0;
     for (int64_t i = 0; i < s->n_tokens; i++) {

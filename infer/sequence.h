@@ -15,6 +15,7 @@
 #include "common/model/batch.h"
 #include "common/text/tokenizer.h"
 #include "infer/decode_options.h"
+#include "infer/pace.h"
 
 typedef struct rf_sequence rf_sequence;
 
@@ -69,7 +70,8 @@ struct rf_sequence {
     const rf_decode_options *options;     /* resolved. Not owned */
     const rf_tokenizer *tokenizer;        /* not owned */
     int64_t n_tokens, slot_size, n_slots; /* of the response; the last slot may be shorter */
-    int64_t slab;                         /* place of the cache at which the slab begins */
+    rf_pace *pace; /* for the plans of refusion; NULL: they hold all masked slots. Not owned */
+    int64_t slab;  /* place of the cache at which the slab begins */
 
     /* The prompt. Not owned. */
     const int32_t *prompt;
@@ -98,6 +100,9 @@ struct rf_sequence {
     /* A round of slots (decode_refusion.c, decode_plan.c, decode_complete.c). Owned */
     int64_t stretch; /* decode_fill.c: first place of the current decode.block_length places */
     int64_t *masked, n_masked;     /* M, those that the plan chooses from, ascending */
+    int64_t n_open;                /* of these and those behind them that the plan leaves out */
+    bool narrow;                   /* the plan of this round left some out */
+    bool whole;                    /* this round's plan must hold all */
     int64_t plan_row;              /* of the batch: the first mask of the plan */
     int64_t plan_at;               /* of the slab: the same; -1: none in this pass */
     int64_t n_verified;            /* drafts that are verified together, */

@@ -50,6 +50,8 @@ enum { ORACLE_LENGTH = 64 }; /* most response tokens */
     X(fused_stretch, "... of the next block")                                                      \
     X(fused_complete, "... behind the last cycle of a completion")                                 \
     X(fused_again, "drafts behind an end of text are verified after all")                          \
+    X(narrow, "narrow plans compute fewer places")                                                 \
+    X(widened, "... and are too narrow")                                                           \
     X(short_slot, "the last slot is shorter")                                                      \
     X(short_selected, "... and selected behind others")                                            \
     X(short_completed, "... and completed alone")                                                  \

@@ -93,7 +93,7 @@ static void watch(void *user, rf_event_kind kind, const rf_sequence *s)
 {
     watcher *w = user;
     rf_engine *d = w->decoder;
-    if (kind == RF_EVENT_PLAN) {
+    if (kind == RF_EVENT_PLAN && w->plan != NULL) {
         int32_t place = (int32_t)d->batch.n;
         for (int64_t j = 0; j < s->n_masked; j++) {
             place -= (int32_t)rf_sequence_length(s, s->masked[j]);
@@ -128,12 +128,18 @@ static void describe(char *text, size_t bytes, const trial *t, const oracle *a, 
     }
 }
 
-/* Decodes with the options given; *w: what there was to see. */
+/* Decodes with the options given; *w: what there was to see. narrow > 0: as if rounds had lately
+ * been settled by so many slots (pace.h). */
 static rf_answer decode(watcher *w, const trial *t, const rf_decode_options *options,
-                        rf_model *model, const rf_tokenizer *tokenizer)
+                        rf_model *model, const rf_tokenizer *tokenizer, int64_t narrow)
 {
     rf_answer answer;
     TINY_MUST(rf_engine_new(&w->decoder, model, tokenizer, options, MAX_PROMPT, 1, tiny_error()));
+    rf_pace *pace = &w->decoder->pace;
+    for (int i = 0; i < 2 && narrow > 0 && narrow < pace->n_slots; i++) {
+        pace->need[i][narrow] = pace->need[i][pace->n_slots];
+        pace->need[i][pace->n_slots] = 0;
+    }
     const rf_request request = {.prompt = t->prompt,
                                 .n_prompt = t->n_prompt,
                                 .index = t->index,
@@ -184,6 +190,29 @@ static void check_fused(const oracle *a, const watcher *w, const watcher *plain_
               (long long)fused->forwards, (long long)a->fused, text);
 }
 
+/* Nor does decode.plan change anything but passes and places, however narrow plans are. */
+static void check_narrow(oracle *a, const trial *t, rf_model *model, const rf_answer *plain,
+                         const rf_answer *fused)
+{
+    char text[1024];
+    for (int64_t narrow = 1; narrow <= 3; narrow++) {
+        watcher w = {0};
+        rf_decode_options options = t->options;
+        options.plan_measured = true;
+        options.fuse = (t->index + (uint64_t)narrow) % 2 == 0;
+        rf_answer answer = decode(&w, t, &options, model, a->tokenizer, narrow);
+        describe(text, sizeof text, t, a, &answer);
+        cr_assert(answer.n == plain->n && answer.ended == plain->ended &&
+                      answer.rounds == plain->rounds &&
+                      memcmp(answer.token, plain->token, (size_t)plain->n * sizeof(int32_t)) == 0,
+                  "plans of %lld slots: %s", (long long)narrow, text);
+        const rf_answer *whole = options.fuse ? fused : plain;
+        oracle_hit(a, HIT_narrow, answer.places < whole->places);
+        oracle_hit(a, HIT_widened, answer.forwards > whole->forwards);
+        rf_answer_free(&answer);
+    }
+}
+
 static void run_trial(oracle *a, const trial *t, rf_model *model, double tolerance)
 {
     static double plan[2][ORACLE_LENGTH * SHARP_VOCABULARY];
@@ -192,12 +221,13 @@ static void run_trial(oracle *a, const trial *t, rf_model *model, double toleran
 
     fuse.fuse = true;
     oracle_run(a, &t->options, t->prompt, t->n_prompt, t->index);
-    rf_answer plain = decode(&w[0], t, &t->options, model, a->tokenizer);
-    rf_answer fused = decode(&w[1], t, &fuse, model, a->tokenizer);
+    rf_answer plain = decode(&w[0], t, &t->options, model, a->tokenizer, 0);
+    rf_answer fused = decode(&w[1], t, &fuse, model, a->tokenizer, 0);
     if (!a->close) {
         check_plain(a, &w[0], t, &plain, tolerance);
     }
     check_fused(a, &w[1], &w[0], t, &fused, &plain);
+    check_narrow(a, t, model, &plain, &fused);
     rf_answer_free(&plain);
     rf_answer_free(&fused);
 }

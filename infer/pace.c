@@ -1,0 +1,96 @@
+#include "infer/pace.h"
+
+#include "common/base/alloc.h"
+
+#include <stdlib.h>
+
+void rf_pace_new(rf_pace *p, int64_t n_slots)
+{
+    *p = (rf_pace){.sequences = 1, .n_slots = n_slots};
+    for (int i = 0; i < 2; i++) {
+        p->need[i] = rf_alloc((size_t)n_slots + 1, sizeof *p->need[i]);
+        p->need[i][n_slots] = 1; /* until something else is known */
+    }
+}
+
+void rf_pace_free(rf_pace *p)
+{
+    free(p->need[0]);
+    free(p->need[1]);
+    *p = (rf_pace){0};
+}
+
+/* Follows quickly what is faster and slowly what is slower: others may have held the cores. */
+void rf_pace_take_pass(rf_pace *p, int64_t n, double seconds)
+{
+    int i = 0;
+    while (i + 1 < RF_PACE_SIZES && n >> (i + 1) > 0) {
+        i++;
+    }
+    if (p->seconds[i] <= 0) {
+        p->places[i] = (double)n;
+        p->seconds[i] = seconds;
+        return;
+    }
+    const double expected = p->seconds[i] * (double)n / p->places[i];
+    const double rate = seconds < expected ? 0.5 : 0.05;
+    p->places[i] += rate * ((double)n - p->places[i]);
+    p->seconds[i] += rate * (seconds - p->seconds[i]);
+}
+
+void rf_pace_take_need(rf_pace *p, bool is_first, int64_t need)
+{
+    enum { MEMORY = 16 }; /* rounds */
+    double *share = p->need[is_first ? 0 : 1];
+    for (int64_t i = 0; i <= p->n_slots; i++) {
+        share[i] *= 1 - 1.0 / MEMORY;
+    }
+    share[need < p->n_slots ? need : p->n_slots] += 1.0 / MEMORY;
+}
+
+/* Straight lines between the sizes seen; below the least as much as there, beyond the largest in
+ * proportion. */
+double rf_pace_cost(const rf_pace *p, double n)
+{
+    int below = -1;
+    for (int i = 0; i < RF_PACE_SIZES; i++) {
+        if (p->seconds[i] <= 0) {
+            continue;
+        }
+        if (p->places[i] >= n) {
+            if (below < 0) {
+                return p->seconds[i];
+            }
+            const double share = (n - p->places[below]) / (p->places[i] - p->places[below]);
+            return p->seconds[below] + share * (p->seconds[i] - p->seconds[below]);
+        }
+        below = i;
+    }
+    return below < 0 ? n : p->seconds[below] * n / p->places[below];
+}
+
+/* A short history says little: something is added to the chance that a narrow plan is too narrow,
+ * and what it wins must be more than the noise of a pass. */
+int64_t rf_pace_extent(const rf_pace *p, bool is_first, int64_t n_masked, int64_t S,
+                       int64_t n_before)
+{
+    const double *share = p->need[is_first ? 0 : 1], B = (double)p->sequences, doubt = 0.1;
+    const double whole = rf_pace_cost(p, B * (double)(n_before + n_masked * S));
+    const double again = rf_pace_cost(p, B * (double)(n_masked * S));
+    double least = 0.95 * whole, beyond = doubt;
+    int64_t best = n_masked;
+
+    for (int64_t x = n_masked; x <= p->n_slots; x++) {
+        beyond += share[x];
+    }
+    for (int64_t x = n_masked - 1; x >= 1; x--) { /* beyond: chance that x slots are too few */
+        const double narrow = rf_pace_cost(p, B * (double)(n_before + x * S));
+        const double verify = rf_pace_cost(p, B * (double)(x * S)); /* at most, and in vain */
+        if (narrow + beyond * (verify + again) < least) {
+            least = narrow + beyond * (verify + again);
+            best = x;
+        }
+        beyond += share[x];
+    }
+    return best;
+}
