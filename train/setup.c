@@ -40,6 +40,7 @@ static int open_settings(rf_setup *s, rf_error *err)
     s->run.folder = s->set.folder;
     s->run.keep = s->set.checkpoint_keep;
     s->run.keeps_best = s->set.checkpoint_best;
+    s->run.tensorboard = s->set.tensorboard;
     return default_decoder(s->config, &s->objective, err);
 }
 

@@ -82,6 +82,8 @@ const rf_config_key rf_train_keys[] = {
      "the run folder; default: runs/ and the name of the configuration file"},
     {"log.every", RF_KEY_INT, "10", 1, 1e9, NULL, CHANGES,
      "steps between lines of text; metrics.jsonl has every step"},
+    {"log.tensorboard", RF_KEY_BOOL, "false", 0, 0, NULL, CHANGES,
+     "curves for TensorBoard too, as event files in the run folder"},
     {"log.valid_every", RF_KEY_INT, "200", 0, 1e12, NULL, CHANGES,
      "steps between validations, and one at the end; 0: none"},
     {"log.valid_rows", RF_KEY_INT, "0", 0, 1e12, NULL, CHANGES,
@@ -216,6 +218,7 @@ static void read_logging(rf_train_settings *out, const rf_config *config)
     out->checkpoint_keep = rf_config_int(config, "checkpoint.keep");
     out->checkpoint_best = rf_config_bool(config, "checkpoint.best");
     out->folder = rf_config_string(config, "log.dir");
+    out->tensorboard = rf_config_bool(config, "log.tensorboard");
     out->log_every = rf_config_int(config, "log.every");
     out->valid_every = rf_config_int(config, "log.valid_every");
     out->valid_rows = rf_config_int(config, "log.valid_rows");

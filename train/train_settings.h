@@ -36,6 +36,7 @@ typedef struct rf_train_settings {
     bool checkpoint_best;
 
     const char *folder; /* the run folder */
+    bool tensorboard;
     int64_t log_every, valid_every, valid_rows, samples_every, n_samples;
     const char *dump; /* "": none */
 } rf_train_settings;

@@ -4,6 +4,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/number.h"
+#include "train/run/tensorboard.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -14,9 +15,11 @@
 #include <unistd.h>
 
 enum { LAST_EVENTS_BYTES = 256 };
+_Static_assert(RF_MAX_PARTS + 4 <= RF_TENSORBOARD_VALUES, "the curves of a step are one event");
 
 struct rf_metrics {
     FILE *metrics, *samples;
+    rf_tensorboard *board; /* NULL: none */
     bool has_warned;
     char last_events[LAST_EVENTS_BYTES]; /* " valid checkpoint ": those of the step opened at */
 };
@@ -106,6 +109,11 @@ out:
     return rc;
 }
 
+int rf_metrics_open_tensorboard(rf_metrics *m, const char *folder, int64_t step, rf_error *err)
+{
+    return rf_tensorboard_open(&m->board, folder, step, err);
+}
+
 void rf_metrics_close(rf_metrics *m)
 {
     if (m == NULL) {
@@ -117,6 +125,7 @@ void rf_metrics_close(rf_metrics *m)
     if (m->samples != NULL) {
         fclose(m->samples);
     }
+    rf_tensorboard_close(m->board);
     free(m);
 }
 
@@ -146,6 +155,13 @@ static void put_real(FILE *file, const char *name, double x)
     } else {
         fprintf(file, ",\"%s\":null", name);
     }
+}
+
+/* A field of a step that is a curve of TensorBoard too. */
+static void put_curve(rf_metrics *m, const char *name, double x)
+{
+    put_real(m->metrics, name, x);
+    rf_tensorboard_add(m->board, "train", name, x);
 }
 
 static void put_int(FILE *file, const char *name, int64_t x)
@@ -190,13 +206,13 @@ void rf_metrics_step(rf_metrics *m, const rf_step_metrics *x, int64_t every)
     char name[64];
     fprintf(file, "{\"event\":\"step\"");
     put_int(file, "step", x->step);
-    put_real(file, "loss", x->loss);
+    put_curve(m, "loss", x->loss);
     for (int part = 0; part < x->objective->n_parts; part++) {
         snprintf(name, sizeof name, "loss_%s", x->objective->part[part].name);
-        put_real(file, name, x->part_loss[part]);
+        put_curve(m, name, x->part_loss[part]);
     }
-    put_real(file, "grad_norm", x->grad_norm);
-    put_real(file, "lr", x->lr);
+    put_curve(m, "grad_norm", x->grad_norm);
+    put_curve(m, "lr", x->lr);
     for (int part = 0; part < x->objective->n_parts; part++) {
         snprintf(name, sizeof name, "n_%s", x->objective->part[part].name);
         put_int(file, name, x->counts.n_targets[part]);
@@ -205,12 +221,13 @@ void rf_metrics_step(rf_metrics *m, const rf_step_metrics *x, int64_t every)
     put_int(file, "tokens", x->counts.n_places);
     put_real(file, "fill", x->fill);
     fprintf(file, ",\"skipped\":%s", x->skipped ? "true" : "false");
-    put_real(file, "tokens_per_second", x->tokens_per_second);
+    put_curve(m, "tokens_per_second", x->tokens_per_second);
     put_real(file, "seconds", x->seconds);
     put_real(file, "elapsed", x->elapsed);
     put_real(file, "eta", x->eta);
     fputc('}', file);
     end_line(m, file);
+    rf_tensorboard_write(m->board, x->step);
     say_step(x, every);
 }
 
@@ -247,6 +264,21 @@ static void write_json(rf_metrics *m, FILE *file, json_t *line)
     json_decref(line);
 }
 
+/* loss, loss_<part>: what is not finite stands there as null */
+static void draw_validation(rf_metrics *m, int64_t step, json_t *fields)
+{
+    const char *name;
+    json_t *value;
+    json_object_foreach(fields, name, value)
+    {
+        if (strncmp(name, "loss", 4) == 0) {
+            double loss = json_is_null(value) ? (double)NAN : json_number_value(value);
+            rf_tensorboard_add(m->board, "valid", name, loss);
+        }
+    }
+    rf_tensorboard_write(m->board, step);
+}
+
 void rf_metrics_event(rf_metrics *m, const char *event, int64_t step, json_t *fields)
 {
     if (m == NULL) {
@@ -256,9 +288,12 @@ void rf_metrics_event(rf_metrics *m, const char *event, int64_t step, json_t *fi
     json_t *line = json_pack("{s:s,s:I}", "event", event, "step", (json_int_t)step);
     if (fields != NULL) {
         json_object_update(line, fields);
-        json_decref(fields);
     }
     write_json(m, m->metrics, line);
+    if (strcmp(event, "valid") == 0) {
+        draw_validation(m, step, fields);
+    }
+    json_decref(fields);
 }
 
 void rf_metrics_sample(rf_metrics *m, json_t *fields)
@@ -276,5 +311,6 @@ void rf_metrics_sync(rf_metrics *m)
         /* A device or a pipe cannot; there is nothing to do about it. */
         (void)fdatasync(fileno(m->metrics));
         (void)fdatasync(fileno(m->samples));
+        rf_tensorboard_sync(m->board);
     }
 }

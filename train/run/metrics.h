@@ -1,4 +1,4 @@
-/* metrics.h: what a run reports: metrics.jsonl, and lines for people.          all local
+/* metrics.h: what a run reports: metrics.jsonl, curves, and lines for people.  all local
  *
  * One writer, rank 0; on other ranks the pointer is NULL and every call does nothing. The schema is
  * in train/README.md. Numbers are written so that they read back with the same bits; what is not
@@ -33,6 +33,10 @@ typedef struct rf_step_metrics {
  * same for samples.jsonl. Caller closes. */
 RF_MUST_CHECK int rf_metrics_open(rf_metrics **out, const char *folder, int64_t step,
                                   rf_error *err);
+/* Also writes the curves of steps and of events "valid" (loss, loss_<part>) for TensorBoard from now
+ * on, as train/run/tensorboard.h says. Once, behind rf_metrics_open, with its arguments. */
+RF_MUST_CHECK int rf_metrics_open_tensorboard(rf_metrics *metrics, const char *folder, int64_t step,
+                                              rf_error *err);
 void rf_metrics_close(rf_metrics *metrics); /* NULL is fine */
 
 /* A line for the step; text every `every` steps (on a terminal a live line each step). */

@@ -210,6 +210,9 @@ static int begin_alone(rf_run *run, const rf_config *config, const rf_progress *
     }
     RF_TRY(write_config(run, config, err));
     RF_TRY(rf_metrics_open(&run->metrics, run->folder, progress->step, err));
+    if (run->tensorboard) {
+        RF_TRY(rf_metrics_open_tensorboard(run->metrics, run->folder, progress->step, err));
+    }
     if (!here) {
         return RF_OK;
     }

@@ -19,6 +19,7 @@ typedef struct rf_run {
     const char *folder;         /* log.dir; not owned */
     int64_t keep;               /* checkpoint.keep */
     bool keeps_best;            /* checkpoint.best */
+    bool tensorboard;           /* log.tensorboard */
     char resume[RF_PATH_BYTES]; /* the checkpoint it goes on from, "" : none */
     char best[64];              /* name of the best checkpoint in the folder, "" : none */
     int64_t saved_step;         /* of the newest checkpoint; -1: none */
