@@ -2,7 +2,7 @@
 # moment and goes on where it was.
 . configs/compare/decoders.sh
 model=configs/compare/model.yaml
-objectives="ar mdm refusion"
+objectives="ar mdm block refusion"
 tasks="sudoku4 sort chain countdown"
 seeds="1 2 3"
 within=1
