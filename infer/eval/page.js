@@ -171,7 +171,8 @@ function frame(width, height, xs, ys, options) {
   if (options.title) node.append(svg("text", {class: "title", x: left, y: 14}, options.title));
   return {node, x, y, width, height, top, bottom, left, right};
 }
-/* Redraws a figure at the width that it has. */
+/* Redraws a figure at the width that it has: once when the page is whole, then whenever it changes. */
+const figures = [];
 function figure(draw, caption) {
   const place = el("div"), node = el("figure", {}, place, caption ? el("figcaption", {}, caption) : null);
   let width = 0;
@@ -181,6 +182,7 @@ function figure(draw, caption) {
   };
   new ResizeObserver(() => requestAnimationFrame(() => redraw(false))).observe(place);
   node.redraw = () => redraw(true);
+  figures.push(() => redraw(false));
   return node;
 }
 /* The mark next to the pointer, or the next one by arrow keys, tells what it is. marks: {x, y, text} in places of the picture. */
@@ -437,3 +439,4 @@ lossSection();
 orderSection();
 answerSection();
 settingsSection();
+figures.forEach(draw => draw());
