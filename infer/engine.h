@@ -9,7 +9,7 @@
 #define RF_INFER_ENGINE_H
 
 #include "common/model/model.h"
-#include "infer/decoder.h"
+#include "infer/decode/decoder.h"
 
 typedef struct rf_request {
     const int32_t *prompt; /* [n_prompt] outlives the request's answer */

@@ -4,7 +4,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "data/objective.h"
-#include "infer/decoder.h"
+#include "infer/decode/decoder.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
 
 #include "common/base/config/config.h"
 #include "common/store/checkpoint.h"
-#include "infer/decode_options.h"
+#include "infer/decode/options.h"
 
 /* The header of a checkpoint, then (once the sizes are known) the model. */
 typedef struct rf_loaded {

@@ -2,7 +2,7 @@
 #ifndef RF_INFER_SHOW_H
 #define RF_INFER_SHOW_H
 
-#include "infer/sequence.h"
+#include "infer/decode/sequence.h"
 
 #include <stdio.h>
 

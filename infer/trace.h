@@ -6,7 +6,7 @@
 #ifndef RF_INFER_TRACE_H
 #define RF_INFER_TRACE_H
 
-#include "infer/sequence.h"
+#include "infer/decode/sequence.h"
 
 #include <jansson.h>
 

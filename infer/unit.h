@@ -2,7 +2,7 @@
 #ifndef RF_INFER_UNIT_H
 #define RF_INFER_UNIT_H
 
-#include "infer/sequence.h"
+#include "infer/decode/sequence.h"
 
 /* A few tokens that are whole characters together, as one line shows them. */
 typedef struct rf_unit {

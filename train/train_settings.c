@@ -1,7 +1,7 @@
 #include "train/train_settings.h"
 
 #include "data/keys.h"
-#include "infer/decode_options.h"
+#include "infer/decode/options.h"
 
 #include <inttypes.h>
 #include <string.h>

@@ -2,7 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/options.h"
-#include "infer/decode_options.h"
+#include "infer/decode/options.h"
 
 #include <inttypes.h>
 #include <math.h>

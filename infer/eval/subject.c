@@ -3,7 +3,7 @@
 #include "common/base/alloc.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
-#include "infer/decoder.h"
+#include "infer/decode/decoder.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

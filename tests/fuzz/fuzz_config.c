@@ -7,7 +7,7 @@
  */
 #include "data/keys.h"
 #include "data/objective.h"
-#include "infer/decode_options.h"
+#include "infer/decode/options.h"
 #include "tests/fuzz/fuzz.h"
 #include "train/train_settings.h"
 

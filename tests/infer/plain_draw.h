@@ -4,7 +4,7 @@
 #define RF_TESTS_INFER_PLAIN_DRAW_H
 
 #include "common/kernels/gumbel.h"
-#include "infer/decode_options.h"
+#include "infer/decode/options.h"
 
 #include <math.h>
 #include <stdbool.h>

@@ -6,8 +6,8 @@
  * the round, it is made again with all. Which of both is chosen never shows in an answer, only in
  * forward passes, places and time. An engine has one pace for all its sequences.
  */
-#ifndef RF_INFER_PACE_H
-#define RF_INFER_PACE_H
+#ifndef RF_INFER_DECODE_PACE_H
+#define RF_INFER_DECODE_PACE_H
 
 #include <stdbool.h>
 #include <stdint.h>

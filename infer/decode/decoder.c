@@ -1,4 +1,4 @@
-#include "infer/decoder.h"
+#include "infer/decode/decoder.h"
 
 #include <string.h>
 

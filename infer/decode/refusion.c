@@ -1,18 +1,18 @@
 /* Select and infill (arXiv:2512.13586). A round plans the masked slots of a stretch (the response
- * in pieces of decode.block_length, from left to right; decode_plan.c), verifies the selected drafts
+ * in pieces of decode.block_length, from left to right; plan.c), verifies the selected drafts
  * together, and completes the slots side by side where verification committed nothing.
  * `refusion-left-to-right` is the same with one slot a round. */
-#include "infer/decode_complete.h"
-#include "infer/decode_plan.h"
-#include "infer/decoder.h"
+#include "infer/decode/complete.h"
+#include "infer/decode/decoder.h"
+#include "infer/decode/plan.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 
 enum {
-    PLAN,    /* decode_plan.c */
+    PLAN,    /* plan.c */
     VERIFY,  /* the drafts of the selected slots, in sequence */
-    COMPLETE /* decode_complete.c */
+    COMPLETE /* complete.c */
 };
 
 /* --- Settings --------------------------------------------------------------------------------- */

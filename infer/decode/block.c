@@ -2,8 +2,8 @@
  * masked diffusion; a block sees itself and what stands before it, never what comes behind. So the
  * keys and values of a block that is full are final once a pass has computed it without masks. That
  * pass is not one of its own: it goes along with the first step of the next block. */
-#include "infer/decode_fill.h"
-#include "infer/decoder.h"
+#include "infer/decode/decoder.h"
+#include "infer/decode/fill.h"
 
 static int resolve(rf_decode_options *o, rf_error *err)
 {

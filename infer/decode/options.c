@@ -1,6 +1,6 @@
-#include "infer/decode_options.h"
+#include "infer/decode/options.h"
 
-#include "infer/decoder.h"
+#include "infer/decode/decoder.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -13,10 +13,10 @@
  * again. (A plan asks for all slots' first drafts, then for the rest of the few it selects: the
  * head of a large vocabulary costs more than a layer.)
  */
-#ifndef RF_INFER_DECODER_H
-#define RF_INFER_DECODER_H
+#ifndef RF_INFER_DECODE_DECODER_H
+#define RF_INFER_DECODE_DECODER_H
 
-#include "infer/sequence.h"
+#include "infer/decode/sequence.h"
 
 struct rf_decoder {
     const char *objective; /* objective.kind of the models that it is for */
@@ -48,7 +48,7 @@ struct rf_decoder {
 };
 
 /* All decoders: X(id, name), with `between` between one and the next. rf_decoder_<id> is defined in
- * a file decode_*.c, its name is the value of decode.kind. Another decoder is a file and a line
+ * a file of this folder, its name is the value of decode.kind. Another decoder is a file and a line
  * here. */
 /* clang-format off: a line each */
 #define RF_DECODERS(X, between)                                                                    \

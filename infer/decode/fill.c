@@ -1,4 +1,4 @@
-#include "infer/decode_fill.h"
+#include "infer/decode/fill.h"
 
 #include "common/base/rng.h"
 

@@ -1,4 +1,4 @@
-#include "infer/pace.h"
+#include "infer/decode/pace.h"
 
 #include "common/base/alloc.h"
 

@@ -8,14 +8,14 @@
  * which they were committed; what lies behind the `committed` places is transient: every forward
  * pass writes it anew.
  */
-#ifndef RF_INFER_SEQUENCE_H
-#define RF_INFER_SEQUENCE_H
+#ifndef RF_INFER_DECODE_SEQUENCE_H
+#define RF_INFER_DECODE_SEQUENCE_H
 
 #include "common/base/rng.h"
 #include "common/model/batch.h"
 #include "common/text/tokenizer.h"
-#include "infer/decode_options.h"
-#include "infer/pace.h"
+#include "infer/decode/options.h"
+#include "infer/decode/pace.h"
 
 typedef struct rf_sequence rf_sequence;
 
@@ -97,16 +97,16 @@ struct rf_sequence {
     rf_slot_state *slot;
     int64_t *round; /* [n_slots] in which it was committed, from 1; 0: not yet */
 
-    /* A round of slots (decode_refusion.c, decode_plan.c, decode_complete.c). Owned */
-    int64_t stretch; /* decode_fill.c: first place of the current decode.block_length places */
-    int64_t *masked, n_masked;     /* M, those that the plan chooses from, ascending */
-    int64_t n_open;                /* of these and those behind them that the plan leaves out */
-    bool narrow;                   /* the plan of this round left some out */
-    bool whole;                    /* this round's plan must hold all */
-    int64_t plan_row;              /* of the batch: the first mask of the plan */
-    int64_t plan_at;               /* of the slab: the same; -1: none in this pass */
-    int64_t n_verified;            /* drafts that are verified together, */
-    bool all_drafts;               /* also those behind an end of text */
+    /* A round of slots (refusion.c, plan.c, complete.c). Owned */
+    int64_t stretch;           /* fill.c: first place of the current decode.block_length places */
+    int64_t *masked, n_masked; /* M, those that the plan chooses from, ascending */
+    int64_t n_open;            /* of these and those behind them that the plan leaves out */
+    bool narrow;               /* the plan of this round left some out */
+    bool whole;                /* this round's plan must hold all */
+    int64_t plan_row;          /* of the batch: the first mask of the plan */
+    int64_t plan_at;           /* of the slab: the same; -1: none in this pass */
+    int64_t n_verified;        /* drafts that are verified together, */
+    bool all_drafts;           /* also those behind an end of text */
     int64_t *selected, n_selected; /* ascending */
     int64_t *accepted;             /* [n_selected] places accepted so far while completing */
     bool *pass;                    /* [n_selected * slot_size] verdicts of verification */

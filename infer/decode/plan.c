@@ -3,9 +3,9 @@
  * decode.slot_threshold are selected, or the best one alone. With decode.slot_score=first the head
  * is asked for the first drafts of all slots, then for the other drafts of those selected: that of
  * a large vocabulary costs more than a layer. The other scores need all drafts. */
-#include "infer/decode_plan.h"
+#include "infer/decode/plan.h"
 
-#include "infer/decoder.h"
+#include "infer/decode/decoder.h"
 
 #include <math.h>
 

@@ -1,8 +1,8 @@
-/* decode_complete.h: step 3 of a round of `refusion`, its own state machine (s->step). local */
+/* complete.h: step 3 of a round of `refusion`, its own state machine (s->step). local */
 #ifndef RF_INFER_DECODE_COMPLETE_H
 #define RF_INFER_DECODE_COMPLETE_H
 
-#include "infer/sequence.h"
+#include "infer/decode/sequence.h"
 
 /* Behind a verification that committed nothing. s->pass: its verdicts. */
 void rf_complete_begin(rf_sequence *s);

@@ -1,7 +1,7 @@
-#include "infer/sequence.h"
+#include "infer/decode/sequence.h"
 
 #include "common/base/alloc.h"
-#include "infer/decoder.h"
+#include "infer/decode/decoder.h"
 
 #include <stdlib.h>
 

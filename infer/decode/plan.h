@@ -1,8 +1,8 @@
-/* decode_plan.h: step 1 of a round of `refusion`: which slots, with which drafts. all local */
+/* plan.h: step 1 of a round of `refusion`: which slots, with which drafts. all local */
 #ifndef RF_INFER_DECODE_PLAN_H
 #define RF_INFER_DECODE_PLAN_H
 
-#include "infer/sequence.h"
+#include "infer/decode/sequence.h"
 
 /* Begins a round: the masks of M run as one causal sequence behind the committed places, at first
  * together with the prompt. */

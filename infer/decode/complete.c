@@ -13,9 +13,9 @@
  * slot full, and the slots behind it are no longer wanted: they leave s->selected, and are removed
  * when the slot that ends the text is committed. When all wanted slots are full, they are
  * committed. */
-#include "infer/decode_complete.h"
+#include "infer/decode/complete.h"
 
-#include "infer/decode_plan.h"
+#include "infer/decode/plan.h"
 
 enum {
     ALONE,    /* `verify=paper` only: the drafts again, each slot for itself */

@@ -5,8 +5,8 @@
  *
  * The slab holds prompt and response, and every place sees them all. With decode.cfg a second copy,
  * whose prompt is masked, lies behind it. */
-#include "infer/decode_fill.h"
-#include "infer/decoder.h"
+#include "infer/decode/decoder.h"
+#include "infer/decode/fill.h"
 
 #include <inttypes.h>
 

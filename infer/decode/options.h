@@ -1,4 +1,4 @@
-/* decode_options.h: how prompts are answered (keys decode.*).                  all local */
+/* options.h: how prompts are answered (keys decode.*).                  all local */
 #ifndef RF_INFER_DECODE_OPTIONS_H
 #define RF_INFER_DECODE_OPTIONS_H
 

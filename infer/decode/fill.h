@@ -1,4 +1,4 @@
-/* decode_fill.h: filling the masked places of one block of tokens after another.      local
+/* fill.h: filling the masked places of one block of tokens after another.      local
  *
  * The decoders of masked diffusion (`mdm`, `fast-dllm`, `block`) differ in what a forward pass
  * computes anew. What they do with its predictions is the same, and is here: each masked place of
@@ -11,7 +11,7 @@
 #ifndef RF_INFER_DECODE_FILL_H
 #define RF_INFER_DECODE_FILL_H
 
-#include "infer/sequence.h"
+#include "infer/decode/sequence.h"
 
 /* Methods of their tables. resolve: block_length 0 becomes default_block, or the whole response
  * where that is shorter; gen_length is rounded up to a multiple of block_length. */
