@@ -39,6 +39,9 @@ static const char usage[] =
     "                          .json, .txt; else JSONL where the file begins with {\n"
     "  --map FIELD=PATH        of records of another form: where in them a field is, as\n"
     "                          query=input.text; several times. Then no other field is read\n"
+    "  --turns TURNS           of a conversation. each (default): each answer is a sample, what\n"
+    "                          precedes it the prompt; last: only the last answer is; all: one\n"
+    "                          sample with all answers trained (not for objective refusion)\n"
     "  --split-paragraphs      plain text: a document for each paragraph, at blank lines\n"
     "  --control-tokens        special tokens written out in messages are those tokens, as\n"
     "                          Transformers reads them; else they are text, and counted\n"
@@ -94,6 +97,18 @@ static int parse_format(rf_format *out, const char *text, rf_error *err)
     return rf_error_set(err, RF_ERR_USAGE, "--format %s: must be auto, jsonl or text", text);
 }
 
+static int parse_turns(rf_turns *out, const char *text, rf_error *err)
+{
+    static const char *const names[] = {"each", "last", "all"}; /* as rf_turns has them */
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *out = (rf_turns)i;
+            return RF_OK;
+        }
+    }
+    return rf_error_set(err, RF_ERR_USAGE, "--turns %s: must be each, last or all", text);
+}
+
 static int check_request(const request *r, int64_t n_train, rf_error *err)
 {
     const rf_build_settings *s = &r->settings;
@@ -121,7 +136,7 @@ static int check_request(const request *r, int64_t n_train, rf_error *err)
 static int parse(request *r, int argc, char **argv, rf_error *err)
 {
     rf_build_settings *s = &r->settings;
-    const char *fraction = NULL, *format = "auto";
+    const char *fraction = NULL, *format = "auto", *turns = "each";
     rf_option_list valid = {0};
     rf_option_list *map = &r->map;
     int64_t seed = 0;
@@ -133,6 +148,7 @@ static int parse(request *r, int argc, char **argv, rf_error *err)
                                {"valid", RF_OPTION_LIST, &valid, 0, 0},
                                {"seed", RF_OPTION_INTEGER, &seed, 0, INT64_MAX},
                                {"format", RF_OPTION_TEXT, &format, 0, 0},
+                               {"turns", RF_OPTION_TEXT, &turns, 0, 0},
                                {"map", RF_OPTION_LIST, map, 0, 0},
                                {"split-paragraphs", RF_OPTION_FLAG, &s->split_paragraphs, 0, 0},
                                {"control-tokens", RF_OPTION_FLAG, &r->control_tokens, 0, 0},
@@ -143,6 +159,7 @@ static int parse(request *r, int argc, char **argv, rf_error *err)
     RF_TRY_OUT(rf_options_parse(&first, argc, argv, table, "see refusion-data help build", err));
     s->seed = (uint64_t)seed;
     RF_TRY_OUT(parse_format(&s->format, format, err));
+    RF_TRY_OUT(parse_turns(&s->turns, turns, err));
     s->map = (rf_record_map){.entry = map->item, .n = map->n};
     RF_TRY_OUT(rf_record_check_map(&s->map, err));
     if (fraction != NULL) {

@@ -24,13 +24,19 @@ static void print_tokenizer(const rf_tokenizer *tokenizer)
            rf_tokenizer_size(tokenizer), rf_tokenizer_hash(tokenizer));
 }
 
+static void count_sample(rf_build_counts *counts, const rf_corpus *corpus, int64_t i)
+{
+    int64_t n = rf_corpus_length(corpus, i);
+    rf_build_counts_sample(counts, n, n - rf_corpus_n_trained(corpus, i),
+                           rf_corpus_n_answers(corpus, i), 0);
+}
+
 static void print_corpus(const rf_corpus *corpus)
 {
     rf_build_counts all = {0};
     int64_t n_texts = 0;
     for (int64_t i = 0; i < rf_corpus_n_samples(corpus); i++) {
-        rf_build_counts_sample(&all, rf_corpus_length(corpus, i),
-                               rf_corpus_prompt_length(corpus, i), 0);
+        count_sample(&all, corpus, i);
         n_texts += rf_corpus_is_text(corpus, i);
     }
     printf("%s: corpus%s\n", rf_corpus_path(corpus),
@@ -43,8 +49,7 @@ static void print_corpus(const rf_corpus *corpus)
         const rf_corpus_source *source = &rf_corpus_sources(corpus)[s];
         rf_build_counts counts = {0};
         for (int64_t i = source->first; i < source->first + source->n_samples; i++) {
-            rf_build_counts_sample(&counts, rf_corpus_length(corpus, i),
-                                   rf_corpus_prompt_length(corpus, i), 0);
+            count_sample(&counts, corpus, i);
         }
         rf_data_report_source(stdout, source->name, source->weight, &counts);
     }

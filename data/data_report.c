@@ -13,6 +13,9 @@ void rf_data_report(FILE *out, const rf_build_counts *c)
     fprintf(out, "  tokens            %" PRId64 " (prompt %.1f %%, response %.1f %%)\n",
             c->n_tokens, percent(c->n_prompt, c->n_tokens),
             percent(c->n_tokens - c->n_prompt, c->n_tokens));
+    if (c->n_turns > c->n_samples) {
+        fprintf(out, "  trained turns     %" PRId64 "\n", c->n_turns);
+    }
     fprintf(out, "  tokens/sample     mean %.1f, longest %" PRId64 "\n",
             c->n_samples > 0 ? (double)c->n_tokens / (double)c->n_samples : 0.0, c->longest);
     fprintf(out, "  fits in           ");

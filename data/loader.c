@@ -22,7 +22,8 @@ struct rf_loader {
     rf_rows *rows;
     int64_t epoch;                   /* the one epoch, where settings.once */
     int64_t n_leaves;                /* of this rank in a step */
-    int32_t *token;                  /* [T] a sample on its way into a batch */
+    int32_t *token;                  /* [T] a sample on its way into a batch, */
+    bool *trained;                   /* [T] and which of it is to be learnt */
     size_t bytes;                    /* of what never grows */
     rf_loader_share share[N_SHARES]; /* leaf is owned */
 
@@ -63,8 +64,13 @@ static int add_piece(rf_loader *loader, rf_batch *batch, rf_counts *counts, int6
     rf_rng rng = RF_RNG_STREAM(loader->settings.rows.seed, RF_RNG_OBJECTIVE, (uint64_t)epoch,
                                (uint64_t)piece->corpus, (uint64_t)piece->sample,
                                (uint64_t)piece->occurrence, (uint64_t)piece->piece);
-    rf_objective_append(loader->objective, batch, counts, loader->token, piece->n_prompt,
-                        piece->n_response, &rng);
+    bool *trained = NULL;
+    if (rf_corpus_n_answers(corpus, piece->sample) > 1) {
+        trained = loader->trained;
+        rf_corpus_trained(corpus, trained, piece->sample, piece->n_prompt + piece->n_response);
+    }
+    rf_objective_append_turns(loader->objective, batch, counts, loader->token, trained,
+                              piece->n_prompt, piece->n_response, &rng);
     return RF_OK;
 }
 
@@ -236,7 +242,8 @@ static int prepare(rf_loader *loader, rf_corpus **corpus, int64_t n_corpora, rf_
                    rf_error *err)
 {
     rf_loader_settings *s = &loader->settings;
-    size_t row_bytes = (size_t)s->rows.row_length * sizeof *loader->token;
+    size_t row_bytes =
+        (size_t)s->rows.row_length * (sizeof *loader->token + sizeof *loader->trained);
     RF_TRY(rf_rows_new(&loader->rows, corpus, n_corpora, loader->objective, &s->rows, err));
     RF_TRY(check_settings(s, err));
     RF_TRY(rf_rows_seek(loader->rows, start, err));
@@ -251,8 +258,9 @@ static int prepare(rf_loader *loader, rf_corpus **corpus, int64_t n_corpora, rf_
     for (int k = 0; k < N_SHARES; k++) {
         loader->share[k].leaf = rf_alloc((size_t)loader->n_leaves, sizeof(rf_batch));
     }
-    loader->token = malloc(row_bytes);
-    if (loader->token == NULL) {
+    loader->token = malloc((size_t)s->rows.row_length * sizeof *loader->token);
+    loader->trained = malloc((size_t)s->rows.row_length * sizeof *loader->trained);
+    if (loader->token == NULL || loader->trained == NULL) {
         return rf_error_set(err, RF_ERR, "no memory for a row: lower data.row_length");
     }
     loader->bytes = sizeof *loader + row_bytes;
@@ -304,6 +312,7 @@ void rf_loader_free(rf_loader *loader)
     rf_rows_free(loader->rows);
     free(loader->corpus);
     free(loader->token);
+    free(loader->trained);
     free(loader);
 }
 

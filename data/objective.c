@@ -146,6 +146,20 @@ int64_t rf_objective_round_up(int64_t n, int64_t multiple)
     return (n - 1) / multiple * multiple + multiple;
 }
 
+bool rf_objective_is_trained(const bool *trained, int64_t k)
+{
+    return trained == NULL || trained[k];
+}
+
+int64_t rf_objective_count_shown(const bool *trained, int64_t n_prompt, int64_t n)
+{
+    int64_t n_shown = 0;
+    for (int64_t k = n_prompt; k < n; k++) {
+        n_shown += !rf_objective_is_trained(trained, k);
+    }
+    return n_shown;
+}
+
 int64_t rf_objective_show(rf_batch *batch, int64_t begin, int32_t token, int64_t position)
 {
     int64_t i = batch->n;
@@ -188,9 +202,17 @@ int64_t rf_objective_places(const rf_objective *objective, int64_t n_prompt, int
 void rf_objective_append(const rf_objective *objective, rf_batch *batch, rf_counts *counts,
                          const int32_t *token, int64_t n_prompt, int64_t n_response, rf_rng *rng)
 {
+    rf_objective_append_turns(objective, batch, counts, token, NULL, n_prompt, n_response, rng);
+}
+
+void rf_objective_append_turns(const rf_objective *objective, rf_batch *batch, rf_counts *counts,
+                               const int32_t *token, const bool *trained, int64_t n_prompt,
+                               int64_t n_response, rf_rng *rng)
+{
     int64_t begin = batch->n, most = rf_objective_places(objective, n_prompt, n_response);
     RF_ASSERT(n_prompt >= 0 && n_response >= 1 && most <= batch->capacity - begin);
-    objective->kind->append(objective, batch, counts, token, n_prompt, n_response, rng);
+    RF_ASSERT(trained == NULL || objective->kind->takes_turns);
+    objective->kind->append(objective, batch, counts, token, trained, n_prompt, n_response, rng);
     RF_ASSERT(batch->n - begin <= most);
     counts->n_samples++;
     counts->n_places += batch->n - begin;

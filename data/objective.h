@@ -52,7 +52,7 @@ typedef struct rf_objective {
 typedef struct rf_counts {
     int64_t n_targets[RF_MAX_PARTS]; /* of each part of the objective */
     int64_t n_samples;               /* samples (pieces of long texts count each) */
-    int64_t n_tokens;                /* mdm: of all responses, padding included */
+    int64_t n_tokens;                /* mdm: that may be masked, padding included */
     int64_t n_places;                /* places with content */
 } rf_counts;
 void rf_counts_add(rf_counts *sum, const rf_counts *x);
@@ -66,12 +66,14 @@ struct rf_objective_kind {
     int n_parts;
     const char *decoder;   /* decode.kind of a model trained with it, unless another is asked for */
     bool needs_mask;       /* the tokenizer must have a mask token */
+    bool takes_turns;      /* samples may have several trained turns */
     const char *footprint; /* of what the places of a sample consist, for people */
 
-    /* As rf_objective_places and rf_objective_append; n_samples and n_places are counted there. */
+    /* As rf_objective_places and rf_objective_append_turns; n_samples and n_places are counted there. */
     int64_t (*places)(const rf_objective *objective, int64_t n_prompt, int64_t n_response);
     void (*append)(const rf_objective *objective, rf_batch *batch, rf_counts *counts,
-                   const int32_t *token, int64_t n_prompt, int64_t n_response, rf_rng *rng);
+                   const int32_t *token, const bool *trained, int64_t n_prompt, int64_t n_response,
+                   rf_rng *rng);
     /* By what rf_objective_finish multiplies the weights of each part: factor [n_parts] sets. 0 for
      * a part without targets. */
     void (*factors)(const rf_objective *objective, double *factor, const rf_counts *global);
@@ -100,6 +102,12 @@ int64_t rf_objective_places(const rf_objective *objective, int64_t n_prompt, int
  * 1 and 1/p where the mean is over tokens; an AR place 1. */
 void rf_objective_append(const rf_objective *objective, rf_batch *batch, rf_counts *counts,
                          const int32_t *token, int64_t n_prompt, int64_t n_response, rf_rng *rng);
+/* The same for a sample with several trained turns. trained [n_prompt+n_response]: which tokens are to
+ * be learnt; the others of the response are always shown, are no targets, and do not count in R and
+ * R'. NULL: the whole response is, which the kinds that take no turns demand. */
+void rf_objective_append_turns(const rf_objective *objective, rf_batch *batch, rf_counts *counts,
+                               const int32_t *token, const bool *trained, int64_t n_prompt,
+                               int64_t n_response, rf_rng *rng);
 /* `block`: appends the clean copy of a sample's first n tokens, n_prompt of them the prompt, without
  * targets. A token sees up to the end of its block of tokens, one of the prompt as block_prompt
  * says. */

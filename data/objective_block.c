@@ -36,10 +36,12 @@ void rf_objective_show_clean(const rf_objective *objective, rf_batch *batch, con
 }
 
 static void append(const rf_objective *objective, rf_batch *batch, rf_counts *counts,
-                   const int32_t *token, int64_t n_prompt, int64_t n_response, rf_rng *rng)
+                   const int32_t *token, const bool *trained, int64_t n_prompt, int64_t n_response,
+                   rf_rng *rng)
 {
     int64_t size = objective->block_size, n_padded = padded_length(objective, n_response);
     int64_t begin = batch->n, n = n_prompt + n_response;
+    int64_t n_trained = n_padded - rf_objective_count_shown(trained, n_prompt, n);
     rf_objective_show_clean(objective, batch, token, n_prompt, n_prompt + n_padded - size);
     for (int64_t first = n_prompt; first < n_prompt + n_padded; first += size) {
         double p = objective->noise_low +
@@ -47,11 +49,12 @@ static void append(const rf_objective *objective, rf_batch *batch, rf_counts *co
         int64_t block = batch->n;
         for (int64_t k = first; k < first + size; k++) {
             int32_t own = k < n ? token[k] : objective->end;
-            bool masked = rf_rng_uniform(rng) < p;
+            bool masked =
+                rf_rng_uniform(rng) < p && (k >= n || rf_objective_is_trained(trained, k));
             int64_t i = rf_batch_add(batch, masked ? objective->mask : own, (int32_t)k, batch->n,
                                      begin, begin + first, block, block + size);
             if (masked) {
-                rf_objective_target(batch, counts, i, own, 1 / (p * (double)n_padded),
+                rf_objective_target(batch, counts, i, own, 1 / (p * (double)n_trained),
                                     PART_DENOISE);
             }
         }
@@ -68,6 +71,7 @@ const rf_objective_kind rf_objective_block = {
     .name = "block",
     .part = {[PART_DENOISE] = {"denoise", "denoising loss"}},
     .n_parts = 1,
+    .takes_turns = true,
     .decoder = "block",
     .needs_mask = true,
     .footprint = "prompt, and twice the response in blocks of objective.block_size",

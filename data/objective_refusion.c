@@ -53,9 +53,11 @@ static void draw_order(rf_draw *draw, rf_rng *rng)
 }
 
 static void append(const rf_objective *objective, rf_batch *batch, rf_counts *counts,
-                   const int32_t *token, int64_t n_prompt, int64_t n_response, rf_rng *rng)
+                   const int32_t *token, const bool *trained, int64_t n_prompt, int64_t n_response,
+                   rf_rng *rng)
 {
     int64_t begin = batch->n, n = n_prompt + n_response;
+    (void)trained; /* the whole response: it takes no turns */
     rf_draw draw;
     draw.slot_size = objective->slot_sizes[rf_rng_below(rng, (uint64_t)objective->n_slot_sizes)];
     draw.n_slots = (n_response - 1) / draw.slot_size + 1;

@@ -22,6 +22,13 @@ static int check_settings(const rf_rows_settings *settings, rf_error *err)
 static int check_samples(const rf_rows *rows, int64_t corpus, rf_error *err)
 {
     const rf_corpus *file = rows->corpus[corpus];
+    if (rf_corpus_has_turns(file) && !rows->objective->kind->takes_turns) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: its conversations have several trained turns, which objective %s "
+                            "does not define: build it with --turns each, or use "
+                            "objective.kind=ar, mdm or block",
+                            rf_corpus_path(file), rows->objective->kind->name);
+    }
     for (int64_t i = 0; i < rf_corpus_n_samples(file); i++) {
         double weight = rf_rows_weight(rows, corpus, i);
         if (!(weight >= 0 && weight <= RF_MAX_OCCURRENCES - 1)) {

@@ -61,7 +61,8 @@ typedef struct rf_rows rf_rows;
 
 /* A stream at position (0, 0, 0). Corpora and objective must outlive it; settings are copied.
  * Errors: an epoch without a single row (here, or later when it comes), a setting or a weight out of
- * its range, a sample without a response. */
+ * its range, a sample without a response, samples with several trained turns for an objective that
+ * takes none. */
 RF_MUST_CHECK int rf_rows_new(rf_rows **out, rf_corpus **corpus, int64_t n_corpora,
                               const rf_objective *objective, const rf_rows_settings *settings,
                               rf_error *err);

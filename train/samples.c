@@ -14,7 +14,7 @@ static int add_prompt(rf_samples *p, rf_corpus *corpus, int64_t sample, rf_error
     int64_t length = rf_corpus_length(corpus, sample);
     p->token[p->n] = rf_alloc((size_t)length, sizeof **p->token);
     p->n_prompt[p->n] = rf_corpus_prompt_length(corpus, sample);
-    p->n_response[p->n] = length - p->n_prompt[p->n];
+    p->n_response[p->n] = rf_corpus_first_answer_length(corpus, sample);
     if (p->max_prompt < p->n_prompt[p->n]) {
         p->max_prompt = p->n_prompt[p->n];
     }

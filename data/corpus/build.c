@@ -48,11 +48,13 @@ typedef struct output {
 
 /* --- Counting --------------------------------------------------------------------------------- */
 
-void rf_build_counts_sample(rf_build_counts *c, int64_t n_tokens, int64_t n_prompt, int64_t n_chars)
+void rf_build_counts_sample(rf_build_counts *c, int64_t n_tokens, int64_t n_prompt, int64_t n_turns,
+                            int64_t n_chars)
 {
     rf_build_counts one = {.n_samples = 1,
                            .n_tokens = n_tokens,
                            .n_prompt = n_prompt,
+                           .n_turns = n_turns,
                            .longest = n_tokens,
                            .n_chars = n_chars};
     for (int i = 0; i < RF_BUILD_N_LIMITS; i++) {
@@ -66,6 +68,7 @@ void rf_build_counts_add(rf_build_counts *sum, const rf_build_counts *x)
     sum->n_samples += x->n_samples;
     sum->n_tokens += x->n_tokens;
     sum->n_prompt += x->n_prompt;
+    sum->n_turns += x->n_turns;
     sum->n_chars += x->n_chars;
     sum->n_answers += x->n_answers;
     sum->n_literal += x->n_literal;
@@ -166,8 +169,20 @@ static void end_source(output *o, const rf_build_settings *settings, const rf_po
     }
 }
 
+/* Tokens of the turns that are only read. */
+static int64_t count_read(const int64_t *turn, int64_t n_turns)
+{
+    int64_t n = 0;
+    for (int64_t k = 0; k < n_turns; k += 2) {
+        n += turn[k + 1] - turn[k];
+    }
+    return n;
+}
+
+/* all: the turns of the portion. */
 static int write_sample(output *o, const rf_build_settings *settings, int64_t source,
-                        const rf_imported_sample *sample, const int32_t *id, rf_error *err)
+                        const rf_imported_sample *sample, const int32_t *id, const int64_t *all,
+                        rf_error *err)
 {
     int side = sample->held_out ? 1 : 0;
     rf_build_counts *open = &o->open[side];
@@ -181,9 +196,13 @@ static int write_sample(output *o, const rf_build_settings *settings, int64_t so
         return rf_error_set(err, RF_ERR, "%s: no line of this text is valid UTF-8: convert it",
                             settings->source[source].path);
     }
-    RF_TRY(rf_corpus_writer_end_sample(o->writer[side], sample->n_prompt, err));
+    const int64_t pair[2] = {0, sample->n_prompt};
+    const int64_t *turn = sample->n_turns > 0 ? all + sample->first_turn : pair;
+    const int64_t n_turns = sample->n_turns > 0 ? sample->n_turns : 2;
+    RF_TRY(rf_corpus_writer_end_turns(o->writer[side], turn, n_turns, err));
     rf_build_counts *counts = side == 1 ? o->statistics->held_out : o->statistics->kept;
-    rf_build_counts_sample(&counts[source], open->n_tokens, sample->n_prompt, open->n_chars);
+    rf_build_counts_sample(&counts[source], open->n_tokens, count_read(turn, n_turns), n_turns / 2,
+                           open->n_chars);
     counts[source].n_answers += sample->is_answer;
     counts[source].n_literal += sample->n_literal;
     *open = (rf_build_counts){0};
@@ -207,7 +226,7 @@ static int write_portion(output *o, const rf_build_settings *settings, const rf_
     }
     for (int64_t i = 0; i < p->samples.n_samples; i++) {
         const rf_imported_sample *sample = &p->samples.sample[i];
-        RF_TRY(write_sample(o, settings, p->source, sample, id, err));
+        RF_TRY(write_sample(o, settings, p->source, sample, id, p->samples.turn, err));
         id += sample->n_tokens;
     }
     say_warnings(o, p);

@@ -9,7 +9,7 @@
 
 #include "common/base/error.h"
 #include "common/text/tokenizer.h"
-#include "data/corpus/records.h"
+#include "data/corpus/import.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -39,6 +39,7 @@ typedef struct rf_build_settings {
     uint64_t seed;
     rf_format format;
     rf_record_map map;     /* of the records of JSONL */
+    rf_turns turns;        /* of their conversations */
     bool split_paragraphs; /* of texts, at blank lines */
     bool skip_bad;         /* a bad line is warned about (the first few), counted, left out */
     bool deflate;
@@ -50,7 +51,9 @@ extern const int64_t rf_build_limits[RF_BUILD_N_LIMITS]; /* 512, 1024, 2048, 409
 
 /* Of one source on one side, or summed. */
 typedef struct rf_build_counts {
-    int64_t n_samples, n_tokens, n_prompt;
+    int64_t n_samples, n_tokens;
+    int64_t n_prompt;                     /* tokens that are not learnt */
+    int64_t n_turns;                      /* answers that are, and texts */
     int64_t longest;                      /* tokens */
     int64_t n_fitting[RF_BUILD_N_LIMITS]; /* samples of at most so many tokens */
     int64_t n_chars;                      /* code points */
@@ -71,7 +74,7 @@ RF_MUST_CHECK int rf_build(rf_build_statistics *out, const rf_tokenizer *tokeniz
                            const rf_build_settings *settings, rf_error *err);
 void rf_build_statistics_free(rf_build_statistics *statistics); /* zeroes */
 void rf_build_counts_sample(rf_build_counts *counts, int64_t n_tokens, int64_t n_prompt,
-                            int64_t n_chars);
+                            int64_t n_turns, int64_t n_chars);
 void rf_build_counts_add(rf_build_counts *sum, const rf_build_counts *x);
 
 #endif

@@ -21,6 +21,11 @@ static const int32_t *prompts(const rf_corpus *c)
     return c->prompts.data;
 }
 
+static const int64_t *turns(const rf_corpus *c)
+{
+    return c->turns.data;
+}
+
 /* FNV-1a over everything that decides what a reader sees. */
 static uint64_t hash_corpus(const rf_corpus *c)
 {
@@ -36,6 +41,9 @@ static uint64_t hash_corpus(const rf_corpus *c)
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         hash = rf_hash_step(hash, words[i]);
         hash ^= hash >> 32;
+    }
+    for (int i = RF_CORPUS_CRCS; i < RF_CORPUS_CRCS_TURNS && c->n_turns > 0; i++) {
+        hash = rf_hash_step(hash, c->crc[i]);
     }
     for (int64_t s = 0; s < c->n_sources; s++) {
         uint64_t weight;
@@ -81,6 +89,8 @@ void rf_corpus_close(rf_corpus *c)
     free(c->source);
     rf_corpus_file_free_array(&c->begins);
     rf_corpus_file_free_array(&c->prompts);
+    rf_corpus_file_free_array(&c->turns);
+    rf_corpus_file_free_array(&c->trained);
     rf_tokenizer_free(c->tokenizer);
     free(c->path);
     free(c);
@@ -145,6 +155,71 @@ bool rf_corpus_is_text(const rf_corpus *c, int64_t i)
     return rf_corpus_prompt_length(c, i) == 1;
 }
 
+/* The turn that begins where sample i does (i may be n_samples: the end). Samples begin with turns,
+ * so it is found by halving. */
+static int64_t first_turn(const rf_corpus *c, int64_t i)
+{
+    int64_t low = 0, high = c->n_turns;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (turns(c)[middle] < begins(c)[i]) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+int64_t rf_corpus_n_answers(const rf_corpus *c, int64_t i)
+{
+    RF_ASSERT(i >= 0 && i < c->n_samples);
+    return c->n_turns > 0 ? (first_turn(c, i + 1) - first_turn(c, i)) / 2 : 1;
+}
+
+bool rf_corpus_has_turns(const rf_corpus *c)
+{
+    return c->n_turns / 2 > c->n_samples;
+}
+
+int64_t rf_corpus_first_answer_length(const rf_corpus *c, int64_t i)
+{
+    if (c->n_turns == 0) {
+        return rf_corpus_length(c, i) - rf_corpus_prompt_length(c, i);
+    }
+    const int64_t *turn = turns(c) + first_turn(c, i);
+    return turn[2] - turn[1];
+}
+
+int64_t rf_corpus_n_trained(const rf_corpus *c, int64_t i)
+{
+    if (c->n_turns == 0) {
+        return rf_corpus_length(c, i) - rf_corpus_prompt_length(c, i);
+    }
+    int64_t n = 0;
+    for (int64_t t = first_turn(c, i); turns(c)[t] < begins(c)[i + 1]; t += 2) {
+        n += turns(c)[t + 2] - turns(c)[t + 1];
+    }
+    return n;
+}
+
+void rf_corpus_trained(const rf_corpus *c, bool *out, int64_t i, int64_t n)
+{
+    RF_ASSERT(n >= 0 && n <= rf_corpus_length(c, i));
+    if (c->n_turns == 0) {
+        for (int64_t k = 0; k < n; k++) {
+            out[k] = k >= rf_corpus_prompt_length(c, i);
+        }
+        return;
+    }
+    const uint8_t *trained = c->trained.data;
+    int64_t t = first_turn(c, i);
+    for (int64_t k = 0; k < n; k++) {
+        t += begins(c)[i] + k == turns(c)[t + 1];
+        out[k] = trained[t] == 1;
+    }
+}
+
 double rf_corpus_weight(const rf_corpus *c, int64_t i)
 {
     RF_ASSERT(i >= 0 && i < c->n_samples);
@@ -196,16 +271,22 @@ int rf_corpus_read(rf_corpus *c, int32_t *out, int64_t i, int64_t first, int64_t
     return check_ids(c, out, n, err);
 }
 
-/* Responses end with end-of-text; a prompt of one token is the begin token. token holds [at, at+n);
- * *next_begin and *next_end are the samples whose first and last token come next. */
+/* Answers end with end-of-text; a prompt of one token is the begin token. token holds [at, at+n);
+ * *next_begin and *next_end are the samples whose first and last token come next, *next_turn is the
+ * trained turn whose last token does. */
 static int check_tokens(const rf_corpus *c, const int32_t *token, int64_t at, int64_t n,
-                        int64_t *next_begin, int64_t *next_end, rf_error *err)
+                        int64_t *next_begin, int64_t *next_end, int64_t *next_turn, rf_error *err)
 {
     const rf_specials *s = rf_tokenizer_specials(c->tokenizer);
     for (; *next_end < c->n_samples && begins(c)[*next_end + 1] <= at + n; ++*next_end) {
         int32_t last = token[begins(c)[*next_end + 1] - 1 - at];
         if (!rf_tokenizer_is_eos(c->tokenizer, last)) {
             return rf_corpus_file_damaged(c, "a response does not end with end-of-text", err);
+        }
+    }
+    for (; *next_turn < c->n_turns && turns(c)[*next_turn + 1] <= at + n; *next_turn += 2) {
+        if (!rf_tokenizer_is_eos(c->tokenizer, token[turns(c)[*next_turn + 1] - 1 - at])) {
+            return rf_corpus_file_damaged(c, "a trained turn does not end with end-of-text", err);
         }
     }
     for (; *next_begin < c->n_samples && begins(c)[*next_begin] < at + n; ++*next_begin) {
@@ -222,12 +303,12 @@ int rf_corpus_verify(rf_corpus *c, rf_error *err)
     int32_t *token = rf_alloc(CHUNK, sizeof *token);
     int rc = RF_OK;
     uLong crc = 0;
-    int64_t next_begin = 0, next_end = 0;
+    int64_t next_begin = 0, next_end = 0, next_turn = 1;
     for (int64_t at = 0; at < c->n_tokens; at += CHUNK) {
         int64_t n = c->n_tokens - at < CHUNK ? c->n_tokens - at : CHUNK;
         RF_TRY_OUT(read_raw(c, token, at, n, err));
         crc = crc32_z(crc, (const unsigned char *)token, (size_t)n * sizeof *token);
-        RF_TRY_OUT(check_tokens(c, token, at, n, &next_begin, &next_end, err));
+        RF_TRY_OUT(check_tokens(c, token, at, n, &next_begin, &next_end, &next_turn, err));
         rf_log_progress("verifying", at + n, c->n_tokens, "tokens");
     }
     if ((uint32_t)crc != c->crc[0]) {

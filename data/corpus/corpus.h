@@ -7,6 +7,13 @@
  * Sample i is tokens [sample_begin[i], sample_begin[i+1]): prompt_len[i] >= 1 prompt tokens, then
  * the response of at least one token, which ends with end-of-text. Plain text: the prompt is the
  * begin token alone; no other sample has a prompt of one token.
+ *
+ * A corpus whose samples have several trained turns (format version 2) also holds /turn_begin
+ * (i64 [n_turns+1]) and /turn_trained (u8 [n_turns]): turn t is tokens [turn_begin[t],
+ * turn_begin[t+1]), to be learnt where turn_trained[t] is 1, and only to be read where it is 0. The
+ * turns of a sample are by turns read and learnt: first its prompt, at last an answer; each answer
+ * ends with end-of-text, and the response is all from the first answer on. Version 1, without these
+ * datasets: the prompt is read, the response learnt.
  */
 #ifndef RF_DATA_CORPUS_CORPUS_H
 #define RF_DATA_CORPUS_CORPUS_H
@@ -54,6 +61,15 @@ int64_t rf_corpus_length(const rf_corpus *corpus, int64_t i);
 int64_t rf_corpus_prompt_length(const rf_corpus *corpus, int64_t i);
 /* Plain text (prompt is the begin token alone): may be cut into windows of a row. */
 bool rf_corpus_is_text(const rf_corpus *corpus, int64_t i);
+/* Answers in sample i that are to be learnt, at least 1. */
+int64_t rf_corpus_n_answers(const rf_corpus *corpus, int64_t i);
+/* Has any sample several? */
+bool rf_corpus_has_turns(const rf_corpus *corpus);
+/* Tokens of sample i's first answer, and of all its answers. */
+int64_t rf_corpus_first_answer_length(const rf_corpus *corpus, int64_t i);
+int64_t rf_corpus_n_trained(const rf_corpus *corpus, int64_t i);
+/* Which of the first n tokens of sample i are to be learnt: out [n] sets. */
+void rf_corpus_trained(const rf_corpus *corpus, bool *out, int64_t i, int64_t n);
 /* Weight of sample i's source: the times it is seen in an epoch (0.5: by half of its samples). */
 double rf_corpus_weight(const rf_corpus *corpus, int64_t i);
 /* Tokens [first, first+n) of sample i into out. Safe from one thread at a time. An id that the
@@ -61,7 +77,7 @@ double rf_corpus_weight(const rf_corpus *corpus, int64_t i);
 RF_MUST_CHECK int rf_corpus_read(rf_corpus *corpus, int32_t *out, int64_t i, int64_t first,
                                  int64_t n, rf_error *err);
 /* Reads all tokens (rf_corpus_open has checked the rest): their checksum, every id within the
- * tokenizer, every response ending with end-of-text, prompts of one token being the begin token. */
+ * tokenizer, every answer ending with end-of-text, prompts of one token being the begin token. */
 RF_MUST_CHECK int rf_corpus_verify(rf_corpus *corpus, rf_error *err);
 
 #endif

@@ -13,6 +13,11 @@
 
 #define RF_CORPUS_FORMAT  "refusion-corpus"
 #define RF_CORPUS_VERSION 1
+/* Of files with samples of several trained turns: programs that do not know these must not take all
+ * behind the prompt for the response. */
+#define RF_CORPUS_VERSION_TURNS 2
+
+enum { RF_CORPUS_CRCS = 4, RF_CORPUS_CRCS_TURNS = 6 }; /* of the attribute crc32 */
 
 /* Token data is written and mapped as it lies in memory. */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "corpora need a little-endian machine");
@@ -34,8 +39,11 @@ struct rf_corpus {
     rf_hdf5 file;          /* stays open only when the tokens are compressed */
     int64_t tokens_offset; /* in the file; -1: compressed */
     int64_t n_samples, n_tokens;
-    uint32_t crc[4];                 /* tokens, sample_begin, prompt_len, source_begin */
+    /* tokens, sample_begin, prompt_len, source_begin; turn_begin, turn_trained */
+    uint32_t crc[RF_CORPUS_CRCS_TURNS];
     rf_corpus_array begins, prompts; /* i64 [n_samples+1], i32 [n_samples] */
+    int64_t n_turns;                 /* 0: of the version without them */
+    rf_corpus_array turns, trained;  /* i64 [n_turns+1], u8 [n_turns]; without data where 0 */
     rf_tokenizer *tokenizer;
     rf_corpus_source *source;
     int64_t n_sources;

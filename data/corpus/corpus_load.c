@@ -136,11 +136,11 @@ static bool get(rf_corpus *c, const char *name, rf_hdf5_type type, int64_t n, vo
     return rf_hdf5_get(value, &c->file, "/", name, type, n, NULL) == RF_OK;
 }
 
-static int check_format(rf_corpus *c, rf_error *err)
+static int check_format(rf_corpus *c, bool *has_turns, rf_error *err)
 {
     char *format = NULL;
     size_t bytes;
-    int64_t version;
+    int64_t version = 0;
     uint8_t complete;
     int rc = RF_OK;
     if (rf_hdf5_get_bytes(&format, &bytes, &c->file, "/", "format", NULL) != RF_OK ||
@@ -151,17 +151,18 @@ static int check_format(rf_corpus *c, rf_error *err)
                           c->path);
     } else if (!get(c, "version", RF_HDF5_I64, 1, &version)) {
         rc = rf_corpus_file_damaged(c, "has no format version", err);
-    } else if (version != RF_CORPUS_VERSION) {
+    } else if (version != RF_CORPUS_VERSION && version != RF_CORPUS_VERSION_TURNS) {
         rc = rf_error_set(err, RF_ERR,
-                          "%s: has format version %" PRId64 ", this program reads version %d: "
-                          "build it again with this version of refusion-data",
-                          c->path, version, RF_CORPUS_VERSION);
+                          "%s: has format version %" PRId64 ", this program reads versions %d and "
+                          "%d: build it again with this version of refusion-data",
+                          c->path, version, RF_CORPUS_VERSION, RF_CORPUS_VERSION_TURNS);
     } else if (!get(c, "complete", RF_HDF5_U8, 1, &complete) || complete != 1) {
         rc = rf_error_set(err, RF_ERR,
                           "%s: was never finished: build it again with refusion-data build",
                           c->path);
     }
     free(format);
+    *has_turns = version == RF_CORPUS_VERSION_TURNS;
     return rc;
 }
 
@@ -255,24 +256,68 @@ static int check_index(const rf_corpus *c, rf_error *err)
     return good ? RF_OK : rf_corpus_file_damaged(c, "the index of samples contradicts itself", err);
 }
 
+/* Do the turns from *t on make up sample i? *t becomes the next sample's first. */
+static bool is_sample(const rf_corpus *c, int64_t i, int64_t *t)
+{
+    const int64_t *begin = c->begins.data, *turn = c->turns.data;
+    const uint8_t *trained = c->trained.data;
+    const int32_t prompt = ((const int32_t *)c->prompts.data)[i];
+    const int64_t first = *t;
+    while (*t + 1 < c->n_turns && turn[*t] < begin[i + 1]) {
+        if (trained[*t] != 0 || trained[*t + 1] != 1 || turn[*t + 1] <= turn[*t] ||
+            turn[*t + 2] <= turn[*t + 1]) {
+            return false;
+        }
+        *t += 2;
+    }
+    bool is_whole =
+        *t > first && turn[*t] == begin[i + 1] && turn[first + 1] - turn[first] == prompt;
+    return is_whole && (prompt > 1 || *t - first == 2); /* a text has one answer */
+}
+
+static int load_turns(rf_corpus *c, rf_error *err)
+{
+    int64_t n_begins, n_found, t = 0;
+    RF_TRY(load_array(&c->turns, c, "turn_begin", 8, -1, c->n_tokens + 1, &n_begins, err));
+    if (n_begins < 3) {
+        return rf_corpus_file_damaged(c, "dataset /turn_begin is too short", err);
+    }
+    c->n_turns = n_begins - 1;
+    RF_TRY(load_array(&c->trained, c, "turn_trained", 1, c->n_turns, 0, &n_found, err));
+    if (crc32_z(0, c->turns.data, (size_t)n_begins * 8) != c->crc[4] ||
+        crc32_z(0, c->trained.data, (size_t)c->n_turns) != c->crc[5]) {
+        return rf_corpus_file_damaged(c, "the index of turns has a wrong checksum", err);
+    }
+    bool good = *(const int64_t *)c->turns.data == 0;
+    for (int64_t i = 0; i < c->n_samples && good; i++) {
+        good = is_sample(c, i, &t);
+    }
+    return good && t == c->n_turns
+               ? RF_OK
+               : rf_corpus_file_damaged(c, "the turns contradict the index of samples", err);
+}
+
 int rf_corpus_file_load(rf_corpus *c, rf_error *err)
 {
     int64_t n_found;
+    bool has_turns;
     RF_TRY(open_file(c, err));
-    RF_TRY(check_format(c, err));
+    RF_TRY(check_format(c, &has_turns, err));
     if (!get(c, "n_samples", RF_HDF5_I64, 1, &c->n_samples) ||
         !get(c, "n_tokens", RF_HDF5_I64, 1, &c->n_tokens) ||
-        !get(c, "crc32", RF_HDF5_U32, 4, c->crc) || c->n_samples < 1 || c->n_tokens < 2 ||
-        c->n_samples > c->n_tokens / 2) {
+        !get(c, "crc32", RF_HDF5_U32, has_turns ? RF_CORPUS_CRCS_TURNS : RF_CORPUS_CRCS, c->crc) ||
+        c->n_samples < 1 || c->n_tokens < 2 || c->n_samples > c->n_tokens / 2) {
         return rf_corpus_file_damaged(c, "the counts in the attributes are missing or wrong", err);
     }
     RF_TRY(load_tokenizer(c, err));
     RF_TRY(load_sources(c, err));
     RF_TRY(load_array(&c->begins, c, "sample_begin", 8, c->n_samples + 1, 0, &n_found, err));
     RF_TRY(load_array(&c->prompts, c, "prompt_len", 4, c->n_samples, 0, &n_found, err));
-    return find_dataset(c, "tokens", 4, c->n_tokens, &n_found, &c->tokens_offset)
-               ? check_index(c, err)
-               : rf_corpus_file_damaged(c, "dataset /tokens is missing or too short", err);
+    if (!find_dataset(c, "tokens", 4, c->n_tokens, &n_found, &c->tokens_offset)) {
+        return rf_corpus_file_damaged(c, "dataset /tokens is missing or too short", err);
+    }
+    RF_TRY(check_index(c, err));
+    return has_turns ? load_turns(c, err) : RF_OK;
 }
 
 bool rf_corpus_is_checkpoint(const char *path)

@@ -32,8 +32,8 @@ struct rf_corpus_writer {
     rf_atomic file;
     const rf_tokenizer *tokenizer;
     bool deflate;
-    spool tokens, begins, prompts;
-    int64_t n_samples, n_tokens;
+    spool tokens, begins, prompts, turns, trained;
+    int64_t n_samples, n_tokens, n_turns;
     int64_t open_tokens; /* of the sample that is open */
     bool finished;
     json_t *sources;
@@ -97,7 +97,7 @@ int rf_corpus_writer_new(rf_corpus_writer **out, const char *path, const rf_toke
     const int64_t zero = 0;
     int rc = RF_OK;
     rf_corpus_writer *w = rf_alloc(1, sizeof *w);
-    w->tokens.fd = w->begins.fd = w->prompts.fd = -1;
+    w->tokens.fd = w->begins.fd = w->prompts.fd = w->turns.fd = w->trained.fd = -1;
     w->tokenizer = tokenizer;
     w->deflate = deflate;
     w->sources = json_array();
@@ -106,7 +106,10 @@ int rf_corpus_writer_new(rf_corpus_writer **out, const char *path, const rf_toke
     RF_TRY_OUT(spool_open(&w->tokens, &w->file, err));
     RF_TRY_OUT(spool_open(&w->begins, &w->file, err));
     RF_TRY_OUT(spool_open(&w->prompts, &w->file, err));
+    RF_TRY_OUT(spool_open(&w->turns, &w->file, err));
+    RF_TRY_OUT(spool_open(&w->trained, &w->file, err));
     RF_TRY_OUT(spool_add(&w->begins, &zero, sizeof zero, path, err));
+    RF_TRY_OUT(spool_add(&w->turns, &zero, sizeof zero, path, err));
     *out = w;
     return RF_OK;
 out:
@@ -123,6 +126,8 @@ void rf_corpus_writer_free(rf_corpus_writer *w)
     spool_close(&w->tokens);
     spool_close(&w->begins);
     spool_close(&w->prompts);
+    spool_close(&w->turns);
+    spool_close(&w->trained);
     json_decref(w->sources);
     free(w->source_begin);
     free(w);
@@ -160,13 +165,36 @@ int rf_corpus_writer_tokens(rf_corpus_writer *w, const int32_t *id, int64_t n, r
     return spool_add(&w->tokens, id, (size_t)n * sizeof *id, w->file.path, err);
 }
 
+/* Turns of the sample that is open: the ends of all, which are the begins of those behind them. */
+static int add_turns(rf_corpus_writer *w, const int64_t *begin, int64_t n_turns, rf_error *err)
+{
+    for (int64_t k = 0; k < n_turns; k++) {
+        const int64_t end = k + 1 < n_turns ? begin[k + 1] : w->open_tokens;
+        const int64_t next = w->n_tokens + end;
+        const uint8_t trained = (uint8_t)(k % 2);
+        RF_ASSERT(begin[k] < end);
+        RF_TRY(spool_add(&w->turns, &next, sizeof next, w->file.path, err));
+        RF_TRY(spool_add(&w->trained, &trained, sizeof trained, w->file.path, err));
+    }
+    w->n_turns += n_turns;
+    return RF_OK;
+}
+
 int rf_corpus_writer_end_sample(rf_corpus_writer *w, int64_t n_prompt, rf_error *err)
 {
-    RF_ASSERT(n_prompt >= 1 && n_prompt < w->open_tokens && w->n_sources > 0);
+    return rf_corpus_writer_end_turns(w, (const int64_t[]){0, n_prompt}, 2, err);
+}
+
+int rf_corpus_writer_end_turns(rf_corpus_writer *w, const int64_t *begin, int64_t n_turns,
+                               rf_error *err)
+{
+    RF_ASSERT(n_turns >= 2 && n_turns % 2 == 0 && begin[0] == 0 && w->n_sources > 0);
+    const int64_t n_prompt = begin[1];
     if (n_prompt > INT32_MAX) {
         return rf_error_set(err, RF_ERR, "a prompt of %" PRId64 " tokens is too long: shorten it",
                             n_prompt);
     }
+    RF_TRY(add_turns(w, begin, n_turns, err));
     w->n_tokens += w->open_tokens;
     w->open_tokens = 0;
     w->n_samples++;
@@ -193,14 +221,20 @@ typedef struct part {
     int64_t offset;   /* in the file, of contiguous datasets */
 } part;
 
+static bool has_turns(const rf_corpus_writer *w)
+{
+    return w->n_turns / 2 > w->n_samples;
+}
+
 static int set_attributes(const rf_corpus_writer *w, rf_hdf5 *file, const char *sources,
                           uint32_t source_crc, rf_error *err)
 {
     const rf_specials *s = rf_tokenizer_specials(w->tokenizer);
-    const int64_t version = RF_CORPUS_VERSION;
+    const int64_t version = has_turns(w) ? RF_CORPUS_VERSION_TURNS : RF_CORPUS_VERSION;
     const uint64_t hash = rf_tokenizer_hash(w->tokenizer);
-    /* tokens, sample_begin, prompt_len, source_begin */
-    const uint32_t crcs[4] = {w->tokens.crc, w->begins.crc, w->prompts.crc, source_crc};
+    const uint32_t crcs[RF_CORPUS_CRCS_TURNS] = {w->tokens.crc, w->begins.crc, w->prompts.crc,
+                                                 source_crc,    w->turns.crc,  w->trained.crc};
+    const int64_t n_crcs = has_turns(w) ? RF_CORPUS_CRCS_TURNS : RF_CORPUS_CRCS;
     const uint8_t complete = 0;
     const char writer[] = "refusion-data " RF_VERSION;
     const struct {
@@ -218,7 +252,7 @@ static int set_attributes(const rf_corpus_writer *w, rf_hdf5 *file, const char *
         {"eos", RF_HDF5_I32, s->n_eos, s->eos},
         {"mask", RF_HDF5_I32, 1, &s->mask},
         {"begin", RF_HDF5_I32, 1, &s->begin},
-        {"crc32", RF_HDF5_U32, 4, crcs},
+        {"crc32", RF_HDF5_U32, n_crcs, crcs},
         {"sources", RF_HDF5_U8, (int64_t)strlen(sources), sources},
         {"complete", RF_HDF5_U8, 1, &complete},
     };
@@ -325,14 +359,16 @@ int rf_corpus_writer_finish(rf_corpus_writer *w, rf_error *err)
         {"prompt_len", RF_HDF5_I32, 4, w->n_samples, &w->prompts, NULL, 0},
         {"source_begin", RF_HDF5_I64, 8, (int64_t)n_sources, NULL, w->source_begin, 0},
         {"tokenizer", RF_HDF5_U8, 1, (int64_t)tokenizer_bytes, NULL, tokenizer, 0},
+        {"turn_begin", RF_HDF5_I64, 8, w->n_turns + 1, &w->turns, NULL, 0},
+        {"turn_trained", RF_HDF5_U8, 1, w->n_turns, &w->trained, NULL, 0},
     };
-    const size_t n_parts = sizeof parts / sizeof parts[0];
+    const size_t n_all = sizeof parts / sizeof parts[0], n_parts = has_turns(w) ? n_all : n_all - 2;
     uint32_t source_crc = (uint32_t)crc32_z(0, (const unsigned char *)w->source_begin,
                                             n_sources * sizeof *w->source_begin);
     char *sources = json_dumps(w->sources, JSON_COMPACT);
     int rc;
-    for (size_t i = 0; i < 3; i++) {
-        RF_TRY_OUT(spool_flush(parts[i].from, path, err));
+    for (size_t i = 0; i < n_parts; i++) {
+        RF_TRY_OUT(parts[i].from != NULL ? spool_flush(parts[i].from, path, err) : RF_OK);
     }
     RF_TRY_OUT(write_structure(w, parts, n_parts, sources, source_crc, err));
     RF_TRY_OUT(w->deflate ? RF_OK : copy_parts(w, parts, n_parts, err));

@@ -12,12 +12,14 @@ void rf_imported_clear(rf_imported *out)
 {
     out->ids.n = 0;
     out->n_samples = 0;
+    out->n_turns = 0;
 }
 
 void rf_imported_free(rf_imported *out)
 {
     rf_ids_free(&out->ids);
     free(out->sample);
+    free(out->turn);
     *out = (rf_imported){0};
 }
 
@@ -26,6 +28,13 @@ static void add_sample(rf_imported *out, rf_imported_sample sample)
     size_t n = (size_t)out->n_samples;
     out->sample = rf_alloc_grow(out->sample, &out->capacity, n + 1, sizeof *out->sample);
     out->sample[out->n_samples++] = sample;
+}
+
+static void add_turn(rf_imported *out, int64_t begin)
+{
+    size_t n = (size_t)out->n_turns;
+    out->turn = rf_alloc_grow(out->turn, &out->turn_capacity, n + 1, sizeof *out->turn);
+    out->turn[out->n_turns++] = begin;
 }
 
 static int64_t count_chars(const char *text, size_t bytes)
@@ -97,17 +106,67 @@ static int check_conversation(const rf_record *record, rf_error *err)
     return RF_OK;
 }
 
-/* Every message of the assistant is a sample, with what was said before it as its prompt. */
+/* Notes where prompt and answer of turn i begin in the conversation's tokens, id [n]; *end is where
+ * the answer before it ended, and becomes this one's end. What the turn would be as a sample of its
+ * own (rendered into `own`) must stand at the begin of the conversation. */
+static int find_answer(rf_imported *out, rf_ids *own, const rf_tokenizer *tokenizer,
+                       const rf_record *record, int64_t i, const int32_t *id, int64_t n,
+                       int64_t *end, rf_error *err)
+{
+    int64_t n_prompt, n_literal = 0; /* counted where the whole was rendered */
+    rf_render_options options = record->options;
+    options.n_literal = &n_literal;
+    own->n = 0;
+    RF_TRY(
+        rf_tokenizer_render_sample(tokenizer, own, &n_prompt, record->turn, i + 1, &options, err));
+    if (own->n > n || n_prompt <= *end || memcmp(own->id, id, (size_t)own->n * sizeof *id) != 0) {
+        return rf_error_set(err, RF_ERR,
+                            "messages[%" PRId64 "]: the chat template prints this answer otherwise "
+                            "once the conversation goes on, so it cannot be trained there: use "
+                            "--turns each or --turns last",
+                            i);
+    }
+    add_turn(out, *end);
+    add_turn(out, n_prompt);
+    *end = own->n;
+    return RF_OK;
+}
+
+/* The sample that was added last goes up to turn `last`; its answers become trained turns. */
+static int find_answers(rf_imported *out, const rf_tokenizer *tokenizer, const rf_record *record,
+                        int64_t last, rf_error *err)
+{
+    rf_imported_sample *sample = &out->sample[out->n_samples - 1];
+    const int64_t n = sample->n_tokens;
+    const int32_t *id = out->ids.id + out->ids.n - n;
+    rf_ids own = {0};
+    int64_t end = 0;
+    int rc = RF_OK;
+    sample->first_turn = out->n_turns;
+    for (int64_t i = 0; i <= last && rc == RF_OK; i++) {
+        if (is_learnt(record, i)) {
+            rc = find_answer(out, &own, tokenizer, record, i, id, n, &end, err);
+        }
+    }
+    sample->n_turns = out->n_turns - sample->first_turn;
+    rf_ids_free(&own);
+    return rc;
+}
+
 static int add_conversation(rf_imported *out, const rf_tokenizer *tokenizer,
-                            const rf_record *record, bool held_out, rf_error *err)
+                            const rf_record *record, rf_turns turns, bool held_out, rf_error *err)
 {
     RF_TRY(check_conversation(record, err));
-    for (int64_t i = 0; i < record->n_turns; i++) {
+    int64_t last = record->n_turns - 1;
+    while (!is_learnt(record, last)) {
+        last--;
+    }
+    for (int64_t i = turns == RF_TURNS_EACH ? 0 : last; i <= last; i++) {
         if (is_learnt(record, i)) {
             RF_TRY(add_answer(out, tokenizer, record, i, held_out, err));
         }
     }
-    return RF_OK;
+    return turns == RF_TURNS_ALL ? find_answers(out, tokenizer, record, last, err) : RF_OK;
 }
 
 static int add_text(rf_imported *out, const rf_tokenizer *tokenizer, const char *text, size_t bytes,
@@ -156,17 +215,18 @@ int rf_import_text(rf_imported *out, const rf_tokenizer *tokenizer, const char *
 }
 
 int rf_import_json(rf_imported *out, const rf_tokenizer *tokenizer, const char *line, size_t bytes,
-                   const rf_record_map *map, bool held_out, rf_error *err)
+                   const rf_record_map *map, rf_turns turns, bool held_out, rf_error *err)
 {
     rf_record record;
-    int64_t n_ids = out->ids.n, n_samples = out->n_samples;
+    int64_t n_ids = out->ids.n, n_samples = out->n_samples, n_turns = out->n_turns;
     RF_TRY(rf_record_read(&record, line, bytes, map, err));
     int rc = record.text != NULL
                  ? add_text(out, tokenizer, record.text, record.bytes, true, true, held_out, err)
-                 : add_conversation(out, tokenizer, &record, held_out, err);
+                 : add_conversation(out, tokenizer, &record, turns, held_out, err);
     if (rc != RF_OK) {
         out->ids.n = n_ids;
         out->n_samples = n_samples;
+        out->n_turns = n_turns;
     }
     rf_record_free(&record);
     return rc;

@@ -1,7 +1,7 @@
 /* import.h: one record of a source file becomes tokenised samples.             all local
  *
- * A line of JSONL is one record (records.h). A conversation is one sample for each message of the
- * assistant, with all messages before it as its prompt; none of these may be empty. A text is one
+ * A line of JSONL is one record (records.h). A conversation becomes samples as rf_turns says; none
+ * of its messages that are to be learnt may be empty. A text is one
  * sample: the begin token, then the text. Every response ends with end-of-text. Messages of errors
  * name neither file nor line: the caller knows them.
  */
@@ -17,6 +17,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What becomes of the assistant's messages that are to be learnt: the answers. */
+typedef enum rf_turns {
+    RF_TURNS_EACH, /* each is a sample, with all messages before it as its prompt */
+    RF_TURNS_LAST, /* only the last one is */
+    RF_TURNS_ALL /* one sample up to the last one, in which all are trained. Each must stand there as
+                      it stands in a sample of its own: templates may print it otherwise */
+} rf_turns;
+
 /* Samples, or parts of one: tokens lie one behind the other in rf_imported.ids. */
 typedef struct rf_imported_sample {
     int64_t n_tokens;
@@ -25,6 +33,8 @@ typedef struct rf_imported_sample {
     bool is_answer;    /* to a conversation; else a text */
     int64_t n_literal; /* special tokens in its messages that were taken as text */
     bool held_out;
+    int64_t first_turn, n_turns; /* its turns are turn [first_turn, first_turn + n_turns) of
+                                    rf_imported; 0: prompt and response */
 } rf_imported_sample;
 
 typedef struct rf_imported {
@@ -32,6 +42,9 @@ typedef struct rf_imported {
     rf_imported_sample *sample; /* [n_samples], owned */
     int64_t n_samples;
     size_t capacity;
+    int64_t *turn; /* [n_turns], owned: their begins in their samples, by turns read and learnt */
+    int64_t n_turns;
+    size_t turn_capacity;
 } rf_imported;
 
 void rf_imported_clear(rf_imported *out); /* keeps the memory */
@@ -39,8 +52,8 @@ void rf_imported_free(rf_imported *out);  /* zeroes the struct */
 
 /* Appends the samples of a line of JSONL (not blank); map may be NULL. On error `out` is as before. */
 RF_MUST_CHECK int rf_import_json(rf_imported *out, const rf_tokenizer *tokenizer, const char *line,
-                                 size_t bytes, const rf_record_map *map, bool held_out,
-                                 rf_error *err);
+                                 size_t bytes, const rf_record_map *map, rf_turns turns,
+                                 bool held_out, rf_error *err);
 
 /* A piece of a plain text, cut where the tokenizer allows it (before a line that begins with a
  * character that is no blank). begins, ends: the text's first and last piece. Invalid UTF-8: *bad

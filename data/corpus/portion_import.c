@@ -89,7 +89,7 @@ static int import_entry(rf_portion *p, const rf_entry *e, const rf_tokenizer *to
         return import_text(p, e, tokenizer, settings, err);
     }
     int rc = rf_import_json(&p->samples, tokenizer, p->text + e->begin, e->bytes, &settings->map,
-                            is_held_out(p, settings, e->record), err);
+                            settings->turns, is_held_out(p, settings, e->record), err);
     return rc == RF_OK ? RF_OK : bad_line(p, settings, e->line, err);
 }
 

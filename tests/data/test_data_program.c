@@ -55,6 +55,8 @@ Test(data_program, wrong_usage_is_2)
     ASSERT_FAILS(2, "--jobs 0", "build --out c.h5 a.jsonl --jobs 0");
     ASSERT_FAILS(2, "--jobs x", "build --out c.h5 a.jsonl --jobs x");
     ASSERT_FAILS(2, "--seed -1", "build --out c.h5 a.jsonl --seed -1");
+    ASSERT_FAILS(2, "--turns most: must be each, last or all",
+                 "build --out c.h5 a.jsonl --turns most");
     ASSERT_FAILS(2, "--format yaml", "build --out c.h5 a.jsonl --format yaml");
     ASSERT_FAILS(2, "weight", "build --out c.h5 a.jsonl:0");
     ASSERT_FAILS(2, "weight", "build --out c.h5 a.jsonl:-1");
@@ -104,6 +106,22 @@ Test(data_program, build_and_info)
 }
 
 /* Fields of another form, wherever they are. */
+Test(data_program, turns_of_conversations)
+{
+    put_text("c.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"u\"}, "
+                        "{\"role\": \"assistant\", \"content\": \"a\"}, "
+                        "{\"role\": \"user\", \"content\": \"v\"}, "
+                        "{\"role\": \"assistant\", \"content\": \"b\"}]}");
+    ASSERT_RUNS("build --out c.h5 c.jsonl --turns all");
+    cr_expect_not_null(strstr(program_messages, "trained turns     2\n"));
+    ASSERT_RUNS("info --verify c.h5");
+    cr_expect_not_null(
+        strstr(program_output, "tokens            10 (prompt 60.0 %, response 40.0"));
+    cr_expect_not_null(strstr(program_output, "trained turns     2\n"));
+    ASSERT_RUNS("build --out c.h5 c.jsonl --turns last");
+    cr_expect_null(strstr(program_messages, "trained turns"));
+}
+
 Test(data_program, mapped_fields)
 {
     put_text("a.jsonl", "{\"in\": {\"q\": [\"x\", \"question\"]}, \"gold\": \"r\", \"text\": 5, "

@@ -71,6 +71,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                   .format = (rf_format)((data[0] & 3) % 3),
                                   .split_paragraphs = (data[0] & 4) != 0,
                                   .skip_bad = (data[0] & 8) != 0,
+                                  .turns = (rf_turns)((data[0] >> 6) % 3),
                                   .n_jobs = 1};
     build(&settings, tokenizer);
     close(fd);

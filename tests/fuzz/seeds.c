@@ -144,8 +144,8 @@ static void put_checkpoint(void)
 
 static void put_corpus(void)
 {
-    for (int first = 0; first < 8; first++) {
-        for (char place = 0; place < 10; place++) {
+    for (int first = 0; first < 16; first++) {
+        for (char place = 0; place < 14; place++) {
             const char change[10] = {place, 0, 1};
             put("corpus", first, change, sizeof change);
         }

@@ -228,10 +228,11 @@ Test(corpus, wrong_attributes_are_refused)
         int64_t value;
         const char *part;
     } cases[] = {
-        {"version", 2, "format version 2"}, {"complete", 0, "never finished"},
-        {"n_tokens", 5, "damaged"},         {"n_samples", N_SAMPLES - 1, "damaged"},
-        {"n_samples", -1, "damaged"},       {"n_samples", INT64_MAX, "damaged"},
-        {"tokenizer_hash", 1, "tokenizer"}, {"n_tokens", INT64_MAX, "damaged"},
+        {"version", 3, "format version 3"},      {"version", 2, "damaged"},
+        {"complete", 0, "never finished"},       {"n_tokens", 5, "damaged"},
+        {"n_samples", N_SAMPLES - 1, "damaged"}, {"n_samples", -1, "damaged"},
+        {"n_samples", INT64_MAX, "damaged"},     {"tokenizer_hash", 1, "tokenizer"},
+        {"n_tokens", INT64_MAX, "damaged"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const char *path = write_corpus("x.h5", false);
