@@ -1,8 +1,13 @@
 #include "train/plan.h"
 
+#include "common/base/file.h"
 #include "train/leaves.h"
 
+#include <dirent.h>
 #include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 
 /* "MemAvailable:  1234 kB" of Linux; elsewhere unknown. */
 static size_t host_available(void)
@@ -72,12 +77,73 @@ int rf_plan_make(rf_plan *out, const rf_setup *s, rf_error *err)
     return rc;
 }
 
+/* --- Disk ------------------------------------------------------------------------------------- */
+
+/* What checkpoints in the folder take already: they go when newer ones come. */
+static size_t bytes_of_checkpoints(const char *folder)
+{
+    size_t bytes = 0;
+    char path[RF_PATH_BYTES];
+    struct stat status;
+    const struct dirent *entry;
+    DIR *entries = opendir(folder);
+    while (entries != NULL && (entry = readdir(entries)) != NULL) {
+        if (strncmp(entry->d_name, "step-", 5) == 0 &&
+            rf_file_join(path, sizeof path, folder, entry->d_name, NULL) == RF_OK &&
+            stat(path, &status) == 0) {
+            bytes += (size_t)status.st_size;
+        }
+    }
+    if (entries != NULL) {
+        closedir(entries);
+    }
+    return bytes;
+}
+
+/* Free in the file system of the folder, or of the nearest one above it that is there. */
+static size_t free_bytes(const char *folder)
+{
+    char path[RF_PATH_BYTES];
+    struct statvfs status;
+    snprintf(path, sizeof path, "%s", folder);
+    while (statvfs(path, &status) != 0) {
+        char *slash = strrchr(path, '/');
+        if (slash == NULL || slash == path) {
+            snprintf(path, sizeof path, "%s", slash == NULL ? "." : "/");
+            return statvfs(path, &status) == 0 ? (size_t)status.f_bavail * status.f_frsize : 0;
+        }
+        *slash = '\0';
+    }
+    return (size_t)status.f_bavail * status.f_frsize;
+}
+
+rf_disk_plan rf_disk_plan_make(const rf_setup *s)
+{
+    const int64_t every = s->set.checkpoint_every, keep = s->set.checkpoint_keep;
+    const int64_t left = s->set.steps - s->progress.step;
+    const int64_t n_kept = keep > 0 ? keep : every > 0 ? left / every + 1 : 1;
+    /* Parameters, of adapters alone where they are trained, and two moments of what is trained. */
+    const int64_t n_parameters = s->set.adaptation.rank > 0 ? s->n_trainable : s->n_parameters;
+    size_t tokenizer = 0;
+    (void)rf_tokenizer_text(s->sources.tokenizer, &tokenizer);
+    rf_disk_plan plan = {
+        .n_files = n_kept + s->set.checkpoint_best + 1,
+        .file =
+            rf_backend_bytes(s->backend, RF_MASTER, n_parameters + 2 * s->n_trainable) + tokenizer};
+    plan.total = (size_t)plan.n_files * plan.file;
+    const size_t free_now = free_bytes(s->set.folder);
+    plan.available = free_now > 0 ? free_now + bytes_of_checkpoints(s->set.folder) : 0;
+    return plan;
+}
+
+/* --- What people see -------------------------------------------------------------------------- */
+
 static void print_line(FILE *out, const char *what, size_t bytes)
 {
     fprintf(out, "  %-34s %12.1f MiB\n", what, (double)bytes / 1048576.0);
 }
 
-void rf_plan_print(const rf_plan *p, const rf_setup *s, FILE *out)
+void rf_plan_print(const rf_plan *p, const rf_disk_plan *disk, const rf_setup *s, FILE *out)
 {
     int local = rf_dist_local_size(s->dist);
     char gradients[64];
@@ -102,19 +168,33 @@ void rf_plan_print(const rf_plan *p, const rf_setup *s, FILE *out)
         print_line(out, "all ranks of this host", p->total * (size_t)local);
         print_line(out, "available on this host", p->host_available);
     }
+    fprintf(out, "disk of %s (at most %" PRId64 " checkpoints at once):\n", s->set.folder,
+            disk->n_files);
+    print_line(out, "a checkpoint", disk->file);
+    print_line(out, "all", disk->total);
+    if (disk->available > 0) {
+        print_line(out, "available", disk->available);
+    }
 }
 
-int rf_plan_check(const rf_plan *p, const rf_setup *s, rf_error *err)
+int rf_plan_check(const rf_plan *p, const rf_disk_plan *disk, const rf_setup *s, rf_error *err)
 {
     const size_t local = (size_t)rf_dist_local_size(s->dist);
     const bool on_device = p->device_available > 0;
     const size_t needed = (on_device ? p->total - p->loader : p->total) * local;
     const size_t available = on_device ? p->device_available : p->host_available;
-    if (available == 0 || needed <= available) {
-        return RF_OK;
+    if (available > 0 && needed > available) {
+        return rf_error_set(err, RF_ERR,
+                            "the run does not fit into %s memory: lower train.micro_rows or "
+                            "data.row_length, set train.recompute=block or train.reduce=fast",
+                            on_device ? "the GPU's" : "this host's");
     }
-    return rf_error_set(err, RF_ERR,
-                        "the run does not fit into %s memory: lower train.micro_rows or "
-                        "data.row_length, set train.recompute=block or train.reduce=fast",
-                        on_device ? "the GPU's" : "this host's");
+    if (disk->available > 0 && disk->total > disk->available) {
+        return rf_error_set(err, RF_ERR,
+                            "the checkpoints do not fit onto the disk of %s: lower "
+                            "checkpoint.keep, set checkpoint.best=false, or give a log.dir with "
+                            "more room",
+                            s->set.folder);
+    }
+    return RF_OK;
 }

@@ -23,11 +23,24 @@ typedef struct rf_plan {
     size_t device_available; /* of the GPU, where all but the loader is; 0: there is none */
 } rf_plan;
 
+/* Disk of the run folder, rank 0. */
+typedef struct rf_disk_plan {
+    int64_t n_files;  /* checkpoints at once: those kept, the best, one that is being written */
+    size_t file;      /* about, of one */
+    size_t total;     /* of all */
+    size_t available; /* free in the file system of log.dir, or taken by checkpoints that are in the
+                         folder already; 0: not known */
+} rf_disk_plan;
+
+/* Of a run whose steps and folder are known. Changes nothing on the disk. */
+rf_disk_plan rf_disk_plan_make(const rf_setup *setup);
+
 /* A loader is made for it, and freed. */
 RF_MUST_CHECK int rf_plan_make(rf_plan *out, const rf_setup *setup, rf_error *err);
-/* Does the run fit, with all ranks of this host? */
-RF_MUST_CHECK int rf_plan_check(const rf_plan *plan, const rf_setup *setup, rf_error *err);
+/* Does the run fit, with all ranks of this host, and do its checkpoints? */
+RF_MUST_CHECK int rf_plan_check(const rf_plan *plan, const rf_disk_plan *disk,
+                                const rf_setup *setup, rf_error *err);
 /* A table for people. */
-void rf_plan_print(const rf_plan *plan, const rf_setup *setup, FILE *out);
+void rf_plan_print(const rf_plan *plan, const rf_disk_plan *disk, const rf_setup *setup, FILE *out);
 
 #endif

@@ -25,7 +25,7 @@ static const char usage[] =
     "Trains a model on the corpora of data.train and keeps config.yaml, metrics.jsonl,\n"
     "samples.jsonl and checkpoints in the run folder (log.dir).\n"
     "\n"
-    "  --dry-run       checks everything, prints the memory plan, and stops\n"
+    "  --dry-run       checks everything, prints the plan of memory and disk, and stops\n"
     "  --resume auto   goes on from the newest checkpoint of the run folder that verifies;\n"
     "                  a folder without checkpoints begins\n"
     "  --resume PATH   goes on from this checkpoint\n"
@@ -107,17 +107,18 @@ static int dry_run(const rf_setup *s, rf_error *err)
     rf_plan plan;
     RF_TRY(rf_dist_agree(s->dist, rf_run_check(&s->run, err), err));
     RF_TRY(rf_dist_agree(s->dist, rf_plan_make(&plan, s, err), err));
+    const rf_disk_plan disk = rf_disk_plan_make(s);
     if (rf_dist_rank(s->dist) == 0) {
         printf("%" PRId64 " parameters, %" PRId64 " of them trained, %" PRId64
                " steps, run folder %s%s%s\n",
                s->n_parameters, s->n_trainable, s->set.steps, s->set.folder,
                s->run.resume[0] != '\0' ? ", going on from " : "", s->run.resume);
-        rf_plan_print(&plan, s, stdout);
+        rf_plan_print(&plan, &disk, s, stdout);
         if (fflush(stdout) != 0) {
             return rf_error_set(err, RF_ERR, "the plan cannot be written to stdout");
         }
     }
-    return rf_dist_agree(s->dist, rf_plan_check(&plan, s, err), err);
+    return rf_dist_agree(s->dist, rf_plan_check(&plan, &disk, s, err), err);
 }
 
 static int train(rf_dist *dist, rf_config *config, const options *o, rf_error *err)

@@ -239,6 +239,7 @@ Test(train_errors, dry_run)
     tiny_train(0, "--dry-run", 0);
     tiny_says("Adam's moments");
     tiny_says("total");
+    tiny_says("disk of run (at most 5 checkpoints at once):");
     cr_assert(tiny_shell("! test -e run") == 0);
 #ifndef __SANITIZE_ADDRESS__ /* which reserves far more than any limit */
     int status = tiny_shell("ulimit -v 2000000; \"$TRAIN\" tiny.yaml --dry-run "
@@ -298,6 +299,8 @@ Test(train_errors, dry_run_says_what_the_run_would)
                1);
     tiny_says("total");
     tiny_says("does not fit into this host's memory");
+    tiny_train(0, "--dry-run checkpoint.keep=1000000000", 1);
+    tiny_says("the checkpoints do not fit onto the disk of run: lower checkpoint.keep");
     program_write("file", "");
     tiny_train(0, "--dry-run log.dir=file/run", 1);
     tiny_says("file is no folder");
