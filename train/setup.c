@@ -1,6 +1,8 @@
 #include "train/setup.h"
 
+#include "common/base/alloc.h"
 #include "common/base/log.h"
+#include "common/base/output.h"
 #include "common/dist/threads.h"
 #include "train/validate.h"
 
@@ -230,10 +232,35 @@ out:
     return rc;
 }
 
+/* debug.dump_step writes over none of the files that the run reads. */
+static int check_dump(const rf_setup *s, rf_error *err)
+{
+    const char *const keys[] = {"model.init", "model.config", "lora.init"};
+    enum { N_KEYS = sizeof keys / sizeof *keys };
+    const rf_data_settings *from = &s->sources.settings;
+    const int64_t n_train = from->n_train, n_valid = from->n_valid;
+    const char *output = s->set.dump[0] != '\0' ? s->set.dump : NULL;
+    const char **input = rf_alloc((size_t)(N_KEYS + 2 + n_train + n_valid), sizeof *input);
+    int n = 0;
+    for (int i = 0; i < N_KEYS; i++) {
+        const char *path = rf_config_string(s->config, keys[i]);
+        input[n++] = path[0] != '\0' ? path : NULL;
+    }
+    input[n++] = s->run.resume[0] != '\0' ? s->run.resume : NULL;
+    input[n++] = s->set.folder; /* its checkpoints */
+    for (int64_t i = 0; i < n_train + n_valid; i++) {
+        input[n++] = i < n_train ? from->train[i] : from->valid[i - n_train];
+    }
+    int rc = rf_output_check(&output, 1, input, n, err);
+    free(input);
+    return rc == RF_OK ? RF_OK : rf_error_prefix(err, "debug.dump_step");
+}
+
 /* What depends on the checkpoint that the run goes on from. */
 static int open_model(rf_setup *s, rf_error *err)
 {
     bool is_root = rf_dist_rank(s->dist) == 0;
+    RF_TRY(check_dump(s, err));
     RF_TRY(rf_sources_model(&s->shape, s->config, &s->sources, s->run.resume, err));
     RF_TRY(open_progress(s, err));
     RF_TRY(rf_samples_choose(&s->samples, &s->sources, s->config,

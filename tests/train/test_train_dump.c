@@ -134,3 +134,23 @@ Test(train_dump, bad_path)
     tiny_train(0, "train.steps=1 debug.dump_step=no/such/folder.h5", 1);
     tiny_says("no/such/folder.h5");
 }
+
+/* It writes over nothing that the run reads, its own checkpoints included. */
+Test(train_dump, is_no_input)
+{
+    static const char *const paths[] = {"train.h5", "./valid.h5", "link.h5",
+                                        "base/step-000000001.h5", "run/step-000000001.h5"};
+    tiny_train(0, "train.steps=1 log.dir=base", 0);
+    tiny_train(0, "train.steps=1", 0);
+    cr_assert(tiny_shell("ln -s train.h5 link.h5; cksum *.h5 */*.h5 >before") == 0);
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+        char arguments[256];
+        snprintf(arguments, sizeof arguments,
+                 "train.steps=2 --resume auto model.init=base/step-000000001.h5 debug.dump_step=%s",
+                 paths[i]);
+        tiny_train(0, arguments, 2);
+        tiny_says("debug.dump_step: ");
+    }
+    cr_assert(tiny_shell("cksum *.h5 */*.h5 | cmp - before") == 0);
+    tiny_train(0, "train.steps=2 --resume auto debug.dump_step=run/dump.h5", 0);
+}
