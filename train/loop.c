@@ -233,9 +233,10 @@ static int do_step(rf_trainer *t, pace *p, rf_error *err)
         return rf_error_set(
             err, RF_ERR_DIVERGED,
             "step %" PRId64 ": loss or gradient were not finite %" PRId64
-            " times in a row: begin a new run from a checkpoint of this one, with a "
-            "lower optim.lr: model.init=%s/step-... log.dir=...",
-            t->progress.step, t->skipped_now, t->setup->run.folder);
+            " times in a row: go back to a checkpoint with a lower rate (--resume %s/step-... "
+            "--change optim.lr=... log.dir=...), or begin a new run from one: "
+            "model.init=%s/step-... log.dir=...",
+            t->progress.step, t->skipped_now, t->setup->run.folder, t->setup->run.folder);
     }
     return RF_OK;
 }

@@ -119,13 +119,19 @@ static int check_config(rf_setup *s, const char *text, rf_error *err)
         goto out;
     }
     RF_TRY_OUT(fix_pad_length(s, rf_config_int(then, "objective.pad_length"), err));
-    const char *key = rf_config_conflict(then, s->config);
+    const char *key = rf_config_conflict(then, s->config, s->change, s->n_changes);
     if (key != NULL) {
         rc = rf_error_set(err, RF_ERR_USAGE,
                           "%s: %s is not what the checkpoint %s was trained with: set it back (the "
-                          "run's config.yaml has it), or begin a new run with model.init",
-                          rf_config_origin(s->config, key), key, checkpoint);
+                          "run's config.yaml has it), or begin a new run with model.init%s",
+                          rf_config_origin(s->config, key), key, checkpoint,
+                          (rf_config_flags(s->config, key) & RF_KEY_ON_REQUEST) != 0
+                              ? ", or give it by --change"
+                              : "");
         goto out;
+    }
+    for (int i = 0; i < s->n_changes; i++) {
+        rf_log_info("--change: %s from here on", s->change[i]);
     }
     int64_t steps = rf_config_int(then, "train.steps");
     if (steps > 0 && s->set.steps > 0 && steps != s->set.steps &&
@@ -281,10 +287,12 @@ static int open_model(rf_setup *s, rf_error *err)
 /* --- All of it -------------------------------------------------------------------------------- */
 
 int rf_setup_open(rf_setup *s, rf_dist *dist, rf_config *config, rf_resume resume, const char *path,
-                  rf_error *err)
+                  const char *const *change, int n_changes, rf_error *err)
 {
     *s = (rf_setup){.dist = dist,
                     .config = config,
+                    .change = change,
+                    .n_changes = n_changes,
                     .begin = rf_log_seconds(),
                     .run = {.dist = dist, .lock = -1}};
     RF_TRY(rf_dist_agree(dist, open_settings(s, err), err));

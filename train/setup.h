@@ -15,8 +15,11 @@
 #include "train/train_settings.h"
 
 typedef struct rf_setup {
-    rf_dist *dist;     /* not owned */
-    rf_config *config; /* not owned; resolved */
+    rf_dist *dist;             /* not owned */
+    rf_config *config;         /* not owned; resolved */
+    const char *const *change; /* [n_changes] "section.key=value": differ from the checkpoint's on
+                                  purpose. Not owned */
+    int n_changes;
     rf_train_settings set;
     double begin; /* rf_log_seconds() of this process's begin */
 
@@ -41,9 +44,12 @@ typedef struct rf_setup {
 
 /* collective. Reads everything, checks that it fits together and is the same on all ranks, and finds the checkpoint to go on
  * from; allocates nothing large. `config` gets its derived values. `path` only with RF_RESUME_PATH.
+ * change [n_changes]: "section.key=value", in force already: keys that may differ from the
+ * checkpoint's.
  * Caller ends with rf_setup_close, also after an error. */
 RF_MUST_CHECK int rf_setup_open(rf_setup *out, rf_dist *dist, rf_config *config, rf_resume resume,
-                                const char *path, rf_error *err);
+                                const char *path, const char *const *change, int n_changes,
+                                rf_error *err);
 void rf_setup_close(rf_setup *setup); /* local */
 
 /* local. How this rank's training rows are loaded. */

@@ -7,19 +7,21 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct options {
     const char *config_path; /* NULL: presets */
     rf_resume resume;
     const char *resume_path; /* NULL: not given */
+    rf_option_list change;   /* section.key=value */
     bool dry_run, help, version;
     int first; /* of the arguments behind the options: configuration file and settings */
 } options;
 
 static const char usage[] =
     "Usage: refusion-train CONFIG.yaml [section.key=value ...] [--dry-run]\n"
-    "                      [--resume auto|PATH|no]\n"
+    "                      [--resume auto|PATH|no] [--change KEY=VALUE]\n"
     "       mpirun -n 2 refusion-train ...       or: train/launch.sh -n 2 CONFIG.yaml ...\n"
     "\n"
     "Trains a model on the corpora of data.train and keeps config.yaml, metrics.jsonl,\n"
@@ -29,6 +31,9 @@ static const char usage[] =
     "  --resume auto   goes on from the newest checkpoint of the run folder that verifies;\n"
     "                  a folder without checkpoints begins\n"
     "  --resume PATH   goes on from this checkpoint\n"
+    "  --change KEY=VALUE\n"
+    "                  with --resume: a setting of the run that is another from here on; may be\n"
+    "                  given several times, for the keys of which the list below says so\n"
     "  -h, --help      this text and all keys\n"
     "  --version       prints the version\n"
     "\n"
@@ -43,6 +48,7 @@ static int parse(options *o, int argc, char **argv, rf_error *err)
 {
     const rf_option table[] = {{"dry-run", RF_OPTION_FLAG, &o->dry_run, 0, 0},
                                {"resume", RF_OPTION_TEXT, &o->resume_path, 0, 0},
+                               {"change", RF_OPTION_LIST, &o->change, 0, 0},
                                {"help", RF_OPTION_STOP, &o->help, 0, 0},
                                {"version", RF_OPTION_STOP, &o->version, 0, 0},
                                {0}};
@@ -54,6 +60,12 @@ static int parse(options *o, int argc, char **argv, rf_error *err)
     o->resume = resume == NULL || strcmp(resume, "no") == 0 ? RF_RESUME_NO
                 : strcmp(resume, "auto") == 0               ? RF_RESUME_AUTO
                                                             : RF_RESUME_PATH;
+    if (o->change.n > 0 && o->resume == RF_RESUME_NO) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--change is for a run that goes on: give --resume, or write %.200s "
+                            "without --change",
+                            o->change.item[0]);
+    }
     for (int i = o->first; i < argc; i++) {
         if (strchr(argv[i], '=') != NULL) {
             continue;
@@ -87,6 +99,23 @@ static int set_folder(rf_config *config, const char *config_path, rf_error *err)
     return rf_config_set(config, setting, err);
 }
 
+static int set_changes(rf_config *config, const options *o, rf_error *err)
+{
+    for (int i = 0; i < o->change.n; i++) {
+        const char *text = o->change.item[i];
+        char key[128];
+        snprintf(key, sizeof key, "%.*s", (int)strcspn(text, "="), text);
+        RF_TRY(rf_config_set(config, text, err));
+        if ((rf_config_flags(config, key) & (RF_KEY_MAY_CHANGE | RF_KEY_ON_REQUEST)) == 0) {
+            return rf_error_set(err, RF_ERR_USAGE,
+                                "--change %.200s: the run so far stands on %s: begin a new run "
+                                "with model.init",
+                                text, key);
+        }
+    }
+    return RF_OK;
+}
+
 static int configure(rf_config *config, const options *o, int argc, char **argv, rf_error *err)
 {
     if (o->config_path != NULL) {
@@ -97,6 +126,7 @@ static int configure(rf_config *config, const options *o, int argc, char **argv,
             RF_TRY(rf_config_set(config, argv[i], err));
         }
     }
+    RF_TRY(set_changes(config, o, err));
     return set_folder(config, o->config_path, err);
 }
 
@@ -126,7 +156,8 @@ static int train(rf_dist *dist, rf_config *config, const options *o, rf_error *e
     rf_setup setup;
     rf_trainer trainer = {0};
     int rc = RF_OK;
-    RF_TRY_OUT(rf_setup_open(&setup, dist, config, o->resume, o->resume_path, err));
+    RF_TRY_OUT(rf_setup_open(&setup, dist, config, o->resume, o->resume_path, o->change.item,
+                             o->change.n, err));
     if (o->dry_run) {
         RF_TRY_OUT(dry_run(&setup, err));
     } else {
@@ -185,6 +216,7 @@ int main(int argc, char **argv)
         rf_dist_abort(dist, rf_error_exit_status(rc));
     }
 out:
+    free(o.change.item);
     rf_config_free(config);
     rf_dist_close(dist);
     return rf_error_exit_status(rc);

@@ -7,14 +7,14 @@
 #include <string.h>
 
 #define ALL_LINEAR "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
-enum { CHANGES = RF_KEY_MAY_CHANGE };
+enum { CHANGES = RF_KEY_MAY_CHANGE, ON_REQUEST = RF_KEY_ON_REQUEST };
 
 const rf_config_key rf_train_keys[] = {
     {"train.steps", RF_KEY_INT, "0", 0, 1e12, NULL, CHANGES,
      "optimizer steps of the run; or give train.epochs"},
     {"train.epochs", RF_KEY_REAL, "0", 0, 1e6, NULL, CHANGES,
      "passes over the data; or give train.steps"},
-    {"train.batch_rows", RF_KEY_INT, "16", 1, 1e7, NULL, 0,
+    {"train.batch_rows", RF_KEY_INT, "16", 1, 1e7, NULL, ON_REQUEST,
      "rows of an optimizer step, over all ranks"},
     {"train.micro_rows", RF_KEY_INT, "1", 1, 1e5, NULL, 0,
      "rows of one forward and backward pass; divides train.batch_rows"},
@@ -54,21 +54,21 @@ const rf_config_key rf_train_keys[] = {
      "an adapter file for model.init whose adapters training goes on from; default: fresh ones"},
     {"lora.seed", RF_KEY_INT, "1", 0, 9e15, NULL, 0, "of fresh adapters and of dropout"},
 
-    {"optim.lr", RF_KEY_REAL, "3e-4", 0, 1e38, NULL, 0, "peak learning rate"},
-    {"optim.schedule", RF_KEY_CHOICE, "cosine", 0, 0, "constant|linear|cosine|wsd", 0,
+    {"optim.lr", RF_KEY_REAL, "3e-4", 0, 1e38, NULL, ON_REQUEST, "peak learning rate"},
+    {"optim.schedule", RF_KEY_CHOICE, "cosine", 0, 0, "constant|linear|cosine|wsd", ON_REQUEST,
      "of the learning rate; wsd: warm up, stay, decay at the end"},
-    {"optim.warmup", RF_KEY_REAL, "0", 0, 1e12, NULL, 0,
+    {"optim.warmup", RF_KEY_REAL, "0", 0, 1e12, NULL, ON_REQUEST,
      "steps of linear warm-up; below 1: fraction of the steps"},
-    {"optim.min_lr", RF_KEY_REAL, "0.1", 0, 1, NULL, 0,
+    {"optim.min_lr", RF_KEY_REAL, "0.1", 0, 1, NULL, ON_REQUEST,
      "where linear, cosine and wsd end, as a fraction of optim.lr"},
-    {"optim.decay_fraction", RF_KEY_REAL, "0.2", 0, 1, NULL, 0,
+    {"optim.decay_fraction", RF_KEY_REAL, "0.2", 0, 1, NULL, ON_REQUEST,
      "wsd: fraction of the steps in which the rate decays"},
     {"optim.beta1", RF_KEY_REAL, "0.9", 0, 0.999999, NULL, 0, "AdamW: of the first moment"},
     {"optim.beta2", RF_KEY_REAL, "0.95", 0, 0.99999999, NULL, 0, "AdamW: of the second moment"},
     {"optim.eps", RF_KEY_REAL, "1e-8", 1e-30, 1, NULL, 0, "AdamW: added to the root"},
-    {"optim.weight_decay", RF_KEY_REAL, "0.1", 0, 1e6, NULL, 0,
+    {"optim.weight_decay", RF_KEY_REAL, "0.1", 0, 1e6, NULL, ON_REQUEST,
      "AdamW: of matrices; gains and biases have none"},
-    {"optim.clip", RF_KEY_REAL, "1", 0, 1e38, NULL, 0,
+    {"optim.clip", RF_KEY_REAL, "1", 0, 1e38, NULL, ON_REQUEST,
      "largest global norm of the gradient; 0: no clipping"},
 
     {"checkpoint.every", RF_KEY_INT, "1000", 0, 1e12, NULL, CHANGES,

@@ -7,6 +7,8 @@ tasks="sudoku4 sort chain countdown"
 seeds="1 2 3"
 within=1
 set_refusion="objective.slot_sizes=4,8 decode.slot_size=4"
+# Two copies of the response: about as many samples a row as the others have (train_samples tells).
+set_block="objective.block_size=4 data.row_length=416"
 
 kind_sudoku4=sudoku4
 train_sudoku4=400000 valid_sudoku4=200 test_sudoku4=1000

@@ -39,7 +39,7 @@ static void check_round_trip(const rf_config *config, bool with_origins)
     char *text = rf_config_text(config, with_origins);
     rf_error err = {0};
     RF_ASSERT(rf_config_load_text(again, text, "again", &err) == RF_OK);
-    RF_ASSERT(rf_config_conflict(config, again) == NULL);
+    RF_ASSERT(rf_config_conflict(config, again, NULL, 0) == NULL);
     free(text);
     rf_config_free(again);
 }

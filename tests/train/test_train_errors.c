@@ -309,6 +309,39 @@ Test(train_errors, dry_run_says_what_the_run_would)
     cr_assert(access("a", F_OK) != 0);
 }
 
+/* Settings that a run may change on the way, and no others, where it is asked for by name. */
+Test(train_errors, changes_on_resume)
+{
+    tiny_train(0, "train.steps=4 checkpoint.every=2", 0);
+    tiny_train(0, "train.steps=8 --resume auto optim.lr=1e-3", 2);
+    tiny_says("optim.lr is not what the checkpoint");
+    tiny_says("or give it by --change");
+    tiny_train(0, "train.steps=8 --resume auto --change model.hidden_size=8", 2);
+    tiny_says("--change model.hidden_size=8: the run so far stands on model.hidden_size");
+    tiny_train(0, "train.steps=8 --resume auto --change optim.lr=fast", 2);
+    tiny_train(0, "train.steps=8 --change optim.lr=1e-3", 2);
+    tiny_says("--change is for a run that goes on: give --resume");
+    cr_assert_float_eq(tiny_last("run", "step", "lr"), 3e-3, 1e-15);
+    tiny_train(0, "--resume auto --change train.steps=8 --change optim.lr=1e-3", 0);
+    tiny_says("--change: optim.lr=1e-3 from here on");
+    cr_assert_float_eq(tiny_last("run", "step", "lr"), 1e-3, 1e-15);
+    cr_assert(tiny_last("run", "step", "step") == 8);
+    /* As often as one likes, on any ranks; the new value is the run's. */
+    tiny_train(2, "--resume auto train.steps=10 --change optim.lr=1e-3 --change train.batch_rows=8",
+               0);
+    cr_assert(tiny_last("run", "step", "step") == 10);
+    tiny_train(0, "--resume auto train.steps=12", 2);
+    tiny_says("train.batch_rows is not what the checkpoint");
+    cr_assert(tiny_shell("grep -q 'lr: 0.001' run/config.yaml") == 0);
+    /* Back to where all was well, at a lower rate. */
+    tiny_train(0,
+               "--resume run/step-000000008.h5 train.steps=9 --change optim.lr=1e-4 "
+               "log.dir=back",
+               0);
+    cr_assert_float_eq(tiny_last("back", "step", "lr"), 1e-4, 1e-15);
+    cr_assert(tiny_last("back", "step", "step") == 9);
+}
+
 Test(train_errors, resumes_speak)
 {
     tiny_train(0, "optim.schedule=cosine checkpoint.every=4", 0);

@@ -216,13 +216,24 @@ const char *rf_config_origin(const rf_config *config, const char *name)
     return origin != NULL ? origin : "default";
 }
 
-const char *rf_config_conflict(const rf_config *a, const rf_config *b)
+unsigned rf_config_flags(const rf_config *config, const char *name)
+{
+    return get_any(config, name)->key->flags;
+}
+
+const char *rf_config_conflict(const rf_config *a, const rf_config *b, const char *const *except,
+                               int n)
 {
     RF_ASSERT(a->n_entries == b->n_entries);
     for (int i = 0; i < a->n_entries; i++) {
         const rf_config_key *key = a->entries[i].key;
         RF_ASSERT(key == b->entries[i].key);
-        if ((key->flags & RF_KEY_MAY_CHANGE) == 0 &&
+        bool may_differ = (key->flags & RF_KEY_MAY_CHANGE) != 0;
+        for (int j = 0; j < n; j++) {
+            const size_t bytes = strcspn(except[j], "=");
+            may_differ |= strlen(key->name) == bytes && memcmp(key->name, except[j], bytes) == 0;
+        }
+        if (!may_differ &&
             !rf_config_value_equal(&a->entries[i].value, &b->entries[i].value, key->type)) {
             return key->name;
         }

@@ -25,7 +25,8 @@ typedef enum rf_key_type {
     RF_KEY_STRINGS /* likewise */
 } rf_key_type;
 
-enum { RF_KEY_MAY_CHANGE = 1 }; /* may change on resume */
+/* May change on resume; only where that is asked for by name (refusion-train --change). */
+enum { RF_KEY_MAY_CHANGE = 1, RF_KEY_ON_REQUEST = 2 };
 
 typedef struct rf_config_key {
     const char *name; /* "train.steps" */
@@ -68,14 +69,19 @@ bool rf_config_is_set(const rf_config *config, const char *name); /* not at its 
 /* "configs/small.yaml:12:3", "command line" or "default" */
 const char *rf_config_origin(const rf_config *config, const char *name);
 
+/* RF_KEY_... of a key. */
+unsigned rf_config_flags(const rf_config *config, const char *name);
+
 /* Resolved YAML with all keys; loading it gives the same values. With origins: as comments. */
 void rf_config_print(const rf_config *config, FILE *out, bool with_origins);
 /* The same into memory; the caller frees it. */
 char *rf_config_text(const rf_config *config, bool with_origins);
 /* Every key with type, range, default and help, for --help. */
 void rf_config_help(const rf_config *config, FILE *out);
-/* Names one key that differs between two configurations of the same tables and is not marked
- * RF_KEY_MAY_CHANGE, or NULL. */
-const char *rf_config_conflict(const rf_config *a, const rf_config *b);
+/* Names one key that differs between two configurations of the same tables, is not marked
+ * RF_KEY_MAY_CHANGE and none of those in `except` [n], "section.key" or an assignment to it; or
+ * NULL. */
+const char *rf_config_conflict(const rf_config *a, const rf_config *b, const char *const *except,
+                               int n);
 
 #endif

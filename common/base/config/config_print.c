@@ -150,7 +150,9 @@ static void help_entry(FILE *out, const rf_config_entry *entry, bool unused)
     const char *preset = entry->key->preset;
     fprintf(out, "  %-28s %s\n  %-28s %s; default %s%s\n", entry->key->name, entry->key->help, "",
             wanted, preset[0] != '\0' ? preset : "empty",
-            (entry->key->flags & RF_KEY_MAY_CHANGE) != 0 ? "; may change on resume" : "");
+            (entry->key->flags & RF_KEY_MAY_CHANGE) != 0   ? "; may change on resume"
+            : (entry->key->flags & RF_KEY_ON_REQUEST) != 0 ? "; --change changes it on resume"
+                                                           : "");
 }
 
 void rf_config_help(const rf_config *config, FILE *out)

@@ -299,8 +299,8 @@ static void expect_round_trip(rf_config *config, bool with_origins)
             cr_expect(rf_config_is_set(again, key->name), "%s", key->name);
         }
     }
-    cr_expect(rf_config_conflict(config, again) == NULL, "%s in\n%s",
-              rf_config_conflict(config, again), text);
+    cr_expect(rf_config_conflict(config, again, NULL, 0) == NULL, "%s in\n%s",
+              rf_config_conflict(config, again, NULL, 0), text);
     char *text_again = rf_config_text(again, false);
     char *plain = rf_config_text(config, false);
     cr_expect_str_eq(text_again, plain);
@@ -422,19 +422,19 @@ Test(config, help_names_every_key)
 Test(config, conflicts)
 {
     rf_config *a = rf_config_new(tables), *b = rf_config_new(tables);
-    cr_expect(rf_config_conflict(a, b) == NULL);
+    cr_expect(rf_config_conflict(a, b, NULL, 0) == NULL);
     set(b, "train.steps=77"); /* may change */
     set(b, "train.verbose=true");
     set(b, "train.lr=0.0003"); /* the same in other words */
     set(b, "data.slot_sizes=[4,8]");
-    cr_expect(rf_config_conflict(a, b) == NULL);
+    cr_expect(rf_config_conflict(a, b, NULL, 0) == NULL);
     static const char *const changes[] = {
         "train.seed=1", "train.lr=0.0004",   "train.compute=no",   "data.valid=x",
         "data.train=x", "data.slot_sizes=4", "data.slot_sizes=4,9"};
     for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
         rf_config *c = rf_config_new(tables);
         set(c, changes[i]);
-        const char *name = rf_config_conflict(a, c);
+        const char *name = rf_config_conflict(a, c, NULL, 0);
         cr_assert(name != NULL, "%s", changes[i]);
         cr_expect(strncmp(name, changes[i], strlen(name)) == 0, "%s", name);
         rf_config_free(c);
