@@ -153,6 +153,7 @@ void rf_engine_free(rf_engine *e)
     rf_batch_free(&e->batch);
     rf_acts_free(e->acts);
     rf_cache_free(e->cache);
+    rf_pace_free(&e->pace);
     free(e->seat);
     free(e->asked);
     free(e->row);
