@@ -34,9 +34,10 @@ static inline void program_begin_model(void)
     program_begin();
     cr_assert(chdir(folder) == 0);
     setenv("OMP_NUM_THREADS", "1", 1);
-    program_save_model("model.h5", 48, 1.4,
-                       "decode:\n  slot_size: 4\n  gen_length: 12\n  slot_threshold: 0.3\n"
-                       "objective:\n  slot_sizes: [2, 4]\ntrain:\n  steps: 9\n");
+    program_save_model(
+        "model.h5", 48, 1.4,
+        "decode:\n  slot_size: 4\n  gen_length: 12\n  slot_threshold: 0.3\n  plan: whole\n"
+        "objective:\n  slot_sizes: [2, 4]\ntrain:\n  steps: 9\n");
 }
 
 /* A copy of what the last command wrote to stdout; caller frees. */
