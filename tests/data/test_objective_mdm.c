@@ -145,38 +145,13 @@ Test(objective_mdm, neighbours_make_no_difference)
 
 /* --- Distribution ----------------------------------------------------------------------------- */
 
-/* U, the sum of a sample's weights, has mean 1 and variance (E[1/p] - 1)/R', which is 5.915/R' at
- * epsilon = 1e-3; a token is masked with probability E[p]. */
+/* The variance of U is (E[1/p] - 1)/R', 5.915/R' at epsilon = 1e-3. */
 static void check_distribution(double epsilon, double excess)
 {
-    enum { N = 200000, P = 2, R = 11, PADDED = 20 };
+    enum { PADDED = 20 };
     rf_objective o = make_mdm(RF_PAD_FIXED, PADDED, 1);
     o.epsilon = epsilon;
-    rf_batch batch = make_batch(P + PADDED);
-    int32_t token[P + R];
-    fill_tokens(token, P + R, 1);
-    double sum = 0, square = 0, fourth = 0, share = 0, share2 = 0;
-    for (int64_t s = 0; s < N; s++) {
-        rf_counts counts = {0};
-        rf_rng rng = sample_rng(s);
-        double u = 0;
-        rf_batch_clear(&batch);
-        rf_objective_append(&o, &batch, &counts, token, P, R, &rng);
-        for (int64_t i = 0; i < batch.n; i++) {
-            u += (double)batch.weight[i];
-        }
-        double off = (u - 1) * (u - 1), x = (double)counts.n_targets[0] / PADDED;
-        sum += u;
-        square += u * u;
-        fourth += off * off;
-        share += x;
-        share2 += x * x;
-    }
-    double variance = square - 2 * sum + N; /* of the known mean 1 */
-    check_mean("U", sum, square, N, 1);
-    check_mean("variance of U", variance, fourth, N, excess / PADDED);
-    check_mean("masked share", share, share2, N, (1 + epsilon) / 2);
-    rf_batch_free(&batch);
+    check_weights(&o, 2, 11, PADDED, excess / PADDED, (1 + epsilon) / 2);
 }
 
 Test(objective_mdm, weights_have_their_distribution)

@@ -408,8 +408,7 @@ Test(eval_program, any_number_of_ranks_reports_the_same)
     for (int i = 0; i < 3; i++) {
         char command[512];
         snprintf(command, sizeof command,
-                 "$RUN -n %d " EVAL
-                 "--task arithmetic --draws 3 --answers a.jsonl decode.plan=whole "
+                 "$RUN -n %d " EVAL "--task arithmetic --draws 3 --answers a.jsonl "
                  "decode.temperature=0.7",
                  ranks[i]);
         program_runs(command, 0);

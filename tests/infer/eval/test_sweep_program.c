@@ -72,8 +72,7 @@ Test(sweep_program, rows_are_evaluations)
 {
     static const char *const alone[] = {"decode.slot_threshold=0.2", "decode.slot_threshold=0.3",
                                         "decode.slot_threshold=0.4"};
-    program_runs(SWEEP "--csv r.csv decode.slot_threshold=0.2:0.4:0.1 decode.token_threshold=0.4 "
-                       "decode.plan=whole",
+    program_runs(SWEEP "--csv r.csv decode.slot_threshold=0.2:0.4:0.1 decode.token_threshold=0.4",
                  0);
     json_t *r = read_report("r.json");
     cr_assert(json_is_true(json_object_get(r, "complete")) &&
@@ -88,7 +87,7 @@ Test(sweep_program, rows_are_evaluations)
         const json_t *row = row_of(r, "rows", (size_t)i);
         snprintf(command, sizeof command,
                  "\"$EVAL\" --model model.h5 --data q.jsonl --task exact --no-likelihood --out "
-                 "one.json decode.token_threshold=0.4 decode.plan=whole %s",
+                 "one.json decode.token_threshold=0.4 %s",
                  alone[i]);
         program_runs(command, 0);
         json_t *one = read_report("one.json");
@@ -249,12 +248,12 @@ Test(sweep_program, another_sweep_is_refused)
 Test(sweep_program, on_ranks)
 {
     mpi_need();
-    program_runs(SWEEP "decode.plan=whole decode.slot_threshold=0.2,0.4", 0);
+    program_runs(SWEEP "decode.slot_threshold=0.2,0.4", 0);
     json_t *alone = read_report("r.json");
-    program_runs("mpirun -n 2 " SWEEP "decode.plan=whole decode.slot_threshold=0.2,0.4", 1);
+    program_runs("mpirun -n 2 " SWEEP "decode.slot_threshold=0.2,0.4", 1);
     cr_assert(strstr(program_messages, "remove it") != NULL, "%s", program_messages);
     program_shell("rm r.json");
-    program_runs("mpirun -n 2 " SWEEP "decode.plan=whole decode.slot_threshold=0.2,0.4", 0);
+    program_runs("mpirun -n 2 " SWEEP "decode.slot_threshold=0.2,0.4", 0);
     json_t *r = read_report("r.json");
     for (size_t i = 0; i < 2; i++) {
         const json_t *a = row_of(alone, "rows", i), *b = row_of(r, "rows", i);
@@ -263,7 +262,7 @@ Test(sweep_program, on_ranks)
                   json_equal(json_object_get(a, "places"), json_object_get(b, "places")));
     }
     json_decref(r);
-    program_runs("mpirun -n 2 " SWEEP "decode.plan=whole decode.slot_threshold=0.2,0.4", 0);
+    program_runs("mpirun -n 2 " SWEEP "decode.slot_threshold=0.2,0.4", 0);
     cr_assert(strstr(program_messages, "holds 2 settings already") != NULL);
     json_decref(alone);
 }
