@@ -3,18 +3,14 @@
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "infer/eval/curves.h"
+#include "infer/web/web.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* The files beside this one, each with a 0 behind it; the assembler looks for them as the compiler
- * does for headers. */
-#define EMBED(name, file)                                                                          \
-    __asm__(".pushsection .rodata\n" #name ":\n.incbin \"" file "\"\n.byte 0\n.popsection\n");     \
-    extern const char name[];
-EMBED(rf_page_html, "infer/eval/page.html")
-EMBED(rf_page_css, "infer/eval/page.css")
-EMBED(rf_page_js, "infer/eval/page.js")
+RF_EMBED(rf_page_html, "infer/eval/page.html")
+RF_EMBED(rf_page_css, "infer/eval/page.css")
+RF_EMBED(rf_page_js, "infer/eval/page.js")
 
 json_t *rf_page_new(const char *title)
 {
@@ -73,44 +69,6 @@ int rf_page_add_file(json_t *page, const char *path, rf_error *err)
     return RF_OK;
 }
 
-/* JSON inside of a script tag: what HTML would read as its end or as a comment, and line ends that
- * only JSON takes for ordinary characters, are written as escapes of JSON. */
-static void print_data(FILE *out, const char *json)
-{
-    for (const char *c = json; *c != '\0'; c++) {
-        if (*c == '<' || *c == '>' || *c == '&') {
-            fprintf(out, "\\u%04x", (unsigned)*c);
-        } else if (strncmp(c, "\xE2\x80\xA8", 3) == 0 || strncmp(c, "\xE2\x80\xA9", 3) == 0) {
-            fputs(c[2] == '\xA8' ? "\\u2028" : "\\u2029", out);
-            c += 2;
-        } else {
-            fputc(*c, out);
-        }
-    }
-}
-
-/* The template with its marks replaced. */
-static void print_page(FILE *out, const char *json)
-{
-    const char *at = rf_page_html;
-    for (const char *mark; (mark = strstr(at, "@@")) != NULL;) {
-        fwrite(at, 1, (size_t)(mark - at), out);
-        at = mark + strlen("@@X@@");
-        switch (mark[2]) {
-        case 'S':
-            fputs(rf_page_css, out);
-            break;
-        case 'D':
-            print_data(out, json);
-            break;
-        default:
-            fputs(rf_page_js, out);
-            break;
-        }
-    }
-    fputs(at, out);
-}
-
 int rf_page_save(const char *path, const json_t *page, rf_error *err)
 {
     char *json = json_dumps(page, JSON_COMPACT | JSON_REAL_PRECISION(6)), *text = NULL;
@@ -120,7 +78,7 @@ int rf_page_save(const char *path, const json_t *page, rf_error *err)
     }
     FILE *out = open_memstream(&text, &bytes);
     RF_ASSERT(out != NULL);
-    print_page(out, json);
+    rf_web_print(out, rf_page_html, rf_page_css, rf_page_js, json);
     fclose(out);
     int rc = rf_file_write(path, text, bytes, err);
     free(json);

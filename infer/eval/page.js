@@ -1,20 +1,6 @@
-"use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
-
-/* --- Elements --------------------------------------------------------------------------------- */
-
 const SVG = document.getElementById("svg").namespaceURI;
-function fill(node, attributes, children) {
-  for (const [name, value] of Object.entries(attributes || {})) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children.flat(Infinity).filter(child => child !== null && child !== undefined));
-  return node;
-}
-const el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
 const svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
-const color = i => `var(--s${i % 8})`;
+const data = JSON.parse(document.getElementById("data").textContent);
 
 function section(title, note, ...children) {
   document.getElementById("main").append(el("section", {}, el("h2", {}, title), note ? el("p", {class: "note"}, note) : null, children));
@@ -35,12 +21,6 @@ const hideTip = () => { tip.hidden = true; };
 
 /* --- Numbers ---------------------------------------------------------------------------------- */
 
-const isNumber = x => typeof x === "number";
-function digits(x, n) {
-  if (!isNumber(x)) return "–";
-  const [whole, rest] = Math.abs(x).toFixed(n).split(".");
-  return (x < 0 ? "−" : "") + whole.replace(/\B(?=(\d{3})+$)/g, "\u202f") + (rest ? "." + rest : "");
-}
 const short = x => !isNumber(x) ? "–" : x !== 0 && Math.abs(x) < 0.001 ? x.toExponential(1) : digits(x, Math.abs(x) < 10 ? 3 : Math.abs(x) < 100 ? 1 : 0);
 const mean = list => list.reduce((sum, x) => sum + x, 0) / list.length;
 const spread = list => list.length < 2 ? 0 : Math.sqrt(list.reduce((sum, x) => sum + (x - mean(list)) ** 2, 0) / (list.length - 1));
@@ -90,7 +70,6 @@ const settingsText = row => swept.filter(key => key in (row.settings || {})).map
 
 /* --- Table ------------------------------------------------------------------------------------ */
 
-const percent = x => isNumber(x) ? digits(100 * x, 1) + " %" : "–";
 const columns = [
   {title: "", text: true, of: seriesOf, show: row => [el("span", {class: "key", style: `background:${colorOf(row)}`}), seriesOf(row), row.best && rows.length > 1 ? " ★" : ""]},
   {title: "task", text: true, field: "task", if: tasks.length > 1},
@@ -350,63 +329,20 @@ function orderSection() {
 
 /* --- Answers that play ------------------------------------------------------------------------ */
 
-/* The picture after the first n events: [state, text, round] of each place. */
-function picture(sample, n) {
-  const places = Array.from({length: sample.places}, () => ["masked", "", 0]);
-  for (const event of sample.events.slice(0, n)) for (const [at, state, text] of event.changes) places[at] = [state, text, event.round];
-  return places;
-}
-const said = {plan: "drafts of the slots that were chosen", accept: "drafts judged one after the other", commit: "filled for good", end: "the whole answer"};
-
 function answerSection() {
   const list = rows.flatMap(row => (row.samples || []).map(sample => ({row, sample})));
   if (list.length === 0) return;
-  let at = list.findIndex(one => one.row === bestOf(list.map(one => one.row))), timer = null;
-  const query = el("p", {class: "note mono query"}), answer = el("div", {class: "answer"}), status = el("p", {class: "note", "aria-live": "off"});
-  const slider = el("input", {type: "range", min: 0, value: 0, "aria-label": "events of the decoding", oninput: () => { stop(); draw(); }});
-  const play = el("button", {"aria-label": "play or pause", onclick: () => timer ? stop() : start()}, "▶");
-  const move = step => { stop(); slider.value = +slider.value + step; draw(); };
-  function stop() { clearInterval(timer); timer = null; play.textContent = "▶"; }
-  function start() {
-    if (+slider.value >= +slider.max) slider.value = 0;
-    play.textContent = "❚❚";
-    timer = setInterval(() => {
-      slider.value = +slider.value + 1;
-      draw();
-      if (+slider.value >= +slider.max) stop();
-    }, Math.max(80, Math.min(700, 8000 / +slider.max)));
-  }
-  function draw() {
-    const {row, sample} = list[at], n = +slider.value, event = sample.events[n - 1], wide = sample.slot_size > 1;
-    answer.replaceChildren();
-    let slot = null;
-    picture(sample, n).forEach(([state, text, round], i) => {
-      if (i % sample.slot_size === 0) answer.append(slot = el("span", {class: wide ? "slot" : "tight"}));
-      if (state === "removed" || (text === "" && state !== "masked")) return;
-      const done = state === "committed", now = done && event && event.round === round && (event.event === "commit" || event.event === "end");
-      slot.append(el("span", {class: "place " + state + (now ? " now" : ""), style: done ? (now ? `background:${color(round - 1)}` : `color:${color(round - 1)}`) : undefined},
-        state === "masked" ? "·" : text.replace(/ /g, "␣")));
-      if (text.endsWith("↵")) answer.append(el("br"));
-    });
-    answer.querySelectorAll(".slot").forEach(one => { if (!one.firstChild) one.remove(); else one.after(document.createElement("wbr")); });
-    query.textContent = sample.query;
-    status.textContent = (event ? `round ${event.round}, forward pass ${event.forward}: ${said[event.event] || event.event}` : "nothing is decided") +
-      (n === +slider.max ? (sample.correct ? "; right" : `; wrong${sample.expected ? ", expected " + sample.expected : ""}`) : "");
-    slider.setAttribute("aria-valuetext", status.textContent);
-  }
+  const first = list.findIndex(one => one.row === bestOf(list.map(one => one.row)));
+  const query = el("p", {class: "note mono query"}), film = player();
   function take(i) {
-    stop();
-    at = i;
-    slider.max = list[at].sample.events.length;
-    slider.value = slider.max;
-    draw();
+    const sample = list[i].sample;
+    query.textContent = sample.query;
+    film.show(sample, sample.correct ? "right" : `wrong${sample.expected ? ", expected " + sample.expected : ""}`);
   }
   const picker = choose("answer", list.map(one => `${titleOf(one.row)}, question ${one.sample.index + 1}`), take);
-  if (picker) picker.querySelector("select").selectedIndex = at;
-  section("How answers come about", "Colours are rounds; dotted: drafts; struck out: rejected; ·: not decided.",
-    el("div", {class: "controls"}, picker), query, answer,
-    el("div", {class: "controls"}, el("button", {"aria-label": "one event back", onclick: () => move(-1)}, "‹"), play, el("button", {"aria-label": "one event on", onclick: () => move(1)}, "›"), slider), status);
-  take(at);
+  if (picker) picker.querySelector("select").selectedIndex = first;
+  section("How answers come about", player.legend, el("div", {class: "controls"}, picker), query, film.node);
+  take(first);
 }
 
 /* --- All together ----------------------------------------------------------------------------- */

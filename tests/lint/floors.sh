@@ -9,7 +9,7 @@ floor() {
     common/model) echo 2 ;;
     common/store) echo 3 ;;
     data/corpus | data/convert | data/tasks) echo 4 ;;
-    data | infer/decode) echo 5 ;;
+    data | infer/decode | infer/web) echo 5 ;;
     infer) echo 6 ;;
     infer/eval | train/math | train/run) echo 7 ;;
     train) echo 8 ;;
