@@ -48,7 +48,7 @@ static double tokens_per_forward(const rf_answer *answer)
 /* May hold any bytes. Caller frees. */
 static char *text_of(const answerer *a, size_t *bytes, const rf_answer *answer)
 {
-    return rf_tokenizer_decode(a->loaded->info.tokenizer, bytes, answer->token, answer->n, true);
+    return rf_answer_text(answer, bytes, a->loaded->info.tokenizer);
 }
 
 static int stdout_failed(rf_error *err)
@@ -77,7 +77,9 @@ static int print_answer(const answerer *a, const rf_answer *answer, rf_error *er
         rf_log_info("%" PRId64 " tokens in %" PRId64
                     " forwards (%.2f tokens per forward), %.2f s%s",
                     answer->n, answer->forwards, tokens_per_forward(answer), answer->seconds,
-                    answer->ended ? "" : "; stopped at decode.gen_length");
+                    answer->stop != NULL ? "; ended by --stop"
+                    : answer->ended      ? ""
+                                         : "; stopped at decode.gen_length");
     }
     return RF_OK;
 }
@@ -116,7 +118,8 @@ static int answer_prompt(answerer *a, const rf_question *prompt, rf_error *err)
                                 .n_prompt = prompt->ids.n,
                                 .index = a->n_answered++,
                                 .observer = observe,
-                                .user = a};
+                                .user = a,
+                                .stops = a->options->stops};
     rf_answer answer;
 
     rf_show_begin(&a->show);
@@ -209,11 +212,11 @@ static int write_answer(const writer *w, const rf_answer *answer, bool too_long,
     for (int64_t i = 0; i < answer->n; i++) {
         json_array_append_new(ids, json_integer(answer->token[i]));
     }
-    json_t *line =
-        json_pack("{s:s%, s:o, s:I, s:I, s:f, s:f, s:b, s:b}", "text", text, bytes, "ids", ids,
-                  "forwards", (json_int_t)answer->forwards, "places", (json_int_t)answer->places,
-                  "tokens_per_forward", tokens_per_forward(answer), "seconds", answer->seconds,
-                  "ended", answer->ended, "too_long", too_long);
+    json_t *line = json_pack("{s:s%, s:o, s:I, s:I, s:f, s:f, s:b, s:s?, s:b}", "text", text, bytes,
+                             "ids", ids, "forwards", (json_int_t)answer->forwards, "places",
+                             (json_int_t)answer->places, "tokens_per_forward",
+                             tokens_per_forward(answer), "seconds", answer->seconds, "ended",
+                             answer->ended, "stop", answer->stop, "too_long", too_long);
     bool written = json_dumpf(line, w->out, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0 &&
                    fputc('\n', w->out) != EOF && fflush(w->out) == 0;
     json_decref(line);
@@ -255,8 +258,10 @@ static int write_all(const answerer *a, const rf_question *prompts, int64_t n, F
     w.request = rf_alloc((size_t)n, sizeof *w.request);
     for (int64_t i = 0; i < n; i++) {
         if (fits(a, &prompts[i])) {
-            w.request[w.n_requests++] = (rf_request){
-                .prompt = prompts[i].ids.id, .n_prompt = prompts[i].ids.n, .index = (uint64_t)i};
+            w.request[w.n_requests++] = (rf_request){.prompt = prompts[i].ids.id,
+                                                     .n_prompt = prompts[i].ids.n,
+                                                     .index = (uint64_t)i,
+                                                     .stops = a->options->stops};
         }
     }
     if (w.n_requests < n) {

@@ -21,6 +21,7 @@ typedef struct rf_answers_options {
     bool raw;            /* prompts are beginnings of plain texts */
     bool show;           /* show.h */
     const char *trace;   /* file for the record of the one prompt (trace.h); NULL: none */
+    const char *const *stops; /* strings that end an answer (stop.h) */
     rf_decode_options decode;
 } rf_answers_options;
 

@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/log.h"
+#include "infer/decode/stop.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -11,6 +12,15 @@ void rf_answer_free(rf_answer *answer)
 {
     free(answer->token);
     *answer = (rf_answer){0};
+}
+
+char *rf_answer_text(const rf_answer *answer, size_t *bytes, const rf_tokenizer *tokenizer)
+{
+    const char *const stops[] = {answer->stop, NULL};
+    char *text = rf_tokenizer_decode(tokenizer, bytes, answer->token, answer->n, true);
+    (void)rf_stops_find(bytes, text, *bytes, stops);
+    text[*bytes] = '\0';
+    return text;
 }
 
 /* --- Sizes and memory ------------------------------------------------------------------------- */
@@ -331,20 +341,56 @@ static int take_seat(rf_engine *e, rf_seat *seat, const rf_request *request, int
                             "the prompt has %" PRId64 " tokens: this decoder takes 1 to %" PRId64,
                             request->n_prompt, e->max_prompt);
     }
+    RF_TRY(rf_stops_check(request->stops, err));
     rf_sequence_begin(&seat->sequence, request->prompt, request->n_prompt, request->index);
     seat->sequence.observer = request->observer;
     seat->sequence.user = request->user;
     seat->request = number;
+    seat->stops = request->stops;
+    seat->cancel = request->cancel;
+    seat->n_searched = 0;
     seat->begin = rf_log_seconds();
     return RF_OK;
 }
 
-/* The answer is what stands before the first end of text by position; slots committed behind it in
- * earlier rounds are cut off. */
-static void leave_seat(rf_seat *seat, rf_answer *out)
+static bool is_cancelled(const rf_seat *seat)
+{
+    return seat->cancel != NULL && *seat->cancel != 0;
+}
+
+/* Looks for stop strings in the tokens that have become fixed since the last pass. True: with token
+ * n_searched - 1 one is complete. */
+static bool is_stopped(rf_seat *seat)
 {
     const rf_sequence *s = &seat->sequence;
-    out->n = rf_sequence_cut(s, s->token, s->n_tokens, &out->ended);
+    const int64_t n_fixed = seat->stops != NULL ? rf_sequence_fixed(s) : 0;
+    bool stopped = false;
+    while (seat->n_searched < n_fixed && !stopped) {
+        stopped = rf_stops_reached(s->tokenizer, s->token, ++seat->n_searched, seat->stops);
+    }
+    return stopped;
+}
+
+static const char *find_stop(const rf_seat *seat)
+{
+    size_t bytes, begin;
+    char *text = rf_tokenizer_decode(seat->sequence.tokenizer, &bytes, seat->sequence.token,
+                                     seat->n_searched, true);
+    const int number = rf_stops_find(&begin, text, bytes, seat->stops);
+    free(text);
+    RF_ASSERT(number >= 0);
+    return seat->stops[number];
+}
+
+/* The answer is what stands before the first end of text by position; slots committed behind it in
+ * earlier rounds are cut off. */
+static void leave_seat(rf_seat *seat, bool stopped, rf_answer *out)
+{
+    const rf_sequence *s = &seat->sequence;
+    const int64_t n = stopped ? seat->n_searched : s->done ? s->n_tokens : rf_sequence_fixed(s);
+    out->n = rf_sequence_cut(s, s->token, n, &out->ended);
+    out->stop = stopped ? find_stop(seat) : NULL;
+    out->cancelled = !stopped && !s->done && !out->ended;
     out->token = rf_alloc_copy(s->token, (size_t)out->n * sizeof *out->token);
     for (int64_t i = 0; i < out->n; i++) {
         RF_ASSERT(out->token[i] >= 0);
@@ -375,9 +421,11 @@ int rf_engine_run(rf_engine *e, rf_answer *answer, const rf_request *request, in
         }
         RF_TRY_OUT(run_pass(e, err));
         for (int64_t i = 0; i < e->capacity; i++) {
-            int64_t number = e->seat[i].request;
-            if (number >= 0 && e->seat[i].sequence.done) {
-                leave_seat(&e->seat[i], &answer[number]);
+            rf_seat *seat = &e->seat[i];
+            const int64_t number = seat->request;
+            const bool stopped = number >= 0 && is_stopped(seat);
+            if (number >= 0 && (stopped || seat->sequence.done || is_cancelled(seat))) {
+                leave_seat(seat, stopped, &answer[number]);
                 n_done++;
                 RF_TRY_OUT(done != NULL ? done(user, number, err) : RF_OK);
             }

@@ -11,18 +11,31 @@
 #include "common/model/model.h"
 #include "infer/decode/decoder.h"
 
+#include <signal.h>
+
 typedef struct rf_request {
     const int32_t *prompt; /* [n_prompt] outlives the request's answer */
     int64_t n_prompt;
     uint64_t index;       /* names the prompt for the randomness */
     rf_observer observer; /* NULL: none */
     void *user;           /* given to the observer */
+    /* Strings of which the first that is complete ends the answer (stop.h), NULL behind the last one;
+     * NULL: none. They outlive the answer. Decoding ends as soon as the string stands in what is
+     * fixed from the beginning of the response on. */
+    const char *const *stops;
+    /* Looked at between two passes: not 0 ends the answer with what is fixed so far. NULL: never.
+     * May be set by a signal handler, as may a flag of another request. */
+    const volatile sig_atomic_t *cancel;
 } rf_request;
 
 typedef struct rf_answer {
-    int32_t *token; /* [n] response up to and including the first end of text. Owned */
+    /* [n] response up to and including the first end of text, or the token that completed a stop
+     * string. Owned */
+    int32_t *token;
     int64_t n;
     bool ended;       /* with an end of text */
+    bool cancelled;   /* before its end, perhaps before its first token */
+    const char *stop; /* the string of `stops` that ended it; NULL: none. Not owned */
     int64_t forwards; /* passes that held a place of it, the prompt's included; with decode.cfg each
                          counts twice */
     int64_t places;   /* computed in all of them */
@@ -30,13 +43,19 @@ typedef struct rf_answer {
     double seconds; /* from the prompt to the whole answer */
 } rf_answer;
 void rf_answer_free(rf_answer *answer); /* zeroes; a zeroed struct is fine */
+/* The text without special tokens, up to the stop string where one ended it; may hold any bytes.
+ * 0-terminated, caller frees. */
+char *rf_answer_text(const rf_answer *answer, size_t *bytes, const rf_tokenizer *tokenizer);
 
 /* A slab and the sequence that has it. */
 typedef struct rf_seat {
     rf_sequence sequence;
-    int64_t request; /* its number; -1: the seat is free */
-    bool waits;      /* for the head's answers */
-    double begin;    /* rf_log_seconds() */
+    int64_t request;                     /* its number; -1: the seat is free */
+    const char *const *stops;            /* of the request */
+    const volatile sig_atomic_t *cancel; /* of the request */
+    int64_t n_searched;                  /* response tokens in which stop strings were looked for */
+    bool waits;                          /* for the head's answers */
+    double begin;                        /* rf_log_seconds() */
 } rf_seat;
 
 typedef struct rf_engine {

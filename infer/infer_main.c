@@ -4,13 +4,16 @@
 #include "common/base/options.h"
 #include "common/base/output.h"
 #include "infer/answers.h"
+#include "infer/decode/stop.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 typedef struct options {
     const char *model, *adapter, *weights, *backend;
     char model_path[RF_PATH_BYTES], adapter_path[RF_PATH_BYTES]; /* chosen in run folders */
     bool control_tokens;
+    rf_option_list stop;
     rf_answers_options run;
 } options;
 
@@ -36,12 +39,15 @@ static const char usage[] =
     "  --prompts FILE     JSON lines {\"query\"} or {\"messages\"}, .gz too: an answer a line,\n"
     "                     "
     "{\"text\",\"ids\",\"forwards\",\"places\",\"tokens_per_forward\",\"seconds\","
-    "\"ended\",\"too_long\"}\n"
+    "\"ended\",\"stop\",\"too_long\"}\n"
     "                     (too_long: it does not fit the model, and the others go on)\n"
     "  --out FILE         answers of --prompts go here instead of stdout\n"
     "  --limit N          only the first N prompts of the file\n"
     "  --batch N          prompts of the file that are answered at once (default 8); answers do\n"
     "                     not depend on it\n"
+    "  --stop STRING      an answer ends before this string, and nothing behind it is decoded; "
+    "may\n"
+    "                     be repeated\n"
     "  --control-tokens   special tokens written out in prompts are those tokens, not text\n"
     "  --raw              the prompt is the beginning of a plain text, not a question\n"
     "  --show             paint which slot is filled when\n"
@@ -78,6 +84,7 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
                                {"out", RF_OPTION_TEXT, &run->out, 0, 0},
                                {"limit", RF_OPTION_INTEGER, &run->limit, 1, INT64_MAX},
                                {"batch", RF_OPTION_INTEGER, &run->batch, 1, 4096},
+                               {"stop", RF_OPTION_LIST, &o->stop, 0, 0},
                                {"control-tokens", RF_OPTION_FLAG, &o->control_tokens, 0, 0},
                                {"raw", RF_OPTION_FLAG, &run->raw, 0, 0},
                                {"show", RF_OPTION_FLAG, &run->show, 0, 0},
@@ -117,7 +124,8 @@ static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_e
     if (run->prompts == NULL && (run->out != NULL || run->limit > 0)) {
         return rf_error_set(err, RF_ERR_USAGE, "--out and --limit go with --prompts: give a file");
     }
-    return RF_OK;
+    run->stops = o->stop.item;
+    return rf_stops_check(run->stops, err);
 }
 
 /* The run's own decode settings, then the assignments of the command line. */
@@ -169,6 +177,7 @@ int main(int argc, char **argv)
         rc = run(&o, &loaded, argv + first, argc - first, &err);
     }
     rf_loaded_close(&loaded);
+    free(o.stop.item);
     if (rc != RF_OK) {
         rf_log_error(&err);
     }

@@ -52,8 +52,9 @@ static int take(const rf_option *option, const char *value, rf_error *err)
         return RF_OK;
     case RF_OPTION_LIST: {
         rf_option_list *list = option->value;
-        list->item = rf_realloc(list->item, (size_t)list->n + 1, sizeof *list->item);
+        list->item = rf_realloc(list->item, (size_t)list->n + 2, sizeof *list->item);
         list->item[list->n++] = value;
+        list->item[list->n] = NULL;
         return RF_OK;
     }
     case RF_OPTION_INTEGER:

@@ -15,7 +15,8 @@ typedef enum rf_option_kind {
 } rf_option_kind;
 
 typedef struct rf_option_list {
-    const char **item; /* [n] inside argv; the array is owned: free() */
+    const char **item; /* [n] inside argv, NULL behind the last. The array is owned: free(). NULL:
+                          the option was not given */
     int n;
 } rf_option_list;
 

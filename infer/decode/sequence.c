@@ -115,6 +115,18 @@ int64_t rf_sequence_cut(const rf_sequence *s, const int32_t *token, int64_t n, b
     return n;
 }
 
+/* Accepted tokens of a slot that is being completed may be given up only where an earlier slot ends the
+ * text: that one would stand before them. */
+int64_t rf_sequence_fixed(const rf_sequence *s)
+{
+    int64_t n = 0;
+    bool ended = false;
+    while (n < s->n_tokens && s->token[n] >= 0 && !ended) {
+        ended = rf_tokenizer_is_eos(s->tokenizer, s->token[n++]);
+    }
+    return n;
+}
+
 void rf_sequence_commit(rf_sequence *s, int64_t e, const int32_t *token, int64_t n)
 {
     int64_t S = s->slot_size;

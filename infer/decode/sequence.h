@@ -148,6 +148,9 @@ int64_t rf_sequence_cut(const rf_sequence *s, const int32_t *token, int64_t n, b
 /* Records slot e as committed with its first n tokens; the rest of the slot stays undecided. When
  * these hold an end of text, undecided slots behind e are removed. */
 void rf_sequence_commit(rf_sequence *s, int64_t e, const int32_t *token, int64_t n);
+/* Response tokens from the first on that are decided and that nothing changes any more, up to and
+ * including the first end of text: the beginning of the answer. */
+int64_t rf_sequence_fixed(const rf_sequence *s);
 void rf_sequence_notify(const rf_sequence *s, rf_event_kind kind);
 
 #endif

@@ -336,7 +336,7 @@ static int keep_answer(void *user, int64_t request, rf_error *err)
     int64_t i = (int64_t)(index & ((UINT64_C(1) << 40) - 1)), sample = (int64_t)(index >> 40);
     const rf_answer *answer = &d->answer[request];
     const rf_eval_record one = {.decoded = 1,
-                                .ended = answer->ended,
+                                .ended = answer->ended || answer->stop != NULL,
                                 .answer_tokens = (double)answer->n,
                                 .forwards = (double)answer->forwards,
                                 .places = (double)answer->places,
@@ -345,8 +345,7 @@ static int keep_answer(void *user, int64_t request, rf_error *err)
 
     rf_log_progress("decoding", ++d->n_done, d->n, "answers");
     rf_eval_record_add(&d->e->out->record[i], &one);
-    *text_of(d->e, RF_JOURNAL_ANSWER, i, sample) =
-        rf_tokenizer_decode(d->e->tokenizer, &bytes, answer->token, answer->n, true);
+    *text_of(d->e, RF_JOURNAL_ANSWER, i, sample) = rf_answer_text(answer, &bytes, d->e->tokenizer);
     return note(d->e, RF_JOURNAL_ANSWER, i, sample, &one, err);
 }
 
@@ -365,6 +364,7 @@ static void keep_traces(decoding *d)
 
 static void take_request(decoding *d, int64_t i, int64_t sample)
 {
+    const rf_task *task = d->e->options->task;
     watcher *w = &d->watcher[d->n];
     const rf_ids *ids = &d->e->question[i].ids;
     *w = (watcher){.order = &d->e->out->order,
@@ -373,7 +373,8 @@ static void take_request(decoding *d, int64_t i, int64_t sample)
                                       .n_prompt = ids->n,
                                       .index = request_index(i, sample),
                                       .observer = watch,
-                                      .user = w};
+                                      .user = w,
+                                      .stops = task != NULL ? task->stops : NULL};
 }
 
 static int decode_all(evaluator *e, rf_error *err)

@@ -168,7 +168,7 @@ static void print_answers(FILE *out, const rf_eval_result *result)
             ratio(r->answer_tokens, result->decode_seconds), result->decode_seconds);
     fprintf(out, "  latency               %10.4f s mean, %.4f median, %.4f at 95 %%\n",
             result->latency_mean, result->latency_p50, result->latency_p95);
-    fprintf(out, "  ended by end of text  %10.0f   of %.0f\n", r->ended,
+    fprintf(out, "  answers that end      %10.0f   of %.0f\n", r->ended,
             (double)(result->n * result->n_samples));
     fprintf(out, "  cache                 %10.2f   MiB\n", (double)result->cache_bytes / (1 << 20));
 }

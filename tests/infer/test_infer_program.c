@@ -25,6 +25,34 @@ Test(infer_program, one_prompt)
     free(first);
 }
 
+/* Two letters from the middle of the answer end it. */
+Test(infer_program, stop_strings)
+{
+    char command[256];
+    program_runs(INFER "--prompt hello decode.gen_length=40", 0);
+    char *whole = program_keep();
+    const size_t middle = strlen(whole) / 2;
+    const char stop[3] = {whole[middle], whole[middle + 1], '\0'};
+    snprintf(command, sizeof command,
+             INFER "--prompt hello --stop '$$' --stop %s decode.gen_length=40", stop);
+    program_runs(command, 0);
+    const size_t n = (size_t)(strstr(whole, stop) - whole);
+    cr_assert(strlen(program_output) == n + 1 && strncmp(program_output, whole, n) == 0, "%s%s",
+              whole, program_output);
+    program_write("p.jsonl", "{\"query\": \"hello\"}\n");
+    snprintf(command, sizeof command,
+             INFER "--prompts p.jsonl --stop '$$' --stop %s decode.gen_length=40", stop);
+    program_runs(command, 0);
+    json_t *o = program_json(program_output, 0);
+    cr_assert_str_eq(json_string_value(json_object_get(o, "stop")), stop);
+    cr_assert(json_is_false(json_object_get(o, "ended")) &&
+              json_array_size(json_object_get(o, "ids")) == n + 2 &&
+              json_string_length(json_object_get(o, "text")) == n);
+    json_decref(o);
+    program_refuses(INFER "--prompt hello --stop ''", 2, "stop string is empty");
+    free(whole);
+}
+
 Test(infer_program, files_of_prompts)
 {
     program_write("p.jsonl", "{\"query\": \"one\"}\n{\"query\": \"two\", \"response\": \"x\"}\n"

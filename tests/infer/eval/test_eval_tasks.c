@@ -284,6 +284,55 @@ Test(eval_tasks, majority)
     cr_assert(record[1].correct == 1.0 && record[1].majority == 0.0); /* 2 was said first */
 }
 
+/* --- Stop strings ----------------------------------------------------------------------------- */
+
+static bool has_no_b(const char *query, const char *expected, const char *said)
+{
+    (void)query;
+    (void)expected;
+    return strchr(said, 'b') == NULL;
+}
+
+/* Answers to the questions of q.jsonl by a task that ends them at these strings. */
+static rf_eval_result answers_until(const char *const *stops, rf_dist *dist)
+{
+    const rf_task task = {.name = "until", .stops = stops, .check = has_no_b};
+    rf_eval_options o = {.task = &task,
+                         .judge = {.task = &task},
+                         .n_samples = 1,
+                         .decode = plain_options(&rf_decoder_ar, 40, 1),
+                         .batch = 2,
+                         .n_threads = 1};
+    rf_loaded loaded = {0};
+    rf_question *question = NULL;
+    rf_eval_result result;
+    int64_t n = 0;
+    TINY_MUST(rf_loaded_open(&loaded, "model.h5", NULL, NULL, tiny_error()));
+    TINY_MUST(rf_questions_read(&question, &n, "q.jsonl", loaded.info.tokenizer, 0, tiny_error()));
+    TINY_MUST(rf_eval_run(&result, &loaded, question, n, &o, dist, tiny_error()));
+    rf_questions_free(question, n);
+    rf_loaded_close(&loaded);
+    return result;
+}
+
+/* The stop strings of a task end decoding: the same texts and verdicts, fewer forwards. */
+MPI_TEST(eval_tasks, stop_strings_end_decoding, 1)
+{
+    program_write("q.jsonl", gsm8k);
+    rf_eval_result whole = answers_until(NULL, dist);
+    rf_eval_result cut = answers_until((const char *const[]){"b", NULL}, dist);
+    for (int64_t i = 0; i < whole.n; i++) {
+        const size_t n = strcspn(whole.text[i], "b");
+        cr_assert(strlen(cut.text[i]) == n && strncmp(whole.text[i], cut.text[i], n) == 0, "%s, %s",
+                  whole.text[i], cut.text[i]);
+        cr_assert(cut.correct[i] && whole.correct[i] == (whole.text[i][n] == '\0'));
+    }
+    cr_assert(cut.sum.ended == (double)cut.n && cut.sum.forwards < whole.sum.forwards,
+              "%g and %g forwards", whole.sum.forwards, cut.sum.forwards);
+    rf_eval_result_free(&whole);
+    rf_eval_result_free(&cut);
+}
+
 /* --- Judges ----------------------------------------------------------------------------------- */
 
 Test(eval_tasks, commands)
