@@ -87,11 +87,12 @@ build_corpus() {
     touch "$1/finished"
 }
 
-# train_model TASK OBJECTIVE SEED: goes on where it was stopped.
+# train_model TASK OBJECTIVE SEED [LEARNING_RATE]: goes on where it was stopped. Sets `run`, its folder.
 train_model() {
-    run=$work/$1-$2-$3 folder=$work/data-$1
+    run=$work/$1-$2-$3${4:+-$4} folder=$work/data-$1
     set -- "$model" objective.kind="$2" train.seed="$3" data.train="$folder/train.h5" \
-        data.valid="$folder/valid.h5" log.dir="$run" $(of set "$1") $(of set "$2") $(of set "$1_$2")
+        data.valid="$folder/valid.h5" log.dir="$run" $(of set "$1") $(of set "$2") $(of set "$1_$2") \
+        ${4:+optim.lr="$4"}
     recipe="$(cat "$model") $*"
     if is_done "$run" "$recipe"; then return; fi
     mkdir -p "$run"
@@ -100,9 +101,23 @@ train_model() {
     touch "$run/finished"
 }
 
-# evaluate TASK OBJECTIVE SEED: a sweep for each line of the objective's sweeps.
+# train_best TASK OBJECTIVE SEED: at the one of the objective's learning rates that leaves the lowest
+# validation loss with the first seed; at that of the settings where there are none to choose from.
+train_best() {
+    rate="" lowest=""
+    for candidate in $(of rates "$2"); do
+        train_model "$1" "$2" "${seeds%% *}" "$candidate"
+        loss=$(jq -s 'map(select(.event == "valid")) | last | .loss' "$run/metrics.jsonl")
+        if [ -z "$lowest" ] || jq -en "$loss < $lowest" >/dev/null; then
+            rate=$candidate lowest=$loss
+        fi
+    done
+    train_model "$1" "$2" "$3" "$rate"
+}
+
+# evaluate TASK OBJECTIVE SEED: the model in `run`; a sweep for each line of the objective's sweeps.
 evaluate() {
-    run=$work/$1-$2-$3 folder=$work/data-$1 number=0
+    folder=$work/data-$1 number=0
     lines=$(of sweeps "$1_$2")
     lines=${lines:-$(of sweeps "$2")}
     [ -n "$lines" ] || fail "$settings has no sweeps_$2: which decoders answer for objective $2?" 2
@@ -129,6 +144,7 @@ LINES
 # What the training of a run took: seconds, samples, and places computed, padding included.
 train_facts() {
     jq -s 'map(select(.event == "step")) | {train_seconds: (map(.seconds) | add),
+        learning_rate: (map(.lr) | max),
         train_samples: (map(.n_samples) | add),
         train_places: (map(.tokens / .fill) | add | round)}' "$1/metrics.jsonl"
 }
@@ -147,7 +163,7 @@ compare_gsm8k() {
         build_corpus "$folder"
     fi
     for objective in $objectives; do
-        train_model gsm8k "$objective" "$1"
+        train_best gsm8k "$objective" "$1"
         logged "$bin"/refusion-eval --model "$run" --data "$folder/valid.jsonl" --out "$run/likelihood.json"
         jq --arg objective "$objective" --argjson seed "$1" \
             '{likelihood: [{task: "gsm8k", objective: $objective, seed: $seed} + .likelihood]}' \
@@ -197,7 +213,7 @@ for seed in $seeds; do
         make_data "$task"
         for objective in $objectives; do
             echo "compare: $task, $objective, seed $seed ($(($(date +%s) - begin)) s)"
-            train_model "$task" "$objective" "$seed"
+            train_best "$task" "$objective" "$seed"
             evaluate "$task" "$objective" "$seed"
         done
         write_report

@@ -49,8 +49,9 @@ static void expect_rows(const json_t *report)
     static const char *const expected[][2] = {
         {"ar", "ar"}, {"refusion", "refusion"}, {"refusion", "refusion-left-to-right"}};
     static const char *const numbers[] = {
-        "accuracy", "tokens_per_second", "tokens_per_forward", "forwards",     "places",
-        "seed",     "train_seconds",     "train_samples",      "train_places", "latency_mean"};
+        "accuracy",     "tokens_per_second", "tokens_per_forward", "forwards",     "places",
+        "seed",         "train_seconds",     "train_samples",      "train_places", "latency_mean",
+        "learning_rate"};
     const json_t *rows = json_object_get(report, "rows");
     cr_assert_eq(json_array_size(rows), 6);
     for (size_t i = 0; i < 6; i++) {
@@ -99,6 +100,26 @@ Test(compare, reports_and_does_nothing_twice)
     cr_assert(strstr(program_messages, "below 101 %: small ar") != NULL, "%s", program_messages);
     program_runs(COMPARE "train_small=200", 1);
     cr_assert(strstr(program_messages, "other settings") != NULL, "%s", program_messages);
+}
+
+/* Each objective is trained at each of its learning rates with the first seed, and judged at the one
+ * that leaves the lowest validation loss: not at one that moves nothing. */
+Test(compare, chooses_a_learning_rate)
+{
+    mpi_need();
+    program_runs(COMPARE "objectives=ar rates_ar='1e-9 3e-3'", 0);
+    json_t *report = read_report();
+    const json_t *rows = json_object_get(report, "rows");
+    cr_assert_eq(json_array_size(rows), 2);
+    for (size_t i = 0; i < 2; i++) {
+        double rate = json_number_value(json_object_get(json_array_get(rows, i), "learning_rate"));
+        cr_assert(rate > 1e-6 && rate <= 3e-3, "%g", rate);
+    }
+    json_decref(report);
+    program_runs(
+        "cd $FOLDER/out/settings && test -d small-ar-1-1e-9 && test ! -d small-ar-2-1e-9 && "
+        "test -d small-ar-2-3e-3",
+        0);
 }
 
 Test(compare, refuses)
