@@ -40,6 +40,20 @@ int rf_stops_find(size_t *begin, const char *text, size_t bytes, const char *con
     return found;
 }
 
+size_t rf_stops_begun(const char *text, size_t bytes, const char *const *stops)
+{
+    size_t longest = 0;
+    for (int i = 0; stops != NULL && stops[i] != NULL; i++) {
+        size_t n = strlen(stops[i]) - 1;
+        n = n < bytes ? n : bytes;
+        while (n > longest && memcmp(text + bytes - n, stops[i], n) != 0) {
+            n--;
+        }
+        longest = n > longest ? n : longest;
+    }
+    return longest;
+}
+
 /* The last tokens whose text holds `bytes` bytes or more, or all: those that write nothing do not
  * count. */
 static int64_t tokens_back(const rf_tokenizer *tokenizer, const int32_t *token, int64_t n,

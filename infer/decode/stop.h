@@ -15,6 +15,8 @@ RF_MUST_CHECK int rf_stops_check(const char *const *stops, rf_error *err);
 /* The string of text[0, bytes) that is complete first; of those that end together, the longest. Returns
  * its number in the list and sets *begin to where it begins; -1 where there is none: *begin = bytes. */
 int rf_stops_find(size_t *begin, const char *text, size_t bytes, const char *const *stops);
+/* Bytes at the end of a text that may be the beginning of a string. */
+size_t rf_stops_begun(const char *text, size_t bytes, const char *const *stops);
 /* Whether token[n - 1] completes a string in the text of token[0, n), written without special tokens.
  * Looks at as many tokens as the longest string has bytes. */
 bool rf_stops_reached(const rf_tokenizer *tokenizer, const int32_t *token, int64_t n,

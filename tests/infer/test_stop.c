@@ -1,6 +1,6 @@
 /* Answers that end before their end: at a stop string, or because they are no longer wanted. */
 #include "infer/decode/stop.h"
-#include "infer/engine.h"
+#include "infer/stream.h"
 #include "tests/infer/infer_test.h"
 
 enum { N = 24, MAX_PROMPT = 8, SEATS = 3 };
@@ -64,20 +64,72 @@ Test(stop, strings_fall_across_tokens)
     cr_assert_eq(completed_by(token, 8, NULL), -1);
 }
 
+/* --- Pieces of text --------------------------------------------------------------------------- */
+
+/* What comes after each token, "|" between; '$' is the end of text. */
+static void expect_pieces(const char *tokens, const char *const *stops, const char *expected)
+{
+    char all[256] = "";
+    int32_t token[64];
+    const int64_t n = (int64_t)strlen(tokens);
+    size_t bytes;
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_stream stream = {.tokenizer = tokenizer, .stops = stops};
+    rf_sequence s = {.tokenizer = tokenizer, .token = token};
+    for (int64_t i = 0; i < n; i++) {
+        token[i] = tokens[i] == '$' ? 256 : (unsigned char)tokens[i];
+    }
+    for (s.n_tokens = 1; s.n_tokens <= n; s.n_tokens++) {
+        const char *piece = rf_stream_take(&stream, &bytes, &s);
+        strcat(strncat(all, piece, bytes), "|");
+    }
+    const char *rest = rf_stream_end(&stream, &bytes, &(rf_answer){.token = token, .n = n});
+    strncat(all, rest, bytes);
+    cr_assert_str_eq(all, expected);
+    rf_stream_free(&stream);
+    rf_tokenizer_free(tokenizer);
+}
+
+Test(stop, pieces_are_certain)
+{
+    expect_pieces("abc$", NULL, "a|b|c||");
+    expect_pieces("a\xC3\xA9", NULL, "a||é|");
+    expect_pieces("a\xC3", NULL, "a||\xEF\xBF\xBD");
+    expect_pieces("a\xC3z", NULL, "a||\xEF\xBF\xBDz|");
+    expect_pieces("abcab", LIST("abd"), "||abc|||ab");
+    expect_pieces("aabdx", LIST("abd"), "|a||||");
+    expect_pieces("xyab", LIST("y", "ya"), "x||||");
+    expect_pieces("x\xC3\xA9y", LIST("éz"), "x|||éy|");
+}
+
 /* --- Decoding --------------------------------------------------------------------------------- */
 
 /* What is fixed stays, and is the beginning of the answer. */
 typedef struct watcher {
     int32_t fixed[SHARP_POSITIONS];
     int64_t n_fixed, n_events, cancel_at;
+    rf_stream stream;
+    char text[4 * SHARP_POSITIONS]; /* its pieces */
+    size_t bytes;
     volatile sig_atomic_t cancel;
 } watcher;
+
+static void take_piece(watcher *w, const rf_sequence *s, const rf_answer *answer)
+{
+    size_t bytes;
+    const char *piece = s != NULL ? rf_stream_take(&w->stream, &bytes, s)
+                                  : rf_stream_end(&w->stream, &bytes, answer);
+    cr_assert(bytes <= sizeof w->text - w->bytes);
+    memcpy(w->text + w->bytes, piece, bytes);
+    w->bytes += bytes;
+}
 
 static void watch(void *user, rf_event_kind kind, const rf_sequence *s)
 {
     watcher *w = user;
     const int64_t n = rf_sequence_fixed(s);
     (void)kind;
+    take_piece(w, s, NULL);
     cr_assert(n >= w->n_fixed &&
               memcmp(w->fixed, s->token, (size_t)w->n_fixed * sizeof *w->fixed) == 0);
     memcpy(w->fixed, s->token, (size_t)n * sizeof *w->fixed);
@@ -94,6 +146,18 @@ typedef struct crowd {
     watcher watcher[N];
 } crowd;
 
+/* All pieces are the answer. */
+static void expect_text(watcher *w, const rf_answer *answer)
+{
+    size_t bytes;
+    char *text = rf_answer_text(answer, &bytes, w->stream.tokenizer);
+    take_piece(w, NULL, answer);
+    cr_assert(w->bytes == bytes && memcmp(w->text, text, bytes) == 0, "%.*s, not %s", (int)w->bytes,
+              w->text, text);
+    rf_stream_free(&w->stream);
+    free(text);
+}
+
 /* Prompts whose answers end at these strings. */
 static void run_crowd(crowd *c, rf_engine *engine, const char *const *stops, int64_t cancel_at)
 {
@@ -103,6 +167,7 @@ static void run_crowd(crowd *c, rf_engine *engine, const char *const *stops, int
         const int64_t n = 1 + (int64_t)rf_rng_below(&rng, MAX_PROMPT);
         random_prompt(c->prompt[i], n, &rng);
         c->watcher[i].cancel_at = i % 2 == 0 ? cancel_at : 0;
+        c->watcher[i].stream = (rf_stream){.tokenizer = engine->tokenizer, .stops = stops};
         c->request[i] = (rf_request){.prompt = c->prompt[i],
                                      .n_prompt = n,
                                      .index = i,
@@ -112,6 +177,9 @@ static void run_crowd(crowd *c, rf_engine *engine, const char *const *stops, int
                                      .cancel = &c->watcher[i].cancel};
     }
     TINY_MUST(rf_engine_run(engine, c->answer, c->request, N, NULL, NULL, tiny_error()));
+    for (int i = 0; i < N; i++) {
+        expect_text(&c->watcher[i], &c->answer[i]);
+    }
 }
 
 static void free_answers(crowd *c)
