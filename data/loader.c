@@ -218,32 +218,37 @@ static int check_settings(const rf_loader_settings *s, rf_error *err)
     return RF_OK;
 }
 
-static size_t batch_bytes(const rf_batch *b)
+/* Of a leaf's batch. */
+static size_t batch_bytes(int64_t places)
 {
-    return (size_t)b->capacity *
+    const rf_batch *b = NULL;
+    return (size_t)places *
            (sizeof *b->token + sizeof *b->position + sizeof *b->target + sizeof *b->weight +
             4 * sizeof *b->span + sizeof *b->place + sizeof *b->part);
+}
+
+static int64_t leaf_places(const rf_loader *loader)
+{
+    return loader->settings.micro_rows * loader->settings.rows.row_length;
 }
 
 /* A failure leaves leaves that are zeroed structs. */
 static int new_shares(rf_loader *loader, rf_error *err)
 {
-    int64_t places = loader->settings.micro_rows * loader->settings.rows.row_length;
     for (int k = 0; k < N_SHARES; k++) {
+        loader->share[k].leaf = rf_alloc((size_t)loader->n_leaves, sizeof(rf_batch));
         for (int64_t i = 0; i < loader->n_leaves; i++) {
-            RF_TRY(rf_batch_new(&loader->share[k].leaf[i], places, err));
-            loader->bytes += batch_bytes(&loader->share[k].leaf[i]);
+            RF_TRY(rf_batch_new(&loader->share[k].leaf[i], leaf_places(loader), err));
         }
     }
     return RF_OK;
 }
 
-static int prepare(rf_loader *loader, rf_corpus **corpus, int64_t n_corpora, rf_position start,
-                   rf_error *err)
+/* The rows, and what follows from settings alone. */
+static int open_rows(rf_loader *loader, rf_corpus **corpus, int64_t n_corpora, rf_position start,
+                     rf_error *err)
 {
     rf_loader_settings *s = &loader->settings;
-    size_t row_bytes =
-        (size_t)s->rows.row_length * (sizeof *loader->token + sizeof *loader->trained);
     RF_TRY(rf_rows_new(&loader->rows, corpus, n_corpora, loader->objective, &s->rows, err));
     RF_TRY(check_settings(s, err));
     RF_TRY(rf_rows_seek(loader->rows, start, err));
@@ -254,32 +259,57 @@ static int prepare(rf_loader *loader, rf_corpus **corpus, int64_t n_corpora, rf_
     loader->n_leaves = s->batch_rows / s->micro_rows / s->n_ranks;
     s->round = s->round > 0 ? s->round : loader->n_leaves;
     RF_ASSERT(loader->n_leaves % s->round == 0);
+    loader->bytes = sizeof *loader +
+                    (size_t)s->rows.row_length * (sizeof *loader->token + sizeof *loader->trained) +
+                    N_SHARES * (size_t)loader->n_leaves * batch_bytes(leaf_places(loader));
+    return RF_OK;
+}
+
+static int prepare(rf_loader *loader, rf_corpus **corpus, int64_t n_corpora, rf_position start,
+                   rf_error *err)
+{
+    const rf_loader_settings *s = &loader->settings;
+    RF_TRY(open_rows(loader, corpus, n_corpora, start, err));
     loader->corpus = rf_alloc_copy(corpus, (size_t)n_corpora * sizeof *corpus);
-    for (int k = 0; k < N_SHARES; k++) {
-        loader->share[k].leaf = rf_alloc((size_t)loader->n_leaves, sizeof(rf_batch));
-    }
     loader->token = malloc((size_t)s->rows.row_length * sizeof *loader->token);
     loader->trained = malloc((size_t)s->rows.row_length * sizeof *loader->trained);
     if (loader->token == NULL || loader->trained == NULL) {
         return rf_error_set(err, RF_ERR, "no memory for a row: lower data.row_length");
     }
-    loader->bytes = sizeof *loader + row_bytes;
     RF_TRY(new_shares(loader, err));
     return start_thread(loader, err);
 }
 
-int rf_loader_new(rf_loader **out, rf_corpus **corpus, int64_t n_corpora,
-                  const rf_objective *objective, const rf_loader_settings *settings,
-                  rf_position start, rf_error *err)
+/* Without anything yet. */
+static rf_loader *new_loader(const rf_objective *objective, const rf_loader_settings *settings)
 {
     RF_ASSERT(settings->n_ranks >= 1 && settings->rank >= 0 && settings->rank < settings->n_ranks);
-    *out = NULL;
     rf_loader *loader = rf_alloc(1, sizeof *loader);
     loader->objective = objective;
     loader->settings = *settings;
     /* With default attributes these cannot fail (glibc, musl, macOS). */
     pthread_mutex_init(&loader->mutex, NULL);
     pthread_cond_init(&loader->changed, NULL);
+    return loader;
+}
+
+int rf_loader_plan(size_t *bytes, rf_corpus **corpus, int64_t n_corpora,
+                   const rf_objective *objective, const rf_loader_settings *settings,
+                   rf_position start, rf_error *err)
+{
+    rf_loader *loader = new_loader(objective, settings);
+    int rc = open_rows(loader, corpus, n_corpora, start, err);
+    *bytes = rc == RF_OK ? rf_loader_bytes(loader) : 0;
+    rf_loader_free(loader);
+    return rc;
+}
+
+int rf_loader_new(rf_loader **out, rf_corpus **corpus, int64_t n_corpora,
+                  const rf_objective *objective, const rf_loader_settings *settings,
+                  rf_position start, rf_error *err)
+{
+    *out = NULL;
+    rf_loader *loader = new_loader(objective, settings);
     int rc = prepare(loader, corpus, n_corpora, start, err);
     if (rc != RF_OK) {
         rf_loader_free(loader);

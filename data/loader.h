@@ -43,6 +43,10 @@ RF_MUST_CHECK int rf_loader_new(rf_loader **out, rf_corpus **corpus, int64_t n_c
                                 const rf_objective *objective, const rf_loader_settings *settings,
                                 rf_position start, rf_error *err);
 void rf_loader_free(rf_loader *loader); /* stops the thread; NULL is fine */
+/* The bytes of such a loader, which is not made: no batch is allocated and no token read. */
+RF_MUST_CHECK int rf_loader_plan(size_t *bytes, rf_corpus **corpus, int64_t n_corpora,
+                                 const rf_objective *objective, const rf_loader_settings *settings,
+                                 rf_position start, rf_error *err);
 /* Waits for the next step. *share belongs to the loader and is valid until the next call; its
  * weights may be finished in place. The noise of a sample depends on (seed, epoch, corpus, sample,
  * occurrence, piece) alone. Where the thread failed, the steps that it built before are given

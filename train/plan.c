@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 /* "MemAvailable:  1234 kB" of Linux; elsewhere unknown. */
 static size_t host_available(void)
@@ -27,6 +28,18 @@ static size_t host_available(void)
     return bytes;
 }
 
+/* Memory of this process now; 0 where Linux does not say it. */
+static size_t resident(void)
+{
+    FILE *file = fopen("/proc/self/statm", "r");
+    unsigned long long all, pages = 0;
+    if (file != NULL) {
+        pages = fscanf(file, "%llu %llu", &all, &pages) == 2 ? pages : 0;
+        fclose(file);
+    }
+    return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
 static size_t decoder_bytes(const rf_setup *s, const rf_model_shape *shape)
 {
     if (s->samples.n == 0) {
@@ -35,15 +48,6 @@ static size_t decoder_bytes(const rf_setup *s, const rf_model_shape *shape)
     rf_model_limits need = rf_engine_limits(&s->samples.options, s->samples.max_prompt, 1);
     return rf_cache_bytes(shape->config, shape->backend, need.keys) +
            rf_acts_bytes(shape, need.places, need.keys, false, RF_RECOMPUTE_NONE);
-}
-
-static int loader_bytes(size_t *bytes, const rf_setup *s, rf_error *err)
-{
-    rf_loader *loader = NULL;
-    int rc = rf_setup_new_loader(&loader, s, err);
-    *bytes = rc == RF_OK ? rf_loader_bytes(loader) : 0;
-    rf_loader_free(loader);
-    return rc;
 }
 
 int rf_plan_make(rf_plan *out, const rf_setup *s, rf_error *err)
@@ -69,9 +73,10 @@ int rf_plan_make(rf_plan *out, const rf_setup *s, rf_error *err)
     out->backward = rf_backward_bytes(&shape, places);
     out->scratch = rf_ctx_scratch_bytes(s->backend, s->n_threads, &limits);
     out->decoder = decoder_bytes(s, &shape);
-    int rc = loader_bytes(&out->loader, s, err);
+    out->program = resident();
+    int rc = rf_setup_plan_loader(&out->loader, s, err);
     out->total = out->weights + out->moments + out->gradients + out->reduction + out->activations +
-                 out->backward + out->scratch + out->decoder + out->loader;
+                 out->backward + out->scratch + out->decoder + out->loader + out->program;
     out->host_available = host_available();
     out->device_available = rf_backend_available(s->backend);
     return rc;
@@ -140,7 +145,15 @@ rf_disk_plan rf_disk_plan_make(const rf_setup *s)
 
 static void print_line(FILE *out, const char *what, size_t bytes)
 {
-    fprintf(out, "  %-34s %12.1f MiB\n", what, (double)bytes / 1048576.0);
+    const double mib = (double)bytes / 1048576.0;
+    const bool large = mib >= 10240;
+    fprintf(out, "  %-34s %12.1f %s\n", what, large ? mib / 1024 : mib, large ? "GiB" : "MiB");
+}
+
+/* What is not on the GPU, where there is one. */
+static size_t on_host(const rf_plan *p)
+{
+    return p->device_available > 0 ? p->loader + p->program : p->total;
 }
 
 void rf_plan_print(const rf_plan *p, const rf_disk_plan *disk, const rf_setup *s, FILE *out)
@@ -149,6 +162,8 @@ void rf_plan_print(const rf_plan *p, const rf_disk_plan *disk, const rf_setup *s
     char gradients[64];
     snprintf(gradients, sizeof gradients, "gradients (%d, train.reduce=%s)", p->n_gradients,
              s->set.exact ? "exact" : "fast");
+    fprintf(out, "%" PRId64 " leaves of a step, %" PRId64 " for each rank\n",
+            s->set.batch_rows / s->set.micro_rows, s->reduce.n_leaves);
     fprintf(out, "memory of a rank (%d ranks, %d on this host, %s, %d threads each):\n",
             rf_dist_size(s->dist), local, s->backend->name, s->n_threads);
     print_line(out, "weights", p->weights);
@@ -160,9 +175,10 @@ void rf_plan_print(const rf_plan *p, const rf_disk_plan *disk, const rf_setup *s
     print_line(out, "kernels' scratch (head)", p->scratch);
     print_line(out, "decoder (samples)", p->decoder);
     print_line(out, "loader", p->loader);
+    print_line(out, "program, MPI, tokenizer", p->program);
     print_line(out, "total", p->total);
     if (p->device_available > 0) {
-        print_line(out, "on the GPU", (p->total - p->loader) * (size_t)local);
+        print_line(out, "on the GPU", (p->total - on_host(p)) * (size_t)local);
         print_line(out, "available on the GPU", p->device_available);
     } else if (p->host_available > 0) {
         print_line(out, "all ranks of this host", p->total * (size_t)local);
@@ -181,7 +197,7 @@ int rf_plan_check(const rf_plan *p, const rf_disk_plan *disk, const rf_setup *s,
 {
     const size_t local = (size_t)rf_dist_local_size(s->dist);
     const bool on_device = p->device_available > 0;
-    const size_t needed = (on_device ? p->total - p->loader : p->total) * local;
+    const size_t needed = (on_device ? p->total - on_host(p) : p->total) * local;
     const size_t available = on_device ? p->device_available : p->host_available;
     if (available > 0 && needed > available) {
         return rf_error_set(err, RF_ERR,

@@ -18,9 +18,11 @@ typedef struct rf_plan {
     size_t scratch;     /* kernels', the head's logits among it */
     size_t decoder;     /* cache and activations for sample completions */
     size_t loader;      /* rows built ahead, and the window that is packed */
+    size_t program; /* what this process holds already: code, MPI, tokenizer, corpora's tables */
     size_t total;
-    size_t host_available;   /* of this host now; 0: not known */
-    size_t device_available; /* of the GPU, where all but the loader is; 0: there is none */
+    size_t host_available; /* of this host now; 0: not known */
+    size_t
+        device_available; /* of the GPU, where all but loader and program are; 0: there is none */
 } rf_plan;
 
 /* Disk of the run folder, rank 0. */
@@ -35,7 +37,7 @@ typedef struct rf_disk_plan {
 /* Of a run whose steps and folder are known. Changes nothing on the disk. */
 rf_disk_plan rf_disk_plan_make(const rf_setup *setup);
 
-/* A loader is made for it, and freed. */
+/* Nothing large is allocated. */
 RF_MUST_CHECK int rf_plan_make(rf_plan *out, const rf_setup *setup, rf_error *err);
 /* Does the run fit, with all ranks of this host, and do its checkpoints? */
 RF_MUST_CHECK int rf_plan_check(const rf_plan *plan, const rf_disk_plan *disk,

@@ -321,10 +321,21 @@ rf_loader_settings rf_setup_loader(const rf_setup *s)
                                 .round = s->reduce.round};
 }
 
+static rf_position begin_of(const rf_setup *s)
+{
+    return (rf_position){s->progress.epoch, s->progress.window, s->progress.row};
+}
+
 int rf_setup_new_loader(rf_loader **out, const rf_setup *s, rf_error *err)
 {
     rf_loader_settings settings = rf_setup_loader(s);
-    rf_position start = {s->progress.epoch, s->progress.window, s->progress.row};
     return rf_loader_new(out, s->sources.train, s->sources.settings.n_train, &s->objective,
-                         &settings, start, err);
+                         &settings, begin_of(s), err);
+}
+
+int rf_setup_plan_loader(size_t *bytes, const rf_setup *s, rf_error *err)
+{
+    rf_loader_settings settings = rf_setup_loader(s);
+    return rf_loader_plan(bytes, s->sources.train, s->sources.settings.n_train, &s->objective,
+                          &settings, begin_of(s), err);
 }

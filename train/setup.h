@@ -56,5 +56,7 @@ void rf_setup_close(rf_setup *setup); /* local */
 rf_loader_settings rf_setup_loader(const rf_setup *setup);
 /* local. The loader of training rows, from where the run begins. Caller frees. */
 RF_MUST_CHECK int rf_setup_new_loader(rf_loader **out, const rf_setup *setup, rf_error *err);
+/* local. The bytes that it takes, without making it. */
+RF_MUST_CHECK int rf_setup_plan_loader(size_t *bytes, const rf_setup *setup, rf_error *err);
 
 #endif

@@ -15,12 +15,13 @@ typedef struct options {
     rf_resume resume;
     const char *resume_path; /* NULL: not given */
     rf_option_list change;   /* section.key=value */
+    int64_t ranks;           /* to plan for; 0: those there are */
     bool dry_run, help, version;
     int first; /* of the arguments behind the options: configuration file and settings */
 } options;
 
 static const char usage[] =
-    "Usage: refusion-train CONFIG.yaml [section.key=value ...] [--dry-run]\n"
+    "Usage: refusion-train CONFIG.yaml [section.key=value ...] [--dry-run [--ranks N]]\n"
     "                      [--resume auto|PATH|no] [--change KEY=VALUE]\n"
     "       mpirun -n 2 refusion-train ...       or: train/launch.sh -n 2 CONFIG.yaml ...\n"
     "\n"
@@ -28,6 +29,7 @@ static const char usage[] =
     "samples.jsonl and checkpoints in the run folder (log.dir).\n"
     "\n"
     "  --dry-run       checks everything, prints the plan of memory and disk, and stops\n"
+    "  --ranks N       with --dry-run: the plan of N ranks on this host, from one process\n"
     "  --resume auto   goes on from the newest checkpoint of the run folder that verifies;\n"
     "                  a folder without checkpoints begins\n"
     "  --resume PATH   goes on from this checkpoint\n"
@@ -48,11 +50,16 @@ static int parse(options *o, int argc, char **argv, rf_error *err)
 {
     const rf_option table[] = {{"dry-run", RF_OPTION_FLAG, &o->dry_run, 0, 0},
                                {"resume", RF_OPTION_TEXT, &o->resume_path, 0, 0},
+                               {"ranks", RF_OPTION_INTEGER, &o->ranks, 1, 1 << 20},
                                {"change", RF_OPTION_LIST, &o->change, 0, 0},
                                {"help", RF_OPTION_STOP, &o->help, 0, 0},
                                {"version", RF_OPTION_STOP, &o->version, 0, 0},
                                {0}};
     RF_TRY(rf_options_parse(&o->first, argc, argv, table, "see refusion-train --help", err));
+    if (o->ranks > 0 && !o->dry_run) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--ranks goes with --dry-run: mpirun -n starts ranks that train");
+    }
     const char *resume = o->resume_path;
     if (resume != NULL && (resume[0] == '\0' || resume[0] == '-')) {
         return rf_error_set(err, RF_ERR_USAGE, "--resume: write --resume auto, a path, or no");
@@ -170,6 +177,17 @@ out:
     return rc;
 }
 
+static int suppose_ranks(rf_dist *dist, const options *o, rf_error *err)
+{
+    if (o->ranks > 0 && rf_dist_size(dist) > 1) {
+        return rf_error_set(err, RF_ERR_USAGE, "--ranks plans from one process: leave out mpirun");
+    }
+    if (o->ranks > 0) {
+        rf_dist_suppose(dist, (int)o->ranks);
+    }
+    return RF_OK;
+}
+
 static int run(rf_dist *dist, rf_config *config, const options *o, int argc, char **argv, int rc,
                rf_error *err)
 {
@@ -177,6 +195,7 @@ static int run(rf_dist *dist, rf_config *config, const options *o, int argc, cha
         rc = configure(config, o, argc, argv, err);
     }
     RF_TRY(rf_dist_agree(dist, rc, err));
+    RF_TRY(suppose_ranks(dist, o, err));
     return train(dist, config, o, err);
 }
 

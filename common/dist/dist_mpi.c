@@ -18,6 +18,7 @@ struct rf_dist {
     MPI_Comm comm; /* our own, so that no other library's messages meet ours */
     int rank, size;
     int local_size;
+    bool supposed; /* rf_dist_suppose */
     bool finalize; /* we started MPI */
 };
 
@@ -193,6 +194,13 @@ int rf_dist_local_size(const rf_dist *dist)
     return dist->local_size;
 }
 
+void rf_dist_suppose(rf_dist *dist, int n_ranks)
+{
+    RF_ASSERT(dist->size == 1 && n_ranks >= 1);
+    dist->size = dist->local_size = n_ranks;
+    dist->supposed = true;
+}
+
 /* "Open MPI v4.1.4, package: Debian..." becomes "Open MPI 4.1.4", "MPICH Version:\t4.0\n..."
  * "MPICH Version: 4.0". */
 const char *rf_dist_library(void)
@@ -247,6 +255,9 @@ int rf_dist_max_i64(rf_dist *dist, int64_t *x, int n, rf_error *err)
 
 int rf_dist_sum_i64(rf_dist *dist, int64_t *x, int n, rf_error *err)
 {
+    for (int i = 0; dist->supposed && i < n; i++) {
+        x[i] *= dist->size;
+    }
     return allreduce_i64(dist, x, n, MPI_SUM, err);
 }
 
@@ -256,13 +267,19 @@ int rf_dist_allgather_bytes(rf_dist *dist, void *all, const void *x, size_t byte
         return rf_error_set(err, RF_ERR, "allgather: %zu bytes of a rank are more than %d", bytes,
                             INT_MAX);
     }
+    for (int r = 0; dist->supposed && r < dist->size; r++) {
+        memcpy((char *)all + (size_t)r * bytes, x, bytes);
+    }
+    if (dist->supposed) {
+        return RF_OK;
+    }
     return check(MPI_Allgather(x, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, dist->comm),
                  "MPI_Allgather", err);
 }
 
 int rf_dist_agree(rf_dist *dist, int code, rf_error *err)
 {
-    if (dist->size == 1) {
+    if (dist->size == 1 || dist->supposed) {
         return code;
     }
     int lowest = code != RF_OK ? dist->rank : dist->size;

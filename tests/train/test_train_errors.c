@@ -309,6 +309,31 @@ Test(train_errors, dry_run_says_what_the_run_would)
     cr_assert(access("a", F_OK) != 0);
 }
 
+/* One process plans for ranks that are not there as they would themselves, but for what differs from
+ * process to process anyway. A batch of 40 GB is planned within 2 GB of address space. */
+Test(train_errors, dry_run_plans_for_other_ranks)
+{
+    char command[1024];
+    for (int n = 1; n <= 4; n *= 2) {
+        snprintf(command, sizeof command,
+                 "same() { grep -v 'program\\|total\\|all ranks\\|available\\|warning'; }\n"
+                 "\"$TRAIN\" tiny.yaml train.threads=1 --dry-run --ranks %d | same >supposed\n"
+                 "$RUN -n %d \"$TRAIN\" tiny.yaml train.threads=1 --dry-run | same >real\n"
+                 "grep '(%d ranks' real && cmp supposed real",
+                 n, n, n);
+        cr_assert(tiny_shell(command) == 0, "%s", program_output);
+    }
+    tiny_train(0, "--ranks 2", 2);
+    tiny_says("--ranks goes with --dry-run");
+    tiny_train(2, "--ranks 2 --dry-run", 2);
+    tiny_says("leave out mpirun");
+    tiny_train(0, "--ranks 3 --dry-run", 2);
+    int status = tiny_shell("ulimit -v 2000000; \"$TRAIN\" tiny.yaml --dry-run --ranks 1 "
+                            "train.batch_rows=8388608 train.reduce=fast");
+    cr_assert(status <= 1, "%s", program_output);
+    tiny_says("total");
+}
+
 /* Settings that a run may change on the way, and no others, where it is asked for by name. */
 Test(train_errors, changes_on_resume)
 {
