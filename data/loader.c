@@ -1,10 +1,10 @@
 #include "data/loader.h"
 
 #include "common/base/alloc.h"
+#include "common/base/thread.h"
 
 #include <inttypes.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,30 +142,6 @@ static void *run(void *argument)
     return NULL;
 }
 
-/* Signals belong to the thread that main runs in: a handler there may count on it. */
-static int start_thread(rf_loader *loader, rf_error *err)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
-    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
-        sigdelset(&all, faults[i]); /* these are the thread's own */
-    }
-    int failure = pthread_sigmask(SIG_SETMASK, &all, &before);
-    if (failure == 0) {
-        failure = pthread_create(&loader->thread, NULL, run, loader);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-    }
-    if (failure != 0) {
-        return rf_error_set(err, rf_error_code_of_errno(failure),
-                            "the thread that builds batches does not start: %s: allow this user "
-                            "more threads (ulimit -u)",
-                            strerror(failure));
-    }
-    loader->has_thread = true;
-    return RF_OK;
-}
-
 int rf_loader_next(rf_loader *loader, rf_loader_share **share, rf_error *err)
 {
     *share = NULL;
@@ -277,7 +253,9 @@ static int prepare(rf_loader *loader, rf_corpus **corpus, int64_t n_corpora, rf_
         return rf_error_set(err, RF_ERR, "no memory for a row: lower data.row_length");
     }
     RF_TRY(new_shares(loader, err));
-    return start_thread(loader, err);
+    RF_TRY(rf_thread_start(&loader->thread, run, loader, "the thread that builds batches", err));
+    loader->has_thread = true;
+    return RF_OK;
 }
 
 /* Without anything yet. */

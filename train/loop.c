@@ -3,6 +3,7 @@
 #include "common/base/alloc.h"
 #include "common/base/log.h"
 #include "train/run/signals.h"
+#include "train/saves.h"
 #include "train/step.h"
 #include "train/validate.h"
 
@@ -58,7 +59,8 @@ static json_t *validation_json(const rf_objective_kind *kind, const rf_validatio
     return fields;
 }
 
-static int validate(rf_trainer *t, bool *is_best, bool *stopped, rf_error *err)
+/* Sets save->is_best. */
+static int validate(rf_trainer *t, rf_save_of *save, bool *stopped, rf_error *err)
 {
     const rf_setup *s = t->setup;
     const rf_objective_kind *kind = s->objective.kind;
@@ -76,36 +78,17 @@ static int validate(rf_trainer *t, bool *is_best, bool *stopped, rf_error *err)
         say_stop(t, true);
         return RF_OK;
     }
+    save->loss_before_best = t->progress.best_valid_loss;
     bool improved = v.loss < t->progress.best_valid_loss;
     if (improved) {
         t->progress.best_valid_loss = v.loss;
     }
-    *is_best = improved && s->set.checkpoint_best;
+    save->is_best = improved && s->set.checkpoint_best;
     rf_metrics_event(s->run.metrics, "valid", step, validation_json(kind, &v));
     rf_metrics_parts(parts, sizeof parts, kind, v.part_loss);
     rf_log_info("step %" PRId64 "  validation loss %.4f (%s) over %" PRId64 " samples, %.1f s",
                 step, v.loss, parts, v.counts.n_samples, v.seconds);
     return RF_OK;
-}
-
-static int save(rf_trainer *t, bool is_best, rf_error *err)
-{
-    rf_setup *s = t->setup;
-    t->progress.seconds = elapsed(t);
-    rf_checkpoint_info info = {.model = s->shape,
-                               .progress = t->progress,
-                               .has_optimizer = true,
-                               .run_config = rf_config_text(s->config, false),
-                               .corpora = rf_sources_json(&s->sources),
-                               /* the corpus's own; saving reads it only */
-                               .tokenizer = (rf_tokenizer *)s->sources.tokenizer};
-    snprintf(info.isa, sizeof info.isa, "%s", s->backend->isa);
-    snprintf(info.written_by, sizeof info.written_by, "refusion-train %s", RF_VERSION);
-    rf_watchdog_enter(t->watchdog, "save", t->progress.step);
-    int rc = rf_run_save(&s->run, t->model, t->optimizer.m, t->optimizer.v, &info, is_best, err);
-    free(info.run_config);
-    free(info.corpora);
-    return rc;
 }
 
 /* Which of these were done before an interruption? Rank 0 knows, from metrics.jsonl. */
@@ -126,16 +109,18 @@ static int after_step(rf_trainer *t, bool valid, bool samples, bool *stop, rf_er
 {
     rf_setup *s = t->setup;
     int64_t step = t->progress.step, n = s->set.steps;
-    bool is_best = false;
+    rf_save_of save = {.step = step};
     if (valid && !*stop && s->sources.settings.n_valid > 0 && is_due(step, s->set.valid_every, n)) {
-        RF_TRY(validate(t, &is_best, stop, err));
+        RF_TRY(validate(t, &save, stop, err));
     }
     if (samples && !*stop && s->samples.n > 0 && is_due(step, s->set.samples_every, n)) {
         rf_watchdog_enter(t->watchdog, "samples", step);
         RF_TRY(rf_samples_run(&s->samples, t->decoder, s->dist, s->run.metrics, step, err));
     }
-    if (*stop || is_best || step == n || is_due(step, s->set.checkpoint_every, n)) {
-        RF_TRY(save(t, is_best, err));
+    save.is_last = *stop || step == n;
+    if (save.is_last || save.is_best || is_due(step, s->set.checkpoint_every, n)) {
+        t->progress.seconds = elapsed(t);
+        return rf_saves_begin(t, &save, err);
     }
     return RF_OK;
 }
@@ -241,20 +226,20 @@ static int do_step(rf_trainer *t, pace *p, rf_error *err)
     return RF_OK;
 }
 
-/* Did a signal reach any rank, or is the time of any rank over? The last step ends the run anyway.
- */
-static int should_stop(rf_trainer *t, bool *stop, rf_error *err)
+/* Did a signal reach any rank, or is the time of any rank over? The last step ends the run anyway. And
+ * a save that all ranks have written in the meantime is ended. */
+static int look_around(rf_trainer *t, bool *stop, rf_error *err)
 {
     const rf_setup *s = t->setup;
     double limit = s->set.max_seconds;
     bool late = limit > 0.0 && rf_log_seconds() - s->begin >= limit;
-    int64_t flags[2] = {rf_signals_stop(), late};
-    RF_TRY(rf_dist_max_i64(s->dist, flags, 2, err));
+    int64_t flags[3] = {rf_signals_stop(), late, rf_run_save_writes(&s->run)};
+    RF_TRY(rf_dist_max_i64(s->dist, flags, 3, err));
     *stop = (flags[0] != 0 || flags[1] != 0) && t->progress.step < s->set.steps;
     if (*stop) {
         say_stop(t, flags[0] != 0);
     }
-    return RF_OK;
+    return flags[2] == 0 ? rf_saves_end(t, err) : RF_OK;
 }
 
 /* After a resume: what was due at the checkpoint's step and has not been done. */
@@ -277,10 +262,26 @@ static int train(rf_trainer *t, pace *p, bool *stop, rf_error *err)
     RF_TRY(catch_up(t, stop, err));
     while (!*stop && t->progress.step < t->setup->set.steps) {
         RF_TRY(do_step(t, p, err));
-        RF_TRY(should_stop(t, stop, err));
+        RF_TRY(look_around(t, stop, err));
         RF_TRY(after_step(t, true, true, stop, err));
     }
     return RF_OK;
+}
+
+/* After an error too: a checkpoint that is as good as written is not thrown away, unless the ranks
+ * cannot reach each other. */
+static int end_saves(rf_trainer *t, int rc, rf_error *err)
+{
+    if (rc == RF_ERR_RETRY) {
+        rf_run_save_abandon(&t->setup->run);
+        return rc;
+    }
+    rf_error own = {0};
+    int saved = rf_saves_end(t, &own);
+    if (rc != RF_OK || saved == RF_OK) {
+        return rc;
+    }
+    return rf_error_set(err, saved, "%s", own.message);
 }
 
 int rf_loop_run(rf_trainer *t, rf_error *err)
@@ -288,7 +289,7 @@ int rf_loop_run(rf_trainer *t, rf_error *err)
     rf_setup *s = t->setup;
     pace p = {.ranks = rf_alloc((size_t)rf_dist_size(s->dist), sizeof *p.ranks)};
     bool stop = false;
-    int rc = train(t, &p, &stop, err);
+    int rc = end_saves(t, train(t, &p, &stop, err), err);
     free(p.ranks);
     rf_log_live_end();
     if (rc == RF_OK && stop) {

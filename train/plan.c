@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 /* "MemAvailable:  1234 kB" of Linux; elsewhere unknown. */
-static size_t host_available(void)
+size_t rf_plan_host_available(void)
 {
     FILE *file = fopen("/proc/meminfo", "r");
     char line[256];
@@ -50,6 +50,24 @@ static size_t decoder_bytes(const rf_setup *s, const rf_model_shape *shape)
            rf_acts_bytes(shape, need.places, need.keys, false, RF_RECOMPUTE_NONE);
 }
 
+/* What is in host memory, of a rank. */
+static size_t on_host(const rf_plan *p)
+{
+    return p->device_available > 0 ? p->loader + p->program + p->snapshot : p->total;
+}
+
+/* With `auto` there is a copy where the host has room for it. */
+static size_t snapshot_bytes(const rf_plan *p, const rf_setup *s)
+{
+    const size_t bytes = rf_plan_checkpoint_bytes(s) / (size_t)rf_dist_size(s->dist);
+    const size_t all = (on_host(p) + 2 * bytes) * (size_t)rf_dist_local_size(s->dist);
+    const bool fits = p->host_available == 0 || all <= p->host_available;
+    return s->set.checkpoint_async == RF_ASYNC_YES ||
+                   (s->set.checkpoint_async == RF_ASYNC_AUTO && fits)
+               ? bytes
+               : 0;
+}
+
 int rf_plan_make(rf_plan *out, const rf_setup *s, rf_error *err)
 {
     rf_optimizer moments;
@@ -77,8 +95,10 @@ int rf_plan_make(rf_plan *out, const rf_setup *s, rf_error *err)
     int rc = rf_setup_plan_loader(&out->loader, s, err);
     out->total = out->weights + out->moments + out->gradients + out->reduction + out->activations +
                  out->backward + out->scratch + out->decoder + out->loader + out->program;
-    out->host_available = host_available();
+    out->host_available = rf_plan_host_available();
     out->device_available = rf_backend_available(s->backend);
+    out->snapshot = snapshot_bytes(out, s);
+    out->total += out->snapshot;
     return rc;
 }
 
@@ -122,19 +142,24 @@ static size_t free_bytes(const char *folder)
     return (size_t)status.f_bavail * status.f_frsize;
 }
 
-rf_disk_plan rf_disk_plan_make(const rf_setup *s)
+size_t rf_plan_checkpoint_bytes(const rf_setup *s)
 {
-    const int64_t every = s->set.checkpoint_every, keep = s->set.checkpoint_keep;
-    const int64_t left = s->set.steps - s->progress.step;
-    const int64_t n_kept = keep > 0 ? keep : every > 0 ? left / every + 1 : 1;
     /* Parameters, of adapters alone where they are trained, and two moments of what is trained. */
     const int64_t n_parameters = s->set.adaptation.rank > 0 ? s->n_trainable : s->n_parameters;
     size_t tokenizer = 0;
     (void)rf_tokenizer_text(s->sources.tokenizer, &tokenizer);
-    rf_disk_plan plan = {
-        .n_files = n_kept + s->set.checkpoint_best + 1,
-        .file =
-            rf_backend_bytes(s->backend, RF_MASTER, n_parameters + 2 * s->n_trainable) + tokenizer};
+    return rf_backend_bytes(s->backend, RF_MASTER, n_parameters + 2 * s->n_trainable) + tokenizer;
+}
+
+rf_disk_plan rf_disk_plan_make(const rf_setup *s)
+{
+    const int64_t every = s->set.checkpoint_every;
+    const rf_checkpoint_keep *keep = &s->set.checkpoint_keep;
+    const int64_t left = s->set.steps - s->progress.step;
+    const int64_t n_newest = keep->newest > 0 ? keep->newest : every > 0 ? left / every + 1 : 1;
+    const int64_t n_every = keep->newest > 0 && keep->every > 0 ? left / keep->every + 1 : 0;
+    rf_disk_plan plan = {.n_files = n_newest + n_every + s->set.checkpoint_best + 1,
+                         .file = rf_plan_checkpoint_bytes(s)};
     plan.total = (size_t)plan.n_files * plan.file;
     const size_t free_now = free_bytes(s->set.folder);
     plan.available = free_now > 0 ? free_now + bytes_of_checkpoints(s->set.folder) : 0;
@@ -148,12 +173,6 @@ static void print_line(FILE *out, const char *what, size_t bytes)
     const double mib = (double)bytes / 1048576.0;
     const bool large = mib >= 10240;
     fprintf(out, "  %-34s %12.1f %s\n", what, large ? mib / 1024 : mib, large ? "GiB" : "MiB");
-}
-
-/* What is not on the GPU, where there is one. */
-static size_t on_host(const rf_plan *p)
-{
-    return p->device_available > 0 ? p->loader + p->program : p->total;
 }
 
 void rf_plan_print(const rf_plan *p, const rf_disk_plan *disk, const rf_setup *s, FILE *out)
@@ -176,6 +195,7 @@ void rf_plan_print(const rf_plan *p, const rf_disk_plan *disk, const rf_setup *s
     print_line(out, "decoder (samples)", p->decoder);
     print_line(out, "loader", p->loader);
     print_line(out, "program, MPI, tokenizer", p->program);
+    print_line(out, "copy of a checkpoint (async)", p->snapshot);
     print_line(out, "total", p->total);
     if (p->device_available > 0) {
         print_line(out, "on the GPU", (p->total - on_host(p)) * (size_t)local);

@@ -18,11 +18,12 @@ typedef struct rf_plan {
     size_t scratch;     /* kernels', the head's logits among it */
     size_t decoder;     /* cache and activations for sample completions */
     size_t loader;      /* rows built ahead, and the window that is packed */
-    size_t program; /* what this process holds already: code, MPI, tokenizer, corpora's tables */
+    size_t program;  /* what this process holds already: code, MPI, tokenizer, corpora's tables */
+    size_t snapshot; /* copy of a checkpoint that is written beside training (host memory) */
     size_t total;
-    size_t host_available; /* of this host now; 0: not known */
-    size_t
-        device_available; /* of the GPU, where all but loader and program are; 0: there is none */
+    size_t host_available;   /* of this host now; 0: not known */
+    size_t device_available; /* of the GPU, where all but loader, program and snapshot are; 0: there
+                                is none */
 } rf_plan;
 
 /* Disk of the run folder, rank 0. */
@@ -36,6 +37,11 @@ typedef struct rf_disk_plan {
 
 /* Of a run whose steps and folder are known. Changes nothing on the disk. */
 rf_disk_plan rf_disk_plan_make(const rf_setup *setup);
+
+/* About the bytes of a checkpoint. */
+size_t rf_plan_checkpoint_bytes(const rf_setup *setup);
+/* Memory that this host has left now; 0: not known. */
+size_t rf_plan_host_available(void);
 
 /* Nothing large is allocated. */
 RF_MUST_CHECK int rf_plan_make(rf_plan *out, const rf_setup *setup, rf_error *err);

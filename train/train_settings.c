@@ -75,8 +75,18 @@ const rf_config_key rf_train_keys[] = {
      "steps between checkpoints; 0: at the end only"},
     {"checkpoint.keep", RF_KEY_INT, "3", 0, 1e9, NULL, CHANGES,
      "newest checkpoints that are kept; 0: all"},
+    {"checkpoint.keep_every", RF_KEY_INT, "0", 0, 1e12, NULL, CHANGES,
+     "checkpoints of steps that are multiples of this are kept too; 0: none"},
     {"checkpoint.best", RF_KEY_BOOL, "true", 0, 0, NULL, CHANGES,
      "save when the validation loss is the lowest so far, and keep that file"},
+    {"checkpoint.async", RF_KEY_CHOICE, "auto", 0, 0, "auto|yes|no", CHANGES,
+     "training stops only while the checkpoint is copied in memory, and goes on while it is "
+     "written; "
+     "auto: where the copies take less than half of the host's free memory"},
+    {"checkpoint.on_full", RF_KEY_CHOICE, "warn", 0, 0, "warn|stop", CHANGES,
+     "a checkpoint that cannot be written (full disk): skip it and train on, or end the run; the "
+     "last "
+     "one of a run ends it in any case"},
 
     {"log.dir", RF_KEY_STRING, "", 0, 0, NULL, CHANGES,
      "the run folder; default: runs/ and the name of the configuration file"},
@@ -215,7 +225,13 @@ static int read_adaptation(rf_adaptation *out, const rf_config *config, rf_error
 static void read_logging(rf_train_settings *out, const rf_config *config)
 {
     out->checkpoint_every = rf_config_int(config, "checkpoint.every");
-    out->checkpoint_keep = rf_config_int(config, "checkpoint.keep");
+    out->checkpoint_keep =
+        (rf_checkpoint_keep){.newest = rf_config_int(config, "checkpoint.keep"),
+                             .every = rf_config_int(config, "checkpoint.keep_every")};
+    out->checkpoint_async = rf_config_is(config, "checkpoint.async", "auto")  ? RF_ASYNC_AUTO
+                            : rf_config_is(config, "checkpoint.async", "yes") ? RF_ASYNC_YES
+                                                                              : RF_ASYNC_NO;
+    out->warn_when_full = rf_config_is(config, "checkpoint.on_full", "warn");
     out->checkpoint_best = rf_config_bool(config, "checkpoint.best");
     out->folder = rf_config_string(config, "log.dir");
     out->tensorboard = rf_config_bool(config, "log.tensorboard");

@@ -4,6 +4,7 @@
 
 #include "common/base/config/config.h"
 #include "common/model/model.h"
+#include "common/store/checkpoint.h"
 #include "train/math/optimizer.h"
 #include "train/math/schedule.h"
 
@@ -13,6 +14,9 @@ extern const rf_config_key rf_train_keys[];
 extern const rf_config_key rf_model_keys[];
 /* All tables of keys of refusion-train, NULL at the end. */
 extern const rf_config_key *const rf_train_tables[];
+
+/* Are checkpoints written while training goes on? AUTO: where memory suffices. */
+typedef enum rf_async { RF_ASYNC_AUTO, RF_ASYNC_YES, RF_ASYNC_NO } rf_async;
 
 typedef struct rf_train_settings {
     int64_t steps; /* of the run; 0 until train.epochs is turned into steps */
@@ -32,8 +36,11 @@ typedef struct rf_train_settings {
     rf_schedule schedule;
     rf_optimizer_settings optimizer;
 
-    int64_t checkpoint_every, checkpoint_keep;
+    int64_t checkpoint_every;
+    rf_checkpoint_keep checkpoint_keep; /* its first two rules */
     bool checkpoint_best;
+    rf_async checkpoint_async;
+    bool warn_when_full; /* checkpoint.on_full */
 
     const char *folder; /* the run folder */
     bool tensorboard;

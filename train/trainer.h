@@ -6,6 +6,14 @@
 #include "train/run/watchdog.h"
 #include "train/setup.h"
 
+/* What a save is for. */
+typedef struct rf_save_of {
+    int64_t step;
+    bool is_best;            /* after the validation with the lowest loss so far; and */
+    double loss_before_best; /* the lowest before */
+    bool is_last;            /* nothing is done after it: its failure is the run's */
+} rf_save_of;
+
 typedef struct rf_trainer {
     rf_setup *setup; /* not owned; its run and its reduction are used */
     rf_model *model;
@@ -19,6 +27,7 @@ typedef struct rf_trainer {
     /* Where it stands. */
     rf_progress progress;
     int64_t skipped_now; /* steps skipped in a row */
+    rf_save_of save;     /* the last one begun */
 } rf_trainer;
 
 /* collective. Allocates, loads or initialises the weights, prepares the run folder, starts the

@@ -1,10 +1,37 @@
 #include "common/base/failpoint.h"
 
 #include <signal.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+static int act(const char *name, const char *action, size_t length, const char *setting,
+               rf_error *err)
+{
+    static const struct {
+        const char *name;
+        int signal; /* 0: none */
+    } actions[] = {{"kill", SIGKILL}, {"usr1", SIGUSR1}, {"term", SIGTERM}, {"sleep", 0}};
+    if (strlen("error") == length && strncmp(action, "error", length) == 0) {
+        return rf_error_set(err, RF_ERR, "failpoint %s: an error was asked for by RF_FAILPOINT",
+                            name);
+    }
+    for (size_t i = 0; i < sizeof actions / sizeof actions[0]; i++) {
+        if (strlen(actions[i].name) != length || strncmp(action, actions[i].name, length) != 0) {
+            continue;
+        }
+        if (actions[i].signal == 0) {
+            sleep(1);
+        } else {
+            kill(getpid(), actions[i].signal);
+        }
+        return RF_OK;
+    }
+    return rf_error_set(err, RF_ERR_USAGE,
+                        "RF_FAILPOINT=%s: the actions are kill, error, sleep, usr1 and term",
+                        setting);
+}
 
 int rf_failpoint_visit(const char *name, rf_error *err)
 {
@@ -24,27 +51,15 @@ int rf_failpoint_visit(const char *name, rf_error *err)
     if (action[length] == ':') {
         char *end = NULL;
         hit = strtol(action + length + 1, &end, 10);
-        if (hit < 1 || *end != '\0') {
+        if (hit < 0 || *end != '\0') {
             return rf_error_set(err, RF_ERR_USAGE,
-                                "RF_FAILPOINT=%s: the hit is not a number from 1", text);
+                                "RF_FAILPOINT=%s: the hit is not a number from 0", text);
         }
-    }
-    bool is_kill = length == 4 && strncmp(action, "kill", 4) == 0;
-    bool is_error = length == 5 && strncmp(action, "error", 5) == 0;
-    if (!is_kill && !is_error) {
-        return rf_error_set(err, RF_ERR_USAGE, "RF_FAILPOINT=%s: the actions are kill and error",
-                            text);
     }
     if (strncmp(counted, text, sizeof counted - 1) != 0) {
         snprintf(counted, sizeof counted, "%s", text);
         n_visits = 0;
     }
     n_visits++;
-    if (n_visits != hit) {
-        return RF_OK;
-    }
-    if (is_kill) {
-        raise(SIGKILL);
-    }
-    return rf_error_set(err, RF_ERR, "failpoint %s: an error was asked for by RF_FAILPOINT", name);
+    return hit == 0 || n_visits == hit ? act(name, action, length, text, err) : RF_OK;
 }

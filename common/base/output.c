@@ -238,6 +238,25 @@ void rf_output_remove(const char *path)
     }
 }
 
+/* A process that has ended and that nobody has waited for yet is a zombie, state Z of Linux's
+ * /proc/PID/stat: "PID (name) state ...". */
+static bool is_alive(pid_t pid)
+{
+    char path[64], text[256] = "";
+    if (kill(pid, 0) != 0 && errno == ESRCH) {
+        return false;
+    }
+    snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
+    FILE *file = fopen(path, "r");
+    size_t n = file != NULL ? fread(text, 1, sizeof text - 1, file) : 0;
+    if (file != NULL) {
+        fclose(file);
+    }
+    text[n] = '\0';
+    const char *end = strrchr(text, ')');
+    return end == NULL || end[1] == '\0' || end[2] != 'Z';
+}
+
 bool rf_output_is_left_over(const char *name, const char *base)
 {
     size_t n = strlen(base);
@@ -253,7 +272,7 @@ bool rf_output_is_left_over(const char *name, const char *base)
     if (errno != 0 || pid <= 0 || pid != (long)(pid_t)pid) {
         return false;
     }
-    return (pid_t)pid == getpid() || (kill((pid_t)pid, 0) != 0 && errno == ESRCH);
+    return (pid_t)pid == getpid() || !is_alive((pid_t)pid);
 }
 
 int rf_output_clean(const char *path, rf_error *err)

@@ -83,7 +83,9 @@ RF_MUST_CHECK int rf_checkpoint_snapshot(rf_checkpoint_writer **out, const char 
                                          bool copy, rf_error *err);
 void rf_checkpoint_writer_write(rf_checkpoint_writer *writer);
 RF_MUST_CHECK int rf_checkpoint_writer_finish(rf_checkpoint_writer *writer, rf_error *err);
-void rf_checkpoint_writer_free(rf_checkpoint_writer *writer); /* NULL is fine */
+void rf_checkpoint_writer_free(rf_checkpoint_writer *writer);           /* NULL is fine */
+int64_t rf_checkpoint_writer_bytes(const rf_checkpoint_writer *writer); /* local: of the file */
+
 /* local. Fills the model's masters (and moments where not NULL), verifying every CRC32; then
  * rf_model_prepare. The model's shape must be the file's; values of the other type are converted.
  * Moments asked of a file without them, or with those of another set of tensors, are an error. On
@@ -136,10 +138,17 @@ RF_MUST_CHECK int rf_checkpoint_reader_get(rf_checkpoint_reader *reader, double 
 
 /* "<folder>/step-000001000.h5" */
 void rf_checkpoint_path(char *path, size_t bytes, const char *folder, int64_t step);
+/* Which checkpoints of a folder stay; a zeroed struct: all. */
+typedef struct rf_checkpoint_keep {
+    int64_t newest;   /* so many; 0: all */
+    int64_t every;    /* those of steps that this divides; 0: no such rule */
+    int64_t step;     /* that of this step; 0: no such rule */
+    const char *best; /* this file name; NULL: no such rule */
+} rf_checkpoint_keep;
+
 /* local. Points <folder>/latest (a small text file with the file's name) at path, atomically, then
- * removes all but the newest `keep` checkpoints (0: keep all); `best` (a file name in the folder,
- * or NULL) is never removed. Left-over temporaries of dead processes go too. */
-RF_MUST_CHECK int rf_checkpoint_publish(const char *path, int64_t keep, const char *best,
+ * removes the checkpoints that no rule keeps. Left-over temporaries of dead processes go too. */
+RF_MUST_CHECK int rf_checkpoint_publish(const char *path, const rf_checkpoint_keep *keep,
                                         rf_error *err);
 /* local. The newest checkpoint of the folder that verifies: *path is "" when the folder holds no
  * checkpoint at all. Those that do not verify are warned about by name and cause; when none

@@ -111,27 +111,31 @@ static int write_latest(const char *folder, const char *name, rf_error *err)
     return rf_file_write(latest, line, (size_t)n, err);
 }
 
-/* Removes what is older than the newest `keep`. One that cannot be removed costs space, not the
- * run: a warning. */
-static void prune(const listing *list, const char *folder, int64_t keep, const char *name,
-                  const char *best)
+/* Is the i-th newest kept? path: the one that has just been saved. */
+static bool is_kept(const rf_checkpoint_keep *keep, const char *path, const char *name, int64_t i,
+                    int64_t step)
 {
-    for (int64_t i = keep; i < list->n; i++) {
-        char path[RF_PATH_BYTES + 64];
-        rf_checkpoint_path(path, sizeof path, folder, list->step[i]);
-        const char *candidate = path + strlen(folder) + 1;
-        if (strcmp(candidate, name) == 0 || (best != NULL && strcmp(candidate, best) == 0)) {
-            continue;
-        }
-        if (unlink(path) != 0 && errno != ENOENT) {
-            rf_log_warn("%s: cannot remove the old checkpoint: %s", path, strerror(errno));
+    return i < keep->newest || strcmp(name, rf_file_name(path)) == 0 || step == keep->step ||
+           (keep->every > 0 && step % keep->every == 0) ||
+           (keep->best != NULL && strcmp(name, keep->best) == 0);
+}
+
+/* One that cannot be removed costs space, not the run: a warning. */
+static void prune(const listing *list, const char *folder, const rf_checkpoint_keep *keep,
+                  const char *path)
+{
+    for (int64_t i = 0; i < list->n; i++) {
+        char old[RF_PATH_BYTES + 64];
+        rf_checkpoint_path(old, sizeof old, folder, list->step[i]);
+        if (!is_kept(keep, path, rf_file_name(old), i, list->step[i]) && unlink(old) != 0 &&
+            errno != ENOENT) {
+            rf_log_warn("%s: cannot remove the old checkpoint: %s", old, strerror(errno));
         }
     }
 }
 
-int rf_checkpoint_publish(const char *path, int64_t keep, const char *best, rf_error *err)
+int rf_checkpoint_publish(const char *path, const rf_checkpoint_keep *keep, rf_error *err)
 {
-    RF_ASSERT(keep >= 0);
     char folder[RF_PATH_BYTES];
     const char *name = rf_file_name(path);
     listing list = {0};
@@ -147,8 +151,8 @@ int rf_checkpoint_publish(const char *path, int64_t keep, const char *best, rf_e
     RF_TRY(write_latest(folder, name, err));
     RF_TRY(rf_failpoint_visit("prune", err));
     RF_TRY_OUT(list_folder(&list, folder, true, err));
-    if (keep > 0) {
-        prune(&list, folder, keep, name, best);
+    if (keep->newest > 0) {
+        prune(&list, folder, keep, path);
     }
 out:
     free(list.step);

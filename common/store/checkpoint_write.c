@@ -377,6 +377,11 @@ void rf_checkpoint_writer_free(rf_checkpoint_writer *w)
     free(w);
 }
 
+int64_t rf_checkpoint_writer_bytes(const rf_checkpoint_writer *w)
+{
+    return w->file_bytes;
+}
+
 int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model, const void *adam_m,
                        const void *adam_v, const rf_checkpoint_info *info, rf_error *err)
 {

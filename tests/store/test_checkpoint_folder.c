@@ -10,6 +10,7 @@ TestSuite(checkpoint_folder, .init = begin_folder, .fini = end_folder);
 
 static rf_model_config config;
 static subject s;
+static const rf_checkpoint_keep keep_one = {.newest = 1};
 
 /* Run inside the suite's own fixtures. */
 static void begin(void)
@@ -36,7 +37,8 @@ static const char *save_step(int64_t step)
 
 static void publish(const char *path, int64_t keep, const char *best)
 {
-    TINY_MUST(rf_checkpoint_publish(path, keep, best, tiny_error()));
+    TINY_MUST(rf_checkpoint_publish(path, &(rf_checkpoint_keep){.newest = keep, .best = best},
+                                    tiny_error()));
 }
 
 static void expect_found(int64_t step)
@@ -90,13 +92,25 @@ Test(checkpoint_folder, keeps_newest_and_best, .init = begin, .fini = end)
     cr_expect(!exists("step-000000050.h5") && !exists("step-000000060.h5"));
 }
 
+/* Every third one, one that a run may have to go back to, and the newest. */
+Test(checkpoint_folder, keeps_every_third, .init = begin, .fini = end)
+{
+    const rf_checkpoint_keep keep = {.newest = 1, .every = 3, .step = 4};
+    for (int64_t step = 1; step <= 8; step++) {
+        TINY_MUST(rf_checkpoint_publish(save_step(step), &keep, tiny_error()));
+    }
+    cr_expect(exists("step-000000003.h5") && exists("step-000000006.h5"));
+    cr_expect(exists("step-000000004.h5") && exists("step-000000008.h5"));
+    cr_expect(count_files() == 5, "%d", count_files()); /* with latest */
+}
+
 Test(checkpoint_folder, publish_needs_the_file, .init = begin, .fini = end)
 {
     rf_error err = {0};
     const char *path = in_folder("step-000000001.h5");
-    cr_expect(rf_checkpoint_publish(path, 1, NULL, &err) == RF_ERR);
+    cr_expect(rf_checkpoint_publish(path, &keep_one, &err) == RF_ERR);
     EXPECT_SAYS(&err, path);
-    cr_expect(rf_checkpoint_publish(in_folder(""), 1, NULL, &err) == RF_ERR);
+    cr_expect(rf_checkpoint_publish(in_folder(""), &keep_one, &err) == RF_ERR);
     cr_expect(count_files() == 0);
 }
 
@@ -169,7 +183,7 @@ static void save_and_die(const char *path, const char *phase)
         setenv("RF_FAILPOINT", phase, 1);
         s.info.progress.step = 2;
         int rc = rf_checkpoint_save(path, NULL, s.model, s.m, s.v, &s.info, NULL);
-        rc = rc == RF_OK ? rf_checkpoint_publish(path, 1, NULL, NULL) : rc;
+        rc = rc == RF_OK ? rf_checkpoint_publish(path, &keep_one, NULL) : rc;
         _exit(rc == RF_OK ? 0 : 1);
     }
     cr_assert(waitpid(pid, &status, 0) == pid);
@@ -215,7 +229,7 @@ Test(checkpoint_folder, failed_in_each_phase, .init = begin, .fini = end)
         expect_same_file(path, &first);
     }
     setenv("RF_FAILPOINT", "latest:error", 1);
-    cr_expect(rf_checkpoint_publish(path, 1, NULL, NULL) == RF_ERR);
+    cr_expect(rf_checkpoint_publish(path, &keep_one, NULL) == RF_ERR);
     setenv("RF_FAILPOINT", "rename:nonsense", 1);
     cr_expect(rf_checkpoint_save(path, NULL, s.model, s.m, s.v, &s.info, NULL) == RF_ERR_USAGE);
     setenv("RF_FAILPOINT", "rename:error:2", 1); /* the second visit, not this one */
@@ -271,19 +285,24 @@ Test(checkpoint_folder, full_disk, .init = begin, .fini = end)
 /* What dead processes left goes; what a live one writes, and foreign names, stay. */
 Test(checkpoint_folder, left_overs, .init = begin, .fini = end)
 {
-    char live[64], dead[64];
-    pid_t pid = fork();
-    if (pid == 0) {
+    char live[64], dead[64], zombie[64];
+    siginfo_t info;
+    pid_t pid = fork(), second = pid == 0 ? 0 : fork();
+    if (second == 0) {
         _exit(0);
     }
     cr_assert(waitpid(pid, NULL, 0) == pid);
+    cr_assert(waitid(P_PID, (id_t)second, &info, WEXITED | WNOWAIT) == 0); /* stays a zombie */
     snprintf(live, sizeof live, "step-000000001.h5.tmp-%ld", (long)getppid());
     snprintf(dead, sizeof dead, "step-000000001.h5.tmp-%ld", (long)pid);
+    snprintf(zombie, sizeof zombie, "step-000000001.h5.tmp-%ld", (long)second);
+    put_file(in_folder(zombie), "x", 1);
     put_file(in_folder(live), "x", 1);
     put_file(in_folder(dead), "x", 1);
     put_file(in_folder("notes.tmp-1x"), "x", 1);
     put_file(in_folder("model.h5.tmp-999999999"), "x", 1);
     publish(save_step(2), 3, NULL);
-    cr_expect(exists(live) && !exists(dead) && exists("notes.tmp-1x"));
+    cr_expect(exists(live) && !exists(dead) && !exists(zombie) && exists("notes.tmp-1x"));
+    cr_assert(waitpid(second, NULL, 0) == second);
     cr_expect(exists("model.h5.tmp-999999999"));
 }

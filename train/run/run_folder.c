@@ -1,8 +1,8 @@
 #include "train/run/run_folder.h"
 
-#include "common/base/failpoint.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "train/run/run_folder_private.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -139,7 +139,7 @@ static void read_best(rf_run *run, int64_t reached)
     free(text);
 }
 
-static int write_best(const rf_run *run, rf_error *err)
+int rf_run_write_best(const rf_run *run, rf_error *err)
 {
     char path[RF_PATH_BYTES], line[80];
     RF_TRY(rf_file_join(path, sizeof path, run->folder, best_name, err));
@@ -173,7 +173,7 @@ static int mend_best(rf_run *run, double best_loss, rf_error *err)
         return RF_OK;
     }
     memcpy(run->best, name, bytes);
-    return write_best(run, err);
+    return rf_run_write_best(run, err);
 }
 
 static int write_config(const rf_run *run, const rf_config *config, rf_error *err)
@@ -217,7 +217,8 @@ static int begin_alone(rf_run *run, const rf_config *config, const rf_progress *
         return RF_OK;
     }
     RF_TRY(mend_best(run, progress->best_valid_loss, err));
-    return rf_checkpoint_publish(run->resume, 0, NULL, err); /* a kill may have left an older one */
+    /* `latest` may be an older one, where a kill came between */
+    return rf_checkpoint_publish(run->resume, &(rf_checkpoint_keep){0}, err);
 }
 
 /* Rank 0 has just made the folder. */
@@ -267,44 +268,10 @@ int rf_run_begin(rf_run *run, const rf_config *config, const rf_progress *progre
 
 void rf_run_close(rf_run *run)
 {
+    rf_run_save_abandon(run);
     rf_metrics_close(run->metrics);
     if (run->lock >= 0) {
         close(run->lock);
     }
     *run = (rf_run){.lock = -1};
-}
-
-/* --- Saving ----------------------------------------------------------------------------------- */
-
-static int publish(rf_run *run, const char *path, bool is_best, rf_error *err)
-{
-    if (is_best) {
-        snprintf(run->best, sizeof run->best, "%s", rf_file_name(path));
-        RF_TRY(rf_failpoint_visit("best", err));
-        RF_TRY(write_best(run, err));
-    }
-    return rf_checkpoint_publish(path, run->keep, run->best[0] != '\0' ? run->best : NULL, err);
-}
-
-int rf_run_save(rf_run *run, rf_model *model, const void *adam_m, const void *adam_v,
-                const rf_checkpoint_info *info, bool is_best, rf_error *err)
-{
-    char path[RF_PATH_BYTES];
-    double begin = rf_log_seconds();
-    int64_t step = info->progress.step;
-    if (run->saved_step == step && !is_best) {
-        return RF_OK;
-    }
-    rf_checkpoint_path(path, sizeof path, run->folder, step);
-    RF_TRY(rf_checkpoint_save(path, run->dist, model, adam_m, adam_v, info, err));
-    run->saved_step = step;
-    int rc = rf_dist_rank(run->dist) == 0 ? publish(run, path, is_best, err) : RF_OK;
-    RF_TRY(rf_dist_agree(run->dist, rc, err));
-    rf_metrics_event(run->metrics, "checkpoint", step,
-                     json_pack("{s:s,s:b,s:f}", "path", path, "best", (int)is_best, "seconds",
-                               rf_log_seconds() - begin));
-    rf_metrics_sync(run->metrics);
-    rf_log_info("checkpoint %s (%.2f s)%s", path, rf_log_seconds() - begin,
-                is_best ? ", the best so far" : "");
-    return RF_OK;
 }

@@ -17,13 +17,14 @@ typedef enum rf_resume {
 typedef struct rf_run {
     rf_dist *dist;              /* not owned */
     const char *folder;         /* log.dir; not owned */
-    int64_t keep;               /* checkpoint.keep */
+    rf_checkpoint_keep keep;    /* checkpoint.keep, keep_every; `best` is the one below */
     bool keeps_best;            /* checkpoint.best */
     bool tensorboard;           /* log.tensorboard */
     char resume[RF_PATH_BYTES]; /* the checkpoint it goes on from, "" : none */
     char best[64];              /* name of the best checkpoint in the folder, "" : none */
     int64_t saved_step;         /* of the newest checkpoint; -1: none */
     rf_metrics *metrics;        /* rank 0 */
+    struct rf_save *save;       /* under way, on all ranks; NULL: none (saving.c) */
     int lock;                   /* rank 0: descriptor of the locked folder; -1: none */
 } rf_run;
 
@@ -38,10 +39,28 @@ RF_MUST_CHECK int rf_run_check(const rf_run *run, rf_error *err);
  * "<name>.damaged"; `latest` names it from now on. */
 RF_MUST_CHECK int rf_run_begin(rf_run *run, const rf_config *config, const rf_progress *progress,
                                rf_error *err);
-/* collective. Saves a checkpoint of info->progress.step, unless there is one already; is_best: the
- * validation loss has never been lower. Arguments as rf_checkpoint_save has them. */
-RF_MUST_CHECK int rf_run_save(rf_run *run, rf_model *model, const void *adam_m, const void *adam_v,
-                              const rf_checkpoint_info *info, bool is_best, rf_error *err);
-void rf_run_close(rf_run *run); /* local */
+
+/* --- Saving (saving.c) ------------------------------------------------------------------------
+ *
+ * With a copy a save is under way between begin and end, and training may go on: a thread of each rank
+ * writes. One at a time. */
+
+/* collective. Begins to save a checkpoint of info->progress.step; where there is one of this step
+ * already, nothing is to be done. is_best: the validation loss has never been lower. copy: the values
+ * are copied, else they are written before it returns. Other arguments as
+ * rf_checkpoint_snapshot has them. After an error no save is under way. */
+RF_MUST_CHECK int rf_run_save_begin(rf_run *run, rf_model *model, const void *adam_m,
+                                    const void *adam_v, const rf_checkpoint_info *info,
+                                    bool is_best, bool copy, rf_error *err);
+/* local. Is this rank still writing? */
+bool rf_run_save_writes(const rf_run *run);
+/* collective. Waits until this rank has written, then all agree and the file gets its name; points
+ * `latest` and `best` at it, removes those that are not kept. Fine without a save. */
+RF_MUST_CHECK int rf_run_save_end(rf_run *run, rf_error *err);
+/* local. Instead of rf_run_save_end, where ranks no longer agree: waits for the thread, and leaves
+ * nothing behind. Fine without a save. */
+void rf_run_save_abandon(rf_run *run);
+
+void rf_run_close(rf_run *run); /* local; a save under way is abandoned */
 
 #endif

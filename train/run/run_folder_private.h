@@ -1,0 +1,10 @@
+/* run_folder_private.h: what run_folder.c and saving.c share.                   all local */
+#ifndef RF_TRAIN_RUN_RUN_FOLDER_PRIVATE_H
+#define RF_TRAIN_RUN_RUN_FOLDER_PRIVATE_H
+
+#include "train/run/run_folder.h"
+
+/* Writes run->best into <folder>/best. */
+RF_MUST_CHECK int rf_run_write_best(const rf_run *run, rf_error *err);
+
+#endif

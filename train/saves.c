@@ -1,0 +1,85 @@
+#include "train/saves.h"
+
+#include "common/base/log.h"
+#include "train/plan.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* collective. checkpoint.async=auto: the copies take at most half of the memory that every host has
+ * left now, when all that training takes is in use. */
+static int choose_copy(const rf_setup *s, bool *copy, rf_error *err)
+{
+    const size_t needed = rf_plan_checkpoint_bytes(s) / (size_t)rf_dist_size(s->dist) *
+                          (size_t)rf_dist_local_size(s->dist);
+    const size_t available = rf_plan_host_available();
+    int64_t lacks = s->set.checkpoint_async == RF_ASYNC_NO ||
+                    (s->set.checkpoint_async == RF_ASYNC_AUTO && needed > available / 2);
+    RF_TRY(rf_dist_max_i64(s->dist, &lacks, 1, err));
+    *copy = lacks == 0;
+    return RF_OK;
+}
+
+static int begin(rf_trainer *t, bool *copy, rf_error *err)
+{
+    rf_setup *s = t->setup;
+    rf_checkpoint_info info = {.model = s->shape,
+                               .progress = t->progress,
+                               .has_optimizer = true,
+                               .run_config = rf_config_text(s->config, false),
+                               .corpora = rf_sources_json(&s->sources),
+                               /* the corpus's own; saving reads it only */
+                               .tokenizer = (rf_tokenizer *)s->sources.tokenizer};
+    snprintf(info.isa, sizeof info.isa, "%s", s->backend->isa);
+    snprintf(info.written_by, sizeof info.written_by, "refusion-train %s", RF_VERSION);
+    int rc = t->save.is_last ? RF_OK : choose_copy(s, copy, err);
+    if (rc == RF_OK) {
+        rc = rf_run_save_begin(&s->run, t->model, t->optimizer.m, t->optimizer.v, &info,
+                               t->save.is_best, *copy, err);
+    }
+    free(info.run_config);
+    free(info.corpora);
+    return rc;
+}
+
+/* What the save came to. One that is skipped and would have been the best leaves the place of the best
+ * to the next that is better than the one before. */
+static int judge(rf_trainer *t, int rc, rf_error *err)
+{
+    rf_setup *s = t->setup;
+    const rf_save_of *of = &t->save;
+    if (rc == RF_OK || of->is_last || !s->set.warn_when_full) {
+        return rc;
+    }
+    if (of->is_best) {
+        t->progress.best_valid_loss = of->loss_before_best;
+    }
+    if (rf_dist_rank(s->dist) == 0) { /* all ranks know why: one says it */
+        rf_log_warn("no checkpoint of step %" PRId64 ", training goes on (checkpoint.on_full): %s",
+                    of->step, err->message);
+    }
+    rf_metrics_event(s->run.metrics, "no_checkpoint", of->step,
+                     json_pack("{s:s}", "why", err->message));
+    *err = (rf_error){0};
+    return RF_OK;
+}
+
+int rf_saves_end(rf_trainer *t, rf_error *err)
+{
+    if (t->setup->run.save == NULL) {
+        return RF_OK;
+    }
+    rf_watchdog_enter(t->watchdog, "save", t->save.step);
+    return judge(t, rf_run_save_end(&t->setup->run, err), err);
+}
+
+int rf_saves_begin(rf_trainer *t, const rf_save_of *of, rf_error *err)
+{
+    bool copy = false;
+    RF_TRY(rf_saves_end(t, err));
+    rf_watchdog_enter(t->watchdog, "save", of->step);
+    t->save = *of;
+    RF_TRY(judge(t, begin(t, &copy, err), err));
+    return copy ? RF_OK : rf_saves_end(t, err);
+}
