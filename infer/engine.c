@@ -3,9 +3,9 @@
 #include "common/base/alloc.h"
 #include "common/base/log.h"
 #include "infer/decode/stop.h"
+#include "infer/pass.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 
 void rf_answer_free(rf_answer *answer)
@@ -34,7 +34,7 @@ static int64_t slab_of(const rf_decode_options *o, int64_t n_prompt)
     return o->kind->slab != NULL ? o->kind->slab(o, n_prompt) : n_prompt + o->gen_length;
 }
 
-rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_prompt,
+rf_engine_size rf_engine_size_of(const rf_decode_options *options, int64_t max_prompt,
                                  int64_t capacity)
 {
     rf_decode_options o = *options;
@@ -45,9 +45,35 @@ rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_p
     int64_t one = o.kind->most_places(&o, max_prompt, false), all = capacity * one;
     int64_t enough = one > ENOUGH_PLACES ? one : ENOUGH_PLACES;
     int64_t beside = first > one ? first - one : 0; /* the first pass of one, beside others */
-    return (rf_model_limits){.places = beside + (all < enough ? all : enough),
-                             .keys = capacity * slab_of(&o, max_prompt),
-                             .positions = max_prompt + o.gen_length};
+    return (rf_engine_size){.capacity = capacity,
+                            .slab = slab_of(&o, max_prompt),
+                            .places = beside + (all < enough ? all : enough),
+                            .positions = max_prompt + o.gen_length};
+}
+
+/* Decoders whose prompt and answer fill the context at most; a response that is judged has masks
+ * beside. */
+rf_engine_size rf_engine_size_of_any(int64_t context, int64_t capacity)
+{
+    const rf_decode_options judged = {
+        .kind = &rf_decoder_given, .gen_length = context > 1 ? context - 1 : 1, .slot_size = 1};
+    return (rf_engine_size){.capacity = capacity,
+                            .slab = slab_of(&judged, 1),
+                            .places = context + ENOUGH_PLACES,
+                            .positions = context};
+}
+
+rf_model_limits rf_engine_size_limits(const rf_engine_size *size)
+{
+    return (rf_model_limits){
+        .places = size->places, .keys = size->capacity * size->slab, .positions = size->positions};
+}
+
+rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_prompt,
+                                 int64_t capacity)
+{
+    const rf_engine_size size = rf_engine_size_of(options, max_prompt, capacity);
+    return rf_engine_size_limits(&size);
 }
 
 /* The model's vocabulary, context and special tokens must fit what is asked. */
@@ -55,7 +81,6 @@ static int check(const rf_engine *e, rf_error *err)
 {
     const rf_specials *special = rf_tokenizer_specials(e->tokenizer);
     int64_t n_tokens = rf_tokenizer_size(e->tokenizer);
-    rf_model_limits need = rf_engine_limits(&e->options, e->max_prompt, e->capacity);
 
     if (e->max_prompt < 1 || e->capacity < 1) {
         return rf_error_set(err, RF_ERR,
@@ -78,12 +103,12 @@ static int check(const rf_engine *e, rf_error *err)
         return rf_error_set(err, RF_ERR,
                             "the tokenizer has no end-of-text token: answers could not end");
     }
-    if (need.positions > e->model->n_positions) {
+    if (e->size.positions > e->model->n_positions) {
         return rf_error_set(
             err, RF_ERR,
             "a prompt of up to %" PRId64 " tokens and decode.gen_length %" PRId64 " need %" PRId64
             " positions, the model has %" PRId64 ": lower decode.gen_length",
-            e->max_prompt, e->options.gen_length, need.positions, e->model->n_positions);
+            e->max_prompt, e->options.gen_length, e->size.positions, e->model->n_positions);
     }
     return RF_OK;
 }
@@ -103,12 +128,8 @@ static void make_seats(rf_engine *e)
     e->entropy = rf_alloc(most, sizeof *e->entropy);
     e->seat = rf_alloc((size_t)e->capacity, sizeof *e->seat);
     for (int64_t i = 0; i < e->capacity; i++) {
-        rf_sequence_new(&e->seat[i].sequence, &e->options, e->tokenizer,
-                        i * slab_of(&e->options, e->max_prompt));
-        e->seat[i].sequence.pace = e->options.plan_measured ? &e->pace : NULL;
         e->seat[i].request = -1;
     }
-    rf_pace_new(&e->pace, e->seat[0].sequence.n_slots);
 }
 
 static void ban(rf_engine *e, int32_t id)
@@ -118,38 +139,62 @@ static void ban(rf_engine *e, int32_t id)
     }
 }
 
-int rf_engine_new(rf_engine **out, rf_model *model, const rf_tokenizer *tokenizer,
-                  const rf_decode_options *options, int64_t max_prompt, int64_t capacity,
-                  rf_error *err)
+/* n_slots: the most of a response whose plans are measured. */
+static int make(rf_engine **out, const rf_engine *from, int64_t n_slots, rf_error *err)
 {
-    const rf_specials *special = rf_tokenizer_specials(tokenizer);
-    rf_engine *e = rf_alloc(1, sizeof *e);
+    const rf_specials *special = rf_tokenizer_specials(from->tokenizer);
+    const rf_model_limits need = rf_engine_size_limits(&from->size);
+    rf_engine *e = rf_alloc_copy(from, sizeof *from);
     int rc;
 
-    *out = NULL;
-    *e = (rf_engine){.model = model,
-                     .tokenizer = tokenizer,
-                     .options = *options,
-                     .decoder = options->kind,
-                     .max_prompt = max_prompt,
-                     .capacity = capacity};
-    RF_TRY_OUT(rf_decode_options_resolve(&e->options, err));
     RF_TRY_OUT(check(e, err));
-    rf_model_limits need = rf_engine_limits(&e->options, max_prompt, capacity);
-    RF_TRY_OUT(rf_cache_new(&e->cache, model, need.keys, err));
-    RF_TRY_OUT(rf_acts_new(&e->acts, model, need.places, need.keys, false, RF_RECOMPUTE_NONE, err));
+    RF_TRY_OUT(rf_cache_new(&e->cache, e->model, need.keys, err));
+    RF_TRY_OUT(
+        rf_acts_new(&e->acts, e->model, need.places, need.keys, false, RF_RECOMPUTE_NONE, err));
     RF_TRY_OUT(rf_batch_new(&e->batch, need.places, err));
     ban(e, special->mask);
     ban(e, special->begin);
-    for (int i = 0; e->options.bans_ends && i < special->n_eos; i++) {
-        ban(e, special->eos[i]);
+    e->n_banned_ends = e->n_banned;
+    for (int i = 0; i < special->n_eos; i++) {
+        e->banned[e->n_banned_ends++] = special->eos[i];
     }
     make_seats(e);
+    rf_pace_new(&e->pace, n_slots);
     *out = e;
     return RF_OK;
 out:
     rf_engine_free(e);
     return rc;
+}
+
+int rf_engine_new(rf_engine **out, rf_model *model, const rf_tokenizer *tokenizer,
+                  const rf_decode_options *options, int64_t max_prompt, int64_t capacity,
+                  rf_error *err)
+{
+    rf_engine e = {.model = model,
+                   .tokenizer = tokenizer,
+                   .options = *options,
+                   .max_prompt = max_prompt,
+                   .capacity = capacity};
+    *out = NULL;
+    RF_TRY(rf_decode_options_resolve(&e.options, err));
+    const int64_t S = e.options.kind->slot_size(&e.options);
+    e.size = rf_engine_size_of(&e.options, max_prompt, capacity);
+    return make(out, &e, (e.options.gen_length + S - 1) / S, err);
+}
+
+int rf_engine_new_sized(rf_engine **out, rf_model *model, const rf_tokenizer *tokenizer,
+                        const rf_decode_options *options, const rf_engine_size *size, rf_error *err)
+{
+    rf_engine e = {.model = model,
+                   .tokenizer = tokenizer,
+                   .options = *options,
+                   .size = *size,
+                   .max_prompt = size->positions,
+                   .capacity = size->capacity};
+    *out = NULL;
+    RF_TRY(rf_decode_options_resolve(&e.options, err));
+    return make(out, &e, size->positions, err);
 }
 
 void rf_engine_free(rf_engine *e)
@@ -159,6 +204,7 @@ void rf_engine_free(rf_engine *e)
     }
     for (int64_t i = 0; i < e->capacity && e->seat != NULL; i++) {
         rf_sequence_free(&e->seat[i].sequence);
+        rf_ids_free(&e->seat[i].held);
     }
     rf_batch_free(&e->batch);
     rf_acts_free(e->acts);
@@ -175,176 +221,127 @@ void rf_engine_free(rf_engine *e)
     free(e->logprob);
     free(e->second);
     free(e->entropy);
+    free(e->logits);
     free(e);
 }
 
-/* --- One pass --------------------------------------------------------------------------------- */
+/* --- What fits -------------------------------------------------------------------------------- */
 
-/* What the sequences want computed. One that may not fit any more waits for the next pass; each
- * seat comes first in its turn. */
-static void gather(rf_engine *e)
+int rf_engine_size_fits(const rf_engine_size *size, const rf_decode_options *o, int64_t n_prompt,
+                        rf_error *err)
 {
-    rf_batch_clear(&e->batch);
-    e->pace.sequences = 0;
-    for (int64_t i = 0; i < e->capacity; i++) {
-        e->pace.sequences += e->seat[i].request >= 0;
+    const int64_t positions = n_prompt + o->gen_length, slab = slab_of(o, n_prompt);
+    if (n_prompt < 1) {
+        return rf_error_set(err, RF_ERR, "the prompt is empty");
     }
-    for (int64_t i = 0; i < e->capacity; i++) {
-        rf_seat *seat = &e->seat[(e->turn + i) % e->capacity];
-        rf_sequence *s = &seat->sequence;
-        int64_t most = e->decoder->most_places(&e->options, s->n_prompt, s->wants_prompt);
-        seat->waits = seat->request >= 0 && most <= e->batch.capacity - e->batch.n;
-        if (seat->waits) {
-            const int64_t before = e->batch.n;
-            s->n_queries = s->n_guided = 0;
-            s->forwards++;
-            e->decoder->ask(s, &e->batch);
-            s->places += e->batch.n - before;
-        }
+    if (positions > size->positions || slab > size->slab ||
+        o->kind->most_places(o, n_prompt, true) > size->places) {
+        return rf_error_set(err, RF_ERR,
+                            "a prompt of %" PRId64 " tokens and an answer of up to %" PRId64
+                            " are more than the %" PRId64 " that fit together: shorten one of them",
+                            n_prompt, o->gen_length, size->positions);
     }
-    e->turn = (e->turn + 1) % e->capacity;
-    RF_ASSERT(e->batch.n > 0); /* the first in turn always fits */
+    return RF_OK;
 }
 
-/* What a repetition penalty looks at, behind what is listed already: the prompt, and the response as
- * far as it is committed. */
-static void list_seen(rf_engine *e, const rf_sequence *s)
-{
-    if (e->options.repetition_penalty == 1) {
-        return;
-    }
-    for (int64_t i = 0; i < s->n_prompt; i++) {
-        e->seen[e->n_seen++] = s->prompt[i];
-    }
-    for (int64_t i = 0; i < s->n_tokens; i++) {
-        if (s->slot[i / s->slot_size] == RF_SLOT_COMMITTED && s->token[i] >= 0) {
-            e->seen[e->n_seen++] = s->token[i];
-        }
-    }
-}
+/* --- Beginnings that prompts share ------------------------------------------------------------ */
 
-/* How a draft is drawn; what the sequence has seen begins at `seen`. Each cycle of a completion takes
- * the next number of the place's stream. */
-static rf_draw rule_of(const rf_engine *e, const rf_sequence *s, const rf_query *q, int64_t seen)
+static int64_t common_beginning(const rf_seat *seat, const rf_request *request)
 {
-    const rf_decode_options *o = &e->options;
-    rf_rng rng = rf_sequence_rng(s, q->at);
-    rf_draw draw = {.seen = (int32_t)seen,
-                    .n_seen = (int32_t)(e->n_seen - seen),
-                    .penalty = o->repetition_penalty,
-                    .temperature = o->temperature,
-                    .top_k = o->top_k,
-                    .tail = o->tail,
-                    .min_p = o->min_p};
-    for (int64_t i = 0; i <= s->cycle; i++) {
-        draw.key = rf_rng_u64(&rng);
-    }
-    return draw;
-}
-
-/* The queries of one sequence go to the head, from number n on. Returns the number of the next. */
-static int64_t take_queries(rf_engine *e, int64_t n, rf_sequence *s)
-{
-    const int64_t seen = e->n_seen;
-    list_seen(e, s);
-    for (int64_t j = 0; j < s->n_queries; j++, n++) {
-        rf_query *q = &s->query[j];
-        e->asked[n] = q;
-        e->row[n] = q->row;
-        e->target[n] = q->kind == RF_QUERY_PROBABILITY ? q->token : -1;
-        e->draw[n] = q->kind == RF_QUERY_DRAFT ? rule_of(e, s, q, seen) : (rf_draw){0};
+    int64_t n = 0;
+    while (n < seat->sequence.n_held && n < request->n_prompt - 1 &&
+           seat->held.id[n] == request->prompt[n]) {
+        n++;
     }
     return n;
 }
 
-/* All queries at once; the head is asked only for kinds of answers that one of them wants. */
-static int ask_head(rf_engine *e, rf_error *err)
+/* The seat whose slab holds most of the prompt's beginning; only_free: among the free ones, of which
+ * there is one at least. */
+static rf_seat *find_beginning(const rf_engine *e, const rf_request *request, bool only_free)
 {
-    int64_t n = 0, n_targets = 0, n_measures[RF_MEASURE_ENTROPY + 1] = {0};
-    e->n_seen = 0;
+    rf_seat *best = NULL;
+    int64_t most = -1;
     for (int64_t i = 0; i < e->capacity; i++) {
-        if (e->seat[i].waits) {
-            n = take_queries(e, n, &e->seat[i].sequence);
+        rf_seat *seat = &e->seat[i];
+        if (only_free && seat->request >= 0) {
+            continue;
+        }
+        const int64_t n = e->reuses ? common_beginning(seat, request) : 0;
+        /* Of equals one that holds least: others may come back for what it holds. */
+        if (n > most || (n == most && seat->sequence.n_held < best->sequence.n_held)) {
+            best = seat;
+            most = n;
         }
     }
-    for (int64_t j = 0; j < n; j++) {
-        n_targets += e->target[j] >= 0;
-        n_measures[e->asked[j]->measure]++;
-    }
-    const rf_model_question question = {
-        .n = n,
-        .place = e->row,
-        .target = e->target,
-        .draw = e->draw,
-        .banned = e->banned,
-        .n_banned = e->n_banned,
-        .n_usable = rf_tokenizer_size(e->tokenizer),
-        .seen = e->seen,
-        .n_seen = e->n_seen,
-        .token = n_targets < n ? e->token : NULL,
-        .score = e->score,
-        .logprob = n_targets > 0 ? e->logprob : NULL,
-        .second = n_measures[RF_MEASURE_SECOND] > 0 ? e->second : NULL,
-        .entropy = n_measures[RF_MEASURE_ENTROPY] > 0 ? e->entropy : NULL,
-    };
-    RF_TRY(rf_model_query(e->model, e->acts, &question, err));
-    for (int64_t j = 0; j < n; j++) {
-        rf_query *q = e->asked[j];
-        const bool is_drawn = e->target[j] < 0;
-        q->p = is_drawn ? e->score[j] : exp(e->logprob[j]);
-        q->token = is_drawn ? e->token[j] : e->target[j];
-        if (q->measure != RF_MEASURE_NONE) {
-            q->measured = q->measure == RF_MEASURE_SECOND ? e->second[j] : e->entropy[j];
-        }
-    }
-    return RF_OK;
+    return best;
 }
 
-static void guide(rf_engine *e)
+/* Where the seat's slab begins in the cache. */
+static int64_t slab_at(const rf_engine *e, const rf_seat *seat)
 {
+    return (seat - e->seat) * e->size.slab;
+}
+
+/* The prompt's beginning goes into the seat's slab. Returns its places. */
+static int64_t bring_beginning(rf_engine *e, rf_seat *seat, const rf_request *request)
+{
+    if (!e->reuses) {
+        return 0;
+    }
+    const rf_seat *from = find_beginning(e, request, false);
+    const int64_t own = common_beginning(seat, request), n = common_beginning(from, request);
+    if (n > own) {
+        rf_cache_copy(e->cache, slab_at(e, seat), slab_at(e, from), n);
+    }
+    return n > own ? n : own;
+}
+
+/* --- Seats ------------------------------------------------------------------------------------ */
+
+int64_t rf_engine_n_free(const rf_engine *e)
+{
+    int64_t n = 0;
     for (int64_t i = 0; i < e->capacity; i++) {
-        const rf_sequence *s = &e->seat[i].sequence;
-        if (e->seat[i].waits && s->n_guided > 0) {
-            rf_model_guide(e->model, e->acts, s->guided, s->unguided, s->n_guided, e->options.cfg);
-        }
+        n += e->seat[i].request < 0;
+    }
+    return n;
+}
+
+static void begin_sequence(rf_engine *e, rf_seat *seat, const rf_decode_options *o,
+                           const rf_request *request)
+{
+    rf_sequence *s = &seat->sequence;
+    const int64_t n_held = bring_beginning(e, seat, request);
+    rf_sequence_free(s);
+    seat->options = *o;
+    rf_sequence_new(s, &seat->options, e->tokenizer, slab_at(e, seat));
+    s->pace = o->plan_measured && s->n_slots <= e->pace.n_slots ? &e->pace : NULL;
+    rf_sequence_begin(s, request->prompt, request->n_prompt, request->index);
+    s->observer = request->observer;
+    s->user = request->user;
+    s->given = request->given;
+    s->n_held = n_held;
+    e->n_reused += n_held;
+    seat->held.n = 0;
+    for (int64_t i = 0; e->reuses && i < request->n_prompt; i++) {
+        rf_ids_push(&seat->held, request->prompt[i]);
     }
 }
 
-static int run_pass(rf_engine *e, rf_error *err)
+int rf_engine_take(rf_engine *e, const rf_request *request, int64_t number, rf_error *err)
 {
-    gather(e);
-    double begin = rf_log_seconds();
-    RF_TRY(rf_model_forward(e->model, e->acts, &e->batch, e->cache, err));
-    guide(e);
-    for (bool more = true, first = true; more; first = false) {
-        RF_TRY(ask_head(e, err));
-        if (first) {
-            rf_pace_take_pass(&e->pace, e->batch.n, rf_log_seconds() - begin);
-        }
-        more = false;
-        for (int64_t i = 0; i < e->capacity; i++) {
-            rf_seat *seat = &e->seat[i];
-            seat->waits = seat->waits && e->decoder->tell(&seat->sequence);
-            more |= seat->waits;
-        }
-    }
-    return RF_OK;
-}
-
-/* --- Running ---------------------------------------------------------------------------------- */
-
-static int take_seat(rf_engine *e, rf_seat *seat, const rf_request *request, int64_t number,
-                     rf_error *err)
-{
-    if (request->n_prompt < 1 || request->n_prompt > e->max_prompt) {
+    const rf_decode_options *o = request->options != NULL ? request->options : &e->options;
+    if (request->options == NULL && (request->n_prompt < 1 || request->n_prompt > e->max_prompt)) {
         return rf_error_set(err, RF_ERR,
                             "the prompt has %" PRId64 " tokens: this decoder takes 1 to %" PRId64,
                             request->n_prompt, e->max_prompt);
     }
+    RF_TRY(rf_engine_size_fits(&e->size, o, request->n_prompt, err));
     RF_TRY(rf_stops_check(request->stops, err));
-    rf_sequence_begin(&seat->sequence, request->prompt, request->n_prompt, request->index);
-    seat->sequence.observer = request->observer;
-    seat->sequence.user = request->user;
+    rf_seat *seat = find_beginning(e, request, true);
+    RF_ASSERT(seat != NULL && number >= 0);
+    begin_sequence(e, seat, o, request);
     seat->request = number;
     seat->stops = request->stops;
     seat->cancel = request->cancel;
@@ -403,39 +400,76 @@ static void leave_seat(rf_seat *seat, bool stopped, rf_answer *out)
     rf_sequence_notify(s, RF_EVENT_END);
 }
 
+/* After an error nobody has a seat, and what the slabs hold is not known. */
+static void clear_seats(rf_engine *e)
+{
+    for (int64_t i = 0; i < e->capacity; i++) {
+        e->seat[i].request = -1;
+        e->seat[i].sequence.n_held = 0;
+    }
+}
+
+int rf_engine_pass(rf_engine *e, rf_engine_answered answered, void *user, rf_error *err)
+{
+    const int rc = rf_pass_run(e, err);
+    if (rc != RF_OK) {
+        clear_seats(e);
+        return rc;
+    }
+    for (int64_t i = 0; i < e->capacity; i++) {
+        rf_seat *seat = &e->seat[i];
+        const int64_t number = seat->request;
+        const bool stopped = number >= 0 && is_stopped(seat);
+        if (number >= 0 && (stopped || seat->sequence.done || is_cancelled(seat))) {
+            rf_answer answer = {0};
+            leave_seat(seat, stopped, &answer);
+            answered(user, number, &answer);
+        }
+    }
+    return RF_OK;
+}
+
+/* --- A list of requests ----------------------------------------------------------------------- */
+
+typedef struct list {
+    rf_answer *answer;
+    rf_engine_done done;
+    void *user;
+    int64_t n_done;
+    int rc; /* of `done` */
+    rf_error *err;
+} list;
+
+static void take_answer(void *user, int64_t number, rf_answer *answer)
+{
+    list *l = user;
+    l->answer[number] = *answer;
+    l->n_done++;
+    if (l->rc == RF_OK && l->done != NULL) {
+        l->rc = l->done(l->user, number, l->err);
+    }
+}
+
 int rf_engine_run(rf_engine *e, rf_answer *answer, const rf_request *request, int64_t n,
                   rf_engine_done done, void *user, rf_error *err)
 {
-    int64_t next = 0, n_done = 0;
+    list l = {.answer = answer, .done = done, .user = user, .err = err};
+    int64_t next = 0;
     int rc = RF_OK;
 
     for (int64_t i = 0; i < n; i++) {
         answer[i] = (rf_answer){0};
     }
-    while (n_done < n) {
-        for (int64_t i = 0; i < e->capacity && next < n; i++) {
-            if (e->seat[i].request < 0) {
-                RF_TRY_OUT(take_seat(e, &e->seat[i], &request[next], next, err));
-                next++;
-            }
+    while (l.n_done < n) {
+        for (; next < n && rf_engine_n_free(e) > 0; next++) {
+            RF_TRY_OUT(rf_engine_take(e, &request[next], next, err));
         }
-        RF_TRY_OUT(run_pass(e, err));
-        for (int64_t i = 0; i < e->capacity; i++) {
-            rf_seat *seat = &e->seat[i];
-            const int64_t number = seat->request;
-            const bool stopped = number >= 0 && is_stopped(seat);
-            if (number >= 0 && (stopped || seat->sequence.done || is_cancelled(seat))) {
-                leave_seat(seat, stopped, &answer[number]);
-                n_done++;
-                RF_TRY_OUT(done != NULL ? done(user, number, err) : RF_OK);
-            }
-        }
+        RF_TRY_OUT(rf_engine_pass(e, take_answer, &l, err));
+        RF_TRY_OUT(l.rc);
     }
     return RF_OK;
 out:
-    for (int64_t i = 0; i < e->capacity; i++) {
-        e->seat[i].request = -1;
-    }
+    clear_seats(e);
     for (int64_t i = 0; i < n; i++) {
         rf_answer_free(&answer[i]);
     }

@@ -26,6 +26,9 @@ typedef struct rf_request {
     /* Looked at between two passes: not 0 ends the answer with what is fixed so far. NULL: never.
      * May be set by a signal handler, as may a flag of another request. */
     const volatile sig_atomic_t *cancel;
+    const rf_decode_options *options; /* resolved; NULL: the engine's. Copied */
+    rf_given *given; /* for rf_decoder_given, which judges this response: as long as gen_length. It
+                        outlives the answer. NULL: none */
 } rf_request;
 
 typedef struct rf_answer {
@@ -49,23 +52,37 @@ char *rf_answer_text(const rf_answer *answer, size_t *bytes, const rf_tokenizer 
 
 /* A slab and the sequence that has it. */
 typedef struct rf_seat {
+    rf_decode_options options; /* the sequence's */
     rf_sequence sequence;
-    int64_t request;                     /* its number; -1: the seat is free */
-    const char *const *stops;            /* of the request */
+    rf_ids held;              /* tokens of the prompt; the slab holds the first sequence.n_held */
+    int64_t request;          /* its number; -1: the seat is free */
+    const char *const *stops; /* of the request */
     const volatile sig_atomic_t *cancel; /* of the request */
     int64_t n_searched;                  /* response tokens in which stop strings were looked for */
     bool waits;                          /* for the head's answers */
     double begin;                        /* rf_log_seconds() */
 } rf_seat;
 
+/* What an engine has room for. */
+typedef struct rf_engine_size {
+    int64_t capacity;  /* seats */
+    int64_t slab;      /* places of the cache that each has */
+    int64_t places;    /* of a pass */
+    int64_t positions; /* of a prompt with its answer */
+} rf_engine_size;
+
 typedef struct rf_engine {
     rf_model *model;               /* not owned */
     const rf_tokenizer *tokenizer; /* not owned */
-    rf_decode_options options;     /* resolved */
-    const rf_decoder *decoder;     /* options.kind's */
-    int64_t max_prompt, capacity;  /* of a prompt; seats */
-    /* Never produced: mask and begin tokens, ends of text where the options say so. */
-    int32_t banned[2 + sizeof((rf_specials *)0)->eos / sizeof(int32_t)], n_banned;
+    rf_decode_options options;     /* resolved; of requests without their own */
+    rf_engine_size size;
+    int64_t max_prompt, capacity; /* of a prompt of such a request; seats */
+    /* The beginning that a prompt has in common with one in a slab is copied, not computed: the
+     * same answers, with fewer `places`. Off until it is set. */
+    bool reuses;
+    int64_t n_reused; /* places that were copied, since the engine was made */
+    /* Never produced: mask and begin tokens; then ends of text, where a sequence's options say so. */
+    int32_t banned[2 + sizeof((rf_specials *)0)->eos / sizeof(int32_t)], n_banned, n_banned_ends;
     rf_pace pace;                  /* of passes and plans, since the engine was made */
     rf_cache *cache;               /* [capacity] slabs */
     rf_acts *acts;                 /* of the last pass */
@@ -78,11 +95,24 @@ typedef struct rf_engine {
     int32_t *seen; /* [n_seen] what repetition penalties look at; room for all slabs */
     int64_t n_seen;
     double *score, *logprob, *second, *entropy;
+    double *logits; /* of places whose likeliest tokens are asked for; NULL: not yet */
 } rf_engine;
 
-/* What a model must be made for, to answer `capacity` prompts of up to max_prompt tokens at once. A
- * pass has room for one whole prompt of that length and for what one sequence asks otherwise, or
- * for several sequences up to 256 places; what does not fit waits for the next pass. */
+/* To answer `capacity` prompts of up to max_prompt tokens at once: a pass has room for one whole
+ * prompt of that length and for what one sequence asks otherwise, or for several sequences up to
+ * 256 places; what does not fit waits for the next pass. */
+rf_engine_size rf_engine_size_of(const rf_decode_options *options, int64_t max_prompt,
+                                 int64_t capacity);
+/* The same for requests with options of their own: any prompt and answer of up to `context` tokens
+ * together (with decode.cfg: half as many). */
+rf_engine_size rf_engine_size_of_any(int64_t context, int64_t capacity);
+/* What a model must be made for. */
+rf_model_limits rf_engine_size_limits(const rf_engine_size *size);
+/* Whether a prompt of n_prompt tokens and its answer by these options (resolved) have room. RF_ERR
+ * says what is too long. */
+RF_MUST_CHECK int rf_engine_size_fits(const rf_engine_size *size, const rf_decode_options *options,
+                                      int64_t n_prompt, rf_error *err);
+/* The same, from rf_engine_size_of. */
 rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_prompt,
                                  int64_t capacity);
 /* Model and tokenizer outlive the engine; the model must have been made for rf_engine_limits, and
@@ -90,7 +120,14 @@ rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_p
 RF_MUST_CHECK int rf_engine_new(rf_engine **out, rf_model *model, const rf_tokenizer *tokenizer,
                                 const rf_decode_options *options, int64_t max_prompt,
                                 int64_t capacity, rf_error *err);
+/* The same, of a size that the model was made for. */
+RF_MUST_CHECK int rf_engine_new_sized(rf_engine **out, rf_model *model,
+                                      const rf_tokenizer *tokenizer,
+                                      const rf_decode_options *options, const rf_engine_size *size,
+                                      rf_error *err);
 void rf_engine_free(rf_engine *engine); /* NULL is fine */
+
+/* --- A list of requests ----------------------------------------------------------------------- */
 
 /* Called with the number of a request whose answer is there. An error ends the run. */
 typedef int (*rf_engine_done)(void *user, int64_t request, rf_error *err);
@@ -102,5 +139,20 @@ typedef int (*rf_engine_done)(void *user, int64_t request, rf_error *err);
  * engine is ready for other requests. */
 RF_MUST_CHECK int rf_engine_run(rf_engine *engine, rf_answer *answer, const rf_request *request,
                                 int64_t n, rf_engine_done done, void *user, rf_error *err);
+
+/* --- Requests that come and go (a server) ----------------------------------------------------- */
+
+/* Seats without a request. */
+int64_t rf_engine_n_free(const rf_engine *engine);
+/* Gives a free seat to a request, which `number`, 0 or more, names. After an error the seat stays
+ * free. */
+RF_MUST_CHECK int rf_engine_take(rf_engine *engine, const rf_request *request, int64_t number,
+                                 rf_error *err);
+/* Called with an answer that is there; the callee frees it. */
+typedef void (*rf_engine_answered)(void *user, int64_t number, rf_answer *answer);
+/* One pass for all that have a seat (one at least), then those that are done or cancelled give it
+ * back. After an error all seats are free, and nobody was answered. */
+RF_MUST_CHECK int rf_engine_pass(rf_engine *engine, rf_engine_answered answered, void *user,
+                                 rf_error *err);
 
 #endif

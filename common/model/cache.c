@@ -43,7 +43,9 @@ int rf_cache_new(rf_cache **out, rf_model *model, int64_t length, rf_error *err)
     }
     rf_cache *cache = rf_alloc(1, sizeof *cache);
     cache->ctx = model->ctx;
+    cache->n_layers = model->config.num_hidden_layers;
     cache->length = length;
+    cache->width = model->config.num_key_value_heads * model->config.head_dim;
     cache->k = rf_alloc(2 * n_layers, sizeof *cache->k);
     cache->v = cache->k + n_layers;
     cache->bytes = rf_cache_bytes(&model->config, backend, length);
@@ -65,4 +67,19 @@ void rf_cache_free(rf_cache *cache)
     rf_backend_free(cache->ctx, cache->memory);
     free(cache->k); /* v lies in the same allocation */
     free(cache);
+}
+
+void rf_cache_copy(rf_cache *cache, int64_t to, int64_t from, int64_t n)
+{
+    const rf_backend *backend = cache->ctx->backend;
+    const int64_t width = cache->width;
+    RF_ASSERT(from >= 0 && to >= 0 && from + n <= cache->length && to + n <= cache->length);
+    for (int64_t layer = 0; layer < cache->n_layers; layer++) {
+        void *const of[] = {cache->k[layer], cache->v[layer]};
+        for (int i = 0; i < 2; i++) {
+            rf_backend_copy(cache->ctx, rf_backend_at(backend, RF_ACTIVATION, of[i], to * width),
+                            rf_backend_at(backend, RF_ACTIVATION, of[i], from * width),
+                            RF_ACTIVATION, n * width);
+        }
+    }
 }

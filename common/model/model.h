@@ -122,11 +122,12 @@ size_t rf_model_bytes(const rf_model_config *config, const rf_backend *backend,
 /* Keys (after norm and RoPE) and values of one slab for each layer. The decoder owns the meaning of
  * places. */
 typedef struct rf_cache {
-    rf_ctx *ctx;    /* the model's, which outlives it */
-    int64_t length; /* places of the slab */
-    void **k, **v;  /* [L] -> [length,G,K] class activation, inside memory */
-    void *memory;   /* owned */
-    size_t bytes;   /* of memory */
+    rf_ctx *ctx;             /* the model's, which outlives it */
+    int64_t length;          /* places of the slab */
+    int64_t n_layers, width; /* L, G*K */
+    void **k, **v;           /* [L] -> [length,G,K] class activation, inside memory */
+    void *memory;            /* owned */
+    size_t bytes;            /* of memory */
 } rf_cache;
 
 /* A cleared slab. length is at most the keys that the model was made for. Caller frees. */
@@ -134,6 +135,8 @@ RF_MUST_CHECK int rf_cache_new(rf_cache **out, rf_model *model, int64_t length, 
 /* Bytes of backend memory that it takes. */
 size_t rf_cache_bytes(const rf_model_config *config, const rf_backend *backend, int64_t length);
 void rf_cache_free(rf_cache *cache); /* NULL is fine */
+/* Copies keys and values of n places from `from` on to those from `to` on; they do not overlap. */
+void rf_cache_copy(rf_cache *cache, int64_t to, int64_t from, int64_t n);
 
 /* --- Forward pass ----------------------------------------------------------------------------- */
 

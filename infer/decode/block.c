@@ -32,6 +32,7 @@ static void ask(rf_sequence *s, rf_batch *batch)
     s->rounds++;
     if (s->wants_prompt && s->options->sees_prompt) {
         rf_fill_add(s, batch, 0, P, P, false);
+        s->n_held = 0; /* keys and values of each place see the whole prompt */
         s->wants_prompt = false;
     } else if (s->wants_prompt) {
         rf_sequence_add_prompt(s, batch);

@@ -63,6 +63,9 @@ struct rf_decoder {
 #define RF_DECLARE_DECODER(id, name) extern const rf_decoder rf_decoder_##id;
 RF_DECODERS(RF_DECLARE_DECODER, )
 #undef RF_DECLARE_DECODER
+/* Judges a response that is given (rf_given); not one of decode.kind. decode.slot_size 0 or 1: by the
+ * chain rule, or from a mask for each token. */
+extern const rf_decoder rf_decoder_given;
 
 /* As decode.kind has it. */
 const char *rf_decoder_name(const rf_decoder *decoder);

@@ -68,6 +68,7 @@ static void ask(rf_sequence *s, rf_batch *batch)
     const bool to_the_end = s->wants_prompt || o->cache == RF_CANVAS_CACHE_PREFIX;
 
     s->rounds++;
+    s->n_held = 0; /* keys and values of the prompt see the response */
     rf_fill_add(s, batch, begin, to_the_end ? whole : block + o->block_length, whole, false);
     rf_fill_ask(s, row);
     if (o->cfg > 0) {

@@ -43,10 +43,12 @@ void rf_sequence_begin(rf_sequence *s, const int32_t *prompt, int64_t n_prompt, 
     s->n_prompt = n_prompt;
     s->index = index;
     s->observer = NULL;
+    s->given = NULL;
     s->phase = s->step = 0;
     s->cycle = 0;
     s->done = s->whole = false;
     s->wants_prompt = true;
+    s->n_held = 0;
     s->committed = s->forwards = s->places = s->rounds = s->stretch = s->n_queries = 0;
     for (int64_t i = 0; i < s->n_tokens; i++) {
         s->token[i] = s->draft[i] = -1;
@@ -70,11 +72,11 @@ void rf_sequence_add_prompt(rf_sequence *s, rf_batch *batch)
     if (!s->wants_prompt) {
         return;
     }
-    for (int64_t i = 0; i < s->n_prompt; i++) {
+    for (int64_t i = s->n_held; i < s->n_prompt; i++) {
         int64_t to = s->slab + i;
         rf_batch_add(batch, s->prompt[i], (int32_t)i, to, s->slab, to + 1, 0, 0);
     }
-    s->committed = s->n_prompt;
+    s->committed = s->n_held = s->n_prompt;
     s->wants_prompt = false;
 }
 

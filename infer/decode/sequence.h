@@ -41,9 +41,10 @@ typedef enum rf_slot_state {
 /* --- What a sequence asks of a forward pass --------------------------------------------------- */
 
 typedef enum rf_query_kind {
-    RF_QUERY_DRAFT,      /* which token: by decode.temperature and the rules beside it */
-    RF_QUERY_LIKELIEST,  /* which token: the likeliest */
-    RF_QUERY_PROBABILITY /* how probable `token` is */
+    RF_QUERY_DRAFT,       /* which token: by decode.temperature and the rules beside it */
+    RF_QUERY_LIKELIEST,   /* which token: the likeliest */
+    RF_QUERY_PROBABILITY, /* how probable `token` is */
+    RF_QUERY_GIVEN /* the same, with the likeliest tokens beside it: the answers go to `given` */
 } rf_query_kind;
 
 /* What a draft's place is asked beside it (rf_head_answer). */
@@ -64,6 +65,16 @@ typedef struct rf_query {
     double measured; /* answer, where `measure` asks for one */
 } rf_query;
 
+/* A response that is judged (given.c), and what the model says about it. Memory of the caller. */
+typedef struct rf_given {
+    const int32_t *token;   /* [n] */
+    int64_t n, n_likely;    /* n_likely: 1 or more */
+    double *logprob;        /* [n] of each token, over the whole vocabulary */
+    int32_t *likely;        /* [n,n_likely] the likeliest tokens at its place that may be produced,
+                             descending, among equals the lower id first; -1: there are no more */
+    double *likely_logprob; /* [n,n_likely] theirs */
+} rf_given;
+
 /* --- State ------------------------------------------------------------------------------------ */
 
 struct rf_sequence {
@@ -82,7 +93,9 @@ struct rf_sequence {
 
     int phase, step;   /* of the decoder; 0 in the beginning */
     bool done;         /* the decoder has nothing more to ask */
-    bool wants_prompt; /* the next forward pass holds the prompt */
+    bool wants_prompt; /* the next forward pass holds the prompt, */
+    int64_t n_held; /* but its first tokens, whose keys and values the slab holds: a causal prompt
+                          that was computed is held, too */
     int64_t committed; /* places of the slab that are final */
     int64_t forwards, rounds;
     int64_t places; /* of the forward passes so far */
@@ -112,6 +125,8 @@ struct rf_sequence {
     bool *pass;                    /* [n_selected * slot_size] verdicts of verification */
     int64_t cycle; /* of the completion, from 1; else 0. Each has randomness of its own */
     bool fresh;    /* keys and values of what is accepted are not in the slots' own regions yet */
+
+    rf_given *given; /* NULL: the response is made, not judged. Not owned */
 
     rf_query *query; /* [n_queries], at most the places of a pass without a prompt. Owned */
     int64_t n_queries;
