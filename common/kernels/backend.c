@@ -418,13 +418,11 @@ void rf_backend_copy(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int6
     }
 }
 
-void rf_backend_convert(rf_ctx *ctx, void *dst, rf_class dst_class, const void *src,
-                        rf_class src_class, int64_t n)
+void rf_backend_convert(rf_ctx *ctx, void *weight, const void *master, int64_t n)
 {
-    const rf_type to = ctx->backend->type[dst_class], from = ctx->backend->type[src_class];
-    RF_ASSERT(to != RF_I32 && from != RF_I32);
+    const rf_type *type = ctx->backend->type;
     if (n > 0) {
-        ctx->backend->memory->convert(ctx, dst, to, src, from, n);
+        ctx->backend->memory->convert(ctx, weight, type[RF_WEIGHT], master, type[RF_MASTER], n);
     }
 }
 

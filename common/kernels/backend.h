@@ -176,11 +176,10 @@ void rf_backend_upload(rf_ctx *ctx, void *dst, rf_class cls, const void *src, rf
                        int64_t n);
 void rf_backend_download(rf_ctx *ctx, void *dst, rf_type host, const void *src, rf_class cls,
                          int64_t n);
-/* Within backend memory; n elements. The regions of a copy do not overlap; convert copies from one
- * real class to another and rounds as an upload does. */
+/* Within backend memory; n elements. The regions of a copy do not overlap; convert makes weights of
+ * masters and rounds as an upload does. */
 void rf_backend_copy(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int64_t n);
-void rf_backend_convert(rf_ctx *ctx, void *dst, rf_class dst_class, const void *src,
-                        rf_class src_class, int64_t n);
+void rf_backend_convert(rf_ctx *ctx, void *weight, const void *master, int64_t n);
 void rf_backend_zero(rf_ctx *ctx, void *dst, rf_class cls, int64_t n);
 /* An event behind all that ctx was given so far, and waiting for it. Errors wait for rf_ctx_sync. */
 rf_event rf_backend_record(rf_ctx *ctx);

@@ -22,8 +22,8 @@
  *               buffers
  *   sum         sums
  *   index       token, position, target, place, draw, banned, seen
- * An operand `of x_class` and the like is of the class that the call names: activation, residual or
- * product. All matrices are row-major. N places, D width, H heads, G key/value heads, K head width,
+ * An rf_array or rf_const_array brings its class: activation, residual or product.
+ * All matrices are row-major. N places, D width, H heads, G key/value heads, K head width,
  * F feed-forward width, V vocabulary, M keys.
  */
 #ifndef RF_KERNELS_KERNELS_H
@@ -44,6 +44,16 @@ static inline int64_t rf_sum_runs(int64_t n)
 {
     return (n + RF_SUM_RUN - 1) / RF_SUM_RUN;
 }
+
+/* An operand that is of one class in one call and of another in the next. */
+typedef struct rf_array {
+    void *data;
+    rf_class cls;
+} rf_array;
+typedef struct rf_const_array {
+    const void *data;
+    rf_class cls;
+} rf_const_array;
 
 /* A matrix [out,in] of weights, in a layout that `pack` made or as rows. */
 typedef struct rf_matrix {
@@ -139,47 +149,41 @@ typedef void rf_embedding_backward_fn(rf_ctx *, void *dtable, const void *dx, co
                                       int64_t n, int64_t d);
 
 /* rmsnorm_forward: y = x * rstd * gain, rstd = 1/sqrt(mean(x^2) + eps)   (arXiv:1910.07467)
- *   y [N,D] sets; rstd [N] sets; x [N,D] of x_class, reads; gain [D] reads
+ *   y [N,D] sets; rstd [N] sets; x [N,D] reads; gain [D] reads
  * Per-head q/k norm is the same kernel with N*H rows of K. */
-typedef void rf_rmsnorm_forward_fn(rf_ctx *, void *y, void *rstd, const void *x, const void *gain,
-                                   int64_t n, int64_t d, double eps, rf_class x_class);
+typedef void rf_rmsnorm_forward_fn(rf_ctx *, void *y, void *rstd, rf_const_array x,
+                                   const void *gain, int64_t n, int64_t d, double eps);
 /* rmsnorm_backward
  *   dx [N,D] sets, or adds where accumulate; dgain [D] adds, rows in ascending order, or NULL
- *   dy [N,D] reads (dx may be dy itself where not accumulate); x [N,D] of x_class, reads
+ *   dy [N,D] reads (dx may be dy itself where not accumulate); x [N,D] reads
  *   gain [D] reads; rstd [N] reads, as forward set it
- *   dx, dy: class residual where x is, else (norms of each head) class product */
-typedef void rf_rmsnorm_backward_fn(rf_ctx *, void *dx, void *dgain, const void *dy, const void *x,
-                                    const void *gain, const void *rstd, int64_t n, int64_t d,
-                                    bool accumulate, rf_class x_class);
+ *   dx, dy: of one class, residual or (norms of each head) product */
+typedef void rf_rmsnorm_backward_fn(rf_ctx *, rf_array dx, void *dgain, rf_const_array dy,
+                                    rf_const_array x, const void *gain, const void *rstd, int64_t n,
+                                    int64_t d, bool accumulate);
 
 /* linear_forward: y = x w^T + bias + residual
- *   y [N,O] of y_class, sets; x [N,I] reads; w [O,I] reads; bias [O] reads or NULL
- *   residual [N,O] of y_class, reads, or NULL; may be y itself; only of residual where w is
+ *   y [N,O] sets; x [N,I] reads; w [O,I] reads; bias [O] reads or NULL
+ *   residual [N,O] of y's class, reads, or NULL; may be y itself; only of class residual where w is
  *   packed */
-typedef void rf_linear_forward_fn(rf_ctx *, void *y, const void *x, rf_matrix w, const void *bias,
-                                  const void *residual, int64_t n, int64_t in, int64_t out,
-                                  rf_class y_class);
+typedef void rf_linear_forward_fn(rf_ctx *, rf_array y, const void *x, rf_matrix w,
+                                  const void *bias, const void *residual, int64_t n, int64_t in,
+                                  int64_t out);
 /* linear_backward_input: dx = dy w
- *   dx [N,I] of dx_class, sets, or adds where accumulate; dy [N,O] of dy_class, reads;
- *   w [O,I] reads */
-typedef void rf_linear_backward_input_fn(rf_ctx *, void *dx, const void *dy, const void *w,
-                                         int64_t n, int64_t in, int64_t out, bool accumulate,
-                                         rf_class dy_class, rf_class dx_class);
+ *   dx [N,I] sets, or adds where accumulate; dy [N,O] reads; w [O,I] reads */
+typedef void rf_linear_backward_input_fn(rf_ctx *, rf_array dx, rf_const_array dy, const void *w,
+                                         int64_t n, int64_t in, int64_t out, bool accumulate);
 /* linear_backward_weight: dw += dy^T x, dbias += sum of dy's rows
- *   dw [O,I] adds or NULL; dbias [O] adds or NULL; dy [N,O] of dy_class, reads; x [N,I] reads
- */
-typedef void rf_linear_backward_weight_fn(rf_ctx *, void *dw, void *dbias, const void *dy,
-                                          const void *x, int64_t n, int64_t in, int64_t out,
-                                          rf_class dy_class);
+ *   dw [O,I] adds or NULL; dbias [O] adds or NULL; dy [N,O] reads; x [N,I] reads */
+typedef void rf_linear_backward_weight_fn(rf_ctx *, void *dw, void *dbias, rf_const_array dy,
+                                          const void *x, int64_t n, int64_t in, int64_t out);
 
 /* rope: rotates pairs (i, i+K/2) of each head by the angle of its place's position
- * (arXiv:2104.09864, "rotate half" layout); `inverse` turns back, which is also the backward
- * pass. x [N,H,K] of x_class, reads and sets; cos, sin [P,K/2] reads; position [N] reads, in
- * [0,P); K even
- */
+ * (arXiv:2104.09864, "rotate half" layout); `inverse` turns back: the backward pass.
+ *   x [N,H,K] activation, or product where inverse, reads and sets; cos, sin [P,K/2] reads
+ *   position [N] reads, in [0,P); K even */
 typedef void rf_rope_fn(rf_ctx *, void *x, const void *cos, const void *sin,
-                        const int32_t *position, int64_t n, int64_t h, int64_t k, bool inverse,
-                        rf_class x_class);
+                        const int32_t *position, int64_t n, int64_t h, int64_t k, bool inverse);
 
 /* attention_forward: o_i = sum_j softmax_j(q_i k_j / sqrt(K)) v_j over the keys of i's spans;
  * query head h reads key/value head h / (H/G).     (arXiv:1706.03762, 2305.13245, 2205.14135)
@@ -216,10 +220,10 @@ typedef void rf_swiglu_down_backward_fn(rf_ctx *, void *dgate, void *dup, void *
 
 /* scale_dropout: y_i = factor keep_i x_i, where keep_i is 0 with probability `rate`, else 1: a
  * function of (key, i) alone (gumbel.h), so that the same call gives the same choice again.
- *   y [count] of y_class, sets, or adds where accumulate; may be x itself; x [count] reads
+ *   y [count] sets, or adds where accumulate; may be x itself; x [count] reads
  *   rate in [0,1); 0: plain scaling, key is not read         (arXiv:1207.0580) */
-typedef void rf_scale_dropout_fn(rf_ctx *, void *y, const void *x, double factor, double rate,
-                                 uint64_t key, int64_t count, bool accumulate, rf_class y_class);
+typedef void rf_scale_dropout_fn(rf_ctx *, rf_array y, const void *x, double factor, double rate,
+                                 uint64_t key, int64_t count, bool accumulate);
 
 /* head_loss: cross-entropy of chosen places, fused with the head, over chunks of them.
  *   loss [N] sets: -log softmax(x_i w^T)[target_i], 0 at places not chosen

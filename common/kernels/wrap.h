@@ -24,29 +24,29 @@
       (rf_ctx * ctx, void *dtable, const void *dx, const int32_t *token, int64_t n, int64_t d),    \
       (ctx, dtable, dx, token, n, d), 0, d)                                                        \
     X(rmsnorm_forward,                                                                             \
-      (rf_ctx * ctx, void *y, void *rstd, const void *x, const void *gain, int64_t n, int64_t d,   \
-       double eps, rf_class x_class),                                                              \
-      (ctx, y, rstd, x, gain, n, d, eps, x_class), 0, d)                                           \
+      (rf_ctx * ctx, void *y, void *rstd, rf_const_array x, const void *gain, int64_t n,           \
+       int64_t d, double eps),                                                                     \
+      (ctx, y, rstd, x, gain, n, d, eps), 0, d)                                                    \
     X(rmsnorm_backward,                                                                            \
-      (rf_ctx * ctx, void *dx, void *dgain, const void *dy, const void *x, const void *gain,       \
-       const void *rstd, int64_t n, int64_t d, bool accumulate, rf_class x_class),                 \
-      (ctx, dx, dgain, dy, x, gain, rstd, n, d, accumulate, x_class), 0, d)                        \
+      (rf_ctx * ctx, rf_array dx, void *dgain, rf_const_array dy, rf_const_array x,                \
+       const void *gain, const void *rstd, int64_t n, int64_t d, bool accumulate),                 \
+      (ctx, dx, dgain, dy, x, gain, rstd, n, d, accumulate), 0, d)                                 \
     X(linear_forward,                                                                              \
-      (rf_ctx * ctx, void *y, const void *x, rf_matrix w, const void *bias, const void *residual,  \
-       int64_t n, int64_t in, int64_t out, rf_class y_class),                                      \
-      (ctx, y, x, w, bias, residual, n, in, out, y_class), in, out)                                \
+      (rf_ctx * ctx, rf_array y, const void *x, rf_matrix w, const void *bias,                     \
+       const void *residual, int64_t n, int64_t in, int64_t out),                                  \
+      (ctx, y, x, w, bias, residual, n, in, out), in, out)                                         \
     X(linear_backward_input,                                                                       \
-      (rf_ctx * ctx, void *dx, const void *dy, const void *w, int64_t n, int64_t in, int64_t out,  \
-       bool accumulate, rf_class dy_class, rf_class dx_class),                                     \
-      (ctx, dx, dy, w, n, in, out, accumulate, dy_class, dx_class), in, out)                       \
+      (rf_ctx * ctx, rf_array dx, rf_const_array dy, const void *w, int64_t n, int64_t in,         \
+       int64_t out, bool accumulate),                                                              \
+      (ctx, dx, dy, w, n, in, out, accumulate), in, out)                                           \
     X(linear_backward_weight,                                                                      \
-      (rf_ctx * ctx, void *dw, void *dbias, const void *dy, const void *x, int64_t n, int64_t in,  \
-       int64_t out, rf_class dy_class),                                                            \
-      (ctx, dw, dbias, dy, x, n, in, out, dy_class), in, out)                                      \
+      (rf_ctx * ctx, void *dw, void *dbias, rf_const_array dy, const void *x, int64_t n,           \
+       int64_t in, int64_t out),                                                                   \
+      (ctx, dw, dbias, dy, x, n, in, out), in, out)                                                \
     X(rope,                                                                                        \
       (rf_ctx * ctx, void *x, const void *cos, const void *sin, const int32_t *position,           \
-       int64_t n, int64_t h, int64_t k, bool inverse, rf_class x_class),                           \
-      (ctx, x, cos, sin, position, n, h, k, inverse, x_class), 0, h *k)                            \
+       int64_t n, int64_t h, int64_t k, bool inverse),                                             \
+      (ctx, x, cos, sin, position, n, h, k, inverse), 0, h *k)                                     \
     X(attention_forward,                                                                           \
       (rf_ctx * ctx, void *o, void *lse, const void *q, const void *k, const void *v,              \
        const rf_spans *spans, int64_t h, int64_t g, int64_t head_dim),                             \
@@ -71,9 +71,9 @@
        const void *gate, const void *up, int64_t n, int64_t in, int64_t out),                      \
       (ctx, dgate, dup, h, dy, w, gate, up, n, in, out), in, out)                                  \
     X(scale_dropout,                                                                               \
-      (rf_ctx * ctx, void *y, const void *x, double factor, double rate, uint64_t key,             \
-       int64_t count, bool accumulate, rf_class y_class),                                          \
-      (ctx, y, x, factor, rate, key, count, accumulate, y_class), 0, count)                        \
+      (rf_ctx * ctx, rf_array y, const void *x, double factor, double rate, uint64_t key,          \
+       int64_t count, bool accumulate),                                                            \
+      (ctx, y, x, factor, rate, key, count, accumulate), 0, count)                                 \
     X(head_loss,                                                                                   \
       (rf_ctx * ctx, void *loss, void *dx, void *dw, const void *x, rf_matrix w,                   \
        const int32_t *target, const void *weight, const int32_t *place, int64_t m, int64_t n,      \

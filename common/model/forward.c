@@ -107,10 +107,10 @@ static void project(rf_model *model, const rf_acts *acts, const rf_block_weights
                     int64_t out)
 {
     rf_ctx *ctx = model->ctx;
-    const rf_class y_class = residual != NULL ? RF_RESIDUAL : RF_ACTIVATION;
-    ctx->backend->kernels->linear_forward(ctx, y, x, rf_block_matrix(w, role), bias, residual,
-                                          acts->n, in, out, y_class);
-    rf_lora_forward(model, acts, w, role, y, x, in, out, y_class);
+    const rf_array to = {y, residual != NULL ? RF_RESIDUAL : RF_ACTIVATION};
+    ctx->backend->kernels->linear_forward(ctx, to, x, rf_block_matrix(w, role), bias, residual,
+                                          acts->n, in, out);
+    rf_lora_forward(model, acts, w, role, to, x, in, out);
 }
 
 /* q or k of every head: projection, the norm of each head where the model has one, rotation by the
@@ -124,11 +124,10 @@ static void project_heads(rf_model *model, const rf_acts *acts, const rf_block_w
     int64_t n = acts->n, d = model->config.hidden_size, k = model->config.head_dim;
     project(model, acts, w, role, raw, x, bias, NULL, d, n_heads * k);
     if (gain != NULL) {
-        kernel->rmsnorm_forward(ctx, out, rstd, raw, gain, n * n_heads, k,
-                                model->config.rms_norm_eps, RF_ACTIVATION);
+        kernel->rmsnorm_forward(ctx, out, rstd, (rf_const_array){raw, RF_ACTIVATION}, gain,
+                                n * n_heads, k, model->config.rms_norm_eps);
     }
-    kernel->rope(ctx, out, model->cos, model->sin, acts->position, n, n_heads, k, false,
-                 RF_ACTIVATION);
+    kernel->rope(ctx, out, model->cos, model->sin, acts->position, n, n_heads, k, false);
 }
 
 /* mid = x + o_proj(attention(...)) of norm1(x). q is finished before k begins: k_raw may be q_raw
@@ -142,8 +141,8 @@ static void attention_half(rf_model *model, const rf_acts *acts, const rf_block_
     int64_t h = model->config.num_attention_heads, g = model->config.num_key_value_heads;
     const void *keys = b->k, *values = b->v;
 
-    kernel->rmsnorm_forward(ctx, b->norm1, b->rstd1, b->x, w->of[RF_ROLE_ATTENTION_NORM], n, d,
-                            model->config.rms_norm_eps, RF_RESIDUAL);
+    kernel->rmsnorm_forward(ctx, b->norm1, b->rstd1, (rf_const_array){b->x, RF_RESIDUAL},
+                            w->of[RF_ROLE_ATTENTION_NORM], n, d, model->config.rms_norm_eps);
     project_heads(model, acts, w, RF_ROLE_Q, b->q, b->q_raw, b->q_rstd, b->norm1,
                   w->of[RF_ROLE_Q_BIAS], w->of[RF_ROLE_Q_NORM], h);
     project_heads(model, acts, w, RF_ROLE_K, b->k, b->k_raw, b->k_rstd, b->norm1,
@@ -182,8 +181,9 @@ static void mlp_half(rf_model *model, const rf_acts *acts, const rf_block_acts *
     rf_ctx *ctx = model->ctx;
     int64_t d = model->config.hidden_size, f = model->config.intermediate_size;
 
-    ctx->backend->kernels->rmsnorm_forward(ctx, b->norm2, b->rstd2, b->mid, w->of[RF_ROLE_MLP_NORM],
-                                           acts->n, d, model->config.rms_norm_eps, RF_RESIDUAL);
+    ctx->backend->kernels->rmsnorm_forward(
+        ctx, b->norm2, b->rstd2, (rf_const_array){b->mid, RF_RESIDUAL}, w->of[RF_ROLE_MLP_NORM],
+        acts->n, d, model->config.rms_norm_eps);
     project(model, acts, w, RF_ROLE_GATE, b->gate, b->norm2, NULL, NULL, d, f);
     if (out == NULL) {
         project(model, acts, w, RF_ROLE_UP, b->up, b->norm2, NULL, NULL, d, f);
@@ -221,9 +221,9 @@ static int run(rf_model *model, rf_acts *acts, rf_cache *cache, rf_error *err)
         rf_model_block_forward(model, acts, w, out, cache);
         rf_model_release(model, layer, RF_FORWARD);
     }
-    kernel->rmsnorm_forward(ctx, acts->final, acts->final_rstd, acts->x,
-                            outside->of[RF_ROLE_FINAL_NORM], acts->n, d, model->config.rms_norm_eps,
-                            RF_RESIDUAL);
+    kernel->rmsnorm_forward(ctx, acts->final, acts->final_rstd,
+                            (rf_const_array){acts->x, RF_RESIDUAL}, outside->of[RF_ROLE_FINAL_NORM],
+                            acts->n, d, model->config.rms_norm_eps);
 out:
     rf_model_release(model, n_layers, RF_FORWARD);
     return rc;

@@ -152,10 +152,11 @@ void rf_model_guide(rf_model *model, rf_acts *acts, int64_t row, int64_t other, 
     const rf_kernels *kernel = ctx->backend->kernels;
     const int64_t d = model->config.hidden_size;
     RF_ASSERT(row >= 0 && other >= row + n && other + n <= acts->n);
-    void *x = rf_backend_at(ctx->backend, RF_ACTIVATION, acts->final, row * d);
+    const rf_array x = {rf_backend_at(ctx->backend, RF_ACTIVATION, acts->final, row * d),
+                        RF_ACTIVATION};
     const void *y = rf_backend_at(ctx->backend, RF_ACTIVATION, acts->final, other * d);
-    kernel->scale_dropout(ctx, x, x, 1 + w, 0, 0, n * d, false, RF_ACTIVATION);
-    kernel->scale_dropout(ctx, x, y, -w, 0, 0, n * d, true, RF_ACTIVATION);
+    kernel->scale_dropout(ctx, x, x.data, 1 + w, 0, 0, n * d, false);
+    kernel->scale_dropout(ctx, x, y, -w, 0, 0, n * d, true);
 }
 
 int rf_model_logits(rf_model *model, rf_acts *acts, double *logits, const int32_t *place, int64_t n,

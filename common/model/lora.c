@@ -33,21 +33,20 @@ int64_t rf_lora_widest(const rf_model_config *config)
     return config->intermediate_size > widest ? config->intermediate_size : widest;
 }
 
-static void drop(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role, void *y,
-                 const void *x, int64_t in, bool accumulate, rf_class y_class)
+static void drop(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role, rf_array y,
+                 const void *x, int64_t in, bool accumulate)
 {
     double rate = model->adaptation.dropout;
     rf_rng rng = RF_RNG_STREAM(model->adaptation.seed, RF_RNG_DROPOUT, model->drop_step,
                                model->drop_leaf, (uint64_t)layer, (uint64_t)role);
     model->ctx->backend->kernels->scale_dropout(model->ctx, y, x, 1.0 / (1.0 - rate), rate,
-                                                rf_rng_u64(&rng), acts->n * in, accumulate,
-                                                y_class);
+                                                rf_rng_u64(&rng), acts->n * in, accumulate);
 }
 
-void rf_lora_undrop(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role, void *dx,
-                    const void *dropped, int64_t in, rf_class dx_class)
+void rf_lora_undrop(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role, rf_array dx,
+                    const void *dropped, int64_t in)
 {
-    drop(model, acts, layer, role, dx, dropped, in, true, dx_class);
+    drop(model, acts, layer, role, dx, dropped, in, true);
 }
 
 /* --- Forward ---------------------------------------------------------------------------------- */
@@ -56,28 +55,27 @@ const void *rf_lora_narrow(rf_model *model, const rf_acts *acts, const rf_block_
                            rf_role role, const void *x, int64_t in)
 {
     rf_ctx *ctx = model->ctx;
+    const rf_array u = {acts->adapter_u, RF_ACTIVATION};
     int64_t n = acts->n, r = model->adaptation.rank;
     if (rf_lora_drops(model)) {
-        drop(model, acts, w->layer, role, acts->adapter_x, x, in, false, RF_ACTIVATION);
+        drop(model, acts, w->layer, role, (rf_array){acts->adapter_x, RF_ACTIVATION}, x, in, false);
         x = acts->adapter_x;
     }
-    ctx->backend->kernels->linear_forward(ctx, acts->adapter_u, x,
-                                          rf_matrix_rows(w->of[rf_table_adapter_a(role)]), NULL,
-                                          NULL, n, in, r, RF_ACTIVATION);
-    ctx->backend->kernels->scale_dropout(ctx, acts->adapter_u, acts->adapter_u, factor(model), 0.0,
-                                         0, n * r, false, RF_ACTIVATION);
+    ctx->backend->kernels->linear_forward(
+        ctx, u, x, rf_matrix_rows(w->of[rf_table_adapter_a(role)]), NULL, NULL, n, in, r);
+    ctx->backend->kernels->scale_dropout(ctx, u, u.data, factor(model), 0.0, 0, n * r, false);
     return x;
 }
 
 void rf_lora_forward(rf_model *model, const rf_acts *acts, const rf_block_weights *w, rf_role role,
-                     void *y, const void *x, int64_t in, int64_t out, rf_class y_class)
+                     rf_array y, const void *x, int64_t in, int64_t out)
 {
     rf_ctx *ctx = model->ctx;
     const void *b = w->of[rf_table_adapter_b(role)];
     if (b != NULL) {
         rf_lora_narrow(model, acts, w, role, x, in);
-        ctx->backend->kernels->linear_forward(ctx, y, acts->adapter_u, rf_matrix_rows(b), NULL, y,
-                                              acts->n, model->adaptation.rank, out, y_class);
+        ctx->backend->kernels->linear_forward(ctx, y, acts->adapter_u, rf_matrix_rows(b), NULL,
+                                              y.data, acts->n, model->adaptation.rank, out);
     }
 }
 

@@ -22,17 +22,17 @@ void rf_lora_drop(rf_model *model, uint64_t step, uint64_t leaf);
 void rf_lora_stop_dropping(rf_model *model); /* no dropping: validation, decoding */
 
 /* Adds the adapter's share to a product of the block w; nothing where the matrix `role` has none.
- *   y [N,out] of y_class, adds; x [N,in] reads; N = acts->n */
+ *   y [N,out] activation or residual, adds; x [N,in] reads; N = acts->n */
 void rf_lora_forward(rf_model *model, const rf_acts *acts, const rf_block_weights *w, rf_role role,
-                     void *y, const void *x, int64_t in, int64_t out, rf_class y_class);
+                     rf_array y, const void *x, int64_t in, int64_t out);
 /* The first half of it: x' = dropout(x), which is x itself where nothing is dropped; u = (alpha/r)
  * x' A^T into acts->adapter_u [N,r]. Returns x'. Backward needs both again. */
 const void *rf_lora_narrow(rf_model *model, const rf_acts *acts, const rf_block_weights *w,
                            rf_role role, const void *x, int64_t in);
 /* dx += dropout'(dx'): the same elements are dropped, the others grow alike.
- *   dx [N,in] of dx_class, adds; dropped [N,in] reads */
-void rf_lora_undrop(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role, void *dx,
-                    const void *dropped, int64_t in, rf_class dx_class);
+ *   dx [N,in] activation or residual, adds; dropped [N,in] reads */
+void rf_lora_undrop(rf_model *model, const rf_acts *acts, int64_t layer, rf_role role, rf_array dx,
+                    const void *dropped, int64_t in);
 /* Is anything dropped at present? */
 bool rf_lora_drops(const rf_model *model);
 /* Widest input of a matrix of a block. */

@@ -280,9 +280,8 @@ void rf_model_prepare(rf_model *model)
         const rf_tensor *t = &model->table.tensor[i];
         if (model->view[i] != NULL && t->offset >= 0) {
             rf_backend_convert(
-                model->ctx, model->view[i], RF_WEIGHT,
-                rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset), RF_MASTER,
-                t->count);
+                model->ctx, model->view[i],
+                rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset), t->count);
         }
     }
 }

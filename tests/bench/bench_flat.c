@@ -58,36 +58,38 @@ static void run_swiglu_backward(void *work)
 static void run_rmsnorm_forward(void *work)
 {
     flat_work *f = work;
-    kernels_of(f)->rmsnorm_forward(f->ctx, f->a, f->e, f->b, f->d, f->n / ROW, ROW, 1e-6,
-                                   RF_RESIDUAL);
+    kernels_of(f)->rmsnorm_forward(f->ctx, f->a, f->e, (rf_const_array){f->b, RF_RESIDUAL}, f->d,
+                                   f->n / ROW, ROW, 1e-6);
 }
 
 static void run_rmsnorm_backward(void *work)
 {
     flat_work *f = work;
-    kernels_of(f)->rmsnorm_backward(f->ctx, f->a, f->e, f->b, f->d, f->c, f->c, f->n / ROW, ROW,
-                                    true, RF_RESIDUAL);
+    kernels_of(f)->rmsnorm_backward(
+        f->ctx, (rf_array){f->a, RF_RESIDUAL}, f->e, (rf_const_array){f->b, RF_RESIDUAL},
+        (rf_const_array){f->d, RF_RESIDUAL}, f->c, f->c, f->n / ROW, ROW, true);
 }
 
 static void run_head_norm_forward(void *work)
 {
     flat_work *f = work;
-    kernels_of(f)->rmsnorm_forward(f->ctx, f->a, f->e, f->b, f->d, f->n / HEAD, HEAD, 1e-6,
-                                   RF_ACTIVATION);
+    kernels_of(f)->rmsnorm_forward(f->ctx, f->a, f->e, (rf_const_array){f->b, RF_ACTIVATION}, f->d,
+                                   f->n / HEAD, HEAD, 1e-6);
 }
 
 static void run_head_norm_backward(void *work)
 {
     flat_work *f = work;
-    kernels_of(f)->rmsnorm_backward(f->ctx, f->a, f->e, f->b, f->d, f->c, f->c, f->n / HEAD, HEAD,
-                                    false, RF_ACTIVATION);
+    kernels_of(f)->rmsnorm_backward(
+        f->ctx, (rf_array){f->a, RF_PRODUCT}, f->e, (rf_const_array){f->b, RF_PRODUCT},
+        (rf_const_array){f->d, RF_ACTIVATION}, f->c, f->c, f->n / HEAD, HEAD, false);
 }
 
 static void run_rope(void *work)
 {
     flat_work *f = work;
-    kernels_of(f)->rope(f->ctx, f->a, f->cos, f->sin, f->index, f->n / ROW, ROW / HEAD, HEAD, false,
-                        RF_ACTIVATION);
+    kernels_of(f)->rope(f->ctx, f->a, f->cos, f->sin, f->index, f->n / ROW, ROW / HEAD, HEAD,
+                        false);
 }
 
 static void run_embedding_forward(void *work)

@@ -60,14 +60,15 @@ static void run_linear(void *work)
     linear_work *w = work;
     const rf_kernels *k = w->ctx->backend->kernels;
     if (w->form == FORWARD) {
-        k->linear_forward(w->ctx, w->y, w->x, rf_matrix_rows(next_weight(w)), NULL, NULL, w->n,
-                          w->in, w->out, RF_ACTIVATION);
+        k->linear_forward(w->ctx, (rf_array){w->y, RF_ACTIVATION}, w->x,
+                          rf_matrix_rows(next_weight(w)), NULL, NULL, w->n, w->in, w->out);
     } else if (w->form == BACKWARD_INPUT) {
-        k->linear_backward_input(w->ctx, w->x, w->y, next_weight(w), w->n, w->in, w->out, false,
-                                 RF_ACTIVATION, RF_ACTIVATION);
+        k->linear_backward_input(w->ctx, (rf_array){w->x, RF_ACTIVATION},
+                                 (rf_const_array){w->y, RF_ACTIVATION}, next_weight(w), w->n, w->in,
+                                 w->out, false);
     } else {
-        k->linear_backward_weight(w->ctx, next_weight(w), NULL, w->y, w->x, w->n, w->in, w->out,
-                                  RF_ACTIVATION);
+        k->linear_backward_weight(w->ctx, next_weight(w), NULL,
+                                  (rf_const_array){w->y, RF_ACTIVATION}, w->x, w->n, w->in, w->out);
     }
 }
 

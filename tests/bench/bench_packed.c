@@ -20,8 +20,8 @@ typedef struct packed_work {
 static void multiply(packed_work *p, int64_t i)
 {
     rf_matrix w = {p->weights + (size_t)i * p->bytes, p->layout};
-    p->ctx->backend->kernels->linear_forward(p->ctx, p->y, p->x, w, NULL, NULL, p->rows, IN, OUT,
-                                             RF_RESIDUAL);
+    p->ctx->backend->kernels->linear_forward(p->ctx, (rf_array){p->y, RF_RESIDUAL}, p->x, w, NULL,
+                                             NULL, p->rows, IN, OUT);
 }
 
 static void run_all(void *work)

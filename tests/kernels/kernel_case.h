@@ -28,7 +28,6 @@ enum {
     BIAS = 2,
     RESIDUAL = 4,
     GRADIENTS = 8,
-    INVERSE = 16,
     HOT = 32,
     ALIASED = 64,
     WIDE_IN = 128,  /* an operand that may be of either class is of class residual: what is read, */

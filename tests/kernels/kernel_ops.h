@@ -10,6 +10,8 @@
 
 #define KERNEL(name) ctx->backend->kernels->name
 #define M(name)      case_memory(c, name)
+#define ARRAY(name)  ((rf_array){M(name), case_find(c, name)->cls})
+#define SOURCE(name) ((rf_const_array){M(name), case_find(c, name)->cls})
 
 static const double eps = 1e-6;
 
@@ -73,15 +75,15 @@ static inline void declare_rmsnorm_forward(kernel_case *c)
 static inline void run_rmsnorm_forward(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(rmsnorm_forward)
-    (ctx, M("y"), M("rstd"), M("x"), M("gain"), c->shape.n, c->shape.d, eps,
-     case_class(c, WIDE_IN));
+    (ctx, M("y"), M("rstd"), SOURCE("x"), M("gain"), c->shape.n, c->shape.d, eps);
 }
 static inline void declare_rmsnorm_backward(kernel_case *c)
 {
     kernel_shape s = c->shape;
-    case_declare(c, "dx", RF_RESIDUAL, gradient_role(c), s.n * s.d, 1, 0);
+    const rf_class slope = c->flags & WIDE_IN ? RF_RESIDUAL : RF_PRODUCT;
+    case_declare(c, "dx", slope, gradient_role(c), s.n * s.d, 1, 0);
     case_declare(c, "dgain", RF_MASTER, ADDS, s.d, 1, 0);
-    case_declare(c, "dy", RF_RESIDUAL, READS, s.n * s.d, 1, 0);
+    case_declare(c, "dy", slope, READS, s.n * s.d, 1, 0);
     case_declare(c, "x", case_class(c, WIDE_IN), READS, s.n * s.d, 1, 0);
     case_declare(c, "gain", RF_MASTER, READS, s.d, 1, 0);
     case_declare(c, "rstd", RF_STATISTIC, READS, s.n, 1, 0);
@@ -89,8 +91,8 @@ static inline void declare_rmsnorm_backward(kernel_case *c)
 static inline void run_rmsnorm_backward(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(rmsnorm_backward)
-    (ctx, M("dx"), M("dgain"), M("dy"), M("x"), M("gain"), M("rstd"), c->shape.n, c->shape.d,
-     (c->flags & ACCUMULATE) != 0, case_class(c, WIDE_IN));
+    (ctx, ARRAY("dx"), M("dgain"), SOURCE("dy"), SOURCE("x"), M("gain"), M("rstd"), c->shape.n,
+     c->shape.d, (c->flags & ACCUMULATE) != 0);
 }
 static inline void declare_linear_forward(kernel_case *c)
 {
@@ -108,8 +110,8 @@ static inline void declare_linear_forward(kernel_case *c)
 static inline void run_linear_forward(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(linear_forward)
-    (ctx, M("y"), M("x"), rf_matrix_rows(M("w")), M("bias"), M("residual"), c->shape.n, c->shape.d,
-     c->shape.out, case_class(c, WIDE_OUT));
+    (ctx, ARRAY("y"), M("x"), rf_matrix_rows(M("w")), M("bias"), M("residual"), c->shape.n,
+     c->shape.d, c->shape.out);
 }
 static inline void declare_linear_backward_input(kernel_case *c)
 {
@@ -121,8 +123,8 @@ static inline void declare_linear_backward_input(kernel_case *c)
 static inline void run_linear_backward_input(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(linear_backward_input)
-    (ctx, M("dx"), M("dy"), M("w"), c->shape.n, c->shape.d, c->shape.out,
-     (c->flags & ACCUMULATE) != 0, case_class(c, WIDE_IN), case_class(c, WIDE_OUT));
+    (ctx, ARRAY("dx"), SOURCE("dy"), M("w"), c->shape.n, c->shape.d, c->shape.out,
+     (c->flags & ACCUMULATE) != 0);
 }
 static inline void declare_linear_backward_weight(kernel_case *c)
 {
@@ -137,14 +139,13 @@ static inline void declare_linear_backward_weight(kernel_case *c)
 static inline void run_linear_backward_weight(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(linear_backward_weight)
-    (ctx, M("dw"), M("dbias"), M("dy"), M("x"), c->shape.n, c->shape.d, c->shape.out,
-     case_class(c, WIDE_IN));
+    (ctx, M("dw"), M("dbias"), SOURCE("dy"), M("x"), c->shape.n, c->shape.d, c->shape.out);
 }
-static inline void declare_rope(kernel_case *c)
+static inline void declare_rotation(kernel_case *c, rf_class cls)
 {
     const int64_t n_positions = 37;
     kernel_shape s = c->shape;
-    case_declare(c, "x", case_class(c, WIDE_IN), CHANGES, s.n * s.h * s.d, 1, 0);
+    case_declare(c, "x", cls, CHANGES, s.n * s.h * s.d, 1, 0);
     double *cosine = case_declare(c, "cos", RF_STATISTIC, READS, n_positions * s.d / 2, 0, 0);
     double *sine = case_declare(c, "sin", RF_STATISTIC, READS, n_positions * s.d / 2, 0, 0);
     for (int64_t i = 0; i < n_positions * s.d / 2; i++) {
@@ -154,17 +155,23 @@ static inline void declare_rope(kernel_case *c)
     }
     case_declare_index(c, "position", s.n, n_positions);
 }
+static inline void declare_rope(kernel_case *c)
+{
+    declare_rotation(c, RF_ACTIVATION);
+}
+static inline void declare_rope_backward(kernel_case *c)
+{
+    declare_rotation(c, RF_PRODUCT);
+}
 static inline void run_rope(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(rope)
-    (ctx, M("x"), M("cos"), M("sin"), M("position"), c->shape.n, c->shape.h, c->shape.d, false,
-     case_class(c, WIDE_IN));
+    (ctx, M("x"), M("cos"), M("sin"), M("position"), c->shape.n, c->shape.h, c->shape.d, false);
 }
 static inline void run_rope_backward(kernel_case *c, rf_ctx *ctx)
 {
     KERNEL(rope)
-    (ctx, M("x"), M("cos"), M("sin"), M("position"), c->shape.n, c->shape.h, c->shape.d, true,
-     case_class(c, WIDE_IN));
+    (ctx, M("x"), M("cos"), M("sin"), M("position"), c->shape.n, c->shape.h, c->shape.d, true);
 }
 
 /* --- Attention -------------------------------------------------------------------------------- */

@@ -64,14 +64,17 @@ static void products_run(products *p, const rf_backend *backend, int n_threads, 
     void *dy = exact_upload(ctx, RF_ACTIVATION, p->dy + at * OUT, n * OUT);
     void *own = exact_upload(ctx, RF_ACTIVATION, p->own + at * OUT, n * OUT);
     void *own_dx = exact_upload(ctx, RF_ACTIVATION, p->own_dx + at * IN, n * IN);
-    k->linear_forward(ctx, p->y + at * OUT, x, rf_matrix_rows(p->w), p->bias,
-                      p->residual + at * OUT, n, IN, OUT, RF_RESIDUAL);
-    k->linear_forward(ctx, own, x, rf_matrix_rows(p->w), p->bias, NULL, n, IN, OUT, RF_ACTIVATION);
-    k->linear_backward_input(ctx, p->dx + at * IN, p->dy + at * OUT, p->w, n, IN, OUT, true,
-                             RF_RESIDUAL, RF_RESIDUAL);
-    k->linear_backward_input(ctx, own_dx, dy, p->w, n, IN, OUT, false, RF_ACTIVATION,
-                             RF_ACTIVATION);
-    k->linear_backward_weight(ctx, p->dw, p->dbias, dy, x, n, IN, OUT, RF_ACTIVATION);
+    k->linear_forward(ctx, (rf_array){p->y + at * OUT, RF_RESIDUAL}, x, rf_matrix_rows(p->w),
+                      p->bias, p->residual + at * OUT, n, IN, OUT);
+    k->linear_forward(ctx, (rf_array){own, RF_ACTIVATION}, x, rf_matrix_rows(p->w), p->bias, NULL,
+                      n, IN, OUT);
+    k->linear_backward_input(ctx, (rf_array){p->dx + at * IN, RF_RESIDUAL},
+                             (rf_const_array){p->dy + at * OUT, RF_RESIDUAL}, p->w, n, IN, OUT,
+                             true);
+    k->linear_backward_input(ctx, (rf_array){own_dx, RF_ACTIVATION},
+                             (rf_const_array){dy, RF_ACTIVATION}, p->w, n, IN, OUT, false);
+    k->linear_backward_weight(ctx, p->dw, p->dbias, (rf_const_array){dy, RF_ACTIVATION}, x, n, IN,
+                              OUT);
     exact_download(ctx, p->own + at * OUT, RF_ACTIVATION, own, n * OUT);
     exact_download(ctx, p->own_dx + at * IN, RF_ACTIVATION, own_dx, n * IN);
     free(x);
@@ -367,8 +370,10 @@ static void others_run(others *o, const rf_backend *backend, int n_threads, rf_c
     k->head_loss(ctx, o->loss, o->dx, o->dw, act, rf_matrix_rows(w), target, weight, chosen, m, N,
                  D, V);
     k->head_query(ctx, &answer, act, rf_matrix_rows(w), &query, N, D, V);
-    k->rmsnorm_forward(ctx, y, o->rstd, x, gain, N, D, 1e-6, RF_RESIDUAL);
-    k->rmsnorm_backward(ctx, dy, o->dgain, dy, x, gain, o->rstd, N, D, false, RF_RESIDUAL);
+    k->rmsnorm_forward(ctx, y, o->rstd, (rf_const_array){x, RF_RESIDUAL}, gain, N, D, 1e-6);
+    k->rmsnorm_backward(ctx, (rf_array){dy, RF_RESIDUAL}, o->dgain,
+                        (rf_const_array){dy, RF_RESIDUAL}, (rf_const_array){x, RF_RESIDUAL}, gain,
+                        o->rstd, N, D, false);
     k->swiglu_forward(ctx, gated, y, act, N * D - 1);
     free(act);
     exact_download(ctx, o->y, RF_ACTIVATION, y, N * D);
@@ -481,27 +486,29 @@ Test(cpu_exact, nothing_is_touched_for_sizes_of_zero)
         rf_ctx *ctx = exact_context(list[b], 2, &small_limits);
         float y[6] = {1, 2, 3, 4, 5, 6}, x[6] = {1, 1, 1, 1, 1, 1}, bias[3] = {1, 2, 3};
         const float before[6] = {1, 2, 3, 4, 5, 6}, without_inner[6] = {1, 2, 3, 1, 2, 3};
+        const rf_array to = {y, RF_RESIDUAL};
+        const rf_const_array from = {x, RF_RESIDUAL};
         double squares = 1.0;
         rf_adamw step = {.c1 = 1.0, .c2 = 1.0};
-        k->linear_forward(ctx, y, x, rf_matrix_rows(x), bias, NULL, 0, 3, 2, RF_ACTIVATION);
-        k->linear_backward_weight(ctx, y, NULL, x, x, 0, 2, 3, RF_RESIDUAL);
-        k->linear_backward_input(ctx, y, x, x, 2, 0, 3, true, RF_RESIDUAL, RF_RESIDUAL);
+        k->linear_forward(ctx, to, x, rf_matrix_rows(x), bias, NULL, 0, 3, 2);
+        k->linear_backward_weight(ctx, y, NULL, from, x, 0, 2, 3);
+        k->linear_backward_input(ctx, to, from, x, 2, 0, 3, true);
         k->head_loss(ctx, y, y, y, x, rf_matrix_rows(x), NULL, x, NULL, 0, 0, D, V);
         k->head_logits(ctx, y, x, rf_matrix_rows(x), NULL, 0, D, V);
-        k->rmsnorm_forward(ctx, y, y, x, x, 0, D, 1e-6, RF_RESIDUAL);
-        k->rmsnorm_backward(ctx, y, y, x, x, x, x, 0, 0, false, RF_RESIDUAL);
+        k->rmsnorm_forward(ctx, y, y, from, x, 0, D, 1e-6);
+        k->rmsnorm_backward(ctx, to, y, from, from, x, x, 0, 0, false);
         k->swiglu_forward(ctx, y, x, x, 0);
         k->add(ctx, y, x, 0);
         k->adamw(ctx, y, y, y, x, 0, &step);
         k->embedding_forward(ctx, y, rf_matrix_rows(x), NULL, 0, D);
         k->scatter_rows(ctx, y, x, NULL, 0, D);
-        k->rope(ctx, y, x, x, NULL, 0, 2, 4, false, RF_RESIDUAL);
+        k->rope(ctx, y, x, x, NULL, 0, 2, 4, false);
         EXPECT_SAME(y, before, 6, "%s: something was written", list[b]->isa);
         k->sum_squares(ctx, &squares, x, 0, 0);
         cr_assert(squares == 1.0);
         k->sum_tree(ctx, &squares, 0);
         cr_assert(squares == 0.0);
-        k->linear_forward(ctx, y, x, rf_matrix_rows(x), bias, NULL, 2, 0, 3, RF_ACTIVATION);
+        k->linear_forward(ctx, to, x, rf_matrix_rows(x), bias, NULL, 2, 0, 3);
         EXPECT_SAME(y, without_inner, 6, "%s: an empty sum", list[b]->isa);
         rf_ctx_free(ctx);
     }

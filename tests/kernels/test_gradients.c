@@ -53,22 +53,22 @@ Test(gradients, every_backward_operation_is_checked)
 /* --- Planted bugs: each must be seen ---------------------------------------------------------- */
 
 /* Forgets that rstd depends on x. */
-static void wrong_rmsnorm(rf_ctx *ctx, void *dx, void *dgain, const void *dy, const void *x,
-                          const void *gain, const void *rstd, int64_t n, int64_t d, bool accumulate,
-                          rf_class x_class)
+static void wrong_rmsnorm(rf_ctx *ctx, rf_array dx, void *dgain, rf_const_array dy,
+                          rf_const_array x, const void *gain, const void *rstd, int64_t n,
+                          int64_t d, bool accumulate)
 {
-    rf_ref64_kernels.rmsnorm_backward(ctx, dx, dgain, dy, x, gain, rstd, n, d, accumulate, x_class);
+    rf_ref64_kernels.rmsnorm_backward(ctx, dx, dgain, dy, x, gain, rstd, n, d, accumulate);
     for (int64_t i = 0; i < n * d; i++) {
-        ((double *)dx)[i] =
-            ((const double *)dy)[i] * ((const double *)gain)[i % d] * ((const double *)rstd)[i / d];
+        ((double *)dx.data)[i] = ((const double *)dy.data)[i] * ((const double *)gain)[i % d] *
+                                 ((const double *)rstd)[i / d];
     }
 }
 
 /* Adds to dw only one part in a thousand too much. */
-static void wrong_weight(rf_ctx *ctx, void *dw, void *dbias, const void *dy, const void *x,
-                         int64_t n, int64_t in, int64_t out, rf_class dy_class)
+static void wrong_weight(rf_ctx *ctx, void *dw, void *dbias, rf_const_array dy, const void *x,
+                         int64_t n, int64_t in, int64_t out)
 {
-    rf_ref64_kernels.linear_backward_weight(ctx, dw, dbias, dy, x, n, in, out, dy_class);
+    rf_ref64_kernels.linear_backward_weight(ctx, dw, dbias, dy, x, n, in, out);
     ((double *)dw)[in * out - 1] *= 1.001;
 }
 

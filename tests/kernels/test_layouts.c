@@ -82,9 +82,9 @@ static void compute(double *out, const rf_backend *backend, rf_layout layout, rf
     const rf_backend *b = o.ctx->backend;
     const rf_matrix w = {layout == RF_ROWS ? o.w : o.packed, layout};
     rf_error err = {0};
-    b->kernels->linear_forward(o.ctx, o.y, rf_backend_at(b, RF_ACTIVATION, o.x, at * IN), w, NULL,
-                               rf_backend_at(b, RF_RESIDUAL, o.residual, at * OUT), n, IN, OUT,
-                               RF_RESIDUAL);
+    b->kernels->linear_forward(o.ctx, (rf_array){o.y, RF_RESIDUAL},
+                               rf_backend_at(b, RF_ACTIVATION, o.x, at * IN), w, NULL,
+                               rf_backend_at(b, RF_RESIDUAL, o.residual, at * OUT), n, IN, OUT);
     rf_backend_download(o.ctx, out, RF_F64, o.y, RF_RESIDUAL, n * OUT);
     b->kernels->embedding_forward(o.ctx, o.y, w, o.token, n, IN);
     rf_backend_download(o.ctx, out + n * OUT, RF_F64, o.y, RF_RESIDUAL, n * IN);

@@ -78,10 +78,10 @@ static float *multiply_as(const problem *p, const rf_backend *backend, int n_thr
     float *y = exact_take((size_t)(2 * n * p->s.out) * sizeof(float)), *own = y + n * p->s.out;
     void *x = exact_upload(ctx, RF_ACTIVATION, p->x + at * p->s.in, n * p->s.in);
     void *half = exact_upload(ctx, RF_ACTIVATION, p->residual, n * p->s.out);
-    backend->kernels->linear_forward(ctx, y, x, w, p->bias, p->residual + at * p->s.out, n, p->s.in,
-                                     p->s.out, RF_RESIDUAL);
-    backend->kernels->linear_forward(ctx, half, x, w, p->bias, NULL, n, p->s.in, p->s.out,
-                                     RF_ACTIVATION);
+    backend->kernels->linear_forward(ctx, (rf_array){y, RF_RESIDUAL}, x, w, p->bias,
+                                     p->residual + at * p->s.out, n, p->s.in, p->s.out);
+    backend->kernels->linear_forward(ctx, (rf_array){half, RF_ACTIVATION}, x, w, p->bias, NULL, n,
+                                     p->s.in, p->s.out);
     exact_download(ctx, own, RF_ACTIVATION, half, n * p->s.out);
     free(x);
     free(packed);

@@ -46,7 +46,7 @@ Test(reference, rmsnorm_of_3_and_4)
     rf_ctx *ctx = context();
     const double x[] = {3, 4}, gain[] = {1, 2};
     double y[2], rstd[1], root = sqrt(12.5 + 0.5);
-    ref->rmsnorm_forward(ctx, y, rstd, x, gain, 1, 2, 0.5, RF_RESIDUAL);
+    ref->rmsnorm_forward(ctx, y, rstd, (rf_const_array){x, RF_RESIDUAL}, gain, 1, 2, 0.5);
     expect(y, (double[]){3 / root, 8 / root}, 2, "y");
     expect(rstd, (double[]){1 / root}, 1, "rstd");
     rf_ctx_free(ctx);
@@ -57,7 +57,7 @@ Test(reference, linear_adds_bias_and_residual)
     rf_ctx *ctx = context();
     const double x[] = {1, 2, 3, 4}, w[] = {1, 10, 100, 0, 0, 1}, bias[] = {0.5, 0, -1};
     double y[] = {1, 1, 1, 2, 2, 2};
-    ref->linear_forward(ctx, y, x, rf_matrix_rows(w), bias, y, 2, 2, 3, RF_RESIDUAL);
+    ref->linear_forward(ctx, (rf_array){y, RF_RESIDUAL}, x, rf_matrix_rows(w), bias, y, 2, 2, 3);
     expect(y, (double[]){22.5, 101, 2, 45.5, 302, 5}, 6, "y");
     rf_ctx_free(ctx);
 }
@@ -69,9 +69,9 @@ Test(reference, rope_turns_pairs_half_a_head_apart)
     const double cosine[] = {1, 1, 0, 1}, sine[] = {0, 0, 1, 0};
     const int32_t position[] = {1, 0};
     double x[] = {1, 2, 3, 4, 5, 6, 7, 8};
-    ref->rope(ctx, x, cosine, sine, position, 2, 1, 4, false, RF_ACTIVATION);
+    ref->rope(ctx, x, cosine, sine, position, 2, 1, 4, false);
     expect(x, (double[]){-3, 2, 1, 4, 5, 6, 7, 8}, 8, "x");
-    ref->rope(ctx, x, cosine, sine, position, 2, 1, 4, true, RF_ACTIVATION);
+    ref->rope(ctx, x, cosine, sine, position, 2, 1, 4, true);
     expect(x, (double[]){1, 2, 3, 4, 5, 6, 7, 8}, 8, "x");
     rf_ctx_free(ctx);
 }

@@ -65,7 +65,8 @@ Test(scale_dropout, definition)
                 expected[i] = i >= n ? y[i] : adds ? y[i] + value : value;
             }
             void *from = upload(ctx, x), *to = upload(ctx, y);
-            list[b]->kernels->scale_dropout(ctx, to, from, factor, rate, 99, n, adds, RF_RESIDUAL);
+            list[b]->kernels->scale_dropout(ctx, (rf_array){to, RF_RESIDUAL}, from, factor, rate,
+                                            99, n, adds);
             download(ctx, y, to);
             rf_backend_free(ctx, from);
             cr_assert(memcmp(y, expected, sizeof y) == 0, "%s %s: %lld elements, rate %g",
@@ -84,7 +85,8 @@ Test(scale_dropout, drops_the_fraction_asked_for)
         for (int64_t i = 0; i < MOST; i++) {
             x[i] = 1.0F;
         }
-        ctx->backend->kernels->scale_dropout(ctx, x, x, 2.0, 0.1, key, MOST, false, RF_RESIDUAL);
+        ctx->backend->kernels->scale_dropout(ctx, (rf_array){x, RF_RESIDUAL}, x, 2.0, 0.1, key,
+                                             MOST, false);
         for (int64_t i = 0; i < MOST; i++) {
             cr_assert(x[i] <= 0.0F || x[i] >= 2.0F);
             dropped += x[i] <= 0.0F;

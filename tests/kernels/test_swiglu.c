@@ -47,7 +47,8 @@ static void check_forward(const gates *g, rf_layout layout)
         w = (rf_matrix){packed, layout};
     }
     g->kernel->swiglu_up_forward(g->ctx, h[0], up[0], x, w, gate, g->n, NARROW, WIDE);
-    g->kernel->linear_forward(g->ctx, up[1], x, w, NULL, NULL, g->n, NARROW, WIDE, RF_ACTIVATION);
+    g->kernel->linear_forward(g->ctx, (rf_array){up[1], RF_ACTIVATION}, x, w, NULL, NULL, g->n,
+                              NARROW, WIDE);
     g->kernel->swiglu_forward(g->ctx, h[1], gate, up[1], count);
     expect_same(g, up[0], up[1], count, "up");
     expect_same(g, h[0], h[1], count, "h");
@@ -70,8 +71,9 @@ static void check_backward(const gates *g)
     }
     g->kernel->swiglu_down_backward(g->ctx, dgate[0], dup[0], h[0], dy, w, gate, up, g->n, WIDE,
                                     NARROW);
-    g->kernel->linear_backward_input(g->ctx, dup[1], dy, w, g->n, WIDE, NARROW, false, RF_RESIDUAL,
-                                     RF_ACTIVATION);
+    g->kernel->linear_backward_input(g->ctx, (rf_array){dup[1], RF_ACTIVATION},
+                                     (rf_const_array){dy, RF_RESIDUAL}, w, g->n, WIDE, NARROW,
+                                     false);
     g->kernel->swiglu_backward(g->ctx, dgate[1], dup[1], dup[1], gate, up, count);
     g->kernel->swiglu_forward(g->ctx, h[1], gate, up, count);
     expect_same(g, dgate[0], dgate[1], count, "dgate");

@@ -225,34 +225,32 @@ static const rf_kernels *whole; /* the kernels that the broken ones are made of 
 
 static void rope_that_never_turns_back(rf_ctx *ctx, void *x, const void *cosines, const void *sines,
                                        const int32_t *position, int64_t n, int64_t h, int64_t k,
-                                       bool inverse, rf_class x_class)
+                                       bool inverse)
 {
     (void)inverse;
-    whole->rope(ctx, x, cosines, sines, position, n, h, k, false, x_class);
+    whole->rope(ctx, x, cosines, sines, position, n, h, k, false);
 }
 
-static void norm_that_forgets_the_residual(rf_ctx *ctx, void *dx, void *dgain, const void *dy,
-                                           const void *x, const void *gain, const void *rstd,
-                                           int64_t n, int64_t d, bool accumulate, rf_class x_class)
+static void norm_that_forgets_the_residual(rf_ctx *ctx, rf_array dx, void *dgain, rf_const_array dy,
+                                           rf_const_array x, const void *gain, const void *rstd,
+                                           int64_t n, int64_t d, bool accumulate)
 {
     (void)accumulate;
-    whole->rmsnorm_backward(ctx, dx, dgain, dy, x, gain, rstd, n, d, false, x_class);
+    whole->rmsnorm_backward(ctx, dx, dgain, dy, x, gain, rstd, n, d, false);
 }
 
-static void input_gradient_that_sets(rf_ctx *ctx, void *dx, const void *dy, const void *w,
-                                     int64_t n, int64_t in, int64_t out, bool accumulate,
-                                     rf_class dy_class, rf_class dx_class)
+static void input_gradient_that_sets(rf_ctx *ctx, rf_array dx, rf_const_array dy, const void *w,
+                                     int64_t n, int64_t in, int64_t out, bool accumulate)
 {
     (void)accumulate;
-    whole->linear_backward_input(ctx, dx, dy, w, n, in, out, false, dy_class, dx_class);
+    whole->linear_backward_input(ctx, dx, dy, w, n, in, out, false);
 }
 
-static void weight_gradient_without_bias(rf_ctx *ctx, void *dw, void *dbias, const void *dy,
-                                         const void *x, int64_t n, int64_t in, int64_t out,
-                                         rf_class dy_class)
+static void weight_gradient_without_bias(rf_ctx *ctx, void *dw, void *dbias, rf_const_array dy,
+                                         const void *x, int64_t n, int64_t in, int64_t out)
 {
     (void)dbias;
-    whole->linear_backward_weight(ctx, dw, NULL, dy, x, n, in, out, dy_class);
+    whole->linear_backward_weight(ctx, dw, NULL, dy, x, n, in, out);
 }
 
 static void embedding_gradient_that_forgets(rf_ctx *ctx, void *dtable, const void *dx,

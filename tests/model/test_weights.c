@@ -203,20 +203,17 @@ static void embedding_forward(rf_ctx *ctx, void *x, rf_matrix table, const int32
     rf_ref32_kernels.embedding_forward(ctx, x, table, token, n, d);
 }
 
-static void linear_forward(rf_ctx *ctx, void *y, const void *x, rf_matrix w, const void *bias,
-                           const void *residual, int64_t n, int64_t in, int64_t out,
-                           rf_class y_class)
+static void linear_forward(rf_ctx *ctx, rf_array y, const void *x, rf_matrix w, const void *bias,
+                           const void *residual, int64_t n, int64_t in, int64_t out)
 {
     w = rf_matrix_rows(widen(w.data, in * out));
-    rf_ref32_kernels.linear_forward(ctx, y, x, w, bias, residual, n, in, out, y_class);
+    rf_ref32_kernels.linear_forward(ctx, y, x, w, bias, residual, n, in, out);
 }
 
-static void linear_backward_input(rf_ctx *ctx, void *dx, const void *dy, const void *w, int64_t n,
-                                  int64_t in, int64_t out, bool accumulate, rf_class dy_class,
-                                  rf_class dx_class)
+static void linear_backward_input(rf_ctx *ctx, rf_array dx, rf_const_array dy, const void *w,
+                                  int64_t n, int64_t in, int64_t out, bool accumulate)
 {
-    rf_ref32_kernels.linear_backward_input(ctx, dx, dy, widen(w, in * out), n, in, out, accumulate,
-                                           dy_class, dx_class);
+    rf_ref32_kernels.linear_backward_input(ctx, dx, dy, widen(w, in * out), n, in, out, accumulate);
 }
 
 static void swiglu_up_forward(rf_ctx *ctx, void *h, void *up, const void *x, rf_matrix w,

@@ -32,7 +32,7 @@ struct rf_backward {
     rf_ctx *ctx;        /* the model's */
     int64_t capacity;   /* places */
     void *dx;           /* [N,D] residual: derivative of the residual stream at this point */
-    void *dnorm;        /* [N,D] residual: derivative of a norm's output */
+    void *dnorm;        /* [N,D] residual: derivative of a norm's output, the sum over products */
     void *dq, *dk, *dv; /* [N,H,K], [N,G,K], [N,G,K] product */
     void *d_o;          /* [N,H,K] */
     void *delta;        /* [N,H] statistic */
@@ -186,6 +186,17 @@ static void *gradient_of(const pass *p, int64_t slot, rf_role role)
 
 /* --- The walk, from the last operation to the first ------------------------------------------- */
 
+/* Back through a norm that reads the residual stream: its share of the stream's derivative dx. */
+static void stream_norm_backward(const pass *p, const rf_block_weights *w, rf_role norm,
+                                 const void *dnorm, const void *x, const void *rstd,
+                                 bool accumulate)
+{
+    p->kernel->rmsnorm_backward(
+        p->ctx, (rf_array){p->own->dx, RF_RESIDUAL}, gradient_of(p, w->layer, norm),
+        (rf_const_array){dnorm, RF_RESIDUAL}, (rf_const_array){x, RF_RESIDUAL}, w->of[norm], rstd,
+        p->n, p->d, accumulate);
+}
+
 /* Forward:  norm = rmsnorm(x_L, gain);  logits_i = head norm_i;
  *           E = sum of weight_i * (log sum_v exp logits_iv - logits_i,target)
  *
@@ -202,26 +213,10 @@ static int head_backward(const pass *p, rf_error *err)
                          p->acts->final, rf_matrix_rows(w->of[RF_ROLE_HEAD]), p->acts->target,
                          p->acts->weight, p->acts->wanted, p->acts->n_wanted, p->n, p->d,
                          p->model->config.vocab_size);
-    p->kernel->rmsnorm_backward(p->ctx, p->own->dx, gradient_of(p, outside, RF_ROLE_FINAL_NORM),
-                                p->own->dx, p->acts->x, w->of[RF_ROLE_FINAL_NORM],
-                                p->acts->final_rstd, p->n, p->d, false, RF_RESIDUAL);
+    stream_norm_backward(p, w, RF_ROLE_FINAL_NORM, p->own->dx, p->acts->x, p->acts->final_rstd,
+                         false);
     rf_model_release(p->model, outside, RF_BACKWARD);
     return RF_OK;
-}
-
-/* Classes of a product's derivatives: those of queries, keys and values come from attention and go
- * into one product; o and down write into the residual stream, and what several products read (the
- * norms' outputs) is a sum; gates, and what enters o and down, have one source. */
-static rf_class class_of_dy(rf_role role)
-{
-    bool is_gate = role == RF_ROLE_GATE || role == RF_ROLE_UP;
-    bool is_residual = role == RF_ROLE_O || role == RF_ROLE_DOWN;
-    return is_gate ? RF_ACTIVATION : is_residual ? RF_RESIDUAL : RF_PRODUCT;
-}
-
-static rf_class class_of_dx(rf_role role)
-{
-    return role == RF_ROLE_O || role == RF_ROLE_DOWN ? RF_ACTIVATION : RF_RESIDUAL;
 }
 
 /* Forward:  y = x W^T + u B^T,  u = s x' A^T,  x' = dropout(x),  s = alpha/r
@@ -234,49 +229,45 @@ static rf_class class_of_dx(rf_role role)
  *
  * Dropping is a product with 0 or 1/(1-rate), element by element, so that its derivative is the same
  * product. u and x' are computed again: r is small beside the widths. */
-static void adapter_backward(const pass *p, const rf_block_weights *w, rf_role role, void *dx,
-                             const void *dy, const void *x, int64_t in, int64_t out)
+static void adapter_backward(const pass *p, const rf_block_weights *w, rf_role role, rf_array dx,
+                             rf_const_array dy, const void *x, int64_t in, int64_t out)
 {
     rf_role a = rf_table_adapter_a(role), b = rf_table_adapter_b(role);
-    const rf_class dx_class = class_of_dx(role), dy_class = class_of_dy(role);
     if (w->of[a] == NULL) {
         return;
     }
     const rf_adaptation *adaptation = &p->model->adaptation;
+    const rf_array du = {p->own->du, RF_ACTIVATION}, dropped = {p->own->dropped, RF_ACTIVATION};
+    const rf_const_array made_du = {p->own->du, RF_ACTIVATION};
     int64_t r = adaptation->rank;
     const void *taken = rf_lora_narrow(p->model, p->acts, w, role, x, in);
     p->kernel->linear_backward_weight(p->ctx, gradient_of(p, w->layer, b), NULL, dy,
-                                      p->acts->adapter_u, p->n, r, out, dy_class);
-    p->kernel->linear_backward_input(p->ctx, p->own->du, dy, w->of[b], p->n, r, out, false,
-                                     dy_class, RF_ACTIVATION);
-    p->kernel->scale_dropout(p->ctx, p->own->du, p->own->du, adaptation->alpha / (double)r, 0.0, 0,
-                             p->n * r, false, RF_ACTIVATION);
-    p->kernel->linear_backward_weight(p->ctx, gradient_of(p, w->layer, a), NULL, p->own->du, taken,
-                                      p->n, in, r, RF_ACTIVATION);
+                                      p->acts->adapter_u, p->n, r, out);
+    p->kernel->linear_backward_input(p->ctx, du, dy, w->of[b], p->n, r, out, false);
+    p->kernel->scale_dropout(p->ctx, du, du.data, adaptation->alpha / (double)r, 0.0, 0, p->n * r,
+                             false);
+    p->kernel->linear_backward_weight(p->ctx, gradient_of(p, w->layer, a), NULL, made_du, taken,
+                                      p->n, in, r);
     if (rf_lora_drops(p->model)) {
-        p->kernel->linear_backward_input(p->ctx, p->own->dropped, p->own->du, w->of[a], p->n, in, r,
-                                         false, RF_ACTIVATION, RF_ACTIVATION);
-        rf_lora_undrop(p->model, p->acts, w->layer, role, dx, p->own->dropped, in, dx_class);
+        p->kernel->linear_backward_input(p->ctx, dropped, made_du, w->of[a], p->n, in, r, false);
+        rf_lora_undrop(p->model, p->acts, w->layer, role, dx, dropped.data, in);
     } else {
-        p->kernel->linear_backward_input(p->ctx, dx, p->own->du, w->of[a], p->n, in, r, true,
-                                         RF_ACTIVATION, dx_class);
+        p->kernel->linear_backward_input(p->ctx, dx, made_du, w->of[a], p->n, in, r, true);
     }
 }
 
 /* Derivative of a linear product's operands: dW and, where the model has one, dbias add; dx sets,
  * or adds where the same x has other uses too. */
 static void linear_backward(const pass *p, const rf_block_weights *w, rf_role role, rf_role bias,
-                            void *dx, const void *dy, const void *x, int64_t in, int64_t out,
+                            rf_array dx, rf_const_array dy, const void *x, int64_t in, int64_t out,
                             bool accumulate)
 {
     void *dbias = bias == RF_N_ROLES ? NULL : gradient_of(p, w->layer, bias);
     void *dw = gradient_of(p, w->layer, role);
     if (dw != NULL || dbias != NULL) {
-        p->kernel->linear_backward_weight(p->ctx, dw, dbias, dy, x, p->n, in, out,
-                                          class_of_dy(role));
+        p->kernel->linear_backward_weight(p->ctx, dw, dbias, dy, x, p->n, in, out);
     }
-    p->kernel->linear_backward_input(p->ctx, dx, dy, w->of[role], p->n, in, out, accumulate,
-                                     class_of_dy(role), class_of_dx(role));
+    p->kernel->linear_backward_input(p->ctx, dx, dy, w->of[role], p->n, in, out, accumulate);
     adapter_backward(p, w, role, dx, dy, x, in, out);
 }
 
@@ -285,19 +276,20 @@ static void linear_backward(const pass *p, const rf_block_weights *w, rf_role ro
 static void down_backward(const pass *p, const rf_block_weights *w)
 {
     const rf_block_acts *b = &p->acts->block[w->layer];
-    void *dx = p->own->dx, *dgate = p->own->dgate, *dup = p->own->dup;
+    void *dgate = p->own->dgate, *dup = p->own->dup;
+    const rf_const_array dx = {p->own->dx, RF_RESIDUAL};
     if (w->of[rf_table_adapter_a(RF_ROLE_DOWN)] != NULL) {
         p->kernel->swiglu_forward(p->ctx, b->h, b->gate, b->up, p->n * p->f);
-        linear_backward(p, w, RF_ROLE_DOWN, RF_N_ROLES, dup, dx, b->h, p->f, p->d, false);
+        linear_backward(p, w, RF_ROLE_DOWN, RF_N_ROLES, (rf_array){dup, RF_ACTIVATION}, dx, b->h,
+                        p->f, p->d, false);
         p->kernel->swiglu_backward(p->ctx, dgate, dup, dup, b->gate, b->up, p->n * p->f);
         return;
     }
-    p->kernel->swiglu_down_backward(p->ctx, dgate, dup, b->h, dx, w->of[RF_ROLE_DOWN], b->gate,
+    p->kernel->swiglu_down_backward(p->ctx, dgate, dup, b->h, dx.data, w->of[RF_ROLE_DOWN], b->gate,
                                     b->up, p->n, p->f, p->d);
     void *dw = gradient_of(p, w->layer, RF_ROLE_DOWN);
     if (dw != NULL) {
-        p->kernel->linear_backward_weight(p->ctx, dw, NULL, dx, b->h, p->n, p->f, p->d,
-                                          RF_RESIDUAL);
+        p->kernel->linear_backward_weight(p->ctx, dw, NULL, dx, b->h, p->n, p->f, p->d);
     }
 }
 
@@ -311,14 +303,14 @@ static void down_backward(const pass *p, const rf_block_weights *w)
 static void mlp_backward(const pass *p, const rf_block_weights *w)
 {
     const rf_block_acts *b = &p->acts->block[w->layer];
-    void *dx = p->own->dx, *dnorm = p->own->dnorm, *dgate = p->own->dgate, *dup = p->own->dup;
+    const rf_array dnorm = {p->own->dnorm, RF_RESIDUAL};
+    const rf_const_array dgate = {p->own->dgate, RF_ACTIVATION};
+    const rf_const_array dup = {p->own->dup, RF_ACTIVATION};
 
     down_backward(p, w);
     linear_backward(p, w, RF_ROLE_GATE, RF_N_ROLES, dnorm, dgate, b->norm2, p->d, p->f, false);
     linear_backward(p, w, RF_ROLE_UP, RF_N_ROLES, dnorm, dup, b->norm2, p->d, p->f, true);
-    p->kernel->rmsnorm_backward(p->ctx, dx, gradient_of(p, w->layer, RF_ROLE_MLP_NORM), dnorm,
-                                b->mid, w->of[RF_ROLE_MLP_NORM], b->rstd2, p->n, p->d, true,
-                                RF_RESIDUAL);
+    stream_norm_backward(p, w, RF_ROLE_MLP_NORM, dnorm.data, b->mid, b->rstd2, true);
 }
 
 /* Forward:  raw = x W^T + bias;  normed = rmsnorm of each head (where the model has it);
@@ -330,10 +322,12 @@ static void heads_backward(const pass *p, const rf_block_weights *w, rf_role nor
                            const void *raw, const void *rstd, int64_t n_heads)
 {
     p->kernel->rope(p->ctx, dy, p->model->cos, p->model->sin, p->acts->position, p->n, n_heads,
-                    p->k, true, RF_PRODUCT);
+                    p->k, true);
     if (w->of[norm] != NULL) {
-        p->kernel->rmsnorm_backward(p->ctx, dy, gradient_of(p, w->layer, norm), dy, raw,
-                                    w->of[norm], rstd, p->n * n_heads, p->k, false, RF_ACTIVATION);
+        p->kernel->rmsnorm_backward(
+            p->ctx, (rf_array){dy, RF_PRODUCT}, gradient_of(p, w->layer, norm),
+            (rf_const_array){dy, RF_PRODUCT}, (rf_const_array){raw, RF_ACTIVATION}, w->of[norm],
+            rstd, p->n * n_heads, p->k, false);
     }
 }
 
@@ -351,20 +345,20 @@ static void attention_backward(const pass *p, const rf_block_weights *w)
 {
     const rf_block_acts *b = &p->acts->block[w->layer];
     rf_backward *own = p->own;
+    const rf_array dnorm = {own->dnorm, RF_RESIDUAL}, d_o = {own->d_o, RF_ACTIVATION};
+    const rf_const_array dx = {own->dx, RF_RESIDUAL}, dq = {own->dq, RF_PRODUCT};
+    const rf_const_array dk = {own->dk, RF_PRODUCT}, dv = {own->dv, RF_PRODUCT};
     int64_t hk = p->h * p->k, gk = p->g * p->k;
 
-    linear_backward(p, w, RF_ROLE_O, RF_ROLE_O_BIAS, own->d_o, own->dx, b->o, hk, p->d, false);
+    linear_backward(p, w, RF_ROLE_O, RF_ROLE_O_BIAS, d_o, dx, b->o, hk, p->d, false);
     p->kernel->attention_backward(p->ctx, own->dq, own->dk, own->dv, own->delta, own->d_o, b->q,
                                   b->k, b->v, b->o, b->lse, &p->acts->spans, p->h, p->g, p->k);
     heads_backward(p, w, RF_ROLE_Q_NORM, own->dq, b->q_raw, b->q_rstd, p->h);
     heads_backward(p, w, RF_ROLE_K_NORM, own->dk, b->k_raw, b->k_rstd, p->g);
-    linear_backward(p, w, RF_ROLE_Q, RF_ROLE_Q_BIAS, own->dnorm, own->dq, b->norm1, p->d, hk,
-                    false);
-    linear_backward(p, w, RF_ROLE_K, RF_ROLE_K_BIAS, own->dnorm, own->dk, b->norm1, p->d, gk, true);
-    linear_backward(p, w, RF_ROLE_V, RF_ROLE_V_BIAS, own->dnorm, own->dv, b->norm1, p->d, gk, true);
-    p->kernel->rmsnorm_backward(p->ctx, own->dx, gradient_of(p, w->layer, RF_ROLE_ATTENTION_NORM),
-                                own->dnorm, b->x, w->of[RF_ROLE_ATTENTION_NORM], b->rstd1, p->n,
-                                p->d, true, RF_RESIDUAL);
+    linear_backward(p, w, RF_ROLE_Q, RF_ROLE_Q_BIAS, dnorm, dq, b->norm1, p->d, hk, false);
+    linear_backward(p, w, RF_ROLE_K, RF_ROLE_K_BIAS, dnorm, dk, b->norm1, p->d, gk, true);
+    linear_backward(p, w, RF_ROLE_V, RF_ROLE_V_BIAS, dnorm, dv, b->norm1, p->d, gk, true);
+    stream_norm_backward(p, w, RF_ROLE_ATTENTION_NORM, own->dnorm, b->x, b->rstd1, true);
 }
 
 /* Forward:  x_0 = table[token]. Each place adds its derivative to its token's row. */
@@ -402,10 +396,10 @@ static void make_again(const pass *p, const rf_block_weights *w)
     }
     const rf_block_acts *b = &p->acts->block[w->layer];
     double eps = p->model->config.rms_norm_eps;
-    p->kernel->rmsnorm_forward(p->ctx, b->norm1, b->rstd1, b->x, w->of[RF_ROLE_ATTENTION_NORM],
-                               p->n, p->d, eps, RF_RESIDUAL);
-    p->kernel->rmsnorm_forward(p->ctx, b->norm2, b->rstd2, b->mid, w->of[RF_ROLE_MLP_NORM], p->n,
-                               p->d, eps, RF_RESIDUAL);
+    p->kernel->rmsnorm_forward(p->ctx, b->norm1, b->rstd1, (rf_const_array){b->x, RF_RESIDUAL},
+                               w->of[RF_ROLE_ATTENTION_NORM], p->n, p->d, eps);
+    p->kernel->rmsnorm_forward(p->ctx, b->norm2, b->rstd2, (rf_const_array){b->mid, RF_RESIDUAL},
+                               w->of[RF_ROLE_MLP_NORM], p->n, p->d, eps);
 }
 
 int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts, void *gradient,

@@ -28,9 +28,9 @@ void RF_CPU(embedding_backward)(rf_ctx *ctx, void *dtable, const void *dx, const
 /* (a, b) -> (a cos - b sin, b cos + a sin), a and b half a head apart. The inverse rotation is the
  * transpose, hence the backward pass. */
 void RF_CPU(rope)(rf_ctx *ctx, void *x, const void *cos, const void *sin, const int32_t *position,
-                  int64_t n, int64_t h, int64_t k, bool inverse, rf_class x_class)
+                  int64_t n, int64_t h, int64_t k, bool inverse)
 {
-    const rf_type type = type_of(ctx, x_class);
+    const rf_type type = type_of(ctx, inverse ? RF_PRODUCT : RF_ACTIVATION);
     const int64_t half = k / 2;
     const vf sign = v_set(inverse ? -1.0F : 1.0F);
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * n * h * k))
@@ -57,10 +57,10 @@ void RF_CPU(exp)(float *y, const float *x, int64_t n)
     }
 }
 
-void RF_CPU(scale_dropout)(rf_ctx *ctx, void *y, const void *x, double factor, double rate,
-                           uint64_t key, int64_t count, bool accumulate, rf_class y_class)
+void RF_CPU(scale_dropout)(rf_ctx *ctx, rf_array y, const void *x, double factor, double rate,
+                           uint64_t key, int64_t count, bool accumulate)
 {
-    const rf_type from = type_of(ctx, RF_ACTIVATION), to = type_of(ctx, y_class);
+    const rf_type from = type_of(ctx, RF_ACTIVATION), to = type_of(ctx, y.cls);
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 8 * count))
     for (int64_t i = 0; i < count; i += VL) {
         const int64_t lanes = min_of(VL, count - i);
@@ -70,8 +70,8 @@ void RF_CPU(scale_dropout)(rf_ctx *ctx, void *y, const void *x, double factor, d
         }
         vf value = v_mul(v_set((float)factor), load_as(from, x, i, lanes));
         value = v_where_less(v_zero(), v_load_n(keep, lanes), value, v_zero());
-        value = accumulate ? v_add(load_as(to, y, i, lanes), value) : value;
-        store_as(to, y, i, value, lanes);
+        value = accumulate ? v_add(load_as(to, y.data, i, lanes), value) : value;
+        store_as(to, y.data, i, value, lanes);
     }
 }
 

@@ -4,12 +4,12 @@
 #include <omp.h>
 
 /* y = x w^T. */
-static gemm forward_product(const rf_ctx *ctx, void *y, rf_class y_class, const void *x, int64_t n,
-                            int64_t in, int64_t out)
+static gemm forward_product(const rf_ctx *ctx, rf_array y, const void *x, int64_t n, int64_t in,
+                            int64_t out)
 {
     return (gemm){.a_type = type_of(ctx, RF_ACTIVATION),
-                  .c_type = type_of(ctx, y_class),
-                  .c = y,
+                  .c_type = type_of(ctx, y.cls),
+                  .c = y.data,
                   .a = x,
                   .m = n,
                   .n = out,
@@ -17,43 +17,41 @@ static gemm forward_product(const rf_ctx *ctx, void *y, rf_class y_class, const 
 }
 
 /* dx = dy w: y = x W^T, so dL/dx_i = sum_o dL/dy_o W_oi. */
-static gemm input_product(const rf_ctx *ctx, void *dx, rf_class dx_class, const void *dy,
-                          rf_class dy_class, const void *w, int64_t n, int64_t in, int64_t out)
+static gemm input_product(const rf_ctx *ctx, rf_array dx, rf_const_array dy, const void *w,
+                          int64_t n, int64_t in, int64_t out)
 {
     return (gemm){.form = GEMM_NN,
-                  .a_type = type_of(ctx, dy_class),
-                  .c_type = type_of(ctx, dx_class),
-                  .c = dx,
-                  .a = dy,
+                  .a_type = type_of(ctx, dy.cls),
+                  .c_type = type_of(ctx, dx.cls),
+                  .c = dx.data,
+                  .a = dy.data,
                   .b = w,
                   .m = n,
                   .n = in,
                   .k = out};
 }
 
-void RF_CPU(linear_forward)(rf_ctx *ctx, void *y, const void *x, rf_matrix w, const void *bias,
-                            const void *residual, int64_t n, int64_t in, int64_t out,
-                            rf_class y_class)
+void RF_CPU(linear_forward)(rf_ctx *ctx, rf_array y, const void *x, rf_matrix w, const void *bias,
+                            const void *residual, int64_t n, int64_t in, int64_t out)
 {
-    gemm g = forward_product(ctx, y, y_class, x, n, in, out);
+    gemm g = forward_product(ctx, y, x, n, in, out);
     g.start = residual;
     g.bias = bias;
     RF_CPU(linear)(ctx, &g, w);
 }
 
-void RF_CPU(linear_backward_input)(rf_ctx *ctx, void *dx, const void *dy, const void *w, int64_t n,
-                                   int64_t in, int64_t out, bool accumulate, rf_class dy_class,
-                                   rf_class dx_class)
+void RF_CPU(linear_backward_input)(rf_ctx *ctx, rf_array dx, rf_const_array dy, const void *w,
+                                   int64_t n, int64_t in, int64_t out, bool accumulate)
 {
-    gemm g = input_product(ctx, dx, dx_class, dy, dy_class, w, n, in, out);
-    g.start = accumulate ? dx : NULL;
+    gemm g = input_product(ctx, dx, dy, w, n, in, out);
+    g.start = accumulate ? dx.data : NULL;
     RF_CPU(gemm)(ctx, &g);
 }
 
 void RF_CPU(swiglu_up_forward)(rf_ctx *ctx, void *h, void *up, const void *x, rf_matrix w,
                                const void *gate, int64_t n, int64_t in, int64_t out)
 {
-    gemm g = forward_product(ctx, up, RF_ACTIVATION, x, n, in, out);
+    gemm g = forward_product(ctx, (rf_array){up, RF_ACTIVATION}, x, n, in, out);
     g.then = (gating){.gate = gate, .h = h};
     RF_CPU(linear)(ctx, &g, w);
 }
@@ -62,7 +60,8 @@ void RF_CPU(swiglu_down_backward)(rf_ctx *ctx, void *dgate, void *dup, void *h, 
                                   const void *w, const void *gate, const void *up, int64_t n,
                                   int64_t in, int64_t out)
 {
-    gemm g = input_product(ctx, dup, RF_ACTIVATION, dy, RF_RESIDUAL, w, n, in, out);
+    gemm g = input_product(ctx, (rf_array){dup, RF_ACTIVATION}, (rf_const_array){dy, RF_RESIDUAL},
+                           w, n, in, out);
     g.then = (gating){.gate = gate, .up = up, .h = h, .dgate = dgate};
     RF_CPU(gemm)(ctx, &g);
 }
@@ -82,15 +81,14 @@ static void sum_columns(float *dbias, rf_type type, const void *dy, int64_t n, i
 }
 
 /* dL/dW_oi = sum over places of dL/dy_o x_i. */
-void RF_CPU(linear_backward_weight)(rf_ctx *ctx, void *dw, void *dbias, const void *dy,
-                                    const void *x, int64_t n, int64_t in, int64_t out,
-                                    rf_class dy_class)
+void RF_CPU(linear_backward_weight)(rf_ctx *ctx, void *dw, void *dbias, rf_const_array dy,
+                                    const void *x, int64_t n, int64_t in, int64_t out)
 {
     gemm g = {.form = GEMM_TN,
-              .a_type = type_of(ctx, dy_class),
+              .a_type = type_of(ctx, dy.cls),
               .b_type = type_of(ctx, RF_ACTIVATION),
               .c = dw,
-              .a = dy,
+              .a = dy.data,
               .b = x,
               .m = out,
               .n = in,
@@ -100,7 +98,7 @@ void RF_CPU(linear_backward_weight)(rf_ctx *ctx, void *dw, void *dbias, const vo
     }
     if (dbias != NULL) {
 #pragma omp parallel num_threads(ctx->n_threads)
-        sum_columns(dbias, type_of(ctx, dy_class), dy, n, out, omp_get_thread_num(),
+        sum_columns(dbias, type_of(ctx, dy.cls), dy.data, n, out, omp_get_thread_num(),
                     omp_get_num_threads());
     }
 }

@@ -17,19 +17,19 @@ static float sum_of_squares(rf_type type, const void *x, int64_t at, int64_t d)
     return v_sum(sum);
 }
 
-void RF_CPU(rmsnorm_forward)(rf_ctx *ctx, void *y, void *rstd, const void *x, const void *gain,
-                             int64_t n, int64_t d, double eps, rf_class x_class)
+void RF_CPU(rmsnorm_forward)(rf_ctx *ctx, void *y, void *rstd, rf_const_array x, const void *gain,
+                             int64_t n, int64_t d, double eps)
 {
-    const rf_type from = type_of(ctx, x_class), to = type_of(ctx, RF_ACTIVATION);
+    const rf_type from = type_of(ctx, x.cls), to = type_of(ctx, RF_ACTIVATION);
     const float *scale = gain;
     float *statistic = rstd;
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 3 * n * d))
     for (int64_t i = 0; i < n; i++) {
-        float mean = sum_of_squares(from, x, i * d, d) / (float)d;
+        float mean = sum_of_squares(from, x.data, i * d, d) / (float)d;
         float r = 1.0F / sqrtf(mean + (float)eps);
         statistic[i] = r;
         for (int64_t c = 0; c < d; c += VL) {
-            vf a = v_mul(load_as(from, x, i * d + c, d - c), v_set(r));
+            vf a = v_mul(load_as(from, x.data, i * d + c, d - c), v_set(r));
             store_as(to, y, i * d + c, v_mul(a, v_load_n(scale + c, d - c)), d - c);
         }
     }
@@ -66,9 +66,9 @@ static void backward_rows(float *dx, float *part, const float *dy, rf_type type,
     }
 }
 
-void RF_CPU(rmsnorm_backward)(rf_ctx *ctx, void *dx, void *dgain, const void *dy, const void *x,
-                              const void *gain, const void *rstd, int64_t n, int64_t d,
-                              bool accumulate, rf_class x_class)
+void RF_CPU(rmsnorm_backward)(rf_ctx *ctx, rf_array dx, void *dgain, rf_const_array dy,
+                              rf_const_array x, const void *gain, const void *rstd, int64_t n,
+                              int64_t d, bool accumulate)
 {
     int64_t groups = ceil_div(n, GAIN_ROWS), ld = line_floats(d);
     float *part = ctx->scratch;
@@ -78,8 +78,8 @@ void RF_CPU(rmsnorm_backward)(rf_ctx *ctx, void *dx, void *dgain, const void *dy
 #pragma omp for schedule(static)
         for (int64_t b = 0; b < groups; b++) {
             int64_t i = b * GAIN_ROWS;
-            backward_rows((float *)dx + i * d, part + b * ld, (const float *)dy + i * d,
-                          type_of(ctx, x_class), x, i * d, gain, (const float *)rstd + i,
+            backward_rows((float *)dx.data + i * d, part + b * ld, (const float *)dy.data + i * d,
+                          type_of(ctx, x.cls), x.data, i * d, gain, (const float *)rstd + i,
                           min_of(GAIN_ROWS, n - i), d, accumulate);
         }
         int64_t begin, end;

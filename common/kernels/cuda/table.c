@@ -29,6 +29,16 @@ static rf_cuda_real operand(const rf_ctx *ctx, rf_class cls, const void *data)
     return (rf_cuda_real){(void *)(uintptr_t)data, is_half ? RF_CUDA_BF16 : RF_CUDA_F32};
 }
 
+static rf_cuda_real array(const rf_ctx *ctx, rf_array x)
+{
+    return operand(ctx, x.cls, x.data);
+}
+
+static rf_cuda_real const_array(const rf_ctx *ctx, rf_const_array x)
+{
+    return operand(ctx, x.cls, x.data);
+}
+
 static rf_cuda_real matrix(const rf_ctx *ctx, rf_matrix w)
 {
     void *data = (void *)(uintptr_t)w.data;
@@ -170,44 +180,42 @@ static void scatter_rows(rf_ctx *ctx, void *y, const void *x, const int32_t *pla
            n, d);
 }
 
-static void rmsnorm_forward(rf_ctx *ctx, void *y, void *rstd, const void *x, const void *gain,
-                            int64_t n, int64_t d, double eps, rf_class x_class)
+static void rmsnorm_forward(rf_ctx *ctx, void *y, void *rstd, rf_const_array x, const void *gain,
+                            int64_t n, int64_t d, double eps)
 {
-    LAUNCH(norm, operand(ctx, RF_ACTIVATION, y), rstd, operand(ctx, x_class, x),
+    LAUNCH(norm, operand(ctx, RF_ACTIVATION, y), rstd, const_array(ctx, x),
            operand(ctx, RF_MASTER, gain), n, d, (float)eps);
 }
 
-static void rmsnorm_backward(rf_ctx *ctx, void *dx, void *dgain, const void *dy, const void *x,
-                             const void *gain, const void *rstd, int64_t n, int64_t d,
-                             bool accumulate, rf_class x_class)
+static void rmsnorm_backward(rf_ctx *ctx, rf_array dx, void *dgain, rf_const_array dy,
+                             rf_const_array x, const void *gain, const void *rstd, int64_t n,
+                             int64_t d, bool accumulate)
 {
-    const rf_class slope = x_class == RF_RESIDUAL ? RF_RESIDUAL : RF_PRODUCT;
-    const rf_cuda_real own = operand(ctx, x_class, x), dy_real = operand(ctx, slope, dy);
     if (dgain != NULL) { /* first: dx may be dy */
-        LAUNCH(sum_columns, dgain, take_part(ctx, n, d), dy_real, own, rstd, n, d);
+        LAUNCH(sum_columns, dgain, take_part(ctx, n, d), const_array(ctx, dy), const_array(ctx, x),
+               rstd, n, d);
     }
-    LAUNCH(norm_backward, operand(ctx, slope, dx), dy_real, own, operand(ctx, RF_MASTER, gain),
-           rstd, n, d, accumulate);
+    LAUNCH(norm_backward, array(ctx, dx), const_array(ctx, dy), const_array(ctx, x),
+           operand(ctx, RF_MASTER, gain), rstd, n, d, accumulate);
 }
 
 static void rope(rf_ctx *ctx, void *x, const void *cosine, const void *sine,
-                 const int32_t *position, int64_t n, int64_t h, int64_t k, bool inverse,
-                 rf_class x_class)
+                 const int32_t *position, int64_t n, int64_t h, int64_t k, bool inverse)
 {
-    LAUNCH(rope, operand(ctx, x_class, x), cosine, sine, position, n, h, k, inverse);
+    LAUNCH(rope, operand(ctx, inverse ? RF_PRODUCT : RF_ACTIVATION, x), cosine, sine, position, n,
+           h, k, inverse);
 }
 
 /* --- Products -------------------------------------------------------------------------------- */
 
-static void linear_forward(rf_ctx *ctx, void *y, const void *x, rf_matrix w, const void *bias,
-                           const void *residual, int64_t n, int64_t in, int64_t out,
-                           rf_class y_class)
+static void linear_forward(rf_ctx *ctx, rf_array y, const void *x, rf_matrix w, const void *bias,
+                           const void *residual, int64_t n, int64_t in, int64_t out)
 {
     const rf_cuda_product product = {.a = factor(ctx, operand(ctx, RF_ACTIVATION, x)),
                                      .b = factor(ctx, matrix(ctx, w)),
-                                     .c = operand(ctx, y_class, y),
+                                     .c = array(ctx, y),
                                      .bias = operand(ctx, RF_MASTER, bias),
-                                     .start = operand(ctx, y_class, residual),
+                                     .start = operand(ctx, y.cls, residual),
                                      .m = n,
                                      .n = out,
                                      .k = in,
@@ -218,13 +226,12 @@ static void linear_forward(rf_ctx *ctx, void *y, const void *x, rf_matrix w, con
     LAUNCH(multiply, &product);
 }
 
-static void linear_backward_input(rf_ctx *ctx, void *dx, const void *dy, const void *w, int64_t n,
-                                  int64_t in, int64_t out, bool accumulate, rf_class dy_class,
-                                  rf_class dx_class)
+static void linear_backward_input(rf_ctx *ctx, rf_array dx, rf_const_array dy, const void *w,
+                                  int64_t n, int64_t in, int64_t out, bool accumulate)
 {
-    const rf_cuda_product product = {.a = factor(ctx, operand(ctx, dy_class, dy)),
+    const rf_cuda_product product = {.a = factor(ctx, const_array(ctx, dy)),
                                      .b = factor(ctx, operand(ctx, RF_WEIGHT, w)),
-                                     .c = operand(ctx, dx_class, dx),
+                                     .c = array(ctx, dx),
                                      .m = n,
                                      .n = in,
                                      .k = out,
@@ -236,11 +243,10 @@ static void linear_backward_input(rf_ctx *ctx, void *dx, const void *dy, const v
     LAUNCH(multiply, &product);
 }
 
-static void linear_backward_weight(rf_ctx *ctx, void *dw, void *dbias, const void *dy,
-                                   const void *x, int64_t n, int64_t in, int64_t out,
-                                   rf_class dy_class)
+static void linear_backward_weight(rf_ctx *ctx, void *dw, void *dbias, rf_const_array dy,
+                                   const void *x, int64_t n, int64_t in, int64_t out)
 {
-    const rf_cuda_product product = {.a = factor(ctx, operand(ctx, dy_class, dy)),
+    const rf_cuda_product product = {.a = factor(ctx, const_array(ctx, dy)),
                                      .b = factor(ctx, operand(ctx, RF_ACTIVATION, x)),
                                      .c = operand(ctx, RF_MASTER, dw),
                                      .m = out,
@@ -255,8 +261,8 @@ static void linear_backward_weight(rf_ctx *ctx, void *dw, void *dbias, const voi
         LAUNCH(multiply, &product);
     }
     if (dbias != NULL) {
-        LAUNCH(sum_columns, dbias, take_part(ctx, n, out), operand(ctx, dy_class, dy),
-               (rf_cuda_real){0}, NULL, n, out);
+        LAUNCH(sum_columns, dbias, take_part(ctx, n, out), const_array(ctx, dy), (rf_cuda_real){0},
+               NULL, n, out);
     }
 }
 
@@ -279,7 +285,7 @@ static void swiglu_backward(rf_ctx *ctx, void *dgate, void *dup, const void *dh,
 static void swiglu_up_forward(rf_ctx *ctx, void *h, void *up, const void *x, rf_matrix w,
                               const void *gate, int64_t n, int64_t in, int64_t out)
 {
-    linear_forward(ctx, up, x, w, NULL, NULL, n, in, out, RF_ACTIVATION);
+    linear_forward(ctx, (rf_array){up, RF_ACTIVATION}, x, w, NULL, NULL, n, in, out);
     swiglu_forward(ctx, h, gate, up, n * out);
 }
 
@@ -287,16 +293,17 @@ static void swiglu_down_backward(rf_ctx *ctx, void *dgate, void *dup, void *h, c
                                  const void *w, const void *gate, const void *up, int64_t n,
                                  int64_t in, int64_t out)
 {
-    linear_backward_input(ctx, dup, dy, w, n, in, out, false, RF_RESIDUAL, RF_ACTIVATION);
+    linear_backward_input(ctx, (rf_array){dup, RF_ACTIVATION}, (rf_const_array){dy, RF_RESIDUAL}, w,
+                          n, in, out, false);
     swiglu_backward(ctx, dgate, dup, dup, gate, up, n * in);
     swiglu_forward(ctx, h, gate, up, n * in);
 }
 
-static void scale_dropout(rf_ctx *ctx, void *y, const void *x, double scale, double rate,
-                          uint64_t key, int64_t count, bool accumulate, rf_class y_class)
+static void scale_dropout(rf_ctx *ctx, rf_array y, const void *x, double scale, double rate,
+                          uint64_t key, int64_t count, bool accumulate)
 {
-    LAUNCH(scale_dropout, operand(ctx, y_class, y), operand(ctx, RF_ACTIVATION, x), (float)scale,
-           rate, key, count, accumulate);
+    LAUNCH(scale_dropout, array(ctx, y), operand(ctx, RF_ACTIVATION, x), (float)scale, rate, key,
+           count, accumulate);
 }
 
 /* --- Attention ------------------------------------------------------------------------------- */
@@ -363,17 +370,18 @@ static void make_logits(rf_ctx *ctx, float *logits, const head_scratch *s, const
 {
     LAUNCH(move_rows, operand(ctx, RF_ACTIVATION, s->x), NULL, operand(ctx, RF_ACTIVATION, x),
            place, m, d);
-    linear_forward(ctx, logits, s->x, w, NULL, NULL, m, d, v, RF_STATISTIC);
+    linear_forward(ctx, (rf_array){logits, RF_STATISTIC}, s->x, w, NULL, NULL, m, d, v);
 }
 
 /* From the gradient of a chunk's logits. */
 static void take_gradient(rf_ctx *ctx, const head_scratch *s, void *dx, void *dw, const void *w,
                           const int32_t *place, int64_t m, int64_t d, int64_t v)
 {
-    linear_backward_input(ctx, s->dx, s->logits, w, m, d, v, false, RF_STATISTIC, RF_STATISTIC);
+    const rf_const_array dlogits = {s->logits, RF_STATISTIC};
+    linear_backward_input(ctx, (rf_array){s->dx, RF_STATISTIC}, dlogits, w, m, d, v, false);
     LAUNCH(move_rows, operand(ctx, RF_RESIDUAL, dx), place, operand(ctx, RF_STATISTIC, s->dx), NULL,
            m, d);
-    linear_backward_weight(ctx, dw, NULL, s->logits, s->x, m, d, v, RF_STATISTIC);
+    linear_backward_weight(ctx, dw, NULL, dlogits, s->x, m, d, v);
 }
 
 static void head_loss(rf_ctx *ctx, void *loss, void *dx, void *dw, const void *x, rf_matrix w,

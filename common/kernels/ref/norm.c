@@ -2,13 +2,12 @@
 
 #include <tgmath.h>
 
-void RF_REF(rmsnorm_forward)(rf_ctx *ctx, void *y_, void *rstd_, const void *x_, const void *gain_,
-                             int64_t n, int64_t d, double eps, rf_class x_class)
+void RF_REF(rmsnorm_forward)(rf_ctx *ctx, void *y_, void *rstd_, rf_const_array x_,
+                             const void *gain_, int64_t n, int64_t d, double eps)
 {
-    (void)x_class;
     (void)ctx;
     real *y = y_, *rstd = rstd_;
-    const real *x = x_, *gain = gain_;
+    const real *x = x_.data, *gain = gain_;
     for (int64_t i = 0; i < n; i++) {
         double sum = 0;
         for (int64_t j = 0; j < d; j++) {
@@ -31,14 +30,13 @@ void RF_REF(rmsnorm_forward)(rf_ctx *ctx, void *y_, void *rstd_, const void *x_,
  *   dr/dx_l = -1/2 (mean(x^2) + eps)^(-3/2) (2 x_l / D) = -r^3 x_l / D
  *   dL/dx_l = dy_l gain_l r + sum_j dy_j gain_j x_j dr/dx_l
  *           = r (dy_l gain_l - x_l c),   c = r^2 / D * sum_j dy_j gain_j x_j */
-void RF_REF(rmsnorm_backward)(rf_ctx *ctx, void *dx_, void *dgain_, const void *dy_, const void *x_,
-                              const void *gain_, const void *rstd_, int64_t n, int64_t d,
-                              bool accumulate, rf_class x_class)
+void RF_REF(rmsnorm_backward)(rf_ctx *ctx, rf_array dx_, void *dgain_, rf_const_array dy_,
+                              rf_const_array x_, const void *gain_, const void *rstd_, int64_t n,
+                              int64_t d, bool accumulate)
 {
-    (void)x_class;
     (void)ctx;
-    real *dx = dx_, *dgain = dgain_;
-    const real *dy = dy_, *x = x_, *gain = gain_, *rstd = rstd_;
+    real *dx = dx_.data, *dgain = dgain_;
+    const real *dy = dy_.data, *x = x_.data, *gain = gain_, *rstd = rstd_;
     for (int64_t i = 0; i < n; i++) {
         real r = rstd[i];
         double sum = 0;

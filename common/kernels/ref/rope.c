@@ -4,10 +4,8 @@
  * transpose is its inverse, so the gradient of the input is the gradient of the output turned back:
  * the same loop with -t. */
 void RF_REF(rope)(rf_ctx *ctx, void *x_, const void *cos_, const void *sin_,
-                  const int32_t *position, int64_t n, int64_t h, int64_t k, bool inverse,
-                  rf_class x_class)
+                  const int32_t *position, int64_t n, int64_t h, int64_t k, bool inverse)
 {
-    (void)x_class;
     (void)ctx;
     real *x = x_;
     const real *cos_table = cos_, *sin_table = sin_;

@@ -37,7 +37,7 @@ void RF_REF(swiglu_backward)(rf_ctx *ctx, void *dgate_, void *dup_, const void *
 void RF_REF(swiglu_up_forward)(rf_ctx *ctx, void *h, void *up, const void *x, rf_matrix w,
                                const void *gate, int64_t n, int64_t in, int64_t out)
 {
-    RF_REF(linear_forward)(ctx, up, x, w, NULL, NULL, n, in, out, RF_ACTIVATION);
+    RF_REF(linear_forward)(ctx, (rf_array){up, RF_ACTIVATION}, x, w, NULL, NULL, n, in, out);
     RF_REF(swiglu_forward)(ctx, h, gate, up, n * out);
 }
 
@@ -46,7 +46,7 @@ void RF_REF(swiglu_down_backward)(rf_ctx *ctx, void *dgate, void *dup, void *h, 
                                   int64_t in, int64_t out)
 {
     RF_REF(linear_backward_input)
-    (ctx, dup, dy, w, n, in, out, false, RF_RESIDUAL, RF_ACTIVATION);
+    (ctx, (rf_array){dup, RF_ACTIVATION}, (rf_const_array){dy, RF_RESIDUAL}, w, n, in, out, false);
     RF_REF(swiglu_backward)(ctx, dgate, dup, dup, gate, up, n * in);
     RF_REF(swiglu_forward)(ctx, h, gate, up, n * in);
 }
