@@ -1,18 +1,23 @@
 #!/bin/sh
 # launch.sh: runs refusion-train on several ranks, so that it can be stopped.
 #
-# Usage: train/launch.sh -n RANKS [CONFIG.yaml] [section.key=value ...] [--resume auto] ...
+# Usage: train/launch.sh -n RANKS [--restart K] [CONFIG.yaml] [section.key=value ...] [--resume auto] ...
 #
 # mpirun kills its ranks two seconds after a SIGTERM. This script turns SIGTERM, SIGINT, SIGHUP and
 # SIGUSR1 into one SIGUSR1 to mpirun, which passes it on to the ranks: they save a checkpoint and end
 # with status 3. A second signal more than two seconds later ends them at once. The exit status is
 # mpirun's. A rank that is killed leaves a line, and ends the job with status 5.
 #
+# --restart K: a job that ends with status 5 (a rank was killed or hangs, the network failed), or whose
+# mpirun is killed, is started again with --resume auto, until K attempts in a row have brought no new
+# checkpoint. After a request to stop, and after any other status, it is not.
+#
 # Slurm: `#SBATCH --signal=B:USR1@180` and `exec train/launch.sh -n "$SLURM_NTASKS" ...` as the last
 # line of the batch script.
 #
 # Environment: MPIRUN (mpirun), MPIRUN_FLAGS (further flags: hosts, binding), PROGRAM
-# (build/release/refusion-train; of an installed refusion-launch, the refusion-train beside it).
+# (build/release/refusion-train; of an installed refusion-launch, the refusion-train beside it),
+# RESTART_SECONDS (5: between two attempts).
 
 # What mpirun starts: the program of one rank, and a line if a signal ends it.
 run_rank() {
@@ -49,7 +54,7 @@ if [ "$1" = --rank ]; then
 fi
 
 usage() {
-    echo "usage: train/launch.sh -n RANKS [CONFIG.yaml] [section.key=value ...] [--resume auto]" >&2
+    echo "usage: train/launch.sh -n RANKS [--restart K] [CONFIG.yaml] [section.key=value ...] [--resume auto]" >&2
     exit 2
 }
 
@@ -61,6 +66,14 @@ shift 2
 case $ranks in
 '' | *[!0-9]* | 0*) usage ;;
 esac
+restart=0
+if [ "$1" = --restart ]; then
+    restart=$2
+    case $restart in
+    '' | *[!0-9]* | 0*) usage ;;
+    esac
+    shift 2
+fi
 
 here=$(cd "$(dirname "$0")" && pwd) || exit 1
 program=$here/refusion-train # where make install puts it
@@ -102,10 +115,12 @@ if command -v setsid >/dev/null 2>&1; then
 fi
 
 child=
+stopping=
 started=$(date +%s)
 # shellcheck disable=SC2317  # called by trap
 stop() {
     signalled=1
+    stopping=1
     # mpirun and the ranks need a moment until they know what the signal means.
     if [ $(($(date +%s) - started)) -lt 3 ]; then
         sleep 3
@@ -114,8 +129,52 @@ stop() {
 }
 trap stop TERM INT HUP USR1
 
-# shellcheck disable=SC2086  # flags are words
-$own_session "$mpirun" $flags $MPIRUN_FLAGS sh "$here/${0##*/}" --rank "$program" "$@" </dev/null &
-child=$!
-wait_for_child
-exit "$status"
+# Runs the job; its status.
+attempt() {
+    started=$(date +%s)
+    # shellcheck disable=SC2086  # flags are words
+    $own_session "$mpirun" $flags $MPIRUN_FLAGS sh "$here/${0##*/}" --rank "$program" "$@" </dev/null &
+    child=$!
+    wait_for_child
+    child=
+}
+
+if [ "$restart" = 0 ]; then
+    attempt "$@"
+    exit "$status"
+fi
+
+run_folder=$("$program" "$@" --folder) || exit
+newest() {
+    cat "$run_folder/latest" 2>/dev/null
+}
+
+failures=0
+while :; do
+    before=$(newest)
+    attempt "$@"
+    if [ -n "$stopping" ] || { [ "$status" != 5 ] && [ "$status" -lt 128 ]; }; then
+        exit "$status"
+    fi
+    failures=$((failures + 1))
+    [ "$(newest)" = "$before" ] || failures=0
+    if [ "$failures" -ge "$restart" ]; then
+        echo "launch.sh: status $status, and no new checkpoint in $failures attempts: giving up" >&2
+        exit "$status"
+    fi
+    echo "launch.sh: status $status: starting again with --resume auto" >&2
+    sleep "${RESTART_SECONDS:-5}"
+    [ -z "$stopping" ] || exit "$status"
+    # --resume auto instead of any other --resume.
+    n=$#
+    while [ "$n" -gt 0 ]; do
+        case $1 in
+        --resume) shift && n=$((n - 1)) ;;
+        --resume=*) ;;
+        *) set -- "$@" "$1" ;;
+        esac
+        shift
+        n=$((n - 1))
+    done
+    set -- "$@" --resume auto
+done

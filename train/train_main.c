@@ -16,7 +16,7 @@ typedef struct options {
     const char *resume_path; /* NULL: not given */
     rf_option_list change;   /* section.key=value */
     int64_t ranks;           /* to plan for; 0: those there are */
-    bool dry_run, help, version;
+    bool dry_run, folder, help, version;
     int first; /* of the arguments behind the options: configuration file and settings */
 } options;
 
@@ -30,6 +30,7 @@ static const char usage[] =
     "\n"
     "  --dry-run       checks everything, prints the plan of memory and disk, and stops\n"
     "  --ranks N       with --dry-run: the plan of N ranks on this host, from one process\n"
+    "  --folder        prints the run folder, and stops\n"
     "  --resume auto   goes on from the newest checkpoint of the run folder that verifies;\n"
     "                  a folder without checkpoints begins\n"
     "  --resume PATH   goes on from this checkpoint\n"
@@ -51,6 +52,7 @@ static int parse(options *o, int argc, char **argv, rf_error *err)
     const rf_option table[] = {{"dry-run", RF_OPTION_FLAG, &o->dry_run, 0, 0},
                                {"resume", RF_OPTION_TEXT, &o->resume_path, 0, 0},
                                {"ranks", RF_OPTION_INTEGER, &o->ranks, 1, 1 << 20},
+                               {"folder", RF_OPTION_FLAG, &o->folder, 0, 0},
                                {"change", RF_OPTION_LIST, &o->change, 0, 0},
                                {"help", RF_OPTION_STOP, &o->help, 0, 0},
                                {"version", RF_OPTION_STOP, &o->version, 0, 0},
@@ -215,6 +217,14 @@ int main(int argc, char **argv)
     }
     if (rc == RF_OK && o.version) {
         printf("refusion-train %s\n", RF_VERSION);
+        goto out;
+    }
+    if (rc == RF_OK && o.folder) {
+        rc = configure(config, &o, argc, argv, &err);
+        if (rc == RF_OK) {
+            puts(rf_config_string(config, "log.dir"));
+        }
+        rf_log_error(&err);
         goto out;
     }
     /* All ranks have the same command line: they fail alike, and rank 0 speaks for them. */

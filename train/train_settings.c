@@ -37,6 +37,10 @@ const rf_config_key rf_train_keys[] = {
      "wall-clock limit: checkpoint, then exit status 3; 0: none"},
     {"train.watchdog", RF_KEY_REAL, "1800", 0, 1e9, NULL, CHANGES,
      "seconds after which a step, save or load that hangs ends the job (status 5); 0: off"},
+    {"train.watchdog_load", RF_KEY_REAL, "0", 0, 1e9, NULL, CHANGES,
+     "the same for loading the weights; 0: train.watchdog"},
+    {"train.watchdog_save", RF_KEY_REAL, "0", 0, 1e9, NULL, CHANGES,
+     "the same for waiting for a checkpoint; 0: train.watchdog"},
 
     {"train.only", RF_KEY_STRINGS, "", 0, 0, NULL, 0,
      "tensors that are trained: names, parts of them as layers.3 or mlp, or with `*`; default: "
@@ -279,7 +283,9 @@ int rf_train_settings_from_config(rf_train_settings *out, const rf_config *confi
         .backend = backend,
         .skip_limit = rf_config_int(config, "train.skip_limit"),
         .max_seconds = rf_config_real(config, "train.max_seconds"),
-        .watchdog = rf_config_real(config, "train.watchdog"),
+        .watchdog = {.seconds = rf_config_real(config, "train.watchdog"),
+                     .load = rf_config_real(config, "train.watchdog_load"),
+                     .save = rf_config_real(config, "train.watchdog_save")},
     };
     read_optimizer(out, config);
     read_logging(out, config);

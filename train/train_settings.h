@@ -7,6 +7,7 @@
 #include "common/store/checkpoint.h"
 #include "train/math/optimizer.h"
 #include "train/math/schedule.h"
+#include "train/run/watchdog.h"
 
 /* train.*, lora.*, optim.*, checkpoint.*, log.*, debug.* */
 extern const rf_config_key rf_train_keys[];
@@ -29,7 +30,8 @@ typedef struct rf_train_settings {
     int64_t threads;     /* per rank; 0: to be chosen */
     const char *backend; /* as rf_backend_choose takes it */
     int64_t skip_limit;
-    double max_seconds, watchdog; /* 0: none */
+    double max_seconds; /* 0: none */
+    rf_watchdog_limits watchdog;
 
     rf_adaptation adaptation; /* train.only, lora.* */
 

@@ -144,7 +144,7 @@ int rf_trainer_start(rf_trainer *t, rf_setup *setup, rf_error *err)
     rf_dist *dist = setup->dist;
     *t = (rf_trainer){.setup = setup, .progress = setup->progress};
     RF_TRY(rf_dist_agree(
-        dist, rf_watchdog_new(&t->watchdog, rf_dist_rank(dist), setup->set.watchdog, err), err));
+        dist, rf_watchdog_new(&t->watchdog, rf_dist_rank(dist), &setup->set.watchdog, err), err));
     rf_watchdog_enter(t->watchdog, "load", t->progress.step);
     RF_TRY(rf_dist_agree(dist, allocate(t, err), err));
     RF_TRY(rf_dist_agree(dist, load_weights(t, err), err));

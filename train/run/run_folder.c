@@ -63,6 +63,33 @@ static bool is_inside(const char *path, const char *folder)
            stat(folder, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
+/* --- One process at a time --------------------------------------------------------------------- */
+
+/* A job that was started again while the first still runs would mix with it. File systems without locks
+ * go unguarded. */
+static bool try_lock(rf_run *run)
+{
+    if (run->lock >= 0) {
+        return true;
+    }
+    run->lock = open(run->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (run->lock >= 0 && flock(run->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        close(run->lock);
+        run->lock = -1;
+        return false;
+    }
+    return true;
+}
+
+/* Ranks whose mpirun was killed take a moment to end, and may still save. So one looks for what to go
+ * on from when they have gone; where they stay, rf_run_begin says so. */
+static void wait_for_lock(rf_run *run)
+{
+    for (int tries = 0; tries < 50 && rf_file_is_folder(run->folder) && !try_lock(run); tries++) {
+        usleep(100000);
+    }
+}
+
 /* --- Resume ----------------------------------------------------------------------------------- */
 
 static int find_given(rf_run *run, const char *path, rf_error *err)
@@ -99,6 +126,7 @@ static int find_given(rf_run *run, const char *path, rf_error *err)
 static int find_alone(rf_run *run, rf_resume resume, const char *path, rf_error *err)
 {
     if (resume == RF_RESUME_AUTO) {
+        wait_for_lock(run);
         return rf_checkpoint_find(run->resume, sizeof run->resume, run->folder, err);
     }
     if (resume == RF_RESUME_PATH) {
@@ -186,17 +214,13 @@ static int write_config(const rf_run *run, const rf_config *config, rf_error *er
     return rc;
 }
 
-/* One process at a time: a job that was started again while the first still runs would mix with it.
- * File systems without locks go unguarded. */
 static int lock_folder(rf_run *run, rf_error *err)
 {
-    run->lock = open(run->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (run->lock >= 0 && flock(run->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-        return rf_error_set(err, RF_ERR,
-                            "%s: another process trains in this folder: wait for it or stop it",
-                            run->folder);
-    }
-    return RF_OK;
+    return try_lock(run) ? RF_OK
+                         : rf_error_set(err, RF_ERR,
+                                        "%s: another process trains in this folder: wait for it or "
+                                        "stop it",
+                                        run->folder);
 }
 
 static int begin_alone(rf_run *run, const rf_config *config, const rf_progress *progress, bool here,

@@ -6,19 +6,20 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 struct rf_watchdog {
     int rank;
-    double seconds;
+    rf_watchdog_limits limits;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake; /* on the monotonic clock */
     bool ends;
     const char *section;
     int64_t step;
-    double since;
+    double since, seconds; /* its begin, and its limit */
 };
 
 /* This thread may not call MPI (dist.h: threads), and the main thread hangs, perhaps in it. So this
@@ -26,7 +27,7 @@ struct rf_watchdog {
 static _Noreturn void end_process(const rf_watchdog *w)
 {
     rf_log_warn("rank %d hangs in section %s of step %" PRId64
-                " for more than %g seconds (train.watchdog): a rank or the network failed: start "
+                " for more than %g seconds (train.watchdog*): a rank or the network failed: start "
                 "again with --resume auto",
                 w->rank, w->section, w->step, w->seconds);
     /* Open MPI 5's mpirun drops what it has not yet read of the ranks' output: the reason. */
@@ -51,16 +52,19 @@ static void *watch(void *argument)
     return NULL;
 }
 
-int rf_watchdog_new(rf_watchdog **out, int rank, double seconds, rf_error *err)
+int rf_watchdog_new(rf_watchdog **out, int rank, const rf_watchdog_limits *limits, rf_error *err)
 {
     pthread_condattr_t clock;
     *out = NULL;
-    if (!(seconds > 0.0)) {
+    if (!(limits->seconds > 0.0)) {
         return RF_OK;
     }
     rf_watchdog *w = rf_alloc(1, sizeof *w);
-    *w = (rf_watchdog){
-        .rank = rank, .seconds = seconds, .section = "begin", .since = rf_log_seconds()};
+    *w = (rf_watchdog){.rank = rank,
+                       .limits = *limits,
+                       .section = "begin",
+                       .since = rf_log_seconds(),
+                       .seconds = limits->seconds};
     pthread_mutex_init(&w->lock, NULL);
     pthread_condattr_init(&clock);
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
@@ -97,9 +101,15 @@ void rf_watchdog_enter(rf_watchdog *w, const char *section, int64_t step)
     if (w == NULL) {
         return;
     }
+    const rf_watchdog_limits *limits = &w->limits;
+    const double own = strcmp(section, "load") == 0   ? limits->load
+                       : strcmp(section, "save") == 0 ? limits->save
+                                                      : 0.0;
     pthread_mutex_lock(&w->lock);
     w->section = section;
     w->step = step;
     w->since = rf_log_seconds();
+    w->seconds = own > 0.0 ? own : limits->seconds;
+    pthread_cond_signal(&w->wake); /* the limit may be nearer than the last one */
     pthread_mutex_unlock(&w->lock);
 }

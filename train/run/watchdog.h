@@ -14,12 +14,18 @@
 
 typedef struct rf_watchdog rf_watchdog;
 
-/* seconds: limit of each section; 0: no thread, *out is NULL, and all calls do nothing. Caller
- * frees. */
-RF_MUST_CHECK int rf_watchdog_new(rf_watchdog **out, int rank, double seconds, rf_error *err);
+/* Seconds that a section may take. */
+typedef struct rf_watchdog_limits {
+    double seconds;    /* 0: no thread, and all calls do nothing */
+    double load, save; /* of the sections of these names; 0: as the others */
+} rf_watchdog_limits;
+
+/* With limits->seconds 0 *out is NULL. Caller frees. */
+RF_MUST_CHECK int rf_watchdog_new(rf_watchdog **out, int rank, const rf_watchdog_limits *limits,
+                                  rf_error *err);
 void rf_watchdog_free(rf_watchdog *watchdog); /* NULL is fine */
 /* From here the program is in this section ("step", "save", "load", ...; not copied) at this step,
- * and has the whole limit for it. */
+ * and has the section's whole limit for it. */
 void rf_watchdog_enter(rf_watchdog *watchdog, const char *section, int64_t step);
 
 #endif
