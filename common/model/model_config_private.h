@@ -43,4 +43,29 @@ extern const rf_architecture rf_architectures[RF_N_ARCHITECTURES];
 const rf_architecture *rf_architecture_find(const char *name, const char *model_type);
 bool rf_field_get_switch(const rf_model_config *config, const rf_field_switch *field);
 
+/* --- Reading a config.json; `origin` stands for the file in messages ----------------------------- */
+
+struct json_t;
+
+/* The field, or NULL where it is missing or null. */
+const struct json_t *rf_field_of(const struct json_t *object, const char *name);
+bool rf_field_is_number(const struct json_t *value, double number);
+/* preset: where the field is missing. */
+RF_MUST_CHECK int rf_field_read_bool(bool *out, const struct json_t *root, const char *name,
+                                     bool preset, const char *origin, rf_error *err);
+/* Sets the error that field `name` asks for what is not computed, and returns RF_ERR. */
+int rf_field_unsupported(rf_error *err, const char *origin, const char *name,
+                         const char *supported);
+
+/* model_config_rope.c */
+RF_MUST_CHECK int rf_field_read_ropes(rf_rope *out, const struct json_t *root, const char *origin,
+                                      rf_error *err);
+/* model_config_refuse.c. The last also notes in `ignore` which unknown fields it let pass. */
+RF_MUST_CHECK int rf_field_reject_unsupported(const struct json_t *root, const char *origin,
+                                              rf_error *err);
+RF_MUST_CHECK int rf_field_reject_window(const struct json_t *root, const rf_architecture *arch,
+                                         const char *origin, rf_error *err);
+RF_MUST_CHECK int rf_field_reject_unknown(const struct json_t *root, rf_config_ignore *ignore,
+                                          const char *origin, rf_error *err);
+
 #endif

@@ -6,28 +6,13 @@
 #include "common/dist/threads.h"
 #include "infer/eval/choices.h"
 #include "infer/eval/collect.h"
+#include "infer/eval/eval_private.h"
 #include "infer/eval/judging.h"
 #include "infer/score.h"
-#include "infer/trace.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct evaluator {
-    const rf_eval_options *options;
-    const rf_question *question; /* [n], of which this rank works on */
-    int64_t n, rank, n_ranks;    /* number rank, rank + n_ranks, ... */
-    rf_eval_result *out;
-    rf_model *model;
-    const rf_tokenizer *tokenizer;
-    int64_t max_places; /* of a sample that can be scored */
-    int64_t max_prompt; /* that can be decoded */
-    int64_t capacity;   /* questions decoded at once */
-    rf_scorer *scorer;
-    rf_engine *engine;
-    rf_ids sample; /* prompt and response of the present question */
-} evaluator;
 
 /* --- Sizes ------------------------------------------------------------------------------------ */
 
@@ -180,31 +165,30 @@ static rf_journal_place place_of(const evaluator *e, rf_journal_kind kind, int64
     return (rf_journal_place){.kind = kind, .index = i, .sample = sample, .question = hash};
 }
 
-/* Where the text of a kind belongs. */
-static char **text_of(const evaluator *e, rf_journal_kind kind, int64_t i, int64_t sample)
+char **rf_eval_text(const evaluator *e, rf_journal_kind kind, int64_t i, int64_t sample)
 {
     return kind == RF_JOURNAL_SCORE ? &e->out->scores[i]
                                     : &e->out->text[i * e->out->n_samples + sample];
 }
 
-static bool take_known(evaluator *e, rf_journal_kind kind, int64_t i, int64_t sample)
+bool rf_eval_take_known(evaluator *e, rf_journal_kind kind, int64_t i, int64_t sample)
 {
     const rf_journal_place place = place_of(e, kind, i, sample);
     rf_eval_record one;
     bool known = e->options->journal != NULL &&
-                 rf_journal_take(e->options->journal, (double *)&one, text_of(e, kind, i, sample),
-                                 &place, RF_EVAL_FIELDS);
+                 rf_journal_take(e->options->journal, (double *)&one,
+                                 rf_eval_text(e, kind, i, sample), &place, RF_EVAL_FIELDS);
     if (known) {
         rf_eval_record_add(&e->out->record[i], &one);
     }
     return known;
 }
 
-static int note(const evaluator *e, rf_journal_kind kind, int64_t i, int64_t sample,
-                const rf_eval_record *one, rf_error *err)
+int rf_eval_note(const evaluator *e, rf_journal_kind kind, int64_t i, int64_t sample,
+                 const rf_eval_record *one, rf_error *err)
 {
     const rf_journal_place place = place_of(e, kind, i, sample);
-    const char *text = *text_of(e, kind, i, sample);
+    const char *text = *rf_eval_text(e, kind, i, sample);
     return e->options->journal == NULL
                ? RF_OK
                : rf_journal_add(e->options->journal, &place, (const double *)one, RF_EVAL_FIELDS,
@@ -269,141 +253,13 @@ static int score_question(evaluator *e, int64_t i, rf_error *err)
 static int score_all(evaluator *e, rf_error *err)
 {
     for (int64_t i = e->rank; i < e->n; i += e->n_ranks) {
-        if (!take_known(e, RF_JOURNAL_SCORE, i, 0)) {
+        if (!rf_eval_take_known(e, RF_JOURNAL_SCORE, i, 0)) {
             RF_TRY(score_question(e, i, err));
-            RF_TRY(note(e, RF_JOURNAL_SCORE, i, 0, &e->out->record[i], err));
+            RF_TRY(rf_eval_note(e, RF_JOURNAL_SCORE, i, 0, &e->out->record[i], err));
         }
         rf_log_progress("scoring", i + e->n_ranks < e->n ? i + 1 : e->n, e->n, "questions");
     }
     return RF_OK;
-}
-
-/* --- Decoding --------------------------------------------------------------------------------- */
-
-/* Names a sample for the randomness: the first one as the only one of a question would be. */
-static uint64_t request_index(int64_t question, int64_t sample)
-{
-    return (uint64_t)sample << 40 | (uint64_t)question;
-}
-
-/* The answers of this rank, [n] each. */
-typedef struct decoding {
-    evaluator *e;
-    rf_request *request; /* index: request_index */
-    rf_answer *answer;
-    rf_trace trace[RF_EVAL_TRACES]; /* of the first questions */
-    struct watcher *watcher;
-    int64_t n, n_done;
-} decoding;
-
-/* What looks at one answer while it comes about. */
-typedef struct watcher {
-    rf_eval_order *order;
-    rf_trace *trace; /* NULL: not recorded */
-} watcher;
-
-/* Adds the rounds of a finished answer's slots. */
-static void note_order(rf_eval_order *order, const rf_sequence *s)
-{
-    order->n = (s->n_slots + RF_ORDER_CELLS - 1) / RF_ORDER_CELLS;
-    order->n_answers++;
-    for (int64_t e = 0; e < s->n_slots; e++) {
-        if (s->round[e] > 0) {
-            int64_t round = (s->round[e] - 1) / order->n;
-            round = round < RF_ORDER_CELLS ? round : RF_ORDER_CELLS - 1;
-            order->count[e / order->n][round]++;
-        }
-    }
-}
-
-/* An rf_observer. */
-static void watch(void *user, rf_event_kind kind, const rf_sequence *s)
-{
-    const watcher *w = user;
-    if (kind == RF_EVENT_END) {
-        note_order(w->order, s);
-    }
-    if (w->trace != NULL) {
-        rf_trace_observe(w->trace, kind, s);
-    }
-}
-
-/* An rf_engine_done. */
-static int keep_answer(void *user, int64_t request, rf_error *err)
-{
-    decoding *d = user;
-    uint64_t index = d->request[request].index;
-    int64_t i = (int64_t)(index & ((UINT64_C(1) << 40) - 1)), sample = (int64_t)(index >> 40);
-    const rf_answer *answer = &d->answer[request];
-    const rf_eval_record one = {.decoded = 1,
-                                .ended = answer->ended || answer->stop != NULL,
-                                .answer_tokens = (double)answer->n,
-                                .forwards = (double)answer->forwards,
-                                .places = (double)answer->places,
-                                .seconds = answer->seconds};
-    size_t bytes;
-
-    rf_log_progress("decoding", ++d->n_done, d->n, "answers");
-    rf_eval_record_add(&d->e->out->record[i], &one);
-    *text_of(d->e, RF_JOURNAL_ANSWER, i, sample) = rf_answer_text(answer, &bytes, d->e->tokenizer);
-    return note(d->e, RF_JOURNAL_ANSWER, i, sample, &one, err);
-}
-
-/* The first questions' records, as texts. */
-static void keep_traces(decoding *d)
-{
-    for (int64_t i = 0; i < RF_EVAL_TRACES; i++) {
-        if (d->trace[i].json != NULL) {
-            char *text = json_dumps(d->trace[i].json, JSON_COMPACT);
-            d->e->out->trace[i] = rf_alloc_string(text);
-            free(text);
-        }
-        rf_trace_free(&d->trace[i]);
-    }
-}
-
-static void take_request(decoding *d, int64_t i, int64_t sample)
-{
-    const rf_task *task = d->e->options->task;
-    watcher *w = &d->watcher[d->n];
-    const rf_ids *ids = &d->e->question[i].ids;
-    *w = (watcher){.order = &d->e->out->order,
-                   .trace = i < RF_EVAL_TRACES && sample == 0 ? &d->trace[i] : NULL};
-    d->request[d->n++] = (rf_request){.prompt = ids->id,
-                                      .n_prompt = ids->n,
-                                      .index = request_index(i, sample),
-                                      .observer = watch,
-                                      .user = w,
-                                      .stops = task != NULL ? task->stops : NULL};
-}
-
-static int decode_all(evaluator *e, rf_error *err)
-{
-    size_t most = (size_t)((e->n / e->n_ranks + 1) * e->out->n_samples);
-    decoding d = {.e = e};
-    d.request = rf_alloc(most, sizeof *d.request);
-    d.answer = rf_alloc(most, sizeof *d.answer);
-    d.watcher = rf_alloc(most, sizeof *d.watcher);
-    for (int64_t i = e->rank; i < e->n; i += e->n_ranks) {
-        if (e->question[i].ids.n > e->max_prompt) {
-            e->out->record[i].too_long = 1;
-            continue;
-        }
-        for (int64_t s = 0; s < e->out->n_samples; s++) {
-            if (!take_known(e, RF_JOURNAL_ANSWER, i, s)) {
-                take_request(&d, i, s);
-            }
-        }
-    }
-    int rc = rf_engine_run(e->engine, d.answer, d.request, d.n, keep_answer, &d, err);
-    keep_traces(&d);
-    for (int64_t i = 0; i < d.n; i++) {
-        rf_answer_free(&d.answer[i]);
-    }
-    free(d.request);
-    free(d.answer);
-    free(d.watcher);
-    return rc;
 }
 
 /* --- All questions ---------------------------------------------------------------------------- */
@@ -428,7 +284,7 @@ static int work(evaluator *e, double seconds[2], rf_error *err)
     int rc =
         is_scored(e->options) ? run_part(e, &seconds[0], RF_JOURNAL_SCORE, score_all, err) : RF_OK;
     if (rc == RF_OK && rf_eval_decodes(e->options)) {
-        rc = run_part(e, &seconds[1], RF_JOURNAL_ANSWER, decode_all, err);
+        rc = run_part(e, &seconds[1], RF_JOURNAL_ANSWER, rf_eval_decode_all, err);
     }
     if (rc == RF_OK && rf_eval_decodes(e->options)) {
         rc = rf_eval_judge(e->out, e->question, &e->options->judge, e->rank, e->n_ranks, err);

@@ -1,0 +1,182 @@
+/* Texts: their characters, and values as Python prints them. */
+#include "common/base/number.h"
+#include "common/text/jinja/jinja_private.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- Characters --------------------------------------------------------------------------------- */
+
+size_t rf_jinja_character(text s)
+{
+    size_t n = 1;
+    while (n < s.n && n < 4 && rf_utf8_continues(s.at[n])) {
+        n++;
+    }
+    return n;
+}
+
+size_t rf_jinja_length(job *j, text s)
+{
+    size_t n = 0;
+    rf_jinja_step(j, s.n / 64);
+    for (size_t i = 0; i < s.n; i++) {
+        n += !rf_utf8_continues(s.at[i]);
+    }
+    return n;
+}
+
+static text skip(text s, size_t n)
+{
+    while (n-- > 0 && s.n > 0) {
+        size_t bytes = rf_jinja_character(s);
+        s = (text){s.at + bytes, s.n - bytes};
+    }
+    return s;
+}
+
+text rf_jinja_slice(text s, size_t first, size_t n)
+{
+    text begin = skip(s, first), rest = skip(begin, n);
+    return (text){begin.at, begin.n - rest.n};
+}
+
+/* --- Printing ----------------------------------------------------------------------------------- */
+
+void rf_jinja_add(job *j, buffer *b, text s)
+{
+    if (s.n == 0) {
+        return;
+    }
+    if (b->capacity - b->n < s.n) {
+        const size_t wanted = (b->n + s.n) * 2;
+        char *wider = rf_jinja_take(j, wanted);
+        if (b->n > 0) {
+            memcpy(wider, b->at, b->n);
+        }
+        *b = (buffer){wider, b->n, wanted};
+    }
+    memcpy(b->at + b->n, s.at, s.n);
+    b->n += s.n;
+}
+
+text rf_jinja_made(const buffer *b)
+{
+    return b->n > 0 ? (text){b->at, b->n} : TEXT("");
+}
+
+text rf_jinja_print(job *j, const char *format, ...)
+{
+    char small[512];
+    va_list rest;
+    va_start(rest, format);
+    int n = vsnprintf(small, sizeof small, format, rest);
+    va_end(rest);
+    size_t bytes = n < 0 ? 0 : (size_t)n < sizeof small ? (size_t)n : sizeof small - 1;
+    return (text){memcpy(rf_jinja_take(j, bytes + 1), small, bytes), bytes};
+}
+
+/* Python's repr of a float: the fewest digits that read back as the same number. */
+static text print_real(job *j, double x)
+{
+    char digits[40];
+    int precision;
+    if (isnan(x) || isinf(x)) {
+        return rf_jinja_print(j, "%s", isnan(x) ? "nan" : x > 0 ? "inf" : "-inf");
+    }
+    precision = rf_number_digits(x) - 1;
+    snprintf(digits, sizeof digits, "%.*e", precision, x);
+    int exponent = atoi(strchr(digits, 'e') + 1);
+    if (exponent < -4 ||
+        exponent >= 16) { /* both languages write two digits of exponent at least */
+        return rf_jinja_print(j, "%s", digits);
+    }
+    int decimals = precision > exponent ? precision - exponent : 0;
+    return rf_jinja_print(j, "%.*f%s", decimals, x, decimals == 0 ? ".0" : "");
+}
+
+/* Python's repr of a string. */
+static void add_repr(job *j, buffer *b, text s)
+{
+    const bool single = memchr(s.at, '\'', s.n) == NULL || memchr(s.at, '"', s.n) != NULL;
+    const text quote = single ? TEXT("'") : TEXT("\"");
+    rf_jinja_add(j, b, quote);
+    for (size_t i = 0; i < s.n; i++) {
+        const unsigned char c = (unsigned char)s.at[i];
+        static const char escaped[] = "\n\r\t\\";
+        const char *found = c != '\0' ? strchr(escaped, c) : NULL;
+        if (found != NULL) {
+            rf_jinja_add(j, b, rf_jinja_print(j, "\\%c", "nrt\\"[found - escaped]));
+        } else if (c < 0x20 || c == 0x7F) {
+            rf_jinja_add(j, b, rf_jinja_print(j, "\\x%02x", c));
+        } else {
+            rf_jinja_add(j, b, c == '\'' && single ? TEXT("\\'") : (text){s.at + i, 1});
+        }
+    }
+    rf_jinja_add(j, b, quote);
+}
+
+static void add_value(job *j, buffer *b, value v, bool repr)
+{
+    switch (v.kind) {
+    case UNDEFINED:
+        rf_jinja_add(j, b, repr ? TEXT("Undefined") : TEXT(""));
+        break;
+    case NONE:
+        rf_jinja_add(j, b, TEXT("None"));
+        break;
+    case BOOLEAN:
+        rf_jinja_add(j, b, v.b ? TEXT("True") : TEXT("False"));
+        break;
+    case INTEGER:
+        rf_jinja_add(j, b, rf_jinja_print(j, "%lld", (long long)v.i));
+        break;
+    case REAL:
+        rf_jinja_add(j, b, print_real(j, v.r));
+        break;
+    case STRING:
+        if (repr) {
+            add_repr(j, b, v.s);
+        } else {
+            rf_jinja_add(j, b, v.s);
+        }
+        break;
+    case LIST:
+        rf_jinja_enter(j);
+        rf_jinja_add(j, b, v.list->is_tuple ? TEXT("(") : TEXT("["));
+        for (size_t i = 0; i < v.list->n; i++) {
+            rf_jinja_add(j, b, i > 0 ? TEXT(", ") : TEXT(""));
+            add_value(j, b, v.list->item[i], true);
+        }
+        rf_jinja_add(j, b, !v.list->is_tuple ? TEXT("]") : v.list->n == 1 ? TEXT(",)") : TEXT(")"));
+        j->depth--;
+        break;
+    case DICT:
+        rf_jinja_enter(j);
+        rf_jinja_add(j, b, TEXT("{"));
+        for (size_t i = 0; i < v.dict->n; i++) {
+            rf_jinja_add(j, b, i > 0 ? TEXT(", ") : TEXT(""));
+            add_value(j, b, v.dict->pair[i].key, true);
+            rf_jinja_add(j, b, TEXT(": "));
+            add_value(j, b, v.dict->pair[i].value, true);
+        }
+        rf_jinja_add(j, b, TEXT("}"));
+        j->depth--;
+        break;
+    default:
+        rf_jinja_fail(j, "%s cannot be printed", rf_jinja_kind_name(v));
+    }
+}
+
+text rf_jinja_text(job *j, value v)
+{
+    buffer b = {0};
+    if (v.kind == STRING) {
+        return v.s;
+    }
+    add_value(j, &b, v, false);
+    return rf_jinja_made(&b);
+}
