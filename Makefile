@@ -30,6 +30,8 @@ PCRE2_CFLAGS     ?= $(call pkg,--cflags,libpcre2-8)
 PCRE2_LIBS       ?= $(call pkg,--libs,libpcre2-8)
 UTF8PROC_CFLAGS  ?= $(call pkg,--cflags,libutf8proc)
 UTF8PROC_LIBS    ?= $(call pkg,--libs,libutf8proc)
+LIBEDIT_CFLAGS   ?= $(call pkg,--cflags,libedit)
+LIBEDIT_LIBS     ?= $(call pkg,--libs,libedit)
 CRITERION_CFLAGS ?= $(call pkg,--cflags,criterion)
 CRITERION_LIBS   ?= $(call pkg,--libs,criterion)
 MPI_CFLAGS       ?= $(or $(call pkg,--cflags,ompi-c),$(shell $(MPICC) --showme:compile 2>/dev/null))
@@ -44,10 +46,10 @@ MPI_LIBS         ?= $(or $(call pkg,--libs,ompi-c),$(shell $(MPICC) --showme:lin
 once  = $(eval $(1) := $$(2))$($(1))
 check = $(if $($(1)_LIBS)$(filter-out file,$(origin $(1)_LIBS)),,$(error $(1) is missing: `make deps` \
         installs it on Debian and Ubuntu; elsewhere set $(1)_CFLAGS and $(1)_LIBS, see README.md))
-LIB_CFLAGS  = $(call once,LIB_CFLAGS,$(strip $(foreach l,HDF5 JANSSON YAML ZLIB PCRE2 UTF8PROC,$(call check,$l)) \
-              $(HDF5_CFLAGS) $(JANSSON_CFLAGS) $(YAML_CFLAGS) $(ZLIB_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS)))
+LIB_CFLAGS  = $(call once,LIB_CFLAGS,$(strip $(foreach l,HDF5 JANSSON YAML ZLIB PCRE2 UTF8PROC LIBEDIT,$(call check,$l)) \
+              $(HDF5_CFLAGS) $(JANSSON_CFLAGS) $(YAML_CFLAGS) $(ZLIB_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS) $(LIBEDIT_CFLAGS)))
 LIBS        = $(call once,LIBS,$(HDF5_LIBS) $(JANSSON_LIBS) $(YAML_LIBS) $(ZLIB_LIBS) $(PCRE2_LIBS) \
-              $(UTF8PROC_LIBS) $(if $(filter 0,$(CUDA)),,$(CUDA_LIBS)) -lm -lpthread)
+              $(UTF8PROC_LIBS) $(LIBEDIT_LIBS) $(if $(filter 0,$(CUDA)),,$(CUDA_LIBS)) -lm -lpthread)
 DIST_CFLAGS = $(call once,DIST_CFLAGS,$(if $(filter 0,$(MPI)),,$(call check,MPI)$(MPI_CFLAGS)))
 DIST_LIBS   = $(call once,DIST_LIBS,$(if $(filter 0,$(MPI)),,$(MPI_LIBS)))
 TEST_CFLAGS = $(call once,TEST_CFLAGS,$(call check,CRITERION)$(CRITERION_CFLAGS) $(DIST_CFLAGS))

@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "infer/questions.h"
 #include "infer/show.h"
+#include "infer/talk.h"
 #include "infer/trace.h"
 
 #include <inttypes.h>
@@ -56,7 +57,17 @@ static int stdout_failed(rf_error *err)
     return rf_error_set(err, RF_ERR, "cannot write to standard output: %m");
 }
 
-/* --- To a person: one prompt after the other -------------------------------------------------- */
+/* --- To a person: one prompt, or one after the other -------------------------------------------------- */
+
+void rf_answers_log(const rf_answer *answer)
+{
+    rf_log_info("%" PRId64 " tokens in %" PRId64 " forwards (%.2f tokens per forward), %.2f s%s",
+                answer->n, answer->forwards, tokens_per_forward(answer), answer->seconds,
+                answer->cancelled      ? "; stopped by Ctrl-C"
+                : answer->stop != NULL ? "; ended by --stop"
+                : answer->ended        ? ""
+                                       : "; stopped at decode.gen_length");
+}
 
 /* The text (which a live picture shows already), and how it came about. */
 static int print_answer(const answerer *a, const rf_answer *answer, rf_error *err)
@@ -74,12 +85,7 @@ static int print_answer(const answerer *a, const rf_answer *answer, rf_error *er
         return stdout_failed(err);
     }
     if (live || isatty(STDERR_FILENO)) {
-        rf_log_info("%" PRId64 " tokens in %" PRId64
-                    " forwards (%.2f tokens per forward), %.2f s%s",
-                    answer->n, answer->forwards, tokens_per_forward(answer), answer->seconds,
-                    answer->stop != NULL ? "; ended by --stop"
-                    : answer->ended      ? ""
-                                         : "; stopped at decode.gen_length");
+        rf_answers_log(answer);
     }
     return RF_OK;
 }
@@ -153,32 +159,15 @@ static int64_t longest_line(const answerer *a)
 
 static int run_lines(answerer *a, rf_error *err)
 {
-    bool terminal = isatty(STDIN_FILENO) != 0;
     char *line = NULL;
     size_t capacity = 0;
     int rc = prepare(a, longest_line(a), 1, err);
 
-    if (rc == RF_OK && terminal) {
-        rf_log_info("type a prompt, or end with Ctrl-D");
-    }
-    while (rc == RF_OK) {
-        if (terminal) {
-            fputs("> ", stderr);
-        }
-        if (getline(&line, &capacity, stdin) < 0) {
-            break;
-        }
+    while (rc == RF_OK && getline(&line, &capacity, stdin) >= 0) {
         line[strcspn(line, "\r\n")] = '\0';
         rc = line[0] != '\0' ? run_text(a, line, err) : RF_OK;
-        if (rc != RF_OK && terminal) {
-            rf_log_error(err);
-            rc = RF_OK;
-        }
     }
     free(line);
-    if (rc == RF_OK && terminal) {
-        fputc('\n', stderr);
-    }
     return rc == RF_OK && ferror(stdin)
                ? rf_error_set(err, RF_ERR, "cannot read standard input: %m")
                : rc;
@@ -328,9 +317,10 @@ out:
 int rf_answers_run(rf_loaded *loaded, const rf_answers_options *o, rf_error *err)
 {
     answerer a = {.options = o, .loaded = loaded};
-    int rc = o->prompts != NULL  ? run_file(&a, err)
-             : o->prompt != NULL ? run_text(&a, o->prompt, err)
-                                 : run_lines(&a, err);
+    int rc = o->prompts != NULL                              ? run_file(&a, err)
+             : o->prompt != NULL                             ? run_text(&a, o->prompt, err)
+             : isatty(STDIN_FILENO) && isatty(STDERR_FILENO) ? rf_talk_run(loaded, o, err)
+                                                             : run_lines(&a, err);
     rf_engine_free(a.engine);
     return rc == RF_OK && fflush(stdout) != 0 ? stdout_failed(err) : rc;
 }

@@ -14,7 +14,8 @@ typedef struct rf_answers_options {
     const char *prompts; /* a file of them; both NULL: the lines of standard input */
     const char *out;     /* for the answers of a file; NULL: stdout */
     int64_t limit;       /* of the file's prompts; 0: all */
-    int64_t max_prompt;  /* tokens of a line of standard input; 0: as many as fit, at most 1024 */
+    int64_t max_prompt;  /* tokens of a line of standard input, or of a conversation; 0: as many as
+                            fit, at most 1024, or 4096 */
     int64_t batch;       /* prompts of a file that are answered at once; 1 or more */
     int64_t n_threads;   /* 0: the cores that this process may use */
     int64_t pause_ms;    /* after each picture of --show on a terminal */
@@ -23,11 +24,16 @@ typedef struct rf_answers_options {
     const char *trace;   /* file for the record of the one prompt (trace.h); NULL: none */
     const char *const *stops; /* strings that end an answer (stop.h) */
     rf_decode_options decode;
+    char *const
+        *assignment; /* [n_assignments] settings of the command line, which are in `decode` */
+    int n_assignments;
 } rf_answers_options;
 
-/* Answers all prompts. `loaded` has its header read; the model is made here. On a terminal a bad
- * line is reported and the next one awaited. */
+/* Answers all prompts; where they would come from a terminal, holds a conversation (talk.h). `loaded`
+ * has its header read; the model is made here. */
 RF_MUST_CHECK int rf_answers_run(rf_loaded *loaded, const rf_answers_options *options,
                                  rf_error *err);
+/* Tells a person on stderr how an answer came about. */
+void rf_answers_log(const rf_answer *answer);
 
 #endif

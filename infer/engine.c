@@ -352,7 +352,7 @@ int rf_engine_take(rf_engine *e, const rf_request *request, int64_t number, rf_e
 
 static bool is_cancelled(const rf_seat *seat)
 {
-    return seat->cancel != NULL && *seat->cancel != 0;
+    return seat->cancel != NULL && atomic_load(seat->cancel);
 }
 
 /* Looks for stop strings in the tokens that have become fixed since the last pass. True: with token

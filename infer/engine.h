@@ -11,7 +11,7 @@
 #include "common/model/model.h"
 #include "infer/decode/decoder.h"
 
-#include <signal.h>
+#include <stdatomic.h>
 
 typedef struct rf_request {
     const int32_t *prompt; /* [n_prompt] outlives the request's answer */
@@ -23,9 +23,9 @@ typedef struct rf_request {
      * NULL: none. They outlive the answer. Decoding ends as soon as the string stands in what is
      * fixed from the beginning of the response on. */
     const char *const *stops;
-    /* Looked at between two passes: not 0 ends the answer with what is fixed so far. NULL: never.
-     * May be set by a signal handler, as may a flag of another request. */
-    const volatile sig_atomic_t *cancel;
+    /* Looked at between two passes: true ends the answer with what is fixed so far. Any thread may set
+     * it. NULL: never. */
+    const atomic_bool *cancel;
     const rf_decode_options *options; /* resolved; NULL: the engine's. Copied */
     rf_given *given; /* for rf_decoder_given, which judges this response: as long as gen_length. It
                         outlives the answer. NULL: none */
@@ -54,13 +54,13 @@ char *rf_answer_text(const rf_answer *answer, size_t *bytes, const rf_tokenizer 
 typedef struct rf_seat {
     rf_decode_options options; /* the sequence's */
     rf_sequence sequence;
-    rf_ids held;              /* tokens of the prompt; the slab holds the first sequence.n_held */
-    int64_t request;          /* its number; -1: the seat is free */
-    const char *const *stops; /* of the request */
-    const volatile sig_atomic_t *cancel; /* of the request */
-    int64_t n_searched;                  /* response tokens in which stop strings were looked for */
-    bool waits;                          /* for the head's answers */
-    double begin;                        /* rf_log_seconds() */
+    rf_ids held;               /* tokens of the prompt; the slab holds the first sequence.n_held */
+    int64_t request;           /* its number; -1: the seat is free */
+    const char *const *stops;  /* of the request */
+    const atomic_bool *cancel; /* of the request */
+    int64_t n_searched;        /* response tokens in which stop strings were looked for */
+    bool waits;                /* for the head's answers */
+    double begin;              /* rf_log_seconds() */
 } rf_seat;
 
 /* What an engine has room for. */

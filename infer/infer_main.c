@@ -22,8 +22,9 @@ static const rf_config_key *const key_tables[] = {rf_decode_keys, NULL};
 static const char usage[] =
     "usage: refusion-infer --model CHECKPOINT.h5|RUN_FOLDER [options] [decode.key=value ...]\n"
     "\n"
-    "Answers one prompt, a file of prompts, each line of standard input, or (on a terminal,\n"
-    "without a prompt) what you type.\n"
+    "Answers one prompt, a file of prompts, or each line of standard input. On a terminal without "
+    "a\n"
+    "prompt it is a conversation: /help there tells how to steer it.\n"
     "\n"
     "  --model FILE       checkpoint to decode with, or the folder of a run: its best checkpoint\n"
     "                     on validation, else its latest\n"
@@ -55,7 +56,7 @@ static const char usage[] =
     "--prompt\n"
     "  --pause MS         after each picture of --show on a terminal (default 120)\n"
     "  --max-prompt N     longest prompt in tokens where prompts come one by one (default: what\n"
-    "                     the model has room for, at most 1024)\n"
+    "                     the model has room for, at most 1024), or longest conversation (4096)\n"
     "  --threads N        default: the cores this process may use\n"
     "  -h, --help, --version\n"
     "\n"
@@ -159,6 +160,8 @@ static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error
         RF_TRY(rf_loaded_weights(&loaded->weights, o->weights, err));
     }
     RF_TRY(read_settings(o, loaded, assignment, n, err));
+    o->run.assignment = assignment;
+    o->run.n_assignments = n;
     return rf_answers_run(loaded, &o->run, err);
 }
 

@@ -6,6 +6,12 @@
 #include <string.h>
 #include <utf8proc.h>
 
+bool rf_unit_hides(int32_t c)
+{
+    return c < 32 || (c >= 127 && c < 160) || c == 0x2028 || c == 0x2029 ||
+           (c >= 0x202A && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069);
+}
+
 /* Text of a model may hold anything: nothing of it reaches the terminal as a control character. */
 static void set_text(rf_unit *u, const char *raw, size_t bytes)
 {
@@ -17,8 +23,7 @@ static void set_text(rf_unit *u, const char *raw, size_t bytes)
         if (c == '\n') {
             memcpy(u->text + used, "↵", 3);
             used += 3;
-        } else if (c < 32 || (c >= 127 && c < 160) || c == 0x2028 || c == 0x2029 ||
-                   (c >= 0x202A && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069)) {
+        } else if (rf_unit_hides(c)) {
             u->text[used++] = '?';
         } else {
             memcpy(u->text + used, raw + i, n);

@@ -16,6 +16,8 @@ typedef struct rf_unit {
  * characters where a token is a part of one. Line breaks are "↵", the end of text "■", other
  * control characters "?". Tokens behind the first may be -1: unknown. */
 void rf_unit_next(rf_unit *u, const rf_tokenizer *tokenizer, const int32_t *token, int64_t n);
+/* Could a terminal take this character for a command, or write what follows the other way round? */
+bool rf_unit_hides(int32_t character);
 /* What stands at response place i now: decided, a draft of a selected slot, or -1. */
 int32_t rf_unit_token(const rf_sequence *s, int64_t i);
 

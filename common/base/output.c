@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -299,6 +300,19 @@ int rf_output_clean(const char *path, rf_error *err)
 
 /* --- Signals ---------------------------------------------------------------------------------- */
 
+static bool (*_Atomic takes_signal)(int number);
+
+void rf_output_on_signal(bool (*takes)(int number))
+{
+    atomic_store(&takes_signal, takes);
+}
+
+static bool is_taken(int number)
+{
+    bool (*const takes)(int) = atomic_load(&takes_signal);
+    return takes != NULL && takes(number);
+}
+
 /* A thread that waits for the signals can call what a handler must not. It never gives the lock back,
  * so that nothing new is begun. Folders are removed more than once: another thread may put a file into
  * one while it is being emptied. */
@@ -306,7 +320,7 @@ static void *wait_for_signal(void *user)
 {
     sigset_t *set = user;
     int number = 0;
-    while (sigwait(set, &number) != 0) {
+    while (sigwait(set, &number) != 0 || is_taken(number)) {
     }
     pthread_mutex_lock(&lock);
     for (int tries = 0; tries < 3; tries++) {

@@ -39,5 +39,8 @@ void rf_output_remove(const char *path);
 /* For main, before other threads begin: TERM, HUP and INT (those that are not ignored) remove what is
  * remembered, and then end the program as they would have. */
 void rf_output_clean_on_signals(void);
+/* From now on each of these signals first calls this function, in a thread of its own. Where it returns
+ * true, that was all: the program goes on. NULL: none is called any more. */
+void rf_output_on_signal(bool (*takes)(int number));
 
 #endif

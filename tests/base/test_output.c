@@ -170,6 +170,39 @@ Test(output, nothing_is_left_by_a_signal)
     }
 }
 
+static int taken[2];
+
+static bool take_interrupt(int number)
+{
+    (void)!write(taken[1], &number, sizeof number);
+    return number == SIGINT;
+}
+
+/* What takes a signal sees all of them, and decides whether the program ends. */
+Test(output, a_signal_can_be_taken)
+{
+    int number = 0, status = 0;
+    cr_assert(pipe(taken) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        signal(SIGINT, SIG_DFL);
+        signal(SIGTERM, SIG_DFL);
+        rf_output_clean_on_signals();
+        rf_output_on_signal(take_interrupt);
+        for (int i = 0; i < 3; i++) {
+            kill(getpid(), i < 2 ? SIGINT : SIGTERM);
+            (void)!read(taken[0], &number, sizeof number);
+            if (number != (i < 2 ? SIGINT : SIGTERM)) {
+                _Exit(1);
+            }
+        }
+        pause();
+        _Exit(2);
+    }
+    cr_assert(waitpid(child, &status, 0) == child);
+    cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM, "status %x", status);
+}
+
 /* Folders of dead processes go as files do. */
 Test(output, left_over_folders_go)
 {

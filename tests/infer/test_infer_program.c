@@ -337,26 +337,3 @@ Test(infer_program, show_has_colours_on_a_terminal)
     unsetenv("NO_COLOR");
     free(answer);
 }
-
-Test(infer_program, interactive)
-{
-    static pty p;
-    char command[2048];
-    size_t at;
-
-    snprintf(command, sizeof command, "%s/refusion-infer --model model.h5 --max-prompt 10",
-             program_folder);
-    pty_run(&p, command, 20, 100);
-    pty_wait(&p, 0, "type a prompt");
-    pty_wait(&p, 0, "> ");
-    pty_type(&p, "hello\n");
-    pty_wait(&p, 0, "tokens per forward");
-    at = p.n;
-    pty_type(&p, "much too long for ten tokens\n"); /* reported, and not the end */
-    pty_wait(&p, at, "has 30 tokens");
-    at = p.n;
-    pty_type(&p, "world\n");
-    pty_wait(&p, at, "tokens per forward");
-    pty_type(&p, "\004");
-    cr_assert_eq(pty_end(&p), 0, "%s", p.output);
-}

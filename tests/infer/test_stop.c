@@ -111,7 +111,7 @@ typedef struct watcher {
     rf_stream stream;
     char text[4 * SHARP_POSITIONS]; /* its pieces */
     size_t bytes;
-    volatile sig_atomic_t cancel;
+    atomic_bool cancel;
 } watcher;
 
 static void take_piece(watcher *w, const rf_sequence *s, const rf_answer *answer)
@@ -135,7 +135,7 @@ static void watch(void *user, rf_event_kind kind, const rf_sequence *s)
     memcpy(w->fixed, s->token, (size_t)n * sizeof *w->fixed);
     w->n_fixed = n;
     if (++w->n_events == w->cancel_at) {
-        w->cancel = 1;
+        atomic_store(&w->cancel, true);
     }
 }
 
