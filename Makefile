@@ -81,7 +81,7 @@ ISA_avx512   := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -
 ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16 -mavx512vnni
 ISA_amx      := $(ISA_avx512bf16) -mamx-tile -mamx-bf16 -mamx-int8
 
-ROOMS    := common/base common/base/config common/kernels common/kernels/apart common/dist common/text common/text/jinja common/model common/store data/corpus data/convert \
+ROOMS    := common/base common/base/config common/base/manual common/kernels common/kernels/apart common/dist common/text common/text/jinja common/model common/store data/corpus data/convert \
             data/tasks data infer/decode infer/web infer infer/eval train/math train/run train
 PLAIN    := $(filter-out %_main.c common/dist/dist_mpi.c common/dist/dist_stub.c, $(wildcard $(ROOMS:%=%/*.c)))
 REF      := $(wildcard common/kernels/ref/*.c)

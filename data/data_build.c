@@ -4,7 +4,6 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/number.h"
-#include "common/base/options.h"
 #include "common/base/output.h"
 
 #include <inttypes.h>
@@ -16,47 +15,59 @@
 
 enum { MAX_JOBS = 256 };
 
-static const char usage[] =
-    "usage: refusion-data build [options] --out CORPUS.h5 FILE[:WEIGHT]...\n"
-    "\n"
-    "Tokenises files into a corpus for refusion-train. A file holds one JSON object a line:\n"
-    "  {\"query\": \"...\", \"response\": \"...\"}\n"
-    "  {\"messages\": [{\"role\": \"user\", \"content\": \"...\"}, ...]}   a sample for each "
-    "answer\n"
-    "  {\"text\": \"...\"}\n"
-    "(also ShareGPT, Alpaca, prompt/completion, question/answer: see data/README.md)\n"
-    "or is plain text, one document. gzip-compressed files are read directly; - is standard "
-    "input.\n"
-    "WEIGHT: how often a file's samples are seen in an epoch (1).\n"
-    "\n"
-    "  --out FILE              the corpus (required); appears only when complete\n"
-    "  --tokenizer NAME        byte (default)\n"
-    "  --valid-out FILE        a second corpus, held out, from one of:\n"
-    "  --valid-fraction F        this share of the records, drawn by --seed\n"
-    "  --valid FILE              this file; may be given several times\n"
-    "  --seed S                of the held-out split (0)\n"
-    "  --format FORMAT         auto (default), jsonl or text. auto: by the names .jsonl, .ndjson,\n"
-    "                          .json, .txt; else JSONL where the file begins with {\n"
-    "  --map FIELD=PATH        of records of another form: where in them a field is, as\n"
-    "                          query=input.text; several times. Then no other field is read\n"
-    "  --turns TURNS           of a conversation. each (default): each answer is a sample, what\n"
-    "                          precedes it the prompt; last: only the last answer is; all: one\n"
-    "                          sample with all answers trained (not for objective refusion)\n"
-    "  --split-paragraphs      plain text: a document for each paragraph, at blank lines\n"
-    "  --control-tokens        special tokens written out in messages are those tokens, as\n"
-    "                          Transformers reads them; else they are text, and counted\n"
-    "  --skip-bad              leave bad lines out and count them, instead of stopping\n"
-    "  --deflate               compress the corpus, for archives\n"
-    "  --jobs N                workers (all cores); the output does not depend on it\n";
-
 typedef struct request {
     rf_build_settings settings;
     rf_build_source *source;
     char **path; /* [n_sources], owned: names without weights */
-    const char *tokenizer;
-    rf_option_list map;
+    /* As the command line has them. */
+    const char *tokenizer, *fraction, *format, *turns;
+    rf_option_list map, valid;
+    int64_t seed;
     bool control_tokens;
 } request;
+
+static const char formats[] = "auto|jsonl|text"; /* as rf_format has them */
+static const char turns[] = "each|last|all";     /* as rf_turns has them */
+
+static const rf_option option_table[] = {
+    {"out", "FILE", "the corpus (required); appears only when complete", RF_OPTION_TEXT,
+     .at = offsetof(request, settings.out_path)},
+    {"tokenizer", "byte|FILE", "byte (default), a tokenizer.json, or a folder that holds one",
+     RF_OPTION_TEXT, .at = offsetof(request, tokenizer)},
+    {"valid-out", "FILE", "a second corpus, held out, from one of the next two", RF_OPTION_TEXT,
+     .at = offsetof(request, settings.held_out_path)},
+    {"valid-fraction", "F", "this share of the records, drawn by --seed", RF_OPTION_TEXT,
+     .at = offsetof(request, fraction)},
+    {"valid", "FILE", "this file; may be given several times", RF_OPTION_LIST,
+     .at = offsetof(request, valid)},
+    {"seed", "S", "of the held-out split (0)", RF_OPTION_INTEGER, .at = offsetof(request, seed),
+     .max = INT64_MAX},
+    {"format", formats,
+     "auto (default) goes by the names .jsonl, .ndjson, .json, .txt, else JSONL where the file "
+     "begins with {",
+     RF_OPTION_CHOICE, .at = offsetof(request, format)},
+    {"map", "FIELD=PATH",
+     "of records of another form: where in them a field is, as query=input.text; several times. "
+     "Then no other field is read",
+     RF_OPTION_LIST, .at = offsetof(request, map)},
+    {"turns", turns,
+     "of a conversation. each (default): each answer is a sample, what precedes it the prompt; "
+     "last: only the last answer is; all: one sample with all answers trained (not for objective "
+     "refusion)",
+     RF_OPTION_CHOICE, .at = offsetof(request, turns)},
+    {"split-paragraphs", NULL, "plain text: a document for each paragraph, at blank lines",
+     RF_OPTION_FLAG, .at = offsetof(request, settings.split_paragraphs)},
+    {"control-tokens", NULL,
+     "special tokens written out in messages are those tokens, as Transformers reads them; else "
+     "they are text, and counted",
+     RF_OPTION_FLAG, .at = offsetof(request, control_tokens)},
+    {"skip-bad", NULL, "leave bad lines out and count them, instead of stopping", RF_OPTION_FLAG,
+     .at = offsetof(request, settings.skip_bad)},
+    {"deflate", NULL, "compress the corpus, for archives", RF_OPTION_FLAG,
+     .at = offsetof(request, settings.deflate)},
+    {"jobs", "N", "workers (all cores); the output does not depend on it", RF_OPTION_INTEGER,
+     .at = offsetof(request, settings.n_jobs), .min = 1, .max = MAX_JOBS},
+    {0}};
 
 static int64_t count_cores(void)
 {
@@ -83,30 +94,6 @@ static int add_source(request *r, const char *text, bool held_out, rf_error *err
     *colon = '\0';
     source->weight = weight;
     return RF_OK;
-}
-
-static int parse_format(rf_format *out, const char *text, rf_error *err)
-{
-    static const char *const names[] = {"auto", "jsonl", "text"}; /* as rf_format has them */
-    for (int i = 0; i < 3; i++) {
-        if (strcmp(text, names[i]) == 0) {
-            *out = (rf_format)i;
-            return RF_OK;
-        }
-    }
-    return rf_error_set(err, RF_ERR_USAGE, "--format %s: must be auto, jsonl or text", text);
-}
-
-static int parse_turns(rf_turns *out, const char *text, rf_error *err)
-{
-    static const char *const names[] = {"each", "last", "all"}; /* as rf_turns has them */
-    for (int i = 0; i < 3; i++) {
-        if (strcmp(text, names[i]) == 0) {
-            *out = (rf_turns)i;
-            return RF_OK;
-        }
-    }
-    return rf_error_set(err, RF_ERR_USAGE, "--turns %s: must be each, last or all", text);
 }
 
 static int check_request(const request *r, int64_t n_train, rf_error *err)
@@ -136,38 +123,19 @@ static int check_request(const request *r, int64_t n_train, rf_error *err)
 static int parse(request *r, int argc, char **argv, rf_error *err)
 {
     rf_build_settings *s = &r->settings;
-    const char *fraction = NULL, *format = "auto", *turns = "each";
-    rf_option_list valid = {0};
-    rf_option_list *map = &r->map;
-    int64_t seed = 0;
     int first, rc;
-    const rf_option table[] = {{"out", RF_OPTION_TEXT, &s->out_path, 0, 0},
-                               {"tokenizer", RF_OPTION_TEXT, &r->tokenizer, 0, 0},
-                               {"valid-out", RF_OPTION_TEXT, &s->held_out_path, 0, 0},
-                               {"valid-fraction", RF_OPTION_TEXT, &fraction, 0, 0},
-                               {"valid", RF_OPTION_LIST, &valid, 0, 0},
-                               {"seed", RF_OPTION_INTEGER, &seed, 0, INT64_MAX},
-                               {"format", RF_OPTION_TEXT, &format, 0, 0},
-                               {"turns", RF_OPTION_TEXT, &turns, 0, 0},
-                               {"map", RF_OPTION_LIST, map, 0, 0},
-                               {"split-paragraphs", RF_OPTION_FLAG, &s->split_paragraphs, 0, 0},
-                               {"control-tokens", RF_OPTION_FLAG, &r->control_tokens, 0, 0},
-                               {"skip-bad", RF_OPTION_FLAG, &s->skip_bad, 0, 0},
-                               {"deflate", RF_OPTION_FLAG, &s->deflate, 0, 0},
-                               {"jobs", RF_OPTION_INTEGER, &s->n_jobs, 1, MAX_JOBS},
-                               {0}};
-    RF_TRY_OUT(rf_options_parse(&first, argc, argv, table, "see refusion-data help build", err));
-    s->seed = (uint64_t)seed;
-    RF_TRY_OUT(parse_format(&s->format, format, err));
-    RF_TRY_OUT(parse_turns(&s->turns, turns, err));
-    s->map = (rf_record_map){.entry = map->item, .n = map->n};
+    RF_TRY_OUT(rf_manual_parse(&first, r, argc, argv, &rf_data_build, err));
+    s->seed = (uint64_t)r->seed;
+    s->format = (rf_format)rf_options_choice(formats, r->format);
+    s->turns = (rf_turns)rf_options_choice(turns, r->turns);
+    s->map = (rf_record_map){.entry = r->map.item, .n = r->map.n};
     RF_TRY_OUT(rf_record_check_map(&s->map, err));
-    if (fraction != NULL) {
-        RF_TRY_OUT(rf_options_real(&s->held_out_fraction, fraction, "--valid-fraction", 1e-9,
+    if (r->fraction != NULL) {
+        RF_TRY_OUT(rf_options_real(&s->held_out_fraction, r->fraction, "--valid-fraction", 1e-9,
                                    1 - 1e-9, err));
     }
-    for (int i = 0; i < valid.n; i++) {
-        RF_TRY_OUT(add_source(r, valid.item[i], true, err));
+    for (int i = 0; i < r->valid.n; i++) {
+        RF_TRY_OUT(add_source(r, r->valid.item[i], true, err));
     }
     for (int i = first; i < argc; i++) {
         RF_TRY_OUT(add_source(r, argv[i], false, err));
@@ -176,7 +144,7 @@ static int parse(request *r, int argc, char **argv, rf_error *err)
     rc = rf_output_check((const char *[]){s->out_path, s->held_out_path}, 2,
                          (const char *[]){r->tokenizer}, 1, err); /* rf_build knows the sources */
 out:
-    free(valid.item);
+    free(r->valid.item);
     return rc;
 }
 
@@ -224,6 +192,8 @@ static void report(const rf_build_settings *s, const rf_build_statistics *statis
 static int run(int argc, char **argv, rf_error *err)
 {
     request r = {.tokenizer = "byte",
+                 .format = "auto",
+                 .turns = "each",
                  .settings = {.n_jobs = count_cores()},
                  .source = rf_alloc((size_t)argc, sizeof *r.source),
                  .path = rf_alloc((size_t)argc, sizeof *r.path)};
@@ -250,4 +220,21 @@ out:
     return rc;
 }
 
-const rf_data_command rf_data_build = {"build", "tokenise files into a corpus", usage, run};
+const rf_manual rf_data_build = {
+    .program = "refusion-data",
+    .command = "build",
+    .summary = "tokenise files into a corpus",
+    .synopsis = "refusion-data build [options] --out CORPUS.h5 FILE[:WEIGHT]...\n",
+    .text =
+        "Tokenises files into a corpus for refusion-train. A file holds one JSON object a line:\n"
+        "\n"
+        "  {\"query\": \"...\", \"response\": \"...\"}\n"
+        "  {\"messages\": [{\"role\": \"user\", \"content\": \"...\"}, ...]}\n"
+        "  {\"text\": \"...\"}\n"
+        "\n"
+        "(also ShareGPT, Alpaca, prompt/completion, question/answer: see data/README.md) or is\n"
+        "plain text, one document. Messages give a sample for each answer. gzip-compressed\n"
+        "files are read directly; - is standard input. WEIGHT: how often a file's samples are\n"
+        "seen in an epoch (1).\n",
+    .option = option_table,
+    .run = run};

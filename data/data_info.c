@@ -1,6 +1,5 @@
 #include "data/data_main.h"
 
-#include "common/base/options.h"
 #include "common/store/checkpoint.h"
 #include "data/corpus/corpus.h"
 
@@ -8,11 +7,14 @@
 #include <math.h>
 #include <string.h>
 
-static const char usage[] = "usage: refusion-data info [--verify] FILE.h5...\n"
-                            "\n"
-                            "Describes corpora and checkpoints.\n"
-                            "\n"
-                            "  --verify    also read everything and compare all checksums\n";
+typedef struct request {
+    bool verify;
+} request;
+
+static const rf_option option_table[] = {{"verify", NULL,
+                                          "also read everything and compare all checksums",
+                                          RF_OPTION_FLAG, .at = offsetof(request, verify)},
+                                         {0}};
 
 static void print_tokenizer(const rf_tokenizer *tokenizer)
 {
@@ -110,20 +112,23 @@ static int inspect_checkpoint(const char *path, bool verify, rf_error *err)
 
 static int run(int argc, char **argv, rf_error *err)
 {
-    static const char see[] = "see refusion-data help info";
-    bool verify = false;
+    request r = {0};
     int first;
-    const rf_option table[] = {{"verify", RF_OPTION_FLAG, &verify, 0, 0}, {0}};
-    RF_TRY(rf_options_parse(&first, argc, argv, table, see, err));
+    RF_TRY(rf_manual_parse(&first, &r, argc, argv, &rf_data_info, err));
     if (first == argc) {
-        return rf_error_set(err, RF_ERR_USAGE, "no file named: %s", see);
+        return rf_manual_missing(&rf_data_info, "FILE", err);
     }
     for (int i = first; i < argc; i++) {
-        RF_TRY(rf_corpus_is_checkpoint(argv[i]) ? inspect_checkpoint(argv[i], verify, err)
-                                                : inspect_corpus(argv[i], verify, err));
+        RF_TRY(rf_corpus_is_checkpoint(argv[i]) ? inspect_checkpoint(argv[i], r.verify, err)
+                                                : inspect_corpus(argv[i], r.verify, err));
     }
     return RF_OK;
 }
 
-const rf_data_command rf_data_info = {"info", "describe and verify corpora and checkpoints", usage,
-                                      run};
+const rf_manual rf_data_info = {.program = "refusion-data",
+                                .command = "info",
+                                .summary = "describe and verify corpora and checkpoints",
+                                .synopsis = "refusion-data info [--verify] FILE.h5...\n",
+                                .text = "Describes corpora, checkpoints and adapter files.\n",
+                                .option = option_table,
+                                .run = run};

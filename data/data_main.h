@@ -6,21 +6,14 @@
 #ifndef RF_DATA_DATA_MAIN_H
 #define RF_DATA_DATA_MAIN_H
 
-#include "common/base/error.h"
+#include "common/base/manual/manual.h"
 #include "data/corpus/build.h"
 
 #include <stdint.h>
 #include <stdio.h>
 
-typedef struct rf_data_command {
-    const char *name;
-    const char *summary;                              /* one line */
-    const char *usage;                                /* several, with the options */
-    int (*run)(int argc, char **argv, rf_error *err); /* argv[0] is the command's name */
-} rf_data_command;
-
-extern const rf_data_command rf_data_build, rf_data_synth, rf_data_info, rf_data_encode,
-    rf_data_decode, rf_data_render, rf_data_train_tokenizer;
+extern const rf_manual rf_data_build, rf_data_synth, rf_data_info, rf_data_encode, rf_data_decode,
+    rf_data_render, rf_data_train_tokenizer;
 
 /* Several lines about a corpus or a source. n_chars 0: unknown. */
 void rf_data_report(FILE *out, const rf_build_counts *counts);

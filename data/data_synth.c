@@ -3,7 +3,7 @@
 #include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
-#include "common/base/options.h"
+#include "common/base/nearest.h"
 #include "data/tasks/task.h"
 
 #include <errno.h>
@@ -17,32 +17,6 @@
 /* So many draws in a row that bring nothing new end --unique. */
 enum { MAX_REPEATS = 10000 };
 
-static const char usage[] =
-    "usage: refusion-data synth TASK --n N --out FILE.jsonl[.gz] [options]\n"
-    "\n"
-    "Writes generated questions with answers as {\"query\", \"response\"} lines. The same "
-    "arguments\n"
-    "give the same file.\n"
-    "\n"
-    "  --n N                   questions (required)\n"
-    "  --out FILE              required; compressed if it ends with .gz; - is standard output\n"
-    "  --seed S                0\n"
-    "  --unique                no question twice\n"
-    "  --skip K                leave out the first K of the questions: with --unique, a file "
-    "apart\n"
-    "                          from the one that --n K gave\n"
-    "  --option NAME=VALUE     parts, max (numbers), chain, pad (true or false)\n"
-    "\n"
-    "Tasks with their options:\n"
-    "  arithmetic   parts=4 sums of numbers up to max=99: \"12+30,7+5\" -> \"42,12\"\n"
-    "               chain=true: one sum of so many steps: \"12+30-7\" -> \"42,35\"\n"
-    "  sort         parts=6 numbers up to max=99: \"31,5,77\" -> \"5,31,77\"\n"
-    "  sudoku4      a 4x4 grid with parts=8 givens: \"1003001001303241\" -> \"1423231441323241\"\n"
-    "  sudoku9      a 9x9 grid with parts=40 givens, likewise\n"
-    "  countdown    parts=3 numbers up to max=100, target last:\n"
-    "               \"72,2,78,66\" -> \"72*2=144,144-78=66\"\n"
-    "pad=true (arithmetic, sort): leading zeros, so that all numbers have one width.\n";
-
 /* Questions seen, by hash: open addressing, 0 marks a free place. */
 typedef struct seen {
     uint64_t *hash;
@@ -55,12 +29,31 @@ typedef struct request {
     const char *out_path;
     int64_t n, skip, seed;
     bool unique;
+    rf_option_list settings; /* NAME=VALUE, of the task */
     /* While it runs. */
     seen seen;
     uint64_t index; /* of the next draw */
     gzFile out;
     rf_atomic file;
 } request;
+
+#define MOST ((int64_t)1 << 40)
+
+static const rf_option option_table[] = {
+    {"n", "N", "questions (required)", RF_OPTION_INTEGER, .at = offsetof(request, n), .min = 1,
+     .max = MOST},
+    {"out", "FILE", "required; compressed if it ends with .gz; - is standard output",
+     RF_OPTION_TEXT, .at = offsetof(request, out_path)},
+    {"seed", "S", "of the draws (0)", RF_OPTION_INTEGER, .at = offsetof(request, seed),
+     .max = INT64_MAX},
+    {"unique", NULL, "no question twice", RF_OPTION_FLAG, .at = offsetof(request, unique)},
+    {"skip", "K",
+     "leave out the first K of the questions: with --unique, a file apart from the one that --n K "
+     "gave",
+     RF_OPTION_INTEGER, .at = offsetof(request, skip), .max = MOST},
+    {"option", "NAME=VALUE", "parts, max (numbers), chain, pad (true or false)", RF_OPTION_LIST,
+     .at = offsetof(request, settings)},
+    {0}};
 
 static uint64_t hash_text(const char *text)
 {
@@ -198,49 +191,56 @@ static int set_option(rf_task_options *options, const char *text, rf_error *err)
                         "--option %s: must be parts=N, max=N, chain=true or pad=true", text);
 }
 
+/* The i-th task that can be generated, and a line on it. */
+static const char *task_word(int i, const char **help)
+{
+    for (const rf_task *const *task = rf_tasks; *task != NULL; task++) {
+        if ((*task)->generate != NULL && i-- == 0) {
+            *help = (*task)->help;
+            return (*task)->name;
+        }
+    }
+    return NULL;
+}
+
 static int find_task(request *r, const char *name, rf_error *err)
 {
-    r->task = rf_task_find(name);
-    if (r->task == NULL || r->task->generate == NULL) {
-        return rf_error_set(err, RF_ERR_USAGE,
-                            "%s: no task that can be generated: use arithmetic, sort, sudoku4, "
-                            "sudoku9 or countdown",
-                            name);
+    const char *known, *help;
+    char hint[RF_NEAREST_HINT];
+    rf_nearest nearest = rf_nearest_to(name, strlen(name));
+    for (int i = 0; (known = task_word(i, &help)) != NULL; i++) {
+        rf_nearest_try(&nearest, known, strlen(known));
+        if (strcmp(known, name) == 0) {
+            r->task = rf_task_find(name);
+            return RF_OK;
+        }
     }
-    return RF_OK;
+    return rf_error_set(err, RF_ERR_USAGE,
+                        "%s: no task that can be generated: %suse arithmetic, sort, sudoku4, "
+                        "sudoku9 or countdown",
+                        name, rf_nearest_hint(hint, &nearest, ""));
 }
 
 /* Task options come on top of the task's presets, wherever the name of the task stands. */
 static int parse(request *r, int argc, char **argv, rf_error *err)
 {
-    static const char see[] = "see refusion-data help synth";
-    const int64_t most = (int64_t)1 << 40;
-    rf_option_list task_options = {0};
     int first, rc;
-    const rf_option table[] = {{"n", RF_OPTION_INTEGER, &r->n, 1, most},
-                               {"out", RF_OPTION_TEXT, &r->out_path, 0, 0},
-                               {"seed", RF_OPTION_INTEGER, &r->seed, 0, INT64_MAX},
-                               {"unique", RF_OPTION_FLAG, &r->unique, 0, 0},
-                               {"skip", RF_OPTION_INTEGER, &r->skip, 0, most},
-                               {"option", RF_OPTION_LIST, &task_options, 0, 0},
-                               {0}};
-    RF_TRY_OUT(rf_options_parse(&first, argc, argv, table, see, err));
+    RF_TRY_OUT(rf_manual_parse(&first, r, argc, argv, &rf_data_synth, err));
     if (first != argc - 1) {
-        rc = rf_error_set(err, RF_ERR_USAGE, "name one task: %s", see);
+        rc = rf_error_set(err, RF_ERR_USAGE, "name one task: see refusion-data synth --help");
         goto out;
     }
     if (r->n == 0 || r->out_path == NULL) {
-        rc = rf_error_set(err, RF_ERR_USAGE, "%s is missing: %s",
-                          r->n == 0 ? "--n N" : "--out FILE", see);
+        rc = rf_manual_missing(&rf_data_synth, r->n == 0 ? "--n N" : "--out FILE", err);
         goto out;
     }
     RF_TRY_OUT(find_task(r, argv[first], err));
     r->options = r->task->preset;
-    for (int i = 0; i < task_options.n; i++) {
-        RF_TRY_OUT(set_option(&r->options, task_options.item[i], err));
+    for (int i = 0; i < r->settings.n; i++) {
+        RF_TRY_OUT(set_option(&r->options, r->settings.item[i], err));
     }
 out:
-    free(task_options.item);
+    free(r->settings.item);
     return rc;
 }
 
@@ -253,4 +253,24 @@ static int run(int argc, char **argv, rf_error *err)
     return rc;
 }
 
-const rf_data_command rf_data_synth = {"synth", "generate questions with answers", usage, run};
+const rf_manual rf_data_synth = {
+    .program = "refusion-data",
+    .command = "synth",
+    .summary = "generate questions with answers",
+    .synopsis = "refusion-data synth TASK --n N --out FILE.jsonl[.gz] [options]\n",
+    .text = "Writes generated questions with answers as {\"query\", \"response\"} lines. The same\n"
+            "arguments give the same file. Tasks with their settings (--option):\n"
+            "\n"
+            "  arithmetic   parts=4 sums of numbers up to max=99: \"12+30,7+5\" -> \"42,12\"\n"
+            "               chain=true: one sum of so many steps: \"12+30-7\" -> \"42,35\"\n"
+            "  sort         parts=6 numbers up to max=99: \"31,5,77\" -> \"5,31,77\"\n"
+            "  sudoku4      a 4x4 grid with parts=8 givens:\n"
+            "               \"1003001001303241\" -> \"1423231441323241\"\n"
+            "  sudoku9      a 9x9 grid with parts=40 givens, likewise\n"
+            "  countdown    parts=3 numbers up to max=100, target last:\n"
+            "               \"72,2,78,66\" -> \"72*2=144,144-78=66\"\n"
+            "\n"
+            "pad=true (arithmetic, sort): leading zeros, so that all numbers have one width.\n",
+    .option = option_table,
+    .word = task_word,
+    .run = run};

@@ -1,7 +1,6 @@
 #include "data/data_main.h"
 
 #include "common/base/lines.h"
-#include "common/base/options.h"
 #include "common/text/chat.h"
 #include "data/corpus/records.h"
 
@@ -13,40 +12,25 @@
 
 /* encode, decode and render: a JSON object a line from stdin, one a line to stdout. */
 
-#define TOKENIZERS                                                                                 \
-    "NAME is \"byte\" (the default), a\n"                                                          \
-    "tokenizer.json, or a folder that holds one.\n"
-
-static const char encode_usage[] =
-    "usage: refusion-data encode [--tokenizer NAME] < FILE\n"
-    "\n"
-    "{\"text\": \"...\"} lines become {\"ids\": [...]} lines. " TOKENIZERS
-    "Special tokens written out in a text are recognised as Hugging Face does, but for the mask\n"
-    "and the begin token; by the byte tokenizer none is.\n";
-static const char decode_usage[] =
-    "usage: refusion-data decode [--tokenizer NAME] [--skip-special] < FILE\n"
-    "\n"
-    "{\"ids\": [...]} lines become {\"text\": \"...\"} lines. Broken UTF-8 becomes U+FFFD, "
-    "unknown\n"
-    "ids vanish, special tokens are written as their names, or dropped with "
-    "--skip-special.\n" TOKENIZERS;
-static const char render_usage[] =
-    "usage: refusion-data render [--tokenizer NAME] < FILE\n"
-    "\n"
-    "{\"messages\": [{\"role\", \"content\"}, ...], \"tools\", \"add_generation_prompt\",\n"
-    "\"enable_thinking\", \"date_string\"} lines become {\"text\", \"ids\"} lines, in the form of "
-    "the\n"
-    "tokenizer's chat template. All but the messages may be missing. As in Transformers, the\n"
-    "generation prompt, at whose end the assistant begins to speak, is added only where\n"
-    "\"add_generation_prompt\" is true. The date of Llama-3.1 is 26 Jul 2024 if none is "
-    "given.\n" TOKENIZERS;
-
 typedef struct filter {
+    const char *name; /* of the tokenizer */
     rf_tokenizer *tokenizer;
     bool skip_special;
     /* One object in, one out (a new reference). */
     int (*convert)(json_t **out, const struct filter *filter, const json_t *in, rf_error *err);
 } filter;
+
+#define TOKENIZER                                                                                  \
+    {                                                                                              \
+        "tokenizer", "byte|FILE", "byte (default), a tokenizer.json, or a folder that holds one",  \
+            RF_OPTION_TEXT, .at = offsetof(filter, name)                                           \
+    }
+
+static const rf_option tokenizer_options[] = {TOKENIZER, {0}};
+static const rf_option decode_options[] = {TOKENIZER,
+                                           {"skip-special", NULL, "drop special tokens",
+                                            RF_OPTION_FLAG, .at = offsetof(filter, skip_special)},
+                                           {0}};
 
 static json_t *ids_to_json(const rf_ids *ids)
 {
@@ -168,23 +152,17 @@ static int convert_all(const filter *f, rf_error *err)
     return rc;
 }
 
-static int run(filter f, int argc, char **argv, rf_error *err)
+static int run(filter f, int argc, char **argv, const rf_manual *manual, rf_error *err)
 {
-    const char *name = "byte";
-    char see[64];
     int first;
-    const rf_option table[] = {{"skip-special", RF_OPTION_FLAG, &f.skip_special, 0, 0},
-                               {"tokenizer", RF_OPTION_TEXT, &name, 0, 0},
-                               {0}};
-    const rf_option *own = f.convert == decode ? table : table + 1;
-    snprintf(see, sizeof see, "see refusion-data help %s", argv[0]);
-    RF_TRY(rf_options_parse(&first, argc, argv, own, see, err));
+    f.name = "byte";
+    RF_TRY(rf_manual_parse(&first, &f, argc, argv, manual, err));
     if (first != argc) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "%s: no argument is expected: give the file as standard input",
                             argv[first]);
     }
-    RF_TRY(rf_tokenizer_load(&f.tokenizer, name, err));
+    RF_TRY(rf_tokenizer_load(&f.tokenizer, f.name, err));
     int rc = convert_all(&f, err);
     rf_tokenizer_free(f.tokenizer);
     return rc;
@@ -192,22 +170,51 @@ static int run(filter f, int argc, char **argv, rf_error *err)
 
 static int run_encode(int argc, char **argv, rf_error *err)
 {
-    return run((filter){.convert = encode}, argc, argv, err);
+    return run((filter){.convert = encode}, argc, argv, &rf_data_encode, err);
 }
 
 static int run_decode(int argc, char **argv, rf_error *err)
 {
-    return run((filter){.convert = decode}, argc, argv, err);
+    return run((filter){.convert = decode}, argc, argv, &rf_data_decode, err);
 }
 
 static int run_render(int argc, char **argv, rf_error *err)
 {
-    return run((filter){.convert = render}, argc, argv, err);
+    return run((filter){.convert = render}, argc, argv, &rf_data_render, err);
 }
 
-const rf_data_command rf_data_encode = {"encode", "text to token ids, JSON lines", encode_usage,
-                                        run_encode};
-const rf_data_command rf_data_decode = {"decode", "token ids to text, JSON lines", decode_usage,
-                                        run_decode};
-const rf_data_command rf_data_render = {"render", "messages to a prompt, JSON lines", render_usage,
-                                        run_render};
+const rf_manual rf_data_encode = {
+    .program = "refusion-data",
+    .command = "encode",
+    .summary = "text to token ids, JSON lines",
+    .synopsis = "refusion-data encode [--tokenizer NAME] < FILE\n",
+    .text =
+        "{\"text\": \"...\"} lines become {\"ids\": [...]} lines. Special tokens written out in a\n"
+        "text are recognised as Hugging Face does, but for the mask and the begin token; by the\n"
+        "byte tokenizer none is.\n",
+    .option = tokenizer_options,
+    .run = run_encode};
+const rf_manual rf_data_decode = {
+    .program = "refusion-data",
+    .command = "decode",
+    .summary = "token ids to text, JSON lines",
+    .synopsis = "refusion-data decode [--tokenizer NAME] [--skip-special] < FILE\n",
+    .text =
+        "{\"ids\": [...]} lines become {\"text\": \"...\"} lines. Broken UTF-8 becomes U+FFFD,\n"
+        "unknown ids vanish, special tokens are written as their names.\n",
+    .option = decode_options,
+    .run = run_decode};
+const rf_manual rf_data_render = {
+    .program = "refusion-data",
+    .command = "render",
+    .summary = "messages to a prompt, JSON lines",
+    .synopsis = "refusion-data render [--tokenizer NAME] < FILE\n",
+    .text = "{\"messages\": [{\"role\", \"content\"}, ...], \"tools\", \"add_generation_prompt\",\n"
+            "\"enable_thinking\", \"date_string\"} lines become {\"text\", \"ids\"} lines, in the "
+            "form\n"
+            "of the tokenizer's chat template. All but the messages may be missing. As in\n"
+            "Transformers, the generation prompt, at whose end the assistant begins to speak, is\n"
+            "added only where \"add_generation_prompt\" is true. The date of Llama-3.1 is\n"
+            "26 Jul 2024 if none is given.\n",
+    .option = tokenizer_options,
+    .run = run_render};

@@ -3,7 +3,6 @@
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
-#include "common/base/options.h"
 #include "common/base/output.h"
 #include "common/text/bpe_train.h"
 #include "data/corpus/portion.h"
@@ -17,23 +16,24 @@
 
 /* train-tokenizer: a byte-level BPE tokenizer from the files that a corpus will be built from. */
 
-static const char usage[] =
-    "usage: refusion-data train-tokenizer --out tokenizer.json [options] FILE...\n"
-    "\n"
-    "Makes a byte-level BPE tokenizer that Hugging Face's tokenizers read, too. A FILE is what\n"
-    "build takes: JSON lines (every text in them counts) or plain text, .gz or not.\n"
-    "\n"
-    "  --out FILE          where the tokenizer goes\n"
-    "  --vocab-size N      tokens, <|endoftext|> included (8192); loading adds two\n"
-    "  --min-count N       pairs seen less often are not merged (2)\n"
-    "  --jobs N            threads (all cores)\n";
-
 typedef struct request {
     const char *out;
     int64_t vocab_size, min_count;
     rf_build_settings settings;
     rf_build_source *source;
 } request;
+
+static const rf_option option_table[] = {
+    {"out", "FILE", "where the tokenizer goes (required)", RF_OPTION_TEXT,
+     .at = offsetof(request, out)},
+    {"vocab-size", "N", "tokens, <|endoftext|> included (8192); loading adds two",
+     RF_OPTION_INTEGER, .at = offsetof(request, vocab_size), .min = RF_BPE_TRAIN_MIN,
+     .max = 1 << 24},
+    {"min-count", "N", "pairs seen less often are not merged (2)", RF_OPTION_INTEGER,
+     .at = offsetof(request, min_count), .min = 1, .max = INT32_MAX},
+    {"jobs", "N", "threads (all cores)", RF_OPTION_INTEGER,
+     .at = offsetof(request, settings.n_jobs), .min = 1, .max = 1024},
+    {0}};
 
 /* --- Counting --------------------------------------------------------------------------------- */
 
@@ -185,20 +185,11 @@ out:
 
 static int parse(request *r, int argc, char **argv, rf_error *err)
 {
-    static const char see[] = "see refusion-data help train-tokenizer";
     int first;
-    const rf_option table[] = {
-        {"out", RF_OPTION_TEXT, &r->out, 0, 0},
-        {"vocab-size", RF_OPTION_INTEGER, &r->vocab_size, RF_BPE_TRAIN_MIN, 1 << 24},
-        {"min-count", RF_OPTION_INTEGER, &r->min_count, 1, INT32_MAX},
-        {"jobs", RF_OPTION_INTEGER, &r->settings.n_jobs, 1, 1024},
-        {0}};
-    RF_TRY(rf_options_parse(&first, argc, argv, table, see, err));
-    if (r->out == NULL) {
-        return rf_error_set(err, RF_ERR_USAGE, "--out FILE is missing: %s", see);
-    }
-    if (first == argc) {
-        return rf_error_set(err, RF_ERR_USAGE, "no files named: %s", see);
+    RF_TRY(rf_manual_parse(&first, r, argc, argv, &rf_data_train_tokenizer, err));
+    if (r->out == NULL || first == argc) {
+        return rf_manual_missing(&rf_data_train_tokenizer, r->out == NULL ? "--out FILE" : "FILE",
+                                 err);
     }
     for (int i = first; i < argc; i++) {
         r->source[r->settings.n_sources++] = (rf_build_source){.path = argv[i], .weight = 1};
@@ -220,5 +211,12 @@ static int run(int argc, char **argv, rf_error *err)
     return rc;
 }
 
-const rf_data_command rf_data_train_tokenizer = {"train-tokenizer",
-                                                 "make a byte-level BPE tokenizer", usage, run};
+const rf_manual rf_data_train_tokenizer = {
+    .program = "refusion-data",
+    .command = "train-tokenizer",
+    .summary = "make a byte-level BPE tokenizer",
+    .synopsis = "refusion-data train-tokenizer --out tokenizer.json [options] FILE...\n",
+    .text = "Makes a byte-level BPE tokenizer that Hugging Face's tokenizers read, too. A FILE is\n"
+            "what build takes: JSON lines (every text in them counts) or plain text, .gz or not.\n",
+    .option = option_table,
+    .run = run};

@@ -1,7 +1,7 @@
 /* refusion-infer: answers of a trained model. Runs without MPI. */
 #include "common/base/file.h"
 #include "common/base/log.h"
-#include "common/base/options.h"
+#include "common/base/manual/manual.h"
 #include "common/base/output.h"
 #include "infer/answers.h"
 #include "infer/decode/stop.h"
@@ -19,97 +19,78 @@ typedef struct options {
 
 static const rf_config_key *const key_tables[] = {rf_decode_keys, NULL};
 
-static const char usage[] =
-    "usage: refusion-infer --model CHECKPOINT.h5|RUN_FOLDER [options] [decode.key=value ...]\n"
-    "\n"
-    "Answers one prompt, a file of prompts, or each line of standard input. On a terminal without "
-    "a\n"
-    "prompt it is a conversation: /help there tells how to steer it.\n"
-    "\n"
-    "  --model FILE       checkpoint to decode with, or the folder of a run: its best checkpoint\n"
-    "                     on validation, else its latest\n"
-    "  --adapter FILE     adapters that were trained beside that checkpoint (lora.*), or\n"
-    "                     the folder of their run; as --model they find their base themselves\n"
-    "  --weights TYPE     f32 (default), bf16 (default of what was trained with\n"
-    "                     train.compute=bf16, where this machine multiplies bf16) or int8\n"
-    "                     (default of a quantized checkpoint): smaller and faster\n"
-    "  --backend NAME     auto (default: cuda where the program has it and finds a GPU), cpu, "
-    "cuda,\n"
-    "                     ref32 or ref64; one that is named is never replaced\n"
-    "  --prompt TEXT      one prompt: the answer goes to stdout\n"
-    "  --prompts FILE     JSON lines {\"query\"} or {\"messages\"}, .gz too: an answer a line,\n"
-    "                     "
-    "{\"text\",\"ids\",\"forwards\",\"places\",\"tokens_per_forward\",\"seconds\","
-    "\"ended\",\"stop\",\"too_long\"}\n"
-    "                     (too_long: it does not fit the model, and the others go on)\n"
-    "  --out FILE         answers of --prompts go here instead of stdout\n"
-    "  --limit N          only the first N prompts of the file\n"
-    "  --batch N          prompts of the file that are answered at once (default 8); answers do\n"
-    "                     not depend on it\n"
-    "  --stop STRING      an answer ends before this string, and nothing behind it is decoded; "
-    "may\n"
-    "                     be repeated\n"
-    "  --control-tokens   special tokens written out in prompts are those tokens, not text\n"
-    "  --raw              the prompt is the beginning of a plain text, not a question\n"
-    "  --show             paint which slot is filled when\n"
-    "  --trace FILE       JSON: what became of each place in every round of the answer to "
-    "--prompt\n"
-    "  --pause MS         after each picture of --show on a terminal (default 120)\n"
-    "  --max-prompt N     longest prompt in tokens where prompts come one by one (default: what\n"
-    "                     the model has room for, at most 1024), or longest conversation (4096)\n"
-    "  --threads N        default: the cores this process may use\n"
-    "  -h, --help, --version\n"
-    "\n"
-    "Settings (defaults: those of the run that trained the model):\n";
+static const rf_option option_table[] = {
+    {"model", "FILE",
+     "checkpoint to decode with, or the folder of a run: its best checkpoint on validation, else "
+     "its latest",
+     RF_OPTION_TEXT, .at = offsetof(options, model)},
+    {"adapter", "FILE",
+     "adapters that were trained beside that checkpoint (lora.*), or the folder of their run; as "
+     "--model they find their base themselves",
+     RF_OPTION_TEXT, .at = offsetof(options, adapter)},
+    {"weights", "f32|bf16|int8",
+     "f32 (default), bf16 (default of what was trained with train.compute=bf16, where this machine "
+     "multiplies bf16) or int8 (default of a quantized checkpoint): smaller and faster",
+     RF_OPTION_CHOICE, .at = offsetof(options, weights)},
+    {"backend", "auto|cpu|cuda|ref32|ref64",
+     "auto (default): cuda where the program has it and finds a GPU, else cpu; one that is named "
+     "is "
+     "never replaced",
+     RF_OPTION_CHOICE, .at = offsetof(options, backend)},
+    {"prompt", "TEXT", "one prompt: the answer goes to stdout", RF_OPTION_TEXT,
+     .at = offsetof(options, run.prompt)},
+    {"prompts", "FILE",
+     "JSON lines {\"query\"} or {\"messages\"}, .gz too: an answer a line, {\"text\", \"ids\", "
+     "\"forwards\", \"places\", \"tokens_per_forward\", \"seconds\", \"ended\", \"stop\", "
+     "\"too_long\"} (too_long: it does not fit the model, and the others go on)",
+     RF_OPTION_TEXT, .at = offsetof(options, run.prompts)},
+    {"out", "FILE", "answers of --prompts go here instead of stdout", RF_OPTION_TEXT,
+     .at = offsetof(options, run.out)},
+    {"limit", "N", "only the first N prompts of the file", RF_OPTION_INTEGER,
+     .at = offsetof(options, run.limit), .min = 1, .max = INT64_MAX},
+    {"batch", "N",
+     "prompts of the file that are answered at once (default 8); answers do not depend on it",
+     RF_OPTION_INTEGER, .at = offsetof(options, run.batch), .min = 1, .max = 4096},
+    {"stop", "STRING",
+     "an answer ends before this string, and nothing behind it is decoded; may be repeated",
+     RF_OPTION_LIST, .at = offsetof(options, stop)},
+    {"control-tokens", NULL, "special tokens written out in prompts are those tokens, not text",
+     RF_OPTION_FLAG, .at = offsetof(options, control_tokens)},
+    {"raw", NULL, "the prompt is the beginning of a plain text, not a question", RF_OPTION_FLAG,
+     .at = offsetof(options, run.raw)},
+    {"show", NULL, "paint which slot is filled when", RF_OPTION_FLAG,
+     .at = offsetof(options, run.show)},
+    {"trace", "FILE", "JSON: what became of each place in every round of the answer to --prompt",
+     RF_OPTION_TEXT, .at = offsetof(options, run.trace)},
+    {"pause", "MS", "after each picture of --show on a terminal (default 120)", RF_OPTION_INTEGER,
+     .at = offsetof(options, run.pause_ms), .min = 0, .max = 60000},
+    {"max-prompt", "N",
+     "longest prompt in tokens where prompts come one by one (default: what the model has room "
+     "for, at most 1024), or longest conversation (4096)",
+     RF_OPTION_INTEGER, .at = offsetof(options, run.max_prompt), .min = 1, .max = 1 << 20},
+    {"threads", "N", "default: the cores this process may use", RF_OPTION_INTEGER,
+     .at = offsetof(options, run.n_threads), .min = 1, .max = 4096},
+    {0}};
 
-static void print_usage(void)
-{
-    rf_config *config = rf_config_new(key_tables);
-    fputs(usage, stdout);
-    rf_config_help(config, stdout);
-    rf_config_free(config);
-}
+static const rf_manual manual = {
+    .program = "refusion-infer",
+    .summary = "answers of a trained model",
+    .synopsis =
+        "refusion-infer --model CHECKPOINT.h5|RUN_FOLDER [options] [decode.key=value ...]\n",
+    .text = "Answers one prompt, a file of prompts, or each line of standard input. On a terminal\n"
+            "without a prompt it is a conversation: /help there tells how to steer it.\n",
+    .option = option_table,
+    .key = key_tables,
+    .key_title = "Settings (defaults: those of the run that trained the model)"};
 
-/* *done: help or the version was asked for. *first: index of the assignments. */
-static int parse(options *o, int *first, int argc, char **argv, bool *done, rf_error *err)
+/* *first: index of the assignments. */
+static int parse(options *o, int *first, int argc, char **argv, rf_error *err)
 {
-    static const char see[] = "see refusion-infer --help";
     rf_answers_options *run = &o->run;
-    bool help = false, version = false;
-    const rf_option table[] = {{"model", RF_OPTION_TEXT, &o->model, 0, 0},
-                               {"adapter", RF_OPTION_TEXT, &o->adapter, 0, 0},
-                               {"weights", RF_OPTION_TEXT, &o->weights, 0, 0},
-                               {"backend", RF_OPTION_TEXT, &o->backend, 0, 0},
-                               {"prompt", RF_OPTION_TEXT, &run->prompt, 0, 0},
-                               {"prompts", RF_OPTION_TEXT, &run->prompts, 0, 0},
-                               {"out", RF_OPTION_TEXT, &run->out, 0, 0},
-                               {"limit", RF_OPTION_INTEGER, &run->limit, 1, INT64_MAX},
-                               {"batch", RF_OPTION_INTEGER, &run->batch, 1, 4096},
-                               {"stop", RF_OPTION_LIST, &o->stop, 0, 0},
-                               {"control-tokens", RF_OPTION_FLAG, &o->control_tokens, 0, 0},
-                               {"raw", RF_OPTION_FLAG, &run->raw, 0, 0},
-                               {"show", RF_OPTION_FLAG, &run->show, 0, 0},
-                               {"trace", RF_OPTION_TEXT, &run->trace, 0, 0},
-                               {"pause", RF_OPTION_INTEGER, &run->pause_ms, 0, 60000},
-                               {"max-prompt", RF_OPTION_INTEGER, &run->max_prompt, 1, 1 << 20},
-                               {"threads", RF_OPTION_INTEGER, &run->n_threads, 1, 4096},
-                               {"help", RF_OPTION_STOP, &help, 0, 0},
-                               {"version", RF_OPTION_STOP, &version, 0, 0},
-                               {0}};
-
     *o = (options){.run = {.batch = 8, .pause_ms = 120}};
-    RF_TRY(rf_options_parse(first, argc, argv, table, see, err));
-    *done = help || version;
-    if (help) {
-        print_usage();
-    } else if (version) {
-        printf("refusion-infer %s\n", RF_VERSION);
-    }
-    if (*done) {
-        return RF_OK;
-    }
+    RF_TRY(rf_manual_parse(first, o, argc, argv, &manual, err));
     if (o->model == NULL) {
-        return rf_error_set(err, RF_ERR_USAGE, "--model is missing: %s", see);
+        return rf_manual_missing(&manual, "--model", err);
     }
     if (run->prompt != NULL && run->prompts != NULL) {
         return rf_error_set(err, RF_ERR_USAGE,
@@ -169,14 +150,17 @@ int main(int argc, char **argv)
 {
     rf_error err = {0};
     rf_loaded loaded = {0};
-    options o;
-    bool done = false;
-    int first;
+    options o = {0};
+    bool answered;
+    int first = argc;
 
     rf_log_set_program("refusion-infer");
     rf_output_clean_on_signals();
-    int rc = parse(&o, &first, argc, argv, &done, &err);
-    if (rc == RF_OK && !done) {
+    int rc = rf_manual_answer(&answered, &manual, argc, argv, &err);
+    if (!answered) {
+        rc = parse(&o, &first, argc, argv, &err);
+    }
+    if (rc == RF_OK && !answered) {
         rc = run(&o, &loaded, argv + first, argc - first, &err);
     }
     rf_loaded_close(&loaded);

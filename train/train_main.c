@@ -1,6 +1,6 @@
 /* refusion-train: data-parallel training. Usage: --help. */
 #include "common/base/log.h"
-#include "common/base/options.h"
+#include "common/base/manual/manual.h"
 #include "train/loop.h"
 #include "train/plan.h"
 #include "train/run/signals.h"
@@ -16,48 +16,52 @@ typedef struct options {
     const char *resume_path; /* NULL: not given */
     rf_option_list change;   /* section.key=value */
     int64_t ranks;           /* to plan for; 0: those there are */
-    bool dry_run, folder, help, version;
+    bool dry_run, folder, print_config;
     int first; /* of the arguments behind the options: configuration file and settings */
 } options;
 
-static const char usage[] =
-    "Usage: refusion-train CONFIG.yaml [section.key=value ...] [--dry-run [--ranks N]]\n"
-    "                      [--resume auto|PATH|no] [--change KEY=VALUE]\n"
-    "       mpirun -n 2 refusion-train ...       or: train/launch.sh -n 2 CONFIG.yaml ...\n"
-    "\n"
-    "Trains a model on the corpora of data.train and keeps config.yaml, metrics.jsonl,\n"
-    "samples.jsonl and checkpoints in the run folder (log.dir).\n"
-    "\n"
-    "  --dry-run       checks everything, prints the plan of memory and disk, and stops\n"
-    "  --ranks N       with --dry-run: the plan of N ranks on this host, from one process\n"
-    "  --folder        prints the run folder, and stops\n"
-    "  --resume auto   goes on from the newest checkpoint of the run folder that verifies;\n"
-    "                  a folder without checkpoints begins\n"
-    "  --resume PATH   goes on from this checkpoint\n"
-    "  --change KEY=VALUE\n"
-    "                  with --resume: a setting of the run that is another from here on; may be\n"
-    "                  given several times, for the keys of which the list below says so\n"
-    "  -h, --help      this text and all keys\n"
-    "  --version       prints the version\n"
-    "\n"
-    "Exit status: 0 done, 1 permanent error, 2 wrong usage, 3 stopped on request after a\n"
-    "checkpoint, 4 diverged, 5 worth a retry.\n"
-    "\n"
-    "Keys:\n";
+static const rf_option option_table[] = {
+    {"dry-run", NULL, "checks everything, prints the plan of memory and disk, and stops",
+     RF_OPTION_FLAG, .at = offsetof(options, dry_run)},
+    {"ranks", "N", "with --dry-run: the plan of N ranks on this host, from one process",
+     RF_OPTION_INTEGER, .at = offsetof(options, ranks), .min = 1, .max = 1 << 20},
+    {"folder", NULL, "prints the run folder, and stops", RF_OPTION_FLAG,
+     .at = offsetof(options, folder)},
+    {"resume", "auto|PATH|no",
+     "auto goes on from the newest checkpoint of the run folder that verifies, and begins where "
+     "there is none; PATH from this checkpoint; no (default): begins",
+     RF_OPTION_TEXT, .at = offsetof(options, resume_path)},
+    {"change", "KEY=VALUE",
+     "with --resume: a setting of the run that is another from here on; may be given several "
+     "times, for the keys of which the list below says so",
+     RF_OPTION_LIST, .at = offsetof(options, change)},
+    {"print-config", NULL,
+     "prints the configuration as YAML, each key with what it is, its range, its default and where "
+     "its value comes from, and stops; without CONFIG.yaml: one to begin with",
+     RF_OPTION_FLAG, .at = offsetof(options, print_config)},
+    {0}};
+
+static const rf_manual manual = {
+    .program = "refusion-train",
+    .summary = "trains language models on the ranks of MPI",
+    .synopsis = "refusion-train CONFIG.yaml [section.key=value ...] [options]\n"
+                "mpirun -n 2 refusion-train ...       or: train/launch.sh -n 2 CONFIG.yaml ...\n",
+    .text = "Trains a model on the corpora of data.train and keeps config.yaml, metrics.jsonl,\n"
+            "samples.jsonl and checkpoints in the run folder (log.dir). train/launch.sh\n"
+            "(refusion-launch where it is installed) starts ranks so that Ctrl-C, SIGTERM and\n"
+            "Slurm's --signal save a checkpoint first.\n",
+    .option = option_table,
+    .key = rf_train_tables,
+    .key_title = "Keys",
+    .resumes = true,
+    .exit_status = "0 done, 1 permanent error, 2 wrong usage, 3 stopped on request after a "
+                   "checkpoint, 4 diverged, 5 worth a retry."};
 
 /* --- Command line ----------------------------------------------------------------------------- */
 
 static int parse(options *o, int argc, char **argv, rf_error *err)
 {
-    const rf_option table[] = {{"dry-run", RF_OPTION_FLAG, &o->dry_run, 0, 0},
-                               {"resume", RF_OPTION_TEXT, &o->resume_path, 0, 0},
-                               {"ranks", RF_OPTION_INTEGER, &o->ranks, 1, 1 << 20},
-                               {"folder", RF_OPTION_FLAG, &o->folder, 0, 0},
-                               {"change", RF_OPTION_LIST, &o->change, 0, 0},
-                               {"help", RF_OPTION_STOP, &o->help, 0, 0},
-                               {"version", RF_OPTION_STOP, &o->version, 0, 0},
-                               {0}};
-    RF_TRY(rf_options_parse(&o->first, argc, argv, table, "see refusion-train --help", err));
+    RF_TRY(rf_manual_parse(&o->first, o, argc, argv, &manual, err));
     if (o->ranks > 0 && !o->dry_run) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--ranks goes with --dry-run: mpirun -n starts ranks that train");
@@ -139,6 +143,19 @@ static int configure(rf_config *config, const options *o, int argc, char **argv,
     return set_folder(config, o->config_path, err);
 }
 
+/* What is known without data, and without other ranks. */
+static int print(rf_config *config, const options *o, int argc, char **argv, rf_error *err)
+{
+    RF_TRY(configure(config, o, argc, argv, err));
+    if (o->print_config) {
+        rf_config_print_commented(config, stdout);
+    } else {
+        puts(rf_config_string(config, "log.dir"));
+    }
+    return fflush(stdout) == 0 ? RF_OK
+                               : rf_error_set(err, RF_ERR, "cannot write to standard output: %m");
+}
+
 /* --- Running ---------------------------------------------------------------------------------- */
 
 static int dry_run(const rf_setup *s, rf_error *err)
@@ -209,21 +226,15 @@ int main(int argc, char **argv)
     rf_signals_install();
     rf_log_set_program("refusion-train");
     rf_config *config = rf_config_new(rf_train_tables);
-    int rc = parse(&o, argc, argv, &err);
-    if (rc == RF_OK && o.help) {
-        fputs(usage, stdout);
-        rf_config_help(config, stdout);
+    bool answered;
+    int rc = rf_manual_answer(&answered, &manual, argc, argv, &err);
+    if (answered) {
+        rf_log_error(&err);
         goto out;
     }
-    if (rc == RF_OK && o.version) {
-        printf("refusion-train %s\n", RF_VERSION);
-        goto out;
-    }
-    if (rc == RF_OK && o.folder) {
-        rc = configure(config, &o, argc, argv, &err);
-        if (rc == RF_OK) {
-            puts(rf_config_string(config, "log.dir"));
-        }
+    rc = parse(&o, argc, argv, &err);
+    if (rc == RF_OK && (o.print_config || o.folder)) {
+        rc = print(config, &o, argc, argv, &err);
         rf_log_error(&err);
         goto out;
     }

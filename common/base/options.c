@@ -6,96 +6,188 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIRST_CODE = 256 }; /* of the table's options: above any character */
+typedef struct line {
+    const rf_option *table;
+    const char *see;
+    char *into; /* the struct that is filled */
+    rf_error *err;
+} line;
 
-/* The error for an argument `at`, which may be a cluster of short options, at which getopt_long
- * stopped. code: what it returned, ':' for an option without its value, '?' for anything else. */
-static int refuse(int code, const char *at, const rf_option *table, const char *help, rf_error *err)
+/* --- Which option is it? ---------------------------------------------------------------------- */
+
+/* "--sise=3" is --size, mistyped; and so is "-size". */
+static int unknown(const line *l, const char *word)
 {
-    if (code == ':' || optopt >= FIRST_CODE) {
-        /* optopt is the option's own code where it was given a value that it does not take. */
-        return rf_error_set(err, RF_ERR_USAGE, "%.200s: %s: %s", at,
-                            code == ':' ? "needs a value" : "takes no value", help);
+    const char *name = word + strspn(word, "-");
+    const size_t bytes = strcspn(name, "=");
+    rf_nearest nearest = rf_nearest_to(name, bytes);
+    for (const rf_option *o = l->table; o->name != NULL && bytes > 1; o++) {
+        rf_nearest_try(&nearest, o->name, strlen(o->name));
     }
-    if (optopt != 0) {
-        return rf_error_set(err, RF_ERR_USAGE, "-%c: unknown option: %s", optopt, help);
-    }
-    const size_t bytes = strcspn(at + 2, "=");
-    int n_begin = 0; /* options that begin so: the word is short for several */
-    rf_nearest nearest = rf_nearest_to(at + 2, bytes);
-    for (; table->name != NULL; table++) {
-        n_begin += strncmp(table->name, at + 2, bytes) == 0;
-        rf_nearest_try(&nearest, table->name, strlen(table->name));
-    }
-    if (n_begin > 1) {
-        return rf_error_set(err, RF_ERR_USAGE, "%.200s: short for several options: %s", at, help);
+    for (int i = 0; i < 2 && bytes > 1; i++) { /* which every program has (manual.h) */
+        const char *name_of_all = i == 0 ? "help" : "version";
+        rf_nearest_try(&nearest, name_of_all, strlen(name_of_all));
     }
     char hint[RF_NEAREST_HINT];
-    return rf_error_set(err, RF_ERR_USAGE, "%.200s: unknown option: %s%s", at,
-                        rf_nearest_hint(hint, &nearest, "--"), help);
+    return rf_error_set(l->err, RF_ERR_USAGE, "%.200s: unknown option: %s%s", word,
+                        rf_nearest_hint(hint, &nearest, "--"), l->see);
 }
 
-static int take(const rf_option *option, const char *value, rf_error *err)
+/* The option that "--name" or "--name=value" means: by its name, or a beginning of no other. */
+static int find(const rf_option **out, const line *l, const char *word)
+{
+    const char *name = word + 2;
+    const size_t bytes = strcspn(name, "=");
+    int n_begin = 0;
+    if (word[1] != '-') {
+        return unknown(l, word);
+    }
+    for (const rf_option *o = l->table; o->name != NULL; o++) {
+        if (strncmp(o->name, name, bytes) != 0) {
+            continue;
+        }
+        *out = o;
+        if (o->name[bytes] == '\0') {
+            return RF_OK;
+        }
+        n_begin++;
+    }
+    return n_begin == 1  ? RF_OK
+           : n_begin > 1 ? rf_error_set(l->err, RF_ERR_USAGE,
+                                        "%.200s: short for several options: %s", word, l->see)
+                         : unknown(l, word);
+}
+
+/* --- Values ----------------------------------------------------------------------------------- */
+
+int rf_options_choice(const char *choices, const char *word)
+{
+    const size_t bytes = strlen(word);
+    for (int i = 0;; i++) {
+        const size_t n = strcspn(choices, "|");
+        if (n == bytes && memcmp(choices, word, n) == 0) {
+            return i;
+        }
+        if (choices[n] == '\0') {
+            return -1;
+        }
+        choices += n + 1;
+    }
+}
+
+/* Adds "a, b" to the list of what is possible. */
+static void list_choice(char *all, size_t size, rf_nearest *nearest, const char *name, size_t n)
+{
+    const size_t used = strlen(all);
+    snprintf(all + used, size - used, "%s%.*s", used > 0 ? ", " : "", (int)n, name);
+    rf_nearest_try(nearest, name, n);
+}
+
+static int take_choice(const line *l, const rf_option *o, const char *value)
+{
+    char all[1024] = "", hint[RF_NEAREST_HINT];
+    rf_nearest nearest = rf_nearest_to(value, strlen(value));
+    const char *name, *help;
+    *(const char **)(l->into + o->at) = value;
+    for (int i = 0; o->word != NULL && (name = o->word(i, &help)) != NULL; i++) {
+        if (strcmp(name, value) == 0) {
+            return RF_OK;
+        }
+        list_choice(all, sizeof all, &nearest, name, strlen(name));
+    }
+    if (rf_options_choice(o->argument, value) >= 0 && islower((unsigned char)value[0])) {
+        return RF_OK;
+    }
+    for (name = o->argument; *name != '\0'; name += strspn(name, "|")) {
+        const size_t n = strcspn(name, "|");
+        if (!isupper((unsigned char)name[0])) {
+            list_choice(all, sizeof all, &nearest, name, n);
+        }
+        name += n;
+    }
+    return rf_error_set(l->err, RF_ERR_USAGE, "--%s %.200s: must be one of %s: %s%s", o->name,
+                        value, all, rf_nearest_hint(hint, &nearest, ""), l->see);
+}
+
+static int take(const line *l, const rf_option *o, const char *value)
 {
     char name[64];
-    snprintf(name, sizeof name, "--%s", option->name);
-    switch (option->kind) {
+    void *at = l->into + o->at;
+    switch (o->kind) {
     case RF_OPTION_TEXT:
-        *(const char **)option->value = value;
+        *(const char **)at = value;
         return RF_OK;
+    case RF_OPTION_CHOICE:
+        return take_choice(l, o, value);
     case RF_OPTION_LIST: {
-        rf_option_list *list = option->value;
+        rf_option_list *list = at;
         list->item = rf_realloc(list->item, (size_t)list->n + 2, sizeof *list->item);
         list->item[list->n++] = value;
         list->item[list->n] = NULL;
         return RF_OK;
     }
     case RF_OPTION_INTEGER:
-        return rf_options_integer(option->value, value, name, option->min, option->max, err);
-    default:
-        *(bool *)option->value = true;
-        return RF_OK;
+        snprintf(name, sizeof name, "--%s", o->name);
+        return rf_options_integer(at, value, name, o->min, o->max, l->err);
+    case RF_OPTION_FLAG:
+        break;
     }
+    *(bool *)at = true;
+    return RF_OK;
 }
 
-int rf_options_parse(int *first, int argc, char **argv, const rf_option *table, const char *help,
-                     rf_error *err)
+/* --- Lines ------------------------------------------------------------------------------------ */
+
+/* One option that begins at *i, which is moved behind it. */
+static int read_option(const line *l, int *i, int argc, char **argv)
 {
-    int n = 0, code, rc = RF_OK;
-    while (table[n].name != NULL) {
-        n++;
+    const rf_option *option = NULL;
+    const char *word = argv[(*i)++], *value = strchr(word, '=');
+    RF_TRY(find(&option, l, word));
+    if (option->kind == RF_OPTION_FLAG) {
+        return value == NULL
+                   ? take(l, option, NULL)
+                   : rf_error_set(l->err, RF_ERR_USAGE, "%.200s: takes no value: %s", word, l->see);
     }
-    struct option *options = rf_alloc((size_t)n + 1, sizeof *options);
-    for (int i = 0; i < n; i++) {
-        bool has_value = table[i].kind != RF_OPTION_FLAG && table[i].kind != RF_OPTION_STOP;
-        options[i] = (struct option){.name = table[i].name,
-                                     .has_arg = has_value ? required_argument : no_argument,
-                                     .val = FIRST_CODE + i};
+    if (value == NULL && *i == argc) {
+        return rf_error_set(l->err, RF_ERR_USAGE, "%.200s: needs a value: %s", word, l->see);
     }
-    opterr = optind = 0; /* silent, and from the beginning */
-    while (rc == RF_OK && (code = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
-        for (int i = 0; i < n && code == 'h'; i++) { /* -h is --help, where there is one */
-            code = strcmp(table[i].name, "help") == 0 ? FIRST_CODE + i : code;
-        }
-        if (code < FIRST_CODE) {
-            const char *at = optind > 0 && optind <= argc ? argv[optind - 1] : "";
-            rc = refuse(code, at, table, help, err);
-            break;
-        }
-        rc = take(&table[code - FIRST_CODE], optarg, err);
-        if (table[code - FIRST_CODE].kind == RF_OPTION_STOP) {
-            break;
+    return take(l, option, value != NULL ? value + 1 : argv[(*i)++]);
+}
+
+int rf_options_parse(int *first, void *into, int argc, char **argv, const rf_option *table,
+                     const char *see, rf_error *err)
+{
+    const line l = {table, see, into, err};
+    char **other = rf_alloc((size_t)argc + 1, sizeof *other); /* words of no option */
+    int n_other = 0, n = 1, i = 1, rc = RF_OK;
+    while (i < argc && rc == RF_OK && strcmp(argv[i], "--") != 0) {
+        const int begin = i;
+        if (argv[i][0] == '-' && argv[i][1] != '\0') {
+            rc = read_option(&l, &i, argc, argv);
+            memmove(argv + n, argv + begin, (size_t)(i - begin) * sizeof *argv);
+            n += i - begin;
+        } else {
+            other[n_other++] = argv[i++];
         }
     }
-    *first = optind;
-    free(options);
+    if (rc == RF_OK && i < argc) { /* "--", and what stands behind it */
+        argv[n++] = argv[i++];
+        while (i < argc) {
+            other[n_other++] = argv[i++];
+        }
+    }
+    if (rc == RF_OK) {
+        memcpy(argv + n, other, (size_t)n_other * sizeof *argv);
+    }
+    *first = n;
+    free(other);
     return rc;
 }
 

@@ -253,6 +253,7 @@ int main(int argc, char **argv)
     rf_output_clean_on_signals();
     int rc = rf_command_parse(&o, &first, argc, argv, &done, &err);
     if (done) {
+        rf_log_error(&err);
         return rf_error_exit_status(rc);
     }
     /* All ranks have the same command line: they refuse it alike, and rank 0 speaks for them. */

@@ -42,23 +42,31 @@ Test(options, numbers)
 /* --- Tables ----------------------------------------------------------------------------------- */
 
 typedef struct given {
-    const char *name;
+    const char *name, *kind;
     int64_t size;
-    bool quick, help;
+    bool quick;
     rf_option_list items;
     int first;
 } given;
 
+static const char *kind_word(int i, const char **help)
+{
+    *help = "a kind";
+    return i == 0 ? "special" : NULL;
+}
+
 /* A command line of these words, up to NULL. */
 static int parse(given *g, const char *const *word)
 {
-    const rf_option options[] = {{"name", RF_OPTION_TEXT, &g->name, 0, 0},
-                                 {"sizes", RF_OPTION_INTEGER, &g->size, 1, 99},
-                                 {"size", RF_OPTION_INTEGER, &g->size, 1, 9},
-                                 {"quick", RF_OPTION_FLAG, &g->quick, 0, 0},
-                                 {"item", RF_OPTION_LIST, &g->items, 0, 0},
-                                 {"help", RF_OPTION_STOP, &g->help, 0, 0},
-                                 {0}};
+    static const rf_option options[] = {
+        {"name", "TEXT", "", RF_OPTION_TEXT, .at = offsetof(given, name)},
+        {"sizes", "N", "", RF_OPTION_INTEGER, .at = offsetof(given, size), .min = 1, .max = 99},
+        {"size", "N", "", RF_OPTION_INTEGER, .at = offsetof(given, size), .min = 1, .max = 9},
+        {"quick", NULL, "", RF_OPTION_FLAG, .at = offsetof(given, quick)},
+        {"item", "NAME", "", RF_OPTION_LIST, .at = offsetof(given, items)},
+        {"kind", "none|plain|KIND", "", RF_OPTION_CHOICE, .at = offsetof(given, kind),
+         .word = kind_word},
+        {0}};
     static char text[8][32];
     char *argv[9] = {text[0]};
     int argc = 1;
@@ -67,7 +75,7 @@ static int parse(given *g, const char *const *word)
     }
     err = (rf_error){0};
     *g = (given){0};
-    return rf_options_parse(&g->first, argc, argv, options, "see program --help", &err);
+    return rf_options_parse(&g->first, g, argc, argv, options, "see program --help", &err);
 }
 
 Test(options, of_a_table)
@@ -75,17 +83,16 @@ Test(options, of_a_table)
     given g;
     cr_assert(parse(&g, (const char *[]){"--size", "3", "--name=x", "--quick", "a=b", NULL}) ==
               RF_OK);
-    cr_assert(g.size == 3 && strcmp(g.name, "x") == 0 && g.quick && !g.help && g.first == 5);
+    cr_assert(g.size == 3 && strcmp(g.name, "x") == 0 && g.quick && g.first == 5);
     cr_assert(parse(&g, (const char *[]){"--size=3", "--size=4", NULL}) == RF_OK && g.size == 4 &&
               g.name == NULL && !g.quick && g.first == 3);
     cr_assert(parse(&g, (const char *[]){"--item=b", "--quick", "--item", "a", NULL}) == RF_OK);
     cr_assert(g.items.n == 2 && strcmp(g.items.item[0], "b") == 0 &&
               strcmp(g.items.item[1], "a") == 0);
     free(g.items.item);
-    cr_assert(parse(&g, (const char *[]){"--help", "--bogus", NULL}) == RF_OK && g.help);
     cr_assert(parse(&g, (const char *[]){"--size=10", NULL}) == RF_ERR_USAGE);
     says("--size 10: must be a whole number from 1 to 9");
-    cr_assert(parse(&g, (const char *[]){"--bogus", "--help", NULL}) == RF_ERR_USAGE && !g.help);
+    cr_assert(parse(&g, (const char *[]){"--bogus", NULL}) == RF_ERR_USAGE);
     says("--bogus: unknown");
     cr_assert(parse(&g, (const char *[]){"--name", NULL}) == RF_ERR_USAGE);
     says("--name: needs a value: see program --help");
@@ -101,7 +108,7 @@ Test(options, end_where_words_begin)
 Test(options, mistakes_are_named)
 {
     static const struct {
-        const char *word[3], *says;
+        const char *word[4], *says;
     } cases[] = {
         {{"--size", NULL}, "--size: needs a value: see program --help"},
         {{"--sise", "3", NULL}, "--sise: unknown option: did you mean --size? see program"},
@@ -110,7 +117,15 @@ Test(options, mistakes_are_named)
         {{"--si", "3", NULL}, "--si: short for several options: see program --help"},
         {{"--quick=3", NULL}, "--quick=3: takes no value"},
         {{"-x", NULL}, "-x: unknown option: see program --help"},
-        {{"-zx", NULL}, "-z: unknown option: see program --help"},
+        {{"-zx", NULL}, "-zx: unknown option: see program --help"},
+        {{"-size=3", NULL}, "-size=3: unknown option: did you mean --size? see program"},
+        {{"a", "-quik", "b"}, "-quik: unknown option: did you mean --quick? see program"},
+        {{"--hepl", NULL}, "--hepl: unknown option: did you mean --help? see program"},
+        {{"--kind", "plian", NULL},
+         "--kind plian: must be one of special, none, plain: did you mean plain? see program"},
+        {{"--kind", "KIND", NULL}, "--kind KIND: must be one of special, none, plain: "},
+        {{"--kind=spezial", NULL}, "did you mean special?"},
+        {{"--kind=", NULL}, "--kind : must be one of"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         given g;
@@ -119,14 +134,38 @@ Test(options, mistakes_are_named)
     }
 }
 
-Test(options, h_is_help_where_there_is_one)
+Test(options, choices)
 {
     given g;
-    cr_assert(parse(&g, (const char *const[]){"--quick", "-h", "--nothing", NULL}) == RF_OK);
-    cr_assert(g.help && g.quick);
-    cr_assert(parse(&g, (const char *const[]){"-x", NULL}) == RF_ERR_USAGE);
-    static const rf_option none[] = {{0}};
-    char name[] = "program", h[] = "-h", *argv[] = {name, h, NULL};
-    int first;
-    cr_assert(rf_options_parse(&first, 2, argv, none, "see it", &err) == RF_ERR_USAGE);
+    static const char *const kinds[] = {"none", "plain", "special"};
+    for (size_t i = 0; i < 3; i++) {
+        cr_assert(parse(&g, (const char *const[]){"--kind", kinds[i], NULL}) == RF_OK);
+        cr_assert_str_eq(g.kind, kinds[i]);
+    }
+    cr_assert(rf_options_choice("each|last|all", "each") == 0);
+    cr_assert(rf_options_choice("each|last|all", "all") == 2);
+    cr_assert(rf_options_choice("each|last|all", "las") == -1);
+    cr_assert(rf_options_choice("each|last|all", "") == -1);
+}
+
+/* Options may stand anywhere; other words keep their order. */
+Test(options, other_words_go_behind)
+{
+    char text[][8] = {"p", "a", "--si=3", "b", "--quick", "-", "--", "--name", "c"};
+    enum { N = sizeof text / sizeof *text };
+    const rf_option table[] = {
+        {"size", "N", "", RF_OPTION_INTEGER, .at = offsetof(given, size), .min = 1, .max = 9},
+        {"quick", NULL, "", RF_OPTION_FLAG, .at = offsetof(given, quick)},
+        {0}};
+    char *argv[N + 1] = {NULL};
+    given g = {0};
+    for (int i = 0; i < N; i++) {
+        argv[i] = text[i];
+    }
+    cr_assert(rf_options_parse(&g.first, &g, N, argv, table, "see", &err) == RF_OK);
+    static const char *const expected[] = {"a", "b", "-", "--name", "c"};
+    cr_assert(g.size == 3 && g.quick && g.first == N - 5);
+    for (int i = 0; i < 5; i++) {
+        cr_assert_str_eq(argv[g.first + i], expected[i]);
+    }
 }

@@ -16,7 +16,7 @@ Test(data_program, help_and_version)
     const char *names[] = {"build", "synth", "info", "encode", "decode", "render"};
     for (int i = 0; i < 6; i++) {
         char expected[100];
-        snprintf(expected, sizeof expected, "usage: refusion-data %s", names[i]);
+        snprintf(expected, sizeof expected, "Usage: refusion-data %s", names[i]);
         ASSERT_RUNS("help %s", names[i]);
         cr_assert_eq(strncmp(program_output, expected, strlen(expected)), 0);
         cr_assert_str_empty(program_messages);
@@ -55,7 +55,7 @@ Test(data_program, wrong_usage_is_2)
     ASSERT_FAILS(2, "--jobs 0", "build --out c.h5 a.jsonl --jobs 0");
     ASSERT_FAILS(2, "--jobs x", "build --out c.h5 a.jsonl --jobs x");
     ASSERT_FAILS(2, "--seed -1", "build --out c.h5 a.jsonl --seed -1");
-    ASSERT_FAILS(2, "--turns most: must be each, last or all",
+    ASSERT_FAILS(2, "--turns most: must be one of each, last, all",
                  "build --out c.h5 a.jsonl --turns most");
     ASSERT_FAILS(2, "--format yaml", "build --out c.h5 a.jsonl --format yaml");
     ASSERT_FAILS(2, "weight", "build --out c.h5 a.jsonl:0");
@@ -74,7 +74,7 @@ Test(data_program, wrong_usage_is_2)
     ASSERT_FAILS(2, "parts", "synth sort --n 5 --out a --option parts=0");
     ASSERT_FAILS(2, "chain", "synth sort --n 5 --out a --option chain=true");
     ASSERT_FAILS(2, "true or false", "synth sort --n 5 --out a --option pad=yes");
-    ASSERT_FAILS(2, "no file", "info");
+    ASSERT_FAILS(2, "FILE is missing", "info");
     ASSERT_FAILS(2, "standard input", "encode a.jsonl");
     cr_assert_eq(count_files(), 1);
 }

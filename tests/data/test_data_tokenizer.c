@@ -163,7 +163,7 @@ Test(data_tokenizer, train_tokenizer_refuses)
 {
     put_text("t.jsonl", "{\"text\": \"a\"}\n{\"text\": }\n");
     ASSERT_FAILS(2, "--out FILE is missing", "train-tokenizer t.jsonl");
-    ASSERT_FAILS(2, "no files named", "train-tokenizer --out a.json");
+    ASSERT_FAILS(2, "FILE is missing", "train-tokenizer --out a.json");
     ASSERT_FAILS(2, "--vocab-size", "train-tokenizer --out a.json --vocab-size 3 t.jsonl");
     ASSERT_FAILS(2, "--jobs", "train-tokenizer --out a.json --jobs 0 t.jsonl");
     ASSERT_FAILS(1, "none.jsonl", "train-tokenizer --out a.json none.jsonl");

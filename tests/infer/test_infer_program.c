@@ -110,8 +110,8 @@ Test(infer_program, kinds_of_weights)
     program_runs(INFER "--prompt hello --weights bf16", 0);
     program_runs(INFER "--prompt hello --weights int8", 0);
     cr_assert(program_count_lines(program_output) == 1);
-    program_refuses(INFER "--prompt hello --weights int4", 2, "must be f32, bf16 or int8");
-    program_refuses(INFER "--prompt hello --weights rows", 2, "must be f32, bf16 or int8");
+    program_refuses(INFER "--prompt hello --weights int4", 2, "must be one of f32, bf16, int8");
+    program_refuses(INFER "--prompt hello --weights rows", 2, "must be one of f32, bf16, int8");
     free(first);
 }
 
@@ -123,7 +123,7 @@ Test(infer_program, backends)
     cr_assert(strstr(program_messages, "ref64, ") != NULL, "%s", program_messages);
     program_runs("RF_BACKEND=ref32 " INFER "--prompt hello --backend auto", 0);
     cr_assert(strstr(program_messages, "ref32, ") != NULL, "%s", program_messages);
-    program_refuses(INFER "--prompt hello --backend gpu", 2, "backend gpu is unknown");
+    program_refuses(INFER "--prompt hello --backend gpu", 2, "--backend gpu: must be one of auto, cpu, cuda, ref32, ref64");
     if (rf_backend_choose(&cuda, "cuda", NULL) != RF_OK) {
         program_refuses(INFER "--prompt hello --backend cuda", RF_HAS_CUDA ? 1 : 2,
                         RF_HAS_CUDA ? "choose the backend cpu" : "make CUDA=1");

@@ -53,6 +53,24 @@ Test(train_errors, help_and_version)
     tiny_says("refusion-train ");
 }
 
+/* What --print-config prints is a configuration: the same one. */
+Test(train_errors, printed_configuration_reads_back)
+{
+    cr_assert(
+        tiny_shell("set -e\n"
+                   "\"$TRAIN\" tiny.yaml optim.lr=1e-4 data.train=a.h5,b.h5 log.dir='a \"b' "
+                   "--print-config >once.yaml\n"
+                   "\"$TRAIN\" once.yaml --print-config >twice.yaml\n"
+                   "grep -q '  lr: 0.0001  # command line' once.yaml\n"
+                   "grep -q '  # number from 0 to .*; default .*; --change' once.yaml\n"
+                   "grep -q '# tiny.yaml:[0-9]*:' once.yaml\n"
+                   "grep -q 'once.yaml:[0-9]*:' twice.yaml\n"
+                   "for file in once twice; do sed '/^  #/!s/  # .*//' $file.yaml >$file; done\n"
+                   "cmp once twice\n"
+                   "\"$TRAIN\" --print-config | grep -q '  steps: '") == 0,
+        "%s", program_output);
+}
+
 /* Every file of configs/ is one that runs, given corpora and, where it fine-tunes, sizes of its own. */
 Test(train_errors, ready_configurations_hold)
 {

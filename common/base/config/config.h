@@ -12,6 +12,7 @@
 #include "common/base/error.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -76,8 +77,17 @@ unsigned rf_config_flags(const rf_config *config, const char *name);
 void rf_config_print(const rf_config *config, FILE *out, bool with_origins);
 /* The same into memory; the caller frees it. */
 char *rf_config_text(const rf_config *config, bool with_origins);
-/* Every key with type, range, default and help, for --help. */
-void rf_config_help(const rf_config *config, FILE *out);
+/* Every key, section by section, though several tables may add to one. is_first: of its section. */
+void rf_config_each(const rf_config *config,
+                    void (*each)(void *to, const rf_config_key *key, bool is_first), void *to);
+/* "integer from 1 to 8; default 4", "one of none, block; default none; may change on resume": the
+ * last part only with `resumes`, of a program that goes on with runs. */
+void rf_config_describe(char *out, size_t size, const rf_config_key *key, bool resumes);
+/* Every key with help and description, for --help. */
+void rf_config_help(const rf_config *config, FILE *out, bool resumes);
+/* A configuration to begin with: as rf_config_print with origins, help and description above each
+ * key. */
+void rf_config_print_commented(const rf_config *config, FILE *out);
 /* Names one key that differs between two configurations of the same tables, is not marked
  * RF_KEY_MAY_CHANGE and none of those in `except` [n], "section.key" or an assignment to it; or
  * NULL. */

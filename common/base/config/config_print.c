@@ -84,10 +84,9 @@ static bool is_in_section(const rf_config_entry *entry, const char *name, size_t
     return strncmp(entry->key->name, name, bytes) == 0 && entry->key->name[bytes] == '.';
 }
 
-/* Calls for every entry, section by section: several tables may add to one section. head: called
- * before the first entry of each. */
-static void for_each(const rf_config *config, FILE *out, void (*head)(FILE *, const char *, size_t),
-                     void (*body)(FILE *, const rf_config_entry *, bool), bool flag)
+/* Calls for every entry, section by section. */
+static void for_each(const rf_config *config,
+                     void (*each)(void *to, const rf_config_entry *entry, bool is_first), void *to)
 {
     for (int i = 0; i < config->n_entries; i++) {
         const char *name = config->entries[i].key->name;
@@ -96,33 +95,66 @@ static void for_each(const rf_config *config, FILE *out, void (*head)(FILE *, co
         if (rf_config_has_section(&before, name, bytes)) {
             continue;
         }
-        head(out, name, bytes);
         for (int j = i; j < config->n_entries; j++) {
             if (is_in_section(&config->entries[j], name, bytes)) {
-                body(out, &config->entries[j], flag);
+                each(to, &config->entries[j], i == j);
             }
         }
     }
 }
 
-static void print_section(FILE *out, const char *name, size_t bytes)
+typedef struct each_key {
+    void (*each)(void *to, const rf_config_key *key, bool is_first);
+    void *to;
+} each_key;
+
+static void call_with_key(void *to, const rf_config_entry *entry, bool is_first)
 {
-    fprintf(out, "%.*s:\n", (int)bytes, name);
+    const each_key *call = to;
+    call->each(call->to, entry->key, is_first);
 }
 
-static void print_entry(FILE *out, const rf_config_entry *entry, bool with_origin)
+void rf_config_each(const rf_config *config,
+                    void (*each)(void *to, const rf_config_key *key, bool is_first), void *to)
 {
-    fprintf(out, "  %s: ", strchr(entry->key->name, '.') + 1);
-    print_value(out, entry);
-    if (with_origin) {
-        print_origin(out, entry);
+    for_each(config, call_with_key, &(each_key){each, to});
+}
+
+/* --- YAML ------------------------------------------------------------------------------------- */
+
+typedef struct printer {
+    FILE *out;
+    bool origins, comments;
+} printer;
+
+static void print_entry(void *to, const rf_config_entry *entry, bool is_first)
+{
+    const printer *p = to;
+    const char *name = entry->key->name;
+    char text[1024];
+    if (is_first) {
+        fprintf(p->out, "%.*s:\n", (int)strcspn(name, "."), name);
     }
-    fputc('\n', out);
+    if (p->comments) {
+        rf_config_describe(text, sizeof text, entry->key, true);
+        fprintf(p->out, "%s  # %s\n  # %s\n", is_first ? "" : "\n", entry->key->help, text);
+    }
+    fprintf(p->out, "  %s: ", strchr(name, '.') + 1);
+    print_value(p->out, entry);
+    if (p->origins) {
+        print_origin(p->out, entry);
+    }
+    fputc('\n', p->out);
 }
 
 void rf_config_print(const rf_config *config, FILE *out, bool with_origins)
 {
-    for_each(config, out, print_section, print_entry, with_origins);
+    for_each(config, print_entry, &(printer){out, with_origins, false});
+}
+
+void rf_config_print_commented(const rf_config *config, FILE *out)
+{
+    for_each(config, print_entry, &(printer){out, true, true});
 }
 
 char *rf_config_text(const rf_config *config, bool with_origins)
@@ -137,25 +169,36 @@ char *rf_config_text(const rf_config *config, bool with_origins)
     return text;
 }
 
-static void help_section(FILE *out, const char *name, size_t bytes)
+/* --- Help ------------------------------------------------------------------------------------- */
+
+void rf_config_describe(char *out, size_t size, const rf_config_key *key, bool resumes)
 {
-    fprintf(out, "\n%.*s\n", (int)bytes, name);
+    rf_config_describe_type(out, size, key);
+    const size_t n = strlen(out);
+    snprintf(out + n, size - n, "; default %s%s", key->preset[0] != '\0' ? key->preset : "empty",
+             !resumes                                ? ""
+             : (key->flags & RF_KEY_MAY_CHANGE) != 0 ? "; may change on resume"
+             : (key->flags & RF_KEY_ON_REQUEST) != 0 ? "; --change changes it on resume"
+                                                     : "");
 }
 
-static void help_entry(FILE *out, const rf_config_entry *entry, bool unused)
+typedef struct helper {
+    FILE *out;
+    bool resumes;
+} helper;
+
+static void help_key(void *to, const rf_config_key *key, bool is_first)
 {
-    (void)unused;
-    char wanted[512];
-    rf_config_describe(wanted, sizeof wanted, entry->key);
-    const char *preset = entry->key->preset;
-    fprintf(out, "  %-28s %s\n  %-28s %s; default %s%s\n", entry->key->name, entry->key->help, "",
-            wanted, preset[0] != '\0' ? preset : "empty",
-            (entry->key->flags & RF_KEY_MAY_CHANGE) != 0   ? "; may change on resume"
-            : (entry->key->flags & RF_KEY_ON_REQUEST) != 0 ? "; --change changes it on resume"
-                                                           : "");
+    const helper *h = to;
+    char text[1024];
+    if (is_first) {
+        fprintf(h->out, "\n%.*s\n", (int)strcspn(key->name, "."), key->name);
+    }
+    rf_config_describe(text, sizeof text, key, h->resumes);
+    fprintf(h->out, "  %-28s %s\n  %-28s %s\n", key->name, key->help, "", text);
 }
 
-void rf_config_help(const rf_config *config, FILE *out)
+void rf_config_help(const rf_config *config, FILE *out, bool resumes)
 {
-    for_each(config, out, help_section, help_entry, false);
+    rf_config_each(config, help_key, &(helper){out, resumes});
 }

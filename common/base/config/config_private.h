@@ -47,8 +47,8 @@ RF_MUST_CHECK int rf_config_value_parse(rf_config_value *value, const rf_config_
 void rf_config_value_free(rf_config_value *value);
 bool rf_config_value_equal(const rf_config_value *a, const rf_config_value *b, rf_key_type type);
 
-/* "integer from 1 to 8", "one of none, block", ...: the end of messages, and --help. */
-void rf_config_describe(char *out, size_t size, const rf_config_key *key);
+/* "integer from 1 to 8", "one of none, block", ...: the end of messages. */
+void rf_config_describe_type(char *out, size_t size, const rf_config_key *key);
 
 /* --- config.c --------------------------------------------------------------------------------- */
 

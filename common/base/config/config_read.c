@@ -199,7 +199,7 @@ static int read_value(reader *in, rf_config_value *value, const rf_config_key *k
         return add_elements(in, value, key);
     }
     char wanted[512];
-    rf_config_describe(wanted, sizeof wanted, key);
+    rf_config_describe_type(wanted, sizeof wanted, key);
     rf_error_set(in->err, RF_ERR_USAGE, "a %s is not possible here: write %s",
                  in->event.type == YAML_SEQUENCE_START_EVENT ? "list" : "mapping", wanted);
     return place_value(in, key);

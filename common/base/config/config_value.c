@@ -73,7 +73,7 @@ static void describe_range(char *out, size_t size, const rf_config_key *key)
     }
 }
 
-void rf_config_describe(char *out, size_t size, const rf_config_key *key)
+void rf_config_describe_type(char *out, size_t size, const rf_config_key *key)
 {
     char range[96];
     describe_range(range, sizeof range, key);
@@ -130,7 +130,7 @@ static int refuse(const rf_config_key *key, const char *text, const rf_nearest *
                   rf_error *err)
 {
     char wanted[512], hint[RF_NEAREST_BYTES + 32] = "";
-    rf_config_describe(wanted, sizeof wanted, key);
+    rf_config_describe_type(wanted, sizeof wanted, key);
     if (nearest != NULL && nearest->name != NULL) {
         snprintf(hint, sizeof hint, " (did you mean %.*s?)", (int)nearest->bytes, nearest->name);
     }

@@ -401,7 +401,7 @@ Test(config, help_names_every_key)
     char *text = NULL;
     size_t bytes = 0;
     FILE *out = open_memstream(&text, &bytes);
-    rf_config_help(config, out);
+    rf_config_help(config, out, true);
     fclose(out);
     for (int t = 0; t < 2; t++) {
         for (const rf_config_key *key = tables[t]; key->name != NULL; key++) {

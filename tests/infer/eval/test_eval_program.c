@@ -467,7 +467,7 @@ Test(eval_program, mistakes_in_use)
     program_refuses(EVAL "--out q.jsonl", 2, "over an input");
     program_refuses(EVAL "--out ./model.h5", 2, "over an input");
     program_refuses(EVAL "--task sort --out r --answers ./r", 2, "two outputs");
-    program_refuses(EVAL "--task chess", 2, "--task chess is unknown");
+    program_refuses(EVAL "--task chess", 2, "--task chess: must be one of arithmetic, sort,");
     program_refuses(EVAL "--answers a.jsonl", 2, "--answers");
     program_refuses(EVAL "--no-likelihood", 2, "nothing to do");
     program_refuses(EVAL "--limit 0", 2, "--limit 0");

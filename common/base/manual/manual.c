@@ -1,0 +1,155 @@
+#include "common/base/manual/manual.h"
+
+#include "common/base/alloc.h"
+#include "common/base/manual/manual_private.h"
+#include "common/base/nearest.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+char *rf_manual_name(const rf_manual *m)
+{
+    return m->command != NULL ? rf_alloc_format("%s %s", m->program, m->command)
+                              : rf_alloc_string(m->program);
+}
+
+const rf_manual *rf_manual_find(const rf_manual *program, const char *name)
+{
+    for (int i = 0; program->part != NULL && program->part[i] != NULL; i++) {
+        if (strcmp(program->part[i]->command, name) == 0) {
+            return program->part[i];
+        }
+    }
+    return NULL;
+}
+
+const rf_option *rf_manual_option(const rf_manual *m, int i)
+{
+    static const rf_option common[] = {
+        {"help", NULL, "this text", RF_OPTION_FLAG, .at = 0},
+        {"version", NULL, "prints the version", RF_OPTION_FLAG, .at = 0}};
+    int n = 0;
+    while (m->option != NULL && m->option[n].name != NULL) {
+        n++;
+    }
+    return i < n ? &m->option[i] : i < n + 2 ? &common[i - n] : NULL;
+}
+
+const char *rf_manual_exit_status(const rf_manual *m)
+{
+    return m->exit_status != NULL ? m->exit_status
+                                  : "0 done, 1 error, 2 wrong usage, 5 worth a retry.";
+}
+
+/* --- Questions that every program answers ----------------------------------------------------- */
+
+static int unknown_command(const rf_manual *program, const char *name, rf_error *err)
+{
+    rf_nearest nearest = rf_nearest_to(name, strlen(name));
+    for (int i = 0; program->part[i] != NULL; i++) {
+        rf_nearest_try(&nearest, program->part[i]->command, strlen(program->part[i]->command));
+    }
+    rf_nearest_try(&nearest, "help", strlen("help"));
+    char hint[RF_NEAREST_HINT];
+    return rf_error_set(err, RF_ERR_USAGE, "%.200s: unknown command: %ssee %s --help", name,
+                        rf_nearest_hint(hint, &nearest, ""), program->program);
+}
+
+/* The first of -h, --help and --version among the words up to "--"; NULL: none. */
+static const char *question(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0 ||
+            strcmp(argv[i], "--version") == 0) {
+            return argv[i];
+        }
+    }
+    return NULL;
+}
+
+static int help(const rf_manual *program, const char *command, rf_error *err)
+{
+    const rf_manual *m = command != NULL ? rf_manual_find(program, command) : program;
+    if (m == NULL) {
+        return unknown_command(program, command, err);
+    }
+    rf_manual_print_help(m, stdout);
+    return RF_OK;
+}
+
+static int answer(bool *answered, const rf_manual *program, int argc, char **argv, rf_error *err)
+{
+    const char *word = argc > 1 ? argv[1] : "", *asked = question(argc, argv);
+    const bool has_commands = program->part != NULL;
+    *answered = true;
+    if (strcmp(word, "--complete") == 0) {
+        rf_manual_complete(program, argc - 2, argv + 2, stdout);
+    } else if (strcmp(word, "--man") == 0 && argc == 2) {
+        rf_manual_print_page(program, stdout);
+    } else if (strcmp(word, "--man") == 0 && argc == 3 && strcmp(argv[2], "config") == 0) {
+        rf_manual_print_config_page(program, stdout);
+    } else if (strcmp(word, "help") == 0) {
+        return help(program, has_commands && argc > 2 ? argv[2] : NULL, err);
+    } else if (asked != NULL && strcmp(asked, "--version") == 0) {
+        printf("%s %s\n", program->program, RF_VERSION);
+    } else if (asked != NULL) {
+        return help(program, has_commands && word[0] != '-' ? word : NULL, err);
+    } else {
+        *answered = false;
+    }
+    return RF_OK;
+}
+
+int rf_manual_answer(bool *answered, const rf_manual *program, int argc, char **argv, rf_error *err)
+{
+    RF_TRY(answer(answered, program, argc, argv, err));
+    if (*answered && (fflush(stdout) != 0 || ferror(stdout) != 0)) {
+        return rf_error_set(err, RF_ERR, "cannot write to standard output: %s", strerror(errno));
+    }
+    return RF_OK;
+}
+
+/* --- Command lines ---------------------------------------------------------------------------- */
+
+int rf_manual_parse(int *first, void *into, int argc, char **argv, const rf_manual *m,
+                    rf_error *err)
+{
+    static const rf_option none[] = {{0}};
+    char *name = rf_manual_name(m), *see = rf_alloc_format("see %s --help", name);
+    int rc =
+        rf_options_parse(first, into, argc, argv, m->option != NULL ? m->option : none, see, err);
+    free(see);
+    free(name);
+    return rc;
+}
+
+int rf_manual_missing(const rf_manual *m, const char *what, rf_error *err)
+{
+    char *name = rf_manual_name(m);
+    rf_error_set(err, RF_ERR_USAGE, "%s is missing: see %s --help", what, name);
+    free(name);
+    return RF_ERR_USAGE;
+}
+
+/* Where options stand before the command, it is brought to the front. */
+static void bring_command(const rf_manual *program, int argc, char **argv)
+{
+    for (int i = 2; argv[1][0] == '-' && i < argc; i++) {
+        if (rf_manual_find(program, argv[i]) != NULL) {
+            char *command = argv[i];
+            memmove(argv + 2, argv + 1, (size_t)(i - 1) * sizeof *argv);
+            argv[1] = command;
+        }
+    }
+}
+
+int rf_manual_run(const rf_manual *program, int argc, char **argv, rf_error *err)
+{
+    if (argc < 2) {
+        return rf_error_set(err, RF_ERR_USAGE, "no command: see %s --help", program->program);
+    }
+    bring_command(program, argc, argv);
+    const rf_manual *m = rf_manual_find(program, argv[1]);
+    return m != NULL ? m->run(argc - 1, argv + 1, err) : unknown_command(program, argv[1], err);
+}
