@@ -3,9 +3,10 @@
 . configs/compare/cpu.sh
 train_sudoku4=3000000 train_sort=3000000 train_chain=3000000 train_countdown=3000000
 larger="model.hidden_size=384 model.intermediate_size=1152 model.num_hidden_layers=8 model.num_attention_heads=6 model.num_key_value_heads=2"
-larger="$larger data.row_length=1024 train.batch_rows=64 train.steps=15000 optim.lr=1e-3"
+larger="$larger data.row_length=1024 train.batch_rows=64 train.steps=15000"
 set_sudoku4="$set_sudoku4 $larger"
 set_sort="$set_sort $larger"
 set_chain="$set_chain $larger"
 set_countdown="$set_countdown $larger"
 set_gsm8k="$set_gsm8k $larger"
+rates_ar="5e-4 1e-3" rates_mdm="5e-4 1e-3" rates_block="5e-4 1e-3" rates_refusion="5e-4 1e-3"

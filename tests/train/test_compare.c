@@ -122,6 +122,31 @@ Test(compare, chooses_a_learning_rate)
         0);
 }
 
+/* GSM8K=FILE: every objective is trained on nine tenths of the file, and its likelihoods of the rest
+ * are reported. */
+Test(compare, likelihoods_of_a_file)
+{
+    mpi_need();
+    program_runs("for i in $(seq 40); do echo \"{\\\"question\\\": \\\"What is $i and 1?\\\", "
+                 "\\\"answer\\\": \\\"#### $((i + 1))\\\"}\"; done >$FOLDER/gsm8k.jsonl",
+                 0);
+    program_runs("export GSM8K=$FOLDER/gsm8k.jsonl; " COMPARE
+                 "seeds=1 set_gsm8k='train.steps=2 train.batch_rows=2 train.micro_rows=1 "
+                 "train.compute=f32 model.hidden_size=32 model.num_hidden_layers=1'",
+                 0);
+    json_t *report = read_report();
+    const json_t *list = json_object_get(report, "likelihood");
+    cr_assert_eq(json_array_size(list), 2);
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *one = json_array_get(list, i);
+        cr_assert_str_eq(word(one, "task"), "gsm8k");
+        cr_assert_str_eq(word(one, "objective"), i == 0 ? "ar" : "refusion");
+        cr_assert(json_number_value(json_object_get(one, "nats_per_byte")) > 1);
+    }
+    json_decref(report);
+    program_runs("test $(wc -l <$FOLDER/out/settings/data-gsm8k/valid.jsonl) -eq 4", 0);
+}
+
 Test(compare, refuses)
 {
     program_runs(COMPARE "nonsense", 2);
