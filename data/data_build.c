@@ -20,7 +20,7 @@ typedef struct request {
     rf_build_source *source;
     char **path; /* [n_sources], owned: names without weights */
     /* As the command line has them. */
-    const char *tokenizer, *fraction, *format, *turns;
+    const char *tokenizer, *fraction, *format, *turns, *date;
     rf_option_list map, valid;
     int64_t seed;
     bool control_tokens;
@@ -61,6 +61,10 @@ static const rf_option option_table[] = {
      "special tokens written out in messages are those tokens, as Transformers reads them; else "
      "they are text, and counted",
      RF_OPTION_FLAG, .at = offsetof(request, control_tokens)},
+    {"date", "today|DAY",
+     "what templates take for the date (strftime_now): today, or a day as 2026-11-28, which the "
+     "corpus then tells; else always 26 Jul 2024",
+     RF_OPTION_TEXT, .at = offsetof(request, date)},
     {"skip-bad", NULL, "leave bad lines out and count them, instead of stopping", RF_OPTION_FLAG,
      .at = offsetof(request, settings.skip_bad)},
     {"deflate", NULL, "compress the corpus, for archives", RF_OPTION_FLAG,
@@ -206,6 +210,7 @@ static int run(int argc, char **argv, rf_error *err)
     if (r.control_tokens) {
         rf_tokenizer_read_control_tokens(tokenizer);
     }
+    RF_TRY_OUT(r.date != NULL ? rf_tokenizer_set_date(tokenizer, r.date, err) : RF_OK);
     RF_TRY_OUT(rf_build(&statistics, tokenizer, &r.settings, err));
     report(&r.settings, &statistics, tokenizer);
 out:

@@ -46,6 +46,9 @@ static void print_corpus(const rf_corpus *corpus)
     rf_data_report(stdout, &all);
     printf("  plain texts       %" PRId64 "\n", n_texts);
     print_tokenizer(rf_corpus_tokenizer(corpus));
+    if (rf_corpus_date(corpus) != NULL) {
+        printf("  date              %s, as templates were told\n", rf_corpus_date(corpus));
+    }
     printf("  hash              %016" PRIx64 "\n", rf_corpus_hash(corpus));
     for (int64_t s = 0; s < rf_corpus_n_sources(corpus); s++) {
         const rf_corpus_source *source = &rf_corpus_sources(corpus)[s];

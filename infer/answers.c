@@ -206,6 +206,10 @@ static int write_answer(const writer *w, const rf_answer *answer, bool too_long,
                              (json_int_t)answer->places, "tokens_per_forward",
                              tokens_per_forward(answer), "seconds", answer->seconds, "ended",
                              answer->ended, "stop", answer->stop, "too_long", too_long);
+    const char *date = rf_tokenizer_date(w->a->loaded->info.tokenizer);
+    if (date != NULL) {
+        json_object_set_new(line, "date", json_string(date));
+    }
     bool written = json_dumpf(line, w->out, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0 &&
                    fputc('\n', w->out) != EOF && fflush(w->out) == 0;
     json_decref(line);

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 typedef struct options {
-    const char *model, *adapter, *weights, *backend;
+    const char *model, *adapter, *weights, *backend, *date;
     char model_path[RF_PATH_BYTES], adapter_path[RF_PATH_BYTES]; /* chosen in run folders */
     bool control_tokens;
     rf_option_list stop;
@@ -56,6 +56,10 @@ static const rf_option option_table[] = {
      RF_OPTION_LIST, .at = offsetof(options, stop)},
     {"control-tokens", NULL, "special tokens written out in prompts are those tokens, not text",
      RF_OPTION_FLAG, .at = offsetof(options, control_tokens)},
+    {"date", "today|DAY",
+     "what chat templates take for the date (strftime_now): today, or a day as 2026-11-28, which "
+     "answers of --prompts then tell; else 26 Jul 2024",
+     RF_OPTION_TEXT, .at = offsetof(options, date)},
     {"raw", NULL, "the prompt is the beginning of a plain text, not a question", RF_OPTION_FLAG,
      .at = offsetof(options, run.raw)},
     {"show", NULL, "paint which slot is filled when", RF_OPTION_FLAG,
@@ -136,6 +140,9 @@ static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error
                            err));
     if (o->control_tokens) {
         rf_tokenizer_read_control_tokens(loaded->info.tokenizer);
+    }
+    if (o->date != NULL) {
+        RF_TRY(rf_tokenizer_set_date(loaded->info.tokenizer, o->date, err));
     }
     if (o->weights != NULL) {
         RF_TRY(rf_loaded_weights(&loaded->weights, o->weights, err));

@@ -273,7 +273,9 @@ static int render_template(const rf_chat *chat, rf_text *out, const rf_turn *tur
 {
     json_t *variables;
     int rc = variables_of(&variables, chat, turn, n, options, prompts, err);
-    rc = rc == RF_OK ? rf_jinja_render(chat->template, out, variables, options->date, err) : rc;
+    rc = rc == RF_OK ? rf_jinja_render(chat->template, out, variables, options->date,
+                                       chat->date[0] != '\0' ? &chat->day : NULL, err)
+                     : rc;
     json_decref(variables);
     return rc;
 }

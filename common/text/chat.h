@@ -13,6 +13,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 struct json_t;
 
@@ -33,8 +34,8 @@ typedef struct rf_render_options {
     const struct json_t *tools; /* an array of function signatures; NULL: none. Borrowed */
     bool add_generation_prompt; /* ends where the assistant begins to speak */
     rf_thinking thinking;       /* "enable_thinking"; templates that do not know it ignore it */
-    const char *date;           /* "date_string", and what strftime_now gives. NULL: not set, and 26
-                                   Jul 2024: a corpus does not depend on the day */
+    const char *date;           /* "date_string", and what strftime_now gives. NULL: not set, and
+                                   rf_chat.day */
     const struct json_t *more; /* "chat_template_kwargs": further variables; NULL: none. Borrowed */
     int64_t *n_literal; /* counts special tokens in messages that are taken as text; NULL: not */
 } rf_render_options;
@@ -90,6 +91,8 @@ typedef struct rf_chat {
                              other, so that nobody ends a turn by writing it; NULL: they are those
                              tokens, as Transformers reads them */
     const void *tokens;
+    char date[16]; /* "2026-11-28"; "": not set */
+    struct tm day; /* the same: what strftime_now tells; not set: 26 Jul 2024 */
 } rf_chat;
 
 /* Of a template or the name of a form ("plain", "chatml", "qwen2.5", "qwen3", "llama3",

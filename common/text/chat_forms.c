@@ -97,7 +97,7 @@ static const char llama3[] =
 static const char llama31[] = LLAMA_HEADER
     "{% set has_system = messages[0].role == 'system' %}"
     "{{ header('system') + ('Environment: ipython\\n' if tools else '') + 'Cutting Knowledge Date: "
-    "December 2023\\nToday Date: ' + date_string | default('26 Jul 2024') + '\\n\\n' + "
+    "December 2023\\nToday Date: ' + strftime_now('%d %b %Y') + '\\n\\n' + "
     "(messages[0].content | trim if has_system else '') + '<|eot_id|>' }}"
     "{% set rest = messages[1:] if has_system else messages %}"
     "{% if tools %}{% if not rest %}{{ raise_exception('tools go into the first message of the "

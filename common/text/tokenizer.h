@@ -88,6 +88,12 @@ const char *rf_tokenizer_form(const rf_tokenizer *tokenizer);
 /* From now on special tokens written out in messages are those tokens, as Transformers reads them; before,
  * they are text like any other. Before other threads use it; the byte tokenizer never reads them. */
 void rf_tokenizer_read_control_tokens(rf_tokenizer *tokenizer);
+/* What strftime_now gives to a template: "today" (local time) or a day as "2026-11-28"; before it is
+ * 26 Jul 2024, so that nothing depends on the day. Before other threads use the tokenizer.
+ * RF_ERR_USAGE. */
+RF_MUST_CHECK int rf_tokenizer_set_date(rf_tokenizer *tokenizer, const char *date, rf_error *err);
+/* The day that was set, as "2026-11-28"; NULL: none was. */
+const char *rf_tokenizer_date(const rf_tokenizer *tokenizer);
 /* Appends the prompt that ends where the assistant begins to speak: the conversation, then the
  * assistant mark. A sample's response is the text plus eos[0]. */
 RF_MUST_CHECK int rf_tokenizer_render_prompt(const rf_tokenizer *tokenizer, rf_ids *out,

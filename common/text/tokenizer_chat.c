@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* --- The byte tokenizer's marks --------------------------------------------------------------- */
 
@@ -155,6 +156,34 @@ const char *rf_tokenizer_form(const rf_tokenizer *tokenizer)
 void rf_tokenizer_read_control_tokens(rf_tokenizer *tokenizer)
 {
     tokenizer->chat.find = NULL;
+}
+
+int rf_tokenizer_set_date(rf_tokenizer *tokenizer, const char *date, rf_error *err)
+{
+    rf_chat *chat = &tokenizer->chat;
+    char *text = chat->date;
+    struct tm day = {0};
+    if (strcmp(date, "today") == 0) {
+        const time_t now = time(NULL);
+        localtime_r(&now, &day);
+    } else {
+        const char *end = strptime(date, "%Y-%m-%d", &day);
+        day.tm_hour = 12; /* of no hour that a change of clocks leaves out */
+        const struct tm said = day;
+        if (end == NULL || *end != '\0' || strlen(date) != strlen("2026-11-28") ||
+            mktime(&day) == (time_t)-1 || day.tm_mday != said.tm_mday) {
+            return rf_error_set(err, RF_ERR_USAGE,
+                                "--date %.40s: must be today, or a day as 2026-11-28", date);
+        }
+    }
+    strftime(text, sizeof chat->date, "%Y-%m-%d", &day);
+    chat->day = day;
+    return RF_OK;
+}
+
+const char *rf_tokenizer_date(const rf_tokenizer *tokenizer)
+{
+    return tokenizer->chat.date[0] != '\0' ? tokenizer->chat.date : NULL;
 }
 
 int rf_tokenizer_render_prompt(const rf_tokenizer *tokenizer, rf_ids *out, const rf_turn *turn,

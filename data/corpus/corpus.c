@@ -133,6 +133,11 @@ const rf_corpus_source *rf_corpus_sources(const rf_corpus *c)
     return c->source;
 }
 
+const char *rf_corpus_date(const rf_corpus *c)
+{
+    return c->date[0] != '\0' ? c->date : NULL;
+}
+
 bool rf_corpus_is_compressed(const rf_corpus *c)
 {
     return c->tokens_offset < 0;

@@ -45,6 +45,7 @@ struct rf_corpus {
     int64_t n_turns;                 /* 0: of the version without them */
     rf_corpus_array turns, trained;  /* i64 [n_turns+1], u8 [n_turns]; without data where 0 */
     rf_tokenizer *tokenizer;
+    char date[16]; /* "": none is told */
     rf_corpus_source *source;
     int64_t n_sources;
     uint64_t hash;

@@ -310,6 +310,9 @@ int rf_corpus_file_load(rf_corpus *c, rf_error *err)
         return rf_corpus_file_damaged(c, "the counts in the attributes are missing or wrong", err);
     }
     RF_TRY(load_tokenizer(c, err));
+    if (rf_hdf5_get_text(c->date, sizeof c->date, &c->file, "/", "date", NULL) != RF_OK) {
+        c->date[0] = '\0'; /* as most have it */
+    }
     RF_TRY(load_sources(c, err));
     RF_TRY(load_array(&c->begins, c, "sample_begin", 8, c->n_samples + 1, 0, &n_found, err));
     RF_TRY(load_array(&c->prompts, c, "prompt_len", 4, c->n_samples, 0, &n_found, err));

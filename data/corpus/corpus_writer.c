@@ -260,7 +260,8 @@ static int set_attributes(const rf_corpus_writer *w, rf_hdf5 *file, const char *
         RF_TRY(rf_hdf5_set(file, "/", attributes[i].name, attributes[i].type, attributes[i].n,
                            attributes[i].value, err));
     }
-    return RF_OK;
+    const char *date = rf_tokenizer_date(w->tokenizer);
+    return date != NULL ? rf_hdf5_set_text(file, "/", "date", date, err) : RF_OK;
 }
 
 /* The next piece of a part, from its spool or from memory. */

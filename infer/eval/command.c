@@ -71,6 +71,10 @@ static const rf_option option_table[] = {
      RF_OPTION_TEXT, .at = offsetof(line, within)},
     {"control-tokens", NULL, "special tokens written out in questions are those tokens, not text",
      RF_OPTION_FLAG, .at = offsetof(line, command.subject.control_tokens)},
+    {"date", "today|DAY",
+     "what chat templates take for the date (strftime_now): today, or a day as 2026-11-28, which "
+     "the report then tells; else 26 Jul 2024",
+     RF_OPTION_TEXT, .at = offsetof(line, command.subject.date)},
     {"no-likelihood", NULL, "leave out likelihood and losses", RF_OPTION_FLAG,
      .at = offsetof(line, no_likelihood)},
     {"limit", "N", "only the first N questions", RF_OPTION_INTEGER,

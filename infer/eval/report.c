@@ -323,6 +323,15 @@ static void add_course(json_t *object, const rf_eval_result *result, const rf_qu
     json_object_set_new(object, "samples", samples);
 }
 
+/* The day that chat templates were told, where --date gave one. */
+static void add_date(json_t *object, const rf_loaded *loaded)
+{
+    const char *date = rf_tokenizer_date(loaded->info.tokenizer);
+    if (date != NULL) {
+        json_object_set_new(object, "date", json_string(date));
+    }
+}
+
 json_t *rf_report_json(const rf_eval_result *r, const rf_eval_options *o,
                        const rf_report_context *c)
 {
@@ -337,6 +346,7 @@ json_t *rf_report_json(const rf_eval_result *r, const rf_eval_options *o,
         c->n_threads, "backend", backend->name, "isa", backend->isa, "weights",
         rf_layout_name(c->weights[0]), "seed", (json_int_t)o->seed);
 
+    add_date(root, c->loaded);
     if (c->loaded->adapter != NULL) {
         json_object_set_new(root, "adapter", rf_report_path(c->loaded->adapter));
     }
@@ -361,6 +371,7 @@ json_t *rf_report_row(const rf_eval_result *r, const rf_question *questions,
                             "step", (json_int_t)s->loaded.info.progress.step, "weights",
                             rf_layout_name(s->loaded.weights), "settings", settings, "questions",
                             (json_int_t)r->n, "too_long", (json_int_t)r->sum.too_long);
+    add_date(row, &s->loaded);
     if (s->loaded.adapter != NULL) {
         json_object_set_new(row, "adapter", rf_report_path(s->loaded.adapter));
     }

@@ -139,6 +139,9 @@ int rf_subject_open(rf_subject *out, const char *name, const char *adapter, cons
     if (o->control_tokens) {
         rf_tokenizer_read_control_tokens(out->loaded.info.tokenizer);
     }
+    if (o->date != NULL) {
+        RF_TRY(rf_tokenizer_set_date(out->loaded.info.tokenizer, o->date, err));
+    }
     RF_TRY(read_settings(out, grid, &o->eval, err));
     RF_TRY(rf_questions_read_styled(&out->question, &out->n, o->data, tokenizer, o->limit,
                                     &o->style, err));

@@ -22,6 +22,7 @@ typedef struct rf_subject_options {
     const char *data, *pick_on; /* files of questions; pick_on: NULL, none */
     int64_t limit;              /* questions of a file; 0: all */
     bool control_tokens;
+    const char *date;        /* rf_tokenizer_set_date; NULL: none */
     rf_question_style style; /* of the questions */
     rf_eval_options eval;    /* all but decode, objective and slot_size, which are the settings' */
 } rf_subject_options;

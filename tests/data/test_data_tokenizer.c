@@ -99,6 +99,42 @@ Test(data_tokenizer, build_says_what_conversations_become)
     cr_expect_not_null(strstr(program_messages, "conversations: plain"), "%s", program_messages);
 }
 
+/* The corpora c.h5 and d.h5 have the same tokens. */
+static bool same_tokens(void)
+{
+    static char c[1 << 14];
+    program_runs("h5dump -d tokens c.h5 | tail -n +2", 0);
+    strcpy(c, program_output);
+    program_runs("h5dump -d tokens d.h5 | tail -n +2", 0);
+    cr_assert_gt(strlen(c), 100);
+    return strcmp(c, program_output) == 0;
+}
+
+/* A day is told where it is asked for, and the corpus says so. */
+Test(data_tokenizer, dates)
+{
+    put_text("a.jsonl", "{\"query\": \"a\", \"response\": \"b\"}");
+    put_tokenizer("{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m.content }}<|im_end|>"
+                  "{% endfor %}",
+                  "<|im_end|>");
+    ASSERT_RUNS("build --tokenizer tok --out c.h5 a.jsonl");
+    ASSERT_RUNS("build --tokenizer tok --out d.h5 --date 2024-07-26 a.jsonl");
+    cr_expect(same_tokens());
+    ASSERT_RUNS("build --tokenizer tok --out d.h5 --date 2028-02-29 a.jsonl");
+    cr_expect(!same_tokens());
+    ASSERT_RUNS("info d.h5");
+    cr_expect_not_null(strstr(program_output, "  date              2028-02-29"));
+    ASSERT_RUNS("info c.h5");
+    cr_expect_null(strstr(program_output, "date"));
+    ASSERT_RUNS("build --tokenizer tok --out d.h5 --date today a.jsonl");
+    ASSERT_RUNS("info d.h5 | grep \"date  *$(date +%%Y-%%m-%%d)\"");
+    static const char *const bad[] = {"yesterday", "2027-02-29", "28-2-29", "2028-02-29x", "''"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        ASSERT_FAILS(2, "must be today, or a day as 2026-11-28",
+                     "build --tokenizer tok --out e.h5 --date %s a.jsonl", bad[i]);
+    }
+}
+
 Test(data_tokenizer, render_refuses_bad_records)
 {
     put_tokenizer("qwen3", "<|im_end|>");

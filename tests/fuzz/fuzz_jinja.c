@@ -32,7 +32,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_check(&err, rc);
     if (rc == RF_OK) {
         rf_text text = {0};
-        rc = rf_jinja_render(template, &text, variables, NULL, &err);
+        rc = rf_jinja_render(template, &text, variables, NULL, NULL, &err);
         fuzz_check(&err, rc);
         RF_ASSERT(rc != RF_OK || text.bytes == 0 || rf_utf8_is_valid(text.data, text.bytes, &bad));
         rf_text_free(&text);

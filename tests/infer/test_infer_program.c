@@ -73,14 +73,16 @@ Test(infer_program, files_of_prompts)
         cr_assert(json_number_value(json_object_get(o, "seconds")) > 0);
         cr_assert(json_is_true(json_object_get(o, "ended")) == ended);
         cr_assert_eq(json_string_length(json_object_get(o, "text")), n - ended);
+        cr_assert_null(json_object_get(o, "date"));
         json_decref(o);
     }
-    program_runs(INFER "--prompts p.jsonl --limit 2 --batch 1 --out a.jsonl", 0);
+    program_runs(INFER "--prompts p.jsonl --limit 2 --batch 1 --out a.jsonl --date 2028-02-29", 0);
     cr_assert(program_output[0] == '\0');
     program_read(program_output, sizeof program_output, "a.jsonl");
     cr_assert_eq(program_count_lines(program_output), 2);
     json_t *a = program_json(answers, 1), *b = program_json(program_output, 1);
     cr_assert(json_equal(json_object_get(a, "ids"), json_object_get(b, "ids")));
+    cr_assert_str_eq(json_string_value(json_object_get(b, "date")), "2028-02-29");
     json_decref(a);
     json_decref(b);
     free(answers);

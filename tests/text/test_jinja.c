@@ -4,7 +4,8 @@
 #include "common/text/jinja/jinja.h"
 
 /* What a template prints; NULL where it is refused, with the reason in err. Caller frees. */
-static char *print(const char *template, const json_t *variables, const char *date, rf_error *err)
+static char *print_on(const char *template, const json_t *variables, const char *date,
+                      const struct tm *day, rf_error *err)
 {
     rf_jinja *parsed;
     rf_text out = {0};
@@ -13,13 +14,18 @@ static char *print(const char *template, const json_t *variables, const char *da
         return NULL;
     }
     rf_text_add_string(&out, "");
-    int rc = rf_jinja_render(parsed, &out, variables, date, err);
+    int rc = rf_jinja_render(parsed, &out, variables, date, day, err);
     rf_jinja_free(parsed);
     if (rc != RF_OK) {
         rf_text_free(&out);
         return NULL;
     }
     return out.data != NULL ? out.data : strdup("");
+}
+
+static char *print(const char *template, const json_t *variables, const char *date, rf_error *err)
+{
+    return print_on(template, variables, date, NULL, err);
 }
 
 Test(jinja, prints_what_jinja_prints)
@@ -84,8 +90,13 @@ Test(jinja, dates)
     char *fixed = print("{{ strftime_now('%d %b %Y') }}", none, NULL, &err);
     char *given = print("{{ strftime_now('%d %b %Y') }}", none, "1 May", &err);
     cr_expect_str_eq(fixed, "26 Jul 2024");
+    const struct tm leap = {.tm_mday = 29, .tm_mon = 1, .tm_year = 128, .tm_wday = 2};
+    char *told = print_on("{{ strftime_now('%a %d %b %Y') }}", none, NULL, &leap, &err);
+    char *both = print_on("{{ strftime_now('%d') }}", none, "1 May", &leap, &err);
     cr_expect_str_eq(given, "1 May");
-    free(fixed), free(given);
+    cr_expect_str_eq(told, "Tue 29 Feb 2028");
+    cr_expect_str_eq(both, "1 May");
+    free(fixed), free(given), free(told), free(both);
     json_decref(none);
 }
 

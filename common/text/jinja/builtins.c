@@ -168,10 +168,11 @@ static value do_raise(job *j, value self, const arguments *a)
 
 static value do_strftime_now(job *j, value self, const arguments *a)
 {
-    const struct tm day = {
+    static const struct tm fixed = {
         .tm_mday = 26, .tm_mon = 6, .tm_year = 124, .tm_wday = 5, .tm_yday = 207};
     const text f = rf_jinja_get_string(j, rf_jinja_argument(a, 0, "format"));
     const char *date = rf_jinja_date(j);
+    const struct tm *day = rf_jinja_day(j) != NULL ? rf_jinja_day(j) : &fixed;
     char format[128] = "", printed[256];
     (void)self;
     if (date != NULL) {
@@ -183,7 +184,7 @@ static value do_strftime_now(job *j, value self, const arguments *a)
     memcpy(format, f.at, f.n);
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    const size_t n = strftime(printed, sizeof printed, format, &day);
+    const size_t n = strftime(printed, sizeof printed, format, day);
 #pragma GCC diagnostic pop
     return rf_jinja_string(rf_jinja_print(j, "%.*s", (int)n, printed));
 }

@@ -6,6 +6,11 @@ const char *rf_jinja_date(job *j)
     return ((run *)j)->date;
 }
 
+const struct tm *rf_jinja_day(job *j)
+{
+    return ((run *)j)->day;
+}
+
 /* --- Names -------------------------------------------------------------------------------------- */
 
 static value look_up(run *r, text name)

@@ -152,7 +152,8 @@ value rf_jinja_attribute(job *j, value v, text name);
 value rf_jinja_element(job *j, value v, value key);
 /* Argument i, or the one of that name; undefined where it is missing. */
 value rf_jinja_argument(const arguments *a, size_t i, const char *name);
-const char *rf_jinja_date(job *j); /* NULL: the fixed one */
+const char *rf_jinja_date(job *j);     /* what strftime_now gives; NULL: */
+const struct tm *rf_jinja_day(job *j); /* in its format; NULL: the fixed day */
 
 /* --- Syntax (parse.c) --------------------------------------------------------------------------- */
 

@@ -233,7 +233,7 @@ static void render(run *r, const node *first, const json_t *variables)
 }
 
 int rf_jinja_render(const rf_jinja *template, rf_text *out, const json_t *variables,
-                    const char *date, rf_error *err)
+                    const char *date, const struct tm *day, rf_error *err)
 {
     rf_error unused;
     run *r = rf_alloc(1, sizeof *r); /* not on the stack, where longjmp would leave it undefined */
@@ -241,6 +241,7 @@ int rf_jinja_render(const rf_jinja *template, rf_text *out, const json_t *variab
     r->job.most = JINJA_MOST_BYTES;
     r->job.err = err != NULL ? err : &unused;
     r->date = date;
+    r->day = day;
     r->out = &r->printed;
     r->caller = (value){.kind = UNDEFINED, .s = TEXT("caller")};
     const bool failed = setjmp(r->job.failed) != 0;

@@ -18,8 +18,9 @@ typedef struct run {
     job job;
     scope *scope;
     buffer printed, *out;
-    const char *date;
-    value caller; /* of the macro that a call block calls next */
+    const char *date;     /* what strftime_now gives; NULL: */
+    const struct tm *day; /* in its format; NULL: the fixed one */
+    value caller;         /* of the macro that a call block calls next */
 } run;
 
 /* --- evaluate.c --------------------------------------------------------------------------------- */

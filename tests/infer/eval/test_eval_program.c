@@ -119,9 +119,11 @@ Test(eval_program, kinds_of_weights)
     cr_assert(change != 0.0 && !!(fabs(change) < 0.1), "%g", change);
     cr_assert(!!(fabs(nats / number(plain, "likelihood", "nats_per_token") - 1.0 - change) < 1e-9));
     json_decref(r);
-    program_runs(EVAL "--weights int8", 0);
+    program_runs(EVAL "--weights int8 --date 2028-02-29", 0);
     r = read_report("r.json");
     cr_assert(number(r, "likelihood", "nats_per_token") == nats);
+    cr_assert_str_eq(json_string_value(json_object_get(r, "date")), "2028-02-29");
+    cr_assert_null(json_object_get(plain, "date"));
     json_decref(r);
     json_decref(plain);
     program_refuses(EVAL "--weights f32,f32", 2, "f32 twice");
