@@ -32,6 +32,8 @@ UTF8PROC_CFLAGS  ?= $(call pkg,--cflags,libutf8proc)
 UTF8PROC_LIBS    ?= $(call pkg,--libs,libutf8proc)
 LIBEDIT_CFLAGS   ?= $(call pkg,--cflags,libedit)
 LIBEDIT_LIBS     ?= $(call pkg,--libs,libedit)
+MICROHTTPD_CFLAGS ?= $(call pkg,--cflags,libmicrohttpd)
+MICROHTTPD_LIBS  ?= $(call pkg,--libs,libmicrohttpd)
 CRITERION_CFLAGS ?= $(call pkg,--cflags,criterion)
 CRITERION_LIBS   ?= $(call pkg,--libs,criterion)
 MPI_CFLAGS       ?= $(or $(call pkg,--cflags,ompi-c),$(shell $(MPICC) --showme:compile 2>/dev/null))
@@ -46,10 +48,11 @@ MPI_LIBS         ?= $(or $(call pkg,--libs,ompi-c),$(shell $(MPICC) --showme:lin
 once  = $(eval $(1) := $$(2))$($(1))
 check = $(if $($(1)_LIBS)$(filter-out file,$(origin $(1)_LIBS)),,$(error $(1) is missing: `make deps` \
         installs it on Debian and Ubuntu; elsewhere set $(1)_CFLAGS and $(1)_LIBS, see README.md))
-LIB_CFLAGS  = $(call once,LIB_CFLAGS,$(strip $(foreach l,HDF5 JANSSON YAML ZLIB PCRE2 UTF8PROC LIBEDIT,$(call check,$l)) \
-              $(HDF5_CFLAGS) $(JANSSON_CFLAGS) $(YAML_CFLAGS) $(ZLIB_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS) $(LIBEDIT_CFLAGS)))
+LIB_CFLAGS  = $(call once,LIB_CFLAGS,$(strip $(foreach l,HDF5 JANSSON YAML ZLIB PCRE2 UTF8PROC LIBEDIT MICROHTTPD,$(call check,$l)) \
+              $(HDF5_CFLAGS) $(JANSSON_CFLAGS) $(YAML_CFLAGS) $(ZLIB_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS) $(LIBEDIT_CFLAGS) \
+              $(MICROHTTPD_CFLAGS)))
 LIBS        = $(call once,LIBS,$(HDF5_LIBS) $(JANSSON_LIBS) $(YAML_LIBS) $(ZLIB_LIBS) $(PCRE2_LIBS) \
-              $(UTF8PROC_LIBS) $(LIBEDIT_LIBS) $(if $(filter 0,$(CUDA)),,$(CUDA_LIBS)) -lm -lpthread)
+              $(UTF8PROC_LIBS) $(LIBEDIT_LIBS) $(MICROHTTPD_LIBS) $(if $(filter 0,$(CUDA)),,$(CUDA_LIBS)) -lm -lpthread)
 DIST_CFLAGS = $(call once,DIST_CFLAGS,$(if $(filter 0,$(MPI)),,$(call check,MPI)$(MPI_CFLAGS)))
 DIST_LIBS   = $(call once,DIST_LIBS,$(if $(filter 0,$(MPI)),,$(MPI_LIBS)))
 TEST_CFLAGS = $(call once,TEST_CFLAGS,$(call check,CRITERION)$(CRITERION_CFLAGS) $(DIST_CFLAGS))
@@ -82,7 +85,7 @@ ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16 -mavx512vnni
 ISA_amx      := $(ISA_avx512bf16) -mamx-tile -mamx-bf16 -mamx-int8
 
 ROOMS    := common/base common/base/config common/base/manual common/kernels common/kernels/apart common/dist common/text common/text/jinja common/model common/store data/corpus data/convert \
-            data/tasks data infer/decode infer/web infer infer/eval train/math train/run train
+            data/tasks data infer/decode infer/web infer infer/eval serve train/math train/run train
 PLAIN    := $(filter-out %_main.c common/dist/dist_mpi.c common/dist/dist_stub.c, $(wildcard $(ROOMS:%=%/*.c)))
 REF      := $(wildcard common/kernels/ref/*.c)
 CPU      := $(wildcard common/kernels/cpu/*.c)
@@ -100,7 +103,7 @@ LIB_OBJECTS := $(PLAIN:%.c=$(OUT)/obj/%.o) \
                $(foreach i,$(ISAS),$(CPU:%.c=$(OUT)/obj/%.$(i).o)) \
                $(CUDA_C:%.c=$(OUT)/obj/%.o) $(CUDA_CU:%.cu=$(OUT)/obj/%.cu.o)
 LIBRARY     := $(OUT)/librefusion.a
-PROGRAMS    := $(OUT)/refusion-data $(OUT)/refusion-convert $(OUT)/refusion-train $(OUT)/refusion-infer $(OUT)/refusion-eval
+PROGRAMS    := $(OUT)/refusion-data $(OUT)/refusion-convert $(OUT)/refusion-train $(OUT)/refusion-infer $(OUT)/refusion-eval $(OUT)/refusion-serve
 TEST_BINS   := $(TESTS:%.c=$(OUT)/%)
 BENCH_BINS  := $(BENCHES:%.c=$(OUT)/%)
 FUZZ_BINS   := $(FUZZERS:%.c=$(OUT)/%)
@@ -151,6 +154,7 @@ $(OUT)/obj/common/dist/dist_mpi.o: common/dist/dist_mpi.c | $(DEPS_FIRST)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) $(DIST_CFLAGS) -MMD -MP -c $< -o $@
 $(OUT)/obj/infer/eval/page.o: infer/eval/page.html infer/eval/page.css infer/eval/page.js
+$(OUT)/obj/serve/page.o: serve/page.html serve/page.css serve/page.js
 $(OUT)/obj/infer/web/web.o: $(wildcard infer/web/*.css infer/web/*.js)
 $(OUT)/obj/%.o: %.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
@@ -163,7 +167,7 @@ $(LIBRARY): $(LIB_OBJECTS)
 	$(Q)ar rcs $@ $^
 
 # --- Link ----------------------------------------------------------------------------------------
-# refusion-infer, refusion-data and refusion-convert run without MPI; the others take the
+# refusion-infer, refusion-serve, refusion-data and refusion-convert run without MPI; the others take the
 # communicator of $(DIST).
 STUB      := $(OUT)/obj/common/dist/dist_stub.o
 $(OUT)/refusion-data: $(OUT)/obj/data/data_main.o $(STUB) $(LIBRARY)
@@ -173,6 +177,9 @@ $(OUT)/refusion-convert: $(OUT)/obj/data/convert/convert_main.o $(STUB) $(LIBRAR
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
 $(OUT)/refusion-infer: $(OUT)/obj/infer/infer_main.o $(STUB) $(LIBRARY)
+	$(call say,LINK)
+	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
+$(OUT)/refusion-serve: $(OUT)/obj/serve/serve_main.o $(STUB) $(LIBRARY)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
 $(OUT)/refusion-eval: $(OUT)/obj/infer/eval/eval_main.o $(OUT)/obj/$(DIST) $(LIBRARY)
@@ -230,7 +237,7 @@ headers: | $(DEPS_FIRST)  ## checks that every header compiles alone
 	@sh tests/lint/headers.sh $(CC) $(CHECK_FLAGS)
 
 # Every source of the repository as an object; LINT_GCC: the variant that gcc compiles them into.
-MAINS    := data/data_main data/convert/convert_main infer/infer_main infer/eval/eval_main train/train_main
+MAINS    := data/data_main data/convert/convert_main infer/infer_main infer/eval/eval_main serve/serve_main train/train_main
 objects: $(LIB_OBJECTS) $(MAINS:%=$(OUT)/obj/%.o) $(STUB) $(OUT)/obj/$(DIST) fuzz_objects \
          $(patsubst %.c,$(OUT)/obj/%.o,$(TESTS) $(HELPERS) $(BENCHES))
 LINT_GCC ?= -lint-gcc

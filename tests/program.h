@@ -1,7 +1,7 @@
 /* program.h: runs the real programs, in the folder of a test.
  *
  * They are those of the build that the test program belongs to (build/<variant>/refusion-*). A
- * command is one of the shell. In it $DATA, $CONVERT, $TRAIN, $INFER and $EVAL name the programs,
+ * command is one of the shell. In it $DATA, $CONVERT, $TRAIN, $INFER, $EVAL and $SERVE name the programs,
  * $LAUNCH train/launch.sh, $RUN what goes before a program with `-n N` behind, and $ROOT the folder
  * in which the test was started. A command has a minute.
  */
@@ -72,7 +72,7 @@ static inline int program_shell(const char *command)
         "cd '%1$s' && " PROGRAM_MPI "ASAN_OPTIONS=detect_leaks=%2$d ROOT='%4$s' "
         "RUN='mpirun --oversubscribe --bind-to none' LAUNCH='%4$s/train/launch.sh' "
         "DATA='%3$s/refusion-data' CONVERT='%3$s/refusion-convert' INFER='%3$s/refusion-infer' "
-        "EVAL='%3$s/refusion-eval' TRAIN='%3$s/refusion-train' PROGRAM='%3$s/refusion-train' "
+        "EVAL='%3$s/refusion-eval' SERVE='%3$s/refusion-serve' TRAIN='%3$s/refusion-train' PROGRAM='%3$s/refusion-train' "
         "timeout -k 5 60 sh '%1$s.sh' >'%1$s.out' 2>'%1$s.err' </dev/null",
         folder, !has_mpi, program_folder, program_root);
     const int status = system(all);

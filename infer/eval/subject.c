@@ -4,6 +4,7 @@
 #include "common/base/hash.h"
 #include "common/base/log.h"
 #include "infer/decode/decoder.h"
+#include "infer/values.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -11,45 +12,13 @@
 
 /* --- Settings --------------------------------------------------------------------------------- */
 
-static json_t *value_json(const rf_config *config, const rf_config_key *key)
-{
-    switch (key->type) {
-    case RF_KEY_BOOL:
-        return json_boolean(rf_config_bool(config, key->name));
-    case RF_KEY_INT:
-        return json_integer(rf_config_int(config, key->name));
-    case RF_KEY_REAL:
-        return json_real(rf_config_real(config, key->name));
-    case RF_KEY_STRING:
-    case RF_KEY_CHOICE:
-        return json_string(rf_config_string(config, key->name));
-    case RF_KEY_INTS:
-    case RF_KEY_STRINGS:
-        break;
-    }
-    int64_t n = 0;
-    json_t *list = json_array();
-    if (key->type == RF_KEY_INTS) {
-        const int64_t *number = rf_config_ints(config, key->name, &n);
-        for (int64_t i = 0; i < n; i++) {
-            json_array_append_new(list, json_integer(number[i]));
-        }
-    } else {
-        const char *const *text = rf_config_strings(config, key->name, &n);
-        for (int64_t i = 0; i < n; i++) {
-            json_array_append_new(list, json_string(text[i]));
-        }
-    }
-    return list;
-}
-
 static json_t *settings_json(const rf_config *config, const rf_decode_options *decode)
 {
     json_t *object = json_object();
     for (const rf_config_key *key = rf_decode_keys; key->name != NULL; key++) {
         const char *name = key->name + strlen("decode.");
         if (rf_decoder_reads(decode->kind, name)) {
-            json_object_set_new(object, name, value_json(config, key));
+            json_object_set_new(object, name, rf_value_json(config, key));
         }
     }
     if (json_object_get(object, "block_length") != NULL) {

@@ -11,13 +11,13 @@ floor() {
     data/corpus | data/convert | data/tasks) echo 4 ;;
     data | infer/decode | infer/web) echo 5 ;;
     infer) echo 6 ;;
-    infer/eval | train/math | train/run) echo 7 ;;
+    infer/eval | serve | train/math | train/run) echo 7 ;;
     train) echo 8 ;;
     tests | tests/*) echo 9 ;;
     *) echo "unknown" ;;
     esac
 }
-for file in $(find common data infer train tests -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | sort); do
+for file in $(find common data infer serve train tests -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | sort); do
     own=$(dirname "$file")
     mine=$(floor "$own")
     if [ "$mine" = unknown ]; then

@@ -1,0 +1,55 @@
+/* http_private.h: a request on its way, for the functions that answer it.       all local */
+#ifndef RF_SERVE_HTTP_PRIVATE_H
+#define RF_SERVE_HTTP_PRIVATE_H
+
+#include "serve/http.h"
+
+#include <microhttpd.h>
+
+struct rf_http {
+    rf_http_options options;
+    rf_desk *desk;
+    const rf_offer *offer;
+    struct MHD_Daemon *daemon;
+    int socket; /* that listens; -1: given to the daemon, or closed */
+    bool loopback;
+    char address[128], *page;
+    size_t page_bytes;
+    int n_visits; /* requests that are not answered wholly; atomic */
+};
+
+typedef struct rf_visit rf_visit;
+
+/* A path, and what answers it. */
+typedef struct rf_route {
+    const char *path, *method; /* GET (and HEAD) or POST */
+    bool is_open;              /* without a key */
+    /* Sets what is to be sent: visit->json, text or order. */
+    int (*answer)(rf_visit *visit, rf_problem *problem);
+} rf_route;
+
+/* A request. */
+struct rf_visit {
+    rf_http *http;
+    struct MHD_Connection *connection;
+    const rf_route *route; /* NULL: what is wrong is known already */
+    int who;               /* number of the key */
+    double begin;
+    rf_text body;
+    rf_problem problem; /* status 0: none */
+    int retry_after;    /* seconds; 0: not said */
+    const char *allow;  /* the method that the path has; NULL: not said */
+    /* The answer, one of: */
+    json_t *json;     /* owned */
+    char *text;       /* owned; */
+    const char *page; /* or not [page_bytes] */
+    size_t page_bytes;
+    const char *text_type; /* of both */
+    rf_order *order;       /* at the desk */
+    bool streams;
+};
+
+/* The route of a path and method. NULL: there is none; *allow: the method that the path has, or NULL. */
+const rf_route *rf_route_find(const char *path, const char *method, const char **allow);
+
+#endif

@@ -1,0 +1,202 @@
+#include "serve/reply.h"
+
+#include "common/base/alloc.h"
+#include "common/base/utf8.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- Usage ------------------------------------------------------------------------------------ */
+
+json_t *rf_reply_usage(const rf_order *x)
+{
+    int64_t n_prompt = 0, n = 0, forwards = 0;
+    double seconds = 0;
+    for (int64_t i = 0; i < x->ask.n_prompts; i++) {
+        n_prompt += x->ask.prompt[i].ids.n - x->ask.prompt[i].hides_begin;
+    }
+    for (int64_t i = 0; i < x->n_choices; i++) {
+        const rf_answer *a = &x->choice[i].answer;
+        n += a->n;
+        forwards += a->forwards;
+        seconds = a->seconds > seconds ? a->seconds : seconds;
+    }
+    return json_pack("{s:I, s:I, s:I, s:I, s:f, s:f}", "prompt_tokens", (json_int_t)n_prompt,
+                     "completion_tokens", (json_int_t)n, "total_tokens", (json_int_t)(n_prompt + n),
+                     "forwards", (json_int_t)forwards, "tokens_per_forward",
+                     forwards > 0 ? (double)n / (double)forwards : 0, "seconds", seconds);
+}
+
+/* --- Log-probabilities ------------------------------------------------------------------------ */
+
+char *rf_reply_token(const rf_tokenizer *tokenizer, int32_t id, size_t *bytes)
+{
+    const char *name = rf_tokenizer_special_name(tokenizer, id);
+    char *text =
+        name != NULL ? rf_alloc_string(name) : rf_tokenizer_decode(tokenizer, bytes, &id, 1, false);
+    *bytes = name != NULL ? strlen(name) : *bytes;
+    if (memmem(text, *bytes, "\xEF\xBF\xBD", 3) != NULL || *bytes == 0) {
+        free(text);
+        text = rf_alloc_format("token_id:%" PRId32, id);
+        *bytes = strlen(text);
+    }
+    return text;
+}
+
+/* JSON has no infinities. */
+static json_t *number(double logprob)
+{
+    return json_real(logprob > -9999 ? logprob : -9999);
+}
+
+static json_t *token_json(const rf_tokenizer *tokenizer, int32_t id)
+{
+    size_t bytes;
+    char *text = rf_reply_token(tokenizer, id, &bytes);
+    json_t *json = json_stringn(text, bytes);
+    free(text);
+    return json;
+}
+
+/* The likeliest tokens at place i of what was judged, and the token itself. */
+static json_t *top_object(const rf_choice *c, int64_t i)
+{
+    const rf_tokenizer *tokenizer = c->order->offer->loaded->info.tokenizer;
+    const rf_given *g = &c->given;
+    json_t *top = json_object();
+    size_t bytes;
+    for (int64_t k = 0; k <= g->n_likely; k++) {
+        const bool itself = k == g->n_likely;
+        const int32_t id = itself ? g->token[i] : g->likely[i * g->n_likely + k];
+        if (id >= 0) {
+            char *text = rf_reply_token(tokenizer, id, &bytes);
+            json_object_setn_new(
+                top, text, bytes,
+                number(itself ? g->logprob[i] : g->likely_logprob[i * g->n_likely + k]));
+            free(text);
+        }
+    }
+    return top;
+}
+
+static int64_t count_characters(const char *text, size_t bytes)
+{
+    int64_t n = 0;
+    for (size_t i = 0; i < bytes; i++) {
+        n += !rf_utf8_continues(text[i]);
+    }
+    return n;
+}
+
+/* A token that the client sees. `at`: of what was judged; negative: nothing stands before it. */
+static void add_token(json_t *lists[4], const rf_choice *c, int32_t id, int64_t at, int64_t *offset)
+{
+    const rf_tokenizer *tokenizer = c->order->offer->loaded->info.tokenizer;
+    size_t bytes;
+    char *text = rf_tokenizer_decode(tokenizer, &bytes, &id, 1, false);
+    json_array_append_new(lists[0], token_json(tokenizer, id));
+    json_array_append_new(lists[1], at >= 0 ? number(c->given.logprob[at]) : json_null());
+    json_array_append_new(lists[2], at >= 0 ? top_object(c, at) : json_null());
+    json_array_append_new(lists[3], json_integer(*offset));
+    *offset += count_characters(text, bytes);
+    free(text);
+}
+
+/* Of completions: lists side by side. */
+static json_t *logprob_lists(const rf_choice *c)
+{
+    const rf_ask *ask = &c->order->ask;
+    const int64_t first = ask->echo ? c->prompt->hides_begin : c->prompt->ids.n;
+    json_t *lists[4] = {json_array(), json_array(), json_array(), json_array()};
+    int64_t offset = 0;
+    for (int64_t i = first; i < c->n_judged; i++) {
+        add_token(lists, c, c->judged[i], i - (c->n_judged - c->given.n), &offset);
+    }
+    return json_pack("{s:o, s:o, s:o, s:o}", "tokens", lists[0], "token_logprobs", lists[1],
+                     "top_logprobs", lists[2], "text_offset", lists[3]);
+}
+
+/* Of conversations: an object for each token. */
+static json_t *logprob_object(const rf_tokenizer *tokenizer, int32_t id, double logprob)
+{
+    size_t bytes;
+    char *text = rf_tokenizer_decode(tokenizer, &bytes, &id, 1, false);
+    const bool is_text = memmem(text, bytes, "\xEF\xBF\xBD", 3) == NULL;
+    json_t *list = is_text ? json_array() : json_null();
+    for (size_t i = 0; is_text && i < bytes; i++) {
+        json_array_append_new(list, json_integer((unsigned char)text[i]));
+    }
+    free(text);
+    return json_pack("{s:o, s:o, s:o}", "token", token_json(tokenizer, id), "logprob",
+                     number(logprob), "bytes", list);
+}
+
+static json_t *logprob_content(const rf_choice *c)
+{
+    const rf_tokenizer *tokenizer = c->order->offer->loaded->info.tokenizer;
+    const rf_given *g = &c->given;
+    json_t *content = json_array();
+    for (int64_t i = 0; i < g->n; i++) {
+        json_t *one = logprob_object(tokenizer, g->token[i], g->logprob[i]), *top = json_array();
+        for (int64_t k = 0; k < g->n_likely && k < c->order->ask.n_likely; k++) {
+            const int32_t id = g->likely[i * g->n_likely + k];
+            if (id >= 0) {
+                json_array_append_new(
+                    top, logprob_object(tokenizer, id, g->likely_logprob[i * g->n_likely + k]));
+            }
+        }
+        json_object_set_new(one, "top_logprobs", top);
+        json_array_append_new(content, one);
+    }
+    return json_pack("{s:o}", "content", content);
+}
+
+/* --- Choices ---------------------------------------------------------------------------------- */
+
+static json_t *text_of(const rf_choice *c)
+{
+    const rf_tokenizer *tokenizer = c->order->offer->loaded->info.tokenizer;
+    size_t bytes, before = 0;
+    char *text = rf_answer_text(&c->answer, &bytes, tokenizer), *echo = NULL;
+    if (c->order->ask.echo) {
+        const rf_ids *ids = &c->prompt->ids;
+        echo = rf_tokenizer_decode(tokenizer, &before, ids->id + c->prompt->hides_begin,
+                                   ids->n - c->prompt->hides_begin, false);
+    }
+    rf_text all = {0};
+    rf_text_add(&all, echo != NULL ? echo : "", before);
+    rf_text_add(&all, text, bytes);
+    json_t *json = json_stringn(all.data, all.bytes);
+    rf_text_free(&all);
+    free(echo);
+    free(text);
+    return json;
+}
+
+static json_t *choice_json(const rf_choice *c)
+{
+    const bool judged = c->order->ask.n_likely >= 0;
+    if (c->order->ask.kind == RF_ASK_CHAT) {
+        json_t *message =
+            json_pack("{s:s, s:o, s:n}", "role", "assistant", "content", text_of(c), "refusal");
+        return json_pack("{s:I, s:o, s:o, s:s}", "index", (json_int_t)c->number, "message", message,
+                         "logprobs", judged ? logprob_content(c) : json_null(), "finish_reason",
+                         c->finish);
+    }
+    return json_pack("{s:I, s:o, s:o, s:s}", "index", (json_int_t)c->number, "text", text_of(c),
+                     "logprobs", judged ? logprob_lists(c) : json_null(), "finish_reason",
+                     c->finish);
+}
+
+json_t *rf_reply_json(const rf_order *x)
+{
+    json_t *choices = json_array();
+    for (int64_t i = 0; i < x->n_choices; i++) {
+        json_array_append_new(choices, choice_json(&x->choice[i]));
+    }
+    return json_pack("{s:s, s:s, s:I, s:s, s:o, s:o}", "id", x->id, "object",
+                     x->ask.kind == RF_ASK_CHAT ? "chat.completion" : "text_completion", "created",
+                     (json_int_t)x->created, "model", x->offer->name, "choices", choices, "usage",
+                     rf_reply_usage(x));
+}

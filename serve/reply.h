@@ -1,0 +1,16 @@
+/* reply.h: whole answers, as OpenAI's clients read them.                        all local */
+#ifndef RF_SERVE_REPLY_H
+#define RF_SERVE_REPLY_H
+
+#include "serve/desk.h"
+
+/* The body of the answer to an order that is done without a problem. The caller releases it. */
+json_t *rf_reply_json(const rf_order *x);
+/* {"prompt_tokens", "completion_tokens", "total_tokens", "forwards", "tokens_per_forward",
+ * "seconds"}; the caller releases it. */
+json_t *rf_reply_usage(const rf_order *x);
+/* What a token is called in log-probabilities: its text, or its name; "token_id:N" where it is no text
+ * for itself. Caller frees. */
+char *rf_reply_token(const rf_tokenizer *tokenizer, int32_t id, size_t *bytes);
+
+#endif

@@ -1,0 +1,272 @@
+/* routes.c: what each path answers. */
+#include "serve/http_private.h"
+
+#include "common/base/alloc.h"
+#include "infer/values.h"
+
+#include <arpa/inet.h>
+#include <inttypes.h>
+#include <netdb.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+/* --- Small answers ---------------------------------------------------------------------------- */
+
+static int answer_page(rf_visit *v, rf_problem *problem)
+{
+    (void)problem;
+    v->page = v->http->page;
+    v->page_bytes = v->http->page_bytes;
+    v->text_type = "text/html; charset=utf-8";
+    return RF_OK;
+}
+
+static int answer_health(rf_visit *v, rf_problem *problem)
+{
+    if (rf_desk_is_closed(v->http->desk)) {
+        return rf_problem_set(problem, 503, "shutting_down", NULL, "the server is shutting down");
+    }
+    v->json = json_pack("{s:s}", "status", "ok");
+    return RF_OK;
+}
+
+static int answer_metrics(rf_visit *v, rf_problem *problem)
+{
+    (void)problem;
+    v->text = rf_desk_metrics(v->http->desk);
+    v->text_type = "text/plain; version=0.0.4; charset=utf-8";
+    return RF_OK;
+}
+
+/* --- The model -------------------------------------------------------------------------------- */
+
+#define COMMA             ,
+#define ADDRESS(id, name) &rf_decoder_##id
+static const rf_decoder *const decoders[] = {RF_DECODERS(ADDRESS, COMMA)};
+
+/* Each decoder, the settings that it does not read, and whether the model was trained for it. */
+static json_t *decoders_json(const rf_offer *offer)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < sizeof decoders / sizeof *decoders; i++) {
+        json_t *ignores = json_array();
+        for (const rf_config_key *key = rf_decode_keys; key->name != NULL; key++) {
+            const char *name = key->name + strlen("decode.");
+            if (!rf_decoder_reads(decoders[i], name)) {
+                json_array_append_new(ignores, json_string(name));
+            }
+        }
+        json_array_append_new(list,
+                              json_pack("{s:s, s:o, s:b}", "name", rf_decoder_name(decoders[i]),
+                                        "ignores", ignores, "fits",
+                                        strcmp(decoders[i]->objective, offer->objective) == 0));
+    }
+    return list;
+}
+
+/* The settings of requests that say nothing. NULL: they do not go together, which main has checked. */
+static json_t *defaults_json(const rf_offer *offer)
+{
+    rf_config *config = NULL;
+    json_t *object = json_object();
+    RF_ASSERT(rf_loaded_settings(&config, offer->loaded, offer->assignment, offer->n_assignments,
+                                 NULL) == RF_OK);
+    for (const rf_config_key *key = rf_decode_keys; key->name != NULL; key++) {
+        json_object_set_new(object, key->name + strlen("decode."), rf_value_json(config, key));
+    }
+    rf_config_free(config);
+    return object;
+}
+
+static int answer_models(rf_visit *v, rf_problem *problem)
+{
+    const rf_offer *offer = v->http->offer;
+    json_t *defaults = defaults_json(offer);
+    (void)problem;
+    json_t *more = json_pack("{s:s, s:b, s:o, s:O, s:O, s:I}", "objective", offer->objective,
+                             "chat_template", 1, "decoders", decoders_json(offer), "defaults",
+                             defaults, "slot_size", json_object_get(defaults, "slot_size"),
+                             "context", (json_int_t)offer->size.positions);
+    json_decref(defaults);
+    v->json = json_pack("{s:s, s:[{s:s, s:s, s:I, s:s, s:o}]}", "object", "list", "data", "id",
+                        offer->name, "object", "model", "created", (json_int_t)offer->created,
+                        "owned_by", "refusion", "refusion", more);
+    return RF_OK;
+}
+
+/* --- The tokenizer ---------------------------------------------------------------------------- */
+
+static const char *name_of(const rf_tokenizer *tokenizer, int32_t id)
+{
+    return id >= 0 ? rf_tokenizer_special_name(tokenizer, id) : NULL;
+}
+
+static int answer_tokenizer_info(rf_visit *v, rf_problem *problem)
+{
+    const rf_tokenizer *tokenizer = v->http->offer->loaded->info.tokenizer;
+    const rf_specials *special = rf_tokenizer_specials(tokenizer);
+    (void)problem;
+    v->json = json_pack("{s:s?, s:s?, s:s?, s:n, s:I, s:s}", "eos_token",
+                        special->n_eos > 0 ? name_of(tokenizer, special->eos[0]) : NULL,
+                        "bos_token", name_of(tokenizer, special->begin), "mask_token",
+                        name_of(tokenizer, special->mask), "pad_token", "vocab_size",
+                        (json_int_t)rf_tokenizer_size(tokenizer), "chat_form",
+                        rf_tokenizer_form(tokenizer));
+    return RF_OK;
+}
+
+/* A text that is the name of a special token and nothing else is that token: clients ask so for its id. */
+static int32_t find_special(const rf_tokenizer *tokenizer, const char *text)
+{
+    for (int32_t id = 0; id < rf_tokenizer_size(tokenizer); id++) {
+        const char *name = rf_tokenizer_special_name(tokenizer, id);
+        if (name != NULL && strcmp(name, text) == 0) {
+            return id;
+        }
+    }
+    return -1;
+}
+
+static int tokenize(rf_ids *ids, const rf_tokenizer *tokenizer, const json_t *body,
+                    rf_problem *problem)
+{
+    const json_t *prompt = json_object_get(body, "prompt");
+    const char *key;
+    json_t *value;
+    rf_error err = {0};
+    json_object_foreach((json_t *)(uintptr_t)body, key, value)
+    {
+        if (strcmp(key, "prompt") != 0 && strcmp(key, "add_special_tokens") != 0 &&
+            strcmp(key, "model") != 0) {
+            return rf_problem_set(problem, 400, "unsupported_field", key,
+                                  "the field '%.200s' is not supported: there are prompt and "
+                                  "add_special_tokens",
+                                  key);
+        }
+    }
+    if (!json_is_string(prompt)) {
+        return rf_problem_set(problem, 400, "invalid_type", "prompt", "prompt must be a string");
+    }
+    const int32_t id = find_special(tokenizer, json_string_value(prompt));
+    if (json_is_true(json_object_get(body, "add_special_tokens"))) {
+        rf_ids_push(ids, rf_tokenizer_specials(tokenizer)->begin);
+    }
+    if (id >= 0) {
+        rf_ids_push(ids, id);
+    } else if (rf_tokenizer_encode(tokenizer, ids, json_string_value(prompt),
+                                   json_string_length(prompt), &err) != RF_OK) {
+        return rf_problem_set(problem, 400, "invalid_value", "prompt", "prompt: %s", err.message);
+    }
+    return RF_OK;
+}
+
+static int answer_tokenize(rf_visit *v, rf_problem *problem)
+{
+    json_t *body = NULL, *list = json_array();
+    rf_ids ids = {0};
+    int rc;
+    RF_TRY_OUT(rf_ask_json(&body, v->body.data, v->body.bytes, problem));
+    RF_TRY_OUT(tokenize(&ids, v->http->offer->loaded->info.tokenizer, body, problem));
+    for (int64_t i = 0; i < ids.n; i++) {
+        json_array_append_new(list, json_integer(ids.id[i]));
+    }
+    v->json = json_pack("{s:I, s:I, s:O}", "count", (json_int_t)ids.n, "max_model_len",
+                        (json_int_t)v->http->offer->size.positions, "tokens", list);
+out:
+    rf_ids_free(&ids);
+    json_decref(list);
+    json_decref(body);
+    return rc;
+}
+
+static int answer_detokenize(rf_visit *v, rf_problem *problem)
+{
+    const rf_tokenizer *tokenizer = v->http->offer->loaded->info.tokenizer;
+    json_t *body = NULL;
+    rf_ids ids = {0};
+    int rc;
+    RF_TRY_OUT(rf_ask_json(&body, v->body.data, v->body.bytes, problem));
+    const json_t *tokens = json_object_get(body, "tokens");
+    if (!json_is_array(tokens)) {
+        RF_TRY_OUT(rf_problem_set(problem, 400, "invalid_type", "tokens",
+                                  "tokens must be a list of token ids"));
+    }
+    RF_TRY_OUT(rf_ask_ids(&ids, tokens, tokenizer, "tokens", problem));
+    size_t bytes;
+    char *text = rf_tokenizer_decode(tokenizer, &bytes, ids.id, ids.n, false);
+    v->json = json_pack("{s:s%}", "prompt", text, bytes);
+    free(text);
+out:
+    rf_ids_free(&ids);
+    json_decref(body);
+    return rc;
+}
+
+/* --- Completions ------------------------------------------------------------------------------ */
+
+/* Who takes turns: the same key, address and user. Caller frees. */
+static char *client_of(const rf_visit *v, const char *user)
+{
+    char host[64] = "";
+    const struct sockaddr *address =
+        MHD_get_connection_info(v->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr;
+    const socklen_t bytes =
+        address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    (void)getnameinfo(address, bytes, host, sizeof host, NULL, 0, NI_NUMERICHOST);
+    return rf_alloc_format("%d %s %s", v->who, host, user != NULL ? user : "");
+}
+
+static int answer_ask(rf_visit *v, rf_ask_kind kind, rf_problem *problem)
+{
+    rf_ask ask;
+    const int rc = rf_ask_read(&ask, kind, v->body.data, v->body.bytes, v->http->offer, problem);
+    if (rc == RF_OK) {
+        char *client = client_of(v, ask.user);
+        v->order = rf_order_new(&ask, v->http->offer, client);
+        free(client);
+    }
+    rf_ask_free(&ask);
+    return rc;
+}
+
+static int answer_completions(rf_visit *v, rf_problem *problem)
+{
+    return answer_ask(v, RF_ASK_COMPLETION, problem);
+}
+
+static int answer_chat(rf_visit *v, rf_problem *problem)
+{
+    return answer_ask(v, RF_ASK_CHAT, problem);
+}
+
+/* --- All -------------------------------------------------------------------------------------- */
+
+static const rf_route routes[] = {
+    {"/", "GET", true, answer_page},
+    {"/health", "GET", true, answer_health},
+    {"/metrics", "GET", false, answer_metrics},
+    {"/v1/models", "GET", false, answer_models},
+    {"/v1/completions", "POST", false, answer_completions},
+    {"/v1/chat/completions", "POST", false, answer_chat},
+    {"/tokenize", "POST", false, answer_tokenize},
+    {"/detokenize", "POST", false, answer_detokenize},
+    {"/tokenizer_info", "GET", false, answer_tokenizer_info},
+};
+
+const rf_route *rf_route_find(const char *path, const char *method, const char **allow)
+{
+    *allow = NULL;
+    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
+        const rf_route *r = &routes[i];
+        if (strcmp(r->path, path) != 0) {
+            continue;
+        }
+        if (strcmp(r->method, method) == 0 ||
+            (strcmp(r->method, "GET") == 0 && strcmp(method, "HEAD") == 0)) {
+            return r;
+        }
+        *allow = r->method;
+    }
+    return NULL;
+}

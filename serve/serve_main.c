@@ -1,0 +1,289 @@
+/* refusion-serve: a model for clients of OpenAI's interface, and for people with a browser. */
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/base/manual/manual.h"
+#include "data/objective.h"
+#include "serve/http.h"
+#include "serve/worker.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+typedef struct options {
+    const char *model, *adapter, *weights, *backend, *key_file, *name;
+    char model_path[RF_PATH_BYTES], adapter_path[RF_PATH_BYTES]; /* chosen in run folders */
+    bool control_tokens;
+    int64_t port, n_seats, context, most_waiting, time_limit, n_threads;
+    rf_http_options http;
+} options;
+
+static const double MIB = 1 << 20;
+static const rf_config_key *const key_tables[] = {rf_decode_keys, NULL};
+
+static const rf_option option_table[] = {
+    {"model", "FILE",
+     "checkpoint, or the folder of a run: its best checkpoint on validation, else its latest",
+     RF_OPTION_TEXT, .at = offsetof(options, model)},
+    {"adapter", "FILE",
+     "adapters that were trained beside that checkpoint (lora.*), or the folder of their run",
+     RF_OPTION_TEXT, .at = offsetof(options, adapter)},
+    {"weights", "f32|bf16|int8", "as in refusion-infer", RF_OPTION_CHOICE,
+     .at = offsetof(options, weights)},
+    {"backend", "auto|cpu|cuda|ref32|ref64", "as in refusion-infer", RF_OPTION_CHOICE,
+     .at = offsetof(options, backend)},
+    {"name", "NAME", "what clients call the model (default: as the file or folder is called)",
+     RF_OPTION_TEXT, .at = offsetof(options, name)},
+    {"host", "ADDRESS",
+     "to listen at (default 127.0.0.1); any other than this machine's own needs --api-key-file, or "
+     "--no-key",
+     RF_OPTION_TEXT, .at = offsetof(options, http.host)},
+    {"port", "N", "default 8080; 0: a free one", RF_OPTION_INTEGER, .at = offsetof(options, port),
+     .min = 0, .max = 65535},
+    {"api-key-file", "FILE",
+     "a key a line: clients send one, as Authorization: Bearer KEY. Nobody else may read the file",
+     RF_OPTION_TEXT, .at = offsetof(options, key_file)},
+    {"no-key", NULL, "everybody may use the server who reaches it", RF_OPTION_FLAG,
+     .at = offsetof(options, http.no_key)},
+    {"batch", "N", "answers that are made at once (default 8); they do not depend on it",
+     RF_OPTION_INTEGER, .at = offsetof(options, n_seats), .min = 1, .max = 4096},
+    {"context", "N",
+     "most tokens of a prompt and its answer together (default: what the model has, at most 2048); "
+     "memory grows with --batch times it",
+     RF_OPTION_INTEGER, .at = offsetof(options, context), .min = 2, .max = 1 << 20},
+    {"queue", "N",
+     "answers that wait for their turn at most (default 256); then requests are refused with "
+     "status 429",
+     RF_OPTION_INTEGER, .at = offsetof(options, most_waiting), .min = 1, .max = 1 << 20},
+    {"time-limit", "S", "seconds from a request to its whole answer (default 600)",
+     RF_OPTION_INTEGER, .at = offsetof(options, time_limit), .min = 1, .max = 1 << 20},
+    {"max-body", "BYTES", "of a request (default 4194304)", RF_OPTION_INTEGER,
+     .at = offsetof(options, http.max_body), .min = 1024, .max = 1 << 30},
+    {"connections", "N", "of clients at once (default 4096)", RF_OPTION_INTEGER,
+     .at = offsetof(options, http.max_connections), .min = 1, .max = 1 << 16},
+    {"control-tokens", NULL, "special tokens written out in messages are those tokens, not text",
+     RF_OPTION_FLAG, .at = offsetof(options, control_tokens)},
+    {"threads", "N", "default: the cores this process may use", RF_OPTION_INTEGER,
+     .at = offsetof(options, n_threads), .min = 1, .max = 4096},
+    {0}};
+
+static const rf_manual manual = {
+    .program = "refusion-serve",
+    .summary = "a trained model for clients of OpenAI's interface, and for people",
+    .synopsis =
+        "refusion-serve --model CHECKPOINT.h5|RUN_FOLDER [options] [decode.key=value ...]\n",
+    .text = "Answers /v1/completions, /v1/chat/completions and /v1/models, and shows a page at /\n"
+            "where one can watch the model answer. SIGTERM or Ctrl-C: it answers what it has\n"
+            "taken, and ends; once more: it ends at once.\n",
+    .option = option_table,
+    .key = key_tables,
+    .key_title = "Settings of requests that do not say otherwise (defaults: those of the run that "
+                 "trained the model)"};
+
+/* *first: index of the assignments. */
+static int parse(options *o, int *first, int argc, char **argv, rf_error *err)
+{
+    *o = (options){.port = 8080,
+                   .n_seats = 8,
+                   .most_waiting = 256,
+                   .time_limit = 600,
+                   .http = {.host = "127.0.0.1",
+                            .max_body = 4 << 20,
+                            .max_connections = 4096,
+                            .upload_seconds = 60,
+                            .idle_seconds = 30}};
+    RF_TRY(rf_manual_parse(first, o, argc, argv, &manual, err));
+    o->http.port = (int)o->port;
+    return o->model != NULL ? RF_OK : rf_manual_missing(&manual, "--model", err);
+}
+
+/* --- Signals ---------------------------------------------------------------------------------- */
+
+typedef struct stopper {
+    sigset_t signals;
+    rf_desk *desk;
+    rf_http *http;
+} stopper;
+
+/* The first signal: nothing new is taken. The second one: nothing is finished any more. */
+static void *await_signals(void *user)
+{
+    stopper *s = user;
+    int signal;
+    if (sigwait(&s->signals, &signal) == 0) {
+        rf_log_info("answering what was taken, then ending; once more: ending at once");
+        rf_http_quiesce(s->http);
+        rf_desk_close(s->desk);
+    }
+    if (sigwait(&s->signals, &signal) == 0) {
+        rf_desk_abandon(s->desk);
+    }
+    return NULL;
+}
+
+/* --- Running ---------------------------------------------------------------------------------- */
+
+/* The defaults of requests, which must go together. */
+static int read_settings(rf_decode_options *out, const char **objective, const rf_loaded *loaded,
+                         char *const *assignment, int n, rf_error *err)
+{
+    rf_config *config = NULL;
+    rf_objective trained;
+    int rc;
+    RF_TRY_OUT(rf_loaded_settings(&config, loaded, assignment, n, err));
+    RF_TRY_OUT(rf_decode_options_from_config(out, config, err));
+    RF_TRY_OUT(rf_objective_from_config(
+        &trained, config, rf_tokenizer_specials(loaded->info.tokenizer), out->gen_length, err));
+    *objective = trained.kind->name;
+    RF_TRY_OUT(rf_loaded_check_decoder(loaded, out->kind, err));
+out:
+    rf_config_free(config);
+    return rc;
+}
+
+/* "runs/my/step-000000400.h5" becomes "step-000000400", a folder "runs/my" becomes "my". */
+static void name_model(char *out, size_t bytes, const char *given)
+{
+    size_t n = strlen(given);
+    while (n > 1 && given[n - 1] == '/') {
+        n--;
+    }
+    snprintf(out, bytes, "%.*s", (int)n, given);
+    const char *name = rf_file_name(out);
+    memmove(out, name, strlen(name) + 1);
+    n = strlen(out);
+    if (n > 3 && strcmp(out + n - 3, ".h5") == 0) {
+        out[n - 3] = '\0';
+    }
+}
+
+static int64_t context_of(const options *o, const rf_loaded *loaded)
+{
+    const int64_t most = loaded->info.model.max_position_embeddings, usual = 2048;
+    return o->context > 0 ? o->context : most < usual ? most : usual;
+}
+
+/* Serves until a signal ends it. */
+static int serve(const options *o, rf_http *http, const rf_offer *offer, rf_engine *engine,
+                 rf_error *err)
+{
+    rf_desk desk;
+    pthread_t thread;
+    stopper stop = {.desk = &desk, .http = http};
+    int rc;
+
+    rf_desk_init(&desk, o->most_waiting, (double)o->time_limit, engine->capacity);
+    RF_TRY_OUT(rf_http_start(http, &desk, offer, err));
+    sigemptyset(&stop.signals);
+    sigaddset(&stop.signals, SIGTERM);
+    sigaddset(&stop.signals, SIGINT);
+    RF_ASSERT(pthread_create(&thread, NULL, await_signals, &stop) == 0);
+    rf_log_info("refusion-serve: %s answers for %s", rf_http_address(http), offer->name);
+    rf_worker_run(&desk, engine);
+    pthread_cancel(thread);
+    pthread_join(thread, NULL);
+out:
+    rf_http_close(http);
+    rf_desk_free(&desk);
+    return rc;
+}
+
+/* The model, and an engine for any request. */
+static int make_engine(rf_engine **out, const options *o, rf_offer *offer, rf_loaded *loaded,
+                       rf_error *err)
+{
+    rf_decode_options decode;
+    char text[512];
+    RF_TRY(read_settings(&decode, &offer->objective, loaded, offer->assignment,
+                         offer->n_assignments, err));
+    offer->size = rf_engine_size_of_any(context_of(o, loaded), o->n_seats);
+    const rf_model_limits limits = rf_engine_size_limits(&offer->size);
+    RF_TRY(rf_loaded_model(loaded, &limits, (int)o->n_threads, err));
+    RF_TRY(rf_engine_new_sized(out, loaded->model, loaded->info.tokenizer, &decode, &offer->size,
+                               err));
+    rf_engine *e = *out;
+    e->reuses = true;
+    rf_backend_describe(loaded->model->ctx, text, sizeof text);
+    rf_log_info("%s", text);
+    rf_log_info("memory: weights %.1f MiB, cache %.1f MiB (%" PRId64 " answers of up to %" PRId64
+                " tokens), activations %.1f MiB",
+                (double)loaded->model->bytes / MIB, (double)e->cache->bytes / MIB, e->capacity,
+                offer->size.positions, (double)e->acts->bytes / MIB);
+    return RF_OK;
+}
+
+static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error *err)
+{
+    rf_engine *engine = NULL;
+    rf_http *http = NULL;
+    rf_access access = {0};
+    char name[256];
+    rf_offer offer = {.name = o->name,
+                      .loaded = loaded,
+                      .assignment = assignment,
+                      .n_assignments = n,
+                      .created = (int64_t)time(NULL),
+                      .max_choices = 128,
+                      .max_stops = 16,
+                      .max_likely = 20};
+    int rc;
+
+    if (o->name == NULL) {
+        name_model(name, sizeof name, o->model);
+        offer.name = name;
+    }
+    if (o->key_file != NULL) {
+        RF_TRY_OUT(rf_access_read(&access, o->key_file, err));
+    }
+    o->http.access = &access;
+    RF_TRY_OUT(rf_http_open(&http, &o->http, err));
+    RF_TRY_OUT(rf_loaded_choose(&o->model, o->model_path, err));
+    RF_TRY_OUT(rf_loaded_choose(&o->adapter, o->adapter_path, err));
+    RF_TRY_OUT(rf_loaded_open(loaded, o->model, o->adapter, o->backend, err));
+    if (o->control_tokens) {
+        rf_tokenizer_read_control_tokens(loaded->info.tokenizer);
+    }
+    if (o->weights != NULL) {
+        RF_TRY_OUT(rf_loaded_weights(&loaded->weights, o->weights, err));
+    }
+    RF_TRY_OUT(make_engine(&engine, o, &offer, loaded, err));
+    rc = serve(o, http, &offer, engine, err);
+    http = NULL;
+out:
+    rf_http_close(http);
+    rf_engine_free(engine);
+    rf_access_free(&access);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    rf_error err = {0};
+    rf_loaded loaded = {0};
+    options o;
+    sigset_t signals;
+    bool answered;
+    int first = argc;
+
+    rf_log_set_program("refusion-serve");
+    int rc = rf_manual_answer(&answered, &manual, argc, argv, &err);
+    if (!answered) {
+        rc = parse(&o, &first, argc, argv, &err);
+    }
+    if (rc == RF_OK && !answered) {
+        /* Blocked in all threads, those of the kernels too: one thread awaits them. */
+        sigemptyset(&signals);
+        sigaddset(&signals, SIGTERM);
+        sigaddset(&signals, SIGINT);
+        pthread_sigmask(SIG_BLOCK, &signals, NULL);
+        signal(SIGPIPE, SIG_IGN);
+        rc = run(&o, &loaded, argv + first, argc - first, &err);
+    }
+    rf_loaded_close(&loaded);
+    if (rc != RF_OK) {
+        rf_log_error(&err);
+    }
+    return rf_error_exit_status(rc);
+}

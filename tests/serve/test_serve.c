@@ -1,0 +1,215 @@
+/* What each path answers, and what is refused. */
+#include "tests/serve/server_test.h"
+
+TestSuite(serve, .init = server_begin, .fini = server_end, .timeout = 120);
+
+#define COMPLETIONS "/v1/completions"
+#define CHAT        "/v1/chat/completions"
+
+static json_int_t number_at(const json_t *json, const char *object, const char *key)
+{
+    return json_integer_value(json_object_get(json_object_get(json, object), key));
+}
+
+/* What refusion-infer answers to the same. Caller frees. */
+static char *inferred(const char *options)
+{
+    char command[512];
+    snprintf(command, sizeof command, "\"$INFER\" --model model.h5 --threads 1 %s", options);
+    program_runs(command, 0);
+    program_output[strcspn(program_output, "\n")] = '\0';
+    return program_keep();
+}
+
+Test(serve, is_there)
+{
+    json_t *health = ask("/health", 200, NULL), *models = ask("/v1/models", 200, NULL);
+    const json_t *model = json_array_get(json_object_get(models, "data"), 0);
+    const json_t *more = json_object_get(model, "refusion");
+    cr_assert_str_eq(json_string_value(json_object_get(health, "status")), "ok");
+    cr_assert_str_eq(json_string_value(json_object_get(model, "id")), "model");
+    cr_assert_str_eq(json_string_value(json_object_get(more, "objective")), "refusion");
+    cr_assert_eq(json_integer_value(json_object_get(more, "slot_size")), 4);
+    cr_assert_eq(json_array_size(json_object_get(more, "decoders")), N_DECODERS);
+    cr_assert_eq(number_at(more, "defaults", "gen_length"), 12);
+    json_decref(health);
+    json_decref(models);
+}
+
+Test(serve, answers_as_refusion_infer_does)
+{
+    char *raw = inferred("--raw --prompt hello"), *chat = inferred("--prompt hello");
+    char *ar = inferred("--raw --prompt hello decode.kind=ar decode.gen_length=5");
+    json_t *a = ask(COMPLETIONS, 200, "{\"prompt\": \"hello\", \"max_tokens\": 12}");
+    json_t *b = ask(CHAT, 200, "{\"messages\": [{\"role\": \"user\", \"content\": \"hello\"}]}");
+    json_t *c = ask(COMPLETIONS, 200,
+                    "{\"prompt\": [104, 101, 108, 108, 111], \"max_tokens\": 5,"
+                    " \"decode\": {\"kind\": \"ar\"}}");
+    json_t *parts = ask(CHAT, 200,
+                        "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\","
+                        " \"text\": \"hel\"}, {\"type\": \"text\", \"text\": \"lo\"}]}]}");
+    cr_assert_str_eq(text_of(a, 0), raw);
+    cr_assert_str_eq(text_of(c, 0), ar);
+    const json_t *message = json_object_get(choice_of(b, 0), "message");
+    cr_assert_str_eq(json_string_value(json_object_get(message, "content")), chat);
+    cr_assert(json_equal(message, json_object_get(choice_of(parts, 0), "message")));
+    cr_assert_eq(number_at(a, "usage", "prompt_tokens"), 5);
+    cr_assert(number_at(a, "usage", "completion_tokens") >= (json_int_t)strlen(raw));
+    cr_assert(number_at(a, "usage", "forwards") > 0);
+    json_decref(a);
+    json_decref(b);
+    json_decref(c);
+    json_decref(parts);
+    free(raw);
+    free(chat);
+    free(ar);
+}
+
+Test(serve, several_prompts_and_choices)
+{
+    json_t *one = ask(COMPLETIONS, 200, "{\"prompt\": \"b\", \"max_tokens\": 9}");
+    json_t *all =
+        ask(COMPLETIONS, 200, "{\"prompt\": [\"a\", \"b\", \"c\"], \"max_tokens\": 9, \"n\": 2}");
+    cr_assert_eq(json_array_size(json_object_get(all, "choices")), 6);
+    for (size_t i = 0; i < 6; i++) {
+        cr_assert_eq(json_integer_value(json_object_get(choice_of(all, i), "index")), (int)i);
+    }
+    cr_assert_str_eq(text_of(all, 2), text_of(one, 0));
+    cr_assert_str_eq(text_of(all, 3), text_of(one, 0)); /* at temperature 0 */
+    json_decref(one);
+    json_decref(all);
+    const char *sampled = "{\"prompt\": \"b\", \"max_tokens\": 9, \"n\": 3, \"temperature\": 1.5,"
+                          " \"seed\": 7, \"decode\": {\"kind\": \"ar\"}}";
+    json_t *x = ask(COMPLETIONS, 200, sampled), *y = ask(COMPLETIONS, 200, sampled);
+    cr_assert(json_equal(json_object_get(x, "choices"), json_object_get(y, "choices")));
+    cr_assert(strcmp(text_of(x, 0), text_of(x, 1)) != 0 ||
+              strcmp(text_of(x, 0), text_of(x, 2)) != 0);
+    json_decref(x);
+    json_decref(y);
+}
+
+Test(serve, refuses_by_name)
+{
+    refuses(COMPLETIONS, 400, "max_token", "did you mean 'max_tokens'",
+            "{\"prompt\": \"a\", \"max_token\": 3}");
+    refuses(COMPLETIONS, 400, "messages", "not supported", "{\"prompt\": \"a\", \"messages\": []}");
+    refuses(COMPLETIONS, 400, "presence_penalty", "or give 0",
+            "{\"prompt\": \"a\", \"presence_penalty\": 0.5}");
+    refuses(COMPLETIONS, 400, "temperature", "from 0", "{\"prompt\": \"a\", \"temperature\": -1}");
+    refuses(COMPLETIONS, 400, "temperature", "must be a number, not a string",
+            "{\"prompt\": \"a\", \"temperature\": \"hot\"}");
+    refuses(COMPLETIONS, 400, "decode", "did you mean 'decode.slot_size'",
+            "{\"prompt\": \"a\", \"decode\": {\"slot_siz\": 2}}");
+    refuses(COMPLETIONS, 400, "decode", "slot_threshold",
+            "{\"prompt\": \"a\", \"decode\": {\"slot_threshold\": 1.5}}");
+    refuses(COMPLETIONS, 400, "prompt", "is missing", "{}");
+    refuses(COMPLETIONS, 400, "prompt", "ids are from 0", "{\"prompt\": [1, 262]}");
+    refuses(COMPLETIONS, 400, "prompt", "entry 1", "{\"prompt\": [\"a\", 2]}");
+    refuses(COMPLETIONS, 400, "prompt", "room for 96", "{\"prompt\": \"a\", \"max_tokens\": 95}");
+    refuses(COMPLETIONS, 400, "stop", "at most 16",
+            "{\"prompt\": \"a\", \"stop\": [\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\","
+            "\"i\",\"j\",\"k\",\"l\",\"m\",\"n\",\"o\",\"p\",\"q\"]}");
+    refuses(COMPLETIONS, 400, "n", "from 1 to 128", "{\"prompt\": \"a\", \"n\": 129}");
+    refuses(COMPLETIONS, 404, "model", "ask for 'model'",
+            "{\"prompt\": \"a\", \"model\": \"gpt-4\"}");
+    refuses(CHAT, 400, "messages", "is missing", "{}");
+    refuses(CHAT, 400, "messages", "image_url",
+            "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"image_url\"}]}]}");
+    refuses(CHAT, 400, "response_format", "or give",
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}],"
+            " \"response_format\": {\"type\": \"json_object\"}}");
+    refuses(CHAT, 400, "messages", "role",
+            "{\"messages\": [{\"role\": \"wizard\", \"content\": \"a\"}]}");
+    refuses("/nothing", 404, "", "there is no /nothing", "{}");
+    refuses(COMPLETIONS, 405, "", "takes POST", NULL);
+    json_decref(
+        ask(COMPLETIONS, 200,
+            "{\"prompt\": \"a\", \"suffix\": null, \"presence_penalty\": 0,"
+            " \"logit_bias\": {}, \"best_of\": 1, \"user\": \"me\", \"model\": \"model\"}"));
+}
+
+Test(serve, tokens_there_and_back)
+{
+    json_t *ids = ask("/tokenize", 200, "{\"prompt\": \"h\\u00e9\", \"add_special_tokens\": true}");
+    char *list = json_dumps(json_object_get(ids, "tokens"), JSON_COMPACT);
+    cr_assert_str_eq(list, "[258,104,195,169]");
+    json_t *text = ask("/detokenize", 200, "{\"tokens\": [104, 195, 169]}");
+    cr_assert_str_eq(json_string_value(json_object_get(text, "prompt")), "h\xC3\xA9");
+    json_t *info = ask("/tokenizer_info", 200, NULL);
+    cr_assert_str_eq(json_string_value(json_object_get(info, "eos_token")), "<|endoftext|>");
+    json_t *end = ask("/tokenize", 200, "{\"prompt\": \"<|endoftext|>\"}");
+    cr_assert_eq(json_integer_value(json_array_get(json_object_get(end, "tokens"), 0)), 256);
+    refuses("/detokenize", 400, "tokens", "must be a list", "{\"tokens\": \"a\"}");
+    refuses("/tokenize", 400, "text", "not supported", "{\"text\": \"a\"}");
+    json_decref(ids);
+    json_decref(text);
+    json_decref(info);
+    json_decref(end);
+    free(list);
+}
+
+/* What was taken is answered; then it ends, with status 0. */
+Test(serve, a_signal_drains_it)
+{
+    const int s = client_connect(1);
+    client_post(
+        s, COMPLETIONS,
+        "{\"prompt\": \"a\", \"max_tokens\": 80, \"decode\": {\"kind\": \"ar\"}, \"n\": 100}");
+    server_pause(100);
+    cr_assert(kill(server_pid, SIGTERM) == 0);
+    client_read(s);
+    cr_assert_eq(reply_status(), 200);
+    json_t *json = reply_json();
+    cr_assert_eq(json_array_size(json_object_get(json, "choices")), 100);
+    json_decref(json);
+    cr_assert_eq(server_wait(), 0);
+}
+
+/* --- Who may ----------------------------------------------------------------------------------- */
+
+TestSuite(serve_access, .init = program_begin_model, .fini = server_end, .timeout = 120);
+
+static int status_with(const char *headers)
+{
+    char head[512];
+    const int s = client_connect(1);
+    const int n = snprintf(head, sizeof head,
+                           "GET /v1/models HTTP/1.1\r\n%sConnection: close\r\n\r\n", headers);
+    cr_assert(client_send(s, head, (size_t)n));
+    client_read(s);
+    return reply_status();
+}
+
+Test(serve_access, keys)
+{
+    program_write("keys", "# for tests\none-key\n  another \n");
+    program_refuses("\"$SERVE\" --model model.h5 --port 0 --api-key-file keys", 2, "chmod 600");
+    cr_assert(chmod("keys", 0600) == 0);
+    server_start("--api-key-file keys");
+    cr_assert_eq(status_with("Host: anywhere\r\n"), 401);
+    cr_assert_eq(status_with("Host: a\r\nAuthorization: Bearer one\r\n"), 401);
+    cr_assert_eq(status_with("Host: a\r\nAuthorization: Bearer one-key-\r\n"), 401);
+    cr_assert_eq(status_with("Host: a\r\nAuthorization: Bearer one-key\r\n"), 200);
+    cr_assert_eq(status_with("Host: a\r\nauthorization: bearer another\r\n"), 200);
+    json_decref(ask("/health", 200, NULL));
+}
+
+Test(serve_access, pages_from_elsewhere)
+{
+    server_start("");
+    cr_assert_eq(status_with("Host: evil.example\r\n"), 403);
+    cr_assert_eq(status_with("Host: localhost.evil.example:80\r\n"), 403);
+    cr_assert_eq(status_with("Host: localhost:8080\r\nOrigin: http://evil.example\r\n"), 403);
+    cr_assert_eq(status_with("Host: localhost:8080\r\nOrigin: http://localhost:8080\r\n"), 200);
+    cr_assert_eq(status_with("Host: [::1]:8080\r\n"), 200);
+}
+
+Test(serve_access, other_addresses_need_a_key)
+{
+    program_refuses("\"$SERVE\" --model model.h5 --host 0.0.0.0 --port 0", 2, "--no-key");
+    program_refuses("\"$SERVE\" --model model.h5 --api-key-file none", 1, "none");
+    program_refuses("\"$SERVE\" --port 0", 2, "--model is missing");
+    program_refuses("\"$SERVE\" --model model.h5 decode.kind=mdm decode.top_p=0.5", 2, "top_p");
+    server_start("--host 0.0.0.0 --no-key");
+    cr_assert_eq(status_with("Host: anything\r\n"), 200);
+}
