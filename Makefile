@@ -113,7 +113,7 @@ Q   := $(if $(V),,@)
 say  = $(if $(V),,@echo "  $(1)	$@")
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo compare compare-quick test tests bench fuzz fuzzers fuzz_objects objects lint format floors headers install clean help
+.PHONY: all deps demo compare compare-quick test tests bench fuzz fuzzers fuzz_objects objects lint format floors headers man install uninstall clean help
 .SECONDARY:
 
 all: $(PROGRAMS)  ## the programs, into build/release/
@@ -246,10 +246,53 @@ lint: floors headers  ## format, floors, headers, and all warnings as errors wit
 	$(MAKE) --no-print-directory CC=gcc BUILD=release WERROR=1 VARIANT=$(LINT_GCC) objects
 	$(MAKE) --no-print-directory CC=clang BUILD=release WERROR=1 VARIANT=-lint-clang objects
 
-install: $(PROGRAMS)  ## into $(PREFIX)/bin
-	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
-	install -m 755 train/launch.sh $(DESTDIR)$(PREFIX)/bin/refusion-launch
+# --- Manual --------------------------------------------------------------------------------------
+# Programs write their own pages; a script's page is what it says with -h.
+NAMES      := $(notdir $(PROGRAMS))
+SCRIPTS    := launch:train/launch.sh plot:train/plot.sh picture:infer/picture.sh
+script      = $(patsubst $(1):%,%,$(filter $(1):%,$(SCRIPTS)))
+SCRIPT_MAN := $(foreach s,$(SCRIPTS),$(OUT)/man/refusion-$(firstword $(subst :, ,$s)).1)
+MAN        := $(NAMES:%=$(OUT)/man/%.1) $(SCRIPT_MAN) $(OUT)/man/refusion-config.5
+man: $(MAN)  ## the pages of man(1), into build/release/man
+
+$(NAMES:%=$(OUT)/man/%.1): $(OUT)/man/%.1: $(OUT)/%
+	@mkdir -p $(@D)
+	$(call say,MAN)
+	$(Q)$< --man >$@.part && mv $@.part $@
+$(OUT)/man/refusion-config.5: $(OUT)/refusion-train
+	@mkdir -p $(@D)
+	$(call say,MAN)
+	$(Q)$< --man config >$@.part && mv $@.part $@
+$(SCRIPT_MAN): $(OUT)/man/refusion-%.1: $(foreach s,$(SCRIPTS),$(lastword $(subst :, ,$s))) common/base/manual/script.awk
+	@mkdir -p $(@D)
+	$(call say,MAN)
+	$(Q)sh $(call script,$*) -h | awk -v name=refusion-$* -v version=$(VERSION) -f common/base/manual/script.awk >$@
+
+# --- Installation --------------------------------------------------------------------------------
+# MODE:SOURCE:PATH below $(PREFIX) of all that is installed, and so of all that uninstall removes.
+# strip: a program. Folders of files keep their places, so that the links of READMEs hold.
+DOCS      := $(wildcard *.md LICENSE */README.md */*/README.md */*/*/README.md infer/decoding.svg)
+CONFIGS   := $(wildcard configs/*.yaml configs/hostfile configs/slurm.sbatch)
+COMPLETED := $(NAMES) refusion-launch
+INSTALLED := $(foreach p,$(PROGRAMS),strip:$p:bin/$(notdir $p)) \
+             $(foreach s,$(SCRIPTS),755:$(lastword $(subst :, ,$s)):bin/refusion-$(firstword $(subst :, ,$s))) \
+             $(foreach m,$(MAN),644:$m:share/man/man$(subst .,,$(suffix $m))/$(notdir $m)) \
+             $(foreach c,$(COMPLETED),644:common/base/manual/refusion.bash:share/bash-completion/completions/$c) \
+             644:common/base/manual/refusion.zsh:share/zsh/site-functions/_refusion \
+             $(foreach f,$(CONFIGS),644:$f:share/refusion/$f) \
+             $(foreach f,$(filter-out tests/%,$(DOCS)),644:$f:share/doc/refusion/$f)
+install: $(PROGRAMS) $(MAN)  ## programs, man pages, completion, configurations and READMEs, below $(PREFIX)
+	@set -e; for entry in $(INSTALLED); do \
+	    mode=$${entry%%:*} from=$${entry#*:}; to="$(DESTDIR)$(PREFIX)/$${from#*:}"; from=$${from%:*}; \
+	    if [ $$mode = strip ]; then install -D -s -m 755 "$$from" "$$to"; \
+	    else install -D -m $$mode "$$from" "$$to"; fi; \
+	done
+
+uninstall:  ## removes what install puts there, and the folders that are empty then
+	@cd "$(DESTDIR)$(PREFIX)" && for entry in $(INSTALLED); do \
+	    rm -f "$${entry##*:}" || exit 1; \
+	    rmdir -p --ignore-fail-on-non-empty "$$(dirname "$${entry##*:}")" 2>/dev/null || :; \
+	done
 
 bench: $(BENCH_BINS)  ## speed, beside what this machine allows; appended to runs/bench/bench.jsonl
 	@set -e; for b in $(BENCH_BINS); do $$b; done

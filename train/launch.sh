@@ -58,6 +58,12 @@ usage() {
     exit 2
 }
 
+case ${1:-} in
+-h | --help)
+    sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+    exit 0
+    ;;
+esac
 if [ $# -lt 3 ] || [ "$1" != "-n" ]; then
     usage
 fi

@@ -46,7 +46,7 @@ static void put_line(FILE *out, const char *text)
 /* Lines as they are. */
 static void put_literal(FILE *out, const char *text, size_t bytes)
 {
-    fputs(".PP\n.nf\n", out);
+    fputs(".nf\n", out);
     put(out, text, bytes);
     fputs(".fi\n", out);
 }
@@ -56,8 +56,8 @@ static bool is_indented(const char *line)
     return line[0] == ' ';
 }
 
-/* Paragraphs, and runs of lines that begin with a blank. */
-static void put_text(FILE *out, const char *text)
+/* Paragraphs, and runs of lines that begin with a blank. begins: it follows a heading. */
+static void put_text(FILE *out, const char *text, bool begins)
 {
     for (const char *line = text; *line != '\0';) {
         const char *end = line;
@@ -69,7 +69,8 @@ static void put_text(FILE *out, const char *text)
             end += strcspn(end, "\n");
             end += *end == '\n';
         }
-        fputs(is_indented(line) ? "" : ".PP\n", out);
+        fputs(begins ? "" : ".PP\n", out);
+        begins = false;
         if (is_indented(line)) {
             put_literal(out, line, (size_t)(end - line));
         } else {
@@ -151,11 +152,10 @@ static void put_title(FILE *out, const char *name, const char *section, const ch
 void rf_manual_print_page(const rf_manual *m, FILE *out)
 {
     put_title(out, m->program, "1", m->summary);
-    fputs(".SH SYNOPSIS\n.nf\n", out);
-    put(out, m->synopsis, strlen(m->synopsis));
-    fputs(".fi\n", out);
+    fputs(".SH SYNOPSIS\n", out);
+    put_literal(out, m->synopsis, strlen(m->synopsis));
     fputs(".SH DESCRIPTION\n", out);
-    put_text(out, m->text);
+    put_text(out, m->text, true);
     fputs(".SH OPTIONS\n", out);
     put_options(out, m);
     for (int i = 0; m->part != NULL && m->part[i] != NULL; i++) {
@@ -164,7 +164,7 @@ void rf_manual_print_page(const rf_manual *m, FILE *out)
         fputs(".SS ", out);
         put_line(out, part->command);
         put_literal(out, part->synopsis, strlen(part->synopsis));
-        put_text(out, part->text);
+        put_text(out, part->text, false);
         put_options(out, part);
     }
     if (m->key != NULL) {
