@@ -29,7 +29,7 @@ static void choose_weights(rf_loaded *l, rf_type storage)
     for (int i = 0; i < 3; i++) {
         multiplies_bf16 = multiplies_bf16 || strcmp(l->backend->isa, isas[i]) == 0;
     }
-    /* As rf_config_print writes the key train.compute. */
+    /* As rf_config_text writes the key train.compute. */
     bool was_bf16 = strstr(l->info.run_config, "\n  compute: \"bf16\"") != NULL;
     l->weights = storage == RF_I8              ? RF_PACKED_INT8
                  : was_bf16 && multiplies_bf16 ? RF_PACKED_BF16
@@ -83,7 +83,7 @@ int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter, const 
     return RF_OK;
 }
 
-/* Does this line of a resolved configuration (rf_config_print) begin one of the sections? */
+/* Does this line of a resolved configuration (rf_config_text) begin one of the sections? */
 static bool begins_section(const char *line, const char *const *sections, int n_sections)
 {
     for (int i = 0; i < n_sections; i++) {

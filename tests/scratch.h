@@ -1,4 +1,4 @@
-/* scratch.h: a fresh folder for the files of a test. */
+/* scratch.h: a fresh folder for the files of a test, and what is said about them. */
 #ifndef RF_TESTS_SCRATCH_H
 #define RF_TESTS_SCRATCH_H
 
@@ -6,7 +6,12 @@
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
+
+#define EXPECT_SAYS(err, part)                                                                     \
+    cr_expect(strstr((err)->message, (part)) != NULL, "\"%s\" is not in \"%s\"", (part),           \
+              (err)->message)
 
 /* Under $TMPDIR; begin_folder and end_folder are the fixtures of a suite or of a test. Ranks that a
  * test starts again share the folder of $RF_TEST_FOLDER. */
@@ -54,6 +59,15 @@ static inline const char *in_folder(const char *name)
     turn = (turn + 1) % 64;
     snprintf(paths[turn], sizeof paths[turn], "%.255s/%.500s", folder, name);
     return paths[turn];
+}
+
+/* In place: an interrupted copy is no matter here, and fsync would cost most of the time. */
+static inline void put_file(const char *path, const void *data, size_t bytes)
+{
+    FILE *file = fopen(path, "wb");
+    cr_assert(file != NULL);
+    cr_assert(fwrite(data, 1, bytes, file) == bytes);
+    cr_assert(fclose(file) == 0);
 }
 
 /* Names in the folder, without "." and "..". */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -173,6 +174,17 @@ out:
         close(fd);
     }
     rf_atomic_abandon(&file);
+    return rc;
+}
+
+int rf_file_write_json(const char *folder, const char *name, const json_t *root, rf_error *err)
+{
+    char path[RF_PATH_BYTES];
+    RF_TRY(rf_file_join(path, sizeof path, folder, name, err));
+    char *text = json_dumps(root, JSON_INDENT(2));
+    RF_ASSERT(text != NULL);
+    int rc = rf_file_write(path, text, strlen(text), err);
+    free(text);
     return rc;
 }
 

@@ -53,6 +53,10 @@ void rf_atomic_abandon(rf_atomic *file);
 
 /* Writes all of data to path atomically (begin, write, commit). */
 RF_MUST_CHECK int rf_file_write(const char *path, const void *data, size_t bytes, rf_error *err);
+/* The same of indented JSON, into folder/name. */
+struct json_t;
+RF_MUST_CHECK int rf_file_write_json(const char *folder, const char *name,
+                                     const struct json_t *root, rf_error *err);
 /* Reads a whole file, plus a terminating 0 byte not counted in *bytes. Caller frees *data.
  * A file of more than max_bytes is an error. */
 RF_MUST_CHECK int rf_file_read(char **data, size_t *bytes, const char *path, size_t max_bytes,

@@ -33,12 +33,13 @@ const rf_field_real rf_field_reals[RF_N_REALS] = {
     {"initializer_range", offsetof(rf_model_config, initializer_range), 0.02},
 };
 
-const rf_architecture rf_architectures[RF_N_ARCHITECTURES] = {
+static const rf_architecture architectures[] = {
     {"Qwen3ForCausalLM", "qwen3", true, false, true, false},
     {"Qwen2ForCausalLM", "qwen2", false, true, false, true},
     {"LlamaForCausalLM", "llama", false, false, true, true},
     {"MistralForCausalLM", "mistral", false, false, false, true},
 };
+enum { N_ARCHITECTURES = sizeof architectures / sizeof architectures[0] };
 
 const rf_field_switch rf_field_switches[RF_N_SWITCHES] = {
     {"tie_word_embeddings", offsetof(rf_model_config, tie_word_embeddings)},
@@ -64,8 +65,8 @@ bool rf_field_get_switch(const rf_model_config *config, const rf_field_switch *f
 
 const rf_architecture *rf_architecture_find(const char *name, const char *model_type)
 {
-    for (int i = 0; i < RF_N_ARCHITECTURES; i++) {
-        const rf_architecture *a = &rf_architectures[i];
+    for (int i = 0; i < N_ARCHITECTURES; i++) {
+        const rf_architecture *a = &architectures[i];
         if (name != NULL ? strcmp(a->name, name) == 0 : strcmp(a->model_type, model_type) == 0) {
             return a;
         }
@@ -148,8 +149,8 @@ int rf_model_config_express(rf_model_config *out, const rf_model_config *config,
 {
     RF_TRY(rf_model_config_check(config, err));
     const rf_architecture *a = rf_architecture_find(config->architecture, "");
-    for (int i = 0; i < RF_N_ARCHITECTURES && !computes(a, config); i++) {
-        a = &rf_architectures[i];
+    for (int i = 0; i < N_ARCHITECTURES && !computes(a, config); i++) {
+        a = &architectures[i];
     }
     if (!computes(a, config)) {
         return rf_error_set(err, RF_ERR,

@@ -4,7 +4,7 @@
 
 #include "common/model/model_config.h"
 
-enum { RF_N_SIZES = 8, RF_N_REALS = 3, RF_N_SWITCHES = 4, RF_N_ARCHITECTURES = 4 };
+enum { RF_N_SIZES = 8, RF_N_REALS = 3, RF_N_SWITCHES = 4 };
 
 typedef struct rf_field_size {
     const char *name;
@@ -37,7 +37,6 @@ typedef struct rf_field_switch {
 extern const rf_field_size rf_field_sizes[RF_N_SIZES];
 extern const rf_field_real rf_field_reals[RF_N_REALS];
 extern const rf_field_switch rf_field_switches[RF_N_SWITCHES];
-extern const rf_architecture rf_architectures[RF_N_ARCHITECTURES];
 
 /* By name, or where that is NULL by model type; NULL when unknown. */
 const rf_architecture *rf_architecture_find(const char *name, const char *model_type);

@@ -120,8 +120,6 @@ typedef struct rf_checkpoint_structure {
 RF_MUST_CHECK int rf_checkpoint_structure_read(rf_checkpoint_structure *out, const char *path,
                                                rf_error *err);
 void rf_checkpoint_structure_free(rf_checkpoint_structure *structure);
-/* FNV-1a over names and checksums of the parameters; never 0. */
-uint64_t rf_checkpoint_hash(const rf_checkpoint_structure *structure);
 /* An error that names the tensor where the checksum of its values is another. */
 RF_MUST_CHECK int rf_checkpoint_check_crc(const rf_checkpoint_item *item, uint32_t crc,
                                           const char *path, rf_error *err);

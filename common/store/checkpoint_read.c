@@ -212,9 +212,24 @@ int rf_checkpoint_reader_get(rf_checkpoint_reader *reader, double *values, const
     return RF_OK;
 }
 
+/* FNV-1a over names and checksums of the parameters; never 0. */
+static uint64_t hash_of(const rf_checkpoint_structure *structure)
+{
+    uint64_t hash = RF_HASH_BEGIN;
+    for (int64_t i = 0; i < structure->n_items; i++) {
+        const rf_checkpoint_item *item = &structure->item[i];
+        char text[sizeof item->name + 16];
+        if (item->group == RF_GROUP_PARAMS || item->group == RF_GROUP_SCALES) {
+            int n = snprintf(text, sizeof text, "%s %08x\n", item->name, item->crc);
+            hash = rf_hash_bytes(hash, text, (size_t)n);
+        }
+    }
+    return hash != 0 ? hash : 1; /* 0 stands for unknown */
+}
+
 uint64_t rf_checkpoint_reader_hash(const rf_checkpoint_reader *reader)
 {
-    return rf_checkpoint_hash(&reader->structure);
+    return hash_of(&reader->structure);
 }
 
 /* --- Verify, and a sink ----------------------------------------------------------------------- */
@@ -253,20 +268,6 @@ int rf_checkpoint_read(const char *path, rf_checkpoint_sink sink, void *user, rf
 
 /* --- Load ------------------------------------------------------------------------------------- */
 
-uint64_t rf_checkpoint_hash(const rf_checkpoint_structure *structure)
-{
-    uint64_t hash = RF_HASH_BEGIN;
-    for (int64_t i = 0; i < structure->n_items; i++) {
-        const rf_checkpoint_item *item = &structure->item[i];
-        char text[sizeof item->name + 16];
-        if (item->group == RF_GROUP_PARAMS || item->group == RF_GROUP_SCALES) {
-            int n = snprintf(text, sizeof text, "%s %08x\n", item->name, item->crc);
-            hash = rf_hash_bytes(hash, text, (size_t)n);
-        }
-    }
-    return hash != 0 ? hash : 1; /* 0 stands for unknown */
-}
-
 /* Do file and model adapt alike, as far as the file's tensors need it? */
 static int check_adaptation(const rf_checkpoint_structure *structure, const rf_model *model,
                             bool wants_moments, const char *path, rf_error *err)
@@ -302,7 +303,7 @@ static void remember_base(const rf_checkpoint_structure *structure, rf_model *mo
     }
     char *absolute = realpath(path, NULL);
     const char *name = absolute != NULL ? absolute : path;
-    model->base.hash = rf_checkpoint_hash(structure);
+    model->base.hash = hash_of(structure);
     snprintf(model->base.path, sizeof model->base.path, "%s", name);
     free(absolute);
 }

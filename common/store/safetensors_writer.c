@@ -201,13 +201,10 @@ static int write_index(const rf_safetensors_writer *w, rf_error *err)
     }
     json_t *root =
         json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
-    char *text = json_dumps(root, JSON_INDENT(2));
-    RF_ASSERT(text != NULL);
-    char *path = rf_alloc_format("%s/%s.safetensors.index.json", w->folder, w->stem);
-    int rc = rf_file_write(path, text, strlen(text), err);
+    char *name = rf_alloc_format("%s.safetensors.index.json", w->stem);
+    int rc = rf_file_write_json(w->folder, name, root, err);
     json_decref(root);
-    free(text);
-    free(path);
+    free(name);
     return rc;
 }
 

@@ -1,22 +1,10 @@
 #include "common/store/storage.h"
 
+#include "common/kernels/quantize.h"
+
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
-
-static float float_of(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static uint32_t bits_of(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
 
 /* --- f16 -------------------------------------------------------------------------------------- */
 
@@ -25,10 +13,10 @@ static float decode_f16(uint16_t half)
     uint32_t sign = (uint32_t)(half & 0x8000U) << 16;
     uint32_t exponent = (half >> 10) & 0x1FU, mantissa = half & 0x3FFU;
     if (exponent == 0x1F) {
-        return float_of(sign | 0x7F800000U | mantissa << 13);
+        return rf_quantize_float(sign | 0x7F800000U | mantissa << 13);
     }
     if (exponent > 0) {
-        return float_of(sign | (exponent + 112U) << 23 | mantissa << 13);
+        return rf_quantize_float(sign | (exponent + 112U) << 23 | mantissa << 13);
     }
     float value = (float)mantissa * 0x1p-24F;
     return sign != 0 ? -value : value;
@@ -36,7 +24,8 @@ static float decode_f16(uint16_t half)
 
 static uint16_t encode_f16(float value)
 {
-    uint32_t bits = bits_of(value), sign = bits >> 16 & 0x8000U, magnitude = bits & 0x7FFFFFFFU;
+    uint32_t bits = rf_quantize_bits(value), sign = bits >> 16 & 0x8000U,
+             magnitude = bits & 0x7FFFFFFFU;
     if (magnitude > 0x7F800000U) {
         return (uint16_t)(sign | 0x7E00U);
     }
@@ -44,21 +33,10 @@ static uint16_t encode_f16(float value)
         return (uint16_t)(sign | 0x7C00U);
     }
     if (magnitude < 0x38800000U) { /* subnormal: the unit is 2^-24; rint rounds ties to even */
-        return (uint16_t)(sign | (uint32_t)rintf(float_of(magnitude) * 0x1p24F));
+        return (uint16_t)(sign | (uint32_t)rintf(rf_quantize_float(magnitude) * 0x1p24F));
     }
     uint32_t rounded = magnitude + 0xFFFU + (magnitude >> 13 & 1U);
     return (uint16_t)(sign | (rounded - (112U << 23)) >> 13);
-}
-
-/* --- bf16 ------------------------------------------------------------------------------------- */
-
-static uint16_t encode_bf16(float value)
-{
-    uint32_t bits = bits_of(value);
-    if ((bits & 0x7FFFFFFFU) > 0x7F800000U) {
-        return (uint16_t)(bits >> 16 | 0x40U); /* the payload's upper half might be 0 */
-    }
-    return (uint16_t)((bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16);
 }
 
 /* --- Arrays ----------------------------------------------------------------------------------- */
@@ -74,7 +52,7 @@ static float decode_one(const char *in, rf_type type)
         return (float)real;
     case RF_BF16:
         memcpy(&half, in, sizeof half);
-        return float_of((uint32_t)half << 16);
+        return rf_quantize_from_bf16(half);
     case RF_F16:
         memcpy(&half, in, sizeof half);
         return decode_f16(half);
@@ -104,7 +82,7 @@ int64_t rf_storage_encode(void *out, rf_type type, const float *in, int64_t n)
     int64_t bad = -1;
     for (int64_t i = n - 1; i >= 0; i--) {
         double real = (double)in[i];
-        uint16_t half = type == RF_F16 ? encode_f16(in[i]) : encode_bf16(in[i]);
+        uint16_t half = type == RF_F16 ? encode_f16(in[i]) : rf_quantize_bf16(in[i]);
         const void *from = type == RF_F32   ? (const void *)&in[i]
                            : type == RF_F64 ? (const void *)&real
                                             : (const void *)&half;

@@ -18,10 +18,10 @@ struct json_t;
 
 typedef struct rf_bpe rf_bpe;
 
-/* Words of GPT-2's, Qwen's (2, 2.5, 3) and Llama-3's tokenizers; GPT-2's with every digit, or every
+/* Words of GPT-2's and Qwen's (2, 2.5, 3) tokenizers; GPT-2's with every digit, or every
  * run of digits, as a word of its own (SmolLM). */
-extern const char rf_bpe_pattern_gpt2[], rf_bpe_pattern_qwen[], rf_bpe_pattern_llama3[],
-    rf_bpe_pattern_each_digit[], rf_bpe_pattern_digits[];
+extern const char rf_bpe_pattern_gpt2[], rf_bpe_pattern_qwen[], rf_bpe_pattern_each_digit[],
+    rf_bpe_pattern_digits[];
 
 /* From a parsed tokenizer.json, which is not kept; `origin` is the file in messages. What is not
  * supported is an error that names file and field: other models than BPE, normalizers but NFC,

@@ -101,16 +101,6 @@ static int commit_folder(exporter *ex, rf_error *err)
 
 /* --- config.json ------------------------------------------------------------------------------ */
 
-static int write_json(const exporter *ex, const char *name, const json_t *root, rf_error *err)
-{
-    char path[RF_CONVERT_PATH];
-    RF_TRY(rf_file_join(path, sizeof path, ex->temporary, name, err));
-    char *text = json_dumps(root, JSON_INDENT(2));
-    int rc = rf_file_write(path, text, strlen(text), err);
-    free(text);
-    return rc;
-}
-
 /* One id, or a list of them; NULL: none is known. */
 static json_t *eos_ids(const rf_tokenizer *tokenizer)
 {
@@ -138,7 +128,7 @@ static int write_adapter_config(const exporter *ex, rf_error *err)
     rf_table table;
     RF_TRY(rf_table_build_adapted(&table, &ex->info.model, &ex->info.adaptation, err));
     json_t *root = rf_convert_adapter_json(&ex->info, &table);
-    int rc = write_json(ex, "adapter_config.json", root, err);
+    int rc = rf_file_write_json(ex->temporary, "adapter_config.json", root, err);
     json_decref(root);
     rf_table_free(&table);
     return rc;
@@ -160,9 +150,9 @@ static int write_configs(const exporter *ex, rf_error *err)
         json_object_set(root, "eos_token_id", eos);
         json_object_set(generation, "eos_token_id", eos);
     }
-    int rc = write_json(ex, "config.json", root, err);
+    int rc = rf_file_write_json(ex->temporary, "config.json", root, err);
     if (rc == RF_OK) { /* a tokenizer of Hugging Face puts its own in its place */
-        rc = write_json(ex, "generation_config.json", generation, err);
+        rc = rf_file_write_json(ex->temporary, "generation_config.json", generation, err);
     }
     json_decref(eos);
     json_decref(generation);

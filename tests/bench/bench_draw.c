@@ -118,16 +118,7 @@ int main(int argc, char **argv)
         w[i] *= 0.25F;
     }
     verify(w);
-    const rf_limits none = {0};
-    rf_ctx *ctx = open_context(NULL, &none);
-    omp_set_num_threads(ctx->n_threads);
-    bench report = {0};
-    bench_begin(&report, ctx->n_threads);
-    for (int layout = RF_PACKED_F32; layout <= RF_PACKED_INT8; layout++) {
-        time_layout(&report, (rf_layout)layout, w, filter);
-    }
-    bench_end(&report);
-    rf_ctx_free(ctx);
+    bench_layouts(time_layout, w, filter);
     free(w);
     return 0;
 }

@@ -96,18 +96,9 @@ int main(int argc, char **argv)
 {
     const char *filter = argc > 1 ? argv[1] : "";
     float *w = random_floats((int64_t)IN * OUT);
-    const rf_limits none = {0};
-    rf_ctx *ctx = open_context(NULL, &none);
     verify(RF_PACKED_F32, w);
     verify(RF_PACKED_BF16, w);
-    omp_set_num_threads(ctx->n_threads);
-    bench report = {0};
-    bench_begin(&report, ctx->n_threads);
-    for (int layout = RF_PACKED_F32; layout <= RF_PACKED_INT8; layout++) {
-        time_layout(&report, (rf_layout)layout, w, filter);
-    }
-    bench_end(&report);
-    rf_ctx_free(ctx);
+    bench_layouts(time_layout, w, filter);
     free(w);
     return 0;
 }

@@ -56,6 +56,24 @@ static inline void *random_operand(rf_ctx *ctx, rf_class cls, int64_t n)
     return operand;
 }
 
+/* A report over the packed layouts, of which `time_layout` adds one each: of the matrix w, and of what
+ * holds `filter` in its name. */
+static inline void bench_layouts(void (*time_layout)(bench *report, rf_layout layout,
+                                                     const float *w, const char *filter),
+                                 const float *w, const char *filter)
+{
+    const rf_limits none = {0};
+    rf_ctx *ctx = open_context(NULL, &none);
+    omp_set_num_threads(ctx->n_threads);
+    bench report = {0};
+    bench_begin(&report, ctx->n_threads);
+    for (int layout = RF_PACKED_F32; layout <= RF_PACKED_INT8; layout++) {
+        time_layout(&report, (rf_layout)layout, w, filter);
+    }
+    bench_end(&report);
+    rf_ctx_free(ctx);
+}
+
 /* Largest difference, in parts of the largest number. */
 static inline void expect_near(const float *a, const float *b, int64_t n, double allowed,
                                const char *what)

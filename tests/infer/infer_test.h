@@ -113,6 +113,15 @@ static inline rf_tokenizer *byte_tokenizer(void)
     return tokenizer;
 }
 
+/* Every branch of an oracle was taken by some trial. */
+static inline void expect_all_branches(const int64_t *hits, const char *const *text, int n)
+{
+    for (int b = 0; b < n; b++) {
+        cr_log_info("%6lld  %s\n", (long long)hits[b], text[b]);
+        cr_expect(hits[b] > 0, "no trial took this branch: %s", text[b]);
+    }
+}
+
 /* n random bytes as a prompt. */
 static inline void random_prompt(int32_t *prompt, int64_t n, rf_rng *rng)
 {

@@ -62,6 +62,15 @@ static inline json_t *program_json(const char *text, int i)
     return object;
 }
 
+/* A report.json; the caller releases it. */
+static inline json_t *program_report(const char *path)
+{
+    json_error_t problem;
+    json_t *report = json_load_file(path, 0, &problem);
+    cr_assert(json_is_object(report), "%s: %s", path, problem.text);
+    return report;
+}
+
 static inline int program_count_lines(const char *text)
 {
     int n = 0;

@@ -258,14 +258,6 @@ static int64_t run_trials(int64_t *hits, const rf_backend *backend, uint64_t see
     return n_close;
 }
 
-static void expect_all_branches(const int64_t *hits)
-{
-    for (int b = 0; b < ORACLE_N_BRANCHES; b++) {
-        cr_log_info("%6lld  %s\n", (long long)hits[b], oracle_branch_text[b]);
-        cr_expect(hits[b] > 0, "no trial took this branch: %s", oracle_branch_text[b]);
-    }
-}
-
 /* In f64 next to nothing is close (probabilities of almost 1 are): all agree, and all branches are
  * taken. */
 Test(decode_oracle, reference, .timeout = 300)
@@ -273,7 +265,7 @@ Test(decode_oracle, reference, .timeout = 300)
     int64_t hits[ORACLE_N_BRANCHES] = {0};
     int64_t n_close = run_trials(hits, backend_named("ref64", ""), 1, 1200, 1e-9, 1e-9);
     cr_expect(n_close < 12, "%lld trials were too close to call", (long long)n_close);
-    expect_all_branches(hits);
+    expect_all_branches(hits, oracle_branch_text, ORACLE_N_BRANCHES);
 }
 
 /* In f32 a decision may be closer than rounding: such trials are left out. About a tenth of random

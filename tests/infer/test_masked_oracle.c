@@ -146,10 +146,7 @@ Test(masked_oracle, reference, .timeout = 300)
     int64_t hits[MASKED_N_BRANCHES] = {0};
     int64_t n_close = run_trials(hits, backend_named("ref64", ""), 1, 1500, 1e-9);
     cr_expect(n_close < 15, "%lld trials were too close to call", (long long)n_close);
-    for (int b = 0; b < MASKED_N_BRANCHES; b++) {
-        cr_log_info("%6lld  %s\n", (long long)hits[b], masked_branch_text[b]);
-        cr_expect(hits[b] > 0, "no trial took this branch: %s", masked_branch_text[b]);
-    }
+    expect_all_branches(hits, masked_branch_text, MASKED_N_BRANCHES);
 }
 
 /* In f32 a decision may be closer than rounding: such trials are left out. */

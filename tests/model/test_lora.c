@@ -260,15 +260,8 @@ Test(lora, dropout_is_a_function_of_step_and_leaf)
 
 static double *logits_of(tiny_train *r, const rf_batch *batch)
 {
-    int32_t place[TINY_PACKED];
-    double *logits = malloc((size_t)(batch->n * r->model->config.vocab_size) * sizeof *logits);
-    cr_assert_not_null(logits);
-    for (int32_t i = 0; i < batch->n; i++) {
-        place[i] = i;
-    }
     TINY_MUST(rf_model_forward(r->model, r->acts, batch, NULL, tiny_error()));
-    TINY_MUST(rf_model_logits(r->model, r->acts, logits, place, batch->n, tiny_error()));
-    return logits;
+    return tiny_logits(r->model, r->acts);
 }
 
 static double gap(const double *a, const double *b, int64_t n)

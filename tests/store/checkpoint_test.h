@@ -13,10 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define EXPECT_SAYS(err, part)                                                                     \
-    cr_expect(strstr((err)->message, (part)) != NULL, "\"%s\" is not in \"%s\"", (part),           \
-              (err)->message)
-
 /* HDF5 loses memory over damaged files and full disks; what we lose is still found. */
 const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void)
@@ -36,15 +32,6 @@ static inline content get_file(const char *path)
     content c = {0};
     TINY_MUST(rf_file_read(&c.data, &c.bytes, path, (size_t)1 << 30, tiny_error()));
     return c;
-}
-
-/* In place: an interrupted copy is no matter here, and fsync would cost most of the time. */
-static inline void put_file(const char *path, const void *data, size_t bytes)
-{
-    FILE *file = fopen(path, "wb");
-    cr_assert(file != NULL);
-    cr_assert(fwrite(data, 1, bytes, file) == bytes);
-    cr_assert(fclose(file) == 0);
 }
 
 static inline void expect_same_file(const char *path, const content *c)

@@ -73,9 +73,8 @@ const char *rf_config_origin(const rf_config *config, const char *name);
 /* RF_KEY_... of a key. */
 unsigned rf_config_flags(const rf_config *config, const char *name);
 
-/* Resolved YAML with all keys; loading it gives the same values. With origins: as comments. */
-void rf_config_print(const rf_config *config, FILE *out, bool with_origins);
-/* The same into memory; the caller frees it. */
+/* Resolved YAML with all keys; loading it gives the same values. With origins: as comments. Caller
+ * frees. */
 char *rf_config_text(const rf_config *config, bool with_origins);
 /* Every key, section by section, though several tables may add to one. is_first: of its section. */
 void rf_config_each(const rf_config *config,
@@ -85,7 +84,7 @@ void rf_config_each(const rf_config *config,
 void rf_config_describe(char *out, size_t size, const rf_config_key *key, bool resumes);
 /* Every key with help and description, for --help. */
 void rf_config_help(const rf_config *config, FILE *out, bool resumes);
-/* A configuration to begin with: as rf_config_print with origins, help and description above each
+/* A configuration to begin with: as rf_config_text with origins, help and description above each
  * key. */
 void rf_config_print_commented(const rf_config *config, FILE *out);
 /* Names one key that differs between two configurations of the same tables, is not marked

@@ -147,11 +147,6 @@ static void print_entry(void *to, const rf_config_entry *entry, bool is_first)
     fputc('\n', p->out);
 }
 
-void rf_config_print(const rf_config *config, FILE *out, bool with_origins)
-{
-    for_each(config, print_entry, &(printer){out, with_origins, false});
-}
-
 void rf_config_print_commented(const rf_config *config, FILE *out)
 {
     for_each(config, print_entry, &(printer){out, true, true});
@@ -163,7 +158,7 @@ char *rf_config_text(const rf_config *config, bool with_origins)
     size_t bytes = 0;
     FILE *out = open_memstream(&text, &bytes);
     RF_ASSERT(out != NULL);
-    rf_config_print(config, out, with_origins);
+    for_each(config, print_entry, &(printer){out, with_origins, false});
     int rc = fclose(out);
     RF_ASSERT(rc == 0 && text != NULL);
     return text;

@@ -39,11 +39,6 @@ V_INLINE int64_t head_of(const attention *t, int64_t at, int64_t n_heads, int64_
     return (at * n_heads + head) * t->head_dim;
 }
 
-V_INLINE int64_t panels_of(int64_t n)
-{
-    return ceil_div(n, PANEL);
-}
-
 /* A query run: queries [begin, begin + n). Each query's span s begins at key[s] and ends at
  * key_end[s] or before. */
 typedef struct query_run {

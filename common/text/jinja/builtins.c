@@ -294,7 +294,7 @@ builtin *rf_jinja_function(text name)
     return look_up(functions, name);
 }
 
-builtin *rf_jinja_method(value_kind kind, text name)
+static builtin *method_of(value_kind kind, text name)
 {
     return kind == STRING ? look_up(rf_jinja_string_methods, name)
            : kind == DICT ? look_up(rf_jinja_dict_methods, name)
@@ -316,7 +316,7 @@ static value missing(job *j, value v, text name)
 
 value rf_jinja_attribute(job *j, value v, text name)
 {
-    builtin *method = rf_jinja_method(v.kind, name);
+    builtin *method = method_of(v.kind, name);
     if (method != NULL) {
         return rf_jinja_callable(j, method, v);
     }

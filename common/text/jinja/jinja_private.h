@@ -146,7 +146,6 @@ value rf_jinja_negate(job *j, value v);
 builtin *rf_jinja_filter(text name);
 builtin *rf_jinja_test(text name);
 builtin *rf_jinja_function(text name);
-builtin *rf_jinja_method(value_kind kind, text name);
 /* Attribute or element `name` of v (`.name`), or element `key` (`[key]`); undefined where missing. */
 value rf_jinja_attribute(job *j, value v, text name);
 value rf_jinja_element(job *j, value v, value key);

@@ -28,18 +28,12 @@ static void save(const char *path, rf_model *model)
 
 static double *logits_of(rf_model *model)
 {
-    int32_t place[TINY_PACKED];
     rf_acts *acts = NULL;
     rf_batch batch = tiny_packed(&model->config, 4);
-    double *logits = malloc((size_t)(batch.n * model->config.vocab_size) * sizeof *logits);
-    cr_assert_not_null(logits);
-    for (int32_t i = 0; i < batch.n; i++) {
-        place[i] = i;
-    }
     TINY_MUST(rf_acts_new(&acts, model, TINY_PACKED, TINY_PACKED, false, RF_RECOMPUTE_NONE,
                           tiny_error()));
     TINY_MUST(rf_model_forward(model, acts, &batch, NULL, tiny_error()));
-    TINY_MUST(rf_model_logits(model, acts, logits, place, batch.n, tiny_error()));
+    double *logits = tiny_logits(model, acts);
     rf_acts_free(acts);
     rf_batch_free(&batch);
     return logits;

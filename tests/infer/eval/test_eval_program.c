@@ -27,14 +27,6 @@ TestSuite(eval_program, .init = begin, .fini = leave_folder, .timeout = 180);
 
 #define EVAL "\"$EVAL\" --model model.h5 --data q.jsonl --out r.json "
 
-static json_t *read_report(const char *path)
-{
-    json_error_t problem;
-    json_t *report = json_load_file(path, 0, &problem);
-    cr_assert(json_is_object(report), "%s: %s", path, problem.text);
-    return report;
-}
-
 /* A number of the report, NaN where it is null or missing. */
 static double number(const json_t *report, const char *part, const char *field)
 {
@@ -83,7 +75,7 @@ Test(eval_program, likelihood)
     program_runs(EVAL, 0);
     cr_assert(strstr(program_output, "-log likelihood") && strstr(program_output, "AR loss") &&
               !strstr(program_output, "accuracy"));
-    json_t *r = read_report("r.json");
+    json_t *r = program_report("r.json");
     cr_assert(!!(fabs(number(r, "likelihood", "nats_per_token") - nats / (double)tokens) < 1e-4));
     cr_assert(!!(fabs(number(r, "likelihood", "nats_per_byte") -
                       nats / (double)(tokens - N_QUESTIONS)) < 1e-4));
@@ -105,11 +97,11 @@ Test(eval_program, likelihood)
 Test(eval_program, kinds_of_weights)
 {
     program_runs(EVAL, 0);
-    json_t *plain = read_report("r.json");
+    json_t *plain = program_report("r.json");
     cr_assert_str_eq(json_string_value(json_object_get(plain, "weights")), "f32");
     program_runs(EVAL "--weights f32,bf16,int8", 0);
     cr_assert(strstr(program_output, "nats per token      change") != NULL, "%s", program_output);
-    json_t *r = read_report("r.json");
+    json_t *r = program_report("r.json");
     const json_t *list = json_object_get(r, "comparison"), *int8 = json_array_get(list, 2);
     cr_assert(json_array_size(list) == 3 && !json_object_get(plain, "comparison"));
     cr_assert(json_equal(json_object_get(json_array_get(list, 0), "nats_per_token"),
@@ -120,7 +112,7 @@ Test(eval_program, kinds_of_weights)
     cr_assert(!!(fabs(nats / number(plain, "likelihood", "nats_per_token") - 1.0 - change) < 1e-9));
     json_decref(r);
     program_runs(EVAL "--weights int8 --date 2028-02-29", 0);
-    r = read_report("r.json");
+    r = program_report("r.json");
     cr_assert(number(r, "likelihood", "nats_per_token") == nats);
     cr_assert_str_eq(json_string_value(json_object_get(r, "date")), "2028-02-29");
     cr_assert_null(json_object_get(plain, "date"));
@@ -137,7 +129,7 @@ Test(eval_program, loss_of_ar_is_its_likelihood)
     int64_t tokens;
     double nats = nats_of_all(0, &tokens);
     program_runs(EVAL "objective.kind=ar", 0);
-    json_t *r = read_report("r.json");
+    json_t *r = program_report("r.json");
     double per_token = number(r, "likelihood", "nats_per_token");
     cr_assert(!!(fabs(per_token - nats / (double)tokens) < 1e-4));
     cr_assert(!!(fabs(per_token - number(r, "likelihood", "loss_ar")) < 1e-5));
@@ -165,7 +157,7 @@ Test(eval_program, says_which_likelihood_it_is)
         char command[256];
         snprintf(command, sizeof command, EVAL "%s", cases[i].arguments);
         program_runs(command, 0);
-        json_t *r = read_report("r.json");
+        json_t *r = program_report("r.json");
         const json_t *likelihood = json_object_get(r, "likelihood");
         cr_assert(strstr(program_output, cases[i].words) != NULL, "%s: %s", cases[i].arguments,
                   program_output);
@@ -186,7 +178,7 @@ Test(eval_program, noise_follows_the_seed)
         char command[256];
         snprintf(command, sizeof command, EVAL "%s", seeds[i]);
         program_runs(command, 0);
-        json_t *r = read_report("r.json");
+        json_t *r = program_report("r.json");
         loss[i] = number(r, "likelihood", "loss_denoise");
         json_decref(r);
     }
@@ -215,7 +207,7 @@ Test(eval_program, answers_are_judged)
     cr_assert(fclose(out) == 0);
     program_runs(EVAL "--no-likelihood --task exact --limit 9", 0);
     cr_assert(strstr(program_output, "9 of 9 right") && !strstr(program_output, "AR loss"));
-    json_t *r = read_report("r.json");
+    json_t *r = program_report("r.json");
     cr_assert((int64_t)number(r, "answers", "tokens") == tokens &&
               (int64_t)number(r, "answers", "forwards") == forwards &&
               (int)number(r, "answers", "correct") == 9 && !json_object_get(r, "likelihood"));
@@ -225,7 +217,7 @@ Test(eval_program, answers_are_judged)
               number(r, "answers", "latency_p95") >= number(r, "answers", "latency_p50"));
     json_decref(r);
     program_runs(EVAL "--no-likelihood --task exact --answers a.jsonl", 0);
-    r = read_report("r.json");
+    r = program_report("r.json");
     cr_assert(!!(fabs(number(r, "answers", "accuracy") - 0.9) < 1e-12));
     json_decref(r);
     program_read(program_output, sizeof program_output, "a.jsonl");
@@ -245,7 +237,7 @@ Test(eval_program, settings_reach_the_report)
                       "decode.verify=paper decode.kv=recompute decode.gen_length=10 "
                       "decode.token_threshold=0.25",
                  0);
-    json_t *r = read_report("r.json");
+    json_t *r = program_report("r.json");
     const json_t *d = json_object_get(r, "decode");
     cr_assert_str_eq(json_string_value(json_object_get(d, "kind")), "refusion-left-to-right");
     cr_assert_str_eq(json_string_value(json_object_get(d, "verify")), "paper");
@@ -269,7 +261,7 @@ Test(eval_program, questions_that_are_too_long_count)
     program_write("q.jsonl", text);
     program_runs(EVAL "--task arithmetic --answers a.jsonl", 0);
     cr_assert(strstr(program_output, "too long"));
-    json_t *r = read_report("r.json");
+    json_t *r = program_report("r.json");
     cr_assert((int)number(r, NULL, "too_long") == 1 &&
               (int)number(r, "likelihood", "samples") == 1);
     json_decref(r);
@@ -297,7 +289,7 @@ Test(eval_program, nothing_scored_is_said)
                   "%s", program_output);
         cr_assert((i == 1) == (strstr(program_messages, "nothing was decoded") != NULL));
     }
-    json_t *r = read_report("r.json");
+    json_t *r = program_report("r.json");
     const json_t *judged = json_object_get(r, "answers"),
                  *scored = json_object_get(r, "likelihood");
     cr_assert(json_is_null(json_object_get(scored, "nats_per_token")) &&
@@ -346,7 +338,7 @@ static void expect_weights(const char *compute, const char *isa, const char *wei
     snprintf(text, sizeof text,
              "RF_ISA=%s \"$EVAL\" --model b.h5 --data q.jsonl --out r.json --limit 1", isa);
     program_runs(text, 0);
-    json_t *r = read_report("r.json");
+    json_t *r = program_report("r.json");
     cr_assert_str_eq(json_string_value(json_object_get(r, "weights")), weights);
     json_decref(r);
 }
@@ -367,7 +359,7 @@ Test(eval_program, batches_answer_alike)
         program_runs(i == 0 ? EVAL "--task arithmetic --no-likelihood --answers a.jsonl"
                             : EVAL "--task arithmetic --no-likelihood --answers a.jsonl --batch 3",
                      0);
-        json_t *r = read_report("r.json");
+        json_t *r = program_report("r.json");
         cr_assert((int)number(r, "answers", "batch") == (i == 0 ? 1 : 3));
         json_decref(r);
         program_runs("sed 's/\"seconds\":[^}]*//' a.jsonl", 0);
@@ -414,7 +406,7 @@ Test(eval_program, any_number_of_ranks_reports_the_same)
                  "decode.temperature=0.7",
                  ranks[i]);
         program_runs(command, 0);
-        report[i] = read_report("r.json");
+        report[i] = program_report("r.json");
         cr_assert((int)number(report[i], NULL, "ranks") == ranks[i]);
         forget_times(report[i]);
         program_read(program_output, sizeof program_output, "a.jsonl");

@@ -7,11 +7,9 @@ TestSuite(eval_tasks, .init = program_begin_model, .fini = leave_folder, .timeou
 
 #define EVAL "\"$EVAL\" --model model.h5 --no-likelihood --out r.json --answers a.jsonl "
 
-static json_t *read_report(void)
+static json_t *read_answers(void)
 {
-    json_error_t problem;
-    json_t *report = json_load_file("r.json", 0, &problem);
-    cr_assert(json_is_object(report), "%s", problem.text);
+    json_t *report = program_report("r.json");
     json_t *answers = json_incref(json_object_get(report, "answers"));
     json_decref(report);
     return answers;
@@ -109,7 +107,7 @@ Test(eval_tasks, choices_by_likelihood)
                  score[1] > score[0] && score[1] > score[2]);
     cr_assert_eq(json_is_true(json_object_get(first, "correct_per_byte")),
                  score[1] / 4 > score[0] / 3 && score[1] / 4 > score[2] / 2);
-    json_t *report = read_report();
+    json_t *report = read_answers();
     json_t *second = answer(1);
     cr_assert_eq(number(report, "accuracy") * 2,
                  (double)(json_is_true(json_object_get(first, "correct")) +
@@ -160,7 +158,7 @@ static double prompt_places(const char *options)
              EVAL "--data q.jsonl --limit 1 --task gsm8k decode.kind=ar decode.gen_length=1 %s",
              options);
     program_runs(command, 0);
-    json_t *report = read_report();
+    json_t *report = read_answers();
     double places = number(report, "places");
     json_decref(report);
     return places;
@@ -257,7 +255,7 @@ Test(eval_tasks, samples)
         n_same += strcmp(text[1][q][0], text[1][q][1]) == 0;
     }
     cr_assert_lt(n_same, 3);
-    json_t *report = read_report();
+    json_t *report = read_answers();
     cr_assert(number(report, "samples_per_question") == 4.0 && number(report, "pass_at_1") >= 0 &&
               number(report, "pass_at_4") >= number(report, "pass_at_2") &&
               number(report, "majority") >= 0);
@@ -339,7 +337,7 @@ Test(eval_tasks, commands)
 {
     program_write("q.jsonl", gsm8k);
     program_runs(EVAL "--data q.jsonl --check 'grep -q 2+2'", 0);
-    json_t *report = read_report();
+    json_t *report = read_answers();
     cr_assert(!!(fabs(number(report, "accuracy") - 1.0 / 3) < 1e-12));
     json_decref(report);
     program_runs(EVAL "--data q.jsonl --check 'exit 7'", 1);
@@ -363,7 +361,7 @@ Test(eval_tasks, programs)
     program_runs(EVAL "--data mbpp.jsonl --task mbpp --unsafe-run decode.gen_length=4 --limit 1 "
                       "--shots 0",
                  0);
-    json_t *report = read_report();
+    json_t *report = read_answers();
     cr_assert(number(report, "failures") + number(report, "correct") + number(report, "timeouts") <=
                   1.0 &&
               number(report, "accuracy") == 0.0);
@@ -423,7 +421,7 @@ Test(eval_tasks, goes_on_from_answers)
 {
     program_write("q.jsonl", gsm8k);
     program_runs(SAMPLES "--task gsm8k", 0);
-    json_t *whole = all_answers(), *report = read_report();
+    json_t *whole = all_answers(), *report = read_answers();
     cr_assert_eq(n_partial(), 0);
     program_runs(SAMPLES "--task gsm8k --check 'exit 7'", 1);
     cr_assert_eq(n_partial(), 1);
@@ -443,7 +441,7 @@ Test(eval_tasks, goes_on_from_answers)
         cr_assert(strstr(program_messages, "going on") != NULL &&
                       strstr(program_messages, "3 answers and scores") != NULL,
                   "%s", program_messages);
-        json_t *again = all_answers(), *second = read_report();
+        json_t *again = all_answers(), *second = read_answers();
         cr_assert(json_equal(again, whole), "answers differ");
         cr_assert(
             json_equal(json_object_get(second, "forwards"), json_object_get(report, "forwards")) &&
@@ -466,7 +464,7 @@ Test(eval_tasks, goes_on_with_other_questions)
         "sed -i '/\"kind\":\"answer\"/s/\"text\":.*/\"text\":\"taken\"}/' a.jsonl.partial.0",
         0);
     program_runs(SAMPLES "--task gsm8k", 0);
-    json_t *line = answer(2), *kept = answer(0), *report = read_report();
+    json_t *line = answer(2), *kept = answer(0), *report = read_answers();
     cr_assert_str_eq(json_string_value(json_object_get(line, "query")), "2+5?");
     cr_assert_str_neq(json_string_value(json_object_get(line, "text")), "taken");
     cr_assert_str_eq(json_string_value(json_object_get(kept, "text")), "taken");

@@ -35,14 +35,6 @@ TestSuite(sweep_program, .init = begin, .fini = leave_folder, .timeout = 180);
 
 #define SWEEP "\"$EVAL\" --model model.h5 --data q.jsonl --task exact --no-likelihood --out r.json "
 
-static json_t *read_report(const char *path)
-{
-    json_error_t problem;
-    json_t *report = json_load_file(path, 0, &problem);
-    cr_assert(json_is_object(report), "%s: %s", path, problem.text);
-    return report;
-}
-
 static const json_t *row_of(const json_t *report, const char *set, size_t i)
 {
     const json_t *row = json_array_get(json_object_get(report, set), i);
@@ -74,7 +66,7 @@ Test(sweep_program, rows_are_evaluations)
                                         "decode.slot_threshold=0.4"};
     program_runs(SWEEP "--csv r.csv decode.slot_threshold=0.2:0.4:0.1 decode.token_threshold=0.4",
                  0);
-    json_t *r = read_report("r.json");
+    json_t *r = program_report("r.json");
     cr_assert(json_is_true(json_object_get(r, "complete")) &&
               json_array_size(json_object_get(r, "rows")) == 3 &&
               json_object_get(r, "sweep") == NULL && json_is_string(json_object_get(r, "machine")));
@@ -90,7 +82,7 @@ Test(sweep_program, rows_are_evaluations)
                  "one.json decode.token_threshold=0.4 %s",
                  alone[i]);
         program_runs(command, 0);
-        json_t *one = read_report("one.json");
+        json_t *one = program_report("one.json");
         static const char *const same[] = {"accuracy", "correct",    "tokens",
                                            "forwards", "places",     "tokens_per_forward",
                                            "ended",    "cache_bytes"};
@@ -120,7 +112,7 @@ Test(sweep_program, settings_that_make_no_row)
     cr_assert(strstr(program_messages, "left out of the sweep: decode.block_length 6 is not a") !=
                   NULL,
               "%s", program_messages);
-    json_t *r = read_report("r.json");
+    json_t *r = program_report("r.json");
     cr_assert(json_array_size(json_object_get(r, "rows")) == 4);
     const json_t *first = json_object_get(row_of(r, "rows", 0), "settings");
     cr_assert_str_eq(word(first, "kind"), "ar");
@@ -145,7 +137,7 @@ Test(sweep_program, the_best_is_marked)
                  within);
         program_shell("rm -f r.json");
         program_runs(command, 0);
-        json_t *r = read_report("r.json");
+        json_t *r = program_report("r.json");
         cr_assert(json_array_size(json_object_get(r, "rows")) == 8);
         for (size_t group = 0; group < 4; group++) {
             size_t from = (size_t[]){0, 1, 4, 5}[group], to = (size_t[]){1, 4, 5, 8}[group];
@@ -177,7 +169,7 @@ Test(sweep_program, picked_on_other_questions)
     program_runs("\"$EVAL\" --model model.h5 --data q.jsonl --pick-on pick.jsonl --task exact "
                  "--out r.json decode.kind=refusion,ar decode.slot_threshold=0.3,1",
                  0);
-    json_t *r = read_report("r.json");
+    json_t *r = program_report("r.json");
     cr_assert(json_array_size(json_object_get(r, "sweep")) == 3 &&
               json_array_size(json_object_get(r, "rows")) == 2);
     for (size_t i = 0; i < 3; i++) {
@@ -203,7 +195,7 @@ Test(sweep_program, picked_on_other_questions)
 
 static void forget_last_rows(size_t keep)
 {
-    json_t *r = read_report("r.json");
+    json_t *r = program_report("r.json");
     json_t *rows = json_object_get(r, "rows");
     while (json_array_size(rows) > keep) {
         json_array_remove(rows, json_array_size(rows) - 1);
@@ -221,7 +213,7 @@ Test(sweep_program, an_interrupted_sweep_goes_on)
     forget_last_rows(1);
     program_runs(SWEEP "decode.slot_threshold=0.2:0.4:0.1", 0);
     cr_assert(strstr(program_messages, "holds 1 settings already") != NULL, "%s", program_messages);
-    json_t *r = read_report("r.json");
+    json_t *r = program_report("r.json");
     cr_assert(json_array_size(json_object_get(r, "rows")) == 3 &&
               json_is_true(json_object_get(r, "complete")));
     for (size_t i = 0; i < 3; i++) {
@@ -249,12 +241,12 @@ Test(sweep_program, on_ranks)
 {
     mpi_need();
     program_runs(SWEEP "decode.slot_threshold=0.2,0.4", 0);
-    json_t *alone = read_report("r.json");
+    json_t *alone = program_report("r.json");
     program_runs("mpirun -n 2 " SWEEP "decode.slot_threshold=0.2,0.4", 1);
     cr_assert(strstr(program_messages, "remove it") != NULL, "%s", program_messages);
     program_shell("rm r.json");
     program_runs("mpirun -n 2 " SWEEP "decode.slot_threshold=0.2,0.4", 0);
-    json_t *r = read_report("r.json");
+    json_t *r = program_report("r.json");
     for (size_t i = 0; i < 2; i++) {
         const json_t *a = row_of(alone, "rows", i), *b = row_of(r, "rows", i);
         cr_assert(json_equal(json_object_get(a, "correct"), json_object_get(b, "correct")) &&
