@@ -86,6 +86,15 @@ typedef struct run {
     rf_error *err;
 } run;
 
+/* The ids of a word, or of a part of one, to id [bytes]; returns their number. */
+static size_t merge_bytes(const run *r, int32_t *id, const char *word, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        id[i] = r->bpe->byte_id[(unsigned char)word[i]];
+    }
+    return rf_bpe_merge_word(&r->bpe->merges, id, bytes, &r->scratch->work);
+}
+
 /* Writes the ids of a word of at least two bytes behind what is in `out`, where there is room;
  * returns their number. */
 static size_t merge_word(const run *r, const char *word, size_t bytes)
@@ -97,17 +106,79 @@ static size_t merge_word(const run *r, const char *word, size_t bytes)
         id[0] = whole;
         return 1;
     }
-    for (size_t i = 0; i < bytes; i++) {
-        id[i] = bpe->byte_id[(unsigned char)word[i]];
-    }
-    return rf_bpe_merge_word(&bpe->merges, id, bytes, &r->scratch->work);
+    return merge_bytes(r, id, word, bytes);
 }
+
+/* --- Very long words --------------------------------------------------------------------------- */
+
+/* Merging takes 32 bytes for each byte of a word, so words of more bytes than a window are merged in
+ * windows. The tokens are the same. Two sequences of tokens, each what its own bytes become, are
+ * together what all bytes become where the two tokens that meet stay apart: where their bytes alone
+ * become these two tokens. For until a first merge took from both sides, each side would have
+ * gone through its own merges in its own order, and so would these two tokens alone, which would then
+ * make the same merge. A window ends where it would not end in the whole word, so its last tokens are
+ * not kept, and the next one begins where the kept ones end. */
+enum { WINDOW = 1 << 16 };
+
+static bool stay_apart(const run *r, int32_t left, int32_t right)
+{
+    const rf_bpe_token *a = &r->bpe->token[left], *b = &r->bpe->token[right];
+    const size_t bytes = (size_t)a->text_bytes + b->text_bytes;
+    int32_t *id = rf_alloc(bytes, sizeof *id);
+    char *both = rf_alloc(bytes, 1);
+    memcpy(mempcpy(both, a->text, a->text_bytes), b->text, b->text_bytes);
+    const bool apart = merge_bytes(r, id, both, bytes) == 2 && id[0] == left && id[1] == right;
+    free(id);
+    free(both);
+    return apart;
+}
+
+/* False: tokens of two windows would not stay apart. */
+static bool encode_windows(const run *r, const char *word, size_t bytes, size_t window)
+{
+    rf_ids *out = r->out;
+    for (size_t at = 0;;) {
+        const size_t length = bytes - at < window ? bytes - at : window;
+        const size_t sure = at + length == bytes ? length : length - length / 8;
+        rf_ids_reserve(out, (int64_t)length);
+        int32_t *id = out->id + out->n;
+        const size_t n = merge_bytes(r, id, word + at, length);
+        if (at > 0 && !stay_apart(r, id[-1], id[0])) {
+            return false;
+        }
+        size_t kept = 0, end = 0;
+        while (kept < n && end + r->bpe->token[id[kept]].text_bytes <= sure) {
+            end += r->bpe->token[id[kept++]].text_bytes;
+        }
+        out->n += (int64_t)kept;
+        at += end;
+        if (at == bytes || kept == 0) {
+            return kept > 0;
+        }
+    }
+}
+
+static void encode_long_word(const run *r, const char *word, size_t bytes)
+{
+    const int64_t before = r->out->n;
+    size_t window = WINDOW;
+    while (!encode_windows(r, word, bytes, window)) {
+        r->out->n = before;
+        window *= 2;
+    }
+}
+
+/* --- Words ------------------------------------------------------------------------------------ */
 
 /* Words come again and again: the ids of short ones are kept, each in the one slot that its hash
  * says, until another word of the same slot comes. */
 static void encode_word(const run *r, const char *word, size_t bytes)
 {
     rf_ids *out = r->out;
+    if (bytes > WINDOW) {
+        encode_long_word(r, word, bytes);
+        return;
+    }
     const int64_t room = (int64_t)(bytes < RF_BPE_CACHED_IDS ? RF_BPE_CACHED_IDS : bytes);
     if (room > out->capacity - out->n) { /* asked here: this runs for every word */
         rf_ids_reserve(out, room);
