@@ -15,12 +15,20 @@ size_t rf_leaves_loss_bytes(const rf_backend *backend, int64_t n_leaves, int64_t
     return rf_backend_bytes(backend, RF_STATISTIC, n) + (size_t)n * sizeof(double);
 }
 
-int rf_leaves_new(rf_leaves *out, rf_dist *dist, rf_model *model, rf_reduce *reduce, int64_t places,
-                  rf_recompute recompute, rf_error *err)
+static void poll(void *user)
+{
+    rf_leaves *leaves = user;
+    rf_reduce_poll(leaves->reduce);
+    rf_gather_poll(leaves->gather);
+}
+
+int rf_leaves_new(rf_leaves *out, rf_dist *dist, rf_model *model, rf_reduce *reduce,
+                  rf_gather *gather, int64_t places, rf_recompute recompute, rf_error *err)
 {
     rf_ctx *ctx = model->ctx;
     int64_t n_losses = reduce->n_leaves * places;
-    *out = (rf_leaves){.dist = dist, .model = model, .reduce = reduce, .places = places};
+    *out = (rf_leaves){
+        .dist = dist, .model = model, .reduce = reduce, .gather = gather, .places = places};
     out->sums = rf_alloc((size_t)reduce->n_leaves, RF_N_SUMS * sizeof *out->sums);
     out->host = calloc((size_t)n_losses, sizeof *out->host);
     if (out->host == NULL) {
@@ -28,6 +36,10 @@ int rf_leaves_new(rf_leaves *out, rf_dist *dist, rf_model *model, rf_reduce *red
     }
     RF_TRY(rf_backend_alloc(&out->loss, ctx, rf_backend_bytes(ctx->backend, RF_STATISTIC, n_losses),
                             err));
+    if (reduce->shards->kind != RF_SHARD_NONE) {
+        model->poll = poll;
+        model->poll_user = out;
+    }
     RF_TRY(rf_acts_new(&out->acts, model, places, places, true, recompute, err));
     return rf_backward_new(&out->backward, model, places, err);
 }
@@ -35,6 +47,7 @@ int rf_leaves_new(rf_leaves *out, rf_dist *dist, rf_model *model, rf_reduce *red
 void rf_leaves_free(rf_leaves *leaves)
 {
     if (leaves->model != NULL) {
+        leaves->model->poll = NULL;
         rf_backward_free(leaves->backward);
         rf_acts_free(leaves->acts);
         rf_backend_free(leaves->model->ctx, leaves->loss);
@@ -77,27 +90,46 @@ static int sum_all_losses(rf_leaves *l, const rf_loader_share *share, double *su
     return rf_reduce_losses(l->reduce, sum, l->sums, err);
 }
 
+/* A test's stand-in for an overflow on one rank. */
+static void overflow(rf_leaves *l)
+{
+    static const double nan_value = (double)NAN;
+    rf_backend_upload(l->model->ctx, l->acts->x, RF_RESIDUAL, &nan_value, RF_F64, 1);
+}
+
 /* The i-th leaf of this rank: adds to the gradient. */
 static int train_leaf(rf_leaves *l, const rf_loader_share *share, int64_t i, int64_t step,
                       rf_error *err)
 {
-    void *gradient = rf_reduce_leaf(l->reduce);
     int64_t leaf =
         rf_loader_leaf(rf_dist_rank(l->dist), rf_dist_size(l->dist), l->reduce->round, i);
     rf_lora_drop(l->model, (uint64_t)step, (uint64_t)leaf);
     int rc;
     RF_TRY_OUT(rf_model_forward(l->model, l->acts, &share->leaf[i], NULL, err));
-    RF_TRY_OUT(rf_backward_run(l->backward, l->model, l->acts, gradient, NULL, err));
-    keep_losses(l, i);
     if (rf_failpoint_visit("train.nan", NULL) != RF_OK) {
-        /* A test's stand-in for an overflow on one rank. */
-        static const double nan_value = (double)NAN;
-        rf_backend_upload(l->model->ctx, gradient, RF_MASTER, &nan_value, RF_F64, 1);
+        overflow(l);
     }
+    const rf_gradient gradient = rf_reduce_leaf(l->reduce);
+    RF_TRY_OUT(rf_backward_run(l->backward, l->model, l->acts, &gradient, NULL, err));
+    keep_losses(l, i);
     rf_reduce_leaf_done(l->reduce);
 out:
     rf_lora_stop_dropping(l->model);
     return rc;
+}
+
+/* Where ranks meet in the middle of passes, one that failed cannot wait until all can leave. */
+static void leave_alone(const rf_leaves *l, int rc, const rf_error *err)
+{
+    if (rc != RF_OK && l->reduce->shards->kind != RF_SHARD_NONE) {
+        rf_log_error(err);
+        rf_dist_abort(l->dist, rf_error_exit_status(rc));
+    }
+}
+
+static double waited(const rf_leaves *l)
+{
+    return l->reduce->scatter.waited + l->gather->waited;
 }
 
 /* Round after round. Each ends with a sum over ranks, before which they agree that all have come to
@@ -109,12 +141,13 @@ int rf_leaves_train(rf_leaves *l, const rf_loader_share *share, int64_t step, do
     *seconds = 0.0;
     rf_reduce_begin(l->reduce);
     for (int64_t begin = 0; begin < share->n_leaves; begin += round) {
-        double since = rf_log_seconds();
+        double since = rf_log_seconds(), idle = waited(l);
         int rc = RF_OK;
         for (int64_t i = begin; rc == RF_OK && i < begin + round; i++) {
             rc = train_leaf(l, share, i, step, err);
         }
-        *seconds += rf_log_seconds() - since;
+        *seconds += rf_log_seconds() - since - (waited(l) - idle);
+        leave_alone(l, rc, err);
         RF_TRY(rf_dist_agree(l->dist, rc, err));
         RF_TRY(rf_dist_agree(l->dist, rf_reduce_round(l->reduce, err), err));
     }
@@ -133,7 +166,9 @@ static int valid_leaves(rf_leaves *l, const rf_loader_share *share, rf_error *er
 
 int rf_leaves_valid(rf_leaves *l, const rf_loader_share *share, double *sum, rf_error *err)
 {
-    RF_TRY(rf_dist_agree(l->dist, valid_leaves(l, share, err), err));
+    const int rc = valid_leaves(l, share, err);
+    leave_alone(l, rc, err);
+    RF_TRY(rf_dist_agree(l->dist, rc, err));
     return sum_all_losses(l, share, sum, err);
 }
 

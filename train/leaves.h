@@ -4,7 +4,7 @@
 
 #include "common/model/model.h"
 #include "data/loader.h"
-#include "train/math/backward.h"
+#include "train/math/gather.h"
 #include "train/math/reduce.h"
 
 /* What is summed of a leaf's losses: from RF_SUM_WEIGHTED on weight x loss of the targets of each
@@ -13,9 +13,10 @@ enum { RF_SUM_WEIGHTED = 0, RF_SUM_PLAIN = RF_MAX_PARTS, RF_N_SUMS = 2 * RF_MAX_
 _Static_assert((int)RF_N_SUMS == (int)RF_REDUCE_LOSSES, "one slot for each sum");
 
 typedef struct rf_leaves {
-    rf_dist *dist; /* not owned, nor are model and reduce */
+    rf_dist *dist; /* not owned, nor are model, reduce and gather */
     rf_model *model;
     rf_reduce *reduce;
+    rf_gather *gather;
     rf_acts *acts;
     rf_backward *backward;
     int64_t places; /* of a leaf */
@@ -28,12 +29,13 @@ typedef struct rf_leaves {
 size_t rf_leaves_loss_bytes(const rf_backend *backend, int64_t n_leaves, int64_t places);
 /* local. Takes the memory for leaves of `places`. Caller frees, also after an error. */
 RF_MUST_CHECK int rf_leaves_new(rf_leaves *out, rf_dist *dist, rf_model *model, rf_reduce *reduce,
-                                int64_t places, rf_recompute recompute, rf_error *err);
+                                rf_gather *gather, int64_t places, rf_recompute recompute,
+                                rf_error *err);
 void rf_leaves_free(rf_leaves *leaves); /* local; a zeroed struct is fine */
 
 /* collective. Forward and backward pass of all leaves of all ranks: sum [RF_N_SUMS] sets, and the
  * gradient is rf_reduce_gradient. Weights are final. step: of the dropout; *seconds: what this rank
- * spent on its own. */
+ * spent on its own. A rank that fails where others wait for it in the middle of a pass ends the job. */
 RF_MUST_CHECK int rf_leaves_train(rf_leaves *leaves, const rf_loader_share *share, int64_t step,
                                   double *sum, double *seconds, rf_error *err);
 /* collective. Forward pass alone. */

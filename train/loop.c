@@ -115,7 +115,8 @@ static int after_step(rf_trainer *t, bool valid, bool samples, bool *stop, rf_er
     }
     if (samples && !*stop && s->samples.n > 0 && is_due(step, s->set.samples_every, n)) {
         rf_watchdog_enter(t->watchdog, "samples", step);
-        RF_TRY(rf_samples_run(&s->samples, t->decoder, s->dist, s->run.metrics, step, err));
+        RF_TRY(rf_samples_run(&s->samples, t->decoder, s->dist, s->shards.kind == RF_SHARD_WEIGHTS,
+                              s->run.metrics, step, err));
     }
     save.is_last = *stop || step == n;
     if (save.is_last || save.is_best || is_due(step, s->set.checkpoint_every, n)) {

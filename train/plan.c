@@ -70,21 +70,24 @@ static size_t snapshot_bytes(const rf_plan *p, const rf_setup *s)
 
 int rf_plan_make(rf_plan *out, const rf_setup *s, rf_error *err)
 {
-    rf_optimizer moments;
+    rf_optimizer moments = {.shards = &s->shards};
+    rf_gather gather = {0};
     rf_reduce reduce = s->reduce;
     const rf_limits limits = rf_model_kernel_limits(&s->shape, &s->limits);
     const rf_model_shape shape = {&s->shape, &s->set.adaptation,
                                   rf_backend_with(s->backend, limits.compute)};
-    rf_arena optimizer = {0}, step = {0};
+    rf_arena optimizer = {0}, step = {0}, windows = {0};
     *out = (rf_plan){0};
     int64_t places = s->set.micro_rows * s->sources.settings.rows.row_length;
-    rf_optimizer_layout(&moments, &optimizer, s->backend, s->n_elements);
+    rf_optimizer_layout(&moments, &optimizer, s->backend);
     rf_reduce_layout(&reduce, &step, s->backend);
-    out->weights = rf_model_bytes(&s->shape, s->backend, &s->limits);
+    rf_gather_new(&gather, s->dist, &s->shards);
+    rf_gather_layout(&gather, &windows, s->backend, s->set.compute);
+    rf_gather_free(&gather);
+    out->weights = rf_model_bytes(&s->shape, s->backend, &s->limits) + windows.peak;
     out->moments = optimizer.peak;
     out->n_gradients = s->reduce.n_buffers;
-    out->gradients =
-        (size_t)s->reduce.n_buffers * rf_backend_bytes(s->backend, RF_MASTER, s->n_elements);
+    out->gradients = rf_reduce_gradient_bytes(&s->reduce, s->backend);
     out->reduction = step.peak - out->gradients;
     out->activations = rf_acts_bytes(&shape, places, places, true, s->set.recompute);
     out->activations += rf_leaves_loss_bytes(s->backend, s->reduce.n_leaves, places);

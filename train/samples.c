@@ -99,16 +99,21 @@ static size_t record_bytes(const rf_samples *p)
     return sizeof(record) + (size_t)p->options.gen_length * sizeof(int32_t);
 }
 
-/* Rank r decodes prompts r, r + n_ranks, ... into its slots. */
-static int decode_share(const rf_samples *p, rf_engine *engine, const rf_dist *dist, char *slots,
-                        rf_error *err)
+/* Rank r decodes prompts r, r + n_ranks, ... into its slots. `together`: every rank decodes all, for
+ * forward passes need all ranks, and as many. */
+static int decode_share(const rf_samples *p, rf_engine *engine, const rf_dist *dist, bool together,
+                        char *slots, rf_error *err)
 {
-    int64_t n_ranks = rf_dist_size(dist);
-    for (int64_t i = rf_dist_rank(dist); i < p->n; i += n_ranks) {
+    const int64_t n_ranks = rf_dist_size(dist), rank = rf_dist_rank(dist);
+    for (int64_t i = together ? 0 : rank; i < p->n; i += together ? 1 : n_ranks) {
         rf_answer answer = {0};
         const rf_request request = {
             .prompt = p->token[i], .n_prompt = p->n_prompt[i], .index = (uint64_t)i};
         RF_TRY(rf_engine_run(engine, &answer, &request, 1, NULL, NULL, err));
+        if (i % n_ranks != rank) {
+            rf_answer_free(&answer);
+            continue;
+        }
         char *slot = slots + (size_t)(i / n_ranks) * record_bytes(p);
         record r = {answer.n, answer.forwards, answer.ended, answer.seconds};
         memcpy(slot, &r, sizeof r);
@@ -161,13 +166,13 @@ static void write_sample(const rf_samples *p, rf_metrics *metrics, int64_t step,
                                          "seconds", r.seconds));
 }
 
-int rf_samples_run(const rf_samples *p, rf_engine *engine, rf_dist *dist, rf_metrics *metrics,
-                   int64_t step, rf_error *err)
+int rf_samples_run(const rf_samples *p, rf_engine *engine, rf_dist *dist, bool together,
+                   rf_metrics *metrics, int64_t step, rf_error *err)
 {
     int64_t n_ranks = rf_dist_size(dist);
     size_t per_rank = (size_t)((p->n + n_ranks - 1) / n_ranks) * record_bytes(p);
     char *own = rf_alloc(1, per_rank), *all = rf_alloc((size_t)n_ranks, per_rank);
-    int rc = rf_dist_agree(dist, decode_share(p, engine, dist, own, err), err);
+    int rc = rf_dist_agree(dist, decode_share(p, engine, dist, together, own, err), err);
     RF_TRY_OUT(rc);
     RF_TRY_OUT(rf_dist_allgather_bytes(dist, all, own, per_rank, err));
     for (int64_t i = 0; metrics != NULL && i < p->n; i++) {

@@ -26,8 +26,9 @@ RF_MUST_CHECK int rf_samples_choose(rf_samples *out, const rf_sources *sources,
 void rf_samples_free(rf_samples *samples); /* local; a zeroed struct is fine */
 
 /* collective. Decodes the prompts, shared among ranks, and writes them to samples.jsonl.
- *   engine: made with these options, for prompts of up to max_prompt tokens */
+ *   engine:   made with these options, for prompts of up to max_prompt tokens
+ *   together: forward passes of its model are collective (RF_SHARD_WEIGHTS) */
 RF_MUST_CHECK int rf_samples_run(const rf_samples *samples, rf_engine *engine, rf_dist *dist,
-                                 rf_metrics *metrics, int64_t step, rf_error *err);
+                                 bool together, rf_metrics *metrics, int64_t step, rf_error *err);
 
 #endif

@@ -33,7 +33,8 @@ static int begin(rf_trainer *t, bool *copy, rf_error *err)
                                .tokenizer = (rf_tokenizer *)s->sources.tokenizer};
     snprintf(info.isa, sizeof info.isa, "%s", s->backend->isa);
     snprintf(info.written_by, sizeof info.written_by, "refusion-train %s", RF_VERSION);
-    int rc = t->save.is_last ? RF_OK : choose_copy(s, copy, err);
+    int rc = rf_gather_settle(&t->gather, err);
+    rc = rc != RF_OK || t->save.is_last ? rc : choose_copy(s, copy, err);
     if (rc == RF_OK) {
         rc = rf_run_save_begin(&s->run, t->model, t->optimizer.m, t->optimizer.v, &info,
                                t->save.is_best, *copy, err);

@@ -230,9 +230,12 @@ static int describe_reduction(rf_setup *s, rf_error *err)
     s->n_elements = table.n_elements;
     s->n_parameters = table.n_parameters;
     s->n_trainable = table.n_trainable;
-    RF_TRY_OUT(rf_reduce_new(&s->reduce, s->dist, s->n_elements,
+    const size_t element_bytes = rf_type_bytes(s->backend->type[RF_MASTER]);
+    rf_shards_new(&s->shards, &table, element_bytes, s->set.shard, rf_dist_rank(s->dist),
+                  rf_dist_size(s->dist));
+    s->limits.shards = &s->shards;
+    RF_TRY_OUT(rf_reduce_new(&s->reduce, s->dist, &s->shards, element_bytes,
                              s->set.batch_rows / s->set.micro_rows, s->set.exact, err));
-    rf_reduce_set_buckets(&s->reduce, &table, s->backend);
 out:
     rf_table_free(&table);
     return rc;
@@ -307,6 +310,7 @@ void rf_setup_close(rf_setup *s)
 {
     rf_run_close(&s->run);
     rf_reduce_free(&s->reduce);
+    rf_shards_free(&s->shards);
     rf_samples_free(&s->samples);
     rf_sources_close(&s->sources);
 }

@@ -35,6 +35,7 @@ typedef struct rf_setup {
     rf_model_config shape;
     int64_t n_elements, n_parameters, n_trainable; /* of the model's table */
     rf_model_limits limits;
+    rf_shards shards; /* how ranks share the state of a run */
     rf_reduce reduce; /* described; its memory is the trainer's */
 
     /* Where it begins. */

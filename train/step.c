@@ -11,12 +11,23 @@ static void set_losses(rf_step_result *out, const double *sum)
     rf_leaves_part_losses(out->part_loss, sum, &out->counts);
 }
 
-/* Norm, clipping, AdamW. The same bits on every rank: all have the same sums. */
-static void update(rf_trainer *t, rf_step_result *out, const void *gradient, rf_dump *dump)
+/* AdamW on what this rank holds, of masters that nobody reads meanwhile. */
+static int change_weights(rf_trainer *t, const void *gradient, double scale, double lr,
+                          rf_error *err)
+{
+    RF_TRY(rf_gather_settle(&t->gather, err));
+    rf_optimizer_step(&t->optimizer, t->model, gradient, scale, lr, t->progress.updates);
+    return rf_gather_renew(&t->gather, err);
+}
+
+/* Norm, clipping, AdamW. The same decisions on every rank: all have the same sums. */
+static int update(rf_trainer *t, rf_step_result *out, const void *gradient, rf_dump *dump,
+                  rf_error *err)
 {
     const rf_optimizer_settings *s = &t->optimizer.settings;
-    rf_dump_gradient(dump, gradient);
-    out->grad_norm = rf_optimizer_norm(&t->optimizer, t->model, gradient);
+    RF_TRY(rf_dump_gradient(dump, gradient, err));
+    RF_TRY(rf_optimizer_norm(&out->grad_norm, &t->optimizer, t->setup->dist, t->model->ctx,
+                             gradient, err));
     out->skipped = !isfinite(out->loss) || !isfinite(out->grad_norm);
     double scale = rf_optimizer_scale(s, out->grad_norm);
     if (out->skipped) {
@@ -25,7 +36,7 @@ static void update(rf_trainer *t, rf_step_result *out, const void *gradient, rf_
     } else {
         t->skipped_now = 0;
         t->progress.updates++;
-        rf_optimizer_step(&t->optimizer, t->model, gradient, scale, out->lr, t->progress.updates);
+        RF_TRY(change_weights(t, gradient, scale, out->lr, err));
     }
     const rf_dump_update done = {.loss = out->loss,
                                  .lr = out->lr,
@@ -35,7 +46,8 @@ static void update(rf_trainer *t, rf_step_result *out, const void *gradient, rf_
                                  .eps = s->eps,
                                  .weight_decay = s->weight_decay,
                                  .update = t->progress.updates};
-    rf_dump_after(dump, &done);
+    RF_TRY(dump != NULL ? rf_gather_settle(&t->gather, err) : RF_OK);
+    return rf_dump_after(dump, &done, err);
 }
 
 static void move_on(rf_progress *progress, const rf_step_result *result, rf_position position)
@@ -52,6 +64,7 @@ int rf_step_run(rf_trainer *t, rf_step_result *out, rf_dump *dump, rf_error *err
     rf_setup *s = t->setup;
     rf_loader_share *share = NULL;
     double sum[RF_N_SUMS];
+    void *gradient = NULL;
     *out = (rf_step_result){.lr = rf_schedule_lr(&s->set.schedule, t->progress.step)};
     RF_TRY(rf_dist_agree(s->dist, rf_loader_next(t->loader, &share, err), err));
     out->counts = share->counts;
@@ -62,7 +75,8 @@ int rf_step_run(rf_trainer *t, rf_step_result *out, rf_dump *dump, rf_error *err
     rf_dump_batch(dump, share);
     RF_TRY(rf_leaves_train(&t->leaves, share, t->progress.step, sum, &out->own_seconds, err));
     set_losses(out, sum);
-    update(t, out, rf_reduce_gradient(&s->reduce), dump);
+    RF_TRY(rf_dist_agree(s->dist, rf_reduce_gradient(&gradient, &s->reduce, err), err));
+    RF_TRY(update(t, out, gradient, dump, err));
     move_on(&t->progress, out, share->position);
     return rf_dist_agree(s->dist, rf_ctx_sync(t->model->ctx, err), err);
 }

@@ -20,6 +20,9 @@ const rf_config_key rf_train_keys[] = {
      "rows of one forward and backward pass; divides train.batch_rows"},
     {"train.reduce", RF_KEY_CHOICE, "exact", 0, 0, "exact|fast", CHANGES,
      "sum of gradients: with the same bits on 1, 2, 4, ... ranks, or with less memory"},
+    {"train.shard", RF_KEY_CHOICE, "none", 0, 0, "none|state|gradients|weights", CHANGES,
+     "what ranks share instead of each holding all of it: Adam's moments; gradients too; weights "
+     "too"},
     {"train.compute", RF_KEY_CHOICE, "f32", 0, 0, "f32|bf16", 0,
      "operands of matrix products, and activations; sums, the residual stream, weights, gradients "
      "and moments are f32 in any case"},
@@ -153,6 +156,16 @@ static rf_schedule_kind schedule_kind(const rf_config *config)
     return rf_config_is(config, "optim.schedule", "cosine") ? RF_SCHEDULE_COSINE : RF_SCHEDULE_WSD;
 }
 
+static rf_shard read_shard(const rf_config *config)
+{
+    static const char *const names[] = {"none", "state", "gradients", "weights"};
+    rf_shard shard = RF_SHARD_NONE;
+    while (!rf_config_is(config, "train.shard", names[shard])) {
+        shard++;
+    }
+    return shard;
+}
+
 static void read_optimizer(rf_train_settings *out, const rf_config *config)
 {
     out->schedule = (rf_schedule){
@@ -275,6 +288,7 @@ int rf_train_settings_from_config(rf_train_settings *out, const rf_config *confi
         .batch_rows = rf_config_int(config, "train.batch_rows"),
         .micro_rows = rf_config_int(config, "train.micro_rows"),
         .exact = rf_config_is(config, "train.reduce", "exact"),
+        .shard = read_shard(config),
         .recompute = rf_config_is(config, "train.recompute", "block") ? RF_RECOMPUTE_BLOCK
                                                                       : RF_RECOMPUTE_NONE,
         .compute = rf_config_is(config, "train.compute", "bf16") ? RF_COMPUTE_BF16 : RF_COMPUTE_F32,

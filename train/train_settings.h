@@ -24,6 +24,7 @@ typedef struct rf_train_settings {
     double epochs; /* 0: steps are given */
     int64_t batch_rows, micro_rows;
     bool exact; /* train.reduce */
+    rf_shard shard;
     rf_recompute recompute;
     rf_compute compute;
     uint64_t seed;

@@ -8,17 +8,20 @@
 
 /* --- Memory ----------------------------------------------------------------------------------- */
 
-/* Moments, gradients and the work space of their sum (arena.h: run twice). */
+/* Moments; gradients, what travels, and windows of weights (arena.h: run twice). */
 static void lay_out(rf_trainer *t, rf_arena *optimizer, rf_arena *step)
 {
     rf_setup *s = t->setup;
-    rf_optimizer_layout(&t->optimizer, optimizer, s->backend, s->n_elements);
+    rf_optimizer_layout(&t->optimizer, optimizer, s->backend);
     rf_reduce_layout(&s->reduce, step, s->backend);
+    rf_gather_layout(&t->gather, step, s->backend, s->set.compute);
 }
 
 static int allocate_arenas(rf_trainer *t, rf_error *err)
 {
     rf_arena optimizer = {0}, step = {0};
+    rf_optimizer_new(&t->optimizer, &t->setup->set.optimizer, &t->setup->shards);
+    rf_gather_new(&t->gather, t->setup->dist, &t->setup->shards);
     lay_out(t, &optimizer, &step);
     if (rf_backend_alloc(&t->optimizer_memory, t->model->ctx, optimizer.peak, err) != RF_OK ||
         rf_backend_alloc(&t->step_memory, t->model->ctx, step.peak, err) != RF_OK) {
@@ -27,8 +30,8 @@ static int allocate_arenas(rf_trainer *t, rf_error *err)
     optimizer = (rf_arena){.base = t->optimizer_memory, .size = optimizer.peak};
     step = (rf_arena){.base = t->step_memory, .size = step.peak};
     lay_out(t, &optimizer, &step);
-    t->optimizer.settings = t->setup->set.optimizer;
-    t->setup->reduce.ctx = t->model->ctx;
+    t->setup->reduce.ctx = t->setup->reduce.scatter.ctx = t->model->ctx;
+    rf_gather_attach(&t->gather, t->model);
     return RF_OK;
 }
 
@@ -37,7 +40,8 @@ static int allocate(rf_trainer *t, rf_error *err)
     rf_setup *s = t->setup;
     int64_t places = s->set.micro_rows * s->sources.settings.rows.row_length;
     RF_TRY(rf_model_new(&t->model, &s->shape, s->backend, s->n_threads, &s->limits, err));
-    RF_TRY(rf_leaves_new(&t->leaves, s->dist, t->model, &s->reduce, places, s->set.recompute, err));
+    RF_TRY(rf_leaves_new(&t->leaves, s->dist, t->model, &s->reduce, &t->gather, places,
+                         s->set.recompute, err));
     RF_TRY(allocate_arenas(t, err));
     return s->samples.n == 0 ? RF_OK
                              : rf_engine_new(&t->decoder, t->model, s->sources.tokenizer,
@@ -162,7 +166,9 @@ void rf_trainer_free(rf_trainer *t)
     rf_watchdog_free(t->watchdog);
     rf_loader_free(t->loader);
     rf_engine_free(t->decoder);
+    rf_gather_free(&t->gather);
     rf_leaves_free(&t->leaves);
+    rf_optimizer_free(&t->optimizer);
     if (t->model != NULL) {
         rf_backend_free(t->model->ctx, t->optimizer_memory);
         rf_backend_free(t->model->ctx, t->step_memory);

@@ -19,6 +19,7 @@ typedef struct rf_trainer {
     rf_model *model;
     rf_leaves leaves;
     rf_optimizer optimizer;
+    rf_gather gather;
     void *optimizer_memory, *step_memory; /* two arenas on the backend */
     rf_engine *decoder;                   /* NULL without samples to make */
     rf_loader *loader;

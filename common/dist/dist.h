@@ -60,30 +60,39 @@ RF_MUST_CHECK int rf_dist_same_text(rf_dist *dist, const char *text, rf_error *e
 /* --- Exchange of backend memory ---------------------------------------------------------------
  *
  * A range of n elements (below 2^31, of any class) is cut into one slice for each rank, in rank
- * order: slices begin at multiples of 16 elements, all have rf_dist_slot elements but the last
- * ones, which are shorter or empty. How it is cut never shows in the result of a sum over ranks.
+ * order: slices begin at multiples of RF_SUM_RUN elements, so that ranks sum whole runs of squares
+ * (kernels.h); all have rf_dist_slot elements but the last ones, which are shorter or empty. How it
+ * is cut never shows in the result of a sum over ranks.
  *
  * An exchange is begun by all ranks, and is over where rf_exchange_poll says so or rf_exchange_wait
  * returns; until then nobody writes what it reads nor touches what it sets. It takes what kernels
  * called before it have made, and kernels called after its end see what it brought. Several may be
- * in flight, each with an rf_exchange of its own, ended in any order; all ranks begin them in the
- * same order. MPI works on them only while some call of this section runs: poll now and then. An
+ * in flight, each with an rf_exchange of its own, ended in any order; all ranks begin those of a
+ * channel in the same order. MPI works on them only while some call of this section runs: poll now and then. An
  * asynchronous error of the backend is left to rf_ctx_sync, for the other ranks wait.
  */
 int64_t rf_dist_slot(const rf_dist *dist, int64_t n); /* local: elements of a full slice */
 /* local: where the slice of `rank` begins; for rank = size: n. */
 int64_t rf_dist_slice_begin(const rf_dist *dist, int64_t n, int rank);
+/* local: the same of any number of ranks. */
+int64_t rf_slice_begin(int64_t n, int64_t rank, int64_t n_ranks);
 
 typedef struct rf_exchange rf_exchange;
 
-rf_exchange *rf_exchange_new(rf_dist *dist);  /* local; never NULL; caller frees */
+/* Exchanges of different channels are begun in any order. */
+typedef enum rf_channel { RF_CHANNEL_GRADIENTS, RF_CHANNEL_WEIGHTS, RF_N_CHANNELS } rf_channel;
+
+/* local; never NULL; caller frees */
+rf_exchange *rf_exchange_new(rf_dist *dist, rf_channel channel);
 void rf_exchange_free(rf_exchange *exchange); /* local; when it is over; NULL is fine */
 
-/* collective. Begins: every rank gets all versions of its own slice.
- *   versions [size, rf_dist_slot] sets    row r: rank r's version of this rank's slice
- *   range    [n]                  reads */
+/* collective. Begins: every rank gets all versions of a portion of its own slice: of elements
+ * [first, first + count) of it, as far as the slice goes.
+ *   versions [size, count] sets    row r: rank r's version
+ *   range    [n]           reads */
 RF_MUST_CHECK int rf_exchange_all_to_all(rf_exchange *exchange, rf_ctx *ctx, void *versions,
-                                         const void *range, rf_class cls, int64_t n, rf_error *err);
+                                         const void *range, rf_class cls, int64_t n, int64_t first,
+                                         int64_t count, rf_error *err);
 /* collective. Begins: every rank gets the sum over ranks of its own slice, in an order that is the
  * library's. Classes of f32 or f64.
  *   slice [of this rank] sets

@@ -16,6 +16,7 @@
 
 struct rf_dist {
     MPI_Comm comm; /* our own, so that no other library's messages meet ours */
+    MPI_Comm channel[RF_N_CHANNELS];
     int rank, size;
     int local_size;
     bool supposed; /* rf_dist_suppose */
@@ -114,12 +115,19 @@ static int start_mpi(bool *started, int *argc, char ***argv, rf_error *err)
     return RF_OK;
 }
 
+static int duplicate(MPI_Comm *out, rf_error *err)
+{
+    RF_TRY(check(MPI_Comm_dup(MPI_COMM_WORLD, out), "MPI_Comm_dup", err));
+    return check(MPI_Comm_set_errhandler(*out, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler", err);
+}
+
 static int learn_ranks(rf_dist *dist, rf_error *err)
 {
     MPI_Comm host = MPI_COMM_NULL;
-    RF_TRY(check(MPI_Comm_dup(MPI_COMM_WORLD, &dist->comm), "MPI_Comm_dup", err));
-    RF_TRY(check(MPI_Comm_set_errhandler(dist->comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler",
-                 err));
+    RF_TRY(duplicate(&dist->comm, err));
+    for (int i = 0; i < RF_N_CHANNELS; i++) {
+        RF_TRY(duplicate(&dist->channel[i], err));
+    }
     RF_TRY(check(MPI_Comm_rank(dist->comm, &dist->rank), "MPI_Comm_rank", err));
     RF_TRY(check(MPI_Comm_size(dist->comm, &dist->size), "MPI_Comm_size", err));
     RF_TRY(check(
@@ -135,6 +143,9 @@ int rf_dist_open(rf_dist **out, int *argc, char ***argv, rf_error *err)
     *out = NULL;
     rf_dist *dist = rf_alloc(1, sizeof *dist);
     dist->comm = MPI_COMM_NULL;
+    for (int i = 0; i < RF_N_CHANNELS; i++) {
+        dist->channel[i] = MPI_COMM_NULL;
+    }
     int rc = RF_OK;
     RF_TRY_OUT(start_mpi(&dist->finalize, argc, argv, err));
     RF_TRY_OUT(learn_ranks(dist, err));
@@ -161,6 +172,11 @@ void rf_dist_close(rf_dist *dist)
     if (panicking == dist) {
         rf_error_set_panic_hook(NULL);
         panicking = NULL;
+    }
+    for (int i = 0; i < RF_N_CHANNELS; i++) {
+        if (dist->channel[i] != MPI_COMM_NULL) {
+            MPI_Comm_free(&dist->channel[i]);
+        }
     }
     if (dist->comm != MPI_COMM_NULL) {
         MPI_Comm_free(&dist->comm);
@@ -302,10 +318,11 @@ int rf_dist_agree(rf_dist *dist, int code, rf_error *err)
 /* MPI reads the counts until the exchange is over. Displacements and counts are in elements. */
 struct rf_exchange {
     rf_dist *dist;
+    MPI_Comm comm;       /* of its channel */
     MPI_Request request; /* MPI_REQUEST_NULL: over */
     int mine;            /* elements of this rank's slice */
     int *part, *begin;   /* [size] slices within the range */
-    int *count, *place;  /* [size] rows of all versions of this rank's slice */
+    int *count, *place;  /* [size] rows of all versions */
     int *counts;         /* [4*size] the memory of these. Owned */
     /* Where backend memory is not the host's, MPI works on copies: */
     char *staged; /* of what it reads and, behind it, of what it sets. Owned; NULL: none */
@@ -316,12 +333,13 @@ struct rf_exchange {
     int64_t n_out;
 };
 
-rf_exchange *rf_exchange_new(rf_dist *dist)
+rf_exchange *rf_exchange_new(rf_dist *dist, rf_channel channel)
 {
     rf_exchange *exchange = rf_alloc(1, sizeof *exchange);
     size_t size = (size_t)dist->size;
     int *counts = rf_alloc(4 * size, sizeof *counts);
     *exchange = (rf_exchange){.dist = dist,
+                              .comm = dist->channel[channel],
                               .request = MPI_REQUEST_NULL,
                               .counts = counts,
                               .part = counts,
@@ -350,12 +368,8 @@ static void prepare_exchange(rf_exchange *exchange, rf_ctx *ctx, int64_t n)
     for (int r = 0; r < dist->size; r++) {
         exchange->begin[r] = (int)rf_dist_slice_begin(dist, n, r);
         exchange->part[r] = (int)rf_dist_slice_begin(dist, n, r + 1) - exchange->begin[r];
-        exchange->place[r] = (int)(r * slot);
     }
     exchange->mine = exchange->part[dist->rank];
-    for (int r = 0; r < dist->size; r++) {
-        exchange->count[r] = exchange->mine;
-    }
     int rc = rf_ctx_sync(ctx, NULL);
     (void)rc; /* an error stays in the context, and the other ranks are on their way here */
 }
@@ -408,15 +422,32 @@ static MPI_Datatype element_type(const rf_ctx *ctx, rf_class cls)
     }
 }
 
+/* Narrows the slices to their elements [first, first + count), and lays out the versions. */
+static void choose_portion(rf_exchange *exchange, int64_t first, int64_t count)
+{
+    const rf_dist *dist = exchange->dist;
+    RF_ASSERT(first >= 0 && count >= 0 && count * dist->size <= INT_MAX);
+    for (int r = 0; r < dist->size; r++) {
+        int64_t left = exchange->part[r] - first;
+        left = left < 0 ? 0 : left < count ? left : count;
+        exchange->begin[r] += left > 0 ? (int)first : 0;
+        exchange->part[r] = (int)left;
+        exchange->place[r] = (int)(r * count);
+    }
+    for (int r = 0; r < dist->size; r++) {
+        exchange->count[r] = exchange->part[dist->rank];
+    }
+}
+
 int rf_exchange_all_to_all(rf_exchange *exchange, rf_ctx *ctx, void *versions, const void *range,
-                           rf_class cls, int64_t n, rf_error *err)
+                           rf_class cls, int64_t n, int64_t first, int64_t count, rf_error *err)
 {
     MPI_Datatype type = element_type(ctx, cls);
     prepare_exchange(exchange, ctx, n);
-    stage(exchange, ctx, cls, &range, n, &versions,
-          exchange->dist->size * rf_dist_slot(exchange->dist, n));
+    choose_portion(exchange, first, count);
+    stage(exchange, ctx, cls, &range, n, &versions, exchange->dist->size * count);
     return check(MPI_Ialltoallv(range, exchange->part, exchange->begin, type, versions,
-                                exchange->count, exchange->place, type, exchange->dist->comm,
+                                exchange->count, exchange->place, type, exchange->comm,
                                 &exchange->request),
                  "MPI_Ialltoallv", err);
 }
@@ -428,8 +459,8 @@ int rf_exchange_reduce_scatter(rf_exchange *exchange, rf_ctx *ctx, void *slice, 
     RF_ASSERT(type == MPI_FLOAT || type == MPI_DOUBLE);
     prepare_exchange(exchange, ctx, n);
     stage(exchange, ctx, cls, &range, n, &slice, exchange->mine);
-    return check(MPI_Ireduce_scatter(range, slice, exchange->part, type, MPI_SUM,
-                                     exchange->dist->comm, &exchange->request),
+    return check(MPI_Ireduce_scatter(range, slice, exchange->part, type, MPI_SUM, exchange->comm,
+                                     &exchange->request),
                  "MPI_Ireduce_scatter", err);
 }
 
@@ -442,7 +473,7 @@ int rf_exchange_all_gather(rf_exchange *exchange, rf_ctx *ctx, void *range, cons
     stage(exchange, ctx, cls, &slice, exchange->mine, &range, n);
     bool in_place = slice == rf_backend_at(ctx->backend, cls, range, begin);
     return check(MPI_Iallgatherv(in_place ? MPI_IN_PLACE : slice, exchange->mine, type, range,
-                                 exchange->part, exchange->begin, type, exchange->dist->comm,
+                                 exchange->part, exchange->begin, type, exchange->comm,
                                  &exchange->request),
                  "MPI_Iallgatherv", err);
 }

@@ -12,22 +12,29 @@
  * The cuts come from the range alone, never from the number of ranks. */
 #define PIECE_BYTES ((int64_t)25 << 20)
 
-enum { SLICE_MULTIPLE = 16 }; /* elements; keeps slices at multiples of 64 bytes, as kernels ask */
-
 static int64_t at_most(int64_t x, int64_t limit)
 {
     return x < limit ? x : limit;
 }
 
+static int64_t slot_of(int64_t n, int64_t n_ranks)
+{
+    return rf_sum_runs((n + n_ranks - 1) / n_ranks) * RF_SUM_RUN;
+}
+
+int64_t rf_slice_begin(int64_t n, int64_t rank, int64_t n_ranks)
+{
+    return at_most(rank * slot_of(n, n_ranks), n);
+}
+
 int64_t rf_dist_slot(const rf_dist *dist, int64_t n)
 {
-    int64_t size = rf_dist_size(dist), share = (n + size - 1) / size;
-    return (share + SLICE_MULTIPLE - 1) / SLICE_MULTIPLE * SLICE_MULTIPLE;
+    return slot_of(n, rf_dist_size(dist));
 }
 
 int64_t rf_dist_slice_begin(const rf_dist *dist, int64_t n, int rank)
 {
-    return at_most(rank * rf_dist_slot(dist, n), n);
+    return rf_slice_begin(n, rank, rf_dist_size(dist));
 }
 
 int rf_dist_allgather_f64(rf_dist *dist, double *all, const double *x, int n, rf_error *err)
@@ -78,7 +85,7 @@ static int reduce_piece(rf_dist *dist, rf_exchange *exchange, rf_ctx *ctx, void 
     int rank = rf_dist_rank(dist), size = rf_dist_size(dist);
     int64_t slot = rf_dist_slot(dist, n);
     int64_t mine = rf_dist_slice_begin(dist, n, rank + 1) - rf_dist_slice_begin(dist, n, rank);
-    RF_TRY(rf_exchange_all_to_all(exchange, ctx, work, x, RF_MASTER, n, err));
+    RF_TRY(rf_exchange_all_to_all(exchange, ctx, work, x, RF_MASTER, n, 0, slot, err));
     RF_TRY(rf_exchange_wait(exchange, err));
     for (int step = 1; step < size; step *= 2) {
         for (int r = 0; r + step < size; r += 2 * step) {

@@ -117,7 +117,7 @@ struct rf_exchange {
     int unused;
 };
 
-rf_exchange *rf_exchange_new(rf_dist *dist)
+rf_exchange *rf_exchange_new(rf_dist *dist, rf_channel channel)
 {
     return rf_alloc(1, sizeof(rf_exchange));
 }
@@ -127,25 +127,32 @@ void rf_exchange_free(rf_exchange *exchange)
     free(exchange);
 }
 
-int rf_exchange_all_to_all(rf_exchange *exchange, rf_ctx *ctx, void *versions, const void *range,
-                           rf_class cls, int64_t n, rf_error *err)
+static int copy(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int64_t n)
 {
-    if (versions != range) {
-        rf_backend_copy(ctx, versions, range, cls, n);
+    if (dst != src) {
+        rf_backend_copy(ctx, dst, src, cls, n);
     }
     return RF_OK;
+}
+
+int rf_exchange_all_to_all(rf_exchange *exchange, rf_ctx *ctx, void *versions, const void *range,
+                           rf_class cls, int64_t n, int64_t first, int64_t count, rf_error *err)
+{
+    const int64_t left = n > first ? n - first : 0;
+    return copy(ctx, versions, rf_backend_at(ctx->backend, cls, range, first), cls,
+                left < count ? left : count);
 }
 
 int rf_exchange_reduce_scatter(rf_exchange *exchange, rf_ctx *ctx, void *slice, const void *range,
                                rf_class cls, int64_t n, rf_error *err)
 {
-    return rf_exchange_all_to_all(exchange, ctx, slice, range, cls, n, err);
+    return copy(ctx, slice, range, cls, n);
 }
 
 int rf_exchange_all_gather(rf_exchange *exchange, rf_ctx *ctx, void *range, const void *slice,
                            rf_class cls, int64_t n, rf_error *err)
 {
-    return rf_exchange_all_to_all(exchange, ctx, range, slice, cls, n, err);
+    return copy(ctx, range, slice, cls, n);
 }
 
 int rf_exchange_poll(rf_exchange *exchange, bool *done, rf_error *err)

@@ -111,6 +111,7 @@ static void project(rf_model *model, const rf_acts *acts, const rf_block_weights
     ctx->backend->kernels->linear_forward(ctx, to, x, rf_block_matrix(w, role), bias, residual,
                                           acts->n, in, out);
     rf_lora_forward(model, acts, w, role, to, x, in, out);
+    rf_model_poll(model);
 }
 
 /* q or k of every head: projection, the norm of each head where the model has one, rotation by the
@@ -155,6 +156,7 @@ static void attention_half(rf_model *model, const rf_acts *acts, const rf_block_
         kernel->scatter_rows(ctx, cache->v[w->layer], b->v, acts->place, n, g * k);
     }
     kernel->attention_forward(ctx, b->o, b->lse, b->q, keys, values, &acts->spans, h, g, k);
+    rf_model_poll(model);
     project(model, acts, w, RF_ROLE_O, b->mid, b->o, w->of[RF_ROLE_O_BIAS], b->x, h * k, d);
 }
 

@@ -11,13 +11,20 @@ enum { STAGED = 4 * RF_PACK_ROWS }; /* rows that are packed at once */
 
 /* --- Memory ----------------------------------------------------------------------------------- */
 
-/* What kernels read instead of this tensor's master: 0 bytes where they read that. */
+static bool shares_masters(const rf_model *model)
+{
+    return model->shards != NULL && model->shards->kind == RF_SHARD_WEIGHTS;
+}
+
+/* What kernels read instead of this tensor's master: 0 bytes where they read that, and where weights
+ * are brought to them. */
 static size_t view_bytes(const rf_model *model, const rf_tensor *t, const rf_backend *backend)
 {
     if (model->weights != RF_ROWS && rf_table_is_matrix(t)) {
         return backend->kernels->pack_bytes(model->weights, t->shape[1], t->shape[0]);
     }
-    bool is_copy = t->n_dims == 2 && backend->type[RF_WEIGHT] != backend->type[RF_MASTER];
+    bool is_copy = t->n_dims == 2 && backend->type[RF_WEIGHT] != backend->type[RF_MASTER] &&
+                   !shares_masters(model);
     return is_copy ? rf_backend_bytes(backend, RF_WEIGHT, t->count) : 0;
 }
 
@@ -40,8 +47,9 @@ static void lay_out_views(rf_model *model, rf_arena *arena, const rf_backend *ba
 static void lay_out(rf_model *model, rf_arena *arena, const rf_backend *backend)
 {
     int64_t n_angles = model->n_positions * (model->config.head_dim / 2);
-    model->master =
-        rf_arena_take(arena, rf_backend_bytes(backend, RF_MASTER, model->table.n_stored));
+    int64_t n_masters =
+        shares_masters(model) ? rf_shards_stored(model->shards) : model->table.n_stored;
+    model->master = rf_arena_take(arena, rf_backend_bytes(backend, RF_MASTER, n_masters));
     lay_out_views(model, arena, backend);
     model->cos = rf_arena_take(arena, rf_backend_bytes(backend, RF_STATISTIC, n_angles));
     model->sin = rf_arena_take(arena, rf_backend_bytes(backend, RF_STATISTIC, n_angles));
@@ -83,6 +91,7 @@ static int describe(rf_model *model, const rf_model_config *config, const rf_mod
     model->n_positions =
         limits->positions > 0 ? limits->positions : config->max_position_embeddings;
     model->weights = limits->weights;
+    model->shards = limits->shards;
     if (model->weights != RF_ROWS) {
         rf_table_drop_matrices(&model->table);
     }
@@ -144,7 +153,7 @@ static void bind_weights(rf_model *model)
         model->block[layer].layer = layer;
         model->block[layer].layout = model->weights;
     }
-    for (int64_t i = 0; i < model->table.n_tensors; i++) {
+    for (int64_t i = 0; i < model->table.n_tensors && !shares_masters(model); i++) {
         const rf_tensor *t = &model->table.tensor[i];
         int64_t slot = t->layer >= 0 ? t->layer : n_layers;
         model->block[slot].of[t->role] =
@@ -243,15 +252,36 @@ void rf_model_release(rf_model *model, int64_t layer, rf_direction direction)
     }
 }
 
+rf_range rf_model_held(const rf_model *model, const rf_tensor *tensor, bool moments, int64_t first,
+                       int64_t n, int64_t *at)
+{
+    const bool shares = moments ? model->shards != NULL : shares_masters(model);
+    const rf_range all = {tensor->offset + first, tensor->offset + first + n};
+    const rf_range held = shares ? rf_shards_held(model->shards, all, model->shards->rank) : all;
+    *at = held.begin == held.end ? 0
+          : shares               ? rf_shards_at(model->shards, held.begin)
+                                 : held.begin;
+    return (rf_range){held.begin - tensor->offset, held.end - tensor->offset};
+}
+
+/* Sets what this rank holds of a tensor that has a master. */
+static void upload_held(rf_model *model, const rf_tensor *tensor, int64_t first, const void *values,
+                        rf_type host, int64_t n)
+{
+    int64_t at;
+    const rf_range held = rf_model_held(model, tensor, false, first, n, &at);
+    const size_t skipped = (size_t)(held.begin - first) * rf_type_bytes(host);
+    rf_backend_upload(model->ctx, rf_backend_at(model->ctx->backend, RF_MASTER, model->master, at),
+                      RF_MASTER, (const char *)values + skipped, host, held.end - held.begin);
+}
+
 void rf_model_upload(rf_model *model, const rf_tensor *tensor, int64_t first, const void *values,
                      rf_type host, int64_t n)
 {
     const rf_backend *backend = model->ctx->backend;
     RF_ASSERT(first >= 0 && n >= 0 && n <= tensor->count - first);
     if (tensor->offset >= 0) {
-        rf_backend_upload(model->ctx,
-                          rf_backend_at(backend, RF_MASTER, model->master, tensor->offset + first),
-                          RF_MASTER, values, host, n);
+        upload_held(model, tensor, first, values, host, n);
         return;
     }
     int64_t in = tensor->shape[1], out = tensor->shape[0];
@@ -276,9 +306,14 @@ void rf_model_upload(rf_model *model, const rf_tensor *tensor, int64_t first, co
 
 void rf_model_prepare(rf_model *model)
 {
+    rf_model_prepare_range(model, (rf_range){0, model->table.n_stored});
+}
+
+void rf_model_prepare_range(rf_model *model, rf_range range)
+{
     for (int64_t i = 0; i < model->table.n_tensors; i++) {
         const rf_tensor *t = &model->table.tensor[i];
-        if (model->view[i] != NULL && t->offset >= 0) {
+        if (model->view[i] != NULL && t->offset >= range.begin && t->offset < range.end) {
             rf_backend_convert(
                 model->ctx, model->view[i],
                 rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset), t->count);

@@ -9,6 +9,7 @@
 
 #include "common/kernels/kernels.h"
 #include "common/model/batch.h"
+#include "common/model/shard.h"
 #include "common/model/table.h"
 
 /* Most places of a batch and most keys: together with rf_model_config_check it keeps every byte
@@ -49,7 +50,9 @@ typedef struct rf_model {
     rf_ctx *ctx;       /* owned */
     rf_layout weights; /* of the matrices; packed: the model is for forward passes only */
     void *master;      /* [table.n_stored] class master: the trainable space, then what is frozen.
-                          Packed matrices are not among them. Owned */
+                          Packed matrices are not among them. Owned. With RF_SHARD_WEIGHTS what this
+                          rank holds of it, [rf_shards_stored] */
+    const rf_shards *shards; /* which part of the state this rank holds; NULL: all. Not owned */
     void **view;  /* [table.n_tensors] what kernels read instead of a tensor's master: the packed
                       matrix, or the matrix as rows of class weight where that is another type than
                       class master; else NULL. Inside memory */
@@ -62,6 +65,10 @@ typedef struct rf_model {
     rf_block_weights *block; /* [L+1]: blocks, then what lies outside (embed, final norm, head; the
                                 head of a tied model is its embedding) */
     rf_weight_source source; /* zeroed: all weights are always there */
+    void (*poll)(
+        void *user); /* called between the kernels of a pass, so that what travels meanwhile
+                                 moves on; NULL: nobody is */
+    void *poll_user;
     rf_adaptation adaptation;
     rf_adapt_base base; /* of the adapters: the checkpoint that was loaded (checkpoint.h) */
     bool drops;         /* adapters drop their inputs: lora.h */
@@ -79,6 +86,9 @@ typedef struct rf_model_limits {
     rf_layout weights; /* of the matrices, adapters apart. A packed layout saves their masters: such
                           a model can be loaded and run, not trained, initialised or saved */
     const rf_adaptation *adaptation; /* NULL: none. Copied */
+    const rf_shards *shards; /* how ranks share the state of this model; NULL: they do not. With
+                                RF_SHARD_WEIGHTS it has no weights to run with until a source that
+                                brings them (rf_model.source) is there */
 } rf_model_limits;
 
 /* What its kernels are sized for. */
@@ -95,7 +105,11 @@ void rf_model_free(rf_model *model); /* NULL is fine */
  * its name): independent of ranks and of other tensors. Adapters are left alone (lora.h). */
 void rf_model_init(rf_model *model, uint64_t seed);
 
-/* Sets elements [first, first + n) of a tensor of the model's table from host memory (host: RF_F32
+/* The elements of [first, first + n) of a tensor that this rank holds in the masters, or in moments.
+ * *at: where they begin there. */
+rf_range rf_model_held(const rf_model *model, const rf_tensor *tensor, bool moments, int64_t first,
+                       int64_t n, int64_t *at);
+/* Sets what this rank holds of elements [first, first + n) of a tensor of the model's table from host memory (host: RF_F32
  * or RF_F64). A packed matrix takes its elements in ascending order, all of them, before the next.
  */
 void rf_model_upload(rf_model *model, const rf_tensor *tensor, int64_t first, const void *values,
@@ -107,9 +121,17 @@ void rf_model_upload(rf_model *model, const rf_tensor *tensor, int64_t first, co
 RF_MUST_CHECK int rf_model_acquire(const rf_block_weights **out, rf_model *model, int64_t layer,
                                    rf_direction direction, rf_error *err);
 void rf_model_release(rf_model *model, int64_t layer, rf_direction direction);
+static inline void rf_model_poll(const rf_model *model)
+{
+    if (model->poll != NULL) {
+        model->poll(model->poll_user);
+    }
+}
 /* To be called after the masters changed: makes the compute copies again where they are not the
  * masters themselves. (Matrices packed on upload have no masters that could change.) */
 void rf_model_prepare(rf_model *model);
+/* The same of the tensors in a range of the stored space. */
+void rf_model_prepare_range(rf_model *model, rf_range range);
 
 /* Bytes of backend memory that rf_model_new takes (masters, compute copies, rotary tables), beside
  * the kernels' scratch (rf_ctx_scratch_bytes), for memory plans. 0 where the configuration or the

@@ -1,6 +1,7 @@
 #include "common/model/table.h"
 
 #include "common/base/alloc.h"
+#include "common/kernels/kernels.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -209,19 +210,37 @@ static int check_patterns(const rf_table *table, const char *key, const char *pa
     return RF_OK;
 }
 
-/* Offsets: the trainable space first, then what is frozen. */
+/* In the order of the trainable space. */
+static int64_t layer_of(const rf_table *table, const rf_tensor *tensor)
+{
+    return tensor->role == RF_ROLE_EMBED ? 0
+           : tensor->layer >= 0          ? tensor->layer + 1
+                                         : table->n_layers + 1;
+}
+
+static int64_t round_up(int64_t n, int64_t multiple)
+{
+    return (n + multiple - 1) / multiple * multiple;
+}
+
+/* Offsets: the trainable space first, then what is frozen. Layers that are trained begin where a run
+ * of the norm's sum does, so that ranks can share each of them. */
 static void place_all(rf_table *table, bool matrices)
 {
-    int64_t end = 0;
+    int64_t end = 0, layer = -1;
     for (int pass = 0; pass < 2; pass++) {
         for (int64_t i = 0; i < table->n_tensors; i++) {
             rf_tensor *t = &table->tensor[i];
             if (t->trainable != (pass == 0)) {
                 continue;
             }
+            if (t->trainable && matrices && layer_of(table, t) != layer) {
+                end = round_up(end, RF_SUM_RUN);
+                layer = layer_of(table, t);
+            }
             t->offset = matrices || !rf_table_is_matrix(t) ? end : -1;
             if (t->offset >= 0) {
-                end += (t->count + OFFSET_STEP - 1) / OFFSET_STEP * OFFSET_STEP;
+                end += round_up(t->count, OFFSET_STEP);
             }
         }
         table->n_elements = pass == 0 ? end : table->n_elements;
@@ -288,20 +307,13 @@ out:
     return rc;
 }
 
-/* In the order of the trainable space. */
-static int64_t layer_of(const rf_table *table, const rf_tensor *tensor)
+rf_range rf_table_range(const rf_table *table, int64_t layer, bool trainable)
 {
-    return tensor->role == RF_ROLE_EMBED ? 0
-           : tensor->layer >= 0          ? tensor->layer + 1
-                                         : table->n_layers + 1;
-}
-
-rf_range rf_table_range(const rf_table *table, int64_t layer)
-{
-    rf_range range = {table->n_elements, table->n_elements};
+    const int64_t end = trainable ? table->n_elements : table->n_stored;
+    rf_range range = {end, end};
     for (int64_t i = table->n_tensors; i-- > 0;) {
         const rf_tensor *tensor = &table->tensor[i];
-        if (!tensor->trainable) {
+        if (tensor->trainable != trainable) {
             continue;
         }
         if (layer_of(table, tensor) > layer) {
@@ -311,14 +323,6 @@ rf_range rf_table_range(const rf_table *table, int64_t layer)
         }
     }
     return range;
-}
-
-rf_range rf_range_share(rf_range range, int64_t rank, int64_t n_ranks)
-{
-    const int64_t steps = (range.end - range.begin + OFFSET_STEP - 1) / OFFSET_STEP;
-    const int64_t length = (steps + n_ranks - 1) / n_ranks * OFFSET_STEP;
-    const int64_t begin = range.begin + rank * length, end = begin + length;
-    return (rf_range){begin < range.end ? begin : range.end, end < range.end ? end : range.end};
 }
 
 void rf_table_free(rf_table *table)

@@ -85,13 +85,12 @@ typedef struct rf_range {
 } rf_range;
 
 /* The layers of the trainable space, in its order: 0 is what comes before the blocks, 1 to L are the
- * blocks, L+1 is what comes behind them. Their ranges cover the space without gaps (padding belongs to
- * the tensor in front of it); that of a layer without trained tensors is empty. (What a backward pass tells of, backward.h, is a
- * block, range l + 1, or all that lies outside of them, ranges 0 and L + 1.) */
-rf_range rf_table_range(const rf_table *table, int64_t layer);
-/* The part of a range that rank r of n owns where ranks share it: pieces of equal length, each a
- * multiple of 16 elements (64 bytes), the last ones shorter or empty. Any number of ranks will do. */
-rf_range rf_range_share(rf_range range, int64_t rank, int64_t n_ranks);
+ * blocks, L+1 is what comes behind them. Their ranges cover the space without gaps (padding belongs
+ * to the tensor in front of it) and begin at multiples of RF_SUM_RUN elements (kernels.h); that of a
+ * layer without trained tensors is empty. trainable false: the same of what is frozen, behind the
+ * trainable space and without that padding. (What a forward pass asks for, rf_model_acquire, is a
+ * block, layer l + 1 here, or all that lies outside of them, layers 0 and L + 1.) */
+rf_range rf_table_range(const rf_table *table, int64_t layer, bool trainable);
 /* For models whose matrices are stored elsewhere: they lose their place (offset -1), the others
  * move up. Adapters stay. */
 void rf_table_drop_matrices(rf_table *table);

@@ -352,9 +352,12 @@ static int upload(void *user, piece *p, rf_error *err)
     if (p->item->group == RF_GROUP_PARAMS) {
         rf_model_upload(model, tensor, p->first, p->values, p->type, p->n);
     } else {
-        void *at = rf_backend_at(model->ctx->backend, RF_MASTER, to->base[p->item->group],
-                                 tensor->offset + p->first);
-        rf_backend_upload(model->ctx, at, RF_MASTER, p->values, p->type, p->n);
+        int64_t at;
+        const rf_range held = rf_model_held(model, tensor, true, p->first, p->n, &at);
+        const size_t skipped = (size_t)(held.begin - p->first) * rf_type_bytes(p->type);
+        rf_backend_upload(
+            model->ctx, rf_backend_at(model->ctx->backend, RF_MASTER, to->base[p->item->group], at),
+            RF_MASTER, (const char *)p->values + skipped, p->type, held.end - held.begin);
     }
     return rf_ctx_sync(model->ctx, err); /* the next piece takes the place of this one */
 }

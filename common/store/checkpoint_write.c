@@ -87,12 +87,27 @@ static int64_t cut(const writer *w, int rank)
     return rank == w->size ? w->file_bytes : w->file_bytes / CUT_BYTES * rank / w->size * CUT_BYTES;
 }
 
-/* The bytes of an item that a rank owns, [*begin,*end) counted from the item's first: the one place
- * that knows. Every rank holds all values today, so the file is dealt out in equal parts. Where
- * ranks hold shards, this follows the shards; an item's bytes stay in the order of the ranks. */
+/* Do ranks hold slices of the item's values? */
+static bool is_sliced(const writer *w, const rf_checkpoint_item *item)
+{
+    const rf_shards *shards = w->model != NULL ? w->model->shards : NULL;
+    return shards != NULL && shards->n_ranks > 1 &&
+           (item->group != RF_GROUP_PARAMS || shards->kind == RF_SHARD_WEIGHTS);
+}
+
+/* The bytes of an item that a rank owns, [*begin,*end) counted from the item's first, in the order of
+ * the ranks: the one place that knows. What every rank holds is dealt out in equal parts of the file. */
 static void share_of(int64_t *begin, int64_t *end, const writer *w, const rf_checkpoint_item *item,
                      int rank)
 {
+    if (is_sliced(w, item)) {
+        const int64_t first = item->tensor->offset, element = (int64_t)rf_type_bytes(item->type);
+        const rf_range held =
+            rf_shards_held(w->model->shards, (rf_range){first, first + item->count}, rank);
+        *begin = (held.begin - first) * element;
+        *end = (held.end - first) * element;
+        return;
+    }
     int64_t from = cut(w, rank) - item->offset, to = cut(w, rank + 1) - item->offset;
     *begin = from < 0 ? 0 : from > item->bytes ? item->bytes : from;
     *end = to < 0 ? 0 : to > item->bytes ? item->bytes : to;
@@ -106,9 +121,13 @@ static int fetch(const writer *w, void *chunk, const rf_checkpoint_item *item, i
 {
     if (w->model != NULL) {
         rf_ctx *ctx = w->model->ctx;
-        const void *at = rf_backend_at(ctx->backend, RF_MASTER, w->base[item->group],
-                                       item->tensor->offset + first);
-        rf_backend_download(ctx, chunk, item->type, at, RF_MASTER, n);
+        int64_t at;
+        const bool moments = item->group != RF_GROUP_PARAMS;
+        const rf_range held = rf_model_held(w->model, item->tensor, moments, first, n, &at);
+        RF_ASSERT(held.begin == first && held.end == first + n);
+        rf_backend_download(ctx, chunk, item->type,
+                            rf_backend_at(ctx->backend, RF_MASTER, w->base[item->group], at),
+                            RF_MASTER, n);
         return rf_ctx_sync(ctx, err);
     }
     bool scales = item->group == RF_GROUP_SCALES;

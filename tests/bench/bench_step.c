@@ -37,6 +37,7 @@ typedef struct step_work {
     rf_backward *backward;
     rf_batch batch;
     rf_optimizer optimizer;
+    rf_shards shards;
     void *moments, *gradient;
     double *loss;
     int64_t updates;
@@ -99,13 +100,14 @@ static void open_work(step_work *w, const step_case *c, rf_compute compute)
     const int64_t n = w->model->table.n_elements;
     size_t bytes = rf_backend_bytes(backend, RF_MASTER, n);
     require(rf_backend_alloc(&w->gradient, w->model->ctx, bytes, &err), &err);
+    const rf_optimizer_settings settings = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1.0};
     rf_arena arena = {0};
-    rf_optimizer_layout(&w->optimizer, &arena, backend, n);
+    rf_shards_new(&w->shards, &w->model->table, sizeof(float), RF_SHARD_NONE, 0, 1);
+    rf_optimizer_new(&w->optimizer, &settings, &w->shards);
+    rf_optimizer_layout(&w->optimizer, &arena, backend);
     require(rf_backend_alloc(&w->moments, w->model->ctx, arena.peak, &err), &err);
     arena = (rf_arena){.base = w->moments, .size = arena.peak};
-    rf_optimizer_layout(&w->optimizer, &arena, backend, n);
-    w->optimizer.settings =
-        (rf_optimizer_settings){.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1.0};
+    rf_optimizer_layout(&w->optimizer, &arena, backend);
     w->loss = malloc(PLACES * sizeof(double));
     require(w->loss != NULL ? RF_OK : RF_ERR, &(rf_error){.message = "out of memory"});
 }
@@ -113,13 +115,16 @@ static void open_work(step_work *w, const step_case *c, rf_compute compute)
 static void run_step(void *work)
 {
     step_work *w = work;
+    const rf_gradient gradient = {.whole = w->gradient};
+    double norm = 0.0;
     rf_error err = {0};
     rf_backend_zero(w->model->ctx, w->gradient, RF_MASTER, w->model->table.n_elements);
     require(rf_model_forward(w->model, w->acts, &w->batch, NULL, &err), &err);
-    require(rf_backward_run(w->backward, w->model, w->acts, w->gradient, w->loss, &err), &err);
-    double norm = rf_optimizer_norm(&w->optimizer, w->model, w->gradient);
+    require(rf_backward_run(w->backward, w->model, w->acts, &gradient, w->loss, &err), &err);
+    require(rf_optimizer_norm(&norm, &w->optimizer, NULL, w->model->ctx, w->gradient, &err), &err);
     double scale = rf_optimizer_scale(&w->optimizer.settings, norm);
     rf_optimizer_step(&w->optimizer, w->model, w->gradient, scale, 1e-4, ++w->updates);
+    rf_model_prepare(w->model);
 }
 
 static double mean_loss(const step_work *w)

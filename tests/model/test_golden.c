@@ -99,7 +99,8 @@ static void check_model(const rf_backend *backend, const char *name, rf_recomput
     golden_weights(model, file);
     TINY_MUST(rf_model_forward(model, acts, &batch, NULL, tiny_error()));
     check_logits(model, acts, file, tolerance);
-    TINY_MUST(rf_backward_run(backward, model, acts, gradient, loss, tiny_error()));
+    TINY_MUST(rf_backward_run(backward, model, acts, &(rf_gradient){.whole = gradient}, loss,
+                              tiny_error()));
     check_losses(model, acts, file, tolerance);
     check_gradients(model, gradient, file, tolerance);
     rf_backend_free(model->ctx, gradient);

@@ -34,7 +34,7 @@ static double *gradient_of(tiny_train *r, const rf_batch *batch, double *loss)
     cr_assert_not_null(host);
     rf_backend_zero(ctx, r->gradient, RF_MASTER, n);
     TINY_MUST(rf_model_forward(r->model, r->acts, batch, NULL, tiny_error()));
-    TINY_MUST(rf_backward_run(r->backward, r->model, r->acts, r->gradient,
+    TINY_MUST(rf_backward_run(r->backward, r->model, r->acts, &(rf_gradient){.whole = r->gradient},
                               loss != NULL ? loss : losses, tiny_error()));
     rf_backend_download(ctx, host, RF_F64, r->gradient, RF_MASTER, n);
     return host;
@@ -408,7 +408,8 @@ Test(gradient, adds_to_what_is_there)
     double loss[TINY_PACKED];
     double *once = gradient_of(&r, &batch, NULL), *twice = malloc((size_t)n * sizeof(double));
     cr_assert_not_null(twice);
-    TINY_MUST(rf_backward_run(r.backward, r.model, r.acts, r.gradient, loss, tiny_error()));
+    TINY_MUST(rf_backward_run(r.backward, r.model, r.acts, &(rf_gradient){.whole = r.gradient},
+                              loss, tiny_error()));
     rf_backend_download(r.model->ctx, twice, RF_F64, r.gradient, RF_MASTER, n);
     for (int64_t i = 0; i < n; i++) {
         cr_assert(fabs(twice[i] - 2 * once[i]) <= 1e-12 * (1 + fabs(once[i])));
@@ -454,13 +455,16 @@ Test(gradient, refuses_a_forward_pass_that_kept_nothing)
     TINY_MUST(rf_cache_new(&cache, r.model, TINY_PACKED, tiny_error()));
     TINY_MUST(rf_backward_new(&small, r.model, TINY_PACKED - 1, tiny_error()));
     TINY_MUST(rf_model_forward(r.model, light, &batch, NULL, tiny_error()));
-    cr_assert(rf_backward_run(r.backward, r.model, light, r.gradient, loss, &err) == RF_ERR);
+    cr_assert(rf_backward_run(r.backward, r.model, light, &(rf_gradient){.whole = r.gradient}, loss,
+                              &err) == RF_ERR);
     cr_assert_not_null(strstr(err.message, "kept no activations"));
     TINY_MUST(rf_model_forward(r.model, r.acts, &batch, cache, tiny_error()));
-    cr_assert(rf_backward_run(r.backward, r.model, r.acts, r.gradient, loss, &err) == RF_ERR);
+    cr_assert(rf_backward_run(r.backward, r.model, r.acts, &(rf_gradient){.whole = r.gradient},
+                              loss, &err) == RF_ERR);
     cr_assert_not_null(strstr(err.message, "cache"));
     TINY_MUST(rf_model_forward(r.model, r.acts, &batch, NULL, tiny_error()));
-    cr_assert(rf_backward_run(small, r.model, r.acts, r.gradient, loss, &err) == RF_ERR);
+    cr_assert(rf_backward_run(small, r.model, r.acts, &(rf_gradient){.whole = r.gradient}, loss,
+                              &err) == RF_ERR);
     cr_assert_not_null(strstr(err.message, "59"));
     rf_backward_free(small);
     rf_cache_free(cache);
@@ -510,13 +514,24 @@ static void hear(void *user, int64_t layer)
     h->layer[h->n++] = layer;
     for (int64_t i = 0; i < model->table.n_tensors; i++) {
         const rf_tensor *t = &model->table.tensor[i];
-        if (t->trainable && (t->layer < 0 ? model->config.num_hidden_layers : t->layer) == layer) {
+        const rf_range range = rf_table_range(&model->table, layer, true);
+        if (t->trainable && t->offset >= range.begin && t->offset < range.end) {
             rf_backend_download(
                 model->ctx, h->then + t->offset, RF_F64,
                 rf_backend_at(model->ctx->backend, RF_MASTER, h->r->gradient, t->offset), RF_MASTER,
                 t->count);
         }
     }
+}
+
+/* Layers that lie one after the other, as in one piece. */
+static void *find_layer(void *user, int64_t layer)
+{
+    const heard *h = user;
+    const rf_model *model = h->r->model;
+    cr_assert(layer == 0 || h->n == 0 || layer < h->layer[h->n - 1], "layer %d", (int)layer);
+    return rf_backend_at(model->ctx->backend, RF_MASTER, h->r->gradient,
+                         rf_table_range(&model->table, layer, true).begin);
 }
 
 static void check_heard(tiny_switches switches)
@@ -526,13 +541,14 @@ static void check_heard(tiny_switches switches)
     rf_batch batch = tiny_packed(&config, 12);
     heard h = {.r = &r, .then = calloc((size_t)r.model->table.n_elements, sizeof *h.then)};
     cr_assert_not_null(h.then);
-    rf_backward_listen(r.backward, hear, &h);
     double *last = gradient_of(&r, &batch, NULL);
-    cr_assert(h.n == config.num_hidden_layers + 1);
-    for (int64_t i = 0; i < config.num_hidden_layers; i++) {
-        cr_assert(h.layer[i] == config.num_hidden_layers - 1 - i);
+    const rf_gradient gradient = {.find = find_layer, .done = hear, .user = &h};
+    rf_backend_zero(r.model->ctx, r.gradient, RF_MASTER, r.model->table.n_elements);
+    TINY_MUST(rf_backward_run(r.backward, r.model, r.acts, &gradient, NULL, tiny_error()));
+    cr_assert(h.n == config.num_hidden_layers + 2);
+    for (int64_t i = 0; i < h.n; i++) {
+        cr_assert(h.layer[i] == config.num_hidden_layers + 1 - i);
     }
-    cr_assert(h.layer[h.n - 1] == config.num_hidden_layers);
     for (int64_t i = 0; i < r.model->table.n_elements; i++) {
         cr_assert(h.then[i] == last[i], "element %ld", (long)i);
     }

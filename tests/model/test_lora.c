@@ -65,7 +65,8 @@ static double *run(tiny_train *r, const rf_batch *batch)
     int64_t n = r->model->table.n_elements;
     rf_backend_zero(r->model->ctx, r->gradient, RF_MASTER, n);
     TINY_MUST(rf_model_forward(r->model, r->acts, batch, NULL, tiny_error()));
-    TINY_MUST(rf_backward_run(r->backward, r->model, r->acts, r->gradient, loss, tiny_error()));
+    TINY_MUST(rf_backward_run(r->backward, r->model, r->acts, &(rf_gradient){.whole = r->gradient},
+                              loss, tiny_error()));
     return download(r, r->gradient, 0, n);
 }
 
@@ -202,13 +203,17 @@ Test(lora, a_step_leaves_frozen_tensors_alone)
         const rf_backend *backend = r.model->ctx->backend;
         rf_batch batch = tiny_packed(&r.model->config, 4);
         rf_arena arena = {0};
-        rf_optimizer optimizer = {.settings = {0.9, 0.99, 1e-8, 0.1, 1.0}};
+        const rf_optimizer_settings settings = {0.9, 0.99, 1e-8, 0.1, 1.0};
+        rf_optimizer optimizer;
+        rf_shards shards;
         void *memory = NULL;
-        rf_optimizer_layout(&optimizer, &arena, backend, table->n_elements);
+        rf_shards_new(&shards, table, sizeof(float), RF_SHARD_NONE, 0, 1);
+        rf_optimizer_new(&optimizer, &settings, &shards);
+        rf_optimizer_layout(&optimizer, &arena, backend);
         cr_assert(arena.peak <= 2 * rf_backend_bytes(backend, RF_MASTER, table->n_elements) + 192);
         TINY_MUST(rf_backend_alloc(&memory, r.model->ctx, arena.peak, tiny_error()));
         arena = (rf_arena){.base = memory, .size = arena.peak};
-        rf_optimizer_layout(&optimizer, &arena, backend, table->n_elements);
+        rf_optimizer_layout(&optimizer, &arena, backend);
         double *before = download(&r, r.model->master, 0, table->n_stored);
         free(run(&r, &batch));
         rf_optimizer_step(&optimizer, r.model, r.gradient, 1.0, 1e-2, 1);
@@ -222,6 +227,8 @@ Test(lora, a_step_leaves_frozen_tensors_alone)
         free(before);
         free(after);
         rf_backend_free(r.model->ctx, memory);
+        rf_optimizer_free(&optimizer);
+        rf_shards_free(&shards);
         rf_batch_free(&batch);
         tiny_train_free(&r);
     }

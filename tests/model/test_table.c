@@ -61,7 +61,10 @@ Test(table, tensors_lie_apart_in_order)
     int64_t end = 0, count = 0;
     for (int64_t i = 0; i < table.n_tensors; i++) {
         const rf_tensor *t = &table.tensor[i];
-        cr_assert(t->offset % 16 == 0 && t->offset >= end && t->offset < end + 16, "%s", t->name);
+        const bool begins = i == 0 || t->layer != table.tensor[i - 1].layer; /* a layer */
+        const int64_t multiple = begins ? RF_SUM_RUN : 16;
+        cr_assert(t->offset % multiple == 0 && t->offset >= end && t->offset < end + multiple, "%s",
+                  t->name);
         end = t->offset + t->count;
         count += t->count;
     }
@@ -114,7 +117,7 @@ Test(table, ranges_of_layers_cover_the_space)
             snprintf(adaptation.only, sizeof adaptation.only, "%s", only[k]);
             TINY_MUST(rf_table_build_adapted(&table, &config, &adaptation, tiny_error()));
             for (int64_t layer = 0; layer <= table.n_layers + 1; layer++) {
-                rf_range range = rf_table_range(&table, layer);
+                rf_range range = rf_table_range(&table, layer, true);
                 cr_expect(range.begin == at && range.end >= at, "%s: layer %d", only[k],
                           (int)layer);
                 at = range.end;
@@ -130,22 +133,6 @@ Test(table, ranges_of_layers_cover_the_space)
             }
             cr_expect_eq(at, table.n_elements);
             rf_table_free(&table);
-        }
-    }
-}
-
-Test(table, ranks_share_a_range)
-{
-    for (int64_t n = 0; n < 300; n += 13) {
-        for (int64_t n_ranks = 1; n_ranks < 9; n_ranks++) {
-            int64_t at = 160;
-            for (int64_t rank = 0; rank < n_ranks; rank++) {
-                rf_range part = rf_range_share((rf_range){160, 160 + n}, rank, n_ranks);
-                cr_expect(part.begin == at && part.end >= at &&
-                          part.begin % 16 == (at == 160 + n ? n % 16 : 0));
-                at = part.end;
-            }
-            cr_expect_eq(at, 160 + n);
         }
     }
 }

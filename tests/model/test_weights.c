@@ -50,7 +50,8 @@ static int run_pass(rig *r, int pass, results *to, rf_error *err)
         return rf_model_forward(r->t.model, r->t.acts, &r->batch, NULL, err);
     case BACKWARD:
         rf_backend_zero(r->t.model->ctx, r->t.gradient, RF_MASTER, r->t.model->table.n_elements);
-        return rf_backward_run(r->t.backward, r->t.model, r->t.acts, r->t.gradient, to->loss, err);
+        return rf_backward_run(r->t.backward, r->t.model, r->t.acts,
+                               &(rf_gradient){.whole = r->t.gradient}, to->loss, err);
     case LOSSES:
         return rf_model_losses(r->t.model, r->t.acts, to->loss, err);
     case QUERY:

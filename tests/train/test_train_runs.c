@@ -99,7 +99,8 @@ Test(train_runs, resumed_equals_uninterrupted)
     tiny_train(2, "log.dir=whole", 0);
     /* A kill in the sixth of the second rank's steps: 2 leaves a step, after the save of step 4. */
     cr_assert(tiny_shell("$RUN -n 2 sh -c '[ " MPI_RANK " = 0 ] || "
-                         "export RF_FAILPOINT=train.nan:kill:12; exec \"$TRAIN\" tiny.yaml'") != 0);
+                         "export RF_FAILPOINT=train.nan:kill:12; exec \"$TRAIN\" tiny.yaml "
+                         "checkpoint.async=no'") != 0);
     cr_assert(tiny_shell("test -e run/step-000000004.h5 && ! test -e run/step-000000008.h5") == 0,
               "%s", program_output);
     tiny_train(4, "--resume auto", 0);

@@ -42,9 +42,8 @@ struct rf_backward {
     void *memory;       /* backend memory, owned */
     int64_t (*offset)[RF_N_ROLES]; /* [L+1]: where a tensor begins in the trainable space, -1: none.
                                       The last is for what lies outside the blocks */
+    rf_range *layer;               /* [L+2] of the trainable space */
     int64_t lowest;                /* block where the walk ends; L: none has anything to train */
-    rf_backward_layer_done *done;  /* who listens; NULL: nobody */
-    void *user;
 };
 
 /* What every step of the walk needs. */
@@ -54,7 +53,7 @@ typedef struct pass {
     rf_ctx *ctx;
     const rf_kernels *kernel;
     rf_acts *acts;
-    void *gradient;
+    const rf_gradient *gradient;
     int64_t n, d, h, g, k, f; /* N, D, H, G, K, F */
 } pass;
 
@@ -105,7 +104,11 @@ static void find_offsets(rf_backward *b, const rf_model *model)
 {
     int64_t n_layers = model->config.num_hidden_layers;
     b->offset = rf_alloc((size_t)n_layers + 1, sizeof *b->offset);
+    b->layer = rf_alloc((size_t)n_layers + 2, sizeof *b->layer);
     b->lowest = n_layers;
+    for (int64_t layer = 0; layer < n_layers + 2; layer++) {
+        b->layer[layer] = rf_table_range(&model->table, layer, true);
+    }
     for (int64_t slot = 0; slot <= n_layers; slot++) {
         for (int role = 0; role < RF_N_ROLES; role++) {
             b->offset[slot][role] = -1;
@@ -159,20 +162,15 @@ void rf_backward_free(rf_backward *backward)
         return;
     }
     rf_backend_free(backward->ctx, backward->memory);
+    free(backward->layer);
     free(backward->offset);
     free(backward);
 }
 
-void rf_backward_listen(rf_backward *backward, rf_backward_layer_done *done, void *user)
+static void tell_done(const pass *p, int64_t layer)
 {
-    backward->done = done;
-    backward->user = user;
-}
-
-static void tell_done(const rf_backward *backward, int64_t layer)
-{
-    if (backward->done != NULL) {
-        backward->done(backward->user, layer);
+    if (p->gradient->done != NULL) {
+        p->gradient->done(p->gradient->user, layer);
     }
 }
 
@@ -180,8 +178,20 @@ static void tell_done(const rf_backward *backward, int64_t layer)
  * frozen. */
 static void *gradient_of(const pass *p, int64_t slot, rf_role role)
 {
-    int64_t offset = p->own->offset[slot][role];
-    return offset < 0 ? NULL : rf_backend_at(p->ctx->backend, RF_MASTER, p->gradient, offset);
+    const rf_backend *backend = p->ctx->backend;
+    const rf_gradient *g = p->gradient;
+    int64_t offset = p->own->offset[slot][role], layer = 0;
+    if (offset < 0) {
+        return NULL;
+    }
+    if (g->whole != NULL) {
+        return rf_backend_at(backend, RF_MASTER, g->whole, offset);
+    }
+    while (offset >= p->own->layer[layer].end) {
+        layer++;
+    }
+    return rf_backend_at(backend, RF_MASTER, g->find(g->user, layer),
+                         offset - p->own->layer[layer].begin);
 }
 
 /* --- The walk, from the last operation to the first ------------------------------------------- */
@@ -216,6 +226,7 @@ static int head_backward(const pass *p, rf_error *err)
     stream_norm_backward(p, w, RF_ROLE_FINAL_NORM, p->own->dx, p->acts->x, p->acts->final_rstd,
                          false);
     rf_model_release(p->model, outside, RF_BACKWARD);
+    tell_done(p, outside + 1);
     return RF_OK;
 }
 
@@ -269,6 +280,7 @@ static void linear_backward(const pass *p, const rf_block_weights *w, rf_role ro
     }
     p->kernel->linear_backward_input(p->ctx, dx, dy, w->of[role], p->n, in, out, accumulate);
     adapter_backward(p, w, role, dx, dy, x, in, out);
+    rf_model_poll(p->model);
 }
 
 /* dgate and dup from dx, the derivative of h Wd^T; dWd. dh lies in dup's place. h, which forward
@@ -308,6 +320,7 @@ static void mlp_backward(const pass *p, const rf_block_weights *w)
     const rf_const_array dup = {p->own->dup, RF_ACTIVATION};
 
     down_backward(p, w);
+    rf_model_poll(p->model);
     linear_backward(p, w, RF_ROLE_GATE, RF_N_ROLES, dnorm, dgate, b->norm2, p->d, p->f, false);
     linear_backward(p, w, RF_ROLE_UP, RF_N_ROLES, dnorm, dup, b->norm2, p->d, p->f, true);
     stream_norm_backward(p, w, RF_ROLE_MLP_NORM, dnorm.data, b->mid, b->rstd2, true);
@@ -353,6 +366,7 @@ static void attention_backward(const pass *p, const rf_block_weights *w)
     linear_backward(p, w, RF_ROLE_O, RF_ROLE_O_BIAS, d_o, dx, b->o, hk, p->d, false);
     p->kernel->attention_backward(p->ctx, own->dq, own->dk, own->dv, own->delta, own->d_o, b->q,
                                   b->k, b->v, b->o, b->lse, &p->acts->spans, p->h, p->g, p->k);
+    rf_model_poll(p->model);
     heads_backward(p, w, RF_ROLE_Q_NORM, own->dq, b->q_raw, b->q_rstd, p->h);
     heads_backward(p, w, RF_ROLE_K_NORM, own->dk, b->k_raw, b->k_rstd, p->g);
     linear_backward(p, w, RF_ROLE_Q, RF_ROLE_Q_BIAS, dnorm, dq, b->norm1, p->d, hk, false);
@@ -402,8 +416,8 @@ static void make_again(const pass *p, const rf_block_weights *w)
                                w->of[RF_ROLE_MLP_NORM], p->n, p->d, eps);
 }
 
-int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts, void *gradient,
-                    double *loss, rf_error *err)
+int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts,
+                    const rf_gradient *gradient, double *loss, rf_error *err)
 {
     const rf_model_config *config = &model->config;
     pass p = {.own = backward,
@@ -422,7 +436,7 @@ int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts, void 
     RF_TRY(head_backward(&p, err));
     for (int64_t layer = config->num_hidden_layers - 1; layer >= 0; layer--) {
         if (layer < backward->lowest) {
-            tell_done(backward, layer);
+            tell_done(&p, layer + 1);
             continue;
         }
         const rf_block_weights *w;
@@ -431,10 +445,10 @@ int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts, void 
         mlp_backward(&p, w);
         attention_backward(&p, w);
         rf_model_release(model, layer, RF_BACKWARD);
-        tell_done(backward, layer);
+        tell_done(&p, layer + 1);
     }
     embedding_backward(&p);
-    tell_done(backward, config->num_hidden_layers);
+    tell_done(&p, 0);
     if (loss == NULL) {
         return RF_OK;
     }

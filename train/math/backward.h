@@ -16,14 +16,24 @@ RF_MUST_CHECK int rf_backward_new(rf_backward **out, rf_model *model, int64_t pl
                                   rf_error *err);
 void rf_backward_free(rf_backward *backward); /* NULL is fine; before its model */
 
-/* Hears, in every rf_backward_run, when the gradient of a layer is complete: each block from the last
- * to the first, then, as layer L, what lies outside the blocks (a tied embedding gets its last share
- * at the end of the walk). Once for each, with or without something to train. What is given to the
- * model's ctx in or after the call finds the final values; the host finds them after a sync. */
-typedef void rf_backward_layer_done(void *user, int64_t layer);
-void rf_backward_listen(rf_backward *backward, rf_backward_layer_done *done, void *user);
+/* Where a pass puts its gradient, of class master. Layers are those of rf_table_range. */
+typedef struct rf_gradient {
+    void *whole; /* [table.n_elements] in the layout of the trainable space; or NULL, and */
+    /* where the range of a layer begins: asked for before each use, from layer L+1 down to 0; a tied
+     * embedding is used by the head first, and again at the end */
+    void *(*find)(void *user, int64_t layer);
+    /* Hears that the gradient of a layer is complete: once for each, from L+1 down to 0, with or
+     * without something to train. What is given to the model's ctx in or after the call finds the
+     * final values; the host finds them after a sync. NULL: nobody does */
+    void (*done)(void *user, int64_t layer);
+    void *user;
+} rf_gradient;
+static inline rf_gradient rf_gradient_whole(void *gradient)
+{
+    return (rf_gradient){.whole = gradient};
+}
 
-/* Adds to gradient [table.n_elements] (class master, layout of the trainable space) the gradient of
+/* Adds the gradient of
  *   sum_i weight_i * cross-entropy_i
  * over the batch last given to rf_model_forward (with acts that keep activations, and without a
  * cache: anything else is an error, before anything is added), and leaves the unweighted losses [N],
@@ -33,6 +43,6 @@ void rf_backward_listen(rf_backward *backward, rf_backward_layer_done *done, voi
  * (rf_model_acquire) the gradient holds the shares of the layers that were told of, and perhaps of
  * the head: clear it, then the same pass can run again. */
 RF_MUST_CHECK int rf_backward_run(rf_backward *backward, rf_model *model, rf_acts *acts,
-                                  void *gradient, double *loss, rf_error *err);
+                                  const rf_gradient *gradient, double *loss, rf_error *err);
 
 #endif

@@ -21,6 +21,8 @@ struct rf_dump {
     rf_type type;         /* f64 where the masters are, else f32 */
     void *gradient;       /* [table.n_elements] host, of `type`; rank 0 */
     void *before, *after; /* [table.n_stored], likewise */
+    void *part; /* backend: a part of what ranks hold slices of, [longest part]; or NULL */
+    rf_exchange *exchange; /* that brings it. Owned, as it is */
     rf_dump_update update;
 };
 
@@ -49,6 +51,53 @@ static void take(rf_dump *d, void *host, const void *values, int64_t n)
     }
 }
 
+/* collective. The first n_parts parts of the space, of which ranks hold slices: to rank 0. */
+static int take_slices(rf_dump *d, void *host, const void *held, int64_t n_parts, rf_error *err)
+{
+    rf_ctx *ctx = d->model->ctx;
+    const rf_shards *shards = d->model->shards;
+    for (int64_t i = 0; i < n_parts; i++) {
+        const rf_range part = shards->part[i];
+        const int64_t n = part.end - part.begin;
+        RF_TRY(rf_exchange_all_gather(d->exchange, ctx, d->part,
+                                      rf_backend_at(ctx->backend, RF_MASTER, held, shards->at[i]),
+                                      RF_MASTER, n, err));
+        RF_TRY(rf_exchange_wait(d->exchange, err));
+        take(d, host == NULL ? NULL : (char *)host + (size_t)part.begin * rf_type_bytes(d->type),
+             d->part, n);
+        rf_backend_wait(ctx, rf_backend_record(ctx));
+    }
+    return RF_OK;
+}
+
+/* All masters. */
+static int take_weights(rf_dump *d, void *host, rf_error *err)
+{
+    const rf_model *model = d->model;
+    if (model->shards->kind == RF_SHARD_WEIGHTS) {
+        return take_slices(d, host, model->master, model->shards->n_parts, err);
+    }
+    take(d, host, model->master, model->table.n_stored);
+    return RF_OK;
+}
+
+/* Room for one part at a time. */
+static int allocate_part(rf_dump *d, rf_error *err)
+{
+    const rf_shards *shards = d->model->shards;
+    int64_t longest = 0;
+    for (int64_t i = 0; i < shards->n_parts; i++) {
+        const int64_t n = shards->part[i].end - shards->part[i].begin;
+        longest = n > longest ? n : longest;
+    }
+    if (shards->kind == RF_SHARD_NONE) {
+        return RF_OK;
+    }
+    d->exchange = rf_exchange_new(d->dist, RF_CHANNEL_WEIGHTS);
+    return rf_backend_alloc(&d->part, d->model->ctx,
+                            rf_backend_bytes(d->model->ctx->backend, RF_MASTER, longest), err);
+}
+
 int rf_dump_new(rf_dump **out, const rf_dump_settings *settings, rf_dist *dist, rf_model *model,
                 rf_error *err)
 {
@@ -64,13 +113,15 @@ int rf_dump_new(rf_dump **out, const rf_dump_settings *settings, rf_dist *dist, 
     int rc = allocate(d);
     if (rc != RF_OK) {
         rf_error_set(err, rc, "no memory for debug.dump_step: lower train.batch_rows");
+    } else {
+        rc = allocate_part(d, err);
     }
     rc = rf_dist_agree(dist, rc, err);
+    rc = rc == RF_OK ? take_weights(d, d->before, err) : rc;
     if (rc != RF_OK) {
         rf_dump_free(d);
         return rc;
     }
-    take(d, d->before, model->master, model->table.n_stored);
     *out = d;
     return RF_OK;
 }
@@ -80,6 +131,8 @@ void rf_dump_free(rf_dump *d)
     if (d == NULL) {
         return;
     }
+    rf_exchange_free(d->exchange);
+    rf_backend_free(d->model->ctx, d->part);
     free(d->own);
     free(d->all);
     free(d->before);
@@ -110,19 +163,25 @@ void rf_dump_batch(rf_dump *d, const rf_loader_share *share)
     }
 }
 
-void rf_dump_gradient(rf_dump *d, const void *gradient)
+int rf_dump_gradient(rf_dump *d, const void *gradient, rf_error *err)
 {
-    if (d != NULL) {
-        take(d, d->gradient, gradient, d->model->table.n_elements);
+    if (d == NULL) {
+        return RF_OK;
     }
+    if (d->model->shards->kind != RF_SHARD_NONE) {
+        return take_slices(d, d->gradient, gradient, d->model->shards->n_trained, err);
+    }
+    take(d, d->gradient, gradient, d->model->table.n_elements);
+    return RF_OK;
 }
 
-void rf_dump_after(rf_dump *d, const rf_dump_update *update)
+int rf_dump_after(rf_dump *d, const rf_dump_update *update, rf_error *err)
 {
-    if (d != NULL) {
-        take(d, d->after, d->model->master, d->model->table.n_stored);
-        d->update = *update;
+    if (d == NULL) {
+        return RF_OK;
     }
+    d->update = *update;
+    return take_weights(d, d->after, err);
 }
 
 /* --- Writing ---------------------------------------------------------------------------------- */

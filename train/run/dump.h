@@ -32,11 +32,12 @@ RF_MUST_CHECK int rf_dump_new(rf_dump **out, const rf_dump_settings *settings, r
                               rf_model *model, rf_error *err);
 void rf_dump_free(rf_dump *dump); /* local; NULL is fine */
 
-/* local. Called by the step, in this order; with NULL they do nothing.
- *   gradient [table.n_elements] of class master, over all ranks */
+/* Called by the step, in this order; with NULL they do nothing. The second and third are collective
+ * where ranks hold slices (the model's shards).
+ *   gradient [rf_shards_trained] of class master: over all ranks, what this rank holds of it */
 void rf_dump_batch(rf_dump *dump, const rf_loader_share *share);
-void rf_dump_gradient(rf_dump *dump, const void *gradient);
-void rf_dump_after(rf_dump *dump, const rf_dump_update *update);
+RF_MUST_CHECK int rf_dump_gradient(rf_dump *dump, const void *gradient, rf_error *err);
+RF_MUST_CHECK int rf_dump_after(rf_dump *dump, const rf_dump_update *update, rf_error *err);
 
 /* collective. Gathers and writes. NULL is fine. */
 RF_MUST_CHECK int rf_dump_write(rf_dump *dump, rf_error *err);

@@ -8,14 +8,18 @@
 
 #include <math.h>
 
-enum { N = 1000 }; /* elements; a multiple of 8 as tables have them, and of no tile */
+/* Elements: of three layers, the last of which is short; a multiple of 8 as tables have them. */
+enum { PERIOD = 1000, N = 2 * RF_SUM_RUN + PERIOD };
 
 /* What leaf `leaf` adds: numbers of very different sizes, so that order shows. */
 static void leaf_values(float *x, double *loss, int64_t leaf)
 {
     rf_rng rng = RF_RNG_STREAM(7, RF_RNG_TEST, (uint64_t)leaf);
-    for (int i = 0; i < N; i++) {
+    for (int i = 0; i < PERIOD; i++) {
         x[i] = (float)(rf_rng_normal(&rng) * exp(4.0 * rf_rng_normal(&rng)));
+    }
+    for (int i = PERIOD; i < N; i++) {
+        x[i] = x[i - PERIOD];
     }
     for (int i = 0; i < RF_REDUCE_LOSSES; i++) {
         loss[i] = rf_rng_normal(&rng) * exp(8.0 * rf_rng_normal(&rng));
@@ -65,13 +69,30 @@ static void tree(float *x, double *loss, int64_t n_leaves)
     free(y);
 }
 
+/* Layers of RF_SUM_RUN elements, each a part of its own. */
+static void cut(rf_shards *out, rf_dist *dist, rf_shard kind)
+{
+    rf_tensor tensor[] = {{.role = RF_ROLE_EMBED, .layer = -1, .trainable = true},
+                          {.role = RF_ROLE_Q, .offset = RF_SUM_RUN, .trainable = true},
+                          {.role = RF_ROLE_FINAL_NORM,
+                           .layer = -1,
+                           .offset = (int64_t)2 * RF_SUM_RUN,
+                           .trainable = true}};
+    const rf_table table = {
+        .tensor = tensor, .n_tensors = 3, .n_elements = N, .n_stored = N, .n_layers = 1};
+    rf_shards_new(out, &table, RF_PART_BYTES / PERIOD, kind, rf_dist_rank(dist),
+                  rf_dist_size(dist));
+    cr_assert(out->n_trained == 3);
+}
+
 typedef struct bench {
     rf_ctx *ctx;
+    rf_shards shards;
     rf_reduce reduce;
     void *memory, *leaf;
 } bench;
 
-static void begin(bench *b, rf_dist *dist, int64_t n_leaves, bool exact)
+static void begin(bench *b, rf_dist *dist, rf_shard kind, int64_t n_leaves, bool exact)
 {
     const rf_backend *backend = NULL;
     rf_error err = {0};
@@ -79,14 +100,16 @@ static void begin(bench *b, rf_dist *dist, int64_t n_leaves, bool exact)
     rf_arena arena = {0};
     cr_assert(rf_backend_choose(&backend, NULL, &err) == RF_OK, "%s", err.message);
     cr_assert(rf_ctx_new(&b->ctx, backend, 1, &limits, &err) == RF_OK, "%s", err.message);
-    cr_assert(rf_reduce_new(&b->reduce, dist, N, n_leaves, exact, &err) == RF_OK, "%s",
-              err.message);
+    cut(&b->shards, dist, kind);
+    cr_assert(rf_reduce_new(&b->reduce, dist, &b->shards, sizeof(float), n_leaves, exact, &err) ==
+                  RF_OK,
+              "%s", err.message);
     rf_reduce_layout(&b->reduce, &arena, backend);
     cr_assert(rf_backend_alloc(&b->memory, b->ctx, arena.peak, &err) == RF_OK);
     cr_assert(rf_backend_alloc(&b->leaf, b->ctx, N * sizeof(float), &err) == RF_OK);
     arena = (rf_arena){.base = b->memory, .size = arena.peak};
     rf_reduce_layout(&b->reduce, &arena, backend);
-    b->reduce.ctx = b->ctx;
+    b->reduce.ctx = b->reduce.scatter.ctx = b->ctx;
 }
 
 static void end(bench *b)
@@ -95,43 +118,73 @@ static void end(bench *b)
     rf_backend_free(b->ctx, b->leaf);
     rf_ctx_free(b->ctx);
     rf_reduce_free(&b->reduce);
+    rf_shards_free(&b->shards);
 }
 
+/* Adds a leaf as a backward pass does: to all, or layer by layer. */
+static void add_leaf(bench *b, const rf_gradient *g, const float *values)
+{
+    const rf_kernels *kernels = b->ctx->backend->kernels;
+    rf_backend_upload(b->ctx, b->leaf, RF_MASTER, values, RF_F32, N);
+    rf_backend_wait(b->ctx, rf_backend_record(b->ctx)); /* the next leaf has other values */
+    if (g->whole != NULL) {
+        kernels->add(b->ctx, g->whole, b->leaf, N);
+        return;
+    }
+    (void)g->find(g->user, 0); /* a tied embedding is asked for first, too */
+    for (int64_t layer = 2; layer >= 0; layer--) {
+        const rf_range r = b->shards.layer[layer];
+        kernels->add(b->ctx, g->find(g->user, layer),
+                     rf_backend_at(b->ctx->backend, RF_MASTER, b->leaf, r.begin), r.end - r.begin);
+        g->done(g->user, layer);
+        rf_reduce_poll(&b->reduce);
+    }
+}
+
+/* A step; x [N]: of what the rank does not hold, it stays as it is. */
 static void step(bench *b, rf_dist *dist, float *x, double *loss)
 {
-    float values[N];
+    static float values[N];
+    void *sum = NULL;
     int64_t n = b->reduce.n_leaves, n_ranks = rf_dist_size(dist);
     double *leaf_loss = malloc((size_t)n * RF_REDUCE_LOSSES * sizeof *leaf_loss);
     rf_error err = {0};
     rf_reduce_begin(&b->reduce);
     for (int64_t i = 0; i < n; i++) {
-        void *into = rf_reduce_leaf(&b->reduce);
+        const rf_gradient gradient = rf_reduce_leaf(&b->reduce);
         leaf_values(values, &leaf_loss[i * RF_REDUCE_LOSSES],
                     rf_loader_leaf(rf_dist_rank(dist), n_ranks, b->reduce.round, i));
-        rf_backend_upload(b->ctx, b->leaf, RF_MASTER, values, RF_F32, N);
-        rf_backend_wait(b->ctx, rf_backend_record(b->ctx)); /* the next leaf has other values */
-        b->ctx->backend->kernels->add(b->ctx, into, b->leaf, N);
+        add_leaf(b, &gradient, values);
         rf_reduce_leaf_done(&b->reduce);
         if ((i + 1) % b->reduce.round == 0) {
             cr_assert(rf_reduce_round(&b->reduce, &err) == RF_OK, "%s", err.message);
         }
     }
-    rf_backend_download(b->ctx, x, RF_F32, rf_reduce_gradient(&b->reduce), RF_MASTER, N);
+    cr_assert(rf_reduce_gradient(&sum, &b->reduce, &err) == RF_OK, "%s", err.message);
+    for (int64_t i = 0; i < b->shards.n_parts; i++) {
+        const rf_range held = rf_shards_held(&b->shards, b->shards.part[i], b->shards.rank);
+        rf_backend_download(b->ctx, x + held.begin, RF_F32,
+                            rf_backend_at(b->ctx->backend, RF_MASTER, sum, b->shards.at[i]),
+                            RF_MASTER, held.end - held.begin);
+    }
     cr_assert(rf_reduce_losses(&b->reduce, loss, leaf_loss, &err) == RF_OK, "%s", err.message);
     free(leaf_loss);
 }
 
-static void same_bits_as_the_definition(rf_dist *dist, const int64_t *sizes, size_t n_sizes)
+static void same_bits_as_the_definition(rf_dist *dist, rf_shard kind, const int64_t *sizes,
+                                        size_t n_sizes)
 {
+    static float x[N], expected[N];
     for (size_t k = 0; k < n_sizes; k++) {
-        float x[N], expected[N];
         double loss[RF_REDUCE_LOSSES], expected_loss[RF_REDUCE_LOSSES];
         bench b = {0};
-        begin(&b, dist, sizes[k], true);
+        begin(&b, dist, kind, sizes[k], true);
         tree(expected, expected_loss, sizes[k]);
+        memcpy(x, expected, sizeof x);
         for (int again = 0; again < 2; again++) { /* buffers are clean each time */
             step(&b, dist, x, loss);
-            cr_assert(memcmp(x, expected, sizeof x) == 0, "%d leaves", (int)sizes[k]);
+            cr_assert(memcmp(x, expected, sizeof x) == 0, "%d leaves, shard %d", (int)sizes[k],
+                      (int)kind);
             cr_assert(memcmp(loss, expected_loss, sizeof loss) == 0, "%d leaves", (int)sizes[k]);
         }
         end(&b);
@@ -143,19 +196,26 @@ static const int64_t counts[] = {1,  2,  3,  5, 6,  7,  10, 14, 4, 12,
                                  20, 28, 36, 8, 16, 24, 40, 64, 72};
 enum { N_COUNTS = sizeof counts / sizeof counts[0], FOR_FOUR = 8, FOR_EIGHT = 13 };
 
+static void on_ranks(rf_dist *dist, const int64_t *sizes, size_t n_sizes)
+{
+    for (int kind = RF_SHARD_NONE; kind <= RF_SHARD_GRADIENTS; kind++) {
+        same_bits_as_the_definition(dist, (rf_shard)kind, sizes, n_sizes);
+    }
+}
+
 MPI_TEST(reduce, on_two_ranks, 2)
 {
-    same_bits_as_the_definition(dist, counts + FOR_FOUR, N_COUNTS - FOR_FOUR);
+    on_ranks(dist, counts + FOR_FOUR, N_COUNTS - FOR_FOUR);
 }
 
 MPI_TEST(reduce, on_four_ranks, 4)
 {
-    same_bits_as_the_definition(dist, counts + FOR_FOUR, N_COUNTS - FOR_FOUR);
+    on_ranks(dist, counts + FOR_FOUR, N_COUNTS - FOR_FOUR);
 }
 
 MPI_TEST(reduce, on_eight_ranks, 8)
 {
-    same_bits_as_the_definition(dist, counts + FOR_EIGHT, N_COUNTS - FOR_EIGHT);
+    on_ranks(dist, counts + FOR_EIGHT, N_COUNTS - FOR_EIGHT);
 }
 
 static rf_dist *alone(void)
@@ -169,7 +229,8 @@ static rf_dist *alone(void)
 Test(reduce, on_one_rank)
 {
     rf_dist *dist = alone();
-    same_bits_as_the_definition(dist, counts, N_COUNTS);
+    same_bits_as_the_definition(dist, RF_SHARD_NONE, counts, N_COUNTS);
+    same_bits_as_the_definition(dist, RF_SHARD_GRADIENTS, counts, 3);
     rf_dist_close(dist);
 }
 
@@ -181,20 +242,20 @@ Test(reduce, gradients_held)
     rf_dist *dist = alone();
     for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
         bench b = {0};
-        begin(&b, dist, sizes[k][0], true);
+        begin(&b, dist, RF_SHARD_NONE, sizes[k][0], true);
         cr_assert(b.reduce.n_buffers == sizes[k][1], "%d leaves", sizes[k][0]);
         end(&b);
     }
-    float x[N], expected[N];
+    static float x[N], expected[N], values[N];
     double loss[RF_REDUCE_LOSSES], expected_loss[RF_REDUCE_LOSSES];
     bench b = {0};
-    begin(&b, dist, 8, false);
+    begin(&b, dist, RF_SHARD_NONE, 8, false);
     cr_assert(b.reduce.n_buffers == 1);
     step(&b, dist, x, loss);
     tree(expected, expected_loss, 8);
     cr_assert(memcmp(loss, expected_loss, sizeof loss) == 0);
     for (int i = 0; i < 20; i++) {
-        float size = 0.0F, values[N];
+        float size = 0.0F;
         for (int64_t leaf = 0; leaf < 8; leaf++) {
             leaf_values(values, loss, leaf);
             size += fabsf(values[i]);
@@ -208,12 +269,59 @@ Test(reduce, gradients_held)
 
 MPI_TEST(reduce, what_ranks_cannot_share, 3)
 {
+    rf_shards shards;
     rf_reduce reduce;
     rf_error err = {0};
-    cr_assert(rf_reduce_new(&reduce, dist, N, 6, true, &err) == RF_ERR_USAGE);
+    cut(&shards, dist, RF_SHARD_NONE);
+    cr_assert(rf_reduce_new(&reduce, dist, &shards, 4, 6, true, &err) == RF_ERR_USAGE);
     cr_assert(strstr(err.message, "train.reduce=fast") != NULL, "%s", err.message);
     rf_reduce_free(&reduce);
-    cr_assert(rf_reduce_new(&reduce, dist, N, 4, false, &err) == RF_ERR_USAGE);
+    cr_assert(rf_reduce_new(&reduce, dist, &shards, 4, 4, false, &err) == RF_ERR_USAGE);
     cr_assert(strstr(err.message, "train.batch_rows") != NULL, "%s", err.message);
     rf_reduce_free(&reduce);
+    rf_shards_free(&shards);
+}
+
+/* log2(rounds)+1 slices where ranks hold slices, and room for the parts that are on their way. */
+MPI_TEST(reduce, slices_held, 2)
+{
+    for (int kind = RF_SHARD_STATE; kind <= RF_SHARD_GRADIENTS; kind++) {
+        bench b = {0};
+        begin(&b, dist, (rf_shard)kind, 8, true);
+        const int64_t held = rf_shards_trained(&b.shards);
+        const int64_t pass = kind == RF_SHARD_STATE ? N : 2 * RF_SUM_RUN + PERIOD;
+        cr_assert(b.reduce.round == 1 && b.reduce.n_buffers == 3 && b.reduce.n_summed == held);
+        cr_assert(rf_reduce_gradient_bytes(&b.reduce, b.ctx->backend) ==
+                  (size_t)(3 * held + pass) * sizeof(float));
+        end(&b);
+    }
+}
+
+/* Over a number of ranks that is no power of two, in any order. */
+MPI_TEST(reduce, fast_slices, 3)
+{
+    static float x[N], expected[N], size[N], values[N];
+    for (int kind = RF_SHARD_STATE; kind <= RF_SHARD_GRADIENTS; kind++) {
+        double loss[RF_REDUCE_LOSSES];
+        bench b = {0};
+        begin(&b, dist, (rf_shard)kind, 6, false);
+        memset(expected, 0, sizeof expected);
+        memset(size, 0, sizeof size);
+        for (int64_t leaf = 0; leaf < 6; leaf++) {
+            leaf_values(values, loss, leaf);
+            for (int i = 0; i < N; i++) {
+                expected[i] += values[i];
+                size[i] += fabsf(values[i]);
+            }
+        }
+        for (int again = 0; again < 2; again++) {
+            memcpy(x, expected, sizeof x);
+            step(&b, dist, x, loss);
+            for (int i = 0; i < N; i++) {
+                cr_assert(fabsf(x[i] - expected[i]) <= 1e-6F * size[i], "%d: %g %g", i,
+                          (double)x[i], (double)expected[i]);
+            }
+        }
+        end(&b);
+    }
 }
