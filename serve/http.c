@@ -212,7 +212,9 @@ static enum MHD_Result answer(rf_visit *v)
     v->order->wake = wake_up;
     v->order->user = v;
     v->order->socket =
-        MHD_get_connection_info(v->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+        v->knows_interim
+            ? MHD_get_connection_info(v->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd
+            : -1;
     const bool streams = v->order->ask.stream;
     if (rf_desk_submit(v->http->desk, v->order, &v->retry_after, &v->problem) != RF_OK) {
         rf_order_free(v->order);
@@ -232,13 +234,18 @@ static enum MHD_Result handle(void *user, struct MHD_Connection *connection, con
 {
     rf_http *http = user;
     rf_visit *v = *visit;
-    (void)version;
     if (v == NULL) {
         v = rf_alloc(1, sizeof *v);
-        *v = (rf_visit){.http = http, .connection = connection, .begin = rf_log_seconds()};
+        *v = (rf_visit){.http = http,
+                        .connection = connection,
+                        .knows_interim = strcmp(version, MHD_HTTP_VERSION_1_1) == 0,
+                        .begin = rf_log_seconds()};
         *visit = v;
         __atomic_add_fetch(&http->n_visits, 1, __ATOMIC_SEQ_CST);
-        return check_beginning(v, path, method) == RF_OK ? MHD_YES : send_problem(v);
+        /* What is answered before the body is there ends the connection: only what is too long is. */
+        return check_beginning(v, path, method) == RF_OK || v->problem.status != 413
+                   ? MHD_YES
+                   : send_problem(v);
     }
     if (*bytes > 0) {
         const size_t n = *bytes;

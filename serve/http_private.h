@@ -34,6 +34,7 @@ struct rf_visit {
     struct MHD_Connection *connection;
     const rf_route *route; /* NULL: what is wrong is known already */
     int who;               /* number of the key */
+    bool knows_interim;    /* responses before the answer, which HTTP/1.0 does not have */
     double begin;
     rf_text body;
     rf_problem problem; /* status 0: none */

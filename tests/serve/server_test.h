@@ -32,6 +32,7 @@ static inline void server_start(const char *options)
     snprintf(command, sizeof command,
              "exec '%s/refusion-serve' --model model.h5 --port 0 --threads 1 %s 2>log",
              program_folder, options);
+    unlink("log");
     server_pid = fork();
     if (server_pid == 0) {
         execl("/bin/sh", "sh", "-c", command, (char *)NULL);

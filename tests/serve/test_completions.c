@@ -1,0 +1,327 @@
+/* Streams, log-probabilities, stop strings. */
+#include "tests/serve/server_test.h"
+
+TestSuite(completions, .init = server_begin, .fini = server_end, .timeout = 120);
+
+#define COMPLETIONS "/v1/completions"
+#define CHAT        "/v1/chat/completions"
+
+/* --- Streams ---------------------------------------------------------------------------------- */
+
+/* What a stream sent: its text, its events, the usage. */
+typedef struct told {
+    char text[4096];
+    int n_chunks, n_slots;
+    bool ended;
+    char finish[16];
+    json_t *usage; /* owned; NULL: none */
+    json_t *slots; /* the events `slots`. Owned */
+} told;
+
+static void take_chunk(told *t, const json_t *data)
+{
+    const json_t *choice = json_array_get(json_object_get(data, "choices"), 0);
+    const json_t *delta = json_object_get(json_object_get(choice, "delta"), "content");
+    const json_t *text = delta != NULL ? delta : json_object_get(choice, "text");
+    const char *finish = json_string_value(json_object_get(choice, "finish_reason"));
+    cr_assert_null(json_object_get(data, "error"), "%s", reply);
+    t->n_chunks++;
+    strncat(t->text, text != NULL ? json_string_value(text) : "",
+            sizeof t->text - strlen(t->text) - 1);
+    if (finish != NULL) {
+        snprintf(t->finish, sizeof t->finish, "%s", finish);
+    }
+    if (json_is_object(json_object_get(data, "usage"))) {
+        t->usage = json_incref(json_object_get(data, "usage"));
+    }
+}
+
+/* Chunked transfer: the sizes between the parts go away. */
+static char *unchunk(void)
+{
+    char *text = calloc(1, REPLY_BYTES), *to = text;
+    cr_assert_not_null(text);
+    for (const char *at = reply_body();;) {
+        const long n = strtol(at, NULL, 16);
+        at = strstr(at, "\r\n") + 2;
+        if (n == 0) {
+            return text;
+        }
+        to = mempcpy(to, at, (size_t)n);
+        at += n + 2;
+    }
+}
+
+static void stream(told *t, const char *path, const char *body)
+{
+    const int s = client_connect(1);
+    *t = (told){.slots = json_array()};
+    client_post(s, path, body);
+    client_read(s);
+    cr_assert(reply_status() == 200 && strstr(reply, "text/event-stream") != NULL, "%s", reply);
+    char *text = unchunk(), *rest = NULL;
+    bool is_slots = false;
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        if (strcmp(line, "event: slots") == 0) {
+            is_slots = true;
+        } else if (strcmp(line, "data: [DONE]") == 0) {
+            t->ended = true;
+        } else {
+            cr_assert(strncmp(line, "data: ", 6) == 0 && !t->ended, "%s", line);
+            json_t *data = json_loads(line + 6, JSON_ALLOW_NUL, NULL);
+            cr_assert_not_null(data, "%s", line);
+            if (is_slots) {
+                json_array_append(t->slots, data);
+            } else {
+                take_chunk(t, data);
+            }
+            json_decref(data);
+            is_slots = false;
+        }
+    }
+    free(text);
+    cr_assert(t->ended, "%s", reply);
+}
+
+static void forget(told *t)
+{
+    json_decref(t->usage);
+    json_decref(t->slots);
+}
+
+/* A stream tells what an answer as a whole tells. */
+static void same_as_whole(const char *path, const char *fields)
+{
+    char body[1024];
+    told t;
+    snprintf(body, sizeof body, "{%s}", fields);
+    json_t *whole = ask(path, 200, body);
+    const json_t *message = json_object_get(choice_of(whole, 0), "message");
+    const json_t *text = message != NULL ? json_object_get(message, "content")
+                                         : json_object_get(choice_of(whole, 0), "text");
+    snprintf(body, sizeof body,
+             "{%s, \"stream\": true, \"stream_options\": {\"include_usage\": true}}", fields);
+    stream(&t, path, body);
+    cr_assert_str_eq(t.text, json_string_value(text), "%s", fields);
+    cr_assert_str_eq(t.finish,
+                     json_string_value(json_object_get(choice_of(whole, 0), "finish_reason")));
+    const json_t *usage = json_object_get(whole, "usage");
+    cr_assert(json_equal(json_object_get(usage, "completion_tokens"),
+                         json_object_get(t.usage, "completion_tokens")));
+    forget(&t);
+    json_decref(whole);
+}
+
+Test(completions, streams_tell_the_same)
+{
+    static const char *const kinds[] = {"ar", "refusion", "refusion-left-to-right", "mdm",
+                                        "fast-dllm"};
+    char fields[512];
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        for (int length = 1; length < 30; length += 9) {
+            snprintf(fields, sizeof fields,
+                     "\"prompt\": \"abc\", \"max_tokens\": %d, \"decode\": {\"kind\": \"%s\"}",
+                     length, kinds[i]);
+            same_as_whole(COMPLETIONS, fields);
+            snprintf(fields, sizeof fields,
+                     "\"prompt\": \"abc\", \"max_tokens\": %d, \"decode\": {\"kind\": \"%s\"},"
+                     " \"temperature\": 1.3, \"seed\": %d, \"stop\": [\"ab\", \"c\", \"dd\"]",
+                     length, kinds[i], (int)i);
+            same_as_whole(COMPLETIONS, fields);
+        }
+    }
+    same_as_whole(CHAT, "\"messages\": [{\"role\": \"user\", \"content\": \"hello\"}]");
+}
+
+Test(completions, a_stream_begins_before_its_end)
+{
+    told t;
+    stream(&t, COMPLETIONS,
+           "{\"prompt\": \"hello\", \"max_tokens\": 60, \"stream\": true,"
+           " \"decode\": {\"kind\": \"ar\"}, \"seed\": 1, \"temperature\": 2}");
+    cr_assert(t.n_chunks > 5, "%d chunks: %s", t.n_chunks, reply);
+    cr_assert_null(t.usage);
+    cr_assert_eq(json_array_size(t.slots), 0);
+    forget(&t);
+}
+
+/* From the changes of all events follows what was committed: the answer. */
+Test(completions, slots_tell_how_it_came_about)
+{
+    told t;
+    char places[64] = "";
+    bool begun[12] = {false};
+    stream(&t, COMPLETIONS,
+           "{\"prompt\": \"hello\", \"max_tokens\": 12, \"stream\": true,"
+           " \"stream_options\": {\"slots\": true}}");
+    cr_assert(json_array_size(t.slots) > 2);
+    const json_t *first = json_array_get(t.slots, 0);
+    cr_assert_eq(json_integer_value(json_object_get(first, "places")), 12);
+    cr_assert_eq(json_integer_value(json_object_get(first, "slot_size")), 4);
+    size_t i, k;
+    json_t *event, *slot;
+    json_array_foreach(t.slots, i, event)
+    {
+        cr_assert_eq(json_integer_value(json_object_get(event, "length")), 12);
+        cr_assert_eq(json_integer_value(json_object_get(event, "prompt_tokens")), 6);
+        json_array_foreach(json_object_get(event, "slots"), k, slot)
+        {
+            const int begin = (int)json_integer_value(json_object_get(slot, "begin"));
+            const json_t *tokens = json_object_get(slot, "tokens");
+            const char *state = json_string_value(json_object_get(slot, "state"));
+            cr_assert(begin % 4 == 0 && begin < 12 && json_array_size(tokens) == 4);
+            cr_assert(json_is_number(json_object_get(slot, "score")));
+            begun[begin] |= strcmp(state, "draft") == 0;
+            if (strcmp(state, "committed") == 0) {
+                cr_assert(begun[begin], "slot %d was never drafted", begin);
+                for (int j = 0; j < 4; j++) {
+                    const char *text = json_string_value(json_array_get(tokens, (size_t)j));
+                    places[begin + j] = text[0];
+                }
+            }
+        }
+    }
+    cr_assert(strncmp(places, t.text, strlen(t.text)) == 0 || strchr(t.text, '\xEF') != NULL,
+              "%s, not %s", places, t.text);
+    forget(&t);
+}
+
+/* --- Stop strings ----------------------------------------------------------------------------- */
+
+Test(completions, stop_strings_end_them)
+{
+    json_t *whole =
+        ask(COMPLETIONS, 200,
+            "{\"prompt\": \"abc\", \"max_tokens\": 40, \"decode\": {\"kind\": \"ar\"}}");
+    char text[256], body[512], stop[3] = "";
+    snprintf(text, sizeof text, "%s", text_of(whole, 0));
+    json_decref(whole);
+    cr_assert(strlen(text) >= 6, "%s", text);
+    memcpy(stop, text + 3, 2); /* falls on two tokens */
+    const size_t expected = (size_t)(strstr(text, stop) - text);
+    snprintf(body, sizeof body,
+             "{\"prompt\": \"abc\", \"max_tokens\": 40, \"decode\": {\"kind\": \"ar\"},"
+             " \"stop\": \"%s\"}",
+             stop);
+    json_t *cut = ask(COMPLETIONS, 200, body);
+    cr_assert(strncmp(text_of(cut, 0), text, expected) == 0 && strlen(text_of(cut, 0)) == expected,
+              "%s cut at %s: %s", text, stop, text_of(cut, 0));
+    cr_assert_str_eq(json_string_value(json_object_get(choice_of(cut, 0), "finish_reason")),
+                     "stop");
+    cr_assert_eq(
+        json_integer_value(json_object_get(json_object_get(cut, "usage"), "completion_tokens")),
+        (int)expected + 2);
+    json_decref(cut);
+}
+
+/* --- Log-probabilities ------------------------------------------------------------------------ */
+
+static const json_t *logprobs_of(const json_t *json)
+{
+    return json_object_get(choice_of(json, 0), "logprobs");
+}
+
+/* What lm-evaluation-harness relies on. */
+Test(completions, echoed_log_probabilities)
+{
+    json_t *json = ask(COMPLETIONS, 200,
+                       "{\"prompt\": [104, 101, 108, 195, 169], \"max_tokens\": 1, \"logprobs\": 1,"
+                       " \"echo\": true, \"temperature\": 0, \"seed\": 1234}");
+    const json_t *l = logprobs_of(json), *tokens = json_object_get(l, "tokens");
+    const json_t *own = json_object_get(l, "token_logprobs"),
+                 *top = json_object_get(l, "top_logprobs");
+    cr_assert(json_array_size(tokens) == 6 && json_array_size(own) == 6 &&
+              json_array_size(top) == 6 && json_array_size(json_object_get(l, "text_offset")) == 6);
+    cr_assert_str_eq(json_string_value(json_array_get(tokens, 0)), "h");
+    cr_assert_str_eq(json_string_value(json_array_get(tokens, 3)), "token_id:195");
+    cr_assert(strncmp(text_of(json, 0), "hel\xC3\xA9", 5) == 0);
+    for (size_t i = 0; i < 6; i++) {
+        const double p = json_real_value(json_array_get(own, i));
+        const char *name, *token = json_string_value(json_array_get(tokens, i));
+        json_t *value;
+        double most = -1e9;
+        json_object_foreach(json_array_get(top, i), name, value)
+        {
+            most = fmax(most, json_real_value(value));
+        }
+        cr_assert(p < 0 && most >= p);
+        cr_assert(json_real_value(json_object_get(json_array_get(top, i), token)) == p);
+    }
+    json_decref(json);
+    /* The answer's tokens are the likeliest of a decoder of `ar` behind what it made before. */
+    json_t *chat =
+        ask(CHAT, 200,
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"logprobs\": true,"
+            " \"top_logprobs\": 3, \"max_tokens\": 5}");
+    const json_t *content = json_object_get(logprobs_of(chat), "content");
+    cr_assert_eq(
+        (json_int_t)json_array_size(content),
+        json_integer_value(json_object_get(json_object_get(chat, "usage"), "completion_tokens")));
+    cr_assert_eq(json_array_size(json_object_get(json_array_get(content, 0), "top_logprobs")), 3);
+    json_decref(chat);
+    refuses(COMPLETIONS, 400, "logprobs", "from 0 to 20", "{\"prompt\": \"a\", \"logprobs\": 21}");
+    refuses(COMPLETIONS, 400, "logprobs", "do not go with stream",
+            "{\"prompt\": \"a\", \"logprobs\": 1, \"stream\": true}");
+}
+
+/* refusion-eval of slots of one token, of the same raw text. */
+static void compare_with_eval(void)
+{
+    program_write("q.jsonl", "{\"query\": \"abcab\", \"response\": \"cdeab\"}\n"
+                             "{\"query\": \"x\", \"response\": \"dcbae\"}\n");
+    program_runs("\"$EVAL\" --model model.h5 --data q.jsonl --task exact --raw --answers a.jsonl "
+                 "decode.slot_size=1 --threads 1",
+                 0);
+    static const char *const texts[] = {"abcab cdeab", "x dcbae"};
+    static char answers[1 << 16];
+    program_read(answers, sizeof answers, "a.jsonl");
+    for (int i = 0; i < 2; i++) {
+        char ids[512] = "", body[1024], sum[32], expected[32];
+        for (const char *c = texts[i]; *c != '\0'; c++) {
+            snprintf(ids + strlen(ids), sizeof ids - strlen(ids), "%d, ", *c);
+        }
+        snprintf(body, sizeof body,
+                 "{\"prompt\": [%s256], \"max_tokens\": 0, \"logprobs\": 1, \"echo\": true}", ids);
+        json_t *json = ask(COMPLETIONS, 200, body), *row = program_json(answers, i);
+        const json_t *own = json_object_get(logprobs_of(json), "token_logprobs");
+        const size_t n = json_array_size(own);
+        double nats = 0;
+        for (size_t k = n - 7; k < n; k++) { /* a blank, five letters, the end of text */
+            nats -= json_real_value(json_array_get(own, k));
+        }
+        cr_assert_eq(json_integer_value(json_object_get(row, "loglikelihood_tokens")), 7);
+        snprintf(sum, sizeof sum, "%.9g", -nats);
+        snprintf(expected, sizeof expected, "%.9g",
+                 json_real_value(json_object_get(row, "loglikelihood")));
+        cr_assert_str_eq(sum, expected);
+        json_decref(json);
+        json_decref(row);
+    }
+}
+
+Test(completions, log_probabilities_are_those_of_refusion_eval)
+{
+    compare_with_eval();
+}
+
+Test(completions, and_of_ar_too)
+{
+    server_stop();
+    program_save_model("model.h5", 48, 1.4,
+                       "objective:\n  kind: ar\ndecode:\n  kind: ar\n  gen_length: 12\n");
+    server_start("");
+    compare_with_eval();
+}
+
+Test(completions, bounds_are_no_log_probabilities)
+{
+    server_stop();
+    program_save_model("model.h5", 48, 1.4,
+                       "objective:\n  kind: mdm\ndecode:\n  kind: mdm\n  gen_length: 12\n");
+    server_start("");
+    refuses(COMPLETIONS, 400, "logprobs", "only a bound", "{\"prompt\": \"a\", \"logprobs\": 1}");
+    json_t *json = ask(COMPLETIONS, 200, "{\"prompt\": \"a\", \"max_tokens\": 3}");
+    cr_assert(json_integer_value(
+                  json_object_get(json_object_get(json, "usage"), "completion_tokens")) <= 3);
+    json_decref(json);
+}
