@@ -129,6 +129,7 @@ static int answer_prompt(answerer *a, const rf_question *prompt, rf_error *err)
     rf_answer answer;
 
     rf_show_begin(&a->show);
+    a->trace.scores = true;
     RF_TRY(rf_engine_run(a->engine, &answer, &request, 1, NULL, NULL, err));
     int rc = print_answer(a, &answer, err);
     rc = rc == RF_OK && a->options->trace != NULL ? write_trace(a, prompt, &answer, err) : rc;

@@ -13,7 +13,8 @@
 static const int palette[] = {39, 208, 41, 170, 178, 75, 203, 113, 141, 44};
 
 /* Styles that are no colour of the palette. */
-enum { STYLE_NONE = -1, STYLE_BOLD = -2, STYLE_DIM = -3 };
+enum { STYLE_NONE = -1, STYLE_ACCEPTED = -2, STYLE_DRAFT = -3, STYLE_REJECTED = -4 };
+static const char *const codes[] = {"\033[0m", "\033[0;1m", "\033[0;2m", "\033[0;9;38;5;167m"};
 
 void rf_show_init(rf_show *show, FILE *out, const rf_tokenizer *tokenizer, int pause_ms)
 {
@@ -40,13 +41,34 @@ void rf_show_begin(rf_show *show)
 
 /* --- Live picture ----------------------------------------------------------------------------- */
 
-static int style_of(const rf_sequence *s, int64_t i)
+enum { N_COLORS = sizeof palette / sizeof *palette };
+
+/* The draft at place i is one that this event has not taken: of a slot that is being completed, or of
+ * one that was selected and is masked again. */
+static bool is_rejected(const rf_sequence *s, rf_event_kind kind, int64_t i)
+{
+    const int64_t e = i / s->slot_size;
+    bool was_selected = false;
+    if (s->token[i] >= 0 || s->draft[i] < 0) {
+        return false;
+    }
+    for (int64_t r = 0; r < s->n_selected; r++) {
+        was_selected = was_selected || s->selected[r] == e;
+    }
+    return s->slot[e] == RF_SLOT_SELECTED
+               ? kind == RF_EVENT_ACCEPT
+               : s->slot[e] == RF_SLOT_MASKED && kind == RF_EVENT_COMMIT && was_selected;
+}
+
+static int style_of(const rf_sequence *s, rf_event_kind kind, int64_t i)
 {
     int64_t e = i / s->slot_size;
     if (s->slot[e] == RF_SLOT_COMMITTED) {
-        return palette[(size_t)(s->round[e] - 1) % (sizeof palette / sizeof *palette)];
+        return palette[(s->round[e] - 1) % N_COLORS];
     }
-    return s->token[i] >= 0 ? STYLE_BOLD : STYLE_DIM;
+    return s->token[i] >= 0          ? STYLE_ACCEPTED
+           : is_rejected(s, kind, i) ? STYLE_REJECTED
+                                     : STYLE_DRAFT;
 }
 
 static void set_style(FILE *out, int *now, int style)
@@ -55,14 +77,42 @@ static void set_style(FILE *out, int *now, int style)
         return;
     }
     *now = style;
-    if (style == STYLE_NONE || style == STYLE_DIM || style == STYLE_BOLD) {
-        fputs(style == STYLE_NONE  ? "\033[0m"
-              : style == STYLE_DIM ? "\033[0;2m"
-                                   : "\033[0;1m",
-              out);
+    if (style < 0) {
+        fputs(codes[-1 - style], out);
     } else {
         fprintf(out, "\033[0;38;5;%dm", style);
     }
+}
+
+/* One line that tells the styles, as far as it fits. */
+static void write_legend(FILE *out, int columns)
+{
+    static const struct {
+        int style, columns;
+        const char *text;
+    } words[] = {{STYLE_DRAFT, 8, "· masked"},
+                 {STYLE_DRAFT, 5, "draft"},
+                 {STYLE_REJECTED, 8, "rejected"},
+                 {STYLE_ACCEPTED, 8, "accepted"},
+                 {STYLE_NONE, 7, "rounds:"}};
+    enum { N_WORDS = sizeof words / sizeof *words };
+    int style = STYLE_NONE, column = 0;
+    for (int i = 0; i < N_WORDS + N_COLORS; i++) {
+        const int n = i < N_WORDS ? words[i].columns : 1 + (i - N_WORDS >= 9);
+        if (column + (column > 0) + n > columns) {
+            break;
+        }
+        fputs(column > 0 ? " " : "", out);
+        column += (column > 0) + n;
+        set_style(out, &style, i < N_WORDS ? words[i].style : palette[i - N_WORDS]);
+        if (i < N_WORDS) {
+            fputs(words[i].text, out);
+        } else {
+            fprintf(out, "%d", i - N_WORDS + 1);
+        }
+    }
+    set_style(out, &style, STYLE_NONE);
+    fputc('\n', out);
 }
 
 /* Places up to the first committed end of text: what stands behind it will be cut off. */
@@ -79,7 +129,7 @@ static int64_t picture_end(const rf_show *show, const rf_sequence *s)
 
 /* The next unit from place *i on, which moves behind it; false at the end of the picture. */
 static bool next_in_picture(rf_unit *u, int64_t *i, int64_t end, const rf_show *show,
-                            const rf_sequence *s)
+                            rf_event_kind kind, const rf_sequence *s)
 {
     for (; *i < end; ++*i) {
         rf_slot_state state = s->slot[*i / s->slot_size];
@@ -88,7 +138,10 @@ static bool next_in_picture(rf_unit *u, int64_t *i, int64_t end, const rf_show *
             continue; /* behind an end of text */
         }
         for (int64_t k = 0; k < 4; k++) {
-            token[k] = *i + k < end ? rf_unit_token(s, *i + k) : -1;
+            const int64_t at = *i + k;
+            token[k] = at >= end                  ? -1
+                       : is_rejected(s, kind, at) ? s->draft[at]
+                                                  : rf_unit_token(s, at);
         }
         if (token[0] < 0) {
             *u = (rf_unit){.n_tokens = 1, .columns = 1, .text = "·"};
@@ -104,7 +157,7 @@ static bool next_in_picture(rf_unit *u, int64_t *i, int64_t end, const rf_show *
 /* Writes lines [from, to) of the picture (none of them: out is not used). Returns how many it has;
  * *open: the first one that holds an undecided place. */
 static int write_lines(FILE *out, int *open, int from, int to, const rf_show *show,
-                       const rf_sequence *s)
+                       rf_event_kind kind, const rf_sequence *s)
 {
     int column = 0, line = 0, style = STYLE_NONE;
     int64_t end = picture_end(show, s);
@@ -112,7 +165,7 @@ static int write_lines(FILE *out, int *open, int from, int to, const rf_show *sh
     rf_unit u;
 
     *open = 0;
-    for (int64_t i = 0; next_in_picture(&u, &i, end, show, s);) {
+    for (int64_t i = 0; next_in_picture(&u, &i, end, show, kind, s);) {
         int64_t at = i - u.n_tokens;
         if (column > 0 && column + u.columns > show->columns) {
             if (visible) {
@@ -128,7 +181,7 @@ static int write_lines(FILE *out, int *open, int from, int to, const rf_show *sh
         }
         if (visible) {
             fputs(column == 0 ? "\033[K" : "", out); /* what the last frame left there */
-            set_style(out, &style, style_of(s, at));
+            set_style(out, &style, style_of(s, kind, at));
             fputs(u.text, out);
         }
         column = u.breaks ? show->columns : column + u.columns;
@@ -159,17 +212,19 @@ static void paint(rf_show *show, rf_event_kind kind, const rf_sequence *s)
     int room = show->lines > 3 ? show->lines - 2 : 1;
 
     if (out != NULL) {
-        int open, from = 0, n = write_lines(NULL, &open, 0, 0, show, s);
+        int open, from = 0, n = write_lines(NULL, &open, 0, 0, show, kind, s);
         if (n > room && kind != RF_EVENT_END) {
             from = open > 0 ? open - 1 : 0;
             from = from > n - room ? n - room : from;
             n = room;
         }
         fputs("\033[?7l", out);
-        if (show->n_painted > 0) {
+        if (show->n_painted == 0) {
+            write_legend(out, show->columns);
+        } else {
             fprintf(out, "\033[%dA\r", show->n_painted);
         }
-        write_lines(out, &open, from, from + n, show, s);
+        write_lines(out, &open, from, from + n, show, kind, s);
         (void)snprintf(status, sizeof status, "forward %" PRId64 ", %" PRId64 " tokens",
                        s->forwards, count_decided(show, s));
         fprintf(out, "\033[K\033[0;2m%.*s\033[0m\n\033[J\033[?7h", show->columns, status);

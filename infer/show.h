@@ -6,9 +6,9 @@
 
 #include <stdio.h>
 
-/* Observer of a decoding (engine.h). On a terminal the response is one live picture: masked
- * places are dots, drafts of this round dim, accepted tokens bold, committed ones in the colour of
- * their round; where it is taller than the terminal, the lines that are being decided. Elsewhere
+/* Observer of a decoding (engine.h). On a terminal the response is one live picture below a legend:
+ * masked places are dots, drafts of this round dim and, where they are not taken, struck out, accepted
+ * tokens bold, committed ones in the colour of their round; where it is taller than the terminal, the lines that are being decided. Elsewhere
  * each round is a plain line. */
 typedef struct rf_show {
     FILE *out;

@@ -85,16 +85,30 @@ static json_t *changes(rf_trace *t, rf_event_kind kind, const rf_sequence *s)
     return list;
 }
 
+/* [slot, score] of those that the plan chose from. */
+static json_t *scores(const rf_sequence *s)
+{
+    json_t *list = json_array();
+    for (int64_t j = 0; j < s->n_masked; j++) {
+        const int64_t e = s->masked[j];
+        json_array_append_new(list, json_pack("[I, f]", (json_int_t)e, s->score[e]));
+    }
+    return list;
+}
+
 void rf_trace_observe(void *user, rf_event_kind kind, const rf_sequence *s)
 {
     rf_trace *t = user;
     if (t->n == 0) {
         begin(t, s);
     }
-    json_array_append_new(t->event,
-                          json_pack("{s:s, s:I, s:I, s:o}", "event", event_names[kind], "round",
-                                    (json_int_t)s->rounds, "forward", (json_int_t)s->forwards,
-                                    "changes", changes(t, kind, s)));
+    json_t *event = json_pack("{s:s, s:I, s:I, s:o}", "event", event_names[kind], "round",
+                              (json_int_t)s->rounds, "forward", (json_int_t)s->forwards, "changes",
+                              changes(t, kind, s));
+    if (t->scores && kind == RF_EVENT_PLAN) {
+        json_object_set_new(event, "scores", scores(s));
+    }
+    json_array_append_new(t->event, event);
 }
 
 void rf_trace_free(rf_trace *t)

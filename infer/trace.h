@@ -11,6 +11,7 @@
 #include <jansson.h>
 
 typedef struct rf_trace {
+    bool scores;       /* of slots too, where the caller says so */
     json_t *json;      /* the record. Owned */
     json_t *event;     /* its array of events */
     int64_t n;         /* places of the response; 0: nothing was seen yet */

@@ -86,15 +86,21 @@ Test(show, states_have_their_styles)
     s.slot[1] = s.slot[3] = RF_SLOT_SELECTED;
     put(s.draft, 0, "xyzabcxyzdef");
     paint_on(&on, &show, &s, RF_EVENT_PLAN);
-    expect_lines(&on, 1, (const char *[]){"above", "###abc###def", "forward 2, 0 tokens", ""}, 4);
+    expect_lines(&on, 1,
+                 (const char *[]){"above", "# masked draft rejected accepted rounds:",
+                                  "###abc###def", "forward 2, 0 tokens", ""},
+                 5);
 
     put(s.token, 3, "abc");
     s.slot[1] = RF_SLOT_COMMITTED;
     s.round[1] = 1;
     put(s.token, 9, "D");
-    paint_on(&on, &show, &s, RF_EVENT_ACCEPT);
-    expect_lines(&on, 1, (const char *[]){"above", "###abc###Def", "forward 3, 4 tokens", ""}, 4);
-    cr_assert(on.colors[2][3] == 39 && on.colors[2][9] == -1 && on.colors[2][0] == -1);
+    text = painted(&show, &s, RF_EVENT_ACCEPT);
+    cr_assert(strstr(text, "\033[0;1mD\033[0;9;38;5;167mef"), "%s", text);
+    screen_write(&on, text);
+    free(text);
+    expect_lines(&on, 3, (const char *[]){"###abc###Def", "forward 3, 4 tokens", ""}, 3);
+    cr_assert(on.colors[3][3] == 39 && on.colors[3][9] == -1 && on.colors[3][0] == -1);
 
     put(s.token, 9, "D$");
     s.slot[3] = RF_SLOT_COMMITTED;
@@ -103,7 +109,7 @@ Test(show, states_have_their_styles)
     cr_assert(strstr(text, "\033[0;38;5;208m"));
     screen_write(&on, text);
     free(text);
-    expect_lines(&on, 1, (const char *[]){"above", "###abc###D#", "forward 4, 5 tokens", ""}, 4);
+    expect_lines(&on, 3, (const char *[]){"###abc###D#", "forward 4, 5 tokens", ""}, 3);
 
     /* An earlier end of text: the rest is cut off. */
     put(s.token, 0, "$");
@@ -111,7 +117,35 @@ Test(show, states_have_their_styles)
     s.round[0] = 3;
     s.slot[2] = RF_SLOT_REMOVED;
     paint_on(&on, &show, &s, RF_EVENT_END);
-    expect_lines(&on, 1, (const char *[]){"above", "#", "forward 5, 1 tokens", "", ""}, 5);
+    expect_lines(&on, 3, (const char *[]){"#", "forward 5, 1 tokens", "", ""}, 4);
+    rf_tokenizer_free(tokenizer);
+}
+
+/* Of two slots that were selected the first is committed: the drafts of the other are shown once more,
+ * struck out. Those of a slot that was not selected never are. */
+Test(show, rejected_drafts)
+{
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_show show = live_show(&on, tokenizer, 10, 80, 0);
+    int64_t selected[] = {0, 2};
+    scene_new(&s, 3, 2);
+    s.sequence.selected = selected;
+    s.sequence.n_selected = 2;
+    put(s.draft, 0, "abxycd");
+    put(s.token, 0, "ab");
+    s.slot[0] = RF_SLOT_COMMITTED;
+    s.round[0] = 1;
+    char *text = painted(&show, &s, RF_EVENT_COMMIT);
+    cr_assert(strstr(text, "\033[0;38;5;39mab\033[0;2m··\033[0;9;38;5;167mcd\033[0m"), "%s", text);
+    screen_write(&on, text);
+    free(text);
+    expect_lines(&on, 0,
+                 (const char *[]){"# masked draft rejected accepted rounds: 1 2 3 4 5 6 7 8 9 10",
+                                  "ab##cd", "forward 2, 2 tokens"},
+                 3);
+    cr_assert(on.colors[0][strlen("# masked draft rejected accepted rounds: ")] == 39);
+    paint_on(&on, &show, &s, RF_EVENT_PLAN);
+    expect_lines(&on, 1, (const char *[]){"ab####", "forward 3, 2 tokens"}, 2);
     rf_tokenizer_free(tokenizer);
 }
 
@@ -126,11 +160,12 @@ Test(show, lines_break_at_the_terminals_width_and_at_line_breaks)
     }
     put(s.token, 0, "0123456789ab\ncdefghi");
     paint_on(&on, &show, &s, RF_EVENT_COMMIT);
-    expect_lines(&on, 0, (const char *[]){"0123456789", "ab#", "cdefghi###", "#", "forward 2,", ""},
-                 6);
+    expect_lines(
+        &on, 0,
+        (const char *[]){"# masked", "0123456789", "ab#", "cdefghi###", "#", "forward 2,", ""}, 7);
     for (int i = 0; i < 3; i++) { /* frame over frame in the same place */
         paint_on(&on, &show, &s, RF_EVENT_COMMIT);
-        cr_assert(on.line == 5 && on.n_scrolled == 0);
+        cr_assert(on.line == 6 && on.n_scrolled == 0);
     }
     rf_tokenizer_free(tokenizer);
 }

@@ -13,6 +13,7 @@ typedef struct witness {
     bool committed[N_EVENTS][LENGTH];
     int32_t token[N_EVENTS][LENGTH]; /* -1: undecided */
     int64_t round[N_EVENTS], forward[N_EVENTS];
+    bool selected[N_EVENTS][LENGTH]; /* of slots */
 } witness;
 
 static void watch(void *user, rf_event_kind kind, const rf_sequence *s)
@@ -23,6 +24,9 @@ static void watch(void *user, rf_event_kind kind, const rf_sequence *s)
         w->token[w->n_events][i] = s->token[i];
         w->committed[w->n_events][i] =
             s->slot[i / s->slot_size] == RF_SLOT_COMMITTED && s->token[i] >= 0;
+    }
+    for (int64_t e = 0; e < s->n_slots; e++) {
+        w->selected[w->n_events][e] = s->slot[e] == RF_SLOT_SELECTED;
     }
     w->round[w->n_events] = s->rounds;
     w->forward[w->n_events] = s->forwards;
@@ -38,6 +42,27 @@ static void text_of(char text[256], const rf_tokenizer *tokenizer, int32_t token
     memcpy(text, u.text, sizeof u.text);
 }
 
+/* Scores of a plan tell which slots were selected: those above the threshold, or else the best. */
+static void check_scores(const json_t *event, const bool *selected, double threshold)
+{
+    const json_t *scores = json_object_get(event, "scores"), *pair;
+    const bool is_plan = strcmp(json_string_value(json_object_get(event, "event")), "plan") == 0;
+    double best = 0;
+    size_t i;
+    cr_assert_eq(is_plan, json_array_size(scores) > 0);
+    json_array_foreach(scores, i, pair)
+    {
+        best = fmax(best, json_number_value(json_array_get(pair, 1)));
+    }
+    json_array_foreach(scores, i, pair)
+    {
+        const double score = json_number_value(json_array_get(pair, 1));
+        const bool expected = best > threshold ? score > threshold : score >= best;
+        cr_assert(score >= 0 && score <= 1 &&
+                  selected[json_integer_value(json_array_get(pair, 0))] == expected);
+    }
+}
+
 static void replay(const witness *w, const rf_tokenizer *tokenizer, int *seen)
 {
     const char *state[LENGTH], *text[LENGTH];
@@ -51,6 +76,7 @@ static void replay(const witness *w, const rf_tokenizer *tokenizer, int *seen)
     cr_assert_eq((int)json_array_size(w->trace.event), w->n_events);
     json_array_foreach(w->trace.event, k, event)
     {
+        check_scores(event, w->selected[k], 0.2);
         json_array_foreach(json_object_get(event, "changes"), c, change)
         {
             json_int_t at = json_integer_value(json_array_get(change, 0));
@@ -87,7 +113,7 @@ Test(trace, replays_what_happened)
         rf_engine *engine = NULL;
         rf_answer answer;
         int32_t prompt[6];
-        witness w = {0};
+        witness w = {.trace.scores = true};
         o.slot_threshold = 0.2;
         random_prompt(prompt, 6, &rng);
         TINY_MUST(rf_engine_new(&engine, model, tokenizer, &o, 6, 1, tiny_error()));
