@@ -52,7 +52,7 @@ const rf_config_key rf_objective_keys[] = {
 };
 
 /* Reads the keys of `mdm`. */
-static void read_mdm(rf_objective *out, const rf_config *config, int64_t gen_length)
+static int read_mdm(rf_objective *out, const rf_config *config, int64_t gen_length, rf_error *err)
 {
     out->pad = rf_config_is(config, "objective.pad", "fixed")   ? RF_PAD_FIXED
                : rf_config_is(config, "objective.pad", "block") ? RF_PAD_BLOCK
@@ -62,6 +62,15 @@ static void read_mdm(rf_objective *out, const rf_config *config, int64_t gen_len
     out->pad_block = rf_config_int(config, "objective.pad_block");
     out->token_norm = rf_config_is(config, "objective.mdm_norm", "token");
     out->random_length = rf_config_real(config, "objective.random_length");
+    if (out->kind == &rf_objective_mdm && out->pad == RF_PAD_BLOCK && out->pad_block == 1) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "objective.pad = block (%s) with objective.pad_block = 1 (%s) pads "
+                            "nothing: give the tokens of a block, as objective.pad_block=32, or "
+                            "objective.pad=none where that is meant",
+                            rf_config_origin(config, "objective.pad"),
+                            rf_config_origin(config, "objective.pad_block"));
+    }
+    return RF_OK;
 }
 
 static int read_block(rf_objective *out, const rf_config *config, rf_error *err)
@@ -112,7 +121,7 @@ int rf_objective_from_config(rf_objective *out, const rf_config *config, const r
     for (int i = 0; i < N_KINDS; i++) {
         out->kind = rf_config_is(config, "objective.kind", kinds[i]->name) ? kinds[i] : out->kind;
     }
-    read_mdm(out, config, gen_length);
+    RF_TRY(read_mdm(out, config, gen_length, err));
     RF_TRY(read_block(out, config, err));
     RF_TRY(read_slot_sizes(out, config, err));
     if (out->kind->needs_mask && special->mask < 0) {

@@ -240,4 +240,10 @@ Test(objective_mdm, reads_its_configuration)
     cr_assert(strstr(err.message, "objective.kind is mdm") != NULL, "%s", err.message);
     cr_assert_neq(from_config(&o, "objective.random_length=1.5", NULL, MASK, &err), RF_OK);
     cr_assert_neq(from_config(&o, "objective.pad_block=0", NULL, MASK, &err), RF_OK);
+    /* To a multiple of 1 is no padding, which nobody means who asks for it. */
+    cr_assert_eq(from_config(&o, "objective.kind=mdm", "objective.pad=block", MASK, &err),
+                 RF_ERR_USAGE);
+    cr_assert(strstr(err.message, "objective.pad_block = 1 (default) pads nothing") != NULL, "%s",
+              err.message);
+    cr_assert_eq(from_config(&o, "objective.kind=ar", "objective.pad=block", MASK, &err), RF_OK);
 }
