@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 /* Times of steps, for tokens per second, the time left, and the slowest rank. */
 typedef struct pace {
@@ -285,6 +286,13 @@ static int end_saves(rf_trainer *t, int rc, rf_error *err)
     return rf_error_set(err, saved, "%s", own.message);
 }
 
+/* The most memory that this process has held. */
+static double peak_mib(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (double)usage.ru_maxrss / 1024.0 : 0.0;
+}
+
 int rf_loop_run(rf_trainer *t, rf_error *err)
 {
     rf_setup *s = t->setup;
@@ -300,8 +308,8 @@ int rf_loop_run(rf_trainer *t, rf_error *err)
                           t->progress.step);
     }
     rf_metrics_event(s->run.metrics, "end", t->progress.step,
-                     json_pack("{s:i,s:I}", "status", rf_error_exit_status(rc), "skipped",
-                               (json_int_t)t->progress.skipped));
+                     json_pack("{s:i,s:I,s:f}", "status", rf_error_exit_status(rc), "skipped",
+                               (json_int_t)t->progress.skipped, "peak_mib", peak_mib()));
     rf_metrics_sync(s->run.metrics);
     return rc;
 }

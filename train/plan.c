@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -28,16 +29,41 @@ size_t rf_plan_host_available(void)
     return bytes;
 }
 
-/* Memory of this process now; 0 where Linux does not say it. */
-static size_t resident(void)
+/* What the system lets this process allocate; 0: as much as there is. */
+static size_t process_limit(void)
+{
+    const int kinds[] = {RLIMIT_DATA, RLIMIT_AS};
+    rlim_t least = RLIM_INFINITY;
+    for (int i = 0; i < 2; i++) {
+        struct rlimit limit;
+        if (getrlimit(kinds[i], &limit) == 0 && limit.rlim_cur < least) {
+            least = limit.rlim_cur;
+        }
+    }
+    return least == RLIM_INFINITY ? 0 : (size_t)least;
+}
+
+/* Memory of this process now: resident, and writable; 0 where Linux does not say it. */
+static void measure_process(size_t *resident, size_t *writable)
 {
     FILE *file = fopen("/proc/self/statm", "r");
-    unsigned long long all, pages = 0;
+    unsigned long long pages = 0, data = 0;
+    if (file != NULL && fscanf(file, "%*u %llu %*u %*u %*u %llu", &pages, &data) != 2) {
+        pages = data = 0;
+    }
     if (file != NULL) {
-        pages = fscanf(file, "%llu %llu", &all, &pages) == 2 ? pages : 0;
         fclose(file);
     }
-    return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
+    *resident = (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
+    *writable = (size_t)data * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+size_t rf_plan_process_room(void)
+{
+    const size_t limit = process_limit();
+    size_t resident, writable;
+    measure_process(&resident, &writable);
+    return limit == 0 ? SIZE_MAX : limit > writable ? limit - writable : 0;
 }
 
 static size_t decoder_bytes(const rf_setup *s, const rf_model_shape *shape)
@@ -61,7 +87,8 @@ static size_t snapshot_bytes(const rf_plan *p, const rf_setup *s)
 {
     const size_t bytes = rf_plan_checkpoint_bytes(s) / (size_t)rf_dist_size(s->dist);
     const size_t all = (on_host(p) + 2 * bytes) * (size_t)rf_dist_local_size(s->dist);
-    const bool fits = p->host_available == 0 || all <= p->host_available;
+    const bool fits = (p->host_available == 0 || all <= p->host_available) &&
+                      (p->process_limit == 0 || on_host(p) + bytes <= p->process_limit);
     return s->set.checkpoint_async == RF_ASYNC_YES ||
                    (s->set.checkpoint_async == RF_ASYNC_AUTO && fits)
                ? bytes
@@ -94,11 +121,13 @@ int rf_plan_make(rf_plan *out, const rf_setup *s, rf_error *err)
     out->backward = rf_backward_bytes(&shape, places);
     out->scratch = rf_ctx_scratch_bytes(s->backend, s->n_threads, &limits);
     out->decoder = decoder_bytes(s, &shape);
-    out->program = resident();
+    size_t writable;
+    measure_process(&out->program, &writable);
     int rc = rf_setup_plan_loader(&out->loader, s, err);
     out->total = out->weights + out->moments + out->gradients + out->reduction + out->activations +
                  out->backward + out->scratch + out->decoder + out->loader + out->program;
     out->host_available = rf_plan_host_available();
+    out->process_limit = process_limit();
     out->device_available = rf_backend_available(s->backend);
     out->snapshot = snapshot_bytes(out, s);
     out->total += out->snapshot;
@@ -181,9 +210,10 @@ static void print_line(FILE *out, const char *what, size_t bytes)
 void rf_plan_print(const rf_plan *p, const rf_disk_plan *disk, const rf_setup *s, FILE *out)
 {
     int local = rf_dist_local_size(s->dist);
+    const bool shared = s->shards.kind != RF_SHARD_NONE;
     char gradients[64];
-    snprintf(gradients, sizeof gradients, "gradients (%d, train.reduce=%s)", p->n_gradients,
-             s->set.exact ? "exact" : "fast");
+    snprintf(gradients, sizeof gradients, "gradients (%d%s, train.reduce=%s)", p->n_gradients,
+             shared ? " in slices" : "", s->set.exact ? "exact" : "fast");
     fprintf(out, "%" PRId64 " leaves of a step, %" PRId64 " for each rank\n",
             s->set.batch_rows / s->set.micro_rows, s->reduce.n_leaves);
     fprintf(out, "memory of a rank (%d ranks, %d on this host, %s, %d threads each):\n",
@@ -200,6 +230,9 @@ void rf_plan_print(const rf_plan *p, const rf_disk_plan *disk, const rf_setup *s
     print_line(out, "program, MPI, tokenizer", p->program);
     print_line(out, "copy of a checkpoint (async)", p->snapshot);
     print_line(out, "total", p->total);
+    if (p->process_limit > 0) {
+        print_line(out, "limit of a process (ulimit)", p->process_limit);
+    }
     if (p->device_available > 0) {
         print_line(out, "on the GPU", (p->total - on_host(p)) * (size_t)local);
         print_line(out, "available on the GPU", p->device_available);
@@ -222,11 +255,15 @@ int rf_plan_check(const rf_plan *p, const rf_disk_plan *disk, const rf_setup *s,
     const bool on_device = p->device_available > 0;
     const size_t needed = (on_device ? p->total - on_host(p) : p->total) * local;
     const size_t available = on_device ? p->device_available : p->host_available;
-    if (available > 0 && needed > available) {
+    const bool exceeds = p->process_limit > 0 && on_host(p) > p->process_limit;
+    if (exceeds || (available > 0 && needed > available)) {
         return rf_error_set(err, RF_ERR,
-                            "the run does not fit into %s memory: lower train.micro_rows or "
-                            "data.row_length, set train.recompute=block or train.reduce=fast",
-                            on_device ? "the GPU's" : "this host's");
+                            "the run does not fit into %s: lower train.micro_rows or "
+                            "data.row_length, set train.recompute=block or train.reduce=fast, or "
+                            "let more ranks share it (train.shard)",
+                            exceeds     ? "the memory of a process (ulimit -d, ulimit -v)"
+                            : on_device ? "the GPU's memory"
+                                        : "this host's memory");
     }
     if (disk->available > 0 && disk->total > disk->available) {
         return rf_error_set(err, RF_ERR,

@@ -8,11 +8,11 @@
 
 /* Bytes of a rank, and what they are for. */
 typedef struct rf_plan {
-    size_t weights;   /* masters and compute copies, rotary tables */
+    size_t weights;   /* masters and compute copies, rotary tables; windows (gather.h) */
     size_t moments;   /* Adam's */
     size_t gradients; /* n_gradients of them */
-    int n_gradients;
-    size_t reduction;   /* work space of the sum over ranks */
+    int n_gradients; /* whole ones, or slices (train.shard); with the latter also those of a pass */
+    size_t reduction;   /* what is on its way to be summed over ranks */
     size_t activations; /* of a leaf, with the batch and its spans; losses of a step */
     size_t backward;    /* gradients of activations */
     size_t scratch;     /* kernels', the head's logits among it */
@@ -22,6 +22,7 @@ typedef struct rf_plan {
     size_t snapshot; /* copy of a checkpoint that is written beside training (host memory) */
     size_t total;
     size_t host_available;   /* of this host now; 0: not known */
+    size_t process_limit;    /* what a rank may allocate (ulimit -d, -v); 0: no limit */
     size_t device_available; /* of the GPU, where all but loader, program and snapshot are; 0: there
                                 is none */
 } rf_plan;
@@ -42,6 +43,9 @@ rf_disk_plan rf_disk_plan_make(const rf_setup *setup);
 size_t rf_plan_checkpoint_bytes(const rf_setup *setup);
 /* Memory that this host has left now; 0: not known. */
 size_t rf_plan_host_available(void);
+
+/* What the system still lets this process allocate (ulimit -d, -v); SIZE_MAX: no limit. */
+size_t rf_plan_process_room(void);
 
 /* Nothing large is allocated. */
 RF_MUST_CHECK int rf_plan_make(rf_plan *out, const rf_setup *setup, rf_error *err);

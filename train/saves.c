@@ -7,15 +7,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* collective. checkpoint.async=auto: the copies take at most half of the memory that every host has
- * left now, when all that training takes is in use. */
+/* collective. checkpoint.async=auto: the copies take at most half of the memory that every host, and
+ * every process, has left now, when all that training takes is in use. */
 static int choose_copy(const rf_setup *s, bool *copy, rf_error *err)
 {
-    const size_t needed = rf_plan_checkpoint_bytes(s) / (size_t)rf_dist_size(s->dist) *
-                          (size_t)rf_dist_local_size(s->dist);
-    const size_t available = rf_plan_host_available();
+    const size_t of_rank = rf_plan_checkpoint_bytes(s) / (size_t)rf_dist_size(s->dist);
+    const size_t needed = of_rank * (size_t)rf_dist_local_size(s->dist);
+    const bool fits =
+        needed <= rf_plan_host_available() / 2 && of_rank <= rf_plan_process_room() / 2;
     int64_t lacks = s->set.checkpoint_async == RF_ASYNC_NO ||
-                    (s->set.checkpoint_async == RF_ASYNC_AUTO && needed > available / 2);
+                    (s->set.checkpoint_async == RF_ASYNC_AUTO && !fits);
     RF_TRY(rf_dist_max_i64(s->dist, &lacks, 1, err));
     *copy = lacks == 0;
     return RF_OK;

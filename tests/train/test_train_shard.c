@@ -159,3 +159,70 @@ Test(train_shard, overflow_skips_on_all)
         tiny_same_checkpoints("state/step-000000004.h5", command);
     }
 }
+
+/* --- Memory ----------------------------------------------------------------------------------- */
+
+/* 33 M parameters. */
+#define LARGE                                                                                      \
+    "model.vocab_size=4096 model.hidden_size=512 model.num_hidden_layers=8 "                       \
+    "model.num_attention_heads=8 model.intermediate_size=2048 log.valid_every=0 "                  \
+    "checkpoint.async=no checkpoint.best=false "
+
+/* MiB of a line of the plan that --dry-run printed last. */
+static double planned(const char *line)
+{
+    const char *at = strstr(program_output, line);
+    cr_assert(at != NULL, "%s", program_output);
+    return strtod(at + strlen(line), NULL);
+}
+
+static double plan_total(const char *shard, const char *more)
+{
+    char arguments[1024];
+    snprintf(arguments, sizeof arguments, LARGE "train.steps=1 --dry-run train.shard=%s %s", shard,
+             more);
+    tiny_train(0, arguments, 0);
+    return planned("\n  total ");
+}
+
+/* Everything that is shared lessens the plan. */
+Test(train_shard, plans_shrink)
+{
+    double before = plan_total("none", "--ranks 4 train.batch_rows=16");
+    for (int i = 0; i < N_KINDS; i++) {
+        const double now = plan_total(kinds[i], "--ranks 4 train.batch_rows=16");
+        cr_assert(now < 0.95 * before, "%s: %g MiB, %g before", kinds[i], now, before);
+        before = now;
+    }
+}
+
+/* A rank takes what --dry-run says. (The file that would be saved takes longer than all else.) */
+Test(train_shard, memory_is_as_planned)
+{
+    mpi_need();
+    setenv("RF_FAILPOINT", "layout:error", 1);
+    for (int i = 1; i < N_KINDS; i++) {
+        char arguments[1024];
+        const double wanted = plan_total(kinds[i], "--ranks 2");
+        snprintf(arguments, sizeof arguments, LARGE "train.steps=1 log.dir=%s train.shard=%s",
+                 kinds[i], kinds[i]);
+        tiny_train(2, arguments, 1);
+        const double is = tiny_last(kinds[i], "end", "peak_mib");
+        cr_assert(fabs(is - wanted) <= 0.03 * is, "%s: planned %g MiB, peak %g", kinds[i], wanted,
+                  is);
+    }
+}
+
+/* A plan is held against what the system allows a process. */
+Test(train_shard, plan_knows_the_limit_of_a_process)
+{
+    static const char command[] = "ulimit -d 500000; \"$TRAIN\" tiny.yaml " LARGE
+                                  "train.steps=1 --dry-run --ranks 4 train.shard=%s";
+    char one[1024];
+    snprintf(one, sizeof one, command, "none");
+    cr_assert(tiny_shell(one) == 1, "%s", program_output);
+    tiny_says("does not fit into the memory of a process (ulimit -d, ulimit -v)");
+    tiny_says("train.shard");
+    snprintf(one, sizeof one, command, "weights");
+    cr_assert(tiny_shell(one) == 0, "%s", program_output);
+}
