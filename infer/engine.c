@@ -4,6 +4,7 @@
 #include "common/base/log.h"
 #include "infer/decode/stop.h"
 #include "infer/pass.h"
+#include "infer/reuse.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -205,6 +206,7 @@ void rf_engine_free(rf_engine *e)
     for (int64_t i = 0; i < e->capacity && e->seat != NULL; i++) {
         rf_sequence_free(&e->seat[i].sequence);
         rf_ids_free(&e->seat[i].held);
+        rf_told_free(&e->seat[i].told);
     }
     rf_batch_free(&e->batch);
     rf_acts_free(e->acts);
@@ -244,59 +246,6 @@ int rf_engine_size_fits(const rf_engine_size *size, const rf_decode_options *o, 
     return RF_OK;
 }
 
-/* --- Beginnings that prompts share ------------------------------------------------------------ */
-
-static int64_t common_beginning(const rf_seat *seat, const rf_request *request)
-{
-    int64_t n = 0;
-    while (n < seat->sequence.n_held && n < request->n_prompt - 1 &&
-           seat->held.id[n] == request->prompt[n]) {
-        n++;
-    }
-    return n;
-}
-
-/* The seat whose slab holds most of the prompt's beginning; only_free: among the free ones, of which
- * there is one at least. */
-static rf_seat *find_beginning(const rf_engine *e, const rf_request *request, bool only_free)
-{
-    rf_seat *best = NULL;
-    int64_t most = -1;
-    for (int64_t i = 0; i < e->capacity; i++) {
-        rf_seat *seat = &e->seat[i];
-        if (only_free && seat->request >= 0) {
-            continue;
-        }
-        const int64_t n = e->reuses ? common_beginning(seat, request) : 0;
-        /* Of equals one that holds least: others may come back for what it holds. */
-        if (n > most || (n == most && seat->sequence.n_held < best->sequence.n_held)) {
-            best = seat;
-            most = n;
-        }
-    }
-    return best;
-}
-
-/* Where the seat's slab begins in the cache. */
-static int64_t slab_at(const rf_engine *e, const rf_seat *seat)
-{
-    return (seat - e->seat) * e->size.slab;
-}
-
-/* The prompt's beginning goes into the seat's slab. Returns its places. */
-static int64_t bring_beginning(rf_engine *e, rf_seat *seat, const rf_request *request)
-{
-    if (!e->reuses) {
-        return 0;
-    }
-    const rf_seat *from = find_beginning(e, request, false);
-    const int64_t own = common_beginning(seat, request), n = common_beginning(from, request);
-    if (n > own) {
-        rf_cache_copy(e->cache, slab_at(e, seat), slab_at(e, from), n);
-    }
-    return n > own ? n : own;
-}
-
 /* --- Seats ------------------------------------------------------------------------------------ */
 
 int64_t rf_engine_n_free(const rf_engine *e)
@@ -312,20 +261,18 @@ static void begin_sequence(rf_engine *e, rf_seat *seat, const rf_decode_options 
                            const rf_request *request)
 {
     rf_sequence *s = &seat->sequence;
-    const int64_t n_held = bring_beginning(e, seat, request);
+    const int64_t n_held = s->n_held;
     rf_sequence_free(s);
     seat->options = *o;
-    rf_sequence_new(s, &seat->options, e->tokenizer, slab_at(e, seat));
+    rf_sequence_new(s, &seat->options, e->tokenizer, (seat - e->seat) * e->size.slab);
     s->pace = o->plan_measured && s->n_slots <= e->pace.n_slots ? &e->pace : NULL;
     rf_sequence_begin(s, request->prompt, request->n_prompt, request->index);
     s->observer = request->observer;
     s->user = request->user;
     s->given = request->given;
-    s->n_held = n_held;
-    e->n_reused += n_held;
-    seat->held.n = 0;
-    for (int64_t i = 0; e->reuses && i < request->n_prompt; i++) {
-        rf_ids_push(&seat->held, request->prompt[i]);
+    if (e->reuses) {
+        s->n_held = n_held; /* of the request before */
+        rf_reuse_begin(e, seat, request);
     }
 }
 
@@ -339,7 +286,7 @@ int rf_engine_take(rf_engine *e, const rf_request *request, int64_t number, rf_e
     }
     RF_TRY(rf_engine_size_fits(&e->size, o, request->n_prompt, err));
     RF_TRY(rf_stops_check(request->stops, err));
-    rf_seat *seat = find_beginning(e, request, true);
+    rf_seat *seat = rf_reuse_find_seat(e, request);
     RF_ASSERT(seat != NULL && number >= 0);
     begin_sequence(e, seat, o, request);
     seat->request = number;
@@ -381,7 +328,7 @@ static const char *find_stop(const rf_seat *seat)
 
 /* The answer is what stands before the first end of text by position; slots committed behind it in
  * earlier rounds are cut off. */
-static void leave_seat(rf_seat *seat, bool stopped, rf_answer *out)
+static void leave_seat(const rf_engine *e, rf_seat *seat, bool stopped, rf_answer *out)
 {
     const rf_sequence *s = &seat->sequence;
     const int64_t n = stopped ? seat->n_searched : s->done ? s->n_tokens : rf_sequence_fixed(s);
@@ -397,6 +344,7 @@ static void leave_seat(rf_seat *seat, bool stopped, rf_answer *out)
     out->rounds = s->rounds;
     out->seconds = rf_log_seconds() - seat->begin;
     seat->request = -1;
+    rf_reuse_keep(e, seat);
     rf_sequence_notify(s, RF_EVENT_END);
 }
 
@@ -422,7 +370,7 @@ int rf_engine_pass(rf_engine *e, rf_engine_answered answered, void *user, rf_err
         const bool stopped = number >= 0 && is_stopped(seat);
         if (number >= 0 && (stopped || seat->sequence.done || is_cancelled(seat))) {
             rf_answer answer = {0};
-            leave_seat(seat, stopped, &answer);
+            leave_seat(e, seat, stopped, &answer);
             answered(user, number, &answer);
         }
     }

@@ -50,12 +50,23 @@ void rf_answer_free(rf_answer *answer); /* zeroes; a zeroed struct is fine */
  * 0-terminated, caller frees. */
 char *rf_answer_text(const rf_answer *answer, size_t *bytes, const rf_tokenizer *tokenizer);
 
+/* What was said about tokens that a slab holds, and whose response was judged (rf_given). */
+typedef struct rf_told {
+    int64_t first, n; /* of the slab's tokens */
+    int64_t n_likely;
+    bool masks;             /* from a mask for each; else by the chain rule */
+    double *logprob;        /* [n] owned, as are */
+    int32_t *likely;        /* [n,n_likely] */
+    double *likely_logprob; /* [n,n_likely] */
+} rf_told;
+
 /* A slab and the sequence that has it. */
 typedef struct rf_seat {
     rf_decode_options options; /* the sequence's */
     rf_sequence sequence;
-    rf_ids held;               /* tokens of the prompt; the slab holds the first sequence.n_held */
-    int64_t request;           /* its number; -1: the seat is free */
+    rf_ids held;     /* with `reuses`: the request's tokens, the first n_held of them in the slab */
+    rf_told told;    /* about them */
+    int64_t request; /* its number; -1: the seat is free */
     const char *const *stops;  /* of the request */
     const atomic_bool *cancel; /* of the request */
     int64_t n_searched;        /* response tokens in which stop strings were looked for */

@@ -41,10 +41,10 @@ static void ask_given(rf_sequence *s, int64_t row, int64_t at)
 static void ask(rf_sequence *s, rf_batch *batch)
 {
     const int64_t rest = s->n_tokens - s->step, n = rest < CHUNK ? rest : CHUNK;
-    const bool masks = s->options->slot_size > 0;
+    const bool masks = s->options->slot_size > 0, begins = s->wants_prompt;
 
     rf_sequence_add_prompt(s, batch);
-    if (!masks && s->step == 0) {
+    if (!masks && begins) {
         ask_given(s, batch->n - 1, 0);
     }
     for (int64_t at = s->step; at < s->step + n; at++) {
@@ -60,6 +60,7 @@ static void ask(rf_sequence *s, rf_batch *batch)
                      own, s->slab, before, own, own + 1);
     }
     s->committed += n;
+    s->n_held = s->committed;
     s->step += (int)n;
 }
 

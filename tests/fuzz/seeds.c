@@ -113,6 +113,28 @@ static void put_import(void)
     }
 }
 
+static void put_ask(void)
+{
+    static const char *const bodies[] = {
+        "{\"prompt\": \"a\", \"max_tokens\": 5, \"temperature\": 0.5, \"top_p\": 0.9, \"seed\": 7}",
+        "{\"prompt\": [\"a\", \"b\"], \"n\": 2, \"stop\": [\"x\", \"yz\"], \"user\": \"me\"}",
+        "{\"prompt\": [1, 2, 258], \"echo\": true, \"logprobs\": 1, \"max_tokens\": 0}",
+        "{\"prompt\": [[1], [2, 3]], \"stream\": true, \"stream_options\": {\"slots\": true}}",
+        "{\"prompt\": \"a\", \"decode\": {\"kind\": \"ar\", \"slot_threshold\": 0.8, \"fuse\": "
+        "false}}",
+        "{\"prompt\": \"a\", \"logit_bias\": {}, \"best_of\": 1, \"suffix\": null, \"model\": "
+        "\"model\"}",
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"logprobs\": true, "
+        "\"top_logprobs\": 2}",
+        "{\"messages\": [{\"role\": \"developer\", \"content\": [{\"type\": \"text\", \"text\": "
+        "\"a\"}]}, {\"role\": \"user\", \"content\": \"b\"}], \"tools\": [], \"tool_choice\": "
+        "\"none\"}"};
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
+        put_text("ask", i >= 6, bodies[i]);
+        put_text("ask", (i >= 6) + 2, bodies[i]);
+    }
+}
+
 static void put_checkpoint(void)
 {
     static const char config[] =
@@ -349,6 +371,7 @@ int main(int argc, char **argv)
     must(rf_file_make_folder(folder, &err), &err);
     put_safetensors();
     put_import();
+    put_ask();
     put_checkpoint();
     put_corpus();
     put_tokenizers();

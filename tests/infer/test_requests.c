@@ -258,3 +258,48 @@ Test(requests, given_responses_have_the_scorers_digits)
         compare_with_scorer(list[b], 1);
     }
 }
+
+/* Texts that begin alike are judged one after the other: the same digits, with fewer places. */
+static void compare_beginnings(const rf_backend *backend, int64_t S)
+{
+    static judged with, without;
+    static const int64_t differs[] = {199, 199, 150, 129, 128, 127, 2, 1, 0, 60};
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_model *model = long_model(backend);
+    rf_engine *reusing = any_engine(model, tokenizer), *plain = any_engine(model, tokenizer);
+    reusing->reuses = true;
+    for (size_t i = 0; i < sizeof differs / sizeof *differs; i++) {
+        const int64_t n_prompt = i % 3 == 2 ? 3 : 1, n = 200 - n_prompt;
+        for (int64_t t = 0; t < 200; t++) {
+            with.token[t] = t < differs[i] ? 'a' + (int32_t)(t * t % 5) : 'a' + (int32_t)i;
+        }
+        memcpy(without.token, with.token, sizeof with.token);
+        for (int again = 0; again < 2; again++) {
+            judge(&with, reusing, n_prompt, n, S);
+            judge(&without, plain, n_prompt, n, S);
+            for (int k = 0; k < 2; k++) {
+                const size_t all = (size_t)(n * (k == 0 ? 1 : K));
+                cr_assert(memcmp(with.logprob[k], without.logprob[k], (size_t)n * 8) == 0 &&
+                              memcmp(with.likely[k], without.likely[k], all * 4) == 0 &&
+                              memcmp(with.likely_logprob[k], without.likely_logprob[k], all * 8) ==
+                                  0,
+                          "text %d, slots of %d, %d likely", (int)i, (int)S, k);
+            }
+        }
+    }
+    cr_assert(reusing->n_reused > 3000, "only %d places reused", (int)reusing->n_reused);
+    rf_engine_free(reusing);
+    rf_engine_free(plain);
+    rf_model_free(model);
+    rf_tokenizer_free(tokenizer);
+}
+
+Test(requests, texts_that_begin_alike_are_judged_once)
+{
+    const rf_backend *list[MAX_BACKENDS];
+    const int n = backends_available(list);
+    for (int b = 0; b < n; b++) {
+        compare_beginnings(list[b], 0);
+        compare_beginnings(list[b], 1);
+    }
+}
