@@ -239,7 +239,11 @@ static enum MHD_Result handle(void *user, struct MHD_Connection *connection, con
         *v = (rf_visit){.http = http,
                         .connection = connection,
                         .knows_interim = strcmp(version, MHD_HTTP_VERSION_1_1) == 0,
+                        .link =
+                            MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)
+                                ->socket_context,
                         .begin = rf_log_seconds()};
+        rf_links_note(&http->links, v->link, true);
         *visit = v;
         __atomic_add_fetch(&http->n_visits, 1, __ATOMIC_SEQ_CST);
         /* What is answered before the body is there ends the connection: only what is too long is. */
@@ -268,12 +272,27 @@ static void complete(void *user, struct MHD_Connection *connection, void **visit
     if (v->order != NULL) {
         rf_desk_leave(http->desk, v->order);
     }
+    rf_links_note(&http->links, v->link, false);
     rf_text_free(&v->body);
     json_decref(v->json);
     free(v->text);
     free(v);
     *visit = NULL;
     __atomic_sub_fetch(&http->n_visits, 1, __ATOMIC_SEQ_CST);
+}
+
+/* An MHD_NotifyConnectionCallback. */
+static void note_connection(void *user, struct MHD_Connection *connection, void **link,
+                            enum MHD_ConnectionNotificationCode code)
+{
+    rf_http *http = user;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        *link = rf_links_add(
+            &http->links,
+            MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd);
+    } else {
+        rf_links_remove(&http->links, *link);
+    }
 }
 
 /* --- Listening -------------------------------------------------------------------------------- */
@@ -353,6 +372,7 @@ int rf_http_open(rf_http **out, const rf_http_options *options, rf_error *err)
 {
     rf_http *h = rf_alloc(1, sizeof *h);
     *h = (rf_http){.options = *options, .socket = -1};
+    rf_links_init(&h->links);
     *out = NULL;
     const int rc = listen_at(h, err);
     if (rc != RF_OK) {
@@ -377,7 +397,8 @@ int rf_http_start(rf_http *h, rf_desk *desk, const rf_offer *offer, rf_error *er
         MHD_OPTION_LISTEN_SOCKET, h->socket, MHD_OPTION_CONNECTION_LIMIT,
         (unsigned)o->max_connections, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)o->idle_seconds,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADERS, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        MHD_OPTION_NOTIFY_COMPLETED, complete, h, MHD_OPTION_END);
+        MHD_OPTION_NOTIFY_COMPLETED, complete, h, MHD_OPTION_NOTIFY_CONNECTION, note_connection, h,
+        MHD_OPTION_END);
     if (h->daemon == NULL) {
         return rf_error_set(err, RF_ERR, "cannot start the thread of the server: %m");
     }
@@ -388,6 +409,11 @@ int rf_http_start(rf_http *h, rf_desk *desk, const rf_offer *offer, rf_error *er
 const char *rf_http_address(const rf_http *http)
 {
     return http->address;
+}
+
+void rf_http_sweep(rf_http *h)
+{
+    rf_links_sweep(&h->links, 2.0 * h->options.idle_seconds);
 }
 
 void rf_http_quiesce(rf_http *h)
@@ -414,6 +440,7 @@ void rf_http_close(rf_http *h)
     if (h->socket >= 0) {
         close(h->socket);
     }
+    rf_links_free(&h->links);
     free(h->page);
     free(h);
 }

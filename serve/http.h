@@ -31,6 +31,8 @@ RF_MUST_CHECK int rf_http_start(rf_http *http, rf_desk *desk, const rf_offer *of
 const char *rf_http_address(const rf_http *http);
 /* Takes no new connections any more. */
 void rf_http_quiesce(rf_http *http);
+/* Ends connections that only pretend to ask; to be called now and then, by any thread. */
+void rf_http_sweep(rf_http *http);
 /* Waits a few seconds for answers to be sent, and ends. Where it was started, the desk is closed and its
  * engine's side has ended. NULL is fine. */
 void rf_http_close(rf_http *http);

@@ -3,6 +3,7 @@
 #define RF_SERVE_HTTP_PRIVATE_H
 
 #include "serve/http.h"
+#include "serve/links.h"
 
 #include <microhttpd.h>
 
@@ -15,6 +16,7 @@ struct rf_http {
     bool loopback;
     char address[128], *page;
     size_t page_bytes;
+    rf_links links;
     int n_visits; /* requests that are not answered wholly; atomic */
 };
 
@@ -32,6 +34,7 @@ typedef struct rf_route {
 struct rf_visit {
     rf_http *http;
     struct MHD_Connection *connection;
+    rf_link *link;         /* of the connection */
     const rf_route *route; /* NULL: what is wrong is known already */
     int who;               /* number of the key */
     bool knows_interim;    /* responses before the answer, which HTTP/1.0 does not have */

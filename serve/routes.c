@@ -102,17 +102,33 @@ static const char *name_of(const rf_tokenizer *tokenizer, int32_t id)
     return id >= 0 ? rf_tokenizer_special_name(tokenizer, id) : NULL;
 }
 
+/* The chat template, for clients who render conversations themselves; null where there is none. The
+ * caller releases it. */
+static json_t *template_json(const rf_tokenizer *tokenizer)
+{
+    size_t bytes;
+    const char *text = rf_tokenizer_text(tokenizer, &bytes);
+    json_t *stored = json_loadb(text, bytes, 0, NULL);
+    const char *source = json_string_value(json_object_get(stored, "template"));
+    const char *form = source != NULL ? rf_chat_form(source) : NULL;
+    json_t *json = form != NULL                                     ? json_string(form)
+                   : source != NULL && strstr(source, "{%") != NULL ? json_string(source)
+                                                                    : json_null();
+    json_decref(stored);
+    return json;
+}
+
 static int answer_tokenizer_info(rf_visit *v, rf_problem *problem)
 {
     const rf_tokenizer *tokenizer = v->http->offer->loaded->info.tokenizer;
     const rf_specials *special = rf_tokenizer_specials(tokenizer);
     (void)problem;
-    v->json = json_pack("{s:s?, s:s?, s:s?, s:n, s:I, s:s}", "eos_token",
+    v->json = json_pack("{s:s?, s:s?, s:s?, s:n, s:I, s:s, s:o}", "eos_token",
                         special->n_eos > 0 ? name_of(tokenizer, special->eos[0]) : NULL,
                         "bos_token", name_of(tokenizer, special->begin), "mask_token",
                         name_of(tokenizer, special->mask), "pad_token", "vocab_size",
                         (json_int_t)rf_tokenizer_size(tokenizer), "chat_form",
-                        rf_tokenizer_form(tokenizer));
+                        rf_tokenizer_form(tokenizer), "chat_template", template_json(tokenizer));
     return RF_OK;
 }
 

@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -105,19 +106,31 @@ typedef struct stopper {
     sigset_t signals;
     rf_desk *desk;
     rf_http *http;
+    atomic_bool done; /* nobody waits for signals any more */
 } stopper;
+
+/* Until a signal comes the thread has time for what else is to be done now and then. False: it is not
+ * from outside. */
+static bool await_signal(const stopper *s)
+{
+    const struct timespec second = {1, 0};
+    while (sigtimedwait(&s->signals, NULL, &second) < 0) {
+        rf_http_sweep(s->http);
+    }
+    return !s->done;
+}
 
 /* The first signal: nothing new is taken. The second one: nothing is finished any more. */
 static void *await_signals(void *user)
 {
     stopper *s = user;
-    int signal;
-    if (sigwait(&s->signals, &signal) == 0) {
-        rf_log_info("answering what was taken, then ending; once more: ending at once");
-        rf_http_quiesce(s->http);
-        rf_desk_close(s->desk);
+    if (!await_signal(s)) {
+        return NULL;
     }
-    if (sigwait(&s->signals, &signal) == 0) {
+    rf_log_info("answering what was taken, then ending; once more: ending at once");
+    rf_http_quiesce(s->http);
+    rf_desk_close(s->desk);
+    if (await_signal(s)) {
         rf_desk_abandon(s->desk);
     }
     return NULL;
@@ -182,7 +195,8 @@ static int serve(const options *o, rf_http *http, const rf_offer *offer, rf_engi
     RF_ASSERT(pthread_create(&thread, NULL, await_signals, &stop) == 0);
     rf_log_info("refusion-serve: %s answers for %s", rf_http_address(http), offer->name);
     rf_worker_run(&desk, engine);
-    pthread_cancel(thread);
+    stop.done = true;
+    pthread_kill(thread, SIGTERM);
     pthread_join(thread, NULL);
 out:
     rf_http_close(http);

@@ -1,4 +1,5 @@
 /* What each path answers, and what is refused. */
+#include "serve/links.h"
 #include "tests/serve/server_test.h"
 
 TestSuite(serve, .init = server_begin, .fini = server_end, .timeout = 120);
@@ -212,4 +213,34 @@ Test(serve_access, other_addresses_need_a_key)
     program_refuses("\"$SERVE\" --model model.h5 decode.kind=mdm decode.top_p=0.5", 2, "top_p");
     server_start("--host 0.0.0.0 --no-key");
     cr_assert_eq(status_with("Host: anything\r\n"), 200);
+}
+
+/* --- Connections that only pretend to ask -------------------------------------------------------- */
+
+Test(serve_links, a_sweep_ends_those_that_do_not_ask)
+{
+    rf_links links;
+    int idle[2], busy[2];
+    char byte;
+    cr_assert(socketpair(AF_UNIX, SOCK_STREAM, 0, idle) == 0 &&
+              socketpair(AF_UNIX, SOCK_STREAM, 0, busy) == 0);
+    rf_links_init(&links);
+    rf_link *first = rf_links_add(&links, idle[0]), *second = rf_links_add(&links, busy[0]);
+    rf_links_note(&links, second, true);
+    rf_links_sweep(&links, 3600);
+    cr_assert(recv(idle[1], &byte, 1, MSG_DONTWAIT) < 0);
+    server_pause(5);
+    rf_links_sweep(&links, 1e-3);
+    cr_assert_eq(recv(idle[1], &byte, 1, MSG_DONTWAIT), 0);
+    cr_assert(recv(busy[1], &byte, 1, MSG_DONTWAIT) < 0);
+    rf_links_note(&links, second, false);
+    rf_links_remove(&links, first);
+    server_pause(5);
+    rf_links_sweep(&links, 1e-3);
+    cr_assert_eq(recv(busy[1], &byte, 1, MSG_DONTWAIT), 0);
+    rf_links_free(&links);
+    for (int i = 0; i < 2; i++) {
+        close(idle[i]);
+        close(busy[i]);
+    }
 }
