@@ -24,8 +24,10 @@ struct rf_loader {
     int64_t n_leaves;                /* of this rank in a step */
     int32_t *token;                  /* [T] a sample on its way into a batch, */
     bool *trained;                   /* [T] and which of it is to be learnt */
+    rf_rows_range *left_out;         /* that of the settings */
     size_t bytes;                    /* of what never grows */
-    rf_loader_share share[N_SHARES]; /* leaf is owned */
+    rf_loader_share share[N_SHARES]; /* leaf and list are owned */
+    size_t capacity[N_SHARES];       /* of the lists */
 
     _Atomic size_t rows_bytes; /* as of the last step built */
 
@@ -49,6 +51,15 @@ int64_t rf_loader_leaf(int64_t rank, int64_t n_ranks, int64_t round, int64_t i)
 }
 
 /* --- Building a step -------------------------------------------------------------------------- */
+
+static void list_piece(rf_loader_share *share, size_t *capacity, int64_t row, int64_t epoch,
+                       const rf_piece *piece)
+{
+    share->list =
+        rf_alloc_grow(share->list, capacity, (size_t)share->n_listed + 1, sizeof *share->list);
+    share->list[share->n_listed++] = (rf_loader_piece){
+        row, epoch, piece->corpus, piece->sample, piece->occurrence, piece->piece};
+}
 
 static int add_piece(rf_loader *loader, rf_batch *batch, rf_counts *counts, int64_t epoch,
                      const rf_piece *piece, rf_error *err)
@@ -74,9 +85,25 @@ static int add_piece(rf_loader *loader, rf_batch *batch, rf_counts *counts, int6
     return RF_OK;
 }
 
+/* Where the stream stands in rows that are left out, it goes to their end. */
+static int pass_over(rf_loader *loader, rf_error *err)
+{
+    const rf_loader_settings *s = &loader->settings;
+    for (int64_t i = 0; i < s->n_left_out; i++) {
+        const rf_rows_range *range = &s->left_out[i];
+        const rf_position at = rf_rows_tell(loader->rows);
+        if (rf_rows_order(at, range->begin) >= 0 && rf_rows_order(at, range->end) < 0) {
+            RF_TRY(rf_rows_seek(loader->rows, range->end, err));
+            i = -1; /* that may be the begin of another one */
+        }
+    }
+    return RF_OK;
+}
+
 /* Takes the next row of the stream, or none: *empty where the one epoch is over. */
 static int take_row(rf_loader *loader, rf_row *row, bool *empty, rf_error *err)
 {
+    RF_TRY(pass_over(loader, err));
     *empty = loader->settings.once && rf_rows_tell(loader->rows).epoch != loader->epoch;
     return *empty ? RF_OK : rf_rows_next(loader->rows, row, err);
 }
@@ -89,6 +116,7 @@ static int build_step(rf_loader *loader, rf_loader_share *share, rf_error *err)
     int64_t micro_rows = s->micro_rows, mine = 0; /* leaves of this rank that are built */
     share->counts = (rf_counts){0};
     share->step_rows = 0;
+    share->n_listed = 0;
     for (int64_t r = 0; r < s->batch_rows; r++) {
         rf_row row = {0};
         bool empty;
@@ -104,6 +132,10 @@ static int build_step(rf_loader *loader, rf_loader_share *share, rf_error *err)
         }
         for (int64_t i = 0; i < row.n_pieces; i++) {
             RF_TRY(add_piece(loader, batch, &share->counts, row.epoch, &row.piece[i], err));
+            if (s->lists) {
+                list_piece(share, &loader->capacity[share - loader->share], r, row.epoch,
+                           &row.piece[i]);
+            }
         }
         rf_objective_pad(batch, PAD_TOKEN, (r % micro_rows + 1) * s->rows.row_length - batch->n);
         mine += r % micro_rows == micro_rows - 1;
@@ -230,6 +262,8 @@ static int open_rows(rf_loader *loader, rf_corpus **corpus, int64_t n_corpora, r
     RF_TRY(rf_rows_seek(loader->rows, start, err));
     s->rows.weight = NULL; /* the caller's; the rows have a copy */
     s->rows.epochs = NULL;
+    loader->left_out = rf_alloc_copy(s->left_out, (size_t)s->n_left_out * sizeof *s->left_out);
+    s->left_out = loader->left_out;
     loader->epoch = start.epoch;
     atomic_init(&loader->rows_bytes, rf_rows_bytes(loader->rows));
     loader->n_leaves = s->batch_rows / s->micro_rows / s->n_ranks;
@@ -316,11 +350,13 @@ void rf_loader_free(rf_loader *loader)
             rf_batch_free(&loader->share[k].leaf[i]);
         }
         free(loader->share[k].leaf);
+        free(loader->share[k].list);
     }
     rf_rows_free(loader->rows);
     free(loader->corpus);
     free(loader->token);
     free(loader->trained);
+    free(loader->left_out);
     free(loader);
 }
 

@@ -17,16 +17,27 @@ typedef struct rf_loader_settings {
     int64_t micro_rows;    /* rows of a leaf; divides batch_rows */
     int64_t rank, n_ranks; /* n_ranks divides batch_rows / micro_rows */
     int64_t round;         /* leaves of a rank in a round; divides its leaves. 0: all of them */
-    bool once;             /* one epoch, the last step filled with empty rows; then n_leaves is 0 */
+    const rf_rows_range *left_out; /* [n_left_out] rows that no step gets */
+    int64_t n_left_out;
+    bool lists; /* the shares say which samples they hold */
+    bool once;  /* one epoch, the last step filled with empty rows; then n_leaves is 0 */
 } rf_loader_settings;
+
+/* A sample, or a part of it, in a row of a step (rows.h: rf_piece). */
+typedef struct rf_loader_piece {
+    int64_t row; /* of the step, over all ranks */
+    int64_t epoch, corpus, sample, occurrence, piece;
+} rf_loader_piece;
 
 /* What this rank has to do in a step. */
 typedef struct rf_loader_share {
     rf_batch *leaf; /* [n_leaves], each of micro_rows * T places, weights still relative */
     int64_t n_leaves;
-    rf_counts counts;     /* of this rank's leaves */
-    rf_position position; /* where the stream stands after this step */
-    int64_t step_rows;    /* rows with content in the step, over all ranks */
+    rf_counts counts;      /* of this rank's leaves */
+    rf_position position;  /* where the stream stands after this step */
+    int64_t step_rows;     /* rows with content in the step, over all ranks */
+    rf_loader_piece *list; /* [n_listed] what this rank's leaves hold, in their order */
+    int64_t n_listed;
 } rf_loader_share;
 
 typedef struct rf_loader rf_loader;

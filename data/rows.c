@@ -157,6 +157,14 @@ out:
     return rc;
 }
 
+int rf_rows_order(rf_position a, rf_position b)
+{
+    const int64_t apart = a.epoch != b.epoch     ? a.epoch - b.epoch
+                          : a.window != b.window ? a.window - b.window
+                                                 : a.row - b.row;
+    return (apart > 0) - (apart < 0);
+}
+
 rf_position rf_rows_tell(const rf_rows *rows)
 {
     int64_t epoch = rows->order.epoch, window = rows->window.index;

@@ -47,6 +47,14 @@ typedef struct rf_position {
     int64_t epoch, window, row;
 } rf_position;
 
+/* <0, 0, >0: is a before b? */
+int rf_rows_order(rf_position a, rf_position b);
+
+/* Rows from one position up to another. */
+typedef struct rf_rows_range {
+    rf_position begin, end;
+} rf_rows_range;
+
 typedef struct rf_rows_settings {
     uint64_t seed;
     int64_t row_length; /* T */

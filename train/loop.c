@@ -2,9 +2,11 @@
 
 #include "common/base/alloc.h"
 #include "common/base/log.h"
+#include "train/rollback.h"
 #include "train/run/signals.h"
 #include "train/saves.h"
 #include "train/step.h"
+#include "train/trained.h"
 #include "train/validate.h"
 
 #include <inttypes.h>
@@ -171,14 +173,17 @@ static void report_step(rf_trainer *t, const rf_step_result *r, pace *p, double 
         .seconds = seconds,
         .elapsed = elapsed(t),
         .eta = p->mean * (double)(s->set.steps - t->progress.step),
-        .skipped = r->skipped,
+        .skipped = r->verdict != RF_STEP_TAKE,
+        .spike = r->verdict == RF_STEP_SPIKE,
     };
     memcpy(line.part_loss, r->part_loss, sizeof line.part_loss);
     rf_metrics_step(s->run.metrics, &line, s->set.log_every);
-    if (r->skipped && rf_dist_rank(s->dist) == 0) { /* all ranks skip: one says it */
-        rf_log_warn("step %" PRId64 ": loss or gradient is not finite: skipped (%" PRId64
-                    " in a row, %" PRId64 " in all)",
-                    t->progress.step, t->skipped_now, t->progress.skipped);
+    if (r->verdict != RF_STEP_TAKE && rf_dist_rank(s->dist) == 0) { /* all skip: one says it */
+        const bool spike = r->verdict == RF_STEP_SPIKE;
+        rf_log_warn("step %" PRId64 ": loss or gradient %s: skipped (%" PRId64 " in a row, %" PRId64
+                    " in all)",
+                    t->progress.step, spike ? "stands out (train.spike_zscore)" : "is not finite",
+                    s->spikes.in_a_row, spike ? s->spikes.n_skipped : t->progress.skipped);
     }
 }
 
@@ -216,14 +221,17 @@ static int do_step(rf_trainer *t, pace *p, rf_error *err)
     p->n++;
     report_step(t, &result, p, rf_log_seconds() - begin);
     RF_TRY(report_ranks(t, p, err));
-    if (t->skipped_now >= t->setup->set.skip_limit) {
+    RF_TRY(rf_trained_write(t, &result, err));
+    RF_TRY(rf_rollback_if_due(t, err));
+    if (t->setup->spikes.in_a_row >= t->setup->set.skip_limit) {
         return rf_error_set(
             err, RF_ERR_DIVERGED,
-            "step %" PRId64 ": loss or gradient were not finite %" PRId64
+            "step %" PRId64 ": loss or gradient were not finite or stood out %" PRId64
             " times in a row: go back to a checkpoint with a lower rate (--resume %s/step-... "
             "--change optim.lr=... log.dir=...), or begin a new run from one: "
             "model.init=%s/step-... log.dir=...",
-            t->progress.step, t->skipped_now, t->setup->run.folder, t->setup->run.folder);
+            t->progress.step, t->setup->spikes.in_a_row, t->setup->run.folder,
+            t->setup->run.folder);
     }
     return RF_OK;
 }
@@ -263,9 +271,12 @@ static int train(rf_trainer *t, pace *p, bool *stop, rf_error *err)
     }
     RF_TRY(catch_up(t, stop, err));
     while (!*stop && t->progress.step < t->setup->set.steps) {
+        const int64_t before = t->progress.step;
         RF_TRY(do_step(t, p, err));
         RF_TRY(look_around(t, stop, err));
-        RF_TRY(after_step(t, true, true, stop, err));
+        const bool is_new =
+            t->progress.step > before; /* or it went back to one that is done with */
+        RF_TRY(after_step(t, is_new, is_new, stop, err));
     }
     return RF_OK;
 }
@@ -308,8 +319,10 @@ int rf_loop_run(rf_trainer *t, rf_error *err)
                           t->progress.step);
     }
     rf_metrics_event(s->run.metrics, "end", t->progress.step,
-                     json_pack("{s:i,s:I,s:f}", "status", rf_error_exit_status(rc), "skipped",
-                               (json_int_t)t->progress.skipped, "peak_mib", peak_mib()));
+                     json_pack("{s:i,s:I,s:I,s:I,s:f}", "status", rf_error_exit_status(rc),
+                               "skipped", (json_int_t)t->progress.skipped, "spikes",
+                               (json_int_t)s->spikes.n_skipped, "rollbacks",
+                               (json_int_t)s->spikes.n_rollbacks, "peak_mib", peak_mib()));
     rf_metrics_sync(s->run.metrics);
     return rc;
 }

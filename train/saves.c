@@ -2,6 +2,7 @@
 
 #include "common/base/log.h"
 #include "train/plan.h"
+#include "train/rollback.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -30,10 +31,12 @@ static int begin(rf_trainer *t, bool *copy, rf_error *err)
                                .has_optimizer = true,
                                .run_config = rf_config_text(s->config, false),
                                .corpora = rf_sources_json(&s->sources),
+                               .state = rf_spikes_text(&s->spikes),
                                /* the corpus's own; saving reads it only */
                                .tokenizer = (rf_tokenizer *)s->sources.tokenizer};
     snprintf(info.isa, sizeof info.isa, "%s", s->backend->isa);
     snprintf(info.written_by, sizeof info.written_by, "refusion-train %s", RF_VERSION);
+    s->run.keep.step = s->set.spikes.rollback > 0 ? rf_rollback_step(t) : 0;
     int rc = rf_gather_settle(&t->gather, err);
     rc = rc != RF_OK || t->save.is_last ? rc : choose_copy(s, copy, err);
     if (rc == RF_OK) {
@@ -42,6 +45,7 @@ static int begin(rf_trainer *t, bool *copy, rf_error *err)
     }
     free(info.run_config);
     free(info.corpora);
+    free(info.state);
     return rc;
 }
 

@@ -34,6 +34,7 @@ static int default_decoder(rf_config *config, const rf_objective *objective, rf_
 static int open_settings(rf_setup *s, rf_error *err)
 {
     RF_TRY(rf_train_settings_from_config(&s->set, s->config, err));
+    rf_spikes_new(&s->spikes, &s->set.spikes);
     RF_TRY(rf_backend_choose(&s->backend, s->set.backend, err));
     RF_TRY(rf_sources_open(&s->sources, s->config, s->set.seed, err));
     const rf_specials *special = rf_tokenizer_specials(s->sources.tokenizer);
@@ -43,6 +44,7 @@ static int open_settings(rf_setup *s, rf_error *err)
     s->run.keep = s->set.checkpoint_keep;
     s->run.keeps_best = s->set.checkpoint_best;
     s->run.tensorboard = s->set.tensorboard;
+    s->run.trained = s->set.log_samples;
     return default_decoder(s->config, &s->objective, err);
 }
 
@@ -177,6 +179,7 @@ static int open_progress(rf_setup *s, rf_error *err)
     int rc = check_resumed(s, &info, err);
     if (rc == RF_OK) {
         s->progress = info.progress;
+        rc = rf_spikes_parse(&s->spikes, info.state, err);
     }
     rf_checkpoint_info_free(&info);
     return rc;
@@ -309,6 +312,7 @@ int rf_setup_open(rf_setup *s, rf_dist *dist, rf_config *config, rf_resume resum
 void rf_setup_close(rf_setup *s)
 {
     rf_run_close(&s->run);
+    rf_spikes_free(&s->spikes);
     rf_reduce_free(&s->reduce);
     rf_shards_free(&s->shards);
     rf_samples_free(&s->samples);
@@ -325,21 +329,25 @@ rf_loader_settings rf_setup_loader(const rf_setup *s)
                                 .round = s->reduce.round};
 }
 
-static rf_position begin_of(const rf_setup *s)
+static rf_position stands_at(const rf_progress *progress)
 {
-    return (rf_position){s->progress.epoch, s->progress.window, s->progress.row};
+    return (rf_position){progress->epoch, progress->window, progress->row};
 }
 
-int rf_setup_new_loader(rf_loader **out, const rf_setup *s, rf_error *err)
+int rf_setup_new_loader(rf_loader **out, const rf_setup *s, const rf_progress *progress,
+                        rf_error *err)
 {
     rf_loader_settings settings = rf_setup_loader(s);
+    settings.left_out = s->spikes.left_out;
+    settings.n_left_out = s->spikes.n_left_out;
+    settings.lists = s->set.log_samples;
     return rf_loader_new(out, s->sources.train, s->sources.settings.n_train, &s->objective,
-                         &settings, begin_of(s), err);
+                         &settings, stands_at(progress), err);
 }
 
 int rf_setup_plan_loader(size_t *bytes, const rf_setup *s, rf_error *err)
 {
     rf_loader_settings settings = rf_setup_loader(s);
     return rf_loader_plan(bytes, s->sources.train, s->sources.settings.n_train, &s->objective,
-                          &settings, begin_of(s), err);
+                          &settings, stands_at(&s->progress), err);
 }

@@ -41,6 +41,7 @@ typedef struct rf_setup {
     /* Where it begins. */
     rf_run run;
     rf_progress progress;
+    rf_spikes spikes; /* moves on with the training */
 } rf_setup;
 
 /* collective. Reads everything, checks that it fits together and is the same on all ranks, and finds the checkpoint to go on
@@ -55,8 +56,10 @@ void rf_setup_close(rf_setup *setup); /* local */
 
 /* local. How this rank's training rows are loaded. */
 rf_loader_settings rf_setup_loader(const rf_setup *setup);
-/* local. The loader of training rows, from where the run begins. Caller frees. */
-RF_MUST_CHECK int rf_setup_new_loader(rf_loader **out, const rf_setup *setup, rf_error *err);
+/* local. The loader of training rows, from where `progress` stands, without those that the spikes leave
+ * out. Caller frees. */
+RF_MUST_CHECK int rf_setup_new_loader(rf_loader **out, const rf_setup *setup,
+                                      const rf_progress *progress, rf_error *err);
 /* local. The bytes that it takes, without making it. */
 RF_MUST_CHECK int rf_setup_plan_loader(size_t *bytes, const rf_setup *setup, rf_error *err);
 

@@ -1,7 +1,5 @@
 #include "train/step.h"
 
-#include <math.h>
-
 static void set_losses(rf_step_result *out, const double *sum)
 {
     out->loss = 0.0;
@@ -28,13 +26,11 @@ static int update(rf_trainer *t, rf_step_result *out, const void *gradient, rf_d
     RF_TRY(rf_dump_gradient(dump, gradient, err));
     RF_TRY(rf_optimizer_norm(&out->grad_norm, &t->optimizer, t->setup->dist, t->model->ctx,
                              gradient, err));
-    out->skipped = !isfinite(out->loss) || !isfinite(out->grad_norm);
+    const rf_position begin = {t->progress.epoch, t->progress.window, t->progress.row};
+    out->verdict = rf_spikes_judge(&t->setup->spikes, out->loss, out->grad_norm, begin);
     double scale = rf_optimizer_scale(s, out->grad_norm);
-    if (out->skipped) {
-        t->progress.skipped++;
-        t->skipped_now++;
-    } else {
-        t->skipped_now = 0;
+    t->progress.skipped += out->verdict == RF_STEP_NOT_FINITE;
+    if (out->verdict == RF_STEP_TAKE) {
         t->progress.updates++;
         RF_TRY(change_weights(t, gradient, scale, out->lr, err));
     }
@@ -67,6 +63,7 @@ int rf_step_run(rf_trainer *t, rf_step_result *out, rf_dump *dump, rf_error *err
     void *gradient = NULL;
     *out = (rf_step_result){.lr = rf_schedule_lr(&s->set.schedule, t->progress.step)};
     RF_TRY(rf_dist_agree(s->dist, rf_loader_next(t->loader, &share, err), err));
+    out->share = share;
     out->counts = share->counts;
     RF_TRY(rf_leaves_sum_counts(s->dist, &out->counts, err));
     for (int64_t i = 0; i < share->n_leaves; i++) {

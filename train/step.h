@@ -11,7 +11,8 @@ typedef struct rf_step_result {
     double grad_norm, lr;
     rf_counts counts;   /* over all ranks */
     double own_seconds; /* this rank's forward and backward passes; differs between ranks */
-    bool skipped;       /* loss or gradient not finite: nothing was changed */
+    const rf_loader_share *share; /* this rank's rows, until the next step */
+    rf_verdict verdict;           /* of a step that is not taken nothing was changed */
 } rf_step_result;
 
 /* collective. Takes the next rows, and moves weights, moments and progress on by one step. The

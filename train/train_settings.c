@@ -35,7 +35,19 @@ const rf_config_key rf_train_keys[] = {
      "kernels; auto: cuda where the program has it and finds a GPU, else cpu; ref32 and ref64 are "
      "slow and define what is right"},
     {"train.skip_limit", RF_KEY_INT, "5", 1, 1e6, NULL, CHANGES,
-     "steps in a row with a non-finite loss or gradient that end the run (status 4)"},
+     "skipped steps in a row (non-finite loss or gradient, spikes) that end the run (status 4)"},
+    {"train.spike_zscore", RF_KEY_REAL, "0", 0, 1e9, NULL, ON_REQUEST,
+     "a step whose loss or gradient norm lies more than this many standard deviations above the "
+     "mean "
+     "of those before is skipped; 0: none"},
+    {"train.spike_of", RF_KEY_CHOICE, "both", 0, 0, "loss|norm|both", ON_REQUEST,
+     "what is judged: the loss, the gradient norm, or both"},
+    {"train.spike_window", RF_KEY_INT, "100", 2, 1e6, NULL, ON_REQUEST,
+     "steps that mean and deviation are of: the last ones that were not skipped"},
+    {"train.spike_rollback", RF_KEY_INT, "0", 0, 1e6, NULL, ON_REQUEST,
+     "after so many skipped steps in a row, go back to the checkpoint (checkpoint.every) before "
+     "them "
+     "and leave their rows out; 0: never"},
     {"train.max_seconds", RF_KEY_REAL, "0", 0, 1e9, NULL, CHANGES,
      "wall-clock limit: checkpoint, then exit status 3; 0: none"},
     {"train.watchdog", RF_KEY_REAL, "1800", 0, 1e9, NULL, CHANGES,
@@ -111,6 +123,8 @@ const rf_config_key rf_train_keys[] = {
 
     {"debug.dump_step", RF_KEY_STRING, "", 0, 0, NULL, CHANGES,
      "FILE.h5 for all data of the first optimizer step (train/README.md)"},
+    {"debug.log_samples", RF_KEY_BOOL, "false", 0, 0, NULL, CHANGES,
+     "which samples each step trains on which rank, in trained.jsonl of the run folder"},
     {0}};
 
 const rf_config_key rf_model_keys[] = {
@@ -258,6 +272,7 @@ static void read_logging(rf_train_settings *out, const rf_config *config)
     out->samples_every = rf_config_int(config, "log.samples_every");
     out->n_samples = rf_config_int(config, "log.n_samples");
     out->dump = rf_config_string(config, "debug.dump_step");
+    out->log_samples = rf_config_bool(config, "debug.log_samples");
 }
 
 static int check(const rf_train_settings *s, rf_error *err)
@@ -272,6 +287,14 @@ static int check(const rf_train_settings *s, rf_error *err)
                             "train.batch_rows is %" PRId64 " and train.micro_rows %" PRId64
                             ": the second must divide the first",
                             s->batch_rows, s->micro_rows);
+    }
+    if (s->spikes.rollback > 0 &&
+        (s->checkpoint_every == 0 || s->spikes.rollback > s->skip_limit)) {
+        return rf_error_set(err, RF_ERR_USAGE, "train.spike_rollback is %" PRId64 ": it needs %s",
+                            s->spikes.rollback,
+                            s->checkpoint_every == 0
+                                ? "checkpoint.every, to have where to go back to"
+                                : "a train.skip_limit of at least as much");
     }
     if (s->folder[0] == '\0') {
         return rf_error_set(err, RF_ERR_USAGE, "log.dir is empty: name the run folder");
@@ -296,6 +319,11 @@ int rf_train_settings_from_config(rf_train_settings *out, const rf_config *confi
         .threads = rf_config_int(config, "train.threads"),
         .backend = backend,
         .skip_limit = rf_config_int(config, "train.skip_limit"),
+        .spikes = {.of_loss = !rf_config_is(config, "train.spike_of", "norm"),
+                   .of_norm = !rf_config_is(config, "train.spike_of", "loss"),
+                   .zscore = rf_config_real(config, "train.spike_zscore"),
+                   .window = rf_config_int(config, "train.spike_window"),
+                   .rollback = rf_config_int(config, "train.spike_rollback")},
         .max_seconds = rf_config_real(config, "train.max_seconds"),
         .watchdog = {.seconds = rf_config_real(config, "train.watchdog"),
                      .load = rf_config_real(config, "train.watchdog_load"),

@@ -8,6 +8,7 @@
 #include "train/math/optimizer.h"
 #include "train/math/schedule.h"
 #include "train/run/watchdog.h"
+#include "train/spikes.h"
 
 /* train.*, lora.*, optim.*, checkpoint.*, log.*, debug.* */
 extern const rf_config_key rf_train_keys[];
@@ -31,6 +32,7 @@ typedef struct rf_train_settings {
     int64_t threads;     /* per rank; 0: to be chosen */
     const char *backend; /* as rf_backend_choose takes it */
     int64_t skip_limit;
+    rf_spike_settings spikes;
     double max_seconds; /* 0: none */
     rf_watchdog_limits watchdog;
 
@@ -49,6 +51,7 @@ typedef struct rf_train_settings {
     bool tensorboard;
     int64_t log_every, valid_every, valid_rows, samples_every, n_samples;
     const char *dump; /* "": none */
+    bool log_samples; /* debug.log_samples */
 } rf_train_settings;
 
 /* Reads and checks what concerns several keys at once. Strings belong to the configuration. Errors:

@@ -152,7 +152,7 @@ int rf_trainer_start(rf_trainer *t, rf_setup *setup, rf_error *err)
     rf_watchdog_enter(t->watchdog, "load", t->progress.step);
     RF_TRY(rf_dist_agree(dist, allocate(t, err), err));
     RF_TRY(rf_dist_agree(dist, load_weights(t, err), err));
-    RF_TRY(rf_dist_agree(dist, rf_setup_new_loader(&t->loader, setup, err), err));
+    RF_TRY(rf_dist_agree(dist, rf_setup_new_loader(&t->loader, setup, &t->progress, err), err));
     RF_TRY(rf_run_begin(&setup->run, setup->config, &t->progress, err));
     if (rf_dist_rank(dist) == 0) {
         say_what_begins(t);

@@ -27,8 +27,7 @@ typedef struct rf_trainer {
 
     /* Where it stands. */
     rf_progress progress;
-    int64_t skipped_now; /* steps skipped in a row */
-    rf_save_of save;     /* the last one begun */
+    rf_save_of save; /* the last one begun */
 } rf_trainer;
 
 /* collective. Allocates, loads or initialises the weights, prepares the run folder, starts the

@@ -3,7 +3,7 @@
  * /params/<name>, /adam/m/<name>, /adam/v/<name> (f32, f64 where the masters are, or
  * bf16 after an import; full logical shapes, contiguous; attributes `bytes` and `crc32`; in a
  * quantized file matrices are int8, with f32 [out, blocks] in /scales/<name>: quantize.h), the
- * texts /tokenizer, /run_config, /corpora (u8), attributes for all else of rf_checkpoint_info, a
+ * texts /tokenizer, /run_config, /corpora and, where there is any, /state (u8), attributes for all else of rf_checkpoint_info, a
  * CRC over the list of tensors and one over the attributes, `complete`. The same bytes whatever the
  * number of ranks; loads on any number. Never updated in place: layout by rank 0 -> every rank
  * writes its intervals (pwrite) -> fsync -> all ranks agree -> complete, close, fsync -> rename ->
@@ -45,6 +45,7 @@ typedef struct rf_checkpoint_info {
     rf_adapt_base base;       /* of an adapter file */
     char *run_config;         /* resolved YAML of the run, "" if none. Owned */
     char *corpora;       /* JSON: paths, hashes and weights of the corpora, "[]" if none. Owned */
+    char *state;         /* JSON: what else a run goes on with; NULL: nothing. Owned */
     char isa[32];        /* of the run that wrote it */
     char written_by[64]; /* "refusion-train 0.1.0" */
     rf_tokenizer *tokenizer; /* Owned */

@@ -24,12 +24,12 @@ static int create_text(rf_hdf5 *file, int64_t *crc, const char *name, const char
 static int create_texts(rf_checkpoint_values *values, rf_hdf5 *file, const rf_checkpoint_info *info,
                         rf_error *err)
 {
-    const char *text[RF_N_TEXTS] = {"", info->run_config, info->corpora};
+    const char *text[RF_N_TEXTS] = {"", info->run_config, info->corpora, info->state};
     size_t bytes[RF_N_TEXTS] = {0};
     if (info->tokenizer != NULL) {
         text[RF_TEXT_TOKENIZER] = rf_tokenizer_text(info->tokenizer, &bytes[RF_TEXT_TOKENIZER]);
     }
-    for (int i = 0; i < RF_N_TEXTS; i++) {
+    for (int i = 0; i < rf_checkpoint_n_texts(values->version); i++) {
         if (i != RF_TEXT_TOKENIZER) {
             bytes[i] = text[i] != NULL ? strlen(text[i]) : 0;
         }
@@ -76,6 +76,7 @@ static int make_values(rf_checkpoint_values *out, const rf_model_config *config,
         free(json);
         return rf_error_set(err, RF_ERR, "no memory for the model's configuration");
     }
+    out->version = info->state != NULL && info->state[0] != '\0' ? RF_CHECKPOINT_VERSION : 1;
     snprintf(out->model_config, sizeof out->model_config, "%s", json);
     free(json);
     out->progress = info->progress;
@@ -102,7 +103,7 @@ static int create_groups(rf_hdf5 *file, bool has_optimizer, bool quantized, rf_e
 static int create_attributes(rf_hdf5 *file, const rf_checkpoint_values *values, rf_error *err)
 {
     RF_TRY(rf_hdf5_set_text(file, "/", "format", RF_CHECKPOINT_FORMAT, err));
-    RF_TRY(set_number(file, "/", "version", RF_CHECKPOINT_VERSION, err));
+    RF_TRY(set_number(file, "/", "version", values->version, err));
     RF_TRY(rf_checkpoint_values_create(file, values, err));
     RF_TRY(set_number(file, "/", "attributes_crc32", 0, err));
     return set_number(file, "/", "complete", 0, err);

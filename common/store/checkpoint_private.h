@@ -20,20 +20,24 @@
 #define RF_CHECKPOINT_REMEDY "use another checkpoint"
 
 enum {
-    RF_CHECKPOINT_VERSION = 1,
+    RF_CHECKPOINT_VERSION = 2,     /* with /state; files without are of version 1 */
     RF_CHECKPOINT_CHUNK = 4 << 20, /* bytes on their way between memory and file */
     RF_CHECKPOINT_ALIGN = 4096     /* of tensors of at least this size: can be mapped */
 };
 
 /* --- Texts: datasets of bytes, without a limit of length -------------------------------------- */
 
-enum { RF_TEXT_TOKENIZER, RF_TEXT_RUN_CONFIG, RF_TEXT_CORPORA, RF_N_TEXTS };
+enum { RF_TEXT_TOKENIZER, RF_TEXT_RUN_CONFIG, RF_TEXT_CORPORA, RF_TEXT_STATE, RF_N_TEXTS };
+
+/* Texts that a file of a version has. */
+int rf_checkpoint_n_texts(int64_t version);
 
 extern const char *const rf_checkpoint_text_names[RF_N_TEXTS];
 
 /* --- Attributes of the root ------------------------------------------------------------------- */
 
 typedef struct rf_checkpoint_values {
+    int64_t version;          /* an attribute of its own; says which of these there are */
     char model_config[32768]; /* config.json; with what was trained, where that is not all */
     rf_progress progress;
     int64_t has_optimizer;

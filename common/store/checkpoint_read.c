@@ -409,6 +409,7 @@ int rf_checkpoint_info_read(rf_checkpoint_info *out, const char *path, rf_error 
     memcpy(out->written_by, values->written_by, sizeof out->written_by);
     out->run_config = take_text(&structure, RF_TEXT_RUN_CONFIG);
     out->corpora = take_text(&structure, RF_TEXT_CORPORA);
+    out->state = take_text(&structure, RF_TEXT_STATE);
 out:
     rf_checkpoint_structure_free(&structure);
     return rc;
@@ -418,6 +419,7 @@ void rf_checkpoint_info_free(rf_checkpoint_info *info)
 {
     free(info->run_config);
     free(info->corpora);
+    free(info->state);
     rf_tokenizer_free(info->tokenizer);
     memset(info, 0, sizeof *info);
 }

@@ -99,7 +99,7 @@ static int get_number(int64_t *value, rf_hdf5 *file, const char *object, const c
 static int read_values(rf_checkpoint_values *values, rf_hdf5 *file, rf_error *err)
 {
     char format[64];
-    int64_t version = 0, complete = 0, crc = 0;
+    int64_t complete = 0, crc = 0;
     const bool is_there =
         rf_hdf5_get_text(format, sizeof format, file, "/", "format", NULL) == RF_OK;
     if (!is_there && rf_hdf5_exists(file, rf_checkpoint_text_names[RF_TEXT_RUN_CONFIG])) {
@@ -111,12 +111,12 @@ static int read_values(rf_checkpoint_values *values, rf_hdf5 *file, rf_error *er
             file->name,
             "is an HDF5 file, but not a checkpoint of this program: " RF_CHECKPOINT_REMEDY, err);
     }
-    RF_TRY(get_number(&version, file, "/", "version", err));
-    if (version != RF_CHECKPOINT_VERSION) {
+    RF_TRY(get_number(&values->version, file, "/", "version", err));
+    if (values->version < 1 || values->version > RF_CHECKPOINT_VERSION) {
         return rf_error_set(err, RF_ERR,
-                            "%s: has format version %" PRId64 " and this program reads version "
-                            "%d: use the program that wrote it",
-                            file->name, version, RF_CHECKPOINT_VERSION);
+                            "%s: has format version %" PRId64 " and this program reads versions "
+                            "1 to %d: use the program that wrote it",
+                            file->name, values->version, RF_CHECKPOINT_VERSION);
     }
     RF_TRY(get_number(&complete, file, "/", "complete", err));
     if (complete != 1) {
@@ -347,7 +347,7 @@ int rf_checkpoint_structure_read(rf_checkpoint_structure *out, const char *path,
         return rf_hdf5_fail(&file, err, "damaged (" RF_CHECKPOINT_REMEDY ")");
     }
     RF_TRY_OUT(read_values(&out->values, &file, err));
-    for (int i = 0; i < RF_N_TEXTS; i++) {
+    for (int i = 0; i < rf_checkpoint_n_texts(out->values.version); i++) {
         RF_TRY_OUT(read_text(&out->text[i], &out->text_bytes[i], &file, rf_checkpoint_text_names[i],
                              out->values.text_crc32[i], file_bytes, err));
     }

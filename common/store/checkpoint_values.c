@@ -13,7 +13,13 @@ const char *const rf_checkpoint_text_names[RF_N_TEXTS] = {
     [RF_TEXT_TOKENIZER] = "/tokenizer",
     [RF_TEXT_RUN_CONFIG] = "/run_config",
     [RF_TEXT_CORPORA] = "/corpora",
+    [RF_TEXT_STATE] = "/state",
 };
+
+int rf_checkpoint_n_texts(int64_t version)
+{
+    return version >= 2 ? RF_N_TEXTS : RF_TEXT_STATE;
+}
 
 const char *const rf_checkpoint_group_names[RF_N_GROUPS] = {
     [RF_GROUP_PARAMS] = "/params",
@@ -69,13 +75,18 @@ static const attribute attributes[] = {
     FIELD("run_config_crc32", I64, text_crc32[RF_TEXT_RUN_CONFIG]),
     FIELD("corpora_crc32", I64, text_crc32[RF_TEXT_CORPORA]),
     FIELD("tensors_crc32", I64, tensors_crc32),
+    FIELD("state_crc32", I64, text_crc32[RF_TEXT_STATE]), /* from version 2 on */
 };
 
-enum { N_ATTRIBUTES = sizeof attributes / sizeof attributes[0] };
+static int n_attributes(const rf_checkpoint_values *values)
+{
+    enum { N = sizeof attributes / sizeof attributes[0] };
+    return values->version >= 2 ? N : N - 1;
+}
 
 int rf_checkpoint_values_create(rf_hdf5 *file, const rf_checkpoint_values *values, rf_error *err)
 {
-    for (int i = 0; i < N_ATTRIBUTES; i++) {
+    for (int i = 0; i < n_attributes(values); i++) {
         const attribute *a = &attributes[i];
         const char *at = (const char *)values + a->offset;
         RF_TRY(a->kind == TEXT
@@ -87,7 +98,7 @@ int rf_checkpoint_values_create(rf_hdf5 *file, const rf_checkpoint_values *value
 
 int rf_checkpoint_values_read(rf_checkpoint_values *out, rf_hdf5 *file, rf_error *err)
 {
-    for (int i = 0; i < N_ATTRIBUTES; i++) {
+    for (int i = 0; i < n_attributes(out); i++) {
         const attribute *a = &attributes[i];
         char *at = (char *)out + a->offset;
         RF_TRY(a->kind == TEXT
@@ -113,7 +124,7 @@ static uint32_t add_text(uint32_t crc, const char *text)
 uint32_t rf_checkpoint_values_crc(const rf_checkpoint_values *values)
 {
     uint32_t crc = 0;
-    for (int i = 0; i < N_ATTRIBUTES; i++) {
+    for (int i = 0; i < n_attributes(values); i++) {
         const attribute *a = &attributes[i];
         const char *at = (const char *)values + a->offset;
         crc = add_text(crc, a->name);

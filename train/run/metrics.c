@@ -19,6 +19,7 @@ _Static_assert(RF_MAX_PARTS + 4 <= RF_TENSORBOARD_VALUES, "the curves of a step 
 
 struct rf_metrics {
     FILE *metrics, *samples;
+    FILE *trained;         /* NULL: none */
     rf_tensorboard *board; /* NULL: none */
     bool has_warned;
     char last_events[LAST_EVENTS_BYTES]; /* " valid checkpoint ": those of the step opened at */
@@ -114,6 +115,11 @@ int rf_metrics_open_tensorboard(rf_metrics *m, const char *folder, int64_t step,
     return rf_tensorboard_open(&m->board, folder, step, err);
 }
 
+int rf_metrics_open_trained(rf_metrics *m, const char *folder, int64_t step, rf_error *err)
+{
+    return open_file(&m->trained, m, folder, "trained.jsonl", step, err);
+}
+
 void rf_metrics_close(rf_metrics *m)
 {
     if (m == NULL) {
@@ -124,6 +130,9 @@ void rf_metrics_close(rf_metrics *m)
     }
     if (m->samples != NULL) {
         fclose(m->samples);
+    }
+    if (m->trained != NULL) {
+        fclose(m->trained);
     }
     rf_tensorboard_close(m->board);
     free(m);
@@ -220,7 +229,8 @@ void rf_metrics_step(rf_metrics *m, const rf_step_metrics *x, int64_t every)
     put_int(file, "n_samples", x->counts.n_samples);
     put_int(file, "tokens", x->counts.n_places);
     put_real(file, "fill", x->fill);
-    fprintf(file, ",\"skipped\":%s", x->skipped ? "true" : "false");
+    fprintf(file, ",\"skipped\":%s,\"spike\":%s", x->skipped ? "true" : "false",
+            x->spike ? "true" : "false");
     put_curve(m, "tokens_per_second", x->tokens_per_second);
     put_real(file, "seconds", x->seconds);
     put_real(file, "elapsed", x->elapsed);
@@ -303,6 +313,15 @@ void rf_metrics_sample(rf_metrics *m, json_t *fields)
         return;
     }
     write_json(m, m->samples, fields);
+}
+
+void rf_metrics_trained(rf_metrics *m, json_t *fields)
+{
+    if (m == NULL || m->trained == NULL) {
+        json_decref(fields);
+        return;
+    }
+    write_json(m, m->trained, fields);
 }
 
 void rf_metrics_sync(rf_metrics *m)

@@ -22,10 +22,10 @@ typedef struct rf_step_metrics {
     double loss, part_loss[RF_MAX_PARTS], grad_norm, lr;
     rf_counts counts; /* of this step, over all ranks */
     double tokens_per_second, fill;
-    double seconds; /* of this step */
-    double elapsed; /* of training so far, before a resume included */
-    double eta;     /* seconds; of the steps left */
-    bool skipped;
+    double seconds;      /* of this step */
+    double elapsed;      /* of training so far, before a resume included */
+    double eta;          /* seconds; of the steps left */
+    bool skipped, spike; /* the update; for standing out */
 } rf_step_metrics;
 
 /* Opens <folder>/metrics.jsonl to continue it behind `step`: lines of later steps and a torn last
@@ -37,6 +37,9 @@ RF_MUST_CHECK int rf_metrics_open(rf_metrics **out, const char *folder, int64_t 
  * on, as train/run/tensorboard.h says. Once, behind rf_metrics_open, with its arguments. */
 RF_MUST_CHECK int rf_metrics_open_tensorboard(rf_metrics *metrics, const char *folder, int64_t step,
                                               rf_error *err);
+/* Also keeps trained.jsonl from now on, likewise. */
+RF_MUST_CHECK int rf_metrics_open_trained(rf_metrics *metrics, const char *folder, int64_t step,
+                                          rf_error *err);
 void rf_metrics_close(rf_metrics *metrics); /* NULL is fine */
 
 /* A line for the step; text every `every` steps (on a terminal a live line each step). */
@@ -51,6 +54,8 @@ void rf_metrics_parts(char *out, size_t bytes, const rf_objective_kind *objectiv
 void rf_metrics_event(rf_metrics *metrics, const char *event, int64_t step, json_t *fields);
 /* A line of samples.jsonl, likewise. */
 void rf_metrics_sample(rf_metrics *metrics, json_t *fields);
+/* A line of trained.jsonl, where it is open, likewise. */
+void rf_metrics_trained(rf_metrics *metrics, json_t *fields);
 /* A JSON real, or null where x is not finite. New reference. */
 json_t *rf_metrics_real(double x);
 /* Did the file hold an event of this kind and step when it was opened? */

@@ -27,31 +27,44 @@ static int64_t step_of(const char *name)
     return matches && name[end] == '\0' ? step : -1;
 }
 
-/* Renames the checkpoints of steps after `step` where asked to. */
-static int64_t look_at_newer(const char *folder, int64_t step, bool rename_them)
+/* How many checkpoints there are of steps after `step`; does `what` with each, where it is not NULL. */
+static int64_t look_at_newer(const char *folder, int64_t step, void (*what)(const char *path))
 {
     int64_t n = 0;
     DIR *entries = opendir(folder);
     const struct dirent *entry;
     while (entries != NULL && (entry = readdir(entries)) != NULL) {
+        char path[RF_PATH_BYTES + 300];
         if (step_of(entry->d_name) <= step) {
             continue;
         }
         n++;
-        if (rename_them) {
-            char from[RF_PATH_BYTES + 300], to[RF_PATH_BYTES + 320];
-            snprintf(from, sizeof from, "%s/%s", folder, entry->d_name);
-            snprintf(to, sizeof to, "%s.damaged", from);
-            rf_log_warn("%s: renamed to %s.damaged", from, entry->d_name);
-            if (rename(from, to) != 0) {
-                rf_log_warn("%s: cannot be renamed: %s", from, strerror(errno));
-            }
+        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        if (what != NULL) {
+            what(path);
         }
     }
     if (entries != NULL) {
         closedir(entries);
     }
     return n;
+}
+
+static void call_damaged(const char *path)
+{
+    char to[RF_PATH_BYTES + 320];
+    snprintf(to, sizeof to, "%s.damaged", path);
+    rf_log_warn("%s: renamed to %s.damaged", path, rf_file_name(path));
+    if (rename(path, to) != 0) {
+        rf_log_warn("%s: cannot be renamed: %s", path, strerror(errno));
+    }
+}
+
+static void take_away(const char *path)
+{
+    if (unlink(path) != 0 && errno != ENOENT) {
+        rf_log_warn("%s: cannot be removed: %s", path, strerror(errno));
+    }
 }
 
 /* Does path name a file in this very folder? */
@@ -114,7 +127,7 @@ static int find_given(rf_run *run, const char *path, rf_error *err)
     int64_t step = info.progress.step;
     rf_checkpoint_info_free(&info);
     bool here = is_inside(run->resume, run->folder);
-    if (!(any && here) && look_at_newer(run->folder, here ? step : -1, false) > 0) {
+    if (!(any && here) && look_at_newer(run->folder, here ? step : -1, NULL) > 0) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--resume %s: the run folder %s holds other checkpoints that the run "
                             "would overwrite: name another log.dir, or move them away",
@@ -132,7 +145,7 @@ static int find_alone(rf_run *run, rf_resume resume, const char *path, rf_error 
     if (resume == RF_RESUME_PATH) {
         return find_given(run, path, err);
     }
-    if (look_at_newer(run->folder, -1, false) > 0) {
+    if (look_at_newer(run->folder, -1, NULL) > 0) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "%s holds checkpoints of a run: go on with --resume auto, or name "
                             "another log.dir",
@@ -223,20 +236,25 @@ static int lock_folder(rf_run *run, rf_error *err)
                                         run->folder);
 }
 
+static int open_metrics(rf_run *run, int64_t step, rf_error *err)
+{
+    RF_TRY(rf_metrics_open(&run->metrics, run->folder, step, err));
+    RF_TRY(run->trained ? rf_metrics_open_trained(run->metrics, run->folder, step, err) : RF_OK);
+    return run->tensorboard ? rf_metrics_open_tensorboard(run->metrics, run->folder, step, err)
+                            : RF_OK;
+}
+
 static int begin_alone(rf_run *run, const rf_config *config, const rf_progress *progress, bool here,
                        rf_error *err)
 {
     RF_TRY(rf_file_make_folder(run->folder, err));
     RF_TRY(lock_folder(run, err));
     if (here) {
-        look_at_newer(run->folder, progress->step, true);
+        look_at_newer(run->folder, progress->step, call_damaged);
         read_best(run, progress->step);
     }
     RF_TRY(write_config(run, config, err));
-    RF_TRY(rf_metrics_open(&run->metrics, run->folder, progress->step, err));
-    if (run->tensorboard) {
-        RF_TRY(rf_metrics_open_tensorboard(run->metrics, run->folder, progress->step, err));
-    }
+    RF_TRY(open_metrics(run, progress->step, err));
     if (!here) {
         return RF_OK;
     }
@@ -288,6 +306,22 @@ int rf_run_begin(rf_run *run, const rf_config *config, const rf_progress *progre
     }
     RF_TRY(rf_dist_agree(run->dist, rc, err));
     return rf_dist_agree(run->dist, see_folder(run, err), err);
+}
+
+static int go_back_alone(rf_run *run, int64_t step, rf_error *err)
+{
+    look_at_newer(run->folder, step, take_away);
+    read_best(run, step);
+    rf_metrics_close(run->metrics);
+    run->metrics = NULL;
+    return open_metrics(run, step, err);
+}
+
+int rf_run_go_back(rf_run *run, int64_t step, rf_error *err)
+{
+    int rc = rf_dist_rank(run->dist) == 0 ? go_back_alone(run, step, err) : RF_OK;
+    run->saved_step = -1;
+    return rf_dist_agree(run->dist, rc, err);
 }
 
 void rf_run_close(rf_run *run)

@@ -20,6 +20,7 @@ typedef struct rf_run {
     rf_checkpoint_keep keep;    /* checkpoint.keep, keep_every; `best` is the one below */
     bool keeps_best;            /* checkpoint.best */
     bool tensorboard;           /* log.tensorboard */
+    bool trained;               /* debug.log_samples */
     char resume[RF_PATH_BYTES]; /* the checkpoint it goes on from, "" : none */
     char best[64];              /* name of the best checkpoint in the folder, "" : none */
     int64_t saved_step;         /* of the newest checkpoint; -1: none */
@@ -61,6 +62,9 @@ RF_MUST_CHECK int rf_run_save_end(rf_run *run, rf_error *err);
  * nothing behind. Fine without a save. */
 void rf_run_save_abandon(rf_run *run);
 
+/* collective. The run has gone back to `step`: takes away what the folder has of later ones, in
+ * metrics.jsonl too. The checkpoint of this step may be saved again. */
+RF_MUST_CHECK int rf_run_go_back(rf_run *run, int64_t step, rf_error *err);
 void rf_run_close(rf_run *run); /* local; a save under way is abandoned */
 
 #endif
