@@ -113,7 +113,7 @@ Q   := $(if $(V),,@)
 say  = $(if $(V),,@echo "  $(1)	$@")
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo compare compare-quick test tests bench fuzz fuzzers fuzz_objects objects lint format floors headers man install uninstall clean help
+.PHONY: all deps demo compare compare-quick test test-faults soak tests bench fuzz fuzzers fuzz_objects objects lint format floors headers man install uninstall clean help
 .SECONDARY:
 
 all: $(PROGRAMS)  ## the programs, into build/release/
@@ -211,6 +211,13 @@ tests: $(TEST_BINS)
 
 test: $(PROGRAMS) $(TEST_BINS) | $(DEPS_FIRST)  ## every test; V=1 shows each
 	BUILD_DIR=$(OUT) sh tests/run.sh $(TEST_BINS)
+
+# Two hosts, kills at random: minutes. What needs root is skipped by name where there is none.
+test-faults: $(PROGRAMS)  ## two hosts, a cut cable, 20 kills at random (under 20 minutes)
+	@sh tests/faults/hosts.sh $(OUT) || [ $$? = 77 ]
+	@KILLS=20 SEED=2 sh tests/faults/soak.sh $(OUT)
+soak: $(PROGRAMS)  ## KILLS=200 kills at random: the end of the run is that of an undisturbed one
+	@sh tests/faults/soak.sh $(OUT)
 
 deps:  ## installs what is missing (Debian, Ubuntu), or lists what is needed
 	@sh .ci/deps

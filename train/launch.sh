@@ -17,15 +17,18 @@
 #
 # Environment: MPIRUN (mpirun), MPIRUN_FLAGS (further flags: hosts, binding), PROGRAM
 # (build/release/refusion-train; of an installed refusion-launch, the refusion-train beside it),
-# RESTART_SECONDS (5: between two attempts).
+# RESTART_SECONDS (5: between two attempts), MPIRUN_SECONDS (30: for which mpirun may live on when a rank
+# has ended in error).
 
 # What mpirun starts: the program of one rank, and a line if a signal ends it.
 run_rank() {
+    mpirun_here=$PPID
     "$@" &
     child=$!
     trap 'signalled=1; kill -USR1 "$child"' USR1
     trap 'signalled=1; kill -TERM "$child"' TERM
     wait_for_child
+    [ "$status" = 0 ] || end_mpirun
     case $status in
     132 | 134 | 135 | 136 | 137 | 139) # ILL, ABRT, BUS, FPE, KILL, SEGV
         why=
@@ -36,6 +39,11 @@ run_rank() {
         ;;
     esac
     exit "$status"
+}
+
+# mpirun, or its daemon here, would wait for ever for a host that is cut off.
+end_mpirun() {
+    sh -c 'sleep "$1"; kill -KILL "$2"' end "${MPIRUN_SECONDS:-30}" "$mpirun_here" </dev/null >/dev/null 2>&1 &
 }
 
 # Its status; `wait` returns early, with another one, when a signal comes.

@@ -1,4 +1,5 @@
 /* refusion-train: data-parallel training. Usage: --help. */
+#include "common/base/failpoint.h"
 #include "common/base/log.h"
 #include "common/base/manual/manual.h"
 #include "train/loop.h"
@@ -237,6 +238,9 @@ int main(int argc, char **argv)
         rc = print(config, &o, argc, argv, &err);
         rf_log_error(&err);
         goto out;
+    }
+    if (rc == RF_OK) {
+        rc = rf_failpoint_visit("begin", &err);
     }
     /* All ranks have the same command line: they fail alike, and rank 0 speaks for them. */
     int opened = rf_dist_open(&dist, &argc, &argv, &open_error);

@@ -422,7 +422,9 @@ int rf_checkpoint_write(const char *path, const rf_model_config *config, rf_type
     writer *w = rf_alloc(1, sizeof *w);
     *w = (writer){
         .path = rf_alloc_string(path), .size = 1, .type = type, .source = source, .user = user};
-    int rc = explain(w, begin(w, config, &table, info, false, err), err);
+    rf_checkpoint_info own = *info;
+    own.state = NULL; /* nobody can go on with it */
+    int rc = explain(w, begin(w, config, &table, &own, false, err), err);
     if (rc == RF_OK) {
         rf_checkpoint_writer_write(w);
         rc = rf_checkpoint_writer_finish(w, err);

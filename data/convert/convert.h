@@ -55,6 +55,11 @@ RF_MUST_CHECK int rf_convert_export(const char *path, const char *folder,
 RF_MUST_CHECK int rf_convert_merge(const char *base, const char *adapter, const char *path,
                                    const rf_convert_options *options, rf_error *err);
 
+/* local. Writes the checkpoint `path`, atomically: the weights of `source` (or its adapters), with
+ * tokenizer and configuration, but without moments, the state of a run and the names of its corpora.
+ * Stored as f32, f64 or bf16; as the source. Tensor by tensor. Quantized files are refused. */
+RF_MUST_CHECK int rf_convert_publish(const char *source, const char *path,
+                                     const rf_convert_options *options, rf_error *err);
 /* local. Writes the checkpoint `path`, atomically: `source` with its matrices in int8 (quantize.h),
  * the rest of the header as it is, without optimizer state. Such a file decodes, takes adapters to
  * be trained beside it and exports (its values, as f32); it cannot be trained itself. Tensor by

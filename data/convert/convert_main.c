@@ -104,7 +104,7 @@ static int import_model(command_line *l, rf_error *err)
     return rf_convert_import(l->path[0], l->path[1], &l->options, err);
 }
 
-static const rf_manual import_manual, export_manual, merge_manual, quantize_manual;
+static const rf_manual import_manual, export_manual, merge_manual, publish_manual, quantize_manual;
 
 static int run_import(int argc, char **argv, rf_error *err)
 {
@@ -132,6 +132,14 @@ static int run_merge(int argc, char **argv, rf_error *err)
     RF_TRY(rf_output_check((const char *[]){l.path[2]}, 1, (const char *[]){l.path[0], l.path[1]},
                            2, err));
     return rf_convert_merge(l.path[0], l.path[1], l.path[2], &l.options, err);
+}
+
+static int run_publish(int argc, char **argv, rf_error *err)
+{
+    command_line l = {0};
+    RF_TRY(read_line(&l, argc, argv, &publish_manual, 2, "MODEL.h5 and WEIGHTS.h5", err));
+    RF_TRY(rf_output_check((const char *[]){l.path[1]}, 1, (const char *[]){l.path[0]}, 1, err));
+    return rf_convert_publish(l.path[0], l.path[1], &l.options, err);
 }
 
 static int run_quantize(int argc, char **argv, rf_error *err)
@@ -175,6 +183,15 @@ static const rf_manual merge_manual = {
     .text = "Writes a checkpoint that needs no adapter file.\n",
     .option = merge_options,
     .run = run_merge};
+static const rf_manual publish_manual = {
+    .program = "refusion-convert",
+    .command = "publish",
+    .summary = "weights only, for others: a third of a checkpoint of training, in bf16 a sixth",
+    .synopsis = "refusion-convert publish MODEL.h5 WEIGHTS.h5 [options]\n",
+    .text = "Keeps weights (or adapters), tokenizer and configuration; leaves out what only\n"
+            "training needs, and the names of the corpora.\n",
+    .option = merge_options,
+    .run = run_publish};
 static const rf_manual quantize_manual = {
     .program = "refusion-convert",
     .command = "quantize",
@@ -184,8 +201,8 @@ static const rf_manual quantize_manual = {
     .option = quantize_options,
     .run = run_quantize};
 
-static const rf_manual *const commands[] = {&import_manual, &export_manual, &merge_manual,
-                                            &quantize_manual, NULL};
+static const rf_manual *const commands[] = {&import_manual,  &export_manual,   &merge_manual,
+                                            &publish_manual, &quantize_manual, NULL};
 static const rf_manual manual = {.program = "refusion-convert",
                                  .summary = "models of Hugging Face in and out",
                                  .synopsis = "refusion-convert COMMAND [options] PATH...\n",

@@ -158,6 +158,26 @@ Test(train_runs, the_best_is_marked_after_a_kill)
     cr_assert(tiny_shell("test $(cat run/best) = step-000000008.h5") == 0, "%s", program_output);
 }
 
+/* Weights for others: nothing of the run but its configuration, the same answers, and a base to train. */
+Test(train_runs, publishes_weights_only)
+{
+    tiny_train(0, "train.spike_zscore=3", 0);
+    cr_assert(tiny_shell("\"$CONVERT\" publish run/step-000000008.h5 w.h5 && \"$CONVERT\" publish "
+                         "run/step-000000008.h5 half.h5 --dtype bf16 "
+                         "&& h5diff -q w.h5 run/step-000000008.h5 /params && ! h5ls w.h5/adam && "
+                         "! h5ls w.h5/state && ! h5dump -d /corpora w.h5 | grep train.h5 && "
+                         "test $(($(stat -c %s w.h5) * 5)) -lt "
+                         "$(($(stat -c %s run/step-000000008.h5) * 2)) && "
+                         "test $(stat -c %s half.h5) -lt $(stat -c %s w.h5)") == 0,
+              "%s", program_output);
+    cr_assert(tiny_shell("for m in run w.h5; do \"$INFER\" --model $m --prompt 1+2= 2>/dev/null "
+                         ">$(basename $m).txt || exit 1; done; cmp run.txt w.h5.txt") == 0,
+              "%s", program_output);
+    tiny_train(0, "log.dir=tuned model.init=w.h5 train.steps=1", 0);
+    tiny_train(0, "log.dir=no --resume w.h5 train.steps=9", 1);
+    tiny_says("without the optimizer's state");
+}
+
 Test(train_runs, fine_tunes_from_a_checkpoint)
 {
     tiny_train(0, "log.dir=base", 0);

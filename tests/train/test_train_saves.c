@@ -21,7 +21,13 @@ Test(train_saves, beside_training_gives_the_same_files)
     mpi_need();
     tiny_train(2, "log.dir=waits checkpoint.every=2 checkpoint.keep=0 checkpoint.async=no", 0);
     tiny_train(2, "checkpoint.every=2 checkpoint.keep=0 checkpoint.async=yes", 0);
+    tiny_train(2,
+               "log.dir=sharded checkpoint.every=2 checkpoint.keep=0 checkpoint.async=yes "
+               "train.shard=weights",
+               0);
     tiny_same_curves("waits", "run");
+    tiny_same_curves("waits", "sharded");
+    tiny_same_checkpoints("waits/step-000000006.h5", "sharded/step-000000006.h5");
     for (int step = 2; step <= 8; step += 2) {
         char a[64], b[64];
         snprintf(a, sizeof a, "waits/step-%09d.h5", step);

@@ -157,7 +157,8 @@ static void same_runs(const char *a, const char *b)
 static void goes_on(int ranks, const char *name, const char *arguments, int status)
 {
     char command[1024];
-    snprintf(command, sizeof command, "--resume auto log.dir=%s %s", name, arguments);
+    snprintf(command, sizeof command, "--resume auto log.dir=%s %s%s", name, arguments,
+             ranks == 2 ? "train.shard=weights" : "");
     tiny_train(ranks, command, status);
     same_runs("whole", name);
 }

@@ -58,6 +58,29 @@ Test(train_stop, launcher_passes_the_status_on)
               program_output);
 }
 
+/* Before MPI has begun: the first step is made, then comes the checkpoint. */
+Test(train_stop, before_mpi_begins)
+{
+    mpi_need();
+    int status = tiny_shell("export RF_FAILPOINT=begin:usr1; $RUN -n 2 \"$TRAIN\" tiny.yaml");
+    cr_assert(status == 3, "status %d\n%s", status, program_output);
+    cr_assert(tiny_last("run", "checkpoint", "step") == 1.0);
+    tiny_train(2, "log.dir=whole", 0);
+    tiny_train(1, "--resume auto", 0);
+    tiny_same_checkpoints("whole/step-000000008.h5", "run/step-000000008.h5");
+}
+
+/* A second request, two seconds later, in a step that takes long: at once, without saving. */
+Test(train_stop, asked_twice)
+{
+    int status =
+        tiny_shell("RF_FAILPOINT=train.nan:sleep:0 \"$TRAIN\" tiny.yaml & pid=$!; sleep 0.7; "
+                   "kill -TERM $pid; sleep 2.2; kill -TERM $pid; wait $pid");
+    cr_assert(status == 143, "status %d\n%s", status, program_output);
+    tiny_says("quitting without saving");
+    cr_assert(tiny_shell("! ls run/step-*") == 0, "%s", program_output);
+}
+
 /* One request that comes twice in a moment, as launchers deliver it, is one request. */
 Test(train_stop, doubled_signal)
 {

@@ -381,6 +381,10 @@ Test(convert, program_refuses_bad_input)
     ASSERT_FAILS(2, "over an input", "import '%s' '%s/text.h5'", folder, folder);
     ASSERT_FAILS(2, "over an input", "merge '%s/small.h5' '%s/m.h5' '%s/m.h5'", folder, folder,
                  folder);
+    ASSERT_FAILS(1, "such files hold weights only", "publish '%s/small.h5' '%s/s.h5'", folder,
+                 folder);
+    ASSERT_FAILS(2, "publish takes MODEL.h5 and WEIGHTS.h5", "publish a");
+    ASSERT_FAILS(2, "over an input", "publish '%s/m.h5' '%s/./m.h5'", folder, folder);
     ASSERT_FAILS(1, "is quantized already", "quantize '%s/small.h5' '%s/s.h5'", folder, folder);
     ASSERT_FAILS(1, "not an empty folder", "export '%s/m.h5' '%s'", folder, folder);
     ASSERT_FAILS(1, "not an empty folder", "export '%s/m.h5' '%s/text.h5'", folder, folder);
