@@ -132,8 +132,9 @@ rf_line *rf_line_open(void)
     el_set(line->edit, EL_SIGNAL, 1); /* the window's size; another terminal mode while stopped */
     el_set(line->edit, EL_HIST, history, line->history);
     el_set(line->edit, EL_PROMPT, prompt_of);
-    el_set(line->edit, EL_ADDFN, "drop-line", "Does without what was typed", drop);
-    el_set(line->edit, EL_ADDFN, "suspend", "Stops the program, to be continued", suspend);
+    /* Wide, for libedit keeps these texts: of narrow ones it would keep copies that it never frees. */
+    el_wset(line->edit, EL_ADDFN, L"drop-line", L"Does without what was typed", drop);
+    el_wset(line->edit, EL_ADDFN, L"suspend", L"Stops the program, to be continued", suspend);
     el_set(line->edit, EL_SETTY, "-d", "-isig", NULL); /* while a line is edited, these are keys */
     el_source(line->edit, NULL);
     el_set(line->edit, EL_BIND, "^C", "drop-line", NULL);
