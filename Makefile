@@ -89,8 +89,8 @@ ROOMS    := common/base common/base/config common/base/manual common/kernels com
 PLAIN    := $(filter-out %_main.c common/dist/dist_mpi.c common/dist/dist_stub.c, $(wildcard $(ROOMS:%=%/*.c)))
 REF      := $(wildcard common/kernels/ref/*.c)
 CPU      := $(wildcard common/kernels/cpu/*.c)
-CUDA_C   := $(if $(filter 0,$(CUDA)),,$(wildcard common/kernels/cuda/*.c))
-CUDA_CU  := $(if $(filter 0,$(CUDA)),,$(wildcard common/kernels/cuda/*.cu))
+CUDA_C   := $(if $(filter 0,$(CUDA)),,$(wildcard common/kernels/cuda/*.c common/kernels/cuda/*/*.c))
+CUDA_CU  := $(if $(filter 0,$(CUDA)),,$(wildcard common/kernels/cuda/*.cu common/kernels/cuda/*/*.cu))
 DIST     := common/dist/$(if $(filter 0,$(MPI)),dist_stub,dist_mpi).o
 TESTS    := $(wildcard tests/*/test_*.c tests/*/*/test_*.c)
 HELPERS  := $(wildcard tests/*.c)

@@ -433,6 +433,19 @@ void rf_backend_zero(rf_ctx *ctx, void *dst, rf_class cls, int64_t n)
     }
 }
 
+bool rf_backend_replay(rf_ctx *ctx, const int64_t key[RF_SERIES_KEY])
+{
+    const rf_memory *memory = ctx->backend->memory;
+    return memory->replay != NULL && memory->replay(ctx, key);
+}
+
+void rf_backend_keep(rf_ctx *ctx)
+{
+    if (ctx->backend->memory->keep != NULL) {
+        ctx->backend->memory->keep(ctx);
+    }
+}
+
 rf_event rf_backend_record(rf_ctx *ctx)
 {
     return ctx->backend->memory->record(ctx);

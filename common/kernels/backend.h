@@ -75,6 +75,9 @@ typedef struct rf_memory {
     void (*convert)(struct rf_ctx *, void *dst, rf_type dst_type, const void *src, rf_type src_type,
                     int64_t n);
     void (*zero)(struct rf_ctx *, void *dst, size_t bytes);
+    /* Optional, both or none: rf_backend_replay, rf_backend_keep. */
+    bool (*replay)(struct rf_ctx *, const int64_t *key);
+    void (*keep)(struct rf_ctx *);
     rf_event (*record)(struct rf_ctx *);
     void (*wait)(struct rf_ctx *, rf_event);
     void (*sync)(struct rf_ctx *); /* waits for everything; the first error is in ctx->error */
@@ -181,6 +184,13 @@ void rf_backend_download(rf_ctx *ctx, void *dst, rf_type host, const void *src, 
 void rf_backend_copy(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int64_t n);
 void rf_backend_convert(rf_ctx *ctx, void *weight, const void *master, int64_t n);
 void rf_backend_zero(rf_ctx *ctx, void *dst, rf_class cls, int64_t n);
+/* A series of kernels that is called again and again with the same arguments costs a device less when it
+ * is given as a whole. The caller names the series by a key; with another key anything may differ. True:
+ * the series of this key was given again, all of it. False: the caller calls its kernels (nothing else:
+ * no memory is moved), then rf_backend_keep. Backends that have no use for it always answer false. */
+enum { RF_SERIES_KEY = 6 };
+bool rf_backend_replay(rf_ctx *ctx, const int64_t key[RF_SERIES_KEY]);
+void rf_backend_keep(rf_ctx *ctx);
 /* An event behind all that ctx was given so far, and waiting for it. Errors wait for rf_ctx_sync. */
 rf_event rf_backend_record(rf_ctx *ctx);
 void rf_backend_wait(rf_ctx *ctx, rf_event event);

@@ -271,6 +271,33 @@ typedef void rf_sum_tree_fn(rf_ctx *, void *sums, int64_t n);
 typedef void rf_adamw_fn(rf_ctx *, void *w, void *m, void *v, const void *g, int64_t n,
                          const rf_adamw *step);
 
+/* --- whole blocks of inference -------------------------------------------------------------- */
+
+/* A transformer block of a model without adapters: x += o(attention(...)), x += down(swiglu(...)), as
+ * common/model/forward.c has it from the kernels above. Matrices and biases are as in linear_forward,
+ * gains as in rmsnorm_forward; a bias or the gain of a head's norm is NULL where the model has none. */
+typedef struct rf_block {
+    int64_t n, d, h, g, k, f; /* places, width, heads, key heads, head width, feed-forward width */
+    double eps;
+    rf_matrix q_w, k_w, v_w, o_w, gate_w, up_w, down_w;
+    const void *q_bias, *k_bias, *v_bias, *o_bias, *attention_gain, *q_gain, *k_gain, *mlp_gain;
+    const void *cos, *sin;
+    const int32_t *position;
+    /* place i's key and value become row place[i] (NULL: i) of keys and values [M,G,K] */
+    const int32_t *place;
+    void *keys, *values;
+    const rf_spans *spans;
+    void *x; /* [N,D] residual, reads and sets */
+    /* [N,D], [N,H,K], [N,G,K], [N,G,K], [N,H,K], [N,F] activation: undefined before and after. new_k
+     * and new_v may be keys and values where place is NULL; hidden may overlap all but x */
+    void *normed, *q, *new_k, *new_v, *o, *hidden;
+} rf_block;
+
+/* Has the backend a block_forward for such blocks (their sizes and layouts, whatever n is)? */
+typedef bool rf_takes_blocks_fn(const rf_ctx *, const rf_block *);
+/* Launches of it depend on n alone, beside the addresses: rf_backend_replay may make them again. */
+typedef void rf_block_forward_fn(rf_ctx *, const rf_block *);
+
 /* X(name) for each kernel: fields of the table below, declarations and tables of the backends. */
 #define RF_KERNELS(X)                                                                              \
     X(scratch_bytes)                                                                               \
@@ -304,6 +331,9 @@ typedef void rf_adamw_fn(rf_ctx *, void *w, void *m, void *v, const void *g, int
 #define RF_KERNEL_FIELD(name) rf_##name##_fn *name;
 typedef struct rf_kernels {
     RF_KERNELS(RF_KERNEL_FIELD)
+    /* Optional; NULL: the kernels above do it one by one. */
+    rf_takes_blocks_fn *takes_blocks;
+    rf_block_forward_fn *block_forward;
 } rf_kernels;
 #undef RF_KERNEL_FIELD
 

@@ -1,6 +1,7 @@
 #include "common/kernels/spans.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 /* Columns of rf_spans.run and of rf_spans.tile. */
 enum { QUERY_BEGIN, QUERY_END, BEGIN_0, END_0, BEGIN_1, END_1, RUN_COLUMNS };
@@ -123,7 +124,10 @@ int rf_spans_build(rf_spans *out, rf_ctx *ctx, void *memory, int32_t *host, int6
     if (backward) {
         build_tiles(host + tiles_at, host + runs_at, n_runs, n_tiles);
     }
-    rf_backend_upload(ctx, memory, RF_INDEX, host, RF_I32, runs_at + RUN_COLUMNS * n_runs);
+    const int64_t n_sent = backward ? n_runs : n; /* see spans.h: run */
+    memset(host + runs_at + RUN_COLUMNS * n_runs, 0,
+           (size_t)(RUN_COLUMNS * (n_sent - n_runs)) * sizeof *host);
+    rf_backend_upload(ctx, memory, RF_INDEX, host, RF_I32, runs_at + RUN_COLUMNS * n_sent);
     *out = (rf_spans){.n = n,
                       .m = m,
                       .span = rf_backend_at(ctx->backend, RF_INDEX, memory, 0),

@@ -30,7 +30,7 @@ typedef struct rf_spans {
      * keys. Run r holds queries [run[r][0], run[r][1]); its spans begin at run[r][2] and run[r][4];
      * the largest ends are run[r][3] and run[r][5]. [n_runs,6] */
     int64_t n_runs;
-    const int32_t *run;
+    const int32_t *run; /* without backward [N,6]: those from n_runs on are empty */
     /* Key tile t holds keys [t*RF_KEY_TILE, (t+1)*RF_KEY_TILE). All runs that see any of its keys
      * lie in [tile[t][0], tile[t][1]) and [tile[t][2], tile[t][3]), disjoint, in this order,
      * and each possibly empty. Runs that do not see the tile may lie there too, so a kernel looks

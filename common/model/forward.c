@@ -195,6 +195,63 @@ static void mlp_half(rf_model *model, const rf_acts *acts, const rf_block_acts *
     }
 }
 
+/* The block of layer w->layer as the backend's block_forward takes it. */
+static rf_block describe_block(const rf_model *model, const rf_acts *acts,
+                               const rf_block_weights *w, const rf_cache *cache)
+{
+    const rf_block_acts *b = &acts->block[w->layer];
+    const rf_model_config *c = &model->config;
+    return (rf_block){.n = acts->n,
+                      .d = c->hidden_size,
+                      .h = c->num_attention_heads,
+                      .g = c->num_key_value_heads,
+                      .k = c->head_dim,
+                      .f = c->intermediate_size,
+                      .eps = c->rms_norm_eps,
+                      .q_w = rf_block_matrix(w, RF_ROLE_Q),
+                      .k_w = rf_block_matrix(w, RF_ROLE_K),
+                      .v_w = rf_block_matrix(w, RF_ROLE_V),
+                      .o_w = rf_block_matrix(w, RF_ROLE_O),
+                      .gate_w = rf_block_matrix(w, RF_ROLE_GATE),
+                      .up_w = rf_block_matrix(w, RF_ROLE_UP),
+                      .down_w = rf_block_matrix(w, RF_ROLE_DOWN),
+                      .q_bias = w->of[RF_ROLE_Q_BIAS],
+                      .k_bias = w->of[RF_ROLE_K_BIAS],
+                      .v_bias = w->of[RF_ROLE_V_BIAS],
+                      .o_bias = w->of[RF_ROLE_O_BIAS],
+                      .attention_gain = w->of[RF_ROLE_ATTENTION_NORM],
+                      .q_gain = w->of[RF_ROLE_Q_NORM],
+                      .k_gain = w->of[RF_ROLE_K_NORM],
+                      .mlp_gain = w->of[RF_ROLE_MLP_NORM],
+                      .cos = model->cos,
+                      .sin = model->sin,
+                      .position = acts->position,
+                      .place = cache != NULL ? acts->place : NULL,
+                      .keys = cache != NULL ? cache->k[w->layer] : b->k,
+                      .values = cache != NULL ? cache->v[w->layer] : b->v,
+                      .spans = &acts->spans,
+                      .x = acts->x,
+                      .normed = b->norm1,
+                      .q = b->q,
+                      .new_k = b->k,
+                      .new_v = b->v,
+                      .o = b->o,
+                      .hidden = b->h};
+}
+
+/* Does the backend make whole blocks of this model? For inference only, where all blocks have one set of
+ * activations, and the stream is rewritten in place. The same whatever the batch is, as bits are. */
+static bool has_whole_blocks(const rf_model *model, const rf_acts *acts)
+{
+    const rf_ctx *ctx = model->ctx;
+    if (ctx->backend->kernels->takes_blocks == NULL || ctx->limits.backward ||
+        model->adaptation.rank > 0 || model->source.acquire != NULL) {
+        return false;
+    }
+    const rf_block block = describe_block(model, acts, &model->block[0], NULL);
+    return ctx->backend->kernels->takes_blocks(ctx, &block);
+}
+
 void rf_model_block_forward(rf_model *model, rf_acts *acts, const rf_block_weights *w, void *out,
                             rf_cache *cache)
 {
@@ -206,7 +263,7 @@ void rf_model_block_forward(rf_model *model, rf_acts *acts, const rf_block_weigh
 /* --- The whole model -------------------------------------------------------------------------- */
 
 /* From the tokens to the final norm, over what upload_batch brought. */
-static int run(rf_model *model, rf_acts *acts, rf_cache *cache, rf_error *err)
+static int run(rf_model *model, rf_acts *acts, rf_cache *cache, bool whole_blocks, rf_error *err)
 {
     rf_ctx *ctx = model->ctx;
     const rf_kernels *kernel = ctx->backend->kernels;
@@ -220,7 +277,12 @@ static int run(rf_model *model, rf_acts *acts, rf_cache *cache, rf_error *err)
     for (int64_t layer = 0; layer < n_layers; layer++) {
         RF_TRY_OUT(rf_model_acquire(&w, model, layer, RF_FORWARD, err));
         void *out = layer + 1 < n_layers ? acts->block[layer + 1].x : acts->x;
-        rf_model_block_forward(model, acts, w, out, cache);
+        if (whole_blocks) {
+            const rf_block block = describe_block(model, acts, w, cache);
+            kernel->block_forward(ctx, &block);
+        } else {
+            rf_model_block_forward(model, acts, w, out, cache);
+        }
         rf_model_release(model, layer, RF_FORWARD);
     }
     kernel->rmsnorm_forward(ctx, acts->final, acts->final_rstd,
@@ -231,6 +293,27 @@ out:
     return rc;
 }
 
+/* The same, as one series where the backend makes whole blocks: all that their kernels are given follows
+ * from where the memory lies, its sizes, and n. */
+static int run_series(rf_model *model, rf_acts *acts, rf_cache *cache, rf_error *err)
+{
+    if (!has_whole_blocks(model, acts)) {
+        return run(model, acts, cache, false, err);
+    }
+    const int64_t key[RF_SERIES_KEY] = {(intptr_t)acts->memory,
+                                        acts->capacity,
+                                        acts->keys,
+                                        cache != NULL ? (intptr_t)cache->memory : 0,
+                                        cache != NULL ? cache->length : 0,
+                                        acts->n};
+    if (rf_backend_replay(model->ctx, key)) {
+        return RF_OK;
+    }
+    int rc = run(model, acts, cache, true, err);
+    rf_backend_keep(model->ctx);
+    return rc;
+}
+
 int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batch *batch, rf_cache *cache,
                      rf_error *err)
 {
@@ -238,7 +321,7 @@ int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batch *batch, rf_c
     acts->n = 0;
     RF_TRY(check_batch(model, acts, batch, cache, err));
     RF_TRY(upload_batch(&uploaded, model, acts, batch, cache, err));
-    int rc = run(model, acts, cache, err);
+    int rc = run_series(model, acts, cache, err);
     acts->n = rc == RF_OK ? acts->n : 0;
     rf_backend_wait(model->ctx, uploaded); /* last, when the backend has work in hand */
     return rc;

@@ -6,6 +6,7 @@
  * Usage: bench_decode [--weights f32|bf16|int8]            Qwen3-0.6B's shape, random weights
  *        bench_decode [--weights f32|bf16|int8] MODEL.h5   a checkpoint
  *        bench_decode [--weights f32|bf16|int8] --kernels  where the time of both goes
+ *        bench_decode [--weights f32|bf16|int8] --passes   passes of 1 to 256 places behind the prompt
  *        bench_decode [--weights f32|bf16|int8] --turns MODEL.h5
  * The last form is one side of a comparison (compare_decode.py): it reads lines "prompt" and
  * "decode N" and answers each.
@@ -279,6 +280,112 @@ static void time_kernels(decode_work *w)
     w->model->ctx->backend = backend;
 }
 
+/* --- Passes ----------------------------------------------------------------------------------- */
+
+enum { MOST_ROWS = 256, CHECKED = 64 };
+
+typedef struct pass_work {
+    decode_work *w;
+    int64_t n;
+    int32_t token[MOST_ROWS + 1]; /* behind the prompt */
+    int32_t place[MOST_ROWS], next[MOST_ROWS];
+    double score[MOST_ROWS];
+} pass_work;
+
+/* A pass of n places behind the prompt, each asked for the likeliest token behind it. */
+static void run_pass(void *work)
+{
+    pass_work *p = work;
+    decode_work *w = p->w;
+    rf_error err = {0};
+    w->n = PROMPT;
+    rf_batch_clear(&w->batch);
+    for (int64_t i = 0; i < p->n; i++) {
+        add(w, p->token[i]);
+        p->place[i] = (int32_t)i;
+    }
+    const rf_model_question query = {.n = p->n,
+                                     .place = p->place,
+                                     .n_usable = w->model->config.vocab_size,
+                                     .token = p->next,
+                                     .score = p->score};
+    require(rf_model_forward(w->model, w->acts, &w->batch, w->cache, &err), &err);
+    require(rf_model_query(w->model, w->acts, &query, &err), &err);
+}
+
+/* Tokens one at a time, and the same by one pass over all of them. */
+static void check_passes(pass_work *p)
+{
+    decode_work *w = p->w;
+    run_prompt(w);
+    p->token[0] = w->token;
+    for (int i = 0; i < MOST_ROWS; i++) {
+        if (i < CHECKED) {
+            run_token(w);
+        }
+        p->token[i + 1] = w->token;
+    }
+    p->n = CHECKED;
+    run_pass(p);
+    if (memcmp(p->next, p->token + 1, CHECKED * sizeof *p->next) != 0) {
+        fprintf(stderr, "bench_decode: one pass and one token at a time disagree\n");
+        exit(1);
+    }
+    printf("%d tokens one at a time, and by one pass: the same\n", (int)CHECKED);
+}
+
+typedef struct copy_work {
+    rf_ctx *ctx;
+    void *from, *to;
+} copy_work;
+
+enum { COPIED = 1 << 27 }; /* elements */
+
+static void run_copy(void *work)
+{
+    copy_work *c = work;
+    rf_error err = {0};
+    rf_backend_copy(c->ctx, c->to, c->from, RF_STATISTIC, COPIED);
+    require(rf_ctx_sync(c->ctx, &err), &err);
+}
+
+/* Bytes a second that the backend's memory reads and writes in a copy. */
+static double copy_limit(rf_ctx *ctx)
+{
+    copy_work c = {.ctx = ctx};
+    rf_error err = {0};
+    const size_t bytes = rf_backend_bytes(ctx->backend, RF_STATISTIC, COPIED);
+    require(rf_backend_alloc(&c.from, ctx, bytes, &err), &err);
+    require(rf_backend_alloc(&c.to, ctx, bytes, &err), &err);
+    const double seconds = bench_fastest(run_copy, &c, 0.3);
+    rf_backend_free(ctx, c.from);
+    rf_backend_free(ctx, c.to);
+    return 2.0 * (double)bytes / seconds;
+}
+
+static void time_passes(decode_work *w, const char *weights)
+{
+    static const int64_t rows[] = {1, 2, 4, 8, 16, 32, 64, 128, 256};
+    pass_work p = {.w = w};
+    bench report;
+    bench_begin(&report, w->model->ctx->n_threads);
+    check_passes(&p);
+    const double limit = copy_limit(w->model->ctx), bytes = token_bytes(w->model, PROMPT);
+    printf("a copy moves %.0f GB/s: weights and cache in %.0f us\n", limit * 1e-9,
+           bytes / limit * 1e6);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char name[96];
+        p.n = rows[i];
+        snprintf(name, sizeof(name), "decode %s pass of %d", weights, (int)p.n);
+        const double seconds = bench_time(run_pass, &p, 0.5);
+        bench_report(&report, name, seconds * 1e6, "us", bytes / limit * 1e6, 0.0);
+    }
+    const double tokens = bench_time(run_tokens, w, 1.0) / STEPS;
+    bench_report(&report, "one sequence, one token at a time", 1.0 / tokens, "tokens/s",
+                 limit / bytes, 0.0);
+    bench_end(&report);
+}
+
 int main(int argc, char **argv)
 {
     rf_layout layout = RF_PACKED_F32;
@@ -292,17 +399,20 @@ int main(int argc, char **argv)
     }
     const bool turns = argc == 3 && strcmp(argv[1], "--turns") == 0;
     const bool kernels = argc == 2 && strcmp(argv[1], "--kernels") == 0;
+    const bool passes = argc == 2 && strcmp(argv[1], "--passes") == 0;
     if (argc > 2 && !turns) {
         fprintf(stderr, "usage: bench_decode [--weights f32|bf16|int8] "
-                        "[MODEL.h5 | --turns MODEL.h5 | --kernels]\n");
+                        "[MODEL.h5 | --turns MODEL.h5 | --kernels | --passes]\n");
         return 2;
     }
     decode_work w;
-    open_work(&w, layout, argc > 1 && !kernels ? argv[argc - 1] : NULL);
+    open_work(&w, layout, argc > 1 && !kernels && !passes ? argv[argc - 1] : NULL);
     if (turns) {
         take_turns(&w);
     } else if (kernels) {
         time_kernels(&w);
+    } else if (passes) {
+        time_passes(&w, weights);
     } else {
         report_speed(&w, weights);
     }

@@ -1,5 +1,6 @@
 /* The memory of the backend: a stream, events and a ring of pinned memory for each context. */
 #include "common/kernels/cuda/internal.h"
+#include "common/kernels/cuda/series.h"
 
 #include "common/base/alloc.h"
 #include "common/kernels/host.h"
@@ -19,6 +20,7 @@ typedef struct cuda_state {
     int64_t n_slots; /* given out so far: slot n_slots % N_SLOTS is next */
     cudaEvent_t event[N_EVENTS];
     rf_event n_events;
+    rf_cuda_series *series;
     char name[256];
 } cuda_state;
 
@@ -111,6 +113,7 @@ int rf_cuda_find(rf_error *err)
 static void close_state(rf_ctx *ctx)
 {
     cuda_state *s = ctx->state;
+    rf_cuda_series_free(s->series);
     for (int i = 0; i < N_SLOTS; i++) {
         (void)cudaEventDestroy(s->slot_event[i]);
     }
@@ -127,6 +130,7 @@ static int open_state(rf_ctx *ctx, rf_error *err)
     RF_TRY(rf_cuda_find(err));
     cuda_state *s = rf_alloc(1, sizeof *s);
     ctx->state = s;
+    s->series = rf_cuda_series_new();
     struct cudaDeviceProp properties = {0};
     cudaError_t code = cudaSetDevice(0);
     if (code == cudaSuccess) {
@@ -169,6 +173,11 @@ static size_t available(void)
 rf_cuda_stream rf_cuda_stream_of(const rf_ctx *ctx)
 {
     return ((const cuda_state *)ctx->state)->stream;
+}
+
+rf_cuda_series *rf_cuda_series_of(const rf_ctx *ctx)
+{
+    return ((const cuda_state *)ctx->state)->series;
 }
 
 /* --- Allocation ------------------------------------------------------------------------------ */
@@ -313,6 +322,8 @@ const rf_memory rf_cuda_memory = {
     .copy = copy,
     .convert = convert,
     .zero = zero,
+    .replay = rf_cuda_replay,
+    .keep = rf_cuda_keep,
     .record = record,
     .wait = wait_for,
     .sync = sync_all,

@@ -212,9 +212,9 @@ static __global__ void __launch_bounds__(BLOCK, RESIDENT)
     draw(const rf_cuda_query query, const float *logits, int64_t v)
 {
     const int64_t i = blockIdx.x;
-    rf_cuda_rule how = {};
-    if (query.draw != nullptr) {
-        how = query.draw[i];
+    const rf_cuda_rule how = query.draw[i];
+    if (rf_cuda_rule_is_plain(&how)) {
+        return; /* answer.cu does that */
     }
     const int64_t id = choose(query.own + i * v, logits + i * v, query, how);
     if (threadIdx.x == 0) {

@@ -121,6 +121,12 @@ typedef struct rf_cuda_rule {
     double tail, min_p;
     uint64_t key;
 } rf_cuda_rule;
+/* Does it draw by nothing but a temperature? */
+RF_KERNELS_INLINE bool rf_cuda_rule_is_plain(const rf_cuda_rule *rule)
+{
+    const bool drops = rule->top_k > 0 || rule->tail > 0.0 || rule->min_p > 0.0;
+    return rule->n_seen == 0 && !(rule->temperature > 0.0 && drops);
+}
 /* Fields of rf_head_query and rf_head_answer; all arrays but banned and seen begin at the first of m
  * rows of logits [m,v]. */
 typedef struct rf_cuda_query {
@@ -132,11 +138,17 @@ typedef struct rf_cuda_query {
     float
         *own; /* [m,v] scratch; rf_cuda_draw leaves what was drawn from: banned ids are -INFINITY */
 } rf_cuda_query;
-/* Sets the tokens; then the answers, which read them. */
+/* Sets the tokens of rows whose rule is not plain. */
 int rf_cuda_draw(rf_cuda_stream, const rf_cuda_query *query, const float *logits, int64_t m,
                  int64_t v);
-int rf_cuda_head_answer(rf_cuda_stream, const rf_cuda_query *query, const float *logits, int64_t m,
-                        int64_t v);
+/* Sets the other tokens, then the answers. scratch: rf_cuda_answer_parts(m, v) x RF_CUDA_ANSWER_BYTES. */
+enum { RF_CUDA_ANSWER_PART = 4096, RF_CUDA_ANSWER_BYTES = 48 };
+static inline int64_t rf_cuda_answer_parts(int64_t m, int64_t v)
+{
+    return m * ((v + RF_CUDA_ANSWER_PART - 1) / RF_CUDA_ANSWER_PART);
+}
+int rf_cuda_answer(rf_cuda_stream, const rf_cuda_query *query, void *scratch, const float *logits,
+                   int64_t m, int64_t v);
 
 /* Elements of one type as another's; rows of f32 as int8. */
 int rf_cuda_convert(rf_cuda_stream, rf_cuda_real to, rf_cuda_real from, int64_t count);

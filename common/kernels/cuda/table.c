@@ -2,6 +2,7 @@
 #include "common/kernels/cuda/internal.h"
 
 #include "common/base/arena.h"
+#include "common/kernels/cuda/infer/block.h"
 
 #include <stddef.h>
 
@@ -71,6 +72,7 @@ typedef struct head_scratch {
     float *logits; /* [rows + 1,V]: draws take half of it for rows of their own */
     void *x;       /* [rows,D] activation */
     float *dx;     /* [rows,D] */
+    void *parts;   /* of rf_cuda_answer */
 } head_scratch;
 
 static int64_t head_rows(const rf_limits *limits)
@@ -88,6 +90,8 @@ static head_scratch lay_out_head(rf_arena *arena, const rf_limits *limits)
     s.logits = rf_arena_take(arena, (size_t)((s.rows + 1) * limits->vocab) * sizeof(float));
     s.x = rf_arena_take(arena, width);
     s.dx = rf_arena_take(arena, width);
+    s.parts = rf_arena_take(arena, (size_t)rf_cuda_answer_parts(s.rows, limits->vocab) *
+                                       RF_CUDA_ANSWER_BYTES);
     return s;
 }
 
@@ -130,7 +134,7 @@ static size_t scratch_bytes(int n_threads, const rf_limits *limits)
         arena.peak = order > arena.peak ? order : arena.peak;
         arena.peak = part > arena.peak ? part : arena.peak;
     }
-    return arena.peak;
+    return arena.peak + rf_cuda_block_scratch(limits);
 }
 
 /* --- Packed weights -------------------------------------------------------------------------- */
@@ -223,6 +227,10 @@ static void linear_forward(rf_ctx *ctx, rf_array y, const void *x, rf_matrix w, 
                                      .a_inner = 1,
                                      .b_step = in,
                                      .b_inner = 1};
+    if (rf_cuda_takes_product(ctx, &product)) {
+        rf_cuda_few_product(ctx, &product);
+        return;
+    }
     LAUNCH(multiply, &product);
 }
 
@@ -436,7 +444,7 @@ static void head_query(rf_ctx *ctx, const rf_head_answer *out, const void *x, rf
                        const rf_head_query *query, int64_t n, int64_t d, int64_t v)
 {
     const head_scratch s = take_head(ctx, d, v);
-    const bool draws = out->token != NULL;
+    const bool draws = out->token != NULL && query->draw != NULL;
     const int64_t most = draws ? (s.rows + 1) / 2 : s.rows;
     RF_ASSERT(query->n_usable <= v);
     for (int64_t at = 0; at < n; at += most) {
@@ -446,7 +454,7 @@ static void head_query(rf_ctx *ctx, const rf_head_answer *out, const void *x, rf
         if (draws) {
             LAUNCH(draw, &part, s.logits, rows, v);
         }
-        LAUNCH(head_answer, &part, s.logits, rows, v);
+        LAUNCH(answer, &part, s.parts, s.logits, rows, v);
     }
 }
 
@@ -495,4 +503,5 @@ static void adamw(rf_ctx *ctx, void *w, void *m, void *v, const void *g, int64_t
 }
 
 #define ENTRY(name) .name = name,
-const rf_kernels rf_cuda_kernels = {RF_KERNELS(ENTRY)};
+const rf_kernels rf_cuda_kernels = {RF_KERNELS(ENTRY).takes_blocks = rf_cuda_takes_blocks,
+                                    .block_forward = rf_cuda_block_forward};

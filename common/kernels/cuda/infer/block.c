@@ -1,0 +1,202 @@
+/* Inference in bf16: whole blocks, and products alone, by the kernels of few.h. */
+#include "common/kernels/cuda/infer/block.h"
+
+#include "common/base/arena.h"
+#include "common/kernels/cuda/infer/few.h"
+
+enum { ALIGNED = 16, MOST_PART_ROWS = 8192 };
+
+#define LAUNCH(kernel, ...)                                                                        \
+    rf_cuda_take(ctx, rf_cuda_##kernel(rf_cuda_stream_of(ctx), __VA_ARGS__), #kernel)
+
+static int64_t min_of(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* --- What these kernels take ----------------------------------------------------------------- */
+
+static bool is_half(const rf_ctx *ctx, rf_class cls)
+{
+    return ctx->backend->type[cls] == RF_BF16;
+}
+
+static bool is_half_matrix(const rf_ctx *ctx, rf_matrix w)
+{
+    return w.layout == RF_PACKED_BF16 || (w.layout == RF_ROWS && is_half(ctx, RF_WEIGHT));
+}
+
+static bool is_aligned(const void *data)
+{
+    return (uintptr_t)data % ALIGNED == 0;
+}
+
+static bool takes_sizes(int64_t in, int64_t out)
+{
+    return in > 0 && in % 8 == 0 && out % 4 == 0;
+}
+
+static bool takes_matrix(const rf_ctx *ctx, rf_matrix w, int64_t in, int64_t out)
+{
+    return is_half_matrix(ctx, w) && is_aligned(w.data) && takes_sizes(in, out);
+}
+
+bool rf_cuda_takes_blocks(const rf_ctx *ctx, const rf_block *b)
+{
+    const int64_t hk = b->h * b->k, gk = b->g * b->k;
+    return !ctx->limits.backward && is_half(ctx, RF_ACTIVATION) && (b->k == 64 || b->k == 128) &&
+           b->g > 0 && b->h / b->g <= RF_CUDA_SHARED && takes_matrix(ctx, b->q_w, b->d, hk) &&
+           takes_matrix(ctx, b->k_w, b->d, gk) && takes_matrix(ctx, b->v_w, b->d, gk) &&
+           takes_matrix(ctx, b->o_w, hk, b->d) && takes_matrix(ctx, b->gate_w, b->d, b->f) &&
+           takes_matrix(ctx, b->up_w, b->d, b->f) && takes_matrix(ctx, b->down_w, b->f, b->d);
+}
+
+/* --- Scratch: the end of the context's, which nothing else uses -------------------------------- */
+
+typedef struct block_scratch {
+    float *part;
+    rf_cuda_parts *table;
+    int64_t part_rows;
+} block_scratch;
+
+static block_scratch lay_out(rf_arena *arena, const rf_limits *l)
+{
+    const int64_t most = l->places * (l->keys / RF_CUDA_PART + 2), wide = l->head_dim + 4;
+    block_scratch s = {.part_rows = min_of(most, MOST_PART_ROWS)};
+    s.part = rf_arena_take(arena, (size_t)(s.part_rows * l->n_heads * wide) * sizeof *s.part);
+    s.table = rf_arena_take(arena, (size_t)l->places * sizeof *s.table);
+    return s;
+}
+
+size_t rf_cuda_block_scratch(const rf_limits *limits)
+{
+    rf_arena arena = {0};
+    if (limits->backward || limits->compute != RF_COMPUTE_BF16) {
+        return 0;
+    }
+    (void)lay_out(&arena, limits);
+    return arena.peak;
+}
+
+static block_scratch take_scratch(rf_ctx *ctx)
+{
+    const size_t bytes = rf_cuda_block_scratch(&ctx->limits);
+    rf_arena arena = {.base = (char *)ctx->scratch + ctx->scratch_bytes - bytes, .size = bytes};
+    return lay_out(&arena, &ctx->limits);
+}
+
+/* --- A block --------------------------------------------------------------------------------- */
+
+static rf_cuda_real half(void *data)
+{
+    return (rf_cuda_real){data, RF_CUDA_BF16};
+}
+
+/* x of a product: the norm of the stream, by the product itself where that is few rows. */
+static rf_cuda_few normed(rf_ctx *ctx, const rf_block *b, const void *gain)
+{
+    rf_cuda_few product = {.x = b->normed, .n = b->n, .in = b->d, .eps = (float)b->eps};
+    if (b->n <= RF_CUDA_NORMED && rf_cuda_few_norms(b->d)) {
+        product.stream = b->x;
+        product.gain = gain;
+    } else {
+        LAUNCH(norm_stream, b->normed, b->x, gain, b->n, b->d, (float)b->eps);
+    }
+    return product;
+}
+
+/* x += y w^T + bias. */
+static void add_product(rf_ctx *ctx, const rf_block *b, const void *y, int64_t in, rf_matrix w,
+                        const void *bias)
+{
+    const rf_cuda_few product = {
+        .x = y,
+        .of = {{w.data, b->d, bias, b->x, {b->x, RF_CUDA_F32}}},
+        .count = 1,
+        .n = b->n,
+        .in = in,
+    };
+    LAUNCH(multiply_few, &product);
+}
+
+static void make_heads(rf_ctx *ctx, const rf_block *b)
+{
+    const int64_t hk = b->h * b->k, gk = b->g * b->k;
+    rf_cuda_few product = normed(ctx, b, b->attention_gain);
+    product.count = 3;
+    product.of[0] = (rf_cuda_factor){b->q_w.data, hk, b->q_bias, NULL, half(b->q)};
+    product.of[1] = (rf_cuda_factor){b->k_w.data, gk, b->k_bias, NULL, half(b->new_k)};
+    product.of[2] = (rf_cuda_factor){b->v_w.data, gk, b->v_bias, NULL, half(b->new_v)};
+    LAUNCH(multiply_few, &product);
+    const rf_cuda_heads heads = {.q = b->q,
+                                 .k = b->new_k,
+                                 .v = b->new_v,
+                                 .cache_k = b->keys,
+                                 .cache_v = b->values,
+                                 .q_gain = b->q_gain,
+                                 .k_gain = b->k_gain,
+                                 .cosine = b->cos,
+                                 .sine = b->sin,
+                                 .position = b->position,
+                                 .place = b->place,
+                                 .n = b->n,
+                                 .h = b->h,
+                                 .g = b->g,
+                                 .head_dim = b->k,
+                                 .eps = (float)b->eps};
+    LAUNCH(turn_heads, &heads);
+}
+
+void rf_cuda_block_forward(rf_ctx *ctx, const rf_block *b)
+{
+    const block_scratch s = take_scratch(ctx);
+    make_heads(ctx, b);
+    const rf_cuda_attend attention = {.q = b->q,
+                                      .k = b->keys,
+                                      .v = b->values,
+                                      .o = b->o,
+                                      .span = b->spans->span,
+                                      .run = b->spans->run,
+                                      .n = b->n,
+                                      .n_runs = b->n, /* the last are empty */
+                                      .keys = b->spans->m,
+                                      .h = b->h,
+                                      .g = b->g,
+                                      .head_dim = b->k,
+                                      .part = s.part,
+                                      .part_rows = s.part_rows,
+                                      .table = s.table};
+    LAUNCH(attend_few, &attention);
+    add_product(ctx, b, b->o, b->h * b->k, b->o_w, b->o_bias);
+    rf_cuda_few gates = normed(ctx, b, b->mlp_gain);
+    gates.gates = true;
+    gates.count = 2;
+    gates.of[0] = (rf_cuda_factor){b->gate_w.data, b->f, NULL, NULL, half(b->hidden)};
+    gates.of[1] = (rf_cuda_factor){b->up_w.data, b->f, NULL, NULL, half(b->hidden)};
+    LAUNCH(multiply_few, &gates);
+    add_product(ctx, b, b->hidden, b->f, b->down_w, NULL);
+}
+
+/* --- A product ------------------------------------------------------------------------------- */
+
+bool rf_cuda_takes_product(const rf_ctx *ctx, const rf_cuda_product *p)
+{
+    const bool writes_half = p->c.type == RF_CUDA_BF16;
+    return !ctx->limits.backward && !p->accumulates && p->a.type == RF_CUDA_BF16 &&
+           p->b.type == RF_CUDA_BF16 && p->a_step == p->k && p->b_step == p->k &&
+           is_aligned(p->a.data) && is_aligned(p->b.data) && is_aligned(p->c.data) &&
+           is_aligned(p->start.data) && is_aligned(p->bias.data) && takes_sizes(p->k, p->n) &&
+           (p->start.data == NULL || !writes_half);
+}
+
+void rf_cuda_few_product(rf_ctx *ctx, const rf_cuda_product *p)
+{
+    const rf_cuda_few product = {
+        .x = p->a.data,
+        .of = {{p->b.data, p->n, p->bias.data, p->start.data, p->c}},
+        .count = 1,
+        .n = p->m,
+        .in = p->k,
+    };
+    LAUNCH(multiply_few, &product);
+}

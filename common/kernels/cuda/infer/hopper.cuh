@@ -1,0 +1,144 @@
+/* hopper.cuh: what Hopper has and CUDA C++ has no words for: bulk copies of tiles that complete on
+ * barriers in shared memory, products of tiles by a group of four warps, clusters of blocks that read
+ * each other's shared memory, and kernels that begin while the one before them ends.
+ *
+ * Names are those of the PTX instructions (PTX ISA 9.0, "Asynchronous warpgroup matrix instructions",
+ * "mbarrier", "cp.async.bulk.tensor", "griddepcontrol"). Addresses are of the shared window. */
+#ifndef RF_KERNELS_CUDA_INFER_HOPPER_CUH
+#define RF_KERNELS_CUDA_INFER_HOPPER_CUH
+
+#include "common/kernels/cuda/real.cuh"
+
+#include <cuda.h>
+
+/* A tile of 64 columns of bf16 lies in shared memory as rows of 128 bytes, whose pieces of 16 bytes are
+ * permuted among 8 rows (128-byte swizzle): piece c of row r is at r*128 + (c ^ r % 8)*16. */
+enum { GROUP = 128, TILE_COLUMNS = 64, TILE_ROW = 128, TILE_STEP = 16 };
+
+static __device__ inline unsigned shared_address(const void *pointer)
+{
+    return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
+}
+
+/* --- Barriers that bulk copies complete on --- */
+
+static __device__ inline void barrier_init(unsigned barrier, unsigned arrivals)
+{
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
+}
+
+static __device__ inline void barriers_are_initialised()
+{
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+static __device__ inline void barrier_expect(unsigned barrier, unsigned bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                 : "memory");
+}
+
+static __device__ inline void barrier_arrive(unsigned barrier)
+{
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+static __device__ inline void barrier_wait(unsigned barrier, unsigned parity)
+{
+    asm volatile("{\n"
+                 ".reg .pred done;\n"
+                 "again:\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+                 "@!done bra again;\n"
+                 "}" ::"r"(barrier),
+                 "r"(parity)
+                 : "memory");
+}
+
+/* --- Tiles from global to shared memory --- */
+
+/* Columns [column, ...) and rows [row, ...) of the map's box. */
+static __device__ inline void load_tile(unsigned to, const CUtensorMap *map, int column, int row,
+                                        unsigned barrier)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+                 "l"(map), "r"(column), "r"(row), "r"(barrier)
+                 : "memory");
+}
+
+static __device__ inline void prefetch_map(const CUtensorMap *map)
+{
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+/* What threads wrote to shared memory is seen by bulk copies and products. */
+static __device__ inline void fence_async()
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/* --- Products of tiles --- */
+
+/* Rows of a tile with 128-byte swizzle; 8 rows are 1024 bytes. */
+static __device__ inline uint64_t descriptor(unsigned address)
+{
+    const uint64_t eight_rows = 8 * TILE_ROW, swizzle_128 = 1;
+    return (address >> 4 & 0x3fffU) | UINT64_C(1) << 16 | eight_rows >> 4 << 32 | swizzle_128 << 62;
+}
+
+static __device__ inline void mma_fence()
+{
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+
+static __device__ inline void mma_commit()
+{
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+template <int PENDING> static __device__ inline void mma_wait()
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
+
+/* --- Clusters --- */
+
+static __device__ inline void cluster_arrive()
+{
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+
+static __device__ inline void cluster_wait()
+{
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+/* Four numbers at `address` of the shared memory of block `rank` of the cluster. */
+static __device__ inline float4 read_cluster(unsigned address, unsigned rank)
+{
+    float4 x;
+    unsigned there;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
+                 : "r"(there));
+    return x;
+}
+
+/* --- Kernels one after the other --- */
+
+/* The next kernel may begin, as far as it reads nothing that this one or those before it write. */
+static __device__ inline void let_next_begin()
+{
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+/* The kernels before this one are done, and what they wrote is here. Every thread that reads it, and at
+ * least one of each block, calls it: "done" of this kernel then means those before it too. */
+static __device__ inline void wait_for_previous()
+{
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+#endif

@@ -1,0 +1,119 @@
+/* Inference with bf16, in sizes that a backend may have kernels of its own for (heads of 64 and 128, keys
+ * of many tiles): beside ref64, and the same bits however a text is cut into passes, and however often a
+ * pass of the same sizes was made before. */
+#include "tests/model/tiny.h"
+
+enum { LENGTH = 300, SLAB = 320, VOCAB = 260, ROWS = 4 };
+
+static rf_model_config config_of(int variant)
+{
+    rf_model_config c = tiny_config((tiny_switches){.tied = variant == 0,
+                                                    .qk_norm = variant != 1,
+                                                    .qkv_bias = variant == 1,
+                                                    .output_bias = variant == 1});
+    c.vocab_size = VOCAB;
+    c.hidden_size = variant == 2 ? 1160 : 128;
+    c.intermediate_size = variant == 2 ? 200 : 328;
+    c.num_attention_heads = variant == 1 ? 6 : 4;
+    c.num_key_value_heads = variant == 1 ? 2 : variant == 2 ? 1 : 2;
+    c.head_dim = variant == 2 ? 128 : 64;
+    c.max_position_embeddings = SLAB;
+    return c;
+}
+
+enum { N_VARIANTS = 3 };
+
+typedef struct rig {
+    rf_model *model;
+    rf_acts *acts;
+    rf_cache *cache;
+    rf_batch batch;
+} rig;
+
+static rig open_rig(const rf_backend *backend, int variant, rf_compute compute, rf_layout weights)
+{
+    const rf_model_config config = config_of(variant);
+    const rf_model_limits limits = {
+        .places = LENGTH, .keys = SLAB, .compute = compute, .weights = weights};
+    rig r = {.batch = tiny_batch(LENGTH)};
+    TINY_MUST(rf_model_new(&r.model, &config, backend, 2, &limits, tiny_error()));
+    tiny_randomize(r.model, 3);
+    TINY_MUST(rf_acts_new(&r.acts, r.model, LENGTH, SLAB, false, RF_RECOMPUTE_NONE, tiny_error()));
+    TINY_MUST(rf_cache_new(&r.cache, r.model, SLAB, tiny_error()));
+    return r;
+}
+
+static void close_rig(rig *r)
+{
+    rf_batch_free(&r->batch);
+    rf_cache_free(r->cache);
+    rf_acts_free(r->acts);
+    rf_model_free(r->model);
+}
+
+/* Places [first, first + n) of a text of two parts, the second of which sees the end of the first only.
+ * The logits of those in [LENGTH - ROWS, LENGTH) go to their rows of `logits`. */
+static void pass(rig *r, int64_t first, int64_t n, bool cached, double *logits)
+{
+    enum { SECOND = 140, SEEN = 3 };
+    rf_batch_clear(&r->batch);
+    for (int64_t i = first; i < first + n; i++) {
+        const bool is_second = i >= SECOND;
+        rf_batch_add(&r->batch, (int32_t)((i * 131 + 7) % VOCAB), (int32_t)i, i,
+                     is_second ? SECOND - SEEN : 0, is_second ? SECOND : i + 1,
+                     is_second ? SECOND : 0, is_second ? i + 1 : 0);
+    }
+    TINY_MUST(
+        rf_model_forward(r->model, r->acts, &r->batch, cached ? r->cache : NULL, tiny_error()));
+    for (int64_t i = first; i < first + n; i++) {
+        const int32_t place = (int32_t)(i - first);
+        const int64_t row = i - (LENGTH - ROWS);
+        if (row >= 0) {
+            TINY_MUST(
+                rf_model_logits(r->model, r->acts, logits + row * VOCAB, &place, 1, tiny_error()));
+        }
+    }
+}
+
+Test(whole_blocks, are_near_the_reference)
+{
+    for (int variant = 0; variant < N_VARIANTS; variant++) {
+        double wanted[ROWS * VOCAB], got[ROWS * VOCAB], gap = 0.0, size = 0.0;
+        rig reference = open_rig(backend_named("ref64", ""), variant, RF_COMPUTE_F32, RF_ROWS);
+        pass(&reference, 0, LENGTH, true, wanted);
+        close_rig(&reference);
+        for (int cached = 0; cached < 2; cached++) {
+            rig r = open_rig(backend_default(), variant, RF_COMPUTE_BF16, RF_PACKED_BF16);
+            pass(&r, 0, LENGTH, cached == 1, got);
+            for (int i = 0; i < ROWS * VOCAB; i++) {
+                gap += (got[i] - wanted[i]) * (got[i] - wanted[i]);
+                size += wanted[i] * wanted[i];
+            }
+            cr_assert(sqrt(gap / size) < 2e-2, "variant %d: %g", variant, sqrt(gap / size));
+            close_rig(&r);
+        }
+    }
+}
+
+/* Passes of every length, each some times in a row. */
+Test(whole_blocks, do_not_depend_on_how_a_text_is_cut)
+{
+    const int64_t steps[] = {LENGTH, 1, 3, 4, 5, 8, 20, 33, 64, 100};
+    for (int variant = 0; variant < N_VARIANTS; variant++) {
+        for (int weights = 0; weights < 2; weights++) {
+            double wanted[ROWS * VOCAB], got[ROWS * VOCAB];
+            rig r = open_rig(backend_default(), variant, RF_COMPUTE_BF16,
+                             weights == 0 ? RF_PACKED_BF16 : RF_ROWS);
+            pass(&r, 0, LENGTH, true, wanted);
+            for (size_t s = 0; s < sizeof steps / sizeof steps[0]; s++) {
+                for (int64_t first = 0; first < LENGTH; first += steps[s]) {
+                    const int64_t rest = LENGTH - first;
+                    pass(&r, first, rest < steps[s] ? rest : steps[s], true, got);
+                }
+                cr_assert(memcmp(got, wanted, sizeof got) == 0, "variant %d, %d at a time", variant,
+                          (int)steps[s]);
+            }
+            close_rig(&r);
+        }
+    }
+}
