@@ -238,7 +238,8 @@ static int describe_reduction(rf_setup *s, rf_error *err)
                   rf_dist_size(s->dist));
     s->limits.shards = &s->shards;
     RF_TRY_OUT(rf_reduce_new(&s->reduce, s->dist, &s->shards, element_bytes,
-                             s->set.batch_rows / s->set.micro_rows, s->set.exact, err));
+                             s->set.batch_rows / s->set.micro_rows, s->set.exact, s->set.narrow,
+                             err));
 out:
     rf_table_free(&table);
     return rc;

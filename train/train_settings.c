@@ -23,6 +23,8 @@ const rf_config_key rf_train_keys[] = {
     {"train.shard", RF_KEY_CHOICE, "none", 0, 0, "none|state|gradients|weights", CHANGES,
      "what ranks share instead of each holding all of it: Adam's moments; gradients too; weights "
      "too"},
+    {"train.wire", RF_KEY_CHOICE, "f32", 0, 0, "f32|bf16", CHANGES,
+     "gradients on their way between ranks (with train.shard); bf16: half the bytes, other bits"},
     {"train.compute", RF_KEY_CHOICE, "f32", 0, 0, "f32|bf16", 0,
      "operands of matrix products, and activations; sums, the residual stream, weights, gradients "
      "and moments are f32 in any case"},
@@ -296,6 +298,10 @@ static int check(const rf_train_settings *s, rf_error *err)
                                 ? "checkpoint.every, to have where to go back to"
                                 : "a train.skip_limit of at least as much");
     }
+    if (s->narrow && s->shard == RF_SHARD_NONE) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "train.wire=bf16 is for what ranks share: set train.shard");
+    }
     if (s->folder[0] == '\0') {
         return rf_error_set(err, RF_ERR_USAGE, "log.dir is empty: name the run folder");
     }
@@ -312,6 +318,7 @@ int rf_train_settings_from_config(rf_train_settings *out, const rf_config *confi
         .micro_rows = rf_config_int(config, "train.micro_rows"),
         .exact = rf_config_is(config, "train.reduce", "exact"),
         .shard = read_shard(config),
+        .narrow = rf_config_is(config, "train.wire", "bf16"),
         .recompute = rf_config_is(config, "train.recompute", "block") ? RF_RECOMPUTE_BLOCK
                                                                       : RF_RECOMPUTE_NONE,
         .compute = rf_config_is(config, "train.compute", "bf16") ? RF_COMPUTE_BF16 : RF_COMPUTE_F32,

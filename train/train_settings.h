@@ -26,6 +26,7 @@ typedef struct rf_train_settings {
     int64_t batch_rows, micro_rows;
     bool exact; /* train.reduce */
     rf_shard shard;
+    bool narrow; /* train.wire=bf16 */
     rf_recompute recompute;
     rf_compute compute;
     uint64_t seed;

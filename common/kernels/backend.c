@@ -22,7 +22,7 @@
     {                                                                                              \
         [RF_ACTIVATION] = (activation), [RF_RESIDUAL] = (real), [RF_PRODUCT] = (real),             \
         [RF_STATISTIC] = (real), [RF_WEIGHT] = (weight), [RF_MASTER] = (real), [RF_SUM] = RF_F64,  \
-        [RF_INDEX] = RF_I32                                                                        \
+        [RF_WIRE] = RF_BF16, [RF_INDEX] = RF_I32                                                   \
     }
 
 /* For each what it is with compute f32, then with bf16, where activations are of type `half` and
@@ -418,12 +418,27 @@ void rf_backend_copy(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int6
     }
 }
 
-void rf_backend_convert(rf_ctx *ctx, void *weight, const void *master, int64_t n)
+static void convert(rf_ctx *ctx, void *dst, rf_class to, const void *src, rf_class from, int64_t n)
 {
     const rf_type *type = ctx->backend->type;
     if (n > 0) {
-        ctx->backend->memory->convert(ctx, weight, type[RF_WEIGHT], master, type[RF_MASTER], n);
+        ctx->backend->memory->convert(ctx, dst, type[to], src, type[from], n);
     }
+}
+
+void rf_backend_convert(rf_ctx *ctx, void *weight, const void *master, int64_t n)
+{
+    convert(ctx, weight, RF_WEIGHT, master, RF_MASTER, n);
+}
+
+void rf_backend_narrow(rf_ctx *ctx, void *wire, const void *master, int64_t n)
+{
+    convert(ctx, wire, RF_WIRE, master, RF_MASTER, n);
+}
+
+void rf_backend_widen(rf_ctx *ctx, void *master, const void *wire, int64_t n)
+{
+    convert(ctx, master, RF_MASTER, wire, RF_WIRE, n);
 }
 
 void rf_backend_zero(rf_ctx *ctx, void *dst, rf_class cls, int64_t n)

@@ -35,7 +35,8 @@ typedef enum rf_class {
                       both classes have one type, else copies (rf_model_prepare) */
     RF_MASTER,     /* master parameters, their gradients and Adam moments */
     RF_SUM,        /* f64 on all backends: sums over the trainable space */
-    RF_INDEX,      /* i32: tokens, positions, targets, places, spans */
+    RF_WIRE,  /* bf16 on all backends: gradients on their way to other ranks, where asked for */
+    RF_INDEX, /* i32: tokens, positions, targets, places, spans */
     RF_N_CLASSES
 } rf_class;
 
@@ -183,6 +184,9 @@ void rf_backend_download(rf_ctx *ctx, void *dst, rf_type host, const void *src, 
  * masters and rounds as an upload does. */
 void rf_backend_copy(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int64_t n);
 void rf_backend_convert(rf_ctx *ctx, void *weight, const void *master, int64_t n);
+/* From class master to class wire, rounded as by an upload, and back. */
+void rf_backend_narrow(rf_ctx *ctx, void *wire, const void *master, int64_t n);
+void rf_backend_widen(rf_ctx *ctx, void *master, const void *wire, int64_t n);
 void rf_backend_zero(rf_ctx *ctx, void *dst, rf_class cls, int64_t n);
 /* A series of kernels that is called again and again with the same arguments costs a device less when it
  * is given as a whole. The caller names the series by a key; with another key anything may differ. True:

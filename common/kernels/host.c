@@ -94,15 +94,18 @@ static void put_real(void *dst, rf_type type, int64_t i, double x)
     }
 }
 
+/* As few elements as one thread converts while others would wake up. */
+enum { CONVERTED_ALONE = 1 << 16 };
+
 /* Upload, download and convert are the same where all memory is the host's. */
 static void convert(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, rf_type src_type,
                     int64_t n)
 {
-    (void)ctx;
     if (dst_type == src_type) {
         memcpy(dst, src, (size_t)n * rf_type_bytes(dst_type));
         return;
     }
+#pragma omp parallel for schedule(static) num_threads(ctx->n_threads) if (n > CONVERTED_ALONE)
     for (int64_t i = 0; i < n; i++) {
         put_real(dst, dst_type, i, get_real(src, src_type, i));
     }

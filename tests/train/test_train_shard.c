@@ -141,6 +141,20 @@ Test(train_shard, fast_is_close)
     }
 }
 
+/* Gradients in bf16 on their way: near to f32, and the same for any ranks that share. */
+Test(train_shard, wire_in_bf16)
+{
+    mpi_need();
+    train(0, "none", "none", "train.batch_rows=8", 0);
+    train(2, "state", "two", "train.batch_rows=8 train.wire=bf16", 0);
+    train(4, "weights", "four", "train.batch_rows=8 train.wire=bf16", 0);
+    same("two", "four");
+    const double is = tiny_last("two", "step", "loss"), f32 = tiny_last("none", "step", "loss");
+    cr_assert(fabs(is - f32) <= 1e-2 * fabs(f32) && is != f32, "%.17g %.17g", is, f32);
+    train(2, "none", "refused", "train.wire=bf16", 2);
+    tiny_says("train.wire=bf16 is for what ranks share: set train.shard");
+}
+
 /* An overflow on one rank skips the step on all, and no rank's share changes. */
 Test(train_shard, overflow_skips_on_all)
 {

@@ -69,7 +69,7 @@ static void describe_places(rf_reduce *r)
 }
 
 int rf_reduce_new(rf_reduce *out, rf_dist *dist, const rf_shards *shards, size_t element_bytes,
-                  int64_t n_leaves, bool exact, rf_error *err)
+                  int64_t n_leaves, bool exact, bool narrow, rf_error *err)
 {
     *out = (rf_reduce){.dist = dist, .shards = shards, .exact = exact};
     RF_TRY(check_ranks(rf_dist_size(dist), n_leaves, exact, err));
@@ -77,7 +77,7 @@ int rf_reduce_new(rf_reduce *out, rf_dist *dist, const rf_shards *shards, size_t
     out->all = rf_alloc(2 * (size_t)n_leaves, sizeof(double[RF_REDUCE_LOSSES]));
     if (is_shared(out)) {
         describe_places(out);
-        rf_scatter_new(&out->scatter, dist, shards, element_bytes);
+        rf_scatter_new(&out->scatter, dist, shards, element_bytes, narrow);
     } else {
         out->exchange = rf_exchange_new(dist, RF_CHANNEL_GRADIENTS);
     }

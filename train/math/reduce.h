@@ -64,9 +64,10 @@ typedef struct rf_reduce {
 
 /* local. Describes the reduction of a step of n_leaves (over all ranks). Refused with RF_ERR_USAGE:
  * leaves that the ranks cannot share evenly; `exact` with a number of ranks that is no power of
- * two. Caller frees. */
+ * two. narrow: what ranks hold slices of travels in bf16. Caller frees. */
 RF_MUST_CHECK int rf_reduce_new(rf_reduce *out, rf_dist *dist, const rf_shards *shards,
-                                size_t element_bytes, int64_t n_leaves, bool exact, rf_error *err);
+                                size_t element_bytes, int64_t n_leaves, bool exact, bool narrow,
+                                rf_error *err);
 void rf_reduce_free(rf_reduce *reduce); /* a zeroed struct is fine */
 /* local. Takes the gradients and the work space from the arena (arena.h: run twice). */
 void rf_reduce_layout(rf_reduce *reduce, rf_arena *arena, const rf_backend *backend);

@@ -16,11 +16,12 @@ static int64_t length(rf_range range)
     return range.end - range.begin;
 }
 
-void rf_scatter_new(rf_scatter *out, rf_dist *dist, const rf_shards *shards, size_t element_bytes)
+void rf_scatter_new(rf_scatter *out, rf_dist *dist, const rf_shards *shards, size_t element_bytes,
+                    bool narrow)
 {
     const int64_t wanted = (int64_t)(RF_PART_BYTES / element_bytes) / shards->n_ranks;
     int64_t longest = 0; /* slice */
-    *out = (rf_scatter){.dist = dist, .shards = shards};
+    *out = (rf_scatter){.dist = dist, .shards = shards, .narrow = narrow};
     for (int64_t i = 0; i < shards->n_trained; i++) {
         const int64_t slot = rf_slice_begin(length(shards->part[i]), 1, shards->n_ranks);
         longest = slot > longest ? slot : longest;
@@ -45,7 +46,10 @@ void rf_scatter_layout(rf_scatter *scatter, rf_arena *arena, const rf_backend *b
 {
     const int64_t n = scatter->portion * scatter->shards->n_ranks;
     for (int i = 0; i < RF_SCATTER_FLIGHTS; i++) {
+        const size_t wire = scatter->narrow ? rf_backend_bytes(backend, RF_WIRE, n) : 0;
         scatter->flight[i].versions = rf_arena_take(arena, rf_backend_bytes(backend, RF_MASTER, n));
+        scatter->flight[i].sent = rf_arena_take(arena, wire);
+        scatter->flight[i].came = rf_arena_take(arena, wire);
     }
 }
 
@@ -66,6 +70,30 @@ static void keep_failure(rf_scatter *s, int code, const rf_error *why)
     }
 }
 
+/* Begins to bring all versions of elements [from, from + portion) of this rank's slice of a part. In
+ * bf16 they go by way of memory that is laid out as one range of as many elements from each slice. */
+static int set_off(rf_scatter *s, int64_t slot, const void *gradient, int64_t n, int64_t from,
+                   rf_error *err)
+{
+    const rf_backend *backend = s->ctx->backend;
+    const int64_t size = s->shards->n_ranks;
+    rf_exchange *exchange = s->flight[slot].exchange;
+    if (!s->narrow) {
+        return rf_exchange_all_to_all(exchange, s->ctx, s->flight[slot].versions, gradient,
+                                      RF_MASTER, n, from, s->portion, err);
+    }
+    for (int64_t r = 0; r < size; r++) {
+        const int64_t begin = rf_slice_begin(n, r, size) + from;
+        const int64_t left = rf_slice_begin(n, r + 1, size) - begin;
+        rf_backend_narrow(s->ctx,
+                          rf_backend_at(backend, RF_WIRE, s->flight[slot].sent, r * s->portion),
+                          left > 0 ? rf_backend_at(backend, RF_MASTER, gradient, begin) : gradient,
+                          left > 0 ? least(left, s->portion) : 0);
+    }
+    return rf_exchange_all_to_all(exchange, s->ctx, s->flight[slot].came, s->flight[slot].sent,
+                                  RF_WIRE, size * s->portion, 0, s->portion, err);
+}
+
 /* Begins the exchange of the next portion. */
 static void fly(rf_scatter *s)
 {
@@ -79,11 +107,7 @@ static void fly(rf_scatter *s)
     s->flight[slot].first = s->next_from;
     s->flight[slot].n = left < 0 ? 0 : least(left, s->portion);
     s->flight[slot].queued = s->next;
-    keep_failure(s,
-                 rf_exchange_all_to_all(s->flight[slot].exchange, s->ctx, s->flight[slot].versions,
-                                        s->queue[s->next].gradient, RF_MASTER, n, s->next_from,
-                                        s->portion, &why),
-                 &why);
+    keep_failure(s, set_off(s, slot, s->queue[s->next].gradient, n, s->next_from, &why), &why);
     s->n_flown++;
     s->next_from += s->portion;
     if (s->next_from >= rf_slice_begin(n, 1, shards->n_ranks)) { /* the longest slice ends */
@@ -99,6 +123,10 @@ static void land(rf_scatter *s)
     const int64_t slot = s->n_landed % RF_SCATTER_FLIGHTS, n = s->flight[slot].n;
     const int64_t queued = s->flight[slot].queued, size = s->shards->n_ranks;
     void *versions = s->flight[slot].versions;
+    for (int64_t r = 0; s->narrow && r < size; r++) {
+        rf_backend_widen(s->ctx, rf_backend_at(backend, RF_MASTER, versions, r * s->portion),
+                         rf_backend_at(backend, RF_WIRE, s->flight[slot].came, r * s->portion), n);
+    }
     for (int64_t step = 1; step < size; step *= 2) {
         for (int64_t r = 0; r + step < size; r += 2 * step) {
             backend->kernels->add(

@@ -3,7 +3,8 @@
  * The parts of a pass are pushed as they become complete, all ranks in the same order, and travel
  * while the ranks compute on: portions of every rank's slice go to that rank (all-to-all), which
  * adds the versions as a binary tree in rank order. So sums have the same bits as rf_dist_reduce
- * gives, and together with the tree over leaves (reduce.h) on any number of ranks.
+ * gives, and together with the tree over leaves (reduce.h) on any number of ranks. Where gradients
+ * travel in bf16, every rank's is rounded first, this one's too.
  *   local       involves this rank alone, but others must do the same
  *   collective  waits for other ranks
  */
@@ -20,10 +21,12 @@ typedef struct rf_scatter {
     rf_dist *dist; /* not owned, as shards and ctx */
     const rf_shards *shards;
     rf_ctx *ctx;     /* set before the first pass */
-    int64_t portion; /* elements of a slice that travel at a time */
+    bool narrow;     /* gradients travel in bf16; their sums are of class master all the same */
+    int64_t portion; /* elements of a slice that travel at a time; a multiple of RF_SUM_RUN */
     struct {
         rf_exchange *exchange; /* owned */
         void *versions;        /* [ranks, portion] class master */
+        void *sent, *came;     /* [ranks, portion] class wire; NULL: versions come as they are */
         int64_t first, n;      /* elements of this rank's slice that it brings */
         int64_t queued;        /* of which part in the queue */
     } flight[RF_SCATTER_FLIGHTS];
@@ -47,7 +50,8 @@ typedef struct rf_scatter {
 } rf_scatter;
 
 /* local. Caller frees. */
-void rf_scatter_new(rf_scatter *out, rf_dist *dist, const rf_shards *shards, size_t element_bytes);
+void rf_scatter_new(rf_scatter *out, rf_dist *dist, const rf_shards *shards, size_t element_bytes,
+                    bool narrow);
 void rf_scatter_free(
     rf_scatter *scatter); /* local; when nothing travels; a zeroed struct is fine */
 /* local. Takes the memory of what travels (arena.h: run twice). */

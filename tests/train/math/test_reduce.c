@@ -101,8 +101,8 @@ static void begin(bench *b, rf_dist *dist, rf_shard kind, int64_t n_leaves, bool
     cr_assert(rf_backend_choose(&backend, NULL, &err) == RF_OK, "%s", err.message);
     cr_assert(rf_ctx_new(&b->ctx, backend, 1, &limits, &err) == RF_OK, "%s", err.message);
     cut(&b->shards, dist, kind);
-    cr_assert(rf_reduce_new(&b->reduce, dist, &b->shards, sizeof(float), n_leaves, exact, &err) ==
-                  RF_OK,
+    cr_assert(rf_reduce_new(&b->reduce, dist, &b->shards, sizeof(float), n_leaves, exact, false,
+                            &err) == RF_OK,
               "%s", err.message);
     rf_reduce_layout(&b->reduce, &arena, backend);
     cr_assert(rf_backend_alloc(&b->memory, b->ctx, arena.peak, &err) == RF_OK);
@@ -273,10 +273,10 @@ MPI_TEST(reduce, what_ranks_cannot_share, 3)
     rf_reduce reduce;
     rf_error err = {0};
     cut(&shards, dist, RF_SHARD_NONE);
-    cr_assert(rf_reduce_new(&reduce, dist, &shards, 4, 6, true, &err) == RF_ERR_USAGE);
+    cr_assert(rf_reduce_new(&reduce, dist, &shards, 4, 6, true, false, &err) == RF_ERR_USAGE);
     cr_assert(strstr(err.message, "train.reduce=fast") != NULL, "%s", err.message);
     rf_reduce_free(&reduce);
-    cr_assert(rf_reduce_new(&reduce, dist, &shards, 4, 4, false, &err) == RF_ERR_USAGE);
+    cr_assert(rf_reduce_new(&reduce, dist, &shards, 4, 4, false, false, &err) == RF_ERR_USAGE);
     cr_assert(strstr(err.message, "train.batch_rows") != NULL, "%s", err.message);
     rf_reduce_free(&reduce);
     rf_shards_free(&shards);
