@@ -1,11 +1,13 @@
 #include "data/data_main.h"
 
+#include "common/base/file.h"
 #include "common/store/checkpoint.h"
 #include "data/corpus/corpus.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
+#include <sys/stat.h>
 
 typedef struct request {
     bool verify;
@@ -73,17 +75,39 @@ static int inspect_corpus(const char *path, bool verify, rf_error *err)
     return rc;
 }
 
-static void print_checkpoint(const char *path, const rf_checkpoint_info *info)
+/* Which parameters there are, and which of them were trained. */
+static int print_parameters(const rf_checkpoint_info *info, rf_error *err)
+{
+    const rf_adaptation *a = &info->adaptation;
+    rf_table table;
+    RF_TRY(rf_table_build_adapted(&table, &info->model, a, err));
+    const int64_t n_model = table.n_parameters - (a->rank > 0 ? table.n_trainable : 0);
+    printf("  parameters        %" PRId64 "%s\n", n_model, a->rank > 0 ? " of the base" : "");
+    if (a->rank > 0) {
+        printf("  adapters          %" PRId64 " parameters: rank %" PRId64 ", alpha %g, of %s\n",
+               table.n_trainable, a->rank, a->alpha, a->targets);
+        printf("  base              %s, hash %016" PRIx64 "\n",
+               info->base.path[0] != '\0' ? info->base.path : "unknown", info->base.hash);
+    } else if (a->only[0] != '\0') {
+        printf("  trained           %" PRId64 " parameters: %s\n", table.n_trainable, a->only);
+    }
+    printf("  stored as         %s\n", rf_type_name(info->storage));
+    rf_table_free(&table);
+    return RF_OK;
+}
+
+static int print_checkpoint(const char *path, const rf_checkpoint_info *info, rf_error *err)
 {
     const rf_model_config *m = &info->model;
     const rf_progress *p = &info->progress;
-    printf("%s: checkpoint\n", path);
+    printf("%s: %s\n", path, info->adaptation.rank > 0 ? "adapter file" : "checkpoint");
     printf("  model             %s: hidden_size %" PRId64 ", intermediate_size %" PRId64
            ", num_hidden_layers %" PRId64 ", num_attention_heads %" PRId64
            ", num_key_value_heads %" PRId64 ", head_dim %" PRId64 ", vocab_size %" PRId64 "%s\n",
            m->architecture, m->hidden_size, m->intermediate_size, m->num_hidden_layers,
            m->num_attention_heads, m->num_key_value_heads, m->head_dim, m->vocab_size,
            m->tie_word_embeddings ? ", tied" : "");
+    RF_TRY(print_parameters(info, err));
     printf("  step              %" PRId64 " (%" PRId64 " updates, %" PRId64 " skipped)\n", p->step,
            p->updates, p->skipped);
     printf("  tokens seen       %" PRId64 " in %.0f s\n", p->tokens, p->seconds);
@@ -93,24 +117,43 @@ static void print_checkpoint(const char *path, const rf_checkpoint_info *info)
     if (isfinite(p->best_valid_loss)) {
         printf("  best valid loss   %.4f\n", p->best_valid_loss);
     }
-    printf("  parameters        %s\n", rf_type_name(info->storage));
     printf("  optimizer         %s\n", info->has_optimizer ? "moments are in the file" : "none");
     printf("  written by        %s (%s)\n", info->written_by, info->isa);
     print_tokenizer(info->tokenizer);
     printf("  corpora           %s\n", info->corpora);
+    return RF_OK;
 }
 
 static int inspect_checkpoint(const char *path, bool verify, rf_error *err)
 {
     rf_checkpoint_info info = {0};
     RF_TRY(rf_checkpoint_info_read(&info, path, err));
-    print_checkpoint(path, &info);
+    int rc = print_checkpoint(path, &info, err);
     rf_checkpoint_info_free(&info);
+    RF_TRY(rc);
     if (verify) {
         RF_TRY(rf_checkpoint_verify(path, err));
         printf("  verified          all checksums are right\n");
     }
     return RF_OK;
+}
+
+static bool is_folder(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+/* The folder of a run stands for its best checkpoint, else its latest, as everywhere. */
+static int inspect(const char *name, bool verify, rf_error *err)
+{
+    char path[RF_PATH_BYTES];
+    if (is_folder(name)) {
+        RF_TRY(rf_checkpoint_choose(path, sizeof path, name, err));
+        return inspect_checkpoint(path, verify, err);
+    }
+    return rf_corpus_is_checkpoint(name) ? inspect_checkpoint(name, verify, err)
+                                         : inspect_corpus(name, verify, err);
 }
 
 static int run(int argc, char **argv, rf_error *err)
@@ -122,8 +165,7 @@ static int run(int argc, char **argv, rf_error *err)
         return rf_manual_missing(&rf_data_info, "FILE", err);
     }
     for (int i = first; i < argc; i++) {
-        RF_TRY(rf_corpus_is_checkpoint(argv[i]) ? inspect_checkpoint(argv[i], r.verify, err)
-                                                : inspect_corpus(argv[i], r.verify, err));
+        RF_TRY(inspect(argv[i], r.verify, err));
     }
     return RF_OK;
 }
@@ -131,7 +173,7 @@ static int run(int argc, char **argv, rf_error *err)
 const rf_manual rf_data_info = {.program = "refusion-data",
                                 .command = "info",
                                 .summary = "describe and verify corpora and checkpoints",
-                                .synopsis = "refusion-data info [--verify] FILE.h5...\n",
+                                .synopsis = "refusion-data info [--verify] FILE.h5|RUN_FOLDER...\n",
                                 .text = "Describes corpora, checkpoints and adapter files.\n",
                                 .option = option_table,
                                 .run = run};

@@ -123,10 +123,11 @@ static int decode_share(const rf_samples *p, rf_engine *engine, const rf_dist *d
     return RF_OK;
 }
 
-static json_t *text_of(const rf_samples *p, const int32_t *token, int64_t n)
+/* marks: with the names of special tokens, which say who speaks. */
+static json_t *text_of(const rf_samples *p, const int32_t *token, int64_t n, bool marks)
 {
     size_t bytes;
-    char *text = rf_tokenizer_decode(p->tokenizer, &bytes, token, n, true);
+    char *text = rf_tokenizer_decode(p->tokenizer, &bytes, token, n, !marks);
     json_t *string = json_stringn(text, bytes); /* NULL where the text holds a 0 byte's escape */
     free(text);
     return string != NULL ? string : json_null();
@@ -135,10 +136,16 @@ static json_t *text_of(const rf_samples *p, const int32_t *token, int64_t n)
 /* What a model writes must not steer the terminal, nor break the line. */
 static void say_sample(const json_t *prompt, const json_t *text)
 {
+    const char *asked = json_string_value(prompt), *answer = json_string_value(text);
     char line[400];
-    snprintf(line, sizeof line, "%.120s -> %.200s",
-             json_string_value(prompt) != NULL ? json_string_value(prompt) : "",
-             json_string_value(text) != NULL ? json_string_value(text) : "");
+    /* Of a long prompt its end: there the question is. */
+    const size_t n = asked != NULL ? strlen(asked) : 0, most = 160;
+    const char *shown = asked == NULL ? "" : n > most ? asked + n - most : asked;
+    while (((unsigned char)*shown & 0xC0) == 0x80) { /* never within a character */
+        shown++;
+    }
+    snprintf(line, sizeof line, "%s%s -> %.200s", n > most ? "..." : "", shown,
+             answer != NULL && answer[0] != '\0' ? answer : "(empty)");
     for (char *c = line; *c != '\0'; c++) {
         *c = (unsigned char)*c < 0x20 || *c == 0x7F ? ' ' : *c;
     }
@@ -151,9 +158,9 @@ static void write_sample(const rf_samples *p, rf_metrics *metrics, int64_t step,
     record r;
     memcpy(&r, slot, sizeof r);
     const int32_t *answer = (const int32_t *)(const void *)(slot + sizeof r);
-    json_t *prompt = text_of(p, p->token[i], p->n_prompt[i]);
-    json_t *text = text_of(p, answer, r.n);
-    json_t *expected = text_of(p, p->token[i] + p->n_prompt[i], p->n_response[i]);
+    json_t *prompt = text_of(p, p->token[i], p->n_prompt[i], true);
+    json_t *text = text_of(p, answer, r.n, false);
+    json_t *expected = text_of(p, p->token[i] + p->n_prompt[i], p->n_response[i], false);
     if (i == 0) {
         say_sample(prompt, text);
     }

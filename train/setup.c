@@ -21,14 +21,14 @@ static int default_decoder(rf_config *config, const rf_objective *objective, rf_
     char assignment[64];
     if (!rf_config_is_set(config, "decode.kind") && !rf_config_is(config, "decode.kind", decoder)) {
         snprintf(assignment, sizeof assignment, "decode.kind=%s", decoder);
-        RF_TRY(rf_config_set(config, assignment, err));
+        RF_TRY(rf_config_derive(config, assignment, "from objective.kind", err));
     }
     if (objective->kind != &rf_objective_mdm || objective->pad != RF_PAD_FIXED ||
         rf_config_is_set(config, "decode.gen_length")) {
         return RF_OK;
     }
     snprintf(assignment, sizeof assignment, "decode.gen_length=%" PRId64, objective->pad_length);
-    return rf_config_set(config, assignment, err);
+    return rf_config_derive(config, assignment, "from objective.pad_length", err);
 }
 
 static int open_settings(rf_setup *s, rf_error *err)
@@ -107,8 +107,8 @@ static int fix_pad_length(rf_setup *s, int64_t length, rf_error *err)
         return RF_OK;
     }
     s->objective.pad_length = length;
-    snprintf(text, sizeof text, "objective: {pad_length: %" PRId64 "}", length);
-    return rf_config_load_text(s->config, text, "decode.gen_length when the run began", err);
+    snprintf(text, sizeof text, "objective.pad_length=%" PRId64, length);
+    return rf_config_derive(s->config, text, "decode.gen_length when the run began", err);
 }
 
 static int check_config(rf_setup *s, const char *text, rf_error *err)

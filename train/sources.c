@@ -224,30 +224,24 @@ static void read_keys(rf_model_config *c, const rf_config *config, bool all)
 static int write_keys(rf_config *config, const rf_model_config *c, const char *origin,
                       rf_error *err)
 {
-    char *text = NULL;
-    size_t bytes = 0;
-    FILE *out = open_memstream(&text, &bytes);
-    RF_ASSERT(out != NULL);
-    fputs("model:\n", out);
     for (int i = 0; i < N_SHAPE_KEYS; i++) {
         const void *field = (const char *)c + shape_keys[i].field;
-        fprintf(out, "  %s: ", strchr(shape_keys[i].key, '.') + 1);
+        char text[128];
         switch (shape_keys[i].kind) {
         case SIZE:
-            fprintf(out, "%" PRId64 "\n", *(const int64_t *)field);
+            snprintf(text, sizeof text, "%s=%" PRId64, shape_keys[i].key, *(const int64_t *)field);
             break;
         case REAL:
-            fprintf(out, "%.17g\n", *(const double *)field);
+            snprintf(text, sizeof text, "%s=%.17g", shape_keys[i].key, *(const double *)field);
             break;
         case SWITCH:
-            fprintf(out, "%s\n", *(const bool *)field ? "true" : "false");
+            snprintf(text, sizeof text, "%s=%s", shape_keys[i].key,
+                     *(const bool *)field ? "true" : "false");
             break;
         }
+        RF_TRY(rf_config_derive(config, text, origin, err));
     }
-    fclose(out);
-    int rc = rf_config_load_text(config, text, origin, err);
-    free(text);
-    return rc;
+    return RF_OK;
 }
 
 static int64_t round_up(int64_t x, int64_t multiple)
@@ -356,5 +350,9 @@ int rf_sources_model(rf_model_config *out, rf_config *config, const rf_sources *
                             checkpoint, difference);
     }
     RF_TRY(check_fit(out, s, err));
-    return write_keys(config, out, "derived", err);
+    return write_keys(config, out,
+                      checkpoint[0] != '\0' ? checkpoint
+                      : json[0] != '\0'     ? json
+                                            : "from other keys",
+                      err);
 }

@@ -110,7 +110,7 @@ static int set_folder(rf_config *config, const char *config_path, rf_error *err)
         snprintf(setting, sizeof setting, "log.dir=runs/%.*s", n, name) >= (int)sizeof setting) {
         return RF_OK; /* the settings ask for log.dir */
     }
-    return rf_config_set(config, setting, err);
+    return rf_config_derive(config, setting, "name of the configuration file", err);
 }
 
 static int set_changes(rf_config *config, const options *o, rf_error *err)

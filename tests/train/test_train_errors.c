@@ -71,6 +71,30 @@ Test(train_errors, printed_configuration_reads_back)
         "%s", program_output);
 }
 
+/* config.yaml says of each value where it comes from, and of those that follow from others that they
+ * do; a sample shows who speaks, and an answer that is empty. */
+Test(train_errors, run_says_where_values_come_from)
+{
+    program_write("c.jsonl", "{\"messages\": [{\"role\": \"system\", \"content\": \"Be brief.\"},"
+                             "{\"role\": \"user\", \"content\": \"one\"},"
+                             "{\"role\": \"assistant\", \"content\": \"1\"}]}\n");
+    cr_assert(tiny_shell("\"$DATA\" build --out chat.h5 c.jsonl") == 0, "%s", program_output);
+    tiny_train(0,
+               "train.steps=1 data.train=chat.h5 data.valid= log.samples_every=1 objective.kind=ar "
+               "log.dir=told",
+               0);
+    tiny_says("sample: <|system|>Be brief.<|user|>one<|assistant|> -> ");
+    cr_assert(
+        tiny_shell("set -e; cat told/config.yaml\n"
+                   "grep -q '  hidden_size: 32  # tiny.yaml:2:9' told/config.yaml\n"
+                   "grep -q '  vocab_size: 320  # from other keys' told/config.yaml\n"
+                   "grep -q '  rms_norm_eps: .*  # default' told/config.yaml\n"
+                   "grep -q '  steps: 1  # command line' told/config.yaml\n"
+                   "grep -q '  kind: \"ar\"  # from objective.kind' told/config.yaml\n"
+                   "grep -q '\"prompt\":\"<|system|>Be brief.<|user|>one' told/samples.jsonl") == 0,
+        "%s", program_output);
+}
+
 /* Every file of configs/ is one that runs, given corpora and, where it fine-tunes, sizes of its own. */
 Test(train_errors, ready_configurations_hold)
 {

@@ -120,6 +120,12 @@ Test(train_lora, finds_its_base)
                  0, "%s", program_output);
     tiny_says("one/step-000000006.h5 goes with its base, /");
     cr_assert_neq(tiny_shell("\"$INFER\" --model base --prompt hi >c && cmp a c"), 0);
+    cr_assert_eq(tiny_shell("\"$DATA\" info one base"), 0, "%s", program_output);
+    tiny_says("one/step-000000006.h5: adapter file");
+    tiny_says(" of the base\n");
+    tiny_says(" parameters: rank 2, alpha ");
+    tiny_says("/base/step-000000008.h5, hash ");
+    tiny_says("base/step-000000008.h5: checkpoint");
     cr_assert_eq(tiny_shell("mv base other && \"$INFER\" --model one --prompt hi"), 1);
     tiny_says("base/step-000000008.h5 is not there: give it with --model and this file "
               "with --adapter");

@@ -57,6 +57,11 @@ RF_MUST_CHECK int rf_config_load_text(rf_config *config, const char *text, const
 /* "section.key=value"; origin is "command line". RF_ERR_USAGE if it has no '='. */
 RF_MUST_CHECK int rf_config_set(rf_config *config, const char *assignment, rf_error *err);
 
+/* The same for a value that follows from others, and `origin` says from what; a key that has this
+ * value already keeps where it came from. */
+RF_MUST_CHECK int rf_config_derive(rf_config *config, const char *assignment, const char *origin,
+                                   rf_error *err);
+
 /* Values. A name that is not declared, or of another type, is a broken invariant. Strings and lists
  * belong to the configuration. */
 bool rf_config_bool(const rf_config *config, const char *name);

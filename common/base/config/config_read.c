@@ -428,13 +428,13 @@ out:
     return rc;
 }
 
-int rf_config_set(rf_config *config, const char *assignment, rf_error *err)
+static int set(rf_config *config, const char *assignment, const char *origin, bool is_derived,
+               rf_error *err)
 {
     const char *equals = strchr(assignment, '=');
     if (equals == NULL || equals == assignment) {
-        return rf_error_set(err, RF_ERR_USAGE,
-                            "command line: '%.200s': write a setting as section.key=value",
-                            assignment);
+        return rf_error_set(err, RF_ERR_USAGE, "%s: '%.200s': write a setting as section.key=value",
+                            origin, assignment);
     }
     rf_config_value value = {0};
     rf_error reason = {0};
@@ -448,13 +448,23 @@ int rf_config_set(rf_config *config, const char *assignment, rf_error *err)
                  ? read_list(&value, entry->key, equals + 1, &reason)
                  : rf_config_value_parse(&value, entry->key, equals + 1, &reason);
     }
-    if (rc == RF_OK) {
-        rf_config_assign(entry, &value, "command line");
-    } else {
-        rf_error_set(err, rc, "command line: %s%s%s", entry != NULL ? name : "",
+    if (rc != RF_OK) {
+        rf_error_set(err, rc, "%s: %s%s%s", origin, entry != NULL ? name : "",
                      entry != NULL ? ": " : "", reason.message);
+    } else if (!is_derived || !rf_config_value_equal(&value, &entry->value, entry->key->type)) {
+        rf_config_assign(entry, &value, origin);
     }
     rf_config_value_free(&value);
     free(name);
     return rc;
+}
+
+int rf_config_set(rf_config *config, const char *assignment, rf_error *err)
+{
+    return set(config, assignment, "command line", false, err);
+}
+
+int rf_config_derive(rf_config *config, const char *assignment, const char *origin, rf_error *err)
+{
+    return set(config, assignment, origin, true, err);
 }

@@ -395,6 +395,23 @@ Test(config, origins_stay_comments)
     rf_config_free(config);
 }
 
+/* What follows from other values says so, but where it only says again what was set. */
+Test(config, derived_values_keep_an_origin)
+{
+    rf_config *config = rf_config_new(tables);
+    rf_error err = {0};
+    const char *name = "train.steps";
+    cr_assert(rf_config_set(config, "train.steps=7", &err) == RF_OK);
+    cr_assert(rf_config_derive(config, "train.steps=7", "from others", &err) == RF_OK);
+    cr_expect_str_eq(rf_config_origin(config, name), "command line");
+    cr_assert(rf_config_derive(config, "train.steps=8", "from others", &err) == RF_OK);
+    cr_expect(rf_config_int(config, name) == 8);
+    cr_expect_str_eq(rf_config_origin(config, name), "from others");
+    cr_assert(rf_config_derive(config, "train.steps=x", "from others", &err) == RF_ERR_USAGE);
+    cr_expect(strncmp(err.message, "from others: train.steps: ", 26) == 0, "%s", err.message);
+    rf_config_free(config);
+}
+
 Test(config, help_names_every_key)
 {
     rf_config *config = rf_config_new(tables);
