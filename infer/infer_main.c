@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "common/base/manual/manual.h"
 #include "common/base/output.h"
+#include "common/kernels/machine.h"
 #include "infer/answers.h"
 #include "infer/decode/stop.h"
 
@@ -162,11 +163,14 @@ int main(int argc, char **argv)
     int first = argc;
 
     rf_log_set_program("refusion-infer");
-    rf_output_clean_on_signals();
     int rc = rf_manual_answer(&answered, &manual, argc, argv, &err);
     if (!answered) {
         rc = parse(&o, &first, argc, argv, &err);
+        if (rc == RF_OK) {
+            rf_machine_set_waiting(argv, o.run.n_threads);
+        }
     }
+    rf_output_clean_on_signals();
     if (rc == RF_OK && !answered) {
         rc = run(&o, &loaded, argv + first, argc - first, &err);
     }

@@ -2,6 +2,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/manual/manual.h"
+#include "common/kernels/machine.h"
 #include "data/objective.h"
 #include "serve/http.h"
 #include "serve/worker.h"
@@ -285,6 +286,9 @@ int main(int argc, char **argv)
     int rc = rf_manual_answer(&answered, &manual, argc, argv, &err);
     if (!answered) {
         rc = parse(&o, &first, argc, argv, &err);
+        if (rc == RF_OK) {
+            rf_machine_set_waiting(argv, o.n_threads);
+        }
     }
     if (rc == RF_OK && !answered) {
         /* Blocked in all threads, those of the kernels too: one thread awaits them. */

@@ -269,6 +269,25 @@ static int check_dump(const rf_setup *s, rf_error *err)
     return rc == RF_OK ? RF_OK : rf_error_prefix(err, "debug.dump_step");
 }
 
+/* Settings that go together, but hardly as they were meant. */
+static void warn_of_settings(const rf_setup *s)
+{
+    const rf_objective *o = &s->objective;
+    const bool has_ar = o->kind == &rf_objective_ar || o->kind == &rf_objective_refusion;
+    const bool has_denoise = o->kind != &rf_objective_ar;
+    if (s->set.schedule.warmup >= (double)s->set.steps) {
+        rf_log_warn("optim.warmup=%g is not below the %" PRId64 " steps of the run: the learning "
+                    "rate never reaches optim.lr",
+                    s->set.schedule.warmup, s->set.steps);
+    }
+    if ((!has_ar || !(o->lambda_ar > 0)) && (!has_denoise || !(o->lambda_mdm > 0))) {
+        rf_log_warn(
+            "objective.lambda_ar=%g, objective.lambda_mdm=%g: the loss of objective.kind=%s "
+            "is 0 and nothing is learnt",
+            o->lambda_ar, o->lambda_mdm, o->kind->name);
+    }
+}
+
 /* What depends on the checkpoint that the run goes on from. */
 static int open_model(rf_setup *s, rf_error *err)
 {
@@ -287,6 +306,9 @@ static int open_model(rf_setup *s, rf_error *err)
         RF_TRY(rf_sources_steps(&s->set.steps, &s->sources, &s->objective, s->set.epochs,
                                 s->set.batch_rows, err));
         s->set.schedule.steps = s->set.steps;
+    }
+    if (is_root) {
+        warn_of_settings(s);
     }
     return describe_reduction(s, err);
 }

@@ -2,6 +2,7 @@
 #include "common/base/failpoint.h"
 #include "common/base/log.h"
 #include "common/base/manual/manual.h"
+#include "common/kernels/machine.h"
 #include "train/loop.h"
 #include "train/plan.h"
 #include "train/run/signals.h"
@@ -208,12 +209,8 @@ static int suppose_ranks(rf_dist *dist, const options *o, rf_error *err)
     return RF_OK;
 }
 
-static int run(rf_dist *dist, rf_config *config, const options *o, int argc, char **argv, int rc,
-               rf_error *err)
+static int run(rf_dist *dist, rf_config *config, const options *o, int rc, rf_error *err)
 {
-    if (rc == RF_OK) {
-        rc = configure(config, o, argc, argv, err);
-    }
     RF_TRY(rf_dist_agree(dist, rc, err));
     RF_TRY(suppose_ranks(dist, o, err));
     return train(dist, config, o, err);
@@ -239,7 +236,9 @@ int main(int argc, char **argv)
         rf_log_error(&err);
         goto out;
     }
+    rc = rc == RF_OK ? configure(config, &o, argc, argv, &err) : rc;
     if (rc == RF_OK) {
+        rf_machine_set_waiting(argv, rf_config_int(config, "train.threads"));
         rc = rf_failpoint_visit("begin", &err);
     }
     /* All ranks have the same command line: they fail alike, and rank 0 speaks for them. */
@@ -250,7 +249,7 @@ int main(int argc, char **argv)
         goto out;
     }
     rf_signals_set_quiet(rf_dist_rank(dist) != 0);
-    rc = run(dist, config, &o, argc, argv, rc, &err);
+    rc = run(dist, config, &o, rc, &err);
     if (rc != RF_OK && rf_dist_rank(dist) == 0) {
         rf_log_set_rank(0, 1); /* the message names the rank that failed */
         rf_log_error(&err);

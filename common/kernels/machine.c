@@ -2,12 +2,13 @@
 
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 /* Asked of CPUID itself, since not every compiler's __builtin_cpu_supports knows the name. */
 static bool has_f16c(void)
@@ -173,4 +174,80 @@ int rf_machine_cores(void)
         }
         *slash = '\0';
     }
+}
+
+/* --- How threads wait ------------------------------------------------------------------------- */
+
+/* Ticks that the cores of this process have spent, and how many of them nobody used. */
+typedef struct ticks {
+    long long all, idle;
+} ticks;
+
+static ticks read_ticks(void)
+{
+    ticks sum = {0};
+    cpu_set_t own;
+    char line[512];
+    FILE *file = fopen("/proc/stat", "r");
+    const bool known = sched_getaffinity(0, sizeof own, &own) == 0;
+    while (file != NULL && known && fgets(line, sizeof line, file) != NULL) {
+        long long t[8]; /* user nice system idle iowait irq softirq steal */
+        unsigned core;
+        if (sscanf(line, "cpu%u %lld %lld %lld %lld %lld %lld %lld %lld", &core, &t[0], &t[1],
+                   &t[2], &t[3], &t[4], &t[5], &t[6], &t[7]) == 9 &&
+            line[3] != ' ' && core < CPU_SETSIZE && CPU_ISSET(core, &own)) {
+            for (int i = 0; i < 8; i++) {
+                sum.all += t[i];
+            }
+            sum.idle += t[3] + t[4];
+        }
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    return sum;
+}
+
+/* Cores of this process that nobody uses now; all of them where Linux does not say it. */
+static double free_cores(void)
+{
+    const ticks before = read_ticks();
+    usleep(60000);
+    const ticks after = read_ticks();
+    const double all = (double)(after.all - before.all);
+    return all > 0 ? (double)(after.idle - before.idle) / all * rf_machine_cores()
+                   : rf_machine_cores();
+}
+
+static int number_of(const char *variable, int otherwise)
+{
+    const char *text = getenv(variable);
+    return text != NULL && atoi(text) > 0 ? atoi(text) : otherwise;
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
+
+void rf_machine_set_waiting(char **argv, int64_t n_threads)
+{
+    char self[4096];
+    const int ranks = number_of("OMPI_COMM_WORLD_LOCAL_SIZE", number_of("MPI_LOCALNRANKS", 1));
+    const int share = rf_machine_cores() / ranks;
+    const double wanted =
+        (double)ranks *
+        (double)(n_threads > 0 ? n_threads : number_of("OMP_NUM_THREADS", share > 1 ? share : 1));
+    const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (getenv("OMP_WAIT_POLICY") != NULL || getenv("GOMP_SPINCOUNT") != NULL || n <= 0 ||
+        wanted <= ranks) {
+        return;
+    }
+    self[n] = '\0';
+    if (strcmp(base_name(self), base_name(argv[0])) != 0) {
+        return; /* something else runs the program: a loader, an emulator */
+    }
+    setenv("GOMP_SPINCOUNT", free_cores() < 0.75 * wanted ? "100" : "2000", 1);
+    execv(self, argv); /* returns where that is not possible: then threads spin as they would */
 }

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Do the processor and its operating system (saved register state) support everything that kernels
  * built for this ISA use? "portable": always; an unknown name: no. */
@@ -16,5 +17,16 @@ void rf_machine_features(char *text, size_t bytes);
 /* Cores this process may use, at least 1: those of its affinity mask (mpirun and Slurm set it), but
  * no more than the CPU quota of its control group (cgroup v2, rounded up). */
 int rf_machine_cores(void);
+
+/* How long threads spin where they wait for each other, before they sleep. While a thread that the
+ * others wait for does not run, because something else has its core, they burn the time that it
+ * needs; the 300000 passes (some 10 ms) of GCC's OpenMP then cost tens of times the work. Where the
+ * threads of all ranks of this host have cores of their own they spin for 2000 passes, which costs
+ * them nothing, else for 100, as OMP_WAIT_POLICY=passive does. OpenMP reads the number when it is
+ * loaded: so the program begins once more, with the number in its environment. Call it before
+ * there is anything to lose, and before MPI starts. argv: main's, in any order; n_threads: of this
+ * process, 0: not given. Where the user has chosen (OMP_WAIT_POLICY, GOMP_SPINCOUNT), and for one
+ * thread, nothing is done. */
+void rf_machine_set_waiting(char **argv, int64_t n_threads);
 
 #endif

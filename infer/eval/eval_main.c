@@ -2,6 +2,7 @@
 #include "common/base/alloc.h"
 #include "common/base/log.h"
 #include "common/base/output.h"
+#include "common/kernels/machine.h"
 #include "infer/eval/command.h"
 #include "infer/eval/page.h"
 #include "infer/eval/report.h"
@@ -250,12 +251,15 @@ int main(int argc, char **argv)
     int first;
 
     rf_log_set_program("refusion-eval");
-    rf_output_clean_on_signals();
     int rc = rf_command_parse(&o, &first, argc, argv, &done, &err);
     if (done) {
         rf_log_error(&err);
         return rf_error_exit_status(rc);
     }
+    if (rc == RF_OK) {
+        rf_machine_set_waiting(argv, o.subject.eval.n_threads);
+    }
+    rf_output_clean_on_signals();
     /* All ranks have the same command line: they refuse it alike, and rank 0 speaks for them. */
     int opened = rf_dist_open(&dist, &argc, &argv, &open_error);
     if (opened != RF_OK) {

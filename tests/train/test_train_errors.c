@@ -376,6 +376,34 @@ Test(train_errors, dry_run_plans_for_other_ranks)
     tiny_says("total");
 }
 
+/* What is hardly meant is said, and goes on. */
+Test(train_errors, warnings)
+{
+    tiny_train(0, "--dry-run train.steps=5 optim.warmup=5", 0);
+    tiny_says("warning: optim.warmup=5 is not below the 5 steps");
+    tiny_train(0, "--dry-run objective.lambda_ar=0 objective.lambda_mdm=0", 0);
+    tiny_says("the loss of objective.kind=refusion is 0");
+    tiny_train(0, "--dry-run objective.kind=ar objective.lambda_ar=0", 0);
+    tiny_says("the loss of objective.kind=ar is 0");
+    tiny_train(0, "--dry-run objective.lambda_ar=0 optim.warmup=0.5", 0);
+    cr_assert(strstr(program_output, "warning: o") == NULL, "%s", program_output);
+}
+
+/* A program that chooses how its threads wait begins once more, with the same words; what the user
+ * has chosen stays. */
+Test(train_errors, threads_wait_as_chosen)
+{
+    cr_assert(tiny_shell("unset OMP_WAIT_POLICY GOMP_SPINCOUNT; "
+                         "\"$TRAIN\" tiny.yaml --dry-run train.threads=2 optim.lr=1e-4 "
+                         "log.dir='a b' >again && "
+                         "OMP_WAIT_POLICY=passive \"$TRAIN\" tiny.yaml --dry-run train.threads=2 "
+                         "optim.lr=1e-4 log.dir='a b' >once && "
+                         "grep -v 'available\\|program\\|total\\|all ranks' again >a && "
+                         "grep -v 'available\\|program\\|total\\|all ranks' once | cmp a -") == 0,
+              "%s", program_output);
+    tiny_train(2, "train.threads=2 train.steps=2 log.dir=two", 0);
+}
+
 /* Settings that a run may change on the way, and no others, where it is asked for by name. */
 Test(train_errors, changes_on_resume)
 {
