@@ -67,10 +67,10 @@ RF_MUST_CHECK int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *
                                      const void *adam_m, const void *adam_v,
                                      const rf_checkpoint_info *info, rf_error *err);
 /* The same in three phases, for whoever wants to train on while the values are written:
- *   snapshot  collective: lays the file out under a temporary name. copy: this rank's part of the
- *             values goes to host memory (the size of the file / ranks), and then the model and its
+ *   snapshot  collective: lays the file out under a temporary name. With a buffer this rank's part of
+ *             the values goes there (the size of the file / ranks), and then the model and its
  *             moments may change; else they are read while they are written, a few MiB at a time.
- *   write     local; with a copy on any thread, for it calls neither MPI nor HDF5 and touches nothing
+ *   write     local; with a buffer on any thread, for it calls neither MPI nor HDF5 and touches nothing
  *             but the writer; else on the thread of the model's context. How it went, finish says.
  *   finish    collective, when write has returned on this rank: all ranks agree that all is written,
  *             checksums, `complete`, rename. On error what was at path is untouched.
@@ -78,10 +78,19 @@ RF_MUST_CHECK int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *
  * the tokenizer in it are needed by snapshot only; dist and model (its table) until the end. */
 typedef struct rf_checkpoint_writer rf_checkpoint_writer;
 
+/* Host memory for copies, one save after the other: the system gives the pages of a new one so slowly that
+ * it would cost more than the copying. A zeroed struct is an empty one; of one writer at a time. */
+typedef struct rf_checkpoint_buffer {
+    char *data;
+    size_t bytes;
+} rf_checkpoint_buffer;
+
+void rf_checkpoint_buffer_free(rf_checkpoint_buffer *buffer); /* local */
+
 RF_MUST_CHECK int rf_checkpoint_snapshot(rf_checkpoint_writer **out, const char *path,
                                          rf_dist *dist, rf_model *model, const void *adam_m,
                                          const void *adam_v, const rf_checkpoint_info *info,
-                                         bool copy, rf_error *err);
+                                         rf_checkpoint_buffer *buffer, rf_error *err);
 void rf_checkpoint_writer_write(rf_checkpoint_writer *writer);
 RF_MUST_CHECK int rf_checkpoint_writer_finish(rf_checkpoint_writer *writer, rf_error *err);
 void rf_checkpoint_writer_free(rf_checkpoint_writer *writer);           /* NULL is fine */

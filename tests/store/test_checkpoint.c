@@ -342,7 +342,7 @@ static void write_number(hid_t at, const char *name, int64_t value)
 
 static void edit_version(hid_t file)
 {
-    write_number(file, "version", 2);
+    write_number(file, "version", 3);
 }
 
 static void edit_incomplete(hid_t file)
@@ -444,7 +444,7 @@ Test(checkpoint, wrong_content)
         edit apply;
         const char *says;
     } cases[] = {
-        {edit_version, "has format version 2 and this program reads version 1"},
+        {edit_version, "has format version 3 and this program reads versions 1 to 2"},
         {edit_incomplete, "was interrupted"},
         {edit_step, "checksum of its attributes"},
         {edit_checksum, "checksum of its list of tensors"},

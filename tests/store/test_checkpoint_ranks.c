@@ -133,12 +133,13 @@ Test(checkpoint_ranks, three_phases)
     rf_dist *dist = open_dist();
     const char *path = in_folder("phases.h5");
     rf_checkpoint_writer *writer = NULL;
+    rf_checkpoint_buffer buffer = {0};
     pthread_t thread;
     for (int i = 0; i < 2; i++) {
         fill_flat(&s, s.model->master, 1);
         fill_flat(&s, s.m, 2);
         fill_flat(&s, s.v, 3);
-        TINY_MUST(rf_checkpoint_snapshot(&writer, path, dist, s.model, s.m, s.v, &s.info, true,
+        TINY_MUST(rf_checkpoint_snapshot(&writer, path, dist, s.model, s.m, s.v, &s.info, &buffer,
                                          tiny_error()));
         cr_assert(pthread_create(&thread, NULL, write_phase, writer) == 0);
         fill_flat(&s, s.model->master, 7);
@@ -152,6 +153,7 @@ Test(checkpoint_ranks, three_phases)
         TINY_MUST(rf_dist_barrier(dist, tiny_error()));
         cr_expect(i == 0 || count_files() == 2);
     }
+    rf_checkpoint_buffer_free(&buffer);
     free_subject(&s);
     rf_dist_close(dist);
 }

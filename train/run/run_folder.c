@@ -327,6 +327,7 @@ int rf_run_go_back(rf_run *run, int64_t step, rf_error *err)
 void rf_run_close(rf_run *run)
 {
     rf_run_save_abandon(run);
+    rf_checkpoint_buffer_free(&run->copy);
     rf_metrics_close(run->metrics);
     if (run->lock >= 0) {
         close(run->lock);

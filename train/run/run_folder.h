@@ -25,6 +25,7 @@ typedef struct rf_run {
     char best[64];              /* name of the best checkpoint in the folder, "" : none */
     int64_t saved_step;         /* of the newest checkpoint; -1: none */
     rf_metrics *metrics;        /* rank 0 */
+    rf_checkpoint_buffer copy;  /* of the last save beside training */
     struct rf_save *save;       /* under way, on all ranks; NULL: none (saving.c) */
     int lock;                   /* rank 0: descriptor of the locked folder; -1: none */
 } rf_run;

@@ -64,7 +64,7 @@ int rf_run_save_begin(rf_run *run, rf_model *model, const void *adam_m, const vo
     atomic_init(&save->written, false);
     rf_checkpoint_path(save->path, sizeof save->path, run->folder, save->step);
     int rc = rf_checkpoint_snapshot(&save->writer, save->path, run->dist, model, adam_m, adam_v,
-                                    info, copy, err);
+                                    info, copy ? &run->copy : NULL, err);
     if (rc != RF_OK) {
         free(save);
         return rc;
