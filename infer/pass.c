@@ -115,7 +115,7 @@ static void rank(const rf_engine *e, int32_t *token, double *logprob, int64_t k,
     }
     for (; n < k; n++) {
         token[n] = -1;
-        logprob[n] = -INFINITY;
+        logprob[n] = -(double)INFINITY;
     }
 }
 

@@ -387,7 +387,7 @@ int rf_http_open(rf_http **out, const rf_http_options *options, rf_error *err)
 
 int rf_http_start(rf_http *h, rf_desk *desk, const rf_offer *offer, rf_error *err)
 {
-    enum { HEADERS = 32 << 10 }; /* bytes of a connection, for what is not a body */
+    enum { HEADERS = 8 << 10 }; /* bytes of a connection, for what is not a body */
     const rf_http_options *o = &h->options;
     h->desk = desk;
     h->offer = offer;

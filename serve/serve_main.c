@@ -222,10 +222,11 @@ static int make_engine(rf_engine **out, const options *o, rf_offer *offer, rf_lo
     e->reuses = true;
     rf_backend_describe(loaded->model->ctx, text, sizeof text);
     rf_log_info("%s", text);
-    rf_log_info("memory: weights %.1f MiB, cache %.1f MiB (%" PRId64 " answers of up to %" PRId64
-                " tokens), activations %.1f MiB",
+    rf_log_info("memory: weights %.1f MiB, cache %.1f (%" PRId64 " answers of up to %" PRId64
+                " tokens), activations %.1f, kernels %.1f",
                 (double)loaded->model->bytes / MIB, (double)e->cache->bytes / MIB, e->capacity,
-                offer->size.positions, (double)e->acts->bytes / MIB);
+                offer->size.positions, (double)e->acts->bytes / MIB,
+                (double)loaded->model->ctx->scratch_bytes / MIB);
     return RF_OK;
 }
 
