@@ -32,6 +32,7 @@ static char progress_what[64];
 static int64_t progress_begin = 0;
 static int64_t progress_last = 0;
 static double progress_time = 0.0;
+static double progress_said = 0.0; /* off a terminal: the last line */
 
 void rf_log_set_program(const char *name)
 {
@@ -212,26 +213,41 @@ static void begin_progress(const char *what, int64_t done)
         snprintf(progress_what, sizeof progress_what, "%s", what);
         progress_begin = done;
         progress_time = rf_log_seconds();
+        progress_said = progress_time;
     }
     progress_last = done;
 }
 
+/* Off a terminal a line a minute is enough, and none of what takes less. */
+static bool is_due(void)
+{
+    const double now = rf_log_seconds();
+    const bool due = rf_log_is_terminal() || now - progress_said >= 60.0;
+    progress_said = due ? now : progress_said;
+    return due;
+}
+
 void rf_log_progress(const char *what, int64_t done, int64_t total, const char *unit)
 {
-    if (is_silent() || !rf_log_is_terminal()) {
+    if (is_silent()) {
         return;
     }
     pthread_mutex_lock(&lock);
     begin_progress(what, done);
+    const bool due = is_due();
     double elapsed = rf_log_seconds() - progress_time;
     double rate = elapsed > 0.0 ? (double)(done - progress_begin) / elapsed : 0.0;
     pthread_mutex_unlock(&lock);
+    if (!due) {
+        return;
+    }
 
     char amount[32], per_second[32];
     format_amount(amount, sizeof amount, (double)done);
     format_amount(per_second, sizeof per_second, rate);
+    void (*say)(const char *format, ...) = rf_log_is_terminal() ? rf_log_live : rf_log_info;
     if (total <= 0) {
-        rf_log_live("%s %s %s, %s/s", what, amount, unit, per_second);
+        say("%s %s %s, %s/s", what, amount, unit, per_second);
         return;
     }
     double share = fmin(fmax((double)done / (double)total, 0.0), 1.0);
@@ -244,6 +260,6 @@ void rf_log_progress(const char *what, int64_t done, int64_t total, const char *
     if (rate > 0.0) {
         rf_number_print_duration(eta, fmax((double)(total - done), 0.0) / rate);
     }
-    rf_log_live("%s [%s] %3.0f%% %s/%s %s, %s/s, ETA %s", what, bar, floor(100.0 * share), amount,
-                whole, unit, per_second, eta);
+    say("%s [%s] %3.0f%% %s/%s %s, %s/s, ETA %s", what, bar, floor(100.0 * share), amount, whole,
+        unit, per_second, eta);
 }

@@ -176,6 +176,7 @@ void rf_manual_print_page(const rf_manual *m, FILE *out)
     put_line(out, rf_manual_exit_status(m));
     fputs(".SH SEE ALSO\n.BR refusion\\-data (1),\n.BR refusion\\-convert (1),\n"
           ".BR refusion\\-train (1),\n.BR refusion\\-infer (1),\n.BR refusion\\-eval (1),\n"
+          ".BR refusion\\-serve (1),\n"
           ".BR refusion\\-config (5)\n",
           out);
 }
