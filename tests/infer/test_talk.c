@@ -3,6 +3,7 @@
 #include "tests/infer/pty.h"
 
 #include <sys/stat.h>
+#include <termios.h>
 
 static pty p;
 static size_t seen; /* of its output, what was waited for */
@@ -190,6 +191,26 @@ Test(talk, control_c_drops_what_is_typed)
     json_t *messages = read_messages();
     cr_assert_str_eq(content(messages, 0), "hello");
     json_decref(messages);
+}
+
+Test(talk, a_signal_leaves_the_terminal_as_it_was)
+{
+    static const int numbers[] = {SIGTERM, SIGHUP};
+    for (int i = 0; i < 2; i++) {
+        struct termios during, after;
+        int status = 0;
+        start("");
+        const int fd = open(ptsname(p.fd), O_RDWR | O_NOCTTY);
+        expect("> ");
+        cr_assert(fd >= 0 && tcgetattr(fd, &during) == 0 && kill(p.pid, numbers[i]) == 0);
+        cr_assert(waitpid(p.pid, &status, 0) == p.pid && WIFSIGNALED(status) &&
+                  WTERMSIG(status) == numbers[i]);
+        cr_assert_eq(tcgetattr(fd, &after), 0);
+        const tcflag_t usual = ICANON | ECHO | ISIG;
+        cr_assert((during.c_lflag & usual) == 0 && (after.c_lflag & usual) == usual);
+        close(fd);
+        close(p.fd);
+    }
 }
 
 Test(talk, lines_are_kept_for_the_next_time)
