@@ -278,6 +278,7 @@ typedef void rf_adamw_fn(rf_ctx *, void *w, void *m, void *v, const void *g, int
  * gains as in rmsnorm_forward; a bias or the gain of a head's norm is NULL where the model has none. */
 typedef struct rf_block {
     int64_t n, d, h, g, k, f; /* places, width, heads, key heads, head width, feed-forward width */
+    bool is_first;            /* of a pass; the others come right behind it */
     double eps;
     rf_matrix q_w, k_w, v_w, o_w, gate_w, up_w, down_w;
     const void *q_bias, *k_bias, *v_bias, *o_bias, *attention_gain, *q_gain, *k_gain, *mlp_gain;
@@ -288,9 +289,9 @@ typedef struct rf_block {
     void *keys, *values;
     const rf_spans *spans;
     void *x; /* [N,D] residual, reads and sets */
-    /* [N,D], [N,H,K], [N,G,K], [N,G,K], [N,H,K], [N,F] activation: undefined before and after. new_k
-     * and new_v may be keys and values where place is NULL; hidden may overlap all but x */
-    void *normed, *q, *new_k, *new_v, *o, *hidden;
+    /* [N,D], [N,H,K], [N,H,K], [N,F] activation: undefined before and after. hidden may overlap all
+     * but x */
+    void *normed, *q, *o, *hidden;
 } rf_block;
 
 /* Has the backend a block_forward for such blocks (their sizes and layouts, whatever n is)? */

@@ -12,7 +12,7 @@ static rf_model_config config_of(int variant)
                                                     .qkv_bias = variant == 1,
                                                     .output_bias = variant == 1});
     c.vocab_size = VOCAB;
-    c.hidden_size = variant == 2 ? 1160 : 128;
+    c.hidden_size = variant == 2 ? 3080 : 128;
     c.intermediate_size = variant == 2 ? 200 : 328;
     c.num_attention_heads = variant == 1 ? 6 : 4;
     c.num_key_value_heads = variant == 1 ? 2 : variant == 2 ? 1 : 2;

@@ -1,118 +1,31 @@
-/* Attention of inference: few queries, keys in the cache (arXiv:2205.14135; parts of the keys side by
- * side: "Flash-Decoding").
+/* Attention of inference: few queries, keys in the cache (arXiv:2205.14135; keys in parts side by side:
+ * "Flash-Decoding").
  *
- * A block takes up to 64 rows, which are queries of a run times the heads that share a key head, and a
- * part of the keys, or all parts one after the other. Scores: a warp a quarter of the part's keys; sums of
- * values: a warp a quarter of the width. What a row gets of a part depends on nothing but itself; parts
- * are merged in order, by the block that makes all, or by merge_parts (between.cu). */
-#include "common/kernels/cuda/infer/few.h"
+ * A span's keys are cut from its begin into parts of 64, these into sections of RF_CUDA_SECTION parts. What
+ * a row gets of a part depends on nothing but itself. Parts are merged in order to sections, sections to
+ * the result. That shows in no bit whether blocks make parts, sections, or all of a run: the plan decides
+ * it for a pass, by how much there is.
+ *
+ * A block has up to 64 rows, which are queries of a run times the heads that share a key head, 16 a warp. */
 #include "common/kernels/cuda/infer/hopper.cuh"
 #include "common/kernels/cuda/infer/merge.cuh"
+#include "common/kernels/cuda/infer/parts.cuh"
 
 enum {
-    KEYS = RF_CUDA_PART,
+    ROWS = RF_CUDA_PART,
     TILE_ROWS = 16,
-    TILES = 4,
-    MOST_ROWS = TILES * TILE_ROWS,
-    THREADS = 128
+    THREADS = ROWS / TILE_ROWS * WARP,
+    PAD = 8,
+    PAD_TOTAL = 4
 };
-enum { TEAM = THREADS / WARP, OWN_KEYS = KEYS / TEAM, PAD = 8 };
-enum { QUERY_BEGIN, QUERY_END, SPAN_BEGIN, SPAN_END, RUN_COLUMNS = 6 };
-
-/* --- Which run, which parts ------------------------------------------------------------------ */
-
-typedef struct work {
-    int run, first, last; /* parts [first, last) of the run's */
-    int parts, queries;   /* of the run */
-    int64_t slot;         /* of part's rows: the first of the run's */
-    bool is_whole;        /* one block makes all parts */
-} work;
-
-static __device__ int parts_of(const int32_t *run, int span)
-{
-    return (run[SPAN_END + 2 * span] - run[SPAN_BEGIN + 2 * span] + KEYS - 1) / KEYS;
-}
-
-static __device__ int scan(int x)
-{
-    const int lane = static_cast<int>(threadIdx.x) % WARP;
-    for (int step = 1; step < WARP; step *= 2) {
-        const int below = __shfl_up_sync(0xffffffffU, x, static_cast<unsigned>(step));
-        x += lane >= step ? below : 0;
-    }
-    return x;
-}
-
-/* The part of that number, counted over all runs; one warp. run below 0: there is none. */
-static __device__ work find_part(const rf_cuda_attend &p, int number)
-{
-    work found = {-1, 0, 0, 0, 0, 0, false};
-    int parts_before = 0, rows_before = 0;
-    const int lane = static_cast<int>(threadIdx.x) % WARP;
-    for (int first = 0; first < p.n_runs; first += WARP) {
-        int parts = 0, queries = 0;
-        if (first + lane < p.n_runs) {
-            const int32_t *run = p.run + (first + lane) * RUN_COLUMNS;
-            queries = run[QUERY_END] - run[QUERY_BEGIN];
-            parts = queries > 0 ? max(parts_of(run, 0) + parts_of(run, 1), 1) : 0;
-        }
-        const int parts_here = scan(parts), rows_here = scan(parts * queries);
-        const int end = parts_before + parts_here, begin = end - parts;
-        const unsigned mine = __ballot_sync(0xffffffffU, number >= begin && number < end);
-        if (mine != 0U && found.run < 0) {
-            const int who = __ffs(static_cast<int>(mine)) - 1;
-            found.run = first + who;
-            found.first = number - __shfl_sync(0xffffffffU, begin, who);
-            found.parts = __shfl_sync(0xffffffffU, parts, who);
-            found.queries = __shfl_sync(0xffffffffU, queries, who);
-            found.slot = rows_before + __shfl_sync(0xffffffffU, rows_here - parts * queries, who);
-        }
-        parts_before += __shfl_sync(0xffffffffU, parts_here, WARP - 1);
-        rows_before += __shfl_sync(0xffffffffU, rows_here, WARP - 1);
-    }
-    found.last = found.first + 1;
-    found.is_whole = rows_before > p.part_rows;
-    return found;
-}
-
-static __device__ work whole_run(const rf_cuda_attend &p, int number)
-{
-    work found = {-1, 0, 0, 0, 0, 0, true};
-    if (number < p.n_runs) {
-        const int32_t *run = p.run + number * RUN_COLUMNS;
-        found.run = number;
-        found.queries = run[QUERY_END] - run[QUERY_BEGIN];
-        found.parts = found.last = max(parts_of(run, 0) + parts_of(run, 1), 1);
-    }
-    return found;
-}
-
-/* The block's work of that number: a part, where they all fit, else a run. */
-static __device__ work find_work(const rf_cuda_attend &p, int number)
-{
-    __shared__ work found;
-    if (threadIdx.x < WARP) {
-        work own = p.n_runs <= RF_CUDA_PART_RUNS ? find_part(p, number) : whole_run(p, number);
-        if (own.is_whole) {
-            own = whole_run(p, number);
-        }
-        if (threadIdx.x == 0) {
-            found = own;
-        }
-    }
-    __syncthreads();
-    const work own = found;
-    __syncthreads();
-    return own;
-}
+static_assert(RF_CUDA_PART == 64, "rows of queries and of keys have tiles of one size");
 
 /* --- A part ---------------------------------------------------------------------------------- */
 
-/* Shared memory of a block. */
+/* Shared memory of a block. total: sums of values over sections, where the block makes all of a run. */
 template <int WIDTH> struct tiles {
-    uint16_t k[KEYS][WIDTH + PAD], v[KEYS][WIDTH + PAD], q[MOST_ROWS][WIDTH + PAD];
-    uint16_t weight[TILE_ROWS][KEYS + PAD];
-    float most[TEAM][TILE_ROWS], sum[TEAM][TILE_ROWS];
+    uint16_t k[ROWS][WIDTH + PAD], v[ROWS][WIDTH + PAD], q[ROWS][WIDTH + PAD];
+    float total[ROWS][WIDTH + PAD_TOTAL];
 };
 
 /* 16 bytes; zeros where there are none. */
@@ -133,12 +46,13 @@ static __device__ inline void commit_pieces()
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-/* Rows [0,n) of `rows`, row i from from + i*step. */
-template <int WIDTH, int ROWS>
+/* Rows [0,n) of a tile, row i from from + i*step. */
+template <int WIDTH>
 static __device__ void copy_rows(uint16_t (&rows)[ROWS][WIDTH + PAD], const uint16_t *from,
                                  int64_t step, int n)
 {
     enum { PIECE = 8, PIECES = WIDTH / PIECE };
+#pragma unroll
     for (int i = static_cast<int>(threadIdx.x); i < ROWS * PIECES; i += THREADS) {
         const int row = i / PIECES, column = i % PIECES * PIECE;
         const bool is_there = row < n;
@@ -170,30 +84,38 @@ static __device__ inline void multiply_add(float (&sum)[4], const uint32_t (&a)[
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/* Of 16 rows a thread has two, lane / 4 and 8 more; what they got so far. */
-template <int WIDTH> struct sums {
-    float most[2], sum[2], o[WIDTH / TEAM / 8][4];
+/* Of 16 rows a thread has two, lane / 4 and 8 more: the largest score, the sum of weights, the sums of
+ * values (columns 8 j + 2 (lane % 4) + {0,1}). */
+template <int WIDTH> struct state {
+    float most[2], sum[2], o[WIDTH / 8][4];
+    __device__ void clear()
+    {
+        most[0] = most[1] = -INFINITY;
+        sum[0] = sum[1] = 0.0F;
+#pragma unroll
+        for (int j = 0; j < WIDTH / 8; j++) {
+            o[j][0] = o[j][1] = o[j][2] = o[j][3] = 0.0F;
+        }
+    }
 };
 
-/* score[j]: keys 8 j + 2 (lane % 4) + {0,1} of the warp's own, of both rows. */
+/* score[j]: keys 8 j + 2 (lane % 4) + {0,1}, of both rows. */
 template <int WIDTH>
-static __device__ void make_scores(float (&score)[OWN_KEYS / 8][4], const tiles<WIDTH> &t,
-                                   int first_row)
+static __device__ void make_scores(float (&score)[ROWS / 8][4], const tiles<WIDTH> &t)
 {
     const int lane = static_cast<int>(threadIdx.x) % WARP,
               warp = static_cast<int>(threadIdx.x) / WARP;
 #pragma unroll
-    for (int j = 0; j < OWN_KEYS / 8; j++) {
+    for (int j = 0; j < ROWS / 8; j++) {
         score[j][0] = score[j][1] = score[j][2] = score[j][3] = 0.0F;
     }
 #pragma unroll
     for (int c = 0; c < WIDTH; c += 16) {
         uint32_t a[4], b[4];
-        load_four(a, &t.q[first_row + lane % 16][c + lane / 16 * 8]);
+        load_four(a, &t.q[warp * TILE_ROWS + lane % 16][c + lane / 16 * 8]);
 #pragma unroll
-        for (int j = 0; j < OWN_KEYS / 8; j += 2) {
-            load_four(
-                b, &t.k[warp * OWN_KEYS + j * 8 + lane / 16 * 8 + lane % 8][c + lane / 8 % 2 * 8]);
+        for (int j = 0; j < ROWS / 8; j += 2) {
+            load_four(b, &t.k[j * 8 + lane / 16 * 8 + lane % 8][c + lane / 8 % 2 * 8]);
             multiply_add(score[j], a, b[0], b[1]);
             multiply_add(score[j + 1], a, b[2], b[3]);
         }
@@ -213,76 +135,51 @@ static __device__ inline float quad_sum(float x)
     return x + __shfl_xor_sync(0xffffffffU, x, 2);
 }
 
-/* From scores to weights in shared memory; `count`: how many of the part's keys each row sees. Sets the
- * rows' largest scores and sums. */
-template <int WIDTH>
-static __device__ void weigh(float (&most)[2], float (&sum)[2], tiles<WIDTH> *t,
-                             float (&score)[OWN_KEYS / 8][4], const int (&count)[2], float scale)
+/* From scores to weights, bf16 pairs as the second product reads them; `count`: how many of the part's
+ * keys the row sees. */
+static __device__ inline void weigh(uint32_t (&weight)[ROWS / 8][2], float *most, float *sum,
+                                    const float (&score)[ROWS / 8][4], int half, int count,
+                                    float scale)
 {
-    const int lane = static_cast<int>(threadIdx.x) % WARP,
-              warp = static_cast<int>(threadIdx.x) / WARP;
-    const int row = lane / 4, key = warp * OWN_KEYS + lane % 4 * 2;
+    const int key = static_cast<int>(threadIdx.x) % 4 * 2;
+    float x[ROWS / 4], largest = -INFINITY, total = 0.0F;
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float largest = -INFINITY;
-#pragma unroll
-        for (int e = 0; e < OWN_KEYS / 4; e++) {
-            float &x = score[e / 2][half * 2 + e % 2];
-            x = key + e / 2 * 8 + e % 2 < count[half] ? x * scale : -INFINITY;
-            largest = fmaxf(largest, x);
-        }
-        largest = quad_most(largest);
-        if (lane % 4 == 0) {
-            t->most[warp][row + half * 8] = largest;
-        }
+    for (int e = 0; e < ROWS / 4; e++) {
+        const bool sees = key + e / 2 * 8 + e % 2 < count;
+        x[e] = sees ? score[e / 2][half * 2 + e % 2] * scale : -INFINITY;
+        largest = fmaxf(largest, x[e]);
     }
-    __syncthreads();
+    largest = quad_most(largest);
+    const float base = largest > -INFINITY ? largest : 0.0F;
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const int own = row + half * 8;
-        most[half] =
-            fmaxf(fmaxf(t->most[0][own], t->most[1][own]), fmaxf(t->most[2][own], t->most[3][own]));
-        const float base = most[half] > -INFINITY ? most[half] : 0.0F;
-        float total = 0.0F;
-#pragma unroll
-        for (int j = 0; j < OWN_KEYS / 8; j++) {
-            const float a = expf(score[j][half * 2] - base),
-                        b = expf(score[j][half * 2 + 1] - base);
-            total += a + b;
-            *reinterpret_cast<uint32_t *>(&t->weight[own][key + j * 8]) =
-                rf_quantize_bf16(a) | static_cast<uint32_t>(rf_quantize_bf16(b)) << 16;
-        }
-        total = quad_sum(total);
-        if (lane % 4 == 0) {
-            t->sum[warp][own] = total;
-        }
+    for (int e = 0; e < ROWS / 4; e += 2) {
+        const float a = exp2f(x[e] - base), b = exp2f(x[e + 1] - base);
+        total += a + b;
+        weight[e / 2][half] = rf_quantize_bf16(a) | static_cast<uint32_t>(rf_quantize_bf16(b))
+                                                        << 16;
     }
-    __syncthreads();
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const int own = row + half * 8;
-        sum[half] = t->sum[0][own] + t->sum[1][own] + t->sum[2][own] + t->sum[3][own];
-    }
+    *most = largest;
+    *sum = quad_sum(total);
 }
 
-/* o = weights times the warp's columns of the values. */
+/* o = weights times values. */
 template <int WIDTH>
-static __device__ void sum_values(float (&o)[WIDTH / TEAM / 8][4], const tiles<WIDTH> &t)
+static __device__ void sum_values(float (&o)[WIDTH / 8][4], const uint32_t (&weight)[ROWS / 8][2],
+                                  const tiles<WIDTH> &t)
 {
-    enum { OWN = WIDTH / TEAM };
-    const int lane = static_cast<int>(threadIdx.x) % WARP,
-              warp = static_cast<int>(threadIdx.x) / WARP;
+    const int lane = static_cast<int>(threadIdx.x) % WARP;
 #pragma unroll
-    for (int j = 0; j < OWN / 8; j++) {
+    for (int j = 0; j < WIDTH / 8; j++) {
         o[j][0] = o[j][1] = o[j][2] = o[j][3] = 0.0F;
     }
 #pragma unroll
-    for (int key = 0; key < KEYS; key += 16) {
-        uint32_t a[4], b[4];
-        load_four(a, &t.weight[lane % 16][key + lane / 16 * 8]);
+    for (int key = 0; key < ROWS / 8; key += 2) {
+        const uint32_t a[4] = {weight[key][0], weight[key][1], weight[key + 1][0],
+                               weight[key + 1][1]};
 #pragma unroll
-        for (int j = 0; j < OWN / 8; j += 2) {
-            load_four_turned(b, &t.v[key + lane % 16][warp * OWN + j * 8 + lane / 16 * 8]);
+        for (int j = 0; j < WIDTH / 8; j += 2) {
+            uint32_t b[4];
+            load_four_turned(b, &t.v[key * 8 + lane % 16][j * 8 + lane / 16 * 8]);
             multiply_add(o[j], a, b[0], b[1]);
             multiply_add(o[j + 1], a, b[2], b[3]);
         }
@@ -291,214 +188,243 @@ static __device__ void sum_values(float (&o)[WIDTH / TEAM / 8][4], const tiles<W
 
 /* --- A block --------------------------------------------------------------------------------- */
 
-/* Row i of the rows of a run: a query, and one of the heads that share the key head. */
-typedef struct row_place {
-    int query, head; /* query: of the run */
-} row_place;
+/* What a block works at: rows [first, first + n) of a run's, which are queries times `shared` heads. */
+typedef struct work {
+    const int32_t *run;
+    int first, n, head, shared;
+} work;
 
-static __device__ inline row_place place_of(int row, int shared)
+/* A row's query, and its number among all rows of queries and heads. */
+static __device__ inline int64_t query_of(const work &w, int row)
 {
-    return {row / shared, row % shared};
+    return w.run[QUERY_BEGIN] + (w.first + min(row, w.n - 1)) / w.shared;
 }
 
-/* Fetches the part's keys and values, and q with the first. */
-template <int WIDTH>
-static __device__ void fetch(tiles<WIDTH> *t, const rf_cuda_attend &p, int64_t key, int keys,
-                             int head)
+static __device__ inline int head_of(const work &w, int row)
 {
-    const int64_t step = p.g * WIDTH, at = key * step + head * WIDTH;
-    copy_rows<WIDTH, KEYS>(t->k, p.k + at, step, keys);
-    commit_pieces();
-    copy_rows<WIDTH, KEYS>(t->v, p.v + at, step, keys);
-    commit_pieces();
+    return w.head * w.shared + (w.first + row) % w.shared;
 }
 
 template <int WIDTH>
-static __device__ void fetch_queries(tiles<WIDTH> *t, const rf_cuda_attend &p, const int32_t *run,
-                                     int first, int n, int head, int shared)
+static __device__ void fetch_queries(tiles<WIDTH> *t, const rf_cuda_attend &p, const work &w)
 {
     enum { PIECE = 8, PIECES = WIDTH / PIECE };
-    for (int i = static_cast<int>(threadIdx.x); i < MOST_ROWS * PIECES; i += THREADS) {
+    for (int i = static_cast<int>(threadIdx.x); i < ROWS * PIECES; i += THREADS) {
         const int row = i / PIECES, column = i % PIECES * PIECE;
-        const row_place at = place_of(first + min(row, n - 1), shared);
-        const int64_t query = run[QUERY_BEGIN] + at.query;
-        copy_piece(&t->q[row][column],
-                   p.q + (query * p.h + head * shared + at.head) * WIDTH + column, row < n);
+        const int64_t from =
+            row < w.n ? (query_of(w, row) * p.h + head_of(w, row)) * WIDTH + column : 0;
+        copy_piece(&t->q[row][column], p.q + from, row < w.n);
     }
 }
 
-/* Where row `row` of a part's partial results lies. */
-static __device__ inline int64_t part_row(const rf_cuda_attend &p, const work &w, int part,
-                                          int head, const row_place &at, int shared)
+/* Adds a part to the warp's rows. */
+template <int WIDTH>
+static __device__ void add_part(state<WIDTH> *s, tiles<WIDTH> *t, const rf_cuda_attend &p,
+                                const work &w, int span, int part, float scale)
 {
-    return (w.slot + static_cast<int64_t>(part) * w.queries + at.query) * p.h + head * shared +
-           at.head;
+    const int64_t step = p.g * WIDTH;
+    const int key = w.run[SPAN_BEGIN + 2 * span] + part * RF_CUDA_PART;
+    const int keys = min(w.run[SPAN_END + 2 * span] - key, int{RF_CUDA_PART});
+    const int lane = static_cast<int>(threadIdx.x) % WARP,
+              warp = static_cast<int>(threadIdx.x) / WARP;
+    const bool has_rows = warp * TILE_ROWS < w.n;
+    uint32_t weight[ROWS / 8][2];
+    float most[2], sum[2];
+    copy_rows<WIDTH>(t->k, p.k + key * step + w.head * WIDTH, step, keys);
+    commit_pieces();
+    copy_rows<WIDTH>(t->v, p.v + key * step + w.head * WIDTH, step, keys);
+    commit_pieces();
+    int count[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int64_t query = query_of(w, warp * TILE_ROWS + lane / 4 + half * 8);
+        count[half] = p.span[4 * query + 2 * span + 1] - key;
+    }
+    wait_pieces<1>();
+    __syncthreads();
+    if (has_rows) {
+        float score[ROWS / 8][4];
+        make_scores(score, *t);
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            weigh(weight, &most[half], &sum[half], score, half, count[half], scale);
+        }
+    }
+    wait_pieces<0>();
+    __syncthreads();
+    if (has_rows) {
+        float o[WIDTH / 8][4];
+        sum_values<WIDTH>(o, weight, *t);
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const shares m = merge(&s->most[half], &s->sum[half], most[half], sum[half]);
+#pragma unroll
+            for (int j = 0; j < WIDTH / 8; j++) {
+                s->o[j][half * 2] = join(s->o[j][half * 2], o[j][half * 2], m);
+                s->o[j][half * 2 + 1] = join(s->o[j][half * 2 + 1], o[j][half * 2 + 1], m);
+            }
+        }
+    }
+    __syncthreads(); /* keys and values have been read */
 }
 
-/* A tile's rows: the result where the block made all parts, else what the merge needs. */
+/* A unit's rows, for the merge. */
 template <int WIDTH>
-static __device__ void store_tile(const rf_cuda_attend &p, const work &w, const int32_t *run,
-                                  const sums<WIDTH> &s, int first, int end, int head, int shared)
+static __device__ void store_unit(const rf_cuda_attend &p, const work &w, const state<WIDTH> &s,
+                                  const rf_cuda_unit &unit)
 {
-    enum { OWN = WIDTH / TEAM };
     const int lane = static_cast<int>(threadIdx.x) % WARP,
               warp = static_cast<int>(threadIdx.x) / WARP;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const int row = first + lane / 4 + half * 8;
-        if (row >= end) {
-            continue;
-        }
-        const row_place at = place_of(row, shared);
-        const int column = warp * OWN + lane % 4 * 2;
-        if (w.last - w.first == w.parts) {
-            const float factor = s.sum[half] > 0.0F ? 1.0F / s.sum[half] : 0.0F;
-            uint16_t *to = p.o +
-                           ((run[QUERY_BEGIN] + at.query) * p.h + head * shared + at.head) * WIDTH +
-                           column;
+        const int row = warp * TILE_ROWS + lane / 4 + half * 8;
+        if (row < w.n) {
+            const int64_t at = unit.row + query_of(w, row) - w.run[QUERY_BEGIN];
+            float *to = p.part + (at * p.h + head_of(w, row)) * (WIDTH + 4);
 #pragma unroll
-            for (int j = 0; j < OWN / 8; j++) {
-                *reinterpret_cast<uint32_t *>(to + j * 8) =
-                    rf_quantize_bf16(s.o[j][half * 2] * factor) |
-                    static_cast<uint32_t>(rf_quantize_bf16(s.o[j][half * 2 + 1] * factor)) << 16;
+            for (int j = 0; j < WIDTH / 8; j++) {
+                *reinterpret_cast<float2 *>(to + j * 8 + lane % 4 * 2) = {s.o[j][half * 2],
+                                                                          s.o[j][half * 2 + 1]};
             }
-        } else {
-            float *to = p.part + part_row(p, w, w.first, head, at, shared) * (WIDTH + 2 * 2);
-#pragma unroll
-            for (int j = 0; j < OWN / 8; j++) {
-                *reinterpret_cast<float2 *>(to + column + j * 8) = {s.o[j][half * 2],
-                                                                    s.o[j][half * 2 + 1]};
-            }
-            if (warp == 0 && lane % 4 == 0) {
+            if (lane % 4 == 0) {
                 *reinterpret_cast<float2 *>(to + WIDTH) = {s.most[half], s.sum[half]};
             }
         }
     }
 }
 
-/* Where the merge finds the parts of the run's queries; none, where the result is there. */
-static __device__ void note_parts(const rf_cuda_attend &p, const work &w, const int32_t *run)
+/* Sections are merged in shared memory, each thread its own elements. */
+template <int WIDTH>
+static __device__ void add_section(tiles<WIDTH> *t, float (&most)[2], float (&sum)[2],
+                                   const state<WIDTH> &s)
 {
-    const bool is_done = w.last - w.first == w.parts;
-    for (int i = static_cast<int>(threadIdx.x); i < w.queries; i += THREADS) {
-        p.table[run[QUERY_BEGIN] + i] = {static_cast<int32_t>(w.slot) + i, w.queries,
-                                         is_done ? 0 : w.parts};
+    const int lane = static_cast<int>(threadIdx.x) % WARP,
+              warp = static_cast<int>(threadIdx.x) / WARP;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const shares m = merge(&most[half], &sum[half], s.most[half], s.sum[half]);
+        float *own = &t->total[warp * TILE_ROWS + lane / 4 + half * 8][lane % 4 * 2];
+#pragma unroll
+        for (int j = 0; j < WIDTH / 8; j++) {
+            own[j * 8] = join(own[j * 8], s.o[j][half * 2], m);
+            own[j * 8 + 1] = join(own[j * 8 + 1], s.o[j][half * 2 + 1], m);
+        }
     }
 }
 
-/* Rows of group `group` (64 of them) of the run. */
 template <int WIDTH>
-static __device__ void attend_rows(tiles<WIDTH> *t, const rf_cuda_attend &p, const work &w,
-                                   int head, int group, float scale)
+static __device__ void store_total(const tiles<WIDTH> &t, const rf_cuda_attend &p, const work &w,
+                                   const float (&sum)[2])
 {
-    const int shared = static_cast<int>(p.h / p.g), lane = static_cast<int>(threadIdx.x) % WARP;
-    const int32_t *run = p.run + w.run * RUN_COLUMNS;
-    const int first = group * MOST_ROWS, n = min(w.queries * shared - first, int{MOST_ROWS});
-    const int front = parts_of(run, 0);
-    sums<WIDTH> state[TILES];
+    const int lane = static_cast<int>(threadIdx.x) % WARP,
+              warp = static_cast<int>(threadIdx.x) / WARP;
 #pragma unroll
-    for (int tile = 0; tile < TILES; tile++) {
-        state[tile] = {};
-        state[tile].most[0] = state[tile].most[1] = -INFINITY;
-    }
-    fetch_queries(t, p, run, first, n, head, shared);
-    for (int part = w.first; part < w.last; part++) {
-        const int span = part < front ? 0 : 1;
-        const int key = run[SPAN_BEGIN + 2 * span] + (span == 0 ? part : part - front) * KEYS;
-        fetch<WIDTH>(t, p, key, max(min(run[SPAN_END + 2 * span] - key, int{KEYS}), 0), head);
-        wait_pieces<1>();
-        __syncthreads();
+    for (int half = 0; half < 2; half++) {
+        const int row = warp * TILE_ROWS + lane / 4 + half * 8;
+        if (row < w.n) {
+            const float factor = sum[half] > 0.0F ? 1.0F / sum[half] : 0.0F;
+            const float *own = &t.total[row][lane % 4 * 2];
+            uint16_t *to = p.o + (query_of(w, row) * p.h + head_of(w, row)) * WIDTH + lane % 4 * 2;
 #pragma unroll
-        for (int tile = 0; tile < TILES; tile++) {
-            if (tile * TILE_ROWS >= n) {
-                continue;
+            for (int j = 0; j < WIDTH / 8; j++) {
+                *reinterpret_cast<uint32_t *>(to + j * 8) =
+                    rf_quantize_bf16(own[j * 8] * factor) |
+                    static_cast<uint32_t>(rf_quantize_bf16(own[j * 8 + 1] * factor)) << 16;
             }
-            float score[OWN_KEYS / 8][4], most[2], sum[2], o[WIDTH / TEAM / 8][4];
-            int count[2];
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const int row = min(tile * TILE_ROWS + lane / 4 + half * 8, n - 1);
-                const int64_t query = run[QUERY_BEGIN] + place_of(first + row, shared).query;
-                count[half] = p.span[4 * query + 2 * span + 1] - key;
-            }
-            make_scores(score, *t, tile * TILE_ROWS);
-            weigh(most, sum, t, score, count, scale);
-            wait_pieces<0>();
-            __syncthreads();
-            sum_values<WIDTH>(o, *t);
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                sums<WIDTH> &own = state[tile];
-                const shares s = merge(&own.most[half], &own.sum[half], most[half], sum[half]);
-#pragma unroll
-                for (int j = 0; j < WIDTH / TEAM / 8; j++) {
-                    own.o[j][half * 2] = join(own.o[j][half * 2], o[j][half * 2], s);
-                    own.o[j][half * 2 + 1] = join(own.o[j][half * 2 + 1], o[j][half * 2 + 1], s);
-                }
-            }
-            __syncthreads(); /* the weights have been read */
         }
     }
-    wait_pieces<0>();
+}
+
+template <int WIDTH>
+static __device__ void attend_all(tiles<WIDTH> *t, const rf_cuda_attend &p, const work &w,
+                                  float scale)
+{
+    float most[2] = {-INFINITY, -INFINITY}, sum[2] = {};
+    for (int i = static_cast<int>(threadIdx.x); i < ROWS * WIDTH; i += THREADS) {
+        t->total[i / WIDTH][i % WIDTH] = 0.0F;
+    }
     __syncthreads();
-#pragma unroll
-    for (int tile = 0; tile < TILES; tile++) {
-        if (tile * TILE_ROWS < n) {
-            store_tile<WIDTH>(p, w, run, state[tile], first + tile * TILE_ROWS, first + n, head,
-                              shared);
+    for (int span = 0; span < 2; span++) {
+        const int parts = parts_of(w.run, span);
+        for (int first = 0; first < parts; first += RF_CUDA_SECTION) {
+            state<WIDTH> s;
+            s.clear();
+            for (int part = first; part < min(first + RF_CUDA_SECTION, parts); part++) {
+                add_part(&s, t, p, w, span, part, scale);
+            }
+            add_section(t, most, sum, s);
         }
     }
-    if (w.first == 0 && head == 0 && group == 0) {
-        note_parts(p, w, run);
+    commit_pieces(); /* of queries, where there was no part */
+    wait_pieces<0>();
+    store_total(*t, p, w, sum);
+    __syncthreads();
+}
+
+template <int WIDTH>
+static __device__ void attend_unit(tiles<WIDTH> *t, const rf_cuda_attend &p, const work &w,
+                                   const rf_cuda_unit &unit, float scale)
+{
+    state<WIDTH> s;
+    s.clear();
+    for (int part = unit.first; part < unit.last; part++) {
+        add_part(&s, t, p, w, unit.span, part, scale);
     }
+    store_unit(p, w, s, unit);
 }
 
 template <int WIDTH>
 static __global__ void __launch_bounds__(THREADS, 2) attend(const rf_cuda_attend p, float scale)
 {
-    extern __shared__ char shared[];
-    tiles<WIDTH> *t = reinterpret_cast<tiles<WIDTH> *>(shared);
-    const int head = static_cast<int>(blockIdx.y), group = static_cast<int>(blockIdx.z);
-    const int heads = static_cast<int>(p.h / p.g);
-    let_next_begin();
+    extern __shared__ char memory[];
+    tiles<WIDTH> *t = reinterpret_cast<tiles<WIDTH> *>(memory);
+    const bool is_planned = p.n_runs <= RF_CUDA_PLANNED;
+    const int units = is_planned ? *p.units : static_cast<int>(p.n_runs);
     int number = static_cast<int>(blockIdx.x);
-    work w = find_work(p, number);
-    if (w.run < 0 && number > 0) {
+    if (number > 0 && number >= units) {
         return; /* the first block waits for all */
     }
     wait_for_previous();
-    while (w.run >= 0) {
-        if (group * MOST_ROWS < w.queries * heads) {
-            attend_rows(t, p, w, head, group, scale);
+    let_next_begin();
+    for (; number < units; number += static_cast<int>(gridDim.x)) {
+        const rf_cuda_unit unit =
+            is_planned ? p.unit[number] : rf_cuda_unit{number, RF_CUDA_ALL_SPANS, 0, 0, 0};
+        work w = {p.run + unit.run * RUN_COLUMNS, static_cast<int>(blockIdx.z) * ROWS, 0,
+                  static_cast<int>(blockIdx.y), static_cast<int>(p.h / p.g)};
+        w.n = min((w.run[QUERY_END] - w.run[QUERY_BEGIN]) * w.shared - w.first, int{ROWS});
+        if (w.n <= 0) {
+            continue;
         }
-        number += static_cast<int>(gridDim.x);
-        w = find_work(p, number);
+        fetch_queries(t, p, w);
+        if (unit.span == RF_CUDA_ALL_SPANS) {
+            attend_all(t, p, w, scale);
+        } else {
+            attend_unit(t, p, w, unit, scale);
+        }
     }
 }
 
 template <int WIDTH> static int launch(rf_cuda_stream stream, const rf_cuda_attend *p)
 {
-    const int64_t shared = p->h / p->g, groups = (shared * RF_CUDA_RUN + MOST_ROWS - 1) / MOST_ROWS;
-    const int64_t most =
-        p->n_runs <= RF_CUDA_PART_RUNS ? p->n_runs * (p->keys / KEYS + 2) : p->n_runs;
+    const int64_t shared = p->h / p->g, groups = (shared * RF_CUDA_RUN + ROWS - 1) / ROWS;
+    const bool is_planned = p->n_runs <= RF_CUDA_PLANNED;
+    const int64_t most = is_planned ? p->n_runs * (p->keys / RF_CUDA_PART + 2) : p->n_runs;
     const int64_t wide = 2 * 132 / p->g > 0 ? 2 * 132 / p->g : 1; /* resident at once */
     cudaLaunchAttribute attribute = {};
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
-    config.gridDim =
-        dim3(static_cast<unsigned>(p->n_runs <= RF_CUDA_PART_RUNS && most > wide ? wide : most),
-             static_cast<unsigned>(p->g), static_cast<unsigned>(groups));
+    config.gridDim = dim3(static_cast<unsigned>(is_planned && most > wide ? wide : most),
+                          static_cast<unsigned>(p->g), static_cast<unsigned>(groups));
     config.blockDim = dim3(THREADS);
     config.dynamicSmemBytes = sizeof(tiles<WIDTH>);
     config.stream = stream;
     config.attrs = &attribute;
     config.numAttrs = 1;
-    const float scale = static_cast<float>(1.0 / sqrt(static_cast<double>(WIDTH)));
-    const cudaError_t code =
-        cudaFuncSetAttribute(attend<WIDTH>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(sizeof(tiles<WIDTH>)));
-    return code != cudaSuccess ? code : cudaLaunchKernelEx(&config, attend<WIDTH>, *p, scale);
+    const double log2_e = 1.4426950408889634;
+    const float scale = static_cast<float>(log2_e / sqrt(static_cast<double>(WIDTH)));
+    const int code = allow_memory(attend<WIDTH>, sizeof(tiles<WIDTH>));
+    return code != 0 ? code : cudaLaunchKernelEx(&config, attend<WIDTH>, *p, scale);
 }
 
 int rf_cuda_attend_few(rf_cuda_stream stream, const rf_cuda_attend *p)
@@ -506,6 +432,5 @@ int rf_cuda_attend_few(rf_cuda_stream stream, const rf_cuda_attend *p)
     if (p->n == 0) {
         return 0;
     }
-    const int code = p->head_dim == 64 ? launch<64>(stream, p) : launch<128>(stream, p);
-    return code != 0 ? code : rf_cuda_merge_parts(stream, p);
+    return p->head_dim == 64 ? launch<64>(stream, p) : launch<128>(stream, p);
 }

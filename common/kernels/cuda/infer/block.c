@@ -56,6 +56,8 @@ bool rf_cuda_takes_blocks(const rf_ctx *ctx, const rf_block *b)
 typedef struct block_scratch {
     float *part;
     rf_cuda_parts *table;
+    rf_cuda_unit *unit;
+    int32_t *units;
     int64_t part_rows;
 } block_scratch;
 
@@ -65,6 +67,8 @@ static block_scratch lay_out(rf_arena *arena, const rf_limits *l)
     block_scratch s = {.part_rows = min_of(most, MOST_PART_ROWS)};
     s.part = rf_arena_take(arena, (size_t)(s.part_rows * l->n_heads * wide) * sizeof *s.part);
     s.table = rf_arena_take(arena, (size_t)l->places * sizeof *s.table);
+    s.unit = rf_arena_take(arena, (size_t)(s.part_rows + RF_CUDA_PLANNED) * sizeof *s.unit);
+    s.units = rf_arena_take(arena, sizeof *s.units);
     return s;
 }
 
@@ -121,16 +125,7 @@ static void add_product(rf_ctx *ctx, const rf_block *b, const void *y, int64_t i
 
 static void make_heads(rf_ctx *ctx, const rf_block *b)
 {
-    const int64_t hk = b->h * b->k, gk = b->g * b->k;
-    rf_cuda_few product = normed(ctx, b, b->attention_gain);
-    product.count = 3;
-    product.of[0] = (rf_cuda_factor){b->q_w.data, hk, b->q_bias, NULL, half(b->q)};
-    product.of[1] = (rf_cuda_factor){b->k_w.data, gk, b->k_bias, NULL, half(b->new_k)};
-    product.of[2] = (rf_cuda_factor){b->v_w.data, gk, b->v_bias, NULL, half(b->new_v)};
-    LAUNCH(multiply_few, &product);
     const rf_cuda_heads heads = {.q = b->q,
-                                 .k = b->new_k,
-                                 .v = b->new_v,
                                  .cache_k = b->keys,
                                  .cache_v = b->values,
                                  .q_gain = b->q_gain,
@@ -139,18 +134,23 @@ static void make_heads(rf_ctx *ctx, const rf_block *b)
                                  .sine = b->sin,
                                  .position = b->position,
                                  .place = b->place,
-                                 .n = b->n,
                                  .h = b->h,
                                  .g = b->g,
                                  .head_dim = b->k,
                                  .eps = (float)b->eps};
-    LAUNCH(turn_heads, &heads);
+    rf_cuda_few product = normed(ctx, b, b->attention_gain);
+    product.count = 3;
+    product.heads = &heads;
+    product.of[0] = (rf_cuda_factor){.w = b->q_w.data, .out = b->h * b->k, .bias = b->q_bias};
+    product.of[1] = (rf_cuda_factor){.w = b->k_w.data, .out = b->g * b->k, .bias = b->k_bias};
+    product.of[2] = (rf_cuda_factor){.w = b->v_w.data, .out = b->g * b->k, .bias = b->v_bias};
+    LAUNCH(multiply_few, &product);
 }
 
-void rf_cuda_block_forward(rf_ctx *ctx, const rf_block *b)
+/* x += attention's product. */
+static void add_attention(rf_ctx *ctx, const rf_block *b)
 {
     const block_scratch s = take_scratch(ctx);
-    make_heads(ctx, b);
     const rf_cuda_attend attention = {.q = b->q,
                                       .k = b->keys,
                                       .v = b->values,
@@ -165,14 +165,26 @@ void rf_cuda_block_forward(rf_ctx *ctx, const rf_block *b)
                                       .head_dim = b->k,
                                       .part = s.part,
                                       .part_rows = s.part_rows,
-                                      .table = s.table};
+                                      .table = s.table,
+                                      .unit = s.unit,
+                                      .units = s.units};
+    if (b->is_first) {
+        LAUNCH(plan_attention, &attention);
+    }
     LAUNCH(attend_few, &attention);
+    LAUNCH(merge_parts, &attention);
     add_product(ctx, b, b->o, b->h * b->k, b->o_w, b->o_bias);
+}
+
+void rf_cuda_block_forward(rf_ctx *ctx, const rf_block *b)
+{
+    make_heads(ctx, b);
+    add_attention(ctx, b);
     rf_cuda_few gates = normed(ctx, b, b->mlp_gain);
     gates.gates = true;
     gates.count = 2;
-    gates.of[0] = (rf_cuda_factor){b->gate_w.data, b->f, NULL, NULL, half(b->hidden)};
-    gates.of[1] = (rf_cuda_factor){b->up_w.data, b->f, NULL, NULL, half(b->hidden)};
+    gates.of[0] = (rf_cuda_factor){.w = b->gate_w.data, .out = b->f, .y = half(b->hidden)};
+    gates.of[1] = (rf_cuda_factor){.w = b->up_w.data, .out = b->f, .y = half(b->hidden)};
     LAUNCH(multiply_few, &gates);
     add_product(ctx, b, b->hidden, b->f, b->down_w, NULL);
 }

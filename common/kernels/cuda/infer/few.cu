@@ -9,7 +9,7 @@
  * A block: a warp that has tiles copied into a ring, and one or two groups of four warps that multiply
  * them, 64 rows of weights each. Its first weights are on their way before the kernel that makes x has
  * ended. */
-#include "common/kernels/cuda/infer/few.h"
+#include "common/kernels/cuda/infer/ring.cuh"
 #include "common/kernels/cuda/infer/stream.cuh"
 #include "common/kernels/cuda/infer/wgmma.cuh"
 
@@ -29,99 +29,6 @@ static int64_t slices_of(int64_t in)
 {
     const int64_t slice = slice_of(in);
     return (in + slice - 1) / slice;
-}
-
-/* What the kernel reads of an rf_cuda_factor. */
-typedef struct factor {
-    const float *bias, *residual;
-    rf_cuda_real y;
-    int out, tiles; /* tiles: of rows, of this factor and those before it */
-} factor;
-
-typedef struct operands {
-    CUtensorMap w[RF_CUDA_TOGETHER], x;
-    factor of[RF_CUDA_TOGETHER];
-    int n, in, slice, slices, stages;
-    bool gates;
-    const float *stream, *gain;
-    float eps;
-} operands;
-
-/* Where this block is. */
-typedef struct place {
-    int which, row, column; /* the factor; the first row of weights, the first row of x */
-    int begin, chunks;      /* of the inner dimension; how many tiles of TILE_COLUMNS */
-    int slice_chunks;       /* of a whole slice */
-} place;
-
-template <int ROWS, int COLUMNS, bool SPLIT> static __device__ place place_of(const operands &p)
-{
-    place at = {};
-    int tile = static_cast<int>(SPLIT ? blockIdx.y : blockIdx.x);
-    while (at.which + 1 < RF_CUDA_TOGETHER && tile >= p.of[at.which].tiles) {
-        at.which++;
-    }
-    tile -= at.which > 0 ? p.of[at.which - 1].tiles : 0;
-    at.row = tile * (p.gates ? ROWS / 2 : ROWS);
-    at.column = static_cast<int>(SPLIT ? blockIdx.z : blockIdx.y) * COLUMNS;
-    at.begin = SPLIT ? static_cast<int>(blockIdx.x) * p.slice : 0;
-    const int end = SPLIT ? min(at.begin + p.slice, p.in) : p.in;
-    at.chunks = (end - at.begin + TILE_COLUMNS - 1) / TILE_COLUMNS;
-    at.slice_chunks = p.slice / TILE_COLUMNS;
-    return at;
-}
-
-/* The ring: per stage a tile of weights, then one of x; barriers that a stage is full, or free again. */
-template <int ROWS, int COLUMNS> struct ring {
-    unsigned tiles, full, empty;
-    static constexpr unsigned weights = ROWS * TILE_ROW, bytes = weights + COLUMNS * TILE_ROW;
-    __device__ unsigned stage(int s) const
-    {
-        return tiles + static_cast<unsigned>(s) * bytes;
-    }
-    __device__ unsigned full_at(int s) const
-    {
-        return full + static_cast<unsigned>(s) * 8U;
-    }
-    __device__ unsigned empty_at(int s) const
-    {
-        return empty + static_cast<unsigned>(s) * 8U;
-    }
-};
-
-template <int ROWS, int COLUMNS>
-static __device__ void load_weights(const ring<ROWS, COLUMNS> &r, const operands &p,
-                                    const place &at, int chunk, int s, bool normed)
-{
-    const int column = at.begin + chunk * TILE_COLUMNS;
-    barrier_expect(r.full_at(s), normed ? r.weights : r.bytes);
-    load_tile(r.stage(s), &p.w[at.which], column, at.row, r.full_at(s));
-    if (p.gates) {
-        load_tile(r.stage(s) + r.weights / 2, &p.w[1], column, at.row, r.full_at(s));
-    }
-}
-
-/* One thread. */
-template <int ROWS, int COLUMNS>
-static __device__ void load_all(const ring<ROWS, COLUMNS> &r, const operands &p, const place &at,
-                                bool normed)
-{
-    const int first = min(at.chunks, p.stages);
-    for (int c = 0; c < first; c++) {
-        load_weights(r, p, at, c, c, normed);
-    }
-    wait_for_previous();
-    for (int c = 0; c < at.chunks; c++) {
-        const int s = c % p.stages;
-        if (c >= first) {
-            barrier_wait(r.empty_at(s), static_cast<unsigned>(c / p.stages - 1) & 1U);
-            load_weights(r, p, at, c, s, normed);
-        }
-        if (!normed) {
-            load_tile(r.stage(s) + r.weights, &p.x, at.begin + c * TILE_COLUMNS, at.column,
-                      r.full_at(s));
-        }
-    }
 }
 
 /* A group's sums over all chunks of its 64 rows. */
@@ -160,11 +67,6 @@ static __device__ void multiply_all(float (&total)[COLUMNS / 2], const ring<ROWS
 }
 
 /* part[column][row] of a block's sums. */
-template <int ROWS> static __device__ unsigned part_at(unsigned part, int column, int row)
-{
-    return part + static_cast<unsigned>(column * (ROWS + PAD) + row) * 4U;
-}
-
 template <int ROWS, int COLUMNS>
 static __device__ void store_sums(float *part, const float (&total)[COLUMNS / 2])
 {
@@ -225,33 +127,155 @@ static __device__ inline void write4(const rf_cuda_real &y, int64_t at, float4 x
     }
 }
 
+/* Four elements of y: where they are, and what is added to the sum there. */
+typedef struct quad {
+    int64_t y;
+    int column, row;
+    bool is_there;
+    float4 residual;
+} quad;
+
+template <int ROWS, int COLUMNS>
+static __device__ quad quad_at(const operands &p, const place &at, int i)
+{
+    const factor &f = p.of[at.which];
+    const int quads = (p.gates ? ROWS / 2 : ROWS) / 4;
+    quad q = {0, i / quads, i % quads * 4, false, {}};
+    const int out = at.row + q.row;
+    q.is_there = q.column < min(COLUMNS, p.n - at.column) && out < f.out;
+    q.y = static_cast<int64_t>(at.column + q.column) * f.out + out;
+    if (q.is_there && f.residual != nullptr) {
+        q.residual = *reinterpret_cast<const float4 *>(f.residual + q.y);
+    }
+    return q;
+}
+
+/* The sums of all blocks of the cluster, or of this one, are stored. */
+template <bool SPLIT> static __device__ inline void all_stored()
+{
+    if constexpr (SPLIT) {
+        cluster_arrive();
+        cluster_wait();
+    } else {
+        __syncthreads();
+    }
+}
+
 /* The blocks of a cluster share the elements out. */
 template <int ROWS, int COLUMNS, bool SPLIT>
 static __device__ void finish(const operands &p, const place &at, const float *part)
 {
     const factor &f = p.of[at.which];
-    const int quads = (p.gates ? ROWS / 2 : ROWS) / 4, blocks = SPLIT ? p.slices : 1;
-    const int count = min(COLUMNS, p.n - at.column) * quads, block = static_cast<int>(blockDim.x);
-    const int first =
-        (SPLIT ? static_cast<int>(blockIdx.x) * block : 0) + static_cast<int>(threadIdx.x);
-    for (int i = first; i < count; i += blocks * block) {
-        const int column = i / quads, row = i % quads * 4, out = at.row + row;
-        const int64_t y = static_cast<int64_t>(at.column + column) * f.out + out;
-        if (out >= f.out) {
-            continue;
+    const int block = static_cast<int>(blockDim.x), blocks = SPLIT ? p.slices : 1;
+    const int count = min(COLUMNS, p.n - at.column) * (p.gates ? ROWS / 2 : ROWS) / 4;
+    int i = (SPLIT ? static_cast<int>(blockIdx.x) * block : 0) + static_cast<int>(threadIdx.x);
+    quad q = quad_at<ROWS, COLUMNS>(p, at, i); /* on its way while the others end */
+    all_stored<SPLIT>();
+    while (i < count) {
+        if (q.is_there) {
+            float4 sum = add_slices<ROWS, SPLIT>(p, part, q.column, q.row);
+            if (p.gates) {
+                const float4 up = add_slices<ROWS, SPLIT>(p, part, q.column, q.row + ROWS / 2);
+                sum = {gated(sum.x, up.x), gated(sum.y, up.y), gated(sum.z, up.z),
+                       gated(sum.w, up.w)};
+            }
+            if (f.bias != nullptr) {
+                sum = add4(sum, *reinterpret_cast<const float4 *>(f.bias + at.row + q.row));
+            }
+            write4(f.y, q.y, f.residual != nullptr ? add4(sum, q.residual) : sum);
         }
-        float4 sum = add_slices<ROWS, SPLIT>(p, part, column, row);
-        if (p.gates) {
-            const float4 up = add_slices<ROWS, SPLIT>(p, part, column, row + ROWS / 2);
-            sum = {gated(sum.x, up.x), gated(sum.y, up.y), gated(sum.z, up.z), gated(sum.w, up.w)};
+        i += blocks * block;
+        q = quad_at<ROWS, COLUMNS>(p, at, i);
+    }
+}
+
+/* Four elements of a head: what they become does not depend on the products. */
+typedef struct turn {
+    uint16_t *to;
+    float4 gain, cosine, sine;
+} turn;
+
+static __device__ inline float4 read4(const float *from)
+{
+    return *reinterpret_cast<const float4 *>(from);
+}
+
+static __device__ turn turn_at(const operands &p, const place &at, int column)
+{
+    const rf_cuda_heads &heads = p.heads;
+    turn t = {nullptr, {1.0F, 1.0F, 1.0F, 1.0F}, {}, {}};
+    const int width = static_cast<int>(heads.head_dim),
+              element = static_cast<int>(threadIdx.x) % WARP * 4;
+    const int64_t row = at.column + column;
+    if (row >= p.n || at.row + element >= p.of[at.which].out) {
+        return t;
+    }
+    const int64_t place = at.which == 0 || heads.place == nullptr ? row : heads.place[row];
+    uint16_t *all = at.which == 0 ? heads.q : at.which == 1 ? heads.cache_k : heads.cache_v;
+    t.to = all + place * p.of[at.which].out + at.row + element;
+    if (at.which < 2) {
+        const float *gain = at.which == 0 ? heads.q_gain : heads.k_gain;
+        const int64_t angle = heads.position[row] * (heads.head_dim / 2) + element % (width / 2);
+        t.gain = gain != nullptr ? read4(gain + element % width) : t.gain;
+        t.cosine = read4(heads.cosine + angle);
+        t.sine = read4(heads.sine + angle);
+    }
+    return t;
+}
+
+/* The sum over the lanes that have a head, and what the lane half a head away has. */
+static __device__ inline float head_sum(float x, int lanes)
+{
+    for (int step = lanes / 2; step > 0; step /= 2) {
+        x += __shfl_xor_sync(0xffffffffU, x, step);
+    }
+    return x;
+}
+
+static __device__ inline float4 opposite(float4 x, int lanes)
+{
+    return {
+        __shfl_xor_sync(0xffffffffU, x.x, lanes / 2), __shfl_xor_sync(0xffffffffU, x.y, lanes / 2),
+        __shfl_xor_sync(0xffffffffU, x.z, lanes / 2), __shfl_xor_sync(0xffffffffU, x.w, lanes / 2)};
+}
+
+/* A warp a column: 128 rows are one head or two. */
+template <int ROWS, int COLUMNS, bool SPLIT>
+static __device__ void finish_heads(const operands &p, const place &at, const float *part)
+{
+    const int width = static_cast<int>(p.heads.head_dim), lanes = width / 4;
+    const int lane = static_cast<int>(threadIdx.x) % WARP,
+              warp = static_cast<int>(threadIdx.x) / WARP;
+    const int warps = static_cast<int>(blockDim.x) / WARP, blocks = SPLIT ? p.slices : 1;
+    const int count = min(COLUMNS, p.n - at.column), out = at.row + lane * 4;
+    const float *bias = p.of[at.which].bias;
+    int column = (SPLIT ? static_cast<int>(blockIdx.x) * warps : 0) + warp;
+    turn t = turn_at(p, at, column); /* on its way while the others end */
+    all_stored<SPLIT>();
+    for (; column < count; column += blocks * warps) {
+        float4 x = add_slices<ROWS, SPLIT>(p, part, column, lane * 4);
+        if (bias != nullptr && t.to != nullptr) {
+            x = add4(x, read4(bias + out));
         }
-        if (f.bias != nullptr) {
-            sum = add4(sum, *reinterpret_cast<const float4 *>(f.bias + out));
+        if (at.which < 2) {
+            const float *gain = at.which == 0 ? p.heads.q_gain : p.heads.k_gain;
+            const float squares = fmaf(x.w, x.w, fmaf(x.z, x.z, fmaf(x.y, x.y, x.x * x.x)));
+            const float mean = head_sum(squares, lanes) / static_cast<float>(width);
+            if (gain != nullptr) {
+                const float r = 1.0F / sqrtf(mean + p.heads.eps);
+                x = {x.x * r * t.gain.x, x.y * r * t.gain.y, x.z * r * t.gain.z,
+                     x.w * r * t.gain.w};
+            }
+            const float4 y = opposite(x, lanes), c = t.cosine;
+            const float sign = lane % lanes < lanes / 2 ? -1.0F : 1.0F;
+            const float4 s = {sign * t.sine.x, sign * t.sine.y, sign * t.sine.z, sign * t.sine.w};
+            x = {x.x * c.x + y.x * s.x, x.y * c.y + y.y * s.y, x.z * c.z + y.z * s.z,
+                 x.w * c.w + y.w * s.w};
         }
-        if (f.residual != nullptr) {
-            sum = add4(sum, *reinterpret_cast<const float4 *>(f.residual + y));
+        if (t.to != nullptr) {
+            write4({t.to, RF_CUDA_BF16}, 0, x);
         }
-        write4(f.y, y, sum);
+        t = turn_at(p, at, column + blocks * warps);
     }
 }
 
@@ -261,40 +285,55 @@ static __device__ inline void groups_wait(unsigned threads)
     asm volatile("bar.sync 1, %0;" ::"r"(threads) : "memory");
 }
 
+/* Where a piece of 8 elements of x belongs in shared memory; `column`: of x. */
+typedef struct x_piece {
+    int row, column;
+    void *to;
+} x_piece;
+
+template <int ROWS, int COLUMNS>
+static __device__ x_piece x_piece_at(const ring<ROWS, COLUMNS> &r, const place &at, char *tiles,
+                                     int i)
+{
+    enum { PIECES = TILE_COLUMNS / PIECE };
+    const int number = i % PIECES, row = i / PIECES % COLUMNS, chunk = i / (PIECES * COLUMNS);
+    return {row, at.begin + chunk * TILE_COLUMNS + number * PIECE,
+            tiles + (r.stage(chunk) - r.tiles) + r.weights + row * TILE_ROW +
+                (number ^ row % 8) * 16};
+}
+
 /* Puts the norm of the rows of the stream where bulk copies would have put x. */
 template <int ROWS, int COLUMNS>
 static __device__ void norm_rows(const ring<ROWS, COLUMNS> &r, const operands &p, const place &at,
                                  char *tiles)
 {
+    enum { THREADS = ROWS / 64 * GROUP };
     __shared__ float sum[RF_CUDA_NORMED][NORM_WARPS];
     const int thread = static_cast<int>(threadIdx.x);
 #pragma unroll
     for (int row = 0; row < RF_CUDA_NORMED; row++) {
-        if (row < p.n) {
+        if (row < p.n && thread < GROUP) {
             const float own = sum_of_warp(p.stream + static_cast<int64_t>(row) * p.in, p.in);
             if (thread % WARP == 0) {
                 sum[row][thread / WARP] = own;
             }
         }
     }
-    groups_wait(GROUP);
-    enum { PIECES = TILE_COLUMNS / PIECE };
-    for (int i = thread; i < at.chunks * COLUMNS * PIECES; i += GROUP) {
-        const int number = i % PIECES, row = i / PIECES % COLUMNS, chunk = i / (PIECES * COLUMNS);
-        const int column = at.begin + chunk * TILE_COLUMNS + number * PIECE;
+    groups_wait(THREADS);
+    for (int i = thread; i < at.chunks * COLUMNS * (TILE_COLUMNS / PIECE); i += THREADS) {
+        const x_piece to = x_piece_at(r, at, tiles, i);
         uint4 words = {};
-        if (row < p.n && column < p.in) {
-            const piece x = read_piece(p.stream + static_cast<int64_t>(row) * p.in + column);
-            words = normed(x, rate_of(sum[row], p.in, p.eps), p.gain + column);
+        if (to.row < p.n && to.column < p.in) {
+            const piece x = read_piece(p.stream + static_cast<int64_t>(to.row) * p.in + to.column);
+            words = normed(x, rate_of(sum[to.row], p.in, p.eps), p.gain + to.column);
         }
-        *reinterpret_cast<uint4 *>(tiles + (r.stage(chunk) - r.tiles) + r.weights + row * TILE_ROW +
-                                   (number ^ row % 8) * 16) = words;
+        *static_cast<uint4 *>(to.to) = words;
     }
     fence_async();
-    groups_wait(GROUP);
+    groups_wait(THREADS);
 }
 
-template <int ROWS, int COLUMNS, bool SPLIT, bool NORMED>
+template <int ROWS, int COLUMNS, bool SPLIT, bool NORMED, bool HEADS>
 static __global__ void __launch_bounds__(ROWS / 64 * GROUP + WARP, 1)
     multiply_few(const __grid_constant__ operands p)
 {
@@ -317,32 +356,32 @@ static __global__ void __launch_bounds__(ROWS / 64 * GROUP + WARP, 1)
         barriers_are_initialised();
     }
     __syncthreads();
-    let_next_begin();
     if (threadIdx.x >= GROUPS * GROUP) {
         if (threadIdx.x == GROUPS * GROUP) {
-            load_all(r, p, at, NORMED);
+            load_all(r, p, at, !NORMED);
         }
         __syncwarp();
         wait_for_previous();
         __syncthreads();
     } else {
         float total[COLUMNS / 2];
+        if (NORMED && threadIdx.x < 8) {
+            prefetch(p.gain + min(at.begin + static_cast<int>(threadIdx.x) * 32, p.in - 1));
+        }
         wait_for_previous();
-        if (NORMED) {
+        if constexpr (NORMED) {
             norm_rows(r, p, at, tiles);
         }
         multiply_all<ROWS, COLUMNS, SPLIT>(total, r, p, at);
         __syncthreads(); /* the other group has read the ring */
         store_sums<ROWS, COLUMNS>(part, total);
     }
-    if (SPLIT) {
-        cluster_arrive();
-        cluster_wait();
+    if constexpr (HEADS) {
+        finish_heads<ROWS, COLUMNS, SPLIT>(p, at, part);
     } else {
-        __syncthreads();
+        finish<ROWS, COLUMNS, SPLIT>(p, at, part);
     }
-    finish<ROWS, COLUMNS, SPLIT>(p, at, part);
-    if (SPLIT) { /* nobody's memory goes before all have read it */
+    if constexpr (SPLIT) { /* nobody's memory goes before all have read it */
         cluster_arrive();
         cluster_wait();
     }
@@ -398,7 +437,8 @@ static shape shape_for(const rf_cuda_few *p)
         s.columns *= 2;
     }
     const int64_t across = blocks_for(p->n, s.columns);
-    if (s.columns >= WIDE && row_tiles(p, 128) * across * slices_of(p->in) >= MULTIPROCESSORS) {
+    if (p->heads != nullptr || /* whole heads */
+        (s.columns >= WIDE && row_tiles(p, 128) * across * slices_of(p->in) >= MULTIPROCESSORS)) {
         s.rows = 128;
     }
     s.splits = p->stream != nullptr || row_tiles(p, s.rows) * across < 2 * MULTIPROCESSORS;
@@ -424,16 +464,24 @@ static int fill(operands *to, const rf_cuda_few *p, const shape &s)
     to->stream = p->stream;
     to->gain = p->gain;
     to->eps = p->eps;
+    if (p->heads != nullptr) {
+        to->heads = *p->heads;
+    }
     return code;
 }
 
-template <int ROWS, int COLUMNS, bool SPLIT, bool NORMED>
+template <int ROWS, int COLUMNS, bool SPLIT, bool NORMED, bool HEADS>
 static int launch(rf_cuda_stream stream, operands *p, int64_t tiles)
 {
     typedef ring<ROWS, COLUMNS> own_ring;
-    enum { MOST = COLUMNS < 128 ? 100 << 10 : 196 << 10, PART = COLUMNS * (ROWS + PAD) * 4 };
+    /* two blocks share a multiprocessor's memory, but where registers allow only one */
+    enum {
+        MOST = SPLIT || COLUMNS < 128 ? 104 << 10 : 196 << 10,
+        PART = COLUMNS * (ROWS + PAD) * 4
+    };
     const int chunks = (SPLIT ? p->slice : p->in + TILE_COLUMNS - 1) / TILE_COLUMNS;
-    const int fit = min(static_cast<int>(MOST / own_ring::bytes), int{MOST_STAGES});
+    const int fit = !NORMED ? min(static_cast<int>(MOST / own_ring::bytes), int{MOST_STAGES})
+                            : int{MOST_STAGES}; /* all of x at once */
     p->stages = min(chunks, fit);
     const size_t tile_bytes = static_cast<size_t>(p->stages) * own_ring::bytes, part = PART;
     const unsigned across = blocks_for(p->n, COLUMNS), down = static_cast<unsigned>(tiles);
@@ -452,18 +500,50 @@ static int launch(rf_cuda_stream stream, operands *p, int64_t tiles)
     config.stream = stream;
     config.attrs = attribute;
     config.numAttrs = SPLIT ? 2 : 1;
-    const auto kernel = multiply_few<ROWS, COLUMNS, SPLIT, NORMED>;
-    const cudaError_t code =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(config.dynamicSmemBytes));
-    return code != cudaSuccess ? code : cudaLaunchKernelEx(&config, kernel, *p);
+    const auto kernel = multiply_few<ROWS, COLUMNS, SPLIT, NORMED, HEADS>;
+    const int code = allow_memory(kernel, config.dynamicSmemBytes);
+    return code != 0 ? code : cudaLaunchKernelEx(&config, kernel, *p);
 }
 
-template <int ROWS, int COLUMNS>
+template <int ROWS, int COLUMNS, bool HEADS>
 static int launch_as(rf_cuda_stream stream, operands *p, const shape &s, int64_t tiles)
 {
-    return s.splits ? launch<ROWS, COLUMNS, true, false>(stream, p, tiles)
-                    : launch<ROWS, COLUMNS, false, false>(stream, p, tiles);
+    return s.splits ? launch<ROWS, COLUMNS, true, false, HEADS>(stream, p, tiles)
+                    : launch<ROWS, COLUMNS, false, false, HEADS>(stream, p, tiles);
+}
+
+static int launch_heads(rf_cuda_stream stream, operands *p, const shape &s, int64_t tiles)
+{
+    switch (s.columns) {
+    case 8:
+        return launch_as<128, 8, true>(stream, p, s, tiles);
+    case 16:
+        return launch_as<128, 16, true>(stream, p, s, tiles);
+    case 32:
+        return launch_as<128, 32, true>(stream, p, s, tiles);
+    case 64:
+        return launch_as<128, 64, true>(stream, p, s, tiles);
+    default:
+        return launch_as<128, 128, true>(stream, p, s, tiles);
+    }
+}
+
+static int launch_plain(rf_cuda_stream stream, operands *p, const shape &s, int64_t tiles)
+{
+    switch (s.columns) {
+    case 8:
+        return launch_as<64, 8, false>(stream, p, s, tiles);
+    case 16:
+        return launch_as<64, 16, false>(stream, p, s, tiles);
+    case 32:
+        return launch_as<64, 32, false>(stream, p, s, tiles);
+    case 64:
+        return s.rows == 64 ? launch_as<64, 64, false>(stream, p, s, tiles)
+                            : launch_as<128, 64, false>(stream, p, s, tiles);
+    default:
+        return s.rows == 64 ? launch_as<64, 128, false>(stream, p, s, tiles)
+                            : launch_as<128, 128, false>(stream, p, s, tiles);
+    }
 }
 
 bool rf_cuda_few_norms(int64_t in)
@@ -484,20 +564,9 @@ int rf_cuda_multiply_few(rf_cuda_stream stream, const rf_cuda_few *p)
         return code;
     }
     if (p->stream != nullptr) {
-        return launch<64, 8, true, true>(stream, &own, tiles);
+        return p->heads != nullptr ? launch<128, 8, true, true, true>(stream, &own, tiles)
+                                   : launch<64, 8, true, true, false>(stream, &own, tiles);
     }
-    switch (s.columns) {
-    case 8:
-        return launch_as<64, 8>(stream, &own, s, tiles);
-    case 16:
-        return launch_as<64, 16>(stream, &own, s, tiles);
-    case 32:
-        return launch_as<64, 32>(stream, &own, s, tiles);
-    case 64:
-        return s.rows == 64 ? launch_as<64, 64>(stream, &own, s, tiles)
-                            : launch_as<128, 64>(stream, &own, s, tiles);
-    default:
-        return s.rows == 64 ? launch_as<64, 128>(stream, &own, s, tiles)
-                            : launch_as<128, 128>(stream, &own, s, tiles);
-    }
+    return p->heads != nullptr ? launch_heads(stream, &own, s, tiles)
+                               : launch_plain(stream, &own, s, tiles);
 }

@@ -10,6 +10,49 @@
 extern "C" {
 #endif
 
+/* Queries, keys and values on their way from the products to attention: the norm of each head (gain NULL:
+ * none) and the rotation by its position, of v neither; q to q [n,h,head_dim], k and v to their places
+ * (NULL: place i) in the cache. All bf16; head_dim: 64 or 128. */
+typedef struct rf_cuda_heads {
+    uint16_t *q, *cache_k, *cache_v;
+    const float *q_gain, *k_gain, *cosine, *sine;
+    const int32_t *position, *place;
+    int64_t h, g, head_dim;
+    float eps;
+} rf_cuda_heads;
+
+/* o = attention of q over the cache's keys and values, all bf16 as above. run [n_runs,6] and span [n,4] as
+ * in spans.h; runs without queries are passed over. h/g at most RF_CUDA_SHARED. The plan is made once for
+ * all blocks of a pass; with more than RF_CUDA_PLANNED runs there is none, and a block makes a run. */
+enum { RF_CUDA_PART = 64, RF_CUDA_SECTION = 8, RF_CUDA_SHARED = 8, RF_CUDA_PLANNED = 256 };
+/* Up to so many rows of parts they are made side by side, beyond it sections are. */
+enum { RF_CUDA_FEW_PARTS = 4096, RF_CUDA_ALL_SPANS = 2 };
+/* Parts [first, last) of a span of a run; its queries are rows row, row + 1, ... of `part`. With
+ * RF_CUDA_ALL_SPANS all of the run, and no rows. */
+typedef struct rf_cuda_unit {
+    int32_t run, span, first, last, row;
+} rf_cuda_unit;
+/* Of a query: rows row, row + step, ... of `part`, first those of the first span; `each` of them make a
+ * section. front below 0: the result is there. */
+typedef struct rf_cuda_parts {
+    int32_t row, step, front, back, each;
+} rf_cuda_parts;
+typedef struct rf_cuda_attend {
+    const uint16_t *q, *k, *v;
+    uint16_t *o;
+    const int32_t *span, *run;
+    int64_t n, n_runs, keys, h, g, head_dim;
+    float *part; /* [part_rows,h,head_dim + 4] scratch */
+    int64_t part_rows;
+    rf_cuda_parts *table; /* [n], */
+    rf_cuda_unit *unit;   /* [part_rows + RF_CUDA_PLANNED], */
+    int32_t *units;       /* [1] the plan */
+} rf_cuda_attend;
+int rf_cuda_plan_attention(rf_cuda_stream, const rf_cuda_attend *attention);
+/* Leaves the units; then the merge. */
+int rf_cuda_attend_few(rf_cuda_stream, const rf_cuda_attend *attention);
+int rf_cuda_merge_parts(rf_cuda_stream, const rf_cuda_attend *attention);
+
 /* The most products that a launch makes of one x; rows of x whose norm a product makes itself. */
 enum { RF_CUDA_TOGETHER = 3, RF_CUDA_NORMED = 4 };
 
@@ -33,6 +76,8 @@ typedef struct rf_cuda_few {
      * RF_CUDA_NORMED */
     const float *stream, *gain;
     float eps;
+    /* not NULL: three products, of q, k and v, and this instead of their y */
+    const rf_cuda_heads *heads;
 } rf_cuda_few;
 int rf_cuda_multiply_few(rf_cuda_stream, const rf_cuda_few *product);
 /* May x of this width be normed by the product? */
@@ -41,41 +86,6 @@ bool rf_cuda_few_norms(int64_t in);
 /* y [n,d] bf16 = rmsnorm(x) gain; d: a multiple of 8. */
 int rf_cuda_norm_stream(rf_cuda_stream, uint16_t *y, const float *x, const float *gain, int64_t n,
                         int64_t d, float eps);
-
-/* q [n,h,head_dim], k, v [n,g,head_dim] bf16, as the products made them: q becomes its norm (gain NULL:
- * none), rotated by its position, in place; k likewise and v as it is go to the cache's places (NULL: place i; the cache may be k and v themselves
- * then). head_dim: 64 or 128. */
-typedef struct rf_cuda_heads {
-    uint16_t *q;
-    const uint16_t *k, *v;
-    uint16_t *cache_k, *cache_v;
-    const float *q_gain, *k_gain, *cosine, *sine;
-    const int32_t *position, *place;
-    int64_t n, h, g, head_dim;
-    float eps;
-} rf_cuda_heads;
-int rf_cuda_turn_heads(rf_cuda_stream, const rf_cuda_heads *heads);
-
-/* o = attention of q over the cache's keys and values, all bf16 as above. run [n_runs,6] and span [n,4] as
- * in spans.h; runs without queries are passed over. The keys of a span are cut into parts of
- * RF_CUDA_PART from its begin; parts of a query are merged in order. Where all parts of all runs fit into
- * `part` each has a block of its own, else a block takes a run. h/g at most RF_CUDA_SHARED. */
-enum { RF_CUDA_PART = 128, RF_CUDA_SHARED = 8, RF_CUDA_PART_RUNS = 256 };
-typedef struct rf_cuda_parts { /* of a query: rows row, row + step, ... of `part`; count 0: none */
-    int32_t row, step, count;
-} rf_cuda_parts;
-typedef struct rf_cuda_attend {
-    const uint16_t *q, *k, *v;
-    uint16_t *o;
-    const int32_t *span, *run;
-    int64_t n, n_runs, keys, h, g, head_dim;
-    float *part; /* [part_rows,h,head_dim + 4] scratch */
-    int64_t part_rows;
-    rf_cuda_parts *table; /* [n] scratch */
-} rf_cuda_attend;
-int rf_cuda_attend_few(rf_cuda_stream, const rf_cuda_attend *attention);
-/* The second half of it. */
-int rf_cuda_merge_parts(rf_cuda_stream, const rf_cuda_attend *attention);
 
 #ifdef __cplusplus
 }

@@ -72,6 +72,12 @@ static __device__ inline void prefetch_map(const CUtensorMap *map)
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
+/* The line of this address, into the nearest cache. */
+static __device__ inline void prefetch(const void *address)
+{
+    asm volatile("prefetch.global.L1 [%0];" ::"l"(address));
+}
+
 /* What threads wrote to shared memory is seen by bulk copies and products. */
 static __device__ inline void fence_async()
 {
@@ -139,6 +145,18 @@ static __device__ inline void let_next_begin()
 static __device__ inline void wait_for_previous()
 {
     asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+/* Allows a kernel its dynamic shared memory, and asks for as much as there is on its multiprocessors: one
+ * that has to change the division of shared memory and cache waits for all blocks of the kernel before. */
+template <typename Kernel> static inline int allow_memory(Kernel *kernel, size_t bytes)
+{
+    const cudaError_t code = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+    return code != cudaSuccess
+               ? code
+               : cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                      cudaSharedmemCarveoutMaxShared);
 }
 
 #endif

@@ -1,4 +1,5 @@
-/* merge.cuh: two states of a row of attention become one (arXiv:1805.02867). */
+/* merge.cuh: two states of a row of attention become one (arXiv:1805.02867). `most` is in units of
+ * log 2. */
 #ifndef RF_KERNELS_CUDA_INFER_MERGE_CUH
 #define RF_KERNELS_CUDA_INFER_MERGE_CUH
 
@@ -15,7 +16,7 @@ static __device__ inline shares merge(float *most, float *sum, float added_most,
         return {1.0F, 0.0F};
     }
     const float largest = fmaxf(*most, added_most);
-    const shares s = {expf(*most - largest), expf(added_most - largest)};
+    const shares s = {exp2f(*most - largest), exp2f(added_most - largest)};
     *sum = fmaf(*sum, s.old, added_sum * s.added);
     *most = largest;
     return s;
