@@ -171,6 +171,7 @@ static void report_step(rf_trainer *t, const rf_step_result *r, pace *p, double 
         .tokens_per_second = seconds > 0.0 ? tokens / seconds : 0.0,
         .fill = tokens / places,
         .seconds = seconds,
+        .loader_seconds = r->loader_seconds,
         .elapsed = elapsed(t),
         .eta = p->mean * (double)(s->set.steps - t->progress.step),
         .skipped = r->verdict != RF_STEP_TAKE,

@@ -1,5 +1,7 @@
 #include "train/step.h"
 
+#include "common/base/log.h"
+
 static void set_losses(rf_step_result *out, const double *sum)
 {
     out->loss = 0.0;
@@ -62,7 +64,10 @@ int rf_step_run(rf_trainer *t, rf_step_result *out, rf_dump *dump, rf_error *err
     double sum[RF_N_SUMS];
     void *gradient = NULL;
     *out = (rf_step_result){.lr = rf_schedule_lr(&s->set.schedule, t->progress.step)};
-    RF_TRY(rf_dist_agree(s->dist, rf_loader_next(t->loader, &share, err), err));
+    const double since = rf_log_seconds();
+    int rc = rf_loader_next(t->loader, &share, err);
+    out->loader_seconds = rf_log_seconds() - since;
+    RF_TRY(rf_dist_agree(s->dist, rc, err));
     out->share = share;
     out->counts = share->counts;
     RF_TRY(rf_leaves_sum_counts(s->dist, &out->counts, err));

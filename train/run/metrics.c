@@ -233,6 +233,7 @@ void rf_metrics_step(rf_metrics *m, const rf_step_metrics *x, int64_t every)
             x->spike ? "true" : "false");
     put_curve(m, "tokens_per_second", x->tokens_per_second);
     put_real(file, "seconds", x->seconds);
+    put_real(file, "loader_seconds", x->loader_seconds);
     put_real(file, "elapsed", x->elapsed);
     put_real(file, "eta", x->eta);
     fputc('}', file);

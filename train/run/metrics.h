@@ -22,10 +22,11 @@ typedef struct rf_step_metrics {
     double loss, part_loss[RF_MAX_PARTS], grad_norm, lr;
     rf_counts counts; /* of this step, over all ranks */
     double tokens_per_second, fill;
-    double seconds;      /* of this step */
-    double elapsed;      /* of training so far, before a resume included */
-    double eta;          /* seconds; of the steps left */
-    bool skipped, spike; /* the update; for standing out */
+    double seconds;        /* of this step */
+    double loader_seconds; /* of these, rank 0 waited for rows */
+    double elapsed;        /* of training so far, before a resume included */
+    double eta;            /* seconds; of the steps left */
+    bool skipped, spike;   /* the update; for standing out */
 } rf_step_metrics;
 
 /* Opens <folder>/metrics.jsonl to continue it behind `step`: lines of later steps and a torn last
