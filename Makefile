@@ -40,7 +40,7 @@ MPI_CFLAGS       ?= $(or $(call pkg,--cflags,ompi-c),$(shell $(MPICC) --showme:c
 CUDA_HOME        ?= /usr/local/cuda
 NVCC             ?= $(CUDA_HOME)/bin/nvcc
 CUDA_CFLAGS      ?= -isystem $(CUDA_HOME)/include
-CUDA_LIBS        ?= -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt
+CUDA_LIBS        ?= -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lcudart_static -ldl -lrt
 MPI_LIBS         ?= $(or $(call pkg,--libs,ompi-c),$(shell $(MPICC) --showme:link 2>/dev/null))
 
 # once: the value of variable $(1) is $(2), computed only once. check: stops where $(1)_LIBS is neither

@@ -1,5 +1,4 @@
 #include "train/step.h"
-
 #include "common/base/log.h"
 
 static void set_losses(rf_step_result *out, const double *sum)

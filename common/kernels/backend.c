@@ -18,20 +18,20 @@
 
 /* --- Choice ---------------------------------------------------------------------------------- */
 
-#define TYPES(activation, weight, real)                                                            \
+#define TYPES(activation, product, weight, real)                                                   \
     {                                                                                              \
-        [RF_ACTIVATION] = (activation), [RF_RESIDUAL] = (real), [RF_PRODUCT] = (real),             \
+        [RF_ACTIVATION] = (activation), [RF_RESIDUAL] = (real), [RF_PRODUCT] = (product),          \
         [RF_STATISTIC] = (real), [RF_WEIGHT] = (weight), [RF_MASTER] = (real), [RF_SUM] = RF_F64,  \
         [RF_WIRE] = RF_BF16, [RF_INDEX] = RF_I32                                                   \
     }
 
-/* For each what it is with compute f32, then with bf16, where activations are of type `half` and
- * weights of type `weight`. Best first. */
-#define BOTH(name, isa, half, weight, real, kernels, memory)                                       \
+/* For each what it is with compute f32, then with bf16, where activations are of type `half`, weights and
+ * products of type `other`. Best first. */
+#define BOTH(name, isa, half, other, real, kernels, memory)                                        \
     {                                                                                              \
-        {name, isa, TYPES(real, real, real), kernels, memory},                                     \
+        {name, isa, TYPES(real, real, real, real), kernels, memory},                               \
         {                                                                                          \
-            name, isa, TYPES(half, weight, real), kernels, memory                                  \
+            name, isa, TYPES(half, other, other, real), kernels, memory                            \
         }                                                                                          \
     }
 #define CPU(isa)                                                                                   \

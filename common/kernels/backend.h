@@ -27,9 +27,9 @@ typedef enum rf_type { RF_F32, RF_F64, RF_I32, RF_BF16, RF_F16, RF_I8, RF_N_TYPE
 typedef enum rf_class {
     RF_ACTIVATION, /* what products read and give: normed states, queries, keys, values, outputs of
                       heads, gates, and the gradients of these that one product makes */
-    RF_RESIDUAL,   /* the residual stream, its gradient, and the gradients of norms' outputs: sums
-                      over products, or over all blocks */
-    RF_PRODUCT,    /* gradients of queries, keys and values: what one product alone reads */
+    RF_RESIDUAL,   /* the residual stream and its gradient: sums over all blocks */
+    RF_PRODUCT,    /* gradients of queries, keys and values, and of norms' outputs: what one kernel
+                      alone reads */
     RF_STATISTIC,  /* reciprocal norms, log-sum-exps, losses, probabilities, cos/sin tables */
     RF_WEIGHT,     /* matrices of parameters as products read them: the masters themselves where
                       both classes have one type, else copies (rf_model_prepare) */

@@ -15,7 +15,7 @@
  * Which class (backend.h) an operand is of:
  *   activation  x, y, q, k, v, o, h, gate, up, and do, dh, dgate, dup
  *   residual    x of embedding_forward and its dx, dx of head_loss, dy of swiglu_down_backward
- *   product     dq, dk, dv
+ *   product     dq, dk, dv, and the gradients of norms' outputs
  *   statistic   rstd, lse, delta, weight, loss, score, logprob, second, entropy, logits, cos, sin
  *   weight      w, table
  *   master      gain, bias, and dw, dgain, dbias, dtable, and the operands of the kernels on flat
@@ -157,7 +157,7 @@ typedef void rf_rmsnorm_forward_fn(rf_ctx *, void *y, void *rstd, rf_const_array
  *   dx [N,D] sets, or adds where accumulate; dgain [D] adds, rows in ascending order, or NULL
  *   dy [N,D] reads (dx may be dy itself where not accumulate); x [N,D] reads
  *   gain [D] reads; rstd [N] reads, as forward set it
- *   dx, dy: of one class, residual or (norms of each head) product */
+ *   dx, dy: of the classes residual (dx of the stream) and product */
 typedef void rf_rmsnorm_backward_fn(rf_ctx *, rf_array dx, void *dgain, rf_const_array dy,
                                     rf_const_array x, const void *gain, const void *rstd, int64_t n,
                                     int64_t d, bool accumulate);

@@ -70,20 +70,29 @@ static void take_kept(rf_block_acts *b, const layout *l)
     take_gates(b, l);
 }
 
-/* What the backward pass computes again: one place for all blocks. */
-static void take_shared(rf_block_acts *b, const layout *l)
+static void take_norms(rf_block_acts *b, const layout *l)
 {
     b->norm1 = take(l, RF_ACTIVATION, l->config->hidden_size);
     b->norm2 = take(l, RF_ACTIVATION, l->config->hidden_size);
-    b->h = take(l, RF_ACTIVATION, l->config->intermediate_size);
+}
+
+/* A device multiplies so fast that to make the norms again would show in a step's time. */
+static bool keeps_norms(const rf_acts *acts, const rf_backend *backend)
+{
+    return acts->recompute == RF_RECOMPUTE_NONE && !backend->memory->is_host;
 }
 
 static void take_training(rf_acts *acts, const layout *l)
 {
     int64_t n_layers = l->config->num_hidden_layers, d = l->config->hidden_size;
     bool shared = acts->recompute == RF_RECOMPUTE_BLOCK;
+    acts->keeps_norms = keeps_norms(acts, l->backend);
+    /* What the backward pass computes again: one place for all blocks. */
     rf_block_acts one = {0};
-    take_shared(&one, l);
+    one.h = take(l, RF_ACTIVATION, l->config->intermediate_size);
+    if (!acts->keeps_norms) {
+        take_norms(&one, l);
+    }
     if (shared) {
         take_kept(&one, l);
     }
@@ -92,6 +101,9 @@ static void take_training(rf_acts *acts, const layout *l)
         b.x = take(l, RF_RESIDUAL, d);
         if (!shared) {
             take_kept(&b, l);
+        }
+        if (acts->keeps_norms) {
+            take_norms(&b, l);
         }
         if (acts->block != NULL) {
             acts->block[layer] = b;

@@ -184,8 +184,9 @@ typedef struct rf_acts {
     int64_t keys;     /* most keys */
     bool backward;    /* activations of all blocks are kept */
     rf_recompute recompute;
-    int64_t n;   /* of the batch last forwarded; 0 after a forward pass that failed */
-    bool cached; /* that pass had a cache: there is no backward pass of it */
+    bool keeps_norms; /* norm1, norm2 of each block, which a backward pass makes again elsewhere */
+    int64_t n;        /* of the batch last forwarded; 0 after a forward pass that failed */
+    bool cached;      /* that pass had a cache: there is no backward pass of it */
     int32_t *token, *position, *place, *target; /* [N] index class */
     void *weight;                               /* [N] statistic */
     int32_t *wanted, *host_wanted; /* [n_wanted] index: places with a target, ascending; the same on
@@ -201,9 +202,9 @@ typedef struct rf_acts {
     int32_t *host_span;                       /* [span_size] host, where it is built */
     int64_t span_size;
     rf_spans spans;
-    rf_block_acts *block; /* [L]. norm1, norm2 and h are the same memory in all: backward makes them
-                             again. Without `backward` all share one set, with RF_RECOMPUTE_BLOCK
-                             only x differs */
+    rf_block_acts *block; /* [L]. h, and norm1 and norm2 unless keeps_norms, are the same memory in
+                             all: backward makes them again. Without `backward` all share one set,
+                             with RF_RECOMPUTE_BLOCK only x differs */
     void *adapter_x;      /* [N, widest input] of an adapter, where it is dropped from; else NULL */
     void *adapter_u;      /* [N,r] between an adapter's two products; without adapters NULL */
     void *x;              /* [N,D] residual: output of the last block */

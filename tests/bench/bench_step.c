@@ -24,11 +24,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { ROWS = 4, ROW = 512, PLACES = ROWS * ROW };
-
 typedef struct step_case {
     const char *name;
-    int64_t d, layers, h, g, f, v;
+    int64_t d, layers, h, g, k, f, v;
+    int64_t rows, row; /* of a step; places of a row */
 } step_case;
 
 typedef struct step_work {
@@ -40,7 +39,7 @@ typedef struct step_work {
     rf_shards shards;
     void *moments, *gradient;
     double *loss;
-    int64_t updates;
+    int64_t places, updates;
 } step_work;
 
 static void require(int code, const rf_error *err)
@@ -52,17 +51,18 @@ static void require(int code, const rf_error *err)
 }
 
 /* Rows of random tokens; every place predicts the next token of an endless text. */
-static void fill_batch(rf_batch *batch, int64_t vocab)
+static void fill_batch(rf_batch *batch, const step_case *c)
 {
+    const int64_t places = c->rows * c->row, vocab = c->v;
     uint64_t state = UINT64_C(88172645463325252);
-    for (int32_t i = 0; i < PLACES; i++) {
+    for (int32_t i = 0; i < places; i++) {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        int32_t token = (int32_t)(state % (uint64_t)vocab), begin = i / ROW * ROW;
+        int32_t token = (int32_t)(state % (uint64_t)vocab), begin = i - i % (int32_t)c->row;
         rf_batch_add(batch, token, i - begin, i, begin, i + 1, 0, 0);
         batch->target[i] = (int32_t)((state >> 20) % (uint64_t)vocab);
-        batch->weight[i] = 1.0F / PLACES;
+        batch->weight[i] = 1.0F / (float)places;
         batch->part[i] = 0;
     }
 }
@@ -78,24 +78,25 @@ static void open_work(step_work *w, const step_case *c, rf_compute compute)
                               .num_hidden_layers = c->layers,
                               .num_attention_heads = c->h,
                               .num_key_value_heads = c->g,
-                              .head_dim = 64,
-                              .max_position_embeddings = ROW,
+                              .head_dim = c->k,
+                              .max_position_embeddings = c->row,
                               .rms_norm_eps = 1e-6,
                               .rope_theta = 1e6,
                               .initializer_range = 0.02,
                               .tie_word_embeddings = true,
                               .qk_norm = true};
+    const int64_t places = c->rows * c->row;
     const rf_model_limits limits = {
-        .places = PLACES, .keys = PLACES, .backward = true, .compute = compute};
+        .places = places, .keys = places, .backward = true, .compute = compute};
     rf_error err = {0};
-    *w = (step_work){0};
+    *w = (step_work){.places = places};
     require(rf_model_new(&w->model, &config, NULL, 0, &limits, &err), &err);
     rf_model_init(w->model, 1);
     rf_model_prepare(w->model);
-    require(rf_acts_new(&w->acts, w->model, PLACES, PLACES, true, recompute, &err), &err);
-    require(rf_backward_new(&w->backward, w->model, PLACES, &err), &err);
-    require(rf_batch_new(&w->batch, PLACES, &err), &err);
-    fill_batch(&w->batch, c->v);
+    require(rf_acts_new(&w->acts, w->model, places, places, true, recompute, &err), &err);
+    require(rf_backward_new(&w->backward, w->model, places, &err), &err);
+    require(rf_batch_new(&w->batch, places, &err), &err);
+    fill_batch(&w->batch, c);
     const rf_backend *backend = w->model->ctx->backend;
     const int64_t n = w->model->table.n_elements;
     size_t bytes = rf_backend_bytes(backend, RF_MASTER, n);
@@ -108,7 +109,7 @@ static void open_work(step_work *w, const step_case *c, rf_compute compute)
     require(rf_backend_alloc(&w->moments, w->model->ctx, arena.peak, &err), &err);
     arena = (rf_arena){.base = w->moments, .size = arena.peak};
     rf_optimizer_layout(&w->optimizer, &arena, backend);
-    w->loss = malloc(PLACES * sizeof(double));
+    w->loss = malloc((size_t)places * sizeof(double));
     require(w->loss != NULL ? RF_OK : RF_ERR, &(rf_error){.message = "out of memory"});
 }
 
@@ -130,8 +131,8 @@ static void run_step(void *work)
 static double mean_loss(const step_work *w)
 {
     double sum = 0.0;
-    for (int i = 0; i < PLACES; i++) {
-        sum += (double)w->loss[i] / PLACES;
+    for (int64_t i = 0; i < w->places; i++) {
+        sum += w->loss[i] / (double)w->places;
     }
     return sum;
 }
@@ -150,6 +151,9 @@ static void close_work(step_work *w)
 /* Of what products are computed in: bf16 by the fastest way that the machine has, or in f32. */
 static double peak_of(const step_work *w, rf_compute compute)
 {
+    if (!w->model->ctx->backend->memory->is_host) {
+        return 0.0; /* not measured here */
+    }
     double bf16 = compute == RF_COMPUTE_BF16 ? bench_peak_bf16() : 0.0;
     return bf16 > 0.0 ? bf16 : bench_peak(w->model->ctx->backend->isa);
 }
@@ -179,14 +183,14 @@ static void bench_case(bench *report, const step_case *c, rf_compute compute, do
         exit(1);
     }
     /* The tied embedding counts once, as the head. */
-    double flop = 6.0 * (double)w.model->table.n_elements * PLACES;
+    double flop = 6.0 * (double)(w.model->table.n_elements * w.places);
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     char name[64], line[128];
     name_case(name, sizeof(name), c, compute);
     bench_report(report, name, flop / seconds * 1e-9, "GFLOP/s", peak, 0.0);
     snprintf(line, sizeof(line), "%s speed", name);
-    bench_report(report, line, PLACES / seconds, "tokens/s", 0.0, 0.0);
+    bench_report(report, line, (double)w.places / seconds, "tokens/s", 0.0, 0.0);
     snprintf(line, sizeof(line), "%s peak memory", name);
     bench_report(report, line, (double)usage.ru_maxrss / 1024.0, "MiB", 0.0, 0.0);
     close_work(&w);
@@ -200,8 +204,15 @@ static void time_kernels(const step_case *c, rf_compute compute)
     open_work(&w, c, compute);
     const rf_backend *backend = w.model->ctx->backend;
     run_step(&w);
-    w.model->ctx->backend = kernel_times_of(backend);
     double begin = bench_seconds();
+    for (int i = 0; i < STEPS; i++) {
+        run_step(&w);
+    }
+    printf("%.2f ms, %.0f tokens/s; and kernel by kernel:\n",
+           (bench_seconds() - begin) / STEPS * 1e3,
+           (double)(STEPS * w.places) / (bench_seconds() - begin));
+    w.model->ctx->backend = kernel_times_of(backend);
+    begin = bench_seconds();
     for (int i = 0; i < STEPS; i++) {
         run_step(&w);
     }
@@ -224,7 +235,8 @@ static int write_start(const step_work *w, const char *path, rf_error *err)
     for (int64_t i = 0; good && i < table->n_tensors; i++) {
         good = fprintf(file, "%s %" PRId64 "\n", table->tensor[i].name, table->tensor[i].count) > 0;
     }
-    good = good && fprintf(file, "token %d\ntarget %d\n\n", PLACES, PLACES) > 0;
+    good = good &&
+           fprintf(file, "token %" PRId64 "\ntarget %" PRId64 "\n\n", w->places, w->places) > 0;
     for (int64_t i = 0; good && i < table->n_tensors; i++) {
         const rf_tensor *t = &table->tensor[i];
         rf_backend_download(w->model->ctx, host, RF_F32,
@@ -232,8 +244,9 @@ static int write_start(const step_work *w, const char *path, rf_error *err)
                             RF_MASTER, t->count);
         good = fwrite(host, sizeof(*host), (size_t)t->count, file) == (size_t)t->count;
     }
-    good = good && fwrite(w->batch.token, sizeof(int32_t), PLACES, file) == PLACES &&
-           fwrite(w->batch.target, sizeof(int32_t), PLACES, file) == PLACES;
+    good = good &&
+           fwrite(w->batch.token, sizeof(int32_t), (size_t)w->places, file) == (size_t)w->places &&
+           fwrite(w->batch.target, sizeof(int32_t), (size_t)w->places, file) == (size_t)w->places;
     free(host);
     good = (file == NULL || fclose(file) == 0) && good;
     return good ? RF_OK : rf_error_set(err, RF_ERR, "%s cannot be written: choose another", path);
@@ -251,7 +264,7 @@ static void take_turns(const step_case *c, rf_compute compute, const char *path)
     require(write_start(&w, path, &err), &err);
     bench_machine(machine, sizeof(machine), w.model->ctx->n_threads);
     printf("%s\n%.6g\n%.6g\n", machine, peak_of(&w, compute),
-           6.0 * (double)w.model->table.n_elements * PLACES);
+           6.0 * (double)(w.model->table.n_elements * w.places));
     fflush(stdout);
     while (fgets(line, sizeof(line), stdin) != NULL) {
         double begin = bench_seconds();
@@ -265,11 +278,16 @@ static void take_turns(const step_case *c, rf_compute compute, const char *path)
     close_work(&w);
 }
 
-static const step_case cases[] = {{"9.4M", 384, 6, 6, 2, 1024, 4096},
-                                  {"9.4M", 384, 6, 6, 2, 1024, 32000},
-                                  {"30M", 512, 10, 8, 2, 1536, 4096},
-                                  {"30M", 512, 10, 8, 2, 1536, 32000}};
-enum { N_CASES = sizeof(cases) / sizeof(cases[0]) };
+/* The last two are for a GPU: they run only where they are named. */
+static const step_case cases[] = {
+    {"9.4M", 384, 6, 6, 2, 64, 1024, 4096, 4, 512},
+    {"9.4M", 384, 6, 6, 2, 64, 1024, 32000, 4, 512},
+    {"30M", 512, 10, 8, 2, 64, 1536, 4096, 4, 512},
+    {"30M", 512, 10, 8, 2, 64, 1536, 32000, 4, 512},
+    {"100M", 768, 12, 12, 4, 64, 2048, 32000, 32, 1024},
+    {"0.6B", 1024, 28, 16, 8, 128, 3072, 151936, 4, 4096},
+};
+enum { N_CASES = sizeof(cases) / sizeof(cases[0]), FOR_GPU = 4 };
 
 /* `name` is a case's, without what it computes in. */
 static const step_case *find_case(const char *name)
@@ -295,7 +313,8 @@ static int bench_cases(const char *filter, bool f32, bool bf16)
         char name[64];
         rf_compute compute = i % 2 == 0 ? RF_COMPUTE_F32 : RF_COMPUTE_BF16;
         name_case(name, sizeof(name), &cases[i / 2], compute);
-        if (strstr(name, filter) == NULL || !(compute == RF_COMPUTE_F32 ? f32 : bf16)) {
+        bool is_wanted = strstr(name, filter) != NULL && (i / 2 < FOR_GPU || filter[0] != '\0');
+        if (!is_wanted || !(compute == RF_COMPUTE_F32 ? f32 : bf16)) {
             continue;
         }
         fflush(stdout);

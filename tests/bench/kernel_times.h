@@ -47,6 +47,7 @@ static inline void kernel_times_note(const char *name, int64_t in, int64_t out, 
     {                                                                                              \
         double begin = bench_seconds();                                                            \
         kernel_times.inner->kernel arguments;                                                      \
+        rf_backend_wait(ctx, rf_backend_record(ctx)); /* of a device; else nothing is left */      \
         kernel_times_note(#kernel, in, out, begin);                                                \
     }
 RF_KERNELS_TO_WRAP(KERNEL_TIMES_WRAP)

@@ -27,11 +27,11 @@ for test in $tests; do
     strip -o "$folder/tests/$(basename "$test")" "$build/tests/$test"
 done
 # Dependencies of dependencies too, which ldd lists already. The C library's parts must be those of the
-# machine that runs them.
+# machine that runs them; cuBLAS, half a gigabyte, is on a machine with CUDA (run.sh looks for it).
 for file in "$folder"/refusion-* "$folder"/tests/*; do
     ldd "$file"
 done | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
-    grep -v -E '/(libc|libm|libpthread|libdl|librt|libresolv|ld-linux[^/]*)\.so' |
+    grep -v -E '/(libc|libm|libpthread|libdl|librt|libresolv|libcublas[^/]*|ld-linux[^/]*)\.so' |
     while read -r library; do
         cp -L "$library" "$folder/lib/"
     done

@@ -18,12 +18,16 @@ status=0
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}" OMP_WAIT_POLICY=passive
 cd "$folder" || exit 1
 
+# Where cuBLAS is: with python3's CUDA packages, or the toolkit.
+wheels=$(python3 -c 'import nvidia; print(":".join(p + "/cu13/lib" for p in nvidia.__path__))' 2>/dev/null)
+libraries=$folder/lib:${wheels:+$wheels:}${CUDA_HOME:-/usr/local/cuda}/lib64
+
 # check SECONDS NAME COMMAND...: runs it within a time, with the libraries that came along.
 check() {
     limit=$1 name=$2
     shift 2
     begin=$(date +%s)
-    LD_LIBRARY_PATH="$folder/lib" timeout -k 5 "$limit" "$@" >"$logs/$name.log" 2>&1 </dev/null
+    LD_LIBRARY_PATH="$libraries" timeout -k 5 "$limit" "$@" >"$logs/$name.log" 2>&1 </dev/null
     code=$?
     if [ $code -eq 0 ]; then
         echo "ok    $name ($(($(date +%s) - begin)) s)"

@@ -110,10 +110,12 @@ static inline double case_noise(rf_rng *rng)
     return sum * sqrt(3);
 }
 
-/* What every backend can hold: with compute bf16 `cpu` keeps activations so, `cuda` weights too. */
+/* What every backend can hold: with compute bf16 `cpu` keeps activations so, `cuda` weights and products
+ * too. */
 static inline double case_round(const kernel_case *c, rf_class cls, double x)
 {
-    bool half = c->shape.compute == RF_COMPUTE_BF16 && (cls == RF_ACTIVATION || cls == RF_WEIGHT);
+    bool half = c->shape.compute == RF_COMPUTE_BF16 &&
+                (cls == RF_ACTIVATION || cls == RF_WEIGHT || cls == RF_PRODUCT);
     return half ? (double)rf_quantize_from_bf16(rf_quantize_bf16((float)x)) : (double)(float)x;
 }
 

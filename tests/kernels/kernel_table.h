@@ -16,19 +16,18 @@ static const kernel_shape table_large[] = {
 static const kernel_shape norm_small[] = {{.n = 0, .d = 5},  {.n = 1, .d = 1},  {.n = 3, .d = 7},
                                           {.n = 5, .d = 16}, {.n = 2, .d = 33}, END};
 static const kernel_shape norm_large[] = {
-    {.n = 130, .d = 257}, {.n = 67, .d = 64}, {.n = 700, .d = 8}, END};
+    {.n = 130, .d = 257}, {.n = 67, .d = 64},  {.n = 700, .d = 8},  {.n = 77, .d = 128},
+    {.n = 3, .d = 192},   {.n = 70, .d = 768}, {.n = 9, .d = 1024}, END};
 static const kernel_shape linear_small[] = {
     {.n = 0, .d = 3, .out = 2},  {.n = 1, .d = 1, .out = 1},
     {.n = 3, .d = 5, .out = 4},  {.n = 4, .d = 0, .out = 3},
     {.n = 3, .d = 4, .out = 0},  {.n = 2, .d = 17, .out = 9},
     {.n = 7, .d = 2, .out = 33}, END};
-static const kernel_shape linear_large[] = {{.n = 67, .d = 130, .out = 95},
-                                            {.n = 1, .d = 300, .out = 257},
-                                            {.n = 129, .d = 64, .out = 64},
-                                            {.n = 13, .d = 1025, .out = 17},
-                                            {.n = 64, .d = 96, .out = 96},
-                                            {.n = 32, .d = 2176, .out = 70},
-                                            END};
+static const kernel_shape linear_large[] = {
+    {.n = 67, .d = 130, .out = 95},  {.n = 1, .d = 300, .out = 257},
+    {.n = 129, .d = 64, .out = 64},  {.n = 13, .d = 1025, .out = 17},
+    {.n = 64, .d = 96, .out = 96},   {.n = 32, .d = 2176, .out = 70},
+    {.n = 150, .d = 72, .out = 136}, END};
 static const kernel_shape rope_small[] = {{.n = 0, .h = 2, .d = 4, .g = 1},
                                           {.n = 1, .h = 1, .d = 2, .g = 1},
                                           {.n = 5, .h = 3, .d = 6, .g = 1},
@@ -41,10 +40,11 @@ static const kernel_shape attention_small[] = {
     {.n = 9, .m = 9, .h = 4, .g = 2, .d = 3}, {.n = 6, .m = 13, .h = 3, .g = 1, .d = 2},
     {.n = 8, .m = 5, .h = 2, .g = 2, .d = 5}, END};
 static const kernel_shape attention_large[] = {
-    {.n = 130, .m = 130, .h = 4, .g = 2, .d = 32}, {.n = 67, .m = 200, .h = 6, .g = 2, .d = 16},
-    {.n = 33, .m = 64, .h = 2, .g = 1, .d = 80},   {.n = 70, .m = 63, .h = 8, .g = 8, .d = 8},
-    {.n = 200, .m = 65, .h = 2, .g = 1, .d = 5},   {.n = 70, .m = 560, .h = 2, .g = 1, .d = 16},
-    {.n = 5, .m = 700, .h = 2, .g = 1, .d = 128},  END};
+    {.n = 130, .m = 130, .h = 4, .g = 2, .d = 32},  {.n = 67, .m = 200, .h = 6, .g = 2, .d = 16},
+    {.n = 33, .m = 64, .h = 2, .g = 1, .d = 80},    {.n = 70, .m = 63, .h = 8, .g = 8, .d = 8},
+    {.n = 200, .m = 65, .h = 2, .g = 1, .d = 5},    {.n = 70, .m = 560, .h = 2, .g = 1, .d = 16},
+    {.n = 5, .m = 700, .h = 2, .g = 1, .d = 128},   {.n = 200, .m = 200, .h = 2, .g = 1, .d = 64},
+    {.n = 150, .m = 150, .h = 3, .g = 1, .d = 128}, END};
 static const kernel_shape flat_small[] = {{.n = 0}, {.n = 1}, {.n = 7}, {.n = 33}, END};
 static const kernel_shape flat_large[] = {{.n = 4097}, {.n = 70001}, END};
 static const kernel_shape head_small[] = {{.n = 0, .d = 3, .v = 5},
@@ -54,6 +54,7 @@ static const kernel_shape head_small[] = {{.n = 0, .d = 3, .v = 5},
                                           END};
 static const kernel_shape head_large[] = {{.n = 37, .d = 33, .v = 301, .head_bytes = 4096},
                                           {.n = 130, .d = 64, .v = 1000},
+                                          {.n = 130, .d = 64, .v = 1000, .head_bytes = 400000},
                                           {.n = 300, .d = 17, .v = 95, .head_bytes = 20000},
                                           END};
 

@@ -32,7 +32,7 @@ struct rf_backward {
     rf_ctx *ctx;        /* the model's */
     int64_t capacity;   /* places */
     void *dx;           /* [N,D] residual: derivative of the residual stream at this point */
-    void *dnorm;        /* [N,D] residual: derivative of a norm's output, the sum over products */
+    void *dnorm;        /* [N,D] product: derivative of a norm's output */
     void *dq, *dk, *dv; /* [N,H,K], [N,G,K], [N,G,K] product */
     void *d_o;          /* [N,H,K] */
     void *delta;        /* [N,H] statistic */
@@ -69,7 +69,7 @@ static void lay_out(rf_backward *b, rf_arena *arena, const rf_model_shape *shape
     size_t residual = rf_backend_bytes(backend, RF_RESIDUAL, n * config->hidden_size);
     size_t wide = rf_backend_bytes(backend, RF_ACTIVATION, n * config->intermediate_size);
     b->dx = rf_arena_take(arena, residual);
-    b->dnorm = rf_arena_take(arena, residual);
+    b->dnorm = rf_arena_take(arena, rf_backend_bytes(backend, RF_PRODUCT, n * config->hidden_size));
     if (shape->adaptation->rank > 0) {
         b->du = rf_arena_take(
             arena, rf_backend_bytes(backend, RF_ACTIVATION, n * shape->adaptation->rank));
@@ -198,13 +198,12 @@ static void *gradient_of(const pass *p, int64_t slot, rf_role role)
 
 /* Back through a norm that reads the residual stream: its share of the stream's derivative dx. */
 static void stream_norm_backward(const pass *p, const rf_block_weights *w, rf_role norm,
-                                 const void *dnorm, const void *x, const void *rstd,
+                                 rf_const_array dnorm, const void *x, const void *rstd,
                                  bool accumulate)
 {
     p->kernel->rmsnorm_backward(
-        p->ctx, (rf_array){p->own->dx, RF_RESIDUAL}, gradient_of(p, w->layer, norm),
-        (rf_const_array){dnorm, RF_RESIDUAL}, (rf_const_array){x, RF_RESIDUAL}, w->of[norm], rstd,
-        p->n, p->d, accumulate);
+        p->ctx, (rf_array){p->own->dx, RF_RESIDUAL}, gradient_of(p, w->layer, norm), dnorm,
+        (rf_const_array){x, RF_RESIDUAL}, w->of[norm], rstd, p->n, p->d, accumulate);
 }
 
 /* Forward:  norm = rmsnorm(x_L, gain);  logits_i = head norm_i;
@@ -223,8 +222,8 @@ static int head_backward(const pass *p, rf_error *err)
                          p->acts->final, rf_matrix_rows(w->of[RF_ROLE_HEAD]), p->acts->target,
                          p->acts->weight, p->acts->wanted, p->acts->n_wanted, p->n, p->d,
                          p->model->config.vocab_size);
-    stream_norm_backward(p, w, RF_ROLE_FINAL_NORM, p->own->dx, p->acts->x, p->acts->final_rstd,
-                         false);
+    stream_norm_backward(p, w, RF_ROLE_FINAL_NORM, (rf_const_array){p->own->dx, RF_RESIDUAL},
+                         p->acts->x, p->acts->final_rstd, false);
     rf_model_release(p->model, outside, RF_BACKWARD);
     tell_done(p, outside + 1);
     return RF_OK;
@@ -315,7 +314,7 @@ static void down_backward(const pass *p, const rf_block_weights *w)
 static void mlp_backward(const pass *p, const rf_block_weights *w)
 {
     const rf_block_acts *b = &p->acts->block[w->layer];
-    const rf_array dnorm = {p->own->dnorm, RF_RESIDUAL};
+    const rf_array dnorm = {p->own->dnorm, RF_PRODUCT};
     const rf_const_array dgate = {p->own->dgate, RF_ACTIVATION};
     const rf_const_array dup = {p->own->dup, RF_ACTIVATION};
 
@@ -323,7 +322,8 @@ static void mlp_backward(const pass *p, const rf_block_weights *w)
     rf_model_poll(p->model);
     linear_backward(p, w, RF_ROLE_GATE, RF_N_ROLES, dnorm, dgate, b->norm2, p->d, p->f, false);
     linear_backward(p, w, RF_ROLE_UP, RF_N_ROLES, dnorm, dup, b->norm2, p->d, p->f, true);
-    stream_norm_backward(p, w, RF_ROLE_MLP_NORM, dnorm.data, b->mid, b->rstd2, true);
+    stream_norm_backward(p, w, RF_ROLE_MLP_NORM, (rf_const_array){dnorm.data, dnorm.cls}, b->mid,
+                         b->rstd2, true);
 }
 
 /* Forward:  raw = x W^T + bias;  normed = rmsnorm of each head (where the model has it);
@@ -358,7 +358,7 @@ static void attention_backward(const pass *p, const rf_block_weights *w)
 {
     const rf_block_acts *b = &p->acts->block[w->layer];
     rf_backward *own = p->own;
-    const rf_array dnorm = {own->dnorm, RF_RESIDUAL}, d_o = {own->d_o, RF_ACTIVATION};
+    const rf_array dnorm = {own->dnorm, RF_PRODUCT}, d_o = {own->d_o, RF_ACTIVATION};
     const rf_const_array dx = {own->dx, RF_RESIDUAL}, dq = {own->dq, RF_PRODUCT};
     const rf_const_array dk = {own->dk, RF_PRODUCT}, dv = {own->dv, RF_PRODUCT};
     int64_t hk = p->h * p->k, gk = p->g * p->k;
@@ -372,7 +372,8 @@ static void attention_backward(const pass *p, const rf_block_weights *w)
     linear_backward(p, w, RF_ROLE_Q, RF_ROLE_Q_BIAS, dnorm, dq, b->norm1, p->d, hk, false);
     linear_backward(p, w, RF_ROLE_K, RF_ROLE_K_BIAS, dnorm, dk, b->norm1, p->d, gk, true);
     linear_backward(p, w, RF_ROLE_V, RF_ROLE_V_BIAS, dnorm, dv, b->norm1, p->d, gk, true);
-    stream_norm_backward(p, w, RF_ROLE_ATTENTION_NORM, own->dnorm, b->x, b->rstd1, true);
+    stream_norm_backward(p, w, RF_ROLE_ATTENTION_NORM, (rf_const_array){dnorm.data, dnorm.cls},
+                         b->x, b->rstd1, true);
 }
 
 /* Forward:  x_0 = table[token]. Each place adds its derivative to its token's row. */
@@ -406,6 +407,9 @@ static void make_again(const pass *p, const rf_block_weights *w)
 {
     if (p->acts->recompute == RF_RECOMPUTE_BLOCK) {
         rf_model_block_forward(p->model, p->acts, w, NULL, NULL);
+        return;
+    }
+    if (p->acts->keeps_norms) {
         return;
     }
     const rf_block_acts *b = &p->acts->block[w->layer];

@@ -21,6 +21,8 @@ typedef struct cuda_state {
     cudaEvent_t event[N_EVENTS];
     rf_event n_events;
     rf_cuda_series *series;
+    rf_cuda_blas *blas;
+    rf_cuda_copy copy;
     char name[256];
 } cuda_state;
 
@@ -114,6 +116,7 @@ static void close_state(rf_ctx *ctx)
 {
     cuda_state *s = ctx->state;
     rf_cuda_series_free(s->series);
+    rf_cuda_blas_free(s->blas);
     for (int i = 0; i < N_SLOTS; i++) {
         (void)cudaEventDestroy(s->slot_event[i]);
     }
@@ -180,11 +183,22 @@ rf_cuda_series *rf_cuda_series_of(const rf_ctx *ctx)
     return ((const cuda_state *)ctx->state)->series;
 }
 
+rf_cuda_blas **rf_cuda_blas_of(rf_ctx *ctx)
+{
+    return &((cuda_state *)ctx->state)->blas;
+}
+
+rf_cuda_copy *rf_cuda_copy_of(const rf_ctx *ctx)
+{
+    return &((cuda_state *)ctx->state)->copy;
+}
+
 /* --- Allocation ------------------------------------------------------------------------------ */
 
 static int allocate(rf_ctx *ctx, void **out, size_t bytes, rf_error *err)
 {
     const size_t asked = bytes > 0 ? bytes : 1;
+    rf_cuda_copy_of(ctx)->of = NULL;
     size_t unused = 0, all = 0;
     cudaError_t code =
         asked <= (size_t)PTRDIFF_MAX ? cudaMalloc(out, asked) : cudaErrorMemoryAllocation;
@@ -223,6 +237,7 @@ static void *take_slot(rf_ctx *ctx, int *index)
 static void upload(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, rf_type src_type,
                    int64_t n)
 {
+    rf_cuda_copy_of(ctx)->of = NULL;
     const cuda_state *s = ctx->state;
     const size_t to = rf_type_bytes(dst_type), from = rf_type_bytes(src_type);
     const int64_t most = (int64_t)(SLOT_BYTES / to);
@@ -263,6 +278,7 @@ static void download(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, 
 
 static void copy(rf_ctx *ctx, void *dst, const void *src, size_t bytes)
 {
+    rf_cuda_copy_of(ctx)->of = NULL;
     take(ctx, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, rf_cuda_stream_of(ctx)),
          "a copy");
 }
@@ -276,6 +292,7 @@ static rf_cuda_real real_of(const void *data, rf_type type)
 static void convert(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, rf_type src_type,
                     int64_t n)
 {
+    rf_cuda_copy_of(ctx)->of = NULL;
     rf_cuda_take(
         ctx,
         rf_cuda_convert(rf_cuda_stream_of(ctx), real_of(dst, dst_type), real_of(src, src_type), n),
@@ -284,6 +301,7 @@ static void convert(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, r
 
 static void zero(rf_ctx *ctx, void *dst, size_t bytes)
 {
+    rf_cuda_copy_of(ctx)->of = NULL;
     take(ctx, cudaMemsetAsync(dst, 0, bytes, rf_cuda_stream_of(ctx)), "clearing memory");
 }
 

@@ -2,17 +2,29 @@
 #include "common/kernels/cuda/real.cuh"
 #include "common/kernels/gumbel.h"
 
+/* A thread takes EACH pairs. */
+template <int EACH>
 static __global__ void __launch_bounds__(BLOCK)
     rope(rf_cuda_real x, const float *cosine, const float *sine, const int32_t *position, int64_t n,
          int64_t h, int64_t half, bool inverse)
 {
-    const int64_t j = thread_number() % half, row = thread_number() / half, i = row / h;
+    const int64_t each = half / EACH, j = thread_number() % each * EACH,
+                  row = thread_number() / each, i = row / h;
     if (i < n) {
         const int64_t angle = position[i] * half + j, at = row * 2 * half + j;
-        const float c = cosine[angle], s = inverse ? -sine[angle] : sine[angle];
-        const float a = read(x, at), b = read(x, at + half);
-        write(x, at, a * c - b * s);
-        write(x, at + half, b * c + a * s);
+        float c[EACH], s[EACH], a[EACH], b[EACH];
+        read_run<EACH>(c, {const_cast<float *>(cosine), RF_CUDA_F32}, angle);
+        read_run<EACH>(s, {const_cast<float *>(sine), RF_CUDA_F32}, angle);
+        read_run<EACH>(a, x, at);
+        read_run<EACH>(b, x, at + half);
+#pragma unroll
+        for (int e = 0; e < EACH; e++) {
+            const float turn = inverse ? -s[e] : s[e], first = a[e];
+            a[e] = first * c[e] - b[e] * turn;
+            b[e] = b[e] * c[e] + first * turn;
+        }
+        write_run<EACH>(x, at, a);
+        write_run<EACH>(x, at + half, b);
     }
 }
 
@@ -23,8 +35,13 @@ int rf_cuda_rope(rf_cuda_stream stream, rf_cuda_real x, const float *cosine, con
     if (count == 0) {
         return 0;
     }
-    rope<<<blocks_for(count, BLOCK), BLOCK, 0, stream>>>(x, cosine, sine, position, n, h, half,
-                                                         inverse);
+    if (half % RUN == 0 && in_runs(x)) {
+        rope<RUN><<<blocks_for(count / RUN, BLOCK), BLOCK, 0, stream>>>(x, cosine, sine, position,
+                                                                        n, h, half, inverse);
+    } else {
+        rope<1><<<blocks_for(count, BLOCK), BLOCK, 0, stream>>>(x, cosine, sine, position, n, h,
+                                                                half, inverse);
+    }
     return cudaGetLastError();
 }
 
@@ -33,13 +50,20 @@ static __device__ inline float sigmoid(float x)
     return 1.0F / (1.0F + expf(-x));
 }
 
+template <int EACH>
 static __global__ void __launch_bounds__(BLOCK)
     swiglu(rf_cuda_real h, rf_cuda_real gate, rf_cuda_real up, int64_t count)
 {
-    const int64_t i = thread_number();
+    const int64_t i = thread_number() * EACH;
     if (i < count) {
-        const float g = read(gate, i);
-        write(h, i, g * sigmoid(g) * read(up, i));
+        float g[EACH], u[EACH];
+        read_run<EACH>(g, gate, i);
+        read_run<EACH>(u, up, i);
+#pragma unroll
+        for (int e = 0; e < EACH; e++) {
+            g[e] = g[e] * sigmoid(g[e]) * u[e];
+        }
+        write_run<EACH>(h, i, g);
     }
 }
 
@@ -49,32 +73,64 @@ int rf_cuda_swiglu(rf_cuda_stream stream, rf_cuda_real h, rf_cuda_real gate, rf_
     if (count == 0) {
         return 0;
     }
-    swiglu<<<blocks_for(count, BLOCK), BLOCK, 0, stream>>>(h, gate, up, count);
+    if (count % RUN == 0 && in_runs(h) && in_runs(gate) && in_runs(up)) {
+        swiglu<RUN><<<blocks_for(count / RUN, BLOCK), BLOCK, 0, stream>>>(h, gate, up, count);
+    } else {
+        swiglu<1><<<blocks_for(count, BLOCK), BLOCK, 0, stream>>>(h, gate, up, count);
+    }
     return cudaGetLastError();
 }
 
-/* Derived in ref/swiglu.c. dup may be dh. */
+/* Derived in ref/swiglu.c. dup may be dh. h: made again, or no data. */
+template <int EACH>
 static __global__ void __launch_bounds__(BLOCK)
-    swiglu_backward(rf_cuda_real dgate, rf_cuda_real dup, rf_cuda_real dh, rf_cuda_real gate,
-                    rf_cuda_real up, int64_t count)
+    swiglu_backward(rf_cuda_real dgate, rf_cuda_real dup, rf_cuda_real h, rf_cuda_real dh,
+                    rf_cuda_real gate, rf_cuda_real up, int64_t count)
 {
-    const int64_t i = thread_number();
-    if (i < count) {
-        const float g = read(gate, i), s = sigmoid(g), slope = read(dh, i);
-        write(dgate, i, slope * read(up, i) * s * (1.0F + g * (1.0F - s)));
-        write(dup, i, slope * g * s);
+    const int64_t i = thread_number() * EACH;
+    if (i >= count) {
+        return;
     }
+    float g[EACH], u[EACH], slope[EACH], again[EACH];
+    read_run<EACH>(g, gate, i);
+    read_run<EACH>(u, up, i);
+    read_run<EACH>(slope, dh, i);
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+        const float s = sigmoid(g[e]), silu = g[e] * s;
+        again[e] = silu * u[e];
+        u[e] = slope[e] * u[e] * s * (1.0F + g[e] * (1.0F - s));
+        slope[e] = slope[e] * silu;
+    }
+    write_run<EACH>(dgate, i, u);
+    write_run<EACH>(dup, i, slope);
+    if (h.data != nullptr) {
+        write_run<EACH>(h, i, again);
+    }
+}
+
+int rf_cuda_swiglu_again(rf_cuda_stream stream, rf_cuda_real dgate, rf_cuda_real dup,
+                         rf_cuda_real h, rf_cuda_real dh, rf_cuda_real gate, rf_cuda_real up,
+                         int64_t count)
+{
+    if (count == 0) {
+        return 0;
+    }
+    if (count % RUN == 0 && in_runs(dgate) && in_runs(dup) && in_runs(h) && in_runs(dh) &&
+        in_runs(gate) && in_runs(up)) {
+        swiglu_backward<RUN><<<blocks_for(count / RUN, BLOCK), BLOCK, 0, stream>>>(
+            dgate, dup, h, dh, gate, up, count);
+    } else {
+        swiglu_backward<1>
+            <<<blocks_for(count, BLOCK), BLOCK, 0, stream>>>(dgate, dup, h, dh, gate, up, count);
+    }
+    return cudaGetLastError();
 }
 
 int rf_cuda_swiglu_backward(rf_cuda_stream stream, rf_cuda_real dgate, rf_cuda_real dup,
                             rf_cuda_real dh, rf_cuda_real gate, rf_cuda_real up, int64_t count)
 {
-    if (count == 0) {
-        return 0;
-    }
-    swiglu_backward<<<blocks_for(count, BLOCK), BLOCK, 0, stream>>>(dgate, dup, dh, gate, up,
-                                                                    count);
-    return cudaGetLastError();
+    return rf_cuda_swiglu_again(stream, dgate, dup, {nullptr, RF_CUDA_F32}, dh, gate, up, count);
 }
 
 static __global__ void __launch_bounds__(BLOCK)
@@ -102,12 +158,15 @@ int rf_cuda_scale_dropout(rf_cuda_stream stream, rf_cuda_real y, rf_cuda_real x,
 
 /* --- Packing --------------------------------------------------------------------------------- */
 
+template <int EACH>
 static __global__ void __launch_bounds__(BLOCK)
     convert(rf_cuda_real to, rf_cuda_real from, int64_t count)
 {
-    const int64_t i = thread_number();
+    const int64_t i = thread_number() * EACH;
     if (i < count) {
-        write(to, i, read(from, i));
+        float value[EACH];
+        read_run<EACH>(value, from, i);
+        write_run<EACH>(to, i, value);
     }
 }
 
@@ -116,7 +175,31 @@ int rf_cuda_convert(rf_cuda_stream stream, rf_cuda_real to, rf_cuda_real from, i
     if (count == 0) {
         return 0;
     }
-    convert<<<blocks_for(count, BLOCK), BLOCK, 0, stream>>>(to, from, count);
+    if (count % RUN == 0 && in_runs(to) && in_runs(from)) {
+        convert<RUN><<<blocks_for(count / RUN, BLOCK), BLOCK, 0, stream>>>(to, from, count);
+    } else {
+        convert<1><<<blocks_for(count, BLOCK), BLOCK, 0, stream>>>(to, from, count);
+    }
+    return cudaGetLastError();
+}
+
+static __global__ void __launch_bounds__(BLOCK)
+    add_bias(rf_cuda_real y, rf_cuda_real bias, rf_cuda_real start, int64_t count, int64_t d)
+{
+    const int64_t i = thread_number();
+    if (i < count) {
+        const float value = read(bias, i % d);
+        write(y, i, start.data != nullptr ? value + read(start, i) : value);
+    }
+}
+
+int rf_cuda_add_bias(rf_cuda_stream stream, rf_cuda_real y, rf_cuda_real bias, rf_cuda_real start,
+                     int64_t n, int64_t d)
+{
+    if (n * d == 0) {
+        return 0;
+    }
+    add_bias<<<blocks_for(n * d, BLOCK), BLOCK, 0, stream>>>(y, bias, start, n * d, d);
     return cudaGetLastError();
 }
 
@@ -219,26 +302,46 @@ int rf_cuda_sum_tree(rf_cuda_stream stream, double *sums, int64_t n)
     return cudaGetLastError();
 }
 
+/* A thread takes EACH elements. */
+template <int EACH>
 static __global__ void __launch_bounds__(BLOCK)
     adamw(float *w, float *m, float *v, const float *g, int64_t n, const rf_cuda_step s)
 {
-    const int64_t i = thread_number();
-    if (i < n) {
-        const float grad = s.scale * g[i];
-        const float mean = s.beta1 * m[i] + s.rest1 * grad;
-        const float square = s.beta2 * v[i] + s.rest2 * grad * grad;
-        m[i] = mean;
-        v[i] = square;
-        w[i] -= s.lr * ((mean / s.c1) / (sqrtf(square / s.c2) + s.eps) + s.decay * w[i]);
+    const int64_t i = thread_number() * EACH;
+    if (i >= n) {
+        return;
     }
+    float grad[EACH], mean[EACH], square[EACH], weight[EACH];
+    const rf_cuda_real to_w = {w, RF_CUDA_F32}, to_m = {m, RF_CUDA_F32}, to_v = {v, RF_CUDA_F32};
+    read_run<EACH>(grad, {const_cast<float *>(g), RF_CUDA_F32}, i);
+    read_run<EACH>(mean, to_m, i);
+    read_run<EACH>(square, to_v, i);
+    read_run<EACH>(weight, to_w, i);
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+        const float own = s.scale * grad[e];
+        mean[e] = s.beta1 * mean[e] + s.rest1 * own;
+        square[e] = s.beta2 * square[e] + s.rest2 * own * own;
+        weight[e] -=
+            s.lr * ((mean[e] / s.c1) / (sqrtf(square[e] / s.c2) + s.eps) + s.decay * weight[e]);
+    }
+    write_run<EACH>(to_m, i, mean);
+    write_run<EACH>(to_v, i, square);
+    write_run<EACH>(to_w, i, weight);
 }
 
 int rf_cuda_adamw(rf_cuda_stream stream, float *w, float *m, float *v, const float *g, int64_t n,
                   const rf_cuda_step *step)
 {
+    const uintptr_t ends = reinterpret_cast<uintptr_t>(w) | reinterpret_cast<uintptr_t>(m) |
+                           reinterpret_cast<uintptr_t>(v) | reinterpret_cast<uintptr_t>(g);
     if (n == 0) {
         return 0;
     }
-    adamw<<<blocks_for(n, BLOCK), BLOCK, 0, stream>>>(w, m, v, g, n, *step);
+    if (n % RUN == 0 && ends % 16 == 0) {
+        adamw<RUN><<<blocks_for(n / RUN, BLOCK), BLOCK, 0, stream>>>(w, m, v, g, n, *step);
+    } else {
+        adamw<1><<<blocks_for(n, BLOCK), BLOCK, 0, stream>>>(w, m, v, g, n, *step);
+    }
     return cudaGetLastError();
 }

@@ -53,6 +53,7 @@ typedef struct rf_cuda_product {
     int64_t m, n, k;
     int64_t a_step, a_inner, b_step, b_inner;
     bool accumulates;
+    bool over_places; /* the sum goes over the batch's places: it is long, and few sums are made */
 } rf_cuda_product;
 int rf_cuda_multiply(rf_cuda_stream, const rf_cuda_product *product);
 
@@ -68,14 +69,22 @@ int rf_cuda_sum_columns(rf_cuda_stream, float *sums, float *part, rf_cuda_real x
 
 int rf_cuda_norm(rf_cuda_stream, rf_cuda_real y, float *rstd, rf_cuda_real x, rf_cuda_real gain,
                  int64_t n, int64_t d, float eps);
-int rf_cuda_norm_backward(rf_cuda_stream, rf_cuda_real dx, rf_cuda_real dy, rf_cuda_real x,
-                          rf_cuda_real gain, const float *rstd, int64_t n, int64_t d,
-                          bool accumulates);
+/* rmsnorm_backward; dgain NULL: none; part: f32, rf_cuda_pieces(n) x d; half, or no data: dx again, as bf16. */
+typedef struct rf_cuda_norm_slopes {
+    rf_cuda_real dx, half, dy, x, gain;
+    float *dgain, *part;
+    const float *rstd;
+    int64_t n, d;
+    bool accumulates;
+} rf_cuda_norm_slopes;
+int rf_cuda_norm_backward(rf_cuda_stream, const rf_cuda_norm_slopes *slopes);
 
 /* to[to_place[i]] = from[from_place[i]] of n rows; NULL: place i. */
 int rf_cuda_move_rows(rf_cuda_stream, rf_cuda_real to, const int32_t *to_place, rf_cuda_real from,
                       const int32_t *from_place, int64_t n, int64_t d);
-/* dtable[token[i]] += dx[i]. order [n]: the places by token, then by number; scratch. */
+/* dtable[token[i]] += dx[i]. order [(1 + RF_CUDA_SORT_PARTS) n]: scratch; its first n elements become the
+ * places by token, then by number. */
+enum { RF_CUDA_SORT_PARTS = 8 };
 int rf_cuda_add_by_token(rf_cuda_stream, float *dtable, rf_cuda_real dx, const int32_t *token,
                          int32_t *order, int64_t n, int64_t d);
 
@@ -85,6 +94,9 @@ int rf_cuda_swiglu(rf_cuda_stream, rf_cuda_real h, rf_cuda_real gate, rf_cuda_re
                    int64_t count);
 int rf_cuda_swiglu_backward(rf_cuda_stream, rf_cuda_real dgate, rf_cuda_real dup, rf_cuda_real dh,
                             rf_cuda_real gate, rf_cuda_real up, int64_t count);
+/* Both from dh, and h again; dup may be dh. */
+int rf_cuda_swiglu_again(rf_cuda_stream, rf_cuda_real dgate, rf_cuda_real dup, rf_cuda_real h,
+                         rf_cuda_real dh, rf_cuda_real gate, rf_cuda_real up, int64_t count);
 int rf_cuda_scale_dropout(rf_cuda_stream, rf_cuda_real y, rf_cuda_real x, float factor, double rate,
                           uint64_t key, int64_t count, bool accumulates);
 
@@ -100,6 +112,7 @@ typedef struct rf_cuda_attention {
     float *lse, *delta;
     rf_cuda_spans spans;
     int64_t h, g, head_dim;
+    const int32_t *by_query, *by_key; /* lists of tiles, for tensor cores only */
 } rf_cuda_attention;
 /* The widest head whose rows fit into a multiprocessor's shared memory. */
 int64_t rf_cuda_widest_head(void);
@@ -108,11 +121,28 @@ int rf_cuda_attention_delta(rf_cuda_stream, const rf_cuda_attention *a);
 int rf_cuda_attention_queries(rf_cuda_stream, const rf_cuda_attention *a);
 int rf_cuda_attention_keys(rf_cuda_stream, const rf_cuda_attention *a);
 
-/* Of m rows of logits [m,v]: loss[place[i]] of target[place[i]]; with `gradient` the row becomes
- * weight[place[i]] (softmax - onehot). */
-int rf_cuda_head_loss(rf_cuda_stream, float *loss, float *logits, const int32_t *target,
-                      const float *weight, const int32_t *place, int64_t m, int64_t v,
-                      bool gradient);
+/* The same on tensor cores: all is bf16, heads are 64 or 128 wide, rows of 16-byte pieces. Lists of the tiles
+ * that meet, made first: of keys for each tile of `queries` queries, RF_CUDA_MANY_QUERIES for the forward
+ * pass and RF_CUDA_QUERIES for dq; of queries for each tile of keys, with the host's index of tiles. A list
+ * has 1 + rf_cuda_tiles of the other side elements. */
+enum { RF_CUDA_KEYS = 64, RF_CUDA_QUERIES = 64, RF_CUDA_MANY_QUERIES = 128 };
+static inline int64_t rf_cuda_tiles(int64_t n, int64_t each)
+{
+    return (n + each - 1) / each;
+}
+int rf_cuda_tiles_of_queries(rf_cuda_stream, int32_t *lists, const rf_cuda_spans *spans,
+                             int queries);
+int rf_cuda_tiles_of_keys(rf_cuda_stream, int32_t *lists, const rf_cuda_spans *spans);
+int rf_cuda_tensor_forward(rf_cuda_stream, const rf_cuda_attention *a);
+int rf_cuda_tensor_delta(rf_cuda_stream, const rf_cuda_attention *a);
+int rf_cuda_tensor_queries(rf_cuda_stream, const rf_cuda_attention *a);
+int rf_cuda_tensor_keys(rf_cuda_stream, const rf_cuda_attention *a);
+
+/* Of m rows of logits [m,v]: loss[place[i]] of target[place[i]]; with `gradient` also slope [m,v] =
+ * weight[place[i]] (softmax - onehot), which may lie where the logits do. */
+int rf_cuda_head_loss(rf_cuda_stream, float *loss, rf_cuda_real slope, const float *logits,
+                      const int32_t *target, const float *weight, const int32_t *place, int64_t m,
+                      int64_t v, bool gradient);
 /* rf_draw, as it lies in memory of class index. */
 typedef struct rf_cuda_rule {
     int32_t seen, n_seen;
@@ -149,6 +179,10 @@ static inline int64_t rf_cuda_answer_parts(int64_t m, int64_t v)
 }
 int rf_cuda_answer(rf_cuda_stream, const rf_cuda_query *query, void *scratch, const float *logits,
                    int64_t m, int64_t v);
+
+/* y[i,j] = bias[j] + start[i,j]; start, which may be y, may be none. */
+int rf_cuda_add_bias(rf_cuda_stream, rf_cuda_real y, rf_cuda_real bias, rf_cuda_real start,
+                     int64_t n, int64_t d);
 
 /* Elements of one type as another's; rows of f32 as int8. */
 int rf_cuda_convert(rf_cuda_stream, rf_cuda_real to, rf_cuda_real from, int64_t count);

@@ -1,6 +1,13 @@
 /* RMSNorm, and sums over rows. */
 #include "common/kernels/cuda/real.cuh"
 
+/* Two kinds of kernels. Where rows are runs of 8 elements, at most WIDEST of them, LANES lanes take a row,
+ * STEPS runs each, and keep it in registers; the backward kernel then sums the gain's gradient as it
+ * goes. For other rows a warp takes a row and reads it twice. */
+enum { MOST_STEPS = 4, WIDEST = WARP * RUN * MOST_STEPS };
+
+/* --- Any width ------------------------------------------------------------------------------- */
+
 /* A warp takes a row. */
 static __global__ void __launch_bounds__(BLOCK)
     norm(rf_cuda_real y, float *rstd, rf_cuda_real x, rf_cuda_real gain, int64_t n, int64_t d,
@@ -25,16 +32,6 @@ static __global__ void __launch_bounds__(BLOCK)
     }
 }
 
-int rf_cuda_norm(rf_cuda_stream stream, rf_cuda_real y, float *rstd, rf_cuda_real x,
-                 rf_cuda_real gain, int64_t n, int64_t d, float eps)
-{
-    if (n == 0) {
-        return 0;
-    }
-    norm<<<blocks_for(n, WARPS), BLOCK, 0, stream>>>(y, rstd, x, gain, n, d, eps);
-    return cudaGetLastError();
-}
-
 /* dx = r (dy gain - x c), c = r^2 / D sum_j dy_j gain_j x_j: derived in ref/norm.c. dx may be dy. */
 static __global__ void __launch_bounds__(BLOCK)
     norm_backward(rf_cuda_real dx, rf_cuda_real dy, rf_cuda_real x, rf_cuda_real gain,
@@ -55,18 +52,6 @@ static __global__ void __launch_bounds__(BLOCK)
     }
 }
 
-int rf_cuda_norm_backward(rf_cuda_stream stream, rf_cuda_real dx, rf_cuda_real dy, rf_cuda_real x,
-                          rf_cuda_real gain, const float *rstd, int64_t n, int64_t d,
-                          bool accumulates)
-{
-    if (n == 0 || d == 0) {
-        return 0;
-    }
-    norm_backward<<<blocks_for(n, WARPS), BLOCK, 0, stream>>>(dx, dy, x, gain, rstd, n, d,
-                                                              accumulates);
-    return cudaGetLastError();
-}
-
 /* part[piece][j] = the sum of column j over the piece's rows, in ascending order. */
 static __global__ void __launch_bounds__(BLOCK)
     sum_piece(float *part, rf_cuda_real x, rf_cuda_real with, const float *factor, int64_t n,
@@ -84,15 +69,25 @@ static __global__ void __launch_bounds__(BLOCK)
     }
 }
 
+/* sums[j] += the sum over pieces: a warp takes every WARPS-th piece, then the warps in order. */
 static __global__ void __launch_bounds__(BLOCK)
     sum_pieces(float *sums, const float *part, int64_t pieces, int64_t d)
 {
-    const int64_t j = thread_number();
+    __shared__ float each[WARPS][WARP];
+    const int lane = static_cast<int>(threadIdx.x) % WARP,
+              warp = static_cast<int>(threadIdx.x) / WARP;
+    const int64_t j = static_cast<int64_t>(blockIdx.x) * WARP + lane;
     float sum = 0.0F;
-    for (int64_t piece = 0; j < d && piece < pieces; piece++) {
-        sum += part[piece * d + j];
+#pragma unroll 8
+    for (int64_t piece = warp; piece < pieces; piece += WARPS) {
+        sum += j < d ? part[piece * d + j] : 0.0F;
     }
-    if (j < d) {
+    each[warp][lane] = sum;
+    __syncthreads();
+    if (warp == 0 && j < d) {
+        for (int w = 1; w < WARPS; w++) {
+            sum += each[w][lane];
+        }
         sums[j] += sum;
     }
 }
@@ -105,6 +100,249 @@ int rf_cuda_sum_columns(rf_cuda_stream stream, float *sums, float *part, rf_cuda
         return 0;
     }
     sum_piece<<<blocks_for(pieces * d, BLOCK), BLOCK, 0, stream>>>(part, x, with, factor, n, d);
-    sum_pieces<<<blocks_for(d, BLOCK), BLOCK, 0, stream>>>(sums, part, pieces, d);
+    sum_pieces<<<blocks_for(d, WARP), BLOCK, 0, stream>>>(sums, part, pieces, d);
+    return cudaGetLastError();
+}
+
+/* --- Rows of runs ---------------------------------------------------------------------------- */
+
+/* The sum over the LANES lanes of a row, in each of them: a fixed tree. */
+template <int LANES> static __device__ inline float row_sum(float x)
+{
+#pragma unroll
+    for (int step = LANES / 2; step > 0; step /= 2) {
+        x += __shfl_xor_sync(0xffffffffU, x, step);
+    }
+    return x;
+}
+
+/* This lane's runs of a row that begins at `at`; 0 beyond the row's end. */
+template <int LANES, int STEPS>
+static __device__ inline void read_row_runs(float value[STEPS][RUN], const rf_cuda_real &x,
+                                            int64_t at, int d, bool exists)
+{
+    const int lane = static_cast<int>(threadIdx.x) % LANES;
+#pragma unroll
+    for (int s = 0; s < STEPS; s++) {
+        const int j = (s * LANES + lane) * RUN;
+        if (exists && j < d) {
+            read_run<RUN>(value[s], x, at + j);
+        } else {
+#pragma unroll
+            for (int e = 0; e < RUN; e++) {
+                value[s][e] = 0.0F;
+            }
+        }
+    }
+}
+
+template <int LANES, int STEPS>
+static __global__ void __launch_bounds__(BLOCK)
+    norm_runs(rf_cuda_real y, float *rstd, rf_cuda_real x, rf_cuda_real gain, int64_t n, int d,
+              float eps)
+{
+    const int64_t row = thread_number() / LANES;
+    const int lane = static_cast<int>(threadIdx.x) % LANES;
+    float own[STEPS][RUN], sum = 0.0F;
+    read_row_runs<LANES, STEPS>(own, x, row * d, d, row < n);
+#pragma unroll
+    for (int s = 0; s < STEPS; s++) {
+#pragma unroll
+        for (int e = 0; e < RUN; e++) {
+            sum = fmaf(own[s][e], own[s][e], sum);
+        }
+    }
+    const float r = 1.0F / sqrtf(row_sum<LANES>(sum) / static_cast<float>(d) + eps);
+    if (row >= n) {
+        return;
+    }
+#pragma unroll
+    for (int s = 0; s < STEPS; s++) {
+        const int j = (s * LANES + lane) * RUN;
+        if (j < d) {
+            float factor[RUN];
+            read_run<RUN>(factor, gain, j);
+#pragma unroll
+            for (int e = 0; e < RUN; e++) {
+                own[s][e] = own[s][e] * r * factor[e];
+            }
+            write_run<RUN>(y, row * d + j, own[s]);
+        }
+    }
+    if (lane == 0) {
+        rstd[row] = r;
+    }
+}
+
+/* What the rows of a block that LANES lanes each took add to the gain's gradient, row after row. */
+template <int LANES, int STEPS>
+static __device__ inline void join_rows(float *part, const float sum[STEPS][RUN], int d)
+{
+    constexpr int GROUPS = BLOCK / LANES;
+    __shared__ float all[GROUPS][LANES * RUN + 1];
+    const int lane = static_cast<int>(threadIdx.x) % LANES,
+              group = static_cast<int>(threadIdx.x) / LANES;
+#pragma unroll
+    for (int s = 0; s < STEPS; s++) {
+        __syncthreads(); /* the last sums have been read */
+#pragma unroll
+        for (int e = 0; e < RUN; e++) {
+            all[group][lane * RUN + e] = sum[s][e];
+        }
+        __syncthreads();
+        for (int j = static_cast<int>(threadIdx.x); j < LANES * RUN; j += BLOCK) {
+            float total = 0.0F;
+            for (int g = 0; g < GROUPS; g++) {
+                total += all[g][j];
+            }
+            if (s * LANES * RUN + j < d) {
+                part[s * LANES * RUN + j] = total;
+            }
+        }
+    }
+}
+
+/* A block takes `rows` rows: each of its groups of LANES lanes every BLOCK / LANES-th. part: a row of d sums
+ * for each block, or NULL; half: dx as bf16, or NULL. */
+template <int LANES, int STEPS>
+static __global__ void __launch_bounds__(BLOCK)
+    norm_backward_runs(rf_cuda_real dx, rf_cuda_real half, float *part, rf_cuda_real dy,
+                       rf_cuda_real x, rf_cuda_real gain, const float *rstd, int64_t n, int d,
+                       int rows, bool accumulates)
+{
+    constexpr int GROUPS = BLOCK / LANES;
+    const int lane = static_cast<int>(threadIdx.x) % LANES;
+    const int64_t first = static_cast<int64_t>(blockIdx.x) * rows;
+    float dgain[STEPS][RUN] = {};
+    for (int i = static_cast<int>(threadIdx.x) / LANES; i < rows; i += GROUPS) {
+        const int64_t row = first + i, at = row * d;
+        const float r = row < n ? rstd[row] : 0.0F;
+        float slope[STEPS][RUN], own[STEPS][RUN], sum = 0.0F;
+        read_row_runs<LANES, STEPS>(slope, dy, at, d, row < n);
+        read_row_runs<LANES, STEPS>(own, x, at, d, row < n);
+#pragma unroll
+        for (int s = 0; s < STEPS; s++) {
+            const int j = (s * LANES + lane) * RUN;
+            float factor[RUN] = {};
+            if (j < d) {
+                read_run<RUN>(factor, gain, j);
+            }
+#pragma unroll
+            for (int e = 0; e < RUN; e++) {
+                dgain[s][e] = fmaf(slope[s][e] * own[s][e], r, dgain[s][e]);
+                slope[s][e] *= factor[e];
+                sum = fmaf(slope[s][e], own[s][e], sum);
+            }
+        }
+        const float c = r * r * row_sum<LANES>(sum) / static_cast<float>(d);
+#pragma unroll
+        for (int s = 0; s < STEPS; s++) {
+            const int j = (s * LANES + lane) * RUN;
+            if (row >= n || j >= d) {
+                continue;
+            }
+            float old[RUN] = {};
+            if (accumulates) {
+                read_run<RUN>(old, dx, at + j);
+            }
+#pragma unroll
+            for (int e = 0; e < RUN; e++) {
+                old[e] += r * (slope[s][e] - own[s][e] * c);
+            }
+            write_run<RUN>(dx, at + j, old);
+            if (half.data != nullptr) {
+                write_run<RUN>(half, at + j, old);
+            }
+        }
+    }
+    if (part != nullptr) {
+        join_rows<LANES, STEPS>(part + blockIdx.x * static_cast<int64_t>(d), dgain, d);
+    }
+}
+
+/* --- Which ----------------------------------------------------------------------------------- */
+
+static bool has_runs(int64_t d, const rf_cuda_real &a, const rf_cuda_real &b, const rf_cuda_real &c)
+{
+    return d % RUN == 0 && d > 0 && d <= WIDEST && in_runs(a) && in_runs(b) && in_runs(c);
+}
+
+template <int LANES, int STEPS>
+static void launch_norm(rf_cuda_stream stream, rf_cuda_real y, float *rstd, rf_cuda_real x,
+                        rf_cuda_real gain, int64_t n, int64_t d, float eps)
+{
+    norm_runs<LANES, STEPS><<<blocks_for(n, BLOCK / LANES), BLOCK, 0, stream>>>(
+        y, rstd, x, gain, n, static_cast<int>(d), eps);
+}
+
+int rf_cuda_norm(rf_cuda_stream stream, rf_cuda_real y, float *rstd, rf_cuda_real x,
+                 rf_cuda_real gain, int64_t n, int64_t d, float eps)
+{
+    if (n == 0) {
+        return 0;
+    }
+    if (!has_runs(d, y, x, gain)) {
+        norm<<<blocks_for(n, WARPS), BLOCK, 0, stream>>>(y, rstd, x, gain, n, d, eps);
+    } else if (d <= 8 * RUN) {
+        launch_norm<8, 1>(stream, y, rstd, x, gain, n, d, eps);
+    } else if (d <= 16 * RUN) {
+        launch_norm<16, 1>(stream, y, rstd, x, gain, n, d, eps);
+    } else if (d <= WARP * RUN) {
+        launch_norm<WARP, 1>(stream, y, rstd, x, gain, n, d, eps);
+    } else if (d <= 2 * WARP * RUN) {
+        launch_norm<WARP, 2>(stream, y, rstd, x, gain, n, d, eps);
+    } else if (d <= 3 * WARP * RUN) {
+        launch_norm<WARP, 3>(stream, y, rstd, x, gain, n, d, eps);
+    } else {
+        launch_norm<WARP, MOST_STEPS>(stream, y, rstd, x, gain, n, d, eps);
+    }
+    return cudaGetLastError();
+}
+
+template <int LANES, int STEPS>
+static void launch_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes *s)
+{
+    constexpr int rows = BLOCK / LANES * 8;
+    static_assert(rows >= RF_CUDA_ROWS, "`part` has room for a piece of so many rows");
+    const unsigned blocks = blocks_for(s->n, rows);
+    norm_backward_runs<LANES, STEPS><<<blocks, BLOCK, 0, stream>>>(
+        s->dx, s->half, s->dgain != nullptr ? s->part : nullptr, s->dy, s->x, s->gain, s->rstd,
+        s->n, static_cast<int>(s->d), rows, s->accumulates);
+    if (s->dgain != nullptr) {
+        sum_pieces<<<blocks_for(s->d, WARP), BLOCK, 0, stream>>>(s->dgain, s->part, blocks, s->d);
+    }
+}
+
+int rf_cuda_norm_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes *s)
+{
+    if (s->n == 0 || s->d == 0) {
+        return 0;
+    }
+    if (!has_runs(s->d, s->dx, s->dy, s->x) || !in_runs(s->gain)) {
+        if (s->dgain != nullptr) { /* first: dx may be dy */
+            const int code =
+                rf_cuda_sum_columns(stream, s->dgain, s->part, s->dy, s->x, s->rstd, s->n, s->d);
+            if (code != 0) {
+                return code;
+            }
+        }
+        norm_backward<<<blocks_for(s->n, WARPS), BLOCK, 0, stream>>>(
+            s->dx, s->dy, s->x, s->gain, s->rstd, s->n, s->d, s->accumulates);
+        return s->half.data != nullptr ? rf_cuda_convert(stream, s->half, s->dx, s->n * s->d)
+                                       : cudaGetLastError();
+    }
+    if (s->d <= 8 * RUN) {
+        launch_backward<8, 1>(stream, s);
+    } else if (s->d <= 16 * RUN) {
+        launch_backward<16, 1>(stream, s);
+    } else if (s->d <= WARP * RUN) {
+        launch_backward<WARP, 1>(stream, s);
+    } else if (s->d <= 2 * WARP * RUN) {
+        launch_backward<WARP, 2>(stream, s);
+    } else if (s->d <= 3 * WARP * RUN) {
+        launch_backward<WARP, 3>(stream, s);
+    } else {
+        launch_backward<WARP, MOST_STEPS>(stream, s);
+    }
     return cudaGetLastError();
 }

@@ -43,6 +43,69 @@ static __device__ inline void write(const rf_cuda_real &x, int64_t i, float valu
     }
 }
 
+/* EACH neighbouring elements from i on: one, or RUN of them, in 16-byte pieces, where i is a multiple of RUN
+ * and the operand begins at a multiple of 16 bytes. */
+enum { RUN = 8 };
+static inline bool in_runs(const rf_cuda_real &x)
+{
+    return reinterpret_cast<uintptr_t>(x.data) % 16 == 0 && x.type != RF_CUDA_INT8;
+}
+
+/* Two floats as bf16, the first in the lower half. */
+static __device__ inline unsigned pack_pair(float first, float second)
+{
+    unsigned pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+    return pair;
+}
+
+template <int EACH>
+static __device__ inline void read_run(float value[EACH], const rf_cuda_real &x, int64_t i)
+{
+    static_assert(EACH == 1 || EACH == RUN, "one element or a run");
+    if (EACH == 1) {
+        value[0] = read(x, i);
+    } else if (x.type == RF_CUDA_BF16) {
+        const uint4 four =
+            *reinterpret_cast<const uint4 *>(static_cast<const uint16_t *>(x.data) + i);
+        const unsigned pair[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+        for (int e = 0; e < EACH; e++) {
+            value[e] = __uint_as_float(e % 2 == 0 ? pair[e / 2] << 16 : pair[e / 2] & 0xffff0000U);
+        }
+    } else {
+        const float *from = static_cast<const float *>(x.data) + i;
+#pragma unroll
+        for (int e = 0; e < EACH; e += 4) {
+            const float4 four = *reinterpret_cast<const float4 *>(from + e);
+            value[e] = four.x, value[e + 1] = four.y, value[e + 2] = four.z, value[e + 3] = four.w;
+        }
+    }
+}
+
+template <int EACH>
+static __device__ inline void write_run(const rf_cuda_real &x, int64_t i, const float value[EACH])
+{
+    if (EACH == 1) {
+        write(x, i, value[0]);
+    } else if (x.type == RF_CUDA_BF16) {
+        unsigned pair[4];
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            pair[e] = pack_pair(value[2 * e % EACH], value[(2 * e + 1) % EACH]);
+        }
+        *reinterpret_cast<uint4 *>(static_cast<uint16_t *>(x.data) + i) =
+            make_uint4(pair[0], pair[1], pair[2], pair[3]);
+    } else {
+        float *to = static_cast<float *>(x.data) + i;
+#pragma unroll
+        for (int e = 0; e < EACH; e += 4) {
+            *reinterpret_cast<float4 *>(to + e) =
+                make_float4(value[e], value[e + 1], value[e + 2], value[e + 3]);
+        }
+    }
+}
+
 /* The sum over the lanes of a warp, in every lane: a fixed tree. */
 static __device__ inline float warp_sum(float x)
 {

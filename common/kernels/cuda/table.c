@@ -6,8 +6,11 @@
 
 #include <stddef.h>
 
-/* Logits of a chunk, where rf_limits asks for no other budget. */
-enum { DEFAULT_HEAD_BYTES = 256 << 20 };
+/* Logits of a chunk, where rf_limits asks for no other budget: of inference; in training their gradient too,
+ * at most so many rows. */
+enum { DEFAULT_HEAD_BYTES = 256 << 20, TRAINING_HEAD_BYTES = 1536 << 20, HEAD_ROWS = 4096 };
+/* Places up to which attention keeps lists of tiles; more take the plain kernels. */
+enum { MOST_LISTED = 1 << 18 };
 
 static int64_t min_of(int64_t a, int64_t b)
 {
@@ -30,9 +33,18 @@ static rf_cuda_real operand(const rf_ctx *ctx, rf_class cls, const void *data)
     return (rf_cuda_real){(void *)(uintptr_t)data, is_half ? RF_CUDA_BF16 : RF_CUDA_F32};
 }
 
+/* Of what a kernel changes: a copy of residual memory (internal.h) is old then. */
+static rf_cuda_real changed(const rf_ctx *ctx, rf_class cls, void *data)
+{
+    if (cls == RF_RESIDUAL) {
+        rf_cuda_copy_of(ctx)->of = NULL;
+    }
+    return operand(ctx, cls, data);
+}
+
 static rf_cuda_real array(const rf_ctx *ctx, rf_array x)
 {
-    return operand(ctx, x.cls, x.data);
+    return changed(ctx, x.cls, x.data);
 }
 
 static rf_cuda_real const_array(const rf_ctx *ctx, rf_const_array x)
@@ -64,12 +76,59 @@ static rf_cuda_real factor(const rf_ctx *ctx, rf_cuda_real x)
     return x;
 }
 
-/* --- Scratch: every kernel's begins where the scratch does ----------------------------------- */
+/* --- Scratch: what training's products share, then every kernel's own part --------------------- */
+
+/* Training in bf16: large products by cuBLASLt, attention by tensor cores. Inference keeps rule 4 of the
+ * contract, and f32 its precision. */
+static bool trains_in_half(const rf_limits *limits)
+{
+    return limits->backward && limits->compute == RF_COMPUTE_BF16;
+}
+
+typedef struct product_scratch {
+    void *workspace; /* RF_CUDA_BLAS_BYTES */
+    void *half;      /* [places,width] bf16: an operand of class residual, rounded */
+} product_scratch;
+
+static product_scratch lay_out_products(rf_arena *arena, const rf_limits *limits)
+{
+    product_scratch s = {0};
+    if (trains_in_half(limits)) {
+        s.workspace = rf_arena_take(arena, RF_CUDA_BLAS_BYTES);
+        s.half = rf_arena_take(arena, (size_t)(limits->places * limits->width) * sizeof(uint16_t));
+    }
+    return s;
+}
+
+static product_scratch take_products(rf_ctx *ctx)
+{
+    rf_arena arena = {.base = ctx->scratch, .size = ctx->scratch_bytes};
+    return lay_out_products(&arena, &ctx->limits);
+}
+
+static rf_arena own_part(rf_ctx *ctx)
+{
+    rf_arena arena = {.base = ctx->scratch, .size = ctx->scratch_bytes};
+    (void)lay_out_products(&arena, &ctx->limits);
+    return arena;
+}
+
+/* Sums of a product in f32, before their bias: [places, widest_sums]. */
+static int64_t widest_sums(const rf_limits *limits)
+{
+    return max_of(limits->width, limits->n_heads * limits->head_dim);
+}
+
+static void *take_sums(rf_arena *arena, const rf_limits *limits)
+{
+    return rf_arena_take(arena, (size_t)(limits->places * widest_sums(limits)) * sizeof(float));
+}
 
 /* A chunk of the head. */
 typedef struct head_scratch {
     int64_t rows;
     float *logits; /* [rows + 1,V]: draws take half of it for rows of their own */
+    void *slope;   /* [rows,V] bf16: the gradient of the logits, where training is in bf16 */
     void *x;       /* [rows,D] activation */
     float *dx;     /* [rows,D] */
     void *parts;   /* of rf_cuda_answer */
@@ -77,9 +136,12 @@ typedef struct head_scratch {
 
 static int64_t head_rows(const rf_limits *limits)
 {
-    const int64_t bytes = limits->head_bytes > 0 ? limits->head_bytes : DEFAULT_HEAD_BYTES;
-    const int64_t fit = bytes / (max_of(1, limits->vocab) * (int64_t)sizeof(float));
-    return max_of(1, min_of(fit, limits->places));
+    const bool half = trains_in_half(limits);
+    const int64_t standard = half ? TRAINING_HEAD_BYTES : DEFAULT_HEAD_BYTES;
+    const int64_t bytes = limits->head_bytes > 0 ? limits->head_bytes : standard;
+    const int64_t each = (int64_t)(sizeof(float) + (half ? sizeof(uint16_t) : 0));
+    const int64_t fit = bytes / (max_of(1, limits->vocab) * each);
+    return max_of(1, min_of(half ? min_of(fit, HEAD_ROWS) : fit, limits->places));
 }
 
 /* Takes the parts, or with a base of NULL counts their bytes. */
@@ -88,6 +150,9 @@ static head_scratch lay_out_head(rf_arena *arena, const rf_limits *limits)
     head_scratch s = {.rows = head_rows(limits)};
     const size_t width = (size_t)(s.rows * limits->width) * sizeof(float);
     s.logits = rf_arena_take(arena, (size_t)((s.rows + 1) * limits->vocab) * sizeof(float));
+    if (trains_in_half(limits)) {
+        s.slope = rf_arena_take(arena, (size_t)(s.rows * limits->vocab) * sizeof(uint16_t));
+    }
     s.x = rf_arena_take(arena, width);
     s.dx = rf_arena_take(arena, width);
     s.parts = rf_arena_take(arena, (size_t)rf_cuda_answer_parts(s.rows, limits->vocab) *
@@ -97,9 +162,30 @@ static head_scratch lay_out_head(rf_arena *arena, const rf_limits *limits)
 
 static head_scratch take_head(rf_ctx *ctx, int64_t d, int64_t v)
 {
-    rf_arena arena = {.base = ctx->scratch, .size = ctx->scratch_bytes};
+    rf_arena arena = own_part(ctx);
     RF_ASSERT(d <= ctx->limits.width && v <= ctx->limits.vocab);
     return lay_out_head(&arena, &ctx->limits);
+}
+
+/* Lists of attention's tiles. */
+typedef struct tile_lists {
+    int32_t *by_query, *by_key;
+} tile_lists;
+
+static bool has_lists(const rf_limits *limits)
+{
+    return trains_in_half(limits) && (limits->head_dim == 64 || limits->head_dim == 128) &&
+           max_of(limits->places, limits->keys) <= MOST_LISTED;
+}
+
+static tile_lists lay_out_lists(rf_arena *arena, int64_t n, int64_t m)
+{
+    const int64_t queries = rf_cuda_tiles(n, RF_CUDA_QUERIES),
+                  keys = rf_cuda_tiles(m, RF_CUDA_KEYS);
+    tile_lists lists;
+    lists.by_query = rf_arena_take(arena, (size_t)(queries * (keys + 1)) * sizeof(int32_t));
+    lists.by_key = rf_arena_take(arena, (size_t)(keys * (queries + 1)) * sizeof(int32_t));
+    return lists;
 }
 
 /* Sums of pieces of rows, for the gradients of gains and biases. */
@@ -114,25 +200,37 @@ static size_t part_bytes(const rf_limits *limits)
 
 static float *take_part(rf_ctx *ctx, int64_t n, int64_t d)
 {
-    RF_ASSERT((size_t)(rf_cuda_pieces(n) * d) * sizeof(float) <= ctx->scratch_bytes);
-    return ctx->scratch;
+    rf_arena arena = own_part(ctx);
+    return rf_arena_take(&arena, (size_t)(rf_cuda_pieces(n) * d) * sizeof(float));
 }
 
 static int32_t *take_order(rf_ctx *ctx, int64_t n)
 {
-    RF_ASSERT((size_t)n * sizeof(int32_t) <= ctx->scratch_bytes);
-    return ctx->scratch;
+    rf_arena arena = own_part(ctx);
+    return rf_arena_take(&arena, (size_t)(n * (1 + RF_CUDA_SORT_PARTS)) * sizeof(int32_t));
 }
 
 static size_t scratch_bytes(int n_threads, const rf_limits *limits)
 {
     (void)n_threads;
     rf_arena arena = {0};
+    (void)lay_out_products(&arena, limits);
+    const size_t own = arena.used;
     (void)lay_out_head(&arena, limits);
     if (limits->backward) {
-        const size_t order = (size_t)limits->places * sizeof(int32_t), part = part_bytes(limits);
-        arena.peak = order > arena.peak ? order : arena.peak;
-        arena.peak = part > arena.peak ? part : arena.peak;
+        rf_arena_rewind(&arena, own);
+        const int64_t order = limits->places * (1 + RF_CUDA_SORT_PARTS);
+        (void)rf_arena_take(&arena, (size_t)order * sizeof(int32_t));
+        rf_arena_rewind(&arena, own);
+        (void)rf_arena_take(&arena, part_bytes(limits));
+    }
+    if (trains_in_half(limits)) {
+        rf_arena_rewind(&arena, own);
+        (void)take_sums(&arena, limits);
+    }
+    if (has_lists(limits)) {
+        rf_arena_rewind(&arena, own);
+        (void)lay_out_lists(&arena, limits->places, max_of(limits->places, limits->keys));
     }
     return arena.peak + rf_cuda_block_scratch(limits);
 }
@@ -168,7 +266,7 @@ static void pack(rf_ctx *ctx, void *packed, rf_layout layout, const void *w, int
 static void embedding_forward(rf_ctx *ctx, void *x, rf_matrix table, const int32_t *token,
                               int64_t n, int64_t d)
 {
-    LAUNCH(move_rows, operand(ctx, RF_RESIDUAL, x), NULL, matrix(ctx, table), token, n, d);
+    LAUNCH(move_rows, changed(ctx, RF_RESIDUAL, x), NULL, matrix(ctx, table), token, n, d);
 }
 
 static void embedding_backward(rf_ctx *ctx, void *dtable, const void *dx, const int32_t *token,
@@ -195,12 +293,25 @@ static void rmsnorm_backward(rf_ctx *ctx, rf_array dx, void *dgain, rf_const_arr
                              rf_const_array x, const void *gain, const void *rstd, int64_t n,
                              int64_t d, bool accumulate)
 {
-    if (dgain != NULL) { /* first: dx may be dy */
-        LAUNCH(sum_columns, dgain, take_part(ctx, n, d), const_array(ctx, dy), const_array(ctx, x),
-               rstd, n, d);
+    rf_cuda_norm_slopes slopes = {.dx = array(ctx, dx),
+                                  .dy = const_array(ctx, dy),
+                                  .x = const_array(ctx, x),
+                                  .gain = operand(ctx, RF_MASTER, gain),
+                                  .dgain = dgain,
+                                  .part = dgain != NULL ? take_part(ctx, n, d) : NULL,
+                                  .rstd = rstd,
+                                  .n = n,
+                                  .d = d,
+                                  .accumulates = accumulate};
+    const bool keeps = dx.cls == RF_RESIDUAL && trains_in_half(&ctx->limits) &&
+                       n <= ctx->limits.places && d <= ctx->limits.width;
+    if (keeps) { /* the products before it will read it twice */
+        slopes.half = (rf_cuda_real){take_products(ctx).half, RF_CUDA_BF16};
     }
-    LAUNCH(norm_backward, array(ctx, dx), const_array(ctx, dy), const_array(ctx, x),
-           operand(ctx, RF_MASTER, gain), rstd, n, d, accumulate);
+    LAUNCH(norm_backward, &slopes);
+    if (keeps) {
+        *rf_cuda_copy_of(ctx) = (rf_cuda_copy){dx.data, n * d};
+    }
 }
 
 static void rope(rf_ctx *ctx, void *x, const void *cosine, const void *sine,
@@ -211,6 +322,72 @@ static void rope(rf_ctx *ctx, void *x, const void *cosine, const void *sine,
 }
 
 /* --- Products -------------------------------------------------------------------------------- */
+
+/* An f32 operand in the scratch's copy, if it is not there already. */
+static void copy_in_half(rf_ctx *ctx, void *half, const void *x, int64_t n)
+{
+    rf_cuda_copy *copy = rf_cuda_copy_of(ctx);
+    if (copy->of != x || copy->n != n) {
+        LAUNCH(convert, (rf_cuda_real){half, RF_CUDA_BF16},
+               (rf_cuda_real){(void *)(uintptr_t)x, RF_CUDA_F32}, n);
+        *copy = (rf_cuda_copy){x, n};
+    }
+}
+
+/* y in bf16 with a bias: the library's sums in f32 first, so that they are rounded once. */
+static bool multiply_wide(rf_ctx *ctx, const rf_cuda_product *product, void *workspace)
+{
+    rf_arena arena = own_part(ctx);
+    rf_cuda_product wide = *product;
+    wide.bias.data = NULL;
+    wide.c = (rf_cuda_real){take_sums(&arena, &ctx->limits), RF_CUDA_F32};
+    if (product->start.data != NULL || product->n > widest_sums(&ctx->limits) ||
+        !rf_cuda_blas_takes(&wide)) {
+        return false;
+    }
+    rf_cuda_blas_multiply(ctx, &wide, workspace);
+    LAUNCH(add_bias, product->c, product->bias, wide.c, product->m, product->n);
+    return true;
+}
+
+/* Does cuBLASLt make this product, with what bias and f32 operands ask for around it? */
+static bool multiply_by_library(rf_ctx *ctx, const rf_cuda_product *product)
+{
+    const product_scratch s = take_products(ctx);
+    const int64_t n = product->m * product->k;
+    rf_cuda_product other = *product;
+    if (product->bias.data != NULL && product->c.type == RF_CUDA_BF16) {
+        return multiply_wide(ctx, product, s.workspace);
+    }
+    if (product->start.data != NULL && product->c.type == RF_CUDA_BF16) {
+        return false; /* no model has such a product */
+    }
+    if (product->a.type == RF_CUDA_F32_AS_BF16 && n <= ctx->limits.places * ctx->limits.width) {
+        other.a = (rf_cuda_real){s.half, RF_CUDA_BF16};
+    }
+    if (product->bias.data != NULL) {
+        other.bias.data = NULL;
+        other.start = product->c;
+    }
+    if (!rf_cuda_blas_takes(&other)) {
+        return false;
+    }
+    if (product->a.type == RF_CUDA_F32_AS_BF16) {
+        copy_in_half(ctx, s.half, product->a.data, n);
+    }
+    if (product->bias.data != NULL) {
+        LAUNCH(add_bias, product->c, product->bias, product->start, product->m, product->n);
+    }
+    rf_cuda_blas_multiply(ctx, &other, s.workspace);
+    return true;
+}
+
+static void multiply(rf_ctx *ctx, rf_cuda_product product)
+{
+    if (!trains_in_half(&ctx->limits) || !multiply_by_library(ctx, &product)) {
+        LAUNCH(multiply, &product);
+    }
+}
 
 static void linear_forward(rf_ctx *ctx, rf_array y, const void *x, rf_matrix w, const void *bias,
                            const void *residual, int64_t n, int64_t in, int64_t out)
@@ -231,42 +408,55 @@ static void linear_forward(rf_ctx *ctx, rf_array y, const void *x, rf_matrix w, 
         rf_cuda_few_product(ctx, &product);
         return;
     }
-    LAUNCH(multiply, &product);
+    multiply(ctx, product);
+}
+
+/* dx = dy w, or dx += dy w. */
+static void backward_input(rf_ctx *ctx, rf_cuda_real dx, rf_cuda_real dy, const void *w, int64_t n,
+                           int64_t in, int64_t out, bool accumulate)
+{
+    multiply(ctx, (rf_cuda_product){.a = factor(ctx, dy),
+                                    .b = factor(ctx, operand(ctx, RF_WEIGHT, w)),
+                                    .c = dx,
+                                    .m = n,
+                                    .n = in,
+                                    .k = out,
+                                    .a_step = out,
+                                    .a_inner = 1,
+                                    .b_step = 1,
+                                    .b_inner = in,
+                                    .accumulates = accumulate});
+}
+
+/* dw += dy^T x */
+static void backward_weight(rf_ctx *ctx, void *dw, rf_cuda_real dy, const void *x, int64_t n,
+                            int64_t in, int64_t out)
+{
+    multiply(ctx, (rf_cuda_product){.a = factor(ctx, dy),
+                                    .b = factor(ctx, operand(ctx, RF_ACTIVATION, x)),
+                                    .c = operand(ctx, RF_MASTER, dw),
+                                    .m = out,
+                                    .n = in,
+                                    .k = n,
+                                    .a_step = 1,
+                                    .a_inner = out,
+                                    .b_step = 1,
+                                    .b_inner = in,
+                                    .accumulates = true,
+                                    .over_places = true});
 }
 
 static void linear_backward_input(rf_ctx *ctx, rf_array dx, rf_const_array dy, const void *w,
                                   int64_t n, int64_t in, int64_t out, bool accumulate)
 {
-    const rf_cuda_product product = {.a = factor(ctx, const_array(ctx, dy)),
-                                     .b = factor(ctx, operand(ctx, RF_WEIGHT, w)),
-                                     .c = array(ctx, dx),
-                                     .m = n,
-                                     .n = in,
-                                     .k = out,
-                                     .a_step = out,
-                                     .a_inner = 1,
-                                     .b_step = 1,
-                                     .b_inner = in,
-                                     .accumulates = accumulate};
-    LAUNCH(multiply, &product);
+    backward_input(ctx, array(ctx, dx), const_array(ctx, dy), w, n, in, out, accumulate);
 }
 
 static void linear_backward_weight(rf_ctx *ctx, void *dw, void *dbias, rf_const_array dy,
                                    const void *x, int64_t n, int64_t in, int64_t out)
 {
-    const rf_cuda_product product = {.a = factor(ctx, const_array(ctx, dy)),
-                                     .b = factor(ctx, operand(ctx, RF_ACTIVATION, x)),
-                                     .c = operand(ctx, RF_MASTER, dw),
-                                     .m = out,
-                                     .n = in,
-                                     .k = n,
-                                     .a_step = 1,
-                                     .a_inner = out,
-                                     .b_step = 1,
-                                     .b_inner = in,
-                                     .accumulates = true};
     if (dw != NULL) {
-        LAUNCH(multiply, &product);
+        backward_weight(ctx, dw, const_array(ctx, dy), x, n, in, out);
     }
     if (dbias != NULL) {
         LAUNCH(sum_columns, dbias, take_part(ctx, n, out), const_array(ctx, dy), (rf_cuda_real){0},
@@ -303,8 +493,9 @@ static void swiglu_down_backward(rf_ctx *ctx, void *dgate, void *dup, void *h, c
 {
     linear_backward_input(ctx, (rf_array){dup, RF_ACTIVATION}, (rf_const_array){dy, RF_RESIDUAL}, w,
                           n, in, out, false);
-    swiglu_backward(ctx, dgate, dup, dup, gate, up, n * in);
-    swiglu_forward(ctx, h, gate, up, n * in);
+    LAUNCH(swiglu_again, operand(ctx, RF_ACTIVATION, dgate), operand(ctx, RF_ACTIVATION, dup),
+           operand(ctx, RF_ACTIVATION, h), operand(ctx, RF_ACTIVATION, dup),
+           operand(ctx, RF_ACTIVATION, gate), operand(ctx, RF_ACTIVATION, up), n * in);
 }
 
 static void scale_dropout(rf_ctx *ctx, rf_array y, const void *x, double scale, double rate,
@@ -342,6 +533,31 @@ static rf_cuda_attention attention(rf_ctx *ctx, const void *q, const void *k, co
                                .head_dim = head_dim};
 }
 
+/* Tensor cores, by a rule that knows shapes and types only. */
+static bool by_tensor_cores(const rf_ctx *ctx, const rf_cuda_attention *a)
+{
+    const uintptr_t ends = (uintptr_t)a->q.data | (uintptr_t)a->k.data | (uintptr_t)a->v.data |
+                           (uintptr_t)a->o.data | (uintptr_t)a->d_o.data | (uintptr_t)a->dq.data |
+                           (uintptr_t)a->dk.data | (uintptr_t)a->dv.data;
+    return has_lists(&ctx->limits) && a->head_dim == ctx->limits.head_dim && ends % 16 == 0;
+}
+
+/* Makes the lists of tiles that meet: for forward of tiles of many queries, else both. */
+static void list_tiles(rf_ctx *ctx, rf_cuda_attention *a, bool forward)
+{
+    _Static_assert((int)RF_KEY_TILE == (int)RF_CUDA_KEYS,
+                   "the host's tiles of keys are the lists'");
+    rf_arena arena = own_part(ctx);
+    const tile_lists lists = lay_out_lists(&arena, a->spans.n, a->spans.m);
+    a->by_query = lists.by_query;
+    a->by_key = lists.by_key;
+    LAUNCH(tiles_of_queries, lists.by_query, &a->spans,
+           forward ? RF_CUDA_MANY_QUERIES : RF_CUDA_QUERIES);
+    if (!forward) {
+        LAUNCH(tiles_of_keys, lists.by_key, &a->spans);
+    }
+}
+
 static void attention_forward(rf_ctx *ctx, void *o, void *lse, const void *q, const void *k,
                               const void *v, const rf_spans *spans, int64_t h, int64_t g,
                               int64_t head_dim)
@@ -349,7 +565,12 @@ static void attention_forward(rf_ctx *ctx, void *o, void *lse, const void *q, co
     rf_cuda_attention a = attention(ctx, q, k, v, spans, h, g, head_dim);
     a.o = operand(ctx, RF_ACTIVATION, o);
     a.lse = lse;
-    LAUNCH(attention_forward, &a);
+    if (by_tensor_cores(ctx, &a)) {
+        list_tiles(ctx, &a, true);
+        LAUNCH(tensor_forward, &a);
+    } else {
+        LAUNCH(attention_forward, &a);
+    }
 }
 
 static void attention_backward(rf_ctx *ctx, void *dq, void *dk, void *dv, void *delta,
@@ -365,6 +586,13 @@ static void attention_backward(rf_ctx *ctx, void *dq, void *dk, void *dv, void *
     a.dv = operand(ctx, RF_PRODUCT, dv);
     a.lse = (float *)(uintptr_t)lse;
     a.delta = delta;
+    if (by_tensor_cores(ctx, &a)) {
+        list_tiles(ctx, &a, false);
+        LAUNCH(tensor_delta, &a);
+        LAUNCH(tensor_queries, &a);
+        LAUNCH(tensor_keys, &a);
+        return;
+    }
     LAUNCH(attention_delta, &a);
     LAUNCH(attention_queries, &a);
     LAUNCH(attention_keys, &a);
@@ -381,15 +609,24 @@ static void make_logits(rf_ctx *ctx, float *logits, const head_scratch *s, const
     linear_forward(ctx, (rf_array){logits, RF_STATISTIC}, s->x, w, NULL, NULL, m, d, v);
 }
 
+/* Where a chunk's logits leave their gradient: in their own place, or in bf16. */
+static rf_cuda_real slope_of(const rf_ctx *ctx, const head_scratch *s)
+{
+    return s->slope != NULL ? (rf_cuda_real){s->slope, RF_CUDA_BF16}
+                            : operand(ctx, RF_STATISTIC, s->logits);
+}
+
 /* From the gradient of a chunk's logits. */
 static void take_gradient(rf_ctx *ctx, const head_scratch *s, void *dx, void *dw, const void *w,
                           const int32_t *place, int64_t m, int64_t d, int64_t v)
 {
-    const rf_const_array dlogits = {s->logits, RF_STATISTIC};
-    linear_backward_input(ctx, (rf_array){s->dx, RF_STATISTIC}, dlogits, w, m, d, v, false);
-    LAUNCH(move_rows, operand(ctx, RF_RESIDUAL, dx), place, operand(ctx, RF_STATISTIC, s->dx), NULL,
+    const rf_cuda_real slope = slope_of(ctx, s);
+    backward_input(ctx, operand(ctx, RF_STATISTIC, s->dx), slope, w, m, d, v, false);
+    LAUNCH(move_rows, changed(ctx, RF_RESIDUAL, dx), place, operand(ctx, RF_STATISTIC, s->dx), NULL,
            m, d);
-    linear_backward_weight(ctx, dw, NULL, dlogits, s->x, m, d, v);
+    if (dw != NULL) {
+        backward_weight(ctx, dw, slope, s->x, m, d, v);
+    }
 }
 
 static void head_loss(rf_ctx *ctx, void *loss, void *dx, void *dw, const void *x, rf_matrix w,
@@ -403,7 +640,8 @@ static void head_loss(rf_ctx *ctx, void *loss, void *dx, void *dw, const void *x
     for (int64_t begin = 0; begin < m; begin += s.rows) {
         const int64_t rows = min_of(s.rows, m - begin);
         make_logits(ctx, s.logits, &s, x, w, place + begin, rows, d, v);
-        LAUNCH(head_loss, loss, s.logits, target, weight, place + begin, rows, v, dx != NULL);
+        LAUNCH(head_loss, loss, slope_of(ctx, &s), s.logits, target, weight, place + begin, rows, v,
+               dx != NULL);
         if (dx != NULL) {
             take_gradient(ctx, &s, dx, dw, w.data, place + begin, rows, d, v);
         }
