@@ -94,8 +94,7 @@ Test(convert_tokenizer, program_says_what_a_folder_is_not)
     put_model();
     ASSERT_FAILS(1, "they do not belong together (--grow", "import '%s/hf' '%s/a.h5'", folder,
                  folder);
-    ASSERT_FAILS(2, "--grow: unknown option", "export '%s/a.h5' '%s/out' --grow", folder,
-                 folder);
+    ASSERT_FAILS(2, "--grow: unknown option", "export '%s/a.h5' '%s/out' --grow", folder, folder);
     put_text("m.gguf", "GGUF");
     ASSERT_FAILS(1, "m.gguf: is a file: import takes the folder", "import '%s/m.gguf' '%s/a.h5'",
                  folder, folder);
