@@ -32,13 +32,13 @@ size_t rf_plan_host_available(void)
 /* What the system lets this process allocate; 0: as much as there is. */
 static size_t process_limit(void)
 {
-    const int kinds[] = {RLIMIT_DATA, RLIMIT_AS};
+    struct rlimit data, space;
     rlim_t least = RLIM_INFINITY;
-    for (int i = 0; i < 2; i++) {
-        struct rlimit limit;
-        if (getrlimit(kinds[i], &limit) == 0 && limit.rlim_cur < least) {
-            least = limit.rlim_cur;
-        }
+    if (getrlimit(RLIMIT_DATA, &data) == 0) {
+        least = data.rlim_cur;
+    }
+    if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur < least) {
+        least = space.rlim_cur;
     }
     return least == RLIM_INFINITY ? 0 : (size_t)least;
 }
