@@ -244,7 +244,7 @@ static int64_t leaf_places(const rf_loader *loader)
 static int new_shares(rf_loader *loader, rf_error *err)
 {
     for (int k = 0; k < N_SHARES; k++) {
-        loader->share[k].leaf = rf_alloc((size_t)loader->n_leaves, sizeof(rf_batch));
+        loader->share[k].leaf = rf_alloc((size_t)loader->n_leaves, sizeof *loader->share[k].leaf);
         for (int64_t i = 0; i < loader->n_leaves; i++) {
             RF_TRY(rf_batch_new(&loader->share[k].leaf[i], leaf_places(loader), err));
         }

@@ -117,7 +117,7 @@ static int check(const rf_engine *e, rf_error *err)
 static void make_seats(rf_engine *e)
 {
     size_t most = (size_t)e->batch.capacity;
-    e->asked = rf_alloc(most, sizeof(rf_query *));
+    e->asked = rf_alloc(most, sizeof *e->asked);
     e->row = rf_alloc(most, sizeof *e->row);
     e->target = rf_alloc(most, sizeof *e->target);
     e->token = rf_alloc(most, sizeof *e->token);

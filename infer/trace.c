@@ -4,6 +4,7 @@
 #include "infer/unit.h"
 
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 

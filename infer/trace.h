@@ -8,15 +8,15 @@
 
 #include "infer/decode/sequence.h"
 
-#include <jansson.h>
+struct json_t;
 
 typedef struct rf_trace {
-    bool scores;       /* of slots too, where the caller says so */
-    json_t *json;      /* the record. Owned */
-    json_t *event;     /* its array of events */
-    int64_t n;         /* places of the response; 0: nothing was seen yet */
-    char (*text)[256]; /* [n] of each place: what it showed at the last event. Owned */
-    int *state;        /* [n] owned */
+    bool scores;          /* of slots too, where the caller says so */
+    struct json_t *json;  /* the record. Owned */
+    struct json_t *event; /* its array of events */
+    int64_t n;            /* places of the response; 0: nothing was seen yet */
+    char (*text)[256];    /* [n] of each place: what it showed at the last event. Owned */
+    int *state;           /* [n] owned */
 } rf_trace;
 
 /* An rf_observer of one answer; user is the rf_trace, zeroed in the beginning. */

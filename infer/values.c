@@ -1,5 +1,7 @@
 #include "infer/values.h"
 
+#include <jansson.h>
+
 json_t *rf_value_json(const rf_config *config, const rf_config_key *key)
 {
     switch (key->type) {

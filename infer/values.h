@@ -4,9 +4,9 @@
 
 #include "common/base/config/config.h"
 
-#include <jansson.h>
+struct json_t;
 
 /* The value of a key, which is one of the configuration's; the caller releases it. */
-json_t *rf_value_json(const rf_config *config, const rf_config_key *key);
+struct json_t *rf_value_json(const rf_config *config, const rf_config_key *key);
 
 #endif

@@ -4,6 +4,7 @@
 #include "train/saves.h"
 
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdlib.h>
 
 int64_t rf_rollback_step(const rf_trainer *t)

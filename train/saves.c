@@ -5,6 +5,7 @@
 #include "train/rollback.h"
 
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -4,6 +4,7 @@
 #include "common/model/lora.h"
 
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 
 /* --- Memory ----------------------------------------------------------------------------------- */

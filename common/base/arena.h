@@ -1,4 +1,4 @@
-/* arena.h: one block of memory, laid out once.                                 all local
+/* arena.h: one piece of memory, laid out once.                                 all local
  *
  * A layout function is run twice: with an arena without memory (base NULL) to measure, then with
  * one of the measured size to bind. While measuring, rf_arena_take returns NULL and only counts.

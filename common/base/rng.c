@@ -35,7 +35,7 @@ void rf_rng_philox(uint32_t *out, const uint32_t *counter, const uint32_t *key)
 
 /* The name is hashed to 128 bits as in CBC-MAC, with Philox under the seed as the permutation and
  * the number of words in front, so that no name is the beginning of another. 64 bits of the hash
- * become the stream's key and 64 the upper half of its counter; the lower half counts blocks. */
+ * become the stream's key and 64 the upper half of its counter; the lower half counts what is drawn. */
 rf_rng rf_rng_make(uint64_t seed, const uint64_t *words, int n_words)
 {
     RF_ASSERT(n_words >= 0);
@@ -59,12 +59,12 @@ rf_rng rf_rng_make(uint64_t seed, const uint64_t *words, int n_words)
 uint32_t rf_rng_u32(rf_rng *rng)
 {
     if (rng->n_left == 0) {
-        rf_rng_philox(rng->block, rng->counter, rng->key);
+        rf_rng_philox(rng->drawn, rng->counter, rng->key);
         rng->counter[0]++;
         rng->counter[1] += rng->counter[0] == 0;
         rng->n_left = 4;
     }
-    return rng->block[4 - rng->n_left--];
+    return rng->drawn[4 - rng->n_left--];
 }
 
 uint64_t rf_rng_u64(rf_rng *rng)

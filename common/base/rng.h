@@ -27,8 +27,8 @@ enum {
 typedef struct rf_rng {
     uint32_t key[2];
     uint32_t counter[4];
-    uint32_t block[4];
-    int n_left; /* unused words of block */
+    uint32_t drawn[4];
+    int n_left; /* of drawn, the last ones: not used yet */
 } rf_rng;
 
 /* The stream (seed, words[0..n_words)). */
@@ -39,7 +39,7 @@ rf_rng rf_rng_make(uint64_t seed, const uint64_t *words, int n_words);
     rf_rng_make((seed), (const uint64_t[]){__VA_ARGS__},                                           \
                 (int)(sizeof((const uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t)))
 
-/* One Philox 4x32-10 block. out[4] sets, counter[4] and key[2] read; out may be counter. */
+/* Four words of Philox 4x32-10. out[4] sets, counter[4] and key[2] read; out may be counter. */
 void rf_rng_philox(uint32_t *out, const uint32_t *counter, const uint32_t *key);
 
 uint32_t rf_rng_u32(rf_rng *rng);

@@ -1,6 +1,7 @@
 #include "common/model/adapt.h"
 
 #include <inttypes.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

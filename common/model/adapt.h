@@ -10,10 +10,11 @@
 
 #include "common/base/error.h"
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+struct json_t;
 
 enum { RF_ADAPT_PATTERNS = 1024, RF_ADAPT_PATH = 4096 };
 
@@ -45,9 +46,9 @@ bool rf_adapt_pattern(char *out, size_t bytes, const char *patterns, int64_t i);
 bool rf_adapt_same(const rf_adaptation *a, const rf_adaptation *b);
 
 /* For the configuration inside a checkpoint; NULL when memory is out. */
-json_t *rf_adapt_json(const rf_adaptation *adaptation, const rf_adapt_base *base);
+struct json_t *rf_adapt_json(const rf_adaptation *adaptation, const rf_adapt_base *base);
 /* Back again; everything is checked. origin: stands for the file in messages. */
-RF_MUST_CHECK int rf_adapt_parse(rf_adaptation *out, rf_adapt_base *base, const json_t *json,
+RF_MUST_CHECK int rf_adapt_parse(rf_adaptation *out, rf_adapt_base *base, const struct json_t *json,
                                  const char *origin, rf_error *err);
 
 #endif

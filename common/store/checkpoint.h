@@ -2,12 +2,12 @@
  *
  * /params/<name>, /adam/m/<name>, /adam/v/<name> (f32, f64 where the masters are, or
  * bf16 after an import; full logical shapes, contiguous; attributes `bytes` and `crc32`; in a
- * quantized file matrices are int8, with f32 [out, blocks] in /scales/<name>: quantize.h), the
- * texts /tokenizer, /run_config, /corpora and, where there is any, /state (u8), attributes for all else of rf_checkpoint_info, a
- * CRC over the list of tensors and one over the attributes, `complete`. The same bytes whatever the
- * number of ranks; loads on any number. Never updated in place: layout by rank 0 -> every rank
- * writes its intervals (pwrite) -> fsync -> all ranks agree -> complete, close, fsync -> rename ->
- * fsync of the folder -> `latest`.
+ * quantized file matrices are int8, with f32 [out, groups] in /scales/<name>: quantize.h), the
+ * texts /tokenizer, /run_config, /corpora and, where there is any, /state (u8), attributes for all
+ * else of rf_checkpoint_info, a CRC over the list of tensors and one over the attributes, `complete`.
+ * The same bytes whatever the number of ranks; loads on any number. Never updated in place: layout by
+ * rank 0 -> every rank writes its intervals (pwrite) -> fsync -> all ranks agree -> complete, close,
+ * fsync -> rename -> fsync of the folder -> `latest`.
  *
  * Moments are there for trained tensors only. An adapter file is the checkpoint of a model with
  * adapters (lora.h): the same file, but /params holds nothing but them, and the configuration names

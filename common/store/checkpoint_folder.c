@@ -196,7 +196,7 @@ int rf_checkpoint_find(char *path, size_t bytes, const char *folder, rf_error *e
         goto out;
     }
     rf_error cause = {0};
-    int code = RF_ERR;
+    int worst = RF_ERR;
     for (int64_t i = 0; i < list.n; i++) {
         rf_checkpoint_path(path, bytes, folder, list.step[i]);
         int bad = path[0] != '\0'
@@ -205,11 +205,11 @@ int rf_checkpoint_find(char *path, size_t bytes, const char *folder, rf_error *e
         if (bad == RF_OK) {
             goto out;
         }
-        code = bad == RF_ERR_RETRY ? RF_ERR_RETRY : code;
+        worst = bad == RF_ERR_RETRY ? RF_ERR_RETRY : worst;
         rf_log_warn("%s; trying an older one", cause.message);
     }
     path[0] = '\0';
-    rc = rf_error_set(err, code,
+    rc = rf_error_set(err, worst,
                       "%s: none of its %" PRId64 " checkpoints can be used (the last: %s): restore "
                       "one, or move them away to begin again",
                       folder, list.n, cause.message);

@@ -1,5 +1,6 @@
 #include "common/store/checkpoint_private.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

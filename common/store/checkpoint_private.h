@@ -61,7 +61,7 @@ typedef enum rf_checkpoint_group {
     RF_GROUP_PARAMS,
     RF_GROUP_M,
     RF_GROUP_V,
-    RF_GROUP_SCALES, /* of matrices in int8: [out, blocks of a row] (quantize.h) */
+    RF_GROUP_SCALES, /* of matrices in int8: [out, groups of a row] (quantize.h) */
     RF_N_GROUPS
 } rf_checkpoint_group;
 

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <zlib.h>
 
-/* One row: q [in], scale [blocks]. */
+/* One row: q [in], scale [groups]. */
 static int quantize_row(int8_t *q, float *scale, const float *row, int64_t in,
                         const rf_tensor *tensor, int64_t index, rf_error *err)
 {
@@ -29,10 +29,10 @@ static int quantize_row(int8_t *q, float *scale, const float *row, int64_t in,
 int rf_checkpoint_quantize(void *out, bool scales, const rf_tensor *tensor, int64_t first,
                            int64_t n, rf_checkpoint_source source, void *user, rf_error *err)
 {
-    const int64_t in = tensor->shape[1], blocks = rf_quantize_groups(in);
-    const int64_t width = scales ? blocks : in; /* of a row of what is asked */
+    const int64_t in = tensor->shape[1], groups = rf_quantize_groups(in);
+    const int64_t width = scales ? groups : in; /* of a row of what is asked */
     const size_t element = scales ? sizeof(float) : sizeof(int8_t);
-    float *row = rf_alloc((size_t)(in + blocks), sizeof *row);
+    float *row = rf_alloc((size_t)(in + groups), sizeof *row);
     int8_t *q = rf_alloc((size_t)in, sizeof *q);
     int rc = RF_OK;
     for (int64_t at = first; at < first + n;) {
@@ -53,10 +53,10 @@ out:
 void rf_checkpoint_dequantize(float *out, const int8_t *q, const float *scale, int64_t in,
                               int64_t first, int64_t n)
 {
-    const int64_t blocks = rf_quantize_groups(in);
+    const int64_t groups = rf_quantize_groups(in);
     for (int64_t i = 0; i < n; i++) {
         int64_t row = (first + i) / in, column = (first + i) % in;
-        out[i] = scale[row * blocks + column / RF_QUANTIZE_GROUP] * (float)q[i];
+        out[i] = scale[row * groups + column / RF_QUANTIZE_GROUP] * (float)q[i];
     }
 }
 

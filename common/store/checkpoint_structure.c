@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,7 @@ static int refuse(const char *path, const char *what, rf_error *err)
 static int check_superblock(int64_t *file_bytes, const char *path, rf_error *err)
 {
     static const unsigned char signature[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1A, '\n'};
-    unsigned char block[SUPERBLOCK_BYTES];
+    unsigned char head[SUPERBLOCK_BYTES];
     struct stat status;
     int rc = RF_OK;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -48,12 +49,12 @@ static int check_superblock(int64_t *file_bytes, const char *path, rf_error *err
                           path, *file_bytes);
         goto out;
     }
-    RF_TRY_OUT(rf_file_pread(fd, block, sizeof block, 0, path, err));
-    if (memcmp(block, signature, sizeof signature) != 0) {
+    RF_TRY_OUT(rf_file_pread(fd, head, sizeof head, 0, path, err));
+    if (memcmp(head, signature, sizeof signature) != 0) {
         rc = refuse(path, "is not an HDF5 file: name a checkpoint file", err);
         goto out;
     }
-    if ((block[8] != 2 && block[8] != 3) || block[9] != 8) {
+    if ((head[8] != 2 && head[8] != 3) || head[9] != 8) {
         rc = refuse(path,
                     "is an HDF5 file, but not a checkpoint of this program, or its first bytes are "
                     "damaged: " RF_CHECKPOINT_REMEDY,
@@ -61,7 +62,7 @@ static int check_superblock(int64_t *file_bytes, const char *path, rf_error *err
         goto out;
     }
     uint64_t end = 0;
-    memcpy(&end, block + SUPERBLOCK_END, sizeof end);
+    memcpy(&end, head + SUPERBLOCK_END, sizeof end);
     if (end > (uint64_t)status.st_size) {
         rc = rf_error_set(err, RF_ERR,
                           "%s: is truncated: %" PRId64 " bytes of %" PRIu64

@@ -2,6 +2,7 @@
 #include "common/base/hash.h"
 #include "common/text/tokenizer_private.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,9 +80,9 @@ static uint64_t hash_all(const rf_tokenizer *t)
     const char *name = t->chat.source;
     const char *system = t->chat.system != NULL ? t->chat.system : "";
     char ids[16 * 16];
-    int n = snprintf(ids, sizeof ids, "bpe %ld %ld", (long)s->mask, (long)s->begin);
+    int n = snprintf(ids, sizeof ids, "bpe %" PRId32 " %" PRId32, s->mask, s->begin);
     for (int32_t i = 0; i < s->n_eos; i++) {
-        n += snprintf(ids + n, sizeof ids - (size_t)n, " %ld", (long)s->eos[i]);
+        n += snprintf(ids + n, sizeof ids - (size_t)n, " %" PRId32, s->eos[i]);
     }
     uint64_t hash = rf_hash_bytes(RF_HASH_BEGIN, ids, (size_t)n + 1);
     hash = rf_hash_bytes(hash, name, strlen(name) + 1);

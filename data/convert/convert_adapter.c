@@ -1,5 +1,6 @@
 #include "data/convert/convert_private.h"
 
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

@@ -5,6 +5,8 @@
 #include "common/store/safetensors.h"
 #include "data/convert/convert.h"
 
+struct json_t;
+
 enum { RF_CONVERT_PATH = 4096, RF_CONVERT_NAME = 128 };
 
 /* printf to the options' note. */
@@ -27,7 +29,7 @@ RF_MUST_CHECK int rf_convert_match(rf_type *type, const rf_safetensors *set,
 /* --- Adapters in PEFT's format ---------------------------------------------------------------- */
 
 /* adapter_config.json, for the table of an adapter file; the base's name is left open. Source: https://huggingface.co/docs/peft (LoraConfig). */
-json_t *rf_convert_adapter_json(const rf_checkpoint_info *info, const rf_table *table);
+struct json_t *rf_convert_adapter_json(const rf_checkpoint_info *info, const rf_table *table);
 /* The module of an adapter: "model.layers.0.self_attn.q_proj.lora_A.weight" is one of
  * "model.layers.0.self_attn.q_proj". */
 void rf_convert_adapter_module(char *out, size_t bytes, const rf_tensor *adapter);

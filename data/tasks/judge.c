@@ -5,6 +5,7 @@
 
 #include <ftw.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

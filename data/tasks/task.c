@@ -3,6 +3,7 @@
 #include "data/tasks/task_rules.h"
 
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>

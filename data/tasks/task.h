@@ -18,10 +18,11 @@
 #include "common/base/error.h"
 #include "common/base/rng.h"
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+struct json_t;
 
 typedef struct rf_task_text {
     char query[1024];
@@ -61,7 +62,7 @@ typedef struct rf_task {
     /* Reads a record of the published file; leaves *out as it is where the record has another form
      * ({"query", "response"}). raw: the question as the beginning of a plain text, in the words of
      * lm-evaluation-harness; else as it stands in a conversation. NULL: there is no such file. */
-    int (*read)(rf_task_item *out, const json_t *record, bool raw, rf_error *err);
+    int (*read)(rf_task_item *out, const struct json_t *record, bool raw, rf_error *err);
     const char *const
         *stops;         /* where an answer ends that goes on; NULL ends them, or there are none */
     int shots;          /* how many are usual (lm-evaluation-harness) */

@@ -5,6 +5,7 @@
 #include "common/text/ids.h"
 
 #include <ctype.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 

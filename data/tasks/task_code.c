@@ -4,6 +4,7 @@
 #include "common/base/alloc.h"
 #include "common/text/ids.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -3,6 +3,7 @@
 
 #include "common/base/alloc.h"
 
+#include <jansson.h>
 #include <string.h>
 
 enum { MAX_DIGITS = 64 };

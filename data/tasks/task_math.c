@@ -4,6 +4,7 @@
 
 #include "common/base/alloc.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 
 /* What a reference says; one without a box is the answer itself. */

@@ -7,6 +7,8 @@
 
 #include "data/tasks/task.h"
 
+struct json_t;
+
 extern const rf_task rf_task_arithmetic, rf_task_sort, rf_task_sudoku4, rf_task_sudoku9,
     rf_task_countdown, rf_task_gsm8k, rf_task_math, rf_task_arc, rf_task_arc_likelihood,
     rf_task_mmlu_pro, rf_task_mmlu_pro_likelihood, rf_task_humaneval, rf_task_mbpp;
@@ -26,7 +28,7 @@ bool rf_task_at_end(const char *text); /* only blanks are left */
 
 /* A string of a record, which holds it; NULL where there is none. One with a zero character, which
  * would end it for all who read it, is RF_ERR. */
-RF_MUST_CHECK int rf_task_field(const char **out, const json_t *record, const char *field,
+RF_MUST_CHECK int rf_task_field(const char **out, const struct json_t *record, const char *field,
                                 rf_error *err);
 /* Are both there and equal? Frees both. */
 bool rf_task_same(char *a, char *b);

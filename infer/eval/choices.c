@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 

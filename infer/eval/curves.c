@@ -3,6 +3,7 @@
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 

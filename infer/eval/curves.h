@@ -4,7 +4,7 @@
 
 #include "common/base/error.h"
 
-#include <jansson.h>
+struct json_t;
 
 enum { RF_CURVES_POINTS = 400 }; /* of a curve, at most */
 
@@ -13,6 +13,6 @@ enum { RF_CURVES_POINTS = 400 }; /* of a curve, at most */
  * them has a value, as the loss of a part without targets. name: the folder of the file. Lines that
  * are no JSON (the last one of a run that is being written) are skipped; a file without an event is
  * an error. Caller releases. */
-RF_MUST_CHECK int rf_curves_read(json_t **out, const char *path, rf_error *err);
+RF_MUST_CHECK int rf_curves_read(struct json_t **out, const char *path, rf_error *err);
 
 #endif

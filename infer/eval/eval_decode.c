@@ -4,6 +4,7 @@
 #include "infer/eval/eval_private.h"
 #include "infer/trace.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 
 /* Names a sample for the randomness: the first one as the only one of a question would be. */

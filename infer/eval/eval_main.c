@@ -9,6 +9,7 @@
 #include "infer/eval/sweep.h"
 
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 

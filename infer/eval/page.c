@@ -5,6 +5,7 @@
 #include "infer/eval/curves.h"
 #include "infer/web/web.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 

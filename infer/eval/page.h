@@ -8,16 +8,16 @@
 
 #include "common/base/error.h"
 
-#include <jansson.h>
+struct json_t;
 
 /* Nothing but a title. Caller releases with json_decref. */
-json_t *rf_page_new(const char *title);
+struct json_t *rf_page_new(const char *title);
 /* Adds a report (README.md); of a sweep's rows only the best keep how their answers came about. */
-void rf_page_add_report(json_t *page, const json_t *report);
+void rf_page_add_report(struct json_t *page, const struct json_t *report);
 /* Adds what a path holds: a report.json, or the metrics.jsonl of a run or of its folder; curves of
  * many steps as means of neighbours. */
-RF_MUST_CHECK int rf_page_add_file(json_t *page, const char *path, rf_error *err);
+RF_MUST_CHECK int rf_page_add_file(struct json_t *page, const char *path, rf_error *err);
 /* Writes the page atomically. */
-RF_MUST_CHECK int rf_page_save(const char *path, const json_t *page, rf_error *err);
+RF_MUST_CHECK int rf_page_save(const char *path, const struct json_t *page, rf_error *err);
 
 #endif

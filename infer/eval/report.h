@@ -6,6 +6,8 @@
 
 #include <stdio.h>
 
+struct json_t;
+
 /* What the numbers belong to. */
 typedef struct rf_report_context {
     const char *model, *data;
@@ -13,7 +15,7 @@ typedef struct rf_report_context {
     const rf_layout *weights; /* [n_results] that the results were made with */
     int n_results;            /* 1; more: likelihoods side by side */
     int n_ranks, n_threads;
-    const json_t *decode;        /* the setting (subject.h) */
+    const struct json_t *decode; /* the setting (subject.h) */
     const rf_question *question; /* [n of the results] */
 } rf_report_context;
 
@@ -21,16 +23,17 @@ typedef struct rf_report_context {
 void rf_report_print(FILE *out, const rf_eval_result *result, const rf_eval_options *options,
                      const rf_report_context *context);
 /* local. report.json (schema: README.md). Caller releases. */
-json_t *rf_report_json(const rf_eval_result *result, const rf_eval_options *options,
-                       const rf_report_context *context);
+struct json_t *rf_report_json(const rf_eval_result *result, const rf_eval_options *options,
+                              const rf_report_context *context);
 /* local. One of many evaluations: subject, settings, and what they gave for its questions. Caller
  * releases. */
-json_t *rf_report_row(const rf_eval_result *result, const rf_question *questions,
-                      const rf_eval_options *options, const rf_subject *subject, json_t *settings);
+struct json_t *rf_report_row(const rf_eval_result *result, const rf_question *questions,
+                             const rf_eval_options *options, const rf_subject *subject,
+                             struct json_t *settings);
 /* local. A path as JSON: it may hold any bytes, JSON may not. Caller releases. */
-json_t *rf_report_path(const char *path);
+struct json_t *rf_report_path(const char *path);
 /* local. Writes a report atomically. */
-RF_MUST_CHECK int rf_report_save(const char *path, const json_t *report, rf_error *err);
+RF_MUST_CHECK int rf_report_save(const char *path, const struct json_t *report, rf_error *err);
 /* local. The answers as JSON lines (schema: infer/README.md), in the order of the questions.
  * Written atomically. */
 RF_MUST_CHECK int rf_report_answers(const char *path, const rf_eval_result *result,

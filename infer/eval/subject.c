@@ -7,6 +7,7 @@
 #include "infer/values.h"
 
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 

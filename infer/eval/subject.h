@@ -7,13 +7,13 @@
 #include "infer/eval/eval.h"
 #include "infer/eval/grid.h"
 
-#include <jansson.h>
+struct json_t;
 
 /* One way to ask: the settings of the model's run, then a combination of the command line's. */
 typedef struct rf_setting {
     rf_eval_options eval;
-    char *yaml;   /* resolved keys of decode and objective. Owned */
-    json_t *json; /* those keys of decode that the decoder reads, without "decode.". Owned */
+    char *yaml;          /* resolved keys of decode and objective. Owned */
+    struct json_t *json; /* those keys of decode that the decoder reads, without "decode.". Owned */
 } rf_setting;
 
 /* What is the same for all subjects. */

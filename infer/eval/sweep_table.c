@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "common/base/number.h"
 
+#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -5,6 +5,8 @@
 #include "data/tasks/task.h"
 #include "tests/fuzz/fuzz.h"
 
+#include <jansson.h>
+
 static void judge(const rf_task *task, const rf_task_item *item, const char *answer)
 {
     const char *expected = item->expected != NULL ? item->expected : "";

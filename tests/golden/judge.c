@@ -7,6 +7,7 @@
 #include "common/base/alloc.h"
 #include "common/base/log.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 

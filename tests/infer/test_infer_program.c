@@ -2,6 +2,8 @@
 #include "tests/infer/program_test.h"
 #include "tests/infer/pty.h"
 
+#include <jansson.h>
+
 TestSuite(infer_program, .init = program_begin_model, .fini = leave_folder, .timeout = 120);
 
 #define INFER "\"$INFER\" --model model.h5 "

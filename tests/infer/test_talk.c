@@ -2,6 +2,7 @@
 #include "tests/infer/program_test.h"
 #include "tests/infer/pty.h"
 
+#include <jansson.h>
 #include <sys/stat.h>
 #include <termios.h>
 

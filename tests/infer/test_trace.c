@@ -4,6 +4,8 @@
 #include "infer/unit.h"
 #include "tests/infer/infer_test.h"
 
+#include <jansson.h>
+
 enum { N_EVENTS = 400, LENGTH = 22 };
 
 /* What each place was after each event, seen directly. */

@@ -1,6 +1,8 @@
 /* Which tensors are trained: patterns, the table's two spaces, what a file says about it. */
 #include "tests/model/tiny.h"
 
+#include <jansson.h>
+
 static const tiny_switches biased = {.qk_norm = true, .qkv_bias = true};
 
 Test(adapt, patterns)

@@ -4,6 +4,7 @@
 
 #include "common/text/bpe_train.h"
 
+#include <jansson.h>
 #include <pthread.h>
 
 TestSuite(bpe, .init = begin_folder, .fini = end_folder);

@@ -6,6 +6,8 @@
 #include "common/base/lines.h"
 #include "common/text/chat.h"
 
+#include <jansson.h>
+
 static const char *place(char path[4096], const char *name)
 {
     const char *shared = getenv("RF_SHARED");

@@ -3,6 +3,8 @@
 
 #include "common/text/chat.h"
 
+#include <jansson.h>
+
 static rf_chat open_chat(const char *source, const char *system)
 {
     json_t *config = json_pack("{s:s}", "bos_token", "<|begin_of_text|>");

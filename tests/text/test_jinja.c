@@ -3,6 +3,8 @@
 
 #include "common/text/jinja/jinja.h"
 
+#include <jansson.h>
+
 /* What a template prints; NULL where it is refused, with the reason in err. Caller frees. */
 static char *print_on(const char *template, const json_t *variables, const char *date,
                       const struct tm *day, rf_error *err)

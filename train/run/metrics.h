@@ -10,9 +10,10 @@
 #include "common/base/error.h"
 #include "data/objective.h"
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+struct json_t;
 
 typedef struct rf_metrics rf_metrics;
 
@@ -52,13 +53,13 @@ void rf_metrics_parts(char *out, size_t bytes, const rf_objective_kind *objectiv
                       const double *part_loss);
 /* Another line: {"event": event, "step": step, then fields}. Takes the reference to `fields` (an
  * object; NULL stands for none). Fields that are not finite: rf_metrics_real. */
-void rf_metrics_event(rf_metrics *metrics, const char *event, int64_t step, json_t *fields);
+void rf_metrics_event(rf_metrics *metrics, const char *event, int64_t step, struct json_t *fields);
 /* A line of samples.jsonl, likewise. */
-void rf_metrics_sample(rf_metrics *metrics, json_t *fields);
+void rf_metrics_sample(rf_metrics *metrics, struct json_t *fields);
 /* A line of trained.jsonl, where it is open, likewise. */
-void rf_metrics_trained(rf_metrics *metrics, json_t *fields);
+void rf_metrics_trained(rf_metrics *metrics, struct json_t *fields);
 /* A JSON real, or null where x is not finite. New reference. */
-json_t *rf_metrics_real(double x);
+struct json_t *rf_metrics_real(double x);
 /* Did the file hold an event of this kind and step when it was opened? */
 bool rf_metrics_had(const rf_metrics *metrics, const char *event);
 /* Makes everything written so far durable, as far as the file system can. */

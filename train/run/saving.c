@@ -5,6 +5,7 @@
 #include "train/run/run_folder_private.h"
 
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 

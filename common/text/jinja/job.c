@@ -1,6 +1,7 @@
 /* The pool of a job, its bounds and its failure. */
 #include "common/text/jinja/jinja_private.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,7 +56,7 @@ void rf_jinja_step(job *j, size_t n)
 {
     j->steps += (int64_t)n;
     if (j->steps > JINJA_MOST_STEPS) {
-        rf_jinja_fail(j, "does not end within %lld steps", (long long)JINJA_MOST_STEPS);
+        rf_jinja_fail(j, "does not end within %" PRId64 " steps", JINJA_MOST_STEPS);
     }
 }
 

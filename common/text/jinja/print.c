@@ -2,6 +2,7 @@
 #include "common/base/number.h"
 #include "common/text/jinja/jinja_private.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -132,7 +133,7 @@ static void add_value(job *j, buffer *b, value v, bool repr)
         rf_jinja_add(j, b, v.b ? TEXT("True") : TEXT("False"));
         break;
     case INTEGER:
-        rf_jinja_add(j, b, rf_jinja_print(j, "%lld", (long long)v.i));
+        rf_jinja_add(j, b, rf_jinja_print(j, "%" PRId64, v.i));
         break;
     case REAL:
         rf_jinja_add(j, b, print_real(j, v.r));

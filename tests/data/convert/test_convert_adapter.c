@@ -5,6 +5,7 @@
 #include "tests/model/tiny.h"
 #include "tests/scratch.h"
 
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <unistd.h>

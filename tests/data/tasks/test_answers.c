@@ -4,6 +4,7 @@
 #include "data/tasks/task.h"
 
 #include <criterion/criterion.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 

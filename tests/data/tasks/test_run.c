@@ -4,6 +4,7 @@
 #include "data/tasks/judge.h"
 #include "tests/scratch.h"
 
+#include <jansson.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>

@@ -4,6 +4,8 @@
 #include "tests/infer/program_test.h"
 #include "tests/mpi.h"
 
+#include <jansson.h>
+
 enum { N_QUESTIONS = 9 };
 
 static const char *const questions[N_QUESTIONS] = {"12+30,7+5", "1+2,3+4",  "90+9,8+8",

@@ -3,6 +3,8 @@
 #include "tests/infer/program_test.h"
 #include "tests/mpi.h"
 
+#include <jansson.h>
+
 TestSuite(eval_tasks, .init = program_begin_model, .fini = leave_folder, .timeout = 180);
 
 #define EVAL "\"$EVAL\" --model model.h5 --no-likelihood --out r.json --answers a.jsonl "

@@ -2,6 +2,8 @@
 #include "infer/eval/page.h"
 #include "tests/infer/program_test.h"
 
+#include <jansson.h>
+
 static void begin(void)
 {
     program_begin_model();

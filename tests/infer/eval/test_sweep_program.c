@@ -2,6 +2,8 @@
 #include "tests/infer/program_test.h"
 #include "tests/mpi.h"
 
+#include <jansson.h>
+
 enum { N_QUESTIONS = 6 };
 
 /* Two models, and questions whose references are what the first one answers, but for one. */

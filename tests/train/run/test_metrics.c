@@ -5,6 +5,7 @@
 #include "tests/scratch.h"
 
 #include <criterion/criterion.h>
+#include <jansson.h>
 
 #include <math.h>
 #include <stdio.h>

@@ -7,6 +7,7 @@
 #include "train/run/metrics.h"
 
 #include <criterion/criterion.h>
+#include <jansson.h>
 
 #include <math.h>
 #include <signal.h>
