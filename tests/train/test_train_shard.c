@@ -46,7 +46,7 @@ Test(train_shard, equal_bits)
     static const char *const rows[] = {"train.batch_rows=8", "train.batch_rows=12"};
     mpi_need();
     for (int k = 0; k < 2; k++) {
-        char alone[16];
+        char alone[24];
         snprintf(alone, sizeof alone, "alone%d", k);
         train(0, "none", alone, rows[k], 0);
         for (int i = 0; i < N_KINDS; i++) {
