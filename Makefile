@@ -265,15 +265,15 @@ man: $(MAN)  ## the pages of man(1), into build/release/man
 $(NAMES:%=$(OUT)/man/%.1): $(OUT)/man/%.1: $(OUT)/%
 	@mkdir -p $(@D)
 	$(call say,MAN)
-	$(Q)$< --man >$@.part && mv $@.part $@
+	$(Q)$< --man >$@.$$$$ && mv $@.$$$$ $@
 $(OUT)/man/refusion-config.5: $(OUT)/refusion-train
 	@mkdir -p $(@D)
 	$(call say,MAN)
-	$(Q)$< --man config >$@.part && mv $@.part $@
+	$(Q)$< --man config >$@.$$$$ && mv $@.$$$$ $@
 $(SCRIPT_MAN): $(OUT)/man/refusion-%.1: $(foreach s,$(SCRIPTS),$(lastword $(subst :, ,$s))) common/base/manual/script.awk
 	@mkdir -p $(@D)
 	$(call say,MAN)
-	$(Q)sh $(call script,$*) -h | awk -v name=refusion-$* -v version=$(VERSION) -f common/base/manual/script.awk >$@
+	$(Q)sh $(call script,$*) -h | awk -v name=refusion-$* -v version=$(VERSION) -f common/base/manual/script.awk >$@.$$$$ && mv $@.$$$$ $@
 
 # --- Installation --------------------------------------------------------------------------------
 # MODE:SOURCE:PATH below $(PREFIX) of all that is installed, and so of all that uninstall removes.

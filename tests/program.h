@@ -63,7 +63,7 @@ static inline int program_shell(const char *command)
      * so that it cannot be told apart from ours; with MPI=0 it is. */
     const bool has_mpi = strcmp(rf_dist_library(), "none") != 0 &&
                          (strstr(command, "$EVAL") != NULL || strstr(command, "$TRAIN") != NULL ||
-                          strstr(command, "$LAUNCH") != NULL);
+                          strstr(command, "$LAUNCH") != NULL || strstr(command, "sbatch") != NULL);
     char all[16384], path[300];
     snprintf(path, sizeof path, "%s.sh", folder); /* beside the folder, whose files are counted */
     program_write(path, command);
