@@ -199,6 +199,7 @@ static double plan_total(const char *shard, const char *more)
     return planned("\n  total ");
 }
 
+#ifndef __SANITIZE_ADDRESS__ /* which takes memory of its own, and reserves more than any limit */
 /* Everything that is shared lessens the plan. */
 Test(train_shard, plans_shrink)
 {
@@ -210,7 +211,6 @@ Test(train_shard, plans_shrink)
     }
 }
 
-#ifndef __SANITIZE_ADDRESS__ /* which takes memory of its own, and reserves more than any limit */
 /* A rank takes what --dry-run says. (The file that would be saved takes longer than all else.) */
 Test(train_shard, memory_is_as_planned)
 {
