@@ -182,6 +182,7 @@ Test(train_shard, overflow_skips_on_all)
     "model.num_attention_heads=8 model.intermediate_size=2048 log.valid_every=0 "                  \
     "checkpoint.async=no checkpoint.best=false "
 
+#ifndef __SANITIZE_ADDRESS__ /* which takes memory of its own, and reserves more than any limit */
 /* MiB of a line of the plan that --dry-run printed last. */
 static double planned(const char *line)
 {
@@ -199,7 +200,6 @@ static double plan_total(const char *shard, const char *more)
     return planned("\n  total ");
 }
 
-#ifndef __SANITIZE_ADDRESS__ /* which takes memory of its own, and reserves more than any limit */
 /* Everything that is shared lessens the plan. */
 Test(train_shard, plans_shrink)
 {
