@@ -84,8 +84,8 @@ ISA_avx512   := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -
 ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16 -mavx512vnni
 ISA_amx      := $(ISA_avx512bf16) -mamx-tile -mamx-bf16 -mamx-int8
 
-ROOMS    := common/base common/base/config common/base/manual common/kernels common/kernels/apart common/dist common/text common/text/jinja common/model common/store data/corpus data/convert \
-            data/tasks data infer/decode infer/web infer infer/eval serve train/math train/run train
+ROOMS    := common/base common/base/files common/base/config common/base/manual common/kernels common/kernels/apart common/dist common/text common/text/jinja common/model common/store data/corpus \
+            data/convert data/tasks data infer/decode infer/score infer/web infer infer/eval/page infer/eval serve train/math train/run train
 PLAIN    := $(filter-out %_main.c common/dist/dist_mpi.c common/dist/dist_stub.c, $(wildcard $(ROOMS:%=%/*.c)))
 REF      := $(wildcard common/kernels/ref/*.c)
 CPU      := $(wildcard common/kernels/cpu/*.c)
@@ -153,7 +153,7 @@ $(OUT)/obj/common/dist/dist_mpi.o: common/dist/dist_mpi.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) $(DIST_CFLAGS) -MMD -MP -c $< -o $@
-$(OUT)/obj/infer/eval/page.o: infer/eval/page.html infer/eval/page.css infer/eval/page.js
+$(OUT)/obj/infer/eval/page/page.o: infer/eval/page/page.html infer/eval/page/page.css infer/eval/page/page.js
 $(OUT)/obj/serve/page.o: serve/page.html serve/page.css serve/page.js
 $(OUT)/obj/infer/web/web.o: $(wildcard infer/web/*.css infer/web/*.js)
 $(OUT)/obj/%.o: %.c | $(DEPS_FIRST)

@@ -1,10 +1,10 @@
 #include "data/data_main.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
+#include "common/base/files/output.h"
 #include "common/base/log.h"
 #include "common/base/number.h"
-#include "common/base/output.h"
 
 #include <inttypes.h>
 #include <sched.h>
@@ -89,7 +89,7 @@ static int add_source(request *r, const char *text, bool held_out, rf_error *err
     char *colon = strrchr(path, ':');
     double weight;
     *source = (rf_build_source){.path = path, .weight = 1, .held_out = held_out};
-    if (colon == NULL || rf_file_exists(path) || !rf_number_real(&weight, colon + 1)) {
+    if (colon == NULL || rf_path_exists(path) || !rf_number_real(&weight, colon + 1)) {
         return RF_OK;
     }
     if (!(weight > 0 && weight <= 1e6)) {

@@ -1,6 +1,6 @@
 #include "data/data_main.h"
 
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/store/checkpoint.h"
 #include "data/corpus/corpus.h"
 

@@ -1,8 +1,8 @@
 /* refusion-data: corpora from files, generated tasks, tokens. */
 #include "data/data_main.h"
 
+#include "common/base/files/output.h"
 #include "common/base/log.h"
-#include "common/base/output.h"
 
 #include <errno.h>
 #include <signal.h>

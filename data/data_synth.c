@@ -1,6 +1,6 @@
 #include "data/data_main.h"
 
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/base/nearest.h"

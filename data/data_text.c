@@ -1,6 +1,6 @@
 #include "data/data_main.h"
 
-#include "common/base/lines.h"
+#include "common/base/files/lines.h"
 #include "common/text/chat.h"
 #include "data/corpus/records.h"
 

@@ -1,9 +1,9 @@
 #include "data/data_main.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
+#include "common/base/files/output.h"
 #include "common/base/log.h"
-#include "common/base/output.h"
 #include "common/text/bpe_train.h"
 #include "data/corpus/portion.h"
 #include "data/corpus/records.h"

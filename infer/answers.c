@@ -1,11 +1,10 @@
 #include "infer/answers.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/base/log.h"
 #include "infer/questions.h"
 #include "infer/show.h"
-#include "infer/talk.h"
 #include "infer/trace.h"
 
 #include <inttypes.h>
@@ -322,10 +321,9 @@ out:
 int rf_answers_run(rf_loaded *loaded, const rf_answers_options *o, rf_error *err)
 {
     answerer a = {.options = o, .loaded = loaded};
-    int rc = o->prompts != NULL                              ? run_file(&a, err)
-             : o->prompt != NULL                             ? run_text(&a, o->prompt, err)
-             : isatty(STDIN_FILENO) && isatty(STDERR_FILENO) ? rf_talk_run(loaded, o, err)
-                                                             : run_lines(&a, err);
+    int rc = o->prompts != NULL  ? run_file(&a, err)
+             : o->prompt != NULL ? run_text(&a, o->prompt, err)
+                                 : run_lines(&a, err);
     rf_engine_free(a.engine);
     return rc == RF_OK && fflush(stdout) != 0 ? stdout_failed(err) : rc;
 }

@@ -29,8 +29,8 @@ typedef struct rf_answers_options {
     int n_assignments;
 } rf_answers_options;
 
-/* Answers all prompts; where they would come from a terminal, holds a conversation (talk.h). `loaded`
- * has its header read; the model is made here. */
+/* Answers all prompts: `prompts`, else `prompt`, else the lines of stdin. `loaded` has its header read;
+ * the model is made here. */
 RF_MUST_CHECK int rf_answers_run(rf_loaded *loaded, const rf_answers_options *options,
                                  rf_error *err);
 /* Tells a person on stderr how an answer came about. */

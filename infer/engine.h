@@ -9,7 +9,7 @@
 #define RF_INFER_ENGINE_H
 
 #include "common/model/model.h"
-#include "infer/decode/decoder.h"
+#include "infer/decode/sequence.h"
 
 #include <stdatomic.h>
 

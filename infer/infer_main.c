@@ -1,14 +1,16 @@
 /* refusion-infer: answers of a trained model. Runs without MPI. */
-#include "common/base/file.h"
+#include "common/base/files/file.h"
+#include "common/base/files/output.h"
 #include "common/base/log.h"
 #include "common/base/manual/manual.h"
-#include "common/base/output.h"
 #include "common/kernels/machine.h"
 #include "infer/answers.h"
 #include "infer/decode/stop.h"
+#include "infer/talk.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 typedef struct options {
     const char *model, *adapter, *weights, *backend, *date;
@@ -151,7 +153,10 @@ static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error
     RF_TRY(read_settings(o, loaded, assignment, n, err));
     o->run.assignment = assignment;
     o->run.n_assignments = n;
-    return rf_answers_run(loaded, &o->run, err);
+    const bool asked = o->run.prompt != NULL || o->run.prompts != NULL;
+    return !asked && isatty(STDIN_FILENO) && isatty(STDERR_FILENO)
+               ? rf_talk_run(loaded, &o->run, err)
+               : rf_answers_run(loaded, &o->run, err);
 }
 
 int main(int argc, char **argv)

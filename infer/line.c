@@ -1,7 +1,7 @@
 #include "infer/line.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/base/log.h"
 
 #include <errno.h>
@@ -39,16 +39,16 @@ static int find_file(char *out, rf_error *err)
     const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
     char folder[RF_PATH_BYTES];
     if (state != NULL && state[0] == '/') {
-        RF_TRY(rf_file_join(folder, sizeof folder, state, "refusion", err));
+        RF_TRY(rf_path_join(folder, sizeof folder, state, "refusion", err));
     } else if (home != NULL && home[0] == '/') {
-        RF_TRY(rf_file_join(folder, sizeof folder, home, ".local/state/refusion", err));
+        RF_TRY(rf_path_join(folder, sizeof folder, home, ".local/state/refusion", err));
     } else {
         return rf_error_set(err, RF_ERR, "neither XDG_STATE_HOME nor HOME is set");
     }
     const mode_t mask = umask(077);
     int rc = rf_file_make_folder(folder, err);
     umask(mask);
-    return rc == RF_OK ? rf_file_join(out, RF_PATH_BYTES, folder, "history", err) : rc;
+    return rc == RF_OK ? rf_path_join(out, RF_PATH_BYTES, folder, "history", err) : rc;
 }
 
 static void load_history(rf_line *line)
@@ -58,7 +58,7 @@ static void load_history(rf_line *line)
     if (find_file(line->file, &err) != RF_OK) {
         rf_log_warn("what you type is not kept for the next time: %s", err.message);
         line->file[0] = '\0';
-    } else if (rf_file_exists(line->file) &&
+    } else if (rf_path_exists(line->file) &&
                history(line->history, &event, H_LOAD, line->file) < 0) {
         rf_log_warn("%s is no history of this program and is left as it is", line->file);
         line->file[0] = '\0';

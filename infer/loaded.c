@@ -1,7 +1,7 @@
 #include "infer/loaded.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/base/log.h"
 #include "data/objective.h"
 #include "infer/decode/decoder.h"

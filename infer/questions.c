@@ -1,7 +1,7 @@
 #include "infer/questions.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "data/corpus/foreign.h"
 #include "data/corpus/records.h"
 
@@ -385,7 +385,7 @@ static int read_file(rf_question **out, int64_t *n, reader r, rf_error *err)
 {
     *out = NULL;
     *n = 0;
-    int rc = rf_file_is_folder(r.path) ? read_folder(&r, err) : read_lines(&r, err);
+    int rc = rf_path_is_folder(r.path) ? read_folder(&r, err) : read_lines(&r, err);
     if (rc != RF_OK) {
         rf_questions_free(r.question, r.n);
         return rc;

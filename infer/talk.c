@@ -1,10 +1,10 @@
 #include "infer/talk.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
+#include "common/base/files/output.h"
 #include "common/base/log.h"
 #include "common/base/nearest.h"
-#include "common/base/output.h"
 #include "common/base/utf8.h"
 #include "infer/line.h"
 #include "infer/show.h"
@@ -174,7 +174,7 @@ static int save(talk *t, const char *argument, rf_error *err)
     if (t->n == 0) {
         return rf_error_set(err, RF_ERR_USAGE, "nothing was said yet that could be saved");
     }
-    if (rf_file_exists(argument)) {
+    if (rf_path_exists(argument)) {
         return rf_error_set(err, RF_ERR_USAGE, "%s is there already: give another name", argument);
     }
     json_t *messages = json_array();

@@ -1,7 +1,7 @@
 #include "serve/access.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 
 #include <stdlib.h>
 #include <string.h>

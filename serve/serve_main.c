@@ -1,5 +1,5 @@
 /* refusion-serve: a model for clients of OpenAI's interface, and for people with a browser. */
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/base/log.h"
 #include "common/base/manual/manual.h"
 #include "common/kernels/machine.h"
@@ -165,7 +165,7 @@ static void name_model(char *out, size_t bytes, const char *given)
         n--;
     }
     snprintf(out, bytes, "%.*s", (int)n, given);
-    const char *name = rf_file_name(out);
+    const char *name = rf_path_name(out);
     memmove(out, name, strlen(name) + 1);
     n = strlen(out);
     if (n > 3 && strcmp(out + n - 3, ".h5") == 0) {

@@ -1,6 +1,6 @@
 #include "train/plan.h"
 
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "train/leaves.h"
 
 #include <dirent.h>
@@ -146,7 +146,7 @@ static size_t bytes_of_checkpoints(const char *folder)
     DIR *entries = opendir(folder);
     while (entries != NULL && (entry = readdir(entries)) != NULL) {
         if (strncmp(entry->d_name, "step-", 5) == 0 &&
-            rf_file_join(path, sizeof path, folder, entry->d_name, NULL) == RF_OK &&
+            rf_path_join(path, sizeof path, folder, entry->d_name, NULL) == RF_OK &&
             stat(path, &status) == 0) {
             bytes += (size_t)status.st_size;
         }

@@ -7,12 +7,6 @@
 #include <jansson.h>
 #include <stdlib.h>
 
-int64_t rf_rollback_step(const rf_trainer *t)
-{
-    const int64_t every = t->setup->set.checkpoint_every;
-    return every > 0 ? (t->progress.step - t->setup->spikes.in_a_row) / every * every : 0;
-}
-
 /* Weights, moments, progress and what spikes are judged by, as the checkpoint has them. Time goes on, and
  * so do the counts and the ranges that are left out. */
 static int load(rf_trainer *t, const char *path, rf_error *err)
@@ -75,7 +69,7 @@ static int go_back(rf_trainer *t, const char *path, rf_error *err)
 int rf_rollback_if_due(rf_trainer *t, rf_error *err)
 {
     rf_setup *s = t->setup;
-    const int64_t step = rf_rollback_step(t);
+    const int64_t step = rf_saves_rollback_step(t);
     char path[RF_PATH_BYTES];
     if (s->set.spikes.rollback == 0 || s->spikes.in_a_row != s->set.spikes.rollback) {
         return RF_OK;
@@ -83,7 +77,7 @@ int rf_rollback_if_due(rf_trainer *t, rf_error *err)
     rf_watchdog_enter(t->watchdog, "load", t->progress.step);
     rf_checkpoint_path(path, sizeof path, s->run.folder, step);
     RF_TRY(rf_saves_end(t, err)); /* it may be this one */
-    int64_t is_missing = step == 0 || !rf_file_exists(path);
+    int64_t is_missing = step == 0 || !rf_path_exists(path);
     RF_TRY(rf_dist_max_i64(s->dist, &is_missing, 1, err));
     if (is_missing == 0) {
         return go_back(t, path, err);

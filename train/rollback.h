@@ -4,9 +4,6 @@
 
 #include "train/trainer.h"
 
-/* local. The step of the checkpoint that a rollback would go back to now: the last multiple of
- * checkpoint.every before the steps skipped in a row; 0: there is none. */
-int64_t rf_rollback_step(const rf_trainer *trainer);
 /* collective, after a step. Where train.spike_rollback steps have been skipped in a row: goes back to
  * that checkpoint, which is saved again with the rows left out, and takes later ones away. The same
  * for a run that was interrupted and one that was not. Without such a checkpoint a warning.

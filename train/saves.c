@@ -2,7 +2,6 @@
 
 #include "common/base/log.h"
 #include "train/plan.h"
-#include "train/rollback.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -24,6 +23,12 @@ static int choose_copy(const rf_setup *s, bool *copy, rf_error *err)
     return RF_OK;
 }
 
+int64_t rf_saves_rollback_step(const rf_trainer *t)
+{
+    const int64_t every = t->setup->set.checkpoint_every;
+    return every > 0 ? (t->progress.step - t->setup->spikes.in_a_row) / every * every : 0;
+}
+
 static int begin(rf_trainer *t, bool *copy, rf_error *err)
 {
     rf_setup *s = t->setup;
@@ -37,7 +42,7 @@ static int begin(rf_trainer *t, bool *copy, rf_error *err)
                                .tokenizer = (rf_tokenizer *)s->sources.tokenizer};
     snprintf(info.isa, sizeof info.isa, "%s", s->backend->isa);
     snprintf(info.written_by, sizeof info.written_by, "refusion-train %s", RF_VERSION);
-    s->run.keep.step = s->set.spikes.rollback > 0 ? rf_rollback_step(t) : 0;
+    s->run.keep.step = s->set.spikes.rollback > 0 ? rf_saves_rollback_step(t) : 0;
     int rc = rf_gather_settle(&t->gather, err);
     rc = rc != RF_OK || t->save.is_last ? rc : choose_copy(s, copy, err);
     if (rc == RF_OK) {

@@ -15,4 +15,8 @@ RF_MUST_CHECK int rf_saves_begin(rf_trainer *trainer, const rf_save_of *of, rf_e
 /* collective. Ends the save under way; waits for it. Fine without one. Failures as above. */
 RF_MUST_CHECK int rf_saves_end(rf_trainer *trainer, rf_error *err);
 
+/* local. The step of the checkpoint that a rollback would go back to now: the last multiple of
+ * checkpoint.every before the steps skipped in a row; 0: there is none. */
+int64_t rf_saves_rollback_step(const rf_trainer *trainer);
+
 #endif

@@ -1,8 +1,8 @@
 #include "train/setup.h"
 
 #include "common/base/alloc.h"
+#include "common/base/files/output.h"
 #include "common/base/log.h"
-#include "common/base/output.h"
 #include "common/dist/threads.h"
 #include "train/validate.h"
 

@@ -1,7 +1,7 @@
 #include "train/sources.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/store/checkpoint.h"
 #include "data/rows.h"
 

@@ -105,7 +105,7 @@ static int set_folder(rf_config *config, const char *config_path, rf_error *err)
     if (rf_config_string(config, "log.dir")[0] != '\0' || config_path == NULL) {
         return RF_OK;
     }
-    const char *name = rf_file_name(config_path);
+    const char *name = rf_path_name(config_path);
     int n = (int)strcspn(name, ".");
     if (n == 0 ||
         snprintf(setting, sizeof setting, "log.dir=runs/%.*s", n, name) >= (int)sizeof setting) {

@@ -2,9 +2,9 @@
 
 #include "common/base/alloc.h"
 #include "common/base/failpoint.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
+#include "common/base/files/output.h"
 #include "common/base/log.h"
-#include "common/base/output.h"
 #include "common/base/thread.h"
 
 #include <dirent.h>
@@ -117,7 +117,7 @@ static int write_latest(const char *folder, const char *name, rf_error *err)
 static bool is_kept(const rf_checkpoint_keep *keep, const char *path, const char *name, int64_t i,
                     int64_t step)
 {
-    return i < keep->newest || strcmp(name, rf_file_name(path)) == 0 || step == keep->step ||
+    return i < keep->newest || strcmp(name, rf_path_name(path)) == 0 || step == keep->step ||
            (keep->every > 0 && step % keep->every == 0) ||
            (keep->best != NULL && strcmp(name, keep->best) == 0);
 }
@@ -152,7 +152,7 @@ static void prune(const listing *list, const char *folder, const rf_checkpoint_k
     for (int64_t i = 0; i < list->n; i++) {
         char old[RF_PATH_BYTES + 64];
         rf_checkpoint_path(old, sizeof old, folder, list->step[i]);
-        if (!is_kept(keep, path, rf_file_name(old), i, list->step[i]) && remove_file(old) != 0 &&
+        if (!is_kept(keep, path, rf_path_name(old), i, list->step[i]) && remove_file(old) != 0 &&
             errno != ENOENT) {
             rf_log_warn("%s: cannot remove the old checkpoint: %s", old, strerror(errno));
         }
@@ -162,14 +162,14 @@ static void prune(const listing *list, const char *folder, const rf_checkpoint_k
 int rf_checkpoint_publish(const char *path, const rf_checkpoint_keep *keep, rf_error *err)
 {
     char folder[RF_PATH_BYTES];
-    const char *name = rf_file_name(path);
+    const char *name = rf_path_name(path);
     listing list = {0};
     int rc = RF_OK;
-    RF_TRY(rf_file_folder(folder, sizeof folder, path, err));
+    RF_TRY(rf_path_folder(folder, sizeof folder, path, err));
     if (name[0] == '\0') {
         return rf_error_set(err, RF_ERR, "\"%.64s\": not the path of a checkpoint", path);
     }
-    if (!rf_file_exists(path)) {
+    if (!rf_path_exists(path)) {
         return rf_error_set(err, RF_ERR, "%s: there is no such checkpoint to publish", path);
     }
     RF_TRY(rf_failpoint_visit("latest", err));
@@ -233,7 +233,7 @@ static bool follow(char *path, size_t bytes, const char *folder, const char *poi
     int64_t step = step_of(text);
     free(text);
     rf_checkpoint_path(path, bytes, folder, step);
-    return step >= 0 && path[0] != '\0' && rf_file_exists(path);
+    return step >= 0 && path[0] != '\0' && rf_path_exists(path);
 }
 
 static int choose_newest(char *path, size_t bytes, const char *folder, rf_error *err)

@@ -14,7 +14,7 @@
 #ifndef RF_STORE_CHECKPOINT_PRIVATE_H
 #define RF_STORE_CHECKPOINT_PRIVATE_H
 
-#include "common/base/hdf5.h"
+#include "common/base/files/hdf5.h"
 #include "common/store/checkpoint.h"
 
 #define RF_CHECKPOINT_REMEDY "use another checkpoint"

@@ -1,7 +1,7 @@
 #include "common/store/checkpoint_private.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/base/hash.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 #include "common/store/checkpoint_private.h"
 
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 
 #include <errno.h>
 #include <fcntl.h>

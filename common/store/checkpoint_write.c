@@ -2,7 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/failpoint.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 
 #include <errno.h>
 #include <fcntl.h>

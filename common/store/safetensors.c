@@ -1,7 +1,7 @@
 #include "common/store/safetensors.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -433,8 +433,8 @@ static int open_folder(rf_safetensors *out, const char *path, rf_error *err)
 {
     char *single = rf_alloc_format("%s/model.safetensors", path);
     char *index = rf_alloc_format("%s/model.safetensors.index.json", path);
-    int rc = rf_file_exists(single)  ? add_file(out, single, err)
-             : rf_file_exists(index) ? open_index(out, index, path, err)
+    int rc = rf_path_exists(single)  ? add_file(out, single, err)
+             : rf_path_exists(index) ? open_index(out, index, path, err)
                                      : rf_error_set(err, RF_ERR,
                                                     "%s: has neither model.safetensors nor "
                                                     "model.safetensors.index.json: name a model's "

@@ -1,7 +1,7 @@
 #include "common/store/safetensors.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -196,7 +196,7 @@ static int write_index(const rf_safetensors_writer *w, rf_error *err)
     }
     json_t *map = json_object();
     for (int64_t i = 0; i < w->n; i++) {
-        const char *file = rf_file_name(w->shard[w->entry[i].shard].path);
+        const char *file = rf_path_name(w->shard[w->entry[i].shard].path);
         json_object_set_new(map, w->entry[i].name, json_string(file));
     }
     json_t *root =

@@ -1,9 +1,22 @@
-/* bpe_count.h: the counted words, as bpe_train.c takes them. Only bpe_count.c and bpe_train.c
- * include this. */
+/* bpe_count.h: how often each word stands in texts, for bpe_train.h.           all local */
 #ifndef RF_TEXT_BPE_COUNT_H
 #define RF_TEXT_BPE_COUNT_H
 
-#include "common/text/bpe_train.h"
+#include "common/base/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct rf_bpe_counter rf_bpe_counter;
+
+RF_MUST_CHECK int rf_bpe_counter_new(rf_bpe_counter **out, rf_error *err);
+void rf_bpe_counter_free(rf_bpe_counter *counter); /* NULL is fine */
+/* Counts the words of a text; invalid UTF-8 is an error. Not for several threads at once. */
+RF_MUST_CHECK int rf_bpe_counter_add(rf_bpe_counter *counter, const char *text, size_t bytes,
+                                     rf_error *err);
+/* Adds the counts of another one. */
+void rf_bpe_counter_merge(rf_bpe_counter *counter, const rf_bpe_counter *other);
+int64_t rf_bpe_counter_words(const rf_bpe_counter *counter); /* different ones */
 
 typedef struct rf_bpe_word {
     uint64_t hash;

@@ -1,4 +1,4 @@
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/text/tokenizer_private.h"
 
 int rf_tokenizer_export(const rf_tokenizer *tokenizer, const char *folder, rf_error *err)

@@ -1,4 +1,4 @@
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/base/utf8.h"
 #include "common/text/tokenizer_private.h"
 
@@ -54,8 +54,8 @@ static bool find_file(char path[RF_PATH_BYTES], const char *folder, const char *
     snprintf(zipped, sizeof zipped, "%s.gz", name);
     const char *const names[] = {name, zipped};
     for (int i = 0; i < 2; i++) {
-        if (rf_file_join(path, RF_PATH_BYTES, folder, names[i], NULL) == RF_OK &&
-            rf_file_exists(path)) {
+        if (rf_path_join(path, RF_PATH_BYTES, folder, names[i], NULL) == RF_OK &&
+            rf_path_exists(path)) {
             return true;
         }
     }
@@ -207,7 +207,7 @@ static int find_sources(sources *s, const char *name)
     snprintf(s->path, sizeof s->path, "%s", name);
     const bool is_folder = S_ISDIR(status.st_mode);
     if (!is_folder) {
-        RF_TRY(rf_file_folder(s->folder, sizeof s->folder, name, s->err));
+        RF_TRY(rf_path_folder(s->folder, sizeof s->folder, name, s->err));
     }
     RF_TRY(read_beside(s));
     if (!is_folder || find_file(s->path, s->folder, "tokenizer.json")) {

@@ -3,7 +3,7 @@
 #ifndef RF_TEXT_TOKENIZER_PRIVATE_H
 #define RF_TEXT_TOKENIZER_PRIVATE_H
 
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/text/bpe.h"
 #include "common/text/chat.h"
 #include "common/text/tokenizer.h"

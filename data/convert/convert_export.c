@@ -1,6 +1,6 @@
 #include "common/base/alloc.h"
-#include "common/base/file.h"
-#include "common/base/output.h"
+#include "common/base/files/file.h"
+#include "common/base/files/output.h"
 #include "data/convert/convert_private.h"
 
 #include <dirent.h>
@@ -88,7 +88,7 @@ static void abandon_folder(const exporter *ex)
 static int commit_folder(exporter *ex, rf_error *err)
 {
     char parent[RF_CONVERT_PATH];
-    RF_TRY(rf_file_folder(parent, sizeof parent, ex->temporary, err));
+    RF_TRY(rf_path_folder(parent, sizeof parent, ex->temporary, err));
     RF_TRY(rf_file_sync_folder(ex->temporary, err));
     if (rename(ex->temporary, ex->folder) != 0) {
         return rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot rename to %s: %s",

@@ -1,5 +1,5 @@
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "data/convert/convert_private.h"
 
 #include <dirent.h>
@@ -59,8 +59,8 @@ static int check_folder(const char *folder, rf_error *err)
     }
     while (rc == RF_OK && (entry = readdir(entries)) != NULL) {
         FILE *file = NULL;
-        if (rf_file_join(path, sizeof path, folder, entry->d_name, NULL) == RF_OK &&
-            !rf_file_is_folder(path) && rf_file_exists(path)) {
+        if (rf_path_join(path, sizeof path, folder, entry->d_name, NULL) == RF_OK &&
+            !rf_path_is_folder(path) && rf_path_exists(path)) {
             file = fopen(path, "rb");
         }
         if (file != NULL && fread(head, 1, sizeof pointer - 1, file) == sizeof pointer - 1 &&
@@ -81,14 +81,14 @@ static int read_config(importer *im, rf_error *err)
 {
     char path[RF_CONVERT_PATH], *text = NULL;
     size_t bytes = 0;
-    RF_TRY(rf_file_join(path, sizeof path, im->folder, "adapter_config.json", err));
-    if (rf_file_exists(path)) {
+    RF_TRY(rf_path_join(path, sizeof path, im->folder, "adapter_config.json", err));
+    if (rf_path_exists(path)) {
         return rf_error_set(err, RF_ERR,
                             "%s: the folder holds adapters: give the checkpoint that they are for "
                             "with --base",
                             path);
     }
-    RF_TRY(rf_file_join(path, sizeof path, im->folder, "config.json", err));
+    RF_TRY(rf_path_join(path, sizeof path, im->folder, "config.json", err));
     RF_TRY(rf_file_read(&text, &bytes, path, MAX_CONFIG_BYTES, err));
     rf_config_ignore ignore = {.name = im->options->ignored, .n = im->options->n_ignored};
     int rc = rf_model_config_parse_ignoring(&im->config, text, bytes, path, &ignore, err);
@@ -105,11 +105,11 @@ static int read_tokenizer(importer *im, rf_error *err)
 {
     const char *given = im->options->tokenizer, *name = given != NULL ? given : im->folder;
     char path[RF_CONVERT_PATH], packed[RF_CONVERT_PATH];
-    if (rf_file_is_folder(name)) {
+    if (rf_path_is_folder(name)) {
         RF_TRY(check_folder(name, err));
-        RF_TRY(rf_file_join(path, sizeof path, name, "tokenizer.json", err));
-        RF_TRY(rf_file_join(packed, sizeof packed, name, "tokenizer.json.gz", err));
-        if (!rf_file_exists(path) && !rf_file_exists(packed)) {
+        RF_TRY(rf_path_join(path, sizeof path, name, "tokenizer.json", err));
+        RF_TRY(rf_path_join(packed, sizeof packed, name, "tokenizer.json.gz", err));
+        if (!rf_path_exists(path) && !rf_path_exists(packed)) {
             return rf_error_set(err, RF_ERR, "%s: is missing: %s", path,
                                 given == NULL
                                     ? "give --tokenizer byte or another folder"

@@ -1,9 +1,9 @@
 /* refusion-convert: models of Hugging Face in and out. */
-#include "common/base/file.h"
+#include "common/base/files/file.h"
+#include "common/base/files/output.h"
 #include "common/base/log.h"
 #include "common/base/manual/manual.h"
 #include "common/base/number.h"
-#include "common/base/output.h"
 #include "data/convert/convert.h"
 
 #include <signal.h>

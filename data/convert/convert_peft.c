@@ -3,7 +3,7 @@
  * matter how the configuration chose their modules. Source: https://huggingface.co/docs/peft
  * (LoraConfig). */
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/store/storage.h"
 #include "data/convert/convert_private.h"
 
@@ -72,7 +72,7 @@ static int read_config(rf_adaptation *out, const char *folder, rf_error *err)
     char path[RF_CONVERT_PATH], *text = NULL;
     size_t bytes = 0;
     json_error_t problem;
-    RF_TRY(rf_file_join(path, sizeof path, folder, "adapter_config.json", err));
+    RF_TRY(rf_path_join(path, sizeof path, folder, "adapter_config.json", err));
     RF_TRY(rf_file_read(&text, &bytes, path, MAX_CONFIG_BYTES, err));
     json_t *config = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &problem);
     free(text);
@@ -244,7 +244,7 @@ int rf_convert_import_peft(const char *folder, const char *base, const char *pat
     int rc;
     RF_TRY_OUT(read_base(&p, err));
     RF_TRY_OUT(read_config(&p.info.adaptation, folder, err));
-    RF_TRY_OUT(rf_file_join(file, sizeof file, folder, "adapter_model.safetensors", err));
+    RF_TRY_OUT(rf_path_join(file, sizeof file, folder, "adapter_model.safetensors", err));
     RF_TRY_OUT(rf_safetensors_open(&p.set, file, err));
     RF_TRY_OUT(choose_targets(&p, err));
     RF_TRY_OUT(rf_table_build_adapted(&table, &p.info.model, &p.info.adaptation, err));

@@ -1,8 +1,8 @@
 #include "data/corpus/build.h"
 
 #include "common/base/alloc.h"
+#include "common/base/files/output.h"
 #include "common/base/log.h"
-#include "common/base/output.h"
 #include "data/corpus/corpus_writer.h"
 #include "data/corpus/portion.h"
 

@@ -5,7 +5,7 @@
 #ifndef RF_DATA_CORPUS_CORPUS_FILE_H
 #define RF_DATA_CORPUS_CORPUS_FILE_H
 
-#include "common/base/hdf5.h"
+#include "common/base/files/hdf5.h"
 #include "data/corpus/corpus.h"
 
 #include <stddef.h>

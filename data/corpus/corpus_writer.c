@@ -1,7 +1,7 @@
 #include "data/corpus/corpus_writer.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "data/corpus/corpus_file.h"
 
 #include <errno.h>

@@ -6,9 +6,8 @@
 #ifndef RF_DATA_CORPUS_PORTION_H
 #define RF_DATA_CORPUS_PORTION_H
 
-#include "common/base/lines.h"
-#include "data/corpus/build.h"
-#include "data/corpus/import.h"
+#include "common/base/files/lines.h"
+#include "data/corpus/build_settings.h"
 
 /* A line of JSONL, or a piece of a text: whole lines with the ends between them. */
 typedef struct rf_entry {

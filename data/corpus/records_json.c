@@ -2,7 +2,7 @@
 #include "data/corpus/records.h"
 
 #include "common/base/alloc.h"
-#include "common/base/lines.h"
+#include "common/base/files/lines.h"
 #include "common/base/utf8.h"
 
 #include <jansson.h>

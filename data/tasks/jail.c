@@ -1,7 +1,5 @@
 #include "data/tasks/jail.h"
 
-#include "data/tasks/run.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
@@ -79,7 +77,7 @@ static bool make_devices(void)
  * hidden, devices are those that a program needs, /tmp is its own. */
 static void make_view(const rf_jail *jail)
 {
-    static const char own[] = "size=64m,nr_inodes=4096,mode=700"; /* RF_RUN_FILES_MIB */
+    static const char own[] = "size=64m,nr_inodes=4096,mode=700"; /* RF_JAIL_FILES_MIB */
     struct mount_attr attributes = {.attr_set =
                                         MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
 
@@ -156,8 +154,8 @@ static bool limit(int what, rlim_t value)
 static bool set_limits(const rf_jail *jail)
 {
     const rlim_t mib = 1 << 20;
-    return limit(RLIMIT_AS, RF_RUN_MEMORY_MIB * mib) &&
-           limit(RLIMIT_FSIZE, RF_RUN_FILES_MIB * mib) && limit(RLIMIT_NPROC, RF_RUN_PROCESSES) &&
+    return limit(RLIMIT_AS, RF_JAIL_MEMORY_MIB * mib) &&
+           limit(RLIMIT_FSIZE, RF_JAIL_FILES_MIB * mib) && limit(RLIMIT_NPROC, RF_JAIL_PROCESSES) &&
            limit(RLIMIT_NOFILE, 256) && limit(RLIMIT_CORE, 0) &&
            limit(RLIMIT_CPU, (rlim_t)jail->cpu_seconds);
 }

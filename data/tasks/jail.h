@@ -22,11 +22,16 @@ typedef struct rf_jail {
     char *const *candidates; /* paths of argv[0], in the order of PATH; NULL ends them */
     const char *folder;      /* NULL: this one */
     int input, output, messages;
-    int go;   /* read end: a byte comes when the user's map is there; -1: isn't isolated */
-    int word; /* write end: of rf_jail_word */
-    bool limited;
+    int go;       /* read end: a byte comes when the user's map is there; -1: isn't isolated */
+    int word;     /* write end: of rf_jail_word */
+    bool limited; /* by these, and cpu_seconds */
     int cpu_seconds;
 } rf_jail;
+enum {
+    RF_JAIL_MEMORY_MIB = 1024, /* address space of a process */
+    RF_JAIL_FILES_MIB = 64,    /* of a file, and of /tmp in all */
+    RF_JAIL_PROCESSES = 32     /* threads count */
+};
 
 /* Flags of clone that isolate a child. */
 extern const unsigned long rf_jail_namespaces;

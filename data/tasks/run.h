@@ -20,18 +20,14 @@ typedef struct rf_run_request {
     size_t input_bytes;
     bool isolated; /* else only time, output and the limits below bound it, and what leaves its
                       process group survives it */
-    bool limited;  /* memory, processes, size of files, processor time; an environment of its own */
+    bool
+        limited; /* memory, processes, size of files, processor time (jail.h); an environment of its
+                      own */
     const char *folder; /* to run in, where it is not isolated; NULL: this one */
     double seconds;     /* of wall time */
 } rf_run_request;
 
-/* Limits of those that are limited. */
-enum {
-    RF_RUN_MEMORY_MIB = 1024, /* address space of a process */
-    RF_RUN_FILES_MIB = 64,    /* of a file, and of /tmp in all */
-    RF_RUN_PROCESSES = 32,    /* threads count */
-    RF_RUN_OUTPUT_BYTES = 1 << 20
-};
+enum { RF_RUN_OUTPUT_BYTES = 1 << 20 };
 
 typedef enum rf_run_end {
     RF_RUN_EXITED,

@@ -1,6 +1,6 @@
 /* One token a forward pass; each token is a slot of its own and committed at once. The key and the
  * value of the last one are made by the pass behind it. */
-#include "infer/decode/decoder.h"
+#include "infer/decode/sequence.h"
 
 static int64_t slot_size(const rf_decode_options *o)
 {

@@ -16,9 +16,15 @@
 #ifndef RF_INFER_DECODE_DECODER_H
 #define RF_INFER_DECODE_DECODER_H
 
-#include "infer/decode/sequence.h"
+#include "common/model/batch.h"
 
-struct rf_decoder {
+#include <stdbool.h>
+#include <stddef.h>
+
+typedef struct rf_decode_options rf_decode_options; /* options.h */
+typedef struct rf_sequence rf_sequence;             /* sequence.h */
+
+typedef struct rf_decoder {
     const char *objective; /* objective.kind of the models that it is for */
     const char *skill;   /* what they learnt and others did not; completes "it never learnt ..." */
     bool needs_mask;     /* the tokenizer must have a mask token */
@@ -45,7 +51,7 @@ struct rf_decoder {
     /* Takes the answers, s->query[0..n_queries). True: has put other queries about the same pass in
      * their place. */
     bool (*tell)(rf_sequence *s);
-};
+} rf_decoder;
 
 /* All decoders: X(id, name), with `between` between one and the next. rf_decoder_<id> is defined in
  * a file of this folder, its name is the value of decode.kind. Another decoder is a file and a line

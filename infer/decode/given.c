@@ -5,7 +5,7 @@
  * `refusion` has it with slots of one token (ALGORITHM: likelihood of a given response): from a mask at
  * its place that sees what stands before it. The mask's key and value lie behind those of the tokens.
  * Either way places see what they see in rf_scorer_run (score.h), with the same bits. */
-#include "infer/decode/decoder.h"
+#include "infer/decode/sequence.h"
 
 enum { CHUNK = 128 }; /* tokens of a pass */
 

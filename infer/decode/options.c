@@ -1,7 +1,5 @@
 #include "infer/decode/options.h"
 
-#include "infer/decode/decoder.h"
-
 #include <inttypes.h>
 #include <stdio.h>
 

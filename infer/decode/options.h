@@ -3,8 +3,7 @@
 #define RF_INFER_DECODE_OPTIONS_H
 
 #include "common/base/config/config.h"
-
-typedef struct rf_decoder rf_decoder; /* decoder.h */
+#include "infer/decode/decoder.h"
 
 /* Settings of the decoders of masked diffusion (`mdm`, `fast-dllm`, `block`), and their values as
  * the keys have them. What they mean is said where the keys are declared. */
@@ -38,7 +37,7 @@ typedef enum rf_slot_score {
 extern const char *const rf_slot_score_names[];
 
 /* Each decoder reads the settings that concern it. */
-typedef struct rf_decode_options {
+struct rf_decode_options {
     const rf_decoder *kind;
     int64_t gen_length;   /* response tokens at most */
     int64_t slot_size;    /* refusion: S; the last slot may be shorter */
@@ -73,7 +72,7 @@ typedef struct rf_decode_options {
     /* As the model was trained: block */
     int64_t trained_block; /* objective.block_size; 0: not known */
     bool sees_prompt;      /* objective.block_prompt = bidirectional */
-} rf_decode_options;
+};
 
 /* Keys that only some decoders read (rf_decoder.ignores): those of slots, those of drawing, which the
  * others refuse, and those of the decoders of masked diffusion. */

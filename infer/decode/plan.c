@@ -5,8 +5,6 @@
  * a large vocabulary costs more than a layer. The other scores need all drafts. */
 #include "infer/decode/plan.h"
 
-#include "infer/decode/decoder.h"
-
 #include <math.h>
 
 /* --- Which slots may be chosen ---------------------------------------------------------------- */

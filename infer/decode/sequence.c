@@ -1,7 +1,6 @@
 #include "infer/decode/sequence.h"
 
 #include "common/base/alloc.h"
-#include "infer/decode/decoder.h"
 
 #include <stdlib.h>
 

@@ -17,8 +17,6 @@
 #include "infer/decode/options.h"
 #include "infer/decode/pace.h"
 
-typedef struct rf_sequence rf_sequence;
-
 /* --- What an observer sees -------------------------------------------------------------------- */
 
 typedef enum rf_event_kind {

@@ -3,7 +3,7 @@
 #define RF_INFER_EVAL_CHOICES_H
 
 #include "infer/eval/eval.h"
-#include "infer/score.h"
+#include "infer/score/score.h"
 
 /* Tokens of a choice as it stands behind the question: in plain texts behind the task's glue. No end
  * of text is scored. Appends to ids. */

@@ -8,7 +8,7 @@
 #include "infer/eval/collect.h"
 #include "infer/eval/eval_private.h"
 #include "infer/eval/judging.h"
-#include "infer/score.h"
+#include "infer/score/score.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

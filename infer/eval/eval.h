@@ -14,7 +14,7 @@
 #include "infer/eval/journal.h"
 #include "infer/loaded.h"
 #include "infer/questions.h"
-#include "infer/score.h"
+#include "infer/score/score.h"
 
 typedef struct rf_eval_options {
     const rf_task *task; /* NULL: nothing is decoded */

@@ -1,10 +1,10 @@
 /* refusion-eval: likelihood, losses and task accuracy of a model, on one process or on ranks. */
 #include "common/base/alloc.h"
+#include "common/base/files/output.h"
 #include "common/base/log.h"
-#include "common/base/output.h"
 #include "common/kernels/machine.h"
 #include "infer/eval/command.h"
-#include "infer/eval/page.h"
+#include "infer/eval/page/page.h"
 #include "infer/eval/report.h"
 #include "infer/eval/sweep.h"
 
@@ -42,8 +42,8 @@ static int write_page(const rf_command *o, const json_t *report, rf_error *err)
     }
     for (int i = 0; i < o->models.n && rc == RF_OK; i++) {
         char file[RF_PATH_BYTES];
-        if (rf_file_join(file, sizeof file, o->models.item[i], "metrics.jsonl", NULL) == RF_OK &&
-            rf_file_exists(file)) {
+        if (rf_path_join(file, sizeof file, o->models.item[i], "metrics.jsonl", NULL) == RF_OK &&
+            rf_path_exists(file)) {
             rc = rf_page_add_file(page, file, err);
         }
     }

@@ -1,7 +1,7 @@
 #include "infer/eval/journal.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/base/log.h"
 
 #include <errno.h>

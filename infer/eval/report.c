@@ -1,6 +1,6 @@
 #include "infer/eval/report.h"
 
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "infer/eval/judging.h"
 
 #include <inttypes.h>

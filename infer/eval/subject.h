@@ -3,7 +3,7 @@
 #ifndef RF_INFER_EVAL_SUBJECT_H
 #define RF_INFER_EVAL_SUBJECT_H
 
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "infer/eval/eval.h"
 #include "infer/eval/grid.h"
 

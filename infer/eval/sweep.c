@@ -39,7 +39,7 @@ static int read_everywhere(char **text, const char *path, rf_dist *dist, rf_erro
     size_t bytes = 0;
     int rc = RF_OK;
     *text = NULL;
-    if (rf_dist_rank(dist) == 0 && rf_file_exists(path)) {
+    if (rf_dist_rank(dist) == 0 && rf_path_exists(path)) {
         rc = rf_file_read(text, &bytes, path, (size_t)1 << 30, err);
     }
     RF_TRY(rf_dist_agree(dist, rc, err));

@@ -5,7 +5,7 @@
  * is normal already). One JSON object a file on stdout: ids as a checksum, and the best and the
  * median of some rounds in MB/s. compare_tokenizer.py sets it beside Hugging Face's `tokenizers`.
  */
-#include "common/base/lines.h"
+#include "common/base/files/lines.h"
 #include "common/text/tokenizer.h"
 #include "tests/bench/bench.h"
 

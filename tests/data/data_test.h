@@ -2,7 +2,7 @@
 #ifndef RF_TESTS_DATA_TEST_H
 #define RF_TESTS_DATA_TEST_H
 
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "data/corpus/build.h"
 #include "data/corpus/corpus.h"
 #include "tests/scratch.h"

@@ -206,7 +206,7 @@ Test(data_tokenizer, train_tokenizer_refuses)
     ASSERT_FAILS(1, "t.jsonl:2", "train-tokenizer --out a.json t.jsonl");
     put_text("good.jsonl", "{\"text\": \"a b a b\"}\n");
     ASSERT_FAILS(1, "no/a.json", "train-tokenizer --out no/a.json good.jsonl");
-    cr_assert(!rf_file_exists(in_folder("a.json")));
+    cr_assert(!rf_path_exists(in_folder("a.json")));
     /* Fewer pairs than tokens were asked for: said, no error. */
     ASSERT_RUNS("train-tokenizer --out a.json good.jsonl");
     cr_assert_not_null(strstr(program_messages, "no more pairs were frequent enough"), "%s",

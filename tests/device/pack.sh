@@ -16,7 +16,7 @@ tests="kernels/test_backend kernels/test_backends kernels/test_order kernels/tes
     kernels/test_draw kernels/test_scale_dropout model/test_gradient model/test_forward model/test_golden
     model/test_lora model/test_weights model/test_whole_blocks model/test_init model/test_refused store/test_checkpoint
     train/math/test_reduce train/math/test_optimizer infer/test_decode infer/test_engine infer/test_masked
-    infer/test_score"
+    infer/score/test_score"
 
 rm -rf "$folder"
 mkdir -p "$folder/lib" "$folder/tests"

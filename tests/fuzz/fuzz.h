@@ -2,7 +2,7 @@
 #ifndef RF_TESTS_FUZZ_H
 #define RF_TESTS_FUZZ_H
 
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/model/model_config.h"
 
 #include <stdio.h>

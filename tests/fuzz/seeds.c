@@ -2,7 +2,7 @@
  *
  *   seeds FOLDER      writes FOLDER/fuzz_NAME/...; to be run in the root of the repository
  */
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/text/tokenizer.h"
 #include "data/tasks/task.h"
 

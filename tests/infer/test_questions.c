@@ -1,6 +1,6 @@
 #include "infer/questions.h"
 
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "tests/infer/infer_test.h"
 #include "tests/scratch.h"
 

@@ -1,6 +1,6 @@
 /* Requests that come and go in one engine, each with settings of its own. */
 #include "infer/engine.h"
-#include "infer/score.h"
+#include "infer/score/score.h"
 #include "tests/infer/infer_test.h"
 
 enum { CONTEXT = 300, SEATS = 3, N = 40, MAX_PROMPT = 24, MAX_GIVEN = 290 };

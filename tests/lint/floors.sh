@@ -10,7 +10,7 @@ floor() {
     common/store) echo 3 ;;
     data/corpus | data/convert | data/tasks) echo 4 ;;
     data | infer/decode | infer/web) echo 5 ;;
-    infer) echo 6 ;;
+    infer | infer/score | infer/eval/page) echo 6 ;;
     infer/eval | serve | train/math | train/run) echo 7 ;;
     train) echo 8 ;;
     tests | tests/*) echo 9 ;;
@@ -34,9 +34,10 @@ for file in $(find common data infer serve train tests -name '*.[ch]' -o -name '
         other=$(dirname "$include")
         theirs=$(floor "$other")
         [ "$other" = "$own" ] && continue
-        # base/config is a room of base, kernels/ref and kernels/cpu of kernels; dist may see kernels (backend memory)
+        # base/files and base/config are rooms of base, kernels/ref and kernels/cpu of kernels; dist may see kernels
+        # (backend memory)
         case "$own:$other" in
-        common/kernels*:common/kernels* | common/text:common/text/jinja | common/text/jinja:common/text | common/base/config:common/base | common/base/manual:common/base | common/base/manual:common/base/config | common/dist:common/kernels | tests*:tests*) continue ;;
+        common/kernels*:common/kernels* | common/text:common/text/jinja | common/text/jinja:common/text | common/base/files:common/base | common/base/config:common/base | common/base/config:common/base/files | common/base/manual:common/base | common/base/manual:common/base/config | common/dist:common/kernels | tests*:tests*) continue ;;
         esac
         if [ "$theirs" -ge "$mine" ]; then
             echo "floors: $file (floor $mine) includes $include (floor $theirs)"

@@ -2,7 +2,7 @@
 #ifndef RF_TESTS_STORE_CHECKPOINT_TEST_H
 #define RF_TESTS_STORE_CHECKPOINT_TEST_H
 
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/store/checkpoint_private.h"
 #include "tests/model/tiny.h"
 #include "tests/scratch.h"

@@ -51,7 +51,7 @@ static void expect_found(int64_t step)
 
 static bool exists(const char *name)
 {
-    return rf_file_exists(in_folder(name));
+    return rf_path_exists(in_folder(name));
 }
 
 /* --- Names ------------------------------------------------------------------------------------ */

@@ -2,7 +2,7 @@
 #ifndef RF_TESTS_TEXT_BPE_TEST_H
 #define RF_TESTS_TEXT_BPE_TEST_H
 
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/text/tokenizer.h"
 #include "tests/scratch.h"
 

@@ -3,7 +3,7 @@
  * and say so. */
 #include "tests/text/bpe_test.h"
 
-#include "common/base/lines.h"
+#include "common/base/files/lines.h"
 #include "common/text/chat.h"
 
 #include <jansson.h>
@@ -12,7 +12,7 @@ static const char *place(char path[4096], const char *name)
 {
     const char *shared = getenv("RF_SHARED");
     snprintf(path, 4096, "%s/data/tokenizers/%s", shared != NULL ? shared : "../shared", name);
-    if (!rf_file_exists(path) && access(path, R_OK) != 0) {
+    if (!rf_path_exists(path) && access(path, R_OK) != 0) {
         cr_skip_test("%s is not there: set RF_SHARED to the folder that holds data/", path);
     }
     return path;

@@ -1,8 +1,8 @@
 #include "train/run/dump.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
-#include "common/base/hdf5.h"
+#include "common/base/files/file.h"
+#include "common/base/files/hdf5.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

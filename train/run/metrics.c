@@ -1,7 +1,7 @@
 #include "train/run/metrics.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/base/log.h"
 #include "common/base/number.h"
 #include "train/run/tensorboard.h"
@@ -83,9 +83,9 @@ static int open_file(FILE **out, rf_metrics *m, const char *folder, const char *
                      rf_error *err)
 {
     char path[RF_PATH_BYTES], old[RF_PATH_BYTES + 8];
-    RF_TRY(rf_file_join(path, sizeof path, folder, name, err));
+    RF_TRY(rf_path_join(path, sizeof path, folder, name, err));
     snprintf(old, sizeof old, "%s.old", path);
-    if (rf_file_exists(path)) {
+    if (rf_path_exists(path)) {
         if (step > 0) {
             RF_TRY(cut(m, path, step, err));
         } else if (rename(path, old) != 0) {

@@ -1,6 +1,6 @@
 #include "train/run/run_folder.h"
 
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/base/log.h"
 #include "train/run/run_folder_private.h"
 
@@ -54,7 +54,7 @@ static void call_damaged(const char *path)
 {
     char to[RF_PATH_BYTES + 320];
     snprintf(to, sizeof to, "%s.damaged", path);
-    rf_log_warn("%s: renamed to %s.damaged", path, rf_file_name(path));
+    rf_log_warn("%s: renamed to %s.damaged", path, rf_path_name(path));
     if (rename(path, to) != 0) {
         rf_log_warn("%s: cannot be renamed: %s", path, strerror(errno));
     }
@@ -72,7 +72,7 @@ static bool is_inside(const char *path, const char *folder)
 {
     char parent[RF_PATH_BYTES];
     struct stat a, b;
-    return rf_file_folder(parent, sizeof parent, path, NULL) == RF_OK && stat(parent, &a) == 0 &&
+    return rf_path_folder(parent, sizeof parent, path, NULL) == RF_OK && stat(parent, &a) == 0 &&
            stat(folder, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
@@ -98,7 +98,7 @@ static bool try_lock(rf_run *run)
  * on from when they have gone; where they stay, rf_run_begin says so. */
 static void wait_for_lock(rf_run *run)
 {
-    for (int tries = 0; tries < 50 && rf_file_is_folder(run->folder) && !try_lock(run); tries++) {
+    for (int tries = 0; tries < 50 && rf_path_is_folder(run->folder) && !try_lock(run); tries++) {
         usleep(100000);
     }
 }
@@ -107,7 +107,7 @@ static void wait_for_lock(rf_run *run)
 
 static int find_given(rf_run *run, const char *path, rf_error *err)
 {
-    bool any = rf_file_is_folder(path); /* the newest that verifies, as with `auto` */
+    bool any = rf_path_is_folder(path); /* the newest that verifies, as with `auto` */
     rf_checkpoint_info info = {0};
     if (any) {
         RF_TRY(rf_checkpoint_find(run->resume, sizeof run->resume, path, err));
@@ -115,7 +115,7 @@ static int find_given(rf_run *run, const char *path, rf_error *err)
             return rf_error_set(err, RF_ERR_USAGE, "--resume %s: the folder has no checkpoint",
                                 path);
         }
-    } else if (!rf_file_exists(path) || strlen(path) >= sizeof run->resume) {
+    } else if (!rf_path_exists(path) || strlen(path) >= sizeof run->resume) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--resume %s: there is no such file: name a checkpoint, or use "
                             "--resume auto",
@@ -169,8 +169,8 @@ static void read_best(rf_run *run, int64_t reached)
     char path[RF_PATH_BYTES], *text = NULL;
     size_t bytes = 0;
     run->best[0] = '\0';
-    if (rf_file_join(path, sizeof path, run->folder, best_name, NULL) == RF_OK &&
-        rf_file_exists(path) && rf_file_read(&text, &bytes, path, 256, NULL) == RF_OK) {
+    if (rf_path_join(path, sizeof path, run->folder, best_name, NULL) == RF_OK &&
+        rf_path_exists(path) && rf_file_read(&text, &bytes, path, 256, NULL) == RF_OK) {
         text[strcspn(text, "\n")] = '\0';
         int64_t step = step_of(text);
         if (step >= 0 && step <= reached && strlen(text) < sizeof run->best) {
@@ -183,7 +183,7 @@ static void read_best(rf_run *run, int64_t reached)
 int rf_run_write_best(const rf_run *run, rf_error *err)
 {
     char path[RF_PATH_BYTES], line[80];
-    RF_TRY(rf_file_join(path, sizeof path, run->folder, best_name, err));
+    RF_TRY(rf_path_join(path, sizeof path, run->folder, best_name, err));
     int n = snprintf(line, sizeof line, "%s\n", run->best);
     return rf_file_write(path, line, (size_t)n, err);
 }
@@ -195,7 +195,7 @@ static double marked_loss(const rf_run *run)
     rf_checkpoint_info info = {0};
     double loss = (double)INFINITY;
     if (run->best[0] != '\0' &&
-        rf_file_join(path, sizeof path, run->folder, run->best, NULL) == RF_OK &&
+        rf_path_join(path, sizeof path, run->folder, run->best, NULL) == RF_OK &&
         rf_checkpoint_info_read(&info, path, NULL) == RF_OK) {
         loss = info.progress.best_valid_loss;
     }
@@ -207,7 +207,7 @@ static double marked_loss(const rf_run *run)
  * with a lower loss than the marked one's, and will not do so again. */
 static int mend_best(rf_run *run, double best_loss, rf_error *err)
 {
-    const char *name = rf_file_name(run->resume);
+    const char *name = rf_path_name(run->resume);
     size_t bytes = strlen(name) + 1;
     if (bytes > sizeof run->best || !run->keeps_best || !rf_metrics_had(run->metrics, "valid") ||
         step_of(name) < 0 || !(best_loss < marked_loss(run))) {
@@ -220,7 +220,7 @@ static int mend_best(rf_run *run, double best_loss, rf_error *err)
 static int write_config(const rf_run *run, const rf_config *config, rf_error *err)
 {
     char path[RF_PATH_BYTES];
-    RF_TRY(rf_file_join(path, sizeof path, run->folder, "config.yaml", err));
+    RF_TRY(rf_path_join(path, sizeof path, run->folder, "config.yaml", err));
     char *text = rf_config_text(config, true);
     int rc = rf_file_write(path, text, strlen(text), err);
     free(text);
@@ -266,7 +266,7 @@ static int begin_alone(rf_run *run, const rf_config *config, const rf_progress *
 /* Rank 0 has just made the folder. */
 static int see_folder(const rf_run *run, rf_error *err)
 {
-    for (int tries = 0; !rf_file_is_folder(run->folder); tries++) {
+    for (int tries = 0; !rf_path_is_folder(run->folder); tries++) {
         if (tries == 20) { /* a file system of several hosts may take a moment */
             return rf_error_set(err, RF_ERR,
                                 "the run folder %s, which rank 0 has made, is not here: name a "
@@ -281,16 +281,16 @@ static int see_folder(const rf_run *run, rf_error *err)
 int rf_run_check(const rf_run *run, rf_error *err)
 {
     char path[RF_PATH_BYTES], parent[RF_PATH_BYTES];
-    RF_TRY(rf_file_join(path, sizeof path, run->folder, ".", err));
+    RF_TRY(rf_path_join(path, sizeof path, run->folder, ".", err));
     path[strlen(path) - 2] = '\0';
     struct stat status;
     while (lstat(path, &status) != 0 && (errno == ENOENT || errno == ENOTDIR)) {
-        RF_TRY(rf_file_folder(parent, sizeof parent, path, err));
+        RF_TRY(rf_path_folder(parent, sizeof parent, path, err));
         memcpy(path, parent, sizeof path);
     }
-    if (!rf_file_is_folder(path) || access(path, W_OK | X_OK) != 0) {
+    if (!rf_path_is_folder(path) || access(path, W_OK | X_OK) != 0) {
         return rf_error_set(err, RF_ERR, "the run folder %s cannot be made: %s %s", run->folder,
-                            path, rf_file_is_folder(path) ? "may not be written" : "is no folder");
+                            path, rf_path_is_folder(path) ? "may not be written" : "is no folder");
     }
     return RF_OK;
 }

@@ -3,7 +3,7 @@
 #define RF_TRAIN_RUN_RUN_FOLDER_H
 
 #include "common/base/config/config.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/store/checkpoint.h"
 #include "train/run/metrics.h"
 

@@ -84,7 +84,7 @@ bool rf_run_save_writes(const rf_run *run)
 static int publish(rf_run *run, const rf_save *save, rf_error *err)
 {
     if (save->is_best) {
-        snprintf(run->best, sizeof run->best, "%s", rf_file_name(save->path));
+        snprintf(run->best, sizeof run->best, "%s", rf_path_name(save->path));
         RF_TRY(rf_failpoint_visit("best", err));
         RF_TRY(rf_run_write_best(run, err));
     }

@@ -1,7 +1,7 @@
 #include "train/run/tensorboard.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "common/base/log.h"
 
 #include <dirent.h>
@@ -181,7 +181,7 @@ int rf_tensorboard_open(rf_tensorboard **out, const char *folder, int64_t step, 
     int64_t last = newest(folder), now = (int64_t)time(NULL);
     snprintf(name, sizeof name, "events.out.tfevents.%010" PRId64 ".refusion",
              now > last ? now : last + 1);
-    RF_TRY(rf_file_join(path, sizeof path, folder, name, err));
+    RF_TRY(rf_path_join(path, sizeof path, folder, name, err));
     int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
     if (file < 0) {
         return rf_error_system(err, errno, path, "cannot be written");

@@ -2,7 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/config/config_private.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 
 #include <stdarg.h>
 #include <stdlib.h>

@@ -150,7 +150,7 @@ Test(convert, exported_config_is_for_transformers)
     cr_expect(strstr(text, "\"eos_token_id\": 256") != NULL, "%s", text);
     cr_expect(strstr(text, "\"rope_type\": \"llama3\"") != NULL, "%s", text);
     cr_expect(strstr(text, "\"vocab_size\": 262") != NULL, "%s", text);
-    cr_expect(rf_file_exists(in_folder("out/generation_config.json")));
+    cr_expect(rf_path_exists(in_folder("out/generation_config.json")));
     free(text);
 }
 
@@ -275,7 +275,7 @@ static void expect_no_import(const char *from, rf_type type, const char *message
     cr_expect(rf_convert_import(from, in_folder("m.h5"), &options, &err) == RF_ERR);
     cr_expect(strstr(err.message, message) != NULL, "\"%s\" is not in \"%s\"", message,
               err.message);
-    cr_expect(!rf_file_exists(in_folder("m.h5")));
+    cr_expect(!rf_path_exists(in_folder("m.h5")));
 }
 
 Test(convert, bad_tensors_are_listed_by_name)
@@ -320,7 +320,7 @@ Test(convert, values_that_are_not_finite_are_refused)
     cr_expect(strstr(err.message, "model.embed_tokens.weight: element 3 is 3.4e+38, too large") !=
                   NULL,
               "%s", err.message);
-    cr_expect(!rf_file_exists(in_folder("out")));
+    cr_expect(!rf_path_exists(in_folder("out")));
     cr_expect(count_files() == 4);
 }
 

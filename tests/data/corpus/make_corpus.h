@@ -2,7 +2,7 @@
 #ifndef RF_TESTS_DATA_CORPUS_MAKE_CORPUS_H
 #define RF_TESTS_DATA_CORPUS_MAKE_CORPUS_H
 
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "data/corpus/corpus.h"
 #include "data/corpus/corpus_writer.h"
 

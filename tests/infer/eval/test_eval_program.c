@@ -1,6 +1,6 @@
 /* refusion-eval as a user meets it, alone and on several ranks. */
 #include "common/kernels/machine.h"
-#include "infer/score.h"
+#include "infer/score/score.h"
 #include "tests/infer/program_test.h"
 #include "tests/mpi.h"
 

@@ -1,5 +1,5 @@
 /* report.html: whole, harmless, small, and drawn by a browser where there is one. */
-#include "infer/eval/page.h"
+#include "infer/eval/page/page.h"
 #include "tests/infer/program_test.h"
 
 #include <jansson.h>

@@ -9,8 +9,8 @@
  * the main thread saves, and not every build of HDF5 is thread-safe. A handle itself belongs to one
  * thread at a time. Groups, datasets and attributes are named by their path from the root, "/".
  */
-#ifndef RF_BASE_HDF5_H
-#define RF_BASE_HDF5_H
+#ifndef RF_BASE_FILES_HDF5_H
+#define RF_BASE_FILES_HDF5_H
 
 #include "common/base/error.h"
 

@@ -1,5 +1,5 @@
-/* common/base/file.h */
-#include "common/base/file.h"
+/* common/base/files/file.h */
+#include "common/base/files/file.h"
 
 #include "tests/base/base_test.h"
 
@@ -74,7 +74,7 @@ Test(file, commit_replaces_the_older_file)
     const char *path = in_folder("a.txt");
     put_file(path, "old", 3);
     cr_assert(rf_atomic_begin(&file, path, &err) == RF_OK, "%s", err.message);
-    cr_expect(!rf_file_exists(file.temporary));
+    cr_expect(!rf_path_exists(file.temporary));
     put_file(file.temporary, "new", 3);
     expect_content(path, "old");
     cr_expect(rf_atomic_commit(&file, &err) == RF_OK, "%s", err.message);
@@ -202,7 +202,7 @@ Test(file, left_overs_of_dead_processes_go)
     rf_atomic file;
     cr_assert(rf_atomic_begin(&file, in_folder("a.h5"), &err) == RF_OK, "%s", err.message);
     for (int i = 0; i < N; i++) {
-        cr_expect(rf_file_exists(in_folder(names[i])) == !cases[i].goes, "%s", names[i]);
+        cr_expect(rf_path_exists(in_folder(names[i])) == !cases[i].goes, "%s", names[i]);
     }
     cr_expect(count_files() == 2 + 5);
 }
@@ -326,7 +326,7 @@ Test(file, folders)
     rf_error err = {0};
     cr_expect(rf_file_make_folder(in_folder("x/y//z/"), &err) == RF_OK, "%s", err.message);
     cr_expect(rf_file_make_folder(in_folder("x/y/z"), &err) == RF_OK, "%s", err.message);
-    cr_expect(rf_file_exists(in_folder("x/y/z")));
+    cr_expect(rf_path_exists(in_folder("x/y/z")));
     cr_expect(rf_file_make_folder("/", &err) == RF_OK);
     cr_expect(rf_file_make_folder("", &err) == RF_ERR);
     put_file(in_folder("x/file"), "", 0);
@@ -334,7 +334,7 @@ Test(file, folders)
     cr_expect(rf_file_make_folder(in_folder("x/file/y"), &err) == RF_ERR);
     EXPECT_SAYS(&err, "x/file");
     cr_expect(rf_file_make_folder("/proc/none/x", &err) == RF_ERR);
-    cr_expect(!rf_file_exists(in_folder("none")));
+    cr_expect(!rf_path_exists(in_folder("none")));
     cr_expect(rf_file_sync_folder(in_folder("none"), &err) == RF_ERR);
 }
 
@@ -349,14 +349,14 @@ Test(file, names_are_joined_and_taken_apart)
     char out[16];
     rf_error err = {0};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        cr_assert_eq(rf_file_folder(out, sizeof out, cases[i].path, &err), RF_OK);
+        cr_assert_eq(rf_path_folder(out, sizeof out, cases[i].path, &err), RF_OK);
         cr_expect_str_eq(out, cases[i].folder);
-        cr_expect_str_eq(rf_file_name(cases[i].path), cases[i].name);
+        cr_expect_str_eq(rf_path_name(cases[i].path), cases[i].name);
     }
-    cr_assert_eq(rf_file_join(out, sizeof out, "folder", "name.txt", &err), RF_OK);
+    cr_assert_eq(rf_path_join(out, sizeof out, "folder", "name.txt", &err), RF_OK);
     cr_expect_str_eq(out, "folder/name.txt");
-    cr_expect_eq(rf_file_join(out, sizeof out, "folder", "longname.txt", &err), RF_ERR);
+    cr_expect_eq(rf_path_join(out, sizeof out, "folder", "longname.txt", &err), RF_ERR);
     cr_expect_not_null(strstr(err.message, "longer than 15 bytes"), "%s", err.message);
-    cr_expect_eq(rf_file_folder(out, sizeof out, "0123456789abcdef/x", &err), RF_ERR);
-    cr_expect(rf_file_is_folder("/") && !rf_file_is_folder("/dev/null"));
+    cr_expect_eq(rf_path_folder(out, sizeof out, "0123456789abcdef/x", &err), RF_ERR);
+    cr_expect(rf_path_is_folder("/") && !rf_path_is_folder("/dev/null"));
 }

@@ -1,6 +1,6 @@
 /* Bounds on likelihoods of `mdm` and `block`, against sums over all orders in which tokens may be
  * revealed, each context forwarded alone. */
-#include "infer/score.h"
+#include "infer/score/score.h"
 #include "tests/infer/infer_test.h"
 
 enum { MASK = 5, PLACES = 1024, MAX_TOKENS = 16 };

@@ -1,4 +1,4 @@
-#include "common/base/hdf5.h"
+#include "common/base/files/hdf5.h"
 
 #include <hdf5.h>
 #include <pthread.h>

@@ -1,7 +1,7 @@
-#include "common/base/output.h"
+#include "common/base/files/output.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/path.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -45,8 +45,8 @@ int rf_output_resolve(char *out, bool *in_place, const char *path, rf_error *err
         } else if (target[0] == '/') {
             memcpy(out, target, (size_t)n + 1);
         } else {
-            RF_TRY(rf_file_folder(folder, sizeof folder, out, err));
-            RF_TRY(rf_file_join(out, RF_PATH_BYTES, folder, target, err));
+            RF_TRY(rf_path_folder(folder, sizeof folder, out, err));
+            RF_TRY(rf_path_join(out, RF_PATH_BYTES, folder, target, err));
         }
     }
     if (stat(out, &status) == 0 && S_ISDIR(status.st_mode)) {
@@ -145,13 +145,13 @@ static bool is_same_place(const char *a, const char *b)
     for (int i = 0; i < 2; i++) {
         bool in_place;
         if (rf_output_resolve(path[i], &in_place, given[i], NULL) != RF_OK ||
-            rf_file_folder(folder, sizeof folder, path[i], NULL) != RF_OK ||
+            rf_path_folder(folder, sizeof folder, path[i], NULL) != RF_OK ||
             stat(folder, &status[i]) != 0) {
             return false;
         }
     }
     return is_node(&status[0], &status[1]) &&
-           strcmp(rf_file_name(path[0]), rf_file_name(path[1])) == 0;
+           strcmp(rf_path_name(path[0]), rf_path_name(path[1])) == 0;
 }
 
 static bool is_same(const char *output, const char *other)
@@ -279,7 +279,7 @@ bool rf_output_is_left_over(const char *name, const char *base)
 int rf_output_clean(const char *path, rf_error *err)
 {
     char folder[RF_PATH_BYTES];
-    RF_TRY(rf_file_folder(folder, sizeof folder, path, err));
+    RF_TRY(rf_path_folder(folder, sizeof folder, path, err));
     DIR *entries = opendir(folder);
     if (entries == NULL) {
         /* A folder that may be written but not listed is fine. */
@@ -289,8 +289,8 @@ int rf_output_clean(const char *path, rf_error *err)
     const struct dirent *entry;
     while ((entry = readdir(entries)) != NULL) {
         char left_over[RF_PATH_BYTES];
-        if (rf_output_is_left_over(entry->d_name, rf_file_name(path)) &&
-            rf_file_join(left_over, sizeof left_over, folder, entry->d_name, NULL) == RF_OK) {
+        if (rf_output_is_left_over(entry->d_name, rf_path_name(path)) &&
+            rf_path_join(left_over, sizeof left_over, folder, entry->d_name, NULL) == RF_OK) {
             rf_output_remove(left_over);
         }
     }

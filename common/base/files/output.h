@@ -3,8 +3,8 @@
  * No output is one of the inputs; what a program that was killed has left behind goes away.
  * Threads: any, but for rf_output_check, which is local to its arguments.
  */
-#ifndef RF_BASE_OUTPUT_H
-#define RF_BASE_OUTPUT_H
+#ifndef RF_BASE_FILES_OUTPUT_H
+#define RF_BASE_FILES_OUTPUT_H
 
 #include "common/base/error.h"
 
@@ -19,7 +19,7 @@ RF_MUST_CHECK int rf_output_check(const char *const *outputs, int n_outputs,
 
 /* Follows links to the end: where a file of this name lies or would lie. *in_place: it is no file
  * that could be replaced (a device, a pipe, a link into /proc as /dev/stdout is): open and write it.
- * out [RF_PATH_BYTES]. A folder is an error. */
+ * out [RF_PATH_BYTES] (path.h). A folder is an error. */
 RF_MUST_CHECK int rf_output_resolve(char *out, bool *in_place, const char *path, rf_error *err);
 /* Appends what the file `from` holds to such a path. */
 RF_MUST_CHECK int rf_output_pour(const char *path, const char *from, rf_error *err);

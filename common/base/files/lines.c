@@ -1,4 +1,4 @@
-#include "common/base/lines.h"
+#include "common/base/files/lines.h"
 
 #include "common/base/alloc.h"
 

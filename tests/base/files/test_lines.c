@@ -1,5 +1,5 @@
-/* common/base/lines.h */
-#include "common/base/file.h"
+/* common/base/files/lines.h */
+#include "common/base/files/file.h"
 
 #include "tests/base/base_test.h"
 

@@ -1,7 +1,7 @@
-#include "infer/eval/curves.h"
+#include "infer/eval/page/curves.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -91,8 +91,8 @@ static json_t *curves_of(const json_t *all, const char *kind)
 static json_t *run_name(const char *path)
 {
     char folder[RF_PATH_BYTES];
-    json_t *name = rf_file_folder(folder, sizeof folder, path, NULL) == RF_OK
-                       ? json_string(rf_file_name(folder))
+    json_t *name = rf_path_folder(folder, sizeof folder, path, NULL) == RF_OK
+                       ? json_string(rf_path_name(folder))
                        : NULL;
     return name != NULL ? name : json_string("a run");
 }

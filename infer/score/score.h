@@ -12,8 +12,8 @@
  *               with blocks of one token it is exact.
  * Nothing is padded: the last block of tokens may be short. The first two take one forward pass.
  */
-#ifndef RF_INFER_SCORE_H
-#define RF_INFER_SCORE_H
+#ifndef RF_INFER_SCORE_SCORE_H
+#define RF_INFER_SCORE_SCORE_H
 
 #include "common/model/model.h"
 #include "data/objective.h"

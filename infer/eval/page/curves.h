@@ -1,6 +1,6 @@
 /* curves.h: what a run's metrics.jsonl says, as few points.                     all local */
-#ifndef RF_INFER_EVAL_CURVES_H
-#define RF_INFER_EVAL_CURVES_H
+#ifndef RF_INFER_EVAL_PAGE_CURVES_H
+#define RF_INFER_EVAL_PAGE_CURVES_H
 
 #include "common/base/error.h"
 

@@ -1,31 +1,18 @@
 /* file.h: whole files, and files that appear whole or not at all.              all local
  *
  * Failures of the file system that may pass (EIO, ESTALE, ...) give RF_ERR_RETRY, others RF_ERR:
- * rf_error_code_of_errno. lines.h, included here, reads files line by line.
+ * rf_error_code_of_errno. lines.h, included here, reads files line by line; path.h has their names.
  */
-#ifndef RF_BASE_FILE_H
-#define RF_BASE_FILE_H
+#ifndef RF_BASE_FILES_FILE_H
+#define RF_BASE_FILES_FILE_H
 
 #include "common/base/error.h"
-#include "common/base/lines.h"
+#include "common/base/files/lines.h"
+#include "common/base/files/path.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-/* --- Names ------------------------------------------------------------------------------------ */
-
-enum { RF_PATH_BYTES = 4096 }; /* room for any path that Linux opens */
-
-/* folder/name. What does not fit into out [bytes] is an error. */
-RF_MUST_CHECK int rf_file_join(char *out, size_t bytes, const char *folder, const char *name,
-                               rf_error *err);
-/* What stands behind the last '/'; a part of path. */
-const char *rf_file_name(const char *path);
-/* The folder that holds path: "." for a bare name, "/" for a name at the root. out [bytes] */
-RF_MUST_CHECK int rf_file_folder(char *out, size_t bytes, const char *path, rf_error *err);
-bool rf_file_exists(const char *path);
-bool rf_file_is_folder(const char *path);
 
 /* --- Atomic output: write to rf_atomic.temporary, then commit -------------------------------- */
 

@@ -5,7 +5,7 @@
  * l of the R tokens masked, R/l times the sum of their log-probabilities. `block` has such a bound
  * for each block of tokens behind the clean tokens before it, and their sum is its bound.
  */
-#include "infer/score_private.h"
+#include "infer/score/score_private.h"
 
 /* Of so few tokens all 2^n - 1 masks are taken, and nothing is random. */
 enum { ALL_MASKS = 8 };

@@ -3,8 +3,8 @@
  * What is shown is data in a script tag of the page; page.html, page.css and page.js (part of the
  * program) draw it in a browser, from disk, without a network.
  */
-#ifndef RF_INFER_EVAL_PAGE_H
-#define RF_INFER_EVAL_PAGE_H
+#ifndef RF_INFER_EVAL_PAGE_PAGE_H
+#define RF_INFER_EVAL_PAGE_PAGE_H
 
 #include "common/base/error.h"
 

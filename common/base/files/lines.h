@@ -1,6 +1,6 @@
 /* lines.h: a plain or gzip-compressed file, line by line.                      all local */
-#ifndef RF_BASE_LINES_H
-#define RF_BASE_LINES_H
+#ifndef RF_BASE_FILES_LINES_H
+#define RF_BASE_FILES_LINES_H
 
 #include "common/base/error.h"
 

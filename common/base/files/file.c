@@ -1,6 +1,6 @@
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 
-#include "common/base/output.h"
+#include "common/base/files/output.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,51 +12,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* --- Names ------------------------------------------------------------------------------------ */
-
-static int too_long(const char *path, size_t bytes, rf_error *err)
-{
-    return rf_error_set(err, RF_ERR, "%.64s...: the path is longer than %zu bytes", path,
-                        bytes - 1);
-}
-
-int rf_file_join(char *out, size_t bytes, const char *folder, const char *name, rf_error *err)
-{
-    const int n = snprintf(out, bytes, "%s/%s", folder, name);
-    return n >= 0 && (size_t)n < bytes ? RF_OK : too_long(folder, bytes, err);
-}
-
-const char *rf_file_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash != NULL ? slash + 1 : path;
-}
-
-int rf_file_folder(char *out, size_t bytes, const char *path, rf_error *err)
-{
-    const size_t n = (size_t)(rf_file_name(path) - path); /* with the slash */
-    const char *folder = n == 0 ? "." : path;
-    const size_t kept = n > 1 ? n - 1 : 1;
-    if (kept >= bytes) {
-        return too_long(path, bytes, err);
-    }
-    memcpy(out, folder, kept);
-    out[kept] = '\0';
-    return RF_OK;
-}
-
-bool rf_file_exists(const char *path)
-{
-    struct stat status;
-    return stat(path, &status) == 0;
-}
-
-bool rf_file_is_folder(const char *path)
-{
-    struct stat status;
-    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
-}
-
 /* --- Atomic output ---------------------------------------------------------------------------- */
 
 /* A device or a pipe has no temporary file beside it that could be renamed: the file is written into
@@ -65,14 +20,14 @@ static void name_elsewhere(char *base, size_t bytes, const char *path)
 {
     const char *folder = getenv("TMPDIR");
     snprintf(base, bytes, "%s/refusion-%.128s", folder != NULL ? folder : "/tmp",
-             rf_file_name(path));
+             rf_path_name(path));
 }
 
 int rf_atomic_begin(rf_atomic *out, const char *path, rf_error *err)
 {
     char base[RF_PATH_BYTES];
     memset(out, 0, sizeof *out);
-    if (rf_file_name(path)[0] == '\0') {
+    if (rf_path_name(path)[0] == '\0') {
         return rf_error_set(err, RF_ERR, "\"%s\": a file name is needed", path);
     }
     RF_TRY(rf_output_resolve(out->path, &out->in_place, path, err));
@@ -122,7 +77,7 @@ int rf_atomic_commit(rf_atomic *file, rf_error *err)
         rc = rf_output_pour(file->path, file->temporary, err);
         goto out;
     }
-    RF_TRY_OUT(rf_file_folder(folder, sizeof folder, file->path, err));
+    RF_TRY_OUT(rf_path_folder(folder, sizeof folder, file->path, err));
     RF_TRY_OUT(sync_file(file->temporary, err));
     if (rename(file->temporary, file->path) != 0) {
         rc = rf_error_system(err, errno, file->path, "cannot move the finished file into place");
@@ -180,7 +135,7 @@ out:
 int rf_file_write_json(const char *folder, const char *name, const json_t *root, rf_error *err)
 {
     char path[RF_PATH_BYTES];
-    RF_TRY(rf_file_join(path, sizeof path, folder, name, err));
+    RF_TRY(rf_path_join(path, sizeof path, folder, name, err));
     char *text = json_dumps(root, JSON_INDENT(2));
     RF_ASSERT(text != NULL);
     int rc = rf_file_write(path, text, strlen(text), err);
@@ -327,7 +282,7 @@ int rf_file_make_folder(const char *path, rf_error *err)
         /* An existing folder may answer mkdir with EEXIST, EROFS or EACCES: ask what it is. */
         if (mkdir(part, 0777) != 0) {
             int reason = errno;
-            if (!rf_file_is_folder(part)) {
+            if (!rf_path_is_folder(part)) {
                 return rf_error_system(err, reason == EEXIST ? ENOTDIR : reason, part,
                                        "cannot make the folder");
             }

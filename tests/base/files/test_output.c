@@ -1,8 +1,8 @@
 /* Outputs: none is an input, links are followed, devices and pipes are written into, nothing is left
  * behind. */
-#include "common/base/output.h"
+#include "common/base/files/output.h"
 
-#include "common/base/file.h"
+#include "common/base/files/file.h"
 #include "tests/base/base_test.h"
 
 #include <signal.h>

@@ -1,5 +1,5 @@
 /* Likelihoods against plain loops: each context is forwarded alone, nothing is packed. */
-#include "infer/score.h"
+#include "infer/score/score.h"
 #include "tests/infer/infer_test.h"
 
 enum { MASK = 257, MAX_TOKENS = 40 };

@@ -1,6 +1,6 @@
 /* HDF5 as the wrapper shows it: what is written is read, failures have names and leave nothing open,
  * two threads do not disturb each other. */
-#include "common/base/hdf5.h"
+#include "common/base/files/hdf5.h"
 
 #include "tests/scratch.h"
 

@@ -1,8 +1,8 @@
 /* score_private.h: what score.c and score_masked.c share.                       all local */
-#ifndef RF_INFER_SCORE_PRIVATE_H
-#define RF_INFER_SCORE_PRIVATE_H
+#ifndef RF_INFER_SCORE_SCORE_PRIVATE_H
+#define RF_INFER_SCORE_SCORE_PRIVATE_H
 
-#include "infer/score.h"
+#include "infer/score/score.h"
 
 struct rf_scorer {
     rf_model *model;

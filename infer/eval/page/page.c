@@ -1,17 +1,17 @@
-#include "infer/eval/page.h"
+#include "infer/eval/page/page.h"
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
-#include "infer/eval/curves.h"
+#include "common/base/files/file.h"
+#include "infer/eval/page/curves.h"
 #include "infer/web/web.h"
 
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
-RF_EMBED(rf_page_html, "infer/eval/page.html")
-RF_EMBED(rf_page_css, "infer/eval/page.css")
-RF_EMBED(rf_page_js, "infer/eval/page.js")
+RF_EMBED(rf_page_html, "infer/eval/page/page.html")
+RF_EMBED(rf_page_css, "infer/eval/page/page.css")
+RF_EMBED(rf_page_js, "infer/eval/page/page.js")
 
 json_t *rf_page_new(const char *title)
 {
@@ -45,8 +45,8 @@ int rf_page_add_file(json_t *page, const char *path, rf_error *err)
     const char *name = path;
     json_error_t problem;
     json_t *json;
-    if (rf_file_is_folder(path)) {
-        RF_TRY(rf_file_join(file, sizeof file, path, "metrics.jsonl", err));
+    if (rf_path_is_folder(path)) {
+        RF_TRY(rf_path_join(file, sizeof file, path, "metrics.jsonl", err));
         name = file;
     }
     size_t n = strlen(name);

@@ -1,7 +1,7 @@
-#include "infer/score.h"
+#include "infer/score/score.h"
 
 #include "common/base/alloc.h"
-#include "infer/score_private.h"
+#include "infer/score/score_private.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
