@@ -183,11 +183,13 @@ static int next_window(rf_rows *rows, rf_error *err)
     rf_order order;
     RF_TRY(rf_order_new(&order, rows, rows->order.epoch + 1, err));
     int rc = rf_window_pack(&rows->window, rows, &order, 0, err);
-    rf_order_free(rc == RF_OK ? &rows->order : &order);
-    if (rc == RF_OK) {
-        rows->order = order;
+    if (rc != RF_OK) {
+        rf_order_free(&order);
+        return rc;
     }
-    return rc;
+    rf_order_free(&rows->order);
+    rows->order = order;
+    return RF_OK;
 }
 
 int rf_rows_next(rf_rows *rows, rf_row *row, rf_error *err)

@@ -142,10 +142,10 @@ static int run_text(answerer *a, const char *text, rf_error *err)
 {
     rf_question prompt;
     RF_TRY(rf_question_from_text(&prompt, a->loaded->info.tokenizer, text, a->options->raw, err));
-    int rc = a->engine == NULL ? prepare(a, prompt.ids.n, 1, err) : RF_OK;
-    if (rc == RF_OK) {
-        rc = answer_prompt(a, &prompt, err);
-    }
+    int rc;
+    RF_TRY_OUT(a->engine == NULL ? prepare(a, prompt.ids.n, 1, err) : RF_OK);
+    rc = answer_prompt(a, &prompt, err);
+out:
     rf_question_free(&prompt);
     return rc;
 }

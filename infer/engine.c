@@ -35,8 +35,8 @@ static int64_t slab_of(const rf_decode_options *o, int64_t n_prompt)
     return o->kind->slab != NULL ? o->kind->slab(o, n_prompt) : n_prompt + o->gen_length;
 }
 
-rf_engine_size rf_engine_size_of(const rf_decode_options *options, int64_t max_prompt,
-                                 int64_t capacity)
+static rf_engine_size size_of(const rf_decode_options *options, int64_t max_prompt,
+                              int64_t capacity)
 {
     rf_decode_options o = *options;
     if (rf_decode_options_resolve(&o, NULL) != RF_OK) {
@@ -73,7 +73,7 @@ rf_model_limits rf_engine_size_limits(const rf_engine_size *size)
 rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_prompt,
                                  int64_t capacity)
 {
-    const rf_engine_size size = rf_engine_size_of(options, max_prompt, capacity);
+    const rf_engine_size size = size_of(options, max_prompt, capacity);
     return rf_engine_size_limits(&size);
 }
 
@@ -180,7 +180,7 @@ int rf_engine_new(rf_engine **out, rf_model *model, const rf_tokenizer *tokenize
     *out = NULL;
     RF_TRY(rf_decode_options_resolve(&e.options, err));
     const int64_t S = e.options.kind->slot_size(&e.options);
-    e.size = rf_engine_size_of(&e.options, max_prompt, capacity);
+    e.size = size_of(&e.options, max_prompt, capacity);
     return make(out, &e, (e.options.gen_length + S - 1) / S, err);
 }
 

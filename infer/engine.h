@@ -109,12 +109,12 @@ typedef struct rf_engine {
     double *logits; /* of places whose likeliest tokens are asked for; NULL: not yet */
 } rf_engine;
 
-/* To answer `capacity` prompts of up to max_prompt tokens at once: a pass has room for one whole
- * prompt of that length and for what one sequence asks otherwise, or for several sequences up to
- * 256 places; what does not fit waits for the next pass. */
-rf_engine_size rf_engine_size_of(const rf_decode_options *options, int64_t max_prompt,
+/* What a model must be made for, to answer `capacity` prompts of up to max_prompt tokens at once: a
+ * pass has room for one whole prompt of that length and for what one sequence asks otherwise, or for
+ * several sequences up to 256 places; what does not fit waits for the next pass. */
+rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_prompt,
                                  int64_t capacity);
-/* The same for requests with options of their own: any prompt and answer of up to `context` tokens
+/* For requests with options of their own: any prompt and answer of up to `context` tokens
  * together (with decode.cfg: half as many). */
 rf_engine_size rf_engine_size_of_any(int64_t context, int64_t capacity);
 /* What a model must be made for. */
@@ -123,9 +123,6 @@ rf_model_limits rf_engine_size_limits(const rf_engine_size *size);
  * says what is too long. */
 RF_MUST_CHECK int rf_engine_size_fits(const rf_engine_size *size, const rf_decode_options *options,
                                       int64_t n_prompt, rf_error *err);
-/* The same, from rf_engine_size_of. */
-rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_prompt,
-                                 int64_t capacity);
 /* Model and tokenizer outlive the engine; the model must have been made for rf_engine_limits, and
  * its vocabulary must hold the tokenizer. Caller frees. */
 RF_MUST_CHECK int rf_engine_new(rf_engine **out, rf_model *model, const rf_tokenizer *tokenizer,

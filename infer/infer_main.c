@@ -122,13 +122,11 @@ static int read_settings(options *o, const rf_loaded *loaded, char **assignment,
                          rf_error *err)
 {
     rf_config *config = NULL;
-    int rc = rf_loaded_settings(&config, loaded, assignment, n, err);
-    if (rc == RF_OK) {
-        rc = rf_decode_options_from_config(&o->run.decode, config, err);
-    }
-    if (rc == RF_OK) {
-        rc = rf_loaded_check_decoder(loaded, o->run.decode.kind, err);
-    }
+    int rc;
+    RF_TRY_OUT(rf_loaded_settings(&config, loaded, assignment, n, err));
+    RF_TRY_OUT(rf_decode_options_from_config(&o->run.decode, config, err));
+    rc = rf_loaded_check_decoder(loaded, o->run.decode.kind, err);
+out:
     rf_config_free(config);
     return rc;
 }

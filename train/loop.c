@@ -203,10 +203,10 @@ static int dump_step(rf_trainer *t, rf_step_result *result, rf_error *err)
                                        .round = s->reduce.round};
     rf_dump *dump = NULL;
     RF_TRY(rf_dump_new(&dump, &settings, s->dist, t->model, err));
-    int rc = rf_step_run(t, result, dump, err);
-    if (rc == RF_OK) {
-        rc = rf_dump_write(dump, err);
-    }
+    int rc;
+    RF_TRY_OUT(rf_step_run(t, result, dump, err));
+    rc = rf_dump_write(dump, err);
+out:
     rf_dump_free(dump);
     return rc;
 }

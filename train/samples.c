@@ -3,6 +3,7 @@
 #include "common/base/alloc.h"
 #include "common/base/log.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,9 +53,10 @@ static void fit_options(rf_samples *p, int64_t n_positions, bool warns)
     int64_t room = n_positions - p->max_prompt;
     if (!rf_decode_options_shorten(o, room)) {
         if (warns) {
-            rf_log_warn("log.samples_every: prompts of up to %lld tokens leave no room for an "
-                        "answer: no samples are made; raise data.row_length",
-                        (long long)p->max_prompt);
+            rf_log_warn("log.samples_every: prompts of up to %" PRId64
+                        " tokens leave no room for an answer: no samples are made; raise "
+                        "data.row_length",
+                        p->max_prompt);
         }
         free_tokens(p);
     }

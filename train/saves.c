@@ -43,12 +43,12 @@ static int begin(rf_trainer *t, bool *copy, rf_error *err)
     snprintf(info.isa, sizeof info.isa, "%s", s->backend->isa);
     snprintf(info.written_by, sizeof info.written_by, "refusion-train %s", RF_VERSION);
     s->run.keep.step = s->set.spikes.rollback > 0 ? rf_saves_rollback_step(t) : 0;
-    int rc = rf_gather_settle(&t->gather, err);
-    rc = rc != RF_OK || t->save.is_last ? rc : choose_copy(s, copy, err);
-    if (rc == RF_OK) {
-        rc = rf_run_save_begin(&s->run, t->model, t->optimizer.m, t->optimizer.v, &info,
-                               t->save.is_best, *copy, err);
-    }
+    int rc;
+    RF_TRY_OUT(rf_gather_settle(&t->gather, err));
+    RF_TRY_OUT(t->save.is_last ? RF_OK : choose_copy(s, copy, err));
+    rc = rf_run_save_begin(&s->run, t->model, t->optimizer.m, t->optimizer.v, &info,
+                           t->save.is_best, *copy, err);
+out:
     free(info.run_config);
     free(info.corpora);
     free(info.state);

@@ -176,11 +176,11 @@ static int open_progress(rf_setup *s, rf_error *err)
         return fix_pad_length(s, s->objective.pad_length, err);
     }
     RF_TRY(rf_checkpoint_info_read(&info, s->run.resume, err));
-    int rc = check_resumed(s, &info, err);
-    if (rc == RF_OK) {
-        s->progress = info.progress;
-        rc = rf_spikes_parse(&s->spikes, info.state, err);
-    }
+    int rc;
+    RF_TRY_OUT(check_resumed(s, &info, err));
+    s->progress = info.progress;
+    rc = rf_spikes_parse(&s->spikes, info.state, err);
+out:
     rf_checkpoint_info_free(&info);
     return rc;
 }

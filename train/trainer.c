@@ -55,14 +55,13 @@ static int allocate(rf_trainer *t, rf_error *err)
 static int load_adapters(rf_trainer *t, const char *path, rf_error *err)
 {
     rf_checkpoint_info info = {0};
-    int rc = rf_checkpoint_info_read(&info, path, err);
-    if (rc == RF_OK) {
-        rc = info.adaptation.rank > 0
-                 ? rf_checkpoint_load(path, t->model, NULL, NULL, err)
-                 : rf_error_set(err, RF_ERR,
-                                "%s: is a whole model, no adapter file: give it as model.init",
-                                path);
-    }
+    int rc;
+    RF_TRY_OUT(rf_checkpoint_info_read(&info, path, err));
+    rc = info.adaptation.rank > 0
+             ? rf_checkpoint_load(path, t->model, NULL, NULL, err)
+             : rf_error_set(err, RF_ERR,
+                            "%s: is a whole model, no adapter file: give it as model.init", path);
+out:
     rf_checkpoint_info_free(&info);
     return rc == RF_OK ? rc : rf_error_prefix(err, "lora.init");
 }

@@ -20,7 +20,6 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const char *program = "refusion";
 static int this_rank = 0;
 static int rank_count = 1;
-static bool is_quiet = false;
 
 /* The live line: what it should show, and whether the terminal shows some state of it. */
 static char live_text[LIVE_MAX_BYTES];
@@ -45,11 +44,6 @@ void rf_log_set_rank(int rank, int n_ranks)
     rank_count = n_ranks;
 }
 
-void rf_log_set_quiet(bool quiet)
-{
-    is_quiet = quiet;
-}
-
 double rf_log_seconds(void)
 {
     struct timespec now;
@@ -66,7 +60,7 @@ bool rf_log_is_terminal(void)
 
 static bool is_silent(void)
 {
-    return is_quiet || this_rank != 0;
+    return this_rank != 0;
 }
 
 static void clear_live(void)

@@ -14,7 +14,6 @@
 void rf_log_set_program(const char *name); /* prefix of warnings and errors; not copied */
 /* With several ranks: warnings name theirs, and only rank 0 has the rest. */
 void rf_log_set_rank(int rank, int n_ranks);
-void rf_log_set_quiet(bool quiet); /* no info and no progress lines */
 
 void rf_log_info(const char *format, ...) RF_PRINTF(1, 2);
 void rf_log_warn(const char *format, ...) RF_PRINTF(1, 2);

@@ -36,7 +36,6 @@ void rf_dist_suppose(rf_dist *dist, int n_ranks);
 
 /* --- Small collectives, on host memory -------------------------------------------------------- */
 
-RF_MUST_CHECK int rf_dist_barrier(rf_dist *dist, rf_error *err); /* collective */
 /* collective. Every rank gets the root's data. */
 RF_MUST_CHECK int rf_dist_broadcast(rf_dist *dist, void *data, size_t bytes, int root,
                                     rf_error *err);
@@ -51,7 +50,7 @@ RF_MUST_CHECK int rf_dist_allgather_bytes(rf_dist *dist, void *all, const void *
                                           rf_error *err);
 /* collective. Every rank passes what its own work returned; when any failed, all return the code of
  * the lowest rank that did, with "rank R: message" in err. So ranks leave together. */
-RF_MUST_CHECK int rf_dist_agree(rf_dist *dist, int code, rf_error *err);
+RF_MUST_CHECK int rf_dist_agree(rf_dist *dist, int rc, rf_error *err);
 
 /* collective. Is this text, made of lines, the same on all ranks? Else RF_ERR_USAGE names the lowest
  * rank that differs from rank 0, and the first line in which it does. */

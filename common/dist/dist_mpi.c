@@ -240,11 +240,6 @@ const char *rf_dist_library(void)
 
 /* --- Small collectives ------------------------------------------------------------------------ */
 
-int rf_dist_barrier(rf_dist *dist, rf_error *err)
-{
-    return check(MPI_Barrier(dist->comm), "MPI_Barrier", err);
-}
-
 int rf_dist_broadcast(rf_dist *dist, void *data, size_t bytes, int root, rf_error *err)
 {
     RF_ASSERT(root >= 0 && root < dist->size);
@@ -293,17 +288,17 @@ int rf_dist_allgather_bytes(rf_dist *dist, void *all, const void *x, size_t byte
                  "MPI_Allgather", err);
 }
 
-int rf_dist_agree(rf_dist *dist, int code, rf_error *err)
+int rf_dist_agree(rf_dist *dist, int rc, rf_error *err)
 {
     if (dist->size == 1 || dist->supposed) {
-        return code;
+        return rc;
     }
-    int lowest = code != RF_OK ? dist->rank : dist->size;
-    rf_error failure = {.code = code};
-    if (code != RF_OK && err != NULL) {
+    int lowest = rc != RF_OK ? dist->rank : dist->size;
+    rf_error failure = {0};
+    if (rc != RF_OK && err != NULL) {
         failure = *err;
-        failure.code = code;
     }
+    failure.code = rc;
     RF_TRY(check(MPI_Allreduce(MPI_IN_PLACE, &lowest, 1, MPI_INT, MPI_MIN, dist->comm),
                  "MPI_Allreduce", err));
     if (lowest == dist->size) {

@@ -75,11 +75,6 @@ void rf_dist_suppose(rf_dist *dist, int n_ranks)
     dist->size = n_ranks;
 }
 
-int rf_dist_barrier(rf_dist *dist, rf_error *err)
-{
-    return RF_OK;
-}
-
 int rf_dist_broadcast(rf_dist *dist, void *data, size_t bytes, int root, rf_error *err)
 {
     RF_ASSERT(root == 0);
@@ -107,9 +102,9 @@ int rf_dist_allgather_bytes(rf_dist *dist, void *all, const void *x, size_t byte
     return RF_OK;
 }
 
-int rf_dist_agree(rf_dist *dist, int code, rf_error *err)
+int rf_dist_agree(rf_dist *dist, int rc, rf_error *err)
 {
-    return code;
+    return rc;
 }
 
 /* With one rank a range is one slice, and an exchange is a copy. */

@@ -477,11 +477,11 @@ int rf_checkpoint_write(const char *path, const rf_model_config *config, rf_type
         .path = rf_alloc_string(path), .size = 1, .type = type, .source = source, .user = user};
     rf_checkpoint_info own = *info;
     own.state = NULL; /* nobody can go on with it */
-    int rc = explain(w, begin(w, config, &table, &own, NULL, err), err);
-    if (rc == RF_OK) {
-        rf_checkpoint_writer_write(w);
-        rc = rf_checkpoint_writer_finish(w, err);
-    }
+    int rc;
+    RF_TRY_OUT(explain(w, begin(w, config, &table, &own, NULL, err), err));
+    rf_checkpoint_writer_write(w);
+    rc = rf_checkpoint_writer_finish(w, err);
+out:
     rf_checkpoint_writer_free(w);
     rf_table_free(&table);
     return rc;

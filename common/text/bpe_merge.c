@@ -113,7 +113,8 @@ static rf_bpe_merge *slot_of_pair(const rf_bpe_merges *merges, uint64_t pair)
     return &merges->slot[i];
 }
 
-const rf_bpe_merge *rf_bpe_merges_find(const rf_bpe_merges *merges, int32_t left, int32_t right)
+/* NULL: no such pair. */
+static const rf_bpe_merge *find(const rf_bpe_merges *merges, int32_t left, int32_t right)
 {
     const rf_bpe_merge *slot = slot_of_pair(merges, pair_of(left, right));
     return slot->pair != UINT64_MAX ? slot : NULL;
@@ -141,7 +142,7 @@ enum { SHORT_WORD = 40 };
 
 static uint32_t rank_of(const rf_bpe_merges *merges, int32_t left, int32_t right)
 {
-    const rf_bpe_merge *merge = rf_bpe_merges_find(merges, left, right);
+    const rf_bpe_merge *merge = find(merges, left, right);
     return merge != NULL ? merge->rank : UINT32_MAX;
 }
 
@@ -165,7 +166,7 @@ static size_t merge_short(const rf_bpe_merges *merges, int32_t *id, size_t n)
         if (lowest == UINT32_MAX) {
             return n;
         }
-        id[best] = rf_bpe_merges_find(merges, id[best], id[best + 1])->product;
+        id[best] = find(merges, id[best], id[best + 1])->product;
         n--;
         memmove(id + best + 1, id + best + 2, (n - best - 1) * sizeof *id);
         if (n > best + 1) {
@@ -258,7 +259,7 @@ static size_t merge_long(const rf_bpe_merges *merges, int32_t *id, size_t n, rf_
             continue;
         }
         int32_t gone = w->next[i];
-        w->id[i] = rf_bpe_merges_find(merges, w->id[i], w->id[gone])->product;
+        w->id[i] = find(merges, w->id[i], w->id[gone])->product;
         w->rank[gone] = UINT32_MAX;
         w->next[i] = w->next[gone];
         if (w->next[i] >= 0) {

@@ -79,8 +79,6 @@ typedef struct rf_bpe_work {
 } rf_bpe_work;
 
 void rf_bpe_merges_new(rf_bpe_merges *merges, size_t n);
-/* NULL: no such pair. */
-const rf_bpe_merge *rf_bpe_merges_find(const rf_bpe_merges *merges, int32_t left, int32_t right);
 /* False: the pair is there already. */
 bool rf_bpe_merges_add(rf_bpe_merges *merges, int32_t left, int32_t right, int32_t product);
 void rf_bpe_merges_free(rf_bpe_merges *merges);

@@ -150,10 +150,11 @@ static int write_configs(const exporter *ex, rf_error *err)
         json_object_set(root, "eos_token_id", eos);
         json_object_set(generation, "eos_token_id", eos);
     }
-    int rc = rf_file_write_json(ex->temporary, "config.json", root, err);
-    if (rc == RF_OK) { /* a tokenizer of Hugging Face puts its own in its place */
-        rc = rf_file_write_json(ex->temporary, "generation_config.json", generation, err);
-    }
+    int rc;
+    RF_TRY_OUT(rf_file_write_json(ex->temporary, "config.json", root, err));
+    /* A tokenizer of Hugging Face puts its own in its place. */
+    rc = rf_file_write_json(ex->temporary, "generation_config.json", generation, err);
+out:
     json_decref(eos);
     json_decref(generation);
     json_decref(root);

@@ -180,11 +180,6 @@ static int add_turns(rf_corpus_writer *w, const int64_t *begin, int64_t n_turns,
     return RF_OK;
 }
 
-int rf_corpus_writer_end_sample(rf_corpus_writer *w, int64_t n_prompt, rf_error *err)
-{
-    return rf_corpus_writer_end_turns(w, (const int64_t[]){0, n_prompt}, 2, err);
-}
-
 int rf_corpus_writer_end_turns(rf_corpus_writer *w, const int64_t *begin, int64_t n_turns,
                                rf_error *err)
 {

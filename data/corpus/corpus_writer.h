@@ -30,12 +30,9 @@ void rf_corpus_writer_end_source(rf_corpus_writer *writer, int64_t bytes, uint32
 /* Appends tokens to the sample that is open (the first tokens open one). */
 RF_MUST_CHECK int rf_corpus_writer_tokens(rf_corpus_writer *writer, const int32_t *id, int64_t n,
                                           rf_error *err);
-/* Closes the sample: 1 <= n_prompt < its tokens. */
-RF_MUST_CHECK int rf_corpus_writer_end_sample(rf_corpus_writer *writer, int64_t n_prompt,
-                                              rf_error *err);
-/* Closes a sample of several answers. begin [n_turns]: where in it its turns begin, by turns read
- * and learnt: 0 is the prompt's; increasing, an even number. A corpus without a sample of several
- * answers has the older format. */
+/* Closes the sample. begin [n_turns]: where in it its turns begin, by turns read and learnt: 0 is the
+ * first prompt's; increasing, an even number. A corpus whose samples have one answer each has the
+ * older format. */
 RF_MUST_CHECK int rf_corpus_writer_end_turns(rf_corpus_writer *writer, const int64_t *begin,
                                              int64_t n_turns, rf_error *err);
 

@@ -48,9 +48,9 @@ void rf_pace_take_need(rf_pace *p, bool is_first, int64_t need)
     share[need < p->n_slots ? need : p->n_slots] += 1.0 / MEMORY;
 }
 
-/* Straight lines between the sizes seen; below the least as much as there, beyond the largest in
- * proportion. */
-double rf_pace_cost(const rf_pace *p, double n)
+/* About what a pass of n places costs, in seconds; before any pass was seen, in no unit. Straight lines
+ * between the sizes seen; below the least as much as there, beyond the largest in proportion. */
+static double cost_of_pass(const rf_pace *p, double n)
 {
     int below = -1;
     for (int i = 0; i < RF_PACE_SIZES; i++) {
@@ -75,8 +75,8 @@ int64_t rf_pace_extent(const rf_pace *p, bool is_first, int64_t n_masked, int64_
                        int64_t n_before)
 {
     const double *share = p->need[is_first ? 0 : 1], B = (double)p->sequences, doubt = 0.1;
-    const double whole = rf_pace_cost(p, B * (double)(n_before + n_masked * S));
-    const double again = rf_pace_cost(p, B * (double)(n_masked * S));
+    const double whole = cost_of_pass(p, B * (double)(n_before + n_masked * S));
+    const double again = cost_of_pass(p, B * (double)(n_masked * S));
     double least = 0.95 * whole, beyond = doubt;
     int64_t best = n_masked;
 
@@ -84,8 +84,8 @@ int64_t rf_pace_extent(const rf_pace *p, bool is_first, int64_t n_masked, int64_
         beyond += share[x];
     }
     for (int64_t x = n_masked - 1; x >= 1; x--) { /* beyond: chance that x slots are too few */
-        const double narrow = rf_pace_cost(p, B * (double)(n_before + x * S));
-        const double verify = rf_pace_cost(p, B * (double)(x * S)); /* at most, and in vain */
+        const double narrow = cost_of_pass(p, B * (double)(n_before + x * S));
+        const double verify = cost_of_pass(p, B * (double)(x * S)); /* at most, and in vain */
         if (narrow + beyond * (verify + again) < least) {
             least = narrow + beyond * (verify + again);
             best = x;

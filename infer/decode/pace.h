@@ -32,8 +32,6 @@ void rf_pace_free(rf_pace *p); /* a zeroed struct is fine */
 void rf_pace_take_pass(rf_pace *p, int64_t n, double seconds);
 /* The first `need` masked slots settled a round; n_slots: all, however many there were. */
 void rf_pace_take_need(rf_pace *p, bool is_first, int64_t need);
-/* About what a pass of n places costs, in seconds; before any pass was seen, in no unit. */
-double rf_pace_cost(const rf_pace *p, double n);
 /* How many of n_masked slots of size S the plan of a round should hold, behind n_before other
  * places of its pass: those of least expected cost. */
 int64_t rf_pace_extent(const rf_pace *p, bool is_first, int64_t n_masked, int64_t S,

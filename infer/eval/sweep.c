@@ -157,20 +157,20 @@ static int evaluate(sweep *w, json_t *rows, rf_subject *s, int64_t setting, bool
     eval.likelihood &= !picking && (last == NULL || strcmp(last, s->name) != 0);
     eval.announce = json_object_get(w->report, "machine") == NULL;
     rf_loaded_drop_model(&s->loaded);
-    int rc = rf_eval_run(&result, &s->loaded, picking ? s->pick : s->question,
-                         picking ? s->n_pick : s->n, &eval, w->dist, err);
-    if (rc == RF_OK) {
-        json_t *row = rf_report_row(&result, picking ? s->pick : s->question, &eval, s,
-                                    s->setting[setting].json);
-        if (picking) {
-            remove_course(row);
-        }
-        json_array_append_new(rows, row);
-        add_machine(w, &s->loaded);
-        rf_sweep_log(row, w->keys, json_array_size(rows),
-                     picking || w->tried == NULL ? w->n_settings : w->n_best);
-        rc = rf_dist_agree(w->dist, save(w, err), err);
+    const rf_question *question = picking ? s->pick : s->question;
+    int rc;
+    RF_TRY_OUT(rf_eval_run(&result, &s->loaded, question, picking ? s->n_pick : s->n, &eval,
+                           w->dist, err));
+    json_t *row = rf_report_row(&result, question, &eval, s, s->setting[setting].json);
+    if (picking) {
+        remove_course(row);
     }
+    json_array_append_new(rows, row);
+    add_machine(w, &s->loaded);
+    rf_sweep_log(row, w->keys, json_array_size(rows),
+                 picking || w->tried == NULL ? w->n_settings : w->n_best);
+    rc = rf_dist_agree(w->dist, save(w, err), err);
+out:
     rf_loaded_drop_model(&s->loaded);
     rf_eval_result_free(&result);
     return rc;

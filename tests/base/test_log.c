@@ -74,20 +74,6 @@ Test(log, lines_in_a_file)
                                                "refusion-test: a.h5: it  broke\n");
 }
 
-static void speak_quietly(void)
-{
-    rf_log_set_quiet(true);
-    rf_log_info("nothing");
-    rf_log_warn("loud");
-    rf_log_set_quiet(false);
-    rf_log_info("back");
-}
-
-Test(log, quiet)
-{
-    cr_expect_str_eq(listen(speak_quietly, false), "refusion: warning: loud\nback\n");
-}
-
 static void speak_of_rank_two(void)
 {
     rf_log_set_rank(2, 4);

@@ -3,15 +3,7 @@
 #include "data/loader.h"
 #include "tests/data/data_test.h"
 
-#include "common/base/log.h"
-
-static void begin(void)
-{
-    begin_folder();
-    rf_log_set_quiet(true);
-}
-
-TestSuite(turns, .init = begin, .fini = end_folder);
+TestSuite(turns, .init = begin_folder, .fini = end_folder);
 
 enum { T = 24, END = 256, MASK = 257, USER = 260, ASSISTANT = 261 };
 

@@ -43,7 +43,7 @@ static void check_small(rf_dist *dist)
     for (int r = 0; r < size; r++) {
         cr_assert(all[2 * r] == r + 0.5 && all[2 * r + 1] == -r && bytes[r] == 200 + r);
     }
-    MUST(rf_dist_barrier(dist, &error));
+    MUST(rf_dist_agree(dist, RF_OK, &error));
 }
 
 static void check_agree(rf_dist *dist)
@@ -117,7 +117,7 @@ Test(dist, opens_once)
     MUST(rf_dist_open(&dist, NULL, NULL, &error));
     MUST(rf_dist_open(&again, NULL, NULL, &error)); /* MPI runs already: shared */
     rf_dist_close(again);
-    MUST(rf_dist_barrier(dist, &error));
+    MUST(rf_dist_agree(dist, RF_OK, &error));
     rf_dist_close(dist);
     cr_assert(rf_dist_open(&dist, NULL, NULL, &error) == RF_ERR && dist == NULL);
     cr_assert(strstr(error.message, "cannot start again") != NULL, "%s", error.message);
@@ -477,7 +477,7 @@ Test(dist, panic_ends_all)
     rf_dist *dist = NULL;
     MUST(rf_dist_open(&dist, NULL, NULL, &error));
     RF_ASSERT(rf_dist_rank(dist) == 0 || 1 == 2);
-    MUST(rf_dist_barrier(dist, &error));
+    MUST(rf_dist_agree(dist, RF_OK, &error));
 }
 
 Test(dist, abort_ends_all)
@@ -494,5 +494,5 @@ Test(dist, abort_ends_all)
     if (rf_dist_rank(dist) == 1) {
         rf_dist_abort(dist, 5);
     }
-    MUST(rf_dist_barrier(dist, &error));
+    MUST(rf_dist_agree(dist, RF_OK, &error));
 }

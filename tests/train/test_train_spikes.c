@@ -86,7 +86,8 @@ static void spiky_begin(void)
         }
         id[47] = rf_tokenizer_specials(tokenizer)->eos[0];
         cr_assert(rf_corpus_writer_tokens(writer, id, 48, &err) == RF_OK, "%s", err.message);
-        cr_assert(rf_corpus_writer_end_sample(writer, 2, &err) == RF_OK, "%s", err.message);
+        cr_assert(rf_corpus_writer_end_turns(writer, (int64_t[]){0, 2}, 2, &err) == RF_OK, "%s",
+                  err.message);
     }
     rf_corpus_writer_end_source(writer, 3, 1);
     cr_assert(rf_corpus_writer_commit(writer, &err) == RF_OK, "%s", err.message);

@@ -25,7 +25,8 @@ static inline void tiny_add_sample(rf_corpus_writer *writer, const rf_tokenizer 
     cr_assert(rf_tokenizer_encode(tokenizer, &ids, response, strlen(response), &err) == RF_OK);
     rf_ids_push(&ids, rf_tokenizer_specials(tokenizer)->eos[0]);
     cr_assert(rf_corpus_writer_tokens(writer, ids.id, ids.n, &err) == RF_OK, "%s", err.message);
-    cr_assert(rf_corpus_writer_end_sample(writer, n_prompt, &err) == RF_OK, "%s", err.message);
+    cr_assert(rf_corpus_writer_end_turns(writer, (int64_t[]){0, n_prompt}, 2, &err) == RF_OK, "%s",
+              err.message);
     rf_ids_free(&ids);
 }
 

@@ -384,10 +384,10 @@ int rf_config_load_text(rf_config *config, const char *text, const char *origin,
     staged_value *staged = rf_alloc((size_t)config->n_entries, sizeof *staged);
     open_reader(&in, text, origin, config, &reason);
     in.staged = staged;
-    int rc = read_stream(&in);
-    if (rc == RF_OK) {
-        apply(config, staged, origin);
-    }
+    int rc;
+    RF_TRY_OUT(read_stream(&in));
+    apply(config, staged, origin);
+out:
     close_reader(&in);
     for (int i = 0; i < config->n_entries; i++) {
         rf_config_value_free(&staged[i].value);

@@ -15,12 +15,12 @@ typedef struct rf_lines rf_lines;
 RF_MUST_CHECK int rf_lines_open(rf_lines **out, const char *path, rf_error *err);
 /* The next line without its "\n" (only \n ends a line), and the first without the byte order mark
  * that some editors begin a file with; 0-terminated, valid until the next call; *text is NULL at
- * the end of the file. A line of more than max_bytes (rf_lines_set_max; 64 MiB
- * unless set), a truncated or damaged gzip stream: an error that names file and line, and again at
+ * the end of the file. A line of more than 64 MiB, a truncated or damaged gzip stream: an error that names file and line, and again at
  * every further call. Lines before the damage are returned. */
 RF_MUST_CHECK int rf_lines_next(rf_lines *lines, char **text, size_t *bytes, rf_error *err);
 /* Is there nothing but blanks and control characters that stand for them? */
 bool rf_lines_is_blank(const char *line, size_t bytes);
+/* For tests: another limit than 64 MiB. */
 void rf_lines_set_max(rf_lines *lines, size_t max_bytes);
 int64_t rf_lines_number(const rf_lines *lines); /* of the line last returned, from 1 */
 int64_t rf_lines_offset(const rf_lines *lines); /* compressed bytes read so far */

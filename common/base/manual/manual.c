@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-char *rf_manual_name(const rf_manual *m)
+/* "refusion-data build", in memory that the caller frees. */
+static char *full_name(const rf_manual *m)
 {
     return m->command != NULL ? rf_alloc_format("%s %s", m->program, m->command)
                               : rf_alloc_string(m->program);
@@ -116,7 +117,7 @@ int rf_manual_parse(int *first, void *into, int argc, char **argv, const rf_manu
                     rf_error *err)
 {
     static const rf_option none[] = {{0}};
-    char *name = rf_manual_name(m), *see = rf_alloc_format("see %s --help", name);
+    char *name = full_name(m), *see = rf_alloc_format("see %s --help", name);
     int rc =
         rf_options_parse(first, into, argc, argv, m->option != NULL ? m->option : none, see, err);
     free(see);
@@ -126,7 +127,7 @@ int rf_manual_parse(int *first, void *into, int argc, char **argv, const rf_manu
 
 int rf_manual_missing(const rf_manual *m, const char *what, rf_error *err)
 {
-    char *name = rf_manual_name(m);
+    char *name = full_name(m);
     rf_error_set(err, RF_ERR_USAGE, "%s is missing: see %s --help", what, name);
     free(name);
     return RF_ERR_USAGE;

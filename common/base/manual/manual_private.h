@@ -8,8 +8,6 @@
 
 /* --- manual.c --------------------------------------------------------------------------------- */
 
-/* "refusion-data build", in memory that the caller frees. */
-char *rf_manual_name(const rf_manual *manual);
 /* The command of this name, or NULL. */
 const rf_manual *rf_manual_find(const rf_manual *program, const char *name);
 /* All options: the manual's, then --help and --version. The i-th; NULL behind the last. */

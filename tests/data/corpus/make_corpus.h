@@ -43,7 +43,8 @@ static inline void write_samples(rf_corpus_writer *writer, const rf_tokenizer *t
             cr_assert_eq(rf_corpus_writer_tokens(writer, &token, 1, &err), RF_OK, "%s",
                          err.message);
         }
-        cr_assert_eq(rf_corpus_writer_end_sample(writer, n_prompt, &err), RF_OK, "%s", err.message);
+        cr_assert_eq(rf_corpus_writer_end_turns(writer, (int64_t[]){0, n_prompt}, 2, &err), RF_OK,
+                     "%s", err.message);
     }
 }
 

@@ -1,19 +1,11 @@
 /* Builds: record forms, formats, weights, held-out split, worker counts, a full disk. */
 #include "tests/data/data_test.h"
 
-#include "common/base/log.h"
-
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
-static void begin(void)
-{
-    begin_folder();
-    rf_log_set_quiet(true);
-}
-
-TestSuite(build, .init = begin, .fini = end_folder);
+TestSuite(build, .init = begin_folder, .fini = end_folder);
 
 /* Builds with one or two sources into out.h5. */
 static int build_with(rf_build_statistics *statistics, rf_build_settings settings, rf_error *err)

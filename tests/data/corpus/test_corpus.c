@@ -56,7 +56,8 @@ static const char *write_corpus(const char *name, bool deflate)
             int64_t half = length_of(i) / 2;
             cr_assert_eq(rf_corpus_writer_tokens(w, id, half, &err), RF_OK);
             cr_assert_eq(rf_corpus_writer_tokens(w, id + half, length_of(i) - half, &err), RF_OK);
-            cr_assert_eq(rf_corpus_writer_end_sample(w, prompt_of(i), &err), RF_OK);
+            cr_assert_eq(rf_corpus_writer_end_turns(w, (int64_t[]){0, prompt_of(i)}, 2, &err),
+                         RF_OK);
             free(id);
         }
         rf_corpus_writer_end_source(w, 1000 + s, 0xFFFFFFF0u + (uint32_t)s);

@@ -2,8 +2,6 @@
  * which turns are trained. */
 #include "tests/data/data_test.h"
 
-#include "common/base/log.h"
-
 #include <hdf5.h>
 
 /* HDF5 itself loses some memory over damaged files. */
@@ -13,13 +11,7 @@ const char *__lsan_default_suppressions(void)
     return "leak:libhdf5";
 }
 
-static void begin(void)
-{
-    begin_folder();
-    rf_log_set_quiet(true);
-}
-
-TestSuite(corpus_turns, .init = begin, .fini = end_folder);
+TestSuite(corpus_turns, .init = begin_folder, .fini = end_folder);
 
 static int build(const char *text, const char *tokenizer_name, rf_turns turns, bool deflate,
                  rf_build_counts *counts, rf_error *err)

@@ -1,7 +1,6 @@
 /* metrics.jsonl is continued without a double or a torn line, and holds every bit. */
 #include "train/run/metrics.h"
 
-#include "common/base/log.h"
 #include "tests/scratch.h"
 
 #include <criterion/criterion.h>
@@ -13,13 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static void begin(void)
-{
-    rf_log_set_quiet(true);
-    begin_folder();
-}
-
-TestSuite(metrics, .init = begin, .fini = end_folder);
+TestSuite(metrics, .init = begin_folder, .fini = end_folder);
 
 static rf_metrics *open_at(int64_t step)
 {

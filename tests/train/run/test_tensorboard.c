@@ -2,7 +2,6 @@
  * leave. tests/golden/compare_tensorboard.py has TensorBoard's own reader beside it. */
 #include "train/run/tensorboard.h"
 
-#include "common/base/log.h"
 #include "tests/scratch.h"
 #include "train/run/metrics.h"
 
@@ -17,13 +16,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
-static void begin(void)
-{
-    rf_log_set_quiet(true);
-    begin_folder();
-}
-
-TestSuite(tensorboard, .init = begin, .fini = end_folder);
+TestSuite(tensorboard, .init = begin_folder, .fini = end_folder);
 
 /* --- CRC32C ----------------------------------------------------------------------------------- */
 
