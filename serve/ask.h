@@ -54,6 +54,9 @@ void rf_ask_free(rf_ask *ask); /* zeroes; a zeroed struct is fine */
 /* Can log-probabilities be told? Where `masks`: from a mask for each token (infer/decode/given.c). */
 bool rf_offer_judges(const rf_offer *offer, bool *masks);
 
+/* Is this the model that is offered? A problem of status 404, where not. */
+RF_MUST_CHECK int rf_ask_model(const char *name, const rf_offer *offer, rf_problem *problem);
+
 /* JSON of a body: an object without duplicate keys. The caller releases it. */
 RF_MUST_CHECK int rf_ask_json(json_t **out, const char *body, size_t bytes, rf_problem *problem);
 /* A prompt of ids: a JSON array of numbers in the vocabulary, appended to `ids`. `param`: its name. */

@@ -60,18 +60,18 @@ static int read_string(char **out, rf_ask_reader *in, const char *name, const js
 
 typedef int field_reader(rf_ask_reader *in, const char *name, const json_t *value);
 
+int rf_ask_model(const char *name, const rf_offer *offer, rf_problem *problem)
+{
+    return strcmp(name, offer->name) == 0
+               ? RF_OK
+               : rf_problem_set(problem, 404, "model_not_found", "model",
+                                "there is no model '%.200s' here: ask for '%s'", name, offer->name);
+}
+
 static int read_model(rf_ask_reader *in, const char *name, const json_t *value)
 {
-    char *model = NULL;
-    RF_TRY(read_string(&model, in, name, value));
-    const int rc = strcmp(model, in->offer->name) == 0
-                       ? RF_OK
-                       : rf_problem_set(in->problem, 404, "model_not_found", name,
-                                        "there is no model '%.200s' here: ask for '%s', or leave "
-                                        "the field out",
-                                        model, in->offer->name);
-    free(model);
-    return rc;
+    return json_is_string(value) ? rf_ask_model(json_string_value(value), in->offer, in->problem)
+                                 : rf_ask_wrong_kind(in->problem, name, "a string", value);
 }
 
 static int read_prompt(rf_ask_reader *in, const char *name, const json_t *value)
@@ -337,12 +337,6 @@ static int settle_logprobs(rf_ask_reader *in)
                               "logprobs: a model of objective.kind=%s has no log-probability for "
                               "each token, only a bound on that of a text: leave the field out",
                               in->offer->objective);
-    }
-    if (in->ask->stream) {
-        return rf_problem_set(
-            in->problem, 400, "unsupported_value", "logprobs",
-            "logprobs do not go with stream: they are computed when the answer is "
-            "there");
     }
     return RF_OK;
 }

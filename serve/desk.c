@@ -67,6 +67,7 @@ void rf_order_free(rf_order *x)
         rf_choice *c = &x->choice[i];
         rf_answer_free(&c->answer);
         rf_stream_free(&c->stream);
+        rf_text_free(&c->held);
         rf_trace_free(&c->trace);
         free(c->given.logprob);
         free(c->given.likely);
@@ -316,13 +317,7 @@ static void finish(rf_desk *desk, rf_choice *c)
 static rf_choice *next_in_line(rf_desk *desk)
 {
     for (;;) {
-        rf_choice *c = desk->again;
-        if (c != NULL) {
-            desk->again = c->next;
-            c->next = NULL;
-        } else {
-            c = leave_line(desk);
-        }
+        rf_choice *c = leave_line(desk);
         if (c == NULL || !c->order->cancel) {
             return c;
         }
@@ -341,15 +336,6 @@ rf_choice *rf_desk_next(rf_desk *desk, bool waits)
     desk->n_seated += c != NULL;
     pthread_mutex_unlock(&desk->lock);
     return c;
-}
-
-void rf_desk_again(rf_desk *desk, rf_choice *c)
-{
-    pthread_mutex_lock(&desk->lock);
-    c->next = desk->again;
-    desk->again = c;
-    desk->n_seated--;
-    pthread_mutex_unlock(&desk->lock);
 }
 
 void rf_desk_done(rf_desk *desk, rf_choice *c)

@@ -27,8 +27,14 @@ typedef struct rf_choice {
     rf_given given;              /* log-probabilities, where they were asked for */
     int32_t *judged;             /* [n_judged] the tokens that are given, and what stands before */
     int64_t n_judged;
-    bool is_judging;
-    rf_stream stream; /* of events */
+    int n_seats;       /* of the engine that it has: one for the answer, one for judging */
+    rf_stream stream;  /* of events */
+    int64_t n_certain; /* response tokens that are to be judged */
+    /* Of a stream: */
+    rf_text held;   /* text that waits for the log-probabilities of its tokens: */
+    size_t n_ripe;  /* bytes of those that are being judged */
+    int64_t n_told; /* response tokens that were sent */
+    int64_t offset; /* characters that were sent */
     rf_trace trace;
     struct rf_desk *desk;   /* that it was handed in at */
     struct rf_choice *next; /* in a queue */
@@ -75,8 +81,7 @@ typedef struct rf_desk {
     bool closed;          /* takes nothing new */
     rf_desk_line *line;   /* [n_lines] clients with choices that wait */
     size_t n_lines, line_capacity;
-    size_t turn;      /* the line that is next */
-    rf_choice *again; /* those that go on: before all others */
+    size_t turn; /* the line that is next */
     int64_t n_waiting, n_seated;
     rf_order *first; /* of all that are not done */
     rf_metrics metrics;
@@ -118,8 +123,6 @@ void rf_desk_count(rf_desk *desk, int status);
 /* The next choice, which has a seat from now on; NULL: none waits. Where `waits`, until there is one or
  * the desk is closed. */
 rf_choice *rf_desk_next(rf_desk *desk, bool waits);
-/* The same choice needs a seat once more, before all others. */
-void rf_desk_again(rf_desk *desk, rf_choice *choice);
 /* A choice is done. */
 void rf_desk_done(rf_desk *desk, rf_choice *choice);
 /* Events of a stream [bytes]. */

@@ -146,6 +146,9 @@ static int check_beginning(rf_visit *v, const char *path, const char *method)
                               "%.200s takes %s, not %.40s", path, v->allow, method);
     }
     v->allow = NULL;
+    if (v->route != NULL && strlen(path) > strlen(v->route->path)) {
+        v->name = rf_alloc_string(path + strlen(v->route->path));
+    }
     if (v->route == NULL) {
         return rf_problem_set(&v->problem, 404, "not_found", NULL, "there is no %.200s here", path);
     }
@@ -276,6 +279,7 @@ static void complete(void *user, struct MHD_Connection *connection, void **visit
     rf_text_free(&v->body);
     json_decref(v->json);
     free(v->text);
+    free(v->name);
     free(v);
     *visit = NULL;
     __atomic_sub_fetch(&http->n_visits, 1, __ATOMIC_SEQ_CST);

@@ -24,8 +24,9 @@ typedef struct rf_visit rf_visit;
 
 /* A path, and what answers it. */
 typedef struct rf_route {
-    const char *path, *method; /* GET (and HEAD) or POST */
-    bool is_open;              /* without a key */
+    const char *path;   /* "/.../": and a name behind it */
+    const char *method; /* GET (and HEAD) or POST */
+    bool is_open;       /* without a key */
     /* Sets what is to be sent: visit->json, text or order. */
     int (*answer)(rf_visit *visit, rf_problem *problem);
 } rf_route;
@@ -36,6 +37,7 @@ struct rf_visit {
     struct MHD_Connection *connection;
     rf_link *link;         /* of the connection */
     const rf_route *route; /* NULL: what is wrong is known already */
+    char *name;            /* behind the route's path. Owned; NULL: it takes none */
     int who;               /* number of the key */
     bool knows_interim;    /* responses before the answer, which HTTP/1.0 does not have */
     double begin;

@@ -104,14 +104,11 @@ static void add_token(json_t *lists[4], const rf_choice *c, int32_t id, int64_t 
 }
 
 /* Of completions: lists side by side. */
-static json_t *logprob_lists(const rf_choice *c)
+static json_t *logprob_lists(const rf_choice *c, int64_t first, int64_t end, int64_t *offset)
 {
-    const rf_ask *ask = &c->order->ask;
-    const int64_t first = ask->echo ? c->prompt->hides_begin : c->prompt->ids.n;
     json_t *lists[4] = {json_array(), json_array(), json_array(), json_array()};
-    int64_t offset = 0;
-    for (int64_t i = first; i < c->n_judged; i++) {
-        add_token(lists, c, c->judged[i], i - (c->n_judged - c->given.n), &offset);
+    for (int64_t i = first; i < end; i++) {
+        add_token(lists, c, c->judged[i], i - (c->n_judged - c->given.n), offset);
     }
     return json_pack("{s:o, s:o, s:o, s:o}", "tokens", lists[0], "token_logprobs", lists[1],
                      "top_logprobs", lists[2], "text_offset", lists[3]);
@@ -132,12 +129,13 @@ static json_t *logprob_object(const rf_tokenizer *tokenizer, int32_t id, double 
                      number(logprob), "bytes", list);
 }
 
-static json_t *logprob_content(const rf_choice *c)
+static json_t *logprob_content(const rf_choice *c, int64_t first, int64_t end)
 {
     const rf_tokenizer *tokenizer = c->order->offer->loaded->info.tokenizer;
     const rf_given *g = &c->given;
+    const int64_t before = c->n_judged - g->n;
     json_t *content = json_array();
-    for (int64_t i = 0; i < g->n; i++) {
+    for (int64_t i = first - before; i < end - before; i++) {
         json_t *one = logprob_object(tokenizer, g->token[i], g->logprob[i]), *top = json_array();
         for (int64_t k = 0; k < g->n_likely && k < c->order->ask.n_likely; k++) {
             const int32_t id = g->likely[i * g->n_likely + k];
@@ -150,6 +148,20 @@ static json_t *logprob_content(const rf_choice *c)
         json_array_append_new(content, one);
     }
     return json_pack("{s:o}", "content", content);
+}
+
+json_t *rf_reply_logprobs(const rf_choice *c, int64_t first, int64_t end, int64_t *offset)
+{
+    return c->order->ask.kind == RF_ASK_CHAT ? logprob_content(c, first, end)
+                                             : logprob_lists(c, first, end, offset);
+}
+
+/* Of the whole answer, and of its prompt where that is echoed. */
+static json_t *all_logprobs(const rf_choice *c)
+{
+    const int64_t first = c->order->ask.echo ? c->prompt->hides_begin : c->prompt->ids.n;
+    int64_t offset = 0;
+    return c->order->ask.n_likely >= 0 ? rf_reply_logprobs(c, first, c->n_judged, &offset) : NULL;
 }
 
 /* --- Choices ---------------------------------------------------------------------------------- */
@@ -176,17 +188,14 @@ static json_t *text_of(const rf_choice *c)
 
 static json_t *choice_json(const rf_choice *c)
 {
-    const bool judged = c->order->ask.n_likely >= 0;
     if (c->order->ask.kind == RF_ASK_CHAT) {
         json_t *message =
             json_pack("{s:s, s:o, s:n}", "role", "assistant", "content", text_of(c), "refusal");
-        return json_pack("{s:I, s:o, s:o, s:s}", "index", (json_int_t)c->number, "message", message,
-                         "logprobs", judged ? logprob_content(c) : json_null(), "finish_reason",
-                         c->finish);
+        return json_pack("{s:I, s:o, s:o?, s:s}", "index", (json_int_t)c->number, "message",
+                         message, "logprobs", all_logprobs(c), "finish_reason", c->finish);
     }
-    return json_pack("{s:I, s:o, s:o, s:s}", "index", (json_int_t)c->number, "text", text_of(c),
-                     "logprobs", judged ? logprob_lists(c) : json_null(), "finish_reason",
-                     c->finish);
+    return json_pack("{s:I, s:o, s:o?, s:s}", "index", (json_int_t)c->number, "text", text_of(c),
+                     "logprobs", all_logprobs(c), "finish_reason", c->finish);
 }
 
 json_t *rf_reply_json(const rf_order *x)

@@ -6,6 +6,9 @@
 
 /* The body of the answer to an order that is done without a problem. The caller releases it. */
 json_t *rf_reply_json(const rf_order *x);
+/* Log-probabilities of judged tokens [first, end) in the form of the order's kind. *offset: characters
+ * before them, moved behind them (completions only). The caller releases it. */
+json_t *rf_reply_logprobs(const rf_choice *c, int64_t first, int64_t end, int64_t *offset);
 /* {"prompt_tokens", "completion_tokens", "total_tokens", "forwards", "tokens_per_forward",
  * "seconds"}; the caller releases it. */
 json_t *rf_reply_usage(const rf_order *x);

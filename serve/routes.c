@@ -79,19 +79,29 @@ static json_t *defaults_json(const rf_offer *offer)
     return object;
 }
 
-static int answer_models(rf_visit *v, rf_problem *problem)
+static json_t *model_json(const rf_offer *offer)
 {
-    const rf_offer *offer = v->http->offer;
     json_t *defaults = defaults_json(offer);
-    (void)problem;
     json_t *more = json_pack("{s:s, s:b, s:o, s:O, s:O, s:I}", "objective", offer->objective,
                              "chat_template", 1, "decoders", decoders_json(offer), "defaults",
                              defaults, "slot_size", json_object_get(defaults, "slot_size"),
                              "context", (json_int_t)offer->size.positions);
     json_decref(defaults);
-    v->json = json_pack("{s:s, s:[{s:s, s:s, s:I, s:s, s:o}]}", "object", "list", "data", "id",
-                        offer->name, "object", "model", "created", (json_int_t)offer->created,
-                        "owned_by", "refusion", "refusion", more);
+    return json_pack("{s:s, s:s, s:I, s:s, s:o}", "id", offer->name, "object", "model", "created",
+                     (json_int_t)offer->created, "owned_by", "refusion", "refusion", more);
+}
+
+static int answer_models(rf_visit *v, rf_problem *problem)
+{
+    (void)problem;
+    v->json = json_pack("{s:s, s:[o]}", "object", "list", "data", model_json(v->http->offer));
+    return RF_OK;
+}
+
+static int answer_model(rf_visit *v, rf_problem *problem)
+{
+    RF_TRY(rf_ask_model(v->name, v->http->offer, problem));
+    v->json = model_json(v->http->offer);
     return RF_OK;
 }
 
@@ -263,6 +273,7 @@ static const rf_route routes[] = {
     {"/health", "GET", true, answer_health},
     {"/metrics", "GET", false, answer_metrics},
     {"/v1/models", "GET", false, answer_models},
+    {"/v1/models/", "GET", false, answer_model},
     {"/v1/completions", "POST", false, answer_completions},
     {"/v1/chat/completions", "POST", false, answer_chat},
     {"/tokenize", "POST", false, answer_tokenize},
@@ -270,12 +281,20 @@ static const rf_route routes[] = {
     {"/tokenizer_info", "GET", false, answer_tokenizer_info},
 };
 
+static bool leads(const rf_route *r, const char *path)
+{
+    const size_t n = strlen(r->path);
+    return strcmp(r->path, path) == 0
+               ? n == 1 || path[n - 1] != '/'
+               : n > 1 && r->path[n - 1] == '/' && strncmp(r->path, path, n) == 0;
+}
+
 const rf_route *rf_route_find(const char *path, const char *method, const char **allow)
 {
     *allow = NULL;
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
         const rf_route *r = &routes[i];
-        if (strcmp(r->path, path) != 0) {
+        if (!leads(r, path)) {
             continue;
         }
         if (strcmp(r->method, method) == 0 ||

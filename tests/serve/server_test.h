@@ -211,6 +211,34 @@ static inline void refuses(const char *path, int status, const char *param, cons
     json_decref(json);
 }
 
+/* --- What it counts --------------------------------------------------------------------------- */
+
+static inline double metric(const char *name)
+{
+    const int s = client_connect(3);
+    client_get(s, "/metrics");
+    client_read(s);
+    cr_assert_eq(reply_status(), 200);
+    char line[128];
+    snprintf(line, sizeof line, "\nrefusion_%s ", name);
+    const char *at = strstr(reply, line);
+    cr_assert_not_null(at, "%s is not in %s", line, reply);
+    return atof(at + strlen(line));
+}
+
+/* Until it lies in these bounds. */
+static inline void wait_until(const char *name, double least, double most)
+{
+    for (int i = 0; i < SERVER_SECONDS * 20; i++) {
+        const double value = metric(name);
+        if (value >= least && value <= most) {
+            return;
+        }
+        server_pause(50);
+    }
+    cr_assert(false, "%s is %g, not from %g to %g", name, metric(name), least, most);
+}
+
 /* choices[i] of a reply. */
 static inline const json_t *choice_of(const json_t *json, size_t i)
 {

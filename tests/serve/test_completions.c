@@ -14,9 +14,25 @@ typedef struct told {
     int n_chunks, n_slots;
     bool ended;
     char finish[16];
-    json_t *usage; /* owned; NULL: none */
-    json_t *slots; /* the events `slots`. Owned */
+    json_t *usage;    /* owned; NULL: none */
+    json_t *slots;    /* the events `slots`. Owned */
+    json_t *logprobs; /* of all chunks, put together; NULL: none had some. Owned */
 } told;
+
+/* Lists of the same names become one. */
+static void take_logprobs(told *t, json_t *logprobs)
+{
+    const char *name;
+    json_t *list;
+    if (t->logprobs == NULL) {
+        t->logprobs = json_deep_copy(logprobs);
+        return;
+    }
+    json_object_foreach(logprobs, name, list)
+    {
+        cr_assert(json_array_extend(json_object_get(t->logprobs, name), list) == 0, "%s", reply);
+    }
+}
 
 static void take_chunk(told *t, const json_t *data)
 {
@@ -26,6 +42,9 @@ static void take_chunk(told *t, const json_t *data)
     const char *finish = json_string_value(json_object_get(choice, "finish_reason"));
     cr_assert_null(json_object_get(data, "error"), "%s", reply);
     t->n_chunks++;
+    if (json_is_object(json_object_get(choice, "logprobs"))) {
+        take_logprobs(t, json_object_get(choice, "logprobs"));
+    }
     strncat(t->text, text != NULL ? json_string_value(text) : "",
             sizeof t->text - strlen(t->text) - 1);
     if (finish != NULL) {
@@ -87,6 +106,7 @@ static void forget(told *t)
 {
     json_decref(t->usage);
     json_decref(t->slots);
+    json_decref(t->logprobs);
 }
 
 /* A stream tells what an answer as a whole tells. */
@@ -105,6 +125,12 @@ static void same_as_whole(const char *path, const char *fields)
     cr_assert_str_eq(t.text, json_string_value(text), "%s", fields);
     cr_assert_str_eq(t.finish,
                      json_string_value(json_object_get(choice_of(whole, 0), "finish_reason")));
+    const json_t *logprobs = json_object_get(choice_of(whole, 0), "logprobs");
+    if (json_is_object(logprobs)) {
+        cr_assert(json_equal(t.logprobs, logprobs), "%s: %s", fields, reply);
+    } else {
+        cr_assert_null(t.logprobs);
+    }
     const json_t *usage = json_object_get(whole, "usage");
     cr_assert(json_equal(json_object_get(usage, "completion_tokens"),
                          json_object_get(t.usage, "completion_tokens")));
@@ -133,6 +159,36 @@ Test(completions, streams_tell_the_same)
     same_as_whole(CHAT, "\"messages\": [{\"role\": \"user\", \"content\": \"hello\"}]");
 }
 
+/* Pieces wait for the log-probabilities of their tokens, which are those of the whole answer. */
+Test(completions, streams_tell_the_same_log_probabilities)
+{
+    static const char *const kinds[] = {"ar", "refusion"};
+    char fields[512];
+    told t;
+    for (size_t i = 0; i < 2; i++) {
+        for (int k = 0; k < 4; k += 3) {
+            snprintf(fields, sizeof fields,
+                     "\"prompt\": \"abc\", \"max_tokens\": 40, \"decode\": {\"kind\": \"%s\"},"
+                     " \"logprobs\": %d, \"temperature\": 1.3, \"top_p\": 0.8, \"seed\": %d%s",
+                     kinds[i], k, k, k > 0 ? ", \"stop\": [\"ab\", \"c\", \"dd\"]" : "");
+            same_as_whole(COMPLETIONS, fields);
+        }
+        snprintf(fields, sizeof fields,
+                 "\"messages\": [{\"role\": \"user\", \"content\": \"hello\"}],"
+                 " \"logprobs\": true, \"top_logprobs\": 2, \"decode\": {\"kind\": \"%s\"}",
+                 kinds[i]);
+        same_as_whole(CHAT, fields);
+    }
+    stream(&t, COMPLETIONS,
+           "{\"prompt\": \"hello\", \"max_tokens\": 60, \"stream\": true, \"logprobs\": 1,"
+           " \"decode\": {\"kind\": \"ar\"}, \"seed\": 1, \"temperature\": 2}");
+    cr_assert(t.n_chunks > 5, "%d chunks: %s", t.n_chunks, reply);
+    forget(&t);
+    server_stop();
+    server_start("--batch 1"); /* no seat beside the answer's */
+    same_as_whole(CHAT, fields);
+}
+
 Test(completions, a_stream_begins_before_its_end)
 {
     told t;
@@ -150,7 +206,7 @@ Test(completions, slots_tell_how_it_came_about)
 {
     told t;
     char places[64] = "";
-    bool begun[12] = {false};
+    bool drafted[12] = {false};
     stream(&t, COMPLETIONS,
            "{\"prompt\": \"hello\", \"max_tokens\": 12, \"stream\": true,"
            " \"stream_options\": {\"slots\": true}}");
@@ -158,26 +214,23 @@ Test(completions, slots_tell_how_it_came_about)
     const json_t *first = json_array_get(t.slots, 0);
     cr_assert_eq(json_integer_value(json_object_get(first, "places")), 12);
     cr_assert_eq(json_integer_value(json_object_get(first, "slot_size")), 4);
+    cr_assert(json_array_size(json_object_get(first, "scores")) > 0, "%s", reply);
     size_t i, k;
-    json_t *event, *slot;
+    json_t *event, *change;
     json_array_foreach(t.slots, i, event)
     {
-        cr_assert_eq(json_integer_value(json_object_get(event, "length")), 12);
-        cr_assert_eq(json_integer_value(json_object_get(event, "prompt_tokens")), 6);
-        json_array_foreach(json_object_get(event, "slots"), k, slot)
+        cr_assert_eq(json_integer_value(json_object_get(event, "index")), 0);
+        cr_assert(json_is_integer(json_object_get(event, "round")) &&
+                  json_is_integer(json_object_get(event, "forward")));
+        json_array_foreach(json_object_get(event, "changes"), k, change)
         {
-            const int begin = (int)json_integer_value(json_object_get(slot, "begin"));
-            const json_t *tokens = json_object_get(slot, "tokens");
-            const char *state = json_string_value(json_object_get(slot, "state"));
-            cr_assert(begin % 4 == 0 && begin < 12 && json_array_size(tokens) == 4);
-            cr_assert(json_is_number(json_object_get(slot, "score")));
-            begun[begin] |= strcmp(state, "draft") == 0;
+            const int at = (int)json_integer_value(json_array_get(change, 0));
+            const char *state = json_string_value(json_array_get(change, 1));
+            cr_assert(at >= 0 && at < 12);
+            drafted[at] |= strcmp(state, "draft") == 0;
             if (strcmp(state, "committed") == 0) {
-                cr_assert(begun[begin], "slot %d was never drafted", begin);
-                for (int j = 0; j < 4; j++) {
-                    const char *text = json_string_value(json_array_get(tokens, (size_t)j));
-                    places[begin + j] = text[0];
-                }
+                cr_assert(drafted[at / 4 * 4], "slot %d was never drafted", at / 4);
+                places[at] = json_string_value(json_array_get(change, 2))[0];
             }
         }
     }
@@ -260,8 +313,6 @@ Test(completions, echoed_log_probabilities)
     cr_assert_eq(json_array_size(json_object_get(json_array_get(content, 0), "top_logprobs")), 3);
     json_decref(chat);
     refuses(COMPLETIONS, 400, "logprobs", "from 0 to 20", "{\"prompt\": \"a\", \"logprobs\": 21}");
-    refuses(COMPLETIONS, 400, "logprobs", "do not go with stream",
-            "{\"prompt\": \"a\", \"logprobs\": 1, \"stream\": true}");
 }
 
 /* refusion-eval of slots of one token, of the same raw text. */

@@ -20,19 +20,6 @@ static void post_long(int s, int n)
     client_post(s, COMPLETIONS, body);
 }
 
-static double metric(const char *name)
-{
-    const int s = client_connect(3);
-    client_get(s, "/metrics");
-    client_read(s);
-    cr_assert_eq(reply_status(), 200);
-    char line[128];
-    snprintf(line, sizeof line, "\nrefusion_%s ", name);
-    const char *at = strstr(reply, line);
-    cr_assert_not_null(at, "%s is not in %s", line, reply);
-    return atof(at + strlen(line));
-}
-
 static bool has_data(int s)
 {
     struct pollfd now = {.fd = s, .events = POLLIN};
@@ -166,7 +153,7 @@ Test(crowd, every_answer_is_the_one_that_its_prompt_gets_alone)
 
 Test(crowd, clients_take_turns)
 {
-    server_start("--batch 1 --queue 1000");
+    server_start("--batch 1 --queue 1000 --backend ref64"); /* slow */
     const int many[] = {client_connect(1), client_connect(1), client_connect(1)};
     for (int i = 0; i < 3; i++) {
         post_long(many[i], 128);
@@ -177,21 +164,21 @@ Test(crowd, clients_take_turns)
     cr_assert_eq(reply_status(), 200);
     cr_assert(!has_data(many[2]), "384 answers were before one of another client");
     for (int i = 0; i < 3; i++) {
-        client_read(many[i]);
-        cr_assert_eq(reply_status(), 200);
+        close(many[i]);
     }
 }
 
 Test(crowd, the_queue_is_bounded)
 {
-    server_start("--batch 1 --queue 8");
+    server_start("--batch 1 --queue 8 --backend ref64"); /* slow */
     const int first = client_connect(1);
     post_long(first, 128); /* nobody waits: it may be longer than the queue */
-    server_pause(20);
+    wait_until("queue_length", 8, 128);
     refuses(COMPLETIONS, 429, "", "waiting", "{\"prompt\": \"a\"}");
     cr_assert_not_null(strstr(reply, "\r\nRetry-After: "), "%s", reply);
-    client_read(first);
-    cr_assert_eq(reply_status(), 200);
+    close(first);
+    wait_until("clients_gone_total", 1, 1);
+    wait_until("queue_length", 0, 0);
     json_decref(ask(COMPLETIONS, 200, "{\"prompt\": \"a\"}"));
 }
 
@@ -210,18 +197,15 @@ Test(crowd, answers_that_take_too_long)
         n_timeouts += reply_status() == 504;
     }
     cr_assert(n_timeouts > 0);
-    json_decref(ask(COMPLETIONS, 200, "{\"prompt\": \"a\"}"));
+    do { /* where others have the cores this may take too long as well */
+        const int again = client_connect(1);
+        client_post(again, COMPLETIONS, "{\"prompt\": \"a\", \"max_tokens\": 1}");
+        client_read(again);
+    } while (reply_status() == 504);
+    cr_assert_eq(reply_status(), 200, "%s", reply);
 }
 
 /* --- Clients who go away ---------------------------------------------------------------------- */
-
-static void wait_until(const char *name, double value)
-{
-    for (int i = 0; i < SERVER_SECONDS * 20 && metric(name) != value; i++) {
-        server_pause(50);
-    }
-    cr_assert_eq(metric(name), value, "%s", name);
-}
 
 Test(crowd, clients_who_go_away_free_their_seats)
 {
@@ -229,14 +213,14 @@ Test(crowd, clients_who_go_away_free_their_seats)
     const int s = client_connect(1), other = client_connect(1);
     post_long(s, 128);
     post_long(other, 128);
-    server_pause(20);
+    wait_until("queue_length", 129, 256);
     close(s);
-    wait_until("clients_gone_total", 1);
+    wait_until("clients_gone_total", 1, 1);
     cr_assert(metric("answers_total") < 256);
     close(other);
-    wait_until("clients_gone_total", 2);
-    wait_until("running", 0);
-    wait_until("queue_length", 0);
+    wait_until("clients_gone_total", 2, 2);
+    wait_until("queue_length", 0, 0);
+    wait_until("running", 0, 0);
     json_decref(ask(COMPLETIONS, 200, "{\"prompt\": \"a\"}"));
 }
 
@@ -250,9 +234,9 @@ Test(crowd, so_do_those_who_leave_a_stream)
                 " \"temperature\": 2, \"decode\": {\"kind\": \"ar\"}}");
     cr_assert(recv(s, some, sizeof some, 0) > 0);
     close(s);
-    wait_until("running", 0);
-    wait_until("queue_length", 0);
-    cr_assert(metric("tokens_total") < 128 * 40);
+    wait_until("queue_length", 0, 0);
+    wait_until("running", 0, 0);
+    cr_assert(metric("answers_total") < 128);
 }
 
 /* Who only closes its own side still wants the answer. */

@@ -33,6 +33,13 @@ Test(serve, is_there)
     cr_assert_eq(json_integer_value(json_object_get(more, "slot_size")), 4);
     cr_assert_eq(json_array_size(json_object_get(more, "decoders")), N_DECODERS);
     cr_assert_eq(number_at(more, "defaults", "gen_length"), 12);
+    json_t *one = ask("/v1/models/model", 200, NULL);
+    cr_assert(json_equal(one, model));
+    json_decref(one);
+    refuses("/v1/models/gpt-4", 404, "model", "no model 'gpt-4' here: ask for 'model'", NULL);
+    refuses("/v1/models/org%2Fname", 404, "model", "no model 'org/name'", NULL);
+    refuses("/v1/models/", 404, "", "there is no /v1/models/ here", NULL);
+    refuses("/v1/models/model", 405, "", "takes GET", "{}");
     json_decref(health);
     json_decref(models);
 }
@@ -156,7 +163,7 @@ Test(serve, a_signal_drains_it)
     client_post(
         s, COMPLETIONS,
         "{\"prompt\": \"a\", \"max_tokens\": 80, \"decode\": {\"kind\": \"ar\"}, \"n\": 100}");
-    server_pause(100);
+    wait_until("queue_length", 1, 100);
     cr_assert(kill(server_pid, SIGTERM) == 0);
     client_read(s);
     cr_assert_eq(reply_status(), 200);
