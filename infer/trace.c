@@ -108,6 +108,9 @@ void rf_trace_observe(void *user, rf_event_kind kind, const rf_sequence *s)
                               changes(t, kind, s));
     if (t->scores && kind == RF_EVENT_PLAN) {
         json_object_set_new(event, "scores", scores(s));
+        if (rf_sequence_parts(s) > 1) {
+            json_object_set_new(event, "slot_size", json_integer((json_int_t)s->slot_size));
+        }
     }
     json_array_append_new(t->event, event);
 }

@@ -45,6 +45,7 @@ async function events(reply, take) {
 const knobs = [
   {name: "gen_length", label: "answer, tokens at most", min: 1, step: 1},
   {name: "slot_size", label: "slot size, tokens", min: 1, step: 1},
+  {name: "slot_least", label: "slots are halved down to (0: never)", min: 0, step: 1},
   {name: "slot_threshold", label: "slot threshold", min: 0, max: 1, step: 0.01},
   {name: "token_threshold", label: "token threshold", min: 0, max: 1, step: 0.01},
   {name: "slot_score", label: "score of a slot", choices: ["first", "product", "mean", "min", "margin", "entropy", "expected"]},

@@ -12,6 +12,10 @@ const rf_config_key rf_decode_keys[] = {
     {"decode.gen_length", RF_KEY_INT, "256", 1, 1 << 20, NULL, RF_KEY_MAY_CHANGE,
      "response tokens at most"},
     {"decode.slot_size", RF_KEY_INT, "8", 1, 4096, NULL, RF_KEY_MAY_CHANGE, "tokens of a slot (S)"},
+    {"decode.slot_least", RF_KEY_INT, "0", 0, 4096, NULL, RF_KEY_MAY_CHANGE,
+     "above 0: where no slot scores above slot_threshold, slots are halved, while their halves "
+     "have "
+     "as many tokens as this"},
     {"decode.block_length", RF_KEY_INT, "0", 0, 1 << 20, NULL, RF_KEY_MAY_CHANGE,
      "tokens decoded before those behind them begin; refusion: a multiple of slot_size, 0: "
      "gen_length; mdm, fast-dllm: 0: 32; block: 0: objective.block_size"},
@@ -175,6 +179,7 @@ int rf_decode_options_from_config(rf_decode_options *out, const rf_config *confi
         .kind = rf_decoder_find(rf_config_string(config, "decode.kind")),
         .gen_length = rf_config_int(config, "decode.gen_length"),
         .slot_size = rf_config_int(config, "decode.slot_size"),
+        .slot_least = rf_config_int(config, "decode.slot_least"),
         .block_length = rf_config_int(config, "decode.block_length"),
         .slot_threshold = rf_config_real(config, "decode.slot_threshold"),
         .token_threshold = rf_config_real(config, "decode.token_threshold"),

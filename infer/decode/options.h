@@ -41,6 +41,8 @@ struct rf_decode_options {
     const rf_decoder *kind;
     int64_t gen_length;   /* response tokens at most */
     int64_t slot_size;    /* refusion: S; the last slot may be shorter */
+    int64_t slot_least;   /* refusion: halves of slots are no shorter; 0: slots are not halved. Once
+                             resolved: the least size that slots may come to */
     int64_t block_length; /* refusion: a multiple of slot_size; 0: gen_length */
     double slot_threshold, token_threshold;
     rf_slot_score slot_score;
@@ -77,7 +79,8 @@ struct rf_decode_options {
 /* Keys that only some decoders read (rf_decoder.ignores): those of slots, those of drawing, which the
  * others refuse, and those of the decoders of masked diffusion. */
 #define RF_SLOT_SETTINGS                                                                           \
-    "slot_size slot_threshold slot_score order_bias token_threshold fuse plan verify kv sample"
+    "slot_size slot_least slot_threshold slot_score order_bias token_threshold fuse plan verify "  \
+    "kv sample"
 #define RF_DRAW_SETTINGS "top_k top_p min_p repetition_penalty"
 #define RF_FILL_SETTINGS "steps remasking cfg eos_rule stop cache rule threshold factor"
 

@@ -2,7 +2,10 @@
  * A slot's score is made of the probabilities of its drafts; the slots with scores above
  * decode.slot_threshold are selected, or the best one alone. With decode.slot_score=first the head
  * is asked for the first drafts of all slots, then for the other drafts of those selected: that of
- * a large vocabulary costs more than a layer. The other scores need all drafts. */
+ * a large vocabulary costs more than a layer. The other scores need all drafts.
+ *
+ * With decode.slot_least a plan in which no slot is sure enough halves the slots of this round and
+ * of those that follow, and judges again. The masks stand as they stood: that costs no pass. */
 #include "infer/decode/plan.h"
 
 #include <math.h>
@@ -30,9 +33,12 @@ static void list_masked(rf_sequence *s, int64_t end)
         s->masked[s->n_masked++] = e;
     }
     s->n_open = s->n_masked;
-    if (s->pace != NULL && !s->whole && s->n_masked > 1) {
-        s->n_masked = rf_pace_extent(s->pace, s->rounds == 0, s->n_masked, s->slot_size,
-                                     s->wants_prompt ? s->n_prompt : 0);
+    if (s->pace != NULL && !s->whole &&
+        s->n_masked > 1) { /* it counts slots as they were at first */
+        const int64_t parts = rf_sequence_parts(s), n = (s->n_masked + parts - 1) / parts;
+        const int64_t extent = rf_pace_extent(s->pace, s->rounds == 0, n, s->slot_size * parts,
+                                              s->wants_prompt ? s->n_prompt : 0);
+        s->n_masked = extent < n ? extent * parts : s->n_masked;
     }
 }
 
@@ -65,6 +71,12 @@ static void ask_drafts(rf_sequence *s, rf_slot_state state, int64_t from, int64_
     }
 }
 
+/* Those that the scores are made of. */
+static void ask_first_drafts(rf_sequence *s)
+{
+    ask_drafts(s, RF_SLOT_MASKED, 0, all_at_once(s) ? s->slot_size : 1);
+}
+
 /* Causal, behind what stands before place `to` of the slab. */
 static void add_masks(rf_sequence *s, rf_batch *batch, int64_t to)
 {
@@ -86,7 +98,7 @@ static void begin_round(rf_sequence *s)
     s->rounds += !s->whole;
     s->narrow = s->n_masked < s->n_open;
     s->step = 0;
-    ask_drafts(s, RF_SLOT_MASKED, 0, all_at_once(s) ? s->slot_size : 1);
+    ask_first_drafts(s);
 }
 
 void rf_plan_ask(rf_sequence *s, rf_batch *batch)
@@ -163,30 +175,31 @@ static void score_slots(rf_sequence *s)
     }
 }
 
-/* Every slot whose score is above the threshold, or else the single best one. False: that might be
- * one that the plan left out. */
-static bool select_slots(rf_sequence *s)
+/* Every slot whose score is above the threshold; *best: the best one. */
+static void select_slots(rf_sequence *s, int64_t *best)
 {
-    int64_t best = s->masked[0];
-
+    *best = s->masked[0];
     s->n_selected = 0;
     for (int64_t j = 0; j < s->n_masked; j++) {
         int64_t e = s->masked[j];
         if (s->score[e] > s->options->slot_threshold) {
             s->selected[s->n_selected++] = e;
         }
-        best = s->score[e] > s->score[best] ? e : best;
+        *best = s->score[e] > s->score[*best] ? e : *best;
     }
-    if (s->n_selected == 0 && s->narrow) {
-        return false;
+}
+
+/* M, once more: the halves of its slots, and the questions about them. */
+static void halve_slots(rf_sequence *s)
+{
+    rf_sequence_halve(s);
+    s->n_masked *= 2;
+    for (int64_t j = s->n_masked - 1; j >= 0; j--) {
+        s->masked[j] = 2 * s->masked[j / 2] + j % 2;
     }
-    if (s->n_selected == 0) {
-        s->selected[s->n_selected++] = best;
-    }
-    for (int64_t r = 0; r < s->n_selected; r++) {
-        s->slot[s->selected[r]] = RF_SLOT_SELECTED;
-    }
-    return true;
+    s->n_masked -= s->masked[s->n_masked - 1] == s->n_slots; /* of a short slot only one is left */
+    s->n_open = s->n_masked;
+    ask_first_drafts(s);
 }
 
 static void take_drafts(rf_sequence *s)
@@ -205,9 +218,21 @@ bool rf_plan_tell(rf_sequence *s)
         }
         take_drafts(s);
         score_slots(s);
-        if (!select_slots(s)) {
+        int64_t best;
+        select_slots(s, &best);
+        if (s->n_selected == 0 && s->narrow) { /* one that was left out may be */
             rf_plan_widen(s);
             return false;
+        }
+        if (s->n_selected == 0 && s->slot_size > s->options->slot_least) {
+            halve_slots(s);
+            return true;
+        }
+        if (s->n_selected == 0) {
+            s->selected[s->n_selected++] = best;
+        }
+        for (int64_t r = 0; r < s->n_selected; r++) {
+            s->slot[s->selected[r]] = RF_SLOT_SELECTED;
         }
         s->step = 1;
         if (!all_at_once(s)) {

@@ -35,6 +35,11 @@ static int resolve(rf_decode_options *o, rf_error *err)
         o->block_length = whole;
     }
     o->order_bias = o->order_bias > 0 ? o->order_bias : 1;
+    const int64_t asked = o->kind == &rf_decoder_left_to_right ? 0 : o->slot_least;
+    o->slot_least = o->slot_size;
+    while (asked > 0 && o->slot_least % 2 == 0 && o->slot_least / 2 >= asked) {
+        o->slot_least /= 2;
+    }
     return RF_OK;
 }
 
@@ -53,10 +58,14 @@ static int64_t most_places(const rf_decode_options *o, int64_t n_prompt, bool wi
 
 static void describe(char *text, size_t bytes, const rf_decode_options *o)
 {
-    char sampling[160];
+    char sampling[160], least[40] = "";
     rf_decode_sampling_text(sampling, sizeof sampling, o);
-    snprintf(text, bytes, "slots of %" PRId64 ", thresholds %g (%s) and %g, %s", o->slot_size,
-             o->slot_threshold, rf_slot_score_names[o->slot_score], o->token_threshold, sampling);
+    if (o->slot_least < o->slot_size) {
+        snprintf(least, sizeof least, " to %" PRId64, o->slot_least);
+    }
+    snprintf(text, bytes, "slots of %" PRId64 "%s, thresholds %g (%s) and %g, %s", o->slot_size,
+             least, o->slot_threshold, rf_slot_score_names[o->slot_score], o->token_threshold,
+             sampling);
 }
 
 /* --- Step 2: verify together ------------------------------------------------------------------ */
@@ -208,8 +217,9 @@ static bool judge(rf_sequence *s)
         s->phase = PLAN;
         return false;
     }
-    if (s->pace != NULL) {
-        rf_pace_take_need(s->pace, s->rounds == 1, settled > 0 ? settled : s->n_slots);
+    if (s->pace != NULL) { /* it counts slots as they were at first */
+        const int64_t parts = rf_sequence_parts(s), need = settled > 0 ? settled : s->n_slots;
+        rf_pace_take_need(s->pace, s->rounds == 1, (need + parts - 1) / parts);
     }
     if (commit_run(s, run)) {
         return end_round(s);
@@ -257,4 +267,4 @@ static bool tell(rf_sequence *s)
     .describe = describe, .ask = ask, .tell = tell
 const rf_decoder rf_decoder_refusion = {METHODS, .ignores = RF_FILL_SETTINGS};
 const rf_decoder rf_decoder_left_to_right = {
-    METHODS, .ignores = "slot_threshold slot_score order_bias " RF_FILL_SETTINGS};
+    METHODS, .ignores = "slot_least slot_threshold slot_score order_bias " RF_FILL_SETTINGS};

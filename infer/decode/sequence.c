@@ -4,18 +4,25 @@
 
 #include <stdlib.h>
 
+static void cut_into_slots(rf_sequence *s, int64_t size)
+{
+    s->slot_size = size;
+    s->n_slots = (s->n_tokens + size - 1) / size;
+}
+
 void rf_sequence_new(rf_sequence *s, const rf_decode_options *options,
                      const rf_tokenizer *tokenizer, int64_t slab)
 {
     *s = (rf_sequence){.options = options, .tokenizer = tokenizer, .slab = slab};
     s->n_tokens = options->gen_length;
-    s->slot_size = options->kind->slot_size(options);
-    s->n_slots = (s->n_tokens + s->slot_size - 1) / s->slot_size;
-    size_t n_tokens = (size_t)s->n_tokens, n_slots = (size_t)s->n_slots;
+    cut_into_slots(s, options->kind->slot_size(options));
+    const bool halves = options->slot_least > 0 && options->slot_least < s->slot_size;
+    const int64_t parts = halves ? s->slot_size / options->slot_least : 1;
+    size_t n_tokens = (size_t)s->n_tokens, n_slots = (size_t)(s->n_slots * parts); /* at most */
     s->token = rf_alloc(n_tokens, sizeof *s->token);
     s->draft = rf_alloc(n_tokens, sizeof *s->draft);
     s->draft_p = rf_alloc(n_tokens, sizeof *s->draft_p);
-    s->pass = rf_alloc(n_slots * (size_t)s->slot_size, sizeof *s->pass);
+    s->pass = rf_alloc((size_t)(s->n_slots * s->slot_size), sizeof *s->pass);
     s->score = rf_alloc(n_slots, sizeof *s->score);
     s->p_end = rf_alloc(n_slots, sizeof *s->p_end);
     s->slot = rf_alloc(n_slots, sizeof *s->slot);
@@ -43,6 +50,7 @@ void rf_sequence_begin(rf_sequence *s, const int32_t *prompt, int64_t n_prompt, 
     s->index = index;
     s->observer = NULL;
     s->given = NULL;
+    cut_into_slots(s, s->options->kind->slot_size(s->options));
     s->phase = s->step = 0;
     s->cycle = 0;
     s->done = s->whole = false;
@@ -59,6 +67,21 @@ void rf_sequence_begin(rf_sequence *s, const int32_t *prompt, int64_t n_prompt, 
 }
 
 /* --- Steps of the decoders -------------------------------------------------------------------- */
+
+void rf_sequence_halve(rf_sequence *s)
+{
+    cut_into_slots(s, s->slot_size / 2);
+    for (int64_t e = s->n_slots - 1; e > 0; e--) {
+        s->slot[e] = s->slot[e / 2];
+        s->round[e] = s->round[e / 2];
+        s->score[e] = s->score[e / 2];
+    }
+}
+
+int64_t rf_sequence_parts(const rf_sequence *s)
+{
+    return s->options->kind->slot_size(s->options) / s->slot_size;
+}
 
 int64_t rf_sequence_length(const rf_sequence *s, int64_t e)
 {

@@ -76,9 +76,10 @@ typedef struct rf_given {
 /* --- State ------------------------------------------------------------------------------------ */
 
 struct rf_sequence {
-    const rf_decode_options *options;     /* resolved. Not owned */
-    const rf_tokenizer *tokenizer;        /* not owned */
-    int64_t n_tokens, slot_size, n_slots; /* of the response; the last slot may be shorter */
+    const rf_decode_options *options; /* resolved. Not owned */
+    const rf_tokenizer *tokenizer;    /* not owned */
+    /* Of the response; the last slot may be shorter. Slots may be halved on the way. */
+    int64_t n_tokens, slot_size, n_slots;
     rf_pace *pace; /* for the plans of refusion; NULL: they hold all masked slots. Not owned */
     int64_t slab;  /* place of the cache at which the slab begins */
 
@@ -143,6 +144,10 @@ void rf_sequence_begin(rf_sequence *s, const int32_t *prompt, int64_t n_prompt, 
 
 /* --- Steps of the decoders -------------------------------------------------------------------- */
 
+/* Each slot becomes two of half its size, as what it is: masked, committed in its round, ... */
+void rf_sequence_halve(rf_sequence *s);
+/* How many of the slots there are now stand where one stood in the beginning. */
+int64_t rf_sequence_parts(const rf_sequence *s);
 /* Tokens of slot e. */
 int64_t rf_sequence_length(const rf_sequence *s, int64_t e);
 /* Adds the prompt to the batch, causal, where it is wanted. */

@@ -29,16 +29,17 @@ typedef struct watcher {
     rf_trace *trace; /* NULL: not recorded */
 } watcher;
 
-/* Adds the rounds of a finished answer's slots. */
+/* Adds the rounds of a finished answer's slots, of halved ones that of each part. */
 static void note_order(rf_eval_order *order, const rf_sequence *s)
 {
-    order->n = (s->n_slots + RF_ORDER_CELLS - 1) / RF_ORDER_CELLS;
+    const int64_t parts = rf_sequence_parts(s), n_slots = (s->n_slots + parts - 1) / parts;
+    order->n = (n_slots + RF_ORDER_CELLS - 1) / RF_ORDER_CELLS;
     order->n_answers++;
     for (int64_t e = 0; e < s->n_slots; e++) {
         if (s->round[e] > 0) {
             int64_t round = (s->round[e] - 1) / order->n;
             round = round < RF_ORDER_CELLS ? round : RF_ORDER_CELLS - 1;
-            order->count[e / order->n][round]++;
+            order->count[e / parts / order->n][round]++;
         }
     }
 }

@@ -85,10 +85,59 @@ static inline double oracle_score(oracle *a, const int64_t *M, int64_t j)
     return score;
 }
 
-static inline void oracle_plan(oracle *a, const int64_t *M, int64_t n_M)
+/* Scores and selects; what the masks predict is known. */
+static inline void oracle_select(oracle *a, const int64_t *M, int64_t n_M)
+{
+    a->k = 0;
+    for (int64_t j = 0; j < n_M; j++) {
+        a->first[M[j]] = a->draft_p[M[j] * a->S];
+        a->score[M[j]] = oracle_score(a, M, j);
+        oracle_hit(a, HIT_score_decides,
+                   (a->score[M[j]] > a->o.slot_threshold) !=
+                       (a->first[M[j]] > a->o.slot_threshold));
+    }
+    if (a->o.kind == &rf_decoder_left_to_right) {
+        a->selected[a->k++] = M[0];
+        return;
+    }
+    for (int64_t j = 0; j < n_M; j++) {
+        if (oracle_above(a, a->score[M[j]], a->o.slot_threshold)) {
+            a->selected[a->k++] = M[j];
+        }
+    }
+}
+
+/* decode.slot_least: slots of half the size, of which a short last one may be only one. Returns how
+ * many M has now. */
+static inline int64_t oracle_halve(oracle *a, int64_t *M, int64_t n_M)
+{
+    oracle_state before[ORACLE_LENGTH];
+    const int64_t whole = a->n_slots;
+    int64_t n = 0, old[ORACLE_LENGTH];
+
+    memcpy(before, a->state, sizeof before);
+    memcpy(old, M, (size_t)n_M * sizeof *M);
+    a->S /= 2;
+    a->n_slots = (a->o.gen_length + a->S - 1) / a->S;
+    for (int64_t e = 0; e < a->n_slots; e++) {
+        a->state[e] = before[e / 2];
+        oracle_hit(a, HIT_halved_later, e % 2 == 0 && before[e / 2] == ORACLE_COMMITTED);
+    }
+    for (int64_t j = 0; j < n_M; j++) {
+        M[n++] = 2 * old[j];
+        if (2 * old[j] + 1 < a->n_slots) {
+            M[n++] = 2 * old[j] + 1;
+        }
+    }
+    oracle_hit(a, HIT_halved_short, a->n_slots < 2 * whole && n < 2 * n_M);
+    oracle_hit(a, HIT_halved_first, a->o.slot_score == RF_SLOT_SCORE_FIRST);
+    return n;
+}
+
+static inline void oracle_plan(oracle *a, int64_t *M, int64_t n_M)
 {
     int32_t mask = rf_tokenizer_specials(a->tokenizer)->mask;
-    int64_t best = 0;
+    int64_t best = 0, n_halved = 0;
 
     oracle_begin(a);
     for (int64_t j = 0; j < n_M; j++) {
@@ -100,27 +149,16 @@ static inline void oracle_plan(oracle *a, const int64_t *M, int64_t n_M)
     oracle_logits(a, a->plan + (a->rounds - 1) * SHARP_VOCABULARY, 0);
     for (int64_t j = 0; j < n_M; j++) {
         for (int64_t i = 0; i < oracle_length(a, M[j]); i++) {
-            double p;
             int64_t at = M[j] * a->S + i;
-            a->draft[at] = oracle_choose(a, &p, j * a->S + i, at, true);
-            if (i == 0) {
-                a->first[M[j]] = p;
-            }
+            a->draft[at] = oracle_choose(a, &a->draft_p[at], j * a->S + i, at, true);
         }
-        a->score[M[j]] = oracle_score(a, M, j);
-        oracle_hit(a, HIT_score_decides,
-                   (a->score[M[j]] > a->o.slot_threshold) !=
-                       (a->first[M[j]] > a->o.slot_threshold));
     }
-    a->k = 0;
-    if (a->o.kind == &rf_decoder_left_to_right) {
-        a->selected[a->k++] = M[0];
-        return;
-    }
-    for (int64_t j = 0; j < n_M; j++) {
-        if (oracle_above(a, a->score[M[j]], a->o.slot_threshold)) {
-            a->selected[a->k++] = M[j];
-        }
+    oracle_select(a, M, n_M);
+    while (a->k == 0 && a->o.slot_least > 0 && a->S % 2 == 0 && a->S / 2 >= a->o.slot_least) {
+        n_M = oracle_halve(a, M, n_M);
+        oracle_select(a, M, n_M);
+        oracle_hit(a, HIT_halved, a->k > 0);
+        oracle_hit(a, HIT_halved_twice, n_halved++ > 0 && a->k > 0);
     }
     oracle_hit(a, HIT_single_best, a->k == 0);
     oracle_hit(a, HIT_several, a->k > 1);
@@ -395,7 +433,7 @@ static inline void oracle_fuse(oracle *a, int64_t n)
     }
 }
 
-static inline void oracle_round(oracle *a, const int64_t *M, int64_t n_M)
+static inline void oracle_round(oracle *a, int64_t *M, int64_t n_M)
 {
     int64_t n, m;
 
@@ -471,12 +509,11 @@ static inline void oracle_start(oracle *a, const int32_t *prompt, int64_t n_prom
 static inline void oracle_run(oracle *a, const rf_decode_options *o, const int32_t *prompt,
                               int64_t n_prompt, uint64_t index)
 {
-    int64_t per_block;
     a->o = *o;
     oracle_start(a, prompt, n_prompt, index);
-    per_block = a->o.block_length / a->S;
-    for (int64_t first = 0; first < a->n_slots; first += per_block) {
+    for (int64_t begin = 0; begin < a->o.gen_length; begin += a->o.block_length) {
         for (;;) {
+            const int64_t per_block = a->o.block_length / a->S, first = begin / a->S;
             int64_t M[ORACLE_LENGTH], n_M = 0;
             for (int64_t e = first; e < first + per_block && e < a->n_slots; e++) {
                 if (a->state[e] == ORACLE_UNDECIDED) {

@@ -17,6 +17,11 @@ enum { ORACLE_LENGTH = 64 }; /* most response tokens */
 #define ORACLE_BRANCHES(X)                                                                         \
     X(score_to_eos, "a draft ends the text inside a slot: the score ends there")                   \
     X(score_decides, "another slot_score than `first` decides")                                    \
+    X(halved, "no slot above the threshold: slots are halved, this round chooses smaller ones")    \
+    X(halved_twice, "... and halved again in the same round")                                      \
+    X(halved_short, "... and the short last slot stays one")                                       \
+    X(halved_first, "... with the first draft alone as the score")                                 \
+    X(halved_later, "... in a later round, some slots are committed")                              \
     X(single_best, "no slot above the threshold: the single best one")                             \
     X(several, "several slots selected")                                                           \
     X(run_eos, "end of text in the verified run")                                                  \
@@ -94,6 +99,7 @@ typedef struct oracle {
     int32_t response[ORACLE_LENGTH];
     oracle_state state[ORACLE_LENGTH];
     int32_t draft[ORACLE_LENGTH];
+    double draft_p[ORACLE_LENGTH];
     double first[ORACLE_LENGTH]; /* probability of a slot's first draft */
     double score[ORACLE_LENGTH];
     int64_t selected[ORACLE_LENGTH], k;

@@ -364,6 +364,24 @@ Test(decode, refuses_bad_sizes)
     rf_tokenizer_free(tokenizer);
 }
 
+Test(decode, slots_are_halved_to_whole_numbers)
+{
+    static const int64_t rows[][3] = {/* slot_size, slot_least; what they may come to */
+                                      {8, 0, 8}, {8, 1, 1}, {8, 3, 4}, {8, 9, 8},
+                                      {6, 1, 3}, {3, 1, 3}, {12, 3, 3}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        rf_decode_options o = plain_options(&rf_decoder_refusion, 16, rows[i][0]), left = o;
+        o.slot_least = left.slot_least = rows[i][1];
+        for (int again = 0; again < 2; again++) {
+            TINY_MUST(rf_decode_options_resolve(&o, tiny_error()));
+            cr_assert_eq(o.slot_least, rows[i][2]);
+        }
+        left.kind = &rf_decoder_left_to_right; /* it selects without a threshold */
+        TINY_MUST(rf_decode_options_resolve(&left, tiny_error()));
+        cr_assert_eq(left.slot_least, left.slot_size);
+    }
+}
+
 Test(decode, refuses_bad_prompts_and_goes_on)
 {
     rf_tokenizer *tokenizer = byte_tokenizer();

@@ -77,6 +77,11 @@ static trial make_trial(uint64_t seed, uint64_t i)
     draw_rules(o, &rng);
     o->slot_score = below(&rng, 2) > 0 ? (rf_slot_score)below(&rng, 7) : RF_SLOT_SCORE_FIRST;
     o->order_bias = (const double[]){1, 1, 0.9, 0.5}[below(&rng, 4)];
+    o->slot_least = (const int64_t[]){0, 1, 2, 3}[below(&rng, 4)];
+    if (o->slot_least > 0 && below(&rng, 3) == 0) { /* halves are surer than what they are of */
+        o->slot_score = RF_SLOT_SCORE_PRODUCT;
+        o->slot_threshold = 0.1;
+    }
     return t;
 }
 
@@ -113,15 +118,16 @@ static void describe(char *text, size_t bytes, const trial *t, const oracle *a, 
     rf_decode_sampling_text(sampling, sizeof sampling, o);
     int n = snprintf(
         text, bytes,
-        "%s, score %s (bias %g), slots of %lld, length %lld, block %lld, thresholds %g and %g, %s, "
+        "%s, score %s (bias %g), slots of %lld to %lld, length %lld, block %lld, thresholds %g and "
+        "%g, %s, "
         "%s, %s, sample %s: %lld and %lld tokens, %lld and %lld forwards, %lld and "
         "%lld rounds\n",
         rf_decoder_name(o->kind), rf_slot_score_names[o->slot_score], o->order_bias,
-        (long long)o->slot_size, (long long)o->gen_length, (long long)o->block_length,
-        o->slot_threshold, o->token_threshold, o->verify_paper ? "paper" : "released",
-        o->recompute_kv ? "recompute" : "reuse", sampling, o->sample_all ? "all" : "drafts",
-        (long long)a->n, (long long)b->n, (long long)a->forwards, (long long)b->forwards,
-        (long long)a->rounds, (long long)b->rounds);
+        (long long)o->slot_size, (long long)o->slot_least, (long long)o->gen_length,
+        (long long)o->block_length, o->slot_threshold, o->token_threshold,
+        o->verify_paper ? "paper" : "released", o->recompute_kv ? "recompute" : "reuse", sampling,
+        o->sample_all ? "all" : "drafts", (long long)a->n, (long long)b->n, (long long)a->forwards,
+        (long long)b->forwards, (long long)a->rounds, (long long)b->rounds);
     for (int64_t i = 0; (i < a->n || i < b->n) && n < (int)bytes - 16; i++) {
         n += snprintf(text + n, bytes - (size_t)n, "%d/%d ", i < a->n ? a->answer[i] : -1,
                       i < b->n ? b->token[i] : -1);

@@ -146,6 +146,8 @@ static void compare_settings(rf_model *model, const char *what)
         if (setting % 4 >= 2) {
             o.verify_paper = o.recompute_kv = true;
             o.block_length = 8; /* whole prompts wait for the next pass */
+            o.slot_least = 1;
+            o.slot_score = RF_SLOT_SCORE_PRODUCT;
             o.cache = RF_CANVAS_CACHE_PREFIX;
         }
         if (setting % 4 >= 2 && o.kind == &rf_decoder_mdm) {

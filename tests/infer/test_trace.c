@@ -16,6 +16,7 @@ typedef struct witness {
     int32_t token[N_EVENTS][LENGTH]; /* -1: undecided */
     int64_t round[N_EVENTS], forward[N_EVENTS];
     bool selected[N_EVENTS][LENGTH]; /* of slots */
+    int64_t slot_size[N_EVENTS];
 } witness;
 
 static void watch(void *user, rf_event_kind kind, const rf_sequence *s)
@@ -30,6 +31,7 @@ static void watch(void *user, rf_event_kind kind, const rf_sequence *s)
     for (int64_t e = 0; e < s->n_slots; e++) {
         w->selected[w->n_events][e] = s->slot[e] == RF_SLOT_SELECTED;
     }
+    w->slot_size[w->n_events] = s->slot_size;
     w->round[w->n_events] = s->rounds;
     w->forward[w->n_events] = s->forwards;
     w->n_events++;
@@ -79,6 +81,11 @@ static void replay(const witness *w, const rf_tokenizer *tokenizer, int *seen)
     json_array_foreach(w->trace.event, k, event)
     {
         check_scores(event, w->selected[k], 0.2);
+        const json_t *size =
+            json_object_get(event, "slot_size"); /* of a plan, where it is smaller */
+        cr_assert((size != NULL) == (w->slot_size[k] < 4 && json_object_get(event, "scores")));
+        cr_assert(size == NULL || json_integer_value(size) == w->slot_size[k]);
+        seen[4] += size != NULL;
         json_array_foreach(json_object_get(event, "changes"), c, change)
         {
             json_int_t at = json_integer_value(json_array_get(change, 0));
@@ -107,9 +114,11 @@ static void replay(const witness *w, const rf_tokenizer *tokenizer, int *seen)
 Test(trace, replays_what_happened)
 {
     rf_tokenizer *tokenizer = byte_tokenizer();
-    int seen[4] = {0};
-    for (uint64_t seed = 0; seed < 6; seed++) {
+    int seen[5] = {0};
+    for (uint64_t seed = 0; seed < 12; seed++) {
         rf_decode_options o = plain_options(&rf_decoder_refusion, LENGTH, 4);
+        o.slot_least = seed < 6 ? 0 : 1;
+        o.slot_score = seed < 6 ? RF_SLOT_SCORE_FIRST : RF_SLOT_SCORE_PRODUCT;
         rf_model *model = sharp_model(backend_named("ref64", ""), 1, seed, 1.2);
         rf_rng rng = RF_RNG_STREAM(5, RF_RNG_TEST, seed);
         rf_engine *engine = NULL;
@@ -128,6 +137,6 @@ Test(trace, replays_what_happened)
         rf_model_free(model);
     }
     rf_tokenizer_free(tokenizer);
-    cr_assert(seen[0] > 0 && seen[1] > 0 && seen[2] > 0 && seen[3] > 0, "%d %d %d %d", seen[0],
-              seen[1], seen[2], seen[3]);
+    cr_assert(seen[0] > 0 && seen[1] > 0 && seen[2] > 0 && seen[3] > 0 && seen[4] > 0,
+              "%d %d %d %d %d", seen[0], seen[1], seen[2], seen[3], seen[4]);
 }
