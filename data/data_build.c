@@ -145,8 +145,9 @@ static int parse(request *r, int argc, char **argv, rf_error *err)
         RF_TRY_OUT(add_source(r, argv[i], false, err));
     }
     RF_TRY_OUT(check_request(r, argc - first, err));
-    rc = rf_output_check((const char *[]){s->out_path, s->held_out_path}, 2,
-                         (const char *[]){r->tokenizer}, 1, err); /* rf_build knows the sources */
+    /* rf_build knows the sources */
+    rc = rf_tokenizer_check_outputs(r->tokenizer, (const char *[]){s->out_path, s->held_out_path},
+                                    2, err);
 out:
     free(r->valid.item);
     return rc;

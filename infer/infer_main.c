@@ -136,9 +136,8 @@ static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error
     RF_TRY(rf_loaded_choose(&o->model, o->model_path, err));
     RF_TRY(rf_loaded_choose(&o->adapter, o->adapter_path, err));
     RF_TRY(rf_loaded_open(loaded, o->model, o->adapter, o->backend, err));
-    RF_TRY(rf_output_check((const char *[]){o->run.out, o->run.trace}, 2,
-                           (const char *[]){loaded->path, loaded->adapter, o->run.prompts}, 3,
-                           err));
+    RF_TRY(rf_loaded_check_outputs(loaded, (const char *[]){o->run.out, o->run.trace}, 2,
+                                   (const char *[]){o->run.prompts}, 1, err));
     if (o->control_tokens) {
         rf_tokenizer_read_control_tokens(loaded->info.tokenizer);
     }

@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/files/file.h"
+#include "common/base/files/output.h"
 #include "common/base/log.h"
 #include "data/objective.h"
 #include "infer/decode/decoder.h"
@@ -79,6 +80,25 @@ int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter, const 
     if (adapter != NULL && out->info.adaptation.rank == 0) {
         return rf_error_set(err, RF_ERR,
                             "%s: is a whole model, no adapter file: give it as the model", adapter);
+    }
+    return RF_OK;
+}
+
+int rf_loaded_check_outputs(const rf_loaded *l, const char *const *outputs, int n_outputs,
+                            const char *const *inputs, int n_inputs, rf_error *err)
+{
+    static const char *const marks[] = {"best", "latest"};
+    const char *const files[] = {l->path, l->adapter};
+    char folder[RF_PATH_BYTES], mark[RF_PATH_BYTES];
+    const char *const name = mark;
+    RF_TRY(rf_output_check(outputs, n_outputs, inputs, n_inputs, err));
+    RF_TRY(rf_output_check(outputs, n_outputs, files, 2, err));
+    for (int i = 0; i < 4; i++) {
+        if (files[i / 2] != NULL) {
+            RF_TRY(rf_path_folder(folder, sizeof folder, files[i / 2], err));
+            RF_TRY(rf_path_join(mark, sizeof mark, folder, marks[i % 2], err));
+            RF_TRY(rf_output_check(outputs, n_outputs, &name, 1, err));
+        }
     }
     return RF_OK;
 }

@@ -27,6 +27,11 @@ RF_MUST_CHECK int rf_loaded_choose(const char **name, char *path, rf_error *err)
  * rf_backend_choose takes it. Names are not copied: *out stays where it is. */
 RF_MUST_CHECK int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter,
                                  const char *backend, rf_error *err);
+/* rf_output_check, with what was opened among the inputs: the files, and `best` and `latest` beside
+ * them, which tell the checkpoint of a run. */
+RF_MUST_CHECK int rf_loaded_check_outputs(const rf_loaded *loaded, const char *const *outputs,
+                                          int n_outputs, const char *const *inputs, int n_inputs,
+                                          rf_error *err);
 /* Settings decode.* and objective.*: those of the run that trained the model, but decode.gen_length
  * is what a model of `mdm` was trained on; then the assignments [n] of the command line. Caller
  * frees *out (rf_config_free), also after an error. */

@@ -245,28 +245,67 @@ out:
     return rc;
 }
 
-/* debug.dump_step writes over none of the files that the run reads. */
-static int check_dump(const rf_setup *s, rf_error *err)
+/* Is this the config.yaml that rf_config_text wrote into a run folder? A run may be gone on with from
+ * there: writing it again loses nothing. */
+static bool is_resolved(const char *path)
+{
+    static const char begin[] = "model:\n  init: ";
+    char *text = NULL;
+    size_t bytes = 0;
+    bool is = rf_file_read(&text, &bytes, path, 1 << 20, NULL) == RF_OK &&
+              strncmp(text, begin, strlen(begin)) == 0 && strstr(text, "  # default\n") != NULL;
+    free(text);
+    return is;
+}
+
+/* None of these outputs [n_outputs] is a file that the run reads. */
+static int check_against_inputs(const rf_setup *s, const char *const *outputs, int n_outputs,
+                                const char *folder, rf_error *err)
 {
     const char *const keys[] = {"model.init", "model.config", "lora.init"};
     enum { N_KEYS = sizeof keys / sizeof *keys };
     const rf_data_settings *from = &s->sources.settings;
     const int64_t n_train = from->n_train, n_valid = from->n_valid;
-    const char *output = s->set.dump[0] != '\0' ? s->set.dump : NULL;
-    const char **input = rf_alloc((size_t)(N_KEYS + 2 + n_train + n_valid), sizeof *input);
+    const char **input = rf_alloc((size_t)(N_KEYS + 3 + n_train + n_valid), sizeof *input);
     int n = 0;
     for (int i = 0; i < N_KEYS; i++) {
         const char *path = rf_config_string(s->config, keys[i]);
         input[n++] = path[0] != '\0' ? path : NULL;
     }
     input[n++] = s->run.resume[0] != '\0' ? s->run.resume : NULL;
-    input[n++] = s->set.folder; /* its checkpoints */
+    input[n++] = folder;
+    input[n++] = s->config_path;
     for (int64_t i = 0; i < n_train + n_valid; i++) {
         input[n++] = i < n_train ? from->train[i] : from->valid[i - n_train];
     }
-    int rc = rf_output_check(&output, 1, input, n, err);
+    int rc = rf_output_check(outputs, n_outputs, input, n, err);
     free(input);
-    return rc == RF_OK ? RF_OK : rf_error_prefix(err, "debug.dump_step");
+    return rc;
+}
+
+/* Neither debug.dump_step nor the run folder's own files go over what the run reads. */
+static int check_outputs(const rf_setup *s, rf_error *err)
+{
+    static const char *const names[] = {"config.yaml",   "metrics.jsonl", "samples.jsonl",
+                                        "trained.jsonl", "latest",        "best"};
+    char path[RF_PATH_BYTES];
+    const char *output = s->set.dump[0] != '\0' ? s->set.dump : NULL;
+    /* the folder: its checkpoints */
+    int rc = check_against_inputs(s, &output, 1, s->set.folder, err);
+    if (rc != RF_OK) {
+        return rf_error_prefix(err, "debug.dump_step");
+    }
+    output = path;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        RF_TRY(rf_path_join(path, sizeof path, s->set.folder, names[i], err));
+        if (i == 0 && s->config_path != NULL && is_resolved(path)) {
+            continue;
+        }
+        if (check_against_inputs(s, &output, 1, NULL, err) != RF_OK) {
+            return rf_error_prefix(err, "log.dir");
+        }
+    }
+    return RF_OK;
 }
 
 /* Settings that go together, but hardly as they were meant. */
@@ -292,7 +331,7 @@ static void warn_of_settings(const rf_setup *s)
 static int open_model(rf_setup *s, rf_error *err)
 {
     bool is_root = rf_dist_rank(s->dist) == 0;
-    RF_TRY(check_dump(s, err));
+    RF_TRY(check_outputs(s, err));
     RF_TRY(rf_sources_model(&s->shape, s->config, &s->sources, s->run.resume, err));
     RF_TRY(open_progress(s, err));
     RF_TRY(rf_samples_choose(&s->samples, &s->sources, s->config,
@@ -315,11 +354,13 @@ static int open_model(rf_setup *s, rf_error *err)
 
 /* --- All of it -------------------------------------------------------------------------------- */
 
-int rf_setup_open(rf_setup *s, rf_dist *dist, rf_config *config, rf_resume resume, const char *path,
-                  const char *const *change, int n_changes, rf_error *err)
+int rf_setup_open(rf_setup *s, rf_dist *dist, rf_config *config, const char *config_path,
+                  rf_resume resume, const char *path, const char *const *change, int n_changes,
+                  rf_error *err)
 {
     *s = (rf_setup){.dist = dist,
                     .config = config,
+                    .config_path = config_path,
                     .change = change,
                     .n_changes = n_changes,
                     .begin = rf_log_seconds(),

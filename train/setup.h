@@ -17,6 +17,7 @@
 typedef struct rf_setup {
     rf_dist *dist;             /* not owned */
     rf_config *config;         /* not owned; resolved */
+    const char *config_path;   /* the file that it is from; NULL: none. Not owned */
     const char *const *change; /* [n_changes] "section.key=value": differ from the checkpoint's on
                                   purpose. Not owned */
     int n_changes;
@@ -45,13 +46,14 @@ typedef struct rf_setup {
 } rf_setup;
 
 /* collective. Reads everything, checks that it fits together and is the same on all ranks, and finds the checkpoint to go on
- * from; allocates nothing large. `config` gets its derived values. `path` only with RF_RESUME_PATH.
+ * from; allocates nothing large. `config`, read from the file config_path (NULL: from none), gets its
+ * derived values. `path` only with RF_RESUME_PATH.
  * change [n_changes]: "section.key=value", in force already: keys that may differ from the
  * checkpoint's.
  * Caller ends with rf_setup_close, also after an error. */
-RF_MUST_CHECK int rf_setup_open(rf_setup *out, rf_dist *dist, rf_config *config, rf_resume resume,
-                                const char *path, const char *const *change, int n_changes,
-                                rf_error *err);
+RF_MUST_CHECK int rf_setup_open(rf_setup *out, rf_dist *dist, rf_config *config,
+                                const char *config_path, rf_resume resume, const char *path,
+                                const char *const *change, int n_changes, rf_error *err);
 void rf_setup_close(rf_setup *setup); /* local */
 
 /* local. How this rank's training rows are loaded. */

@@ -184,8 +184,8 @@ static int train(rf_dist *dist, rf_config *config, const options *o, rf_error *e
     rf_setup setup;
     rf_trainer trainer = {0};
     int rc = RF_OK;
-    RF_TRY_OUT(rf_setup_open(&setup, dist, config, o->resume, o->resume_path, o->change.item,
-                             o->change.n, err));
+    RF_TRY_OUT(rf_setup_open(&setup, dist, config, o->config_path, o->resume, o->resume_path,
+                             o->change.item, o->change.n, err));
     if (o->dry_run) {
         RF_TRY_OUT(dry_run(&setup, err));
     } else {

@@ -37,6 +37,9 @@ typedef struct rf_specials {
  * last id; a mask token that is there already is used instead. What is neither a known name nor a
  * file is RF_ERR_USAGE; what is in the files but not supported is RF_ERR, with file and field. */
 RF_MUST_CHECK int rf_tokenizer_load(rf_tokenizer **out, const char *name, rf_error *err);
+/* rf_output_check of these outputs against the files that rf_tokenizer_load reads. NULL: none. */
+RF_MUST_CHECK int rf_tokenizer_check_outputs(const char *name, const char *const *outputs,
+                                             int n_outputs, rf_error *err);
 /* From the stored text; `origin` stands for the file in messages. */
 RF_MUST_CHECK int rf_tokenizer_parse(rf_tokenizer **out, const char *text, size_t bytes,
                                      const char *origin, rf_error *err);

@@ -1,4 +1,5 @@
 #include "common/base/files/file.h"
+#include "common/base/files/output.h"
 #include "common/base/utf8.h"
 #include "common/text/tokenizer_private.h"
 
@@ -251,4 +252,24 @@ int rf_tokenizer_load(rf_tokenizer **out, const char *name, rf_error *err)
                                   "byte", err);
     }
     return load_files(out, name, err);
+}
+
+int rf_tokenizer_check_outputs(const char *name, const char *const *outputs, int n_outputs,
+                               rf_error *err)
+{
+    static const char *const beside[] = {"tokenizer_config.json", "added_tokens.json",
+                                         "generation_config.json", "chat_template.jinja"};
+    char folder[RF_PATH_BYTES], path[RF_PATH_BYTES];
+    const char *const found = path;
+    if (name == NULL || strcmp(name, "byte") == 0) {
+        return RF_OK;
+    }
+    RF_TRY(rf_output_check(outputs, n_outputs, &name, 1, err));
+    RF_TRY(rf_path_folder(folder, sizeof folder, name, err));
+    for (size_t i = 0; !rf_path_is_folder(name) && i < sizeof beside / sizeof *beside; i++) {
+        if (find_file(path, folder, beside[i])) {
+            RF_TRY(rf_output_check(outputs, n_outputs, &found, 1, err));
+        }
+    }
+    return RF_OK;
 }

@@ -17,8 +17,8 @@
 static const int64_t default_shard_bytes = 5000000000; /* as Transformers has it */
 
 typedef struct exporter {
-    const char *path; /* the checkpoint */
-    const char *folder;
+    const char *path;                /* the checkpoint */
+    char folder[RF_PATH_BYTES];      /* behind all links */
     char temporary[RF_CONVERT_PATH]; /* the folder while it is filled; "": none */
     const rf_convert_options *options;
     rf_checkpoint_info info;
@@ -48,25 +48,19 @@ static int count_entries(const char *folder)
 static int begin_folder(exporter *ex, rf_error *err)
 {
     struct stat status;
-    size_t n = strlen(ex->folder);
-    while (n > 1 && ex->folder[n - 1] == '/') {
-        n--;
-    }
     if (stat(ex->folder, &status) == 0 &&
         (!S_ISDIR(status.st_mode) || count_entries(ex->folder) > 0)) {
         return rf_error_set(err, RF_ERR,
                             "%s: exists and is not an empty folder: name a new one, or remove it",
                             ex->folder);
     }
-    int length = snprintf(ex->temporary, sizeof ex->temporary, "%.*s.tmp-%ld", (int)n, ex->folder,
-                          (long)getpid());
+    int length =
+        snprintf(ex->temporary, sizeof ex->temporary, "%s.tmp-%ld", ex->folder, (long)getpid());
     if (length < 0 || (size_t)length >= sizeof ex->temporary) {
         ex->temporary[0] = '\0';
         return rf_error_set(err, RF_ERR, "%.64s...: the path is too long", ex->folder);
     }
-    char base[RF_CONVERT_PATH];
-    snprintf(base, sizeof base, "%.*s", (int)n, ex->folder);
-    RF_TRY(rf_output_clean(base, err));
+    RF_TRY(rf_output_clean(ex->folder, err));
     if (mkdir(ex->temporary, 0777) != 0) {
         int reason = errno;
         int rc = rf_error_system(err, reason, ex->temporary, "cannot create");
@@ -243,9 +237,10 @@ int rf_convert_export(const char *path, const char *folder, const rf_convert_opt
                       rf_error *err)
 {
     RF_ASSERT(options->type != RF_F64);
-    exporter ex = {.path = path, .folder = folder, .options = options};
+    exporter ex = {.path = path, .options = options};
     int rc;
     RF_TRY_OUT(begin(&ex, err));
+    RF_TRY_OUT(rf_output_resolve_folder(ex.folder, folder, err));
     RF_TRY_OUT(begin_folder(&ex, err));
     RF_TRY_OUT(write_configs(&ex, err));
     RF_TRY_OUT(rf_convert_write_tokenizer(ex.info.tokenizer, ex.temporary, options, err));

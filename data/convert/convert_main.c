@@ -99,8 +99,8 @@ static int import_peft(command_line *l, rf_error *err)
 
 static int import_model(command_line *l, rf_error *err)
 {
-    RF_TRY(rf_output_check((const char *[]){l->path[1]}, 1,
-                           (const char *[]){l->path[0], l->options.tokenizer}, 2, err));
+    RF_TRY(rf_output_check((const char *[]){l->path[1]}, 1, (const char *[]){l->path[0]}, 1, err));
+    RF_TRY(rf_tokenizer_check_outputs(l->options.tokenizer, (const char *[]){l->path[1]}, 1, err));
     return rf_convert_import(l->path[0], l->path[1], &l->options, err);
 }
 

@@ -96,13 +96,22 @@ static int check_output(const char *path, const rf_dist *dist, rf_error *err)
     return rc;
 }
 
+/* None is read, too. s: NULL where only pages are shown. */
 static int check_outputs(const rf_command *o, const rf_subject *s, const rf_dist *dist,
                          rf_error *err)
 {
     const char *const outputs[] = {o->out, o->answers, o->csv, o->html};
-    const char *const inputs[] = {s->loaded.path, s->loaded.adapter, o->subject.data,
-                                  o->subject.pick_on};
-    RF_TRY(rf_output_check(outputs, 4, inputs, 4, err));
+    const char *const inputs[] = {o->subject.data, o->subject.pick_on, o->subject.style.shots_from};
+    RF_TRY(s != NULL ? rf_loaded_check_outputs(&s->loaded, outputs, 4, inputs, 3, err) : RF_OK);
+    for (int i = 0; i < o->models.n + o->pages.n; i++) {
+        const char *name = i < o->models.n ? o->models.item[i] : o->pages.item[i - o->models.n];
+        char file[RF_PATH_BYTES]; /* of a run's folder, a page reads this alone */
+        if (rf_path_is_folder(name)) {
+            RF_TRY(rf_path_join(file, sizeof file, name, "metrics.jsonl", err));
+            name = file;
+        }
+        RF_TRY(rf_output_check(outputs, 4, &name, 1, err));
+    }
     for (int i = 0; i < 4; i++) {
         RF_TRY(check_output(outputs[i], dist, err));
     }
@@ -221,7 +230,8 @@ static int run(const rf_command *o, char **assignment, int n_assignments, rf_dis
     int rc;
 
     if (rf_command_only_pages(o)) {
-        rc = rf_dist_rank(dist) == 0 ? write_page(o, NULL, err) : RF_OK;
+        rc = check_outputs(o, NULL, dist, err);
+        rc = rc == RF_OK && rf_dist_rank(dist) == 0 ? write_page(o, NULL, err) : rc;
         goto out;
     }
     RF_TRY_OUT(rf_grid_new(&grid, assignment, n_assignments, err));

@@ -263,6 +263,12 @@ Test(infer_program, a_run_folder_is_a_model)
                     "../p.jsonl --out step-000000004.h5 2>all; status=$?; tail -n 1 all >&2; "
                     "exit $status",
                     2, "over an input");
+    program_refuses("\"$INFER\" --model run/step-000000004.h5 --prompts p.jsonl --out run/best", 2,
+                    "over an input");
+    program_refuses("\"$INFER\" --model run/step-000000004.h5 --prompt x --trace run/best", 2,
+                    "over an input");
+    program_refuses("\"$INFER\" --model model.h5 --prompts - --out p.jsonl <p.jsonl", 2,
+                    "over an input");
     free(answer);
 }
 

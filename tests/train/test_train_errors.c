@@ -207,6 +207,50 @@ Test(train_errors, run_folder_is_not_overwritten)
     tiny_train(0, "--resume run train.steps=9", 0); /* its own folder */
 }
 
+static void tiny_runs(const char *command, int expected)
+{
+    const int status = tiny_shell(command);
+    cr_assert(status == expected, "%s: exit status %d\n%s", command, status, program_output);
+}
+
+/* The run folder's own files go over nothing that the run reads, but for a config.yaml of a run. */
+Test(train_errors, run_folder_holds_inputs)
+{
+    tiny_runs("mkdir run && cp tiny.yaml run/config.yaml && cp tiny.yaml run/metrics.jsonl && "
+              "cp train.h5 run/latest",
+              0);
+    tiny_runs("\"$TRAIN\" run/config.yaml train.steps=1", 2);
+    tiny_says("log.dir: run/config.yaml: would be written over an input");
+    tiny_runs("\"$TRAIN\" run/metrics.jsonl train.steps=1 --dry-run", 2);
+    tiny_says("log.dir: run/metrics.jsonl: would be written over an input");
+    tiny_train(0, "train.steps=1 data.train=run/latest", 2);
+    tiny_says("log.dir: run/latest: would be written over an input");
+    tiny_runs("cmp tiny.yaml run/config.yaml && cmp tiny.yaml run/metrics.jsonl && "
+              "cmp train.h5 run/latest && rm -r run",
+              0);
+    tiny_train(0, "train.steps=1 debug.dump_step=tiny.yaml", 2);
+    tiny_says("debug.dump_step: tiny.yaml: would be written over an input");
+    tiny_train(0, "train.steps=1", 0);
+    tiny_runs("\"$TRAIN\" run/config.yaml train.steps=2 --resume auto", 0);
+}
+
+Test(train_errors, run_folder_is_a_link)
+{
+    tiny_runs("ln -s far run", 0); /* to a folder that is not there yet */
+    tiny_train(0, "train.steps=1 --dry-run", 0);
+    tiny_runs("test ! -e far", 0);
+    tiny_train(0, "train.steps=1", 0);
+    tiny_runs(
+        "test -L run && test -f far/step-000000001.h5 && rm -r far/* && "
+        "ln -s /dev/null run/metrics.jsonl && echo old >old && ln -s ../old run/samples.jsonl",
+        0);
+    tiny_train(0, "train.steps=1", 0);
+    tiny_train(0, "train.steps=2 --resume auto", 0);
+    tiny_runs("test -c run/metrics.jsonl && test -L run/samples.jsonl && test ! -s old && "
+              "test -s old.old",
+              0);
+}
+
 Test(train_errors, two_runs_in_one_folder)
 {
     int status = tiny_shell("\"$TRAIN\" tiny.yaml train.steps=1M checkpoint.every=2 & pid=$!; "

@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/files/file.h"
+#include "common/base/files/output.h"
 #include "common/base/log.h"
 #include "common/base/number.h"
 #include "train/run/tensorboard.h"
@@ -82,10 +83,12 @@ static int cut(rf_metrics *m, const char *path, int64_t step, rf_error *err)
 static int open_file(FILE **out, rf_metrics *m, const char *folder, const char *name, int64_t step,
                      rf_error *err)
 {
-    char path[RF_PATH_BYTES], old[RF_PATH_BYTES + 8];
-    RF_TRY(rf_path_join(path, sizeof path, folder, name, err));
+    char given[RF_PATH_BYTES], path[RF_PATH_BYTES], old[RF_PATH_BYTES + 8];
+    bool in_place; /* a device or a pipe holds nothing to be cut or kept */
+    RF_TRY(rf_path_join(given, sizeof given, folder, name, err));
+    RF_TRY(rf_output_resolve(path, &in_place, given, err));
     snprintf(old, sizeof old, "%s.old", path);
-    if (rf_path_exists(path)) {
+    if (rf_path_exists(path) && !in_place) {
         if (step > 0) {
             RF_TRY(cut(m, path, step, err));
         } else if (rename(path, old) != 0) {

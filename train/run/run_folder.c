@@ -1,6 +1,7 @@
 #include "train/run/run_folder.h"
 
 #include "common/base/files/file.h"
+#include "common/base/files/output.h"
 #include "common/base/log.h"
 #include "train/run/run_folder_private.h"
 
@@ -247,7 +248,9 @@ static int open_metrics(rf_run *run, int64_t step, rf_error *err)
 static int begin_alone(rf_run *run, const rf_config *config, const rf_progress *progress, bool here,
                        rf_error *err)
 {
-    RF_TRY(rf_file_make_folder(run->folder, err));
+    char behind[RF_PATH_BYTES]; /* a link may name a folder that is not there yet */
+    RF_TRY(rf_output_resolve_folder(behind, run->folder, err));
+    RF_TRY(rf_file_make_folder(behind, err));
     RF_TRY(lock_folder(run, err));
     if (here) {
         look_at_newer(run->folder, progress->step, call_damaged);
@@ -281,8 +284,7 @@ static int see_folder(const rf_run *run, rf_error *err)
 int rf_run_check(const rf_run *run, rf_error *err)
 {
     char path[RF_PATH_BYTES], parent[RF_PATH_BYTES];
-    RF_TRY(rf_path_join(path, sizeof path, run->folder, ".", err));
-    path[strlen(path) - 2] = '\0';
+    RF_TRY(rf_output_resolve_folder(path, run->folder, err));
     struct stat status;
     while (lstat(path, &status) != 0 && (errno == ENOENT || errno == ENOTDIR)) {
         RF_TRY(rf_path_folder(parent, sizeof parent, path, err));

@@ -24,11 +24,10 @@ static bool is_in_proc(const char *path)
     return lstat(path, &link) == 0 && stat("/proc", &proc) == 0 && link.st_dev == proc.st_dev;
 }
 
-int rf_output_resolve(char *out, bool *in_place, const char *path, rf_error *err)
+static int follow_links(char *out, bool *in_place, const char *path, rf_error *err)
 {
     enum { MAX_LINKS = 40 };
     char target[RF_PATH_BYTES], folder[RF_PATH_BYTES];
-    struct stat status;
     ssize_t n = 0;
     *in_place = false;
     if (snprintf(out, RF_PATH_BYTES, "%s", path) >= RF_PATH_BYTES) {
@@ -49,11 +48,31 @@ int rf_output_resolve(char *out, bool *in_place, const char *path, rf_error *err
             RF_TRY(rf_path_join(out, RF_PATH_BYTES, folder, target, err));
         }
     }
+    return RF_OK;
+}
+
+int rf_output_resolve(char *out, bool *in_place, const char *path, rf_error *err)
+{
+    struct stat status;
+    RF_TRY(follow_links(out, in_place, path, err));
     if (stat(out, &status) == 0 && S_ISDIR(status.st_mode)) {
         return rf_error_set(err, RF_ERR, "%s: is a folder, not a file: choose another name", path);
     }
     *in_place = *in_place || (stat(out, &status) == 0 && !S_ISREG(status.st_mode));
     return RF_OK;
+}
+
+int rf_output_resolve_folder(char *out, const char *path, rf_error *err)
+{
+    char name[RF_PATH_BYTES];
+    bool in_place;
+    if (snprintf(name, sizeof name, "%s", path) >= (int)sizeof name) {
+        return rf_error_set(err, RF_ERR, "%.64s...: the path is too long", path);
+    }
+    for (size_t n = strlen(name); n > 1 && name[n - 1] == '/'; n--) {
+        name[n - 1] = '\0';
+    }
+    return follow_links(out, &in_place, name, err);
 }
 
 static int write_fully(int fd, const char *data, size_t bytes)
@@ -154,9 +173,11 @@ static bool is_same_place(const char *a, const char *b)
            strcmp(rf_path_name(path[0]), rf_path_name(path[1])) == 0;
 }
 
+/* "-" as an input is standard input, which may come from a file. */
 static bool is_same(const char *output, const char *other)
 {
     struct stat x, y;
+    other = strcmp(other, "-") == 0 ? "/dev/stdin" : other;
     bool has_x = stat(output, &x) == 0, has_y = stat(other, &y) == 0;
     if (has_x && has_y) {
         return is_node(&x, &y) || (S_ISREG(x.st_mode) && S_ISDIR(y.st_mode) && holds(other, &x));
@@ -180,7 +201,7 @@ int rf_output_check(const char *const *outputs, int n_outputs, const char *const
             }
         }
         for (int k = 0; k < n_inputs; k++) {
-            if (is_path(outputs[i]) && is_path(inputs[k]) && is_same(outputs[i], inputs[k])) {
+            if (is_path(outputs[i]) && inputs[k] != NULL && is_same(outputs[i], inputs[k])) {
                 return rf_error_set(err, RF_ERR_USAGE,
                                     "%s: would be written over an input (%s): choose another "
                                     "output",

@@ -12,8 +12,8 @@
 
 /* Refuses (RF_ERR_USAGE) an output that is one of the inputs or another output: the same file by
  * device and inode, also through links; where there is no such file yet, the same name in the same
- * folder. An input that is a folder stands for the files in it. NULL and "-" among the paths are
- * skipped; devices and pipes are never the same. */
+ * folder. An input that is a folder stands for the files in it, "-" for what standard input comes
+ * from. NULL, and "-" among the outputs, are skipped; devices and pipes are never the same. */
 RF_MUST_CHECK int rf_output_check(const char *const *outputs, int n_outputs,
                                   const char *const *inputs, int n_inputs, rf_error *err);
 
@@ -21,6 +21,8 @@ RF_MUST_CHECK int rf_output_check(const char *const *outputs, int n_outputs,
  * that could be replaced (a device, a pipe, a link into /proc as /dev/stdout is): open and write it.
  * out [RF_PATH_BYTES] (path.h). A folder is an error. */
 RF_MUST_CHECK int rf_output_resolve(char *out, bool *in_place, const char *path, rf_error *err);
+/* The same for a folder that is to be made, which may also be there; slashes at its end go. */
+RF_MUST_CHECK int rf_output_resolve_folder(char *out, const char *path, rf_error *err);
 /* Appends what the file `from` holds to such a path. */
 RF_MUST_CHECK int rf_output_pour(const char *path, const char *from, rf_error *err);
 

@@ -74,6 +74,34 @@ Test(output, is_an_input)
     EXPECT_SAYS(&err, "two outputs");
 }
 
+/* "-": what standard input comes from. */
+Test(output, is_standard_input)
+{
+    const char *a = in_folder("a"), *b = in_folder("b");
+    put(a, "a");
+    put(b, "b");
+    cr_assert_not_null(freopen(a, "r", stdin));
+    expect_same(a, "-", true);
+    expect_same(b, "-", false);
+    expect_same("-", "-", false);
+}
+
+Test(output, links_to_folders_are_followed)
+{
+    rf_error err = {0};
+    char behind[RF_PATH_BYTES];
+    const char *new_one = in_folder("new"), *there = in_folder("there");
+    cr_assert(mkdir(there, 0777) == 0 && symlink("new", in_folder("to_new")) == 0 &&
+              symlink(there, in_folder("to_there")) == 0);
+    cr_assert(rf_output_resolve_folder(behind, in_folder("to_new//"), &err) == RF_OK, "%s",
+              err.message);
+    cr_expect_str_eq(behind, new_one);
+    cr_assert(rf_output_resolve_folder(behind, in_folder("to_there"), &err) == RF_OK);
+    cr_expect_str_eq(behind, there);
+    cr_assert(rf_output_resolve_folder(behind, "/", &err) == RF_OK);
+    cr_expect_str_eq(behind, "/");
+}
+
 Test(output, links_are_followed)
 {
     struct stat status;

@@ -392,4 +392,8 @@ Test(convert, program_refuses_bad_input)
                  program_messages);
     cr_assert_not_null(strstr(program_messages, "Qwen3ForCausalLM"), "%s", program_messages);
     ASSERT_FAILS(1, "not an empty folder", "export '%s/m.h5' '%s/out'", folder, folder);
+    cr_assert(symlink("far", in_folder("near")) == 0); /* to a folder that is not there yet */
+    cr_assert_eq(run("export '%s/m.h5' '%s/near'", folder, folder), 0, "%s", program_messages);
+    cr_assert(access(in_folder("far/config.json"), R_OK) == 0);
+    ASSERT_FAILS(1, "not an empty folder", "export '%s/m.h5' '%s/near'", folder, folder);
 }

@@ -80,6 +80,10 @@ Test(convert_tokenizer, program_finds_the_tokenizer)
     cr_assert_eq(run("import '%s/hf' '%s/a.h5' --grow --tokenizer '%s/tokenizer.json'", folder,
                      folder, folder),
                  0, "%s", program_messages);
+    put_text("chat_template.jinja", "{{ messages }}"); /* is read beside tokenizer.json */
+    ASSERT_FAILS(2, "over an input",
+                 "import '%s/hf' '%s/chat_template.jinja' --tokenizer '%s/tokenizer.json'", folder,
+                 folder, folder);
     char *text = NULL;
     size_t bytes = 0;
     MUST(rf_file_read(&text, &bytes, in_folder("tokenizer.json"), (size_t)1 << 30, &error));

@@ -304,7 +304,7 @@ Test(eval_program, nothing_scored_is_said)
 Test(eval_program, a_run_folder_and_a_decoder_that_does_not_fit)
 {
     cr_assert(program_shell("mkdir run && cp model.h5 run/step-000000004.h5 && "
-                            "echo step-000000004.h5 >run/latest") == 0);
+                            "echo step-000000004.h5 >run/latest && cp q.jsonl s.jsonl") == 0);
     program_runs("\"$EVAL\" --model run --data q.jsonl --limit 2 --task exact", 0);
     cr_assert(strstr(program_output, "run/step-000000004.h5 on q.jsonl") != NULL &&
                   strstr(program_messages, "its latest checkpoint is") != NULL &&
@@ -313,6 +313,15 @@ Test(eval_program, a_run_folder_and_a_decoder_that_does_not_fit)
     program_runs("\"$EVAL\" --model run --data q.jsonl --limit 2 --task exact decode.kind=ar", 0);
     cr_assert(strstr(program_messages, "decode.kind=ar does not fit") != NULL, "%s",
               program_messages);
+    /* What a run's folder is read for is an input; a report may be written again. */
+    program_write("run/metrics.jsonl",
+                  "{\"event\": \"step\", \"step\": 1, \"loss\": 2, \"tokens\": 3}\n");
+    program_refuses("\"$EVAL\" --model run/step-000000004.h5 --data q.jsonl --out run/latest", 2,
+                    "over an input");
+    program_refuses("\"$EVAL\" --page run --html run/metrics.jsonl", 2, "over an input");
+    program_refuses(EVAL "--task exact --shots 1 --shots-from s.jsonl --answers s.jsonl", 2,
+                    "over an input");
+    program_runs("for i in 1 2; do \"$EVAL\" --page run --html run/report.html || exit; done", 0);
 }
 
 /* --- Ranks ------------------------------------------------------------------------------------ */
