@@ -168,6 +168,15 @@ PIECES = [
     "{% filter upper %}a{{ s }}{% endfilter %}", "{% with a = 1, b = 2 %}{{ a + b }}{% endwith %}{{ a }}", "{% generation %}{{ s }}{% endgeneration %}", "{{ raise_exception('no') }}", "{{ range(3) | list }} {{ range(1, 7, 2) | list }} {{ range(3, 0, -1) | list }}",
     "{{ dict(a=1, b='x') }} {{ dict({'q': 1}, r=2) }} {{ strftime_now('%Y-%m-%d %d %b %B') }}", "{% macro m(a, b) %}{{ a }}{{ b }}{% endmacro %}{{ m(*[1, 2]) }}", "{{ l.append(4) }}", "{{ d.pop('a') }}", "{{ ''.__class__ }}", "{{ d.__class__.__mro__ }}",
     "{% for x in l %}{% for y in l %}{{ loop.index }}{% endfor %}{{ loop.index }} {% endfor %}", "{{ l[1:] }} {{ l[:1] }} {{ l[::-1] }} {{ l[-1] }} {{ r[0].s }} {{ r[-1]['n'] }}", "{{ l.index(2) }}", "{% set x = l if l is iterable and l is not mapping else [l] %}{{ x }}",
+    # Arguments of filters that are easily passed over; ways of several steps; what Python does not print as it is
+    "{{ [1, 2] | sum(start=5) }} {{ r | sum(attribute='n') }} {{ [1.5, 2] | sum }} {{ [[1], [2]] | sum(start=[]) }} {{ ['A', 'a', 'b'] | unique | list }} {{ ['A', 'a'] | unique(true) | list }} {{ r | unique(attribute='n') | list }}",
+    "{{ ['b', 'A', 'c'] | min }} {{ ['b', 'A', 'c'] | max }} {{ ['b', 'A'] | max(case_sensitive=true) }} {{ r | max(attribute='n') }} {{ ['b', 'A'] | sort }} {{ ['b', 'A', 'C'] | sort(case_sensitive=true) }}",
+    "{{ 2.567 | round(1, 'floor') }} {{ 2.567 | round(1, method='ceil') }} {{ 42 | round }} {{ -2.5 | round }} {{ 1234 | round(-2) }} {{ 2.675 | round(2) }} {{ 0.285 | round(2) }}",
+    "{{ 'x' | int(7) }} {{ 'ff' | int(0, 16) }} {{ 'x' | float(2.5) }} {{ '0x1f' | int }} {{ ' 12 ' | int }} {{ '  ' | int }} {{ '' | int(3) }} {{ 'nan' | int }} {{ '1e2' | float }}",
+    "{{ [{'f': {'name': 'x', 'l': [7]}}] | map(attribute='f.name') | join(',') }} {{ [{'f': {'l': [7]}}] | map(attribute='f.l.0') | list }} {{ [{'f': {'n': 2}}, {'f': {'n': 1}}] | sort(attribute='f.n') | list }} {{ [{'f': {'n': 2}}] | selectattr('f.n', 'equalto', 2) | list | length }} {{ [{'f': {}}] | map(attribute='f.n', default='D') | list }} {{ [['x', 1]] | map(attribute=1) | list }} {{ [{'f': 1}] | join(',', attribute='f') }}",
+    "{{ [{'a': 1}] | map(attribute='b.c') | list }}",
+    "{{ ['\u00a0', '\u200b', '\u2028', '\ufeff', 'é', '\ue000', '\u0085', '\u3000', '\U000e0001', ' '] }} {{ {'\u2029': \"it's\"} }}",
+    "{{ 'ß\ufb01' | upper }} {{ 'ŉ'.upper() }} {{ 'ẞ' | upper }} {{ \"it's o'neil 3rd\" | title }} {{ \"it's o'neil 3rd\".title() }} {{ 'ǆ'.title() }}",
 ]
 VARIABLES = {"s": "añ漢😀", "l": [1, 2, 3], "d": {"a": 1, "b": "x"}, "r": [{"n": 1, "s": "b"}, {"n": 2, "s": "A", "x": True}]}
 

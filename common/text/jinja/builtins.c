@@ -2,7 +2,10 @@
  * tests, functions; and how all of it is found by name. */
 #include "common/text/jinja/builtins.h"
 
+#include <errno.h>
+#include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -20,6 +23,23 @@ value rf_jinja_argument(const arguments *a, size_t i, const char *name)
         }
     }
     return undefined;
+}
+
+void rf_jinja_expect(job *j, const arguments *a, size_t most, const char *names)
+{
+    for (size_t k = 0; k < a->named.n; k++) {
+        const text name = a->named.pair[k].key.s;
+        const char *found = memmem(names, strlen(names), name.at, name.n);
+        const bool is_word = found != NULL && (found == names || found[-1] == ' ') &&
+                             (found[name.n] == ' ' || found[name.n] == '\0');
+        if (!is_word) {
+            rf_jinja_fail(j, "the argument \"%.*s\" is not supported here",
+                          (int)(name.n < 60 ? name.n : 60), name.at);
+        }
+    }
+    if (a->n > most) {
+        rf_jinja_fail(j, "%zu arguments where at most %zu are supported", a->n, most);
+    }
 }
 
 bool rf_jinja_is_given(value v)
@@ -59,14 +79,42 @@ static value do_default(job *j, value self, const arguments *a)
 
 /* --- Numbers ------------------------------------------------------------------------------------ */
 
+#define BLANKS " \t\n\r\f\v"
+
+/* A number that is written in s, blanks around it aside: in this base as a whole one, or in decimal as
+ * a real one. */
+static bool read_integer(int64_t *out, job *j, text s, int base)
+{
+    char *digits = memcpy(rf_jinja_take(j, s.n + 1), s.at, s.n), *end;
+    errno = 0;
+    *out = strtoll(digits, &end, base);
+    return end > digits && errno == 0 && end[strspn(end, BLANKS)] == '\0';
+}
+
+static bool read_real(double *out, job *j, text s)
+{
+    char *digits = memcpy(rf_jinja_take(j, s.n + 1), s.at, s.n), *end;
+    if (strspn(digits, BLANKS "0123456789+-.eE") < s.n) { /* strtod also reads 0x10, nan, inf */
+        return false;
+    }
+    *out = strtod(digits, &end);
+    return end > digits && end[strspn(end, BLANKS)] == '\0';
+}
+
 static value do_int(job *j, value self, const arguments *a)
 {
     double x;
+    int64_t i;
     const value otherwise = rf_jinja_argument(a, 0, "default");
+    const int64_t base = rf_jinja_whole(j, rf_jinja_argument(a, 1, "base"), 10);
+    if (base < 2 || base > 36) {
+        rf_jinja_fail(j, "int with a base that is not from 2 to 36");
+    }
+    if (self.kind == STRING && read_integer(&i, j, self.s, (int)base)) {
+        return rf_jinja_integer(i);
+    }
     if (self.kind == STRING) {
-        char *digits = memcpy(rf_jinja_take(j, self.s.n + 1), self.s.at, self.s.n), *end;
-        const double parsed = strtod(digits, &end);
-        self = *digits != '\0' && *end == '\0' ? (value){.kind = REAL, .r = parsed} : undefined;
+        self = read_real(&x, j, self.s) ? (value){.kind = REAL, .r = x} : undefined;
     }
     if (self.kind == INTEGER) {
         return self;
@@ -80,24 +128,41 @@ static value do_int(job *j, value self, const arguments *a)
 static value do_float(job *j, value self, const arguments *a)
 {
     double x;
-    (void)a;
-    if (self.kind == STRING) {
-        x = strtod(memcpy(rf_jinja_take(j, self.s.n + 1), self.s.at, self.s.n), NULL);
-    } else {
-        (void)rf_jinja_real(&x, self);
-    }
-    return (value){.kind = REAL, .r = x};
+    const value otherwise = rf_jinja_argument(a, 0, "default");
+    const bool is = self.kind == STRING ? read_real(&x, j, self.s) : rf_jinja_real(&x, self);
+    return is                             ? (value){.kind = REAL, .r = x}
+           : rf_jinja_is_given(otherwise) ? otherwise
+                                          : (value){.kind = REAL, .r = 0};
 }
 
+/* "common" as Python does it: the decimal number nearest to the value itself, not to its product with a
+ * power of ten; whole numbers stay whole. */
 static value do_round(job *j, value self, const arguments *a)
 {
     double x;
-    const double scale =
-        pow(10, (double)rf_jinja_whole(j, rf_jinja_argument(a, 0, "precision"), 0));
-    if (!rf_jinja_real(&x, self)) {
-        rf_jinja_fail(j, "%s cannot be rounded", rf_jinja_kind_name(self));
+    const int64_t digits = rf_jinja_whole(j, rf_jinja_argument(a, 0, "precision"), 0);
+    const value given = rf_jinja_argument(a, 1, "method");
+    const text method = rf_jinja_is_given(given) ? rf_jinja_get_string(j, given) : TEXT("common");
+    if (!rf_jinja_real(&x, self) || digits < -300 || digits > 300) {
+        rf_jinja_fail(j, "%s cannot be rounded to %" PRId64 " digits", rf_jinja_kind_name(self),
+                      digits);
     }
-    return (value){.kind = REAL, .r = rint(x * scale) / scale};
+    const double scale = pow(10, (double)digits);
+    if (!rf_jinja_is(method, "common")) {
+        const bool up = rf_jinja_is(method, "ceil");
+        if (!up && !rf_jinja_is(method, "floor")) {
+            rf_jinja_fail(j, "round knows the methods common, ceil and floor");
+        }
+        return (value){.kind = REAL, .r = (up ? ceil(x * scale) : floor(x * scale)) / scale};
+    }
+    if (digits >= 0 && self.kind == REAL) {
+        char printed[700];
+        snprintf(printed, sizeof printed, "%.*f", (int)digits, x);
+        return (value){.kind = REAL, .r = strtod(printed, NULL)};
+    }
+    const double rounded = digits >= 0 ? x : rint(x * scale) / scale;
+    return self.kind == REAL || fabs(rounded) >= 9e15 ? (value){.kind = REAL, .r = rounded}
+                                                      : rf_jinja_integer((int64_t)rint(rounded));
 }
 
 static value do_abs(job *j, value self, const arguments *a)
@@ -343,4 +408,23 @@ value rf_jinja_element(job *j, value v, value key)
         return *found;
     }
     return key.kind == STRING ? rf_jinja_attribute(j, v, key.s) : missing(j, v, TEXT("an element"));
+}
+
+value rf_jinja_attribute_of(job *j, value v, value attribute, value otherwise)
+{
+    if (attribute.kind != STRING) {
+        v = rf_jinja_element(j, v, attribute);
+        return v.kind == UNDEFINED && rf_jinja_is_given(otherwise) ? otherwise : v;
+    }
+    for (text rest = attribute.s, part; rest.at != NULL;) {
+        const char *dot = memchr(rest.at, '.', rest.n);
+        part = (text){rest.at, dot != NULL ? (size_t)(dot - rest.at) : rest.n};
+        rest = dot != NULL ? (text){dot + 1, rest.n - part.n - 1} : (text){NULL, 0};
+        int64_t i;
+        const bool counts = part.n > 0 && part.n < 18 && strspn(part.at, "0123456789") >= part.n &&
+                            read_integer(&i, j, part, 10);
+        v = rf_jinja_element(j, v, counts ? rf_jinja_integer(i) : rf_jinja_string(part));
+        v = v.kind == UNDEFINED && rf_jinja_is_given(otherwise) ? otherwise : v;
+    }
+    return v;
 }

@@ -19,6 +19,12 @@ extern const builtin_name rf_jinja_collection_filters[], rf_jinja_dict_methods[]
     rf_jinja_list_methods[];
 value rf_jinja_tojson(job *j, value self, const arguments *a);
 
+/* Fails where there are more arguments than `most`, or named ones that are not among the words of
+ * `names`: what is not computed here must not be passed over. */
+void rf_jinja_expect(job *j, const arguments *a, size_t most, const char *names);
+/* The attribute that a filter was given: "function.name" is a way of two steps, in which numbers
+ * count elements. Each step that leads nowhere gives `otherwise`, where that is given. */
+value rf_jinja_attribute_of(job *j, value v, value attribute, value otherwise);
 /* Neither undefined nor none. */
 bool rf_jinja_is_given(value v);
 /* The number, or `otherwise` where v is not given; fails where it is something else. */

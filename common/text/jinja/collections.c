@@ -5,12 +5,24 @@
 
 static const value undefined = {.kind = UNDEFINED};
 
+static value attribute_of(job *j, value v, value attribute)
+{
+    return rf_jinja_attribute_of(j, v, attribute, undefined);
+}
+
+/* What an element is compared by: itself or its attribute, strings without case unless asked for. */
+static value key_of(job *j, value v, value attribute, bool with_case)
+{
+    v = rf_jinja_is_given(attribute) ? attribute_of(j, v, attribute) : v;
+    return v.kind == STRING && !with_case ? rf_jinja_lower(j, v) : v;
+}
+
 value rf_jinja_join(job *j, const list *l, text between, value attribute)
 {
     buffer b = {0};
     for (size_t i = 0; i < l->n; i++) {
         const value v =
-            rf_jinja_is_given(attribute) ? rf_jinja_element(j, l->item[i], attribute) : l->item[i];
+            rf_jinja_is_given(attribute) ? attribute_of(j, l->item[i], attribute) : l->item[i];
         rf_jinja_add(j, &b, i > 0 ? between : TEXT(""));
         rf_jinja_add(j, &b, rf_jinja_text(j, v));
     }
@@ -75,25 +87,25 @@ static value do_reverse(job *j, value self, const arguments *a)
 static value do_unique(job *j, value self, const arguments *a)
 {
     const list *l = rf_jinja_items(j, self);
-    value different = rf_jinja_new_list(j, 8);
-    (void)a;
+    const bool with_case = rf_jinja_truth(rf_jinja_argument(a, 0, "case_sensitive"));
+    const value attribute = rf_jinja_argument(a, 1, "attribute");
+    value different = rf_jinja_new_list(j, 8), seen = rf_jinja_new_list(j, 8);
     for (size_t i = 0; i < l->n; i++) {
-        if (!rf_jinja_contains(j, different, l->item[i])) {
+        const value k = key_of(j, l->item[i], attribute, with_case);
+        if (!rf_jinja_contains(j, seen, k)) {
+            rf_jinja_push(j, seen.list, k);
             rf_jinja_push(j, different.list, l->item[i]);
         }
     }
     return different;
 }
 
-/* Sorted by insertion: stable, and lists of templates are short (each step is counted). Strings are
- * compared without case, as Jinja's sort does. */
-static value sorted(job *j, const list *l, value attribute, bool reversed)
+/* Sorted by insertion: stable, and lists of templates are short (each step is counted). */
+static value sorted(job *j, const list *l, value attribute, bool with_case, bool reversed)
 {
     value all = copy_of(j, l), keys = rf_jinja_new_list(j, l->n);
     for (size_t i = 0; i < l->n; i++) {
-        value k =
-            rf_jinja_is_given(attribute) ? rf_jinja_element(j, l->item[i], attribute) : l->item[i];
-        k = k.kind == STRING ? rf_jinja_lower(j, k) : k;
+        const value k = key_of(j, l->item[i], attribute, with_case);
         rf_jinja_push(j, keys.list, k);
         size_t at = i;
         for (; at > 0; at--) {
@@ -114,43 +126,49 @@ static value sorted(job *j, const list *l, value attribute, bool reversed)
 static value do_sort(job *j, value self, const arguments *a)
 {
     return sorted(j, rf_jinja_items(j, self), rf_jinja_argument(a, 2, "attribute"),
+                  rf_jinja_truth(rf_jinja_argument(a, 1, "case_sensitive")),
                   rf_jinja_truth(rf_jinja_argument(a, 0, "reverse")));
 }
 
 /* The least (sign -1) or greatest of some values. */
-static value extreme(job *j, value self, int sign)
+static value extreme(job *j, value self, const arguments *a, int sign)
 {
     const list *l = rf_jinja_items(j, self);
-    value best = l->n > 0 ? l->item[0] : undefined;
-    for (size_t i = 1; i < l->n; i++) {
-        best = rf_jinja_order(j, l->item[i], best) * sign > 0 ? l->item[i] : best;
+    const bool with_case = rf_jinja_truth(rf_jinja_argument(a, 0, "case_sensitive"));
+    const value attribute = rf_jinja_argument(a, 1, "attribute");
+    value best = l->n > 0 ? l->item[0] : undefined, key = undefined;
+    for (size_t i = 0; i < l->n; i++) {
+        const value k = key_of(j, l->item[i], attribute, with_case);
+        if (i == 0 || rf_jinja_order(j, k, key) * sign > 0) {
+            key = k;
+            best = l->item[i];
+        }
     }
     return best;
 }
 
 static value do_min(job *j, value self, const arguments *a)
 {
-    (void)a;
-    return extreme(j, self, -1);
+    return extreme(j, self, a, -1);
 }
 
 static value do_max(job *j, value self, const arguments *a)
 {
-    (void)a;
-    return extreme(j, self, 1);
+    return extreme(j, self, a, 1);
 }
 
 static value do_sum(job *j, value self, const arguments *a)
 {
     const list *l = rf_jinja_items(j, self);
-    int64_t total = 0;
-    (void)a;
+    const value attribute = rf_jinja_argument(a, 0, "attribute");
+    const value start = rf_jinja_argument(a, 1, "start");
+    value total = rf_jinja_is_given(start) ? start : rf_jinja_integer(0);
     for (size_t i = 0; i < l->n; i++) {
-        if (__builtin_add_overflow(total, rf_jinja_whole(j, l->item[i], 0), &total)) {
-            rf_jinja_fail(j, "a number that is too large");
-        }
+        const value v =
+            rf_jinja_is_given(attribute) ? attribute_of(j, l->item[i], attribute) : l->item[i];
+        total = rf_jinja_calculate(j, '+', total, v);
     }
-    return rf_jinja_integer(total);
+    return total;
 }
 
 /* The arguments behind the first `skip`. */
@@ -176,8 +194,8 @@ static value do_map(job *j, value self, const arguments *a)
     }
     for (size_t i = 0; i < l->n; i++) {
         value v = filter != NULL ? filter(j, l->item[i], &rest)
-                                 : rf_jinja_element(j, l->item[i], attribute);
-        rf_jinja_push(j, mapped.list, v.kind == UNDEFINED ? otherwise : v);
+                                 : rf_jinja_attribute_of(j, l->item[i], attribute, otherwise);
+        rf_jinja_push(j, mapped.list, v);
     }
     return mapped;
 }
@@ -195,7 +213,7 @@ static value choose(job *j, value self, const arguments *a, bool by_attribute, b
         rf_jinja_fail(j, "the test \"%.*s\" is not known", (int)name.s.n, name.s.at);
     }
     for (size_t i = 0; i < l->n; i++) {
-        value v = by_attribute ? rf_jinja_element(j, l->item[i], attribute) : l->item[i];
+        value v = by_attribute ? attribute_of(j, l->item[i], attribute) : l->item[i];
         v = test != NULL ? test(j, v, &rest) : v;
         if (rf_jinja_truth(v) == wanted) {
             rf_jinja_push(j, chosen.list, l->item[i]);
@@ -267,6 +285,7 @@ static value do_dictsort(job *j, value self, const arguments *a)
 {
     const bool by_value = rf_jinja_is(rf_jinja_text(j, rf_jinja_argument(a, 1, "by")), "value");
     return sorted(j, do_items(j, self, a).list, rf_jinja_integer(by_value),
+                  rf_jinja_truth(rf_jinja_argument(a, 0, "case_sensitive")),
                   rf_jinja_truth(rf_jinja_argument(a, 2, "reverse")));
 }
 

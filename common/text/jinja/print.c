@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utf8proc.h>
 
 /* --- Characters --------------------------------------------------------------------------------- */
 
@@ -99,22 +100,34 @@ static text print_real(job *j, double x)
     return rf_jinja_print(j, "%.*f%s", decimals, x, decimals == 0 ? ".0" : "");
 }
 
+/* str.isprintable of Python: controls, marks of format, surrogates, private and unassigned characters
+ * are not, and of white space only the blank is. */
+static bool is_printable(int32_t c)
+{
+    const utf8proc_category_t kind = utf8proc_category(c);
+    return c == ' ' || (kind != UTF8PROC_CATEGORY_CN && kind < UTF8PROC_CATEGORY_ZS);
+}
+
 /* Python's repr of a string. */
 static void add_repr(job *j, buffer *b, text s)
 {
     const bool single = memchr(s.at, '\'', s.n) == NULL || memchr(s.at, '"', s.n) != NULL;
     const text quote = single ? TEXT("'") : TEXT("\"");
     rf_jinja_add(j, b, quote);
-    for (size_t i = 0; i < s.n; i++) {
-        const unsigned char c = (unsigned char)s.at[i];
+    for (size_t i = 0, bytes; i < s.n; i += bytes) {
         static const char escaped[] = "\n\r\t\\";
-        const char *found = c != '\0' ? strchr(escaped, c) : NULL;
+        int32_t c;
+        bytes = rf_utf8_next(&c, s.at + i);
+        const char *found = c > 0 && c < 128 ? strchr(escaped, c) : NULL;
         if (found != NULL) {
             rf_jinja_add(j, b, rf_jinja_print(j, "\\%c", "nrt\\"[found - escaped]));
-        } else if (c < 0x20 || c == 0x7F) {
-            rf_jinja_add(j, b, rf_jinja_print(j, "\\x%02x", c));
+        } else if (!is_printable(c)) {
+            rf_jinja_add(j, b,
+                         c < 0x100     ? rf_jinja_print(j, "\\x%02x", (unsigned)c)
+                         : c < 0x10000 ? rf_jinja_print(j, "\\u%04x", (unsigned)c)
+                                       : rf_jinja_print(j, "\\U%08x", (unsigned)c));
         } else {
-            rf_jinja_add(j, b, c == '\'' && single ? TEXT("\\'") : (text){s.at + i, 1});
+            rf_jinja_add(j, b, c == '\'' && single ? TEXT("\\'") : (text){s.at + i, bytes});
         }
     }
     rf_jinja_add(j, b, quote);

@@ -96,11 +96,13 @@ static value any_of(job *j, text s, value what, bool (*test)(text, text))
 
 static value do_startswith(job *j, value self, const arguments *a)
 {
+    rf_jinja_expect(j, a, 1, ""); /* no begin and end of where to look */
     return any_of(j, self.s, rf_jinja_argument(a, 0, "prefix"), begins);
 }
 
 static value do_endswith(job *j, value self, const arguments *a)
 {
+    rf_jinja_expect(j, a, 1, ""); /* no begin and end of where to look */
     return any_of(j, self.s, rf_jinja_argument(a, 0, "suffix"), ends);
 }
 
@@ -248,12 +250,14 @@ static value position(job *j, text s, const char *found)
 
 static value do_find(job *j, value self, const arguments *a)
 {
+    rf_jinja_expect(j, a, 1, ""); /* no begin and end of where to look */
     return position(j, self.s,
                     find(self.s, rf_jinja_get_string(j, rf_jinja_argument(a, 0, "sub"))));
 }
 
 static value do_rfind(job *j, value self, const arguments *a)
 {
+    rf_jinja_expect(j, a, 1, ""); /* no begin and end of where to look */
     rf_jinja_step(j, self.s.n / 16);
     return position(j, self.s,
                     find_last(self.s, rf_jinja_get_string(j, rf_jinja_argument(a, 0, "sub"))));
@@ -261,6 +265,7 @@ static value do_rfind(job *j, value self, const arguments *a)
 
 static value do_count_in(job *j, value self, const arguments *a)
 {
+    rf_jinja_expect(j, a, 1, ""); /* no begin and end of where to look */
     text s = self.s;
     const text one = rf_jinja_get_string(j, rf_jinja_argument(a, 0, "sub"));
     int64_t n = one.n == 0 ? (int64_t)rf_jinja_length(j, s) + 1 : 0;
@@ -272,6 +277,17 @@ static value do_count_in(job *j, value self, const arguments *a)
 
 /* The case of letters: `first` of each word (or of the text alone), `rest` of the others. */
 typedef utf8proc_int32_t change_case(utf8proc_int32_t);
+
+/* Some small letters are several in capitals (ß, ﬁ), just as they are without case: those, or 0. */
+static int grows(int32_t out[4], int32_t c)
+{
+    int last = 0;
+    const bool is_capital = utf8proc_category(c) == UTF8PROC_CATEGORY_LU;
+    const utf8proc_ssize_t n =
+        is_capital ? 0 : utf8proc_decompose_char(c, out, 4, UTF8PROC_CASEFOLD, &last);
+    return n > 1 && n <= 4 ? (int)n : 0;
+}
+
 static value recase(job *j, value v, change_case *first, change_case *rest, bool each_word)
 {
     const text s = rf_jinja_text(j, v);
@@ -282,9 +298,16 @@ static value recase(job *j, value v, change_case *first, change_case *rest, bool
         int32_t c;
         char utf8[4];
         i += rf_utf8_next(&c, s.at + i);
-        const int32_t changed = (begins_word ? first : rest)(c);
+        change_case *const change = begins_word ? first : rest;
+        int32_t many[4];
+        const int n = change == utf8proc_toupper ? grows(many, c) : 0;
         begins_word = each_word && (rf_unicode_is_space(c) || strchr("-({[<", c < 128 ? c : 'a'));
-        rf_jinja_add(j, &b, (text){utf8, rf_utf8_put(utf8, changed)});
+        if (n == 0) {
+            rf_jinja_add(j, &b, (text){utf8, rf_utf8_put(utf8, change(c))});
+        }
+        for (int k = 0; k < n; k++) {
+            rf_jinja_add(j, &b, (text){utf8, rf_utf8_put(utf8, utf8proc_toupper(many[k]))});
+        }
     }
     return rf_jinja_string(rf_jinja_made(&b));
 }
@@ -321,6 +344,23 @@ static value do_title(job *j, value self, const arguments *a)
 {
     (void)a;
     return recase(j, self, utf8proc_toupper, utf8proc_tolower, true);
+}
+
+/* Python's method, other than Jinja's filter, begins a word behind everything that is no letter. */
+static value do_title_method(job *j, value self, const arguments *a)
+{
+    buffer b = {0};
+    bool begins_word = true;
+    (void)a;
+    for (size_t i = 0; i < self.s.n;) {
+        int32_t c;
+        char utf8[4];
+        i += rf_utf8_next(&c, self.s.at + i);
+        const int32_t changed = begins_word ? utf8proc_totitle(c) : utf8proc_tolower(c);
+        begins_word = utf8proc_toupper(c) == c && utf8proc_tolower(c) == c;
+        rf_jinja_add(j, &b, (text){utf8, rf_utf8_put(utf8, changed)});
+    }
+    return rf_jinja_string(rf_jinja_made(&b));
 }
 
 static value do_isdigit(job *j, value self, const arguments *a)
@@ -409,6 +449,6 @@ const builtin_name rf_jinja_string_methods[] = {{"capitalize", do_capitalize},
                                                 {"splitlines", do_splitlines},
                                                 {"startswith", do_startswith},
                                                 {"strip", do_strip},
-                                                {"title", do_title},
+                                                {"title", do_title_method},
                                                 {"upper", do_upper},
                                                 {NULL, NULL}};
