@@ -138,4 +138,22 @@ template <typename Kernel> static inline int allow_shared(Kernel *kernel, int64_
                                 static_cast<int>(bytes));
 }
 
+/* Which queries a block takes: up to `most` of a run, n of them from `first` on, and of a head. A run is cut
+ * into `parts`; n of one that lies behind its end is 0 or less. */
+struct block_queries {
+    const int32_t *run;
+    int64_t first, head, kv;
+    int n;
+};
+
+static __device__ inline block_queries queries_of_block(const rf_cuda_attention &a, int most,
+                                                        int parts)
+{
+    const unsigned each = static_cast<unsigned>(parts);
+    const int32_t *run = a.spans.run + blockIdx.x / each * RUN_COLUMNS;
+    const int64_t first = run[QUERY_BEGIN] + blockIdx.x % each * most, head = blockIdx.y;
+    return {run, first, head, head / (a.h / a.g),
+            min(most, static_cast<int>(run[QUERY_END] - first))};
+}
+
 #endif

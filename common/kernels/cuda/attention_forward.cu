@@ -49,11 +49,8 @@ static __global__ void __launch_bounds__(BLOCK, RESIDENT)
     extern __shared__ float own[];
     __shared__ float chunk[TILE][PITCH], weight[TILE][PITCH], factor[TILE];
     __shared__ unsigned seen[TILE];
-    const int32_t *run = a.spans.run + blockIdx.x / static_cast<unsigned>(parts) * RUN_COLUMNS;
-    const int64_t first = run[QUERY_BEGIN] + blockIdx.x % static_cast<unsigned>(parts) * most;
-    const int64_t head = blockIdx.y, kv = head / (a.h / a.g);
+    const auto [run, first, head, kv, n] = queries_of_block(a, most, parts);
     const int width = static_cast<int>(a.head_dim);
-    const int n = min(most, static_cast<int>(run[QUERY_END] - first));
     if (n <= 0) {
         return;
     }

@@ -31,6 +31,16 @@ static __device__ inline int4 span_of(const rf_cuda_spans &spans, int64_t i)
     return i < spans.n ? reinterpret_cast<const int4 *>(spans.span)[i] : make_int4(0, 0, 0, 0);
 }
 
+/* Begins to copy the tiles of keys and of values that an entry of by_query names; `step`: of their rows. */
+template <int WIDTH, int THREADS>
+static __device__ inline void fetch_keys(unsigned to, const uint16_t *k, const uint16_t *v,
+                                         int64_t step, int entry, int64_t m)
+{
+    const int64_t keys = static_cast<int64_t>(entry / 2) * KEYS;
+    copy_tile<WIDTH, KEYS, THREADS>(to, k, step, keys, m);
+    copy_tile<WIDTH, KEYS, THREADS>(to + KEYS * WIDTH * 2, v, step, keys, m);
+}
+
 static inline float score_scale(int64_t width)
 {
     return static_cast<float>(1.0 / sqrt(static_cast<double>(width)));

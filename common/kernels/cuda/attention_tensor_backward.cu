@@ -89,6 +89,35 @@ static int launch(Kernel *kernel, rf_cuda_stream stream, const rf_cuda_attention
 
 /* --- dq -------------------------------------------------------------------------------------- */
 
+/* From scores and dp of 16 queries by N keys to their slopes, in place of the scores. lse, delta: of a lane's
+ * two queries. */
+template <int N>
+static __device__ inline void make_slopes(float (&score)[N][4], const float (&dp)[N][4],
+                                          const float *lse, const float *delta, float scale)
+{
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const float p = power_of_2(fmaf(score[j][e], scale * LOG2_E, -lse[e / 2]));
+            score[j][e] = p * (dp[j][e] - delta[e / 2]);
+        }
+    }
+}
+
+/* What is not seen has no slope. key: of this lane's first column. */
+template <int N> static __device__ inline void hide(float (&slope)[N][4], const int4 *span, int key)
+{
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const bool seen = sees(span[e / 2], key + j * COLUMN + e % 2);
+            slope[j][e] = seen ? slope[j][e] : 0.0F;
+        }
+    }
+}
+
 /* A block takes a tile of queries of a head; rows of the products are queries, columns PART keys at once. */
 template <int WIDTH, int PART, int BLOCKS>
 static __global__ void __launch_bounds__(THREADS, BLOCKS)
@@ -107,19 +136,13 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
     const int count = list[0];
     float dq[WIDTH / COLUMN][4], lse[2], delta[2];
     int4 span[2];
-    const auto fetch = [&](int i, int entry) {
-        const int64_t keys = static_cast<int64_t>(entry / 2) * KEYS;
-        const unsigned to = tiles + static_cast<unsigned>(i % 2) * 2 * TILE;
-        copy_tile<WIDTH, KEYS, THREADS>(to, k, step, keys, a.spans.m);
-        copy_tile<WIDTH, KEYS, THREADS>(to + TILE, v, step, keys, a.spans.m);
-    };
 
     copy_tile<WIDTH, ROWS, THREADS>(q, head_of(a.q, head, WIDTH), own_step, first, a.spans.n);
     copy_tile<WIDTH, ROWS, THREADS>(d_o, head_of(a.d_o, head, WIDTH), own_step, first, a.spans.n);
     /* Entries are read a step before their tiles are. */
     int coming = count > 0 ? list[1] : 0, later = count > 1 ? list[2] : 0;
     if (count > 0) {
-        fetch(0, coming);
+        fetch_keys<WIDTH, THREADS>(tiles, k, v, step, coming, a.spans.m);
     }
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -132,12 +155,13 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
     clear(dq);
     for (int i = 0; i < count; i++) {
         const int entry = coming;
-        const unsigned key_tile = tiles + static_cast<unsigned>(i % 2) * 2 * TILE;
+        const unsigned key_tile = tiles + static_cast<unsigned>(i % 2) * 2 * TILE,
+                       other = tiles + static_cast<unsigned>((i + 1) % 2) * 2 * TILE;
         wait_copies();
         __syncthreads(); /* the tile is here, and everyone is done with the other place */
         coming = later;
         if (i + 1 < count) {
-            fetch(i + 1, coming);
+            fetch_keys<WIDTH, THREADS>(other, k, v, step, coming, a.spans.m);
         }
         later = i + 2 < count ? list[3 + i] : 0;
 #pragma unroll 1
@@ -151,23 +175,9 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
             end_products();
             hold(score);
             hold(dp);
-#pragma unroll
-            for (int j = 0; j < PART / COLUMN; j++) {
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    const float p = power_of_2(fmaf(score[j][e], scale * LOG2_E, -lse[e / 2]));
-                    score[j][e] = p * (dp[j][e] - delta[e / 2]);
-                }
-            }
+            make_slopes(score, dp, lse, delta, scale);
             if (entry % 2 == 0) {
-#pragma unroll
-                for (int j = 0; j < PART / COLUMN; j++) {
-#pragma unroll
-                    for (int e = 0; e < 4; e++) {
-                        const bool seen = sees(span[e / 2], key + j * COLUMN + e % 2);
-                        score[j][e] = seen ? score[j][e] : 0.0F;
-                    }
-                }
+                hide(score, span, key);
             }
             as_left(left, score);
             hold(dq);
@@ -201,6 +211,56 @@ struct query_rows {
     float lse[QUERIES], delta[QUERIES];
 };
 
+/* Begins to copy them, from query `first` on. */
+static __device__ inline void fetch_rows(query_rows *to, const rf_cuda_attention &a, int64_t first,
+                                         int64_t head)
+{
+    const unsigned i = threadIdx.x;
+    if (i < QUERIES) {
+        const bool exists = first + i < a.spans.n;
+        const int64_t own = exists ? first + i : 0, at = exists ? own * a.h + head : 0;
+        copy_piece(shared_address(&to->span[i]), a.spans.span + 4 * own, exists);
+        copy_word(shared_address(&to->lse[i]), a.lse + at, exists);
+        copy_word(shared_address(&to->delta[i]), a.delta + at, exists);
+    }
+}
+
+/* From scores and dp of 16 keys by N queries to their weights and slopes, in place. own: this lane's first
+ * query of the tile. */
+template <int N>
+static __device__ inline void weigh(float (&p)[N][4], float (&ds)[N][4], const query_rows *met,
+                                    int own, float scale)
+{
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        const int at = own + j * COLUMN;
+        const float2 lse = *reinterpret_cast<const float2 *>(&met->lse[at]),
+                     delta = *reinterpret_cast<const float2 *>(&met->delta[at]);
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const float base = -LOG2_E * (e % 2 == 0 ? lse.x : lse.y);
+            p[j][e] = power_of_2(fmaf(p[j][e], scale * LOG2_E, base));
+            ds[j][e] = p[j][e] * (ds[j][e] - (e % 2 == 0 ? delta.x : delta.y));
+        }
+    }
+}
+
+/* What does not see a key has neither. */
+template <int N>
+static __device__ inline void hide_queries(float (&p)[N][4], float (&ds)[N][4],
+                                           const query_rows *met, int own, int key)
+{
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const bool seen = sees(met->span[own + j * COLUMN + e % 2], key + e / 2 * 8);
+            p[j][e] = seen ? p[j][e] : 0.0F;
+            ds[j][e] = seen ? ds[j][e] : 0.0F;
+        }
+    }
+}
+
 /* A block takes a tile of keys of a key/value head; rows of the products are keys, columns PART queries at
  * once. */
 template <int WIDTH, int PART, int BLOCKS>
@@ -230,16 +290,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
                                            a.spans.n);
         copy_tile<WIDTH, QUERIES, THREADS>(to + TILE, head_of(a.d_o, head, WIDTH), query_step,
                                            query, a.spans.n);
-        if (threadIdx.x < QUERIES) {
-            const int64_t own = query + threadIdx.x;
-            const bool exists = own < a.spans.n;
-            const int64_t at = exists ? own * a.h + head : 0;
-            query_rows *to_rows = &rows[i % 2];
-            copy_piece(shared_address(&to_rows->span[threadIdx.x]),
-                       a.spans.span + (exists ? 4 * own : 0), exists);
-            copy_word(shared_address(&to_rows->lse[threadIdx.x]), a.lse + at, exists);
-            copy_word(shared_address(&to_rows->delta[threadIdx.x]), a.delta + at, exists);
-        }
+        fetch_rows(&rows[i % 2], a, query, head);
         next = next + 1 == each ? 0 : next + 1;
         head += next == 0 ? 1 : 0;
         coming = list[1 + next];
@@ -269,29 +320,9 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
             end_products();
             hold(p);
             hold(ds);
-#pragma unroll
-            for (int j = 0; j < PART / COLUMN; j++) {
-                const int own = part + j * COLUMN + lane % 4 * 2;
-                const float2 lse = *reinterpret_cast<const float2 *>(&met->lse[own]),
-                             delta = *reinterpret_cast<const float2 *>(&met->delta[own]);
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    const float base = -LOG2_E * (e % 2 == 0 ? lse.x : lse.y);
-                    p[j][e] = power_of_2(fmaf(p[j][e], scale * LOG2_E, base));
-                    ds[j][e] = p[j][e] * (ds[j][e] - (e % 2 == 0 ? delta.x : delta.y));
-                }
-            }
+            weigh(p, ds, met, part + lane % 4 * 2, scale);
             if (!whole) {
-#pragma unroll
-                for (int j = 0; j < PART / COLUMN; j++) {
-#pragma unroll
-                    for (int e = 0; e < 4; e++) {
-                        const int own = part + j * COLUMN + lane % 4 * 2 + e % 2;
-                        const bool seen = sees(met->span[own], key + e / 2 * 8);
-                        p[j][e] = seen ? p[j][e] : 0.0F;
-                        ds[j][e] = seen ? ds[j][e] : 0.0F;
-                    }
-                }
+                hide_queries(p, ds, met, part + lane % 4 * 2, key);
             }
             as_left(left_p, p);
             as_left(left_ds, ds);

@@ -111,12 +111,6 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
     const int count = list[0];
     rows16<WIDTH> own = {};
     own.most[0] = own.most[1] = -INFINITY;
-    const auto fetch = [&](int i, int entry) {
-        const int64_t keys = static_cast<int64_t>(entry / 2) * KEYS;
-        const unsigned to = tiles + static_cast<unsigned>(i % 2) * 2 * TILE;
-        copy_tile<WIDTH, KEYS, THREADS>(to, k, step, keys, a.spans.m);
-        copy_tile<WIDTH, KEYS, THREADS>(to + TILE, v, step, keys, a.spans.m);
-    };
 
     copy_tile<WIDTH, QUERIES_OF, THREADS>(q, head_of(a.q, head, WIDTH), own_step, first, a.spans.n);
     for (int i = static_cast<int>(threadIdx.x); i < QUERIES_OF; i += THREADS) {
@@ -125,18 +119,19 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
     /* Entries are read a step before their tiles are. */
     int coming = count > 0 ? list[1] : 0, later = count > 1 ? list[2] : 0;
     if (count > 0) {
-        fetch(0, coming);
+        fetch_keys<WIDTH, THREADS>(tiles, k, v, step, coming, a.spans.m);
     }
     for (int i = 0; i < count; i++) {
         const int entry = coming;
-        const unsigned tile = tiles + static_cast<unsigned>(i % 2) * 2 * TILE;
+        const unsigned tile = tiles + static_cast<unsigned>(i % 2) * 2 * TILE,
+                       other = tiles + static_cast<unsigned>((i + 1) % 2) * 2 * TILE;
         float score[KEYS / COLUMN][4];
         unsigned weight[KEYS / INNER][4];
         wait_copies();
         __syncthreads(); /* the tile is here, and everyone is done with the other place */
         coming = later;
         if (i + 1 < count) {
-            fetch(i + 1, coming);
+            fetch_keys<WIDTH, THREADS>(other, k, v, step, coming, a.spans.m);
         }
         later = i + 2 < count ? list[3 + i] : 0;
         begin_products();

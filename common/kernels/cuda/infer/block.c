@@ -6,14 +6,6 @@
 
 enum { ALIGNED = 16, MOST_PART_ROWS = 8192 };
 
-#define LAUNCH(kernel, ...)                                                                        \
-    rf_cuda_take(ctx, rf_cuda_##kernel(rf_cuda_stream_of(ctx), __VA_ARGS__), #kernel)
-
-static int64_t min_of(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* --- What these kernels take ----------------------------------------------------------------- */
 
 static bool is_half(const rf_ctx *ctx, rf_class cls)

@@ -1,0 +1,225 @@
+/* ends.cuh: how a product of inference (few.cu) ends: its slices are added, and what follows from the sums is
+ * written: y with bias and residual, the gates of SwiGLU, or the heads and the cache.
+ */
+#ifndef RF_KERNELS_CUDA_INFER_ENDS_CUH
+#define RF_KERNELS_CUDA_INFER_ENDS_CUH
+
+#include "common/kernels/cuda/infer/ring.cuh"
+
+/* Slices of the inner dimension at most; floats between the columns of `part`, against bank conflicts. */
+enum { MOST_SLICES = 8, PAD = 4 };
+
+/* part[column][row] of a block's sums. */
+template <int ROWS, int COLUMNS>
+static __device__ void store_sums(float *part, const float (&total)[COLUMNS / 2])
+{
+    const int lane = static_cast<int>(threadIdx.x) % WARP,
+              warp = static_cast<int>(threadIdx.x) / WARP;
+    const int row = warp * 16 + lane / 4, column = lane % 4 * 2;
+#pragma unroll
+    for (int e = 0; e < COLUMNS / 2; e++) {
+        part[(column + e / 4 * 8 + e % 2) * (ROWS + PAD) + row + e / 2 % 2 * 8] = total[e];
+    }
+}
+
+static __device__ inline float4 add4(float4 a, float4 b)
+{
+    return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
+}
+
+/* Four rows of a column, all slices. */
+template <int ROWS, bool SPLIT>
+static __device__ float4 add_slices(const operands &p, const float *part, int column, int row)
+{
+    const float *own = part + column * (ROWS + PAD) + row;
+    if constexpr (SPLIT) {
+        float4 slice[MOST_SLICES];
+#pragma unroll
+        for (int s = 0; s < MOST_SLICES; s++) { /* all on their way before the first is added */
+            slice[s] = {};
+            if (s < p.slices) {
+                slice[s] = read_cluster(shared_address(own), static_cast<unsigned>(s));
+            }
+        }
+        float4 sum = slice[0];
+#pragma unroll
+        for (int s = 1; s < MOST_SLICES; s++) {
+            sum = s < p.slices ? add4(sum, slice[s]) : sum;
+        }
+        return sum;
+    } else {
+        return *reinterpret_cast<const float4 *>(own);
+    }
+}
+
+static __device__ inline float gated(float gate, float up)
+{
+    return gate / (1.0F + expf(-gate)) * up;
+}
+
+static __device__ inline void write4(const rf_cuda_real &y, int64_t at, float4 x)
+{
+    if (y.type == RF_CUDA_BF16) {
+        const uint32_t low = rf_quantize_bf16(x.x) | static_cast<uint32_t>(rf_quantize_bf16(x.y))
+                                                         << 16;
+        const uint32_t high = rf_quantize_bf16(x.z) | static_cast<uint32_t>(rf_quantize_bf16(x.w))
+                                                          << 16;
+        *reinterpret_cast<uint2 *>(static_cast<uint16_t *>(y.data) + at) = {low, high};
+    } else {
+        *reinterpret_cast<float4 *>(static_cast<float *>(y.data) + at) = x;
+    }
+}
+
+/* Four elements of y: where they are, and what is added to the sum there. */
+typedef struct quad {
+    int64_t y;
+    int column, row;
+    bool is_there;
+    float4 residual;
+} quad;
+
+template <int ROWS, int COLUMNS>
+static __device__ quad quad_at(const operands &p, const place &at, int i)
+{
+    const factor &f = p.of[at.which];
+    const int quads = (p.gates ? ROWS / 2 : ROWS) / 4;
+    quad q = {0, i / quads, i % quads * 4, false, {}};
+    const int out = at.row + q.row;
+    q.is_there = q.column < min(COLUMNS, p.n - at.column) && out < f.out;
+    q.y = static_cast<int64_t>(at.column + q.column) * f.out + out;
+    if (q.is_there && f.residual != nullptr) {
+        q.residual = *reinterpret_cast<const float4 *>(f.residual + q.y);
+    }
+    return q;
+}
+
+/* The sums of all blocks of the cluster, or of this one, are stored. */
+template <bool SPLIT> static __device__ inline void all_stored()
+{
+    if constexpr (SPLIT) {
+        cluster_arrive();
+        cluster_wait();
+    } else {
+        __syncthreads();
+    }
+}
+
+/* The blocks of a cluster share the elements out. */
+template <int ROWS, int COLUMNS, bool SPLIT>
+static __device__ void finish(const operands &p, const place &at, const float *part)
+{
+    const factor &f = p.of[at.which];
+    const int block = static_cast<int>(blockDim.x), blocks = SPLIT ? p.slices : 1;
+    const int count = min(COLUMNS, p.n - at.column) * (p.gates ? ROWS / 2 : ROWS) / 4;
+    int i = (SPLIT ? static_cast<int>(blockIdx.x) * block : 0) + static_cast<int>(threadIdx.x);
+    quad q = quad_at<ROWS, COLUMNS>(p, at, i); /* on its way while the others end */
+    all_stored<SPLIT>();
+    while (i < count) {
+        if (q.is_there) {
+            float4 sum = add_slices<ROWS, SPLIT>(p, part, q.column, q.row);
+            if (p.gates) {
+                const float4 up = add_slices<ROWS, SPLIT>(p, part, q.column, q.row + ROWS / 2);
+                sum = {gated(sum.x, up.x), gated(sum.y, up.y), gated(sum.z, up.z),
+                       gated(sum.w, up.w)};
+            }
+            if (f.bias != nullptr) {
+                sum = add4(sum, *reinterpret_cast<const float4 *>(f.bias + at.row + q.row));
+            }
+            write4(f.y, q.y, f.residual != nullptr ? add4(sum, q.residual) : sum);
+        }
+        i += blocks * block;
+        q = quad_at<ROWS, COLUMNS>(p, at, i);
+    }
+}
+
+/* Four elements of a head: what they become does not depend on the products. */
+typedef struct turn {
+    uint16_t *to;
+    float4 gain, cosine, sine;
+} turn;
+
+static __device__ inline float4 read4(const float *from)
+{
+    return *reinterpret_cast<const float4 *>(from);
+}
+
+static __device__ turn turn_at(const operands &p, const place &at, int column)
+{
+    const rf_cuda_heads &heads = p.heads;
+    turn t = {nullptr, {1.0F, 1.0F, 1.0F, 1.0F}, {}, {}};
+    const int width = static_cast<int>(heads.head_dim),
+              element = static_cast<int>(threadIdx.x) % WARP * 4;
+    const int64_t row = at.column + column;
+    if (row >= p.n || at.row + element >= p.of[at.which].out) {
+        return t;
+    }
+    const int64_t place = at.which == 0 || heads.place == nullptr ? row : heads.place[row];
+    uint16_t *all = at.which == 0 ? heads.q : at.which == 1 ? heads.cache_k : heads.cache_v;
+    t.to = all + place * p.of[at.which].out + at.row + element;
+    if (at.which < 2) {
+        const float *gain = at.which == 0 ? heads.q_gain : heads.k_gain;
+        const int64_t angle = heads.position[row] * (heads.head_dim / 2) + element % (width / 2);
+        t.gain = gain != nullptr ? read4(gain + element % width) : t.gain;
+        t.cosine = read4(heads.cosine + angle);
+        t.sine = read4(heads.sine + angle);
+    }
+    return t;
+}
+
+/* The sum over the lanes that have a head, and what the lane half a head away has. */
+static __device__ inline float head_sum(float x, int lanes)
+{
+    for (int step = lanes / 2; step > 0; step /= 2) {
+        x += __shfl_xor_sync(0xffffffffU, x, step);
+    }
+    return x;
+}
+
+static __device__ inline float4 opposite(float4 x, int lanes)
+{
+    return {
+        __shfl_xor_sync(0xffffffffU, x.x, lanes / 2), __shfl_xor_sync(0xffffffffU, x.y, lanes / 2),
+        __shfl_xor_sync(0xffffffffU, x.z, lanes / 2), __shfl_xor_sync(0xffffffffU, x.w, lanes / 2)};
+}
+
+/* A warp a column: 128 rows are one head or two. */
+template <int ROWS, int COLUMNS, bool SPLIT>
+static __device__ void finish_heads(const operands &p, const place &at, const float *part)
+{
+    const int width = static_cast<int>(p.heads.head_dim), lanes = width / 4;
+    const int lane = static_cast<int>(threadIdx.x) % WARP,
+              warp = static_cast<int>(threadIdx.x) / WARP;
+    const int warps = static_cast<int>(blockDim.x) / WARP, blocks = SPLIT ? p.slices : 1;
+    const int count = min(COLUMNS, p.n - at.column), out = at.row + lane * 4;
+    const float *bias = p.of[at.which].bias;
+    int column = (SPLIT ? static_cast<int>(blockIdx.x) * warps : 0) + warp;
+    turn t = turn_at(p, at, column); /* on its way while the others end */
+    all_stored<SPLIT>();
+    for (; column < count; column += blocks * warps) {
+        float4 x = add_slices<ROWS, SPLIT>(p, part, column, lane * 4);
+        if (bias != nullptr && t.to != nullptr) {
+            x = add4(x, read4(bias + out));
+        }
+        if (at.which < 2) {
+            const float *gain = at.which == 0 ? p.heads.q_gain : p.heads.k_gain;
+            const float squares = fmaf(x.w, x.w, fmaf(x.z, x.z, fmaf(x.y, x.y, x.x * x.x)));
+            const float mean = head_sum(squares, lanes) / static_cast<float>(width);
+            if (gain != nullptr) {
+                const float r = 1.0F / sqrtf(mean + p.heads.eps);
+                x = {x.x * r * t.gain.x, x.y * r * t.gain.y, x.z * r * t.gain.z,
+                     x.w * r * t.gain.w};
+            }
+            const float4 y = opposite(x, lanes), c = t.cosine;
+            const float sign = lane % lanes < lanes / 2 ? -1.0F : 1.0F;
+            const float4 s = {sign * t.sine.x, sign * t.sine.y, sign * t.sine.z, sign * t.sine.w};
+            x = {x.x * c.x + y.x * s.x, x.y * c.y + y.y * s.y, x.z * c.z + y.z * s.z,
+                 x.w * c.w + y.w * s.w};
+        }
+        if (t.to != nullptr) {
+            write4({t.to, RF_CUDA_BF16}, 0, x);
+        }
+        t = turn_at(p, at, column + blocks * warps);
+    }
+}
+
+#endif
