@@ -2,7 +2,9 @@
 
 #include "common/base/alloc.h"
 #include "common/base/files/file.h"
+#include "common/base/hash.h"
 #include "common/base/log.h"
+#include "common/store/journal.h"
 #include "infer/questions.h"
 #include "infer/show.h"
 #include "infer/trace.h"
@@ -175,15 +177,16 @@ static int run_lines(answerer *a, rf_error *err)
 
 /* --- To a program: a file of prompts, a JSON line for each ------------------------------------ */
 
-/* Answers that are done wait until those before them are written. */
+/* Records that are there wait until those before them are written. */
 typedef struct writer {
     const answerer *a;
     const rf_question *prompt; /* [n] */
-    rf_request *request;       /* [n_requests] those prompts that fit the model */
+    char **record;             /* [n] a line of JSON; NULL: not there yet. Owned */
+    rf_request *request;       /* [n_requests] those prompts that are to be answered */
     rf_answer *answer;         /* [n_requests] */
-    int64_t n, n_requests;
-    int64_t n_done, n_taken; /* requests: answered, written */
-    int64_t n_written;       /* records */
+    int64_t n, n_requests, n_done;
+    int64_t n_written; /* records */
+    rf_journal *journal;
     FILE *out;
 } writer;
 
@@ -192,10 +195,10 @@ static bool fits(const answerer *a, const rf_question *prompt)
     return prompt->ids.n <= a->engine->max_prompt;
 }
 
-static int write_answer(const writer *w, const rf_answer *answer, bool too_long, rf_error *err)
+static char *record_of(const answerer *a, const rf_answer *answer, bool too_long)
 {
     size_t bytes;
-    char *text = text_of(w->a, &bytes, answer);
+    char *text = text_of(a, &bytes, answer);
     json_t *ids = json_array();
 
     for (int64_t i = 0; i < answer->n; i++) {
@@ -206,65 +209,98 @@ static int write_answer(const writer *w, const rf_answer *answer, bool too_long,
                              (json_int_t)answer->places, "tokens_per_forward",
                              tokens_per_forward(answer), "seconds", answer->seconds, "ended",
                              answer->ended, "stop", answer->stop, "too_long", too_long);
-    const char *date = rf_tokenizer_date(w->a->loaded->info.tokenizer);
+    const char *date = rf_tokenizer_date(a->loaded->info.tokenizer);
     if (date != NULL) {
         json_object_set_new(line, "date", json_string(date));
     }
-    bool written = json_dumpf(line, w->out, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0 &&
-                   fputc('\n', w->out) != EOF && fflush(w->out) == 0;
+    char *record = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9));
     json_decref(line);
     free(text);
-    return written ? RF_OK : rf_error_set(err, RF_ERR, "cannot write an answer: %m");
+    return record;
 }
 
 /* The records up to the first prompt whose answer is not there yet. */
 static int write_ready(writer *w, rf_error *err)
 {
-    static const rf_answer none = {0};
-    for (; w->n_written < w->n; w->n_written++) {
-        if (!fits(w->a, &w->prompt[w->n_written])) {
-            RF_TRY(write_answer(w, &none, true, err));
-        } else if (w->answer[w->n_taken].token != NULL) {
-            RF_TRY(write_answer(w, &w->answer[w->n_taken++], false, err));
-        } else {
-            break;
+    for (; w->n_written < w->n && w->record[w->n_written] != NULL; w->n_written++) {
+        char *record = w->record[w->n_written];
+        if (fputs(record, w->out) == EOF || fputc('\n', w->out) == EOF || fflush(w->out) != 0) {
+            return rf_error_set(err, RF_ERR, "cannot write an answer: %m");
         }
     }
     return RF_OK;
+}
+
+static rf_journal_place place_of(const writer *w, int64_t i)
+{
+    const rf_ids *ids = &w->prompt[i].ids;
+    return (rf_journal_place){
+        .kind = RF_JOURNAL_ANSWER,
+        .index = i,
+        .question = rf_hash_bytes(RF_HASH_BEGIN, ids->id, (size_t)ids->n * sizeof *ids->id)};
 }
 
 /* An rf_engine_done. */
 static int take_answer(void *user, int64_t request, rf_error *err)
 {
     writer *w = user;
-    (void)request;
+    const int64_t i = (int64_t)w->request[request].index;
+    const rf_journal_place place = place_of(w, i);
+    w->record[i] = record_of(w->a, &w->answer[request], false);
+    if (w->journal != NULL) {
+        RF_TRY(rf_journal_add(w->journal, &place, NULL, 0, w->record[i], err));
+    }
     rf_log_progress("decoding", ++w->n_done, w->n_requests, "prompts");
     return write_ready(w, err);
 }
 
-static int write_all(const answerer *a, const rf_question *prompts, int64_t n, FILE *out,
-                     rf_error *err)
+/* Prompts that are too long and those that an earlier run has answered have their records now; the
+ * others become requests. */
+static void sort_prompts(writer *w)
 {
-    writer w = {.a = a, .prompt = prompts, .n = n, .out = out};
-    int rc;
-    w.answer = rf_alloc((size_t)n, sizeof *w.answer);
-    w.request = rf_alloc((size_t)n, sizeof *w.request);
-    for (int64_t i = 0; i < n; i++) {
-        if (fits(a, &prompts[i])) {
-            w.request[w.n_requests++] = (rf_request){.prompt = prompts[i].ids.id,
-                                                     .n_prompt = prompts[i].ids.n,
-                                                     .index = (uint64_t)i,
-                                                     .stops = a->options->stops};
+    static const rf_answer none = {0};
+    const answerer *a = w->a;
+    int64_t n_too_long = 0, n_known = 0;
+    for (int64_t i = 0; i < w->n; i++) {
+        const rf_question *prompt = &w->prompt[i];
+        const rf_journal_place place = place_of(w, i);
+        if (!fits(a, prompt)) {
+            w->record[i] = record_of(a, &none, true);
+            n_too_long++;
+        } else if (w->journal != NULL &&
+                   rf_journal_take(w->journal, NULL, &w->record[i], &place, 0)) {
+            n_known++;
+        } else {
+            w->request[w->n_requests++] = (rf_request){.prompt = prompt->ids.id,
+                                                       .n_prompt = prompt->ids.n,
+                                                       .index = (uint64_t)i,
+                                                       .stops = a->options->stops};
         }
     }
-    if (w.n_requests < n) {
+    if (n_too_long > 0) {
         rf_log_warn("%s: %" PRId64 " of %" PRId64
                     " prompts are too long, for the model has %" PRId64
                     " positions and answers take decode.gen_length=%" PRId64
                     " of them: their records say too_long",
-                    a->options->prompts, n - w.n_requests, n,
+                    a->options->prompts, n_too_long, w->n,
                     a->loaded->info.model.max_position_embeddings, a->options->decode.gen_length);
     }
+    if (n_known > 0) {
+        rf_log_info("%s.partial.*: going on from what an interrupted run has left (%" PRId64
+                    " of %" PRId64 " answers)",
+                    a->options->out, n_known, w->n);
+    }
+}
+
+static int write_all(const answerer *a, const rf_question *prompts, int64_t n, rf_journal *journal,
+                     FILE *out, rf_error *err)
+{
+    writer w = {.a = a, .prompt = prompts, .n = n, .journal = journal, .out = out};
+    int rc;
+    w.record = rf_alloc((size_t)n, sizeof *w.record);
+    w.answer = rf_alloc((size_t)n, sizeof *w.answer);
+    w.request = rf_alloc((size_t)n, sizeof *w.request);
+    sort_prompts(&w);
     RF_TRY_OUT(write_ready(&w, err));
     rc = rf_engine_run(a->engine, w.answer, w.request, w.n_requests, take_answer, &w, err);
 out:
@@ -272,28 +308,57 @@ out:
     for (int64_t i = 0; i < w.n_requests; i++) {
         rf_answer_free(&w.answer[i]);
     }
+    for (int64_t i = 0; i < n; i++) {
+        free(w.record[i]);
+    }
+    free(w.record);
     free(w.answer);
     free(w.request);
     return rc;
 }
 
-/* The file appears when all answers are in it. */
+static int hash_settings(uint64_t *out, const answerer *a, rf_error *err)
+{
+    const rf_answers_options *o = a->options;
+    const char *date = rf_tokenizer_date(a->loaded->info.tokenizer);
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *file = open_memstream(&text, &bytes);
+    RF_ASSERT(file != NULL);
+    int rc = rf_loaded_describe(file, a->loaded, err);
+    fprintf(file, "answers of refusion-infer, date %s, weights %s\n%s",
+            date != NULL ? date : "none", rf_layout_name(a->loaded->weights), o->settings);
+    for (int i = 0; o->stops != NULL && o->stops[i] != NULL; i++) {
+        fprintf(file, "stop %zu %s\n", strlen(o->stops[i]), o->stops[i]);
+    }
+    fclose(file);
+    *out = rf_hash_bytes(RF_HASH_BEGIN, text, bytes);
+    free(text);
+    return rc;
+}
+
+/* The file appears when all answers are in it; until then they are in the journal too. */
 static int write_file(const answerer *a, const char *path, const rf_question *prompts, int64_t n,
                       rf_error *err)
 {
     rf_atomic file = {0};
+    rf_journal *journal = NULL;
+    uint64_t settings;
+    RF_TRY(hash_settings(&settings, a, err));
     RF_TRY(rf_atomic_begin(&file, path, err));
+    RF_TRY(rf_journal_open(&journal, path, 0, settings, err));
     FILE *out = fopen(file.temporary, "w");
-    if (out == NULL) {
-        return rf_error_set(err, RF_ERR, "cannot write %s: %m", file.temporary);
-    }
-    int rc = write_all(a, prompts, n, out, err);
-    if (fclose(out) != 0 && rc == RF_OK) {
+    int rc = out != NULL ? write_all(a, prompts, n, journal, out, err) : RF_OK;
+    if ((out == NULL || fclose(out) != 0) && rc == RF_OK) {
         rc = rf_error_set(err, RF_ERR, "cannot write %s: %m", file.temporary);
     }
     if (rc == RF_OK) {
         rc = rf_atomic_commit(&file, err);
     }
+    if (rc == RF_OK && journal != NULL) {
+        rf_journal_remove(path);
+    }
+    rf_journal_close(journal);
     rf_atomic_abandon(&file);
     return rc;
 }
@@ -312,7 +377,7 @@ static int run_file(answerer *a, rf_error *err)
     longest = room >= 1 && longest > room ? room : longest;
     RF_TRY_OUT(prepare(a, longest, o->batch < n ? o->batch : n, err));
     rc = o->out != NULL ? write_file(a, o->out, prompts, n, err)
-                        : write_all(a, prompts, n, stdout, err);
+                        : write_all(a, prompts, n, NULL, stdout, err);
 out:
     rf_questions_free(prompts, n);
     return rc;

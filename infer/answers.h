@@ -24,6 +24,7 @@ typedef struct rf_answers_options {
     const char *trace;   /* file for the record of the one prompt (trace.h); NULL: none */
     const char *const *stops; /* strings that end an answer (stop.h) */
     rf_decode_options decode;
+    const char *settings; /* all of them, as rf_config_text has them */
     char *const
         *assignment; /* [n_assignments] settings of the command line, which are in `decode` */
     int n_assignments;

@@ -4,6 +4,7 @@
 #include "common/base/log.h"
 #include "common/base/manual/manual.h"
 #include "common/kernels/machine.h"
+#include "common/store/journal.h"
 #include "infer/answers.h"
 #include "infer/decode/stop.h"
 #include "infer/talk.h"
@@ -17,6 +18,7 @@ typedef struct options {
     char model_path[RF_PATH_BYTES], adapter_path[RF_PATH_BYTES]; /* chosen in run folders */
     bool control_tokens;
     rf_option_list stop;
+    char *settings; /* resolved. Owned */
     rf_answers_options run;
 } options;
 
@@ -47,8 +49,10 @@ static const rf_option option_table[] = {
      "\"forwards\", \"places\", \"tokens_per_forward\", \"seconds\", \"ended\", \"stop\", "
      "\"too_long\"} (too_long: it does not fit the model, and the others go on)",
      RF_OPTION_TEXT, .at = offsetof(options, run.prompts)},
-    {"out", "FILE", "answers of --prompts go here instead of stdout", RF_OPTION_TEXT,
-     .at = offsetof(options, run.out)},
+    {"out", "FILE",
+     "answers of --prompts go here instead of stdout; until all are there they are in "
+     "FILE.partial.0, from which the same command goes on after an interruption",
+     RF_OPTION_TEXT, .at = offsetof(options, run.out)},
     {"limit", "N", "only the first N prompts of the file", RF_OPTION_INTEGER,
      .at = offsetof(options, run.limit), .min = 1, .max = INT64_MAX},
     {"batch", "N",
@@ -125,10 +129,21 @@ static int read_settings(options *o, const rf_loaded *loaded, char **assignment,
     int rc;
     RF_TRY_OUT(rf_loaded_settings(&config, loaded, assignment, n, err));
     RF_TRY_OUT(rf_decode_options_from_config(&o->run.decode, config, err));
+    o->run.settings = o->settings = rf_config_text(config, false);
     rc = rf_loaded_check_decoder(loaded, o->run.decode.kind, err);
 out:
     rf_config_free(config);
     return rc;
+}
+
+static int check_outputs(const options *o, const rf_loaded *loaded, rf_error *err)
+{
+    char journal[RF_PATH_BYTES + 32];
+    const char *const outputs[] = {o->run.out, o->run.trace, o->run.out != NULL ? journal : NULL};
+    if (o->run.out != NULL) {
+        rf_journal_name(journal, sizeof journal, o->run.out, 0);
+    }
+    return rf_loaded_check_outputs(loaded, outputs, 3, (const char *[]){o->run.prompts}, 1, err);
 }
 
 static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error *err)
@@ -136,8 +151,7 @@ static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error
     RF_TRY(rf_loaded_choose(&o->model, o->model_path, err));
     RF_TRY(rf_loaded_choose(&o->adapter, o->adapter_path, err));
     RF_TRY(rf_loaded_open(loaded, o->model, o->adapter, o->backend, err));
-    RF_TRY(rf_loaded_check_outputs(loaded, (const char *[]){o->run.out, o->run.trace}, 2,
-                                   (const char *[]){o->run.prompts}, 1, err));
+    RF_TRY(check_outputs(o, loaded, err));
     if (o->control_tokens) {
         rf_tokenizer_read_control_tokens(loaded->info.tokenizer);
     }
@@ -178,6 +192,7 @@ int main(int argc, char **argv)
     }
     rf_loaded_close(&loaded);
     free(o.stop.item);
+    free(o.settings);
     if (rc != RF_OK) {
         rf_log_error(&err);
     }

@@ -187,6 +187,26 @@ int rf_loaded_weights(rf_layout *out, const char *name, rf_error *err)
     return RF_OK;
 }
 
+static int describe_file(FILE *out, const char *what, const char *path, rf_error *err)
+{
+    rf_checkpoint_reader *reader = NULL;
+    if (path == NULL) {
+        return RF_OK;
+    }
+    RF_TRY(rf_checkpoint_reader_open(&reader, path, err));
+    fprintf(out, "%s with hash %016" PRIx64 "\n", what, rf_checkpoint_reader_hash(reader));
+    rf_checkpoint_reader_close(reader);
+    return RF_OK;
+}
+
+int rf_loaded_describe(FILE *out, const rf_loaded *loaded, rf_error *err)
+{
+    fprintf(out, "version %s\nbackend %s %s\n", RF_VERSION, loaded->backend->name,
+            loaded->backend->isa);
+    RF_TRY(describe_file(out, "--model", loaded->path, err));
+    return describe_file(out, "--adapter", loaded->adapter, err);
+}
+
 int rf_loaded_model(rf_loaded *loaded, const rf_model_limits *limits, int n_threads, rf_error *err)
 {
     if (limits->positions > loaded->info.model.max_position_embeddings) {

@@ -6,6 +6,8 @@
 #include "common/store/checkpoint.h"
 #include "infer/decode/options.h"
 
+#include <stdio.h>
+
 /* The header of a checkpoint, then (once the sizes are known) the model. */
 typedef struct rf_loaded {
     const rf_backend *backend; /* that the model is made on */
@@ -43,6 +45,9 @@ RF_MUST_CHECK int rf_loaded_check_decoder(const rf_loaded *loaded, const rf_deco
                                           rf_error *err);
 /* "f32", "bf16" or "int8". */
 RF_MUST_CHECK int rf_loaded_weights(rf_layout *out, const char *name, rf_error *err);
+/* What answers follow from beside prompts, settings and weights, a line for each thing: version,
+ * backend, and the checkpoints by a hash of all their checksums. */
+RF_MUST_CHECK int rf_loaded_describe(FILE *out, const rf_loaded *loaded, rf_error *err);
 /* Makes the model for these limits and reads the weights. A limit of more positions than the model
  * has is an error. */
 RF_MUST_CHECK int rf_loaded_model(rf_loaded *loaded, const rf_model_limits *limits, int n_threads,

@@ -8,10 +8,10 @@
 #define RF_INFER_EVAL_EVAL_H
 
 #include "common/dist/dist.h"
+#include "common/store/journal.h"
 #include "data/objective.h"
 #include "data/tasks/judge.h"
 #include "infer/engine.h"
-#include "infer/eval/journal.h"
 #include "infer/loaded.h"
 #include "infer/questions.h"
 #include "infer/score/score.h"

@@ -100,9 +100,14 @@ static int check_output(const char *path, const rf_dist *dist, rf_error *err)
 static int check_outputs(const rf_command *o, const rf_subject *s, const rf_dist *dist,
                          rf_error *err)
 {
-    const char *const outputs[] = {o->out, o->answers, o->csv, o->html};
+    char journal[RF_PATH_BYTES + 32];
+    const char *const outputs[] = {o->out, o->answers, o->csv, o->html,
+                                   o->answers != NULL ? journal : NULL};
     const char *const inputs[] = {o->subject.data, o->subject.pick_on, o->subject.style.shots_from};
-    RF_TRY(s != NULL ? rf_loaded_check_outputs(&s->loaded, outputs, 4, inputs, 3, err) : RF_OK);
+    if (o->answers != NULL) {
+        rf_journal_name(journal, sizeof journal, o->answers, rf_dist_rank(dist));
+    }
+    RF_TRY(s != NULL ? rf_loaded_check_outputs(&s->loaded, outputs, 5, inputs, 3, err) : RF_OK);
     for (int i = 0; i < o->models.n + o->pages.n; i++) {
         const char *name = i < o->models.n ? o->models.item[i] : o->pages.item[i - o->models.n];
         char file[RF_PATH_BYTES]; /* of a run's folder, a page reads this alone */
@@ -110,7 +115,7 @@ static int check_outputs(const rf_command *o, const rf_subject *s, const rf_dist
             RF_TRY(rf_path_join(file, sizeof file, name, "metrics.jsonl", err));
             name = file;
         }
-        RF_TRY(rf_output_check(outputs, 4, &name, 1, err));
+        RF_TRY(rf_output_check(outputs, 5, &name, 1, err));
     }
     for (int i = 0; i < 4; i++) {
         RF_TRY(check_output(outputs[i], dist, err));
@@ -155,21 +160,11 @@ static int prepare(const rf_command *o, rf_subject *subject, const rf_grid *grid
     return RF_OK;
 }
 
-/* *out: NULL where answers go nowhere, or into a device. */
 static int open_journal(rf_journal **out, const rf_command *o, const rf_subject *s,
                         const rf_dist *dist, rf_error *err)
 {
-    char resolved[RF_PATH_BYTES];
-    bool in_place = false;
     uint64_t settings;
     *out = NULL;
-    if (o->answers == NULL) {
-        return RF_OK;
-    }
-    RF_TRY(rf_output_resolve(resolved, &in_place, o->answers, err));
-    if (in_place) {
-        return RF_OK;
-    }
     RF_TRY(rf_subject_hash(&settings, s, err));
     RF_TRY(rf_journal_open(out, o->answers, rf_dist_rank(dist), settings, err));
     if (rf_dist_rank(dist) == 0 && rf_journal_known(*out) > 0) {

@@ -134,19 +134,6 @@ void rf_subject_close(rf_subject *s)
 
 /* --- What results follow from ----------------------------------------------------------------- */
 
-/* A hash of all checksums of a checkpoint. */
-static int describe_file(FILE *out, const char *what, const char *path, rf_error *err)
-{
-    rf_checkpoint_reader *reader = NULL;
-    if (path == NULL) {
-        return RF_OK;
-    }
-    RF_TRY(rf_checkpoint_reader_open(&reader, path, err));
-    fprintf(out, "%s with hash %016" PRIx64 "\n", what, rf_checkpoint_reader_hash(reader));
-    rf_checkpoint_reader_close(reader);
-    return RF_OK;
-}
-
 static void describe_questions(FILE *out, const rf_question *question, int64_t n)
 {
     uint64_t hash = RF_HASH_BEGIN;
@@ -174,18 +161,10 @@ static void describe_settings(FILE *out, const rf_subject *s)
             s->setting[0].yaml);
 }
 
-static void describe_program(FILE *out, const rf_subject *s)
-{
-    const rf_backend *backend = s->loaded.backend;
-    fprintf(out, "version %s\nbackend %s %s\n", RF_VERSION, backend->name, backend->isa);
-}
-
 static int describe_one(FILE *out, const rf_subject *s, rf_error *err)
 {
     const rf_eval_options *eval = &s->setting[0].eval;
-    describe_program(out, s);
-    RF_TRY(describe_file(out, "--model", s->loaded.path, err));
-    RF_TRY(describe_file(out, "--adapter", s->loaded.adapter, err));
+    RF_TRY(rf_loaded_describe(out, &s->loaded, err));
     fprintf(out, "likelihood %s\n", eval->likelihood ? "too" : "left out");
     fprintf(out, "weights %s, %" PRId64 " draws, %" PRId64 " masks of seed %" PRIu64 "\n%s",
             rf_layout_name(s->loaded.weights), eval->n_draws, eval->n_masks, eval->seed,
@@ -208,10 +187,8 @@ int rf_subject_hash(uint64_t *out, const rf_subject *subject, rf_error *err)
 
 static int describe(FILE *out, const rf_subject *subject, int n, rf_error *err)
 {
-    describe_program(out, subject);
     for (const rf_subject *s = subject; s < subject + n; s++) {
-        RF_TRY(describe_file(out, "--model", s->loaded.path, err));
-        RF_TRY(describe_file(out, "--adapter", s->loaded.adapter, err));
+        RF_TRY(rf_loaded_describe(out, &s->loaded, err));
         describe_questions(out, s->question, s->n);
         if (s->pick != NULL) {
             describe_questions(out, s->pick, s->n_pick);

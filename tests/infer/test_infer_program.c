@@ -3,6 +3,7 @@
 #include "tests/infer/pty.h"
 
 #include <jansson.h>
+#include <signal.h>
 
 TestSuite(infer_program, .init = program_begin_model, .fini = leave_folder, .timeout = 120);
 
@@ -290,6 +291,122 @@ Test(infer_program, a_decoder_that_was_not_trained_is_warned_about)
     program_save_model("none.h5", 48, 1.4, ""); /* of no run of ours: nothing is known */
     program_runs("\"$INFER\" --model none.h5 --prompt hello decode.gen_length=3 decode.kind=ar", 0);
     cr_assert(strstr(program_messages, "does not fit") == NULL, "%s", program_messages);
+}
+
+/* --- Going on --------------------------------------------------------------------------------- */
+
+/* Of the messages of a command that is refused after it has loaded the model. */
+#define LAST_LINE " 2>all; status=$?; tail -n 1 all >&2; exit $status"
+
+#define FILE_OF_PROMPTS INFER "--prompts p.jsonl --out a.jsonl decode.temperature=1 "
+
+/* What stands in a.jsonl, without what a clock has measured. Caller frees. */
+static char *answers_so_far(void)
+{
+    static char text[1 << 16];
+    program_read(text, sizeof text, "a.jsonl");
+    for (char *at = text; (at = strstr(at, "\"seconds\":")) != NULL;) {
+        char *end = strchr(at, ',');
+        cr_assert_not_null(end);
+        memmove(at, end, strlen(end) + 1);
+    }
+    char *copy = strdup(text);
+    cr_assert_not_null(copy);
+    return copy;
+}
+
+#define EIGHT_PROMPTS                                                                              \
+    "{\"query\": \"a\"}\n{\"query\": \"b\"}\n{\"query\": \"c\"}\n{\"query\": \"d\"}\n"             \
+    "{\"query\": \"e\"}\n{\"query\": \"f\"}\n{\"query\": \"g\"}\n{\"query\": \"h\"}\n"
+
+/* Killed behind each answer and ended by signals, three at a time; the file is the undisturbed one. */
+Test(infer_program, goes_on_after_kills)
+{
+    program_write("p.jsonl", EIGHT_PROMPTS);
+    program_runs(FILE_OF_PROMPTS, 0);
+    char *whole = answers_so_far();
+    cr_assert(access("a.jsonl.partial.0", F_OK) != 0);
+    program_runs(
+        "rm a.jsonl; echo mine >a.jsonl.partial.notes; RF_FAILPOINT=journal:kill:1 " FILE_OF_PROMPTS
+        "--batch 3",
+        128 + SIGKILL);
+    program_runs("RF_FAILPOINT=journal:kill:3 " FILE_OF_PROMPTS "--batch 1", 128 + SIGKILL);
+    cr_assert(strstr(program_messages, "(1 of 8 answers)") != NULL, "%s", program_messages);
+    program_runs("RF_FAILPOINT=journal:error:2 " FILE_OF_PROMPTS, 1);
+    cr_assert(access("a.jsonl", F_OK) != 0);
+    program_runs(FILE_OF_PROMPTS "--batch 2", 0);
+    cr_assert(strstr(program_messages, "(6 of 8 answers)") != NULL, "%s", program_messages);
+    char *again = answers_so_far();
+    cr_assert_str_eq(again, whole);
+    program_runs("ls | grep -c 'tmp-\\|partial.[0-9]'", 1);
+    cr_assert(access("a.jsonl.partial.notes", F_OK) == 0);
+    free(again);
+    free(whole);
+}
+
+/* Whatever is left of a journal. */
+Test(infer_program, goes_on_from_what_is_left)
+{
+    static const struct {
+        const char *make, *known; /* known: NULL, none */
+    } left[] = {
+        {"cp all a.jsonl.partial.0", "(8 of 8 answers)"},
+        {"head -c -9 all >a.jsonl.partial.0", "(7 of 8 answers)"},
+        {"tail -n 2 all | head -c -1 >a.jsonl.partial.0; head -n 2 all >a.jsonl.partial.7",
+         "(4 of 8 answers)"},
+        {"printf '{\"kind\"' >a.jsonl.partial.0", NULL},
+        {": >a.jsonl.partial.0", NULL},
+    };
+    char command[512];
+    program_write("p.jsonl", EIGHT_PROMPTS);
+    program_runs("RF_FAILPOINT=journal:error:8 " FILE_OF_PROMPTS, 1);
+    program_runs("mv a.jsonl.partial.0 all; " FILE_OF_PROMPTS, 0);
+    char *whole = answers_so_far();
+    for (size_t i = 0; i < sizeof left / sizeof left[0]; i++) {
+        snprintf(command, sizeof command, "rm -f a.jsonl; %s; " FILE_OF_PROMPTS "--batch 1",
+                 left[i].make);
+        program_runs(command, 0);
+        cr_assert(left[i].known == NULL ? strstr(program_messages, "going on") == NULL
+                                        : strstr(program_messages, left[i].known) != NULL,
+                  "%s: %s", left[i].make, program_messages);
+        char *again = answers_so_far();
+        cr_assert_str_eq(again, whole, "%s", left[i].make);
+        free(again);
+        program_runs("ls a.jsonl.partial.* 2>/dev/null", 2);
+    }
+    free(whole);
+}
+
+/* Answers of other settings are refused before any is written; changed prompts are answered anew. */
+Test(infer_program, goes_on_with_the_same_alone)
+{
+    program_write("p.jsonl", EIGHT_PROMPTS);
+    program_save_model("other.h5", 49, 1.4, "decode:\n  slot_size: 4\n  gen_length: 12\n");
+    program_runs("RF_FAILPOINT=journal:error:8 " FILE_OF_PROMPTS, 1);
+    program_refuses(FILE_OF_PROMPTS "decode.slot_threshold=0.7" LAST_LINE, 1,
+                    "other settings: go on with those");
+    program_refuses(FILE_OF_PROMPTS "--stop x" LAST_LINE, 1, "other settings");
+    program_refuses(FILE_OF_PROMPTS "--date 2027-01-01" LAST_LINE, 1, "other settings");
+    program_refuses(FILE_OF_PROMPTS "--weights int8" LAST_LINE, 1, "other settings");
+    program_refuses(FILE_OF_PROMPTS "--model other.h5" LAST_LINE, 1, "another model");
+    program_refuses(
+        "mv a.jsonl.partial.0 j; cp p.jsonl "
+        "a.jsonl.partial.0; " INFER
+        "--prompts a.jsonl.partial.0 --out a.jsonl; s=$?; mv j a.jsonl.partial.0; exit $s",
+        2, "over an input");
+    program_runs("sed -i s/b/B/ p.jsonl; " FILE_OF_PROMPTS, 0);
+    cr_assert(strstr(program_messages, "(7 of 8 answers)") != NULL, "%s", program_messages);
+    char *changed = answers_so_far();
+    program_runs("rm a.jsonl; " FILE_OF_PROMPTS, 0);
+    char *whole = answers_so_far();
+    cr_assert_str_eq(changed, whole);
+    program_runs(
+        FILE_OF_PROMPTS
+        "--out /dev/stdout --limit 1; ls a.jsonl.partial.* /dev/stdout.partial.* 2>/dev/null",
+        2);
+    cr_assert_eq(program_count_lines(program_output), 1);
+    free(changed);
+    free(whole);
 }
 
 /* --- show ------------------------------------------------------------------------------------- */

@@ -1,7 +1,9 @@
-#include "infer/eval/journal.h"
+#include "common/store/journal.h"
 
 #include "common/base/alloc.h"
+#include "common/base/failpoint.h"
 #include "common/base/files/file.h"
+#include "common/base/files/output.h"
 #include "common/base/log.h"
 
 #include <errno.h>
@@ -36,7 +38,7 @@ static void name_hash(char *out, size_t bytes, uint64_t hash)
 
 /* --- What is there ---------------------------------------------------------------------------- */
 
-/* Files of all ranks; the caller calls globfree. */
+/* Files of all ranks, and perhaps more (is_rank_file); the caller calls globfree. */
 static void find_files(glob_t *out, const char *path)
 {
     char *escaped = rf_alloc(2 * strlen(path) + 32, 1), *to = escaped;
@@ -49,6 +51,13 @@ static void find_files(glob_t *out, const char *path)
     strcpy(to, ".partial.*");
     (void)glob(escaped, 0, NULL, out);
     free(escaped);
+}
+
+/* Does the name that find_files found end in the number of a rank? */
+static bool is_rank_file(const char *name)
+{
+    const char *rank = strrchr(name, '.') + 1;
+    return *rank != '\0' && strspn(rank, "0123456789") == strlen(rank);
 }
 
 static bool has_text(const json_t *line, const char *field, uint64_t hash)
@@ -107,7 +116,7 @@ static int read_files(rf_journal *j, const char *path, rf_error *err)
     int rc = RF_OK;
     find_files(&found, path);
     for (size_t i = 0; i < found.gl_pathc && rc == RF_OK; i++) {
-        rc = read_file(j, found.gl_pathv[i], err);
+        rc = is_rank_file(found.gl_pathv[i]) ? read_file(j, found.gl_pathv[i], err) : RF_OK;
     }
     globfree(&found);
     return rc;
@@ -118,7 +127,9 @@ void rf_journal_remove(const char *path)
     glob_t found = {0};
     find_files(&found, path);
     for (size_t i = 0; i < found.gl_pathc; i++) {
-        unlink(found.gl_pathv[i]);
+        if (is_rank_file(found.gl_pathv[i])) {
+            unlink(found.gl_pathv[i]);
+        }
     }
     globfree(&found);
 }
@@ -128,6 +139,11 @@ void rf_journal_remove(const char *path)
 static int cannot_write(const rf_journal *j, rf_error *err)
 {
     return rf_error_set(err, rf_error_code_of_errno(errno), "%s: cannot write: %m", j->path);
+}
+
+void rf_journal_name(char *name, size_t bytes, const char *path, int64_t rank)
+{
+    snprintf(name, bytes, "%s.partial.%" PRId64, path, rank);
 }
 
 /* A line that was cut is ended, so that the next one stands alone. */
@@ -147,11 +163,19 @@ static int open_file(rf_journal *j, rf_error *err)
 int rf_journal_open(rf_journal **out, const char *path, int64_t rank, uint64_t settings,
                     rf_error *err)
 {
-    rf_journal *j = rf_alloc(1, sizeof *j);
+    char resolved[RF_PATH_BYTES];
+    bool in_place = false;
     int rc;
-    *j = (rf_journal){.settings = settings, .line = json_object()};
     *out = NULL;
-    snprintf(j->path, sizeof j->path, "%s.partial.%" PRId64, path, rank);
+    if (path != NULL) {
+        RF_TRY(rf_output_resolve(resolved, &in_place, path, err));
+    }
+    if (path == NULL || in_place) {
+        return RF_OK;
+    }
+    rf_journal *j = rf_alloc(1, sizeof *j);
+    *j = (rf_journal){.settings = settings, .line = json_object()};
+    rf_journal_name(j->path, sizeof j->path, path, rank);
     RF_TRY_OUT(read_files(j, path, err));
     RF_TRY_OUT(open_file(j, err));
     *out = j;
@@ -213,12 +237,12 @@ int rf_journal_add(rf_journal *j, const rf_journal_place *place, const double *v
     bool done = line != NULL && json_dumpf(line, j->file, JSON_COMPACT) == 0 &&
                 fputc('\n', j->file) != EOF && fflush(j->file) == 0;
     json_decref(line);
-    return done ? RF_OK : cannot_write(j, err);
+    return done ? rf_failpoint_visit("journal", err) : cannot_write(j, err);
 }
 
 int64_t rf_journal_known(const rf_journal *j)
 {
-    return (int64_t)json_object_size(j->line);
+    return j != NULL ? (int64_t)json_object_size(j->line) : 0;
 }
 
 double rf_journal_seconds(const rf_journal *j, rf_journal_kind kind)
