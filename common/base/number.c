@@ -159,7 +159,15 @@ int rf_number_digits(double value)
 
 void rf_number_print_real(char out[RF_NUMBER_BYTES], double value)
 {
-    snprintf(out, RF_NUMBER_BYTES, "%.*g", rf_number_digits(value), value);
+    enum { PLAIN_DIGITS = 7 }; /* up to 9999999 without a power of ten */
+    const int digits = rf_number_digits(value);
+    snprintf(out, RF_NUMBER_BYTES, "%.*g", digits > PLAIN_DIGITS ? digits : PLAIN_DIGITS, value);
+    char *power = strchr(out, 'e'); /* "e+08", "e-06": without what says nothing */
+    if (power != NULL) {
+        char *digit = power + 2 + strspn(power + 2, "0");
+        power += power[1] == '-' ? 2 : 1;
+        memmove(power, digit, strlen(digit) + 1);
+    }
 }
 
 void rf_number_print_duration(char out[RF_NUMBER_BYTES], double seconds)

@@ -17,7 +17,7 @@ bool rf_number_real(double *out, const char *text);
 bool rf_number_bytes(int64_t *out, const char *text);
 
 enum { RF_NUMBER_BYTES = 40 }; /* room for what the next two print */
-/* The shortest decimal form that reads back as the same number. */
+/* The fewest digits that read back as the same number, as people write them: "10000", "1e8", "1e-6". */
 void rf_number_print_real(char out[RF_NUMBER_BYTES], double value);
 /* "0:01:05", "123:00:00": hours, minutes, seconds; at most 100000 hours. */
 void rf_number_print_duration(char out[RF_NUMBER_BYTES], double seconds);

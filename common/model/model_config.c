@@ -170,7 +170,7 @@ int rf_model_config_express(rf_model_config *out, const rf_model_config *config,
 static void print_real(FILE *file, double value)
 {
     char text[RF_NUMBER_BYTES];
-    rf_number_print_real(text, value);
+    snprintf(text, sizeof text, "%.*g", rf_number_digits(value), value); /* as Python writes it */
     bool is_real = strpbrk(text, ".e") != NULL; /* else JSON readers take it for an integer */
     fprintf(file, "%s%s", text, is_real ? "" : ".0");
 }

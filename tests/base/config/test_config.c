@@ -426,7 +426,7 @@ Test(config, help_names_every_key)
                       key->name);
         }
     }
-    cr_expect(strstr(text, "integer from 1 to 1e+15; default 1K; may change on resume") != NULL,
+    cr_expect(strstr(text, "integer from 1 to 1e15; default 1K; may change on resume") != NULL,
               "%s", text);
     cr_expect(strstr(text, "one of f32, bf16, no; default f32\n") != NULL, "%s", text);
     cr_expect(strstr(text, "list of integers, each from 1 to 64; default 4,8\n") != NULL, "%s",

@@ -8,7 +8,8 @@ TestSuite(manual, .init = program_begin, .fini = end_folder);
 
 /* In the shell of a test: $1 stands for each program in turn. */
 #define EACH_PROGRAM(commands)                                                                     \
-    "set -e; for program in \"$DATA\" \"$CONVERT\" \"$TRAIN\" \"$INFER\" \"$EVAL\"; do "           \
+    "set -e; for program in \"$DATA\" \"$CONVERT\" \"$TRAIN\" \"$INFER\" \"$EVAL\" \"$SERVE\"; "   \
+    "do "                                                                                          \
     "name=${program##*/}; " commands "; done"
 
 /* A command that the machine may lack: where it does, the test is skipped and says so. */
@@ -67,6 +68,7 @@ Test(manual, a_slip_is_answered_with_the_nearest_name)
         {"\"$INFER\" --model x --weights itn8", "did you mean int8?"},
         {"\"$EVAL\" --taks gsm8k", "did you mean --task?"},
         {"\"$EVAL\" --task gsm9k", "did you mean gsm8k?"},
+        {"\"$SERVE\" --modle x", "--modle: unknown option: did you mean --model?"},
         {"\"$TRAIN\" --dryrun", "did you mean --dry-run?"},
         {"\"$TRAIN\" train.setps=3", "did you mean 'train.steps'?"},
         {"\"$TRAIN\" train.reduce=exakt", "did you mean exact?"},
@@ -105,7 +107,9 @@ Test(manual, pages_hold_what_help_says)
         "\"$TRAIN\" -h | sed -n 's/^  \\([a-z]*\\.[a-z_]*\\) .*/\\1/p' >keys\n"
         "test $(wc -l <keys) -gt 80\n"
         "while read -r key; do grep -q -F \"fB$key\\\\fR\" page || { echo $key >&2; exit 1; }; "
-        "done <keys",
+        "done <keys\n"
+        "grep -q 'from 0 to 1e12' page; grep -q 'from 1 to 100000;' page\n"
+        "! grep -e '[0-9]e[+0]' -e '[0-9]e-0' page >&2",
         0);
 }
 
@@ -227,7 +231,8 @@ Test(manual, zsh_completes)
 /* The programs of this build, whatever has changed since: make remakes none of them. */
 #define MAKE                                                                                       \
     "env -u MAKEFLAGS -u MAKELEVEL make -s -C \"$ROOT\" OUT=\"${TRAIN%/*}\" -o \"$DATA\" "         \
-    "-o \"$CONVERT\" -o \"$TRAIN\" -o \"$INFER\" -o \"$EVAL\" DESTDIR=\"$PWD/to\" PREFIX=/usr "
+    "-o \"$CONVERT\" -o \"$TRAIN\" -o \"$INFER\" -o \"$EVAL\" -o \"$SERVE\" DESTDIR=\"$PWD/to\" "  \
+    "PREFIX=/usr "
 
 Test(manual, what_is_installed_works_and_goes_again)
 {
