@@ -17,7 +17,7 @@ typedef struct options {
     rf_resume resume;
     const char *resume_path; /* NULL: not given */
     rf_option_list change;   /* section.key=value */
-    int64_t ranks;           /* to plan for; 0: those there are */
+    int64_t ranks, hosts;    /* to plan for; 0: those there are */
     bool dry_run, folder, print_config;
     int first; /* of the arguments behind the options: configuration file and settings */
 } options;
@@ -25,8 +25,13 @@ typedef struct options {
 static const rf_option option_table[] = {
     {"dry-run", NULL, "checks everything, prints the plan of memory and disk, and stops",
      RF_OPTION_FLAG, .at = offsetof(options, dry_run)},
-    {"ranks", "N", "with --dry-run: the plan of N ranks on this host, from one process",
+    {"ranks", "N",
+     "with --dry-run: the plan of N ranks, from one process; all on this host, unless --hosts "
+     "says otherwise",
      RF_OPTION_INTEGER, .at = offsetof(options, ranks), .min = 1, .max = 1 << 20},
+    {"hosts", "H",
+     "with --ranks: evenly on H hosts (default 1) that have the memory and cores of this one",
+     RF_OPTION_INTEGER, .at = offsetof(options, hosts), .min = 1, .max = 1 << 20},
     {"folder", NULL, "prints the run folder, and stops", RF_OPTION_FLAG,
      .at = offsetof(options, folder)},
     {"resume", "auto|PATH|no",
@@ -67,6 +72,12 @@ static int parse(options *o, int argc, char **argv, rf_error *err)
     if (o->ranks > 0 && !o->dry_run) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--ranks goes with --dry-run: mpirun -n starts ranks that train");
+    }
+    if (o->hosts > (o->ranks > 0 ? o->ranks : 0)) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--hosts goes with --ranks, and a host has one rank at least: give "
+                            "--dry-run --ranks N with N from %" PRId64 " on",
+                            o->hosts);
     }
     const char *resume = o->resume_path;
     if (resume != NULL && (resume[0] == '\0' || resume[0] == '-')) {
@@ -204,7 +215,8 @@ static int suppose_ranks(rf_dist *dist, const options *o, rf_error *err)
         return rf_error_set(err, RF_ERR_USAGE, "--ranks plans from one process: leave out mpirun");
     }
     if (o->ranks > 0) {
-        rf_dist_suppose(dist, (int)o->ranks);
+        const int64_t hosts = o->hosts > 0 ? o->hosts : 1;
+        rf_dist_suppose(dist, (int)o->ranks, (int)((o->ranks + hosts - 1) / hosts));
     }
     return RF_OK;
 }

@@ -29,10 +29,10 @@ int rf_dist_rank(const rf_dist *dist);       /* local; any thread */
 int rf_dist_size(const rf_dist *dist);       /* local; any thread */
 int rf_dist_local_size(const rf_dist *dist); /* local; any thread: ranks on this host */
 const char *rf_dist_library(void);           /* local: "Open MPI 4.1.4" or "none" */
-/* local. For plans alone: from here on this rank, which is the only one, stands for n_ranks of this
- * host that are all as it is. Both sizes are n_ranks, and the small collectives give what they would
- * if every rank passed the same. No exchange may begin. */
-void rf_dist_suppose(rf_dist *dist, int n_ranks);
+/* local. For plans alone: from here on this rank, which is the only one, stands for n_ranks that are all
+ * as it is, n_local of them on this host. These are the sizes, and the small collectives give what they
+ * would if every rank passed the same. No exchange may begin. */
+void rf_dist_suppose(rf_dist *dist, int n_ranks, int n_local);
 
 /* --- Small collectives, on host memory -------------------------------------------------------- */
 

@@ -210,10 +210,11 @@ int rf_dist_local_size(const rf_dist *dist)
     return dist->local_size;
 }
 
-void rf_dist_suppose(rf_dist *dist, int n_ranks)
+void rf_dist_suppose(rf_dist *dist, int n_ranks, int n_local)
 {
-    RF_ASSERT(dist->size == 1 && n_ranks >= 1);
-    dist->size = dist->local_size = n_ranks;
+    RF_ASSERT(dist->size == 1 && n_local >= 1 && n_local <= n_ranks);
+    dist->size = n_ranks;
+    dist->local_size = n_local;
     dist->supposed = true;
 }
 

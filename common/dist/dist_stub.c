@@ -10,7 +10,7 @@
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 
 struct rf_dist {
-    int size; /* 1, or as rf_dist_suppose says */
+    int size, local_size; /* 1, or as rf_dist_suppose says */
 };
 
 /* Started as one of several ranks, each would train alone and write the same files. */
@@ -34,7 +34,7 @@ int rf_dist_open(rf_dist **out, int *argc, char ***argv, rf_error *err)
     *out = NULL;
     RF_TRY(refuse_many_ranks(err));
     *out = rf_alloc(1, sizeof **out);
-    (*out)->size = 1;
+    (*out)->size = (*out)->local_size = 1;
     rf_log_set_rank(0, 1);
     return RF_OK;
 }
@@ -61,7 +61,7 @@ int rf_dist_size(const rf_dist *dist)
 
 int rf_dist_local_size(const rf_dist *dist)
 {
-    return dist->size;
+    return dist->local_size;
 }
 
 const char *rf_dist_library(void)
@@ -69,10 +69,11 @@ const char *rf_dist_library(void)
     return "none";
 }
 
-void rf_dist_suppose(rf_dist *dist, int n_ranks)
+void rf_dist_suppose(rf_dist *dist, int n_ranks, int n_local)
 {
-    RF_ASSERT(n_ranks >= 1);
+    RF_ASSERT(n_local >= 1 && n_local <= n_ranks);
     dist->size = n_ranks;
+    dist->local_size = n_local;
 }
 
 int rf_dist_broadcast(rf_dist *dist, void *data, size_t bytes, int root, rf_error *err)

@@ -414,6 +414,14 @@ Test(train_errors, dry_run_plans_for_other_ranks)
     tiny_train(2, "--ranks 2 --dry-run", 2);
     tiny_says("leave out mpirun");
     tiny_train(0, "--ranks 3 --dry-run", 2);
+    tiny_train(0, "--ranks 4 --hosts 2 --dry-run", 0);
+    tiny_says("memory of a rank (4 ranks, 2 on this host");
+    tiny_train(0, "--ranks 4 --hosts 3 --dry-run", 0);
+    tiny_says("memory of a rank (4 ranks, 2 on this host");
+    tiny_train(0, "--hosts 2 --dry-run", 2);
+    tiny_says("--hosts goes with --ranks");
+    tiny_train(0, "--ranks 2 --hosts 3 --dry-run", 2);
+    tiny_says("a host has one rank at least");
 #ifndef __SANITIZE_ADDRESS__ /* which reserves far more than any limit */
     int status = tiny_shell("ulimit -v 2000000; \"$TRAIN\" tiny.yaml --dry-run --ranks 1 "
                             "train.batch_rows=8388608 train.reduce=fast");
