@@ -65,7 +65,7 @@ static inline int mpi_launch(char *output, size_t bytes, const char *test, int r
     int file = mkstemp(file_name);
     cr_assert(file >= 0);
     snprintf(command, sizeof command,
-             PROGRAM_MPI "RF_TEST_INSIDE=1 '%s' timeout -k 5 60 mpirun %s -n %d '%s' -j1 "
+             PROGRAM_MPI "RF_TEST_INSIDE=1 '%s' timeout -k 5 110 mpirun %s -n %d '%s' -j1 "
                          "--filter '%s' >%s 2>&1 </dev/null",
              setting != NULL ? setting : "RF_TEST_SETTING=none",
              is_open_mpi ? "--oversubscribe --bind-to none" : "", ranks, program, test, file_name);

@@ -74,7 +74,7 @@ static inline int program_shell(const char *command)
         "DATA='%3$s/refusion-data' CONVERT='%3$s/refusion-convert' INFER='%3$s/refusion-infer' "
         "EVAL='%3$s/refusion-eval' SERVE='%3$s/refusion-serve' TRAIN='%3$s/refusion-train' "
         "PROGRAM='%3$s/refusion-train' "
-        "timeout -k 5 60 sh '%1$s.sh' >'%1$s.out' 2>'%1$s.err' </dev/null",
+        "timeout -k 5 110 sh '%1$s.sh' >'%1$s.out' 2>'%1$s.err' </dev/null",
         folder, !has_mpi, program_folder, program_root);
     const int status = system(all);
     unlink(path);

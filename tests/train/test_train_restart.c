@@ -80,18 +80,18 @@ Test(train_restart, only_what_is_worth_it)
 Test(train_restart, killed_mpirun)
 {
     mpi_need();
-    tiny_train(0, "log.dir=whole train.steps=300 log.valid_every=100", 0);
+    tiny_train(0, "log.dir=whole train.steps=100 log.valid_every=100", 0);
     write_program("1) [ " MPI_RANK " = 0 ] && ps -o ppid= -p $PPID >mpirun.pid\n"
                   "   export RF_FAILPOINT=fsync:sleep:2;;\n");
     const int status = tiny_shell(
         "export TRAIN RESTART_SECONDS=0; PROGRAM=./flaky sh \"$LAUNCH\" -n 2 --restart 2 tiny.yaml "
-        "train.steps=300 checkpoint.every=20 checkpoint.async=yes log.valid_every=100 & pid=$!; "
+        "train.steps=100 checkpoint.every=20 checkpoint.async=yes log.valid_every=100 & pid=$!; "
         "until test -e run/latest; do sleep 0.05; done; kill -9 $(cat mpirun.pid); wait $pid");
     cr_assert(status == 0, "status %d\n%s", status, program_output);
     tiny_says("launch.sh: status 137: starting again");
     tiny_says("going on from run/step-");
     tiny_same_curves("whole", "run");
-    tiny_same_checkpoints("whole/step-000000300.h5", "run/step-000000300.h5");
+    tiny_same_checkpoints("whole/step-000000100.h5", "run/step-000000100.h5");
 }
 
 /* The batch script as Slurm runs it: USR1 before the time limit, a requeue, the second job ends. */
