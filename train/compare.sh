@@ -64,6 +64,14 @@ is_done() {
     [ -f "$1/finished" ]
 }
 
+# A file that is there is whole, also after kill -9.
+# note_recipe FOLDER RECIPE
+note_recipe() {
+    mkdir -p "$1"
+    echo "$2" >"$1/recipe.new"
+    mv "$1/recipe.new" "$1/recipe"
+}
+
 # --- Parts -----------------------------------------------------------------------------------------
 # Questions and corpus of a task.
 make_data() {
@@ -72,8 +80,7 @@ make_data() {
     generate="$(of kind "$task") --seed 1 --unique $(of synth "$task")"
     recipe="$generate $n $n_valid $n_test"
     if is_done "$folder" "$recipe"; then return; fi
-    mkdir -p "$folder"
-    echo "$recipe" >"$folder/recipe"
+    note_recipe "$folder" "$recipe"
     logged "$bin"/refusion-data synth $generate --n "$n" --out "$folder/train.jsonl"
     logged "$bin"/refusion-data synth $generate --n "$n_valid" --skip "$n" --out "$folder/valid.jsonl"
     logged "$bin"/refusion-data synth $generate --n "$n_test" --skip $((n + n_valid)) --out "$folder/test.jsonl"
@@ -95,8 +102,7 @@ train_model() {
         ${4:+optim.lr="$4"}
     recipe="$(cat "$model") $*"
     if is_done "$run" "$recipe"; then return; fi
-    mkdir -p "$run"
-    echo "$recipe" >"$run/recipe"
+    note_recipe "$run" "$recipe"
     PROGRAM="$bin/refusion-train" sh train/launch.sh -n "$ranks" "$@" --resume auto || exit $?
     touch "$run/finished"
 }
@@ -154,8 +160,7 @@ compare_gsm8k() {
     folder=$work/data-gsm8k
     recipe="$GSM8K $(cksum <"$GSM8K")"
     if ! is_done "$folder" "$recipe"; then
-        mkdir -p "$folder"
-        echo "$recipe" >"$folder/recipe"
+        note_recipe "$folder" "$recipe"
         gzip -cdf "$GSM8K" >"$folder/all.jsonl"
         n=$(wc -l <"$folder/all.jsonl")
         head -n $((n - n / 10)) "$folder/all.jsonl" >"$folder/train.jsonl"
@@ -176,7 +181,7 @@ compare_gsm8k() {
 # All parts that are there, with mean and spread over the seeds.
 write_report() {
     jq -s --arg scale "$(basename "$settings" .sh)" --argjson seconds $(($(date +%s) - begin)) \
-        --arg host "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) CPUs" '
+        --arg host "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(env -u OMP_NUM_THREADS nproc) CPUs" '
         def mean: add / length;
         def spread: if length < 2 then 0 else mean as $m | map(. - $m | . * .) | add / (length - 1) | sqrt end;
         {scale: $scale, program: map(.program // empty)[0], machine: map(.machine // empty)[0],

@@ -1,5 +1,5 @@
-# make compare COMPARE=cpu: four tasks, three seeds, about 10 hours on 2 cores. It can be killed at any
-# moment and goes on where it was.
+# make compare COMPARE=cpu: four tasks, three seeds, about 8 hours on 2 cores. It can be killed at any
+# moment and goes on where it was; README.md says how to make it in pieces.
 . configs/compare/decoders.sh
 model=configs/compare/model.yaml
 objectives="ar mdm block refusion"
@@ -29,7 +29,7 @@ set_chain="train.steps=5000 decode.gen_length=24"
 
 kind_countdown=countdown
 train_countdown=400000 valid_countdown=200 test_countdown=1000
-set_countdown="train.steps=8000 decode.gen_length=32"
+set_countdown="train.steps=6000 decode.gen_length=32"
 
 set_gsm8k="train.steps=4000 data.row_length=1024 train.batch_rows=8 decode.gen_length=256"
 

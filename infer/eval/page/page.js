@@ -348,7 +348,7 @@ function answerSection() {
 /* --- All together ----------------------------------------------------------------------------- */
 
 function pairs(object) {
-  const simple = Object.entries(object || {}).filter(([, value]) => value !== null && (typeof value !== "object" || Array.isArray(value) && value.every(x => typeof x !== "object")));
+  const simple = Object.entries(object || {}).filter(([, value]) => value !== null && (typeof value !== "object" || Array.isArray(value) && value.length > 0 && value.every(x => typeof x !== "object")));
   return el("dl", {}, simple.map(([key, value]) => [el("dt", {}, key), el("dd", {class: "mono"}, String(value))]));
 }
 function resultsSection() {
@@ -356,7 +356,7 @@ function resultsSection() {
   const means = meansOf(rows);
   section("Results", tried.length > 0 ? "Each decoder at the setting that was best on questions to choose it." : "", table(means || rows, worth(means || rows)),
     means ? el("details", {}, el("summary", {}, "each seed"), table(rows, worth(rows))) : null,
-    tried.length > 0 ? el("details", {}, el("summary", {}, `${tried.length} settings that were tried`), table(tried, worth(tried))) : null);
+    tried.length > 0 ? el("details", {}, el("summary", {}, tried.length === 1 ? "1 setting that was tried" : `${tried.length} settings that were tried`), table(tried, worth(tried))) : null);
 }
 function settingsSection() {
   const best = rows.filter(row => row.settings && Object.keys(row.settings).length > 0 && (row.best || rows.length < 9 || row.objective));
