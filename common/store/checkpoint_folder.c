@@ -245,12 +245,31 @@ static int choose_newest(char *path, size_t bytes, const char *folder, rf_error 
         rf_checkpoint_path(path, bytes, folder, list.step[0]);
     }
     free(list.step);
-    return rc != RF_OK || path[0] != '\0'
-               ? rc
-               : rf_error_set(err, RF_ERR,
-                              "%s: is a folder without a checkpoint (best, latest or step-*.h5): "
-                              "name the folder of a run or a checkpoint file",
-                              folder);
+    return rc != RF_OK || path[0] != '\0' ? rc : rf_checkpoint_refuse_folder(folder, err);
+}
+
+int rf_checkpoint_refuse_folder(const char *folder, rf_error *err)
+{
+    static const struct {
+        const char *file, *what;
+    } others[] = {
+        {"adapter_config.json", "holds adapters of PEFT: make an adapter file of it with "
+                                "refusion-convert import FOLDER ADAPTER.h5 --base BASE.h5"},
+        {"config.json", "holds a model of Hugging Face: make a checkpoint of it with "
+                        "refusion-convert import FOLDER MODEL.h5"},
+        {"metrics.jsonl", "is the folder of a run that has no checkpoint yet"},
+    };
+    char file[RF_PATH_BYTES];
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        if (rf_path_join(file, sizeof file, folder, others[i].file, NULL) == RF_OK &&
+            rf_path_exists(file)) {
+            return rf_error_set(err, RF_ERR, "%s: %s", folder, others[i].what);
+        }
+    }
+    return rf_error_set(err, RF_ERR,
+                        "%s: is a folder without a checkpoint (best, latest or step-*.h5): name a "
+                        "checkpoint file, or the folder of a run where one may stand for it",
+                        folder);
 }
 
 int rf_checkpoint_choose(char *path, size_t bytes, const char *name, rf_error *err)

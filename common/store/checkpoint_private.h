@@ -123,6 +123,8 @@ typedef struct rf_checkpoint_structure {
 /* Everything but the tensors' values, checked. Caller frees with .._free, also after an error. */
 RF_MUST_CHECK int rf_checkpoint_structure_read(rf_checkpoint_structure *out, const char *path,
                                                rf_error *err);
+/* The error about a folder in place of a checkpoint: what it holds instead, and what to do. */
+RF_MUST_CHECK int rf_checkpoint_refuse_folder(const char *folder, rf_error *err);
 void rf_checkpoint_structure_free(rf_checkpoint_structure *structure);
 /* An error that names the tensor where the checksum of its values is another. */
 RF_MUST_CHECK int rf_checkpoint_check_crc(const rf_checkpoint_item *item, uint32_t crc,

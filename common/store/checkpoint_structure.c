@@ -37,6 +37,10 @@ static int check_superblock(int64_t *file_bytes, const char *path, rf_error *err
         rc = rf_error_system(err, errno, path, "cannot open");
         goto out;
     }
+    if (S_ISDIR(status.st_mode)) {
+        rc = rf_checkpoint_refuse_folder(path, err);
+        goto out;
+    }
     if (!S_ISREG(status.st_mode)) {
         rc = refuse(path, "is not a regular file: name a checkpoint file", err);
         goto out;

@@ -326,6 +326,27 @@ static void list_fields(char *list, size_t size, json_t *root)
     }
 }
 
+/* A prompt that is a list of messages, as TRL has it, and the messages or the text of its answer become
+ * "messages" of the record. What the prompt holds is not to be learnt. */
+static json_t *join_conversation(json_t *root, const char *question, const char *answer)
+{
+    json_t *all = json_array(), *item,
+           *rest = answer != NULL ? json_object_get(root, answer) : NULL;
+    size_t i;
+    json_array_foreach(json_object_get(root, question), i, item)
+    {
+        json_object_set_new(item, "train", json_false());
+    }
+    json_array_extend(all, json_object_get(root, question));
+    if (json_is_string(rest)) {
+        json_array_append_new(all, json_pack("{s:s, s:O}", "role", "assistant", "content", rest));
+    } else {
+        json_array_extend(all, rest);
+    }
+    json_object_set_new(root, "messages", all);
+    return all;
+}
+
 static int read_form(rf_record *out, rf_error *err)
 {
     json_t *root = out->root, *messages = json_object_get(root, "messages");
@@ -334,6 +355,10 @@ static int read_form(rf_record *out, rf_error *err)
     const char *question = NULL, *answer = NULL;
     RF_TRY(find_name(&question, root, questions, err));
     RF_TRY(find_name(&answer, root, answers, err));
+    if (messages == NULL && share == NULL && json_is_array(json_object_get(root, question))) {
+        messages = join_conversation(root, question, answer);
+        question = answer = NULL;
+    }
     /* Under their first names these are never fields that nobody reads. */
     bool has_pair =
         question == questions[0] || answer == answers[0] || (question != NULL && answer != NULL);
@@ -357,7 +382,8 @@ static int read_form(rf_record *out, rf_error *err)
         list_fields(fields, sizeof fields, root);
         return rf_error_set(err, RF_ERR,
                             "no field that is known (present: %s): needed are \"query\" and "
-                            "\"response\", \"messages\", or \"text\"",
+                            "\"response\", \"messages\", or \"text\"; refusion-data build --map "
+                            "takes them from other fields",
                             fields);
     }
     RF_TRY(add_system(out, err));

@@ -6,6 +6,8 @@
  *   {"conversations": [{"from": s, "value": s}, ...]}    the same, as ShareGPT has it
  *   {"query": s, "response": s}                          a conversation of a question and an answer;
  *                                                        the answer may be missing
+ *   {"prompt": [message, ...], "completion": [...] or s}  a conversation, as TRL has it: what is in
+ *                                                        the prompt is not to be learnt
  *   {"text": s}                                          a text
  * Other names of a question: prompt, question, instruction (with "input" or "context" on a line
  * below); of an answer: completion, answer, output. Beside a conversation: "system", which is said

@@ -259,6 +259,14 @@ Test(infer_program, a_run_folder_is_a_model)
     cr_assert_str_eq(program_output, answer);
     cr_assert(strstr(program_messages, "its newest checkpoint is") != NULL);
     program_refuses("\"$INFER\" --model empty --prompt x", 1, "folder without a checkpoint");
+    program_refuses("\"$CONVERT\" merge model.h5 empty out.h5", 1, "folder without a checkpoint");
+    program_refuses(": >empty/config.json; \"$INFER\" --model empty --prompt x", 1,
+                    "refusion-convert import FOLDER MODEL.h5");
+    program_refuses(": >empty/adapter_config.json; \"$CONVERT\" merge model.h5 empty out.h5", 1,
+                    "refusion-convert import FOLDER ADAPTER.h5 --base BASE.h5");
+    program_refuses(INFER "--adapter empty --prompt x", 1, "holds adapters of PEFT");
+    program_refuses("rm empty/*; : >empty/metrics.jsonl; \"$INFER\" --model empty --prompt x", 1,
+                    "a run that has no checkpoint yet");
     program_write("p.jsonl", "{\"query\": \"one\"}\n");
     program_refuses("echo step-000000004.h5 >run/best; cd run; \"$INFER\" --model . --prompts "
                     "../p.jsonl --out step-000000004.h5 2>all; status=$?; tail -n 1 all >&2; "

@@ -108,6 +108,13 @@ Test(build, records_of_other_tools)
          "\"content\": \"r\", \"train\": true}, {\"role\": \"assistant\", \"content\": \"\", "
          "\"train\": false}, {\"role\": \"assistant\", \"content\": \"x\", \"loss\": false}]",
          "<|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"prompt\": [{\"role\": \"user\", \"content\": \"p\"}, {\"role\": \"assistant\", "
+         "\"content\": \"x\"}, {\"role\": \"user\", \"content\": \"q\"}], \"completion\": "
+         "[{\"role\": \"assistant\", \"content\": \"r\"}]",
+         "<|user|>p<|assistant|>x<|endoftext|><|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"prompt\": [{\"role\": \"user\", \"content\": \"q\"}], \"completion\": \"r\", "
+         "\"system\": \"s\"",
+         "<|system|>s<|user|>q<|assistant|>\xC2\xA6r"},
         /* What nobody reads may be anything that Python writes. */
         {"\"query\": \"q\", \"response\": \"r\", \"a\": [NaN, -Infinity, 1e999, \"\\ud800\", "
          "\"\\udc00x\", \"\\\\ud800\"], \"b\": {\"c\":-1e999}",
@@ -276,6 +283,10 @@ static const struct {
      "both \"prompt\" and \"question\""},
     {"{\"question\": \"\", \"answer\": \"b\"}", "\"question\" is empty"},
     {"{\"instruction\": \"a\", \"output\": \"b\", \"text\": \"c\"}", "mixes"},
+    {"{\"prompt\": [], \"completion\": \"b\", \"text\": \"c\"}", "mixes"},
+    {"{\"prompt\": [3], \"completion\": [4]}", "messages[0]"},
+    {"{\"prompt\": [], \"completion\": []}", "messages"},
+    {"{\"source\": \"a\"}", "--map takes them from other fields"},
     {"{\"query\": \"a\", \"response\": \"b\", \"history\": \"c\"}", "\"history\" must be an array"},
     {"{\"query\": \"a\", \"response\": \"b\", \"history\": [[\"c\"]]}", "history[0] must be"},
     {"{\"query\": \"a\", \"response\": \"b\", \"system\": 5}", "\"system\" must be a string"},
