@@ -86,12 +86,14 @@ ISA_amx      := $(ISA_avx512bf16) -mamx-tile -mamx-bf16 -mamx-int8
 
 ROOMS    := common/base common/base/files common/base/config common/base/manual common/kernels common/kernels/apart common/dist common/text common/text/jinja common/model common/store data/corpus \
             data/convert data/tasks data infer/decode infer/score infer/web infer infer/eval/page infer/eval serve train/math train/run train
-PLAIN    := $(filter-out %_main.c common/dist/dist_mpi.c common/dist/dist_stub.c, $(wildcard $(ROOMS:%=%/*.c)))
+# The sources that call MPI.
+MPI_C    := common/dist/dist_mpi.c common/dist/exchange_mpi.c
+PLAIN    := $(filter-out %_main.c common/dist/dist_stub.c $(MPI_C), $(wildcard $(ROOMS:%=%/*.c)))
 REF      := $(wildcard common/kernels/ref/*.c)
 CPU      := $(wildcard common/kernels/cpu/*.c)
 CUDA_C   := $(if $(filter 0,$(CUDA)),,$(wildcard common/kernels/cuda/*.c common/kernels/cuda/*/*.c))
 CUDA_CU  := $(if $(filter 0,$(CUDA)),,$(wildcard common/kernels/cuda/*.cu common/kernels/cuda/*/*.cu))
-DIST     := common/dist/$(if $(filter 0,$(MPI)),dist_stub,dist_mpi).o
+DIST     := $(patsubst %.c,$(OUT)/obj/%.o,$(if $(filter 0,$(MPI)),common/dist/dist_stub.c,$(MPI_C)))
 TESTS    := $(wildcard tests/*/test_*.c tests/*/*/test_*.c)
 HELPERS  := $(wildcard tests/*.c)
 # What the machine allows comes first.
@@ -149,7 +151,7 @@ $(OUT)/obj/common/kernels/cuda/%.o: common/kernels/cuda/%.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) $(CUDA_CFLAGS) -MMD -MP -c $< -o $@
-$(OUT)/obj/common/dist/dist_mpi.o: common/dist/dist_mpi.c | $(DEPS_FIRST)
+$(MPI_C:%.c=$(OUT)/obj/%.o): $(OUT)/obj/%.o: %.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) $(DIST_CFLAGS) -MMD -MP -c $< -o $@
@@ -182,10 +184,10 @@ $(OUT)/refusion-infer: $(OUT)/obj/infer/infer_main.o $(STUB) $(LIBRARY)
 $(OUT)/refusion-serve: $(OUT)/obj/serve/serve_main.o $(STUB) $(LIBRARY)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
-$(OUT)/refusion-eval: $(OUT)/obj/infer/eval/eval_main.o $(OUT)/obj/$(DIST) $(LIBRARY)
+$(OUT)/refusion-eval: $(OUT)/obj/infer/eval/eval_main.o $(DIST) $(LIBRARY)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) $(DIST_LIBS) -o $@
-$(OUT)/refusion-train: $(OUT)/obj/train/train_main.o $(OUT)/obj/$(DIST) $(LIBRARY)
+$(OUT)/refusion-train: $(OUT)/obj/train/train_main.o $(DIST) $(LIBRARY)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) $(DIST_LIBS) -o $@
 $(OUT)/tests/fuzz/fuzz_%: $(OUT)/obj/tests/fuzz/fuzz_%.o $(STUB) $(LIBRARY)
@@ -196,10 +198,12 @@ $(OUT)/tests/fuzz/seeds: $(OUT)/obj/tests/fuzz/seeds.o $(STUB) $(LIBRARY)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
-$(OUT)/tests/%: $(OUT)/obj/tests/%.o $(HELPERS:%.c=$(OUT)/obj/%.o) $(OUT)/obj/$(DIST) $(LIBRARY)
+$(OUT)/tests/%: $(OUT)/obj/tests/%.o $(HELPERS:%.c=$(OUT)/obj/%.o) $(DIST) $(LIBRARY)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) $(CRITERION_LIBS) $(DIST_LIBS) -o $@
+# Its NCCL is the test's own.
+$(OUT)/tests/dist/test_link: $(OUT)/obj/common/kernels/cuda/link/nccl.o
 $(OUT)/obj/tests/%.o: tests/%.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
@@ -245,7 +249,7 @@ headers: | $(DEPS_FIRST)  ## checks that every header compiles alone
 
 # Every source of the repository as an object; LINT_GCC: the variant that gcc compiles them into.
 MAINS    := data/data_main data/convert/convert_main infer/infer_main infer/eval/eval_main serve/serve_main train/train_main
-objects: $(LIB_OBJECTS) $(MAINS:%=$(OUT)/obj/%.o) $(STUB) $(OUT)/obj/$(DIST) fuzz_objects \
+objects: $(LIB_OBJECTS) $(MAINS:%=$(OUT)/obj/%.o) $(STUB) $(DIST) fuzz_objects \
          $(patsubst %.c,$(OUT)/obj/%.o,$(TESTS) $(HELPERS) $(BENCHES))
 LINT_GCC ?= -lint-gcc
 lint: floors headers  ## format, floors, headers, and all warnings as errors with gcc and clang

@@ -367,6 +367,7 @@ int rf_setup_open(rf_setup *s, rf_dist *dist, rf_config *config, const char *con
                     .run = {.dist = dist, .lock = -1}};
     RF_TRY(rf_dist_agree(dist, open_settings(s, err), err));
     RF_TRY(agree(s, err));
+    RF_TRY(rf_dist_check_devices(dist, s->backend, err));
     RF_TRY(rf_run_find(&s->run, resume, path, err));
     RF_TRY(agree_on_weights(s, err));
     RF_TRY(rf_dist_agree(dist, open_model(s, err), err));

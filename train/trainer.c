@@ -102,8 +102,10 @@ static void say_what_begins(const rf_trainer *t)
     const rf_rows_statistics *e = &s->epoch;
     char backend[512], overlong[96] = "", trained[64] = "";
     rf_backend_describe(t->model->ctx, backend, sizeof backend);
-    rf_log_info("%s, %d rank%s, MPI: %s", backend, rf_dist_size(s->dist),
-                rf_dist_size(s->dist) == 1 ? "" : "s", rf_dist_library());
+    const char *carrier = rf_dist_carrier(s->dist);
+    rf_log_info("%s, %d rank%s, MPI: %s%s%s", backend, rf_dist_size(s->dist),
+                rf_dist_size(s->dist) == 1 ? "" : "s", rf_dist_library(),
+                carrier[0] != '\0' ? "; GPU to GPU: " : "", carrier);
     if (s->n_trainable < s->n_parameters) {
         snprintf(trained, sizeof trained, ", %" PRId64 " of them trained", s->n_trainable);
     }
@@ -151,6 +153,7 @@ int rf_trainer_start(rf_trainer *t, rf_setup *setup, rf_error *err)
         dist, rf_watchdog_new(&t->watchdog, rf_dist_rank(dist), &setup->set.watchdog, err), err));
     rf_watchdog_enter(t->watchdog, "load", t->progress.step);
     RF_TRY(rf_dist_agree(dist, allocate(t, err), err));
+    RF_TRY(rf_dist_connect(dist, t->model->ctx, err));
     RF_TRY(rf_dist_agree(dist, load_weights(t, err), err));
     RF_TRY(rf_dist_agree(dist, rf_setup_new_loader(&t->loader, setup, &t->progress, err), err));
     RF_TRY(rf_run_begin(&setup->run, setup->config, &t->progress, err));

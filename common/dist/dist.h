@@ -1,6 +1,7 @@
 /* dist.h: what the program knows of its other ranks.
  *
- * A rank is one process of a run. Exactly one of dist_mpi.c (MPI) and dist_stub.c (one rank without
+ * A rank is one process of a run. Exactly one of dist_mpi.c (MPI, with
+ * exchange_mpi.c) and dist_stub.c (one rank without
  * it: MPI=0, and programs that never start ranks) is linked into a program.
  *   local        involves this rank alone
  *   collective   made by all ranks, in the same order
@@ -33,6 +34,22 @@ const char *rf_dist_library(void);           /* local: "Open MPI 4.1.4" or "none
  * as it is, n_local of them on this host. These are the sizes, and the small collectives give what they
  * would if every rank passed the same. No exchange may begin. */
 void rf_dist_suppose(rf_dist *dist, int n_ranks, int n_local);
+
+/* --- Devices ---------------------------------------------------------------------------------- */
+
+/* collective. Has every rank a device of its own? RF_ERR_USAGE names two that have not, unless both
+ * were told theirs by RF_DEVICE. A rank's device is the one of its number among the ranks of its host
+ * (rf_backend_set_seat), so all are different where a host has as many. Backends of the host's memory:
+ * RF_OK. */
+RF_MUST_CHECK int rf_dist_check_devices(rf_dist *dist, const rf_backend *backend, rf_error *err);
+/* collective. From here on, until rf_dist_close, backend memory of ctx's kind is exchanged from device
+ * to device (kernels/link.h; cuda: by NCCL) where all ranks can do that; else by MPI through the
+ * hosts' memory, as without this call, with the same results. Checks devices. ctx: for this call
+ * alone. Backends of the host's memory: nothing to do; a second time: likewise. */
+RF_MUST_CHECK int rf_dist_connect(rf_dist *dist, rf_ctx *ctx, rf_error *err);
+/* local. What carries exchanges after rf_dist_connect: "NCCL 2.28.9", or "MPI through the hosts'
+ * memory, which is slow: " and why. "": MPI, of the host's memory. */
+const char *rf_dist_carrier(const rf_dist *dist);
 
 /* --- Small collectives, on host memory -------------------------------------------------------- */
 
@@ -68,7 +85,8 @@ RF_MUST_CHECK int rf_dist_same_text(rf_dist *dist, const char *text, rf_error *e
  * called before it have made, and kernels called after its end see what it brought. Several may be
  * in flight, each with an rf_exchange of its own, ended in any order; all ranks begin those of a
  * channel in the same order. MPI works on them only while some call of this section runs: poll now and then. An
- * asynchronous error of the backend is left to rf_ctx_sync, for the other ranks wait.
+ * asynchronous error of the backend is left to rf_ctx_sync, for the other ranks wait. A link that fails
+ * (rf_dist_connect) ends all ranks, after a line that says why.
  */
 int64_t rf_dist_slot(const rf_dist *dist, int64_t n); /* local: elements of a full slice */
 /* local: where the slice of `rank` begins; for rank = size: n. */

@@ -1,10 +1,9 @@
-#include "common/dist/dist.h"
+#include "common/dist/dist_mpi.h"
 
 #include "common/base/alloc.h"
 #include "common/base/log.h"
 
 #include <limits.h>
-#include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,15 +12,6 @@
 
 /* MPI counts are ints. */
 #define MESSAGE_BYTES ((size_t)1 << 30)
-
-struct rf_dist {
-    MPI_Comm comm; /* our own, so that no other library's messages meet ours */
-    MPI_Comm channel[RF_N_CHANNELS];
-    int rank, size;
-    int local_size;
-    bool supposed; /* rf_dist_suppose */
-    bool finalize; /* we started MPI */
-};
 
 /* The hook gets no argument of ours. */
 static rf_dist *panicking = NULL;
@@ -33,8 +23,7 @@ static void print_and_abort_all(const char *message)
     rf_dist_abort(panicking, -RF_ERR);
 }
 
-/* 0, or RF_ERR_RETRY with MPI's own words. */
-static int check(int mpi_code, const char *call, rf_error *err)
+int rf_dist_check_mpi(int mpi_code, const char *call, rf_error *err)
 {
     if (mpi_code == MPI_SUCCESS) {
         return RF_OK;
@@ -95,17 +84,17 @@ static int refuse_lonely_ranks(const rf_dist *dist, rf_error *err)
 static int start_mpi(bool *started, int *argc, char ***argv, rf_error *err)
 {
     int is_initialized = 0, is_finalized = 0, provided = 0;
-    RF_TRY(check(MPI_Initialized(&is_initialized), "MPI_Initialized", err));
-    RF_TRY(check(MPI_Finalized(&is_finalized), "MPI_Finalized", err));
+    RF_TRY(rf_dist_check_mpi(MPI_Initialized(&is_initialized), "MPI_Initialized", err));
+    RF_TRY(rf_dist_check_mpi(MPI_Finalized(&is_finalized), "MPI_Finalized", err));
     if (is_finalized) {
         return rf_error_set(err, RF_ERR, "MPI has ended in this process and cannot start again");
     }
     if (is_initialized) {
-        RF_TRY(check(MPI_Query_thread(&provided), "MPI_Query_thread", err));
+        RF_TRY(rf_dist_check_mpi(MPI_Query_thread(&provided), "MPI_Query_thread", err));
     } else {
         prepare_environment();
-        RF_TRY(check(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread",
-                     err));
+        RF_TRY(rf_dist_check_mpi(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided),
+                                 "MPI_Init_thread", err));
         *started = true;
     }
     if (provided < MPI_THREAD_FUNNELED) {
@@ -117,8 +106,9 @@ static int start_mpi(bool *started, int *argc, char ***argv, rf_error *err)
 
 static int duplicate(MPI_Comm *out, rf_error *err)
 {
-    RF_TRY(check(MPI_Comm_dup(MPI_COMM_WORLD, out), "MPI_Comm_dup", err));
-    return check(MPI_Comm_set_errhandler(*out, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler", err);
+    RF_TRY(rf_dist_check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, out), "MPI_Comm_dup", err));
+    return rf_dist_check_mpi(MPI_Comm_set_errhandler(*out, MPI_ERRORS_RETURN),
+                             "MPI_Comm_set_errhandler", err);
 }
 
 static int learn_ranks(rf_dist *dist, rf_error *err)
@@ -128,12 +118,15 @@ static int learn_ranks(rf_dist *dist, rf_error *err)
     for (int i = 0; i < RF_N_CHANNELS; i++) {
         RF_TRY(duplicate(&dist->channel[i], err));
     }
-    RF_TRY(check(MPI_Comm_rank(dist->comm, &dist->rank), "MPI_Comm_rank", err));
-    RF_TRY(check(MPI_Comm_size(dist->comm, &dist->size), "MPI_Comm_size", err));
-    RF_TRY(check(
+    RF_TRY(rf_dist_check_mpi(MPI_Comm_rank(dist->comm, &dist->rank), "MPI_Comm_rank", err));
+    RF_TRY(rf_dist_check_mpi(MPI_Comm_size(dist->comm, &dist->size), "MPI_Comm_size", err));
+    RF_TRY(rf_dist_check_mpi(
         MPI_Comm_split_type(dist->comm, MPI_COMM_TYPE_SHARED, dist->rank, MPI_INFO_NULL, &host),
         "MPI_Comm_split_type", err));
+    int seat = 0;
     MPI_Comm_size(host, &dist->local_size);
+    MPI_Comm_rank(host, &seat);
+    rf_backend_set_seat(seat);
     MPI_Comm_free(&host);
     return RF_OK;
 }
@@ -169,6 +162,7 @@ void rf_dist_close(rf_dist *dist)
     if (dist == NULL) {
         return;
     }
+    rf_links_close(&dist->links);
     if (panicking == dist) {
         rf_error_set_panic_hook(NULL);
         panicking = NULL;
@@ -218,6 +212,22 @@ void rf_dist_suppose(rf_dist *dist, int n_ranks, int n_local)
     dist->supposed = true;
 }
 
+int rf_dist_check_devices(rf_dist *dist, const rf_backend *backend, rf_error *err)
+{
+    return dist->size == 1 || dist->supposed ? RF_OK : rf_links_check(dist, backend, err);
+}
+
+int rf_dist_connect(rf_dist *dist, rf_ctx *ctx, rf_error *err)
+{
+    RF_ASSERT(!dist->supposed);
+    return dist->size == 1 ? RF_OK : rf_links_open(&dist->links, dist, ctx, err);
+}
+
+const char *rf_dist_carrier(const rf_dist *dist)
+{
+    return dist->links.carrier;
+}
+
 /* "Open MPI v4.1.4, package: Debian..." becomes "Open MPI 4.1.4", "MPICH Version:\t4.0\n..."
  * "MPICH Version: 4.0". */
 const char *rf_dist_library(void)
@@ -246,7 +256,8 @@ int rf_dist_broadcast(rf_dist *dist, void *data, size_t bytes, int root, rf_erro
     RF_ASSERT(root >= 0 && root < dist->size);
     for (char *at = data; bytes > 0;) {
         size_t n = bytes < MESSAGE_BYTES ? bytes : MESSAGE_BYTES;
-        RF_TRY(check(MPI_Bcast(at, (int)n, MPI_BYTE, root, dist->comm), "MPI_Bcast", err));
+        RF_TRY(
+            rf_dist_check_mpi(MPI_Bcast(at, (int)n, MPI_BYTE, root, dist->comm), "MPI_Bcast", err));
         at += n;
         bytes -= n;
     }
@@ -256,8 +267,8 @@ int rf_dist_broadcast(rf_dist *dist, void *data, size_t bytes, int root, rf_erro
 static int allreduce_i64(rf_dist *dist, int64_t *x, int n, MPI_Op op, rf_error *err)
 {
     RF_ASSERT(n >= 0);
-    return check(MPI_Allreduce(MPI_IN_PLACE, x, n, MPI_INT64_T, op, dist->comm), "MPI_Allreduce",
-                 err);
+    return rf_dist_check_mpi(MPI_Allreduce(MPI_IN_PLACE, x, n, MPI_INT64_T, op, dist->comm),
+                             "MPI_Allreduce", err);
 }
 
 int rf_dist_max_i64(rf_dist *dist, int64_t *x, int n, rf_error *err)
@@ -285,8 +296,9 @@ int rf_dist_allgather_bytes(rf_dist *dist, void *all, const void *x, size_t byte
     if (dist->supposed) {
         return RF_OK;
     }
-    return check(MPI_Allgather(x, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, dist->comm),
-                 "MPI_Allgather", err);
+    return rf_dist_check_mpi(
+        MPI_Allgather(x, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, dist->comm),
+        "MPI_Allgather", err);
 }
 
 int rf_dist_agree(rf_dist *dist, int rc, rf_error *err)
@@ -300,194 +312,11 @@ int rf_dist_agree(rf_dist *dist, int rc, rf_error *err)
         failure = *err;
     }
     failure.code = rc;
-    RF_TRY(check(MPI_Allreduce(MPI_IN_PLACE, &lowest, 1, MPI_INT, MPI_MIN, dist->comm),
-                 "MPI_Allreduce", err));
+    RF_TRY(rf_dist_check_mpi(MPI_Allreduce(MPI_IN_PLACE, &lowest, 1, MPI_INT, MPI_MIN, dist->comm),
+                             "MPI_Allreduce", err));
     if (lowest == dist->size) {
         return RF_OK;
     }
     RF_TRY(rf_dist_broadcast(dist, &failure, sizeof failure, lowest, err));
     return rf_error_set(err, failure.code, "rank %d: %s", lowest, failure.message);
-}
-
-/* --- Exchange --------------------------------------------------------------------------------- */
-
-/* MPI reads the counts until the exchange is over. Displacements and counts are in elements. */
-struct rf_exchange {
-    rf_dist *dist;
-    MPI_Comm comm;       /* of its channel */
-    MPI_Request request; /* MPI_REQUEST_NULL: over */
-    int mine;            /* elements of this rank's slice */
-    int *part, *begin;   /* [size] slices within the range */
-    int *count, *place;  /* [size] rows of all versions */
-    int *counts;         /* [4*size] the memory of these. Owned */
-    /* Where backend memory is not the host's, MPI works on copies: */
-    char *staged; /* of what it reads and, behind it, of what it sets. Owned; NULL: none */
-    char *result; /* within staged; goes to `out` at the end, n_out elements */
-    rf_ctx *ctx;
-    rf_class cls;
-    void *out;
-    int64_t n_out;
-};
-
-rf_exchange *rf_exchange_new(rf_dist *dist, rf_channel channel)
-{
-    rf_exchange *exchange = rf_alloc(1, sizeof *exchange);
-    size_t size = (size_t)dist->size;
-    int *counts = rf_alloc(4 * size, sizeof *counts);
-    *exchange = (rf_exchange){.dist = dist,
-                              .comm = dist->channel[channel],
-                              .request = MPI_REQUEST_NULL,
-                              .counts = counts,
-                              .part = counts,
-                              .begin = counts + size,
-                              .count = counts + 2 * size,
-                              .place = counts + 3 * size};
-    return exchange;
-}
-
-void rf_exchange_free(rf_exchange *exchange)
-{
-    if (exchange != NULL) {
-        RF_ASSERT(exchange->request == MPI_REQUEST_NULL);
-        free(exchange->counts);
-        free(exchange->staged);
-        free(exchange);
-    }
-}
-
-/* Waits for what kernels are still making, and cuts the range. */
-static void prepare_exchange(rf_exchange *exchange, rf_ctx *ctx, int64_t n)
-{
-    const rf_dist *dist = exchange->dist;
-    int64_t slot = rf_dist_slot(dist, n);
-    RF_ASSERT(exchange->request == MPI_REQUEST_NULL && n >= 0 && slot * dist->size <= INT_MAX);
-    for (int r = 0; r < dist->size; r++) {
-        exchange->begin[r] = (int)rf_dist_slice_begin(dist, n, r);
-        exchange->part[r] = (int)rf_dist_slice_begin(dist, n, r + 1) - exchange->begin[r];
-    }
-    exchange->mine = exchange->part[dist->rank];
-    int rc = rf_ctx_sync(ctx, NULL);
-    (void)rc; /* an error stays in the context, and the other ranks are on their way here */
-}
-
-/* Puts copies in place of `in` and `out` where MPI cannot reach them. */
-static void stage(rf_exchange *exchange, rf_ctx *ctx, rf_class cls, const void **in, int64_t n_in,
-                  void **out, int64_t n_out)
-{
-    const rf_backend *backend = ctx->backend;
-    if (backend->memory->is_host) {
-        return;
-    }
-    size_t bytes = rf_backend_bytes(backend, cls, n_in);
-    char *staged = rf_alloc(1, bytes + rf_backend_bytes(backend, cls, n_out));
-    rf_backend_download(ctx, staged, backend->type[cls], *in, cls, n_in);
-    rf_backend_wait(ctx, rf_backend_record(ctx));
-    exchange->ctx = ctx;
-    exchange->cls = cls;
-    exchange->out = *out;
-    exchange->n_out = n_out;
-    exchange->staged = staged;
-    *in = staged;
-    *out = exchange->result = staged + bytes;
-}
-
-/* The exchange is over: its result goes where it was asked for. */
-static void unstage(rf_exchange *exchange)
-{
-    rf_ctx *ctx = exchange->ctx;
-    if (exchange->staged != NULL) {
-        rf_backend_upload(ctx, exchange->out, exchange->cls, exchange->result,
-                          ctx->backend->type[exchange->cls], exchange->n_out);
-        rf_backend_wait(ctx, rf_backend_record(ctx));
-        free(exchange->staged);
-        exchange->staged = NULL;
-    }
-}
-
-static MPI_Datatype element_type(const rf_ctx *ctx, rf_class cls)
-{
-    switch (ctx->backend->type[cls]) {
-    case RF_F64:
-        return MPI_DOUBLE;
-    case RF_I32:
-        return MPI_INT32_T;
-    case RF_BF16:
-        return MPI_UINT16_T;
-    default:
-        return MPI_FLOAT;
-    }
-}
-
-/* Narrows the slices to their elements [first, first + count), and lays out the versions. */
-static void choose_portion(rf_exchange *exchange, int64_t first, int64_t count)
-{
-    const rf_dist *dist = exchange->dist;
-    RF_ASSERT(first >= 0 && count >= 0 && count * dist->size <= INT_MAX);
-    for (int r = 0; r < dist->size; r++) {
-        int64_t left = exchange->part[r] - first;
-        left = left < 0 ? 0 : left < count ? left : count;
-        exchange->begin[r] += left > 0 ? (int)first : 0;
-        exchange->part[r] = (int)left;
-        exchange->place[r] = (int)(r * count);
-    }
-    for (int r = 0; r < dist->size; r++) {
-        exchange->count[r] = exchange->part[dist->rank];
-    }
-}
-
-int rf_exchange_all_to_all(rf_exchange *exchange, rf_ctx *ctx, void *versions, const void *range,
-                           rf_class cls, int64_t n, int64_t first, int64_t count, rf_error *err)
-{
-    MPI_Datatype type = element_type(ctx, cls);
-    prepare_exchange(exchange, ctx, n);
-    choose_portion(exchange, first, count);
-    stage(exchange, ctx, cls, &range, n, &versions, exchange->dist->size * count);
-    return check(MPI_Ialltoallv(range, exchange->part, exchange->begin, type, versions,
-                                exchange->count, exchange->place, type, exchange->comm,
-                                &exchange->request),
-                 "MPI_Ialltoallv", err);
-}
-
-int rf_exchange_reduce_scatter(rf_exchange *exchange, rf_ctx *ctx, void *slice, const void *range,
-                               rf_class cls, int64_t n, rf_error *err)
-{
-    MPI_Datatype type = element_type(ctx, cls);
-    RF_ASSERT(type == MPI_FLOAT || type == MPI_DOUBLE);
-    prepare_exchange(exchange, ctx, n);
-    stage(exchange, ctx, cls, &range, n, &slice, exchange->mine);
-    return check(MPI_Ireduce_scatter(range, slice, exchange->part, type, MPI_SUM, exchange->comm,
-                                     &exchange->request),
-                 "MPI_Ireduce_scatter", err);
-}
-
-int rf_exchange_all_gather(rf_exchange *exchange, rf_ctx *ctx, void *range, const void *slice,
-                           rf_class cls, int64_t n, rf_error *err)
-{
-    MPI_Datatype type = element_type(ctx, cls);
-    prepare_exchange(exchange, ctx, n);
-    int begin = exchange->begin[exchange->dist->rank];
-    stage(exchange, ctx, cls, &slice, exchange->mine, &range, n);
-    bool in_place = slice == rf_backend_at(ctx->backend, cls, range, begin);
-    return check(MPI_Iallgatherv(in_place ? MPI_IN_PLACE : slice, exchange->mine, type, range,
-                                 exchange->part, exchange->begin, type, exchange->comm,
-                                 &exchange->request),
-                 "MPI_Iallgatherv", err);
-}
-
-int rf_exchange_poll(rf_exchange *exchange, bool *done, rf_error *err)
-{
-    int flag = 0;
-    int rc = check(MPI_Test(&exchange->request, &flag, MPI_STATUS_IGNORE), "MPI_Test", err);
-    *done = flag != 0;
-    if (*done && rc == RF_OK) {
-        unstage(exchange);
-    }
-    return rc;
-}
-
-int rf_exchange_wait(rf_exchange *exchange, rf_error *err)
-{
-    RF_TRY(check(MPI_Wait(&exchange->request, MPI_STATUS_IGNORE), "MPI_Wait", err));
-    unstage(exchange);
-    return RF_OK;
 }

@@ -158,6 +158,18 @@ int rf_backend_choose(const rf_backend **out, const char *name, rf_error *err)
     return RF_OK;
 }
 
+static int own_seat = 0;
+
+void rf_backend_set_seat(int seat)
+{
+    own_seat = seat;
+}
+
+int rf_backend_seat(void)
+{
+    return own_seat;
+}
+
 const rf_backend *rf_backend_with(const rf_backend *backend, rf_compute compute)
 {
     for (int i = 0; i < N_BACKENDS; i++) {

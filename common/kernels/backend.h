@@ -51,7 +51,8 @@ typedef enum rf_layout {
     RF_N_LAYOUTS
 } rf_layout;
 
-struct rf_kernels; /* kernels.h */
+struct rf_kernels;   /* kernels.h */
+struct rf_transport; /* link.h */
 struct rf_ctx;
 
 /* Stands behind everything that a context was given before it was recorded; 0: before anything. */
@@ -82,6 +83,8 @@ typedef struct rf_memory {
     rf_event (*record)(struct rf_ctx *);
     void (*wait)(struct rf_ctx *, rf_event);
     void (*sync)(struct rf_ctx *); /* waits for everything; the first error is in ctx->error */
+    /* Of memory that MPI cannot reach, its own way between ranks; NULL: there is none. */
+    const struct rf_transport *transport;
 } rf_memory;
 
 typedef struct rf_backend {
@@ -139,6 +142,11 @@ typedef struct rf_ctx {
  * set of `cpu` and `apart`; one that the machine or its operating system lacks is an error.
  */
 RF_MUST_CHECK int rf_backend_choose(const rf_backend **out, const char *name, rf_error *err);
+/* The number of this rank among those of its host: of several devices a backend takes the one of this
+ * number, counted round, where RF_DEVICE (0 is the first) names no other. Before anything else of a
+ * backend; 0 where nobody says so. */
+void rf_backend_set_seat(int seat);
+int rf_backend_seat(void);
 /* The same backend with the types of its classes for products of `compute`; contexts have it so. */
 const rf_backend *rf_backend_with(const rf_backend *backend, rf_compute compute);
 /* "cpu (avx512), 2 threads; CPU features: ..." on one line; a device's name behind the instruction

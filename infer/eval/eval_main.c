@@ -233,6 +233,7 @@ static int run(const rf_command *o, char **assignment, int n_assignments, rf_dis
     RF_TRY_OUT(rf_command_check_sweep(o, &grid, err));
     rc = prepare(o, subject, &grid, dist, err);
     RF_TRY_OUT(rf_dist_agree(dist, rc, err));
+    RF_TRY_OUT(rf_dist_check_devices(dist, subject[0].loaded.backend, err));
     rc = rf_subjects_describe(&inputs, subject, o->models.n, err);
     RF_TRY_OUT(rf_dist_agree(dist, rc, err));
     RF_TRY_OUT(rf_dist_same_text(dist, inputs, err));

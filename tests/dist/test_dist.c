@@ -1,16 +1,6 @@
 /* Collectives on 1, 2 and 4 ranks, the exchange of backend memory, and the sum over ranks whose bits
  * do not depend on their number. */
-#include "tests/mpi.h"
-
-#include "common/base/rng.h"
-#include "common/kernels/kernels.h"
-
-#include <math.h>
-#include <sys/time.h>
-
-static rf_error error;
-
-#define MUST(call) cr_assert((call) == RF_OK, "%s: %s", #call, error.message)
+#include "tests/dist/exchanges.h"
 
 /* --- Small collectives ------------------------------------------------------------------------ */
 
@@ -141,96 +131,19 @@ Test(dist, library_name)
     cr_assert(name[0] != '\0' && strpbrk(name, ",\n\t") == NULL, "%s", name);
 }
 
-/* --- Reduction -------------------------------------------------------------------------------- */
+/* --- Exchanges -------------------------------------------------------------------------------- */
 
-enum { LEAVES = 4 };
-
-/* Element i of leaf `leaf`: signs and magnitudes of which every other order of summation shows. */
-static double element(int leaf, int64_t i)
-{
-    rf_rng rng = RF_RNG_STREAM(5, RF_RNG_TEST, (uint64_t)leaf, (uint64_t)i);
-    double magnitude = rf_rng_uniform(&rng) * 12.0 - 6.0;
-    return rf_rng_normal(&rng) * pow(10.0, magnitude);
-}
-
-static rf_ctx *make_ctx(const char *backend_name)
+static const rf_backend *named(const char *name)
 {
     const rf_backend *backend = NULL;
-    rf_ctx *ctx = NULL;
-    rf_limits limits = {.places = 1,
-                        .keys = 1,
-                        .width = 2,
-                        .n_heads = 1,
-                        .n_kv_heads = 1,
-                        .head_dim = 2,
-                        .ffn = 2,
-                        .vocab = 2};
-    MUST(rf_backend_choose(&backend, backend_name, &error));
-    MUST(rf_ctx_new(&ctx, backend, 1, &limits, &error));
-    return ctx;
-}
-
-static void *alloc(rf_ctx *ctx, int64_t n)
-{
-    void *memory = NULL;
-    MUST(rf_backend_alloc(&memory, ctx, rf_backend_bytes(ctx->backend, RF_MASTER, n), &error));
-    return memory;
-}
-
-/* x = balanced tree over leaves [first, first+n_leaves), as a rank makes it before the reduction.
- */
-static void fill_tree(rf_ctx *ctx, void *x, int first, int n_leaves, int64_t n)
-{
-    if (n_leaves == 1) {
-        double *value = malloc((size_t)n * sizeof *value + 1);
-        cr_assert(value != NULL);
-        for (int64_t i = 0; i < n; i++) {
-            value[i] = element(first, i);
-        }
-        rf_backend_upload(ctx, x, RF_MASTER, value, RF_F64, n);
-        rf_backend_wait(ctx, rf_backend_record(ctx));
-        free(value);
-        return;
-    }
-    void *right = alloc(ctx, n);
-    fill_tree(ctx, x, first, n_leaves / 2, n);
-    fill_tree(ctx, right, first + n_leaves / 2, n_leaves / 2, n);
-    ctx->backend->kernels->add(ctx, x, right, n);
-    rf_backend_free(ctx, right);
-}
-
-static void check_reduce(rf_dist *dist, const char *backend_name, int64_t n)
-{
-    rf_ctx *ctx = make_ctx(backend_name);
-    int size = rf_dist_size(dist), share = LEAVES / size;
-    void *x = alloc(ctx, n), *wanted = alloc(ctx, n), *work = NULL;
-    rf_exchange *exchange = rf_exchange_new(dist, RF_CHANNEL_GRADIENTS);
-    size_t work_bytes = rf_dist_reduce_bytes(dist, ctx->backend, n);
-    MUST(rf_backend_alloc(&work, ctx, work_bytes, &error));
-    fill_tree(ctx, x, rf_dist_rank(dist) * share, share, n);
-    fill_tree(ctx, wanted, 0, LEAVES, n); /* one rank's tree */
-    MUST(rf_dist_reduce(dist, exchange, ctx, x, n, work, &error));
-    size_t bytes = rf_backend_bytes(ctx->backend, RF_MASTER, n);
-    double *a = malloc((size_t)n * sizeof *a + 1), *b = malloc((size_t)n * sizeof *b + 1);
-    rf_backend_download(ctx, a, RF_F64, x, RF_MASTER, n);
-    rf_backend_download(ctx, b, RF_F64, wanted, RF_MASTER, n);
-    cr_assert(memcmp(a, b, (size_t)n * sizeof *a) == 0, "%s: %zu bytes", backend_name, bytes);
-    rf_exchange_free(exchange);
-    free(a);
-    free(b);
-    rf_backend_free(ctx, x);
-    rf_backend_free(ctx, wanted);
-    rf_backend_free(ctx, work);
-    rf_ctx_free(ctx);
+    MUST(rf_backend_choose(&backend, name, &error));
+    return backend;
 }
 
 static void check_reduces(rf_dist *dist)
 {
-    static const int64_t sizes[] = {0, 1, 17, 1000, RF_SUM_RUN + 99, 4 * RF_SUM_RUN};
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        check_reduce(dist, "", sizes[i]);
-        check_reduce(dist, "ref64", sizes[i]);
-    }
+    check_reduces_of(dist, named(""));
+    check_reduces_of(dist, named("ref64"));
 }
 
 Test(reduce, exact_1)
@@ -253,7 +166,7 @@ MPI_TEST(reduce, exact_4, 4)
 MPI_TEST(reduce, many_buckets, 4)
 {
     const int64_t n = 2 * (25 << 18) + 1234567;
-    rf_ctx *ctx = make_ctx("");
+    rf_ctx *ctx = make_ctx(dist, named(""));
     float *value = malloc((size_t)n * sizeof *value);
     void *x = alloc(ctx, n), *work = NULL;
     rf_exchange *exchange = rf_exchange_new(dist, RF_CHANNEL_GRADIENTS);
@@ -287,7 +200,7 @@ MPI_TEST(reduce, many_buckets, 4)
 MPI_TEST(reduce, odd_ranks, 3)
 {
     enum { N = 50 };
-    rf_ctx *ctx = make_ctx("");
+    rf_ctx *ctx = make_ctx(dist, named(""));
     rf_exchange *exchange = rf_exchange_new(dist, RF_CHANNEL_GRADIENTS);
     void *x = alloc(ctx, N), *work = NULL;
     float value[N];
@@ -305,139 +218,10 @@ MPI_TEST(reduce, odd_ranks, 3)
     rf_ctx_free(ctx);
 }
 
-/* --- Exchange --------------------------------------------------------------------------------- */
-
-enum { IN_FLIGHT = 3 };
-
-/* Element i of rank r's range number k: small integers, whose sums are exact in any order. */
-static double integer(int64_t k, int r, int64_t i)
-{
-    return (double)((k * 131 + r * 17 + i * 7) % 1001);
-}
-
-/* One exchange of each kind over ranges of n elements, all begun before any is over. */
-typedef struct flight {
-    rf_exchange *exchange[IN_FLIGHT];
-    void *range[IN_FLIGHT]; /* [n] */
-    void *versions;         /* [size, count] of the first */
-    void *slice;            /* of the second */
-    int64_t n, begin, mine, slot;
-    int64_t first, count; /* the portion of a slice that the first brings */
-    int size, rank;
-} flight;
-
-static void take_off(flight *f, rf_dist *dist, rf_ctx *ctx, int64_t n)
-{
-    double *value = malloc((size_t)n * sizeof *value + 1);
-    *f = (flight){.n = n, .size = rf_dist_size(dist), .rank = rf_dist_rank(dist)};
-    f->slot = rf_dist_slot(dist, n);
-    f->begin = rf_dist_slice_begin(dist, n, f->rank);
-    f->mine = rf_dist_slice_begin(dist, n, f->rank + 1) - f->begin;
-    cr_assert(value != NULL && f->mine <= f->slot);
-    f->first = n % 3 * 100;
-    f->count = f->slot - f->first > 0 ? f->slot - f->first : 0;
-    f->count -= n % 2 * f->count / 4;
-    for (int k = 0; k < IN_FLIGHT; k++) {
-        f->exchange[k] = rf_exchange_new(dist, RF_CHANNEL_GRADIENTS);
-        f->range[k] = alloc(ctx, n);
-        for (int64_t i = 0; i < n; i++) {
-            value[i] = integer(k, f->rank, i);
-        }
-        rf_backend_upload(ctx, f->range[k], RF_MASTER, value, RF_F64, n);
-        rf_backend_wait(ctx, rf_backend_record(ctx));
-    }
-    f->versions = alloc(ctx, f->size * f->slot);
-    f->slice = alloc(ctx, f->slot);
-    const void *own = rf_backend_at(ctx->backend, RF_MASTER, f->range[2], f->begin);
-    MUST(rf_exchange_all_to_all(f->exchange[0], ctx, f->versions, f->range[0], RF_MASTER, n,
-                                f->first, f->count, &error));
-    MUST(rf_exchange_reduce_scatter(f->exchange[1], ctx, f->slice, f->range[1], RF_MASTER, n,
-                                    &error));
-    MUST(rf_exchange_all_gather(f->exchange[2], ctx, f->range[2], own, RF_MASTER, n, &error));
-    free(value);
-}
-
-static void check_landed(const flight *f, rf_dist *dist, rf_ctx *ctx)
-{
-    double *value = malloc((size_t)f->n * sizeof *value + 1);
-    for (int r = 0; r < f->size; r++) {
-        const void *row = rf_backend_at(ctx->backend, RF_MASTER, f->versions, r * f->count);
-        const int64_t left = f->mine > f->first ? f->mine - f->first : 0;
-        const int64_t n = left < f->count ? left : f->count;
-        rf_backend_download(ctx, value, RF_F64, row, RF_MASTER, n);
-        for (int64_t i = 0; i < n; i++) {
-            cr_assert(value[i] == integer(0, r, f->begin + f->first + i), "version %d of %lld", r,
-                      (long long)i);
-        }
-    }
-    rf_backend_download(ctx, value, RF_F64, f->slice, RF_MASTER, f->mine);
-    for (int64_t i = 0; i < f->mine; i++) {
-        double sum = 0.0;
-        for (int r = 0; r < f->size; r++) {
-            sum += integer(1, r, f->begin + i);
-        }
-        cr_assert(value[i] == sum, "sum of %lld", (long long)i);
-    }
-    rf_backend_download(ctx, value, RF_F64, f->range[2], RF_MASTER, f->n);
-    for (int r = 0; r < f->size; r++) {
-        int64_t end = rf_dist_slice_begin(dist, f->n, r + 1);
-        for (int64_t i = rf_dist_slice_begin(dist, f->n, r); i < end; i++) {
-            cr_assert(value[i] == integer(2, r, i), "slice of %d", r);
-        }
-    }
-    free(value);
-}
-
-static void land(flight *f, rf_ctx *ctx)
-{
-    for (int k = 0; k < IN_FLIGHT; k++) {
-        rf_exchange_free(f->exchange[k]);
-        rf_backend_free(ctx, f->range[k]);
-    }
-    rf_backend_free(ctx, f->versions);
-    rf_backend_free(ctx, f->slice);
-}
-
-/* Waited for at once, in the order of their ends and in another; polled while kernels run. */
-static void check_exchange(rf_dist *dist, const char *backend, int64_t n)
-{
-    rf_ctx *ctx = make_ctx(backend);
-    flight f;
-    for (int order = 0; order < 2; order++) {
-        take_off(&f, dist, ctx, n);
-        for (int k = 0; k < IN_FLIGHT; k++) {
-            MUST(rf_exchange_wait(f.exchange[order == 0 ? k : IN_FLIGHT - 1 - k], &error));
-        }
-        check_landed(&f, dist, ctx);
-        MUST(rf_exchange_wait(f.exchange[0], &error)); /* fine after its end */
-        land(&f, ctx);
-    }
-    void *x = alloc(ctx, 4096), *y = alloc(ctx, 4096);
-    bool all_done = false;
-    take_off(&f, dist, ctx, n);
-    while (!all_done) {
-        all_done = true;
-        for (int k = 0; k < IN_FLIGHT; k++) {
-            bool done = false;
-            ctx->backend->kernels->add(ctx, x, y, 4096);
-            MUST(rf_exchange_poll(f.exchange[k], &done, &error));
-            all_done = all_done && done;
-        }
-    }
-    check_landed(&f, dist, ctx);
-    land(&f, ctx);
-    rf_backend_free(ctx, x);
-    rf_backend_free(ctx, y);
-    rf_ctx_free(ctx);
-}
-
 static void check_exchanges(rf_dist *dist)
 {
-    static const int64_t sizes[] = {0, 1, 16, 17, 1000, 300001};
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        check_exchange(dist, "", sizes[i]);
-        check_exchange(dist, "ref64", sizes[i]);
-    }
+    check_exchanges_of(dist, named(""));
+    check_exchanges_of(dist, named("ref64"));
 }
 
 Test(exchange, alone)

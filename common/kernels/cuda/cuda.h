@@ -10,8 +10,8 @@
 extern const rf_memory rf_cuda_memory;
 extern const rf_kernels rf_cuda_kernels;
 
-/* RF_OK where this process can use a GPU that the kernels are compiled for: the first one, which
- * CUDA_VISIBLE_DEVICES chooses. Else an error that says what is missing and what to do. The first call
+/* RF_OK where this process can use a GPU that the kernels are compiled for: the one of its seat
+ * (rf_backend_set_seat), or that RF_DEVICE names, of those that CUDA_VISIBLE_DEVICES shows. Else an error that says what is missing and what to do. The first call
  * decides; it starts no work on the GPU and takes none of its memory. */
 RF_MUST_CHECK int rf_cuda_find(rf_error *err);
 

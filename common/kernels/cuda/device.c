@@ -1,5 +1,6 @@
 /* The memory of the backend: a stream, events and a ring of pinned memory for each context. */
 #include "common/kernels/cuda/internal.h"
+#include "common/kernels/cuda/link/nccl.h"
 #include "common/kernels/cuda/series.h"
 
 #include "common/base/alloc.h"
@@ -8,6 +9,7 @@
 #include <cuda_runtime_api.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* N_SLOTS: pieces of an upload that may be on their way at once. N_EVENTS: how many records back an
  * event is told from later ones; an older one waits for one of these, which is never too early. */
@@ -43,13 +45,22 @@ static int error_code(cudaError_t code)
     }
 }
 
+int rf_cuda_check(int code, const char *what, rf_error *err)
+{
+    const cudaError_t error = (cudaError_t)code;
+    return error == cudaSuccess
+               ? RF_OK
+               : rf_error_set(err, error_code(error),
+                              "cuda: %s: %s (%s): the GPU's state is lost: begin again from the "
+                              "last checkpoint; compute-sanitizer finds a kernel that is at fault",
+                              what, cudaGetErrorString(error), cudaGetErrorName(error));
+}
+
 static void take(rf_ctx *ctx, cudaError_t code, const char *what)
 {
     if (code != cudaSuccess && ctx->error.code == RF_OK) {
-        rf_error_set(&ctx->error, error_code(code),
-                     "cuda: %s: %s (%s): the GPU's state is lost: begin again from the last "
-                     "checkpoint; compute-sanitizer finds a kernel that is at fault",
-                     what, cudaGetErrorString(code), cudaGetErrorName(code));
+        const int rc = rf_cuda_check(code, what, &ctx->error);
+        (void)rc; /* it stays there */
     }
 }
 
@@ -59,6 +70,36 @@ void rf_cuda_take(rf_ctx *ctx, int code, const char *what)
 }
 
 /* --- Which GPU ------------------------------------------------------------------------------- */
+
+/* Of this process; find decides. */
+static int own_device = 0;
+
+/* The one that RF_DEVICE names, of the n that the driver shows; NULL: it names none. */
+static const char *named_device(void)
+{
+    const char *name = getenv("RF_DEVICE");
+    return name != NULL && name[0] != '\0' ? name : NULL;
+}
+
+static int choose_device(int n, rf_error *err)
+{
+    const char *name = named_device();
+    char *end = NULL;
+    if (name == NULL) {
+        own_device = rf_backend_seat() % n;
+        return RF_OK;
+    }
+    const long chosen = strtol(name, &end, 10);
+    if (*end != '\0' || chosen < 0 || chosen >= n) {
+        return rf_error_set(
+            err, RF_ERR_USAGE,
+            "RF_DEVICE=%s: there is no such GPU: choose 0 to %d, or unset it to have "
+            "each rank of a host take its own",
+            name, n - 1);
+    }
+    own_device = (int)chosen;
+    return RF_OK;
+}
 
 static int find(rf_error *err)
 {
@@ -80,10 +121,11 @@ static int find(rf_error *err)
                             "backend cpu");
     }
     if (code == cudaSuccess) {
-        code = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+        RF_TRY(choose_device(n, err));
+        code = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, own_device);
     }
     if (code == cudaSuccess) {
-        code = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0);
+        code = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, own_device);
     }
     if (code != cudaSuccess) {
         return rf_error_set(err, error_code(code),
@@ -108,6 +150,14 @@ int rf_cuda_find(rf_error *err)
         is_known = true;
     }
     return found.code == RF_OK ? RF_OK : rf_error_set(err, found.code, "%s", found.message);
+}
+
+bool rf_cuda_device_id(unsigned char id[RF_DEVICE_ID])
+{
+    struct cudaDeviceProp properties = {0};
+    (void)cudaGetDeviceProperties(&properties, own_device);
+    memcpy(id, properties.uuid.bytes, RF_DEVICE_ID);
+    return named_device() != NULL;
 }
 
 /* --- Context --------------------------------------------------------------------------------- */
@@ -135,9 +185,9 @@ static int open_state(rf_ctx *ctx, rf_error *err)
     ctx->state = s;
     s->series = rf_cuda_series_new();
     struct cudaDeviceProp properties = {0};
-    cudaError_t code = cudaSetDevice(0);
+    cudaError_t code = cudaSetDevice(own_device);
     if (code == cudaSuccess) {
-        code = cudaGetDeviceProperties(&properties, 0);
+        code = cudaGetDeviceProperties(&properties, own_device);
         snprintf(s->name, sizeof s->name, "%s", properties.name);
     }
     if (code == cudaSuccess) {
@@ -169,6 +219,7 @@ static const char *device_name(const rf_ctx *ctx)
 static size_t available(void)
 {
     size_t unused = 0, all = 0;
+    (void)cudaSetDevice(own_device); /* plans ask before there is a context */
     (void)cudaMemGetInfo(&unused, &all);
     return unused;
 }
@@ -345,4 +396,5 @@ const rf_memory rf_cuda_memory = {
     .record = record,
     .wait = wait_for,
     .sync = sync_all,
+    .transport = &rf_cuda_transport,
 };

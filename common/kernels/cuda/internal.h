@@ -31,6 +31,9 @@ static inline int64_t max_of(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+/* RF_OK, or the error that this code of the runtime means. */
+RF_MUST_CHECK int rf_cuda_check(int code, const char *what, rf_error *err);
+
 /* What bf16 copy of a residual operand the scratch holds: of n elements at `of`, until memory of that class
  * changes. `of` NULL: none. */
 typedef struct rf_cuda_copy {
