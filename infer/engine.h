@@ -74,6 +74,9 @@ typedef struct rf_seat {
     double begin;              /* rf_log_seconds() */
 } rf_seat;
 
+/* Places whose likeliest tokens are looked for together: they share a pass over the head's weights. */
+enum { RF_ENGINE_RANKED = 8 };
+
 /* What an engine has room for. */
 typedef struct rf_engine_size {
     int64_t capacity;  /* seats */
@@ -91,6 +94,10 @@ typedef struct rf_engine {
     /* The beginning that a prompt has in common with one in a slab is copied, not computed: the
      * same answers, with fewer `places`. Off until it is set. */
     bool reuses;
+    /* Most tokens of a prompt in one pass, so that a long one delays others by little; the rest follows
+     * in the next passes, each a forward of its answer, which is the same. 0, until it is set: whole
+     * prompts. Decoders that see the whole prompt at once take it so. */
+    int64_t piece;
     int64_t n_reused; /* places that were copied, since the engine was made */
     /* Never produced: mask and begin tokens; then ends of text, where a sequence's options say so. */
     int32_t banned[2 + sizeof((rf_specials *)0)->eos / sizeof(int32_t)], n_banned, n_banned_ends;
@@ -106,7 +113,9 @@ typedef struct rf_engine {
     int32_t *seen; /* [n_seen] what repetition penalties look at; room for all slabs */
     int64_t n_seen;
     double *score, *logprob, *second, *entropy;
-    double *logits; /* of places whose likeliest tokens are asked for; NULL: not yet */
+    double
+        *logits; /* [RF_ENGINE_RANKED,vocab] of places whose likeliest tokens are asked for; NULL:
+                       nobody has asked yet */
 } rf_engine;
 
 /* What a model must be made for, to answer `capacity` prompts of up to max_prompt tokens at once: a

@@ -5,6 +5,39 @@
 
 #include <math.h>
 
+/* Is more of the prompt left than a pass takes beside others? */
+static bool wants_piece(const rf_engine *e, const rf_seat *seat)
+{
+    const rf_sequence *s = &seat->sequence;
+    return e->piece > 0 && seat->options.kind->in_pieces && s->wants_prompt &&
+           s->n_prompt - s->n_held > e->piece;
+}
+
+static int64_t most_places(const rf_engine *e, const rf_seat *seat)
+{
+    const rf_sequence *s = &seat->sequence;
+    return wants_piece(e, seat)
+               ? e->piece
+               : seat->options.kind->most_places(&seat->options, s->n_prompt, s->wants_prompt);
+}
+
+/* The places of a sequence. True: it asks about them. */
+static bool ask_sequence(rf_engine *e, rf_seat *seat)
+{
+    rf_sequence *s = &seat->sequence;
+    const int64_t before = e->batch.n;
+    const bool is_piece = wants_piece(e, seat);
+    s->n_queries = s->n_guided = 0;
+    s->forwards++;
+    if (is_piece) {
+        rf_sequence_add_piece(s, &e->batch, e->piece);
+    } else {
+        seat->options.kind->ask(s, &e->batch);
+    }
+    s->places += e->batch.n - before;
+    return !is_piece;
+}
+
 /* What the sequences want computed. One that may not fit any more waits for the next pass; each
  * seat comes first in its turn. */
 static void gather(rf_engine *e)
@@ -16,17 +49,9 @@ static void gather(rf_engine *e)
     }
     for (int64_t i = 0; i < e->capacity; i++) {
         rf_seat *seat = &e->seat[(e->turn + i) % e->capacity];
-        rf_sequence *s = &seat->sequence;
-        seat->waits = seat->request >= 0 && seat->options.kind->most_places(
-                                                &seat->options, s->n_prompt, s->wants_prompt) <=
-                                                e->batch.capacity - e->batch.n;
-        if (seat->waits) {
-            const int64_t before = e->batch.n;
-            s->n_queries = s->n_guided = 0;
-            s->forwards++;
-            seat->options.kind->ask(s, &e->batch);
-            s->places += e->batch.n - before;
-        }
+        seat->waits = seat->request >= 0 &&
+                      most_places(e, seat) <= e->batch.capacity - e->batch.n &&
+                      ask_sequence(e, seat);
     }
     e->turn = (e->turn + 1) % e->capacity;
     RF_ASSERT(e->batch.n > 0); /* the first in turn always fits */
@@ -122,13 +147,12 @@ static void rank(const rf_engine *e, int32_t *token, double *logprob, int64_t k,
 /* Of queries [first, n) of one sequence, all RF_QUERY_GIVEN, which ask for several. */
 static int rank_rows(rf_engine *e, const rf_given *g, int64_t first, int64_t n, rf_error *err)
 {
-    enum { ROWS = 8 }; /* that read the head's weights together */
     const int64_t V = e->model->config.vocab_size, k = g->n_likely;
     if (e->logits == NULL) {
-        e->logits = rf_alloc((size_t)(ROWS * V), sizeof *e->logits);
+        e->logits = rf_alloc((size_t)(RF_ENGINE_RANKED * V), sizeof *e->logits);
     }
-    for (int64_t j = first; j < n; j += ROWS) {
-        const int64_t rows = n - j < ROWS ? n - j : ROWS;
+    for (int64_t j = first; j < n; j += RF_ENGINE_RANKED) {
+        const int64_t rows = n - j < RF_ENGINE_RANKED ? n - j : RF_ENGINE_RANKED;
         RF_TRY(rf_model_logits(e->model, e->acts, e->logits, &e->row[j], rows, err));
         for (int64_t r = 0; r < rows; r++) {
             const int64_t at = e->asked[j + r]->at;

@@ -8,6 +8,7 @@
 #include "serve/worker.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -205,6 +206,24 @@ out:
     return rc;
 }
 
+/* What it will take; beside it the program itself, and some KiB for each connection and answer. */
+static void log_memory(const rf_engine *e, const rf_offer *offer)
+{
+    const rf_model *model = e->model;
+    bool masks;
+    const size_t ranked =
+        rf_offer_judges(offer, &masks)
+            ? RF_ENGINE_RANKED * (size_t)model->config.vocab_size * sizeof *e->logits
+            : 0;
+    rf_log_info("memory: weights %.1f MiB, cache %.1f (%" PRId64 " answers of up to %" PRId64
+                " tokens), activations %.1f, kernels %.1f, tokenizer %.1f, log-probabilities %.1f "
+                "(once asked for)",
+                (double)model->bytes / MIB, (double)e->cache->bytes / MIB, e->capacity,
+                offer->size.positions, (double)e->acts->bytes / MIB,
+                (double)model->ctx->scratch_bytes / MIB,
+                (double)rf_tokenizer_memory(e->tokenizer) / MIB, (double)ranked / MIB);
+}
+
 /* The model, and an engine for any request. */
 static int make_engine(rf_engine **out, const options *o, rf_offer *offer, rf_loaded *loaded,
                        rf_error *err)
@@ -215,18 +234,16 @@ static int make_engine(rf_engine **out, const options *o, rf_offer *offer, rf_lo
                          offer->n_assignments, err));
     offer->size = rf_engine_size_of_any(context_of(o, loaded), o->n_seats);
     const rf_model_limits limits = rf_engine_size_limits(&offer->size);
+    malloc_trim(0); /* JSON of a tokenizer, read and dropped, left as much again */
     RF_TRY(rf_loaded_model(loaded, &limits, (int)o->n_threads, err));
     RF_TRY(rf_engine_new_sized(out, loaded->model, loaded->info.tokenizer, &decode, &offer->size,
                                err));
     rf_engine *e = *out;
     e->reuses = true;
+    e->piece = 128;
     rf_backend_describe(loaded->model->ctx, text, sizeof text);
     rf_log_info("%s", text);
-    rf_log_info("memory: weights %.1f MiB, cache %.1f (%" PRId64 " answers of up to %" PRId64
-                " tokens), activations %.1f, kernels %.1f",
-                (double)loaded->model->bytes / MIB, (double)e->cache->bytes / MIB, e->capacity,
-                offer->size.positions, (double)e->acts->bytes / MIB,
-                (double)loaded->model->ctx->scratch_bytes / MIB);
+    log_memory(e, offer);
     return RF_OK;
 }
 

@@ -292,6 +292,13 @@ bool rf_bpe_find_special(const void *tokens, const char *text, size_t from, size
 
 /* --- Questions -------------------------------------------------------------------------------- */
 
+size_t rf_bpe_memory(const rf_bpe *bpe)
+{
+    return bpe->memory_used + (size_t)bpe->size * sizeof *bpe->token +
+           (bpe->names.n_slots + bpe->words.n_slots) * sizeof *bpe->names.slot +
+           bpe->merges.n_slots * sizeof *bpe->merges.slot;
+}
+
 int64_t rf_bpe_size(const rf_bpe *bpe)
 {
     return bpe->size;

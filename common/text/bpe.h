@@ -49,7 +49,8 @@ RF_MUST_CHECK int rf_bpe_encode(rf_bpe *bpe, rf_ids *out, const char *text, size
 RF_MUST_CHECK int rf_bpe_encode_literal(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes,
                                         rf_error *err);
 
-int64_t rf_bpe_size(const rf_bpe *bpe); /* ids are in [0,size), all in use */
+size_t rf_bpe_memory(const rf_bpe *bpe); /* bytes of its tables */
+int64_t rf_bpe_size(const rf_bpe *bpe);  /* ids are in [0,size), all in use */
 /* The bytes that id stands for; NULL: no such id. */
 const char *rf_bpe_bytes(const rf_bpe *bpe, int32_t id, size_t *bytes);
 /* The name of a token that is marked special, NULL for others. */

@@ -103,6 +103,11 @@ int64_t rf_tokenizer_n_own(const rf_tokenizer *tokenizer)
     return tokenizer->n_own;
 }
 
+size_t rf_tokenizer_memory(const rf_tokenizer *tokenizer)
+{
+    return tokenizer->bytes + (tokenizer->bpe != NULL ? rf_bpe_memory(tokenizer->bpe) : 0);
+}
+
 int64_t rf_tokenizer_size(const rf_tokenizer *tokenizer)
 {
     return tokenizer->size;

@@ -56,7 +56,8 @@ uint64_t rf_tokenizer_hash(const rf_tokenizer *tokenizer);
 RF_MUST_CHECK int rf_tokenizer_export(const rf_tokenizer *tokenizer, const char *folder,
                                       rf_error *err);
 
-int64_t rf_tokenizer_size(const rf_tokenizer *tokenizer); /* ids are in [0,size) */
+size_t rf_tokenizer_memory(const rf_tokenizer *tokenizer); /* bytes of its text and tables */
+int64_t rf_tokenizer_size(const rf_tokenizer *tokenizer);  /* ids are in [0,size) */
 /* Ids from here on are of tokens that rf_tokenizer_load added to those that the files list; size or
  * more: it added none. */
 int64_t rf_tokenizer_n_own(const rf_tokenizer *tokenizer);

@@ -41,6 +41,7 @@ static bool tell(rf_sequence *s)
 const rf_decoder rf_decoder_ar = {
     .objective = "ar",
     .skill = "to predict every token from those before it",
+    .in_pieces = true,
     .ignores = RF_SLOT_SETTINGS " block_length " RF_FILL_SETTINGS,
     .slot_size = slot_size,
     .most_places = most_places,

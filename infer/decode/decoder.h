@@ -26,8 +26,10 @@ typedef struct rf_sequence rf_sequence;             /* sequence.h */
 
 typedef struct rf_decoder {
     const char *objective; /* objective.kind of the models that it is for */
-    const char *skill;   /* what they learnt and others did not; completes "it never learnt ..." */
-    bool needs_mask;     /* the tokenizer must have a mask token */
+    const char *skill; /* what they learnt and others did not; completes "it never learnt ..." */
+    bool in_pieces;    /* the prompt is causal and asked about at its end only: its beginning may be
+                            computed in passes of its own */
+    bool needs_mask;   /* the tokenizer must have a mask token */
     const char *ignores; /* keys of decode.* that it does not read, blanks between; NULL: none. What
                             reports leave out, and a sweep does not try */
 

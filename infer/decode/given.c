@@ -78,6 +78,7 @@ static bool tell(rf_sequence *s)
 const rf_decoder rf_decoder_given = {
     .objective = "ar",
     .skill = "to predict every token from those before it",
+    .in_pieces = true,
     .slot_size = slot_size,
     .most_places = most_places,
     .slab = slab,

@@ -263,8 +263,8 @@ static bool tell(rf_sequence *s)
 
 #define METHODS                                                                                    \
     .objective = "refusion", .skill = "to fill a masked slot and go on inside it",                 \
-    .needs_mask = true, .resolve = resolve, .slot_size = slot_size, .most_places = most_places,    \
-    .describe = describe, .ask = ask, .tell = tell
+    .in_pieces = true, .needs_mask = true, .resolve = resolve, .slot_size = slot_size,             \
+    .most_places = most_places, .describe = describe, .ask = ask, .tell = tell
 const rf_decoder rf_decoder_refusion = {METHODS, .ignores = RF_FILL_SETTINGS};
 const rf_decoder rf_decoder_left_to_right = {
     METHODS, .ignores = "slot_least slot_threshold slot_score order_bias " RF_FILL_SETTINGS};

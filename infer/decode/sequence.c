@@ -89,16 +89,21 @@ int64_t rf_sequence_length(const rf_sequence *s, int64_t e)
     return rest < s->slot_size ? rest : s->slot_size;
 }
 
+void rf_sequence_add_piece(rf_sequence *s, rf_batch *batch, int64_t n)
+{
+    for (int64_t end = s->n_held + n; s->n_held < end; s->n_held++) {
+        int64_t to = s->slab + s->n_held;
+        rf_batch_add(batch, s->prompt[s->n_held], (int32_t)s->n_held, to, s->slab, to + 1, 0, 0);
+    }
+}
+
 void rf_sequence_add_prompt(rf_sequence *s, rf_batch *batch)
 {
     if (!s->wants_prompt) {
         return;
     }
-    for (int64_t i = s->n_held; i < s->n_prompt; i++) {
-        int64_t to = s->slab + i;
-        rf_batch_add(batch, s->prompt[i], (int32_t)i, to, s->slab, to + 1, 0, 0);
-    }
-    s->committed = s->n_held = s->n_prompt;
+    rf_sequence_add_piece(s, batch, s->n_prompt - s->n_held);
+    s->committed = s->n_prompt;
     s->wants_prompt = false;
 }
 

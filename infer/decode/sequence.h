@@ -150,7 +150,9 @@ void rf_sequence_halve(rf_sequence *s);
 int64_t rf_sequence_parts(const rf_sequence *s);
 /* Tokens of slot e. */
 int64_t rf_sequence_length(const rf_sequence *s, int64_t e);
-/* Adds the prompt to the batch, causal, where it is wanted. */
+/* The next n tokens of a prompt that is wanted, causal; more of it is left. */
+void rf_sequence_add_piece(rf_sequence *s, rf_batch *batch, int64_t n);
+/* Adds the prompt to the batch, causal, where it is wanted: what is left of it. */
 void rf_sequence_add_prompt(rf_sequence *s, rf_batch *batch);
 /* Adds `token` as response place `at`. Its key and value go to place `to` of the slab; it sees the
  * committed places and the transient ones from `region` to itself. */

@@ -105,13 +105,15 @@ static void expect_same_as_alone(const crowd *c, int i, rf_model *model,
     rf_engine_free(alone);
 }
 
-static void compare_crowd(const rf_backend *backend, bool reuses)
+/* piece: of prompts, 0: whole. */
+static void compare_crowd(const rf_backend *backend, bool reuses, int64_t piece)
 {
     static crowd c;
     rf_tokenizer *tokenizer = byte_tokenizer();
     rf_model *model = long_model(backend);
     rf_engine *engine = any_engine(model, tokenizer);
     engine->reuses = reuses;
+    engine->piece = piece;
     make_crowd(&c);
     run_crowd(&c, engine);
     cr_assert(reuses ? engine->n_reused > 100 : engine->n_reused == 0, "%d places reused",
@@ -130,16 +132,18 @@ Test(requests, each_has_its_own_settings)
     const rf_backend *list[MAX_BACKENDS];
     const int n = backends_available(list);
     for (int b = 0; b < n; b++) {
-        compare_crowd(list[b], false);
+        compare_crowd(list[b], false, 0);
     }
 }
 
+/* Prompts in pieces leave the same in the slabs. */
 Test(requests, shared_beginnings_are_computed_once)
 {
     const rf_backend *list[MAX_BACKENDS];
     const int n = backends_available(list);
     for (int b = 0; b < n; b++) {
-        compare_crowd(list[b], true);
+        compare_crowd(list[b], true, 0);
+        compare_crowd(list[b], true, 5);
     }
 }
 
