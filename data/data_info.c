@@ -118,7 +118,8 @@ static int print_checkpoint(const char *path, const rf_checkpoint_info *info, rf
         printf("  best valid loss   %.4f\n", p->best_valid_loss);
     }
     printf("  optimizer         %s\n", info->has_optimizer ? "moments are in the file" : "none");
-    printf("  written by        %s (%s)\n", info->written_by, info->isa);
+    printf("  written by        %s%s%s%s\n", info->written_by, info->isa[0] != '\0' ? " (" : "",
+           info->isa, info->isa[0] != '\0' ? ")" : "");
     print_tokenizer(info->tokenizer);
     printf("  corpora           %s\n", info->corpora);
     return RF_OK;

@@ -374,6 +374,9 @@ Test(convert, program_refuses_bad_input)
     cr_assert_eq(run("--tokenizer byte import --quiet %s '%s/m.h5'", in, folder), 0, "%s",
                  program_messages);
     cr_assert_str_empty(program_messages);
+    program_runs("\"$DATA\" info m.h5", 0); /* no machine computed it */
+    cr_assert(strstr(program_output, "written by        refusion-convert " RF_VERSION "\n"), "%s",
+              program_output);
     cr_assert_eq(run("quantize '%s/m.h5' '%s/small.h5'", folder, folder), 0, "%s",
                  program_messages);
     cr_assert_not_null(strstr(program_messages, "in int8, from"), "%s", program_messages);
