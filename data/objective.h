@@ -96,10 +96,10 @@ rf_objective rf_objective_unclipped(const rf_objective *objective);
  * length may take fewer. Never fewer than its tokens; grows with n_response. A sample whose prompt
  * is one token is plain text (rf_corpus_is_text). */
 int64_t rf_objective_places(const rf_objective *objective, int64_t n_prompt, int64_t n_response);
-/* Appends a sample (token [n_prompt+n_response], n_response >= 1) behind the batch's last place; spans are in batch
- * coordinates. All noise comes from `rng`, the sample's own stream. Adds to counts. Weights are
- * relative to the denominators: a masked place has 1/(p R) in `refusion` and 1/(p R') in `mdm` and `block`, or
- * 1 and 1/p where the mean is over tokens; an AR place 1. */
+/* Appends a sample (token [n_prompt+n_response], n_response >= 1) behind the batch's last place;
+ * spans are in batch coordinates. All noise comes from `rng`, the sample's own stream. Adds to
+ * counts. Weights are relative to the denominators: a masked place has 1/(p R) in `refusion` and
+ * 1/(p R') in `mdm` and `block`, or 1 and 1/p where the mean is over tokens; an AR place 1. */
 void rf_objective_append(const rf_objective *objective, rf_batch *batch, rf_counts *counts,
                          const int32_t *token, int64_t n_prompt, int64_t n_response, rf_rng *rng);
 /* The same for a sample with several trained turns. trained [n_prompt+n_response]: which tokens are to

@@ -35,8 +35,8 @@ RF_MUST_CHECK int rf_question_from_json(rf_question *out, const rf_tokenizer *to
                                         const char *line, size_t bytes, const char *where,
                                         rf_error *err);
 /* All lines of a file (gzip or plain), or the records of the JSON array that it is, or of a folder
- * the .json files in it and below it, a record each, by name; empty lines are skipped. `limit` > 0: at most so many.
- * Caller frees with rf_questions_free. A file without a question is an error. */
+ * the .json files in it and below it, a record each, by name; empty lines are skipped. `limit` > 0:
+ * at most so many. Caller frees with rf_questions_free. A file without a question is an error. */
 RF_MUST_CHECK int rf_questions_read(rf_question **out, int64_t *n, const char *path,
                                     const rf_tokenizer *tokenizer, int64_t limit, rf_error *err);
 /* The same, of a task and in a style. Records of a task that goes by likelihood or by tests and that

@@ -8,8 +8,8 @@
 
 /* Observer of a decoding (engine.h). On a terminal the response is one live picture below a legend:
  * masked places are dots, drafts of this round dim and, where they are not taken, struck out, accepted
- * tokens bold, committed ones in the colour of their round; where it is taller than the terminal, the lines that are being decided. Elsewhere
- * each round is a plain line. */
+ * tokens bold, committed ones in the colour of their round; where it is taller than the terminal,
+ * the lines that are being decided. Elsewhere each round is a plain line. */
 typedef struct rf_show {
     FILE *out;
     const rf_tokenizer *tokenizer;

@@ -45,11 +45,10 @@ typedef struct rf_setup {
     rf_spikes spikes; /* moves on with the training */
 } rf_setup;
 
-/* collective. Reads everything, checks that it fits together and is the same on all ranks, and finds the checkpoint to go on
- * from; allocates nothing large. `config`, read from the file config_path (NULL: from none), gets its
- * derived values. `path` only with RF_RESUME_PATH.
- * change [n_changes]: "section.key=value", in force already: keys that may differ from the
- * checkpoint's.
+/* collective. Reads everything, checks that it fits together and is the same on all ranks, and
+ * finds the checkpoint to go on from; allocates nothing large. `config`, read from the file
+ * config_path (NULL: from none), gets its derived values. `path` only with RF_RESUME_PATH. change
+ * [n_changes]: "section.key=value", in force already: keys that may differ from the checkpoint's.
  * Caller ends with rf_setup_close, also after an error. */
 RF_MUST_CHECK int rf_setup_open(rf_setup *out, rf_dist *dist, rf_config *config,
                                 const char *config_path, rf_resume resume, const char *path,

@@ -30,8 +30,8 @@ bool rf_log_is_terminal(void);
 void rf_log_live(const char *format, ...) RF_PRINTF(1, 2);
 void rf_log_live_end(void);
 
-/* Progress bar with percentage, rate and ETA on the live line; off a terminal a line a minute. `what` is a verb ("reading").
- * done and total in `unit`s; total 0: unknown. */
+/* Progress bar with percentage, rate and ETA on the live line; off a terminal a line a minute.
+ * `what` is a verb ("reading"). done and total in `unit`s; total 0: unknown. */
 void rf_log_progress(const char *what, int64_t done, int64_t total, const char *unit);
 
 double rf_log_seconds(void); /* monotonic clock, seconds */

@@ -2,8 +2,9 @@
  *
  * A backend is a table of kernels and a table of memory functions. `ref` is the definition (plain
  * loops; in f64 it is the truth of gradient checks, in f32 it fills what another backend lacks);
- * `cpu` is OpenMP and SIMD; `cuda`, in programs of `make CUDA=1`, is a GPU. Everything above this floor passes backend memory around as `void *` and
- * never reads or writes it: upload and download do, and convert.
+ * `cpu` is OpenMP and SIMD; `cuda`, in programs of `make CUDA=1`, is a GPU. Everything above this
+ * floor passes backend memory around as `void *` and never reads or writes it: upload and download
+ * do, and convert.
  *
  * Kernels and what moves memory may run later than they were called, one after the other in the
  * order of the calls. Until rf_ctx_sync, or rf_backend_wait of an event recorded behind the call,

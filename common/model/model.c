@@ -111,8 +111,8 @@ size_t rf_model_bytes(const rf_model_config *config, const rf_backend *backend,
     return arena.peak;
 }
 
-/* cos and sin of position * frequency (rope.h), scaled where YaRN is used, made in double whatever the backend: in f32 the
- * angle itself would already be off by 1e-3 at position 10000. */
+/* cos and sin of position * frequency (rope.h), scaled where YaRN is used, made in double whatever
+ * the backend: in f32 the angle itself would already be off by 1e-3 at position 10000. */
 static void fill_rotary_tables(rf_model *model)
 {
     enum { ROWS = 64 };

@@ -109,9 +109,9 @@ void rf_model_init(rf_model *model, uint64_t seed);
  * *at: where they begin there. */
 rf_range rf_model_held(const rf_model *model, const rf_tensor *tensor, bool moments, int64_t first,
                        int64_t n, int64_t *at);
-/* Sets what this rank holds of elements [first, first + n) of a tensor of the model's table from host memory (host: RF_F32
- * or RF_F64). A packed matrix takes its elements in ascending order, all of them, before the next.
- */
+/* Sets what this rank holds of elements [first, first + n) of a tensor of the model's table from
+ * host memory (host: RF_F32 or RF_F64). A packed matrix takes its elements in ascending order, all
+ * of them, before the next. */
 void rf_model_upload(rf_model *model, const rf_tensor *tensor, int64_t first, const void *values,
                      rf_type host, int64_t n);
 /* Weights of a block (0..L-1), or of what lies outside the blocks (L), until they are released. A

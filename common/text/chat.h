@@ -114,8 +114,8 @@ const char *rf_chat_token(const struct json_t *config, const char *key);
 void rf_chat_ending(const rf_chat *chat, rf_text *out);
 
 /* Appends the text of turns [0, n), as the template prints it, with marks around special tokens that
- * are text. Not for RF_CHAT_MARKS. begin, end: the tokens of RF_CHAT_PLAIN. Errors: what the template raises; tools, results or calls of tools where
- * the template never mentions them. */
+ * are text. Not for RF_CHAT_MARKS. begin, end: the tokens of RF_CHAT_PLAIN. Errors: what the
+ * template raises; tools, results or calls of tools where the template never mentions them. */
 RF_MUST_CHECK int rf_chat_render(const rf_chat *chat, rf_text *out, const char *begin,
                                  const char *end, const rf_turn *turn, int64_t n,
                                  const rf_render_options *options, rf_error *err);

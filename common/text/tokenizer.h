@@ -80,10 +80,11 @@ char *rf_tokenizer_decode(const rf_tokenizer *tokenizer, size_t *bytes, const in
 /* --- Chat form -------------------------------------------------------------------------------- */
 
 /* Renders a conversation: *text is owned by the caller (0-terminated) and may be NULL for none;
- * the ids are appended to `ids`. The form is the template of tokenizer_config.json (chat.h); without one it is plain: the begin token, then each message and a line end, where an
- * assistant's message ends with end-of-text. Byte tokenizer: mark, text for each message; an
- * assistant's message also ends with end-of-text. Unknown roles, and tools where the template has
- * none, are errors. */
+ * the ids are appended to `ids`. The form is the template of tokenizer_config.json (chat.h);
+ * without one it is plain: the begin token, then each message and a line end, where an assistant's
+ * message ends with end-of-text. Byte tokenizer: mark, text for each message; an assistant's
+ * message also ends with end-of-text. Unknown roles, and tools where the template has none, are
+ * errors. */
 RF_MUST_CHECK int rf_tokenizer_render(const rf_tokenizer *tokenizer, char **text, size_t *bytes,
                                       rf_ids *ids, const rf_turn *turn, int64_t n,
                                       const rf_render_options *options, rf_error *err);

@@ -28,7 +28,8 @@ RF_MUST_CHECK int rf_convert_match(rf_type *type, const rf_safetensors *set,
 
 /* --- Adapters in PEFT's format ---------------------------------------------------------------- */
 
-/* adapter_config.json, for the table of an adapter file; the base's name is left open. Source: https://huggingface.co/docs/peft (LoraConfig). */
+/* adapter_config.json, for the table of an adapter file; the base's name is left open. Source:
+ * https://huggingface.co/docs/peft (LoraConfig). */
 struct json_t *rf_convert_adapter_json(const rf_checkpoint_info *info, const rf_table *table);
 /* The module of an adapter: "model.layers.0.self_attn.q_proj.lora_A.weight" is one of
  * "model.layers.0.self_attn.q_proj". */

@@ -3,7 +3,8 @@
  * /tokens (u32 [n_tokens]), /sample_begin (i64 [n+1]), /prompt_len (i32 [n]), /tokenizer (u8),
  * /source_begin (i64 [n_sources+1]: samples of each source file); attributes: format, version,
  * tokenizer hash, special ids, sources (JSON: name, bytes, CRC32, weight), counts, CRC32 of the
- * datasets, `complete`, and `date` (text) where templates were told a day. Little-endian, 1.10 file format. corpus_writer.h writes them.
+ * datasets, `complete`, and `date` (text) where templates were told a day. Little-endian, 1.10 file
+ * format. corpus_writer.h writes them.
  * Sample i is tokens [sample_begin[i], sample_begin[i+1]): prompt_len[i] >= 1 prompt tokens, then
  * the response of at least one token, which ends with end-of-text. Plain text: the prompt is the
  * begin token alone; no other sample has a prompt of one token.

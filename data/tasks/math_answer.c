@@ -1,6 +1,7 @@
 #include "data/tasks/math_answer.h"
 
 #include "common/base/alloc.h"
+#include "data/tasks/task_rules.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -376,22 +377,13 @@ char *rf_math_normal_minerva(const char *answer)
 
 /* --- Comparison ------------------------------------------------------------------------------- */
 
-/* Frees both; NULL differs from all. */
-static bool same_and_free(char *a, char *b)
-{
-    bool same = a != NULL && b != NULL && strcmp(a, b) == 0;
-    free(a);
-    free(b);
-    return same;
-}
-
 bool rf_math_same(const char *a, const char *b)
 {
     if (strcmp(a, b) == 0 ||
-        same_and_free(rf_math_normal_hendrycks(a), rf_math_normal_hendrycks(b))) {
+        rf_task_same(rf_math_normal_hendrycks(a), rf_math_normal_hendrycks(b))) {
         return true;
     }
     char *x = rf_math_normal_minerva(a), *y = rf_math_normal_minerva(b);
     bool is_something = x[0] != '\0';
-    return same_and_free(x, y) && is_something;
+    return rf_task_same(x, y) && is_something;
 }

@@ -21,7 +21,8 @@ typedef struct rf_sweep_options {
 
 /* collective. Evaluates all, prints a table, writes `out` (schema: README.md) after each setting
  * and goes on from what it holds: a file there that another sweep or evaluation has written is
- * RF_ERR. *report: what `out` holds; caller releases, NULL after an error. inputs: what results follow from (rf_subjects_describe). */
+ * RF_ERR. *report: what `out` holds; caller releases, NULL after an error. inputs: what results
+ * follow from (rf_subjects_describe). */
 RF_MUST_CHECK int rf_sweep_run(struct json_t **report, rf_subject *subject, int n,
                                const char *inputs, const rf_sweep_options *options, rf_dist *dist,
                                rf_error *err);

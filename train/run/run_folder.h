@@ -36,9 +36,9 @@ typedef struct rf_run {
 RF_MUST_CHECK int rf_run_find(rf_run *run, rf_resume resume, const char *path, rf_error *err);
 /* local. Could rf_run_begin make and write the folder? Changes nothing on the file system. */
 RF_MUST_CHECK int rf_run_check(const rf_run *run, rf_error *err);
-/* collective. Makes the folder, which all ranks must see, writes config.yaml, opens metrics.jsonl behind progress->step.
- * Checkpoints newer than the one to go on from did not verify: they are renamed to
- * "<name>.damaged"; `latest` names it from now on. */
+/* collective. Makes the folder, which all ranks must see, writes config.yaml, opens metrics.jsonl
+ * behind progress->step. Checkpoints newer than the one to go on from did not verify: they are
+ * renamed to "<name>.damaged"; `latest` names it from now on. */
 RF_MUST_CHECK int rf_run_begin(rf_run *run, const rf_config *config, const rf_progress *progress,
                                rf_error *err);
 

@@ -15,8 +15,9 @@ typedef struct rf_lines rf_lines;
 RF_MUST_CHECK int rf_lines_open(rf_lines **out, const char *path, rf_error *err);
 /* The next line without its "\n" (only \n ends a line), and the first without the byte order mark
  * that some editors begin a file with; 0-terminated, valid until the next call; *text is NULL at
- * the end of the file. A line of more than 64 MiB, a truncated or damaged gzip stream: an error that names file and line, and again at
- * every further call. Lines before the damage are returned. */
+ * the end of the file. A line of more than 64 MiB, a truncated or damaged gzip stream: an error
+ * that names file and line, and again at every further call. The lines before it are
+ * returned. */
 RF_MUST_CHECK int rf_lines_next(rf_lines *lines, char **text, size_t *bytes, rf_error *err);
 /* Is there nothing but blanks and control characters that stand for them? */
 bool rf_lines_is_blank(const char *line, size_t bytes);

@@ -1,9 +1,8 @@
 /* Which tiles of queries and of keys meet: lists for the kernels of attention_tensor_*.cu.
  *
  * A list's first element is how many entries follow; an entry is twice the tile's number, plus 1 where
- * every query of the pair sees every key; entries ascend. A list takes as many elements as there are tiles on the
- * other side, and one.
- */
+ * every query of the pair sees every key; entries ascend. A list takes as many elements as there
+ * are tiles on the other side, and one. */
 #include "common/kernels/cuda/real.cuh"
 
 enum { UNSEEN, SEEN_IN_PART, SEEN_WHOLE };

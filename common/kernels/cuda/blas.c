@@ -1,10 +1,9 @@
 /* Large products of training, by cuBLASLt.
  *
  * A plan, that is an algorithm of the library, is chosen by a rule from what its heuristic offers for a
- * product's shape and types: never by timing, so that the same product has the same bits in every run on one kind of GPU and
- * one version of the library. Sums over places may be split, the parts added in a fixed order in the
- * workspace; other sums are not split.
- */
+ * product's shape and types: never by timing, so that the same product has the same bits in every
+ * run on one kind of GPU and one version of the library. Sums over places may be split, the parts
+ * added in a fixed order in the workspace; other sums are not split. */
 #include "common/kernels/cuda/internal.h"
 
 #include "common/base/alloc.h"

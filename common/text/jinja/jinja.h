@@ -29,8 +29,8 @@ void rf_jinja_free(rf_jinja *template); /* NULL is fine */
 
 /* Appends to `out` what the template prints for these variables (a JSON object, borrowed). `date`:
  * what strftime_now gives, whatever its format; NULL: `day` in that format, or, where that is NULL
- * too, 26 Jul 2024, so that a rendering does not depend on the day. What the template raises is an error with its words. On
- * error `out` is as before. */
+ * too, 26 Jul 2024, so that a rendering does not depend on the day. What the template raises is an
+ * error with its words. On error `out` is as before. */
 RF_MUST_CHECK int rf_jinja_render(const rf_jinja *template, rf_text *out,
                                   const struct json_t *variables, const char *date,
                                   const struct tm *day, rf_error *err);

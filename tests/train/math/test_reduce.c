@@ -234,8 +234,8 @@ Test(reduce, on_one_rank)
     rf_dist_close(dist);
 }
 
-/* log2(round)+1 gradients, one more for several rounds, one with `fast`, whose losses come from the tree all the
- * same. */
+/* log2(round)+1 gradients, one more for several rounds, one with `fast`, whose losses come from the
+ * tree all the same. */
 Test(reduce, gradients_held)
 {
     static const int sizes[][2] = {{1, 1}, {2, 2}, {4, 3}, {64, 7}, {12, 4}, {3, 2}};
