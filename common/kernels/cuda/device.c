@@ -59,7 +59,7 @@ int rf_cuda_check(int code, const char *what, rf_error *err)
 static void take(rf_ctx *ctx, cudaError_t code, const char *what)
 {
     if (code != cudaSuccess && ctx->error.code == RF_OK) {
-        const int rc = rf_cuda_check(code, what, &ctx->error);
+        const int rc = rf_cuda_check((int)code, what, &ctx->error);
         (void)rc; /* it stays there */
     }
 }

@@ -43,7 +43,7 @@ int rf_cuda_lane_new(rf_cuda_lane **out, size_t bytes, rf_error *err)
         lane = NULL;
     }
     *out = lane;
-    return rf_cuda_check(code, "opening a link", err);
+    return rf_cuda_check((int)code, "opening a link", err);
 }
 
 void rf_cuda_lane_free(rf_cuda_lane *lane)
@@ -76,25 +76,26 @@ int rf_cuda_lane_follow(rf_cuda_lane *lane, const rf_ctx *ctx, rf_error *err)
     if (code == cudaSuccess) {
         code = cudaStreamWaitEvent(lane->stream, lane->begin, 0);
     }
-    return rf_cuda_check(code, "beginning an exchange", err);
+    return rf_cuda_check((int)code, "beginning an exchange", err);
 }
 
 int rf_cuda_lane_copy(rf_cuda_lane *lane, void *dst, const void *src, size_t bytes, rf_error *err)
 {
-    return rf_cuda_check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, lane->stream),
-                         "an exchange", err);
+    return rf_cuda_check(
+        (int)cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, lane->stream),
+        "an exchange", err);
 }
 
 int rf_cuda_lane_mark(rf_cuda_lane *lane, int64_t *mark, rf_error *err)
 {
     *mark = ++lane->n_marks;
-    return rf_cuda_check(cudaEventRecord(lane->mark[*mark % N_MARKS], lane->stream), "an exchange",
-                         err);
+    return rf_cuda_check((int)cudaEventRecord(lane->mark[*mark % N_MARKS], lane->stream),
+                         "an exchange", err);
 }
 
 int rf_cuda_lane_passed(const rf_cuda_lane *lane, int64_t mark, bool *passed, rf_error *err)
 {
     const cudaError_t code = cudaEventQuery(lane->mark[mark % N_MARKS]);
     *passed = code == cudaSuccess;
-    return code == cudaErrorNotReady ? RF_OK : rf_cuda_check(code, "an exchange", err);
+    return code == cudaErrorNotReady ? RF_OK : rf_cuda_check((int)code, "an exchange", err);
 }
