@@ -1,13 +1,13 @@
 #include "common/store/checkpoint_private.h"
 
 #include "common/base/alloc.h"
+#include "common/base/crc32.h"
 #include "common/base/files/file.h"
 #include "common/kernels/quantize.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 
 /* One row: q [in], scale [groups]. */
 static int quantize_row(int8_t *q, float *scale, const float *row, int64_t in,
@@ -84,7 +84,7 @@ int rf_checkpoint_scales_read(float **out, const rf_checkpoint_structure *struct
         return rf_error_set(err, RF_ERR, "%s: no memory for %s", path, scales->name);
     }
     RF_TRY(rf_file_pread(fd, *out, (size_t)scales->bytes, scales->offset, path, err));
-    uint32_t crc = (uint32_t)crc32_z(0, (const unsigned char *)*out, (size_t)scales->bytes);
+    uint32_t crc = rf_crc32(0, *out, (size_t)scales->bytes);
     RF_TRY(rf_checkpoint_check_crc(scales, crc, path, err));
     for (int64_t i = 0; i < scales->count; i++) {
         if (!((*out)[i] >= 0.0F && (*out)[i] < HUGE_VALF)) {

@@ -1,6 +1,7 @@
 #include "common/store/checkpoint_private.h"
 
 #include "common/base/alloc.h"
+#include "common/base/crc32.h"
 #include "common/base/files/file.h"
 #include "common/base/hash.h"
 
@@ -11,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <zlib.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "values lie in the file as in memory: little-endian");
@@ -123,7 +123,7 @@ static int count_in(rf_checkpoint_reader *reader, const piece *p, size_t bytes, 
     if (reader->item != p->item || reader->next != p->first) {
         return RF_OK;
     }
-    reader->crc = (uint32_t)crc32_z(reader->crc, reader->raw, bytes);
+    reader->crc = rf_crc32(reader->crc, reader->raw, bytes);
     reader->next += p->n;
     return reader->next == p->item->count
                ? rf_checkpoint_check_crc(p->item, reader->crc, reader->path, err)
