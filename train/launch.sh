@@ -6,11 +6,12 @@
 # mpirun kills its ranks two seconds after a SIGTERM. This script turns SIGTERM, SIGINT, SIGHUP and
 # SIGUSR1 into one SIGUSR1 to mpirun, which passes it on to the ranks: they save a checkpoint and end
 # with status 3. A second signal more than two seconds later ends them at once. The exit status is
-# mpirun's. A rank that is killed leaves a line, and ends the job with status 5.
+# mpirun's. A rank that is killed leaves a line, and ends the job with status 5; so does an mpirun that is
+# killed, also where it would wait for ever for a host that is cut off.
 #
-# --restart K: a job that ends with status 5 (a rank was killed or hangs, the network failed), or whose
-# mpirun is killed, is started again with --resume auto, until K attempts in a row have brought no new
-# checkpoint. After a request to stop, and after any other status, it is not.
+# --restart K: a job that ends with status 5 (a rank or mpirun was killed, a rank hangs, the network
+# failed) is started again with --resume auto, until K attempts in a row have brought no new checkpoint.
+# After a request to stop, and after any other status, it is not.
 #
 # Slurm: `#SBATCH --signal=B:USR1@180` and `exec train/launch.sh -n "$SLURM_NTASKS" ...` as the last
 # line of the batch script.
@@ -151,6 +152,11 @@ attempt() {
     child=$!
     wait_for_child
     child=
+    if [ "$status" -gt 128 ] && [ -z "$stopping" ]; then # of ranks that were killed it is 5 already
+        echo "launch.sh: mpirun was ended by signal $((status - 128)), from outside or because a host no" \
+            "longer answers: start again with --resume auto" >&2
+        status=5
+    fi
 }
 
 if [ "$restart" = 0 ]; then
@@ -167,7 +173,7 @@ failures=0
 while :; do
     before=$(newest)
     attempt "$@"
-    if [ -n "$stopping" ] || { [ "$status" != 5 ] && [ "$status" -lt 128 ]; }; then
+    if [ -n "$stopping" ] || [ "$status" != 5 ]; then
         exit "$status"
     fi
     failures=$((failures + 1))

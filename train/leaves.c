@@ -129,7 +129,7 @@ static void leave_alone(const rf_leaves *l, int rc, const rf_error *err)
 
 static double waited(const rf_leaves *l)
 {
-    return l->reduce->scatter.waited + l->gather->waited;
+    return rf_dist_exchange_cost(l->dist).waited;
 }
 
 /* Round after round. Each ends with a sum over ranks, before which they agree that all have come to

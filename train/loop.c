@@ -173,6 +173,9 @@ static void report_step(rf_trainer *t, const rf_step_result *r, pace *p, double 
         .fill = tokens / places,
         .seconds = seconds,
         .loader_seconds = r->loader_seconds,
+        .exchange_seconds = r->exchange.seconds,
+        .hidden_seconds = r->exchange.seconds - r->exchange.waited,
+        .exchange_bytes = r->exchange.bytes,
         .elapsed = elapsed(t),
         .eta = p->mean * (double)(s->set.steps - t->progress.step),
         .skipped = r->verdict != RF_STEP_TAKE,
@@ -239,19 +242,19 @@ static int do_step(rf_trainer *t, pace *p, rf_error *err)
 }
 
 /* Did a signal reach any rank, or is the time of any rank over? The last step ends the run anyway. And
- * a save that all ranks have written in the meantime is ended. */
+ * a save moves on where no rank is at work on it any more. */
 static int look_around(rf_trainer *t, bool *stop, rf_error *err)
 {
     const rf_setup *s = t->setup;
     double limit = s->set.max_seconds;
     bool late = limit > 0.0 && rf_log_seconds() - s->begin >= limit;
-    int64_t flags[3] = {rf_signals_stop(), late, rf_run_save_writes(&s->run)};
+    int64_t flags[3] = {rf_signals_stop(), late, rf_run_save_is_busy(&s->run)};
     RF_TRY(rf_dist_max_i64(s->dist, flags, 3, err));
     *stop = (flags[0] != 0 || flags[1] != 0) && t->progress.step < s->set.steps;
     if (*stop) {
         say_stop(t, flags[0] != 0);
     }
-    return flags[2] == 0 ? rf_saves_end(t, err) : RF_OK;
+    return flags[2] == 0 ? rf_saves_advance(t, err) : RF_OK;
 }
 
 /* After a resume: what was due at the checkpoint's step and has not been done. */

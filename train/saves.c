@@ -77,13 +77,21 @@ static int judge(rf_trainer *t, int rc, rf_error *err)
     return RF_OK;
 }
 
-int rf_saves_end(rf_trainer *t, rf_error *err)
+int rf_saves_advance(rf_trainer *t, rf_error *err)
 {
     if (t->setup->run.save == NULL) {
         return RF_OK;
     }
     rf_watchdog_enter(t->watchdog, "save", t->save.step);
-    return judge(t, rf_run_save_end(&t->setup->run, err), err);
+    return judge(t, rf_run_save_advance(&t->setup->run, err), err);
+}
+
+int rf_saves_end(rf_trainer *t, rf_error *err)
+{
+    while (t->setup->run.save != NULL) {
+        RF_TRY(rf_saves_advance(t, err));
+    }
+    return RF_OK;
 }
 
 int rf_saves_begin(rf_trainer *t, const rf_save_of *of, rf_error *err)

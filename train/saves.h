@@ -1,7 +1,7 @@
 /* saves.h: the checkpoints of a run, and what one that fails means.
  *
- * A save that may be written while training goes on (checkpoint.async) is begun after a step and ended
- * after a later one, when all ranks have written; one that is due before that waits for it. What
+ * A save that may be written while training goes on (checkpoint.async) is begun after a step and moved on
+ * after later ones, when all ranks have written and when the file has its name; one that is due before that waits for it. What
  * nothing comes after is written while all wait.
  */
 #ifndef RF_TRAIN_SAVES_H
@@ -12,6 +12,9 @@
 /* collective. Ends the save under way, if there is one, and begins that of the step just done. With
  * checkpoint.on_full=warn one that fails is warned about and RF_OK, but for the last. */
 RF_MUST_CHECK int rf_saves_begin(rf_trainer *trainer, const rf_save_of *of, rf_error *err);
+/* collective. Ends the phase that the save under way is in (run_folder.h). Fine without one. Failures as
+ * above. */
+RF_MUST_CHECK int rf_saves_advance(rf_trainer *trainer, rf_error *err);
 /* collective. Ends the save under way; waits for it. Fine without one. Failures as above. */
 RF_MUST_CHECK int rf_saves_end(rf_trainer *trainer, rf_error *err);
 

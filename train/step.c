@@ -56,6 +56,15 @@ static void move_on(rf_progress *progress, const rf_step_result *result, rf_posi
     progress->row = position.row;
 }
 
+/* What has been added to the cost since then. */
+static rf_exchange_cost cost_since(const rf_exchange_cost *then, const rf_dist *dist)
+{
+    const rf_exchange_cost now = rf_dist_exchange_cost(dist);
+    return (rf_exchange_cost){.seconds = now.seconds - then->seconds,
+                              .waited = now.waited - then->waited,
+                              .bytes = now.bytes - then->bytes};
+}
+
 int rf_step_run(rf_trainer *t, rf_step_result *out, rf_dump *dump, rf_error *err)
 {
     rf_setup *s = t->setup;
@@ -63,6 +72,7 @@ int rf_step_run(rf_trainer *t, rf_step_result *out, rf_dump *dump, rf_error *err
     double sum[RF_N_SUMS];
     void *gradient = NULL;
     *out = (rf_step_result){.lr = rf_schedule_lr(&s->set.schedule, t->progress.step)};
+    const rf_exchange_cost cost = rf_dist_exchange_cost(s->dist);
     const double since = rf_log_seconds();
     int rc = rf_loader_next(t->loader, &share, err);
     out->loader_seconds = rf_log_seconds() - since;
@@ -78,6 +88,7 @@ int rf_step_run(rf_trainer *t, rf_step_result *out, rf_dump *dump, rf_error *err
     set_losses(out, sum);
     RF_TRY(rf_dist_agree(s->dist, rf_reduce_gradient(&gradient, &s->reduce, err), err));
     RF_TRY(update(t, out, gradient, dump, err));
+    out->exchange = cost_since(&cost, s->dist);
     move_on(&t->progress, out, share->position);
     return rf_dist_agree(s->dist, rf_ctx_sync(t->model->ctx, err), err);
 }

@@ -127,6 +127,16 @@ RF_MUST_CHECK int rf_exchange_poll(rf_exchange *exchange, bool *done, rf_error *
 /* local, but it returns only when all ranks have begun the exchange. Fine after its end. */
 RF_MUST_CHECK int rf_exchange_wait(rf_exchange *exchange, rf_error *err);
 
+/* What exchanges have cost this rank so far. MPI moves nothing while nobody calls it, so `seconds` is more
+ * than the same exchanges would take by themselves. */
+typedef struct rf_exchange_cost {
+    double seconds; /* during which one was under way, or several */
+    double waited;  /* of these, the rank stood still in rf_exchange_wait */
+    int64_t bytes;  /* sent to other ranks */
+} rf_exchange_cost;
+
+rf_exchange_cost rf_dist_exchange_cost(const rf_dist *dist); /* local */
+
 /* collective. x [n] of class master, in place: the sum over ranks, on all ranks, as a binary tree
  * over ranks in rank order: ((0+1)+(2+3))+((4+5)+(6+7)), a rank without a neighbour waits for the
  * next level. So the bits do not depend on the library, and together with the tree over the leaves

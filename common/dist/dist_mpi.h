@@ -14,6 +14,9 @@ struct rf_dist {
     bool supposed;  /* rf_dist_suppose */
     bool finalize;  /* we started MPI */
     rf_links links; /* rf_dist_connect */
+    rf_exchange_cost cost;
+    int n_flying; /* exchanges under way, */
+    double since; /* and the moment from which there have been any */
 };
 
 /* 0, or RF_ERR_RETRY with MPI's own words. */

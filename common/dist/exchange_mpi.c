@@ -17,6 +17,7 @@ struct rf_exchange {
     int64_t ticket;      /* which knows it by this. 0: over */
     MPI_Comm comm;       /* of its channel */
     MPI_Request request; /* MPI_REQUEST_NULL: over */
+    bool flies;          /* counted in dist->n_flying */
     int mine;            /* elements of this rank's slice */
     int *part, *begin;   /* [size] slices within the range */
     int *count, *place;  /* [size] rows of all versions */
@@ -147,6 +148,36 @@ static void unstage(rf_exchange *exchange)
     }
 }
 
+/* --- What they cost --------------------------------------------------------------------------- */
+
+rf_exchange_cost rf_dist_exchange_cost(const rf_dist *dist)
+{
+    return dist->cost;
+}
+
+/* An exchange begins, which sends so many elements to other ranks. */
+static void take_off(rf_exchange *exchange, const rf_ctx *ctx, rf_class cls, int64_t n_sent)
+{
+    rf_dist *dist = exchange->dist;
+    exchange->flies = true;
+    dist->since = dist->n_flying++ == 0 ? rf_log_seconds() : dist->since;
+    dist->cost.bytes += n_sent * (int64_t)rf_type_bytes(ctx->backend->type[cls]);
+}
+
+/* It is over. */
+static void land(rf_exchange *exchange)
+{
+    rf_dist *dist = exchange->dist;
+    if (exchange->flies) {
+        exchange->flies = false;
+        dist->n_flying--;
+        dist->cost.seconds += dist->n_flying == 0 ? rf_log_seconds() - dist->since : 0.0;
+    }
+    unstage(exchange);
+}
+
+/* --- The three kinds -------------------------------------------------------------------------- */
+
 static MPI_Datatype element_type(const rf_ctx *ctx, rf_class cls)
 {
     switch (ctx->backend->type[cls]) {
@@ -184,6 +215,11 @@ int rf_exchange_all_to_all(rf_exchange *exchange, rf_ctx *ctx, void *versions, c
     MPI_Datatype type = element_type(ctx, cls);
     prepare_exchange(exchange, ctx, n);
     choose_portion(exchange, first, count);
+    int64_t n_sent = -exchange->part[exchange->dist->rank];
+    for (int r = 0; r < exchange->dist->size; r++) {
+        n_sent += exchange->part[r];
+    }
+    take_off(exchange, ctx, cls, n_sent);
     if (exchange->is_linked) {
         const rf_pieces pieces = {.type = ctx->backend->type[cls],
                                   .in = range,
@@ -207,6 +243,7 @@ int rf_exchange_reduce_scatter(rf_exchange *exchange, rf_ctx *ctx, void *slice, 
     MPI_Datatype type = element_type(ctx, cls);
     RF_ASSERT(type == MPI_FLOAT || type == MPI_DOUBLE);
     prepare_exchange(exchange, ctx, n);
+    take_off(exchange, ctx, cls, n - exchange->mine);
     if (exchange->is_linked) {
         const rf_pieces pieces = {.type = ctx->backend->type[cls],
                                   .in = range,
@@ -227,6 +264,7 @@ int rf_exchange_all_gather(rf_exchange *exchange, rf_ctx *ctx, void *range, cons
 {
     MPI_Datatype type = element_type(ctx, cls);
     prepare_exchange(exchange, ctx, n);
+    take_off(exchange, ctx, cls, (int64_t)exchange->mine * (exchange->dist->size - 1));
     if (exchange->is_linked) {
         const rf_pieces pieces = {.type = ctx->backend->type[cls],
                                   .in = slice,
@@ -246,15 +284,16 @@ int rf_exchange_all_gather(rf_exchange *exchange, rf_ctx *ctx, void *range, cons
 
 int rf_exchange_poll(rf_exchange *exchange, bool *done, rf_error *err)
 {
+    int rc, flag = 0;
     if (exchange->is_linked) {
-        return poll_linked(exchange, done);
+        rc = poll_linked(exchange, done);
+    } else {
+        rc = rf_dist_check_mpi(MPI_Test(&exchange->request, &flag, MPI_STATUS_IGNORE), "MPI_Test",
+                               err);
+        *done = flag != 0;
     }
-    int flag = 0;
-    int rc =
-        rf_dist_check_mpi(MPI_Test(&exchange->request, &flag, MPI_STATUS_IGNORE), "MPI_Test", err);
-    *done = flag != 0;
     if (*done && rc == RF_OK) {
-        unstage(exchange);
+        land(exchange);
     }
     return rc;
 }
@@ -262,11 +301,13 @@ int rf_exchange_poll(rf_exchange *exchange, bool *done, rf_error *err)
 int rf_exchange_wait(rf_exchange *exchange, rf_error *err)
 {
     bool done = !exchange->is_linked;
+    const double begin = rf_log_seconds();
     while (!done) {
         RF_TRY(poll_linked(exchange, &done));
         sched_yield(); /* the core may be wanted by threads that build rows */
     }
     RF_TRY(rf_dist_check_mpi(MPI_Wait(&exchange->request, MPI_STATUS_IGNORE), "MPI_Wait", err));
-    unstage(exchange);
+    exchange->dist->cost.waited += exchange->flies ? rf_log_seconds() - begin : 0.0;
+    land(exchange);
     return RF_OK;
 }

@@ -94,6 +94,18 @@ static void put_real(void *dst, rf_type type, int64_t i, double x)
     }
 }
 
+/* A thread alone does not fill the memory's bandwidth. */
+static void copy(rf_ctx *ctx, void *dst, const void *src, size_t bytes)
+{
+    int64_t n_pieces = count_pieces(bytes);
+#pragma omp parallel for schedule(static) num_threads(ctx->n_threads) if (n_pieces > 1)
+    for (int64_t i = 0; i < n_pieces; i++) {
+        const size_t begin = (size_t)i * PIECE_BYTES, rest = bytes - begin;
+        memcpy((char *)dst + begin, (const char *)src + begin,
+               rest < PIECE_BYTES ? rest : PIECE_BYTES);
+    }
+}
+
 /* As few elements as one thread converts while others would wake up. */
 enum { CONVERTED_ALONE = 1 << 16 };
 
@@ -102,19 +114,13 @@ static void convert(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, r
                     int64_t n)
 {
     if (dst_type == src_type) {
-        memcpy(dst, src, (size_t)n * rf_type_bytes(dst_type));
+        copy(ctx, dst, src, (size_t)n * rf_type_bytes(dst_type));
         return;
     }
 #pragma omp parallel for schedule(static) num_threads(ctx->n_threads) if (n > CONVERTED_ALONE)
     for (int64_t i = 0; i < n; i++) {
         put_real(dst, dst_type, i, get_real(src, src_type, i));
     }
-}
-
-static void copy(rf_ctx *ctx, void *dst, const void *src, size_t bytes)
-{
-    (void)ctx;
-    memcpy(dst, src, bytes);
 }
 
 static void zero(rf_ctx *ctx, void *dst, size_t bytes)

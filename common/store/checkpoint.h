@@ -66,14 +66,17 @@ RF_MUST_CHECK int rf_checkpoint_info_read(rf_checkpoint_info *out, const char *p
 RF_MUST_CHECK int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model,
                                      const void *adam_m, const void *adam_v,
                                      const rf_checkpoint_info *info, rf_error *err);
-/* The same in three phases, for whoever wants to train on while the values are written:
+/* The same in four phases, for whoever wants to train on while a file is written:
  *   snapshot  collective: lays the file out under a temporary name. With a buffer this rank's part of
  *             the values goes there (the size of the file / ranks), and then the model and its
  *             moments may change; else they are read while they are written, a few MiB at a time.
  *   write     local; with a buffer on any thread, for it calls neither MPI nor HDF5 and touches nothing
- *             but the writer; else on the thread of the model's context. How it went, finish says.
- *   finish    collective, when write has returned on this rank: all ranks agree that all is written,
- *             checksums, `complete`, rename. On error what was at path is untouched.
+ *             but the writer; else on the thread of the model's context. How it went, collect says.
+ *   collect   collective, when write has returned on this rank: all ranks agree that all is written, and
+ *             rank 0 learns the checksums.
+ *   commit    local, on any thread, for it calls no MPI; rank 0 does it for all: checksums, `complete`, the
+ *             file is read as a stranger would and renamed. On error what was at path is untouched.
+ *             What it came to, the caller tells the other ranks.
  * Caller frees the writer, also instead of the later phases: then nothing is left behind. info and
  * the tokenizer in it are needed by snapshot only; dist and model (its table) until the end. */
 typedef struct rf_checkpoint_writer rf_checkpoint_writer;
@@ -92,7 +95,8 @@ RF_MUST_CHECK int rf_checkpoint_snapshot(rf_checkpoint_writer **out, const char 
                                          const void *adam_v, const rf_checkpoint_info *info,
                                          rf_checkpoint_buffer *buffer, rf_error *err);
 void rf_checkpoint_writer_write(rf_checkpoint_writer *writer);
-RF_MUST_CHECK int rf_checkpoint_writer_finish(rf_checkpoint_writer *writer, rf_error *err);
+RF_MUST_CHECK int rf_checkpoint_writer_collect(rf_checkpoint_writer *writer, rf_error *err);
+RF_MUST_CHECK int rf_checkpoint_writer_commit(rf_checkpoint_writer *writer, rf_error *err);
 void rf_checkpoint_writer_free(rf_checkpoint_writer *writer);           /* NULL is fine */
 int64_t rf_checkpoint_writer_bytes(const rf_checkpoint_writer *writer); /* local: of the file */
 

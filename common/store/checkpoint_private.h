@@ -5,7 +5,7 @@
  *
  *   checkpoint_values.c    attributes and tensors: one table serves create, read and checksum
  *   checkpoint_layout.c    a file without its values, by rank 0
- *   checkpoint_write.c     saving in three phases
+ *   checkpoint_write.c     saving in four phases
  *   checkpoint_structure.c all of a file but its values, checked
  *   checkpoint_read.c      values: one reader for load, verify, sinks and rows in any order
  *   checkpoint_quantize.c  matrices of int8, row by row

@@ -1,6 +1,7 @@
 #include "common/store/checkpoint_private.h"
 
 #include "common/base/alloc.h"
+#include "common/base/crc32.h"
 #include "common/base/failpoint.h"
 #include "common/base/files/file.h"
 
@@ -10,12 +11,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <zlib.h>
 
 /* Ranks write intervals of the file that are cut at multiples of this: NFS clients must not share
  * a page, and pages have at most 64 KiB. */
 #define CUT_BYTES ((int64_t)64 << 10)
+
+#define HUGE_PAGE ((size_t)2 << 20)
 
 /* One save, as one rank sees it. */
 struct rf_checkpoint_writer {
@@ -186,11 +190,15 @@ static int make_room(rf_checkpoint_buffer *buffer, size_t bytes, rf_error *err)
         return RF_OK;
     }
     rf_checkpoint_buffer_free(buffer);
-    buffer->data = malloc(bytes);
-    if (buffer->data == NULL) {
+    void *data = NULL;
+    if (posix_memalign(&data, HUGE_PAGE, bytes) != 0) {
         return rf_error_set(err, RF_ERR,
                             "no memory for a copy of %zu bytes: set checkpoint.async=no", bytes);
     }
+#ifdef MADV_HUGEPAGE
+    (void)madvise(data, bytes, MADV_HUGEPAGE); /* fewer pages to be given while training waits */
+#endif
+    buffer->data = data;
     buffer->bytes = bytes;
     return RF_OK;
 }
@@ -241,7 +249,7 @@ static int put(writer *w, rf_checkpoint_item *item, const char *from, size_t byt
     for (size_t done = 0; done < bytes;) {
         const size_t n = bytes - done < RF_CHECKPOINT_CHUNK ? bytes - done : RF_CHECKPOINT_CHUNK;
         const int64_t offset = item->offset + at + (int64_t)done;
-        item->crc = (uint32_t)crc32_z(item->crc, (const unsigned char *)from + done, n);
+        item->crc = rf_crc32(item->crc, from + done, n);
         RF_TRY(rf_file_pwrite(fd, from + done, n, offset, w->file.temporary, err));
         begin_writing_back(fd, offset, n);
         done += n;
@@ -328,10 +336,13 @@ static int combine_checksums(writer *w, rf_error *err)
     return rc;
 }
 
-/* Rank 0. What was written is read as a stranger would before it takes the place of anything. */
+/* By rank 0. What was written is read as a stranger would before it takes the place of anything. */
 static int commit(writer *w, rf_error *err)
 {
     rf_checkpoint_structure structure = {0};
+    if (w->rank != 0) {
+        return RF_OK;
+    }
     RF_TRY(rf_failpoint_visit("complete", err));
     RF_TRY(rf_checkpoint_complete(w->values, w->item, w->n_items, w->file.temporary, err));
     int rc = rf_checkpoint_structure_read(&structure, w->file.temporary, err);
@@ -341,7 +352,7 @@ static int commit(writer *w, rf_error *err)
     return rf_atomic_commit(&w->file, err);
 }
 
-/* --- The three phases ------------------------------------------------------------------------- */
+/* --- The phases -------------------------------------------------------------------------------- */
 
 /* Rank 0: the file without its values. */
 static int lay_out(writer *w, const rf_model_config *config, const rf_checkpoint_info *info,
@@ -370,7 +381,7 @@ static int begin(writer *w, const rf_model_config *config, const rf_table *table
     return agree(w, rc, err);
 }
 
-static int end(writer *w, rf_error *err)
+static int collect(writer *w, rf_error *err)
 {
     if (w->written == RF_OK) {
         w->written = rf_failpoint_visit("agree", &w->why);
@@ -379,8 +390,7 @@ static int end(writer *w, rf_error *err)
         rf_error_set(err, w->written, "%s", w->why.message);
     }
     RF_TRY(agree(w, w->written, err));
-    RF_TRY(w->size > 1 ? combine_checksums(w, err) : RF_OK);
-    return agree(w, w->rank == 0 ? commit(w, err) : RF_OK, err);
+    return w->size > 1 ? combine_checksums(w, err) : RF_OK;
 }
 
 static int explain(const writer *w, int rc, rf_error *err)
@@ -430,9 +440,14 @@ void rf_checkpoint_writer_write(rf_checkpoint_writer *w)
     w->written = write_values(w, &w->why);
 }
 
-int rf_checkpoint_writer_finish(rf_checkpoint_writer *w, rf_error *err)
+int rf_checkpoint_writer_collect(rf_checkpoint_writer *w, rf_error *err)
 {
-    return explain(w, end(w, err), err);
+    return explain(w, collect(w, err), err);
+}
+
+int rf_checkpoint_writer_commit(rf_checkpoint_writer *w, rf_error *err)
+{
+    return explain(w, commit(w, err), err);
 }
 
 void rf_checkpoint_writer_free(rf_checkpoint_writer *w)
@@ -460,7 +475,8 @@ int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model, const v
     writer *w = NULL;
     RF_TRY(rf_checkpoint_snapshot(&w, path, dist, model, adam_m, adam_v, info, NULL, err));
     rf_checkpoint_writer_write(w);
-    int rc = rf_checkpoint_writer_finish(w, err);
+    int rc = rf_checkpoint_writer_collect(w, err);
+    rc = rc == RF_OK ? explain(w, agree(w, commit(w, err), err), err) : rc;
     rf_checkpoint_writer_free(w);
     return rc;
 }
@@ -480,7 +496,8 @@ int rf_checkpoint_write(const char *path, const rf_model_config *config, rf_type
     int rc;
     RF_TRY_OUT(explain(w, begin(w, config, &table, &own, NULL, err), err));
     rf_checkpoint_writer_write(w);
-    rc = rf_checkpoint_writer_finish(w, err);
+    RF_TRY_OUT(rf_checkpoint_writer_collect(w, err));
+    rc = rf_checkpoint_writer_commit(w, err);
 out:
     rf_checkpoint_writer_free(w);
     rf_table_free(&table);

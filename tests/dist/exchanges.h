@@ -187,6 +187,23 @@ static void check_landed(const flight *f, rf_dist *dist, rf_ctx *ctx)
     free(value);
 }
 
+/* What the three exchanges sent to other ranks, and that their time holds the time they were waited for. */
+static void check_cost(const flight *f, rf_dist *dist, const rf_ctx *ctx, rf_exchange_cost before)
+{
+    const rf_exchange_cost after = rf_dist_exchange_cost(dist);
+    int64_t n_sent = f->n - f->mine + f->mine * (f->size - 1);
+    for (int r = 0; r < f->size; r++) {
+        const int64_t slice =
+            rf_dist_slice_begin(dist, f->n, r + 1) - rf_dist_slice_begin(dist, f->n, r);
+        const int64_t left = slice > f->first ? slice - f->first : 0;
+        n_sent += r == f->rank ? 0 : left < f->count ? left : f->count;
+    }
+    cr_assert(after.bytes - before.bytes ==
+              n_sent * (int64_t)rf_type_bytes(ctx->backend->type[RF_MASTER]));
+    cr_assert(after.seconds >= before.seconds && after.waited >= before.waited);
+    cr_assert(after.waited - before.waited <= after.seconds - before.seconds + 1e-9);
+}
+
 static void land(flight *f, rf_ctx *ctx)
 {
     for (int k = 0; k < IN_FLIGHT; k++) {
@@ -203,12 +220,14 @@ static void check_exchange(rf_dist *dist, const rf_backend *backend, int64_t n)
     rf_ctx *ctx = make_ctx(dist, backend);
     flight f;
     for (int order = 0; order < 2; order++) {
+        const rf_exchange_cost before = rf_dist_exchange_cost(dist);
         take_off(&f, dist, ctx, n);
         for (int k = 0; k < IN_FLIGHT; k++) {
             MUST(rf_exchange_wait(f.exchange[order == 0 ? k : IN_FLIGHT - 1 - k], &error));
         }
         check_landed(&f, dist, ctx);
         MUST(rf_exchange_wait(f.exchange[0], &error)); /* fine after its end */
+        check_cost(&f, dist, ctx, before);
         land(&f, ctx);
     }
     void *x = alloc(ctx, 4096), *y = alloc(ctx, 4096);

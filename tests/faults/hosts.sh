@@ -93,8 +93,7 @@ grep -q '"ranks":4' two/metrics.jsonl || fail "these were not four ranks"
 on_two_hosts log.dir=cut train.watchdog=4 train.steps=100000000
 status=$?
 wait
-# 137: mpirun has waited in vain for the other host, and was ended
-[ "$status" = 5 ] || [ "$status" = 137 ] || fail "status $status after the cable was cut"
+[ "$status" = 5 ] || fail "status $status after the cable was cut"
 grep -q 'hangs in section' log || fail "the watchdog has said nothing"
 ip -n "$b" link set "v$$b" up
 last=$(sed -n 's/step-0*\([0-9]*\)\.h5/\1/p' cut/latest)

@@ -1,7 +1,6 @@
 #include "train/math/gather.h"
 
 #include "common/base/alloc.h"
-#include "common/base/log.h"
 
 #include <stdlib.h>
 
@@ -12,13 +11,10 @@ static bool has_windows(const rf_gather *gather)
 
 static int wait_for(rf_gather *gather, rf_exchange *exchange, rf_error *err)
 {
-    const double begin = rf_log_seconds();
     if (gather->code != RF_OK) {
         return rf_error_set(err, gather->code, "%s", gather->why.message);
     }
-    const int rc = rf_exchange_wait(exchange, err);
-    gather->waited += rf_log_seconds() - begin;
-    return rc;
+    return rf_exchange_wait(exchange, err);
 }
 
 /* --- Description ------------------------------------------------------------------------------ */

@@ -1,7 +1,6 @@
 #include "train/math/scatter.h"
 
 #include "common/base/alloc.h"
-#include "common/base/log.h"
 #include "common/kernels/kernels.h"
 
 #include <stdlib.h>
@@ -183,7 +182,6 @@ void rf_scatter_poll(rf_scatter *s)
 /* Until `n` parts of the queue are summed. */
 static void wait_for(rf_scatter *s, int64_t n)
 {
-    const double begin = rf_log_seconds();
     rf_error why = {0};
     while (s->n_done < n) {
         rf_exchange *oldest = s->flight[s->n_landed % RF_SCATTER_FLIGHTS].exchange;
@@ -191,7 +189,6 @@ static void wait_for(rf_scatter *s, int64_t n)
         land(s);
         take_off(s);
     }
-    s->waited += rf_log_seconds() - begin;
 }
 
 void rf_scatter_wait_part(rf_scatter *scatter, int64_t part)

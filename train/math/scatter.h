@@ -44,8 +44,7 @@ typedef struct rf_scatter {
     void *sums;                /* [rf_shards_trained] class master */
     bool adds;
 
-    double waited; /* seconds that this rank has waited for others, in all */
-    int code;      /* the first failure; rf_scatter_wait reports it */
+    int code; /* the first failure; rf_scatter_wait reports it */
     rf_error why;
 } rf_scatter;
 

@@ -238,6 +238,9 @@ void rf_metrics_step(rf_metrics *m, const rf_step_metrics *x, int64_t every)
     put_curve(m, "tokens_per_second", x->tokens_per_second);
     put_real(file, "seconds", x->seconds);
     put_real(file, "loader_seconds", x->loader_seconds);
+    put_real(file, "exchange_seconds", x->exchange_seconds);
+    put_real(file, "hidden_seconds", x->hidden_seconds);
+    put_int(file, "exchange_bytes", x->exchange_bytes);
     put_real(file, "elapsed", x->elapsed);
     put_real(file, "eta", x->eta);
     fputc('}', file);

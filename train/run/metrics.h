@@ -25,9 +25,13 @@ typedef struct rf_step_metrics {
     double tokens_per_second, fill;
     double seconds;        /* of this step */
     double loader_seconds; /* of these, rank 0 waited for rows */
-    double elapsed;        /* of training so far, before a resume included */
-    double eta;            /* seconds; of the steps left */
-    bool skipped, spike;   /* the update; for standing out */
+    double exchange_seconds,
+        hidden_seconds;     /* of these, something was on its way between rank 0 and
+                                                others; and rank 0 computed meanwhile */
+    int64_t exchange_bytes; /* that rank 0 sent */
+    double elapsed;         /* of training so far, before a resume included */
+    double eta;             /* seconds; of the steps left */
+    bool skipped, spike;    /* the update; for standing out */
 } rf_step_metrics;
 
 /* Opens <folder>/metrics.jsonl to continue it behind `step`: lines of later steps and a torn last

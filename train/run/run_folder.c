@@ -181,11 +181,11 @@ static void read_best(rf_run *run, int64_t reached)
     free(text);
 }
 
-int rf_run_write_best(const rf_run *run, rf_error *err)
+int rf_run_write_best(const rf_run *run, const char *best, rf_error *err)
 {
     char path[RF_PATH_BYTES], line[80];
     RF_TRY(rf_path_join(path, sizeof path, run->folder, best_name, err));
-    int n = snprintf(line, sizeof line, "%s\n", run->best);
+    int n = snprintf(line, sizeof line, "%s\n", best);
     return rf_file_write(path, line, (size_t)n, err);
 }
 
@@ -215,7 +215,7 @@ static int mend_best(rf_run *run, double best_loss, rf_error *err)
         return RF_OK;
     }
     memcpy(run->best, name, bytes);
-    return rf_run_write_best(run, err);
+    return rf_run_write_best(run, run->best, err);
 }
 
 static int write_config(const rf_run *run, const rf_config *config, rf_error *err)

@@ -44,22 +44,23 @@ RF_MUST_CHECK int rf_run_begin(rf_run *run, const rf_config *config, const rf_pr
 
 /* --- Saving (saving.c) ------------------------------------------------------------------------
  *
- * With a copy a save is under way between begin and end, and training may go on: a thread of each rank
- * writes. One at a time. */
+ * After its begin a save is under way (run->save) in two phases: every rank writes its values, then
+ * rank 0 completes the file, gives it its name, points `latest` and `best` at it and removes those that
+ * are not kept. With a copy, threads do both and training may go on. One save at a time. */
 
 /* collective. Begins to save a checkpoint of info->progress.step; where there is one of this step
  * already, nothing is to be done. is_best: the validation loss has never been lower. copy: the values
- * are copied, else they are written before it returns. Other arguments as
+ * are copied, else they are written before it returns, and no phase runs beside. Other arguments as
  * rf_checkpoint_snapshot has them. After an error no save is under way. */
 RF_MUST_CHECK int rf_run_save_begin(rf_run *run, rf_model *model, const void *adam_m,
                                     const void *adam_v, const rf_checkpoint_info *info,
                                     bool is_best, bool copy, rf_error *err);
-/* local. Is this rank still writing? */
-bool rf_run_save_writes(const rf_run *run);
-/* collective. Waits until this rank has written, then all agree and the file gets its name; points
- * `latest` and `best` at it, removes those that are not kept. Fine without a save. */
-RF_MUST_CHECK int rf_run_save_end(rf_run *run, rf_error *err);
-/* local. Instead of rf_run_save_end, where ranks no longer agree: waits for the thread, and leaves
+/* local. Is a thread of this rank at work on the phase? */
+bool rf_run_save_is_busy(const rf_run *run);
+/* collective. Waits until this rank is through with the phase; all agree, and the next one begins,
+ * or the save is over. After an error too. Fine without a save. */
+RF_MUST_CHECK int rf_run_save_advance(rf_run *run, rf_error *err);
+/* local. Instead of rf_run_save_advance, where ranks no longer agree: waits for the thread, and leaves
  * nothing behind. Fine without a save. */
 void rf_run_save_abandon(rf_run *run);
 

@@ -4,7 +4,7 @@
 
 #include "train/run/run_folder.h"
 
-/* Writes run->best into <folder>/best. */
-RF_MUST_CHECK int rf_run_write_best(const rf_run *run, rf_error *err);
+/* Writes the name of a checkpoint into <folder>/best. */
+RF_MUST_CHECK int rf_run_write_best(const rf_run *run, const char *best, rf_error *err);
 
 #endif

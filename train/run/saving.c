@@ -9,37 +9,75 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+/* What is done beside training, one after the other: */
+typedef enum save_phase {
+    WRITING,   /* every rank: its values */
+    COMMITTING /* rank 0: the file is completed and gets its name; the others have nothing to do */
+} save_phase;
+
 /* A save under way. */
 typedef struct rf_save {
+    const rf_run *run;
     char path[RF_PATH_BYTES];
     int64_t step;
     bool is_best;
     double begin, pause; /* when; for how long training stood still, so far */
     rf_checkpoint_writer *writer;
+    save_phase phase;
+    char best[64]; /* name of the best checkpoint once this one is there */
+    int committed; /* rank 0: what that came to */
+    rf_error why;
+    bool beside; /* where threads can be had */
     bool has_thread;
     pthread_t thread;
-    atomic_bool written; /* the thread is through */
+    atomic_bool through; /* the phase */
 } rf_save;
 
-static void *write_beside(void *argument)
+/* Rank 0, when the file has its name. */
+static int publish(const rf_save *save, rf_error *err)
+{
+    const rf_run *run = save->run;
+    if (save->is_best) {
+        RF_TRY(rf_failpoint_visit("best", err));
+        RF_TRY(rf_run_write_best(run, save->best, err));
+    }
+    rf_checkpoint_keep keep = run->keep;
+    keep.best = save->best[0] != '\0' ? save->best : NULL;
+    return rf_checkpoint_publish(save->path, &keep, err);
+}
+
+static int commit(const rf_save *save, rf_error *err)
+{
+    RF_TRY(rf_checkpoint_writer_commit(save->writer, err));
+    return rf_dist_rank(save->run->dist) == 0 ? publish(save, err) : RF_OK;
+}
+
+static void *run_phase(void *argument)
 {
     rf_save *save = argument;
-    rf_checkpoint_writer_write(save->writer);
-    atomic_store(&save->written, true);
+    if (save->phase == WRITING) {
+        rf_checkpoint_writer_write(save->writer);
+    } else {
+        save->committed = commit(save, &save->why);
+    }
+    atomic_store(&save->through, true);
     return NULL;
 }
 
-/* Without a copy, or without a thread, it is written now. A lack of threads is no reason to fail. */
-static void start_writing(rf_save *save, bool copy)
+/* Without a copy, or without a thread, it is done now. A lack of threads is no reason to fail. */
+static void start(rf_save *save, save_phase phase)
 {
     rf_error err = {0};
-    save->has_thread = copy && rf_thread_start(&save->thread, write_beside, save,
-                                               "the thread that writes checkpoints", &err) == RF_OK;
-    if (copy && !save->has_thread) {
+    save->phase = phase;
+    atomic_store(&save->through, false);
+    save->has_thread =
+        save->beside && rf_thread_start(&save->thread, run_phase, save,
+                                        "the thread that writes checkpoints", &err) == RF_OK;
+    if (save->beside && !save->has_thread) {
         rf_log_warn("%s: training waits while checkpoints are written", err.message);
     }
     if (!save->has_thread) {
-        write_beside(save);
+        run_phase(save);
     }
 }
 
@@ -59,71 +97,72 @@ int rf_run_save_begin(rf_run *run, rf_model *model, const void *adam_m, const vo
         return RF_OK;
     }
     rf_save *save = rf_alloc(1, sizeof *save);
-    save->step = info->progress.step;
-    save->is_best = is_best;
-    save->begin = rf_log_seconds();
-    atomic_init(&save->written, false);
+    *save = (rf_save){.run = run,
+                      .step = info->progress.step,
+                      .is_best = is_best,
+                      .begin = rf_log_seconds(),
+                      .beside = copy};
     rf_checkpoint_path(save->path, sizeof save->path, run->folder, save->step);
+    snprintf(save->best, sizeof save->best, "%s", is_best ? rf_path_name(save->path) : run->best);
     int rc = rf_checkpoint_snapshot(&save->writer, save->path, run->dist, model, adam_m, adam_v,
                                     info, copy ? &run->copy : NULL, err);
     if (rc != RF_OK) {
         free(save);
         return rc;
     }
-    start_writing(save, copy);
+    start(save, WRITING);
     save->pause = rf_log_seconds() - save->begin;
     run->save = save;
     return RF_OK;
 }
 
-bool rf_run_save_writes(const rf_run *run)
+bool rf_run_save_is_busy(const rf_run *run)
 {
-    return run->save != NULL && !atomic_load(&run->save->written);
+    return run->save != NULL && !atomic_load(&run->save->through);
 }
 
-static int publish(rf_run *run, const rf_save *save, rf_error *err)
-{
-    if (save->is_best) {
-        snprintf(run->best, sizeof run->best, "%s", rf_path_name(save->path));
-        RF_TRY(rf_failpoint_visit("best", err));
-        RF_TRY(rf_run_write_best(run, err));
-    }
-    rf_checkpoint_keep keep = run->keep;
-    keep.best = run->best[0] != '\0' ? run->best : NULL;
-    return rf_checkpoint_publish(save->path, &keep, err);
-}
-
-static void report(const rf_run *run, const rf_save *save, bool beside)
+static void report(const rf_run *run, const rf_save *save)
 {
     double seconds = rf_log_seconds() - save->begin;
     rf_metrics_event(run->metrics, "checkpoint", save->step,
                      json_pack("{s:s,s:b,s:f,s:f,s:b,s:I}", "path", save->path, "best",
                                (int)save->is_best, "seconds", seconds, "pause_seconds", save->pause,
-                               "async", (int)beside, "bytes",
+                               "async", (int)save->beside, "bytes",
                                (json_int_t)rf_checkpoint_writer_bytes(save->writer)));
     rf_metrics_sync(run->metrics);
     rf_log_info("checkpoint %s (%.2f s, of which training waited %.2f s)%s", save->path, seconds,
                 save->pause, save->is_best ? ", the best so far" : "");
 }
 
-static int finish(rf_run *run, rf_save *save, rf_error *err)
+static int end_phase(rf_run *run, rf_save *save, bool *is_over, rf_error *err)
 {
     const double begin = rf_log_seconds();
-    const bool beside = save->has_thread;
     join(save);
-    RF_TRY(rf_checkpoint_writer_finish(save->writer, err));
+    *is_over = save->phase == COMMITTING;
+    if (!*is_over) {
+        RF_TRY(rf_checkpoint_writer_collect(save->writer, err));
+        start(save, COMMITTING);
+        save->pause += rf_log_seconds() - begin;
+        return RF_OK;
+    }
+    if (save->committed != RF_OK) {
+        rf_error_set(err, save->committed, "%s", save->why.message);
+    }
+    RF_TRY(rf_dist_agree(run->dist, save->committed, err));
     run->saved_step = save->step;
-    int rc = rf_dist_rank(run->dist) == 0 ? publish(run, save, err) : RF_OK;
-    RF_TRY(rf_dist_agree(run->dist, rc, err));
+    snprintf(run->best, sizeof run->best, "%s", save->best);
     save->pause += rf_log_seconds() - begin;
-    report(run, save, beside);
+    report(run, save);
     return RF_OK;
 }
 
-int rf_run_save_end(rf_run *run, rf_error *err)
+int rf_run_save_advance(rf_run *run, rf_error *err)
 {
-    int rc = run->save != NULL ? finish(run, run->save, err) : RF_OK;
-    rf_run_save_abandon(run);
+    bool is_over = true;
+    const int rc = run->save != NULL ? end_phase(run, run->save, &is_over, err) : RF_OK;
+    if (rc != RF_OK || is_over) {
+        rf_run_save_abandon(run);
+    }
     return rc;
 }
 
