@@ -5,9 +5,9 @@
  * adds the versions as a binary tree in rank order. So sums have the same bits as rf_dist_reduce
  * gives, and together with the tree over leaves (reduce.h) on any number of ranks. Where gradients
  * travel in bf16, every rank's is rounded first, this one's too.
- * In bytes this is a reduce-scatter: a rank sends (R-1)/R of what it has. `fast` does the same: MPI's own, which
- * needs no order, is slower by a factor of 2 to 4 (Open MPI 4.1.4, 25 MB: 948 ms for 245 on 2 ranks of a busy
- * host, 562 for 176 over 1 Gbit/s, 959 for 468 on 2 + 2), and a ring of sends is no faster than an all-to-all.
+ * In bytes this is a reduce-scatter: a rank sends (R-1)/R of what it has. `fast` does the same: with Open MPI
+ * 4.1.4 and 25 MB, MPI_Ireduce_scatter_block takes 1.4 to 3 times as long (353 ms for 245 on 2 ranks of a busy host,
+ * 513 for 176 over 1 Gbit/s, 938 for 468 on 2 + 2), and a ring of sends is faster only between 2 hosts without a limit.
  *   local       involves this rank alone, but others must do the same
  *   collective  waits for other ranks
  */
