@@ -251,11 +251,22 @@ static int not_mentioned(const char *what, rf_error *err)
 static int check(const rf_chat *chat, const rf_turn *turn, int64_t n,
                  const rf_render_options *options, rf_error *err)
 {
+    const char *key;
+    json_t *value;
     if (n < 1) {
         return rf_error_set(err, RF_ERR, "a conversation needs at least one message");
     }
     if (json_array_size(options->tools) > 0 && !mentions(chat, "tools")) {
         return not_mentioned("tools", err);
+    }
+    json_object_foreach((json_t *)(uintptr_t)options->more, key, value)
+    {
+        if (!mentions(chat, key)) {
+            return rf_error_set(err, RF_ERR,
+                                "the chat template has no variable \"%.64s\" "
+                                "(chat_template_kwargs): remove it",
+                                key);
+        }
     }
     for (int64_t i = 0; i < n; i++) {
         if (turn[i].tool_calls != NULL && !mentions(chat, "tool_calls")) {
@@ -365,6 +376,9 @@ int rf_chat_render_answer(const rf_chat *chat, rf_text *out, const rf_text *prom
     rf_text begin = {0}, all = {0};
     int rc = RF_OK;
     RF_TRY(check(chat, turn, n, options, err));
+    if (last->reasoning_bytes > 0 && !mentions(chat, "reasoning_content")) {
+        return not_mentioned("\"reasoning_content\"", err);
+    }
     if (chat->kind == RF_CHAT_PLAIN) {
         add_content(chat, out, last);
         return RF_OK;

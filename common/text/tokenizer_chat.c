@@ -20,10 +20,12 @@ static int mark_of(int32_t *mark, const rf_tokenizer *tokenizer, const rf_turn *
                             "unknown role \"%.64s\": use \"system\", \"user\" or \"assistant\"",
                             turn->role);
     }
-    return turn->tool_calls == NULL
-               ? RF_OK
-               : rf_error_set(err, RF_ERR,
-                              "the byte tokenizer has no form for tool calls: remove them");
+    const char *what = turn->tool_calls != NULL    ? "tool calls"
+                       : turn->reasoning_bytes > 0 ? "\"reasoning_content\""
+                                                   : NULL;
+    return what == NULL ? RF_OK
+                        : rf_error_set(err, RF_ERR,
+                                       "the byte tokenizer has no form for %s: remove them", what);
 }
 
 static int render_marks(const rf_tokenizer *tokenizer, rf_ids *out, const rf_turn *turn, int64_t n,
@@ -31,6 +33,12 @@ static int render_marks(const rf_tokenizer *tokenizer, rf_ids *out, const rf_tur
 {
     if (json_array_size(options->tools) > 0) {
         return rf_error_set(err, RF_ERR, "the byte tokenizer has no form for tools: remove them");
+    }
+    if (json_object_size(options->more) > 0) {
+        return rf_error_set(
+            err, RF_ERR,
+            "the byte tokenizer has no template that \"chat_template_kwargs\" could "
+            "be for: remove them");
     }
     for (int64_t i = 0; i < n; i++) {
         int32_t mark = -1;

@@ -19,6 +19,18 @@ static const struct {
      "\xFD"
      "7zXZ",
      "compressed by xz: decompress it (unxz), or use gzip"},
+    {0, 2, "\x1F\x8B", "compressed twice: decompress it once (gunzip)"},
+    {0, 4, "\x04\x22\x4D\x18", "compressed by lz4: decompress it (unlz4), or use gzip"},
+    {0, 6, "7z\xBC\xAF\x27\x1C", "a 7-Zip archive: unpack it, and give the files in it"},
+    {0, 6, "Rar!\x1A\x07", "a RAR archive: unpack it, and give the files in it"},
+    {0, 4, "Obj\x01", "an Avro file: " ROWS},
+    {0, 6, "\x93NUMPY", "an array of NumPy, no text"},
+    {0, 4, "\x89PNG", "a picture, no text"},
+    {0, 3, "\xFF\xD8\xFF", "a picture, no text"},
+    {0, 4,
+     "\x7F"
+     "ELF",
+     "a program, no text"},
     {0, 3, "BZh", "compressed by bzip2: decompress it (bunzip2), or use gzip"},
     {0, 4, "PK\x03\x04", "a ZIP archive (or a file of an office program): unpack it"},
     {257, 5, "ustar", "a tar archive: unpack it, and give the files in it"},
@@ -47,5 +59,71 @@ const char *rf_foreign(const char *path, const char *line, size_t bytes)
             return tables[k][1];
         }
     }
+    return NULL;
+}
+
+/* Fields of a line of a table; separators within double quotes count not. */
+static int count_fields(const char *line, size_t bytes, char separator)
+{
+    bool quoted = false;
+    int n = 1;
+    for (size_t i = 0; i < bytes; i++) {
+        quoted = quoted != (line[i] == '"');
+        n += !quoted && line[i] == separator;
+    }
+    return n;
+}
+
+/* Names with one separator between them and no blanks, as programs write the first line of a table. */
+static char separator_of(const char *line, size_t bytes)
+{
+    static const char names[] =
+        "\"_-.0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    char separator = '\0';
+    bool in_name = false;
+    for (size_t i = 0; i < bytes && line[i] != '\r'; i++) {
+        if (line[i] != '\0' && strchr(names, line[i]) != NULL) {
+            in_name = true;
+            continue;
+        }
+        if (!in_name || strchr(",;\t", line[i]) == NULL || line[i] == '\0' ||
+            (separator != '\0' && line[i] != separator)) {
+            return '\0';
+        }
+        separator = line[i];
+        in_name = false;
+    }
+    return in_name ? separator : '\0';
+}
+
+/* Does a record or an array of records begin here? */
+static bool begins_json(const char *line, size_t bytes)
+{
+    static const char blanks[] = " \t\r\v\f";
+    const size_t begin = strspn(line, blanks);
+    if (begin >= bytes || (line[begin] != '{' && line[begin] != '[')) {
+        return false;
+    }
+    const char *next = line + begin + 1 + strspn(line + begin + 1, blanks);
+    return next >= line + bytes || (line[begin] == '{' && *next == '"') ||
+           (line[begin] == '[' && *next == '{');
+}
+
+const char *rf_foreign_text(rf_foreign_guess *g, const char *line, size_t bytes)
+{
+    if (memchr(line, '\0', bytes) != NULL) {
+        return "no text, for it holds a 0 byte: give the text alone, or --format text";
+    }
+    if (g->n_lines == 0 && begins_json(line, bytes)) {
+        return "JSON under the name of a text: give --format jsonl, or --format text";
+    }
+    if (g->n_lines == 0) {
+        g->separator = separator_of(line, bytes);
+        g->n_fields = count_fields(line, bytes, g->separator);
+    } else if (g->n_lines == 1 && g->separator != '\0' &&
+               count_fields(line, bytes, g->separator) == g->n_fields) {
+        return "a table by its first two lines: " ROWS ", or give --format text";
+    }
+    g->n_lines += g->n_lines < 2;
     return NULL;
 }

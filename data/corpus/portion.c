@@ -24,6 +24,7 @@ struct rf_portion_reader {
     int64_t n_records;    /* of this source, begun */
     bool in_text;         /* a text has begun and not ended */
     rf_record_array array;
+    rf_foreign_guess guess; /* of what is taken for text */
     /* A line that was read but belongs to the next portion. */
     bool is_pending;
     char *pending;
@@ -221,6 +222,7 @@ static int open_source(rf_portion_reader *r, rf_error *err)
     r->n_records = 0;
     r->in_text = false;
     r->array = (rf_record_array){0};
+    r->guess = (rf_foreign_guess){0};
     return rf_lines_open(&r->lines, r->settings->source[r->source].path, err);
 }
 
@@ -285,6 +287,14 @@ static int fill(rf_portion_reader *r, rf_portion *p, rf_error *err)
         }
         if (r->format == RF_FORMAT_AUTO) {
             continue;
+        }
+        if (r->format == RF_FORMAT_TEXT && r->settings->format == RF_FORMAT_AUTO &&
+            !rf_lines_is_blank(line, bytes)) {
+            const char *foreign = rf_foreign_text(&r->guess, line, bytes);
+            if (foreign != NULL) {
+                return rf_error_set(err, RF_ERR, "%s:%" PRId64 ": is %s", rf_lines_path(r->lines),
+                                    rf_lines_number(r->lines), foreign);
+            }
         }
         if (must_close(r, p, line, bytes)) {
             put_back(r, line, bytes);

@@ -1,6 +1,7 @@
 #include "data/corpus/records.h"
 
 #include "common/base/alloc.h"
+#include "data/corpus/records_private.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -223,18 +224,6 @@ static int join_parts(json_t *item, size_t i, rf_error *err)
     return RF_OK;
 }
 
-/* What says whether a message is to be learnt: 0 or 1, false or true. */
-static int check_flags(const json_t *item, size_t i, rf_error *err)
-{
-    const json_t *weight = json_object_get(item, "weight");
-    double value = json_number_value(weight);
-    if (json_is_number(weight) && fabs(value) > 0 && fabs(value - 1) > 0) {
-        return rf_error_set(err, RF_ERR, "messages[%zu]: weight %g: only 0 and 1 are known", i,
-                            value);
-    }
-    return RF_OK;
-}
-
 static bool is_off(const json_t *flag)
 {
     return json_is_false(flag) || (json_is_number(flag) && !(fabs(json_number_value(flag)) > 0));
@@ -256,7 +245,7 @@ static int read_messages(rf_record *out, json_t *messages, rf_error *err)
         const char *role;
         RF_TRY(name_speaker(item, i, err));
         RF_TRY(join_parts(item, i, err));
-        RF_TRY(check_flags(item, i, err));
+        RF_TRY(rf_record_check_message(item, i, err));
         role = json_string_value(json_object_get(item, "role"));
         if (role != NULL && strcmp(role, "developer") == 0) {
             json_object_set_new(item, "role", json_string("system"));
@@ -272,21 +261,29 @@ static int read_messages(rf_record *out, json_t *messages, rf_error *err)
     return RF_OK;
 }
 
-/* "system" beside a conversation is said first. */
+/* "system" beside a conversation is said first; OpenOrca calls it "system_prompt". */
 static int add_system(rf_record *out, rf_error *err)
 {
     rf_turn system = {.role = "system"};
-    if (json_object_get(out->root, "system") == NULL) {
+    const bool has = json_object_get(out->root, "system") != NULL;
+    const bool has_prompt = json_object_get(out->root, "system_prompt") != NULL;
+    const char *name = has ? "system" : "system_prompt";
+    if (!has && !has_prompt) {
         return RF_OK;
     }
-    RF_TRY(get_string(&system.content, &system.bytes, out->root, "system", err));
+    if (has && has_prompt) {
+        return rf_error_set(err, RF_ERR,
+                            "both \"system\" and \"system_prompt\" are there: keep one of them");
+    }
+    RF_TRY(get_string(&system.content, &system.bytes, out->root, name, err));
     if (system.bytes == 0) {
         return RF_OK;
     }
     if (strcmp(out->turn[0].role, "system") == 0) {
         return rf_error_set(err, RF_ERR,
-                            "field \"system\" stands beside messages that begin with a system "
-                            "message: keep one of them");
+                            "field \"%s\" stands beside messages that begin with a system "
+                            "message: keep one of them",
+                            name);
     }
     out->turn = rf_realloc(out->turn, (size_t)out->n_turns + 1, sizeof *out->turn);
     memmove(out->turn + 1, out->turn, (size_t)out->n_turns * sizeof *out->turn);
@@ -370,6 +367,11 @@ static int read_form(rf_record *out, rf_error *err)
                             messages != NULL || share != NULL ? "messages " : "",
                             has_text ? "text" : "");
     }
+    RF_TRY(rf_record_check_unread(root,
+                                  has_text                            ? RF_RECORD_TEXT
+                                  : messages != NULL || share != NULL ? RF_RECORD_MESSAGES
+                                                                      : RF_RECORD_PAIR,
+                                  question, err));
     if (has_text) {
         return read_text(out, err);
     }

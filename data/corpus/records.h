@@ -10,9 +10,10 @@
  *                                                        the prompt is not to be learnt
  *   {"text": s}                                          a text
  * Other names of a question: prompt, question, instruction (with "input" or "context" on a line
- * below); of an answer: completion, answer, output. Beside a conversation: "system", which is said
- * first; beside a pair "history": [[question, answer], ...], which was said before; and what
- * rf_chat_read_options reads. Further fields are ignored, whatever they hold.
+ * below); of an answer: completion, answer, output. Beside a conversation: "system" (or
+ * "system_prompt"), which is said first; beside a pair "history": [[question, answer], ...], which was said before; and what
+ * rf_chat_read_options reads. Fields that change what a record says but are
+ * not read in its form are refused (records_unread.c); others are ignored, whatever they hold.
  * Content may be a list of parts {"type": "text", "text": s}; the role `developer` is `system`. A
  * message of the assistant with "weight": 0, "train": false or "loss": false is not to be learnt.
  * A question is never empty. Messages of errors name neither file nor line: the caller knows them.

@@ -13,22 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* What a person is told beside the report. */
-static void warn_of_nothing(const rf_eval_options *eval, const rf_eval_result *result,
-                            int64_t positions)
-{
-    if (eval->likelihood && !(result->sum.scored > 0)) {
-        rf_log_warn("nothing was scored: %.0f of %" PRId64 " questions are too long for the "
-                    "model's %" PRId64 " positions",
-                    result->sum.too_long, result->n, positions);
-    }
-    if (rf_eval_decodes(eval) && !(result->sum.decoded > 0)) {
-        rf_log_warn("nothing was decoded: no question fits the model's %" PRId64
-                    " positions beside decode.gen_length=%" PRId64,
-                    positions, eval->decode.gen_length);
-    }
-}
-
 /* One page with the report, the runs whose folders are the models, and what --page names. */
 static int write_page(const rf_command *o, const json_t *report, rf_error *err)
 {
@@ -74,7 +58,7 @@ static int report_one(const rf_command *o, const rf_eval_result *result, const r
         return RF_OK;
     }
     rf_report_print(stdout, result, &setting->eval, &context);
-    warn_of_nothing(&setting->eval, result, s->loaded.info.model.max_position_embeddings);
+    rf_report_warn(&setting->eval, result, s->loaded.info.model.max_position_embeddings);
     if (fflush(stdout) != 0) {
         return rf_error_set(err, RF_ERR, "cannot write to standard output: %m");
     }

@@ -1,6 +1,7 @@
 #include "infer/eval/report.h"
 
 #include "common/base/files/file.h"
+#include "common/base/log.h"
 #include "infer/eval/judging.h"
 
 #include <inttypes.h>
@@ -445,4 +446,18 @@ int rf_report_answers(const char *path, const rf_eval_result *result, const rf_q
                   : rf_error_set(err, RF_ERR, "%s: out of memory for the answers", path);
     free(text);
     return rc;
+}
+
+void rf_report_warn(const rf_eval_options *eval, const rf_eval_result *result, int64_t positions)
+{
+    if (eval->likelihood && !(result->sum.scored > 0)) {
+        rf_log_warn("nothing was scored: %.0f of %" PRId64 " questions are too long for the "
+                    "model's %" PRId64 " positions",
+                    result->sum.too_long, result->n, positions);
+    }
+    if (rf_eval_decodes(eval) && !(result->sum.decoded > 0)) {
+        rf_log_warn("nothing was decoded: no question fits the model's %" PRId64
+                    " positions beside decode.gen_length=%" PRId64,
+                    positions, eval->decode.gen_length);
+    }
 }

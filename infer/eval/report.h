@@ -19,6 +19,9 @@ typedef struct rf_report_context {
     const rf_question *question; /* [n of the results] */
 } rf_report_context;
 
+/* local. Warns where nothing was scored or decoded, for a model of so many positions. */
+void rf_report_warn(const rf_eval_options *options, const rf_eval_result *result,
+                    int64_t positions);
 /* local. Aligned table. result [context->n_results]; all but the comparison is of the first. */
 void rf_report_print(FILE *out, const rf_eval_result *result, const rf_eval_options *options,
                      const rf_report_context *context);

@@ -161,6 +161,9 @@ static int evaluate(sweep *w, json_t *rows, rf_subject *s, int64_t setting, bool
     int rc;
     RF_TRY_OUT(rf_eval_run(&result, &s->loaded, question, picking ? s->n_pick : s->n, &eval,
                            w->dist, err));
+    if (rf_dist_rank(w->dist) == 0) {
+        rf_report_warn(&eval, &result, s->loaded.info.model.max_position_embeddings);
+    }
     json_t *row = rf_report_row(&result, question, &eval, s, s->setting[setting].json);
     if (picking) {
         remove_course(row);

@@ -237,6 +237,32 @@ Test(chat, bad_messages_are_refused)
     rf_chat_free(&newer);
 }
 
+/* What a template has no words for would be left out without a word: variables of a record, and the
+ * thought of the answer that is to be learnt. */
+Test(chat, what_a_template_lacks_is_refused)
+{
+    rf_chat lacks = open_chat("chatml", NULL), has = open_chat("qwen3", NULL);
+    json_t *more = json_pack("{s:b}", "enable_thinking", 0);
+    const rf_turn turn[] = {
+        {.role = "user", .content = "q", .bytes = 1},
+        {.role = "assistant", .content = "a", .bytes = 1, .reasoning = "t", .reasoning_bytes = 1}};
+    const rf_render_options plain = {0}, options = {.more = more};
+    rf_text prompt = {0}, out = {0};
+    rf_error err;
+    cr_assert_eq(rf_chat_render(&lacks, &out, "", "", turn, 1, &options, &err), RF_ERR);
+    cr_assert_not_null(strstr(err.message, "no variable \"enable_thinking\""), "%s", err.message);
+    cr_assert_eq(rf_chat_render(&has, &out, "", "", turn, 1, &options, &err), RF_OK);
+    cr_assert_eq(rf_chat_render(&lacks, &prompt, "", "", turn, 1, &plain, &err), RF_OK);
+    cr_assert_eq(rf_chat_render_answer(&lacks, &out, &prompt, "<|im_end|>", turn, 2, &plain, &err),
+                 RF_ERR);
+    cr_assert_not_null(strstr(err.message, "reasoning_content"), "%s", err.message);
+    json_decref(more);
+    rf_text_free(&prompt);
+    rf_text_free(&out);
+    rf_chat_free(&lacks);
+    rf_chat_free(&has);
+}
+
 Test(chat, options_of_a_record)
 {
     static const struct {

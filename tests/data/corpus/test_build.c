@@ -86,6 +86,12 @@ Test(build, records_of_other_tools)
          "<|user|>q\nc<|assistant|>\xC2\xA6r"},
         {"\"query\": \"q\", \"response\": \"r\", \"system\": \"s\"",
          "<|system|>s<|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"question\": \"q\", \"response\": \"r\", \"system_prompt\": \"s\"",
+         "<|system|>s<|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"query\": \"q\", \"response\": \"r\", \"input\": \"\", \"images\": [], \"functions\": "
+         "[], "
+         "\"history\": [], \"weight\": 1, \"label\": true, \"chat_template_kwargs\": {}",
+         "<|user|>q<|assistant|>\xC2\xA6r"},
         {"\"query\": \"q\", \"response\": \"r\", \"text\": null, \"messages\": null, \"system\": "
          "null, \"history\": null",
          "<|user|>q<|assistant|>\xC2\xA6r"},
@@ -178,7 +184,7 @@ Test(build, formats_are_recognised)
         {"a.json", json, RF_FORMAT_AUTO, true},
         {"A.JSONL", json, RF_FORMAT_AUTO, true},
         {"a.ndjson", json, RF_FORMAT_AUTO, true},
-        {"a.txt", json, RF_FORMAT_AUTO, false},
+        {"a.txt", json, RF_FORMAT_TEXT, false},
         {"a", json, RF_FORMAT_AUTO, true},
         {"b", "\n \n  {\"text\": \"t\"}", RF_FORMAT_AUTO, true},
         {"a.jsonl", json, RF_FORMAT_TEXT, false},
@@ -303,6 +309,37 @@ static const struct {
     {"{\"messages\": [" USER("[{\"type\": \"image_url\"}]") ", " ASSISTANT("\"b\"") "]}",
      "messages[0]: part 0 of the content is no text (image_url)"},
     {"{\"conversations\": [{\"from\": \"bot\", \"value\": \"a\"}]}", "unknown speaker \"bot\""},
+    /* What would change the meaning and is read by nobody. */
+    {"{\"text\": \"t\", \"system\": \"s\"}", "\"system\" would be passed over"},
+    {"{\"text\": \"t\", \"history\": [[\"a\", \"b\"]]}", "\"history\" would be passed over"},
+    {"{\"history\": [[\"a\", \"b\"]], \"messages\": [" USER("\"a\"") ", " ASSISTANT("\"b\"") "]}",
+     "\"history\" would be passed over"},
+    {"{\"question\": \"a\", \"context\": \"c\", \"answer\": \"b\"}",
+     "\"context\" beside \"question\""},
+    {"{\"query\": \"a\", \"input\": \"c\", \"response\": \"b\"}", "\"input\" beside \"query\""},
+    {"{\"instruction\": \"a\", \"input\": \"i\", \"context\": \"c\", \"output\": \"b\"}",
+     "\"context\" beside \"instruction\""},
+    {"{\"prompt\": \"a\", \"completion\": \"b\", \"suffix\": \"c\"}", "\"suffix\""},
+    {"{\"prompt\": \"a\", \"completion\": \"b\", \"label\": false}", "\"label\""},
+    {"{\"query\": \"a\", \"response\": \"b\", \"rejected\": \"c\"}", "\"rejected\""},
+    {"{\"query\": \"a\", \"response\": \"b\", \"weight\": 0}", "\"weight\""},
+    {"{\"query\": \"a\", \"response\": \"b\", \"train\": false}", "\"train\""},
+    {"{\"query\": \"a\", \"response\": \"b\", \"images\": [\"c.png\"]}", "\"images\""},
+    {"{\"query\": \"a\", \"response\": \"b\", \"functions\": [{}]}", "\"functions\""},
+    {"{\"query\": \"a\", \"response\": \"b\", \"documents\": [{}]}", "\"documents\""},
+    {"{\"query\": \"a\", \"response\": \"b\", \"chat_template_kwargs\": {\"x\": 1}}",
+     "\"chat_template_kwargs\""},
+    {"{\"query\": \"a\", \"response\": \"b\", \"system\": \"s\", \"system_prompt\": \"t\"}",
+     "both \"system\" and \"system_prompt\""},
+    {"{\"messages\": [" USER("\"a\"") ", {\"role\": \"assistant\", \"content\": \"b\", "
+                                      "\"weight\": \"0\"}]}",
+     "messages[1]: field \"weight\" must be 0, 1"},
+    {"{\"messages\": [" USER("\"a\"") ", {\"role\": \"assistant\", \"content\": \"b\", "
+                                      "\"function_call\": {\"name\": \"f\"}}]}",
+     "messages[1]: field \"function_call\""},
+    {"{\"messages\": [" USER("\"a\"") ", {\"role\": \"assistant\", \"content\": \"b\", "
+                                      "\"reasoning_content\": \"c\"}]}",
+     "\"reasoning_content\""},
     {"{\"query\": \"a\\udc00\", \"response\": \"b\"}", "half a pair of surrogates"},
     {"{\"query\": \"a\", \"response\": \"b\", \"s\": NaNs}", "malformed JSON"},
     {"{\"query\": \"a\", \"response\": \"b\", \"s\": inf}", "malformed JSON"},
@@ -396,6 +433,18 @@ static void assert_fails(rf_build_settings s, const char *where, const char *par
     cr_assert_eq(count_files(), n);
 }
 
+/* Commas and brackets make no table and no JSON of a text, and what it is may be said. */
+Test(build, texts_that_look_otherwise)
+{
+    static const char *const texts[] = {"a, b, c\nd, e, f\n", "Yes,\nno,\n",  "one,two\nthree\n",
+                                        "[a link](x)\n",      "[1] a note\n", "{ braces }\n"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        rf_corpus_close(build_one(put_text("a.txt", texts[i]), plain));
+    }
+    rf_corpus_close(
+        build_one(put_text("a.txt", "a,b\n1,2\n"), (rf_build_settings){.format = RF_FORMAT_TEXT}));
+}
+
 Test(build, bad_files_are_refused)
 {
     rf_build_source source[2] = {{put_text("good.jsonl", GOOD), 1, false}, {"", 1, false}};
@@ -426,6 +475,19 @@ Test(build, bad_files_are_refused)
         {put_text("a.xlsx", "PK\x03\x04\n"), "", "a ZIP archive"},
         {put_text("lfs.jsonl", "version https://git-lfs.github.com/spec/v1\n"), "", "Git LFS"},
         {put_bytes("a.tar", tar, sizeof tar), "", "a tar archive"},
+        {put_text("records.txt", "\n {\"text\": \"a\"}\n"),
+         ":2: ", "JSON under the name of a text"},
+        {put_text("array.txt", "[{\"text\": \"a\"}]"), ":1: ", "JSON under the name of a text"},
+        {put_text("open.txt", "[\n{\"text\": \"a\"}]"), ":1: ", "JSON under the name of a text"},
+        {put_text("table.txt", "query,response\n\"a, b\",c\n"), ":2: ", "a table by its first two"},
+        {put_text("table", "a;b\r\n1;2\r\n"), ":2: ", "a table by its first two"},
+        {put_text("tabs.txt", "a\tb\n1\t2"), ":2: ", "a table by its first two"},
+        {put_bytes("zero.txt", "fine\nnot\0fine", 13), ":2: ", "a 0 byte"},
+        {put_bytes("program",
+                   "\x7f"
+                   "ELF\0",
+                   5),
+         "", "a program"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char where[900];
@@ -480,9 +542,11 @@ static char *many_records(int n)
 
 Test(build, output_does_not_depend_on_workers_or_compression)
 {
-    char *text = many_records(6000);
-    rf_build_source source[2] = {{put_gzip("b.jsonl.gz", text), 0.5, false},
+    char *text = many_records(6000), *records = strdup(text);
+    memcpy(text, "begins", 6); /* no record */
+    rf_build_source source[2] = {{put_gzip("b.jsonl.gz", records), 0.5, false},
                                  {put_text("a.txt", text), 3, false}};
+    free(records);
     free(text);
     const int64_t jobs[] = {1, 2, 3, 8};
     for (int k = 0; k < 4; k++) {

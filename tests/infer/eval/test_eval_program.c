@@ -291,6 +291,12 @@ Test(eval_program, nothing_scored_is_said)
                   "%s", program_output);
         cr_assert((i == 1) == (strstr(program_messages, "nothing was decoded") != NULL));
     }
+    program_runs("\"$EVAL\" --model model.h5 --data q.jsonl --task arithmetic "
+                 "decode.slot_threshold=0.5,0.9",
+                 0); /* a sweep says it too */
+    cr_assert(strstr(program_messages, "warning: nothing was scored: 1 of 1") != NULL &&
+                  strstr(program_messages, "nothing was decoded") != NULL,
+              "%s", program_messages);
     json_t *r = program_report("r.json");
     const json_t *judged = json_object_get(r, "answers"),
                  *scored = json_object_get(r, "likelihood");
