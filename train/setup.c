@@ -57,11 +57,13 @@ static char *describe(const rf_setup *s)
     RF_ASSERT(out != NULL);
     fprintf(out, "version %s\nbackend %s %s\n", RF_VERSION, s->backend->name, s->backend->isa);
     rf_sources_describe(&s->sources, out);
-    while ((line = strtok_r(line, "\n", &rest)) != NULL) {
-        if (strncmp(line, "  threads:", 10) != 0) { /* a rank's own affair */
-            fprintf(out, "%s\n", line);
+    const char *section = "";
+    for (; (line = strtok_r(line, "\n", &rest)) != NULL; line = NULL) {
+        if (line[0] != ' ') {
+            section = line;
+        } else if (strncmp(line, "  threads:", 10) != 0) { /* a rank's own affair */
+            fprintf(out, "%.*s.%s\n", (int)strcspn(section, ":"), section, line + 2);
         }
-        line = NULL;
     }
     fclose(out);
     free(config);

@@ -209,6 +209,18 @@ out:
     return rc;
 }
 
+/* Collective. What the command line asks for is the same on all ranks, or they would wait for each other. */
+static int agree_on_command(rf_dist *dist, const options *o, rf_error *err)
+{
+    const char *resume = o->resume == RF_RESUME_NO ? "no" : "auto";
+    char text[RF_PATH_BYTES + 128];
+    snprintf(text, sizeof text,
+             "--dry-run %s\n--ranks %" PRId64 "\n--hosts %" PRId64 "\n--resume %s\n",
+             o->dry_run ? "yes" : "no", o->ranks, o->hosts,
+             o->resume == RF_RESUME_PATH ? o->resume_path : resume);
+    return rf_dist_same_text(dist, text, err);
+}
+
 static int suppose_ranks(rf_dist *dist, const options *o, rf_error *err)
 {
     if (o->ranks > 0 && rf_dist_size(dist) > 1) {
@@ -224,6 +236,7 @@ static int suppose_ranks(rf_dist *dist, const options *o, rf_error *err)
 static int run(rf_dist *dist, rf_config *config, const options *o, int rc, rf_error *err)
 {
     RF_TRY(rf_dist_agree(dist, rc, err));
+    RF_TRY(agree_on_command(dist, o, err));
     RF_TRY(suppose_ranks(dist, o, err));
     return train(dist, config, o, err);
 }

@@ -355,7 +355,10 @@ Test(train_errors, ranks_agree)
     mpi_need();
     cr_assert(tiny_shell(
                   "mkdir other && cp valid.h5 tiny.yaml other && cp valid.h5 other/train.h5") == 0);
-    refuses_rank(".", "optim.lr=1e-5", 2, "rank 1: this rank has \"  lr: 1e-5\" and rank 0 has");
+    refuses_rank(".", "optim.lr=1e-5", 2,
+                 "rank 1: this rank has \"optim.lr: 1e-5\" and rank 0 has");
+    refuses_rank(".", "--dry-run", 2, "rank 1: this rank has \"--dry-run yes\"");
+    refuses_rank(".", "\"--resume auto\"", 2, "rank 1: this rank has \"--resume auto\"");
     refuses_rank(".", "train.seed=7", 2, "seed: 7");
     refuses_rank("other", "", 2, "rank 1: this rank has \"data.train train.h5 with hash");
     cr_assert(access("run", F_OK) != 0, "nothing was trained");
