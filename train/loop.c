@@ -214,6 +214,26 @@ out:
     return rc;
 }
 
+/* Too many steps in a row changed nothing. The advice is one that works here. */
+static int diverged(const rf_trainer *t, rf_error *err)
+{
+    const rf_run *run = &t->setup->run;
+    char advice[RF_PATH_BYTES * 2 + 256] =
+        "there is no checkpoint to go back to: begin again with a lower rate (optim.lr=...) or a "
+        "longer warm-up (optim.warmup=...), in another folder (log.dir=...)";
+    if (run->saved_step >= 0) {
+        snprintf(advice, sizeof advice,
+                 "go back to a checkpoint with a lower rate (--resume %s/step-... "
+                 "--change optim.lr=... log.dir=...), or begin a new run from one: "
+                 "model.init=%s/step-... log.dir=...",
+                 run->folder, run->folder);
+    }
+    return rf_error_set(err, RF_ERR_DIVERGED,
+                        "step %" PRId64 ": loss or gradient were not finite or stood out %" PRId64
+                        " times in a row: %s",
+                        t->progress.step, t->setup->spikes.in_a_row, advice);
+}
+
 /* One step with its report. */
 static int do_step(rf_trainer *t, pace *p, rf_error *err)
 {
@@ -228,17 +248,7 @@ static int do_step(rf_trainer *t, pace *p, rf_error *err)
     RF_TRY(report_ranks(t, p, err));
     RF_TRY(rf_trained_write(t, &result, err));
     RF_TRY(rf_rollback_if_due(t, err));
-    if (t->setup->spikes.in_a_row >= t->setup->set.skip_limit) {
-        return rf_error_set(
-            err, RF_ERR_DIVERGED,
-            "step %" PRId64 ": loss or gradient were not finite or stood out %" PRId64
-            " times in a row: go back to a checkpoint with a lower rate (--resume %s/step-... "
-            "--change optim.lr=... log.dir=...), or begin a new run from one: "
-            "model.init=%s/step-... log.dir=...",
-            t->progress.step, t->setup->spikes.in_a_row, t->setup->run.folder,
-            t->setup->run.folder);
-    }
-    return RF_OK;
+    return t->setup->spikes.in_a_row >= t->setup->set.skip_limit ? diverged(t, err) : RF_OK;
 }
 
 /* Did a signal reach any rank, or is the time of any rank over? The last step ends the run anyway. And

@@ -170,8 +170,9 @@ int rf_field_reject_unsupported(const json_t *root, const char *origin, rf_error
                                                  strcmp(json_string_value(act), "swish") == 0))) {
         return rf_field_unsupported(err, origin, "hidden_act", "\"silu\"");
     }
-    static const char *const must_be_false[] = {"use_sliding_window", "mlp_bias"};
-    for (int i = 0; i < 2; i++) {
+    static const char *const must_be_false[] = {"use_sliding_window", "mlp_bias",
+                                                "is_encoder_decoder", "add_cross_attention"};
+    for (size_t i = 0; i < sizeof must_be_false / sizeof must_be_false[0]; i++) {
         bool value = false;
         RF_TRY(rf_field_read_bool(&value, root, must_be_false[i], false, origin, err));
         if (value) {

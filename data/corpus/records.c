@@ -352,7 +352,8 @@ static int read_form(rf_record *out, rf_error *err)
     const char *question = NULL, *answer = NULL;
     RF_TRY(find_name(&question, root, questions, err));
     RF_TRY(find_name(&answer, root, answers, err));
-    if (messages == NULL && share == NULL && json_is_array(json_object_get(root, question))) {
+    if (messages == NULL && share == NULL &&
+        json_is_object(json_array_get(json_object_get(root, question), 0))) {
         messages = join_conversation(root, question, answer);
         question = answer = NULL;
     }

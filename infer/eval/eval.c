@@ -28,6 +28,17 @@ static int append_response(rf_ids *ids, const evaluator *e, const char *text, rf
     return RF_OK;
 }
 
+/* Where answers are compared with it: does the reference hold what the task compares? */
+static bool is_right_itself(const rf_task_item *item, const rf_task *task)
+{
+    if (task == NULL || task->check == NULL || task->generate != NULL || item->expected == NULL) {
+        return true;
+    }
+    return task->check(item->query, item->expected, item->expected) ||
+           (task->check_also != NULL &&
+            task->check_also(item->query, item->expected, item->expected));
+}
+
 /* Losses and likelihood need references, and so do tasks whose rules alone do not decide. */
 static int check_references(const evaluator *e, rf_error *err)
 {
@@ -46,6 +57,12 @@ static int check_references(const evaluator *e, rf_error *err)
                                 "question %" PRId64
                                 " has no reference response: task %s compares with it",
                                 i + 1, o->task->name);
+        }
+        if (o->judge.command == NULL && !is_right_itself(&e->question[i].item, o->task)) {
+            return rf_error_set(err, RF_ERR,
+                                "question %" PRId64 ": its own reference response would be judged "
+                                "wrong by task %s (%s), and so would every answer",
+                                i + 1, o->task->name, o->task->help);
         }
     }
     return RF_OK;

@@ -203,6 +203,8 @@ Test(config, unsupported_fields_are_refused_by_name)
         {"is_causal", "false"},
         {"is_causal", "\"no\""},
         {"mlp_bias", "true"},
+        {"is_encoder_decoder", "true"},
+        {"add_cross_attention", "true"},
         {"attention_dropout", "0.1"},
         {"quantization_config", "{\"quant_method\": \"fp8\"}"},
         {"layer_types", "[\"full_attention\", \"sliding_attention\", \"full_attention\"]"},

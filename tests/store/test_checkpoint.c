@@ -291,7 +291,7 @@ Test(checkpoint, other_files)
     put_file(in_folder("text.h5"), text, sizeof text);
     expect_refused(in_folder("text.h5"), &s, true, "is not an HDF5 file");
     expect_refused(in_folder("missing.h5"), &s, true, "No such file");
-    expect_refused(folder, &s, true, "not a regular file");
+    expect_refused(folder, &s, true, "is a folder without a checkpoint");
 
     /* HDF5, but nothing of ours: in the default format, and in the newer one. */
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);

@@ -221,5 +221,6 @@ Test(train_stop, diverged)
     tiny_says("not finite or stood out 1 times in a row");
     tiny_train(0, "log.dir=wild optim.lr=1e38 train.steps=50 train.skip_limit=3", 4);
     tiny_says("3 in a row");
+    tiny_says("there is no checkpoint to go back to");
     cr_assert(tiny_last("wild", "end", "status") > 3.5);
 }

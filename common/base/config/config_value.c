@@ -134,9 +134,9 @@ static int refuse(const rf_config_key *key, const char *text, const rf_nearest *
     if (nearest != NULL && nearest->name != NULL) {
         snprintf(hint, sizeof hint, " (did you mean %.*s?)", (int)nearest->bytes, nearest->name);
     }
+    const char *article = key->type == RF_KEY_INT ? "an " : key->type == RF_KEY_REAL ? "a " : "";
     return rf_error_set(err, RF_ERR_USAGE, "'%.200s' is not possible here: write %s%s%s", text,
-                        strchr("aeiou", wanted[0]) != NULL && key->type == RF_KEY_INT ? "an " : "",
-                        wanted, hint);
+                        article, wanted, hint);
 }
 
 static int add_int(rf_config_value *value, const rf_config_key *key, const char *text,

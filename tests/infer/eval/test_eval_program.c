@@ -500,6 +500,10 @@ Test(eval_program, bad_files)
                     "question 1 has no reference response");
     program_refuses("\"$EVAL\" --model model.h5 --data bad.jsonl --task exact --no-likelihood", 1,
                     "task exact compares with it");
+    program_write("bad.jsonl", "{\"question\": \"1+1?\", \"answer\": \"two\"}\n");
+    program_refuses("\"$EVAL\" --model model.h5 --data bad.jsonl --task gsm8k --no-likelihood", 1,
+                    "question 1: its own reference response would be judged wrong by task gsm8k");
+    program_write("bad.jsonl", "{\"query\": \"1+1\"}\n");
     program_runs("\"$EVAL\" --model model.h5 --data bad.jsonl --task arithmetic --no-likelihood",
                  0);
     program_refuses("\"$EVAL\" --model model.h5 --data q.jsonl --out no/r.json", 1, "no/r.json");
