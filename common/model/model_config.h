@@ -33,17 +33,17 @@ typedef struct rf_model_config {
 typedef struct rf_config_ignore {
     const char *const *name; /* [n] unknown fields that the caller vouches for */
     int n;
-    char skipped[600]; /* out: unknown fields that were ignored, "a, b"; "" where none was */
+    char skipped[600]; /* out: fields that were ignored, "a, b"; "" where none was */
 } rf_config_ignore;
 
 /* From the text of a config.json. Unsupported fields that change the result (a
  * rope_scaling other than linear, llama3 and yarn, sliding windows in use, another hidden_act, ...) and
  * fields that nobody here knows are errors that name the field; `origin` stands for the file in
- * messages. Notes of tools ("unsloth_version") change nothing and are ignored. Missing sizes are
- * errors. */
+ * messages. Notes of tools ("unsloth_version") change nothing and are ignored, and attention_dropout is of the
+ * training that was. Missing sizes are errors. */
 RF_MUST_CHECK int rf_model_config_parse(rf_model_config *out, const char *json, size_t bytes,
                                         const char *origin, rf_error *err);
-/* The same without the fields of `ignore`, and telling which unknown ones were ignored. A field that
+/* The same without the fields of `ignore`, and telling which were ignored. A field that
  * is read here cannot be ignored: RF_ERR_USAGE. */
 RF_MUST_CHECK int rf_model_config_parse_ignoring(rf_model_config *out, const char *json,
                                                  size_t bytes, const char *origin,

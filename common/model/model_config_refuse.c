@@ -142,6 +142,11 @@ int rf_field_reject_unknown(const json_t *root, rf_config_ignore *ignore, const 
          at = json_object_iter_next((json_t *)root, at)) {
         const char *name = json_object_iter_key(at);
         const json_t *value = json_object_iter_value(at);
+        const bool is_dropout = strcmp(name, "attention_dropout") == 0 && json_is_number(value) &&
+                                json_number_value(value) > 0.0;
+        if (is_dropout) { /* of the training that was; what the model computes is the same */
+            add_name(ignore->skipped, sizeof ignore->skipped, name);
+        }
         if (json_is_null(value) || json_is_false(value) || is_known(name)) {
             continue;
         }
@@ -186,8 +191,8 @@ int rf_field_reject_unsupported(const json_t *root, const char *origin, rf_error
                                     "true: embedding models see both directions");
     }
     const json_t *dropout = rf_field_of(root, "attention_dropout");
-    if (dropout != NULL && !rf_field_is_number(dropout, 0.0)) {
-        return rf_field_unsupported(err, origin, "attention_dropout", "0");
+    if (dropout != NULL && !json_is_number(dropout)) {
+        return rf_field_unsupported(err, origin, "attention_dropout", "a number");
     }
     const json_t *partial = rf_field_of(root, "partial_rotary_factor");
     if (partial != NULL && !rf_field_is_number(partial, 1.0)) {

@@ -51,20 +51,23 @@ static int refuse(const char *name, const char *why, rf_error *err)
     return rf_error_set(err, RF_ERR, "field \"%s\" would be passed over: %s", name, why);
 }
 
-/* "input" and "context" belong to an instruction; beside another question they may or may not be in it
- * already. */
+/* "input" and "context" belong to an instruction, which is joined with the first that is there; beside
+ * another question they may or may not be in it already. */
 static int check_input(const json_t *root, const char *question, rf_error *err)
 {
     static const char *const names[] = {"input", "context"};
-    const bool is_joined = strcmp(question, "instruction") == 0;
-    for (int i = is_joined && is_empty(json_object_get(root, names[0])) ? 2 : is_joined; i < 2;
-         i++) {
-        if (!is_empty(json_object_get(root, names[i]))) {
+    bool may_join = strcmp(question, "instruction") == 0;
+    for (int i = 0; i < 2; i++) {
+        if (is_empty(json_object_get(root, names[i]))) {
+            continue;
+        }
+        if (!may_join) {
             return rf_error_set(err, RF_ERR,
                                 "field \"%s\" beside \"%s\" would be passed over: join them, or "
                                 "choose what is meant (--map query=%s)",
                                 names[i], question, question);
         }
+        may_join = false;
     }
     return RF_OK;
 }

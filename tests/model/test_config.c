@@ -205,7 +205,7 @@ Test(config, unsupported_fields_are_refused_by_name)
         {"mlp_bias", "true"},
         {"is_encoder_decoder", "true"},
         {"add_cross_attention", "true"},
-        {"attention_dropout", "0.1"},
+        {"attention_dropout", "\"0.1\""},
         {"quantization_config", "{\"quant_method\": \"fp8\"}"},
         {"layer_types", "[\"full_attention\", \"sliding_attention\", \"full_attention\"]"},
         {"layer_types", "\"full_attention\""},
@@ -247,6 +247,13 @@ Test(config, unknown_fields)
               "%s", err.message);
     cr_assert_str_eq(ignore.skipped,
                      "unsloth_version, unsloth_ [m, trl_version, layout_version, a_scale");
+    static const char dropout[] =
+        "{\"model_type\": \"qwen3\", \"attention_dropout\": 0.1, " SIZES "}";
+    ignore = (rf_config_ignore){0};
+    cr_assert(rf_model_config_parse_ignoring(&c, dropout, sizeof dropout - 1, "x", &ignore, &err) ==
+                  RF_OK,
+              "%s", err.message);
+    cr_assert_str_eq(ignore.skipped, "attention_dropout");
     ignore = (rf_config_ignore){.name = reads, .n = 1};
     cr_assert(rf_model_config_parse_ignoring(&c, qwen3, sizeof qwen3 - 1, "x", &ignore, &err) ==
               RF_ERR_USAGE);

@@ -102,8 +102,9 @@ Test(train_stop, wall_clock)
 Test(train_stop, killed_and_resumed)
 {
     cr_assert(tiny_shell("\"$TRAIN\" tiny.yaml train.steps=1M checkpoint.every=2 "
-                         "checkpoint.keep=0 & pid=$!; until test -e run/latest; do sleep 0.05; "
-                         "done; " UNTIL_STEPS "kill -9 $pid; wait $pid") == 137,
+                         "checkpoint.keep=0 & pid=$!; "
+                         "until grep -q '\"event\":\"checkpoint\"' run/metrics.jsonl 2>/dev/null; "
+                         "do sleep 0.05; done; " UNTIL_STEPS "kill -9 $pid; wait $pid") == 137,
               "%s", program_output);
     double step = tiny_last("run", "checkpoint", "step");
     char arguments[256];
