@@ -1,8 +1,8 @@
 /* saves.h: the checkpoints of a run, and what one that fails means.
  *
  * A save that may be written while training goes on (checkpoint.async) is begun after a step and moved on
- * after later ones, when all ranks have written and when the file has its name; one that is due before that waits for it. What
- * nothing comes after is written while all wait.
+ * after later ones: when all ranks have written, and when the file has its name. One that is due before
+ * that waits for it. What nothing comes after is written while all wait.
  */
 #ifndef RF_TRAIN_SAVES_H
 #define RF_TRAIN_SAVES_H
