@@ -7,20 +7,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define AT(field) RF_CONFIG_FIELD(rf_data_settings, field)
+
 const rf_config_key rf_data_keys[] = {
     /* May move, but not change: a resume compares hashes and weights (train/sources.c). */
-    {"data.train", RF_KEY_STRINGS, "", 0, 0, NULL, RF_KEY_MAY_CHANGE,
+    {"data.train", RF_KEY_STRINGS, "", 0, 0, NULL, RF_KEY_MAY_CHANGE, RF_CONFIG_NO_FIELD,
      "corpora to train on: path, or path:weight (0.5: half of its samples in an epoch); on resume "
      "the same content"},
-    {"data.epochs", RF_KEY_INTS, "", 0, 1e9, NULL, 0,
+    {"data.epochs", RF_KEY_INTS, "", 0, 1e9, NULL, 0, RF_CONFIG_NO_FIELD,
      "for each corpus of data.train, the last epoch that it takes part in; 0: all; default: all 0"},
-    {"data.valid", RF_KEY_STRINGS, "", 0, 0, NULL, RF_KEY_MAY_CHANGE,
+    {"data.valid", RF_KEY_STRINGS, "", 0, 0, NULL, RF_KEY_MAY_CHANGE, RF_CONFIG_NO_FIELD,
      "corpora for the validation loss"},
-    {"data.row_length", RF_KEY_INT, "1024", 2, 1 << 24, NULL, 0,
+    {"data.row_length", RF_KEY_INT, "1024", 2, 1 << 24, NULL, 0, AT(rows.row_length),
      "places of a row; several samples share a row, none is split over two"},
-    {"data.window", RF_KEY_INT, "4096", 1, 1 << 24, NULL, 0,
+    {"data.window", RF_KEY_INT, "4096", 1, 1 << 24, NULL, 0, AT(rows.window),
      "samples that are packed into rows together"},
-    {"data.overlong", RF_KEY_CHOICE, "drop", 0, 0, "drop|cut", 0,
+    {"data.overlong", RF_KEY_CHOICE, "drop", 0, 0, "drop|cut", 0, AT(rows.overlong),
      "samples longer than a row: drop them, or cut the response"},
     {.name = NULL},
 };
@@ -99,13 +101,8 @@ static int read_train(rf_data_settings *out, const rf_config *config, rf_error *
 int rf_data_settings_from_config(rf_data_settings *out, const rf_config *config, uint64_t seed,
                                  rf_error *err)
 {
-    *out = (rf_data_settings){
-        .rows = {.seed = seed,
-                 .row_length = rf_config_int(config, "data.row_length"),
-                 .window = rf_config_int(config, "data.window"),
-                 .overlong = rf_config_is(config, "data.overlong", "cut") ? RF_OVERLONG_CUT
-                                                                          : RF_OVERLONG_DROP},
-    };
+    *out = (rf_data_settings){.rows.seed = seed};
+    rf_config_fill(out, config, rf_data_keys, false);
     const char *const *valid = rf_config_strings(config, "data.valid", &out->n_valid);
     out->valid = rf_alloc((size_t)out->n_valid, sizeof *out->valid);
     for (int64_t i = 0; i < out->n_valid; i++) {

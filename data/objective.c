@@ -12,56 +12,54 @@ enum { N_KINDS = sizeof kinds / sizeof kinds[0] };
 
 /* --- Settings --------------------------------------------------------------------------------- */
 
+#define AT(field) RF_CONFIG_FIELD(rf_objective, field)
+
 const rf_config_key rf_objective_keys[] = {
     {"objective.kind", RF_KEY_CHOICE, "refusion", 0, 0, "refusion|ar|mdm|block", 0,
+     RF_CONFIG_NO_FIELD,
      "training objective: slots in random order with denoising, next token, masked tokens (LLaDA), "
      "or masked tokens block by block (BD3-LM)"},
-    {"objective.slot_sizes", RF_KEY_INTS, "4,8,16,32", 1, 1 << 20, NULL, 0,
+    {"objective.slot_sizes", RF_KEY_INTS, "4,8,16,32", 1, 1 << 20, NULL, 0, RF_CONFIG_NO_FIELD,
      "tokens of a slot; one of these is drawn for each sample (at most 16 numbers)"},
-    {"objective.masking", RF_KEY_CHOICE, "bernoulli", 0, 0, "bernoulli|exact", 0,
+    {"objective.masking", RF_KEY_CHOICE, "bernoulli", 0, 0, "bernoulli|exact", 0, AT(exact_masking),
      "bernoulli: each slot is masked with probability p; exact: floor(t K) of the K slots"},
-    {"objective.mdm_weight", RF_KEY_CHOICE, "inverse_p", 0, 0, "inverse_p|mean", 0,
+    {"objective.mdm_weight", RF_KEY_CHOICE, "inverse_p", 0, 0, "inverse_p|mean", 0, AT(mean_weight),
      "weight of a masked place: 1/(p R) per sample, or the mean over all masked places"},
-    {"objective.lambda_ar", RF_KEY_REAL, "1", 0, 1e6, NULL, 0, "factor of the autoregressive term"},
-    {"objective.lambda_mdm", RF_KEY_REAL, "1", 0, 1e6, NULL, 0, "factor of the denoising term"},
-    {"objective.epsilon", RF_KEY_REAL, "1e-3", 0, 1, NULL, 0,
+    {"objective.lambda_ar", RF_KEY_REAL, "1", 0, 1e6, NULL, 0, AT(lambda_ar),
+     "factor of the autoregressive term"},
+    {"objective.lambda_mdm", RF_KEY_REAL, "1", 0, 1e6, NULL, 0, AT(lambda_mdm),
+     "factor of the denoising term"},
+    {"objective.epsilon", RF_KEY_REAL, "1e-3", 0, 1, NULL, 0, AT(epsilon),
      "smallest masking probability: p = (1-epsilon) t + epsilon, t uniform"},
-    {"objective.ar_all", RF_KEY_BOOL, "false", 0, 0, NULL, 0,
+    {"objective.ar_all", RF_KEY_BOOL, "false", 0, 0, NULL, 0, AT(ar_all),
      "objective ar: tokens of the prompt are targets too"},
-    {"objective.pad", RF_KEY_CHOICE, "fixed", 0, 0, "fixed|block|none", 0,
+    {"objective.pad", RF_KEY_CHOICE, "fixed", 0, 0, "fixed|block|none", 0, AT(pad),
      "objective mdm: end tokens put behind a response and trained like it: up to pad_length, to a "
      "multiple of pad_block, or none"},
-    {"objective.pad_length", RF_KEY_INT, "0", 0, 1 << 20, NULL, 0,
+    {"objective.pad_length", RF_KEY_INT, "0", 0, 1 << 20, NULL, 0, AT(pad_length),
      "objective mdm, pad=fixed: tokens of the padded response, longer ones stay; 0: "
      "decode.gen_length as it is when the run begins"},
-    {"objective.pad_block", RF_KEY_INT, "1", 1, 1 << 20, NULL, 0,
+    {"objective.pad_block", RF_KEY_INT, "1", 1, 1 << 20, NULL, 0, AT(pad_block),
      "objective mdm: padded responses are a multiple of so many tokens"},
-    {"objective.mdm_norm", RF_KEY_CHOICE, "sample", 0, 0, "sample|token", 0,
+    {"objective.mdm_norm", RF_KEY_CHOICE, "sample", 0, 0, "sample|token", 0, AT(token_norm),
      "objective mdm: mean over samples, each its own mean over tokens (LLaDA), or over all tokens"},
-    {"objective.random_length", RF_KEY_REAL, "0.01", 0, 1, NULL, 0,
+    {"objective.random_length", RF_KEY_REAL, "0.01", 0, 1, NULL, 0, AT(random_length),
      "objective mdm: share of the windows of plain text that are cut to a random length"},
-    {"objective.block_size", RF_KEY_INT, "4", 1, 1 << 20, NULL, 0,
+    {"objective.block_size", RF_KEY_INT, "4", 1, 1 << 20, NULL, 0, AT(block_size),
      "objective block: tokens that are predicted side by side (S)"},
     {"objective.block_prompt", RF_KEY_CHOICE, "causal", 0, 0, "causal|bidirectional", 0,
+     AT(sees_prompt),
      "objective block: a token of the prompt sees those before it, or the whole prompt"},
-    {"objective.noise_low", RF_KEY_REAL, "1e-3", 1e-6, 1, NULL, 0,
+    {"objective.noise_low", RF_KEY_REAL, "1e-3", 1e-6, 1, NULL, 0, AT(noise_low),
      "objective block: smallest masking probability of a block; validation uses epsilon"},
-    {"objective.noise_high", RF_KEY_REAL, "1", 1e-6, 1, NULL, 0,
+    {"objective.noise_high", RF_KEY_REAL, "1", 1e-6, 1, NULL, 0, AT(noise_high),
      "objective block: largest masking probability of a block; validation uses 1"},
     {.name = NULL},
 };
 
 /* Reads the keys of `mdm`. */
-static int read_mdm(rf_objective *out, const rf_config *config, int64_t gen_length, rf_error *err)
+static int check_padding(const rf_objective *out, const rf_config *config, rf_error *err)
 {
-    out->pad = rf_config_is(config, "objective.pad", "fixed")   ? RF_PAD_FIXED
-               : rf_config_is(config, "objective.pad", "block") ? RF_PAD_BLOCK
-                                                                : RF_PAD_NONE;
-    out->pad_length = rf_config_int(config, "objective.pad_length");
-    out->pad_length = out->pad_length > 0 ? out->pad_length : gen_length;
-    out->pad_block = rf_config_int(config, "objective.pad_block");
-    out->token_norm = rf_config_is(config, "objective.mdm_norm", "token");
-    out->random_length = rf_config_real(config, "objective.random_length");
     if (out->kind == &rf_objective_mdm && out->pad == RF_PAD_BLOCK && out->pad_block == 1) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "objective.pad = block (%s) with objective.pad_block = 1 (%s) pads "
@@ -73,12 +71,8 @@ static int read_mdm(rf_objective *out, const rf_config *config, int64_t gen_leng
     return RF_OK;
 }
 
-static int read_block(rf_objective *out, const rf_config *config, rf_error *err)
+static int check_noise(const rf_objective *out, const rf_config *config, rf_error *err)
 {
-    out->block_size = rf_config_int(config, "objective.block_size");
-    out->sees_prompt = rf_config_is(config, "objective.block_prompt", "bidirectional");
-    out->noise_low = rf_config_real(config, "objective.noise_low");
-    out->noise_high = rf_config_real(config, "objective.noise_high");
     if (out->noise_low > out->noise_high) {
         return rf_error_set(
             err, RF_ERR_USAGE,
@@ -108,21 +102,14 @@ static int read_slot_sizes(rf_objective *out, const rf_config *config, rf_error 
 int rf_objective_from_config(rf_objective *out, const rf_config *config, const rf_specials *special,
                              int64_t gen_length, rf_error *err)
 {
-    *out = (rf_objective){
-        .exact_masking = rf_config_is(config, "objective.masking", "exact"),
-        .mean_weight = rf_config_is(config, "objective.mdm_weight", "mean"),
-        .lambda_ar = rf_config_real(config, "objective.lambda_ar"),
-        .lambda_mdm = rf_config_real(config, "objective.lambda_mdm"),
-        .epsilon = rf_config_real(config, "objective.epsilon"),
-        .ar_all = rf_config_bool(config, "objective.ar_all"),
-        .mask = special->mask,
-        .end = special->eos[0],
-    };
+    *out = (rf_objective){.mask = special->mask, .end = special->eos[0]};
+    rf_config_fill(out, config, rf_objective_keys, false);
+    out->pad_length = out->pad_length > 0 ? out->pad_length : gen_length;
     for (int i = 0; i < N_KINDS; i++) {
         out->kind = rf_config_is(config, "objective.kind", kinds[i]->name) ? kinds[i] : out->kind;
     }
-    RF_TRY(read_mdm(out, config, gen_length, err));
-    RF_TRY(read_block(out, config, err));
+    RF_TRY(check_padding(out, config, err));
+    RF_TRY(check_noise(out, config, err));
     RF_TRY(read_slot_sizes(out, config, err));
     if (out->kind->needs_mask && special->mask < 0) {
         return rf_error_set(err, RF_ERR,

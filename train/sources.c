@@ -4,6 +4,7 @@
 #include "common/base/files/file.h"
 #include "common/store/checkpoint.h"
 #include "data/rows.h"
+#include "train/train_settings.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -167,77 +168,24 @@ int rf_sources_steps(int64_t *steps, const rf_sources *s, const rf_objective *ob
 
 /* --- The model's shape ------------------------------------------------------------------------ */
 
-/* The keys of section model, and where in the shape their values go. */
-static const struct {
-    const char *key;
-    enum { SIZE, REAL, SWITCH } kind;
-    size_t field;
-} shape_keys[] = {
-#define FIELD(kind, name)                                                                          \
-    {                                                                                              \
-        "model." #name, kind, offsetof(rf_model_config, name)                                      \
-    }
-    FIELD(SIZE, vocab_size),
-    FIELD(SIZE, hidden_size),
-    FIELD(SIZE, intermediate_size),
-    FIELD(SIZE, num_hidden_layers),
-    FIELD(SIZE, num_attention_heads),
-    FIELD(SIZE, num_key_value_heads),
-    FIELD(SIZE, head_dim),
-    FIELD(SIZE, max_position_embeddings),
-    FIELD(REAL, rms_norm_eps),
-    FIELD(REAL, rope_theta),
-    FIELD(REAL, initializer_range),
-    FIELD(SWITCH, tie_word_embeddings),
-    FIELD(SWITCH, qk_norm),
-    FIELD(SWITCH, qkv_bias),
-    FIELD(SWITCH, output_bias),
-#undef FIELD
-};
-enum { N_SHAPE_KEYS = sizeof shape_keys / sizeof shape_keys[0] };
-
-/* Without a file every key gives its field; with one, the keys that are set. */
-static void read_keys(rf_model_config *c, const rf_config *config, bool all)
-{
-    for (int i = 0; i < N_SHAPE_KEYS; i++) {
-        const char *key = shape_keys[i].key;
-        void *field = (char *)c + shape_keys[i].field;
-        if (!all && !rf_config_is_set(config, key)) {
-            continue;
-        }
-        switch (shape_keys[i].kind) {
-        case SIZE:
-            *(int64_t *)field = rf_config_int(config, key);
-            break;
-        case REAL:
-            *(double *)field = rf_config_real(config, key);
-            break;
-        case SWITCH:
-            *(bool *)field = rf_config_bool(config, key);
-            break;
-        }
-    }
-}
-
 /* Puts the shape into the configuration, so that the resolved file describes the whole model and
  * reads back as the same one. */
 static int write_keys(rf_config *config, const rf_model_config *c, const char *origin,
                       rf_error *err)
 {
-    for (int i = 0; i < N_SHAPE_KEYS; i++) {
-        const void *field = (const char *)c + shape_keys[i].field;
+    for (const rf_config_key *key = rf_model_keys; key->name != NULL; key++) {
+        const void *field = (const char *)c + key->at;
         char text[128];
-        switch (shape_keys[i].kind) {
-        case SIZE:
-            snprintf(text, sizeof text, "%s=%" PRId64, shape_keys[i].key, *(const int64_t *)field);
-            break;
-        case REAL:
-            snprintf(text, sizeof text, "%s=%.17g", shape_keys[i].key, *(const double *)field);
-            break;
-        case SWITCH:
-            snprintf(text, sizeof text, "%s=%s", shape_keys[i].key,
+        if (key->bytes == 0) {
+            continue;
+        }
+        if (key->type == RF_KEY_INT) {
+            snprintf(text, sizeof text, "%s=%" PRId64, key->name, *(const int64_t *)field);
+        } else if (key->type == RF_KEY_REAL) {
+            snprintf(text, sizeof text, "%s=%.17g", key->name, *(const double *)field);
+        } else {
+            snprintf(text, sizeof text, "%s=%s", key->name,
                      *(const bool *)field ? "true" : "false");
-            break;
         }
         RF_TRY(rf_config_derive(config, text, origin, err));
     }
@@ -338,7 +286,8 @@ int rf_sources_model(rf_model_config *out, rf_config *config, const rf_sources *
     if (json[0] != '\0') {
         RF_TRY(read_config_json(out, json, err));
     }
-    read_keys(out, config, checkpoint[0] == '\0' && json[0] == '\0');
+    /* Without a file every key gives its field; with one, the keys that are set. */
+    rf_config_fill(out, config, rf_model_keys, checkpoint[0] != '\0' || json[0] != '\0');
     derive_sizes(out, s);
     if (rf_model_config_check(out, err) != RF_OK) {
         return rf_error_prefix(err, "model");

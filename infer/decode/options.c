@@ -4,75 +4,82 @@
 #include <stdio.h>
 
 #define NAME(id, name) name
+#define AT(field)      RF_CONFIG_FIELD(rf_decode_options, field)
 
 const rf_config_key rf_decode_keys[] = {
     {"decode.kind", RF_KEY_CHOICE, "refusion", 0, 0, RF_DECODERS(NAME, "|"), RF_KEY_MAY_CHANGE,
+     RF_CONFIG_NO_FIELD,
      "decoder: token by token; slots in any order, or from left to right; masked diffusion: all "
      "places in each pass, with an approximate cache, or in blocks behind an exact cache"},
-    {"decode.gen_length", RF_KEY_INT, "256", 1, 1 << 20, NULL, RF_KEY_MAY_CHANGE,
+    {"decode.gen_length", RF_KEY_INT, "256", 1, 1 << 20, NULL, RF_KEY_MAY_CHANGE, AT(gen_length),
      "response tokens at most"},
-    {"decode.slot_size", RF_KEY_INT, "8", 1, 4096, NULL, RF_KEY_MAY_CHANGE, "tokens of a slot (S)"},
-    {"decode.slot_least", RF_KEY_INT, "0", 0, 4096, NULL, RF_KEY_MAY_CHANGE,
+    {"decode.slot_size", RF_KEY_INT, "8", 1, 4096, NULL, RF_KEY_MAY_CHANGE, AT(slot_size),
+     "tokens of a slot (S)"},
+    {"decode.slot_least", RF_KEY_INT, "0", 0, 4096, NULL, RF_KEY_MAY_CHANGE, AT(slot_least),
      "above 0: where no slot scores above slot_threshold, slots are halved, while their halves "
-     "have "
-     "as many tokens as this"},
-    {"decode.block_length", RF_KEY_INT, "0", 0, 1 << 20, NULL, RF_KEY_MAY_CHANGE,
+     "have as many tokens as this"},
+    {"decode.block_length", RF_KEY_INT, "0", 0, 1 << 20, NULL, RF_KEY_MAY_CHANGE, AT(block_length),
      "tokens decoded before those behind them begin; refusion: a multiple of slot_size, 0: "
      "gen_length; mdm, fast-dllm: 0: 32; block: 0: objective.block_size"},
-    {"decode.slot_threshold", RF_KEY_REAL, "0.9", 0, 1, NULL, RF_KEY_MAY_CHANGE,
+    {"decode.slot_threshold", RF_KEY_REAL, "0.9", 0, 1, NULL, RF_KEY_MAY_CHANGE, AT(slot_threshold),
      "a slot is filled this round when its score is above"},
     {"decode.slot_score", RF_KEY_CHOICE, "first", 0, 0,
-     "first|product|mean|min|margin|entropy|expected", RF_KEY_MAY_CHANGE,
+     "first|product|mean|min|margin|entropy|expected", RF_KEY_MAY_CHANGE, AT(slot_score),
      "score of a slot, from the probabilities of its first draft or of all (infer/README.md)"},
-    {"decode.order_bias", RF_KEY_REAL, "1", 1e-3, 1, NULL, RF_KEY_MAY_CHANGE,
+    {"decode.order_bias", RF_KEY_REAL, "1", 1e-3, 1, NULL, RF_KEY_MAY_CHANGE, AT(order_bias),
      "below 1 earlier slots come first: a score counts times this for each masked slot before it"},
     {"decode.token_threshold", RF_KEY_REAL, "0.4", 0, 1, NULL, RF_KEY_MAY_CHANGE,
-     "a draft token passes when its autoregressive probability is above"},
-    {"decode.fuse", RF_KEY_BOOL, "true", 0, 0, NULL, RF_KEY_MAY_CHANGE,
+     AT(token_threshold), "a draft token passes when its autoregressive probability is above"},
+    {"decode.fuse", RF_KEY_BOOL, "true", 0, 0, NULL, RF_KEY_MAY_CHANGE, AT(fuse),
      "plan the next round in the last pass of a round: the same answers in fewer passes"},
     {"decode.plan", RF_KEY_CHOICE, "measured", 0, 0, "measured|whole", RF_KEY_MAY_CHANGE,
+     RF_CONFIG_NO_FIELD,
      "slots that a plan holds: as many as passes were seen to pay for, or all; the same answers"},
     {"decode.verify", RF_KEY_CHOICE, "released", 0, 0, "released|paper", RF_KEY_MAY_CHANGE,
+     AT(verify_paper),
      "first token of a slot: always passes (released code), or by token_threshold (paper)"},
     {"decode.kv", RF_KEY_CHOICE, "reuse", 0, 0, "reuse|recompute", RF_KEY_MAY_CHANGE,
+     AT(recompute_kv),
      "keys and values of slots completed side by side: kept, or computed again in sequence"},
-    {"decode.temperature", RF_KEY_REAL, "0", 0, 100, NULL, RF_KEY_MAY_CHANGE,
+    {"decode.temperature", RF_KEY_REAL, "0", 0, 100, NULL, RF_KEY_MAY_CHANGE, AT(temperature),
      "0: the likeliest tokens; else samples"},
-    {"decode.top_k", RF_KEY_INT, "0", 0, 1 << 30, NULL, RF_KEY_MAY_CHANGE,
+    {"decode.top_k", RF_KEY_INT, "0", 0, 1 << 30, NULL, RF_KEY_MAY_CHANGE, AT(top_k),
      "sample from the k likeliest tokens; 0: from all"},
-    {"decode.top_p", RF_KEY_REAL, "1", 0, 1, NULL, RF_KEY_MAY_CHANGE,
+    {"decode.top_p", RF_KEY_REAL, "1", 0, 1, NULL, RF_KEY_MAY_CHANGE, RF_CONFIG_NO_FIELD,
      "sample from the likeliest tokens that have this probability together"},
-    {"decode.min_p", RF_KEY_REAL, "0", 0, 1, NULL, RF_KEY_MAY_CHANGE,
+    {"decode.min_p", RF_KEY_REAL, "0", 0, 1, NULL, RF_KEY_MAY_CHANGE, AT(min_p),
      "sample from tokens of at least this share of the likeliest one's probability"},
     {"decode.repetition_penalty", RF_KEY_REAL, "1", 0.01, 100, NULL, RF_KEY_MAY_CHANGE,
+     AT(repetition_penalty),
      "above 1: tokens of prompt and answer become less likely, at temperature 0 too"},
     {"decode.sample", RF_KEY_CHOICE, "drafts", 0, 0, "drafts|all", RF_KEY_MAY_CHANGE,
+     AT(sample_all),
      "what refusion samples: the drafts of its plans (the paper), or completions too"},
-    {"decode.seed", RF_KEY_INT, "0", 0, 9e15, NULL, RF_KEY_MAY_CHANGE, "of the sampling"},
-    {"decode.steps", RF_KEY_INT, "0", 0, 1 << 20, NULL, RF_KEY_MAY_CHANGE,
+    {"decode.seed", RF_KEY_INT, "0", 0, 9e15, NULL, RF_KEY_MAY_CHANGE, AT(seed), "of the sampling"},
+    {"decode.steps", RF_KEY_INT, "0", 0, 1 << 20, NULL, RF_KEY_MAY_CHANGE, AT(steps),
      "mdm, or rule=quota or sdar: steps that fill the response; 0: one for each token"},
     {"decode.remasking", RF_KEY_CHOICE, "low_confidence", 0, 0,
-     "low_confidence|random|first_hitting", RF_KEY_MAY_CHANGE,
+     "low_confidence|random|first_hitting", RF_KEY_MAY_CHANGE, AT(remasking),
      "mdm, fast-dllm, block: which masked places a step fills: the most confident, random ones, or "
      "a single random one"},
-    {"decode.cfg", RF_KEY_REAL, "0", 0, 100, NULL, RF_KEY_MAY_CHANGE,
+    {"decode.cfg", RF_KEY_REAL, "0", 0, 100, NULL, RF_KEY_MAY_CHANGE, AT(cfg),
      "mdm: guidance away from predictions that do not see the prompt; above 0 a pass costs two"},
     {"decode.eos_rule", RF_KEY_CHOICE, "none", 0, 0, "none|logits|late", RF_KEY_MAY_CHANGE,
+     AT(eos_rule),
      "mdm, fast-dllm, block: ends of text as any token, never, or filled after all other tokens"},
-    {"decode.stop", RF_KEY_CHOICE, "eager", 0, 0, "eager|block|never", RF_KEY_MAY_CHANGE,
+    {"decode.stop", RF_KEY_CHOICE, "eager", 0, 0, "eager|block|never", RF_KEY_MAY_CHANGE, AT(stop),
      "mdm, fast-dllm, block: done when all before an end of text is filled, when its block is, or "
      "when all is"},
-    {"decode.cache", RF_KEY_CHOICE, "dual", 0, 0, "none|prefix|dual", RF_KEY_MAY_CHANGE,
+    {"decode.cache", RF_KEY_CHOICE, "dual", 0, 0, "none|prefix|dual", RF_KEY_MAY_CHANGE, AT(cache),
      "fast-dllm: what the steps of a block do not compute again: nothing, what stands before the "
      "block, or what stands behind it too"},
     {"decode.rule", RF_KEY_CHOICE, "threshold", 0, 0, "quota|threshold|factor|sdar",
-     RF_KEY_MAY_CHANGE,
+     RF_KEY_MAY_CHANGE, AT(rule),
      "fast-dllm, block: places that a step fills: equal shares, those of enough confidence, as "
-     "many "
-     "as their confidences allow together, or the larger of the first two"},
-    {"decode.threshold", RF_KEY_REAL, "0.9", 0, 1, NULL, RF_KEY_MAY_CHANGE,
+     "many as their confidences allow together, or the larger of the first two"},
+    {"decode.threshold", RF_KEY_REAL, "0.9", 0, 1, NULL, RF_KEY_MAY_CHANGE, AT(threshold),
      "rule=threshold: least confidence (the best place is always filled); sdar: what is above"},
-    {"decode.factor", RF_KEY_REAL, "1", 0, 1e6, NULL, RF_KEY_MAY_CHANGE,
+    {"decode.factor", RF_KEY_REAL, "1", 0, 1e6, NULL, RF_KEY_MAY_CHANGE, AT(factor),
      "rule=factor: the i-th place is filled where its confidence is at least 1 - factor/(i+1)"},
     {0}};
 
@@ -84,17 +91,6 @@ const char *const rf_eos_rule_names[] = {"none", "logits", "late", NULL};
 const char *const rf_stop_names[] = {"eager", "block", "never", NULL};
 const char *const rf_canvas_cache_names[] = {"none", "prefix", "dual", NULL};
 const char *const rf_rule_names[] = {"quota", "threshold", "factor", "sdar", NULL};
-
-/* The number of a key's value among these names. */
-static unsigned number_of(const rf_config *config, const char *key, const char *const *names)
-{
-    unsigned i = 0;
-    while (!rf_config_is(config, key, names[i])) {
-        i++;
-        RF_ASSERT(names[i] != NULL);
-    }
-    return i;
-}
 
 void rf_decode_sampling_text(char *text, size_t bytes, const rf_decode_options *o)
 {
@@ -177,36 +173,11 @@ int rf_decode_options_from_config(rf_decode_options *out, const rf_config *confi
 {
     *out = (rf_decode_options){
         .kind = rf_decoder_find(rf_config_string(config, "decode.kind")),
-        .gen_length = rf_config_int(config, "decode.gen_length"),
-        .slot_size = rf_config_int(config, "decode.slot_size"),
-        .slot_least = rf_config_int(config, "decode.slot_least"),
-        .block_length = rf_config_int(config, "decode.block_length"),
-        .slot_threshold = rf_config_real(config, "decode.slot_threshold"),
-        .token_threshold = rf_config_real(config, "decode.token_threshold"),
-        .slot_score = number_of(config, "decode.slot_score", rf_slot_score_names),
-        .fuse = rf_config_bool(config, "decode.fuse"),
         .plan_measured = rf_config_is(config, "decode.plan", "measured"),
-        .order_bias = rf_config_real(config, "decode.order_bias"),
-        .verify_paper = rf_config_is(config, "decode.verify", "paper"),
-        .recompute_kv = rf_config_is(config, "decode.kv", "recompute"),
-        .temperature = rf_config_real(config, "decode.temperature"),
-        .top_k = rf_config_int(config, "decode.top_k"),
         .tail = 1 - rf_config_real(config, "decode.top_p"),
-        .min_p = rf_config_real(config, "decode.min_p"),
-        .repetition_penalty = rf_config_real(config, "decode.repetition_penalty"),
-        .sample_all = rf_config_is(config, "decode.sample", "all"),
-        .seed = (uint64_t)rf_config_int(config, "decode.seed"),
-        .steps = rf_config_int(config, "decode.steps"),
-        .remasking = number_of(config, "decode.remasking", rf_remasking_names),
-        .cfg = rf_config_real(config, "decode.cfg"),
-        .eos_rule = number_of(config, "decode.eos_rule", rf_eos_rule_names),
-        .stop = number_of(config, "decode.stop", rf_stop_names),
-        .cache = number_of(config, "decode.cache", rf_canvas_cache_names),
-        .rule = number_of(config, "decode.rule", rf_rule_names),
-        .threshold = rf_config_real(config, "decode.threshold"),
-        .factor = rf_config_real(config, "decode.factor"),
         .trained_block = rf_config_int(config, "objective.block_size"),
         .sees_prompt = rf_config_is(config, "objective.block_prompt", "bidirectional"),
     };
+    rf_config_fill(out, config, rf_decode_keys, false);
     return rf_decode_options_resolve(out, err);
 }

@@ -12,14 +12,14 @@
 #include "train/train_settings.h"
 
 static const rf_config_key keys[] = {
-    {"a.bool", RF_KEY_BOOL, "true", 0, 0, NULL, 0, "x"},
-    {"a.int", RF_KEY_INT, "1", -1e30, 1e30, NULL, 0, "x"},
-    {"a.small", RF_KEY_INT, "1", 0, 9, NULL, 0, "x"},
-    {"a.real", RF_KEY_REAL, "1", -1e308, 1e308, NULL, 0, "x"},
-    {"b.string", RF_KEY_STRING, "", 0, 0, NULL, 0, "x"},
-    {"b.choice", RF_KEY_CHOICE, "no", 0, 0, "no|true|null", 0, "x"},
-    {"b.ints", RF_KEY_INTS, "4,8", -1e30, 1e30, NULL, 0, "x"},
-    {"b.strings", RF_KEY_STRINGS, "", 0, 0, NULL, 0, "x"},
+    {"a.bool", RF_KEY_BOOL, "true", 0, 0, NULL, 0, 0, 0, "x"},
+    {"a.int", RF_KEY_INT, "1", -1e30, 1e30, NULL, 0, 0, 0, "x"},
+    {"a.small", RF_KEY_INT, "1", 0, 9, NULL, 0, 0, 0, "x"},
+    {"a.real", RF_KEY_REAL, "1", -1e308, 1e308, NULL, 0, 0, 0, "x"},
+    {"b.string", RF_KEY_STRING, "", 0, 0, NULL, 0, 0, 0, "x"},
+    {"b.choice", RF_KEY_CHOICE, "no", 0, 0, "no|true|null", 0, 0, 0, "x"},
+    {"b.ints", RF_KEY_INTS, "4,8", -1e30, 1e30, NULL, 0, 0, 0, "x"},
+    {"b.strings", RF_KEY_STRINGS, "", 0, 0, NULL, 0, 0, 0, "x"},
     {0}};
 /* Declaring all keys takes most of the time: half of the inputs meet one of each type only. */
 static const rf_config_key *const few[] = {keys, NULL};

@@ -3,6 +3,7 @@
 #include "common/base/alloc.h"
 #include "common/base/config/config_private.h"
 #include "common/base/nearest.h"
+#include "common/base/options.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -214,6 +215,58 @@ const char *rf_config_origin(const rf_config *config, const char *name)
 {
     const char *origin = get_any(config, name)->origin;
     return origin != NULL ? origin : "default";
+}
+
+static void put(void *out, const rf_config_key *key, const void *value, size_t bytes)
+{
+    RF_ASSERT(key->bytes == bytes);
+    memcpy((char *)out + key->at, value, bytes);
+}
+
+static void put_choice(void *out, const rf_config_key *key, char *const *text)
+{
+    const unsigned number = (unsigned)rf_options_choice(key->choices, *text);
+    const bool is_second = number == 1;
+    if (key->bytes == sizeof *text) {
+        put(out, key, text, sizeof *text);
+    } else if (key->bytes == sizeof number) {
+        put(out, key, &number, sizeof number);
+    } else {
+        put(out, key, &is_second, sizeof is_second);
+    }
+}
+
+static void put_value(void *out, const rf_config_key *key, const rf_config_value *value)
+{
+    switch (key->type) {
+    case RF_KEY_BOOL:
+        put(out, key, &value->boolean, sizeof value->boolean);
+        break;
+    case RF_KEY_INT:
+        put(out, key, &value->integer, sizeof value->integer);
+        break;
+    case RF_KEY_REAL:
+        put(out, key, &value->real, sizeof value->real);
+        break;
+    case RF_KEY_STRING:
+        put(out, key, &value->string, sizeof value->string);
+        break;
+    case RF_KEY_CHOICE:
+        put_choice(out, key, &value->string);
+        break;
+    case RF_KEY_INTS:
+    case RF_KEY_STRINGS:
+        RF_ASSERT(!"a list has no field");
+    }
+}
+
+void rf_config_fill(void *out, const rf_config *config, const rf_config_key *table, bool only_set)
+{
+    for (const rf_config_key *key = table; key->name != NULL; key++) {
+        if (key->bytes > 0 && (!only_set || rf_config_is_set(config, key->name))) {
+            put_value(out, key, &get_any(config, key->name)->value);
+        }
+    }
 }
 
 unsigned rf_config_flags(const rf_config *config, const char *name)

@@ -29,6 +29,10 @@ typedef enum rf_key_type {
 /* May change on resume; only where that is asked for by name (refusion-train --change). */
 enum { RF_KEY_MAY_CHANGE = 1, RF_KEY_ON_REQUEST = 2 };
 
+/* For a key's `at` and `bytes`: a field of a struct that rf_config_fill fills, and none. */
+#define RF_CONFIG_FIELD(type, field) offsetof(type, field), sizeof(((type *)NULL)->field)
+#define RF_CONFIG_NO_FIELD           0, 0
+
 typedef struct rf_config_key {
     const char *name; /* "train.steps" */
     rf_key_type type;
@@ -36,6 +40,7 @@ typedef struct rf_config_key {
     double min, max;     /* of numbers, and of each number of a list; inclusive */
     const char *choices; /* "none|block" for RF_KEY_CHOICE, else NULL */
     unsigned flags;
+    size_t at, bytes;
     const char *help; /* one line */
 } rf_config_key;
 
@@ -74,6 +79,12 @@ bool rf_config_is(const rf_config *config, const char *name, const char *choice)
 bool rf_config_is_set(const rf_config *config, const char *name); /* not at its preset's origin */
 /* "configs/small.yaml:12:3", "command line" or "default" */
 const char *rf_config_origin(const rf_config *config, const char *name);
+
+/* Gives the fields that a table's keys name their values: a bool; an int64_t, or uint64_t; a double; a
+ * const char *; of a choice a const char *, its number among the choices as an enumeration, or, where
+ * there are two, whether it is the second as a bool. Others stay as they are, and with only_set also
+ * those of keys that are not set. Fields of another size, and of lists, are broken invariants. */
+void rf_config_fill(void *out, const rf_config *config, const rf_config_key *table, bool only_set);
 
 /* RF_KEY_... of a key. */
 unsigned rf_config_flags(const rf_config *config, const char *name);

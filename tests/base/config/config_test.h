@@ -8,18 +8,18 @@
 #include <math.h>
 
 static const rf_config_key train_keys[] = {
-    {"train.steps", RF_KEY_INT, "1K", 1, 1e15, NULL, RF_KEY_MAY_CHANGE, "optimizer steps"},
-    {"train.seed", RF_KEY_INT, "0", -1e30, 1e30, NULL, 0, "seed of all noise"},
-    {"train.lr", RF_KEY_REAL, "3e-4", 0, 1, NULL, 0, "peak learning rate"},
-    {"train.shift", RF_KEY_REAL, "0", -HUGE_VAL, HUGE_VAL, NULL, 0, "any number"},
-    {"train.compute", RF_KEY_CHOICE, "f32", 0, 0, "f32|bf16|no", 0, "type of products"},
-    {"train.verbose", RF_KEY_BOOL, "false", 0, 0, NULL, RF_KEY_MAY_CHANGE, "say more"},
+    {"train.steps", RF_KEY_INT, "1K", 1, 1e15, NULL, RF_KEY_MAY_CHANGE, 0, 0, "optimizer steps"},
+    {"train.seed", RF_KEY_INT, "0", -1e30, 1e30, NULL, 0, 0, 0, "seed of all noise"},
+    {"train.lr", RF_KEY_REAL, "3e-4", 0, 1, NULL, 0, 0, 0, "peak learning rate"},
+    {"train.shift", RF_KEY_REAL, "0", -HUGE_VAL, HUGE_VAL, NULL, 0, 0, 0, "any number"},
+    {"train.compute", RF_KEY_CHOICE, "f32", 0, 0, "f32|bf16|no", 0, 0, 0, "type of products"},
+    {"train.verbose", RF_KEY_BOOL, "false", 0, 0, NULL, RF_KEY_MAY_CHANGE, 0, 0, "say more"},
     {0}};
 static const rf_config_key data_keys[] = {
-    {"data.train", RF_KEY_STRINGS, "", 0, 0, NULL, 0, "corpus files"},
-    {"data.valid", RF_KEY_STRING, "", 0, 0, NULL, 0, "held-out corpus"},
-    {"data.slot_sizes", RF_KEY_INTS, "4,8", 1, 64, NULL, 0, "slot sizes"},
-    {"train.late", RF_KEY_INT, "1", 0, 9, NULL, 0, "a key of an earlier section"},
+    {"data.train", RF_KEY_STRINGS, "", 0, 0, NULL, 0, 0, 0, "corpus files"},
+    {"data.valid", RF_KEY_STRING, "", 0, 0, NULL, 0, 0, 0, "held-out corpus"},
+    {"data.slot_sizes", RF_KEY_INTS, "4,8", 1, 64, NULL, 0, 0, 0, "slot sizes"},
+    {"train.late", RF_KEY_INT, "1", 0, 9, NULL, 0, 0, 0, "a key of an earlier section"},
     {0}};
 static const rf_config_key *const tables[] = {train_keys, data_keys, NULL};
 

@@ -485,7 +485,67 @@ Test(config, key_declared_twice, .signal = SIGABRT)
 
 Test(config, preset_out_of_range, .signal = SIGABRT)
 {
-    static const rf_config_key keys[] = {{"a.b", RF_KEY_INT, "9", 1, 8, NULL, 0, "x"}, {0}};
+    static const rf_config_key keys[] = {{"a.b", RF_KEY_INT, "9", 1, 8, NULL, 0, 0, 0, "x"}, {0}};
     const rf_config_key *const table[] = {keys, NULL};
     rf_config_new(table);
+}
+
+/* --- Fields of a struct ----------------------------------------------------------------------- */
+
+typedef enum shape { ROUND, FLAT, SHARP } shape;
+
+typedef struct settings {
+    bool loud, is_second, untouched;
+    int64_t size;
+    uint64_t seed;
+    double rate;
+    const char *path, *word;
+    shape shape;
+} settings;
+
+#define AT(field) RF_CONFIG_FIELD(settings, field)
+static const rf_config_key field_keys[] = {
+    {"f.loud", RF_KEY_BOOL, "true", 0, 0, NULL, 0, AT(loud), "x"},
+    {"f.is_second", RF_KEY_CHOICE, "yes", 0, 0, "no|yes", 0, AT(is_second), "x"},
+    {"f.untouched", RF_KEY_BOOL, "true", 0, 0, NULL, 0, RF_CONFIG_NO_FIELD, "x"},
+    {"f.size", RF_KEY_INT, "-7", -9, 9, NULL, 0, AT(size), "x"},
+    {"f.seed", RF_KEY_INT, "9e15", 0, 9e15, NULL, 0, AT(seed), "x"},
+    {"f.rate", RF_KEY_REAL, "0.5", 0, 1, NULL, 0, AT(rate), "x"},
+    {"f.path", RF_KEY_STRING, "a b", 0, 0, NULL, 0, AT(path), "x"},
+    {"f.word", RF_KEY_CHOICE, "cpu", 0, 0, "auto|cpu", 0, AT(word), "x"},
+    {"f.shape", RF_KEY_CHOICE, "sharp", 0, 0, "round|flat|sharp", 0, AT(shape), "x"},
+    {0}};
+static const rf_config_key *const field_tables[] = {field_keys, NULL};
+
+Test(config, fields_get_values)
+{
+    rf_config *config = rf_config_new(field_tables);
+    settings s = {0};
+    rf_config_fill(&s, config, field_keys, false);
+    cr_expect(s.loud && s.is_second && !s.untouched);
+    cr_expect(s.size == -7 && s.seed == UINT64_C(9000000000000000) && s.shape == SHARP);
+    cr_expect(s.rate > 0.49 && s.rate < 0.51);
+    cr_expect_str_eq(s.path, "a b");
+    cr_expect_str_eq(s.word, "cpu");
+    rf_config_free(config);
+}
+
+Test(config, only_keys_that_are_set_change_fields)
+{
+    rf_config *config = rf_config_new(field_tables);
+    rf_error err = {0};
+    settings s = {.size = 3, .shape = FLAT};
+    cr_assert(rf_config_set(config, "f.shape=round", &err) == RF_OK, "%s", err.message);
+    rf_config_fill(&s, config, field_keys, true);
+    cr_expect(s.size == 3 && s.shape == ROUND && !s.loud);
+    rf_config_free(config);
+}
+
+Test(config, field_of_another_size, .signal = SIGABRT)
+{
+    static const rf_config_key keys[] = {{"a.b", RF_KEY_INT, "1", 1, 8, NULL, 0, AT(loud), "x"},
+                                         {0}};
+    const rf_config_key *const table[] = {keys, NULL};
+    settings s;
+    rf_config_fill(&s, rf_config_new(table), keys, false);
 }

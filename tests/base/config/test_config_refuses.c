@@ -32,8 +32,8 @@ Test(config_refuses, unknown_names_come_with_the_nearest)
 /* Two letters swapped are one mistake, not two. */
 Test(config_refuses, swapped_letters_are_near)
 {
-    static const rf_config_key keys[] = {{"a.xbdcy", RF_KEY_INT, "1", 1, 8, NULL, 0, "x"},
-                                         {"a.abcd", RF_KEY_INT, "1", 1, 8, NULL, 0, "x"},
+    static const rf_config_key keys[] = {{"a.xbdcy", RF_KEY_INT, "1", 1, 8, NULL, 0, 0, 0, "x"},
+                                         {"a.abcd", RF_KEY_INT, "1", 1, 8, NULL, 0, 0, 0, "x"},
                                          {0}};
     const rf_config_key *const table[] = {keys, NULL};
     rf_config *config = rf_config_new(table);
