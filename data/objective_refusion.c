@@ -67,7 +67,6 @@ static void append(const rf_objective *objective, rf_batch *batch, rf_counts *co
     draw.order = batch->place + begin + n - draw.n_slots;
     draw_masks(&draw, objective, rng);
     draw_order(&draw, rng);
-
     for (int64_t k = 0; k < n_prompt; k++) {
         rf_objective_show(batch, begin, token[k], k);
     }

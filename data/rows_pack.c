@@ -137,7 +137,6 @@ int rf_order_new(rf_order *out, const rf_rows *rows, int64_t epoch, rf_error *er
     RF_ASSERT(out->n_entries == n);
     rf_rng rng = RF_RNG_STREAM(rows->settings.seed, RF_RNG_SHUFFLE, (uint64_t)epoch);
     rf_rng_shuffle(&rng, out->entry, n);
-
     /* So that the end of an epoch is known without packing what follows it. */
     out->n_windows = (n - 1) / rows->settings.window + 1;
     while (out->n_windows > 0 && !window_has_row(rows, out, out->n_windows - 1)) {

@@ -32,7 +32,6 @@ static int prepare(answerer *a, int64_t max_prompt, int64_t capacity, rf_error *
     const rf_tokenizer *tokenizer = a->loaded->info.tokenizer;
     rf_model_limits limits = rf_engine_limits(&o->decode, max_prompt, capacity);
     char text[512];
-
     rf_show_init(&a->show, stdout, tokenizer, (int)o->pause_ms);
     RF_TRY(rf_loaded_model(a->loaded, &limits, (int)o->n_threads, err));
     RF_TRY(rf_engine_new(&a->engine, a->loaded->model, tokenizer, &o->decode, max_prompt, capacity,
@@ -76,7 +75,6 @@ static int print_answer(const answerer *a, const rf_answer *answer, rf_error *er
     bool live = a->options->show && a->show.live;
     size_t bytes;
     char *text = text_of(a, &bytes, answer);
-
     if (!live) {
         fwrite(text, 1, bytes, stdout);
         fputc('\n', stdout);
@@ -128,7 +126,6 @@ static int answer_prompt(answerer *a, const rf_question *prompt, rf_error *err)
                                 .user = a,
                                 .stops = a->options->stops};
     rf_answer answer;
-
     rf_show_begin(&a->show);
     a->trace.scores = true;
     RF_TRY(rf_engine_run(a->engine, &answer, &request, 1, NULL, NULL, err));
@@ -164,7 +161,6 @@ static int run_lines(answerer *a, rf_error *err)
     char *line = NULL;
     size_t capacity = 0;
     int rc = prepare(a, longest_line(a), 1, err);
-
     while (rc == RF_OK && getline(&line, &capacity, stdin) >= 0) {
         line[strcspn(line, "\r\n")] = '\0';
         rc = line[0] != '\0' ? run_text(a, line, err) : RF_OK;
@@ -200,7 +196,6 @@ static char *record_of(const answerer *a, const rf_answer *answer, bool too_long
     size_t bytes;
     char *text = text_of(a, &bytes, answer);
     json_t *ids = json_array();
-
     for (int64_t i = 0; i < answer->n; i++) {
         json_array_append_new(ids, json_integer(answer->token[i]));
     }
@@ -369,7 +364,6 @@ static int run_file(answerer *a, rf_error *err)
     rf_question *prompts = NULL;
     int64_t n = 0;
     int rc;
-
     RF_TRY(rf_questions_read(&prompts, &n, o->prompts, a->loaded->info.tokenizer, o->limit, err));
     int64_t longest = rf_questions_longest(prompts, n);
     int64_t room = a->loaded->info.model.max_position_embeddings - o->decode.gen_length;

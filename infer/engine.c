@@ -82,7 +82,6 @@ static int check(const rf_engine *e, rf_error *err)
 {
     const rf_specials *special = rf_tokenizer_specials(e->tokenizer);
     int64_t n_tokens = rf_tokenizer_size(e->tokenizer);
-
     if (e->max_prompt < 1 || e->capacity < 1) {
         return rf_error_set(err, RF_ERR,
                             "%" PRId64 " prompts of at most %" PRId64 " tokens: give 1 or more",
@@ -147,7 +146,6 @@ static int make(rf_engine **out, const rf_engine *from, int64_t n_slots, rf_erro
     const rf_model_limits need = rf_engine_size_limits(&from->size);
     rf_engine *e = rf_alloc_copy(from, sizeof *from);
     int rc;
-
     RF_TRY_OUT(check(e, err));
     RF_TRY_OUT(rf_cache_new(&e->cache, e->model, need.keys, err));
     RF_TRY_OUT(
@@ -404,7 +402,6 @@ int rf_engine_run(rf_engine *e, rf_answer *answer, const rf_request *request, in
     list l = {.answer = answer, .done = done, .user = user, .err = err};
     int64_t next = 0;
     int rc = RF_OK;
-
     for (int64_t i = 0; i < n; i++) {
         answer[i] = (rf_answer){0};
     }

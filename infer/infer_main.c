@@ -177,7 +177,6 @@ int main(int argc, char **argv)
     options o = {0};
     bool answered;
     int first = argc;
-
     rf_log_set_program("refusion-infer");
     int rc = rf_manual_answer(&answered, &manual, argc, argv, &err);
     if (!answered) {

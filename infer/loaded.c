@@ -138,7 +138,6 @@ int rf_loaded_settings(rf_config **out, const rf_loaded *loaded, char *const *as
     char *text = rf_alloc(strlen(loaded->info.run_config) + 1, 1), *to = text;
     bool wanted = false;
     int rc;
-
     *out = rf_config_new(tables);
     for (const char *line = loaded->info.run_config; *line != '\0';) {
         size_t bytes = strcspn(line, "\n");

@@ -163,7 +163,6 @@ static int write_lines(FILE *out, int *open, int from, int to, const rf_show *sh
     int64_t end = picture_end(show, s);
     bool found = false, visible = from == 0 && to > 0;
     rf_unit u;
-
     *open = 0;
     for (int64_t i = 0; next_in_picture(&u, &i, end, show, kind, s);) {
         int64_t at = i - u.n_tokens;
@@ -210,7 +209,6 @@ static void paint(rf_show *show, rf_event_kind kind, const rf_sequence *s)
     size_t bytes = 0;
     FILE *out = open_memstream(&frame, &bytes);
     int room = show->lines > 3 ? show->lines - 2 : 1;
-
     if (out != NULL) {
         int open, from = 0, n = write_lines(NULL, &open, 0, 0, show, kind, s);
         if (n > room && kind != RF_EVENT_END) {
@@ -248,7 +246,6 @@ static void paint(rf_show *show, rf_event_kind kind, const rf_sequence *s)
 static void print_round(const rf_show *show, const rf_sequence *s)
 {
     rf_unit u;
-
     fprintf(show->out, "round %" PRId64 ", forward %" PRId64 ":", s->rounds, s->forwards);
     for (int64_t e = 0; e < s->n_slots; e++) {
         if (s->slot[e] != RF_SLOT_COMMITTED || s->round[e] != s->rounds) {

@@ -426,7 +426,6 @@ int rf_talk_run(rf_loaded *loaded, const rf_answers_options *options, rf_error *
 {
     talk t = {.options = options, .loaded = loaded, .decode = options->decode};
     int rc;
-
     for (int i = 0; i < options->n_assignments; i++) {
         add_assignment(&t, options->assignment[i]);
     }

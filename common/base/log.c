@@ -235,7 +235,6 @@ void rf_log_progress(const char *what, int64_t done, int64_t total, const char *
     if (!due) {
         return;
     }
-
     char amount[32], per_second[32];
     format_amount(amount, sizeof amount, (double)done);
     format_amount(per_second, sizeof per_second, rate);

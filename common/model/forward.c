@@ -141,7 +141,6 @@ static void attention_half(rf_model *model, const rf_acts *acts, const rf_block_
     int64_t n = acts->n, d = model->config.hidden_size, k = model->config.head_dim;
     int64_t h = model->config.num_attention_heads, g = model->config.num_key_value_heads;
     const void *keys = b->k, *values = b->v;
-
     kernel->rmsnorm_forward(ctx, b->norm1, b->rstd1, (rf_const_array){b->x, RF_RESIDUAL},
                             w->of[RF_ROLE_ATTENTION_NORM], n, d, model->config.rms_norm_eps);
     project_heads(model, acts, w, RF_ROLE_Q, b->q, b->q_raw, b->q_rstd, b->norm1,
@@ -182,7 +181,6 @@ static void mlp_half(rf_model *model, const rf_acts *acts, const rf_block_acts *
 {
     rf_ctx *ctx = model->ctx;
     int64_t d = model->config.hidden_size, f = model->config.intermediate_size;
-
     ctx->backend->kernels->rmsnorm_forward(
         ctx, b->norm2, b->rstd2, (rf_const_array){b->mid, RF_RESIDUAL}, w->of[RF_ROLE_MLP_NORM],
         acts->n, d, model->config.rms_norm_eps);
@@ -269,7 +267,6 @@ static int run(rf_model *model, rf_acts *acts, rf_cache *cache, bool whole_block
     int64_t n_layers = model->config.num_hidden_layers, d = model->config.hidden_size;
     const rf_block_weights *outside, *w;
     int rc = RF_OK;
-
     RF_TRY(rf_model_acquire(&outside, model, n_layers, RF_FORWARD, err));
     kernel->embedding_forward(ctx, acts->block[0].x, rf_block_matrix(outside, RF_ROLE_EMBED),
                               acts->token, acts->n, d);

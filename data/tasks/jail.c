@@ -80,7 +80,6 @@ static void make_view(const rf_jail *jail)
     static const char own[] = "size=64m,nr_inodes=4096,mode=700"; /* RF_JAIL_FILES_MIB */
     struct mount_attr attributes = {.attr_set =
                                         MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
-
     must(jail, mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0, "detaching mounts");
     must(jail, mount_memory("/tmp", 0, own), "mounting a file system in memory");
     must(jail, mkdir(ROOT, 0700) == 0, "making the root folder");

@@ -247,7 +247,6 @@ char *rf_math_normal_hendrycks(const char *answer)
     static const substitution second[] = {{"\\%", ""}, {" .", " 0."}, {"{.", "{0."}};
     char *text = replace_all(rf_alloc_string(answer), first, sizeof first / sizeof *first);
     char *unit = strstr(text, "\\text{ "); /* begins a unit */
-
     if (unit != NULL && strstr(unit + 1, "\\text{ ") != NULL) {
         free(text);
         return NULL;
@@ -356,7 +355,6 @@ char *rf_math_normal_minerva(const char *answer)
                                           "\"",           "\\dots"};
     const char *equals = strrchr(answer, '=');
     char *text = rf_alloc_string(equals != NULL ? equals + 1 : answer);
-
     text = replace_all(text, list, sizeof list / sizeof *list);
     for (size_t i = 0; i < sizeof removed / sizeof removed[0]; i++) {
         text = replace(text, removed[i], "");

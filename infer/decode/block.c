@@ -28,7 +28,6 @@ static int64_t most_places(const rf_decode_options *o, int64_t n_prompt, bool wi
 static void ask(rf_sequence *s, rf_batch *batch)
 {
     const int64_t P = s->n_prompt, B = s->options->block_length, C = P + s->stretch;
-
     s->rounds++;
     if (s->wants_prompt && s->options->sees_prompt) {
         rf_fill_add(s, batch, 0, P, P, false);

@@ -42,7 +42,6 @@ static void ask(rf_sequence *s, rf_batch *batch)
 {
     const int64_t rest = s->n_tokens - s->step, n = rest < CHUNK ? rest : CHUNK;
     const bool masks = s->options->slot_size > 0, begins = s->wants_prompt;
-
     rf_sequence_add_prompt(s, batch);
     if (!masks && begins) {
         ask_given(s, batch->n - 1, 0);

@@ -66,7 +66,6 @@ static void ask(rf_sequence *s, rf_batch *batch)
     const int64_t whole = s->n_prompt + s->n_tokens, block = s->n_prompt + s->stretch;
     const int64_t begin = s->wants_prompt ? 0 : block, row = batch->n + block - begin;
     const bool to_the_end = s->wants_prompt || o->cache == RF_CANVAS_CACHE_PREFIX;
-
     s->rounds++;
     s->n_held = 0; /* keys and values of the prompt see the response */
     rf_fill_add(s, batch, begin, to_the_end ? whole : block + o->block_length, whole, false);

@@ -79,7 +79,6 @@ int64_t rf_pace_extent(const rf_pace *p, bool is_first, int64_t n_masked, int64_
     const double again = cost_of_pass(p, B * (double)(n_masked * S));
     double least = 0.95 * whole, beyond = doubt;
     int64_t best = n_masked;
-
     for (int64_t x = n_masked; x <= p->n_slots; x++) {
         beyond += share[x];
     }

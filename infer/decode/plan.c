@@ -20,7 +20,6 @@ static void list_masked(rf_sequence *s, int64_t end)
 {
     const int64_t per_stretch = s->options->block_length / s->slot_size;
     const bool leftmost = s->options->kind == &rf_decoder_left_to_right;
-
     s->n_masked = 0;
     for (int64_t e = 0; e < end; e++) {
         if (s->slot[e] != RF_SLOT_MASKED) {
@@ -82,7 +81,6 @@ static void add_masks(rf_sequence *s, rf_batch *batch, int64_t to)
 {
     const int32_t mask = rf_tokenizer_specials(s->tokenizer)->mask;
     const int64_t S = s->slot_size;
-
     s->plan_row = batch->n;
     s->plan_at = to;
     for (int64_t j = 0; j < s->n_masked; j++) {
@@ -133,7 +131,6 @@ bool rf_plan_holds(rf_sequence *s)
 static double score_of(rf_slot_score kind, const rf_query *q, int64_t m)
 {
     double product = 1, logs = 0, least = 1, margin = 1, entropy = 0, expected = 0;
-
     for (int64_t i = 0; i < m; i++) {
         product *= q[i].p;
         expected += product / (double)m;
@@ -165,7 +162,6 @@ static void score_slots(rf_sequence *s)
 {
     const rf_decode_options *o = s->options;
     const rf_query *q = s->query;
-
     for (int64_t j = 0; j < s->n_masked; j++) {
         const int64_t e = s->masked[j], n = all_at_once(s) ? rf_sequence_length(s, e) : 1;
         bool ended;

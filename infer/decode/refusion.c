@@ -77,7 +77,6 @@ static void ask_verify(rf_sequence *s, rf_batch *batch)
     const int64_t S = s->slot_size;
     const bool fuse = s->options->fuse && !s->all_drafts;
     int64_t end = s->n_slots;
-
     s->n_verified = 0;
     for (int64_t r = 0; r < s->n_selected && end == s->n_slots; r++) {
         const int64_t e = s->selected[r], whole = rf_sequence_length(s, e);
@@ -103,7 +102,6 @@ static int64_t passing_run(rf_sequence *s)
     const double threshold = s->options->token_threshold;
     const rf_query *q = s->query;
     int64_t run = 0;
-
     for (int64_t n = 0; n < s->n_verified; n++) {
         const int64_t first = s->selected[n / S] * S; /* only the last slot may be short */
         s->pass[n] = n % S > 0 ? q++->p > threshold
@@ -121,7 +119,6 @@ static bool commit_run(rf_sequence *s, int64_t run)
 {
     int64_t S = s->slot_size;
     bool any = false, ended = false;
-
     for (int64_t r = 0; r * S < run && !ended; r++) {
         int64_t e = s->selected[r];
         int64_t whole = rf_sequence_length(s, e), n = run - r * S < whole ? run - r * S : whole;
@@ -141,7 +138,6 @@ static bool passes_to_end(const rf_sequence *s)
 {
     const int64_t S = s->slot_size, last = s->n_verified - 1, r = last / S;
     bool passes = !s->options->verify_paper;
-
     for (int64_t n = r * S + 1; n <= last; n++) {
         passes = passes && s->pass[n];
     }
@@ -211,7 +207,6 @@ static bool end_round(rf_sequence *s)
 static bool judge(rf_sequence *s)
 {
     const int64_t run = passing_run(s), settled = settled_by(s, run);
-
     if (s->narrow && settled == 0) {
         rf_plan_widen(s);
         s->phase = PLAN;

@@ -160,7 +160,6 @@ void rf_sequence_commit(rf_sequence *s, int64_t e, const int32_t *token, int64_t
 {
     int64_t S = s->slot_size;
     bool ended;
-
     (void)rf_sequence_cut(s, token, n, &ended);
     for (int64_t i = 0; i < rf_sequence_length(s, e); i++) {
         s->token[e * S + i] = i < n ? token[i] : -1;

@@ -144,7 +144,6 @@ static int open_evaluator(evaluator *e, rf_loaded *loaded, int n_threads, rf_err
 {
     const rf_eval_options *o = e->options;
     rf_model_limits limits = {0};
-
     RF_TRY(check_references(e, err));
     RF_TRY(measure(e, &limits, loaded->info.model.max_position_embeddings, err));
     RF_TRY(rf_loaded_model(loaded, &limits, n_threads, err));
@@ -333,7 +332,6 @@ int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_question *quest
     char machine[512];
     int n_threads = 1, rc;
     double seconds[2] = {0, 0};
-
     *out = (rf_eval_result){.n = n, .n_samples = options->n_samples};
     out->record = rf_alloc((size_t)n, sizeof *out->record);
     out->text = rf_alloc((size_t)(n * out->n_samples), sizeof *out->text);

@@ -70,7 +70,6 @@ static int keep_answer(void *user, int64_t request, rf_error *err)
                                 .places = (double)answer->places,
                                 .seconds = answer->seconds};
     size_t bytes;
-
     rf_log_progress("decoding", ++d->n_done, d->n, "answers");
     rf_eval_record_add(&d->e->out->record[i], &one);
     *rf_eval_text(d->e, RF_JOURNAL_ANSWER, i, sample) =

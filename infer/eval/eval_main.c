@@ -207,7 +207,6 @@ static int run(const rf_command *o, char **assignment, int n_assignments, rf_dis
     rf_grid grid = {0};
     char *inputs = NULL;
     int rc;
-
     if (rf_command_only_pages(o)) {
         rc = check_outputs(o, NULL, dist, err);
         rc = rc == RF_OK && rf_dist_rank(dist) == 0 ? write_page(o, NULL, err) : rc;
@@ -240,7 +239,6 @@ int main(int argc, char **argv)
     rf_command o;
     bool done = false;
     int first;
-
     rf_log_set_program("refusion-eval");
     int rc = rf_command_parse(&o, &first, argc, argv, &done, &err);
     if (done) {

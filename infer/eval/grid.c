@@ -51,7 +51,6 @@ static int add_range(axis *a, const rf_config_key *key, const char *range, rf_er
     double part[3];
     char text[64], *rest = text, *one;
     int n = 0;
-
     if (strlen(range) < sizeof text) {
         strcpy(text, range);
         while (n < 3 && (one = strsep(&rest, ":")) != NULL) {
@@ -111,7 +110,6 @@ int rf_grid_new(rf_grid *out, char *const *assignment, int n, rf_error *err)
 {
     axis *axes = rf_alloc((size_t)n, sizeof *axes);
     int rc = RF_OK;
-
     *out = (rf_grid){.n = 1, .n_assignments = n};
     for (int k = 0; k < n; k++) {
         RF_TRY_OUT(read_axis(&axes[k], assignment[k], err));

@@ -346,7 +346,6 @@ json_t *rf_report_json(const rf_eval_result *r, const rf_eval_options *o,
         (json_int_t)r->n, "too_long", (json_int_t)r->sum.too_long, "ranks", c->n_ranks, "threads",
         c->n_threads, "backend", backend->name, "isa", backend->isa, "weights",
         rf_layout_name(c->weights[0]), "seed", (json_int_t)o->seed);
-
     add_date(root, c->loaded);
     if (c->loaded->adapter != NULL) {
         json_object_set_new(root, "adapter", rf_report_path(c->loaded->adapter));
@@ -433,7 +432,6 @@ int rf_report_answers(const char *path, const rf_eval_result *result, const rf_q
     size_t bytes = 0;
     FILE *out = open_memstream(&text, &bytes);
     bool fits = out != NULL;
-
     for (int64_t at = 0; at < result->n * result->n_samples && fits; at++) {
         int64_t i = at / result->n_samples;
         json_t *line = answer_json(result, &questions[i], i, at % result->n_samples);

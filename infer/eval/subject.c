@@ -42,7 +42,6 @@ static int read_setting(rf_setting *out, bool *fits, const rf_loaded *loaded,
 {
     rf_config *config = NULL;
     int rc;
-
     *out = (rf_setting){.eval = *eval};
     RF_TRY_OUT(rf_loaded_settings(&config, loaded, assignment, n, err));
     RF_TRY_OUT(rf_objective_from_config(&out->eval.objective, config,

@@ -153,7 +153,6 @@ static int evaluate(sweep *w, json_t *rows, rf_subject *s, int64_t setting, bool
     const char *last = json_string_value(
         json_object_get(json_array_get(rows, json_array_size(rows) - 1), "model"));
     rf_eval_result result = {0};
-
     eval.likelihood &= !picking && (last == NULL || strcmp(last, s->name) != 0);
     eval.announce = json_object_get(w->report, "machine") == NULL;
     rf_loaded_drop_model(&s->loaded);
@@ -233,7 +232,6 @@ int rf_sweep_run(json_t **report, rf_subject *subject, int n, const char *inputs
 {
     sweep w = {.options = options, .subject = subject, .n = n, .dist = dist};
     int rc;
-
     list_settings(&w);
     RF_TRY_OUT(rf_dist_agree(dist, begin(&w, inputs, err), err));
     RF_TRY_OUT(evaluate_sweep(&w, err));

@@ -221,7 +221,6 @@ static void print_table(FILE *out, const json_t *rows)
     const char *key;
     column *columns = rf_alloc(json_object_size(keys) + N_MEASURED + 1, sizeof *columns);
     int n = 0;
-
     columns[n++] = (column){.title = "model", .field = "model", .digits = -1};
     json_object_foreach(keys, key, value)
     {
@@ -315,7 +314,6 @@ int rf_sweep_csv(const char *path, const json_t *report, rf_error *err)
     size_t bytes = 0;
     FILE *out = open_memstream(&text, &bytes);
     RF_ASSERT(out != NULL);
-
     collect_fields(fields, rows);
     collect_fields(fields, tried);
     fputs("set", out);

@@ -38,7 +38,6 @@ int rf_scorer_new(rf_scorer **out, rf_model *model, const rf_scoring *how, int64
     rf_model_limits need = rf_scorer_limits(how, max_places);
     size_t n = (size_t)need.places;
     int rc;
-
     *out = NULL;
     if (need.positions > model->n_positions) {
         return rf_error_set(err, RF_ERR,

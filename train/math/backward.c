@@ -317,7 +317,6 @@ static void mlp_backward(const pass *p, const rf_block_weights *w)
     const rf_array dnorm = {p->own->dnorm, RF_PRODUCT};
     const rf_const_array dgate = {p->own->dgate, RF_ACTIVATION};
     const rf_const_array dup = {p->own->dup, RF_ACTIVATION};
-
     down_backward(p, w);
     rf_model_poll(p->model);
     linear_backward(p, w, RF_ROLE_GATE, RF_N_ROLES, dnorm, dgate, b->norm2, p->d, p->f, false);
@@ -362,7 +361,6 @@ static void attention_backward(const pass *p, const rf_block_weights *w)
     const rf_const_array dx = {own->dx, RF_RESIDUAL}, dq = {own->dq, RF_PRODUCT};
     const rf_const_array dk = {own->dk, RF_PRODUCT}, dv = {own->dv, RF_PRODUCT};
     int64_t hk = p->h * p->k, gk = p->g * p->k;
-
     linear_backward(p, w, RF_ROLE_O, RF_ROLE_O_BIAS, d_o, dx, b->o, hk, p->d, false);
     p->kernel->attention_backward(p->ctx, own->dq, own->dk, own->dv, own->delta, own->d_o, b->q,
                                   b->k, b->v, b->o, b->lse, &p->acts->spans, p->h, p->g, p->k);

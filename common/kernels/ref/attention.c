@@ -27,7 +27,6 @@ void RF_REF(attention_forward)(rf_ctx *ctx, void *o_, void *lse_, const void *q_
             const real *q_i = q + (i * h + head) * head_dim;
             real *o_i = o + (i * h + head) * head_dim;
             int64_t kv = head / (h / g);
-
             real max = -(real)INFINITY;
             for (int s = 0; s < 2; s++) {
                 for (int64_t j = span[2 * s]; j < span[2 * s + 1]; j++) {
