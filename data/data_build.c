@@ -2,8 +2,6 @@
 
 #include "common/base/alloc.h"
 #include "common/base/files/file.h"
-#include "common/base/files/output.h"
-#include "common/base/log.h"
 #include "common/base/number.h"
 
 #include <inttypes.h>

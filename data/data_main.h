@@ -9,7 +9,6 @@
 #include "common/base/manual/manual.h"
 #include "data/corpus/build.h"
 
-#include <stdint.h>
 #include <stdio.h>
 
 extern const rf_manual rf_data_build, rf_data_synth, rf_data_info, rf_data_encode, rf_data_decode,

@@ -7,7 +7,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* One step is being used while the next is built. */
 enum { N_SHARES = 2 };

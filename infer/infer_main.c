@@ -9,7 +9,6 @@
 #include "infer/decode/stop.h"
 #include "infer/talk.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 

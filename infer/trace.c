@@ -3,7 +3,6 @@
 #include "common/base/alloc.h"
 #include "infer/unit.h"
 
-#include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>

@@ -5,7 +5,6 @@
 
 #include <inttypes.h>
 #include <jansson.h>
-#include <stdlib.h>
 
 /* Weights, moments, progress and what spikes are judged by, as the checkpoint has them. Time goes on, and
  * so do the counts and the ranges that are left out. */

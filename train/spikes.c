@@ -2,11 +2,9 @@
 
 #include "common/base/alloc.h"
 
-#include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 void rf_spikes_new(rf_spikes *out, const rf_spike_settings *settings)
 {

@@ -3,7 +3,6 @@
 #define RF_BASE_NUMBER_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 /* The whole of a text as a number; false: it is none, *out is as before. Decimal only, with a power

@@ -1,7 +1,6 @@
 #include "common/dist/links.h"
 
 #include "common/base/alloc.h"
-#include "common/base/log.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,7 +2,6 @@
 #include "common/model/model.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 
 /* Before anything is uploaded: where it fails nothing is on its way. */
 static int acquire_head(rf_matrix *out, rf_model *model, rf_error *err)

@@ -4,7 +4,6 @@
 #include "common/model/model_config_private.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -2,7 +2,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <stddef.h>
 
 static const double pi = 3.14159265358979323846;
 

@@ -1,7 +1,6 @@
 #include "common/base/alloc.h"
 #include "common/text/bpe_private.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* tokenizer.json but for the model and the added tokens: what is not understood is refused. */

@@ -1,4 +1,3 @@
-#include "common/base/alloc.h"
 #include "common/base/hash.h"
 #include "common/text/tokenizer_private.h"
 

@@ -1,6 +1,5 @@
 #include "data/convert/convert_private.h"
 
-#include <inttypes.h>
 #include <sys/stat.h>
 
 /* rf_checkpoint_source: f64 is rounded to f32. */

@@ -6,8 +6,6 @@
 #define RF_DATA_TASKS_JAIL_H
 
 #include <stdbool.h>
-#include <stddef.h>
-#include <sys/types.h>
 
 /* What a child says through its pipe: a step that failed, or how the program ended. */
 typedef struct rf_jail_word {

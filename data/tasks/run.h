@@ -12,7 +12,6 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
 typedef struct rf_run_request {
     const char *const *argv; /* NULL ends it; argv[0] is looked up in PATH */

@@ -19,7 +19,6 @@
 #include "common/base/rng.h"
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 struct json_t;

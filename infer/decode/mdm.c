@@ -8,8 +8,6 @@
 #include "infer/decode/decoder.h"
 #include "infer/decode/fill.h"
 
-#include <inttypes.h>
-
 enum { DEFAULT_BLOCK = 32 }; /* tokens, as in arXiv:2505.22618 */
 
 /* --- Settings --------------------------------------------------------------------------------- */

@@ -4,7 +4,6 @@
 #include "common/base/options.h"
 #include "infer/decode/options.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -6,7 +6,6 @@
 #include "infer/eval/report.h"
 #include "infer/eval/sweep_table.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>

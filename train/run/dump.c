@@ -4,7 +4,6 @@
 #include "common/base/files/file.h"
 #include "common/base/files/hdf5.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -4,7 +4,6 @@
 #include "common/base/thread.h"
 #include "train/run/run_folder_private.h"
 
-#include <inttypes.h>
 #include <jansson.h>
 #include <stdatomic.h>
 #include <stdlib.h>

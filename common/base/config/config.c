@@ -5,7 +5,6 @@
 #include "common/base/nearest.h"
 #include "common/base/options.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

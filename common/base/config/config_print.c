@@ -6,7 +6,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Double-quoted YAML. Escaped is what YAML 1.1 does not take literally, folds as a line end, or a

@@ -1,6 +1,5 @@
 #include "common/base/manual/manual_private.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { WIDTH = 80, COLUMN = 24 };

@@ -1,7 +1,6 @@
 #include "common/base/manual/manual_private.h"
 
 #include <ctype.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Text as roff takes it: no character of it is a request or an escape, hyphens and quotes are those

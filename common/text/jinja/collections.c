@@ -1,8 +1,6 @@
 /* What templates may do with lists and dicts. */
 #include "common/text/jinja/builtins.h"
 
-#include <string.h>
-
 static const value undefined = {.kind = UNDEFINED};
 
 static value attribute_of(job *j, value v, value attribute)

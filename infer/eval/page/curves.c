@@ -1,6 +1,5 @@
 #include "infer/eval/page/curves.h"
 
-#include "common/base/alloc.h"
 #include "common/base/files/file.h"
 
 #include <jansson.h>

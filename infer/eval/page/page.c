@@ -1,6 +1,5 @@
 #include "infer/eval/page/page.h"
 
-#include "common/base/alloc.h"
 #include "common/base/files/file.h"
 #include "infer/eval/page/curves.h"
 #include "infer/web/web.h"
