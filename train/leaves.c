@@ -127,11 +127,6 @@ static void leave_alone(const rf_leaves *l, int rc, const rf_error *err)
     }
 }
 
-static double waited(const rf_leaves *l)
-{
-    return rf_dist_exchange_cost(l->dist).waited;
-}
-
 /* Round after round. Each ends with a sum over ranks, before which they agree that all have come to
  * its end. */
 int rf_leaves_train(rf_leaves *l, const rf_loader_share *share, int64_t step, double *sum,
@@ -141,12 +136,12 @@ int rf_leaves_train(rf_leaves *l, const rf_loader_share *share, int64_t step, do
     *seconds = 0.0;
     rf_reduce_begin(l->reduce);
     for (int64_t begin = 0; begin < share->n_leaves; begin += round) {
-        double since = rf_log_seconds(), idle = waited(l);
+        double since = rf_log_seconds(), idle = rf_dist_exchange_cost(l->dist).waited;
         int rc = RF_OK;
         for (int64_t i = begin; rc == RF_OK && i < begin + round; i++) {
             rc = train_leaf(l, share, i, step, err);
         }
-        *seconds += rf_log_seconds() - since - (waited(l) - idle);
+        *seconds += rf_log_seconds() - since - (rf_dist_exchange_cost(l->dist).waited - idle);
         leave_alone(l, rc, err);
         RF_TRY(rf_dist_agree(l->dist, rc, err));
         RF_TRY(rf_dist_agree(l->dist, rf_reduce_round(l->reduce, err), err));

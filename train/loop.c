@@ -155,40 +155,30 @@ static int report_ranks(rf_trainer *t, pace *p, rf_error *err)
     return rc;
 }
 
-static void report_step(rf_trainer *t, const rf_step_result *r, pace *p, double seconds)
+static void report_step(rf_trainer *t, rf_step_result *r, pace *p, double seconds)
 {
     const rf_setup *s = t->setup;
+    rf_step_metrics *line = &r->line;
     double places = (double)s->set.batch_rows * (double)s->sources.settings.rows.row_length;
-    double tokens = (double)r->counts.n_places;
+    double tokens = (double)line->counts.n_places;
     p->mean = p->mean > 0.0 ? 0.95 * p->mean + 0.05 * seconds : seconds;
-    rf_step_metrics line = {
-        .step = t->progress.step,
-        .n_steps = s->set.steps,
-        .objective = s->objective.kind,
-        .loss = r->loss,
-        .grad_norm = r->grad_norm,
-        .lr = r->lr,
-        .counts = r->counts,
-        .tokens_per_second = seconds > 0.0 ? tokens / seconds : 0.0,
-        .fill = tokens / places,
-        .seconds = seconds,
-        .loader_seconds = r->loader_seconds,
-        .exchange_seconds = r->exchange.seconds,
-        .hidden_seconds = r->exchange.seconds - r->exchange.waited,
-        .exchange_bytes = r->exchange.bytes,
-        .elapsed = elapsed(t),
-        .eta = p->mean * (double)(s->set.steps - t->progress.step),
-        .skipped = r->verdict != RF_STEP_TAKE,
-        .spike = r->verdict == RF_STEP_SPIKE,
-    };
-    memcpy(line.part_loss, r->part_loss, sizeof line.part_loss);
-    rf_metrics_step(s->run.metrics, &line, s->set.log_every);
-    if (r->verdict != RF_STEP_TAKE && rf_dist_rank(s->dist) == 0) { /* all skip: one says it */
-        const bool spike = r->verdict == RF_STEP_SPIKE;
+    line->step = t->progress.step;
+    line->n_steps = s->set.steps;
+    line->objective = s->objective.kind;
+    line->tokens_per_second = seconds > 0.0 ? tokens / seconds : 0.0;
+    line->fill = tokens / places;
+    line->seconds = seconds;
+    line->elapsed = elapsed(t);
+    line->eta = p->mean * (double)(s->set.steps - t->progress.step);
+    line->skipped = r->verdict != RF_STEP_TAKE;
+    line->spike = r->verdict == RF_STEP_SPIKE;
+    rf_metrics_step(s->run.metrics, line, s->set.log_every);
+    if (line->skipped && rf_dist_rank(s->dist) == 0) { /* all skip: one says it */
         rf_log_warn("step %" PRId64 ": loss or gradient %s: skipped (%" PRId64 " in a row, %" PRId64
                     " in all)",
-                    t->progress.step, spike ? "stands out (train.spike_zscore)" : "is not finite",
-                    s->spikes.in_a_row, spike ? s->spikes.n_skipped : t->progress.skipped);
+                    t->progress.step,
+                    line->spike ? "stands out (train.spike_zscore)" : "is not finite",
+                    s->spikes.in_a_row, line->spike ? s->spikes.n_skipped : t->progress.skipped);
     }
 }
 

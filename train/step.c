@@ -1,9 +1,9 @@
 #include "train/step.h"
 #include "common/base/log.h"
 
-static void set_losses(rf_step_result *out, const double *sum)
+static void set_losses(rf_step_metrics *out, const double *sum)
 {
-    out->loss = 0.0;
+    out->loss = 0.0; /* the objective: sum of weight x cross-entropy */
     for (int part = 0; part < RF_MAX_PARTS; part++) {
         out->loss += sum[RF_SUM_WEIGHTED + part];
     }
@@ -25,18 +25,19 @@ static int update(rf_trainer *t, rf_step_result *out, const void *gradient, rf_d
 {
     const rf_optimizer_settings *s = &t->optimizer.settings;
     RF_TRY(rf_dump_gradient(dump, gradient, err));
-    RF_TRY(rf_optimizer_norm(&out->grad_norm, &t->optimizer, t->setup->dist, t->model->ctx,
+    rf_step_metrics *line = &out->line;
+    RF_TRY(rf_optimizer_norm(&line->grad_norm, &t->optimizer, t->setup->dist, t->model->ctx,
                              gradient, err));
     const rf_position begin = {t->progress.epoch, t->progress.window, t->progress.row};
-    out->verdict = rf_spikes_judge(&t->setup->spikes, out->loss, out->grad_norm, begin);
-    double scale = rf_optimizer_scale(s, out->grad_norm);
+    out->verdict = rf_spikes_judge(&t->setup->spikes, line->loss, line->grad_norm, begin);
+    double scale = rf_optimizer_scale(s, line->grad_norm);
     t->progress.skipped += out->verdict == RF_STEP_NOT_FINITE;
     if (out->verdict == RF_STEP_TAKE) {
         t->progress.updates++;
-        RF_TRY(change_weights(t, gradient, scale, out->lr, err));
+        RF_TRY(change_weights(t, gradient, scale, line->lr, err));
     }
-    const rf_dump_update done = {.loss = out->loss,
-                                 .lr = out->lr,
+    const rf_dump_update done = {.loss = line->loss,
+                                 .lr = line->lr,
                                  .scale = scale,
                                  .beta1 = s->beta1,
                                  .beta2 = s->beta2,
@@ -50,19 +51,19 @@ static int update(rf_trainer *t, rf_step_result *out, const void *gradient, rf_d
 static void move_on(rf_progress *progress, const rf_step_result *result, rf_position position)
 {
     progress->step++;
-    progress->tokens += result->counts.n_places;
+    progress->tokens += result->line.counts.n_places;
     progress->epoch = position.epoch;
     progress->window = position.window;
     progress->row = position.row;
 }
 
 /* What has been added to the cost since then. */
-static rf_exchange_cost cost_since(const rf_exchange_cost *then, const rf_dist *dist)
+static void set_exchange(rf_step_metrics *out, const rf_exchange_cost *then, const rf_dist *dist)
 {
     const rf_exchange_cost now = rf_dist_exchange_cost(dist);
-    return (rf_exchange_cost){.seconds = now.seconds - then->seconds,
-                              .waited = now.waited - then->waited,
-                              .bytes = now.bytes - then->bytes};
+    out->exchange_seconds = now.seconds - then->seconds;
+    out->hidden_seconds = out->exchange_seconds - (now.waited - then->waited);
+    out->exchange_bytes = now.bytes - then->bytes;
 }
 
 int rf_step_run(rf_trainer *t, rf_step_result *out, rf_dump *dump, rf_error *err)
@@ -71,24 +72,24 @@ int rf_step_run(rf_trainer *t, rf_step_result *out, rf_dump *dump, rf_error *err
     rf_loader_share *share = NULL;
     double sum[RF_N_SUMS];
     void *gradient = NULL;
-    *out = (rf_step_result){.lr = rf_schedule_lr(&s->set.schedule, t->progress.step)};
+    *out = (rf_step_result){.line.lr = rf_schedule_lr(&s->set.schedule, t->progress.step)};
     const rf_exchange_cost cost = rf_dist_exchange_cost(s->dist);
     const double since = rf_log_seconds();
     int rc = rf_loader_next(t->loader, &share, err);
-    out->loader_seconds = rf_log_seconds() - since;
+    out->line.loader_seconds = rf_log_seconds() - since;
     RF_TRY(rf_dist_agree(s->dist, rc, err));
     out->share = share;
-    out->counts = share->counts;
-    RF_TRY(rf_leaves_sum_counts(s->dist, &out->counts, err));
+    out->line.counts = share->counts;
+    RF_TRY(rf_leaves_sum_counts(s->dist, &out->line.counts, err));
     for (int64_t i = 0; i < share->n_leaves; i++) {
-        rf_objective_finish(&s->objective, &share->leaf[i], &out->counts);
+        rf_objective_finish(&s->objective, &share->leaf[i], &out->line.counts);
     }
     rf_dump_batch(dump, share);
     RF_TRY(rf_leaves_train(&t->leaves, share, t->progress.step, sum, &out->own_seconds, err));
-    set_losses(out, sum);
+    set_losses(&out->line, sum);
     RF_TRY(rf_dist_agree(s->dist, rf_reduce_gradient(&gradient, &s->reduce, err), err));
     RF_TRY(update(t, out, gradient, dump, err));
-    out->exchange = cost_since(&cost, s->dist);
+    set_exchange(&out->line, &cost, s->dist);
     move_on(&t->progress, out, share->position);
     return rf_dist_agree(s->dist, rf_ctx_sync(t->model->ctx, err), err);
 }

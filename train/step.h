@@ -6,13 +6,10 @@
 #include "train/trainer.h"
 
 typedef struct rf_step_result {
-    double loss;                    /* the objective: sum of weight x cross-entropy */
-    double part_loss[RF_MAX_PARTS]; /* means over the targets of each part; 0 without */
-    double grad_norm, lr;
-    rf_counts counts;          /* over all ranks */
-    double loader_seconds;     /* this rank waited for rows */
-    double own_seconds;        /* this rank's forward and backward passes; differs between ranks */
-    rf_exchange_cost exchange; /* this rank's, of this step */
+    rf_step_metrics
+        line;           /* what the step knows of it: losses, norm, rate, counts, and what this rank
+                             waited for rows and exchanged */
+    double own_seconds; /* this rank's forward and backward passes; differs between ranks */
     const rf_loader_share *share; /* this rank's rows, until the next step */
     rf_verdict verdict;           /* of a step that is not taken nothing was changed */
 } rf_step_result;
