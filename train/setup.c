@@ -247,17 +247,45 @@ out:
     return rc;
 }
 
-/* Is this the config.yaml that rf_config_text wrote into a run folder? A run may be gone on with from
- * there: writing it again loses nothing. */
+/* Behind the line of `text` that begins with line[bytes] and goes no further; NULL: there is none. */
+static const char *behind_line(const char *text, const char *line, size_t bytes)
+{
+    while (*text != '\0') {
+        const size_t n = strcspn(text, "\n");
+        if (n == bytes && memcmp(text, line, n) == 0) {
+            return text + n + 1;
+        }
+        text += n + 1;
+    }
+    return NULL;
+}
+
+/* Is this a config.yaml that rf_config_text wrote into a run folder? Every value says where it comes from,
+ * and without that the lines are lines of what is written of the same values now; there may be more keys
+ * than then. A run may be gone on with from there: writing it again loses nothing. */
 static bool is_resolved(const char *path)
 {
-    static const char begin[] = "model:\n  init: ";
+    rf_config *config = rf_config_new(rf_train_tables);
     char *text = NULL;
     size_t bytes = 0;
-    bool is = rf_file_read(&text, &bytes, path, 1 << 20, NULL) == RF_OK &&
-              strncmp(text, begin, strlen(begin)) == 0 && strstr(text, "  # default\n") != NULL;
+    const bool is_read = rf_file_read(&text, &bytes, path, 1 << 20, NULL) == RF_OK &&
+                         rf_config_load_text(config, text, path, NULL) == RF_OK;
+    char *again = rf_config_text(config, false);
+    const char *at = is_read ? again : NULL;
+    for (const char *line = text; at != NULL && *line != '\0';) {
+        const size_t n = strcspn(line, "\n");
+        const char *origin = memmem(line, n, "  # ", 4);
+        const bool is_key = line[0] == ' ';
+        at = is_key == (origin != NULL)
+                 ? behind_line(at, line, is_key ? (size_t)(origin - line) : n)
+                 : NULL;
+        line += n + (line[n] == '\n');
+    }
+    const bool is_dump = at != NULL;
+    free(again);
     free(text);
-    return is;
+    rf_config_free(config);
+    return is_dump;
 }
 
 /* None of these outputs [n_outputs] is a file that the run reads. */

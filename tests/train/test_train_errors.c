@@ -232,6 +232,11 @@ Test(train_errors, run_folder_holds_inputs)
     tiny_says("debug.dump_step: tiny.yaml: would be written over an input");
     tiny_train(0, "train.steps=1", 0);
     tiny_runs("\"$TRAIN\" run/config.yaml train.steps=2 --resume auto", 0);
+    tiny_runs("cp run/config.yaml kept && printf '# tried: 3e-4\\n' >> run/config.yaml", 0);
+    tiny_runs("\"$TRAIN\" run/config.yaml train.steps=3 --resume auto", 2);
+    tiny_says("log.dir: run/config.yaml: would be written over an input");
+    tiny_runs("grep -v beta1 kept > run/config.yaml", 0); /* as a version without the key had it */
+    tiny_runs("\"$TRAIN\" run/config.yaml train.steps=3 --resume auto", 0);
 }
 
 Test(train_errors, run_folder_is_a_link)
