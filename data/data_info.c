@@ -38,21 +38,20 @@ static void print_corpus(const rf_corpus *corpus)
 {
     rf_build_counts all = {0};
     int64_t n_texts = 0;
-    for (int64_t i = 0; i < rf_corpus_n_samples(corpus); i++) {
+    for (int64_t i = 0; i < corpus->n_samples; i++) {
         count_sample(&all, corpus, i);
         n_texts += rf_corpus_is_text(corpus, i);
     }
-    printf("%s: corpus%s\n", rf_corpus_path(corpus),
-           rf_corpus_is_compressed(corpus) ? ", compressed" : "");
+    printf("%s: corpus%s\n", corpus->path, rf_corpus_is_compressed(corpus) ? ", compressed" : "");
     rf_data_report(stdout, &all);
     printf("  plain texts       %" PRId64 "\n", n_texts);
-    print_tokenizer(rf_corpus_tokenizer(corpus));
+    print_tokenizer(corpus->tokenizer);
     if (rf_corpus_date(corpus) != NULL) {
         printf("  date              %s, as templates were told\n", rf_corpus_date(corpus));
     }
-    printf("  hash              %016" PRIx64 "\n", rf_corpus_hash(corpus));
-    for (int64_t s = 0; s < rf_corpus_n_sources(corpus); s++) {
-        const rf_corpus_source *source = &rf_corpus_sources(corpus)[s];
+    printf("  hash              %016" PRIx64 "\n", corpus->hash);
+    for (int64_t s = 0; s < corpus->n_sources; s++) {
+        const rf_corpus_source *source = &corpus->source[s];
         rf_build_counts counts = {0};
         for (int64_t i = source->first; i < source->first + source->n_samples; i++) {
             count_sample(&counts, corpus, i);

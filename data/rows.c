@@ -27,27 +27,27 @@ static int check_samples(const rf_rows *rows, int64_t corpus, rf_error *err)
                             "%s: its conversations have several trained turns, which objective %s "
                             "does not define: build it with --turns each, or use "
                             "objective.kind=ar, mdm or block",
-                            rf_corpus_path(file), rows->objective->kind->name);
+                            file->path, rows->objective->kind->name);
     }
-    for (int64_t i = 0; i < rf_corpus_n_samples(file); i++) {
+    for (int64_t i = 0; i < file->n_samples; i++) {
         double weight = rf_rows_weight(rows, corpus, i);
         if (!(weight >= 0 && weight <= RF_MAX_OCCURRENCES - 1)) {
             return rf_error_set(err, RF_ERR,
                                 "%s: sample %" PRId64 " has the weight %g: give weights from 0 "
                                 "to %d in data.train and to the sources",
-                                rf_corpus_path(file), i, weight, RF_MAX_OCCURRENCES - 1);
+                                file->path, i, weight, RF_MAX_OCCURRENCES - 1);
         }
         rf_fit f = rf_rows_fit(rows, file, i);
         if (f.n_prompt < 0 || f.n_response < 1) {
             return rf_error_set(err, RF_ERR,
                                 "%s: sample %" PRId64 " has no response: build the corpus again",
-                                rf_corpus_path(file), i);
+                                file->path, i);
         }
         if (f.n_pieces > INT32_MAX) {
             return rf_error_set(err, RF_ERR,
                                 "%s: sample %" PRId64 " makes %" PRId64
                                 " rows: raise data.row_length or split the text",
-                                rf_corpus_path(file), i, f.n_pieces);
+                                file->path, i, f.n_pieces);
         }
     }
     return RF_OK;
@@ -66,7 +66,7 @@ static int take_corpora(rf_rows *rows, rf_corpus **corpus, int64_t n_corpora,
     for (int64_t c = 0; c < n_corpora; c++) {
         rows->factor[c] = settings->weight != NULL ? settings->weight[c] : 1;
         rows->epochs[c] = settings->epochs != NULL ? settings->epochs[c] : 0;
-        rows->first[c + 1] = rows->first[c] + rf_corpus_n_samples(corpus[c]);
+        rows->first[c + 1] = rows->first[c] + corpus[c]->n_samples;
         RF_TRY(check_samples(rows, c, err));
     }
     return RF_OK;

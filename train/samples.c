@@ -28,7 +28,7 @@ static int add_prompts(rf_samples *p, rf_corpus *const *corpus, int64_t n_corpor
                        int64_t most, rf_error *err)
 {
     for (int64_t c = 0; c < n_corpora; c++) {
-        int64_t n = rf_corpus_n_samples(corpus[c]);
+        int64_t n = corpus[c]->n_samples;
         for (int64_t i = 0; i < n && p->n < most; i++) {
             if (rf_corpus_length(corpus[c], i) <= row) {
                 RF_TRY(add_prompt(p, corpus[c], i, err));

@@ -14,26 +14,19 @@
 
 /* --- Corpora ---------------------------------------------------------------------------------- */
 
-static int open_all(rf_corpus ***out, char *const *path, int64_t n, rf_error *err)
+static int64_t count(const rf_sources *s)
 {
-    *out = rf_alloc((size_t)n, sizeof **out);
-    for (int64_t i = 0; i < n; i++) {
-        RF_TRY(rf_corpus_open(&(*out)[i], path[i], err));
-    }
-    return RF_OK;
+    return s->settings.n_train + s->settings.n_valid;
 }
 
-static int check_tokenizers(const rf_sources *s, rf_corpus *const *corpus, int64_t n, rf_error *err)
+static int check_tokenizer(const rf_sources *s, const rf_corpus *corpus, rf_error *err)
 {
-    for (int64_t i = 0; i < n; i++) {
-        if (rf_tokenizer_hash(rf_corpus_tokenizer(corpus[i])) != rf_tokenizer_hash(s->tokenizer)) {
-            return rf_error_set(err, RF_ERR,
-                                "%s and %s were built with different tokenizers: build both with "
-                                "the same one (refusion-data build --tokenizer)",
-                                rf_corpus_path(s->train[0]), rf_corpus_path(corpus[i]));
-        }
-    }
-    return RF_OK;
+    return rf_tokenizer_hash(corpus->tokenizer) == rf_tokenizer_hash(s->tokenizer)
+               ? RF_OK
+               : rf_error_set(err, RF_ERR,
+                              "%s and %s were built with different tokenizers: build both with "
+                              "the same one (refusion-data build --tokenizer)",
+                              s->train[0]->path, corpus->path);
 }
 
 int rf_sources_open(rf_sources *out, const rf_config *config, uint64_t seed, rf_error *err)
@@ -45,55 +38,48 @@ int rf_sources_open(rf_sources *out, const rf_config *config, uint64_t seed, rf_
         return rf_error_set(err, RF_ERR_USAGE,
                             "data.train is empty: name a corpus (refusion-data build makes one)");
     }
-    RF_TRY(open_all(&out->train, s->train, s->n_train, err));
-    RF_TRY(open_all(&out->valid, s->valid, s->n_valid, err));
-    out->tokenizer = rf_corpus_tokenizer(out->train[0]);
-    RF_TRY(check_tokenizers(out, out->train, s->n_train, err));
-    return check_tokenizers(out, out->valid, s->n_valid, err);
-}
-
-void rf_sources_close(rf_sources *s)
-{
-    for (int64_t i = 0; s->train != NULL && i < s->settings.n_train; i++) {
-        rf_corpus_close(s->train[i]);
+    out->train = rf_alloc((size_t)count(out), sizeof *out->train);
+    out->valid = out->train + s->n_train;
+    for (int64_t i = 0; i < count(out); i++) {
+        const char *path = i < s->n_train ? s->train[i] : s->valid[i - s->n_train];
+        RF_TRY(rf_corpus_open(&out->train[i], path, err));
     }
-    for (int64_t i = 0; s->valid != NULL && i < s->settings.n_valid; i++) {
-        rf_corpus_close(s->valid[i]);
-    }
-    free(s->train);
-    free(s->valid);
-    rf_data_settings_free(&s->settings);
-    *s = (rf_sources){0};
-}
-
-static int verify_all(rf_corpus *const *corpus, int64_t n, rf_error *err)
-{
-    for (int64_t i = 0; i < n; i++) {
-        RF_TRY(rf_corpus_verify(corpus[i], err));
+    out->tokenizer = out->train[0]->tokenizer;
+    for (int64_t i = 1; i < count(out); i++) {
+        RF_TRY(check_tokenizer(out, out->train[i], err));
     }
     return RF_OK;
 }
 
+void rf_sources_close(rf_sources *s)
+{
+    for (int64_t i = 0; s->train != NULL && i < count(s); i++) {
+        rf_corpus_close(s->train[i]);
+    }
+    free(s->train);
+    rf_data_settings_free(&s->settings);
+    *s = (rf_sources){0};
+}
+
 int rf_sources_verify(const rf_sources *s, rf_error *err)
 {
-    RF_TRY(verify_all(s->train, s->settings.n_train, err));
-    return verify_all(s->valid, s->settings.n_valid, err);
+    for (int64_t i = 0; i < count(s); i++) {
+        RF_TRY(rf_corpus_verify(s->train[i], err));
+    }
+    return RF_OK;
 }
 
 static void format_hash(char out[17], const rf_corpus *corpus)
 {
-    snprintf(out, 17, "%016" PRIx64, rf_corpus_hash(corpus));
+    snprintf(out, 17, "%016" PRIx64, corpus->hash);
 }
 
 void rf_sources_describe(const rf_sources *s, FILE *out)
 {
-    for (int64_t i = 0; i < s->settings.n_train + s->settings.n_valid; i++) {
-        bool trains = i < s->settings.n_train;
-        const rf_corpus *corpus = trains ? s->train[i] : s->valid[i - s->settings.n_train];
-        char hash[17];
-        format_hash(hash, corpus);
-        fprintf(out, "%s %s with hash %s\n", trains ? "data.train" : "data.valid",
-                rf_corpus_path(corpus), hash);
+    for (int64_t i = 0; i < count(s); i++) {
+        fprintf(out, "%s %s with hash %016" PRIx64 "\n",
+                i < s->settings.n_train ? "data.train" : "data.valid", s->train[i]->path,
+                s->train[i]->hash);
     }
 }
 
@@ -103,10 +89,10 @@ char *rf_sources_json(const rf_sources *s)
     for (int64_t i = 0; i < s->settings.n_train; i++) {
         char hash[17];
         format_hash(hash, s->train[i]);
-        json_t *one = json_pack(
-            "{s:o,s:s,s:I,s:I,s:f}", "path", json_string_nocheck(rf_corpus_path(s->train[i])),
-            "hash", hash, "samples", (json_int_t)rf_corpus_n_samples(s->train[i]), "tokens",
-            (json_int_t)rf_corpus_n_tokens(s->train[i]), "weight", s->settings.rows.weight[i]);
+        json_t *one =
+            json_pack("{s:o,s:s,s:I,s:I,s:f}", "path", json_string_nocheck(s->train[i]->path),
+                      "hash", hash, "samples", (json_int_t)s->train[i]->n_samples, "tokens",
+                      (json_int_t)s->train[i]->n_tokens, "weight", s->settings.rows.weight[i]);
         json_array_append_new(list, one);
     }
     char *text = json_dumps(list, JSON_COMPACT | JSON_REAL_PRECISION(17));
@@ -141,7 +127,7 @@ int rf_sources_match(const rf_sources *s, const char *json, const char *origin, 
                               "weight %g): resume with the same corpora, or begin a new run with "
                               "model.init",
                               origin, path != NULL ? path : "?", then != NULL ? then : "?", weight,
-                              rf_corpus_path(s->train[i]), now, now_weight);
+                              s->train[i]->path, now, now_weight);
             goto out;
         }
     }
@@ -246,7 +232,7 @@ static int read_checkpoint(rf_model_config *out, const char *path, const rf_sour
         rc = rf_error_set(err, RF_ERR,
                           "%s was built with another tokenizer than that of the model %s: build "
                           "the corpus with the model's tokenizer",
-                          rf_corpus_path(s->train[0]), path);
+                          s->train[0]->path, path);
     }
     rf_checkpoint_info_free(&info);
     return rc;
@@ -259,7 +245,7 @@ static int check_fit(const rf_model_config *c, const rf_sources *s, rf_error *er
         return rf_error_set(err, RF_ERR,
                             "vocab_size is %" PRId64 " and the tokenizer of %s has %" PRId64
                             " tokens: raise model.vocab_size",
-                            c->vocab_size, rf_corpus_path(s->train[0]), size);
+                            c->vocab_size, s->train[0]->path, size);
     }
     if (c->max_position_embeddings < row) {
         return rf_error_set(err, RF_ERR,

@@ -11,8 +11,8 @@
 /* The corpora of a run. */
 typedef struct rf_sources {
     rf_data_settings settings;     /* owned */
-    rf_corpus **train;             /* [settings.n_train] owned */
-    rf_corpus **valid;             /* [settings.n_valid] owned */
+    rf_corpus **train;             /* [settings.n_train] owned; behind them */
+    rf_corpus **valid;             /* [settings.n_valid] */
     const rf_tokenizer *tokenizer; /* of the first corpus; all have the same */
 } rf_sources;
 

@@ -98,41 +98,6 @@ void rf_corpus_close(rf_corpus *c)
 
 /* --- What it holds ---------------------------------------------------------------------------- */
 
-const char *rf_corpus_path(const rf_corpus *c)
-{
-    return c->path;
-}
-
-int64_t rf_corpus_n_samples(const rf_corpus *c)
-{
-    return c->n_samples;
-}
-
-int64_t rf_corpus_n_tokens(const rf_corpus *c)
-{
-    return c->n_tokens;
-}
-
-const rf_tokenizer *rf_corpus_tokenizer(const rf_corpus *c)
-{
-    return c->tokenizer;
-}
-
-uint64_t rf_corpus_hash(const rf_corpus *c)
-{
-    return c->hash;
-}
-
-int64_t rf_corpus_n_sources(const rf_corpus *c)
-{
-    return c->n_sources;
-}
-
-const rf_corpus_source *rf_corpus_sources(const rf_corpus *c)
-{
-    return c->source;
-}
-
 const char *rf_corpus_date(const rf_corpus *c)
 {
     return c->date[0] != '\0' ? c->date : NULL;

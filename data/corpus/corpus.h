@@ -19,13 +19,11 @@
 #ifndef RF_DATA_CORPUS_CORPUS_H
 #define RF_DATA_CORPUS_CORPUS_H
 
-#include "common/base/error.h"
+#include "common/base/files/hdf5.h"
 #include "common/text/tokenizer.h"
 
 #include <stdbool.h>
 #include <stdint.h>
-
-typedef struct rf_corpus rf_corpus;
 
 /* A file that a corpus was built from. */
 typedef struct rf_corpus_source {
@@ -35,6 +33,37 @@ typedef struct rf_corpus_source {
     double weight;
     int64_t first, n_samples; /* its samples are [first, first + n_samples) */
 } rf_corpus_source;
+
+/* An array of the index: pages of the file, or memory. */
+typedef struct rf_corpus_array {
+    const void *data;
+    void *map;
+    size_t map_bytes;
+    void *memory;
+} rf_corpus_array;
+
+enum { RF_CORPUS_CRCS = 4, RF_CORPUS_CRCS_TURNS = 6 }; /* of the attribute crc32 */
+
+/* For others to read: */
+typedef struct rf_corpus {
+    char *path;
+    int64_t n_samples, n_tokens, n_sources;
+    rf_corpus_source *source; /* [n_sources] */
+    rf_tokenizer *tokenizer;
+    uint64_t hash; /* of content, sources and tokenizer; compression does not change it */
+
+    /* The reader's own. */
+    int fd;
+    int64_t file_bytes;
+    rf_hdf5 file;          /* stays open only when the tokens are compressed */
+    int64_t tokens_offset; /* in the file; -1: compressed */
+    /* tokens, sample_begin, prompt_len, source_begin; turn_begin, turn_trained */
+    uint32_t crc[RF_CORPUS_CRCS_TURNS];
+    rf_corpus_array begins, prompts; /* i64 [n_samples+1], i32 [n_samples] */
+    int64_t n_turns;                 /* 0: of the version without them */
+    rf_corpus_array turns, trained;  /* i64 [n_turns+1], u8 [n_turns]; without data where 0 */
+    char date[16];                   /* "": none is told */
+} rf_corpus;
 
 /* Is there an HDF5 file that holds the parameters of a model (a checkpoint) rather than a corpus?
  */
@@ -47,14 +76,6 @@ bool rf_corpus_is_checkpoint(const char *path);
 RF_MUST_CHECK int rf_corpus_open(rf_corpus **out, const char *path, rf_error *err);
 void rf_corpus_close(rf_corpus *corpus); /* NULL is fine */
 
-const char *rf_corpus_path(const rf_corpus *corpus);
-int64_t rf_corpus_n_samples(const rf_corpus *corpus);
-int64_t rf_corpus_n_tokens(const rf_corpus *corpus);
-const rf_tokenizer *rf_corpus_tokenizer(const rf_corpus *corpus); /* owned by the corpus */
-uint64_t rf_corpus_hash(const rf_corpus *corpus); /* of content, sources and tokenizer; compression
-                                                     does not change it */
-int64_t rf_corpus_n_sources(const rf_corpus *corpus);
-const rf_corpus_source *rf_corpus_sources(const rf_corpus *corpus); /* [n_sources], the corpus's */
 /* The day that templates were told when it was built (rf_tokenizer_set_date); NULL: none was. */
 const char *rf_corpus_date(const rf_corpus *corpus);
 bool rf_corpus_is_compressed(const rf_corpus *corpus);

@@ -81,7 +81,7 @@ static inline char *sample_text(rf_corpus *corpus, int64_t i)
     char *prompt, *response, *all;
     size_t bytes;
     cr_assert_eq(rf_corpus_read(corpus, id, i, 0, n, &err), RF_OK, "%s", err.message);
-    const rf_tokenizer *t = rf_corpus_tokenizer(corpus);
+    const rf_tokenizer *t = corpus->tokenizer;
     prompt = rf_tokenizer_decode(t, &bytes, id, n_prompt, false);
     response = rf_tokenizer_decode(t, &bytes, id + n_prompt, n - n_prompt, false);
     all = malloc(strlen(prompt) + strlen(response) + 3);

@@ -182,7 +182,7 @@ static void expect_step(step *s, rf_rows *rows)
         cr_assert_eq(rf_rows_next(rows, &row, &err), RF_OK, "%s", err.message);
         for (int64_t i = 0; i < row.n_pieces; i++) {
             const rf_piece *p = &row.piece[i];
-            const rf_tokenizer *tokenizer = rf_corpus_tokenizer(corpora[0][p->corpus]);
+            const rf_tokenizer *tokenizer = corpora[0][p->corpus]->tokenizer;
             test_length length = {p->corpus == 0 ? p->n_prompt : 0,
                                   rf_corpus_length(corpora[0][p->corpus], p->sample) - p->n_prompt};
             int32_t token[T];
@@ -286,7 +286,7 @@ Test(loader, finished_weights_do_not_reach_later_steps)
 /* Counts the samples that begin in a leaf; the first token tells which one it is. */
 static void count_samples(int *count, const rf_batch *leaf, const rf_corpus *corpus)
 {
-    const rf_tokenizer *tokenizer = rf_corpus_tokenizer(corpus);
+    const rf_tokenizer *tokenizer = corpus->tokenizer;
     for (int64_t i = 0; i < leaf->n; i++) {
         if (leaf->position[i] == 0 && leaf->span[4 * i + 1] == i + 1 && leaf->span[4 * i] == i) {
             int64_t sample = 0;
@@ -426,7 +426,7 @@ Test(loader, an_error_of_the_thread_comes_out_and_stays)
             cr_assert_lt(n_steps++, 200);
         }
         cr_assert_eq(err.code, RF_ERR);
-        cr_assert(strstr(err.message, rf_corpus_path(corpus)) != NULL, "%s", err.message);
+        cr_assert(strstr(err.message, corpus->path) != NULL, "%s", err.message);
         for (int i = 0; i < 3; i++) {
             rf_error again = {0};
             cr_assert_eq(rf_loader_next(loader, &share, &again), RF_ERR);

@@ -115,7 +115,7 @@ static void read_corpus(const char *path)
         return;
     }
     int64_t total = 0;
-    for (int64_t i = 0; i < rf_corpus_n_samples(c); i++) {
+    for (int64_t i = 0; i < c->n_samples; i++) {
         int64_t n = rf_corpus_length(c, i), prompt = rf_corpus_prompt_length(c, i);
         RF_ASSERT(prompt >= 1 && prompt < n);
         RF_ASSERT(rf_corpus_weight(c, i) > 0);
@@ -131,13 +131,13 @@ static void read_corpus(const char *path)
         int32_t *id = malloc((size_t)n * sizeof *id);
         if (rf_corpus_read(c, id, i, 0, n, &err) == RF_OK) {
             for (int64_t k = 0; k < n; k++) {
-                RF_ASSERT(id[k] >= 0 && id[k] < rf_tokenizer_size(rf_corpus_tokenizer(c)));
+                RF_ASSERT(id[k] >= 0 && id[k] < rf_tokenizer_size(c->tokenizer));
             }
         }
         free(id);
         total += n;
     }
-    RF_ASSERT(total == rf_corpus_n_tokens(c));
+    RF_ASSERT(total == c->n_tokens);
     int rc = rf_corpus_verify(c, &err);
     RF_ASSERT(rc == RF_OK || err.message[0] != '\0');
     rf_corpus_close(c);

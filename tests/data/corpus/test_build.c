@@ -56,7 +56,7 @@ Test(build, every_form_of_record)
                                       "{\"role\": \"assistant\", \"content\": \"b\"}, "
                                       "{\"role\": \"user\", \"content\": \"w\"}]}"),
                   plain);
-    cr_assert_eq(rf_corpus_n_samples(c), 4);
+    cr_assert_eq(c->n_samples, 4);
     assert_sample(c, 0, "<|user|>q<|assistant|>\xC2\xA6r<|endoftext|>");
     cr_assert_eq(rf_corpus_length(c, 1), 1 + 5 + 1);
     cr_assert(rf_corpus_is_text(c, 1));
@@ -133,7 +133,7 @@ Test(build, records_of_other_tools)
         snprintf(text, sizeof text, "{%s}\n", cases[i][0]);
         snprintf(expected, sizeof expected, "%s<|endoftext|>", cases[i][1]);
         rf_corpus *c = build_one(put_text("a.jsonl", text), plain);
-        cr_assert_eq(rf_corpus_n_samples(c), 1, "%s", text);
+        cr_assert_eq(c->n_samples, 1, "%s", text);
         assert_sample(c, 0, expected);
         rf_corpus_close(c);
     }
@@ -141,7 +141,7 @@ Test(build, records_of_other_tools)
         build_one(put_text("a.jsonl", "{\"query\": \"q\", \"response\": \"r\", \"system\": "
                                       "\"s\", \"history\": [[\"a\", \"b\"]]}"),
                   plain);
-    cr_assert_eq(rf_corpus_n_samples(c), 2); /* as if it had been written as messages */
+    cr_assert_eq(c->n_samples, 2); /* as if it had been written as messages */
     assert_sample(c, 0,
                   "<|system|>s<|user|>a<|assistant|>\xC2\xA6"
                   "b<|endoftext|>");
@@ -155,13 +155,13 @@ Test(build, plain_text)
 {
     const char *text = "\xEF\xBB\xBF\n \nfirst\n\n  second\r\n\n\nthird\n";
     rf_corpus *c = build_one(put_text("a.txt", text), plain);
-    cr_assert_eq(rf_corpus_n_samples(c), 1);
+    cr_assert_eq(c->n_samples, 1);
     assert_sample(c, 0,
                   "<|beginoftext|>\xC2\xA6"
                   "first\n\n  second\n\n\nthird<|endoftext|>");
     rf_corpus_close(c);
     c = build_one(in_folder("a.txt"), (rf_build_settings){.split_paragraphs = true});
-    cr_assert_eq(rf_corpus_n_samples(c), 3);
+    cr_assert_eq(c->n_samples, 3);
     assert_sample(c, 0,
                   "<|beginoftext|>\xC2\xA6"
                   "first<|endoftext|>");
@@ -213,7 +213,7 @@ Test(build, arrays_of_records)
     };
     for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) {
         rf_corpus *c = build_one(put_text(arrays[i][0], arrays[i][1]), plain);
-        cr_assert_eq(rf_corpus_n_samples(c), 2, "%s", arrays[i][0]);
+        cr_assert_eq(c->n_samples, 2, "%s", arrays[i][0]);
         assert_sample(c, 0,
                       "<|beginoftext|>\xC2\xA6"
                       "a]}\"{<|endoftext|>");
@@ -230,7 +230,7 @@ Test(build, arrays_of_records)
     }
     strcpy(end, "]");
     rf_corpus *c = build_one(put_text("long.json", text), plain);
-    cr_assert_eq(rf_corpus_n_samples(c), N);
+    cr_assert_eq(c->n_samples, N);
     assert_sample(c, 19999, "<|user|>19999<|assistant|>\xC2\xA6r<|endoftext|>");
     rf_corpus_close(c);
     free(text);
@@ -251,7 +251,7 @@ Test(build, long_texts_stay_whole)
     text[bytes - 1] = '.';
     text[bytes] = '\0';
     rf_corpus *c = build_one(put_text("a.txt", text), plain);
-    cr_assert_eq(rf_corpus_n_samples(c), 1);
+    cr_assert_eq(c->n_samples, 1);
     cr_assert_eq(rf_corpus_length(c, 0), (int64_t)bytes + 2);
     int32_t *id = malloc(bytes * sizeof *id);
     rf_error err;
@@ -419,7 +419,7 @@ Test(build, bad_lines_are_skipped_and_counted)
     /* In a text the bad lines go, and a text that has no others goes whole. */
     rf_corpus *c = build_one(put_text("a.txt", "one\n\xFF\ntwo\n\n\xFE\n\nthree\n\xFF"),
                              (rf_build_settings){.skip_bad = true, .split_paragraphs = true});
-    cr_assert_eq(rf_corpus_n_samples(c), 2);
+    cr_assert_eq(c->n_samples, 2);
     assert_sample(c, 0, "<|beginoftext|>\xC2\xA6one\ntwo<|endoftext|>");
     assert_sample(c, 1, "<|beginoftext|>\xC2\xA6three\n<|endoftext|>");
     rf_corpus_close(c);
@@ -568,11 +568,11 @@ Test(build, output_does_not_depend_on_workers_or_compression)
         assert_same_file(in_folder("valid0.h5"), in_folder(valid));
     }
     rf_corpus *c = open_corpus(in_folder("out0.h5"));
-    int64_t last = rf_corpus_n_samples(c) - 1;
+    int64_t last = c->n_samples - 1;
     cr_assert_eq(rf_corpus_weight(c, 0), 0.5);
     cr_assert_eq(rf_corpus_weight(c, last), 3);
     cr_assert(rf_corpus_is_text(c, last));
-    cr_assert(strstr(rf_corpus_sources(c)[0].name, "b.jsonl.gz") != NULL);
+    cr_assert(strstr(c->source[0].name, "b.jsonl.gz") != NULL);
     rf_corpus_close(c);
     /* The same records, compressed or not: the same tokens. */
     char *again = many_records(6000);
@@ -584,12 +584,12 @@ Test(build, output_does_not_depend_on_workers_or_compression)
     cr_assert_eq(build_with(&statistics, s, &err), RF_OK, "%s", err.message);
     rf_build_statistics_free(&statistics);
     rf_corpus *unzipped = open_corpus(s.out_path), *zipped;
-    uint64_t hash = rf_corpus_hash(unzipped);
+    uint64_t hash = unzipped->hash;
     s.source = source;
     cr_assert_eq(build_with(&statistics, s, &err), RF_OK, "%s", err.message);
     rf_build_statistics_free(&statistics);
     zipped = open_corpus(s.out_path);
-    cr_assert_eq(rf_corpus_hash(zipped), hash);
+    cr_assert_eq(zipped->hash, hash);
     rf_corpus_close(unzipped);
     rf_corpus_close(zipped);
 }
@@ -613,9 +613,9 @@ static uint64_t split_sides(uint64_t seed, double fraction, int *n_held_out)
     cr_assert_eq(statistics.held_out[0].n_samples + statistics.kept[0].n_samples, N + N / 3 * 2);
     rf_build_statistics_free(&statistics);
     rf_corpus *c = open_corpus(s.held_out_path);
-    uint64_t hash = rf_corpus_hash(c);
+    uint64_t hash = c->hash;
     int n_first = 0, n_second = 0;
-    for (int64_t i = 0; i < rf_corpus_n_samples(c); i++) {
+    for (int64_t i = 0; i < c->n_samples; i++) {
         char *sample = sample_text(c, i);
         n_first += strstr(sample, "\xC2\xA6"
                                   "a<|endoftext|>") != NULL;
@@ -655,10 +655,10 @@ Test(build, held_out_split_by_file)
     cr_assert_eq(statistics.kept[2].n_samples, 1);
     rf_build_statistics_free(&statistics);
     rf_corpus *train = open_corpus(s.out_path), *valid = open_corpus(s.held_out_path);
-    cr_assert_eq(rf_corpus_n_samples(train), 3);
-    cr_assert_eq(rf_corpus_n_sources(train), 2);
+    cr_assert_eq(train->n_samples, 3);
+    cr_assert_eq(train->n_sources, 2);
     cr_assert_eq(rf_corpus_weight(train, 2), 2);
-    cr_assert_eq(rf_corpus_n_sources(valid), 1);
+    cr_assert_eq(valid->n_sources, 1);
     assert_sample(valid, 0, "<|beginoftext|>\xC2\xA6v<|endoftext|>");
     rf_corpus_close(train);
     rf_corpus_close(valid);

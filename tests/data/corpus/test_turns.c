@@ -62,7 +62,7 @@ Test(corpus_turns, each_and_last)
 {
     rf_build_counts counts;
     rf_corpus *c = build_good(RF_TURNS_EACH, false, &counts);
-    cr_assert_eq(rf_corpus_n_samples(c), 4);
+    cr_assert_eq(c->n_samples, 4);
     assert_sample(c, 0,
                   FIRST "\xC2\xA6"
                         "ab<|endoftext|>");
@@ -74,7 +74,7 @@ Test(corpus_turns, each_and_last)
     rf_corpus_close(c);
 
     c = build_good(RF_TURNS_LAST, false, &counts);
-    cr_assert_eq(rf_corpus_n_samples(c), 3);
+    cr_assert_eq(c->n_samples, 3);
     assert_sample(c, 0,
                   FIRST "ab" SECOND "\xC2\xA6"
                         "c<|endoftext|>");
@@ -93,7 +93,7 @@ Test(corpus_turns, all)
         rf_build_counts counts;
         bool trained[N] = {0};
         rf_corpus *c = build_good(RF_TURNS_ALL, deflate == 1, &counts);
-        cr_assert_eq(rf_corpus_n_samples(c), 3);
+        cr_assert_eq(c->n_samples, 3);
         assert_sample(c, 0,
                       FIRST "\xC2\xA6"
                             "ab" SECOND "c<|endoftext|>");
@@ -116,7 +116,7 @@ Test(corpus_turns, all)
         cr_assert_eq(counts.n_turns, 4);
         cr_assert_eq(counts.n_tokens, N + 5 + 6);
         cr_assert_eq(counts.n_tokens - counts.n_prompt, 5 + 2 + 5);
-        hash[deflate] = rf_corpus_hash(c);
+        hash[deflate] = c->hash;
         rf_corpus_close(c);
     }
     cr_assert_eq(hash[0], hash[1]);
