@@ -185,7 +185,7 @@ typedef enum product_mode {
     PRODUCT_CHAIN /* the sum continues from c: c = fma(a_k, b_k, ... fma(a_0, b_0, c)) */
 } product_mode;
 
-/* c [m,n] from a [m,k] and b [k,n], by one thread. k, lda, ldb and panel_floats count cells.
+/* c [m,n] from a [m,k] and b [k,n], by one thread. k, lda, ldb, panel_floats and n_next count cells.
  *
  * a is row-major, element (r,i) at a[r*lda + i]; or, where tile_step > 0, transposed in groups of
  * TILE_ROWS rows: element (r + x, i), r a multiple of TILE_ROWS and x < TILE_ROWS, at
@@ -199,6 +199,9 @@ typedef enum product_mode {
  *
  * With CELL_BF16 a is row-major, b packed in panels of P = BF16_PANEL (ldb = P), and both are
  * padded to BF16_ROWS and BF16_CELLS. AMX wants them 64-byte aligned.
+ *
+ * n_next > 0: b is one panel, and this thread reads so many cells behind it next. They come from
+ * memory into the L2 cache meanwhile (not with AMX).
  *
  * The sum over k is one chain of fma in ascending order, the same for each element whatever m and n
  * are and where it lies. With AMX a chain of any mode begins at what it is added to. bias [n] or
@@ -215,6 +218,7 @@ typedef struct product {
     int64_t lda, tile_step;
     const float *b;
     int64_t ldb, panel_floats;
+    int64_t n_next;
     int64_t m, n, k;
     product_mode mode;
     cell_type cell;

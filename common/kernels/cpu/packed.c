@@ -11,9 +11,8 @@
 
 enum {
     STREAMED =
-        64,     /* up to so many rows pass by one piece of a panel while it is in the L1 cache, */
-    PIECE = 32, /* cells of such a piece; */
-    PANELS = 4, /* more rows pass by so many panels while these are in the L2 cache, */
+        64,     /* up to so many rows pass by one chain of a panel while it is in the L2 cache, */
+    PANELS = 4, /* more rows by the chains of so many panels, */
     ROWS = 96,  /* so many in one product */
     CONVERTED = 256 /* rows of activations that are converted at a time */
 };
@@ -105,12 +104,6 @@ static int64_t widest(const rf_limits *limits)
     return max_of(most, limits->n_heads * limits->head_dim);
 }
 
-/* Floats of a thread's scratch: the sums of a panel. */
-static int64_t thread_floats(void)
-{
-    return max_of(STREAMED * PANEL, RF_CPU(int8_sum_floats)());
-}
-
 /* Floats for the sums of converted rows where c is bf16; AMX rounds without them. */
 static int64_t sums_floats(int64_t rows, const rf_limits *limits)
 {
@@ -119,11 +112,12 @@ static int64_t sums_floats(int64_t rows, const rf_limits *limits)
 
 size_t RF_CPU(linear_bytes)(int n_threads, const rf_limits *limits)
 {
-    int64_t floats = n_threads * thread_floats(), n = min_of(CONVERTED, limits->places);
+    int64_t floats = 0, n = min_of(CONVERTED, limits->places);
     if (limits->weights == RF_PACKED_INT8) {
-        floats += RF_CPU(int8_rows_floats)(n, widest(limits));
+        floats =
+            n_threads * RF_CPU(int8_sum_floats)() + RF_CPU(int8_rows_floats)(n, widest(limits));
     } else if (limits->weights == RF_PACKED_BF16) {
-        floats += round_up(n, BF16_ROWS) * bf16_ld(widest(limits)) + sums_floats(n, limits);
+        floats = round_up(n, BF16_ROWS) * bf16_ld(widest(limits)) + sums_floats(n, limits);
     }
     size_t packed = (size_t)floats * sizeof(float), rows = RF_CPU(gemm_bytes)(n_threads, limits);
     return packed > rows ? packed : rows;
@@ -139,9 +133,10 @@ typedef struct cell_product {
     cell_type cell;
 } cell_product;
 
-/* Rows [row, row + m) and columns [col, col + n) of c, over the cells [k0, k0 + k): one chain. */
+/* Rows [row, row + m) and columns [col, col + n) of c, over the cells [k0, k0 + k): one chain. The
+ * n_next cells behind those of w are what this thread reads next. */
 static void cell_chain(const cell_product *w, int64_t row, int64_t m, int64_t col, int64_t n,
-                       int64_t k0, int64_t k)
+                       int64_t k0, int64_t k, int64_t n_next)
 {
     const gemm *g = w->g;
     const float *start = k0 == 0 ? g->start : g->c;
@@ -158,6 +153,7 @@ static void cell_chain(const cell_product *w, int64_t row, int64_t m, int64_t co
                  .b = w->packed + col * w->cells + k0 * w->width,
                  .ldb = w->width,
                  .panel_floats = w->cells * w->width,
+                 .n_next = n_next,
                  .m = m,
                  .n = n,
                  .k = k,
@@ -166,53 +162,28 @@ static void cell_chain(const cell_product *w, int64_t row, int64_t m, int64_t co
     RF_CPU(product)(&p);
 }
 
-/* The same for more rows than a register tile has, and one panel: all rows pass by one piece of it
- * after the other, so that it comes from memory once and without pause. The chain goes on from piece
- * to piece through `sum`. */
-static void cell_pieces(const cell_product *w, int64_t row, int64_t m, int64_t col, int64_t k0,
-                        int64_t k, float *sum)
-{
-    const gemm *g = w->g;
-    const float *panel = w->packed + col * w->cells, *start = k0 == 0 ? g->start : g->c;
-    for (int64_t piece = k0; piece < k0 + k; piece += PIECE) {
-        product p = {.c = sum,
-                     .ldc = PANEL,
-                     .a = w->a + row * w->lda + piece,
-                     .lda = w->lda,
-                     .b = panel + piece * PANEL,
-                     .ldb = PANEL,
-                     .m = m,
-                     .n = PANEL,
-                     .k = min_of(PIECE, k0 + k - piece),
-                     .mode = piece == k0 ? PRODUCT_SET : PRODUCT_CHAIN,
-                     .cell = w->cell};
-        RF_CPU(product)(&p);
-    }
-    RF_CPU(finish_panel)(g, start, sum, row, m, col, k0 + k == w->cells);
-}
-
 /* Rows that meet a panel at once: those of a register tile, or of AMX's four tiles. */
 static int64_t tile_rows(rf_layout layout)
 {
     return layout != RF_PACKED_F32 && BF16_ROWS > 1 ? (int64_t)2 * BF16_ROWS : TILE_ROWS;
 }
 
-static void cell_part(const cell_product *w, const area *s, float *sum)
+static void cell_part(const cell_product *w, const area *s)
 {
     const int64_t m = s->row_end - s->row, panels = m <= STREAMED ? 1 : PANELS;
+    /* The rows of one tile read a panel once, from memory; other tiles read it again. */
+    const bool repeats = m > TILE_ROWS && m <= STREAMED;
+    const int64_t all = ceil_div(s->col_end - s->col, w->width) * w->width * w->cells;
     /* With AMX a chain begins at what it is added to: cut or not, the bits are the same. */
     const int64_t chain = w->cell == CELL_BF16 && BF16_ROWS > 1 ? w->cells : K_CHAIN;
-    const bool in_pieces = m > TILE_ROWS && m <= STREAMED && w->width == PANEL;
     for (int64_t col = s->col; col < s->col_end; col += panels * w->width) {
         int64_t n = min_of(panels * w->width, s->col_end - col);
         for (int64_t k0 = 0; k0 < w->cells; k0 += chain) {
             int64_t k = min_of(chain, w->cells - k0);
-            if (in_pieces) {
-                cell_pieces(w, s->row, m, col, k0, k, sum);
-                continue;
-            }
+            int64_t left = all - (col - s->col) * w->cells - (k0 + k) * w->width;
+            int64_t n_next = repeats ? min_of(left, chain * w->width) : 0;
             for (int64_t row = s->row; row < s->row_end; row += ROWS) {
-                cell_chain(w, row, min_of(ROWS, s->row_end - row), col, n, k0, k);
+                cell_chain(w, row, min_of(ROWS, s->row_end - row), col, n, k0, k, n_next);
             }
         }
         RF_CPU(gate_piece)(w->g, s->row, m, col, n);
@@ -231,7 +202,6 @@ static double nanoseconds(const gemm *g, rf_layout layout)
 
 static void multiply_cells(rf_ctx *ctx, const cell_product *w, rf_layout layout)
 {
-    float *scratch = ctx->scratch;
     const double ns = nanoseconds(w->g, layout), begin = threads_now();
     const int n_threads = threads_for_time(ctx, ns);
 #pragma omp parallel num_threads(n_threads)
@@ -240,7 +210,7 @@ static void multiply_cells(rf_ctx *ctx, const cell_product *w, rf_layout layout)
         area s = RF_CPU(gemm_area)(w->g, tile_rows(layout), w->width, 0.0, 0.0, thread,
                                    omp_get_num_threads());
         if (s.row < s.row_end) {
-            cell_part(w, &s, scratch + thread * thread_floats());
+            cell_part(w, &s);
         }
     }
     threads_watch(ctx, n_threads, ns, begin);
@@ -295,7 +265,7 @@ static const float *cells_of(rf_ctx *ctx, const gemm *g, float *room, int64_t *l
  * once. Otherwise CONVERTED rows at a time. */
 static void linear_bf16(rf_ctx *ctx, const gemm *whole, const void *packed)
 {
-    float *room = (float *)ctx->scratch + ctx->n_threads * thread_floats();
+    float *room = ctx->scratch;
     const bool rounds = whole->c_type == RF_BF16 && (int)BF16_ROWS == 1;
     const bool together = RF_CPU(lies_in_cells)(whole) && !rounds;
     const int64_t rows = together ? whole->m : CONVERTED, ld_sums = line_floats(whole->n);
@@ -330,7 +300,8 @@ static void linear_bf16(rf_ctx *ctx, const gemm *whole, const void *packed)
 
 static void linear_int8(rf_ctx *ctx, const gemm *whole, const void *packed)
 {
-    float *scratch = ctx->scratch, *converted = scratch + ctx->n_threads * thread_floats();
+    const int64_t own = RF_CPU(int8_sum_floats)(); /* of a thread */
+    float *scratch = ctx->scratch, *converted = scratch + ctx->n_threads * own;
     int8_rows x = RF_CPU(int8_rows_at)(converted, min_of(CONVERTED, whole->m), whole->k);
     for (int64_t row = 0; row < whole->m; row += CONVERTED) {
         gemm g = rows_from(whole, row, CONVERTED);
@@ -345,7 +316,7 @@ static void linear_int8(rf_ctx *ctx, const gemm *whole, const void *packed)
             int thread = omp_get_thread_num();
             area s = RF_CPU(gemm_area)(&g, tile_rows(RF_PACKED_INT8), PANEL, 0.0, 0.0, thread,
                                        omp_get_num_threads());
-            RF_CPU(int8_product)(&g, packed, &x, &s, scratch + thread * thread_floats());
+            RF_CPU(int8_product)(&g, packed, &x, &s, scratch + thread * own);
         }
         threads_watch(ctx, n_threads, ns, begin);
     }

@@ -18,8 +18,8 @@ V_INLINE void tile(const product *p, int64_t row, int64_t col, const int rows, c
     float *c = p->c + row * p->ldc + col;
     const int64_t lda = p->lda, ldb = p->ldb, ldc = p->ldc, k = p->k;
     const int64_t last = p->n - col - (vectors - 1) * VL; /* lanes of the last vector in use */
-    const int64_t next_row = min_of(row + TILE_ROWS, p->m - rows);
-    const float *next = p->a + next_row * tile_step;
+    const int64_t next_row = min_of(row + rows, p->m - rows);
+    const float *next_a = p->a + next_row * tile_step;
     vf sum[TILE_ROWS][TILE_VECTORS];
     for (int r = 0; r < rows; r++) {
         for (int v = 0; v < vectors; v++) {
@@ -38,10 +38,22 @@ V_INLINE void tile(const product *p, int64_t row, int64_t col, const int rows, c
             v_prefetch(soon + r * ld_soon + v * VL);
         }
     }
+    /* Each tile of rows asks for its part of what comes next, spread over its steps, so that memory
+     * never waits for multiplications. */
+    const float *next = b, *next_end = b;
+    int64_t lines = 0; /* for LINE steps */
+    if (!transposed && p->n_next > 0) {
+        next = b + k * ldb + p->n_next * row / p->m;
+        next_end = b + k * ldb + p->n_next * (row + rows) / p->m;
+        lines = ceil_div(next_end - next, k);
+    }
     for (int64_t line = 0; line < k; line += LINE) { /* meanwhile prefetches the next tile's rows */
         const int64_t line_end = min_of(line + LINE, k);
         for (int r = 0; r < rows; r++) {
-            v_prefetch(transposed ? next + line * TILE_ROWS + r * LINE : next + r * lda + line);
+            v_prefetch(transposed ? next_a + line * TILE_ROWS + r * LINE : next_a + r * lda + line);
+        }
+        for (int64_t l = 0; l < lines && next < next_end; l++, next += LINE) {
+            v_prefetch_far(next);
         }
         for (int64_t i = line; i < line_end; i++) {
             vf right[TILE_VECTORS];
@@ -138,10 +150,12 @@ void RF_CPU(product)(const product *p)
     }
 #endif
     const int form = p->cell == CELL_BF16 ? 2 : p->tile_step > 0;
+    /* Tiles of about as many rows each: one of few rows would wait for b. */
+    const int64_t most = p->tile_step > 0 ? TILE_ROWS : ceil_div(p->m, ceil_div(p->m, TILE_ROWS));
     for (int64_t col = 0; col < p->n; col += PANEL) {
         int64_t vectors = ceil_div(min_of(PANEL, p->n - col), VL);
-        for (int64_t row = 0; row < p->m; row += TILE_ROWS) {
-            int64_t rows = min_of(TILE_ROWS, p->m - row);
+        for (int64_t row = 0; row < p->m; row += most) {
+            int64_t rows = min_of(most, p->m - row);
             tiles[form][rows - 1][vectors - 1](p, row, col);
         }
     }

@@ -130,6 +130,11 @@ V_INLINE void v_prefetch(const float *p)
 {
     __builtin_prefetch(p, 0, 3);
 }
+/* Into the L2 cache only. */
+V_INLINE void v_prefetch_far(const float *p)
+{
+    __builtin_prefetch(p, 0, 2);
+}
 
 /* For loops that wait for another thread: leaves the core's units to its other hyperthread. */
 V_INLINE void v_relax(void)
