@@ -122,11 +122,11 @@ static int check_request(const request *r, int64_t n_train, rf_error *err)
     return RF_OK;
 }
 
-static int parse(request *r, int argc, char **argv, rf_error *err)
+static int parse(request *r, const rf_manual *self, int argc, char **argv, rf_error *err)
 {
     rf_build_settings *s = &r->settings;
     int first, rc;
-    RF_TRY_OUT(rf_manual_parse(&first, r, argc, argv, &rf_data_build, err));
+    RF_TRY_OUT(rf_manual_parse(&first, r, argc, argv, self, err));
     s->seed = (uint64_t)r->seed;
     s->format = (rf_format)rf_options_choice(formats, r->format);
     s->turns = (rf_turns)rf_options_choice(turns, r->turns);
@@ -192,7 +192,7 @@ static void report(const rf_build_settings *s, const rf_build_statistics *statis
     }
 }
 
-static int run(int argc, char **argv, rf_error *err)
+static int run(const rf_manual *self, int argc, char **argv, rf_error *err)
 {
     request r = {.tokenizer = "byte",
                  .format = "auto",
@@ -204,7 +204,7 @@ static int run(int argc, char **argv, rf_error *err)
     rf_build_statistics statistics = {0};
     int rc;
     r.settings.source = r.source;
-    RF_TRY_OUT(parse(&r, argc, argv, err));
+    RF_TRY_OUT(parse(&r, self, argc, argv, err));
     RF_TRY_OUT(rf_tokenizer_load(&tokenizer, r.tokenizer, err));
     if (r.control_tokens) {
         rf_tokenizer_read_control_tokens(tokenizer);

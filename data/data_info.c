@@ -155,13 +155,13 @@ static int inspect(const char *name, bool verify, rf_error *err)
                                          : inspect_corpus(name, verify, err);
 }
 
-static int run(int argc, char **argv, rf_error *err)
+static int run(const rf_manual *self, int argc, char **argv, rf_error *err)
 {
     request r = {0};
     int first;
-    RF_TRY(rf_manual_parse(&first, &r, argc, argv, &rf_data_info, err));
+    RF_TRY(rf_manual_parse(&first, &r, argc, argv, self, err));
     if (first == argc) {
-        return rf_manual_missing(&rf_data_info, "FILE", err);
+        return rf_manual_missing(self, "FILE", err);
     }
     for (int i = first; i < argc; i++) {
         RF_TRY(inspect(argv[i], r.verify, err));

@@ -222,16 +222,16 @@ static int find_task(request *r, const char *name, rf_error *err)
 }
 
 /* Task options come on top of the task's presets, wherever the name of the task stands. */
-static int parse(request *r, int argc, char **argv, rf_error *err)
+static int parse(request *r, const rf_manual *self, int argc, char **argv, rf_error *err)
 {
     int first, rc;
-    RF_TRY_OUT(rf_manual_parse(&first, r, argc, argv, &rf_data_synth, err));
+    RF_TRY_OUT(rf_manual_parse(&first, r, argc, argv, self, err));
     if (first != argc - 1) {
         rc = rf_error_set(err, RF_ERR_USAGE, "name one task: see refusion-data synth --help");
         goto out;
     }
     if (r->n == 0 || r->out_path == NULL) {
-        rc = rf_manual_missing(&rf_data_synth, r->n == 0 ? "--n N" : "--out FILE", err);
+        rc = rf_manual_missing(self, r->n == 0 ? "--n N" : "--out FILE", err);
         goto out;
     }
     RF_TRY_OUT(find_task(r, argv[first], err));
@@ -244,10 +244,10 @@ out:
     return rc;
 }
 
-static int run(int argc, char **argv, rf_error *err)
+static int run(const rf_manual *self, int argc, char **argv, rf_error *err)
 {
     request r = {0};
-    RF_TRY(parse(&r, argc, argv, err));
+    RF_TRY(parse(&r, self, argc, argv, err));
     int rc = write_file(&r, err);
     free(r.seen.hash);
     return rc;

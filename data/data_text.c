@@ -152,11 +152,14 @@ static int convert_all(const filter *f, rf_error *err)
     return rc;
 }
 
-static int run(filter f, int argc, char **argv, const rf_manual *manual, rf_error *err)
+static int run(const rf_manual *self, int argc, char **argv, rf_error *err)
 {
+    filter f = {.name = "byte",
+                .convert = self == &rf_data_encode   ? encode
+                           : self == &rf_data_decode ? decode
+                                                     : render};
     int first;
-    f.name = "byte";
-    RF_TRY(rf_manual_parse(&first, &f, argc, argv, manual, err));
+    RF_TRY(rf_manual_parse(&first, &f, argc, argv, self, err));
     if (first != argc) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "%s: no argument is expected: give the file as standard input",
@@ -166,21 +169,6 @@ static int run(filter f, int argc, char **argv, const rf_manual *manual, rf_erro
     int rc = convert_all(&f, err);
     rf_tokenizer_free(f.tokenizer);
     return rc;
-}
-
-static int run_encode(int argc, char **argv, rf_error *err)
-{
-    return run((filter){.convert = encode}, argc, argv, &rf_data_encode, err);
-}
-
-static int run_decode(int argc, char **argv, rf_error *err)
-{
-    return run((filter){.convert = decode}, argc, argv, &rf_data_decode, err);
-}
-
-static int run_render(int argc, char **argv, rf_error *err)
-{
-    return run((filter){.convert = render}, argc, argv, &rf_data_render, err);
 }
 
 const rf_manual rf_data_encode = {
@@ -193,7 +181,7 @@ const rf_manual rf_data_encode = {
         "text are recognised as Hugging Face does, but for the mask and the begin token; by the\n"
         "byte tokenizer none is.\n",
     .option = tokenizer_options,
-    .run = run_encode};
+    .run = run};
 const rf_manual rf_data_decode = {
     .program = "refusion-data",
     .command = "decode",
@@ -203,7 +191,7 @@ const rf_manual rf_data_decode = {
         "{\"ids\": [...]} lines become {\"text\": \"...\"} lines. Broken UTF-8 becomes U+FFFD,\n"
         "unknown ids vanish, special tokens are written as their names.\n",
     .option = decode_options,
-    .run = run_decode};
+    .run = run};
 const rf_manual rf_data_render = {
     .program = "refusion-data",
     .command = "render",
@@ -217,4 +205,4 @@ const rf_manual rf_data_render = {
             "added only where \"add_generation_prompt\" is true. The date of Llama-3.1 is\n"
             "26 Jul 2024 if none is given.\n",
     .option = tokenizer_options,
-    .run = run_render};
+    .run = run};

@@ -183,13 +183,12 @@ out:
     return rc;
 }
 
-static int parse(request *r, int argc, char **argv, rf_error *err)
+static int parse(request *r, const rf_manual *self, int argc, char **argv, rf_error *err)
 {
     int first;
-    RF_TRY(rf_manual_parse(&first, r, argc, argv, &rf_data_train_tokenizer, err));
+    RF_TRY(rf_manual_parse(&first, r, argc, argv, self, err));
     if (r->out == NULL || first == argc) {
-        return rf_manual_missing(&rf_data_train_tokenizer, r->out == NULL ? "--out FILE" : "FILE",
-                                 err);
+        return rf_manual_missing(self, r->out == NULL ? "--out FILE" : "FILE", err);
     }
     for (int i = first; i < argc; i++) {
         r->source[r->settings.n_sources++] = (rf_build_source){.path = argv[i], .weight = 1};
@@ -198,14 +197,14 @@ static int parse(request *r, int argc, char **argv, rf_error *err)
                            argc - first, err);
 }
 
-static int run(int argc, char **argv, rf_error *err)
+static int run(const rf_manual *self, int argc, char **argv, rf_error *err)
 {
     request r = {.vocab_size = 8192,
                  .min_count = 2,
                  .settings = {.n_jobs = omp_get_max_threads() < 64 ? omp_get_max_threads() : 64},
                  .source = rf_alloc((size_t)argc, sizeof *r.source)};
     r.settings.source = r.source;
-    int rc = parse(&r, argc, argv, err);
+    int rc = parse(&r, self, argc, argv, err);
     rc = rc == RF_OK ? work(&r, err) : rc;
     free(r.source);
     return rc;

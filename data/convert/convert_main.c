@@ -16,7 +16,7 @@ typedef struct command_line {
     rf_option_list ignored;
     bool quiet;
     char base_path[RF_PATH_BYTES]; /* chosen in a run folder */
-    char **path;                   /* what stands behind command and options */
+    const char *const *path;       /* what stands behind command and options */
 } command_line;
 
 /* --- What the commands take ------------------------------------------------------------------- */
@@ -58,30 +58,6 @@ static void note(const char *line)
     rf_log_info("%s", line);
 }
 
-/* Reads the line of a command that takes n paths. */
-static int read_line(command_line *out, int argc, char **argv, const rf_manual *manual, int n,
-                     const char *arguments, rf_error *err)
-{
-    int first;
-    RF_TRY(rf_manual_parse(&first, out, argc, argv, manual, err));
-    if (argc - first != n) {
-        return rf_error_set(err, RF_ERR_USAGE, "%s takes %s: see refusion-convert %s --help",
-                            manual->command, arguments, manual->command);
-    }
-    int64_t *most = &out->options.max_shard_bytes;
-    if (out->shard != NULL && (!rf_number_bytes(most, out->shard) || *most < 1)) {
-        return rf_error_set(err, RF_ERR_USAGE,
-                            "--max-shard-size %s: must be a number of bytes, as 500MB or 2GiB",
-                            out->shard);
-    }
-    out->path = argv + first;
-    out->options.type = out->dtype != NULL ? rf_type_find(out->dtype) : RF_N_TYPES;
-    out->options.ignored = out->ignored.item;
-    out->options.n_ignored = out->ignored.n;
-    out->options.note = out->quiet ? NULL : note;
-    return RF_OK;
-}
-
 /* --- Commands --------------------------------------------------------------------------------- */
 
 static int import_peft(command_line *l, rf_error *err)
@@ -91,63 +67,76 @@ static int import_peft(command_line *l, rf_error *err)
                             "import --base takes no option but --quiet: types, tokenizer and sizes "
                             "are those of the base");
     }
+    const char *const base = l->base_path;
     RF_TRY(rf_checkpoint_choose(l->base_path, sizeof l->base_path, l->base, err));
-    RF_TRY(rf_output_check((const char *[]){l->path[1]}, 1,
-                           (const char *[]){l->path[0], l->base_path}, 2, err));
-    return rf_convert_import_peft(l->path[0], l->base_path, l->path[1], &l->options, err);
+    RF_TRY(rf_output_check(l->path + 1, 1, &base, 1, err));
+    return rf_convert_import_peft(l->path[0], base, l->path[1], &l->options, err);
 }
 
-static int import_model(command_line *l, rf_error *err)
+static int import(command_line *l, rf_error *err)
 {
-    RF_TRY(rf_output_check((const char *[]){l->path[1]}, 1, (const char *[]){l->path[0]}, 1, err));
-    RF_TRY(rf_tokenizer_check_outputs(l->options.tokenizer, (const char *[]){l->path[1]}, 1, err));
+    if (l->base != NULL) {
+        return import_peft(l, err);
+    }
+    RF_TRY(rf_tokenizer_check_outputs(l->options.tokenizer, l->path + 1, 1, err));
     return rf_convert_import(l->path[0], l->path[1], &l->options, err);
+}
+
+/* What the words of a line mean. */
+static int understand(command_line *l, rf_error *err)
+{
+    int64_t *most = &l->options.max_shard_bytes;
+    if (l->shard != NULL && (!rf_number_bytes(most, l->shard) || *most < 1)) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--max-shard-size %s: must be a number of bytes, as 500MB or 2GiB",
+                            l->shard);
+    }
+    l->options.type = l->dtype != NULL ? rf_type_find(l->dtype) : RF_N_TYPES;
+    l->options.ignored = l->ignored.item;
+    l->options.n_ignored = l->ignored.n;
+    l->options.note = l->quiet ? NULL : note;
+    return RF_OK;
 }
 
 static const rf_manual import_manual, export_manual, merge_manual, publish_manual, quantize_manual;
 
-static int run_import(int argc, char **argv, rf_error *err)
+/* The last path is written, the others are read. */
+static const struct command {
+    const rf_manual *manual;
+    int n_paths;
+    const char *paths;
+    int (*convert)(const char *from, const char *to, const rf_convert_options *options,
+                   rf_error *err); /* NULL: another one */
+} table[] = {{&import_manual, 2, "HF_DIR and MODEL.h5", NULL},
+             {&export_manual, 2, "MODEL.h5 and HF_DIR", rf_convert_export},
+             {&merge_manual, 3, "BASE.h5, ADAPTER.h5 and MODEL.h5", NULL},
+             {&publish_manual, 2, "MODEL.h5 and WEIGHTS.h5", rf_convert_publish},
+             {&quantize_manual, 2, "MODEL.h5 and SMALL.h5", rf_convert_quantize}};
+
+static int run(const rf_manual *self, int argc, char **argv, rf_error *err)
 {
+    const struct command *c = table;
     command_line l = {0};
-    int rc = read_line(&l, argc, argv, &import_manual, 2, "HF_DIR and MODEL.h5", err);
-    if (rc == RF_OK) {
-        rc = l.base != NULL ? import_peft(&l, err) : import_model(&l, err);
+    int first, rc;
+    while (c->manual != self) {
+        c++;
     }
+    RF_TRY_OUT(rf_manual_parse(&first, &l, argc, argv, self, err));
+    if (argc - first != c->n_paths) {
+        rc = rf_error_set(err, RF_ERR_USAGE, "%s takes %s: see refusion-convert %s --help",
+                          self->command, c->paths, self->command);
+        goto out;
+    }
+    l.path = (const char *const *)argv + first;
+    RF_TRY_OUT(understand(&l, err));
+    RF_TRY_OUT(rf_output_check(l.path + c->n_paths - 1, 1, l.path, c->n_paths - 1, err));
+    rc = c->convert != NULL ? c->convert(l.path[0], l.path[1], &l.options, err)
+         : self == &merge_manual
+             ? rf_convert_merge(l.path[0], l.path[1], l.path[2], &l.options, err)
+             : import(&l, err);
+out:
     free(l.ignored.item);
     return rc;
-}
-
-static int run_export(int argc, char **argv, rf_error *err)
-{
-    command_line l = {0};
-    RF_TRY(read_line(&l, argc, argv, &export_manual, 2, "MODEL.h5 and HF_DIR", err));
-    RF_TRY(rf_output_check((const char *[]){l.path[1]}, 1, (const char *[]){l.path[0]}, 1, err));
-    return rf_convert_export(l.path[0], l.path[1], &l.options, err);
-}
-
-static int run_merge(int argc, char **argv, rf_error *err)
-{
-    command_line l = {0};
-    RF_TRY(read_line(&l, argc, argv, &merge_manual, 3, "BASE.h5, ADAPTER.h5 and MODEL.h5", err));
-    RF_TRY(rf_output_check((const char *[]){l.path[2]}, 1, (const char *[]){l.path[0], l.path[1]},
-                           2, err));
-    return rf_convert_merge(l.path[0], l.path[1], l.path[2], &l.options, err);
-}
-
-static int run_publish(int argc, char **argv, rf_error *err)
-{
-    command_line l = {0};
-    RF_TRY(read_line(&l, argc, argv, &publish_manual, 2, "MODEL.h5 and WEIGHTS.h5", err));
-    RF_TRY(rf_output_check((const char *[]){l.path[1]}, 1, (const char *[]){l.path[0]}, 1, err));
-    return rf_convert_publish(l.path[0], l.path[1], &l.options, err);
-}
-
-static int run_quantize(int argc, char **argv, rf_error *err)
-{
-    command_line l = {0};
-    RF_TRY(read_line(&l, argc, argv, &quantize_manual, 2, "MODEL.h5 and SMALL.h5", err));
-    RF_TRY(rf_output_check((const char *[]){l.path[1]}, 1, (const char *[]){l.path[0]}, 1, err));
-    return rf_convert_quantize(l.path[0], l.path[1], &l.options, err);
 }
 
 static const rf_manual import_manual = {
@@ -164,7 +153,7 @@ static const rf_manual import_manual = {
         "MistralForCausalLM. Values are converted tensor by tensor: a model need not fit into\n"
         "memory.\n",
     .option = import_options,
-    .run = run_import};
+    .run = run};
 static const rf_manual export_manual = {
     .program = "refusion-convert",
     .command = "export",
@@ -174,7 +163,7 @@ static const rf_manual export_manual = {
         "Writes config.json, generation_config.json, safetensors and the tokenizer; an adapter\n"
         "file becomes a folder of PEFT. The folder must not exist, or be empty.\n",
     .option = export_options,
-    .run = run_export};
+    .run = run};
 static const rf_manual merge_manual = {
     .program = "refusion-convert",
     .command = "merge",
@@ -182,7 +171,7 @@ static const rf_manual merge_manual = {
     .synopsis = "refusion-convert merge BASE.h5 ADAPTER.h5 MODEL.h5 [options]\n",
     .text = "Writes a checkpoint that needs no adapter file.\n",
     .option = merge_options,
-    .run = run_merge};
+    .run = run};
 static const rf_manual publish_manual = {
     .program = "refusion-convert",
     .command = "publish",
@@ -191,7 +180,7 @@ static const rf_manual publish_manual = {
     .text = "Keeps weights (or adapters), tokenizer and configuration; leaves out what only\n"
             "training needs, and the names of the corpora.\n",
     .option = merge_options,
-    .run = run_publish};
+    .run = run};
 static const rf_manual quantize_manual = {
     .program = "refusion-convert",
     .command = "quantize",
@@ -199,7 +188,7 @@ static const rf_manual quantize_manual = {
     .synopsis = "refusion-convert quantize MODEL.h5 SMALL.h5 [options]\n",
     .text = "Matrices become int8 with a scale for each 128 weights of a row, for decoding.\n",
     .option = quantize_options,
-    .run = run_quantize};
+    .run = run};
 
 static const rf_manual *const commands[] = {&import_manual,  &export_manual,   &merge_manual,
                                             &publish_manual, &quantize_manual, NULL};

@@ -152,5 +152,5 @@ int rf_manual_run(const rf_manual *program, int argc, char **argv, rf_error *err
     }
     bring_command(program, argc, argv);
     const rf_manual *m = rf_manual_find(program, argv[1]);
-    return m != NULL ? m->run(argc - 1, argv + 1, err) : unknown_command(program, argv[1], err);
+    return m != NULL ? m->run(m, argc - 1, argv + 1, err) : unknown_command(program, argv[1], err);
 }

@@ -24,7 +24,8 @@ typedef struct rf_manual {
     const char *exit_status;
     const struct rf_manual *const *part;           /* its commands, NULL at the end */
     const char *(*word)(int i, const char **help); /* first words beside files: as rf_option.word */
-    int (*run)(int argc, char **argv, rf_error *err); /* of a command; argv[0] is its name */
+    /* Of a command; argv[0] is its name. */
+    int (*run)(const struct rf_manual *self, int argc, char **argv, rf_error *err);
 } rf_manual;
 
 /* Does the command line ask what every program answers alike? Then the answer is on stdout:
