@@ -177,7 +177,7 @@ int rf_engine_new(rf_engine **out, rf_model *model, const rf_tokenizer *tokenize
                    .capacity = capacity};
     *out = NULL;
     RF_TRY(rf_decode_options_resolve(&e.options, err));
-    const int64_t S = e.options.kind->slot_size(&e.options);
+    const int64_t S = rf_decoder_slot_size(&e.options);
     e.size = size_of(&e.options, max_prompt, capacity);
     return make(out, &e, (e.options.gen_length + S - 1) / S, err);
 }

@@ -2,21 +2,10 @@
  * value of the last one are made by the pass behind it. */
 #include "infer/decode/sequence.h"
 
-static int64_t slot_size(const rf_decode_options *o)
-{
-    (void)o;
-    return 1;
-}
-
 static int64_t most_places(const rf_decode_options *o, int64_t n_prompt, bool with_prompt)
 {
     (void)o;
     return with_prompt ? n_prompt : 1;
-}
-
-static void describe(char *text, size_t bytes, const rf_decode_options *o)
-{
-    rf_decode_sampling_text(text, bytes, o);
 }
 
 static void ask(rf_sequence *s, rf_batch *batch)
@@ -43,9 +32,8 @@ const rf_decoder rf_decoder_ar = {
     .skill = "to predict every token from those before it",
     .in_pieces = true,
     .ignores = RF_SLOT_SETTINGS " block_length " RF_FILL_SETTINGS,
-    .slot_size = slot_size,
     .most_places = most_places,
-    .describe = describe,
+    .describe = rf_decode_sampling_text,
     .ask = ask,
     .tell = tell,
 };

@@ -48,7 +48,6 @@ const rf_decoder rf_decoder_block = {
     .needs_mask = true,
     .ignores = RF_SLOT_SETTINGS " " RF_DRAW_SETTINGS " cfg cache",
     .resolve = resolve,
-    .slot_size = rf_fill_slot_size,
     .most_places = most_places,
     .describe = rf_fill_describe,
     .ask = ask,

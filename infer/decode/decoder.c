@@ -1,5 +1,7 @@
 #include "infer/decode/decoder.h"
 
+#include "infer/decode/options.h"
+
 #include <string.h>
 
 #define COMMA ,
@@ -21,6 +23,11 @@ const char *rf_decoder_name(const rf_decoder *decoder)
         RF_ASSERT(i < N_DECODERS);
     }
     return decoders[i].name;
+}
+
+int64_t rf_decoder_slot_size(const rf_decode_options *o)
+{
+    return o->kind->in_slots ? o->slot_size : 1;
 }
 
 bool rf_decoder_reads(const rf_decoder *decoder, const char *name)

@@ -30,6 +30,7 @@ typedef struct rf_decoder {
     bool in_pieces;    /* the prompt is causal and asked about at its end only: its beginning may be
                             computed in passes of its own */
     bool needs_mask;   /* the tokenizer must have a mask token */
+    bool in_slots;     /* decode.slot_size tokens are decided together; else each alone */
     const char *ignores; /* keys of decode.* that it does not read, blanks between; NULL: none. What
                             reports leave out, and a sweep does not try */
 
@@ -37,8 +38,6 @@ typedef struct rf_decoder {
      * are used for those that were given. RF_ERR_USAGE. NULL: nothing to do. The methods below get
      * resolved options. */
     int (*resolve)(rf_decode_options *options, rf_error *err);
-    /* Tokens that are decided together: the response is a row of slots of this size. */
-    int64_t (*slot_size)(const rf_decode_options *options);
     /* The most places of a forward pass, for a prompt of n_prompt tokens: of one that holds the
      * prompt (s->wants_prompt), or of the others. */
     int64_t (*most_places)(const rf_decode_options *options, int64_t n_prompt, bool with_prompt);
@@ -77,6 +76,8 @@ extern const rf_decoder rf_decoder_given;
 
 /* As decode.kind has it. */
 const char *rf_decoder_name(const rf_decoder *decoder);
+/* Tokens that are decided together: a response is a row of slots of this size. */
+int64_t rf_decoder_slot_size(const rf_decode_options *options);
 /* Whether it reads decode.NAME; false: `ignores` lists it. */
 bool rf_decoder_reads(const rf_decoder *decoder, const char *name);
 /* NULL: there is none of that name. */

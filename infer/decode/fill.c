@@ -39,12 +39,6 @@ int rf_fill_resolve(rf_decode_options *o, int64_t default_block, rf_error *err)
     return RF_OK;
 }
 
-int64_t rf_fill_slot_size(const rf_decode_options *o)
-{
-    (void)o;
-    return 1;
-}
-
 void rf_fill_describe(char *text, size_t bytes, const rf_decode_options *o)
 {
     int n = snprintf(text, bytes, "blocks of %" PRId64 ", ", o->block_length);

@@ -16,7 +16,6 @@
 /* Methods of their tables. resolve: block_length 0 becomes default_block, or the whole response
  * where that is shorter; gen_length is rounded up to a multiple of block_length. */
 RF_MUST_CHECK int rf_fill_resolve(rf_decode_options *o, int64_t default_block, rf_error *err);
-int64_t rf_fill_slot_size(const rf_decode_options *o);
 void rf_fill_describe(char *text, size_t bytes, const rf_decode_options *o);
 
 /* Adds tokens [begin, end) of prompt and response, masks where nothing is filled yet. Their place in

@@ -9,12 +9,6 @@
 
 enum { CHUNK = 128 }; /* tokens of a pass */
 
-static int64_t slot_size(const rf_decode_options *o)
-{
-    (void)o;
-    return 1;
-}
-
 static int64_t tokens_of_pass(const rf_decode_options *o)
 {
     return o->gen_length < CHUNK ? o->gen_length : CHUNK;
@@ -78,7 +72,6 @@ const rf_decoder rf_decoder_given = {
     .objective = "ar",
     .skill = "to predict every token from those before it",
     .in_pieces = true,
-    .slot_size = slot_size,
     .most_places = most_places,
     .slab = slab,
     .ask = ask,

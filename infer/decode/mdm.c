@@ -89,8 +89,8 @@ static bool tell(rf_sequence *s)
 
 #define METHODS                                                                                    \
     .objective = "mdm", .skill = "to fill masked places that see what stands behind them",         \
-    .needs_mask = true, .slot_size = rf_fill_slot_size, .most_places = most_places, .slab = slab,  \
-    .describe = rf_fill_describe, .ask = ask, .tell = tell
+    .needs_mask = true, .most_places = most_places, .slab = slab, .describe = rf_fill_describe,    \
+    .ask = ask, .tell = tell
 const rf_decoder rf_decoder_mdm = {METHODS, .resolve = resolve_mdm,
                                    .ignores = RF_SLOT_SETTINGS " " RF_DRAW_SETTINGS
                                                                " cache rule threshold factor"};

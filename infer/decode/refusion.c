@@ -43,11 +43,6 @@ static int resolve(rf_decode_options *o, rf_error *err)
     return RF_OK;
 }
 
-static int64_t slot_size(const rf_decode_options *o)
-{
-    return o->slot_size;
-}
-
 static int64_t most_places(const rf_decode_options *o, int64_t n_prompt, bool with_prompt)
 {
     int64_t plan = o->kind == &rf_decoder_left_to_right ? o->slot_size : o->block_length;
@@ -258,7 +253,7 @@ static bool tell(rf_sequence *s)
 
 #define METHODS                                                                                    \
     .objective = "refusion", .skill = "to fill a masked slot and go on inside it",                 \
-    .in_pieces = true, .needs_mask = true, .resolve = resolve, .slot_size = slot_size,             \
+    .in_pieces = true, .needs_mask = true, .resolve = resolve, .in_slots = true,                   \
     .most_places = most_places, .describe = describe, .ask = ask, .tell = tell
 const rf_decoder rf_decoder_refusion = {METHODS, .ignores = RF_FILL_SETTINGS};
 const rf_decoder rf_decoder_left_to_right = {

@@ -15,7 +15,7 @@ void rf_sequence_new(rf_sequence *s, const rf_decode_options *options,
 {
     *s = (rf_sequence){.options = options, .tokenizer = tokenizer, .slab = slab};
     s->n_tokens = options->gen_length;
-    cut_into_slots(s, options->kind->slot_size(options));
+    cut_into_slots(s, rf_decoder_slot_size(options));
     const bool halves = options->slot_least > 0 && options->slot_least < s->slot_size;
     const int64_t parts = halves ? s->slot_size / options->slot_least : 1;
     size_t n_tokens = (size_t)s->n_tokens, n_slots = (size_t)(s->n_slots * parts); /* at most */
@@ -50,7 +50,7 @@ void rf_sequence_begin(rf_sequence *s, const int32_t *prompt, int64_t n_prompt, 
     s->index = index;
     s->observer = NULL;
     s->given = NULL;
-    cut_into_slots(s, s->options->kind->slot_size(s->options));
+    cut_into_slots(s, rf_decoder_slot_size(s->options));
     s->phase = s->step = 0;
     s->cycle = 0;
     s->done = s->whole = false;
@@ -80,7 +80,7 @@ void rf_sequence_halve(rf_sequence *s)
 
 int64_t rf_sequence_parts(const rf_sequence *s)
 {
-    return s->options->kind->slot_size(s->options) / s->slot_size;
+    return rf_decoder_slot_size(s->options) / s->slot_size;
 }
 
 int64_t rf_sequence_length(const rf_sequence *s, int64_t e)
