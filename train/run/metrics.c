@@ -272,13 +272,17 @@ json_t *rf_metrics_real(double x)
     return isfinite(x) ? json_real(x) : json_null();
 }
 
+/* Takes the line; without a file it is dropped. */
 static void write_json(rf_metrics *m, FILE *file, json_t *line)
 {
-    if (line == NULL || json_dumpf(line, file, JSON_COMPACT | JSON_REAL_PRECISION(17)) != 0) {
+    if (file != NULL &&
+        (line == NULL || json_dumpf(line, file, JSON_COMPACT | JSON_REAL_PRECISION(17)) != 0)) {
         errno = errno != 0 ? errno : ENOMEM;
         clearerr(file);
     }
-    end_line(m, file);
+    if (file != NULL) {
+        end_line(m, file);
+    }
     json_decref(line);
 }
 
@@ -299,16 +303,12 @@ static void draw_validation(rf_metrics *m, int64_t step, json_t *fields)
 
 void rf_metrics_event(rf_metrics *m, const char *event, int64_t step, json_t *fields)
 {
-    if (m == NULL) {
-        json_decref(fields);
-        return;
-    }
-    json_t *line = json_pack("{s:s,s:I}", "event", event, "step", (json_int_t)step);
-    if (fields != NULL) {
+    if (m != NULL) {
+        json_t *line = json_pack("{s:s,s:I}", "event", event, "step", (json_int_t)step);
         json_object_update(line, fields);
+        write_json(m, m->metrics, line);
     }
-    write_json(m, m->metrics, line);
-    if (strcmp(event, "valid") == 0) {
+    if (m != NULL && strcmp(event, "valid") == 0) {
         draw_validation(m, step, fields);
     }
     json_decref(fields);
@@ -316,20 +316,12 @@ void rf_metrics_event(rf_metrics *m, const char *event, int64_t step, json_t *fi
 
 void rf_metrics_sample(rf_metrics *m, json_t *fields)
 {
-    if (m == NULL) {
-        json_decref(fields);
-        return;
-    }
-    write_json(m, m->samples, fields);
+    write_json(m, m != NULL ? m->samples : NULL, fields);
 }
 
 void rf_metrics_trained(rf_metrics *m, json_t *fields)
 {
-    if (m == NULL || m->trained == NULL) {
-        json_decref(fields);
-        return;
-    }
-    write_json(m, m->trained, fields);
+    write_json(m, m != NULL ? m->trained : NULL, fields);
 }
 
 void rf_metrics_sync(rf_metrics *m)
