@@ -35,6 +35,11 @@ bool rf_offer_judges(const rf_offer *offer, bool *masks)
 int rf_ask_json(json_t **out, const char *body, size_t bytes, rf_problem *problem)
 {
     json_error_t where;
+    *out = NULL;
+    if (bytes == 0) {
+        return rf_problem_set(problem, 400, "invalid_json", NULL,
+                              "the body is empty: send a JSON object");
+    }
     *out = json_loadb(body, bytes, JSON_REJECT_DUPLICATES, &where);
     if (*out == NULL) {
         return rf_problem_set(problem, 400, "invalid_json", NULL,

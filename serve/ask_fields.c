@@ -34,8 +34,12 @@ static int read_integer(int64_t *out, rf_ask_reader *in, const char *name, const
                         int64_t least, int64_t most)
 {
     const double real = json_number_value(value);
-    if (!json_is_number(value) || real != floor(real)) {
+    if (!json_is_number(value)) {
         return rf_ask_wrong_kind(in->problem, name, "a whole number", value);
+    }
+    if (real != floor(real)) {
+        return rf_problem_set(in->problem, 400, "invalid_type", name,
+                              "%s is %.17g: must be a whole number", name, real);
     }
     if (real < (double)least || real > (double)most) {
         return rf_problem_set(in->problem, 400, "invalid_value", name,
@@ -250,7 +254,7 @@ static int needs_zero(rf_ask_reader *in, const char *name, const json_t *value)
 
 static int needs_one(rf_ask_reader *in, const char *name, const json_t *value)
 {
-    return json_is_integer(value) && json_integer_value(value) == 1 ? RF_OK : refuse(in, name, "1");
+    return json_is_number(value) && json_number_value(value) == 1 ? RF_OK : refuse(in, name, "1");
 }
 
 static int needs_empty(rf_ask_reader *in, const char *name, const json_t *value)
@@ -259,6 +263,32 @@ static int needs_empty(rf_ask_reader *in, const char *name, const json_t *value)
                           (json_is_array(value) && json_array_size(value) == 0) ||
                           (json_is_string(value) && json_string_length(value) == 0);
     return is_empty ? RF_OK : refuse(in, name, "null");
+}
+
+static int needs_false(rf_ask_reader *in, const char *name, const json_t *value)
+{
+    return json_is_false(value) ? RF_OK : refuse(in, name, "false");
+}
+
+static int needs_true(rf_ask_reader *in, const char *name, const json_t *value)
+{
+    return json_is_true(value) ? RF_OK : refuse(in, name, "true");
+}
+
+static int needs_auto(rf_ask_reader *in, const char *name, const json_t *value)
+{
+    const char *tier = json_string_value(value);
+    return tier != NULL && (strcmp(tier, "auto") == 0 || strcmp(tier, "default") == 0)
+               ? RF_OK
+               : refuse(in, name, "\"auto\"");
+}
+
+static int needs_text_alone(rf_ask_reader *in, const char *name, const json_t *value)
+{
+    const char *kind = json_string_value(json_array_get(value, 0));
+    return json_array_size(value) == 1 && kind != NULL && strcmp(kind, "text") == 0
+               ? RF_OK
+               : refuse(in, name, "[\"text\"]");
 }
 
 static int needs_text(rf_ask_reader *in, const char *name, const json_t *value)
@@ -300,6 +330,11 @@ static const field chat_fields[] = {SHARED_FIELDS,
                                     {"tools", read_later},
                                     {"tool_choice", read_tool_choice},
                                     {"response_format", needs_text},
+                                    {"modalities", needs_text_alone},
+                                    {"parallel_tool_calls", needs_true},
+                                    {"store", needs_false},
+                                    {"metadata", needs_empty},
+                                    {"service_tier", needs_auto},
                                     {"enable_thinking", read_later},
                                     {"chat_template_kwargs", read_later},
                                     {0}};
@@ -356,10 +391,6 @@ int rf_ask_read_fields(rf_ask_reader *in)
             return refuse_unknown(in, fields, name);
         }
         RF_TRY(json_is_null(value) ? RF_OK : f->read(in, name, value));
-    }
-    if (in->ask->echo && in->ask->stream) {
-        return rf_problem_set(in->problem, 400, "unsupported_value", "echo",
-                              "echo does not go with stream: leave one of them out");
     }
     return settle_logprobs(in);
 }

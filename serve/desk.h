@@ -33,7 +33,7 @@ typedef struct rf_choice {
     /* Of a stream: */
     rf_text held;   /* text that waits for the log-probabilities of its tokens: */
     size_t n_ripe;  /* bytes of those that are being judged */
-    int64_t n_told; /* response tokens that were sent */
+    int64_t n_told; /* of the judged tokens: those before were sent, or nobody asked for them */
     int64_t offset; /* characters that were sent */
     rf_trace trace;
     struct rf_desk *desk;   /* that it was handed in at */

@@ -136,10 +136,40 @@ static int refuse_body(rf_visit *v)
                           v->http->options.max_body);
 }
 
+static enum MHD_Result count_length(void *user, enum MHD_ValueKind kind, const char *name,
+                                    const char *value)
+{
+    int *n = user;
+    (void)kind, (void)value;
+    *n += strcasecmp(name, "Content-Length") == 0 || strcasecmp(name, "Transfer-Encoding") == 0;
+    return MHD_YES;
+}
+
+/* Where a body ends is said once. With two lengths a proxy may take for another request what is the rest
+ * of this one here (RFC 9112, 6.3). */
+static int check_length(rf_visit *v)
+{
+    const char *length = header(v, "Content-Length");
+    int n = 0;
+    MHD_get_connection_values(v->connection, MHD_HEADER_KIND, count_length, &n);
+    v->ends = true;
+    if (n > 1) {
+        return rf_problem_set(&v->problem, 400, "two_lengths", NULL,
+                              "%d headers say how long the body is (Content-Length, "
+                              "Transfer-Encoding): send one",
+                              n);
+    }
+    if (length != NULL && strtoll(length, NULL, 10) > v->http->options.max_body) {
+        return refuse_body(v);
+    }
+    v->ends = false;
+    return RF_OK;
+}
+
 /* What the first lines of a request tell. */
 static int check_beginning(rf_visit *v, const char *path, const char *method)
 {
-    const char *length = header(v, "Content-Length");
+    RF_TRY(check_length(v));
     v->route = rf_route_find(path, method, &v->allow);
     if (v->route == NULL && v->allow != NULL) {
         return rf_problem_set(&v->problem, 405, "method_not_allowed", NULL,
@@ -152,9 +182,7 @@ static int check_beginning(rf_visit *v, const char *path, const char *method)
     if (v->route == NULL) {
         return rf_problem_set(&v->problem, 404, "not_found", NULL, "there is no %.200s here", path);
     }
-    RF_TRY(check_client(v));
-    return length != NULL && strtoll(length, NULL, 10) > v->http->options.max_body ? refuse_body(v)
-                                                                                   : RF_OK;
+    return check_client(v);
 }
 
 /* The next bytes of the body. A client hears what is wrong with it only when all of it was sent (the
@@ -249,10 +277,7 @@ static enum MHD_Result handle(void *user, struct MHD_Connection *connection, con
         rf_links_note(&http->links, v->link, true);
         *visit = v;
         __atomic_add_fetch(&http->n_visits, 1, __ATOMIC_SEQ_CST);
-        /* What is answered before the body is there ends the connection: only what is too long is. */
-        return check_beginning(v, path, method) == RF_OK || v->problem.status != 413
-                   ? MHD_YES
-                   : send_problem(v);
+        return check_beginning(v, path, method) == RF_OK || !v->ends ? MHD_YES : send_problem(v);
     }
     if (*bytes > 0) {
         const size_t n = *bytes;

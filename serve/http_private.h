@@ -40,6 +40,7 @@ struct rf_visit {
     char *name;            /* behind the route's path. Owned; NULL: it takes none */
     int who;               /* number of the key */
     bool knows_interim;    /* responses before the answer, which HTTP/1.0 does not have */
+    bool ends;             /* the connection: answered before the body is there */
     double begin;
     rf_text body;
     rf_problem problem; /* status 0: none */

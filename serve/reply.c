@@ -156,26 +156,36 @@ json_t *rf_reply_logprobs(const rf_choice *c, int64_t first, int64_t end, int64_
                                              : logprob_lists(c, first, end, offset);
 }
 
+int64_t rf_reply_first(const rf_choice *c)
+{
+    return c->order->ask.echo ? c->prompt->hides_begin : c->prompt->ids.n;
+}
+
 /* Of the whole answer, and of its prompt where that is echoed. */
 static json_t *all_logprobs(const rf_choice *c)
 {
-    const int64_t first = c->order->ask.echo ? c->prompt->hides_begin : c->prompt->ids.n;
     int64_t offset = 0;
-    return c->order->ask.n_likely >= 0 ? rf_reply_logprobs(c, first, c->n_judged, &offset) : NULL;
+    return c->order->ask.n_likely >= 0
+               ? rf_reply_logprobs(c, rf_reply_first(c), c->n_judged, &offset)
+               : NULL;
 }
 
 /* --- Choices ---------------------------------------------------------------------------------- */
+
+char *rf_reply_echo(const rf_choice *c, size_t *bytes)
+{
+    const rf_ids *ids = &c->prompt->ids;
+    return rf_tokenizer_decode(c->order->offer->loaded->info.tokenizer, bytes,
+                               ids->id + c->prompt->hides_begin, ids->n - c->prompt->hides_begin,
+                               false);
+}
 
 static json_t *text_of(const rf_choice *c)
 {
     const rf_tokenizer *tokenizer = c->order->offer->loaded->info.tokenizer;
     size_t bytes, before = 0;
-    char *text = rf_answer_text(&c->answer, &bytes, tokenizer), *echo = NULL;
-    if (c->order->ask.echo) {
-        const rf_ids *ids = &c->prompt->ids;
-        echo = rf_tokenizer_decode(tokenizer, &before, ids->id + c->prompt->hides_begin,
-                                   ids->n - c->prompt->hides_begin, false);
-    }
+    char *text = rf_answer_text(&c->answer, &bytes, tokenizer);
+    char *echo = c->order->ask.echo ? rf_reply_echo(c, &before) : NULL;
     rf_text all = {0};
     rf_text_add(&all, echo != NULL ? echo : "", before);
     rf_text_add(&all, text, bytes);

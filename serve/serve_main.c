@@ -234,8 +234,9 @@ static int make_engine(rf_engine **out, const options *o, rf_offer *offer, rf_lo
                          offer->n_assignments, err));
     offer->size = rf_engine_size_of_any(context_of(o, loaded), o->n_seats);
     const rf_model_limits limits = rf_engine_size_limits(&offer->size);
-    malloc_trim(0); /* JSON of a tokenizer, read and dropped, left as much again */
+    malloc_trim(0); /* JSON of a tokenizer, read and dropped, left as much again, */
     RF_TRY(rf_loaded_model(loaded, &limits, (int)o->n_threads, err));
+    malloc_trim(0); /* and what a checkpoint was read by some MiB, before the cache comes */
     RF_TRY(rf_engine_new_sized(out, loaded->model, loaded->info.tokenizer, &decode, &offer->size,
                                err));
     rf_engine *e = *out;

@@ -141,6 +141,7 @@ static void lay_out_judged(rf_choice *c)
     const size_t most = (size_t)(ids->n + ask->max_tokens);
     rf_given *g = &c->given;
     c->n_judged = ids->n;
+    c->n_told = rf_reply_first(c);
     c->judged = rf_alloc(most, sizeof *c->judged);
     memcpy(c->judged, ids->id, (size_t)ids->n * sizeof *c->judged);
     *g = (rf_given){.token = c->judged + before, .n = 0, .n_likely = k};
@@ -179,13 +180,12 @@ static bool wants_judgement(const rf_choice *c)
 /* What is judged of a stream is sent with its text. */
 static void tell_judged(rf_choice *c)
 {
-    const int64_t before = c->prompt->ids.n;
     if (holds_pieces(c)) {
         rf_text out = {0};
         rf_events_piece(c, &out, c->n_ripe > 0 ? c->held.data : "", c->n_ripe,
-                        rf_reply_logprobs(c, before + c->n_told, c->n_judged, &c->offset));
+                        rf_reply_logprobs(c, c->n_told, c->n_judged, &c->offset));
         send(c, &out);
-        c->n_told = c->n_judged - before;
+        c->n_told = c->n_judged;
         c->held.bytes -= c->n_ripe;
         memmove(c->held.data, c->held.data + c->n_ripe, c->held.bytes);
     }
@@ -215,10 +215,24 @@ static void judge_streams(worker *w)
     }
 }
 
+/* A stream with its prompt begins with that. */
+static void stream_echo(rf_choice *c)
+{
+    rf_text out = {0};
+    size_t bytes;
+    char *echo = rf_reply_echo(c, &bytes);
+    add_piece(c, &out, echo, bytes, NULL, 0);
+    send(c, &out);
+    free(echo);
+}
+
 static void begin_choice(worker *w, rf_choice *c)
 {
     if (c->order->ask.n_likely >= 0) {
         lay_out_judged(c);
+    }
+    if (c->order->ask.stream && c->order->ask.echo) {
+        stream_echo(c);
     }
     if (c->order->ask.max_tokens > 0) {
         ask_for_answer(w, c);

@@ -10,7 +10,8 @@ static void check_accepted(const rf_ask *ask, const rf_offer *offer)
     const int64_t size = rf_tokenizer_size(offer->loaded->info.tokenizer);
     RF_ASSERT(ask->n_prompts >= 1 && ask->n >= 1 && ask->n_prompts * ask->n <= offer->max_choices);
     RF_ASSERT(ask->max_tokens >= 0 && ask->n_likely <= offer->max_likely);
-    RF_ASSERT(!ask->stream || (!ask->echo && ask->n_likely < 0));
+    bool masks;
+    RF_ASSERT(ask->n_likely < 0 || rf_offer_judges(offer, &masks));
     for (int64_t i = 0; i < ask->n_prompts; i++) {
         const rf_ids *ids = &ask->prompt[i].ids;
         rf_error err = {0};

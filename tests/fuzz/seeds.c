@@ -120,6 +120,7 @@ static void put_ask(void)
         "{\"prompt\": [\"a\", \"b\"], \"n\": 2, \"stop\": [\"x\", \"yz\"], \"user\": \"me\"}",
         "{\"prompt\": [1, 2, 258], \"echo\": true, \"logprobs\": 1, \"max_tokens\": 0}",
         "{\"prompt\": [[1], [2, 3]], \"stream\": true, \"stream_options\": {\"slots\": true}}",
+        "{\"prompt\": \"a\", \"stream\": true, \"echo\": true, \"logprobs\": 1}",
         "{\"prompt\": \"a\", \"decode\": {\"kind\": \"ar\", \"slot_threshold\": 0.8, \"fuse\": "
         "false}}",
         "{\"prompt\": \"a\", \"logit_bias\": {}, \"best_of\": 1, \"suffix\": null, \"model\": "
@@ -130,8 +131,8 @@ static void put_ask(void)
         "\"a\"}]}, {\"role\": \"user\", \"content\": \"b\"}], \"tools\": [], \"tool_choice\": "
         "\"none\"}"};
     for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
-        put_text("ask", i >= 6, bodies[i]);
-        put_text("ask", (i >= 6) + 2, bodies[i]);
+        put_text("ask", i >= 7, bodies[i]);
+        put_text("ask", (i >= 7) + 2, bodies[i]);
     }
 }
 

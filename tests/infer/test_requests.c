@@ -144,6 +144,7 @@ Test(requests, shared_beginnings_are_computed_once)
     for (int b = 0; b < n; b++) {
         compare_crowd(list[b], true, 0);
         compare_crowd(list[b], true, 5);
+        compare_crowd(list[b], true, 1); /* every length is so many whole pieces */
     }
 }
 

@@ -144,6 +144,25 @@ Test(bad_input, bodies_that_are_too_long)
     still_answers();
 }
 
+/* The rest of what one length ends is not taken for a request of its own. */
+Test(bad_input, bodies_with_two_lengths)
+{
+    static const char *const lengths[] = {"Content-Length: 15\r\nContent-Length: 2\r\n",
+                                          "Content-Length: 2\r\nContent-Length: 2\r\n",
+                                          "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n"};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        char text[512];
+        snprintf(text, sizeof text,
+                 "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
+                 "0\r\n\r\nGET /health HTTP/1.1\r\n" HOST "\r\n",
+                 lengths[i]);
+        expect_status(400, text);
+        cr_assert_not_null(strstr(reply, "two_lengths"), "%s", reply);
+        cr_assert_null(strstr(reply, "\"ok\""), "%s", reply);
+    }
+    still_answers();
+}
+
 Test(bad_input, floods_of_headers)
 {
     enum { BYTES = 1 << 20 };

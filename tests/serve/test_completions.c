@@ -157,6 +157,8 @@ Test(completions, streams_tell_the_same)
         }
     }
     same_as_whole(CHAT, "\"messages\": [{\"role\": \"user\", \"content\": \"hello\"}]");
+    same_as_whole(COMPLETIONS, "\"prompt\": \"a\u00e9b\", \"max_tokens\": 9, \"echo\": true");
+    same_as_whole(COMPLETIONS, "\"prompt\": \"abc\", \"max_tokens\": 0, \"echo\": true");
 }
 
 /* Pieces wait for the log-probabilities of their tokens, which are those of the whole answer. */
@@ -173,6 +175,13 @@ Test(completions, streams_tell_the_same_log_probabilities)
                      kinds[i], k, k, k > 0 ? ", \"stop\": [\"ab\", \"c\", \"dd\"]" : "");
             same_as_whole(COMPLETIONS, fields);
         }
+        for (int length = 0; length < 10; length += 9) {
+            snprintf(fields, sizeof fields,
+                     "\"prompt\": \"hello\", \"max_tokens\": %d, \"decode\": {\"kind\": \"%s\"},"
+                     " \"logprobs\": 2, \"echo\": true",
+                     length, kinds[i]);
+            same_as_whole(COMPLETIONS, fields);
+        }
         snprintf(fields, sizeof fields,
                  "\"messages\": [{\"role\": \"user\", \"content\": \"hello\"}],"
                  " \"logprobs\": true, \"top_logprobs\": 2, \"decode\": {\"kind\": \"%s\"}",
@@ -187,6 +196,7 @@ Test(completions, streams_tell_the_same_log_probabilities)
     server_stop();
     server_start("--batch 1"); /* no seat beside the answer's */
     same_as_whole(CHAT, fields);
+    same_as_whole(COMPLETIONS, "\"prompt\": \"hello\", \"logprobs\": 1, \"echo\": true");
 }
 
 Test(completions, a_stream_begins_before_its_end)

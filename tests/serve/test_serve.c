@@ -111,6 +111,9 @@ Test(serve, refuses_by_name)
     refuses(COMPLETIONS, 400, "decode", "slot_threshold",
             "{\"prompt\": \"a\", \"decode\": {\"slot_threshold\": 1.5}}");
     refuses(COMPLETIONS, 400, "prompt", "is missing", "{}");
+    refuses(COMPLETIONS, 400, "", "the body is empty", "");
+    refuses(COMPLETIONS, 400, "max_tokens", "max_tokens is 1.5: must be a whole number",
+            "{\"prompt\": \"a\", \"max_tokens\": 1.5}");
     refuses(COMPLETIONS, 400, "prompt", "ids are from 0", "{\"prompt\": [1, 262]}");
     refuses(COMPLETIONS, 400, "prompt", "entry 1", "{\"prompt\": [\"a\", 2]}");
     refuses(COMPLETIONS, 400, "prompt", "room for 96", "{\"prompt\": \"a\", \"max_tokens\": 95}");
@@ -133,7 +136,18 @@ Test(serve, refuses_by_name)
     json_decref(
         ask(COMPLETIONS, 200,
             "{\"prompt\": \"a\", \"suffix\": null, \"presence_penalty\": 0,"
-            " \"logit_bias\": {}, \"best_of\": 1, \"user\": \"me\", \"model\": \"model\"}"));
+            " \"logit_bias\": {}, \"best_of\": 1.0, \"user\": \"me\", \"model\": \"model\"}"));
+    json_decref(ask(CHAT, 200,
+                    "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"store\": false,"
+                    " \"metadata\": {}, \"service_tier\": \"auto\", \"modalities\": [\"text\"],"
+                    " \"parallel_tool_calls\": true}"));
+    refuses(CHAT, 400, "modalities", "or give [\"text\"]",
+            "{\"messages\": [], \"modalities\": [\"text\", \"audio\"]}");
+    refuses(CHAT, 400, "store", "or give false", "{\"messages\": [], \"store\": true}");
+    refuses(CHAT, 400, "parallel_tool_calls", "or give true",
+            "{\"messages\": [], \"parallel_tool_calls\": false}");
+    refuses(CHAT, 400, "service_tier", "or give \"auto\"",
+            "{\"messages\": [], \"service_tier\": \"flex\"}");
 }
 
 Test(serve, tokens_there_and_back)
