@@ -430,27 +430,12 @@ void rf_backend_copy(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int6
     }
 }
 
-static void convert(rf_ctx *ctx, void *dst, rf_class to, const void *src, rf_class from, int64_t n)
+void rf_backend_convert(rf_ctx *ctx, void *dst, rf_class to, const void *src, rf_class from, int64_t n)
 {
     const rf_type *type = ctx->backend->type;
     if (n > 0) {
         ctx->backend->memory->convert(ctx, dst, type[to], src, type[from], n);
     }
-}
-
-void rf_backend_convert(rf_ctx *ctx, void *weight, const void *master, int64_t n)
-{
-    convert(ctx, weight, RF_WEIGHT, master, RF_MASTER, n);
-}
-
-void rf_backend_narrow(rf_ctx *ctx, void *wire, const void *master, int64_t n)
-{
-    convert(ctx, wire, RF_WIRE, master, RF_MASTER, n);
-}
-
-void rf_backend_widen(rf_ctx *ctx, void *master, const void *wire, int64_t n)
-{
-    convert(ctx, master, RF_MASTER, wire, RF_WIRE, n);
 }
 
 void rf_backend_zero(rf_ctx *ctx, void *dst, rf_class cls, int64_t n)

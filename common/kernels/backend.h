@@ -189,13 +189,11 @@ void rf_backend_upload(rf_ctx *ctx, void *dst, rf_class cls, const void *src, rf
                        int64_t n);
 void rf_backend_download(rf_ctx *ctx, void *dst, rf_type host, const void *src, rf_class cls,
                          int64_t n);
-/* Within backend memory; n elements. The regions of a copy do not overlap; convert makes weights of
- * masters and rounds as an upload does. */
+/* Within backend memory; n elements. The regions do not overlap; convert goes from one class to
+ * another and rounds as an upload does. */
 void rf_backend_copy(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int64_t n);
-void rf_backend_convert(rf_ctx *ctx, void *weight, const void *master, int64_t n);
-/* From class master to class wire, rounded as by an upload, and back. */
-void rf_backend_narrow(rf_ctx *ctx, void *wire, const void *master, int64_t n);
-void rf_backend_widen(rf_ctx *ctx, void *master, const void *wire, int64_t n);
+void rf_backend_convert(rf_ctx *ctx, void *dst, rf_class to, const void *src, rf_class from,
+                        int64_t n);
 void rf_backend_zero(rf_ctx *ctx, void *dst, rf_class cls, int64_t n);
 /* A series of kernels that is called again and again with the same arguments costs a device less when it
  * is given as a whole. The caller names the series by a key; with another key anything may differ. True:

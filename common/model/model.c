@@ -315,8 +315,9 @@ void rf_model_prepare_range(rf_model *model, rf_range range)
         const rf_tensor *t = &model->table.tensor[i];
         if (model->view[i] != NULL && t->offset >= range.begin && t->offset < range.end) {
             rf_backend_convert(
-                model->ctx, model->view[i],
-                rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset), t->count);
+                model->ctx, model->view[i], RF_WEIGHT,
+                rf_backend_at(model->ctx->backend, RF_MASTER, model->master, t->offset), RF_MASTER,
+                t->count);
         }
     }
 }

@@ -318,8 +318,8 @@ Test(backend, convert_rounds_as_an_upload_does)
         rf_backend_download(ctx, uploaded, RF_F64, weight, RF_WEIGHT, 4);
         rf_backend_zero(ctx, weight, RF_WEIGHT, 4);
         rf_backend_upload(ctx, master, RF_MASTER, wide, RF_F64, 4);
-        rf_backend_convert(ctx, weight, master, 0);
-        rf_backend_convert(ctx, weight, master, 3);
+        rf_backend_convert(ctx, weight, RF_WEIGHT, master, RF_MASTER, 0);
+        rf_backend_convert(ctx, weight, RF_WEIGHT, master, RF_MASTER, 3);
         rf_backend_download(ctx, converted, RF_F64, weight, RF_WEIGHT, 4);
         cr_assert(rf_ctx_sync(ctx, &err) == RF_OK);
         cr_assert(memcmp(uploaded, converted, 3 * sizeof(double)) == 0);

@@ -232,7 +232,7 @@ static void bind(rf_gather *g, const rf_gather_window *w, int i, const rf_tensor
     of[t->role] = master;
     if (w->weight != NULL && t->n_dims == 2) {
         void *weight = rf_backend_at(ctx->backend, RF_WEIGHT, w->weight, at);
-        rf_backend_convert(ctx, weight, master, t->count);
+        rf_backend_convert(ctx, weight, RF_WEIGHT, master, RF_MASTER, t->count);
         of[t->role] = weight;
     }
     if (t->role == RF_ROLE_EMBED && g->model->config.tie_word_embeddings) {

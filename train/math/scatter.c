@@ -84,10 +84,10 @@ static int set_off(rf_scatter *s, int64_t slot, const void *gradient, int64_t n,
     for (int64_t r = 0; r < size; r++) {
         const int64_t begin = rf_slice_begin(n, r, size) + from;
         const int64_t left = rf_slice_begin(n, r + 1, size) - begin;
-        rf_backend_narrow(s->ctx,
-                          rf_backend_at(backend, RF_WIRE, s->flight[slot].sent, r * s->portion),
-                          left > 0 ? rf_backend_at(backend, RF_MASTER, gradient, begin) : gradient,
-                          left > 0 ? least(left, s->portion) : 0);
+        rf_backend_convert(
+            s->ctx, rf_backend_at(backend, RF_WIRE, s->flight[slot].sent, r * s->portion), RF_WIRE,
+            left > 0 ? rf_backend_at(backend, RF_MASTER, gradient, begin) : gradient, RF_MASTER,
+            left > 0 ? least(left, s->portion) : 0);
     }
     return rf_exchange_all_to_all(exchange, s->ctx, s->flight[slot].came, s->flight[slot].sent,
                                   RF_WIRE, size * s->portion, 0, s->portion, err);
@@ -123,8 +123,9 @@ static void land(rf_scatter *s)
     const int64_t queued = s->flight[slot].queued, size = s->shards->n_ranks;
     void *versions = s->flight[slot].versions;
     for (int64_t r = 0; s->narrow && r < size; r++) {
-        rf_backend_widen(s->ctx, rf_backend_at(backend, RF_MASTER, versions, r * s->portion),
-                         rf_backend_at(backend, RF_WIRE, s->flight[slot].came, r * s->portion), n);
+        rf_backend_convert(
+            s->ctx, rf_backend_at(backend, RF_MASTER, versions, r * s->portion), RF_MASTER,
+            rf_backend_at(backend, RF_WIRE, s->flight[slot].came, r * s->portion), RF_WIRE, n);
     }
     for (int64_t step = 1; step < size; step *= 2) {
         for (int64_t r = 0; r + step < size; r += 2 * step) {
