@@ -295,11 +295,8 @@ static int end_saves(rf_trainer *t, int rc, rf_error *err)
         return rc;
     }
     rf_error own = {0};
-    int saved = rf_saves_end(t, &own);
-    if (rc != RF_OK || saved == RF_OK) {
-        return rc;
-    }
-    return rf_error_set(err, saved, "%s", own.message);
+    const int saved = rf_saves_end(t, &own);
+    return rc != RF_OK || saved == RF_OK ? rc : rf_error_pass(err, &own);
 }
 
 /* The most memory that this process has held. */

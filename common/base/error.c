@@ -71,6 +71,11 @@ int rf_error_prefix(rf_error *err, const char *format, ...)
     return err->code;
 }
 
+int rf_error_pass(rf_error *err, const rf_error *from)
+{
+    return from->code == RF_OK ? RF_OK : rf_error_set(err, from->code, "%s", from->message);
+}
+
 int rf_error_code_of_errno(int errno_value)
 {
     switch (errno_value) {

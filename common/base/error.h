@@ -38,6 +38,10 @@ int rf_error_set(rf_error *err, int code, const char *format, ...) RF_PRINTF(3, 
  * err may be NULL: then RF_ERR is returned. */
 int rf_error_prefix(rf_error *err, const char *format, ...) RF_PRINTF(2, 3);
 
+/* Hands on what another call put aside: sets its code and message, and returns the code; RF_OK where
+ * there is none. err may be NULL. */
+int rf_error_pass(rf_error *err, const rf_error *from);
+
 /* How a failure goes up. RF_TRY leaves the function with the code of a call that failed; RF_TRY_OUT
  * goes to the label `out`, behind which the function frees what it holds and returns `rc`. */
 #define RF_TRY(call)                                                                               \

@@ -312,10 +312,7 @@ size_t rf_ctx_scratch_bytes(const rf_backend *backend, int n_threads, const rf_l
 int rf_ctx_sync(rf_ctx *ctx, rf_error *err)
 {
     ctx->backend->memory->sync(ctx);
-    if (ctx->error.code != RF_OK) {
-        return rf_error_set(err, ctx->error.code, "%s", ctx->error.message);
-    }
-    return RF_OK;
+    return rf_error_pass(err, &ctx->error);
 }
 
 /* --- Memory ---------------------------------------------------------------------------------- */
@@ -430,7 +427,8 @@ void rf_backend_copy(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int6
     }
 }
 
-void rf_backend_convert(rf_ctx *ctx, void *dst, rf_class to, const void *src, rf_class from, int64_t n)
+void rf_backend_convert(rf_ctx *ctx, void *dst, rf_class to, const void *src, rf_class from,
+                        int64_t n)
 {
     const rf_type *type = ctx->backend->type;
     if (n > 0) {

@@ -86,12 +86,9 @@ out:
  * and what to do. */
 static int call_damaged(int rc, rf_error *err)
 {
-    char cause[sizeof err->message];
-    if (err == NULL) {
-        return rc;
-    }
-    snprintf(cause, sizeof cause, "%s", err->message);
-    return rf_error_set(err, rc, "%s: the file is damaged: " RF_CHECKPOINT_REMEDY, cause);
+    return err == NULL ? rc
+                       : rf_error_set(err, rc, "%s: the file is damaged: " RF_CHECKPOINT_REMEDY,
+                                      err->message);
 }
 
 static int get_number(int64_t *value, rf_hdf5 *file, const char *object, const char *name,

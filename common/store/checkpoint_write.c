@@ -37,8 +37,7 @@ struct rf_checkpoint_writer {
     int64_t file_bytes;
     rf_atomic file;               /* rank 0's; the others know the name of the temporary */
     rf_checkpoint_values *values; /* rank 0's */
-    int written;                  /* what the write phase came to */
-    rf_error why;
+    rf_error written;             /* what the write phase came to */
 };
 
 typedef rf_checkpoint_writer writer;
@@ -382,13 +381,8 @@ static int begin(writer *w, const rf_model_config *config, const rf_table *table
 
 static int collect(writer *w, rf_error *err)
 {
-    if (w->written == RF_OK) {
-        w->written = rf_failpoint_visit("agree", &w->why);
-    }
-    if (w->written != RF_OK) {
-        rf_error_set(err, w->written, "%s", w->why.message);
-    }
-    RF_TRY(agree(w, w->written, err));
+    const int rc = rf_error_pass(err, &w->written);
+    RF_TRY(agree(w, rc == RF_OK ? rf_failpoint_visit("agree", err) : rc, err));
     return w->size > 1 ? combine_checksums(w, err) : RF_OK;
 }
 
@@ -436,7 +430,9 @@ int rf_checkpoint_snapshot(rf_checkpoint_writer **out, const char *path, rf_dist
 
 void rf_checkpoint_writer_write(rf_checkpoint_writer *w)
 {
-    w->written = write_values(w, &w->why);
+    if (write_values(w, &w->written) == RF_OK) {
+        w->written = (rf_error){0};
+    }
 }
 
 int rf_checkpoint_writer_collect(rf_checkpoint_writer *w, rf_error *err)

@@ -232,10 +232,8 @@ static int write_portion(output *o, const rf_build_settings *settings, const rf_
     say_warnings(o, p);
     o->statistics->n_bad += p->n_bad;
     o->statistics->text_bytes += (int64_t)p->text_bytes;
-    const rf_error *failure = p->failure.code != RF_OK ? &p->failure : &p->read_failure;
-    if (failure->code != RF_OK) {
-        return rf_error_set(err, failure->code, "%s", failure->message);
-    }
+    RF_TRY(rf_error_pass(err, &p->failure));
+    RF_TRY(rf_error_pass(err, &p->read_failure));
     if (p->ends_source) {
         end_source(o, settings, p);
     }

@@ -28,6 +28,16 @@ Test(error, prefix_keeps_the_code)
     cr_expect_str_eq(err.message, "rank 3: 100% of it");
 }
 
+Test(error, one_that_was_put_aside_is_passed_on)
+{
+    rf_error kept = {0}, err = {0};
+    cr_expect(rf_error_pass(&err, &kept) == RF_OK && err.code == RF_OK && err.message[0] == '\0');
+    rf_error_set(&kept, RF_ERR_RETRY, "100%% %s", "gone");
+    cr_expect(rf_error_pass(&err, &kept) == RF_ERR_RETRY && err.code == RF_ERR_RETRY);
+    cr_expect_str_eq(err.message, "100% gone");
+    cr_expect(rf_error_pass(NULL, &kept) == RF_ERR_RETRY);
+}
+
 Test(error, message_may_be_its_own_argument)
 {
     rf_error err = {0};

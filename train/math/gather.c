@@ -11,9 +11,7 @@ static bool has_windows(const rf_gather *gather)
 
 static int wait_for(rf_gather *gather, rf_exchange *exchange, rf_error *err)
 {
-    if (gather->code != RF_OK) {
-        return rf_error_set(err, gather->code, "%s", gather->why.message);
-    }
+    RF_TRY(rf_error_pass(err, &gather->failure));
     return rf_exchange_wait(exchange, err);
 }
 
@@ -323,16 +321,14 @@ int rf_gather_renew(rf_gather *g, rf_error *err)
 static bool is_over(rf_gather *g, rf_exchange *exchange)
 {
     bool done = false;
-    if (g->code == RF_OK) {
-        g->code = rf_exchange_poll(exchange, &done, &g->why);
-    }
-    return done && g->code == RF_OK;
+    return g->failure.code == RF_OK && rf_exchange_poll(exchange, &done, &g->failure) == RF_OK &&
+           done;
 }
 
 void rf_gather_poll(rf_gather *g)
 {
-    while (g->n_landed < g->n_flown && is_over(g, g->flight[g->n_landed % RF_GATHER_FLIGHTS])) {
-        g->code = land(g, &g->why);
+    while (g->n_landed < g->n_flown && is_over(g, g->flight[g->n_landed % RF_GATHER_FLIGHTS]) &&
+           land(g, &g->failure) == RF_OK) {
     }
     for (int i = 0; i < RF_GATHER_WINDOWS; i++) {
         const rf_gather_window *w = &g->window[i];

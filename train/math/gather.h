@@ -43,8 +43,7 @@ typedef struct rf_gather {
     /* RF_SHARD_WEIGHTS */
     rf_gather_window window[RF_GATHER_WINDOWS];
 
-    int code; /* the first failure of a poll; whoever waits next hears of it */
-    rf_error why;
+    rf_error failure; /* the first of a poll; whoever waits next hears of it */
 } rf_gather;
 
 /* local. Caller frees. */

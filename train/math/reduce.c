@@ -234,8 +234,8 @@ static void hear_layer(void *user, int64_t layer)
 
 static rf_gradient leaf_of_slices(rf_reduce *r)
 {
-    const int code = settle(r, NULL); /* stays in the scatter, and comes out with the gradient */
-    (void)code;
+    const int rc = settle(r, NULL); /* stays in the scatter, and comes out with the gradient */
+    (void)rc;
     if (!accumulates(r)) {
         for (int64_t i = 0; i < r->n_places; i++) {
             r->place[i].tenant = -1;

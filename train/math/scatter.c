@@ -61,11 +61,10 @@ void rf_scatter_begin(rf_scatter *scatter, void *sums, bool adds)
     scatter->adds = adds;
 }
 
-static void keep_failure(rf_scatter *s, int code, const rf_error *why)
+static void keep_failure(rf_scatter *s, int rc, const rf_error *why)
 {
-    if (code != RF_OK && s->code == RF_OK) {
-        s->code = code;
-        s->why = *why;
+    if (rc != RF_OK && s->failure.code == RF_OK) {
+        s->failure = *why;
     }
 }
 
@@ -204,6 +203,5 @@ void rf_scatter_wait_part(rf_scatter *scatter, int64_t part)
 int rf_scatter_wait(rf_scatter *scatter, rf_error *err)
 {
     wait_for(scatter, scatter->n_queued);
-    return scatter->code == RF_OK ? RF_OK
-                                  : rf_error_set(err, scatter->code, "%s", scatter->why.message);
+    return rf_error_pass(err, &scatter->failure);
 }

@@ -47,8 +47,7 @@ typedef struct rf_scatter {
     void *sums;                /* [rf_shards_trained] class master */
     bool adds;
 
-    int code; /* the first failure; rf_scatter_wait reports it */
-    rf_error why;
+    rf_error failure; /* the first; rf_scatter_wait reports it */
 } rf_scatter;
 
 /* local. Caller frees. */

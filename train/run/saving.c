@@ -23,10 +23,9 @@ typedef struct rf_save {
     double begin, pause; /* when; for how long training stood still, so far */
     rf_checkpoint_writer *writer;
     save_phase phase;
-    char best[64]; /* name of the best checkpoint once this one is there */
-    int committed; /* rank 0: what that came to */
-    rf_error why;
-    bool beside; /* where threads can be had */
+    char best[64];      /* name of the best checkpoint once this one is there */
+    rf_error committed; /* rank 0: what that came to */
+    bool beside;        /* where threads can be had */
     bool has_thread;
     pthread_t thread;
     atomic_bool through; /* the phase */
@@ -56,8 +55,8 @@ static void *run_phase(void *argument)
     rf_save *save = argument;
     if (save->phase == WRITING) {
         rf_checkpoint_writer_write(save->writer);
-    } else {
-        save->committed = commit(save, &save->why);
+    } else if (commit(save, &save->committed) == RF_OK) {
+        save->committed = (rf_error){0};
     }
     atomic_store(&save->through, true);
     return NULL;
@@ -144,10 +143,7 @@ static int end_phase(rf_run *run, rf_save *save, bool *is_over, rf_error *err)
         save->pause += rf_log_seconds() - begin;
         return RF_OK;
     }
-    if (save->committed != RF_OK) {
-        rf_error_set(err, save->committed, "%s", save->why.message);
-    }
-    RF_TRY(rf_dist_agree(run->dist, save->committed, err));
+    RF_TRY(rf_dist_agree(run->dist, rf_error_pass(err, &save->committed), err));
     run->saved_step = save->step;
     snprintf(run->best, sizeof run->best, "%s", save->best);
     save->pause += rf_log_seconds() - begin;

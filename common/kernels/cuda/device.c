@@ -149,7 +149,7 @@ int rf_cuda_find(rf_error *err)
         (void)find(&found);
         is_known = true;
     }
-    return found.code == RF_OK ? RF_OK : rf_error_set(err, found.code, "%s", found.message);
+    return rf_error_pass(err, &found);
 }
 
 bool rf_cuda_device_id(unsigned char id[RF_DEVICE_ID])
