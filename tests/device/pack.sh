@@ -19,22 +19,14 @@ tests="kernels/test_backend kernels/test_backends kernels/test_order kernels/tes
     infer/score/test_score"
 
 rm -rf "$folder"
-mkdir -p "$folder/lib" "$folder/tests"
+mkdir -p "$folder/tests"
 for program in $programs; do
     strip -o "$folder/$program" "$build/$program"
 done
 for test in $tests; do
     strip -o "$folder/tests/$(basename "$test")" "$build/tests/$test"
 done
-# Dependencies of dependencies too, which ldd lists already. The C library's parts must be those of the
-# machine that runs them; cuBLAS, half a gigabyte, is on a machine with CUDA (run.sh looks for it).
-for file in "$folder"/refusion-* "$folder"/tests/*; do
-    ldd "$file"
-done | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
-    grep -v -E '/(libc|libm|libpthread|libdl|librt|libresolv|libcublas[^/]*|ld-linux[^/]*)\.so' |
-    while read -r library; do
-        cp -L "$library" "$folder/lib/"
-    done
+sh tests/device/libraries.sh "$folder/lib" "$folder"/refusion-* "$folder"/tests/*
 
 "$build/refusion-data" synth arithmetic --seed 1 --unique --option parts=6 --option max=9 --option pad=true \
     --n 20000 --out "$folder/train.jsonl"

@@ -17,7 +17,7 @@ done
 
 mpi=$folder/mpi
 rm -rf "$mpi"
-mkdir -p "$mpi/bin" "$mpi/share" "$mpi/$place/openmpi/lib/openmpi3" "$folder/tests" "$folder/lib"
+mkdir -p "$mpi/bin" "$mpi/share" "$mpi/$place/openmpi/lib/openmpi3" "$folder/tests"
 cp /usr/bin/orterun "$mpi/bin/mpirun"
 cp /usr/bin/orted "$mpi/bin/"
 cp -r /usr/share/openmpi "$mpi/share/"
@@ -30,12 +30,6 @@ done
 for test in dist/test_dist train/math/test_gather store/test_checkpoint_ranks; do
     strip -o "$folder/tests/$(basename "$test")" "$build/tests/$test"
 done
-for file in "$mpi"/bin/* "$mpi/$place"/openmpi/lib/openmpi3/*.so "$folder"/tests/test_*; do
-    ldd "$file"
-done | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
-    grep -v -E '/(libc|libm|libpthread|libdl|librt|libresolv|libcublas[^/]*|ld-linux[^/]*)\.so' |
-    while read -r library; do
-        cp -L "$library" "$folder/lib/"
-    done
+sh tests/device/libraries.sh "$folder/lib" "$mpi"/bin/* "$mpi/$place"/openmpi/lib/openmpi3/*.so "$folder"/tests/test_*
 cp tests/device/many.sh "$folder/"
 du -sh "$folder"
