@@ -150,7 +150,8 @@ int rf_backend_choose(const rf_backend **out, const char *name, rf_error *err)
         const rf_backend *b = &backends[i][0];
         bool has_isa = isa_exists(b->isa);
         if (strcmp(b->name, name) == 0 &&
-            (!has_isa || (rf_machine_has_isa(b->isa) && (!isa || strcmp(b->isa, isa) == 0)))) {
+            (!has_isa ||
+             (rf_machine_has_isa(b->isa) && (isa == NULL || strcmp(b->isa, isa) == 0)))) {
             *out = b;
         }
     }

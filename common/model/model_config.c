@@ -47,21 +47,6 @@ const rf_field_switch rf_field_switches[RF_N_SWITCHES] = {
     {"output_bias", offsetof(rf_model_config, output_bias)},
 };
 
-static int64_t get_size(const rf_model_config *config, const rf_field_size *field)
-{
-    return *(const int64_t *)(const void *)((const char *)config + field->offset);
-}
-
-static double get_real(const rf_model_config *config, const rf_field_real *field)
-{
-    return *(const double *)(const void *)((const char *)config + field->offset);
-}
-
-bool rf_field_get_switch(const rf_model_config *config, const rf_field_switch *field)
-{
-    return *(const bool *)((const char *)config + field->offset);
-}
-
 const rf_architecture *rf_architecture_find(const char *name, const char *model_type)
 {
     for (int i = 0; i < N_ARCHITECTURES; i++) {
@@ -109,7 +94,7 @@ int rf_model_config_check(const rf_model_config *config, rf_error *err)
                             config->architecture);
     }
     for (int i = 0; i < RF_N_SIZES; i++) {
-        int64_t value = get_size(config, &rf_field_sizes[i]);
+        int64_t value = *(const int64_t *)rf_field_at(config, rf_field_sizes[i].offset);
         if (value < 1 || value > rf_field_sizes[i].max) {
             return rf_error_set(err, RF_ERR, "%s is %" PRId64 ": it must be between 1 and %" PRId64,
                                 rf_field_sizes[i].name, value, rf_field_sizes[i].max);
@@ -220,11 +205,11 @@ char *rf_model_config_json(const rf_model_config *config)
             arch->model_type);
     for (int i = 0; i < RF_N_SIZES; i++) {
         fprintf(file, "  \"%s\": %" PRId64 ",\n", rf_field_sizes[i].name,
-                get_size(config, &rf_field_sizes[i]));
+                *(const int64_t *)rf_field_at(config, rf_field_sizes[i].offset));
     }
     for (int i = 0; i < RF_N_REALS; i++) {
         fprintf(file, "  \"%s\": ", rf_field_reals[i].name);
-        print_real(file, get_real(config, &rf_field_reals[i]));
+        print_real(file, *(const double *)rf_field_at(config, rf_field_reals[i].offset));
         fprintf(file, ",\n");
     }
     bool bias = arch->reads_attention_bias && config->qkv_bias && config->output_bias;
@@ -262,7 +247,8 @@ bool rf_model_config_same_shape(const rf_model_config *a, const rf_model_config 
         difference[0] = 0;
     }
     for (int i = 0; i < RF_N_SIZES; i++) {
-        int64_t x = get_size(a, &rf_field_sizes[i]), y = get_size(b, &rf_field_sizes[i]);
+        int64_t x = *(const int64_t *)rf_field_at(a, rf_field_sizes[i].offset),
+                y = *(const int64_t *)rf_field_at(b, rf_field_sizes[i].offset);
         if (rf_field_sizes[i].is_shape && x != y) {
             snprintf(difference, bytes, "%s is %" PRId64 " here and %" PRId64 " there",
                      rf_field_sizes[i].name, x, y);
@@ -270,8 +256,8 @@ bool rf_model_config_same_shape(const rf_model_config *a, const rf_model_config 
         }
     }
     for (int i = 0; i < RF_N_SWITCHES; i++) {
-        bool x = rf_field_get_switch(a, &rf_field_switches[i]),
-             y = rf_field_get_switch(b, &rf_field_switches[i]);
+        bool x = *(const bool *)rf_field_at(a, rf_field_switches[i].offset),
+             y = *(const bool *)rf_field_at(b, rf_field_switches[i].offset);
         if (x != y) {
             snprintf(difference, bytes, "%s is %s here and %s there", rf_field_switches[i].name,
                      truth(x), truth(y));

@@ -40,21 +40,6 @@ bool rf_field_is_number(const json_t *value, double number)
     return json_is_number(value) && json_number_value(value) == number;
 }
 
-static void set_size(rf_model_config *config, const rf_field_size *field, int64_t value)
-{
-    *(int64_t *)(void *)((char *)config + field->offset) = value;
-}
-
-static void set_real(rf_model_config *config, const rf_field_real *field, double value)
-{
-    *(double *)(void *)((char *)config + field->offset) = value;
-}
-
-static void set_switch(rf_model_config *config, const rf_field_switch *field, bool value)
-{
-    *(bool *)((char *)config + field->offset) = value;
-}
-
 static int read_architecture(const rf_architecture **out, const json_t *root, const char *origin,
                              rf_error *err)
 {
@@ -95,7 +80,7 @@ static int read_sizes(rf_model_config *out, const json_t *root, const rf_archite
                                 rf_field_sizes[i].name,
                                 value == NULL ? "missing" : "not an integer");
         } else {
-            set_size(out, &rf_field_sizes[i], (int64_t)json_integer_value(value));
+            *(int64_t *)rf_field_at(out, rf_field_sizes[i].offset) = json_integer_value(value);
         }
     }
     return RF_OK;
@@ -136,8 +121,8 @@ static int read_reals(rf_model_config *out, const json_t *root, const char *orig
             return rf_error_set(err, RF_ERR, "%s: %s is not a number: give a number", origin,
                                 rf_field_reals[i].name);
         }
-        set_real(out, &rf_field_reals[i],
-                 value == NULL ? rf_field_reals[i].preset : json_number_value(value));
+        *(double *)rf_field_at(out, rf_field_reals[i].offset) =
+            value == NULL ? rf_field_reals[i].preset : json_number_value(value);
     }
     return RF_OK;
 }
@@ -153,10 +138,8 @@ static int read_switches(rf_model_config *out, const json_t *root, const rf_arch
     out->qkv_bias = arch->qkv_bias || bias;
     out->output_bias = bias;
     for (int i = 0; i < RF_N_SWITCHES; i++) {
-        bool value = false;
-        RF_TRY(rf_field_read_bool(&value, root, rf_field_switches[i].name,
-                                  rf_field_get_switch(out, &rf_field_switches[i]), origin, err));
-        set_switch(out, &rf_field_switches[i], value);
+        bool *value = rf_field_at(out, rf_field_switches[i].offset);
+        RF_TRY(rf_field_read_bool(value, root, rf_field_switches[i].name, *value, origin, err));
     }
     return RF_OK;
 }

@@ -34,13 +34,18 @@ typedef struct rf_field_switch {
     size_t offset;
 } rf_field_switch;
 
+/* Where a field lies: of a size an int64_t, of a real a double, of a switch a bool. */
+static inline void *rf_field_at(const rf_model_config *config, size_t offset)
+{
+    return (char *)(uintptr_t)config + offset;
+}
+
 extern const rf_field_size rf_field_sizes[RF_N_SIZES];
 extern const rf_field_real rf_field_reals[RF_N_REALS];
 extern const rf_field_switch rf_field_switches[RF_N_SWITCHES];
 
 /* By name, or where that is NULL by model type; NULL when unknown. */
 const rf_architecture *rf_architecture_find(const char *name, const char *model_type);
-bool rf_field_get_switch(const rf_model_config *config, const rf_field_switch *field);
 
 /* --- Reading a config.json; `origin` stands for the file in messages ----------------------------- */
 
