@@ -144,7 +144,7 @@ static int convert_all(const filter *f, rf_error *err)
         }
         rc = convert_line(f, line, bytes, err);
         if (rc != RF_OK) {
-            rf_error_prefix(err, "%s:%" PRId64, rf_lines_path(lines), rf_lines_number(lines));
+            rf_error_prefix(err, "%s:%" PRId64, lines->path, lines->number);
             break;
         }
     }

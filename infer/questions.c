@@ -294,7 +294,7 @@ static int add_array(reader *r, const char *line, size_t bytes, rf_error *err)
     while (!is_full(r) &&
            rf_record_array_next(&r->array, line, bytes, &at, &begin, &begins, &ends)) {
         r->record.bytes = begins ? 0 : r->record.bytes;
-        r->line = begins ? rf_lines_number(r->lines) : r->line;
+        r->line = begins ? r->lines->number : r->line;
         rf_text_add(&r->record, line + begin, at - begin);
         rf_text_add_string(&r->record, "\n");
         if (ends) {
@@ -304,7 +304,7 @@ static int add_array(reader *r, const char *line, size_t bytes, rf_error *err)
     return r->array.is_bad ? rf_error_set(err, RF_ERR,
                                           "%s:%" PRId64 ": the array holds something else than "
                                           "objects: write one record a line",
-                                          r->path, rf_lines_number(r->lines))
+                                          r->path, r->lines->number)
                            : RF_OK;
 }
 
@@ -318,8 +318,7 @@ static int read_all(reader *r, rf_error *err)
         if (text == NULL) {
             break;
         }
-        const char *foreign =
-            rf_lines_number(r->lines) == 1 ? rf_foreign(r->path, text, bytes) : NULL;
+        const char *foreign = r->lines->number == 1 ? rf_foreign(r->path, text, bytes) : NULL;
         if (foreign != NULL) {
             return rf_error_set(err, RF_ERR, "%s: is %s", r->path, foreign);
         }
@@ -329,7 +328,7 @@ static int read_all(reader *r, rf_error *err)
         r->is_array = has_begun ? r->is_array : text[strspn(text, " \t\r\v\f")] == '[';
         has_begun = true;
         RF_TRY(r->is_array ? add_array(r, text, bytes, err)
-                           : add_record(r, text, bytes, rf_lines_number(r->lines), err));
+                           : add_record(r, text, bytes, r->lines->number, err));
     }
     if (r->is_array && !is_full(r) && !r->array.is_over) {
         return rf_error_set(err, RF_ERR, "%s: the array ends too early: get the whole file",

@@ -142,8 +142,7 @@ static void put_back(rf_portion_reader *r, char *line, size_t bytes)
 static void add_json(rf_portion_reader *r, rf_portion *p, char *line, size_t bytes)
 {
     if (!rf_lines_is_blank(line, bytes)) {
-        add_entry(p, (rf_entry){.line = rf_lines_number(r->lines), .record = r->n_records++}, line,
-                  bytes);
+        add_entry(p, (rf_entry){.line = r->lines->number, .record = r->n_records++}, line, bytes);
     }
 }
 
@@ -153,7 +152,7 @@ static int add_array(rf_portion_reader *r, rf_portion *p, char *line, size_t byt
     bool begins, ends;
     while (rf_record_array_next(&r->array, line, bytes, &at, &begin, &begins, &ends)) {
         if (begins) {
-            add_entry(p, (rf_entry){.line = rf_lines_number(r->lines), .record = r->n_records++},
+            add_entry(p, (rf_entry){.line = r->lines->number, .record = r->n_records++},
                       line + begin, at - begin);
         } else {
             extend_entry(p, "\n", 1);
@@ -163,7 +162,7 @@ static int add_array(rf_portion_reader *r, rf_portion *p, char *line, size_t byt
     return r->array.is_bad ? rf_error_set(err, RF_ERR,
                                           "%s:%" PRId64 ": the array holds something else than "
                                           "objects: write one record a line",
-                                          rf_lines_path(r->lines), rf_lines_number(r->lines))
+                                          r->lines->path, r->lines->number)
                            : RF_OK;
 }
 
@@ -189,7 +188,7 @@ static void add_text(rf_portion_reader *r, rf_portion *p, char *line, size_t byt
     r->in_text = true;
     r->n_records += begins;
     add_entry(p,
-              (rf_entry){.line = rf_lines_number(r->lines),
+              (rf_entry){.line = r->lines->number,
                          .record = r->n_records - 1,
                          .is_text = true,
                          .begins = begins},
@@ -231,20 +230,20 @@ static int close_source(rf_portion_reader *r, rf_portion *p, rf_error *err)
     if (r->n_records == 0) {
         return rf_error_set(err, RF_ERR,
                             "%s: the file is empty or holds only blank lines: remove it or fill it",
-                            rf_lines_path(r->lines));
+                            r->lines->path);
     }
     if (r->format == RF_FORMAT_ARRAY && !r->array.is_over) {
         return rf_error_set(err, RF_ERR, "%s: the array ends too early: get the whole file",
-                            rf_lines_path(r->lines));
+                            r->lines->path);
     }
     if (r->in_text) {
         p->entry[p->n_entries - 1].ends = true;
         r->in_text = false;
     }
     p->ends_source = true;
-    p->source_bytes = rf_lines_size(r->lines);
-    p->source_crc = rf_lines_crc32(r->lines);
-    r->bytes_before += rf_lines_offset(r->lines);
+    p->source_bytes = r->lines->size;
+    p->source_crc = r->lines->crc;
+    r->bytes_before += r->lines->offset;
     rf_lines_close(r->lines);
     r->lines = NULL;
     r->source++;
@@ -274,12 +273,12 @@ static int fill(rf_portion_reader *r, rf_portion *p, rf_error *err)
         if (line == NULL) {
             return close_source(r, p, err);
         }
-        if (rf_lines_number(r->lines) == 1) {
+        if (r->lines->number == 1) {
             bool is_given = r->settings->format != RF_FORMAT_AUTO; /* then tables are text */
             const char *path = r->settings->source[r->source].path;
             const char *foreign = rf_foreign(is_given ? "" : path, line, bytes);
             if (foreign != NULL) {
-                return rf_error_set(err, RF_ERR, "%s: is %s", rf_lines_path(r->lines), foreign);
+                return rf_error_set(err, RF_ERR, "%s: is %s", r->lines->path, foreign);
             }
         }
         if (r->format == RF_FORMAT_AUTO && !rf_lines_is_blank(line, bytes)) {
@@ -292,8 +291,8 @@ static int fill(rf_portion_reader *r, rf_portion *p, rf_error *err)
             !rf_lines_is_blank(line, bytes)) {
             const char *foreign = rf_foreign_text(&r->guess, line, bytes);
             if (foreign != NULL) {
-                return rf_error_set(err, RF_ERR, "%s:%" PRId64 ": is %s", rf_lines_path(r->lines),
-                                    rf_lines_number(r->lines), foreign);
+                return rf_error_set(err, RF_ERR, "%s:%" PRId64 ": is %s", r->lines->path,
+                                    r->lines->number, foreign);
             }
         }
         if (must_close(r, p, line, bytes)) {
@@ -324,5 +323,5 @@ void rf_portion_read(rf_portion_reader *r, rf_portion *p)
     if (fill(r, p, &err) != RF_OK) {
         p->read_failure = err;
     }
-    p->bytes_read = r->bytes_before + (r->lines != NULL ? rf_lines_offset(r->lines) : 0);
+    p->bytes_read = r->bytes_before + (r->lines != NULL ? r->lines->offset : 0);
 }

@@ -14,32 +14,6 @@
 
 enum { INPUT_BYTES = 1 << 16, FIRST_TEXT_BYTES = 1 << 16 };
 
-/* Bytes go file -> input -> text; for a plain file they are copied, for gzip inflated. */
-struct rf_lines {
-    char *path;
-    int fd;
-    int64_t size;     /* of the file, 0 if unknown */
-    int64_t offset;   /* bytes read from it */
-    size_t max_bytes; /* of a line */
-    int64_t number;   /* of the line last returned */
-    uint32_t crc;
-    rf_error failure; /* what stopped the reading, without a place; code RF_OK while all is well */
-
-    unsigned char *input;
-    size_t input_begin, input_end;
-    bool input_is_over;
-
-    enum { KIND_UNKNOWN, KIND_PLAIN, KIND_GZIP } kind;
-    z_stream stream;
-    bool stream_is_open;
-    bool member_is_over; /* between two members of a gzip file, or behind the last */
-
-    char *text; /* [text_begin, text_end) is not returned yet; one more byte for the 0 */
-    size_t text_begin, text_end, text_size;
-    size_t scanned;    /* bytes behind text_begin known to hold no line end */
-    bool text_is_over; /* nothing more will come into text */
-};
-
 static int fail(rf_lines *lines, int code, const char *what)
 {
     return rf_error_set(&lines->failure, code, "%s", what);
@@ -146,7 +120,7 @@ static int next_member(rf_lines *lines)
     }
     if (is_gzip_magic(lines)) {
         lines->member_is_over = false;
-        inflateReset(&lines->stream);
+        inflateReset(lines->stream);
         return RF_OK;
     }
     while (need_input(lines, 1) == RF_OK && lines->input_begin < lines->input_end) {
@@ -174,13 +148,13 @@ static int inflate_text(rf_lines *lines)
     }
     size_t room = text_room(lines);
     room = room < INPUT_BYTES ? room : INPUT_BYTES;
-    lines->stream.next_in = lines->input + lines->input_begin;
-    lines->stream.avail_in = (uInt)(lines->input_end - lines->input_begin);
-    lines->stream.next_out = (unsigned char *)lines->text + lines->text_end;
-    lines->stream.avail_out = (uInt)room;
-    int status = inflate(&lines->stream, Z_NO_FLUSH);
-    lines->input_begin = lines->input_end - lines->stream.avail_in;
-    lines->text_end += room - lines->stream.avail_out;
+    lines->stream->next_in = lines->input + lines->input_begin;
+    lines->stream->avail_in = (uInt)(lines->input_end - lines->input_begin);
+    lines->stream->next_out = (unsigned char *)lines->text + lines->text_end;
+    lines->stream->avail_out = (uInt)room;
+    int status = inflate(lines->stream, Z_NO_FLUSH);
+    lines->input_begin = lines->input_end - lines->stream->avail_in;
+    lines->text_end += room - lines->stream->avail_out;
     if (status == Z_STREAM_END) {
         lines->member_is_over = true;
     } else if (status == Z_MEM_ERROR) {
@@ -188,7 +162,7 @@ static int inflate_text(rf_lines *lines)
     } else if (status != Z_OK && status != Z_BUF_ERROR) {
         return rf_error_set(&lines->failure, RF_ERR,
                             "the gzip data is damaged (%s): fetch the file again",
-                            lines->stream.msg != NULL ? lines->stream.msg : "bad stream");
+                            lines->stream->msg != NULL ? lines->stream->msg : "bad stream");
     }
     return RF_OK;
 }
@@ -198,14 +172,15 @@ static int recognise(rf_lines *lines)
     if (need_input(lines, 2) != RF_OK) {
         return lines->failure.code;
     }
-    lines->kind = KIND_PLAIN;
+    lines->is_recognised = true;
     if (is_gzip_magic(lines)) {
+        z_stream *stream = rf_alloc(1, sizeof *stream);
         /* 15 + 16: the largest window; gzip, not zlib, around the data. */
-        if (inflateInit2(&lines->stream, 15 + 16) != Z_OK) {
+        if (inflateInit2(stream, 15 + 16) != Z_OK) {
+            free(stream);
             return fail(lines, RF_ERR, "no memory to decompress");
         }
-        lines->stream_is_open = true;
-        lines->kind = KIND_GZIP;
+        lines->stream = stream;
     }
     return RF_OK;
 }
@@ -213,13 +188,13 @@ static int recognise(rf_lines *lines)
 /* Adds to the text, or finds out that it is over, or fails (lines->failure). */
 static void fill(rf_lines *lines)
 {
-    if (lines->kind == KIND_UNKNOWN && recognise(lines) != RF_OK) {
+    if (!lines->is_recognised && recognise(lines) != RF_OK) {
         return;
     }
     if (make_room(lines) != RF_OK) {
         return;
     }
-    if (lines->kind == KIND_GZIP) {
+    if (lines->stream != NULL) {
         inflate_text(lines);
     } else {
         copy_text(lines);
@@ -332,47 +307,18 @@ bool rf_lines_is_blank(const char *line, size_t bytes)
     return true;
 }
 
-void rf_lines_set_max(rf_lines *lines, size_t max_bytes)
-{
-    lines->max_bytes = max_bytes;
-}
-
-int64_t rf_lines_number(const rf_lines *lines)
-{
-    return lines->number;
-}
-
-int64_t rf_lines_offset(const rf_lines *lines)
-{
-    return lines->offset;
-}
-
-int64_t rf_lines_size(const rf_lines *lines)
-{
-    return lines->size;
-}
-
-uint32_t rf_lines_crc32(const rf_lines *lines)
-{
-    return lines->crc;
-}
-
-const char *rf_lines_path(const rf_lines *lines)
-{
-    return lines->path;
-}
-
 void rf_lines_close(rf_lines *lines)
 {
     if (lines == NULL) {
         return;
     }
-    if (lines->stream_is_open) {
-        inflateEnd(&lines->stream);
+    if (lines->stream != NULL) {
+        inflateEnd(lines->stream);
     }
     if (lines->fd > STDIN_FILENO) {
         close(lines->fd);
     }
+    free(lines->stream);
     free(lines->text);
     free(lines->input);
     free(lines->path);

@@ -8,7 +8,32 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef struct rf_lines rf_lines;
+/* Bytes go file -> input -> text; for a plain file they are copied, for gzip inflated. */
+typedef struct rf_lines {
+    /* For others to read: */
+    char *path;
+    int64_t number; /* of the line last returned, from 1 */
+    int64_t offset; /* compressed bytes read so far */
+    int64_t size;   /* bytes of the file; 0: unknown */
+    uint32_t
+        crc; /* CRC32 of the lines returned so far with their line ends; at the end of the file,
+                       that of the whole uncompressed content */
+
+    /* The reader's own. */
+    int fd;
+    size_t max_bytes; /* of a line; 64 MiB but in tests */
+    rf_error failure; /* what stopped the reading, without a place; code RF_OK while all is well */
+    unsigned char *input;
+    size_t input_begin, input_end;
+    bool input_is_over;
+    bool is_recognised;        /* plain or gzip */
+    struct z_stream_s *stream; /* NULL: plain */
+    bool member_is_over;       /* between two members of a gzip file, or behind the last */
+    char *text; /* [text_begin, text_end) is not returned yet; one more byte for the 0 */
+    size_t text_begin, text_end, text_size;
+    size_t scanned;    /* bytes behind text_begin known to hold no line end */
+    bool text_is_over; /* nothing more will come into text */
+} rf_lines;
 
 /* Opens a file. gzip, also of several members, is recognised by its first bytes, not by its name;
  * "-" is stdin. The caller closes *out. */
@@ -21,15 +46,6 @@ RF_MUST_CHECK int rf_lines_open(rf_lines **out, const char *path, rf_error *err)
 RF_MUST_CHECK int rf_lines_next(rf_lines *lines, char **text, size_t *bytes, rf_error *err);
 /* Is there nothing but blanks and control characters that stand for them? */
 bool rf_lines_is_blank(const char *line, size_t bytes);
-/* For tests: another limit than 64 MiB. */
-void rf_lines_set_max(rf_lines *lines, size_t max_bytes);
-int64_t rf_lines_number(const rf_lines *lines); /* of the line last returned, from 1 */
-int64_t rf_lines_offset(const rf_lines *lines); /* compressed bytes read so far */
-int64_t rf_lines_size(const rf_lines *lines);   /* bytes of the file; 0: unknown */
-/* CRC32 of the lines returned so far with their line ends; at the end of the file, that of the
- * whole uncompressed content. */
-uint32_t rf_lines_crc32(const rf_lines *lines);
-const char *rf_lines_path(const rf_lines *lines);
 void rf_lines_close(rf_lines *lines); /* NULL is fine */
 
 #endif

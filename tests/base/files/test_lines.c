@@ -54,7 +54,7 @@ static void expect_failure(rf_lines *lines, const char *says)
     rf_error err = {0};
     do {
         text = NULL;
-        cr_assert(rf_lines_number(lines) < 1000000);
+        cr_assert(lines->number < 1000000);
         err.code = rf_lines_next(lines, &text, &n, &err);
     } while (err.code == RF_OK && text != NULL);
     cr_expect(err.code == RF_ERR);
@@ -74,7 +74,7 @@ Test(lines, byte_order_mark)
     expect_line(lines, "one", 3);
     expect_line(lines, "\xEF\xBB\xBFtwo", 6);
     expect_end(lines);
-    cr_expect(rf_lines_crc32(lines) == crc32(0, (const unsigned char *)text, sizeof text - 1));
+    cr_expect(lines->crc == crc32(0, (const unsigned char *)text, sizeof text - 1));
     rf_lines_close(lines);
 }
 
@@ -83,18 +83,18 @@ static const char sample[] = "one\r\n\nthree with \t tab\nlast";
 static void expect_sample(const char *path)
 {
     rf_lines *lines = open_lines(path);
-    cr_expect(rf_lines_number(lines) == 0);
+    cr_expect(lines->number == 0);
     expect_line(lines, "one\r", 4);
-    cr_expect(rf_lines_number(lines) == 1);
-    cr_expect(rf_lines_crc32(lines) == crc32(0, (const unsigned char *)"one\r\n", 5));
+    cr_expect(lines->number == 1);
+    cr_expect(lines->crc == crc32(0, (const unsigned char *)"one\r\n", 5));
     expect_line(lines, "", 0);
     expect_line(lines, "three with \t tab", 16);
     expect_line(lines, "last", 4);
-    cr_expect(rf_lines_number(lines) == 4);
+    cr_expect(lines->number == 4);
     expect_end(lines);
-    cr_expect(rf_lines_crc32(lines) == crc32(0, (const unsigned char *)sample, sizeof sample - 1));
-    cr_expect(rf_lines_offset(lines) == rf_lines_size(lines));
-    cr_expect_str_eq(rf_lines_path(lines), path);
+    cr_expect(lines->crc == crc32(0, (const unsigned char *)sample, sizeof sample - 1));
+    cr_expect(lines->offset == lines->size);
+    cr_expect_str_eq(lines->path, path);
     rf_lines_close(lines);
 }
 
@@ -143,7 +143,7 @@ Test(lines, empty_files)
     put_file(in_folder("d"), "\x1F", 1);
     rf_lines *lines = open_lines(in_folder("a"));
     expect_end(lines);
-    cr_expect(rf_lines_crc32(lines) == 0 && rf_lines_number(lines) == 0);
+    cr_expect(lines->crc == 0 && lines->number == 0);
     rf_lines_close(lines);
     lines = open_lines(in_folder("b"));
     expect_end(lines);
@@ -198,7 +198,7 @@ Test(lines, long_lines)
             at += sizes[i] + 1;
         }
         expect_end(lines);
-        cr_expect(rf_lines_crc32(lines) == crc32(0, (unsigned char *)data, (unsigned)total));
+        cr_expect(lines->crc == crc32(0, (unsigned char *)data, (unsigned)total));
         rf_lines_close(lines);
     }
     free(data);
@@ -208,7 +208,7 @@ Test(lines, line_limit)
 {
     put_file(in_folder("a"), "1234\n12345\n", 11);
     rf_lines *lines = open_lines(in_folder("a"));
-    rf_lines_set_max(lines, 4);
+    lines->max_bytes = 4;
     expect_line(lines, "1234", 4);
     expect_failure(lines, "a:2: the line is longer than 4 bytes");
     rf_lines_close(lines);
@@ -221,9 +221,9 @@ Test(lines, line_limit)
     }
     cr_assert(gzclose(file) == Z_OK);
     lines = open_lines(in_folder("bomb"));
-    rf_lines_set_max(lines, 1 << 20);
+    lines->max_bytes = 1 << 20;
     expect_failure(lines, "longer than");
-    cr_expect(rf_lines_offset(lines) <= rf_lines_size(lines));
+    cr_expect(lines->offset <= lines->size);
     rf_lines_close(lines);
 }
 
@@ -278,8 +278,8 @@ Test(lines, damaged_gzip)
             put_file(in_folder("bad.gz"), data, bytes);
             rf_lines *lines = open_lines(in_folder("bad.gz"));
             bool is_found = read_through(lines) == RF_ERR;
-            cr_expect(is_found || (i == bytes - 9 && rf_lines_crc32(lines) == crc),
-                      "byte %zu, bit %d", i, bit);
+            cr_expect(is_found || (i == bytes - 9 && lines->crc == crc), "byte %zu, bit %d", i,
+                      bit);
             n_found += is_found;
             n_flips++;
             rf_lines_close(lines);
@@ -316,7 +316,7 @@ Test(lines, damage_late_in_the_file)
     put_file(in_folder("cut.gz"), data, bytes / 2);
     rf_lines *lines = open_lines(in_folder("cut.gz"));
     expect_failure(lines, "truncated");
-    cr_expect(rf_lines_number(lines) > 1000, "lines before the damage are read");
+    cr_expect(lines->number > 1000, "lines before the damage are read");
     rf_lines_close(lines);
     free(data);
     free(text);
@@ -356,8 +356,8 @@ Test(lines, standard_input)
     expect_line(lines, "three with \t tab", 16);
     expect_line(lines, "last", 4);
     expect_end(lines);
-    cr_expect(rf_lines_size(lines) == 0);
-    cr_expect(rf_lines_offset(lines) == (int64_t)sizeof sample - 1);
-    cr_expect_str_eq(rf_lines_path(lines), "standard input");
+    cr_expect(lines->size == 0);
+    cr_expect(lines->offset == (int64_t)sizeof sample - 1);
+    cr_expect_str_eq(lines->path, "standard input");
     rf_lines_close(lines);
 }
