@@ -141,18 +141,16 @@ static int report_ranks(rf_trainer *t, pace *p, rf_error *err)
         return RF_OK;
     }
     double own = p->sum / (double)(p->n > 0 ? p->n : 1);
-    int rc = rf_dist_allgather_f64(s->dist, p->ranks, &own, 1, err);
-    for (int r = 1; rc == RF_OK && r < n; r++) {
+    RF_TRY(rf_dist_allgather_bytes(s->dist, p->ranks, &own, sizeof own, err));
+    for (int r = 1; r < n; r++) {
         slowest = p->ranks[r] > p->ranks[slowest] ? r : slowest;
         fastest = p->ranks[r] < p->ranks[fastest] ? r : fastest;
     }
-    if (rc == RF_OK) {
-        rf_metrics_ranks(s->run.metrics, t->progress.step, slowest, p->ranks[fastest],
-                         p->ranks[slowest]);
-    }
+    rf_metrics_ranks(s->run.metrics, t->progress.step, slowest, p->ranks[fastest],
+                     p->ranks[slowest]);
     p->sum = 0.0;
     p->n = 0;
-    return rc;
+    return RF_OK;
 }
 
 static void report_step(rf_trainer *t, rf_step_result *r, pace *p, double seconds)

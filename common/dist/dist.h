@@ -59,10 +59,8 @@ RF_MUST_CHECK int rf_dist_broadcast(rf_dist *dist, void *data, size_t bytes, int
 /* collective. Element-wise over ranks, in place. */
 RF_MUST_CHECK int rf_dist_max_i64(rf_dist *dist, int64_t *x, int n, rf_error *err);
 RF_MUST_CHECK int rf_dist_sum_i64(rf_dist *dist, int64_t *x, int n, rf_error *err);
-/* collective. all [size*n] gets every rank's x [n], in rank order: so sums over ranks can be made in
- * a fixed order. */
-RF_MUST_CHECK int rf_dist_allgather_f64(rf_dist *dist, double *all, const double *x, int n,
-                                        rf_error *err);
+/* collective. all [size, bytes] gets every rank's x [bytes], in rank order: so sums over ranks can be
+ * made in a fixed order. */
 RF_MUST_CHECK int rf_dist_allgather_bytes(rf_dist *dist, void *all, const void *x, size_t bytes,
                                           rf_error *err);
 /* collective. Every rank passes what its own work returned; when any failed, all return the code of
@@ -77,7 +75,7 @@ RF_MUST_CHECK int rf_dist_same_text(rf_dist *dist, const char *text, rf_error *e
  *
  * A range of n elements (below 2^31, of any class) is cut into one slice for each rank, in rank
  * order: slices begin at multiples of RF_SUM_RUN elements, so that ranks sum whole runs of squares
- * (kernels.h); all have rf_dist_slot elements but the last ones, which are shorter or empty. How it
+ * (kernels.h); all have rf_slice_slot elements but the last ones, which are shorter or empty. How it
  * is cut never shows in the result of a sum over ranks.
  *
  * An exchange is begun by all ranks, and is over where rf_exchange_poll says so or rf_exchange_wait
@@ -88,11 +86,12 @@ RF_MUST_CHECK int rf_dist_same_text(rf_dist *dist, const char *text, rf_error *e
  * asynchronous error of the backend is left to rf_ctx_sync, for the other ranks wait. A link that fails
  * (rf_dist_connect) ends all ranks, after a line that says why.
  */
-int64_t rf_dist_slot(const rf_dist *dist, int64_t n); /* local: elements of a full slice */
-/* local: where the slice of `rank` begins; for rank = size: n. */
-int64_t rf_dist_slice_begin(const rf_dist *dist, int64_t n, int rank);
-/* local: the same of any number of ranks. */
+int64_t rf_slice_slot(int64_t n, int64_t n_ranks); /* local: elements of a full slice */
+/* local: where the slice of `rank` begins; for rank = n_ranks: n. */
 int64_t rf_slice_begin(int64_t n, int64_t rank, int64_t n_ranks);
+/* local. Adds the versions of n elements, one behind the other at every `slot` elements of class master, as a
+ * binary tree in rank order, into the first: sums over ranks have these bits. */
+void rf_dist_add_versions(rf_ctx *ctx, void *versions, int64_t n_ranks, int64_t slot, int64_t n);
 
 typedef struct rf_exchange rf_exchange;
 

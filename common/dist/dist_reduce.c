@@ -17,30 +17,26 @@ static int64_t at_most(int64_t x, int64_t limit)
     return x < limit ? x : limit;
 }
 
-static int64_t slot_of(int64_t n, int64_t n_ranks)
+int64_t rf_slice_slot(int64_t n, int64_t n_ranks)
 {
     return rf_sum_runs((n + n_ranks - 1) / n_ranks) * RF_SUM_RUN;
 }
 
 int64_t rf_slice_begin(int64_t n, int64_t rank, int64_t n_ranks)
 {
-    return at_most(rank * slot_of(n, n_ranks), n);
+    return at_most(rank * rf_slice_slot(n, n_ranks), n);
 }
 
-int64_t rf_dist_slot(const rf_dist *dist, int64_t n)
+void rf_dist_add_versions(rf_ctx *ctx, void *versions, int64_t n_ranks, int64_t slot, int64_t n)
 {
-    return slot_of(n, rf_dist_size(dist));
-}
-
-int64_t rf_dist_slice_begin(const rf_dist *dist, int64_t n, int rank)
-{
-    return rf_slice_begin(n, rank, rf_dist_size(dist));
-}
-
-int rf_dist_allgather_f64(rf_dist *dist, double *all, const double *x, int n, rf_error *err)
-{
-    RF_ASSERT(n >= 0);
-    return rf_dist_allgather_bytes(dist, all, x, (size_t)n * sizeof *x, err);
+    const rf_backend *backend = ctx->backend;
+    for (int64_t step = 1; step < n_ranks; step *= 2) {
+        for (int64_t r = 0; r + step < n_ranks; r += 2 * step) {
+            backend->kernels->add(ctx, rf_backend_at(backend, RF_MASTER, versions, r * slot),
+                                  rf_backend_at(backend, RF_MASTER, versions, (r + step) * slot),
+                                  n);
+        }
+    }
 }
 
 static int compare_lines(const char *mine, const char *root, rf_error *err)
@@ -81,18 +77,12 @@ static int64_t piece_elements(const rf_backend *backend)
 static int reduce_piece(rf_dist *dist, rf_exchange *exchange, rf_ctx *ctx, void *x, int64_t n,
                         void *work, rf_error *err)
 {
-    const rf_backend *backend = ctx->backend;
-    int rank = rf_dist_rank(dist), size = rf_dist_size(dist);
-    int64_t slot = rf_dist_slot(dist, n);
-    int64_t mine = rf_dist_slice_begin(dist, n, rank + 1) - rf_dist_slice_begin(dist, n, rank);
+    const int64_t rank = rf_dist_rank(dist), size = rf_dist_size(dist);
+    const int64_t slot = rf_slice_slot(n, size);
+    const int64_t mine = rf_slice_begin(n, rank + 1, size) - rf_slice_begin(n, rank, size);
     RF_TRY(rf_exchange_all_to_all(exchange, ctx, work, x, RF_MASTER, n, 0, slot, err));
     RF_TRY(rf_exchange_wait(exchange, err));
-    for (int step = 1; step < size; step *= 2) {
-        for (int r = 0; r + step < size; r += 2 * step) {
-            backend->kernels->add(ctx, rf_backend_at(backend, RF_MASTER, work, r * slot),
-                                  rf_backend_at(backend, RF_MASTER, work, (r + step) * slot), mine);
-        }
-    }
+    rf_dist_add_versions(ctx, work, size, slot, mine);
     RF_TRY(rf_exchange_all_gather(exchange, ctx, x, work, RF_MASTER, n, err));
     return rf_exchange_wait(exchange, err);
 }
@@ -111,7 +101,7 @@ int rf_dist_reduce(rf_dist *dist, rf_exchange *exchange, rf_ctx *ctx, void *x, i
 
 size_t rf_dist_reduce_bytes(const rf_dist *dist, const rf_backend *backend, int64_t n)
 {
-    int size = rf_dist_size(dist);
-    int64_t slot = rf_dist_slot(dist, at_most(n, piece_elements(backend)));
+    const int64_t size = rf_dist_size(dist);
+    const int64_t slot = rf_slice_slot(at_most(n, piece_elements(backend)), size);
     return size == 1 ? 0 : rf_backend_bytes(backend, RF_MASTER, slot * size);
 }

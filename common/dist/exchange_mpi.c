@@ -98,12 +98,12 @@ static int poll_linked(rf_exchange *exchange, bool *done)
 static void prepare_exchange(rf_exchange *exchange, rf_ctx *ctx, int64_t n)
 {
     const rf_dist *dist = exchange->dist;
-    int64_t slot = rf_dist_slot(dist, n);
+    const int64_t size = dist->size;
     RF_ASSERT(exchange->request == MPI_REQUEST_NULL && exchange->ticket == 0);
-    RF_ASSERT(n >= 0 && slot * dist->size <= INT_MAX);
+    RF_ASSERT(n >= 0 && rf_slice_slot(n, size) * size <= INT_MAX);
     for (int r = 0; r < dist->size; r++) {
-        exchange->begin[r] = (int)rf_dist_slice_begin(dist, n, r);
-        exchange->part[r] = (int)rf_dist_slice_begin(dist, n, r + 1) - exchange->begin[r];
+        exchange->begin[r] = (int)rf_slice_begin(n, r, size);
+        exchange->part[r] = (int)rf_slice_begin(n, r + 1, size) - exchange->begin[r];
     }
     exchange->mine = exchange->part[dist->rank];
     exchange->is_linked =

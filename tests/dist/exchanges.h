@@ -129,9 +129,9 @@ static void take_off(flight *f, rf_dist *dist, rf_ctx *ctx, int64_t n)
 {
     double *value = malloc((size_t)n * sizeof *value + 1);
     *f = (flight){.n = n, .size = rf_dist_size(dist), .rank = rf_dist_rank(dist)};
-    f->slot = rf_dist_slot(dist, n);
-    f->begin = rf_dist_slice_begin(dist, n, f->rank);
-    f->mine = rf_dist_slice_begin(dist, n, f->rank + 1) - f->begin;
+    f->slot = rf_slice_slot(n, rf_dist_size(dist));
+    f->begin = rf_slice_begin(n, f->rank, rf_dist_size(dist));
+    f->mine = rf_slice_begin(n, f->rank + 1, rf_dist_size(dist)) - f->begin;
     cr_assert(value != NULL && f->mine <= f->slot);
     f->first = n % 3 * 100;
     f->count = f->slot - f->first > 0 ? f->slot - f->first : 0;
@@ -179,8 +179,8 @@ static void check_landed(const flight *f, rf_dist *dist, rf_ctx *ctx)
     }
     rf_backend_download(ctx, value, RF_F64, f->range[2], RF_MASTER, f->n);
     for (int r = 0; r < f->size; r++) {
-        int64_t end = rf_dist_slice_begin(dist, f->n, r + 1);
-        for (int64_t i = rf_dist_slice_begin(dist, f->n, r); i < end; i++) {
+        int64_t end = rf_slice_begin(f->n, r + 1, rf_dist_size(dist));
+        for (int64_t i = rf_slice_begin(f->n, r, rf_dist_size(dist)); i < end; i++) {
             cr_assert(value[i] == integer(2, r, i), "slice of %d", r);
         }
     }
@@ -193,8 +193,8 @@ static void check_cost(const flight *f, rf_dist *dist, const rf_ctx *ctx, rf_exc
     const rf_exchange_cost after = rf_dist_exchange_cost(dist);
     int64_t n_sent = f->n - f->mine + f->mine * (f->size - 1);
     for (int r = 0; r < f->size; r++) {
-        const int64_t slice =
-            rf_dist_slice_begin(dist, f->n, r + 1) - rf_dist_slice_begin(dist, f->n, r);
+        const int64_t slice = rf_slice_begin(f->n, r + 1, rf_dist_size(dist)) -
+                              rf_slice_begin(f->n, r, rf_dist_size(dist));
         const int64_t left = slice > f->first ? slice - f->first : 0;
         n_sent += r == f->rank ? 0 : left < f->count ? left : f->count;
     }

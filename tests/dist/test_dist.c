@@ -27,7 +27,7 @@ static void check_small(rf_dist *dist)
     MUST(rf_dist_broadcast(dist, NULL, 0, 0, &error));
 
     double mine[2] = {rank + 0.5, -rank}, all[2 * 8];
-    MUST(rf_dist_allgather_f64(dist, all, mine, 2, &error));
+    MUST(rf_dist_allgather_bytes(dist, all, mine, sizeof mine, &error));
     unsigned char byte = (unsigned char)(200 + rank), bytes[8];
     MUST(rf_dist_allgather_bytes(dist, bytes, &byte, 1, &error));
     for (int r = 0; r < size; r++) {

@@ -169,7 +169,7 @@ static void break_link(const char *test, bool at_begin)
     open_fake(dist);
     rf_ctx *ctx = make_ctx(dist, on_a_device("cpu"));
     rf_exchange *exchange = rf_exchange_new(dist, RF_CHANNEL_GRADIENTS);
-    void *x = alloc(ctx, N), *y = alloc(ctx, rf_dist_slot(dist, N));
+    void *x = alloc(ctx, N), *y = alloc(ctx, rf_slice_slot(N, rf_dist_size(dist)));
     fake.async_result = rf_dist_rank(dist) == 1 && !at_begin ? 6 : RF_NCCL_IN_PROGRESS;
     fake.group_result = 6;
     fake.group_fails_at = rf_dist_rank(dist) == 1 && at_begin ? 1 : 0;

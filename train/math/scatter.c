@@ -126,13 +126,7 @@ static void land(rf_scatter *s)
             s->ctx, rf_backend_at(backend, RF_MASTER, versions, r * s->portion), RF_MASTER,
             rf_backend_at(backend, RF_WIRE, s->flight[slot].came, r * s->portion), RF_WIRE, n);
     }
-    for (int64_t step = 1; step < size; step *= 2) {
-        for (int64_t r = 0; r + step < size; r += 2 * step) {
-            backend->kernels->add(
-                s->ctx, rf_backend_at(backend, RF_MASTER, versions, r * s->portion),
-                rf_backend_at(backend, RF_MASTER, versions, (r + step) * s->portion), n);
-        }
-    }
+    rf_dist_add_versions(s->ctx, versions, size, s->portion, n);
     void *to = rf_backend_at(backend, RF_MASTER, s->sums,
                              s->shards->at[s->queue[queued].part] + s->flight[slot].first);
     if (s->adds) {
