@@ -184,6 +184,7 @@ typedef struct writer {
     int64_t n_written; /* records */
     rf_journal *journal;
     FILE *out;
+    const char *name; /* of out, for messages */
 } writer;
 
 static bool fits(const answerer *a, const rf_question *prompt)
@@ -220,7 +221,7 @@ static int write_ready(writer *w, rf_error *err)
     for (; w->n_written < w->n && w->record[w->n_written] != NULL; w->n_written++) {
         char *record = w->record[w->n_written];
         if (fputs(record, w->out) == EOF || fputc('\n', w->out) == EOF || fflush(w->out) != 0) {
-            return rf_error_set(err, RF_ERR, "cannot write an answer: %m");
+            return rf_error_set(err, RF_ERR, "%s: cannot write: %m", w->name);
         }
     }
     return RF_OK;
@@ -291,6 +292,7 @@ static int write_all(const answerer *a, const rf_question *prompts, int64_t n, r
                      FILE *out, rf_error *err)
 {
     writer w = {.a = a, .prompt = prompts, .n = n, .journal = journal, .out = out};
+    w.name = a->options->out != NULL ? a->options->out : "standard output";
     int rc;
     w.record = rf_alloc((size_t)n, sizeof *w.record);
     w.answer = rf_alloc((size_t)n, sizeof *w.answer);

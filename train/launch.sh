@@ -6,8 +6,9 @@
 # mpirun kills its ranks two seconds after a SIGTERM. This script turns SIGTERM, SIGINT, SIGHUP and
 # SIGUSR1 into one SIGUSR1 to mpirun, which passes it on to the ranks: they save a checkpoint and end
 # with status 3. A second signal more than two seconds later ends them at once. The exit status is
-# mpirun's. A rank that is killed leaves a line, and ends the job with status 5; so does an mpirun that is
-# killed, also where it would wait for ever for a host that is cut off.
+# mpirun's, but 3 where the ranks saved a checkpoint and mpirun itself was told to end. A rank that is
+# killed leaves a line, and ends the job with status 5; so does an mpirun that is killed, also where it
+# would wait for ever for a host that is cut off.
 #
 # --restart K: a job that ends with status 5 (a rank or mpirun was killed, a rank hangs, the network
 # failed) is started again with --resume auto, until K attempts in a row have brought no new checkpoint.
@@ -31,7 +32,8 @@ run_rank() {
     wait_for_child
     [ "$status" = 0 ] || end_mpirun
     case $status in
-    132 | 134 | 135 | 136 | 137 | 139) # ILL, ABRT, BUS, FPE, KILL, SEGV
+    129 | 130 | 138 | 143) ;; # HUP, INT, USR1, TERM: asked twice, as the rank has said
+    1[3-9]?)
         why=
         [ "$status" != 137 ] || why=", as the system does when memory runs out"
         echo "launch.sh: rank ${OMPI_COMM_WORLD_RANK:-$PMI_RANK} was ended by signal $((status - 128))$why:" \
@@ -144,6 +146,14 @@ stop() {
 }
 trap stop TERM INT HUP USR1
 
+# Whether the ranks of this attempt saved a checkpoint on request: an mpirun that was told to end returns 1
+# all the same, and does not wait for their status.
+have_saved() {
+    metrics=$("$program" "$@" --folder 2>/dev/null)/metrics.jsonl
+    [ "$(stat -c %Y "$metrics" 2>/dev/null || echo 0)" -gt "$started" ] &&
+        tail -n 1 "$metrics" | grep -q '"event":"end".*"status":3[,}]'
+}
+
 # Runs the job; its status.
 attempt() {
     started=$(date +%s)
@@ -152,7 +162,9 @@ attempt() {
     child=$!
     wait_for_child
     child=
-    if [ "$status" -gt 128 ] && [ -z "$stopping" ]; then # of ranks that were killed it is 5 already
+    if { [ "$status" = 1 ] || [ "$status" -gt 128 ]; } && have_saved "$@"; then
+        status=3
+    elif [ "$status" -gt 128 ] && [ -z "$stopping" ]; then # of ranks that were killed it is 5 already
         echo "launch.sh: mpirun was ended by signal $((status - 128)), from outside or because a host no" \
             "longer answers: start again with --resume auto" >&2
         status=5

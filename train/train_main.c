@@ -264,6 +264,9 @@ int main(int argc, char **argv)
     rc = rc == RF_OK ? configure(config, &o, argc, argv, &err) : rc;
     if (rc == RF_OK) {
         rf_machine_set_waiting(argv, rf_config_int(config, "train.threads"));
+    }
+    rf_signals_release();
+    if (rc == RF_OK) {
         rc = rf_failpoint_visit("begin", &err);
     }
     /* All ranks have the same command line: they fail alike, and rank 0 speaks for them. */

@@ -277,17 +277,31 @@ int rf_bpe_encode_literal(rf_bpe *bpe, rf_ids *out, const char *text, size_t byt
     return encode(bpe, out, text, bytes, true, err);
 }
 
-bool rf_bpe_find_special(const void *tokens, const char *text, size_t from, size_t bytes,
-                         size_t *begin, size_t *end)
+static bool find_special(const rf_bpe *bpe, const rf_bpe_finder *finder, const char *text,
+                         size_t from, size_t bytes, size_t *begin, size_t *end)
 {
-    const rf_bpe *bpe = tokens;
     const rf_bpe_added *added;
-    for (; rf_bpe_find_added(&bpe->raw, text, from, bytes, &added, begin, end); from = *end) {
+    for (; rf_bpe_find_added(finder, text, from, bytes, &added, begin, end); from = *end) {
         if (bpe->token[added->id].is_special) {
             return true;
         }
     }
     return false;
+}
+
+bool rf_bpe_find_special(const void *tokens, const char *text, size_t from, size_t bytes,
+                         size_t *begin, size_t *end)
+{
+    const rf_bpe *bpe = tokens;
+    size_t other_begin, other_end;
+    const bool found = find_special(bpe, &bpe->raw, text, from, bytes, begin, end);
+    if (!find_special(bpe, &bpe->normalized, text, from, found ? *begin : bytes, &other_begin,
+                      &other_end)) {
+        return found;
+    }
+    *begin = other_begin;
+    *end = other_end;
+    return true;
 }
 
 /* --- Questions -------------------------------------------------------------------------------- */

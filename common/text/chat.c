@@ -102,8 +102,23 @@ bool rf_chat_next_mark(rf_chat_mark *out, const rf_chat *chat, const char *text,
     return true;
 }
 
-/* A text with marks around its special tokens; false: it needs none, and `out` is as before. */
-static bool mark_text(const rf_chat *chat, rf_text *out, const char *text, size_t bytes)
+void rf_chat_remove_marks(const rf_chat *chat, rf_text *text)
+{
+    rf_text plain = {0};
+    rf_chat_mark mark = {0};
+    size_t done = 0;
+    for (; rf_chat_next_mark(&mark, chat, text->data, done, text->bytes); done = mark.end) {
+        rf_text_add(&plain, text->data + done, mark.begin - done);
+        rf_text_add(&plain, text->data + mark.literal, mark.bytes);
+    }
+    if (done > 0) {
+        rf_text_add(&plain, text->data + done, text->bytes - done);
+        rf_text_free(text);
+        *text = plain;
+    }
+}
+
+bool rf_chat_mark_text(const rf_chat *chat, rf_text *out, const char *text, size_t bytes)
 {
     size_t done = 0;
     while (chat->find != NULL && done < bytes) {
@@ -127,25 +142,26 @@ static bool mark_text(const rf_chat *chat, rf_text *out, const char *text, size_
     return done > 0;
 }
 
-/* A copy of a JSON value whose strings are all marked so; a new reference. */
-static json_t *mark_json(const rf_chat *chat, json_t *value)
+/* A copy of a JSON value whose strings are all marked so; a new reference. *marked: one needed it. */
+static json_t *mark_json(const rf_chat *chat, json_t *value, bool *marked)
 {
     json_t *copy, *item;
     const char *key;
     size_t i;
     if (json_is_string(value)) {
-        rf_text marked = {0};
+        rf_text text = {0};
         const bool is =
-            mark_text(chat, &marked, json_string_value(value), json_string_length(value));
-        copy = is ? json_stringn(marked.data, marked.bytes) : json_incref(value);
-        rf_text_free(&marked);
+            rf_chat_mark_text(chat, &text, json_string_value(value), json_string_length(value));
+        copy = is ? json_stringn(text.data, text.bytes) : json_incref(value);
+        *marked |= is;
+        rf_text_free(&text);
         return copy;
     }
     if (json_is_object(value)) {
         copy = json_object();
         json_object_foreach(value, key, item)
         {
-            json_object_set_new(copy, key, mark_json(chat, item));
+            json_object_set_new(copy, key, mark_json(chat, item, marked));
         }
         return copy;
     }
@@ -155,7 +171,7 @@ static json_t *mark_json(const rf_chat *chat, json_t *value)
     copy = json_array();
     json_array_foreach(value, i, item)
     {
-        json_array_append_new(copy, mark_json(chat, item));
+        json_array_append_new(copy, mark_json(chat, item, marked));
     }
     return copy;
 }
@@ -195,8 +211,9 @@ static json_t *message_of(const rf_turn *turn)
     return copy;
 }
 
-static int variables_of(json_t **out, const rf_chat *chat, const rf_turn *turn, int64_t n,
-                        const rf_render_options *options, bool prompts, rf_error *err)
+/* *marked: a message or a tool holds special tokens that are text. */
+static int variables_of(json_t **out, bool *marked, const rf_chat *chat, const rf_turn *turn,
+                        int64_t n, const rf_render_options *options, bool prompts, rf_error *err)
 {
     json_t *v = json_object(), *messages = json_array();
     json_object_set_new(v, "documents", json_null());
@@ -204,7 +221,7 @@ static int variables_of(json_t **out, const rf_chat *chat, const rf_turn *turn, 
     json_object_set_new(v, "messages", messages);
     json_object_set_new(v, "tools",
                         json_array_size(options->tools) > 0
-                            ? mark_json(chat, (json_t *)options->tools)
+                            ? mark_json(chat, (json_t *)options->tools, marked)
                             : json_null());
     json_object_set_new(v, "add_generation_prompt", json_boolean(prompts));
     if (options->thinking != RF_THINKING_UNSET) {
@@ -225,7 +242,7 @@ static int variables_of(json_t **out, const rf_chat *chat, const rf_turn *turn, 
     *out = v;
     for (int64_t i = 0; i < n; i++) {
         json_t *message = message_of(&turn[i]);
-        int bad = json_array_append_new(messages, mark_json(chat, message));
+        int bad = json_array_append_new(messages, mark_json(chat, message, marked));
         json_decref(message);
         if (bad != 0) {
             return rf_error_set(err, RF_ERR, "messages[%" PRId64 "]: its text is not valid UTF-8",
@@ -279,11 +296,11 @@ static int check(const rf_chat *chat, const rf_turn *turn, int64_t n,
     return RF_OK;
 }
 
-static int render_template(const rf_chat *chat, rf_text *out, const rf_turn *turn, int64_t n,
-                           const rf_render_options *options, bool prompts, rf_error *err)
+static int print_template(const rf_chat *chat, rf_text *out, bool *marked, const rf_turn *turn,
+                          int64_t n, const rf_render_options *options, bool prompts, rf_error *err)
 {
     json_t *variables;
-    int rc = variables_of(&variables, chat, turn, n, options, prompts, err);
+    int rc = variables_of(&variables, marked, chat, turn, n, options, prompts, err);
     rc = rc == RF_OK ? rf_jinja_render(chat->template, out, variables, options->date,
                                        chat->date[0] != '\0' ? &chat->day : NULL, err)
                      : rc;
@@ -291,9 +308,43 @@ static int render_template(const rf_chat *chat, rf_text *out, const rf_turn *tur
     return rc;
 }
 
+/* A template that measures or compares a message sees its marks: what it printed with them, from here
+ * on in `marked`, must be what it prints without. */
+static int check_marked(const rf_chat *chat, const rf_text *marked, size_t from,
+                        const rf_turn *turn, int64_t n, const rf_render_options *options,
+                        bool prompts, rf_error *err)
+{
+    rf_chat unmarked = *chat;
+    rf_text text = {0}, plain = {0};
+    bool none = false;
+    unmarked.find = NULL;
+    rf_text_add(&text, marked->data + from, marked->bytes - from);
+    rf_chat_remove_marks(chat, &text);
+    int rc = print_template(&unmarked, &plain, &none, turn, n, options, prompts, err);
+    if (rc == RF_OK && (plain.bytes != text.bytes ||
+                        (text.bytes > 0 && memcmp(plain.data, text.data, text.bytes) != 0))) {
+        rc = rf_error_set(err, RF_ERR,
+                          "what the chat template prints depends on a special token that a message "
+                          "writes out, so that it cannot be taken as text: remove it, or give "
+                          "--control-tokens");
+    }
+    rf_text_free(&text);
+    rf_text_free(&plain);
+    return rc;
+}
+
+static int render_template(const rf_chat *chat, rf_text *out, const rf_turn *turn, int64_t n,
+                           const rf_render_options *options, bool prompts, rf_error *err)
+{
+    const size_t before = out->bytes;
+    bool marked = false;
+    RF_TRY(print_template(chat, out, &marked, turn, n, options, prompts, err));
+    return marked ? check_marked(chat, out, before, turn, n, options, prompts, err) : RF_OK;
+}
+
 static void add_content(const rf_chat *chat, rf_text *out, const rf_turn *turn)
 {
-    if (!mark_text(chat, out, turn->content, turn->bytes)) {
+    if (!rf_chat_mark_text(chat, out, turn->content, turn->bytes)) {
         rf_text_add(out, turn->content, turn->bytes);
     }
 }

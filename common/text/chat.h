@@ -106,6 +106,9 @@ void rf_chat_free(rf_chat *chat); /* zeroes; a zeroed struct is fine */
 /* The next mark in text[from, bytes); false: there is none. */
 bool rf_chat_next_mark(rf_chat_mark *out, const rf_chat *chat, const char *text, size_t from,
                        size_t bytes);
+/* A text with marks around its special tokens; false: it needs none, and `out` is as before. */
+bool rf_chat_mark_text(const rf_chat *chat, rf_text *out, const char *text, size_t bytes);
+void rf_chat_remove_marks(const rf_chat *chat, rf_text *text);
 /* "eos_token" and its like in tokenizer_config.json: a string, or {"content": "..."}; NULL: not there. */
 const char *rf_chat_token(const struct json_t *config, const char *key);
 

@@ -71,6 +71,10 @@ const char *rf_tokenizer_special_name(const rf_tokenizer *tokenizer, int32_t id)
  * mask and the begin token, which no text can forge. On error `out` is as before. */
 RF_MUST_CHECK int rf_tokenizer_encode(const rf_tokenizer *tokenizer, rf_ids *out, const char *text,
                                       size_t bytes, rf_error *err);
+/* The same for what somebody says, where no template is around it: special tokens are text, unless
+ * rf_tokenizer_read_control_tokens was called. */
+RF_MUST_CHECK int rf_tokenizer_encode_said(const rf_tokenizer *tokenizer, rf_ids *out,
+                                           const char *text, size_t bytes, rf_error *err);
 /* The text of ids; 0-terminated, caller frees. Broken UTF-8 becomes U+FFFD (as WHATWG and Rust's
  * from_utf8_lossy do); unknown ids vanish; special tokens are written as their names, or dropped,
  * but those of BPE's mask and begin token always vanish: encoding knows no text for them. */

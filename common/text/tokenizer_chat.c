@@ -86,20 +86,17 @@ static int encode_marked(const rf_tokenizer *tokenizer, rf_ids *out, const char 
     }
 }
 
-static void remove_marks(const rf_chat *chat, rf_text *text)
+int rf_tokenizer_encode_said(const rf_tokenizer *tokenizer, rf_ids *out, const char *text,
+                             size_t bytes, rf_error *err)
 {
-    rf_text plain = {0};
-    rf_chat_mark mark = {0};
-    size_t done = 0;
-    for (; rf_chat_next_mark(&mark, chat, text->data, done, text->bytes); done = mark.end) {
-        rf_text_add(&plain, text->data + done, mark.begin - done);
-        rf_text_add(&plain, text->data + mark.literal, mark.bytes);
-    }
-    if (done > 0) {
-        rf_text_add(&plain, text->data + done, text->bytes - done);
-        rf_text_free(text);
-        *text = plain;
-    }
+    rf_text marked = {0};
+    const int64_t before = out->n;
+    const bool has_marks = rf_chat_mark_text(&tokenizer->chat, &marked, text, bytes);
+    const int rc = has_marks ? encode_marked(tokenizer, out, marked.data, marked.bytes, err)
+                             : rf_tokenizer_encode(tokenizer, out, text, bytes, err);
+    rf_text_free(&marked);
+    out->n = rc == RF_OK ? out->n : before;
+    return rc;
 }
 
 /* The plain form begins with the begin token, which is never recognised in a text. */
@@ -140,7 +137,7 @@ int rf_tokenizer_render(const rf_tokenizer *tokenizer, char **text, size_t *byte
     if (rc == RF_OK && text != NULL && marks) {
         *text = rf_tokenizer_decode(tokenizer, bytes, ids->id + before, ids->n - before, false);
     } else if (rc == RF_OK && text != NULL) {
-        remove_marks(&tokenizer->chat, &rendered);
+        rf_chat_remove_marks(&tokenizer->chat, &rendered);
         *text = rendered.data;
         *bytes = rendered.bytes;
         rendered = (rf_text){0};

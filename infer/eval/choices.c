@@ -12,7 +12,8 @@ int rf_choice_encode(rf_ids *ids, const rf_tokenizer *tokenizer, const rf_eval_o
     const rf_task *task = options->task;
     const char *glue = task != NULL && task->glue != NULL ? task->glue : " ";
     char *text = rf_alloc_format("%s%s", options->raw ? glue : "", choice);
-    int rc = rf_tokenizer_encode(tokenizer, ids, text, strlen(text), err);
+    int rc = options->raw ? rf_tokenizer_encode(tokenizer, ids, text, strlen(text), err)
+                          : rf_tokenizer_encode_said(tokenizer, ids, text, strlen(text), err);
     free(text);
     return rc;
 }

@@ -39,26 +39,25 @@ static bool is_right_itself(const rf_task_item *item, const rf_task *task)
             task->check_also(item->query, item->expected, item->expected));
 }
 
-/* Losses and likelihood need references, and so do tasks whose rules alone do not decide. */
-static int check_references(const evaluator *e, rf_error *err)
+int rf_eval_check(const rf_question *questions, int64_t n, const rf_eval_options *o, rf_error *err)
 {
-    const rf_eval_options *o = e->options;
-    for (int64_t i = 0; i < e->n; i++) {
-        if (e->question[i].item.expected == NULL && o->likelihood) {
+    for (int64_t i = 0; i < n; i++) {
+        const rf_task_item *item = &questions[i].item;
+        if (item->expected == NULL && o->likelihood) {
             return rf_error_set(err, RF_ERR,
                                 "question %" PRId64
                                 " has no reference response: likelihood and losses need one "
                                 "(--no-likelihood leaves them out)",
                                 i + 1);
         }
-        if (e->question[i].item.expected == NULL && o->task != NULL && o->task->check != NULL &&
+        if (item->expected == NULL && o->task != NULL && o->task->check != NULL &&
             o->task->generate == NULL && o->judge.command == NULL) {
             return rf_error_set(err, RF_ERR,
                                 "question %" PRId64
                                 " has no reference response: task %s compares with it",
                                 i + 1, o->task->name);
         }
-        if (o->judge.command == NULL && !is_right_itself(&e->question[i].item, o->task)) {
+        if (o->judge.command == NULL && !is_right_itself(item, o->task)) {
             return rf_error_set(err, RF_ERR,
                                 "question %" PRId64 ": its own reference response would be judged "
                                 "wrong by task %s (%s), and so would every answer",
@@ -144,7 +143,6 @@ static int open_evaluator(evaluator *e, rf_loaded *loaded, int n_threads, rf_err
 {
     const rf_eval_options *o = e->options;
     rf_model_limits limits = {0};
-    RF_TRY(check_references(e, err));
     RF_TRY(measure(e, &limits, loaded->info.model.max_position_embeddings, err));
     RF_TRY(rf_loaded_model(loaded, &limits, n_threads, err));
     e->model = loaded->model;

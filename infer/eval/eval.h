@@ -97,9 +97,13 @@ static inline bool rf_eval_decodes(const rf_eval_options *options)
     return options->task != NULL && !options->task->by_likelihood;
 }
 
+/* local. Losses and likelihood need references, and so do tasks whose rules alone do not decide; a
+ * reference that its own task would judge wrong is an error as well, which names the question. */
+RF_MUST_CHECK int rf_eval_check(const rf_question *questions, int64_t n,
+                                const rf_eval_options *options, rf_error *err);
+
 /* collective. Question i is worked on by rank i mod ranks. `loaded` has its header read; the model
- * is made here. Questions without a reference are an error where one is needed. Caller frees, also
- * after an error. */
+ * is made here. The questions have passed rf_eval_check. Caller frees, also after an error. */
 RF_MUST_CHECK int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_question *questions,
                               int64_t n, const rf_eval_options *options, rf_dist *dist,
                               rf_error *err);

@@ -94,6 +94,20 @@ static int read_settings(rf_subject *s, const rf_grid *grid, const rf_eval_optio
                : rf_error_set(err, RF_ERR_USAGE, "no setting of the sweep is possible");
 }
 
+/* Those of a file, with which the options can do what they say. */
+static int read_questions(rf_question **out, int64_t *n, const char *path,
+                          const rf_tokenizer *tokenizer, const rf_subject_options *o,
+                          bool likelihood, rf_error *err)
+{
+    rf_eval_options eval = o->eval;
+    eval.likelihood &= likelihood;
+    RF_TRY(rf_questions_read_styled(out, n, path, tokenizer, o->limit, &o->style, err));
+    if (rf_eval_check(*out, *n, &eval, err) != RF_OK) {
+        return rf_error_prefix(err, "%s", path);
+    }
+    return RF_OK;
+}
+
 /* --- Opening ---------------------------------------------------------------------------------- */
 
 int rf_subject_open(rf_subject *out, const char *name, const char *adapter, const rf_grid *grid,
@@ -112,11 +126,10 @@ int rf_subject_open(rf_subject *out, const char *name, const char *adapter, cons
         RF_TRY(rf_tokenizer_set_date(out->loaded.info.tokenizer, o->date, err));
     }
     RF_TRY(read_settings(out, grid, &o->eval, err));
-    RF_TRY(rf_questions_read_styled(&out->question, &out->n, o->data, tokenizer, o->limit,
-                                    &o->style, err));
-    return o->pick_on == NULL ? RF_OK
-                              : rf_questions_read_styled(&out->pick, &out->n_pick, o->pick_on,
-                                                         tokenizer, o->limit, &o->style, err);
+    RF_TRY(read_questions(&out->question, &out->n, o->data, tokenizer, o, true, err));
+    return o->pick_on == NULL
+               ? RF_OK
+               : read_questions(&out->pick, &out->n_pick, o->pick_on, tokenizer, o, false, err);
 }
 
 void rf_subject_close(rf_subject *s)

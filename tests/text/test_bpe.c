@@ -425,7 +425,41 @@ Test(bpe, control_tokens_in_messages_are_text)
         cr_expect_eq(ids.n - n_prompt == 2, asked == 1, "the answer has %lld ids",
                      (long long)(ids.n - n_prompt));
         cr_expect(rf_tokenizer_is_eos(t, ids.id[ids.n - 1]));
+        ids.n = 0;
+        cr_assert_eq(rf_tokenizer_encode_said(t, &ids, "<|end|>", 7, &err), RF_OK);
+        cr_expect_eq(ids.n == 1, asked == 1);
         free(text), free(back);
+        rf_ids_free(&ids);
+        rf_tokenizer_free(t);
+    }
+}
+
+/* A template that measures what a message says measures the marks as well: refused, not misread. */
+Test(bpe, templates_that_measure_control_tokens)
+{
+    static const char *const said[] = {"m.content|length",
+                                       "'yes' if m.content[:5] == '<|end' else 'no'",
+                                       "m.content|tojson(ensure_ascii=true)", "m.content|trim"};
+    const rf_turn with = {.role = "user", .content = "<|end|>", .bytes = 7};
+    const rf_turn without = {.role = "user", .content = "<end>", .bytes = 5};
+    put_small();
+    for (int i = 0; i < 4; i++) {
+        char config[256];
+        rf_ids ids = {0};
+        rf_error err = {0};
+        snprintf(config, sizeof config,
+                 "{\"eos_token\": \"<|end|>\", \"chat_template\": \"{%% for m in messages %%}{{ %s "
+                 "}}{%% endfor %%}\"}",
+                 said[i]);
+        bpe_put("tokenizer_config.json", config, strlen(config));
+        rf_tokenizer *t = bpe_load(folder);
+        cr_expect_eq(rf_tokenizer_render_prompt(t, &ids, &without, 1, &err), RF_OK, "%s",
+                     err.message);
+        const int rc = rf_tokenizer_render_prompt(t, &ids, &with, 1, &err);
+        cr_expect((rc == RF_OK) == (i == 3), "%s", said[i]);
+        cr_expect(i == 3 || strstr(err.message, "--control-tokens") != NULL, "%s", err.message);
+        rf_tokenizer_read_control_tokens(t);
+        cr_expect_eq(rf_tokenizer_render_prompt(t, &ids, &with, 1, &err), RF_OK, "%s", err.message);
         rf_ids_free(&ids);
         rf_tokenizer_free(t);
     }

@@ -73,6 +73,19 @@ Test(train_stop, before_mpi_begins)
     tiny_same_checkpoints("whole/step-000000008.h5", "run/step-000000008.h5");
 }
 
+/* A terminal that is closed; under nohup it is none of the run's business. */
+Test(train_stop, hung_up)
+{
+    int status = tiny_shell("\"$TRAIN\" tiny.yaml train.steps=1M & pid=$!; " UNTIL_STEPS
+                            "kill -HUP $pid; wait $pid");
+    cr_assert(status == 3, "status %d\n%s", status, program_output);
+    tiny_says("asked to stop (SIGHUP)");
+    status = tiny_shell("trap '' HUP; \"$TRAIN\" tiny.yaml log.dir=b & pid=$!; "
+                        "until [ -s b/metrics.jsonl ]; do sleep 0.05; done; kill -HUP $pid; "
+                        "wait $pid");
+    cr_assert(status == 0, "status %d\n%s", status, program_output);
+}
+
 /* A second request, two seconds later, in a step that takes long: at once, without saving. */
 Test(train_stop, asked_twice)
 {
@@ -160,6 +173,16 @@ Test(train_stop, killed_rank_under_the_launcher)
     cr_assert(status == 5, "status %d\n%s", status, program_output);
     tiny_says("rank 1 was ended by signal 9");
     tiny_says("--resume auto");
+}
+
+/* mpirun itself is told to end: the ranks have two seconds, in which they save. */
+Test(train_stop, mpirun_under_the_launcher)
+{
+    mpi_need();
+    int status = tiny_shell("sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=1M & pid=$!; " UNTIL_STEPS
+                            "kill -TERM $(cut -d' ' -f1 /proc/$pid/task/$pid/children); wait $pid");
+    cr_assert(status == 3, "status %d\n%s", status, program_output);
+    cr_assert(tiny_last("run", "end", "status") == 3.0);
 }
 
 /* A signal that comes while a short run ends by itself: the run's status. */

@@ -33,18 +33,41 @@ static void handle(int signal_number)
     }
 }
 
+/* Those that ask. */
+static const int requests[] = {SIGUSR1, SIGTERM, SIGINT, SIGHUP};
+enum { N_REQUESTS = sizeof requests / sizeof requests[0] };
+
+static void hold(int how)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    for (int i = 0; i < N_REQUESTS; i++) {
+        sigaddset(&set, requests[i]);
+    }
+    sigprocmask(how, &set, NULL);
+}
+
 void rf_signals_install(void)
 {
-    static const int signals[] = {SIGUSR1, SIGTERM, SIGINT};
-    struct sigaction action;
+    struct sigaction action, before;
     memset(&action, 0, sizeof action);
     action.sa_handler = handle;
     action.sa_flags = SA_RESTART;
     sigemptyset(&action.sa_mask);
-    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
-        sigaction(signals[i], &action, NULL);
+    hold(SIG_BLOCK);
+    for (int i = 0; i < N_REQUESTS; i++) {
+        const bool ignored =
+            sigaction(requests[i], NULL, &before) == 0 && before.sa_handler == SIG_IGN;
+        if (requests[i] != SIGHUP || !ignored) { /* nohup is obeyed */
+            sigaction(requests[i], &action, NULL);
+        }
     }
     signal(SIGPIPE, SIG_IGN);
+}
+
+void rf_signals_release(void)
+{
+    hold(SIG_UNBLOCK);
 }
 
 void rf_signals_set_quiet(bool quiet)
@@ -66,6 +89,8 @@ const char *rf_signals_name(void)
         return "SIGTERM";
     case SIGINT:
         return "SIGINT";
+    case SIGHUP:
+        return "SIGHUP";
     default:
         return "";
     }

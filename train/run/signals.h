@@ -4,11 +4,14 @@
 
 #include <stdbool.h>
 
-/* SIGUSR1, SIGTERM and SIGINT set a flag from now on, and a line says so at once; another one of
- * them more than a second later ends the process at once (status 128 + signal; launchers deliver one
- * request several times). SIGPIPE is ignored: a reader of the log that goes away ends nothing.
- * To be called before MPI_Init, which leaves handlers alone that it finds. */
+/* SIGUSR1, SIGTERM, SIGINT and SIGHUP (unless it is ignored: nohup) set a flag, and a line says so at
+ * once; another one of them more than a second later ends the process at once (status 128 + signal;
+ * launchers deliver one request several times). SIGPIPE is ignored: a reader of the log that goes away
+ * ends nothing. To be called before MPI_Init, which leaves handlers alone that it finds. */
 void rf_signals_install(void);
+/* Requests wait from rf_signals_install until here, so that none is lost where the program starts itself
+ * again in between (rf_machine_set_waiting). Before other threads begin. */
+void rf_signals_release(void);
 /* No such lines from this process: another rank has them. */
 void rf_signals_set_quiet(bool quiet);
 /* The flag. */

@@ -497,12 +497,13 @@ Test(eval_program, bad_files)
     program_refuses("\"$EVAL\" --model model.h5 --data bad.jsonl", 1, "bad.jsonl:2: ");
     program_write("bad.jsonl", "{\"query\": \"1+1\"}\n");
     program_refuses("\"$EVAL\" --model model.h5 --data bad.jsonl", 1,
-                    "question 1 has no reference response");
+                    "bad.jsonl: question 1 has no reference response");
     program_refuses("\"$EVAL\" --model model.h5 --data bad.jsonl --task exact --no-likelihood", 1,
                     "task exact compares with it");
     program_write("bad.jsonl", "{\"question\": \"1+1?\", \"answer\": \"two\"}\n");
-    program_refuses("\"$EVAL\" --model model.h5 --data bad.jsonl --task gsm8k --no-likelihood", 1,
-                    "question 1: its own reference response would be judged wrong by task gsm8k");
+    program_refuses(
+        "\"$EVAL\" --model model.h5 --data bad.jsonl --task gsm8k --no-likelihood", 1,
+        "bad.jsonl: question 1: its own reference response would be judged wrong by task gsm8k");
     program_write("bad.jsonl", "{\"query\": \"1+1\"}\n");
     program_runs("\"$EVAL\" --model model.h5 --data bad.jsonl --task arithmetic --no-likelihood",
                  0);
