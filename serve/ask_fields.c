@@ -103,6 +103,10 @@ static int read_decode(rf_ask_reader *in, const char *name, const json_t *value)
 
 static int read_max_tokens(rf_ask_reader *in, const char *name, const json_t *value)
 {
+    if (in->has_max_tokens) {
+        return rf_problem_set(in->problem, 400, "invalid_value", name,
+                              "max_tokens and max_completion_tokens are one: give one of them");
+    }
     in->has_max_tokens = true;
     return read_integer(&in->ask->max_tokens, in, name, value, 0, 1 << 20);
 }
@@ -158,6 +162,10 @@ static int read_stream_options(rf_ask_reader *in, const char *name, const json_t
     json_t *option;
     if (!json_is_object(value)) {
         return rf_ask_wrong_kind(in->problem, name, "an object", value);
+    }
+    if (!json_is_true(json_object_get(in->body, "stream"))) {
+        return rf_problem_set(in->problem, 400, "invalid_value", name,
+                              "stream_options goes with \"stream\": true");
     }
     json_object_foreach((json_t *)(uintptr_t)value, key, option)
     {

@@ -112,6 +112,10 @@ Test(serve, refuses_by_name)
             "{\"prompt\": \"a\", \"decode\": {\"slot_threshold\": 1.5}}");
     refuses(COMPLETIONS, 400, "prompt", "is missing", "{}");
     refuses(COMPLETIONS, 400, "", "the body is empty", "");
+    refuses(COMPLETIONS, 400, "stream_options", "goes with \"stream\": true",
+            "{\"prompt\": \"a\", \"stream_options\": {\"include_usage\": true}}");
+    refuses(CHAT, 400, "max_completion_tokens", "give one of them",
+            "{\"messages\": [], \"max_tokens\": 2, \"max_completion_tokens\": 2}");
     refuses(COMPLETIONS, 400, "max_tokens", "max_tokens is 1.5: must be a whole number",
             "{\"prompt\": \"a\", \"max_tokens\": 1.5}");
     refuses(COMPLETIONS, 400, "prompt", "ids are from 0", "{\"prompt\": [1, 262]}");
