@@ -246,7 +246,7 @@ static int encode_normalised(const run *r, const char *text, size_t bytes)
     return encode_around(r, &r->bpe->normalized, text, bytes, encode_words);
 }
 
-static int encode(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes, bool literal,
+int rf_bpe_encode(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes, bool literal,
                   rf_error *err)
 {
     run r = {.bpe = bpe, .out = out, .literal = literal, .err = err};
@@ -265,16 +265,6 @@ static int encode(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes, bool
     }
     scratch_return(r.scratch, bpe);
     return rc;
-}
-
-int rf_bpe_encode(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes, rf_error *err)
-{
-    return encode(bpe, out, text, bytes, false, err);
-}
-
-int rf_bpe_encode_literal(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes, rf_error *err)
-{
-    return encode(bpe, out, text, bytes, true, err);
 }
 
 static bool find_special(const rf_bpe *bpe, const rf_bpe_finder *finder, const char *text,

@@ -42,12 +42,10 @@ void rf_bpe_hide(rf_bpe *bpe, int32_t id);
 bool rf_bpe_find_special(const void *tokens, const char *text, size_t from, size_t bytes,
                          size_t *begin, size_t *end);
 
-/* Appends the ids of a text; may be called from many threads at once. Invalid UTF-8 is an error. */
+/* Appends the ids of a text; may be called from many threads at once. Invalid UTF-8 is an error.
+ * literal: added tokens that are written out in it are text. */
 RF_MUST_CHECK int rf_bpe_encode(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes,
-                                rf_error *err);
-/* The same, but added tokens written out in it are text. */
-RF_MUST_CHECK int rf_bpe_encode_literal(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes,
-                                        rf_error *err);
+                                bool literal, rf_error *err);
 
 size_t rf_bpe_memory(const rf_bpe *bpe); /* bytes of its tables */
 int64_t rf_bpe_size(const rf_bpe *bpe);  /* ids are in [0,size), all in use */

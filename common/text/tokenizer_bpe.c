@@ -106,7 +106,7 @@ static int parse_bpe(rf_tokenizer *tokenizer, const json_t *root, const char *or
 static int encode_bpe(const rf_tokenizer *tokenizer, rf_ids *out, const char *text, size_t bytes,
                       rf_error *err)
 {
-    return rf_bpe_encode(tokenizer->bpe, out, text, bytes, err);
+    return rf_bpe_encode(tokenizer->bpe, out, text, bytes, false, err);
 }
 
 /* As no text can hold the mask or the begin token, none is written for them. */

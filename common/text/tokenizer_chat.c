@@ -82,7 +82,7 @@ static int encode_marked(const rf_tokenizer *tokenizer, rf_ids *out, const char 
         if (!found) {
             return RF_OK;
         }
-        RF_TRY(rf_bpe_encode_literal(tokenizer->bpe, out, text + mark.literal, mark.bytes, err));
+        RF_TRY(rf_bpe_encode(tokenizer->bpe, out, text + mark.literal, mark.bytes, true, err));
     }
 }
 

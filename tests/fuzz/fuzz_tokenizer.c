@@ -34,7 +34,7 @@ static void try_bpe(const char *text, size_t bytes)
     fuzz_check(&err, rc);
     if (rc == RF_OK) {
         rf_ids ids = {0};
-        fuzz_check(&err, rf_bpe_encode(bpe, &ids, text, bytes, &err));
+        fuzz_check(&err, rf_bpe_encode(bpe, &ids, text, bytes, false, &err));
         for (int64_t i = 0; i < ids.n; i++) {
             size_t n;
             RF_ASSERT(rf_bpe_bytes(bpe, ids.id[i], &n) != NULL);
