@@ -83,9 +83,8 @@ static bool is_in_section(const rf_config_entry *entry, const char *name, size_t
     return strncmp(entry->key->name, name, bytes) == 0 && entry->key->name[bytes] == '.';
 }
 
-/* Calls for every entry, section by section. */
-static void for_each(const rf_config *config,
-                     void (*each)(void *to, const rf_config_entry *entry, bool is_first), void *to)
+void rf_config_each(const rf_config *config,
+                    void (*each)(void *to, const rf_config_key *key, bool is_first), void *to)
 {
     for (int i = 0; i < config->n_entries; i++) {
         const char *name = config->entries[i].key->name;
@@ -96,47 +95,32 @@ static void for_each(const rf_config *config,
         }
         for (int j = i; j < config->n_entries; j++) {
             if (is_in_section(&config->entries[j], name, bytes)) {
-                each(to, &config->entries[j], i == j);
+                each(to, config->entries[j].key, i == j);
             }
         }
     }
 }
 
-typedef struct each_key {
-    void (*each)(void *to, const rf_config_key *key, bool is_first);
-    void *to;
-} each_key;
-
-static void call_with_key(void *to, const rf_config_entry *entry, bool is_first)
-{
-    const each_key *call = to;
-    call->each(call->to, entry->key, is_first);
-}
-
-void rf_config_each(const rf_config *config,
-                    void (*each)(void *to, const rf_config_key *key, bool is_first), void *to)
-{
-    for_each(config, call_with_key, &(each_key){each, to});
-}
-
 /* --- YAML ------------------------------------------------------------------------------------- */
 
 typedef struct printer {
+    const rf_config *config;
     FILE *out;
     bool origins, comments;
 } printer;
 
-static void print_entry(void *to, const rf_config_entry *entry, bool is_first)
+static void print_entry(void *to, const rf_config_key *key, bool is_first)
 {
     const printer *p = to;
-    const char *name = entry->key->name;
+    const char *name = key->name;
+    const rf_config_entry *entry = rf_config_find(p->config, name, strlen(name));
     char text[1024];
     if (is_first) {
         fprintf(p->out, "%.*s:\n", (int)strcspn(name, "."), name);
     }
     if (p->comments) {
-        rf_config_describe(text, sizeof text, entry->key, true);
-        fprintf(p->out, "%s  # %s\n  # %s\n", is_first ? "" : "\n", entry->key->help, text);
+        rf_config_describe(text, sizeof text, key, true);
+        fprintf(p->out, "%s  # %s\n  # %s\n", is_first ? "" : "\n", key->help, text);
     }
     fprintf(p->out, "  %s: ", strchr(name, '.') + 1);
     print_value(p->out, entry);
@@ -148,7 +132,7 @@ static void print_entry(void *to, const rf_config_entry *entry, bool is_first)
 
 void rf_config_print_commented(const rf_config *config, FILE *out)
 {
-    for_each(config, print_entry, &(printer){out, true, true});
+    rf_config_each(config, print_entry, &(printer){config, out, true, true});
 }
 
 char *rf_config_text(const rf_config *config, bool with_origins)
@@ -157,7 +141,7 @@ char *rf_config_text(const rf_config *config, bool with_origins)
     size_t bytes = 0;
     FILE *out = open_memstream(&text, &bytes);
     RF_ASSERT(out != NULL);
-    for_each(config, print_entry, &(printer){out, with_origins, false});
+    rf_config_each(config, print_entry, &(printer){config, out, with_origins, false});
     int rc = fclose(out);
     RF_ASSERT(rc == 0 && text != NULL);
     return text;
