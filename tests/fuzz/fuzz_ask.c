@@ -44,13 +44,14 @@ static void check_refused(const rf_problem *problem)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char *const objectives[] = {"refusion", "ar", "mdm", "block"};
+    static char no_settings[] = "";
     static rf_loaded loaded = {.path = "model.h5"};
     rf_error err = {0};
     if (size < 1) {
         return 0;
     }
     if (loaded.info.tokenizer == NULL) {
-        loaded.info.run_config = (char[]){""};
+        loaded.info.run_config = no_settings;
         fuzz_must(rf_tokenizer_load(&loaded.info.tokenizer, "byte", &err), &err);
     }
     const rf_offer offer = {.name = "model",
