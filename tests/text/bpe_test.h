@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+static const char bpe_small[] = "tests/golden/tokenizer_small.json";
+
 static inline void bpe_put(const char *name, const char *text, size_t bytes)
 {
     rf_error err;
@@ -40,6 +42,17 @@ static inline rf_tokenizer *bpe_load(const char *path)
     rf_error err;
     cr_assert_eq(rf_tokenizer_load(&tokenizer, path, &err), RF_OK, "%s", err.message);
     return tokenizer;
+}
+
+static inline void bpe_assert_refused(const char *file, const char *part)
+{
+    rf_tokenizer *t;
+    rf_error err = {0};
+    cr_assert_eq(rf_tokenizer_load(&t, in_folder(file), &err), RF_ERR, "%s: should name %s", file,
+                 part);
+    cr_assert_null(t);
+    cr_assert_eq(strncmp(err.message, folder, strlen(folder)), 0, "%s", err.message);
+    cr_assert_not_null(strstr(err.message, part), "\"%s\" should name \"%s\"", err.message, part);
 }
 
 /* Whether a text has these ids. */
