@@ -145,6 +145,37 @@ stop() {
     [ -z "$child" ] || kill -USR1 "$child" 2>/dev/null
 }
 trap stop TERM INT HUP USR1
+trap '' PIPE # of a reader of the log that went away: the lines of this script
+
+# Copies a FIFO to what this script writes to, and drains it when nobody reads that any more: mpirun dies
+# of an output that is closed, and the training with it.
+relay() { # FIFO
+    trap '' TERM INT HUP USR1
+    exec <"$1"
+    rm -f "$1"
+    cat 2>/dev/null
+    exec cat >/dev/null 2>&1
+}
+
+# Opens 3 and 4: what mpirun prints goes there.
+open_relays() {
+    fifo=$(mktemp -u "${TMPDIR:-/tmp}/refusion-launch.XXXXXX") && mkfifo "$fifo.1" "$fifo.2" || exit 1
+    relay "$fifo.1" &
+    relay_out=$!
+    relay "$fifo.2" >&2 &
+    relay_err=$!
+    exec 3>"$fifo.1" 4>"$fifo.2"
+}
+
+# Lets them print what is left: something that a killed mpirun has started may hold them open for long.
+close_relays() {
+    exec 3>&- 4>&-
+    tries=0
+    while [ "$tries" -lt 20 ] && { kill -0 "$relay_out" || kill -0 "$relay_err"; } 2>/dev/null; do
+        sleep 0.1
+        tries=$((tries + 1))
+    done
+}
 
 # Whether the ranks of this attempt saved a checkpoint on request: an mpirun that was told to end returns 1
 # all the same, and does not wait for their status.
@@ -157,11 +188,14 @@ have_saved() {
 # Runs the job; its status.
 attempt() {
     started=$(date +%s)
+    open_relays
     # shellcheck disable=SC2086  # flags are words
-    $own_session "$mpirun" $flags $MPIRUN_FLAGS sh "$here/${0##*/}" --rank "$program" "$@" </dev/null &
+    $own_session "$mpirun" $flags $MPIRUN_FLAGS sh "$here/${0##*/}" --rank "$program" "$@" \
+        </dev/null >&3 2>&4 3>&- 4>&- &
     child=$!
     wait_for_child
     child=
+    close_relays
     if { [ "$status" = 1 ] || [ "$status" -gt 128 ]; } && have_saved "$@"; then
         status=3
     elif [ "$status" -gt 128 ] && [ -z "$stopping" ]; then # of ranks that were killed it is 5 already

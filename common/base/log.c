@@ -5,7 +5,9 @@
 #include "common/base/utf8.h"
 
 #include <math.h>
+#include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,10 +35,43 @@ static int64_t progress_last = 0;
 static double progress_time = 0.0;
 static double progress_said = 0.0; /* off a terminal: the last line */
 
+/* --- A reader that goes away ------------------------------------------------------------------ */
+
+static _Thread_local volatile sig_atomic_t is_writing = 0; /* this thread, to stderr */
+
+/* A reader of the log that goes away ends nothing. One of the results does, as everywhere: a program
+ * goes on only where the write was the log's, or where somebody still reads stdout. */
+static void handle_pipe(int number)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    if (is_writing == 0 && poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0) {
+        signal(number, SIG_DFL);
+        raise(number);
+    }
+}
+
 void rf_log_set_program(const char *name)
 {
+    struct sigaction before, action = {.sa_handler = handle_pipe, .sa_flags = SA_RESTART};
     program = name;
+    if (sigaction(SIGPIPE, NULL, &before) == 0 && before.sa_handler == SIG_DFL) {
+        sigaction(SIGPIPE, &action, NULL);
+    }
 }
+
+static void begin_writing(void)
+{
+    pthread_mutex_lock(&lock);
+    is_writing = 1;
+}
+
+static void end_writing(void)
+{
+    is_writing = 0;
+    pthread_mutex_unlock(&lock);
+}
+
+/* --- Lines ------------------------------------------------------------------------------------ */
 
 void rf_log_set_rank(int rank, int n_ranks)
 {
@@ -88,10 +123,10 @@ static void print_message(const char *kind, const char *text)
         snprintf(rank, sizeof rank, "rank %d: ", this_rank);
     }
     /* One call of fprintf is one write: lines of several ranks do not mix. */
-    pthread_mutex_lock(&lock);
+    begin_writing();
     clear_live();
     fprintf(stderr, "%s: %s%s%s\n", program, rank, kind, text);
-    pthread_mutex_unlock(&lock);
+    end_writing();
 }
 
 void rf_log_info(const char *format, ...)
@@ -103,10 +138,10 @@ void rf_log_info(const char *format, ...)
     va_start(arguments, format);
     char *lines = rf_alloc_format_list(format, arguments);
     va_end(arguments);
-    pthread_mutex_lock(&lock);
+    begin_writing();
     clear_live();
     fprintf(stderr, "%s\n", lines);
-    pthread_mutex_unlock(&lock);
+    end_writing();
     free(lines);
 }
 
@@ -161,7 +196,7 @@ void rf_log_live(const char *format, ...)
     if (is_silent() || !rf_log_is_terminal()) {
         return;
     }
-    pthread_mutex_lock(&lock);
+    begin_writing();
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(live_text, sizeof live_text, format, arguments);
@@ -172,12 +207,12 @@ void rf_log_live(const char *format, ...)
         live_time = now;
         draw_live();
     }
-    pthread_mutex_unlock(&lock);
+    end_writing();
 }
 
 void rf_log_live_end(void)
 {
-    pthread_mutex_lock(&lock);
+    begin_writing();
     if (live_text[0] != '\0') {
         draw_live();
         fputc('\n', stderr);
@@ -186,7 +221,7 @@ void rf_log_live_end(void)
     }
     live_time = -1.0;
     progress_what[0] = '\0';
-    pthread_mutex_unlock(&lock);
+    end_writing();
 }
 
 /* 12345678 as "12.3M". */

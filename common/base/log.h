@@ -11,7 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-void rf_log_set_program(const char *name); /* prefix of warnings and errors; not copied */
+/* Prefix of warnings and errors; not copied. From now on a reader of stderr that goes away does not end
+ * the process (SIGPIPE, unless it was ignored or handled before); one of stdout does. */
+void rf_log_set_program(const char *name);
 /* With several ranks: warnings name theirs, and only rank 0 has the rest. */
 void rf_log_set_rank(int rank, int n_ranks);
 

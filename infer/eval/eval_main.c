@@ -57,18 +57,19 @@ static int report_one(const rf_command *o, const rf_eval_result *result, const r
     if (rf_dist_rank(dist) != 0) {
         return RF_OK;
     }
-    rf_report_print(stdout, result, &setting->eval, &context);
-    rf_report_warn(&setting->eval, result, s->loaded.info.model.max_position_embeddings);
-    if (fflush(stdout) != 0) {
-        return rf_error_set(err, RF_ERR, "cannot write to standard output: %m");
-    }
+    /* The files first: nobody may read stdout any more. */
     json_t *report = rf_report_json(result, &setting->eval, &context);
     int rc = o->out != NULL ? rf_report_save(o->out, report, err) : RF_OK;
     rc = rc == RF_OK && o->html != NULL ? write_page(o, report, err) : rc;
     json_decref(report);
-    return rc == RF_OK && o->answers != NULL
-               ? rf_report_answers(o->answers, result, s->question, err)
-               : rc;
+    rc = rc == RF_OK && o->answers != NULL ? rf_report_answers(o->answers, result, s->question, err)
+                                           : rc;
+    rf_report_print(stdout, result, &setting->eval, &context);
+    rf_report_warn(&setting->eval, result, s->loaded.info.model.max_position_embeddings);
+    if (fflush(stdout) != 0 && rc == RF_OK) {
+        return rf_error_set(err, RF_ERR, "cannot write to standard output: %m");
+    }
+    return rc;
 }
 
 /* A folder that does not exist is noticed before the work, not after it. */

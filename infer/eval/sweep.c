@@ -235,11 +235,11 @@ int rf_sweep_run(json_t **report, rf_subject *subject, int n, const char *inputs
     RF_TRY_OUT(rf_dist_agree(dist, begin(&w, inputs, err), err));
     RF_TRY_OUT(evaluate_sweep(&w, err));
     rc = save(&w, err);
-    if (rc == RF_OK && rf_dist_rank(dist) == 0) {
-        rc = rf_sweep_print(stdout, w.report, err);
-    }
     if (rc == RF_OK && options->csv != NULL && rf_dist_rank(dist) == 0) {
         rc = rf_sweep_csv(options->csv, w.report, err);
+    }
+    if (rc == RF_OK && rf_dist_rank(dist) == 0) { /* last: nobody may read it any more */
+        rc = rf_sweep_print(stdout, w.report, err);
     }
     rc = rf_dist_agree(dist, rc, err);
 out:

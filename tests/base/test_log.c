@@ -4,7 +4,9 @@
 #include "tests/base/base_test.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
 
 TestSuite(log, .init = begin_folder, .fini = end_folder);
 
@@ -163,4 +165,34 @@ Test(log, clock_goes_on)
     double begin = rf_log_seconds();
     usleep(1000);
     cr_expect(rf_log_seconds() > begin);
+}
+
+/* How a process ends that writes a line to one of the two, when nobody reads that one any more. */
+static int status_without_reader(int fd)
+{
+    int ends[2], status = 0;
+    cr_assert(pipe(ends) == 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        signal(SIGPIPE, SIG_DFL);
+        rf_log_set_program("speaker");
+        close(ends[0]);
+        if (dup2(ends[1], fd) == fd) {
+            rf_log_warn("said to nobody");
+            (void)!write(STDOUT_FILENO, "a\n", 2);
+        }
+        _exit(0);
+    }
+    close(ends[0]);
+    close(ends[1]);
+    cr_assert(waitpid(child, &status, 0) == child);
+    return status;
+}
+
+Test(log, a_reader_that_goes_away)
+{
+    const int of_log = status_without_reader(STDERR_FILENO);
+    const int of_results = status_without_reader(STDOUT_FILENO);
+    cr_expect(WIFEXITED(of_log) && WEXITSTATUS(of_log) == 0);
+    cr_expect(WIFSIGNALED(of_results) && WTERMSIG(of_results) == SIGPIPE);
 }

@@ -179,8 +179,10 @@ Test(train_stop, killed_rank_under_the_launcher)
 Test(train_stop, mpirun_under_the_launcher)
 {
     mpi_need();
-    int status = tiny_shell("sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=1M & pid=$!; " UNTIL_STEPS
-                            "kill -TERM $(cut -d' ' -f1 /proc/$pid/task/$pid/children); wait $pid");
+    int status = tiny_shell(
+        "sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=1M & pid=$!; " UNTIL_STEPS
+        "for child in $(cat /proc/$pid/task/$pid/children); do "
+        "if grep -q mpirun /proc/$child/comm; then kill -TERM $child; fi; done; wait $pid");
     cr_assert(status == 3, "status %d\n%s", status, program_output);
     cr_assert(tiny_last("run", "end", "status") == 3.0);
 }
@@ -204,6 +206,16 @@ Test(train_stop, without_a_reader)
                    " | head -n 1; exit $(cat status)");
     cr_assert(status == 0, "status %d\n%s", status, program_output);
     cr_assert(tiny_last("run", "end", "step") >= 60.0);
+}
+
+/* mpirun dies of that: the launcher reads on in the reader's place. */
+Test(train_stop, launcher_without_a_reader)
+{
+    mpi_need();
+    int status = tiny_shell("{ sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=600 log.every=1 2>&1; "
+                            "echo $? >status; } | head -n 1; exit $(cat status)");
+    cr_assert(status == 0, "status %d\n%s", status, program_output);
+    cr_assert(tiny_last("run", "end", "step") >= 600.0);
 }
 
 /* --- Non-finite values ------------------------------------------------------------------------ */
