@@ -173,6 +173,7 @@ static void cell_part(const cell_product *w, const area *s)
     const int64_t m = s->row_end - s->row, panels = m <= STREAMED ? 1 : PANELS;
     /* The rows of one tile read a panel once, from memory; other tiles read it again. */
     const bool repeats = m > TILE_ROWS && m <= STREAMED;
+    /* Cells of this thread's panels. */
     const int64_t all = ceil_div(s->col_end - s->col, w->width) * w->width * w->cells;
     /* With AMX a chain begins at what it is added to: cut or not, the bits are the same. */
     const int64_t chain = w->cell == CELL_BF16 && BF16_ROWS > 1 ? w->cells : K_CHAIN;
