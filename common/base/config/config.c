@@ -255,7 +255,7 @@ static void put_value(void *out, const rf_config_key *key, const rf_config_value
         break;
     case RF_KEY_INTS:
     case RF_KEY_STRINGS:
-        RF_ASSERT(!"a list has no field");
+        RF_ASSERT(false); /* a list has no field */
     }
 }
 
