@@ -14,7 +14,7 @@ static int load(rf_trainer *t, const char *path, rf_error *err)
     int rc;
     RF_TRY_OUT(rf_checkpoint_info_read(&info, path, err));
     RF_TRY_OUT(rf_checkpoint_load(path, t->model, t->optimizer.m, t->optimizer.v, err));
-    const rf_position position = {info.progress.epoch, info.progress.window, info.progress.row};
+    const rf_position position = rf_setup_position(&info.progress);
     RF_TRY_OUT(rf_spikes_go_back(&t->setup->spikes, info.state, position, err));
     const double seconds = t->progress.seconds;
     t->progress = info.progress;
@@ -53,7 +53,7 @@ static int go_back(rf_trainer *t, const char *path, rf_error *err)
 {
     rf_setup *s = t->setup;
     const int64_t from = t->progress.step;
-    const rf_position end = {t->progress.epoch, t->progress.window, t->progress.row};
+    const rf_position end = rf_setup_position(&t->progress);
     RF_TRY(rf_saves_end(t, err));
     RF_TRY(rf_spikes_leave_out(&s->spikes, end, err));
     RF_TRY(rf_gather_settle(&t->gather, err));

@@ -424,7 +424,7 @@ rf_loader_settings rf_setup_loader(const rf_setup *s)
                                 .round = s->reduce.round};
 }
 
-static rf_position stands_at(const rf_progress *progress)
+rf_position rf_setup_position(const rf_progress *progress)
 {
     return (rf_position){progress->epoch, progress->window, progress->row};
 }
@@ -437,12 +437,12 @@ int rf_setup_new_loader(rf_loader **out, const rf_setup *s, const rf_progress *p
     settings.n_left_out = s->spikes.n_left_out;
     settings.lists = s->set.log_samples;
     return rf_loader_new(out, s->sources.train, s->sources.settings.n_train, &s->objective,
-                         &settings, stands_at(progress), err);
+                         &settings, rf_setup_position(progress), err);
 }
 
 int rf_setup_plan_loader(size_t *bytes, const rf_setup *s, rf_error *err)
 {
     rf_loader_settings settings = rf_setup_loader(s);
     return rf_loader_plan(bytes, s->sources.train, s->sources.settings.n_train, &s->objective,
-                          &settings, stands_at(&s->progress), err);
+                          &settings, rf_setup_position(&s->progress), err);
 }

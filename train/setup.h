@@ -55,6 +55,7 @@ RF_MUST_CHECK int rf_setup_open(rf_setup *out, rf_dist *dist, rf_config *config,
                                 const char *const *change, int n_changes, rf_error *err);
 void rf_setup_close(rf_setup *setup); /* local */
 
+rf_position rf_setup_position(const rf_progress *progress); /* local. The next row to train on. */
 /* local. How this rank's training rows are loaded. */
 rf_loader_settings rf_setup_loader(const rf_setup *setup);
 /* local. The loader of training rows, from where `progress` stands, without those that the spikes leave

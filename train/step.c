@@ -28,7 +28,7 @@ static int update(rf_trainer *t, rf_step_result *out, const void *gradient, rf_d
     rf_step_metrics *line = &out->line;
     RF_TRY(rf_optimizer_norm(&line->grad_norm, &t->optimizer, t->setup->dist, t->model->ctx,
                              gradient, err));
-    const rf_position begin = {t->progress.epoch, t->progress.window, t->progress.row};
+    const rf_position begin = rf_setup_position(&t->progress);
     out->verdict = rf_spikes_judge(&t->setup->spikes, line->loss, line->grad_norm, begin);
     double scale = rf_optimizer_scale(s, line->grad_norm);
     t->progress.skipped += out->verdict == RF_STEP_NOT_FINITE;
