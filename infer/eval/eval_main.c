@@ -201,6 +201,25 @@ static int run_sweep(const rf_command *o, rf_subject *subject, const char *input
     return rf_dist_agree(dist, rc, err);
 }
 
+/* What is written, and in which types a model is asked, must not depend on the rank either. */
+static int agree_on_command(rf_dist *dist, const rf_command *o, rf_error *err)
+{
+    const char *const file[][2] = {
+        {"--out", o->out}, {"--answers", o->answers}, {"--html", o->html}, {"--csv", o->csv}};
+    char *text = rf_alloc_format("--model %d\n--page %d\n", o->models.n, o->pages.n);
+    for (int i = 0; i < 4 + o->n_weights; i++) {
+        char *more =
+            i < 4 ? rf_alloc_format("%s%s %s\n", text, file[i][0],
+                                    file[i][1] != NULL ? file[i][1] : "is not given")
+                  : rf_alloc_format("%s--weights %s\n", text, rf_layout_name(o->weights[i - 4]));
+        free(text);
+        text = more;
+    }
+    const int rc = rf_dist_same_text(dist, text, err);
+    free(text);
+    return rc;
+}
+
 static int run(const rf_command *o, char **assignment, int n_assignments, rf_dist *dist,
                rf_error *err)
 {
@@ -208,6 +227,7 @@ static int run(const rf_command *o, char **assignment, int n_assignments, rf_dis
     rf_grid grid = {0};
     char *inputs = NULL;
     int rc;
+    RF_TRY_OUT(agree_on_command(dist, o, err));
     if (rf_command_only_pages(o)) {
         rc = check_outputs(o, NULL, dist, err);
         rc = rc == RF_OK && rf_dist_rank(dist) == 0 ? write_page(o, NULL, err) : rc;

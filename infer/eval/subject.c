@@ -173,14 +173,14 @@ static void describe_settings(FILE *out, const rf_subject *s)
             s->setting[0].yaml);
 }
 
+/* How one question is asked, whatever the others are. */
 static int describe_one(FILE *out, const rf_subject *s, rf_error *err)
 {
     const rf_eval_options *eval = &s->setting[0].eval;
     RF_TRY(rf_loaded_describe(out, &s->loaded, err));
     fprintf(out, "likelihood %s\n", eval->likelihood ? "too" : "left out");
-    fprintf(out, "weights %s, %" PRId64 " draws, %" PRId64 " masks of seed %" PRIu64 "\n%s",
-            rf_layout_name(s->loaded.weights), eval->n_draws, eval->n_masks, eval->seed,
-            s->setting[0].yaml);
+    fprintf(out, "weights %s, %" PRId64 " draws, %" PRId64 " masks of seed %" PRIu64 "\n",
+            rf_layout_name(s->loaded.weights), eval->n_draws, eval->n_masks, eval->seed);
     return RF_OK;
 }
 
@@ -191,6 +191,7 @@ int rf_subject_hash(uint64_t *out, const rf_subject *subject, rf_error *err)
     FILE *file = open_memstream(&text, &bytes);
     RF_ASSERT(file != NULL);
     int rc = describe_one(file, subject, err);
+    fputs(subject->setting[0].yaml, file);
     fclose(file);
     *out = rf_hash_bytes(RF_HASH_BEGIN, text, bytes);
     free(text);
@@ -200,7 +201,7 @@ int rf_subject_hash(uint64_t *out, const rf_subject *subject, rf_error *err)
 static int describe(FILE *out, const rf_subject *subject, int n, rf_error *err)
 {
     for (const rf_subject *s = subject; s < subject + n; s++) {
-        RF_TRY(rf_loaded_describe(out, &s->loaded, err));
+        RF_TRY(describe_one(out, s, err));
         describe_questions(out, s->question, s->n);
         if (s->pick != NULL) {
             describe_questions(out, s->pick, s->n_pick);

@@ -381,6 +381,9 @@ Test(train_errors, ranks_agree)
     /* everything is the same, but for the folder that only rank 0 sees */
     cr_assert(tiny_shell("cp base.h5 other/base.h5") == 0);
     refuses_rank("other", "", 1, "rank 1: the run folder run, which rank 0 has made, is not here");
+    cr_assert(tiny_shell("cp -r run other") == 0); /* one of that name that is another one */
+    refuses_rank("other", "", 1, "rank 1: the run folder run, which rank 0 has made, is not here");
+    cr_assert(tiny_shell("ls run other/run | grep tmp") != 0);
 }
 
 /* --- Going on, and not being able to ---------------------------------------------------------- */

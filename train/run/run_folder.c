@@ -266,10 +266,10 @@ static int begin_alone(rf_run *run, const rf_config *config, const rf_progress *
     return rf_checkpoint_publish(run->resume, &(rf_checkpoint_keep){0}, err);
 }
 
-/* Rank 0 has just made the folder. */
-static int see_folder(const rf_run *run, rf_error *err)
+/* Is the file there that rank 0 has just made in the folder? */
+static int find_mark(const rf_run *run, const char *mark, rf_error *err)
 {
-    for (int tries = 0; !rf_path_is_folder(run->folder); tries++) {
+    for (int tries = 0; access(mark, F_OK) != 0; tries++) {
         if (tries == 20) { /* a file system of several hosts may take a moment */
             return rf_error_set(err, RF_ERR,
                                 "the run folder %s, which rank 0 has made, is not here: name a "
@@ -279,6 +279,30 @@ static int see_folder(const rf_run *run, rf_error *err)
         usleep(100000);
     }
     return RF_OK;
+}
+
+/* collective. A folder of that name may be there and be another one, such as a copy on a disk of its
+ * own: so rank 0 leaves a file for a moment, named as one that a killed process left behind. */
+static int see_folder(const rf_run *run, rf_error *err)
+{
+    const bool marks = rf_dist_rank(run->dist) == 0;
+    char mark[RF_PATH_BYTES + 64];
+    int64_t pid = getpid();
+    int rc = RF_OK;
+    if (rf_dist_size(run->dist) == 1) {
+        return RF_OK;
+    }
+    RF_TRY(rf_dist_broadcast(run->dist, &pid, sizeof pid, 0, err));
+    snprintf(mark, sizeof mark, "%s/config.yaml.tmp-%" PRId64, run->folder, pid);
+    if (marks) {
+        rc = rf_file_write(mark, "", 0, err);
+    }
+    rc = rf_dist_agree(run->dist, rc, err);
+    rc = rc == RF_OK ? rf_dist_agree(run->dist, find_mark(run, mark, err), err) : rc;
+    if (marks) {
+        unlink(mark);
+    }
+    return rc;
 }
 
 int rf_run_check(const rf_run *run, rf_error *err)
@@ -307,7 +331,7 @@ int rf_run_begin(rf_run *run, const rf_config *config, const rf_progress *progre
         rc = rc != RF_OK ? rf_error_prefix(err, "the run folder") : RF_OK;
     }
     RF_TRY(rf_dist_agree(run->dist, rc, err));
-    return rf_dist_agree(run->dist, see_folder(run, err), err);
+    return see_folder(run, err);
 }
 
 static int go_back_alone(rf_run *run, int64_t step, rf_error *err)

@@ -388,25 +388,30 @@ Test(eval_program, batches_answer_alike)
     free(lines[1]);
 }
 
-/* The second rank finds other files under the same names. */
+/* The second rank finds other files under the same names, or is given something else. */
 Test(eval_program, ranks_agree)
 {
-    static const char *const rows[][2] = {
-        {"cp model.h5 other && sed '1s/[0-9]/7/' q.jsonl >other/q.jsonl", "questions with hash"},
+    static const char *const rows[][3] = {
+        {"cp model.h5 other && sed '1s/[0-9]/7/' q.jsonl >other/q.jsonl", "",
+         "questions with hash"},
         {"cp q.jsonl other && "
          "\"$CONVERT\" quantize model.h5 other/model.h5",
-         "--model with hash"}};
+         "", "--model with hash"},
+        {"cp model.h5 q.jsonl other", "--weights int8", "weights int8"},
+        {"cp model.h5 q.jsonl other", "--seed 7", "of seed 7"},
+        {"cp model.h5 q.jsonl other", "--out r.json", "--out r.json"}};
     mpi_need();
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 5; i++) {
         char command[1024];
         snprintf(command, sizeof command,
-                 "rm -rf other && mkdir other && %s && $RUN -n 2 sh -c '[ " MPI_RANK
-                 " = 0 ] || cd other; exec " EVAL "--no-likelihood --task arithmetic'",
-                 rows[i][0]);
+                 "rm -rf other && mkdir other && %s && $RUN -n 2 sh -c 'm=; [ " MPI_RANK
+                 " = 0 ] || { cd other; m=\"%s\"; }; exec " EVAL
+                 "--no-likelihood --task arithmetic $m'",
+                 rows[i][0], rows[i][1]);
         int status = program_shell(command);
         cr_assert(status == 2, "status %d: %s%s", status, program_output, program_messages);
         cr_assert(strstr(program_messages, "rank 1: this rank has ") != NULL &&
-                      strstr(program_messages, rows[i][1]) != NULL,
+                      strstr(program_messages, rows[i][2]) != NULL,
                   "%s", program_messages);
     }
 }
