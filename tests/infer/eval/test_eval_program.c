@@ -399,7 +399,7 @@ Test(eval_program, ranks_agree)
          "", "--model with hash"},
         {"cp model.h5 q.jsonl other", "--weights int8", "weights int8"},
         {"cp model.h5 q.jsonl other", "--seed 7", "of seed 7"},
-        {"cp model.h5 q.jsonl other", "--out r.json", "--out r.json"}};
+        {"cp model.h5 q.jsonl other", "--html p.html", "--html p.html"}};
     mpi_need();
     for (int i = 0; i < 5; i++) {
         char command[1024];
