@@ -278,7 +278,7 @@ typedef void rf_adamw_fn(rf_ctx *, void *w, void *m, void *v, const void *g, int
  * gains as in rmsnorm_forward; a bias or the gain of a head's norm is NULL where the model has none. */
 typedef struct rf_block {
     int64_t n, d, h, g, k, f; /* places, width, heads, key heads, head width, feed-forward width */
-    bool is_first;            /* of a pass; the others come right behind it */
+    bool is_first, is_last;   /* of a pass; the others come right behind the first */
     double eps;
     rf_matrix q_w, k_w, v_w, o_w, gate_w, up_w, down_w;
     const void *q_bias, *k_bias, *v_bias, *o_bias, *attention_gain, *q_gain, *k_gain, *mlp_gain;

@@ -1,4 +1,5 @@
 /* The memory of the backend: a stream, events and a ring of pinned memory for each context. */
+#include "common/kernels/cuda/infer/block.h"
 #include "common/kernels/cuda/internal.h"
 #include "common/kernels/cuda/link/nccl.h"
 #include "common/kernels/cuda/series.h"
@@ -25,6 +26,7 @@ typedef struct cuda_state {
     rf_cuda_series *series;
     rf_cuda_blas *blas;
     rf_cuda_copy copy;
+    rf_cuda_pass *pass;
     char name[256];
 } cuda_state;
 
@@ -167,6 +169,7 @@ static void close_state(rf_ctx *ctx)
     cuda_state *s = ctx->state;
     rf_cuda_series_free(s->series);
     rf_cuda_blas_free(s->blas);
+    free(s->pass);
     for (int i = 0; i < N_SLOTS; i++) {
         (void)cudaEventDestroy(s->slot_event[i]);
     }
@@ -184,6 +187,7 @@ static int open_state(rf_ctx *ctx, rf_error *err)
     cuda_state *s = rf_alloc(1, sizeof *s);
     ctx->state = s;
     s->series = rf_cuda_series_new();
+    s->pass = rf_alloc(1, sizeof *s->pass);
     struct cudaDeviceProp properties = {0};
     cudaError_t code = cudaSetDevice(own_device);
     if (code == cudaSuccess) {
@@ -237,6 +241,11 @@ rf_cuda_series *rf_cuda_series_of(const rf_ctx *ctx)
 rf_cuda_blas **rf_cuda_blas_of(rf_ctx *ctx)
 {
     return &((cuda_state *)ctx->state)->blas;
+}
+
+rf_cuda_pass *rf_cuda_pass_of(const rf_ctx *ctx)
+{
+    return ((const cuda_state *)ctx->state)->pass;
 }
 
 rf_cuda_copy *rf_cuda_copy_of(const rf_ctx *ctx)

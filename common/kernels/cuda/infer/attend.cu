@@ -9,6 +9,7 @@
  * A block has up to 64 rows, which are queries of a run times the heads that share a key head, 16 a warp. */
 #include "common/kernels/cuda/infer/hopper.cuh"
 #include "common/kernels/cuda/infer/merge.cuh"
+#include "common/kernels/cuda/infer/part.cuh"
 #include "common/kernels/cuda/infer/parts.cuh"
 
 enum {
@@ -28,24 +29,6 @@ template <int WIDTH> struct tiles {
     float total[ROWS][WIDTH + PAD_TOTAL];
 };
 
-/* 16 bytes; zeros where there are none. */
-static __device__ inline void copy_piece(void *to, const void *from, bool is_there)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
-                 "l"(from), "r"(is_there ? 16 : 0)
-                 : "memory");
-}
-
-template <int PENDING> static __device__ inline void wait_pieces()
-{
-    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
-}
-
-static __device__ inline void commit_pieces()
-{
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
 /* Rows [0,n) of a tile, row i from from + i*step. */
 template <int WIDTH>
 static __device__ void copy_rows(uint16_t (&rows)[ROWS][WIDTH + PAD], const uint16_t *from,
@@ -58,30 +41,6 @@ static __device__ void copy_rows(uint16_t (&rows)[ROWS][WIDTH + PAD], const uint
         const bool is_there = row < n;
         copy_piece(&rows[row][column], from + (is_there ? row * step + column : 0), is_there);
     }
-}
-
-static __device__ inline void load_four(uint32_t (&x)[4], const void *row)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-                 : "r"(shared_address(row)));
-}
-
-static __device__ inline void load_four_turned(uint32_t (&x)[4], const void *row)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-                 : "r"(shared_address(row)));
-}
-
-/* sum (16 x 8) += a (16 x 16) b (16 x 8). */
-static __device__ inline void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0,
-                                           uint32_t b1)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
-                 "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 /* Of 16 rows a thread has two, lane / 4 and 8 more: the largest score, the sum of weights, the sums of
@@ -120,46 +79,6 @@ static __device__ void make_scores(float (&score)[ROWS / 8][4], const tiles<WIDT
             multiply_add(score[j + 1], a, b[2], b[3]);
         }
     }
-}
-
-/* The largest, or the sum, over the four lanes that share a row. */
-static __device__ inline float quad_most(float x)
-{
-    x = fmaxf(x, __shfl_xor_sync(0xffffffffU, x, 1));
-    return fmaxf(x, __shfl_xor_sync(0xffffffffU, x, 2));
-}
-
-static __device__ inline float quad_sum(float x)
-{
-    x += __shfl_xor_sync(0xffffffffU, x, 1);
-    return x + __shfl_xor_sync(0xffffffffU, x, 2);
-}
-
-/* From scores to weights, bf16 pairs as the second product reads them; `count`: how many of the part's
- * keys the row sees. */
-static __device__ inline void weigh(uint32_t (&weight)[ROWS / 8][2], float *most, float *sum,
-                                    const float (&score)[ROWS / 8][4], int half, int count,
-                                    float scale)
-{
-    const int key = static_cast<int>(threadIdx.x) % 4 * 2;
-    float x[ROWS / 4], largest = -INFINITY, total = 0.0F;
-#pragma unroll
-    for (int e = 0; e < ROWS / 4; e++) {
-        const bool sees = key + e / 2 * 8 + e % 2 < count;
-        x[e] = sees ? score[e / 2][half * 2 + e % 2] * scale : -INFINITY;
-        largest = fmaxf(largest, x[e]);
-    }
-    largest = quad_most(largest);
-    const float base = largest > -INFINITY ? largest : 0.0F;
-#pragma unroll
-    for (int e = 0; e < ROWS / 4; e += 2) {
-        const float a = exp2f(x[e] - base), b = exp2f(x[e + 1] - base);
-        total += a + b;
-        weight[e / 2][half] = rf_quantize_bf16(a) | static_cast<uint32_t>(rf_quantize_bf16(b))
-                                                        << 16;
-    }
-    *most = largest;
-    *sum = quad_sum(total);
 }
 
 /* o = weights times values. */

@@ -52,73 +52,16 @@ int rf_cuda_norm_stream(rf_cuda_stream stream, uint16_t *y, const float *x, cons
 
 /* --- Attention's parts ----------------------------------------------------------------------- */
 
-/* Some columns of a row. */
-template <int EACH> struct row_state {
-    float most, sum, o[EACH];
-    __device__ void add(float added_most, float added_sum, const float (&added)[EACH])
-    {
-        const shares s = merge(&most, &sum, added_most, added_sum);
-#pragma unroll
-        for (int e = 0; e < EACH; e++) {
-            o[e] = join(o[e], added[e], s);
-        }
-    }
-};
-
-static __device__ inline void read_columns(float (&to)[4], const float *from)
-{
-    const float4 x = *reinterpret_cast<const float4 *>(from);
-    to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
-}
-
-static __device__ inline void read_columns(float (&to)[2], const float *from)
-{
-    const float2 x = *reinterpret_cast<const float2 *>(from);
-    to[0] = x.x, to[1] = x.y;
-}
-
-/* A warp a query and head, WIDTH / WARP columns a lane. */
+/* A warp a query and head. */
 template <int WIDTH>
 static __global__ void __launch_bounds__(GROUP) merge_parts(const rf_cuda_attend p)
 {
-    enum { EACH = WIDTH / WARP, AT_ONCE = RF_CUDA_SECTION };
-    const int lane = static_cast<int>(threadIdx.x) % WARP, h = static_cast<int>(p.h);
-    const int64_t number = thread_number() / WARP, query = number / h, head = number % h;
+    const int64_t number = thread_number() / WARP, query = number / p.h, head = number % p.h;
     const rf_cuda_parts at = p.table[query < p.n ? query : 0];
     wait_for_previous();
     let_next_begin();
-    if (query >= p.n || at.front < 0) { /* or the result is there */
-        return;
-    }
-    row_state<EACH> total = {-INFINITY, 0.0F, {}};
-    const int count = at.front + at.back;
-    for (int first = 0, end; first < count; first = end) {
-        end = min(first + at.each, first < at.front ? at.front : count);
-        float own[AT_ONCE][EACH];
-        float2 state[AT_ONCE];
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) { /* all on their way before the first is merged */
-            const int64_t row = at.row + static_cast<int64_t>(min(first + i, end - 1)) * at.step;
-            const float *from = p.part + (row * h + head) * (WIDTH + 4);
-            state[i] = *reinterpret_cast<const float2 *>(from + WIDTH);
-            read_columns(own[i], from + lane * EACH);
-        }
-        row_state<EACH> section = {-INFINITY, 0.0F, {}};
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            if (first + i < end) {
-                section.add(state[i].x, state[i].y, own[i]);
-            }
-        }
-        total.add(section.most, section.sum, section.o);
-    }
-    const float factor = total.sum > 0.0F ? 1.0F / total.sum : 0.0F;
-    uint16_t *to = p.o + (query * h + head) * WIDTH + lane * EACH;
-#pragma unroll
-    for (int e = 0; e < EACH; e += 2) {
-        *reinterpret_cast<uint32_t *>(to + e) =
-            rf_quantize_bf16(total.o[e] * factor) |
-            static_cast<uint32_t>(rf_quantize_bf16(total.o[e + 1] * factor)) << 16;
+    if (query < p.n && at.front >= 0) { /* or the result is there */
+        merge_row<WIDTH>(p, at, query, head);
     }
 }
 

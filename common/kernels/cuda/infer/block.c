@@ -2,7 +2,7 @@
 #include "common/kernels/cuda/infer/block.h"
 
 #include "common/base/arena.h"
-#include "common/kernels/cuda/infer/few.h"
+#include "common/kernels/cuda/infer/pass.h"
 
 enum { ALIGNED = 16, MOST_PART_ROWS = 8192 };
 
@@ -51,6 +51,8 @@ typedef struct block_scratch {
     rf_cuda_unit *unit;
     int32_t *units;
     int64_t part_rows;
+    float *raw;        /* [RF_CUDA_PASS_ROWS,3 n_heads head_dim] sums of q, k and v */
+    unsigned *arrived; /* where blocks of threads meet */
 } block_scratch;
 
 static block_scratch lay_out(rf_arena *arena, const rf_limits *l)
@@ -61,6 +63,9 @@ static block_scratch lay_out(rf_arena *arena, const rf_limits *l)
     s.table = rf_arena_take(arena, (size_t)l->places * sizeof *s.table);
     s.unit = rf_arena_take(arena, (size_t)(s.part_rows + RF_CUDA_PLANNED) * sizeof *s.unit);
     s.units = rf_arena_take(arena, sizeof *s.units);
+    const int64_t raw = min_of(l->places, RF_CUDA_PASS_ROWS) * 3 * l->n_heads * l->head_dim;
+    s.raw = rf_arena_take(arena, (size_t)raw * sizeof *s.raw);
+    s.arrived = rf_arena_take(arena, sizeof *s.arrived);
     return s;
 }
 
@@ -139,36 +144,39 @@ static void make_heads(rf_ctx *ctx, const rf_block *b)
     LAUNCH(multiply_few, &product);
 }
 
+static rf_cuda_attend attention_of(rf_ctx *ctx, const rf_block *b)
+{
+    const block_scratch s = take_scratch(ctx);
+    return (rf_cuda_attend){.q = b->q,
+                            .k = b->keys,
+                            .v = b->values,
+                            .o = b->o,
+                            .span = b->spans->span,
+                            .run = b->spans->run,
+                            .n = b->n,
+                            .n_runs = b->n, /* the last are empty */
+                            .keys = b->spans->m,
+                            .h = b->h,
+                            .g = b->g,
+                            .head_dim = b->k,
+                            .part = s.part,
+                            .part_rows = s.part_rows,
+                            .table = s.table,
+                            .unit = s.unit,
+                            .units = s.units,
+                            .arrived = s.arrived};
+}
+
 /* x += attention's product. */
 static void add_attention(rf_ctx *ctx, const rf_block *b)
 {
-    const block_scratch s = take_scratch(ctx);
-    const rf_cuda_attend attention = {.q = b->q,
-                                      .k = b->keys,
-                                      .v = b->values,
-                                      .o = b->o,
-                                      .span = b->spans->span,
-                                      .run = b->spans->run,
-                                      .n = b->n,
-                                      .n_runs = b->n, /* the last are empty */
-                                      .keys = b->spans->m,
-                                      .h = b->h,
-                                      .g = b->g,
-                                      .head_dim = b->k,
-                                      .part = s.part,
-                                      .part_rows = s.part_rows,
-                                      .table = s.table,
-                                      .unit = s.unit,
-                                      .units = s.units};
-    if (b->is_first) {
-        LAUNCH(plan_attention, &attention);
-    }
+    const rf_cuda_attend attention = attention_of(ctx, b);
     LAUNCH(attend_few, &attention);
     LAUNCH(merge_parts, &attention);
     add_product(ctx, b, b->o, b->h * b->k, b->o_w, b->o_bias);
 }
 
-void rf_cuda_block_forward(rf_ctx *ctx, const rf_block *b)
+static void make_block(rf_ctx *ctx, const rf_block *b)
 {
     make_heads(ctx, b);
     add_attention(ctx, b);
@@ -179,6 +187,67 @@ void rf_cuda_block_forward(rf_ctx *ctx, const rf_block *b)
     gates.of[1] = (rf_cuda_factor){.w = b->up_w.data, .out = b->f, .y = half(b->hidden)};
     LAUNCH(multiply_few, &gates);
     add_product(ctx, b, b->hidden, b->f, b->down_w, NULL);
+}
+
+/* --- Blocks of few rows: collected, then made by one kernel ------------------------------------ */
+
+/* What is the same for all blocks of a pass. */
+static void begin_pass(rf_ctx *ctx, rf_cuda_pass *pass, const rf_block *b)
+{
+    *pass = (rf_cuda_pass){.n = b->n,
+                           .d = b->d,
+                           .f = b->f,
+                           .eps = (float)b->eps,
+                           .x = b->x,
+                           .hidden = b->hidden,
+                           .raw = take_scratch(ctx).raw,
+                           .cosine = b->cos,
+                           .sine = b->sin,
+                           .position = b->position,
+                           .place = b->place,
+                           .attention = attention_of(ctx, b)};
+}
+
+static void run_pass(rf_ctx *ctx, rf_cuda_pass *pass)
+{
+    LAUNCH(run_pass, pass);
+    pass->before += pass->blocks;
+    pass->blocks = 0;
+}
+
+static void add_to_pass(rf_ctx *ctx, const rf_block *b)
+{
+    rf_cuda_pass *pass = rf_cuda_pass_of(ctx);
+    pass->block[pass->blocks++] =
+        (rf_cuda_pass_block){.w = {b->q_w.data, b->k_w.data, b->v_w.data, b->o_w.data,
+                                   b->gate_w.data, b->up_w.data, b->down_w.data},
+                             .attention_gain = b->attention_gain,
+                             .mlp_gain = b->mlp_gain,
+                             .q_gain = b->q_gain,
+                             .k_gain = b->k_gain,
+                             .q_bias = b->q_bias,
+                             .k_bias = b->k_bias,
+                             .v_bias = b->v_bias,
+                             .o_bias = b->o_bias,
+                             .keys = b->keys,
+                             .values = b->values};
+    if (b->is_last || pass->blocks == RF_CUDA_PASS_BLOCKS) {
+        run_pass(ctx, pass);
+    }
+}
+
+void rf_cuda_block_forward(rf_ctx *ctx, const rf_block *b)
+{
+    rf_cuda_pass *pass = rf_cuda_pass_of(ctx);
+    if (b->is_first) {
+        begin_pass(ctx, pass, b);
+        LAUNCH(plan_attention, &pass->attention);
+    }
+    if (rf_cuda_takes_pass(pass)) {
+        add_to_pass(ctx, b);
+    } else {
+        make_block(ctx, b);
+    }
 }
 
 /* --- A product ------------------------------------------------------------------------------- */

@@ -2,10 +2,13 @@
 #ifndef RF_KERNELS_CUDA_INFER_BLOCK_H
 #define RF_KERNELS_CUDA_INFER_BLOCK_H
 
+#include "common/kernels/cuda/infer/pass.h"
 #include "common/kernels/cuda/internal.h"
 
 rf_takes_blocks_fn rf_cuda_takes_blocks;
 rf_block_forward_fn rf_cuda_block_forward;
+/* The pass whose blocks are being collected, a context's own. */
+rf_cuda_pass *rf_cuda_pass_of(const rf_ctx *ctx);
 /* The end of a context's scratch, which they have for themselves. */
 size_t rf_cuda_block_scratch(const rf_limits *limits);
 

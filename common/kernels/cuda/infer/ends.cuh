@@ -182,11 +182,28 @@ static __device__ inline float4 opposite(float4 x, int lanes)
         __shfl_xor_sync(0xffffffffU, x.z, lanes / 2), __shfl_xor_sync(0xffffffffU, x.w, lanes / 2)};
 }
 
+/* The norm of the head, where it has one, then the rotation. */
+static __device__ inline float4 turned(float4 x, const turn &t, bool has_gain, float eps, int width)
+{
+    const int lanes = width / 4, lane = static_cast<int>(threadIdx.x) % WARP;
+    const float squares = fmaf(x.w, x.w, fmaf(x.z, x.z, fmaf(x.y, x.y, x.x * x.x)));
+    const float mean = head_sum(squares, lanes) / static_cast<float>(width);
+    if (has_gain) {
+        const float r = 1.0F / sqrtf(mean + eps);
+        x = {x.x * r * t.gain.x, x.y * r * t.gain.y, x.z * r * t.gain.z, x.w * r * t.gain.w};
+    }
+    const float4 y = opposite(x, lanes), c = t.cosine;
+    const float sign = lane % lanes < lanes / 2 ? -1.0F : 1.0F;
+    const float4 s = {sign * t.sine.x, sign * t.sine.y, sign * t.sine.z, sign * t.sine.w};
+    return {x.x * c.x + y.x * s.x, x.y * c.y + y.y * s.y, x.z * c.z + y.z * s.z,
+            x.w * c.w + y.w * s.w};
+}
+
 /* A warp a column: 128 rows are one head or two. */
 template <int ROWS, int COLUMNS, bool SPLIT>
 static __device__ void finish_heads(const operands &p, const place &at, const float *part)
 {
-    const int width = static_cast<int>(p.heads.head_dim), lanes = width / 4;
+    const int width = static_cast<int>(p.heads.head_dim);
     const int lane = static_cast<int>(threadIdx.x) % WARP,
               warp = static_cast<int>(threadIdx.x) / WARP;
     const int warps = static_cast<int>(blockDim.x) / WARP, blocks = SPLIT ? p.slices : 1;
@@ -202,18 +219,7 @@ static __device__ void finish_heads(const operands &p, const place &at, const fl
         }
         if (at.which < 2) {
             const float *gain = at.which == 0 ? p.heads.q_gain : p.heads.k_gain;
-            const float squares = fmaf(x.w, x.w, fmaf(x.z, x.z, fmaf(x.y, x.y, x.x * x.x)));
-            const float mean = head_sum(squares, lanes) / static_cast<float>(width);
-            if (gain != nullptr) {
-                const float r = 1.0F / sqrtf(mean + p.heads.eps);
-                x = {x.x * r * t.gain.x, x.y * r * t.gain.y, x.z * r * t.gain.z,
-                     x.w * r * t.gain.w};
-            }
-            const float4 y = opposite(x, lanes), c = t.cosine;
-            const float sign = lane % lanes < lanes / 2 ? -1.0F : 1.0F;
-            const float4 s = {sign * t.sine.x, sign * t.sine.y, sign * t.sine.z, sign * t.sine.w};
-            x = {x.x * c.x + y.x * s.x, x.y * c.y + y.y * s.y, x.z * c.z + y.z * s.z,
-                 x.w * c.w + y.w * s.w};
+            x = turned(x, t, gain != nullptr, p.heads.eps, width);
         }
         if (t.to != nullptr) {
             write4({t.to, RF_CUDA_BF16}, 0, x);

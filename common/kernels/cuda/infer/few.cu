@@ -2,7 +2,7 @@
  *
  * y [n,out] = x [n,in] w [out,in]^T. The weights are the operand of 64 rows, so that one row of x costs
  * 8 columns and not 64. The inner dimension is cut into slices, whose number depends on its length alone
- * (slices_of); a slice is one chain of wgmma over 16 terms each, and slices are added in order. So an
+ * (rf_cuda_slices_of); a slice is one chain of wgmma over 16 terms each, and slices are added in order. So an
  * element's bits depend neither on n nor on its place, although with few tiles each slice has a block of
  * its own (a cluster of them adds up in shared memory), and with many one block makes all.
  *
@@ -10,26 +10,12 @@
  * them, 64 rows of weights each. Its first weights are on their way before the kernel that makes x has
  * ended. */
 #include "common/kernels/cuda/infer/ends.cuh"
+#include "common/kernels/cuda/infer/map.cuh"
 #include "common/kernels/cuda/infer/normed.cuh"
+#include "common/kernels/cuda/infer/pass.h"
 #include "common/kernels/cuda/infer/wgmma.cuh"
 
-enum { SLICE = 256, MOST_STAGES = 8, ALIGNMENT = 1024 };
-
-/* Terms of a slice, a multiple of TILE_COLUMNS; the last may be shorter. */
-static int64_t slice_of(int64_t in)
-{
-    int64_t slices = 1;
-    while (slices < MOST_SLICES && slices * SLICE < in) {
-        slices *= 2;
-    }
-    return (in + slices * TILE_COLUMNS - 1) / (slices * TILE_COLUMNS) * TILE_COLUMNS;
-}
-
-static int64_t slices_of(int64_t in)
-{
-    const int64_t slice = slice_of(in);
-    return (in + slice - 1) / slice;
-}
+enum { MOST_STAGES = 8, ALIGNMENT = 1024 };
 
 /* A group's sums over all chunks of its 64 rows. */
 template <int ROWS, int COLUMNS, bool SPLIT>
@@ -122,31 +108,6 @@ static __global__ void __launch_bounds__(ROWS / 64 * GROUP + WARP, 1)
 
 /* --- Launches -------------------------------------------------------------------------------- */
 
-static int encode(CUtensorMap *map, const void *data, int64_t rows, int64_t columns,
-                  int64_t box_rows)
-{
-    typedef decltype(&cuTensorMapEncodeTiled) encoder;
-    static encoder encode_tiled;
-    if (encode_tiled == nullptr) {
-        void *entry = nullptr;
-        cudaDriverEntryPointQueryResult found;
-        const cudaError_t code = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry,
-                                                                  12000, cudaEnableDefault, &found);
-        if (code != cudaSuccess || found != cudaDriverEntryPointSuccess) {
-            return code != cudaSuccess ? code : cudaErrorNotSupported;
-        }
-        encode_tiled = reinterpret_cast<encoder>(entry);
-    }
-    const cuuint64_t size[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
-    const cuuint64_t stride[] = {static_cast<cuuint64_t>(columns) * 2};
-    const cuuint32_t box[] = {TILE_COLUMNS, static_cast<cuuint32_t>(box_rows)}, step[] = {1, 1};
-    const CUresult code =
-        encode_tiled(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void *>(data), size,
-                     stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    return code == CUDA_SUCCESS ? 0 : cudaErrorInvalidValue;
-}
-
 /* Which kernel; what does not show in bits. */
 typedef struct shape {
     int rows, columns;
@@ -171,7 +132,8 @@ static shape shape_for(const rf_cuda_few *p)
     }
     const int64_t across = blocks_for(p->n, s.columns);
     if (p->heads != nullptr || /* whole heads */
-        (s.columns >= WIDE && row_tiles(p, 128) * across * slices_of(p->in) >= MULTIPROCESSORS)) {
+        (s.columns >= WIDE &&
+         row_tiles(p, 128) * across * rf_cuda_slices_of(p->in) >= MULTIPROCESSORS)) {
         s.rows = 128;
     }
     s.splits = p->stream != nullptr || row_tiles(p, s.rows) * across < 2 * MULTIPROCESSORS;
@@ -191,8 +153,8 @@ static int fill(operands *to, const rf_cuda_few *p, const shape &s)
     }
     to->n = static_cast<int>(p->n);
     to->in = static_cast<int>(p->in);
-    to->slice = static_cast<int>(slice_of(p->in));
-    to->slices = static_cast<int>(slices_of(p->in));
+    to->slice = static_cast<int>(rf_cuda_slice_of(p->in));
+    to->slices = static_cast<int>(rf_cuda_slices_of(p->in));
     to->gates = p->gates;
     to->stream = p->stream;
     to->gain = p->gain;
@@ -281,7 +243,7 @@ static int launch_plain(rf_cuda_stream stream, operands *p, const shape &s, int6
 
 bool rf_cuda_few_norms(int64_t in)
 {
-    return slice_of(in) <= MOST_STAGES * TILE_COLUMNS;
+    return rf_cuda_slice_of(in) <= MOST_STAGES * TILE_COLUMNS;
 }
 
 int rf_cuda_multiply_few(rf_cuda_stream stream, const rf_cuda_few *p)

@@ -47,6 +47,7 @@ typedef struct rf_cuda_attend {
     rf_cuda_parts *table; /* [n], */
     rf_cuda_unit *unit;   /* [part_rows + RF_CUDA_PLANNED], */
     int32_t *units;       /* [1] the plan */
+    unsigned *arrived;    /* [1] which the plan sets to 0 (pass.h) */
 } rf_cuda_attend;
 int rf_cuda_plan_attention(rf_cuda_stream, const rf_cuda_attend *attention);
 /* Leaves the units; then the merge. */

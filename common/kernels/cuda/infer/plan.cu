@@ -70,6 +70,7 @@ static __global__ void __launch_bounds__(RF_CUDA_PLANNED) plan(const rf_cuda_att
         }
     }
     if (i == 0) {
+        *p.arrived = 0U;
         *p.units = by_part ? parts.all : by_section ? sections.all : runs.all;
     }
 }

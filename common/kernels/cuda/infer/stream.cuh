@@ -19,17 +19,22 @@ static __device__ inline piece read_piece(const float *from)
     return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
 }
 
+static __device__ inline float add_squares(float sum, const piece &p)
+{
+#pragma unroll
+    for (int e = 0; e < PIECE; e++) {
+        sum = fmaf(p.x[e], p.x[e], sum);
+    }
+    return sum;
+}
+
 /* A thread's part of the sum of squares of a row [d], joined over its warp. */
 static __device__ inline float sum_of_warp(const float *row, int d)
 {
     float sum = 0.0F;
 #pragma unroll 2
     for (int j = static_cast<int>(threadIdx.x) * PIECE; j < d; j += GROUP * PIECE) {
-        const piece p = read_piece(row + j);
-#pragma unroll
-        for (int e = 0; e < PIECE; e++) {
-            sum = fmaf(p.x[e], p.x[e], sum);
-        }
+        sum = add_squares(sum, read_piece(row + j));
     }
     return warp_sum(sum);
 }

@@ -1,0 +1,93 @@
+/* part.cuh: what makes a part of attention (attend.cu, pass.cu): copies, products of tiles by a warp, and the
+ * softmax of a part. */
+#ifndef RF_KERNELS_CUDA_INFER_PART_CUH
+#define RF_KERNELS_CUDA_INFER_PART_CUH
+
+#include "common/kernels/cuda/infer/few.h"
+#include "common/kernels/cuda/infer/hopper.cuh"
+
+enum { PART = RF_CUDA_PART };
+
+/* 16 bytes; zeros where there are none. */
+static __device__ inline void copy_piece(void *to, const void *from, bool is_there)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
+                 "l"(from), "r"(is_there ? 16 : 0)
+                 : "memory");
+}
+
+template <int PENDING> static __device__ inline void wait_pieces()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+static __device__ inline void commit_pieces()
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+static __device__ inline void load_four(uint32_t (&x)[4], const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(shared_address(row)));
+}
+
+static __device__ inline void load_four_turned(uint32_t (&x)[4], const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(shared_address(row)));
+}
+
+/* sum (16 x 8) += a (16 x 16) b (16 x 8). */
+static __device__ inline void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0,
+                                           uint32_t b1)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
+                 "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* The largest, or the sum, over the four lanes that share a row. */
+static __device__ inline float quad_most(float x)
+{
+    x = fmaxf(x, __shfl_xor_sync(0xffffffffU, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xffffffffU, x, 2));
+}
+
+static __device__ inline float quad_sum(float x)
+{
+    x += __shfl_xor_sync(0xffffffffU, x, 1);
+    return x + __shfl_xor_sync(0xffffffffU, x, 2);
+}
+
+/* From scores to weights, bf16 pairs as the second product reads them; `count`: how many of the part's
+ * keys the row sees. */
+static __device__ inline void weigh(uint32_t (&weight)[PART / 8][2], float *most, float *sum,
+                                    const float (&score)[PART / 8][4], int half, int count,
+                                    float scale)
+{
+    const int key = static_cast<int>(threadIdx.x) % 4 * 2;
+    float x[PART / 4], largest = -INFINITY, total = 0.0F;
+#pragma unroll
+    for (int e = 0; e < PART / 4; e++) {
+        const bool sees = key + e / 2 * 8 + e % 2 < count;
+        x[e] = sees ? score[e / 2][half * 2 + e % 2] * scale : -INFINITY;
+        largest = fmaxf(largest, x[e]);
+    }
+    largest = quad_most(largest);
+    const float base = largest > -INFINITY ? largest : 0.0F;
+#pragma unroll
+    for (int e = 0; e < PART / 4; e += 2) {
+        const float a = exp2f(x[e] - base), b = exp2f(x[e + 1] - base);
+        total += a + b;
+        weight[e / 2][half] = rf_quantize_bf16(a) | static_cast<uint32_t>(rf_quantize_bf16(b))
+                                                        << 16;
+    }
+    *most = largest;
+    *sum = quad_sum(total);
+}
+
+#endif

@@ -1,0 +1,137 @@
+/* pass.h: all blocks of a pass of few rows by one kernel (pass.cu), and how it deals its work out.  all local
+ *
+ * As launch.h: read by C17 and C++. The arithmetic here is the kernel's own; tests/kernels/test_pass.c
+ * checks it without a GPU. */
+#ifndef RF_KERNELS_CUDA_INFER_PASS_H
+#define RF_KERNELS_CUDA_INFER_PASS_H
+
+#include "common/kernels/cuda/infer/few.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Rows of a pass at most; blocks of a launch at most (its arguments must fit); bytes of a tile of weights. */
+enum { RF_CUDA_PASS_ROWS = 4, RF_CUDA_PASS_BLOCKS = 30, RF_CUDA_PASS_WIDTH = 128 };
+
+/* --- How products are cut ---------------------------------------------------------------------- */
+
+/* The inner dimension of every product of inference is cut into `slices` slices of `slice` terms; the last
+ * may be shorter. Its length alone decides. */
+enum { RF_CUDA_SLICE = 256, RF_CUDA_MOST_SLICES = 8, RF_CUDA_CHUNK = 64, RF_CUDA_TILE = 64 };
+RF_KERNELS_INLINE int64_t rf_cuda_slice_of(int64_t in)
+{
+    int64_t slices = 1;
+    while (slices < RF_CUDA_MOST_SLICES && slices * RF_CUDA_SLICE < in) {
+        slices *= 2;
+    }
+    return (in + slices * RF_CUDA_CHUNK - 1) / (slices * RF_CUDA_CHUNK) * RF_CUDA_CHUNK;
+}
+RF_KERNELS_INLINE int64_t rf_cuda_slices_of(int64_t in)
+{
+    const int64_t slice = rf_cuda_slice_of(in);
+    return (in + slice - 1) / slice;
+}
+
+/* A product of a pass as the blocks of the kernel take it. Tensor cores multiply 64 rows; a tile of the
+ * product has `rows` rows of weights in each of 64 / rows slices, one slice below the other, so that a block
+ * has all slices of its rows and adds them up itself. The matrices' tiles are numbered one matrix after
+ * the other; tiles[i]: of matrix i and those before it. Of gates the first half of a tile's rows is the
+ * first matrix's, the other half the second's. */
+typedef struct rf_cuda_deal {
+    int32_t in, slice, slices, rows, each; /* each: rows of a matrix in a tile */
+    int32_t out[RF_CUDA_TOGETHER], tiles[RF_CUDA_TOGETHER];
+} rf_cuda_deal;
+RF_KERNELS_INLINE rf_cuda_deal rf_cuda_deal_of(int64_t in, const int64_t *out, int count,
+                                               bool gates)
+{
+    rf_cuda_deal d;
+    d.in = (int32_t)in;
+    d.slice = (int32_t)rf_cuda_slice_of(in);
+    d.slices = (int32_t)rf_cuda_slices_of(in);
+    d.rows = RF_CUDA_TILE;
+    while (d.rows * d.slices > RF_CUDA_TILE) {
+        d.rows /= 2;
+    }
+    d.each = gates ? d.rows / 2 : d.rows;
+    for (int i = 0; i < RF_CUDA_TOGETHER; i++) {
+        const int32_t before = i > 0 ? d.tiles[i - 1] : 0;
+        d.out[i] = i < count ? (int32_t)out[i] : 0;
+        d.tiles[i] = before + (d.out[i] + d.each - 1) / d.each;
+    }
+    return d;
+}
+
+/* Tiles of block `block` of `blocks`: block, block + blocks, ... */
+RF_KERNELS_INLINE int32_t rf_cuda_deal_count(const rf_cuda_deal *d, int32_t block, int32_t blocks)
+{
+    const int32_t all = d->tiles[RF_CUDA_TOGETHER - 1];
+    return block < all ? (all - block + blocks - 1) / blocks : 0;
+}
+
+/* The matrix and the first row of a tile. */
+typedef struct rf_cuda_dealt {
+    int32_t which, row;
+} rf_cuda_dealt;
+RF_KERNELS_INLINE rf_cuda_dealt rf_cuda_deal_at(const rf_cuda_deal *d, int32_t tile)
+{
+    rf_cuda_dealt at = {0, tile};
+    while (at.which + 1 < RF_CUDA_TOGETHER && tile >= d->tiles[at.which]) {
+        at.which++;
+    }
+    at.row = (tile - (at.which > 0 ? d->tiles[at.which - 1] : 0)) * d->each;
+    return at;
+}
+
+/* x in shared memory: for each chunk of 64 columns, 8 rows of 128 bytes for each row of the pass, the s-th of
+ * which is slice s of x; their pieces of 16 bytes are permuted as bulk copies permute the weights'. The byte
+ * where elements [j,j + 8) of row i begin; a kernel of `rows` rows. */
+enum { RF_CUDA_PIECE = 8, RF_CUDA_ROW_BYTES = 2 * RF_CUDA_CHUNK };
+RF_KERNELS_INLINE int32_t rf_cuda_deal_x(const rf_cuda_deal *d, int32_t rows, int32_t i, int32_t j)
+{
+    const int32_t slice = j / d->slice, inner = j - slice * d->slice;
+    const int32_t chunk = inner / RF_CUDA_CHUNK;
+    const int32_t number = inner % RF_CUDA_CHUNK / RF_CUDA_PIECE;
+    return ((chunk * rows + i) * RF_CUDA_MOST_SLICES + slice) * RF_CUDA_ROW_BYTES +
+           (number ^ slice) * 16;
+}
+
+/* Is a row of a tile times a row of x that lies so a sum of one slice, and so wanted? */
+RF_KERNELS_INLINE int rf_cuda_deal_is_own(const rf_cuda_deal *d, int32_t row, int32_t x_row)
+{
+    return row / d->rows == x_row % RF_CUDA_MOST_SLICES;
+}
+
+/* --- A pass ------------------------------------------------------------------------------------ */
+
+/* What is a block's own. Matrices: q, k, v, o, gate, up, down, all bf16. */
+enum { RF_CUDA_PASS_MATRICES = 7 };
+typedef struct rf_cuda_pass_block {
+    const void *w[RF_CUDA_PASS_MATRICES];
+    const float *attention_gain, *mlp_gain, *q_gain, *k_gain, *q_bias, *k_bias, *v_bias, *o_bias;
+    uint16_t *keys, *values;
+} rf_cuda_pass_block;
+
+/* Blocks that one kernel makes, one after the other. */
+typedef struct rf_cuda_pass {
+    rf_cuda_pass_block block[RF_CUDA_PASS_BLOCKS];
+    int32_t blocks, before; /* before: blocks of this pass in earlier launches */
+    int64_t n, d, f;
+    float eps;
+    float *x;         /* [n,d] */
+    uint16_t *hidden; /* [n,f] */
+    float *raw;       /* [n,(h + 2 g) head_dim] scratch: sums of q, k and v */
+    const float *cosine, *sine;
+    const int32_t *position, *place;
+    rf_cuda_attend attention; /* of all blocks: q, k and v are not read; o [n,h,head_dim] */
+} rf_cuda_pass;
+
+/* Does one kernel make such a pass? All sizes; not what lies in memory. */
+bool rf_cuda_takes_pass(const rf_cuda_pass *pass);
+int rf_cuda_run_pass(rf_cuda_stream, const rf_cuda_pass *pass);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

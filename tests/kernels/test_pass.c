@@ -1,0 +1,139 @@
+/* How the kernel for whole passes of few rows (cuda/infer/pass.h) deals its products out: blocks of threads
+ * and their tiles, with shared memory and tensor cores in whole numbers, beside the plain product. */
+#include "common/kernels/cuda/infer/pass.h"
+
+#include <criterion/criterion.h>
+#include <stdlib.h>
+
+typedef struct product {
+    int64_t in, out[RF_CUDA_TOGETHER];
+    int count;
+    bool gates;
+} product;
+
+static const product products[] = {{1024, {2048, 1024, 1024}, 3, false}, /* of Qwen3-0.6B, */
+                                   {2048, {1024}, 1, false},
+                                   {1024, {3072}, 1, true},
+                                   {3072, {1024}, 1, false},
+                                   {128, {512, 256, 256}, 3, false}, /* one slice, */
+                                   {328, {128}, 1, false},           /* three of four, */
+                                   {3080, {200}, 1, true},           /* seven of eight, uneven */
+                                   {200, {3080}, 1, false}};
+enum { N_PRODUCTS = sizeof products / sizeof products[0] };
+
+static rf_cuda_deal deal_of(const product *p)
+{
+    return rf_cuda_deal_of(p->in, p->out, p->count, p->gates);
+}
+
+/* Every row of every matrix is in one tile of one block of threads. */
+Test(pass, deals_every_row_once)
+{
+    static const int32_t blocks[] = {1, 7, 114, 132, 1000};
+    for (int i = 0; i < N_PRODUCTS; i++) {
+        const rf_cuda_deal d = deal_of(&products[i]);
+        for (size_t b = 0; b < sizeof blocks / sizeof blocks[0]; b++) {
+            int seen[RF_CUDA_TOGETHER][4096] = {{0}};
+            for (int32_t block = 0; block < blocks[b]; block++) {
+                for (int32_t k = 0; k < rf_cuda_deal_count(&d, block, blocks[b]); k++) {
+                    const rf_cuda_dealt at = rf_cuda_deal_at(&d, block + k * blocks[b]);
+                    for (int32_t r = at.row; r < at.row + d.each && r < d.out[at.which]; r++) {
+                        seen[at.which][r]++;
+                    }
+                }
+            }
+            for (int m = 0; m < RF_CUDA_TOGETHER; m++) {
+                for (int32_t r = 0; r < d.out[m]; r++) {
+                    cr_assert_eq(seen[m][r], 1, "product %d, matrix %d, row %d", i, m, r);
+                }
+            }
+        }
+    }
+}
+
+/* Small numbers that every index has its own of. */
+static int32_t weight_at(int which, int64_t row, int64_t column)
+{
+    return (int32_t)((row * 131 + column * 31 + which * 17) % 61) - 30;
+}
+
+static int32_t x_at(int64_t i, int64_t column)
+{
+    return (int32_t)((i * 53 + column * 37) % 41) - 20;
+}
+
+/* x as the kernel puts it into shared memory; -1000 where nothing was put. */
+static int32_t *put_x(const rf_cuda_deal *d, int32_t rows)
+{
+    const int32_t count = d->slice * rows * RF_CUDA_MOST_SLICES;
+    int32_t *x = malloc((size_t)count * sizeof *x);
+    for (int32_t e = 0; e < count; e++) {
+        x[e] = -1000;
+    }
+    for (int32_t i = 0; i < rows; i++) {
+        for (int32_t j = 0; j < d->slices * d->slice; j++) {
+            const int32_t first = j / RF_CUDA_PIECE * RF_CUDA_PIECE;
+            x[rf_cuda_deal_x(d, rows, i, first) / 2 + j - first] = j < d->in ? x_at(i, j) : 0;
+        }
+    }
+    return x;
+}
+
+/* Column k of a chunk in a row of shared memory, as tensor cores read it. */
+static int32_t permuted(int32_t row, int32_t k)
+{
+    return row * RF_CUDA_CHUNK + (k / RF_CUDA_PIECE ^ row % 8) * RF_CUDA_PIECE + k % RF_CUDA_PIECE;
+}
+
+/* The sum of a tile's row times a row of x in shared memory, over all chunks. */
+static int64_t multiply(const rf_cuda_deal *d, rf_cuda_dealt at, bool gates, const int32_t *x,
+                        int32_t rows, int32_t row, int32_t x_row)
+{
+    const int32_t slice = row / d->rows, in_slice = row % d->rows;
+    const int32_t which = gates ? in_slice / d->each : at.which;
+    int64_t sum = 0;
+    for (int32_t chunk = 0; chunk < d->slice / RF_CUDA_CHUNK; chunk++) {
+        const int32_t *own = x + chunk * rows * RF_CUDA_MOST_SLICES * RF_CUDA_CHUNK;
+        for (int32_t k = 0; k < RF_CUDA_CHUNK; k++) {
+            const int32_t column = slice * d->slice + chunk * RF_CUDA_CHUNK + k;
+            const int32_t w =
+                column < d->in ? weight_at(which, at.row + in_slice % d->each, column) : 0;
+            sum += (int64_t)w * own[permuted(x_row, k)];
+        }
+    }
+    return sum;
+}
+
+/* Of some tiles; x in shared memory, all products of slices, those of one slice added up. */
+Test(pass, makes_the_product)
+{
+    enum { ROWS = 3 };
+    for (int i = 0; i < N_PRODUCTS; i++) {
+        const product *p = &products[i];
+        const rf_cuda_deal d = deal_of(p);
+        int32_t *x = put_x(&d, ROWS);
+        cr_assert_leq(d.rows * d.slices, RF_CUDA_TILE);
+        for (int32_t tile = 0; tile < d.tiles[RF_CUDA_TOGETHER - 1]; tile += 13) {
+            const rf_cuda_dealt at = rf_cuda_deal_at(&d, tile);
+            int64_t got[ROWS][RF_CUDA_TILE] = {{0}};
+            for (int32_t row = 0; row < d.slices * d.rows; row++) {
+                for (int32_t x_row = 0; x_row < ROWS * RF_CUDA_MOST_SLICES; x_row++) {
+                    if (rf_cuda_deal_is_own(&d, row, x_row)) {
+                        got[x_row / RF_CUDA_MOST_SLICES][row % d.rows] +=
+                            multiply(&d, at, p->gates, x, ROWS, row, x_row);
+                    }
+                }
+            }
+            for (int32_t e = 0; e < ROWS * d.rows; e++) {
+                const int32_t row = e % d.rows, which = p->gates ? row / d.each : at.which;
+                int64_t wanted = 0;
+                for (int64_t k = 0; k < p->in; k++) {
+                    wanted += weight_at(which, at.row + row % d.each, k) * x_at(e / d.rows, k);
+                }
+                cr_assert_eq(got[e / d.rows][row], wanted, "product %d, tile %d, row %d", i, tile,
+                             row);
+            }
+        }
+        free(x);
+    }
+}
