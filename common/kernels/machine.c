@@ -248,6 +248,6 @@ void rf_machine_set_waiting(char **argv, int64_t n_threads)
     if (strcmp(base_name(self), base_name(argv[0])) != 0) {
         return; /* something else runs the program: a loader, an emulator */
     }
-    setenv("GOMP_SPINCOUNT", free_cores() < 0.75 * wanted ? "100" : "2000", 1);
+    setenv("GOMP_SPINCOUNT", free_cores() < 0.75 * wanted ? "100" : "500", 1);
     execv(self, argv); /* returns where that is not possible: then threads spin as they would */
 }
