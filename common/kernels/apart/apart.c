@@ -42,62 +42,128 @@ static void settle(apart_state *state, rf_event end)
 
 /* --- Memory ---------------------------------------------------------------------------------- */
 
-/* All memory of the process that belongs to this backend, with a lock, since each thread of control
- * may have a context of its own. Readable and writable while `depth` > 0. */
+/* Opening and closing memory costs more the more pages of it are in use, and each kernel does both: so the
+ * memory of this backend lies in few arenas of huge pages. */
+#define HUGE_PAGE ((size_t)2 << 20)
+#define ARENA     ((size_t)256 << 20)
+
+/* With a lock, since each thread of control may have a context of its own. */
 static struct {
     pthread_mutex_t lock;
-    int depth;
-    struct region {
-        void *memory;
+    int depth; /* arenas are readable and writable while it is > 0 */
+    struct arena {
+        char *memory;
         size_t bytes;
+    } * arena;
+    struct region { /* all of the arenas, by address within each */
+        char *memory;
+        size_t bytes;
+        bool is_free;
     } * region;
-    size_t n, capacity;
+    size_t n_arenas, arena_capacity, n, capacity;
 } all = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static void protect(const struct region *r, int access)
+static void protect_all(int access)
 {
-    RF_ASSERT(mprotect(r->memory, r->bytes, access) == 0);
+    for (size_t i = 0; i < all.n_arenas; i++) {
+        RF_ASSERT(mprotect(all.arena[i].memory, all.arena[i].bytes, access) == 0);
+    }
 }
 
 static void enter(void)
 {
     pthread_mutex_lock(&all.lock);
-    for (size_t i = 0; all.depth == 0 && i < all.n; i++) {
-        protect(&all.region[i], PROT_READ | PROT_WRITE);
+    if (all.depth++ == 0) {
+        protect_all(PROT_READ | PROT_WRITE);
     }
-    all.depth++;
     pthread_mutex_unlock(&all.lock);
 }
 
 static void leave(void)
 {
     pthread_mutex_lock(&all.lock);
-    all.depth--;
-    for (size_t i = 0; all.depth == 0 && i < all.n; i++) {
-        protect(&all.region[i], PROT_NONE);
+    if (--all.depth == 0) {
+        protect_all(PROT_NONE);
     }
     pthread_mutex_unlock(&all.lock);
+}
+
+static void insert_region(size_t i, struct region region)
+{
+    all.region = rf_alloc_grow(all.region, &all.capacity, all.n + 1, sizeof *all.region);
+    memmove(&all.region[i + 1], &all.region[i], (all.n - i) * sizeof *all.region);
+    all.region[i] = region;
+    all.n++;
+}
+
+static void remove_region(size_t i)
+{
+    all.n--;
+    memmove(&all.region[i], &all.region[i + 1], (all.n - i) * sizeof *all.region);
+}
+
+/* An arena of at least `least` bytes, free as a whole. */
+static bool add_arena(size_t least)
+{
+    const size_t bytes = least > ARENA ? (least + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE : ARENA;
+    const int access = all.depth == 0 ? PROT_NONE : PROT_READ | PROT_WRITE;
+    char *memory =
+        mmap(NULL, bytes + HUGE_PAGE, access, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) {
+        return false;
+    }
+    memory += (HUGE_PAGE - (uintptr_t)memory % HUGE_PAGE) % HUGE_PAGE;
+#ifdef MADV_HUGEPAGE
+    (void)madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+    all.arena = rf_alloc_grow(all.arena, &all.arena_capacity, all.n_arenas + 1, sizeof *all.arena);
+    all.arena[all.n_arenas++] = (struct arena){memory, bytes};
+    insert_region(all.n, (struct region){memory, bytes, true});
+    return true;
+}
+
+/* The first free region that is large enough becomes one of just these bytes; all.n: there is none. */
+static size_t take_region(size_t bytes)
+{
+    size_t i = 0;
+    while (i < all.n && !(all.region[i].is_free && all.region[i].bytes >= bytes)) {
+        i++;
+    }
+    if (i < all.n) {
+        const struct region found = all.region[i];
+        all.region[i] = (struct region){found.memory, bytes, false};
+        if (found.bytes > bytes) {
+            insert_region(i + 1, (struct region){found.memory + bytes, found.bytes - bytes, true});
+        }
+    }
+    return i;
 }
 
 static int allocate(rf_ctx *ctx, void **out, size_t bytes, rf_error *err)
 {
     (void)ctx;
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    size_t rounded = bytes < (size_t)PTRDIFF_MAX ? (bytes / page + 1) * page : SIZE_MAX;
-    void *memory = mmap(NULL, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) {
-        return rf_error_set(err, RF_ERR, "out of memory: %zu bytes were asked for", bytes);
-    }
+    const size_t rounded = bytes < (size_t)PTRDIFF_MAX ? (bytes / page + 1) * page : PTRDIFF_MAX;
     pthread_mutex_lock(&all.lock);
-    all.region = rf_alloc_grow(all.region, &all.capacity, all.n + 1, sizeof *all.region);
-    all.region[all.n] = (struct region){memory, rounded};
-    if (all.depth == 0) {
-        protect(&all.region[all.n], PROT_NONE);
+    size_t i = take_region(rounded);
+    if (i == all.n && add_arena(rounded)) {
+        i = take_region(rounded);
     }
-    all.n++;
+    *out = i < all.n ? all.region[i].memory : NULL;
     pthread_mutex_unlock(&all.lock);
-    *out = memory;
-    return RF_OK;
+    return *out != NULL
+               ? RF_OK
+               : rf_error_set(err, RF_ERR, "out of memory: %zu bytes were asked for", bytes);
+}
+
+/* Two free regions that touch, i and the next, become one. */
+static void join(size_t i)
+{
+    if (i + 1 < all.n && all.region[i].is_free && all.region[i + 1].is_free &&
+        all.region[i].memory + all.region[i].bytes == all.region[i + 1].memory) {
+        all.region[i].bytes += all.region[i + 1].bytes;
+        remove_region(i + 1);
+    }
 }
 
 static void release(rf_ctx *ctx, void *memory)
@@ -108,9 +174,12 @@ static void release(rf_ctx *ctx, void *memory)
     while (i < all.n && all.region[i].memory != memory) {
         i++;
     }
-    RF_ASSERT(i < all.n);
-    RF_ASSERT(munmap(memory, all.region[i].bytes) == 0);
-    all.region[i] = all.region[--all.n];
+    RF_ASSERT(i < all.n && !all.region[i].is_free);
+    all.region[i].is_free = true;
+    join(i);
+    if (i > 0) {
+        join(i - 1);
+    }
     pthread_mutex_unlock(&all.lock);
 }
 
