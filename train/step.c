@@ -10,11 +10,12 @@ static void set_losses(rf_step_metrics *out, const double *sum)
     rf_leaves_part_losses(out->part_loss, sum, &out->counts);
 }
 
-/* AdamW on what this rank holds, of masters that nobody reads meanwhile. */
+/* AdamW on what this rank holds, of masters that nobody reads meanwhile, a save neither. */
 static int change_weights(rf_trainer *t, const void *gradient, double scale, double lr,
                           rf_error *err)
 {
     RF_TRY(rf_gather_settle(&t->gather, err));
+    rf_run_save_settle(&t->setup->run);
     rf_optimizer_step(&t->optimizer, t->model, gradient, scale, lr, t->progress.updates);
     return rf_gather_renew(&t->gather, err);
 }

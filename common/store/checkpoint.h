@@ -66,19 +66,22 @@ RF_MUST_CHECK int rf_checkpoint_info_read(rf_checkpoint_info *out, const char *p
 RF_MUST_CHECK int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model,
                                      const void *adam_m, const void *adam_v,
                                      const rf_checkpoint_info *info, rf_error *err);
-/* The same in four phases, for whoever wants to train on while a file is written:
- *   snapshot  collective: lays the file out under a temporary name. With a buffer this rank's part of
- *             the values goes there (the size of the file / ranks), and then the model and its
- *             moments may change; else they are read while they are written, a few MiB at a time.
+/* The same in five phases, for whoever wants to train on while a file is written:
+ *   snapshot  collective: lays the file out under a temporary name. A buffer gets room for this rank's
+ *             part of the values (the size of the file / ranks).
+ *   copy      local, on any thread, for it has a context of its own: this part goes to the buffer. Until
+ *             it returns the model and its moments may be read, but not changed. Without a buffer it
+ *             does nothing, and they are read while they are written, a few MiB at a time.
  *   write     local; with a buffer on any thread, for it calls neither MPI nor HDF5 and touches nothing
- *             but the writer; else on the thread of the model's context. How it went, collect says.
+ *             but the writer; else on the thread of the model's context. How both went, collect says.
  *   collect   collective, when write has returned on this rank: all ranks agree that all is written, and
  *             rank 0 learns the checksums.
  *   commit    local, on any thread, for it calls no MPI; rank 0 does it for all: checksums, `complete`, the
  *             file is read as a stranger would and renamed. On error what was at path is untouched.
  *             What it came to, the caller tells the other ranks.
  * Caller frees the writer, also instead of the later phases: then nothing is left behind. info and
- * the tokenizer in it are needed by snapshot only; dist and model (its table) until the end. */
+ * the tokenizer in it are needed by snapshot only, adam_m and adam_v by copy (without a buffer by
+ * write), dist and model (its table) until the end. */
 typedef struct rf_checkpoint_writer rf_checkpoint_writer;
 
 /* Host memory for copies, one save after the other: the system gives the pages of a new one so slowly that
@@ -94,6 +97,7 @@ RF_MUST_CHECK int rf_checkpoint_snapshot(rf_checkpoint_writer **out, const char 
                                          rf_dist *dist, rf_model *model, const void *adam_m,
                                          const void *adam_v, const rf_checkpoint_info *info,
                                          rf_checkpoint_buffer *buffer, rf_error *err);
+void rf_checkpoint_writer_copy(rf_checkpoint_writer *writer);
 void rf_checkpoint_writer_write(rf_checkpoint_writer *writer);
 RF_MUST_CHECK int rf_checkpoint_writer_collect(rf_checkpoint_writer *writer, rf_error *err);
 RF_MUST_CHECK int rf_checkpoint_writer_commit(rf_checkpoint_writer *writer, rf_error *err);

@@ -28,16 +28,17 @@ struct rf_checkpoint_writer {
     rf_type type;
     bool has_optimizer;
     rf_model *model;               /* where the values come from; NULL: from source */
+    rf_ctx *ctx;                   /* through which they are read: the model's, or the copy's own */
     const void *base[RF_N_GROUPS]; /* masters and moments */
     rf_checkpoint_source source;
     void *user;
-    const char *copy;         /* this rank's shares, one behind the other; NULL: not copied */
+    char *copy; /* room for this rank's shares, one behind the other; NULL: not copied */
     rf_checkpoint_item *item; /* [n_items] */
     int64_t n_items;
     int64_t file_bytes;
     rf_atomic file;               /* rank 0's; the others know the name of the temporary */
     rf_checkpoint_values *values; /* rank 0's */
-    rf_error written;             /* what the write phase came to */
+    rf_error written;             /* what the copy and write phases came to */
 };
 
 typedef rf_checkpoint_writer writer;
@@ -122,15 +123,14 @@ static int fetch(const writer *w, void *chunk, const rf_checkpoint_item *item, i
                  int64_t n, rf_error *err)
 {
     if (w->model != NULL) {
-        rf_ctx *ctx = w->model->ctx;
         int64_t at;
         const bool moments = item->group != RF_GROUP_PARAMS;
         const rf_range held = rf_model_held(w->model, item->tensor, moments, first, n, &at);
         RF_ASSERT(held.begin == first && held.end == first + n);
-        rf_backend_download(ctx, chunk, item->type,
-                            rf_backend_at(ctx->backend, RF_MASTER, w->base[item->group], at),
+        rf_backend_download(w->ctx, chunk, item->type,
+                            rf_backend_at(w->ctx->backend, RF_MASTER, w->base[item->group], at),
                             RF_MASTER, n);
-        return rf_ctx_sync(ctx, err);
+        return rf_ctx_sync(w->ctx, err);
     }
     bool scales = item->group == RF_GROUP_SCALES;
     return scales || item->type == RF_I8 ? rf_checkpoint_quantize(chunk, scales, item->tensor,
@@ -207,8 +207,7 @@ void rf_checkpoint_buffer_free(rf_checkpoint_buffer *buffer)
     *buffer = (rf_checkpoint_buffer){0};
 }
 
-/* Copies what this rank owns: afterwards the model and its moments may change. */
-static int copy_values(writer *w, rf_checkpoint_buffer *buffer, char *chunk, rf_error *err)
+static int make_room_for_copy(writer *w, rf_checkpoint_buffer *buffer, rf_error *err)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < w->n_items; i++) {
@@ -217,15 +216,39 @@ static int copy_values(writer *w, rf_checkpoint_buffer *buffer, char *chunk, rf_
         n += end - begin;
     }
     RF_TRY(make_room(buffer, (size_t)n + 1, err));
-    char *to = buffer->data;
+    w->copy = buffer->data;
+    return RF_OK;
+}
+
+/* A context that only reads: the model's is at work on another thread. */
+static int open_reader(rf_ctx **out, const rf_ctx *models, rf_error *err)
+{
+    rf_limits limits = models->limits;
+    limits.places = limits.keys = 1;
+    limits.backward = 0;
+    return rf_ctx_new(out, models->backend, 1, &limits, err);
+}
+
+/* What this rank owns. */
+static int copy_values(writer *w, rf_error *err)
+{
+    rf_ctx *reader = NULL;
+    int rc = RF_OK;
+    char *to = w->copy, *chunk = rf_alloc(RF_CHECKPOINT_CHUNK + sizeof(double), 1);
+    RF_TRY_OUT(rf_failpoint_visit("copy", err));
+    RF_TRY_OUT(open_reader(&reader, w->model->ctx, err));
+    w->ctx = reader;
     for (int64_t i = 0; i < w->n_items; i++) {
         int64_t begin, end;
         share_of(&begin, &end, w, &w->item[i], w->rank);
-        RF_TRY(copy_share(w, &w->item[i], to, chunk, err));
+        RF_TRY_OUT(copy_share(w, &w->item[i], to, chunk, err));
         to += end - begin;
     }
-    w->copy = buffer->data;
-    return RF_OK;
+out:
+    w->ctx = w->model->ctx;
+    rf_ctx_free(reader);
+    free(chunk);
+    return rc;
 }
 
 /* The disk begins now with what else it would be given by fsync alone, when all is in the page cache. A
@@ -370,13 +393,7 @@ static int begin(writer *w, const rf_model_config *config, const rf_table *table
     w->item = rf_checkpoint_items(&w->n_items, table, w->type, w->has_optimizer);
     RF_TRY(agree(w, w->rank == 0 ? lay_out(w, config, info, err) : RF_OK, err));
     RF_TRY(w->size > 1 ? share_plan(w, err) : RF_OK);
-    if (buffer == NULL) {
-        return RF_OK;
-    }
-    char *chunk = rf_alloc(RF_CHECKPOINT_CHUNK + sizeof(double), 1);
-    int rc = copy_values(w, buffer, chunk, err);
-    free(chunk);
-    return agree(w, rc, err);
+    return buffer != NULL ? agree(w, make_room_for_copy(w, buffer, err), err) : RF_OK;
 }
 
 static int collect(writer *w, rf_error *err)
@@ -415,6 +432,7 @@ int rf_checkpoint_snapshot(rf_checkpoint_writer **out, const char *path, rf_dist
                   .type = model->ctx->backend->type[RF_MASTER],
                   .has_optimizer = adam_m != NULL,
                   .model = model,
+                  .ctx = model->ctx,
                   .base = {model->master, adam_m, adam_v}};
     rf_checkpoint_info own = *info;
     own.adaptation = model->adaptation;
@@ -428,9 +446,16 @@ int rf_checkpoint_snapshot(rf_checkpoint_writer **out, const char *path, rf_dist
     return RF_OK;
 }
 
+void rf_checkpoint_writer_copy(rf_checkpoint_writer *w)
+{
+    if (w->copy == NULL || copy_values(w, &w->written) == RF_OK) {
+        w->written = (rf_error){0};
+    }
+}
+
 void rf_checkpoint_writer_write(rf_checkpoint_writer *w)
 {
-    if (write_values(w, &w->written) == RF_OK) {
+    if (w->written.code == RF_OK && write_values(w, &w->written) == RF_OK) {
         w->written = (rf_error){0};
     }
 }

@@ -104,6 +104,12 @@ Test(checkpoint_ranks, same_bytes_f64)
     check_same_bytes("checkpoint_ranks/same_bytes_f64", &config, "ref64");
 }
 
+static void *copy_phase(void *writer)
+{
+    rf_checkpoint_writer_copy(writer);
+    return NULL;
+}
+
 static void *write_phase(void *writer)
 {
     rf_checkpoint_writer_write(writer);
@@ -149,6 +155,8 @@ Test(checkpoint_ranks, phases)
         fill_flat(&s, s.v, 3);
         TINY_MUST(rf_checkpoint_snapshot(&writer, path, dist, s.model, s.m, s.v, &s.info, &buffer,
                                          tiny_error()));
+        cr_assert(pthread_create(&thread, NULL, copy_phase, writer) == 0);
+        cr_assert(pthread_join(thread, NULL) == 0);
         cr_assert(pthread_create(&thread, NULL, write_phase, writer) == 0);
         fill_flat(&s, s.model->master, 7);
         fill_flat(&s, s.m, 8);

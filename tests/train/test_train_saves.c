@@ -16,11 +16,13 @@ static void with_failpoint(const char *point, bool all, const char *arguments, i
               arguments, status, program_output);
 }
 
+/* Also where copying takes longer than the gradients of the next step, which then waits for it. */
 Test(train_saves, beside_training_gives_the_same_files)
 {
     mpi_need();
     tiny_train(2, "log.dir=waits checkpoint.every=2 checkpoint.keep=0 checkpoint.async=no", 0);
-    tiny_train(2, "checkpoint.every=2 checkpoint.keep=0 checkpoint.async=yes", 0);
+    with_failpoint("copy:sleep:2", true,
+                   "checkpoint.every=2 checkpoint.keep=0 checkpoint.async=yes", 0);
     tiny_train(2,
                "log.dir=sharded checkpoint.every=2 checkpoint.keep=0 checkpoint.async=yes "
                "train.shard=weights",
@@ -56,8 +58,8 @@ Test(train_saves, steps_go_on_while_a_disk_is_slow)
 
 /* --- A checkpoint that cannot be written ------------------------------------------------------ */
 
-static const char *const phases[] = {"layout",   "pwrite", "fsync", "agree",
-                                     "complete", "rename", "latest"};
+static const char *const phases[] = {"layout", "pwrite",   "fsync",  "agree",
+                                     "copy",   "complete", "rename", "latest"};
 enum { N_PHASES = sizeof phases / sizeof phases[0] };
 
 /* The first of four saves fails: a warning, and the run ends as if nothing had been. */

@@ -46,7 +46,8 @@ RF_MUST_CHECK int rf_run_begin(rf_run *run, const rf_config *config, const rf_pr
  *
  * After its begin a save is under way (run->save) in two phases: every rank writes its values, then
  * rank 0 completes the file, gives it its name, points `latest` and `best` at it and removes those that
- * are not kept. With a copy, threads do both and training may go on. One save at a time. */
+ * are not kept. With a copy, threads do both and training may go on; copying begins the first phase, and
+ * weights and moments may change when that is over (rf_run_save_settle). One save at a time. */
 
 /* collective. Begins to save a checkpoint of info->progress.step; where there is one of this step
  * already, nothing is to be done. is_best: the validation loss has never been lower. copy: the values
@@ -55,6 +56,9 @@ RF_MUST_CHECK int rf_run_begin(rf_run *run, const rf_config *config, const rf_pr
 RF_MUST_CHECK int rf_run_save_begin(rf_run *run, rf_model *model, const void *adam_m,
                                     const void *adam_v, const rf_checkpoint_info *info,
                                     bool is_best, bool copy, rf_error *err);
+/* local. Waits until the save has its copy: whoever changes weights or moments calls it first. Fine
+ * without a save. */
+void rf_run_save_settle(rf_run *run);
 /* local. Is a thread of this rank at work on the phase? */
 bool rf_run_save_is_busy(const rf_run *run);
 /* collective. Waits until this rank is through with the phase; all agree, and the next one begins,

@@ -5,12 +5,13 @@
 #include "train/run/run_folder_private.h"
 
 #include <jansson.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
 /* What is done beside training, one after the other: */
 typedef enum save_phase {
-    WRITING,   /* every rank: its values */
+    WRITING,   /* every rank: its values are copied, then written */
     COMMITTING /* rank 0: the file is completed and gets its name; the others have nothing to do */
 } save_phase;
 
@@ -29,6 +30,8 @@ typedef struct rf_save {
     bool has_thread;
     pthread_t thread;
     atomic_bool through; /* the phase */
+    sem_t copied;        /* posted when the values may change */
+    bool is_settled;     /* that has been waited for */
 } rf_save;
 
 /* Rank 0, when the file has its name. */
@@ -54,6 +57,8 @@ static void *run_phase(void *argument)
 {
     rf_save *save = argument;
     if (save->phase == WRITING) {
+        rf_checkpoint_writer_copy(save->writer);
+        sem_post(&save->copied);
         rf_checkpoint_writer_write(save->writer);
     } else if (commit(save, &save->committed) == RF_OK) {
         save->committed = (rf_error){0};
@@ -108,10 +113,25 @@ int rf_run_save_begin(rf_run *run, rf_model *model, const void *adam_m, const vo
         free(save);
         return rc;
     }
+    sem_init(&save->copied, 0, 0);
     start(save, WRITING);
     save->pause = rf_log_seconds() - save->begin;
     run->save = save;
     return RF_OK;
+}
+
+void rf_run_save_settle(rf_run *run)
+{
+    rf_save *save = run->save;
+    if (save == NULL || save->is_settled) {
+        return;
+    }
+    const double begin = rf_log_seconds();
+    while (sem_wait(&save->copied) != 0) {
+        /* a signal came */
+    }
+    save->is_settled = true;
+    save->pause += rf_log_seconds() - begin;
 }
 
 bool rf_run_save_is_busy(const rf_run *run)
@@ -165,6 +185,7 @@ void rf_run_save_abandon(rf_run *run)
 {
     if (run->save != NULL) {
         join(run->save);
+        sem_destroy(&run->save->copied);
         rf_checkpoint_writer_free(run->save->writer);
         free(run->save);
         run->save = NULL;
