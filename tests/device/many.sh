@@ -22,16 +22,15 @@ cd "$folder" || exit 1
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}" OMP_WAIT_POLICY=passive
 export NCCL_NVLS_ENABLE=0 NCCL_DEBUG="${NCCL_DEBUG:-WARN}" # no NVLink multicast: others may share the host
 
-# cuBLAS and NCCL: with python3's CUDA packages, or the toolkit. mpirun: this machine's, else what came along.
+# cuBLAS and NCCL: with python3's CUDA packages, or the toolkit. mpirun: what came along, for the libraries beside
+# it would break another version's plugins.
 wheels=$(python3 -c 'import nvidia; print(":".join(p + "/cu13/lib:" + p + "/nccl/lib" for p in nvidia.__path__))' 2>/dev/null)
 LD_LIBRARY_PATH=$folder/lib:${wheels:+$wheels:}${CUDA_HOME:-/usr/local/cuda}/lib64
 export LD_LIBRARY_PATH
-if ! command -v mpirun >/dev/null 2>&1; then
-    place=$(cd mpi/lib && echo *)
-    export PATH="$folder/mpi/bin:$PATH" OPAL_PREFIX="$folder/mpi" OMPI_MCA_mca_base_component_show_load_errors=0
-    export PMIX_PREFIX="$folder/mpi/lib/$place/pmix2" PMIX_MCA_mca_base_component_show_load_errors=0
-    LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$folder/mpi/lib/$place/pmix2/lib
-fi
+place=$(cd mpi/lib && echo *)
+export PATH="$folder/mpi/bin:$PATH" OPAL_PREFIX="$folder/mpi" OMPI_MCA_mca_base_component_show_load_errors=0
+export PMIX_PREFIX="$folder/mpi/lib/$place/pmix2" PMIX_MCA_mca_base_component_show_load_errors=0
+LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$folder/mpi/lib/$place/pmix2/lib
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 ranks="mpirun --oversubscribe --bind-to none -n"
 
@@ -145,7 +144,7 @@ run_exchanges() {
     for carrier in "" none; do
         for test in exchange/on_two_ranks reduce/exact_2; do
             RF_NCCL=$carrier RF_BACKEND=$backend check 90 "$(echo $test | tr / -)${carrier:+-without-nccl}" \
-                tests/test_dist --filter "$test" --jobs 1 --color=never
+                ranks/test_dist --filter "$test" --jobs 1 --color=never
         done
     done
 }

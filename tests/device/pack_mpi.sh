@@ -17,7 +17,7 @@ done
 
 mpi=$folder/mpi
 rm -rf "$mpi"
-mkdir -p "$mpi/bin" "$mpi/share" "$mpi/$place/openmpi/lib/openmpi3" "$folder/tests"
+mkdir -p "$mpi/bin" "$mpi/share" "$mpi/$place/openmpi/lib/openmpi3" "$folder/ranks"
 cp /usr/bin/orterun "$mpi/bin/mpirun"
 cp /usr/bin/orted "$mpi/bin/"
 cp -r /usr/share/openmpi "$mpi/share/"
@@ -28,8 +28,8 @@ for plugin in "/usr/$place"/openmpi/lib/openmpi3/*.so; do
         cp "$plugin" "$mpi/$place/openmpi/lib/openmpi3/"
 done
 for test in dist/test_dist train/math/test_gather store/test_checkpoint_ranks; do
-    strip -o "$folder/tests/$(basename "$test")" "$build/tests/$test"
+    strip -o "$folder/ranks/$(basename "$test")" "$build/tests/$test"
 done
-sh tests/device/libraries.sh "$folder/lib" "$mpi"/bin/* "$mpi/$place"/openmpi/lib/openmpi3/*.so "$folder"/tests/test_*
+sh tests/device/libraries.sh "$folder/lib" "$mpi"/bin/* "$mpi/$place"/openmpi/lib/openmpi3/*.so "$folder"/ranks/test_*
 cp tests/device/many.sh "$folder/"
 du -sh "$folder"
