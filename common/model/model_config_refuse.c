@@ -147,7 +147,9 @@ int rf_field_reject_unknown(const json_t *root, rf_config_ignore *ignore, const 
         if (is_dropout) { /* of the training that was; what the model computes is the same */
             add_name(ignore->skipped, sizeof ignore->skipped, name);
         }
-        if (json_is_null(value) || json_is_false(value) || is_known(name)) {
+        /* Off is what this program does, but for what it does: causal_attention, use_causal_mask. */
+        const bool is_off = json_is_false(value) && strstr(name, "causal") == NULL;
+        if (json_is_null(value) || is_off || is_known(name)) {
             continue;
         }
         if (is_note(name, value) || is_ignored(ignore, name)) {

@@ -202,6 +202,8 @@ Test(config, unsupported_fields_are_refused_by_name)
         {"use_sliding_window", "\"yes\""},
         {"is_causal", "false"},
         {"is_causal", "\"no\""},
+        {"causal_attention", "false"},
+        {"use_causal_mask", "false"},
         {"mlp_bias", "true"},
         {"is_encoder_decoder", "true"},
         {"add_cross_attention", "true"},
