@@ -151,9 +151,13 @@ static int allocate(rf_ctx *ctx, void **out, size_t bytes, rf_error *err)
     }
     *out = i < all.n ? all.region[i].memory : NULL;
     pthread_mutex_unlock(&all.lock);
-    return *out != NULL
-               ? RF_OK
-               : rf_error_set(err, RF_ERR, "out of memory: %zu bytes were asked for", bytes);
+    if (*out == NULL) {
+        return rf_error_set(err, RF_ERR, "out of memory: %zu bytes were asked for", bytes);
+    }
+    enter();
+    memset(*out, 0, rounded); /* it may have been in use */
+    leave();
+    return RF_OK;
 }
 
 /* Two free regions that touch, i and the next, become one. */
