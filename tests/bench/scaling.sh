@@ -28,6 +28,7 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_orte_execute_quiet=1
 cd "$work" || exit 1
+load=$(cut -d ' ' -f 1 /proc/loadavg)
 
 say() {
     echo "scaling.sh: $(($(date +%s) - begin)) s: $1" >&2
@@ -110,23 +111,31 @@ for n in $numbers; do
 done
 say "limits are measured"
 
-pairs=$(for n in $numbers; do
-    echo "$n $n 1"
-    echo "$n 1 $n"
-    [ $((cores % n)) != 0 ] || echo "$cores $n $((cores / n))"
-done | sort -n -u -k1,1 -k2,2 | awk '{ print $2 "x" $3 }')
+# The ranks of one thread first, which are what the targets are about; then threads, then both.
+pairs=$(
+    for n in $numbers; do
+        echo "1 $n 1"
+    done
+    for n in $numbers; do
+        echo "2 1 $n"
+    done
+    for n in $numbers; do
+        [ $((cores % n)) != 0 ] || echo "3 $n $((cores / n))"
+    done
+)
+pairs=$(echo "$pairs" | awk '!seen[$2 "x" $3]++ { print $2 "x" $3 }')
 
 sed -n 's/model name.*: //p' /proc/cpuinfo | head -n 1
+echo "Load of one minute before the first run: $load"
 echo
 echo "| compute | ranks x threads | tokens/s | growth | of the limit | exchange, s | hidden | MiB of a rank |"
 echo "|---|---:|---:|---:|---:|---:|---:|---:|"
-for compute in ${COMPUTES:-f32 bf16}; do
-    one=
-    for pair in $pairs; do
-        ranks=${pair%x*} threads=${pair#*x}
-        n=$((ranks * threads))
-        of=$shard
-        [ "$ranks" != 1 ] || of=none
+for pair in $pairs; do
+    ranks=${pair%x*} threads=${pair#*x}
+    n=$((ranks * threads))
+    of=$shard
+    [ "$ranks" != 1 ] || of=none
+    for compute in ${COMPUTES:-f32 bf16}; do
         in_time || {
             say "no time for $compute, $pair"
             continue
@@ -137,8 +146,8 @@ for compute in ${COMPUTES:-f32 bf16}; do
             continue
         }
         speed=$(median tokens_per_second)
-        one=${one:-$speed}
-        awk -v row="$compute | ${pair%x*} x $threads" -v speed="$speed" -v one="$one" \
+        [ -s "one-$compute" ] || echo "$speed" >"one-$compute"
+        awk -v row="$compute | ${pair%x*} x $threads" -v speed="$speed" -v one="$(cat "one-$compute")" \
             -v mib="$(field end peak_mib)" -v peak="$(peak "$compute" "$n")" -v peak1="$(peak "$compute" 1)" \
             -v exchange="$(median exchange_seconds)" -v hidden="$(median hidden_seconds)" 'BEGIN {
             of = peak1 > 0 && peak > 0 ? sprintf("%.0f %%", 100 * speed / one / (peak / peak1)) : "-"
@@ -151,7 +160,7 @@ done
 
 large=${LARGE:-auto}
 if [ "$large" = auto ]; then
-    large=$(awk '/^MemAvailable/ { print $2 >= 60 * 1024 * 1024 ? "yes" : "no" }' /proc/meminfo)
+    large=$(awk '/^MemAvailable/ { print ($2 >= 60 * 1024 * 1024 ? "yes" : "no") }' /proc/meminfo)
 fi
 if [ "$large" != yes ]; then
     say "no 1.7B: it takes 60 GiB of free memory (LARGE)"
