@@ -2,69 +2,14 @@
 
 #include "common/base/files/file.h"
 #include "train/leaves.h"
+#include "train/run/room.h"
 
 #include <dirent.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
-
-/* "MemAvailable:  1234 kB" of Linux; elsewhere unknown. */
-size_t rf_plan_host_available(void)
-{
-    FILE *file = fopen("/proc/meminfo", "r");
-    char line[256];
-    unsigned long long kib = 0;
-    size_t bytes = 0;
-    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) {
-            bytes = (size_t)kib * 1024;
-        }
-    }
-    if (file != NULL) {
-        fclose(file);
-    }
-    return bytes;
-}
-
-/* What the system lets this process allocate; 0: as much as there is. */
-static size_t process_limit(void)
-{
-    struct rlimit data, space;
-    rlim_t least = RLIM_INFINITY;
-    if (getrlimit(RLIMIT_DATA, &data) == 0) {
-        least = data.rlim_cur;
-    }
-    if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur < least) {
-        least = space.rlim_cur;
-    }
-    return least == RLIM_INFINITY ? 0 : (size_t)least;
-}
-
-/* Memory of this process now: resident, and writable; 0 where Linux does not say it. */
-static void measure_process(size_t *resident, size_t *writable)
-{
-    FILE *file = fopen("/proc/self/statm", "r");
-    unsigned long long pages = 0, data = 0;
-    if (file != NULL && fscanf(file, "%*u %llu %*u %*u %*u %llu", &pages, &data) != 2) {
-        pages = data = 0;
-    }
-    if (file != NULL) {
-        fclose(file);
-    }
-    *resident = (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
-    *writable = (size_t)data * (size_t)sysconf(_SC_PAGESIZE);
-}
-
-size_t rf_plan_process_room(void)
-{
-    const size_t limit = process_limit();
-    size_t resident, writable;
-    measure_process(&resident, &writable);
-    return limit == 0 ? SIZE_MAX : limit > writable ? limit - writable : 0;
-}
 
 static size_t decoder_bytes(const rf_setup *s, const rf_model_shape *shape)
 {
@@ -122,16 +67,19 @@ int rf_plan_make(rf_plan *out, const rf_setup *s, rf_error *err)
     out->scratch = rf_ctx_scratch_bytes(s->backend, s->n_threads, &limits);
     out->decoder = decoder_bytes(s, &shape);
     size_t writable;
-    measure_process(&out->program, &writable);
-    int rc = rf_setup_plan_loader(&out->loader, s, err);
+    rf_room_used(&out->program, &writable);
+    out->program += RF_CHECKPOINT_CHUNK; /* through which values go to a file, or come from it */
+    RF_TRY(rf_dist_agree(s->dist, rf_setup_plan_loader(&out->loader, s, err), err));
     out->total = out->weights + out->moments + out->gradients + out->reduction + out->activations +
                  out->backward + out->scratch + out->decoder + out->loader + out->program;
-    out->host_available = rf_plan_host_available();
-    out->process_limit = process_limit();
+    rf_room room;
+    RF_TRY(rf_room_find(&room, s->dist, err));
+    out->host_available = room.host;
+    out->process_limit = room.process == SIZE_MAX ? 0 : room.process + writable;
     out->device_available = rf_backend_available(s->backend);
     out->snapshot = snapshot_bytes(out, s);
     out->total += out->snapshot;
-    return rc;
+    return RF_OK;
 }
 
 /* --- Disk ------------------------------------------------------------------------------------- */
@@ -231,7 +179,7 @@ void rf_plan_print(const rf_plan *p, const rf_disk_plan *disk, const rf_setup *s
     print_line(out, "copy of a checkpoint (async)", p->snapshot);
     print_line(out, "total", p->total);
     if (p->process_limit > 0) {
-        print_line(out, "limit of a process (ulimit)", p->process_limit);
+        print_line(out, "limit of a process", p->process_limit);
     }
     if (p->device_available > 0) {
         print_line(out, "on the GPU", (p->total - on_host(p)) * (size_t)local);
@@ -257,13 +205,14 @@ int rf_plan_check(const rf_plan *p, const rf_disk_plan *disk, const rf_setup *s,
     const size_t available = on_device ? p->device_available : p->host_available;
     const bool exceeds = p->process_limit > 0 && on_host(p) > p->process_limit;
     if (exceeds || (available > 0 && needed > available)) {
-        return rf_error_set(err, RF_ERR,
-                            "the run does not fit into %s: lower train.micro_rows or "
-                            "data.row_length, set train.recompute=block or train.reduce=fast, or "
-                            "let more ranks share it (train.shard)",
-                            exceeds     ? "the memory of a process (ulimit -d, ulimit -v)"
-                            : on_device ? "the GPU's memory"
-                                        : "this host's memory");
+        return rf_error_set(
+            err, RF_ERR,
+            "the run does not fit into %s: lower train.micro_rows or "
+            "data.row_length, set train.recompute=block or train.reduce=fast, or "
+            "let more ranks share it (train.shard)",
+            exceeds     ? "the memory of a process (ulimit -d, ulimit -v, its control group)"
+            : on_device ? "the GPU's memory"
+                        : "this host's memory, or that of the container or job");
     }
     if (disk->available > 0 && disk->total > disk->available) {
         return rf_error_set(err, RF_ERR,

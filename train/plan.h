@@ -1,4 +1,4 @@
-/* plan.h: the memory that a rank will take, before it is taken.                all local */
+/* plan.h: the memory that a rank will take, before it is taken.    all local but where said */
 #ifndef RF_TRAIN_PLAN_H
 #define RF_TRAIN_PLAN_H
 
@@ -18,11 +18,12 @@ typedef struct rf_plan {
     size_t scratch;     /* kernels', the head's logits among it */
     size_t decoder;     /* cache and activations for sample completions */
     size_t loader;      /* rows built ahead, and the window that is packed */
-    size_t program;  /* what this process holds already: code, MPI, tokenizer, corpora's tables */
+    size_t program;  /* what this process holds already: code, MPI, tokenizer, corpora's tables; and
+                        the buffer that checkpoints go through */
     size_t snapshot; /* copy of a checkpoint that is written beside training (host memory) */
     size_t total;
-    size_t host_available;   /* of this host now; 0: not known */
-    size_t process_limit;    /* what a rank may allocate (ulimit -d, -v); 0: no limit */
+    size_t host_available;   /* of this host now (run/room.h); 0: not known */
+    size_t process_limit;    /* what a rank may have (likewise); 0: no limit */
     size_t device_available; /* of the GPU, where all but loader, program and snapshot are; 0: there
                                 is none */
 } rf_plan;
@@ -41,13 +42,7 @@ rf_disk_plan rf_disk_plan_make(const rf_setup *setup);
 
 /* About the bytes of a checkpoint. */
 size_t rf_plan_checkpoint_bytes(const rf_setup *setup);
-/* Memory that this host has left now; 0: not known. */
-size_t rf_plan_host_available(void);
-
-/* What the system still lets this process allocate (ulimit -d, -v); SIZE_MAX: no limit. */
-size_t rf_plan_process_room(void);
-
-/* Nothing large is allocated. */
+/* collective. Nothing large is allocated. */
 RF_MUST_CHECK int rf_plan_make(rf_plan *out, const rf_setup *setup, rf_error *err);
 /* Does the run fit, with all ranks of this host, and do its checkpoints? */
 RF_MUST_CHECK int rf_plan_check(const rf_plan *plan, const rf_disk_plan *disk,

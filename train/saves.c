@@ -2,6 +2,7 @@
 
 #include "common/base/log.h"
 #include "train/plan.h"
+#include "train/run/room.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -14,8 +15,9 @@ static int choose_copy(const rf_setup *s, bool *copy, rf_error *err)
 {
     const size_t of_rank = rf_plan_checkpoint_bytes(s) / (size_t)rf_dist_size(s->dist);
     const size_t needed = of_rank * (size_t)rf_dist_local_size(s->dist);
-    const bool fits =
-        needed <= rf_plan_host_available() / 2 && of_rank <= rf_plan_process_room() / 2;
+    rf_room room;
+    RF_TRY(rf_room_find(&room, s->dist, err));
+    const bool fits = needed <= room.host / 2 && of_rank <= room.process / 2;
     int64_t lacks = s->set.checkpoint_async == RF_ASYNC_NO ||
                     (s->set.checkpoint_async == RF_ASYNC_AUTO && !fits);
     RF_TRY(rf_dist_max_i64(s->dist, &lacks, 1, err));

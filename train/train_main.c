@@ -175,7 +175,7 @@ static int dry_run(const rf_setup *s, rf_error *err)
 {
     rf_plan plan;
     RF_TRY(rf_dist_agree(s->dist, rf_run_check(&s->run, err), err));
-    RF_TRY(rf_dist_agree(s->dist, rf_plan_make(&plan, s, err), err));
+    RF_TRY(rf_plan_make(&plan, s, err));
     const rf_disk_plan disk = rf_disk_plan_make(s);
     if (rf_dist_rank(s->dist) == 0) {
         printf("%" PRId64 " parameters, %" PRId64 " of them trained, %" PRId64

@@ -23,6 +23,8 @@
 
 /* The attribute `format` of a checkpoint. */
 #define RF_CHECKPOINT_FORMAT "refusion checkpoint"
+/* Bytes on their way between memory and a file, of each rank. */
+enum { RF_CHECKPOINT_CHUNK = 4 << 20 };
 
 /* Where training stands. Nothing here is keyed by rank. */
 typedef struct rf_progress {

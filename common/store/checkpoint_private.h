@@ -20,9 +20,8 @@
 #define RF_CHECKPOINT_REMEDY "use another checkpoint"
 
 enum {
-    RF_CHECKPOINT_VERSION = 2,     /* with /state; files without are of version 1 */
-    RF_CHECKPOINT_CHUNK = 4 << 20, /* bytes on their way between memory and file */
-    RF_CHECKPOINT_ALIGN = 4096     /* of tensors of at least this size: can be mapped */
+    RF_CHECKPOINT_VERSION = 2, /* with /state; files without are of version 1 */
+    RF_CHECKPOINT_ALIGN = 4096 /* of tensors of at least this size: can be mapped */
 };
 
 /* --- Texts: datasets of bytes, without a limit of length -------------------------------------- */
