@@ -1,8 +1,9 @@
 #!/bin/sh
 # Runs every test program given and sums up what they report.
 #
-#   sh tests/run.sh PROGRAM...        V=1: show all output; JOBS=2: tests at once;
-#                                   TIMEOUT=600: seconds a program may take
+#   sh tests/run.sh PROGRAM...        V=1: show all output; BESIDE=2: programs at once, and JOBS=2: tests
+#                                   of each (many wait for ranks, or for time); TIMEOUT=600: seconds a
+#                                   program may take
 #
 # A line per program; the whole output of a program that fails. Fails when a program exits non-zero,
 # reports nothing, or has neither run nor skipped a test. A skipped test is named. Last line: "N passed,
@@ -11,29 +12,14 @@
 
 V=${V:-}
 JOBS=${JOBS:-2}
+BESIDE=${BESIDE:-2}
 TIMEOUT=${TIMEOUT:-600}
-passed=0
-failed=0
-skipped=0
-status=0
+export V JOBS TIMEOUT
 
 if [ $# -eq 0 ]; then
     echo "run.sh: no test programs given" >&2
     exit 2
 fi
-if [ -t 1 ]; then
-    bad=$(printf '\033[31m') warn=$(printf '\033[33m') plain=$(printf '\033[0m')
-else
-    bad='' warn='' plain=''
-fi
-# Tests share the cores: threads that spin at barriers would cost several times the work.
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
-output=$(mktemp) || exit 1
-RF_APART_TALLY=$(mktemp) || exit 1
-export RF_APART_TALLY
-trap 'rm -f "$output" "$RF_APART_TALLY"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
 
 # number FIELD: the number behind "FIELD:" in the synthesis line of $output.
 number() {
@@ -47,7 +33,9 @@ run() {
     code=$?
 }
 
-for program in "$@"; do
+# report PROGRAM: runs it; its line, and in $sums its numbers.
+report() {
+    program=$1
     begin=$(date +%s)
     run "$JOBS"
     # With a sanitizer a test may be forked while another thread of Criterion holds a lock of the
@@ -85,12 +73,41 @@ for program in "$@"; do
     else
         sed -n 's/^\[SKIP\]/    SKIPPED/p' "$output"
     fi
-    [ "$lost" -eq 0 ] || status=1
-    passed=$((passed + ok))
-    failed=$((failed + lost))
-    skipped=$((skipped + n_skipped))
-done
+    echo "$ok $lost $n_skipped" >>"$sums"
+}
 
+# One of those that run beside each other: what it has to say comes in one piece.
+if [ "$1" = --one ]; then
+    folder=$2 bad=$3 warn=$4 plain=$5
+    sums=$folder/sums output=$folder/$$.output
+    report "$6" >"$folder/$$.report"
+    exec flock "$folder" cat "$folder/$$.report"
+fi
+
+if [ -t 1 ]; then
+    bad=$(printf '\033[31m') warn=$(printf '\033[33m') plain=$(printf '\033[0m')
+else
+    bad='' warn='' plain=''
+fi
+# Tests share the cores: threads that spin at barriers would cost several times the work.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+folder=$(mktemp -d) || exit 1
+RF_APART_TALLY=$folder/apart
+export RF_APART_TALLY
+trap 'rm -rf "$folder"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+: >"$folder/sums"
+: >"$RF_APART_TALLY"
+printf '%s\n' "$@" | xargs -d '\n' -P "$BESIDE" -n 1 sh "$0" --one "$folder" "$bad" "$warn" "$plain"
+
+# A program that left no numbers, for it or its shell was killed, has failed.
+n=$#
+# shellcheck disable=SC2046  # four numbers
+set -- $(awk '{ n++; ok += $1; lost += $2; skipped += $3 } END { print n + 0, ok + 0, lost + 0, skipped + 0 }' "$folder/sums")
+passed=$2 failed=$(($3 + n - $1)) skipped=$4
+status=0
+[ "$failed" -eq 0 ] || status=1
 if [ "${RF_BACKEND:-}" = apart ]; then
     n_apart=$(sort -u "$RF_APART_TALLY" | wc -l)
     echo "$n_apart tests used the backend apart"
