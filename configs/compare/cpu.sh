@@ -35,10 +35,10 @@ set_gsm8k="train.steps=4000 data.row_length=1024 train.batch_rows=8 decode.gen_l
 set_gsm8k_block="data.row_length=1664"
 
 sweeps_sudoku4_refusion="
-decode.kind=refusion decode.slot_size=2,4 decode.slot_threshold=0.5,0.9,0.99,0.999 decode.token_threshold=0.4 decode.slot_score=first,min,mean
+decode.kind=refusion decode.slot_size=2,4 decode.slot_threshold=0.5,0.9,0.99,0.999 decode.token_threshold=0.4 decode.slot_score=first,min,mean decode.order_bias=1,0.5
 decode.kind=refusion-left-to-right decode.slot_size=2,4 decode.token_threshold=0.4"
 sweeps_sort_refusion="
-decode.kind=refusion decode.slot_size=3 decode.slot_threshold=0.5,0.9,0.99,0.999 decode.token_threshold=0.4 decode.slot_score=first,min,mean
+decode.kind=refusion decode.slot_size=3 decode.slot_threshold=0.5,0.9,0.99,0.999 decode.token_threshold=0.4 decode.slot_score=first,min,mean decode.order_bias=1,0.5
 decode.kind=refusion-left-to-right decode.slot_size=3 decode.token_threshold=0.4"
 sweeps_chain_refusion=$sweeps_sort_refusion
 sweeps_countdown_refusion=$sweeps_sudoku4_refusion

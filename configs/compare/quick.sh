@@ -19,5 +19,5 @@ sweeps_mdm="
 decode.kind=mdm decode.steps=0,8,4 decode.block_length=0
 decode.kind=fast-dllm decode.cache=dual decode.threshold=0.5,0.7,0.9 decode.block_length=0"
 sweeps_refusion="
-decode.kind=refusion decode.slot_size=2,4 decode.slot_threshold=0.5,0.9,0.99 decode.token_threshold=0.4,0.6 decode.slot_score=first,min
+decode.kind=refusion decode.slot_size=2,4 decode.slot_threshold=0.5,0.9,0.99 decode.token_threshold=0.4,0.6 decode.slot_score=first,min decode.order_bias=1,0.5
 decode.kind=refusion-left-to-right decode.slot_size=2,4 decode.token_threshold=0.4,0.6"

@@ -152,8 +152,8 @@ static double score_of(rf_slot_score kind, const rf_query *q, int64_t m)
         return fmax(margin, 0);
     case RF_SLOT_SCORE_ENTROPY:
         return exp(-entropy);
-    default:
-        return expected;
+    default: /* rounding may add a little */
+        return fmin(expected, 1);
     }
 }
 
@@ -183,6 +183,19 @@ static void select_slots(rf_sequence *s, int64_t *best)
         }
         *best = s->score[e] > s->score[*best] ? e : *best;
     }
+}
+
+/* How many slots of M, from the left, are known to decide what is selected, for those behind them score
+ * less, whatever they draft: decode.order_bias bounds them. n_slots: all, however many there are. */
+static int64_t slots_that_decide(const rf_sequence *s, int64_t best)
+{
+    const rf_decode_options *o = s->options;
+    const double least = fmin(s->score[best], o->slot_threshold);
+    int64_t n = 1;
+    while (n < s->n_slots && pow(o->order_bias, (double)n) > least) {
+        n++;
+    }
+    return n;
 }
 
 /* M, once more: the halves of its slots, and the questions about them. */
@@ -216,11 +229,14 @@ bool rf_plan_tell(rf_sequence *s)
         score_slots(s);
         int64_t best;
         select_slots(s, &best);
+        const bool halves = s->n_selected == 0 && s->slot_size > s->options->slot_least;
+        s->n_deciding = halves ? s->n_slots : slots_that_decide(s, best);
+        s->narrow = s->narrow && s->n_deciding > s->n_masked;
         if (s->n_selected == 0 && s->narrow) { /* one that was left out may be */
             rf_plan_widen(s);
             return false;
         }
-        if (s->n_selected == 0 && s->slot_size > s->options->slot_least) {
+        if (halves) {
             halve_slots(s);
             return true;
         }

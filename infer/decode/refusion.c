@@ -208,7 +208,8 @@ static bool judge(rf_sequence *s)
         return false;
     }
     if (s->pace != NULL) { /* it counts slots as they were at first */
-        const int64_t parts = rf_sequence_parts(s), need = settled > 0 ? settled : s->n_slots;
+        const int64_t parts = rf_sequence_parts(s);
+        const int64_t need = settled > 0 && settled < s->n_deciding ? settled : s->n_deciding;
         rf_pace_take_need(s->pace, s->rounds == 1, (need + parts - 1) / parts);
     }
     if (commit_run(s, run)) {

@@ -113,12 +113,13 @@ struct rf_sequence {
     int64_t stretch;           /* fill.c: first place of the current decode.block_length places */
     int64_t *masked, n_masked; /* M, those that the plan chooses from, ascending */
     int64_t n_open;            /* of these and those behind them that the plan leaves out */
-    bool narrow;               /* the plan of this round left some out */
-    bool whole;                /* this round's plan must hold all */
-    int64_t plan_row;          /* of the batch: the first mask of the plan */
-    int64_t plan_at;           /* of the slab: the same; -1: none in this pass */
-    int64_t n_verified;        /* drafts that are verified together, */
-    bool all_drafts;           /* also those behind an end of text */
+    bool narrow;               /* the plan of this round left some out that may matter */
+    int64_t n_deciding; /* of M, so many from the left decide which are selected; n_slots: all */
+    bool whole;         /* this round's plan must hold all */
+    int64_t plan_row;   /* of the batch: the first mask of the plan */
+    int64_t plan_at;    /* of the slab: the same; -1: none in this pass */
+    int64_t n_verified; /* drafts that are verified together, */
+    bool all_drafts;    /* also those behind an end of text */
     int64_t *selected, n_selected; /* ascending */
     int64_t *accepted;             /* [n_selected] places accepted so far while completing */
     bool *pass;                    /* [n_selected * slot_size] verdicts of verification */
