@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static void *or_end(void *memory, size_t count, size_t bytes)
 {
@@ -72,4 +73,16 @@ void *rf_alloc_grow(void *memory, size_t *capacity, size_t needed, size_t bytes)
     size_t doubled = *capacity <= SIZE_MAX / 2 ? 2 * *capacity : needed;
     *capacity = doubled > needed ? doubled : needed;
     return rf_realloc(memory, *capacity, bytes);
+}
+
+void *rf_alloc_huge(size_t bytes)
+{
+    void *memory = NULL;
+    if (posix_memalign(&memory, RF_HUGE_PAGE, bytes) != 0) {
+        return NULL;
+    }
+#ifdef MADV_HUGEPAGE
+    (void)madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+    return memory;
 }

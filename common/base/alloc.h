@@ -29,4 +29,10 @@ char *rf_alloc_format_list(const char *format, va_list arguments) RF_PRINTF(1, 0
  *   array = rf_alloc_grow(array, &capacity, n + 1, sizeof *array); */
 void *rf_alloc_grow(void *memory, size_t *capacity, size_t needed, size_t bytes);
 
+/* Memory for bulk data, which lies on huge pages where the system has any (a wish: without them it is slower,
+ * not wrong): fewer are to be given while it is first written. Not cleared, aligned to RF_HUGE_PAGE; NULL:
+ * there is not so much. Caller frees with free(). */
+#define RF_HUGE_PAGE ((size_t)2 << 20)
+void *rf_alloc_huge(size_t bytes);
+
 #endif

@@ -7,7 +7,6 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 static int open_state(rf_ctx *ctx, rf_error *err)
 {
@@ -23,43 +22,35 @@ static void close_state(rf_ctx *ctx)
 
 /* --- Allocation ------------------------------------------------------------------------------ */
 
-/* A huge page; also what one thread clears at a time. */
-#define PIECE_BYTES ((size_t)1 << 21)
-
 static void clear_piece(char *memory, int64_t i, size_t bytes)
 {
-    size_t begin = (size_t)i * PIECE_BYTES, rest = bytes - begin;
-    memset(memory + begin, 0, rest < PIECE_BYTES ? rest : PIECE_BYTES);
+    size_t begin = (size_t)i * RF_HUGE_PAGE, rest = bytes - begin;
+    memset(memory + begin, 0, rest < RF_HUGE_PAGE ? rest : RF_HUGE_PAGE);
 }
 
 static int64_t count_pieces(size_t bytes)
 {
-    return (int64_t)((bytes + PIECE_BYTES - 1) / PIECE_BYTES);
+    return (int64_t)((bytes + RF_HUGE_PAGE - 1) / RF_HUGE_PAGE);
 }
 
-/* The first to write to a page decides on which memory of the machine it lies: taking turns spreads
- * a buffer over all memories that the threads are near to, and all of them help to clear it. */
+/* A thread clears a huge page at a time. The first to write to a page decides on which memory of the machine
+ * it lies: taking turns spreads a buffer over all memories that the threads are near to, and all of them help
+ * to clear it. */
 static int allocate(rf_ctx *ctx, void **out, size_t bytes, rf_error *err)
 {
-    if (bytes <= (size_t)PTRDIFF_MAX - PIECE_BYTES) {
-        bool large = bytes >= 2 * PIECE_BYTES;
-        size_t alignment = large ? PIECE_BYTES : RF_ALIGNMENT;
-        size_t rounded = (bytes + RF_ALIGNMENT - 1) / RF_ALIGNMENT * RF_ALIGNMENT;
-        rounded = rounded > 0 ? rounded : RF_ALIGNMENT;
-        if (posix_memalign(out, alignment, rounded) == 0) {
-#if defined(MADV_HUGEPAGE)
-            if (large) { /* only a wish: a system without huge pages is slower, not wrong */
-                (void)madvise(*out, rounded, MADV_HUGEPAGE);
-            }
-#endif
-            int64_t n_pieces = count_pieces(rounded);
+    const bool large = bytes >= 2 * RF_HUGE_PAGE;
+    const size_t rounded =
+        bytes > 0 ? (bytes + RF_ALIGNMENT - 1) / RF_ALIGNMENT * RF_ALIGNMENT : RF_ALIGNMENT;
+    *out = bytes > (size_t)PTRDIFF_MAX - RF_ALIGNMENT ? NULL
+           : large                                    ? rf_alloc_huge(rounded)
+                                                      : aligned_alloc(RF_ALIGNMENT, rounded);
+    if (*out != NULL) {
+        const int64_t n_pieces = count_pieces(rounded);
 #pragma omp parallel for schedule(static, 1) num_threads(ctx->n_threads) if (large)
-            for (int64_t i = 0; i < n_pieces; i++) {
-                clear_piece(*out, i, rounded);
-            }
-            return RF_OK;
+        for (int64_t i = 0; i < n_pieces; i++) {
+            clear_piece(*out, i, rounded);
         }
-        *out = NULL;
+        return RF_OK;
     }
     return rf_error_set(err, RF_ERR,
                         "out of memory: %zu bytes were asked for: choose a smaller model, shorter "
@@ -100,9 +91,9 @@ static void copy(rf_ctx *ctx, void *dst, const void *src, size_t bytes)
     int64_t n_pieces = count_pieces(bytes);
 #pragma omp parallel for schedule(static) num_threads(ctx->n_threads) if (n_pieces > 1)
     for (int64_t i = 0; i < n_pieces; i++) {
-        const size_t begin = (size_t)i * PIECE_BYTES, rest = bytes - begin;
+        const size_t begin = (size_t)i * RF_HUGE_PAGE, rest = bytes - begin;
         memcpy((char *)dst + begin, (const char *)src + begin,
-               rest < PIECE_BYTES ? rest : PIECE_BYTES);
+               rest < RF_HUGE_PAGE ? rest : RF_HUGE_PAGE);
     }
 }
 

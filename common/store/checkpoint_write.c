@@ -10,15 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 #include <zlib.h>
 
 /* Ranks write intervals of the file that are cut at multiples of this: NFS clients must not share
  * a page, and pages have at most 64 KiB. */
 #define CUT_BYTES ((int64_t)64 << 10)
-
-#define HUGE_PAGE ((size_t)2 << 20)
 
 /* One save, as one rank sees it. */
 struct rf_checkpoint_writer {
@@ -188,15 +185,11 @@ static int make_room(rf_checkpoint_buffer *buffer, size_t bytes, rf_error *err)
         return RF_OK;
     }
     rf_checkpoint_buffer_free(buffer);
-    void *data = NULL;
-    if (posix_memalign(&data, HUGE_PAGE, bytes) != 0) {
+    buffer->data = rf_alloc_huge(bytes);
+    if (buffer->data == NULL) {
         return rf_error_set(err, RF_ERR,
                             "no memory for a copy of %zu bytes: set checkpoint.async=no", bytes);
     }
-#ifdef MADV_HUGEPAGE
-    (void)madvise(data, bytes, MADV_HUGEPAGE); /* fewer pages to be given while training waits */
-#endif
-    buffer->data = data;
     buffer->bytes = bytes;
     return RF_OK;
 }
@@ -223,9 +216,7 @@ static int make_room_for_copy(writer *w, rf_checkpoint_buffer *buffer, rf_error 
 /* A context that only reads: the model's is at work on another thread. */
 static int open_reader(rf_ctx **out, const rf_ctx *models, rf_error *err)
 {
-    rf_limits limits = models->limits;
-    limits.places = limits.keys = 1;
-    limits.backward = 0;
+    const rf_limits limits = {.compute = models->limits.compute};
     return rf_ctx_new(out, models->backend, 1, &limits, err);
 }
 

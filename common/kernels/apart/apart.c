@@ -44,8 +44,7 @@ static void settle(apart_state *state, rf_event end)
 
 /* Opening and closing memory costs more the more pages of it are in use, and each kernel does both: so the
  * memory of this backend lies in few arenas of huge pages. */
-#define HUGE_PAGE ((size_t)2 << 20)
-#define ARENA     ((size_t)256 << 20)
+#define ARENA ((size_t)256 << 20)
 
 /* With a lock, since each thread of control may have a context of its own. */
 static struct {
@@ -105,14 +104,15 @@ static void remove_region(size_t i)
 /* An arena of at least `least` bytes, free as a whole. */
 static bool add_arena(size_t least)
 {
-    const size_t bytes = least > ARENA ? (least + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE : ARENA;
+    const size_t bytes =
+        least > ARENA ? (least + RF_HUGE_PAGE - 1) / RF_HUGE_PAGE * RF_HUGE_PAGE : ARENA;
     const int access = all.depth == 0 ? PROT_NONE : PROT_READ | PROT_WRITE;
-    char *memory =
-        mmap(NULL, bytes + HUGE_PAGE, access, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *memory = mmap(NULL, bytes + RF_HUGE_PAGE, access,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) {
         return false;
     }
-    memory += (HUGE_PAGE - (uintptr_t)memory % HUGE_PAGE) % HUGE_PAGE;
+    memory += (RF_HUGE_PAGE - (uintptr_t)memory % RF_HUGE_PAGE) % RF_HUGE_PAGE;
 #ifdef MADV_HUGEPAGE
     (void)madvise(memory, bytes, MADV_HUGEPAGE);
 #endif
