@@ -159,7 +159,11 @@ relay() { # FIFO
 
 # Opens 3 and 4: what mpirun prints goes there.
 open_relays() {
-    fifo=$(mktemp -u "${TMPDIR:-/tmp}/refusion-launch.XXXXXX") && mkfifo "$fifo.1" "$fifo.2" || exit 1
+    fifo=$(mktemp -u "${TMPDIR:-/tmp}/refusion-launch.XXXXXX")
+    if ! mkfifo "$fifo.1" "$fifo.2" 2>/dev/null; then
+        echo "launch.sh: no pipes can be made in ${TMPDIR:-/tmp}: set TMPDIR to a folder that can be written" >&2
+        exit 1
+    fi
     relay "$fifo.1" &
     relay_out=$!
     relay "$fifo.2" >&2 &

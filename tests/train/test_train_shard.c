@@ -238,7 +238,7 @@ Test(train_shard, plan_knows_the_limit_of_a_process)
     char one[1024];
     snprintf(one, sizeof one, command, "none");
     cr_assert(tiny_shell(one) == 1, "%s", program_output);
-    tiny_says("does not fit into the memory of a process (ulimit -d, ulimit -v)");
+    tiny_says("does not fit into the memory of a process (ulimit -d, ulimit -v, ");
     tiny_says("train.shard");
     snprintf(one, sizeof one, command, "weights");
     cr_assert(tiny_shell(one) == 0, "%s", program_output);

@@ -59,6 +59,9 @@ Test(train_stop, launcher_passes_the_status_on)
     tiny_says("launch.sh -n RANKS");
     cr_assert(tiny_shell("PROGRAM=/no/such sh \"$LAUNCH\" -n 2 tiny.yaml") == 1, "%s",
               program_output);
+    cr_assert(tiny_shell("TMPDIR=/no/such sh \"$LAUNCH\" -n 2 tiny.yaml") == 1, "%s",
+              program_output);
+    tiny_says("no pipes can be made in /no/such: set TMPDIR");
 }
 
 /* Before MPI has begun: the first step is made, then comes the checkpoint. */
