@@ -1,6 +1,8 @@
 #include "common/text/chat.h"
 
 #include "common/base/alloc.h"
+#include "common/base/utf8.h"
+#include "common/text/unicode.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -118,17 +120,36 @@ void rf_chat_remove_marks(const rf_chat *chat, rf_text *text)
     }
 }
 
-bool rf_chat_mark_text(const rf_chat *chat, rf_text *out, const char *text, size_t bytes)
+/* Does text[begin, end) hold anything that is said but white space, which tokens may take in around
+ * them? is_said NULL: all of it is. */
+static bool holds_said(const char *text, const char *is_said, size_t begin, size_t end)
 {
-    size_t done = 0;
-    while (chat->find != NULL && done < bytes) {
-        size_t begin, end, mark = find_mark(text, done, bytes);
-        if (!chat->find(chat->tokens, text, done, bytes, &begin, &end) || begin > mark) {
+    for (size_t i = begin, n; i < end; i += n) {
+        int32_t c;
+        n = rf_utf8_next(&c, text + i);
+        if ((is_said == NULL || is_said[i]) && !rf_unicode_is_space(c)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Appends text[bytes] with marks around the tokens that hold anything said. */
+static void mark_said(const rf_chat *chat, rf_text *out, const char *text, const char *is_said,
+                      size_t bytes)
+{
+    size_t done = 0, mark = 0;
+    for (size_t from = 0, begin, end; chat->find != NULL && from < bytes; from = end) {
+        mark = from == 0 || mark < from ? find_mark(text, from, bytes) : mark;
+        if (!chat->find(chat->tokens, text, from, bytes, &begin, &end) || begin > mark) {
             begin = mark;
             end = mark + MARK;
         }
         if (begin == bytes) {
             break;
+        }
+        if (begin != mark && !holds_said(text, is_said, begin, end)) {
+            continue;
         }
         rf_text_add(out, text + done, begin - done);
         rf_text_add_string(out, MARK_BEGIN);
@@ -136,44 +157,12 @@ bool rf_chat_mark_text(const rf_chat *chat, rf_text *out, const char *text, size
         rf_text_add_string(out, MARK_END);
         done = end;
     }
-    if (done > 0) {
-        rf_text_add(out, text + done, bytes - done);
-    }
-    return done > 0;
+    rf_text_add(out, text + done, bytes - done);
 }
 
-/* A copy of a JSON value whose strings are all marked so; a new reference. *marked: one needed it. */
-static json_t *mark_json(const rf_chat *chat, json_t *value, bool *marked)
+void rf_chat_mark_text(const rf_chat *chat, rf_text *out, const char *text, size_t bytes)
 {
-    json_t *copy, *item;
-    const char *key;
-    size_t i;
-    if (json_is_string(value)) {
-        rf_text text = {0};
-        const bool is =
-            rf_chat_mark_text(chat, &text, json_string_value(value), json_string_length(value));
-        copy = is ? json_stringn(text.data, text.bytes) : json_incref(value);
-        *marked |= is;
-        rf_text_free(&text);
-        return copy;
-    }
-    if (json_is_object(value)) {
-        copy = json_object();
-        json_object_foreach(value, key, item)
-        {
-            json_object_set_new(copy, key, mark_json(chat, item, marked));
-        }
-        return copy;
-    }
-    if (!json_is_array(value)) {
-        return json_incref(value);
-    }
-    copy = json_array();
-    json_array_foreach(value, i, item)
-    {
-        json_array_append_new(copy, mark_json(chat, item, marked));
-    }
-    return copy;
+    mark_said(chat, out, text, NULL, bytes);
 }
 
 /* Adds the number of marked tokens of a rendered text to *options->n_literal, if it is there. */
@@ -211,18 +200,18 @@ static json_t *message_of(const rf_turn *turn)
     return copy;
 }
 
-/* *marked: a message or a tool holds special tokens that are text. */
-static int variables_of(json_t **out, bool *marked, const rf_chat *chat, const rf_turn *turn,
+/* What the users say, and what the tokenizer's own files do. Free both also after an error. */
+static int variables_of(json_t **out, json_t **own, const rf_chat *chat, const rf_turn *turn,
                         int64_t n, const rf_render_options *options, bool prompts, rf_error *err)
 {
     json_t *v = json_object(), *messages = json_array();
+    *out = v;
+    *own = json_object();
     json_object_set_new(v, "documents", json_null());
     json_object_update(v, (json_t *)options->more);
     json_object_set_new(v, "messages", messages);
-    json_object_set_new(v, "tools",
-                        json_array_size(options->tools) > 0
-                            ? mark_json(chat, (json_t *)options->tools, marked)
-                            : json_null());
+    json_object_set(v, "tools",
+                    json_array_size(options->tools) > 0 ? (json_t *)options->tools : json_null());
     json_object_set_new(v, "add_generation_prompt", json_boolean(prompts));
     if (options->thinking != RF_THINKING_UNSET) {
         json_object_set_new(v, "enable_thinking",
@@ -232,19 +221,15 @@ static int variables_of(json_t **out, bool *marked, const rf_chat *chat, const r
         json_object_set_new(v, "date_string", json_string(options->date));
     }
     if (chat->system != NULL) {
-        json_object_set_new(v, "default_system", json_string(chat->system));
+        json_object_set_new(*own, "default_system", json_string(chat->system));
     }
     for (int i = 0; i < RF_CHAT_N_TOKENS; i++) {
         if (chat->token[i] != NULL) {
-            json_object_set_new(v, token_names[i], json_string(chat->token[i]));
+            json_object_set_new(*own, token_names[i], json_string(chat->token[i]));
         }
     }
-    *out = v;
     for (int64_t i = 0; i < n; i++) {
-        json_t *message = message_of(&turn[i]);
-        int bad = json_array_append_new(messages, mark_json(chat, message, marked));
-        json_decref(message);
-        if (bad != 0) {
+        if (json_array_append_new(messages, message_of(&turn[i])) != 0) {
             return rf_error_set(err, RF_ERR, "messages[%" PRId64 "]: its text is not valid UTF-8",
                                 i);
         }
@@ -296,57 +281,24 @@ static int check(const rf_chat *chat, const rf_turn *turn, int64_t n,
     return RF_OK;
 }
 
-static int print_template(const rf_chat *chat, rf_text *out, bool *marked, const rf_turn *turn,
-                          int64_t n, const rf_render_options *options, bool prompts, rf_error *err)
-{
-    json_t *variables;
-    int rc = variables_of(&variables, marked, chat, turn, n, options, prompts, err);
-    rc = rc == RF_OK ? rf_jinja_render(chat->template, out, variables, options->date,
-                                       chat->date[0] != '\0' ? &chat->day : NULL, err)
-                     : rc;
-    json_decref(variables);
-    return rc;
-}
-
-/* A template that measures or compares a message sees its marks: what it printed with them, from here
- * on in `marked`, must be what it prints without. */
-static int check_marked(const rf_chat *chat, const rf_text *marked, size_t from,
-                        const rf_turn *turn, int64_t n, const rf_render_options *options,
-                        bool prompts, rf_error *err)
-{
-    rf_chat unmarked = *chat;
-    rf_text text = {0}, plain = {0};
-    bool none = false;
-    unmarked.find = NULL;
-    rf_text_add(&text, marked->data + from, marked->bytes - from);
-    rf_chat_remove_marks(chat, &text);
-    int rc = print_template(&unmarked, &plain, &none, turn, n, options, prompts, err);
-    if (rc == RF_OK && (plain.bytes != text.bytes ||
-                        (text.bytes > 0 && memcmp(plain.data, text.data, text.bytes) != 0))) {
-        rc = rf_error_set(err, RF_ERR,
-                          "what the chat template prints depends on a special token that a message "
-                          "writes out, so that it cannot be taken as text: remove it, or give "
-                          "--control-tokens");
-    }
-    rf_text_free(&text);
-    rf_text_free(&plain);
-    return rc;
-}
-
 static int render_template(const rf_chat *chat, rf_text *out, const rf_turn *turn, int64_t n,
                            const rf_render_options *options, bool prompts, rf_error *err)
 {
-    const size_t before = out->bytes;
-    bool marked = false;
-    RF_TRY(print_template(chat, out, &marked, turn, n, options, prompts, err));
-    return marked ? check_marked(chat, out, before, turn, n, options, prompts, err) : RF_OK;
-}
-
-static void add_content(const rf_chat *chat, rf_text *out, const rf_turn *turn)
-{
-    if (!rf_chat_mark_text(chat, out, turn->content, turn->bytes)) {
-        rf_text_add(out, turn->content, turn->bytes);
+    json_t *variables, *own;
+    rf_text text = {0}, is_said = {0};
+    int rc = variables_of(&variables, &own, chat, turn, n, options, prompts, err);
+    rc = rc == RF_OK
+             ? rf_jinja_render(chat->template, &text, &is_said, variables, own, options->date,
+                               chat->date[0] != '\0' ? &chat->day : NULL, err)
+             : rc;
+    if (text.bytes > 0) {
+        mark_said(chat, out, text.data, is_said.data, text.bytes);
     }
+    json_decref(variables);
+    json_decref(own);
+    rf_text_free(&text);
+    rf_text_free(&is_said);
+    return rc;
 }
 
 static void render_plain(const rf_chat *chat, rf_text *out, const char *begin, const char *end,
@@ -355,7 +307,7 @@ static void render_plain(const rf_chat *chat, rf_text *out, const char *begin, c
     RF_ASSERT(chat->kind == RF_CHAT_PLAIN);
     rf_text_add_string(out, begin);
     for (int64_t i = 0; i < n; i++) {
-        add_content(chat, out, &turn[i]);
+        rf_chat_mark_text(chat, out, turn[i].content, turn[i].bytes);
         rf_text_add_string(out, strcmp(turn[i].role, "assistant") == 0 ? end : "");
         rf_text_add_string(out, "\n");
     }
@@ -431,7 +383,7 @@ int rf_chat_render_answer(const rf_chat *chat, rf_text *out, const rf_text *prom
         return not_mentioned("\"reasoning_content\"", err);
     }
     if (chat->kind == RF_CHAT_PLAIN) {
-        add_content(chat, out, last);
+        rf_chat_mark_text(chat, out, last->content, last->bytes);
         return RF_OK;
     }
     RF_TRY_OUT(render_template(chat, &all, turn, n, options, false, err));

@@ -68,9 +68,11 @@ enum { RF_CHAT_N_TOKENS = 4 };
 typedef bool rf_chat_finder(const void *tokens, const char *text, size_t from, size_t bytes,
                             size_t *begin, size_t *end);
 
-/* What a template prints has marks around special tokens that a message holds as text, and around the
- * characters of the marks where a message has these itself: U+FDD0 before and U+FDD1 behind, which
- * Unicode keeps free for a program's own use. A mark that a template has cut off its token is none. */
+/* What a template prints has marks around special tokens that are text, and around the characters of
+ * the marks where a message has these itself: U+FDD0 before and U+FDD1 behind, which Unicode keeps free
+ * for a program's own use. A mark that was cut off its token is none. Text is every token of which a single character comes from what users say,
+ * through whatever the template does with it (jinja/jinja.h): in lower case, without blanks, or of two
+ * fields side by side. */
 typedef struct rf_chat_mark {
     size_t begin, end;     /* all of it, in the text */
     size_t literal, bytes; /* what is marked; 0 bytes: a mark that was cut off */
@@ -106,8 +108,8 @@ void rf_chat_free(rf_chat *chat); /* zeroes; a zeroed struct is fine */
 /* The next mark in text[from, bytes); false: there is none. */
 bool rf_chat_next_mark(rf_chat_mark *out, const rf_chat *chat, const char *text, size_t from,
                        size_t bytes);
-/* A text with marks around its special tokens; false: it needs none, and `out` is as before. */
-bool rf_chat_mark_text(const rf_chat *chat, rf_text *out, const char *text, size_t bytes);
+/* Appends a text that users say with marks around its special tokens. */
+void rf_chat_mark_text(const rf_chat *chat, rf_text *out, const char *text, size_t bytes);
 void rf_chat_remove_marks(const rf_chat *chat, rf_text *text);
 /* "eos_token" and its like in tokenizer_config.json: a string, or {"content": "..."}; NULL: not there. */
 const char *rf_chat_token(const struct json_t *config, const char *key);

@@ -91,9 +91,8 @@ int rf_tokenizer_encode_said(const rf_tokenizer *tokenizer, rf_ids *out, const c
 {
     rf_text marked = {0};
     const int64_t before = out->n;
-    const bool has_marks = rf_chat_mark_text(&tokenizer->chat, &marked, text, bytes);
-    const int rc = has_marks ? encode_marked(tokenizer, out, marked.data, marked.bytes, err)
-                             : rf_tokenizer_encode(tokenizer, out, text, bytes, err);
+    rf_chat_mark_text(&tokenizer->chat, &marked, text, bytes);
+    const int rc = encode_marked(tokenizer, out, marked.data, marked.bytes, err);
     rf_text_free(&marked);
     out->n = rc == RF_OK ? out->n : before;
     return rc;

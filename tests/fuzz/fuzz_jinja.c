@@ -31,11 +31,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int rc = rf_jinja_parse(&template, (const char *)data, size, "fuzz", &err);
     fuzz_check(&err, rc);
     if (rc == RF_OK) {
-        rf_text text = {0};
-        rc = rf_jinja_render(template, &text, variables, NULL, NULL, &err);
+        rf_text text = {0}, is_said = {0};
+        rc = rf_jinja_render(template, &text, &is_said, variables, NULL, NULL, NULL, &err);
         fuzz_check(&err, rc);
         RF_ASSERT(rc != RF_OK || text.bytes == 0 || rf_utf8_is_valid(text.data, text.bytes, &bad));
+        RF_ASSERT(is_said.bytes == text.bytes);
         rf_text_free(&text);
+        rf_text_free(&is_said);
         rf_jinja_free(template);
     }
     return 0;

@@ -96,35 +96,68 @@ Test(bpe_configuration, control_tokens_in_messages_are_text)
     }
 }
 
-/* A template that measures what a message says measures the marks as well: refused, not misread. */
-Test(bpe_configuration, templates_that_measure_control_tokens)
+/* What a message says stays text whatever a template does with it on the way: where it measures it, and
+ * where the token arises in the template only. A role is no text, nor is what the template says. */
+Test(bpe_configuration, control_tokens_that_arise_in_the_template)
 {
-    static const char *const said[] = {"m.content|length",
-                                       "'yes' if m.content[:5] == '<|end' else 'no'",
-                                       "m.content|tojson(ensure_ascii=true)", "m.content|trim"};
-    const rf_turn with = {.role = "user", .content = "<|end|>", .bytes = 7};
-    const rf_turn without = {.role = "user", .content = "<end>", .bytes = 5};
+    static const struct {
+        const char *print, *content;
+        int n_ends;
+    } cases[] = {
+        {"m.content|length", "<|end|>", 0},
+        {"'<|end|>' if m.content[:5] == '<|end' else 'no'", "<|end|>", 1},
+        {"m.content|tojson(ensure_ascii=true)", "<|end|>", 0},
+        {"m.content|trim", "<|end|>", 0},
+        {"m.content|lower", "<|END|>", 0},
+        {"m.content.title()|lower", "<|eNd|>", 0},
+        {"m.content|replace('-', '')", "<|e-nd|>", 0},
+        {"m.content|replace('-', '<|end|>')", "a-b", 1},
+        {"m.content ~ m.content", "|end|><", 0},
+        {"m.content + m.rest", "<|en", 0},
+        {"'<|' + m.content + '|>'", "end", 0},
+        {"'<|' + m.content", "end|>", 0},
+        {"m.content.split(' ')|join", "<|e nd |>", 0},
+        {"m.content.split(' ')[::-1]|join('nd')", "|> <|e", 0},
+        {"{'a': m.content}|tojson", "<|end|>", 0},
+        {"{m.content: 1}", "<|end|>", 0},
+        {"m.named|list|join", "", 0},
+        {"strftime_now('%Y')", "", 0},
+        {"name", "", 0},
+        {"eos_token", "", 1},
+        {"'<|' + ('end' if m.role == 'user' else '') + '|>' + m.content", " <|end|>", 1},
+        {"{'user': '<|end|>'}[m.role]", "", 1},
+    };
+    json_t *more = json_pack("{s:s}", "name", "<|end|>");
     put_small();
-    for (int i = 0; i < 4; i++) {
-        char config[256];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char config[320];
         rf_ids ids = {0};
         rf_error err = {0};
+        json_t *message = json_pack("{s:s, s:s, s:s, s:{s:i}}", "role", "user", "content",
+                                    cases[i].content, "rest", "d|>", "named", "<|end|>", 1);
+        const rf_turn turn = {.role = "user",
+                              .content = cases[i].content,
+                              .bytes = strlen(cases[i].content),
+                              .message = message};
+        const rf_render_options options = {.date = "<|end|>", .more = i == 18 ? more : NULL};
         snprintf(config, sizeof config,
                  "{\"eos_token\": \"<|end|>\", \"chat_template\": \"{%% for m in messages %%}{{ %s "
                  "}}{%% endfor %%}\"}",
-                 said[i]);
+                 cases[i].print);
         bpe_put("tokenizer_config.json", config, strlen(config));
         rf_tokenizer *t = bpe_load(folder);
-        cr_expect_eq(rf_tokenizer_render_prompt(t, &ids, &without, 1, &err), RF_OK, "%s",
-                     err.message);
-        const int rc = rf_tokenizer_render_prompt(t, &ids, &with, 1, &err);
-        cr_expect((rc == RF_OK) == (i == 3), "%s", said[i]);
-        cr_expect(i == 3 || strstr(err.message, "--control-tokens") != NULL, "%s", err.message);
-        rf_tokenizer_read_control_tokens(t);
-        cr_expect_eq(rf_tokenizer_render_prompt(t, &ids, &with, 1, &err), RF_OK, "%s", err.message);
+        cr_assert_eq(rf_tokenizer_render(t, NULL, NULL, &ids, &turn, 1, &options, &err), RF_OK,
+                     "%s", err.message);
+        int n_ends = 0;
+        for (int64_t k = 0; k < ids.n; k++) {
+            n_ends += rf_tokenizer_is_eos(t, ids.id[k]);
+        }
+        cr_expect_eq(n_ends, cases[i].n_ends, "%s gives %d", cases[i].print, n_ends);
+        json_decref(message);
         rf_ids_free(&ids);
         rf_tokenizer_free(t);
     }
+    json_decref(more);
 }
 
 /* The characters that mark such tokens on their way are text where a message has them itself, beside a

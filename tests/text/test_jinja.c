@@ -10,13 +10,14 @@ static char *print_on(const char *template, const json_t *variables, const char 
                       const struct tm *day, rf_error *err)
 {
     rf_jinja *parsed;
-    rf_text out = {0};
+    rf_text out = {0}, is_said = {0};
     if (rf_jinja_parse(&parsed, template, strlen(template), "x.json: chat_template", err) !=
         RF_OK) {
         return NULL;
     }
     rf_text_add_string(&out, "");
-    int rc = rf_jinja_render(parsed, &out, variables, date, day, err);
+    int rc = rf_jinja_render(parsed, &out, &is_said, variables, NULL, date, day, err);
+    rf_text_free(&is_said);
     rf_jinja_free(parsed);
     if (rc != RF_OK) {
         rf_text_free(&out);

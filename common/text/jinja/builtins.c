@@ -241,7 +241,7 @@ static value do_strftime_now(job *j, value self, const arguments *a)
     char format[128] = "", printed[256];
     (void)self;
     if (date != NULL) {
-        return rf_jinja_string((text){date, strlen(date)});
+        return rf_jinja_string(rf_jinja_copy(j, (text){date, strlen(date)}, true));
     }
     if (f.n >= sizeof format) {
         rf_jinja_fail(j, "strftime_now with a format of %zu bytes", f.n);

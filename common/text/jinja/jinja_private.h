@@ -22,8 +22,9 @@
 enum { JINJA_MOST_DEPTH = 200, JINJA_BYTES_OF_A_BYTE = 32, JINJA_BYTES_OF_A_VALUE = 4096 };
 
 typedef struct job {
-    struct pool_chunk *chunk;
+    struct pool_chunk *chunk, *texts;
     size_t bytes, most; /* taken from the system, and how many it may take */
+    size_t text_bytes;  /* of the chunks of texts */
     int64_t steps;
     int depth, line; /* of the template, for messages */
     const char *origin;
@@ -33,9 +34,14 @@ typedef struct job {
 
 _Noreturn void rf_jinja_fail(job *j, const char *format, ...) RF_PRINTF(2, 3);
 void *rf_jinja_take(job *j, size_t bytes); /* cleared */
-void rf_jinja_end(job *j);                 /* gives the pool back */
-void rf_jinja_step(job *j, size_t n);      /* counts n steps */
-void rf_jinja_enter(job *j);               /* one level deeper; the caller takes it back */
+/* For a text: each of its bytes is known as said or not, and none is at first (jinja.h). */
+char *rf_jinja_take_text(job *j, size_t bytes);
+/* 1 for each byte from `at` on that is said, else 0; NULL: this job has not made the text, which is the
+ * template's. */
+char *rf_jinja_said(const job *j, const char *at);
+void rf_jinja_end(job *j);            /* gives the pool back */
+void rf_jinja_step(job *j, size_t n); /* counts n steps */
+void rf_jinja_enter(job *j);          /* one level deeper; the caller takes it back */
 
 /* --- Values ----------------------------------------------------------------------------------- */
 
@@ -109,7 +115,9 @@ value rf_jinja_new_dict(job *j, value_kind kind);
 void rf_jinja_push(job *j, list *l, value v);
 void rf_jinja_put(job *j, dict *d, value key, value v);
 const value *rf_jinja_find(job *j, const dict *d, value key); /* NULL: not there */
-value rf_jinja_from_json(job *j, const struct json_t *json);
+/* said: its texts are. */
+value rf_jinja_from_json(job *j, const struct json_t *json, bool said);
+text rf_jinja_copy(job *j, text s, bool said);
 
 const char *rf_jinja_kind_name(value v); /* "a string" */
 bool rf_jinja_truth(value v);
@@ -127,10 +135,12 @@ size_t rf_jinja_character(text s); /* bytes of the first character; s is not emp
 
 /* A text that is being made, in the pool. */
 typedef struct buffer {
-    char *at;
+    char *at, *said; /* [capacity], [capacity] */
     size_t n, capacity;
 } buffer;
 void rf_jinja_add(job *j, buffer *b, text s);
+/* s stands for the character at `like`, and is said where that is. */
+void rf_jinja_add_for(job *j, buffer *b, text s, const char *like);
 text rf_jinja_made(const buffer *b);
 text rf_jinja_print(job *j, const char *format, ...) RF_PRINTF(2, 3);
 

@@ -20,13 +20,14 @@ static void add_json_string(job *j, buffer *b, text s, bool ascii)
         const size_t n = rf_utf8_next(&c, s.at + i);
         const char *found = c > 0 && c < 128 ? strchr(plain, c) : NULL;
         if (found != NULL) {
-            rf_jinja_add(j, b, rf_jinja_print(j, "\\%c", escaped[found - plain]));
+            rf_jinja_add_for(j, b, rf_jinja_print(j, "\\%c", escaped[found - plain]), s.at + i);
         } else if (c < 0x20 || (ascii && c > 0x7E && c < 0x10000)) {
-            rf_jinja_add(j, b, rf_jinja_print(j, "\\u%04x", (unsigned)c));
+            rf_jinja_add_for(j, b, rf_jinja_print(j, "\\u%04x", (unsigned)c), s.at + i);
         } else if (ascii && c >= 0x10000) {
-            rf_jinja_add(j, b,
-                         rf_jinja_print(j, "\\u%04x\\u%04x", 0xD7C0 + ((unsigned)c >> 10),
-                                        0xDC00 + ((unsigned)c & 0x3FFU)));
+            rf_jinja_add_for(j, b,
+                             rf_jinja_print(j, "\\u%04x\\u%04x", 0xD7C0 + ((unsigned)c >> 10),
+                                            0xDC00 + ((unsigned)c & 0x3FFU)),
+                             s.at + i);
         } else {
             rf_jinja_add(j, b, (text){s.at + i, n});
         }

@@ -48,21 +48,51 @@ text rf_jinja_slice(text s, size_t first, size_t n)
 
 /* --- Printing ----------------------------------------------------------------------------------- */
 
+/* Room for n bytes more, none of which is said. */
+static void widen(job *j, buffer *b, size_t n)
+{
+    if (b->capacity - b->n < n) {
+        const buffer old = *b;
+        b->capacity = (b->n + n) * 2;
+        b->at = rf_jinja_take_text(j, b->capacity);
+        b->said = rf_jinja_said(j, b->at);
+        if (b->n > 0) {
+            memcpy(b->at, old.at, b->n);
+            memcpy(b->said, old.said, b->n);
+        }
+    }
+}
+
 void rf_jinja_add(job *j, buffer *b, text s)
 {
     if (s.n == 0) {
         return;
     }
-    if (b->capacity - b->n < s.n) {
-        const size_t wanted = (b->n + s.n) * 2;
-        char *wider = rf_jinja_take(j, wanted);
-        if (b->n > 0) {
-            memcpy(wider, b->at, b->n);
-        }
-        *b = (buffer){wider, b->n, wanted};
-    }
+    const char *said = rf_jinja_said(j, s.at);
+    widen(j, b, s.n);
     memcpy(b->at + b->n, s.at, s.n);
+    if (said != NULL) {
+        memcpy(b->said + b->n, said, s.n);
+    }
     b->n += s.n;
+}
+
+void rf_jinja_add_for(job *j, buffer *b, text s, const char *like)
+{
+    const char *said = rf_jinja_said(j, like);
+    const size_t before = b->n;
+    rf_jinja_add(j, b, s);
+    if (s.n > 0) {
+        memset(b->said + before, said != NULL && *said, s.n);
+    }
+}
+
+text rf_jinja_copy(job *j, text s, bool said)
+{
+    char *copy = rf_jinja_take_text(j, s.n + 1); /* never the end of a chunk */
+    memcpy(copy, s.at, s.n);
+    memset(rf_jinja_said(j, copy), said, s.n);
+    return (text){copy, s.n};
 }
 
 text rf_jinja_made(const buffer *b)
@@ -120,14 +150,16 @@ static void add_repr(job *j, buffer *b, text s)
         bytes = rf_utf8_next(&c, s.at + i);
         const char *found = c > 0 && c < 128 ? strchr(escaped, c) : NULL;
         if (found != NULL) {
-            rf_jinja_add(j, b, rf_jinja_print(j, "\\%c", "nrt\\"[found - escaped]));
+            rf_jinja_add_for(j, b, rf_jinja_print(j, "\\%c", "nrt\\"[found - escaped]), s.at + i);
         } else if (!is_printable(c)) {
-            rf_jinja_add(j, b,
-                         c < 0x100     ? rf_jinja_print(j, "\\x%02x", (unsigned)c)
-                         : c < 0x10000 ? rf_jinja_print(j, "\\u%04x", (unsigned)c)
-                                       : rf_jinja_print(j, "\\U%08x", (unsigned)c));
+            rf_jinja_add_for(j, b,
+                             c < 0x100     ? rf_jinja_print(j, "\\x%02x", (unsigned)c)
+                             : c < 0x10000 ? rf_jinja_print(j, "\\u%04x", (unsigned)c)
+                                           : rf_jinja_print(j, "\\U%08x", (unsigned)c),
+                             s.at + i);
         } else {
-            rf_jinja_add(j, b, c == '\'' && single ? TEXT("\\'") : (text){s.at + i, bytes});
+            rf_jinja_add_for(j, b, c == '\'' && single ? TEXT("\\'") : (text){s.at + i, bytes},
+                             s.at + i);
         }
     }
     rf_jinja_add(j, b, quote);

@@ -219,21 +219,28 @@ void rf_jinja_free(rf_jinja *template)
     }
 }
 
-static void render(run *r, const node *first, const json_t *variables)
+static void define_all(run *r, const json_t *variables, bool said)
 {
     const char *name;
     json_t *item;
-    rf_jinja_enter_scope(r, NULL);
     json_object_foreach((json_t *)variables, name, item)
     {
-        rf_jinja_define(r, (text){name, strlen(name)}, rf_jinja_from_json(&r->job, item));
+        rf_jinja_define(r, (text){name, strlen(name)}, rf_jinja_from_json(&r->job, item, said));
     }
+}
+
+static void render(run *r, const node *first, const json_t *said, const json_t *own)
+{
+    rf_jinja_enter_scope(r, NULL);
+    define_all(r, said, true);
+    define_all(r, own, false);
     rf_jinja_enter_scope(r, r->scope);
     (void)execute(r, first);
 }
 
-int rf_jinja_render(const rf_jinja *template, rf_text *out, const json_t *variables,
-                    const char *date, const struct tm *day, rf_error *err)
+int rf_jinja_render(const rf_jinja *template, rf_text *out, rf_text *is_said,
+                    const json_t *variables, const json_t *own, const char *date,
+                    const struct tm *day, rf_error *err)
 {
     rf_error unused;
     run *r = rf_alloc(1, sizeof *r); /* not on the stack, where longjmp would leave it undefined */
@@ -246,8 +253,11 @@ int rf_jinja_render(const rf_jinja *template, rf_text *out, const json_t *variab
     r->caller = (value){.kind = UNDEFINED, .s = TEXT("caller")};
     const bool failed = setjmp(r->job.failed) != 0;
     if (!failed) {
-        render(r, template->first, variables);
-        rf_text_add(out, r->printed.n > 0 ? r->printed.at : "", r->printed.n);
+        render(r, template->first, variables, own);
+        if (r->printed.n > 0) {
+            rf_text_add(out, r->printed.at, r->printed.n);
+            rf_text_add(is_said, r->printed.said, r->printed.n);
+        }
     }
     rf_jinja_end(&r->job);
     free(r);

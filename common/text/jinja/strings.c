@@ -297,16 +297,18 @@ static value recase(job *j, value v, change_case *first, change_case *rest, bool
     for (size_t i = 0; i < s.n;) {
         int32_t c;
         char utf8[4];
-        i += rf_utf8_next(&c, s.at + i);
+        const char *const like = s.at + i;
+        i += rf_utf8_next(&c, like);
         change_case *const change = begins_word ? first : rest;
         int32_t many[4];
         const int n = change == utf8proc_toupper ? grows(many, c) : 0;
         begins_word = each_word && (rf_unicode_is_space(c) || strchr("-({[<", c < 128 ? c : 'a'));
         if (n == 0) {
-            rf_jinja_add(j, &b, (text){utf8, rf_utf8_put(utf8, change(c))});
+            rf_jinja_add_for(j, &b, (text){utf8, rf_utf8_put(utf8, change(c))}, like);
         }
         for (int k = 0; k < n; k++) {
-            rf_jinja_add(j, &b, (text){utf8, rf_utf8_put(utf8, utf8proc_toupper(many[k]))});
+            rf_jinja_add_for(j, &b, (text){utf8, rf_utf8_put(utf8, utf8proc_toupper(many[k]))},
+                             like);
         }
     }
     return rf_jinja_string(rf_jinja_made(&b));
@@ -355,10 +357,11 @@ static value do_title_method(job *j, value self, const arguments *a)
     for (size_t i = 0; i < self.s.n;) {
         int32_t c;
         char utf8[4];
-        i += rf_utf8_next(&c, self.s.at + i);
+        const char *const like = self.s.at + i;
+        i += rf_utf8_next(&c, like);
         const int32_t changed = begins_word ? utf8proc_totitle(c) : utf8proc_tolower(c);
         begins_word = utf8proc_toupper(c) == c && utf8proc_tolower(c) == c;
-        rf_jinja_add(j, &b, (text){utf8, rf_utf8_put(utf8, changed)});
+        rf_jinja_add_for(j, &b, (text){utf8, rf_utf8_put(utf8, changed)}, like);
     }
     return rf_jinja_string(rf_jinja_made(&b));
 }
@@ -410,7 +413,8 @@ static value do_escape(job *j, value self, const arguments *a)
     for (size_t i = 0; i < s.n; i++) {
         const char *found = s.at[i] != '\0' ? strchr(marks, s.at[i]) : NULL;
         const char *name = found != NULL ? names[found - marks] : NULL;
-        rf_jinja_add(j, &b, name != NULL ? (text){name, strlen(name)} : (text){s.at + i, 1});
+        rf_jinja_add_for(j, &b, name != NULL ? (text){name, strlen(name)} : (text){s.at + i, 1},
+                         s.at + i);
     }
     return rf_jinja_string(rf_jinja_made(&b));
 }

@@ -91,7 +91,19 @@ void rf_jinja_put(job *j, dict *d, value key, value v)
     d->pair[d->n++] = (struct pair){key, v};
 }
 
-value rf_jinja_from_json(job *j, const json_t *json)
+/* A message's role, which templates print as a part of a token (<|user|>). */
+static bool is_role(const char *key, const json_t *json)
+{
+    static const char *const roles[] = {"system", "user", "assistant", "tool"};
+    for (int i = 0; strcmp(key, "role") == 0 && json_is_string(json) && i < 4; i++) {
+        if (strcmp(json_string_value(json), roles[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+value rf_jinja_from_json(job *j, const json_t *json, bool said)
 {
     const char *key;
     json_t *item;
@@ -103,8 +115,10 @@ value rf_jinja_from_json(job *j, const json_t *json)
         rf_jinja_enter(j);
         json_object_foreach((json_t *)json, key, item)
         {
-            rf_jinja_put(j, d.dict, rf_jinja_string((text){key, strlen(key)}),
-                         rf_jinja_from_json(j, item));
+            j->most += JINJA_BYTES_OF_A_BYTE * strlen(key);
+            rf_jinja_put(j, d.dict,
+                         rf_jinja_string(rf_jinja_copy(j, (text){key, strlen(key)}, said)),
+                         rf_jinja_from_json(j, item, said && !is_role(key, item)));
         }
         j->depth--;
         return d;
@@ -114,13 +128,14 @@ value rf_jinja_from_json(job *j, const json_t *json)
         rf_jinja_enter(j);
         json_array_foreach(json, i, item)
         {
-            rf_jinja_push(j, l.list, rf_jinja_from_json(j, item));
+            rf_jinja_push(j, l.list, rf_jinja_from_json(j, item, said));
         }
         j->depth--;
         return l;
     }
     case JSON_STRING:
-        return rf_jinja_string((text){json_string_value(json), json_string_length(json)});
+        return rf_jinja_string(
+            rf_jinja_copy(j, (text){json_string_value(json), json_string_length(json)}, said));
     case JSON_INTEGER:
         return rf_jinja_integer(json_integer_value(json));
     case JSON_REAL:
