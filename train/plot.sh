@@ -64,7 +64,8 @@ if [ -n "$csv" ]; then
 fi
 command -v gnuplot >/dev/null 2>&1 || fail "gnuplot is missing: make deps installs it"
 [ -n "$out" ] || out=$1/loss.png
-data=$(mktemp -d)
+data=$(mktemp -d 2>/dev/null) ||
+    fail "no temporary folder can be made in ${TMPDIR:-/tmp}: let TMPDIR name a folder that may be written"
 trap 'rm -rf "$data"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM

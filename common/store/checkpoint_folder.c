@@ -260,6 +260,14 @@ int rf_checkpoint_refuse_folder(const char *folder, rf_error *err)
         {"metrics.jsonl", "is the folder of a run that has no checkpoint yet"},
     };
     char file[RF_PATH_BYTES];
+    listing list = {0};
+    int rc = list_folder(&list, folder, false, NULL);
+    rf_checkpoint_path(file, sizeof file, folder, rc == RF_OK && list.n > 0 ? list.step[0] : 0);
+    free(list.step);
+    if (rc == RF_OK && list.n > 0) {
+        return rf_error_set(err, RF_ERR, "%s: is a folder: name one checkpoint of it, as %s",
+                            folder, file);
+    }
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         if (rf_path_join(file, sizeof file, folder, others[i].file, NULL) == RF_OK &&
             rf_path_exists(file)) {

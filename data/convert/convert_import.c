@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { MAX_CONFIG_BYTES = 16 << 20 };
 
@@ -26,6 +27,16 @@ void rf_convert_say(const rf_convert_options *options, const char *format, ...)
     vsnprintf(line, sizeof line, format, arguments);
     va_end(arguments);
     options->note(line);
+}
+
+const char *rf_convert_size(char *out, const char *path)
+{
+    struct stat status;
+    out[0] = '\0';
+    if (stat(path, &status) == 0 && S_ISREG(status.st_mode)) {
+        snprintf(out, RF_CONVERT_SIZE, "%.1f MB ", (double)status.st_size / 1e6);
+    }
+    return out;
 }
 
 /* --- Import ----------------------------------------------------------------------------------- */

@@ -4,19 +4,21 @@
 #include "common/base/log.h"
 #include "common/base/manual/manual.h"
 #include "common/base/number.h"
+#include "common/store/checkpoint.h"
 #include "data/convert/convert.h"
 
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct command_line {
     rf_convert_options options;
     const char *dtype, *base, *shard;
     rf_option_list ignored;
     bool quiet;
-    char base_path[RF_PATH_BYTES]; /* chosen in a run folder */
-    const char *const *path;       /* what stands behind command and options */
+    char base_path[RF_PATH_BYTES], source[2][RF_PATH_BYTES]; /* chosen in run folders */
+    const char *path[3]; /* what stands behind command and options */
 } command_line;
 
 /* --- What the commands take ------------------------------------------------------------------- */
@@ -127,8 +129,12 @@ static int run(const rf_manual *self, int argc, char **argv, rf_error *err)
                           self->command, c->paths, self->command);
         goto out;
     }
-    l.path = (const char *const *)argv + first;
+    memcpy(l.path, argv + first, (size_t)c->n_paths * sizeof *l.path);
     RF_TRY_OUT(understand(&l, err));
+    for (int i = 0; i < c->n_paths - 1 && self != &import_manual; i++) {
+        RF_TRY_OUT(rf_checkpoint_choose(l.source[i], sizeof l.source[i], l.path[i], err));
+        l.path[i] = l.source[i];
+    }
     RF_TRY_OUT(rf_output_check(l.path + c->n_paths - 1, 1, l.path, c->n_paths - 1, err));
     rc = c->convert != NULL ? c->convert(l.path[0], l.path[1], &l.options, err)
          : self == &merge_manual
@@ -192,11 +198,14 @@ static const rf_manual quantize_manual = {
 
 static const rf_manual *const commands[] = {&import_manual,  &export_manual,   &merge_manual,
                                             &publish_manual, &quantize_manual, NULL};
-static const rf_manual manual = {.program = "refusion-convert",
-                                 .summary = "models of Hugging Face in and out",
-                                 .synopsis = "refusion-convert COMMAND [options] PATH...\n",
-                                 .text = "Checkpoints from models of Hugging Face, and back.\n",
-                                 .part = commands};
+static const rf_manual manual = {
+    .program = "refusion-convert",
+    .summary = "models of Hugging Face in and out",
+    .synopsis = "refusion-convert COMMAND [options] PATH...\n",
+    .text = "Checkpoints from models of Hugging Face, and back. The folder "
+            "of a run stands\n"
+            "for its best checkpoint on validation, else its latest.\n",
+    .part = commands};
 
 int main(int argc, char **argv)
 {

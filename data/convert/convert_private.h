@@ -7,10 +7,12 @@
 
 struct json_t;
 
-enum { RF_CONVERT_PATH = 4096, RF_CONVERT_NAME = 128 };
+enum { RF_CONVERT_PATH = 4096, RF_CONVERT_NAME = 128, RF_CONVERT_SIZE = 32 };
 
 /* printf to the options' note. */
 void rf_convert_say(const rf_convert_options *options, const char *format, ...) RF_PRINTF(2, 3);
+/* "0.4 MB " of a file, "" of what has no size, as a pipe; out [RF_CONVERT_SIZE], which is returned. */
+const char *rf_convert_size(char *out, const char *path);
 /* tokenizer.json, tokenizer_config.json and generation_config.json of a tokenizer that came from
  * Hugging Face (rf_tokenizer_export); a note where the kind has no such files. */
 RF_MUST_CHECK int rf_convert_write_tokenizer(const rf_tokenizer *tokenizer, const char *folder,

@@ -39,7 +39,7 @@ int rf_convert_publish(const char *source, const char *path, const rf_convert_op
 {
     rf_checkpoint_info info = {0};
     publish p = {.type = options->type};
-    struct stat status = {0};
+    char size[RF_CONVERT_SIZE];
     RF_ASSERT(options->type != RF_F16);
     int rc;
     RF_TRY_OUT(rf_checkpoint_info_read(&info, source, err));
@@ -55,8 +55,7 @@ int rf_convert_publish(const char *source, const char *path, const rf_convert_op
     }
     RF_TRY_OUT(rf_checkpoint_reader_open(&p.reader, source, err));
     RF_TRY_OUT(rf_checkpoint_write(path, &info.model, p.type, take, &p, &info, err));
-    (void)stat(path, &status);
-    rf_convert_say(options, "%s: weights only, %.1f MB in %s", path, (double)status.st_size / 1e6,
+    rf_convert_say(options, "%s: weights only, %sin %s", path, rf_convert_size(size, path),
                    rf_type_name(p.type));
 out:
     rf_checkpoint_reader_close(p.reader);

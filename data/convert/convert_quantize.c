@@ -1,7 +1,5 @@
 #include "data/convert/convert_private.h"
 
-#include <sys/stat.h>
-
 /* rf_checkpoint_source: f64 is rounded to f32. */
 static int take(void *user, void *out, const rf_tensor *tensor, int64_t first, int64_t n,
                 rf_error *err)
@@ -19,12 +17,6 @@ static int take(void *user, void *out, const rf_tensor *tensor, int64_t first, i
     return RF_OK;
 }
 
-static double megabytes(const char *path)
-{
-    struct stat status;
-    return stat(path, &status) == 0 ? (double)status.st_size / 1e6 : 0.0;
-}
-
 static int check_source(const rf_checkpoint_info *info, const char *path, rf_error *err)
 {
     if (info->adaptation.rank > 0) {
@@ -40,14 +32,15 @@ int rf_convert_quantize(const char *source, const char *path, const rf_convert_o
 {
     rf_checkpoint_info info = {0};
     rf_checkpoint_reader *reader = NULL;
+    char size[2][RF_CONVERT_SIZE];
     int rc;
     RF_TRY_OUT(rf_checkpoint_info_read(&info, source, err));
     RF_TRY_OUT(check_source(&info, source, err));
     info.adaptation = (rf_adaptation){0}; /* what the run trained matters no longer */
     RF_TRY_OUT(rf_checkpoint_reader_open(&reader, source, err));
     RF_TRY_OUT(rf_checkpoint_write(path, &info.model, RF_I8, take, reader, &info, err));
-    rf_convert_say(options, "%s: %.1f MB in int8, from %.1f MB in %s", path, megabytes(path),
-                   megabytes(source), rf_type_name(info.storage));
+    rf_convert_say(options, "%s: %sin int8, from %sin %s", path, rf_convert_size(size[0], path),
+                   rf_convert_size(size[1], source), rf_type_name(info.storage));
 out:
     rf_checkpoint_reader_close(reader);
     rf_checkpoint_info_free(&info);

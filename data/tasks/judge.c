@@ -1,6 +1,7 @@
 #include "data/tasks/judge.h"
 
 #include "common/base/alloc.h"
+#include "common/base/files/output.h"
 #include "data/tasks/run.h"
 
 #include <ftw.h>
@@ -23,8 +24,9 @@ static int remove_entry(const char *path, const struct stat *about, int kind, st
 
 static int make_folder(char *out, size_t bytes, rf_error *err)
 {
-    const char *parent = getenv("TMPDIR");
-    snprintf(out, bytes, "%s/refusion-code-XXXXXX", parent != NULL ? parent : "/tmp");
+    const char *parent;
+    RF_TRY(rf_output_temporary_folder(&parent, err));
+    snprintf(out, bytes, "%s/refusion-code-XXXXXX", parent);
     return mkdtemp(out) != NULL
                ? RF_OK
                : rf_error_set(err, RF_ERR, "%s: cannot make a folder for a program: %m", out);

@@ -292,6 +292,8 @@ Test(checkpoint, other_files)
     expect_refused(in_folder("text.h5"), &s, true, "is not an HDF5 file");
     expect_refused(in_folder("missing.h5"), &s, true, "No such file");
     expect_refused(folder, &s, true, "is a folder without a checkpoint");
+    put_file(in_folder("step-000000003.h5"), text, sizeof text);
+    expect_refused(folder, &s, true, "name one checkpoint of it");
 
     /* HDF5, but nothing of ours: in the default format, and in the newer one. */
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);

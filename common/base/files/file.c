@@ -16,11 +16,12 @@
 
 /* A device or a pipe has no temporary file beside it that could be renamed: the file is written into
  * the folder for temporary files, and copied from there when it is whole. */
-static void name_elsewhere(char *base, size_t bytes, const char *path)
+static int name_elsewhere(char *base, size_t bytes, const char *path, rf_error *err)
 {
-    const char *folder = getenv("TMPDIR");
-    snprintf(base, bytes, "%s/refusion-%.128s", folder != NULL ? folder : "/tmp",
-             rf_path_name(path));
+    const char *folder;
+    RF_TRY(rf_output_temporary_folder(&folder, err));
+    snprintf(base, bytes, "%s/refusion-%.128s", folder, rf_path_name(path));
+    return RF_OK;
 }
 
 int rf_atomic_begin(rf_atomic *out, const char *path, rf_error *err)
@@ -32,10 +33,8 @@ int rf_atomic_begin(rf_atomic *out, const char *path, rf_error *err)
     }
     RF_TRY(rf_output_resolve(out->path, &out->in_place, path, err));
     snprintf(base, sizeof base, "%s", out->path);
-    if (out->in_place) {
-        name_elsewhere(base, sizeof base, path);
-    }
-    if (rf_output_clean(base, err) != RF_OK) {
+    int rc = out->in_place ? name_elsewhere(base, sizeof base, path, err) : RF_OK;
+    if (rc != RF_OK || (rc = rf_output_clean(base, err)) != RF_OK) {
         return rf_error_prefix(err, "%s", path);
     }
     snprintf(out->temporary, sizeof out->temporary, "%s.tmp-%ld", base, (long)getpid());

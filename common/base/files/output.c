@@ -297,6 +297,19 @@ bool rf_output_is_left_over(const char *name, const char *base)
     return (pid_t)pid == getpid() || !is_alive((pid_t)pid);
 }
 
+int rf_output_temporary_folder(const char **folder, rf_error *err)
+{
+    const char *named = getenv("TMPDIR");
+    *folder = named != NULL && named[0] != '\0' ? named : "/tmp";
+    if (rf_path_is_folder(*folder) && access(*folder, W_OK | X_OK) == 0) {
+        return RF_OK;
+    }
+    return rf_error_set(err, RF_ERR,
+                        "no temporary file can be made in %s (%s): let TMPDIR name a folder that "
+                        "may be written",
+                        *folder, *folder == named ? "from TMPDIR" : "TMPDIR is not set");
+}
+
 int rf_output_clean(const char *path, rf_error *err)
 {
     char folder[RF_PATH_BYTES];

@@ -168,6 +168,24 @@ Test(output, pipes_are_written_into)
     cr_expect(stat(pipe, &status) == 0 && S_ISFIFO(status.st_mode));
 }
 
+/* What a pipe gets is gathered in TMPDIR. */
+Test(output, names_a_bad_folder_for_temporary_files)
+{
+    rf_error err = {0};
+    rf_atomic file;
+    put(in_folder("file"), "x");
+    setenv("TMPDIR", in_folder("none"), 1);
+    cr_expect(rf_atomic_begin(&file, "/dev/stdout", &err) == RF_ERR);
+    EXPECT_SAYS(&err, "let TMPDIR name a folder");
+    setenv("TMPDIR", in_folder("file"), 1);
+    cr_expect(rf_atomic_begin(&file, "/dev/stdout", &err) == RF_ERR);
+    EXPECT_SAYS(&err, "from TMPDIR");
+    setenv("TMPDIR", "", 1);
+    cr_expect(rf_atomic_begin(&file, "/dev/stdout", &err) == RF_OK, "%s", err.message);
+    cr_expect(strncmp(file.temporary, "/tmp/", 5) == 0, "%s", file.temporary);
+    setenv("TMPDIR", folder, 1);
+}
+
 /* A signal removes a file and a folder that are not done, and ends the program as it would have. */
 Test(output, nothing_is_left_by_a_signal)
 {

@@ -380,6 +380,11 @@ Test(convert, program_refuses_bad_input)
     cr_assert_eq(run("quantize '%s/m.h5' '%s/small.h5'", folder, folder), 0, "%s",
                  program_messages);
     cr_assert_not_null(strstr(program_messages, "in int8, from"), "%s", program_messages);
+    program_runs("mkdir run && cp m.h5 run/step-000000007.h5", 0);
+    cr_assert_eq(run("quantize '%s/run' /dev/stdout | cat >'%s/small.h5'", folder, folder), 0, "%s",
+                 program_messages);
+    cr_assert_not_null(strstr(program_messages, "/dev/stdout: in int8, from"), "%s",
+                       program_messages);
     ASSERT_FAILS(2, "over an input", "quantize '%s/m.h5' '%s/./m.h5'", folder, folder);
     ASSERT_FAILS(2, "over an input", "import '%s' '%s/text.h5'", folder, folder);
     ASSERT_FAILS(2, "over an input", "merge '%s/small.h5' '%s/m.h5' '%s/m.h5'", folder, folder,
