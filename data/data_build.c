@@ -20,6 +20,7 @@ typedef struct request {
     /* As the command line has them. */
     const char *tokenizer, *fraction, *format, *turns, *date;
     rf_option_list map, valid;
+    atomic_bool *found; /* [map.n] */
     int64_t seed;
     bool control_tokens;
 } request;
@@ -130,7 +131,8 @@ static int parse(request *r, const rf_manual *self, int argc, char **argv, rf_er
     s->seed = (uint64_t)r->seed;
     s->format = (rf_format)rf_options_choice(formats, r->format);
     s->turns = (rf_turns)rf_options_choice(turns, r->turns);
-    s->map = (rf_record_map){.entry = r->map.item, .n = r->map.n};
+    r->found = rf_alloc((size_t)r->map.n, sizeof *r->found);
+    s->map = (rf_record_map){.entry = r->map.item, .n = r->map.n, .found = r->found};
     RF_TRY_OUT(rf_record_check_map(&s->map, err));
     if (r->fraction != NULL) {
         RF_TRY_OUT(rf_options_real(&s->held_out_fraction, r->fraction, "--valid-fraction", 1e-9,
@@ -220,6 +222,7 @@ out:
     }
     free(r.path);
     free(r.map.item);
+    free(r.found);
     free(r.source);
     return rc;
 }

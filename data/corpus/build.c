@@ -387,6 +387,20 @@ static int close_outputs(output *o, rf_error *err)
     return RF_OK;
 }
 
+/* An entry of the map that never led to anything is misspelt: its field would be missing silently. */
+static int check_map(const rf_record_map *map, rf_error *err)
+{
+    for (int i = 0; map->found != NULL && i < map->n; i++) {
+        if (!map->found[i]) {
+            return rf_error_set(err, RF_ERR,
+                                "--map %s: no record holds anything there: correct the path, or "
+                                "leave it out",
+                                map->entry[i]);
+        }
+    }
+    return RF_OK;
+}
+
 int rf_build(rf_build_statistics *out, const rf_tokenizer *tokenizer,
              const rf_build_settings *settings, rf_error *err)
 {
@@ -397,6 +411,7 @@ int rf_build(rf_build_statistics *out, const rf_tokenizer *tokenizer,
     int rc;
     RF_TRY_OUT(open_outputs(&o, tokenizer, settings, err));
     RF_TRY_OUT(read_sources(&o, tokenizer, settings, err));
+    RF_TRY_OUT(check_map(&settings->map, err));
     RF_TRY_OUT(check_samples(&o, settings, err));
     RF_TRY_OUT(close_outputs(&o, err));
 out:

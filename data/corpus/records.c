@@ -49,31 +49,50 @@ int rf_record_check_map(const rf_record_map *map, rf_error *err)
     return RF_OK;
 }
 
-/* What stands at "a.b.0"; NULL: nothing. */
+/* What the digits of `key` count in an array; NULL: nothing, or these are no digits. */
+static json_t *element(const json_t *array, const char *key)
+{
+    size_t n = strspn(key, "0123456789");
+    return n > 0 && key[n] == '\0' ? json_array_get(array, strtoul(key, NULL, 10)) : NULL;
+}
+
+/* What stands at "a.b.0"; NULL: nothing. The rest of the path may also be one name with dots in it, as
+ * tables have that were flattened. */
 static json_t *follow(json_t *value, const char *path)
 {
     char key[256];
     for (size_t n; value != NULL && *path != '\0'; path += n + (path[n] == '.')) {
+        json_t *whole = json_object_get(value, path);
+        if (whole != NULL) {
+            return whole;
+        }
         n = strcspn(path, ".");
         snprintf(key, sizeof key, "%.*s", (int)(n < sizeof key ? n : sizeof key - 1), path);
-        value = json_is_array(value) ? json_array_get(value, strtoul(key, NULL, 10))
-                                     : json_object_get(value, key);
+        value = json_is_array(value) ? element(value, key) : json_object_get(value, key);
     }
     return value;
 }
 
-/* The object becomes one that has the fields of the map. */
-static void apply_map(rf_record *out, const rf_record_map *map)
+/* The object becomes one that has the fields of the map. The first entry for which there is nothing;
+ * NULL: none. */
+static const char *apply_map(rf_record *out, const rf_record_map *map)
 {
     json_t *mapped = json_object();
+    const char *missed = NULL;
     for (int i = 0; i < map->n; i++) {
         size_t n = strcspn(map->entry[i], "=");
         char field[32];
         snprintf(field, sizeof field, "%.*s", (int)n, map->entry[i]);
-        json_object_set(mapped, field, follow(out->root, map->entry[i] + n + 1));
+        json_t *value = follow(out->root, map->entry[i] + n + 1);
+        json_object_set(mapped, field, value);
+        missed = missed == NULL && value == NULL ? map->entry[i] : missed;
+        if (map->found != NULL && value != NULL) {
+            map->found[i] = true;
+        }
     }
     json_decref(out->root);
     out->root = mapped;
+    return missed;
 }
 
 /* --- Pairs ------------------------------------------------------------------------------------ */
@@ -413,11 +432,12 @@ int rf_record_read(rf_record *out, const char *line, size_t bytes, const rf_reco
     const char *key;
     json_t *value;
     void *next;
+    const char *missed = NULL;
     int rc;
     *out = (rf_record){0};
     RF_TRY(rf_record_parse(&out->root, line, bytes, &repaired, err));
     if (map != NULL && map->n > 0) {
-        apply_map(out, map);
+        missed = apply_map(out, map);
     }
     json_object_foreach_safe(out->root, next, key, value)
     {
@@ -432,7 +452,9 @@ out:
     if (rc != RF_OK) {
         rf_record_free(out);
     }
-    return rc;
+    return rc != RF_OK && missed != NULL
+               ? rf_error_prefix(err, "--map %s leads nowhere here", missed)
+               : rc;
 }
 
 void rf_record_free(rf_record *record)

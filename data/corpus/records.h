@@ -23,6 +23,8 @@
 
 #include "common/text/chat.h"
 
+#include <stdatomic.h>
+
 typedef struct rf_record {
     struct json_t *root; /* the object, which holds all strings. Owned */
     const char *text;    /* of a text, [bytes], not empty; NULL: a conversation */
@@ -38,6 +40,7 @@ typedef struct rf_record {
 typedef struct rf_record_map {
     const char *const *entry; /* borrowed */
     int n;                    /* 0: the record has its own fields */
+    atomic_bool *found; /* [n], set once an entry leads to something; NULL: not asked. Borrowed */
 } rf_record_map;
 /* RF_ERR_USAGE: an entry is not FIELD=PATH, or records have no such field. */
 RF_MUST_CHECK int rf_record_check_map(const rf_record_map *map, rf_error *err);

@@ -132,6 +132,13 @@ Test(data_program, mapped_fields)
                  "build --out d.h5 --map query=in.q.0 --map response=silver a.jsonl");
     ASSERT_FAILS(1, "a.jsonl:1: field \"query\" must be a string, but is an array",
                  "build --out d.h5 --map query=in.q --map response=gold a.jsonl");
+    ASSERT_FAILS(1, "--map query=in.q.first leads nowhere",
+                 "build --out d.h5 --map query=in.q.first --map response=gold a.jsonl");
+    ASSERT_FAILS(
+        1, "--map system=sytem: no record holds anything there",
+        "build --out d.h5 --map query=in.q.1 --map response=gold --map system=sytem a.jsonl");
+    put_text("flat.jsonl", "{\"in.q\": \"question\", \"gold\": \"r\"}\n");
+    ASSERT_RUNS("build --out d.h5 --map query=in.q --map response=gold flat.jsonl");
     ASSERT_FAILS(2, "--map q=in: must be FIELD=PATH", "build --out d.h5 --map q=in a.jsonl");
     ASSERT_FAILS(2, "--map query=: must be", "build --out d.h5 --map query= a.jsonl");
 }
