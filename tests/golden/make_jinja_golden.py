@@ -177,6 +177,8 @@ PIECES = [
     "{{ [{'a': 1}] | map(attribute='b.c') | list }}",
     "{{ ['\u00a0', '\u200b', '\u2028', '\ufeff', 'é', '\ue000', '\u0085', '\u3000', '\U000e0001', ' '] }} {{ {'\u2029': \"it's\"} }}",
     "{{ 'ß\ufb01' | upper }} {{ 'ŉ'.upper() }} {{ 'ẞ' | upper }} {{ \"it's o'neil 3rd\" | title }} {{ \"it's o'neil 3rd\".title() }} {{ 'ǆ'.title() }}",
+    "{{ 'İI' | lower }} {{ 'ΣΑΣ. ΑΣ’Σ ΣΣ' | lower }} {{ 'ΑΣ'.lower() }} {{ 'ΑΣ ΟΔΟΣ' | title }} {{ 'ΑΣ ΟΔΟΣ'.title() }} {{ 'οΔΟΣ' | capitalize }} {{ '\ufb01x' | capitalize }} {{ 'ŉx ᾳx ᾷx ßx'.title() }} {{ 'ßx \ufb01x' | title }} {{ 'ªb ʰc'.title() }}",
+    "{{ '1' is lower }} {{ 'a1' is lower }} {{ '1' is upper }} {{ 'A1' is upper }} {{ 'Aa' is upper }}",
 ]
 VARIABLES = {"s": "añ漢😀", "l": [1, 2, 3], "d": {"a": 1, "b": "x"}, "r": [{"n": 1, "s": "b"}, {"n": 2, "s": "A", "x": True}]}
 

@@ -111,6 +111,8 @@ Test(jinja, errors_name_the_line)
     cr_expect_not_null(strstr(err.message, "line 3"), "%s", err.message);
     cr_expect_null(print("\n\n{% include 'x' %}", none, NULL, &err));
     cr_expect(strstr(err.message, "line 3") && strstr(err.message, "include"), "%s", err.message);
+    cr_expect_null(print("\n{{ self is defined }}", none, NULL, &err));
+    cr_expect(strstr(err.message, "line 2") && strstr(err.message, "self"), "%s", err.message);
     cr_expect_null(print("{{ raise_exception('only users') }}", none, NULL, &err));
     cr_expect_not_null(strstr(err.message, "only users"), "%s", err.message);
     json_decref(none);

@@ -256,6 +256,11 @@ static value do_strftime_now(job *j, value self, const arguments *a)
 
 /* --- Tests -------------------------------------------------------------------------------------- */
 
+static bool has_case(job *j, value v)
+{
+    return !rf_jinja_equal(j, rf_jinja_lower(j, v), rf_jinja_upper(j, v));
+}
+
 #define TEST(name, condition)                                                                      \
     static value is_##name(job *j, value self, const arguments *a)                                 \
     {                                                                                              \
@@ -289,8 +294,8 @@ TEST(even, rf_jinja_whole(j, self, 0) % 2 == 0)
 TEST(divisible, rf_jinja_whole(j, other, 0) != 0 &&
                     rf_jinja_whole(j, self, 0) % rf_jinja_whole(j, other, 1) == 0)
 TEST(same, self.kind == other.kind && rf_jinja_equal(j, self, other))
-TEST(lower, rf_jinja_equal(j, rf_jinja_lower(j, self), self))
-TEST(upper, rf_jinja_equal(j, rf_jinja_upper(j, self), self))
+TEST(lower, has_case(j, self) && rf_jinja_equal(j, rf_jinja_lower(j, self), self))
+TEST(upper, has_case(j, self) && rf_jinja_equal(j, rf_jinja_upper(j, self), self))
 #undef TEST
 
 /* --- Names -------------------------------------------------------------------------------------- */

@@ -31,9 +31,11 @@ bool rf_jinja_is_given(value v);
 int64_t rf_jinja_whole(job *j, value v, int64_t otherwise);
 /* The string; fails where v is something else. */
 text rf_jinja_get_string(job *j, value v);
-/* What printing v gives, in one case of letters. */
+/* What printing v gives, in one case of letters; the filters and methods of them (case.c). */
 value rf_jinja_lower(job *j, value v);
 value rf_jinja_upper(job *j, value v);
+builtin rf_jinja_do_lower, rf_jinja_do_upper, rf_jinja_do_capitalize, rf_jinja_do_title,
+    rf_jinja_do_title_method;
 /* The printed elements, or their attribute where one is given, with `between` between them. */
 value rf_jinja_join(job *j, const list *l, text between, value attribute);
 

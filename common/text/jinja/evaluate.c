@@ -21,6 +21,9 @@ static value look_up(run *r, text name)
             return *v;
         }
     }
+    if (rf_jinja_is(name, "self")) {
+        rf_jinja_fail(&r->job, "self, by which a template calls its blocks, is not supported");
+    }
     builtin *function = rf_jinja_function(name);
     return function != NULL ? rf_jinja_callable(&r->job, function, (value){.kind = UNDEFINED})
                             : (value){.kind = UNDEFINED, .s = name};

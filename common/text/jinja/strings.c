@@ -2,7 +2,6 @@
 #include "common/text/jinja/builtins.h"
 
 #include <string.h>
-#include <utf8proc.h>
 
 static const char *find(text all, text one)
 {
@@ -275,97 +274,6 @@ static value do_count_in(job *j, value self, const arguments *a)
     return rf_jinja_integer(n);
 }
 
-/* The case of letters: `first` of each word (or of the text alone), `rest` of the others. */
-typedef utf8proc_int32_t change_case(utf8proc_int32_t);
-
-/* Some small letters are several in capitals (ß, ﬁ), just as they are without case: those, or 0. */
-static int grows(int32_t out[4], int32_t c)
-{
-    int last = 0;
-    const bool is_capital = utf8proc_category(c) == UTF8PROC_CATEGORY_LU;
-    const utf8proc_ssize_t n =
-        is_capital ? 0 : utf8proc_decompose_char(c, out, 4, UTF8PROC_CASEFOLD, &last);
-    return n > 1 && n <= 4 ? (int)n : 0;
-}
-
-static value recase(job *j, value v, change_case *first, change_case *rest, bool each_word)
-{
-    const text s = rf_jinja_text(j, v);
-    buffer b = {0};
-    bool begins_word = true;
-    rf_jinja_step(j, s.n / 16);
-    for (size_t i = 0; i < s.n;) {
-        int32_t c;
-        char utf8[4];
-        const char *const like = s.at + i;
-        i += rf_utf8_next(&c, like);
-        change_case *const change = begins_word ? first : rest;
-        int32_t many[4];
-        const int n = change == utf8proc_toupper ? grows(many, c) : 0;
-        begins_word = each_word && (rf_unicode_is_space(c) || strchr("-({[<", c < 128 ? c : 'a'));
-        if (n == 0) {
-            rf_jinja_add_for(j, &b, (text){utf8, rf_utf8_put(utf8, change(c))}, like);
-        }
-        for (int k = 0; k < n; k++) {
-            rf_jinja_add_for(j, &b, (text){utf8, rf_utf8_put(utf8, utf8proc_toupper(many[k]))},
-                             like);
-        }
-    }
-    return rf_jinja_string(rf_jinja_made(&b));
-}
-
-value rf_jinja_lower(job *j, value v)
-{
-    return recase(j, v, utf8proc_tolower, utf8proc_tolower, false);
-}
-
-value rf_jinja_upper(job *j, value v)
-{
-    return recase(j, v, utf8proc_toupper, utf8proc_toupper, false);
-}
-
-static value do_upper(job *j, value self, const arguments *a)
-{
-    (void)a;
-    return rf_jinja_upper(j, self);
-}
-
-static value do_lower(job *j, value self, const arguments *a)
-{
-    (void)a;
-    return rf_jinja_lower(j, self);
-}
-
-static value do_capitalize(job *j, value self, const arguments *a)
-{
-    (void)a;
-    return recase(j, self, utf8proc_toupper, utf8proc_tolower, false);
-}
-
-static value do_title(job *j, value self, const arguments *a)
-{
-    (void)a;
-    return recase(j, self, utf8proc_toupper, utf8proc_tolower, true);
-}
-
-/* Python's method, other than Jinja's filter, begins a word behind everything that is no letter. */
-static value do_title_method(job *j, value self, const arguments *a)
-{
-    buffer b = {0};
-    bool begins_word = true;
-    (void)a;
-    for (size_t i = 0; i < self.s.n;) {
-        int32_t c;
-        char utf8[4];
-        const char *const like = self.s.at + i;
-        i += rf_utf8_next(&c, like);
-        const int32_t changed = begins_word ? utf8proc_totitle(c) : utf8proc_tolower(c);
-        begins_word = utf8proc_toupper(c) == c && utf8proc_tolower(c) == c;
-        rf_jinja_add_for(j, &b, (text){utf8, rf_utf8_put(utf8, changed)}, like);
-    }
-    return rf_jinja_string(rf_jinja_made(&b));
-}
-
 static value do_isdigit(job *j, value self, const arguments *a)
 {
     (void)j, (void)a;
@@ -427,21 +335,26 @@ static value do_string(job *j, value self, const arguments *a)
 
 /* --- Their names -------------------------------------------------------------------------------- */
 
-const builtin_name rf_jinja_string_filters[] = {
-    {"capitalize", do_capitalize}, {"e", do_escape},
-    {"escape", do_escape},         {"indent", do_indent},
-    {"lower", do_lower},           {"replace", do_replace},
-    {"safe", do_string},           {"string", do_string},
-    {"title", do_title},           {"trim", do_trim},
-    {"upper", do_upper},           {NULL, NULL}};
+const builtin_name rf_jinja_string_filters[] = {{"capitalize", rf_jinja_do_capitalize},
+                                                {"e", do_escape},
+                                                {"escape", do_escape},
+                                                {"indent", do_indent},
+                                                {"lower", rf_jinja_do_lower},
+                                                {"replace", do_replace},
+                                                {"safe", do_string},
+                                                {"string", do_string},
+                                                {"title", rf_jinja_do_title},
+                                                {"trim", do_trim},
+                                                {"upper", rf_jinja_do_upper},
+                                                {NULL, NULL}};
 
-const builtin_name rf_jinja_string_methods[] = {{"capitalize", do_capitalize},
+const builtin_name rf_jinja_string_methods[] = {{"capitalize", rf_jinja_do_capitalize},
                                                 {"count", do_count_in},
                                                 {"endswith", do_endswith},
                                                 {"find", do_find},
                                                 {"isdigit", do_isdigit},
                                                 {"join", do_join_method},
-                                                {"lower", do_lower},
+                                                {"lower", rf_jinja_do_lower},
                                                 {"lstrip", do_lstrip},
                                                 {"removeprefix", do_removeprefix},
                                                 {"removesuffix", do_removesuffix},
@@ -453,6 +366,6 @@ const builtin_name rf_jinja_string_methods[] = {{"capitalize", do_capitalize},
                                                 {"splitlines", do_splitlines},
                                                 {"startswith", do_startswith},
                                                 {"strip", do_strip},
-                                                {"title", do_title_method},
-                                                {"upper", do_upper},
+                                                {"title", rf_jinja_do_title_method},
+                                                {"upper", rf_jinja_do_upper},
                                                 {NULL, NULL}};

@@ -1,0 +1,197 @@
+/* Capital and small letters, as Python has them. */
+#include "common/text/jinja/builtins.h"
+
+#include <string.h>
+#include <utf8proc.h>
+
+/* --- Characters --------------------------------------------------------------------------------- */
+
+typedef struct range {
+    int32_t first, last;
+} range;
+
+static bool is_in(const range *all, size_t n, int32_t c)
+{
+    bool is = false;
+    for (size_t i = 0; i < n; i++) {
+        is |= c >= all[i].first && c <= all[i].last;
+    }
+    return is;
+}
+#define IS_IN(all, c) is_in(all, sizeof(all) / sizeof *(all), c)
+
+/* Cased, of DerivedCoreProperties of Unicode 14: letters with a case, and those of the table. */
+static bool is_cased(int32_t c)
+{
+    static const range others[] = {
+        {0xAA, 0xAA},       {0xBA, 0xBA},       {0x2B0, 0x2B8},     {0x2C0, 0x2C1},
+        {0x2E0, 0x2E4},     {0x37A, 0x37A},     {0x1D2C, 0x1D6A},   {0x1D78, 0x1D78},
+        {0x1D9B, 0x1DBF},   {0x2071, 0x2071},   {0x207F, 0x207F},   {0x2090, 0x209C},
+        {0x2C7C, 0x2C7D},   {0xA69C, 0xA69D},   {0xA770, 0xA770},   {0xA7F8, 0xA7F9},
+        {0xAB5C, 0xAB5F},   {0x10780, 0x10780}, {0x10783, 0x10785}, {0x10787, 0x107B0},
+        {0x107B2, 0x107BA}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}};
+    const utf8proc_category_t kind = utf8proc_category(c);
+    return kind == UTF8PROC_CATEGORY_LU || kind == UTF8PROC_CATEGORY_LL ||
+           kind == UTF8PROC_CATEGORY_LT || utf8proc_tolower(c) != c || utf8proc_toupper(c) != c ||
+           IS_IN(others, c);
+}
+
+/* Case_Ignorable of the same: what stands within words. */
+static bool is_ignorable(int32_t c)
+{
+    static const range others[] = {
+        {'\'', '\''},     {'.', '.'},       {':', ':'},       {0xB7, 0xB7},
+        {0x387, 0x387},   {0x55F, 0x55F},   {0x5F4, 0x5F4},   {0x2018, 0x2019},
+        {0x2024, 0x2024}, {0x2027, 0x2027}, {0xFE13, 0xFE13}, {0xFE52, 0xFE52},
+        {0xFE55, 0xFE55}, {0xFF07, 0xFF07}, {0xFF0E, 0xFF0E}, {0xFF1A, 0xFF1A}};
+    switch (utf8proc_category(c)) {
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_ME:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_SK:
+        return true;
+    default:
+        return IS_IN(others, c);
+    }
+}
+
+/* --- Mappings: a character becomes out[], whose number is returned ------------------------------- */
+
+enum { MOST = 4 };
+typedef int change(int32_t out[MOST], int32_t c);
+
+static int to_lower(int32_t out[MOST], int32_t c)
+{
+    out[0] = c == 0x130 ? 'i' : utf8proc_tolower(c);
+    out[1] = 0x307;
+    return c == 0x130 ? 2 : 1;
+}
+
+/* Some small letters are several without their case (ß, ﬁ), and just as many in capitals. */
+static int fold(int32_t out[MOST], int32_t c)
+{
+    int last = 0;
+    const bool is_capital = utf8proc_category(c) == UTF8PROC_CATEGORY_LU;
+    const utf8proc_ssize_t n =
+        is_capital ? 0 : utf8proc_decompose_char(c, out, MOST, UTF8PROC_CASEFOLD, &last);
+    return n > 1 && n <= MOST ? (int)n : 0;
+}
+
+static int to_upper(int32_t out[MOST], int32_t c)
+{
+    const int n = fold(out, c);
+    for (int i = 0; i < n; i++) {
+        out[i] = utf8proc_toupper(out[i]);
+    }
+    out[0] = n > 0 ? out[0] : utf8proc_toupper(c);
+    return n > 0 ? n : 1;
+}
+
+/* The first of several that has a capital becomes one; an iota stays below its letter. */
+static int to_title(int32_t out[MOST], int32_t c)
+{
+    const bool is_one = utf8proc_category(utf8proc_totitle(c)) == UTF8PROC_CATEGORY_LT;
+    const int n = is_one ? 0 : fold(out, c);
+    bool done = false;
+    if (n == 0) {
+        out[0] = utf8proc_totitle(c);
+        return 1;
+    }
+    for (int i = 0; i < n; i++) {
+        const int32_t before = out[i];
+        out[i] = done ? (before == 0x3B9 ? 0x345 : before) : utf8proc_totitle(before);
+        done |= out[i] != before;
+    }
+    return n;
+}
+
+/* --- Texts -------------------------------------------------------------------------------------- */
+
+/* Does a word go on at s: does a cased character follow, behind those that are ignored? */
+static bool goes_on(text s)
+{
+    int32_t c = 0;
+    size_t i = 0;
+    while (i < s.n && (i += rf_utf8_next(&c, s.at + i), is_ignorable(c))) {
+        c = 0;
+    }
+    return is_cased(c);
+}
+
+typedef enum words { ONE_WORD, EACH_A_WORD, WORDS_OF_JINJA, WORDS_OF_PYTHON } words;
+
+/* `first` of each word, to_lower of its other characters. Jinja's filter changes the first
+ * character apart from the rest of the word, and its words begin behind blanks and brackets; Python's
+ * begin behind everything that has no case. */
+static value recase(job *j, text s, change *first, words by)
+{
+    const int32_t sigma = 0x3A3, final_sigma = 0x3C2;
+    buffer b = {0};
+    bool begins_word = true, follows_cased = false;
+    rf_jinja_step(j, s.n / 16);
+    for (size_t i = 0; i < s.n;) {
+        const char *const like = s.at + i;
+        int32_t c, many[MOST];
+        char utf8[4];
+        i += rf_utf8_next(&c, like);
+        change *const to = begins_word ? first : to_lower;
+        const int n = to(many, c);
+        if (to == to_lower && c == sigma && follows_cased && !goes_on((text){s.at + i, s.n - i})) {
+            many[0] = final_sigma;
+        }
+        for (int k = 0; k < n; k++) {
+            rf_jinja_add_for(j, &b, (text){utf8, rf_utf8_put(utf8, many[k])}, like);
+        }
+        follows_cased = is_ignorable(c) ? follows_cased : is_cased(c);
+        if (by == WORDS_OF_JINJA) {
+            follows_cased &= !begins_word;
+            begins_word = rf_unicode_is_python_space(c) || (c > 0 && c < 128 && strchr("-({[<", c));
+        } else {
+            begins_word = by == EACH_A_WORD || (by == WORDS_OF_PYTHON && !is_cased(c));
+        }
+    }
+    return rf_jinja_string(rf_jinja_made(&b));
+}
+
+value rf_jinja_lower(job *j, value v)
+{
+    return recase(j, rf_jinja_text(j, v), to_lower, ONE_WORD);
+}
+
+value rf_jinja_upper(job *j, value v)
+{
+    return recase(j, rf_jinja_text(j, v), to_upper, EACH_A_WORD);
+}
+
+/* --- Filters and methods ------------------------------------------------------------------------ */
+
+value rf_jinja_do_upper(job *j, value self, const arguments *a)
+{
+    (void)a;
+    return rf_jinja_upper(j, self);
+}
+
+value rf_jinja_do_lower(job *j, value self, const arguments *a)
+{
+    (void)a;
+    return rf_jinja_lower(j, self);
+}
+
+value rf_jinja_do_capitalize(job *j, value self, const arguments *a)
+{
+    (void)a;
+    return recase(j, rf_jinja_text(j, self), to_title, ONE_WORD);
+}
+
+value rf_jinja_do_title(job *j, value self, const arguments *a)
+{
+    (void)a;
+    return recase(j, rf_jinja_text(j, self), to_upper, WORDS_OF_JINJA);
+}
+
+value rf_jinja_do_title_method(job *j, value self, const arguments *a)
+{
+    (void)a;
+    return recase(j, self.s, to_title, WORDS_OF_PYTHON);
+}
