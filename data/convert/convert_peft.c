@@ -35,6 +35,19 @@ static bool is_empty(const json_t *value)
             (json_string_length(value) == 0 || strcmp(json_string_value(value), "none") == 0));
 }
 
+/* Ways to begin that leave the base's weights as they are. Others (pissa, olora, corda, loftq) subtract
+ * from them what the adapters begin with: beside the base as it was, the sum would be another model. */
+static bool keeps_base(const json_t *init)
+{
+    static const char *const harmless[] = {"gaussian", "eva", "orthogonal"};
+    const char *name = json_string_value(init);
+    bool keeps = name == NULL;
+    for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++) {
+        keeps |= name != NULL && strcmp(name, harmless[i]) == 0;
+    }
+    return keeps;
+}
+
 /* Adapters of another kind than x + alpha/r B A x, or beside trained tensors of other kinds. */
 static int check_kind(const json_t *config, const char *path, rf_error *err)
 {
@@ -54,6 +67,14 @@ static int check_kind(const json_t *config, const char *path, rf_error *err)
     if (type == NULL || strcmp(type, "LORA") != 0) {
         return rf_error_set(err, RF_ERR, "%s: peft_type is %s: only LORA is supported", path,
                             type != NULL ? type : "missing");
+    }
+    const json_t *init = json_object_get(config, "init_lora_weights");
+    if (!keeps_base(init)) {
+        return rf_error_set(err, RF_ERR,
+                            "%s: init_lora_weights is %s: such adapters belong to a changed base; "
+                            "convert them with PEFT (path_initial_model_for_weight_conversion), or "
+                            "merge them there and import the merged model",
+                            path, json_string_value(init));
     }
     for (size_t i = 0; i < sizeof empty / sizeof *empty; i++) {
         if (!is_empty(json_object_get(config, empty[i]))) {

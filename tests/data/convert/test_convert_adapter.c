@@ -185,6 +185,9 @@ Test(convert_adapter, peft_refused)
         peft_refused(fields[i]);
         set_field(fields[i], json_false());
     }
+    set_field("init_lora_weights", json_string("pissa_niter_4"));
+    peft_refused("init_lora_weights is pissa_niter_4: such adapters belong to a changed base");
+    set_field("init_lora_weights", json_string("gaussian"));
     set_field("modules_to_save", json_pack("[s]", "lm_head"));
     peft_refused("modules_to_save is set: such adapters are not supported; merge them");
     set_field("modules_to_save", json_null());
