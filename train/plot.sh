@@ -40,25 +40,29 @@ for run in "$@"; do
 done
 command -v jq >/dev/null 2>&1 || fail "jq is missing: make deps installs it"
 
-# rows EVENT RUN: step, loss, learning rate, norm, tokens/s, then the loss of each part; a part without
-# targets in a step has no value there.
+# rows EVENT RUN [NAME]: the name, if any, step, loss, learning rate, norm, tokens/s, then the loss of each
+# part; a part without targets in a step has no value there. A record that was torn, by a kill or because it
+# is being written, is passed over.
 rows() {
-    jq -r --arg event "$1" 'select(.event == $event)
-        | [.step, .loss, .lr, .grad_norm, .tokens_per_second]
+    jq -Rr --arg event "$1" --arg name "${3-}" 'fromjson? | objects | select(.event == $event)
+        | [if $name == "" then empty else $name end, .step, .loss, .lr, .grad_norm, .tokens_per_second]
           + (to_entries | map(select(.key | startswith("loss_"))
           | if .value == 0 then null else .value end))
         | map(if . == null then "NaN" else tostring end) | join(",")' "$2/metrics.jsonl"
 }
 # The names of the parts, in the order of their columns.
 parts() {
-    jq -r 'select(.event == "step") | keys_unsorted | map(select(startswith("loss_"))) | join(",")' \
+    jq -Rr 'fromjson? | objects | select(.event == "step") | keys_unsorted | map(select(startswith("loss_"))) | join(",")' \
         "$1/metrics.jsonl" | head -n 1
 }
 
 if [ -n "$csv" ]; then
+    before=''
     for run in "$@"; do
-        echo "run,step,loss,lr,grad_norm,tokens_per_second,$(parts "$run")"
-        rows step "$run" | sed "s|^|$(basename "$run"),|"
+        names="run,step,loss,lr,grad_norm,tokens_per_second,$(parts "$run")"
+        [ "$names" = "$before" ] || echo "$names" # once, unless objectives differ
+        before=$names
+        rows step "$run" "$(basename "$run")"
     done
     exit 0
 fi
@@ -131,14 +135,14 @@ range=$(cat "$data"/mean.* "$data"/valid.* | awk -F, '
           printf "%.9g:%.9g", low, high + pad }')
 
 case $out in
-*.svg) terminal="svg size 1100,720 font 'sans,12' background '#ffffff'" ;;
-*) terminal="pngcairo size 1100,720 font 'sans,10'" ;;
+*.svg) terminal="svg noenhanced size 1100,720 font 'sans,12' background '#ffffff'" ;;
+*) terminal="pngcairo noenhanced size 1100,720 font 'sans,10'" ;;
 esac
 key='set key top right'
 [ $# -gt 1 ] || key='unset key'
 gnuplot <<PLOT
 set terminal $terminal
-set output '$out'
+set output '$(echo "$out" | sed "s/'/''/g")'
 set datafile separator ','
 set datafile missing 'NaN'
 set grid lc rgb '#dddddd'

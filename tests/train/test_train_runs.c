@@ -1,7 +1,9 @@
 /* The same run on 1, 2, 4 ranks and threads; interrupted and resumed. */
+#include "common/base/files/file.h"
 #include "tests/train/tiny_run.h"
 
 #include <math.h>
+#include <sys/stat.h>
 
 TestSuite(train_runs, .init = tiny_begin, .fini = leave_folder, .timeout = 120);
 
@@ -176,6 +178,24 @@ Test(train_runs, publishes_weights_only)
     tiny_train(0, "log.dir=tuned model.init=w.h5 train.steps=1", 0);
     tiny_train(0, "log.dir=no --resume w.h5 train.steps=9", 1);
     tiny_says("without the optimizer's state");
+}
+
+/* Curves of runs that have a record torn by a kill, and names with what shells and gnuplot read. */
+Test(train_runs, are_drawn)
+{
+    static const char step[] =
+        "{\"event\": \"step\", \"step\": 1, \"loss\": null, \"lr\": 0.5, \"grad_norm\": 2, "
+        "\"tokens_per_second\": 9, \"loss_ar\": 3}\n{\"event\": \"st";
+    cr_assert(mkdir("it's_a|b&", 0777) == 0 && mkdir("other", 0777) == 0);
+    cr_assert(rf_file_write("it's_a|b&/metrics.jsonl", step, strlen(step), NULL) == RF_OK);
+    cr_assert(rf_file_write("other/metrics.jsonl", step, strlen(step), NULL) == RF_OK);
+    cr_assert(tiny_shell("sh \"$ROOT/train/plot.sh\" --csv \"it's_a|b&\" other") == 0, "%s",
+              program_output);
+    cr_assert_str_eq(program_output, "run,step,loss,lr,grad_norm,tokens_per_second,loss_ar\n"
+                                     "it's_a|b&,1,NaN,0.5,2,9,3\nother,1,NaN,0.5,2,9,3\n");
+    cr_assert(tiny_shell("sh \"$ROOT/train/plot.sh\" \"it's_a|b&\" other && "
+                         "test -s \"it's_a|b&/loss.png\"") == 0,
+              "%s", program_output);
 }
 
 Test(train_runs, fine_tunes_from_a_checkpoint)
