@@ -110,6 +110,7 @@ static int write_latest(const char *folder, const char *name, rf_error *err)
     if (n < 0 || (size_t)n >= sizeof line) {
         return rf_error_set(err, RF_ERR, "%s: the name of the checkpoint is too long", name);
     }
+    RF_TRY(rf_output_remove_link(latest, err)); /* to a checkpoint, perhaps */
     return rf_file_write(latest, line, (size_t)n, err);
 }
 

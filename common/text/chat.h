@@ -70,9 +70,9 @@ typedef bool rf_chat_finder(const void *tokens, const char *text, size_t from, s
 
 /* What a template prints has marks around special tokens that are text, and around the characters of
  * the marks where a message has these itself: U+FDD0 before and U+FDD1 behind, which Unicode keeps free
- * for a program's own use. A mark that was cut off its token is none. Text is every token of which a single character comes from what users say,
- * through whatever the template does with it (jinja/jinja.h): in lower case, without blanks, or of two
- * fields side by side. */
+ * for a program's own use. A mark that was cut off its token is none. Text is every token of which a
+ * single character comes from what users say, through whatever the template does with it
+ * (jinja/jinja.h): in lower case, without blanks, or of two fields side by side. */
 typedef struct rf_chat_mark {
     size_t begin, end;     /* all of it, in the text */
     size_t literal, bytes; /* what is marked; 0 bytes: a mark that was cut off */

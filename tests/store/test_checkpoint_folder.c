@@ -147,6 +147,16 @@ Test(checkpoint_folder, latest_is_a_hint, .init = begin, .fini = end)
     content latest = get_file(in_folder("latest"));
     cr_expect(strcmp(latest.data, "step-000000010.h5\n") == 0);
     free(latest.data);
+    cr_expect(access(in_folder("nowhere"), F_OK) != 0);
+    cr_assert(unlink(in_folder("latest")) == 0); /* a link to a checkpoint, which stays what it is */
+    cr_assert(symlink("step-000000005.h5", in_folder("latest")) == 0);
+    expect_found(10);
+    const content before = get_file(in_folder("step-000000005.h5"));
+    publish(in_folder("step-000000010.h5"), 0, NULL);
+    const content after = get_file(in_folder("step-000000005.h5"));
+    cr_expect(before.bytes == after.bytes && memcmp(before.data, after.data, after.bytes) == 0);
+    free(before.data);
+    free(after.data);
 }
 
 Test(checkpoint_folder, falls_back_to_what_verifies, .init = begin, .fini = end)
