@@ -148,7 +148,8 @@ Test(checkpoint_folder, latest_is_a_hint, .init = begin, .fini = end)
     cr_expect(strcmp(latest.data, "step-000000010.h5\n") == 0);
     free(latest.data);
     cr_expect(access(in_folder("nowhere"), F_OK) != 0);
-    cr_assert(unlink(in_folder("latest")) == 0); /* a link to a checkpoint, which stays what it is */
+    cr_assert(unlink(in_folder("latest")) ==
+              0); /* a link to a checkpoint, which stays what it is */
     cr_assert(symlink("step-000000005.h5", in_folder("latest")) == 0);
     expect_found(10);
     const content before = get_file(in_folder("step-000000005.h5"));

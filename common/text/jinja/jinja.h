@@ -30,9 +30,10 @@ void rf_jinja_free(rf_jinja *template); /* NULL is fine */
 /* Appends to `out` what the template prints for these variables, and to `is_said` for each of its bytes
  * 1 where it is said, else 0. Said is what comes from `variables`, the users', or from `date`, through
  * whatever filter, slice or case; not what comes from the template, from `own`, whose variables go
- * first, and the role of a message. Both are JSON objects, borrowed; own may be NULL. `date`: what strftime_now gives, whatever its format; NULL: `day` in that format, or, where that is NULL
- * too, 26 Jul 2024, so that a rendering does not depend on the day. What the template raises is an
- * error with its words. On error `out` is as before. */
+ * first, and the role of a message. Both are JSON objects, borrowed; own may be NULL. `date`: what
+ * strftime_now gives, whatever its format; NULL: `day` in that format, or, where that is NULL too,
+ * 26 Jul 2024, so that a rendering does not depend on the day. What the template raises is an error
+ * with its words. On error `out` and `is_said` are as before. */
 RF_MUST_CHECK int rf_jinja_render(const rf_jinja *template, rf_text *out, rf_text *is_said,
                                   const struct json_t *variables, const struct json_t *own,
                                   const char *date, const struct tm *day, rf_error *err);
