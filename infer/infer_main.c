@@ -181,7 +181,7 @@ int main(int argc, char **argv)
     if (!answered) {
         rc = parse(&o, &first, argc, argv, &err);
         if (rc == RF_OK) {
-            rf_machine_set_waiting(argv, o.run.n_threads);
+            rf_machine_set_waiting(argv, o.run.n_threads, RF_SPIN_DECODING);
         }
     }
     rf_output_clean_on_signals();

@@ -306,7 +306,7 @@ int main(int argc, char **argv)
     if (!answered) {
         rc = parse(&o, &first, argc, argv, &err);
         if (rc == RF_OK) {
-            rf_machine_set_waiting(argv, o.n_threads);
+            rf_machine_set_waiting(argv, o.n_threads, RF_SPIN_DECODING);
         }
     }
     if (rc == RF_OK && !answered) {

@@ -263,7 +263,7 @@ int main(int argc, char **argv)
     }
     rc = rc == RF_OK ? configure(config, &o, argc, argv, &err) : rc;
     if (rc == RF_OK) {
-        rf_machine_set_waiting(argv, rf_config_int(config, "train.threads"));
+        rf_machine_set_waiting(argv, rf_config_int(config, "train.threads"), RF_SPIN_TRAINING);
     }
     rf_signals_release();
     if (rc == RF_OK) {

@@ -231,9 +231,9 @@ static const char *base_name(const char *path)
     return slash != NULL ? slash + 1 : path;
 }
 
-void rf_machine_set_waiting(char **argv, int64_t n_threads)
+void rf_machine_set_waiting(char **argv, int64_t n_threads, rf_spinning passes)
 {
-    char self[4096];
+    char self[4096], number[16];
     const int ranks = number_of("OMPI_COMM_WORLD_LOCAL_SIZE", number_of("MPI_LOCALNRANKS", 1));
     const int share = rf_machine_cores() / ranks;
     const double wanted =
@@ -248,6 +248,7 @@ void rf_machine_set_waiting(char **argv, int64_t n_threads)
     if (strcmp(base_name(self), base_name(argv[0])) != 0) {
         return; /* something else runs the program: a loader, an emulator */
     }
-    setenv("GOMP_SPINCOUNT", free_cores() < 0.75 * wanted ? "100" : "500", 1);
+    snprintf(number, sizeof number, "%d", free_cores() < 0.75 * wanted ? 100 : (int)passes);
+    setenv("GOMP_SPINCOUNT", number, 1);
     execv(self, argv); /* returns where that is not possible: then threads spin as they would */
 }

@@ -21,13 +21,18 @@ int rf_machine_cores(void);
 /* How long threads spin where they wait for each other, before they sleep. While a thread that the
  * others wait for does not run, because something else has its core, they burn the time that it
  * needs; the 300000 passes (some 10 ms) of GCC's OpenMP then cost tens of times the work. Where the
- * threads of all ranks of this host have cores of their own they spin for 500 passes: then a step takes
- * 0.70 of the time that it takes where they sleep at once (OMP_WAIT_POLICY=passive), and where other
- * work comes later 1.05 to 1.15 of it; with 2000 passes these are 0.68, and 1.45 to 1.7. Else they spin
- * for 100. OpenMP reads the number when it is loaded: so the program begins once more, with the number
- * in its environment. Call it before there is anything to lose, and before MPI starts. argv: main's,
- * in any order; n_threads: of this process, 0: not given. Where the user has chosen (OMP_WAIT_POLICY,
+ * threads of all ranks of this host have cores of their own they spin for so many passes, else for 100:
+ * - training for 500: a step takes 0.70 of the time that it takes where they sleep at once
+ *   (OMP_WAIT_POLICY=passive), and where other work comes later 1.05 to 1.15 of it; with 2000 passes these
+ *   are 0.68, and 1.45 to 1.7;
+ * - decoding, whose kernels are shorter, for 1500: sudokus of a small model at 16700 tokens/s on a quiet
+ *   machine, 4750 where other work comes later; with 500 passes 9550 and 7400, with 2000 16560 and 4280. */
+typedef enum rf_spinning { RF_SPIN_TRAINING = 500, RF_SPIN_DECODING = 1500 } rf_spinning;
+
+/* OpenMP reads the number when it is loaded: so the program begins once more, with the number in its
+ * environment. Call it before there is anything to lose, and before MPI starts. argv: main's, in any
+ * order; n_threads: of this process, 0: not given. Where the user has chosen (OMP_WAIT_POLICY,
  * GOMP_SPINCOUNT), and for one thread, nothing is done. */
-void rf_machine_set_waiting(char **argv, int64_t n_threads);
+void rf_machine_set_waiting(char **argv, int64_t n_threads, rf_spinning passes);
 
 #endif

@@ -267,7 +267,7 @@ int main(int argc, char **argv)
         return rf_error_exit_status(rc);
     }
     if (rc == RF_OK) {
-        rf_machine_set_waiting(argv, o.subject.eval.n_threads);
+        rf_machine_set_waiting(argv, o.subject.eval.n_threads, RF_SPIN_DECODING);
     }
     rf_output_clean_on_signals();
     /* All ranks have the same command line: they refuse it alike, and rank 0 speaks for them. */
