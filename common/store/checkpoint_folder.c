@@ -110,8 +110,7 @@ static int write_latest(const char *folder, const char *name, rf_error *err)
     if (n < 0 || (size_t)n >= sizeof line) {
         return rf_error_set(err, RF_ERR, "%s: the name of the checkpoint is too long", name);
     }
-    RF_TRY(rf_output_remove_link(latest, err)); /* to a checkpoint, perhaps */
-    return rf_file_write(latest, line, (size_t)n, err);
+    return rf_file_write_own(latest, line, (size_t)n, err);
 }
 
 /* Is the i-th newest kept? path: the one that has just been saved. */
@@ -260,12 +259,13 @@ int rf_checkpoint_refuse_folder(const char *folder, rf_error *err)
                         "refusion-convert import FOLDER MODEL.h5"},
         {"metrics.jsonl", "is the folder of a run that has no checkpoint yet"},
     };
-    char file[RF_PATH_BYTES];
+    char file[RF_PATH_BYTES] = "";
     listing list = {0};
-    int rc = list_folder(&list, folder, false, NULL);
-    rf_checkpoint_path(file, sizeof file, folder, rc == RF_OK && list.n > 0 ? list.step[0] : 0);
+    if (list_folder(&list, folder, false, NULL) == RF_OK && list.n > 0) {
+        rf_checkpoint_path(file, sizeof file, folder, list.step[0]);
+    }
     free(list.step);
-    if (rc == RF_OK && list.n > 0) {
+    if (file[0] != '\0') {
         return rf_error_set(err, RF_ERR, "%s: is a folder: name one checkpoint of it, as %s",
                             folder, file);
     }

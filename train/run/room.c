@@ -9,22 +9,30 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* "MemAvailable:  1234 kB" of Linux; elsewhere unknown. */
-static size_t host_room(void)
+/* The number behind `key` at the beginning of a line; false: there is none, as where a limit is "max". */
+static bool read_number(unsigned long long *out, const char *folder, const char *name,
+                        const char *key)
 {
-    FILE *file = fopen("/proc/meminfo", "r");
-    char line[256];
-    unsigned long long kib = 0;
-    size_t bytes = 0;
-    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) {
-            bytes = (size_t)kib * 1024;
-        }
+    char path[RF_PATH_BYTES], line[256];
+    bool found = false;
+    FILE *file =
+        rf_path_join(path, sizeof path, folder, name, NULL) == RF_OK ? fopen(path, "r") : NULL;
+    while (file != NULL && !found && fgets(line, sizeof line, file) != NULL) {
+        found =
+            strncmp(line, key, strlen(key)) == 0 && sscanf(line + strlen(key), "%llu", out) == 1;
     }
     if (file != NULL) {
         fclose(file);
     }
-    return bytes;
+    return found;
+}
+
+/* Of Linux; elsewhere unknown. */
+static size_t host_room(void)
+{
+    unsigned long long kib = 0;
+    (void)read_number(&kib, "/proc", "meminfo", "MemAvailable:");
+    return (size_t)kib * 1024;
 }
 
 void rf_room_used(size_t *resident, size_t *writable)
@@ -71,24 +79,6 @@ static const group_files version_2 = {"", "memory.max", "memory.current", "inact
                                       "active_file "};
 static const group_files version_1 = {"memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
                                       "total_inactive_file ", "total_active_file "};
-
-/* The number behind `key` at the beginning of a line; false: there is none, as where a limit is "max". */
-static bool read_number(unsigned long long *out, const char *folder, const char *name,
-                        const char *key)
-{
-    char path[RF_PATH_BYTES], line[256];
-    bool found = false;
-    FILE *file =
-        rf_path_join(path, sizeof path, folder, name, NULL) == RF_OK ? fopen(path, "r") : NULL;
-    while (file != NULL && !found && fgets(line, sizeof line, file) != NULL) {
-        found =
-            strncmp(line, key, strlen(key)) == 0 && sscanf(line + strlen(key), "%llu", out) == 1;
-    }
-    if (file != NULL) {
-        fclose(file);
-    }
-    return found;
-}
 
 static void look_at(rf_room_group *least, const char *folder, const group_files *files)
 {

@@ -186,8 +186,7 @@ int rf_run_write_best(const rf_run *run, const char *best, rf_error *err)
     char path[RF_PATH_BYTES], line[80];
     RF_TRY(rf_path_join(path, sizeof path, run->folder, best_name, err));
     int n = snprintf(line, sizeof line, "%s\n", best);
-    RF_TRY(rf_output_remove_link(path, err));
-    return rf_file_write(path, line, (size_t)n, err);
+    return rf_file_write_own(path, line, (size_t)n, err);
 }
 
 /* The validation loss that the checkpoint in run->best was the best with; infinity without one. */
@@ -223,9 +222,8 @@ static int write_config(const rf_run *run, const rf_config *config, rf_error *er
 {
     char path[RF_PATH_BYTES];
     RF_TRY(rf_path_join(path, sizeof path, run->folder, "config.yaml", err));
-    RF_TRY(rf_output_remove_link(path, err));
     char *text = rf_config_text(config, true);
-    int rc = rf_file_write(path, text, strlen(text), err);
+    int rc = rf_file_write_own(path, text, strlen(text), err);
     free(text);
     return rc;
 }

@@ -131,6 +131,15 @@ out:
     return rc;
 }
 
+int rf_file_write_own(const char *path, const void *data, size_t bytes, rf_error *err)
+{
+    struct stat status;
+    if (lstat(path, &status) == 0 && S_ISLNK(status.st_mode) && unlink(path) != 0) {
+        return rf_error_system(err, errno, path, "cannot remove the link");
+    }
+    return rf_file_write(path, data, bytes, err);
+}
+
 int rf_file_write_json(const char *folder, const char *name, const json_t *root, rf_error *err)
 {
     char path[RF_PATH_BYTES];

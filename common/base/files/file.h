@@ -40,7 +40,11 @@ void rf_atomic_abandon(rf_atomic *file);
 
 /* Writes all of data to path atomically (begin, write, commit). */
 RF_MUST_CHECK int rf_file_write(const char *path, const void *data, size_t bytes, rf_error *err);
-/* The same of indented JSON, into folder/name. */
+/* The same of a file that is a folder's own, as `latest` of a run: a link of that name goes, lest what it
+ * leads to be written over. */
+RF_MUST_CHECK int rf_file_write_own(const char *path, const void *data, size_t bytes,
+                                    rf_error *err);
+/* rf_file_write of indented JSON, into folder/name. */
 struct json_t;
 RF_MUST_CHECK int rf_file_write_json(const char *folder, const char *name,
                                      const struct json_t *root, rf_error *err);

@@ -297,15 +297,6 @@ bool rf_output_is_left_over(const char *name, const char *base)
     return (pid_t)pid == getpid() || !is_alive((pid_t)pid);
 }
 
-int rf_output_remove_link(const char *path, rf_error *err)
-{
-    struct stat status;
-    if (lstat(path, &status) == 0 && S_ISLNK(status.st_mode) && unlink(path) != 0) {
-        return rf_error_system(err, errno, path, "cannot remove the link");
-    }
-    return RF_OK;
-}
-
 int rf_output_temporary_folder(const char **folder, rf_error *err)
 {
     const char *named = getenv("TMPDIR");

@@ -34,9 +34,6 @@ void rf_output_forget(const char *temporary);
 /* Is `name` "<base>.tmp-<pid>" of a process that no longer runs? Our own pid counts as dead: the
  * number of an earlier process comes again, in containers even regularly. */
 bool rf_output_is_left_over(const char *name, const char *base);
-/* For files that are a folder's own, as `latest` of a run: a link of that name goes, lest what it leads to
- * be written over. Nothing is done where there is none. */
-RF_MUST_CHECK int rf_output_remove_link(const char *path, rf_error *err);
 /* The folder for temporary files that have no place beside an output: TMPDIR, or /tmp where it is not
  * set or empty. One that is no folder, or may not be written, is an error that names TMPDIR. */
 RF_MUST_CHECK int rf_output_temporary_folder(const char **folder, rf_error *err);
