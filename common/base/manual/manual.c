@@ -45,16 +45,27 @@ const char *rf_manual_exit_status(const rf_manual *m)
 
 /* --- Questions that every program answers ----------------------------------------------------- */
 
+/* A word that is no command of the program; one that begins with "-" is a mistyped option. */
 static int unknown_command(const rf_manual *program, const char *name, rf_error *err)
 {
-    rf_nearest nearest = rf_nearest_to(name, strlen(name));
-    for (int i = 0; program->part[i] != NULL; i++) {
+    const bool is_option = name[0] == '-';
+    const char *word = name + strspn(name, "-");
+    rf_nearest nearest = rf_nearest_to(word, strlen(word));
+    for (int i = 0; !is_option && program->part != NULL && program->part[i] != NULL; i++) {
         rf_nearest_try(&nearest, program->part[i]->command, strlen(program->part[i]->command));
     }
     rf_nearest_try(&nearest, "help", strlen("help"));
+    if (is_option) {
+        rf_nearest_try(&nearest, "version", strlen("version"));
+    }
     char hint[RF_NEAREST_HINT];
-    return rf_error_set(err, RF_ERR_USAGE, "%.200s: unknown command: %ssee %s --help", name,
-                        rf_nearest_hint(hint, &nearest, ""), program->program);
+    return program->part == NULL && !is_option
+               ? rf_error_set(err, RF_ERR_USAGE, "%.200s: %s has no commands: see %s --help", name,
+                              program->program, program->program)
+               : rf_error_set(err, RF_ERR_USAGE, "%.200s: unknown %s: %ssee %s --help", name,
+                              is_option ? "option" : "command",
+                              rf_nearest_hint(hint, &nearest, is_option ? "--" : ""),
+                              program->program);
 }
 
 /* The first of -h, --help and --version among the words up to "--"; NULL: none. */
@@ -91,7 +102,7 @@ static int answer(bool *answered, const rf_manual *program, int argc, char **arg
     } else if (strcmp(word, "--man") == 0 && argc == 3 && strcmp(argv[2], "config") == 0) {
         rf_manual_print_config_page(program, stdout);
     } else if (strcmp(word, "help") == 0) {
-        return help(program, has_commands && argc > 2 ? argv[2] : NULL, err);
+        return help(program, argc > 2 && asked == NULL ? argv[2] : NULL, err);
     } else if (asked != NULL && strcmp(asked, "--version") == 0) {
         printf("%s %s\n", program->program, RF_VERSION);
     } else if (asked != NULL) {

@@ -39,7 +39,15 @@ Test(manual, help_is_the_same_however_it_is_asked_for)
                  "\"$DATA\" help $command >a; \"$DATA\" $command x --help >b; cmp a b; "
                  "grep -q \"^Usage: refusion-data $command \" a; done",
                  0);
+    program_runs("\"$DATA\" help -h >a; \"$DATA\" -h >b; cmp a b", 0);
     program_refuses("\"$DATA\" help biuld", 2, "biuld: unknown command: did you mean build?");
+    program_refuses("\"$DATA\" help --verison", 2, "unknown option: did you mean --version?");
+    static const char *const single[] = {"TRAIN", "INFER", "EVAL", "SERVE"};
+    for (size_t i = 0; i < sizeof single / sizeof *single; i++) {
+        char command[64];
+        snprintf(command, sizeof command, "\"$%s\" help build", single[i]);
+        program_refuses(command, 2, "has no commands: see refusion-");
+    }
 }
 
 /* Lines of text are no longer than a terminal, but for a synopsis and keys. */
@@ -76,6 +84,9 @@ Test(manual, a_slip_is_answered_with_the_nearest_name)
         {"\"$CONVERT\" exprot a b", "did you mean export?"},
         {"\"$CONVERT\" import a b --dtype bf61", "did you mean bf16?"},
         {"\"$DATA\" synht sort", "did you mean synth?"},
+        {"\"$DATA\" --hlep", "--hlep: unknown option: did you mean --help?"},
+        {"\"$CONVERT\" -verison", "-verison: unknown option: did you mean --version?"},
+        {"\"$CONVERT\" hlep", "hlep: unknown command: did you mean help?"},
         {"\"$DATA\" synth srot --n 3 --out x", "did you mean sort?"},
         {"\"$DATA\" build a --out b --turns eahc", "did you mean each?"},
     };
