@@ -1,12 +1,13 @@
 #include "data/data_main.h"
 
 #include "common/base/files/file.h"
+#include "common/base/files/hdf5.h"
 #include "common/store/checkpoint.h"
 #include "data/corpus/corpus.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
-#include <sys/stat.h>
 
 typedef struct request {
     bool verify;
@@ -137,22 +138,36 @@ static int inspect_checkpoint(const char *path, bool verify, rf_error *err)
     return RF_OK;
 }
 
-static bool is_folder(const char *path)
+/* Where HDF5 reads nothing, nobody knows which kind of file it was. */
+static int check_readable(const char *path, rf_error *err)
 {
-    struct stat status;
-    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+    rf_hdf5 file = {0};
+    if (!rf_path_exists(path)) {
+        return rf_error_system(err, ENOENT, path, "cannot open");
+    }
+    if (!rf_hdf5_is(path)) {
+        return rf_error_set(
+            err, RF_ERR, "%s: is not an HDF5 file, as corpora, checkpoints and adapter files are",
+            path);
+    }
+    const int rc = rf_hdf5_open(&file, path, false, NULL);
+    rf_hdf5_drop(&file);
+    return rc == RF_OK
+               ? RF_OK
+               : rf_error_set(err, RF_ERR,
+                              "%s: is truncated or its structure is broken: if it is a checkpoint, "
+                              "use another one; if it is a corpus, build it again",
+                              path);
 }
 
 /* The folder of a run stands for its best checkpoint, else its latest, as everywhere. */
 static int inspect(const char *name, bool verify, rf_error *err)
 {
     char path[RF_PATH_BYTES];
-    if (is_folder(name)) {
-        RF_TRY(rf_checkpoint_choose(path, sizeof path, name, err));
-        return inspect_checkpoint(path, verify, err);
-    }
-    return rf_corpus_is_checkpoint(name) ? inspect_checkpoint(name, verify, err)
-                                         : inspect_corpus(name, verify, err);
+    RF_TRY(rf_checkpoint_choose(path, sizeof path, name, err));
+    RF_TRY(check_readable(path, err));
+    return rf_corpus_is_checkpoint(path) ? inspect_checkpoint(path, verify, err)
+                                         : inspect_corpus(path, verify, err);
 }
 
 static int run(const rf_manual *self, int argc, char **argv, rf_error *err)

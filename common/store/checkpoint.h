@@ -175,9 +175,9 @@ RF_MUST_CHECK int rf_checkpoint_publish(const char *path, const rf_checkpoint_ke
  * verifies although some exist, that is an error (a run never starts again at 0 by accident).
  * `latest` is a hint only. */
 RF_MUST_CHECK int rf_checkpoint_find(char *path, size_t bytes, const char *folder, rf_error *err);
-/* local. The checkpoint that a user means by `name`: a file is meant itself; of a run folder the
- * checkpoint that its file `best` names, else the one of `latest`, else the newest step. A choice
- * is logged. path may not be name. An error where a folder holds no checkpoint. Nothing is
+/* local. The checkpoint that a user means by `name`: a file is meant itself, but for `best` and
+ * `latest` of a run folder, which name one; of the folder it is the checkpoint that its file `best` names,
+ * else the one of `latest`, else the newest step. A choice is logged. path may not be name. An error where a folder holds no checkpoint. Nothing is
  * verified: opening the file does that. */
 RF_MUST_CHECK int rf_checkpoint_choose(char *path, size_t bytes, const char *name, rf_error *err);
 

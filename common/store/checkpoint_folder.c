@@ -281,17 +281,28 @@ int rf_checkpoint_refuse_folder(const char *folder, rf_error *err)
                         folder);
 }
 
+bool rf_checkpoint_follow(char *path, size_t bytes, const char *name)
+{
+    char folder[RF_PATH_BYTES];
+    const char *last = rf_path_name(name);
+    return (strcmp(last, "latest") == 0 || strcmp(last, "best") == 0) &&
+           rf_path_folder(folder, sizeof folder, name, NULL) == RF_OK &&
+           follow(path, bytes, folder, last);
+}
+
 int rf_checkpoint_choose(char *path, size_t bytes, const char *name, rf_error *err)
 {
-    struct stat status;
     char folder[RF_PATH_BYTES];
     size_t n = strlen(name);
-    const bool is_folder = stat(name, &status) == 0 && S_ISDIR(status.st_mode);
     if (n >= bytes || n >= sizeof folder) {
         return rf_error_set(err, RF_ERR, "%.64s...: the path is too long", name);
     }
-    if (!is_folder) {
-        memcpy(path, name, n + 1);
+    if (!rf_path_is_folder(name)) {
+        if (rf_checkpoint_follow(path, bytes, name)) {
+            rf_log_info("%s names the checkpoint %s", name, path);
+        } else {
+            memcpy(path, name, n + 1);
+        }
         return RF_OK;
     }
     while (n > 1 && name[n - 1] == '/') {

@@ -30,6 +30,7 @@ static int check_superblock(int64_t *file_bytes, const char *path, rf_error *err
 {
     static const unsigned char signature[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1A, '\n'};
     unsigned char head[SUPERBLOCK_BYTES];
+    char named[RF_PATH_BYTES];
     struct stat status;
     int rc = RF_OK;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -46,6 +47,10 @@ static int check_superblock(int64_t *file_bytes, const char *path, rf_error *err
         goto out;
     }
     *file_bytes = (int64_t)status.st_size;
+    if (status.st_size < SUPERBLOCK_BYTES && rf_checkpoint_follow(named, sizeof named, path)) {
+        rc = rf_error_set(err, RF_ERR, "%s: is no checkpoint but names one: give %s", path, named);
+        goto out;
+    }
     if (status.st_size < SUPERBLOCK_BYTES) {
         rc = rf_error_set(err, RF_ERR,
                           "%s: has %" PRId64 " bytes, too few for a checkpoint: it is truncated or "

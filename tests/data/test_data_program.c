@@ -149,13 +149,16 @@ Test(data_program, errors_are_1)
     put_text("text.h5", "no HDF5");
     ASSERT_FAILS(1, "bad.jsonl:2: field \"response\" is missing", "build --out c.h5 bad.jsonl");
     ASSERT_FAILS(1, "missing.jsonl", "build --out c.h5 missing.jsonl");
-    ASSERT_FAILS(1, "text.h5: is not an HDF5 file", "info text.h5");
+    ASSERT_FAILS(1, "text.h5: is not an HDF5 file, as corpora, checkpoints", "info text.h5");
     ASSERT_FAILS(1, "missing.h5", "info missing.h5");
     cr_assert_eq(count_files(), 2);
     ASSERT_RUNS("build --skip-bad --out c.h5 bad.jsonl");
     cr_assert_not_null(strstr(program_messages, "warning: left out: bad.jsonl:2: "), "%s",
                        program_messages);
     cr_assert_not_null(strstr(program_messages, "1 bad lines left out"), "%s", program_messages);
+    cr_assert_eq(program_shell("head -c 2000 c.h5 >cut.h5"), 0);
+    ASSERT_FAILS(1, "cut.h5: is truncated or its structure is broken: if it is a checkpoint, use",
+                 "info cut.h5");
 }
 
 /* Every line of a generated file passes the checker of its task; each query once, if asked for. */

@@ -160,6 +160,25 @@ Test(checkpoint_folder, latest_is_a_hint, .init = begin, .fini = end)
     free(after.data);
 }
 
+/* A user who names `latest` means what it names; where nothing chooses, the error says what to name. */
+Test(checkpoint_folder, latest_stands_for_its_checkpoint, .init = begin, .fini = end)
+{
+    char path[512], words[600];
+    rf_checkpoint_info info = {0};
+    publish(save_step(2), 2, NULL);
+    publish(save_step(4), 2, NULL);
+    TINY_MUST(rf_checkpoint_choose(path, sizeof path, in_folder("latest"), tiny_error()));
+    cr_assert_str_eq(path, in_folder("step-000000004.h5"));
+    snprintf(words, sizeof words, "is no checkpoint but names one: give %s", path);
+    cr_assert_neq(rf_checkpoint_info_read(&info, in_folder("latest"), tiny_error()), RF_OK);
+    EXPECT_SAYS(tiny_error(), words);
+    put_file(in_folder("latest"), "step-000000003.h5\n", 18); /* which is not there */
+    TINY_MUST(rf_checkpoint_choose(path, sizeof path, in_folder("latest"), tiny_error()));
+    cr_assert_str_eq(path, in_folder("latest"));
+    cr_assert_neq(rf_checkpoint_info_read(&info, in_folder("latest"), tiny_error()), RF_OK);
+    EXPECT_SAYS(tiny_error(), "too few for a checkpoint");
+}
+
 Test(checkpoint_folder, falls_back_to_what_verifies, .init = begin, .fini = end)
 {
     save_step(9);

@@ -122,7 +122,7 @@ static int find_given(rf_run *run, const char *path, rf_error *err)
                             "--resume auto",
                             path);
     } else {
-        snprintf(run->resume, sizeof run->resume, "%s", path);
+        RF_TRY(rf_checkpoint_choose(run->resume, sizeof run->resume, path, err));
     }
     RF_TRY(rf_checkpoint_info_read(&info, run->resume, err));
     int64_t step = info.progress.step;
@@ -305,6 +305,20 @@ static int see_folder(const rf_run *run, rf_error *err)
     return rc;
 }
 
+/* What access() says of root does not hold on every file system (/proc): so a folder is made, and goes. */
+static int try_folder(const char *folder, const char *wanted, rf_error *err)
+{
+    char probe[RF_PATH_BYTES + 32];
+    snprintf(probe, sizeof probe, "%s/refusion-train-XXXXXX", folder);
+    if (mkdtemp(probe) == NULL) {
+        return rf_error_set(err, RF_ERR,
+                            "the run folder %s cannot be made: nothing can be made in "
+                            "%s: %s",
+                            wanted, folder, strerror(errno));
+    }
+    return rmdir(probe) == 0 ? RF_OK : rf_error_system(err, errno, probe, "cannot be removed");
+}
+
 int rf_run_check(const rf_run *run, rf_error *err)
 {
     char path[RF_PATH_BYTES], parent[RF_PATH_BYTES];
@@ -314,11 +328,10 @@ int rf_run_check(const rf_run *run, rf_error *err)
         RF_TRY(rf_path_folder(parent, sizeof parent, path, err));
         memcpy(path, parent, sizeof path);
     }
-    if (!rf_path_is_folder(path) || access(path, W_OK | X_OK) != 0) {
-        return rf_error_set(err, RF_ERR, "the run folder %s cannot be made: %s %s", run->folder,
-                            path, rf_path_is_folder(path) ? "may not be written" : "is no folder");
-    }
-    return RF_OK;
+    return rf_path_is_folder(path)
+               ? try_folder(path, run->folder, err)
+               : rf_error_set(err, RF_ERR, "the run folder %s cannot be made: %s is no folder",
+                              run->folder, path);
 }
 
 int rf_run_begin(rf_run *run, const rf_config *config, const rf_progress *progress, rf_error *err)
