@@ -48,6 +48,14 @@ RF_MUST_CHECK int rf_model_config_parse(rf_model_config *out, const char *json, 
 RF_MUST_CHECK int rf_model_config_parse_ignoring(rf_model_config *out, const char *json,
                                                  size_t bytes, const char *origin,
                                                  rf_config_ignore *ignore, rf_error *err);
+struct json_t;
+/* Is this field read, or does its value say that it is off? value NULL: is the field read? */
+typedef bool rf_config_is_known(const char *name, const struct json_t *value);
+/* Refuses (RF_ERR, by name) the fields of an object that may change what a model computes: those that are
+ * neither known nor notes of tools nor in `ignore`, which takes down what was passed over. */
+RF_MUST_CHECK int rf_config_reject_unknown(const struct json_t *root, rf_config_is_known *is_known,
+                                           rf_config_ignore *ignore, const char *origin,
+                                           rf_error *err);
 /* Checks ranges and divisibility; messages use Hugging Face's names. */
 RF_MUST_CHECK int rf_model_config_check(const rf_model_config *config, rf_error *err);
 /* config.json text; parsing it gives the same struct. Caller frees; NULL when memory is out. */

@@ -77,11 +77,13 @@ static const char *const known[] = {"architectures",
                                     "top_p",
                                     "typical_p"};
 
-static bool is_known(const char *name)
+/* Off is what this program does, but for what it does: causal_attention, use_causal_mask. */
+static bool is_known(const char *name, const json_t *value)
 {
     static const char suffix[] = "_token_id";
     size_t n = strlen(name), m = sizeof suffix - 1;
-    bool found = name[0] == '_' || (n >= m && strcmp(name + n - m, suffix) == 0);
+    bool found = json_is_null(value) || (json_is_false(value) && strstr(name, "causal") == NULL) ||
+                 name[0] == '_' || (n >= m && strcmp(name + n - m, suffix) == 0);
     for (size_t i = 0; i < sizeof known / sizeof known[0] && !found; i++) {
         found = strcmp(name, known[i]) == 0;
     }
@@ -126,13 +128,12 @@ static void add_name(char *names, size_t bytes, const char *name)
     }
 }
 
-/* A field nobody here knows may change the model; null and false say that it does not. */
-int rf_field_reject_unknown(const json_t *root, rf_config_ignore *ignore, const char *origin,
-                            rf_error *err)
+int rf_config_reject_unknown(const json_t *root, rf_config_is_known *known_here,
+                             rf_config_ignore *ignore, const char *origin, rf_error *err)
 {
     char names[600] = "";
     for (int i = 0; i < ignore->n; i++) {
-        if (is_known(ignore->name[i])) {
+        if (known_here(ignore->name[i], NULL)) {
             return rf_error_set(err, RF_ERR_USAGE,
                                 "%s: %.64s is a field that is read: it cannot be ignored", origin,
                                 ignore->name[i]);
@@ -142,14 +143,7 @@ int rf_field_reject_unknown(const json_t *root, rf_config_ignore *ignore, const 
          at = json_object_iter_next((json_t *)root, at)) {
         const char *name = json_object_iter_key(at);
         const json_t *value = json_object_iter_value(at);
-        const bool is_dropout = strcmp(name, "attention_dropout") == 0 && json_is_number(value) &&
-                                json_number_value(value) > 0.0;
-        if (is_dropout) { /* of the training that was; what the model computes is the same */
-            add_name(ignore->skipped, sizeof ignore->skipped, name);
-        }
-        /* Off is what this program does, but for what it does: causal_attention, use_causal_mask. */
-        const bool is_off = json_is_false(value) && strstr(name, "causal") == NULL;
-        if (json_is_null(value) || is_off || is_known(name)) {
+        if (known_here(name, value)) {
             continue;
         }
         if (is_note(name, value) || is_ignored(ignore, name)) {
@@ -165,6 +159,17 @@ int rf_field_reject_unknown(const json_t *root, rf_config_ignore *ignore, const 
                         "%s: unknown fields: %s: they may change what the model computes; where "
                         "they do not, remove them, or import with --ignore-field NAME for each",
                         origin, names);
+}
+
+int rf_field_reject_unknown(const json_t *root, rf_config_ignore *ignore, const char *origin,
+                            rf_error *err)
+{
+    static const char dropout[] = "attention_dropout";
+    if (json_number_value(json_object_get(root, dropout)) > 0.0) {
+        /* of the training that was; what the model computes is the same */
+        add_name(ignore->skipped, sizeof ignore->skipped, dropout);
+    }
+    return rf_config_reject_unknown(root, is_known, ignore, origin, err);
 }
 
 /* --- What is not supported -------------------------------------------------------------------- */

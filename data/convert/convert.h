@@ -20,8 +20,8 @@ typedef struct rf_convert_options {
                                 folder */
     bool grow;             /* import: also where the tokenizer has many more tokens than the model
                                 has rows */
-    const char *const *ignored; /* [n_ignored] import: unknown fields of config.json that are not
-                                   read */
+    const char *const *ignored; /* [n_ignored] import: unknown fields of config.json, or of
+                                   adapter_config.json, that are not read */
     int n_ignored;
     int64_t max_shard_bytes; /* export: of the values in a file; 0: 5 GB */
     rf_convert_note note;

@@ -42,7 +42,8 @@ static const rf_option import_options[] = {
     {"grow", NULL, "make rows for all tokens of a tokenizer that has many more than the model",
      RF_OPTION_FLAG, .at = offsetof(command_line, options.grow)},
     {"ignore-field", "NAME",
-     "a field of config.json that is unknown here changes nothing; may be given several times",
+     "a field of config.json or adapter_config.json that is unknown here changes nothing; may be "
+     "given several times",
      RF_OPTION_LIST, .at = offsetof(command_line, ignored)},
     QUIET,
     {0}};
@@ -64,9 +65,10 @@ static void note(const char *line)
 
 static int import_peft(command_line *l, rf_error *err)
 {
-    if (l->dtype != NULL || l->options.tokenizer != NULL || l->options.grow || l->ignored.n > 0) {
+    if (l->dtype != NULL || l->options.tokenizer != NULL || l->options.grow) {
         return rf_error_set(err, RF_ERR_USAGE,
-                            "import --base takes no option but --quiet: types, tokenizer and sizes "
+                            "import --base takes no option but --ignore-field and --quiet: types, "
+                            "tokenizer and sizes "
                             "are those of the base");
     }
     const char *const base = l->base_path;

@@ -49,20 +49,61 @@ static bool keeps_base(const json_t *init)
 }
 
 /* Adapters of another kind than x + alpha/r B A x, or beside trained tensors of other kinds. */
-static int check_kind(const json_t *config, const char *path, rf_error *err)
+static const char *const unsupported[] = {"bias",
+                                          "lora_bias",
+                                          "use_dora",
+                                          "use_qalora",
+                                          "fan_in_fan_out",
+                                          "modules_to_save",
+                                          "rank_pattern",
+                                          "alpha_pattern",
+                                          "trainable_token_indices",
+                                          "target_parameters",
+                                          "layer_replication",
+                                          "alora_invocation_tokens"};
+
+/* Fields that are read, and those that say how training chose its modules, began and ran. What newer
+ * versions add is not known to leave the sum as it is. */
+static bool is_known(const char *name, const json_t *value)
 {
-    static const char *const empty[] = {"bias",
-                                        "lora_bias",
-                                        "use_dora",
-                                        "use_qalora",
-                                        "fan_in_fan_out",
-                                        "modules_to_save",
-                                        "rank_pattern",
-                                        "alpha_pattern",
-                                        "trainable_token_indices",
-                                        "target_parameters",
-                                        "layer_replication",
-                                        "alora_invocation_tokens"};
+    static const char *const known[] = {"peft_type",
+                                        "task_type",
+                                        "auto_mapping",
+                                        "base_model_name_or_path",
+                                        "revision",
+                                        "inference_mode",
+                                        "r",
+                                        "lora_alpha",
+                                        "lora_dropout",
+                                        "use_rslora",
+                                        "init_lora_weights",
+                                        "target_modules",
+                                        "exclude_modules",
+                                        "layers_to_transform",
+                                        "layers_pattern",
+                                        "megatron_config",
+                                        "megatron_core",
+                                        "loftq_config",
+                                        "eva_config",
+                                        "corda_config",
+                                        "lora_ga_config",
+                                        "runtime_config",
+                                        "qalora_group_size",
+                                        "ensure_weight_tying"};
+    bool found = value != NULL && is_empty(value);
+    for (size_t i = 0; i < sizeof known / sizeof *known && !found; i++) {
+        found = strcmp(name, known[i]) == 0;
+    }
+    for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported && !found; i++) {
+        found = strcmp(name, unsupported[i]) == 0;
+    }
+    return found;
+}
+
+static int check_kind(const json_t *config, const char *path, const rf_convert_options *options,
+                      rf_error *err)
+{
+    rf_config_ignore ignore = {.name = options->ignored, .n = options->n_ignored};
     const char *type = json_string_value(json_object_get(config, "peft_type"));
     if (type == NULL || strcmp(type, "LORA") != 0) {
         return rf_error_set(err, RF_ERR, "%s: peft_type is %s: only LORA is supported", path,
@@ -76,19 +117,24 @@ static int check_kind(const json_t *config, const char *path, rf_error *err)
                             "merge them there and import the merged model",
                             path, json_string_value(init));
     }
-    for (size_t i = 0; i < sizeof empty / sizeof *empty; i++) {
-        if (!is_empty(json_object_get(config, empty[i]))) {
+    for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++) {
+        if (!is_empty(json_object_get(config, unsupported[i]))) {
             return rf_error_set(err, RF_ERR,
                                 "%s: %s is set: such adapters are not supported; merge them with "
                                 "PEFT (merge_and_unload) and import the merged model",
-                                path, empty[i]);
+                                path, unsupported[i]);
         }
+    }
+    RF_TRY(rf_config_reject_unknown(config, is_known, &ignore, path, err));
+    if (ignore.skipped[0] != '\0') {
+        rf_convert_say(options, "%s: ignored: %s", path, ignore.skipped);
     }
     return RF_OK;
 }
 
 /* Rank and factor. With use_rslora (arXiv:2312.03732) the factor is alpha / sqrt(r). */
-static int read_config(rf_adaptation *out, const char *folder, rf_error *err)
+static int read_config(rf_adaptation *out, const char *folder, const rf_convert_options *options,
+                       rf_error *err)
 {
     char path[RF_CONVERT_PATH], *text = NULL;
     size_t bytes = 0;
@@ -102,7 +148,7 @@ static int read_config(rf_adaptation *out, const char *folder, rf_error *err)
         return rf_error_set(err, RF_ERR, "%s:%d: is no JSON object: %s", path, problem.line,
                             problem.text);
     }
-    int rc = check_kind(config, path, err);
+    int rc = check_kind(config, path, options, err);
     const json_t *rank = json_object_get(config, "r"),
                  *alpha = json_object_get(config, "lora_alpha");
     if (rc == RF_OK && (!json_is_integer(rank) || !json_is_number(alpha))) {
@@ -264,7 +310,7 @@ int rf_convert_import_peft(const char *folder, const char *base, const char *pat
     char file[RF_CONVERT_PATH];
     int rc;
     RF_TRY_OUT(read_base(&p, err));
-    RF_TRY_OUT(read_config(&p.info.adaptation, folder, err));
+    RF_TRY_OUT(read_config(&p.info.adaptation, folder, options, err));
     RF_TRY_OUT(rf_path_join(file, sizeof file, folder, "adapter_model.safetensors", err));
     RF_TRY_OUT(rf_safetensors_open(&p.set, file, err));
     RF_TRY_OUT(choose_targets(&p, err));

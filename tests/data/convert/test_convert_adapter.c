@@ -216,6 +216,31 @@ Test(convert_adapter, peft_refused)
     leave_folder();
 }
 
+/* What newer versions of PEFT add may change the sum: it is refused by name, unless it is off. */
+Test(convert_adapter, peft_unknown_fields)
+{
+    static const char *const ignored[] = {"kasa_config"}, *const read[] = {"use_dora"};
+    rf_model_config config = tiny_config((tiny_switches){.qk_norm = true});
+    rf_convert_options options = as_source;
+    rf_model_free(make_files(&config, "q_proj"));
+    TINY_MUST(rf_convert_export("adapters.h5", "peft", &as_source, tiny_error()));
+    set_field("kasa_config", json_pack("{s:f}", "beta", 1e-4));
+    set_field("use_bdlora", json_true());
+    set_field("velora_config", json_null());
+    peft_refused("unknown fields: kasa_config, use_bdlora: they may change what the model");
+    set_field("use_bdlora", json_false());
+    set_field("peft_version", json_string("0.21.2"));
+    set_field("runtime_config", json_pack("{s:b}", "ephemeral_gpu_offload", 0));
+    peft_refused("unknown fields: kasa_config: ");
+    options.ignored = ignored;
+    options.n_ignored = 1;
+    TINY_MUST(rf_convert_import_peft("peft", "base.h5", "back.h5", &options, tiny_error()));
+    options.ignored = read;
+    refused(rf_convert_import_peft("peft", "base.h5", "other.h5", &options, tiny_error()),
+            "use_dora is a field that is read: it cannot be ignored");
+    leave_folder();
+}
+
 /* The factor of use_rslora is alpha / sqrt(r). */
 Test(convert_adapter, peft_rslora)
 {
