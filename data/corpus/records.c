@@ -193,30 +193,6 @@ static int read_pair(rf_record *out, const char *question, const char *answer, r
 
 /* --- Messages --------------------------------------------------------------------------------- */
 
-/* ShareGPT's {"from", "value"} becomes {"role", "content"}. */
-static int name_speaker(json_t *item, size_t i, rf_error *err)
-{
-    static const char *const names[][2] = {
-        {"human", "user"},        {"user", "user"},           {"gpt", "assistant"},
-        {"chatgpt", "assistant"}, {"assistant", "assistant"}, {"model", "assistant"},
-        {"system", "system"},     {"tool", "tool"},           {"observation", "tool"}};
-    const char *from = json_string_value(json_object_get(item, "from"));
-    if (from == NULL) {
-        return RF_OK; /* it has a role, or the reader of messages says what is missing */
-    }
-    for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
-        if (strcmp(from, names[k][0]) == 0) {
-            json_object_set_new(item, "role", json_string(names[k][1]));
-            json_object_set(item, "content", json_object_get(item, "value"));
-            return RF_OK;
-        }
-    }
-    return rf_error_set(err, RF_ERR,
-                        "conversations[%zu]: unknown speaker \"%.64s\": use \"system\", \"human\", "
-                        "\"gpt\" or \"tool\"",
-                        i, from);
-}
-
 /* A list of texts becomes one text. */
 static int join_parts(json_t *item, size_t i, rf_error *err)
 {
@@ -262,7 +238,7 @@ static int read_messages(rf_record *out, json_t *messages, rf_error *err)
     json_array_foreach(messages, i, item)
     {
         const char *role;
-        RF_TRY(name_speaker(item, i, err));
+        RF_TRY(rf_record_name_speaker(item, i, err));
         RF_TRY(join_parts(item, i, err));
         RF_TRY(rf_record_check_message(item, i, err));
         role = json_string_value(json_object_get(item, "role"));
@@ -409,6 +385,7 @@ static int read_form(rf_record *out, rf_error *err)
                             fields);
     }
     RF_TRY(add_system(out, err));
+    RF_TRY(rf_record_read_tools(root, err));
     return rf_chat_read_options(&out->options, root, err);
 }
 

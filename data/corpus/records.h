@@ -14,7 +14,9 @@
  * "system_prompt"), which is said first; beside a pair "history": [[question, answer], ...], which was said before; and what
  * rf_chat_read_options reads. Fields that change what a record says but are
  * not read in its form are refused (records_unread.c); others are ignored, whatever they hold.
- * Content may be a list of parts {"type": "text", "text": s}; the role `developer` is `system`. A
+ * Content may be a list of parts {"type": "text", "text": s}; the role `developer` is `system`. What
+ * `function_call` (or `tool_call`) says is a text of JSON and becomes the assistant's "tool_calls";
+ * `observation` (or `tool_response`) is `tool`; "tools" may be a text of JSON. A
  * message of the assistant with "weight": 0, "train": false or "loss": false is not to be learnt.
  * A question is never empty. Messages of errors name neither file nor line: the caller knows them.
  */

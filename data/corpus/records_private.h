@@ -17,4 +17,11 @@ RF_MUST_CHECK int rf_record_check_unread(const struct json_t *root, rf_record_fo
 /* The same for message i: what says whether it is learnt is 0 or 1, false or true. */
 RF_MUST_CHECK int rf_record_check_message(const struct json_t *message, size_t i, rf_error *err);
 
+/* Message i of a conversation: {"from", "value"} becomes {"role", "content"}, and a speaker who calls
+ * functions the assistant with "tool_calls". An unknown `from` is RF_ERR; an unknown role stays. */
+RF_MUST_CHECK int rf_record_name_speaker(struct json_t *message, size_t i, rf_error *err);
+/* "tools" that are a text of JSON become an array; signatures without a type there get {"type":
+ * "function"} around them. */
+RF_MUST_CHECK int rf_record_read_tools(struct json_t *root, rf_error *err);
+
 #endif

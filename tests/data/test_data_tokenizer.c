@@ -135,6 +135,46 @@ Test(data_tokenizer, dates)
     }
 }
 
+/* Calls, results and tools as LLaMA-Factory and ms-swift write them are those of OpenAI's messages. */
+Test(data_tokenizer, tools_that_are_texts)
+{
+    static const char call[] = "{\"name\": \"f\", \"arguments\": {\"x\": \"a \\\"b\\\"\"}}";
+    static const char tool[] = "[{\"name\": \"f\", \"parameters\": {\"type\": \"object\"}}]";
+    json_t *templates = read_json("tests/golden/chat_templates.json");
+    put_tokenizer(json_string_value(json_object_get(templates, "qwen2.5")), "<|im_end|>");
+    json_decref(templates);
+    json_t *f = json_loads(call, 0, NULL), *g = json_loads(tool, 0, NULL);
+    json_t *const forms[] = {
+        json_pack("{s:[{s:s, s:O}], s:[{s:s, s:s}, {s:s, s:[{s:s, s:o}]}, {s:s, s:s}, {s:s, s:s}]}",
+                  "tools", "type", "function", "function", json_array_get(g, 0), "messages", "role",
+                  "user", "content", "q", "role", "assistant", "tool_calls", "type", "function",
+                  "function", f, "role", "tool", "content", "42", "role", "assistant", "content",
+                  "r"),
+        json_pack("{s:s, s:[{s:s, s:s}, {s:s, s:s}, {s:s, s:s}, {s:s, s:s}]}", "tools", tool,
+                  "conversations", "from", "human", "value", "q", "from", "function_call", "value",
+                  call, "from", "observation", "value", "42", "from", "gpt", "value", "r"),
+        json_pack("{s:s, s:[{s:s, s:s}, {s:s, s:s}, {s:s, s:s}, {s:s, s:s}]}", "tools", tool,
+                  "messages", "role", "user", "content", "q", "role", "tool_call", "content", call,
+                  "role", "tool_response", "content", "42", "role", "assistant", "content", "r")};
+    for (int i = 0; i < 3; i++) {
+        cr_assert_eq(json_dump_file(forms[i], in_folder("a.jsonl"), 0), 0);
+        ASSERT_RUNS("build --tokenizer tok --out %d.h5 a.jsonl", i);
+        cr_assert_eq(program_shell("set -e; for c in [0-2].h5; do h5dump -d tokens -d "
+                                   "prompt_len $c | sed 1d >$c.txt; grep -q DATASET $c.txt; "
+                                   "cmp 0.h5.txt $c.txt; done"),
+                     0, "form %d\n%s", i, program_output);
+        json_decref(forms[i]);
+    }
+    json_decref(g);
+    put_text("a.jsonl", "{\"conversations\": [{\"from\": \"human\", \"value\": \"q\"}, "
+                        "{\"from\": \"function_call\", \"value\": \"f(3)\"}]}\n");
+    ASSERT_FAILS(1, "messages[1]: the call of a function must be JSON",
+                 "build --tokenizer tok --out bad.h5 a.jsonl");
+    put_text("a.jsonl", "{\"query\": \"q\", \"response\": \"r\", \"tools\": \"f(x)\"}\n");
+    ASSERT_FAILS(1, "\"tools\" is a text, but not of a JSON array",
+                 "build --tokenizer tok --out bad.h5 a.jsonl");
+}
+
 Test(data_tokenizer, render_refuses_bad_records)
 {
     put_tokenizer("qwen3", "<|im_end|>");
