@@ -268,10 +268,6 @@ static int catch_up(rf_trainer *t, bool *stop, rf_error *err)
 
 static int train(rf_trainer *t, pace *p, bool *stop, rf_error *err)
 {
-    if (t->progress.step >= t->setup->set.steps) {
-        rf_log_info("all %" PRId64 " steps are done: nothing is left to do; train.steps=N goes on",
-                    t->progress.step);
-    }
     RF_TRY(catch_up(t, stop, err));
     while (!*stop && t->progress.step < t->setup->set.steps) {
         const int64_t before = t->progress.step;

@@ -31,9 +31,24 @@ static int default_decoder(rf_config *config, const rf_objective *objective, rf_
     return rf_config_derive(config, assignment, "from objective.pad_length", err);
 }
 
+/* The base is asked for before the corpora: they are built with its tokenizer. */
+static int check_base(const rf_config *config, rf_error *err)
+{
+    const char *path = rf_config_string(config, "model.init");
+    return path[0] == '\0' || rf_path_exists(path)
+               ? RF_OK
+               : rf_error_set(
+                     err, RF_ERR,
+                     "%s: model.init: there is no %s: download a model, as Qwen/Qwen3-0.6B "
+                     "from Hugging Face, and make a checkpoint of its folder with "
+                     "refusion-convert import",
+                     rf_config_origin(config, "model.init"), path);
+}
+
 static int open_settings(rf_setup *s, rf_error *err)
 {
     RF_TRY(rf_train_settings_from_config(&s->set, s->config, err));
+    RF_TRY(check_base(s->config, err));
     rf_spikes_new(&s->spikes, &s->set.spikes);
     RF_TRY(rf_backend_choose(&s->backend, s->set.backend, err));
     RF_TRY(rf_sources_open(&s->sources, s->config, s->set.seed, err));
@@ -357,6 +372,32 @@ static void warn_of_settings(const rf_setup *s)
     }
 }
 
+/* Is anything left to do? Fewer steps than the checkpoint has are an error only where they are a change
+ * that was asked for: a job that is started again with them is simply over. */
+static int check_steps(const rf_setup *s, bool is_root, rf_error *err)
+{
+    const int64_t reached = s->progress.step, steps = s->set.steps;
+    for (int i = 0; i < s->n_changes && reached > steps; i++) {
+        if (strncmp(s->change[i], "train.steps=", 12) == 0 ||
+            strncmp(s->change[i], "train.epochs=", 13) == 0) {
+            return rf_error_set(err, RF_ERR_USAGE,
+                                "--change %s: the run would have %" PRId64
+                                " steps, but %s is of step %" PRId64
+                                ": go on from an earlier one (--resume PATH, in another log.dir)",
+                                s->change[i], steps, s->run.resume, reached);
+        }
+    }
+    if (is_root && s->run.resume[0] != '\0' && reached > steps) {
+        rf_log_warn("%s is of step %" PRId64 " and the run has %" PRId64
+                    " steps: nothing is left to do; train.steps=N goes on",
+                    s->run.resume, reached, steps);
+    } else if (is_root && s->run.resume[0] != '\0' && reached == steps) {
+        rf_log_info("all %" PRId64 " steps are done: nothing is left to do; train.steps=N goes on",
+                    steps);
+    }
+    return RF_OK;
+}
+
 /* What depends on the checkpoint that the run goes on from. */
 static int open_model(rf_setup *s, rf_error *err)
 {
@@ -376,6 +417,7 @@ static int open_model(rf_setup *s, rf_error *err)
                                 s->set.batch_rows, err));
         s->set.schedule.steps = s->set.steps;
     }
+    RF_TRY(check_steps(s, is_root, err));
     if (is_root) {
         warn_of_settings(s);
     }

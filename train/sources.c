@@ -42,6 +42,12 @@ int rf_sources_open(rf_sources *out, const rf_config *config, uint64_t seed, rf_
     out->valid = out->train + s->n_train;
     for (int64_t i = 0; i < count(out); i++) {
         const char *path = i < s->n_train ? s->train[i] : s->valid[i - s->n_train];
+        if (!rf_path_exists(path)) {
+            return rf_error_set(err, RF_ERR,
+                                "%s: there is no such file (%s): make a corpus with refusion-data "
+                                "build, or name another one",
+                                path, i < s->n_train ? "data.train" : "data.valid");
+        }
         RF_TRY(rf_corpus_open(&out->train[i], path, err));
     }
     out->tokenizer = out->train[0]->tokenizer;

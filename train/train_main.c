@@ -131,6 +131,13 @@ static int set_changes(rf_config *config, const options *o, rf_error *err)
         const char *text = o->change.item[i];
         char key[128];
         snprintf(key, sizeof key, "%.*s", (int)strcspn(text, "="), text);
+        for (int k = 0; k < i; k++) {
+            if (strncmp(o->change.item[k], text, strlen(key) + 1) == 0) {
+                return rf_error_set(err, RF_ERR_USAGE,
+                                    "--change %.200s and --change %.200s: give one of them",
+                                    o->change.item[k], text);
+            }
+        }
         RF_TRY(rf_config_set(config, text, err));
         if ((rf_config_flags(config, key) & (RF_KEY_MAY_CHANGE | RF_KEY_ON_REQUEST)) == 0) {
             return rf_error_set(err, RF_ERR_USAGE,

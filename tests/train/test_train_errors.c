@@ -103,6 +103,12 @@ Test(train_errors, ready_configurations_hold)
             "set -e; n=0; for file in \"$ROOT\"/configs/*.yaml \"$ROOT\"/configs/*/*.yaml; do "
             "\"$TRAIN\" $file data.train=train.h5 data.valid=valid.h5 model.init= lora.rank=0 "
             "log.dir=ready --dry-run; n=$((n + 1)); done; test $n -ge 7") == 0);
+    /* As they are, they say what they need, and how one comes by it. */
+    cr_assert(tiny_shell("\"$TRAIN\" \"$ROOT/configs/lora-0.6b.yaml\" --dry-run") == 1);
+    tiny_says(": model.init: there is no runs/qwen3-0.6b.h5: download a model");
+    tiny_says("refusion-convert import");
+    cr_assert(tiny_shell("\"$TRAIN\" \"$ROOT/configs/small.yaml\" --dry-run") == 1);
+    tiny_says("there is no such file (data.train): make a corpus with refusion-data build");
     cr_assert(tiny_shell("bash -n \"$ROOT/configs/slurm.sbatch\"") == 0);
 }
 
@@ -402,6 +408,8 @@ Test(train_errors, dry_run_says_what_the_run_would)
     tiny_train(0, "--dry-run log.dir=file/run", 1);
     tiny_says("file is no folder");
     tiny_train(0, "--dry-run log.dir=file", 1);
+    tiny_train(0, "--dry-run log.dir=/proc/none", 1); /* whoever asks */
+    tiny_says("the run folder /proc/none cannot be made: nothing can be made in /proc");
     tiny_train(0, "--dry-run log.dir=a/b/c", 0);
     cr_assert(access("a", F_OK) != 0);
 }
@@ -481,6 +489,12 @@ Test(train_errors, changes_on_resume)
     tiny_train(0, "train.steps=8 --resume auto --change optim.lr=fast", 2);
     tiny_train(0, "train.steps=8 --change optim.lr=1e-3", 2);
     tiny_says("--change is for a run that goes on: give --resume");
+    tiny_train(0, "--resume auto --change optim.lr=1e-3 --change optim.lr=1e-4", 2);
+    tiny_says("--change optim.lr=1e-3 and --change optim.lr=1e-4: give one of them");
+    tiny_train(0, "--resume auto --change train.steps=3 --dry-run", 2);
+    tiny_says("the run would have 3 steps, but run/step-000000004.h5 is of step 4");
+    tiny_train(0, "--resume auto train.steps=3 --dry-run", 0);
+    tiny_says("is of step 4 and the run has 3 steps: nothing is left to do");
     cr_assert_float_eq(tiny_last("run", "step", "lr"), 3e-3, 1e-15);
     tiny_train(0, "--resume auto --change train.steps=8 --change optim.lr=1e-3", 0);
     tiny_says("--change: optim.lr=1e-3 from here on");

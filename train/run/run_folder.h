@@ -34,7 +34,7 @@ typedef struct rf_run {
  * where it may not touch them (RF_ERR_USAGE). `path` only with RF_RESUME_PATH. Changes nothing on
  * the file system. Caller ends with rf_run_close, also after an error. */
 RF_MUST_CHECK int rf_run_find(rf_run *run, rf_resume resume, const char *path, rf_error *err);
-/* local. Could rf_run_begin make and write the folder? Changes nothing on the file system. */
+/* local. Could rf_run_begin make and write the folder? Makes a folder where it would be, and removes it. */
 RF_MUST_CHECK int rf_run_check(const rf_run *run, rf_error *err);
 /* collective. Makes the folder, which all ranks must see, writes config.yaml, opens metrics.jsonl
  * behind progress->step. Checkpoints newer than the one to go on from did not verify: they are
