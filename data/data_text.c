@@ -32,15 +32,6 @@ static const rf_option decode_options[] = {TOKENIZER,
                                             RF_OPTION_FLAG, .at = offsetof(filter, skip_special)},
                                            {0}};
 
-static json_t *ids_to_json(const rf_ids *ids)
-{
-    json_t *list = json_array();
-    for (int64_t i = 0; i < ids->n; i++) {
-        json_array_append_new(list, json_integer(ids->id[i]));
-    }
-    return list;
-}
-
 /* --- Conversions ------------------------------------------------------------------------------ */
 
 static int encode(json_t **out, const filter *f, const json_t *in, rf_error *err)
@@ -53,7 +44,7 @@ static int encode(json_t **out, const filter *f, const json_t *in, rf_error *err
     int rc = rf_tokenizer_encode(f->tokenizer, &ids, json_string_value(text),
                                  json_string_length(text), err);
     if (rc == RF_OK) {
-        *out = json_pack("{s:o}", "ids", ids_to_json(&ids));
+        *out = json_pack("{s:o}", "ids", rf_ids_json(ids.id, ids.n));
     }
     rf_ids_free(&ids);
     return rc;
@@ -106,7 +97,8 @@ static int render(json_t **out, const filter *f, const json_t *in, rf_error *err
     RF_TRY_OUT(rf_chat_turns(&turn, &n, messages, err));
     RF_TRY_OUT(rf_chat_read_options(&options, in, err));
     RF_TRY_OUT(rf_tokenizer_render(f->tokenizer, &text, &bytes, &ids, turn, n, &options, err));
-    *out = json_pack("{s:o, s:o}", "text", json_stringn(text, bytes), "ids", ids_to_json(&ids));
+    *out = json_pack("{s:o, s:o}", "text", json_stringn(text, bytes), "ids",
+                     rf_ids_json(ids.id, ids.n));
 out:
     rf_ids_free(&ids);
     free(text);

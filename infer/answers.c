@@ -196,15 +196,11 @@ static char *record_of(const answerer *a, const rf_answer *answer, bool too_long
 {
     size_t bytes;
     char *text = text_of(a, &bytes, answer);
-    json_t *ids = json_array();
-    for (int64_t i = 0; i < answer->n; i++) {
-        json_array_append_new(ids, json_integer(answer->token[i]));
-    }
-    json_t *line = json_pack("{s:s%, s:o, s:I, s:I, s:f, s:f, s:b, s:s?, s:b}", "text", text, bytes,
-                             "ids", ids, "forwards", (json_int_t)answer->forwards, "places",
-                             (json_int_t)answer->places, "tokens_per_forward",
-                             tokens_per_forward(answer), "seconds", answer->seconds, "ended",
-                             answer->ended, "stop", answer->stop, "too_long", too_long);
+    json_t *line = json_pack(
+        "{s:s%, s:o, s:I, s:I, s:f, s:f, s:b, s:s?, s:b}", "text", text, bytes, "ids",
+        rf_ids_json(answer->token, answer->n), "forwards", (json_int_t)answer->forwards, "places",
+        (json_int_t)answer->places, "tokens_per_forward", tokens_per_forward(answer), "seconds",
+        answer->seconds, "ended", answer->ended, "stop", answer->stop, "too_long", too_long);
     const char *date = rf_tokenizer_date(a->loaded->info.tokenizer);
     if (date != NULL) {
         json_object_set_new(line, "date", json_string(date));

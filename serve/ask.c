@@ -58,6 +58,10 @@ int rf_ask_json(json_t **out, const char *body, size_t bytes, rf_problem *proble
 
 /* --- Settings --------------------------------------------------------------------------------- */
 
+/* Fields of OpenAI's that are settings decode.*. */
+static const char *const own[] = {"temperature", "top_p", "seed"};
+enum { N_OWN = sizeof own / sizeof *own };
+
 /* The settings of the request, behind those of the command line; each "decode.key=value" is owned. */
 typedef struct assignments {
     char **item;
@@ -104,8 +108,13 @@ static int list_assignments(assignments *a, const rf_ask_reader *in)
         add_assignment(a, rf_alloc_format("decode.%s=%s", key, text), "decode");
         free(text);
     }
-    for (int i = 0; i < in->n_settings; i++) {
-        add_assignment(a, rf_alloc_string(in->setting[i]), in->setting_field[i]);
+    for (int i = 0; i < N_OWN; i++) {
+        value = json_object_get(in->body, own[i]);
+        if (json_is_number(value)) {
+            char *text = value_text(value);
+            add_assignment(a, rf_alloc_format("decode.%s=%s", own[i], text), own[i]);
+            free(text);
+        }
     }
     return RF_OK;
 }
@@ -128,7 +137,7 @@ static int refuse_setting(rf_ask_reader *in, const char *param, const rf_error *
 static int settle_length(rf_ask_reader *in, rf_config *config, rf_error *err)
 {
     enum { USUAL = 16 }; /* of OpenAI's completions */
-    rf_ask *ask = in->ask;
+    rf_ask *ask = &in->ask;
     const int64_t length = rf_config_int(config, "decode.gen_length");
     const rf_decoder *kind = rf_decoder_find(rf_config_string(config, "decode.kind"));
     const bool keeps_canvas = kind->objective == rf_decoder_mdm.objective ||
@@ -148,7 +157,7 @@ static int settle_length(rf_ask_reader *in, rf_config *config, rf_error *err)
 static void settle_seed(const rf_ask_reader *in, rf_decode_options *o)
 {
     uint64_t seed;
-    const bool is_said = in->has_seed || json_object_get(in->decode, "seed") != NULL;
+    const bool is_said = in->seed >= 0 || json_object_get(in->decode, "seed") != NULL;
     if (o->temperature > 0 && !is_said && getrandom(&seed, sizeof seed, 0) == sizeof seed) {
         o->seed = seed >> 16;
     }
@@ -156,8 +165,7 @@ static void settle_seed(const rf_ask_reader *in, rf_decode_options *o)
 
 static int read_options(rf_ask_reader *in)
 {
-    const size_t most =
-        (size_t)in->offer->n_assignments + json_object_size(in->decode) + (size_t)in->n_settings;
+    const size_t most = (size_t)in->offer->n_assignments + json_object_size(in->decode) + N_OWN;
     assignments a = {.item = rf_alloc(most, sizeof *a.item),
                      .param = rf_alloc(most, sizeof *a.param)};
     rf_config *config = NULL;
@@ -171,10 +179,10 @@ static int read_options(rf_ask_reader *in)
     }
     RF_TRY_OUT(rc);
     if (settle_length(in, config, &err) != RF_OK ||
-        rf_decode_options_from_config(&in->ask->options, config, &err) != RF_OK) {
+        rf_decode_options_from_config(&in->ask.options, config, &err) != RF_OK) {
         rc = refuse_setting(in, NULL, &err);
     }
-    settle_seed(in, &in->ask->options);
+    settle_seed(in, &in->ask.options);
 out:
     for (int i = 0; i < a.n; i++) {
         free(a.item[i]);
@@ -192,14 +200,18 @@ int rf_ask_read(rf_ask *out, rf_ask_kind kind, const char *body, size_t bytes,
 {
     json_t *json = NULL;
     int rc;
-    *out = (rf_ask){.kind = kind, .n = 1, .n_likely = -1};
-    RF_TRY(rf_ask_json(&json, body, bytes, problem));
-    rf_ask_reader in = {
-        .ask = out, .offer = offer, .problem = problem, .body = json, .top_logprobs = -1};
+    rf_ask_reader in = {.ask = {.kind = kind, .n = 1, .n_likely = -1},
+                        .offer = offer,
+                        .problem = problem,
+                        .seed = -1,
+                        .top_logprobs = -1};
+    RF_TRY_OUT(rf_ask_json(&json, body, bytes, problem));
+    in.body = json;
     RF_TRY_OUT(rf_ask_read_fields(&in));
     RF_TRY_OUT(read_options(&in));
     RF_TRY_OUT(rf_ask_read_prompts(&in));
 out:
+    *out = in.ask;
     json_decref(json);
     return rc;
 }

@@ -20,9 +20,10 @@ typedef struct rf_offer {
     rf_engine_size size;   /* of the engine */
     const char *objective; /* objective.kind that trained the model */
     int64_t created;       /* time of day, seconds: since when it is offered */
-    int64_t max_choices;   /* of a request: prompts times n */
-    int64_t max_stops, max_likely;
 } rf_offer;
+
+/* The most that a request may ask for; choices: prompts times n. */
+enum { RF_ASK_CHOICES = 128, RF_ASK_STOPS = 16, RF_ASK_LIKELY = 20 };
 
 typedef enum rf_ask_kind { RF_ASK_COMPLETION, RF_ASK_CHAT } rf_ask_kind;
 
@@ -58,9 +59,10 @@ bool rf_offer_judges(const rf_offer *offer, bool *masks);
 RF_MUST_CHECK int rf_ask_model(const char *name, const rf_offer *offer, rf_problem *problem);
 
 /* JSON of a body: an object without duplicate keys. The caller releases it. */
-RF_MUST_CHECK int rf_ask_json(json_t **out, const char *body, size_t bytes, rf_problem *problem);
+RF_MUST_CHECK int rf_ask_json(struct json_t **out, const char *body, size_t bytes,
+                              rf_problem *problem);
 /* A prompt of ids: a JSON array of numbers in the vocabulary, appended to `ids`. `param`: its name. */
-RF_MUST_CHECK int rf_ask_ids(rf_ids *ids, const json_t *array, const rf_tokenizer *tokenizer,
+RF_MUST_CHECK int rf_ask_ids(rf_ids *ids, const struct json_t *array, const rf_tokenizer *tokenizer,
                              const char *param, rf_problem *problem);
 
 #endif

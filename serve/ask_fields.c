@@ -7,8 +7,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,48 +19,91 @@ int rf_ask_wrong_kind(rf_problem *problem, const char *param, const char *wanted
 
 /* --- Values ----------------------------------------------------------------------------------- */
 
-static int read_bool(bool *out, rf_ask_reader *in, const char *name, const json_t *value)
+typedef struct field field;
+typedef int field_reader(rf_ask_reader *in, const field *f, const json_t *value);
+
+struct field {
+    const char *name;
+    field_reader *read;
+    size_t at;           /* where its value goes in rf_ask_reader */
+    int64_t least, most; /* of a whole number */
+    const char *neutral; /* JSON: an array of the values that it may have, which change nothing; the
+                            first is the one that messages name */
+};
+#define AT(member) .at = offsetof(rf_ask_reader, member)
+
+static void *place_of(rf_ask_reader *in, const field *f)
+{
+    return (char *)in + f->at;
+}
+
+static int read_bool(rf_ask_reader *in, const field *f, const json_t *value)
 {
     if (!json_is_boolean(value)) {
-        return rf_ask_wrong_kind(in->problem, name, "true or false", value);
+        return rf_ask_wrong_kind(in->problem, f->name, "true or false", value);
     }
-    *out = json_is_true(value);
+    *(bool *)place_of(in, f) = json_is_true(value);
     return RF_OK;
 }
 
-static int read_integer(int64_t *out, rf_ask_reader *in, const char *name, const json_t *value,
-                        int64_t least, int64_t most)
+static int read_integer(rf_ask_reader *in, const field *f, const json_t *value)
 {
     const double real = json_number_value(value);
     if (!json_is_number(value)) {
-        return rf_ask_wrong_kind(in->problem, name, "a whole number", value);
+        return rf_ask_wrong_kind(in->problem, f->name, "a whole number", value);
     }
     if (real != floor(real)) {
-        return rf_problem_set(in->problem, 400, "invalid_type", name,
-                              "%s is %.17g: must be a whole number", name, real);
+        return rf_problem_set(in->problem, 400, "invalid_type", f->name,
+                              "%s is %.17g: must be a whole number", f->name, real);
     }
-    if (real < (double)least || real > (double)most) {
-        return rf_problem_set(in->problem, 400, "invalid_value", name,
-                              "%s is %.17g: must be from %" PRId64 " to %" PRId64, name, real,
-                              least, most);
+    if (real < (double)f->least || real > (double)f->most) {
+        return rf_problem_set(in->problem, 400, "invalid_value", f->name,
+                              "%s is %.17g: must be from %" PRId64 " to %" PRId64, f->name, real,
+                              f->least, f->most);
     }
-    *out = (int64_t)real;
+    *(int64_t *)place_of(in, f) = (int64_t)real;
     return RF_OK;
 }
 
-static int read_string(char **out, rf_ask_reader *in, const char *name, const json_t *value)
+static int read_string(rf_ask_reader *in, const field *f, const json_t *value)
 {
+    char **out = place_of(in, f);
     if (!json_is_string(value)) {
-        return rf_ask_wrong_kind(in->problem, name, "a string", value);
+        return rf_ask_wrong_kind(in->problem, f->name, "a string", value);
     }
-    free(*out);
     *out = rf_alloc_string(json_string_value(value));
     return RF_OK;
 }
 
-/* --- Fields ----------------------------------------------------------------------------------- */
+static int read_value(rf_ask_reader *in, const field *f, const json_t *value)
+{
+    *(const json_t **)place_of(in, f) = value;
+    return RF_OK;
+}
 
-typedef int field_reader(rf_ask_reader *in, const char *name, const json_t *value);
+static int read_neutral(rf_ask_reader *in, const field *f, const json_t *value)
+{
+    json_t *list = json_loads(f->neutral, 0, NULL), *one;
+    const bool is_number = json_is_number(value); /* 0 and 0.0 are one */
+    bool is_neutral = false;
+    size_t i;
+    json_array_foreach(list, i, one)
+    {
+        is_neutral |=
+            is_number ? json_is_number(one) && json_number_value(one) == json_number_value(value)
+                      : json_equal(one, value);
+    }
+    char *first = json_dumps(json_array_get(list, 0), JSON_ENCODE_ANY);
+    const int rc = is_neutral ? RF_OK
+                              : rf_problem_set(in->problem, 400, "unsupported_field", f->name,
+                                               "%s is not supported: leave it out, or give %s",
+                                               f->name, first);
+    free(first);
+    json_decref(list);
+    return rc;
+}
+
+/* --- Fields ----------------------------------------------------------------------------------- */
 
 int rf_ask_model(const char *name, const rf_offer *offer, rf_problem *problem)
 {
@@ -72,167 +113,93 @@ int rf_ask_model(const char *name, const rf_offer *offer, rf_problem *problem)
                                 "there is no model '%.200s' here: ask for '%s'", name, offer->name);
 }
 
-static int read_model(rf_ask_reader *in, const char *name, const json_t *value)
+static int read_model(rf_ask_reader *in, const field *f, const json_t *value)
 {
     return json_is_string(value) ? rf_ask_model(json_string_value(value), in->offer, in->problem)
-                                 : rf_ask_wrong_kind(in->problem, name, "a string", value);
+                                 : rf_ask_wrong_kind(in->problem, f->name, "a string", value);
 }
 
-static int read_prompt(rf_ask_reader *in, const char *name, const json_t *value)
+static int read_decode(rf_ask_reader *in, const field *f, const json_t *value)
 {
-    (void)name;
-    in->prompt = value;
-    return RF_OK;
+    return json_is_object(value) ? read_value(in, f, value)
+                                 : rf_ask_wrong_kind(in->problem, f->name, "an object", value);
 }
 
-static int read_messages(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    (void)name;
-    in->messages = value;
-    return RF_OK;
-}
-
-static int read_decode(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    if (!json_is_object(value)) {
-        return rf_ask_wrong_kind(in->problem, name, "an object", value);
-    }
-    in->decode = value;
-    return RF_OK;
-}
-
-static int read_max_tokens(rf_ask_reader *in, const char *name, const json_t *value)
+static int read_max_tokens(rf_ask_reader *in, const field *f, const json_t *value)
 {
     if (in->has_max_tokens) {
-        return rf_problem_set(in->problem, 400, "invalid_value", name,
+        return rf_problem_set(in->problem, 400, "invalid_value", f->name,
                               "max_tokens and max_completion_tokens are one: give one of them");
     }
     in->has_max_tokens = true;
-    return read_integer(&in->ask->max_tokens, in, name, value, 0, 1 << 20);
+    return read_integer(in, f, value);
 }
 
-static void add_setting(rf_ask_reader *in, const char *name, const char *format, ...)
-    RF_PRINTF(3, 4);
-static void add_setting(rf_ask_reader *in, const char *name, const char *format, ...)
+/* Of a setting decode.*, whose range the settings check (ask.c). */
+static int read_number(rf_ask_reader *in, const field *f, const json_t *value)
 {
-    va_list list;
-    va_start(list, format);
-    (void)vsnprintf(in->setting[in->n_settings], sizeof in->setting[0], format, list);
-    va_end(list);
-    in->setting_field[in->n_settings++] = name;
+    return json_is_number(value) ? RF_OK
+                                 : rf_ask_wrong_kind(in->problem, f->name, "a number", value);
 }
 
-/* One of OpenAI's that is a setting of decode.*, whose range the settings check. */
-static int read_setting(rf_ask_reader *in, const char *name, const json_t *value)
+static int read_stream_options(rf_ask_reader *in, const field *f, const json_t *value)
 {
-    if (!json_is_number(value)) {
-        return rf_ask_wrong_kind(in->problem, name, "a number", value);
-    }
-    add_setting(in, name, "decode.%s=%.17g", name, json_number_value(value));
-    return RF_OK;
-}
-
-static int read_seed(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    int64_t seed;
-    RF_TRY(read_integer(&seed, in, name, value, 0, INT64_C(9000000000000000)));
-    add_setting(in, name, "decode.seed=%" PRId64, seed);
-    in->has_seed = true;
-    return RF_OK;
-}
-
-static int read_n(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    return read_integer(&in->ask->n, in, name, value, 1, in->offer->max_choices);
-}
-
-static int read_echo(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    return read_bool(&in->ask->echo, in, name, value);
-}
-
-static int read_stream(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    return read_bool(&in->ask->stream, in, name, value);
-}
-
-static int read_stream_options(rf_ask_reader *in, const char *name, const json_t *value)
-{
+    static const field usage = {"stream_options.include_usage", NULL, AT(ask.includes_usage)};
+    static const field slots = {"stream_options.slots", NULL, AT(ask.shows_slots)};
     const char *key;
     json_t *option;
     if (!json_is_object(value)) {
-        return rf_ask_wrong_kind(in->problem, name, "an object", value);
+        return rf_ask_wrong_kind(in->problem, f->name, "an object", value);
     }
     if (!json_is_true(json_object_get(in->body, "stream"))) {
-        return rf_problem_set(in->problem, 400, "invalid_value", name,
+        return rf_problem_set(in->problem, 400, "invalid_value", f->name,
                               "stream_options goes with \"stream\": true");
     }
     json_object_foreach((json_t *)(uintptr_t)value, key, option)
     {
-        if (strcmp(key, "include_usage") == 0) {
-            RF_TRY(read_bool(&in->ask->includes_usage, in, "stream_options.include_usage", option));
-        } else if (strcmp(key, "slots") == 0) {
-            RF_TRY(read_bool(&in->ask->shows_slots, in, "stream_options.slots", option));
-        } else {
-            return rf_problem_set(in->problem, 400, "unsupported_field", name,
+        const bool is_usage = strcmp(key, "include_usage") == 0;
+        if (!is_usage && strcmp(key, "slots") != 0) {
+            return rf_problem_set(in->problem, 400, "unsupported_field", f->name,
                                   "stream_options.%.200s is not supported: there are include_usage "
                                   "and slots",
                                   key);
         }
+        RF_TRY(read_bool(in, is_usage ? &usage : &slots, option));
     }
     return RF_OK;
 }
 
-static int read_stop(rf_ask_reader *in, const char *name, const json_t *value)
+static int read_stop(rf_ask_reader *in, const field *f, const json_t *value)
 {
     const size_t n = json_is_string(value) ? 1 : json_array_size(value);
     rf_error err = {0};
     if (!json_is_string(value) && !json_is_array(value)) {
-        return rf_ask_wrong_kind(in->problem, name, "a string or a list of strings", value);
+        return rf_ask_wrong_kind(in->problem, f->name, "a string or a list of strings", value);
     }
-    if ((int64_t)n > in->offer->max_stops) {
-        return rf_problem_set(in->problem, 400, "invalid_value", name,
-                              "stop has %zu strings: at most %" PRId64, n, in->offer->max_stops);
+    if (n > RF_ASK_STOPS) {
+        return rf_problem_set(in->problem, 400, "invalid_value", f->name,
+                              "stop has %zu strings: at most %d", n, RF_ASK_STOPS);
     }
-    in->ask->stops = n > 0 ? rf_alloc(n + 1, sizeof *in->ask->stops) : NULL;
+    in->ask.stops = n > 0 ? rf_alloc(n + 1, sizeof *in->ask.stops) : NULL;
     for (size_t i = 0; i < n; i++) {
         const json_t *one = json_is_string(value) ? value : json_array_get(value, i);
-        RF_TRY(read_string(&in->ask->stops[i], in, name, one));
+        if (!json_is_string(one)) {
+            return rf_ask_wrong_kind(in->problem, f->name, "a string", one);
+        }
+        in->ask.stops[i] = rf_alloc_string(json_string_value(one));
     }
-    if (rf_stops_check((const char *const *)in->ask->stops, &err) != RF_OK) {
-        return rf_problem_set(in->problem, 400, "invalid_value", name, "stop: %s", err.message);
+    if (rf_stops_check((const char *const *)in->ask.stops, &err) != RF_OK) {
+        return rf_problem_set(in->problem, 400, "invalid_value", f->name, "stop: %s", err.message);
     }
     return RF_OK;
 }
 
-static int read_user(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    return read_string(&in->ask->user, in, name, value);
-}
-
-/* Of completions: a number. */
-static int read_logprobs(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    return read_integer(&in->ask->n_likely, in, name, value, 0, in->offer->max_likely);
-}
-
-/* Of conversations: whether, and how many beside. */
-static int read_chat_logprobs(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    return read_bool(&in->has_logprobs, in, name, value);
-}
-
-static int read_top_logprobs(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    return read_integer(&in->top_logprobs, in, name, value, 0, in->offer->max_likely);
-}
-
-static int read_tool_choice(rf_ask_reader *in, const char *name, const json_t *value)
+static int read_tool_choice(rf_ask_reader *in, const field *f, const json_t *value)
 {
     const char *choice = json_string_value(value);
     if (choice == NULL || (strcmp(choice, "auto") != 0 && strcmp(choice, "none") != 0)) {
         return rf_problem_set(
-            in->problem, 400, "unsupported_value", name,
+            in->problem, 400, "unsupported_value", f->name,
             "tool_choice: only \"auto\" and \"none\" are supported, for the model "
             "alone decides");
     }
@@ -241,117 +208,73 @@ static int read_tool_choice(rf_ask_reader *in, const char *name, const json_t *v
 }
 
 /* Read with the messages, from the body as a whole. */
-static int read_later(rf_ask_reader *in, const char *name, const json_t *value)
+static int read_later(rf_ask_reader *in, const field *f, const json_t *value)
 {
-    (void)in, (void)name, (void)value;
+    (void)in, (void)f, (void)value;
     return RF_OK;
-}
-
-/* --- Fields that are there only with the value that changes nothing --------------------------- */
-
-static int refuse(rf_ask_reader *in, const char *name, const char *neutral)
-{
-    return rf_problem_set(in->problem, 400, "unsupported_field", name,
-                          "%s is not supported: leave it out, or give %s", name, neutral);
-}
-
-static int needs_zero(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    return json_is_number(value) && json_number_value(value) == 0 ? RF_OK : refuse(in, name, "0");
-}
-
-static int needs_one(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    return json_is_number(value) && json_number_value(value) == 1 ? RF_OK : refuse(in, name, "1");
-}
-
-static int needs_empty(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    const bool is_empty = (json_is_object(value) && json_object_size(value) == 0) ||
-                          (json_is_array(value) && json_array_size(value) == 0) ||
-                          (json_is_string(value) && json_string_length(value) == 0);
-    return is_empty ? RF_OK : refuse(in, name, "null");
-}
-
-static int needs_false(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    return json_is_false(value) ? RF_OK : refuse(in, name, "false");
-}
-
-static int needs_true(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    return json_is_true(value) ? RF_OK : refuse(in, name, "true");
-}
-
-static int needs_auto(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    const char *tier = json_string_value(value);
-    return tier != NULL && (strcmp(tier, "auto") == 0 || strcmp(tier, "default") == 0)
-               ? RF_OK
-               : refuse(in, name, "\"auto\"");
-}
-
-static int needs_text_alone(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    const char *kind = json_string_value(json_array_get(value, 0));
-    return json_array_size(value) == 1 && kind != NULL && strcmp(kind, "text") == 0
-               ? RF_OK
-               : refuse(in, name, "[\"text\"]");
-}
-
-static int needs_text(rf_ask_reader *in, const char *name, const json_t *value)
-{
-    const char *type = json_string_value(json_object_get(value, "type"));
-    return type != NULL && strcmp(type, "text") == 0 ? RF_OK
-                                                     : refuse(in, name, "{\"type\": \"text\"}");
 }
 
 /* --- All of them ------------------------------------------------------------------------------ */
 
-typedef struct field {
-    const char *name;
-    field_reader *read;
-} field;
+static const char nothing[] = "[null, {}, [], \"\"]";
+static const field shared_fields[] = {
+    {"model", .read = read_model},
+    {"max_tokens", read_max_tokens, AT(ask.max_tokens), .most = 1 << 20},
+    {"temperature", .read = read_number},
+    {"top_p", .read = read_number},
+    {"seed", read_integer, AT(seed), .most = INT64_C(9000000000000000)},
+    {"n", read_integer, AT(ask.n), .least = 1, .most = RF_ASK_CHOICES},
+    {"stream", read_bool, AT(ask.stream)},
+    {"stream_options", .read = read_stream_options},
+    {"stop", .read = read_stop},
+    {"user", read_string, AT(ask.user)},
+    {"decode", read_decode, AT(decode)},
+    {"presence_penalty", read_neutral, .neutral = "[0]"},
+    {"frequency_penalty", read_neutral, .neutral = "[0]"},
+    {"logit_bias", read_neutral, .neutral = nothing},
+    {0}};
+static const field completion_fields[] = {
+    {"prompt", read_value, AT(prompt)},
+    {"echo", read_bool, AT(ask.echo)},
+    {"logprobs", read_integer, AT(ask.n_likely), .most = RF_ASK_LIKELY},
+    {"best_of", read_neutral, .neutral = "[1]"},
+    {"suffix", read_neutral, .neutral = nothing},
+    {0}};
+static const field chat_fields[] = {
+    {"messages", read_value, AT(messages)},
+    {"max_completion_tokens", read_max_tokens, AT(ask.max_tokens), .most = 1 << 20},
+    {"logprobs", read_bool, AT(has_logprobs)},
+    {"top_logprobs", read_integer, AT(top_logprobs), .most = RF_ASK_LIKELY},
+    {"tools", .read = read_later},
+    {"tool_choice", .read = read_tool_choice},
+    {"response_format", read_neutral, .neutral = "[{\"type\": \"text\"}]"},
+    {"modalities", read_neutral, .neutral = "[[\"text\"]]"},
+    {"parallel_tool_calls", read_neutral, .neutral = "[true]"},
+    {"store", read_neutral, .neutral = "[false]"},
+    {"metadata", read_neutral, .neutral = nothing},
+    {"service_tier", read_neutral, .neutral = "[\"auto\", \"default\"]"},
+    {"enable_thinking", .read = read_later},
+    {"chat_template_kwargs", .read = read_later},
+    {0}};
 
-#define SHARED_FIELDS                                                                              \
-    {"model", read_model}, {"max_tokens", read_max_tokens}, {"temperature", read_setting},         \
-        {"top_p", read_setting}, {"seed", read_seed}, {"n", read_n}, {"stream", read_stream},      \
-        {"stream_options", read_stream_options}, {"stop", read_stop}, {"user", read_user},         \
-        {"decode", read_decode}, {"presence_penalty", needs_zero},                                 \
-        {"frequency_penalty", needs_zero},                                                         \
-    {                                                                                              \
-        "logit_bias", needs_empty                                                                  \
-    }
-
-static const field completion_fields[] = {SHARED_FIELDS,
-                                          {"prompt", read_prompt},
-                                          {"echo", read_echo},
-                                          {"logprobs", read_logprobs},
-                                          {"best_of", needs_one},
-                                          {"suffix", needs_empty},
-                                          {0}};
-static const field chat_fields[] = {SHARED_FIELDS,
-                                    {"messages", read_messages},
-                                    {"max_completion_tokens", read_max_tokens},
-                                    {"logprobs", read_chat_logprobs},
-                                    {"top_logprobs", read_top_logprobs},
-                                    {"tools", read_later},
-                                    {"tool_choice", read_tool_choice},
-                                    {"response_format", needs_text},
-                                    {"modalities", needs_text_alone},
-                                    {"parallel_tool_calls", needs_true},
-                                    {"store", needs_false},
-                                    {"metadata", needs_empty},
-                                    {"service_tier", needs_auto},
-                                    {"enable_thinking", read_later},
-                                    {"chat_template_kwargs", read_later},
-                                    {0}};
-
-static int refuse_unknown(rf_ask_reader *in, const field *fields, const char *name)
+/* The field of this name; NULL: there is none, and `nearest` knows what is like it. */
+static const field *find_field(const field *fields, const char *name, rf_nearest *nearest)
 {
+    while (fields->name != NULL && strcmp(fields->name, name) != 0) {
+        rf_nearest_try(nearest, fields->name, strlen(fields->name));
+        fields++;
+    }
+    return fields->name != NULL ? fields : NULL;
+}
+
+static int read_field(rf_ask_reader *in, const char *name, const json_t *value)
+{
+    const field *own = in->ask.kind == RF_ASK_CHAT ? chat_fields : completion_fields;
     rf_nearest nearest = rf_nearest_to(name, strlen(name));
-    for (const field *f = fields; f->name != NULL; f++) {
-        rf_nearest_try(&nearest, f->name, strlen(f->name));
+    const field *f = find_field(shared_fields, name, &nearest);
+    f = f != NULL ? f : find_field(own, name, &nearest);
+    if (f != NULL) {
+        return json_is_null(value) ? RF_OK : f->read(in, f, value);
     }
     return nearest.name != NULL
                ? rf_problem_set(in->problem, 400, "unsupported_field", name,
@@ -369,9 +292,9 @@ static int settle_logprobs(rf_ask_reader *in)
                               "top_logprobs goes with \"logprobs\": true");
     }
     if (in->has_logprobs) {
-        in->ask->n_likely = in->top_logprobs < 0 ? 0 : in->top_logprobs;
+        in->ask.n_likely = in->top_logprobs < 0 ? 0 : in->top_logprobs;
     }
-    if (in->ask->n_likely < 0) {
+    if (in->ask.n_likely < 0) {
         return RF_OK;
     }
     bool masks;
@@ -386,19 +309,11 @@ static int settle_logprobs(rf_ask_reader *in)
 
 int rf_ask_read_fields(rf_ask_reader *in)
 {
-    const field *fields = in->ask->kind == RF_ASK_CHAT ? chat_fields : completion_fields;
     const char *name;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)in->body, name, value)
     {
-        const field *f = fields;
-        while (f->name != NULL && strcmp(f->name, name) != 0) {
-            f++;
-        }
-        if (f->name == NULL) {
-            return refuse_unknown(in, fields, name);
-        }
-        RF_TRY(json_is_null(value) ? RF_OK : f->read(in, name, value));
+        RF_TRY(read_field(in, name, value));
     }
     return settle_logprobs(in);
 }

@@ -4,18 +4,16 @@
 
 #include "serve/ask.h"
 
+#include <jansson.h>
+
 /* A request on its way from JSON. The JSON outlives it. */
 typedef struct rf_ask_reader {
-    rf_ask *ask;
+    rf_ask ask;
     const rf_offer *offer;
     rf_problem *problem;
     const json_t *body, *prompt, *messages, *decode;
-    /* [n_settings] "decode.temperature=0.7" and its like, of OpenAI's names, from these fields */
-    char setting[4][64];
-    const char *setting_field[4];
-    int n_settings;
-    bool has_seed, has_max_tokens, no_tools, has_logprobs;
-    int64_t top_logprobs; /* -1: not said */
+    bool has_max_tokens, no_tools, has_logprobs;
+    int64_t seed, top_logprobs; /* -1: not said */
 } rf_ask_reader;
 
 /* Reads what the fields say, in any order (ask_fields.c). */

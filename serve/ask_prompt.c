@@ -47,7 +47,7 @@ static int read_text(rf_ask_reader *in, const json_t *value)
 {
     const rf_tokenizer *tokenizer = in->offer->loaded->info.tokenizer;
     const int32_t begin = rf_tokenizer_specials(tokenizer)->begin;
-    rf_ask_prompt *p = add_prompt(in->ask);
+    rf_ask_prompt *p = add_prompt(&in->ask);
     rf_error err = {0};
     if (begin >= 0 &&
         (!json_is_array(value) || json_integer_value(json_array_get(value, 0)) != begin)) {
@@ -176,7 +176,7 @@ static int read_chat(rf_ask_reader *in)
     }
     options.add_generation_prompt = true;
     options.tools = in->no_tools ? NULL : options.tools;
-    rf_ask_prompt *p = add_prompt(in->ask);
+    rf_ask_prompt *p = add_prompt(&in->ask);
     char *text = NULL;
     size_t bytes;
     if (rf_tokenizer_render(in->offer->loaded->info.tokenizer, &text, &bytes, &p->ids, turn, n,
@@ -195,7 +195,7 @@ out:
 /* A conversation whose client did not say how long answers may be takes what room there is. */
 static int find_room(rf_ask_reader *in, const rf_ask_prompt *p)
 {
-    rf_ask *ask = in->ask;
+    rf_ask *ask = &in->ask;
     rf_error err = {0};
     const int64_t room = in->offer->size.positions - p->ids.n;
     rf_decode_options o = ask->options;
@@ -225,13 +225,13 @@ static int find_room(rf_ask_reader *in, const rf_ask_prompt *p)
 
 int rf_ask_read_prompts(rf_ask_reader *in)
 {
-    rf_ask *ask = in->ask;
+    rf_ask *ask = &in->ask;
     RF_TRY(ask->kind == RF_ASK_CHAT ? read_chat(in) : read_completion(in));
-    if (ask->n_prompts > in->offer->max_choices / ask->n) {
+    if (ask->n_prompts > RF_ASK_CHOICES / ask->n) {
         return rf_problem_set(in->problem, 400, "invalid_value", "n",
                               "%" PRId64 " prompts with %" PRId64
-                              " answers each: a request may ask for %" PRId64 " answers at most",
-                              ask->n_prompts, ask->n, in->offer->max_choices);
+                              " answers each: a request may ask for %d answers at most",
+                              ask->n_prompts, ask->n, RF_ASK_CHOICES);
     }
     if (ask->stream && ask->n_prompts * ask->n > 1 && ask->shows_slots) {
         return rf_problem_set(in->problem, 400, "unsupported_value", "stream_options",

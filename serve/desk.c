@@ -23,7 +23,7 @@ void rf_desk_init(rf_desk *desk, int64_t most_waiting, double time_limit, int64_
 
 void rf_desk_free(rf_desk *desk)
 {
-    RF_ASSERT(desk->first == NULL && desk->n_lines == 0);
+    RF_ASSERT(LIST_EMPTY(&desk->live) && desk->n_lines == 0);
     pthread_cond_destroy(&desk->news);
     pthread_mutex_destroy(&desk->lock);
     free(desk->line);
@@ -92,27 +92,6 @@ static void wake(rf_order *x)
     if (x->sleeps) {
         x->sleeps = false;
         x->wake(x->user);
-    }
-}
-
-static void add_live(rf_desk *desk, rf_order *x)
-{
-    x->next = desk->first;
-    if (desk->first != NULL) {
-        desk->first->previous = x;
-    }
-    desk->first = x;
-}
-
-static void remove_live(rf_desk *desk, rf_order *x)
-{
-    if (x->previous != NULL) {
-        x->previous->next = x->next;
-    } else {
-        desk->first = x->next;
-    }
-    if (x->next != NULL) {
-        x->next->previous = x->previous;
     }
 }
 
@@ -189,7 +168,7 @@ int rf_desk_submit(rf_desk *desk, rf_order *x, int *retry_after, rf_problem *pro
                             desk->n_waiting, *retry_after);
     } else {
         x->deadline = x->arrived + desk->time_limit;
-        add_live(desk, x);
+        LIST_INSERT_HEAD(&desk->live, x, others);
         if (x->ask.stream) {
             rf_events_begin(x, &x->out);
         } else {
@@ -252,11 +231,13 @@ static void fail(rf_order *x, const rf_problem *problem)
 
 void rf_desk_abandon(rf_desk *desk)
 {
+    rf_order *x;
     rf_problem problem;
     (void)rf_problem_set(&problem, 503, "shutting_down", NULL, "the server is shutting down");
     pthread_mutex_lock(&desk->lock);
     desk->closed = true;
-    for (rf_order *x = desk->first; x != NULL; x = x->next) {
+    LIST_FOREACH(x, &desk->live, others)
+    {
         fail(x, &problem);
     }
     pthread_cond_signal(&desk->news);
@@ -304,7 +285,7 @@ static void finish(rf_desk *desk, rf_choice *c)
     if (!x->done) {
         return;
     }
-    remove_live(desk, x);
+    LIST_REMOVE(x, others);
     rf_metrics_take_order(&desk->metrics, rf_log_seconds() - x->arrived);
     if (x->left) {
         rf_order_free(x);
@@ -400,8 +381,10 @@ static bool is_gone(rf_order *x)
 void rf_desk_look(rf_desk *desk)
 {
     const double now = rf_log_seconds(), often = 0.05;
+    rf_order *x;
     pthread_mutex_lock(&desk->lock);
-    for (rf_order *x = desk->first; x != NULL; x = x->next) {
+    LIST_FOREACH(x, &desk->live, others)
+    {
         if (now > x->deadline && !x->cancel) {
             rf_problem problem;
             (void)rf_problem_set(&problem, 504, "timeout", NULL,

@@ -14,6 +14,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/queue.h>
 
 typedef struct rf_order rf_order;
 
@@ -64,7 +65,7 @@ struct rf_order {
     int socket;      /* of the client, looked at while the I/O side sleeps; -1: none */
     bool was_probed; /* the client closed its side, and was asked whether it still listens */
     double looked;   /* when its socket was last looked at */
-    rf_order *previous, *next; /* of all that are not done */
+    LIST_ENTRY(rf_order) others; /* of all that are not done */
 };
 
 /* Those of a client that wait. */
@@ -83,7 +84,7 @@ typedef struct rf_desk {
     size_t n_lines, line_capacity;
     size_t turn; /* the line that is next */
     int64_t n_waiting, n_seated;
-    rf_order *first; /* of all that are not done */
+    LIST_HEAD(, rf_order) live; /* all that are not done */
     rf_metrics metrics;
 } rf_desk;
 

@@ -2,6 +2,7 @@
 
 #include "serve/reply.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 
 /* Takes the JSON over. name: of the event; NULL: the usual one. */
@@ -9,13 +10,9 @@ static void add_event(rf_text *out, const char *name, json_t *data)
 {
     char *json = json_dumps(data, JSON_COMPACT);
     if (name != NULL) {
-        rf_text_add_string(out, "event: ");
-        rf_text_add_string(out, name);
-        rf_text_add_string(out, "\n");
+        rf_text_print(out, "event: %s\n", name);
     }
-    rf_text_add_string(out, "data: ");
-    rf_text_add_string(out, json);
-    rf_text_add_string(out, "\n\n");
+    rf_text_print(out, "data: %s\n\n", json);
     free(json);
     json_decref(data);
 }
@@ -37,28 +34,27 @@ static json_t *chunk(const rf_order *x, json_t *choice)
     return object;
 }
 
-/* What is new of a choice: of a conversation `delta`, which it takes over, else `text` (delta NULL).
- * logprobs: taken over; NULL: none. */
-static json_t *news(const rf_choice *c, json_t *delta, const char *text, size_t bytes,
-                    json_t *logprobs, const char *finish)
-{
-    const json_int_t index = c->number;
-    return delta != NULL ? json_pack("{s:I, s:o, s:o?, s:s?}", "index", index, "delta", delta,
-                                     "logprobs", logprobs, "finish_reason", finish)
-                         : json_pack("{s:I, s:s%, s:o?, s:s?}", "index", index, "text", text, bytes,
-                                     "logprobs", logprobs, "finish_reason", finish);
-}
-
 static bool is_chat(const rf_choice *c)
 {
     return c->order->ask.kind == RF_ASK_CHAT;
 }
 
+/* What is new of a choice: of a conversation the delta, else text. Takes over this and logprobs; these
+ * and finish: NULL, none. */
+static void add_news(rf_text *out, const rf_choice *c, json_t *what, json_t *logprobs,
+                     const char *finish)
+{
+    add_event(out, NULL,
+              chunk(c->order, json_pack("{s:I, s:o, s:o?, s:s?}", "index", (json_int_t)c->number,
+                                        is_chat(c) ? "delta" : "text", what, "logprobs", logprobs,
+                                        "finish_reason", finish)));
+}
+
 void rf_events_begin(const rf_order *x, rf_text *out)
 {
     for (int64_t i = 0; x->ask.kind == RF_ASK_CHAT && i < x->n_choices; i++) {
-        json_t *delta = json_pack("{s:s, s:s}", "role", "assistant", "content", "");
-        add_event(out, NULL, chunk(x, news(&x->choice[i], delta, "", 0, NULL, NULL)));
+        add_news(out, &x->choice[i], json_pack("{s:s, s:s}", "role", "assistant", "content", ""),
+                 NULL, NULL);
     }
 }
 
@@ -66,16 +62,15 @@ void rf_events_piece(const rf_choice *c, rf_text *out, const char *piece, size_t
                      json_t *logprobs)
 {
     if (bytes > 0 || logprobs != NULL) {
-        json_t *delta = is_chat(c) ? json_pack("{s:s%}", "content", piece, bytes) : NULL;
-        add_event(out, NULL, chunk(c->order, news(c, delta, piece, bytes, logprobs, NULL)));
+        json_t *text = json_stringn(piece, bytes);
+        add_news(out, c, is_chat(c) ? json_pack("{s:o}", "content", text) : text, logprobs, NULL);
     }
 }
 
 void rf_events_finish(const rf_choice *c, rf_text *out)
 {
     if (c->finish != NULL) {
-        json_t *delta = is_chat(c) ? json_object() : NULL;
-        add_event(out, NULL, chunk(c->order, news(c, delta, "", 0, NULL, c->finish)));
+        add_news(out, c, is_chat(c) ? json_object() : json_string(""), NULL, c->finish);
     }
 }
 

@@ -13,7 +13,7 @@ void rf_events_begin(const rf_order *x, rf_text *out);
 /* Text of a choice, and the log-probabilities of its tokens, which it takes over (NULL: none); nothing
  * where both are missing. */
 void rf_events_piece(const rf_choice *c, rf_text *out, const char *piece, size_t bytes,
-                     json_t *logprobs);
+                     struct json_t *logprobs);
 /* What an observer of the choice's sequence sees. */
 void rf_events_slots(rf_choice *c, rf_text *out, rf_event_kind kind, const rf_sequence *s);
 /* A choice is there; nothing where it failed. */

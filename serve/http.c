@@ -3,12 +3,12 @@
 #include "common/base/alloc.h"
 #include "common/base/log.h"
 #include "serve/http_private.h"
-#include "serve/page.h"
 #include "serve/reply.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -26,11 +26,10 @@ static void add_header(struct MHD_Response *response, const char *name, const ch
 }
 
 /* Sends a response, which it takes over. */
-static enum MHD_Result send_response(rf_visit *v, int status, struct MHD_Response *response,
-                                     const char *type)
+static enum MHD_Result send_response(rf_visit *v, int status, struct MHD_Response *response)
 {
     char seconds[16];
-    add_header(response, "Content-Type", type);
+    add_header(response, "Content-Type", v->type);
     add_header(response, "X-Content-Type-Options", "nosniff");
     add_header(response, "Cache-Control", "no-store");
     if (v->retry_after > 0) {
@@ -43,7 +42,7 @@ static enum MHD_Result send_response(rf_visit *v, int status, struct MHD_Respons
     if (status == 401) {
         add_header(response, "WWW-Authenticate", "Bearer");
     }
-    if (v->page != NULL) {
+    if (v->is_page) {
         add_header(response, "Content-Security-Policy",
                    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
                    "connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'");
@@ -54,24 +53,25 @@ static enum MHD_Result send_response(rf_visit *v, int status, struct MHD_Respons
     return result;
 }
 
-/* Takes the text over. */
-static enum MHD_Result send_text(rf_visit *v, int status, char *text, const char *type)
+void rf_visit_say(rf_visit *v, json_t *json)
 {
-    return send_response(v, status,
-                         MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE),
-                         type);
+    v->text = json_dumps(json, JSON_COMPACT);
+    v->type = "application/json";
+    json_decref(json);
 }
 
-static enum MHD_Result send_json(rf_visit *v, int status, json_t *json)
+static enum MHD_Result send_text(rf_visit *v, int status)
 {
-    char *text = json_dumps(json, JSON_COMPACT);
-    json_decref(json);
-    return send_text(v, status, text, "application/json");
+    char *text = v->text;
+    v->text = NULL;
+    return send_response(
+        v, status, MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE));
 }
 
 static enum MHD_Result send_problem(rf_visit *v)
 {
-    return send_json(v, v->problem.status, rf_problem_json(&v->problem));
+    rf_visit_say(v, rf_problem_json(&v->problem));
+    return send_text(v, v->problem.status);
 }
 
 /* --- Streams ---------------------------------------------------------------------------------- */
@@ -99,9 +99,9 @@ static ssize_t read_stream(void *user, uint64_t position, char *to, size_t most)
 static enum MHD_Result send_stream(rf_visit *v)
 {
     enum { BLOCK = 4096 };
+    v->type = "text/event-stream; charset=utf-8";
     return send_response(
-        v, 200, MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, read_stream, v, NULL),
-        "text/event-stream; charset=utf-8");
+        v, 200, MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, read_stream, v, NULL));
 }
 
 /* --- A request -------------------------------------------------------------------------------- */
@@ -210,7 +210,11 @@ static enum MHD_Result send_order(rf_visit *v)
                                  "the client went away before its answer");
         }
     }
-    return v->problem.status != 0 ? send_problem(v) : send_json(v, 200, rf_reply_json(x));
+    if (v->problem.status != 0) {
+        return send_problem(v);
+    }
+    rf_visit_say(v, rf_reply_json(x));
+    return send_text(v, 200);
 }
 
 /* The body is whole. */
@@ -219,25 +223,12 @@ static enum MHD_Result answer(rf_visit *v)
     if (v->order != NULL) {
         return send_order(v);
     }
-    if (v->route->answer(v, &v->problem) != RF_OK) {
+    if (v->route->answer(v) != RF_OK) {
         return send_problem(v);
     }
     rf_text_free(&v->body);
-    if (v->json != NULL) {
-        json_t *json = v->json;
-        v->json = NULL;
-        return send_json(v, 200, json);
-    }
-    if (v->page != NULL) {
-        return send_response(v, 200,
-                             MHD_create_response_from_buffer(
-                                 v->page_bytes, (void *)(uintptr_t)v->page, MHD_RESPMEM_PERSISTENT),
-                             v->text_type);
-    }
     if (v->text != NULL) {
-        char *text = v->text;
-        v->text = NULL;
-        return send_text(v, 200, text, v->text_type);
+        return send_text(v, 200);
     }
     v->order->sleep = fall_asleep;
     v->order->wake = wake_up;
@@ -302,7 +293,6 @@ static void complete(void *user, struct MHD_Connection *connection, void **visit
     }
     rf_links_note(&http->links, v->link, false);
     rf_text_free(&v->body);
-    json_decref(v->json);
     free(v->text);
     free(v->name);
     free(v);
@@ -409,7 +399,6 @@ int rf_http_open(rf_http **out, const rf_http_options *options, rf_error *err)
         return rc;
     }
     write_address(h);
-    h->page = rf_page_text(&h->page_bytes);
     *out = h;
     return RF_OK;
 }
@@ -470,6 +459,5 @@ void rf_http_close(rf_http *h)
         close(h->socket);
     }
     rf_links_free(&h->links);
-    free(h->page);
     free(h);
 }

@@ -14,8 +14,7 @@ struct rf_http {
     struct MHD_Daemon *daemon;
     int socket; /* that listens; -1: given to the daemon, or closed */
     bool loopback;
-    char address[128], *page;
-    size_t page_bytes;
+    char address[128];
     rf_links links;
     int n_visits; /* requests that are not answered wholly; atomic */
 };
@@ -27,8 +26,9 @@ typedef struct rf_route {
     const char *path;   /* "/.../": and a name behind it */
     const char *method; /* GET (and HEAD) or POST */
     bool is_open;       /* without a key */
-    /* Sets what is to be sent: visit->json, text or order. */
-    int (*answer)(rf_visit *visit, rf_problem *problem);
+    /* Sets what is to be sent, visit->text or order; or the visit's problem, and returns RF_ERR. */
+    int (*answer)(rf_visit *visit);
+    rf_ask_kind kind; /* of completions */
 } rf_route;
 
 /* A request. */
@@ -47,14 +47,14 @@ struct rf_visit {
     int retry_after;    /* seconds; 0: not said */
     const char *allow;  /* the method that the path has; NULL: not said */
     /* The answer, one of: */
-    json_t *json;     /* owned */
-    char *text;       /* owned; */
-    const char *page; /* or not [page_bytes] */
-    size_t page_bytes;
-    const char *text_type; /* of both */
-    rf_order *order;       /* at the desk */
-    bool streams;
+    char *text;       /* owned */
+    const char *type; /* its */
+    bool is_page;     /* it */
+    rf_order *order;  /* at the desk */
 };
+
+/* JSON, which it takes over, becomes the visit's text. */
+void rf_visit_say(rf_visit *visit, struct json_t *json);
 
 /* The route of a path and method. NULL: there is none; *allow: the method that the path has, or NULL. */
 const rf_route *rf_route_find(const char *path, const char *method, const char **allow);

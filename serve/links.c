@@ -15,8 +15,8 @@ void rf_links_init(rf_links *links)
 
 void rf_links_free(rf_links *links)
 {
-    while (links->first != NULL) {
-        rf_links_remove(links, links->first);
+    while (!LIST_EMPTY(&links->all)) {
+        rf_links_remove(links, LIST_FIRST(&links->all));
     }
     pthread_mutex_destroy(&links->lock);
 }
@@ -26,11 +26,7 @@ rf_link *rf_links_add(rf_links *links, int socket)
     rf_link *link = rf_alloc(1, sizeof *link);
     *link = (rf_link){.socket = socket, .since = rf_log_seconds()};
     pthread_mutex_lock(&links->lock);
-    link->next = links->first;
-    if (link->next != NULL) {
-        link->next->previous = link;
-    }
-    links->first = link;
+    LIST_INSERT_HEAD(&links->all, link, others);
     pthread_mutex_unlock(&links->lock);
     return link;
 }
@@ -38,14 +34,7 @@ rf_link *rf_links_add(rf_links *links, int socket)
 void rf_links_remove(rf_links *links, rf_link *link)
 {
     pthread_mutex_lock(&links->lock);
-    if (link->previous != NULL) {
-        link->previous->next = link->next;
-    } else {
-        links->first = link->next;
-    }
-    if (link->next != NULL) {
-        link->next->previous = link->previous;
-    }
+    LIST_REMOVE(link, others);
     pthread_mutex_unlock(&links->lock);
     free(link);
 }
@@ -63,7 +52,9 @@ void rf_links_sweep(rf_links *links, double seconds)
 {
     const double now = rf_log_seconds();
     pthread_mutex_lock(&links->lock);
-    for (rf_link *link = links->first; link != NULL; link = link->next) {
+    rf_link *link;
+    LIST_FOREACH(link, &links->all, others)
+    {
         if (!link->asks && now - link->since > seconds) {
             (void)shutdown(link->socket, SHUT_RDWR);
         }

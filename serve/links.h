@@ -8,17 +8,18 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <sys/queue.h>
 
 typedef struct rf_link {
     int socket;
     double since; /* rf_log_seconds(): it began, or its last request was answered */
     bool asks;    /* a request is being read or answered */
-    struct rf_link *previous, *next;
+    LIST_ENTRY(rf_link) others;
 } rf_link;
 
 typedef struct rf_links {
     pthread_mutex_t lock;
-    rf_link *first; /* owned, as all are */
+    LIST_HEAD(, rf_link) all; /* owned, as each is */
 } rf_links;
 
 void rf_links_init(rf_links *links);

@@ -1,13 +1,8 @@
 #include "serve/metrics.h"
 
-#include "common/base/alloc.h"
-#include "common/base/log.h"
 #include "common/text/ids.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 
 static const double bounds[RF_METRICS_BUCKETS] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
                                                   1,     2.5,  5,     10,   30,  60,   300};
@@ -49,49 +44,35 @@ double rf_metrics_mean_seconds(const rf_metrics *m)
 
 /* --- Text ------------------------------------------------------------------------------------- */
 
-static void add(rf_text *text, const char *format, ...) RF_PRINTF(2, 3);
-static void add(rf_text *text, const char *format, ...)
-{
-    va_list list;
-    va_start(list, format);
-    char *line = rf_alloc_format_list(format, list);
-    va_end(list);
-    rf_text_add_string(text, line);
-    free(line);
-}
-
-static void add_one(rf_text *text, const char *name, const char *type, const char *help,
-                    double value)
-{
-    add(text, "# HELP refusion_%s %s\n# TYPE refusion_%s %s\nrefusion_%s %.17g\n", name, help, name,
-        type, name, value);
-}
-
 static void add_requests(rf_text *text, const rf_metrics *m)
 {
-    add(text, "# HELP refusion_requests_total Requests of HTTP, by the status of the answer.\n"
-              "# TYPE refusion_requests_total counter\n");
+    rf_text_print(text,
+                  "# HELP refusion_requests_total Requests of HTTP, by the status of the answer.\n"
+                  "# TYPE refusion_requests_total counter\n");
     for (int i = 0; i < RF_METRICS_STATUSES && m->status[i].n > 0; i++) {
-        add(text, "refusion_requests_total{status=\"%d\"} %" PRId64 "\n", m->status[i].status,
-            m->status[i].n);
+        rf_text_print(text, "refusion_requests_total{status=\"%d\"} %" PRId64 "\n",
+                      m->status[i].status, m->status[i].n);
     }
 }
 
 static void add_latency(rf_text *text, const rf_metrics *m)
 {
     int64_t n = 0;
-    add(text, "# HELP refusion_request_seconds From the arrival of a request to its whole answer.\n"
+    rf_text_print(
+        text, "# HELP refusion_request_seconds From the arrival of a request to its whole answer.\n"
               "# TYPE refusion_request_seconds histogram\n");
     for (int i = 0; i <= RF_METRICS_BUCKETS; i++) {
         n += m->bucket[i];
         if (i < RF_METRICS_BUCKETS) {
-            add(text, "refusion_request_seconds_bucket{le=\"%g\"} %" PRId64 "\n", bounds[i], n);
+            rf_text_print(text, "refusion_request_seconds_bucket{le=\"%g\"} %" PRId64 "\n",
+                          bounds[i], n);
         }
     }
-    add(text,
-        "refusion_request_seconds_bucket{le=\"+Inf\"} %" PRId64
-        "\nrefusion_request_seconds_sum %.17g\nrefusion_request_seconds_count %" PRId64 "\n",
-        n, m->seconds, n);
+    rf_text_print(text,
+                  "refusion_request_seconds_bucket{le=\"+Inf\"} %" PRId64
+                  "\nrefusion_request_seconds_sum %.17g\nrefusion_request_seconds_count %" PRId64
+                  "\n",
+                  n, m->seconds, n);
 }
 
 char *rf_metrics_text(const rf_metrics *m, int64_t n_waiting, int64_t n_seated)
@@ -120,7 +101,9 @@ char *rf_metrics_text(const rf_metrics *m, int64_t n_waiting, int64_t n_seated)
     };
     rf_text text = {0};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
-        add_one(&text, lines[i].name, lines[i].type, lines[i].help, lines[i].value);
+        const char *name = lines[i].name;
+        rf_text_print(&text, "# HELP refusion_%s %s\n# TYPE refusion_%s %s\nrefusion_%s %.17g\n",
+                      name, lines[i].help, name, lines[i].type, name, lines[i].value);
     }
     add_requests(&text, m);
     add_latency(&text, m);

@@ -2,6 +2,7 @@
 
 #include "common/base/utf8.h"
 
+#include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>

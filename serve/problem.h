@@ -4,7 +4,7 @@
 
 #include "common/base/error.h"
 
-#include <jansson.h>
+struct json_t;
 
 typedef struct rf_problem {
     int status;       /* of HTTP; 0: there is none */
@@ -19,6 +19,6 @@ int rf_problem_set(rf_problem *problem, int status, const char *code, const char
                    const char *format, ...) RF_PRINTF(5, 6);
 
 /* {"error": {"message", "type", "param", "code"}}; the caller releases it. */
-json_t *rf_problem_json(const rf_problem *problem);
+struct json_t *rf_problem_json(const rf_problem *problem);
 
 #endif

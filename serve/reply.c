@@ -1,9 +1,9 @@
 #include "serve/reply.h"
 
-#include "common/base/alloc.h"
 #include "common/base/utf8.h"
 
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,18 +30,20 @@ json_t *rf_reply_usage(const rf_order *x)
 
 /* --- Log-probabilities ------------------------------------------------------------------------ */
 
-char *rf_reply_token(const rf_tokenizer *tokenizer, int32_t id, size_t *bytes)
+/* What a token is called: its text, or its name; "token_id:N" where it is no text for itself. */
+static json_t *token_json(const rf_tokenizer *tokenizer, int32_t id)
 {
     const char *name = rf_tokenizer_special_name(tokenizer, id);
-    char *text =
-        name != NULL ? rf_alloc_string(name) : rf_tokenizer_decode(tokenizer, bytes, &id, 1, false);
-    *bytes = name != NULL ? strlen(name) : *bytes;
-    if (memmem(text, *bytes, "\xEF\xBF\xBD", 3) != NULL || *bytes == 0) {
-        free(text);
-        text = rf_alloc_format("token_id:%" PRId32, id);
-        *bytes = strlen(text);
+    size_t bytes;
+    if (name != NULL) {
+        return json_string(name);
     }
-    return text;
+    char *text = rf_tokenizer_decode(tokenizer, &bytes, &id, 1, false);
+    json_t *json = bytes > 0 && memmem(text, bytes, "\xEF\xBF\xBD", 3) == NULL
+                       ? json_stringn(text, bytes)
+                       : json_sprintf("token_id:%" PRId32, id);
+    free(text);
+    return json;
 }
 
 /* JSON has no infinities. */
@@ -50,31 +52,21 @@ static json_t *number(double logprob)
     return json_real(logprob > -9999 ? logprob : -9999);
 }
 
-static json_t *token_json(const rf_tokenizer *tokenizer, int32_t id)
-{
-    size_t bytes;
-    char *text = rf_reply_token(tokenizer, id, &bytes);
-    json_t *json = json_stringn(text, bytes);
-    free(text);
-    return json;
-}
-
 /* The likeliest tokens at place i of what was judged, and the token itself. */
 static json_t *top_object(const rf_choice *c, int64_t i)
 {
     const rf_tokenizer *tokenizer = c->order->offer->loaded->info.tokenizer;
     const rf_given *g = &c->given;
     json_t *top = json_object();
-    size_t bytes;
     for (int64_t k = 0; k <= g->n_likely; k++) {
         const bool itself = k == g->n_likely;
         const int32_t id = itself ? g->token[i] : g->likely[i * g->n_likely + k];
         if (id >= 0) {
-            char *text = rf_reply_token(tokenizer, id, &bytes);
+            json_t *token = token_json(tokenizer, id);
             json_object_setn_new(
-                top, text, bytes,
+                top, json_string_value(token), json_string_length(token),
                 number(itself ? g->logprob[i] : g->likely_logprob[i * g->n_likely + k]));
-            free(text);
+            json_decref(token);
         }
     }
     return top;
@@ -198,14 +190,14 @@ static json_t *text_of(const rf_choice *c)
 
 static json_t *choice_json(const rf_choice *c)
 {
-    if (c->order->ask.kind == RF_ASK_CHAT) {
-        json_t *message =
-            json_pack("{s:s, s:o, s:n}", "role", "assistant", "content", text_of(c), "refusal");
-        return json_pack("{s:I, s:o, s:o?, s:s}", "index", (json_int_t)c->number, "message",
-                         message, "logprobs", all_logprobs(c), "finish_reason", c->finish);
+    const bool is_chat = c->order->ask.kind == RF_ASK_CHAT;
+    json_t *said = text_of(c);
+    if (is_chat) {
+        said = json_pack("{s:s, s:o, s:n}", "role", "assistant", "content", said, "refusal");
     }
-    return json_pack("{s:I, s:o, s:o?, s:s}", "index", (json_int_t)c->number, "text", text_of(c),
-                     "logprobs", all_logprobs(c), "finish_reason", c->finish);
+    return json_pack("{s:I, s:o, s:o?, s:s}", "index", (json_int_t)c->number,
+                     is_chat ? "message" : "text", said, "logprobs", all_logprobs(c),
+                     "finish_reason", c->finish);
 }
 
 json_t *rf_reply_json(const rf_order *x)

@@ -5,19 +5,16 @@
 #include "serve/desk.h"
 
 /* The body of the answer to an order that is done without a problem. The caller releases it. */
-json_t *rf_reply_json(const rf_order *x);
+struct json_t *rf_reply_json(const rf_order *x);
 /* The text of a choice's prompt. 0-terminated, caller frees. */
 char *rf_reply_echo(const rf_choice *c, size_t *bytes);
 /* Where among its tokens begins what is shown of a choice: at its answer, or at its prompt's text. */
 int64_t rf_reply_first(const rf_choice *c);
 /* Log-probabilities of judged tokens [first, end) in the form of the order's kind. *offset: characters
  * before them, moved behind them (completions only). The caller releases it. */
-json_t *rf_reply_logprobs(const rf_choice *c, int64_t first, int64_t end, int64_t *offset);
+struct json_t *rf_reply_logprobs(const rf_choice *c, int64_t first, int64_t end, int64_t *offset);
 /* {"prompt_tokens", "completion_tokens", "total_tokens", "forwards", "tokens_per_forward",
  * "seconds"}; the caller releases it. */
-json_t *rf_reply_usage(const rf_order *x);
-/* What a token is called in log-probabilities: its text, or its name; "token_id:N" where it is no text
- * for itself. Caller frees. */
-char *rf_reply_token(const rf_tokenizer *tokenizer, int32_t id, size_t *bytes);
+struct json_t *rf_reply_usage(const rf_order *x);
 
 #endif

@@ -3,9 +3,11 @@
 
 #include "common/base/alloc.h"
 #include "infer/values.h"
+#include "serve/page.h"
 
 #include <arpa/inet.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,29 +15,29 @@
 
 /* --- Small answers ---------------------------------------------------------------------------- */
 
-static int answer_page(rf_visit *v, rf_problem *problem)
+static int answer_page(rf_visit *v)
 {
-    (void)problem;
-    v->page = v->http->page;
-    v->page_bytes = v->http->page_bytes;
-    v->text_type = "text/html; charset=utf-8";
+    size_t bytes;
+    v->text = rf_page_text(&bytes);
+    v->type = "text/html; charset=utf-8";
+    v->is_page = true;
     return RF_OK;
 }
 
-static int answer_health(rf_visit *v, rf_problem *problem)
+static int answer_health(rf_visit *v)
 {
     if (rf_desk_is_closed(v->http->desk)) {
-        return rf_problem_set(problem, 503, "shutting_down", NULL, "the server is shutting down");
+        return rf_problem_set(&v->problem, 503, "shutting_down", NULL,
+                              "the server is shutting down");
     }
-    v->json = json_pack("{s:s}", "status", "ok");
+    rf_visit_say(v, json_pack("{s:s}", "status", "ok"));
     return RF_OK;
 }
 
-static int answer_metrics(rf_visit *v, rf_problem *problem)
+static int answer_metrics(rf_visit *v)
 {
-    (void)problem;
     v->text = rf_desk_metrics(v->http->desk);
-    v->text_type = "text/plain; version=0.0.4; charset=utf-8";
+    v->type = "text/plain; version=0.0.4; charset=utf-8";
     return RF_OK;
 }
 
@@ -91,17 +93,17 @@ static json_t *model_json(const rf_offer *offer)
                      (json_int_t)offer->created, "owned_by", "refusion", "refusion", more);
 }
 
-static int answer_models(rf_visit *v, rf_problem *problem)
+static int answer_models(rf_visit *v)
 {
-    (void)problem;
-    v->json = json_pack("{s:s, s:[o]}", "object", "list", "data", model_json(v->http->offer));
+    rf_visit_say(v,
+                 json_pack("{s:s, s:[o]}", "object", "list", "data", model_json(v->http->offer)));
     return RF_OK;
 }
 
-static int answer_model(rf_visit *v, rf_problem *problem)
+static int answer_model(rf_visit *v)
 {
-    RF_TRY(rf_ask_model(v->name, v->http->offer, problem));
-    v->json = model_json(v->http->offer);
+    RF_TRY(rf_ask_model(v->name, v->http->offer, &v->problem));
+    rf_visit_say(v, model_json(v->http->offer));
     return RF_OK;
 }
 
@@ -128,17 +130,17 @@ static json_t *template_json(const rf_tokenizer *tokenizer)
     return json;
 }
 
-static int answer_tokenizer_info(rf_visit *v, rf_problem *problem)
+static int answer_tokenizer_info(rf_visit *v)
 {
     const rf_tokenizer *tokenizer = v->http->offer->loaded->info.tokenizer;
     const rf_specials *special = rf_tokenizer_specials(tokenizer);
-    (void)problem;
-    v->json = json_pack("{s:s?, s:s?, s:s?, s:n, s:I, s:s, s:o}", "eos_token",
-                        special->n_eos > 0 ? name_of(tokenizer, special->eos[0]) : NULL,
-                        "bos_token", name_of(tokenizer, special->begin), "mask_token",
-                        name_of(tokenizer, special->mask), "pad_token", "vocab_size",
-                        (json_int_t)rf_tokenizer_size(tokenizer), "chat_form",
-                        rf_tokenizer_form(tokenizer), "chat_template", template_json(tokenizer));
+    rf_visit_say(v, json_pack("{s:s?, s:s?, s:s?, s:n, s:I, s:s, s:o}", "eos_token",
+                              special->n_eos > 0 ? name_of(tokenizer, special->eos[0]) : NULL,
+                              "bos_token", name_of(tokenizer, special->begin), "mask_token",
+                              name_of(tokenizer, special->mask), "pad_token", "vocab_size",
+                              (json_int_t)rf_tokenizer_size(tokenizer), "chat_form",
+                              rf_tokenizer_form(tokenizer), "chat_template",
+                              template_json(tokenizer)));
     return RF_OK;
 }
 
@@ -187,41 +189,38 @@ static int tokenize(rf_ids *ids, const rf_tokenizer *tokenizer, const json_t *bo
     return RF_OK;
 }
 
-static int answer_tokenize(rf_visit *v, rf_problem *problem)
+static int answer_tokenize(rf_visit *v)
 {
-    json_t *body = NULL, *list = json_array();
+    json_t *body = NULL;
     rf_ids ids = {0};
     int rc;
-    RF_TRY_OUT(rf_ask_json(&body, v->body.data, v->body.bytes, problem));
-    RF_TRY_OUT(tokenize(&ids, v->http->offer->loaded->info.tokenizer, body, problem));
-    for (int64_t i = 0; i < ids.n; i++) {
-        json_array_append_new(list, json_integer(ids.id[i]));
-    }
-    v->json = json_pack("{s:I, s:I, s:O}", "count", (json_int_t)ids.n, "max_model_len",
-                        (json_int_t)v->http->offer->size.positions, "tokens", list);
+    RF_TRY_OUT(rf_ask_json(&body, v->body.data, v->body.bytes, &v->problem));
+    RF_TRY_OUT(tokenize(&ids, v->http->offer->loaded->info.tokenizer, body, &v->problem));
+    rf_visit_say(v, json_pack("{s:I, s:I, s:o}", "count", (json_int_t)ids.n, "max_model_len",
+                              (json_int_t)v->http->offer->size.positions, "tokens",
+                              rf_ids_json(ids.id, ids.n)));
 out:
     rf_ids_free(&ids);
-    json_decref(list);
     json_decref(body);
     return rc;
 }
 
-static int answer_detokenize(rf_visit *v, rf_problem *problem)
+static int answer_detokenize(rf_visit *v)
 {
     const rf_tokenizer *tokenizer = v->http->offer->loaded->info.tokenizer;
     json_t *body = NULL;
     rf_ids ids = {0};
     int rc;
-    RF_TRY_OUT(rf_ask_json(&body, v->body.data, v->body.bytes, problem));
+    RF_TRY_OUT(rf_ask_json(&body, v->body.data, v->body.bytes, &v->problem));
     const json_t *tokens = json_object_get(body, "tokens");
     if (!json_is_array(tokens)) {
-        RF_TRY_OUT(rf_problem_set(problem, 400, "invalid_type", "tokens",
+        RF_TRY_OUT(rf_problem_set(&v->problem, 400, "invalid_type", "tokens",
                                   "tokens must be a list of token ids"));
     }
-    RF_TRY_OUT(rf_ask_ids(&ids, tokens, tokenizer, "tokens", problem));
+    RF_TRY_OUT(rf_ask_ids(&ids, tokens, tokenizer, "tokens", &v->problem));
     size_t bytes;
     char *text = rf_tokenizer_decode(tokenizer, &bytes, ids.id, ids.n, false);
-    v->json = json_pack("{s:s%}", "prompt", text, bytes);
+    rf_visit_say(v, json_pack("{s:s%}", "prompt", text, bytes));
     free(text);
 out:
     rf_ids_free(&ids);
@@ -243,10 +242,11 @@ static char *client_of(const rf_visit *v, const char *user)
     return rf_alloc_format("%d %s %s", v->who, host, user != NULL ? user : "");
 }
 
-static int answer_ask(rf_visit *v, rf_ask_kind kind, rf_problem *problem)
+static int answer_ask(rf_visit *v)
 {
     rf_ask ask;
-    const int rc = rf_ask_read(&ask, kind, v->body.data, v->body.bytes, v->http->offer, problem);
+    const int rc =
+        rf_ask_read(&ask, v->route->kind, v->body.data, v->body.bytes, v->http->offer, &v->problem);
     if (rc == RF_OK) {
         char *client = client_of(v, ask.user);
         v->order = rf_order_new(&ask, v->http->offer, client);
@@ -256,29 +256,19 @@ static int answer_ask(rf_visit *v, rf_ask_kind kind, rf_problem *problem)
     return rc;
 }
 
-static int answer_completions(rf_visit *v, rf_problem *problem)
-{
-    return answer_ask(v, RF_ASK_COMPLETION, problem);
-}
-
-static int answer_chat(rf_visit *v, rf_problem *problem)
-{
-    return answer_ask(v, RF_ASK_CHAT, problem);
-}
-
 /* --- All -------------------------------------------------------------------------------------- */
 
 static const rf_route routes[] = {
-    {"/", "GET", true, answer_page},
-    {"/health", "GET", true, answer_health},
-    {"/metrics", "GET", false, answer_metrics},
-    {"/v1/models", "GET", false, answer_models},
-    {"/v1/models/", "GET", false, answer_model},
-    {"/v1/completions", "POST", false, answer_completions},
-    {"/v1/chat/completions", "POST", false, answer_chat},
-    {"/tokenize", "POST", false, answer_tokenize},
-    {"/detokenize", "POST", false, answer_detokenize},
-    {"/tokenizer_info", "GET", false, answer_tokenizer_info},
+    {"/", "GET", true, .answer = answer_page},
+    {"/health", "GET", true, .answer = answer_health},
+    {"/metrics", "GET", false, .answer = answer_metrics},
+    {"/v1/models", "GET", false, .answer = answer_models},
+    {"/v1/models/", "GET", false, .answer = answer_model},
+    {"/v1/completions", "POST", false, answer_ask, RF_ASK_COMPLETION},
+    {"/v1/chat/completions", "POST", false, answer_ask, RF_ASK_CHAT},
+    {"/tokenize", "POST", false, .answer = answer_tokenize},
+    {"/detokenize", "POST", false, .answer = answer_detokenize},
+    {"/tokenizer_info", "GET", false, .answer = answer_tokenizer_info},
 };
 
 static bool leads(const rf_route *r, const char *path)

@@ -258,10 +258,7 @@ static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error
                       .loaded = loaded,
                       .assignment = assignment,
                       .n_assignments = n,
-                      .created = (int64_t)time(NULL),
-                      .max_choices = 128,
-                      .max_stops = 16,
-                      .max_likely = 20};
+                      .created = (int64_t)time(NULL)};
     int rc;
 
     if (o->name == NULL) {

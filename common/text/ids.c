@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +31,15 @@ void rf_ids_free(rf_ids *ids)
     *ids = (rf_ids){0};
 }
 
+json_t *rf_ids_json(const int32_t *id, int64_t n)
+{
+    json_t *list = json_array();
+    for (int64_t i = 0; i < n; i++) {
+        json_array_append_new(list, json_integer(id[i]));
+    }
+    return list;
+}
+
 void rf_text_add(rf_text *text, const char *data, size_t bytes)
 {
     if (bytes >= text->capacity - text->bytes) {
@@ -47,6 +57,16 @@ void rf_text_add(rf_text *text, const char *data, size_t bytes)
 void rf_text_add_string(rf_text *text, const char *string)
 {
     rf_text_add(text, string, strlen(string));
+}
+
+void rf_text_print(rf_text *text, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    char *printed = rf_alloc_format_list(format, list);
+    va_end(list);
+    rf_text_add_string(text, printed);
+    free(printed);
 }
 
 void rf_text_free(rf_text *text)

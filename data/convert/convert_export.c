@@ -102,14 +102,8 @@ static json_t *eos_ids(const rf_tokenizer *tokenizer)
     if (specials == NULL || specials->n_eos == 0) {
         return NULL;
     }
-    if (specials->n_eos == 1) {
-        return json_integer(specials->eos[0]);
-    }
-    json_t *list = json_array();
-    for (int32_t i = 0; i < specials->n_eos; i++) {
-        json_array_append_new(list, json_integer(specials->eos[i]));
-    }
-    return list;
+    return specials->n_eos == 1 ? json_integer(specials->eos[0])
+                                : rf_ids_json(specials->eos, specials->n_eos);
 }
 
 static bool is_adapter(const exporter *ex)

@@ -5,11 +5,13 @@
 #include "serve/ask.h"
 #include "tests/fuzz/fuzz.h"
 
+#include <jansson.h>
+
 static void check_accepted(const rf_ask *ask, const rf_offer *offer)
 {
     const int64_t size = rf_tokenizer_size(offer->loaded->info.tokenizer);
-    RF_ASSERT(ask->n_prompts >= 1 && ask->n >= 1 && ask->n_prompts * ask->n <= offer->max_choices);
-    RF_ASSERT(ask->max_tokens >= 0 && ask->n_likely <= offer->max_likely);
+    RF_ASSERT(ask->n_prompts >= 1 && ask->n >= 1 && ask->n_prompts * ask->n <= RF_ASK_CHOICES);
+    RF_ASSERT(ask->max_tokens >= 0 && ask->n_likely <= RF_ASK_LIKELY);
     bool masks;
     RF_ASSERT(ask->n_likely < 0 || rf_offer_judges(offer, &masks));
     for (int64_t i = 0; i < ask->n_prompts; i++) {
@@ -26,7 +28,7 @@ static void check_accepted(const rf_ask *ask, const rf_offer *offer)
         }
     }
     for (int64_t i = 0; ask->stops != NULL && ask->stops[i] != NULL; i++) {
-        RF_ASSERT(i < offer->max_stops && ask->stops[i][0] != '\0');
+        RF_ASSERT(i < RF_ASK_STOPS && ask->stops[i][0] != '\0');
     }
 }
 
@@ -57,10 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const rf_offer offer = {.name = "model",
                             .loaded = &loaded,
                             .size = rf_engine_size_of_any(64, 2),
-                            .objective = objectives[data[0] >> 1 & 3],
-                            .max_choices = 8,
-                            .max_stops = 4,
-                            .max_likely = 5};
+                            .objective = objectives[data[0] >> 1 & 3]};
     rf_ask ask;
     rf_problem problem = {0};
     const rf_ask_kind kind = data[0] % 2 == 0 ? RF_ASK_COMPLETION : RF_ASK_CHAT;
