@@ -217,10 +217,7 @@ static int run(const rf_manual *self, int argc, char **argv, rf_error *err)
 out:
     rf_build_statistics_free(&statistics);
     rf_tokenizer_free(tokenizer);
-    for (int64_t i = 0; i < r.settings.n_sources; i++) {
-        free(r.path[i]);
-    }
-    free(r.path);
+    rf_free_strings(r.path, r.settings.n_sources);
     free(r.map.item);
     free(r.found);
     free(r.source);

@@ -117,14 +117,8 @@ int rf_data_settings_from_config(rf_data_settings *out, const rf_config *config,
 
 void rf_data_settings_free(rf_data_settings *settings)
 {
-    for (int64_t i = 0; i < settings->n_train; i++) {
-        free(settings->train[i]);
-    }
-    for (int64_t i = 0; i < settings->n_valid; i++) {
-        free(settings->valid[i]);
-    }
-    free(settings->train);
-    free(settings->valid);
+    rf_free_strings(settings->train, settings->n_train);
+    rf_free_strings(settings->valid, settings->n_valid);
     free(settings->rows.weight);
     free(settings->rows.epochs);
     *settings = (rf_data_settings){0};

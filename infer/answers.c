@@ -301,10 +301,7 @@ out:
     for (int64_t i = 0; i < w.n_requests; i++) {
         rf_answer_free(&w.answer[i]);
     }
-    for (int64_t i = 0; i < n; i++) {
-        free(w.record[i]);
-    }
-    free(w.record);
+    rf_free_strings(w.record, n);
     free(w.answer);
     free(w.request);
     return rc;
@@ -314,19 +311,15 @@ static int hash_settings(uint64_t *out, const answerer *a, rf_error *err)
 {
     const rf_answers_options *o = a->options;
     const char *date = rf_tokenizer_date(a->loaded->info.tokenizer);
-    char *text = NULL;
-    size_t bytes = 0;
-    FILE *file = open_memstream(&text, &bytes);
-    RF_ASSERT(file != NULL);
-    int rc = rf_loaded_describe(file, a->loaded, err);
-    fprintf(file, "answers of refusion-infer, date %s, weights %s\n%s",
-            date != NULL ? date : "none", rf_layout_name(a->loaded->weights), o->settings);
+    rf_text text = {0};
+    int rc = rf_loaded_describe(&text, a->loaded, err);
+    rf_text_print(&text, "answers of refusion-infer, date %s, weights %s\n%s",
+                  date != NULL ? date : "none", rf_layout_name(a->loaded->weights), o->settings);
     for (int i = 0; o->stops != NULL && o->stops[i] != NULL; i++) {
-        fprintf(file, "stop %zu %s\n", strlen(o->stops[i]), o->stops[i]);
+        rf_text_print(&text, "stop %zu %s\n", strlen(o->stops[i]), o->stops[i]);
     }
-    fclose(file);
-    *out = rf_hash_bytes(RF_HASH_BEGIN, text, bytes);
-    free(text);
+    *out = rf_hash_bytes(RF_HASH_BEGIN, text.data, text.bytes);
+    rf_text_free(&text);
     return rc;
 }
 

@@ -13,9 +13,7 @@
 #include <unistd.h>
 
 typedef struct options {
-    const char *model, *adapter, *weights, *backend, *date;
-    char model_path[RF_PATH_BYTES], adapter_path[RF_PATH_BYTES]; /* chosen in run folders */
-    bool control_tokens;
+    rf_loaded_source source;
     rf_option_list stop;
     char *settings; /* resolved. Owned */
     rf_answers_options run;
@@ -27,20 +25,20 @@ static const rf_option option_table[] = {
     {"model", "FILE",
      "checkpoint to decode with, or the folder of a run: its best checkpoint on validation, else "
      "its latest",
-     RF_OPTION_TEXT, .at = offsetof(options, model)},
+     RF_OPTION_TEXT, .at = offsetof(options, source.model)},
     {"adapter", "FILE",
      "adapters that were trained beside that checkpoint (lora.*), or the folder of their run; as "
      "--model they find their base themselves",
-     RF_OPTION_TEXT, .at = offsetof(options, adapter)},
+     RF_OPTION_TEXT, .at = offsetof(options, source.adapter)},
     {"weights", "f32|bf16|int8",
      "f32 (default), bf16 (default of what was trained with train.compute=bf16, where this machine "
      "multiplies bf16) or int8 (default of a quantized checkpoint): smaller and faster",
-     RF_OPTION_CHOICE, .at = offsetof(options, weights)},
+     RF_OPTION_CHOICE, .at = offsetof(options, source.weights)},
     {"backend", "auto|cpu|cuda|ref32|ref64",
      "auto (default): cuda where the program has it and finds a GPU, else cpu; one that is named "
      "is "
      "never replaced",
-     RF_OPTION_CHOICE, .at = offsetof(options, backend)},
+     RF_OPTION_CHOICE, .at = offsetof(options, source.backend)},
     {"prompt", "TEXT", "one prompt: the answer goes to stdout", RF_OPTION_TEXT,
      .at = offsetof(options, run.prompt)},
     {"prompts", "FILE",
@@ -61,11 +59,11 @@ static const rf_option option_table[] = {
      "an answer ends before this string, and nothing behind it is decoded; may be repeated",
      RF_OPTION_LIST, .at = offsetof(options, stop)},
     {"control-tokens", NULL, "special tokens written out in prompts are those tokens, not text",
-     RF_OPTION_FLAG, .at = offsetof(options, control_tokens)},
+     RF_OPTION_FLAG, .at = offsetof(options, source.control_tokens)},
     {"date", "today|DAY",
      "what chat templates take for the date (strftime_now): today, or a day as 2026-11-28, which "
      "answers of --prompts then tell; else 26 Jul 2024",
-     RF_OPTION_TEXT, .at = offsetof(options, date)},
+     RF_OPTION_TEXT, .at = offsetof(options, source.date)},
     {"raw", NULL, "the prompt is the beginning of a plain text, not a question", RF_OPTION_FLAG,
      .at = offsetof(options, run.raw)},
     {"show", NULL, "paint which slot is filled when", RF_OPTION_FLAG,
@@ -99,7 +97,7 @@ static int parse(options *o, int *first, int argc, char **argv, rf_error *err)
     rf_answers_options *run = &o->run;
     *o = (options){.run = {.batch = 8, .pause_ms = 120}};
     RF_TRY(rf_manual_parse(first, o, argc, argv, &manual, err));
-    if (o->model == NULL) {
+    if (o->source.model == NULL) {
         return rf_manual_missing(&manual, "--model", err);
     }
     if (run->prompt != NULL && run->prompts != NULL) {
@@ -147,19 +145,8 @@ static int check_outputs(const options *o, const rf_loaded *loaded, rf_error *er
 
 static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error *err)
 {
-    RF_TRY(rf_loaded_choose(&o->model, o->model_path, err));
-    RF_TRY(rf_loaded_choose(&o->adapter, o->adapter_path, err));
-    RF_TRY(rf_loaded_open(loaded, o->model, o->adapter, o->backend, err));
+    RF_TRY(rf_loaded_open(loaded, &o->source, err));
     RF_TRY(check_outputs(o, loaded, err));
-    if (o->control_tokens) {
-        rf_tokenizer_read_control_tokens(loaded->info.tokenizer);
-    }
-    if (o->date != NULL) {
-        RF_TRY(rf_tokenizer_set_date(loaded->info.tokenizer, o->date, err));
-    }
-    if (o->weights != NULL) {
-        RF_TRY(rf_loaded_weights(&loaded->weights, o->weights, err));
-    }
     RF_TRY(read_settings(o, loaded, assignment, n, err));
     o->run.assignment = assignment;
     o->run.n_assignments = n;

@@ -37,14 +37,11 @@ static void choose_weights(rf_loaded *l, rf_type storage)
                                                : RF_PACKED_F32;
 }
 
-int rf_loaded_choose(const char **name, char *path, rf_error *err)
+/* The file that a name stands for is written to `path`. NULL: there is none. */
+static int choose_file(const char **out, char *path, const char *name, rf_error *err)
 {
-    if (*name == NULL) {
-        return RF_OK;
-    }
-    RF_TRY(rf_checkpoint_choose(path, RF_PATH_BYTES, *name, err));
-    *name = path;
-    return RF_OK;
+    *out = name != NULL ? path : NULL;
+    return name != NULL ? rf_checkpoint_choose(path, RF_PATH_BYTES, name, err) : RF_OK;
 }
 
 /* A file of adapters that was given as the model stands for its base with it. */
@@ -63,12 +60,14 @@ static int find_base(rf_loaded *l, rf_error *err)
     return RF_OK;
 }
 
-int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter, const char *backend,
-                   rf_error *err)
+int rf_loaded_open(rf_loaded *out, const rf_loaded_source *source, rf_error *err)
 {
-    *out = (rf_loaded){.path = path, .adapter = adapter};
-    RF_TRY(rf_backend_choose(&out->backend, backend, err));
-    RF_TRY(rf_checkpoint_info_read(&out->info, adapter != NULL ? adapter : path, err));
+    *out = (rf_loaded){0};
+    RF_TRY(choose_file(&out->path, out->chosen[0], source->model, err));
+    RF_TRY(choose_file(&out->adapter, out->chosen[1], source->adapter, err));
+    RF_TRY(rf_backend_choose(&out->backend, source->backend, err));
+    const char *adapter = out->adapter;
+    RF_TRY(rf_checkpoint_info_read(&out->info, adapter != NULL ? adapter : out->path, err));
     if (adapter == NULL && out->info.adaptation.rank > 0) {
         RF_TRY(find_base(out, err));
     }
@@ -81,7 +80,13 @@ int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter, const 
         return rf_error_set(err, RF_ERR,
                             "%s: is a whole model, no adapter file: give it as the model", adapter);
     }
-    return RF_OK;
+    if (source->control_tokens) {
+        rf_tokenizer_read_control_tokens(out->info.tokenizer);
+    }
+    if (source->date != NULL) {
+        RF_TRY(rf_tokenizer_set_date(out->info.tokenizer, source->date, err));
+    }
+    return source->weights != NULL ? rf_loaded_weights(&out->weights, source->weights, err) : RF_OK;
 }
 
 int rf_loaded_check_outputs(const rf_loaded *l, const char *const *outputs, int n_outputs,
@@ -186,22 +191,22 @@ int rf_loaded_weights(rf_layout *out, const char *name, rf_error *err)
     return RF_OK;
 }
 
-static int describe_file(FILE *out, const char *what, const char *path, rf_error *err)
+static int describe_file(rf_text *out, const char *what, const char *path, rf_error *err)
 {
     rf_checkpoint_reader *reader = NULL;
     if (path == NULL) {
         return RF_OK;
     }
     RF_TRY(rf_checkpoint_reader_open(&reader, path, err));
-    fprintf(out, "%s with hash %016" PRIx64 "\n", what, rf_checkpoint_reader_hash(reader));
+    rf_text_print(out, "%s with hash %016" PRIx64 "\n", what, rf_checkpoint_reader_hash(reader));
     rf_checkpoint_reader_close(reader);
     return RF_OK;
 }
 
-int rf_loaded_describe(FILE *out, const rf_loaded *loaded, rf_error *err)
+int rf_loaded_describe(rf_text *out, const rf_loaded *loaded, rf_error *err)
 {
-    fprintf(out, "version %s\nbackend %s %s\n", RF_VERSION, loaded->backend->name,
-            loaded->backend->isa);
+    rf_text_print(out, "version %s\nbackend %s %s\n", RF_VERSION, loaded->backend->name,
+                  loaded->backend->isa);
     RF_TRY(describe_file(out, "--model", loaded->path, err));
     return describe_file(out, "--adapter", loaded->adapter, err);
 }

@@ -3,17 +3,30 @@
 #define RF_INFER_LOADED_H
 
 #include "common/base/config/config.h"
+#include "common/base/files/path.h"
 #include "common/store/checkpoint.h"
+#include "common/text/ids.h"
 #include "infer/decode/options.h"
 
-#include <stdio.h>
+/* What a command line says of a model. Strings are not copied. */
+typedef struct rf_loaded_source {
+    const char *model; /* a checkpoint, or the folder of a run (rf_checkpoint_choose) */
+    const char
+        *adapter; /* the same, of a file beside its base `model` (lora.h); NULL: none, or `model`
+                            itself is one and its base is where it was in training */
+    const char *backend; /* as rf_backend_choose takes it */
+    const char *weights; /* as rf_loaded_weights takes it; NULL: as said at rf_loaded.weights */
+    const char *date;    /* for rf_tokenizer_set_date; NULL: none */
+    bool control_tokens; /* rf_tokenizer_read_control_tokens */
+} rf_loaded_source;
 
 /* The header of a checkpoint, then (once the sizes are known) the model. */
 typedef struct rf_loaded {
     const rf_backend *backend; /* that the model is made on */
     const char *path;
-    const char *adapter;     /* NULL: none */
-    rf_checkpoint_info info; /* of the adapter, where there is one: it tells the model too */
+    const char *adapter;           /* NULL: none */
+    char chosen[2][RF_PATH_BYTES]; /* both, where they are not the model's own base */
+    rf_checkpoint_info info;       /* of the adapter, where there is one: it tells the model too */
     /* Of the model. Opening sets it (f32; int8 of a quantized checkpoint; bf16 of a run with
      * train.compute = bf16, where this machine multiplies bf16). To be changed before the model is
      * made. */
@@ -21,14 +34,8 @@ typedef struct rf_loaded {
     rf_model *model;
 } rf_loaded;
 
-/* Puts the checkpoint of a run folder (rf_checkpoint_choose) for the folder: *name then is `path`
- * [RF_PATH_BYTES]. NULL and the names of files stay. */
-RF_MUST_CHECK int rf_loaded_choose(const char **name, char *path, rf_error *err);
-/* Reads the header: tokenizer and sizes. adapter: a file beside its base `path` (lora.h); NULL:
- * none, or `path` itself is one and its base is where it was in training. backend: as
- * rf_backend_choose takes it. Names are not copied: *out stays where it is. */
-RF_MUST_CHECK int rf_loaded_open(rf_loaded *out, const char *path, const char *adapter,
-                                 const char *backend, rf_error *err);
+/* Reads the header: tokenizer and sizes. *out points into itself: it stays where it is. */
+RF_MUST_CHECK int rf_loaded_open(rf_loaded *out, const rf_loaded_source *source, rf_error *err);
 /* rf_output_check, with what was opened among the inputs: the files, and `best` and `latest` beside
  * them, which tell the checkpoint of a run. */
 RF_MUST_CHECK int rf_loaded_check_outputs(const rf_loaded *loaded, const char *const *outputs,
@@ -46,8 +53,8 @@ RF_MUST_CHECK int rf_loaded_check_decoder(const rf_loaded *loaded, const rf_deco
 /* "f32", "bf16" or "int8". */
 RF_MUST_CHECK int rf_loaded_weights(rf_layout *out, const char *name, rf_error *err);
 /* What answers follow from beside prompts, settings and weights, a line for each thing: version,
- * backend, and the checkpoints by a hash of all their checksums. */
-RF_MUST_CHECK int rf_loaded_describe(FILE *out, const rf_loaded *loaded, rf_error *err);
+ * backend, and the checkpoints by a hash of all their checksums. Appends. */
+RF_MUST_CHECK int rf_loaded_describe(rf_text *out, const rf_loaded *loaded, rf_error *err);
 /* Makes the model for these limits and reads the weights. A limit of more positions than the model
  * has is an error. */
 RF_MUST_CHECK int rf_loaded_model(rf_loaded *loaded, const rf_model_limits *limits, int n_threads,

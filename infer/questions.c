@@ -103,10 +103,7 @@ static int render(rf_question *out, const rf_tokenizer *tokenizer, const rf_turn
         all[m - 1] = make_turn("user", text[used]);
     }
     int rc = rf_tokenizer_render(tokenizer, NULL, NULL, &out->ids, all, m, options, err);
-    for (int64_t i = 0; i <= shots->n; i++) {
-        free(text[i]);
-    }
-    free(text);
+    rf_free_strings(text, shots->n + 1);
     free(all);
     return rc;
 }

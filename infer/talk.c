@@ -447,11 +447,8 @@ out:
     while (t.n > 0) {
         drop_message(&t);
     }
-    for (int i = 0; i < t.n_assignments; i++) {
-        free(t.assignment[i]);
-    }
+    rf_free_strings(t.assignment, t.n_assignments);
     free(t.message);
-    free(t.assignment);
     free(t.system);
     return rc;
 }

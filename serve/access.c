@@ -10,10 +10,7 @@
 
 void rf_access_free(rf_access *access)
 {
-    for (int i = 0; i < access->n_keys; i++) {
-        free(access->key[i]);
-    }
-    free(access->key);
+    rf_free_strings(access->key, access->n_keys);
     *access = (rf_access){0};
 }
 

@@ -184,10 +184,7 @@ static int read_options(rf_ask_reader *in)
     }
     settle_seed(in, &in->ask.options);
 out:
-    for (int i = 0; i < a.n; i++) {
-        free(a.item[i]);
-    }
-    free(a.item);
+    rf_free_strings(a.item, a.n);
     free(a.param);
     rf_config_free(config);
     return rc;

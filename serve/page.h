@@ -2,9 +2,7 @@
 #ifndef RF_SERVE_PAGE_H
 #define RF_SERVE_PAGE_H
 
-#include <stddef.h>
-
 /* HTML; caller frees. */
-char *rf_page_text(size_t *bytes);
+char *rf_page_text(void);
 
 #endif

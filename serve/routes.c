@@ -17,8 +17,7 @@
 
 static int answer_page(rf_visit *v)
 {
-    size_t bytes;
-    v->text = rf_page_text(&bytes);
+    v->text = rf_page_text();
     v->type = "text/html; charset=utf-8";
     v->is_page = true;
     return RF_OK;

@@ -16,9 +16,8 @@
 #include <time.h>
 
 typedef struct options {
-    const char *model, *adapter, *weights, *backend, *key_file, *name;
-    char model_path[RF_PATH_BYTES], adapter_path[RF_PATH_BYTES]; /* chosen in run folders */
-    bool control_tokens;
+    rf_loaded_source source;
+    const char *key_file, *name;
     int64_t port, n_seats, context, most_waiting, time_limit, n_threads;
     rf_http_options http;
 } options;
@@ -29,14 +28,14 @@ static const rf_config_key *const key_tables[] = {rf_decode_keys, NULL};
 static const rf_option option_table[] = {
     {"model", "FILE",
      "checkpoint, or the folder of a run: its best checkpoint on validation, else its latest",
-     RF_OPTION_TEXT, .at = offsetof(options, model)},
+     RF_OPTION_TEXT, .at = offsetof(options, source.model)},
     {"adapter", "FILE",
      "adapters that were trained beside that checkpoint (lora.*), or the folder of their run",
-     RF_OPTION_TEXT, .at = offsetof(options, adapter)},
+     RF_OPTION_TEXT, .at = offsetof(options, source.adapter)},
     {"weights", "f32|bf16|int8", "as in refusion-infer", RF_OPTION_CHOICE,
-     .at = offsetof(options, weights)},
+     .at = offsetof(options, source.weights)},
     {"backend", "auto|cpu|cuda|ref32|ref64", "as in refusion-infer", RF_OPTION_CHOICE,
-     .at = offsetof(options, backend)},
+     .at = offsetof(options, source.backend)},
     {"name", "NAME", "what clients call the model (default: as the file or folder is called)",
      RF_OPTION_TEXT, .at = offsetof(options, name)},
     {"host", "ADDRESS",
@@ -67,7 +66,7 @@ static const rf_option option_table[] = {
     {"connections", "N", "of clients at once (default 4096)", RF_OPTION_INTEGER,
      .at = offsetof(options, http.max_connections), .min = 1, .max = 1 << 16},
     {"control-tokens", NULL, "special tokens written out in messages are those tokens, not text",
-     RF_OPTION_FLAG, .at = offsetof(options, control_tokens)},
+     RF_OPTION_FLAG, .at = offsetof(options, source.control_tokens)},
     {"threads", "N", "default: the cores this process may use", RF_OPTION_INTEGER,
      .at = offsetof(options, n_threads), .min = 1, .max = 4096},
     {0}};
@@ -99,7 +98,7 @@ static int parse(options *o, int *first, int argc, char **argv, rf_error *err)
                             .idle_seconds = 30}};
     RF_TRY(rf_manual_parse(first, o, argc, argv, &manual, err));
     o->http.port = (int)o->port;
-    return o->model != NULL ? RF_OK : rf_manual_missing(&manual, "--model", err);
+    return o->source.model != NULL ? RF_OK : rf_manual_missing(&manual, "--model", err);
 }
 
 /* --- Signals ---------------------------------------------------------------------------------- */
@@ -262,7 +261,7 @@ static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error
     int rc;
 
     if (o->name == NULL) {
-        name_model(name, sizeof name, o->model);
+        name_model(name, sizeof name, o->source.model);
         offer.name = name;
     }
     if (o->key_file != NULL) {
@@ -270,15 +269,7 @@ static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error
     }
     o->http.access = &access;
     RF_TRY_OUT(rf_http_open(&http, &o->http, err));
-    RF_TRY_OUT(rf_loaded_choose(&o->model, o->model_path, err));
-    RF_TRY_OUT(rf_loaded_choose(&o->adapter, o->adapter_path, err));
-    RF_TRY_OUT(rf_loaded_open(loaded, o->model, o->adapter, o->backend, err));
-    if (o->control_tokens) {
-        rf_tokenizer_read_control_tokens(loaded->info.tokenizer);
-    }
-    if (o->weights != NULL) {
-        RF_TRY_OUT(rf_loaded_weights(&loaded->weights, o->weights, err));
-    }
+    RF_TRY_OUT(rf_loaded_open(loaded, &o->source, err));
     RF_TRY_OUT(make_engine(&engine, o, &offer, loaded, err));
     rc = serve(o, http, &offer, engine, err);
     http = NULL;

@@ -49,6 +49,14 @@ void *rf_alloc_copy(const void *data, size_t bytes)
     return copy;
 }
 
+void rf_free_strings(char **string, int64_t n)
+{
+    for (int64_t i = 0; i < n && string != NULL; i++) {
+        free(string[i]);
+    }
+    free(string);
+}
+
 char *rf_alloc_format_list(const char *format, va_list arguments)
 {
     char *text = NULL;

@@ -12,6 +12,7 @@
 
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* count elements of `bytes` bytes, cleared; never NULL, also for 0. A product that overflows is a
  * lack of memory. Caller frees with free(). */
@@ -21,6 +22,8 @@ void *rf_realloc(void *memory, size_t count, size_t bytes);
 /* Copies; NULL gives NULL. Caller frees. rf_alloc_copy: bytes of data and a 0 byte behind them. */
 char *rf_alloc_string(const char *text);
 void *rf_alloc_copy(const void *data, size_t bytes);
+/* Frees n strings and their array; NULL is fine. */
+void rf_free_strings(char **string, int64_t n);
 /* A string printed into memory of its own. Caller frees. */
 char *rf_alloc_format(const char *format, ...) RF_PRINTF(1, 2);
 char *rf_alloc_format_list(const char *format, va_list arguments) RF_PRINTF(1, 0);

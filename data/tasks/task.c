@@ -1,5 +1,6 @@
 #include "data/tasks/task.h"
 
+#include "common/base/alloc.h"
 #include "data/tasks/task_rules.h"
 
 #include <inttypes.h>
@@ -91,10 +92,7 @@ void rf_task_item_free(rf_task_item *item)
 {
     free(item->query);
     free(item->expected);
-    for (int i = 0; i < item->n_choices; i++) {
-        free(item->choice[i]);
-    }
-    free(item->choice);
+    rf_free_strings(item->choice, item->n_choices);
     free(item->prefix);
     free(item->tests);
     *item = (rf_task_item){0};

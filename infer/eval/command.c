@@ -30,7 +30,7 @@ static const rf_option option_table[] = {
     {"adapter", "FILE",
      "adapters that were trained beside that checkpoint (lora.*), or the folder of their run; as "
      "--model they find their base themselves",
-     RF_OPTION_TEXT, .at = offsetof(line, command.adapter)},
+     RF_OPTION_TEXT, .at = offsetof(line, command.subject.source.adapter)},
     {"weights", "f32|bf16|int8[,...]",
      "f32 (default), bf16 (default of what was trained with train.compute=bf16, where this machine "
      "multiplies bf16) or int8 (default of a quantized checkpoint); or several, as f32,bf16,int8: "
@@ -40,7 +40,7 @@ static const rf_option option_table[] = {
      "auto (default): cuda where the program has it and finds a GPU, else cpu; one that is named "
      "is "
      "never replaced",
-     RF_OPTION_CHOICE, .at = offsetof(line, command.subject.backend)},
+     RF_OPTION_CHOICE, .at = offsetof(line, command.subject.source.backend)},
     {"data", "FILE",
      "JSON lines {\"query\",\"response\"} or {\"messages\"}, or the official file of the task; .gz "
      "too; or a folder of .json files",
@@ -70,11 +70,11 @@ static const rf_option option_table[] = {
      "accurate (default 0)",
      RF_OPTION_TEXT, .at = offsetof(line, within)},
     {"control-tokens", NULL, "special tokens written out in questions are those tokens, not text",
-     RF_OPTION_FLAG, .at = offsetof(line, command.subject.control_tokens)},
+     RF_OPTION_FLAG, .at = offsetof(line, command.subject.source.control_tokens)},
     {"date", "today|DAY",
      "what chat templates take for the date (strftime_now): today, or a day as 2026-11-28, which "
      "the report then tells; else 26 Jul 2024",
-     RF_OPTION_TEXT, .at = offsetof(line, command.subject.date)},
+     RF_OPTION_TEXT, .at = offsetof(line, command.subject.source.date)},
     {"no-likelihood", NULL, "leave out likelihood and losses", RF_OPTION_FLAG,
      .at = offsetof(line, no_likelihood)},
     {"limit", "N", "only the first N questions", RF_OPTION_INTEGER,
@@ -186,10 +186,10 @@ bool rf_command_is_sweep(const rf_command *o, const rf_grid *grid)
 
 int rf_command_check_sweep(const rf_command *o, const rf_grid *grid, rf_error *err)
 {
-    const char *stray = o->answers != NULL                      ? "--answers"
-                        : o->n_weights > 1                      ? "--weights with several types"
-                        : o->models.n > 1 && o->adapter != NULL ? "--adapter"
-                                                                : NULL;
+    const char *stray = o->answers != NULL ? "--answers"
+                        : o->n_weights > 1 ? "--weights with several types"
+                        : o->models.n > 1 && o->subject.source.adapter != NULL ? "--adapter"
+                                                                               : NULL;
     if (!rf_command_is_sweep(o, grid)) {
         return o->csv == NULL ? RF_OK
                               : rf_error_set(err, RF_ERR_USAGE,

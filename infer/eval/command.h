@@ -8,7 +8,7 @@
 /* Fields are named after options. NULL: not given. */
 typedef struct rf_command {
     rf_option_list models, pages;
-    const char *adapter, *out, *answers, *csv, *html, *title;
+    const char *out, *answers, *csv, *html, *title;
     rf_layout weights[RF_N_LAYOUTS]; /* to be compared; the first is the report's */
     int n_weights;                   /* 0: the default of the checkpoint */
     double within;                   /* points of accuracy (sweep.h) */

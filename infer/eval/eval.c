@@ -355,19 +355,11 @@ out:
     return rc;
 }
 
-static void free_texts(char **text, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        free(text[i]);
-    }
-    free(text);
-}
-
 void rf_eval_result_free(rf_eval_result *result)
 {
-    free_texts(result->text, result->n * result->n_samples);
-    free_texts(result->scores, result->n);
-    free_texts(result->trace, result->n);
+    rf_free_strings(result->text, result->n * result->n_samples);
+    rf_free_strings(result->scores, result->n);
+    rf_free_strings(result->trace, result->n);
     free(result->correct);
     free(result->record);
     *result = (rf_eval_result){0};

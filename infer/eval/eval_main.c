@@ -131,7 +131,7 @@ static int prepare(const rf_command *o, rf_subject *subject, const rf_grid *grid
     RF_TRY(eval->task != NULL ? rf_judge_check(&eval->judge, err) : RF_OK);
     for (int i = 0; i < o->models.n; i++) {
         rf_subject *s = &subject[i];
-        RF_TRY(rf_subject_open(s, o->models.item[i], o->adapter, grid, &o->subject, err));
+        RF_TRY(rf_subject_open(s, o->models.item[i], grid, &o->subject, err));
         RF_TRY(check_outputs(o, s, dist, err));
         s->loaded.weights = o->n_weights > 0 ? o->weights[0] : s->loaded.weights;
         for (int64_t k = 0; k < s->n_settings && rf_dist_rank(dist) == 0; k++) {
@@ -206,17 +206,17 @@ static int agree_on_command(rf_dist *dist, const rf_command *o, rf_error *err)
 {
     const char *const file[][2] = {
         {"--out", o->out}, {"--answers", o->answers}, {"--html", o->html}, {"--csv", o->csv}};
-    char *text = rf_alloc_format("--model %d\n--page %d\n", o->models.n, o->pages.n);
-    for (int i = 0; i < 4 + o->n_weights; i++) {
-        char *more =
-            i < 4 ? rf_alloc_format("%s%s %s\n", text, file[i][0],
-                                    file[i][1] != NULL ? file[i][1] : "is not given")
-                  : rf_alloc_format("%s--weights %s\n", text, rf_layout_name(o->weights[i - 4]));
-        free(text);
-        text = more;
+    rf_text text = {0};
+    rf_text_print(&text, "--model %d\n--page %d\n", o->models.n, o->pages.n);
+    for (int i = 0; i < 4; i++) {
+        rf_text_print(&text, "%s %s\n", file[i][0],
+                      file[i][1] != NULL ? file[i][1] : "is not given");
     }
-    const int rc = rf_dist_same_text(dist, text, err);
-    free(text);
+    for (int i = 0; i < o->n_weights; i++) {
+        rf_text_print(&text, "--weights %s\n", rf_layout_name(o->weights[i]));
+    }
+    const int rc = rf_dist_same_text(dist, text.data, err);
+    rf_text_free(&text);
     return rc;
 }
 
@@ -225,7 +225,7 @@ static int run(const rf_command *o, char **assignment, int n_assignments, rf_dis
 {
     rf_subject *subject = rf_alloc((size_t)o->models.n, sizeof *subject);
     rf_grid grid = {0};
-    char *inputs = NULL;
+    rf_text inputs = {0};
     int rc;
     RF_TRY_OUT(agree_on_command(dist, o, err));
     if (rf_command_only_pages(o)) {
@@ -240,15 +240,15 @@ static int run(const rf_command *o, char **assignment, int n_assignments, rf_dis
     RF_TRY_OUT(rf_dist_check_devices(dist, subject[0].loaded.backend, err));
     rc = rf_subjects_describe(&inputs, subject, o->models.n, err);
     RF_TRY_OUT(rf_dist_agree(dist, rc, err));
-    RF_TRY_OUT(rf_dist_same_text(dist, inputs, err));
-    rc = rf_command_is_sweep(o, &grid) ? run_sweep(o, subject, inputs, dist, err)
+    RF_TRY_OUT(rf_dist_same_text(dist, inputs.data, err));
+    rc = rf_command_is_sweep(o, &grid) ? run_sweep(o, subject, inputs.data, dist, err)
                                        : run_one(o, &subject[0], dist, err);
 out:
     for (int i = 0; i < o->models.n; i++) {
         rf_subject_close(&subject[i]);
     }
     free(subject);
-    free(inputs);
+    rf_text_free(&inputs);
     rf_grid_free(&grid);
     return rc;
 }

@@ -15,14 +15,6 @@ typedef struct axis {
     size_t capacity;
 } axis;
 
-static void free_axis(axis *a)
-{
-    for (int64_t i = 0; i < a->n; i++) {
-        free(a->value[i]);
-    }
-    free(a->value);
-}
-
 static void add(axis *a, char *assignment)
 {
     a->value = rf_alloc_grow(a->value, &a->capacity, (size_t)a->n + 1, sizeof *a->value);
@@ -124,7 +116,7 @@ int rf_grid_new(rf_grid *out, char *const *assignment, int n, rf_error *err)
     multiply(out, axes);
 out:
     for (int k = 0; k < n; k++) {
-        free_axis(&axes[k]);
+        rf_free_strings(axes[k].value, axes[k].n);
     }
     free(axes);
     return rc;
@@ -132,10 +124,7 @@ out:
 
 void rf_grid_free(rf_grid *grid)
 {
-    for (int64_t i = 0; i < grid->n * grid->n_assignments && grid->assignment != NULL; i++) {
-        free(grid->assignment[i]);
-    }
-    free(grid->assignment);
+    rf_free_strings(grid->assignment, grid->n * grid->n_assignments);
     *grid = (rf_grid){0};
 }
 

@@ -70,10 +70,7 @@ static bool judge_majority(const rf_eval_result *result, const rf_task_item *ite
         is_right |=
             result->correct[i * n + s] && vote[s] != NULL && strcmp(vote[s], vote[best]) == 0;
     }
-    for (int64_t s = 0; s < n; s++) {
-        free(vote[s]);
-    }
-    free(vote);
+    rf_free_strings(vote, n);
     free(right);
     return is_right;
 }

@@ -324,12 +324,15 @@ static void add_course(json_t *object, const rf_eval_result *result, const rf_qu
     json_object_set_new(object, "samples", samples);
 }
 
-/* The day that chat templates were told, where --date gave one. */
-static void add_date(json_t *object, const rf_loaded *loaded)
+/* The day that chat templates were told, where --date gave one, and the adapter. */
+static void add_date_and_adapter(json_t *object, const rf_loaded *loaded)
 {
     const char *date = rf_tokenizer_date(loaded->info.tokenizer);
     if (date != NULL) {
         json_object_set_new(object, "date", json_string(date));
+    }
+    if (loaded->adapter != NULL) {
+        json_object_set_new(object, "adapter", rf_report_path(loaded->adapter));
     }
 }
 
@@ -346,10 +349,7 @@ json_t *rf_report_json(const rf_eval_result *r, const rf_eval_options *o,
         (json_int_t)r->n, "too_long", (json_int_t)r->sum.too_long, "ranks", c->n_ranks, "threads",
         c->n_threads, "backend", backend->name, "isa", backend->isa, "weights",
         rf_layout_name(c->weights[0]), "seed", (json_int_t)o->seed);
-    add_date(root, c->loaded);
-    if (c->loaded->adapter != NULL) {
-        json_object_set_new(root, "adapter", rf_report_path(c->loaded->adapter));
-    }
+    add_date_and_adapter(root, c->loaded);
     if (o->likelihood) {
         json_object_set_new(root, "likelihood", likelihood_json(r, o));
     }
@@ -371,10 +371,7 @@ json_t *rf_report_row(const rf_eval_result *r, const rf_question *questions,
                             "step", (json_int_t)s->loaded.info.progress.step, "weights",
                             rf_layout_name(s->loaded.weights), "settings", settings, "questions",
                             (json_int_t)r->n, "too_long", (json_int_t)r->sum.too_long);
-    add_date(row, &s->loaded);
-    if (s->loaded.adapter != NULL) {
-        json_object_set_new(row, "adapter", rf_report_path(s->loaded.adapter));
-    }
+    add_date_and_adapter(row, &s->loaded);
     if (o->likelihood) {
         json_object_set_new(row, "nats_per_token", mean_json(r->sum.nats, r->sum.tokens));
         json_object_set_new(row, "likelihood", likelihood_json(r, o));
@@ -388,10 +385,9 @@ json_t *rf_report_row(const rf_eval_result *r, const rf_question *questions,
 
 int rf_report_save(const char *path, const json_t *report, rf_error *err)
 {
-    char *text =
-        report != NULL ? json_dumps(report, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : NULL;
-    int rc = text != NULL ? rf_file_write(path, text, strlen(text), err)
-                          : rf_error_set(err, RF_ERR, "%s: out of memory for the report", path);
+    char *text = json_dumps(report, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
+    RF_ASSERT(text != NULL);
+    const int rc = rf_file_write(path, text, strlen(text), err);
     free(text);
     return rc;
 }
@@ -428,21 +424,18 @@ static json_t *answer_json(const rf_eval_result *result, const rf_question *ques
 int rf_report_answers(const char *path, const rf_eval_result *result, const rf_question *questions,
                       rf_error *err)
 {
-    char *text = NULL;
-    size_t bytes = 0;
-    FILE *out = open_memstream(&text, &bytes);
-    bool fits = out != NULL;
-    for (int64_t at = 0; at < result->n * result->n_samples && fits; at++) {
+    rf_text text = {0};
+    for (int64_t at = 0; at < result->n * result->n_samples; at++) {
         int64_t i = at / result->n_samples;
         json_t *line = answer_json(result, &questions[i], i, at % result->n_samples);
-        fits = line != NULL && json_dumpf(line, out, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0 &&
-               fputc('\n', out) != EOF;
+        char *json = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9));
+        RF_ASSERT(json != NULL);
+        rf_text_print(&text, "%s\n", json);
+        free(json);
         json_decref(line);
     }
-    fits &= out != NULL && fclose(out) == 0;
-    int rc = fits ? rf_file_write(path, text, bytes, err)
-                  : rf_error_set(err, RF_ERR, "%s: out of memory for the answers", path);
-    free(text);
+    const int rc = rf_file_write(path, text.data, text.bytes, err);
+    rf_text_free(&text);
     return rc;
 }
 

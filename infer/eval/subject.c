@@ -110,21 +110,14 @@ static int read_questions(rf_question **out, int64_t *n, const char *path,
 
 /* --- Opening ---------------------------------------------------------------------------------- */
 
-int rf_subject_open(rf_subject *out, const char *name, const char *adapter, const rf_grid *grid,
+int rf_subject_open(rf_subject *out, const char *name, const rf_grid *grid,
                     const rf_subject_options *o, rf_error *err)
 {
-    const char *path = name;
+    rf_loaded_source source = o->source;
+    source.model = name;
     *out = (rf_subject){.name = name};
-    RF_TRY(rf_loaded_choose(&path, out->path, err));
-    RF_TRY(rf_loaded_choose(&adapter, out->adapter, err));
-    RF_TRY(rf_loaded_open(&out->loaded, path, adapter, o->backend, err));
+    RF_TRY(rf_loaded_open(&out->loaded, &source, err));
     const rf_tokenizer *tokenizer = out->loaded.info.tokenizer;
-    if (o->control_tokens) {
-        rf_tokenizer_read_control_tokens(out->loaded.info.tokenizer);
-    }
-    if (o->date != NULL) {
-        RF_TRY(rf_tokenizer_set_date(out->loaded.info.tokenizer, o->date, err));
-    }
     RF_TRY(read_settings(out, grid, &o->eval, err));
     RF_TRY(read_questions(&out->question, &out->n, o->data, tokenizer, o, true, err));
     return o->pick_on == NULL
@@ -146,7 +139,7 @@ void rf_subject_close(rf_subject *s)
 
 /* --- What results follow from ----------------------------------------------------------------- */
 
-static void describe_questions(FILE *out, const rf_question *question, int64_t n)
+static void describe_questions(rf_text *out, const rf_question *question, int64_t n)
 {
     uint64_t hash = RF_HASH_BEGIN;
     for (int64_t i = 0; i < n; i++) {
@@ -155,10 +148,10 @@ static void describe_questions(FILE *out, const rf_question *question, int64_t n
                              (size_t)question[i].ids.n * sizeof *question[i].ids.id);
         hash = rf_hash_bytes(hash, expected, strlen(expected) + 1);
     }
-    fprintf(out, "%" PRId64 " questions with hash %016" PRIx64 "\n", n, hash);
+    rf_text_print(out, "%" PRId64 " questions with hash %016" PRIx64 "\n", n, hash);
 }
 
-static void describe_settings(FILE *out, const rf_subject *s)
+static void describe_settings(rf_text *out, const rf_subject *s)
 {
     uint64_t hash = RF_HASH_BEGIN;
     for (int64_t i = 0; i < s->n_settings; i++) {
@@ -166,39 +159,35 @@ static void describe_settings(FILE *out, const rf_subject *s)
     }
     const rf_eval_options *eval = &s->setting[0].eval;
     const char *command = eval->judge.command;
-    fprintf(out, "task %s, %" PRId64 " answers to a question%s%s\n",
-            eval->task != NULL ? eval->task->name : "none", eval->n_samples,
-            command != NULL ? ", judged by " : "", command != NULL ? command : "");
-    fprintf(out, "%" PRId64 " settings with hash %016" PRIx64 "\n%s", s->n_settings, hash,
-            s->setting[0].yaml);
+    rf_text_print(out, "task %s, %" PRId64 " answers to a question%s%s\n",
+                  eval->task != NULL ? eval->task->name : "none", eval->n_samples,
+                  command != NULL ? ", judged by " : "", command != NULL ? command : "");
+    rf_text_print(out, "%" PRId64 " settings with hash %016" PRIx64 "\n%s", s->n_settings, hash,
+                  s->setting[0].yaml);
 }
 
 /* How one question is asked, whatever the others are. */
-static int describe_one(FILE *out, const rf_subject *s, rf_error *err)
+static int describe_one(rf_text *out, const rf_subject *s, rf_error *err)
 {
     const rf_eval_options *eval = &s->setting[0].eval;
     RF_TRY(rf_loaded_describe(out, &s->loaded, err));
-    fprintf(out, "likelihood %s\n", eval->likelihood ? "too" : "left out");
-    fprintf(out, "weights %s, %" PRId64 " draws, %" PRId64 " masks of seed %" PRIu64 "\n",
-            rf_layout_name(s->loaded.weights), eval->n_draws, eval->n_masks, eval->seed);
+    rf_text_print(out, "likelihood %s\n", eval->likelihood ? "too" : "left out");
+    rf_text_print(out, "weights %s, %" PRId64 " draws, %" PRId64 " masks of seed %" PRIu64 "\n",
+                  rf_layout_name(s->loaded.weights), eval->n_draws, eval->n_masks, eval->seed);
     return RF_OK;
 }
 
 int rf_subject_hash(uint64_t *out, const rf_subject *subject, rf_error *err)
 {
-    char *text = NULL;
-    size_t bytes = 0;
-    FILE *file = open_memstream(&text, &bytes);
-    RF_ASSERT(file != NULL);
-    int rc = describe_one(file, subject, err);
-    fputs(subject->setting[0].yaml, file);
-    fclose(file);
-    *out = rf_hash_bytes(RF_HASH_BEGIN, text, bytes);
-    free(text);
+    rf_text text = {0};
+    int rc = describe_one(&text, subject, err);
+    rf_text_add_string(&text, subject->setting[0].yaml);
+    *out = rf_hash_bytes(RF_HASH_BEGIN, text.data, text.bytes);
+    rf_text_free(&text);
     return rc;
 }
 
-static int describe(FILE *out, const rf_subject *subject, int n, rf_error *err)
+int rf_subjects_describe(rf_text *out, const rf_subject *subject, int n, rf_error *err)
 {
     for (const rf_subject *s = subject; s < subject + n; s++) {
         RF_TRY(describe_one(out, s, err));
@@ -209,19 +198,4 @@ static int describe(FILE *out, const rf_subject *subject, int n, rf_error *err)
         describe_settings(out, s);
     }
     return RF_OK;
-}
-
-int rf_subjects_describe(char **text, const rf_subject *subject, int n, rf_error *err)
-{
-    size_t bytes = 0;
-    *text = NULL;
-    FILE *out = open_memstream(text, &bytes);
-    RF_ASSERT(out != NULL);
-    int rc = describe(out, subject, n, err);
-    fclose(out);
-    if (rc != RF_OK) {
-        free(*text);
-        *text = NULL;
-    }
-    return rc;
 }

@@ -18,18 +18,15 @@ typedef struct rf_setting {
 
 /* What is the same for all subjects. */
 typedef struct rf_subject_options {
-    const char *backend;        /* as rf_backend_choose takes it */
+    rf_loaded_source source;    /* but for the model; weights: NULL */
     const char *data, *pick_on; /* files of questions; pick_on: NULL, none */
     int64_t limit;              /* questions of a file; 0: all */
-    bool control_tokens;
-    const char *date;        /* rf_tokenizer_set_date; NULL: none */
-    rf_question_style style; /* of the questions */
-    rf_eval_options eval;    /* all but decode, objective and slot_size, which are the settings' */
+    rf_question_style style;    /* of the questions */
+    rf_eval_options eval; /* all but decode, objective and slot_size, which are the settings' */
 } rf_subject_options;
 
 typedef struct rf_subject {
-    const char *name;                                 /* as the command line gave it */
-    char path[RF_PATH_BYTES], adapter[RF_PATH_BYTES]; /* files, chosen in run folders */
+    const char *name; /* as the command line gave it */
     rf_loaded loaded;
     rf_question *question, *pick; /* [n], [n_pick]: of data, of pick_on. Owned */
     int64_t n, n_pick;
@@ -38,18 +35,17 @@ typedef struct rf_subject {
 } rf_subject;
 
 /* local. Reads the header of a checkpoint (or of the one that stands for a run folder), and the
- * questions in its tokens. adapter: NULL, none. Combinations of the grid whose settings do not go
+ * questions in its tokens. Combinations of the grid whose settings do not go
  * together are left out with a warning (an error where there is but one), those that differ only in
  * what their decoder does not read are one. Caller frees, also after an error. */
-RF_MUST_CHECK int rf_subject_open(rf_subject *out, const char *name, const char *adapter,
-                                  const rf_grid *grid, const rf_subject_options *options,
-                                  rf_error *err);
+RF_MUST_CHECK int rf_subject_open(rf_subject *out, const char *name, const rf_grid *grid,
+                                  const rf_subject_options *options, rf_error *err);
 void rf_subject_close(rf_subject *subject); /* a zeroed struct is fine */
 
 /* local. All that results follow from, a line for each thing: version and backend, and for each
  * subject checkpoint, questions and settings by their hashes, and the first setting in full. Ranks
- * compare it, and so does a sweep that goes on. Caller frees *text, NULL after an error. */
-RF_MUST_CHECK int rf_subjects_describe(char **text, const rf_subject *subject, int n,
+ * compare it, and so does a sweep that goes on. Appends to `out`. */
+RF_MUST_CHECK int rf_subjects_describe(rf_text *out, const rf_subject *subject, int n,
                                        rf_error *err);
 /* local. A hash of what the results of one question follow from, beside the question: version,
  * backend, model, weights and the first setting. */

@@ -4,6 +4,7 @@
 #include "common/base/files/file.h"
 #include "common/base/log.h"
 #include "common/base/number.h"
+#include "common/text/ids.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -86,18 +87,16 @@ static char *value_text(const json_t *value)
     return text != NULL ? text : rf_alloc_string("");
 }
 
-/* A line of a file or of a table; quoted where commas would be ambiguous. */
-static void print_csv_text(FILE *out, const char *text)
+/* A value of a file; quoted where commas would be ambiguous. */
+static void add_csv_text(rf_text *out, const char *text)
 {
-    if (strpbrk(text, ",\"\r\n") == NULL) {
-        fputs(text, out);
-        return;
-    }
-    fputc('"', out);
+    const char *quote = strpbrk(text, ",\"\r\n") != NULL ? "\"" : "";
+    rf_text_add_string(out, quote);
     for (; *text != '\0'; text++) {
-        fputs(*text == '"' ? "\"\"" : (char[]){*text, '\0'}, out);
+        rf_text_add_string(out, *text == '"' ? "\"" : "");
+        rf_text_add(out, text, 1);
     }
-    fputc('"', out);
+    rf_text_add_string(out, quote);
 }
 
 json_t *rf_sweep_keys(const json_t *rows)
@@ -126,31 +125,28 @@ json_t *rf_sweep_keys(const json_t *rows)
 
 void rf_sweep_log(const json_t *row, const json_t *keys, size_t number, size_t n)
 {
-    char *settings = NULL;
-    size_t bytes = 0;
+    rf_text settings = {0};
     const char *key;
     json_t *value;
-    FILE *out = open_memstream(&settings, &bytes);
-    RF_ASSERT(out != NULL);
+    rf_text_add_string(&settings, "");
     json_object_foreach(json_object_get(row, "settings"), key, value)
     {
         if (json_object_get(keys, key) != NULL) {
             char *text = value_text(value);
-            fprintf(out, " %s=%s", key, text);
+            rf_text_print(&settings, " %s=%s", key, text);
             free(text);
         }
     }
-    fclose(out);
     char speed[96] = ""; /* where anything was decoded */
     if (json_is_number(json_object_get(row, "tokens_per_second"))) {
         snprintf(speed, sizeof speed, ", %.0f tokens/s, %.2f tokens per forward",
                  number_of(row, "tokens_per_second"), number_of(row, "tokens_per_forward"));
     }
     if (json_object_get(row, "accuracy") != NULL) {
-        rf_log_info("%zu of %zu: %s%s: %.2f %%%s", number, n, text_of(row, "model"), settings,
+        rf_log_info("%zu of %zu: %s%s: %.2f %%%s", number, n, text_of(row, "model"), settings.data,
                     100 * number_of(row, "accuracy"), speed);
     }
-    free(settings);
+    rf_text_free(&settings);
 }
 
 /* --- Table ------------------------------------------------------------------------------------ */
@@ -282,7 +278,7 @@ static void collect_fields(json_t *fields, const json_t *rows)
     }
 }
 
-static void write_rows(FILE *out, const char *set, const json_t *rows, json_t *fields)
+static void add_rows(rf_text *out, const char *set, const json_t *rows, json_t *fields)
 {
     size_t i;
     const json_t *row;
@@ -290,18 +286,18 @@ static void write_rows(FILE *out, const char *set, const json_t *rows, json_t *f
     json_t *unused;
     json_array_foreach(rows, i, row)
     {
-        fputs(set, out);
+        rf_text_add_string(out, set);
         json_object_foreach(fields, name, unused)
         {
             bool of_settings = strncmp(name, "decode.", 7) == 0;
             char *text =
                 value_text(of_settings ? json_object_get(json_object_get(row, "settings"), name + 7)
                                        : json_object_get(row, name));
-            fputc(',', out);
-            print_csv_text(out, text);
+            rf_text_add_string(out, ",");
+            add_csv_text(out, text);
             free(text);
         }
-        fputc('\n', out);
+        rf_text_add_string(out, "\n");
     }
 }
 
@@ -310,24 +306,20 @@ int rf_sweep_csv(const char *path, const json_t *report, rf_error *err)
     const json_t *rows = json_object_get(report, "rows"), *tried = json_object_get(report, "sweep");
     json_t *fields = json_object(), *unused;
     const char *name;
-    char *text = NULL;
-    size_t bytes = 0;
-    FILE *out = open_memstream(&text, &bytes);
-    RF_ASSERT(out != NULL);
+    rf_text out = {0};
     collect_fields(fields, rows);
     collect_fields(fields, tried);
-    fputs("set", out);
+    rf_text_add_string(&out, "set");
     json_object_foreach(fields, name, unused)
     {
-        fputc(',', out);
-        print_csv_text(out, name);
+        rf_text_add_string(&out, ",");
+        add_csv_text(&out, name);
     }
-    fputc('\n', out);
-    write_rows(out, "rows", rows, fields);
-    write_rows(out, "sweep", tried, fields);
-    fclose(out);
-    int rc = rf_file_write(path, text, bytes, err);
-    free(text);
+    rf_text_add_string(&out, "\n");
+    add_rows(&out, "rows", rows, fields);
+    add_rows(&out, "sweep", tried, fields);
+    int rc = rf_file_write(path, out.data, out.bytes, err);
+    rf_text_free(&out);
     json_decref(fields);
     return rc;
 }

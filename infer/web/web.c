@@ -9,37 +9,37 @@ RF_EMBED(rf_web_play_js, "infer/web/play.js")
 
 /* JSON inside of a script tag: what HTML would read as its end or as a comment, and line ends that
  * only JSON takes for ordinary characters, are written as escapes of JSON. */
-static void print_data(FILE *out, const char *json)
+static void add_data(rf_text *out, const char *json)
 {
     for (const char *c = json; *c != '\0'; c++) {
         if (*c == '<' || *c == '>' || *c == '&') {
-            fprintf(out, "\\u%04x", (unsigned)*c);
+            rf_text_print(out, "\\u%04x", (unsigned)*c);
         } else if (strncmp(c, "\xE2\x80\xA8", 3) == 0 || strncmp(c, "\xE2\x80\xA9", 3) == 0) {
-            fputs(c[2] == '\xA8' ? "\\u2028" : "\\u2029", out);
+            rf_text_add_string(out, c[2] == '\xA8' ? "\\u2028" : "\\u2029");
             c += 2;
         } else {
-            fputc(*c, out);
+            rf_text_add(out, c, 1);
         }
     }
 }
 
-void rf_web_print(FILE *out, const char *html, const char *css, const char *js, const char *json)
+void rf_web_add(rf_text *out, const char *html, const char *css, const char *js, const char *json)
 {
     const char *at = html;
     for (const char *mark; (mark = strstr(at, "@@")) != NULL;) {
-        fwrite(at, 1, (size_t)(mark - at), out);
+        rf_text_add(out, at, (size_t)(mark - at));
         at = mark + strlen("@@X@@");
         switch (mark[2]) {
         case 'S':
-            fprintf(out, "%s%s%s", rf_web_base_css, rf_web_play_css, css);
+            rf_text_print(out, "%s%s%s", rf_web_base_css, rf_web_play_css, css);
             break;
         case 'D':
-            print_data(out, json);
+            add_data(out, json);
             break;
         default:
-            fprintf(out, "%s%s\n%s", rf_web_elements_js, rf_web_play_js, js);
+            rf_text_print(out, "%s%s\n%s", rf_web_elements_js, rf_web_play_js, js);
             break;
         }
     }
-    fputs(at, out);
+    rf_text_add_string(out, at);
 }

@@ -7,7 +7,7 @@
 #ifndef RF_INFER_WEB_WEB_H
 #define RF_INFER_WEB_WEB_H
 
-#include <stdio.h>
+#include "common/text/ids.h"
 
 /* RF_EMBED(name, "path/from/the/root"): the file's bytes and a 0 behind them, as char name[]. The
  * assembler looks for the file as the compiler does for headers. */
@@ -15,8 +15,8 @@
     __asm__(".pushsection .rodata\n" #name ":\n.incbin \"" file "\"\n.byte 0\n.popsection\n");     \
     extern const char name[];
 
-/* Writes the page. html, css, js: of the page alone. json: its data, which may hold anything; NULL
+/* Appends the page. html, css, js: of the page alone. json: its data, which may hold anything; NULL
  * where the template has no @@D@@. */
-void rf_web_print(FILE *out, const char *html, const char *css, const char *js, const char *json);
+void rf_web_add(rf_text *out, const char *html, const char *css, const char *js, const char *json);
 
 #endif

@@ -79,7 +79,7 @@ static void open_work(decode_work *w, rf_layout weights, const char *path)
     rf_error err = {0};
     *w = (decode_work){0};
     if (path != NULL) {
-        require(rf_loaded_open(&w->loaded, path, NULL, NULL, &err), &err);
+        require(rf_loaded_open(&w->loaded, &(rf_loaded_source){.model = path}, &err), &err);
         require(rf_loaded_model(&w->loaded, &limits, 0, &err), &err);
         w->model = w->loaded.model;
     } else {

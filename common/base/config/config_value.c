@@ -16,10 +16,7 @@ bool rf_config_is_list(rf_key_type type)
 
 void rf_config_value_free(rf_config_value *value)
 {
-    for (int64_t i = 0; value->strings != NULL && i < value->n; i++) {
-        free(value->strings[i]);
-    }
-    free(value->strings);
+    rf_free_strings(value->strings, value->n);
     free(value->ints);
     free(value->string);
     memset(value, 0, sizeof *value);

@@ -6,12 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *text_of(const json_t *object, const char *field)
-{
-    const char *text = json_string_value(json_object_get(object, field));
-    return text != NULL ? text : "";
-}
-
 /* The events of one kind: those of training steps, or of validations. */
 static json_t *events_of(const json_t *events, const char *kind)
 {
@@ -20,7 +14,8 @@ static json_t *events_of(const json_t *events, const char *kind)
     json_t *event;
     json_array_foreach(events, i, event)
     {
-        if (strcmp(text_of(event, "event"), kind) == 0) {
+        const char *name = json_string_value(json_object_get(event, "event"));
+        if (name != NULL && strcmp(name, kind) == 0) {
             json_array_append(list, event);
         }
     }

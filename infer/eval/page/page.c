@@ -71,17 +71,12 @@ int rf_page_add_file(json_t *page, const char *path, rf_error *err)
 
 int rf_page_save(const char *path, const json_t *page, rf_error *err)
 {
-    char *json = json_dumps(page, JSON_COMPACT | JSON_REAL_PRECISION(6)), *text = NULL;
-    size_t bytes = 0;
-    if (json == NULL) {
-        return rf_error_set(err, RF_ERR, "%s: out of memory for the page", path);
-    }
-    FILE *out = open_memstream(&text, &bytes);
-    RF_ASSERT(out != NULL);
-    rf_web_print(out, rf_page_html, rf_page_css, rf_page_js, json);
-    fclose(out);
-    int rc = rf_file_write(path, text, bytes, err);
+    char *json = json_dumps(page, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    rf_text text = {0};
+    RF_ASSERT(json != NULL);
+    rf_web_add(&text, rf_page_html, rf_page_css, rf_page_js, json);
+    int rc = rf_file_write(path, text.data, text.bytes, err);
     free(json);
-    free(text);
+    rf_text_free(&text);
     return rc;
 }

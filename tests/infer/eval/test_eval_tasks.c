@@ -307,7 +307,7 @@ static rf_eval_result answers_until(const char *const *stops, rf_dist *dist)
     rf_question *question = NULL;
     rf_eval_result result;
     int64_t n = 0;
-    TINY_MUST(rf_loaded_open(&loaded, "model.h5", NULL, NULL, tiny_error()));
+    TINY_MUST(rf_loaded_open(&loaded, &(rf_loaded_source){.model = "model.h5"}, tiny_error()));
     TINY_MUST(rf_questions_read(&question, &n, "q.jsonl", loaded.info.tokenizer, 0, tiny_error()));
     TINY_MUST(rf_eval_run(&result, &loaded, question, n, &o, dist, tiny_error()));
     rf_questions_free(question, n);
