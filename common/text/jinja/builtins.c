@@ -25,23 +25,6 @@ value rf_jinja_argument(const arguments *a, size_t i, const char *name)
     return undefined;
 }
 
-void rf_jinja_expect(job *j, const arguments *a, size_t most, const char *names)
-{
-    for (size_t k = 0; k < a->named.n; k++) {
-        const text name = a->named.pair[k].key.s;
-        const char *found = memmem(names, strlen(names), name.at, name.n);
-        const bool is_word = found != NULL && (found == names || found[-1] == ' ') &&
-                             (found[name.n] == ' ' || found[name.n] == '\0');
-        if (!is_word) {
-            rf_jinja_fail(j, "the argument \"%.*s\" is not supported here",
-                          (int)(name.n < 60 ? name.n : 60), name.at);
-        }
-    }
-    if (a->n > most) {
-        rf_jinja_fail(j, "%zu arguments where at most %zu are supported", a->n, most);
-    }
-}
-
 bool rf_jinja_is_given(value v)
 {
     return v.kind != UNDEFINED && v.kind != NONE;
@@ -211,17 +194,8 @@ static value fill(job *j, const arguments *a, value_kind kind)
     return d;
 }
 
-static value do_dict(job *j, value self, const arguments *a)
-{
-    (void)self;
-    return fill(j, a, DICT);
-}
-
-static value do_namespace(job *j, value self, const arguments *a)
-{
-    (void)self;
-    return fill(j, a, NAMESPACE);
-}
+BUILTIN(do_dict, fill(j, a, DICT))
+BUILTIN(do_namespace, fill(j, a, NAMESPACE))
 
 static value do_raise(job *j, value self, const arguments *a)
 {
@@ -256,18 +230,21 @@ static value do_strftime_now(job *j, value self, const arguments *a)
 
 /* --- Tests -------------------------------------------------------------------------------------- */
 
-static bool has_case(job *j, value v)
+/* Has it letters with a case, all of them in this one? */
+static bool is_all(job *j, value v, letters wanted)
 {
-    return !rf_jinja_equal(j, rf_jinja_lower(j, v), rf_jinja_upper(j, v));
+    const text s = rf_jinja_text(j, v);
+    const value lower = rf_jinja_recase(j, s, LOWER), upper = rf_jinja_recase(j, s, UPPER);
+    return !rf_jinja_equal(j, lower, upper) &&
+           rf_jinja_equal(j, wanted == LOWER ? lower : upper, v);
 }
 
-#define TEST(name, condition)                                                                      \
-    static value is_##name(job *j, value self, const arguments *a)                                 \
-    {                                                                                              \
-        const value other = rf_jinja_argument(a, 0, "other");                                      \
-        (void)j, (void)other;                                                                      \
-        return rf_jinja_boolean(condition);                                                        \
-    }
+static value other_of(const arguments *a)
+{
+    return rf_jinja_argument(a, 0, "other");
+}
+
+#define TEST(name, condition) BUILTIN(is_##name, rf_jinja_boolean(condition))
 TEST(defined, self.kind != UNDEFINED)
 TEST(undefined, self.kind == UNDEFINED)
 TEST(none, self.kind == NONE)
@@ -282,20 +259,20 @@ TEST(mapping, self.kind == DICT)
 TEST(sequence,
      self.kind == STRING || self.kind == LIST || self.kind == DICT || self.kind == UNDEFINED)
 TEST(callable, self.kind == CALLABLE)
-TEST(equal, rf_jinja_equal(j, self, other))
-TEST(unequal, !rf_jinja_equal(j, self, other))
-TEST(less, rf_jinja_order(j, self, other) < 0)
-TEST(greater, rf_jinja_order(j, self, other) > 0)
-TEST(at_most, rf_jinja_order(j, self, other) <= 0)
-TEST(at_least, rf_jinja_order(j, self, other) >= 0)
-TEST(in, rf_jinja_contains(j, other, self))
+TEST(equal, rf_jinja_compare(j, '=', self, other_of(a)))
+TEST(unequal, rf_jinja_compare(j, '!', self, other_of(a)))
+TEST(less, rf_jinja_compare(j, '<', self, other_of(a)))
+TEST(greater, rf_jinja_compare(j, '>', self, other_of(a)))
+TEST(at_most, rf_jinja_compare(j, 'l', self, other_of(a)))
+TEST(at_least, rf_jinja_compare(j, 'g', self, other_of(a)))
+TEST(in, rf_jinja_compare(j, 'i', self, other_of(a)))
 TEST(odd, rf_jinja_whole(j, self, 0) % 2 != 0)
 TEST(even, rf_jinja_whole(j, self, 0) % 2 == 0)
-TEST(divisible, rf_jinja_whole(j, other, 0) != 0 &&
-                    rf_jinja_whole(j, self, 0) % rf_jinja_whole(j, other, 1) == 0)
-TEST(same, self.kind == other.kind && rf_jinja_equal(j, self, other))
-TEST(lower, has_case(j, self) && rf_jinja_equal(j, rf_jinja_lower(j, self), self))
-TEST(upper, has_case(j, self) && rf_jinja_equal(j, rf_jinja_upper(j, self), self))
+TEST(divisible, rf_jinja_whole(j, other_of(a), 0) != 0 &&
+                    rf_jinja_whole(j, self, 0) % rf_jinja_whole(j, other_of(a), 1) == 0)
+TEST(same, self.kind == other_of(a).kind && rf_jinja_equal(j, self, other_of(a)))
+TEST(lower, is_all(j, self, LOWER))
+TEST(upper, is_all(j, self, UPPER))
 #undef TEST
 
 /* --- Names -------------------------------------------------------------------------------------- */
@@ -314,7 +291,8 @@ builtin *rf_jinja_filter(text name)
 {
     static const builtin_name others[] = {
         {"abs", do_abs}, {"d", do_default},   {"default", do_default},     {"float", do_float},
-        {"int", do_int}, {"round", do_round}, {"tojson", rf_jinja_tojson}, {NULL, NULL}};
+        {"int", do_int}, {"round", do_round}, {"tojson", rf_jinja_tojson}, {NULL, NULL},
+    };
     builtin *found = look_up(rf_jinja_string_filters, name);
     found = found != NULL ? found : look_up(rf_jinja_collection_filters, name);
     return found != NULL ? found : look_up(others, name);
@@ -322,37 +300,39 @@ builtin *rf_jinja_filter(text name)
 
 builtin *rf_jinja_test(text name)
 {
-    static const builtin_name tests[] = {{"boolean", is_boolean},
-                                         {"callable", is_callable},
-                                         {"defined", is_defined},
-                                         {"divisibleby", is_divisible},
-                                         {"eq", is_equal},
-                                         {"equalto", is_equal},
-                                         {"even", is_even},
-                                         {"false", is_false},
-                                         {"float", is_float},
-                                         {"ge", is_at_least},
-                                         {"greaterthan", is_greater},
-                                         {"gt", is_greater},
-                                         {"in", is_in},
-                                         {"integer", is_integer},
-                                         {"iterable", is_sequence},
-                                         {"le", is_at_most},
-                                         {"lessthan", is_less},
-                                         {"lower", is_lower},
-                                         {"lt", is_less},
-                                         {"mapping", is_mapping},
-                                         {"ne", is_unequal},
-                                         {"none", is_none},
-                                         {"number", is_number},
-                                         {"odd", is_odd},
-                                         {"sameas", is_same},
-                                         {"sequence", is_sequence},
-                                         {"string", is_string},
-                                         {"true", is_true},
-                                         {"undefined", is_undefined},
-                                         {"upper", is_upper},
-                                         {NULL, NULL}};
+    static const builtin_name tests[] = {
+        {"boolean", is_boolean},
+        {"callable", is_callable},
+        {"defined", is_defined},
+        {"divisibleby", is_divisible},
+        {"eq", is_equal},
+        {"equalto", is_equal},
+        {"even", is_even},
+        {"false", is_false},
+        {"float", is_float},
+        {"ge", is_at_least},
+        {"greaterthan", is_greater},
+        {"gt", is_greater},
+        {"in", is_in},
+        {"integer", is_integer},
+        {"iterable", is_sequence},
+        {"le", is_at_most},
+        {"lessthan", is_less},
+        {"lower", is_lower},
+        {"lt", is_less},
+        {"mapping", is_mapping},
+        {"ne", is_unequal},
+        {"none", is_none},
+        {"number", is_number},
+        {"odd", is_odd},
+        {"sameas", is_same},
+        {"sequence", is_sequence},
+        {"string", is_string},
+        {"true", is_true},
+        {"undefined", is_undefined},
+        {"upper", is_upper},
+        {NULL, NULL},
+    };
     return look_up(tests, name);
 }
 
@@ -377,9 +357,9 @@ static builtin *method_of(value_kind kind, text name)
 static value missing(job *j, value v, text name)
 {
     if (v.kind == UNDEFINED) {
-        rf_jinja_fail(j, "\"%.*s\" of a value that is not defined (\"%.*s\")",
-                      (int)(name.n < 60 ? name.n : 60), name.at, (int)(v.s.n < 60 ? v.s.n : 60),
-                      v.s.n > 0 ? v.s.at : "");
+        const text of = v.s.n > 0 ? v.s : TEXT("");
+        rf_jinja_fail(j, "\"%.*s\" of a value that is not defined (\"%.*s\")", QUOTE(name),
+                      QUOTE(of));
     }
     return (value){.kind = UNDEFINED, .s = name};
 }

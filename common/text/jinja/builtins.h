@@ -14,14 +14,19 @@ typedef struct builtin_name {
     builtin *run;
 } builtin_name;
 
+/* A builtin that is one expression of its job j, the value self and the arguments a. */
+#define BUILTIN(name, expression)                                                                  \
+    static value name(job *j, value self, const arguments *a)                                      \
+    {                                                                                              \
+        (void)j, (void)self, (void)a;                                                              \
+        return expression;                                                                         \
+    }
+
 extern const builtin_name rf_jinja_string_filters[], rf_jinja_string_methods[];
 extern const builtin_name rf_jinja_collection_filters[], rf_jinja_dict_methods[],
     rf_jinja_list_methods[];
 value rf_jinja_tojson(job *j, value self, const arguments *a);
 
-/* Fails where there are more arguments than `most`, or named ones that are not among the words of
- * `names`: what is not computed here must not be passed over. */
-void rf_jinja_expect(job *j, const arguments *a, size_t most, const char *names);
 /* The attribute that a filter was given: "function.name" is a way of two steps, in which numbers
  * count elements. Each step that leads nowhere gives `otherwise`, where that is given. */
 value rf_jinja_attribute_of(job *j, value v, value attribute, value otherwise);
@@ -31,11 +36,11 @@ bool rf_jinja_is_given(value v);
 int64_t rf_jinja_whole(job *j, value v, int64_t otherwise);
 /* The string; fails where v is something else. */
 text rf_jinja_get_string(job *j, value v);
-/* What printing v gives, in one case of letters; the filters and methods of them (case.c). */
-value rf_jinja_lower(job *j, value v);
-value rf_jinja_upper(job *j, value v);
-builtin rf_jinja_do_lower, rf_jinja_do_upper, rf_jinja_do_capitalize, rf_jinja_do_title,
-    rf_jinja_do_title_method;
+/* s with other letters (case.c). Jinja's title changes the first character apart from the rest of the
+ * word, and its words begin behind blanks and brackets; Python's begin behind everything that has no
+ * case. */
+typedef enum letters { LOWER, UPPER, CAPITALIZED, TITLE_OF_JINJA, TITLE_OF_PYTHON } letters;
+value rf_jinja_recase(job *j, text s, letters to);
 /* The printed elements, or their attribute where one is given, with `between` between them. */
 value rf_jinja_join(job *j, const list *l, text between, value attribute);
 

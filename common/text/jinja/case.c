@@ -119,13 +119,14 @@ static bool goes_on(text s)
     return is_cased(c);
 }
 
-typedef enum words { ONE_WORD, EACH_A_WORD, WORDS_OF_JINJA, WORDS_OF_PYTHON } words;
-
-/* `first` of each word, to_lower of its other characters. Jinja's filter changes the first
- * character apart from the rest of the word, and its words begin behind blanks and brackets; Python's
- * begin behind everything that has no case. */
-static value recase(job *j, text s, change *first, words by)
+value rf_jinja_recase(job *j, text s, letters how)
 {
+    /* Of the first character of a word; the others go to_lower. */
+    static change *const first[] = {[LOWER] = to_lower,
+                                    [UPPER] = to_upper,
+                                    [CAPITALIZED] = to_title,
+                                    [TITLE_OF_JINJA] = to_upper,
+                                    [TITLE_OF_PYTHON] = to_title};
     const int32_t sigma = 0x3A3, final_sigma = 0x3C2;
     buffer b = {0};
     bool begins_word = true, follows_cased = false;
@@ -135,7 +136,7 @@ static value recase(job *j, text s, change *first, words by)
         int32_t c, many[MOST];
         char utf8[4];
         i += rf_utf8_next(&c, like);
-        change *const to = begins_word ? first : to_lower;
+        change *const to = begins_word ? first[how] : to_lower;
         const int n = to(many, c);
         if (to == to_lower && c == sigma && follows_cased && !goes_on((text){s.at + i, s.n - i})) {
             many[0] = final_sigma;
@@ -144,54 +145,12 @@ static value recase(job *j, text s, change *first, words by)
             rf_jinja_add_for(j, &b, (text){utf8, rf_utf8_put(utf8, many[k])}, like);
         }
         follows_cased = is_ignorable(c) ? follows_cased : is_cased(c);
-        if (by == WORDS_OF_JINJA) {
+        if (how == TITLE_OF_JINJA) {
             follows_cased &= !begins_word;
             begins_word = rf_unicode_is_python_space(c) || (c > 0 && c < 128 && strchr("-({[<", c));
         } else {
-            begins_word = by == EACH_A_WORD || (by == WORDS_OF_PYTHON && !is_cased(c));
+            begins_word = how == UPPER || (how == TITLE_OF_PYTHON && !is_cased(c));
         }
     }
     return rf_jinja_string(rf_jinja_made(&b));
-}
-
-value rf_jinja_lower(job *j, value v)
-{
-    return recase(j, rf_jinja_text(j, v), to_lower, ONE_WORD);
-}
-
-value rf_jinja_upper(job *j, value v)
-{
-    return recase(j, rf_jinja_text(j, v), to_upper, EACH_A_WORD);
-}
-
-/* --- Filters and methods ------------------------------------------------------------------------ */
-
-value rf_jinja_do_upper(job *j, value self, const arguments *a)
-{
-    (void)a;
-    return rf_jinja_upper(j, self);
-}
-
-value rf_jinja_do_lower(job *j, value self, const arguments *a)
-{
-    (void)a;
-    return rf_jinja_lower(j, self);
-}
-
-value rf_jinja_do_capitalize(job *j, value self, const arguments *a)
-{
-    (void)a;
-    return recase(j, rf_jinja_text(j, self), to_title, ONE_WORD);
-}
-
-value rf_jinja_do_title(job *j, value self, const arguments *a)
-{
-    (void)a;
-    return recase(j, rf_jinja_text(j, self), to_upper, WORDS_OF_JINJA);
-}
-
-value rf_jinja_do_title_method(job *j, value self, const arguments *a)
-{
-    (void)a;
-    return recase(j, self.s, to_title, WORDS_OF_PYTHON);
 }

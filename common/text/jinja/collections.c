@@ -8,53 +8,42 @@ static value attribute_of(job *j, value v, value attribute)
     return rf_jinja_attribute_of(j, v, attribute, undefined);
 }
 
-/* What an element is compared by: itself or its attribute, strings without case unless asked for. */
+/* An element, or its attribute where one is given. */
+static value part_of(job *j, value v, value attribute)
+{
+    return rf_jinja_is_given(attribute) ? attribute_of(j, v, attribute) : v;
+}
+
+/* What an element is compared by: strings without case unless asked for. */
 static value key_of(job *j, value v, value attribute, bool with_case)
 {
-    v = rf_jinja_is_given(attribute) ? attribute_of(j, v, attribute) : v;
-    return v.kind == STRING && !with_case ? rf_jinja_lower(j, v) : v;
+    v = part_of(j, v, attribute);
+    return v.kind == STRING && !with_case ? rf_jinja_recase(j, v.s, LOWER) : v;
 }
 
 value rf_jinja_join(job *j, const list *l, text between, value attribute)
 {
     buffer b = {0};
     for (size_t i = 0; i < l->n; i++) {
-        const value v =
-            rf_jinja_is_given(attribute) ? attribute_of(j, l->item[i], attribute) : l->item[i];
         rf_jinja_add(j, &b, i > 0 ? between : TEXT(""));
-        rf_jinja_add(j, &b, rf_jinja_text(j, v));
+        rf_jinja_add(j, &b, rf_jinja_text(j, part_of(j, l->item[i], attribute)));
     }
     return rf_jinja_string(rf_jinja_made(&b));
 }
 
-static value do_join(job *j, value self, const arguments *a)
+BUILTIN(do_join,
+        rf_jinja_join(j, rf_jinja_items(j, self), rf_jinja_text(j, rf_jinja_argument(a, 0, "d")),
+                      rf_jinja_argument(a, 1, "attribute")))
+BUILTIN(do_length, rf_jinja_integer((int64_t)(self.kind == STRING ? rf_jinja_length(j, self.s)
+                                                                  : rf_jinja_items(j, self)->n)))
+
+static value end_of(const list *l, bool last)
 {
-    return rf_jinja_join(j, rf_jinja_items(j, self), rf_jinja_text(j, rf_jinja_argument(a, 0, "d")),
-                         rf_jinja_argument(a, 1, "attribute"));
+    return l->n > 0 ? l->item[last ? l->n - 1 : 0] : undefined;
 }
 
-static value do_length(job *j, value self, const arguments *a)
-{
-    (void)a;
-    if (self.kind == STRING) {
-        return rf_jinja_integer((int64_t)rf_jinja_length(j, self.s));
-    }
-    return rf_jinja_integer((int64_t)rf_jinja_items(j, self)->n);
-}
-
-static value do_first(job *j, value self, const arguments *a)
-{
-    const list *l = rf_jinja_items(j, self);
-    (void)a;
-    return l->n > 0 ? l->item[0] : undefined;
-}
-
-static value do_last(job *j, value self, const arguments *a)
-{
-    const list *l = rf_jinja_items(j, self);
-    (void)a;
-    return l->n > 0 ? l->item[l->n - 1] : undefined;
-}
+BUILTIN(do_first, end_of(rf_jinja_items(j, self), false))
+BUILTIN(do_last, end_of(rf_jinja_items(j, self), true))
 
 static value copy_of(job *j, const list *l)
 {
@@ -65,11 +54,7 @@ static value copy_of(job *j, const list *l)
     return copy;
 }
 
-static value do_list(job *j, value self, const arguments *a)
-{
-    (void)a;
-    return copy_of(j, rf_jinja_items(j, self));
-}
+BUILTIN(do_list, copy_of(j, rf_jinja_items(j, self)))
 
 static value do_reverse(job *j, value self, const arguments *a)
 {
@@ -121,12 +106,9 @@ static value sorted(job *j, const list *l, value attribute, bool with_case, bool
     return all;
 }
 
-static value do_sort(job *j, value self, const arguments *a)
-{
-    return sorted(j, rf_jinja_items(j, self), rf_jinja_argument(a, 2, "attribute"),
-                  rf_jinja_truth(rf_jinja_argument(a, 1, "case_sensitive")),
-                  rf_jinja_truth(rf_jinja_argument(a, 0, "reverse")));
-}
+BUILTIN(do_sort, sorted(j, rf_jinja_items(j, self), rf_jinja_argument(a, 2, "attribute"),
+                        rf_jinja_truth(rf_jinja_argument(a, 1, "case_sensitive")),
+                        rf_jinja_truth(rf_jinja_argument(a, 0, "reverse"))))
 
 /* The least (sign -1) or greatest of some values. */
 static value extreme(job *j, value self, const arguments *a, int sign)
@@ -145,15 +127,8 @@ static value extreme(job *j, value self, const arguments *a, int sign)
     return best;
 }
 
-static value do_min(job *j, value self, const arguments *a)
-{
-    return extreme(j, self, a, -1);
-}
-
-static value do_max(job *j, value self, const arguments *a)
-{
-    return extreme(j, self, a, 1);
-}
+BUILTIN(do_min, extreme(j, self, a, -1))
+BUILTIN(do_max, extreme(j, self, a, 1))
 
 static value do_sum(job *j, value self, const arguments *a)
 {
@@ -162,9 +137,7 @@ static value do_sum(job *j, value self, const arguments *a)
     const value start = rf_jinja_argument(a, 1, "start");
     value total = rf_jinja_is_given(start) ? start : rf_jinja_integer(0);
     for (size_t i = 0; i < l->n; i++) {
-        const value v =
-            rf_jinja_is_given(attribute) ? attribute_of(j, l->item[i], attribute) : l->item[i];
-        total = rf_jinja_calculate(j, '+', total, v);
+        total = rf_jinja_calculate(j, '+', total, part_of(j, l->item[i], attribute));
     }
     return total;
 }
@@ -188,7 +161,7 @@ static value do_map(job *j, value self, const arguments *a)
     if (!rf_jinja_is_given(attribute) &&
         (filter = rf_jinja_filter(rf_jinja_get_string(j, rf_jinja_argument(a, 0, "filter")))) ==
             NULL) {
-        rf_jinja_fail(j, "map: the filter \"%.*s\" is not known", (int)a->v[0].s.n, a->v[0].s.at);
+        rf_jinja_fail(j, "map: the filter \"%.*s\" is not known", QUOTE(a->v[0].s));
     }
     for (size_t i = 0; i < l->n; i++) {
         value v = filter != NULL ? filter(j, l->item[i], &rest)
@@ -208,7 +181,7 @@ static value choose(job *j, value self, const arguments *a, bool by_attribute, b
     value chosen = rf_jinja_new_list(j, 8);
     builtin *test = rf_jinja_is_given(name) ? rf_jinja_test(rf_jinja_get_string(j, name)) : NULL;
     if (rf_jinja_is_given(name) && test == NULL) {
-        rf_jinja_fail(j, "the test \"%.*s\" is not known", (int)name.s.n, name.s.at);
+        rf_jinja_fail(j, "the test \"%.*s\" is not known", QUOTE(name.s));
     }
     for (size_t i = 0; i < l->n; i++) {
         value v = by_attribute ? attribute_of(j, l->item[i], attribute) : l->item[i];
@@ -220,25 +193,10 @@ static value choose(job *j, value self, const arguments *a, bool by_attribute, b
     return chosen;
 }
 
-static value do_select(job *j, value self, const arguments *a)
-{
-    return choose(j, self, a, false, true);
-}
-
-static value do_reject(job *j, value self, const arguments *a)
-{
-    return choose(j, self, a, false, false);
-}
-
-static value do_selectattr(job *j, value self, const arguments *a)
-{
-    return choose(j, self, a, true, true);
-}
-
-static value do_rejectattr(job *j, value self, const arguments *a)
-{
-    return choose(j, self, a, true, false);
-}
+BUILTIN(do_select, choose(j, self, a, false, true))
+BUILTIN(do_reject, choose(j, self, a, false, false))
+BUILTIN(do_selectattr, choose(j, self, a, true, true))
+BUILTIN(do_rejectattr, choose(j, self, a, true, false))
 
 static value pair_of(job *j, value key, value v)
 {
@@ -300,26 +258,28 @@ static value do_index(job *j, value self, const arguments *a)
 
 /* --- Their names -------------------------------------------------------------------------------- */
 
-const builtin_name rf_jinja_collection_filters[] = {{"count", do_length},
-                                                    {"dictsort", do_dictsort},
-                                                    {"first", do_first},
-                                                    {"items", do_items},
-                                                    {"join", do_join},
-                                                    {"last", do_last},
-                                                    {"length", do_length},
-                                                    {"list", do_list},
-                                                    {"map", do_map},
-                                                    {"max", do_max},
-                                                    {"min", do_min},
-                                                    {"reject", do_reject},
-                                                    {"rejectattr", do_rejectattr},
-                                                    {"reverse", do_reverse},
-                                                    {"select", do_select},
-                                                    {"selectattr", do_selectattr},
-                                                    {"sort", do_sort},
-                                                    {"sum", do_sum},
-                                                    {"unique", do_unique},
-                                                    {NULL, NULL}};
+const builtin_name rf_jinja_collection_filters[] = {
+    {"count", do_length},
+    {"dictsort", do_dictsort},
+    {"first", do_first},
+    {"items", do_items},
+    {"join", do_join},
+    {"last", do_last},
+    {"length", do_length},
+    {"list", do_list},
+    {"map", do_map},
+    {"max", do_max},
+    {"min", do_min},
+    {"reject", do_reject},
+    {"rejectattr", do_rejectattr},
+    {"reverse", do_reverse},
+    {"select", do_select},
+    {"selectattr", do_selectattr},
+    {"sort", do_sort},
+    {"sum", do_sum},
+    {"unique", do_unique},
+    {NULL, NULL},
+};
 
 const builtin_name rf_jinja_dict_methods[] = {
     {"get", do_get}, {"items", do_items}, {"keys", do_list}, {"values", do_values}, {NULL, NULL}};

@@ -1,4 +1,5 @@
 /* Names, scopes and expressions of a rendering. */
+#include "common/text/jinja/builtins.h"
 #include "common/text/jinja/run.h"
 
 const char *rf_jinja_date(job *j)
@@ -120,8 +121,7 @@ static value call_macro(run *r, const callable *c, const arguments *a)
         rf_jinja_define(r, p->s, v);
     }
     if (a->n > i || n_named != a->named.n) {
-        rf_jinja_fail(&r->job, "the macro \"%.*s\" has no such argument", (int)c->macro->s.n,
-                      c->macro->s.at);
+        rf_jinja_fail(&r->job, "the macro \"%.*s\" has no such argument", QUOTE(c->macro->s));
     }
     value v = rf_jinja_capture(r, c->macro->kid[c->macro->syntax == S_CALL ? 2 : 1]);
     rf_jinja_leave_scope(r, before);
@@ -189,11 +189,7 @@ static value slice(run *r, const node *n)
         part.list->is_tuple = l->is_tuple;
         return part;
     }
-    buffer b = {0};
-    for (size_t i = 0; i < part.list->n; i++) {
-        rf_jinja_add(&r->job, &b, part.list->item[i].s);
-    }
-    return rf_jinja_string(rf_jinja_made(&b));
+    return rf_jinja_join(&r->job, part.list, TEXT(""), (value){.kind = UNDEFINED});
 }
 
 static value evaluate_list(run *r, const node *n)

@@ -186,7 +186,7 @@ static node *parse_test(parser *p, node *operand)
     node *n = rf_jinja_new_node(p, E_TEST, operand, NULL);
     n->s = rf_jinja_expect_name(p);
     if (rf_jinja_test(n->s) == NULL) {
-        rf_jinja_fail(p->job, "the test \"%.*s\" is not known", (int)n->s.n, n->s.at);
+        rf_jinja_fail(p->job, "the test \"%.*s\" is not known", QUOTE(n->s));
     }
     if (rf_jinja_take_sign(p, "(")) {
         n->kid[1] = parse_list(p, ")", true);
@@ -205,7 +205,7 @@ node *rf_jinja_parse_filter(parser *p, node *operand)
     node *n = rf_jinja_new_node(p, E_FILTER, operand, NULL);
     n->s = rf_jinja_expect_name(p);
     if (rf_jinja_filter(n->s) == NULL) {
-        rf_jinja_fail(p->job, "the filter \"%.*s\" is not known", (int)n->s.n, n->s.at);
+        rf_jinja_fail(p->job, "the filter \"%.*s\" is not known", QUOTE(n->s));
     }
     if (rf_jinja_take_sign(p, "(")) {
         n->kid[1] = parse_list(p, ")", true);

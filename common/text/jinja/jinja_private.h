@@ -50,6 +50,7 @@ typedef struct text {
     size_t n;
 } text;
 #define TEXT(literal) ((text){literal, sizeof literal - 1})
+#define QUOTE(s)      (int)((s).n < 60 ? (s).n : 60), (s).at /* the beginning, for "%.*s" */
 bool rf_jinja_is(text t, const char *word);
 
 typedef enum value_kind {

@@ -23,26 +23,26 @@ static node *parse_body(parser *p, const char *end)
     return body;
 }
 
+/* What stands behind "else", if it is there, and the end of the statement. */
+static node *parse_else(parser *p, const char *end)
+{
+    if (rf_jinja_take_name(p, "else")) {
+        return parse_body(p, end);
+    }
+    end_statements(p, end);
+    return NULL;
+}
+
 static node *parse_if(parser *p)
 {
-    static const char *const stop[] = {"elif", "else", "endif", NULL}, *const end[] = {"endif",
-                                                                                       NULL};
-    node *first = rf_jinja_new_node(p, S_IF, rf_jinja_parse_tuple(p), NULL), *n = first;
-    for (;;) {
-        rf_jinja_expect_end(p);
-        n->kid[1] = parse_statements(p, stop);
-        if (rf_jinja_take_name(p, "elif")) {
-            n->kid[2] = rf_jinja_new_node(p, S_IF, rf_jinja_parse_tuple(p), NULL);
-            n = n->kid[2];
-            continue;
-        }
-        if (rf_jinja_take_name(p, "else")) {
-            rf_jinja_expect_end(p);
-            n->kid[2] = parse_statements(p, end);
-        }
-        end_statements(p, "endif");
-        return first;
-    }
+    static const char *const stop[] = {"elif", "else", "endif", NULL};
+    node *n = rf_jinja_new_node(p, S_IF, rf_jinja_parse_tuple(p), NULL);
+    rf_jinja_enter(p->job);
+    rf_jinja_expect_end(p);
+    n->kid[1] = parse_statements(p, stop);
+    n->kid[2] = rf_jinja_take_name(p, "elif") ? parse_if(p) : parse_else(p, "endif");
+    p->job->depth--;
+    return n;
 }
 
 /* A name, names between commas, or name.field. */
@@ -66,7 +66,7 @@ static node *parse_target(parser *p)
 
 static node *parse_for(parser *p)
 {
-    static const char *const stop[] = {"else", "endfor", NULL}, *const end[] = {"endfor", NULL};
+    static const char *const stop[] = {"else", "endfor", NULL};
     node *n = rf_jinja_new_node(p, S_FOR, parse_target(p), NULL);
     if (!rf_jinja_take_name(p, "in")) {
         rf_jinja_unexpected(p, "in");
@@ -78,11 +78,7 @@ static node *parse_for(parser *p)
     }
     rf_jinja_expect_end(p);
     n->kid[2] = parse_statements(p, stop);
-    if (rf_jinja_take_name(p, "else")) {
-        rf_jinja_expect_end(p);
-        n->kid[3] = parse_statements(p, end);
-    }
-    end_statements(p, "endfor");
+    n->kid[3] = parse_else(p, "endfor");
     return n;
 }
 
@@ -227,43 +223,46 @@ static node *parse_raw(parser *p)
     rf_jinja_fail(p->job, "raw without endraw");
 }
 
+/* generation marks what the assistant says, for training. */
+static node *parse_generation(parser *p)
+{
+    return rf_jinja_new_node(p, S_SCOPE, NULL, parse_body(p, "endgeneration"));
+}
+
+static node *parse_break(parser *p)
+{
+    return rf_jinja_new_node(p, S_BREAK, NULL, NULL);
+}
+
+static node *parse_continue(parser *p)
+{
+    return rf_jinja_new_node(p, S_CONTINUE, NULL, NULL);
+}
+
 static node *parse_statement(parser *p)
 {
-    if (rf_jinja_take_name(p, "if")) {
-        return parse_if(p);
+    static const struct {
+        const char *name;
+        node *(*parse)(parser *p);
+    } statements[] = {
+        {"if", parse_if},
+        {"for", parse_for},
+        {"set", parse_set},
+        {"macro", parse_macro},
+        {"call", parse_call_block},
+        {"filter", parse_filter_block},
+        {"with", parse_with},
+        {"generation", parse_generation},
+        {"raw", parse_raw},
+        {"break", parse_break},
+        {"continue", parse_continue},
+    };
+    for (size_t i = 0; i < sizeof statements / sizeof *statements; i++) {
+        if (rf_jinja_take_name(p, statements[i].name)) {
+            return statements[i].parse(p);
+        }
     }
-    if (rf_jinja_take_name(p, "for")) {
-        return parse_for(p);
-    }
-    if (rf_jinja_take_name(p, "set")) {
-        return parse_set(p);
-    }
-    if (rf_jinja_take_name(p, "macro")) {
-        return parse_macro(p);
-    }
-    if (rf_jinja_take_name(p, "call")) {
-        return parse_call_block(p);
-    }
-    if (rf_jinja_take_name(p, "filter")) {
-        return parse_filter_block(p);
-    }
-    if (rf_jinja_take_name(p, "with")) {
-        return parse_with(p);
-    }
-    if (rf_jinja_take_name(p, "generation")) { /* marks what the assistant says, for training */
-        return rf_jinja_new_node(p, S_SCOPE, NULL, parse_body(p, "endgeneration"));
-    }
-    if (rf_jinja_take_name(p, "raw")) {
-        return parse_raw(p);
-    }
-    if (rf_jinja_is_name(p, "break") || rf_jinja_is_name(p, "continue")) {
-        node *n =
-            rf_jinja_new_node(p, rf_jinja_is_name(p, "break") ? S_BREAK : S_CONTINUE, NULL, NULL);
-        rf_jinja_advance(p);
-        return n;
-    }
-    rf_jinja_fail(p->job, "the statement \"%.*s\" is not supported",
-                  (int)(p->now.s.n < 60 ? p->now.s.n : 60), p->now.s.at);
+    rf_jinja_fail(p->job, "the statement \"%.*s\" is not supported", QUOTE(p->now.s));
 }
 
 static void skip_comment(parser *p)

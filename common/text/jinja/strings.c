@@ -59,25 +59,10 @@ static value strip_sides(job *j, text s, value characters, int sides)
     return rf_jinja_string(s);
 }
 
-static value do_strip(job *j, value self, const arguments *a)
-{
-    return strip_sides(j, self.s, rf_jinja_argument(a, 0, "chars"), LEFT | RIGHT);
-}
-
-static value do_lstrip(job *j, value self, const arguments *a)
-{
-    return strip_sides(j, self.s, rf_jinja_argument(a, 0, "chars"), LEFT);
-}
-
-static value do_rstrip(job *j, value self, const arguments *a)
-{
-    return strip_sides(j, self.s, rf_jinja_argument(a, 0, "chars"), RIGHT);
-}
-
-static value do_trim(job *j, value self, const arguments *a)
-{
-    return do_strip(j, rf_jinja_string(rf_jinja_text(j, self)), a);
-}
+BUILTIN(do_strip, strip_sides(j, self.s, rf_jinja_argument(a, 0, "chars"), LEFT | RIGHT))
+BUILTIN(do_lstrip, strip_sides(j, self.s, rf_jinja_argument(a, 0, "chars"), LEFT))
+BUILTIN(do_rstrip, strip_sides(j, self.s, rf_jinja_argument(a, 0, "chars"), RIGHT))
+BUILTIN(do_trim, do_strip(j, rf_jinja_string(rf_jinja_text(j, self)), a))
 
 /* One string, or any of a tuple of them. */
 static value any_of(job *j, text s, value what, bool (*test)(text, text))
@@ -93,17 +78,22 @@ static value any_of(job *j, text s, value what, bool (*test)(text, text))
     return rf_jinja_boolean(false);
 }
 
-static value do_startswith(job *j, value self, const arguments *a)
+/* What is looked for in a string, the only argument: where to look is not computed here and must not be
+ * passed over. */
+static value wanted(job *j, const arguments *a)
 {
-    rf_jinja_expect(j, a, 1, ""); /* no begin and end of where to look */
-    return any_of(j, self.s, rf_jinja_argument(a, 0, "prefix"), begins);
+    if (a->named.n > 0) {
+        rf_jinja_fail(j, "the argument \"%.*s\" is not supported here",
+                      QUOTE(a->named.pair[0].key.s));
+    }
+    if (a->n > 1) {
+        rf_jinja_fail(j, "%zu arguments where at most 1 are supported", a->n);
+    }
+    return rf_jinja_argument(a, 0, "");
 }
 
-static value do_endswith(job *j, value self, const arguments *a)
-{
-    rf_jinja_expect(j, a, 1, ""); /* no begin and end of where to look */
-    return any_of(j, self.s, rf_jinja_argument(a, 0, "suffix"), ends);
-}
+BUILTIN(do_startswith, any_of(j, self.s, wanted(j, a), begins))
+BUILTIN(do_endswith, any_of(j, self.s, wanted(j, a), ends))
 
 static value do_removeprefix(job *j, value self, const arguments *a)
 {
@@ -247,26 +237,18 @@ static value position(job *j, text s, const char *found)
         found != NULL ? (int64_t)rf_jinja_length(j, (text){s.at, (size_t)(found - s.at)}) : -1);
 }
 
-static value do_find(job *j, value self, const arguments *a)
-{
-    rf_jinja_expect(j, a, 1, ""); /* no begin and end of where to look */
-    return position(j, self.s,
-                    find(self.s, rf_jinja_get_string(j, rf_jinja_argument(a, 0, "sub"))));
-}
+BUILTIN(do_find, position(j, self.s, find(self.s, rf_jinja_get_string(j, wanted(j, a)))))
 
 static value do_rfind(job *j, value self, const arguments *a)
 {
-    rf_jinja_expect(j, a, 1, ""); /* no begin and end of where to look */
     rf_jinja_step(j, self.s.n / 16);
-    return position(j, self.s,
-                    find_last(self.s, rf_jinja_get_string(j, rf_jinja_argument(a, 0, "sub"))));
+    return position(j, self.s, find_last(self.s, rf_jinja_get_string(j, wanted(j, a))));
 }
 
 static value do_count_in(job *j, value self, const arguments *a)
 {
-    rf_jinja_expect(j, a, 1, ""); /* no begin and end of where to look */
     text s = self.s;
-    const text one = rf_jinja_get_string(j, rf_jinja_argument(a, 0, "sub"));
+    const text one = rf_jinja_get_string(j, wanted(j, a));
     int64_t n = one.n == 0 ? (int64_t)rf_jinja_length(j, s) + 1 : 0;
     for (const char *found; one.n > 0 && (found = find(s, one)) != NULL; n++) {
         s = (text){found + one.n, s.n - (size_t)(found - s.at) - one.n};
@@ -274,17 +256,9 @@ static value do_count_in(job *j, value self, const arguments *a)
     return rf_jinja_integer(n);
 }
 
-static value do_isdigit(job *j, value self, const arguments *a)
-{
-    (void)j, (void)a;
-    return rf_jinja_boolean(self.s.n > 0 && strspn(self.s.at, "0123456789") >= self.s.n);
-}
-
-static value do_join_method(job *j, value self, const arguments *a)
-{
-    return rf_jinja_join(j, rf_jinja_items(j, rf_jinja_argument(a, 0, "iterable")), self.s,
-                         (value){.kind = UNDEFINED});
-}
+BUILTIN(do_isdigit, rf_jinja_boolean(self.s.n > 0 && strspn(self.s.at, "0123456789") >= self.s.n))
+BUILTIN(do_join, rf_jinja_join(j, rf_jinja_items(j, rf_jinja_argument(a, 0, "iterable")), self.s,
+                               (value){.kind = UNDEFINED}))
 
 static value do_indent(job *j, value self, const arguments *a)
 {
@@ -327,45 +301,44 @@ static value do_escape(job *j, value self, const arguments *a)
     return rf_jinja_string(rf_jinja_made(&b));
 }
 
-static value do_string(job *j, value self, const arguments *a)
-{
-    (void)a;
-    return rf_jinja_string(rf_jinja_text(j, self));
-}
+BUILTIN(do_string, rf_jinja_string(rf_jinja_text(j, self)))
+BUILTIN(do_lower, rf_jinja_recase(j, rf_jinja_text(j, self), LOWER))
+BUILTIN(do_upper, rf_jinja_recase(j, rf_jinja_text(j, self), UPPER))
+BUILTIN(do_capitalize, rf_jinja_recase(j, rf_jinja_text(j, self), CAPITALIZED))
+BUILTIN(do_title, rf_jinja_recase(j, rf_jinja_text(j, self), TITLE_OF_JINJA))
+BUILTIN(do_title_method, rf_jinja_recase(j, self.s, TITLE_OF_PYTHON))
 
 /* --- Their names -------------------------------------------------------------------------------- */
 
-const builtin_name rf_jinja_string_filters[] = {{"capitalize", rf_jinja_do_capitalize},
-                                                {"e", do_escape},
-                                                {"escape", do_escape},
-                                                {"indent", do_indent},
-                                                {"lower", rf_jinja_do_lower},
-                                                {"replace", do_replace},
-                                                {"safe", do_string},
-                                                {"string", do_string},
-                                                {"title", rf_jinja_do_title},
-                                                {"trim", do_trim},
-                                                {"upper", rf_jinja_do_upper},
-                                                {NULL, NULL}};
+const builtin_name rf_jinja_string_filters[] = {
+    {"capitalize", do_capitalize}, {"e", do_escape},
+    {"escape", do_escape},         {"indent", do_indent},
+    {"lower", do_lower},           {"replace", do_replace},
+    {"safe", do_string},           {"string", do_string},
+    {"title", do_title},           {"trim", do_trim},
+    {"upper", do_upper},           {NULL, NULL},
+};
 
-const builtin_name rf_jinja_string_methods[] = {{"capitalize", rf_jinja_do_capitalize},
-                                                {"count", do_count_in},
-                                                {"endswith", do_endswith},
-                                                {"find", do_find},
-                                                {"isdigit", do_isdigit},
-                                                {"join", do_join_method},
-                                                {"lower", rf_jinja_do_lower},
-                                                {"lstrip", do_lstrip},
-                                                {"removeprefix", do_removeprefix},
-                                                {"removesuffix", do_removesuffix},
-                                                {"replace", do_replace},
-                                                {"rfind", do_rfind},
-                                                {"rsplit", do_rsplit},
-                                                {"rstrip", do_rstrip},
-                                                {"split", do_split},
-                                                {"splitlines", do_splitlines},
-                                                {"startswith", do_startswith},
-                                                {"strip", do_strip},
-                                                {"title", rf_jinja_do_title_method},
-                                                {"upper", rf_jinja_do_upper},
-                                                {NULL, NULL}};
+const builtin_name rf_jinja_string_methods[] = {
+    {"capitalize", do_capitalize},
+    {"count", do_count_in},
+    {"endswith", do_endswith},
+    {"find", do_find},
+    {"isdigit", do_isdigit},
+    {"join", do_join},
+    {"lower", do_lower},
+    {"lstrip", do_lstrip},
+    {"removeprefix", do_removeprefix},
+    {"removesuffix", do_removesuffix},
+    {"replace", do_replace},
+    {"rfind", do_rfind},
+    {"rsplit", do_rsplit},
+    {"rstrip", do_rstrip},
+    {"split", do_split},
+    {"splitlines", do_splitlines},
+    {"startswith", do_startswith},
+    {"strip", do_strip},
+    {"title", do_title_method},
+    {"upper", do_upper},
+    {NULL, NULL},
+};

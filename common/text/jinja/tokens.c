@@ -176,8 +176,7 @@ bool rf_jinja_take_name(parser *p, const char *name)
 
 _Noreturn void rf_jinja_unexpected(parser *p, const char *wanted)
 {
-    rf_jinja_fail(p->job, "\"%.*s\" where %s should be", (int)(p->now.s.n < 60 ? p->now.s.n : 60),
-                  p->now.s.at, wanted);
+    rf_jinja_fail(p->job, "\"%.*s\" where %s should be", QUOTE(p->now.s), wanted);
 }
 
 void rf_jinja_expect_sign(parser *p, const char *sign)
