@@ -250,13 +250,7 @@ int rf_bpe_encode(rf_bpe *bpe, rf_ids *out, const char *text, size_t bytes, bool
                   rf_error *err)
 {
     run r = {.bpe = bpe, .out = out, .literal = literal, .err = err};
-    size_t bad;
-    if (bytes > INT32_MAX) {
-        return rf_error_set(err, RF_ERR, "a text of %zu bytes is too long: cut it", bytes);
-    }
-    if (!rf_unicode_scan(&r.traits, &bad, text, bytes)) {
-        return rf_error_set(err, RF_ERR, "the text is not UTF-8 at byte %zu: convert it", bad + 1);
-    }
+    RF_TRY(rf_unicode_scan(&r.traits, text, bytes, err));
     r.scratch = scratch_take(bpe);
     const int64_t before = out->n;
     int rc = encode_around(&r, &bpe->raw, text, bytes, encode_normalised);

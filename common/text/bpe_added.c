@@ -9,26 +9,19 @@
 /* "added_tokens" of tokenizer.json, such as <|im_end|>: reading them, and finding them in texts, which
  * happens before these are split into words. */
 
-typedef struct reader {
-    rf_bpe *bpe;
-    const char *origin;
-    rf_error *err;
-} reader;
-
-static int added_flag(bool *out, const reader *r, const json_t *item, size_t i, const char *key)
+static int added_flag(bool *out, const rf_bpe_reader *r, const json_t *item, size_t i,
+                      const char *key)
 {
     const json_t *value = json_object_get(item, key);
     *out = json_is_true(value);
     if (value != NULL && !json_is_boolean(value)) {
-        return rf_error_set(r->err, RF_ERR, "%s: added_tokens[%zu].%s must be true or false",
-                            r->origin, i, key);
+        return rf_bpe_refuse(r, "added_tokens[%zu].%s must be true or false", i, key);
     }
     return RF_OK;
 }
 
-static int add_to_finder(reader *r, rf_bpe_added added)
+static void add_to_finder(rf_bpe *bpe, rf_bpe_added added)
 {
-    rf_bpe *bpe = r->bpe;
     if (added.normalized && bpe->nfc) {
         rf_text normal = {0};
         rf_unicode_nfc(&normal, added.text, added.bytes);
@@ -42,18 +35,17 @@ static int add_to_finder(reader *r, rf_bpe_added added)
     finder->added = rf_alloc_grow(finder->added, &finder->capacity, (size_t)finder->n + 1,
                                   sizeof *finder->added);
     finder->added[finder->n++] = added;
-    return RF_OK;
 }
 
-static int read_added_token(reader *r, const json_t *item, size_t i)
+static int read_added_token(const rf_bpe_reader *r, const json_t *item, size_t i)
 {
     rf_bpe *bpe = r->bpe;
     const json_t *content = json_object_get(item, "content"), *id = json_object_get(item, "id");
     if (!json_is_string(content) || json_string_length(content) == 0 || !json_is_integer(id)) {
-        return rf_error_set(r->err, RF_ERR,
-                            "%s: added_tokens[%zu] needs \"content\", a text that is not empty, "
-                            "and \"id\", a whole number",
-                            r->origin, i);
+        return rf_bpe_refuse(r,
+                             "added_tokens[%zu] needs \"content\", a text that is not empty, and "
+                             "\"id\", a whole number",
+                             i);
     }
     rf_bpe_added added = {0};
     bool special, single_word;
@@ -66,21 +58,19 @@ static int read_added_token(reader *r, const json_t *item, size_t i)
     size_t bytes = json_string_length(content);
     char a[80];
     if (single_word) {
-        return rf_error_set(r->err, RF_ERR,
-                            "%s: added_tokens[%zu] (\"%s\"): single_word is not supported: set it "
-                            "to false",
-                            r->origin, i, rf_bpe_shown(a, name));
+        return rf_bpe_refuse(
+            r, "added_tokens[%zu] (\"%s\"): single_word is not supported: set it to false", i,
+            rf_bpe_shown(a, name));
     }
     int32_t known = rf_bpe_names_find(&bpe->names, name, bytes);
     if (known < 0) {
-        RF_TRY(rf_bpe_add_token(bpe, "added_tokens", name, bytes, json_integer_value(id), r->origin,
-                                r->err));
+        RF_TRY(rf_bpe_add_token(r, "added_tokens", name, bytes, json_integer_value(id)));
         known = (int32_t)json_integer_value(id);
     } else if (known != json_integer_value(id) || bpe->token[known].is_added) {
-        return rf_error_set(r->err, RF_ERR,
-                            "%s: added_tokens[%zu]: \"%s\" has id %" JSON_INTEGER_FORMAT
-                            " here and %" PRId32 " before: give it once",
-                            r->origin, i, rf_bpe_shown(a, name), json_integer_value(id), known);
+        return rf_bpe_refuse(r,
+                             "added_tokens[%zu]: \"%s\" has id %" JSON_INTEGER_FORMAT
+                             " here and %" PRId32 " before: give it once",
+                             i, rf_bpe_shown(a, name), json_integer_value(id), known);
     }
     rf_bpe_token *token = &bpe->token[known];
     token->is_added = true;
@@ -88,11 +78,12 @@ static int read_added_token(reader *r, const json_t *item, size_t i)
     added.id = known;
     added.text = token->name;
     added.bytes = token->name_bytes;
-    return add_to_finder(r, added);
+    add_to_finder(bpe, added);
+    return RF_OK;
 }
 
 /* Every id below the number of tokens must be taken. */
-static int check_holes(const reader *r)
+static int check_holes(const rf_bpe_reader *r)
 {
     rf_bpe *bpe = r->bpe;
     int64_t n = 0, hole = -1;
@@ -101,10 +92,10 @@ static int check_holes(const reader *r)
         hole = hole < 0 && !bpe->token[id].is_used ? id : hole;
     }
     if (hole >= 0 && hole < n) {
-        return rf_error_set(r->err, RF_ERR,
-                            "%s: no token has id %" PRId64 ", but there are %" PRId64
-                            " tokens: ids must be 0, 1, 2, ... without holes",
-                            r->origin, hole, n);
+        return rf_bpe_refuse(r,
+                             "no token has id %" PRId64 ", but there are %" PRId64
+                             " tokens: ids must be 0, 1, 2, ... without holes",
+                             hole, n);
     }
     bpe->size = n;
     return RF_OK;
@@ -138,15 +129,14 @@ static void sort_finder(rf_bpe_finder *finder)
     }
 }
 
-int rf_bpe_read_added(rf_bpe *bpe, const json_t *added, const char *origin, rf_error *err)
+int rf_bpe_read_added(const rf_bpe_reader *r)
 {
-    reader r = {.bpe = bpe, .origin = origin, .err = err};
-    for (size_t i = 0; i < json_array_size(added); i++) {
-        RF_TRY(read_added_token(&r, json_array_get(added, i), i));
+    for (size_t i = 0; i < json_array_size(r->added); i++) {
+        RF_TRY(read_added_token(r, json_array_get(r->added, i), i));
     }
-    RF_TRY(check_holes(&r));
-    sort_finder(&bpe->raw);
-    sort_finder(&bpe->normalized);
+    RF_TRY(check_holes(r));
+    sort_finder(&r->bpe->raw);
+    sort_finder(&r->bpe->normalized);
     return RF_OK;
 }
 

@@ -87,13 +87,7 @@ static void count_word(rf_bpe_counter *c, const char *word, size_t bytes, int64_
 int rf_bpe_counter_add(rf_bpe_counter *c, const char *text, size_t bytes, rf_error *err)
 {
     rf_unicode_traits traits;
-    size_t bad;
-    if (bytes > INT32_MAX) {
-        return rf_error_set(err, RF_ERR, "a text of %zu bytes is too long: cut it", bytes);
-    }
-    if (!rf_unicode_scan(&traits, &bad, text, bytes)) {
-        return rf_error_set(err, RF_ERR, "the text is not UTF-8 at byte %zu: convert it", bad + 1);
-    }
+    RF_TRY(rf_unicode_scan(&traits, text, bytes, err));
     for (size_t begin = 0, end; begin < bytes; begin = end) {
         RF_TRY(rf_bpe_next_word(&end, &c->pattern, &c->matcher, traits.is_new, text, begin, bytes,
                                 err));

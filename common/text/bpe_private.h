@@ -143,17 +143,27 @@ struct rf_bpe {
     rf_bpe_scratch *idle;
 };
 
+/* A tokenizer.json that is being read. */
+typedef struct rf_bpe_reader {
+    rf_bpe *bpe;
+    const char *origin;  /* the file, for messages */
+    const json_t *added; /* "added_tokens": an array, or nothing */
+    rf_error *err;
+    bool *is_made;   /* [size]: is the token a single byte, or the product of a merge? */
+    rf_text product; /* of the merge being read */
+} rf_bpe_reader;
+
+/* RF_ERR, "<origin>: what". */
+int rf_bpe_refuse(const rf_bpe_reader *r, const char *format, ...) RF_PRINTF(2, 3);
 /* A name fit for messages: no control characters, not too long. Returns out. */
 const char *rf_bpe_shown(char out[80], const char *name);
 /* Takes an id for a name that is not there yet; `field` of the file, for messages. */
-RF_MUST_CHECK int rf_bpe_add_token(rf_bpe *bpe, const char *field, const char *name, size_t bytes,
-                                   json_int_t id, const char *origin, rf_error *err);
+RF_MUST_CHECK int rf_bpe_add_token(const rf_bpe_reader *r, const char *field, const char *name,
+                                   size_t bytes, json_int_t id);
 /* Reads "model": vocabulary and merges; makes room for the added tokens, which come after it. */
-RF_MUST_CHECK int rf_bpe_read_model(rf_bpe *bpe, const json_t *model, const json_t *added,
-                                    const char *origin, rf_error *err);
+RF_MUST_CHECK int rf_bpe_read_model(rf_bpe_reader *r, const json_t *model);
 /* Reads "added_tokens", once the vocabulary is there. */
-RF_MUST_CHECK int rf_bpe_read_added(rf_bpe *bpe, const json_t *added, const char *origin,
-                                    rf_error *err);
+RF_MUST_CHECK int rf_bpe_read_added(const rf_bpe_reader *r);
 /* The first added token in text[from, bytes), and where it begins and ends (blanks it takes with
  * it included; it never begins before `from`). False: none. */
 bool rf_bpe_find_added(const rf_bpe_finder *finder, const char *text, size_t from, size_t bytes,

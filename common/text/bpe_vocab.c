@@ -10,15 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct reader {
-    rf_bpe *bpe;
-    const char *origin;
-    const json_t *added; /* "added_tokens", an array */
-    bool *is_made;       /* [size]: is the token a single byte, or the product of a merge? */
-    rf_text product;     /* of the merge being read */
-    rf_error *err;
-} reader;
-
 const char *rf_bpe_shown(char out[80], const char *name)
 {
     size_t n = 0;
@@ -34,43 +25,35 @@ const char *rf_bpe_shown(char out[80], const char *name)
 
 /* --- Vocabulary ------------------------------------------------------------------------------- */
 
-static int check_fields(const reader *r, const json_t *model)
+static int check_fields(const rf_bpe_reader *r, const json_t *model)
 {
     const char *type = json_string_value(json_object_get(model, "type"));
     if (!json_is_object(model) || (type != NULL && strcmp(type, "BPE") != 0)) {
-        return rf_error_set(r->err, RF_ERR,
-                            "%s: model.type is \"%.40s\": only byte-level BPE is supported",
-                            r->origin, type != NULL ? type : "missing");
+        return rf_bpe_refuse(r, "model.type is \"%.40s\": only byte-level BPE is supported",
+                             type != NULL ? type : "missing");
     }
     static const char *const strings[] = {"continuing_subword_prefix", "end_of_word_suffix"};
     for (int i = 0; i < 2; i++) {
         const json_t *value = json_object_get(model, strings[i]);
         if (value != NULL && !json_is_null(value) &&
             (!json_is_string(value) || json_string_length(value) > 0)) {
-            return rf_error_set(r->err, RF_ERR,
-                                "%s: model.%s is not empty: only byte-level BPE is supported",
-                                r->origin, strings[i]);
+            return rf_bpe_refuse(r, "model.%s is not empty: only byte-level BPE is supported",
+                                 strings[i]);
         }
     }
     const json_t *dropout = json_object_get(model, "dropout");
     if (dropout != NULL && !json_is_null(dropout) && json_number_value(dropout) != 0) {
-        return rf_error_set(r->err, RF_ERR,
-                            "%s: model.dropout is set: ids would be random: set it to null",
-                            r->origin);
+        return rf_bpe_refuse(r, "model.dropout is set: ids would be random: set it to null");
     }
     if (json_is_true(json_object_get(model, "byte_fallback"))) {
-        return rf_error_set(r->err, RF_ERR,
-                            "%s: model.byte_fallback is true: that is a SentencePiece tokenizer, "
-                            "only byte-level BPE is supported",
-                            r->origin);
+        return rf_bpe_refuse(r, "model.byte_fallback is true: that is a SentencePiece tokenizer, "
+                                "only byte-level BPE is supported");
     }
     if (!json_is_object(json_object_get(model, "vocab"))) {
-        return rf_error_set(r->err, RF_ERR, "%s: model.vocab is missing or no object", r->origin);
+        return rf_bpe_refuse(r, "model.vocab is missing or no object");
     }
     if (!json_is_array(json_object_get(model, "merges"))) {
-        return rf_error_set(r->err, RF_ERR,
-                            "%s: model.merges is missing or no array: the file is incomplete",
-                            r->origin);
+        return rf_bpe_refuse(r, "model.merges is missing or no array: the file is incomplete");
     }
     return RF_OK;
 }
@@ -97,23 +80,24 @@ static void add_text(rf_bpe *bpe, rf_bpe_token *token)
     token->text_bytes = (uint32_t)n;
 }
 
-int rf_bpe_add_token(rf_bpe *bpe, const char *field, const char *name, size_t bytes, json_int_t id,
-                     const char *origin, rf_error *err)
+int rf_bpe_add_token(const rf_bpe_reader *r, const char *field, const char *name, size_t bytes,
+                     json_int_t id)
 {
+    rf_bpe *bpe = r->bpe;
     char a[80], b[80];
     if (id < 0 || id >= bpe->size) {
-        return rf_error_set(err, RF_ERR,
-                            "%s: %s: token \"%s\" has id %" JSON_INTEGER_FORMAT
-                            ", but there are at most %" PRId64
-                            " tokens: ids must be 0, 1, 2, ... without holes",
-                            origin, field, rf_bpe_shown(a, name), id, bpe->size);
+        return rf_bpe_refuse(r,
+                             "%s: token \"%s\" has id %" JSON_INTEGER_FORMAT
+                             ", but there are at most %" PRId64
+                             " tokens: ids must be 0, 1, 2, ... without holes",
+                             field, rf_bpe_shown(a, name), id, bpe->size);
     }
     rf_bpe_token *token = &bpe->token[id];
     if (token->is_used) {
-        return rf_error_set(err, RF_ERR,
-                            "%s: %s: tokens \"%s\" and \"%s\" both have id %" JSON_INTEGER_FORMAT
-                            ": give each its own",
-                            origin, field, rf_bpe_shown(a, token->name), rf_bpe_shown(b, name), id);
+        return rf_bpe_refuse(r,
+                             "%s: tokens \"%s\" and \"%s\" both have id %" JSON_INTEGER_FORMAT
+                             ": give each its own",
+                             field, rf_bpe_shown(a, token->name), rf_bpe_shown(b, name), id);
     }
     char *copy = bpe->memory + bpe->memory_used;
     memcpy(copy, name, bytes);
@@ -126,7 +110,7 @@ int rf_bpe_add_token(rf_bpe *bpe, const char *field, const char *name, size_t by
     return RF_OK;
 }
 
-static int read_vocab(reader *r, json_t *vocab)
+static int read_vocab(rf_bpe_reader *r, json_t *vocab)
 {
     const char *name;
     json_t *id;
@@ -134,28 +118,26 @@ static int read_vocab(reader *r, json_t *vocab)
     {
         if (!json_is_integer(id)) {
             char a[80];
-            return rf_error_set(r->err, RF_ERR,
-                                "%s: model.vocab: the id of \"%s\" must be a whole number",
-                                r->origin, rf_bpe_shown(a, name));
+            return rf_bpe_refuse(r, "model.vocab: the id of \"%s\" must be a whole number",
+                                 rf_bpe_shown(a, name));
         }
-        RF_TRY(rf_bpe_add_token(r->bpe, "model.vocab", name, strlen(name), json_integer_value(id),
-                                r->origin, r->err));
+        RF_TRY(rf_bpe_add_token(r, "model.vocab", name, strlen(name), json_integer_value(id)));
     }
     return RF_OK;
 }
 
-static int find_bytes(const reader *r)
+static int find_bytes(const rf_bpe_reader *r)
 {
     for (int byte = 0; byte < 256; byte++) {
         char name[4];
         size_t n = rf_utf8_put(name, rf_unicode_of_byte(byte));
         int32_t id = rf_bpe_names_find(&r->bpe->names, name, n);
         if (id < 0) {
-            return rf_error_set(r->err, RF_ERR,
-                                "%s: model.vocab has no token for the byte 0x%02X (\"%.*s\"): a "
-                                "byte-level vocabulary needs all 256 (train it with "
-                                "ByteLevel.alphabet())",
-                                r->origin, (unsigned)byte, (int)n, name);
+            return rf_bpe_refuse(
+                r,
+                "model.vocab has no token for the byte 0x%02X (\"%.*s\"): a byte-level vocabulary "
+                "needs all 256 (train it with ByteLevel.alphabet())",
+                (unsigned)byte, (int)n, name);
         }
         r->bpe->byte_id[byte] = id;
         r->is_made[id] = true;
@@ -193,33 +175,32 @@ static bool parts_of(const json_t *merge, const char *part[2], size_t bytes[2])
     return true;
 }
 
-static int no_token(const reader *r, size_t i, const char *what, const char *name)
+static int no_token(const rf_bpe_reader *r, size_t i, const char *what, const char *name)
 {
     char a[80];
-    return rf_error_set(r->err, RF_ERR,
-                        "%s: model.merges[%zu]: its %s \"%s\" is no token of the vocabulary: the "
-                        "vocabulary and the merges do not belong together",
-                        r->origin, i, what, rf_bpe_shown(a, name));
+    return rf_bpe_refuse(r,
+                         "model.merges[%zu]: its %s \"%s\" is no token of the vocabulary: the "
+                         "vocabulary and the merges do not belong together",
+                         i, what, rf_bpe_shown(a, name));
 }
 
-static int read_merge(reader *r, const json_t *merge, size_t i)
+static int read_merge(rf_bpe_reader *r, const json_t *merge, size_t i)
 {
     rf_bpe *bpe = r->bpe;
     const char *part[2];
     size_t bytes[2];
     int32_t id[2];
     if (!parts_of(merge, part, bytes)) {
-        return rf_error_set(r->err, RF_ERR,
-                            "%s: model.merges[%zu] must be [\"left\", \"right\"] or \"left right\"",
-                            r->origin, i);
+        return rf_bpe_refuse(r, "model.merges[%zu] must be [\"left\", \"right\"] or \"left right\"",
+                             i);
     }
     r->product.bytes = 0;
     for (int k = 0; k < 2; k++) {
         if (bytes[k] == 0) {
-            return rf_error_set(r->err, RF_ERR,
-                                "%s: model.merges[%zu] has an empty part: it would make one of its "
-                                "own parts, a cycle: remove it",
-                                r->origin, i);
+            return rf_bpe_refuse(r,
+                                 "model.merges[%zu] has an empty part: it would make one of its "
+                                 "own parts, a cycle: remove it",
+                                 i);
         }
         id[k] = rf_bpe_names_find(&bpe->names, part[k], bytes[k]);
         size_t begin = r->product.bytes;
@@ -234,15 +215,14 @@ static int read_merge(reader *r, const json_t *merge, size_t i)
     }
     if (!rf_bpe_merges_add(&bpe->merges, id[0], id[1], product)) {
         char a[80];
-        return rf_error_set(r->err, RF_ERR,
-                            "%s: model.merges[%zu], which makes \"%s\", is there twice: remove one",
-                            r->origin, i, rf_bpe_shown(a, r->product.data));
+        return rf_bpe_refuse(r, "model.merges[%zu], which makes \"%s\", is there twice: remove one",
+                             i, rf_bpe_shown(a, r->product.data));
     }
     r->is_made[product] = true;
     return RF_OK;
 }
 
-static bool is_added(const reader *r, const char *name)
+static bool is_added(const rf_bpe_reader *r, const char *name)
 {
     size_t i;
     json_t *item;
@@ -258,7 +238,7 @@ static bool is_added(const reader *r, const char *name)
 
 /* A token that no merge makes would never be used: merges are missing. Files that take whole words
  * from the vocabulary (ignore_merges) need none. */
-static int check_made(const reader *r)
+static int check_made(const rf_bpe_reader *r)
 {
     for (int64_t id = 0; id < r->bpe->size && !r->bpe->ignore_merges; id++) {
         const rf_bpe_token *token = &r->bpe->token[id];
@@ -267,10 +247,10 @@ static int check_made(const reader *r)
         }
         char name[80];
         if (!is_added(r, token->name)) {
-            return rf_error_set(r->err, RF_ERR,
-                                "%s: model.merges: none makes token \"%s\" (id %" PRId64
-                                "): merges are missing, get the whole file",
-                                r->origin, rf_bpe_shown(name, token->name), id);
+            return rf_bpe_refuse(r,
+                                 "model.merges: none makes token \"%s\" (id %" PRId64
+                                 "): merges are missing, get the whole file",
+                                 rf_bpe_shown(name, token->name), id);
         }
     }
     return RF_OK;
@@ -292,7 +272,7 @@ static void index_words(rf_bpe *bpe)
 /* --- All of it -------------------------------------------------------------------------------- */
 
 /* Room for all tokens, added ones included. */
-static int reserve(reader *r, json_t *vocab)
+static int reserve(rf_bpe_reader *r, json_t *vocab)
 {
     rf_bpe *bpe = r->bpe;
     size_t n = json_object_size(vocab) + json_array_size(r->added), bytes = 1, i;
@@ -308,7 +288,7 @@ static int reserve(reader *r, json_t *vocab)
         bytes += 8 * json_string_length(json_object_get(item, "content")) + 1;
     }
     if (n > INT32_MAX / 2) {
-        return rf_error_set(r->err, RF_ERR, "%s: %zu tokens are too many", r->origin, n);
+        return rf_bpe_refuse(r, "%zu tokens are too many", n);
     }
     bpe->size = (int64_t)n;
     bpe->token = rf_alloc(n, sizeof *bpe->token);
@@ -318,28 +298,27 @@ static int reserve(reader *r, json_t *vocab)
     return RF_OK;
 }
 
-int rf_bpe_read_model(rf_bpe *bpe, const json_t *model, const json_t *added, const char *origin,
-                      rf_error *err)
+int rf_bpe_read_model(rf_bpe_reader *r, const json_t *model)
 {
-    reader r = {.bpe = bpe, .origin = origin, .added = added, .err = err};
+    rf_bpe *bpe = r->bpe;
     json_t *vocab = json_object_get(model, "vocab");
     const json_t *merges = json_object_get(model, "merges");
     int rc;
-    RF_TRY_OUT(check_fields(&r, model));
+    RF_TRY_OUT(check_fields(r, model));
     bpe->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
-    RF_TRY_OUT(reserve(&r, vocab));
-    RF_TRY_OUT(read_vocab(&r, vocab));
-    RF_TRY_OUT(find_bytes(&r));
+    RF_TRY_OUT(reserve(r, vocab));
+    RF_TRY_OUT(read_vocab(r, vocab));
+    RF_TRY_OUT(find_bytes(r));
     rf_bpe_merges_new(&bpe->merges, json_array_size(merges));
     for (size_t i = 0; i < json_array_size(merges); i++) {
-        RF_TRY_OUT(read_merge(&r, json_array_get(merges, i), i));
+        RF_TRY_OUT(read_merge(r, json_array_get(merges, i), i));
     }
-    RF_TRY_OUT(check_made(&r));
+    RF_TRY_OUT(check_made(r));
     if (bpe->ignore_merges) {
         index_words(bpe);
     }
 out:
-    free(r.is_made);
-    rf_text_free(&r.product);
+    free(r->is_made);
+    rf_text_free(&r->product);
     return rc;
 }

@@ -1,8 +1,6 @@
 #include "common/base/alloc.h"
 #include "common/text/tokenizer_private.h"
 
-#include "common/base/alloc.h"
-
 #include <stdlib.h>
 #include <string.h>
 

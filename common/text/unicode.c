@@ -92,15 +92,18 @@ static bool is_stable(int32_t c)
            (c >= 0xFF00 && c < 0xFFF0) || (c >= 0x1F000 && c < 0x1FB00);
 }
 
-bool rf_unicode_scan(rf_unicode_traits *out, size_t *bad, const char *text, size_t bytes)
+int rf_unicode_scan(rf_unicode_traits *out, const char *text, size_t bytes, rf_error *err)
 {
     *out = (rf_unicode_traits){0};
+    if (bytes > INT32_MAX) {
+        return rf_error_set(err, RF_ERR, "a text of %zu bytes is too long: cut it", bytes);
+    }
     for (size_t i = 0; (i += rf_utf8_ascii(text + i, bytes - i)) < bytes;) {
         bool valid;
         size_t n = rf_utf8_unit(text + i, bytes - i, &valid);
         if (!valid) {
-            *bad = i;
-            return false;
+            return rf_error_set(err, RF_ERR, "the text is not UTF-8 at byte %zu: convert it",
+                                i + 1);
         }
         int32_t c;
         rf_utf8_next(&c, text + i);
@@ -108,7 +111,7 @@ bool rf_unicode_scan(rf_unicode_traits *out, size_t *bad, const char *text, size
         out->is_new = out->is_new || may_be_new(c);
         i += n;
     }
-    return true;
+    return RF_OK;
 }
 
 /* --- Normal form C ---------------------------------------------------------------------------- */

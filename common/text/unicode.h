@@ -5,6 +5,7 @@
 #ifndef RF_TEXT_UNICODE_H
 #define RF_TEXT_UNICODE_H
 
+#include "common/base/error.h"
 #include "common/text/ids.h"
 
 #include <stdbool.h>
@@ -29,9 +30,9 @@ typedef struct rf_unicode_traits {
     bool is_new;     /* holds characters that PCRE2's tables classify otherwise than Unicode 16 */
 } rf_unicode_traits;
 
-/* Checks that the text is valid UTF-8 and says what it holds. False: *bad is the offset of the
- * first bad byte. */
-bool rf_unicode_scan(rf_unicode_traits *out, size_t *bad, const char *text, size_t bytes);
+/* Says what the text holds. An error where it is not valid UTF-8, or has 2 GiB. */
+RF_MUST_CHECK int rf_unicode_scan(rf_unicode_traits *out, const char *text, size_t bytes,
+                                  rf_error *err);
 
 /* Normal form C (Unicode Standard Annex 15). Appends to out. Valid UTF-8 only. Linear in time. */
 void rf_unicode_nfc(rf_text *out, const char *text, size_t bytes);
