@@ -59,8 +59,8 @@ void rf_checkpoint_info_free(rf_checkpoint_info *info); /* zeroes; a zeroed stru
  * all datasets against the file), no tensor read. */
 RF_MUST_CHECK int rf_checkpoint_info_read(rf_checkpoint_info *out, const char *path, rf_error *err);
 
-/* collective. Writes path atomically; all ranks return the same code, and after an error what was
- * at path is untouched. adam_m, adam_v: [table.n_elements] class master, or both NULL. Every rank
+/* collective. Writes path atomically, in the place of a link of that name (rf_atomic_begin_own); all
+ * ranks return the same code, and after an error what was at path is untouched. adam_m, adam_v: [table.n_elements] class master, or both NULL. Every rank
  * holds all values (the writing is shared). dist NULL: this process alone. info: rank 0's is
  * written; its model, storage, has_optimizer, adaptation and base are not read (the model and
  * adam_m tell); NULL texts and a NULL tokenizer are empty. The folder must exist and be shared by
@@ -123,7 +123,7 @@ RF_MUST_CHECK int rf_checkpoint_verify(const char *path, rf_error *err);
  * that is int8). */
 typedef int (*rf_checkpoint_source)(void *user, void *out, const rf_tensor *tensor, int64_t first,
                                     int64_t n, rf_error *err);
-/* local. As rf_checkpoint_save on one rank, without moments; asks `source` for every parameter
+/* local. As rf_checkpoint_save on one rank, without moments, and behind a link (rf_atomic_begin); asks `source` for every parameter
  * once, in the order of the table, in pieces of a few MiB. info->adaptation with a rank: an adapter
  * file of info->base, of adapters alone. type: f32, f64, bf16, or int8: then for each matrix twice,
  * row by row, some rows once more. */

@@ -133,7 +133,7 @@ static void *close_beside(void *descriptor)
 static int remove_file(const char *path)
 {
     pthread_t thread;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     const int rc = unlink(path), reason = errno;
     if (fd >= 0 && rf_thread_start(&thread, close_beside, (void *)(intptr_t)fd,
                                    "the thread that frees old checkpoints", NULL) == RF_OK) {

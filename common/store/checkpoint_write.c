@@ -370,7 +370,8 @@ static int commit(writer *w, rf_error *err)
 static int lay_out(writer *w, const rf_model_config *config, const rf_checkpoint_info *info,
                    rf_error *err)
 {
-    RF_TRY(rf_atomic_begin(&w->file, w->path, err));
+    RF_TRY(w->model != NULL ? rf_atomic_begin_own(&w->file, w->path, err)
+                            : rf_atomic_begin(&w->file, w->path, err));
     RF_TRY(rf_failpoint_visit("layout", err));
     w->values = rf_alloc(1, sizeof *w->values);
     RF_TRY(rf_checkpoint_layout(w->values, w->item, w->n_items, w->file.temporary, config,

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -177,6 +178,42 @@ Test(checkpoint_folder, latest_stands_for_its_checkpoint, .init = begin, .fini =
     cr_assert_str_eq(path, in_folder("latest"));
     cr_assert_neq(rf_checkpoint_info_read(&info, in_folder("latest"), tiny_error()), RF_OK);
     EXPECT_SAYS(tiny_error(), "too few for a checkpoint");
+}
+
+static bool is_link(const char *name)
+{
+    struct stat status;
+    return lstat(in_folder(name), &status) == 0 && S_ISLNK(status.st_mode);
+}
+
+/* A link of a checkpoint's name is gone on from; what it leads to is nobody's to write or to remove. */
+Test(checkpoint_folder, links_are_replaced, .init = begin, .fini = end)
+{
+    static const char name[] = "step-000000005.h5";
+    cr_assert(rename(save_step(5), in_folder("other.h5")) == 0);
+    cr_assert(symlink("other.h5", in_folder(name)) == 0);
+    const content before = get_file(in_folder("other.h5"));
+    expect_found(5);
+    rf_error err = {0};
+    setenv("RF_FAILPOINT", "rename:error", 1);
+    s.info.progress.tokens++;
+    cr_expect(rf_checkpoint_save(in_folder(name), NULL, s.model, s.m, s.v, &s.info, &err) ==
+              RF_ERR);
+    cr_expect(is_link(name), "a save that fails takes nothing away");
+    unsetenv("RF_FAILPOINT");
+    save_step(5);
+    cr_expect(!is_link(name));
+    expect_found(5);
+
+    cr_assert(symlink("other.h5", in_folder("step-000000006.h5")) == 0);
+    cr_assert(symlink("nowhere", in_folder("step-000000007.h5")) == 0);
+    publish(save_step(7), 1, NULL);
+    cr_expect(!is_link("step-000000007.h5") && !exists("nowhere"));
+    cr_expect(!is_link("step-000000006.h5") && !exists(name), "the newest is kept");
+    const content after = get_file(in_folder("other.h5"));
+    cr_expect(before.bytes == after.bytes && memcmp(before.data, after.data, after.bytes) == 0);
+    free(before.data);
+    free(after.data);
 }
 
 Test(checkpoint_folder, falls_back_to_what_verifies, .init = begin, .fini = end)

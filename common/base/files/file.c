@@ -24,14 +24,25 @@ static int name_elsewhere(char *base, size_t bytes, const char *path, rf_error *
     return RF_OK;
 }
 
-int rf_atomic_begin(rf_atomic *out, const char *path, rf_error *err)
+/* Where the file will lie: behind a link, or in the place of one. */
+static int name_file(rf_atomic *out, const char *path, bool own, rf_error *err)
 {
-    char base[RF_PATH_BYTES];
+    struct stat status;
     memset(out, 0, sizeof *out);
     if (rf_path_name(path)[0] == '\0') {
         return rf_error_set(err, RF_ERR, "\"%s\": a file name is needed", path);
     }
-    RF_TRY(rf_output_resolve(out->path, &out->in_place, path, err));
+    if (!own || lstat(path, &status) != 0 || !S_ISLNK(status.st_mode)) {
+        return rf_output_resolve(out->path, &out->in_place, path, err);
+    }
+    memcpy(out->path, path, strlen(path) + 1); /* lstat takes no longer ones */
+    return RF_OK;
+}
+
+static int begin(rf_atomic *out, const char *path, bool own, rf_error *err)
+{
+    char base[RF_PATH_BYTES];
+    RF_TRY(name_file(out, path, own, err));
     snprintf(base, sizeof base, "%s", out->path);
     int rc = out->in_place ? name_elsewhere(base, sizeof base, path, err) : RF_OK;
     if (rc != RF_OK || (rc = rf_output_clean(base, err)) != RF_OK) {
@@ -40,6 +51,16 @@ int rf_atomic_begin(rf_atomic *out, const char *path, rf_error *err)
     snprintf(out->temporary, sizeof out->temporary, "%s.tmp-%ld", base, (long)getpid());
     rf_output_remember(out->temporary);
     return RF_OK;
+}
+
+int rf_atomic_begin(rf_atomic *out, const char *path, rf_error *err)
+{
+    return begin(out, path, false, err);
+}
+
+int rf_atomic_begin_own(rf_atomic *out, const char *path, rf_error *err)
+{
+    return begin(out, path, true, err);
 }
 
 static int sync_descriptor(int fd)
@@ -105,11 +126,11 @@ void rf_atomic_abandon(rf_atomic *file)
 
 /* --- Whole files ------------------------------------------------------------------------------ */
 
-int rf_file_write(const char *path, const void *data, size_t bytes, rf_error *err)
+static int write_file(const char *path, bool own, const void *data, size_t bytes, rf_error *err)
 {
     rf_atomic file;
     int fd = -1, rc;
-    RF_TRY_OUT(rf_atomic_begin(&file, path, err));
+    RF_TRY_OUT(begin(&file, path, own, err));
     fd = open(file.temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0) {
         rc = rf_error_system(err, errno, file.temporary, "cannot create");
@@ -131,13 +152,14 @@ out:
     return rc;
 }
 
+int rf_file_write(const char *path, const void *data, size_t bytes, rf_error *err)
+{
+    return write_file(path, false, data, bytes, err);
+}
+
 int rf_file_write_own(const char *path, const void *data, size_t bytes, rf_error *err)
 {
-    struct stat status;
-    if (lstat(path, &status) == 0 && S_ISLNK(status.st_mode) && unlink(path) != 0) {
-        return rf_error_system(err, errno, path, "cannot remove the link");
-    }
-    return rf_file_write(path, data, bytes, err);
+    return write_file(path, true, data, bytes, err);
 }
 
 int rf_file_write_json(const char *folder, const char *name, const json_t *root, rf_error *err)

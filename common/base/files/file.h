@@ -29,6 +29,9 @@ typedef struct rf_atomic {
  * pipe or /dev/stdout is written into at commit, never replaced (output.h). Creates nothing yet. At
  * most one at a time for a path in a process: a second one removes the first one's temporary. */
 RF_MUST_CHECK int rf_atomic_begin(rf_atomic *out, const char *path, rf_error *err);
+/* The same of a file that is a folder's own, as `latest` or a checkpoint of a run: a link of that name is
+ * replaced at commit, lest what it leads to be written over. */
+RF_MUST_CHECK int rf_atomic_begin_own(rf_atomic *out, const char *path, rf_error *err);
 /* fsync of the temporary, rename to path, fsync of the folder. On failure the temporary is gone and
  * an older file at path is untouched; but when only the fsync of the folder fails, the new file is
  * already at path, and the message says that it may not survive a power failure. */
@@ -40,8 +43,7 @@ void rf_atomic_abandon(rf_atomic *file);
 
 /* Writes all of data to path atomically (begin, write, commit). */
 RF_MUST_CHECK int rf_file_write(const char *path, const void *data, size_t bytes, rf_error *err);
-/* The same of a file that is a folder's own, as `latest` of a run: a link of that name goes, lest what it
- * leads to be written over. */
+/* The same by rf_atomic_begin_own. */
 RF_MUST_CHECK int rf_file_write_own(const char *path, const void *data, size_t bytes,
                                     rf_error *err);
 /* rf_file_write of indented JSON, into folder/name. */
