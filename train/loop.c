@@ -314,6 +314,9 @@ int rf_loop_run(rf_trainer *t, rf_error *err)
                           ": --resume auto goes on",
                           t->progress.step);
     }
+    if (rc == RF_OK || rc == RF_ERR_STOPPED) {
+        rf_signals_set_saved(rf_error_exit_status(rc));
+    }
     rf_metrics_event(s->run.metrics, "end", t->progress.step,
                      json_pack("{s:i,s:I,s:I,s:I,s:f}", "status", rf_error_exit_status(rc),
                                "skipped", (json_int_t)t->progress.skipped, "spikes",

@@ -1,5 +1,6 @@
 #include "train/rollback.h"
 
+#include "common/base/failpoint.h"
 #include "common/base/log.h"
 #include "train/saves.h"
 
@@ -12,6 +13,7 @@ static int load(rf_trainer *t, const char *path, rf_error *err)
 {
     rf_checkpoint_info info = {0};
     int rc;
+    RF_TRY_OUT(rf_failpoint_visit("rollback", err));
     RF_TRY_OUT(rf_checkpoint_info_read(&info, path, err));
     RF_TRY_OUT(rf_checkpoint_load(path, t->model, t->optimizer.m, t->optimizer.v, err));
     const rf_position position = rf_setup_position(&info.progress);
@@ -28,6 +30,7 @@ static int restart_loader(rf_trainer *t, rf_error *err)
 {
     rf_loader_free(t->loader);
     t->loader = NULL;
+    RF_TRY(rf_failpoint_visit("rollback", err));
     return rf_setup_new_loader(&t->loader, t->setup, &t->progress, err);
 }
 

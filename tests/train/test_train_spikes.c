@@ -146,7 +146,12 @@ static void same_samples(const char *a, const char *b)
 static void same_runs(const char *a, const char *b)
 {
     char x[256], y[256];
+    static const char *const counts[] = {"skipped", "spikes", "rollbacks"};
     const int last = (int)tiny_last(a, "checkpoint", "step");
+    for (int i = 0; i < 3; i++) {
+        const double n = tiny_last(a, "end", counts[i]), m = tiny_last(b, "end", counts[i]);
+        cr_assert(n == m, "%s of %s: %g, of %s: %g", counts[i], a, n, b, m);
+    }
     tiny_same_curves(a, b);
     same_samples(a, b);
     snprintf(x, sizeof x, "%s/step-%09d.h5", a, last);
@@ -201,6 +206,42 @@ Test(train_spikes, killed_is_uninterrupted)
             points[i], name);
         cr_assert(tiny_shell(command) == 137, "%s: %s", points[i], program_output);
         goes_on(0, name, BACK_AFTER_TWO, status);
+    }
+}
+
+/* Killed or asked to stop (usr1) between the decision to go back and the step that passes over the rows that
+ * are left out: at the failpoints of going back, and in the first and the last of the steps that follow. */
+Test(train_spikes, interrupted_while_going_back)
+{
+    enum { LEAVES = 4, N_PLACES = 5 }; /* of a step; failpoints of going back */
+    char point[N_PLACES + 6][40];
+    int n = 0, from = 0, to = 0;
+    mpi_need();
+    tiny_train(0, "log.dir=whole checkpoint.async=no " BACK_AFTER_ONE, 0);
+    const char *back = strstr(program_output, "back from step ");
+    cr_assert(back != NULL && sscanf(back, "back from step %d to %d", &from, &to) == 2, "%s",
+              program_output);
+    for (int i = 1; i <= N_PLACES; i++) {
+        snprintf(point[n++], sizeof point[0], "rollback:kill:%d", i);
+    }
+    snprintf(point[n++], sizeof point[0], "rollback:usr1:1");
+    snprintf(point[n++], sizeof point[0], "rollback:usr1:%d", N_PLACES);
+    for (int i = 0; i < 2; i++) {
+        const int visit = LEAVES * (i == 0 ? from : from + (from - to) - 1) + 2;
+        snprintf(point[n++], sizeof point[0], "train.nan:kill:%d", visit);
+        snprintf(point[n++], sizeof point[0], "train.nan:usr1:%d", visit);
+    }
+    for (int i = 0; i < n; i++) {
+        char command[1024], name[32];
+        snprintf(name, sizeof name, "run%d", i);
+        snprintf(
+            command, sizeof command,
+            "RF_FAILPOINT=%s \"$TRAIN\" tiny.yaml log.dir=%s checkpoint.async=no " BACK_AFTER_ONE,
+            point[i], name);
+        const int status = tiny_shell(command);
+        cr_assert(status == (strstr(point[i], "kill") != NULL ? 137 : 3), "%s: status %d\n%s",
+                  point[i], status, program_output);
+        goes_on(i == 2 ? 2 : 0, name, BACK_AFTER_ONE, 0);
     }
 }
 

@@ -1,5 +1,6 @@
 #include "train/run/run_folder.h"
 
+#include "common/base/failpoint.h"
 #include "common/base/files/file.h"
 #include "common/base/files/output.h"
 #include "common/base/log.h"
@@ -349,11 +350,14 @@ int rf_run_begin(rf_run *run, const rf_config *config, const rf_progress *progre
 
 static int go_back_alone(rf_run *run, int64_t step, rf_error *err)
 {
+    RF_TRY(rf_failpoint_visit("rollback", err));
     look_at_newer(run->folder, step, take_away);
+    RF_TRY(rf_failpoint_visit("rollback", err));
     read_best(run, step);
     rf_metrics_close(run->metrics);
     run->metrics = NULL;
-    return open_metrics(run, step, err);
+    RF_TRY(open_metrics(run, step, err));
+    return rf_failpoint_visit("rollback", err);
 }
 
 int rf_run_go_back(rf_run *run, int64_t step, rf_error *err)

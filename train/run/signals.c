@@ -10,6 +10,8 @@ static volatile sig_atomic_t stop_second = 0; /* when it came; the monotonic clo
 
 static volatile sig_atomic_t is_quiet = 0;
 
+static volatile sig_atomic_t saved_status = -1; /* to end with; -1: something is left to save */
+
 /* In a handler: write alone is safe. */
 static void say(const char *text)
 {
@@ -26,8 +28,14 @@ static void handle(int signal_number)
     if (stop_signal == 0) {
         stop_second = (sig_atomic_t)now.tv_sec;
         stop_signal = signal_number;
-        say("\nstopping after this step, then saving; again to quit without saving\n");
+        if (saved_status < 0) {
+            say("\nstopping after this step, then saving; again to quit without saving\n");
+        }
     } else if ((sig_atomic_t)now.tv_sec > stop_second + 1) {
+        if (saved_status >= 0) {
+            say("\nquitting; everything is saved\n");
+            _exit(saved_status);
+        }
         say("\nquitting without saving\n");
         _exit(128 + signal_number);
     }
@@ -73,6 +81,11 @@ void rf_signals_release(void)
 void rf_signals_set_quiet(bool quiet)
 {
     is_quiet = quiet;
+}
+
+void rf_signals_set_saved(int exit_status)
+{
+    saved_status = exit_status;
 }
 
 bool rf_signals_stop(void)

@@ -14,6 +14,9 @@ void rf_signals_install(void);
 void rf_signals_release(void);
 /* No such lines from this process: another rank has them. */
 void rf_signals_set_quiet(bool quiet);
+/* All is saved, and the process is about to end with this status: from here on a request is not
+ * acknowledged, and a later one, which would have ended the process without saving, ends it with this. */
+void rf_signals_set_saved(int exit_status);
 /* The flag. */
 bool rf_signals_stop(void);
 /* Name of the signal that set it ("SIGUSR1"), or "". */

@@ -35,17 +35,23 @@ static _Noreturn void end_process(const rf_watchdog *w)
     _exit(rf_error_exit_status(RF_ERR_RETRY));
 }
 
+/* A process that is stopped (Ctrl-Z, SIGSTOP) does not hang, but the clock runs on. So the time by which
+ * this thread wakes late does not count, and it wakes several times in a section that is long. */
 static void *watch(void *argument)
 {
     rf_watchdog *w = argument;
     pthread_mutex_lock(&w->lock);
+    double next = w->since; /* when this thread should wake, on the monotonic clock */
     while (!w->ends) {
-        double end = w->since + w->seconds; /* of the section, on the monotonic clock */
-        if (rf_log_seconds() >= end) {
+        const double now = rf_log_seconds(), late = now > next ? now - next : 0.0;
+        w->since = w->since + late < now ? w->since + late : now;
+        const double end = w->since + w->seconds;
+        if (now >= end) {
             end_process(w);
         }
-        struct timespec at = {.tv_sec = (time_t)end,
-                              .tv_nsec = (long)((end - (double)(time_t)end) * 1e9)};
+        next = now + w->seconds / 8 < end ? now + w->seconds / 8 : end;
+        const struct timespec at = {.tv_sec = (time_t)next,
+                                    .tv_nsec = (long)((next - (double)(time_t)next) * 1e9)};
         pthread_cond_timedwait(&w->wake, &w->lock, &at);
     }
     pthread_mutex_unlock(&w->lock);

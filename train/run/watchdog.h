@@ -3,7 +3,8 @@
  * A rank that died or a cut link is noticed by nobody else: the others wait in a collective call. A
  * thread watches how long the present section takes. When the program does not come to the next
  * section in time, the thread prints a line with rank, step and section and ends this process with
- * status 5. It calls no MPI: mpirun (or srun --kill-on-bad-exit) ends the other ranks.
+ * status 5. It calls no MPI: mpirun (or srun --kill-on-bad-exit) ends the other ranks. Time for which this
+ * process is stopped (Ctrl-Z, SIGSTOP) does not count.
  */
 #ifndef RF_TRAIN_RUN_WATCHDOG_H
 #define RF_TRAIN_RUN_WATCHDOG_H
