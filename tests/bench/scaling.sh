@@ -10,9 +10,13 @@
 # same run. `hidden`: the part of the exchange behind which rank 0 computed. The second, where memory allows: what
 # a rank of the 1.7B shape takes, all weights and adapters.
 #
-# Environment: CORES (those of this process), STEPS (4; the first one does not count), SHARD (state, of several
-# ranks), COMPUTES ("f32 bf16"), LARGE (auto: with 60 GiB of free memory; yes, no), LARGE_RANKS (4), MPIRUN_FLAGS
-# (--oversubscribe --bind-to none), SECONDS_AT_MOST (420: no run begins later).
+# Cores that others use too are slower now and then: all of it is measured TURNS times, one turn after the other,
+# and the best of each counts, of the limits as of the runs.
+#
+# Environment: CORES (those of this process), PAIRS (instead of those named above: "1x1 16x1"), TURNS (1), STEPS (4;
+# the first one does not count), SHARD (state, of several ranks), COMPUTES ("f32 bf16"), LARGE (auto: with 60 GiB of
+# free memory; yes, no), LARGE_RANKS (4), MPIRUN_FLAGS (--oversubscribe --bind-to none), SECONDS_AT_MOST (420: no run
+# begins later).
 
 folder=${1:?name the folder of the programs}
 folder=$(cd "$folder" && pwd) || exit 2
@@ -98,63 +102,79 @@ peak() {
     } END { print best + 0 }' runs/bench/bench.jsonl
 }
 
-numbers=1
-n=2
-while [ "$n" -lt "$cores" ]; do
-    numbers="$numbers $n"
-    n=$((2 * n))
-done
-[ "$cores" = 1 ] || numbers="$numbers $cores"
-for n in $numbers; do
-    [ "$n" = 1 ] && [ "$cores" != 1 ] && continue # the others measure one thread too
-    OMP_NUM_THREADS=$n "$folder/tests/bench/bench_limits" >/dev/null || exit 1
-done
-say "limits are measured"
-
 # The ranks of one thread first, which are what the targets are about; then threads, then both.
-pairs=$(
+all_pairs() {
+    numbers=1
+    n=2
+    while [ "$n" -lt "$cores" ]; do
+        numbers="$numbers $n"
+        n=$((2 * n))
+    done
+    [ "$cores" = 1 ] || numbers="$numbers $cores"
     for n in $numbers; do
-        echo "1 $n 1"
+        echo "${n}x1"
     done
     for n in $numbers; do
-        echo "2 1 $n"
+        echo "1x$n"
     done
     for n in $numbers; do
-        [ $((cores % n)) != 0 ] || echo "3 $n $((cores / n))"
+        [ $((cores % n)) != 0 ] || echo "${n}x$((cores / n))"
     done
-)
-pairs=$(echo "$pairs" | awk '!seen[$2 "x" $3]++ { print $2 "x" $3 }')
+}
+pairs=${PAIRS:-$(all_pairs | awk '!seen[$0]++')}
+
+# turn: the limits on as many threads as the pairs have in all, then the runs. A line a run in `runs`.
+turn() {
+    for n in $(for pair in $pairs; do echo $((${pair%x*} * ${pair#*x})); done | sort -nu); do
+        [ "$n" = 1 ] && [ "$pairs" != 1x1 ] && continue # the others measure one thread too
+        OMP_NUM_THREADS=$n "$folder/tests/bench/bench_limits" >/dev/null || exit 1
+    done
+    say "limits are measured"
+    for pair in $pairs; do
+        ranks=${pair%x*} threads=${pair#*x}
+        of=$shard
+        [ "$ranks" != 1 ] || of=none
+        for compute in ${COMPUTES:-f32 bf16}; do
+            in_time || {
+                say "no time for $compute, $pair"
+                continue
+            }
+            train "$ranks" "$threads" run.yaml train.compute="$compute" train.shard="$of" train.steps="$steps" \
+                train.batch_rows=$((2 * ranks * threads)) || {
+                say "$compute, $pair fails"
+                continue
+            }
+            echo "$compute $pair $(median tokens_per_second) $(median exchange_seconds) $(median hidden_seconds)" \
+                "$(field end peak_mib)" >>runs.txt
+            say "$compute, $pair"
+        done
+    done
+}
 
 sed -n 's/model name.*: //p' /proc/cpuinfo | head -n 1
 echo "Load of one minute before the first run: $load"
+for t in $(seq "${TURNS:-1}"); do
+    say "turn $t"
+    turn
+done
 echo
 echo "| compute | ranks x threads | tokens/s | growth | of the limit | exchange, s | hidden | MiB of a rank |"
 echo "|---|---:|---:|---:|---:|---:|---:|---:|"
 for pair in $pairs; do
-    ranks=${pair%x*} threads=${pair#*x}
-    n=$((ranks * threads))
-    of=$shard
-    [ "$ranks" != 1 ] || of=none
+    n=$((${pair%x*} * ${pair#*x}))
     for compute in ${COMPUTES:-f32 bf16}; do
-        in_time || {
-            say "no time for $compute, $pair"
-            continue
-        }
-        train "$ranks" "$threads" run.yaml train.compute="$compute" train.shard="$of" train.steps="$steps" \
-            train.batch_rows=$((2 * n)) || {
-            say "$compute, $pair fails"
-            continue
-        }
-        speed=$(median tokens_per_second)
-        [ -s "one-$compute" ] || echo "$speed" >"one-$compute"
-        awk -v row="$compute | ${pair%x*} x $threads" -v speed="$speed" -v one="$(cat "one-$compute")" \
-            -v mib="$(field end peak_mib)" -v peak="$(peak "$compute" "$n")" -v peak1="$(peak "$compute" 1)" \
-            -v exchange="$(median exchange_seconds)" -v hidden="$(median hidden_seconds)" 'BEGIN {
-            of = peak1 > 0 && peak > 0 ? sprintf("%.0f %%", 100 * speed / one / (peak / peak1)) : "-"
+        awk -v compute="$compute" -v pair="$pair" -v peak="$(peak "$compute" "$n")" -v peak1="$(peak "$compute" 1)" '
+        $1 == compute && $2 == "1x1" && $3 > one { one = $3 }
+        $1 == compute && $2 == pair && $3 > speed { speed = $3; exchange = $4; hidden = $5; mib = $6 }
+        END {
+            if (!speed) exit
+            growth = one ? speed / one : 0
+            of = growth && peak1 && peak ? sprintf("%.0f %%", 100 * growth / (peak / peak1)) : "-"
             part = exchange > 1e-4 ? sprintf("%.0f %%", 100 * hidden / exchange) : "-"
-            printf "| %s | %.0f | %.2f | %s | %.3f | %s | %.0f |\n", row, speed, speed / one, of, exchange, part, mib
-        }'
-        say "$compute, $pair"
+            sub("x", " x ", pair)
+            printf "| %s | %s | %.0f | %s | %s | %.3f | %s | %.0f |\n", compute, pair, speed,
+                growth ? sprintf("%.2f", growth) : "-", of, exchange, part, mib
+        }' runs.txt
     done
 done
 
@@ -188,7 +208,11 @@ echo "| 1.7B, rows of 512 places | ranks | MiB of a rank, at the peak | first st
 echo "|---|---:|---:|---:|"
 row "all weights, train.shard=weights" train.shard=weights
 # Adapters need a base: the checkpoint of a run that trains next to nothing.
-if in_time && "$folder/refusion-train" large.yaml train.batch_rows=1 train.only=model.norm checkpoint.keep=1 \
+in_time || {
+    say "no time for a base of adapters"
+    exit 0
+}
+if "$folder/refusion-train" large.yaml train.batch_rows=1 train.only=model.norm checkpoint.keep=1 \
     log.dir=base >log 2>&1; then
     base=base/$(cat base/latest)
     row "adapters of rank 16, train.shard=none" model.init="$base" lora.rank=16
