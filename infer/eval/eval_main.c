@@ -19,6 +19,7 @@ static int write_page(const rf_command *o, const json_t *report, rf_error *err)
     char *title = o->title != NULL          ? rf_alloc_string(o->title)
                   : o->subject.data == NULL ? rf_alloc_string("refusion report")
                                             : rf_alloc_format("Evaluation on %s", o->subject.data);
+    const int files = o->models.n + o->pages.n;
     json_t *page = rf_page_new(title);
     int rc = RF_OK;
     if (report != NULL) {
@@ -28,11 +29,11 @@ static int write_page(const rf_command *o, const json_t *report, rf_error *err)
         char file[RF_PATH_BYTES];
         if (rf_path_join(file, sizeof file, o->models.item[i], "metrics.jsonl", NULL) == RF_OK &&
             rf_path_exists(file)) {
-            rc = rf_page_add_file(page, file, err);
+            rc = rf_page_add_file(page, file, files, err);
         }
     }
     for (int i = 0; i < o->pages.n && rc == RF_OK; i++) {
-        rc = rf_page_add_file(page, o->pages.item[i], err);
+        rc = rf_page_add_file(page, o->pages.item[i], files, err);
     }
     rc = rc == RF_OK ? rf_page_save(o->html, page, err) : rc;
     json_decref(page);

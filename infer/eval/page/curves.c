@@ -68,11 +68,11 @@ static json_t *mean_row(const json_t *events, size_t from, size_t to, const json
     return row;
 }
 
-static json_t *curves_of(const json_t *all, const char *kind)
+static json_t *curves_of(const json_t *all, const char *kind, size_t points)
 {
     json_t *events = events_of(all, kind), *columns = columns_of(events), *rows = json_array();
     size_t n = json_array_size(events);
-    size_t width = (n + RF_CURVES_POINTS - 1) / RF_CURVES_POINTS;
+    size_t width = (n + points - 1) / points;
     for (size_t from = 0; from < n; from += width) {
         json_array_append_new(rows,
                               mean_row(events, from, from + width < n ? from + width : n, columns));
@@ -91,7 +91,7 @@ static json_t *run_name(const char *path)
     return name != NULL ? name : json_string("a run");
 }
 
-int rf_curves_read(json_t **out, const char *path, rf_error *err)
+int rf_curves_read(json_t **out, const char *path, int points, rf_error *err)
 {
     char *text = NULL;
     size_t bytes;
@@ -112,8 +112,8 @@ int rf_curves_read(json_t **out, const char *path, rf_error *err)
         return rf_error_set(err, RF_ERR, "%s: holds no event of a run", path);
     }
     *out = json_pack("{s:o, s:O, s:o, s:o}", "name", run_name(path), "begin",
-                     json_array_get(events, 0), "step", curves_of(events, "step"), "valid",
-                     curves_of(events, "valid"));
+                     json_array_get(events, 0), "step", curves_of(events, "step", (size_t)points),
+                     "valid", curves_of(events, "valid", (size_t)points));
     json_decref(events);
     return RF_OK;
 }

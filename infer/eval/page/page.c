@@ -38,7 +38,15 @@ void rf_page_add_report(json_t *page, const json_t *report)
     json_array_append_new(json_object_get(page, "reports"), copy);
 }
 
-int rf_page_add_file(json_t *page, const char *path, rf_error *err)
+/* Of a curve: what is there for all, divided. */
+static int points_of(int files)
+{
+    enum { ALL = 6000, MOST = 400, LEAST = 20 };
+    int points = ALL / files;
+    return points > MOST ? MOST : points < LEAST ? LEAST : points;
+}
+
+int rf_page_add_file(json_t *page, const char *path, int files, rf_error *err)
 {
     char file[RF_PATH_BYTES];
     const char *name = path;
@@ -50,7 +58,7 @@ int rf_page_add_file(json_t *page, const char *path, rf_error *err)
     }
     size_t n = strlen(name);
     if (n >= 6 && strcmp(name + n - 6, ".jsonl") == 0) {
-        RF_TRY(rf_curves_read(&json, name, err));
+        RF_TRY(rf_curves_read(&json, name, points_of(files), err));
         json_array_append_new(json_object_get(page, "runs"), json);
         return RF_OK;
     }

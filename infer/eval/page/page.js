@@ -251,12 +251,12 @@ function speedSection() {
 
 /* --- Losses ----------------------------------------------------------------------------------- */
 
-function curveChart(runs, column, width, options) {
+function curveChart(runs, column, colorOf, width, options) {
   const lines = [];
-  runs.forEach((run, i) => ["step", "valid"].forEach(kind => {
+  runs.forEach(run => ["step", "valid"].forEach(kind => {
     const at = run[kind].columns.indexOf(column);
     const points = at < 0 ? [] : run[kind].rows.map(row => [row[0], row[at]]).filter(point => isNumber(point[1]));
-    if (points.length > 0) lines.push({run, color: color(i), held: kind === "valid", points});
+    if (points.length > 0) lines.push({run, color: colorOf(run), held: kind === "valid", points});
   }));
   const all = lines.flatMap(line => line.points);
   if (all.length === 0) return el("p", {class: "note"}, "no values");
@@ -278,18 +278,33 @@ function curveChart(runs, column, width, options) {
   tellMarks(f, marks);
   return f.node;
 }
+/* Of many runs those of a name's first word at a time, such as a task; names that differ in numbers only share a color. */
 function lossSection() {
-  const runs = data.runs;
-  if (runs.length === 0) return;
-  const parts = [...new Set(runs.flatMap(run => run.step.columns.concat(run.valid.columns)))].filter(name => name.startsWith("loss"));
-  let part = 0;
+  if (data.runs.length === 0) return;
+  const many = data.runs.length > 8, groupOf = run => run.name.split("-")[0], kindOf = run => many ? run.name.replace(/\d+/g, "#") : data.runs.indexOf(run);
+  const groups = many ? [...new Set(data.runs.map(groupOf))] : [];
+  const parts = [...new Set(data.runs.flatMap(run => run.step.columns.concat(run.valid.columns)))].filter(name => name.startsWith("loss"));
   const titles = {loss: "loss of the objective", loss_ar: "next token, nats per target", loss_denoise: "denoising, nats per target"};
-  const chart = figure(width => curveChart(runs, parts[part], width, {height: Math.min(400, Math.max(260, width * 0.45)), title: titles[parts[part]] || parts[part]}));
+  const keys = el("div");
+  let part = 0, runs, kinds;
+  const colorOf = run => color(kinds.indexOf(kindOf(run)));
+  const chart = figure(width => curveChart(runs, parts[part], colorOf, width, {height: Math.min(400, Math.max(260, width * 0.45)), title: titles[parts[part]] || parts[part]}));
+  const panels = [["lr", "learning rate"], ["grad_norm", "norm of the gradient"], ["tokens_per_second", "tokens/s in training"]].map(([column, title]) =>
+    figure(width => curveChart(runs, column, colorOf, width, {height: 200, title, zeroY: column !== "grad_norm"})));
+  function take(group) {
+    runs = data.runs.filter(run => !group || groupOf(run) === group);
+    kinds = [...new Set(runs.map(kindOf))];
+    keys.replaceChildren(legend(kinds.map((kind, i) => {
+      const own = runs.filter(run => kindOf(run) === kind);
+      return [own[0].name + (own.length > 1 ? ` and ${own.length - 1} more` : ""), color(i)];
+    })));
+    [chart, ...panels].forEach(one => one.redraw());
+  }
   section("Training", "Lines: means over neighbouring steps; rings: held-out samples.",
-    el("div", {class: "controls"}, choose("loss", parts.map(name => titles[name] || name), i => { part = i; chart.redraw(); })),
-    chart, legend(runs.map((run, i) => [run.name, color(i)])),
-    el("div", {class: "panels"}, [["lr", "learning rate"], ["grad_norm", "norm of the gradient"], ["tokens_per_second", "tokens/s in training"]].map(([column, title]) =>
-      figure(width => curveChart(runs, column, width, {height: 200, title, zeroY: column !== "grad_norm"})))));
+    el("div", {class: "controls"}, choose("runs", groups.length > 1 ? [...groups, "all"] : [], i => take(groups[i])),
+      choose("loss", parts.map(name => titles[name] || name), i => { part = i; chart.redraw(); })),
+    chart, keys, el("div", {class: "panels"}, panels));
+  take(groups.length > 1 ? groups[0] : "");
 }
 
 /* --- Order of slots --------------------------------------------------------------------------- */

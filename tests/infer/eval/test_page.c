@@ -117,6 +117,20 @@ Test(page, holds_the_curves_of_runs)
     json_decref(data);
 }
 
+/* `make compare COMPARE=cpu` has 48 runs, and its page stays below 2 MB. */
+Test(page, holds_shorter_curves_of_many_runs)
+{
+    cr_assert(program_shell("mkdir run") == 0);
+    write_metrics("run/metrics.jsonl", 4000);
+    program_runs("\"$EVAL\" --html r.html $(yes -- --page run | head -n 65)", 0);
+    json_t *data = page_data("r.html");
+    const json_t *runs = json_object_get(data, "runs");
+    cr_assert_eq(json_array_size(runs), 65);
+    const json_t *rows = json_object_get(json_object_get(json_array_get(runs, 64), "step"), "rows");
+    cr_assert_eq(json_array_size(rows), 91);
+    json_decref(data);
+}
+
 Test(page, refuses_what_is_no_report)
 {
     program_write("bad.json", "[1]");
