@@ -8,7 +8,8 @@
 # with status 3. A second signal more than two seconds later ends them at once. The exit status is
 # mpirun's, but 3 where the ranks saved a checkpoint and mpirun itself was told to end. A rank that is
 # killed leaves a line, and ends the job with status 5; so does an mpirun that is killed, also where it
-# would wait for ever for a host that is cut off.
+# would wait for ever for a host that is cut off. Ctrl-Z stops the ranks too, where Open MPI runs them,
+# until this script is continued (fg).
 #
 # --restart K: a job that ends with status 5 (a rank or mpirun was killed, a rank hangs, the network
 # failed) is started again with --resume auto, until K attempts in a row have brought no new checkpoint.
@@ -110,8 +111,9 @@ flags="-n $ranks"
 if "$mpirun" --version 2>/dev/null | grep -qi 'open.*mpi\|openrte\|prte'; then
     # Ranks are not bound to single cores: each uses OpenMP threads.
     flags="$flags --oversubscribe --bind-to none"
-    # Open MPI 4: no page about ranks that ended with a status. (5 knows no -q, and always prints one.)
-    export OMPI_MCA_orte_execute_quiet=1
+    # Open MPI 4: no page about ranks that ended with a status (5 knows no -q, and always prints one), and
+    # SIGTSTP and SIGCONT are passed on to the ranks.
+    export OMPI_MCA_orte_execute_quiet=1 OMPI_MCA_orte_forward_job_control=1
     if [ "$(id -u)" = 0 ]; then
         export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
         export PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -145,6 +147,15 @@ stop() {
     [ -z "$child" ] || kill -USR1 "$child" 2>/dev/null
 }
 trap stop TERM INT HUP USR1
+
+# shellcheck disable=SC2317  # called by trap
+pause() {
+    signalled=1
+    [ -z "$child" ] || kill -TSTP "$child" 2>/dev/null
+    kill -STOP $$ # until SIGCONT
+    [ -z "$child" ] || kill -CONT "$child" 2>/dev/null
+}
+trap pause TSTP
 trap '' PIPE # of a reader of the log that went away: the lines of this script
 
 # Copies a FIFO to what this script writes to, and drains it when nobody reads that any more: mpirun dies

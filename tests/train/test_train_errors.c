@@ -346,6 +346,30 @@ Test(train_errors, dry_run)
 #endif
 }
 
+/* What a container leaves, by version 2 of control groups: its files over those of this machine, where this
+ * user may mount. The group around the process's own leaves 10 MiB, and more where it gives up files. */
+Test(train_errors, dry_run_in_a_control_group)
+{
+#define IN_A_GROUP(command)                                                                        \
+    "unshare -m sh -c 'mount --bind group /sys/fs/cgroup && "                                      \
+    "mount --bind membership /proc/$$/cgroup && exec " command "'"
+#define DRY_RUN "\"$TRAIN\" tiny.yaml --dry-run"
+    cr_assert(
+        tiny_shell("mkdir -p group/job/step && echo 0::/job/step >membership && cd group/job && "
+                   "echo max | tee memory.max >step/memory.max && "
+                   "echo 99614720 | tee memory.current >step/memory.current && "
+                   "echo inactive_file 5242880 | tee memory.stat >step/memory.stat") == 0);
+    if (tiny_shell(IN_A_GROUP("true")) != 0) {
+        leave_folder();
+        cr_skip("files of a control group need the right to mount them (root)\n");
+    }
+    cr_assert(tiny_shell(IN_A_GROUP(DRY_RUN)) == 0, "%s", program_output);
+    cr_assert(tiny_shell("echo 104857600 >group/job/memory.max; " IN_A_GROUP(DRY_RUN)) == 1, "%s",
+              program_output);
+    tiny_says("available on this host                     10.0 MiB");
+    tiny_says("does not fit into this host's memory, or that of the container or job");
+}
+
 /* --- Ranks agree ------------------------------------------------------------------------------ */
 
 /* The second rank runs in the folder `other`, with this option. */

@@ -95,6 +95,29 @@ Test(train_restart, killed_mpirun)
     tiny_same_checkpoints("whole/step-000000100.h5", "run/step-000000100.h5");
 }
 
+/* An mpirun that hangs though its rank has died, as Open MPI's may where one dies while the two connect: this
+ * one starts one rank and never looks at it again; from the second time on it is the real one. */
+Test(train_restart, hanging_mpirun)
+{
+    mpi_need();
+    write_program("1) kill -KILL $$;;\n");
+    program_write("hangs", "#!/bin/sh\n"
+                           "[ \"$1\" != --version ] && ! test -e attempts || exec mpirun \"$@\"\n"
+                           "until [ \"$1\" = sh ]; do shift; done\n"
+                           "export OMPI_COMM_WORLD_RANK=0\n"
+                           "\"$@\" &\n"
+                           "exec sleep 1000\n");
+    cr_assert(chmod("hangs", 0755) == 0);
+    const int status =
+        tiny_shell("export TRAIN RESTART_SECONDS=0 MPIRUN=./hangs MPIRUN_SECONDS=0.1; "
+                   "PROGRAM=./flaky sh \"$LAUNCH\" -n 2 --restart 2 tiny.yaml");
+    cr_assert(status == 0, "status %d\n%s", status, program_output);
+    tiny_says("launch.sh: rank 0 was ended by signal 9");
+    tiny_says("launch.sh: mpirun was ended by signal 9");
+    tiny_says("launch.sh: status 5: starting again with --resume auto");
+    cr_assert(tiny_last("run", "end", "step") >= 8.0, "%s", program_output);
+}
+
 /* The batch script as Slurm runs it: USR1 before the time limit, a requeue, the second job ends. */
 Test(train_restart, slurm_requeues)
 {

@@ -190,6 +190,26 @@ Test(train_stop, mpirun_under_the_launcher)
     cr_assert(tiny_last("run", "end", "status") == 3.0);
 }
 
+/* Ctrl-Z: the ranks stand still, until the launcher is continued. (Its own state is looked at first: it stops
+ * last.) */
+Test(train_stop, launcher_is_suspended)
+{
+    if (strncmp(rf_dist_library(), "Open MPI", 8) != 0) {
+        cr_skip("other MPIs do not pass SIGTSTP on\n");
+    }
+    program_write("wrapped", "#!/bin/sh\necho $$ >pid." MPI_RANK "\nexec \"$TRAIN\" \"$@\"\n");
+    cr_assert(chmod("wrapped", 0755) == 0);
+    const int status = tiny_shell(
+        "export TRAIN; PROGRAM=./wrapped sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=1M & "
+        "pid=$!; " UNTIL_STEPS "all=\"$pid $(cat pid.0) $(cat pid.1)\"; "
+        "stopped() { [ \"$(cut -d' ' -f3 /proc/$1/stat)\" = T ]; }; kill -TSTP $pid; "
+        "for p in $all; do until stopped $p; do sleep 0.05; done; done; kill -CONT $pid; "
+        "for p in $all; do while stopped $p; do sleep 0.05; done; done; "
+        "kill -TERM $pid; wait $pid");
+    cr_assert(status == 3, "status %d\n%s", status, program_output);
+    cr_assert(tiny_last("run", "end", "step") == tiny_last("run", "checkpoint", "step"));
+}
+
 /* A signal that comes while a short run ends by itself: the run's status. */
 Test(train_stop, launcher_returns_the_status_whatever_signal_comes)
 {
@@ -215,10 +235,10 @@ Test(train_stop, without_a_reader)
 Test(train_stop, launcher_without_a_reader)
 {
     mpi_need();
-    int status = tiny_shell("{ sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=600 log.every=1 2>&1; "
+    int status = tiny_shell("{ sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=100 log.every=1 2>&1; "
                             "echo $? >status; } | head -n 1; exit $(cat status)");
     cr_assert(status == 0, "status %d\n%s", status, program_output);
-    cr_assert(tiny_last("run", "end", "step") >= 600.0);
+    cr_assert(tiny_last("run", "end", "step") >= 100.0);
 }
 
 /* --- Non-finite values ------------------------------------------------------------------------ */
