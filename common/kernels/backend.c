@@ -1,6 +1,7 @@
 #include "common/kernels/backend.h"
 
 #include "common/base/alloc.h"
+#include "common/base/options.h"
 #include "common/kernels/apart/apart.h"
 #include "common/kernels/cpu/cpu.h"
 #include "common/kernels/host.h"
@@ -88,13 +89,7 @@ static bool backend_exists(const char *name)
 /* Instruction sets of CPUs, which RF_ISA chooses. */
 static bool isa_exists(const char *isa)
 {
-    const char *const known[] = {"portable", "avx2", "avx512", "avx512bf16", "amx"};
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-        if (strcmp(isa, known[i]) == 0) {
-            return true;
-        }
-    }
-    return false;
+    return rf_options_choice("portable|avx2|avx512|avx512bf16|amx", isa) >= 0;
 }
 
 static int check_isa(const char *isa, rf_error *err)

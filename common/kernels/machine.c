@@ -1,5 +1,7 @@
 #include "common/kernels/machine.h"
 
+#include "common/base/files/path.h"
+
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -225,12 +227,6 @@ static int number_of(const char *variable, int otherwise)
     return text != NULL && atoi(text) > 0 ? atoi(text) : otherwise;
 }
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash != NULL ? slash + 1 : path;
-}
-
 void rf_machine_set_waiting(char **argv, int64_t n_threads, rf_spinning passes)
 {
     char self[4096], number[16];
@@ -245,7 +241,7 @@ void rf_machine_set_waiting(char **argv, int64_t n_threads, rf_spinning passes)
         return;
     }
     self[n] = '\0';
-    if (strcmp(base_name(self), base_name(argv[0])) != 0) {
+    if (strcmp(rf_path_name(self), rf_path_name(argv[0])) != 0) {
         return; /* something else runs the program: a loader, an emulator */
     }
     snprintf(number, sizeof number, "%d", free_cores() < 0.75 * wanted ? 100 : (int)passes);

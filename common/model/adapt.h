@@ -45,7 +45,7 @@ bool rf_adapt_pattern(char *out, size_t bytes, const char *patterns, int64_t i);
  * differ. */
 bool rf_adapt_same(const rf_adaptation *a, const rf_adaptation *b);
 
-/* For the configuration inside a checkpoint; NULL when memory is out. */
+/* For the configuration inside a checkpoint. */
 struct json_t *rf_adapt_json(const rf_adaptation *adaptation, const rf_adapt_base *base);
 /* Back again; everything is checked. origin: stands for the file in messages. */
 RF_MUST_CHECK int rf_adapt_parse(rf_adaptation *out, rf_adapt_base *base, const struct json_t *json,

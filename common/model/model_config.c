@@ -198,9 +198,7 @@ char *rf_model_config_json(const rf_model_config *config)
     char *text = NULL;
     size_t bytes = 0;
     FILE *file = open_memstream(&text, &bytes);
-    if (file == NULL) {
-        return NULL;
-    }
+    RF_ASSERT(file != NULL);
     fprintf(file, "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n", arch->name,
             arch->model_type);
     for (int i = 0; i < RF_N_SIZES; i++) {
@@ -232,11 +230,8 @@ char *rf_model_config_json(const rf_model_config *config)
     fprintf(file, ",\n  \"%s\n}\n",
             strcmp(arch->model_type, "mistral") == 0 ? "sliding_window\": null"
                                                      : "use_sliding_window\": false");
-    bool failed = ferror(file) != 0;
-    if (fclose(file) != 0 || failed) {
-        free(text);
-        return NULL;
-    }
+    const int rc = fclose(file);
+    RF_ASSERT(rc == 0 && text != NULL);
     return text;
 }
 

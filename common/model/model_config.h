@@ -58,7 +58,7 @@ RF_MUST_CHECK int rf_config_reject_unknown(const struct json_t *root, rf_config_
                                            rf_error *err);
 /* Checks ranges and divisibility; messages use Hugging Face's names. */
 RF_MUST_CHECK int rf_model_config_check(const rf_model_config *config, rf_error *err);
-/* config.json text; parsing it gives the same struct. Caller frees; NULL when memory is out. */
+/* config.json text; parsing it gives the same struct. Caller frees. */
 char *rf_model_config_json(const rf_model_config *config);
 /* The same model under an architecture of Transformers that computes it (config's own where that
  * does): for files that others read. An error names the switch that none has. */

@@ -1,6 +1,8 @@
 /* What a config.json must not ask for: unknown fields, and known ones at values not supported. */
 #include "common/model/model_config_private.h"
 
+#include "common/base/options.h"
+
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,73 +11,20 @@
 
 /* Fields that this program reads, and fields that change nothing in what a causal language model of
  * these architectures computes. Beside them: *_token_id, and names that begin with "_". */
-static const char *const known[] = {"architectures",
-                                    "model_type",
-                                    "hidden_act",
-                                    "rope_scaling",
-                                    "rope_parameters",
-                                    "use_sliding_window",
-                                    "mlp_bias",
-                                    "attention_dropout",
-                                    "partial_rotary_factor",
-                                    "quantization_config",
-                                    "layer_types",
-                                    "attention_bias",
-                                    "sliding_window",
-                                    "max_window_layers",
-                                    "attn_implementation",
-                                    "auto_map",
-                                    "chunk_size_feed_forward",
-                                    "cross_attention_hidden_size",
-                                    "dtype",
-                                    "finetuning_task",
-                                    "id2label",
-                                    "is_causal",
-                                    "is_decoder",
-                                    "is_encoder_decoder",
-                                    "label2id",
-                                    "max_length",
-                                    "name_or_path",
-                                    "output_attentions",
-                                    "output_hidden_states",
-                                    "pretraining_tp",
-                                    "problem_type",
-                                    "pruned_heads",
-                                    "return_dict",
-                                    "return_dict_in_generate",
-                                    "suppress_tokens",
-                                    "task_specific_params",
-                                    "tf_legacy_loss",
-                                    "tokenizer_class",
-                                    "torch_dtype",
-                                    "torchscript",
-                                    "transformers.js_config",
-                                    "transformers_version",
-                                    "use_bfloat16",
-                                    "use_cache",
-                                    "add_cross_attention",
-                                    "bad_words_ids",
-                                    "begin_suppress_tokens",
-                                    "diversity_penalty",
-                                    "do_sample",
-                                    "early_stopping",
-                                    "encoder_no_repeat_ngram_size",
-                                    "exponential_decay_length_penalty",
-                                    "length_penalty",
-                                    "min_length",
-                                    "no_repeat_ngram_size",
-                                    "num_beam_groups",
-                                    "num_beams",
-                                    "num_return_sequences",
-                                    "output_scores",
-                                    "prefix",
-                                    "remove_invalid_values",
-                                    "repetition_penalty",
-                                    "temperature",
-                                    "tie_encoder_decoder",
-                                    "top_k",
-                                    "top_p",
-                                    "typical_p"};
+static const char known[] =
+    "architectures|model_type|hidden_act|rope_scaling|rope_parameters|use_sliding_window|"
+    "mlp_bias|attention_dropout|partial_rotary_factor|quantization_config|layer_types|"
+    "attention_bias|sliding_window|max_window_layers|attn_implementation|auto_map|"
+    "chunk_size_feed_forward|cross_attention_hidden_size|dtype|finetuning_task|id2label|"
+    "is_causal|is_decoder|is_encoder_decoder|label2id|max_length|name_or_path|output_attentions|"
+    "output_hidden_states|pretraining_tp|problem_type|pruned_heads|return_dict|"
+    "return_dict_in_generate|suppress_tokens|task_specific_params|tf_legacy_loss|tokenizer_class|"
+    "torch_dtype|torchscript|transformers.js_config|transformers_version|use_bfloat16|use_cache|"
+    "add_cross_attention|bad_words_ids|begin_suppress_tokens|diversity_penalty|do_sample|"
+    "early_stopping|encoder_no_repeat_ngram_size|exponential_decay_length_penalty|length_penalty|"
+    "min_length|no_repeat_ngram_size|num_beam_groups|num_beams|num_return_sequences|"
+    "output_scores|prefix|remove_invalid_values|repetition_penalty|temperature|"
+    "tie_encoder_decoder|top_k|top_p|typical_p";
 
 /* Off is what this program does, but for what it does: causal_attention, use_causal_mask. */
 static bool is_known(const char *name, const json_t *value)
@@ -83,10 +32,8 @@ static bool is_known(const char *name, const json_t *value)
     static const char suffix[] = "_token_id";
     size_t n = strlen(name), m = sizeof suffix - 1;
     bool found = json_is_null(value) || (json_is_false(value) && strstr(name, "causal") == NULL) ||
-                 name[0] == '_' || (n >= m && strcmp(name + n - m, suffix) == 0);
-    for (size_t i = 0; i < sizeof known / sizeof known[0] && !found; i++) {
-        found = strcmp(name, known[i]) == 0;
-    }
+                 name[0] == '_' || (n >= m && strcmp(name + n - m, suffix) == 0) ||
+                 rf_options_choice(known, name) >= 0;
     for (int i = 0; i < RF_N_SIZES && !found; i++) {
         found = strcmp(name, rf_field_sizes[i].name) == 0;
     }

@@ -236,7 +236,8 @@ static bool follow(char *path, size_t bytes, const char *folder, const char *poi
     return step >= 0 && path[0] != '\0' && rf_path_exists(path);
 }
 
-static int choose_newest(char *path, size_t bytes, const char *folder, rf_error *err)
+/* path: "" where the folder has none. */
+static int find_newest(char *path, size_t bytes, const char *folder, rf_error *err)
 {
     listing list = {0};
     int rc = list_folder(&list, folder, false, err);
@@ -245,7 +246,7 @@ static int choose_newest(char *path, size_t bytes, const char *folder, rf_error 
         rf_checkpoint_path(path, bytes, folder, list.step[0]);
     }
     free(list.step);
-    return rc != RF_OK || path[0] != '\0' ? rc : rf_checkpoint_refuse_folder(folder, err);
+    return rc;
 }
 
 int rf_checkpoint_refuse_folder(const char *folder, rf_error *err)
@@ -260,12 +261,7 @@ int rf_checkpoint_refuse_folder(const char *folder, rf_error *err)
         {"metrics.jsonl", "is the folder of a run that has no checkpoint yet"},
     };
     char file[RF_PATH_BYTES] = "";
-    listing list = {0};
-    if (list_folder(&list, folder, false, NULL) == RF_OK && list.n > 0) {
-        rf_checkpoint_path(file, sizeof file, folder, list.step[0]);
-    }
-    free(list.step);
-    if (file[0] != '\0') {
+    if (find_newest(file, sizeof file, folder, NULL) == RF_OK && file[0] != '\0') {
         return rf_error_set(err, RF_ERR, "%s: is a folder: name one checkpoint of it, as %s",
                             folder, file);
     }
@@ -312,7 +308,8 @@ int rf_checkpoint_choose(char *path, size_t bytes, const char *name, rf_error *e
     const char *what = "best";
     if (!follow(path, bytes, folder, what) && !follow(path, bytes, folder, what = "latest")) {
         what = "newest";
-        RF_TRY(choose_newest(path, bytes, folder, err));
+        RF_TRY(find_newest(path, bytes, folder, err));
+        RF_TRY(path[0] != '\0' ? RF_OK : rf_checkpoint_refuse_folder(folder, err));
     }
     rf_log_info("%s is a folder: its %s checkpoint is %s", folder, what, path);
     return RF_OK;

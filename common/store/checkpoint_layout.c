@@ -49,21 +49,18 @@ static int create_item(rf_checkpoint_item *item, rf_hdf5 *file, rf_error *err)
     return set_number(file, item->name, "crc32", 0, err);
 }
 
-/* The config.json of the model, and what of it is trained, where that is not all. Caller frees;
- * NULL when memory is out. */
+/* The config.json of the model, and what of it is trained, where that is not all. Caller frees. */
 static char *describe_model(const rf_model_config *config, const rf_checkpoint_info *info)
 {
     char *json = rf_model_config_json(config);
-    if (json == NULL || (info->adaptation.rank == 0 && info->adaptation.only[0] == '\0')) {
+    if (info->adaptation.rank == 0 && info->adaptation.only[0] == '\0') {
         return json;
     }
     json_t *root = json_loads(json, 0, NULL);
     free(json);
-    json = NULL;
-    if (json_object_set_new(root, RF_CHECKPOINT_ADAPTATION,
-                            rf_adapt_json(&info->adaptation, &info->base)) == 0) {
-        json = json_dumps(root, JSON_INDENT(2));
-    }
+    json_object_set_new(root, RF_CHECKPOINT_ADAPTATION,
+                        rf_adapt_json(&info->adaptation, &info->base));
+    json = json_dumps(root, JSON_INDENT(2));
     json_decref(root);
     return json;
 }
@@ -73,9 +70,10 @@ static int make_values(rf_checkpoint_values *out, const rf_model_config *config,
 {
     memset(out, 0, sizeof *out);
     char *json = describe_model(config, info);
-    if (json == NULL || strlen(json) >= sizeof out->model_config) {
+    if (strlen(json) >= sizeof out->model_config) {
         free(json);
-        return rf_error_set(err, RF_ERR, "no memory for the model's configuration");
+        return rf_error_set(err, RF_ERR,
+                            "the model's configuration is too long: name fewer tensors");
     }
     out->version = info->state != NULL && info->state[0] != '\0' ? RF_CHECKPOINT_VERSION : 1;
     snprintf(out->model_config, sizeof out->model_config, "%s", json);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -49,16 +50,11 @@ static int agree(const writer *w, int rc, rf_error *err)
 
 static int measure_file(writer *w, rf_error *err)
 {
-    int fd = open(w->file.temporary, O_RDONLY | O_CLOEXEC);
-    off_t end = fd >= 0 ? lseek(fd, 0, SEEK_END) : -1;
-    int reason = errno;
-    if (fd >= 0) {
-        close(fd);
+    struct stat status;
+    if (stat(w->file.temporary, &status) != 0) {
+        return rf_error_system(err, errno, w->file.temporary, "cannot open");
     }
-    if (end < 0) {
-        return rf_error_system(err, reason, w->file.temporary, "cannot open");
-    }
-    w->file_bytes = (int64_t)end;
+    w->file_bytes = (int64_t)status.st_size;
     return RF_OK;
 }
 
@@ -95,22 +91,23 @@ static bool is_sliced(const writer *w, const rf_checkpoint_item *item)
            (item->group != RF_GROUP_PARAMS || shards->kind == RF_SHARD_WEIGHTS);
 }
 
-/* The bytes of an item that a rank owns, [*begin,*end) counted from the item's first, in the order of
- * the ranks: the one place that knows. What every rank holds is dealt out in equal parts of the file. */
-static void share_of(int64_t *begin, int64_t *end, const writer *w, const rf_checkpoint_item *item,
-                     int rank)
+/* The bytes of an item that a rank owns, counted from the item's first, in the order of the ranks: the
+ * one place that knows. What every rank holds is dealt out in equal parts of the file. */
+static rf_range share_of(const writer *w, const rf_checkpoint_item *item, int rank)
 {
     if (is_sliced(w, item)) {
         const int64_t first = item->tensor->offset, element = (int64_t)rf_type_bytes(item->type);
         const rf_range held =
             rf_shards_held(w->model->shards, (rf_range){first, first + item->count}, rank);
-        *begin = (held.begin - first) * element;
-        *end = (held.end - first) * element;
-        return;
+        return (rf_range){(held.begin - first) * element, (held.end - first) * element};
     }
     int64_t from = cut(w, rank) - item->offset, to = cut(w, rank + 1) - item->offset;
-    *begin = from < 0 ? 0 : from > item->bytes ? item->bytes : from;
-    *end = to < 0 ? 0 : to > item->bytes ? item->bytes : to;
+    return (rf_range){from < 0             ? 0
+                      : from > item->bytes ? item->bytes
+                                           : from,
+                      to < 0             ? 0
+                      : to > item->bytes ? item->bytes
+                                         : to};
 }
 
 /* --- Values: every rank ----------------------------------------------------------------------- */
@@ -142,18 +139,15 @@ static int each_piece(writer *w, rf_checkpoint_item *item, char *chunk,
                                  size_t bytes, int64_t at, void *user, rf_error *err),
                       void *user, rf_error *err)
 {
-    int64_t element = (int64_t)rf_type_bytes(item->type);
-    int64_t begin, end;
-    share_of(&begin, &end, w, item, w->rank);
-    while (begin < end) {
-        int64_t first = begin / element;
-        int64_t stop = first * element + RF_CHECKPOINT_CHUNK;
-        stop = stop < end ? stop : end;
-        int64_t n = (stop + element - 1) / element - first;
-        RF_TRY(fetch(w, chunk, item, first, n, err));
-        RF_TRY(use(w, item, chunk + (begin - first * element), (size_t)(stop - begin), begin, user,
-                   err));
-        begin = stop;
+    const int64_t element = (int64_t)rf_type_bytes(item->type);
+    rf_range left = share_of(w, item, w->rank);
+    while (left.begin < left.end) {
+        const int64_t first = left.begin / element, most = first * element + RF_CHECKPOINT_CHUNK;
+        const int64_t stop = most < left.end ? most : left.end;
+        RF_TRY(fetch(w, chunk, item, first, (stop + element - 1) / element - first, err));
+        RF_TRY(use(w, item, chunk + (left.begin - first * element), (size_t)(stop - left.begin),
+                   left.begin, user, err));
+        left.begin = stop;
     }
     return RF_OK;
 }
@@ -171,27 +165,11 @@ static int keep(writer *w, rf_checkpoint_item *item, const char *from, size_t by
 static int copy_share(writer *w, rf_checkpoint_item *item, char *to, char *chunk, rf_error *err)
 {
     const int64_t element = (int64_t)rf_type_bytes(item->type);
-    int64_t begin, end;
-    share_of(&begin, &end, w, item, w->rank);
-    const bool whole =
-        begin % element == 0 && end % element == 0 && (uintptr_t)to % (uintptr_t)element == 0;
-    return whole ? fetch(w, to, item, begin / element, (end - begin) / element, err)
+    const rf_range own = share_of(w, item, w->rank);
+    const bool whole = own.begin % element == 0 && own.end % element == 0 &&
+                       (uintptr_t)to % (uintptr_t)element == 0;
+    return whole ? fetch(w, to, item, own.begin / element, (own.end - own.begin) / element, err)
                  : each_piece(w, item, chunk, keep, to, err);
-}
-
-static int make_room(rf_checkpoint_buffer *buffer, size_t bytes, rf_error *err)
-{
-    if (bytes <= buffer->bytes) {
-        return RF_OK;
-    }
-    rf_checkpoint_buffer_free(buffer);
-    buffer->data = rf_alloc_huge(bytes);
-    if (buffer->data == NULL) {
-        return rf_error_set(err, RF_ERR,
-                            "no memory for a copy of %zu bytes: set checkpoint.async=no", bytes);
-    }
-    buffer->bytes = bytes;
-    return RF_OK;
 }
 
 void rf_checkpoint_buffer_free(rf_checkpoint_buffer *buffer)
@@ -200,40 +178,41 @@ void rf_checkpoint_buffer_free(rf_checkpoint_buffer *buffer)
     *buffer = (rf_checkpoint_buffer){0};
 }
 
-static int make_room_for_copy(writer *w, rf_checkpoint_buffer *buffer, rf_error *err)
+/* Room for all that this rank owns, and a byte where that is nothing. */
+static int make_room(writer *w, rf_checkpoint_buffer *buffer, rf_error *err)
 {
-    int64_t n = 0;
+    size_t bytes = 1;
     for (int64_t i = 0; i < w->n_items; i++) {
-        int64_t begin, end;
-        share_of(&begin, &end, w, &w->item[i], w->rank);
-        n += end - begin;
+        const rf_range own = share_of(w, &w->item[i], w->rank);
+        bytes += (size_t)(own.end - own.begin);
     }
-    RF_TRY(make_room(buffer, (size_t)n + 1, err));
+    if (bytes > buffer->bytes) {
+        rf_checkpoint_buffer_free(buffer);
+        buffer->data = rf_alloc_huge(bytes);
+        buffer->bytes = buffer->data != NULL ? bytes : 0;
+    }
     w->copy = buffer->data;
-    return RF_OK;
+    return w->copy != NULL
+               ? RF_OK
+               : rf_error_set(err, RF_ERR,
+                              "no memory for a copy of %zu bytes: set checkpoint.async=no", bytes);
 }
 
-/* A context that only reads: the model's is at work on another thread. */
-static int open_reader(rf_ctx **out, const rf_ctx *models, rf_error *err)
-{
-    const rf_limits limits = {.compute = models->limits.compute};
-    return rf_ctx_new(out, models->backend, 1, &limits, err);
-}
-
-/* What this rank owns. */
+/* What this rank owns. The model's context is at work on another thread: this one only reads. */
 static int copy_values(writer *w, rf_error *err)
 {
+    const rf_ctx *models = w->model->ctx;
+    const rf_limits limits = {.compute = models->limits.compute};
     rf_ctx *reader = NULL;
     int rc = RF_OK;
     char *to = w->copy, *chunk = rf_alloc(RF_CHECKPOINT_CHUNK + sizeof(double), 1);
     RF_TRY_OUT(rf_failpoint_visit("copy", err));
-    RF_TRY_OUT(open_reader(&reader, w->model->ctx, err));
+    RF_TRY_OUT(rf_ctx_new(&reader, models->backend, 1, &limits, err));
     w->ctx = reader;
     for (int64_t i = 0; i < w->n_items; i++) {
-        int64_t begin, end;
-        share_of(&begin, &end, w, &w->item[i], w->rank);
+        const rf_range own = share_of(w, &w->item[i], w->rank);
         RF_TRY_OUT(copy_share(w, &w->item[i], to, chunk, err));
-        to += end - begin;
+        to += own.end - own.begin;
     }
 out:
     w->ctx = w->model->ctx;
@@ -274,27 +253,14 @@ static int put(writer *w, rf_checkpoint_item *item, const char *from, size_t byt
 static int write_share(writer *w, rf_checkpoint_item *item, int fd, const char **from, char *chunk,
                        rf_error *err)
 {
-    int64_t begin, end;
-    share_of(&begin, &end, w, item, w->rank);
+    const rf_range own = share_of(w, item, w->rank);
     item->crc = 0;
     if (*from == NULL) {
         return each_piece(w, item, chunk, put, &fd, err);
     }
-    RF_TRY(put(w, item, *from, (size_t)(end - begin), begin, &fd, err));
-    *from += end - begin;
+    RF_TRY(put(w, item, *from, (size_t)(own.end - own.begin), own.begin, &fd, err));
+    *from += own.end - own.begin;
     return RF_OK;
-}
-
-static int sync_and_close(int fd, const char *path, rf_error *err)
-{
-    int rc = rf_failpoint_visit("fsync", err);
-    if (rc == RF_OK && fsync(fd) != 0) {
-        rc = rf_error_system(err, errno, path, "cannot flush to disk");
-    }
-    if (close(fd) != 0 && errno != EINTR && rc == RF_OK) {
-        rc = rf_error_system(err, errno, path, "cannot write");
-    }
-    return rc;
 }
 
 static int write_values(writer *w, rf_error *err)
@@ -314,7 +280,8 @@ static int write_values(writer *w, rf_error *err)
         RF_TRY_OUT(i == w->n_items / 2 ? rf_failpoint_visit("pwrite", err) : RF_OK);
         RF_TRY_OUT(write_share(w, &w->item[i], fd, &from, chunk, err));
     }
-    rc = sync_and_close(fd, w->file.temporary, err);
+    RF_TRY_OUT(rf_failpoint_visit("fsync", err));
+    rc = rf_file_sync_and_close(fd, w->file.temporary, err);
     fd = -1;
 out:
     if (fd >= 0) {
@@ -337,9 +304,8 @@ static int combine_checksums(writer *w, rf_error *err)
     for (size_t i = 0; i < n && rc == RF_OK; i++) {
         uLong crc = 0;
         for (int r = 0; r < w->size; r++) {
-            int64_t begin, end;
-            share_of(&begin, &end, w, &w->item[i], r);
-            crc = crc32_combine(crc, all[(size_t)r * n + i], (z_off_t)(end - begin));
+            const rf_range own = share_of(w, &w->item[i], r);
+            crc = crc32_combine(crc, all[(size_t)r * n + i], (z_off_t)(own.end - own.begin));
         }
         w->item[i].crc = (uint32_t)crc;
     }
@@ -385,7 +351,7 @@ static int begin(writer *w, const rf_model_config *config, const rf_table *table
     w->item = rf_checkpoint_items(&w->n_items, table, w->type, w->has_optimizer);
     RF_TRY(agree(w, w->rank == 0 ? lay_out(w, config, info, err) : RF_OK, err));
     RF_TRY(w->size > 1 ? share_plan(w, err) : RF_OK);
-    return buffer != NULL ? agree(w, make_room_for_copy(w, buffer, err), err) : RF_OK;
+    return buffer != NULL ? agree(w, make_room(w, buffer, err), err) : RF_OK;
 }
 
 static int collect(writer *w, rf_error *err)

@@ -273,17 +273,8 @@ int rf_safetensors_scan(rf_safetensors *out, const void *data, size_t bytes, con
 
 const rf_safetensor *rf_safetensors_find(const rf_safetensors *set, const char *name)
 {
-    int64_t low = 0, high = set->n;
-    while (low < high) {
-        int64_t middle = low + (high - low) / 2;
-        int order = strcmp(set->tensor[middle].name, name);
-        if (order == 0) {
-            return &set->tensor[middle];
-        }
-        low = order < 0 ? middle + 1 : low;
-        high = order < 0 ? high : middle;
-    }
-    return NULL;
+    const rf_safetensor key = {.name = (char *)name};
+    return set->n > 0 ? bsearch(&key, set->tensor, (size_t)set->n, sizeof key, by_name) : NULL;
 }
 
 void rf_safetensors_forget(const rf_safetensor *tensor, size_t first, size_t bytes)

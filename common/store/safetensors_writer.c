@@ -214,17 +214,9 @@ int rf_safetensors_writer_finish(rf_safetensors_writer *w, rf_error *err)
     }
     for (int64_t i = 0; i < w->n_shards; i++) {
         shard *s = &w->shard[i];
-        int fd = s->fd;
+        const int fd = s->fd;
         s->fd = -1;
-        bool failed = fsync(fd) != 0;
-        int reason = errno;
-        if (close(fd) != 0 && !failed) {
-            failed = true;
-            reason = errno;
-        }
-        if (failed) {
-            return rf_error_system(err, reason, s->path, "cannot write");
-        }
+        RF_TRY(rf_file_sync_and_close(fd, s->path, err));
     }
     return w->n_shards > 1 ? write_index(w, err) : RF_OK;
 }

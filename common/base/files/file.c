@@ -72,20 +72,23 @@ static int sync_descriptor(int fd)
     return rc;
 }
 
-static int sync_file(const char *path, rf_error *err)
+int rf_file_sync_and_close(int fd, const char *name, rf_error *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return rf_error_system(err, errno, path, "cannot open");
-    }
     int rc = RF_OK;
     if (sync_descriptor(fd) != 0) {
-        rc = rf_error_system(err, errno, path, "cannot flush to disk");
+        rc = rf_error_system(err, errno, name, "cannot flush to disk");
     }
     if (close(fd) != 0 && rc == RF_OK && errno != EINTR) {
-        rc = rf_error_system(err, errno, path, "cannot close");
+        rc = rf_error_system(err, errno, name, "cannot write");
     }
     return rc;
+}
+
+static int sync_file(const char *path, rf_error *err)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    return fd >= 0 ? rf_file_sync_and_close(fd, path, err)
+                   : rf_error_system(err, errno, path, "cannot open");
 }
 
 int rf_atomic_commit(rf_atomic *file, rf_error *err)
@@ -129,25 +132,19 @@ void rf_atomic_abandon(rf_atomic *file)
 static int write_file(const char *path, bool own, const void *data, size_t bytes, rf_error *err)
 {
     rf_atomic file;
-    int fd = -1, rc;
-    RF_TRY_OUT(begin(&file, path, own, err));
-    fd = open(file.temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    RF_TRY(begin(&file, path, own, err));
+    int rc, fd = open(file.temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0) {
         rc = rf_error_system(err, errno, file.temporary, "cannot create");
         goto out;
     }
-    RF_TRY_OUT(rf_file_pwrite(fd, data, bytes, 0, path, err));
-    int closed = close(fd);
-    fd = -1;
-    if (closed != 0 && errno != EINTR) {
+    rc = rf_file_pwrite(fd, data, bytes, 0, path, err);
+    if (close(fd) != 0 && rc == RF_OK && errno != EINTR) {
         rc = rf_error_system(err, errno, path, "cannot write");
-        goto out;
     }
+    RF_TRY_OUT(rc);
     rc = rf_atomic_commit(&file, err);
 out:
-    if (fd >= 0) {
-        close(fd);
-    }
     rf_atomic_abandon(&file);
     return rc;
 }

@@ -61,6 +61,9 @@ RF_MUST_CHECK int rf_file_pwrite(int fd, const void *data, size_t bytes, int64_t
 RF_MUST_CHECK int rf_file_pread(int fd, void *data, size_t bytes, int64_t offset, const char *name,
                                 rf_error *err);
 
+/* Flushes a file to disk and closes it, also on error. `name` for messages. */
+RF_MUST_CHECK int rf_file_sync_and_close(int fd, const char *name, rf_error *err);
+
 /* --- Folders ---------------------------------------------------------------------------------- */
 
 /* Makes renames inside the folder durable; silent where the file system has no such thing. */

@@ -1,6 +1,7 @@
 #include "common/base/files/lines.h"
 
 #include "common/base/alloc.h"
+#include "common/base/crc32.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,9 +15,9 @@
 
 enum { INPUT_BYTES = 1 << 16, FIRST_TEXT_BYTES = 1 << 16 };
 
-static int fail(rf_lines *lines, int code, const char *what)
+static int fail(rf_lines *lines, const char *what)
 {
-    return rf_error_set(&lines->failure, code, "%s", what);
+    return rf_error_set(&lines->failure, RF_ERR, "%s", what);
 }
 
 /* --- Input ------------------------------------------------------------------------------------ */
@@ -50,9 +51,7 @@ static int need_input(rf_lines *lines, size_t bytes)
         memmove(lines->input, lines->input + lines->input_begin, n);
         lines->input_begin = 0;
         lines->input_end = n;
-        if (read_input(lines) != RF_OK) {
-            return lines->failure.code;
-        }
+        RF_TRY(read_input(lines));
     }
     return RF_OK;
 }
@@ -87,7 +86,7 @@ static int make_room(rf_lines *lines)
         size_t size = 2 * lines->text_size;
         char *text = size > lines->text_size ? realloc(lines->text, size) : NULL;
         if (text == NULL) {
-            return fail(lines, RF_ERR, "no memory for a line this long");
+            return fail(lines, "no memory for a line this long");
         }
         lines->text = text;
         lines->text_size = size;
@@ -97,9 +96,7 @@ static int make_room(rf_lines *lines)
 
 static int copy_text(rf_lines *lines)
 {
-    if (need_input(lines, 1) != RF_OK) {
-        return lines->failure.code;
-    }
+    RF_TRY(need_input(lines, 1));
     size_t n = lines->input_end - lines->input_begin;
     if (n == 0) {
         lines->text_is_over = true;
@@ -115,9 +112,7 @@ static int copy_text(rf_lines *lines)
 /* Behind a member: another member, the end, or zeros (some archivers pad) and the end. */
 static int next_member(rf_lines *lines)
 {
-    if (need_input(lines, 2) != RF_OK) {
-        return lines->failure.code;
-    }
+    RF_TRY(need_input(lines, 2));
     if (is_gzip_magic(lines)) {
         lines->member_is_over = false;
         inflateReset(lines->stream);
@@ -125,8 +120,7 @@ static int next_member(rf_lines *lines)
     }
     while (need_input(lines, 1) == RF_OK && lines->input_begin < lines->input_end) {
         if (lines->input[lines->input_begin] != 0) {
-            return fail(lines, RF_ERR,
-                        "bytes that are not gzip follow the gzip data: the file is damaged");
+            return fail(lines, "bytes that are not gzip follow the gzip data: the file is damaged");
         }
         lines->input_begin++;
     }
@@ -139,12 +133,9 @@ static int inflate_text(rf_lines *lines)
     if (lines->member_is_over) {
         return next_member(lines);
     }
-    if (need_input(lines, 1) != RF_OK) {
-        return lines->failure.code;
-    }
+    RF_TRY(need_input(lines, 1));
     if (lines->input_begin == lines->input_end) {
-        return fail(lines, RF_ERR,
-                    "the gzip data ends too early: the file is truncated, fetch it again");
+        return fail(lines, "the gzip data ends too early: the file is truncated, fetch it again");
     }
     size_t room = text_room(lines);
     room = room < INPUT_BYTES ? room : INPUT_BYTES;
@@ -158,7 +149,7 @@ static int inflate_text(rf_lines *lines)
     if (status == Z_STREAM_END) {
         lines->member_is_over = true;
     } else if (status == Z_MEM_ERROR) {
-        return fail(lines, RF_ERR, "no memory to decompress");
+        return fail(lines, "no memory to decompress");
     } else if (status != Z_OK && status != Z_BUF_ERROR) {
         return rf_error_set(&lines->failure, RF_ERR,
                             "the gzip data is damaged (%s): fetch the file again",
@@ -169,16 +160,14 @@ static int inflate_text(rf_lines *lines)
 
 static int recognise(rf_lines *lines)
 {
-    if (need_input(lines, 2) != RF_OK) {
-        return lines->failure.code;
-    }
+    RF_TRY(need_input(lines, 2));
     lines->is_recognised = true;
     if (is_gzip_magic(lines)) {
         z_stream *stream = rf_alloc(1, sizeof *stream);
         /* 15 + 16: the largest window; gzip, not zlib, around the data. */
         if (inflateInit2(stream, 15 + 16) != Z_OK) {
             free(stream);
-            return fail(lines, RF_ERR, "no memory to decompress");
+            return fail(lines, "no memory to decompress");
         }
         lines->stream = stream;
     }
@@ -261,18 +250,6 @@ static int find_line(rf_lines *lines, size_t *bytes, bool *has_end)
     }
 }
 
-/* zlib counts in unsigned int; lines may be longer. */
-static uint32_t crc_of(uint32_t crc, const char *data, size_t bytes)
-{
-    while (bytes > 0) {
-        uInt n = bytes < (1u << 30) ? (uInt)bytes : 1u << 30;
-        crc = (uint32_t)crc32(crc, (const unsigned char *)data, n);
-        data += n;
-        bytes -= n;
-    }
-    return crc;
-}
-
 int rf_lines_next(rf_lines *lines, char **text, size_t *bytes, rf_error *err)
 {
     *text = NULL;
@@ -287,7 +264,7 @@ int rf_lines_next(rf_lines *lines, char **text, size_t *bytes, rf_error *err)
         return RF_OK;
     }
     char *line = lines->text + lines->text_begin;
-    lines->crc = crc_of(lines->crc, line, n + has_end);
+    lines->crc = rf_crc32(lines->crc, line, n + has_end);
     line[n] = '\0';
     lines->text_begin += n + has_end;
     lines->scanned = 0;
