@@ -104,14 +104,16 @@ static void clear_sums(void)
     _tile_zero(3);
 }
 
-static void store_sums(float *c, int64_t ld, int64_t rows)
+/* Of f32 or, where they are of int8, of i32. */
+static void store_sums(void *c, int64_t ld, int64_t rows)
 {
     const int64_t bytes = ld * (int64_t)sizeof(float);
+    char *lower = (char *)c + SIDE * bytes;
     _tile_stored(0, c, bytes);
-    _tile_stored(1, c + SIDE, bytes);
+    _tile_stored(1, (char *)c + TILE_BYTES, bytes);
     if (rows > SIDE) {
-        _tile_stored(2, c + SIDE * ld, bytes);
-        _tile_stored(3, c + SIDE * ld + SIDE, bytes);
+        _tile_stored(2, lower, bytes);
+        _tile_stored(3, lower + TILE_BYTES, bytes);
     }
 }
 
@@ -214,7 +216,7 @@ void RF_CPU(product_amx)(const product *p)
 void RF_CPU(amx_int8)(int32_t *sum, const int32_t *a, int64_t lda, const char *b, int64_t ldb,
                       int64_t cells)
 {
-    const int64_t a_bytes = lda * (int64_t)sizeof *a, sum_bytes = 2 * TILE_BYTES;
+    const int64_t a_bytes = lda * (int64_t)sizeof *a;
     clear_sums();
     for (int64_t i = 0; i < cells; i += SIDE, a += SIDE, b += SIDE * ldb) {
         _tile_loadd(4, a, a_bytes);
@@ -226,10 +228,7 @@ void RF_CPU(amx_int8)(int32_t *sum, const int32_t *a, int64_t lda, const char *b
         _tile_dpbsud(1, 4, 7);
         _tile_dpbsud(3, 5, 7);
     }
-    _tile_stored(0, sum, sum_bytes);
-    _tile_stored(1, sum + SIDE, sum_bytes);
-    _tile_stored(2, sum + 2 * SIDE * SIDE, sum_bytes);
-    _tile_stored(3, sum + 2 * SIDE * SIDE + SIDE, sum_bytes);
+    store_sums(sum, 2 * SIDE, 2 * SIDE);
     memory_is_written();
 }
 

@@ -66,33 +66,25 @@ V_INLINE vq q_dot(vq sum, vq w, operand x)
 typedef struct operand {
     vq even, odd;
 } operand;
-#if defined(RF_ISA_avx2)
-#define Q(name) _mm256_##name
-#else
-#define Q(name) _mm512_##name
-#endif
 V_INLINE operand q_operand(int32_t cell)
 {
-    vq x = Q(set1_epi32)(cell);
-    return (operand){Q(srai_epi16)(Q(slli_epi16)(x, 8), 8), Q(srai_epi16)(x, 8)};
+    vq x = V_MM(set1_epi32)(cell);
+    return (operand){V_MM(srai_epi16)(V_MM(slli_epi16)(x, 8), 8), V_MM(srai_epi16)(x, 8)};
 }
 V_INLINE vq q_dot(vq sum, vq w, operand x)
 {
-    vq even = Q(srli_epi16)(Q(slli_epi16)(w, 8), 8), odd = Q(srli_epi16)(w, 8);
-    sum = Q(add_epi32)(sum, Q(madd_epi16)(even, x.even));
-    return Q(add_epi32)(sum, Q(madd_epi16)(odd, x.odd));
+    vq even = V_MM(srli_epi16)(V_MM(slli_epi16)(w, 8), 8), odd = V_MM(srli_epi16)(w, 8);
+    sum = V_MM(add_epi32)(sum, V_MM(madd_epi16)(even, x.even));
+    return V_MM(add_epi32)(sum, V_MM(madd_epi16)(odd, x.odd));
 }
-#undef Q
 #endif
 
 V_INLINE vq q_set(int32_t x)
 {
 #if defined(RF_ISA_portable)
     return (vq){x, x, x, x};
-#elif defined(RF_ISA_avx2)
-    return _mm256_set1_epi32(x);
 #else
-    return _mm512_set1_epi32(x);
+    return V_MM(set1_epi32)(x);
 #endif
 }
 V_INLINE vq q_load(const char *p)
@@ -105,10 +97,8 @@ V_INLINE vf q_float(vq a)
 {
 #if defined(RF_ISA_portable)
     return __builtin_convertvector(a, vf);
-#elif defined(RF_ISA_avx2)
-    return _mm256_cvtepi32_ps(a);
 #else
-    return _mm512_cvtepi32_ps(a);
+    return V_MM(cvtepi32_ps)(a);
 #endif
 }
 

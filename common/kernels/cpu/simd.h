@@ -22,10 +22,14 @@
 #if defined(RF_ISA_avx512)
 #include <immintrin.h>
 typedef __m512 vf;
+typedef __m512d vd;
+#define V_MM(name) _mm512_##name
 enum { VL = 16, TILE_ROWS = 6, TILE_VECTORS = 4 };
 #elif defined(RF_ISA_avx2)
 #include <immintrin.h>
 typedef __m256 vf;
+typedef __m256d vd;
+#define V_MM(name) _mm256_##name
 enum { VL = 8, TILE_ROWS = 6, TILE_VECTORS = 2 };
 #else
 #if !defined(RF_ISA_portable)
@@ -110,10 +114,61 @@ V_INLINE vf v_upper(vf a)
  * v_load_half_n             n <= VL numbers that lie in memory as bf16; v_store_half_n: rounds
  * v_zip(a, b)               lane i is the cell of a[i] and b[i]
  * v_dot2(a, b, c)           c + a.first * b.first + a.second * b.second in f32; with AVX512-BF16
- *                           denormals count as 0, elsewhere it is two steps of v_fma */
+ *                           denormals count as 0, elsewhere it is two steps of v_fma
+ *
+ * AVX2 and AVX-512 share what only the width in the name tells apart (V_MM).
+ * v_load_fours(p, ld)       the 4 numbers at p, at p + 4 ld, and so on */
+#if !defined(RF_ISA_portable)
+V_INLINE vf v_set(float x)
+{
+    return V_MM(set1_ps)(x);
+}
+V_INLINE vf v_sqrt(vf a)
+{
+    return V_MM(sqrt_ps)(a);
+}
+V_INLINE vf v_fma(vf a, vf b, vf c)
+{
+    return V_MM(fmadd_ps)(a, b, c);
+}
+V_INLINE vf v_fnma(vf a, vf b, vf c)
+{
+    return V_MM(fnmadd_ps)(a, b, c);
+}
+V_INLINE vf v_max(vf a, vf b)
+{
+    return V_MM(max_ps)(a, b);
+}
+V_INLINE vf v_min(vf a, vf b)
+{
+    return V_MM(min_ps)(a, b);
+}
+#endif
 #include "common/kernels/cpu/simd_avx2.h"
 #include "common/kernels/cpu/simd_avx512.h"
 #include "common/kernels/cpu/simd_portable.h"
+
+#if !defined(RF_ISA_portable)
+/* Fours of 2 or 4 rows are gathered while loading (the load ports are idle here, the shuffle port is
+ * not); then squares of 4x4 are transposed within them. */
+V_INLINE void v_load_transposed(vf out[VL], const float *src, int64_t ld)
+{
+    for (int c = 0; c < VL; c += 4) {
+        vf t[4];
+        for (int i = 0; i < 4; i++) {
+            t[i] = v_load_fours(src + i * ld + c, ld);
+        }
+        vd low = V_MM(castps_pd)(V_MM(unpacklo_ps)(t[0], t[1]));
+        vd high = V_MM(castps_pd)(V_MM(unpackhi_ps)(t[0], t[1]));
+        vd low2 = V_MM(castps_pd)(V_MM(unpacklo_ps)(t[2], t[3]));
+        vd high2 = V_MM(castps_pd)(V_MM(unpackhi_ps)(t[2], t[3]));
+        out[c] = V_MM(castpd_ps)(V_MM(unpacklo_pd)(low, low2));
+        out[c + 1] = V_MM(castpd_ps)(V_MM(unpackhi_pd)(low, low2));
+        out[c + 2] = V_MM(castpd_ps)(V_MM(unpacklo_pd)(high, high2));
+        out[c + 3] = V_MM(castpd_ps)(V_MM(unpackhi_pd)(high, high2));
+    }
+}
+#endif
 
 #if !defined(RF_ISA_avx512bf16)
 V_INLINE vf v_zip(vf a, vf b)

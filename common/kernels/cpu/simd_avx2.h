@@ -7,10 +7,6 @@
 
 #if defined(RF_ISA_avx2)
 
-V_INLINE vf v_set(float x)
-{
-    return _mm256_set1_ps(x);
-}
 V_INLINE __m256i v_mask(int64_t n)
 {
     static const int32_t window[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
@@ -27,26 +23,6 @@ V_INLINE void v_store_n(float *p, vf a, int64_t n)
     } else {
         _mm256_maskstore_ps(p, v_mask(n), a);
     }
-}
-V_INLINE vf v_sqrt(vf a)
-{
-    return _mm256_sqrt_ps(a);
-}
-V_INLINE vf v_fma(vf a, vf b, vf c)
-{
-    return _mm256_fmadd_ps(a, b, c);
-}
-V_INLINE vf v_fnma(vf a, vf b, vf c)
-{
-    return _mm256_fnmadd_ps(a, b, c);
-}
-V_INLINE vf v_max(vf a, vf b)
-{
-    return _mm256_max_ps(a, b);
-}
-V_INLINE vf v_min(vf a, vf b)
-{
-    return _mm256_min_ps(a, b);
 }
 V_INLINE vf v_first(int64_t n, vf a, vf b)
 {
@@ -83,25 +59,10 @@ V_INLINE vf v_scale2_near(vf a, vf n)
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), exponent));
 }
 
-/* Halves of two rows are gathered while loading; then squares of 4x4 are transposed within halves. */
-V_INLINE void v_load_transposed(vf out[VL], const float *src, int64_t ld)
+V_INLINE vf v_load_fours(const float *p, int64_t ld)
 {
-    for (int c = 0; c < VL; c += 4) {
-        vf t[4];
-        for (int i = 0; i < 4; i++) {
-            const float *p = src + i * ld + c;
-            t[i] = _mm256_castps128_ps256(_mm_loadu_ps(p));
-            t[i] = _mm256_insertf128_ps(t[i], _mm_loadu_ps(p + 4 * ld), 1);
-        }
-        __m256d low = _mm256_castps_pd(_mm256_unpacklo_ps(t[0], t[1]));
-        __m256d high = _mm256_castps_pd(_mm256_unpackhi_ps(t[0], t[1]));
-        __m256d low2 = _mm256_castps_pd(_mm256_unpacklo_ps(t[2], t[3]));
-        __m256d high2 = _mm256_castps_pd(_mm256_unpackhi_ps(t[2], t[3]));
-        out[c] = _mm256_castpd_ps(_mm256_unpacklo_pd(low, low2));
-        out[c + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low, low2));
-        out[c + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(high, high2));
-        out[c + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(high, high2));
-    }
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * ld),
+                                1);
 }
 
 V_INLINE vf v_bf16(vf a)

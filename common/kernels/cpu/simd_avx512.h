@@ -8,10 +8,6 @@
 
 #if defined(RF_ISA_avx512)
 
-V_INLINE vf v_set(float x)
-{
-    return _mm512_set1_ps(x);
-}
 V_INLINE __mmask16 v_mask(int64_t n)
 {
     return (__mmask16)((1U << n) - 1U);
@@ -27,26 +23,6 @@ V_INLINE void v_store_n(float *p, vf a, int64_t n)
     } else {
         _mm512_mask_storeu_ps(p, v_mask(n), a);
     }
-}
-V_INLINE vf v_sqrt(vf a)
-{
-    return _mm512_sqrt_ps(a);
-}
-V_INLINE vf v_fma(vf a, vf b, vf c)
-{
-    return _mm512_fmadd_ps(a, b, c);
-}
-V_INLINE vf v_fnma(vf a, vf b, vf c)
-{
-    return _mm512_fnmadd_ps(a, b, c);
-}
-V_INLINE vf v_max(vf a, vf b)
-{
-    return _mm512_max_ps(a, b);
-}
-V_INLINE vf v_min(vf a, vf b)
-{
-    return _mm512_min_ps(a, b);
 }
 V_INLINE vf v_first(int64_t n, vf a, vf b)
 {
@@ -73,28 +49,12 @@ V_INLINE vf v_scale2_near(vf a, vf n)
     return _mm512_scalef_ps(a, n);
 }
 
-/* Quarters of four rows are gathered while loading (the load ports are idle here, the shuffle port
- * is not); then squares of 4x4 are transposed within quarters. */
-V_INLINE void v_load_transposed(vf out[VL], const float *src, int64_t ld)
+V_INLINE vf v_load_fours(const float *p, int64_t ld)
 {
-    for (int c = 0; c < VL; c += 4) {
-        vf t[4];
-        for (int i = 0; i < 4; i++) {
-            const float *p = src + i * ld + c;
-            t[i] = _mm512_castps128_ps512(_mm_loadu_ps(p));
-            t[i] = _mm512_insertf32x4(t[i], _mm_loadu_ps(p + 4 * ld), 1);
-            t[i] = _mm512_insertf32x4(t[i], _mm_loadu_ps(p + 8 * ld), 2);
-            t[i] = _mm512_insertf32x4(t[i], _mm_loadu_ps(p + 12 * ld), 3);
-        }
-        __m512d low = _mm512_castps_pd(_mm512_unpacklo_ps(t[0], t[1]));
-        __m512d high = _mm512_castps_pd(_mm512_unpackhi_ps(t[0], t[1]));
-        __m512d low2 = _mm512_castps_pd(_mm512_unpacklo_ps(t[2], t[3]));
-        __m512d high2 = _mm512_castps_pd(_mm512_unpackhi_ps(t[2], t[3]));
-        out[c] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, low2));
-        out[c + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, low2));
-        out[c + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high, high2));
-        out[c + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high, high2));
-    }
+    vf a = _mm512_castps128_ps512(_mm_loadu_ps(p));
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(p + 4 * ld), 1);
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(p + 8 * ld), 2);
+    return _mm512_insertf32x4(a, _mm_loadu_ps(p + 12 * ld), 3);
 }
 
 V_INLINE vf v_widen(__m256i half)
@@ -113,8 +73,7 @@ V_INLINE __m256i v_narrow(vf a)
 }
 V_INLINE vf v_bf16(vf a)
 {
-    __m256i half = (__m256i)_mm512_cvtneps_pbh(a);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+    return v_widen(v_narrow(a));
 }
 V_INLINE vf v_pairs(vf first, vf second)
 {
@@ -148,9 +107,8 @@ V_INLINE __m256i v_narrow(vf a)
 }
 V_INLINE vf v_pairs(vf first, vf second)
 {
-    __m256i low = _mm512_cvtepi32_epi16(_mm512_castps_si512(v_down16(v_bf16(first))));
-    __m256i high = _mm512_cvtepi32_epi16(_mm512_castps_si512(v_down16(v_bf16(second))));
-    return _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+    __m512i low = _mm512_castsi256_si512(v_narrow(first));
+    return _mm512_castsi512_ps(_mm512_inserti64x4(low, v_narrow(second), 1));
 }
 #endif
 V_INLINE void v_store_half_n(uint16_t *p, vf a, int64_t n)
