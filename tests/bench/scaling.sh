@@ -15,8 +15,8 @@
 #
 # Environment: CORES (those of this process), PAIRS (instead of those named above: "1x1 16x1"), TURNS (1), STEPS (4;
 # the first one does not count), SHARD (state, of several ranks), COMPUTES ("f32 bf16"), LARGE (auto: with 60 GiB of
-# free memory; yes, no), LARGE_RANKS (4), MPIRUN_FLAGS (--oversubscribe --bind-to none), SECONDS_AT_MOST (420: no run
-# begins later).
+# free memory; yes, no), LARGE_RANKS (4), MPIRUN_FLAGS (--oversubscribe --bind-to none), SECONDS_AT_MOST (420: nothing
+# begins later, and what has begun is ended a minute later). TMPDIR needs 8 GB for the base of 1.7B's adapters.
 
 folder=${1:?name the folder of the programs}
 folder=$(cd "$folder" && pwd) || exit 2
@@ -39,6 +39,10 @@ say() {
 }
 in_time() {
     [ $(($(date +%s) - begin)) -lt "$limit" ]
+}
+# bounded COMMAND...
+bounded() {
+    timeout $((begin + limit + 60 - $(date +%s))) "$@"
 }
 
 cat >run.yaml <<END
@@ -84,7 +88,7 @@ train() {
     shift 2
     rm -rf run
     # shellcheck disable=SC2086  # flags are words
-    RF_FAILPOINT=layout:error mpirun -n "$ranks" $flags "$folder/refusion-train" "$@" \
+    bounded env RF_FAILPOINT=layout:error mpirun -n "$ranks" $flags "$folder/refusion-train" "$@" \
         train.threads="$threads" log.dir=run >log 2>&1 </dev/null
     if [ -z "$(field end status 2>/dev/null)" ] || [ -z "$(field step seconds)" ]; then
         tail -n 5 log >&2
@@ -127,6 +131,7 @@ pairs=${PAIRS:-$(all_pairs | awk '!seen[$0]++')}
 turn() {
     for n in $(for pair in $pairs; do echo $((${pair%x*} * ${pair#*x})); done | sort -nu); do
         [ "$n" = 1 ] && [ "$pairs" != 1x1 ] && continue # the others measure one thread too
+        in_time || break
         OMP_NUM_THREADS=$n "$folder/tests/bench/bench_limits" >/dev/null || exit 1
     done
     say "limits are measured"
@@ -153,6 +158,7 @@ turn() {
 
 sed -n 's/model name.*: //p' /proc/cpuinfo | head -n 1
 echo "Load of one minute before the first run: $load"
+: >runs.txt
 for t in $(seq "${TURNS:-1}"); do
     say "turn $t"
     turn
@@ -212,7 +218,7 @@ in_time || {
     say "no time for a base of adapters"
     exit 0
 }
-if "$folder/refusion-train" large.yaml train.batch_rows=1 train.only=model.norm checkpoint.keep=1 \
+if bounded "$folder/refusion-train" large.yaml train.batch_rows=1 train.only=model.norm checkpoint.keep=1 \
     log.dir=base >log 2>&1; then
     base=base/$(cat base/latest)
     row "adapters of rank 16, train.shard=none" model.init="$base" lora.rank=16
