@@ -78,25 +78,19 @@ int rf_error_pass(rf_error *err, const rf_error *from)
 
 int rf_error_code_of_errno(int errno_value)
 {
-    switch (errno_value) {
-    case EIO:
-    case EAGAIN:
-    case EBUSY:
-    case ENOLCK:
-    case ESTALE:
-    case ETIMEDOUT:
-    case ENETDOWN:
-    case ENETUNREACH:
-    case ECONNRESET:
-    case EHOSTDOWN:
-    case EHOSTUNREACH:
+    static const int passing[] = {
+        EIO,       EAGAIN,      EBUSY,      ENOLCK,    ESTALE,       ETIMEDOUT,
+        ENETDOWN,  ENETUNREACH, ECONNRESET, EHOSTDOWN, EHOSTUNREACH,
 #ifdef EREMOTEIO
-    case EREMOTEIO:
+        EREMOTEIO,
 #endif
-        return RF_ERR_RETRY;
-    default:
-        return RF_ERR;
+    };
+    for (size_t i = 0; i < sizeof passing / sizeof passing[0]; i++) {
+        if (errno_value == passing[i]) {
+            return RF_ERR_RETRY;
+        }
     }
+    return RF_ERR;
 }
 
 int rf_error_system(rf_error *err, int errno_value, const char *name, const char *what)
@@ -107,10 +101,7 @@ int rf_error_system(rf_error *err, int errno_value, const char *name, const char
 
 int rf_error_exit_status(int code)
 {
-    if (code > 0 || code < RF_ERR_RETRY) {
-        return -RF_ERR;
-    }
-    return -code;
+    return code > 0 || code < RF_ERR_RETRY ? -RF_ERR : -code;
 }
 
 void rf_error_set_panic_hook(rf_panic_hook hook)

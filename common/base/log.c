@@ -158,14 +158,9 @@ void rf_log_warn(const char *format, ...)
 
 void rf_log_error(const rf_error *err)
 {
-    if (err->code == RF_OK) {
-        return;
+    if (err->code != RF_OK) {
+        print_message("", err->message); /* one line already: rf_error_set */
     }
-    char line[sizeof err->message];
-    memcpy(line, err->message, sizeof line);
-    line[sizeof line - 1] = '\0';
-    make_one_line(line);
-    print_message("", line);
 }
 
 /* Draws live_text, cut to the terminal's width: a wrapped line could not be rewritten in place. */

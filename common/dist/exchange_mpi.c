@@ -180,16 +180,11 @@ static void land(rf_exchange *exchange)
 
 static MPI_Datatype element_type(const rf_ctx *ctx, rf_class cls)
 {
-    switch (ctx->backend->type[cls]) {
-    case RF_F64:
-        return MPI_DOUBLE;
-    case RF_I32:
-        return MPI_INT32_T;
-    case RF_BF16:
-        return MPI_UINT16_T;
-    default:
-        return MPI_FLOAT;
-    }
+    const rf_type type = ctx->backend->type[cls];
+    return type == RF_F64    ? MPI_DOUBLE
+           : type == RF_I32  ? MPI_INT32_T
+           : type == RF_BF16 ? MPI_UINT16_T
+                             : MPI_FLOAT;
 }
 
 /* Narrows the slices to their elements [first, first + count), and lays out the versions. */

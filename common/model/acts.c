@@ -262,12 +262,10 @@ int rf_acts_new(rf_acts **out, rf_model *model, int64_t places, int64_t keys, bo
     acts->bytes = arena.size + host.size;
     lay_out(acts, &arena, &shape);
     lay_out_host(acts, &host);
-out:
-    if (rc != RF_OK) {
-        rf_acts_free(acts);
-        acts = NULL;
-    }
     *out = acts;
+    return RF_OK;
+out:
+    rf_acts_free(acts);
     return rc;
 }
 

@@ -210,12 +210,10 @@ int rf_model_new(rf_model **out, const rf_model_config *config, const rf_backend
     lay_out(model, &arena, model->ctx->backend);
     fill_rotary_tables(model);
     bind_weights(model);
-out:
-    if (rc != RF_OK) {
-        rf_model_free(model);
-        model = NULL;
-    }
     *out = model;
+    return RF_OK;
+out:
+    rf_model_free(model);
     return rc;
 }
 

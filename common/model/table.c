@@ -79,40 +79,24 @@ bool rf_table_is_adapter(rf_role role)
 
 static int64_t dim_of(dim d, const rf_model_config *config)
 {
-    switch (d) {
-    case NONE:
-        return 1;
-    case V:
-        return config->vocab_size;
-    case D:
-        return config->hidden_size;
-    case F:
-        return config->intermediate_size;
-    case K:
-        return config->head_dim;
-    case HK:
-        return config->num_attention_heads * config->head_dim;
-    case GK:
-        return config->num_key_value_heads * config->head_dim;
-    }
-    rf_error_panic(__FILE__, __LINE__, "a dimension of the list above");
+    const int64_t sizes[] = {[NONE] = 1,
+                             [V] = config->vocab_size,
+                             [D] = config->hidden_size,
+                             [F] = config->intermediate_size,
+                             [K] = config->head_dim,
+                             [HK] = config->num_attention_heads * config->head_dim,
+                             [GK] = config->num_key_value_heads * config->head_dim};
+    return sizes[d];
 }
 
 static bool holds(condition c, const rf_model_config *config)
 {
-    switch (c) {
-    case ALWAYS:
-        return true;
-    case WITH_QK_NORM:
-        return config->qk_norm;
-    case WITH_QKV_BIAS:
-        return config->qkv_bias;
-    case WITH_OUTPUT_BIAS:
-        return config->output_bias;
-    case UNTIED:
-        return !config->tie_word_embeddings;
-    }
-    rf_error_panic(__FILE__, __LINE__, "a condition of the list above");
+    const bool is[] = {[ALWAYS] = true,
+                       [WITH_QK_NORM] = config->qk_norm,
+                       [WITH_QKV_BIAS] = config->qkv_bias,
+                       [WITH_OUTPUT_BIAS] = config->output_bias,
+                       [UNTIED] = !config->tie_word_embeddings};
+    return is[c];
 }
 
 /* --- Building --------------------------------------------------------------------------------- */

@@ -19,14 +19,9 @@ int rf_bpe_counter_new(rf_bpe_counter **out, rf_error *err)
     rf_bpe_counter *c = rf_alloc(1, sizeof *c);
     c->n_slots = 1 << 12;
     c->slot = rf_alloc(c->n_slots, sizeof *c->slot);
-    int rc = rf_bpe_pattern_new(&c->pattern, rf_bpe_pattern_qwen, "built-in", err);
-    if (rc != RF_OK) {
-        rf_bpe_counter_free(c);
-        *out = NULL;
-        return rc;
-    }
-    rf_bpe_matcher_new(&c->matcher, &c->pattern);
     *out = c;
+    RF_TRY(rf_bpe_pattern_new(&c->pattern, rf_bpe_pattern_qwen, "built-in", err));
+    rf_bpe_matcher_new(&c->matcher, &c->pattern);
     return RF_OK;
 }
 

@@ -9,6 +9,7 @@
 
 typedef struct rf_bpe_counter rf_bpe_counter;
 
+/* *out is to be freed also after an error. */
 RF_MUST_CHECK int rf_bpe_counter_new(rf_bpe_counter **out, rf_error *err);
 void rf_bpe_counter_free(rf_bpe_counter *counter); /* NULL is fine */
 /* Counts the words of a text; invalid UTF-8 is an error. Not for several threads at once. */

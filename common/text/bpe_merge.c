@@ -89,11 +89,6 @@ void rf_bpe_names_free(rf_bpe_names *names)
 
 /* --- The table of merges ---------------------------------------------------------------------- */
 
-static uint64_t pair_of(int32_t left, int32_t right)
-{
-    return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-}
-
 void rf_bpe_merges_new(rf_bpe_merges *merges, size_t n)
 {
     merges->n = 0;
@@ -116,17 +111,17 @@ static rf_bpe_merge *slot_of_pair(const rf_bpe_merges *merges, uint64_t pair)
 /* NULL: no such pair. */
 static const rf_bpe_merge *find(const rf_bpe_merges *merges, int32_t left, int32_t right)
 {
-    const rf_bpe_merge *slot = slot_of_pair(merges, pair_of(left, right));
+    const rf_bpe_merge *slot = slot_of_pair(merges, rf_bpe_pair(left, right));
     return slot->pair != UINT64_MAX ? slot : NULL;
 }
 
 bool rf_bpe_merges_add(rf_bpe_merges *merges, int32_t left, int32_t right, int32_t product)
 {
-    rf_bpe_merge *slot = slot_of_pair(merges, pair_of(left, right));
+    rf_bpe_merge *slot = slot_of_pair(merges, rf_bpe_pair(left, right));
     if (slot->pair != UINT64_MAX) {
         return false;
     }
-    *slot = (rf_bpe_merge){pair_of(left, right), (uint32_t)merges->n++, product};
+    *slot = (rf_bpe_merge){rf_bpe_pair(left, right), (uint32_t)merges->n++, product};
     return true;
 }
 

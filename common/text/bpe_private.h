@@ -58,8 +58,13 @@ RF_MUST_CHECK int rf_bpe_next_word(size_t *end, const rf_bpe_pattern *pattern,
 
 /* --- Merges ----------------------------------------------------------------------------------- */
 
+static inline uint64_t rf_bpe_pair(int32_t left, int32_t right)
+{
+    return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+}
+
 typedef struct rf_bpe_merge {
-    uint64_t pair; /* left << 32 | right; UINT64_MAX: empty slot */
+    uint64_t pair; /* UINT64_MAX: empty slot */
     uint32_t rank;
     int32_t product;
 } rf_bpe_merge;

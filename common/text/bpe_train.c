@@ -48,11 +48,6 @@ typedef struct trainer {
     size_t n_merges, merge_capacity;
 } trainer;
 
-static uint64_t key_of(int32_t left, int32_t right)
-{
-    return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-}
-
 /* --- Pairs ------------------------------------------------------------------------------------ */
 
 static size_t slot_of(const trainer *t, uint64_t key)
@@ -153,12 +148,12 @@ static void merge_in_word(trainer *t, uint32_t w, int32_t left, int32_t right, i
             continue;
         }
         if (to > 0) {
-            t->slot[slot_of(t, key_of(id[to - 1], left))].count -= count;
-            add_pair(t, key_of(id[to - 1], product), count, w, true);
+            t->slot[slot_of(t, rf_bpe_pair(id[to - 1], left))].count -= count;
+            add_pair(t, rf_bpe_pair(id[to - 1], product), count, w, true);
         }
         if (i + 2 < n) {
-            t->slot[slot_of(t, key_of(right, id[i + 2]))].count -= count;
-            add_pair(t, key_of(product, id[i + 2]), count, w, true);
+            t->slot[slot_of(t, rf_bpe_pair(right, id[i + 2]))].count -= count;
+            add_pair(t, rf_bpe_pair(product, id[i + 2]), count, w, true);
         }
         id[to++] = product;
         i++;
@@ -181,7 +176,7 @@ static int32_t add_merge(trainer *t, int32_t left, int32_t right)
 {
     const uint32_t a = t->token_bytes[left], b = t->token_bytes[right];
     t->merge = rf_alloc_grow(t->merge, &t->merge_capacity, t->n_merges + 1, sizeof *t->merge);
-    t->merge[t->n_merges++] = key_of(left, right);
+    t->merge[t->n_merges++] = rf_bpe_pair(left, right);
     char *text = rf_alloc((size_t)a + b, 1);
     memcpy(text, t->token[left], a);
     memcpy(text + a, t->token[right], b);
@@ -260,8 +255,8 @@ static void add_words(trainer *t, const rf_bpe_word *word, const char *memory,
         for (size_t i = 0; i < word[w].bytes; i++) {
             t->id[used++] = id_of[(unsigned char)memory[word[w].begin + i]];
             if (i > 0) {
-                add_pair(t, key_of(t->id[used - 2], t->id[used - 1]), word[w].count, (uint32_t)w,
-                         false);
+                add_pair(t, rf_bpe_pair(t->id[used - 2], t->id[used - 1]), word[w].count,
+                         (uint32_t)w, false);
             }
         }
     }

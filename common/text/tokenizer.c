@@ -49,15 +49,15 @@ int rf_tokenizer_make(rf_tokenizer **out, const json_t *root, char *text, size_t
     rf_tokenizer *tokenizer = rf_alloc(1, sizeof *tokenizer);
     tokenizer->text = text;
     tokenizer->bytes = bytes;
-    int rc = kind_of(&tokenizer->kind, root, origin, err);
-    rc = rc == RF_OK ? tokenizer->kind->parse(tokenizer, root, origin, err) : rc;
-    if (rc != RF_OK) {
-        rf_tokenizer_free(tokenizer);
-        return rc;
-    }
+    int rc;
+    RF_TRY_OUT(kind_of(&tokenizer->kind, root, origin, err));
+    RF_TRY_OUT(tokenizer->kind->parse(tokenizer, root, origin, err));
     tokenizer->n_own = tokenizer->size;
     *out = tokenizer;
     return RF_OK;
+out:
+    rf_tokenizer_free(tokenizer);
+    return rc;
 }
 
 int rf_tokenizer_parse(rf_tokenizer **out, const char *text, size_t bytes, const char *origin,

@@ -5,16 +5,9 @@
 
 enum { BYTE_EOS = 256, BYTE_MASK, BYTE_BEGIN, BYTE_SYSTEM, BYTE_USER, BYTE_ASSISTANT, BYTE_SIZE };
 
-typedef struct special {
-    const char *name;
-    int32_t id;
-} special;
-
-static const special byte_special[] = {
-    {"<|endoftext|>", BYTE_EOS}, {"<|mask|>", BYTE_MASK}, {"<|beginoftext|>", BYTE_BEGIN},
-    {"<|system|>", BYTE_SYSTEM}, {"<|user|>", BYTE_USER}, {"<|assistant|>", BYTE_ASSISTANT},
-};
-enum { N_BYTE_SPECIAL = sizeof byte_special / sizeof byte_special[0] };
+static const char *const specials[] = {"<|endoftext|>", "<|mask|>", "<|beginoftext|>",
+                                       "<|system|>",    "<|user|>", "<|assistant|>"};
+enum { N_SPECIALS = sizeof specials / sizeof specials[0] };
 
 const char rf_tokenizer_byte_text[] =
     "{\"format\":\"refusion-tokenizer\",\"version\":1,\"kind\":\"byte\",\"special\":{"
@@ -26,10 +19,10 @@ static int parse_byte(rf_tokenizer *tokenizer, const json_t *root, const char *o
                       rf_error *err)
 {
     const json_t *stored = json_object_get(root, "special");
-    bool same = json_is_object(stored) && json_object_size(stored) == N_BYTE_SPECIAL;
-    for (int i = 0; same && i < N_BYTE_SPECIAL; i++) {
-        const json_t *id = json_object_get(stored, byte_special[i].name);
-        same = json_is_integer(id) && json_integer_value(id) == byte_special[i].id;
+    bool same = json_is_object(stored) && json_object_size(stored) == N_SPECIALS;
+    for (int i = 0; same && i < N_SPECIALS; i++) {
+        const json_t *id = json_object_get(stored, specials[i]);
+        same = json_is_integer(id) && json_integer_value(id) == BYTE_EOS + i;
     }
     if (!same) {
         return rf_error_set(err, RF_ERR,
@@ -64,7 +57,7 @@ static int encode_byte(const rf_tokenizer *tokenizer, rf_ids *out, const char *t
 static const char *special_name_byte(const rf_tokenizer *tokenizer, int32_t id)
 {
     (void)tokenizer;
-    return id >= BYTE_EOS && id < BYTE_SIZE ? byte_special[id - BYTE_EOS].name : NULL;
+    return id >= BYTE_EOS && id < BYTE_SIZE ? specials[id - BYTE_EOS] : NULL;
 }
 
 /* Byte i at place i: what a token of one byte points to. */

@@ -237,25 +237,19 @@ static void put_choice(void *out, const rf_config_key *key, char *const *text)
 
 static void put_value(void *out, const rf_config_key *key, const rf_config_value *value)
 {
-    switch (key->type) {
-    case RF_KEY_BOOL:
-        put(out, key, &value->boolean, sizeof value->boolean);
-        break;
-    case RF_KEY_INT:
-        put(out, key, &value->integer, sizeof value->integer);
-        break;
-    case RF_KEY_REAL:
-        put(out, key, &value->real, sizeof value->real);
-        break;
-    case RF_KEY_STRING:
-        put(out, key, &value->string, sizeof value->string);
-        break;
-    case RF_KEY_CHOICE:
+    /* By type; lists have no field. */
+    const struct {
+        const void *at;
+        size_t bytes;
+    } members[] = {[RF_KEY_BOOL] = {&value->boolean, sizeof value->boolean},
+                   [RF_KEY_INT] = {&value->integer, sizeof value->integer},
+                   [RF_KEY_REAL] = {&value->real, sizeof value->real},
+                   [RF_KEY_STRING] = {&value->string, sizeof value->string}};
+    if (key->type == RF_KEY_CHOICE) {
         put_choice(out, key, &value->string);
-        break;
-    case RF_KEY_INTS:
-    case RF_KEY_STRINGS:
-        RF_ASSERT(false); /* a list has no field */
+    } else {
+        RF_ASSERT(!rf_config_is_list(key->type));
+        put(out, key, members[key->type].at, members[key->type].bytes);
     }
 }
 

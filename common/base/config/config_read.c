@@ -4,7 +4,6 @@
 #include "common/base/config/config_private.h"
 #include "common/base/files/file.h"
 
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
@@ -42,35 +41,28 @@ static int column_of(yaml_mark_t mark)
     return (int)mark.column + 1;
 }
 
-/* Puts the place of the last event before the message; returns its code. */
-static int place(reader *in)
+/* Puts the place of the last event before the message of an error; returns its code. */
+static int place(reader *in, int code)
 {
-    yaml_mark_t mark = in->event.start_mark;
-    return in->origin == NULL
-               ? in->err->code
+    const yaml_mark_t mark = in->event.start_mark;
+    return code == RF_OK || in->origin == NULL
+               ? code
                : rf_error_prefix(in->err, "%s:%d:%d", in->origin, line_of(mark), column_of(mark));
 }
 
-/* The same with the name of the key that the value is for. */
-static int place_value(reader *in, const rf_config_key *key)
+#define REFUSE(in, ...) place(in, rf_error_set((in)->err, RF_ERR_USAGE, __VA_ARGS__))
+
+/* As place, with the name of the key that the value is for. */
+static int place_value(reader *in, const rf_config_key *key, int code)
 {
-    if (in->origin != NULL) {
+    if (code != RF_OK && in->origin != NULL) {
         rf_error_prefix(in->err, "%s", key->name);
     }
-    return place(in);
+    return place(in, code);
 }
 
-static int refuse(reader *in, const char *format, ...) RF_PRINTF(2, 3);
-static int refuse(reader *in, const char *format, ...)
-{
-    char reason[1024];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(reason, sizeof reason, format, arguments);
-    va_end(arguments);
-    rf_error_set(in->err, RF_ERR_USAGE, "%s", reason);
-    return place(in);
-}
+#define REFUSE_VALUE(in, key, ...)                                                                 \
+    place_value(in, key, rf_error_set((in)->err, RF_ERR_USAGE, __VA_ARGS__))
 
 /* Is there a tab in the indentation of this line (from 0)? libyaml's message does not say so. */
 static bool is_tab_indented(const char *text, size_t line)
@@ -104,7 +96,7 @@ static int refuse_syntax(reader *in)
         remedy = "indent with spaces";
     }
     in->event.start_mark = mark;
-    return refuse(in, "%s: %s", problem, remedy);
+    return REFUSE(in, "%s: %s", problem, remedy);
 }
 
 /* The next event. Anchors, aliases and tags are refused here, once for all places: a value means
@@ -129,11 +121,11 @@ static int next_event(reader *in)
         has_tag = event->data.mapping_start.tag != NULL;
     }
     if (event->type == YAML_ALIAS_EVENT || has_anchor) {
-        return refuse(in, "anchors (&) and aliases (*) are not supported: write the value itself, "
+        return REFUSE(in, "anchors (&) and aliases (*) are not supported: write the value itself, "
                           "in quotes if it begins with & or *");
     }
     if (has_tag) {
-        return refuse(in, "tags (!) are not supported: write the value without, in quotes if it "
+        return REFUSE(in, "tags (!) are not supported: write the value without, in quotes if it "
                           "begins with !");
     }
     return RF_OK;
@@ -160,17 +152,15 @@ static int add_scalar(reader *in, rf_config_value *value, const rf_config_key *k
 {
     const char *text = scalar_text(in);
     if (is_null(in)) {
-        rf_error_set(in->err, RF_ERR_USAGE, "there is no value: %s",
-                     key->type == RF_KEY_STRING ? "write \"\" for an empty text, or remove the line"
-                                                : "write one, or remove the line for the default");
-        return place_value(in, key);
+        return REFUSE_VALUE(in, key, "there is no value: %s",
+                            key->type == RF_KEY_STRING
+                                ? "write \"\" for an empty text, or remove the line"
+                                : "write one, or remove the line for the default");
     }
     if (strlen(text) != in->event.data.scalar.length) {
-        rf_error_set(in->err, RF_ERR_USAGE, "a text with a 0 byte inside is not possible here");
-        return place_value(in, key);
+        return REFUSE_VALUE(in, key, "a text with a 0 byte inside is not possible here");
     }
-    int rc = rf_config_value_add(value, key, text, in->err);
-    return rc == RF_OK ? RF_OK : place_value(in, key);
+    return place_value(in, key, rf_config_value_add(value, key, text, in->err));
 }
 
 /* The elements of a list up to its end; its begin was just read. */
@@ -182,8 +172,7 @@ static int add_elements(reader *in, rf_config_value *value, const rf_config_key 
             return RF_OK;
         }
         if (in->event.type != YAML_SCALAR_EVENT) {
-            rf_error_set(in->err, RF_ERR_USAGE, "a list holds plain values, nothing nested");
-            return place_value(in, key);
+            return REFUSE_VALUE(in, key, "a list holds plain values, nothing nested");
         }
         RF_TRY(add_scalar(in, value, key));
     }
@@ -200,9 +189,8 @@ static int read_value(reader *in, rf_config_value *value, const rf_config_key *k
     }
     char wanted[512];
     rf_config_describe_type(wanted, sizeof wanted, key);
-    rf_error_set(in->err, RF_ERR_USAGE, "a %s is not possible here: write %s",
-                 in->event.type == YAML_SEQUENCE_START_EVENT ? "list" : "mapping", wanted);
-    return place_value(in, key);
+    return REFUSE_VALUE(in, key, "a %s is not possible here: write %s",
+                        in->event.type == YAML_SEQUENCE_START_EVENT ? "list" : "mapping", wanted);
 }
 
 /* --- Mappings --------------------------------------------------------------------------------- */
@@ -215,13 +203,12 @@ static int find_key(reader *in, const char *section, int *index)
     const rf_config_entry *entry = rf_config_find(in->config, name, strlen(name));
     int rc = RF_OK;
     if (entry == NULL) {
-        rc = rf_config_unknown(in->config, name, in->err);
-        place(in);
+        rc = place(in, rf_config_unknown(in->config, name, in->err));
     } else {
         *index = (int)(entry - in->config->entries);
         staged_value *staged = &in->staged[*index];
         if (staged->line != 0) {
-            rc = refuse(in, "%.200s is set twice: see line %d", name, staged->line);
+            rc = REFUSE(in, "%.200s is set twice: see line %d", name, staged->line);
         }
         staged->line = line_of(in->event.start_mark);
         staged->column = column_of(in->event.start_mark);
@@ -239,7 +226,7 @@ static int read_section(reader *in, const char *section)
             return RF_OK;
         }
         if (in->event.type != YAML_SCALAR_EVENT) {
-            return refuse(in, "the name of a key is expected here");
+            return REFUSE(in, "the name of a key is expected here");
         }
         RF_TRY(find_key(in, section, &i));
         RF_TRY(read_value(in, &in->staged[i].value, in->config->entries[i].key));
@@ -258,16 +245,15 @@ static int begin_section(reader *in, const char *section)
     }
     const char *dot = strchr(section, '.');
     if (dot != NULL && rf_config_has_section(in->config, section, (size_t)(dot - section))) {
-        return refuse(in, "'%.200s': write '%.*s:' and below it, indented, '%.200s:'", section,
+        return REFUSE(in, "'%.200s': write '%.*s:' and below it, indented, '%.200s:'", section,
                       (int)(dot - section), section, dot + 1);
     }
     if (i == in->config->n_entries) {
-        rf_config_unknown_section(in->config, section, in->err);
-        return place(in);
+        return place(in, rf_config_unknown_section(in->config, section, in->err));
     }
     staged_value *staged = &in->staged[i];
     if (staged->section_line != 0) {
-        return refuse(in, "the section %s is here twice: see line %d", section,
+        return REFUSE(in, "the section %s is here twice: see line %d", section,
                       staged->section_line);
     }
     staged->section_line = line_of(in->event.start_mark);
@@ -284,7 +270,7 @@ static int read_named_section(reader *in, const char *section)
     }
     return in->event.type == YAML_SCALAR_EVENT && is_null(in)
                ? RF_OK
-               : refuse(in, "%s is a section: write its keys below it, indented, as key: value",
+               : REFUSE(in, "%s is a section: write its keys below it, indented, as key: value",
                         section);
 }
 
@@ -297,7 +283,7 @@ static int read_sections(reader *in)
             return RF_OK;
         }
         if (in->event.type != YAML_SCALAR_EVENT) {
-            return refuse(in, "the name of a section is expected here");
+            return REFUSE(in, "the name of a section is expected here");
         }
         char *section = rf_alloc_string(scalar_text(in)); /* the event goes with the next one */
         const int rc = read_named_section(in, section);
@@ -341,7 +327,7 @@ static int end_document(reader *in)
     } while (in->event.type == YAML_DOCUMENT_END_EVENT);
     return in->event.type == YAML_STREAM_END_EVENT
                ? RF_OK
-               : refuse(in, "a second document begins here: a configuration is one");
+               : REFUSE(in, "a second document begins here: a configuration is one");
 }
 
 static int read_stream(reader *in)
@@ -353,7 +339,7 @@ static int read_stream(reader *in)
     if (in->event.type == YAML_MAPPING_START_EVENT) {
         RF_TRY(read_sections(in));
     } else if (!(in->event.type == YAML_SCALAR_EVENT && is_null(in))) {
-        return refuse(in,
+        return REFUSE(in,
                       "a configuration is a mapping: sections, and below each its keys, indented");
     }
     return end_document(in);

@@ -196,7 +196,7 @@ int rf_lines_open(rf_lines **out, const char *path, rf_error *err)
 {
     *out = NULL;
     const bool is_stdin = strcmp(path, "-") == 0;
-    int rc = RF_OK;
+    int rc;
     rf_lines *lines = rf_alloc(1, sizeof *lines);
     *lines = (rf_lines){.path = rf_alloc_string(is_stdin ? "standard input" : path),
                         .max_bytes = (size_t)64 << 20,
@@ -214,13 +214,11 @@ int rf_lines_open(rf_lines **out, const char *path, rf_error *err)
         goto out;
     }
     lines->size = S_ISREG(status.st_mode) ? (int64_t)status.st_size : 0;
-out:
-    if (rc != RF_OK) {
-        rf_lines_close(lines);
-        return rc;
-    }
     *out = lines;
     return RF_OK;
+out:
+    rf_lines_close(lines);
+    return rc;
 }
 
 /* Length of the next line; *has_end: whether a line end follows it. A failure is returned only when

@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/files/path.h"
+#include "common/base/number.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -281,20 +282,14 @@ static bool is_alive(pid_t pid)
 
 bool rf_output_is_left_over(const char *name, const char *base)
 {
-    size_t n = strlen(base);
-    if (strncmp(name, base, n) != 0 || strncmp(name + n, ".tmp-", 5) != 0) {
+    const size_t n = strlen(base);
+    int64_t pid;
+    if (strncmp(name, base, n) != 0 || strncmp(name + n, ".tmp-", 5) != 0 ||
+        strspn(name + n + 5, "0123456789") != strlen(name + n + 5) ||
+        !rf_number_integer(&pid, name + n + 5) || pid <= 0 || pid != (int64_t)(pid_t)pid) {
         return false;
     }
-    const char *digits = name + n + 5;
-    if (*digits == '\0' || strspn(digits, "0123456789") != strlen(digits)) {
-        return false;
-    }
-    errno = 0;
-    long pid = strtol(digits, NULL, 10);
-    if (errno != 0 || pid <= 0 || pid != (long)(pid_t)pid) {
-        return false;
-    }
-    return (pid_t)pid == getpid() || !is_alive((pid_t)pid);
+    return pid == getpid() || !is_alive((pid_t)pid);
 }
 
 int rf_output_temporary_folder(const char **folder, rf_error *err)

@@ -7,31 +7,14 @@
  * of ASCII, so that they can be copied. */
 static void put(FILE *out, const char *text, size_t bytes)
 {
+    static const char special[] = "\\-'`^~";
+    static const char *const written[] = {"\\e", "\\-", "\\(aq", "\\(ga", "\\(ha", "\\(ti"};
     for (size_t i = 0; i < bytes; i++) {
-        switch (text[i]) {
-        case '\\':
-            fputs("\\e", out);
-            break;
-        case '-':
-            fputs("\\-", out);
-            break;
-        case '\'':
-            fputs("\\(aq", out);
-            break;
-        case '`':
-            fputs("\\(ga", out);
-            break;
-        case '^':
-            fputs("\\(ha", out);
-            break;
-        case '~':
-            fputs("\\(ti", out);
-            break;
-        case '.':
-            fputs(i == 0 ? "\\&." : ".", out);
-            break;
-        default:
-            fputc(text[i], out);
+        const char *found = strchr(special, text[i]);
+        if (found != NULL) {
+            fputs(written[found - special], out);
+        } else {
+            fprintf(out, "%s%c", i == 0 && text[i] == '.' ? "\\&" : "", text[i]);
         }
     }
 }

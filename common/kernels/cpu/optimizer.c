@@ -1,5 +1,6 @@
 /* Kernels on flat buffers of masters, gradients and moments. */
 #include "common/kernels/cpu/internal.h"
+#include "common/kernels/ref/ref.h"
 
 #include <omp.h>
 
@@ -54,16 +55,7 @@ void RF_CPU(sum_squares)(rf_ctx *ctx, void *sums, const void *x, int64_t first, 
 
 void RF_CPU(sum_tree)(rf_ctx *ctx, void *sums, int64_t n)
 {
-    (void)ctx;
-    double *sum = sums;
-    for (int64_t step = 1; step < n; step *= 2) {
-        for (int64_t i = 0; i + step < n; i += 2 * step) {
-            sum[i] += sum[i + step];
-        }
-    }
-    if (n == 0) {
-        sum[0] = 0.0;
-    }
+    rf_ref32_sum_tree(ctx, sums, n);
 }
 
 void RF_CPU(adamw)(rf_ctx *ctx, void *w, void *m, void *v, const void *g, int64_t n,
