@@ -59,16 +59,13 @@ void rf_checkpoint_info_free(rf_checkpoint_info *info); /* zeroes; a zeroed stru
  * all datasets against the file), no tensor read. */
 RF_MUST_CHECK int rf_checkpoint_info_read(rf_checkpoint_info *out, const char *path, rf_error *err);
 
-/* collective. Writes path atomically, in the place of a link of that name (rf_atomic_begin_own); all
- * ranks return the same code, and after an error what was at path is untouched. adam_m, adam_v: [table.n_elements] class master, or both NULL. Every rank
- * holds all values (the writing is shared). dist NULL: this process alone. info: rank 0's is
- * written; its model, storage, has_optimizer, adaptation and base are not read (the model and
- * adam_m tell); NULL texts and a NULL tokenizer are empty. The folder must exist and be shared by
- * all ranks. A model with adapters gives an adapter file; its base must have been loaded. */
-RF_MUST_CHECK int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model,
-                                     const void *adam_m, const void *adam_v,
-                                     const rf_checkpoint_info *info, rf_error *err);
-/* The same in five phases, for whoever wants to train on while a file is written:
+/* Saving, in five phases, so that training can go on while a file is written. Path is written atomically,
+ * in the place of a link of that name (rf_atomic_begin_own); after an error what was there is untouched.
+ * adam_m, adam_v: [table.n_elements] class master, or both NULL. Every rank holds all values (the writing
+ * is shared). dist NULL: this process alone. info: rank 0's is written; its model, storage, has_optimizer,
+ * adaptation and base are not read (the model and adam_m tell); NULL texts and a NULL tokenizer are empty.
+ * The folder must exist and be shared by all ranks. A model with adapters gives an adapter file; its base
+ * must have been loaded.
  *   snapshot  collective: lays the file out under a temporary name. A buffer gets room for this rank's
  *             part of the values (the size of the file / ranks).
  *   copy      local, on any thread, for it has a context of its own: this part goes to the buffer. Until
@@ -79,8 +76,8 @@ RF_MUST_CHECK int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *
  *   collect   collective, when write has returned on this rank: all ranks agree that all is written, and
  *             rank 0 learns the checksums.
  *   commit    local, on any thread, for it calls no MPI; rank 0 does it for all: checksums, `complete`, the
- *             file is read as a stranger would and renamed. On error what was at path is untouched.
- *             What it came to, the caller tells the other ranks.
+ *             file is read as a stranger would and renamed. What it came to, the caller tells the other
+ *             ranks.
  * Caller frees the writer, also instead of the later phases: then nothing is left behind. info and
  * the tokenizer in it are needed by snapshot only, adam_m and adam_v by copy (without a buffer by
  * write), dist and model (its table) until the end. */
@@ -123,7 +120,7 @@ RF_MUST_CHECK int rf_checkpoint_verify(const char *path, rf_error *err);
  * that is int8). */
 typedef int (*rf_checkpoint_source)(void *user, void *out, const rf_tensor *tensor, int64_t first,
                                     int64_t n, rf_error *err);
-/* local. As rf_checkpoint_save on one rank, without moments, and behind a link (rf_atomic_begin); asks `source` for every parameter
+/* local. All phases on one rank, without moments, and behind a link (rf_atomic_begin); asks `source` for every parameter
  * once, in the order of the table, in pieces of a few MiB. info->adaptation with a rank: an adapter
  * file of info->base, of adapters alone. type: f32, f64, bf16, or int8: then for each matrix twice,
  * row by row, some rows once more. */

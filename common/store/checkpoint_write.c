@@ -48,16 +48,6 @@ static int agree(const writer *w, int rc, rf_error *err)
 
 /* --- Plan: every rank learns what rank 0 has laid out ----------------------------------------- */
 
-static int measure_file(writer *w, rf_error *err)
-{
-    struct stat status;
-    if (stat(w->file.temporary, &status) != 0) {
-        return rf_error_system(err, errno, w->file.temporary, "cannot open");
-    }
-    w->file_bytes = (int64_t)status.st_size;
-    return RF_OK;
-}
-
 static int share_plan(writer *w, rf_error *err)
 {
     int rc = RF_OK;
@@ -336,13 +326,18 @@ static int commit(writer *w, rf_error *err)
 static int lay_out(writer *w, const rf_model_config *config, const rf_checkpoint_info *info,
                    rf_error *err)
 {
+    struct stat status;
     RF_TRY(w->model != NULL ? rf_atomic_begin_own(&w->file, w->path, err)
                             : rf_atomic_begin(&w->file, w->path, err));
     RF_TRY(rf_failpoint_visit("layout", err));
     w->values = rf_alloc(1, sizeof *w->values);
     RF_TRY(rf_checkpoint_layout(w->values, w->item, w->n_items, w->file.temporary, config,
                                 w->has_optimizer, w->type == RF_I8, info, err));
-    return measure_file(w, err);
+    if (stat(w->file.temporary, &status) != 0) {
+        return rf_error_system(err, errno, w->file.temporary, "cannot open");
+    }
+    w->file_bytes = (int64_t)status.st_size;
+    return RF_OK;
 }
 
 static int begin(writer *w, const rf_model_config *config, const rf_table *table,
@@ -445,18 +440,6 @@ void rf_checkpoint_writer_free(rf_checkpoint_writer *w)
 int64_t rf_checkpoint_writer_bytes(const rf_checkpoint_writer *w)
 {
     return w->file_bytes;
-}
-
-int rf_checkpoint_save(const char *path, rf_dist *dist, rf_model *model, const void *adam_m,
-                       const void *adam_v, const rf_checkpoint_info *info, rf_error *err)
-{
-    writer *w = NULL;
-    RF_TRY(rf_checkpoint_snapshot(&w, path, dist, model, adam_m, adam_v, info, NULL, err));
-    rf_checkpoint_writer_write(w);
-    int rc = rf_checkpoint_writer_collect(w, err);
-    rc = rc == RF_OK ? explain(w, agree(w, commit(w, err), err), err) : rc;
-    rf_checkpoint_writer_free(w);
-    return rc;
 }
 
 int rf_checkpoint_write(const char *path, const rf_model_config *config, rf_type type,

@@ -150,14 +150,9 @@ void rf_journal_name(char *name, size_t bytes, const char *path, int64_t rank)
 static int open_file(rf_journal *j, rf_error *err)
 {
     j->file = fopen(j->path, "a+e");
-    if (j->file == NULL) {
-        return cannot_write(j, err);
-    }
-    if (fseek(j->file, -1, SEEK_END) == 0 && fgetc(j->file) != '\n' &&
-        fputc('\n', j->file) == EOF) {
-        return cannot_write(j, err);
-    }
-    return RF_OK;
+    const bool failed = j->file == NULL || (fseek(j->file, -1, SEEK_END) == 0 &&
+                                            fgetc(j->file) != '\n' && fputc('\n', j->file) == EOF);
+    return failed ? cannot_write(j, err) : RF_OK;
 }
 
 int rf_journal_open(rf_journal **out, const char *path, int64_t rank, uint64_t settings,
@@ -167,9 +162,7 @@ int rf_journal_open(rf_journal **out, const char *path, int64_t rank, uint64_t s
     bool in_place = false;
     int rc;
     *out = NULL;
-    if (path != NULL) {
-        RF_TRY(rf_output_resolve(resolved, &in_place, path, err));
-    }
+    RF_TRY(path != NULL ? rf_output_resolve(resolved, &in_place, path, err) : RF_OK);
     if (path == NULL || in_place) {
         return RF_OK;
     }

@@ -8,6 +8,7 @@
  * What verifies can be loaded into a model, or the refusal says why. */
 #include "common/store/checkpoint_private.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/store/save.h"
 
 #include <hdf5.h>
 #include <zlib.h>
@@ -53,9 +54,9 @@ static void make_good(int which)
         fuzz_must(rf_checkpoint_load(good[BASE].path, model, NULL, NULL, &err), &err);
     }
     fuzz_must(rf_tokenizer_load(&info.tokenizer, "byte", &err), &err);
-    fuzz_must(rf_checkpoint_save(good[which].path, NULL, model, model->master, model->master, &info,
-                                 &err),
-              &err);
+    fuzz_must(
+        save_checkpoint(good[which].path, NULL, model, model->master, model->master, &info, &err),
+        &err);
     fuzz_must(rf_file_read(&good[which].data, &good[which].bytes, good[which].path, (size_t)1 << 30,
                            &err),
               &err);

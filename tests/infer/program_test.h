@@ -6,6 +6,7 @@
 #include "common/store/checkpoint.h"
 #include "tests/infer/infer_test.h"
 #include "tests/program.h"
+#include "tests/store/save.h"
 
 #include <jansson.h>
 
@@ -24,7 +25,7 @@ static inline void program_save_model(const char *path, uint64_t seed, double sh
                                .written_by = "a test",
                                .tokenizer = tokenizer};
     snprintf(config, sizeof config, "%s", run_config);
-    TINY_MUST(rf_checkpoint_save(path, NULL, model, NULL, NULL, &info, tiny_error()));
+    TINY_MUST(save_checkpoint(path, NULL, model, NULL, NULL, &info, tiny_error()));
     rf_tokenizer_free(tokenizer);
     rf_model_free(model);
 }

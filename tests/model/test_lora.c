@@ -4,6 +4,7 @@
 #include "common/store/checkpoint.h"
 #include "tests/model/tiny_train.h"
 #include "tests/scratch.h"
+#include "tests/store/save.h"
 #include "train/math/backward.h"
 #include "train/math/optimizer.h"
 
@@ -360,7 +361,7 @@ Test(lora, merging_changes_nothing)
 static void save(const char *path, rf_model *model, const void *m, const void *v)
 {
     rf_checkpoint_info info = {0};
-    TINY_MUST(rf_checkpoint_save(path, NULL, model, m, v, &info, tiny_error()));
+    TINY_MUST(save_checkpoint(path, NULL, model, m, v, &info, tiny_error()));
 }
 
 static int64_t size_of(const char *path)
@@ -416,7 +417,7 @@ Test(lora, adapter_files)
     save("base.h5", base, NULL, NULL);
     save("other.h5", other, NULL, NULL);
 
-    refused(rf_checkpoint_save("a.h5", NULL, x, NULL, NULL, &info, tiny_error()), "without a base");
+    refused(save_checkpoint("a.h5", NULL, x, NULL, NULL, &info, tiny_error()), "without a base");
     TINY_MUST(rf_checkpoint_load("base.h5", x, NULL, NULL, tiny_error()));
     const int64_t n = x->table.n_elements;
     void *v = memory_of(x, n), *m2 = memory_of(y, n), *v2 = memory_of(y, n);

@@ -6,6 +6,7 @@
 #include "common/store/checkpoint_private.h"
 #include "tests/model/tiny.h"
 #include "tests/scratch.h"
+#include "tests/store/save.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -144,7 +145,7 @@ static inline void free_subject(subject *s)
 
 static inline void save_subject(const subject *s, const char *path, rf_dist *dist)
 {
-    TINY_MUST(rf_checkpoint_save(path, dist, s->model, s->m, s->v, &s->info, tiny_error()));
+    TINY_MUST(save_checkpoint(path, dist, s->model, s->m, s->v, &s->info, tiny_error()));
 }
 
 static inline subject saved_subject(const rf_model_config *config, const char *path)

@@ -101,7 +101,7 @@ Test(checkpoint, weights_only)
     rf_model_config config = small_config();
     subject s = make_subject(&config, ""), fresh = empty_subject(&config, "");
     const char *path = in_folder("weights.h5");
-    TINY_MUST(rf_checkpoint_save(path, NULL, s.model, NULL, NULL, &s.info, tiny_error()));
+    TINY_MUST(save_checkpoint(path, NULL, s.model, NULL, NULL, &s.info, tiny_error()));
     rf_checkpoint_info info;
     TINY_MUST(rf_checkpoint_info_read(&info, path, tiny_error()));
     cr_expect(!info.has_optimizer);
@@ -193,11 +193,11 @@ Test(checkpoint, no_place_to_save)
     subject s = make_subject(&config, "");
     rf_error err = {0};
     const char *path = in_folder("nowhere/a.h5");
-    cr_expect(rf_checkpoint_save(path, NULL, s.model, s.m, s.v, &s.info, &err) == RF_ERR);
+    cr_expect(save_checkpoint(path, NULL, s.model, s.m, s.v, &s.info, &err) == RF_ERR);
     EXPECT_SAYS(&err, path);
-    cr_expect(rf_checkpoint_save(folder, NULL, s.model, s.m, s.v, &s.info, &err) == RF_ERR);
+    cr_expect(save_checkpoint(folder, NULL, s.model, s.m, s.v, &s.info, &err) == RF_ERR);
     EXPECT_SAYS(&err, "is a folder");
-    cr_expect(rf_checkpoint_save("", NULL, s.model, s.m, s.v, &s.info, &err) == RF_ERR);
+    cr_expect(save_checkpoint("", NULL, s.model, s.m, s.v, &s.info, &err) == RF_ERR);
     cr_expect(count_files() == 0);
     free_subject(&s);
 }

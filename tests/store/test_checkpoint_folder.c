@@ -197,8 +197,7 @@ Test(checkpoint_folder, links_are_replaced, .init = begin, .fini = end)
     rf_error err = {0};
     setenv("RF_FAILPOINT", "rename:error", 1);
     s.info.progress.tokens++;
-    cr_expect(rf_checkpoint_save(in_folder(name), NULL, s.model, s.m, s.v, &s.info, &err) ==
-              RF_ERR);
+    cr_expect(save_checkpoint(in_folder(name), NULL, s.model, s.m, s.v, &s.info, &err) == RF_ERR);
     cr_expect(is_link(name), "a save that fails takes nothing away");
     unsetenv("RF_FAILPOINT");
     save_step(5);
@@ -251,7 +250,7 @@ static void save_and_die(const char *path, const char *phase)
     if (pid == 0) {
         setenv("RF_FAILPOINT", phase, 1);
         s.info.progress.step = 2;
-        int rc = rf_checkpoint_save(path, NULL, s.model, s.m, s.v, &s.info, NULL);
+        int rc = save_checkpoint(path, NULL, s.model, s.m, s.v, &s.info, NULL);
         rc = rc == RF_OK ? rf_checkpoint_publish(path, &keep_one, NULL) : rc;
         _exit(rc == RF_OK ? 0 : 1);
     }
@@ -292,7 +291,7 @@ Test(checkpoint_folder, failed_in_each_phase, .init = begin, .fini = end)
         snprintf(setting, sizeof setting, "%s:error", phases[i]);
         setenv("RF_FAILPOINT", setting, 1);
         s.info.progress.step = 2;
-        cr_expect(rf_checkpoint_save(path, NULL, s.model, s.m, s.v, &s.info, &err) == RF_ERR);
+        cr_expect(save_checkpoint(path, NULL, s.model, s.m, s.v, &s.info, &err) == RF_ERR);
         EXPECT_SAYS(&err, phases[i]);
         cr_expect(count_files() == 1, "%s", phases[i]);
         expect_same_file(path, &first);
@@ -300,10 +299,10 @@ Test(checkpoint_folder, failed_in_each_phase, .init = begin, .fini = end)
     setenv("RF_FAILPOINT", "latest:error", 1);
     cr_expect(rf_checkpoint_publish(path, &keep_one, NULL) == RF_ERR);
     setenv("RF_FAILPOINT", "rename:nonsense", 1);
-    cr_expect(rf_checkpoint_save(path, NULL, s.model, s.m, s.v, &s.info, NULL) == RF_ERR_USAGE);
+    cr_expect(save_checkpoint(path, NULL, s.model, s.m, s.v, &s.info, NULL) == RF_ERR_USAGE);
     setenv("RF_FAILPOINT", "rename:error:2", 1); /* the second visit, not this one */
-    TINY_MUST(rf_checkpoint_save(path, NULL, s.model, s.m, s.v, &s.info, tiny_error()));
-    cr_expect(rf_checkpoint_save(path, NULL, s.model, s.m, s.v, &s.info, NULL) == RF_ERR);
+    TINY_MUST(save_checkpoint(path, NULL, s.model, s.m, s.v, &s.info, tiny_error()));
+    cr_expect(save_checkpoint(path, NULL, s.model, s.m, s.v, &s.info, NULL) == RF_ERR);
     unsetenv("RF_FAILPOINT");
     publish(path, 1, NULL);
     free(first.data);
@@ -335,7 +334,7 @@ Test(checkpoint_folder, full_disk, .init = begin, .fini = end)
         rf_error err = {0};
         s.info.progress.step = 2;
         cr_assert(setrlimit(RLIMIT_FSIZE, &limit) == 0);
-        int rc = rf_checkpoint_save(path, NULL, s.model, s.m, s.v, &s.info, &err);
+        int rc = save_checkpoint(path, NULL, s.model, s.m, s.v, &s.info, &err);
         cr_assert(setrlimit(RLIMIT_FSIZE, &old) == 0);
         cr_expect(rc == RF_ERR, "limit %zu", limits[i]);
         EXPECT_SAYS(&err, "File too large");

@@ -3,6 +3,7 @@
 #include "common/store/checkpoint.h"
 #include "tests/model/tiny.h"
 #include "tests/scratch.h"
+#include "tests/store/save.h"
 
 #include <criterion/criterion.h>
 
@@ -97,7 +98,7 @@ Test(packed_weights, checkpoints_are_packed_as_they_are_read)
     const char *path = in_folder("model.h5");
     tiny_rig rows = tiny_rig_packed(backend_default(), 1, &config, 4, RF_ROWS, NULL);
     rf_checkpoint_info info = {0};
-    TINY_MUST(rf_checkpoint_save(path, NULL, rows.model, NULL, NULL, &info, tiny_error()));
+    TINY_MUST(save_checkpoint(path, NULL, rows.model, NULL, NULL, &info, tiny_error()));
     tiny_rig_free(&rows);
     for (int weights = RF_PACKED_F32; weights <= RF_PACKED_INT8; weights++) {
         rf_layout layout = (rf_layout)weights;

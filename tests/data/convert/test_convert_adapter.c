@@ -4,6 +4,7 @@
 #include "data/convert/convert.h"
 #include "tests/model/tiny.h"
 #include "tests/scratch.h"
+#include "tests/store/save.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -24,7 +25,7 @@ static rf_model *make(const rf_model_config *config, const rf_adaptation *adapta
 static void save(const char *path, rf_model *model)
 {
     rf_checkpoint_info info = {0};
-    TINY_MUST(rf_checkpoint_save(path, NULL, model, NULL, NULL, &info, tiny_error()));
+    TINY_MUST(save_checkpoint(path, NULL, model, NULL, NULL, &info, tiny_error()));
 }
 
 static double *logits_of(rf_model *model)

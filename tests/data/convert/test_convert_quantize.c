@@ -195,8 +195,7 @@ Test(quantize_file, refuses_other_sources)
     rf_model_limits limits = {.places = 8, .keys = 8, .adaptation = &lora};
     TINY_MUST(rf_model_new(&model, &config, NULL, 1, &limits, tiny_error()));
     TINY_MUST(rf_checkpoint_load(in_folder("whole.h5"), model, NULL, NULL, tiny_error()));
-    TINY_MUST(
-        rf_checkpoint_save(in_folder("a.h5"), NULL, model, NULL, NULL, &s.info, tiny_error()));
+    TINY_MUST(save_checkpoint(in_folder("a.h5"), NULL, model, NULL, NULL, &s.info, tiny_error()));
     refused(rf_convert_quantize(in_folder("a.h5"), out, &as_source, tiny_error()),
             "holds adapters only");
     rf_model_free(model);
