@@ -3,7 +3,6 @@
 #include "common/base/files/output.h"
 #include "common/base/log.h"
 #include "common/base/manual/manual.h"
-#include "common/kernels/machine.h"
 #include "common/store/journal.h"
 #include "infer/answers.h"
 #include "infer/decode/stop.h"
@@ -167,9 +166,6 @@ int main(int argc, char **argv)
     int rc = rf_manual_answer(&answered, &manual, argc, argv, &err);
     if (!answered) {
         rc = parse(&o, &first, argc, argv, &err);
-        if (rc == RF_OK) {
-            rf_machine_set_waiting(argv, o.run.n_threads, RF_SPIN_DECODING);
-        }
     }
     rf_output_clean_on_signals();
     if (rc == RF_OK && !answered) {

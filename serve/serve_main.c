@@ -2,7 +2,6 @@
 #include "common/base/files/file.h"
 #include "common/base/log.h"
 #include "common/base/manual/manual.h"
-#include "common/kernels/machine.h"
 #include "data/objective.h"
 #include "serve/http.h"
 #include "serve/worker.h"
@@ -293,9 +292,6 @@ int main(int argc, char **argv)
     int rc = rf_manual_answer(&answered, &manual, argc, argv, &err);
     if (!answered) {
         rc = parse(&o, &first, argc, argv, &err);
-        if (rc == RF_OK) {
-            rf_machine_set_waiting(argv, o.n_threads, RF_SPIN_DECODING);
-        }
     }
     if (rc == RF_OK && !answered) {
         /* Blocked in all threads, those of the kernels too: one thread awaits them. */

@@ -2,7 +2,6 @@
 #include "common/base/failpoint.h"
 #include "common/base/log.h"
 #include "common/base/manual/manual.h"
-#include "common/kernels/machine.h"
 #include "train/loop.h"
 #include "train/plan.h"
 #include "train/run/signals.h"
@@ -269,10 +268,6 @@ int main(int argc, char **argv)
         goto out;
     }
     rc = rc == RF_OK ? configure(config, &o, argc, argv, &err) : rc;
-    if (rc == RF_OK) {
-        rf_machine_set_waiting(argv, rf_config_int(config, "train.threads"), RF_SPIN_TRAINING);
-    }
-    rf_signals_release();
     if (rc == RF_OK) {
         rc = rf_failpoint_visit("begin", &err);
     }

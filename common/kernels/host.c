@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/arena.h"
+#include "common/kernels/machine.h"
 #include "common/kernels/quantize.h"
 
 #include <stdbool.h>
@@ -12,6 +13,7 @@ static int open_state(rf_ctx *ctx, rf_error *err)
 {
     (void)err;
     ctx->state = rf_alloc(1, sizeof(rf_host_state));
+    rf_machine_mind_others(ctx->n_threads);
     return RF_OK;
 }
 

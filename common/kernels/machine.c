@@ -1,11 +1,14 @@
 #include "common/kernels/machine.h"
 
-#include "common/base/files/path.h"
+#include "common/base/thread.h"
 
+#include <omp.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
@@ -180,71 +183,90 @@ int rf_machine_cores(void)
 
 /* --- How threads wait ------------------------------------------------------------------------- */
 
-/* Ticks that the cores of this process have spent, and how many of them nobody used. */
-typedef struct ticks {
-    long long all, idle;
-} ticks;
-
-static ticks read_ticks(void)
+static double seconds_of(clockid_t clock)
 {
-    ticks sum = {0};
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+rf_machine_use rf_machine_read_use(void)
+{
+    rf_machine_use use = {.n_cores = affinity_cores(),
+                          .wall = seconds_of(CLOCK_MONOTONIC),
+                          .own = seconds_of(CLOCK_PROCESS_CPUTIME_ID)};
     cpu_set_t own;
     char line[512];
     FILE *file = fopen("/proc/stat", "r");
     const bool known = sched_getaffinity(0, sizeof own, &own) == 0;
-    while (file != NULL && known && fgets(line, sizeof line, file) != NULL) {
+    while (file != NULL && known && fgets(line, sizeof line, file) != NULL &&
+           strncmp(line, "cpu", 3) == 0) {
         long long t[8]; /* user nice system idle iowait irq softirq steal */
         unsigned core;
         if (sscanf(line, "cpu%u %lld %lld %lld %lld %lld %lld %lld %lld", &core, &t[0], &t[1],
                    &t[2], &t[3], &t[4], &t[5], &t[6], &t[7]) == 9 &&
             line[3] != ' ' && core < CPU_SETSIZE && CPU_ISSET(core, &own)) {
             for (int i = 0; i < 8; i++) {
-                sum.all += t[i];
+                use.ticks += t[i];
             }
-            sum.idle += t[3] + t[4];
+            use.idle += t[3] + t[4];
         }
     }
     if (file != NULL) {
         fclose(file);
     }
-    return sum;
+    return use;
 }
 
-/* Cores of this process that nobody uses now; all of them where Linux does not say it. */
-static double free_cores(void)
+bool rf_machine_judge(rf_machine_watch *watch, const rf_machine_use *now)
 {
-    const ticks before = read_ticks();
-    usleep(60000);
-    const ticks after = read_ticks();
-    const double all = (double)(after.all - before.all);
-    return all > 0 ? (double)(after.idle - before.idle) / all * rf_machine_cores()
-                   : rf_machine_cores();
+    enum { QUIET_LOOKS = 10 };
+    const rf_machine_use *last = &watch->use;
+    const double ticks = (double)(now->ticks - last->ticks), wall = now->wall - last->wall;
+    if (ticks > 0 && wall > 0) {
+        const double idle = (double)(now->idle - last->idle) / ticks * now->n_cores;
+        const double left = idle + (now->own - last->own) / wall;
+        watch->n_quiet = left < watch->n_threads - 0.4 ? 0 : watch->n_quiet + 1;
+        watch->taken = watch->n_quiet == 0 || (watch->taken && watch->n_quiet < QUIET_LOOKS);
+    }
+    watch->use = *now;
+    return watch->taken;
 }
 
-static int number_of(const char *variable, int otherwise)
+/* Looks as often as the clock of /proc/stat allows, which counts hundredths of a second for each core,
+ * and keeps as many threads asleep as make more than there are cores. */
+static void *watch_cores(void *threads)
 {
-    const char *text = getenv(variable);
-    return text != NULL && atoi(text) > 0 ? atoi(text) : otherwise;
+    rf_machine_watch watch = {.n_threads = *(const int *)threads, .use = rf_machine_read_use()};
+    const int n_asleep = omp_get_num_procs() + 1 - watch.n_threads;
+    for (bool holds = false; n_asleep > 0;) {
+        usleep(100000 + 10000 * (useconds_t)watch.use.n_cores);
+        const rf_machine_use now = rf_machine_read_use();
+        const bool taken = rf_machine_judge(&watch, &now);
+        if (taken && !holds) {
+#pragma omp parallel num_threads(n_asleep + 1)
+            __asm__ volatile(""); /* a region without anything would be left out */
+        } else if (holds && !taken) {
+            omp_pause_resource_all(omp_pause_soft); /* ends this thread's team */
+        }
+        holds = taken;
+    }
+    return NULL;
 }
 
-void rf_machine_set_waiting(char **argv, int64_t n_threads, rf_spinning passes)
+void rf_machine_mind_others(int n_threads)
 {
-    char self[4096], number[16];
-    const int ranks = number_of("OMPI_COMM_WORLD_LOCAL_SIZE", number_of("MPI_LOCALNRANKS", 1));
-    const int share = rf_machine_cores() / ranks;
-    const double wanted =
-        (double)ranks *
-        (double)(n_threads > 0 ? n_threads : number_of("OMP_NUM_THREADS", share > 1 ? share : 1));
-    const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (getenv("OMP_WAIT_POLICY") != NULL || getenv("GOMP_SPINCOUNT") != NULL || n <= 0 ||
-        wanted <= ranks) {
+    static atomic_flag begun = ATOMIC_FLAG_INIT;
+    static int threads;
+    pthread_t thread;
+    rf_error err = {0};
+    if (n_threads == 1 || getenv("OMP_WAIT_POLICY") != NULL || getenv("GOMP_SPINCOUNT") != NULL ||
+        atomic_flag_test_and_set(&begun)) {
         return;
     }
-    self[n] = '\0';
-    if (strcmp(rf_path_name(self), rf_path_name(argv[0])) != 0) {
-        return; /* something else runs the program: a loader, an emulator */
+    threads = n_threads;
+    if (rf_thread_start(&thread, watch_cores, &threads, "the thread that watches the cores",
+                        &err) == RF_OK) {
+        pthread_detach(thread); /* without it threads wait as OpenMP has them wait */
     }
-    snprintf(number, sizeof number, "%d", free_cores() < 0.75 * wanted ? 100 : (int)passes);
-    setenv("GOMP_SPINCOUNT", number, 1);
-    execv(self, argv); /* returns where that is not possible: then threads spin as they would */
 }

@@ -18,21 +18,32 @@ void rf_machine_features(char *text, size_t bytes);
  * no more than the CPU quota of its control group (cgroup v2, rounded up). */
 int rf_machine_cores(void);
 
-/* How long threads spin where they wait for each other, before they sleep. While a thread that the
- * others wait for does not run, because something else has its core, they burn the time that it
- * needs; the 300000 passes (some 10 ms) of GCC's OpenMP then cost tens of times the work. Where the
- * threads of all ranks of this host have cores of their own they spin for so many passes, else for 100:
- * - training for 500: a step takes 0.70 of the time that it takes where they sleep at once
- *   (OMP_WAIT_POLICY=passive), and where other work comes later 1.05 to 1.15 of it; with 2000 passes these
- *   are 0.68, and 1.45 to 1.7;
- * - decoding, whose kernels are shorter, for 1500: sudokus of a small model at 16700 tokens/s on a quiet
- *   machine, 4750 where other work comes later; with 500 passes 9550 and 7400, with 2000 16560 and 4280. */
-typedef enum rf_spinning { RF_SPIN_TRAINING = 500, RF_SPIN_DECODING = 1500 } rf_spinning;
+/* What the cores of this process (its affinity mask) were used for, up to now. */
+typedef struct rf_machine_use {
+    int n_cores;
+    double wall, own; /* seconds: on the clock; that this process computed, all threads together */
+    long long ticks, idle; /* of these cores; those in which none computed. 0: Linux does not say */
+} rf_machine_use;
+rf_machine_use rf_machine_read_use(void);
 
-/* OpenMP reads the number when it is loaded: so the program begins once more, with the number in its
- * environment. Call it before there is anything to lose, and before MPI starts. argv: main's, in any
- * order; n_threads: of this process, 0: not given. Where the user has chosen (OMP_WAIT_POLICY,
- * GOMP_SPINCOUNT), and for one thread, nothing is done. */
-void rf_machine_set_waiting(char **argv, int64_t n_threads, rf_spinning passes);
+/* Do others take cores that n_threads threads of this process need? */
+typedef struct rf_machine_watch {
+    int n_threads;
+    rf_machine_use use; /* at the last look */
+    int n_quiet;        /* looks in a row that saw cores enough */
+    bool taken;
+} rf_machine_watch;
+/* The answer after another look: yes at once, where since the last one others left fewer cores (idle ones,
+ * and those that this process used itself) than threads, by 0.4; no after ten looks that saw enough. */
+bool rf_machine_judge(rf_machine_watch *watch, const rf_machine_use *now);
+
+/* How threads wait for each other. GCC's OpenMP lets them spin for 300000 passes (some 10 ms) before they
+ * sleep, and for 100 where there are more threads than cores. It does not know of other processes: where
+ * one of these has the core of the thread that the others wait for, they burn tens of times the work. So
+ * a thread watches the cores (rf_machine_judge), and while others take them it keeps so many idle threads
+ * that OpenMP counts more threads than cores.
+ * For a process whose kernels use n_threads threads; the first call counts. Where the user has chosen
+ * (OMP_WAIT_POLICY, GOMP_SPINCOUNT), and for one thread, nothing is done. threads: any */
+void rf_machine_mind_others(int n_threads);
 
 #endif

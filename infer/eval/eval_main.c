@@ -2,7 +2,6 @@
 #include "common/base/alloc.h"
 #include "common/base/files/output.h"
 #include "common/base/log.h"
-#include "common/kernels/machine.h"
 #include "infer/eval/command.h"
 #include "infer/eval/page/page.h"
 #include "infer/eval/report.h"
@@ -266,9 +265,6 @@ int main(int argc, char **argv)
     if (done) {
         rf_log_error(&err);
         return rf_error_exit_status(rc);
-    }
-    if (rc == RF_OK) {
-        rf_machine_set_waiting(argv, o.subject.eval.n_threads, RF_SPIN_DECODING);
     }
     rf_output_clean_on_signals();
     /* All ranks have the same command line: they refuse it alike, and rank 0 speaks for them. */

@@ -45,16 +45,6 @@ static void handle(int signal_number)
 static const int requests[] = {SIGUSR1, SIGTERM, SIGINT, SIGHUP};
 enum { N_REQUESTS = sizeof requests / sizeof requests[0] };
 
-static void hold(int how)
-{
-    sigset_t set;
-    sigemptyset(&set);
-    for (int i = 0; i < N_REQUESTS; i++) {
-        sigaddset(&set, requests[i]);
-    }
-    sigprocmask(how, &set, NULL);
-}
-
 void rf_signals_install(void)
 {
     struct sigaction action, before;
@@ -62,7 +52,6 @@ void rf_signals_install(void)
     action.sa_handler = handle;
     action.sa_flags = SA_RESTART;
     sigemptyset(&action.sa_mask);
-    hold(SIG_BLOCK);
     for (int i = 0; i < N_REQUESTS; i++) {
         const bool ignored =
             sigaction(requests[i], NULL, &before) == 0 && before.sa_handler == SIG_IGN;
@@ -71,11 +60,6 @@ void rf_signals_install(void)
         }
     }
     signal(SIGPIPE, SIG_IGN);
-}
-
-void rf_signals_release(void)
-{
-    hold(SIG_UNBLOCK);
 }
 
 void rf_signals_set_quiet(bool quiet)

@@ -9,9 +9,6 @@
  * launchers deliver one request several times). SIGPIPE is ignored: a reader of the log that goes away
  * ends nothing. To be called before MPI_Init, which leaves handlers alone that it finds. */
 void rf_signals_install(void);
-/* Requests wait from rf_signals_install until here, so that none is lost where the program starts itself
- * again in between (rf_machine_set_waiting). Before other threads begin. */
-void rf_signals_release(void);
 /* No such lines from this process: another rank has them. */
 void rf_signals_set_quiet(bool quiet);
 /* All is saved, and the process is about to end with this status: from here on a request is not

@@ -10,22 +10,11 @@
 Test(signals, first_sets_the_flag)
 {
     rf_signals_install();
-    rf_signals_release();
     cr_assert(!rf_signals_stop() && strcmp(rf_signals_name(), "") == 0);
     raise(SIGTERM);
     cr_assert(rf_signals_stop() && strcmp(rf_signals_name(), "SIGTERM") == 0);
     raise(SIGUSR1); /* at once: the same request again */
     cr_assert(rf_signals_stop() && strcmp(rf_signals_name(), "SIGTERM") == 0);
-}
-
-/* The program may start itself again in between; what waits survives that (POSIX exec). */
-Test(signals, wait_until_they_are_released)
-{
-    rf_signals_install();
-    raise(SIGUSR1);
-    cr_assert(!rf_signals_stop());
-    rf_signals_release();
-    cr_assert(rf_signals_stop() && strcmp(rf_signals_name(), "SIGUSR1") == 0);
 }
 
 /* A second request, three seconds later, of a process that has saved all (with status 3) or has not: the
@@ -38,7 +27,6 @@ static int ask_twice(char *said, size_t bytes, bool is_saved)
     if (child == 0) {
         dup2(said_there[1], STDERR_FILENO);
         rf_signals_install();
-        rf_signals_release();
         raise(SIGUSR1);
         if (is_saved) {
             rf_signals_set_saved(3);
@@ -78,7 +66,6 @@ Test(signals, first_one_at_the_end_says_nothing)
     dup2(there[1], STDERR_FILENO);
     close(there[1]);
     rf_signals_install();
-    rf_signals_release();
     rf_signals_set_saved(0);
     raise(SIGTERM);
     close(STDERR_FILENO);
