@@ -239,7 +239,7 @@ static void *watch_cores(void *threads)
 {
     rf_machine_watch watch = {.n_threads = *(const int *)threads, .use = rf_machine_read_use()};
     const int n_asleep = omp_get_num_procs() + 1 - watch.n_threads;
-    for (bool holds = false; n_asleep > 0;) {
+    for (bool holds = false;;) {
         usleep(100000 + 10000 * (useconds_t)watch.use.n_cores);
         const rf_machine_use now = rf_machine_read_use();
         const bool taken = rf_machine_judge(&watch, &now);
@@ -260,8 +260,8 @@ void rf_machine_mind_others(int n_threads)
     static int threads;
     pthread_t thread;
     rf_error err = {0};
-    if (n_threads == 1 || getenv("OMP_WAIT_POLICY") != NULL || getenv("GOMP_SPINCOUNT") != NULL ||
-        atomic_flag_test_and_set(&begun)) {
+    if (n_threads == 1 || n_threads > omp_get_num_procs() || getenv("OMP_WAIT_POLICY") != NULL ||
+        getenv("GOMP_SPINCOUNT") != NULL || atomic_flag_test_and_set(&begun)) {
         return;
     }
     threads = n_threads;

@@ -43,7 +43,8 @@ bool rf_machine_judge(rf_machine_watch *watch, const rf_machine_use *now);
  * a thread watches the cores (rf_machine_judge), and while others take them it keeps so many idle threads
  * that OpenMP counts more threads than cores.
  * For a process whose kernels use n_threads threads; the first call counts. Where the user has chosen
- * (OMP_WAIT_POLICY, GOMP_SPINCOUNT), and for one thread, nothing is done. threads: any */
+ * (OMP_WAIT_POLICY, GOMP_SPINCOUNT), for one thread, and for more threads than cores, nothing is done.
+ * threads: any */
 void rf_machine_mind_others(int n_threads);
 
 #endif
