@@ -8,7 +8,7 @@
 # with status 3. A second signal more than two seconds later ends them at once. The exit status is
 # mpirun's, but 3 where the ranks saved a checkpoint and mpirun itself was told to end. A rank that is
 # killed leaves a line, and ends the job with status 5; so does an mpirun that is killed, also where it
-# would wait for ever for a host that is cut off. Ctrl-Z stops the ranks too, where Open MPI runs them,
+# would wait for ever for a host that is cut off. Ctrl-Z stops the ranks too, where Open MPI 4 runs them,
 # until this script is continued (fg).
 #
 # --restart K: a job that ends with status 5 (a rank or mpirun was killed, a rank hangs, the network
@@ -45,9 +45,12 @@ run_rank() {
     exit "$status"
 }
 
-# mpirun, or its daemon here, would wait for ever for a host that is cut off.
+# mpirun, or its daemon here, would wait for ever for a host that is cut off. (Linux tells when a process began:
+# the number may be another's by then.)
 end_mpirun() {
-    sh -c 'sleep "$1"; kill -KILL "$2"' end "${MPIRUN_SECONDS:-30}" "$mpirun_here" </dev/null >/dev/null 2>&1 &
+    sh -c 'began() { sed "s/.*) //" "/proc/$1/stat" | cut -d " " -f 20; }
+        before=$(began "$2"); sleep "$1"; [ "$(began "$2")" != "$before" ] || kill -KILL "$2"' \
+        end "${MPIRUN_SECONDS:-30}" "$mpirun_here" </dev/null >/dev/null 2>&1 &
 }
 
 # Its status; `wait` returns early, with another one, when a signal comes.

@@ -124,6 +124,10 @@ Test(train_saves, full_disk)
     tiny_says("no checkpoint of step 4");
     tiny_says("going on from run/step-000000002.h5");
     tiny_says("step-000000008.h5");
+    cr_assert(tiny_shell("unshare -m sh -c 'mkdir ro && mount -t tmpfs -o ro none ro && \"$TRAIN\" "
+                         "tiny.yaml log.dir=ro'") == 1);
+    tiny_says("the run folder: ro/config.yaml");
+    tiny_says("Read-only file system");
 }
 
 /* --- Kills and requests to stop --------------------------------------------------------------- */
