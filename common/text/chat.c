@@ -4,6 +4,7 @@
 #include "common/base/utf8.h"
 #include "common/text/unicode.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
@@ -244,9 +245,40 @@ static bool mentions(const rf_chat *chat, const char *word)
     return chat->text != NULL && strstr(chat->text, word) != NULL;
 }
 
+/* The same as a name of its own: "thinking" is not in "enable_thinking". */
+static bool mentions_name(const rf_chat *chat, const char *name)
+{
+    const size_t n = strlen(name);
+    const char *at = chat->text;
+    while (at != NULL && (at = strstr(at, name)) != NULL) {
+        const bool begins = at == chat->text || (!isalnum((unsigned char)at[-1]) && at[-1] != '_');
+        if (begins && !isalnum((unsigned char)at[n]) && at[n] != '_') {
+            return true;
+        }
+        at += n;
+    }
+    return false;
+}
+
 static int not_mentioned(const char *what, rf_error *err)
 {
     return rf_error_set(err, RF_ERR, "the chat template has no %s: remove them", what);
+}
+
+/* Fields in which data sets have what was thought before an answer, beside "reasoning_content". */
+int rf_chat_check_thought(const rf_chat *chat, const rf_turn *turn, rf_error *err)
+{
+    static const char *const names[] = {"reasoning", "thinking"};
+    for (int i = 0; i < 2; i++) {
+        const json_t *thought = json_object_get(turn->message, names[i]);
+        if (json_string_length(thought) > 0 && !mentions_name(chat, names[i])) {
+            return rf_error_set(err, RF_ERR,
+                                "the form of the conversation has no \"%s\": remove it, or give it "
+                                "as \"reasoning_content\" where the chat template has that",
+                                names[i]);
+        }
+    }
+    return RF_OK;
 }
 
 /* A template leaves out what it has no words for, and says nothing: it is looked for here instead. */
@@ -412,6 +444,11 @@ int rf_chat_render_answer(const rf_chat *chat, rf_text *out, const rf_text *prom
     if (to > from) {
         rf_text_add(out, all.data + from, to - from);
         count_literals(chat, options, all.data + from, to - from);
+    } else if (last->bytes > 0 || last->tool_calls != NULL) {
+        rc = rf_error_set(err, RF_ERR,
+                          "messages[%" PRId64 "]: the chat template prints nothing of the answer: "
+                          "remove the record, or use another template",
+                          n - 1);
     }
 out:
     rf_text_free(&begin);

@@ -133,6 +133,10 @@ RF_MUST_CHECK int rf_chat_render_answer(const rf_chat *chat, rf_text *out, const
                                         const char *end, const rf_turn *turn, int64_t n,
                                         const rf_render_options *options, rf_error *err);
 
+/* Refuses an answer with a thought in a field ("reasoning", "thinking") that the template never
+ * mentions, or a form without one. */
+RF_MUST_CHECK int rf_chat_check_thought(const rf_chat *chat, const rf_turn *turn, rf_error *err);
+
 /* The template of a form with a name; NULL: there is none of this name. */
 const char *rf_chat_form(const char *name);
 

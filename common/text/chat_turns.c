@@ -120,6 +120,33 @@ int rf_chat_turns(rf_turn **out, int64_t *n, const json_t *messages, rf_error *e
 
 /* --- Options from JSON ------------------------------------------------------------------------ */
 
+/* What a record or the tokenizer says elsewhere is no further variable: Transformers refuses it too, or
+ * lets one of the two win. */
+static int check_more(const json_t *record, const json_t *more, rf_error *err)
+{
+    static const char *const taken[] = {"messages",  "tools",     "add_generation_prompt",
+                                        "bos_token", "eos_token", "unk_token",
+                                        "pad_token"};
+    static const char *const twice[] = {"enable_thinking", "date_string"};
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) {
+        if (json_object_get(more, taken[i]) != NULL) {
+            return rf_error_set(err, RF_ERR,
+                                "chat_template_kwargs: \"%s\" comes from the %s: remove it there",
+                                taken[i], i < 3 ? "record itself" : "tokenizer");
+        }
+    }
+    for (size_t i = 0; i < sizeof twice / sizeof *twice; i++) {
+        if (json_object_get(more, twice[i]) != NULL &&
+            !is_null(json_object_get(record, twice[i]))) {
+            return rf_error_set(err, RF_ERR,
+                                "\"%s\" is in the record and in its chat_template_kwargs: keep one "
+                                "of them",
+                                twice[i]);
+        }
+    }
+    return RF_OK;
+}
+
 int rf_chat_read_options(rf_render_options *out, const json_t *record, rf_error *err)
 {
     const json_t *tools = json_object_get(record, "tools");
@@ -146,6 +173,7 @@ int rf_chat_read_options(rf_render_options *out, const json_t *record, rf_error 
         return rf_error_set(err, RF_ERR, "field \"%s\" must be %s, but is %s", field, wanted,
                             rf_chat_json_kind(json_object_get(record, field)));
     }
+    RF_TRY(check_more(record, more, err));
     *out = (rf_render_options){.tools = is_null(tools) ? NULL : tools,
                                .add_generation_prompt = json_is_true(prompt),
                                .thinking = json_is_true(thinking)    ? RF_THINKING_ON

@@ -1,5 +1,7 @@
 #include "common/text/tokenizer_private.h"
 
+#include "common/base/alloc.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -137,7 +139,7 @@ int rf_tokenizer_render(const rf_tokenizer *tokenizer, char **text, size_t *byte
         *text = rf_tokenizer_decode(tokenizer, bytes, ids->id + before, ids->n - before, false);
     } else if (rc == RF_OK && text != NULL) {
         rf_chat_remove_marks(&tokenizer->chat, &rendered);
-        *text = rendered.data;
+        *text = rendered.data != NULL ? rendered.data : rf_alloc_string("");
         *bytes = rendered.bytes;
         rendered = (rf_text){0};
     }
@@ -238,6 +240,7 @@ int rf_tokenizer_render_sample(const rf_tokenizer *tokenizer, rf_ids *out, int64
     const int64_t before = out->n;
     rf_render_options prompts = *options;
     prompts.add_generation_prompt = true;
+    RF_TRY(rf_chat_check_thought(&tokenizer->chat, &turn[n - 1], err));
     int rc = tokenizer->chat.kind == RF_CHAT_MARKS
                  ? render_marks_sample(tokenizer, out, n_prompt, turn, n, &prompts, err)
                  : render_template_sample(tokenizer, out, n_prompt, turn, n, &prompts, err);

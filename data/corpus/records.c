@@ -30,8 +30,9 @@ static int get_string(const char **text, size_t *bytes, const json_t *object, co
 
 int rf_record_check_map(const rf_record_map *map, rf_error *err)
 {
-    static const char *const fields[] = {"messages", "conversations", "query",   "response",
-                                         "text",     "system",        "history", "tools"};
+    static const char *const fields[] = {"messages", "conversations", "query", "instruction",
+                                         "input",    "response",      "text",  "system",
+                                         "history",  "tools"};
     for (int i = 0; i < map->n; i++) {
         const char *path = strchr(map->entry[i], '=');
         bool is_known = false;
@@ -42,7 +43,8 @@ int rf_record_check_map(const rf_record_map *map, rf_error *err)
         if (path == NULL || path[1] == '\0' || !is_known) {
             return rf_error_set(err, RF_ERR_USAGE,
                                 "--map %s: must be FIELD=PATH with one of the fields messages, "
-                                "conversations, query, response, text, system, history, tools",
+                                "conversations, query, instruction, input, response, text, "
+                                "system, history, tools",
                                 map->entry[i]);
         }
     }
@@ -122,6 +124,22 @@ static int find_name(const char **out, const json_t *root, const char *const *na
         }
     }
     return RF_OK;
+}
+
+/* Alpaca's data sets on Hugging Face hold instruction and answer once more, as one text with words around
+ * them, under "text" or "prompt": it goes. */
+static void drop_rendering(json_t *root)
+{
+    static const char *const names[] = {"text", "prompt"};
+    const char *instruction = json_string_value(json_object_get(root, "instruction"));
+    const char *output = json_string_value(json_object_get(root, "output"));
+    for (int i = 0; i < 2 && instruction != NULL && output != NULL; i++) {
+        const char *text = json_string_value(json_object_get(root, names[i]));
+        const char *at = text != NULL && instruction[0] != '\0' ? strstr(text, instruction) : NULL;
+        if (at != NULL && output[0] != '\0' && strstr(at + strlen(instruction), output) != NULL) {
+            json_object_del(root, names[i]);
+        }
+    }
 }
 
 /* An instruction with its input on the line below, as LLaMA-Factory joins them. */
@@ -343,6 +361,7 @@ static int read_form(rf_record *out, rf_error *err)
 {
     json_t *root = out->root, *messages = json_object_get(root, "messages");
     json_t *share = messages == NULL ? json_object_get(root, "conversations") : NULL;
+    drop_rendering(root);
     bool has_text = json_object_get(root, "text") != NULL;
     const char *question = NULL, *answer = NULL;
     RF_TRY(find_name(&question, root, questions, err));

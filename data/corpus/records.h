@@ -12,7 +12,8 @@
  * Other names of a question: prompt, question, instruction (with "input" or "context" on a line
  * below); of an answer: completion, answer, output. Beside a conversation: "system" (or
  * "system_prompt"), which is said first; beside a pair "history": [[question, answer], ...], which was said before; and what
- * rf_chat_read_options reads. Fields that change what a record says but are
+ * rf_chat_read_options reads. Beside "instruction" and "output" a "text" or "prompt" that holds both is
+ * their rendering, as in tatsu-lab/alpaca, and passed over. Fields that change what a record says but are
  * not read in its form are refused (records_unread.c); others are ignored, whatever they hold.
  * Content may be a list of parts {"type": "text", "text": s}; the role `developer` is `system`. What
  * `function_call` (or `tool_call`) says is a text of JSON and becomes the assistant's "tool_calls";

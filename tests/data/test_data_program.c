@@ -139,6 +139,9 @@ Test(data_program, mapped_fields)
         "build --out d.h5 --map query=in.q.1 --map response=gold --map system=sytem a.jsonl");
     put_text("flat.jsonl", "{\"in.q\": \"question\", \"gold\": \"r\"}\n");
     ASSERT_RUNS("build --out d.h5 --map query=in.q --map response=gold flat.jsonl");
+    put_text("flat.jsonl", "{\"i\": \"question\", \"x\": \"more\", \"gold\": \"r\"}\n");
+    ASSERT_RUNS(
+        "build --out d.h5 --map instruction=i --map input=x --map response=gold flat.jsonl");
     ASSERT_FAILS(2, "--map q=in: must be FIELD=PATH", "build --out d.h5 --map q=in a.jsonl");
     ASSERT_FAILS(2, "--map query=: must be", "build --out d.h5 --map query= a.jsonl");
 }

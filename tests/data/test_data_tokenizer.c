@@ -175,6 +175,23 @@ Test(data_tokenizer, tools_that_are_texts)
                  "build --tokenizer tok --out bad.h5 a.jsonl");
 }
 
+/* Templates that print a prompt alone, or nothing, would teach models to say nothing. */
+Test(data_tokenizer, templates_without_answers)
+{
+    static const char *const templates[] = {"", "{{ messages[0].content }}",
+                                            "{% for m in messages %}{% if m.role == 'user' %}{{ "
+                                            "m.content }}<|im_end|>{% endif %}{% endfor %}"};
+    put_text("a.jsonl", "{\"query\": \"q\", \"response\": \"r\"}\n");
+    put_text("m.jsonl", "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}\n");
+    for (size_t i = 0; i < sizeof templates / sizeof *templates; i++) {
+        put_tokenizer(templates[i], "<|im_end|>");
+        ASSERT_FAILS(1, "a.jsonl:1: messages[1]: the chat template prints nothing of the answer",
+                     "build --tokenizer tok --out a.h5 a.jsonl");
+    }
+    ASSERT_RUNS("render --tokenizer tok <m.jsonl");
+    cr_assert_str_eq(program_output, "{\"text\": \"\", \"ids\": []}\n");
+}
+
 Test(data_tokenizer, render_refuses_bad_records)
 {
     put_tokenizer("qwen3", "<|im_end|>");

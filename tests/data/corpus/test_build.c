@@ -53,6 +53,12 @@ Test(build, records_of_other_tools)
          "<|user|>q<|assistant|>\xC2\xA6r"},
         {"\"instruction\": \"q\", \"context\": \"c\", \"response\": \"r\"",
          "<|user|>q\nc<|assistant|>\xC2\xA6r"},
+        {"\"instruction\": \"q\", \"input\": \"i\", \"output\": \"r\", \"text\": \"Below: "
+         "q\\n\\ni: "
+         "r\"",
+         "<|user|>q\ni<|assistant|>\xC2\xA6r"},
+        {"\"instruction\": \"q\", \"input\": \"\", \"output\": \"r\", \"prompt\": \"Below: q\\nr\"",
+         "<|user|>q<|assistant|>\xC2\xA6r"},
         {"\"query\": \"q\", \"response\": \"r\", \"system\": \"s\"",
          "<|system|>s<|user|>q<|assistant|>\xC2\xA6r"},
         {"\"question\": \"q\", \"response\": \"r\", \"system_prompt\": \"s\"",

@@ -62,6 +62,18 @@ static const struct {
     {"{\"query\": \"a\", \"response\": \"b\", \"images\": [\"c.png\"]}", "\"images\""},
     {"{\"query\": \"a\", \"response\": \"b\", \"functions\": [{}]}", "\"functions\""},
     {"{\"query\": \"a\", \"response\": \"b\", \"documents\": [{}]}", "\"documents\""},
+    {"{\"instruction\": \"a\", \"output\": \"b\", \"text\": \"a c\"}", "mixes"},
+    {"{\"messages\": [" USER(
+         "\"a\"") ", {\"role\": \"assistant\", \"content\": \"b\", \"thinking\": \"c\"}]}",
+     "has no \"thinking\""},
+    {"{\"messages\": [" USER(
+         "\"a\"") ", {\"role\": \"assistant\", \"content\": \"b\", \"reasoning\": \"c\"}]}",
+     "has no \"reasoning\""},
+    {"{\"query\": \"a\", \"response\": \"b\", \"chat_template_kwargs\": {\"messages\": []}}",
+     "chat_template_kwargs: \"messages\" comes from the record itself"},
+    {"{\"query\": \"a\", \"response\": \"b\", \"enable_thinking\": true, "
+     "\"chat_template_kwargs\": {\"enable_thinking\": false}}",
+     "keep one of them"},
     {"{\"query\": \"a\", \"response\": \"b\", \"chat_template_kwargs\": {\"x\": 1}}",
      "\"chat_template_kwargs\""},
     {"{\"query\": \"a\", \"response\": \"b\", \"system\": \"s\", \"system_prompt\": \"t\"}",
