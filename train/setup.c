@@ -128,6 +128,33 @@ static int fix_pad_length(rf_setup *s, int64_t length, rf_error *err)
     return rf_config_derive(s->config, text, "decode.gen_length when the run began", err);
 }
 
+/* The schedule of the learning rate is laid over the steps of the run, which may be others now. */
+static int check_length(const rf_setup *s, const rf_config *then, rf_error *err)
+{
+    const double steps = (double)rf_config_int(then, "train.steps");
+    const double epochs = rf_config_real(then, "train.epochs");
+    const bool by_epochs = s->set.epochs > 0, was_by_epochs = epochs > 0;
+    const double now = by_epochs ? s->set.epochs : (double)s->set.steps;
+    const double was = was_by_epochs ? epochs : steps;
+    if (by_epochs && rf_config_int(then, "train.batch_rows") != s->set.batch_rows) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--change train.batch_rows where train.epochs gives the length of the "
+                            "run: its steps so far had other batches; give the number of all steps "
+                            "(train.epochs=0 train.steps=N)");
+    }
+    if ((by_epochs != was_by_epochs || now < was || now > was) &&
+        s->set.schedule.kind != RF_SCHEDULE_CONSTANT) {
+        rf_log_info("%s is %.12g and %s%.12g: the learning rate goes on by the schedule "
+                    "(optim.schedule) of the new number, and may jump",
+                    by_epochs ? "train.epochs" : "train.steps", now,
+                    by_epochs == was_by_epochs ? "was "
+                    : was_by_epochs            ? "train.epochs was "
+                                               : "train.steps was ",
+                    was);
+    }
+    return RF_OK;
+}
+
 static int check_config(rf_setup *s, const char *text, rf_error *err)
 {
     const char *checkpoint = s->run.resume;
@@ -152,14 +179,7 @@ static int check_config(rf_setup *s, const char *text, rf_error *err)
     for (int i = 0; i < s->n_changes; i++) {
         rf_log_info("--change: %s from here on", s->change[i]);
     }
-    int64_t steps = rf_config_int(then, "train.steps");
-    if (steps > 0 && s->set.steps > 0 && steps != s->set.steps &&
-        s->set.schedule.kind != RF_SCHEDULE_CONSTANT) {
-        rf_log_info("train.steps is %" PRId64 " and was %" PRId64
-                    ": the learning rate goes on by the "
-                    "schedule (optim.schedule) of the new number, and may jump",
-                    s->set.steps, steps);
-    }
+    rc = check_length(s, then, err);
 out:
     rf_config_free(then);
     return rc;
@@ -363,6 +383,9 @@ static void warn_of_settings(const rf_setup *s)
         rf_log_warn("optim.warmup=%g is not below the %" PRId64 " steps of the run: the learning "
                     "rate never reaches optim.lr",
                     s->set.schedule.warmup, s->set.steps);
+    }
+    if (!(s->set.schedule.lr > 0)) {
+        rf_log_warn("optim.lr is 0: nothing is learnt");
     }
     if ((!has_ar || !(o->lambda_ar > 0)) && (!has_denoise || !(o->lambda_mdm > 0))) {
         rf_log_warn(

@@ -177,10 +177,12 @@ static int print(rf_config *config, const options *o, int argc, char **argv, rf_
 
 /* --- Running ---------------------------------------------------------------------------------- */
 
-static int dry_run(const rf_setup *s, rf_error *err)
+static int dry_run(rf_setup *s, rf_error *err)
 {
     rf_plan plan;
     RF_TRY(rf_dist_agree(s->dist, rf_run_check(&s->run, err), err));
+    const int rc = rf_dist_rank(s->dist) == 0 ? rf_trainer_check(s, err) : RF_OK;
+    RF_TRY(rf_dist_agree(s->dist, rc, err));
     RF_TRY(rf_plan_make(&plan, s, err));
     const rf_disk_plan disk = rf_disk_plan_make(s);
     if (rf_dist_rank(s->dist) == 0) {

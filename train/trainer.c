@@ -51,14 +51,23 @@ static int allocate(rf_trainer *t, rf_error *err)
 
 /* --- Weights ---------------------------------------------------------------------------------- */
 
+/* Into the model; where there is none, a dry run only asks whether that would be possible. */
+static int load(rf_trainer *t, rf_checkpoint_fit *fit, const char *path, bool moments,
+                rf_error *err)
+{
+    return t->model != NULL ? rf_checkpoint_load(path, t->model, moments ? t->optimizer.m : NULL,
+                                                 moments ? t->optimizer.v : NULL, err)
+                            : rf_checkpoint_check(path, fit, moments, err);
+}
+
 /* Adapters of another run, on which this one begins. */
-static int load_adapters(rf_trainer *t, const char *path, rf_error *err)
+static int load_adapters(rf_trainer *t, rf_checkpoint_fit *fit, const char *path, rf_error *err)
 {
     rf_checkpoint_info info = {0};
     int rc;
     RF_TRY_OUT(rf_checkpoint_info_read(&info, path, err));
     rc = info.adaptation.rank > 0
-             ? rf_checkpoint_load(path, t->model, NULL, NULL, err)
+             ? load(t, fit, path, false, err)
              : rf_error_set(err, RF_ERR,
                             "%s: is a whole model, no adapter file: give it as model.init", path);
 out:
@@ -73,24 +82,36 @@ static int load_weights(rf_trainer *t, rf_error *err)
     const rf_config *config = t->setup->config;
     const char *init = rf_config_string(config, "model.init"), *resume = t->setup->run.resume;
     const char *adapters = rf_config_string(config, "lora.init");
-    bool adapts = t->setup->set.adaptation.rank > 0;
+    const bool adapts = t->setup->set.adaptation.rank > 0;
+    rf_checkpoint_fit fit = {
+        .config = &t->setup->shape, .adaptation = &t->setup->set.adaptation, .trains = true};
     if (adapts) {
-        if (rf_checkpoint_load(init, t->model, NULL, NULL, err) != RF_OK) {
+        if (load(t, &fit, init, false, err) != RF_OK) {
             return rf_error_prefix(err, "model.init");
         }
-        rf_lora_init(t->model);
+        if (t->model != NULL) {
+            rf_lora_init(t->model);
+        }
     }
     if (resume[0] != '\0') {
-        return rf_checkpoint_load(resume, t->model, t->optimizer.m, t->optimizer.v, err);
+        return load(t, &fit, resume, true, err);
     }
     if (adapts) {
-        return adapters[0] != '\0' ? load_adapters(t, adapters, err) : RF_OK;
+        return adapters[0] != '\0' ? load_adapters(t, &fit, adapters, err) : RF_OK;
     }
     if (init[0] != '\0') {
-        return rf_checkpoint_load(init, t->model, NULL, NULL, err);
+        return load(t, &fit, init, false, err);
     }
-    rf_model_init(t->model, t->setup->set.seed);
+    if (t->model != NULL) {
+        rf_model_init(t->model, t->setup->set.seed);
+    }
     return RF_OK;
+}
+
+int rf_trainer_check(rf_setup *setup, rf_error *err)
+{
+    rf_trainer none = {.setup = setup}; /* without a model */
+    return load_weights(&none, err);
 }
 
 /* --- The first lines -------------------------------------------------------------------------- */

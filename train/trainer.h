@@ -33,6 +33,8 @@ typedef struct rf_trainer {
 /* collective. Allocates, loads or initialises the weights, prepares the run folder, starts the
  * loader. Caller frees, also after an error. */
 RF_MUST_CHECK int rf_trainer_start(rf_trainer *out, rf_setup *setup, rf_error *err);
+/* local. Would the weights load? Reads their files, but makes no model. */
+RF_MUST_CHECK int rf_trainer_check(rf_setup *setup, rf_error *err);
 void rf_trainer_free(rf_trainer *trainer); /* local; a zeroed struct is fine */
 
 #endif

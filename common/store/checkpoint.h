@@ -111,6 +111,17 @@ int64_t rf_checkpoint_writer_bytes(const rf_checkpoint_writer *writer); /* local
  * adapter file, which is refused where its base was another. */
 RF_MUST_CHECK int rf_checkpoint_load(const char *path, rf_model *model, void *adam_m, void *adam_v,
                                      rf_error *err);
+/* What a model must be for a file to be loaded into it. */
+typedef struct rf_checkpoint_fit {
+    const rf_model_config *config;
+    const rf_adaptation *adaptation;
+    rf_adapt_base base; /* as rf_model has it */
+    bool trains;
+} rf_checkpoint_fit;
+/* local. What rf_checkpoint_load would refuse, without the memory of a model; all checksums of the file,
+ * too. Sets fit->base as loading does. */
+RF_MUST_CHECK int rf_checkpoint_check(const char *path, rf_checkpoint_fit *fit, bool wants_moments,
+                                      rf_error *err);
 /* local. Reads everything and compares all checksums; changes nothing. */
 RF_MUST_CHECK int rf_checkpoint_verify(const char *path, rf_error *err);
 

@@ -269,11 +269,11 @@ int rf_checkpoint_read(const char *path, rf_checkpoint_sink sink, void *user, rf
 /* --- Load ------------------------------------------------------------------------------------- */
 
 /* Do file and model adapt alike, as far as the file's tensors need it? */
-static int check_adaptation(const rf_checkpoint_structure *structure, const rf_model *model,
+static int check_adaptation(const rf_checkpoint_structure *structure, const rf_checkpoint_fit *fit,
                             bool wants_moments, const char *path, rf_error *err)
 {
-    const rf_adaptation *is = &structure->adaptation, *wanted = &model->adaptation;
-    if (is->rank > 0 && wanted->rank == 0) {
+    const rf_adaptation *is = &structure->adaptation, *wanted = fit->adaptation;
+    if (is->rank > 0 && (wanted->rank == 0 || fit->base.hash == 0)) {
         return rf_error_set(err, RF_ERR,
                             "%s: holds adapters only: give its base (%s) as the model, and this "
                             "file as the adapter",
@@ -285,44 +285,43 @@ static int check_adaptation(const rf_checkpoint_structure *structure, const rf_m
                             "back those that differ",
                             path);
     }
-    if (is->rank > 0 && structure->base.hash != model->base.hash) {
+    if (is->rank > 0 && structure->base.hash != fit->base.hash) {
         return rf_error_set(err, RF_ERR,
                             "%s: its adapters belong to another base than %s: they were trained "
                             "with %s (parameters of hash %016" PRIx64 ")",
-                            path, model->base.path[0] != '\0' ? model->base.path : "the one given",
+                            path, fit->base.path[0] != '\0' ? fit->base.path : "the one given",
                             structure->base.path, structure->base.hash);
     }
     return RF_OK;
 }
 
-static void remember_base(const rf_checkpoint_structure *structure, rf_model *model,
+static void remember_base(rf_checkpoint_fit *fit, const rf_checkpoint_structure *structure,
                           const char *path)
 {
-    if (model->adaptation.rank == 0 || structure->adaptation.rank > 0) {
+    if (fit->adaptation->rank == 0 || structure->adaptation.rank > 0) {
         return;
     }
     char *absolute = realpath(path, NULL);
     const char *name = absolute != NULL ? absolute : path;
-    model->base.hash = hash_of(structure);
-    snprintf(model->base.path, sizeof model->base.path, "%s", name);
+    fit->base.hash = hash_of(structure);
+    snprintf(fit->base.path, sizeof fit->base.path, "%s", name);
     free(absolute);
 }
 
 /* May the file's values become the model's? */
-static int check_model(const rf_checkpoint_structure *structure, const rf_model *model,
-                       bool wants_moments, const char *path, rf_error *err)
+static int check_fit(const rf_checkpoint_structure *structure, const rf_checkpoint_fit *fit,
+                     bool wants_moments, const char *path, rf_error *err)
 {
     char difference[256];
-    if (!rf_model_config_same_shape(&structure->model, &model->config, difference,
+    if (!rf_model_config_same_shape(&structure->model, fit->config, difference,
                                     sizeof difference)) {
         return rf_error_set(err, RF_ERR,
                             "%s: the file's model is not the one asked for: %s: give the model.* "
                             "settings of the file or another file",
                             path, difference);
     }
-    RF_TRY(check_adaptation(structure, model, wants_moments, path, err));
-    if (structure->item[0].type == RF_I8 && model->ctx->limits.backward &&
-        model->adaptation.rank == 0) {
+    RF_TRY(check_adaptation(structure, fit, wants_moments, path, err));
+    if (structure->item[0].type == RF_I8 && fit->trains && fit->adaptation->rank == 0) {
         return rf_error_set(err, RF_ERR,
                             "%s: its weights were rounded to int8, for decoding: train from the "
                             "checkpoint that it was made of, or adapters (lora.rank) beside it",
@@ -335,6 +334,20 @@ static int check_model(const rf_checkpoint_structure *structure, const rf_model 
                             path);
     }
     return RF_OK;
+}
+
+int rf_checkpoint_check(const char *path, rf_checkpoint_fit *fit, bool wants_moments, rf_error *err)
+{
+    static const bool all[RF_N_GROUPS] = {true, true, true, true};
+    rf_checkpoint_reader *reader = NULL;
+    int rc;
+    RF_TRY(rf_checkpoint_reader_open(&reader, path, err));
+    RF_TRY_OUT(check_fit(&reader->structure, fit, wants_moments, path, err));
+    RF_TRY_OUT(read_all(reader, all, NULL, NULL, err));
+    remember_base(fit, &reader->structure, path);
+out:
+    rf_checkpoint_reader_close(reader);
+    return rc;
 }
 
 typedef struct target {
@@ -368,12 +381,15 @@ int rf_checkpoint_load(const char *path, rf_model *model, void *adam_m, void *ad
     const bool wants[RF_N_GROUPS] = {true, adam_m != NULL, adam_v != NULL, false};
     RF_TRY(rf_checkpoint_reader_open(&reader, path, err));
     target to = {reader, model, {NULL, adam_m, adam_v}};
-    int rc =
-        check_model(&reader->structure, model, wants[RF_GROUP_M] || wants[RF_GROUP_V], path, err);
-    RF_TRY_OUT(rc);
+    rf_checkpoint_fit fit = {&model->config, &model->adaptation, model->base,
+                             model->ctx->limits.backward};
+    int rc;
+    RF_TRY_OUT(
+        check_fit(&reader->structure, &fit, wants[RF_GROUP_M] || wants[RF_GROUP_V], path, err));
     RF_TRY_OUT(read_all(reader, wants, upload, &to, err));
     rf_model_prepare(model);
-    remember_base(&reader->structure, model, path);
+    remember_base(&fit, &reader->structure, path);
+    model->base = fit.base;
 out:
     rf_checkpoint_reader_close(reader);
     return rc;

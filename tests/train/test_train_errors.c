@@ -480,6 +480,8 @@ Test(train_errors, warnings)
     tiny_says("warning: optim.warmup=5 is not below the 5 steps");
     tiny_train(0, "--dry-run objective.lambda_ar=0 objective.lambda_mdm=0", 0);
     tiny_says("the loss of objective.kind=refusion is 0");
+    tiny_train(0, "--dry-run optim.lr=0", 0);
+    tiny_says("warning: optim.lr is 0: nothing is learnt");
     tiny_train(0, "--dry-run objective.kind=ar objective.lambda_ar=0", 0);
     tiny_says("the loss of objective.kind=ar is 0");
     tiny_train(0, "--dry-run objective.lambda_ar=0 optim.warmup=0.5", 0);
@@ -536,6 +538,20 @@ Test(train_errors, changes_on_resume)
                "log.dir=back",
                0);
     cr_assert_float_eq(tiny_last("back", "step", "lr"), 1e-4, 1e-15);
+    /* Epochs are as many steps as they have batches. */
+    tiny_train(0, "train.steps=0 train.epochs=1 optim.schedule=cosine log.dir=epochs", 0);
+    tiny_train(0,
+               "train.steps=0 train.epochs=2 optim.schedule=cosine log.dir=epochs --resume auto "
+               "--dry-run",
+               0);
+    tiny_says("train.epochs is 2 and was 1: the learning rate goes on by the schedule");
+    tiny_train(0, "train.steps=99 optim.schedule=cosine log.dir=epochs --resume auto --dry-run", 0);
+    tiny_says("train.steps is 99 and train.epochs was 1: the learning rate");
+    tiny_train(0,
+               "train.steps=0 train.epochs=2 optim.schedule=cosine log.dir=epochs --resume auto "
+               "--change train.batch_rows=8 --dry-run",
+               2);
+    tiny_says("--change train.batch_rows where train.epochs gives the length of the run");
     cr_assert(tiny_last("back", "step", "step") == 9);
 }
 

@@ -180,6 +180,31 @@ Test(train_lora, refused)
     train(0, "run", "train.only=layers.7", 2);
     tiny_says("train.only: no tensor of the model matches");
     train_lora(0, "run", "train.steps=2", 0);
+    /* A dry run meets what the run would. */
+    for (int dry = 0; dry < 2; dry++) {
+        const char *const words = dry == 0 ? "" : "--dry-run";
+        char more[256];
+        snprintf(more, sizeof more, "lora.init=base/step-000000008.h5 %s", words);
+        train_lora(0, "not", more, 1);
+        tiny_says("lora.init: base/step-000000008.h5: is a whole model, no adapter file");
+        snprintf(more, sizeof more, "lora.init=run/step-000000002.h5 lora.rank=3 %s", words);
+        train_lora(0, "not", more, 1);
+        tiny_says("was trained with other settings of train.only or lora.*");
+        snprintf(more, sizeof more, "model.init=run/step-000000002.h5 %s", words);
+        train_lora(0, "not", more, 1);
+        tiny_says("model.init: run/step-000000002.h5: holds adapters only: give its base");
+        cr_assert(tiny_shell("\"$CONVERT\" quantize --quiet base/step-000000008.h5 small.h5; "
+                             "cp base/step-000000008.h5 bad.h5; printf x | "
+                             "dd of=bad.h5 bs=1 seek=30000 conv=notrunc") == 0);
+        snprintf(more, sizeof more, "model.init=small.h5 %s", words);
+        train(0, "not", more, 1);
+        tiny_says("its weights were rounded to int8, for decoding");
+        snprintf(more, sizeof more, "model.init=bad.h5 %s", words);
+        train(0, "not", more, 1);
+        tiny_says("is damaged: its checksum");
+        cr_assert(tiny_shell("rm -rf not") == 0);
+    }
+    train_lora(0, "run", "train.steps=2 --resume auto --dry-run", 0);
     train_lora(0, "run", "train.steps=3 lora.rank=3 --resume auto", 2);
     tiny_says("lora.rank is not what");
     train(0, "other", "train.seed=6", 0);
