@@ -83,6 +83,9 @@ static int print_answer(const answerer *a, const rf_answer *answer, rf_error *er
     if (fflush(stdout) != 0) {
         return stdout_failed(err);
     }
+    if (bytes == 0 && !live) {
+        rf_log_info("the answer is empty");
+    }
     if (live || isatty(STDERR_FILENO)) {
         rf_answers_log(answer);
     }

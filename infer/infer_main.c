@@ -103,6 +103,11 @@ static int parse(options *o, int *first, int argc, char **argv, rf_error *err)
         return rf_error_set(err, RF_ERR_USAGE,
                             "--prompt and --prompts exclude each other: give one of them");
     }
+    if (run->prompt != NULL && run->prompt[0] == '\0' && !run->raw) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--prompt is empty: ask something, or let --raw begin a text with "
+                            "nothing");
+    }
     if (run->prompts != NULL && (run->show || run->raw)) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--show and --raw go with single prompts: leave out --prompts");

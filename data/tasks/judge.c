@@ -158,12 +158,14 @@ static int judge_by_command(rf_verdict *out, const rf_judge *judge, const rf_tas
     const char *problem = rc == RF_OK ? read_end(&out->right, &result) : NULL;
     if (problem != NULL) {
         const char *said = is_blank(result.messages) ? result.output : result.messages;
-        size_t n = strlen(said);
+        const size_t n = strlen(said);
         rc = rf_error_set(err, RF_ERR,
-                          "question %" PRId64 ", sample %" PRId64 ": --check %s %s (status %d): "
-                          "...%s",
+                          "question %" PRId64 ", sample %" PRId64 ": --check %s %s (status %d)%s%s",
                           index, sample, judge->command, problem, result.status,
-                          said + (n > 200 ? n - 200 : 0));
+                          is_blank(said) ? ""
+                          : n > 200      ? ": ..."
+                                         : ": ",
+                          is_blank(said) ? "" : said + (n > 200 ? n - 200 : 0));
     }
     rf_run_result_free(&result);
     free(input);

@@ -53,6 +53,11 @@ Test(infer_program, stop_strings)
               json_string_length(json_object_get(o, "text")) == n);
     json_decref(o);
     program_refuses(INFER "--prompt hello --stop ''", 2, "stop string is empty");
+    snprintf(command, sizeof command, INFER "--prompt hello --stop '%c' decode.gen_length=40",
+             whole[0]);
+    program_runs(command, 0);
+    cr_assert_str_eq(program_output, "\n");
+    cr_assert_not_null(strstr(program_messages, "\nthe answer is empty\n"), "%s", program_messages);
     free(whole);
 }
 
@@ -155,6 +160,7 @@ Test(infer_program, mistakes_in_use)
     program_refuses("\"$INFER\" --model", 2, "--model: needs a value");
     program_refuses(INFER "--promt x", 2, "--promt: unknown");
     program_refuses(INFER "--prompt x --prompts y", 2, "exclude each other");
+    program_refuses(INFER "--prompt ''", 2, "--prompt is empty");
     program_refuses(INFER "--prompts p.jsonl --show", 2, "--show");
     program_refuses(INFER "--prompts p.jsonl --batch 0", 2, "--batch 0: must be");
     program_refuses(INFER "--prompt x --out y", 2, "--out");

@@ -124,13 +124,61 @@ int rf_manual_answer(bool *answered, const rf_manual *program, int argc, char **
 
 /* --- Command lines ---------------------------------------------------------------------------- */
 
+static bool is_option(const rf_option *option, const char *name, size_t bytes)
+{
+    while (option->name != NULL && strncmp(option->name, name, bytes) != 0) {
+        option++;
+    }
+    return option->name != NULL;
+}
+
+/* Is "top-p" what decode.top_p is called in its section? */
+static bool is_called(const rf_config_key *key, const char *name, size_t bytes)
+{
+    const char *own = strchr(key->name, '.');
+    bool same = own != NULL && strlen(own + 1) == bytes;
+    for (size_t i = 0; same && i < bytes; i++) {
+        same = own[1 + i] == name[i] || (own[1 + i] == '_' && name[i] == '-');
+    }
+    return same;
+}
+
+/* Other programs have options ("--temperature 0.5") where these have settings. The one that the first
+ * such word means; NULL: there is none. */
+static const rf_config_key *find_setting(const char **word, const rf_manual *m,
+                                         const rf_option *option, int argc, char **argv)
+{
+    for (int i = 1; m->key != NULL && i < argc && strcmp(argv[i], "--") != 0; i++) {
+        const char *name = argv[i] + 2;
+        const size_t bytes = strncmp(argv[i], "--", 2) == 0 ? strcspn(name, "=") : 0;
+        if (bytes == 0 || is_option(option, name, bytes)) {
+            continue;
+        }
+        for (int t = 0; m->key[t] != NULL; t++) {
+            for (const rf_config_key *key = m->key[t]; key->name != NULL; key++) {
+                if (is_called(key, name, bytes)) {
+                    *word = argv[i];
+                    return key;
+                }
+            }
+        }
+    }
+    return NULL;
+}
+
 int rf_manual_parse(int *first, void *into, int argc, char **argv, const rf_manual *m,
                     rf_error *err)
 {
     static const rf_option none[] = {{0}};
+    const rf_option *option = m->option != NULL ? m->option : none;
     char *name = full_name(m), *see = rf_alloc_format("see %s --help", name);
-    int rc =
-        rf_options_parse(first, into, argc, argv, m->option != NULL ? m->option : none, see, err);
+    int rc = rf_options_parse(first, into, argc, argv, option, see, err);
+    const char *word;
+    const rf_config_key *key = rc != RF_OK ? find_setting(&word, m, option, argc, argv) : NULL;
+    if (key != NULL) {
+        rc = rf_error_set(err, RF_ERR_USAGE, "%.200s: is a setting here: write %s=VALUE", word,
+                          key->name);
+    }
     free(see);
     free(name);
     return rc;

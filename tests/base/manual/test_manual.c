@@ -72,6 +72,10 @@ Test(manual, a_slip_is_answered_with_the_nearest_name)
     static const char *const cases[][2] = {
         {"\"$INFER\" --modle x", "--modle: unknown option: did you mean --model?"},
         {"\"$INFER\" -model x", "-model: unknown option: did you mean --model?"},
+        {"\"$INFER\" --model x --temperature 0.5",
+         "--temperature: is a setting here: write decode.temperature=VALUE"},
+        {"\"$EVAL\" --model x --top-p=0.5", "--top-p=0.5: is a setting here: write decode.top_p="},
+        {"\"$TRAIN\" x.yaml --lr 1e-4", "write optim.lr=VALUE"},
         {"\"$INFER\" --model x --backend cdua", "did you mean cuda?"},
         {"\"$INFER\" --model x --weights itn8", "did you mean int8?"},
         {"\"$EVAL\" --taks gsm8k", "did you mean --task?"},

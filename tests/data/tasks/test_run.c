@@ -291,15 +291,16 @@ Test(judge, commands_judge)
 /* A checker that breaks is an error, never a wrong answer. */
 Test(judge, commands_that_break)
 {
-    static const char *const rows[][2] = {{"exit 2", "failed (status 2)"},
-                                          {"no-such-checker", "failed (status 127)"},
-                                          {"echo Traceback >&2; exit 1", "failed (status 1)"},
-                                          {"echo true; exit 1", "failed (status 1)"},
-                                          {"echo maybe", "something else"},
-                                          {"echo 2", "something else"},
-                                          {"sleep 60", "too long"},
-                                          {"kill -9 $$", "killed"},
-                                          {"yes", "too much"}};
+    static const char *const rows[][2] = {
+        {"exit 2", "failed (status 2)"},
+        {"no-such-checker", "failed (status 127)"},
+        {"echo Traceback >&2; exit 1", "failed (status 1): Traceback"},
+        {"echo true; exit 1", "failed (status 1)"},
+        {"echo maybe", "something else"},
+        {"echo 2", "something else"},
+        {"sleep 60", "too long"},
+        {"kill -9 $$", "killed"},
+        {"yes", "too much"}};
     rf_verdict verdict;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         cr_assert_eq(judge_by(&verdict, rows[i][0]), RF_ERR, "%s", rows[i][0]);
