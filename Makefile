@@ -12,7 +12,11 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 MPICC   ?= mpicc
-OUT     := build/$(BUILD)$(if $(filter 0,$(MPI)),-nompi)$(if $(filter 0,$(CUDA)),,-cuda)$(VARIANT)
+FLAVOUR := $(BUILD)$(if $(filter 0,$(MPI)),-nompi)
+OUT     := build/$(FLAVOUR)$(if $(filter 0,$(CUDA)),,-cuda)$(VARIANT)
+# With CUDA=1 most objects are the same: backend.c and the tests alone know of it (-DRF_CUDA), as *.cuda.o.
+OBJ     := build/$(FLAVOUR)$(VARIANT)/obj
+KNOWS   := $(if $(filter 0,$(CUDA)),,.cuda)
 VERSION := 0.1.0
 
 # --- Libraries -----------------------------------------------------------------------------------
@@ -71,7 +75,7 @@ endif
 # -ffp-contract=off: a fused multiply-add happens where the source says so and nowhere else, so that
 # results do not depend on the compiler's mood.
 ALL_CFLAGS = -std=c17 -D_GNU_SOURCE -I. -DRF_VERSION='"$(VERSION)"' $(OPT_$(BUILD)) $(WARNINGS) -fopenmp \
-             -ffp-contract=off $(if $(filter 0,$(CUDA)),,-DRF_CUDA) $(LIB_CFLAGS) $(CFLAGS)
+             -ffp-contract=off $(LIB_CFLAGS) $(CFLAGS)
 LINK_FLAGS = $(OPT_$(BUILD)) -fopenmp $(LDFLAGS)
 
 # --- Sources -------------------------------------------------------------------------------------
@@ -88,12 +92,13 @@ ROOMS    := common/base common/base/files common/base/config common/base/manual 
             data/convert data/tasks data infer/decode infer/score infer/web infer infer/eval/page infer/eval serve train/math train/run train
 # The sources that call MPI.
 MPI_C    := common/dist/dist_mpi.c common/dist/exchange_mpi.c
-PLAIN    := $(filter-out %_main.c common/dist/dist_stub.c $(MPI_C), $(wildcard $(ROOMS:%=%/*.c)))
+BACKEND  := common/kernels/backend
+PLAIN    := $(filter-out %_main.c common/dist/dist_stub.c $(MPI_C) $(BACKEND).c, $(wildcard $(ROOMS:%=%/*.c)))
 REF      := $(wildcard common/kernels/ref/*.c)
 CPU      := $(wildcard common/kernels/cpu/*.c)
 CUDA_C   := $(if $(filter 0,$(CUDA)),,$(wildcard common/kernels/cuda/*.c common/kernels/cuda/*/*.c))
 CUDA_CU  := $(if $(filter 0,$(CUDA)),,$(wildcard common/kernels/cuda/*.cu common/kernels/cuda/*/*.cu))
-DIST     := $(patsubst %.c,$(OUT)/obj/%.o,$(if $(filter 0,$(MPI)),common/dist/dist_stub.c,$(MPI_C)))
+DIST     := $(patsubst %.c,$(OBJ)/%.o,$(if $(filter 0,$(MPI)),common/dist/dist_stub.c,$(MPI_C)))
 # test_link has stand-ins for the part of the backend cuda that calls CUDA: not beside that part itself.
 TESTS    := $(filter-out $(if $(filter 0,$(CUDA)),,tests/dist/test_link.c),$(wildcard tests/*/test_*.c tests/*/*/test_*.c))
 HELPERS  := $(wildcard tests/*.c)
@@ -101,10 +106,10 @@ HELPERS  := $(wildcard tests/*.c)
 BENCHES  := tests/bench/bench_limits.c $(filter-out %/bench_limits.c,$(wildcard tests/bench/bench_*.c))
 FUZZERS  := $(wildcard tests/fuzz/fuzz_*.c)
 
-LIB_OBJECTS := $(PLAIN:%.c=$(OUT)/obj/%.o) \
-               $(foreach r,f32 f64,$(REF:%.c=$(OUT)/obj/%.$(r).o)) \
-               $(foreach i,$(ISAS),$(CPU:%.c=$(OUT)/obj/%.$(i).o)) \
-               $(CUDA_C:%.c=$(OUT)/obj/%.o) $(CUDA_CU:%.cu=$(OUT)/obj/%.cu.o)
+LIB_OBJECTS := $(PLAIN:%.c=$(OBJ)/%.o) $(OBJ)/$(BACKEND)$(KNOWS).o \
+               $(foreach r,f32 f64,$(REF:%.c=$(OBJ)/%.$(r).o)) \
+               $(foreach i,$(ISAS),$(CPU:%.c=$(OBJ)/%.$(i).o)) \
+               $(CUDA_C:%.c=$(OBJ)/%.o) $(CUDA_CU:%.cu=$(OBJ)/%.cu.o)
 LIBRARY     := $(OUT)/librefusion.a
 PROGRAMS    := $(OUT)/refusion-data $(OUT)/refusion-convert $(OUT)/refusion-train $(OUT)/refusion-infer $(OUT)/refusion-eval $(OUT)/refusion-serve
 TEST_BINS   := $(TESTS:%.c=$(OUT)/%)
@@ -125,16 +130,16 @@ all: $(PROGRAMS)  ## the programs, into build/release/
 # With -j too, `make deps demo` compiles nothing before all is installed.
 DEPS_FIRST := $(filter deps,$(MAKECMDGOALS))
 KERNEL_FLAGS := -O3 -fno-math-errno
-$(OUT)/obj/common/kernels/ref/%.f32.o: common/kernels/ref/%.c | $(DEPS_FIRST)
+$(OBJ)/common/kernels/ref/%.f32.o: common/kernels/ref/%.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) -DRF_REF_DOUBLE=0 -MMD -MP -c $< -o $@
-$(OUT)/obj/common/kernels/ref/%.f64.o: common/kernels/ref/%.c | $(DEPS_FIRST)
+$(OBJ)/common/kernels/ref/%.f64.o: common/kernels/ref/%.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) -DRF_REF_DOUBLE=1 -MMD -MP -c $< -o $@
 define isa_rule
-$(OUT)/obj/common/kernels/cpu/%.$(1).o: common/kernels/cpu/%.c | $(DEPS_FIRST)
+$(OBJ)/common/kernels/cpu/%.$(1).o: common/kernels/cpu/%.c | $(DEPS_FIRST)
 	@mkdir -p $$(@D)
 	$$(call say,CC)
 	$$(Q)$$(CC) $$(ALL_CFLAGS) $(if $(filter release,$(BUILD)),$(KERNEL_FLAGS)) $(ISA_$(1)) -DRF_ISA=$(1) -DRF_ISA_$(1)=1 -MMD -MP -c $$< -o $$@
@@ -144,72 +149,80 @@ $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
 # as errors: a kernel whose registers spill does not build. NVCC's warnings are errors always.
 NVCC_FLAGS = -std=c++17 -I. -O3 -fmad=false -gencode arch=compute_90a,code=sm_90a -Werror all-warnings \
              -Xptxas -warn-spills,-warn-lmem-usage -Xcompiler -Wall,-Wextra,-Wshadow,-Wconversion,-Werror,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics
-$(OUT)/obj/%.cu.o: %.cu | $(DEPS_FIRST)
+$(OBJ)/%.cu.o: %.cu | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,NVCC)
 	$(Q)$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
-$(OUT)/obj/common/kernels/cuda/%.o: common/kernels/cuda/%.c | $(DEPS_FIRST)
+$(OBJ)/$(BACKEND).cuda.o: $(BACKEND).c | $(DEPS_FIRST)
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -DRF_CUDA -MMD -MP -c $< -o $@
+$(OBJ)/common/kernels/cuda/%.o: common/kernels/cuda/%.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) $(CUDA_CFLAGS) -MMD -MP -c $< -o $@
-$(MPI_C:%.c=$(OUT)/obj/%.o): $(OUT)/obj/%.o: %.c | $(DEPS_FIRST)
+$(MPI_C:%.c=$(OBJ)/%.o): $(OBJ)/%.o: %.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) $(DIST_CFLAGS) -MMD -MP -c $< -o $@
-$(OUT)/obj/infer/eval/page/page.o: infer/eval/page/page.html infer/eval/page/page.css infer/eval/page/page.js
-$(OUT)/obj/serve/page.o: serve/page.html serve/page.css serve/page.js
-$(OUT)/obj/infer/web/web.o: $(wildcard infer/web/*.css infer/web/*.js)
-$(OUT)/obj/%.o: %.c | $(DEPS_FIRST)
+$(OBJ)/infer/eval/page/page.o: infer/eval/page/page.html infer/eval/page/page.css infer/eval/page/page.js
+$(OBJ)/serve/page.o: serve/page.html serve/page.css serve/page.js
+$(OBJ)/infer/web/web.o: $(wildcard infer/web/*.css infer/web/*.js)
+$(OBJ)/%.o: %.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
 $(LIBRARY): $(LIB_OBJECTS)
-	@rm -f $@
+	@mkdir -p $(@D) && rm -f $@
 	$(call say,AR)
 	$(Q)ar rcs $@ $^
 
 # --- Link ----------------------------------------------------------------------------------------
 # refusion-infer, refusion-serve, refusion-data and refusion-convert run without MPI; the others take the
 # communicator of $(DIST).
-STUB      := $(OUT)/obj/common/dist/dist_stub.o
-$(OUT)/refusion-data: $(OUT)/obj/data/data_main.o $(STUB) $(LIBRARY)
+STUB      := $(OBJ)/common/dist/dist_stub.o
+$(OUT)/refusion-data: $(OBJ)/data/data_main.o $(STUB) $(LIBRARY)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
-$(OUT)/refusion-convert: $(OUT)/obj/data/convert/convert_main.o $(STUB) $(LIBRARY)
+$(OUT)/refusion-convert: $(OBJ)/data/convert/convert_main.o $(STUB) $(LIBRARY)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
-$(OUT)/refusion-infer: $(OUT)/obj/infer/infer_main.o $(STUB) $(LIBRARY)
+$(OUT)/refusion-infer: $(OBJ)/infer/infer_main.o $(STUB) $(LIBRARY)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
-$(OUT)/refusion-serve: $(OUT)/obj/serve/serve_main.o $(STUB) $(LIBRARY)
+$(OUT)/refusion-serve: $(OBJ)/serve/serve_main.o $(STUB) $(LIBRARY)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
-$(OUT)/refusion-eval: $(OUT)/obj/infer/eval/eval_main.o $(DIST) $(LIBRARY)
+$(OUT)/refusion-eval: $(OBJ)/infer/eval/eval_main.o $(DIST) $(LIBRARY)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) $(DIST_LIBS) -o $@
-$(OUT)/refusion-train: $(OUT)/obj/train/train_main.o $(DIST) $(LIBRARY)
+$(OUT)/refusion-train: $(OBJ)/train/train_main.o $(DIST) $(LIBRARY)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) $(DIST_LIBS) -o $@
-$(OUT)/tests/fuzz/fuzz_%: $(OUT)/obj/tests/fuzz/fuzz_%.o $(STUB) $(LIBRARY)
+$(OUT)/tests/fuzz/fuzz_%: $(OBJ)/tests/fuzz/fuzz_%.o $(STUB) $(LIBRARY)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(subst fuzzer-no-link,fuzzer,$(LINK_FLAGS)) $^ $(LIBS) -o $@
-$(OUT)/tests/fuzz/seeds: $(OUT)/obj/tests/fuzz/seeds.o $(STUB) $(LIBRARY)
+$(OUT)/tests/fuzz/seeds: $(OBJ)/tests/fuzz/seeds.o $(STUB) $(LIBRARY)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) -o $@
-$(OUT)/tests/%: $(OUT)/obj/tests/%.o $(HELPERS:%.c=$(OUT)/obj/%.o) $(DIST) $(LIBRARY)
+$(OUT)/tests/%: $(OBJ)/tests/%$(KNOWS).o $(HELPERS:%.c=$(OBJ)/%.o) $(DIST) $(LIBRARY)
 	@mkdir -p $(@D)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) $(CRITERION_LIBS) $(DIST_LIBS) -o $@
-$(OUT)/tests/dist/test_link: $(OUT)/obj/common/kernels/cuda/link/nccl.o
-$(OUT)/obj/tests/%.o: tests/%.c | $(DEPS_FIRST)
+$(OUT)/tests/dist/test_link: $(OBJ)/common/kernels/cuda/link/nccl.o
+$(OBJ)/tests/%.cuda.o: tests/%.c | $(DEPS_FIRST)
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) $(TEST_CFLAGS) -DRF_CUDA -MMD -MP -c $< -o $@
+$(OBJ)/tests/%.o: tests/%.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) $(TEST_CFLAGS) -MMD -MP -c $< -o $@
 
--include $(shell find $(OUT)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(OBJ) -name '*.d' 2>/dev/null)
 
 tests: $(TEST_BINS)
 
@@ -249,8 +262,8 @@ headers: | $(DEPS_FIRST)  ## checks that every header compiles alone
 
 # Every source of the repository as an object; LINT_GCC: the variant that gcc compiles them into.
 MAINS    := data/data_main data/convert/convert_main infer/infer_main infer/eval/eval_main serve/serve_main train/train_main
-objects: $(LIB_OBJECTS) $(MAINS:%=$(OUT)/obj/%.o) $(STUB) $(DIST) fuzz_objects \
-         $(patsubst %.c,$(OUT)/obj/%.o,$(TESTS) $(HELPERS) $(BENCHES))
+objects: $(LIB_OBJECTS) $(MAINS:%=$(OBJ)/%.o) $(STUB) $(DIST) fuzz_objects \
+         $(patsubst %.c,$(OBJ)/%.o,$(TESTS) $(HELPERS) $(BENCHES))
 LINT_GCC ?= -lint-gcc
 lint: floors headers  ## format, floors, headers, and all warnings as errors with gcc and clang
 	$(Q)$(CLANG_FORMAT) --dry-run -Werror $(FORMATTED)
@@ -309,7 +322,7 @@ bench: $(BENCH_BINS)  ## speed, beside what this machine allows; appended to run
 	@set -e; for b in $(BENCH_BINS); do $$b; done
 
 fuzzers: $(FUZZ_BINS) $(OUT)/tests/fuzz/seeds
-fuzz_objects: $(FUZZERS:%.c=$(OUT)/obj/%.o) $(OUT)/obj/tests/fuzz/seeds.o
+fuzz_objects: $(FUZZERS:%.c=$(OBJ)/%.o) $(OBJ)/tests/fuzz/seeds.o
 
 FUZZ_SECONDS ?= 600
 FUZZ_JOBS    ?= 1
