@@ -68,9 +68,10 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wdouble-promotion -Wstrict-prot
 OPT_release := -O2 -g
 OPT_debug   := -O0 -g3
 OPT_asan    := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all
+OPT_lint    := -O0
 OPT_fuzz    := $(subst address,fuzzer-no-link$(,)address,$(OPT_asan))
 ifeq ($(OPT_$(BUILD)),)
-$(error BUILD=$(BUILD) is unknown: use release, debug, asan or, with clang, fuzz)
+$(error BUILD=$(BUILD) is unknown: use release, debug, asan, lint or, with clang, fuzz)
 endif
 # -ffp-contract=off: a fused multiply-add happens where the source says so and nowhere else, so that
 # results do not depend on the compiler's mood.
@@ -260,7 +261,8 @@ CHECK_FLAGS = $(ALL_CFLAGS) $(TEST_CFLAGS) -Werror
 headers: | $(DEPS_FIRST)  ## checks that every header compiles alone
 	@sh tests/lint/headers.sh $(CC) $(CHECK_FLAGS)
 
-# Every source of the repository as an object; LINT_GCC: the variant that gcc compiles them into.
+# Every source of the repository as an object; LINT_GCC: the variant that gcc compiles them into. Of
+# gcc's warnings some need its optimizer, of clang's none: what clang makes is not run, so it is made fast.
 MAINS    := data/data_main data/convert/convert_main infer/infer_main infer/eval/eval_main serve/serve_main train/train_main
 objects: $(LIB_OBJECTS) $(MAINS:%=$(OBJ)/%.o) $(STUB) $(DIST) fuzz_objects \
          $(patsubst %.c,$(OBJ)/%.o,$(TESTS) $(HELPERS) $(BENCHES))
@@ -268,7 +270,7 @@ LINT_GCC ?= -lint-gcc
 lint: floors headers  ## format, floors, headers, and all warnings as errors with gcc and clang
 	$(Q)$(CLANG_FORMAT) --dry-run -Werror $(FORMATTED)
 	$(MAKE) --no-print-directory CC=gcc BUILD=release WERROR=1 VARIANT=$(LINT_GCC) objects
-	$(MAKE) --no-print-directory CC=clang BUILD=release WERROR=1 VARIANT=-lint-clang objects
+	$(MAKE) --no-print-directory CC=clang BUILD=lint WERROR=1 objects
 
 # --- Manual --------------------------------------------------------------------------------------
 # Programs write their own pages; a script's page is what it says with -h.
