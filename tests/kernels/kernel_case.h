@@ -188,6 +188,20 @@ static inline void case_make(kernel_case *c, const operation *op, kernel_shape s
     op->declare(c);
 }
 
+/* A case as it was before its runs. */
+static inline void case_copy(kernel_case *c, const kernel_case *from)
+{
+    *c = *from;
+    for (int i = 0; i < c->n_operands; i++) {
+        operand *o = &c->operand[i];
+        const double *before = o->before;
+        o->before = case_allocate((size_t)o->n, sizeof(double));
+        o->after = case_allocate((size_t)o->n, sizeof(double));
+        o->index = case_allocate((size_t)o->n, sizeof(int32_t));
+        memcpy(o->before, before, (size_t)o->n * sizeof(double));
+    }
+}
+
 static inline void case_free(kernel_case *c)
 {
     for (int i = 0; i < c->n_operands; i++) {

@@ -31,7 +31,7 @@ static double allowed_for(const operation *op, rf_compute compute, int flags, rf
                                                                      : tolerance;
 }
 
-static void compare(kernel_case *a, kernel_case *b, const operation *op, bool equal)
+static void compare(const kernel_case *a, const kernel_case *b, const operation *op, bool equal)
 {
     for (int i = 0; i < a->n_operands; i++) {
         const operand *x = &a->operand[i], *y = &b->operand[i];
@@ -47,20 +47,18 @@ static void compare(kernel_case *a, kernel_case *b, const operation *op, bool eq
     }
 }
 
-static void visit_one(const operation *op, kernel_shape s, int flags)
+/* The subject against the truth, which ref64 has run. */
+static void check_subject(const kernel_case *truth, const operation *op)
 {
-    kernel_case truth, one, three;
-    const rf_backend *ref64 = backend_named("ref64", "");
-    case_make_linked(&truth, op, s, flags, NULL, ref64);
-    case_make_linked(&one, op, s, flags, NULL, ref64);
-    case_make_linked(&three, op, s, flags, NULL, ref64);
-    case_run(&truth, op, ref64, 1);
+    kernel_case one, three;
+    case_copy(&one, truth);
+    case_copy(&three, truth);
     case_run(&one, op, subject, 1);
     case_run(&three, op, subject, 3);
-    compare(&one, &truth, op, false);
+    compare(&one, truth, op, false);
     compare(&three, &one, op, true);
     bool has_alias = op->alias_out != NULL && case_find(&one, op->alias_in) != NULL;
-    if (has_alias && !(flags & ACCUMULATE)) {
+    if (has_alias && !(truth->flags & ACCUMULATE)) {
         one.flags |= ALIASED;
         case_run(&one, op, subject, 1);
         const operand *x = case_find(&one, op->alias_out), *y = case_find(&three, op->alias_out);
@@ -68,9 +66,24 @@ static void visit_one(const operation *op, kernel_shape s, int flags)
         cr_assert(error <= 0, "%s on %s %s: error %g where %s is %s", op->name, subject->name,
                   subject->isa, error, op->alias_out, op->alias_in);
     }
-    case_free(&truth);
     case_free(&one);
     case_free(&three);
+}
+
+static const rf_backend *subjects[MAX_BACKENDS + 1];
+static int n_subjects;
+
+static void visit_one(const operation *op, kernel_shape s, int flags)
+{
+    kernel_case truth;
+    const rf_backend *ref64 = backend_named("ref64", "");
+    case_make_linked(&truth, op, s, flags, NULL, ref64);
+    case_run(&truth, op, ref64, 1);
+    for (int b = 0; b < n_subjects; b++) {
+        subject = subjects[b];
+        check_subject(&truth, op);
+    }
+    case_free(&truth);
 }
 
 static void visit(const operation *op, kernel_shape s, int flags)
@@ -84,15 +97,11 @@ static void visit(const operation *op, kernel_shape s, int flags)
 
 static void visit_all(const char *part)
 {
-    const rf_backend *list[MAX_BACKENDS];
-    int n = backends_available(list);
-    list[n++] = backend_named("ref64", ""); /* aliases and threads of the truth itself */
-    for (int b = 0; b < n; b++) {
-        subject = list[b];
-        for (int i = 0; i < N_OPERATIONS; i++) {
-            if (strncmp(operations[i].name, part, strlen(part)) == 0) {
-                for_each_case(&operations[i], true, visit);
-            }
+    n_subjects = backends_available(subjects);
+    subjects[n_subjects++] = backend_named("ref64", ""); /* its aliases and threads */
+    for (int i = 0; i < N_OPERATIONS; i++) {
+        if (strncmp(operations[i].name, part, strlen(part)) == 0) {
+            for_each_case(&operations[i], true, visit);
         }
     }
 }
