@@ -91,8 +91,10 @@ if [ -t 1 ]; then
 else
     bad='' warn='' plain=''
 fi
-# Tests share the cores: threads that spin at barriers would cost several times the work.
+# Tests share the cores: threads that spin at barriers, and ranks of Open MPI that spin where they wait,
+# would cost several times the work.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+export OMPI_MCA_mpi_yield_when_idle="${OMPI_MCA_mpi_yield_when_idle:-1}"
 folder=$(mktemp -d) || exit 1
 RF_APART_TALLY=$folder/apart
 export RF_APART_TALLY
