@@ -211,8 +211,10 @@ static int choose_targets(peft *p, rf_error *err)
     return used > 0 ? RF_OK
                     : rf_error_set(err, RF_ERR,
                                    "%s: holds no adapter of a matrix of %s's blocks: it belongs to "
-                                   "another model",
-                                   p->folder, p->base_path);
+                                   "another model, or the names of its tensors are not those that "
+                                   "PEFT saves (the first is %s)",
+                                   p->folder, p->base_path,
+                                   p->set.n > 0 ? p->set.tensor[0].name : "missing");
 }
 
 /* Every adapter is there with its shape, and nothing else is. */
@@ -312,6 +314,13 @@ int rf_convert_import_peft(const char *folder, const char *base, const char *pat
     RF_TRY_OUT(read_base(&p, err));
     RF_TRY_OUT(read_config(&p.info.adaptation, folder, options, err));
     RF_TRY_OUT(rf_path_join(file, sizeof file, folder, "adapter_model.safetensors", err));
+    if (!rf_path_exists(file)) {
+        rc = rf_error_set(err, RF_ERR,
+                          "%s: there is no such file: save the adapters in this format "
+                          "(safe_serialization=True in PEFT); adapter_model.bin is not read",
+                          file);
+        goto out;
+    }
     RF_TRY_OUT(rf_safetensors_open(&p.set, file, err));
     RF_TRY_OUT(choose_targets(&p, err));
     RF_TRY_OUT(rf_table_build_adapted(&table, &p.info.model, &p.info.adaptation, err));

@@ -212,8 +212,15 @@ Test(convert_adapter, peft_refused)
     rf_model_free(other);
     refused(rf_convert_import_peft("peft", "other.h5", "back.h5", &as_source, tiny_error()),
             "belongs to another model than other.h5");
+    cr_assert(
+        system("sed 's/base_model.model.model/base_model.nodel.model/g' "
+               "peft/adapter_model.safetensors >gone && mv peft/adapter_model.safetensors kept "
+               "&& mv gone peft/adapter_model.safetensors") == 0);
+    peft_refused(
+        "PEFT saves (the first is base_model.nodel.model.layers.0.self_attn.q_proj.lora_A");
+    cr_assert_eq(rename("kept", "peft/adapter_model.safetensors"), 0);
     cr_assert_eq(rename("peft/adapter_model.safetensors", "peft/gone"), 0);
-    peft_refused("adapter_model.safetensors");
+    peft_refused("adapter_model.safetensors: there is no such file: save the adapters in this");
     leave_folder();
 }
 
