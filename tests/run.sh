@@ -6,10 +6,10 @@
 #                                   program may take
 #
 # A line per program; the whole output of a program that fails. Fails when a program exits non-zero,
-# reports nothing, or has neither run nor skipped a test. A skipped test is named, but for those that
-# CRITERION_TEST_PATTERN leaves out. Last line: "N passed, N failed", with ", N skipped" where some were.
-# With RF_BACKEND=apart (tests/README.md) it tells how many tests used that backend, and fails where none
-# did.
+# reports nothing, has neither run nor skipped a test, or where a sanitizer reports an error. A skipped test
+# is named, but for those that CRITERION_TEST_PATTERN leaves out. Last line: "N passed, N failed", with
+# ", N skipped" where some were. With RF_BACKEND=apart (tests/README.md) it tells how many tests used that
+# backend, and fails where none did.
 
 V=${V:-}
 JOBS=${JOBS:-2}
@@ -65,6 +65,9 @@ report() {
     elif [ "$code" -ne 0 ] && [ "$lost" -eq 0 ]; then
         lost=1
         why=" (exit status $code)"
+    elif [ "$lost" -eq 0 ] && grep -q 'ERROR: [A-Za-z]*Sanitizer' "$output"; then
+        lost=1 # Criterion has passed a test by the time its leaks are found
+        why=' (a sanitizer found a fault)'
     fi
     line="$ok passed"
     [ "$lost" -eq 0 ] || line="$line, $bad$lost FAILED$plain$why"
