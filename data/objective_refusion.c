@@ -41,17 +41,6 @@ static void draw_masks(rf_draw *draw, const rf_objective *objective, rf_rng *rng
     reverse(draw->order + n_clean, n_masked);
 }
 
-/* Fisher-Yates over the clean slots. */
-static void draw_order(rf_draw *draw, rf_rng *rng)
-{
-    for (int64_t i = draw->n_clean - 1; i > 0; i--) {
-        int64_t j = (int64_t)rf_rng_below(rng, (uint64_t)i + 1);
-        int32_t swap = draw->order[i];
-        draw->order[i] = draw->order[j];
-        draw->order[j] = swap;
-    }
-}
-
 static void append(const rf_objective *objective, rf_batch *batch, rf_counts *counts,
                    const int32_t *token, const bool *trained, int64_t n_prompt, int64_t n_response,
                    rf_rng *rng)
@@ -66,7 +55,7 @@ static void append(const rf_objective *objective, rf_batch *batch, rf_counts *co
      * their entries are not overwritten before they are read. */
     draw.order = batch->place + begin + n - draw.n_slots;
     draw_masks(&draw, objective, rng);
-    draw_order(&draw, rng);
+    rf_rng_shuffle(rng, draw.order, draw.n_clean, sizeof *draw.order);
     for (int64_t k = 0; k < n_prompt; k++) {
         rf_objective_show(batch, begin, token[k], k);
     }

@@ -136,7 +136,7 @@ int rf_order_new(rf_order *out, const rf_rows *rows, int64_t epoch, rf_error *er
     out->n_entries = list_entries(rows, epoch, out->entry);
     RF_ASSERT(out->n_entries == n);
     rf_rng rng = RF_RNG_STREAM(rows->settings.seed, RF_RNG_SHUFFLE, (uint64_t)epoch);
-    rf_rng_shuffle(&rng, out->entry, n);
+    rf_rng_shuffle(&rng, out->entry, n, sizeof *out->entry);
     /* So that the end of an epoch is known without packing what follows it. */
     out->n_windows = (n - 1) / rows->settings.window + 1;
     while (out->n_windows > 0 && !window_has_row(rows, out, out->n_windows - 1)) {
@@ -241,12 +241,7 @@ static void list_pieces(rf_window *window, const rf_rows *rows, const rf_order *
     }
     rf_rng rng = RF_RNG_STREAM(rows->settings.seed, RF_RNG_SHUFFLE, (uint64_t)order->epoch,
                                (uint64_t)window->index);
-    for (int64_t i = n - 1; i > 0; i--) {
-        int64_t j = (int64_t)rf_rng_below(&rng, (uint64_t)i + 1);
-        rf_piece swap = window->loose[i];
-        window->loose[i] = window->loose[j];
-        window->loose[j] = swap;
-    }
+    rf_rng_shuffle(&rng, window->loose, n, sizeof *window->loose);
 }
 
 /* First fit: each piece goes to the first row with room for it. The tree holds for each node the

@@ -99,12 +99,15 @@ uint64_t rf_rng_below(rf_rng *rng, uint64_t n)
     return value % n;
 }
 
-void rf_rng_shuffle(rf_rng *rng, int64_t *x, int64_t n)
+void rf_rng_shuffle(rf_rng *rng, void *x, int64_t n, size_t size)
 {
+    char swap[64];
+    RF_ASSERT(size <= sizeof swap);
     for (int64_t i = n - 1; i > 0; i--) {
-        int64_t j = (int64_t)rf_rng_below(rng, (uint64_t)i + 1);
-        int64_t swap = x[i];
-        x[i] = x[j];
-        x[j] = swap;
+        char *a = (char *)x + (size_t)i * size;
+        char *b = (char *)x + (size_t)rf_rng_below(rng, (uint64_t)i + 1) * size;
+        memcpy(swap, a, size);
+        memmove(a, b, size); /* which may be the same */
+        memcpy(b, swap, size);
     }
 }

@@ -7,6 +7,7 @@
 #ifndef RF_BASE_RNG_H
 #define RF_BASE_RNG_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* First word of a stream's name: what the numbers are for. Values are part of the file formats
@@ -44,9 +45,10 @@ void rf_rng_philox(uint32_t *out, const uint32_t *counter, const uint32_t *key);
 
 uint32_t rf_rng_u32(rf_rng *rng);
 uint64_t rf_rng_u64(rf_rng *rng);
-double rf_rng_uniform(rf_rng *rng);                      /* [0,1), 53 bits */
-double rf_rng_normal(rf_rng *rng);                       /* mean 0, variance 1 (Box-Muller) */
-uint64_t rf_rng_below(rf_rng *rng, uint64_t n);          /* [0,n) without bias; n >= 1 */
-void rf_rng_shuffle(rf_rng *rng, int64_t *x, int64_t n); /* Fisher-Yates */
+double rf_rng_uniform(rf_rng *rng);             /* [0,1), 53 bits */
+double rf_rng_normal(rf_rng *rng);              /* mean 0, variance 1 (Box-Muller) */
+uint64_t rf_rng_below(rf_rng *rng, uint64_t n); /* [0,n) without bias; n >= 1 */
+/* Fisher-Yates over x [n], of `size` bytes each. */
+void rf_rng_shuffle(rf_rng *rng, void *x, int64_t n, size_t size);
 
 #endif

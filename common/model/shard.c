@@ -46,7 +46,7 @@ void rf_shards_new(rf_shards *out, const rf_table *table, size_t element_bytes, 
     cut(out, table, false, least);
     for (int64_t i = 0; i < out->n_parts; i++) {
         const rf_range held = rf_shards_held(out, out->part[i], out->rank);
-        out->at[i + 1] = out->at[i] + (held.end - held.begin);
+        out->at[i + 1] = out->at[i] + rf_range_length(held);
     }
 }
 

@@ -84,6 +84,11 @@ typedef struct rf_range {
     int64_t begin, end;
 } rf_range;
 
+static inline int64_t rf_range_length(rf_range range)
+{
+    return range.end - range.begin;
+}
+
 /* The layers of the trainable space, in its order: 0 is what comes before the blocks, 1 to L are the
  * blocks, L+1 is what comes behind them. Their ranges cover the space without gaps (padding belongs
  * to the tensor in front of it) and begin at multiples of RF_SUM_RUN elements (kernels.h); that of a

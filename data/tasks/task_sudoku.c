@@ -69,7 +69,7 @@ static bool fill_random(int *cell, int box, int at, rf_rng *rng)
     for (int i = 0; i < side; i++) {
         digit[i] = i + 1;
     }
-    rf_rng_shuffle(rng, digit, side);
+    rf_rng_shuffle(rng, digit, side, sizeof *digit);
     unsigned mask = taken(cell, box, at);
     for (int i = 0; i < side; i++) {
         if ((mask >> digit[i] & 1) == 0) {
@@ -91,7 +91,7 @@ static int64_t blank_cells(int *cell, int box, int64_t n_givens, rf_rng *rng)
     for (int i = 0; i < n; i++) {
         order[i] = i;
     }
-    rf_rng_shuffle(rng, order, n);
+    rf_rng_shuffle(rng, order, n, sizeof *order);
     int64_t left = n;
     for (int i = 0; i < n && left > n_givens; i++) {
         int digit = cell[order[i]];

@@ -183,7 +183,7 @@ Test(rng, shuffle_gives_every_order_alike)
     int count[64] = {0};
     for (int i = 0; i < 24000; i++) {
         int64_t x[4] = {0, 1, 2, 3};
-        rf_rng_shuffle(&rng, x, 4);
+        rf_rng_shuffle(&rng, x, 4, sizeof *x);
         cr_assert(x[0] + x[1] + x[2] + x[3] == 6);
         cr_assert(x[0] * x[0] + x[1] * x[1] + x[2] * x[2] + x[3] * x[3] == 14);
         count[x[0] * 16 + x[1] * 4 + x[2]]++;
@@ -197,7 +197,7 @@ Test(rng, shuffle_gives_every_order_alike)
     }
     cr_expect(n_orders == 24);
     int64_t one[1] = {5};
-    rf_rng_shuffle(&rng, one, 1);
-    rf_rng_shuffle(&rng, one, 0);
+    rf_rng_shuffle(&rng, one, 1, sizeof *one);
+    rf_rng_shuffle(&rng, one, 0, sizeof *one);
     cr_expect(one[0] == 5);
 }

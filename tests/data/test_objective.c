@@ -66,7 +66,7 @@ static void expect_refusion(expected *e, const rf_objective *o, const int32_t *t
             clean[n_clean++] = j;
         }
     }
-    rf_rng_shuffle(&rng, clean, n_clean);
+    rf_rng_shuffle(&rng, clean, n_clean, sizeof *clean);
     for (int64_t i = 0; i < n_prompt; i++) {
         expect_place(e, token[i], i, -1, 0, RF_PART_NONE);
     }

@@ -162,7 +162,7 @@ static inline void case_declare_places(kernel_case *c, const char *name, int64_t
     for (int64_t i = 0; i < below; i++) {
         order[i] = i;
     }
-    rf_rng_shuffle(&c->rng, order, below);
+    rf_rng_shuffle(&c->rng, order, below, sizeof *order);
     for (int64_t i = 0; i < n; i++) {
         value[i] = (double)order[i];
     }

@@ -240,7 +240,7 @@ Test(forward, positions_not_order_carry_the_meaning)
     for (int64_t i = 0; i < N; i++) {
         order[i] = i;
     }
-    rf_rng_shuffle(&rng, order, N);
+    rf_rng_shuffle(&rng, order, N, sizeof *order);
     for (int64_t i = 0; i < N; i++) {
         append(&b, &a, order[i], order[i] + 1, 0);
     }

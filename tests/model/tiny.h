@@ -163,7 +163,7 @@ static inline int64_t tiny_add_causal(rf_batch *batch, rf_rng *rng, const rf_mod
     for (int64_t i = 0; i < n; i++) {
         order[i] = i;
     }
-    rf_rng_shuffle(rng, order, n);
+    rf_rng_shuffle(rng, order, n, sizeof *order);
     for (int64_t i = 0; i < n; i++) {
         int64_t at = rf_batch_add(batch, tiny_token(rng, config), (int32_t)order[i], begin + i,
                                   begin, begin + i + 1, 0, 0);

@@ -75,11 +75,6 @@ static rf_gather_window *window_of(rf_gather *g, int64_t layer)
     return &g->window[layer == g->shards->n_layers ? 2 : layer % 2];
 }
 
-static int64_t length(const rf_shards *s, int64_t part)
-{
-    return s->part[part].end - s->part[part].begin;
-}
-
 static void measure_windows(rf_gather *g)
 {
     int64_t part[RF_GATHER_PARTS];
@@ -88,7 +83,7 @@ static void measure_windows(rf_gather *g)
         int64_t n = 0;
         const int n_parts = parts_of(part, g->shards, layer, true);
         for (int i = 0; i < n_parts; i++) {
-            n += length(g->shards, part[i]);
+            n += rf_range_length(g->shards->part[part[i]]);
         }
         w->n = n > w->n ? n : w->n;
     }
@@ -157,7 +152,7 @@ static int fly(rf_gather *g, rf_error *err)
             rf_exchange_all_gather(exchange, g->model->ctx,
                                    rf_backend_at(backend, RF_MASTER, g->model->master, part.begin),
                                    rf_backend_at(backend, RF_MASTER, g->model->master, held.begin),
-                                   RF_MASTER, part.end - part.begin, err));
+                                   RF_MASTER, rf_range_length(part), err));
     }
     return RF_OK;
 }
@@ -210,12 +205,13 @@ static int open_window(rf_gather *g, int64_t layer, rf_error *err)
     w->n_parts = parts_of(w->part, s, layer, true);
     int64_t at = 0;
     for (int i = 0; i < w->n_parts; i++) {
+        const int64_t n = rf_range_length(s->part[w->part[i]]);
         w->begin[i] = at;
         RF_TRY(rf_exchange_all_gather(
             w->exchange[i], g->model->ctx, rf_backend_at(backend, RF_MASTER, w->master, at),
-            rf_backend_at(backend, RF_MASTER, g->model->master, s->at[w->part[i]]), RF_MASTER,
-            length(s, w->part[i]), err));
-        at += length(s, w->part[i]);
+            rf_backend_at(backend, RF_MASTER, g->model->master, s->at[w->part[i]]), RF_MASTER, n,
+            err));
+        at += n;
     }
     return RF_OK;
 }

@@ -62,7 +62,7 @@ int rf_optimizer_norm(double *norm, const rf_optimizer *o, rf_dist *dist, rf_ctx
         if (held.begin < held.end) {
             kernels->sum_squares(ctx, o->sums,
                                  rf_backend_at(ctx->backend, RF_MASTER, gradient, shards->at[i]),
-                                 held.begin, held.end - held.begin);
+                                 held.begin, rf_range_length(held));
         }
     }
     RF_TRY(shards->n_ranks > 1 ? share_sums(o, dist, ctx, err) : RF_OK);
@@ -94,7 +94,7 @@ static void step_held(rf_optimizer *o, rf_model *model, const void *gradient, rf
     backend->kernels->adamw(
         model->ctx, rf_backend_at(backend, RF_MASTER, model->master, is_whole ? held.begin : at),
         rf_backend_at(backend, RF_MASTER, o->m, at), rf_backend_at(backend, RF_MASTER, o->v, at),
-        rf_backend_at(backend, RF_MASTER, gradient, at), held.end - held.begin, step);
+        rf_backend_at(backend, RF_MASTER, gradient, at), rf_range_length(held), step);
 }
 
 /* The first trainable tensor from i on. */

@@ -63,7 +63,7 @@ static void describe_places(rf_reduce *r)
     r->place = rf_alloc((size_t)r->n_places + 1, sizeof *r->place);
     for (int64_t i = 0; i < r->shards->n_trained; i++) {
         rf_reduce_place *place = &r->place[place_of(r, i)];
-        const int64_t n = r->shards->part[i].end - r->shards->part[i].begin;
+        const int64_t n = rf_range_length(r->shards->part[i]);
         place->n = n > place->n ? n : place->n;
     }
 }
@@ -197,7 +197,7 @@ static void *open_part(rf_reduce *r, int64_t part)
 {
     rf_reduce_place *place = &r->place[place_of(r, part)];
     if (place->tenant != part) {
-        const int64_t n = r->shards->part[part].end - r->shards->part[part].begin;
+        const int64_t n = rf_range_length(r->shards->part[part]);
         if (place->tenant >= 0) {
             rf_scatter_wait_part(&r->scatter, place->tenant);
         }

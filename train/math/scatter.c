@@ -10,11 +10,6 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static int64_t length(rf_range range)
-{
-    return range.end - range.begin;
-}
-
 void rf_scatter_new(rf_scatter *out, rf_dist *dist, const rf_shards *shards, size_t element_bytes,
                     bool narrow)
 {
@@ -22,7 +17,7 @@ void rf_scatter_new(rf_scatter *out, rf_dist *dist, const rf_shards *shards, siz
     int64_t longest = 0; /* slice */
     *out = (rf_scatter){.dist = dist, .shards = shards, .narrow = narrow};
     for (int64_t i = 0; i < shards->n_trained; i++) {
-        const int64_t slot = rf_slice_begin(length(shards->part[i]), 1, shards->n_ranks);
+        const int64_t slot = rf_slice_begin(rf_range_length(shards->part[i]), 1, shards->n_ranks);
         longest = slot > longest ? slot : longest;
     }
     out->portion = least(rf_sum_runs(wanted), rf_sum_runs(longest)) * RF_SUM_RUN;
@@ -98,8 +93,8 @@ static void fly(rf_scatter *s)
     const rf_shards *shards = s->shards;
     const int64_t slot = s->n_flown % RF_SCATTER_FLIGHTS;
     const rf_range part = shards->part[s->queue[s->next].part];
-    const int64_t n = length(part);
-    const int64_t mine = length(rf_shards_held(shards, part, shards->rank));
+    const int64_t n = rf_range_length(part);
+    const int64_t mine = rf_range_length(rf_shards_held(shards, part, shards->rank));
     const int64_t left = mine - s->next_from;
     rf_error why = {0};
     s->flight[slot].first = s->next_from;

@@ -27,22 +27,6 @@ struct rf_dump {
 
 /* --- Filling ---------------------------------------------------------------------------------- */
 
-static int allocate(rf_dump *d)
-{
-    const rf_table *table = &d->model->table;
-    size_t stored = (size_t)table->n_stored, bytes = rf_type_bytes(d->type);
-    d->own = calloc((size_t)d->n_places, N_WORDS * sizeof *d->own);
-    d->all = calloc((size_t)d->n_all, N_WORDS * sizeof *d->all);
-    bool failed = d->own == NULL || d->all == NULL;
-    if (rf_dist_rank(d->dist) == 0) {
-        d->before = calloc(stored, bytes);
-        d->gradient = calloc((size_t)table->n_elements, bytes);
-        d->after = calloc(stored, bytes);
-        failed = failed || d->before == NULL || d->gradient == NULL || d->after == NULL;
-    }
-    return failed ? RF_ERR : RF_OK;
-}
-
 static void take(rf_dump *d, void *host, const void *values, int64_t n)
 {
     if (host != NULL) {
@@ -57,7 +41,7 @@ static int take_slices(rf_dump *d, void *host, const void *held, int64_t n_parts
     const rf_shards *shards = d->model->shards;
     for (int64_t i = 0; i < n_parts; i++) {
         const rf_range part = shards->part[i];
-        const int64_t n = part.end - part.begin;
+        const int64_t n = rf_range_length(part);
         RF_TRY(rf_exchange_all_gather(d->exchange, ctx, d->part,
                                       rf_backend_at(ctx->backend, RF_MASTER, held, shards->at[i]),
                                       RF_MASTER, n, err));
@@ -86,7 +70,7 @@ static int allocate_part(rf_dump *d, rf_error *err)
     const rf_shards *shards = d->model->shards;
     int64_t longest = 0;
     for (int64_t i = 0; i < shards->n_parts; i++) {
-        const int64_t n = shards->part[i].end - shards->part[i].begin;
+        const int64_t n = rf_range_length(shards->part[i]);
         longest = n > longest ? n : longest;
     }
     if (shards->kind == RF_SHARD_NONE) {
@@ -95,6 +79,24 @@ static int allocate_part(rf_dump *d, rf_error *err)
     d->exchange = rf_exchange_new(d->dist, RF_CHANNEL_WEIGHTS);
     return rf_backend_alloc(&d->part, d->model->ctx,
                             rf_backend_bytes(d->model->ctx->backend, RF_MASTER, longest), err);
+}
+
+static int allocate(rf_dump *d, rf_error *err)
+{
+    const rf_table *table = &d->model->table;
+    size_t stored = (size_t)table->n_stored, bytes = rf_type_bytes(d->type);
+    d->own = calloc((size_t)d->n_places, N_WORDS * sizeof *d->own);
+    d->all = calloc((size_t)d->n_all, N_WORDS * sizeof *d->all);
+    bool failed = d->own == NULL || d->all == NULL;
+    if (rf_dist_rank(d->dist) == 0) {
+        d->before = calloc(stored, bytes);
+        d->gradient = calloc((size_t)table->n_elements, bytes);
+        d->after = calloc(stored, bytes);
+        failed = failed || d->before == NULL || d->gradient == NULL || d->after == NULL;
+    }
+    return failed
+               ? rf_error_set(err, RF_ERR, "no memory for debug.dump_step: lower train.batch_rows")
+               : allocate_part(d, err);
 }
 
 int rf_dump_new(rf_dump **out, const rf_dump_settings *settings, rf_dist *dist, rf_model *model,
@@ -109,13 +111,7 @@ int rf_dump_new(rf_dump **out, const rf_dump_settings *settings, rf_dist *dist, 
     d->n_places = settings->n_leaves * settings->leaf_places;
     d->n_all = d->n_places * rf_dist_size(dist);
     d->type = model->ctx->backend->type[RF_MASTER];
-    int rc = allocate(d);
-    if (rc != RF_OK) {
-        rf_error_set(err, rc, "no memory for debug.dump_step: lower train.batch_rows");
-    } else {
-        rc = allocate_part(d, err);
-    }
-    rc = rf_dist_agree(dist, rc, err);
+    int rc = rf_dist_agree(dist, allocate(d, err), err);
     rc = rc == RF_OK ? take_weights(d, d->before, err) : rc;
     if (rc != RF_OK) {
         rf_dump_free(d);
