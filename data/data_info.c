@@ -67,9 +67,6 @@ static int inspect_corpus(const char *path, bool verify, rf_error *err)
     RF_TRY(rf_corpus_open(&corpus, path, err));
     print_corpus(corpus);
     int rc = verify ? rf_corpus_verify(corpus, err) : RF_OK;
-    if (verify && rc == RF_OK) {
-        printf("  verified          all checksums are right\n");
-    }
     rf_corpus_close(corpus);
     return rc;
 }
@@ -131,11 +128,7 @@ static int inspect_checkpoint(const char *path, bool verify, rf_error *err)
     int rc = print_checkpoint(path, &info, err);
     rf_checkpoint_info_free(&info);
     RF_TRY(rc);
-    if (verify) {
-        RF_TRY(rf_checkpoint_verify(path, err));
-        printf("  verified          all checksums are right\n");
-    }
-    return RF_OK;
+    return verify ? rf_checkpoint_verify(path, err) : RF_OK;
 }
 
 /* Where HDF5 reads nothing, nobody knows which kind of file it was. */
@@ -166,8 +159,12 @@ static int inspect(const char *name, bool verify, rf_error *err)
     char path[RF_PATH_BYTES];
     RF_TRY(rf_checkpoint_choose(path, sizeof path, name, err));
     RF_TRY(check_readable(path, err));
-    return rf_corpus_is_checkpoint(path) ? inspect_checkpoint(path, verify, err)
-                                         : inspect_corpus(path, verify, err);
+    RF_TRY(rf_corpus_is_checkpoint(path) ? inspect_checkpoint(path, verify, err)
+                                         : inspect_corpus(path, verify, err));
+    if (verify) {
+        printf("  verified          all checksums are right\n");
+    }
+    return RF_OK;
 }
 
 static int run(const rf_manual *self, int argc, char **argv, rf_error *err)

@@ -4,11 +4,9 @@
 #include "common/text/chat.h"
 #include "data/corpus/records.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* encode, decode and render: a JSON object a line from stdin, one a line to stdout. */
 
@@ -115,7 +113,7 @@ static int convert_line(const filter *f, const char *line, size_t bytes, rf_erro
     RF_TRY_OUT(rf_record_parse(&in, line, bytes, NULL, err));
     RF_TRY_OUT(f->convert(&out, f, in, err));
     if (json_dumpf(out, stdout, 0) != 0 || putchar('\n') == EOF) {
-        rc = rf_error_set(err, RF_ERR, "cannot write to standard output: %s", strerror(errno));
+        rc = rf_error_set(err, RF_ERR, "cannot write to standard output: %m");
     }
 out:
     json_decref(in);

@@ -61,7 +61,7 @@ static int count_strings(rf_bpe_counter *counter, const json_t *value, rf_error 
 static int count_entry(rf_bpe_counter *counter, const rf_portion *p, const rf_entry *e,
                        rf_error *err)
 {
-    const char *text = p->text + e->begin;
+    const char *text = p->text.data + e->begin;
     json_t *root = NULL;
     if (e->is_text) {
         return rf_bpe_counter_add(counter, text, e->bytes, err);

@@ -193,8 +193,7 @@ static rf_line_end read_quoted(rf_line *line, rf_text *out)
         if (end != RF_LINE_ENTER || is_quote(text)) {
             return end;
         }
-        rf_text_add_string(out, first ? "" : "\n");
-        rf_text_add_string(out, text);
+        rf_text_print(out, "%s%s", first ? "" : "\n", text);
     }
 }
 

@@ -151,15 +151,11 @@ static int render_raw(rf_question *out, const rf_tokenizer *tokenizer,
     rf_text text = {0};
     int64_t used = 0;
     if (style->instruction != NULL) {
-        rf_text_add_string(&text, style->instruction);
-        rf_text_add_string(&text, "\n\n");
+        rf_text_print(&text, "%s\n\n", style->instruction);
     }
     for (const rf_question *shot = shots->question; used < shots->n; shot++) {
         if (is_shot(shot, out)) {
-            const char *const part[] = {shot->item.query, glue, shot->item.expected, "\n\n"};
-            for (int i = 0; i < 4; i++) {
-                rf_text_add_string(&text, part[i]);
-            }
+            rf_text_print(&text, "%s%s%s\n\n", shot->item.query, glue, shot->item.expected);
             used++;
         }
     }
@@ -298,11 +294,7 @@ static int add_array(reader *r, const char *line, size_t bytes, rf_error *err)
             RF_TRY(add_record(r, r->record.data, r->record.bytes, r->line, err));
         }
     }
-    return r->array.is_bad ? rf_error_set(err, RF_ERR,
-                                          "%s:%" PRId64 ": the array holds something else than "
-                                          "objects: write one record a line",
-                                          r->path, r->lines->number)
-                           : RF_OK;
+    return rf_record_array_check(&r->array, r->lines, false, err);
 }
 
 static int read_all(reader *r, rf_error *err)
@@ -327,9 +319,8 @@ static int read_all(reader *r, rf_error *err)
         RF_TRY(r->is_array ? add_array(r, text, bytes, err)
                            : add_record(r, text, bytes, r->lines->number, err));
     }
-    if (r->is_array && !is_full(r) && !r->array.is_over) {
-        return rf_error_set(err, RF_ERR, "%s: the array ends too early: get the whole file",
-                            r->path);
+    if (r->is_array && !is_full(r)) {
+        RF_TRY(rf_record_array_check(&r->array, r->lines, true, err));
     }
     return r->n > 0
                ? RF_OK

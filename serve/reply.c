@@ -72,15 +72,6 @@ static json_t *top_object(const rf_choice *c, int64_t i)
     return top;
 }
 
-static int64_t count_characters(const char *text, size_t bytes)
-{
-    int64_t n = 0;
-    for (size_t i = 0; i < bytes; i++) {
-        n += !rf_utf8_continues(text[i]);
-    }
-    return n;
-}
-
 /* A token that the client sees. `at`: of what was judged; negative: nothing stands before it. */
 static void add_token(json_t *lists[4], const rf_choice *c, int32_t id, int64_t at, int64_t *offset)
 {
@@ -91,7 +82,7 @@ static void add_token(json_t *lists[4], const rf_choice *c, int32_t id, int64_t 
     json_array_append_new(lists[1], at >= 0 ? number(c->given.logprob[at]) : json_null());
     json_array_append_new(lists[2], at >= 0 ? top_object(c, at) : json_null());
     json_array_append_new(lists[3], json_integer(*offset));
-    *offset += count_characters(text, bytes);
+    *offset += (int64_t)rf_utf8_count(text, bytes);
     free(text);
 }
 

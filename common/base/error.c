@@ -99,6 +99,13 @@ int rf_error_system(rf_error *err, int errno_value, const char *name, const char
                         strerror(errno_value));
 }
 
+int rf_error_of_stdout(rf_error *err)
+{
+    return fflush(stdout) == 0 && ferror(stdout) == 0
+               ? RF_OK
+               : rf_error_set(err, RF_ERR, "cannot write to standard output: %m");
+}
+
 int rf_error_exit_status(int code)
 {
     return code > 0 || code < RF_ERR_RETRY ? -RF_ERR : -code;

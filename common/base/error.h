@@ -64,6 +64,8 @@ int rf_error_code_of_errno(int errno_value);
 /* Sets "<name>: <what>: <the system's words>" with that code, which it returns:
  *   rf_error_system(err, errno, path, "cannot open"); */
 int rf_error_system(rf_error *err, int errno_value, const char *name, const char *what);
+/* Has what was printed to standard output left the program? */
+RF_MUST_CHECK int rf_error_of_stdout(rf_error *err);
 
 /* Exit status of a program that ends with this code: 0 to 5. */
 int rf_error_exit_status(int code);

@@ -103,3 +103,12 @@ size_t rf_utf8_put(char text[4], int32_t character)
     text[0] = (char)(lead[n] | c);
     return n;
 }
+
+size_t rf_utf8_count(const char *text, size_t bytes)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < bytes; i++) {
+        n += !rf_utf8_continues(text[i]);
+    }
+    return n;
+}

@@ -21,6 +21,8 @@ char *rf_utf8_repair(const char *text, size_t bytes, size_t *out_bytes);
 size_t rf_utf8_next(int32_t *character, const char *text);
 /* Writes a character (not a surrogate) as 1 to 4 bytes. */
 size_t rf_utf8_put(char text[4], int32_t character);
+/* Characters of a text, of which nothing need be valid. */
+size_t rf_utf8_count(const char *text, size_t bytes);
 /* Does this byte go on with a character that began before it? */
 static inline bool rf_utf8_continues(char byte)
 {

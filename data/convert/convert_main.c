@@ -7,7 +7,6 @@
 #include "common/store/checkpoint.h"
 #include "data/convert/convert.h"
 
-#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,8 +67,7 @@ static int import_peft(command_line *l, rf_error *err)
     if (l->dtype != NULL || l->options.tokenizer != NULL || l->options.grow) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "import --base takes no option but --ignore-field and --quiet: types, "
-                            "tokenizer and sizes "
-                            "are those of the base");
+                            "tokenizer and sizes are those of the base");
     }
     const char *const base = l->base_path;
     RF_TRY(rf_checkpoint_choose(l->base_path, sizeof l->base_path, l->base, err));
@@ -211,15 +209,6 @@ static const rf_manual manual = {
 
 int main(int argc, char **argv)
 {
-    rf_error err = {0};
-    bool answered;
-    rf_log_set_program("refusion-convert");
     rf_output_clean_on_signals();
-    signal(SIGXFSZ, SIG_IGN); /* a file at its size limit is an error of write, not a signal */
-    int rc = rf_manual_answer(&answered, &manual, argc, argv, &err);
-    if (!answered) {
-        rc = rf_manual_run(&manual, argc, argv, &err);
-    }
-    rf_log_error(&err);
-    return rf_error_exit_status(rc);
+    return rf_manual_main(&manual, argc, argv);
 }

@@ -1,49 +1,48 @@
+#include "common/base/alloc.h"
 #include "data/convert/convert_private.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* Names of one kind of trouble, as many as fit. */
 typedef struct names {
-    char text[480];
-    size_t used;
+    rf_text text;
     int64_t n, left_out;
 } names;
 
-static void add_name(names *list, const char *text)
+/* Takes the name over. */
+static void add_name(names *list, char *name)
 {
-    size_t n = strlen(text) + 2;
+    enum { MOST = 480 }; /* bytes of all */
     list->n++;
-    if (list->left_out > 0 || n >= sizeof list->text - list->used) {
+    if (list->left_out > 0 || strlen(name) + 2 >= MOST - list->text.bytes) {
         list->left_out++;
-        return;
+    } else {
+        rf_text_print(&list->text, "%s%s", list->text.bytes > 0 ? ", " : "", name);
     }
-    list->used += (size_t)snprintf(list->text + list->used, sizeof list->text - list->used, "%s%s",
-                                   list->used > 0 ? ", " : "", text);
+    free(name);
 }
 
-static void print_names(FILE *file, const char *what, const names *list)
+/* Frees the list. */
+static void print_names(rf_text *out, const char *what, names *list)
 {
     if (list->n > 0) {
-        fprintf(file, "; %" PRId64 " %s: %s", list->n, what, list->text);
+        rf_text_print(out, "; %" PRId64 " %s: %s", list->n, what,
+                      list->text.data != NULL ? list->text.data : "");
     }
     if (list->left_out > 0) {
-        fprintf(file, " and %" PRId64 " more", list->left_out);
+        rf_text_print(out, " and %" PRId64 " more", list->left_out);
     }
+    rf_text_free(&list->text);
 }
 
-static void print_shape(char *text, size_t bytes, const int64_t *shape, int n_dims)
+static void print_shape(rf_text *out, const int64_t *shape, int n_dims)
 {
-    size_t used = (size_t)snprintf(text, bytes, "[");
-    for (int i = 0; i < n_dims && used < bytes; i++) {
-        used +=
-            (size_t)snprintf(text + used, bytes - used, "%s%" PRId64, i > 0 ? "," : "", shape[i]);
+    for (int i = 0; i < n_dims; i++) {
+        rf_text_print(out, "%s%" PRId64, i > 0 ? "," : "[", shape[i]);
     }
-    if (used < bytes) {
-        snprintf(text + used, bytes - used, "]");
-    }
+    rf_text_add_string(out, n_dims > 0 ? "]" : "[]");
 }
 
 static bool has_shape(const rf_safetensor *t, const rf_tensor *wanted)
@@ -62,21 +61,21 @@ typedef struct findings {
 
 static void look_for(findings *f, const rf_tensor *wanted, const rf_safetensors *set)
 {
-    char line[400], is[160], should[64];
     const rf_safetensor *t = rf_safetensors_find(set, wanted->name);
     if (t == NULL) {
-        add_name(&f->missing, wanted->name);
+        add_name(&f->missing, rf_alloc_string(wanted->name));
         return;
     }
     if (!has_shape(t, wanted)) {
-        print_shape(is, sizeof is, t->shape, t->n_dims);
-        print_shape(should, sizeof should, wanted->shape, wanted->n_dims);
-        snprintf(line, sizeof line, "%s is %s instead of %s", wanted->name, is, should);
-        add_name(&f->shape, line);
+        rf_text line = {0};
+        rf_text_print(&line, "%s is ", wanted->name);
+        print_shape(&line, t->shape, t->n_dims);
+        rf_text_add_string(&line, " instead of ");
+        print_shape(&line, wanted->shape, wanted->n_dims);
+        add_name(&f->shape, line.data);
     }
     if (t->type == RF_N_TYPES || t->type == RF_F64) {
-        snprintf(line, sizeof line, "%s is %s", wanted->name, t->dtype);
-        add_name(&f->type, line);
+        add_name(&f->type, rf_alloc_format("%s is %s", wanted->name, t->dtype));
     }
     f->all_bf16 = f->all_bf16 && t->type == RF_BF16;
 }
@@ -108,25 +107,18 @@ static bool is_tied_head(const rf_safetensor *t, const rf_safetensors *set,
     return true;
 }
 
-static int report(const findings *f, const char *folder, rf_error *err)
+static int report(findings *f, const char *folder, rf_error *err)
 {
-    char *text = NULL;
-    size_t bytes = 0;
-    FILE *file = open_memstream(&text, &bytes);
-    if (file != NULL) {
-        print_names(file, "missing", &f->missing);
-        print_names(file, "surplus", &f->surplus);
-        print_names(file, "of the wrong shape", &f->shape);
-        print_names(file, "of types other than F32, F16 and BF16", &f->type);
-        if (fclose(file) != 0) {
-            bytes = 0;
-        }
-    }
+    rf_text text = {0};
+    print_names(&text, "missing", &f->missing);
+    print_names(&text, "surplus", &f->surplus);
+    print_names(&text, "of the wrong shape", &f->shape);
+    print_names(&text, "of types other than F32, F16 and BF16", &f->type);
     int rc = rf_error_set(err, RF_ERR,
                           "%s: its tensors are not those of its config.json%s: use a complete "
                           "folder of one model",
-                          folder, bytes > 0 ? text : "");
-    free(text);
+                          folder, text.data);
+    rf_text_free(&text);
     return rc;
 }
 
@@ -143,7 +135,7 @@ int rf_convert_match(rf_type *type, const rf_safetensors *set, const rf_model_co
         const rf_safetensor *t = &set->tensor[i];
         if (rf_table_find(&table, t->name) == NULL && !ends_with(t->name, ".rotary_emb.inv_freq") &&
             !is_tied_head(t, set, config)) {
-            add_name(&f.surplus, t->name);
+            add_name(&f.surplus, rf_alloc_string(t->name));
         }
     }
     rf_table_free(&table);

@@ -3,9 +3,7 @@
 #include "data/convert/convert_private.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* The base goes by in pieces; the adapters, which are small, are held in memory. */
 typedef struct merge {
@@ -15,9 +13,7 @@ typedef struct merge {
     rf_table table; /* with the adapters */
     double **held;  /* [table.n_tensors]: the adapters' values, NULL for other tensors */
     rf_type type;   /* of the file that is written */
-    double *values; /* scratch for a chunk of a tensor, as are rounded values */
-    float *rounded;
-    size_t n_values, n_rounded; /* that fit */
+    rf_convert_values values;
 } merge;
 
 /* --- What belongs together -------------------------------------------------------------------- */
@@ -84,24 +80,6 @@ static const double *held_of(const merge *m, const rf_tensor *matrix, rf_role ro
     return t != NULL ? m->held[t - m->table.tensor] : NULL;
 }
 
-/* The index of the first value that is not finite, or -1. */
-static int64_t encode(void *out, merge *m, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        m->rounded[i] = (float)m->values[i];
-    }
-    if (m->type != RF_F64) {
-        return rf_storage_encode(out, m->type, m->rounded, n);
-    }
-    memcpy(out, m->values, (size_t)n * sizeof *m->values);
-    for (int64_t i = 0; i < n; i++) {
-        if (!isfinite(m->values[i])) {
-            return i;
-        }
-    }
-    return -1;
-}
-
 /* rf_checkpoint_source */
 static int take(void *user, void *out, const rf_tensor *tensor, int64_t first, int64_t n,
                 rf_error *err)
@@ -109,20 +87,13 @@ static int take(void *user, void *out, const rf_tensor *tensor, int64_t first, i
     merge *m = user;
     const double *a = held_of(m, tensor, rf_table_adapter_a(tensor->role));
     const double *b = held_of(m, tensor, rf_table_adapter_b(tensor->role));
-    m->values = rf_alloc_grow(m->values, &m->n_values, (size_t)n, sizeof *m->values);
-    m->rounded = rf_alloc_grow(m->rounded, &m->n_rounded, (size_t)n, sizeof *m->rounded);
-    RF_TRY(rf_checkpoint_reader_get(m->base_reader, m->values, tensor->name, first, n, err));
+    RF_TRY(rf_convert_get(&m->values, m->base_reader, tensor, first, n, err));
     if (a != NULL) {
         const rf_adaptation *of = &m->adapter.adaptation;
-        rf_lora_share(m->values, a, b, of->alpha / (double)of->rank, of->rank, tensor->shape[1],
-                      first, n);
+        rf_lora_share(m->values.value, a, b, of->alpha / (double)of->rank, of->rank,
+                      tensor->shape[1], first, n);
     }
-    int64_t bad = encode(out, m, n);
-    return bad < 0 ? RF_OK
-                   : rf_error_set(err, RF_ERR,
-                                  "tensor %s: element %" PRId64
-                                  " is not finite: the model or its adapters are damaged",
-                                  tensor->name, first + bad);
+    return rf_convert_put(&m->values, out, m->type, tensor, first, n, err);
 }
 
 static void free_all(merge *m)
@@ -136,8 +107,7 @@ static void free_all(merge *m)
     rf_checkpoint_reader_close(m->adapter_reader);
     rf_checkpoint_info_free(&m->base);
     rf_checkpoint_info_free(&m->adapter);
-    free(m->values);
-    free(m->rounded);
+    rf_convert_values_free(&m->values);
 }
 
 int rf_convert_merge(const char *base, const char *adapter, const char *path,

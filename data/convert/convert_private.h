@@ -28,6 +28,22 @@ RF_MUST_CHECK int rf_convert_match(rf_type *type, const rf_safetensors *set,
                                    const rf_model_config *config, const char *folder,
                                    rf_error *err);
 
+/* What is read as f64 on its way into a file. A zeroed struct is fine. */
+typedef struct rf_convert_values {
+    double *value;  /* [n of the last call] owned, */
+    float *rounded; /* as is this */
+    size_t capacity, rounded_capacity;
+} rf_convert_values;
+
+/* Reads values [first, first + n) of a tensor. */
+RF_MUST_CHECK int rf_convert_get(rf_convert_values *values, rf_checkpoint_reader *reader,
+                                 const rf_tensor *tensor, int64_t first, int64_t n, rf_error *err);
+/* Puts the values that were read into `out`, as `type`; one that is not finite then is an error that
+ * names the tensor. i8: as the f32 that it is made of, where its rows are judged. */
+RF_MUST_CHECK int rf_convert_put(rf_convert_values *values, void *out, rf_type type,
+                                 const rf_tensor *tensor, int64_t first, int64_t n, rf_error *err);
+void rf_convert_values_free(rf_convert_values *values);
+
 /* --- Adapters in PEFT's format ---------------------------------------------------------------- */
 
 /* adapter_config.json, for the table of an adapter file; the base's name is left open. Source:

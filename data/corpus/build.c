@@ -231,7 +231,7 @@ static int write_portion(output *o, const rf_build_settings *settings, const rf_
     }
     say_warnings(o, p);
     o->statistics->n_bad += p->n_bad;
-    o->statistics->text_bytes += (int64_t)p->text_bytes;
+    o->statistics->text_bytes += (int64_t)p->text.bytes;
     RF_TRY(rf_error_pass(err, &p->failure));
     RF_TRY(rf_error_pass(err, &p->read_failure));
     if (p->ends_source) {

@@ -15,10 +15,7 @@ static const struct {
     {0, 4, "\x89HDF", "an HDF5 file: corpora are built from JSON lines and text"},
     {0, 15, "SQLite format 3", "an SQLite database: " ROWS},
     {0, 4, "\x28\xB5\x2F\xFD", "compressed by zstd: decompress it (zstd -d), or use gzip"},
-    {0, 5,
-     "\xFD"
-     "7zXZ",
-     "compressed by xz: decompress it (unxz), or use gzip"},
+    {0, 5, "\3757zXZ", "compressed by xz: decompress it (unxz), or use gzip"},
     {0, 2, "\x1F\x8B", "compressed twice: decompress it once (gunzip)"},
     {0, 4, "\x04\x22\x4D\x18", "compressed by lz4: decompress it (unlz4), or use gzip"},
     {0, 6, "7z\xBC\xAF\x27\x1C", "a 7-Zip archive: unpack it, and give the files in it"},
@@ -27,10 +24,7 @@ static const struct {
     {0, 6, "\x93NUMPY", "an array of NumPy, no text"},
     {0, 4, "\x89PNG", "a picture, no text"},
     {0, 3, "\xFF\xD8\xFF", "a picture, no text"},
-    {0, 4,
-     "\x7F"
-     "ELF",
-     "a program, no text"},
+    {0, 4, "\177ELF", "a program, no text"},
     {0, 3, "BZh", "compressed by bzip2: decompress it (bunzip2), or use gzip"},
     {0, 4, "PK\x03\x04", "a ZIP archive (or a file of an office program): unpack it"},
     {257, 5, "ustar", "a tar archive: unpack it, and give the files in it"},

@@ -37,15 +37,6 @@ static void add_turn(rf_imported *out, int64_t begin)
     out->turn[out->n_turns++] = begin;
 }
 
-static int64_t count_chars(const char *text, size_t bytes)
-{
-    int64_t n = 0;
-    for (size_t i = 0; i < bytes; i++) {
-        n += ((unsigned char)text[i] & 0xC0) != 0x80;
-    }
-    return n;
-}
-
 /* --- Samples ---------------------------------------------------------------------------------- */
 
 /* The sample whose prompt is turns [0, n) and whose response is turn n. */
@@ -55,7 +46,7 @@ static int add_answer(rf_imported *out, const rf_tokenizer *tokenizer, const rf_
     const rf_turn *turn = record->turn;
     rf_imported_sample sample = {.held_out = held_out, .is_answer = true};
     for (int64_t i = 0; i <= n; i++) {
-        sample.n_chars += count_chars(turn[i].content, turn[i].bytes);
+        sample.n_chars += (int64_t)rf_utf8_count(turn[i].content, turn[i].bytes);
     }
     rf_render_options options = record->options;
     options.n_literal = &sample.n_literal;
@@ -193,7 +184,7 @@ static int add_text(rf_imported *out, const rf_tokenizer *tokenizer, const char 
     }
     add_sample(out, (rf_imported_sample){.n_tokens = out->ids.n - begin,
                                          .n_prompt = ends ? 1 : 0,
-                                         .n_chars = count_chars(text, bytes),
+                                         .n_chars = (int64_t)rf_utf8_count(text, bytes),
                                          .held_out = held_out});
     return RF_OK;
 }

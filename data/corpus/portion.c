@@ -33,7 +33,7 @@ struct rf_portion_reader {
 
 void rf_portion_free(rf_portion *p)
 {
-    free(p->text);
+    rf_text_free(&p->text);
     free(p->entry);
     rf_imported_free(&p->samples);
     for (int64_t i = 0; i < p->n_warnings; i++) {
@@ -89,46 +89,37 @@ static rf_format recognise(const char *path, const char *line)
 
 /* --- Entries ---------------------------------------------------------------------------------- */
 
-/* The text of a portion is bounded by the longest line. */
-static void append_bytes(rf_portion *p, const char *text, size_t bytes)
-{
-    size_t needed = p->text_bytes + bytes;
-    p->text = rf_alloc_grow(p->text, &p->text_capacity, needed, 1);
-    memcpy(p->text + p->text_bytes, text, bytes);
-    p->text_bytes = needed;
-}
-
-/* A new entry that begins with `line`. */
+/* A new entry that begins with `line`. The text of a portion is bounded by the longest line. */
 static void add_entry(rf_portion *p, rf_entry entry, const char *line, size_t bytes)
 {
     size_t n = (size_t)p->n_entries;
-    entry.begin = p->text_bytes;
+    entry.begin = p->text.bytes;
     entry.bytes = bytes;
     p->entry = rf_alloc_grow(p->entry, &p->entry_capacity, n + 1, sizeof *p->entry);
     p->entry[p->n_entries++] = entry;
-    append_bytes(p, line, bytes);
+    rf_text_add(&p->text, line, bytes);
 }
 
 /* Appends a line to the text entry that is being filled. */
 static void extend_entry(rf_portion *p, const char *line, size_t bytes)
 {
     rf_entry *last = &p->entry[p->n_entries - 1];
-    append_bytes(p, line, bytes);
-    last->bytes = p->text_bytes - last->begin;
+    rf_text_add(&p->text, line, bytes);
+    last->bytes = p->text.bytes - last->begin;
 }
 
 static bool is_full(const rf_portion *p)
 {
-    return p->text_bytes >= PORTION_BYTES || p->n_entries >= PORTION_ENTRIES;
+    return p->text.bytes >= PORTION_BYTES || p->n_entries >= PORTION_ENTRIES;
 }
 
 /* May the text be cut in front of this line? Where the line end stands alone between characters
  * that are no blanks, no tokenizer has a word that holds it and what follows. */
 static bool may_cut(const rf_portion *p, const char *line, size_t bytes)
 {
-    return (bytes > 0 && !rf_lines_is_blank(line, 1) && p->text_bytes > 0 &&
-            !rf_lines_is_blank(p->text + p->text_bytes - 1, 1)) ||
-           p->text_bytes >= PIECE_MAX_BYTES;
+    return (bytes > 0 && !rf_lines_is_blank(line, 1) && p->text.bytes > 0 &&
+            !rf_lines_is_blank(p->text.data + p->text.bytes - 1, 1)) ||
+           p->text.bytes >= PIECE_MAX_BYTES;
 }
 
 /* Keeps the line for the next portion; it stays where rf_lines has it. */
@@ -159,11 +150,7 @@ static int add_array(rf_portion_reader *r, rf_portion *p, char *line, size_t byt
             extend_entry(p, line + begin, at - begin);
         }
     }
-    return r->array.is_bad ? rf_error_set(err, RF_ERR,
-                                          "%s:%" PRId64 ": the array holds something else than "
-                                          "objects: write one record a line",
-                                          r->lines->path, r->lines->number)
-                           : RF_OK;
+    return rf_record_array_check(&r->array, r->lines, false, err);
 }
 
 /* A line of a text. The line end in front of it is added here, so that the last has none; the
@@ -232,9 +219,8 @@ static int close_source(rf_portion_reader *r, rf_portion *p, rf_error *err)
                             "%s: the file is empty or holds only blank lines: remove it or fill it",
                             r->lines->path);
     }
-    if (r->format == RF_FORMAT_ARRAY && !r->array.is_over) {
-        return rf_error_set(err, RF_ERR, "%s: the array ends too early: get the whole file",
-                            r->lines->path);
+    if (r->format == RF_FORMAT_ARRAY) {
+        RF_TRY(rf_record_array_check(&r->array, r->lines, true, err));
     }
     if (r->in_text) {
         p->entry[p->n_entries - 1].ends = true;
@@ -312,7 +298,7 @@ static int fill(rf_portion_reader *r, rf_portion *p, rf_error *err)
 void rf_portion_read(rf_portion_reader *r, rf_portion *p)
 {
     p->source = r->source;
-    p->text_bytes = 0;
+    p->text.bytes = 0;
     p->n_entries = 0;
     p->ends_source = false;
     p->read_failure.code = RF_OK;

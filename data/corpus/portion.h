@@ -22,8 +22,7 @@ enum { RF_PORTION_WARNINGS = 8 };
 typedef struct rf_portion {
     /* From the reader. */
     int64_t source; /* index; n_sources: the end of all */
-    char *text;
-    size_t text_bytes, text_capacity;
+    rf_text text;
     rf_entry *entry;
     int64_t n_entries;
     size_t entry_capacity;

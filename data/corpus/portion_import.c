@@ -52,7 +52,7 @@ static int64_t count_line_ends(const char *text, size_t bytes)
 static int import_text(rf_portion *p, const rf_entry *e, const rf_tokenizer *tokenizer,
                        const rf_build_settings *settings, rf_error *err)
 {
-    const char *text = p->text + e->begin, *end = text + e->bytes, *from = text;
+    const char *text = p->text.data + e->begin, *end = text + e->bytes, *from = text;
     const bool held_out = is_held_out(p, settings, e->record);
     const int64_t n_ids = p->samples.ids.n, n_samples = p->samples.n_samples;
     bool begins = e->begins;
@@ -88,8 +88,9 @@ static int import_entry(rf_portion *p, const rf_entry *e, const rf_tokenizer *to
     if (e->is_text) {
         return import_text(p, e, tokenizer, settings, err);
     }
-    int rc = rf_import_json(&p->samples, tokenizer, p->text + e->begin, e->bytes, &settings->map,
-                            settings->turns, is_held_out(p, settings, e->record), err);
+    int rc =
+        rf_import_json(&p->samples, tokenizer, p->text.data + e->begin, e->bytes, &settings->map,
+                       settings->turns, is_held_out(p, settings, e->record), err);
     return rc == RF_OK ? RF_OK : bad_line(p, settings, e->line, err);
 }
 

@@ -24,6 +24,7 @@
 #ifndef RF_DATA_CORPUS_RECORDS_H
 #define RF_DATA_CORPUS_RECORDS_H
 
+#include "common/base/files/lines.h"
 #include "common/text/chat.h"
 
 #include <stdatomic.h>
@@ -66,6 +67,10 @@ typedef struct rf_record_array {
  * pieces of one record belong together with line ends between them. False: the line has no more. */
 bool rf_record_array_next(rf_record_array *array, const char *line, size_t bytes, size_t *at,
                           size_t *begin, bool *begins, bool *ends);
+/* Behind a line of the file, or (is_end) behind the last one: does it hold nothing but records, and
+ * end as an array does? */
+RF_MUST_CHECK int rf_record_array_check(const rf_record_array *array, const rf_lines *lines,
+                                        bool is_end, rf_error *err);
 
 /* Parses a line as one JSON object with strict rules (no repeated keys, valid UTF-8; "\u0000" is
  * allowed). What Python writes and JSON does not have is repaired where `repaired` is not NULL: NaN,

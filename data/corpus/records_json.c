@@ -2,9 +2,9 @@
 #include "data/corpus/records.h"
 
 #include "common/base/alloc.h"
-#include "common/base/files/lines.h"
 #include "common/base/utf8.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
@@ -166,4 +166,20 @@ bool rf_record_array_next(rf_record_array *a, const char *line, size_t bytes, si
         *ends = ends_record(a, line[(*at)++]);
     }
     return *at > *begin;
+}
+
+int rf_record_array_check(const rf_record_array *a, const rf_lines *lines, bool is_end,
+                          rf_error *err)
+{
+    if (a->is_bad) {
+        return rf_error_set(err, RF_ERR,
+                            "%s:%" PRId64
+                            ": the array holds something else than objects: write one "
+                            "record a line",
+                            lines->path, lines->number);
+    }
+    return is_end && !a->is_over
+               ? rf_error_set(err, RF_ERR, "%s: the array ends too early: get the whole file",
+                              lines->path)
+               : RF_OK;
 }

@@ -1,6 +1,7 @@
 #include "data/tasks/math_answer.h"
 
 #include "common/base/alloc.h"
+#include "common/base/utf8.h"
 #include "data/tasks/task_rules.h"
 
 #include <stdlib.h>
@@ -59,7 +60,7 @@ static char *keep(char *text, const char *begin, size_t bytes)
 static size_t character(const char *p)
 {
     size_t bytes = *p != '\0';
-    while (bytes > 0 && (p[bytes] & 0xC0) == 0x80) {
+    while (bytes > 0 && rf_utf8_continues(p[bytes])) {
         bytes++;
     }
     return bytes;
@@ -229,11 +230,8 @@ static char *slash_to_fraction(char *text)
 static char *drop_name(char *text)
 {
     const char *equals = strchr(text, '=');
-    size_t n = 0;
-    for (const char *p = text; equals != NULL && p < equals; p++) {
-        n += (*p & 0xC0) != 0x80;
-    }
-    if (equals == NULL || strchr(equals + 1, '=') != NULL || n > 2) {
+    if (equals == NULL || strchr(equals + 1, '=') != NULL ||
+        rf_utf8_count(text, (size_t)(equals - text)) > 2) {
         return text;
     }
     return keep(text, equals + 1, strlen(equals + 1));

@@ -1,6 +1,7 @@
 #include "data/tasks/run.h"
 
 #include "common/base/alloc.h"
+#include "common/base/log.h"
 #include "data/tasks/jail.h"
 
 #include <errno.h>
@@ -13,7 +14,6 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -38,13 +38,6 @@ typedef struct runner {
     int watch; /* pidfd: readable when the child has ended */
     double deadline;
 } runner;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 static void close_end(int *fd)
 {
@@ -216,7 +209,7 @@ static void listen_to(runner *r)
         struct pollfd p[3] = {{.fd = r->output.read, .events = POLLIN},
                               {.fd = r->messages.read, .events = POLLIN},
                               {.fd = r->watch, .events = POLLIN}};
-        double left = r->deadline - now();
+        double left = r->deadline - rf_log_seconds();
         if (left <= 0) {
             out->end = RF_RUN_TIMEOUT;
             return;
@@ -300,7 +293,7 @@ int rf_run(rf_run_result *out, const rf_run_request *request, rf_error *err)
                 .word = closed,
                 .child = -1,
                 .watch = -1,
-                .deadline = now() + request->seconds};
+                .deadline = rf_log_seconds() + request->seconds};
     *out = (rf_run_result){0};
     list_candidates(&r);
     make_environment(&r);

@@ -3,6 +3,7 @@
 #include "common/base/alloc.h"
 #include "data/tasks/task_rules.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdarg.h>
@@ -43,11 +44,6 @@ static bool is_blank(char c)
     return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
-static bool is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
 static const char *skip_blanks(const char *text)
 {
     while (is_blank(*text)) {
@@ -63,12 +59,12 @@ bool rf_task_read_number(int64_t *value, const char **text)
     p += negative;
     int64_t number = 0;
     int n = 0;
-    for (; is_digit(*p) && n < 18; p++, n++) {
+    for (; isdigit((unsigned char)*p) && n < 18; p++, n++) {
         number = number * 10 + (*p - '0');
     }
     *text = p;
     *value = negative ? -number : number;
-    return n >= 1 && !is_digit(*p);
+    return n >= 1 && !isdigit((unsigned char)*p);
 }
 
 bool rf_task_read_char(const char **text, char c)
@@ -84,6 +80,18 @@ bool rf_task_read_char(const char **text, char c)
 bool rf_task_at_end(const char *text)
 {
     return *skip_blanks(text) == '\0';
+}
+
+int64_t rf_task_read_list(int64_t *x, int64_t most, const char *text)
+{
+    int64_t n = 0;
+    do {
+        if (n == most || !rf_task_read_number(&x[n], &text)) {
+            return -1;
+        }
+        n++;
+    } while (rf_task_read_char(&text, ','));
+    return rf_task_at_end(text) ? n : -1;
 }
 
 /* --- Published tasks -------------------------------------------------------------------------- */

@@ -176,26 +176,22 @@ static int read_mmlu_pro(choices *c, const json_t *record, rf_error *err)
 static char *lettered(const choices *c, const char *before, const char *between, const char *after)
 {
     rf_text text = {0};
-    rf_text_add_string(&text, before);
-    rf_text_add_string(&text, c->question);
-    rf_text_add_string(&text, between);
+    rf_text_print(&text, "%s%s%s", before, c->question, between);
     for (int i = 0; i < c->n; i++) {
-        const char letter[] = {'\n', (char)('A' + i), '.', ' ', '\0'};
-        rf_text_add_string(&text, letter);
-        rf_text_add_string(&text, c->text[i]);
+        rf_text_print(&text, "\n%c. %s", 'A' + i, c->text[i]);
     }
     rf_text_add_string(&text, after);
     return text.data;
 }
 
-/* A record that has no choices leaves *out empty: it is not of the published form. */
-static int begin_choices(choices *c, bool *is_ours, const json_t *record,
+/* c->n is 0 where the record has no choices: it is not of the published form. */
+static int begin_choices(choices *c, const json_t *record,
                          int (*read)(choices *, const json_t *, rf_error *), rf_error *err)
 {
     *c = (choices){.right = -1};
     RF_TRY(read(c, record, err));
-    *is_ours = c->question != NULL && c->n > 0;
-    if (*is_ours && c->right < 0) {
+    c->n = c->question != NULL ? c->n : 0;
+    if (c->n > 0 && c->right < 0) {
         return rf_error_set(err, RF_ERR,
                             "the question has no answer: a file with answers is needed");
     }
@@ -220,9 +216,8 @@ static void set_choices(rf_task_item *out, const choices *c, bool letters)
 static int arc_letters(rf_task_item *out, const json_t *record, bool raw, rf_error *err)
 {
     choices c;
-    bool is_ours;
-    RF_TRY(begin_choices(&c, &is_ours, record, read_arc, err));
-    if (is_ours) {
+    RF_TRY(begin_choices(&c, record, read_arc, err));
+    if (c.n > 0) {
         out->query = raw ? lettered(&c, "Question: ", "", "\nAnswer:") : lettered(&c, "", "", "");
         out->expected = rf_alloc_format("%c. %s", 'A' + c.right, c.text[c.right]);
     }
@@ -233,9 +228,8 @@ static int arc_letters(rf_task_item *out, const json_t *record, bool raw, rf_err
 static int arc_texts(rf_task_item *out, const json_t *record, bool raw, rf_error *err)
 {
     choices c;
-    bool is_ours;
-    RF_TRY(begin_choices(&c, &is_ours, record, read_arc, err));
-    if (is_ours) {
+    RF_TRY(begin_choices(&c, record, read_arc, err));
+    if (c.n > 0) {
         out->query = raw ? rf_alloc_format("Question: %s\nAnswer:", c.question)
                          : rf_alloc_string(c.question);
         out->expected = rf_alloc_string(c.text[c.right]);
@@ -247,9 +241,8 @@ static int arc_texts(rf_task_item *out, const json_t *record, bool raw, rf_error
 static int mmlu_pro_reasoning(rf_task_item *out, const json_t *record, bool raw, rf_error *err)
 {
     choices c;
-    bool is_ours;
-    RF_TRY(begin_choices(&c, &is_ours, record, read_mmlu_pro, err));
-    if (is_ours) {
+    RF_TRY(begin_choices(&c, record, read_mmlu_pro, err));
+    if (c.n > 0) {
         out->query = lettered(&c, raw ? "Question:\n" : "", "\nOptions:", raw ? "\nAnswer:" : "");
         out->expected = c.reasoning != NULL && c.reasoning[0] != '\0'
                             ? rf_alloc_string(c.reasoning)
@@ -262,9 +255,8 @@ static int mmlu_pro_reasoning(rf_task_item *out, const json_t *record, bool raw,
 static int mmlu_pro_letters(rf_task_item *out, const json_t *record, bool raw, rf_error *err)
 {
     choices c;
-    bool is_ours;
-    RF_TRY(begin_choices(&c, &is_ours, record, read_mmlu_pro, err));
-    if (is_ours) {
+    RF_TRY(begin_choices(&c, record, read_mmlu_pro, err));
+    if (c.n > 0) {
         out->query = lettered(&c, raw ? "Question:\n" : "", "\nOptions:", raw ? "\nAnswer:" : "");
         out->expected = letter_of(c.right);
         set_choices(out, &c, true);

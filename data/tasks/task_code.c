@@ -107,8 +107,7 @@ static int add_lines(rf_text *text, const json_t *record, const char *field, rf_
         if (line == NULL) {
             return rf_error_set(err, RF_ERR, "\"%s\"[%zu] is no string", field, i);
         }
-        rf_text_add_string(text, line);
-        rf_text_add_string(text, "\n");
+        rf_text_print(text, "%s\n", line);
     }
     return RF_OK;
 }
@@ -122,8 +121,7 @@ static int read_mbpp_pair(rf_task_item *out, const json_t *record, rf_error *err
     RF_TRY(rf_task_field(&response, record, "response", err));
     for (const char *at = query; at != NULL && (at = strstr(at, "\nassert ")) != NULL;) {
         at++;
-        rf_text_add(&tests, at, strcspn(at, "\n"));
-        rf_text_add_string(&tests, "\n");
+        rf_text_print(&tests, "%.*s\n", (int)strcspn(at, "\n"), at);
     }
     if (tests.data != NULL) {
         out->query = rf_alloc_string(query);
@@ -163,9 +161,7 @@ static int read_mbpp(rf_task_item *out, const json_t *record, bool raw, rf_error
         goto out;
     }
     RF_TRY_OUT(add_lines(&tests, record, "test_imports", err));
-    rf_text_add_string(&tests, setup != NULL ? setup : "");
-    rf_text_add_string(&tests, "\n");
-    rf_text_add_string(&tests, asserts.data);
+    rf_text_print(&tests, "%s\n%s", setup != NULL ? setup : "", asserts.data);
     set_mbpp(out, task, asserts.data, code, raw);
     out->tests = rf_alloc_string(tests.data);
 out:

@@ -136,14 +136,8 @@ static bool check_step(int64_t *x, int64_t *n, const char **text)
 static bool check(const char *query, const char *expected, const char *answer)
 {
     (void)expected;
-    int64_t x[MAX_NUMBERS], n = 0;
-    do {
-        if (n == MAX_NUMBERS || !rf_task_read_number(&x[n], &query)) {
-            return false;
-        }
-        n++;
-    } while (rf_task_read_char(&query, ','));
-    if (n < 3 || !rf_task_at_end(query)) {
+    int64_t x[MAX_NUMBERS], n = rf_task_read_list(x, MAX_NUMBERS, query);
+    if (n < 3) {
         return false;
     }
     int64_t target = x[--n];

@@ -3,15 +3,11 @@
 
 #include "common/base/alloc.h"
 
+#include <ctype.h>
 #include <jansson.h>
 #include <string.h>
 
 enum { MAX_DIGITS = 64 };
-
-static bool is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
 
 /* Drops the zeros behind a point, and a point with nothing behind it. */
 static void trim_fraction(char *number)
@@ -37,15 +33,15 @@ static bool read_digits(char *out, const char **text)
     size_t n = 0;
     bool has_digit = false, has_point = false;
     for (; n + 1 < MAX_DIGITS; p++) {
-        if (is_digit(*p)) {
+        if (isdigit((unsigned char)*p)) {
             has_digit = true;
             if (n > 0 || *p != '0') {
                 out[n++] = *p;
             }
-        } else if (*p == '.' && !has_point && is_digit(p[1])) {
+        } else if (*p == '.' && !has_point && isdigit((unsigned char)p[1])) {
             has_point = true;
             out[n++] = '.';
-        } else if (*p != ',' || !has_digit || !is_digit(p[1])) {
+        } else if (*p != ',' || !has_digit || !isdigit((unsigned char)p[1])) {
             break;
         }
     }
@@ -83,7 +79,7 @@ static char *last_number(const char *text)
     bool found = false, is_negative = false;
     for (const char *p = text; *p != '\0';) {
         const char *begin = p;
-        if (!is_digit(*p) && !(*p == '.' && is_digit(p[1]))) {
+        if (!isdigit((unsigned char)*p) && !(*p == '.' && isdigit((unsigned char)p[1]))) {
             p++;
             continue;
         }

@@ -25,6 +25,8 @@ int rf_task_digits(int64_t value);
 bool rf_task_read_number(int64_t *value, const char **text);
 bool rf_task_read_char(const char **text, char c);
 bool rf_task_at_end(const char *text); /* only blanks are left */
+/* A list of numbers parted by commas and nothing else, at most `most`; -1: it is something else. */
+int64_t rf_task_read_list(int64_t *x, int64_t most, const char *text);
 
 /* A string of a record, which holds it; NULL where there is none. One with a zero character, which
  * would end it for all who read it, is RF_ERR. */

@@ -34,25 +34,12 @@ static int generate(rf_task_text *out, rf_rng *rng, const rf_task_options *optio
     return append_list(out->response, sizeof out->response, x, n, width, err);
 }
 
-/* A list parted by commas and nothing else; -1: it is something else. */
-static int64_t read_list(int64_t *x, const char *text)
-{
-    int64_t n = 0;
-    do {
-        if (n == MAX_NUMBERS || !rf_task_read_number(&x[n], &text)) {
-            return -1;
-        }
-        n++;
-    } while (rf_task_read_char(&text, ','));
-    return rf_task_at_end(text) ? n : -1;
-}
-
 static bool check(const char *query, const char *expected, const char *answer)
 {
     (void)expected;
     int64_t x[MAX_NUMBERS], y[MAX_NUMBERS];
-    int64_t n = read_list(x, query);
-    if (n < 0 || read_list(y, answer) != n) {
+    int64_t n = rf_task_read_list(x, MAX_NUMBERS, query);
+    if (n < 0 || rf_task_read_list(y, MAX_NUMBERS, answer) != n) {
         return false;
     }
     qsort(x, (size_t)n, sizeof x[0], compare);

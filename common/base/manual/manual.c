@@ -1,10 +1,11 @@
 #include "common/base/manual/manual.h"
 
 #include "common/base/alloc.h"
+#include "common/base/log.h"
 #include "common/base/manual/manual_private.h"
 #include "common/base/nearest.h"
 
-#include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -116,10 +117,7 @@ static int answer(bool *answered, const rf_manual *program, int argc, char **arg
 int rf_manual_answer(bool *answered, const rf_manual *program, int argc, char **argv, rf_error *err)
 {
     RF_TRY(answer(answered, program, argc, argv, err));
-    if (*answered && (fflush(stdout) != 0 || ferror(stdout) != 0)) {
-        return rf_error_set(err, RF_ERR, "cannot write to standard output: %s", strerror(errno));
-    }
-    return RF_OK;
+    return *answered ? rf_error_of_stdout(err) : RF_OK;
 }
 
 /* --- Command lines ---------------------------------------------------------------------------- */
@@ -212,4 +210,21 @@ int rf_manual_run(const rf_manual *program, int argc, char **argv, rf_error *err
     bring_command(program, argc, argv);
     const rf_manual *m = rf_manual_find(program, argv[1]);
     return m != NULL ? m->run(m, argc - 1, argv + 1, err) : unknown_command(program, argv[1], err);
+}
+
+int rf_manual_main(const rf_manual *program, int argc, char **argv)
+{
+    rf_error err = {0};
+    bool answered;
+    rf_log_set_program(program->program);
+    signal(SIGXFSZ, SIG_IGN); /* a file at its size limit is an error of write, not a signal */
+    int rc = rf_manual_answer(&answered, program, argc, argv, &err);
+    if (!answered) {
+        rc = rf_manual_run(program, argc, argv, &err);
+    }
+    if (rc == RF_OK) {
+        rc = rf_error_of_stdout(&err);
+    }
+    rf_log_error(&err);
+    return rf_error_exit_status(rc);
 }

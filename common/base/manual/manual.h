@@ -44,6 +44,10 @@ RF_MUST_CHECK int rf_manual_parse(int *first, void *into, int argc, char **argv,
 /* Runs the command that the first word names. Its code, or RF_ERR_USAGE. */
 RF_MUST_CHECK int rf_manual_run(const rf_manual *program, int argc, char **argv, rf_error *err);
 
+/* The rest of the main of a program of commands that is one process: answers or runs, says what went
+ * wrong, and returns the exit status. */
+int rf_manual_main(const rf_manual *program, int argc, char **argv);
+
 /* Error "WHAT is missing: see refusion-data build --help". Returns RF_ERR_USAGE. */
 int rf_manual_missing(const rf_manual *manual, const char *what, rf_error *err);
 

@@ -23,12 +23,8 @@ size_t rf_jinja_character(text s)
 
 size_t rf_jinja_length(job *j, text s)
 {
-    size_t n = 0;
     rf_jinja_step(j, s.n / 64);
-    for (size_t i = 0; i < s.n; i++) {
-        n += !rf_utf8_continues(s.at[i]);
-    }
-    return n;
+    return rf_utf8_count(s.at, s.n);
 }
 
 static text skip(text s, size_t n)
