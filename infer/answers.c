@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/files/file.h"
+#include "common/base/files/output.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/store/journal.h"
@@ -46,17 +47,6 @@ static double tokens_per_forward(const rf_answer *answer)
     return answer->forwards > 0 ? (double)answer->n / (double)answer->forwards : 0;
 }
 
-/* May hold any bytes. Caller frees. */
-static char *text_of(const answerer *a, size_t *bytes, const rf_answer *answer)
-{
-    return rf_answer_text(answer, bytes, a->loaded->info.tokenizer);
-}
-
-static int stdout_failed(rf_error *err)
-{
-    return rf_error_set(err, RF_ERR, "cannot write to standard output: %m");
-}
-
 /* --- To a person: one prompt, or one after the other -------------------------------------------------- */
 
 void rf_answers_log(const rf_answer *answer)
@@ -74,15 +64,13 @@ static int print_answer(const answerer *a, const rf_answer *answer, rf_error *er
 {
     bool live = a->options->show && a->show.live;
     size_t bytes;
-    char *text = text_of(a, &bytes, answer);
+    char *text = rf_answer_text(answer, &bytes, a->loaded->info.tokenizer);
     if (!live) {
         fwrite(text, 1, bytes, stdout);
         fputc('\n', stdout);
     }
     free(text);
-    if (fflush(stdout) != 0) {
-        return stdout_failed(err);
-    }
+    RF_TRY(rf_error_of_stdout(err));
     if (bytes == 0 && !live) {
         rf_log_info("the answer is empty");
     }
@@ -108,7 +96,7 @@ static int write_trace(answerer *a, const rf_question *prompt, const rf_answer *
                        rf_error *err)
 {
     size_t bytes;
-    char *text = text_of(a, &bytes, answer);
+    char *text = rf_answer_text(answer, &bytes, a->loaded->info.tokenizer);
     json_object_update_new(
         a->trace.json, json_pack("{s:s, s:s%}", "query", prompt->item.query, "text", text, bytes));
     char *json = json_dumps(a->trace.json, JSON_COMPACT);
@@ -198,7 +186,7 @@ static bool fits(const answerer *a, const rf_question *prompt)
 static char *record_of(const answerer *a, const rf_answer *answer, bool too_long)
 {
     size_t bytes;
-    char *text = text_of(a, &bytes, answer);
+    char *text = rf_answer_text(answer, &bytes, a->loaded->info.tokenizer);
     json_t *line = json_pack(
         "{s:s%, s:o, s:I, s:I, s:f, s:f, s:b, s:s?, s:b}", "text", text, bytes, "ids",
         rf_ids_json(answer->token, answer->n), "forwards", (json_int_t)answer->forwards, "places",
@@ -378,5 +366,5 @@ int rf_answers_run(rf_loaded *loaded, const rf_answers_options *o, rf_error *err
              : o->prompt != NULL ? run_text(&a, o->prompt, err)
                                  : run_lines(&a, err);
     rf_engine_free(a.engine);
-    return rc == RF_OK && fflush(stdout) != 0 ? stdout_failed(err) : rc;
+    return rc == RF_OK ? rf_error_of_stdout(err) : rc;
 }

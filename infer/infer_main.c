@@ -35,8 +35,7 @@ static const rf_option option_table[] = {
      RF_OPTION_CHOICE, .at = offsetof(options, source.weights)},
     {"backend", "auto|cpu|cuda|ref32|ref64",
      "auto (default): cuda where the program has it and finds a GPU, else cpu; one that is named "
-     "is "
-     "never replaced",
+     "is never replaced",
      RF_OPTION_CHOICE, .at = offsetof(options, source.backend)},
     {"prompt", "TEXT", "one prompt: the answer goes to stdout", RF_OPTION_TEXT,
      .at = offsetof(options, run.prompt)},

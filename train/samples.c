@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/log.h"
+#include "common/base/utf8.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -14,14 +15,12 @@
 static int add_prompt(rf_samples *p, rf_corpus *corpus, int64_t sample, rf_error *err)
 {
     int64_t length = rf_corpus_length(corpus, sample);
-    p->token[p->n] = rf_alloc((size_t)length, sizeof **p->token);
-    p->n_prompt[p->n] = rf_corpus_prompt_length(corpus, sample);
-    p->n_response[p->n] = rf_corpus_first_answer_length(corpus, sample);
-    if (p->max_prompt < p->n_prompt[p->n]) {
-        p->max_prompt = p->n_prompt[p->n];
-    }
-    p->n++;
-    return rf_corpus_read(corpus, p->token[p->n - 1], sample, 0, length, err);
+    rf_sample *s = &p->sample[p->n++];
+    s->token = rf_alloc((size_t)length, sizeof *s->token);
+    s->n_prompt = rf_corpus_prompt_length(corpus, sample);
+    s->n_response = rf_corpus_first_answer_length(corpus, sample);
+    p->max_prompt = p->max_prompt < s->n_prompt ? s->n_prompt : p->max_prompt;
+    return rf_corpus_read(corpus, s->token, sample, 0, length, err);
 }
 
 static int add_prompts(rf_samples *p, rf_corpus *const *corpus, int64_t n_corpora, int64_t row,
@@ -41,7 +40,7 @@ static int add_prompts(rf_samples *p, rf_corpus *const *corpus, int64_t n_corpor
 static void free_tokens(rf_samples *p)
 {
     for (int64_t i = 0; i < p->n; i++) {
-        free(p->token[i]);
+        free(p->sample[i].token);
     }
     p->n = 0;
 }
@@ -68,9 +67,7 @@ int rf_samples_choose(rf_samples *out, const rf_sources *s, const rf_config *con
     bool from_valid = s->settings.n_valid > 0;
     *out = (rf_samples){.tokenizer = s->tokenizer};
     RF_TRY(rf_decode_options_from_config(&out->options, config, err));
-    out->token = rf_alloc((size_t)most, sizeof *out->token);
-    out->n_prompt = rf_alloc((size_t)most, sizeof *out->n_prompt);
-    out->n_response = rf_alloc((size_t)most, sizeof *out->n_response);
+    out->sample = rf_alloc((size_t)most, sizeof *out->sample);
     RF_TRY(add_prompts(out, from_valid ? s->valid : s->train,
                        from_valid ? s->settings.n_valid : s->settings.n_train,
                        s->settings.rows.row_length, most, err));
@@ -83,9 +80,7 @@ int rf_samples_choose(rf_samples *out, const rf_sources *s, const rf_config *con
 void rf_samples_free(rf_samples *p)
 {
     free_tokens(p);
-    free(p->token);
-    free(p->n_prompt);
-    free(p->n_response);
+    free(p->sample);
     *p = (rf_samples){0};
 }
 
@@ -110,8 +105,9 @@ static int decode_share(const rf_samples *p, rf_engine *engine, const rf_dist *d
     const int64_t n_ranks = rf_dist_size(dist), rank = rf_dist_rank(dist);
     for (int64_t i = together ? 0 : rank; i < p->n; i += together ? 1 : n_ranks) {
         rf_answer answer = {0};
+        const rf_sample *s = &p->sample[i];
         const rf_request request = {
-            .prompt = p->token[i], .n_prompt = p->n_prompt[i], .index = (uint64_t)i};
+            .prompt = s->token, .n_prompt = s->n_prompt, .index = (uint64_t)i};
         RF_TRY(rf_engine_run(engine, &answer, &request, 1, NULL, NULL, err));
         if (i % n_ranks != rank) {
             rf_answer_free(&answer);
@@ -144,7 +140,7 @@ static void say_sample(const json_t *prompt, const json_t *text)
     /* Of a long prompt its end: there the question is. */
     const size_t n = asked != NULL ? strlen(asked) : 0, most = 160;
     const char *shown = asked == NULL ? "" : n > most ? asked + n - most : asked;
-    while (((unsigned char)*shown & 0xC0) == 0x80) { /* never within a character */
+    while (rf_utf8_continues(*shown)) { /* never within a character */
         shown++;
     }
     snprintf(line, sizeof line, "%s%s -> %.200s", n > most ? "..." : "", shown,
@@ -161,19 +157,20 @@ static void write_sample(const rf_samples *p, rf_metrics *metrics, int64_t step,
     record r;
     memcpy(&r, slot, sizeof r);
     const int32_t *answer = (const int32_t *)(const void *)(slot + sizeof r);
-    json_t *prompt = text_of(p, p->token[i], p->n_prompt[i], true);
+    const rf_sample *s = &p->sample[i];
+    json_t *prompt = text_of(p, s->token, s->n_prompt, true);
     json_t *text = text_of(p, answer, r.n, false);
-    json_t *expected = text_of(p, p->token[i] + p->n_prompt[i], p->n_response[i], false);
+    json_t *expected = text_of(p, s->token + s->n_prompt, s->n_response, false);
     if (i == 0) {
         say_sample(prompt, text);
     }
-    rf_metrics_sample(metrics, json_pack("{s:I,s:I,s:o,s:o,s:o,s:b,s:I,s:I,s:f,s:f}", "step",
-                                         (json_int_t)step, "index", (json_int_t)i, "prompt", prompt,
-                                         "text", text, "expected", expected, "ended",
-                                         (int)(r.ended != 0), "tokens", (json_int_t)r.n, "forwards",
-                                         (json_int_t)r.forwards, "tokens_per_forward",
-                                         r.forwards > 0 ? (double)r.n / (double)r.forwards : 0.0,
-                                         "seconds", r.seconds));
+    rf_metrics_write(
+        metrics, RF_METRICS_SAMPLES,
+        json_pack("{s:I,s:I,s:o,s:o,s:o,s:b,s:I,s:I,s:f,s:f}", "step", (json_int_t)step, "index",
+                  (json_int_t)i, "prompt", prompt, "text", text, "expected", expected, "ended",
+                  (int)(r.ended != 0), "tokens", (json_int_t)r.n, "forwards",
+                  (json_int_t)r.forwards, "tokens_per_forward",
+                  r.forwards > 0 ? (double)r.n / (double)r.forwards : 0.0, "seconds", r.seconds));
 }
 
 int rf_samples_run(const rf_samples *p, rf_engine *engine, rf_dist *dist, bool together,

@@ -7,12 +7,15 @@
 #include "train/run/metrics.h"
 #include "train/sources.h"
 
+typedef struct rf_sample {
+    int32_t *token; /* prompt and response. Owned */
+    int64_t n_prompt, n_response;
+} rf_sample;
+
 typedef struct rf_samples {
     int64_t n;                     /* 0: no samples are made */
     int64_t max_prompt;            /* tokens of the longest */
-    int32_t **token;               /* [n] -> prompt and response. Owned */
-    int64_t *n_prompt;             /* [n] */
-    int64_t *n_response;           /* [n] */
+    rf_sample *sample;             /* [n] owned */
     rf_decode_options options;     /* gen_length fits the model's positions */
     const rf_tokenizer *tokenizer; /* not owned */
 } rf_samples;

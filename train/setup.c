@@ -66,23 +66,21 @@ static int open_settings(rf_setup *s, rf_error *err)
 /* What must be the same on all ranks, a line for each thing, in memory that the caller frees. */
 static char *describe(const rf_setup *s)
 {
-    char *text = NULL, *config = rf_config_text(s->config, false), *line = config, *rest = NULL;
-    size_t bytes = 0;
-    FILE *out = open_memstream(&text, &bytes);
-    RF_ASSERT(out != NULL);
-    fprintf(out, "version %s\nbackend %s %s\n", RF_VERSION, s->backend->name, s->backend->isa);
-    rf_sources_describe(&s->sources, out);
+    char *config = rf_config_text(s->config, false), *line = config, *rest = NULL;
+    rf_text text = {0};
+    rf_text_print(&text, "version %s\nbackend %s %s\n", RF_VERSION, s->backend->name,
+                  s->backend->isa);
+    rf_sources_describe(&s->sources, &text);
     const char *section = "";
     for (; (line = strtok_r(line, "\n", &rest)) != NULL; line = NULL) {
         if (line[0] != ' ') {
             section = line;
         } else if (strncmp(line, "  threads:", 10) != 0) { /* a rank's own affair */
-            fprintf(out, "%.*s.%s\n", (int)strcspn(section, ":"), section, line + 2);
+            rf_text_print(&text, "%.*s.%s\n", (int)strcspn(section, ":"), section, line + 2);
         }
     }
-    fclose(out);
     free(config);
-    return text;
+    return text.data;
 }
 
 static int agree(const rf_setup *s, rf_error *err)

@@ -80,12 +80,12 @@ static void format_hash(char out[17], const rf_corpus *corpus)
     snprintf(out, 17, "%016" PRIx64, corpus->hash);
 }
 
-void rf_sources_describe(const rf_sources *s, FILE *out)
+void rf_sources_describe(const rf_sources *s, rf_text *out)
 {
     for (int64_t i = 0; i < count(s); i++) {
-        fprintf(out, "%s %s with hash %016" PRIx64 "\n",
-                i < s->settings.n_train ? "data.train" : "data.valid", s->train[i]->path,
-                s->train[i]->hash);
+        rf_text_print(out, "%s %s with hash %016" PRIx64 "\n",
+                      i < s->settings.n_train ? "data.train" : "data.valid", s->train[i]->path,
+                      s->train[i]->hash);
     }
 }
 

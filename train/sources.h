@@ -33,8 +33,8 @@ char *rf_sources_json(const rf_sources *sources);
 RF_MUST_CHECK int rf_sources_match(const rf_sources *sources, const char *json, const char *origin,
                                    rf_error *err);
 
-/* A line for each corpus, those of validation too: its hash, and what it is for. */
-void rf_sources_describe(const rf_sources *sources, FILE *out);
+/* Appends a line for each corpus, those of validation too: its hash, and what it is for. */
+void rf_sources_describe(const rf_sources *sources, rf_text *out);
 
 /* Steps that make `epochs` passes over the training data, batch_rows rows each. */
 RF_MUST_CHECK int rf_sources_steps(int64_t *steps, const rf_sources *sources,

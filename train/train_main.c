@@ -171,8 +171,7 @@ static int print(rf_config *config, const options *o, int argc, char **argv, rf_
     } else {
         puts(rf_config_string(config, "log.dir"));
     }
-    return fflush(stdout) == 0 ? RF_OK
-                               : rf_error_set(err, RF_ERR, "cannot write to standard output: %m");
+    return rf_error_of_stdout(err);
 }
 
 /* --- Running ---------------------------------------------------------------------------------- */
@@ -191,9 +190,7 @@ static int dry_run(rf_setup *s, rf_error *err)
                s->n_parameters, s->n_trainable, s->set.steps, s->set.folder,
                s->run.resume[0] != '\0' ? ", going on from " : "", s->run.resume);
         rf_plan_print(&plan, &disk, s, stdout);
-        if (fflush(stdout) != 0) {
-            return rf_error_set(err, RF_ERR, "the plan cannot be written to stdout");
-        }
+        RF_TRY(rf_error_of_stdout(err));
     }
     return rf_dist_agree(s->dist, rf_plan_check(&plan, &disk, s, err), err);
 }
@@ -282,14 +279,7 @@ int main(int argc, char **argv)
     }
     rf_signals_set_quiet(rf_dist_rank(dist) != 0);
     rc = run(dist, config, &o, rc, &err);
-    if (rc != RF_OK && rf_dist_rank(dist) == 0) {
-        rf_log_set_rank(0, 1); /* the message names the rank that failed */
-        rf_log_error(&err);
-    }
-    if (rc == RF_ERR_RETRY) {
-        /* Other ranks may wait in a call that this one will never make. */
-        rf_dist_abort(dist, rf_error_exit_status(rc));
-    }
+    rf_dist_report(dist, rc, &err);
 out:
     free(o.change.item);
     rf_config_free(config);

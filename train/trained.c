@@ -43,10 +43,10 @@ int rf_trained_write(rf_trainer *t, const rf_step_result *result, rf_error *err)
         memcpy(mine + 1, share->list, (size_t)share->n_listed * sizeof *mine);
     }
     RF_TRY_OUT(rf_dist_allgather_bytes(s->dist, all, mine, bytes, err));
-    rf_metrics_trained(s->run.metrics,
-                       json_pack("{s:I,s:b,s:o}", "step", (json_int_t)t->progress.step, "taken",
-                                 result->verdict == RF_STEP_TAKE, "samples",
-                                 list_json(all, n_ranks, most)));
+    rf_metrics_write(s->run.metrics, RF_METRICS_TRAINED,
+                     json_pack("{s:I,s:b,s:o}", "step", (json_int_t)t->progress.step, "taken",
+                               result->verdict == RF_STEP_TAKE, "samples",
+                               list_json(all, n_ranks, most)));
 out:
     free(mine);
     free(all);

@@ -25,6 +25,9 @@ RF_MUST_CHECK int rf_dist_open(rf_dist **out, int *argc, char ***argv, rf_error 
 void rf_dist_close(rf_dist *dist); /* collective; NULL is fine */
 /* local. Ends all ranks at once with this exit status. */
 _Noreturn void rf_dist_abort(rf_dist *dist, int status);
+/* local. What the work of all ranks came to: rank 0 says what went wrong, and a failing call of MPI
+ * ends them all, for others may wait in a call that this one will never make. */
+void rf_dist_report(rf_dist *dist, int rc, const rf_error *err);
 
 int rf_dist_rank(const rf_dist *dist);       /* local; any thread */
 int rf_dist_size(const rf_dist *dist);       /* local; any thread */

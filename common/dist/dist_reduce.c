@@ -1,8 +1,9 @@
-/* What is the same for every implementation of dist.h: how a range is cut, the sum over ranks, and
- * the comparison of texts. */
+/* What is the same for every implementation of dist.h: reports, how a range is cut, the sum over
+ * ranks, and the comparison of texts. */
 #include "common/dist/dist.h"
 
 #include "common/base/alloc.h"
+#include "common/base/log.h"
 #include "common/kernels/kernels.h"
 
 #include <stdlib.h>
@@ -11,6 +12,17 @@
 /* A sum works on this many bytes at a time: enough for the full bandwidth, and `work` stays small.
  * The cuts come from the range alone, never from the number of ranks. */
 #define PIECE_BYTES ((int64_t)25 << 20)
+
+void rf_dist_report(rf_dist *dist, int rc, const rf_error *err)
+{
+    if (rc != RF_OK && rf_dist_rank(dist) == 0) {
+        rf_log_set_rank(0, 1); /* the message names the rank that failed */
+        rf_log_error(err);
+    }
+    if (rc == RF_ERR_RETRY) {
+        rf_dist_abort(dist, rf_error_exit_status(rc));
+    }
+}
 
 static int64_t at_most(int64_t x, int64_t limit)
 {

@@ -38,8 +38,7 @@ static const rf_option option_table[] = {
      RF_OPTION_TEXT, .at = offsetof(line, weights)},
     {"backend", "auto|cpu|cuda|ref32|ref64",
      "auto (default): cuda where the program has it and finds a GPU, else cpu; one that is named "
-     "is "
-     "never replaced",
+     "is never replaced",
      RF_OPTION_CHOICE, .at = offsetof(line, command.subject.source.backend)},
     {"data", "FILE",
      "JSON lines {\"query\",\"response\"} or {\"messages\"}, or the official file of the task; .gz "

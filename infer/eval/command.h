@@ -11,7 +11,9 @@ typedef struct rf_command {
     const char *out, *answers, *csv, *html, *title;
     rf_layout weights[RF_N_LAYOUTS]; /* to be compared; the first is the report's */
     int n_weights;                   /* 0: the default of the checkpoint */
-    double within;                   /* points of accuracy (sweep.h) */
+    double
+        within; /* points of accuracy (percent): the fastest setting so near to the most accurate one
+                      is the best of a sweep; 0: the most accurate one, the faster of equals */
     rf_subject_options subject;
 } rf_command;
 

@@ -44,32 +44,25 @@ static int write_page(const rf_command *o, const json_t *report, rf_error *err)
 static int report_one(const rf_command *o, const rf_eval_result *result, const rf_subject *s,
                       const rf_dist *dist, rf_error *err)
 {
-    const rf_setting *setting = &s->setting[0];
-    rf_report_context context = {.model = s->loaded.path,
-                                 .data = o->subject.data,
-                                 .loaded = &s->loaded,
-                                 .weights = o->n_weights > 0 ? o->weights : &s->loaded.weights,
-                                 .n_results = o->n_weights > 0 ? o->n_weights : 1,
-                                 .n_ranks = rf_dist_size(dist),
-                                 .n_threads = s->loaded.model->ctx->n_threads,
-                                 .decode = setting->json,
-                                 .question = s->question};
+    const rf_report_context context = {.subject = s,
+                                       .data = o->subject.data,
+                                       .weights =
+                                           o->n_weights > 0 ? o->weights : &s->loaded.weights,
+                                       .n_results = o->n_weights > 0 ? o->n_weights : 1,
+                                       .n_ranks = rf_dist_size(dist)};
     if (rf_dist_rank(dist) != 0) {
         return RF_OK;
     }
     /* The files first: nobody may read stdout any more. */
-    json_t *report = rf_report_json(result, &setting->eval, &context);
+    json_t *report = rf_report_json(result, &context);
     int rc = o->out != NULL ? rf_report_save(o->out, report, err) : RF_OK;
     rc = rc == RF_OK && o->html != NULL ? write_page(o, report, err) : rc;
     json_decref(report);
     rc = rc == RF_OK && o->answers != NULL ? rf_report_answers(o->answers, result, s->question, err)
                                            : rc;
-    rf_report_print(stdout, result, &setting->eval, &context);
-    rf_report_warn(&setting->eval, result, s->loaded.info.model.max_position_embeddings);
-    if (fflush(stdout) != 0 && rc == RF_OK) {
-        return rf_error_set(err, RF_ERR, "cannot write to standard output: %m");
-    }
-    return rc;
+    rf_report_print(stdout, result, &context);
+    rf_report_warn(&s->setting[0].eval, result, s->loaded.info.model.max_position_embeddings);
+    return rc == RF_OK ? rf_error_of_stdout(err) : rc;
 }
 
 /* A folder that does not exist is noticed before the work, not after it. */
@@ -188,14 +181,8 @@ out:
 static int run_sweep(const rf_command *o, rf_subject *subject, const char *inputs, rf_dist *dist,
                      rf_error *err)
 {
-    const rf_sweep_options sweep = {.data = o->subject.data,
-                                    .pick_on = o->subject.pick_on,
-                                    .out = o->out,
-                                    .csv = o->csv,
-                                    .within = o->within,
-                                    .seed = o->subject.eval.seed};
     json_t *report = NULL;
-    RF_TRY(rf_sweep_run(&report, subject, o->models.n, inputs, &sweep, dist, err));
+    RF_TRY(rf_sweep_run(&report, subject, inputs, o, dist, err));
     int rc = o->html != NULL && rf_dist_rank(dist) == 0 ? write_page(o, report, err) : RF_OK;
     json_decref(report);
     return rf_dist_agree(dist, rc, err);
@@ -276,14 +263,7 @@ int main(int argc, char **argv)
     if (rc == RF_OK) {
         rc = run(&o, argv + first, argc - first, dist, &err);
     }
-    if (rc != RF_OK && rf_dist_rank(dist) == 0) {
-        rf_log_set_rank(0, 1); /* the message names the rank that failed */
-        rf_log_error(&err);
-    }
-    if (rc == RF_ERR_RETRY) {
-        /* Other ranks may wait in a call that this one will never make. */
-        rf_dist_abort(dist, rf_error_exit_status(rc));
-    }
+    rf_dist_report(dist, rc, &err);
     rf_dist_close(dist);
     rf_command_free(&o);
     return rf_error_exit_status(rc);

@@ -174,11 +174,12 @@ static void print_answers(FILE *out, const rf_eval_result *result)
     fprintf(out, "  cache                 %10.2f   MiB\n", (double)result->cache_bytes / (1 << 20));
 }
 
-void rf_report_print(FILE *out, const rf_eval_result *r, const rf_eval_options *o,
-                     const rf_report_context *c)
+void rf_report_print(FILE *out, const rf_eval_result *r, const rf_report_context *c)
 {
-    const char *adapter = c->loaded->adapter;
-    fprintf(out, "%s%s%s on %s (%" PRId64 " questions)\n", c->model,
+    const rf_eval_options *o = &c->subject->setting[0].eval;
+    const rf_loaded *loaded = &c->subject->loaded;
+    const char *adapter = loaded->adapter;
+    fprintf(out, "%s%s%s on %s (%" PRId64 " questions)\n", loaded->path,
             adapter != NULL ? " with " : "", adapter != NULL ? adapter : "", c->data, r->n);
     if (o->likelihood) {
         print_likelihood(out, &r->sum, o);
@@ -336,20 +337,21 @@ static void add_date_and_adapter(json_t *object, const rf_loaded *loaded)
     }
 }
 
-json_t *rf_report_json(const rf_eval_result *r, const rf_eval_options *o,
-                       const rf_report_context *c)
+json_t *rf_report_json(const rf_eval_result *r, const rf_report_context *c)
 {
-    const rf_backend *backend = c->loaded->model->ctx->backend;
+    const rf_eval_options *o = &c->subject->setting[0].eval;
+    const rf_loaded *loaded = &c->subject->loaded;
+    const rf_ctx *ctx = loaded->model->ctx;
     char machine[512];
-    rf_backend_describe(c->loaded->model->ctx, machine, sizeof machine);
+    rf_backend_describe(ctx, machine, sizeof machine);
     json_t *root = json_pack(
         "{s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:i, s:i, s:s, s:s, s:s, s:I}", "program",
-        "refusion-eval " RF_VERSION, "machine", machine, "model", rf_report_path(c->model), "data",
-        rf_report_path(c->data), "step", (json_int_t)c->loaded->info.progress.step, "questions",
-        (json_int_t)r->n, "too_long", (json_int_t)r->sum.too_long, "ranks", c->n_ranks, "threads",
-        c->n_threads, "backend", backend->name, "isa", backend->isa, "weights",
-        rf_layout_name(c->weights[0]), "seed", (json_int_t)o->seed);
-    add_date_and_adapter(root, c->loaded);
+        "refusion-eval " RF_VERSION, "machine", machine, "model", rf_report_path(loaded->path),
+        "data", rf_report_path(c->data), "step", (json_int_t)loaded->info.progress.step,
+        "questions", (json_int_t)r->n, "too_long", (json_int_t)r->sum.too_long, "ranks", c->n_ranks,
+        "threads", ctx->n_threads, "backend", ctx->backend->name, "isa", ctx->backend->isa,
+        "weights", rf_layout_name(c->weights[0]), "seed", (json_int_t)o->seed);
+    add_date_and_adapter(root, loaded);
     if (o->likelihood) {
         json_object_set_new(root, "likelihood", likelihood_json(r, o));
     }
@@ -357,9 +359,9 @@ json_t *rf_report_json(const rf_eval_result *r, const rf_eval_options *o,
         json_object_set_new(root, "comparison", comparison_json(r, o->objective.kind, c));
     }
     if (o->task != NULL) {
-        json_object_set(root, "decode", (json_t *)c->decode);
+        json_object_set(root, "decode", c->subject->setting[0].json);
         json_object_set_new(root, "answers", answers_json(r, o));
-        add_course(root, r, c->question);
+        add_course(root, r, c->subject->question);
     }
     return root;
 }

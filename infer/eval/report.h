@@ -10,24 +10,20 @@ struct json_t;
 
 /* What the numbers belong to. */
 typedef struct rf_report_context {
-    const char *model, *data;
-    const rf_loaded *loaded;
+    const rf_subject *subject; /* asked with its first setting */
+    const char *data;
     const rf_layout *weights; /* [n_results] that the results were made with */
     int n_results;            /* 1; more: likelihoods side by side */
-    int n_ranks, n_threads;
-    const struct json_t *decode; /* the setting (subject.h) */
-    const rf_question *question; /* [n of the results] */
+    int n_ranks;
 } rf_report_context;
 
 /* local. Warns where nothing was scored or decoded, for a model of so many positions. */
 void rf_report_warn(const rf_eval_options *options, const rf_eval_result *result,
                     int64_t positions);
 /* local. Aligned table. result [context->n_results]; all but the comparison is of the first. */
-void rf_report_print(FILE *out, const rf_eval_result *result, const rf_eval_options *options,
-                     const rf_report_context *context);
+void rf_report_print(FILE *out, const rf_eval_result *result, const rf_report_context *context);
 /* local. report.json (schema: README.md). Caller releases. */
-struct json_t *rf_report_json(const rf_eval_result *result, const rf_eval_options *options,
-                              const rf_report_context *context);
+struct json_t *rf_report_json(const rf_eval_result *result, const rf_report_context *context);
 /* local. One of many evaluations: subject, settings, and what they gave for its questions. Caller
  * releases. */
 struct json_t *rf_report_row(const rf_eval_result *result, const rf_question *questions,

@@ -12,7 +12,7 @@
 #include <string.h>
 
 typedef struct sweep {
-    const rf_sweep_options *options;
+    const rf_command *command;
     rf_subject *subject; /* [n] */
     int n;
     rf_dist *dist;
@@ -27,8 +27,8 @@ typedef struct sweep {
 
 static int save(const sweep *w, rf_error *err)
 {
-    return w->options->out != NULL && rf_dist_rank(w->dist) == 0
-               ? rf_report_save(w->options->out, w->report, err)
+    return w->command->out != NULL && rf_dist_rank(w->dist) == 0
+               ? rf_report_save(w->command->out, w->report, err)
                : RF_OK;
 }
 
@@ -52,7 +52,7 @@ static int read_everywhere(char **text, const char *path, rf_dist *dist, rf_erro
 /* Takes the rows that an interrupted run of this very sweep left. */
 static int take_up(sweep *w, rf_error *err)
 {
-    const char *path = w->options->out;
+    const char *path = w->command->out;
     char *text = NULL;
     if (path == NULL) {
         return RF_OK;
@@ -91,7 +91,8 @@ static void list_settings(sweep *w)
 
 static int begin(sweep *w, const char *inputs, rf_error *err)
 {
-    const rf_sweep_options *o = w->options;
+    const rf_command *o = w->command;
+    const char *pick_on = o->subject.pick_on;
     const rf_eval_options *eval = &w->subject[0].setting[0].eval;
     char hash[32],
         *all = rf_alloc_format("%s%d ranks, %" PRId64 " threads, batch %" PRId64
@@ -104,10 +105,10 @@ static int begin(sweep *w, const char *inputs, rf_error *err)
     free(all);
     w->report = json_pack("{s:s, s:s, s:b, s:o, s:o*, s:f, s:i, s:I}", "program",
                           "refusion-eval " RF_VERSION, "inputs", hash, "complete", 0, "data",
-                          rf_report_path(o->data), "pick_on",
-                          o->pick_on != NULL ? rf_report_path(o->pick_on) : NULL, "within",
-                          o->within, "ranks", rf_dist_size(w->dist), "seed", (json_int_t)o->seed);
-    if (o->pick_on != NULL) {
+                          rf_report_path(o->subject.data), "pick_on",
+                          pick_on != NULL ? rf_report_path(pick_on) : NULL, "within", o->within,
+                          "ranks", rf_dist_size(w->dist), "seed", (json_int_t)eval->seed);
+    if (pick_on != NULL) {
         json_object_set_new(w->report, "sweep", json_array());
     }
     json_object_set_new(w->report, "rows", json_array());
@@ -210,11 +211,11 @@ static int evaluate_sweep(sweep *w, rf_error *err)
 {
     if (w->tried != NULL) {
         RF_TRY(evaluate_all(w, w->tried, true, err));
-        w->n_best = rf_sweep_mark_best(w->tried, w->options->within);
+        w->n_best = rf_sweep_mark_best(w->tried, w->command->within);
         RF_TRY(judge_best(w, err));
     } else {
         RF_TRY(evaluate_all(w, w->row, false, err));
-        rf_sweep_mark_best(w->row, w->options->within);
+        rf_sweep_mark_best(w->row, w->command->within);
         for (size_t i = 0; i < json_array_size(w->row); i++) {
             json_t *row = json_array_get(w->row, i);
             if (json_is_false(json_object_get(row, "best"))) {
@@ -226,20 +227,21 @@ static int evaluate_sweep(sweep *w, rf_error *err)
     return RF_OK;
 }
 
-int rf_sweep_run(json_t **report, rf_subject *subject, int n, const char *inputs,
-                 const rf_sweep_options *options, rf_dist *dist, rf_error *err)
+int rf_sweep_run(json_t **report, rf_subject *subject, const char *inputs,
+                 const rf_command *command, rf_dist *dist, rf_error *err)
 {
-    sweep w = {.options = options, .subject = subject, .n = n, .dist = dist};
+    sweep w = {.command = command, .subject = subject, .n = command->models.n, .dist = dist};
     int rc;
     list_settings(&w);
     RF_TRY_OUT(rf_dist_agree(dist, begin(&w, inputs, err), err));
     RF_TRY_OUT(evaluate_sweep(&w, err));
     rc = save(&w, err);
-    if (rc == RF_OK && options->csv != NULL && rf_dist_rank(dist) == 0) {
-        rc = rf_sweep_csv(options->csv, w.report, err);
+    if (rc == RF_OK && command->csv != NULL && rf_dist_rank(dist) == 0) {
+        rc = rf_sweep_csv(command->csv, w.report, err);
     }
     if (rc == RF_OK && rf_dist_rank(dist) == 0) { /* last: nobody may read it any more */
-        rc = rf_sweep_print(stdout, w.report, err);
+        rf_sweep_print(stdout, w.report);
+        rc = rf_error_of_stdout(err);
     }
     rc = rf_dist_agree(dist, rc, err);
 out:

@@ -7,24 +7,15 @@
 #ifndef RF_INFER_EVAL_SWEEP_H
 #define RF_INFER_EVAL_SWEEP_H
 
-#include "infer/eval/subject.h"
+#include "infer/eval/command.h"
 
 struct json_t;
 
-typedef struct rf_sweep_options {
-    const char *data, *pick_on; /* as the subjects' questions were read from; pick_on may be NULL */
-    const char *out, *csv;      /* files; NULL: none */
-    double within; /* points of accuracy (percent): the fastest setting so near to the most accurate
-                      one is the best; 0: the most accurate one, the faster of equals */
-    uint64_t seed; /* of the losses' noise, for the report */
-} rf_sweep_options;
-
-/* collective. Evaluates all, prints a table, writes `out` (schema: README.md) after each setting
- * and goes on from what it holds: a file there that another sweep or evaluation has written is
- * RF_ERR. *report: what `out` holds; caller releases, NULL after an error. inputs: what results
- * follow from (rf_subjects_describe). */
-RF_MUST_CHECK int rf_sweep_run(struct json_t **report, rf_subject *subject, int n,
-                               const char *inputs, const rf_sweep_options *options, rf_dist *dist,
-                               rf_error *err);
+/* collective. Evaluates the subjects of the command's models, prints a table, writes `out` (schema:
+ * README.md) after each setting and goes on from what it holds: a file there that another sweep or
+ * evaluation has written is RF_ERR. *report: what `out` holds; caller releases, NULL after an error.
+ * inputs: what results follow from (rf_subjects_describe). */
+RF_MUST_CHECK int rf_sweep_run(struct json_t **report, rf_subject *subject, const char *inputs,
+                               const rf_command *command, rf_dist *dist, rf_error *err);
 
 #endif

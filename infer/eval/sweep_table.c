@@ -238,7 +238,7 @@ static void print_table(FILE *out, const json_t *rows)
     json_decref(keys);
 }
 
-int rf_sweep_print(FILE *out, const json_t *report, rf_error *err)
+void rf_sweep_print(FILE *out, const json_t *report)
 {
     const json_t *tried = json_object_get(report, "sweep");
     if (tried != NULL) {
@@ -248,8 +248,6 @@ int rf_sweep_print(FILE *out, const json_t *report, rf_error *err)
     }
     fprintf(out, "on %s\n", text_of(report, "data"));
     print_table(out, json_object_get(report, "rows"));
-    return fflush(out) == 0 ? RF_OK
-                            : rf_error_set(err, RF_ERR, "cannot write to standard output: %m");
 }
 
 /* --- Comma-separated values ------------------------------------------------------------------- */

@@ -22,7 +22,7 @@ struct json_t *rf_sweep_keys(const struct json_t *rows);
  * and of rows. */
 void rf_sweep_log(const struct json_t *row, const struct json_t *keys, size_t number, size_t n);
 /* Table of a report: the rows, behind them those of the questions to pick on. */
-RF_MUST_CHECK int rf_sweep_print(FILE *out, const struct json_t *report, rf_error *err);
+void rf_sweep_print(FILE *out, const struct json_t *report);
 /* All rows and fields as comma-separated values, written atomically: "set" ("rows" or "sweep"),
  * then every field of any row, those of settings as "decode.<key>". */
 RF_MUST_CHECK int rf_sweep_csv(const char *path, const struct json_t *report, rf_error *err);

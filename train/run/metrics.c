@@ -20,9 +20,8 @@ enum { LAST_EVENTS_BYTES = 256 };
 _Static_assert(RF_MAX_PARTS + 4 <= RF_TENSORBOARD_VALUES, "the curves of a step are one event");
 
 struct rf_metrics {
-    FILE *metrics, *samples;
-    FILE *trained;         /* NULL: none */
-    rf_tensorboard *board; /* NULL: none */
+    FILE *file[RF_METRICS_N_FILES]; /* NULL: none */
+    rf_tensorboard *board;          /* NULL: none */
     bool has_warned;
     char last_events[LAST_EVENTS_BYTES]; /* " valid checkpoint ": those of the step opened at */
 };
@@ -99,14 +98,20 @@ static int open_file(FILE **out, rf_metrics *m, const char *folder, const char *
     return *out != NULL ? RF_OK : rf_error_system(err, errno, path, "cannot be written");
 }
 
-int rf_metrics_open(rf_metrics **out, const char *folder, int64_t step, rf_error *err)
+int rf_metrics_open(rf_metrics **out, const char *folder, int64_t step, bool trained,
+                    bool tensorboard, rf_error *err)
 {
+    static const char *const names[] = {"samples.jsonl", "trained.jsonl", "metrics.jsonl"};
     *out = NULL;
     rf_metrics *m = rf_alloc(1, sizeof *m);
     int rc = RF_OK;
-    RF_TRY_OUT(open_file(&m->samples, m, folder, "samples.jsonl", step, err));
-    snprintf(m->last_events, sizeof m->last_events, " "); /* those of metrics.jsonl count */
-    RF_TRY_OUT(open_file(&m->metrics, m, folder, "metrics.jsonl", step, err));
+    for (int i = 0; i < RF_METRICS_N_FILES; i++) {
+        if (i != RF_METRICS_TRAINED || trained) {
+            strcpy(m->last_events, " "); /* those of metrics.jsonl, the last one, count */
+            RF_TRY_OUT(open_file(&m->file[i], m, folder, names[i], step, err));
+        }
+    }
+    RF_TRY_OUT(tensorboard ? rf_tensorboard_open(&m->board, folder, step, err) : RF_OK);
     *out = m;
     m = NULL;
 out:
@@ -114,29 +119,15 @@ out:
     return rc;
 }
 
-int rf_metrics_open_tensorboard(rf_metrics *m, const char *folder, int64_t step, rf_error *err)
-{
-    return rf_tensorboard_open(&m->board, folder, step, err);
-}
-
-int rf_metrics_open_trained(rf_metrics *m, const char *folder, int64_t step, rf_error *err)
-{
-    return open_file(&m->trained, m, folder, "trained.jsonl", step, err);
-}
-
 void rf_metrics_close(rf_metrics *m)
 {
     if (m == NULL) {
         return;
     }
-    if (m->metrics != NULL) {
-        fclose(m->metrics);
-    }
-    if (m->samples != NULL) {
-        fclose(m->samples);
-    }
-    if (m->trained != NULL) {
-        fclose(m->trained);
+    for (int i = 0; i < RF_METRICS_N_FILES; i++) {
+        if (m->file[i] != NULL) {
+            fclose(m->file[i]);
+        }
     }
     rf_tensorboard_close(m->board);
     free(m);
@@ -173,7 +164,7 @@ static void put_real(FILE *file, const char *name, double x)
 /* A field of a step that is a curve of TensorBoard too. */
 static void put_curve(rf_metrics *m, const char *name, double x)
 {
-    put_real(m->metrics, name, x);
+    put_real(m->file[RF_METRICS_EVENTS], name, x);
     rf_tensorboard_add(m->board, "train", name, x);
 }
 
@@ -215,7 +206,7 @@ void rf_metrics_step(rf_metrics *m, const rf_step_metrics *x, int64_t every)
     if (m == NULL) {
         return;
     }
-    FILE *file = m->metrics;
+    FILE *file = m->file[RF_METRICS_EVENTS];
     char name[64];
     fprintf(file, "{\"event\":\"step\"");
     put_int(file, "step", x->step);
@@ -254,13 +245,9 @@ void rf_metrics_ranks(rf_metrics *m, int64_t step, int slowest, double min, doub
     if (m == NULL) {
         return;
     }
-    fprintf(m->metrics, "{\"event\":\"ranks\"");
-    put_int(m->metrics, "step", step);
-    put_int(m->metrics, "slowest", slowest);
-    put_real(m->metrics, "min_seconds", min);
-    put_real(m->metrics, "max_seconds", max);
-    fputc('}', m->metrics);
-    end_line(m, m->metrics);
+    rf_metrics_event(m, "ranks", step,
+                     json_pack("{s:i,s:o,s:o}", "slowest", slowest, "min_seconds",
+                               rf_metrics_real(min), "max_seconds", rf_metrics_real(max)));
     if (max > 1.5 * min && !rf_log_is_terminal()) {
         rf_log_info("step %" PRId64 "  rank %d is the slowest: %.3g s a step, the fastest %.3g s",
                     step, slowest, max, min);
@@ -272,15 +259,14 @@ json_t *rf_metrics_real(double x)
     return isfinite(x) ? json_real(x) : json_null();
 }
 
-/* Takes the line; without a file it is dropped. */
-static void write_json(rf_metrics *m, FILE *file, json_t *line)
+void rf_metrics_write(rf_metrics *m, rf_metrics_file which, json_t *line)
 {
-    if (file != NULL &&
-        (line == NULL || json_dumpf(line, file, JSON_COMPACT | JSON_REAL_PRECISION(17)) != 0)) {
-        errno = errno != 0 ? errno : ENOMEM;
-        clearerr(file);
-    }
+    FILE *file = m != NULL ? m->file[which] : NULL;
     if (file != NULL) {
+        if (line == NULL || json_dumpf(line, file, JSON_COMPACT | JSON_REAL_PRECISION(17)) != 0) {
+            errno = errno != 0 ? errno : ENOMEM;
+            clearerr(file);
+        }
         end_line(m, file);
     }
     json_decref(line);
@@ -306,7 +292,7 @@ void rf_metrics_event(rf_metrics *m, const char *event, int64_t step, json_t *fi
     if (m != NULL) {
         json_t *line = json_pack("{s:s,s:I}", "event", event, "step", (json_int_t)step);
         json_object_update(line, fields);
-        write_json(m, m->metrics, line);
+        rf_metrics_write(m, RF_METRICS_EVENTS, line);
     }
     if (m != NULL && strcmp(event, "valid") == 0) {
         draw_validation(m, step, fields);
@@ -314,22 +300,12 @@ void rf_metrics_event(rf_metrics *m, const char *event, int64_t step, json_t *fi
     json_decref(fields);
 }
 
-void rf_metrics_sample(rf_metrics *m, json_t *fields)
-{
-    write_json(m, m != NULL ? m->samples : NULL, fields);
-}
-
-void rf_metrics_trained(rf_metrics *m, json_t *fields)
-{
-    write_json(m, m != NULL ? m->trained : NULL, fields);
-}
-
 void rf_metrics_sync(rf_metrics *m)
 {
     if (m != NULL) {
         /* A device or a pipe cannot; there is nothing to do about it. */
-        (void)fdatasync(fileno(m->metrics));
-        (void)fdatasync(fileno(m->samples));
+        (void)fdatasync(fileno(m->file[RF_METRICS_EVENTS]));
+        (void)fdatasync(fileno(m->file[RF_METRICS_SAMPLES]));
         rf_tensorboard_sync(m->board);
     }
 }

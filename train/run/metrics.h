@@ -34,18 +34,20 @@ typedef struct rf_step_metrics {
     bool skipped, spike;    /* the update; for standing out */
 } rf_step_metrics;
 
-/* Opens <folder>/metrics.jsonl to continue it behind `step`: lines of later steps and a torn last
- * line are removed first (step 0: all lines; an earlier file is kept as metrics.jsonl.old). The
- * same for samples.jsonl. Caller closes. */
-RF_MUST_CHECK int rf_metrics_open(rf_metrics **out, const char *folder, int64_t step,
-                                  rf_error *err);
-/* Also writes the curves of steps and of events "valid" (loss, loss_<part>) for TensorBoard from now
- * on, as train/run/tensorboard.h says. Once, behind rf_metrics_open, with its arguments. */
-RF_MUST_CHECK int rf_metrics_open_tensorboard(rf_metrics *metrics, const char *folder, int64_t step,
-                                              rf_error *err);
-/* Also keeps trained.jsonl from now on, likewise. */
-RF_MUST_CHECK int rf_metrics_open_trained(rf_metrics *metrics, const char *folder, int64_t step,
-                                          rf_error *err);
+/* samples.jsonl, trained.jsonl, metrics.jsonl */
+typedef enum rf_metrics_file {
+    RF_METRICS_SAMPLES,
+    RF_METRICS_TRAINED,
+    RF_METRICS_EVENTS,
+    RF_METRICS_N_FILES
+} rf_metrics_file;
+
+/* Opens the files of a run folder to continue them behind `step`: lines of later steps and a torn
+ * last line are removed first (step 0: all lines; an earlier file is kept as metrics.jsonl.old).
+ * trained: trained.jsonl too. tensorboard: the curves of steps and of events "valid" (loss,
+ * loss_<part>) go to TensorBoard too, as train/run/tensorboard.h says. Caller closes. */
+RF_MUST_CHECK int rf_metrics_open(rf_metrics **out, const char *folder, int64_t step, bool trained,
+                                  bool tensorboard, rf_error *err);
 void rf_metrics_close(rf_metrics *metrics); /* NULL is fine */
 
 /* A line for the step; text every `every` steps (on a terminal a live line each step). */
@@ -58,10 +60,8 @@ void rf_metrics_parts(char *out, size_t bytes, const rf_objective_kind *objectiv
 /* Another line: {"event": event, "step": step, then fields}. Takes the reference to `fields` (an
  * object; NULL stands for none). Fields that are not finite: rf_metrics_real. */
 void rf_metrics_event(rf_metrics *metrics, const char *event, int64_t step, struct json_t *fields);
-/* A line of samples.jsonl, likewise. */
-void rf_metrics_sample(rf_metrics *metrics, struct json_t *fields);
-/* A line of trained.jsonl, where it is open, likewise. */
-void rf_metrics_trained(rf_metrics *metrics, struct json_t *fields);
+/* A line of another file, where it is open, likewise. */
+void rf_metrics_write(rf_metrics *metrics, rf_metrics_file file, struct json_t *fields);
 /* A JSON real, or null where x is not finite. New reference. */
 struct json_t *rf_metrics_real(double x);
 /* Did the file hold an event of this kind and step when it was opened? */

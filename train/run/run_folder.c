@@ -240,10 +240,7 @@ static int lock_folder(rf_run *run, rf_error *err)
 
 static int open_metrics(rf_run *run, int64_t step, rf_error *err)
 {
-    RF_TRY(rf_metrics_open(&run->metrics, run->folder, step, err));
-    RF_TRY(run->trained ? rf_metrics_open_trained(run->metrics, run->folder, step, err) : RF_OK);
-    return run->tensorboard ? rf_metrics_open_tensorboard(run->metrics, run->folder, step, err)
-                            : RF_OK;
+    return rf_metrics_open(&run->metrics, run->folder, step, run->trained, run->tensorboard, err);
 }
 
 static int begin_alone(rf_run *run, const rf_config *config, const rf_progress *progress, bool here,

@@ -18,7 +18,8 @@ static rf_metrics *open_at(int64_t step)
 {
     rf_metrics *metrics = NULL;
     rf_error err = {0};
-    cr_assert(rf_metrics_open(&metrics, folder, step, &err) == RF_OK, "%s", err.message);
+    cr_assert(rf_metrics_open(&metrics, folder, step, false, false, &err) == RF_OK, "%s",
+              err.message);
     return metrics;
 }
 
@@ -72,8 +73,10 @@ Test(metrics, continued_after_a_crash)
     rf_metrics *metrics = open_at(0);
     write_steps(metrics, 1, 6);
     rf_metrics_event(metrics, "valid", 4, json_pack("{s:f}", "loss", 2.5));
-    rf_metrics_sample(metrics, json_pack("{s:i,s:s}", "step", 4, "text", "a \"quoted\"\nline"));
-    rf_metrics_sample(metrics, json_pack("{s:i,s:s}", "step", 6, "text", "later"));
+    rf_metrics_write(metrics, RF_METRICS_SAMPLES,
+                     json_pack("{s:i,s:s}", "step", 4, "text", "a \"quoted\"\nline"));
+    rf_metrics_write(metrics, RF_METRICS_SAMPLES,
+                     json_pack("{s:i,s:s}", "step", 6, "text", "later"));
     rf_metrics_close(metrics);
     FILE *file = fopen(in_folder("metrics.jsonl"), "a");
     fputs("{\"event\":\"step\",\"step\":3,\"lo", file); /* killed while writing */
@@ -120,7 +123,7 @@ Test(metrics, other_ranks_write_nothing)
     rf_step_metrics line = {.step = 1};
     rf_metrics_step(NULL, &line, 1);
     rf_metrics_event(NULL, "end", 1, json_object());
-    rf_metrics_sample(NULL, json_object());
+    rf_metrics_write(NULL, RF_METRICS_SAMPLES, json_object());
     rf_metrics_ranks(NULL, 1, 0, 0.0, 0.0);
     rf_metrics_sync(NULL);
     rf_metrics_close(NULL);
@@ -131,6 +134,7 @@ Test(metrics, folder_that_is_missing)
 {
     rf_metrics *metrics = NULL;
     rf_error err = {0};
-    cr_assert(rf_metrics_open(&metrics, "/no/such/folder", 0, &err) != RF_OK && metrics == NULL);
+    cr_assert(rf_metrics_open(&metrics, "/no/such/folder", 0, false, false, &err) != RF_OK &&
+              metrics == NULL);
     cr_assert(strstr(err.message, "/no/such/folder") != NULL);
 }

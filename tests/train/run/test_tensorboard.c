@@ -311,8 +311,7 @@ Test(tensorboard, curves_are_those_of_the_metrics)
                             .grad_norm = 4.0,
                             .lr = 0.5,
                             .tokens_per_second = 100.0};
-    cr_assert(rf_metrics_open(&metrics, folder, 0, &err) == RF_OK, "%s", err.message);
-    cr_assert(rf_metrics_open_tensorboard(metrics, folder, 0, &err) == RF_OK, "%s", err.message);
+    cr_assert(rf_metrics_open(&metrics, folder, 0, false, true, &err) == RF_OK, "%s", err.message);
     rf_metrics_step(metrics, &line, 1000);
     rf_metrics_event(metrics, "valid", 1,
                      json_pack("{s:f,s:n,s:i}", "loss", 2.5, "loss_ar", "n_ar", 7));
