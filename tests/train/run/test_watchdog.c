@@ -14,7 +14,7 @@ Test(watchdog, a_process_that_was_stopped_does_not_hang)
     pid_t child = fork();
     if (child == 0) {
         rf_watchdog *watchdog = NULL;
-        const rf_watchdog_limits limits = {.seconds = 0.5};
+        const rf_watchdog_limits limits = {.seconds = 3};
         const int rc = rf_watchdog_new(&watchdog, 0, &limits, NULL);
         rf_watchdog_enter(watchdog, "step", 1);
         raise(SIGSTOP);
@@ -23,7 +23,7 @@ Test(watchdog, a_process_that_was_stopped_does_not_hang)
         _exit(rc);
     }
     cr_assert(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
-    usleep(1000000);
+    usleep(4000000);
     kill(child, SIGCONT);
     cr_assert(waitpid(child, &status, 0) == child);
     cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%d", WEXITSTATUS(status));
