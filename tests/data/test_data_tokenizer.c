@@ -179,8 +179,8 @@ Test(data_tokenizer, tools_that_are_texts)
 Test(data_tokenizer, templates_without_answers)
 {
     static const char *const templates[] = {"", "{{ messages[0].content }}",
-                                            "{% for m in messages %}{% if m.role == 'user' %}{{ "
-                                            "m.content }}<|im_end|>{% endif %}{% endfor %}"};
+                                            ("{% for m in messages %}{% if m.role == 'user' %}{{ "
+                                             "m.content }}<|im_end|>{% endif %}{% endfor %}")};
     put_text("a.jsonl", "{\"query\": \"q\", \"response\": \"r\"}\n");
     put_text("m.jsonl", "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}\n");
     for (size_t i = 0; i < sizeof templates / sizeof *templates; i++) {
