@@ -225,8 +225,7 @@ out:
 }
 
 const rf_manual rf_data_build = {
-    .program = "refusion-data",
-    .command = "build",
+    .name = "refusion-data build",
     .summary = "tokenise files into a corpus",
     .synopsis = "refusion-data build [options] --out CORPUS.h5 FILE[:WEIGHT]...\n",
     .text =

@@ -181,8 +181,7 @@ static int run(const rf_manual *self, int argc, char **argv, rf_error *err)
     return RF_OK;
 }
 
-const rf_manual rf_data_info = {.program = "refusion-data",
-                                .command = "info",
+const rf_manual rf_data_info = {.name = "refusion-data info",
                                 .summary = "describe and verify corpora and checkpoints",
                                 .synopsis = "refusion-data info [--verify] FILE.h5|RUN_FOLDER...\n",
                                 .text = "Describes corpora, checkpoints and adapter files.\n",

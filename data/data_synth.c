@@ -254,8 +254,7 @@ static int run(const rf_manual *self, int argc, char **argv, rf_error *err)
 }
 
 const rf_manual rf_data_synth = {
-    .program = "refusion-data",
-    .command = "synth",
+    .name = "refusion-data synth",
     .summary = "generate questions with answers",
     .synopsis = "refusion-data synth TASK --n N --out FILE.jsonl[.gz] [options]\n",
     .text = "Writes generated questions with answers as {\"query\", \"response\"} lines. The same\n"

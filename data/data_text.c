@@ -162,8 +162,7 @@ static int run(const rf_manual *self, int argc, char **argv, rf_error *err)
 }
 
 const rf_manual rf_data_encode = {
-    .program = "refusion-data",
-    .command = "encode",
+    .name = "refusion-data encode",
     .summary = "text to token ids, JSON lines",
     .synopsis = "refusion-data encode [--tokenizer NAME] < FILE\n",
     .text =
@@ -173,8 +172,7 @@ const rf_manual rf_data_encode = {
     .option = tokenizer_options,
     .run = run};
 const rf_manual rf_data_decode = {
-    .program = "refusion-data",
-    .command = "decode",
+    .name = "refusion-data decode",
     .summary = "token ids to text, JSON lines",
     .synopsis = "refusion-data decode [--tokenizer NAME] [--skip-special] < FILE\n",
     .text =
@@ -183,8 +181,7 @@ const rf_manual rf_data_decode = {
     .option = decode_options,
     .run = run};
 const rf_manual rf_data_render = {
-    .program = "refusion-data",
-    .command = "render",
+    .name = "refusion-data render",
     .summary = "messages to a prompt, JSON lines",
     .synopsis = "refusion-data render [--tokenizer NAME] < FILE\n",
     .text = "{\"messages\": [{\"role\", \"content\"}, ...], \"tools\", \"add_generation_prompt\",\n"

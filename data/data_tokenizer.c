@@ -211,8 +211,7 @@ static int run(const rf_manual *self, int argc, char **argv, rf_error *err)
 }
 
 const rf_manual rf_data_train_tokenizer = {
-    .program = "refusion-data",
-    .command = "train-tokenizer",
+    .name = "refusion-data train-tokenizer",
     .summary = "make a byte-level BPE tokenizer",
     .synopsis = "refusion-data train-tokenizer --out tokenizer.json [options] FILE...\n",
     .text = "Makes a byte-level BPE tokenizer that Hugging Face's tokenizers read, too. A FILE is\n"

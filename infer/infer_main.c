@@ -79,7 +79,7 @@ static const rf_option option_table[] = {
     {0}};
 
 static const rf_manual manual = {
-    .program = "refusion-infer",
+    .name = "refusion-infer",
     .summary = "answers of a trained model",
     .synopsis =
         "refusion-infer --model CHECKPOINT.h5|RUN_FOLDER [options] [decode.key=value ...]\n",

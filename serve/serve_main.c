@@ -71,7 +71,7 @@ static const rf_option option_table[] = {
     {0}};
 
 static const rf_manual manual = {
-    .program = "refusion-serve",
+    .name = "refusion-serve",
     .summary = "a trained model for clients of OpenAI's interface, and for people",
     .synopsis =
         "refusion-serve --model CHECKPOINT.h5|RUN_FOLDER [options] [decode.key=value ...]\n",

@@ -48,7 +48,7 @@ static const rf_option option_table[] = {
     {0}};
 
 static const rf_manual manual = {
-    .program = "refusion-train",
+    .name = "refusion-train",
     .summary = "trains language models on the ranks of MPI",
     .synopsis = "refusion-train CONFIG.yaml [section.key=value ...] [options]\n"
                 "mpirun -n 2 refusion-train ...       or: train/launch.sh -n 2 CONFIG.yaml ...\n",

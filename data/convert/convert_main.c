@@ -125,8 +125,8 @@ static int run(const rf_manual *self, int argc, char **argv, rf_error *err)
     }
     RF_TRY_OUT(rf_manual_parse(&first, &l, argc, argv, self, err));
     if (argc - first != c->n_paths) {
-        rc = rf_error_set(err, RF_ERR_USAGE, "%s takes %s: see refusion-convert %s --help",
-                          self->command, c->paths, self->command);
+        rc = rf_error_set(err, RF_ERR_USAGE, "%s takes %s: see %s --help", self->name, c->paths,
+                          self->name);
         goto out;
     }
     memcpy(l.path, argv + first, (size_t)c->n_paths * sizeof *l.path);
@@ -146,8 +146,7 @@ out:
 }
 
 static const rf_manual import_manual = {
-    .program = "refusion-convert",
-    .command = "import",
+    .name = "refusion-convert import",
     .summary = "a folder of Hugging Face becomes a checkpoint",
     .synopsis = "refusion-convert import HF_DIR MODEL.h5 [options]\n"
                 "refusion-convert import PEFT_DIR ADAPTER.h5 --base BASE.h5\n",
@@ -161,8 +160,7 @@ static const rf_manual import_manual = {
     .option = import_options,
     .run = run};
 static const rf_manual export_manual = {
-    .program = "refusion-convert",
-    .command = "export",
+    .name = "refusion-convert export",
     .summary = "a checkpoint becomes a folder of Hugging Face",
     .synopsis = "refusion-convert export MODEL.h5 HF_DIR [options]\n",
     .text =
@@ -171,16 +169,14 @@ static const rf_manual export_manual = {
     .option = export_options,
     .run = run};
 static const rf_manual merge_manual = {
-    .program = "refusion-convert",
-    .command = "merge",
+    .name = "refusion-convert merge",
     .summary = "adapters are added to the weights they were trained beside",
     .synopsis = "refusion-convert merge BASE.h5 ADAPTER.h5 MODEL.h5 [options]\n",
     .text = "Writes a checkpoint that needs no adapter file.\n",
     .option = merge_options,
     .run = run};
 static const rf_manual publish_manual = {
-    .program = "refusion-convert",
-    .command = "publish",
+    .name = "refusion-convert publish",
     .summary = "weights only, for others: a third of a checkpoint of training, in bf16 a sixth",
     .synopsis = "refusion-convert publish MODEL.h5 WEIGHTS.h5 [options]\n",
     .text = "Keeps weights (or adapters), tokenizer and configuration; leaves out what only\n"
@@ -188,8 +184,7 @@ static const rf_manual publish_manual = {
     .option = merge_options,
     .run = run};
 static const rf_manual quantize_manual = {
-    .program = "refusion-convert",
-    .command = "quantize",
+    .name = "refusion-convert quantize",
     .summary = "a checkpoint in int8, a quarter of the size",
     .synopsis = "refusion-convert quantize MODEL.h5 SMALL.h5 [options]\n",
     .text = "Matrices become int8 with a scale for each 128 weights of a row, for decoding.\n",
@@ -199,7 +194,7 @@ static const rf_manual quantize_manual = {
 static const rf_manual *const commands[] = {&import_manual,  &export_manual,   &merge_manual,
                                             &publish_manual, &quantize_manual, NULL};
 static const rf_manual manual = {
-    .program = "refusion-convert",
+    .name = "refusion-convert",
     .summary = "models of Hugging Face in and out",
     .synopsis = "refusion-convert COMMAND [options] PATH...\n",
     .text = "Checkpoints from models of Hugging Face, and back. The folder "

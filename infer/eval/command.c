@@ -130,7 +130,7 @@ static const rf_option option_table[] = {
     {0}};
 
 static const rf_manual manual = {
-    .program = "refusion-eval",
+    .name = "refusion-eval",
     .summary = "losses, likelihood and accuracy of a model",
     .synopsis = "refusion-eval --model CHECKPOINT.h5|RUN_FOLDER --data FILE.jsonl [options]\n"
                 "              [key=value ...]\n"

@@ -9,17 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* "refusion-data build", in memory that the caller frees. */
-static char *full_name(const rf_manual *m)
+const char *rf_manual_word(const rf_manual *command)
 {
-    return m->command != NULL ? rf_alloc_format("%s %s", m->program, m->command)
-                              : rf_alloc_string(m->program);
+    return strrchr(command->name, ' ') + 1;
 }
 
-const rf_manual *rf_manual_find(const rf_manual *program, const char *name)
+const rf_manual *rf_manual_find(const rf_manual *program, const char *word)
 {
     for (int i = 0; program->part != NULL && program->part[i] != NULL; i++) {
-        if (strcmp(program->part[i]->command, name) == 0) {
+        if (strcmp(rf_manual_word(program->part[i]), word) == 0) {
             return program->part[i];
         }
     }
@@ -53,7 +51,8 @@ static int unknown_command(const rf_manual *program, const char *name, rf_error 
     const char *word = name + strspn(name, "-");
     rf_nearest nearest = rf_nearest_to(word, strlen(word));
     for (int i = 0; !is_option && program->part != NULL && program->part[i] != NULL; i++) {
-        rf_nearest_try(&nearest, program->part[i]->command, strlen(program->part[i]->command));
+        const char *command = rf_manual_word(program->part[i]);
+        rf_nearest_try(&nearest, command, strlen(command));
     }
     rf_nearest_try(&nearest, "help", strlen("help"));
     if (is_option) {
@@ -62,11 +61,11 @@ static int unknown_command(const rf_manual *program, const char *name, rf_error 
     char hint[RF_NEAREST_HINT];
     return program->part == NULL && !is_option
                ? rf_error_set(err, RF_ERR_USAGE, "%.200s: %s has no commands: see %s --help", name,
-                              program->program, program->program)
+                              program->name, program->name)
                : rf_error_set(err, RF_ERR_USAGE, "%.200s: unknown %s: %ssee %s --help", name,
                               is_option ? "option" : "command",
                               rf_nearest_hint(hint, &nearest, is_option ? "--" : ""),
-                              program->program);
+                              program->name);
 }
 
 /* The first of -h, --help and --version among the words up to "--"; NULL: none. */
@@ -105,7 +104,7 @@ static int answer(bool *answered, const rf_manual *program, int argc, char **arg
     } else if (strcmp(word, "help") == 0) {
         return help(program, argc > 2 && asked == NULL ? argv[2] : NULL, err);
     } else if (asked != NULL && strcmp(asked, "--version") == 0) {
-        printf("%s %s\n", program->program, RF_VERSION);
+        printf("%s %s\n", program->name, RF_VERSION);
     } else if (asked != NULL) {
         return help(program, has_commands && word[0] != '-' ? word : NULL, err);
     } else {
@@ -169,7 +168,7 @@ int rf_manual_parse(int *first, void *into, int argc, char **argv, const rf_manu
 {
     static const rf_option none[] = {{0}};
     const rf_option *option = m->option != NULL ? m->option : none;
-    char *name = full_name(m), *see = rf_alloc_format("see %s --help", name);
+    char *see = rf_alloc_format("see %s --help", m->name);
     int rc = rf_options_parse(first, into, argc, argv, option, see, err);
     const char *word;
     const rf_config_key *key = rc != RF_OK ? find_setting(&word, m, option, argc, argv) : NULL;
@@ -178,16 +177,12 @@ int rf_manual_parse(int *first, void *into, int argc, char **argv, const rf_manu
                           key->name);
     }
     free(see);
-    free(name);
     return rc;
 }
 
 int rf_manual_missing(const rf_manual *m, const char *what, rf_error *err)
 {
-    char *name = full_name(m);
-    rf_error_set(err, RF_ERR_USAGE, "%s is missing: see %s --help", what, name);
-    free(name);
-    return RF_ERR_USAGE;
+    return rf_error_set(err, RF_ERR_USAGE, "%s is missing: see %s --help", what, m->name);
 }
 
 /* Where options stand before the command, it is brought to the front. */
@@ -202,10 +197,11 @@ static void bring_command(const rf_manual *program, int argc, char **argv)
     }
 }
 
-int rf_manual_run(const rf_manual *program, int argc, char **argv, rf_error *err)
+/* Runs the command that the first word names. */
+static int run_command(const rf_manual *program, int argc, char **argv, rf_error *err)
 {
     if (argc < 2) {
-        return rf_error_set(err, RF_ERR_USAGE, "no command: see %s --help", program->program);
+        return rf_error_set(err, RF_ERR_USAGE, "no command: see %s --help", program->name);
     }
     bring_command(program, argc, argv);
     const rf_manual *m = rf_manual_find(program, argv[1]);
@@ -216,11 +212,11 @@ int rf_manual_main(const rf_manual *program, int argc, char **argv)
 {
     rf_error err = {0};
     bool answered;
-    rf_log_set_program(program->program);
+    rf_log_set_program(program->name);
     signal(SIGXFSZ, SIG_IGN); /* a file at its size limit is an error of write, not a signal */
     int rc = rf_manual_answer(&answered, program, argc, argv, &err);
     if (!answered) {
-        rc = rf_manual_run(program, argc, argv, &err);
+        rc = run_command(program, argc, argv, &err);
     }
     if (rc == RF_OK) {
         rc = rf_error_of_stdout(&err);

@@ -11,8 +11,7 @@
 
 /* A program, or one of its commands. Members that do not apply are left out. */
 typedef struct rf_manual {
-    const char *program;     /* "refusion-data" */
-    const char *command;     /* "build"; NULL: of the program as a whole */
+    const char *name;        /* "refusion-data", of a command "refusion-data build" */
     const char *summary;     /* what it does, in less than a line */
     const char *synopsis;    /* ways to call it, a line for each; a line that goes on begins with a
                                 blank */
@@ -40,9 +39,6 @@ RF_MUST_CHECK int rf_manual_answer(bool *answered, const rf_manual *manual, int 
 /* rf_options_parse with the manual's table; messages send to its help. */
 RF_MUST_CHECK int rf_manual_parse(int *first, void *into, int argc, char **argv,
                                   const rf_manual *manual, rf_error *err);
-
-/* Runs the command that the first word names. Its code, or RF_ERR_USAGE. */
-RF_MUST_CHECK int rf_manual_run(const rf_manual *program, int argc, char **argv, rf_error *err);
 
 /* The rest of the main of a program of commands that is one process: answers or runs, says what went
  * wrong, and returns the exit status. */

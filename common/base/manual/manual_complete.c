@@ -146,8 +146,8 @@ void rf_manual_complete(const rf_manual *program, int n, char **word, FILE *out)
     const bool is_help = program->part != NULL && n == 2 && strcmp(word[0], "help") == 0;
     if (program->part != NULL && (n == 1 || is_help)) {
         for (int i = 0; program->part[i] != NULL && w.word[0] != '-'; i++) {
-            offer(&w, program->part[i]->command, strlen(program->part[i]->command), "",
-                  program->part[i]->summary);
+            const char *command = rf_manual_word(program->part[i]);
+            offer(&w, command, strlen(command), "", program->part[i]->summary);
         }
         if (n == 1 && w.word[0] != '-') {
             offer(&w, "help", 4, "", "what a command does");

@@ -84,7 +84,7 @@ void rf_manual_print_help(const rf_manual *m, FILE *out)
     print_text(out, m->text);
     for (int i = 0; m->part != NULL && m->part[i] != NULL; i++) {
         fputs(i == 0 ? "\nCommands:\n" : "", out);
-        print_item(out, 2, m->part[i]->command, m->part[i]->summary);
+        print_item(out, 2, rf_manual_word(m->part[i]), m->part[i]->summary);
     }
     if (m->part != NULL) {
         print_item(out, 2, "help COMMAND", "what a command does and its options, as COMMAND -h");

@@ -133,7 +133,7 @@ static void put_title(FILE *out, const char *name, const char *section, const ch
 
 void rf_manual_print_page(const rf_manual *m, FILE *out)
 {
-    put_title(out, m->program, "1", m->summary);
+    put_title(out, m->name, "1", m->summary);
     fputs(".SH SYNOPSIS\n", out);
     put_literal(out, m->synopsis, strlen(m->synopsis));
     fputs(".SH DESCRIPTION\n", out);
@@ -144,7 +144,7 @@ void rf_manual_print_page(const rf_manual *m, FILE *out)
         const rf_manual *part = m->part[i];
         fputs(i == 0 ? ".SH COMMANDS\n" : "", out);
         fputs(".SS ", out);
-        put_line(out, part->command);
+        put_line(out, rf_manual_word(part));
         put_literal(out, part->synopsis, strlen(part->synopsis));
         put_text(out, part->text, false);
         put_options(out, part);

@@ -8,8 +8,10 @@
 
 /* --- manual.c --------------------------------------------------------------------------------- */
 
-/* The command of this name, or NULL. */
-const rf_manual *rf_manual_find(const rf_manual *program, const char *name);
+/* The word that a command is called by. */
+const char *rf_manual_word(const rf_manual *command);
+/* The command that is called by this word, or NULL. */
+const rf_manual *rf_manual_find(const rf_manual *program, const char *word);
 /* All options: the manual's, then --help and --version. The i-th; NULL behind the last. */
 const rf_option *rf_manual_option(const rf_manual *manual, int i);
 const char *rf_manual_exit_status(const rf_manual *manual);
