@@ -307,7 +307,9 @@ size_t rf_ctx_scratch_bytes(const rf_backend *backend, int n_threads, const rf_l
 
 int rf_ctx_sync(rf_ctx *ctx, rf_error *err)
 {
-    ctx->backend->memory->sync(ctx);
+    if (ctx->backend->memory->sync != NULL) {
+        ctx->backend->memory->sync(ctx);
+    }
     return rf_error_pass(err, &ctx->error);
 }
 
@@ -454,10 +456,13 @@ void rf_backend_keep(rf_ctx *ctx)
 
 rf_event rf_backend_record(rf_ctx *ctx)
 {
-    return ctx->backend->memory->record(ctx);
+    const rf_memory *memory = ctx->backend->memory;
+    return memory->record != NULL ? memory->record(ctx) : 0;
 }
 
 void rf_backend_wait(rf_ctx *ctx, rf_event event)
 {
-    ctx->backend->memory->wait(ctx, event);
+    if (ctx->backend->memory->wait != NULL) {
+        ctx->backend->memory->wait(ctx, event);
+    }
 }

@@ -81,9 +81,11 @@ typedef struct rf_memory {
     /* Optional, both or none: rf_backend_replay, rf_backend_keep. */
     bool (*replay)(struct rf_ctx *, const int64_t *key);
     void (*keep)(struct rf_ctx *);
+    /* Waiting; NULL where everything is done when its call returns. sync: for everything; the first
+     * error is in ctx->error. */
     rf_event (*record)(struct rf_ctx *);
     void (*wait)(struct rf_ctx *, rf_event);
-    void (*sync)(struct rf_ctx *); /* waits for everything; the first error is in ctx->error */
+    void (*sync)(struct rf_ctx *);
     /* Of memory that MPI cannot reach, its own way between ranks; NULL: there is none. */
     const struct rf_transport *transport;
 } rf_memory;

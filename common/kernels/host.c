@@ -125,23 +125,6 @@ static void zero(rf_ctx *ctx, void *dst, size_t bytes)
     }
 }
 
-static rf_event record(rf_ctx *ctx)
-{
-    (void)ctx;
-    return 0;
-}
-
-static void wait_for(rf_ctx *ctx, rf_event event)
-{
-    (void)ctx;
-    (void)event;
-}
-
-static void sync_all(rf_ctx *ctx)
-{
-    (void)ctx;
-}
-
 const rf_memory rf_host_memory = {
     .is_host = true,
     .open = open_state,
@@ -153,7 +136,4 @@ const rf_memory rf_host_memory = {
     .copy = copy,
     .convert = convert,
     .zero = zero,
-    .record = record,
-    .wait = wait_for,
-    .sync = sync_all,
 };
