@@ -24,7 +24,7 @@ typedef int field_reader(rf_ask_reader *in, const field *f, const json_t *value)
 
 struct field {
     const char *name;
-    field_reader *read;
+    field_reader *read;  /* NULL: it is read with the messages, from the body as a whole */
     size_t at;           /* where its value goes in rf_ask_reader */
     int64_t least, most; /* of a whole number */
     const char *neutral; /* JSON: an array of the values that it may have, which change nothing; the
@@ -207,13 +207,6 @@ static int read_tool_choice(rf_ask_reader *in, const field *f, const json_t *val
     return RF_OK;
 }
 
-/* Read with the messages, from the body as a whole. */
-static int read_later(rf_ask_reader *in, const field *f, const json_t *value)
-{
-    (void)in, (void)f, (void)value;
-    return RF_OK;
-}
-
 /* --- All of them ------------------------------------------------------------------------------ */
 
 static const char nothing[] = "[null, {}, [], \"\"]";
@@ -245,7 +238,7 @@ static const field chat_fields[] = {
     {"max_completion_tokens", read_max_tokens, AT(ask.max_tokens), .most = 1 << 20},
     {"logprobs", read_bool, AT(has_logprobs)},
     {"top_logprobs", read_integer, AT(top_logprobs), .most = RF_ASK_LIKELY},
-    {"tools", .read = read_later},
+    {.name = "tools"},
     {"tool_choice", .read = read_tool_choice},
     {"response_format", read_neutral, .neutral = "[{\"type\": \"text\"}]"},
     {"modalities", read_neutral, .neutral = "[[\"text\"]]"},
@@ -253,8 +246,8 @@ static const field chat_fields[] = {
     {"store", read_neutral, .neutral = "[false]"},
     {"metadata", read_neutral, .neutral = nothing},
     {"service_tier", read_neutral, .neutral = "[\"auto\", \"default\"]"},
-    {"enable_thinking", .read = read_later},
-    {"chat_template_kwargs", .read = read_later},
+    {.name = "enable_thinking"},
+    {.name = "chat_template_kwargs"},
     {0}};
 
 /* The field of this name; NULL: there is none, and `nearest` knows what is like it. */
@@ -274,7 +267,7 @@ static int read_field(rf_ask_reader *in, const char *name, const json_t *value)
     const field *f = find_field(shared_fields, name, &nearest);
     f = f != NULL ? f : find_field(own, name, &nearest);
     if (f != NULL) {
-        return json_is_null(value) ? RF_OK : f->read(in, f, value);
+        return json_is_null(value) || f->read == NULL ? RF_OK : f->read(in, f, value);
     }
     return nearest.name != NULL
                ? rf_problem_set(in->problem, 400, "unsupported_field", name,
