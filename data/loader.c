@@ -352,11 +352,7 @@ void rf_loader_free(rf_loader *loader)
         free(loader->share[k].list);
     }
     rf_rows_free(loader->rows);
-    free(loader->corpus);
-    free(loader->token);
-    free(loader->trained);
-    free(loader->left_out);
-    free(loader);
+    RF_FREE(loader->corpus, loader->token, loader->trained, loader->left_out, loader);
 }
 
 size_t rf_loader_bytes(const rf_loader *loader)

@@ -1,3 +1,4 @@
+#include "common/base/alloc.h"
 #include "data/rows_private.h"
 
 #include <inttypes.h>
@@ -167,11 +168,7 @@ void rf_order_free(rf_order *order)
 
 void rf_window_free(rf_window *window)
 {
-    free(window->piece);
-    free(window->row_begin);
-    free(window->loose);
-    free(window->row_of);
-    free(window->free);
+    RF_FREE(window->piece, window->row_begin, window->loose, window->row_of, window->free);
     *window = (rf_window){0};
 }
 

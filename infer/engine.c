@@ -206,11 +206,8 @@ void rf_engine_free(rf_engine *e)
         rf_ids_free(&e->seat[i].held);
         rf_told_free(&e->seat[i].told);
     }
-    void *const owned[] = {e->seat, e->asked, e->row,     e->target, e->token,   e->draw,
-                           e->seen, e->score, e->logprob, e->second, e->entropy, e->logits};
-    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
-        free(owned[i]);
-    }
+    RF_FREE(e->seat, e->asked, e->row, e->target, e->token, e->draw, e->seen, e->score, e->logprob,
+            e->second, e->entropy, e->logits);
     rf_batch_free(&e->batch);
     rf_acts_free(e->acts);
     rf_cache_free(e->cache);

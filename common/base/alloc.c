@@ -49,6 +49,13 @@ void *rf_alloc_copy(const void *data, size_t bytes)
     return copy;
 }
 
+void rf_free_all(void *const *memory, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(memory[i]);
+    }
+}
+
 void rf_free_strings(char **string, int64_t n)
 {
     for (int64_t i = 0; i < n && string != NULL; i++) {

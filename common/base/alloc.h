@@ -24,6 +24,10 @@ char *rf_alloc_string(const char *text);
 void *rf_alloc_copy(const void *data, size_t bytes);
 /* Frees n strings and their array; NULL is fine. */
 void rf_free_strings(char **string, int64_t n);
+/* Frees each of the pointers; NULL is fine. */
+#define RF_FREE(...)                                                                               \
+    rf_free_all((void *const[]){__VA_ARGS__}, sizeof((void *const[]){__VA_ARGS__}) / sizeof(void *))
+void rf_free_all(void *const *memory, size_t n);
 /* A string printed into memory of its own. Caller frees. */
 char *rf_alloc_format(const char *format, ...) RF_PRINTF(1, 2);
 char *rf_alloc_format_list(const char *format, va_list arguments) RF_PRINTF(1, 0);

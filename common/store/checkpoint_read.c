@@ -67,11 +67,7 @@ void rf_checkpoint_reader_close(rf_checkpoint_reader *reader)
         close(reader->fd);
     }
     rf_checkpoint_structure_free(&reader->structure);
-    free(reader->path);
-    free(reader->raw);
-    free(reader->decoded);
-    free(reader->scale);
-    free(reader);
+    RF_FREE(reader->path, reader->raw, reader->decoded, reader->scale, reader);
 }
 
 static int reserve(void **memory, size_t *capacity, size_t n, size_t element, const char *path,

@@ -240,9 +240,5 @@ void rf_safetensors_writer_free(rf_safetensors_writer *w)
         }
         free(w->shard[i].path);
     }
-    free(w->entry);
-    free(w->shard);
-    free(w->folder);
-    free(w->stem);
-    free(w);
+    RF_FREE(w->entry, w->shard, w->folder, w->stem, w);
 }

@@ -190,11 +190,7 @@ static void work_reserve(rf_bpe_work *work, size_t n)
 
 void rf_bpe_work_free(rf_bpe_work *work)
 {
-    free(work->heap);
-    free(work->rank);
-    free(work->id);
-    free(work->next);
-    free(work->previous);
+    RF_FREE(work->heap, work->rank, work->id, work->next, work->previous);
     *work = (rf_bpe_work){0};
 }
 

@@ -322,16 +322,8 @@ static void trainer_free(trainer *t)
     for (int64_t i = 0; i < t->n_tokens; i++) {
         free(t->token[i]);
     }
-    free(t->slot);
-    free(t->heap);
-    free(t->changed);
-    free(t->id);
-    free(t->begin);
-    free(t->n_ids);
-    free(t->count);
-    free(t->token);
-    free(t->token_bytes);
-    free(t->merge);
+    RF_FREE(t->slot, t->heap, t->changed, t->id, t->begin, t->n_ids, t->count, t->token,
+            t->token_bytes, t->merge);
     rf_bpe_names_free(&t->names);
 }
 

@@ -2,8 +2,6 @@
 
 #include "common/base/alloc.h"
 
-#include <stdlib.h>
-
 static void cut_into_slots(rf_sequence *s, int64_t size)
 {
     s->slot_size = size;
@@ -35,11 +33,8 @@ void rf_sequence_new(rf_sequence *s, const rf_decode_options *options,
 
 void rf_sequence_free(rf_sequence *s)
 {
-    void *const owned[] = {s->token, s->draft, s->draft_p, s->pass,     s->score,    s->p_end,
-                           s->slot,  s->round, s->masked,  s->selected, s->accepted, s->query};
-    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
-        free(owned[i]);
-    }
+    RF_FREE(s->token, s->draft, s->draft_p, s->pass, s->score, s->p_end, s->slot, s->round,
+            s->masked, s->selected, s->accepted, s->query);
     *s = (rf_sequence){0};
 }
 

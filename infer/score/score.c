@@ -4,7 +4,6 @@
 #include "infer/score/score_private.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 
 static bool is_masked(const rf_scoring *how)
 {
@@ -69,13 +68,7 @@ void rf_scorer_free(rf_scorer *s)
     }
     rf_acts_free(s->acts);
     rf_batch_free(&s->batch);
-    free(s->place);
-    free(s->target);
-    free(s->logprob);
-    free(s->weight);
-    free(s->loss);
-    free(s->masked);
-    free(s);
+    RF_FREE(s->place, s->target, s->logprob, s->weight, s->loss, s->masked, s);
 }
 
 /* The chain rule, in one pass. */

@@ -128,12 +128,7 @@ void rf_dump_free(rf_dump *d)
     }
     rf_exchange_free(d->exchange);
     rf_backend_free(d->model->ctx, d->part);
-    free(d->own);
-    free(d->all);
-    free(d->before);
-    free(d->gradient);
-    free(d->after);
-    free(d);
+    RF_FREE(d->own, d->all, d->before, d->gradient, d->after, d);
 }
 
 void rf_dump_batch(rf_dump *d, const rf_loader_share *share)

@@ -293,9 +293,5 @@ void rf_lines_close(rf_lines *lines)
     if (lines->fd > STDIN_FILENO) {
         close(lines->fd);
     }
-    free(lines->stream);
-    free(lines->text);
-    free(lines->input);
-    free(lines->path);
-    free(lines);
+    RF_FREE(lines->stream, lines->text, lines->input, lines->path, lines);
 }
