@@ -131,10 +131,10 @@ RF_MUST_CHECK int rf_checkpoint_verify(const char *path, rf_error *err);
  * that is int8). */
 typedef int (*rf_checkpoint_source)(void *user, void *out, const rf_tensor *tensor, int64_t first,
                                     int64_t n, rf_error *err);
-/* local. All phases on one rank, without moments, and behind a link (rf_atomic_begin); asks `source` for every parameter
- * once, in the order of the table, in pieces of a few MiB. info->adaptation with a rank: an adapter
- * file of info->base, of adapters alone. type: f32, f64, bf16, or int8: then for each matrix twice,
- * row by row, some rows once more. */
+/* local. All phases on one rank, without moments, and behind a link (rf_atomic_begin); asks `source` for
+ * every parameter once, in the order of the table, in pieces of a few MiB. info->adaptation with a rank:
+ * an adapter file of info->base, of adapters alone. type: f32, f64, bf16, or int8: then for each matrix
+ * twice, row by row, some rows once more. */
 RF_MUST_CHECK int rf_checkpoint_write(const char *path, const rf_model_config *config, rf_type type,
                                       rf_checkpoint_source source, void *user,
                                       const rf_checkpoint_info *info, rf_error *err);
@@ -184,9 +184,9 @@ RF_MUST_CHECK int rf_checkpoint_publish(const char *path, const rf_checkpoint_ke
  * `latest` is a hint only. */
 RF_MUST_CHECK int rf_checkpoint_find(char *path, size_t bytes, const char *folder, rf_error *err);
 /* local. The checkpoint that a user means by `name`: a file is meant itself, but for `best` and
- * `latest` of a run folder, which name one; of the folder it is the checkpoint that its file `best` names,
- * else the one of `latest`, else the newest step. A choice is logged. path may not be name. An error where a folder holds no checkpoint. Nothing is
- * verified: opening the file does that. */
+ * `latest` of a run folder, which name one; of the folder it is the checkpoint that its file `best`
+ * names, else the one of `latest`, else the newest step. A choice is logged. path may not be name. An
+ * error where a folder holds no checkpoint. Nothing is verified: opening the file does that. */
 RF_MUST_CHECK int rf_checkpoint_choose(char *path, size_t bytes, const char *name, rf_error *err);
 
 #endif
