@@ -5,7 +5,8 @@
 #                                   of each (many wait for ranks, or for time); TIMEOUT=600: seconds a
 #                                   program may take
 #
-# A line per program; the whole output of a program that fails. Fails when a program exits non-zero,
+# A line per program; the whole output of a program that fails, and at the end, where a long log is read
+# first, its line and the assertions that failed once more. Fails when a program exits non-zero,
 # reports nothing, has neither run nor skipped a test, or where a sanitizer reports an error. A skipped test
 # is named, but for those that CRITERION_TEST_PATTERN leaves out. Last line: "N passed, N failed", with
 # ", N skipped" where some were. With RF_BACKEND=apart (tests/README.md) it tells how many tests used that
@@ -72,7 +73,9 @@ report() {
     line="$ok passed"
     [ "$lost" -eq 0 ] || line="$line, $bad$lost FAILED$plain$why"
     [ "$n_skipped" -eq 0 ] || line="$line, $warn$n_skipped SKIPPED$plain"
-    printf '%-40s %s, %ss\n' "${program#"${BUILD_DIR:-}"/}" "$line" "$seconds"
+    line=$(printf '%-40s %s, %ss' "${program#"${BUILD_DIR:-}"/}" "$line" "$seconds")
+    echo "$line"
+    [ "$lost" -eq 0 ] || { echo "$line" && grep -E '^\[(FAIL|----)\]|Sanitizer' "$output" | head -n 20; } >>"$folder/failed"
     if [ "$lost" -ne 0 ] || [ -n "$V" ]; then
         sed 's/^/    /' "$output"
     else
@@ -120,6 +123,7 @@ if [ "${RF_BACKEND:-}" = apart ]; then
     echo "$n_apart tests used the backend apart"
     [ "$n_apart" -ne 0 ] || status=1
 fi
+[ ! -e "$folder/failed" ] || cat "$folder/failed"
 if [ "$skipped" -ne 0 ]; then
     echo "$passed passed, $failed failed, $skipped skipped"
 else
