@@ -2,8 +2,8 @@
 # Runs every test program given and sums up what they report.
 #
 #   sh tests/run.sh PROGRAM...        V=1: show all output; BESIDE=2: programs at once, and JOBS=2: tests
-#                                   of each (many wait for ranks, or for time); TIMEOUT=600: seconds a
-#                                   program may take
+#                                   of each (many wait for ranks, or for time; with a sanitizer 4 and 1);
+#                                   TIMEOUT=900: seconds a program may take
 #
 # A line per program; the whole output of a program that fails, and at the end, where a long log is read
 # first, its line and the assertions that failed once more. Fails when a program exits non-zero,
@@ -13,9 +13,13 @@
 # backend, and fails where none did.
 
 V=${V:-}
-JOBS=${JOBS:-2}
-BESIDE=${BESIDE:-2}
-TIMEOUT=${TIMEOUT:-600}
+# With a sanitizer a test that is forked while another thread of Criterion holds a lock of the allocator's
+# stands still before it begins, or crashes: no such thread is there where a program's tests run one by one.
+case ${BUILD_DIR:-} in
+*asan*) JOBS=${JOBS:-1} BESIDE=${BESIDE:-4} ;;
+*) JOBS=${JOBS:-2} BESIDE=${BESIDE:-2} ;;
+esac
+TIMEOUT=${TIMEOUT:-900}
 export V JOBS TIMEOUT
 
 if [ $# -eq 0 ]; then
@@ -28,26 +32,14 @@ number() {
     sed -n "s/.*Synthesis:.*$1: *\([0-9][0-9]*\).*/\1/p" "$output" | tail -n 1
 }
 
-# Criterion has a limit per test only. --foreground, so that an interrupt reaches the program.
-run() {
-    timeout --foreground -k 10 "$TIMEOUT" "$program" --verbose=1 --color=never --jobs "$1" \
-        >"$output" 2>&1 </dev/null
-    code=$?
-}
-
 # report PROGRAM: runs it; its line, and in $sums its numbers.
 report() {
     program=$1
     begin=$(date +%s)
-    run "$JOBS"
-    # With a sanitizer a test may be forked while another thread of Criterion holds a lock of the
-    # allocator's, and stand still before it begins. Not where tests run one after the other.
-    case $code:${BUILD_DIR:-} in
-    124:*asan*)
-        echo "$program stood still: once more, a test at a time"
-        run 1
-        ;;
-    esac
+    # Criterion has a limit per test only. --foreground, so that an interrupt reaches the program.
+    timeout --foreground -k 10 "$TIMEOUT" "$program" --verbose=1 --color=never --jobs "$JOBS" \
+        >"$output" 2>&1 </dev/null
+    code=$?
     seconds=$(($(date +%s) - begin))
     tested=$(number Tested)
     ok=$(number Passing)
@@ -109,7 +101,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 : >"$folder/sums"
 : >"$RF_APART_TALLY"
-printf '%s\n' "$@" | xargs -d '\n' -P "$BESIDE" -n 1 sh "$0" --one "$folder" "$bad" "$warn" "$plain"
+# From the last to the first: those of the trainer take longest, and nothing is to wait for them at the end.
+printf '%s\n' "$@" | sort -r | xargs -d '\n' -P "$BESIDE" -n 1 sh "$0" --one "$folder" "$bad" "$warn" "$plain"
 
 # A program that left no numbers, for it or its shell was killed, has failed.
 n=$#

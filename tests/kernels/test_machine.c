@@ -62,8 +62,9 @@ Test(machine, unknown_is_not_taken)
         now.wall += 1.0;
         cr_expect(!rf_machine_judge(&watch, &now));
     }
-    /* This machine's own figures are read without harm, and only grow. */
+    /* This machine's own figures are read without harm. (Ticks need not grow: the kernel takes some that
+     * waited for a disk back, proc(5).) */
     const rf_machine_use first = rf_machine_read_use(), second = rf_machine_read_use();
     cr_expect(first.n_cores >= 1 && second.wall >= first.wall && second.own >= first.own);
-    cr_expect(second.ticks >= first.ticks && first.idle <= first.ticks);
+    cr_expect(first.idle <= first.ticks);
 }
