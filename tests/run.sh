@@ -67,7 +67,7 @@ report() {
     [ "$n_skipped" -eq 0 ] || line="$line, $warn$n_skipped SKIPPED$plain"
     line=$(printf '%-40s %s, %ss' "${program#"${BUILD_DIR:-}"/}" "$line" "$seconds")
     echo "$line"
-    [ "$lost" -eq 0 ] || { echo "$line" && grep -E '^\[(FAIL|----)\]|Sanitizer' "$output" | head -n 20; } >>"$folder/failed"
+    [ "$lost" -eq 0 ] || { echo "$line" && grep -E '^\[(FAIL|----)\]|Sanitizer' "$output" | grep -v 'Criterion v' | head -n 20; } >>"$folder/failed"
     if [ "$lost" -ne 0 ] || [ -n "$V" ]; then
         sed 's/^/    /' "$output"
     else

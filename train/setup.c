@@ -346,6 +346,18 @@ static int check_against_inputs(const rf_setup *s, const char *const *outputs, i
     return rc;
 }
 
+/* The file of debug.dump_step is written after a step: in the run folder, which is made by then, or in one
+ * that is there. */
+static int check_dump_folder(const rf_setup *s, rf_error *err)
+{
+    char path[RF_PATH_BYTES], folder[RF_PATH_BYTES], run[RF_PATH_BYTES];
+    bool in_place;
+    RF_TRY(rf_output_resolve(path, &in_place, s->set.dump, err));
+    RF_TRY(rf_path_folder(folder, sizeof folder, path, err));
+    RF_TRY(rf_output_resolve_folder(run, s->set.folder, err));
+    return in_place || strcmp(folder, run) == 0 ? RF_OK : rf_output_try_folder(folder, err);
+}
+
 /* Neither debug.dump_step nor the run folder's own files go over what the run reads. */
 static int check_outputs(const rf_setup *s, rf_error *err)
 {
@@ -355,6 +367,9 @@ static int check_outputs(const rf_setup *s, rf_error *err)
     const char *output = s->set.dump[0] != '\0' ? s->set.dump : NULL;
     /* the folder: its checkpoints */
     int rc = check_against_inputs(s, &output, 1, s->set.folder, err);
+    if (rc == RF_OK && output != NULL && rf_dist_rank(s->dist) == 0) {
+        rc = check_dump_folder(s, err);
+    }
     if (rc != RF_OK) {
         return rf_error_prefix(err, "debug.dump_step");
     }
@@ -374,6 +389,7 @@ static int check_outputs(const rf_setup *s, rf_error *err)
 /* Settings that go together, but hardly as they were meant. */
 static void warn_of_settings(const rf_setup *s)
 {
+    const rf_data_settings *from = &s->sources.settings;
     const rf_objective *o = &s->objective;
     const bool has_ar = o->kind == &rf_objective_ar || o->kind == &rf_objective_refusion;
     const bool has_denoise = o->kind != &rf_objective_ar;
@@ -381,6 +397,15 @@ static void warn_of_settings(const rf_setup *s)
         rf_log_warn("optim.warmup=%g is not below the %" PRId64 " steps of the run: the learning "
                     "rate never reaches optim.lr",
                     s->set.schedule.warmup, s->set.steps);
+    }
+    for (int64_t i = 0; i < from->n_train * from->n_valid; i++) {
+        const char *valid = from->valid[i / from->n_train];
+        if (rf_path_is_same(from->train[i % from->n_train], valid)) {
+            rf_log_warn(
+                "%s is trained on (data.train) and measured with (data.valid): its loss says "
+                "nothing of texts that were not learnt",
+                valid);
+        }
     }
     if (!(s->set.schedule.lr > 0)) {
         rf_log_warn("optim.lr is 0: nothing is learnt");

@@ -325,6 +325,33 @@ static int read_sources(output *o, const rf_tokenizer *tokenizer, const rf_build
 
 /* --- The whole -------------------------------------------------------------------------------- */
 
+/* A file that is read twice would be learnt twice as often, or be in what is held out as well. */
+static int check_twice(const rf_build_settings *s, rf_error *err)
+{
+    struct stat *node = rf_alloc((size_t)s->n_sources, sizeof *node);
+    int rc = RF_OK;
+    for (int64_t k = 0; k < s->n_sources && rc == RF_OK; k++) {
+        const char *path = s->source[k].path;
+        int64_t i = stat(path, &node[k]) == 0 && S_ISREG(node[k].st_mode) ? 0 : k;
+        while (i < k && (node[i].st_dev != node[k].st_dev || node[i].st_ino != node[k].st_ino)) {
+            i++;
+        }
+        if (i < k && s->source[i].held_out != s->source[k].held_out) {
+            rc = rf_error_set(err, RF_ERR_USAGE,
+                              "%s is held out and trained on: what is learnt cannot be measured by "
+                              "it: leave it out on one side, or let --valid-fraction draw from it",
+                              path);
+        } else if (i < k) {
+            rc = rf_error_set(err, RF_ERR_USAGE,
+                              "%s is named twice: name it once; with %s:2 its samples are seen "
+                              "twice in an epoch",
+                              path, path);
+        }
+    }
+    free(node);
+    return rc;
+}
+
 /* Sources that cannot be read are met now, not after hours of reading the others. */
 static int check_paths(const rf_build_settings *s, rf_error *err)
 {
@@ -338,6 +365,7 @@ static int check_paths(const rf_build_settings *s, rf_error *err)
             goto out;
         }
     }
+    RF_TRY_OUT(check_twice(s, err));
     rc = rf_output_check(outputs, 2, inputs, (int)s->n_sources, err);
 out:
     free(inputs);

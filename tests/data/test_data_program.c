@@ -122,6 +122,18 @@ Test(data_program, turns_of_conversations)
     cr_expect_null(strstr(program_messages, "trained turns"));
 }
 
+/* What is held out is not trained on, whatever its names; and a glob beside a name is not meant twice. */
+Test(data_program, files_named_twice)
+{
+    put_text("a.jsonl", "{\"query\": \"q\", \"response\": \"r\"}\n");
+    cr_assert_eq(program_shell("cp a.jsonl b.jsonl && ln -s a.jsonl link.jsonl"), 0);
+    ASSERT_FAILS(2, "link.jsonl is named twice: name it once; with link.jsonl:2",
+                 "build --out c.h5 a.jsonl b.jsonl link.jsonl");
+    ASSERT_FAILS(2, "a.jsonl is held out and trained on",
+                 "build --out c.h5 --valid-out v.h5 --valid link.jsonl b.jsonl a.jsonl:3");
+    ASSERT_RUNS("build --out c.h5 --valid-out v.h5 --valid a.jsonl b.jsonl");
+}
+
 Test(data_program, mapped_fields)
 {
     put_text("a.jsonl", "{\"in\": {\"q\": [\"x\", \"question\"]}, \"gold\": \"r\", \"text\": 5, "

@@ -482,6 +482,8 @@ Test(train_errors, warnings)
     tiny_says("the loss of objective.kind=refusion is 0");
     tiny_train(0, "--dry-run optim.lr=0", 0);
     tiny_says("warning: optim.lr is 0: nothing is learnt");
+    tiny_train(0, "--dry-run data.valid=[valid.h5,./train.h5]", 0);
+    tiny_says("warning: ./train.h5 is trained on (data.train) and measured with (data.valid)");
     tiny_train(0, "--dry-run objective.kind=ar objective.lambda_ar=0", 0);
     tiny_says("the loss of objective.kind=ar is 0");
     tiny_train(0, "--dry-run objective.lambda_ar=0 optim.warmup=0.5", 0);

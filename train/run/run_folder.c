@@ -73,9 +73,8 @@ static void take_away(const char *path)
 static bool is_inside(const char *path, const char *folder)
 {
     char parent[RF_PATH_BYTES];
-    struct stat a, b;
-    return rf_path_folder(parent, sizeof parent, path, NULL) == RF_OK && stat(parent, &a) == 0 &&
-           stat(folder, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    return rf_path_folder(parent, sizeof parent, path, NULL) == RF_OK &&
+           rf_path_is_same(parent, folder);
 }
 
 /* --- One process at a time --------------------------------------------------------------------- */
@@ -303,20 +302,6 @@ static int see_folder(const rf_run *run, rf_error *err)
     return rc;
 }
 
-/* What access() says of root does not hold on every file system (/proc): so a folder is made, and goes. */
-static int try_folder(const char *folder, const char *wanted, rf_error *err)
-{
-    char probe[RF_PATH_BYTES + 32];
-    snprintf(probe, sizeof probe, "%s/refusion-train-XXXXXX", folder);
-    if (mkdtemp(probe) == NULL) {
-        return rf_error_set(err, RF_ERR,
-                            "the run folder %s cannot be made: nothing can be made in "
-                            "%s: %s",
-                            wanted, folder, strerror(errno));
-    }
-    return rmdir(probe) == 0 ? RF_OK : rf_error_system(err, errno, probe, "cannot be removed");
-}
-
 int rf_run_check(const rf_run *run, rf_error *err)
 {
     char path[RF_PATH_BYTES], parent[RF_PATH_BYTES];
@@ -326,10 +311,9 @@ int rf_run_check(const rf_run *run, rf_error *err)
         RF_TRY(rf_path_folder(parent, sizeof parent, path, err));
         memcpy(path, parent, sizeof path);
     }
-    return rf_path_is_folder(path)
-               ? try_folder(path, run->folder, err)
-               : rf_error_set(err, RF_ERR, "the run folder %s cannot be made: %s is no folder",
-                              run->folder, path);
+    return rf_output_try_folder(path, err) == RF_OK
+               ? RF_OK
+               : rf_error_prefix(err, "the run folder %s cannot be made", run->folder);
 }
 
 int rf_run_begin(rf_run *run, const rf_config *config, const rf_progress *progress, rf_error *err)

@@ -305,6 +305,19 @@ int rf_output_temporary_folder(const char **folder, rf_error *err)
                         *folder, *folder == named ? "from TMPDIR" : "TMPDIR is not set");
 }
 
+int rf_output_try_folder(const char *folder, rf_error *err)
+{
+    char probe[RF_PATH_BYTES + 32];
+    if (!rf_path_is_folder(folder)) {
+        return rf_error_set(err, RF_ERR, "%s is no folder", folder);
+    }
+    snprintf(probe, sizeof probe, "%s/.refusion-XXXXXX", folder);
+    if (mkdtemp(probe) == NULL) {
+        return rf_error_set(err, RF_ERR, "nothing can be made in %s: %s", folder, strerror(errno));
+    }
+    return rmdir(probe) == 0 ? RF_OK : rf_error_system(err, errno, probe, "cannot be removed");
+}
+
 int rf_output_clean(const char *path, rf_error *err)
 {
     char folder[RF_PATH_BYTES];

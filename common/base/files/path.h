@@ -18,5 +18,7 @@ const char *rf_path_name(const char *path);
 RF_MUST_CHECK int rf_path_folder(char *out, size_t bytes, const char *path, rf_error *err);
 bool rf_path_exists(const char *path);
 bool rf_path_is_folder(const char *path);
+/* Do both name one file or one folder that is there, also through links? */
+bool rf_path_is_same(const char *a, const char *b);
 
 #endif
