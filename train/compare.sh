@@ -30,7 +30,8 @@ command -v jq >/dev/null 2>&1 || fail "jq is missing: make deps installs it"
 bin=${BUILD_DIR:-build/release}
 
 # --- Settings --------------------------------------------------------------------------------------
-out=runs/compare ranks=2 floor=0 within=0 title="" seeds=1 objectives="" tasks="" model=""
+out=runs/compare ranks=2 beside=1 gpus=0 floor=0 within=0 title="" seeds=1 objectives="" tasks="" model=""
+only="" # of those that train beside each other, the model that this one trains
 settings=$1
 case $settings in */*) . "$settings" ;; *) . "./$settings" ;; esac
 shift
@@ -121,6 +122,53 @@ train_best() {
     train_model "$1" "$2" "$3" "$rate"
 }
 
+# list_models SEED...: a line `only=TASK OBJECTIVE SEED [RATE]` for each model. The first seed's at each of its
+# objective's learning rates; the other seeds' where those are trained, for they take the better one.
+list_models() {
+    for seed in "$@"; do
+        for task in $tasks ${GSM8K:+gsm8k}; do
+            for objective in $objectives; do
+                rates=$(of rates "$objective")
+                [ "$seed" = "${seeds%% *}" ] || rates=""
+                for rate in ${rates:-""}; do
+                    echo "only=$task $objective $seed${rate:+ $rate}"
+                done
+            done
+        done
+    done
+}
+
+# train_beside ARGUMENTS: the models of standard input, `beside` of them at once, each by this script with
+# these arguments and that line; the first that fails ends it, with its status.
+train_beside() {
+    rm -f "$work/failed"
+    xargs -r -d '\n' -n 1 -P "$beside" --process-slot-var=COMPARE_SLOT sh "$0" "$settings" "$@" && return
+    exit "$(cat "$work/failed" 2>/dev/null || echo 1)"
+}
+
+# train_only TASK OBJECTIVE SEED [RATE]: in such a process, which takes a GPU by its turn and has a log of
+# its own. (255: xargs begins no other.)
+train_only() {
+    name=$1-$2-$3${4:+-$4} start=$(date +%s)
+    [ "$gpus" -eq 0 ] || export CUDA_VISIBLE_DEVICES=$((COMPARE_SLOT % gpus))
+    share=$(($(env -u OMP_NUM_THREADS nproc) / (beside * ranks)))
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((share > 1 ? share : 1))}"
+    [ $# -eq 4 ] && how=train_model || how=train_best
+    set +e
+    (
+        set -e
+        $how "$@"
+    ) >"$work/$name.log" 2>&1 </dev/null
+    status=$?
+    set -e
+    if [ "$status" -ne 0 ]; then
+        tail -n 3 "$work/$name.log" >&2
+        echo "$status" >"$work/failed"
+        exit 255
+    fi
+    [ ! -s "$work/$name.log" ] || echo "compare: $name is trained ($(($(date +%s) - start)) s)"
+}
+
 # evaluate TASK OBJECTIVE SEED: the model in `run`; a sweep for each line of the objective's sweeps.
 evaluate() {
     folder=$work/data-$1 number=0
@@ -155,8 +203,8 @@ train_facts() {
         train_places: (map(.tokens / .fill) | add | round)}' "$1/metrics.jsonl"
 }
 
-# Likelihoods of the last tenth of a file of questions, trained on the rest.
-compare_gsm8k() {
+# Of the file of questions: its last tenth is held out.
+make_gsm8k() {
     folder=$work/data-gsm8k
     recipe="$GSM8K $(cksum <"$GSM8K")"
     if ! is_done "$folder" "$recipe"; then
@@ -167,6 +215,11 @@ compare_gsm8k() {
         tail -n $((n / 10)) "$folder/all.jsonl" >"$folder/valid.jsonl"
         build_corpus "$folder"
     fi
+}
+
+# Likelihoods of the last tenth of that file, trained on the rest.
+compare_gsm8k() {
+    make_gsm8k
     for objective in $objectives; do
         train_best gsm8k "$objective" "$1"
         logged "$bin"/refusion-eval --model "$run" --data "$folder/valid.jsonl" --out "$run/likelihood.json"
@@ -213,6 +266,19 @@ print_table() {
 }
 
 # --- All -------------------------------------------------------------------------------------------
+if [ -n "$only" ]; then
+    train_only $only
+    exit 0
+fi
+if [ "$beside" -gt 1 ]; then
+    for task in $tasks; do
+        make_data "$task"
+    done
+    [ -z "${GSM8K:-}" ] || make_gsm8k
+    first=${seeds%% *}
+    list_models "$first" | train_beside "$@"
+    list_models ${seeds#"$first"} | train_beside "$@"
+fi
 for seed in $seeds; do
     for task in $tasks; do
         make_data "$task"

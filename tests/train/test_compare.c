@@ -122,6 +122,34 @@ Test(compare, chooses_a_learning_rate)
         0);
 }
 
+/* Models that are trained beside each other are those that are trained one by one; one that fails ends it. */
+Test(compare, trains_side_by_side)
+{
+    mpi_need();
+    program_runs(COMPARE "rates_ar='1e-9 3e-3'", 0);
+    json_t *report = read_report();
+    program_runs("mv $FOLDER/out $FOLDER/alone; " COMPARE "rates_ar='1e-9 3e-3' beside=3 gpus=1",
+                 0);
+    cr_assert(strstr(program_output, "small-ar-1-3e-3 is trained") != NULL &&
+                  strstr(program_output, "small-refusion-2 is trained") != NULL,
+              "%s", program_output);
+    json_t *beside = read_report();
+    expect_rows(report);
+    expect_rows(beside);
+    json_decref(report);
+    json_decref(beside);
+    program_runs("cd $FOLDER && for run in small-ar-1-1e-9 small-ar-1-3e-3 small-ar-2-3e-3 "
+                 "small-refusion-2; do "
+                 "for f in alone out; do grep -o '\"loss\": *[^,]*' $f/settings/$run/metrics.jsonl "
+                 ">$f.losses; "
+                 "done; test -s out.losses && cmp alone.losses out.losses || exit 1; done",
+                 0);
+    program_runs(COMPARE "beside=2 out=$FOLDER/bad set_refusion=optim.lr=fast", 2);
+    cr_assert(strstr(program_messages, "optim.lr") != NULL, "%s", program_messages);
+    cr_assert(strstr(program_output, "compare: small, ") == NULL, "nothing is judged: %s",
+              program_output);
+}
+
 /* GSM8K=FILE: every objective is trained on nine tenths of the file, and its likelihoods of the rest
  * are reported. */
 Test(compare, likelihoods_of_a_file)
