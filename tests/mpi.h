@@ -55,7 +55,7 @@ static inline void mpi_need(void)
 
 /* Runs one test of this program under mpirun. setting: "NAME=value" in the ranks' environment, or
  * NULL. The ranks' output lands in `output`. Returns the exit status, 128 + n after signal n, 124
- * when a minute was not enough. */
+ * when five minutes were not enough. */
 static inline int mpi_launch(char *output, size_t bytes, const char *test, int ranks,
                              const char *setting)
 {
@@ -65,7 +65,7 @@ static inline int mpi_launch(char *output, size_t bytes, const char *test, int r
     int file = mkstemp(file_name);
     cr_assert(file >= 0);
     snprintf(command, sizeof command,
-             PROGRAM_MPI "RF_TEST_INSIDE=1 '%s' timeout -k 5 110 mpirun %s -n %d '%s' -j1 "
+             PROGRAM_MPI "RF_TEST_INSIDE=1 '%s' timeout -k 5 300 mpirun %s -n %d '%s' -j1 "
                          "--filter '%s' >%s 2>&1 </dev/null",
              setting != NULL ? setting : "RF_TEST_SETTING=none",
              is_open_mpi ? "--oversubscribe --bind-to none" : "", ranks, program, test, file_name);

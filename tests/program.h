@@ -56,7 +56,7 @@ static inline void program_write(const char *path, const char *text)
     "env -u BXFI_MAP OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "                   \
     "PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
 
-/* Runs a command in the folder; its exit status, 128 + n after signal n, 124 after a minute. */
+/* Runs a command in the folder; its exit status, 128 + n after signal n, 124 after five minutes. */
 static inline int program_shell(const char *command)
 {
     /* MPI keeps memory in plugins that are gone when the leak checker of a sanitizer build looks,
@@ -74,7 +74,7 @@ static inline int program_shell(const char *command)
         "DATA='%3$s/refusion-data' CONVERT='%3$s/refusion-convert' INFER='%3$s/refusion-infer' "
         "EVAL='%3$s/refusion-eval' SERVE='%3$s/refusion-serve' TRAIN='%3$s/refusion-train' "
         "PROGRAM='%3$s/refusion-train' "
-        "timeout -k 5 110 sh '%1$s.sh' >'%1$s.out' 2>'%1$s.err' </dev/null",
+        "timeout -k 5 300 sh '%1$s.sh' >'%1$s.out' 2>'%1$s.err' </dev/null",
         folder, !has_mpi, program_folder, program_root);
     const int status = system(all);
     unlink(path);

@@ -266,7 +266,7 @@ static int64_t run_trials(int64_t *hits, const rf_backend *backend, uint64_t see
 
 /* In f64 next to nothing is close (probabilities of almost 1 are): all agree, and all branches are
  * taken. */
-Test(decode_oracle, reference, .timeout = 300)
+Test(decode_oracle, reference, .timeout = 600)
 {
     int64_t hits[ORACLE_N_BRANCHES] = {0};
     int64_t n_close = run_trials(hits, backend_named("ref64", ""), 1, 1200, 1e-9, 1e-9);
@@ -276,7 +276,7 @@ Test(decode_oracle, reference, .timeout = 300)
 
 /* In f32 a decision may be closer than rounding: such trials are left out. About a tenth of random
  * trials are within the margin, whatever the backend. */
-Test(decode_oracle, every_backend, .timeout = 300)
+Test(decode_oracle, every_backend, .timeout = 600)
 {
     const rf_backend *list[MAX_BACKENDS];
     int n_backends = backends_available(list);

@@ -5,7 +5,7 @@
 #include <jansson.h>
 #include <signal.h>
 
-TestSuite(infer_program, .init = program_begin_model, .fini = leave_folder, .timeout = 120);
+TestSuite(infer_program, .init = program_begin_model, .fini = leave_folder, .timeout = 600);
 
 #define INFER "\"$INFER\" --model model.h5 "
 

@@ -141,7 +141,7 @@ static int64_t run_trials(int64_t *hits, const rf_backend *backend, uint64_t see
 }
 
 /* In f64 next to nothing is close: all agree, and all branches are taken. */
-Test(masked_oracle, reference, .timeout = 300)
+Test(masked_oracle, reference, .timeout = 600)
 {
     int64_t hits[MASKED_N_BRANCHES] = {0};
     int64_t n_close = run_trials(hits, backend_named("ref64", ""), 1, 1500, 1e-9);
@@ -150,7 +150,7 @@ Test(masked_oracle, reference, .timeout = 300)
 }
 
 /* In f32 a decision may be closer than rounding: such trials are left out. */
-Test(masked_oracle, every_backend, .timeout = 300)
+Test(masked_oracle, every_backend, .timeout = 600)
 {
     const rf_backend *list[MAX_BACKENDS];
     int n_backends = backends_available(list);

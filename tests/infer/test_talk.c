@@ -15,7 +15,7 @@ static void begin(void)
     setenv("XDG_STATE_HOME", folder, 1);
 }
 
-TestSuite(talk, .init = begin, .fini = leave_folder, .timeout = 120);
+TestSuite(talk, .init = begin, .fini = leave_folder, .timeout = 600);
 
 static void start(const char *options)
 {

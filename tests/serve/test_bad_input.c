@@ -3,7 +3,7 @@
 
 #include <sys/resource.h>
 
-TestSuite(bad_input, .init = server_begin, .fini = server_end, .timeout = 120);
+TestSuite(bad_input, .init = server_begin, .fini = server_end, .timeout = 600);
 
 #define COMPLETIONS "/v1/completions"
 

@@ -1,7 +1,7 @@
 /* Streams, log-probabilities, stop strings. */
 #include "tests/serve/server_test.h"
 
-TestSuite(completions, .init = server_begin, .fini = server_end, .timeout = 120);
+TestSuite(completions, .init = server_begin, .fini = server_end, .timeout = 600);
 
 #define COMPLETIONS "/v1/completions"
 #define CHAT        "/v1/chat/completions"

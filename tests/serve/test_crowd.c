@@ -5,7 +5,7 @@
 
 #include <pthread.h>
 
-TestSuite(crowd, .init = program_begin_model, .fini = server_end, .timeout = 300);
+TestSuite(crowd, .init = program_begin_model, .fini = server_end, .timeout = 600);
 
 #define COMPLETIONS "/v1/completions"
 

@@ -1,7 +1,7 @@
 /* The page at /, in headless Chromium: what a person does with it (browse.py). */
 #include "tests/serve/server_test.h"
 
-TestSuite(page, .init = server_begin, .fini = server_end, .timeout = 300);
+TestSuite(page, .init = server_begin, .fini = server_end, .timeout = 600);
 
 /* Asks on the page and checks that a picture of it came out. */
 static void browse(const char *flags)

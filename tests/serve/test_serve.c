@@ -2,7 +2,7 @@
 #include "serve/links.h"
 #include "tests/serve/server_test.h"
 
-TestSuite(serve, .init = server_begin, .fini = server_end, .timeout = 120);
+TestSuite(serve, .init = server_begin, .fini = server_end, .timeout = 600);
 
 #define COMPLETIONS "/v1/completions"
 #define CHAT        "/v1/chat/completions"
@@ -193,7 +193,7 @@ Test(serve, a_signal_drains_it)
 
 /* --- Who may ----------------------------------------------------------------------------------- */
 
-TestSuite(serve_access, .init = program_begin_model, .fini = server_end, .timeout = 120);
+TestSuite(serve_access, .init = program_begin_model, .fini = server_end, .timeout = 600);
 
 static int status_with(const char *headers)
 {

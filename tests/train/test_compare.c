@@ -23,7 +23,7 @@ static void begin(void)
     setenv("OMP_NUM_THREADS", "1", 1);
 }
 
-TestSuite(compare, .init = begin, .fini = leave_folder, .timeout = 300);
+TestSuite(compare, .init = begin, .fini = leave_folder, .timeout = 600);
 
 #define COMPARE                                                                                    \
     "cd $ROOT && BUILD_DIR=$(dirname \"$EVAL\") sh train/compare.sh $FOLDER/settings.sh "

@@ -4,7 +4,7 @@
 #include <hdf5.h>
 #include <math.h>
 
-TestSuite(train_dump, .init = tiny_begin, .fini = leave_folder, .timeout = 120);
+TestSuite(train_dump, .init = tiny_begin, .fini = leave_folder, .timeout = 600);
 
 enum { ROWS = 4, T = 64 };
 

@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <hdf5.h>
 
-TestSuite(train_errors, .init = tiny_begin, .fini = leave_folder, .timeout = 120);
+TestSuite(train_errors, .init = tiny_begin, .fini = leave_folder, .timeout = 600);
 
 /* Fails with this status and these words, and makes no run folder. */
 static void refuses(const char *arguments, int status, const char *words)

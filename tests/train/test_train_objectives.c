@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-TestSuite(train_objectives, .init = tiny_begin, .fini = leave_folder, .timeout = 240);
+TestSuite(train_objectives, .init = tiny_begin, .fini = leave_folder, .timeout = 600);
 
 /* Of the tiny run: responses of 20 to 24 tokens behind prompts of 4 to 6, rows of 64 places. */
 static const char *const kinds[] = {"mdm", "block"};

@@ -3,7 +3,7 @@
 
 #include <sys/stat.h>
 
-TestSuite(train_restart, .init = tiny_begin, .fini = leave_folder, .timeout = 120);
+TestSuite(train_restart, .init = tiny_begin, .fini = leave_folder, .timeout = 600);
 
 /* A program that says on which attempt it is (in the file `attempts`) and then trains, with a failpoint
  * of rank 1 as the attempt wants it: "1) ..." are lines of a case. */

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <sys/stat.h>
 
-TestSuite(train_runs, .init = tiny_begin, .fini = leave_folder, .timeout = 120);
+TestSuite(train_runs, .init = tiny_begin, .fini = leave_folder, .timeout = 600);
 
 Test(train_runs, ranks_have_equal_bits)
 {

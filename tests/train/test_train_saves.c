@@ -2,7 +2,7 @@
  * whoever dies, whenever somebody asks to stop. */
 #include "tests/train/tiny_run.h"
 
-TestSuite(train_saves, .init = tiny_begin, .fini = leave_folder, .timeout = 240);
+TestSuite(train_saves, .init = tiny_begin, .fini = leave_folder, .timeout = 600);
 
 /* refusion-train with a failpoint that rank 1 of two has alone, or all ranks. */
 static void with_failpoint(const char *point, bool all, const char *arguments, int expected)

@@ -9,7 +9,7 @@
 static const char *const kinds[] = {"state", "gradients", "weights"};
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
-TestSuite(train_shard, .init = tiny_begin, .fini = leave_folder, .timeout = 300);
+TestSuite(train_shard, .init = tiny_begin, .fini = leave_folder, .timeout = 600);
 
 /* A run in the folder `name`, with the data of its first step in name.h5. */
 static void train(int ranks, const char *shard, const char *name, const char *more, int expected)

@@ -95,7 +95,7 @@ static void spiky_begin(void)
     rf_tokenizer_free(tokenizer);
 }
 
-TestSuite(train_spikes, .init = spiky_begin, .fini = leave_folder, .timeout = 240);
+TestSuite(train_spikes, .init = spiky_begin, .fini = leave_folder, .timeout = 600);
 
 #define SPIKY                                                                                      \
     "data.train=[train.h5,noise.h5] train.steps=40 checkpoint.every=4 train.spike_zscore=1.5 "     \

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <sys/stat.h>
 
-TestSuite(train_stop, .init = tiny_begin, .fini = leave_folder, .timeout = 120);
+TestSuite(train_stop, .init = tiny_begin, .fini = leave_folder, .timeout = 600);
 
 /* Waits until the run is about to make its first step. */
 #define UNTIL_BEGUN "until [ -s run/metrics.jsonl ]; do sleep 0.05; done; "

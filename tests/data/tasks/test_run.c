@@ -44,8 +44,8 @@ static void end(void)
     end_folder();
 }
 
-TestSuite(run, .init = begin, .fini = end, .timeout = 120);
-TestSuite(judge, .init = begin_folder, .fini = end, .timeout = 120); /* without isolation */
+TestSuite(run, .init = begin, .fini = end, .timeout = 600);
+TestSuite(judge, .init = begin_folder, .fini = end, .timeout = 600); /* without isolation */
 
 /* What a program wrote to its standard output, isolated. */
 static void prints(const char *program, const char *expected)

@@ -25,7 +25,7 @@ static void begin(void)
     cr_assert(fclose(out) == 0);
 }
 
-TestSuite(eval_program, .init = begin, .fini = leave_folder, .timeout = 180);
+TestSuite(eval_program, .init = begin, .fini = leave_folder, .timeout = 600);
 
 #define EVAL "\"$EVAL\" --model model.h5 --data q.jsonl --out r.json "
 

@@ -5,7 +5,7 @@
 
 #include <jansson.h>
 
-TestSuite(eval_tasks, .init = program_begin_model, .fini = leave_folder, .timeout = 180);
+TestSuite(eval_tasks, .init = program_begin_model, .fini = leave_folder, .timeout = 600);
 
 #define EVAL "\"$EVAL\" --model model.h5 --no-likelihood --out r.json --answers a.jsonl "
 

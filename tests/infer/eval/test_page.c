@@ -11,7 +11,7 @@ static void begin(void)
                              "{\"query\": \"</script><!--\u2028\", \"response\": \"<b>&amp;\"}\n");
 }
 
-TestSuite(page, .init = begin, .fini = leave_folder, .timeout = 180);
+TestSuite(page, .init = begin, .fini = leave_folder, .timeout = 600);
 
 /* Owned by the caller. */
 static char *read_page(const char *path)

@@ -33,7 +33,7 @@ static void begin(void)
     cr_assert(fclose(out) == 0);
 }
 
-TestSuite(sweep_program, .init = begin, .fini = leave_folder, .timeout = 180);
+TestSuite(sweep_program, .init = begin, .fini = leave_folder, .timeout = 600);
 
 #define SWEEP "\"$EVAL\" --model model.h5 --data q.jsonl --task exact --no-likelihood --out r.json "
 
