@@ -30,8 +30,8 @@ command -v jq >/dev/null 2>&1 || fail "jq is missing: make deps installs it"
 bin=${BUILD_DIR:-build/release}
 
 # --- Settings --------------------------------------------------------------------------------------
-out=runs/compare ranks=2 beside=1 gpus=0 floor=0 within=0 title="" seeds=1 objectives="" tasks="" model=""
-only="" # of those that train beside each other, the model that this one trains
+out=runs/compare ranks=2 beside=1 gpus=0 timed=200 floor=0 within=0 title="" seeds=1 objectives="" tasks="" model=""
+only="" # of what is done beside each other, what this process does
 settings=$1
 case $settings in */*) . "$settings" ;; *) . "./$settings" ;; esac
 shift
@@ -77,6 +77,10 @@ note_recipe() {
 # Questions and corpus of a task.
 make_data() {
     task=$1 folder=$work/data-$1
+    if [ "$task" = gsm8k ]; then
+        make_gsm8k
+        return
+    fi
     n=$(of train "$task") n_valid=$(of valid "$task") n_test=$(of test "$task")
     generate="$(of kind "$task") --seed 1 --unique $(of synth "$task")"
     recipe="$generate $n $n_valid $n_test"
@@ -122,53 +126,6 @@ train_best() {
     train_model "$1" "$2" "$3" "$rate"
 }
 
-# list_models SEED...: a line `only=TASK OBJECTIVE SEED [RATE]` for each model. The first seed's at each of its
-# objective's learning rates; the other seeds' where those are trained, for they take the better one.
-list_models() {
-    for seed in "$@"; do
-        for task in $tasks ${GSM8K:+gsm8k}; do
-            for objective in $objectives; do
-                rates=$(of rates "$objective")
-                [ "$seed" = "${seeds%% *}" ] || rates=""
-                for rate in ${rates:-""}; do
-                    echo "only=$task $objective $seed${rate:+ $rate}"
-                done
-            done
-        done
-    done
-}
-
-# train_beside ARGUMENTS: the models of standard input, `beside` of them at once, each by this script with
-# these arguments and that line; the first that fails ends it, with its status.
-train_beside() {
-    rm -f "$work/failed"
-    xargs -r -d '\n' -n 1 -P "$beside" --process-slot-var=COMPARE_SLOT sh "$0" "$settings" "$@" && return
-    exit "$(cat "$work/failed" 2>/dev/null || echo 1)"
-}
-
-# train_only TASK OBJECTIVE SEED [RATE]: in such a process, which takes a GPU by its turn and has a log of
-# its own. (255: xargs begins no other.)
-train_only() {
-    name=$1-$2-$3${4:+-$4} start=$(date +%s)
-    [ "$gpus" -eq 0 ] || export CUDA_VISIBLE_DEVICES=$((COMPARE_SLOT % gpus))
-    share=$(($(env -u OMP_NUM_THREADS nproc) / (beside * ranks)))
-    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((share > 1 ? share : 1))}"
-    [ $# -eq 4 ] && how=train_model || how=train_best
-    set +e
-    (
-        set -e
-        $how "$@"
-    ) >"$work/$name.log" 2>&1 </dev/null
-    status=$?
-    set -e
-    if [ "$status" -ne 0 ]; then
-        tail -n 3 "$work/$name.log" >&2
-        echo "$status" >"$work/failed"
-        exit 255
-    fi
-    [ ! -s "$work/$name.log" ] || echo "compare: $name is trained ($(($(date +%s) - start)) s)"
-}
-
 # evaluate TASK OBJECTIVE SEED: the model in `run`; a sweep for each line of the objective's sweeps.
 evaluate() {
     folder=$work/data-$1 number=0
@@ -184,15 +141,42 @@ evaluate() {
     done <<LINES
 $lines
 LINES
+    time_alone "$1" "$number"
     train_facts "$run" >"$run/facts.json"
     jq --arg task "$1" --arg objective "$2" --argjson seed "$3" --argjson first "${seeds%% *}" \
-        --slurpfile facts "$run/facts.json" -s '
+        --slurpfile facts "$run/facts.json" --slurpfile alone "$run/alone.json" -s '
         {machine: .[0].machine, threads: .[0].threads, weights: .[0].rows[0].weights, program: .[0].program}
         + ({rows: map(.rows), sweep: map(.sweep)} | map_values(add
             | map({task: $task, objective: $objective, decoder: .settings.kind, seed: $seed}
                   + del(.model, .task) + $facts[0])))
+        | .rows = (.rows | to_entries | map(.value + ($alone[.key] // {})))
         | if $seed > $first then del(.rows[].samples, .rows[].order) else . end' $(seq -f "$run/eval-%g.json" "$number") >"$run/part.json"
     parts="$parts $run/part.json"
+}
+
+# time_alone TASK NUMBER: models that were judged beside each other shared the machine. The speeds of the
+# settings that were chosen are measured again, one after the other, on the first `timed` test questions:
+# alone.json has an object for each row; none where models are judged one by one.
+time_alone() {
+    if [ "$beside" -eq 1 ] || [ -n "$only" ]; then
+        [ -e "$run/alone.json" ] || : >"$run/alone.json"
+        return
+    fi
+    head -n "$timed" "$work/data-$1/test.jsonl" >"$work/data-$1/timed.jsonl"
+    jq -r '.rows[].settings | to_entries | map("decode.\(.key)=\(.value)") | join(" ")' \
+        $(seq -f "$run/eval-%g.json" "$2") >"$run/chosen.new"
+    if [ -s "$run/alone.json" ] && cmp -s "$run/chosen.new" "$run/chosen"; then return; fi
+    : >"$run/alone.json.new"
+    row=0
+    while read -r line; do
+        row=$((row + 1))
+        logged "$bin"/refusion-eval --model "$run" --data "$work/data-$1/timed.jsonl" --task "$(of kind "$1")" \
+            --no-likelihood --out "$run/alone-$row.json" $line
+        jq '{timed_questions: .questions} + (.answers | {tokens_per_second, latency_mean, latency_p50, latency_p95})' \
+            "$run/alone-$row.json" >>"$run/alone.json.new"
+    done <"$run/chosen.new"
+    mv "$run/chosen.new" "$run/chosen"
+    mv "$run/alone.json.new" "$run/alone.json"
 }
 
 # What the training of a run took: seconds, samples, and places computed, padding included.
@@ -217,17 +201,77 @@ make_gsm8k() {
     fi
 }
 
-# Likelihoods of the last tenth of that file, trained on the rest.
-compare_gsm8k() {
-    make_gsm8k
-    for objective in $objectives; do
-        train_best gsm8k "$objective" "$1"
-        logged "$bin"/refusion-eval --model "$run" --data "$folder/valid.jsonl" --out "$run/likelihood.json"
-        jq --arg objective "$objective" --argjson seed "$1" \
-            '{likelihood: [{task: "gsm8k", objective: $objective, seed: $seed} + .likelihood]}' \
-            "$run/likelihood.json" >"$run/part.json"
-        parts="$parts $run/part.json"
+# likelihood OBJECTIVE SEED: of the last tenth of that file, by the model in `run`, trained on the rest.
+likelihood() {
+    logged "$bin"/refusion-eval --model "$run" --data "$work/data-gsm8k/valid.jsonl" --out "$run/likelihood.json"
+    jq --arg objective "$1" --argjson seed "$2" \
+        '{likelihood: [{task: "gsm8k", objective: $objective, seed: $seed} + .likelihood]}' \
+        "$run/likelihood.json" >"$run/part.json"
+    parts="$parts $run/part.json"
+}
+
+# judge TASK OBJECTIVE SEED: trained where that is left to do.
+judge() {
+    train_best "$@"
+    case $1 in
+    gsm8k) likelihood "$2" "$3" ;;
+    *) evaluate "$@" ;;
+    esac
+}
+
+# --- Models side by side ---------------------------------------------------------------------------
+# list_models VERB SEED...: a line `only=VERB TASK OBJECTIVE SEED [RATE]` for each model; to train the first
+# seed's, one for each of its objective's learning rates.
+list_models() {
+    verb=$1
+    shift
+    for seed in "$@"; do
+        for task in $tasks ${GSM8K:+gsm8k}; do
+            for objective in $objectives; do
+                rates=""
+                [ "$verb$seed" != "train${seeds%% *}" ] || rates=$(of rates "$objective")
+                for rate in ${rates:-""}; do
+                    echo "only=$verb $task $objective $seed${rate:+ $rate}"
+                done
+            done
+        done
     done
+}
+
+# do_beside ARGUMENTS: what the lines of standard input say, `beside` of them at once, each by this script
+# with these arguments and that line; the first that fails ends it, with its status.
+do_beside() {
+    rm -f "$work/failed"
+    xargs -r -d '\n' -n 1 -P "$beside" --process-slot-var=COMPARE_SLOT sh "$0" "$settings" "$@" && return
+    exit "$(cat "$work/failed" 2>/dev/null || echo 1)"
+}
+
+# do_only VERB TASK OBJECTIVE SEED [RATE]: in such a process, which takes a GPU by its turn and has a log of
+# its own. (255: xargs begins no other.)
+do_only() {
+    verb=$1
+    shift
+    name=$1-$2-$3${4:+-$4} start=$(date +%s)
+    [ "$gpus" -eq 0 ] || export CUDA_VISIBLE_DEVICES=$((COMPARE_SLOT % gpus))
+    share=$(($(env -u OMP_NUM_THREADS nproc) / (beside * ranks)))
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((share > 1 ? share : 1))}"
+    case $verb-$# in
+    train-4) verb=train_model ;;
+    train-3) verb=train_best ;;
+    esac
+    set +e
+    (
+        set -e
+        $verb "$@"
+    ) >>"$work/$name.log" 2>&1 </dev/null
+    status=$?
+    set -e
+    if [ "$status" -ne 0 ]; then
+        tail -n 3 "$work/$name.log" >&2
+        echo "$status" >"$work/failed"
+        exit 255
+    fi
+    echo "compare: $name: ${verb%_*} ($(($(date +%s) - start)) s)"
 }
 
 # --- The report ------------------------------------------------------------------------------------
@@ -267,32 +311,26 @@ print_table() {
 
 # --- All -------------------------------------------------------------------------------------------
 if [ -n "$only" ]; then
-    train_only $only
+    do_only $only
     exit 0
 fi
-if [ "$beside" -gt 1 ]; then
-    for task in $tasks; do
-        make_data "$task"
-    done
-    [ -z "${GSM8K:-}" ] || make_gsm8k
+for task in $tasks ${GSM8K:+gsm8k}; do
+    make_data "$task"
+done
+if [ "$beside" -gt 1 ]; then # the other seeds take the learning rate that was the better one for the first
     first=${seeds%% *}
-    list_models "$first" | train_beside "$@"
-    list_models ${seeds#"$first"} | train_beside "$@"
+    list_models train "$first" | do_beside "$@"
+    list_models train ${seeds#"$first"} | do_beside "$@"
+    list_models judge $seeds | do_beside "$@"
 fi
 for seed in $seeds; do
-    for task in $tasks; do
-        make_data "$task"
+    for task in $tasks ${GSM8K:+gsm8k}; do
         for objective in $objectives; do
             echo "compare: $task, $objective, seed $seed ($(($(date +%s) - begin)) s)"
-            train_best "$task" "$objective" "$seed"
-            evaluate "$task" "$objective" "$seed"
+            judge "$task" "$objective" "$seed"
         done
         write_report
     done
-    if [ -n "${GSM8K:-}" ]; then
-        compare_gsm8k "$seed"
-        write_report
-    fi
 done
 print_table
 echo "compare: $(($(date +%s) - begin)) s; $out/report.json, $out/report.html"

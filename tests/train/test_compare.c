@@ -130,12 +130,16 @@ Test(compare, trains_side_by_side)
     json_t *report = read_report();
     program_runs("mv $FOLDER/out $FOLDER/alone; " COMPARE "rates_ar='1e-9 3e-3' beside=3 gpus=1",
                  0);
-    cr_assert(strstr(program_output, "small-ar-1-3e-3 is trained") != NULL &&
-                  strstr(program_output, "small-refusion-2 is trained") != NULL,
+    cr_assert(strstr(program_output, "small-ar-1-3e-3: train (") != NULL &&
+                  strstr(program_output, "small-refusion-2: judge (") != NULL,
               "%s", program_output);
     json_t *beside = read_report();
     expect_rows(report);
     expect_rows(beside);
+    for (size_t i = 0; i < 6; i++) { /* one by one, on as many questions as there are */
+        const json_t *row = json_array_get(json_object_get(beside, "rows"), i);
+        cr_assert_eq(json_integer_value(json_object_get(row, "timed_questions")), 4);
+    }
     json_decref(report);
     json_decref(beside);
     program_runs("cd $FOLDER && for run in small-ar-1-1e-9 small-ar-1-3e-3 small-ar-2-3e-3 "
