@@ -94,7 +94,7 @@ Test(train_stop, asked_twice)
 {
     int status =
         tiny_shell("RF_FAILPOINT=train.nan:sleep:0 \"$TRAIN\" tiny.yaml train.batch_rows=12 & "
-                   "pid=$!; " UNTIL_BEGUN "kill -TERM $pid; sleep 2.2; kill -TERM $pid; wait $pid");
+                   "pid=$!; " UNTIL_BEGUN "kill -TERM $pid; sleep 4; kill -TERM $pid; wait $pid");
     cr_assert(status == 143, "status %d\n%s", status, program_output);
     tiny_says("quitting without saving");
     cr_assert(tiny_shell("! ls run/step-*") == 0, "%s", program_output);
@@ -151,7 +151,7 @@ static void hang(const char *start)
 Test(train_stop, watchdog)
 {
     hang("$RUN -n 2 sh -c '[ " MPI_RANK " = 1 ] || echo $$ >pid; "
-         "exec \"$TRAIN\" tiny.yaml train.steps=1M train.watchdog=2'");
+         "exec \"$TRAIN\" tiny.yaml train.steps=1M train.watchdog=6'");
 }
 
 Test(train_stop, watchdog_under_the_launcher)
@@ -160,7 +160,7 @@ Test(train_stop, watchdog_under_the_launcher)
                              "exec \"$TRAIN\" \"$@\"\n");
     cr_assert(chmod("wrapped", 0755) == 0);
     hang("export TRAIN; PROGRAM=./wrapped sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=1M "
-         "train.watchdog=2");
+         "train.watchdog=6");
 }
 
 /* A rank that is killed leaves a line, and the status that says that a retry is worth it. */
