@@ -3,7 +3,7 @@
 #
 #   sh tests/run.sh PROGRAM...        V=1: show all output; BESIDE=2: programs at once, and JOBS=2: tests
 #                                   of each (many wait for ranks, or for time; with a sanitizer 4 and 1);
-#                                   TIMEOUT=900: seconds a program may take
+#                                   TIMEOUT=1800: seconds a program may take
 #
 # A line per program; the whole output of a program that fails, and at the end, where a long log is read
 # first, its line and the assertions that failed once more. Fails when a program exits non-zero,
@@ -19,7 +19,7 @@ case ${BUILD_DIR:-} in
 *asan*) JOBS=${JOBS:-1} BESIDE=${BESIDE:-4} ;;
 *) JOBS=${JOBS:-2} BESIDE=${BESIDE:-2} ;;
 esac
-TIMEOUT=${TIMEOUT:-900}
+TIMEOUT=${TIMEOUT:-1800}
 export V JOBS TIMEOUT
 
 if [ $# -eq 0 ]; then
