@@ -355,7 +355,9 @@ static int check_dump_folder(const rf_setup *s, rf_error *err)
     RF_TRY(rf_output_resolve(path, &in_place, s->set.dump, err));
     RF_TRY(rf_path_folder(folder, sizeof folder, path, err));
     RF_TRY(rf_output_resolve_folder(run, s->set.folder, err));
-    return in_place || strcmp(folder, run) == 0 ? RF_OK : rf_output_try_folder(folder, err);
+    return in_place || strcmp(folder, run) == 0 || rf_output_is_same_place(folder, run)
+               ? RF_OK
+               : rf_output_try_folder(folder, err);
 }
 
 /* Neither debug.dump_step nor the run folder's own files go over what the run reads. */

@@ -134,8 +134,10 @@ Test(train_dump, bad_path)
     tiny_train(0, "--dry-run debug.dump_step=no/such/folder.h5", 1);
     tiny_says("debug.dump_step: no/such is no folder");
     tiny_train(0, "train.steps=1 debug.dump_step=no/such/folder.h5", 1);
-    cr_assert(access("run", F_OK) != 0, "nothing is begun");
     tiny_says("debug.dump_step: no/such is no folder");
+    cr_assert(access("run", F_OK) != 0, "nothing is begun");
+    tiny_train(0, "--dry-run debug.dump_step=$PWD/run/dump.h5", 0); /* which the run makes */
+    tiny_train(0, "--dry-run log.dir=run/ debug.dump_step=./run/dump.h5", 0);
 }
 
 /* It writes over nothing that the run reads, its own checkpoints included. */

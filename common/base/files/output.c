@@ -156,8 +156,7 @@ static bool holds(const char *folder, const struct stat *file)
     return found;
 }
 
-/* For two paths without a file yet: do they name the same place, by way of the same folder? */
-static bool is_same_place(const char *a, const char *b)
+bool rf_output_is_same_place(const char *a, const char *b)
 {
     char path[2][RF_PATH_BYTES], folder[RF_PATH_BYTES];
     struct stat status[2];
@@ -183,7 +182,7 @@ static bool is_same(const char *output, const char *other)
     if (has_x && has_y) {
         return is_node(&x, &y) || (S_ISREG(x.st_mode) && S_ISDIR(y.st_mode) && holds(other, &x));
     }
-    return !has_x && !has_y && is_same_place(output, other);
+    return !has_x && !has_y && rf_output_is_same_place(output, other);
 }
 
 static bool is_path(const char *path)

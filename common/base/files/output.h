@@ -23,6 +23,8 @@ RF_MUST_CHECK int rf_output_check(const char *const *outputs, int n_outputs,
 RF_MUST_CHECK int rf_output_resolve(char *out, bool *in_place, const char *path, rf_error *err);
 /* The same for a folder that is to be made, which may also be there; slashes at its end go. */
 RF_MUST_CHECK int rf_output_resolve_folder(char *out, const char *path, rf_error *err);
+/* For two paths at which nothing is yet: do they name the same place, by way of the same folder? */
+bool rf_output_is_same_place(const char *a, const char *b);
 /* Can something be made in this folder? What access() says of root does not hold on every file system
  * (/proc): so a folder is made there, and goes. */
 RF_MUST_CHECK int rf_output_try_folder(const char *folder, rf_error *err);
