@@ -125,7 +125,6 @@ static void stage(rf_exchange *exchange, rf_ctx *ctx, rf_class cls, const void *
     size_t bytes = rf_backend_bytes(backend, cls, n_in);
     char *staged = rf_alloc(1, bytes + rf_backend_bytes(backend, cls, n_out));
     rf_backend_download(ctx, staged, backend->type[cls], *in, cls, n_in);
-    rf_backend_wait(ctx, rf_backend_record(ctx));
     exchange->ctx = ctx;
     exchange->cls = cls;
     exchange->out = *out;

@@ -408,14 +408,21 @@ void rf_backend_upload(rf_ctx *ctx, void *dst, rf_class cls, const void *src, rf
     }
 }
 
-void rf_backend_download(rf_ctx *ctx, void *dst, rf_type host, const void *src, rf_class cls,
-                         int64_t n)
+void rf_backend_download_later(rf_ctx *ctx, void *dst, rf_type host, const void *src, rf_class cls,
+                               int64_t n)
 {
     const rf_backend *backend = ctx->backend;
     RF_ASSERT(converts(backend->type[cls], host));
     if (n > 0) {
         backend->memory->download(ctx, dst, host, src, backend->type[cls], n);
     }
+}
+
+void rf_backend_download(rf_ctx *ctx, void *dst, rf_type host, const void *src, rf_class cls,
+                         int64_t n)
+{
+    rf_backend_download_later(ctx, dst, host, src, cls, n);
+    rf_backend_wait(ctx, rf_backend_record(ctx));
 }
 
 void rf_backend_copy(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int64_t n)

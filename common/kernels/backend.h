@@ -8,7 +8,7 @@
  *
  * Kernels and what moves memory may run later than they were called, one after the other in the
  * order of the calls. Until rf_ctx_sync, or rf_backend_wait of an event recorded behind the call,
- * the host changes nothing that an upload reads and reads nothing that a download sets.
+ * the host changes nothing that an upload reads and reads nothing that rf_backend_download_later sets.
  */
 #ifndef RF_KERNELS_BACKEND_H
 #define RF_KERNELS_BACKEND_H
@@ -72,6 +72,7 @@ typedef struct rf_memory {
     void (*free)(struct rf_ctx *, void *memory);
     void (*upload)(struct rf_ctx *, void *dst, rf_type dst_type, const void *src, rf_type src_type,
                    int64_t n);
+    /* as rf_backend_download_later */
     void (*download)(struct rf_ctx *, void *dst, rf_type dst_type, const void *src,
                      rf_type src_type, int64_t n);
     void (*copy)(struct rf_ctx *, void *dst, const void *src, size_t bytes);
@@ -189,8 +190,12 @@ void rf_backend_free(rf_ctx *ctx, void *memory); /* NULL is fine */
  * classes, RF_I32 for RF_INDEX) and the class's own (to bf16: to nearest, ties to even). */
 void rf_backend_upload(rf_ctx *ctx, void *dst, rf_class cls, const void *src, rf_type host,
                        int64_t n);
+/* Waits, for this and all that ctx was given before: dst is there when it returns. */
 void rf_backend_download(rf_ctx *ctx, void *dst, rf_type host, const void *src, rf_class cls,
                          int64_t n);
+/* Does not wait; several small ones are one copy on a device. */
+void rf_backend_download_later(rf_ctx *ctx, void *dst, rf_type host, const void *src, rf_class cls,
+                               int64_t n);
 /* Within backend memory; n elements. The regions do not overlap; convert goes from one class to
  * another and rounds as an upload does. */
 void rf_backend_copy(rf_ctx *ctx, void *dst, const void *src, rf_class cls, int64_t n);

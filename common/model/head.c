@@ -130,17 +130,17 @@ int rf_model_query(rf_model *model, rf_acts *acts, const rf_model_question *q, r
                                       model->config.hidden_size, model->config.vocab_size);
     release_head(model);
     if (q->token != NULL) {
-        rf_backend_download(ctx, q->token, RF_I32, answer.token, RF_INDEX, q->n);
-        rf_backend_download(ctx, q->score, RF_F64, answer.score, RF_STATISTIC, q->n);
+        rf_backend_download_later(ctx, q->token, RF_I32, answer.token, RF_INDEX, q->n);
+        rf_backend_download_later(ctx, q->score, RF_F64, answer.score, RF_STATISTIC, q->n);
     }
     if (scored) {
-        rf_backend_download(ctx, q->logprob, RF_F64, answer.logprob, RF_STATISTIC, q->n);
+        rf_backend_download_later(ctx, q->logprob, RF_F64, answer.logprob, RF_STATISTIC, q->n);
     }
     if (q->second != NULL) {
-        rf_backend_download(ctx, q->second, RF_F64, answer.second, RF_STATISTIC, q->n);
+        rf_backend_download_later(ctx, q->second, RF_F64, answer.second, RF_STATISTIC, q->n);
     }
     if (q->entropy != NULL) {
-        rf_backend_download(ctx, q->entropy, RF_F64, answer.entropy, RF_STATISTIC, q->n);
+        rf_backend_download_later(ctx, q->entropy, RF_F64, answer.entropy, RF_STATISTIC, q->n);
     }
     return rf_ctx_sync(ctx, err);
 }

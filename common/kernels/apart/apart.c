@@ -16,28 +16,43 @@
 typedef struct apart_state {
     rf_host_state host;
     const rf_kernels *cpu;
-    /* What uploads read, and how it was then, until an event behind them or rf_ctx_sync. */
-    struct sent {
-        const void *src;
+    /* What uploads read, and how it was then; where downloads go, and what. Until an event behind them or
+     * rf_ctx_sync. */
+    struct moved {
+        const void *src; /* of an upload; else NULL */
+        void *dst;
         void *copy;
         size_t bytes;
-    } * sent;
-    size_t n_sent, capacity;
-    rf_event n_settled; /* uploads before the first of these */
+    } * moved;
+    size_t n_moved, capacity;
+    rf_event n_settled; /* before the first of these */
 } apart_state;
 
-/* The first uploads, up to number `end`, are done: until now nobody may have changed their sources. */
+/* The first of them, up to number `end`, are done: until now nobody may have changed the sources of uploads, and
+ * downloads arrive now. */
 static void settle(apart_state *state, rf_event end)
 {
     size_t n = 0;
-    for (; n < state->n_sent && state->n_settled < end; n++, state->n_settled++) {
-        struct sent *sent = &state->sent[n];
-        bool is_same = memcmp(sent->src, sent->copy, sent->bytes) == 0;
-        RF_ASSERT(is_same && "the source of an upload lives until the next event or sync");
-        free(sent->copy);
+    for (; n < state->n_moved && state->n_settled < end; n++, state->n_settled++) {
+        struct moved *moved = &state->moved[n];
+        if (moved->src == NULL) {
+            memcpy(moved->dst, moved->copy, moved->bytes);
+        } else {
+            bool is_same = memcmp(moved->src, moved->copy, moved->bytes) == 0;
+            RF_ASSERT(is_same && "the source of an upload lives until the next event or sync");
+        }
+        free(moved->copy);
     }
-    state->n_sent -= n;
-    memmove(state->sent, state->sent + n, state->n_sent * sizeof *state->sent);
+    state->n_moved -= n;
+    memmove(state->moved, state->moved + n, state->n_moved * sizeof *state->moved);
+}
+
+/* bytes at `host`, the source of an upload or what a download brings. */
+static void keep(apart_state *state, const void *src, void *dst, const void *host, size_t bytes)
+{
+    state->moved =
+        rf_alloc_grow(state->moved, &state->capacity, state->n_moved + 1, sizeof *state->moved);
+    state->moved[state->n_moved++] = (struct moved){src, dst, rf_alloc_copy(host, bytes), bytes};
 }
 
 /* --- Memory ---------------------------------------------------------------------------------- */
@@ -193,19 +208,19 @@ static void upload(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, rf
     enter();
     rf_host_memory.upload(ctx, dst, dst_type, src, src_type, n);
     leave();
-    apart_state *state = ctx->state;
-    const size_t bytes = (size_t)n * rf_type_bytes(src_type);
-    state->sent =
-        rf_alloc_grow(state->sent, &state->capacity, state->n_sent + 1, sizeof *state->sent);
-    state->sent[state->n_sent++] = (struct sent){src, rf_alloc_copy(src, bytes), bytes};
+    keep(ctx->state, src, NULL, src, (size_t)n * rf_type_bytes(src_type));
 }
 
+/* Not a number, until it arrives: whoever reads it before finds that. */
 static void download(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, rf_type src_type,
                      int64_t n)
 {
+    const size_t bytes = (size_t)n * rf_type_bytes(dst_type);
     enter();
     rf_host_memory.download(ctx, dst, dst_type, src, src_type, n);
     leave();
+    keep(ctx->state, NULL, dst, dst, bytes);
+    memset(dst, 0xff, bytes);
 }
 
 static void copy(rf_ctx *ctx, void *dst, const void *src, size_t bytes)
@@ -233,7 +248,7 @@ static void zero(rf_ctx *ctx, void *dst, size_t bytes)
 static rf_event record(rf_ctx *ctx)
 {
     const apart_state *state = ctx->state;
-    return state->n_settled + (rf_event)state->n_sent;
+    return state->n_settled + (rf_event)state->n_moved;
 }
 
 static void wait_for(rf_ctx *ctx, rf_event event)
@@ -287,10 +302,10 @@ static int open_state(rf_ctx *ctx, rf_error *err)
 static void close_state(rf_ctx *ctx)
 {
     apart_state *state = ctx->state;
-    for (size_t i = 0; i < state->n_sent; i++) {
-        free(state->sent[i].copy);
+    for (size_t i = 0; i < state->n_moved; i++) {
+        free(state->moved[i].copy);
     }
-    free(state->sent);
+    free(state->moved);
     free(state);
 }
 

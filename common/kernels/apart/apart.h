@@ -3,7 +3,7 @@
  * The kernels of `cpu` on memory that nobody can read or write but kernels and the functions of
  * rf_memory: whoever else touches backend memory is ended by SIGSEGV. What passes the tests with
  * RF_BACKEND=apart finds its memory on a device as well. Nor may the source of an upload change before
- * an event behind it, or rf_ctx_sync, is over.
+ * an event behind it, or rf_ctx_sync, is over; and until then what a download brings is not there.
  *
  * Where RF_APART_TALLY names a file, a process that makes a context of this backend appends a line
  * with the value of RF_APART_TEST (tests/run.sh counts the tests that used it).

@@ -1,26 +1,24 @@
-/* The memory of the backend: a stream, events and a ring of pinned memory for each context. */
+/* The memory of the backend: a stream and events for each context. */
+#include "common/kernels/cuda/copies.h"
 #include "common/kernels/cuda/infer/block.h"
 #include "common/kernels/cuda/internal.h"
 #include "common/kernels/cuda/link/nccl.h"
 #include "common/kernels/cuda/series.h"
 
 #include "common/base/alloc.h"
-#include "common/kernels/host.h"
 
 #include <cuda_runtime_api.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* N_SLOTS: pieces of an upload that may be on their way at once. N_EVENTS: how many records back an
- * event is told from later ones; an older one waits for one of these, which is never too early. */
-enum { SLOT_BYTES = 1 << 20, N_SLOTS = 8, N_EVENTS = 64, ARCHITECTURE = 90 };
+/* N_EVENTS: how many records back an event is told from later ones; an older one waits for one of these,
+ * which is never too early. */
+enum { N_EVENTS = 64, ARCHITECTURE = 90 };
 
 typedef struct cuda_state {
     cudaStream_t stream;
-    void *ring; /* pinned, N_SLOTS x SLOT_BYTES */
-    cudaEvent_t slot_event[N_SLOTS];
-    int64_t n_slots; /* given out so far: slot n_slots % N_SLOTS is next */
+    rf_cuda_copies *copies;
     cudaEvent_t event[N_EVENTS];
     rf_event n_events;
     rf_cuda_series *series;
@@ -170,13 +168,10 @@ static void close_state(rf_ctx *ctx)
     rf_cuda_series_free(s->series);
     rf_cuda_blas_free(s->blas);
     free(s->pass);
-    for (int i = 0; i < N_SLOTS; i++) {
-        (void)cudaEventDestroy(s->slot_event[i]);
-    }
+    rf_cuda_copies_free(s->copies);
     for (int i = 0; i < N_EVENTS; i++) {
         (void)cudaEventDestroy(s->event[i]);
     }
-    (void)cudaFreeHost(s->ring);
     (void)cudaStreamDestroy(s->stream);
     free(s);
 }
@@ -198,10 +193,7 @@ static int open_state(rf_ctx *ctx, rf_error *err)
         code = cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking);
     }
     if (code == cudaSuccess) {
-        code = cudaMallocHost(&s->ring, (size_t)N_SLOTS * SLOT_BYTES);
-    }
-    for (int i = 0; i < N_SLOTS && code == cudaSuccess; i++) {
-        code = cudaEventCreateWithFlags(&s->slot_event[i], cudaEventDisableTiming);
+        code = (cudaError_t)rf_cuda_copies_new(&s->copies);
     }
     for (int i = 0; i < N_EVENTS && code == cudaSuccess; i++) {
         code = cudaEventCreateWithFlags(&s->event[i], cudaEventDisableTiming);
@@ -228,9 +220,16 @@ static size_t available(void)
     return unused;
 }
 
-rf_cuda_stream rf_cuda_stream_of(const rf_ctx *ctx)
+rf_cuda_stream rf_cuda_stream_of(rf_ctx *ctx)
 {
-    return ((const cuda_state *)ctx->state)->stream;
+    rf_cuda_stream stream = ((const cuda_state *)ctx->state)->stream;
+    rf_cuda_flush(ctx, stream);
+    return stream;
+}
+
+rf_cuda_copies *rf_cuda_copies_of(const rf_ctx *ctx)
+{
+    return ((const cuda_state *)ctx->state)->copies;
 }
 
 rf_cuda_series *rf_cuda_series_of(const rf_ctx *ctx)
@@ -279,62 +278,11 @@ static int allocate(rf_ctx *ctx, void **out, size_t bytes, rf_error *err)
 /* cudaFree waits for the GPU, so that nothing in the stream still uses the memory. */
 static void release(rf_ctx *ctx, void *memory)
 {
+    (void)rf_cuda_stream_of(ctx); /* copies that waited are in it then */
     take(ctx, cudaFree(memory), "freeing memory");
 }
 
 /* --- Copies ---------------------------------------------------------------------------------- */
-
-/* The next slot of the ring, once what it held last has arrived. */
-static void *take_slot(rf_ctx *ctx, int *index)
-{
-    cuda_state *s = ctx->state;
-    *index = (int)(s->n_slots++ % N_SLOTS);
-    take(ctx, cudaEventSynchronize(s->slot_event[*index]), "waiting for an upload");
-    return (char *)s->ring + (size_t)*index * SLOT_BYTES;
-}
-
-/* What is read has been read when this returns, which is more than the contract asks. */
-static void upload(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, rf_type src_type,
-                   int64_t n)
-{
-    rf_cuda_copy_of(ctx)->of = NULL;
-    const cuda_state *s = ctx->state;
-    const size_t to = rf_type_bytes(dst_type), from = rf_type_bytes(src_type);
-    const int64_t most = (int64_t)(SLOT_BYTES / to);
-    for (int64_t i = 0; i < n; i += most) {
-        const int64_t count = n - i < most ? n - i : most;
-        int slot;
-        void *staged = take_slot(ctx, &slot);
-        rf_host_memory.upload(ctx, staged, dst_type, (const char *)src + (size_t)i * from, src_type,
-                              count);
-        take(ctx,
-             cudaMemcpyAsync((char *)dst + (size_t)i * to, staged, (size_t)count * to,
-                             cudaMemcpyHostToDevice, s->stream),
-             "an upload");
-        take(ctx, cudaEventRecord(s->slot_event[slot], s->stream), "an upload");
-    }
-}
-
-/* Waits for each piece: what is fetched is read at once, after a step or a forward pass. */
-static void download(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, rf_type src_type,
-                     int64_t n)
-{
-    const cuda_state *s = ctx->state;
-    const size_t to = rf_type_bytes(dst_type), from = rf_type_bytes(src_type);
-    const int64_t most = (int64_t)(SLOT_BYTES / from);
-    for (int64_t i = 0; i < n; i += most) {
-        const int64_t count = n - i < most ? n - i : most;
-        int slot;
-        void *staged = take_slot(ctx, &slot);
-        take(ctx,
-             cudaMemcpyAsync(staged, (const char *)src + (size_t)i * from, (size_t)count * from,
-                             cudaMemcpyDeviceToHost, s->stream),
-             "a download");
-        take(ctx, cudaStreamSynchronize(s->stream), "a download");
-        rf_host_memory.download(ctx, (char *)dst + (size_t)i * to, dst_type, staged, src_type,
-                                count);
-    }
-}
 
 static void copy(rf_ctx *ctx, void *dst, const void *src, size_t bytes)
 {
@@ -371,21 +319,24 @@ static rf_event record(rf_ctx *ctx)
 {
     cuda_state *s = ctx->state;
     const rf_event event = ++s->n_events;
-    take(ctx, cudaEventRecord(s->event[event % N_EVENTS], s->stream), "an event");
+    take(ctx, cudaEventRecord(s->event[event % N_EVENTS], rf_cuda_stream_of(ctx)), "an event");
     return event;
-}
-
-static void wait_for(rf_ctx *ctx, rf_event event)
-{
-    const cuda_state *s = ctx->state;
-    if (event > 0) {
-        take(ctx, cudaEventSynchronize(s->event[event % N_EVENTS]), "kernels");
-    }
 }
 
 static void sync_all(rf_ctx *ctx)
 {
     take(ctx, cudaStreamSynchronize(rf_cuda_stream_of(ctx)), "kernels");
+    rf_cuda_settle(ctx);
+}
+
+static void wait_for(rf_ctx *ctx, rf_event event)
+{
+    const cuda_state *s = ctx->state;
+    if (rf_cuda_has_arrivals(ctx)) { /* some of them may be behind the event: no harm */
+        sync_all(ctx);
+    } else if (event > 0) {
+        take(ctx, cudaEventSynchronize(s->event[event % N_EVENTS]), "kernels");
+    }
 }
 
 const rf_memory rf_cuda_memory = {
@@ -395,8 +346,8 @@ const rf_memory rf_cuda_memory = {
     .close = close_state,
     .alloc = allocate,
     .free = release,
-    .upload = upload,
-    .download = download,
+    .upload = rf_cuda_upload,
+    .download = rf_cuda_download,
     .copy = copy,
     .convert = convert,
     .zero = zero,

@@ -6,7 +6,8 @@
 #include "common/kernels/cuda/launch.h"
 #include "common/kernels/kernels.h"
 
-rf_cuda_stream rf_cuda_stream_of(const rf_ctx *ctx);
+/* The context's stream, with all copies in it that were asked for so far. */
+rf_cuda_stream rf_cuda_stream_of(rf_ctx *ctx);
 /* code: what the runtime said of `what`. The first failure stays in ctx->error, where rf_ctx_sync
  * finds it. */
 void rf_cuda_take(rf_ctx *ctx, int code, const char *what);

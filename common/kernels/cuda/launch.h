@@ -26,6 +26,20 @@ typedef enum rf_cuda_type {
     RF_CUDA_INT8 /* rows of rf_cuda_int8_row bytes (quantize.h) */
 } rf_cuda_type;
 
+/* Some bytes on their way, by one kernel for up to RF_CUDA_PARCELS of them: the host's side of each is pinned
+ * memory. None writes what another reads or writes. */
+enum { RF_CUDA_PARCELS = 16 };
+typedef struct rf_cuda_parcel {
+    void *to;
+    const void *from;
+    int64_t bytes;
+} rf_cuda_parcel;
+typedef struct rf_cuda_parcels {
+    rf_cuda_parcel parcel[RF_CUDA_PARCELS];
+    int n;
+} rf_cuda_parcels;
+int rf_cuda_move_parcels(rf_cuda_stream, const rf_cuda_parcels *parcels);
+
 /* A real operand; data NULL: there is none. What a kernel only reads may be const in truth. */
 typedef struct rf_cuda_real {
     void *data;

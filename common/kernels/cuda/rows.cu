@@ -1,5 +1,41 @@
-/* Rows of tables: moved, and added where places share a token. */
+/* Rows of tables: moved, and added where places share a token. Small copies to and from the host. */
 #include "common/kernels/cuda/real.cuh"
+
+/* Its n elements, by all threads of the block. */
+template <typename T> static __device__ void move_parcel(const rf_cuda_parcel &own, int64_t n)
+{
+    T *to = static_cast<T *>(own.to);
+    const T *from = static_cast<const T *>(own.from);
+#pragma unroll 4
+    for (int64_t i = threadIdx.x; i < n; i += BLOCK) {
+        to[i] = from[i];
+    }
+}
+
+/* A block takes a parcel. */
+static __global__ void __launch_bounds__(BLOCK)
+    move_parcels(const __grid_constant__ rf_cuda_parcels p)
+{
+    const rf_cuda_parcel &own = p.parcel[blockIdx.x];
+    const uint64_t bits = reinterpret_cast<uint64_t>(own.to) |
+                          reinterpret_cast<uint64_t>(own.from) | static_cast<uint64_t>(own.bytes);
+    if (bits % sizeof(uint4) == 0) {
+        move_parcel<uint4>(own, own.bytes / static_cast<int64_t>(sizeof(uint4)));
+    } else if (bits % sizeof(uint32_t) == 0) {
+        move_parcel<uint32_t>(own, own.bytes / static_cast<int64_t>(sizeof(uint32_t)));
+    } else {
+        move_parcel<uint8_t>(own, own.bytes);
+    }
+}
+
+int rf_cuda_move_parcels(rf_cuda_stream stream, const rf_cuda_parcels *parcels)
+{
+    if (parcels->n == 0) {
+        return 0;
+    }
+    move_parcels<<<static_cast<unsigned>(parcels->n), BLOCK, 0, stream>>>(*parcels);
+    return cudaGetLastError();
+}
 
 /* A thread takes EACH elements of a row. */
 template <int EACH>

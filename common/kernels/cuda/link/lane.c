@@ -70,7 +70,7 @@ void *rf_cuda_lane_memory(const rf_cuda_lane *lane)
     return lane->memory;
 }
 
-int rf_cuda_lane_follow(rf_cuda_lane *lane, const rf_ctx *ctx, rf_error *err)
+int rf_cuda_lane_follow(rf_cuda_lane *lane, rf_ctx *ctx, rf_error *err)
 {
     cudaError_t code = cudaEventRecord(lane->begin, rf_cuda_stream_of(ctx));
     if (code == cudaSuccess) {

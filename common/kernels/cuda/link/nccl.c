@@ -115,8 +115,8 @@ static int make_calls(rf_link *l, put_calls *put, const rf_pieces *p, const char
     return check(l->nccl, put_result != RF_NCCL_SUCCESS ? put_result : end_result, what, err);
 }
 
-static int begin(rf_link *l, const rf_ctx *ctx, put_calls *put, const rf_pieces *p,
-                 const char *what, rf_error *err)
+static int begin(rf_link *l, rf_ctx *ctx, put_calls *put, const rf_pieces *p, const char *what,
+                 rf_error *err)
 {
     RF_TRY(check_alive(l, err));
     RF_TRY(rf_cuda_lane_follow(l->lane, ctx, err));

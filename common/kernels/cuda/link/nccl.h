@@ -62,7 +62,7 @@ void rf_cuda_lane_free(rf_cuda_lane *lane); /* NULL is fine */
 rf_cuda_stream rf_cuda_lane_stream(const rf_cuda_lane *lane);
 void *rf_cuda_lane_memory(const rf_cuda_lane *lane);
 /* What is put into the lane from here on comes after all that ctx was given so far. */
-RF_MUST_CHECK int rf_cuda_lane_follow(rf_cuda_lane *lane, const rf_ctx *ctx, rf_error *err);
+RF_MUST_CHECK int rf_cuda_lane_follow(rf_cuda_lane *lane, rf_ctx *ctx, rf_error *err);
 RF_MUST_CHECK int rf_cuda_lane_copy(rf_cuda_lane *lane, void *dst, const void *src, size_t bytes,
                                     rf_error *err);
 /* *mark: behind what was put into the lane so far; from 1, ascending. */
