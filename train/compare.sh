@@ -141,6 +141,8 @@ evaluate() {
     done <<LINES
 $lines
 LINES
+    empty=$(jq -r '.rows[] | select(.forwards == 0) | .settings.kind' $(seq -f "$run/eval-%g.json" "$number"))
+    [ -z "$empty" ] || fail "$run: $empty decoded no answer: see why at the end of $work/log"
     time_alone "$1" "$number"
     train_facts "$run" >"$run/facts.json"
     jq --arg task "$1" --arg objective "$2" --argjson seed "$3" --argjson first "${seeds%% *}" \
@@ -279,7 +281,7 @@ do_only() {
 write_report() {
     jq -s --arg scale "$(basename "$settings" .sh)" --argjson seconds $(($(date +%s) - begin)) \
         --arg host "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(env -u OMP_NUM_THREADS nproc) CPUs" '
-        def mean: add / length;
+        def mean: if length == 0 then null else add / length end;
         def spread: if length < 2 then 0 else mean as $m | map(. - $m | . * .) | add / (length - 1) | sqrt end;
         {scale: $scale, program: map(.program // empty)[0], machine: map(.machine // empty)[0],
          host: $host, threads: map(.threads // empty)[0], seconds_of_last_call: $seconds,
