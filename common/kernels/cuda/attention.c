@@ -36,6 +36,12 @@ static bool by_tensor_cores(const rf_ctx *ctx, const rf_cuda_attention *a)
     return rf_cuda_has_lists(&ctx->limits) && a->head_dim == ctx->limits.head_dim && ends % 16 == 0;
 }
 
+/* Heads of the persistent forward pass. */
+static bool is_wide(const rf_cuda_attention *a)
+{
+    return a->head_dim == 128;
+}
+
 /* Makes the lists of tiles that meet: for forward of tiles of many queries, else both. */
 static void list_tiles(rf_ctx *ctx, rf_cuda_attention *a, bool forward)
 {
@@ -45,10 +51,13 @@ static void list_tiles(rf_ctx *ctx, rf_cuda_attention *a, bool forward)
     const rf_cuda_tile_lists lists = rf_cuda_take_lists(&arena, a->spans.n, a->spans.m);
     a->by_query = lists.by_query;
     a->by_key = lists.by_key;
+    a->order = lists.order;
     LAUNCH(tiles_of_queries, lists.by_query, &a->spans,
            forward ? RF_CUDA_MANY_QUERIES : RF_CUDA_QUERIES);
     if (!forward) {
         LAUNCH(tiles_of_keys, lists.by_key, &a->spans);
+    } else if (is_wide(a)) {
+        LAUNCH(order_tiles, lists.order, lists.by_query, &a->spans);
     }
 }
 
@@ -61,7 +70,11 @@ void RF_CUDA_KERNEL(attention_forward)(rf_ctx *ctx, void *o, void *lse, const vo
     a.lse = lse;
     if (by_tensor_cores(ctx, &a)) {
         list_tiles(ctx, &a, true);
-        LAUNCH(tensor_forward, &a);
+        if (is_wide(&a)) {
+            LAUNCH(persistent_forward, &a);
+        } else {
+            LAUNCH(tensor_forward, &a);
+        }
     } else {
         LAUNCH(attention_forward, &a);
     }

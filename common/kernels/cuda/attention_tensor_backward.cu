@@ -169,7 +169,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
             float score[PART / COLUMN][4], dp[PART / COLUMN][4];
             unsigned left[PART / INNER][4];
             const int key = entry / 2 * KEYS + part + lane % 4 * 2;
-            begin_products();
+            mma_fence();
             dot_rows<WIDTH, ROWS, KEYS>(score, q, key_tile, part);
             dot_rows<WIDTH, ROWS, KEYS>(dp, d_o, key_tile + TILE, part);
             end_products();
@@ -181,7 +181,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
             }
             as_left(left, score);
             hold(dq);
-            begin_products();
+            mma_fence();
             add_rows<WIDTH, KEYS>(dq, left, key_tile, part);
             end_products();
             hold(dq);
@@ -314,7 +314,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
         for (int part = 0; part < QUERIES; part += PART) {
             float p[PART / COLUMN][4], ds[PART / COLUMN][4];
             unsigned left_p[PART / INNER][4], left_ds[PART / INNER][4];
-            begin_products();
+            mma_fence();
             dot_rows<WIDTH, ROWS, QUERIES>(p, k, q, part);
             dot_rows<WIDTH, ROWS, QUERIES>(ds, v, d_o, part);
             end_products();
@@ -328,7 +328,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
             as_left(left_ds, ds);
             hold(dk);
             hold(dv);
-            begin_products();
+            mma_fence();
             add_rows<WIDTH, QUERIES>(dv, left_p, d_o, part);
             add_rows<WIDTH, QUERIES>(dk, left_ds, q, part);
             end_products();

@@ -1,19 +1,18 @@
-/* Attention over spans on tensor cores, forward: online softmax (arXiv:1805.02867, 2205.14135). */
+/* Attention over spans on tensor cores, forward, of heads 64 wide: online softmax (arXiv:1805.02867, 2205.14135).
+ * Two blocks share a multiprocessor: while one waits the other works. */
 #include "common/kernels/cuda/attention_tensor.cuh"
 
 /* A block has two warpgroups of 64 queries, which share tiles of keys. */
-enum { QUERIES_OF = RF_CUDA_MANY_QUERIES, THREADS = QUERIES_OF / 64 * WARPGROUP };
+enum { WIDTH = 64, QUERIES_OF = RF_CUDA_MANY_QUERIES, THREADS = QUERIES_OF / 64 * WARPGROUP };
 
 /* 16 queries of a warp. */
-template <int WIDTH> struct rows16 {
+struct rows16 {
     float o[WIDTH / COLUMN][4];
     float most[2], sum[2]; /* of a lane's two queries; sum: over this lane's keys */
 };
 
 /* score: 16 queries by KEYS keys. Leaves exp(score - most) there, of what is seen. */
-template <int WIDTH>
-static __device__ inline void soften(rows16<WIDTH> *own, float (&score)[KEYS / COLUMN][4],
-                                     float scale)
+static __device__ inline void soften(rows16 *own, float (&score)[KEYS / COLUMN][4], float scale)
 {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -63,9 +62,8 @@ static __device__ inline void mask(float (&score)[KEYS / COLUMN][4], const int4 
 }
 
 /* Divides by the sums, into the tile; sets lse. first: the block's first query. */
-template <int WIDTH>
-static __device__ inline void finish(const rf_cuda_attention &a, rows16<WIDTH> *own, char *tile,
-                                     int row, int64_t first, int64_t head, float scale)
+static __device__ inline void finish(const rf_cuda_attention &a, rows16 *own, char *tile, int row,
+                                     int64_t first, int64_t head, float scale)
 {
     const int lane = static_cast<int>(threadIdx.x) % WARP;
 #pragma unroll
@@ -88,28 +86,23 @@ static __device__ inline void finish(const rf_cuda_attention &a, rows16<WIDTH> *
 }
 
 /* Shared memory: the block's queries, then two places for a tile of keys and one of values. */
-template <int WIDTH> struct layout {
-    static constexpr unsigned OWN = QUERIES_OF * WIDTH * 2, TILE = KEYS * WIDTH * 2,
-                              BYTES = OWN + 4 * TILE;
-};
+enum { OWN = QUERIES_OF * WIDTH * 2, TILE = KEYS * WIDTH * 2, BYTES = OWN + 4 * TILE };
 
-template <int WIDTH, int BLOCKS>
-static __global__ void __launch_bounds__(THREADS, BLOCKS)
+static __global__ void __launch_bounds__(THREADS, RESIDENT)
     forward(const rf_cuda_attention a, int64_t list_width, float scale)
 {
-    constexpr unsigned TILE = layout<WIDTH>::TILE;
     extern __shared__ __align__(1024) char memory[];
     __shared__ int4 span[QUERIES_OF];
     const int64_t number = gridDim.x - 1 - blockIdx.x, head = blockIdx.y;
     const int64_t first = number * QUERIES_OF, kv = head / (a.h / a.g);
     const int row = static_cast<int>(threadIdx.x) / WARP * 16;
     const int64_t step = a.g * WIDTH, own_step = a.h * WIDTH;
-    const unsigned q = shared_address(memory), tiles = q + layout<WIDTH>::OWN;
+    const unsigned q = shared_address(memory), tiles = q + OWN;
     const unsigned own_q = q + static_cast<unsigned>(row / 64 * 64 * ROW_BYTES);
     const uint16_t *k = head_of(a.k, kv, WIDTH), *v = head_of(a.v, kv, WIDTH);
     const int32_t *list = a.by_query + number * list_width;
     const int count = list[0];
-    rows16<WIDTH> own = {};
+    rows16 own = {};
     own.most[0] = own.most[1] = -INFINITY;
 
     copy_tile<WIDTH, QUERIES_OF, THREADS>(q, head_of(a.q, head, WIDTH), own_step, first, a.spans.n);
@@ -134,41 +127,26 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
             fetch_keys<WIDTH, THREADS>(other, k, v, step, coming, a.spans.m);
         }
         later = i + 2 < count ? list[3 + i] : 0;
-        begin_products();
+        mma_fence();
         dot_rows<WIDTH, QUERIES_OF, KEYS>(score, own_q, tile, 0);
         end_products();
         hold(score);
         if (entry % 2 == 0) {
             mask(score, span, row + static_cast<int>(threadIdx.x) % WARP / 4, entry / 2 * KEYS);
         }
-        soften<WIDTH>(&own, score, scale);
+        soften(&own, score, scale);
         as_left(weight, score);
         hold(own.o);
-        begin_products();
+        mma_fence();
         add_rows<WIDTH, KEYS>(own.o, weight, tile + TILE, 0);
         end_products();
         hold(own.o);
     }
     wait_copies();
     __syncthreads();
-    finish<WIDTH>(a, &own, memory, row, first, head, scale);
+    finish(a, &own, memory, row, first, head, scale);
     store_rows<WIDTH, QUERIES_OF>(head_of(a.o, head, WIDTH) + first * own_step, own_step, memory,
                                   row, a.spans.n - first);
-}
-
-template <int WIDTH, int BLOCKS>
-static int launch(rf_cuda_stream stream, const rf_cuda_attention *a)
-{
-    constexpr int bytes = layout<WIDTH>::BYTES;
-    const int code = cudaFuncSetAttribute(forward<WIDTH, BLOCKS>,
-                                          cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    const dim3 grid(blocks_for(a->spans.n, QUERIES_OF), blocks_for(a->h, 1));
-    if (code != 0) {
-        return code;
-    }
-    forward<WIDTH, BLOCKS><<<grid, THREADS, bytes, stream>>>(
-        *a, 1 + rf_cuda_tiles(a->spans.m, KEYS), score_scale(WIDTH) * LOG2_E);
-    return cudaGetLastError();
 }
 
 int rf_cuda_tensor_forward(rf_cuda_stream stream, const rf_cuda_attention *a)
@@ -176,5 +154,13 @@ int rf_cuda_tensor_forward(rf_cuda_stream stream, const rf_cuda_attention *a)
     if (a->spans.n == 0 || a->h == 0) {
         return 0;
     }
-    return a->head_dim == 64 ? launch<64, 2>(stream, a) : launch<128, 1>(stream, a);
+    const int code =
+        cudaFuncSetAttribute(forward, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
+    const dim3 grid(blocks_for(a->spans.n, QUERIES_OF), blocks_for(a->h, 1));
+    if (code != 0) {
+        return code;
+    }
+    forward<<<grid, THREADS, BYTES, stream>>>(*a, 1 + rf_cuda_tiles(a->spans.m, KEYS),
+                                              score_scale(WIDTH) * LOG2_E);
+    return cudaGetLastError();
 }

@@ -1,4 +1,5 @@
-/* Which tiles of queries and of keys meet: lists for the kernels of attention_tensor_*.cu.
+/* Which tiles of queries and of keys meet: lists for the kernels of attention_tensor_*.cu and
+ * attention_persistent_forward.cu; for the latter also the order of the tiles of queries.
  *
  * A list's first element is how many entries follow; an entry is twice the tile's number, plus 1 where
  * every query of the pair sees every key; entries ascend. A list takes as many elements as there
@@ -109,6 +110,29 @@ static __global__ void __launch_bounds__(BLOCK)
     }
 }
 
+/* order: the tiles by the lengths of their lists, longest first, among equals the last first. A thread
+ * counts those before its own: there are at most some thousand. */
+static __global__ void __launch_bounds__(BLOCK)
+    order_tiles(int32_t *order, const int32_t *lists, int64_t width, int tiles)
+{
+    __shared__ int32_t other[BLOCK];
+    const int own = static_cast<int>(thread_number());
+    const int32_t length = own < tiles ? lists[own * width] : 0;
+    int before = 0;
+    for (int base = 0; base < tiles; base += BLOCK) {
+        const int mine = base + static_cast<int>(threadIdx.x);
+        __syncthreads(); /* the last lengths have been read */
+        other[threadIdx.x] = mine < tiles ? lists[mine * width] : -1;
+        __syncthreads();
+        for (int i = 0; i < BLOCK; i++) {
+            before += other[i] > length || (other[i] == length && base + i > own) ? 1 : 0;
+        }
+    }
+    if (own < tiles) {
+        order[before] = own;
+    }
+}
+
 int rf_cuda_tiles_of_queries(rf_cuda_stream stream, int32_t *lists, const rf_cuda_spans *spans,
                              int queries)
 {
@@ -127,5 +151,17 @@ int rf_cuda_tiles_of_keys(rf_cuda_stream stream, int32_t *lists, const rf_cuda_s
     }
     tiles_of_keys<<<blocks_for(spans->m, RF_CUDA_KEYS), BLOCK, 0, stream>>>(
         lists, *spans, 1 + rf_cuda_tiles(spans->n, RF_CUDA_QUERIES));
+    return cudaGetLastError();
+}
+
+int rf_cuda_order_tiles(rf_cuda_stream stream, int32_t *order, const int32_t *lists,
+                        const rf_cuda_spans *spans)
+{
+    const int tiles = static_cast<int>(rf_cuda_tiles(spans->n, RF_CUDA_MANY_QUERIES));
+    if (tiles == 0) {
+        return 0;
+    }
+    order_tiles<<<blocks_for(tiles, BLOCK), BLOCK, 0, stream>>>(
+        order, lists, 1 + rf_cuda_tiles(spans->m, RF_CUDA_KEYS), tiles);
     return cudaGetLastError();
 }

@@ -126,7 +126,7 @@ typedef struct rf_cuda_attention {
     float *lse, *delta;
     rf_cuda_spans spans;
     int64_t h, g, head_dim;
-    const int32_t *by_query, *by_key; /* lists of tiles, for tensor cores only */
+    const int32_t *by_query, *by_key, *order; /* lists of tiles, for tensor cores only */
 } rf_cuda_attention;
 /* The widest head whose rows fit into a multiprocessor's shared memory. */
 int64_t rf_cuda_widest_head(void);
@@ -138,7 +138,8 @@ int rf_cuda_attention_keys(rf_cuda_stream, const rf_cuda_attention *a);
 /* The same on tensor cores: all is bf16, heads are 64 or 128 wide, rows of 16-byte pieces. Lists of the tiles
  * that meet, made first: of keys for each tile of `queries` queries, RF_CUDA_MANY_QUERIES for the forward
  * pass and RF_CUDA_QUERIES for dq; of queries for each tile of keys, with the host's index of tiles. A list
- * has 1 + rf_cuda_tiles of the other side elements. */
+ * has 1 + rf_cuda_tiles of the other side elements. The forward pass of heads 64 wide is the tensor forward,
+ * of heads 128 wide the persistent one; this reads the tiles of many queries in `order`, too. */
 enum { RF_CUDA_KEYS = 64, RF_CUDA_QUERIES = 64, RF_CUDA_MANY_QUERIES = 128 };
 static inline int64_t rf_cuda_tiles(int64_t n, int64_t each)
 {
@@ -147,7 +148,11 @@ static inline int64_t rf_cuda_tiles(int64_t n, int64_t each)
 int rf_cuda_tiles_of_queries(rf_cuda_stream, int32_t *lists, const rf_cuda_spans *spans,
                              int queries);
 int rf_cuda_tiles_of_keys(rf_cuda_stream, int32_t *lists, const rf_cuda_spans *spans);
+/* order: the tiles of many queries by the lengths of their lists, longest first. */
+int rf_cuda_order_tiles(rf_cuda_stream stream, int32_t *order, const int32_t *lists,
+                        const rf_cuda_spans *spans);
 int rf_cuda_tensor_forward(rf_cuda_stream, const rf_cuda_attention *a);
+int rf_cuda_persistent_forward(rf_cuda_stream, const rf_cuda_attention *a);
 int rf_cuda_tensor_delta(rf_cuda_stream, const rf_cuda_attention *a);
 int rf_cuda_tensor_queries(rf_cuda_stream, const rf_cuda_attention *a);
 int rf_cuda_tensor_keys(rf_cuda_stream, const rf_cuda_attention *a);

@@ -96,6 +96,8 @@ rf_cuda_tile_lists rf_cuda_take_lists(rf_arena *arena, int64_t n, int64_t m)
     rf_cuda_tile_lists lists;
     lists.by_query = rf_arena_take(arena, (size_t)(queries * (keys + 1)) * sizeof(int32_t));
     lists.by_key = rf_arena_take(arena, (size_t)(keys * (queries + 1)) * sizeof(int32_t));
+    lists.order =
+        rf_arena_take(arena, (size_t)rf_cuda_tiles(n, RF_CUDA_MANY_QUERIES) * sizeof(int32_t));
     return lists;
 }
 

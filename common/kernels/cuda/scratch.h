@@ -37,9 +37,9 @@ typedef struct rf_cuda_head_scratch {
 } rf_cuda_head_scratch;
 rf_cuda_head_scratch rf_cuda_take_head(rf_ctx *ctx, int64_t d, int64_t v);
 
-/* Lists of attention's tiles. */
+/* Lists of attention's tiles; order: of the tiles of many queries. */
 typedef struct rf_cuda_tile_lists {
-    int32_t *by_query, *by_key;
+    int32_t *by_query, *by_key, *order;
 } rf_cuda_tile_lists;
 /* Do these limits have room for them? */
 bool rf_cuda_has_lists(const rf_limits *limits);

@@ -6,33 +6,28 @@
  *
  * A warpgroup, four warps, multiplies 64 rows: warp w has rows 16 w to 16 w + 15, and of its sums lane l
  * has in [j][0] and [j][1] those of row l / 4, columns 8 j + l % 4 * 2 and the next, in [j][2] and
- * [j][3] those of row l / 4 + 8. Products run asynchronously: begin_products, any number of products,
- * end_products; between them the sums are the tensor cores'.
+ * [j][3] those of row l / 4 + 8. Products run asynchronously: mma_fence, any number of products,
+ * end_products (or mma_commit, and mma_wait later); between them the sums are the tensor cores'.
  *
  * Source: PTX ISA, "wgmma.mma_async" with its register fragments and matrix descriptors, and "cp.async".
  */
 #ifndef RF_KERNELS_CUDA_TILE_CUH
 #define RF_KERNELS_CUDA_TILE_CUH
 
-#include "common/kernels/cuda/real.cuh"
+#include "common/kernels/cuda/wgmma.cuh"
 
 /* Elements of a piece; bytes of it; columns, pieces and bytes of a panel's row; inner elements of one
  * product; columns of a block of sums; threads of a warpgroup. */
 enum {
     PIECE = 8,
     PIECE_BYTES = 16,
-    PANEL = 64,
+    PANEL = TILE_COLUMNS,
     PANEL_PIECES = PANEL / PIECE,
-    ROW_BYTES = PANEL * 2,
-    INNER = 16,
+    ROW_BYTES = TILE_ROW,
+    INNER = TILE_STEP,
     COLUMN = 8,
-    WARPGROUP = 4 * WARP
+    WARPGROUP = GROUP
 };
-
-static __device__ inline unsigned shared_address(const void *memory)
-{
-    return static_cast<unsigned>(__cvta_generic_to_shared(memory));
-}
 
 /* Where a piece of a row lies in a tile, in bytes. */
 template <int ROWS> static __device__ inline unsigned piece_at(int row, int piece)
@@ -99,62 +94,56 @@ template <int N> static __device__ inline void hold(float (&sum)[N][4])
     }
 }
 
-static __device__ inline void begin_products()
+/* The same of a product's left operand. */
+template <int N> static __device__ inline void hold(unsigned (&left)[N][4])
 {
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+    for (int s = 0; s < N; s++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            asm volatile("" : "+r"(left[s][e])::"memory");
+        }
+    }
 }
 
 static __device__ inline void end_products()
 {
-    asm volatile("wgmma.commit_group.sync.aligned;\n\twgmma.wait_group.sync.aligned 0;" ::
-                     : "memory");
-}
-
-/* A panel's descriptor: 128-byte swizzling, 1024 bytes from eight rows to the next eight. */
-static __device__ inline uint64_t describe(unsigned address)
-{
-    constexpr uint64_t EIGHT_ROWS = 8 * ROW_BYTES, SWIZZLED = 1;
-    return static_cast<uint64_t>((address & 0x3ffffU) >> 4) | static_cast<uint64_t>(1) << 16 |
-           EIGHT_ROWS >> 4 << 32 | SWIZZLED << 62;
+    mma_commit();
+    mma_wait<0>();
 }
 
 #define RF_FOUR(x, j) "+f"(x[j][0]), "+f"(x[j][1]), "+f"(x[j][2]), "+f"(x[j][3])
-#define RF_SUMS_32(x) RF_FOUR(x, 0), RF_FOUR(x, 1), RF_FOUR(x, 2), RF_FOUR(x, 3)
-#define RF_SUMS_64(x) RF_SUMS_32(x), RF_FOUR(x, 4), RF_FOUR(x, 5), RF_FOUR(x, 6), RF_FOUR(x, 7)
-#define RF_NAMES_32   "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}"
+#define RF_SUMS_64(x)                                                                              \
+    RF_FOUR(x, 0), RF_FOUR(x, 1), RF_FOUR(x, 2), RF_FOUR(x, 3), RF_FOUR(x, 4), RF_FOUR(x, 5),      \
+        RF_FOUR(x, 6), RF_FOUR(x, 7)
+#define RF_SUMS_128(x)                                                                             \
+    RF_SUMS_64(x), RF_FOUR(x, 8), RF_FOUR(x, 9), RF_FOUR(x, 10), RF_FOUR(x, 11), RF_FOUR(x, 12),   \
+        RF_FOUR(x, 13), RF_FOUR(x, 14), RF_FOUR(x, 15)
 #define RF_NAMES_64                                                                                \
-    "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                                      \
-    "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}"
+    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                                       \
+    "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define RF_NAMES_128                                                                               \
+    RF_NAMES_64 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"                \
+                "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 
-/* sum [64][32 or 64] = left right^T of 16 inner elements, or += where it adds; rows of both are rows of
- * panels. */
-static __device__ inline void multiply_panels(float (&sum)[4][4], uint64_t left, uint64_t right,
-                                              bool adds)
-{
-    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %18, 0;\n\t"
-                 "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 " RF_NAMES_32
-                 ", %16, %17, p, 1, 1, 0, 0;\n\t}"
-                 : RF_SUMS_32(sum)
-                 : "l"(left), "l"(right), "r"(static_cast<int>(adds)));
-}
-
-static __device__ inline void multiply_panels(float (&sum)[8][4], uint64_t left, uint64_t right,
-                                              bool adds)
-{
-    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %34, 0;\n\t"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " RF_NAMES_64
-                 ", %32, %33, p, 1, 1, 0, 0;\n\t}"
-                 : RF_SUMS_64(sum)
-                 : "l"(left), "l"(right), "r"(static_cast<int>(adds)));
-}
-
-/* sum [64][64] += left [64][16] right: left in registers, right's inner elements are 16 rows of a panel. */
+/* sum [64][64 or 128] += left [64][16] right: left in registers, right's inner elements are 16 rows of a
+ * panel, or of two, whose distance the descriptor then has. */
 static __device__ inline void multiply_rows(float (*sum)[4], const unsigned left[4], uint64_t right)
 {
     asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %37, 0;\n\t"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " RF_NAMES_64
-                 ", {%32,%33,%34,%35}, %36, p, 1, 1, 1;\n\t}"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" RF_NAMES_64
+                 "}, {%32,%33,%34,%35}, %36, p, 1, 1, 1;\n\t}"
                  : RF_SUMS_64(sum)
+                 : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right), "r"(1));
+}
+
+static __device__ inline void multiply_wide_rows(float (&sum)[16][4], const unsigned left[4],
+                                                 uint64_t right)
+{
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %69, 0;\n\t"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" RF_NAMES_128
+                 "}, {%64,%65,%66,%67}, %68, p, 1, 1, 1;\n\t}"
+                 : RF_SUMS_128(sum)
                  : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right), "r"(1));
 }
 
@@ -164,16 +153,17 @@ static __device__ inline uint64_t further(uint64_t panel, int bytes)
     return panel + static_cast<uint64_t>(bytes >> 4);
 }
 
-/* sum [64 rows of `own`][COLUMNS rows of `other` from `row` on] = their dot products. */
+/* sum [64 rows of `own`][8 N rows of `other` from `row` on] = their dot products. */
 template <int WIDTH, int ROWS, int OTHER_ROWS, int N>
 static __device__ inline void dot_rows(float (&sum)[N][4], unsigned own, unsigned other, int row)
 {
-    const uint64_t left = describe(own), right = further(describe(other), row * ROW_BYTES);
+    const uint64_t left = descriptor(own), right = further(descriptor(other), row * ROW_BYTES);
 #pragma unroll
     for (int s = 0; s < WIDTH / INNER; s++) {
         const int panel = s * INNER / PANEL * ROW_BYTES, within = s * INNER % PANEL * 2;
-        multiply_panels(sum, further(left, panel * ROWS + within),
-                        further(right, panel * OTHER_ROWS + within), s > 0);
+        multiply_tiles<COLUMN * N>(reinterpret_cast<float(&)[4 * N]>(sum),
+                                   further(left, panel * ROWS + within),
+                                   further(right, panel * OTHER_ROWS + within), s > 0);
     }
 }
 
@@ -195,7 +185,7 @@ template <int WIDTH, int OTHER_ROWS, int N>
 static __device__ inline void add_rows(float (&sum)[WIDTH / COLUMN][4],
                                        const unsigned (&left)[N][4], unsigned other, int row)
 {
-    const uint64_t right = further(describe(other), row * ROW_BYTES);
+    const uint64_t right = further(descriptor(other), row * ROW_BYTES);
 #pragma unroll
     for (int s = 0; s < N; s++) {
 #pragma unroll
@@ -203,6 +193,19 @@ static __device__ inline void add_rows(float (&sum)[WIDTH / COLUMN][4],
             multiply_rows(&sum[panel * PANEL / COLUMN], left[s],
                           further(right, (panel * OTHER_ROWS + s * INNER) * ROW_BYTES));
         }
+    }
+}
+
+/* The same of tiles 128 wide and all their rows, by products that go across both panels. */
+template <int N>
+static __device__ inline void add_wide_rows(float (&sum)[16][4], const unsigned (&left)[N][4],
+                                            unsigned other)
+{
+    constexpr uint64_t PANEL_STEP = N * INNER * ROW_BYTES >> 4, NO_STEP = 1;
+    const uint64_t right = descriptor(other) + ((PANEL_STEP - NO_STEP) << 16);
+#pragma unroll
+    for (int s = 0; s < N; s++) {
+        multiply_wide_rows(sum, left[s], further(right, s * INNER * ROW_BYTES));
     }
 }
 

@@ -7,7 +7,7 @@
  * it for a pass, by how much there is.
  *
  * A block has up to 64 rows, which are queries of a run times the heads that share a key head, 16 a warp. */
-#include "common/kernels/cuda/infer/hopper.cuh"
+#include "common/kernels/cuda/hopper.cuh"
 #include "common/kernels/cuda/infer/merge.cuh"
 #include "common/kernels/cuda/infer/part.cuh"
 #include "common/kernels/cuda/infer/parts.cuh"

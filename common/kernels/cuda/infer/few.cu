@@ -10,10 +10,10 @@
  * them, 64 rows of weights each. Its first weights are on their way before the kernel that makes x has
  * ended. */
 #include "common/kernels/cuda/infer/ends.cuh"
-#include "common/kernels/cuda/infer/map.cuh"
 #include "common/kernels/cuda/infer/normed.cuh"
 #include "common/kernels/cuda/infer/pass.h"
-#include "common/kernels/cuda/infer/wgmma.cuh"
+#include "common/kernels/cuda/map.cuh"
+#include "common/kernels/cuda/wgmma.cuh"
 
 enum { MOST_STAGES = 8, ALIGNMENT = 1024 };
 

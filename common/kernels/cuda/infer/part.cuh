@@ -3,8 +3,8 @@
 #ifndef RF_KERNELS_CUDA_INFER_PART_CUH
 #define RF_KERNELS_CUDA_INFER_PART_CUH
 
+#include "common/kernels/cuda/hopper.cuh"
 #include "common/kernels/cuda/infer/few.h"
-#include "common/kernels/cuda/infer/hopper.cuh"
 
 enum { PART = RF_CUDA_PART };
 

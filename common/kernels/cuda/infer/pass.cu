@@ -14,9 +14,9 @@
  *
  * Phases of a block: norm, q, k and v | attention by parts, the cache | the parts merged | o and the stream |
  * norm and gates | down and the stream. */
-#include "common/kernels/cuda/infer/map.cuh"
 #include "common/kernels/cuda/infer/pass_attend.cuh"
 #include "common/kernels/cuda/infer/pass_product.cuh"
+#include "common/kernels/cuda/map.cuh"
 
 /* --- The kernel -------------------------------------------------------------------------------- */
 

@@ -6,7 +6,7 @@
 #include "common/kernels/cuda/infer/ends.cuh"
 #include "common/kernels/cuda/infer/pass_room.cuh"
 #include "common/kernels/cuda/infer/stream.cuh"
-#include "common/kernels/cuda/infer/wgmma.cuh"
+#include "common/kernels/cuda/wgmma.cuh"
 
 /* --- Weights ----------------------------------------------------------------------------------- */
 

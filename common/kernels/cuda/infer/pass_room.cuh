@@ -3,8 +3,8 @@
 #ifndef RF_KERNELS_CUDA_INFER_PASS_ROOM_CUH
 #define RF_KERNELS_CUDA_INFER_PASS_ROOM_CUH
 
+#include "common/kernels/cuda/hopper.cuh"
 #include "common/kernels/cuda/infer/few.h"
-#include "common/kernels/cuda/infer/hopper.cuh"
 #include "common/kernels/cuda/infer/part.cuh"
 #include "common/kernels/cuda/infer/parts.cuh"
 #include "common/kernels/cuda/infer/pass.h"

@@ -3,8 +3,8 @@
 #ifndef RF_KERNELS_CUDA_INFER_RING_CUH
 #define RF_KERNELS_CUDA_INFER_RING_CUH
 
+#include "common/kernels/cuda/hopper.cuh"
 #include "common/kernels/cuda/infer/few.h"
-#include "common/kernels/cuda/infer/hopper.cuh"
 
 /* What the kernel reads of an rf_cuda_factor. */
 typedef struct factor {

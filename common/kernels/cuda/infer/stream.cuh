@@ -3,7 +3,7 @@
 #ifndef RF_KERNELS_CUDA_INFER_STREAM_CUH
 #define RF_KERNELS_CUDA_INFER_STREAM_CUH
 
-#include "common/kernels/cuda/infer/hopper.cuh"
+#include "common/kernels/cuda/hopper.cuh"
 
 /* A thread takes pieces of this many elements, GROUP of them apart. */
 enum { PIECE = 8, NORM_WARPS = GROUP / WARP };

@@ -1,8 +1,8 @@
 /* map.cuh: maps of matrices of bf16, whose boxes of 64 columns bulk copies bring into shared memory. */
-#ifndef RF_KERNELS_CUDA_INFER_MAP_CUH
-#define RF_KERNELS_CUDA_INFER_MAP_CUH
+#ifndef RF_KERNELS_CUDA_MAP_CUH
+#define RF_KERNELS_CUDA_MAP_CUH
 
-#include "common/kernels/cuda/infer/hopper.cuh"
+#include "common/kernels/cuda/hopper.cuh"
 
 static int encode(CUtensorMap *map, const void *data, int64_t rows, int64_t columns,
                   int64_t box_rows)

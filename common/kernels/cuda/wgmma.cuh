@@ -2,10 +2,10 @@
  *
  * sum (64 x N, f32) = a (64 x 16) b (N x 16)^T, plus sum where `adds`. Of thread t of the group, lane l of
  * warp w: sum[4 j + 2 h + c] is row 16 w + l / 4 + 8 h, column 8 j + 2 (l % 4) + c. */
-#ifndef RF_KERNELS_CUDA_INFER_WGMMA_CUH
-#define RF_KERNELS_CUDA_INFER_WGMMA_CUH
+#ifndef RF_KERNELS_CUDA_WGMMA_CUH
+#define RF_KERNELS_CUDA_WGMMA_CUH
 
-#include "common/kernels/cuda/infer/hopper.cuh"
+#include "common/kernels/cuda/hopper.cuh"
 
 template <int N>
 static __device__ inline void multiply_tiles(float (&sum)[N / 2], uint64_t a, uint64_t b, int adds);

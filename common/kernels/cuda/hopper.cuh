@@ -4,8 +4,8 @@
  *
  * Names are those of the PTX instructions (PTX ISA 9.0, "Asynchronous warpgroup matrix instructions",
  * "mbarrier", "cp.async.bulk.tensor", "griddepcontrol"). Addresses are of the shared window. */
-#ifndef RF_KERNELS_CUDA_INFER_HOPPER_CUH
-#define RF_KERNELS_CUDA_INFER_HOPPER_CUH
+#ifndef RF_KERNELS_CUDA_HOPPER_CUH
+#define RF_KERNELS_CUDA_HOPPER_CUH
 
 #include "common/kernels/cuda/real.cuh"
 
@@ -41,6 +41,18 @@ static __device__ inline void barrier_expect(unsigned barrier, unsigned bytes)
 static __device__ inline void barrier_arrive(unsigned barrier)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+/* Lane 0 arrives for its warp. No branch: wgmma may be under way. */
+static __device__ inline void barrier_arrive_warp(unsigned barrier, int lane)
+{
+    asm volatile("{\n"
+                 ".reg .pred first;\n"
+                 "setp.eq.s32 first, %1, 0;\n"
+                 "@first mbarrier.arrive.shared::cta.b64 _, [%0];\n"
+                 "}" ::"r"(barrier),
+                 "r"(lane)
+                 : "memory");
 }
 
 static __device__ inline void barrier_wait(unsigned barrier, unsigned parity)
@@ -106,6 +118,17 @@ static __device__ inline void mma_commit()
 template <int PENDING> static __device__ inline void mma_wait()
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
+
+/* Registers of each thread of a warpgroup from here on, fewer or more than the kernel began with. */
+template <int REGISTERS> static __device__ inline void keep_registers()
+{
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
+}
+
+template <int REGISTERS> static __device__ inline void take_registers()
+{
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
 }
 
 /* --- Clusters --- */
