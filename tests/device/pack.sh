@@ -12,7 +12,7 @@ fi
 build=$1 folder=$2
 programs="refusion-data refusion-train refusion-infer refusion-eval"
 # Those that use every backend, or the one that RF_BACKEND names.
-tests="kernels/test_backend kernels/test_backends kernels/test_order kernels/test_layouts kernels/test_sample
+tests="kernels/test_backend kernels/test_backends kernels/test_order kernels/test_layouts kernels/test_copies kernels/test_sample
     kernels/test_draw kernels/test_scale_dropout model/test_gradient model/test_forward model/test_golden
     model/test_lora model/test_weights model/test_whole_blocks model/test_init model/test_refused store/test_checkpoint
     train/math/test_reduce train/math/test_optimizer infer/test_decode infer/test_engine infer/test_masked
