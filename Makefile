@@ -130,20 +130,23 @@ all: $(PROGRAMS)  ## the programs, into build/release/
 # --- Compile -------------------------------------------------------------------------------------
 # With -j too, `make deps demo` compiles nothing before all is installed.
 DEPS_FIRST := $(filter deps,$(MAKECMDGOALS))
-KERNEL_FLAGS := -O3 -fno-math-errno
+CPU_release := -O3 -fno-math-errno
+# With sanitizers tests spend most of their time in kernels. (-O3: a minute and more for product.c.)
+CPU_asan := -O2
+REF_asan := -O2
 $(OBJ)/common/kernels/ref/%.f32.o: common/kernels/ref/%.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC) $(ALL_CFLAGS) -DRF_REF_DOUBLE=0 -MMD -MP -c $< -o $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(REF_$(BUILD)) -DRF_REF_DOUBLE=0 -MMD -MP -c $< -o $@
 $(OBJ)/common/kernels/ref/%.f64.o: common/kernels/ref/%.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC) $(ALL_CFLAGS) -DRF_REF_DOUBLE=1 -MMD -MP -c $< -o $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(REF_$(BUILD)) -DRF_REF_DOUBLE=1 -MMD -MP -c $< -o $@
 define isa_rule
 $(OBJ)/common/kernels/cpu/%.$(1).o: common/kernels/cpu/%.c | $(DEPS_FIRST)
 	@mkdir -p $$(@D)
 	$$(call say,CC)
-	$$(Q)$$(CC) $$(ALL_CFLAGS) $(if $(filter release,$(BUILD)),$(KERNEL_FLAGS)) $(ISA_$(1)) -DRF_ISA=$(1) -DRF_ISA_$(1)=1 -MMD -MP -c $$< -o $$@
+	$$(Q)$$(CC) $$(ALL_CFLAGS) $(CPU_$(BUILD)) $(ISA_$(1)) -DRF_ISA=$(1) -DRF_ISA_$(1)=1 -MMD -MP -c $$< -o $$@
 endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
 # Kernels: no fused multiply-add but where the source says so, as above. -warn-spills with all warnings
