@@ -131,9 +131,16 @@ all: $(PROGRAMS)  ## the programs, into build/release/
 # With -j too, `make deps demo` compiles nothing before all is installed.
 DEPS_FIRST := $(filter deps,$(MAKECMDGOALS))
 CPU_release := -O3 -fno-math-errno
-# With sanitizers tests spend most of their time in kernels. (-O3: a minute and more for product.c.)
+# With sanitizers tests spend most of their time in kernels.
 CPU_asan := -O2
 REF_asan := -O2
+# Those of instruction sets that this machine lacks are linked but never run: without sanitizers, which
+# would cost a third of the time of the whole build. So such a build is for the machine that made it.
+NEEDS_avx512     := avx512vl
+NEEDS_avx512bf16 := avx512_bf16
+NEEDS_amx        := amx_bf16
+MACHINE_FLAGS    := $(if $(filter asan,$(BUILD)),$(shell sed -n '/^flags/{p;q}' /proc/cpuinfo 2>/dev/null))
+idle = $(if $(MACHINE_FLAGS),$(if $(filter-out $(MACHINE_FLAGS),$(NEEDS_$(1))),-O0 -fno-sanitize=all))
 $(OBJ)/common/kernels/ref/%.f32.o: common/kernels/ref/%.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
@@ -146,7 +153,7 @@ define isa_rule
 $(OBJ)/common/kernels/cpu/%.$(1).o: common/kernels/cpu/%.c | $(DEPS_FIRST)
 	@mkdir -p $$(@D)
 	$$(call say,CC)
-	$$(Q)$$(CC) $$(ALL_CFLAGS) $(CPU_$(BUILD)) $(ISA_$(1)) -DRF_ISA=$(1) -DRF_ISA_$(1)=1 -MMD -MP -c $$< -o $$@
+	$$(Q)$$(CC) $$(ALL_CFLAGS) $(CPU_$(BUILD)) $(call idle,$(1)) $(ISA_$(1)) -DRF_ISA=$(1) -DRF_ISA_$(1)=1 -MMD -MP -c $$< -o $$@
 endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
 # Kernels: no fused multiply-add but where the source says so, as above. -warn-spills with all warnings
