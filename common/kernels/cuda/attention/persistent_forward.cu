@@ -1,11 +1,11 @@
 /* Attention over spans on tensor cores, forward, of heads 128 wide: online softmax (arXiv:1805.02867, 2205.14135)
  * by a persistent kernel with warpgroups that fetch and warpgroups that multiply (arXiv:2407.08608). What its
- * blocks work on: attention_persistent.cuh.
+ * blocks work on: persistent.cuh.
  *
  * The scores of a step are begun before the values of the step before are added, so that the tensor cores
  * are busy while the step's exponentials are made. No product is under way at a branch: masked steps and whole
  * ones are two branches in the loop. */
-#include "common/kernels/cuda/attention_persistent.cuh"
+#include "common/kernels/cuda/attention/persistent.cuh"
 #include "common/kernels/cuda/map.cuh"
 
 enum { SCORES = STEP_KEYS / COLUMN };

@@ -1,13 +1,13 @@
-/* attention_tensor.cuh: what the passes of attention on tensor cores share.
+/* tensor.cuh: what the passes of attention on tensor cores share.
  *
  * bf16 with heads 64 or 128 wide. Tiles of queries and keys that meet come from lists
- * (attention_tiles.cu), so their order, and every sum's, depends on the batch's spans alone. Pairs of
+ * (tiles.cu), so their order, and every sum's, depends on the batch's spans alone. Pairs of
  * tiles that see each other whole skip the mask; in others each query's two spans decide.
  */
 #ifndef RF_KERNELS_CUDA_ATTENTION_TENSOR_CUH
 #define RF_KERNELS_CUDA_ATTENTION_TENSOR_CUH
 
-#include "common/kernels/cuda/tile.cuh"
+#include "common/kernels/cuda/attention/tile.cuh"
 
 enum { KEYS = RF_CUDA_KEYS, QUERIES = RF_CUDA_QUERIES };
 static const float LOG2_E = 1.4426950408889634F, LN_2 = 0.6931471805599453F;

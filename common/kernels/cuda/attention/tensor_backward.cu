@@ -1,6 +1,6 @@
 /* Attention over spans on tensor cores, backward, in two passes that each own what they write (derived in
  * ref/attention.c): of queries, dq; of keys, dk and dv. */
-#include "common/kernels/cuda/attention_tensor.cuh"
+#include "common/kernels/cuda/attention/tensor.cuh"
 
 enum { ROWS = 64, THREADS = WARPGROUP }; /* a block is a warpgroup with its 64 rows */
 

@@ -1,4 +1,4 @@
-/* attention_persistent.cuh: what the blocks of attention_persistent_forward.cu work on, and how it comes to them.
+/* persistent.cuh: what the blocks of persistent_forward.cu work on, and how it comes to them.
  *
  * There is a block for each multiprocessor, and it stays there. It makes items: a tile of queries of one head each.
  * Its first warpgroup fetches: one thread starts bulk copies of queries, and of keys and values into rings in
@@ -10,7 +10,7 @@
 #ifndef RF_KERNELS_CUDA_ATTENTION_PERSISTENT_CUH
 #define RF_KERNELS_CUDA_ATTENTION_PERSISTENT_CUH
 
-#include "common/kernels/cuda/attention_tensor.cuh"
+#include "common/kernels/cuda/attention/tensor.cuh"
 
 enum { WIDTH = 128, GROUPS = 2, STAGES = 2, QUERIES_OF = RF_CUDA_MANY_QUERIES };
 enum { STEP_KEYS = 2 * KEYS, THREADS = (1 + GROUPS) * WARPGROUP };

@@ -1,6 +1,6 @@
 /* Attention over spans, backward, in two passes that each own what they write (derived in
  * ref/attention.c): of queries, dq; of keys, dk and dv. */
-#include "common/kernels/cuda/attention.cuh"
+#include "common/kernels/cuda/attention/attention.cuh"
 
 /* --- delta ----------------------------------------------------------------------------------- */
 

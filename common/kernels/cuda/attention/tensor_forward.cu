@@ -1,6 +1,6 @@
 /* Attention over spans on tensor cores, forward, of heads 64 wide: online softmax (arXiv:1805.02867, 2205.14135).
  * Two blocks share a multiprocessor: while one waits the other works. */
-#include "common/kernels/cuda/attention_tensor.cuh"
+#include "common/kernels/cuda/attention/tensor.cuh"
 
 /* A block has two warpgroups of 64 queries, which share tiles of keys. */
 enum { WIDTH = 64, QUERIES_OF = RF_CUDA_MANY_QUERIES, THREADS = QUERIES_OF / 64 * WARPGROUP };

@@ -1,5 +1,5 @@
-/* Which tiles of queries and of keys meet: lists for the kernels of attention_tensor_*.cu and
- * attention_persistent_forward.cu; for the latter also the order of the tiles of queries.
+/* Which tiles of queries and of keys meet: lists for the kernels of tensor_*.cu and
+ * persistent_forward.cu; for the latter also the order of the tiles of queries.
  *
  * A list's first element is how many entries follow; an entry is twice the tile's number, plus 1 where
  * every query of the pair sees every key; entries ascend. A list takes as many elements as there

@@ -1,5 +1,5 @@
 /* Attention over spans, forward: online softmax (arXiv:1805.02867, 2205.14135). */
-#include "common/kernels/cuda/attention.cuh"
+#include "common/kernels/cuda/attention/attention.cuh"
 
 int64_t rf_cuda_widest_head(void)
 {
