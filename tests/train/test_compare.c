@@ -179,6 +179,16 @@ Test(compare, likelihoods_of_a_file)
     program_runs("test $(wc -l <$FOLDER/out/settings/data-gsm8k/valid.jsonl) -eq 4", 0);
 }
 
+/* No question fits beside such an answer: that is no accuracy of 0 %. */
+Test(compare, nothing_is_decoded)
+{
+    mpi_need();
+    program_runs(COMPARE "objectives=ar seeds=1 sweeps_ar='decode.kind=ar decode.gen_length=252'",
+                 1);
+    cr_assert(strstr(program_messages, "ar decoded no answer") != NULL, "%s", program_messages);
+    program_runs("test ! -e $FOLDER/out/report.json", 0);
+}
+
 Test(compare, refuses)
 {
     program_runs(COMPARE "nonsense", 2);
