@@ -61,7 +61,14 @@ static __global__ void __launch_bounds__(GROUP) merge_parts(const rf_cuda_attend
     wait_for_previous();
     let_next_begin();
     if (query < p.n && at.front >= 0) { /* or the result is there */
-        merge_row<WIDTH>(p, at, query, head);
+        enum { EACH = WIDTH / WARP };
+        float o[EACH];
+        merge_row(o, parts_in_memory<EACH>{p}, at, head);
+        uint16_t *to = p.o + (query * p.h + head) * WIDTH + threadIdx.x % WARP * EACH;
+#pragma unroll
+        for (int e = 0; e < EACH; e += 2) {
+            *reinterpret_cast<uint32_t *>(to + e) = pair_of(o[e], o[e + 1]);
+        }
     }
 }
 

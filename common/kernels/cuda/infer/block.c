@@ -51,8 +51,7 @@ typedef struct block_scratch {
     rf_cuda_unit *unit;
     int32_t *units;
     int64_t part_rows;
-    float *raw;        /* [RF_CUDA_PASS_ROWS,3 n_heads head_dim] sums of q, k and v */
-    unsigned *arrived; /* where blocks of threads meet */
+    rf_cuda_mail mail;
 } block_scratch;
 
 static block_scratch lay_out(rf_arena *arena, const rf_limits *l)
@@ -63,9 +62,14 @@ static block_scratch lay_out(rf_arena *arena, const rf_limits *l)
     s.table = rf_arena_take(arena, (size_t)l->places * sizeof *s.table);
     s.unit = rf_arena_take(arena, (size_t)(s.part_rows + RF_CUDA_PLANNED) * sizeof *s.unit);
     s.units = rf_arena_take(arena, sizeof *s.units);
-    const int64_t raw = min_of(l->places, RF_CUDA_PASS_ROWS) * 3 * l->n_heads * l->head_dim;
-    s.raw = rf_arena_take(arena, (size_t)raw * sizeof *s.raw);
-    s.arrived = rf_arena_take(arena, sizeof *s.arrived);
+    const int64_t rows = min_of(l->places, RF_CUDA_PASS_ROWS);
+    s.mail.letters =
+        l->head_dim == RF_CUDA_PASS_WIDTH
+            ? rf_cuda_letters_of(rows, l->width, l->ffn, l->n_heads, l->n_kv_heads, l->keys)
+            : 0;
+    s.mail.letter = rf_arena_take(arena, (size_t)s.mail.letters * sizeof *s.mail.letter);
+    s.mail.number = rf_arena_take(arena, sizeof *s.mail.number);
+    s.mail.arrived = rf_arena_take(arena, RF_CUDA_ARRIVED * sizeof *s.mail.arrived);
     return s;
 }
 
@@ -164,7 +168,7 @@ static rf_cuda_attend attention_of(rf_ctx *ctx, const rf_block *b)
                             .table = s.table,
                             .unit = s.unit,
                             .units = s.units,
-                            .arrived = s.arrived};
+                            .mail = s.mail};
 }
 
 /* x += attention's product. */
@@ -199,8 +203,6 @@ static void begin_pass(rf_ctx *ctx, rf_cuda_pass *pass, const rf_block *b)
                            .f = b->f,
                            .eps = (float)b->eps,
                            .x = b->x,
-                           .hidden = b->hidden,
-                           .raw = take_scratch(ctx).raw,
                            .cosine = b->cos,
                            .sine = b->sin,
                            .position = b->position,

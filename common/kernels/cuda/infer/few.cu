@@ -126,6 +126,8 @@ static int64_t row_tiles(const rf_cuda_few *p, int rows)
 static shape shape_for(const rf_cuda_few *p)
 {
     enum { MULTIPROCESSORS = 132, MOST_COLUMNS = 128, WIDE = 64 };
+    /* with so many one block makes all slices; those of wide tiles are long to add */
+    enum { MANY_TILES = 2 * MULTIPROCESSORS, MANY_WIDE_TILES = 96 };
     shape s = {64, 8, true};
     while (s.columns < MOST_COLUMNS && s.columns < p->n) {
         s.columns *= 2;
@@ -136,7 +138,8 @@ static shape shape_for(const rf_cuda_few *p)
          row_tiles(p, 128) * across * rf_cuda_slices_of(p->in) >= MULTIPROCESSORS)) {
         s.rows = 128;
     }
-    s.splits = p->stream != nullptr || row_tiles(p, s.rows) * across < 2 * MULTIPROCESSORS;
+    s.splits = p->stream != nullptr ||
+               row_tiles(p, s.rows) * across < (s.columns > WIDE ? MANY_WIDE_TILES : MANY_TILES);
     return s;
 }
 

@@ -37,6 +37,16 @@ typedef struct rf_cuda_unit {
 typedef struct rf_cuda_parts {
     int32_t row, step, front, back, each;
 } rf_cuda_parts;
+/* How blocks of threads of a pass (pass.h) hand words to each other: letters, of 4 bytes each and the number
+ * that tells when they were written. The plan counts passes: *number goes up by RF_CUDA_PASS_NUMBERS, so
+ * that no letter that is there has a number of this pass; and it sets `arrived` to 0. */
+enum { RF_CUDA_PASS_NUMBERS = 1024, RF_CUDA_ARRIVED = 4 };
+typedef struct rf_cuda_mail {
+    uint64_t *letter; /* [letters] scratch that nothing else writes, 0 at first */
+    int64_t letters;
+    uint32_t *number;  /* [1], likewise */
+    uint32_t *arrived; /* [RF_CUDA_ARRIVED] */
+} rf_cuda_mail;
 typedef struct rf_cuda_attend {
     const uint16_t *q, *k, *v;
     uint16_t *o;
@@ -47,7 +57,7 @@ typedef struct rf_cuda_attend {
     rf_cuda_parts *table; /* [n], */
     rf_cuda_unit *unit;   /* [part_rows + RF_CUDA_PLANNED], */
     int32_t *units;       /* [1] the plan */
-    unsigned *arrived;    /* [1] which the plan sets to 0 (pass.h) */
+    rf_cuda_mail mail;
 } rf_cuda_attend;
 int rf_cuda_plan_attention(rf_cuda_stream, const rf_cuda_attend *attention);
 /* Leaves the units; then the merge. */

@@ -53,43 +53,61 @@ static __device__ inline void read_columns(float (&to)[2], const float *from)
     to[0] = x.x, to[1] = x.y;
 }
 
-/* The parts of a query and head become its row of o. A warp, WIDTH / WARP columns a lane. */
-template <int WIDTH>
-static __device__ void merge_row(const rf_cuda_attend &p, const rf_cuda_parts &at, int64_t query,
+/* Columns of up to a section of parts, and what they are weighed by. */
+template <int EACH> struct some_parts {
+    enum { AT_ONCE = RF_CUDA_SECTION };
+    float o[AT_ONCE][EACH];
+    float2 state[AT_ONCE];
+};
+
+/* Parts [first, end) of a query and head, as attend.cu left them; all on their way before the first is
+ * used. A warp, EACH columns a lane. */
+template <int EACH> struct parts_in_memory {
+    const rf_cuda_attend &p;
+    __device__ void read(some_parts<EACH> *to, const rf_cuda_parts &at, int64_t head, int first,
+                         int end) const
+    {
+        const int lane = static_cast<int>(threadIdx.x) % WARP, h = static_cast<int>(p.h);
+#pragma unroll
+        for (int i = 0; i < some_parts<EACH>::AT_ONCE; i++) {
+            const int64_t row = at.row + static_cast<int64_t>(min(first + i, end - 1)) * at.step;
+            const float *from = p.part + (row * h + head) * (EACH * WARP + 4);
+            to->state[i] = *reinterpret_cast<const float2 *>(from + EACH * WARP);
+            read_columns(to->o[i], from + lane * EACH);
+        }
+    }
+};
+
+/* The row of o of a query and head, by its parts: `reader` as above. */
+template <int EACH, typename Reader>
+static __device__ void merge_row(float (&o)[EACH], const Reader &reader, const rf_cuda_parts &at,
                                  int64_t head)
 {
-    enum { EACH = WIDTH / WARP, AT_ONCE = RF_CUDA_SECTION };
-    const int lane = static_cast<int>(threadIdx.x) % WARP, h = static_cast<int>(p.h);
     row_state<EACH> total = {-INFINITY, 0.0F, {}};
     const int count = at.front + at.back;
     for (int first = 0, end; first < count; first = end) {
         end = min(first + at.each, first < at.front ? at.front : count);
-        float own[AT_ONCE][EACH];
-        float2 state[AT_ONCE];
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) { /* all on their way before the first is merged */
-            const int64_t row = at.row + static_cast<int64_t>(min(first + i, end - 1)) * at.step;
-            const float *from = p.part + (row * h + head) * (WIDTH + 4);
-            state[i] = *reinterpret_cast<const float2 *>(from + WIDTH);
-            read_columns(own[i], from + lane * EACH);
-        }
+        some_parts<EACH> some;
+        reader.read(&some, at, head, first, end);
         row_state<EACH> section = {-INFINITY, 0.0F, {}};
 #pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
+        for (int i = 0; i < some_parts<EACH>::AT_ONCE; i++) {
             if (first + i < end) {
-                section.add(state[i].x, state[i].y, own[i]);
+                section.add(some.state[i].x, some.state[i].y, some.o[i]);
             }
         }
         total.add(section.most, section.sum, section.o);
     }
     const float factor = total.sum > 0.0F ? 1.0F / total.sum : 0.0F;
-    uint16_t *to = p.o + (query * h + head) * WIDTH + lane * EACH;
 #pragma unroll
-    for (int e = 0; e < EACH; e += 2) {
-        *reinterpret_cast<uint32_t *>(to + e) =
-            rf_quantize_bf16(total.o[e] * factor) |
-            static_cast<uint32_t>(rf_quantize_bf16(total.o[e + 1] * factor)) << 16;
+    for (int e = 0; e < EACH; e++) {
+        o[e] = total.o[e] * factor;
     }
+}
+
+static __device__ inline uint32_t pair_of(float low, float high)
+{
+    return rf_quantize_bf16(low) | static_cast<uint32_t>(rf_quantize_bf16(high)) << 16;
 }
 
 #endif

@@ -4,8 +4,8 @@
  * Few rows make a chain of short phases: the time of each is waiting (for the phase before, for x, for sums),
  * while weights could come all the time. So a warp of each block of threads does nothing but have the
  * weights of this block of threads copied into a ring, phase after phase and block after block, as far ahead
- * as the ring goes; it waits for no phase. Three groups of four warps multiply, and meet those of the other
- * blocks of threads between phases at a counter in memory.
+ * as the ring goes; it waits for no phase. Three groups of four warps multiply. What a phase finds goes to
+ * the next by letters (pass_mail.cuh), which each thread waits for that needs them.
  *
  * The bits are those of few.cu and attend.cu: same slices, each one chain of wgmma, added in order; same
  * parts of keys. How a product is cut: rf_cuda_deal (pass.h). Its x lies in shared memory as 8 rows for each
@@ -31,37 +31,33 @@ static __device__ inline void prefetch_gain(const float *gain, int count)
 
 template <int ROWS> static __device__ void work(const own_pass &p, const room &r)
 {
-    int stage = 0, phases = p.before * PHASES;
-    for (int i = 0; i < p.blocks; i++) {
+    uint32_t number = *p.attention.mail.number + static_cast<uint32_t>(p.before);
+    int stage = 0;
+    for (int i = 0; i < p.blocks; i++, number++) {
         const own_block &b = p.block[i];
+        const mail m = mail_of(p, i, number);
         prefetch_gain(b.attention_gain, p.d);
-        if (i > 0) {
-            wait_for_phases(p, phases);
-        }
-        put_normed<ROWS>(p, r, p.deal[HEADS], b.attention_gain);
-        make_product<ROWS>(p, r, b, HEADS, &stage);
+        wait_for_all(p, i - 2); /* with the letters that this block's overwrite */
+        put_normed<ROWS>(p, r, p.deal[HEADS], m.stream, m.number - 1U, b.attention_gain);
+        make_product<ROWS>(p, r, b, HEADS, m, &stage);
         prefetch_gain(b.q_gain, WIDTH);
         prefetch_gain(b.k_gain, WIDTH);
-        phase_done(p);
-        attend(p, b, r.tiles, ++phases);
-        phase_done(p);
-        wait_for_phases(p, ++phases);
-        merge_all(p);
-        phase_done(p);
-        wait_for_phases(p, ++phases);
-        put_rows<ROWS>(p, r, p.deal[ATTENDED], p.attention.o);
-        make_product<ROWS>(p, r, b, ATTENDED, &stage);
+        attend(p, b, m, r.tiles);
+        merge_all(p, m);
+        put_rows<ROWS>(p, r, p.deal[ATTENDED], m.slot + p.slot.found, m.number);
+        make_product<ROWS>(p, r, b, ATTENDED, m, &stage);
         prefetch_gain(b.mlp_gain, p.d);
-        phase_done(p);
-        wait_for_phases(p, ++phases);
-        put_normed<ROWS>(p, r, p.deal[GATES], b.mlp_gain);
-        make_product<ROWS>(p, r, b, GATES, &stage);
-        phase_done(p);
-        wait_for_phases(p, ++phases);
-        put_rows<ROWS>(p, r, p.deal[DOWN], p.hidden);
-        make_product<ROWS>(p, r, b, DOWN, &stage);
-        phase_done(p);
-        ++phases;
+        if (m.is_last) { /* its stream goes where the first block's was */
+            done_with(p, i);
+            wait_for_all(p, i);
+        }
+        put_normed<ROWS>(p, r, p.deal[GATES], m.slot + p.slot.between, m.number, b.mlp_gain);
+        make_product<ROWS>(p, r, b, GATES, m, &stage);
+        put_rows<ROWS>(p, r, p.deal[DOWN], m.slot + p.slot.hidden, m.number);
+        make_product<ROWS>(p, r, b, DOWN, m, &stage);
+        if (!m.is_last) {
+            done_with(p, i);
+        }
     }
 }
 
@@ -136,7 +132,9 @@ bool rf_cuda_takes_pass(const rf_cuda_pass *p)
     const rf_cuda_attend &a = p->attention;
     return p->n > 0 && p->n <= RF_CUDA_PASS_ROWS && a.head_dim == WIDTH && a.g > 0 &&
            a.h / a.g <= RF_CUDA_SHARED && stages_of(p) >= LEAST_STAGES &&
-           p->n * (a.keys / RF_CUDA_PART + 2) <= min(a.part_rows, int64_t{RF_CUDA_FEW_PARTS});
+           p->n * (a.keys / RF_CUDA_PART + 2) <= min(a.part_rows, int64_t{RF_CUDA_FEW_PARTS}) &&
+           rf_cuda_letters_of(p->n, p->d, p->f, a.h, a.g, a.keys) <= a.mail.letters &&
+           p->before <= RF_CUDA_PASS_NUMBERS - RF_CUDA_PASS_BLOCKS;
 }
 
 static int fill(own_pass *to, const rf_cuda_pass *p)
@@ -167,6 +165,7 @@ static int fill(own_pass *to, const rf_cuda_pass *p)
         b.keys = from.keys;
         b.values = from.values;
     }
+    to->slot = rf_cuda_slot_of(p->n, p->d, p->f, p->attention.h, p->attention.g);
     to->blocks = p->blocks;
     to->before = p->before;
     to->n = static_cast<int>(p->n);
@@ -178,8 +177,6 @@ static int fill(own_pass *to, const rf_cuda_pass *p)
     to->eps = p->eps;
     to->scale = static_cast<float>(log2_e / sqrt(static_cast<double>(WIDTH)));
     to->x = p->x;
-    to->raw = p->raw;
-    to->hidden = p->hidden;
     to->cosine = p->cosine;
     to->sine = p->sine;
     to->position = p->position;

@@ -118,13 +118,40 @@ typedef struct rf_cuda_pass {
     int32_t blocks, before; /* before: blocks of this pass in earlier launches */
     int64_t n, d, f;
     float eps;
-    float *x;         /* [n,d] */
-    uint16_t *hidden; /* [n,f] */
-    float *raw;       /* [n,(h + 2 g) head_dim] scratch: sums of q, k and v */
+    float *x; /* [n,d] */
     const float *cosine, *sine;
     const int32_t *position, *place;
-    rf_cuda_attend attention; /* of all blocks: q, k and v are not read; o [n,h,head_dim] */
+    rf_cuda_attend attention; /* of all blocks; q, k, v, o and part are not used */
 } rf_cuda_pass;
+
+/* What blocks of threads tell each other in a block of a pass, in letters (rf_cuda_mail): the stream that
+ * the block leaves, the stream between attention and the gates, sums of q, k and v, and pairs of bf16: what
+ * attention found, and the gates. There are RF_CUDA_PASS_SLOTS of them, used by turns; behind them the parts
+ * of attention, once. */
+enum { RF_CUDA_PASS_SLOTS = 3, RF_CUDA_PART_LETTERS = RF_CUDA_PASS_WIDTH + 4 };
+typedef struct rf_cuda_slot {
+    int64_t stream, between, raw, found, hidden, letters; /* where each begins; all of the slot */
+} rf_cuda_slot;
+RF_KERNELS_INLINE rf_cuda_slot rf_cuda_slot_of(int64_t n, int64_t d, int64_t f, int64_t h,
+                                               int64_t g)
+{
+    rf_cuda_slot s;
+    s.stream = 0;
+    s.between = n * d;
+    s.raw = s.between + n * d;
+    s.found = s.raw + n * (h + 2 * g) * RF_CUDA_PASS_WIDTH;
+    s.hidden = s.found + n * h * RF_CUDA_PASS_WIDTH / 2;
+    s.letters = s.hidden + n * f / 2;
+    return s;
+}
+/* keys: of the cache */
+RF_KERNELS_INLINE int64_t rf_cuda_letters_of(int64_t n, int64_t d, int64_t f, int64_t h, int64_t g,
+                                             int64_t keys)
+{
+    const rf_cuda_slot slot = rf_cuda_slot_of(n, d, f, h, g);
+    return RF_CUDA_PASS_SLOTS * slot.letters +
+           n * (keys / RF_CUDA_PART + 2) * h * RF_CUDA_PART_LETTERS;
+}
 
 /* Does one kernel make such a pass? All sizes; not what lies in memory. */
 bool rf_cuda_takes_pass(const rf_cuda_pass *pass);

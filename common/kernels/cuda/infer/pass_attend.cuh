@@ -5,8 +5,7 @@
 
 #include "common/kernels/cuda/infer/ends.cuh"
 #include "common/kernels/cuda/infer/merge.cuh"
-#include "common/kernels/cuda/infer/pass_room.cuh"
-#include "common/kernels/cuda/infer/stream.cuh"
+#include "common/kernels/cuda/infer/pass_mail.cuh"
 
 /* A part of a run's keys with a key head. */
 struct part_work {
@@ -44,23 +43,35 @@ static __device__ void fetch_keys(const own_pass &p, const own_block &b, part_ti
     commit_pieces();
 }
 
-/* Query (which 0), key (1) or value (2) of a head, as bf16: a warp. */
-static __device__ void put_head(const own_pass &p, const own_block &b, int which, int i, int head,
-                                uint16_t *to)
+static __device__ inline float4 receive4(const letter *from, uint32_t number)
+{
+    uint32_t word[4];
+    receive(word, from, number);
+    return {__uint_as_float(word[0]), __uint_as_float(word[1]), __uint_as_float(word[2]),
+            __uint_as_float(word[3])};
+}
+
+/* Query (which 0), key (1) or value (2) of a head, as bf16: a warp. Its norm and rotation are on their way
+ * while the sums are waited for. */
+static __device__ void put_head(const own_pass &p, const own_block &b, const mail &m, int which,
+                                int i, int head, uint16_t *to)
 {
     const rf_cuda_deal &d = p.deal[HEADS];
     const int element = static_cast<int>(threadIdx.x) % WARP * 4;
     const int before = (which > 0 ? d.out[0] : 0) + (which > 1 ? d.out[1] : 0);
-    float4 x = read4(p.raw + static_cast<int64_t>(i) * p.wide + before + head * WIDTH + element);
+    const letter *sums =
+        m.slot + p.slot.raw + static_cast<int64_t>(i) * p.wide + before + head * WIDTH + element;
+    const float *gain = which == 0 ? b.q_gain : b.k_gain;
+    turn t = {nullptr, {1.0F, 1.0F, 1.0F, 1.0F}, {}, {}};
     if (which < 2) {
-        const float *gain = which == 0 ? b.q_gain : b.k_gain;
         const int64_t angle =
             static_cast<int64_t>(p.position[i]) * (WIDTH / 2) + element % (WIDTH / 2);
-        turn t = {
-            nullptr, {1.0F, 1.0F, 1.0F, 1.0F}, read4(p.cosine + angle), read4(p.sine + angle)};
-        if (gain != nullptr) {
-            t.gain = read4(gain + element);
-        }
+        t.cosine = read4(p.cosine + angle);
+        t.sine = read4(p.sine + angle);
+        t.gain = gain != nullptr ? read4(gain + element) : t.gain;
+    }
+    float4 x = receive4(sums, m.number);
+    if (which < 2) {
         x = turned(x, t, gain != nullptr, p.eps, WIDTH);
     }
     write4({to + element, RF_CUDA_BF16}, 0, x);
@@ -73,7 +84,7 @@ static __device__ inline int place_of_row(const own_pass &p, int i)
 
 /* This pass' keys and values into the cache, dealt out from the last block of threads on: the first ones
  * have parts. */
-static __device__ void write_cache(const own_pass &p, const own_block &b)
+static __device__ void write_cache(const own_pass &p, const own_block &b, const mail &m)
 {
     const int warp = static_cast<int>(threadIdx.x) / WARP, g = static_cast<int>(p.attention.g);
     const int blocks = static_cast<int>(gridDim.x);
@@ -81,21 +92,30 @@ static __device__ void write_cache(const own_pass &p, const own_block &b)
          job += blocks * WORKER_WARPS) {
         const int which = 1 + job % 2, head = job / 2 % g, i = job / 2 / g;
         uint16_t *cache = which == 1 ? b.keys : b.values;
-        put_head(p, b, which, i, head,
+        put_head(p, b, m, which, i, head,
                  cache + (static_cast<int64_t>(place_of_row(p, i)) * g + head) * WIDTH);
     }
 }
 
-/* Those that lie in this part. */
-static __device__ void put_new_keys(const own_pass &p, const own_block &b, part_tiles *t,
-                                    const part_work &w)
+/* Those that lie in this part. From the last warp on: the first ones have queries. */
+static __device__ void put_new_keys(const own_pass &p, const own_block &b, const mail &m,
+                                    part_tiles *t, const part_work &w)
 {
-    for (int job = static_cast<int>(threadIdx.x) / WARP; job < 2 * p.n; job += WORKER_WARPS) {
+    const int warp = static_cast<int>(threadIdx.x) / WARP;
+    for (int job = WORKER_WARPS - 1 - warp; job < 2 * p.n; job += WORKER_WARPS) {
         const int row = place_of_row(p, job / 2) - w.key;
         if (row >= 0 && row < w.keys) {
-            put_head(p, b, 1 + job % 2, job / 2, w.head, job % 2 == 0 ? t->k[row] : t->v[row]);
+            put_head(p, b, m, 1 + job % 2, job / 2, w.head, job % 2 == 0 ? t->k[row] : t->v[row]);
         }
     }
+}
+
+/* What attention made of part `row` and a head: WIDTH letters of o, then the state. */
+static __device__ inline letter *part_letters(const own_pass &p, int row, int head)
+{
+    const int h = static_cast<int>(p.attention.h);
+    return p.attention.mail.letter + RF_CUDA_PASS_SLOTS * p.slot.letters +
+           (row * h + head) * int{RF_CUDA_PART_LETTERS};
 }
 
 /* Scores of 16 rows, 16 keys a warp. */
@@ -125,12 +145,13 @@ static __device__ void make_scores(part_tiles *t)
 
 /* Rows [first, first + 16) of a part: their scores in shared memory, then a quarter of the values' columns a
  * warp. The first group. */
-static __device__ void attend_rows(const own_pass &p, part_tiles *t, const part_work &w, int first)
+static __device__ void attend_rows(const own_pass &p, part_tiles *t, const part_work &w, int first,
+                                   uint32_t number)
 {
     enum { COLUMNS = WIDTH / 4 };
     const int lane = static_cast<int>(threadIdx.x) % WARP,
               warp = static_cast<int>(threadIdx.x) / WARP;
-    const int h = static_cast<int>(p.attention.h), shared = h / static_cast<int>(p.attention.g);
+    const int shared = static_cast<int>(p.attention.h / p.attention.g);
     float score[PART / 8][4], most[2], sum[2], o[COLUMNS / 8][4] = {};
     uint32_t weight[PART / 8][2];
     make_scores(t);
@@ -169,44 +190,45 @@ static __device__ void attend_rows(const own_pass &p, part_tiles *t, const part_
         float all_most = -INFINITY, all_sum = 0.0F; /* a state without keys, joined by the part */
         const shares m = merge(&all_most, &all_sum, most[half], sum[half]);
         if (row < w.rows) {
-            const int64_t at = w.row + row / shared, head = w.head * shared + row % shared;
-            float *to = p.attention.part + (at * h + head) * (WIDTH + 4);
+            letter *to = part_letters(p, w.row + row / shared, w.head * shared + row % shared);
 #pragma unroll
             for (int j = 0; j < COLUMNS / 8; j++) {
-                *reinterpret_cast<float2 *>(to + warp * COLUMNS + j * 8 + lane % 4 * 2) = {
-                    join(0.0F, o[j][half * 2], m), join(0.0F, o[j][half * 2 + 1], m)};
+                send_two(to + warp * COLUMNS + j * 8 + lane % 4 * 2,
+                         __float_as_uint(join(0.0F, o[j][half * 2], m)),
+                         __float_as_uint(join(0.0F, o[j][half * 2 + 1], m)), number);
             }
             if (warp == 0 && lane % 4 == 0) {
-                *reinterpret_cast<float2 *>(to + WIDTH) = {all_most, all_sum};
+                send_two(to + WIDTH, __float_as_uint(all_most), __float_as_uint(all_sum), number);
             }
         }
     }
 }
 
-static __device__ void attend_part(const own_pass &p, const own_block &b, part_tiles *t,
-                                   const part_work &w)
+static __device__ void attend_part(const own_pass &p, const own_block &b, const mail &m,
+                                   part_tiles *t, const part_work &w)
 {
     const int warp = static_cast<int>(threadIdx.x) / WARP;
     const int shared = static_cast<int>(p.attention.h / p.attention.g);
     wait_pieces<0>();
     workers_meet();
-    put_new_keys(p, b, t, w);
+    put_new_keys(p, b, m, t, w);
     for (int first = 0; first < w.rows; first += QUERY_ROWS) {
         for (int row = warp; row < min(w.rows - first, int{QUERY_ROWS}); row += WORKER_WARPS) {
             const int number = first + row;
-            put_head(p, b, 0, w.query + number / shared, w.head * shared + number % shared,
+            put_head(p, b, m, 0, w.query + number / shared, w.head * shared + number % shared,
                      t->q[row]);
         }
         workers_meet();
         if (threadIdx.x < GROUP) {
-            attend_rows(p, t, w, first);
+            attend_rows(p, t, w, first, m.number);
         }
         workers_meet(); /* queries, keys and values have been read */
     }
 }
 
-/* The first part's keys are on their way while the products are waited for. */
-static __device__ void attend(const own_pass &p, const own_block &b, part_tiles *t, int phases)
+/* The first part's keys are on their way while the products are waited for. Ends with a meeting of the
+ * workers where there was a part. */
+static __device__ void attend(const own_pass &p, const own_block &b, const mail &m, part_tiles *t)
 {
     const int count = *p.attention.units * static_cast<int>(p.attention.g);
     int number = static_cast<int>(blockIdx.x);
@@ -215,10 +237,9 @@ static __device__ void attend(const own_pass &p, const own_block &b, part_tiles 
         w = work_at(p, number);
         fetch_keys(p, b, t, w);
     }
-    wait_for_phases(p, phases);
-    write_cache(p, b);
+    write_cache(p, b, m);
     while (number < count) {
-        attend_part(p, b, t, w);
+        attend_part(p, b, m, t, w);
         number += static_cast<int>(gridDim.x);
         if (number < count) {
             w = work_at(p, number);
@@ -227,14 +248,55 @@ static __device__ void attend(const own_pass &p, const own_block &b, part_tiles 
     }
 }
 
-/* A warp a query and head. */
-static __device__ void merge_all(const own_pass &p)
+/* As parts_in_memory, of letters; columns column and column + 1. */
+struct parts_in_mail {
+    const own_pass &p;
+    int column;
+    uint32_t number;
+    __device__ void read(some_parts<2> *to, const rf_cuda_parts &at, int64_t head, int first,
+                         int end) const
+    {
+        enum { AT_ONCE = some_parts<2>::AT_ONCE };
+        const letter *from = part_letters(p, at.row + first * at.step, static_cast<int>(head));
+        const int step = at.step * static_cast<int>(p.attention.h) * int{RF_CUDA_PART_LETTERS};
+        letter seen[AT_ONCE][2][2];
+        bool is_here;
+        do {
+            is_here = true;
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++) {
+                const letter *own = from + min(i, end - first - 1) * step;
+                look(seen[i][0], own + column);
+                look(seen[i][1], own + WIDTH);
+            }
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++) {
+                is_here =
+                    is_here && has_number(seen[i][0], number) && has_number(seen[i][1], number);
+            }
+        } while (!is_here);
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            to->o[i][0] = word_of(seen[i][0][0]);
+            to->o[i][1] = word_of(seen[i][0][1]);
+            to->state[i] = {word_of(seen[i][1][0]), word_of(seen[i][1][1])};
+        }
+    }
+};
+
+/* A warp half a head of a query: two columns a lane, a letter. */
+static __device__ void merge_all(const own_pass &p, const mail &m)
 {
     const int blocks = static_cast<int>(gridDim.x), h = static_cast<int>(p.attention.h);
-    for (int number =
-             static_cast<int>(blockIdx.x) + blocks * (static_cast<int>(threadIdx.x) / WARP);
-         number < p.n * h; number += blocks * WORKER_WARPS) {
-        merge_row<WIDTH>(p.attention, p.attention.table[number / h], number / h, number % h);
+    const int lane = static_cast<int>(threadIdx.x) % WARP,
+              warp = static_cast<int>(threadIdx.x) / WARP;
+    for (int job = static_cast<int>(blockIdx.x) + blocks * warp; job < 2 * p.n * h;
+         job += blocks * WORKER_WARPS) {
+        const int number = job / 2, column = (job % 2 * WARP + lane) * 2;
+        float o[2];
+        merge_row(o, parts_in_mail{p, column, m.number}, p.attention.table[number / h], number % h);
+        send(m.slot + p.slot.found + (static_cast<int64_t>(number) * WIDTH + column) / 2,
+             pair_of(o[0], o[1]), m.number);
     }
 }
 

@@ -4,8 +4,7 @@
 #define RF_KERNELS_CUDA_INFER_PASS_PRODUCT_CUH
 
 #include "common/kernels/cuda/infer/ends.cuh"
-#include "common/kernels/cuda/infer/pass_room.cuh"
-#include "common/kernels/cuda/infer/stream.cuh"
+#include "common/kernels/cuda/infer/pass_mail.cuh"
 #include "common/kernels/cuda/wgmma.cuh"
 
 /* --- Weights ----------------------------------------------------------------------------------- */
@@ -68,24 +67,30 @@ static __device__ inline uint4 *x_at(const room &r, const rf_cuda_deal &d, int i
     return reinterpret_cast<uint4 *>(r.x_data + rf_cuda_deal_x(&d, ROWS, i, j));
 }
 
+/* Has this block of threads anything to multiply x with? */
+static __device__ inline bool has_tiles(const rf_cuda_deal &d)
+{
+    return static_cast<int>(blockIdx.x) < d.tiles[RF_CUDA_TOGETHER - 1];
+}
+
 /* The norm of the stream, a group a row; in the order of stream.cuh. */
 template <int ROWS>
 static __device__ void put_normed(const own_pass &p, const room &r, const rf_cuda_deal &d,
-                                  const float *gain)
+                                  const letter *x, uint32_t number, const float *gain)
 {
     __shared__ float sum[GROUPS][NORM_WARPS];
     const int thread = static_cast<int>(threadIdx.x) % GROUP, begin = thread * PIECE;
-    const int group = group_number();
-    for (int i = group; i < p.n; i += GROUPS) {
-        const float *row = p.x + static_cast<int64_t>(i) * p.d;
+    const int group = group_number(), rows = has_tiles(d) ? p.n : 0;
+    for (int i = group; i < rows; i += GROUPS) {
+        const int64_t row = static_cast<int64_t>(i) * p.d;
         piece first = {};
         float own = 0.0F;
         if (begin < p.d) {
-            first = read_piece(row + begin);
+            first = read_stream(p, x, number, row + begin);
             own = add_squares(own, first);
         }
         for (int j = begin + GROUP * PIECE; j < p.d; j += GROUP * PIECE) {
-            own = add_squares(own, read_piece(row + j));
+            own = add_squares(own, read_stream(p, x, number, row + j));
         }
         own = warp_sum(own);
         if (thread % WARP == 0) {
@@ -96,7 +101,8 @@ static __device__ void put_normed(const own_pass &p, const room &r, const rf_cud
         for (int j = begin; j < d.slices * d.slice; j += GROUP * PIECE) {
             uint4 words = {};
             if (j < p.d) {
-                words = normed(j == begin ? first : read_piece(row + j), rate, gain + j);
+                words =
+                    normed(j == begin ? first : read_stream(p, x, number, row + j), rate, gain + j);
             }
             *x_at<ROWS>(r, d, i, j) = words;
         }
@@ -106,19 +112,19 @@ static __device__ void put_normed(const own_pass &p, const room &r, const rf_cud
     workers_meet();
 }
 
-/* Rows of bf16 as they are. */
+/* Rows of pairs of bf16 as they are. */
 template <int ROWS>
 static __device__ void put_rows(const own_pass &p, const room &r, const rf_cuda_deal &d,
-                                const uint16_t *x)
+                                const letter *x, uint32_t number)
 {
-    const int pieces = d.slices * d.slice / PIECE;
-    for (int e = static_cast<int>(threadIdx.x); e < p.n * pieces; e += WORKERS) {
+    const int pieces = d.slices * d.slice / PIECE, rows = has_tiles(d) ? p.n : 0;
+    for (int e = static_cast<int>(threadIdx.x); e < rows * pieces; e += WORKERS) {
         const int i = e / pieces, j = e % pieces * PIECE;
-        uint4 words = {};
+        uint32_t word[PIECE / 2] = {};
         if (j < d.in) {
-            words = *reinterpret_cast<const uint4 *>(x + static_cast<int64_t>(i) * d.in + j);
+            receive(word, x + (static_cast<int64_t>(i) * d.in + j) / 2, number);
         }
-        *x_at<ROWS>(r, d, i, j) = words;
+        *x_at<ROWS>(r, d, i, j) = {word[0], word[1], word[2], word[3]};
     }
     fence_async();
     workers_meet();
@@ -195,57 +201,83 @@ static __device__ inline float sum_slices(const float *sums, const rf_cuda_deal 
     return sum;
 }
 
-/* An element of a tile: its row in the pass, its row of weights in the tile and in the matrix. */
+/* An element of a tile, or two side by side of gates: row in the pass, row of weights in the tile and in the
+ * matrix. */
 struct element {
     int i, row, out;
     bool is_there;
 };
 
-static __device__ inline element element_at(const own_pass &p, const rf_cuda_deal &d,
-                                            const rf_cuda_dealt &at, int number)
+/* Elements that a thread finishes together: two gates make a letter. */
+static __device__ inline int together(int product)
 {
-    const int i = number / d.each, row = number - i * d.each, out = at.row + row;
+    return product == GATES ? 2 : 1;
+}
+
+static __device__ inline element element_at(const own_pass &p, int product, const rf_cuda_dealt &at,
+                                            int number)
+{
+    const rf_cuda_deal &d = p.deal[product];
+    const int first = number * together(product);
+    const int i = first / d.each, row = first - i * d.each, out = at.row + row;
     return {i, row, out, i < p.n && out < d.out[at.which]};
 }
 
-static __device__ inline float residual_at(const own_pass &p, int product, const element &e)
+/* What a product adds to. */
+static __device__ inline float residual_at(const own_pass &p, int product, const element &e,
+                                           const mail &m)
 {
-    const bool adds = product == ATTENDED || product == DOWN;
-    return adds && e.is_there ? p.x[static_cast<int64_t>(e.i) * p.d + e.out] : 0.0F;
+    const int64_t at = static_cast<int64_t>(e.i) * p.d + e.out;
+    if (!e.is_there || product == HEADS || product == GATES) {
+        return 0.0F;
+    }
+    if (product == DOWN) {
+        return receive_one(m.slot + p.slot.between + at, m.number);
+    }
+    return m.stream == nullptr ? p.x[at] : receive_one(m.stream + at, m.number - 1U);
 }
 
-/* What follows from the sums of an element. */
+/* What follows from the sums of an element, or of two gates. */
 static __device__ void finish_element(const own_pass &p, const own_block &b, int product,
                                       const rf_cuda_dealt &at, const element &e, const float *sums,
-                                      float residual)
+                                      float residual, const mail &m)
 {
     const rf_cuda_deal &d = p.deal[product];
     const float *own = sums + e.i * RF_CUDA_TILE;
-    float y = sum_slices(own, d, e.row);
+    const float y = sum_slices(own, d, e.row);
+    const int64_t to = static_cast<int64_t>(e.i) * p.d + e.out;
     if (product == HEADS) {
         const float *bias = at.which == 0 ? b.q_bias : at.which == 1 ? b.k_bias : b.v_bias;
         const int before = (at.which > 0 ? d.out[0] : 0) + (at.which > 1 ? d.out[1] : 0);
-        y = bias != nullptr ? y + bias[e.out] : y;
-        p.raw[static_cast<int64_t>(e.i) * p.wide + before + e.out] = y;
+        send(m.slot + p.slot.raw + static_cast<int64_t>(e.i) * p.wide + before + e.out,
+             __float_as_uint(bias != nullptr ? y + bias[e.out] : y), m.number);
     } else if (product == GATES) {
-        const float up = sum_slices(own, d, e.row + d.each);
-        p.hidden[static_cast<int64_t>(e.i) * p.f + e.out] = rf_quantize_bf16(gated(y, up));
+        const float low = gated(y, sum_slices(own, d, e.row + d.each));
+        const float high =
+            gated(sum_slices(own, d, e.row + 1), sum_slices(own, d, e.row + 1 + d.each));
+        send(m.slot + p.slot.hidden + (static_cast<int64_t>(e.i) * p.f + e.out) / 2,
+             pair_of(low, high), m.number);
+    } else if (product == ATTENDED) {
+        const float sum = b.o_bias != nullptr ? y + b.o_bias[e.out] : y;
+        send(m.slot + p.slot.between + to, __float_as_uint(sum + residual), m.number);
+    } else if (m.is_last) {
+        p.x[to] = y + residual;
     } else {
-        const bool has_bias = product == ATTENDED && b.o_bias != nullptr;
-        y = has_bias ? y + b.o_bias[e.out] : y;
-        p.x[static_cast<int64_t>(e.i) * p.d + e.out] = y + residual;
+        send(m.slot + p.slot.stream + to, __float_as_uint(y + residual), m.number);
     }
 }
 
-/* All tiles of this block of threads, a group a tile. Sets the next stage. */
+/* All tiles of this block of threads, a group a tile. Sets the next stage. Ends with a meeting of the
+ * workers: x has been read. */
 template <int ROWS>
 static __device__ void make_product(const own_pass &p, const room &r, const own_block &b,
-                                    int product, int *stage)
+                                    int product, const mail &m, int *stage)
 {
     const rf_cuda_deal &d = p.deal[product];
     const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
     const int count = rf_cuda_deal_count(&d, block, blocks), chunks = d.slice / TILE_COLUMNS;
     const int group = group_number(), thread = static_cast<int>(threadIdx.x) % GROUP;
+    const int elements = p.n * d.each / together(product);
     float *sums = r.sums + group * ROWS * RF_CUDA_TILE;
     for (int first = 0; first < count; first += GROUPS) {
         const int side = min(count - first, int{GROUPS});
@@ -255,26 +287,27 @@ static __device__ void make_product(const own_pass &p, const room &r, const own_
             element e = {};
             float residual = 0.0F;
             if (ROWS == 1) { /* on its way while the tile is multiplied */
-                e = element_at(p, d, at, thread);
-                residual = residual_at(p, product, e);
+                e = element_at(p, product, at, thread);
+                residual = residual_at(p, product, e, m);
             }
             multiply<ROWS>(sum, p, r, chunks, *stage + group, side);
             keep_own<ROWS>(sums, d, sum);
             group_meets();
 #pragma unroll 1
-            for (int i = thread; i < p.n * d.each; i += GROUP) {
+            for (int i = thread; i < elements; i += GROUP) {
                 if (ROWS > 1 || i != thread) {
-                    e = element_at(p, d, at, i);
-                    residual = residual_at(p, product, e);
+                    e = element_at(p, product, at, i);
+                    residual = residual_at(p, product, e, m);
                 }
                 if (e.is_there) {
-                    finish_element(p, b, product, at, e, sums, residual);
+                    finish_element(p, b, product, at, e, sums, residual, m);
                 }
             }
             group_meets();
         }
         *stage += chunks * side;
     }
+    workers_meet();
 }
 
 #endif

@@ -1,4 +1,4 @@
-/* pass_room.cuh: what a block of threads of a pass (pass.cu) works on and has, and how it meets the others.
+/* pass_room.cuh: what a block of threads of a pass (pass.cu) works on and has.
  */
 #ifndef RF_KERNELS_CUDA_INFER_PASS_ROOM_CUH
 #define RF_KERNELS_CUDA_INFER_PASS_ROOM_CUH
@@ -17,15 +17,24 @@ enum {
     STAGE = RF_CUDA_TILE * TILE_ROW,
     ALIGNMENT = 1024,
     LEAST_STAGES = 8,
-    MOST_ROWS = 8, /* that the kernel has room for; from RF_CUDA_PASS_ROWS on few.cu is faster */
+    MOST_ROWS = RF_CUDA_PASS_ROWS,
     SHARED_MEMORY = 227 << 10,
     WIDTH = RF_CUDA_PASS_WIDTH,
     QUERY_ROWS = 16,
     KEY_PAD = 8,
-    SCORE_PAD = 4,
-    PHASES = 6
+    SCORE_PAD = 4
 };
 enum { HEADS, ATTENDED, GATES, DOWN, PRODUCTS }; /* products of a block */
+
+typedef uint64_t letter; /* pass_mail.cuh */
+/* A block of the model: its slot of the mail, its number, the stream that it begins with (NULL: that in
+ * memory, of the launch's first block). */
+struct mail {
+    letter *slot;
+    const letter *stream;
+    uint32_t number;
+    bool is_last; /* of the launch: its stream goes to memory */
+};
 
 struct own_block {
     CUtensorMap w[RF_CUDA_PASS_MATRICES];
@@ -36,10 +45,10 @@ struct own_block {
 struct own_pass {
     own_block block[RF_CUDA_PASS_BLOCKS];
     rf_cuda_deal deal[PRODUCTS];
+    rf_cuda_slot slot;
     int blocks, before, n, d, f, wide, stages, x_bytes; /* wide: of a row of `raw` */
     float eps, scale;
-    float *x, *raw;
-    uint16_t *hidden;
+    float *x;
     const float *cosine, *sine;
     const int32_t *position, *place;
     rf_cuda_attend attention;
@@ -86,34 +95,6 @@ static __device__ inline int group_number()
 static __device__ inline void group_meets()
 {
     meet(2U + threadIdx.x / GROUP, GROUP);
-}
-
-/* --- The blocks of threads meet ---------------------------------------------------------------- */
-
-/* What this block of threads wrote is seen by whoever has waited. */
-static __device__ inline void phase_done(const own_pass &p)
-{
-    workers_meet();
-    if (threadIdx.x == 0) {
-        asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(p.attention.arrived)
-                     : "memory");
-    }
-}
-
-/* All blocks of threads have done so for `phases` phases. */
-static __device__ inline void wait_for_phases(const own_pass &p, int phases)
-{
-    if (threadIdx.x == 0) {
-        const unsigned wanted = static_cast<unsigned>(phases) * gridDim.x;
-        unsigned seen;
-        do {
-            asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
-                         : "=r"(seen)
-                         : "l"(p.attention.arrived)
-                         : "memory");
-        } while (seen < wanted);
-    }
-    workers_meet();
 }
 
 #endif

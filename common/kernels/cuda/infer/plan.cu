@@ -43,8 +43,28 @@ static __device__ void write_units(const rf_cuda_attend &p, int run_number, cons
     }
 }
 
+/* The numbers of this pass. Where they begin anew, letters of long ago have them too. */
+static __device__ void count_pass(const rf_cuda_mail &mail)
+{
+    const uint32_t number = *mail.number + RF_CUDA_PASS_NUMBERS;
+    const int thread = static_cast<int>(threadIdx.x);
+    if (number == 0U) {
+        for (int64_t i = thread; i < mail.letters; i += RF_CUDA_PLANNED) {
+            mail.letter[i] = 0U;
+        }
+    }
+    __syncthreads();
+    if (thread == 0) {
+        *mail.number = number == 0U ? uint32_t{RF_CUDA_PASS_NUMBERS} : number;
+    }
+    if (thread < RF_CUDA_ARRIVED) {
+        mail.arrived[thread] = 0U;
+    }
+}
+
 static __global__ void __launch_bounds__(RF_CUDA_PLANNED) plan(const rf_cuda_attend p)
 {
+    count_pass(p.mail);
     const int i = static_cast<int>(threadIdx.x);
     const bool has_run = i < p.n_runs;
     const int32_t *run = p.run + (has_run ? i : 0) * RUN_COLUMNS;
@@ -70,7 +90,6 @@ static __global__ void __launch_bounds__(RF_CUDA_PLANNED) plan(const rf_cuda_att
         }
     }
     if (i == 0) {
-        *p.arrived = 0U;
         *p.units = by_part ? parts.all : by_section ? sections.all : runs.all;
     }
 }
