@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 void rf_pace_new(rf_pace *p, int64_t n_slots)
@@ -20,7 +21,8 @@ void rf_pace_free(rf_pace *p)
     *p = (rf_pace){0};
 }
 
-/* Follows quickly what is faster and slowly what is slower: others may have held the cores. */
+/* Follows quickly what is faster and slowly what is slower: others may have held the cores. So much so that
+ * nothing else would be tried any more, if a pass could count for more than twice its usual time. */
 void rf_pace_take_pass(rf_pace *p, int64_t n, double seconds)
 {
     int i = 0;
@@ -35,38 +37,45 @@ void rf_pace_take_pass(rf_pace *p, int64_t n, double seconds)
     const double expected = p->seconds[i] * (double)n / p->places[i];
     const double rate = seconds < expected ? 0.5 : 0.05;
     p->places[i] += rate * ((double)n - p->places[i]);
-    p->seconds[i] += rate * (seconds - p->seconds[i]);
+    p->seconds[i] += rate * (fmin(seconds, 2 * expected) - p->seconds[i]);
 }
 
 void rf_pace_take_need(rf_pace *p, bool is_first, int64_t need)
 {
-    enum { MEMORY = 16 }; /* rounds */
-    double *share = p->need[is_first ? 0 : 1];
+    enum { MEMORY = 16 }; /* rounds; of the first ones the mean, and what was taken for known */
+    const int kind = is_first ? 0 : 1;
+    double *share = p->need[kind];
+    p->rounds[kind] += p->rounds[kind] + 1 < MEMORY;
+    const double rate = 1.0 / (double)(p->rounds[kind] + 1);
     for (int64_t i = 0; i <= p->n_slots; i++) {
-        share[i] *= 1 - 1.0 / MEMORY;
+        share[i] *= 1 - rate;
     }
-    share[need < p->n_slots ? need : p->n_slots] += 1.0 / MEMORY;
+    share[need < p->n_slots ? need : p->n_slots] += rate;
 }
 
 /* About what a pass of n places costs, in seconds; before any pass was seen, in no unit. Straight lines
- * between the sizes seen; below the least as much as there, beyond the largest in proportion. */
+ * between the sizes seen; below the least and beyond the largest in proportion: a smaller pass than any so
+ * far looks cheap, so that it is tried once and then known. */
 static double cost_of_pass(const rf_pace *p, double n)
 {
-    int below = -1;
+    double cost = 0, last = 0, last_places = 0;
     for (int i = 0; i < RF_PACE_SIZES; i++) {
-        if (p->seconds[i] <= 0) {
+        const double places = p->places[i], seconds = p->seconds[i];
+        if (seconds <= 0) {
             continue;
         }
-        if (p->places[i] >= n) {
-            if (below < 0) {
-                return p->seconds[i];
-            }
-            const double share = (n - p->places[below]) / (p->places[i] - p->places[below]);
-            return p->seconds[below] + share * (p->seconds[i] - p->seconds[below]);
+        if (places < n) {
+            last = seconds, last_places = places;
+        } else if (cost > 0) {
+            cost = fmin(cost, seconds); /* what takes longer with fewer places was disturbed */
+        } else {
+            cost = last + (n - last_places) / (places - last_places) * (seconds - last);
         }
-        below = i;
     }
-    return below < 0 ? n : p->seconds[below] * n / p->places[below];
+    if (cost > 0) {
+        return cost;
+    }
+    return last > 0 ? last * n / last_places : n;
 }
 
 /* A short history says little: something is added to the chance that a narrow plan is too narrow,
@@ -85,7 +94,7 @@ int64_t rf_pace_extent(const rf_pace *p, bool is_first, int64_t n_masked, int64_
     for (int64_t x = n_masked - 1; x >= 1; x--) { /* beyond: chance that x slots are too few */
         const double narrow = cost_of_pass(p, B * (double)(n_before + x * S));
         const double verify = cost_of_pass(p, B * (double)(x * S)); /* at most, and in vain */
-        if (narrow + beyond * (verify + again) < least) {
+        if (narrow + beyond * (verify + again) <= least) {
             least = narrow + beyond * (verify + again);
             best = x;
         }

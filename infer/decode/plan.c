@@ -15,8 +15,9 @@
 /* Lists M in s->masked: the masked slots before slot `end`, of the first stretch that holds any: an
  * end of text removes the slots behind it, so that later stretches never start. From left to right,
  * only the leftmost slot matters: the plan is causal in position order, so the masks behind it
- * cannot change it. In any order a plan may do with the first ones, for the same reason. */
-static void list_masked(rf_sequence *s, int64_t end)
+ * cannot change it. In any order a plan may do with the first ones, for the same reason. n_before: other
+ * places of the pass. */
+static void list_masked(rf_sequence *s, int64_t end, int64_t n_before)
 {
     const int64_t per_stretch = s->options->block_length / s->slot_size;
     const bool leftmost = s->options->kind == &rf_decoder_left_to_right;
@@ -35,8 +36,8 @@ static void list_masked(rf_sequence *s, int64_t end)
     if (s->pace != NULL && !s->whole &&
         s->n_masked > 1) { /* it counts slots as they were at first */
         const int64_t parts = rf_sequence_parts(s), n = (s->n_masked + parts - 1) / parts;
-        const int64_t extent = rf_pace_extent(s->pace, s->rounds == 0, n, s->slot_size * parts,
-                                              s->wants_prompt ? s->n_prompt : 0);
+        const int64_t extent =
+            rf_pace_extent(s->pace, s->rounds == 0, n, s->slot_size * parts, n_before);
         s->n_masked = extent < n ? extent * parts : s->n_masked;
     }
 }
@@ -101,7 +102,7 @@ static void begin_round(rf_sequence *s)
 
 void rf_plan_ask(rf_sequence *s, rf_batch *batch)
 {
-    list_masked(s, s->n_slots);
+    list_masked(s, s->n_slots, s->wants_prompt ? s->n_prompt : 0);
     rf_sequence_add_prompt(s, batch);
     add_masks(s, batch, s->committed);
     begin_round(s);
@@ -109,7 +110,7 @@ void rf_plan_ask(rf_sequence *s, rf_batch *batch)
 
 void rf_plan_ahead(rf_sequence *s, rf_batch *batch, int64_t n, int64_t end)
 {
-    list_masked(s, end);
+    list_masked(s, end, n);
     if (s->n_masked > 0) {
         add_masks(s, batch, s->committed + n);
     }
