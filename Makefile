@@ -131,9 +131,10 @@ all: $(PROGRAMS)  ## the programs, into build/release/
 # With -j too, `make deps demo` compiles nothing before all is installed.
 DEPS_FIRST := $(filter deps,$(MAKECMDGOALS))
 CPU_release := -O3 -fno-math-errno
-# With sanitizers tests spend most of their time in kernels.
-CPU_asan := -O2
-REF_asan := -O2
+# With sanitizers tests spend most of their time in kernels, a third of it on what the address sanitizer
+# finds too: null, pointers that leave their object.
+CPU_asan := -O2 -fno-sanitize=null,pointer-overflow,object-size
+REF_asan := $(CPU_asan)
 # Those of instruction sets that this machine lacks are linked but never run: without sanitizers, which
 # would cost a third of the time of the whole build. So such a build is for the machine that made it.
 NEEDS_avx512     := avx512vl

@@ -12,6 +12,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* With the address sanitizer nobody may touch what no array has, as with malloc's memory. */
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(memory, bytes)   ((void)(memory), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(memory, bytes) ((void)(memory), (void)(bytes))
+#endif
+
 /* What the kernels of `cpu` expect comes first. */
 typedef struct apart_state {
     rf_host_state host;
@@ -44,7 +52,9 @@ static void settle(apart_state *state, rf_event end)
         free(moved->copy);
     }
     state->n_moved -= n;
-    memmove(state->moved, state->moved + n, state->n_moved * sizeof *state->moved);
+    if (state->n_moved > 0) {
+        memmove(state->moved, state->moved + n, state->n_moved * sizeof *state->moved);
+    }
 }
 
 /* bytes at `host`, the source of an upload or what a download brings. */
@@ -75,6 +85,7 @@ static struct {
         bool is_free;
     } * region;
     size_t n_arenas, arena_capacity, n, capacity;
+    int n_contexts;
 } all = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void protect_all(int access)
@@ -133,6 +144,7 @@ static bool add_arena(size_t least)
 #endif
     all.arena = rf_alloc_grow(all.arena, &all.arena_capacity, all.n_arenas + 1, sizeof *all.arena);
     all.arena[all.n_arenas++] = (struct arena){memory, bytes};
+    ASAN_POISON_MEMORY_REGION(memory, bytes);
     insert_region(all.n, (struct region){memory, bytes, true});
     return true;
 }
@@ -158,7 +170,8 @@ static int allocate(rf_ctx *ctx, void **out, size_t bytes, rf_error *err)
 {
     (void)ctx;
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    const size_t rounded = bytes < (size_t)PTRDIFF_MAX ? (bytes / page + 1) * page : PTRDIFF_MAX;
+    const size_t rounded = /* at least a page lies between two arrays */
+        bytes < (size_t)PTRDIFF_MAX - 2 * page ? (bytes / page + 2) * page : PTRDIFF_MAX;
     pthread_mutex_lock(&all.lock);
     size_t i = take_region(rounded);
     if (i == all.n && add_arena(rounded)) {
@@ -169,8 +182,9 @@ static int allocate(rf_ctx *ctx, void **out, size_t bytes, rf_error *err)
     if (*out == NULL) {
         return rf_error_set(err, RF_ERR, "out of memory: %zu bytes were asked for", bytes);
     }
+    ASAN_UNPOISON_MEMORY_REGION(*out, bytes);
     enter();
-    memset(*out, 0, rounded); /* it may have been in use */
+    memset(*out, 0, bytes); /* it may have been in use */
     leave();
     return RF_OK;
 }
@@ -195,6 +209,7 @@ static void release(rf_ctx *ctx, void *memory)
     }
     RF_ASSERT(i < all.n && !all.region[i].is_free);
     all.region[i].is_free = true;
+    ASAN_POISON_MEMORY_REGION(memory, all.region[i].bytes);
     join(i);
     if (i > 0) {
         join(i - 1);
@@ -296,7 +311,21 @@ static int open_state(rf_ctx *ctx, rf_error *err)
     apart_state *state = rf_alloc(1, sizeof *state);
     state->cpu = cpu_kernels(ctx->backend->isa);
     ctx->state = state;
+    pthread_mutex_lock(&all.lock);
+    all.n_contexts++;
+    pthread_mutex_unlock(&all.lock);
     return RF_OK;
+}
+
+/* When the last context is closed all memory has been given back. */
+static void find_leaks(void)
+{
+    pthread_mutex_lock(&all.lock);
+    all.n_contexts--;
+    for (size_t i = 0; i < all.n && all.n_contexts == 0; i++) {
+        RF_ASSERT(all.region[i].is_free && "memory of the backend was not freed");
+    }
+    pthread_mutex_unlock(&all.lock);
 }
 
 static void close_state(rf_ctx *ctx)
@@ -307,6 +336,7 @@ static void close_state(rf_ctx *ctx)
     }
     free(state->moved);
     free(state);
+    find_leaks();
 }
 
 const rf_memory rf_apart_memory = {
