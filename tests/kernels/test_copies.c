@@ -4,8 +4,12 @@
 #include "common/base/rng.h"
 
 #include <criterion/criterion.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 /* MEMORY: elements on the backend. Most copies are small; some are larger than what waits for others. */
 enum { MEMORY = 20000, SMALL = 40, LARGE = 6000, CALLS = 600, MOST_FETCHED = 40 };
@@ -133,16 +137,29 @@ Test(copies, any_order)
     }
 }
 
+static rf_ctx *open_apart(void)
+{
+    rf_ctx *ctx = NULL;
+    rf_error err = {0};
+    cr_assert(rf_ctx_new(&ctx, backend_named("apart", ""), 1, &(rf_limits){0}, &err) == RF_OK);
+    return ctx;
+}
+
+static char *take(rf_ctx *ctx, size_t bytes)
+{
+    void *memory = NULL;
+    rf_error err = {0};
+    cr_assert(rf_backend_alloc(&memory, ctx, bytes, &err) == RF_OK);
+    return memory;
+}
+
 /* On `apart` what is fetched is not there before somebody has waited for it. */
 Test(copies, later)
 {
     const float sent[] = {1.5F, -2.0F};
     float found[2] = {0};
-    rf_ctx *ctx = NULL;
-    void *memory = NULL;
-    rf_error err = {0};
-    cr_assert(rf_ctx_new(&ctx, backend_named("apart", ""), 1, &(rf_limits){0}, &err) == RF_OK);
-    cr_assert(rf_backend_alloc(&memory, ctx, 64, &err) == RF_OK);
+    rf_ctx *ctx = open_apart();
+    void *memory = take(ctx, 64);
     rf_backend_upload(ctx, memory, RF_MASTER, sent, RF_F32, 2);
     rf_backend_download_later(ctx, found, RF_F32, memory, RF_MASTER, 2);
     cr_assert(found[0] != found[0] && found[1] != found[1]);
@@ -153,3 +170,29 @@ Test(copies, later)
     rf_backend_free(ctx, memory);
     rf_ctx_free(ctx);
 }
+
+/* Its memory is not malloc's: it looks for leaks itself. */
+Test(copies, memory_that_is_not_freed, .signal = SIGABRT)
+{
+    rf_ctx *ctx = open_apart();
+    (void)take(ctx, 100);
+    rf_ctx_free(ctx);
+}
+
+/* And it tells the address sanitizer what no array has. */
+#if defined(__SANITIZE_ADDRESS__)
+Test(copies, what_no_array_has)
+{
+    enum { BYTES = 100 };
+    rf_ctx *ctx = open_apart();
+    char *one = take(ctx, BYTES), *two = take(ctx, BYTES);
+    for (int i = 0; i < BYTES; i++) {
+        cr_assert(!__asan_address_is_poisoned(one + i) && !__asan_address_is_poisoned(two + i));
+    }
+    cr_assert(__asan_address_is_poisoned(one + BYTES) && __asan_address_is_poisoned(two - 1));
+    rf_backend_free(ctx, one);
+    cr_assert(__asan_address_is_poisoned(one));
+    rf_backend_free(ctx, two);
+    rf_ctx_free(ctx);
+}
+#endif
