@@ -137,3 +137,26 @@ Test(pass, makes_the_product)
         free(x);
     }
 }
+
+/* What is sent in a block has a place of its own, at a multiple of two letters; parts lie behind all slots. */
+Test(pass, lays_out_its_mail)
+{
+    enum { KEYS = 1000 };
+    static const int64_t size[][4] = {{1024, 3072, 16, 8}, {3080, 200, 4, 1}, {8, 8, 1, 1}};
+    for (size_t i = 0; i < sizeof size / sizeof size[0]; i++) {
+        for (int64_t n = 1; n <= RF_CUDA_PASS_ROWS; n++) {
+            const int64_t d = size[i][0], f = size[i][1], h = size[i][2], g = size[i][3];
+            const rf_cuda_slot s = rf_cuda_slot_of(n, d, f, h, g);
+            const int64_t begin[] = {s.stream, s.between, s.raw, s.found, s.hidden, s.letters};
+            const int64_t letters[] = {n * d, n * d, n * (h + 2 * g) * RF_CUDA_PASS_WIDTH,
+                                       n * h * RF_CUDA_PASS_WIDTH / 2, n * f / 2};
+            for (int k = 0; k < 5; k++) {
+                cr_assert_eq(begin[k] % 2, 0);
+                cr_assert_eq(begin[k + 1] - begin[k], letters[k]);
+            }
+            const int64_t parts = n * (KEYS / RF_CUDA_PART + 2) * h * RF_CUDA_PART_LETTERS;
+            cr_assert_eq(rf_cuda_letters_of(n, d, f, h, g, KEYS),
+                         RF_CUDA_PASS_SLOTS * s.letters + parts);
+        }
+    }
+}
