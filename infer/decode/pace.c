@@ -42,11 +42,12 @@ void rf_pace_take_pass(rf_pace *p, int64_t n, double seconds)
 
 void rf_pace_take_need(rf_pace *p, bool is_first, int64_t need)
 {
-    enum { MEMORY = 16 }; /* rounds; of the first ones the mean, and what was taken for known */
+    /* Rounds. Of the first ones the mean, in which what was taken for known counts as some. */
+    enum { MEMORY = 16, KNOWN = 4 };
     const int kind = is_first ? 0 : 1;
     double *share = p->need[kind];
-    p->rounds[kind] += p->rounds[kind] + 1 < MEMORY;
-    const double rate = 1.0 / (double)(p->rounds[kind] + 1);
+    p->rounds[kind] += p->rounds[kind] + KNOWN < MEMORY;
+    const double rate = 1.0 / (double)(p->rounds[kind] + KNOWN);
     for (int64_t i = 0; i <= p->n_slots; i++) {
         share[i] *= 1 - rate;
     }
@@ -55,33 +56,33 @@ void rf_pace_take_need(rf_pace *p, bool is_first, int64_t need)
 
 /* About what a pass of n places costs, in seconds; before any pass was seen, in no unit. Straight lines
  * between the sizes seen; below the least and beyond the largest in proportion: a smaller pass than any so
- * far looks cheap, so that it is tried once and then known. */
+ * far looks cheap, so that it is tried once and then known. But at most what more places cost, and in
+ * proportion to what fewer do: a pass that was disturbed, or the first of all, says otherwise. */
 static double cost_of_pass(const rf_pace *p, double n)
 {
-    double cost = 0, last = 0, last_places = 0;
+    double cost = n, most = INFINITY, last = 0, last_places = 0;
+    bool is_between = false;
     for (int i = 0; i < RF_PACE_SIZES; i++) {
         const double places = p->places[i], seconds = p->seconds[i];
         if (seconds <= 0) {
             continue;
         }
+        most = fmin(most, places < n ? seconds * n / places : seconds);
         if (places < n) {
             last = seconds, last_places = places;
-        } else if (cost > 0) {
-            cost = fmin(cost, seconds); /* what takes longer with fewer places was disturbed */
-        } else {
+        } else if (!is_between) {
             cost = last + (n - last_places) / (places - last_places) * (seconds - last);
+            is_between = true;
         }
     }
-    if (cost > 0) {
-        return cost;
-    }
-    return last > 0 ? last * n / last_places : n;
+    cost = is_between || last <= 0 ? cost : last * n / last_places;
+    return fmin(cost, most);
 }
 
 /* A short history says little: something is added to the chance that a narrow plan is too narrow,
  * and what it wins must be more than the noise of a pass. */
 int64_t rf_pace_extent(const rf_pace *p, bool is_first, int64_t n_masked, int64_t S,
-                       int64_t n_before)
+                       int64_t n_before, bool splits)
 {
     const double *share = p->need[is_first ? 0 : 1], B = (double)p->sequences, doubt = 0.1;
     const double whole = cost_of_pass(p, B * (double)(n_before + n_masked * S));
@@ -92,8 +93,9 @@ int64_t rf_pace_extent(const rf_pace *p, bool is_first, int64_t n_masked, int64_
         beyond += share[x];
     }
     for (int64_t x = n_masked - 1; x >= 1; x--) { /* beyond: chance that x slots are too few */
-        const double narrow = cost_of_pass(p, B * (double)(n_before + x * S));
         const double verify = cost_of_pass(p, B * (double)(x * S)); /* at most, and in vain */
+        const double narrow =
+            cost_of_pass(p, B * (double)(n_before + x * S)) + (splits ? verify : 0);
         if (narrow + beyond * (verify + again) <= least) {
             least = narrow + beyond * (verify + again);
             best = x;

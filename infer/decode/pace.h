@@ -34,8 +34,9 @@ void rf_pace_take_pass(rf_pace *p, int64_t n, double seconds);
 /* The first `need` masked slots settled a round; n_slots: all, however many there were. */
 void rf_pace_take_need(rf_pace *p, bool is_first, int64_t need);
 /* How many of n_masked slots of size S the plan of a round should hold, behind n_before other
- * places of its pass: those of least expected cost. */
+ * places of its pass: those of least expected cost. splits: the round after one with fewer than all needs a
+ * pass for its plan, which otherwise shares that of the verification. */
 int64_t rf_pace_extent(const rf_pace *p, bool is_first, int64_t n_masked, int64_t S,
-                       int64_t n_before);
+                       int64_t n_before, bool splits);
 
 #endif

@@ -36,8 +36,9 @@ static void list_masked(rf_sequence *s, int64_t end, int64_t n_before)
     if (s->pace != NULL && !s->whole &&
         s->n_masked > 1) { /* it counts slots as they were at first */
         const int64_t parts = rf_sequence_parts(s), n = (s->n_masked + parts - 1) / parts;
+        const bool splits = s->options->fuse && s->options->order_bias >= 1;
         const int64_t extent =
-            rf_pace_extent(s->pace, s->rounds == 0, n, s->slot_size * parts, n_before);
+            rf_pace_extent(s->pace, s->rounds == 0, n, s->slot_size * parts, n_before, splits);
         s->n_masked = extent < n ? extent * parts : s->n_masked;
     }
 }

@@ -17,7 +17,7 @@ static int64_t play(rf_pace *p, int rounds, int64_t need, double start)
 {
     int64_t extent = 0;
     for (int i = 0; i < rounds; i++) {
-        extent = rf_pace_extent(p, false, SLOTS, S, VERIFIED);
+        extent = rf_pace_extent(p, false, SLOTS, S, VERIFIED, false);
         take_pass(p, VERIFIED + extent * S, start);
         rf_pace_take_need(p, false, need);
     }
@@ -31,7 +31,8 @@ Test(pace, finds_what_is_needed)
         rf_pace p;
         rf_pace_new(&p, SLOTS);
         take_pass(&p, 200, 1e-3);
-        cr_assert_eq(rf_pace_extent(&p, false, SLOTS, S, VERIFIED), SLOTS, "nothing is known");
+        cr_assert_eq(rf_pace_extent(&p, false, SLOTS, S, VERIFIED, false), SLOTS,
+                     "nothing is known");
         const int64_t extent = play(&p, 12, need, 1e-3);
         cr_assert_eq(extent, need, "%d are needed, %d computed", (int)need, (int)extent);
         rf_pace_free(&p);
@@ -49,7 +50,7 @@ Test(pace, computes_all_where_that_is_free)
     for (int i = 0; i < 20; i++) {
         rf_pace_take_need(&p, false, 1 + i % 2);
     }
-    cr_assert_eq(rf_pace_extent(&p, false, SLOTS, S, VERIFIED), SLOTS);
+    cr_assert_eq(rf_pace_extent(&p, false, SLOTS, S, VERIFIED, false), SLOTS);
     rf_pace_free(&p);
 }
 
@@ -63,5 +64,17 @@ Test(pace, does_not_mind_a_disturbed_pass)
         rf_pace_take_pass(&p, VERIFIED + S, 1.0);
     }
     cr_assert_eq(play(&p, 30, 1, 1e-3), 1);
+    rf_pace_free(&p);
+}
+
+/* The first pass of all takes long. That does not make plans narrow for ever, where all slots are needed. */
+Test(pace, does_not_mind_the_first_pass)
+{
+    enum { PROMPT = SLOTS * S };
+    rf_pace p;
+    rf_pace_new(&p, SLOTS);
+    rf_pace_take_pass(&p, PROMPT + SLOTS * S, 1.0);
+    take_pass(&p, SLOTS * S, 1e-3);
+    cr_assert_eq(rf_pace_extent(&p, true, SLOTS, S, PROMPT, true), SLOTS);
     rf_pace_free(&p);
 }
