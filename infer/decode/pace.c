@@ -60,7 +60,7 @@ void rf_pace_take_need(rf_pace *p, bool is_first, int64_t need)
  * proportion to what fewer do: a pass that was disturbed, or the first of all, says otherwise. */
 static double cost_of_pass(const rf_pace *p, double n)
 {
-    double cost = n, most = INFINITY, last = 0, last_places = 0;
+    double cost = n, most = HUGE_VAL, last = 0, last_places = 0;
     bool is_between = false;
     for (int i = 0; i < RF_PACE_SIZES; i++) {
         const double places = p->places[i], seconds = p->seconds[i];
