@@ -60,11 +60,8 @@ static __device__ inline float gated(float gate, float up)
 static __device__ inline void write4(const rf_cuda_real &y, int64_t at, float4 x)
 {
     if (y.type == RF_CUDA_BF16) {
-        const uint32_t low = rf_quantize_bf16(x.x) | static_cast<uint32_t>(rf_quantize_bf16(x.y))
-                                                         << 16;
-        const uint32_t high = rf_quantize_bf16(x.z) | static_cast<uint32_t>(rf_quantize_bf16(x.w))
-                                                          << 16;
-        *reinterpret_cast<uint2 *>(static_cast<uint16_t *>(y.data) + at) = {low, high};
+        *reinterpret_cast<uint2 *>(static_cast<uint16_t *>(y.data) + at) = {pair_of(x.x, x.y),
+                                                                            pair_of(x.z, x.w)};
     } else {
         *reinterpret_cast<float4 *>(static_cast<float *>(y.data) + at) = x;
     }

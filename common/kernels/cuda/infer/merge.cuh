@@ -105,9 +105,4 @@ static __device__ void merge_row(float (&o)[EACH], const Reader &reader, const r
     }
 }
 
-static __device__ inline uint32_t pair_of(float low, float high)
-{
-    return rf_quantize_bf16(low) | static_cast<uint32_t>(rf_quantize_bf16(high)) << 16;
-}
-
 #endif
