@@ -123,27 +123,51 @@ static __device__ int first_allowed(const rf_cuda_query &query)
     return id;
 }
 
-/* Joins the parts of a row, in order; sets most, sum and entropy as those of the row. */
-static __device__ part join_parts(const part *parts, int count)
+static __device__ inline leaders from_lane(leaders a, int step)
 {
-    part all = parts[0];
-    for (int i = 1; i < count; i++) {
+    const unsigned all = 0xffffffffU;
+    return {__shfl_xor_sync(all, a.first, step), __shfl_xor_sync(all, a.second, step),
+            __shfl_xor_sync(all, a.id, step)};
+}
+
+static __device__ inline drawn from_lane(drawn a, int step)
+{
+    const unsigned all = 0xffffffffU;
+    return {__shfl_xor_sync(all, a.value, step), __shfl_xor_sync(all, a.id, step)};
+}
+
+/* Joins the parts of a row; most, sum and entropy as those of the row. The likeliest are the same in any order;
+ * the sums are added in the order of parts, by the first lane, whose they are. A warp; changes the parts. */
+static __device__ part join_parts(part *parts, int count)
+{
+    const int lane = static_cast<int>(threadIdx.x) % WARP;
+    part all = {{-INFINITY, -INFINITY, -1}, {0.0, -1}, -INFINITY, 0.0F, 0.0F};
+    for (int i = lane; i < count; i += WARP) {
         all.lead = join(all.lead, parts[i].lead);
         all.draw = join(all.draw, parts[i].draw);
         all.most = fmaxf(all.most, parts[i].most);
     }
-    all.sum = all.entropy = 0.0F;
-    for (int i = 0; i < count; i++) {
+    for (int step = WARP / 2; step > 0; step /= 2) {
+        all.lead = join(all.lead, from_lane(all.lead, step));
+        all.draw = join(all.draw, from_lane(all.draw, step));
+        all.most = fmaxf(all.most, __shfl_xor_sync(0xffffffffU, all.most, step));
+    }
+    for (int i = lane; i < count; i += WARP) { /* most: now the factor of the part */
         const float below = parts[i].most - all.most, factor = expf(below);
-        if (factor > 0.0F) {
-            all.sum = fmaf(parts[i].sum, factor, all.sum);
-            all.entropy += (parts[i].entropy + parts[i].sum * below) * factor;
+        parts[i].entropy = (parts[i].entropy + parts[i].sum * below) * factor;
+        parts[i].most = factor;
+    }
+    __syncwarp();
+    for (int i = 0; i < count && lane == 0; i++) {
+        if (parts[i].most > 0.0F) {
+            all.sum = fmaf(parts[i].sum, parts[i].most, all.sum);
+            all.entropy += parts[i].entropy;
         }
     }
     return all;
 }
 
-/* A warp a row; one lane joins, what it reads lies in shared memory by then. */
+/* A warp a row. */
 static __global__ void __launch_bounds__(WARP)
     answer_rows(const part *parts, int count, const rf_cuda_query query, const float *logits,
                 int64_t v)
@@ -156,10 +180,10 @@ static __global__ void __launch_bounds__(WARP)
         own[i] = parts[row * count + i];
     }
     __syncwarp();
+    const part all = join_parts(own, count);
     if (threadIdx.x != 0) {
         return;
     }
-    const part all = join_parts(own, count);
     if (query.logprob != nullptr) {
         const int32_t target = query.target[row];
         query.logprob[row] = target < 0 ? 0.0F : (z[target] - all.most) - logf(all.sum);
