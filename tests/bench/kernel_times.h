@@ -17,6 +17,7 @@ enum { KERNEL_TIMES = 64 };
 static struct kernel_times {
     const rf_kernels *inner;
     rf_kernels timed;
+    rf_memory memory; /* without series: they would run without a call for each kernel */
     rf_backend backend;
     int n;
     struct kernel_time {
@@ -64,6 +65,10 @@ static inline const rf_backend *kernel_times_of(const rf_backend *backend)
 #undef KERNEL_TIMES_TAKE
     kernel_times.backend = *backend;
     kernel_times.backend.kernels = &kernel_times.timed;
+    kernel_times.memory = *backend->memory;
+    kernel_times.memory.replay = NULL;
+    kernel_times.memory.keep = NULL;
+    kernel_times.backend.memory = &kernel_times.memory;
     kernel_times.n = 0;
     memset(kernel_times.row, 0, sizeof(kernel_times.row));
     return &kernel_times.backend;
