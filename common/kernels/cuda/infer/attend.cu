@@ -136,30 +136,51 @@ static __device__ void fetch_queries(tiles<WIDTH> *t, const rf_cuda_attend &p, c
     }
 }
 
-/* Adds a part to the warp's rows. */
+/* Keys [begin, end) of a part. */
+static __device__ inline int2 keys_of(const work &w, int span, int part)
+{
+    const int begin = w.run[SPAN_BEGIN + 2 * span] + part * RF_CUDA_PART;
+    return make_int2(begin, min(w.run[SPAN_END + 2 * span], begin + int{RF_CUDA_PART}));
+}
+
+/* Begins to copy them and their values. */
+template <int WIDTH>
+static __device__ void fetch_keys(tiles<WIDTH> *t, const rf_cuda_attend &p, const work &w, int2 own)
+{
+    const int64_t step = p.g * WIDTH, at = own.x * step + w.head * WIDTH;
+    copy_rows<WIDTH>(t->k, p.k + at, step, own.y - own.x);
+    commit_pieces();
+    copy_rows<WIDTH>(t->v, p.v + at, step, own.y - own.x);
+    commit_pieces();
+}
+
+/* Adds a part to the warp's rows. is_coming: its keys and values have been asked for. */
 template <int WIDTH>
 static __device__ void add_part(state<WIDTH> *s, tiles<WIDTH> *t, const rf_cuda_attend &p,
-                                const work &w, int span, int part, float scale)
+                                const work &w, int span, int part, float scale, bool is_coming)
 {
-    const int64_t step = p.g * WIDTH;
     const int key = w.run[SPAN_BEGIN + 2 * span] + part * RF_CUDA_PART;
-    const int keys = min(w.run[SPAN_END + 2 * span] - key, int{RF_CUDA_PART});
     const int lane = static_cast<int>(threadIdx.x) % WARP,
               warp = static_cast<int>(threadIdx.x) / WARP;
     const bool has_rows = warp * TILE_ROWS < w.n;
     uint32_t weight[ROWS / 8][2];
     float most[2], sum[2];
-    copy_rows<WIDTH>(t->k, p.k + key * step + w.head * WIDTH, step, keys);
-    commit_pieces();
-    copy_rows<WIDTH>(t->v, p.v + key * step + w.head * WIDTH, step, keys);
-    commit_pieces();
+    if (is_coming) {
+        commit_pieces(); /* of queries */
+    } else {
+        fetch_keys(t, p, w, keys_of(w, span, part));
+    }
     int count[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int64_t query = query_of(w, warp * TILE_ROWS + lane / 4 + half * 8);
         count[half] = p.span[4 * query + 2 * span + 1] - key;
     }
-    wait_pieces<1>();
+    if (is_coming) {
+        wait_pieces<0>();
+    } else {
+        wait_pieces<1>();
+    }
     __syncthreads();
     if (has_rows) {
         float score[ROWS / 8][4];
@@ -247,8 +268,7 @@ static __device__ void store_total(const tiles<WIDTH> &t, const rf_cuda_attend &
 #pragma unroll
             for (int j = 0; j < WIDTH / 8; j++) {
                 *reinterpret_cast<uint32_t *>(to + j * 8) =
-                    rf_quantize_bf16(own[j * 8] * factor) |
-                    static_cast<uint32_t>(rf_quantize_bf16(own[j * 8 + 1] * factor)) << 16;
+                    pack_pair(own[j * 8] * factor, own[j * 8 + 1] * factor);
             }
         }
     }
@@ -269,7 +289,7 @@ static __device__ void attend_all(tiles<WIDTH> *t, const rf_cuda_attend &p, cons
             state<WIDTH> s;
             s.clear();
             for (int part = first; part < min(first + RF_CUDA_SECTION, parts); part++) {
-                add_part(&s, t, p, w, span, part, scale);
+                add_part(&s, t, p, w, span, part, scale, false);
             }
             add_section(t, most, sum, s);
         }
@@ -282,14 +302,40 @@ static __device__ void attend_all(tiles<WIDTH> *t, const rf_cuda_attend &p, cons
 
 template <int WIDTH>
 static __device__ void attend_unit(tiles<WIDTH> *t, const rf_cuda_attend &p, const work &w,
-                                   const rf_cuda_unit &unit, float scale)
+                                   const rf_cuda_unit &unit, float scale, bool is_coming)
 {
     state<WIDTH> s;
     s.clear();
     for (int part = unit.first; part < unit.last; part++) {
-        add_part(&s, t, p, w, unit.span, part, scale);
+        add_part(&s, t, p, w, unit.span, part, scale, is_coming && part == unit.first);
     }
     store_unit(p, w, s, unit);
+}
+
+static __device__ inline work work_of(const rf_cuda_attend &p, const rf_cuda_unit &unit)
+{
+    work w = {p.run + unit.run * RUN_COLUMNS, static_cast<int>(blockIdx.z) * ROWS, 0,
+              static_cast<int>(blockIdx.y), static_cast<int>(p.h / p.g)};
+    w.n = min((w.run[QUERY_END] - w.run[QUERY_BEGIN]) * w.shared - w.first, int{ROWS});
+    return w;
+}
+
+/* Before the kernel before has ended: what of the block's first unit the pass does not write. */
+template <int WIDTH>
+static __device__ bool fetch_early(tiles<WIDTH> *t, const rf_cuda_attend &p, int units)
+{
+    const int number = static_cast<int>(blockIdx.x);
+    if (p.n_runs > RF_CUDA_PLANNED || number >= units || p.unit[number].span == RF_CUDA_ALL_SPANS) {
+        return false;
+    }
+    const rf_cuda_unit unit = p.unit[number];
+    const work w = work_of(p, unit);
+    const int2 own = keys_of(w, unit.span, unit.first);
+    const bool is_old = w.n > 0 && own.y <= p.units[1];
+    if (is_old) {
+        fetch_keys(t, p, w, own);
+    }
+    return is_old;
 }
 
 template <int WIDTH>
@@ -303,14 +349,13 @@ static __global__ void __launch_bounds__(THREADS, 2) attend(const rf_cuda_attend
     if (number > 0 && number >= units) {
         return; /* the first block waits for all */
     }
+    bool is_coming = fetch_early(t, p, units);
     wait_for_previous();
     let_next_begin();
     for (; number < units; number += static_cast<int>(gridDim.x)) {
         const rf_cuda_unit unit =
             is_planned ? p.unit[number] : rf_cuda_unit{number, RF_CUDA_ALL_SPANS, 0, 0, 0};
-        work w = {p.run + unit.run * RUN_COLUMNS, static_cast<int>(blockIdx.z) * ROWS, 0,
-                  static_cast<int>(blockIdx.y), static_cast<int>(p.h / p.g)};
-        w.n = min((w.run[QUERY_END] - w.run[QUERY_BEGIN]) * w.shared - w.first, int{ROWS});
+        const work w = work_of(p, unit);
         if (w.n <= 0) {
             continue;
         }
@@ -318,8 +363,9 @@ static __global__ void __launch_bounds__(THREADS, 2) attend(const rf_cuda_attend
         if (unit.span == RF_CUDA_ALL_SPANS) {
             attend_all(t, p, w, scale);
         } else {
-            attend_unit(t, p, w, unit, scale);
+            attend_unit(t, p, w, unit, scale, is_coming);
         }
+        is_coming = false;
     }
 }
 

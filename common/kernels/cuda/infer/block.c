@@ -61,7 +61,7 @@ static block_scratch lay_out(rf_arena *arena, const rf_limits *l)
     s.part = rf_arena_take(arena, (size_t)(s.part_rows * l->n_heads * wide) * sizeof *s.part);
     s.table = rf_arena_take(arena, (size_t)l->places * sizeof *s.table);
     s.unit = rf_arena_take(arena, (size_t)(s.part_rows + RF_CUDA_PLANNED) * sizeof *s.unit);
-    s.units = rf_arena_take(arena, sizeof *s.units);
+    s.units = rf_arena_take(arena, 2 * sizeof *s.units);
     const int64_t rows = min_of(l->places, RF_CUDA_PASS_ROWS);
     s.mail.letters =
         l->head_dim == RF_CUDA_PASS_WIDTH
@@ -157,6 +157,7 @@ static rf_cuda_attend attention_of(rf_ctx *ctx, const rf_block *b)
                             .o = b->o,
                             .span = b->spans->span,
                             .run = b->spans->run,
+                            .place = b->place,
                             .n = b->n,
                             .n_runs = b->n, /* the last are empty */
                             .keys = b->spans->m,

@@ -50,13 +50,13 @@ typedef struct rf_cuda_mail {
 typedef struct rf_cuda_attend {
     const uint16_t *q, *k, *v;
     uint16_t *o;
-    const int32_t *span, *run;
+    const int32_t *span, *run, *place; /* place: where the pass's keys go; NULL: place i */
     int64_t n, n_runs, keys, h, g, head_dim;
     float *part; /* [part_rows,h,head_dim + 4] scratch */
     int64_t part_rows;
     rf_cuda_parts *table; /* [n], */
     rf_cuda_unit *unit;   /* [part_rows + RF_CUDA_PLANNED], */
-    int32_t *units;       /* [1] the plan */
+    int32_t *units; /* [2] the plan: how many units, and the first place that the pass writes */
     rf_cuda_mail mail;
 } rf_cuda_attend;
 int rf_cuda_plan_attention(rf_cuda_stream, const rf_cuda_attend *attention);

@@ -1,5 +1,6 @@
 /* Which blocks make what of attention (attend.cu): once for a pass. */
 #include "common/kernels/cuda/infer/parts.cuh"
+#include "common/kernels/cuda/infer/pass.h"
 
 /* The sums over the threads before this one, and over all. One block of RF_CUDA_PLANNED threads. */
 typedef struct sums_before {
@@ -62,6 +63,26 @@ static __device__ void count_pass(const rf_cuda_mail &mail)
     }
 }
 
+/* The first place of the cache that the pass writes. */
+static __device__ int first_written(const rf_cuda_attend &p)
+{
+    __shared__ int least[RF_CUDA_PLANNED / WARP];
+    const int thread = static_cast<int>(threadIdx.x);
+    int own = p.place != nullptr ? INT32_MAX : 0;
+    for (int64_t i = thread; p.place != nullptr && i < p.n; i += RF_CUDA_PLANNED) {
+        own = min(own, p.place[i]);
+    }
+    own = __reduce_min_sync(0xffffffffU, own);
+    if (thread % WARP == 0) {
+        least[thread / WARP] = own;
+    }
+    __syncthreads();
+    for (const int other : least) {
+        own = min(own, other);
+    }
+    return own;
+}
+
 static __global__ void __launch_bounds__(RF_CUDA_PLANNED) plan(const rf_cuda_attend p)
 {
     count_pass(p.mail);
@@ -75,6 +96,7 @@ static __global__ void __launch_bounds__(RF_CUDA_PLANNED) plan(const rf_cuda_att
     const sums_before part_rows = scan(part * queries), section_rows = scan(section * queries);
     const sums_before parts = scan(part), sections = scan(section),
                       runs = scan(queries > 0 ? 1 : 0);
+    const int written = p.n > RF_CUDA_PASS_ROWS ? first_written(p) : 0; /* 0: nobody asks */
     const bool by_part = part_rows.all <= min(p.part_rows, int64_t{RF_CUDA_FEW_PARTS});
     const bool by_section = section_rows.all <= p.part_rows;
     if (queries > 0 && by_part) {
@@ -90,7 +112,8 @@ static __global__ void __launch_bounds__(RF_CUDA_PLANNED) plan(const rf_cuda_att
         }
     }
     if (i == 0) {
-        *p.units = by_part ? parts.all : by_section ? sections.all : runs.all;
+        p.units[0] = by_part ? parts.all : by_section ? sections.all : runs.all;
+        p.units[1] = written;
     }
 }
 
