@@ -89,15 +89,14 @@ static int32_t permuted(int32_t row, int32_t k)
 static int64_t multiply(const rf_cuda_deal *d, rf_cuda_dealt at, bool gates, const int32_t *x,
                         int32_t rows, int32_t row, int32_t x_row)
 {
-    const int32_t slice = row / d->rows, in_slice = row % d->rows;
-    const int32_t which = gates ? in_slice / d->each : at.which;
+    const int32_t slice = row % d->part / d->each, in_slice = row % d->each;
+    const int32_t which = gates ? row / d->part : at.which;
     int64_t sum = 0;
     for (int32_t chunk = 0; chunk < d->slice / RF_CUDA_CHUNK; chunk++) {
         const int32_t *own = x + chunk * rows * RF_CUDA_MOST_SLICES * RF_CUDA_CHUNK;
         for (int32_t k = 0; k < RF_CUDA_CHUNK; k++) {
             const int32_t column = slice * d->slice + chunk * RF_CUDA_CHUNK + k;
-            const int32_t w =
-                column < d->in ? weight_at(which, at.row + in_slice % d->each, column) : 0;
+            const int32_t w = column < d->in ? weight_at(which, at.row + in_slice, column) : 0;
             sum += (int64_t)w * own[permuted(x_row, k)];
         }
     }
@@ -112,25 +111,26 @@ Test(pass, makes_the_product)
         const product *p = &products[i];
         const rf_cuda_deal d = deal_of(p);
         int32_t *x = put_x(&d, ROWS);
-        cr_assert_leq(d.rows * d.slices, RF_CUDA_TILE);
+        cr_assert_leq(d.each * d.slices, d.part);
         for (int32_t tile = 0; tile < d.tiles[RF_CUDA_TOGETHER - 1]; tile += 13) {
             const rf_cuda_dealt at = rf_cuda_deal_at(&d, tile);
             int64_t got[ROWS][RF_CUDA_TILE] = {{0}};
-            for (int32_t row = 0; row < d.slices * d.rows; row++) {
+            for (int32_t row = 0; row < RF_CUDA_TILE; row++) {
                 for (int32_t x_row = 0; x_row < ROWS * RF_CUDA_MOST_SLICES; x_row++) {
                     if (rf_cuda_deal_is_own(&d, row, x_row)) {
-                        got[x_row / RF_CUDA_MOST_SLICES][row % d.rows] +=
+                        got[x_row / RF_CUDA_MOST_SLICES][row / d.part * d.each + row % d.each] +=
                             multiply(&d, at, p->gates, x, ROWS, row, x_row);
                     }
                 }
             }
-            for (int32_t e = 0; e < ROWS * d.rows; e++) {
-                const int32_t row = e % d.rows, which = p->gates ? row / d.each : at.which;
+            const int32_t rows = RF_CUDA_TILE / d.part * d.each;
+            for (int32_t e = 0; e < ROWS * rows; e++) {
+                const int32_t row = e % rows, which = p->gates ? row / d.each : at.which;
                 int64_t wanted = 0;
                 for (int64_t k = 0; k < p->in; k++) {
-                    wanted += weight_at(which, at.row + row % d.each, k) * x_at(e / d.rows, k);
+                    wanted += weight_at(which, at.row + row % d.each, k) * x_at(e / rows, k);
                 }
-                cr_assert_eq(got[e / d.rows][row], wanted, "product %d, tile %d, row %d", i, tile,
+                cr_assert_eq(got[e / rows][row], wanted, "product %d, tile %d, row %d", i, tile,
                              row);
             }
         }

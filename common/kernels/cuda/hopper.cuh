@@ -79,6 +79,16 @@ static __device__ inline void load_tile(unsigned to, const CUtensorMap *map, int
                  : "memory");
 }
 
+/* The same rows and columns of slices [0, ...) one after the other: of a map of slices. */
+static __device__ inline void load_slices(unsigned to, const CUtensorMap *map, int column, int row,
+                                          unsigned barrier)
+{
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to),
+                 "l"(map), "r"(column), "r"(row), "r"(0), "r"(barrier)
+                 : "memory");
+}
+
 static __device__ inline void prefetch_map(const CUtensorMap *map)
 {
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");

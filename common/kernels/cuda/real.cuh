@@ -59,12 +59,6 @@ static __device__ inline unsigned pack_pair(float first, float second)
     return pair;
 }
 
-/* The same with the bits of rf_quantize_bf16 for what is not a number too. */
-static __device__ inline uint32_t pair_of(float first, float second)
-{
-    return rf_quantize_bf16(first) | static_cast<uint32_t>(rf_quantize_bf16(second)) << 16;
-}
-
 template <int EACH>
 static __device__ inline void read_run(float value[EACH], const rf_cuda_real &x, int64_t i)
 {

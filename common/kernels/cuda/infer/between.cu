@@ -21,7 +21,8 @@ static __global__ void __launch_bounds__(GROUP)
     __syncthreads();
     const float rate = rate_of(sum, d, eps);
     for (int j = static_cast<int>(threadIdx.x) * PIECE; j < d; j += GROUP * PIECE) {
-        *reinterpret_cast<uint4 *>(y + at + j) = normed(read_piece(x + at + j), rate, gain + j);
+        *reinterpret_cast<uint4 *>(y + at + j) =
+            normed(read_piece(x + at + j), rate, read_piece(gain + j));
     }
 }
 
@@ -63,11 +64,11 @@ static __global__ void __launch_bounds__(GROUP) merge_parts(const rf_cuda_attend
     if (query < p.n && at.front >= 0) { /* or the result is there */
         enum { EACH = WIDTH / WARP };
         float o[EACH];
-        merge_row(o, parts_in_memory<EACH>{p}, at, head);
+        merge_row(o, p, at, head);
         uint16_t *to = p.o + (query * p.h + head) * WIDTH + threadIdx.x % WARP * EACH;
 #pragma unroll
         for (int e = 0; e < EACH; e += 2) {
-            *reinterpret_cast<uint32_t *>(to + e) = pair_of(o[e], o[e + 1]);
+            *reinterpret_cast<uint32_t *>(to + e) = pack_pair(o[e], o[e + 1]);
         }
     }
 }

@@ -54,14 +54,14 @@ static __device__ float4 add_slices(const operands &p, const float *part, int co
 
 static __device__ inline float gated(float gate, float up)
 {
-    return gate / (1.0F + expf(-gate)) * up;
+    return __fdividef(gate, 1.0F + __expf(-gate)) * up;
 }
 
 static __device__ inline void write4(const rf_cuda_real &y, int64_t at, float4 x)
 {
     if (y.type == RF_CUDA_BF16) {
-        *reinterpret_cast<uint2 *>(static_cast<uint16_t *>(y.data) + at) = {pair_of(x.x, x.y),
-                                                                            pair_of(x.z, x.w)};
+        *reinterpret_cast<uint2 *>(static_cast<uint16_t *>(y.data) + at) = {pack_pair(x.x, x.y),
+                                                                            pack_pair(x.z, x.w)};
     } else {
         *reinterpret_cast<float4 *>(static_cast<float *>(y.data) + at) = x;
     }
@@ -186,7 +186,7 @@ static __device__ inline float4 turned(float4 x, const turn &t, bool has_gain, f
     const float squares = fmaf(x.w, x.w, fmaf(x.z, x.z, fmaf(x.y, x.y, x.x * x.x)));
     const float mean = head_sum(squares, lanes) / static_cast<float>(width);
     if (has_gain) {
-        const float r = 1.0F / sqrtf(mean + eps);
+        const float r = rsqrtf(mean + eps);
         x = {x.x * r * t.gain.x, x.y * r * t.gain.y, x.z * r * t.gain.z, x.w * r * t.gain.w};
     }
     const float4 y = opposite(x, lanes), c = t.cosine;

@@ -53,56 +53,99 @@ static __device__ inline void read_columns(float (&to)[2], const float *from)
     to[0] = x.x, to[1] = x.y;
 }
 
-/* Columns of up to a section of parts, and what they are weighed by. */
+/* Up to a section of parts: columns of all, and the state (most, sum) of the one that is the lane's. */
 template <int EACH> struct some_parts {
     enum { AT_ONCE = RF_CUDA_SECTION };
     float o[AT_ONCE][EACH];
-    float2 state[AT_ONCE];
+    float2 state;
 };
 
-/* Parts [first, end) of a query and head, as attend.cu left them; all on their way before the first is
- * used. A warp, EACH columns a lane. */
-template <int EACH> struct parts_in_memory {
-    const rf_cuda_attend &p;
-    __device__ void read(some_parts<EACH> *to, const rf_cuda_parts &at, int64_t head, int first,
-                         int end) const
-    {
-        const int lane = static_cast<int>(threadIdx.x) % WARP, h = static_cast<int>(p.h);
-#pragma unroll
-        for (int i = 0; i < some_parts<EACH>::AT_ONCE; i++) {
-            const int64_t row = at.row + static_cast<int64_t>(min(first + i, end - 1)) * at.step;
-            const float *from = p.part + (row * h + head) * (EACH * WARP + 4);
-            to->state[i] = *reinterpret_cast<const float2 *>(from + EACH * WARP);
-            read_columns(to->o[i], from + lane * EACH);
-        }
-    }
-};
-
-/* The row of o of a query and head, by its parts: `reader` as above. */
-template <int EACH, typename Reader>
-static __device__ void merge_row(float (&o)[EACH], const Reader &reader, const rf_cuda_parts &at,
-                                 int64_t head)
+/* The part whose state a lane has. */
+static __device__ inline int part_of_lane()
 {
-    row_state<EACH> total = {-INFINITY, 0.0F, {}};
-    const int count = at.front + at.back;
-    for (int first = 0, end; first < count; first = end) {
-        end = min(first + at.each, first < at.front ? at.front : count);
-        some_parts<EACH> some;
-        reader.read(&some, at, head, first, end);
-        row_state<EACH> section = {-INFINITY, 0.0F, {}};
+    return static_cast<int>(threadIdx.x) % RF_CUDA_SECTION;
+}
+
+/* The first `count` of them as one, added one after the other. What stays at each depends only on the largest
+ * so far: the lanes find that side by side. A warp. */
+template <int EACH>
+static __device__ row_state<EACH> merge_section(const some_parts<EACH> &some, int count)
+{
+    enum { AT_ONCE = some_parts<EACH>::AT_ONCE };
+    const unsigned all = 0xffffffffU;
+    const int part = part_of_lane();
+    const float own = part < count ? some.state.x : -INFINITY;
+    float most = own;
 #pragma unroll
-        for (int i = 0; i < some_parts<EACH>::AT_ONCE; i++) {
-            if (first + i < end) {
-                section.add(some.state[i].x, some.state[i].y, some.o[i]);
+    for (int step = 1; step < AT_ONCE; step *= 2) {
+        const float other = __shfl_up_sync(all, most, step, AT_ONCE);
+        most = part >= step ? fmaxf(most, other) : most;
+    }
+    float before = __shfl_up_sync(all, most, 1, AT_ONCE), unused = 0.0F;
+    before = part > 0 ? before : -INFINITY;
+    const shares share = merge(&before, &unused, own, 0.0F);
+    row_state<EACH> total = {__shfl_sync(all, most, count - 1, AT_ONCE), 0.0F, {}};
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; i++) {
+        const shares s = {__shfl_sync(all, share.old, i, AT_ONCE),
+                          __shfl_sync(all, share.added, i, AT_ONCE)};
+        const float added = __shfl_sync(all, some.state.y, i, AT_ONCE);
+        if (i < count) {
+            total.sum = join(total.sum, added, s);
+#pragma unroll
+            for (int e = 0; e < EACH; e++) {
+                total.o[e] = join(total.o[e], some.o[i][e], s);
             }
         }
-        total.add(section.most, section.sum, section.o);
     }
+    return total;
+}
+
+/* Parts [begin, end) of a query and head, as attend.cu left them; all on their way before the first is used. A
+ * warp, EACH columns a lane. */
+template <int EACH>
+static __device__ void read_parts(some_parts<EACH> *to, const rf_cuda_attend &p,
+                                  const rf_cuda_parts &at, int64_t head, int begin, int end)
+{
+    const int lane = static_cast<int>(threadIdx.x) % WARP;
+    const int64_t step = p.h * (EACH * WARP + 4);
+    const float *from =
+        p.part + (at.row + static_cast<int64_t>(begin) * at.step) * step + head * (EACH * WARP + 4);
+#pragma unroll
+    for (int i = 0; i < some_parts<EACH>::AT_ONCE; i++) {
+        read_columns(to->o[i], from + min(i, end - begin - 1) * at.step * step + lane * EACH);
+    }
+    to->state = *reinterpret_cast<const float2 *>(
+        from + min(part_of_lane(), end - begin - 1) * at.step * step + EACH * WARP);
+}
+
+/* What the parts of a row found. */
+template <int EACH>
+static __device__ inline void divide(float (&o)[EACH], const row_state<EACH> &total)
+{
     const float factor = total.sum > 0.0F ? 1.0F / total.sum : 0.0F;
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
         o[e] = total.o[e] * factor;
     }
+}
+
+/* The row of o of a query and head, by its parts. */
+template <int EACH>
+static __device__ void merge_row(float (&o)[EACH], const rf_cuda_attend &p, const rf_cuda_parts &at,
+                                 int64_t head)
+{
+    row_state<EACH> total = {-INFINITY, 0.0F, {}};
+    const int count = at.front + at.back;
+#pragma unroll 1
+    for (int first = 0, end; first < count; first = end) {
+        end = min(first + at.each, first < at.front ? at.front : count);
+        some_parts<EACH> some;
+        read_parts(&some, p, at, head, first, end);
+        const row_state<EACH> section = merge_section(some, end - first);
+        total.add(section.most, section.sum, section.o);
+    }
+    divide(o, total);
 }
 
 #endif

@@ -52,7 +52,7 @@ static __device__ void norm_rows(const ring<ROWS, COLUMNS> &r, const operands &p
         uint4 words = {};
         if (to.row < p.n && to.column < p.in) {
             const piece x = read_piece(p.stream + static_cast<int64_t>(to.row) * p.in + to.column);
-            words = normed(x, rate_of(sum[to.row], p.in, p.eps), p.gain + to.column);
+            words = normed(x, rate_of(sum[to.row], p.in, p.eps), read_piece(p.gain + to.column));
         }
         *static_cast<uint4 *>(to.to) = words;
     }

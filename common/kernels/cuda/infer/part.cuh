@@ -83,8 +83,7 @@ static __device__ inline void weigh(uint32_t (&weight)[PART / 8][2], float *most
     for (int e = 0; e < PART / 4; e += 2) {
         const float a = exp2f(x[e] - base), b = exp2f(x[e + 1] - base);
         total += a + b;
-        weight[e / 2][half] = rf_quantize_bf16(a) | static_cast<uint32_t>(rf_quantize_bf16(b))
-                                                        << 16;
+        weight[e / 2][half] = pack_pair(a, b);
     }
     *most = largest;
     *sum = quad_sum(total);

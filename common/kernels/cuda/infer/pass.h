@@ -34,12 +34,13 @@ RF_KERNELS_INLINE int64_t rf_cuda_slices_of(int64_t in)
 }
 
 /* A product of a pass as the blocks of the kernel take it. Tensor cores multiply 64 rows; a tile of the
- * product has `rows` rows of weights in each of 64 / rows slices, one slice below the other, so that a block
- * has all slices of its rows and adds them up itself. The matrices' tiles are numbered one matrix after
- * the other; tiles[i]: of matrix i and those before it. Of gates the first half of a tile's rows is the
- * first matrix's, the other half the second's. */
+ * product has `each` rows of a matrix in each of part / each slices, one slice below the other, so that a
+ * block has all slices of its rows and adds them up itself. The matrices' tiles are numbered one matrix after
+ * the other; tiles[i]: of matrix i and those before it. Of gates the first half of a tile is the first
+ * matrix's, the other half the second's. */
 typedef struct rf_cuda_deal {
-    int32_t in, slice, slices, rows, each; /* each: rows of a matrix in a tile */
+    int32_t in, slice, slices, part, each, each_log; /* part: of a tile's rows are a matrix's */
+    uint32_t inverse;                                /* of slice: j / slice = j inverse / 2^32 */
     int32_t out[RF_CUDA_TOGETHER], tiles[RF_CUDA_TOGETHER];
 } rf_cuda_deal;
 RF_KERNELS_INLINE rf_cuda_deal rf_cuda_deal_of(int64_t in, const int64_t *out, int count,
@@ -49,11 +50,14 @@ RF_KERNELS_INLINE rf_cuda_deal rf_cuda_deal_of(int64_t in, const int64_t *out, i
     d.in = (int32_t)in;
     d.slice = (int32_t)rf_cuda_slice_of(in);
     d.slices = (int32_t)rf_cuda_slices_of(in);
-    d.rows = RF_CUDA_TILE;
-    while (d.rows * d.slices > RF_CUDA_TILE) {
-        d.rows /= 2;
+    d.part = gates ? RF_CUDA_TILE / 2 : RF_CUDA_TILE;
+    d.each = d.part;
+    d.each_log = gates ? 5 : 6;
+    while (d.each * d.slices > d.part) {
+        d.each /= 2;
+        d.each_log--;
     }
-    d.each = gates ? d.rows / 2 : d.rows;
+    d.inverse = (uint32_t)((((uint64_t)1 << 32) + (uint64_t)d.slice - 1) / (uint64_t)d.slice);
     for (int i = 0; i < RF_CUDA_TOGETHER; i++) {
         const int32_t before = i > 0 ? d.tiles[i - 1] : 0;
         d.out[i] = i < count ? (int32_t)out[i] : 0;
@@ -83,13 +87,19 @@ RF_KERNELS_INLINE rf_cuda_dealt rf_cuda_deal_at(const rf_cuda_deal *d, int32_t t
     return at;
 }
 
+/* Are all slices whole, and more than one? Then a copy brings a tile's rows of all of them. */
+RF_KERNELS_INLINE bool rf_cuda_deal_is_even(const rf_cuda_deal *d)
+{
+    return d->slices > 1 && d->slices * d->slice == d->in;
+}
+
 /* x in shared memory: for each chunk of 64 columns, 8 rows of 128 bytes for each row of the pass, the s-th of
  * which is slice s of x; their pieces of 16 bytes are permuted as bulk copies permute the weights'. The byte
  * where elements [j,j + 8) of row i begin; a kernel of `rows` rows. */
 enum { RF_CUDA_PIECE = 8, RF_CUDA_ROW_BYTES = 2 * RF_CUDA_CHUNK };
 RF_KERNELS_INLINE int32_t rf_cuda_deal_x(const rf_cuda_deal *d, int32_t rows, int32_t i, int32_t j)
 {
-    const int32_t slice = j / d->slice, inner = j - slice * d->slice;
+    const int32_t slice = (int32_t)((uint64_t)j * d->inverse >> 32), inner = j - slice * d->slice;
     const int32_t chunk = inner / RF_CUDA_CHUNK;
     const int32_t number = inner % RF_CUDA_CHUNK / RF_CUDA_PIECE;
     return ((chunk * rows + i) * RF_CUDA_MOST_SLICES + slice) * RF_CUDA_ROW_BYTES +
@@ -99,7 +109,7 @@ RF_KERNELS_INLINE int32_t rf_cuda_deal_x(const rf_cuda_deal *d, int32_t rows, in
 /* Is a row of a tile times a row of x that lies so a sum of one slice, and so wanted? */
 RF_KERNELS_INLINE int rf_cuda_deal_is_own(const rf_cuda_deal *d, int32_t row, int32_t x_row)
 {
-    return row / d->rows == x_row % RF_CUDA_MOST_SLICES;
+    return (row & (d->part - 1)) >> d->each_log == x_row % RF_CUDA_MOST_SLICES;
 }
 
 /* --- A pass ------------------------------------------------------------------------------------ */

@@ -6,7 +6,8 @@
  *
  * What a slot of the mail has is written again three blocks later. By then every block of threads must have
  * read it, also one that has little to do: they count the blocks that they have done with, and nobody sends a
- * letter of block i before all have done with block i - 2. In passing, for by then they long have. */
+ * letter of block i before all have done with block i - 2. That is looked up in block i - 1, while the others
+ * make attention. */
 #ifndef RF_KERNELS_CUDA_INFER_PASS_MAIL_CUH
 #define RF_KERNELS_CUDA_INFER_PASS_MAIL_CUH
 
@@ -47,25 +48,32 @@ static __device__ inline float word_of(letter seen)
     return __uint_as_float(static_cast<uint32_t>(seen));
 }
 
-static __device__ inline bool has_number(const letter (&seen)[2], uint32_t number)
+static __device__ inline bool has_number(letter seen, uint32_t number)
 {
-    return static_cast<uint32_t>(seen[0] >> 32) == number &&
-           static_cast<uint32_t>(seen[1] >> 32) == number;
+    return static_cast<uint32_t>(seen >> 32) == number;
 }
 
-/* Waits for letters that lie side by side, aligned to 16 bytes. */
+static __device__ inline bool has_number(const letter (&seen)[2], uint32_t number)
+{
+    return has_number(seen[0], number) && has_number(seen[1], number);
+}
+
+/* Waits for letters that lie side by side, aligned to 16 bytes. Looks again only for those that are missing:
+ * all blocks of threads look, through the cache that the letters come through. */
 template <int COUNT>
 static __device__ inline void receive(uint32_t (&word)[COUNT], const letter *from, uint32_t number)
 {
     static_assert(COUNT % 2 == 0, "pairs");
-    letter seen[COUNT / 2][2];
+    letter seen[COUNT / 2][2] = {};
     bool is_here;
     do {
-        is_here = true;
 #pragma unroll
         for (int e = 0; e < COUNT / 2; e++) {
-            look(seen[e], from + 2 * e);
+            if (!has_number(seen[e], number)) {
+                look(seen[e], from + 2 * e);
+            }
         }
+        is_here = true;
 #pragma unroll
         for (int e = 0; e < COUNT / 2; e++) {
             is_here = is_here && has_number(seen[e], number);
@@ -77,42 +85,97 @@ static __device__ inline void receive(uint32_t (&word)[COUNT], const letter *fro
     }
 }
 
-static __device__ inline float receive_one(const letter *from, uint32_t number)
+static __device__ inline letter look_at_one(const letter *from)
 {
     letter seen;
-    do {
-        asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(seen) : "l"(from) : "memory");
-    } while (static_cast<uint32_t>(seen >> 32) != number);
+    asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(seen) : "l"(from) : "memory");
+    return seen;
+}
+
+/* The letter that was looked at before, when it is there. */
+static __device__ inline float receive_one(letter seen, const letter *from, uint32_t number)
+{
+    while (!has_number(seen, number)) {
+        seen = look_at_one(from);
+    }
     return word_of(seen);
 }
 
 /* --- The mail of a block of the model ---------------------------------------------------------- */
 
-/* Block i of this launch. */
-static __device__ inline mail mail_of(const own_pass &p, int i, uint32_t number)
+/* The number of block i of the launch, its slot, and the stream that it begins with (NULL: that in memory, of
+ * the launch's first block). The last one's stream goes to memory. */
+struct mail {
+    uint32_t number;
+    letter *slot;
+    const letter *stream;
+    bool is_last;
+};
+
+static __device__ inline mail mail_of(const own_pass &p, int i, uint32_t first_number)
 {
+    letter *all = p.attention.mail.letter;
     const int block = p.before + i, before = block + RF_CUDA_PASS_SLOTS - 1;
-    letter *slot = p.attention.mail.letter;
-    return {slot + block % RF_CUDA_PASS_SLOTS * p.slot.letters,
-            i == 0 ? nullptr : slot + before % RF_CUDA_PASS_SLOTS * p.slot.letters + p.slot.stream,
-            number, i + 1 == p.blocks};
+    return {first_number + static_cast<uint32_t>(block),
+            all + block % RF_CUDA_PASS_SLOTS * p.slot.letters,
+            i == 0 ? nullptr : all + before % RF_CUDA_PASS_SLOTS * p.slot.letters + p.slot.stream,
+            i + 1 == p.blocks};
 }
 
-/* Elements [at, at + 8) of a stream: letters, or memory where `from` is NULL. */
-static __device__ inline piece read_stream(const own_pass &p, const letter *from, uint32_t number,
-                                           int64_t at)
+/* A piece for each lane of a warp, of `count` letters at most that lie side by side; through `own`
+ * [WARP * PIECE] in shared memory, since the lanes of a warp had better look at neighbouring letters. */
+static __device__ inline piece receive_pieces(const letter *from, int count, float *own,
+                                              uint32_t number)
 {
-    if (from == nullptr) {
-        return read_piece(p.x + at);
-    }
-    uint32_t word[PIECE];
-    piece x;
-    receive(word, from + at, number);
+    const int lane = static_cast<int>(threadIdx.x) % WARP;
+    letter seen[PIECE / 2][2] = {};
+    bool is_here;
+    do {
+        is_here = true;
 #pragma unroll
-    for (int e = 0; e < PIECE; e++) {
-        x.x[e] = __uint_as_float(word[e]);
+        for (int e = 0; e < PIECE / 2; e++) {
+            const int at = (e * WARP + lane) * 2;
+            if (at < count && !has_number(seen[e], number)) {
+                look(seen[e], from + at);
+            }
+        }
+#pragma unroll
+        for (int e = 0; e < PIECE / 2; e++) {
+            is_here = is_here && ((e * WARP + lane) * 2 >= count || has_number(seen[e], number));
+        }
+    } while (!is_here);
+#pragma unroll
+    for (int e = 0; e < PIECE / 2; e++) {
+        *reinterpret_cast<float2 *>(own + (e * WARP + lane) * 2) = {word_of(seen[e][0]),
+                                                                    word_of(seen[e][1])};
     }
+    __syncwarp();
+    const piece x = read_piece(own + lane * PIECE);
+    __syncwarp();
     return x;
+}
+
+/* A piece for each lane of a warp, of a row of a stream [width] from element `begin` on, the first lane's:
+ * of letters, or of memory where `row` is NULL. */
+static __device__ inline piece read_stream(const float *memory, const letter *row, int begin,
+                                           int width, float *own, uint32_t number)
+{
+    if (row != nullptr) {
+        return receive_pieces(row + begin, width - begin, own, number);
+    }
+    const int at = begin + static_cast<int>(threadIdx.x) % WARP * PIECE;
+    return at < width ? read_piece(memory + at) : piece{};
+}
+
+/* What attention made of part `row` and a head: WIDTH letters of o, then the state. From the first part. */
+static __device__ inline int part_letters(const own_pass &p, int row, int head)
+{
+    return (row * static_cast<int>(p.attention.h) + head) * int{RF_CUDA_PART_LETTERS};
+}
+
+static __device__ inline letter *first_part(const own_pass &p)
+{
+    return p.attention.mail.letter + RF_CUDA_PASS_SLOTS * p.slot.letters;
 }
 
 /* --- Who has done with what -------------------------------------------------------------------- */

@@ -8,15 +8,18 @@
 #include "common/kernels/cuda/infer/part.cuh"
 #include "common/kernels/cuda/infer/parts.cuh"
 #include "common/kernels/cuda/infer/pass.h"
+#include "common/kernels/cuda/infer/stream.cuh"
 
 enum {
     GROUPS = 3,
     WORKERS = GROUPS * GROUP,
     WORKER_WARPS = WORKERS / WARP,
-    THREADS = WORKERS + WARP,
+    THREADS = WORKERS + GROUP, /* the last group's first warp loads */
+    LOADER_REGISTERS = 56,
+    WORKER_REGISTERS = 152,
     STAGE = RF_CUDA_TILE * TILE_ROW,
     ALIGNMENT = 1024,
-    LEAST_STAGES = 8,
+    LEAST_STAGES = 4 * GROUPS, /* multiply_chunks holds two chunks while it waits for two */
     MOST_ROWS = RF_CUDA_PASS_ROWS,
     SHARED_MEMORY = 227 << 10,
     WIDTH = RF_CUDA_PASS_WIDTH,
@@ -27,53 +30,145 @@ enum {
 enum { HEADS, ATTENDED, GATES, DOWN, PRODUCTS }; /* products of a block */
 
 typedef uint64_t letter; /* pass_mail.cuh */
-/* A block of the model: its slot of the mail, its number, the stream that it begins with (NULL: that in
- * memory, of the launch's first block). */
-struct mail {
-    letter *slot;
-    const letter *stream;
-    uint32_t number;
-    bool is_last; /* of the launch: its stream goes to memory */
-};
 
+/* What is a block's of the model, but for its matrices. */
 struct own_block {
-    CUtensorMap w[RF_CUDA_PASS_MATRICES];
     const float *attention_gain, *mlp_gain, *q_gain, *k_gain, *q_bias, *k_bias, *v_bias, *o_bias;
     uint16_t *keys, *values;
+    bool has_bias; /* any */
 };
 
-struct own_pass {
+/* Read all the time: it lies in shared memory. The constants' cache does not hold as much. */
+struct alignas(16) own_pass {
     own_block block[RF_CUDA_PASS_BLOCKS];
     rf_cuda_deal deal[PRODUCTS];
     rf_cuda_slot slot;
-    int blocks, before, n, d, f, wide, stages, x_bytes; /* wide: of a row of `raw` */
+    int blocks, before, n, d, f, wide, stages, x_bytes[2]; /* wide: of a row of `raw` */
     float eps, scale;
     float *x;
     const float *cosine, *sine;
     const int32_t *position, *place;
     rf_cuda_attend attention;
 };
-static_assert(sizeof(own_pass) <= 32764, "a kernel's arguments");
 
-/* What a part of attention needs in shared memory. */
-struct part_tiles {
-    uint16_t k[PART][WIDTH + KEY_PAD], v[PART][WIDTH + KEY_PAD], q[QUERY_ROWS][WIDTH + KEY_PAD];
-    float score[QUERY_ROWS][PART + SCORE_PAD];
+struct arguments {
+    CUtensorMap map[RF_CUDA_PASS_BLOCKS][RF_CUDA_PASS_MATRICES];
+    own_pass pass;
+};
+static_assert(sizeof(arguments) <= 32764, "a kernel's arguments");
+
+/* A part of a run's keys with a key head. */
+struct part_work {
+    int query, rows, head, span, key, keys, row; /* query: the first; rows: queries times heads */
 };
 
-/* Shared memory: the ring, x of a product or a part of attention, sums by slices. */
-struct room {
-    unsigned ring, full, empty, x;
-    char *x_data;
-    part_tiles *tiles;
-    float *sums;
-    __device__ unsigned full_at(int s) const
+/* A head that a warp makes: query (which 0), key (1) or value (2); below 0: none. Where its sums are in the
+ * letters, where it goes: to shared memory, or (NULL) into the cache, and its rotation. */
+struct own_head {
+    int which, sums;
+    uint16_t *to;
+    int64_t cached, angle;
+};
+
+/* Heads that a part needs: its queries, keys and values of this pass, and what goes into the cache. */
+struct head_jobs {
+    int queries, keys, cached;
+    __device__ int count() const
     {
-        return full + static_cast<unsigned>(s) * 8U;
+        return queries + keys + cached;
     }
-    __device__ unsigned empty_at(int s) const
+};
+
+/* A row of a part: how many of its keys it sees, and where in the letters of parts it goes (below 0: there is
+ * no such row). */
+struct own_row {
+    int count, to;
+};
+
+/* A query and head, and its parts. */
+struct own_merge {
+    int number, head; /* number: of the head among all queries' */
+    rf_cuda_parts parts;
+};
+
+/* What this block of threads has to do in every block of the model alike, the first of which has that number:
+ * of each product so many tiles, the first of each group; of attention its first part, of `parts` in all, that
+ * part's heads, the first of each warp, its rows; of the merge the first query and head of each group. */
+struct own_share {
+    uint32_t number;
+    int tiles[PRODUCTS];
+    rf_cuda_dealt first[PRODUCTS][GROUPS];
+    int parts;
+    part_work part;
+    head_jobs jobs;
+    own_head head[WORKER_WARPS];
+    own_row row[QUERY_ROWS];
+    own_merge merge[GROUPS];
+};
+
+/* What a part of attention needs in shared memory. */
+struct alignas(16) part_tiles {
+    uint16_t k[PART][WIDTH + KEY_PAD], v[PART][WIDTH + KEY_PAD], q[QUERY_ROWS][WIDTH + KEY_PAD];
+    float score[QUERY_ROWS][PART + SCORE_PAD];
+    part_work work;
+};
+
+/* What all threads of a block know, in shared memory; and where the rest of it lies: the ring, x of a product,
+ * a part of attention, pieces, sums by slices, barriers. */
+struct room {
+    own_pass p;
+    own_share share;
+    unsigned ring, full, empty; /* barriers of stages that are full, or free again */
+    int stages;
+    char *x[2]; /* of a product and the next */
+    part_tiles *tiles;
+    float *sums, *turn;           /* turn: a warp's pieces */
+    float (*squares)[NORM_WARPS]; /* of the row that a group norms */
+};
+
+/* Bytes of sums for each row of the pass; of pieces and of sums of squares; of all that is laid out. */
+enum {
+    SUMS = GROUPS * RF_CUDA_TILE * 4,
+    TURN = WORKERS * PIECE * 4,
+    SQUARES = GROUPS * NORM_WARPS * 4,
+    DYNAMIC_MEMORY = (SHARED_MEMORY - sizeof(room)) / 128 * 128
+};
+
+/* p is there. One thread. */
+static __device__ inline void lay_out(room *r, char *memory, int sums_bytes)
+{
+    r->stages = r->p.stages;
+    r->x[0] = memory + r->stages * STAGE;
+    r->x[1] = r->x[0] + r->p.x_bytes[0];
+    r->tiles = reinterpret_cast<part_tiles *>(r->x[1] + r->p.x_bytes[1]);
+    r->turn = reinterpret_cast<float *>(r->tiles + 1);
+    r->squares = reinterpret_cast<float(*)[NORM_WARPS]>(r->turn + TURN / 4);
+    r->sums = r->turn + TURN / 4 + GROUPS * NORM_WARPS;
+    r->ring = shared_address(memory);
+    r->full = shared_address(r->sums) + static_cast<unsigned>(sums_bytes);
+    r->empty = r->full + static_cast<unsigned>(r->stages) * 8U;
+}
+
+/* A stage, counted over two turns of the ring: its slot, and whether the turn is the first of the two. */
+struct turn_of_ring {
+    int number;
+    __device__ unsigned slot(int stages) const
     {
-        return empty + static_cast<unsigned>(s) * 8U;
+        return static_cast<unsigned>(number < stages ? number : number - stages);
+    }
+    __device__ unsigned parity(int stages) const
+    {
+        return number < stages ? 0U : 1U;
+    }
+    __device__ void step(int stages, int by) /* by at most two turns */
+    {
+        number += by;
+        number -= number >= 2 * stages ? 2 * stages : 0;
+    }
+    __device__ void advance(int stages, int by)
+    {
+        for (number += by; number >= 2 * stages; number -= 2 * stages) {
+        }
     }
 };
 

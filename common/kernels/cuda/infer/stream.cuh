@@ -42,17 +42,15 @@ static __device__ inline float sum_of_warp(const float *row, int d)
 /* 1/sqrt(mean of squares + eps), from the sums of the four warps. */
 static __device__ inline float rate_of(const float (&sum)[NORM_WARPS], int d, float eps)
 {
-    return 1.0F / sqrtf((sum[0] + sum[1] + sum[2] + sum[3]) / static_cast<float>(d) + eps);
+    return rsqrtf(__fdividef(sum[0] + sum[1] + sum[2] + sum[3], static_cast<float>(d)) + eps);
 }
 
-static __device__ inline uint4 normed(const piece &x, float rate, const float *gain)
+static __device__ inline uint4 normed(const piece &x, float rate, const piece &g)
 {
-    const piece g = read_piece(gain);
     uint32_t word[PIECE / 2];
 #pragma unroll
     for (int e = 0; e < PIECE; e += 2) {
-        word[e / 2] = rf_quantize_bf16(x.x[e] * rate * g.x[e]) |
-                      static_cast<uint32_t>(rf_quantize_bf16(x.x[e + 1] * rate * g.x[e + 1])) << 16;
+        word[e / 2] = pack_pair(x.x[e] * rate * g.x[e], x.x[e + 1] * rate * g.x[e + 1]);
     }
     return {word[0], word[1], word[2], word[3]};
 }
