@@ -46,8 +46,8 @@ void rf_pace_take_need(rf_pace *p, bool is_first, int64_t need)
     enum { MEMORY = 16, KNOWN = 4 };
     const int kind = is_first ? 0 : 1;
     double *share = p->need[kind];
-    p->rounds[kind] += p->rounds[kind] + KNOWN < MEMORY;
-    const double rate = 1.0 / (double)(p->rounds[kind] + KNOWN);
+    p->rounds[kind]++;
+    const double rate = 1.0 / fmin((double)(p->rounds[kind] + KNOWN), MEMORY);
     for (int64_t i = 0; i <= p->n_slots; i++) {
         share[i] *= 1 - rate;
     }
@@ -79,12 +79,14 @@ static double cost_of_pass(const rf_pace *p, double n)
     return fmin(cost, most);
 }
 
-/* A short history says little: something is added to the chance that a narrow plan is too narrow,
- * and what it wins must be more than the noise of a pass. */
+/* A short history says little: something is added to the chance that a narrow plan is too narrow, as much as
+ * Laplace's rule gives what was never seen, and what it wins must be more than the noise of a pass. */
 int64_t rf_pace_extent(const rf_pace *p, bool is_first, int64_t n_masked, int64_t S,
                        int64_t n_before, bool splits)
 {
-    const double *share = p->need[is_first ? 0 : 1], B = (double)p->sequences, doubt = 0.1;
+    const int kind = is_first ? 0 : 1;
+    const double *share = p->need[kind], B = (double)p->sequences;
+    const double doubt = fmin(0.1, 1 / (2 + (double)p->rounds[kind]));
     const double whole = cost_of_pass(p, B * (double)(n_before + n_masked * S));
     const double again = cost_of_pass(p, B * (double)(n_masked * S));
     double least = 0.95 * whole, beyond = doubt;

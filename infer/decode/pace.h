@@ -23,7 +23,7 @@ typedef struct rf_pace {
     double
         *need[2]; /* [n_slots + 1] of a first round, of the others: share of the last rounds that so
                         many of the masked slots settled; the last: that needed all. Owned */
-    int64_t rounds[2]; /* that they were seen of, as far as that matters */
+    int64_t rounds[2]; /* that there were of each */
 } rf_pace;
 
 void rf_pace_new(rf_pace *out, int64_t n_slots);

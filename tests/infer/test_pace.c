@@ -78,3 +78,19 @@ Test(pace, does_not_mind_the_first_pass)
     cr_assert_eq(rf_pace_extent(&p, true, SLOTS, S, PROMPT, true), SLOTS);
     rf_pace_free(&p);
 }
+
+/* Where places cost little, as on a GPU, so does a plan of all. After many rounds that needed one slot it is
+ * still the dearer one. */
+Test(pace, trusts_a_long_history)
+{
+    rf_pace p;
+    rf_pace_new(&p, SLOTS);
+    for (int64_t n = 1; n <= 256; n *= 2) {
+        rf_pace_take_pass(&p, n, 0.3e-3 + 1e-6 * (double)n);
+    }
+    for (int i = 0; i < 100; i++) {
+        rf_pace_take_need(&p, false, 1);
+    }
+    cr_assert_eq(rf_pace_extent(&p, false, SLOTS / 2, S, VERIFIED, false), 1);
+    rf_pace_free(&p);
+}
