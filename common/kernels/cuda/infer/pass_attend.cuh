@@ -152,6 +152,7 @@ static __device__ void attend(const room &r, const own_block &b, const mail &m, 
             workers_meet();
         }
         const part_work &w = is_first ? r.share.part : t->work;
+        const int rows = w.rows; /* the next part's may come before all have met again */
         int first = 0;
         do {
             const bool is_known = is_first && first == 0;
@@ -166,17 +167,17 @@ static __device__ void attend(const room &r, const own_block &b, const mail &m, 
             if (is_known) {
                 wait_for_all(p, i - 1);
             }
-            if (threadIdx.x < GROUP && w.rows > 0) {
+            if (threadIdx.x < GROUP && rows > 0) {
                 own_row own[2] = {r.share.row[lane / 4], r.share.row[lane / 4 + 8]};
                 if (!is_known) {
                     own[0] = row_at(p, w, first + lane / 4);
                     own[1] = row_at(p, w, first + lane / 4 + 8);
                 }
-                attend_rows(p, t, own, w.rows - first > 8 ? 2 : 1, m.number);
+                attend_rows(p, t, own, rows - first > 8 ? 2 : 1, m.number);
             }
             workers_meet(); /* queries, keys and values have been read */
             first += QUERY_ROWS;
-        } while (first < w.rows);
+        } while (first < rows);
         number += static_cast<int>(gridDim.x);
         is_first = false;
     } while (number < r.share.parts);
