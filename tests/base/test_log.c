@@ -172,18 +172,17 @@ static int status_without_reader(int fd)
 {
     int ends[2], status = 0;
     cr_assert(pipe(ends) == 0);
+    close(ends[0]); /* before there is a child that could write */
     const pid_t child = fork();
     if (child == 0) {
         signal(SIGPIPE, SIG_DFL);
         rf_log_set_program("speaker");
-        close(ends[0]);
         if (dup2(ends[1], fd) == fd) {
             rf_log_warn("said to nobody");
             (void)!write(STDOUT_FILENO, "a\n", 2);
         }
         _exit(0);
     }
-    close(ends[0]);
     close(ends[1]);
     cr_assert(waitpid(child, &status, 0) == child);
     return status;
