@@ -122,7 +122,7 @@ Q   := $(if $(V),,@)
 say  = $(if $(V),,@echo "  $(1)	$@")
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo compare compare-quick test test-faults soak tests bench fuzz fuzzers fuzz_objects objects lint format floors headers man install uninstall clean help
+.PHONY: all deps demo compare compare-quick test test-faults soak tests bench fuzz fuzzers fuzz_objects objects lint format floors headers scripts man install uninstall clean help
 .SECONDARY:
 
 all: $(PROGRAMS)  ## the programs, into build/release/
@@ -278,7 +278,12 @@ MAINS    := data/data_main data/convert/convert_main infer/infer_main infer/eval
 objects: $(LIB_OBJECTS) $(MAINS:%=$(OBJ)/%.o) $(STUB) $(DIST) fuzz_objects \
          $(patsubst %.c,$(OBJ)/%.o,$(TESTS) $(HELPERS) $(BENCHES))
 LINT_GCC ?= -lint-gcc
-lint: floors headers  ## format, floors, headers, and all warnings as errors with gcc and clang
+scripts:  ## checks that what begins with #! can be run by its name
+	@for f in $$(git ls-files); do \
+	    [ ! -f "$$f" ] || [ -x "$$f" ] || [ "$$(head -c 2 "$$f" | tr -d '\0')" != '#!' ] || { echo "scripts: chmod +x $$f"; exit 1; }; \
+	done
+
+lint: floors headers scripts  ## format, floors, headers, scripts, and all warnings as errors with gcc and clang
 	$(Q)$(CLANG_FORMAT) --dry-run -Werror $(FORMATTED)
 	$(MAKE) --no-print-directory CC=gcc BUILD=release WERROR=1 VARIANT=$(LINT_GCC) objects
 	$(MAKE) --no-print-directory CC=clang BUILD=lint WERROR=1 objects
