@@ -236,13 +236,13 @@ bool rf_cuda_takes_pass(const rf_cuda_pass *p)
            p->before <= RF_CUDA_PASS_NUMBERS - RF_CUDA_PASS_BLOCKS;
 }
 
-static int fill(arguments *arguments, const rf_cuda_pass *p)
+static int fill(arguments *a, const rf_cuda_pass *p)
 {
     static const int product[RF_CUDA_PASS_MATRICES] = {HEADS, HEADS, HEADS, ATTENDED,
                                                        GATES, GATES, DOWN};
     static const int factor_number[RF_CUDA_PASS_MATRICES] = {0, 1, 2, 0, 0, 0, 0};
     const double log2_e = 1.4426950408889634;
-    own_pass *to = &arguments->pass;
+    own_pass *to = &a->pass;
     deal_out(to->deal, p);
     for (int i = 0; i < p->blocks; i++) {
         const rf_cuda_pass_block &from = p->block[i];
@@ -251,8 +251,8 @@ static int fill(arguments *arguments, const rf_cuda_pass *p)
             const rf_cuda_deal &d = to->deal[product[m]];
             const bool even = rf_cuda_deal_is_even(&d);
             const int code =
-                encode_slices(&arguments->map[i][m], from.w[m], d.out[factor_number[m]], d.in,
-                              d.each, even ? d.slice : d.in, even ? d.slices : 1, d.part / d.each);
+                encode_slices(&a->map[i][m], from.w[m], d.out[factor_number[m]], d.in, d.each,
+                              even ? d.slice : d.in, even ? d.slices : 1, d.part / d.each);
             if (code != 0) {
                 return code;
             }
