@@ -32,6 +32,23 @@ number() {
     sed -n "s/.*Synthesis:.*$1: *\([0-9][0-9]*\).*/\1/p" "$output" | tail -n 1
 }
 
+# assertions: what failed in $output; of what one printed the beginning and the end, where a program's last
+# words are.
+assertions() {
+    awk '
+        function flush(   i) {
+            for (i = 1; i <= n; i++) {
+                if (i <= 6 || i > n - 8) { print line[i] } else if (i == 7) { print "[----]   ..." }
+            }
+            n = 0
+        }
+        /^\[----\] Criterion v/ { next }
+        /^\[----\]/ { line[++n] = $0; next }
+        { flush() }
+        /^\[FAIL\]|Sanitizer/
+        END { flush() }' "$output" | head -n 200
+}
+
 # report PROGRAM: runs it; its line, and in $sums its numbers.
 report() {
     program=$1
@@ -67,7 +84,7 @@ report() {
     [ "$n_skipped" -eq 0 ] || line="$line, $warn$n_skipped SKIPPED$plain"
     line=$(printf '%-40s %s, %ss' "${program#"${BUILD_DIR:-}"/}" "$line" "$seconds")
     echo "$line"
-    [ "$lost" -eq 0 ] || { echo "$line" && grep -E '^\[(FAIL|----)\]|Sanitizer' "$output" | grep -v 'Criterion v' | head -n 20; } >>"$folder/failed"
+    [ "$lost" -eq 0 ] || { echo "$line" && assertions; } >>"$folder/failed"
     if [ "$lost" -ne 0 ] || [ -n "$V" ]; then
         sed 's/^/    /' "$output"
     else

@@ -272,6 +272,27 @@ Test(train_errors, two_runs_in_one_folder)
     tiny_says("another process");
 }
 
+/* Who trains in the folder makes and removes checkpoints all the time: nobody else looks at them. */
+Test(train_errors, checkpoints_of_a_folder_in_use)
+{
+    int n = 0;
+    tiny_train(0, "train.steps=2", 0);
+    tiny_runs(": >run/step-000000002.h5\n" /* half removed */
+              "flock run sh -c '\n"
+              "for how in auto run run/step-000000002.h5 \"auto --dry-run\"; do\n"
+              "{ \"$TRAIN\" tiny.yaml train.steps=4 --resume $how; echo status $?.; } &\n"
+              "done; wait'",
+              0);
+    for (const char *at = program_output; (at = strstr(at, "status 1.")) != NULL; at++) {
+        n++;
+    }
+    for (const char *at = program_output;
+         (at = strstr(at, "run: another process trains in this folder")) != NULL; at++) {
+        n++;
+    }
+    cr_assert(n == 8, "%d\n%s", n, program_output);
+}
+
 Test(train_errors, resume_is_the_same_run)
 {
     tiny_train(0, "train.steps=4", 0);

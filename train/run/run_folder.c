@@ -95,13 +95,26 @@ static bool try_lock(rf_run *run)
     return true;
 }
 
-/* Ranks whose mpirun was killed take a moment to end, and may still save. So one looks for what to go
- * on from when they have gone; where they stay, rf_run_begin says so. */
-static void wait_for_lock(rf_run *run)
+static int lock_folder(rf_run *run, rf_error *err)
 {
-    for (int tries = 0; tries < 50 && rf_path_is_folder(run->folder) && !try_lock(run); tries++) {
+    return try_lock(run) ? RF_OK
+                         : rf_error_set(err, RF_ERR,
+                                        "%s: another process trains in this folder: wait for it or "
+                                        "stop it",
+                                        run->folder);
+}
+
+/* Ranks whose mpirun was killed take a moment to end, and may still save. So one looks for what to go
+ * on from when they have gone; while they stay, checkpoints come and go, and none can be relied on. */
+static int wait_for_lock(rf_run *run, rf_error *err)
+{
+    if (!rf_path_is_folder(run->folder)) {
+        return RF_OK; /* it will be made */
+    }
+    for (int tries = 0; tries < 50 && !try_lock(run); tries++) {
         usleep(100000);
     }
+    return lock_folder(run, err);
 }
 
 /* --- Resume ----------------------------------------------------------------------------------- */
@@ -110,6 +123,9 @@ static int find_given(rf_run *run, const char *path, rf_error *err)
 {
     bool any = rf_path_is_folder(path); /* the newest that verifies, as with `auto` */
     rf_checkpoint_info info = {0};
+    if (any ? rf_path_is_same(path, run->folder) : is_inside(path, run->folder)) {
+        RF_TRY(wait_for_lock(run, err));
+    }
     if (any) {
         RF_TRY(rf_checkpoint_find(run->resume, sizeof run->resume, path, err));
         if (run->resume[0] == '\0') {
@@ -140,7 +156,7 @@ static int find_given(rf_run *run, const char *path, rf_error *err)
 static int find_alone(rf_run *run, rf_resume resume, const char *path, rf_error *err)
 {
     if (resume == RF_RESUME_AUTO) {
-        wait_for_lock(run);
+        RF_TRY(wait_for_lock(run, err));
         return rf_checkpoint_find(run->resume, sizeof run->resume, run->folder, err);
     }
     if (resume == RF_RESUME_PATH) {
@@ -226,15 +242,6 @@ static int write_config(const rf_run *run, const rf_config *config, rf_error *er
     int rc = rf_file_write_own(path, text, strlen(text), err);
     free(text);
     return rc;
-}
-
-static int lock_folder(rf_run *run, rf_error *err)
-{
-    return try_lock(run) ? RF_OK
-                         : rf_error_set(err, RF_ERR,
-                                        "%s: another process trains in this folder: wait for it or "
-                                        "stop it",
-                                        run->folder);
 }
 
 static int open_metrics(rf_run *run, int64_t step, rf_error *err)

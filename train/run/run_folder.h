@@ -31,8 +31,9 @@ typedef struct rf_run {
 } rf_run;
 
 /* collective. Finds what to go on from: sets run->resume. Refuses a folder that holds checkpoints
- * where it may not touch them (RF_ERR_USAGE). `path` only with RF_RESUME_PATH. Changes nothing on
- * the file system. Caller ends with rf_run_close, also after an error. */
+ * where it may not touch them (RF_ERR_USAGE), and one in which another process trains (RF_ERR, after five
+ * seconds). `path` only with RF_RESUME_PATH. Changes nothing on the file system, but locks the folder it
+ * goes on in. Caller ends with rf_run_close, also after an error. */
 RF_MUST_CHECK int rf_run_find(rf_run *run, rf_resume resume, const char *path, rf_error *err);
 /* local. Could rf_run_begin make and write the folder? Makes a folder where it would be, and removes it. */
 RF_MUST_CHECK int rf_run_check(const rf_run *run, rf_error *err);
