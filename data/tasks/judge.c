@@ -32,7 +32,8 @@ static int make_folder(char *out, size_t bytes, rf_error *err)
                : rf_error_set(err, RF_ERR, "%s: cannot make a folder for a program: %m", out);
 }
 
-static int run_python(rf_run_result *out, const rf_judge *judge, const char *program, rf_error *err)
+static int run_python(rf_run_result *out, const rf_judge *judge, const char *program,
+                      double seconds, rf_error *err)
 {
     static const char *const argv[] = {"python3", "-s", "-", NULL};
     char folder[4096];
@@ -41,7 +42,7 @@ static int run_python(rf_run_result *out, const rf_judge *judge, const char *pro
                               .input_bytes = strlen(program),
                               .isolated = judge->code == RF_CODE_ISOLATED,
                               .limited = true,
-                              .seconds = judge->seconds};
+                              .seconds = seconds};
     if (request.isolated) {
         return rf_run(out, &request, err);
     }
@@ -76,7 +77,7 @@ static int judge_program(rf_verdict *out, const rf_judge *judge, const rf_task_i
     snprintf(word, sizeof word, "done-%016" PRIx64, secret);
     char *code = judge->task->program(item, answer);
     char *program = rf_alloc_format("%s\nimport os\nos.write(1, b'%s')\n", code, word);
-    int rc = run_python(&result, judge, program, err);
+    int rc = run_python(&result, judge, program, judge->seconds, err);
     if (rc == RF_OK) {
         out->right = result.end == RF_RUN_EXITED && result.status == 0 &&
                      memmem(result.output, result.n_output, word, strlen(word)) != NULL;
@@ -187,9 +188,13 @@ int rf_judge_check(const rf_judge *judge, rf_error *err)
                             "--task %s runs programs that the model wrote: --run-code allows it",
                             judge->task->name);
     }
-    int rc = run_python(&result, judge, "", err);
+    const double seconds = 30.0; /* the first time, perhaps from a disk of another host */
+    int rc = run_python(&result, judge, "", seconds, err);
     if (rc != RF_OK && judge->code == RF_CODE_ISOLATED) {
         rc = rf_error_prefix(err, "--run-code (--unsafe-run runs programs without isolation)");
+    } else if (rc == RF_OK && result.end == RF_RUN_TIMEOUT) {
+        rc = rf_error_set(err, RF_ERR, "python3 does not end an empty program within %g seconds",
+                          seconds);
     } else if (rc == RF_OK && (result.end != RF_RUN_EXITED || result.status != 0)) {
         rc = rf_error_set(err, RF_ERR, "python3 does not run (status %d): %.300s", result.status,
                           result.messages);

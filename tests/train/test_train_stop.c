@@ -178,11 +178,13 @@ Test(train_stop, killed_rank_under_the_launcher)
     tiny_says("--resume auto");
 }
 
-/* mpirun itself is told to end: the ranks have two seconds, in which they save. */
+/* mpirun itself is told to end: the ranks save in the time that it gives them, by default two seconds, in
+ * which a busy disk may not write a checkpoint. */
 Test(train_stop, mpirun_under_the_launcher)
 {
     mpi_need();
     int status = tiny_shell(
+        "export OMPI_MCA_odls_base_sigkill_timeout=5; "
         "sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=1M & pid=$!; " UNTIL_STEPS
         "for child in $(cat /proc/$pid/task/$pid/children); do "
         "if grep -q mpirun /proc/$child/comm; then kill -TERM $child; fi; done; wait $pid");
