@@ -208,7 +208,7 @@ int rf_plan_check(const rf_plan *p, const rf_disk_plan *disk, const rf_setup *s,
         return rf_error_set(
             err, RF_ERR,
             "the run does not fit into %s: lower train.micro_rows or "
-            "data.row_length, set train.recompute=block or train.reduce=fast, or "
+            "data.row_length, set train.recompute=selective or block, or train.reduce=fast, or "
             "let more ranks share it (train.shard)",
             exceeds     ? "the memory of a process (ulimit -d, ulimit -v, its control group)"
             : on_device ? "the GPU's memory"

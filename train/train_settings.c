@@ -30,8 +30,9 @@ const rf_config_key rf_train_keys[] = {
     {"train.compute", RF_KEY_CHOICE, "f32", 0, 0, "f32|bf16", 0, AT(compute),
      "operands of matrix products, and activations; sums, the residual stream, weights, gradients "
      "and moments are f32 in any case"},
-    {"train.recompute", RF_KEY_CHOICE, "none", 0, 0, "none|block", CHANGES, AT(recompute),
-     "activations: keep all, or compute each block again in the backward pass"},
+    {"train.recompute", RF_KEY_CHOICE, "none", 0, 0, "none|selective|block", CHANGES, AT(recompute),
+     "activations that the backward pass computes again instead of keeping them: hardly any, all "
+     "that take no product of matrices, or each block"},
     {"train.seed", RF_KEY_INT, "1", 0, 9e15, NULL, 0, AT(seed),
      "of weights, order of the data, and noise"},
     {"train.threads", RF_KEY_INT, "0", 0, 4096, NULL, CHANGES, AT(threads),

@@ -2,8 +2,10 @@
  *
  * In training each block has memory of its own for everything that its backward pass reads, except
  * for norm1, norm2 and h: they are cheap to compute again, so that all blocks write them to the same
- * place and the backward pass fills it once more. With RF_RECOMPUTE_BLOCK the backward pass computes
- * the whole block again, and only the blocks' inputs have memory of their own.
+ * place and the backward pass fills it once more. (On a device, which multiplies so fast that this shows,
+ * with RF_RECOMPUTE_NONE only h.) With RF_RECOMPUTE_SELECTIVE q and k after the norms of heads and the
+ * rotation are made again too. With RF_RECOMPUTE_BLOCK the backward pass computes the whole block again, and
+ * only the blocks' inputs have memory of their own.
  *
  * In decoding nothing is read after its block is done: all blocks share one set of buffers. In it the
  * buffers of the MLP lie where those of attention were, which are free by then.
@@ -32,12 +34,27 @@ static void *take(const layout *l, rf_class cls, int64_t per_place)
     return rf_arena_take(l->arena, rf_backend_bytes(l->backend, cls, l->n * per_place));
 }
 
+static int64_t query_width(const layout *l)
+{
+    return l->config->num_attention_heads * l->config->head_dim;
+}
+
+static int64_t key_width(const layout *l)
+{
+    return l->config->num_key_value_heads * l->config->head_dim;
+}
+
+static void take_heads(rf_block_acts *b, const layout *l)
+{
+    b->q = take(l, RF_ACTIVATION, query_width(l));
+    b->k = take(l, RF_ACTIVATION, key_width(l));
+}
+
+/* All of attention but q and k as it reads them. */
 static void take_attention(rf_block_acts *b, const layout *l, bool keep)
 {
     int64_t h = l->config->num_attention_heads, g = l->config->num_key_value_heads;
-    int64_t hk = h * l->config->head_dim, gk = g * l->config->head_dim;
-    b->q = take(l, RF_ACTIVATION, hk);
-    b->k = take(l, RF_ACTIVATION, gk);
+    int64_t hk = query_width(l), gk = key_width(l);
     b->v = take(l, RF_ACTIVATION, gk);
     b->o = take(l, RF_ACTIVATION, hk);
     b->lse = take(l, RF_STATISTIC, h);
@@ -61,9 +78,12 @@ static void take_gates(rf_block_acts *b, const layout *l)
 }
 
 /* What a block keeps for its backward pass, beside its input. */
-static void take_kept(rf_block_acts *b, const layout *l)
+static void take_kept(rf_block_acts *b, const layout *l, bool keeps_heads)
 {
     b->rstd1 = take(l, RF_STATISTIC, 1);
+    if (keeps_heads) {
+        take_heads(b, l);
+    }
     take_attention(b, l, true);
     b->mid = take(l, RF_RESIDUAL, l->config->hidden_size);
     b->rstd2 = take(l, RF_STATISTIC, 1);
@@ -76,31 +96,30 @@ static void take_norms(rf_block_acts *b, const layout *l)
     b->norm2 = take(l, RF_ACTIVATION, l->config->hidden_size);
 }
 
-/* A device multiplies so fast that to make the norms again would show in a step's time. */
-static bool keeps_norms(const rf_acts *acts, const rf_backend *backend)
-{
-    return acts->recompute == RF_RECOMPUTE_NONE && !backend->memory->is_host;
-}
-
 static void take_training(rf_acts *acts, const layout *l)
 {
     int64_t n_layers = l->config->num_hidden_layers, d = l->config->hidden_size;
     bool shared = acts->recompute == RF_RECOMPUTE_BLOCK;
-    acts->keeps_norms = keeps_norms(acts, l->backend);
+    acts->keeps_norms = acts->recompute == RF_RECOMPUTE_NONE && !l->backend->memory->is_host;
+    /* Without norms of heads q and k lie where the products left them, and turn in place. */
+    acts->keeps_heads = acts->recompute != RF_RECOMPUTE_SELECTIVE || !l->config->qk_norm;
     /* What the backward pass computes again: one place for all blocks. */
     rf_block_acts one = {0};
     one.h = take(l, RF_ACTIVATION, l->config->intermediate_size);
     if (!acts->keeps_norms) {
         take_norms(&one, l);
     }
+    if (!acts->keeps_heads) {
+        take_heads(&one, l);
+    }
     if (shared) {
-        take_kept(&one, l);
+        take_kept(&one, l, true);
     }
     for (int64_t layer = 0; layer < n_layers; layer++) {
         rf_block_acts b = one;
         b.x = take(l, RF_RESIDUAL, d);
         if (!shared) {
-            take_kept(&b, l);
+            take_kept(&b, l, acts->keeps_heads);
         }
         if (acts->keeps_norms) {
             take_norms(&b, l);
@@ -126,6 +145,7 @@ static void take_inference(rf_acts *acts, const layout *l)
     b.norm1 = b.norm2 = acts->final;
     b.rstd1 = b.rstd2 = acts->final_rstd;
     size_t mark = l->arena->used;
+    take_heads(&b, l);
     take_attention(&b, l, false);
     rf_arena_rewind(l->arena, mark);
     take_gates(&b, l);

@@ -114,21 +114,38 @@ static void project(rf_model *model, const rf_acts *acts, const rf_block_weights
     rf_model_poll(model);
 }
 
-/* q or k of every head: projection, the norm of each head where the model has one, rotation by the
- * place's position. Without the norm raw is out (model.h). */
-static void project_heads(rf_model *model, const rf_acts *acts, const rf_block_weights *w,
-                          rf_role role, void *out, void *raw, void *rstd, const void *x,
-                          const void *bias, const void *gain, int64_t n_heads)
+/* q or k of every head from its projection: the norm of each head where the model has one, rotation by
+ * the place's position. Without the norm raw is out (model.h). */
+static void finish_heads(rf_model *model, const rf_acts *acts, void *out, void *raw, void *rstd,
+                         const void *gain, int64_t n_heads)
 {
     rf_ctx *ctx = model->ctx;
     const rf_kernels *kernel = ctx->backend->kernels;
-    int64_t n = acts->n, d = model->config.hidden_size, k = model->config.head_dim;
-    project(model, acts, w, role, raw, x, bias, NULL, d, n_heads * k);
+    int64_t n = acts->n, k = model->config.head_dim;
     if (gain != NULL) {
         kernel->rmsnorm_forward(ctx, out, rstd, (rf_const_array){raw, RF_ACTIVATION}, gain,
                                 n * n_heads, k, model->config.rms_norm_eps);
     }
     kernel->rope(ctx, out, model->cos, model->sin, acts->position, n, n_heads, k, false);
+}
+
+static void project_heads(rf_model *model, const rf_acts *acts, const rf_block_weights *w,
+                          rf_role role, void *out, void *raw, void *rstd, const void *x,
+                          const void *bias, const void *gain, int64_t n_heads)
+{
+    int64_t d = model->config.hidden_size, k = model->config.head_dim;
+    project(model, acts, w, role, raw, x, bias, NULL, d, n_heads * k);
+    finish_heads(model, acts, out, raw, rstd, gain, n_heads);
+}
+
+void rf_model_heads_forward(rf_model *model, rf_acts *acts, const rf_block_weights *w)
+{
+    const rf_block_acts *b = &acts->block[w->layer];
+    RF_ASSERT(!acts->keeps_heads && b->q != b->q_raw);
+    finish_heads(model, acts, b->q, b->q_raw, b->q_rstd, w->of[RF_ROLE_Q_NORM],
+                 model->config.num_attention_heads);
+    finish_heads(model, acts, b->k, b->k_raw, b->k_rstd, w->of[RF_ROLE_K_NORM],
+                 model->config.num_key_value_heads);
 }
 
 /* mid = x + o_proj(attention(...)) of norm1(x). q is finished before k begins: k_raw may be q_raw

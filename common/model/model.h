@@ -162,7 +162,12 @@ void rf_cache_copy(rf_cache *cache, int64_t to, int64_t from, int64_t n);
 
 /* --- Forward pass ----------------------------------------------------------------------------- */
 
-typedef enum rf_recompute { RF_RECOMPUTE_NONE, RF_RECOMPUTE_BLOCK } rf_recompute;
+/* What a backward pass computes again, with the same bits, so that it need not be kept. */
+typedef enum rf_recompute {
+    RF_RECOMPUTE_NONE,      /* what costs next to nothing on this backend */
+    RF_RECOMPUTE_SELECTIVE, /* what no product of matrices makes: norms, rotation, SwiGLU */
+    RF_RECOMPUTE_BLOCK      /* each block, from its input */
+} rf_recompute;
 
 /* Activations of one block that backward reads. Class activation unless noted. */
 typedef struct rf_block_acts {
@@ -185,6 +190,7 @@ typedef struct rf_acts {
     bool backward;    /* activations of all blocks are kept */
     rf_recompute recompute;
     bool keeps_norms; /* norm1, norm2 of each block, which a backward pass makes again elsewhere */
+    bool keeps_heads; /* q, k of each block: the same of these */
     int64_t n;        /* of the batch last forwarded; 0 after a forward pass that failed */
     bool cached;      /* that pass had a cache: there is no backward pass of it */
     int32_t *token, *position, *place, *target; /* [N] index class */
@@ -202,12 +208,13 @@ typedef struct rf_acts {
     int32_t *host_span;                       /* [span_size] host, where it is built */
     int64_t span_size;
     rf_spans spans;
-    rf_block_acts *block; /* [L]. h, and norm1 and norm2 unless keeps_norms, are the same memory in
-                             all: backward makes them again. Without `backward` all share one set,
+    rf_block_acts
+        *block;      /* [L]. h, norm1 and norm2 unless keeps_norms, and q and k unless keeps_heads
+                             are the same memory in all: backward makes them again. Without `backward` all share one set,
                              with RF_RECOMPUTE_BLOCK only x differs */
-    void *adapter_x;      /* [N, widest input] of an adapter, where it is dropped from; else NULL */
-    void *adapter_u;      /* [N,r] between an adapter's two products; without adapters NULL */
-    void *x;              /* [N,D] residual: output of the last block */
+    void *adapter_x; /* [N, widest input] of an adapter, where it is dropped from; else NULL */
+    void *adapter_u; /* [N,r] between an adapter's two products; without adapters NULL */
+    void *x;         /* [N,D] residual: output of the last block */
     void *final, *final_rstd;   /* [N,D] after the final norm; [N] statistic */
     void *loss;                 /* [N] statistic */
     void *memory, *host_memory; /* backend, host. Owned */
@@ -249,6 +256,9 @@ RF_MUST_CHECK int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batc
  * and the block's last product, which only `out` needs, are left out. */
 void rf_model_block_forward(rf_model *model, rf_acts *acts, const rf_block_weights *w, void *out,
                             rf_cache *cache);
+/* q and k of block w->layer again, from q_raw and k_raw, which the model keeps apart (keeps_heads is
+ * false): the norm of each head, and the rotation. */
+void rf_model_heads_forward(rf_model *model, rf_acts *acts, const rf_block_weights *w);
 /* Cross-entropy of every place with a target [N], 0 without, into acts->loss (backend memory), and
  * into host memory where loss is not NULL: then it waits for them.
  * Forward only; training fuses it with backward (train/math/backward.h). */

@@ -71,23 +71,28 @@ static inline double bench_fastest(bench_function function, void *work, double b
     return fastest;
 }
 
-/* Takes "NAME VALUE" from the arguments where NAME comes next: which of the two values it is, or
- * -1. Another value ends the program. */
-static inline int bench_option(int *argc, char ***argv, const char *name, const char *first,
-                               const char *second)
+/* Takes "NAME VALUE" from the arguments where NAME comes next: which of the choices, as "none|block", it
+ * is, or -1. Another value ends the program. */
+static inline int bench_option(int *argc, char ***argv, const char *name, const char *choices)
 {
     if (*argc < 3 || strcmp((*argv)[1], name) != 0) {
         return -1;
     }
-    const char *value = (*argv)[2];
-    int which = strcmp(value, first) == 0 ? 0 : strcmp(value, second) == 0 ? 1 : -1;
-    if (which < 0) {
-        fprintf(stderr, "benchmark: %s takes %s or %s\n", name, first, second);
-        exit(2);
+    const char *value = (*argv)[2], *at = choices;
+    for (int which = 0;; which++) {
+        const size_t n = strcspn(at, "|");
+        if (strlen(value) == n && memcmp(value, at, n) == 0) {
+            *argc -= 2;
+            *argv += 2;
+            return which;
+        }
+        if (at[n] == '\0') {
+            break;
+        }
+        at += n + 1;
     }
-    *argc -= 2;
-    *argv += 2;
-    return which;
+    fprintf(stderr, "benchmark: %s takes %s\n", name, choices);
+    exit(2);
 }
 
 /* The processor's name and the number of threads, fit for JSON. */

@@ -395,7 +395,7 @@ static void bench_all(void)
 
 int main(int argc, char **argv)
 {
-    const int computes = bench_option(&argc, &argv, "--compute", "f32", "bf16");
+    const int computes = bench_option(&argc, &argv, "--compute", "f32|bf16");
     const bool f32 = computes != 1, bf16 = computes != 0;
     filter = argc > 1 ? argv[1] : "";
     const rf_limits none = {0};

@@ -7,7 +7,7 @@
  * Usage: bench_step [options] [part of a name]
  *        bench_step [options] --kernels NAME
  *        bench_step [options] --turns FILE NAME
- * Options: --compute f32|bf16 (both without), --recompute none|block (train.recompute).
+ * Options: --compute f32|bf16 (both without), --recompute none|selective|block (train.recompute).
  * --kernels tells where the time of a step goes. --turns is one side of a comparison
  * (compare_step.py): it writes the first weights and the batch to FILE, then makes one step for
  * each line that it reads and answers with a line. NAME: "step 30M V=4096".
@@ -160,9 +160,11 @@ static double peak_of(const step_work *w, rf_compute compute)
 
 static void name_case(char *name, size_t bytes, const step_case *c, rf_compute compute)
 {
+    static const char *const again[] = {[RF_RECOMPUTE_NONE] = "",
+                                        [RF_RECOMPUTE_SELECTIVE] = " selective",
+                                        [RF_RECOMPUTE_BLOCK] = " recompute"};
     snprintf(name, bytes, "step %s V=%d %s%s", c->name, (int)c->v,
-             compute == RF_COMPUTE_BF16 ? "bf16" : "f32",
-             recompute == RF_RECOMPUTE_BLOCK ? " recompute" : "");
+             compute == RF_COMPUTE_BF16 ? "bf16" : "f32", again[recompute]);
 }
 
 /* Verified by what it is for: the steps must lower the loss of the batch they repeat. */
@@ -332,11 +334,10 @@ static int bench_cases(const char *filter, bool f32, bool bf16)
 
 int main(int argc, char **argv)
 {
-    const int computes = bench_option(&argc, &argv, "--compute", "f32", "bf16");
+    const int computes = bench_option(&argc, &argv, "--compute", "f32|bf16");
     const rf_compute compute = computes == 1 ? RF_COMPUTE_BF16 : RF_COMPUTE_F32;
-    if (bench_option(&argc, &argv, "--recompute", "none", "block") == 1) {
-        recompute = RF_RECOMPUTE_BLOCK;
-    }
+    const int again = bench_option(&argc, &argv, "--recompute", "none|selective|block");
+    recompute = again < 0 ? RF_RECOMPUTE_NONE : (rf_recompute)again;
     if (argc == 3 && strcmp(argv[1], "--kernels") == 0) {
         time_kernels(find_case(argv[2]), compute);
         return 0;

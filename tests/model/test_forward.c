@@ -293,17 +293,19 @@ Test(forward, memory_is_as_planned)
     cr_assert(model->bytes == rf_model_bytes(&config, backend, &limits));
     cr_assert(model->bytes >= 8 * (size_t)(model->table.n_elements + 2 * 20 * 5));
     const rf_model_shape shape = rf_model_shape_of(model);
-    size_t bytes[3];
-    for (int i = 0; i < 3; i++) {
-        bool backward = i < 2;
-        rf_recompute recompute = i == 1 ? RF_RECOMPUTE_BLOCK : RF_RECOMPUTE_NONE;
+    static const rf_recompute ways[] = {RF_RECOMPUTE_NONE, RF_RECOMPUTE_SELECTIVE,
+                                        RF_RECOMPUTE_BLOCK, RF_RECOMPUTE_NONE};
+    size_t bytes[4];
+    for (int i = 0; i < 4; i++) {
+        const bool backward = i < 3;
+        const rf_recompute recompute = ways[i];
         rf_acts *acts = NULL;
         TINY_MUST(rf_acts_new(&acts, model, 33, 50, backward, recompute, tiny_error()));
         bytes[i] = rf_acts_bytes(&shape, 33, 50, backward, recompute);
         cr_assert(acts->bytes == bytes[i]);
         rf_acts_free(acts);
     }
-    cr_assert(bytes[2] < bytes[1] && bytes[1] < bytes[0]);
+    cr_assert(bytes[3] < bytes[2] && bytes[2] < bytes[1] && bytes[1] < bytes[0]);
     rf_cache *cache = NULL;
     TINY_MUST(rf_cache_new(&cache, model, 50, tiny_error()));
     cr_assert(cache->bytes == rf_cache_bytes(&config, backend, 50));

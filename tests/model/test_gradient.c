@@ -343,14 +343,16 @@ static void assert_same_bits(const rf_backend *backend, const rf_model_config *c
 
 Test(gradient, recomputing_and_threads_keep_every_bit)
 {
-    const rf_backend *list[MAX_BACKENDS];
+    const rf_backend *list[MAX_BACKENDS + 1];
     int n_backends = backends_available(list);
     list[n_backends++] = backend_named("ref64", "");
+    list[n_backends++] = backend_named("apart", ""); /* which keeps norms, as devices do */
     for (int b = 0; b < n_backends; b++) {
         for (int i = 0; i < N_VARIANTS; i++) {
             rf_model_config config = tiny_config(variants[i]);
             rf_batch batch = tiny_packed(&config, 40 + (uint64_t)i);
             assert_same_bits(list[b], &config, &batch, 1, RF_RECOMPUTE_BLOCK);
+            assert_same_bits(list[b], &config, &batch, 1, RF_RECOMPUTE_SELECTIVE);
             assert_same_bits(list[b], &config, &batch, 2, RF_RECOMPUTE_NONE);
             assert_same_bits(list[b], &config, &batch, 3, RF_RECOMPUTE_BLOCK);
             rf_batch_free(&batch);
@@ -379,7 +381,7 @@ Test(gradient, without_any_target_loss_and_gradient_are_zero)
     int n_backends = backends_available(list);
     list[n_backends++] = backend_named("ref64", "");
     for (int b = 0; b < n_backends; b++) {
-        for (int recompute = 0; recompute < 2; recompute++) {
+        for (int recompute = 0; recompute <= RF_RECOMPUTE_BLOCK; recompute++) {
             rf_model_config config = tiny_config(variants[recompute]);
             tiny_train r = tiny_train_new(list[b], &config, 2, NULL, (rf_recompute)recompute);
             rf_batch batch = tiny_packed(&config, 5);

@@ -127,9 +127,8 @@ Test(weights, each_pass_asks_once_for_each_block_in_its_order)
                                   {.only = "layers.1"},
                                   {.rank = 3, .alpha = 6, .targets = "*_proj", .dropout = 0.1}};
     const char *const backward[] = {"+2 -2 +1 -1 +0 -0 ", "+2 -2 +1 -1 ", "+2 -2 +1 -1 +0 -0 "};
-    for (int i = 0; i < 6; i++) {
-        rig r = rig_new(backend_default(), &ways[i % 3],
-                        i < 3 ? RF_RECOMPUTE_NONE : RF_RECOMPUTE_BLOCK);
+    for (int i = 0; i < 9; i++) {
+        rig r = rig_new(backend_default(), &ways[i % 3], (rf_recompute)(i / 3));
         expect_calls(&r, FORWARD, "+2 +0 -0 +1 -1 -2 ");
         expect_calls(&r, BACKWARD, backward[i % 3]);
         for (int pass = LOSSES; pass < N_PASSES; pass++) {

@@ -58,8 +58,10 @@ Test(train_runs, threads_and_recomputing_have_equal_bits)
     tiny_train(0, "log.dir=one", 0);
     tiny_train(0, "log.dir=two train.threads=2", 0);
     tiny_train(0, "log.dir=block train.recompute=block", 0);
+    tiny_train(0, "log.dir=selective train.recompute=selective", 0);
     tiny_same_curves("one", "two");
     tiny_same_curves("one", "block");
+    tiny_same_curves("one", "selective");
     tiny_same_checkpoints("one/step-000000008.h5", "two/step-000000008.h5");
 }
 
@@ -70,8 +72,10 @@ Test(train_runs, bf16_is_close_and_has_equal_bits)
     tiny_train(0, "log.dir=one train.compute=bf16", 0);
     tiny_train(2, "log.dir=two train.compute=bf16 train.threads=2", 0);
     tiny_train(0, "log.dir=block train.compute=bf16 train.recompute=block", 0);
+    tiny_train(0, "log.dir=selective train.compute=bf16 train.recompute=selective", 0);
     tiny_same_curves("one", "two");
     tiny_same_curves("one", "block");
+    tiny_same_curves("one", "selective");
     double f32 = tiny_last("f32", "step", "loss"), bf16 = tiny_last("one", "step", "loss");
     cr_assert(fabs(f32 - bf16) <= 2e-2 * fabs(f32) && f32 != bf16, "%.17g %.17g", f32, bf16);
     tiny_train(0, "--resume auto log.dir=one train.steps=9 train.compute=f32", 2);

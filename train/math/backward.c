@@ -400,12 +400,15 @@ static int check(const rf_backward *backward, const rf_acts *acts, rf_error *err
     return RF_OK;
 }
 
-/* What the forward pass had and did not keep: of the whole block, or only the norms. */
+/* What the forward pass had and did not keep: of the whole block, or only norms and heads. */
 static void make_again(const pass *p, const rf_block_weights *w)
 {
     if (p->acts->recompute == RF_RECOMPUTE_BLOCK) {
         rf_model_block_forward(p->model, p->acts, w, NULL, NULL);
         return;
+    }
+    if (!p->acts->keeps_heads) {
+        rf_model_heads_forward(p->model, p->acts, w);
     }
     if (p->acts->keeps_norms) {
         return;
