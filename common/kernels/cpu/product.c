@@ -6,6 +6,13 @@ enum {
     AHEAD = 8 /* inner steps from the prefetch of a panel's row to its use; it is in the L2 cache */
 };
 
+/* Rows of a tile of cells: with AVX2 the two numbers of an operand's cells take two of 16 registers. */
+#if defined(RF_ISA_avx2)
+enum { CELL_ROWS = 4 };
+#else
+enum { CELL_ROWS = TILE_ROWS };
+#endif
+
 /* One tile: `rows` x `vectors` vectors of c. Both are constants wherever this is inlined, so that
  * the sums live in registers. No sum depends on the rows and columns beside it, so tiles of fewer
  * rows, and with padded columns, give the same bits. */
@@ -151,7 +158,8 @@ void RF_CPU(product)(const product *p)
 #endif
     const int form = p->cell == CELL_BF16 ? 2 : p->tile_step > 0;
     /* Tiles of about as many rows each: one of few rows would wait for b. */
-    const int64_t most = p->tile_step > 0 ? TILE_ROWS : ceil_div(p->m, ceil_div(p->m, TILE_ROWS));
+    const int64_t whole = p->cell == CELL_BF16 ? CELL_ROWS : TILE_ROWS;
+    const int64_t most = p->tile_step > 0 ? TILE_ROWS : ceil_div(p->m, ceil_div(p->m, whole));
     for (int64_t col = 0; col < p->n; col += PANEL) {
         int64_t vectors = ceil_div(min_of(PANEL, p->n - col), VL);
         for (int64_t row = 0; row < p->m; row += most) {
