@@ -16,7 +16,8 @@ static const product products[] = {{1024, {2048, 1024, 1024}, 3, false}, /* of Q
                                    {1024, {3072}, 1, true},
                                    {3072, {1024}, 1, false},
                                    {128, {512, 256, 256}, 3, false}, /* one slice, */
-                                   {328, {128}, 1, false},           /* three of four, */
+                                   {328, {128}, 1, false},           /* two, uneven */
+                                   {520, {128}, 1, false},           /* three of four, */
                                    {3080, {200}, 1, true},           /* seven of eight, uneven */
                                    {200, {3080}, 1, false}};
 enum { N_PRODUCTS = sizeof products / sizeof products[0] };

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-/* Rows of a pass at most; blocks of a launch at most (its arguments must fit); bytes of a tile of weights. */
+/* Rows of a pass at most; blocks of a launch at most (its arguments must fit); width of a head. */
 enum { RF_CUDA_PASS_ROWS = 4, RF_CUDA_PASS_BLOCKS = 30, RF_CUDA_PASS_WIDTH = 128 };
 
 /* --- How products are cut ---------------------------------------------------------------------- */

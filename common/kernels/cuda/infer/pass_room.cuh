@@ -93,7 +93,7 @@ struct own_merge {
 
 /* What this block of threads has to do in every block of the model alike, the first of which has that number:
  * of each product so many tiles, the first of each group; of attention its first part, of `parts` in all, that
- * part's heads, the first of each warp, its rows; of the merge the first query and head of each group. */
+ * part's heads, the first of each warp, its rows; of the merge the first half of a query's head of each group. */
 struct own_share {
     uint32_t number;
     int tiles[PRODUCTS];

@@ -96,7 +96,7 @@ static __global__ void __launch_bounds__(RF_CUDA_PLANNED) plan(const rf_cuda_att
     const sums_before part_rows = scan(part * queries), section_rows = scan(section * queries);
     const sums_before parts = scan(part), sections = scan(section),
                       runs = scan(queries > 0 ? 1 : 0);
-    const int written = p.n > RF_CUDA_PASS_ROWS ? first_written(p) : 0; /* 0: nobody asks */
+    const int written = p.n > RF_CUDA_PASS_ROWS ? first_written(p) : 0; /* 0: none is early */
     const bool by_part = part_rows.all <= min(p.part_rows, int64_t{RF_CUDA_FEW_PARTS});
     const bool by_section = section_rows.all <= p.part_rows;
     if (queries > 0 && by_part) {
