@@ -3,7 +3,7 @@
 # side -> a decoding to watch. configs/compare/demo.sh holds its settings.
 #
 # Fails where an accuracy of ar or refusion is below the settings' floor, or refusion answers slower than ar.
-# DEMO_OBJECTIVES="refusion" trains that one alone, DEMO_STEPS=500 is over sooner; NAME=VALUE arguments change settings.
+# DEMO_OBJECTIVES="refusion" trains that one alone, DEMO_STEPS=800 is over sooner; NAME=VALUE arguments change settings.
 set -eu
 bin=${BUILD_DIR:-build/release}
 run=runs/demo

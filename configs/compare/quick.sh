@@ -9,7 +9,8 @@ within=1
 
 kind_sudoku4=sudoku4
 train_sudoku4=100000 valid_sudoku4=100 test_sudoku4=300
-set_sudoku4="train.steps=450 optim.lr=3e-3 decode.gen_length=17"
+set_sudoku4="train.steps=1600 train.batch_rows=4 train.micro_rows=2 optim.lr=3e-3 decode.gen_length=17"
+set_ar="optim.lr=2e-3" # which serves it better than 3e-3
 set_refusion="objective.slot_sizes=2,4 decode.slot_size=4"
 # Prompt, and a clean and a noisy copy of a response of 17 rounded up to 20: 7 samples a row, as the
 # others have.
