@@ -208,10 +208,10 @@ typedef struct rf_acts {
     int32_t *host_span;                       /* [span_size] host, where it is built */
     int64_t span_size;
     rf_spans spans;
-    rf_block_acts
-        *block;      /* [L]. h, norm1 and norm2 unless keeps_norms, and q and k unless keeps_heads
-                             are the same memory in all: backward makes them again. Without `backward` all share one set,
-                             with RF_RECOMPUTE_BLOCK only x differs */
+    /* [L]. h, norm1 and norm2 unless keeps_norms, and q and k unless keeps_heads are the same memory in all:
+     * backward makes them again. Without `backward` all share one set, with RF_RECOMPUTE_BLOCK only x
+     * differs. */
+    rf_block_acts *block;
     void *adapter_x; /* [N, widest input] of an adapter, where it is dropped from; else NULL */
     void *adapter_u; /* [N,r] between an adapter's two products; without adapters NULL */
     void *x;         /* [N,D] residual: output of the last block */
