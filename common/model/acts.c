@@ -50,7 +50,7 @@ static void take_heads(rf_block_acts *b, const layout *l)
     b->k = take(l, RF_ACTIVATION, key_width(l));
 }
 
-/* All of attention but q and k as it reads them. */
+/* All of attention but q and k as it reads them, which have their place by then. */
 static void take_attention(rf_block_acts *b, const layout *l, bool keep)
 {
     int64_t h = l->config->num_attention_heads, g = l->config->num_key_value_heads;
@@ -77,13 +77,10 @@ static void take_gates(rf_block_acts *b, const layout *l)
     b->up = take(l, RF_ACTIVATION, l->config->intermediate_size);
 }
 
-/* What a block keeps for its backward pass, beside its input. */
-static void take_kept(rf_block_acts *b, const layout *l, bool keeps_heads)
+/* What a block keeps for its backward pass, beside its input, norms, and q and k. */
+static void take_kept(rf_block_acts *b, const layout *l)
 {
     b->rstd1 = take(l, RF_STATISTIC, 1);
-    if (keeps_heads) {
-        take_heads(b, l);
-    }
     take_attention(b, l, true);
     b->mid = take(l, RF_RESIDUAL, l->config->hidden_size);
     b->rstd2 = take(l, RF_STATISTIC, 1);
@@ -102,7 +99,8 @@ static void take_training(rf_acts *acts, const layout *l)
     bool shared = acts->recompute == RF_RECOMPUTE_BLOCK;
     acts->keeps_norms = acts->recompute == RF_RECOMPUTE_NONE && !l->backend->memory->is_host;
     /* Without norms of heads q and k lie where the products left them, and turn in place. */
-    acts->keeps_heads = acts->recompute != RF_RECOMPUTE_SELECTIVE || !l->config->qk_norm;
+    acts->keeps_heads = acts->recompute == RF_RECOMPUTE_NONE ||
+                        (acts->recompute == RF_RECOMPUTE_SELECTIVE && !l->config->qk_norm);
     /* What the backward pass computes again: one place for all blocks. */
     rf_block_acts one = {0};
     one.h = take(l, RF_ACTIVATION, l->config->intermediate_size);
@@ -113,13 +111,16 @@ static void take_training(rf_acts *acts, const layout *l)
         take_heads(&one, l);
     }
     if (shared) {
-        take_kept(&one, l, true);
+        take_kept(&one, l);
     }
     for (int64_t layer = 0; layer < n_layers; layer++) {
         rf_block_acts b = one;
         b.x = take(l, RF_RESIDUAL, d);
+        if (acts->keeps_heads) {
+            take_heads(&b, l);
+        }
         if (!shared) {
-            take_kept(&b, l, acts->keeps_heads);
+            take_kept(&b, l);
         }
         if (acts->keeps_norms) {
             take_norms(&b, l);
