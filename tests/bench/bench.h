@@ -79,17 +79,14 @@ static inline int bench_option(int *argc, char ***argv, const char *name, const 
         return -1;
     }
     const char *value = (*argv)[2], *at = choices;
-    for (int which = 0;; which++) {
+    for (int which = 0; *at != '\0'; which++) {
         const size_t n = strcspn(at, "|");
         if (strlen(value) == n && memcmp(value, at, n) == 0) {
             *argc -= 2;
             *argv += 2;
             return which;
         }
-        if (at[n] == '\0') {
-            break;
-        }
-        at += n + 1;
+        at += n + (at[n] == '|');
     }
     fprintf(stderr, "benchmark: %s takes %s\n", name, choices);
     exit(2);
