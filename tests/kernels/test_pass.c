@@ -142,7 +142,7 @@ Test(pass, makes_the_product)
 /* What is sent in a block has a place of its own, at a multiple of two letters; parts lie behind all slots. */
 Test(pass, lays_out_its_mail)
 {
-    enum { KEYS = 1000 };
+    enum { KEYS = 1000, MANY_KEYS = RF_CUDA_PART * RF_CUDA_FEW_PARTS };
     static const int64_t size[][4] = {{1024, 3072, 16, 8}, {3080, 200, 4, 1}, {8, 8, 1, 1}};
     for (size_t i = 0; i < sizeof size / sizeof size[0]; i++) {
         for (int64_t n = 1; n <= RF_CUDA_PASS_ROWS; n++) {
@@ -155,9 +155,11 @@ Test(pass, lays_out_its_mail)
                 cr_assert_eq(begin[k] % 2, 0);
                 cr_assert_eq(begin[k + 1] - begin[k], letters[k]);
             }
-            const int64_t parts = n * (KEYS / RF_CUDA_PART + 2) * h * RF_CUDA_PART_LETTERS;
+            const int64_t row = h * RF_CUDA_PART_LETTERS, slots = RF_CUDA_PASS_SLOTS * s.letters;
             cr_assert_eq(rf_cuda_letters_of(n, d, f, h, g, KEYS),
-                         RF_CUDA_PASS_SLOTS * s.letters + parts);
+                         slots + n * (KEYS / RF_CUDA_PART + 2) * row);
+            cr_assert_eq(rf_cuda_letters_of(n, d, f, h, g, MANY_KEYS),
+                         slots + RF_CUDA_FEW_PARTS * row, "as many as one kernel takes");
         }
     }
 }

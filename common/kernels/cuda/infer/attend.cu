@@ -159,7 +159,7 @@ template <int WIDTH>
 static __device__ void add_part(state<WIDTH> *s, tiles<WIDTH> *t, const rf_cuda_attend &p,
                                 const work &w, int span, int part, float scale, bool is_coming)
 {
-    const int key = w.run[SPAN_BEGIN + 2 * span] + part * RF_CUDA_PART;
+    const int2 own = keys_of(w, span, part);
     const int lane = static_cast<int>(threadIdx.x) % WARP,
               warp = static_cast<int>(threadIdx.x) / WARP;
     const bool has_rows = warp * TILE_ROWS < w.n;
@@ -168,13 +168,13 @@ static __device__ void add_part(state<WIDTH> *s, tiles<WIDTH> *t, const rf_cuda_
     if (is_coming) {
         commit_pieces(); /* of queries */
     } else {
-        fetch_keys(t, p, w, keys_of(w, span, part));
+        fetch_keys(t, p, w, own);
     }
     int count[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int64_t query = query_of(w, warp * TILE_ROWS + lane / 4 + half * 8);
-        count[half] = p.span[4 * query + 2 * span + 1] - key;
+        count[half] = p.span[4 * query + 2 * span + 1] - own.x;
     }
     if (is_coming) {
         wait_pieces<0>();

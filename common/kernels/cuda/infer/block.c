@@ -244,7 +244,7 @@ void rf_cuda_block_forward(rf_ctx *ctx, const rf_block *b)
     rf_cuda_pass *pass = rf_cuda_pass_of(ctx);
     if (b->is_first) {
         begin_pass(ctx, pass, b);
-        LAUNCH(plan_attention, &pass->attention);
+        LAUNCH(plan_attention, &pass->attention, !rf_cuda_takes_pass(pass));
     }
     if (rf_cuda_takes_pass(pass)) {
         add_to_pass(ctx, b);

@@ -56,10 +56,11 @@ typedef struct rf_cuda_attend {
     int64_t part_rows;
     rf_cuda_parts *table; /* [n], */
     rf_cuda_unit *unit;   /* [part_rows + RF_CUDA_PLANNED], */
-    int32_t *units; /* [2] the plan: how many units, and the first place that the pass writes */
+    int32_t *units;       /* [2] the plan: how many units; the first place not to be read early */
     rf_cuda_mail mail;
 } rf_cuda_attend;
-int rf_cuda_plan_attention(rf_cuda_stream, const rf_cuda_attend *attention);
+/* early: attend_few may fetch keys that the pass does not write before the kernel before it has ended. */
+int rf_cuda_plan_attention(rf_cuda_stream, const rf_cuda_attend *attention, bool early);
 /* Leaves the units; then the merge. */
 int rf_cuda_attend_few(rf_cuda_stream, const rf_cuda_attend *attention);
 int rf_cuda_merge_parts(rf_cuda_stream, const rf_cuda_attend *attention);

@@ -78,7 +78,7 @@ static __device__ void make_block(const room &r, int i, const own_elements &own,
     }
     make_product<ROWS, HEADS>(r, b, m, e, stage);
 
-    attend(r, b, m, i);
+    attend<ROWS>(r, b, m, i);
     merge_all(r, m);
     fetch_ahead(r, i + 1);
     e = element_at<ATTENDED>(r, b, own.attended, tile, m);
@@ -147,13 +147,14 @@ static __device__ void take_attention(room *r)
               lane = static_cast<int>(threadIdx.x) % WARP;
     const own_pass &p = r->p;
     const part_work &w = r->share.part;
-    if (lane == 0) {
+    if (lane < HEAD_TURNS) {
+        const int job = lane * WORKER_WARPS + warp;
         const head_jobs jobs = jobs_of(p, w, 0, cache_jobs(p));
-        if (warp == 0) {
+        if (job == 0) {
             r->share.jobs = jobs;
         }
-        r->share.head[warp] = head_of(p, r->tiles, w, 0, jobs, warp);
-    } else if (threadIdx.x % GROUP == 1 && first_merge() < merges(p)) {
+        r->share.head[job] = head_of(p, r->tiles, w, 0, jobs, job);
+    } else if (threadIdx.x % GROUP == HEAD_TURNS && first_merge() < merges(p)) {
         r->share.merge[group_number()] = merge_of(p, first_merge());
     } else if (warp == 0 && lane >= QUERY_ROWS) {
         r->share.row[lane - QUERY_ROWS] = row_at(p, w, lane - QUERY_ROWS);
@@ -169,9 +170,8 @@ static __global__ void __launch_bounds__(THREADS, 1) run_pass(const __grid_const
     __syncthreads();
     take_share(&r);
     if (threadIdx.x == 2 * WARP) {
-        lay_out(&r, shared + (ALIGNMENT - shared_address(shared) % ALIGNMENT) % ALIGNMENT,
-                ROWS * SUMS);
-        for (int s = 0; s < r.stages; s++) {
+        lay_out(&r, shared + (ALIGNMENT - shared_address(shared) % ALIGNMENT) % ALIGNMENT);
+        for (int s = 0; s < r.p.stages; s++) {
             barrier_init(r.full + static_cast<unsigned>(s) * 8U, 1);
             barrier_init(r.empty + static_cast<unsigned>(s) * 8U, 1);
         }
@@ -202,16 +202,18 @@ static void deal_out(rf_cuda_deal (&deal)[PRODUCTS], const rf_cuda_pass *p)
     deal[DOWN] = rf_cuda_deal_of(p->f, &p->d, 1, false);
 }
 
+/* Of the kernel that takes the pass. */
 static int rows_of(const rf_cuda_pass *p)
 {
-    return p->n == 1 ? 1 : int{MOST_ROWS};
+    return p->n <= 2 ? static_cast<int>(p->n) : p->n <= 4 ? 4 : int{MOST_ROWS};
 }
 
-/* Bytes for x of two products, which take turns: each the wider of those that it is for. */
+/* Bytes for x of two products, which take turns: each the wider of those that it is for; the second at least
+ * those of pieces. */
 static int64_t x_bytes(const rf_cuda_pass *p, int which)
 {
     rf_cuda_deal deal[PRODUCTS];
-    int64_t bytes = 0;
+    int64_t bytes = which == 1 ? TURN : 0;
     deal_out(deal, p);
     for (int product = which; product < PRODUCTS; product += 2) {
         bytes = max(bytes, int64_t{deal[product].slice} / TILE_COLUMNS * rows_of(p) * 8 * TILE_ROW);
@@ -222,7 +224,7 @@ static int64_t x_bytes(const rf_cuda_pass *p, int which)
 static int64_t stages_of(const rf_cuda_pass *p)
 {
     const int64_t rest = DYNAMIC_MEMORY - ALIGNMENT - x_bytes(p, 0) - x_bytes(p, 1) -
-                         int64_t{sizeof(part_tiles)} - TURN - SQUARES - int64_t{rows_of(p)} * SUMS;
+                         int64_t{sizeof(part_tiles)} - SQUARES;
     return rest / (STAGE + 2 * 8);
 }
 
@@ -321,6 +323,14 @@ int rf_cuda_run_pass(rf_cuda_stream stream, const rf_cuda_pass *p)
         return code;
     }
     const unsigned blocks = static_cast<unsigned>(processors);
-    return rows_of(p) == 1 ? launch<1>(stream, own, blocks)
-                           : launch<MOST_ROWS>(stream, own, blocks);
+    switch (rows_of(p)) {
+    case 1:
+        return launch<1>(stream, own, blocks);
+    case 2:
+        return launch<2>(stream, own, blocks);
+    case 4:
+        return launch<4>(stream, own, blocks);
+    default:
+        return launch<MOST_ROWS>(stream, own, blocks);
+    }
 }

@@ -12,7 +12,7 @@ extern "C" {
 #endif
 
 /* Rows of a pass at most; blocks of a launch at most (its arguments must fit); width of a head. */
-enum { RF_CUDA_PASS_ROWS = 4, RF_CUDA_PASS_BLOCKS = 30, RF_CUDA_PASS_WIDTH = 128 };
+enum { RF_CUDA_PASS_ROWS = 8, RF_CUDA_PASS_BLOCKS = 30, RF_CUDA_PASS_WIDTH = 128 };
 
 /* --- How products are cut ---------------------------------------------------------------------- */
 
@@ -154,13 +154,14 @@ RF_KERNELS_INLINE rf_cuda_slot rf_cuda_slot_of(int64_t n, int64_t d, int64_t f, 
     s.letters = s.hidden + n * f / 2;
     return s;
 }
-/* keys: of the cache */
+/* keys: of the cache. A pass of more than RF_CUDA_FEW_PARTS rows of parts is not one kernel's. */
 RF_KERNELS_INLINE int64_t rf_cuda_letters_of(int64_t n, int64_t d, int64_t f, int64_t h, int64_t g,
                                              int64_t keys)
 {
     const rf_cuda_slot slot = rf_cuda_slot_of(n, d, f, h, g);
-    return RF_CUDA_PASS_SLOTS * slot.letters +
-           n * (keys / RF_CUDA_PART + 2) * h * RF_CUDA_PART_LETTERS;
+    const int64_t all = n * (keys / RF_CUDA_PART + 2), most = RF_CUDA_FEW_PARTS;
+    const int64_t parts = all < most ? all : most;
+    return RF_CUDA_PASS_SLOTS * slot.letters + parts * h * RF_CUDA_PART_LETTERS;
 }
 
 /* Does one kernel make such a pass? All sizes; not what lies in memory. */

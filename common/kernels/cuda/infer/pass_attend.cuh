@@ -133,8 +133,10 @@ static __device__ void attend_rows(const own_pass &p, part_tiles *t, const own_r
 /* The parts of this block of threads, for block i of the launch. The first one's keys are there. Ends with a
  * meeting of the workers, before which all have done with block i - 1: what this one sends in block i + 1 lies
  * where they read. */
+template <int ROWS>
 static __device__ void attend(const room &r, const own_block &b, const mail &m, int i)
 {
+    enum { SIDE = ROWS == 4 ? 2 : 1 }; /* heads of a warp: few rows have few, many no registers */
     const own_pass &p = r.p;
     part_tiles *t = r.tiles;
     const int warp = static_cast<int>(threadIdx.x) / WARP,
@@ -158,10 +160,16 @@ static __device__ void attend(const room &r, const own_block &b, const mail &m, 
             const bool is_known = is_first && first == 0;
             const head_jobs jobs = is_known ? r.share.jobs : jobs_of(p, w, first, 0);
 #pragma unroll 1
-            for (int job = warp; job < jobs.count(); job += WORKER_WARPS) {
-                put_head(p, b, m,
-                         is_known && job == warp ? r.share.head[warp]
-                                                 : head_of(p, t, w, first, jobs, job));
+            for (int job = warp; job < jobs.count(); job += SIDE * WORKER_WARPS) {
+                own_head head[SIDE];
+#pragma unroll
+                for (int s = 0; s < SIDE; s++) {
+                    const int own = job + s * WORKER_WARPS;
+                    head[s] = is_known && own < HEAD_TURNS * WORKER_WARPS
+                                  ? r.share.head[own]
+                                  : head_of(p, t, w, first, jobs, own);
+                }
+                put_heads(p, b, m, head);
             }
             workers_meet();
             if (is_known) {

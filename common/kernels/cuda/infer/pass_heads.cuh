@@ -6,14 +6,6 @@
 #include "common/kernels/cuda/infer/ends.cuh"
 #include "common/kernels/cuda/infer/pass_mail.cuh"
 
-static __device__ inline float4 receive4(const letter *from, uint32_t number)
-{
-    uint32_t word[4];
-    receive(word, from, number);
-    return {__uint_as_float(word[0]), __uint_as_float(word[1]), __uint_as_float(word[2]),
-            __uint_as_float(word[3])};
-}
-
 /* A head that is to be made, by a warp: query (which 0), key (1) or value (2) `head` of row i, as bf16. */
 struct head_job {
     int which, i, head;
@@ -79,27 +71,42 @@ static __device__ own_head head_of(const own_pass &p, part_tiles *t, const part_
             static_cast<int64_t>(p.position[own.i]) * (WIDTH / 2)};
 }
 
-/* A warp. The gain and the rotation are on their way while the sums are waited for. */
-static __device__ void put_head(const own_pass &p, const own_block &b, const mail &m,
-                                const own_head &h)
+/* A warp; heads side by side. Gains and rotations are on their way while the sums are waited for. */
+template <int COUNT>
+static __device__ void put_heads(const own_pass &p, const own_block &b, const mail &m,
+                                 const own_head (&head)[COUNT])
 {
-    if (h.which < 0) {
-        return;
-    }
     const int element = static_cast<int>(threadIdx.x) % WARP * 4;
-    const float *gain = h.which == 0 ? b.q_gain : b.k_gain;
-    turn t = {nullptr, {1.0F, 1.0F, 1.0F, 1.0F}, {}, {}};
-    if (h.which < 2) {
-        t.cosine = read4(p.cosine + h.angle + element % (WIDTH / 2));
-        t.sine = read4(p.sine + h.angle + element % (WIDTH / 2));
-        t.gain = gain != nullptr ? read4(gain + element) : t.gain;
+    const letter *sums = m.slot + p.slot.raw + element;
+    turn t[COUNT];
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+        const own_head &h = head[i];
+        const float *gain = h.which == 0 ? b.q_gain : b.k_gain;
+        t[i] = {nullptr, {1.0F, 1.0F, 1.0F, 1.0F}, {}, {}};
+        if (h.which == 0 || h.which == 1) {
+            t[i].cosine = read4(p.cosine + h.angle + element % (WIDTH / 2));
+            t[i].sine = read4(p.sine + h.angle + element % (WIDTH / 2));
+            t[i].gain = gain != nullptr ? read4(gain + element) : t[i].gain;
+        }
     }
-    float4 x = receive4(m.slot + p.slot.raw + h.sums + element, m.number);
-    if (h.which < 2) {
-        x = turned(x, t, gain != nullptr, p.eps, WIDTH);
+    letter seen[2 * COUNT][2];
+    receive(seen, m.number, [&](int i) {
+        return pair_place{head[i / 2].which >= 0, sums + head[i / 2].sums + i % 2 * 2};
+    });
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+        const own_head &h = head[i];
+        float4 x = {word_of(seen[2 * i][0]), word_of(seen[2 * i][1]), word_of(seen[2 * i + 1][0]),
+                    word_of(seen[2 * i + 1][1])};
+        if (h.which == 0 || h.which == 1) {
+            x = turned(x, t[i], (h.which == 0 ? b.q_gain : b.k_gain) != nullptr, p.eps, WIDTH);
+        }
+        if (h.which >= 0) {
+            uint16_t *to = h.to != nullptr ? h.to : (h.which == 1 ? b.keys : b.values) + h.cached;
+            write4({to + element, RF_CUDA_BF16}, 0, x);
+        }
     }
-    uint16_t *to = h.to != nullptr ? h.to : (h.which == 1 ? b.keys : b.values) + h.cached;
-    write4({to + element, RF_CUDA_BF16}, 0, x);
 }
 
 #endif

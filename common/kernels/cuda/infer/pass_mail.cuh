@@ -58,31 +58,36 @@ static __device__ inline bool has_number(const letter (&seen)[2], uint32_t numbe
     return has_number(seen[0], number) && has_number(seen[1], number);
 }
 
-/* Waits for letters that lie side by side, aligned to 16 bytes. Looks again only for those that are missing:
- * all blocks of threads look, through the cache that the letters come through. */
-template <int COUNT>
-static __device__ inline void receive(uint32_t (&word)[COUNT], const letter *from, uint32_t number)
+/* Where a pair of letters lies, aligned to 16 bytes, if it is wanted. */
+struct pair_place {
+    bool is_wanted;
+    const letter *from;
+};
+
+/* Waits for pairs of letters, the i-th from place at(i). Looks again only for those that are missing: all blocks of
+ * threads look, through the cache that the letters come through. */
+template <int COUNT, typename At>
+static __device__ inline void receive(letter (&seen)[COUNT][2], uint32_t number, const At &at)
 {
-    static_assert(COUNT % 2 == 0, "pairs");
-    letter seen[COUNT / 2][2] = {};
     bool is_here;
-    do {
 #pragma unroll
-        for (int e = 0; e < COUNT / 2; e++) {
-            if (!has_number(seen[e], number)) {
-                look(seen[e], from + 2 * e);
-            }
-        }
+    for (int i = 0; i < COUNT; i++) {
+        seen[i][0] = seen[i][1] = 0U;
+    }
+    do {
         is_here = true;
 #pragma unroll
-        for (int e = 0; e < COUNT / 2; e++) {
-            is_here = is_here && has_number(seen[e], number);
+        for (int i = 0; i < COUNT; i++) {
+            const pair_place own = at(i);
+            if (own.is_wanted && !has_number(seen[i], number)) {
+                look(seen[i], own.from);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            is_here = is_here && (!at(i).is_wanted || has_number(seen[i], number));
         }
     } while (!is_here);
-#pragma unroll
-    for (int e = 0; e < COUNT; e++) {
-        word[e] = static_cast<uint32_t>(seen[e / 2][e % 2]);
-    }
 }
 
 static __device__ inline letter look_at_one(const letter *from)
@@ -122,49 +127,50 @@ static __device__ inline mail mail_of(const own_pass &p, int i, uint32_t first_n
             i + 1 == p.blocks};
 }
 
-/* A piece for each lane of a warp, of `count` letters at most that lie side by side; through `own`
- * [WARP * PIECE] in shared memory, since the lanes of a warp had better look at neighbouring letters. */
-static __device__ inline piece receive_pieces(const letter *from, int count, float *own,
-                                              uint32_t number)
+/* Of each of `rows` rows of letters, `step` apart, a piece for each lane of a warp: of `count` letters at most that
+ * lie side by side; through `own` [WARP * PIECE] in shared memory, since the lanes of a warp had better look at
+ * neighbouring letters. */
+template <int ROWS>
+static __device__ inline void receive_pieces(piece (&x)[ROWS], int rows, const letter *from,
+                                             int step, int count, float *own, uint32_t number)
 {
     const int lane = static_cast<int>(threadIdx.x) % WARP;
-    letter seen[PIECE / 2][2] = {};
-    bool is_here;
-    do {
-        is_here = true;
+    enum { PAIRS = PIECE / 2 };
+    letter seen[ROWS * PAIRS][2];
+    receive(seen, number, [&](int k) {
+        const int at = (k % PAIRS * WARP + lane) * 2;
+        return pair_place{k / PAIRS < rows && at < count, from + k / PAIRS * step + at};
+    });
 #pragma unroll
-        for (int e = 0; e < PIECE / 2; e++) {
-            const int at = (e * WARP + lane) * 2;
-            if (at < count && !has_number(seen[e], number)) {
-                look(seen[e], from + at);
-            }
+    for (int i = 0; i < ROWS; i++) {
+#pragma unroll
+        for (int e = 0; e < PAIRS; e++) {
+            const letter(&pair)[2] = seen[i * PAIRS + e];
+            *reinterpret_cast<float2 *>(own + (e * WARP + lane) * 2) = {word_of(pair[0]),
+                                                                        word_of(pair[1])};
         }
-#pragma unroll
-        for (int e = 0; e < PIECE / 2; e++) {
-            is_here = is_here && ((e * WARP + lane) * 2 >= count || has_number(seen[e], number));
-        }
-    } while (!is_here);
-#pragma unroll
-    for (int e = 0; e < PIECE / 2; e++) {
-        *reinterpret_cast<float2 *>(own + (e * WARP + lane) * 2) = {word_of(seen[e][0]),
-                                                                    word_of(seen[e][1])};
+        __syncwarp();
+        x[i] = read_piece(own + lane * PIECE);
+        __syncwarp();
     }
-    __syncwarp();
-    const piece x = read_piece(own + lane * PIECE);
-    __syncwarp();
-    return x;
 }
 
-/* A piece for each lane of a warp, of a row of a stream [width] from element `begin` on, the first lane's:
- * of letters, or of memory where `row` is NULL. */
-static __device__ inline piece read_stream(const float *memory, const letter *row, int begin,
-                                           int width, float *own, uint32_t number)
+/* Of each of `rows` rows of a stream [width], `step` apart, a piece for each lane of a warp, from element `begin`
+ * on, the first lane's: of letters, or of memory where `row` is NULL. */
+template <int ROWS>
+static __device__ inline void read_streams(piece (&x)[ROWS], int rows, const float *memory,
+                                           const letter *row, int step, int begin, int width,
+                                           float *own, uint32_t number)
 {
     if (row != nullptr) {
-        return receive_pieces(row + begin, width - begin, own, number);
+        receive_pieces(x, rows, row + begin, step, width - begin, own, number);
+        return;
     }
     const int at = begin + static_cast<int>(threadIdx.x) % WARP * PIECE;
-    return at < width ? read_piece(memory + at) : piece{};
+#pragma unroll
+    for (int i = 0; i < ROWS; i++) {
+        x[i] = i < rows && at < width ? read_piece(memory + i * step + at) : piece{};
+    }
 }
 
 /* What attention made of part `row` and a head: WIDTH letters of o, then the state. From the first part. */

@@ -12,26 +12,13 @@ static __device__ void receive_parts(some_parts<2> *to, const own_pass &p, const
     enum { AT_ONCE = some_parts<2>::AT_ONCE };
     const letter *from = first_part(p) + part_letters(p, at.row + begin * at.step, head);
     const int step = part_letters(p, at.step, 0), last = end - begin - 1;
-    const letter *own = from + min(part_of_lane(), last) * step + WIDTH;
-    letter seen[AT_ONCE][2] = {}, state[2] = {};
-    bool is_here;
-    do {
-        if (!has_number(state, number)) {
-            look(state, own);
-        }
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            if (i <= last && !has_number(seen[i], number)) {
-                look(seen[i], from + i * step + column);
-            }
-        }
-        is_here = has_number(state, number);
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            is_here = is_here && (i > last || has_number(seen[i], number));
-        }
-    } while (!is_here);
-    to->state = {word_of(state[0]), word_of(state[1])};
+    const int own = min(part_of_lane(), last) * step + WIDTH;
+    letter seen[AT_ONCE + 1][2];
+    receive(seen, number, [&](int i) {
+        return i == AT_ONCE ? pair_place{true, from + own}
+                            : pair_place{i <= last, from + i * step + column};
+    });
+    to->state = {word_of(seen[AT_ONCE][0]), word_of(seen[AT_ONCE][1])};
 #pragma unroll
     for (int i = 0; i < AT_ONCE; i++) {
         to->o[i][0] = word_of(seen[i][0]);

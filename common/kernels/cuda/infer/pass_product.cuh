@@ -16,7 +16,7 @@ static __device__ void multiply_chunks(float (&sum)[4 * ROWS], const room &r, co
 {
     const unsigned full = r.full, empty = r.empty;
     const bool leads = threadIdx.x % GROUP == 0;
-    const int stages = r.stages;
+    const int stages = r.p.stages;
     const uint64_t ring_tiles = descriptor(r.ring), x_tiles = descriptor(shared_address(x_data));
     const uint64_t upper = x_tiles >> 32 << 32; /* the same of all; addresses: of 16 bytes */
     const unsigned first_w = static_cast<unsigned>(ring_tiles);
@@ -256,7 +256,7 @@ static __device__ void make_product(const room &r, const own_block &b, const mai
         if (group < side) {
             float sum[4 * ROWS] = {};
             turn_of_ring own = *stage;
-            own.advance(r.stages, group);
+            own.advance(r.p.stages, group);
             multiply<ROWS>(sum, r, r.x[PRODUCT % 2], chunks, own, side);
             if (first > 0) {
                 group_meets(); /* the last tile's sums have been read */
@@ -273,7 +273,7 @@ static __device__ void make_product(const room &r, const own_block &b, const mai
                 finish_element<PRODUCT>(r, e, sums, m);
             }
         }
-        stage->advance(r.stages, chunks * side);
+        stage->advance(r.p.stages, chunks * side);
     }
     workers_meet();
 }

@@ -24,6 +24,7 @@ enum {
     SHARED_MEMORY = 227 << 10,
     WIDTH = RF_CUDA_PASS_WIDTH,
     QUERY_ROWS = 16,
+    HEAD_TURNS = 3, /* a part of 8 rows has 16 queries, and 16 keys and values of the pass */
     KEY_PAD = 8,
     SCORE_PAD = 4
 };
@@ -93,7 +94,7 @@ struct own_merge {
 
 /* What this block of threads has to do in every block of the model alike, the first of which has that number:
  * of each product so many tiles, the first of each group; of attention its first part, of `parts` in all, that
- * part's heads, the first of each warp, its rows; of the merge the first half of a query's head of each group. */
+ * part's heads, the first HEAD_TURNS of each warp, its rows; of the merge the first half of a query's head of each group. */
 struct own_share {
     uint32_t number;
     int tiles[PRODUCTS];
@@ -101,7 +102,7 @@ struct own_share {
     int parts;
     part_work part;
     head_jobs jobs;
-    own_head head[WORKER_WARPS];
+    own_head head[HEAD_TURNS * WORKER_WARPS];
     own_row row[QUERY_ROWS];
     own_merge merge[GROUPS];
 };
@@ -119,34 +120,35 @@ struct room {
     own_pass p;
     own_share share;
     unsigned ring, full, empty; /* barriers of stages that are full, or free again */
-    int stages;
-    char *x[2]; /* of a product and the next */
+    char *x[2];                 /* of a product and the next */
     part_tiles *tiles;
-    float *sums, *turn;           /* turn: a warp's pieces */
-    float (*squares)[NORM_WARPS]; /* of the row that a group norms */
+    float *sums, *turn;           /* where others are at other times; turn: a warp's pieces */
+    float (*squares)[NORM_WARPS]; /* of the rows that a group norms, SIDE_ROWS for each group */
 };
 
-/* Bytes of sums for each row of the pass; of pieces and of sums of squares; of all that is laid out. */
+/* Bytes of sums for each row of the pass; of pieces; of sums of squares; of all that is laid out. */
 enum {
     SUMS = GROUPS * RF_CUDA_TILE * 4,
     TURN = WORKERS * PIECE * 4,
-    SQUARES = GROUPS * NORM_WARPS * 4,
+    SIDE_ROWS = (MOST_ROWS + GROUPS - 1) / GROUPS,
+    SQUARES = GROUPS * SIDE_ROWS * NORM_WARPS * 4,
     DYNAMIC_MEMORY = (SHARED_MEMORY - sizeof(room)) / 128 * 128
 };
 
-/* p is there. One thread. */
-static __device__ inline void lay_out(room *r, char *memory, int sums_bytes)
+/* p is there. One thread. The products whose x is a norm take x[0], between them the others x[1]: then it is
+ * free for pieces. No product is made while attention has queries or scores: there are its sums. */
+static __device__ inline void lay_out(room *r, char *memory)
 {
-    r->stages = r->p.stages;
-    r->x[0] = memory + r->stages * STAGE;
+    static_assert(MOST_ROWS * SUMS <= sizeof(r->tiles->q) + sizeof(r->tiles->score), "room");
+    r->x[0] = memory + r->p.stages * STAGE;
     r->x[1] = r->x[0] + r->p.x_bytes[0];
+    r->turn = reinterpret_cast<float *>(r->x[1]);
     r->tiles = reinterpret_cast<part_tiles *>(r->x[1] + r->p.x_bytes[1]);
-    r->turn = reinterpret_cast<float *>(r->tiles + 1);
-    r->squares = reinterpret_cast<float(*)[NORM_WARPS]>(r->turn + TURN / 4);
-    r->sums = r->turn + TURN / 4 + GROUPS * NORM_WARPS;
+    r->sums = reinterpret_cast<float *>(r->tiles->q);
+    r->squares = reinterpret_cast<float(*)[NORM_WARPS]>(r->tiles + 1);
     r->ring = shared_address(memory);
-    r->full = shared_address(r->sums) + static_cast<unsigned>(sums_bytes);
-    r->empty = r->full + static_cast<unsigned>(r->stages) * 8U;
+    r->full = shared_address(r->squares + GROUPS * SIDE_ROWS);
+    r->empty = r->full + static_cast<unsigned>(r->p.stages) * 8U;
 }
 
 /* A stage, counted over two turns of the ring: its slot, and whether the turn is the first of the two. */

@@ -44,7 +44,7 @@ static __device__ inline rf_cuda_dealt tile_at(const room &r, int product, int n
 static __device__ void load_weights(const room &r, const CUtensorMap (*map)[RF_CUDA_PASS_MATRICES])
 {
     const own_pass &p = r.p;
-    const int stages = r.stages, lane = static_cast<int>(threadIdx.x) % WARP;
+    const int stages = r.p.stages, lane = static_cast<int>(threadIdx.x) % WARP;
     turn_of_ring stage = {0};
 #pragma unroll 1
     for (int b = 0; b < p.blocks; b++) {

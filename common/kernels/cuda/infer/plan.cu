@@ -1,6 +1,5 @@
 /* Which blocks make what of attention (attend.cu): once for a pass. */
 #include "common/kernels/cuda/infer/parts.cuh"
-#include "common/kernels/cuda/infer/pass.h"
 
 /* The sums over the threads before this one, and over all. One block of RF_CUDA_PLANNED threads. */
 typedef struct sums_before {
@@ -83,7 +82,7 @@ static __device__ int first_written(const rf_cuda_attend &p)
     return own;
 }
 
-static __global__ void __launch_bounds__(RF_CUDA_PLANNED) plan(const rf_cuda_attend p)
+static __global__ void __launch_bounds__(RF_CUDA_PLANNED) plan(const rf_cuda_attend p, bool early)
 {
     count_pass(p.mail);
     const int i = static_cast<int>(threadIdx.x);
@@ -96,7 +95,7 @@ static __global__ void __launch_bounds__(RF_CUDA_PLANNED) plan(const rf_cuda_att
     const sums_before part_rows = scan(part * queries), section_rows = scan(section * queries);
     const sums_before parts = scan(part), sections = scan(section),
                       runs = scan(queries > 0 ? 1 : 0);
-    const int written = p.n > RF_CUDA_PASS_ROWS ? first_written(p) : 0; /* 0: none is early */
+    const int written = early ? first_written(p) : 0;
     const bool by_part = part_rows.all <= min(p.part_rows, int64_t{RF_CUDA_FEW_PARTS});
     const bool by_section = section_rows.all <= p.part_rows;
     if (queries > 0 && by_part) {
@@ -117,11 +116,11 @@ static __global__ void __launch_bounds__(RF_CUDA_PLANNED) plan(const rf_cuda_att
     }
 }
 
-int rf_cuda_plan_attention(rf_cuda_stream stream, const rf_cuda_attend *p)
+int rf_cuda_plan_attention(rf_cuda_stream stream, const rf_cuda_attend *p, bool early)
 {
     if (p->n == 0 || p->n_runs > RF_CUDA_PLANNED) {
         return 0;
     }
-    plan<<<1, RF_CUDA_PLANNED, 0, stream>>>(*p);
+    plan<<<1, RF_CUDA_PLANNED, 0, stream>>>(*p, early);
     return cudaGetLastError();
 }
