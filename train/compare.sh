@@ -86,9 +86,11 @@ make_data() {
     recipe="$generate $n $n_valid $n_test"
     if is_done "$folder" "$recipe"; then return; fi
     note_recipe "$folder" "$recipe"
-    logged "$bin"/refusion-data synth $generate --n "$n" --out "$folder/train.jsonl"
-    logged "$bin"/refusion-data synth $generate --n "$n_valid" --skip "$n" --out "$folder/valid.jsonl"
-    logged "$bin"/refusion-data synth $generate --n "$n_test" --skip $((n + n_valid)) --out "$folder/test.jsonl"
+    logged "$bin"/refusion-data synth $generate --n $((n + n_valid + n_test)) --out "$folder/all.jsonl"
+    head -n "$n" "$folder/all.jsonl" >"$folder/train.jsonl"
+    tail -n "+$((n + 1))" "$folder/all.jsonl" | head -n "$n_valid" >"$folder/valid.jsonl"
+    tail -n "$n_test" "$folder/all.jsonl" >"$folder/test.jsonl"
+    rm "$folder/all.jsonl"
     build_corpus "$folder"
 }
 
@@ -248,18 +250,20 @@ do_beside() {
     exit "$(cat "$work/failed" 2>/dev/null || echo 1)"
 }
 
-# do_only VERB TASK OBJECTIVE SEED [RATE]: in such a process, which takes a GPU by its turn and has a log of
+# do_only VERB TASK [OBJECTIVE SEED [RATE]]: in such a process, which takes a GPU by its turn and has a log of
 # its own. (255: xargs begins no other.)
 do_only() {
-    verb=$1
+    what=$1 start=$(date +%s)
     shift
-    name=$1-$2-$3${4:+-$4} start=$(date +%s)
+    name=$(echo "$*" | tr ' ' -)
     [ "$gpus" -eq 0 ] || export CUDA_VISIBLE_DEVICES=$((COMPARE_SLOT % gpus))
     share=$(($(env -u OMP_NUM_THREADS nproc) / (beside * ranks)))
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((share > 1 ? share : 1))}"
-    case $verb-$# in
+    case $what-$# in
+    data-*) verb=make_data ;;
     train-4) verb=train_model ;;
     train-3) verb=train_best ;;
+    *) verb=$what ;;
     esac
     set +e
     (
@@ -273,7 +277,7 @@ do_only() {
         echo "$status" >"$work/failed"
         exit 255
     fi
-    echo "compare: $name: ${verb%_*} ($(($(date +%s) - start)) s)"
+    echo "compare: $name: $what ($(($(date +%s) - start)) s)"
 }
 
 # --- The report ------------------------------------------------------------------------------------
@@ -315,6 +319,11 @@ print_table() {
 if [ -n "$only" ]; then
     do_only $only
     exit 0
+fi
+if [ "$beside" -gt 1 ]; then
+    for task in $tasks ${GSM8K:+gsm8k}; do
+        echo "only=data $task"
+    done | do_beside "$@"
 fi
 for task in $tasks ${GSM8K:+gsm8k}; do
     make_data "$task"

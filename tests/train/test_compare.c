@@ -130,9 +130,15 @@ Test(compare, trains_side_by_side)
     json_t *report = read_report();
     program_runs("mv $FOLDER/out $FOLDER/alone; " COMPARE "rates_ar='1e-9 3e-3' beside=3 gpus=1",
                  0);
-    cr_assert(strstr(program_output, "small-ar-1-3e-3: train (") != NULL &&
+    cr_assert(strstr(program_output, "small: data (") != NULL &&
+                  strstr(program_output, "small-ar-1-3e-3: train (") != NULL &&
                   strstr(program_output, "small-refusion-2: judge (") != NULL,
               "%s", program_output);
+    program_runs("cd $FOLDER/out/settings/data-small && "
+                 "test \"$(cat train.jsonl valid.jsonl test.jsonl | sort -u | wc -l)\" = 307 && "
+                 "\"$DATA\" synth sort --option parts=2 --seed 1 --unique --n 4 --skip 303 "
+                 "--out last && cmp last test.jsonl",
+                 0);
     json_t *beside = read_report();
     expect_rows(report);
     expect_rows(beside);
