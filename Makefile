@@ -225,6 +225,9 @@ $(OUT)/tests/%: $(OBJ)/tests/%$(KNOWS).o $(HELPERS:%.c=$(OBJ)/%.o) $(DIST) $(LIB
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) $(CRITERION_LIBS) $(DIST_LIBS) -o $@
 $(OUT)/tests/dist/test_link: $(OBJ)/common/kernels/cuda/link/nccl.o
+# A test is compiled once and runs for a moment: a third of the time of their compilation. Benchmarks keep -O2.
+$(OBJ)/tests/%.o: OPT_release := -O1 -g
+$(OBJ)/tests/bench/%.o: OPT_release := -O2 -g
 $(OBJ)/tests/%.cuda.o: tests/%.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)
