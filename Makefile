@@ -135,6 +135,8 @@ CPU_release := -O3 -fno-math-errno
 # finds too: null, pointers that leave their object.
 CPU_asan := -O2 -fno-sanitize=null,pointer-overflow,object-size
 REF_asan := $(CPU_asan)
+# A function that the address sanitizer leaves alone does not clean up its stack of what inlined ones mark there.
+asan_product := -fno-sanitize-address-use-after-scope
 # Those of instruction sets that this machine lacks are linked but never run: without sanitizers, which
 # would cost a third of the time of the whole build. So such a build is for the machine that made it.
 NEEDS_avx512     := avx512vl
@@ -154,7 +156,7 @@ define isa_rule
 $(OBJ)/common/kernels/cpu/%.$(1).o: common/kernels/cpu/%.c | $(DEPS_FIRST)
 	@mkdir -p $$(@D)
 	$$(call say,CC)
-	$$(Q)$$(CC) $$(ALL_CFLAGS) $(CPU_$(BUILD)) $(call idle,$(1)) $(ISA_$(1)) -DRF_ISA=$(1) -DRF_ISA_$(1)=1 -MMD -MP -c $$< -o $$@
+	$$(Q)$$(CC) $$(ALL_CFLAGS) $(CPU_$(BUILD)) $$($(BUILD)_$$*) $(call idle,$(1)) $(ISA_$(1)) -DRF_ISA=$(1) -DRF_ISA_$(1)=1 -MMD -MP -c $$< -o $$@
 endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
 # Kernels: no fused multiply-add but where the source says so, as above. -warn-spills with all warnings
