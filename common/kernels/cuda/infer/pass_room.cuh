@@ -122,7 +122,7 @@ struct room {
     unsigned ring, full, empty; /* barriers of stages that are full, or free again */
     char *x[2];                 /* of a product and the next */
     part_tiles *tiles;
-    float *sums, *turn;           /* where others are at other times; turn: a warp's pieces */
+    float *sums, *turn;           /* in room that is free then; turn: pieces, each warp's own */
     float (*squares)[NORM_WARPS]; /* of the rows that a group norms, SIDE_ROWS for each group */
 };
 

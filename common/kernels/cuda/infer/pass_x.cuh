@@ -25,8 +25,7 @@ static __device__ void put_normed(const room &r, const letter *x, uint32_t numbe
     const int lane = static_cast<int>(threadIdx.x) % WARP,
               warp = static_cast<int>(threadIdx.x) % GROUP / WARP, group = group_number();
     const int all = r.share.tiles[PRODUCT] > 0 ? r.p.n : 0;
-    const int rows =
-        (all - group + GROUPS - 1) / GROUPS; /* of the group: group, group + GROUPS, ... */
+    const int rows = (all - group + GROUPS - 1) / GROUPS; /* the group's */
     const int width = r.p.d, padded = d.slices * d.slice, step = GROUPS * width;
     const int begin = warp * WARP * PIECE, own_begin = begin + lane * PIECE; /* of the first lane */
     const letter *row = x != nullptr ? x + group * width : nullptr;
