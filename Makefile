@@ -135,7 +135,8 @@ CPU_release := -O3 -fno-math-errno
 # finds too: null, pointers that leave their object.
 CPU_asan := -O2 -fno-sanitize=null,pointer-overflow,object-size
 REF_asan := $(CPU_asan)
-# A function that the address sanitizer leaves alone does not clean up its stack of what inlined ones mark there.
+# A function that the address sanitizer leaves alone does not clean up its stack of what inlined ones mark there,
+# so in all of that file nobody marks what has gone out of scope.
 asan_product := -fno-sanitize-address-use-after-scope
 # Those of instruction sets that this machine lacks are linked but never run: without sanitizers, which
 # would cost a third of the time of the whole build. So such a build is for the machine that made it.
@@ -227,9 +228,6 @@ $(OUT)/tests/%: $(OBJ)/tests/%$(KNOWS).o $(HELPERS:%.c=$(OBJ)/%.o) $(DIST) $(LIB
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK_FLAGS) $^ $(LIBS) $(CRITERION_LIBS) $(DIST_LIBS) -o $@
 $(OUT)/tests/dist/test_link: $(OBJ)/common/kernels/cuda/link/nccl.o
-# A test is compiled once and runs for a moment: a third of the time of their compilation. Benchmarks keep -O2.
-$(OBJ)/tests/%.o: OPT_release := -O1 -g
-$(OBJ)/tests/bench/%.o: OPT_release := -O2 -g
 $(OBJ)/tests/%.cuda.o: tests/%.c | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CC)

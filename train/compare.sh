@@ -44,15 +44,16 @@ done
 # of NAME PART: the variable NAME_PART, or nothing
 of() { eval "printf '%s' \"\${$1_$2-}\""; }
 work=$out/$(basename "$settings" .sh)
+log=$work/log
 mkdir -p "$work"
 begin=$(date +%s)
 parts="" # part.json of every run so far
 
 # What a person need not see goes to a file; its end is shown where the command fails.
 logged() {
-    "$@" >>"$work/log" 2>&1 </dev/null && return
+    "$@" >>"$log" 2>&1 </dev/null && return
     status=$?
-    tail -n 3 "$work/log" >&2
+    tail -n 3 "$log" >&2
     exit "$status"
 }
 
@@ -87,9 +88,10 @@ make_data() {
     if is_done "$folder" "$recipe"; then return; fi
     note_recipe "$folder" "$recipe"
     logged "$bin"/refusion-data synth $generate --n $((n + n_valid + n_test)) --out "$folder/all.jsonl"
-    head -n "$n" "$folder/all.jsonl" >"$folder/train.jsonl"
-    tail -n "+$((n + 1))" "$folder/all.jsonl" | head -n "$n_valid" >"$folder/valid.jsonl"
-    tail -n "$n_test" "$folder/all.jsonl" >"$folder/test.jsonl"
+    awk -v train="$n" -v valid="$n_valid" -v test="$n_test" -v folder="$folder" '
+        {print >(folder "/" (NR <= train ? "train" : NR <= train + valid ? "valid" : "test") ".jsonl")}
+        END {exit NR != train + valid + test}' "$folder/all.jsonl"
+    sync "$folder/train.jsonl" "$folder/valid.jsonl" "$folder/test.jsonl"
     rm "$folder/all.jsonl"
     build_corpus "$folder"
 }
@@ -144,7 +146,7 @@ evaluate() {
 $lines
 LINES
     empty=$(jq -r '.rows[] | select(.forwards == 0) | .settings.kind' $(seq -f "$run/eval-%g.json" "$number"))
-    [ -z "$empty" ] || fail "$run: $empty decoded no answer: see why at the end of $work/log"
+    [ -z "$empty" ] || fail "$run: $empty decoded no answer: see why at the end of $log"
     time_alone "$1" "$number"
     train_facts "$run" >"$run/facts.json"
     jq --arg task "$1" --arg objective "$2" --argjson seed "$3" --argjson first "${seeds%% *}" \
@@ -256,6 +258,7 @@ do_only() {
     what=$1 start=$(date +%s)
     shift
     name=$(echo "$*" | tr ' ' -)
+    log=$work/$name.log
     [ "$gpus" -eq 0 ] || export CUDA_VISIBLE_DEVICES=$((COMPARE_SLOT % gpus))
     share=$(($(env -u OMP_NUM_THREADS nproc) / (beside * ranks)))
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((share > 1 ? share : 1))}"
@@ -269,11 +272,11 @@ do_only() {
     (
         set -e
         $verb "$@"
-    ) >>"$work/$name.log" 2>&1 </dev/null
+    ) >>"$log" 2>&1 </dev/null
     status=$?
     set -e
     if [ "$status" -ne 0 ]; then
-        tail -n 3 "$work/$name.log" >&2
+        tail -n 3 "$log" >&2
         echo "$status" >"$work/failed"
         exit 255
     fi

@@ -105,27 +105,26 @@ static int64_t multiply(const rf_cuda_deal *d, rf_cuda_dealt at, bool gates, con
 }
 
 /* Of some tiles; x in shared memory, all products of slices, those of one slice added up. */
-Test(pass, makes_the_product)
+static void make_products(int32_t pass_rows)
 {
-    enum { ROWS = 3 };
     for (int i = 0; i < N_PRODUCTS; i++) {
         const product *p = &products[i];
         const rf_cuda_deal d = deal_of(p);
-        int32_t *x = put_x(&d, ROWS);
+        int32_t *x = put_x(&d, pass_rows);
         cr_assert_leq(d.each * d.slices, d.part);
         for (int32_t tile = 0; tile < d.tiles[RF_CUDA_TOGETHER - 1]; tile += 13) {
             const rf_cuda_dealt at = rf_cuda_deal_at(&d, tile);
-            int64_t got[ROWS][RF_CUDA_TILE] = {{0}};
+            int64_t got[RF_CUDA_PASS_ROWS][RF_CUDA_TILE] = {{0}};
             for (int32_t row = 0; row < RF_CUDA_TILE; row++) {
-                for (int32_t x_row = 0; x_row < ROWS * RF_CUDA_MOST_SLICES; x_row++) {
+                for (int32_t x_row = 0; x_row < pass_rows * RF_CUDA_MOST_SLICES; x_row++) {
                     if (rf_cuda_deal_is_own(&d, row, x_row)) {
                         got[x_row / RF_CUDA_MOST_SLICES][row / d.part * d.each + row % d.each] +=
-                            multiply(&d, at, p->gates, x, ROWS, row, x_row);
+                            multiply(&d, at, p->gates, x, pass_rows, row, x_row);
                     }
                 }
             }
             const int32_t rows = RF_CUDA_TILE / d.part * d.each;
-            for (int32_t e = 0; e < ROWS * rows; e++) {
+            for (int32_t e = 0; e < pass_rows * rows; e++) {
                 const int32_t row = e % rows, which = p->gates ? row / d.each : at.which;
                 int64_t wanted = 0;
                 for (int64_t k = 0; k < p->in; k++) {
@@ -136,6 +135,13 @@ Test(pass, makes_the_product)
             }
         }
         free(x);
+    }
+}
+
+Test(pass, makes_the_product)
+{
+    for (int32_t rows = 1; rows <= RF_CUDA_PASS_ROWS; rows *= 2) { /* as there are kernels */
+        make_products(rows);
     }
 }
 

@@ -59,7 +59,8 @@ typedef struct rf_cuda_attend {
     int32_t *units;       /* [2] the plan: how many units; the first place not to be read early */
     rf_cuda_mail mail;
 } rf_cuda_attend;
-/* early: attend_few may fetch keys that the pass does not write before the kernel before it has ended. */
+/* early: attend_few may fetch, while the kernel before it ends, keys that this pass does not write. To find them is
+ * spared where one kernel makes the pass. */
 int rf_cuda_plan_attention(rf_cuda_stream, const rf_cuda_attend *attention, bool early);
 /* Leaves the units; then the merge. */
 int rf_cuda_attend_few(rf_cuda_stream, const rf_cuda_attend *attention);

@@ -136,7 +136,9 @@ static __device__ void attend_rows(const own_pass &p, part_tiles *t, const own_r
 template <int ROWS>
 static __device__ void attend(const room &r, const own_block &b, const mail &m, int i)
 {
-    enum { SIDE = ROWS == 4 ? 2 : 1 }; /* heads of a warp: few rows have few, many no registers */
+    enum {
+        SIDE = ROWS == 4 ? 2 : 1
+    }; /* heads of a warp; with 8 rows more were no gain worth their code */
     const own_pass &p = r.p;
     part_tiles *t = r.tiles;
     const int warp = static_cast<int>(threadIdx.x) / WARP,

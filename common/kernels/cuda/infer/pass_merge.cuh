@@ -91,7 +91,7 @@ static __device__ void merge_all(const room &r, const mail &m)
             send(m.slot + p.slot.found + (own.number * WIDTH + column) / 2, pack_pair(o[0], o[1]),
                  m.number);
         }
-    }
+    } /* `found` is free when the workers have met in put_rows */
 }
 
 #endif

@@ -24,7 +24,7 @@ enum {
     SHARED_MEMORY = 227 << 10,
     WIDTH = RF_CUDA_PASS_WIDTH,
     QUERY_ROWS = 16,
-    HEAD_TURNS = 3, /* a part of 8 rows has 16 queries, and 16 keys and values of the pass */
+    HEAD_TURNS = 3, /* for 16 queries, 16 keys and values of the pass, and what is cached */
     KEY_PAD = 8,
     SCORE_PAD = 4
 };
@@ -136,7 +136,8 @@ enum {
 };
 
 /* p is there. One thread. The products whose x is a norm take x[0], between them the others x[1]: then it is
- * free for pieces. No product is made while attention has queries or scores: there are its sums. */
+ * free for pieces. Where attention has queries and scores, and then merge_all what it found, there are sums while
+ * products are made: between them the workers meet. */
 static __device__ inline void lay_out(room *r, char *memory)
 {
     static_assert(MOST_ROWS * SUMS <= sizeof(r->tiles->q) + sizeof(r->tiles->score), "room");
