@@ -331,6 +331,10 @@ fi
 for task in $tasks ${GSM8K:+gsm8k}; do
     make_data "$task"
 done
+if [ -z "$objectives" ]; then
+    echo "compare: data of $tasks ($(($(date +%s) - begin)) s)"
+    exit 0
+fi
 if [ "$beside" -gt 1 ]; then # the other seeds take the learning rate that was the better one for the first
     first=${seeds%% *}
     list_models train "$first" | do_beside "$@"

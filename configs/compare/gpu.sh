@@ -1,7 +1,7 @@
 # make compare COMPARE=gpu: the tasks of cpu.sh with a billion tokens an objective (four fifths of them for countdown)
 # and 14 M parameters, for a machine that can. A model fills a GPU: with two of them
 #   train/compare.sh configs/compare/gpu.sh beside=4 gpus=2
-# has trained ar, mdm and refusion of a seed in 12 minutes; each objective and seed can be made on its own.
+# has made all four of a seed in 15 minutes (README.md); each objective and seed can be made on its own.
 # rates_OBJECTIVE="5e-4 1e-3 2e-3" has learning rates tried.
 . configs/compare/cpu.sh
 ranks=1

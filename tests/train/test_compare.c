@@ -128,8 +128,11 @@ Test(compare, trains_side_by_side)
     mpi_need();
     program_runs(COMPARE "rates_ar='1e-9 3e-3'", 0);
     json_t *report = read_report();
-    program_runs("mv $FOLDER/out $FOLDER/alone; " COMPARE "rates_ar='1e-9 3e-3' beside=3 gpus=1",
-                 0);
+    program_runs("mv $FOLDER/out $FOLDER/alone; " COMPARE "objectives= beside=3", 0);
+    cr_assert(strstr(program_output, "compare: data of small (") != NULL, "%s", program_output);
+    program_runs(
+        "test ! -e $FOLDER/out/report.json && test -f $FOLDER/out/settings/data-small/train.h5", 0);
+    program_runs(COMPARE "rates_ar='1e-9 3e-3' beside=3 gpus=1", 0);
     cr_assert(strstr(program_output, "small: data (") != NULL &&
                   strstr(program_output, "small-ar-1-3e-3: train (") != NULL &&
                   strstr(program_output, "small-refusion-2: judge (") != NULL,
