@@ -219,6 +219,34 @@ Test(engine, errors_leave_it_ready)
     rf_tokenizer_free(tokenizer);
 }
 
+static void drop_answer(void *user, int64_t number, rf_answer *answer)
+{
+    (void)user;
+    cr_assert(number < SEATS);
+    rf_answer_free(answer);
+}
+
+/* Prompts that come together are read together. */
+Test(engine, first_passes_are_one)
+{
+    static crowd c;
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_model *model = sharp_model(backend_default(), 1, 5, 1.4);
+    const rf_decode_options o = plain_options(&rf_decoder_ar, 22, 1);
+    rf_engine *engine = make_engine(model, tokenizer, &o, SEATS);
+    int64_t tokens = 0;
+    make_crowd(&c);
+    for (int64_t i = 0; i < SEATS; i++) {
+        TINY_MUST(rf_engine_take(engine, &c.request[i], i, tiny_error()));
+        tokens += c.request[i].n_prompt;
+    }
+    TINY_MUST(rf_engine_pass(engine, drop_answer, NULL, tiny_error()));
+    cr_assert_eq(engine->batch.n, tokens);
+    rf_engine_free(engine);
+    rf_model_free(model);
+    rf_tokenizer_free(tokenizer);
+}
+
 Test(engine, slabs_need_a_model_made_for_them)
 {
     rf_tokenizer *tokenizer = byte_tokenizer();
@@ -227,7 +255,7 @@ Test(engine, slabs_need_a_model_made_for_them)
     rf_model_limits limits = rf_engine_limits(&o, MAX_PROMPT, SEATS);
     rf_engine *engine = NULL;
     rf_error err = {0};
-    cr_assert(limits.places == 104 && limits.keys == 128 && limits.positions == 32);
+    cr_assert(limits.places == 128 && limits.keys == 128 && limits.positions == 32);
     cr_assert(rf_engine_new(&engine, model, tokenizer, &o, MAX_PROMPT, SEATS + 1, &err) == RF_ERR &&
                   strstr(err.message, "of 160 places") != NULL,
               "%s", err.message);
