@@ -18,12 +18,14 @@ static __global__ void __launch_bounds__(BLOCK)
         return;
     }
     float sum = 0.0F;
+#pragma unroll 8
     for (int64_t j = lane; j < d; j += WARP) {
         const float value = read(x, at + j);
         sum = fmaf(value, value, sum);
     }
     const float mean = d > 0 ? warp_sum(sum) / static_cast<float>(d) : 0.0F;
     const float r = 1.0F / sqrtf(mean + eps);
+#pragma unroll 8
     for (int64_t j = lane; j < d; j += WARP) {
         write(y, at + j, read(x, at + j) * r * read(gain, j));
     }

@@ -29,17 +29,20 @@ template <int WIDTH> struct tiles {
     float total[ROWS][WIDTH + PAD_TOTAL];
 };
 
-/* Rows [0,n) of a tile, row i from from + i*step. */
+/* Rows [0,n) of a tile, row i from from + i*step. A thread has pieces of one column. */
 template <int WIDTH>
 static __device__ void copy_rows(uint16_t (&rows)[ROWS][WIDTH + PAD], const uint16_t *from,
                                  int64_t step, int n)
 {
-    enum { PIECE = 8, PIECES = WIDTH / PIECE };
+    enum { PIECE = 8, PIECES = WIDTH / PIECE, APART = THREADS / PIECES };
+    const int row = static_cast<int>(threadIdx.x) / PIECES,
+              column = static_cast<int>(threadIdx.x) % PIECES * PIECE;
+    const uint16_t *own = from + row * step + column;
 #pragma unroll
-    for (int i = static_cast<int>(threadIdx.x); i < ROWS * PIECES; i += THREADS) {
-        const int row = i / PIECES, column = i % PIECES * PIECE;
-        const bool is_there = row < n;
-        copy_piece(&rows[row][column], from + (is_there ? row * step + column : 0), is_there);
+    for (int e = 0; e < ROWS / APART; e++) {
+        const bool is_there = row + e * APART < n;
+        copy_piece(&rows[row + e * APART][column], is_there ? own : from, is_there);
+        own += APART * step;
     }
 }
 
@@ -109,7 +112,7 @@ static __device__ void sum_values(float (&o)[WIDTH / 8][4], const uint32_t (&wei
 
 /* What a block works at: rows [first, first + n) of a run's, which are queries times `shared` heads. */
 typedef struct work {
-    const int32_t *run;
+    const int32_t *run, *seen[2]; /* seen: the spans of the thread's two rows */
     int first, n, head, shared;
 } work;
 
@@ -143,54 +146,54 @@ static __device__ inline int2 keys_of(const work &w, int span, int part)
     return make_int2(begin, min(w.run[SPAN_END + 2 * span], begin + int{RF_CUDA_PART}));
 }
 
-/* Begins to copy them and their values. */
+/* Begins to copy rows of them, which are all that a group of copies has; none where there are no keys. */
 template <int WIDTH>
-static __device__ void fetch_keys(tiles<WIDTH> *t, const rf_cuda_attend &p, const work &w, int2 own)
+static __device__ void fetch(uint16_t (&rows)[ROWS][WIDTH + PAD], const uint16_t *from,
+                             const rf_cuda_attend &p, const work &w, int2 own)
 {
-    const int64_t step = p.g * WIDTH, at = own.x * step + w.head * WIDTH;
-    copy_rows<WIDTH>(t->k, p.k + at, step, own.y - own.x);
-    commit_pieces();
-    copy_rows<WIDTH>(t->v, p.v + at, step, own.y - own.x);
+    const int64_t step = p.g * WIDTH;
+    if (own.x < own.y) {
+        copy_rows<WIDTH>(rows, from + own.x * step + w.head * WIDTH, step, own.y - own.x);
+    }
     commit_pieces();
 }
 
-/* Adds a part to the warp's rows. is_coming: its keys and values have been asked for. */
+/* A part's keys and values. */
+template <int WIDTH>
+static __device__ void fetch_part(tiles<WIDTH> *t, const rf_cuda_attend &p, const work &w, int2 own)
+{
+    fetch<WIDTH>(t->k, p.k, p, w, own);
+    fetch<WIDTH>(t->v, p.v, p, w, own);
+}
+
+/* Adds a part to the warp's rows, whose keys and values are on their way, and asks for those of the next (no keys:
+ * there is none) as soon as there is room. */
 template <int WIDTH>
 static __device__ void add_part(state<WIDTH> *s, tiles<WIDTH> *t, const rf_cuda_attend &p,
-                                const work &w, int span, int part, float scale, bool is_coming)
+                                const work &w, int span, int2 own, int2 next, float scale)
 {
-    const int2 own = keys_of(w, span, part);
-    const int lane = static_cast<int>(threadIdx.x) % WARP,
-              warp = static_cast<int>(threadIdx.x) / WARP;
-    const bool has_rows = warp * TILE_ROWS < w.n;
+    const bool has_rows = static_cast<int>(threadIdx.x) / WARP * TILE_ROWS < w.n;
     uint32_t weight[ROWS / 8][2];
-    float most[2], sum[2];
-    if (is_coming) {
-        commit_pieces(); /* of queries */
-    } else {
-        fetch_keys(t, p, w, own);
-    }
+    float most[2], sum[2], score[ROWS / 8][4];
     int count[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const int64_t query = query_of(w, warp * TILE_ROWS + lane / 4 + half * 8);
-        count[half] = p.span[4 * query + 2 * span + 1] - own.x;
+        count[half] = w.seen[half][2 * span + 1] - own.x;
     }
-    if (is_coming) {
-        wait_pieces<0>();
-    } else {
-        wait_pieces<1>();
-    }
+    wait_pieces<1>();
     __syncthreads();
     if (has_rows) {
-        float score[ROWS / 8][4];
         make_scores(score, *t);
+    }
+    __syncthreads(); /* the keys have been read */
+    fetch<WIDTH>(t->k, p.k, p, w, next);
+    if (has_rows) {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             weigh(weight, &most[half], &sum[half], score, half, count[half], scale);
         }
     }
-    wait_pieces<0>();
+    wait_pieces<1>();
     __syncthreads();
     if (has_rows) {
         float o[WIDTH / 8][4];
@@ -205,7 +208,8 @@ static __device__ void add_part(state<WIDTH> *s, tiles<WIDTH> *t, const rf_cuda_
             }
         }
     }
-    __syncthreads(); /* keys and values have been read */
+    __syncthreads(); /* the values have been read */
+    fetch<WIDTH>(t->v, p.v, p, w, next);
 }
 
 /* A unit's rows, for the merge. */
@@ -274,11 +278,21 @@ static __device__ void store_total(const tiles<WIDTH> &t, const rf_cuda_attend &
     }
 }
 
+/* The keys of the part behind part `part` of a span, or of the first of the other span; or none. */
+static __device__ inline int2 keys_behind(const work &w, int span, int part)
+{
+    if (part + 1 < parts_of(w.run, span)) {
+        return keys_of(w, span, part + 1);
+    }
+    return span == 0 && parts_of(w.run, 1) > 0 ? keys_of(w, 1, 0) : make_int2(0, 0);
+}
+
 template <int WIDTH>
 static __device__ void attend_all(tiles<WIDTH> *t, const rf_cuda_attend &p, const work &w,
                                   float scale)
 {
     float most[2] = {-INFINITY, -INFINITY}, sum[2] = {};
+    fetch_part(t, p, w, keys_behind(w, 0, -1));
     for (int i = static_cast<int>(threadIdx.x); i < ROWS * WIDTH; i += THREADS) {
         t->total[i / WIDTH][i % WIDTH] = 0.0F;
     }
@@ -289,34 +303,48 @@ static __device__ void attend_all(tiles<WIDTH> *t, const rf_cuda_attend &p, cons
             state<WIDTH> s;
             s.clear();
             for (int part = first; part < min(first + RF_CUDA_SECTION, parts); part++) {
-                add_part(&s, t, p, w, span, part, scale, false);
+                add_part(&s, t, p, w, span, keys_of(w, span, part), keys_behind(w, span, part),
+                         scale);
             }
             add_section(t, most, sum, s);
         }
     }
-    commit_pieces(); /* of queries, where there was no part */
-    wait_pieces<0>();
+    wait_pieces<0>(); /* of queries, where there was no part */
     store_total(*t, p, w, sum);
     __syncthreads();
 }
 
+/* is_coming: the keys and values of the first part have been asked for, before the queries. */
 template <int WIDTH>
 static __device__ void attend_unit(tiles<WIDTH> *t, const rf_cuda_attend &p, const work &w,
                                    const rf_cuda_unit &unit, float scale, bool is_coming)
 {
     state<WIDTH> s;
     s.clear();
+    if (is_coming) {
+        commit_pieces(); /* of queries */
+        commit_pieces();
+    } else {
+        fetch_part(t, p, w, keys_of(w, unit.span, unit.first));
+    }
     for (int part = unit.first; part < unit.last; part++) {
-        add_part(&s, t, p, w, unit.span, part, scale, is_coming && part == unit.first);
+        const int2 next = part + 1 < unit.last ? keys_of(w, unit.span, part + 1) : make_int2(0, 0);
+        add_part(&s, t, p, w, unit.span, keys_of(w, unit.span, part), next, scale);
     }
     store_unit(p, w, s, unit);
 }
 
 static __device__ inline work work_of(const rf_cuda_attend &p, const rf_cuda_unit &unit)
 {
-    work w = {p.run + unit.run * RUN_COLUMNS, static_cast<int>(blockIdx.z) * ROWS, 0,
-              static_cast<int>(blockIdx.y), static_cast<int>(p.h / p.g)};
+    const int lane = static_cast<int>(threadIdx.x) % WARP,
+              warp = static_cast<int>(threadIdx.x) / WARP;
+    work w = {p.run + unit.run * RUN_COLUMNS,      {},
+              static_cast<int>(blockIdx.z) * ROWS, 0,
+              static_cast<int>(blockIdx.y),        static_cast<int>(p.h / p.g)};
     w.n = min((w.run[QUERY_END] - w.run[QUERY_BEGIN]) * w.shared - w.first, int{ROWS});
+    for (int half = 0; half < 2 && w.n > 0; half++) {
+        w.seen[half] = p.span + 4 * query_of(w, warp * TILE_ROWS + lane / 4 + half * 8);
+    }
     return w;
 }
 
@@ -333,9 +361,17 @@ static __device__ bool fetch_early(tiles<WIDTH> *t, const rf_cuda_attend &p, int
     const int2 own = keys_of(w, unit.span, unit.first);
     const bool is_old = w.n > 0 && own.y <= p.units[1];
     if (is_old) {
-        fetch_keys(t, p, w, own);
+        fetch_part(t, p, w, own);
     }
     return is_old;
+}
+
+/* Which unit is this block's at that turn. Every other turn goes backwards, so that blocks get like sums of
+ * lengths where every run is longer than the one before. */
+static __device__ inline int number_at(int turn)
+{
+    const int blocks = static_cast<int>(gridDim.x), own = static_cast<int>(blockIdx.x);
+    return turn * blocks + (turn % 2 == 0 ? own : blocks - 1 - own);
 }
 
 template <int WIDTH>
@@ -345,17 +381,19 @@ static __global__ void __launch_bounds__(THREADS, 2) attend(const rf_cuda_attend
     tiles<WIDTH> *t = reinterpret_cast<tiles<WIDTH> *>(memory);
     const bool is_planned = p.n_runs <= RF_CUDA_PLANNED;
     const int units = is_planned ? *p.units : static_cast<int>(p.n_runs);
-    int number = static_cast<int>(blockIdx.x);
-    if (number > 0 && number >= units) {
+    if (blockIdx.x > 0 && number_at(0) >= units) {
         return; /* the first block waits for all */
     }
     bool is_coming = fetch_early(t, p, units);
     wait_for_previous();
     let_next_begin();
-    for (; number < units; number += static_cast<int>(gridDim.x)) {
+    for (int turn = 0, number = 0; (number = number_at(turn)) < units; turn++) {
         const rf_cuda_unit unit =
             is_planned ? p.unit[number] : rf_cuda_unit{number, RF_CUDA_ALL_SPANS, 0, 0, 0};
         const work w = work_of(p, unit);
+        if (w.run[QUERY_BEGIN] >= w.run[QUERY_END]) {
+            break; /* the last are empty */
+        }
         if (w.n <= 0) {
             continue;
         }
@@ -374,13 +412,13 @@ template <int WIDTH> static int launch(rf_cuda_stream stream, const rf_cuda_atte
     const int64_t shared = p->h / p->g, groups = (shared * RF_CUDA_RUN + ROWS - 1) / ROWS;
     const bool is_planned = p->n_runs <= RF_CUDA_PLANNED;
     const int64_t most = is_planned ? p->n_runs * (p->keys / RF_CUDA_PART + 2) : p->n_runs;
-    const int64_t wide = 2 * 132 / p->g > 0 ? 2 * 132 / p->g : 1; /* resident at once */
+    const int64_t wide = max(2 * 132 / (p->g * groups), int64_t{1}); /* resident at once */
     cudaLaunchAttribute attribute = {};
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(static_cast<unsigned>(is_planned && most > wide ? wide : most),
-                          static_cast<unsigned>(p->g), static_cast<unsigned>(groups));
+    config.gridDim = dim3(static_cast<unsigned>(min(most, wide)), static_cast<unsigned>(p->g),
+                          static_cast<unsigned>(groups));
     config.blockDim = dim3(THREADS);
     config.dynamicSmemBytes = sizeof(tiles<WIDTH>);
     config.stream = stream;

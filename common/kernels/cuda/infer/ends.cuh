@@ -101,31 +101,54 @@ template <bool SPLIT> static __device__ inline void all_stored()
     }
 }
 
+/* So many elements or heads at a time, so that what they need of memory comes together. The blocks of a cluster
+ * have few each. */
+template <int COLUMNS, bool SPLIT> struct at_once {
+    enum { COUNT = COLUMNS < 64 || SPLIT ? 1 : 4 };
+};
+
+template <int ROWS, bool SPLIT>
+static __device__ void finish_quad(const operands &p, const place &at, const float *part,
+                                   const quad &q)
+{
+    const factor &f = p.of[at.which];
+    float4 sum = add_slices<ROWS, SPLIT>(p, part, q.column, q.row);
+    if (p.gates) {
+        const float4 up = add_slices<ROWS, SPLIT>(p, part, q.column, q.row + ROWS / 2);
+        sum = {gated(sum.x, up.x), gated(sum.y, up.y), gated(sum.z, up.z), gated(sum.w, up.w)};
+    }
+    if (f.bias != nullptr) {
+        sum = add4(sum, *reinterpret_cast<const float4 *>(f.bias + at.row + q.row));
+    }
+    write4(f.y, q.y, f.residual != nullptr ? add4(sum, q.residual) : sum);
+}
+
 /* The blocks of a cluster share the elements out. */
 template <int ROWS, int COLUMNS, bool SPLIT>
 static __device__ void finish(const operands &p, const place &at, const float *part)
 {
-    const factor &f = p.of[at.which];
-    const int block = static_cast<int>(blockDim.x), blocks = SPLIT ? p.slices : 1;
+    enum { AT_ONCE = at_once<COLUMNS, SPLIT>::COUNT };
+    const int block = static_cast<int>(blockDim.x), step = block * (SPLIT ? p.slices : 1);
     const int count = min(COLUMNS, p.n - at.column) * (p.gates ? ROWS / 2 : ROWS) / 4;
     int i = (SPLIT ? static_cast<int>(blockIdx.x) * block : 0) + static_cast<int>(threadIdx.x);
-    quad q = quad_at<ROWS, COLUMNS>(p, at, i); /* on its way while the others end */
+    quad q[AT_ONCE]; /* on their way while the others end */
+#pragma unroll
+    for (int e = 0; e < AT_ONCE; e++) {
+        q[e] = quad_at<ROWS, COLUMNS>(p, at, i + e * step);
+    }
     all_stored<SPLIT>();
     while (i < count) {
-        if (q.is_there) {
-            float4 sum = add_slices<ROWS, SPLIT>(p, part, q.column, q.row);
-            if (p.gates) {
-                const float4 up = add_slices<ROWS, SPLIT>(p, part, q.column, q.row + ROWS / 2);
-                sum = {gated(sum.x, up.x), gated(sum.y, up.y), gated(sum.z, up.z),
-                       gated(sum.w, up.w)};
+#pragma unroll
+        for (int e = 0; e < AT_ONCE; e++) {
+            if (q[e].is_there) {
+                finish_quad<ROWS, SPLIT>(p, at, part, q[e]);
             }
-            if (f.bias != nullptr) {
-                sum = add4(sum, *reinterpret_cast<const float4 *>(f.bias + at.row + q.row));
-            }
-            write4(f.y, q.y, f.residual != nullptr ? add4(sum, q.residual) : sum);
         }
-        i += blocks * block;
-        q = quad_at<ROWS, COLUMNS>(p, at, i);
+        i += AT_ONCE * step;
+#pragma unroll
+        for (int e = 0; e < AT_ONCE; e++) {
+            q[e] = quad_at<ROWS, COLUMNS>(p, at, i + e * step);
+        }
     }
 }
 
@@ -196,32 +219,52 @@ static __device__ inline float4 turned(float4 x, const turn &t, bool has_gain, f
             x.w * c.w + y.w * s.w};
 }
 
+template <int ROWS, bool SPLIT>
+static __device__ void finish_head(const operands &p, const place &at, const float *part,
+                                   int column, const turn &t)
+{
+    const int lane = static_cast<int>(threadIdx.x) % WARP;
+    const float *bias = p.of[at.which].bias;
+    float4 x = add_slices<ROWS, SPLIT>(p, part, column, lane * 4);
+    if (bias != nullptr && t.to != nullptr) {
+        x = add4(x, read4(bias + at.row + lane * 4));
+    }
+    if (at.which < 2) {
+        const float *gain = at.which == 0 ? p.heads.q_gain : p.heads.k_gain;
+        x = turned(x, t, gain != nullptr, p.heads.eps, static_cast<int>(p.heads.head_dim));
+    }
+    if (t.to != nullptr) {
+        write4({t.to, RF_CUDA_BF16}, 0, x);
+    }
+}
+
 /* A warp a column: 128 rows are one head or two. */
 template <int ROWS, int COLUMNS, bool SPLIT>
 static __device__ void finish_heads(const operands &p, const place &at, const float *part)
 {
-    const int width = static_cast<int>(p.heads.head_dim);
-    const int lane = static_cast<int>(threadIdx.x) % WARP,
-              warp = static_cast<int>(threadIdx.x) / WARP;
-    const int warps = static_cast<int>(blockDim.x) / WARP, blocks = SPLIT ? p.slices : 1;
-    const int count = min(COLUMNS, p.n - at.column), out = at.row + lane * 4;
-    const float *bias = p.of[at.which].bias;
-    int column = (SPLIT ? static_cast<int>(blockIdx.x) * warps : 0) + warp;
-    turn t = turn_at(p, at, column); /* on its way while the others end */
+    enum { AT_ONCE = at_once<COLUMNS, SPLIT>::COUNT };
+    const int warps = static_cast<int>(blockDim.x) / WARP, step = warps * (SPLIT ? p.slices : 1);
+    const int count = min(COLUMNS, p.n - at.column);
+    int column =
+        (SPLIT ? static_cast<int>(blockIdx.x) * warps : 0) + static_cast<int>(threadIdx.x) / WARP;
+    turn t[AT_ONCE]; /* on their way while the others end */
+#pragma unroll
+    for (int e = 0; e < AT_ONCE; e++) {
+        t[e] = turn_at(p, at, column + e * step);
+    }
     all_stored<SPLIT>();
-    for (; column < count; column += blocks * warps) {
-        float4 x = add_slices<ROWS, SPLIT>(p, part, column, lane * 4);
-        if (bias != nullptr && t.to != nullptr) {
-            x = add4(x, read4(bias + out));
+    while (column < count) {
+#pragma unroll
+        for (int e = 0; e < AT_ONCE; e++) {
+            if (column + e * step < count) {
+                finish_head<ROWS, SPLIT>(p, at, part, column + e * step, t[e]);
+            }
         }
-        if (at.which < 2) {
-            const float *gain = at.which == 0 ? p.heads.q_gain : p.heads.k_gain;
-            x = turned(x, t, gain != nullptr, p.heads.eps, width);
+        column += AT_ONCE * step;
+#pragma unroll
+        for (int e = 0; e < AT_ONCE; e++) {
+            t[e] = turn_at(p, at, column + e * step);
         }
-        if (t.to != nullptr) {
-            write4({t.to, RF_CUDA_BF16}, 0, x);
-        }
-        t = turn_at(p, at, column + blocks * warps);
     }
 }
 

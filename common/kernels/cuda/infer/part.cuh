@@ -63,6 +63,14 @@ static __device__ inline float quad_sum(float x)
     return x + __shfl_xor_sync(0xffffffffU, x, 2);
 }
 
+/* 2^x; 0 below 2^-126. */
+static __device__ inline float power_of_two(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* From scores to weights, bf16 pairs as the second product reads them; `count`: how many of the part's
  * keys the row sees. */
 static __device__ inline void weigh(uint32_t (&weight)[PART / 8][2], float *most, float *sum,
@@ -81,7 +89,7 @@ static __device__ inline void weigh(uint32_t (&weight)[PART / 8][2], float *most
     const float base = largest > -INFINITY ? largest : 0.0F;
 #pragma unroll
     for (int e = 0; e < PART / 4; e += 2) {
-        const float a = exp2f(x[e] - base), b = exp2f(x[e + 1] - base);
+        const float a = power_of_two(x[e] - base), b = power_of_two(x[e + 1] - base);
         total += a + b;
         weight[e / 2][half] = pack_pair(a, b);
     }
