@@ -45,7 +45,7 @@ int rf_plan_make(rf_plan *out, const rf_setup *s, rf_error *err)
     rf_optimizer moments = {.shards = &s->shards};
     rf_gather gather = {0};
     rf_reduce reduce = s->reduce;
-    const rf_limits limits = rf_model_kernel_limits(&s->shape, &s->limits);
+    const rf_limits limits = rf_model_kernel_limits(&s->shape, s->backend, &s->limits);
     const rf_model_shape shape = {&s->shape, &s->set.adaptation,
                                   rf_backend_with(s->backend, limits.compute)};
     rf_arena optimizer = {0}, step = {0}, windows = {0};

@@ -28,17 +28,19 @@
 
 /* For each what it is with compute f32, then with bf16, where activations are of type `half`, weights and
  * products of type `other`. Best first. */
-#define BOTH(name, isa, half, other, real, kernels, memory)                                        \
+#define BOTH(name, isa, half, other, real, kernels, memory, int8)                                  \
     {                                                                                              \
-        {name, isa, TYPES(real, real, real, real), kernels, memory},                               \
+        {name, isa, TYPES(real, real, real, real), kernels, memory, int8},                         \
         {                                                                                          \
-            name, isa, TYPES(half, other, other, real), kernels, memory                            \
+            name, isa, TYPES(half, other, other, real), kernels, memory, int8                      \
         }                                                                                          \
     }
 #define CPU(isa)                                                                                   \
-    BOTH("cpu", #isa, RF_BF16, RF_F32, RF_F32, &rf_cpu_##isa##_kernels, &rf_host_memory)
+    BOTH("cpu", #isa, RF_BF16, RF_F32, RF_F32, &rf_cpu_##isa##_kernels, &rf_host_memory,           \
+         RF_COMPUTE_F32)
 #define APART(isa)                                                                                 \
-    BOTH("apart", #isa, RF_BF16, RF_F32, RF_F32, &rf_apart_##isa##_kernels, &rf_apart_memory)
+    BOTH("apart", #isa, RF_BF16, RF_F32, RF_F32, &rf_apart_##isa##_kernels, &rf_apart_memory,      \
+         RF_COMPUTE_F32)
 static const rf_backend backends[][2] = {
 #if defined(__x86_64__)
     CPU(amx),
@@ -53,10 +55,11 @@ static const rf_backend backends[][2] = {
     CPU(portable),
     APART(portable),
 #if defined(RF_CUDA)
-    BOTH("cuda", "sm_90a", RF_BF16, RF_BF16, RF_F32, &rf_cuda_kernels, &rf_cuda_memory),
+    BOTH("cuda", "sm_90a", RF_BF16, RF_BF16, RF_F32, &rf_cuda_kernels, &rf_cuda_memory,
+         RF_COMPUTE_BF16),
 #endif
-    BOTH("ref32", "", RF_F32, RF_F32, RF_F32, &rf_ref32_kernels, &rf_host_memory),
-    BOTH("ref64", "", RF_F64, RF_F64, RF_F64, &rf_ref64_kernels, &rf_host_memory),
+    BOTH("ref32", "", RF_F32, RF_F32, RF_F32, &rf_ref32_kernels, &rf_host_memory, RF_COMPUTE_F32),
+    BOTH("ref64", "", RF_F64, RF_F64, RF_F64, &rf_ref64_kernels, &rf_host_memory, RF_COMPUTE_F32),
 };
 
 enum { N_BACKENDS = sizeof backends / sizeof backends[0], MAX_THREADS = 4096 };
@@ -174,6 +177,13 @@ const rf_backend *rf_backend_with(const rf_backend *backend, rf_compute compute)
         }
     }
     return backend; /* somebody's own */
+}
+
+rf_compute rf_backend_compute(const rf_backend *backend, rf_layout weights, rf_compute compute)
+{
+    return weights == RF_PACKED_BF16   ? RF_COMPUTE_BF16
+           : weights == RF_PACKED_INT8 ? backend->int8
+                                       : compute;
 }
 
 void rf_backend_describe(const rf_ctx *ctx, char *text, size_t bytes)

@@ -91,6 +91,10 @@ typedef struct rf_memory {
     const struct rf_transport *transport;
 } rf_memory;
 
+/* What matrix products multiply. Sums are f32 or better in any case. bf16 rounds both operands of a
+ * product; `cpu` then keeps activations in memory as bf16, `cuda` weights too (rf_backend_with). */
+typedef enum rf_compute { RF_COMPUTE_F32, RF_COMPUTE_BF16 } rf_compute;
+
 typedef struct rf_backend {
     const char *name; /* "ref32", "ref64", "cpu", "cuda" */
     const char *isa;  /* "portable", "avx2", "avx512", "avx512bf16", "amx"; "sm_90a" of cuda; "" of
@@ -98,11 +102,8 @@ typedef struct rf_backend {
     rf_type type[RF_N_CLASSES];
     const struct rf_kernels *kernels;
     const rf_memory *memory;
+    rf_compute int8; /* what products of RF_PACKED_INT8 multiply: see rf_backend_compute */
 } rf_backend;
-
-/* What matrix products multiply. Sums are f32 or better in any case. bf16 rounds both operands of a
- * product; `cpu` then keeps activations in memory as bf16, `cuda` weights too (rf_backend_with). */
-typedef enum rf_compute { RF_COMPUTE_F32, RF_COMPUTE_BF16 } rf_compute;
 
 /* Largest sizes that kernels of one program will see; from it scratch is sized once. */
 typedef struct rf_limits {
@@ -153,6 +154,9 @@ void rf_backend_set_seat(int seat);
 int rf_backend_seat(void);
 /* The same backend with the types of its classes for products of `compute`; contexts have it so. */
 const rf_backend *rf_backend_with(const rf_backend *backend, rf_compute compute);
+/* What a context for matrices of this layout is to compute in: bf16 for RF_PACKED_BF16; for RF_PACKED_INT8
+ * what the backend is made for (cuda: bf16, the others f32); else `compute`. */
+rf_compute rf_backend_compute(const rf_backend *backend, rf_layout weights, rf_compute compute);
 /* "cpu (avx512), 2 threads; CPU features: ..." on one line; a device's name behind the instruction
  * set; of cpu where cuda was looked for and not found, why. */
 void rf_backend_describe(const rf_ctx *ctx, char *text, size_t bytes);

@@ -104,7 +104,7 @@ size_t rf_model_bytes(const rf_model_config *config, const rf_backend *backend,
     rf_model model = {0};
     rf_arena arena = {0};
     if (describe(&model, config, limits, NULL) == RF_OK) {
-        rf_compute compute = rf_model_kernel_limits(config, limits).compute;
+        rf_compute compute = rf_backend_compute(backend, limits->weights, limits->compute);
         lay_out(&model, &arena, rf_backend_with(backend, compute));
     }
     rf_table_free(&model.table);
@@ -167,7 +167,8 @@ static void bind_weights(rf_model *model)
     }
 }
 
-rf_limits rf_model_kernel_limits(const rf_model_config *config, const rf_model_limits *limits)
+rf_limits rf_model_kernel_limits(const rf_model_config *config, const rf_backend *backend,
+                                 const rf_model_limits *limits)
 {
     return (rf_limits){.places = limits->places,
                        .keys = limits->keys > limits->places ? limits->keys : limits->places,
@@ -179,8 +180,7 @@ rf_limits rf_model_kernel_limits(const rf_model_config *config, const rf_model_l
                        .vocab = config->vocab_size,
                        .rank = limits->adaptation != NULL ? limits->adaptation->rank : 0,
                        .backward = limits->backward,
-                       .compute =
-                           limits->weights == RF_PACKED_BF16 ? RF_COMPUTE_BF16 : limits->compute,
+                       .compute = rf_backend_compute(backend, limits->weights, limits->compute),
                        .weights = limits->weights};
 }
 
@@ -195,7 +195,7 @@ int rf_model_new(rf_model **out, const rf_model_config *config, const rf_backend
     if (backend == NULL) {
         RF_TRY_OUT(rf_backend_choose(&backend, NULL, err));
     }
-    rf_limits kernel_limits = rf_model_kernel_limits(config, limits);
+    rf_limits kernel_limits = rf_model_kernel_limits(config, backend, limits);
     RF_TRY_OUT(rf_ctx_new(&model->ctx, backend, n_threads, &kernel_limits, err));
     lay_out(model, &arena, model->ctx->backend);
     arena = (rf_arena){.size = arena.peak};

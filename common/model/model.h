@@ -82,7 +82,7 @@ typedef struct rf_model_limits {
     int64_t positions; /* position ids are below; 0: config.max_position_embeddings, which is also
                           the most */
     bool backward;
-    rf_compute compute; /* of matrix products (backend.h) */
+    rf_compute compute; /* of matrix products, where `weights` does not decide it (backend.h) */
     rf_layout weights; /* of the matrices, adapters apart. A packed layout saves their masters: such
                           a model can be loaded and run, not trained, initialised or saved */
     const rf_adaptation *adaptation; /* NULL: none. Copied */
@@ -92,7 +92,8 @@ typedef struct rf_model_limits {
 } rf_model_limits;
 
 /* What its kernels are sized for. */
-rf_limits rf_model_kernel_limits(const rf_model_config *config, const rf_model_limits *limits);
+rf_limits rf_model_kernel_limits(const rf_model_config *config, const rf_backend *backend,
+                                 const rf_model_limits *limits);
 
 /* A model with all weights 0. backend NULL: chosen (backend.h). Caller frees. Sizes out of range
  * and lack of memory are errors. */

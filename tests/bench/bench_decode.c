@@ -4,6 +4,7 @@
  * second are compared with what memory gives. The prompt is compared with the multiply-add peak.
  *
  * Usage: bench_decode [--weights f32|bf16|int8]            Qwen3-0.6B's shape, random weights
+ *        bench_decode [--weights f32|bf16|int8] --large [--kernels | --passes]   Qwen3-8B's, likewise
  *        bench_decode [--weights f32|bf16|int8] MODEL.h5   a checkpoint
  *        bench_decode [--weights f32|bf16|int8] --kernels  where the time of both goes
  *        bench_decode [--weights f32|bf16|int8] --passes   passes of 1 to 256 places behind the prompt
@@ -58,21 +59,21 @@ static void fill_tensor(rf_model *model, const rf_tensor *t)
     }
 }
 
-static void open_work(decode_work *w, rf_layout weights, const char *path)
+static void open_work(decode_work *w, rf_layout weights, const char *path, bool large)
 {
     const rf_model_config config = {.architecture = "Qwen3ForCausalLM",
                                     .vocab_size = 151936,
-                                    .hidden_size = 1024,
-                                    .intermediate_size = 3072,
-                                    .num_hidden_layers = 28,
-                                    .num_attention_heads = 16,
+                                    .hidden_size = large ? 4096 : 1024,
+                                    .intermediate_size = large ? 12288 : 3072,
+                                    .num_hidden_layers = large ? 36 : 28,
+                                    .num_attention_heads = large ? 32 : 16,
                                     .num_key_value_heads = 8,
                                     .head_dim = 128,
                                     .max_position_embeddings = PROMPT + MORE,
                                     .rms_norm_eps = 1e-6,
                                     .rope_theta = 1e6,
                                     .initializer_range = 0.02,
-                                    .tie_word_embeddings = true,
+                                    .tie_word_embeddings = !large,
                                     .qk_norm = true};
     const rf_model_limits limits = {
         .places = PROMPT, .keys = PROMPT + MORE, .positions = PROMPT + MORE, .weights = weights};
@@ -397,16 +398,19 @@ int main(int argc, char **argv)
         argc -= 2;
         argv += 2;
     }
+    const bool large = argc > 1 && strcmp(argv[1], "--large") == 0;
+    argc -= large ? 1 : 0;
+    argv += large ? 1 : 0;
     const bool turns = argc == 3 && strcmp(argv[1], "--turns") == 0;
     const bool kernels = argc == 2 && strcmp(argv[1], "--kernels") == 0;
     const bool passes = argc == 2 && strcmp(argv[1], "--passes") == 0;
     if (argc > 2 && !turns) {
         fprintf(stderr, "usage: bench_decode [--weights f32|bf16|int8] "
-                        "[MODEL.h5 | --turns MODEL.h5 | --kernels | --passes]\n");
+                        "[MODEL.h5 | --turns MODEL.h5 | [--large] [--kernels | --passes]]\n");
         return 2;
     }
     decode_work w;
-    open_work(&w, layout, argc > 1 && !kernels && !passes ? argv[argc - 1] : NULL);
+    open_work(&w, layout, argc > 1 && !kernels && !passes ? argv[argc - 1] : NULL, large);
     if (turns) {
         take_turns(&w);
     } else if (kernels) {

@@ -1,5 +1,6 @@
 /* How the kernel for whole passes of few rows (cuda/infer/pass.h) deals its products out: blocks of threads
- * and their tiles, with shared memory and tensor cores in whole numbers, beside the plain product. */
+ * and their tiles, with shared memory and tensor cores in whole numbers, beside the plain product; and how int8
+ * weights lie (cuda/launch.h). */
 #include "common/kernels/cuda/infer/pass.h"
 
 #include <criterion/criterion.h>
@@ -168,4 +169,22 @@ Test(pass, lays_out_its_mail)
                          slots + RF_CUDA_FEW_PARTS * row, "as many as one kernel takes");
         }
     }
+}
+
+/* Every element has a byte of its own before the scales, and lane l of a warp finds in word s of its 32 bytes what
+ * tensor cores take of it for elements 16 s to 16 s + 15 (PTX ISA, "wgmma.mma_async": fragments of matrix A). */
+Test(pass, int8_weights_lie_as_lanes_take_them)
+{
+    enum { WIDTH = 1160, LANES = 4, LANE_BYTES = 32 };
+    uint8_t seen[WIDTH + RF_CUDA_INT8_CHUNK] = {0};
+    for (int64_t i = 0; i < WIDTH; i++) {
+        const int64_t at = rf_cuda_int8_at(i), chunk = i / RF_CUDA_INT8_CHUNK;
+        const int64_t lane = at % RF_CUDA_INT8_CHUNK / LANE_BYTES, step = at % LANE_BYTES / 4;
+        const int64_t column = 16 * step + 2 * lane + at % 2 + at % 4 / 2 * 8;
+        cr_assert(at < rf_cuda_int8_scales(WIDTH) && seen[at]++ == 0 &&
+                      i == chunk * RF_CUDA_INT8_CHUNK + column && lane < LANES,
+                  "element %d", (int)i);
+    }
+    cr_assert(rf_cuda_int8_scales(WIDTH) == 1280 && rf_cuda_int8_row(WIDTH) == 1280 + 48,
+              "10 chunks, and 10 scales up to a multiple of 16 bytes");
 }

@@ -1,4 +1,4 @@
-/* Inference with bf16, in sizes that a backend may have kernels of its own for (heads of 64 and 128, keys
+/* Inference with bf16 and int8, in sizes that a backend may have kernels of its own for (heads of 64 and 128, keys
  * of many tiles): beside ref64, and the same bits however a text is cut into passes, and however often a
  * pass of the same sizes was made before. */
 #include "tests/model/tiny.h"
@@ -95,24 +95,33 @@ static void pass(rig *r, int64_t first, int64_t n, bool cached, double *logits)
     pass_of(r, 0, first, n, cached, logits);
 }
 
+/* `wanted` is of ref64 with weights in `layout`. */
+static void check_near(int variant, rf_layout layout, rf_layout weights)
+{
+    double wanted[ROWS * VOCAB], got[ROWS * VOCAB];
+    rig reference = open_rig(backend_named("ref64", ""), variant, RF_COMPUTE_F32, layout);
+    pass(&reference, 0, LENGTH, true, wanted);
+    close_rig(&reference);
+    for (int cached = 0; cached < 2; cached++) {
+        double gap = 0.0, size = 0.0;
+        rig r = open_rig(backend_default(), variant, RF_COMPUTE_BF16, weights);
+        pass(&r, 0, LENGTH, cached == 1, got);
+        for (int i = 0; i < ROWS * VOCAB; i++) {
+            gap += (got[i] - wanted[i]) * (got[i] - wanted[i]);
+            size += wanted[i] * wanted[i];
+        }
+        cr_assert(sqrt(gap / size) < 2e-2, "variant %d, %s: %g", variant, rf_layout_name(weights),
+                  sqrt(gap / size));
+        close_rig(&r);
+    }
+}
+
 Test(whole_blocks, are_near_the_reference)
 {
     for (int variant = 0; variant < DEEP; variant++) { /* of the others ref64 would take long */
-        double wanted[ROWS * VOCAB], got[ROWS * VOCAB], gap = 0.0, size = 0.0;
-        rig reference = open_rig(backend_named("ref64", ""), variant, RF_COMPUTE_F32, RF_ROWS);
-        pass(&reference, 0, LENGTH, true, wanted);
-        close_rig(&reference);
-        for (int cached = 0; cached < 2; cached++) {
-            rig r = open_rig(backend_default(), variant, RF_COMPUTE_BF16, RF_PACKED_BF16);
-            pass(&r, 0, LENGTH, cached == 1, got);
-            for (int i = 0; i < ROWS * VOCAB; i++) {
-                gap += (got[i] - wanted[i]) * (got[i] - wanted[i]);
-                size += wanted[i] * wanted[i];
-            }
-            cr_assert(sqrt(gap / size) < 2e-2, "variant %d: %g", variant, sqrt(gap / size));
-            close_rig(&r);
-        }
+        check_near(variant, RF_ROWS, RF_PACKED_BF16);
     }
+    check_near(1, RF_PACKED_INT8, RF_PACKED_INT8);
 }
 
 /* Passes of every length over the end of the text, each some times in a row. Before them the cache holds another
@@ -121,10 +130,11 @@ Test(whole_blocks, do_not_depend_on_how_a_text_is_cut)
 {
     const int64_t steps[] = {1, 2, 3, 4, 5, 7, 8, 20, 33, 64, 100};
     for (int variant = 0; variant < N_VARIANTS; variant++) {
-        for (int weights = 0; weights < (variant < 2 || variant == DEEP ? 2 : 1); weights++) {
+        const int n_layouts = variant < 2 || variant == DEEP ? 3 : variant == LONG ? 2 : 1;
+        for (int weights = 0; weights < n_layouts; weights++) {
+            const rf_layout layouts[] = {RF_PACKED_BF16, RF_PACKED_INT8, RF_ROWS};
             double wanted[ROWS * VOCAB], got[ROWS * VOCAB];
-            rig r = open_rig(backend_default(), variant, RF_COMPUTE_BF16,
-                             weights == 0 ? RF_PACKED_BF16 : RF_ROWS);
+            rig r = open_rig(backend_default(), variant, RF_COMPUTE_BF16, layouts[weights]);
             const int64_t begin = LENGTH - (variant >= DEEP ? 12 : 100);
             pass(&r, 0, LENGTH, true, wanted);
             for (size_t s = 0; s == 0 || steps[s - 1] < LENGTH - begin; s++) {
@@ -133,8 +143,8 @@ Test(whole_blocks, do_not_depend_on_how_a_text_is_cut)
                     const int64_t rest = LENGTH - first;
                     pass(&r, first, rest < steps[s] ? rest : steps[s], true, got);
                 }
-                cr_assert(memcmp(got, wanted, sizeof got) == 0, "variant %d, %d at a time", variant,
-                          (int)steps[s]);
+                cr_assert(memcmp(got, wanted, sizeof got) == 0, "variant %d, %s, %d at a time",
+                          variant, rf_layout_name(layouts[weights]), (int)steps[s]);
             }
             close_rig(&r);
         }

@@ -203,6 +203,32 @@ int rf_cuda_add_bias(rf_cuda_stream stream, rf_cuda_real y, rf_cuda_real bias, r
     return cudaGetLastError();
 }
 
+/* The elements of a chunk, from their order to that of rf_cuda_int8_at. */
+static __device__ void reorder(uint4 *chunk)
+{
+    enum { WORDS = RF_CUDA_INT8_CHUNK / 4, LANES = 4, STEPS = RF_CUDA_INT8_CHUNK / 16 };
+    uint32_t word[WORDS];
+#pragma unroll
+    for (int i = 0; i < WORDS / 4; i++) {
+        const uint4 four = chunk[i];
+        word[4 * i] = four.x, word[4 * i + 1] = four.y, word[4 * i + 2] = four.z;
+        word[4 * i + 3] = four.w;
+    }
+#pragma unroll
+    for (int lane = 0; lane < LANES; lane++) {
+        uint32_t own[STEPS];
+#pragma unroll
+        for (int step = 0; step < STEPS; step++) {
+            own[step] = __byte_perm(word[4 * step + lane / 2], word[4 * step + 2 + lane / 2],
+                                    lane % 2 == 0 ? 0x5410 : 0x7632);
+        }
+#pragma unroll
+        for (int i = 0; i < STEPS; i += 4) {
+            chunk[(lane * STEPS + i) / 4] = make_uint4(own[i], own[i + 1], own[i + 2], own[i + 3]);
+        }
+    }
+}
+
 /* A thread takes a group. */
 static __global__ void __launch_bounds__(BLOCK)
     quantize(char *to, const float *from, int64_t rows, int64_t width, int64_t groups)
@@ -215,6 +241,13 @@ static __global__ void __launch_bounds__(BLOCK)
         scale[group] =
             rf_quantize(reinterpret_cast<int8_t *>(own + begin), from + row * width + begin,
                         min(rest, static_cast<int64_t>(RF_QUANTIZE_GROUP)));
+        const int64_t end = min(begin + RF_QUANTIZE_GROUP, rf_cuda_int8_scales(width));
+        for (int64_t i = width; i < end; i++) {
+            own[i] = 0;
+        }
+        for (int64_t chunk = begin; chunk < end; chunk += RF_CUDA_INT8_CHUNK) {
+            reorder(reinterpret_cast<uint4 *>(own + chunk));
+        }
     }
 }
 

@@ -46,15 +46,24 @@ typedef struct rf_cuda_real {
     rf_cuda_type type;
 } rf_cuda_real;
 
-/* An int8 row: its elements, from this byte on the scales (f32) of its groups, its end. */
+/* An int8 row: its elements in chunks of RF_CUDA_INT8_CHUNK, the last filled up with 0; from this byte on the
+ * scales (f32) of its groups; its end, a multiple of 16. */
+enum { RF_CUDA_INT8_CHUNK = 128 };
 RF_KERNELS_INLINE int64_t rf_cuda_int8_scales(int64_t width)
 {
-    const int64_t word = sizeof(float);
-    return (width + word - 1) / word * word;
+    return (width + RF_CUDA_INT8_CHUNK - 1) / RF_CUDA_INT8_CHUNK * RF_CUDA_INT8_CHUNK;
 }
 RF_KERNELS_INLINE int64_t rf_cuda_int8_row(int64_t width)
 {
-    return rf_cuda_int8_scales(width) + rf_quantize_groups(width) * (int64_t)sizeof(float);
+    const int64_t groups = rf_quantize_groups(width), piece = 4; /* of 16 bytes */
+    return rf_cuda_int8_scales(width) + (groups + piece - 1) / piece * 16;
+}
+/* Where an element lies. Of the 128 of a chunk four lanes of a warp have 32 each, one behind the other: what
+ * tensor cores take of them for elements 0 to 15 (two neighbours, and two 8 further), 16 to 31, and so on. */
+RF_KERNELS_INLINE int64_t rf_cuda_int8_at(int64_t inner)
+{
+    const int64_t chunk = RF_CUDA_INT8_CHUNK, step = inner % chunk / 16, within = inner % 16;
+    return inner / chunk * chunk + within % 8 / 2 * 32 + step * 4 + within / 8 * 2 + within % 2;
 }
 
 /* c[i,j] = sum_l a[i,l] b[j,l] + bias[j] + start[i,j], or c[i,j] += sum_l ... where it accumulates.

@@ -29,7 +29,7 @@ static __device__ inline float read_row(const rf_cuda_real &x, int64_t row, int6
         const char *data = static_cast<const char *>(x.data) + row * rf_cuda_int8_row(width);
         const float *scale = reinterpret_cast<const float *>(data + rf_cuda_int8_scales(width));
         return scale[inner / RF_QUANTIZE_GROUP] *
-               static_cast<float>(static_cast<int8_t>(data[inner]));
+               static_cast<float>(static_cast<int8_t>(data[rf_cuda_int8_at(inner)]));
     }
     return read(x, row * step + inner * inner_step);
 }

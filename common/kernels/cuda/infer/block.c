@@ -28,19 +28,23 @@ static bool takes_sizes(int64_t in, int64_t out)
     return in > 0 && in % 8 == 0 && out % 4 == 0;
 }
 
-static bool takes_matrix(const rf_ctx *ctx, rf_matrix w, int64_t in, int64_t out)
+/* w0: another matrix of the block; all are of bf16, or all of int8. */
+static bool takes_matrix(const rf_ctx *ctx, rf_matrix w, rf_matrix w0, int64_t in, int64_t out)
 {
-    return is_half_matrix(ctx, w) && is_aligned(w.data) && takes_sizes(in, out);
+    const bool is_int8 = w.layout == RF_PACKED_INT8;
+    return (is_int8 || is_half_matrix(ctx, w)) && is_int8 == (w0.layout == RF_PACKED_INT8) &&
+           is_aligned(w.data) && takes_sizes(in, out);
 }
 
 bool rf_cuda_takes_blocks(const rf_ctx *ctx, const rf_block *b)
 {
     const int64_t hk = b->h * b->k, gk = b->g * b->k;
+    const rf_matrix w = b->q_w;
     return !ctx->limits.backward && is_half(ctx, RF_ACTIVATION) && (b->k == 64 || b->k == 128) &&
-           b->g > 0 && b->h / b->g <= RF_CUDA_SHARED && takes_matrix(ctx, b->q_w, b->d, hk) &&
-           takes_matrix(ctx, b->k_w, b->d, gk) && takes_matrix(ctx, b->v_w, b->d, gk) &&
-           takes_matrix(ctx, b->o_w, hk, b->d) && takes_matrix(ctx, b->gate_w, b->d, b->f) &&
-           takes_matrix(ctx, b->up_w, b->d, b->f) && takes_matrix(ctx, b->down_w, b->f, b->d);
+           b->g > 0 && b->h / b->g <= RF_CUDA_SHARED && takes_matrix(ctx, w, w, b->d, hk) &&
+           takes_matrix(ctx, b->k_w, w, b->d, gk) && takes_matrix(ctx, b->v_w, w, b->d, gk) &&
+           takes_matrix(ctx, b->o_w, w, hk, b->d) && takes_matrix(ctx, b->gate_w, w, b->d, b->f) &&
+           takes_matrix(ctx, b->up_w, w, b->d, b->f) && takes_matrix(ctx, b->down_w, w, b->f, b->d);
 }
 
 /* --- Scratch: the end of the context's, which nothing else uses -------------------------------- */
@@ -100,8 +104,12 @@ static rf_cuda_real half(void *data)
 /* x of a product: the norm of the stream, by the product itself where that is few rows. */
 static rf_cuda_few normed(rf_ctx *ctx, const rf_block *b, const void *gain)
 {
-    rf_cuda_few product = {.x = b->normed, .n = b->n, .in = b->d, .eps = (float)b->eps};
-    if (b->n <= RF_CUDA_NORMED && rf_cuda_few_norms(b->d)) {
+    rf_cuda_few product = {.x = b->normed,
+                           .n = b->n,
+                           .in = b->d,
+                           .eps = (float)b->eps,
+                           .int8 = b->q_w.layout == RF_PACKED_INT8};
+    if (rf_cuda_few_norms(b->n, b->d)) {
         product.stream = b->x;
         product.gain = gain;
     } else {
@@ -118,6 +126,7 @@ static void add_product(rf_ctx *ctx, const rf_block *b, const void *y, int64_t i
         .x = y,
         .of = {{w.data, b->d, bias, b->x, {b->x, RF_CUDA_F32}}},
         .count = 1,
+        .int8 = w.layout == RF_PACKED_INT8,
         .n = b->n,
         .in = in,
     };
@@ -244,9 +253,12 @@ void rf_cuda_block_forward(rf_ctx *ctx, const rf_block *b)
     rf_cuda_pass *pass = rf_cuda_pass_of(ctx);
     if (b->is_first) {
         begin_pass(ctx, pass, b);
-        LAUNCH(plan_attention, &pass->attention, !rf_cuda_takes_pass(pass));
     }
-    if (rf_cuda_takes_pass(pass)) {
+    const bool by_one = b->q_w.layout != RF_PACKED_INT8 && rf_cuda_takes_pass(pass);
+    if (b->is_first) {
+        LAUNCH(plan_attention, &pass->attention, !by_one);
+    }
+    if (by_one) {
         add_to_pass(ctx, b);
     } else {
         make_block(ctx, b);
@@ -259,10 +271,10 @@ bool rf_cuda_takes_product(const rf_ctx *ctx, const rf_cuda_product *p)
 {
     const bool writes_half = p->c.type == RF_CUDA_BF16;
     return !ctx->limits.backward && !p->accumulates && p->a.type == RF_CUDA_BF16 &&
-           p->b.type == RF_CUDA_BF16 && p->a_step == p->k && p->b_step == p->k &&
-           is_aligned(p->a.data) && is_aligned(p->b.data) && is_aligned(p->c.data) &&
-           is_aligned(p->start.data) && is_aligned(p->bias.data) && takes_sizes(p->k, p->n) &&
-           (p->start.data == NULL || !writes_half);
+           (p->b.type == RF_CUDA_BF16 || p->b.type == RF_CUDA_INT8) && p->a_step == p->k &&
+           p->b_step == p->k && is_aligned(p->a.data) && is_aligned(p->b.data) &&
+           is_aligned(p->c.data) && is_aligned(p->start.data) && is_aligned(p->bias.data) &&
+           takes_sizes(p->k, p->n) && (p->start.data == NULL || !writes_half);
 }
 
 void rf_cuda_few_product(rf_ctx *ctx, const rf_cuda_product *p)
@@ -271,6 +283,7 @@ void rf_cuda_few_product(rf_ctx *ctx, const rf_cuda_product *p)
         .x = p->a.data,
         .of = {{p->b.data, p->n, p->bias.data, p->start.data, p->c}},
         .count = 1,
+        .int8 = p->b.type == RF_CUDA_INT8,
         .n = p->m,
         .in = p->k,
     };

@@ -71,7 +71,7 @@ enum { RF_CUDA_TOGETHER = 3, RF_CUDA_NORMED = 4 };
 
 /* One of a launch's products: y = x w^T + bias + residual. */
 typedef struct rf_cuda_factor {
-    const void *w;                /* [out,in] bf16, aligned to 16 bytes */
+    const void *w;                /* [out,in] bf16, or int8 rows; aligned to 16 bytes */
     int64_t out;                  /* a multiple of 4 */
     const float *bias, *residual; /* NULL: none; residual [n,out] may be y */
     rf_cuda_real y;               /* [n,out] f32 or bf16, aligned to 16 bytes */
@@ -83,7 +83,7 @@ typedef struct rf_cuda_few {
     const void *x; /* [n,in] bf16, aligned to 16 bytes */
     rf_cuda_factor of[RF_CUDA_TOGETHER];
     int count;
-    bool gates;
+    bool gates, int8; /* int8: all weights are */
     int64_t n, in;
     /* stream not NULL: x is rmsnorm(stream) with gain, with the bits of rf_cuda_norm_stream, and n is at most
      * RF_CUDA_NORMED */
@@ -93,8 +93,8 @@ typedef struct rf_cuda_few {
     const rf_cuda_heads *heads;
 } rf_cuda_few;
 int rf_cuda_multiply_few(rf_cuda_stream, const rf_cuda_few *product);
-/* May x of this width be normed by the product? */
-bool rf_cuda_few_norms(int64_t in);
+/* Is x of this size to be normed by the product? */
+bool rf_cuda_few_norms(int64_t n, int64_t in);
 
 /* y [n,d] bf16 = rmsnorm(x) gain; d: a multiple of 8. */
 int rf_cuda_norm_stream(rf_cuda_stream, uint16_t *y, const float *x, const float *gain, int64_t n,

@@ -18,21 +18,22 @@ typedef struct x_piece {
     void *to;
 } x_piece;
 
-template <int ROWS, int COLUMNS>
-static __device__ x_piece x_piece_at(const ring<ROWS, COLUMNS> &r, const place &at, char *tiles,
-                                     int i)
+template <int ROWS, int COLUMNS, typename WEIGHT>
+static __device__ x_piece x_piece_at(const ring<ROWS, COLUMNS, WEIGHT> &r, const place &at,
+                                     char *tiles, int i)
 {
     enum { PIECES = TILE_COLUMNS / PIECE };
-    const int number = i % PIECES, row = i / PIECES % COLUMNS, chunk = i / (PIECES * COLUMNS);
-    return {row, at.begin + chunk * TILE_COLUMNS + number * PIECE,
-            tiles + (r.stage(chunk) - r.tiles) + r.weights + row * TILE_ROW +
+    const int number = i % PIECES, row = i / PIECES % COLUMNS, tile = i / (PIECES * COLUMNS);
+    return {row, at.begin + tile * TILE_COLUMNS + number * PIECE,
+            tiles + (r.stage(tile / r.x_tiles) - r.tiles) + r.weights +
+                static_cast<unsigned>(tile % r.x_tiles) * r.x_bytes + row * TILE_ROW +
                 (number ^ row % 8) * 16};
 }
 
 /* Puts the norm of the rows of the stream where bulk copies would have put x. */
-template <int ROWS, int COLUMNS>
-static __device__ void norm_rows(const ring<ROWS, COLUMNS> &r, const operands &p, const place &at,
-                                 char *tiles)
+template <int ROWS, int COLUMNS, typename WEIGHT>
+static __device__ void norm_rows(const ring<ROWS, COLUMNS, WEIGHT> &r, const operands &p,
+                                 const place &at, char *tiles)
 {
     enum { THREADS = ROWS / 64 * GROUP };
     __shared__ float sum[RF_CUDA_NORMED][NORM_WARPS];
@@ -47,7 +48,7 @@ static __device__ void norm_rows(const ring<ROWS, COLUMNS> &r, const operands &p
         }
     }
     groups_wait(THREADS);
-    for (int i = thread; i < at.chunks * COLUMNS * (TILE_COLUMNS / PIECE); i += THREADS) {
+    for (int i = thread; i < at.chunks * COLUMNS * (r.columns / PIECE); i += THREADS) {
         const x_piece to = x_piece_at(r, at, tiles, i);
         uint4 words = {};
         if (to.row < p.n && to.column < p.in) {

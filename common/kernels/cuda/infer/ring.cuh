@@ -15,6 +15,7 @@ typedef struct factor {
 
 typedef struct operands {
     CUtensorMap w[RF_CUDA_TOGETHER], x;
+    const char *int8[RF_CUDA_TOGETHER]; /* int8 weights, for their scales */
     factor of[RF_CUDA_TOGETHER];
     int n, in, slice, slices, stages;
     bool gates;
@@ -26,12 +27,19 @@ typedef struct operands {
 /* Where this block is. */
 typedef struct place {
     int which, row, column; /* the factor; the first row of weights, the first row of x */
-    int begin, chunks;      /* of the inner dimension; how many tiles of TILE_COLUMNS */
+    int begin, chunks;      /* of the inner dimension; how many chunks */
     int slice_chunks;       /* of a whole slice */
 } place;
 
-template <int ROWS, int COLUMNS, bool SPLIT> static __device__ place place_of(const operands &p)
+/* A chunk of the inner dimension is what TILE_ROW bytes of weights hold: 64 of bf16, 128 of int8. */
+template <typename WEIGHT> struct chunk {
+    static constexpr int columns = TILE_ROW / sizeof(WEIGHT);
+};
+
+template <int ROWS, int COLUMNS, bool SPLIT, typename WEIGHT>
+static __device__ place place_of(const operands &p)
 {
+    constexpr int columns = chunk<WEIGHT>::columns;
     place at = {};
     int tile = static_cast<int>(SPLIT ? blockIdx.y : blockIdx.x);
     while (at.which + 1 < RF_CUDA_TOGETHER && tile >= p.of[at.which].tiles) {
@@ -42,15 +50,19 @@ template <int ROWS, int COLUMNS, bool SPLIT> static __device__ place place_of(co
     at.column = static_cast<int>(SPLIT ? blockIdx.z : blockIdx.y) * COLUMNS;
     at.begin = SPLIT ? static_cast<int>(blockIdx.x) * p.slice : 0;
     const int end = SPLIT ? min(at.begin + p.slice, p.in) : p.in;
-    at.chunks = (end - at.begin + TILE_COLUMNS - 1) / TILE_COLUMNS;
-    at.slice_chunks = p.slice / TILE_COLUMNS;
+    at.chunks = (end - at.begin + columns - 1) / columns;
+    at.slice_chunks = p.slice / columns;
     return at;
 }
 
-/* The ring: per stage a tile of weights, then one of x; barriers that a stage is full, or free again. */
-template <int ROWS, int COLUMNS> struct ring {
+/* The ring: per stage a tile of weights, of bf16 or int8, then one or two of x, TILE_COLUMNS each; barriers that
+ * a stage is full, or free again. */
+template <int ROWS, int COLUMNS, typename WEIGHT> struct ring {
     unsigned tiles, full, empty;
-    static constexpr unsigned weights = ROWS * TILE_ROW, bytes = weights + COLUMNS * TILE_ROW;
+    static constexpr int columns = chunk<WEIGHT>::columns, x_tiles = columns / TILE_COLUMNS;
+    static constexpr unsigned weights = ROWS * TILE_ROW, x_bytes = COLUMNS * TILE_ROW;
+    static constexpr unsigned bytes = weights + x_tiles * x_bytes;
+    static constexpr unsigned readers = sizeof(WEIGHT) == 1 ? GROUP / WARP : 1; /* of each group */
     __device__ unsigned stage(int s) const
     {
         return tiles + static_cast<unsigned>(s) * bytes;
@@ -65,11 +77,11 @@ template <int ROWS, int COLUMNS> struct ring {
     }
 };
 
-template <int ROWS, int COLUMNS>
-static __device__ void load_weights(const ring<ROWS, COLUMNS> &r, const operands &p,
+template <int ROWS, int COLUMNS, typename WEIGHT>
+static __device__ void load_weights(const ring<ROWS, COLUMNS, WEIGHT> &r, const operands &p,
                                     const place &at, int chunk, int s, bool copies)
 {
-    const int column = at.begin + chunk * TILE_COLUMNS;
+    const int column = at.begin + chunk * r.columns;
     barrier_expect(r.full_at(s), copies ? r.bytes : r.weights);
     load_tile(r.stage(s), &p.w[at.which], column, at.row, r.full_at(s));
     if (p.gates) {
@@ -78,9 +90,9 @@ static __device__ void load_weights(const ring<ROWS, COLUMNS> &r, const operands
 }
 
 /* One thread. */
-template <int ROWS, int COLUMNS>
-static __device__ void load_all(const ring<ROWS, COLUMNS> &r, const operands &p, const place &at,
-                                bool copies)
+template <int ROWS, int COLUMNS, typename WEIGHT>
+static __device__ void load_all(const ring<ROWS, COLUMNS, WEIGHT> &r, const operands &p,
+                                const place &at, bool copies)
 {
     const int first = min(at.chunks, p.stages);
     for (int c = 0; c < first; c++) {
@@ -94,9 +106,9 @@ static __device__ void load_all(const ring<ROWS, COLUMNS> &r, const operands &p,
             barrier_wait(r.empty_at(s), static_cast<unsigned>(c / p.stages - 1) & 1U);
             load_weights(r, p, at, c, s, copies);
         }
-        if (copies) {
-            load_tile(r.stage(s) + r.weights, &p.x, at.begin + c * TILE_COLUMNS, at.column,
-                      r.full_at(s));
+        for (int i = 0; copies && i < r.x_tiles; i++) {
+            load_tile(r.stage(s) + r.weights + static_cast<unsigned>(i) * r.x_bytes, &p.x,
+                      at.begin + c * r.columns + i * TILE_COLUMNS, at.column, r.full_at(s));
         }
     }
 }
