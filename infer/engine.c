@@ -26,8 +26,8 @@ char *rf_answer_text(const rf_answer *answer, size_t *bytes, const rf_tokenizer 
 
 /* --- Sizes and memory ------------------------------------------------------------------------- */
 
-/* With so many places arithmetic bounds the products of a CPU, no longer the bytes of the weights, and those of
- * a GPU: a larger pass would take more memory and no less time for each place. */
+/* With so many places arithmetic bounds the products, no longer the bytes of the weights, on a CPU, and on a GPU:
+ * a larger pass would take more memory and no less time for each place. */
 enum { ENOUGH_PLACES = 256, ENOUGH_FOR_GPUS = 2048 };
 
 static int64_t slab_of(const rf_decode_options *o, int64_t n_prompt)
@@ -43,15 +43,13 @@ static rf_engine_size size_of(const rf_decode_options *options, int64_t max_prom
         o.block_length = o.gen_length; /* rf_engine_new says what is wrong with them */
     }
     int64_t first = o.kind->most_places(&o, max_prompt, true);
-    int64_t one = o.kind->most_places(&o, max_prompt, false), all = capacity * one;
-    int64_t enough = one > ENOUGH_PLACES ? one : ENOUGH_PLACES;
-    int64_t beside = first > one ? first - one : 0; /* the first pass of one, beside others; */
-    int64_t least = beside + (all < enough ? all : enough);
-    int64_t firsts = capacity * (one + beside); /* the first passes of all */
-    firsts = firsts < ENOUGH_FOR_GPUS ? firsts : ENOUGH_FOR_GPUS;
+    int64_t other = o.kind->most_places(&o, max_prompt, false);
+    int64_t longest = first > other ? first : other, all = capacity * longest;
+    int64_t enough = longest + ENOUGH_PLACES;
+    enough = enough > ENOUGH_FOR_GPUS ? enough : ENOUGH_FOR_GPUS;
     return (rf_engine_size){.capacity = capacity,
                             .slab = slab_of(&o, max_prompt),
-                            .places = least > firsts ? least : firsts,
+                            .places = all < enough ? all : enough,
                             .positions = max_prompt + o.gen_length};
 }
 

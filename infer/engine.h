@@ -119,9 +119,8 @@ typedef struct rf_engine {
 } rf_engine;
 
 /* What a model must be made for, to answer `capacity` prompts of up to max_prompt tokens at once: a
- * pass has room for one whole prompt of that length and for what one sequence asks otherwise, and for
- * several sequences up to 256 places, or for several prompts up to 2048; what does not fit waits for the next
- * pass. */
+ * pass has room for what all of them ask at once, up to 2048 places, or to the longest prompt and 256 beside it;
+ * what does not fit waits for the next pass. */
 rf_model_limits rf_engine_limits(const rf_decode_options *options, int64_t max_prompt,
                                  int64_t capacity);
 /* For requests with options of their own: any prompt and answer of up to `context` tokens

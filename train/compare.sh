@@ -30,9 +30,10 @@ command -v jq >/dev/null 2>&1 || fail "jq is missing: make deps installs it"
 bin=${BUILD_DIR:-build/release}
 
 # --- Settings --------------------------------------------------------------------------------------
-out=runs/compare ranks=2 beside=1 gpus=0 timed=200 floor=0 within=0 title="" seeds=1 objectives="" tasks="" model=""
+out=runs/compare ranks=2 beside=1 gpus=0 timed=200 floor=0 within=0 title="" seeds=1 tasks="" model=""
 only="" # of what is done beside each other, what this process does
 settings=$1
+unset objectives
 case $settings in */*) . "$settings" ;; *) . "./$settings" ;; esac
 shift
 for assignment in "$@"; do
@@ -41,6 +42,7 @@ for assignment in "$@"; do
     *) fail "$assignment: not NAME=VALUE" 2 ;;
     esac
 done
+[ -n "${objectives+given}" ] || fail "$settings has no objectives: which are compared?" 2
 # of NAME PART: the variable NAME_PART, or nothing
 of() { eval "printf '%s' \"\${$1_$2-}\""; }
 work=$out/$(basename "$settings" .sh)
@@ -332,7 +334,7 @@ for task in $tasks ${GSM8K:+gsm8k}; do
     make_data "$task"
 done
 if [ -z "$objectives" ]; then
-    echo "compare: data of $tasks ($(($(date +%s) - begin)) s)"
+    echo "compare: data of $tasks${GSM8K:+ gsm8k} ($(($(date +%s) - begin)) s)"
     exit 0
 fi
 if [ "$beside" -gt 1 ]; then # the other seeds take the learning rate that was the better one for the first

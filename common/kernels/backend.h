@@ -92,7 +92,8 @@ typedef struct rf_memory {
 } rf_memory;
 
 /* What matrix products multiply. Sums are f32 or better in any case. bf16 rounds both operands of a
- * product; `cpu` then keeps activations in memory as bf16, `cuda` weights too (rf_backend_with). */
+ * product; `cpu` then keeps activations in memory as bf16, `cuda` weights too (rf_backend_with). Packed int8
+ * weights are not rounded. */
 typedef enum rf_compute { RF_COMPUTE_F32, RF_COMPUTE_BF16 } rf_compute;
 
 typedef struct rf_backend {

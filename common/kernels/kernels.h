@@ -131,7 +131,8 @@ typedef size_t rf_scratch_bytes_fn(int n_threads, const rf_limits *limits);
  * the bits of RF_ROWS in every product, whatever the number of rows; RF_PACKED_BF16, in a
  * context of RF_COMPUTE_BF16, those of RF_ROWS there; RF_PACKED_INT8 quantizes weights and
  * the x of each product (quantize.h), sums a group in integers and the groups in
- * f32 (`ref` and `cuda` quantize the weights only).
+ * f32 (`ref` and `cuda` quantize the weights only; `cuda` rounds x to bf16, and not what scale and
+ * integer make of a weight).
  *   packed [pack_bytes] sets that part; w [n,in] reads, class master
  *   first is a multiple of RF_PACK_ROWS, and n is, where first + n < out */
 typedef void rf_pack_fn(rf_ctx *, void *packed, rf_layout layout, const void *w, int64_t first,

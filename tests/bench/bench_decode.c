@@ -404,7 +404,7 @@ int main(int argc, char **argv)
     const bool turns = argc == 3 && strcmp(argv[1], "--turns") == 0;
     const bool kernels = argc == 2 && strcmp(argv[1], "--kernels") == 0;
     const bool passes = argc == 2 && strcmp(argv[1], "--passes") == 0;
-    if (argc > 2 && !turns) {
+    if ((argc > 2 && !turns) || (large && argc > 1 && !kernels && !passes)) {
         fprintf(stderr, "usage: bench_decode [--weights f32|bf16|int8] "
                         "[MODEL.h5 | --turns MODEL.h5 | [--large] [--kernels | --passes]]\n");
         return 2;

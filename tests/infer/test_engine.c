@@ -256,6 +256,8 @@ Test(engine, slabs_need_a_model_made_for_them)
     rf_engine *engine = NULL;
     rf_error err = {0};
     cr_assert(limits.places == 128 && limits.keys == 128 && limits.positions == 32);
+    cr_assert_eq(rf_engine_limits(&o, 300, 20).places, 2048);
+    cr_assert_eq(rf_engine_limits(&o, 3000, 20).places, 3024 + 256);
     cr_assert(rf_engine_new(&engine, model, tokenizer, &o, MAX_PROMPT, SEATS + 1, &err) == RF_ERR &&
                   strstr(err.message, "of 160 places") != NULL,
               "%s", err.message);

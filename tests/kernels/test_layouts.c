@@ -133,3 +133,119 @@ Test(layouts, packed_weights_are_what_they_were)
         }
     }
 }
+
+/* --- Many rows, wide matrices ----------------------------------------------------------------- */
+
+/* What a backend may cut into tiles and slices in several ways, by the number of rows and of weights: the same
+ * bits, and near what plain loops make of what is packed. */
+enum { MANY = 520, IN = 264, WIDE = 6400, WIDEST = 16896 };
+
+static float *random_floats(int64_t n, uint64_t stream)
+{
+    float *x = malloc((size_t)n * sizeof *x);
+    rf_rng rng = RF_RNG_STREAM(32, RF_RNG_TEST, stream);
+    cr_assert(x != NULL);
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = rf_quantize_from_bf16(rf_quantize_bf16((float)case_noise(&rng)));
+    }
+    return x;
+}
+
+static void *uploaded(rf_ctx *ctx, rf_class cls, const float *x, int64_t n)
+{
+    rf_error err = {0};
+    void *memory = NULL;
+    cr_assert(rf_backend_alloc(&memory, ctx, rf_backend_bytes(ctx->backend, cls, n), &err) ==
+              RF_OK);
+    if (x != NULL) {
+        rf_backend_upload(ctx, memory, cls, x, RF_F32, n);
+        rf_backend_wait(ctx, rf_backend_record(ctx));
+    }
+    return memory;
+}
+
+/* The row of w as packing leaves it. */
+static void unpack_row(float *row, const float *w, rf_layout layout)
+{
+    for (int begin = 0; begin < IN; begin += RF_QUANTIZE_GROUP) {
+        const int n = IN - begin < RF_QUANTIZE_GROUP ? IN - begin : RF_QUANTIZE_GROUP;
+        int8_t q[RF_QUANTIZE_GROUP];
+        const float scale = rf_quantize(q, w + begin, n);
+        for (int i = 0; i < n; i++) {
+            row[begin + i] = layout == RF_PACKED_INT8 ? scale * (float)q[i] : w[begin + i];
+        }
+    }
+}
+
+static void check_first_row(const float *y, const float *x, const float *w, rf_layout layout,
+                            int64_t out, double tolerance)
+{
+    double gap = 0.0, size = 0.0;
+    for (int64_t o = 0; o < out; o++) {
+        float row[IN];
+        double sum = 0.0;
+        unpack_row(row, w + o * IN, layout);
+        for (int i = 0; i < IN; i++) {
+            sum += (double)x[i] * (double)row[i];
+        }
+        const double off = (double)y[o] - sum;
+        gap += off * off;
+        size += sum * sum;
+    }
+    cr_assert(sqrt(gap / size) < tolerance, "%s: %g", rf_layout_name(layout), sqrt(gap / size));
+}
+
+static void check_cuts(rf_layout layout, int64_t out, const int64_t *rows, int n_rows)
+{
+    const rf_backend *backend = backend_default();
+    const rf_compute compute = rf_backend_compute(backend, layout, RF_COMPUTE_F32);
+    const int64_t most = rows[n_rows - 1];
+    const rf_limits limits = {.places = most,
+                              .keys = most,
+                              .width = IN,
+                              .ffn = out,
+                              .compute = compute,
+                              .weights = layout};
+    float *x = random_floats(most * IN, 1), *w = random_floats(out * IN, 2);
+    float *all = malloc((size_t)(most * out) * sizeof *all),
+          *some = malloc((size_t)(most * out) * sizeof *some);
+    rf_error err = {0};
+    rf_ctx *ctx = NULL;
+    cr_assert(all != NULL && some != NULL);
+    cr_assert(rf_ctx_new(&ctx, backend, 2, &limits, &err) == RF_OK, "%s", err.message);
+    const rf_kernels *k = ctx->backend->kernels;
+    void *x_there = uploaded(ctx, RF_ACTIVATION, x, most * IN);
+    void *w_there = uploaded(ctx, RF_MASTER, w, out * IN);
+    void *y = uploaded(ctx, RF_RESIDUAL, NULL, most * out), *packed = NULL;
+    cr_assert(rf_backend_alloc(&packed, ctx, k->pack_bytes(layout, IN, out), &err) == RF_OK);
+    k->pack(ctx, packed, layout, w_there, 0, out, IN, out);
+    for (int i = n_rows - 1; i >= 0; i--) {
+        float *to = i == n_rows - 1 ? all : some;
+        k->linear_forward(ctx, (rf_array){y, RF_RESIDUAL}, x_there, (rf_matrix){packed, layout},
+                          NULL, NULL, rows[i], IN, out);
+        rf_backend_download(ctx, to, RF_F32, y, RF_RESIDUAL, rows[i] * out);
+        cr_assert(rf_ctx_sync(ctx, &err) == RF_OK, "%s", err.message);
+        cr_assert(to == all || memcmp(to, all, (size_t)(rows[i] * out) * sizeof *to) == 0,
+                  "%s: %d of %d rows", rf_layout_name(layout), (int)rows[i], (int)most);
+    }
+    check_first_row(all, x, w, layout, out,
+                    layout == RF_PACKED_INT8 && compute == RF_COMPUTE_F32 ? 0.02 : 1e-5);
+    void *const memory[] = {x_there, w_there, y, packed};
+    for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) {
+        rf_backend_free(ctx, memory[i]);
+    }
+    rf_ctx_free(ctx);
+    free(x);
+    free(w);
+    free(all);
+    free(some);
+}
+
+Test(layouts, many_rows_and_wide_matrices)
+{
+    const rf_layout layouts[] = {RF_PACKED_BF16, RF_PACKED_INT8};
+    for (int i = 0; i < 2; i++) {
+        check_cuts(layouts[i], WIDE, (const int64_t[]){1, 40, 100, MANY}, 4);
+        check_cuts(layouts[i], WIDEST, (const int64_t[]){1, 12, 40}, 3);
+    }
+}

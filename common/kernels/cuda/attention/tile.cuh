@@ -112,39 +112,18 @@ static __device__ inline void end_products()
     mma_wait<0>();
 }
 
-#define RF_FOUR(x, j) "+f"(x[j][0]), "+f"(x[j][1]), "+f"(x[j][2]), "+f"(x[j][3])
-#define RF_SUMS_64(x)                                                                              \
-    RF_FOUR(x, 0), RF_FOUR(x, 1), RF_FOUR(x, 2), RF_FOUR(x, 3), RF_FOUR(x, 4), RF_FOUR(x, 5),      \
-        RF_FOUR(x, 6), RF_FOUR(x, 7)
-#define RF_SUMS_128(x)                                                                             \
-    RF_SUMS_64(x), RF_FOUR(x, 8), RF_FOUR(x, 9), RF_FOUR(x, 10), RF_FOUR(x, 11), RF_FOUR(x, 12),   \
-        RF_FOUR(x, 13), RF_FOUR(x, 14), RF_FOUR(x, 15)
-#define RF_NAMES_64                                                                                \
-    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                                       \
-    "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
-#define RF_NAMES_128                                                                               \
-    RF_NAMES_64 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"                \
-                "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
-
 /* sum [64][64 or 128] += left [64][16] right: left in registers, right's inner elements are 16 rows of a
  * panel, or of two, whose distance the descriptor then has. */
-static __device__ inline void multiply_rows(float (*sum)[4], const unsigned left[4], uint64_t right)
+static __device__ inline void multiply_rows(float (*sum)[4], const unsigned (&left)[4],
+                                            uint64_t right)
 {
-    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %37, 0;\n\t"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" RF_NAMES_64
-                 "}, {%32,%33,%34,%35}, %36, p, 1, 1, 1;\n\t}"
-                 : RF_SUMS_64(sum)
-                 : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right), "r"(1));
+    multiply_left<64, 1>(reinterpret_cast<float(&)[32]>(*sum), left, right, 1);
 }
 
-static __device__ inline void multiply_wide_rows(float (&sum)[16][4], const unsigned left[4],
+static __device__ inline void multiply_wide_rows(float (&sum)[16][4], const unsigned (&left)[4],
                                                  uint64_t right)
 {
-    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %69, 0;\n\t"
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" RF_NAMES_128
-                 "}, {%64,%65,%66,%67}, %68, p, 1, 1, 1;\n\t}"
-                 : RF_SUMS_128(sum)
-                 : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right), "r"(1));
+    multiply_left<128, 1>(reinterpret_cast<float(&)[64]>(sum), left, right, 1);
 }
 
 /* A descriptor that many bytes further. */

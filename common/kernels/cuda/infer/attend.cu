@@ -412,7 +412,8 @@ template <int WIDTH> static int launch(rf_cuda_stream stream, const rf_cuda_atte
     const int64_t shared = p->h / p->g, groups = (shared * RF_CUDA_RUN + ROWS - 1) / ROWS;
     const bool is_planned = p->n_runs <= RF_CUDA_PLANNED;
     const int64_t most = is_planned ? p->n_runs * (p->keys / RF_CUDA_PART + 2) : p->n_runs;
-    const int64_t wide = max(2 * 132 / (p->g * groups), int64_t{1}); /* resident at once */
+    /* resident at once; the runs of a planned pass are seldom so long that there is a second group of rows */
+    const int64_t wide = max(2 * 132 / (p->g * (is_planned ? 1 : groups)), int64_t{1});
     cudaLaunchAttribute attribute = {};
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;

@@ -1,4 +1,4 @@
-/* Inference in bf16: whole blocks, and products alone, by the kernels of few.h. */
+/* Inference with bf16 activations: whole blocks, and products alone, by the kernels of few.h. */
 #include "common/kernels/cuda/infer/block.h"
 
 #include "common/base/arena.h"

@@ -271,6 +271,8 @@ static int launch(rf_cuda_stream stream, operands *p, int64_t tiles)
                                         : 196 << 10,
         PART = COLUMNS * (ROWS + PAD) * 4
     };
+    /* int8 weights of a chunk are fetched before the chunk before it is let go */
+    static_assert(sizeof(WEIGHT) > 1 || MOST / own_ring::bytes >= 2, "two stages");
     const int columns = own_ring::columns;
     const int chunks = (SPLIT ? p->slice : p->in + columns - 1) / columns;
     const int fit = !NORMED ? min(static_cast<int>(MOST / own_ring::bytes), int{MOST_STAGES})
@@ -346,13 +348,13 @@ static int launch_shape(rf_cuda_stream stream, operands *p, const shape &s, int6
     }
 }
 
+/* Every block of threads norms all of x: of more a kernel for that is faster. */
 bool rf_cuda_few_norms(int64_t n, int64_t in)
 {
-    enum {
-        MOST = 2048
-    }; /* every block of threads norms all of x: beyond it a kernel for that is faster */
-    return n <= RF_CUDA_NORMED && n * in <= MOST &&
-           rf_cuda_slice_of(in) <= MOST_STAGES * TILE_COLUMNS;
+    enum { MOST = 2048 };
+    static_assert(int{MOST} / RF_CUDA_MOST_SLICES <= int{MOST_STAGES} * int{TILE_COLUMNS},
+                  "the ring holds a slice");
+    return n <= RF_CUDA_NORMED && n * in <= MOST;
 }
 
 int rf_cuda_multiply_few(rf_cuda_stream stream, const rf_cuda_few *p)
