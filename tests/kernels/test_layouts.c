@@ -5,7 +5,7 @@
 
 #include "tests/kernels/backends.h"
 
-enum { N = 70, MOST_IN = 1160, MOST_OUT = 140, MOST = MOST_OUT * MOST_IN };
+enum { N = 70, MOST_IN = 1160, MOST_OUT = 140 };
 
 /* Of a matrix. A backend may have kernels of its own for the even ones, whose rows have several groups
  * (quantize.h) and a last one that is shorter. */
@@ -19,19 +19,29 @@ typedef struct operands {
     void *x, *w, *packed, *y, *residual, *token;
 } operands;
 
-static void *numbers(rf_ctx *ctx, rf_class cls, int64_t n, uint64_t stream)
+/* What bf16 holds too, so that all backends have the same. Caller frees. */
+static float *random_floats(int64_t n, uint64_t stream)
 {
-    static float value[MOST];
+    float *value = malloc((size_t)n * sizeof *value);
     rf_rng rng = RF_RNG_STREAM(31, RF_RNG_TEST, stream);
-    rf_error err = {0};
-    void *memory = NULL;
-    for (int64_t i = 0; i < n; i++) { /* what bf16 holds too, so that all backends have the same */
+    cr_assert(value != NULL);
+    for (int64_t i = 0; i < n; i++) {
         value[i] = rf_quantize_from_bf16(rf_quantize_bf16((float)case_noise(&rng)));
     }
+    return value;
+}
+
+/* n numbers of random_floats in backend memory. */
+static void *numbers(rf_ctx *ctx, rf_class cls, int64_t n, uint64_t stream)
+{
+    float *value = random_floats(n, stream);
+    rf_error err = {0};
+    void *memory = NULL;
     cr_assert(rf_backend_alloc(&memory, ctx, rf_backend_bytes(ctx->backend, cls, n), &err) ==
               RF_OK);
     rf_backend_upload(ctx, memory, cls, value, RF_F32, n);
     rf_backend_wait(ctx, rf_backend_record(ctx));
+    free(value);
     return memory;
 }
 
@@ -140,30 +150,6 @@ Test(layouts, packed_weights_are_what_they_were)
  * bits, and near what plain loops make of what is packed. */
 enum { MANY = 520, IN = 264, WIDE = 6400, WIDEST = 16896 };
 
-static float *random_floats(int64_t n, uint64_t stream)
-{
-    float *x = malloc((size_t)n * sizeof *x);
-    rf_rng rng = RF_RNG_STREAM(32, RF_RNG_TEST, stream);
-    cr_assert(x != NULL);
-    for (int64_t i = 0; i < n; i++) {
-        x[i] = rf_quantize_from_bf16(rf_quantize_bf16((float)case_noise(&rng)));
-    }
-    return x;
-}
-
-static void *uploaded(rf_ctx *ctx, rf_class cls, const float *x, int64_t n)
-{
-    rf_error err = {0};
-    void *memory = NULL;
-    cr_assert(rf_backend_alloc(&memory, ctx, rf_backend_bytes(ctx->backend, cls, n), &err) ==
-              RF_OK);
-    if (x != NULL) {
-        rf_backend_upload(ctx, memory, cls, x, RF_F32, n);
-        rf_backend_wait(ctx, rf_backend_record(ctx));
-    }
-    return memory;
-}
-
 /* The row of w as packing leaves it. */
 static void unpack_row(float *row, const float *w, rf_layout layout)
 {
@@ -214,9 +200,9 @@ static void check_cuts(rf_layout layout, int64_t out, const int64_t *rows, int n
     cr_assert(all != NULL && some != NULL);
     cr_assert(rf_ctx_new(&ctx, backend, 2, &limits, &err) == RF_OK, "%s", err.message);
     const rf_kernels *k = ctx->backend->kernels;
-    void *x_there = uploaded(ctx, RF_ACTIVATION, x, most * IN);
-    void *w_there = uploaded(ctx, RF_MASTER, w, out * IN);
-    void *y = uploaded(ctx, RF_RESIDUAL, NULL, most * out), *packed = NULL;
+    void *x_there = numbers(ctx, RF_ACTIVATION, most * IN, 1);
+    void *w_there = numbers(ctx, RF_MASTER, out * IN, 2);
+    void *y = numbers(ctx, RF_RESIDUAL, most * out, 3), *packed = NULL;
     cr_assert(rf_backend_alloc(&packed, ctx, k->pack_bytes(layout, IN, out), &err) == RF_OK);
     k->pack(ctx, packed, layout, w_there, 0, out, IN, out);
     for (int i = n_rows - 1; i >= 0; i--) {

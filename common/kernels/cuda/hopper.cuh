@@ -11,8 +11,8 @@
 
 #include <cuda.h>
 
-/* A tile of 64 columns of bf16, or 128 of int8, lies in shared memory as rows of 128 bytes, whose pieces of 16 bytes are
- * permuted among 8 rows (128-byte swizzle): piece c of row r is at r*128 + (c ^ r % 8)*16. */
+/* A tile of 64 columns of bf16, or 128 of int8, lies in shared memory as rows of 128 bytes, whose pieces of
+ * 16 bytes are permuted among 8 rows (128-byte swizzle): piece c of row r is at r*128 + (c ^ r % 8)*16. */
 enum { GROUP = 128, TILE_COLUMNS = 64, TILE_ROW = 128, TILE_STEP = 16 };
 
 static __device__ inline unsigned shared_address(const void *pointer)

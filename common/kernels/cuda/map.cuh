@@ -9,9 +9,9 @@
  * inner dimension, each as wide as size[0]. */
 typedef struct boxes {
     CUtensorMapDataType type;
-    int bytes; /* of an element */
-    cuuint64_t size[3],
-        stride[2]; /* columns, rows, slices; bytes from row to row, slice to slice */
+    int bytes;            /* of an element */
+    cuuint64_t size[3];   /* columns, rows, slices */
+    cuuint64_t stride[2]; /* bytes from row to row, from slice to slice */
     cuuint32_t box_rows, box_slices;
 } boxes;
 

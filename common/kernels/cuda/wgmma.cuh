@@ -77,4 +77,28 @@ static __device__ inline void multiply_left(float (&sum)[N / 2], const unsigned 
 #undef RF_TILES
 #undef RF_LEFT
 
+/* Nothing that reads or writes these sums moves across. */
+template <int N> static __device__ inline void hold(float (&sum)[N][4])
+{
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            asm volatile("" : "+f"(sum[j][e])::"memory");
+        }
+    }
+}
+
+/* The same of a product's left operand. */
+template <int N> static __device__ inline void hold(unsigned (&left)[N][4])
+{
+#pragma unroll
+    for (int s = 0; s < N; s++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            asm volatile("" : "+r"(left[s][e])::"memory");
+        }
+    }
+}
+
 #endif

@@ -82,30 +82,6 @@ static __device__ inline void copy_tile(unsigned tile, const uint16_t *x, int64_
 
 /* --- Products -------------------------------------------------------------------------------- */
 
-/* Nothing that reads or writes these sums moves across. */
-template <int N> static __device__ inline void hold(float (&sum)[N][4])
-{
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            asm volatile("" : "+f"(sum[j][e])::"memory");
-        }
-    }
-}
-
-/* The same of a product's left operand. */
-template <int N> static __device__ inline void hold(unsigned (&left)[N][4])
-{
-#pragma unroll
-    for (int s = 0; s < N; s++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            asm volatile("" : "+r"(left[s][e])::"memory");
-        }
-    }
-}
-
 static __device__ inline void end_products()
 {
     mma_commit();

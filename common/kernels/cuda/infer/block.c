@@ -18,6 +18,11 @@ static bool is_half_matrix(const rf_ctx *ctx, rf_matrix w)
     return w.layout == RF_PACKED_BF16 || (w.layout == RF_ROWS && is_half(ctx, RF_WEIGHT));
 }
 
+static bool is_int8(rf_matrix w)
+{
+    return w.layout == RF_PACKED_INT8;
+}
+
 static bool is_aligned(const void *data)
 {
     return (uintptr_t)data % ALIGNED == 0;
@@ -28,23 +33,22 @@ static bool takes_sizes(int64_t in, int64_t out)
     return in > 0 && in % 8 == 0 && out % 4 == 0;
 }
 
-/* w0: another matrix of the block; all are of bf16, or all of int8. */
-static bool takes_matrix(const rf_ctx *ctx, rf_matrix w, rf_matrix w0, int64_t in, int64_t out)
+/* All of a context are of bf16, or all of int8. */
+static bool takes_matrix(const rf_ctx *ctx, rf_matrix w, int64_t in, int64_t out)
 {
-    const bool is_int8 = w.layout == RF_PACKED_INT8;
-    return (is_int8 || is_half_matrix(ctx, w)) && is_int8 == (w0.layout == RF_PACKED_INT8) &&
-           is_aligned(w.data) && takes_sizes(in, out);
+    const bool int8 = ctx->limits.weights == RF_PACKED_INT8;
+    return (int8 ? is_int8(w) : is_half_matrix(ctx, w)) && is_aligned(w.data) &&
+           takes_sizes(in, out);
 }
 
 bool rf_cuda_takes_blocks(const rf_ctx *ctx, const rf_block *b)
 {
     const int64_t hk = b->h * b->k, gk = b->g * b->k;
-    const rf_matrix w = b->q_w;
     return !ctx->limits.backward && is_half(ctx, RF_ACTIVATION) && (b->k == 64 || b->k == 128) &&
-           b->g > 0 && b->h / b->g <= RF_CUDA_SHARED && takes_matrix(ctx, w, w, b->d, hk) &&
-           takes_matrix(ctx, b->k_w, w, b->d, gk) && takes_matrix(ctx, b->v_w, w, b->d, gk) &&
-           takes_matrix(ctx, b->o_w, w, hk, b->d) && takes_matrix(ctx, b->gate_w, w, b->d, b->f) &&
-           takes_matrix(ctx, b->up_w, w, b->d, b->f) && takes_matrix(ctx, b->down_w, w, b->f, b->d);
+           b->g > 0 && b->h / b->g <= RF_CUDA_SHARED && takes_matrix(ctx, b->q_w, b->d, hk) &&
+           takes_matrix(ctx, b->k_w, b->d, gk) && takes_matrix(ctx, b->v_w, b->d, gk) &&
+           takes_matrix(ctx, b->o_w, hk, b->d) && takes_matrix(ctx, b->gate_w, b->d, b->f) &&
+           takes_matrix(ctx, b->up_w, b->d, b->f) && takes_matrix(ctx, b->down_w, b->f, b->d);
 }
 
 /* --- Scratch: the end of the context's, which nothing else uses -------------------------------- */
@@ -104,11 +108,8 @@ static rf_cuda_real half(void *data)
 /* x of a product: the norm of the stream, by the product itself where that is few rows. */
 static rf_cuda_few normed(rf_ctx *ctx, const rf_block *b, const void *gain)
 {
-    rf_cuda_few product = {.x = b->normed,
-                           .n = b->n,
-                           .in = b->d,
-                           .eps = (float)b->eps,
-                           .int8 = b->q_w.layout == RF_PACKED_INT8};
+    rf_cuda_few product = {
+        .x = b->normed, .n = b->n, .in = b->d, .eps = (float)b->eps, .int8 = is_int8(b->q_w)};
     if (rf_cuda_few_norms(b->n, b->d)) {
         product.stream = b->x;
         product.gain = gain;
@@ -126,7 +127,7 @@ static void add_product(rf_ctx *ctx, const rf_block *b, const void *y, int64_t i
         .x = y,
         .of = {{w.data, b->d, bias, b->x, {b->x, RF_CUDA_F32}}},
         .count = 1,
-        .int8 = w.layout == RF_PACKED_INT8,
+        .int8 = is_int8(w),
         .n = b->n,
         .in = in,
     };
@@ -248,17 +249,20 @@ static void add_to_pass(rf_ctx *ctx, const rf_block *b)
     }
 }
 
+/* Is the pass made by one kernel? */
+static bool takes_pass(const rf_cuda_pass *pass, const rf_block *b)
+{
+    return !is_int8(b->q_w) && rf_cuda_takes_pass(pass);
+}
+
 void rf_cuda_block_forward(rf_ctx *ctx, const rf_block *b)
 {
     rf_cuda_pass *pass = rf_cuda_pass_of(ctx);
     if (b->is_first) {
         begin_pass(ctx, pass, b);
+        LAUNCH(plan_attention, &pass->attention, !takes_pass(pass, b));
     }
-    const bool by_one = b->q_w.layout != RF_PACKED_INT8 && rf_cuda_takes_pass(pass);
-    if (b->is_first) {
-        LAUNCH(plan_attention, &pass->attention, !by_one);
-    }
-    if (by_one) {
+    if (takes_pass(pass, b)) {
         add_to_pass(ctx, b);
     } else {
         make_block(ctx, b);

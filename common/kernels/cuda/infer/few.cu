@@ -2,10 +2,10 @@
  *
  * y [n,out] = x [n,in] w [out,in]^T. The weights are the operand of 64 rows, so that one row of x costs
  * 8 columns and not 64. The inner dimension is cut into slices, whose number depends on its length alone
- * (rf_cuda_slices_of); a slice is one chain of wgmma over 16 terms each (of int8 weights a group is, and groups,
- * scaled, are a chain of fma: int8.cuh), and slices are added in order. So an
- * element's bits depend neither on n nor on its place, although with few tiles each slice has a block of
- * its own (a cluster of them adds up in shared memory), and with many one block makes all.
+ * (slices_of); a slice is one chain of wgmma over 16 terms each (of int8 weights a group is, and groups, scaled, are a
+ * chain of fma: int8.cuh), and slices are added in order. So an element's bits depend neither on n nor on its place,
+ * although with few tiles each slice has a block of its own (a cluster of them adds up in shared memory), and
+ * with many one block makes all.
  *
  * A block: a warp that has tiles copied into a ring, and one or two groups of four warps that multiply
  * them, 64 rows of weights each. Its first weights are on their way before the kernel that makes x has
@@ -206,6 +206,11 @@ static int64_t slice_of(const rf_cuda_few *p)
     return p->int8 ? (slice + group - 1) / group * group : slice;
 }
 
+static int64_t slices_of(const rf_cuda_few *p)
+{
+    return (p->in + slice_of(p) - 1) / slice_of(p);
+}
+
 static shape shape_for(const rf_cuda_few *p)
 {
     enum { MULTIPROCESSORS = 132, MANY_ROWS = 512 };
@@ -219,7 +224,7 @@ static shape shape_for(const rf_cuda_few *p)
     }
     const int64_t across = blocks_for(p->n, s.columns);
     const bool sliced = p->n <= WIDE || s.columns > WIDE;
-    const int64_t tall = row_tiles(p, 128) * across * (sliced ? rf_cuda_slices_of(p->in) : 1);
+    const int64_t tall = row_tiles(p, 128) * across * (sliced ? slices_of(p) : 1);
     if (p->heads != nullptr || /* whole heads */
         (s.columns >= WIDE && tall >= MULTIPROCESSORS)) {
         s.rows = 128;
@@ -247,7 +252,7 @@ static int fill(operands *to, const rf_cuda_few *p, const shape &s)
     to->n = static_cast<int>(p->n);
     to->in = static_cast<int>(p->in);
     to->slice = static_cast<int>(slice_of(p));
-    to->slices = static_cast<int>((p->in + to->slice - 1) / to->slice);
+    to->slices = static_cast<int>(slices_of(p));
     to->gates = p->gates;
     to->stream = p->stream;
     to->gain = p->gain;

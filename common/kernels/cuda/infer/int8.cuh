@@ -8,6 +8,7 @@
 #define RF_KERNELS_CUDA_INFER_INT8_CUH
 
 #include "common/kernels/cuda/infer/ring.cuh"
+#include "common/kernels/cuda/wgmma.cuh"
 
 /* Products of a chunk; a half of them is on its way while the other half's weights are converted. */
 enum { INT8_STEPS = RF_CUDA_INT8_CHUNK / TILE_STEP, INT8_HALF = INT8_STEPS / 2 };
@@ -66,15 +67,6 @@ static __device__ inline void convert(int8_left &left, const int8_rows &rows, in
         left[step][1] = as_bf16<LOWER>(far[step]);
         left[step][2] = as_bf16<UPPER>(near[step]);
         left[step][3] = as_bf16<UPPER>(far[step]);
-    }
-}
-
-/* Nothing that reads or writes them moves across. */
-static __device__ inline void hold(int8_left &left)
-{
-#pragma unroll
-    for (int e = 0; e < INT8_HALF * 4; e++) {
-        asm volatile("" : "+r"(left[e / 4][e % 4])::"memory");
     }
 }
 
