@@ -220,6 +220,7 @@ async function start() {
     document.title = "refusion · " + model.id;
     problem("");
     draw();
+    if (document.activeElement === document.body) at("text").focus(); /* the field of the key is gone */
   } catch (error) {
     at("model").textContent = "";
     problem(error.status === 401 ? "This server wants a key." : error instanceof TypeError ? "The server does not answer: is refusion-serve running?" : error.message);

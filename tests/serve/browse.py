@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Uses the page of refusion-serve as a person would, in headless Chromium.
 
-    browse.py URL TEXT PICTURE.png [--phone] [--dark] [--stop PID]
+    browse.py URL TEXT PICTURE.png [--phone] [--dark] [--key KEY] [--stop PID]
 
 Loads the page, asks TEXT, waits for the answer and for the one beside it, plays it back with the
 keyboard, and takes a picture. Fails where the page is wider than its window, where an element that
-people operate has no name, or where the console holds an error. --stop presses Escape while the server,
-process PID, stands still with the answer. Standard library only; the browser is driven through its
-debugging pipe.
+people operate has no name, or where the console holds an error. --key types the key that the page asks
+for first. --stop presses Escape while the server, process PID, stands still with the answer. Standard
+library only; the browser is driven through its debugging pipe.
 """
 import argparse
 import base64
@@ -44,6 +44,7 @@ class Browser:
             self.call(domain + ".enable")
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
                   deviceScaleFactor=1, mobile=width < 500)
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=scheme)
 
@@ -94,8 +95,8 @@ class Browser:
         end = time.monotonic() + seconds
         while not self.value(f"!!({expression})"):
             if time.monotonic() > end:
-                sys.exit(f"browse: waited {seconds} s for {expression}; the page says: "
-                         + self.value("document.body.innerText"))
+                sys.exit(f"browse: waited {seconds} s for {expression}; console: {self.trouble}; the page: "
+                         + self.value(STATE))
             time.sleep(0.05)
 
     def press(self, key, code):
@@ -103,6 +104,10 @@ class Browser:
             text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
 
+
+# The page, where something did not come.
+STATE = """JSON.stringify({text: document.getElementById("text").value, focus: document.activeElement.id,
+    sending: document.getElementById("send").disabled, says: document.body.innerText})"""
 
 # People find each of these by a name: its label, its words, or aria-label.
 NAMELESS = """[...document.querySelectorAll("button, input, select, textarea, summary")]
@@ -117,6 +122,7 @@ def main():
     options.add_argument("picture")
     for flag in ("--phone", "--dark"):
         options.add_argument(flag, action="store_true")
+    options.add_argument("--key")
     options.add_argument("--stop", type=int)
     options = options.parse_args()
     width, height = (390, 844) if options.phone else (1200, 900)
@@ -130,8 +136,15 @@ def main():
 
 def use(browser, options):
     browser.call("Page.navigate", url=options.url)
+    if options.key:
+        browser.wait('document.querySelector("[type=password]:focus")')
+        browser.trouble = [line for line in browser.trouble if "401" not in line]
+        browser.call("Input.insertText", text=options.key)
+        browser.press("Enter", 13)
     browser.wait('document.querySelector("#settings select")')
-    browser.call("Input.insertText", text=options.text)  # the message's field has the focus
+    browser.wait('document.querySelector("#text:focus")')  # autofocus comes with the first frame
+    browser.call("Input.insertText", text=options.text)
+    browser.wait('document.getElementById("text").value')
     if options.stop:
         os.kill(options.stop, signal.SIGSTOP)
     browser.press("Enter", 13)

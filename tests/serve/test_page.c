@@ -36,6 +36,17 @@ Test(page, answers_on_a_phone_in_the_dark)
     browse("--phone --dark");
 }
 
+/* Then the message's field has the focus, and the page goes on as without a key. */
+Test(page, asks_for_the_key)
+{
+    need_a_browser();
+    server_stop();
+    program_write("keys", "one-key\n");
+    cr_assert(chmod("keys", 0600) == 0);
+    server_start("--api-key-file keys");
+    browse("--key one-key");
+}
+
 /* Escape ends the answer, and the server goes on with others. */
 Test(page, stops)
 {
