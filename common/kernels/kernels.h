@@ -150,8 +150,7 @@ typedef void rf_embedding_backward_fn(rf_ctx *, void *dtable, const void *dx, co
                                       int64_t n, int64_t d);
 
 /* rmsnorm_forward: y = x * rstd * gain, rstd = 1/sqrt(mean(x^2) + eps)   (arXiv:1910.07467)
- *   y [N,D] sets; rstd [N] sets; x [N,D] reads; gain [D] reads
- * Per-head q/k norm is the same kernel with N*H rows of K. */
+ *   y [N,D] sets; rstd [N] sets; x [N,D] reads; gain [D] reads */
 typedef void rf_rmsnorm_forward_fn(rf_ctx *, void *y, void *rstd, rf_const_array x,
                                    const void *gain, int64_t n, int64_t d, double eps);
 /* rmsnorm_backward
@@ -179,12 +178,27 @@ typedef void rf_linear_backward_input_fn(rf_ctx *, rf_array dx, rf_const_array d
 typedef void rf_linear_backward_weight_fn(rf_ctx *, void *dw, void *dbias, rf_const_array dy,
                                           const void *x, int64_t n, int64_t in, int64_t out);
 
-/* rope: rotates pairs (i, i+K/2) of each head by the angle of its place's position
- * (arXiv:2104.09864, "rotate half" layout); `inverse` turns back: the backward pass.
- *   x [N,H,K] activation, or product where inverse, reads and sets; cos, sin [P,K/2] reads
- *   position [N] reads, in [0,P); K even */
-typedef void rf_rope_fn(rf_ctx *, void *x, const void *cos, const void *sin,
-                        const int32_t *position, int64_t n, int64_t h, int64_t k, bool inverse);
+/* The angles by which places turn. */
+typedef struct rf_angles {
+    const void *cos, *sin;   /* [P,K/2] statistic */
+    const int32_t *position; /* [N], in [0,P) */
+} rf_angles;
+
+/* heads_forward: queries or keys from their projection: rmsnorm_forward of each head, with the bits of that
+ * kernel, then pairs (i, i+K/2) of it rotated by the angle of its place's position (arXiv:2104.09864,
+ * "rotate half" layout).
+ *   out [N,H,K] sets; rstd [N,H] sets; raw [N,H,K] reads, may be out; gain [K] reads; K even
+ *   gain NULL: without norm, and rstd is not set */
+typedef void rf_heads_forward_fn(rf_ctx *, void *out, void *rstd, const void *raw, const void *gain,
+                                 const rf_angles *angles, int64_t n, int64_t h, int64_t k,
+                                 double eps);
+/* heads_backward: turned back, then rmsnorm_backward, with its bits.
+ *   dy [N,H,K] product, reads and sets: the gradient of out, then that of raw
+ *   dgain [K] adds, or NULL; raw [N,H,K], gain [K], rstd [N,H], as forward set it, reads
+ *   gain NULL: without norm, and dgain, raw and rstd are not read */
+typedef void rf_heads_backward_fn(rf_ctx *, void *dy, void *dgain, const void *raw,
+                                  const void *gain, const void *rstd, const rf_angles *angles,
+                                  int64_t n, int64_t h, int64_t k);
 
 /* attention_forward: o_i = sum_j softmax_j(q_i k_j / sqrt(K)) v_j over the keys of i's spans;
  * query head h reads key/value head h / (H/G).     (arXiv:1706.03762, 2305.13245, 2205.14135)
@@ -283,8 +297,7 @@ typedef struct rf_block {
     double eps;
     rf_matrix q_w, k_w, v_w, o_w, gate_w, up_w, down_w;
     const void *q_bias, *k_bias, *v_bias, *o_bias, *attention_gain, *q_gain, *k_gain, *mlp_gain;
-    const void *cos, *sin;
-    const int32_t *position;
+    rf_angles angles;
     /* place i's key and value become row place[i] (NULL: i) of keys and values [M,G,K] */
     const int32_t *place;
     void *keys, *values;
@@ -312,7 +325,8 @@ typedef void rf_block_forward_fn(rf_ctx *, const rf_block *);
     X(linear_forward)                                                                              \
     X(linear_backward_input)                                                                       \
     X(linear_backward_weight)                                                                      \
-    X(rope)                                                                                        \
+    X(heads_forward)                                                                               \
+    X(heads_backward)                                                                              \
     X(attention_forward)                                                                           \
     X(attention_backward)                                                                          \
     X(swiglu_forward)                                                                              \

@@ -43,10 +43,14 @@
       (rf_ctx * ctx, void *dw, void *dbias, rf_const_array dy, const void *x, int64_t n,           \
        int64_t in, int64_t out),                                                                   \
       (ctx, dw, dbias, dy, x, n, in, out), in, out)                                                \
-    X(rope,                                                                                        \
-      (rf_ctx * ctx, void *x, const void *cos, const void *sin, const int32_t *position,           \
-       int64_t n, int64_t h, int64_t k, bool inverse),                                             \
-      (ctx, x, cos, sin, position, n, h, k, inverse), 0, h *k)                                     \
+    X(heads_forward,                                                                               \
+      (rf_ctx * ctx, void *out, void *rstd, const void *raw, const void *gain,                     \
+       const rf_angles *angles, int64_t n, int64_t h, int64_t k, double eps),                      \
+      (ctx, out, rstd, raw, gain, angles, n, h, k, eps), 0, h *k)                                  \
+    X(heads_backward,                                                                              \
+      (rf_ctx * ctx, void *dy, void *dgain, const void *raw, const void *gain, const void *rstd,   \
+       const rf_angles *angles, int64_t n, int64_t h, int64_t k),                                  \
+      (ctx, dy, dgain, raw, gain, rstd, angles, n, h, k), 0, h *k)                                 \
     X(attention_forward,                                                                           \
       (rf_ctx * ctx, void *o, void *lse, const void *q, const void *k, const void *v,              \
        const rf_spans *spans, int64_t h, int64_t g, int64_t head_dim),                             \

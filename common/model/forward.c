@@ -119,14 +119,10 @@ static void project(rf_model *model, const rf_acts *acts, const rf_block_weights
 static void finish_heads(rf_model *model, const rf_acts *acts, void *out, void *raw, void *rstd,
                          const void *gain, int64_t n_heads)
 {
-    rf_ctx *ctx = model->ctx;
-    const rf_kernels *kernel = ctx->backend->kernels;
-    int64_t n = acts->n, k = model->config.head_dim;
-    if (gain != NULL) {
-        kernel->rmsnorm_forward(ctx, out, rstd, (rf_const_array){raw, RF_ACTIVATION}, gain,
-                                n * n_heads, k, model->config.rms_norm_eps);
-    }
-    kernel->rope(ctx, out, model->cos, model->sin, acts->position, n, n_heads, k, false);
+    const rf_angles angles = rf_model_angles(model, acts);
+    model->ctx->backend->kernels->heads_forward(model->ctx, out, rstd, raw, gain, &angles, acts->n,
+                                                n_heads, model->config.head_dim,
+                                                model->config.rms_norm_eps);
 }
 
 static void project_heads(rf_model *model, const rf_acts *acts, const rf_block_weights *w,
@@ -240,9 +236,7 @@ static rf_block describe_block(const rf_model *model, const rf_acts *acts,
                       .q_gain = w->of[RF_ROLE_Q_NORM],
                       .k_gain = w->of[RF_ROLE_K_NORM],
                       .mlp_gain = w->of[RF_ROLE_MLP_NORM],
-                      .cos = model->cos,
-                      .sin = model->sin,
-                      .position = acts->position,
+                      .angles = rf_model_angles(model, acts),
                       .place = cache != NULL ? acts->place : NULL,
                       .keys = cache != NULL ? cache->k[w->layer] : b->k,
                       .values = cache != NULL ? cache->v[w->layer] : b->v,

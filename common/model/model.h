@@ -257,6 +257,11 @@ RF_MUST_CHECK int rf_model_forward(rf_model *model, rf_acts *acts, const rf_batc
  * and the block's last product, which only `out` needs, are left out. */
 void rf_model_block_forward(rf_model *model, rf_acts *acts, const rf_block_weights *w, void *out,
                             rf_cache *cache);
+/* By which the places of the batch last forwarded turn. */
+static inline rf_angles rf_model_angles(const rf_model *model, const rf_acts *acts)
+{
+    return (rf_angles){model->cos, model->sin, acts->position};
+}
 /* q and k of block w->layer again, from q_raw and k_raw, which the model keeps apart (keeps_heads is
  * false): the norm of each head, and the rotation. */
 void rf_model_heads_forward(rf_model *model, rf_acts *acts, const rf_block_weights *w);

@@ -70,26 +70,20 @@ static void run_rmsnorm_backward(void *work)
         (rf_const_array){f->d, RF_RESIDUAL}, f->c, f->c, f->n / ROW, ROW, true);
 }
 
-static void run_head_norm_forward(void *work)
+static void run_heads_forward(void *work)
 {
     flat_work *f = work;
-    kernels_of(f)->rmsnorm_forward(f->ctx, f->a, f->e, (rf_const_array){f->b, RF_ACTIVATION}, f->d,
-                                   f->n / HEAD, HEAD, 1e-6);
+    const rf_angles angles = {f->cos, f->sin, f->index};
+    kernels_of(f)->heads_forward(f->ctx, f->a, f->e, f->b, f->d, &angles, f->n / ROW, ROW / HEAD,
+                                 HEAD, 1e-6);
 }
 
-static void run_head_norm_backward(void *work)
+static void run_heads_backward(void *work)
 {
     flat_work *f = work;
-    kernels_of(f)->rmsnorm_backward(
-        f->ctx, (rf_array){f->a, RF_PRODUCT}, f->e, (rf_const_array){f->b, RF_PRODUCT},
-        (rf_const_array){f->d, RF_ACTIVATION}, f->c, f->c, f->n / HEAD, HEAD, false);
-}
-
-static void run_rope(void *work)
-{
-    flat_work *f = work;
-    kernels_of(f)->rope(f->ctx, f->a, f->cos, f->sin, f->index, f->n / ROW, ROW / HEAD, HEAD,
-                        false);
+    const rf_angles angles = {f->cos, f->sin, f->index};
+    kernels_of(f)->heads_backward(f->ctx, f->a, f->e, f->d, f->c, f->c, &angles, f->n / ROW,
+                                  ROW / HEAD, HEAD);
 }
 
 static void run_embedding_forward(void *work)
@@ -117,9 +111,8 @@ static const struct flat_case {
              {"swiglu backward", run_swiglu_backward, 5},
              {"rmsnorm forward", run_rmsnorm_forward, 2},
              {"rmsnorm backward", run_rmsnorm_backward, 4},
-             {"head norm forward", run_head_norm_forward, 2},
-             {"head norm backward", run_head_norm_backward, 3},
-             {"rope", run_rope, 2},
+             {"heads forward", run_heads_forward, 2},
+             {"heads backward", run_heads_backward, 3},
              {"embedding forward", run_embedding_forward, 2},
              {"embedding backward", run_embedding_backward, 3}};
 

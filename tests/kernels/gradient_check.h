@@ -19,7 +19,7 @@ static const gradient gradients[] = {
     {"rmsnorm_forward", "rmsnorm_backward", "y", "dy", {"x", "gain"}, {"dx", "dgain"}},
     {"linear_forward", "linear_backward_input", "y", "dy", {"x"}, {"dx"}},
     {"linear_forward", "linear_backward_weight", "y", "dy", {"w", "bias"}, {"dw", "dbias"}},
-    {"rope", "rope_backward", "x", "x", {"x"}, {"x"}},
+    {"heads_forward", "heads_backward", "out", "dy", {"raw", "gain"}, {"dy", "dgain"}},
     {"attention_forward", "attention_backward", "o", "do", {"q", "k", "v"}, {"dq", "dk", "dv"}},
     {"swiglu_forward", "swiglu_backward", "h", "dh", {"gate", "up"}, {"dgate", "dup"}},
     {"head_loss", "head_loss_backward", "loss", "weight", {"x", "w"}, {"dx", "dw"}},

@@ -32,7 +32,9 @@ enum {
     ALIASED = 64,
     WIDE_IN = 128,  /* an operand that may be of either class is of class residual: what is read, */
     WIDE_OUT = 256, /* or what is set */
-    ALONE = 512     /* answers that one call could give are asked one by one */
+    ALONE = 512,    /* answers that one call could give are asked one by one */
+    NORM = 1024,    /* heads are normed */
+    IN_A_ROW = 2048 /* a kernel that is two in a row is called as these */
 };
 
 /* Sizes of a case; an operation uses those it has. */

@@ -62,7 +62,7 @@ static inline void run_scatter_rows(kernel_case *c, rf_ctx *ctx)
     KERNEL(scatter_rows)(ctx, M("y"), M("x"), M("place"), c->shape.n, c->shape.d);
 }
 
-/* --- Norm, linear, rope ----------------------------------------------------------------------- */
+/* --- Norm, linear --------------------------------------------------------------------------- */
 
 static inline void declare_rmsnorm_forward(kernel_case *c)
 {
@@ -141,11 +141,13 @@ static inline void run_linear_backward_weight(kernel_case *c, rf_ctx *ctx)
     KERNEL(linear_backward_weight)
     (ctx, M("dw"), M("dbias"), SOURCE("dy"), M("x"), c->shape.n, c->shape.d, c->shape.out);
 }
-static inline void declare_rotation(kernel_case *c, rf_class cls)
+
+/* --- Heads: their norm (NORM) and rotation ----------------------------------------------------- */
+
+static inline void declare_angles(kernel_case *c)
 {
     const int64_t n_positions = 37;
     kernel_shape s = c->shape;
-    case_declare(c, "x", cls, CHANGES, s.n * s.h * s.d, 1, 0);
     double *cosine = case_declare(c, "cos", RF_STATISTIC, READS, n_positions * s.d / 2, 0, 0);
     double *sine = case_declare(c, "sin", RF_STATISTIC, READS, n_positions * s.d / 2, 0, 0);
     for (int64_t i = 0; i < n_positions * s.d / 2; i++) {
@@ -155,23 +157,58 @@ static inline void declare_rotation(kernel_case *c, rf_class cls)
     }
     case_declare_index(c, "position", s.n, n_positions);
 }
-static inline void declare_rope(kernel_case *c)
+static inline rf_angles angles_of(kernel_case *c)
 {
-    declare_rotation(c, RF_ACTIVATION);
+    return (rf_angles){M("cos"), M("sin"), M("position")};
 }
-static inline void declare_rope_backward(kernel_case *c)
+static inline void declare_heads_forward(kernel_case *c)
 {
-    declare_rotation(c, RF_PRODUCT);
+    kernel_shape s = c->shape;
+    case_declare(c, "out", RF_ACTIVATION, SETS, s.n * s.h * s.d, 0, 0);
+    case_declare(c, "raw", RF_ACTIVATION, READS, s.n * s.h * s.d, 1, 0.2);
+    if (c->flags & NORM) {
+        case_declare(c, "rstd", RF_STATISTIC, SETS, s.n * s.h, 0, 0);
+        case_declare(c, "gain", RF_MASTER, READS, s.d, 0.3, 1);
+    }
+    declare_angles(c);
 }
-static inline void run_rope(kernel_case *c, rf_ctx *ctx)
+static inline void run_heads_forward(kernel_case *c, rf_ctx *ctx)
 {
-    KERNEL(rope)
-    (ctx, M("x"), M("cos"), M("sin"), M("position"), c->shape.n, c->shape.h, c->shape.d, false);
+    const rf_angles angles = angles_of(c);
+    int64_t n = c->shape.n, h = c->shape.h, k = c->shape.d;
+    if (c->flags & IN_A_ROW) {
+        KERNEL(rmsnorm_forward)(ctx, M("out"), M("rstd"), SOURCE("raw"), M("gain"), n * h, k, eps);
+        KERNEL(heads_forward)(ctx, M("out"), NULL, M("out"), NULL, &angles, n, h, k, eps);
+    } else {
+        KERNEL(heads_forward)
+        (ctx, M("out"), M("rstd"), M("raw"), M("gain"), &angles, n, h, k, eps);
+    }
 }
-static inline void run_rope_backward(kernel_case *c, rf_ctx *ctx)
+static inline void declare_heads_backward(kernel_case *c)
 {
-    KERNEL(rope)
-    (ctx, M("x"), M("cos"), M("sin"), M("position"), c->shape.n, c->shape.h, c->shape.d, true);
+    kernel_shape s = c->shape;
+    case_declare(c, "dy", RF_PRODUCT, CHANGES, s.n * s.h * s.d, 1, 0);
+    if (c->flags & NORM) {
+        case_declare(c, "dgain", RF_MASTER, ADDS, s.d, 1, 0);
+        case_declare(c, "raw", RF_ACTIVATION, READS, s.n * s.h * s.d, 1, 0);
+        case_declare(c, "gain", RF_MASTER, READS, s.d, 1, 0);
+        case_declare(c, "rstd", RF_STATISTIC, READS, s.n * s.h, 1, 0);
+    }
+    declare_angles(c);
+}
+static inline void run_heads_backward(kernel_case *c, rf_ctx *ctx)
+{
+    const rf_angles angles = angles_of(c);
+    int64_t n = c->shape.n, h = c->shape.h, k = c->shape.d;
+    if (c->flags & IN_A_ROW) {
+        KERNEL(heads_backward)(ctx, M("dy"), NULL, NULL, NULL, NULL, &angles, n, h, k);
+        KERNEL(rmsnorm_backward)
+        (ctx, ARRAY("dy"), M("dgain"), SOURCE("dy"), SOURCE("raw"), M("gain"), M("rstd"), n * h, k,
+         false);
+    } else {
+        KERNEL(heads_backward)
+        (ctx, M("dy"), M("dgain"), M("raw"), M("gain"), M("rstd"), &angles, n, h, k);
+    }
 }
 
 /* --- Attention -------------------------------------------------------------------------------- */

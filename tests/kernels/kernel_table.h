@@ -28,12 +28,19 @@ static const kernel_shape linear_large[] = {
     {.n = 129, .d = 64, .out = 64},  {.n = 13, .d = 1025, .out = 17},
     {.n = 64, .d = 96, .out = 96},   {.n = 32, .d = 2176, .out = 70},
     {.n = 150, .d = 72, .out = 136}, END};
-static const kernel_shape rope_small[] = {{.n = 0, .h = 2, .d = 4, .g = 1},
-                                          {.n = 1, .h = 1, .d = 2, .g = 1},
-                                          {.n = 5, .h = 3, .d = 6, .g = 1},
-                                          END};
-static const kernel_shape rope_large[] = {
-    {.n = 133, .h = 8, .d = 34, .g = 2}, {.n = 65, .h = 2, .d = 128, .g = 2}, END};
+static const kernel_shape heads_small[] = {{.n = 0, .h = 2, .d = 4, .g = 1},
+                                           {.n = 1, .h = 1, .d = 2, .g = 1},
+                                           {.n = 5, .h = 3, .d = 6, .g = 1},
+                                           END};
+static const kernel_shape heads_large[] = {{.n = 133, .h = 8, .d = 34, .g = 2},
+                                           {.n = 65, .h = 2, .d = 128, .g = 2},
+                                           {.n = 77, .h = 5, .d = 64, .g = 1},
+                                           {.n = 33, .h = 3, .d = 96, .g = 1},
+                                           {.n = 9, .h = 1, .d = 24, .g = 1},
+                                           {.n = 41, .h = 2, .d = 16, .g = 1},
+                                           {.n = 9, .h = 3, .d = 256, .g = 1},
+                                           {.n = 9, .h = 2, .d = 320, .g = 1},
+                                           END};
 static const kernel_shape attention_small[] = {
     {.n = 0, .m = 0, .h = 2, .g = 1, .d = 4}, {.n = 0, .m = 3, .h = 2, .g = 1, .d = 4},
     {.n = 3, .m = 0, .h = 2, .g = 2, .d = 4}, {.n = 1, .m = 1, .h = 1, .g = 1, .d = 1},
@@ -73,8 +80,8 @@ static const operation operations[] = {
     {OP(linear_backward_input), ACCUMULATE | WIDE_IN | WIDE_OUT, "linear_forward", NULL, NULL,
      SHAPES(linear)},
     {OP(linear_backward_weight), BIAS | WIDE_IN, "linear_forward", NULL, NULL, SHAPES(linear)},
-    {OP(rope), 0, NULL, NULL, NULL, SHAPES(rope)},
-    {OP(rope_backward), 0, "rope", NULL, NULL, SHAPES(rope)},
+    {OP(heads_forward), NORM, NULL, "out", "raw", SHAPES(heads)},
+    {OP(heads_backward), NORM, "heads_forward", NULL, NULL, SHAPES(heads)},
     {OP(attention_forward), 0, NULL, NULL, NULL, SHAPES(attention)},
     {OP(attention_backward), 0, "attention_forward", NULL, NULL, SHAPES(attention)},
     {OP(swiglu_forward), 0, NULL, NULL, NULL, SHAPES(flat)},

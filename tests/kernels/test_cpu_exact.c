@@ -490,6 +490,7 @@ Test(cpu_exact, nothing_is_touched_for_sizes_of_zero)
         const rf_const_array from = {x, RF_RESIDUAL};
         double squares = 1.0;
         rf_adamw step = {.c1 = 1.0, .c2 = 1.0};
+        const rf_angles angles = {x, x, NULL};
         k->linear_forward(ctx, to, x, rf_matrix_rows(x), bias, NULL, 0, 3, 2);
         k->linear_backward_weight(ctx, y, NULL, from, x, 0, 2, 3);
         k->linear_backward_input(ctx, to, from, x, 2, 0, 3, true);
@@ -502,7 +503,8 @@ Test(cpu_exact, nothing_is_touched_for_sizes_of_zero)
         k->adamw(ctx, y, y, y, x, 0, &step);
         k->embedding_forward(ctx, y, rf_matrix_rows(x), NULL, 0, D);
         k->scatter_rows(ctx, y, x, NULL, 0, D);
-        k->rope(ctx, y, x, x, NULL, 0, 2, 4, false);
+        k->heads_forward(ctx, y, y, x, x, &angles, 0, 2, 4, 1e-6);
+        k->heads_backward(ctx, y, y, x, x, x, &angles, 0, 2, 4);
         EXPECT_SAME(y, before, 6, "%s: something was written", list[b]->isa);
         k->sum_squares(ctx, &squares, x, 0, 0);
         cr_assert(squares == 1.0);

@@ -1,4 +1,5 @@
-/* The order of summation (contract, rule 4): a row has the same bits in any batch and at any place.
+/* The order of summation (contract, rule 4): a row has the same bits in any batch and at any place, and a
+ * kernel that is two in a row has theirs.
  *
  * A case is run whole, then on a slice of its rows; what the slice gives must be what the whole
  * gave there, bit for bit.
@@ -63,7 +64,7 @@ static void check_slice(kernel_case *whole, const operation *op, kernel_shape pa
 
 static void make_whole(kernel_case *whole, const operation *op, kernel_shape s)
 {
-    case_make_linked(whole, op, s, 0, NULL, backend_named("ref64", ""));
+    case_make_linked(whole, op, s, op->flags & NORM, NULL, backend_named("ref64", ""));
     operand *place = case_find(whole, "place");
     for (int64_t i = 0; place != NULL && i < place->n; i++) {
         place->before[i] = (double)i;
@@ -121,10 +122,11 @@ static void check_all_rows(void)
     const int64_t widths[] = {1, 7, 64, 130, 1025};
     for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++) {
         kernel_shape norm = {.n = 67, .d = widths[i]};
-        kernel_shape rope = {.n = 67, .d = widths[i] + widths[i] % 2, .h = 2, .g = 1};
+        kernel_shape heads = {.n = 67, .d = widths[i] + widths[i] % 2, .h = 2, .g = 1};
         check_rows("rmsnorm_forward", norm);
         check_rows("rmsnorm_backward", norm);
-        check_rows("rope", rope);
+        check_rows("heads_forward", heads);
+        check_rows("heads_backward", heads);
     }
     check_rows("swiglu_forward", (kernel_shape){.n = 67});
     check_rows("swiglu_backward", (kernel_shape){.n = 67});
@@ -135,6 +137,37 @@ static void check_all_rows(void)
 Test(order, a_row_does_not_depend_on_the_batch)
 {
     for_each_backend(check_all_rows);
+}
+
+/* A kernel that is two in a row gives their bits. */
+static void check_heads_in_a_row(void)
+{
+    const char *const names[] = {"heads_forward", "heads_backward"};
+    for (int i = 0; i < 4; i++) {
+        const operation *op = operation_named(names[i % 2]);
+        for (const kernel_shape *shape = op->large; shape->n >= 0; shape++) {
+            kernel_shape s = *shape;
+            s.compute = i / 2 == 0 ? RF_COMPUTE_F32 : RF_COMPUTE_BF16;
+            kernel_case one, two;
+            make_whole(&one, op, s);
+            case_copy(&two, &one);
+            two.flags |= IN_A_ROW;
+            case_run(&two, op, subject, 1);
+            for (int j = 0; j < one.n_operands; j++) {
+                const operand *a = &one.operand[j], *b = &two.operand[j];
+                cr_assert(a->kind == READS || relative_error(a->after, b->after, a->n, 0.1) <= 0,
+                          "%s on %s %s, d %ld: %s", op->name, subject->name, subject->isa,
+                          (long)s.d, a->name);
+            }
+            case_free(&one);
+            case_free(&two);
+        }
+    }
+}
+
+Test(order, heads_are_those_of_two_kernels_in_a_row)
+{
+    for_each_backend(check_heads_in_a_row);
 }
 
 /* A query alone, as a decoder asks for it, against the same query among others. */

@@ -63,15 +63,15 @@ Test(reference, linear_adds_bias_and_residual)
 }
 
 /* A quarter turn takes (a, b) to (-b, a); position 0 does not turn. */
-Test(reference, rope_turns_pairs_half_a_head_apart)
+Test(reference, pairs_half_a_head_apart_turn)
 {
     rf_ctx *ctx = context();
     const double cosine[] = {1, 1, 0, 1}, sine[] = {0, 0, 1, 0};
-    const int32_t position[] = {1, 0};
+    const rf_angles angles = {cosine, sine, (const int32_t[]){1, 0}};
     double x[] = {1, 2, 3, 4, 5, 6, 7, 8};
-    ref->rope(ctx, x, cosine, sine, position, 2, 1, 4, false);
+    ref->heads_forward(ctx, x, NULL, x, NULL, &angles, 2, 1, 4, 0.0);
     expect(x, (double[]){-3, 2, 1, 4, 5, 6, 7, 8}, 8, "x");
-    ref->rope(ctx, x, cosine, sine, position, 2, 1, 4, true);
+    ref->heads_backward(ctx, x, NULL, NULL, NULL, NULL, &angles, 2, 1, 4);
     expect(x, (double[]){1, 2, 3, 4, 5, 6, 7, 8}, 8, "x");
     rf_ctx_free(ctx);
 }

@@ -223,12 +223,14 @@ Test(gradient, an_error_in_any_tensor_is_caught)
 
 static const rf_kernels *whole; /* the kernels that the broken ones are made of */
 
-static void rope_that_never_turns_back(rf_ctx *ctx, void *x, const void *cosines, const void *sines,
-                                       const int32_t *position, int64_t n, int64_t h, int64_t k,
-                                       bool inverse)
+static void heads_that_never_turn_back(rf_ctx *ctx, void *dy, void *dgain, const void *raw,
+                                       const void *gain, const void *rstd, const rf_angles *angles,
+                                       int64_t n, int64_t h, int64_t k)
 {
-    (void)inverse;
-    whole->rope(ctx, x, cosines, sines, position, n, h, k, false);
+    (void)angles;
+    whole->rmsnorm_backward(ctx, (rf_array){dy, RF_PRODUCT}, dgain,
+                            (rf_const_array){dy, RF_PRODUCT}, (rf_const_array){raw, RF_ACTIVATION},
+                            gain, rstd, n * h, k, false);
 }
 
 static void norm_that_forgets_the_residual(rf_ctx *ctx, rf_array dx, void *dgain, rf_const_array dy,
@@ -279,8 +281,8 @@ Test(gradient, a_broken_backward_is_caught)
 {
     whole = backend_named("ref64", "")->kernels;
     rf_kernels broken = *whole;
-    broken.rope = rope_that_never_turns_back;
-    expect_caught("rope", &broken);
+    broken.heads_backward = heads_that_never_turn_back;
+    expect_caught("heads_backward", &broken);
     broken = *whole;
     broken.rmsnorm_backward = norm_that_forgets_the_residual;
     expect_caught("rmsnorm_backward", &broken);

@@ -333,14 +333,9 @@ static void mlp_backward(const pass *p, const rf_block_weights *w)
 static void heads_backward(const pass *p, const rf_block_weights *w, rf_role norm, void *dy,
                            const void *raw, const void *rstd, int64_t n_heads)
 {
-    p->kernel->rope(p->ctx, dy, p->model->cos, p->model->sin, p->acts->position, p->n, n_heads,
-                    p->k, true);
-    if (w->of[norm] != NULL) {
-        p->kernel->rmsnorm_backward(
-            p->ctx, (rf_array){dy, RF_PRODUCT}, gradient_of(p, w->layer, norm),
-            (rf_const_array){dy, RF_PRODUCT}, (rf_const_array){raw, RF_ACTIVATION}, w->of[norm],
-            rstd, p->n * n_heads, p->k, false);
-    }
+    const rf_angles angles = rf_model_angles(p->model, p->acts);
+    p->kernel->heads_backward(p->ctx, dy, gradient_of(p, w->layer, norm), raw, w->of[norm], rstd,
+                              &angles, p->n, n_heads, p->k);
 }
 
 /* Forward:  norm1 = rmsnorm(x);  q, k = heads of norm1;  v = norm1 Wv^T + bv;

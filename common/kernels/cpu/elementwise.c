@@ -1,4 +1,4 @@
-/* Kernels without a sum over an inner dimension: rows moved, rotated, scaled. */
+/* Kernels without a sum over an inner dimension: rows moved, scaled. */
 #include "common/kernels/cpu/internal.h"
 
 #include "common/kernels/gumbel.h"
@@ -20,31 +20,6 @@ void RF_CPU(embedding_backward)(rf_ctx *ctx, void *dtable, const void *dx, const
             for (int64_t c = begin; c < end; c += VL) {
                 vf a = v_add(v_load_n(row + c, end - c), v_load_n(from + i * d + c, end - c));
                 v_store_n(row + c, a, end - c);
-            }
-        }
-    }
-}
-
-/* (a, b) -> (a cos - b sin, b cos + a sin), a and b half a head apart. The inverse rotation is the
- * transpose, hence the backward pass. */
-void RF_CPU(rope)(rf_ctx *ctx, void *x, const void *cos, const void *sin, const int32_t *position,
-                  int64_t n, int64_t h, int64_t k, bool inverse)
-{
-    const rf_type type = type_of(ctx, inverse ? RF_PRODUCT : RF_ACTIVATION);
-    const int64_t half = k / 2;
-    const vf sign = v_set(inverse ? -1.0F : 1.0F);
-#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * n * h * k))
-    for (int64_t i = 0; i < n; i++) {
-        const float *cosine = (const float *)cos + position[i] * half;
-        const float *sine = (const float *)sin + position[i] * half;
-        for (int64_t c = 0; c < half; c += VL) {
-            vf co = v_load_n(cosine + c, half - c);
-            vf si = v_mul(sign, v_load_n(sine + c, half - c));
-            for (int64_t j = 0; j < h; j++) {
-                const int64_t low = (i * h + j) * k + c, high = low + half;
-                vf a = load_as(type, x, low, half - c), b = load_as(type, x, high, half - c);
-                store_as(type, x, low, v_fnma(b, si, v_mul(a, co)), half - c);
-                store_as(type, x, high, v_fma(a, si, v_mul(b, co)), half - c);
             }
         }
     }

@@ -1,4 +1,5 @@
-/* RMSNorm (arXiv:1910.07467), forward and backward, each in one pass over the rows. */
+/* RMSNorm (arXiv:1910.07467), forward and backward, each in one pass over the rows; of heads with
+ * their rotation. */
 #include "common/kernels/cpu/internal.h"
 
 #include <math.h>
@@ -17,21 +18,27 @@ static float sum_of_squares(rf_type type, const void *x, int64_t at, int64_t d)
     return v_sum(sum);
 }
 
+/* y[at...] = x[at...] normed; returns rstd. y may be x. */
+static float norm_row(rf_type to, void *y, rf_type from, const void *x, int64_t at,
+                      const float *gain, int64_t d, double eps)
+{
+    float mean = sum_of_squares(from, x, at, d) / (float)d;
+    float r = 1.0F / sqrtf(mean + (float)eps);
+    for (int64_t c = 0; c < d; c += VL) {
+        vf a = v_mul(load_as(from, x, at + c, d - c), v_set(r));
+        store_as(to, y, at + c, v_mul(a, v_load_n(gain + c, d - c)), d - c);
+    }
+    return r;
+}
+
 void RF_CPU(rmsnorm_forward)(rf_ctx *ctx, void *y, void *rstd, rf_const_array x, const void *gain,
                              int64_t n, int64_t d, double eps)
 {
     const rf_type from = type_of(ctx, x.cls), to = type_of(ctx, RF_ACTIVATION);
-    const float *scale = gain;
     float *statistic = rstd;
 #pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 3 * n * d))
     for (int64_t i = 0; i < n; i++) {
-        float mean = sum_of_squares(from, x.data, i * d, d) / (float)d;
-        float r = 1.0F / sqrtf(mean + (float)eps);
-        statistic[i] = r;
-        for (int64_t c = 0; c < d; c += VL) {
-            vf a = v_mul(load_as(from, x.data, i * d + c, d - c), v_set(r));
-            store_as(to, y, i * d + c, v_mul(a, v_load_n(scale + c, d - c)), d - c);
-        }
+        statistic[i] = norm_row(to, y, from, x.data, i * d, gain, d, eps);
     }
 }
 
@@ -91,6 +98,55 @@ void RF_CPU(rmsnorm_backward)(rf_ctx *ctx, rf_array dx, void *dgain, rf_const_ar
                 v_store_n(sum + c, a, end - c);
             }
         }
+    }
+}
+
+/* (a, b) -> (a cos - b sin, b cos + a sin), a and b half a head apart, in the h heads of place i. The
+ * inverse rotation is the transpose, hence the backward pass. to may be from. */
+static void turn_place(rf_type type, void *to, const void *from, const rf_angles *angles, int64_t i,
+                       int64_t h, int64_t k, bool back)
+{
+    const int64_t half = k / 2;
+    const float *cosine = (const float *)angles->cos + angles->position[i] * half;
+    const float *sine = (const float *)angles->sin + angles->position[i] * half;
+    for (int64_t c = 0; c < half; c += VL) {
+        vf co = v_load_n(cosine + c, half - c);
+        vf si = v_mul(v_set(back ? -1.0F : 1.0F), v_load_n(sine + c, half - c));
+        for (int64_t j = 0; j < h; j++) {
+            const int64_t low = (i * h + j) * k + c, high = low + half;
+            vf a = load_as(type, from, low, half - c), b = load_as(type, from, high, half - c);
+            store_as(type, to, low, v_fnma(b, si, v_mul(a, co)), half - c);
+            store_as(type, to, high, v_fma(a, si, v_mul(b, co)), half - c);
+        }
+    }
+}
+
+void RF_CPU(heads_forward)(rf_ctx *ctx, void *out, void *rstd, const void *raw, const void *gain,
+                           const rf_angles *angles, int64_t n, int64_t h, int64_t k, double eps)
+{
+    const rf_type type = type_of(ctx, RF_ACTIVATION);
+    float *statistic = rstd;
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 5 * n * h * k))
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t j = i * h; gain != NULL && j < (i + 1) * h; j++) {
+            statistic[j] = norm_row(type, out, type, raw, j * k, gain, k, eps);
+        }
+        turn_place(type, out, gain != NULL ? out : raw, angles, i, h, k, false);
+    }
+}
+
+void RF_CPU(heads_backward)(rf_ctx *ctx, void *dy, void *dgain, const void *raw, const void *gain,
+                            const void *rstd, const rf_angles *angles, int64_t n, int64_t h,
+                            int64_t k)
+{
+#pragma omp parallel for schedule(static) num_threads(threads_for(ctx, 2 * n * h * k))
+    for (int64_t i = 0; i < n; i++) {
+        turn_place(type_of(ctx, RF_PRODUCT), dy, dy, angles, i, h, k, true);
+    }
+    if (gain != NULL) {
+        RF_CPU(rmsnorm_backward)
+        (ctx, (rf_array){dy, RF_PRODUCT}, dgain, (rf_const_array){dy, RF_PRODUCT},
+         (rf_const_array){raw, RF_ACTIVATION}, gain, rstd, n * h, k, false);
     }
 }
 

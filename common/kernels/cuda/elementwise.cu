@@ -1,49 +1,6 @@
-/* A thread an element: RoPE, SwiGLU, dropout, flat buffers, packing. */
+/* A thread an element: SwiGLU, dropout, flat buffers, packing. */
 #include "common/kernels/cuda/real.cuh"
 #include "common/kernels/gumbel.h"
-
-/* A thread takes EACH pairs. */
-template <int EACH>
-static __global__ void __launch_bounds__(BLOCK)
-    rope(rf_cuda_real x, const float *cosine, const float *sine, const int32_t *position, int64_t n,
-         int64_t h, int64_t half, bool inverse)
-{
-    const int64_t each = half / EACH, j = thread_number() % each * EACH,
-                  row = thread_number() / each, i = row / h;
-    if (i < n) {
-        const int64_t angle = position[i] * half + j, at = row * 2 * half + j;
-        float c[EACH], s[EACH], a[EACH], b[EACH];
-        read_run<EACH>(c, {const_cast<float *>(cosine), RF_CUDA_F32}, angle);
-        read_run<EACH>(s, {const_cast<float *>(sine), RF_CUDA_F32}, angle);
-        read_run<EACH>(a, x, at);
-        read_run<EACH>(b, x, at + half);
-#pragma unroll
-        for (int e = 0; e < EACH; e++) {
-            const float turn = inverse ? -s[e] : s[e], first = a[e];
-            a[e] = first * c[e] - b[e] * turn;
-            b[e] = b[e] * c[e] + first * turn;
-        }
-        write_run<EACH>(x, at, a);
-        write_run<EACH>(x, at + half, b);
-    }
-}
-
-int rf_cuda_rope(rf_cuda_stream stream, rf_cuda_real x, const float *cosine, const float *sine,
-                 const int32_t *position, int64_t n, int64_t h, int64_t k, bool inverse)
-{
-    const int64_t half = k / 2, count = n * h * half;
-    if (count == 0) {
-        return 0;
-    }
-    if (half % RUN == 0 && in_runs(x)) {
-        rope<RUN><<<blocks_for(count / RUN, BLOCK), BLOCK, 0, stream>>>(x, cosine, sine, position,
-                                                                        n, h, half, inverse);
-    } else {
-        rope<1><<<blocks_for(count, BLOCK), BLOCK, 0, stream>>>(x, cosine, sine, position, n, h,
-                                                                half, inverse);
-    }
-    return cudaGetLastError();
-}
 
 static __device__ inline float sigmoid(float x)
 {

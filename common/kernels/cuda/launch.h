@@ -92,11 +92,26 @@ int rf_cuda_sum_columns(rf_cuda_stream, float *sums, float *part, rf_cuda_real x
 
 int rf_cuda_norm(rf_cuda_stream, rf_cuda_real y, float *rstd, rf_cuda_real x, rf_cuda_real gain,
                  int64_t n, int64_t d, float eps);
-/* rmsnorm_backward; dgain NULL: none; part: f32, rf_cuda_pieces(n) x d; half, or no data: dx again, as bf16. */
+/* Rotations of rows, h of them of a place each. */
+typedef struct rf_cuda_angles {
+    const float *cosine, *sine; /* [positions, d/2]; NULL: none */
+    const int32_t *position;
+    int64_t h;
+} rf_cuda_angles;
+/* The norm of n rows, then their rotation. gain without data: the rotation alone. y may be x. */
+int rf_cuda_norm_heads(rf_cuda_stream, rf_cuda_real y, float *rstd, rf_cuda_real x,
+                       rf_cuda_real gain, const rf_cuda_angles *angles, int64_t n, int64_t d,
+                       float eps);
+/* y = x turned, or turned back; y may be x. */
+int rf_cuda_turn(rf_cuda_stream, rf_cuda_real y, rf_cuda_real x, const rf_cuda_angles *angles,
+                 int64_t n, int64_t d, bool back);
+/* rmsnorm_backward; dgain NULL: none; part: f32, rf_cuda_pieces(n) x d; half, or no data: dx again, as bf16;
+ * angles, where given: dy is turned back first, and is dx. */
 typedef struct rf_cuda_norm_slopes {
     rf_cuda_real dx, half, dy, x, gain;
     float *dgain, *part;
     const float *rstd;
+    rf_cuda_angles angles;
     int64_t n, d;
     bool accumulates;
 } rf_cuda_norm_slopes;
@@ -111,8 +126,6 @@ enum { RF_CUDA_SORT_PARTS = 8 };
 int rf_cuda_add_by_token(rf_cuda_stream, float *dtable, rf_cuda_real dx, const int32_t *token,
                          int32_t *order, int64_t n, int64_t d);
 
-int rf_cuda_rope(rf_cuda_stream, rf_cuda_real x, const float *cosine, const float *sine,
-                 const int32_t *position, int64_t n, int64_t h, int64_t k, bool inverse);
 int rf_cuda_swiglu(rf_cuda_stream, rf_cuda_real h, rf_cuda_real gate, rf_cuda_real up,
                    int64_t count);
 int rf_cuda_swiglu_backward(rf_cuda_stream, rf_cuda_real dgate, rf_cuda_real dup, rf_cuda_real dh,

@@ -56,11 +56,37 @@ void RF_CUDA_KERNEL(rmsnorm_backward)(rf_ctx *ctx, rf_array dx, void *dgain, rf_
     }
 }
 
-void RF_CUDA_KERNEL(rope)(rf_ctx *ctx, void *x, const void *cosine, const void *sine,
-                          const int32_t *position, int64_t n, int64_t h, int64_t k, bool inverse)
+void RF_CUDA_KERNEL(heads_forward)(rf_ctx *ctx, void *out, void *rstd, const void *raw,
+                                   const void *gain, const rf_angles *angles, int64_t n, int64_t h,
+                                   int64_t k, double eps)
 {
-    LAUNCH(rope, operand(ctx, inverse ? RF_PRODUCT : RF_ACTIVATION, x), cosine, sine, position, n,
-           h, k, inverse);
+    const rf_cuda_angles turns = {angles->cos, angles->sin, angles->position, h};
+    LAUNCH(norm_heads, operand(ctx, RF_ACTIVATION, out), rstd, operand(ctx, RF_ACTIVATION, raw),
+           operand(ctx, RF_MASTER, gain), &turns, n * h, k, (float)eps);
+}
+
+void RF_CUDA_KERNEL(heads_backward)(rf_ctx *ctx, void *dy, void *dgain, const void *raw,
+                                    const void *gain, const void *rstd, const rf_angles *angles,
+                                    int64_t n, int64_t h, int64_t k)
+{
+    const rf_cuda_real slopes = operand(ctx, RF_PRODUCT, dy);
+    const rf_cuda_angles turns = {angles->cos, angles->sin, angles->position, h};
+    if (gain == NULL) {
+        LAUNCH(turn, slopes, slopes, &turns, n * h, k, true);
+        return;
+    }
+    const rf_cuda_norm_slopes all = {.dx = slopes,
+                                     .dy = slopes,
+                                     .x = operand(ctx, RF_ACTIVATION, raw),
+                                     .gain = operand(ctx, RF_MASTER, gain),
+                                     .dgain = dgain,
+                                     .part =
+                                         dgain != NULL ? rf_cuda_take_part(ctx, n * h, k) : NULL,
+                                     .rstd = rstd,
+                                     .angles = turns,
+                                     .n = n * h,
+                                     .d = k};
+    LAUNCH(norm_backward, &all);
 }
 
 /* --- SwiGLU, dropout ------------------------------------------------------------------------- */
