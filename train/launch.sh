@@ -249,16 +249,6 @@ while :; do
     echo "launch.sh: status $status: starting again with --resume auto" >&2
     sleep "${RESTART_SECONDS:-5}"
     [ -z "$stopping" ] || exit "$status"
-    # --resume auto instead of any other --resume.
-    n=$#
-    while [ "$n" -gt 0 ]; do
-        case $1 in
-        --resume) shift && n=$((n - 1)) ;;
-        --resume=*) ;;
-        *) set -- "$@" "$1" ;;
-        esac
-        shift
-        n=$((n - 1))
-    done
-    set -- "$@" --resume auto
+    # Beside any other --resume, which counts where the run folder has no checkpoint yet.
+    [ "$1" = --resume=auto ] || set -- --resume=auto "$@"
 done

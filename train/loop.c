@@ -21,7 +21,8 @@ typedef struct pace {
     double mean; /* of a step: moving average; 0: none yet */
     double sum;  /* of this rank's own work since the last report */
     int64_t n;
-    double *ranks; /* [ranks] their means */
+    double *ranks;     /* [ranks] their means */
+    bool is_under_way; /* this process has made a step */
 } pace;
 
 static bool is_due(int64_t step, int64_t every, int64_t n_steps)
@@ -82,7 +83,7 @@ static int validate(rf_trainer *t, rf_save_of *save, bool *stopped, rf_error *er
         say_stop(t, true);
         return RF_OK;
     }
-    save->loss_before_best = t->progress.best_valid_loss;
+    save->loss = v.loss;
     bool improved = v.loss < t->progress.best_valid_loss;
     if (improved) {
         t->progress.best_valid_loss = v.loss;
@@ -119,6 +120,8 @@ static int after_step(rf_trainer *t, bool valid, bool samples, bool *stop, rf_er
     }
     if (samples && !*stop && s->samples.n > 0 && is_due(step, s->set.samples_every, n)) {
         rf_watchdog_enter(t->watchdog, "samples", step);
+        /* ranks without a prompt make no pass, by which they would hand on their shares of the weights */
+        RF_TRY(rf_gather_settle(&t->gather, err));
         RF_TRY(rf_samples_run(&s->samples, t->decoder, s->dist, s->shards.kind == RF_SHARD_WEIGHTS,
                               s->run.metrics, step, err));
     }
@@ -227,9 +230,9 @@ static int do_step(rf_trainer *t, pace *p, rf_error *err)
 {
     rf_step_result result;
     double begin = rf_log_seconds();
-    bool is_first = t->progress.step == t->setup->progress.step;
     rf_watchdog_enter(t->watchdog, "step", t->progress.step + 1);
-    RF_TRY(is_first ? dump_step(t, &result, err) : rf_step_run(t, &result, NULL, err));
+    RF_TRY(p->is_under_way ? rf_step_run(t, &result, NULL, err) : dump_step(t, &result, err));
+    p->is_under_way = true;
     p->sum += result.own_seconds;
     p->n++;
     report_step(t, &result, p, rf_log_seconds() - begin);

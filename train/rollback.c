@@ -20,6 +20,7 @@ static int load(rf_trainer *t, const char *path, rf_error *err)
     RF_TRY_OUT(rf_spikes_go_back(&t->setup->spikes, info.state, position, err));
     const double seconds = t->progress.seconds;
     t->progress = info.progress;
+    t->saved_best_loss = info.progress.best_valid_loss;
     t->progress.seconds = seconds;
 out:
     rf_checkpoint_info_free(&info);

@@ -179,7 +179,12 @@ int rf_samples_run(const rf_samples *p, rf_engine *engine, rf_dist *dist, bool t
     int64_t n_ranks = rf_dist_size(dist);
     size_t per_rank = (size_t)((p->n + n_ranks - 1) / n_ranks) * record_bytes(p);
     char *own = rf_alloc(1, per_rank), *all = rf_alloc((size_t)n_ranks, per_rank);
-    int rc = rf_dist_agree(dist, decode_share(p, engine, dist, together, own, err), err);
+    int rc = decode_share(p, engine, dist, together, own, err);
+    if (rc != RF_OK && together) { /* the others wait in the middle of a pass */
+        rf_log_error(err);
+        rf_dist_abort(dist, rf_error_exit_status(rc));
+    }
+    rc = rf_dist_agree(dist, rc, err);
     RF_TRY_OUT(rc);
     RF_TRY_OUT(rf_dist_allgather_bytes(dist, all, own, per_rank, err));
     for (int64_t i = 0; metrics != NULL && i < p->n; i++) {

@@ -10,14 +10,16 @@
 #include <stdlib.h>
 
 /* collective. checkpoint.async=auto: the copies take at most half of the memory that every host, and
- * every process, has left now, when all that training takes is in use. */
+ * every process, has left now, when all that training takes is in use. Those of a save before have their
+ * memory already. */
 static int choose_copy(const rf_setup *s, bool *copy, rf_error *err)
 {
     const size_t of_rank = rf_plan_checkpoint_bytes(s) / (size_t)rf_dist_size(s->dist);
     const size_t needed = of_rank * (size_t)rf_dist_local_size(s->dist);
     rf_room room;
     RF_TRY(rf_room_find(&room, s->dist, err));
-    const bool fits = needed <= room.host / 2 && of_rank <= room.process / 2;
+    const bool fits =
+        s->run.copy.bytes > 0 || (needed <= room.host / 2 && of_rank <= room.process / 2);
     int64_t lacks = s->set.checkpoint_async == RF_ASYNC_NO ||
                     (s->set.checkpoint_async == RF_ASYNC_AUTO && !fits);
     RF_TRY(rf_dist_max_i64(s->dist, &lacks, 1, err));
@@ -58,16 +60,19 @@ out:
 }
 
 /* What the save came to. One that is skipped and would have been the best leaves the place of the best
- * to the next that is better than the one before. */
+ * to the next that is better than the one that was saved last, unless a better one has come meanwhile. */
 static int judge(rf_trainer *t, int rc, rf_error *err)
 {
     rf_setup *s = t->setup;
     const rf_save_of *of = &t->save;
+    if (rc == RF_OK && of->is_best) {
+        t->saved_best_loss = of->loss;
+    }
     if (rc == RF_OK || of->is_last || !s->set.warn_when_full) {
         return rc;
     }
-    if (of->is_best) {
-        t->progress.best_valid_loss = of->loss_before_best;
+    if (of->is_best && t->progress.best_valid_loss == of->loss) {
+        t->progress.best_valid_loss = t->saved_best_loss;
     }
     if (rf_dist_rank(s->dist) == 0) { /* all ranks know why: one says it */
         rf_log_warn("no checkpoint of step %" PRId64 ", training goes on (checkpoint.on_full): %s",

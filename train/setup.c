@@ -260,6 +260,23 @@ static int measure(rf_setup *s, rf_error *err)
     return rc;
 }
 
+/* What ranks exchange at once has less than 2^31 elements (dist.h). */
+static int check_parts(const rf_setup *s, rf_error *err)
+{
+    const int64_t n_ranks = rf_dist_size(s->dist);
+    for (int64_t i = 0; n_ranks > 1 && i < s->shards.n_parts; i++) {
+        const int64_t n = rf_range_length(s->shards.part[i]);
+        if (rf_slice_slot(n, n_ranks) * n_ranks > INT32_MAX) {
+            return rf_error_set(err, RF_ERR_USAGE,
+                                "a layer of the model has %" PRId64 " elements, and ranks exchange "
+                                "less than %" PRId64 " at once: make model.vocab_size, "
+                                "model.hidden_size or model.intermediate_size smaller",
+                                n, (int64_t)INT32_MAX);
+        }
+    }
+    return RF_OK;
+}
+
 static int describe_reduction(rf_setup *s, rf_error *err)
 {
     rf_table table = {0};
@@ -272,6 +289,7 @@ static int describe_reduction(rf_setup *s, rf_error *err)
     rf_shards_new(&s->shards, &table, element_bytes, s->set.shard, rf_dist_rank(s->dist),
                   rf_dist_size(s->dist));
     s->limits.shards = &s->shards;
+    RF_TRY_OUT(check_parts(s, err));
     RF_TRY_OUT(rf_reduce_new(&s->reduce, s->dist, &s->shards, element_bytes,
                              s->set.batch_rows / s->set.micro_rows, s->set.exact, s->set.narrow,
                              err));

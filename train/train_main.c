@@ -13,6 +13,7 @@
 
 typedef struct options {
     const char *config_path; /* NULL: presets */
+    rf_option_list resumes;  /* auto, no, paths, as given */
     rf_resume resume;
     const char *resume_path; /* NULL: not given */
     rf_option_list change;   /* section.key=value */
@@ -35,8 +36,9 @@ static const rf_option option_table[] = {
      .at = offsetof(options, folder)},
     {"resume", "auto|PATH|no",
      "auto goes on from the newest checkpoint of the run folder that verifies, and begins where "
-     "there is none; PATH from this checkpoint; no (default): begins",
-     RF_OPTION_TEXT, .at = offsetof(options, resume_path)},
+     "there is none; PATH from this checkpoint; no (default): begins. Given beside auto, PATH is "
+     "where a run folder without checkpoints begins",
+     RF_OPTION_LIST, .at = offsetof(options, resumes)},
     {"change", "KEY=VALUE",
      "with --resume: a setting of the run that is another from here on; may be given several "
      "times, for the keys of which the list below says so",
@@ -65,6 +67,30 @@ static const rf_manual manual = {
 
 /* --- Command line ----------------------------------------------------------------------------- */
 
+/* auto goes before all else: who starts a job again adds it to what was given. */
+static int read_resumes(options *o, rf_error *err)
+{
+    bool is_auto = false;
+    for (int i = 0; i < o->resumes.n; i++) {
+        const char *resume = o->resumes.item[i];
+        if (resume[0] == '\0' || resume[0] == '-') {
+            return rf_error_set(err, RF_ERR_USAGE, "--resume: write --resume auto, a path, or no");
+        }
+        if (strcmp(resume, "auto") == 0) {
+            is_auto = true;
+        } else if (strcmp(resume, "no") != 0) {
+            if (o->resume_path != NULL && strcmp(o->resume_path, resume) != 0) {
+                return rf_error_set(err, RF_ERR_USAGE,
+                                    "--resume %.200s and --resume %.200s: a run goes on from one",
+                                    o->resume_path, resume);
+            }
+            o->resume_path = resume;
+        }
+    }
+    o->resume = is_auto ? RF_RESUME_AUTO : o->resume_path != NULL ? RF_RESUME_PATH : RF_RESUME_NO;
+    return RF_OK;
+}
+
 static int parse(options *o, int argc, char **argv, rf_error *err)
 {
     RF_TRY(rf_manual_parse(&o->first, o, argc, argv, &manual, err));
@@ -78,13 +104,7 @@ static int parse(options *o, int argc, char **argv, rf_error *err)
                             "--dry-run --ranks N with N from %" PRId64 " on",
                             o->hosts);
     }
-    const char *resume = o->resume_path;
-    if (resume != NULL && (resume[0] == '\0' || resume[0] == '-')) {
-        return rf_error_set(err, RF_ERR_USAGE, "--resume: write --resume auto, a path, or no");
-    }
-    o->resume = resume == NULL || strcmp(resume, "no") == 0 ? RF_RESUME_NO
-                : strcmp(resume, "auto") == 0               ? RF_RESUME_AUTO
-                                                            : RF_RESUME_PATH;
+    RF_TRY(read_resumes(o, err));
     if (o->change.n > 0 && o->resume == RF_RESUME_NO) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--change is for a run that goes on: give --resume, or write %.200s "
@@ -217,12 +237,12 @@ out:
 /* Collective. What the command line asks for is the same on all ranks, or they would wait for each other. */
 static int agree_on_command(rf_dist *dist, const options *o, rf_error *err)
 {
-    const char *resume = o->resume == RF_RESUME_NO ? "no" : "auto";
     char text[RF_PATH_BYTES + 128];
     snprintf(text, sizeof text,
-             "--dry-run %s\n--ranks %" PRId64 "\n--hosts %" PRId64 "\n--resume %s\n",
+             "--dry-run %s\n--ranks %" PRId64 "\n--hosts %" PRId64 "\n--resume %s\n%s%s\n",
              o->dry_run ? "yes" : "no", o->ranks, o->hosts,
-             o->resume == RF_RESUME_PATH ? o->resume_path : resume);
+             o->resume == RF_RESUME_AUTO ? "auto" : "no", o->resume_path != NULL ? "--resume " : "",
+             o->resume_path != NULL ? o->resume_path : "");
     return rf_dist_same_text(dist, text, err);
 }
 
@@ -281,6 +301,7 @@ int main(int argc, char **argv)
     rc = run(dist, config, &o, rc, &err);
     rf_dist_report(dist, rc, &err);
 out:
+    free(o.resumes.item);
     free(o.change.item);
     rf_config_free(config);
     rf_dist_close(dist);

@@ -169,7 +169,9 @@ static void write_what_begins(const rf_trainer *t)
 int rf_trainer_start(rf_trainer *t, rf_setup *setup, rf_error *err)
 {
     rf_dist *dist = setup->dist;
-    *t = (rf_trainer){.setup = setup, .progress = setup->progress};
+    *t = (rf_trainer){.setup = setup,
+                      .progress = setup->progress,
+                      .saved_best_loss = setup->progress.best_valid_loss};
     RF_TRY(rf_dist_agree(
         dist, rf_watchdog_new(&t->watchdog, rf_dist_rank(dist), &setup->set.watchdog, err), err));
     rf_watchdog_enter(t->watchdog, "load", t->progress.step);

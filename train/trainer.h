@@ -9,9 +9,9 @@
 /* What a save is for. */
 typedef struct rf_save_of {
     int64_t step;
-    bool is_best;            /* after the validation with the lowest loss so far; and */
-    double loss_before_best; /* the lowest before */
-    bool is_last;            /* nothing is done after it: its failure is the run's */
+    bool is_best; /* after the validation with the lowest loss so far, and */
+    double loss;  /* that loss */
+    bool is_last; /* nothing is done after it: its failure is the run's */
 } rf_save_of;
 
 typedef struct rf_trainer {
@@ -27,7 +27,8 @@ typedef struct rf_trainer {
 
     /* Where it stands. */
     rf_progress progress;
-    rf_save_of save; /* the last one begun */
+    rf_save_of save;        /* the last one begun */
+    double saved_best_loss; /* progress.best_valid_loss as of what has been saved */
 } rf_trainer;
 
 /* collective. Allocates, loads or initialises the weights, prepares the run folder, starts the

@@ -104,6 +104,11 @@ Test(train_errors, ready_configurations_hold)
             "\"$TRAIN\" $file data.train=train.h5 data.valid=valid.h5 model.init= lora.rank=0 "
             "log.dir=ready --dry-run; n=$((n + 1)); done; test $n -ge 7") == 0);
     /* As they are, they say what they need, and how one comes by it. */
+    tiny_train(0,
+               "--dry-run --ranks 2 model.vocab_size=262208 model.hidden_size=8192 "
+               "model.num_attention_heads=64 model.num_key_value_heads=8",
+               2);
+    tiny_says("a layer of the model has 2148007936 elements");
     cr_assert(tiny_shell("\"$TRAIN\" \"$ROOT/configs/lora-0.6b.yaml\" --dry-run") == 1);
     tiny_says(": model.init: there is no runs/qwen3-0.6b.h5: download a model");
     tiny_says("refusion-convert import");

@@ -47,6 +47,27 @@ Test(train_restart, goes_on_as_long_as_there_is_progress)
     tiny_same_checkpoints("whole/step-000000008.h5", "run/step-000000008.h5");
 }
 
+/* Before its first checkpoint it begins again where it was told to, not with fresh weights. */
+Test(train_restart, begins_again_where_it_began)
+{
+    mpi_need();
+    tiny_train(2, "log.dir=whole", 0);
+    tiny_train(2, "log.dir=first train.steps=4", 0);
+    write_program("1) export RF_FAILPOINT=train.nan:kill:1;;\n"
+                  "2) [ " MPI_RANK " = 0 ] || export RF_FAILPOINT=train.nan:kill:5;;\n");
+    const int status =
+        launch("--restart 2 tiny.yaml --resume first/step-000000004.h5 --change train.steps=8 "
+               "log.dir=second checkpoint.every=2 checkpoint.async=no");
+    cr_assert(status == 0, "status %d\n%s", status, program_output);
+    tiny_says("going on from first/step-000000004.h5");
+    tiny_says("going on from second/step-000000006.h5");
+    cr_assert(tiny_shell("test $(wc -l <attempts) = 3") == 0);
+    cr_assert(tiny_shell("! grep -q '\"event\":\"begin\"' second/metrics.jsonl") == 0);
+    tiny_same_checkpoints("whole/step-000000008.h5", "second/step-000000008.h5");
+    tiny_train(2, "--resume auto --resume first --resume whole log.dir=third", 2);
+    tiny_says("a run goes on from one");
+}
+
 /* It dies at once, each time. */
 Test(train_restart, gives_up_without_progress)
 {

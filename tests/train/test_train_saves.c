@@ -104,6 +104,22 @@ Test(train_saves, the_best_is_not_forgotten)
     cr_assert(tiny_shell("test -e run/$(cat run/best)") == 0, "%s", program_output);
 }
 
+/* One fails while a better one is judged: that one stays the mark for those after it. */
+Test(train_saves, a_better_best_outlives_a_save_that_fails)
+{
+    mpi_need();
+    with_failpoint("rename:error:2", true,
+                   "checkpoint.every=0 checkpoint.async=yes log.valid_every=1 train.steps=6 "
+                   "optim.lr=0.05",
+                   0);
+    tiny_says("no checkpoint of step 2");
+    const char *lowest = "sed -n 's/.*\"event\":\"valid\",\"step\":\\([0-9]*\\),\"loss\":"
+                         "\\([^,]*\\),.*/\\2 \\1/p' run/metrics.jsonl | sort -g | head -n 1 | "
+                         "{ read loss step && test -n \"$loss\" && test $step -gt 2 && "
+                         "grep -qx step-00000000$step.h5 run/best; }";
+    cr_assert(tiny_shell(lowest) == 0, "%s", program_output);
+}
+
 /* A real full disk, where this user may mount one. A checkpoint has about 330 KB. */
 Test(train_saves, full_disk)
 {

@@ -211,6 +211,24 @@ Test(train_shard, plans_shrink)
     }
 }
 
+/* Ranks that have no prompt make no pass, but have shares of the weights. */
+Test(train_shard, fewer_samples_than_ranks)
+{
+    mpi_need();
+    setenv("RF_BACKEND", "cpu", 1); /* as below */
+    setenv("RF_FAILPOINT", "layout:error", 1);
+    for (int i = 0; i < N_KINDS; i++) {
+        char arguments[1024];
+        snprintf(arguments, sizeof arguments,
+                 LARGE "train.steps=1 log.dir=%s train.shard=%s log.samples_every=1 "
+                       "log.n_samples=1 train.watchdog=60",
+                 kinds[i], kinds[i]);
+        tiny_train(2, arguments, 1);
+        tiny_says("failpoint layout");
+        cr_assert(tiny_last(kinds[i], "samples", "n") == 1.0);
+    }
+}
+
 /* A rank takes what --dry-run says. (The file that would be saved takes longer than all else.) */
 Test(train_shard, memory_is_as_planned)
 {

@@ -17,7 +17,7 @@ static double progress(const rf_schedule *schedule, double begin, int64_t step)
 double rf_schedule_lr(const rf_schedule *schedule, int64_t step)
 {
     double steps = (double)schedule->steps;
-    double warmup = schedule->warmup < 1.0 ? rint(schedule->warmup * steps) : schedule->warmup;
+    double warmup = rint(schedule->warmup * (schedule->warmup < 1.0 ? steps : 1.0));
     if ((double)step < warmup) {
         return schedule->lr * ((double)step + 1.0) / warmup;
     }

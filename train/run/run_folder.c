@@ -157,9 +157,12 @@ static int find_alone(rf_run *run, rf_resume resume, const char *path, rf_error 
 {
     if (resume == RF_RESUME_AUTO) {
         RF_TRY(wait_for_lock(run, err));
-        return rf_checkpoint_find(run->resume, sizeof run->resume, run->folder, err);
+        RF_TRY(rf_checkpoint_find(run->resume, sizeof run->resume, run->folder, err));
+        if (run->resume[0] != '\0' || path == NULL) {
+            return RF_OK;
+        }
     }
-    if (resume == RF_RESUME_PATH) {
+    if (path != NULL) {
         return find_given(run, path, err);
     }
     if (look_at_newer(run->folder, -1, NULL) > 0) {

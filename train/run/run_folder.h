@@ -10,8 +10,8 @@
 /* How to begin. */
 typedef enum rf_resume {
     RF_RESUME_NO,   /* a run folder with checkpoints is an error */
-    RF_RESUME_AUTO, /* from the newest checkpoint that verifies; an empty folder begins */
-    RF_RESUME_PATH  /* from this file, or the newest in this folder */
+    RF_RESUME_AUTO, /* from the newest checkpoint that verifies; an empty folder as with the others */
+    RF_RESUME_PATH /* from this file, or the newest in this folder */
 } rf_resume;
 
 typedef struct rf_run {
@@ -32,7 +32,7 @@ typedef struct rf_run {
 
 /* collective. Finds what to go on from: sets run->resume. Refuses a folder that holds checkpoints
  * where it may not touch them (RF_ERR_USAGE), and one in which another process trains (RF_ERR, after five
- * seconds). `path` only with RF_RESUME_PATH. Changes nothing on the file system, but locks the folder it
+ * seconds). `path` NULL: none is given. Changes nothing on the file system, but locks the folder it
  * goes on in. Caller ends with rf_run_close, also after an error. */
 RF_MUST_CHECK int rf_run_find(rf_run *run, rf_resume resume, const char *path, rf_error *err);
 /* local. Could rf_run_begin make and write the folder? Makes a folder where it would be, and removes it. */

@@ -313,7 +313,12 @@ int rf_file_make_folder(const char *path, rf_error *err)
                 return rf_error_system(err, reason == EEXIST ? ENOTDIR : reason, part,
                                        "cannot make the folder");
             }
+            continue;
         }
+        /* What is written into it later is only as durable as its own name. */
+        char parent[RF_PATH_BYTES + 4];
+        snprintf(parent, sizeof parent, "%s/..", part);
+        RF_TRY(rf_file_sync_folder(parent, err));
     }
     return RF_OK;
 }
