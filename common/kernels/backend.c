@@ -116,9 +116,13 @@ static int check_isa(const char *isa, rf_error *err)
 /* Why the best backend is not cuda, once it was asked for. */
 static rf_error passed_over;
 
-static const char *best_backend(void)
+/* cuda where a GPU can be used. One that RF_DEVICE names and is not there, or that another try may find
+ * well, is not replaced. */
+static int best_backend(const char **out, rf_error *err)
 {
-    return rf_cuda_find(&passed_over) == RF_OK ? "cuda" : "cpu";
+    const int rc = rf_cuda_find(&passed_over);
+    *out = rc == RF_OK ? "cuda" : "cpu";
+    return rc == RF_OK || rc == RF_ERR || !RF_HAS_CUDA ? RF_OK : rf_error_pass(err, &passed_over);
 }
 
 static int check_name(const char *name, const char *from, rf_error *err)
@@ -139,8 +143,10 @@ int rf_backend_choose(const rf_backend **out, const char *name, rf_error *err)
     const char *isa = setting("RF_ISA");
     bool is_default = name == NULL || name[0] == '\0' || strcmp(name, "auto") == 0;
     *out = NULL;
-    if (is_default) {
-        name = chosen != NULL ? chosen : best_backend();
+    if (is_default && chosen == NULL) {
+        RF_TRY(best_backend(&name, err));
+    } else if (is_default) {
+        name = chosen;
     }
     RF_TRY(check_name(name, is_default ? "RF_BACKEND: " : "", err));
     RF_TRY(isa != NULL ? check_isa(isa, err) : RF_OK);

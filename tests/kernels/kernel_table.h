@@ -16,8 +16,9 @@ static const kernel_shape table_large[] = {
 static const kernel_shape norm_small[] = {{.n = 0, .d = 5},  {.n = 1, .d = 1},  {.n = 3, .d = 7},
                                           {.n = 5, .d = 16}, {.n = 2, .d = 33}, END};
 static const kernel_shape norm_large[] = {
-    {.n = 130, .d = 257}, {.n = 67, .d = 64},  {.n = 700, .d = 8},  {.n = 77, .d = 128},
-    {.n = 3, .d = 192},   {.n = 70, .d = 768}, {.n = 9, .d = 1024}, END};
+    {.n = 130, .d = 257}, {.n = 67, .d = 64},  {.n = 700, .d = 8},
+    {.n = 77, .d = 128},  {.n = 3, .d = 192},  {.n = 70, .d = 512},
+    {.n = 70, .d = 768},  {.n = 9, .d = 1024}, END};
 static const kernel_shape linear_small[] = {
     {.n = 0, .d = 3, .out = 2},  {.n = 1, .d = 1, .out = 1},
     {.n = 3, .d = 5, .out = 4},  {.n = 4, .d = 0, .out = 3},
@@ -66,6 +67,7 @@ static const kernel_shape head_large[] = {{.n = 37, .d = 33, .v = 301, .head_byt
                                           {.n = 130, .d = 64, .v = 1000},
                                           {.n = 130, .d = 64, .v = 1000, .head_bytes = 400000},
                                           {.n = 300, .d = 17, .v = 95, .head_bytes = 20000},
+                                          {.n = 5, .d = 24, .v = 9001},
                                           END};
 
 #define OP(name)    #name, declare_##name, run_##name

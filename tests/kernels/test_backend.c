@@ -114,6 +114,16 @@ Test(backend, cuda_is_what_was_named_or_an_error)
     }
 }
 
+/* Where no backend is named, but a GPU is. */
+Test(backend, a_gpu_that_was_named_is_not_replaced)
+{
+    const rf_backend *b = NULL;
+    rf_error err;
+    setenv("RF_DEVICE", "99", 1);
+    const int code = choose(&b, NULL, NULL, "", &err);
+    cr_assert_eq(code, RF_HAS_CUDA ? RF_ERR_USAGE : RF_OK, "%s", err.message);
+}
+
 Test(backend, isa_that_is_missing_is_an_error)
 {
     const char *const isas[] = {"avx2", "avx512", "avx512bf16", "amx"};

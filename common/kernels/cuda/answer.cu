@@ -51,7 +51,7 @@ static __global__ void __launch_bounds__(BLOCK)
     answer_parts(part *parts, const rf_cuda_query query, const float *logits, int64_t v)
 {
     __shared__ unsigned banned[RF_CUDA_ANSWER_PART / 32];
-    const int64_t row = blockIdx.y, begin = static_cast<int64_t>(blockIdx.x) * RF_CUDA_ANSWER_PART;
+    const int64_t row = blockIdx.x, begin = static_cast<int64_t>(blockIdx.y) * RF_CUDA_ANSWER_PART;
     const float *own = logits + row * v;
     const rf_cuda_rule rule = rule_of(query, row);
     const bool samples = rule.temperature > 0.0 && rf_cuda_rule_is_plain(&rule);
@@ -106,7 +106,7 @@ static __global__ void __launch_bounds__(BLOCK)
         best = join_all(best, [](drawn a, drawn b) { return join(a, b); });
     }
     if (threadIdx.x == 0) {
-        parts[row * gridDim.x + blockIdx.x] = {lead, best, most, sum, entropy};
+        parts[row * gridDim.y + blockIdx.y] = {lead, best, most, sum, entropy};
     }
 }
 
@@ -216,7 +216,7 @@ int rf_cuda_answer(rf_cuda_stream stream, const rf_cuda_query *query, void *scra
     if (m == 0 || v == 0) {
         return 0;
     }
-    answer_parts<<<dim3(count, blocks_for(m, 1)), BLOCK, 0, stream>>>(parts, *query, logits, v);
+    answer_parts<<<dim3(blocks_for(m, 1), count), BLOCK, 0, stream>>>(parts, *query, logits, v);
     answer_rows<<<blocks_for(m, 1), WARP, count * sizeof(part), stream>>>(
         parts, static_cast<int>(count), *query, logits, v);
     return cudaGetLastError();

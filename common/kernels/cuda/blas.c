@@ -34,8 +34,14 @@ struct rf_cuda_blas {
     int64_t n_plans; /* made so far: the next one takes the place n_plans % N_PLANS */
 };
 
+/* A GPU that failed before may be met here first: what is said of it then is the runtime's. */
 static bool failed(rf_ctx *ctx, cublasStatus_t code, const char *what)
 {
+    const cudaError_t gpu =
+        code != CUBLAS_STATUS_SUCCESS ? cudaStreamQuery(rf_cuda_stream_of(ctx)) : cudaSuccess;
+    if (gpu != cudaSuccess && gpu != cudaErrorNotReady) {
+        rf_cuda_take(ctx, gpu, what);
+    }
     if (code != CUBLAS_STATUS_SUCCESS && ctx->error.code == RF_OK) {
         rf_error_set(&ctx->error, RF_ERR,
                      "cuda: cuBLASLt, %s: %s: use the cuBLAS of the CUDA toolkit that the program "

@@ -104,11 +104,12 @@ static int choose_device(int n, rf_error *err)
 static int find(rf_error *err)
 {
     int n = 0, major = 0, minor = 0, driver = 0, runtime = 0;
+    const int none = named_device() != NULL ? RF_ERR_USAGE : RF_ERR;
     cudaError_t code = cudaGetDeviceCount(&n);
     if (code == cudaErrorInsufficientDriver) {
         (void)cudaDriverGetVersion(&driver);
         (void)cudaRuntimeGetVersion(&runtime);
-        return rf_error_set(err, RF_ERR,
+        return rf_error_set(err, none,
                             "cuda: %s for CUDA %d.%d: install or update the driver, or choose the "
                             "backend cpu",
                             driver == 0 ? "there is no NVIDIA driver"
@@ -116,7 +117,7 @@ static int find(rf_error *err)
                             runtime / 1000, runtime % 1000 / 10);
     }
     if (code == cudaErrorNoDevice || (code == cudaSuccess && n == 0)) {
-        return rf_error_set(err, RF_ERR,
+        return rf_error_set(err, none,
                             "cuda: there is no GPU, or CUDA_VISIBLE_DEVICES hides it: choose the "
                             "backend cpu");
     }

@@ -44,13 +44,13 @@ template <typename Kernel>
 static int launch(Kernel *kernel, rf_cuda_stream stream, const rf_cuda_attention *a, int64_t arrays,
                   int64_t groups, int64_t group, int64_t heads)
 {
+    if (groups == 0 || heads == 0 || a->head_dim == 0) {
+        return 0;
+    }
     const int most = own_rows(arrays, a->head_dim);
     const int parts = static_cast<int>((group + most - 1) / most);
     const int64_t bytes = arrays * most * (a->head_dim + 1) * static_cast<int64_t>(sizeof(float));
     const float scale = static_cast<float>(1.0 / sqrt(static_cast<double>(a->head_dim)));
-    if (groups == 0 || heads == 0 || a->head_dim == 0) {
-        return 0;
-    }
     const int code = allow_shared(kernel, bytes);
     if (code != 0) {
         return code;

@@ -95,12 +95,12 @@ static __global__ void __launch_bounds__(BLOCK, RESIDENT)
 int rf_cuda_attention_forward(rf_cuda_stream stream, const rf_cuda_attention *a)
 {
     enum { ARRAYS = 2 };
-    const int most = own_rows(ARRAYS, a->head_dim), parts = (TILE + most - 1) / most;
-    const int64_t bytes = ARRAYS * most * (a->head_dim + 1) * static_cast<int64_t>(sizeof(float));
-    const float scale = static_cast<float>(1.0 / sqrt(static_cast<double>(a->head_dim)));
     if (a->spans.n_runs == 0 || a->h == 0 || a->head_dim == 0) {
         return 0;
     }
+    const int most = own_rows(ARRAYS, a->head_dim), parts = (TILE + most - 1) / most;
+    const int64_t bytes = ARRAYS * most * (a->head_dim + 1) * static_cast<int64_t>(sizeof(float));
+    const float scale = static_cast<float>(1.0 / sqrt(static_cast<double>(a->head_dim)));
     const int code = allow_shared(forward, bytes);
     if (code != 0) {
         return code;

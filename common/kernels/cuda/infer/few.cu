@@ -293,7 +293,8 @@ static int launch(rf_cuda_stream stream, operands *p, int64_t tiles)
     attribute[1].val.clusterDim.x = slices;
     attribute[1].val.clusterDim.y = attribute[1].val.clusterDim.z = 1;
     cudaLaunchConfig_t config = {};
-    config.gridDim = SPLIT ? dim3(slices, down, across) : dim3(down, across);
+    /* columns before rows: those that read the same weights run together, and memory gives these once */
+    config.gridDim = SPLIT ? dim3(slices, across, down) : dim3(across, down);
     config.blockDim = dim3(ROWS / 64 * GROUP + WARP);
     config.dynamicSmemBytes =
         ALIGNMENT + max(tile_bytes, part) + static_cast<size_t>(p->stages) * 2 * sizeof(uint64_t);

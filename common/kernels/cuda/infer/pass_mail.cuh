@@ -1,7 +1,7 @@
 /* pass_mail.cuh: how the blocks of threads of a pass (pass.cu) hand numbers to each other: as letters.
  *
  * A letter is a word and the number of the block of the model that it was written in. Both are stored at
- * once, so whoever finds the number has the word: no fence, no counter, no second way through memory. The
+ * once, so whoever finds the number has the word: no fence, no second way through memory. The
  * numbers of a pass have not been there before (rf_cuda_mail).
  *
  * What a slot of the mail has is written again three blocks later. By then every block of threads must have

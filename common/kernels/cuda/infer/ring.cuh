@@ -41,13 +41,13 @@ static __device__ place place_of(const operands &p)
 {
     constexpr int columns = chunk<WEIGHT>::columns;
     place at = {};
-    int tile = static_cast<int>(SPLIT ? blockIdx.y : blockIdx.x);
+    int tile = static_cast<int>(SPLIT ? blockIdx.z : blockIdx.y);
     while (at.which + 1 < RF_CUDA_TOGETHER && tile >= p.of[at.which].tiles) {
         at.which++;
     }
     tile -= at.which > 0 ? p.of[at.which - 1].tiles : 0;
     at.row = tile * (p.gates ? ROWS / 2 : ROWS);
-    at.column = static_cast<int>(SPLIT ? blockIdx.z : blockIdx.y) * COLUMNS;
+    at.column = static_cast<int>(SPLIT ? blockIdx.y : blockIdx.x) * COLUMNS;
     at.begin = SPLIT ? static_cast<int>(blockIdx.x) * p.slice : 0;
     const int end = SPLIT ? min(at.begin + p.slice, p.in) : p.in;
     at.chunks = (end - at.begin + columns - 1) / columns;
