@@ -142,17 +142,44 @@ static void drop_rendering(json_t *root)
     }
 }
 
-/* An instruction with its input on the line below, as LLaMA-Factory joins them. */
-static void join_input(json_t *root)
+/* What an instruction is about: the first of "input" and "context" that is not empty; NULL: neither is. */
+static int find_input(const json_t **out, const json_t *root, rf_error *err)
 {
-    const json_t *input = json_object_get(root, "input");
-    input = input != NULL ? input : json_object_get(root, "context");
-    if (json_string_length(input) > 0) {
-        json_object_set_new(root, "instruction",
-                            json_sprintf("%s\n%s",
-                                         json_string_value(json_object_get(root, "instruction")),
-                                         json_string_value(input)));
+    static const char *const names[] = {"input", "context"};
+    *out = NULL;
+    for (int i = 0; i < 2; i++) {
+        const json_t *value = json_object_get(root, names[i]);
+        if (value != NULL && !json_is_string(value)) {
+            return rf_error_set(err, RF_ERR,
+                                "field \"%s\" must be a string, but is %s: write it as a text, or "
+                                "leave it out",
+                                names[i], rf_chat_json_kind(value));
+        }
+        const bool is_there = json_string_length(value) > 0;
+        if (is_there && *out != NULL && !json_equal(*out, value)) {
+            return rf_error_set(err, RF_ERR,
+                                "both \"%s\" and \"%s\" are there: keep one of them, or join them",
+                                names[0], names[1]);
+        }
+        *out = is_there ? value : *out;
     }
+    return RF_OK;
+}
+
+/* An instruction with its input on the line below, as LLaMA-Factory joins them. */
+static int join_input(json_t *root, rf_error *err)
+{
+    const json_t *instruction = json_object_get(root, "instruction"), *input;
+    RF_TRY(find_input(&input, root, err));
+    if (input != NULL) {
+        rf_text text = {0};
+        rf_text_add(&text, json_string_value(instruction), json_string_length(instruction));
+        rf_text_add_string(&text, "\n");
+        rf_text_add(&text, json_string_value(input), json_string_length(input));
+        json_object_set_new(root, "instruction", json_stringn(text.data, text.bytes));
+        rf_text_free(&text);
+    }
+    return RF_OK;
 }
 
 static void add_turn(rf_record *out, const char *role, const json_t *content)
@@ -197,7 +224,7 @@ static int read_pair(rf_record *out, const char *question, const char *answer, r
                             rf_chat_json_kind(history));
     }
     if (strcmp(question, "instruction") == 0) {
-        join_input(root);
+        RF_TRY(join_input(root, err));
     }
     out->answer_field = answer != NULL ? answer : answers[0];
     out->turn = rf_alloc(2 * json_array_size(history) + 2, sizeof *out->turn);

@@ -51,23 +51,19 @@ static int refuse(const char *name, const char *why, rf_error *err)
     return rf_error_set(err, RF_ERR, "field \"%s\" would be passed over: %s", name, why);
 }
 
-/* "input" and "context" belong to an instruction, which is joined with the first that is there; beside
- * another question they may or may not be in it already. */
+/* "input" and "context" belong to an instruction, whose reader joins them; beside another question they
+ * may or may not be in it already. False is as good an input as true. */
 static int check_input(const json_t *root, const char *question, rf_error *err)
 {
     static const char *const names[] = {"input", "context"};
-    bool may_join = strcmp(question, "instruction") == 0;
-    for (int i = 0; i < 2; i++) {
-        if (is_empty(json_object_get(root, names[i]))) {
-            continue;
-        }
-        if (!may_join) {
+    for (int i = 0; i < 2 && strcmp(question, "instruction") != 0; i++) {
+        const json_t *value = json_object_get(root, names[i]);
+        if (!is_empty(value) || json_is_false(value)) {
             return rf_error_set(err, RF_ERR,
                                 "field \"%s\" beside \"%s\" would be passed over: join them, or "
                                 "choose what is meant (--map query=%s)",
                                 names[i], question, question);
         }
-        may_join = false;
     }
     return RF_OK;
 }

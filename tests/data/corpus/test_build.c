@@ -53,6 +53,14 @@ Test(build, records_of_other_tools)
          "<|user|>q<|assistant|>\xC2\xA6r"},
         {"\"instruction\": \"q\", \"context\": \"c\", \"response\": \"r\"",
          "<|user|>q\nc<|assistant|>\xC2\xA6r"},
+        {"\"instruction\": \"q\", \"input\": \"\", \"context\": \"c\", \"output\": \"r\"",
+         "<|user|>q\nc<|assistant|>\xC2\xA6r"},
+        {"\"instruction\": \"q\", \"input\": null, \"context\": \"c\", \"output\": \"r\"",
+         "<|user|>q\nc<|assistant|>\xC2\xA6r"},
+        {"\"instruction\": \"q\", \"input\": \"c\", \"context\": \"\", \"output\": \"r\"",
+         "<|user|>q\nc<|assistant|>\xC2\xA6r"},
+        {"\"instruction\": \"q\", \"input\": \"c\", \"context\": \"c\", \"output\": \"r\"",
+         "<|user|>q\nc<|assistant|>\xC2\xA6r"},
         {"\"instruction\": \"q\", \"input\": \"i\", \"output\": \"r\", \"text\": \"Below: "
          "q\\n\\ni: "
          "r\"",
@@ -123,6 +131,16 @@ Test(build, records_of_other_tools)
     assert_sample(c, 1,
                   "<|system|>s<|user|>a<|assistant|>b<|endoftext|><|user|>q<|assistant|>\xC2\xA6r"
                   "<|endoftext|>");
+    rf_corpus_close(c);
+}
+
+/* A 0 byte is a character like any other. */
+Test(build, instructions_with_0_bytes_are_joined_whole)
+{
+    rf_corpus *c = build_one(put_text("a.jsonl", "{\"instruction\": \"x\\u0000y\", \"input\": "
+                                                 "\"i\\u0000j\", \"output\": \"r\"}"),
+                             plain);
+    cr_assert_eq(rf_corpus_prompt_length(c, 0), 1 + 3 + 1 + 3 + 1);
     rf_corpus_close(c);
 }
 
