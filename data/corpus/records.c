@@ -126,17 +126,30 @@ static int find_name(const char **out, const json_t *root, const char *const *na
     return RF_OK;
 }
 
+/* Is `part`, which is not empty, in the text from *at on? Then *at is behind it. */
+static bool find_part(size_t *at, const json_t *text, const json_t *part)
+{
+    const size_t bytes = json_string_length(text), n = json_string_length(part);
+    if (n == 0 || bytes < *at + n) {
+        return false;
+    }
+    const char *all = json_string_value(text);
+    const char *found = memmem(all + *at, bytes - *at, json_string_value(part), n);
+    *at = found != NULL ? (size_t)(found - all) + n : *at;
+    return found != NULL;
+}
+
 /* Alpaca's data sets on Hugging Face hold instruction and answer once more, as one text with words around
  * them, under "text" or "prompt": it goes. */
 static void drop_rendering(json_t *root)
 {
     static const char *const names[] = {"text", "prompt"};
-    const char *instruction = json_string_value(json_object_get(root, "instruction"));
-    const char *output = json_string_value(json_object_get(root, "output"));
-    for (int i = 0; i < 2 && instruction != NULL && output != NULL; i++) {
-        const char *text = json_string_value(json_object_get(root, names[i]));
-        const char *at = text != NULL && instruction[0] != '\0' ? strstr(text, instruction) : NULL;
-        if (at != NULL && output[0] != '\0' && strstr(at + strlen(instruction), output) != NULL) {
+    const json_t *instruction = json_object_get(root, "instruction");
+    const json_t *output = json_object_get(root, "output");
+    for (int i = 0; i < 2; i++) {
+        const json_t *text = json_object_get(root, names[i]);
+        size_t at = 0;
+        if (find_part(&at, text, instruction) && find_part(&at, text, output)) {
             json_object_del(root, names[i]);
         }
     }
@@ -248,13 +261,17 @@ static int join_parts(json_t *item, size_t i, rf_error *err)
     }
     for (size_t k = 0; k < json_array_size(parts); k++) {
         const json_t *part = json_array_get(parts, k), *content = json_object_get(part, "text");
-        const char *type = json_string_value(json_object_get(part, "type"));
-        if (!json_is_string(content) || (type != NULL && strcmp(type, "text") != 0)) {
+        const json_t *type = json_object_get(part, "type");
+        const bool is_named = type != NULL && !json_is_null(type);
+        const char *name = json_is_string(type) ? json_string_value(type)
+                           : is_named           ? rf_chat_json_kind(type)
+                                                : "without a type";
+        if (!json_is_string(content) || (is_named && strcmp(name, "text") != 0)) {
             rf_text_free(&text);
             return rf_error_set(err, RF_ERR,
                                 "messages[%zu]: part %zu of the content is no text (%.32s): only "
                                 "texts can be learnt",
-                                i, k, type != NULL ? type : "without a type");
+                                i, k, name);
         }
         rf_text_add(&text, json_string_value(content), json_string_length(content));
     }
@@ -365,23 +382,29 @@ static void list_fields(char *list, size_t size, json_t *root)
 
 /* A prompt that is a list of messages, as TRL has it, and the messages or the text of its answer become
  * "messages" of the record. What the prompt holds is not to be learnt. */
-static json_t *join_conversation(json_t *root, const char *question, const char *answer)
+static int join_conversation(json_t **out, json_t *root, const char *question, const char *answer,
+                             rf_error *err)
 {
-    json_t *all = json_array(), *item,
+    json_t *prompt = json_object_get(root, question), *item,
            *rest = answer != NULL ? json_object_get(root, answer) : NULL;
     size_t i;
-    json_array_foreach(json_object_get(root, question), i, item)
+    if (rest != NULL && !json_is_string(rest) && !json_is_array(rest)) {
+        return rf_error_set(err, RF_ERR,
+                            "field \"%s\" must be a string or a list of messages, but is %s",
+                            answer, rf_chat_json_kind(rest));
+    }
+    json_array_foreach(prompt, i, item)
     {
         json_object_set_new(item, "train", json_false());
     }
-    json_array_extend(all, json_object_get(root, question));
+    *out = json_copy(prompt);
     if (json_is_string(rest)) {
-        json_array_append_new(all, json_pack("{s:s, s:O}", "role", "assistant", "content", rest));
+        json_array_append_new(*out, json_pack("{s:s, s:O}", "role", "assistant", "content", rest));
     } else {
-        json_array_extend(all, rest);
+        json_array_extend(*out, rest);
     }
-    json_object_set_new(root, "messages", all);
-    return all;
+    json_object_set_new(root, "messages", *out);
+    return RF_OK;
 }
 
 static int read_form(rf_record *out, rf_error *err)
@@ -393,9 +416,10 @@ static int read_form(rf_record *out, rf_error *err)
     const char *question = NULL, *answer = NULL;
     RF_TRY(find_name(&question, root, questions, err));
     RF_TRY(find_name(&answer, root, answers, err));
+    const char *asked = question;
     if (messages == NULL && share == NULL &&
         json_is_object(json_array_get(json_object_get(root, question), 0))) {
-        messages = join_conversation(root, question, answer);
+        RF_TRY(join_conversation(&messages, root, question, answer, err));
         question = answer = NULL;
     }
     /* Under their first names these are never fields that nobody reads. */
@@ -413,7 +437,7 @@ static int read_form(rf_record *out, rf_error *err)
                                   has_text                            ? RF_RECORD_TEXT
                                   : messages != NULL || share != NULL ? RF_RECORD_MESSAGES
                                                                       : RF_RECORD_PAIR,
-                                  question, err));
+                                  asked, err));
     if (has_text) {
         return read_text(out, err);
     }
@@ -435,12 +459,18 @@ static int read_form(rf_record *out, rf_error *err)
     return rf_chat_read_options(&out->options, root, err);
 }
 
+static bool holds_repair(const char *text, size_t bytes)
+{
+    return bytes > 0 && memmem(text, bytes, "\xEF\xBF\xBD", 3) != NULL;
+}
+
 /* U+FFFD where half a character was, in a text that matters. */
 static int check_repaired(const rf_record *r, rf_error *err)
 {
-    bool is_broken = r->text != NULL && strstr(r->text, "\xEF\xBF\xBD") != NULL;
+    bool is_broken = holds_repair(r->text, r->bytes);
     for (int64_t i = 0; i < r->n_turns && !is_broken; i++) {
-        is_broken = strstr(r->turn[i].content, "\xEF\xBF\xBD") != NULL;
+        is_broken = holds_repair(r->turn[i].content, r->turn[i].bytes) ||
+                    holds_repair(r->turn[i].reasoning, r->turn[i].reasoning_bytes);
     }
     return is_broken ? rf_error_set(err, RF_ERR,
                                     "malformed JSON: a text holds half a pair of surrogates: "

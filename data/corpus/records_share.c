@@ -53,6 +53,22 @@ static int take_calls(json_t *item, size_t i, rf_error *err)
     return RF_OK;
 }
 
+/* "value" becomes "content", which may be there already if it says the same. */
+static int take_value(json_t *item, size_t i, rf_error *err)
+{
+    json_t *value = json_object_get(item, "value");
+    const json_t *content = json_object_get(item, "content");
+    if (value != NULL && content != NULL && !json_is_null(content) && !json_equal(value, content)) {
+        return rf_error_set(
+            err, RF_ERR,
+            "conversations[%zu]: both \"value\" and \"content\" are there: keep one "
+            "of them",
+            i);
+    }
+    json_object_set(item, "content", value);
+    return RF_OK;
+}
+
 int rf_record_name_speaker(json_t *item, size_t i, rf_error *err)
 {
     static const struct {
@@ -73,10 +89,16 @@ int rf_record_name_speaker(json_t *item, size_t i, rf_error *err)
                     {"tool", "tool", false},
                     {"tool_response", "tool", false},
                     {"function_response", "tool", false}};
-    const char *from = json_string_value(json_object_get(item, "from"));
+    const json_t *speaker = json_object_get(item, "from");
+    const char *from = json_string_value(speaker);
     const char *name = from != NULL ? from : json_string_value(json_object_get(item, "role"));
+    if (from == NULL && speaker != NULL && !json_is_null(speaker)) {
+        return rf_error_set(err, RF_ERR,
+                            "conversations[%zu]: field \"from\" must be a string, but is %s", i,
+                            rf_chat_json_kind(speaker));
+    }
     if (from != NULL) {
-        json_object_set(item, "content", json_object_get(item, "value"));
+        RF_TRY(take_value(item, i, err));
     }
     for (size_t k = 0; name != NULL && k < sizeof speakers / sizeof *speakers; k++) {
         if (strcmp(name, speakers[k].name) == 0) {

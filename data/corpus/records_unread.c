@@ -38,9 +38,19 @@ static const struct {
     {"documents", PAIR | MESSAGES, "give them in \"chat_template_kwargs\""},
 };
 
+static bool is_missing(const json_t *value)
+{
+    return value == NULL || json_is_null(value);
+}
+
+static bool is_zero(const json_t *value)
+{
+    return json_is_number(value) && !(fabs(json_number_value(value)) > 0);
+}
+
 static bool is_empty(const json_t *value)
 {
-    return value == NULL || json_is_null(value) || json_is_false(value) ||
+    return is_missing(value) || json_is_false(value) ||
            (json_is_string(value) && json_string_length(value) == 0) ||
            (json_is_array(value) && json_array_size(value) == 0) ||
            (json_is_object(value) && json_object_size(value) == 0);
@@ -71,14 +81,15 @@ static int check_input(const json_t *root, const char *question, rf_error *err)
 int rf_record_check_unread(const json_t *root, rf_record_form form, const char *question,
                            rf_error *err)
 {
-    const json_t *weight = json_object_get(root, "weight");
+    const json_t *weight = json_object_get(root, "weight"), *train = json_object_get(root, "train");
     for (size_t i = 0; i < sizeof unread / sizeof *unread; i++) {
         if ((unread[i].forms & (int)form) != 0 &&
             !is_empty(json_object_get(root, unread[i].name))) {
             return refuse(unread[i].name, unread[i].why, err);
         }
     }
-    if (json_is_number(weight) && fabs(json_number_value(weight) - 1) > 0) {
+    if (!is_missing(weight) && !json_is_true(weight) &&
+        (!json_is_number(weight) || fabs(json_number_value(weight) - 1) > 0)) {
         return refuse("weight",
                       "records weigh the same: remove it, or give a file of its own a "
                       "weight (FILE:WEIGHT)",
@@ -87,8 +98,17 @@ int rf_record_check_unread(const json_t *root, rf_record_form form, const char *
     if (form != RF_RECORD_TEXT && json_is_false(json_object_get(root, "label"))) {
         return refuse("label", "false marks an answer that is not wanted: remove the record", err);
     }
-    if (form != RF_RECORD_TEXT && json_is_false(json_object_get(root, "train"))) {
+    if (form != RF_RECORD_TEXT && (json_is_false(train) || is_zero(train))) {
         return refuse("train", "it is not to be learnt: remove the record", err);
+    }
+    /* A number is what a model's loss was. */
+    if (form != RF_RECORD_TEXT && json_is_false(json_object_get(root, "loss"))) {
+        return refuse("loss", "it is not to be learnt: remove the record", err);
+    }
+    if (form == RF_RECORD_MESSAGES && json_object_get(root, "messages") != NULL &&
+        !is_empty(json_object_get(root, "conversations"))) {
+        return rf_error_set(err, RF_ERR,
+                            "both \"messages\" and \"conversations\" are there: keep one of them");
     }
     return question != NULL ? check_input(root, question, err) : RF_OK;
 }
@@ -103,8 +123,7 @@ int rf_record_check_message(const json_t *message, size_t i, rf_error *err)
             return rf_error_set(err, RF_ERR, "messages[%zu]: %s %g: only 0 and 1 are known", i,
                                 flags[k], value);
         }
-        if (flag != NULL && !json_is_null(flag) && !json_is_number(flag) &&
-            !json_is_boolean(flag)) {
+        if (!is_missing(flag) && !json_is_number(flag) && !json_is_boolean(flag)) {
             return rf_error_set(
                 err, RF_ERR, "messages[%zu]: field \"%s\" must be 0, 1, false or true, but is %s",
                 i, flags[k], rf_chat_json_kind(flag));

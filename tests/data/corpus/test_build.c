@@ -67,6 +67,13 @@ Test(build, records_of_other_tools)
          "<|user|>q\ni<|assistant|>\xC2\xA6r"},
         {"\"instruction\": \"q\", \"input\": \"\", \"output\": \"r\", \"prompt\": \"Below: q\\nr\"",
          "<|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"instruction\": \"q\", \"output\": \"r\", \"text\": \"Below\\u0000: q\\n\\nr\"",
+         "<|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"query\": \"q\", \"response\": \"r\", \"weight\": true, \"train\": 1, \"loss\": 0.25",
+         "<|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": null, \"text\": \"q\"}]}, "
+         "{\"from\": \"gpt\", \"value\": \"r\", \"content\": \"r\"}], \"conversations\": []",
+         "<|user|>q<|assistant|>\xC2\xA6r"},
         {"\"query\": \"q\", \"response\": \"r\", \"system\": \"s\"",
          "<|system|>s<|user|>q<|assistant|>\xC2\xA6r"},
         {"\"question\": \"q\", \"response\": \"r\", \"system_prompt\": \"s\"",

@@ -70,6 +70,10 @@ static const struct {
     {"{\"prompt\": \"a\", \"completion\": \"b\", \"label\": false}", "\"label\""},
     {"{\"query\": \"a\", \"response\": \"b\", \"rejected\": \"c\"}", "\"rejected\""},
     {"{\"query\": \"a\", \"response\": \"b\", \"weight\": 0}", "\"weight\""},
+    {"{\"query\": \"a\", \"response\": \"b\", \"weight\": \"0\"}", "\"weight\""},
+    {"{\"query\": \"a\", \"response\": \"b\", \"weight\": false}", "\"weight\""},
+    {"{\"query\": \"a\", \"response\": \"b\", \"train\": 0}", "\"train\""},
+    {"{\"query\": \"a\", \"response\": \"b\", \"loss\": false}", "\"loss\""},
     {"{\"query\": \"a\", \"response\": \"b\", \"train\": false}", "\"train\""},
     {"{\"query\": \"a\", \"response\": \"b\", \"images\": [\"c.png\"]}", "\"images\""},
     {"{\"query\": \"a\", \"response\": \"b\", \"functions\": [{}]}", "\"functions\""},
@@ -99,6 +103,27 @@ static const struct {
     {"{\"messages\": [" USER("\"a\"") ", {\"role\": \"assistant\", \"content\": \"b\", "
                                       "\"reasoning_content\": \"c\"}]}",
      "\"reasoning_content\""},
+    /* Behind a 0 byte, and in what the answer is read beside. */
+    {"{\"text\": \"a\\u0000\\ud800\"}", "half a pair of surrogates"},
+    {"{\"messages\": [" USER("\"a\"") ", {\"role\": \"assistant\", \"content\": \"b\", "
+                                      "\"reasoning_content\": \"\\ud800\"}]}",
+     "half a pair of surrogates"},
+    {"{\"instruction\": \"a\\u0000b\", \"output\": \"c\", \"text\": \"a c\"}", "mixes"},
+    /* What is of another type than is read, or said twice. */
+    {"{\"messages\": [" USER("[{\"type\": 5, \"text\": \"a\"}]") ", " ASSISTANT("\"b\"") "]}",
+     "messages[0]: part 0 of the content is no text"},
+    {"{\"prompt\": [" USER("\"a\"") "], \"completion\": 5}",
+     "\"completion\" must be a string or a list of messages, but is a number"},
+    {"{\"prompt\": [" USER("\"a\"") "], \"completion\": \"b\", \"input\": \"c\"}",
+     "\"input\" beside \"prompt\""},
+    {"{\"messages\": [" USER("\"a\"") ", " ASSISTANT("\"b\"") "], \"conversations\": [{\"from\": "
+                                                              "\"human\", \"value\": \"c\"}]}",
+     "both \"messages\" and \"conversations\" are there"},
+    {"{\"conversations\": [{\"from\": 5, \"value\": \"a\", \"role\": \"user\", \"content\": "
+     "\"b\"}]}",
+     "conversations[0]: field \"from\" must be a string, but is a number"},
+    {"{\"conversations\": [{\"from\": \"human\", \"value\": \"a\", \"content\": \"b\"}]}",
+     "conversations[0]: both \"value\" and \"content\" are there"},
     {"{\"query\": \"a\\udc00\", \"response\": \"b\"}", "half a pair of surrogates"},
     {"{\"query\": \"a\", \"response\": \"b\", \"s\": NaNs}", "malformed JSON"},
     {"{\"query\": \"a\", \"response\": \"b\", \"s\": inf}", "malformed JSON"},
