@@ -39,6 +39,20 @@ static void add_turn(rf_imported *out, int64_t begin)
 
 /* --- Samples ---------------------------------------------------------------------------------- */
 
+/* In a corpus a prompt of one token is a plain text's, and one of none stands for a text that goes on.
+ * n: the turn that answers the prompt. */
+static int check_prompt(int64_t n_prompt, int64_t n, rf_error *err)
+{
+    return n_prompt >= 2
+               ? RF_OK
+               : rf_error_set(
+                     err, RF_ERR,
+                     "messages[%" PRId64 "]: the prompt of this answer is %" PRId64
+                     " token%s long, but a conversation's has at least 2: remove the record, "
+                     "or use a chat template that marks who speaks",
+                     n, n_prompt, n_prompt == 1 ? "" : "s");
+}
+
 /* The sample whose prompt is turns [0, n) and whose response is turn n. */
 static int add_answer(rf_imported *out, const rf_tokenizer *tokenizer, const rf_record *record,
                       int64_t n, bool held_out, rf_error *err)
@@ -53,6 +67,7 @@ static int add_answer(rf_imported *out, const rf_tokenizer *tokenizer, const rf_
     int64_t begin = out->ids.n;
     RF_TRY(rf_tokenizer_render_sample(tokenizer, &out->ids, &sample.n_prompt, turn, n + 1, &options,
                                       err));
+    RF_TRY(check_prompt(sample.n_prompt, n, err));
     sample.n_tokens = out->ids.n - begin;
     add_sample(out, sample);
     return RF_OK;
@@ -110,6 +125,7 @@ static int find_answer(rf_imported *out, rf_ids *own, const rf_tokenizer *tokeni
     own->n = 0;
     RF_TRY(
         rf_tokenizer_render_sample(tokenizer, own, &n_prompt, record->turn, i + 1, &options, err));
+    RF_TRY(check_prompt(n_prompt, i, err));
     if (own->n > n || n_prompt <= *end || memcmp(own->id, id, (size_t)own->n * sizeof *id) != 0) {
         return rf_error_set(err, RF_ERR,
                             "messages[%" PRId64 "]: the chat template prints this answer otherwise "

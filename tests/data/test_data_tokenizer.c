@@ -192,6 +192,41 @@ Test(data_tokenizer, templates_without_answers)
     cr_assert_str_eq(program_output, "{\"text\": \"\", \"ids\": []}\n");
 }
 
+/* A corpus tells plain text by a prompt of one token, and a text that goes on by one of none. */
+Test(data_tokenizer, prompts_of_less_than_two_tokens_are_refused)
+{
+    static const char *const templates[] = {
+        "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<|im_end|>{% endif %}"
+        "{% endfor %}",
+        "{% for m in messages if m.role == 'assistant' %}{{ m.content }}<|im_end|>{% endfor %}",
+        "<|im_end|>{% for m in messages if m.role == 'assistant' %}{{ m.content }}<|im_end|>"
+        "{% endfor %}"};
+    static const char *const said[] = {"is 1 token long", "is 0 tokens long", "is 1 token long"};
+    put_text("a.jsonl", "{\"query\": \"a\", \"response\": \"bc\"}\n");
+    put_text("c.jsonl",
+             "{\"query\": \"a\", \"response\": \"bc\"}\n{\"text\": \"t\"}\n"
+             "{\"query\": \"a\", \"response\": \"bc\", \"history\": [[\"d\", \"ef\"]]}\n");
+    for (size_t i = 0; i < sizeof templates / sizeof *templates; i++) {
+        put_tokenizer(templates[i], "<|im_end|>");
+        ASSERT_FAILS(1, said[i], "build --tokenizer tok --out a.h5 a.jsonl");
+        cr_expect(strstr(program_messages, "a.jsonl:1: messages[1]: the prompt of this answer"),
+                  "%s", program_messages);
+        ASSERT_FAILS(1, said[i], "build --tokenizer tok --turns all --out a.h5 a.jsonl");
+    }
+    put_tokenizer(templates[0], "<|im_end|>");
+    ASSERT_RUNS("build --tokenizer tok --skip-bad --out c.h5 c.jsonl");
+    cr_expect(strstr(program_messages, "2 bad lines left out"), "%s", program_messages);
+    ASSERT_RUNS("info --verify c.h5");
+    /* Of the last answer the prompt is long enough, of the first it is not. */
+    put_text("d.jsonl",
+             "{\"query\": \"a\", \"response\": \"bc\", \"history\": [[\"d\", \"ef\"]]}\n");
+    ASSERT_FAILS(1, "d.jsonl:1: messages[1]: the prompt",
+                 "build --tokenizer tok --turns all --out d.h5 d.jsonl");
+    put_text("d.jsonl", "{\"query\": \"ab cd ef\", \"response\": \"bc\"}\n");
+    ASSERT_RUNS("build --tokenizer tok --out d.h5 d.jsonl");
+    ASSERT_RUNS("info --verify d.h5");
+}
+
 Test(data_tokenizer, render_refuses_bad_records)
 {
     put_tokenizer("qwen3", "<|im_end|>");
