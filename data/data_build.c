@@ -1,13 +1,11 @@
 #include "data/data_main.h"
 
 #include "common/base/alloc.h"
-#include "common/base/files/file.h"
-#include "common/base/number.h"
+#include "data/weighted.h"
 
 #include <inttypes.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -80,22 +78,14 @@ static int64_t count_cores(void)
     return n < 1 ? 1 : n > MAX_JOBS ? MAX_JOBS : n;
 }
 
-/* "FILE:WEIGHT" where no file has the whole name and a number follows the last colon. */
 static int add_source(request *r, const char *text, bool held_out, rf_error *err)
 {
-    rf_build_source *source = &r->source[r->settings.n_sources];
-    char *path = r->path[r->settings.n_sources++] = rf_alloc_string(text);
-    char *colon = strrchr(path, ':');
-    double weight;
-    *source = (rf_build_source){.path = path, .weight = 1, .held_out = held_out};
-    if (colon == NULL || rf_path_exists(path) || !rf_number_real(&weight, colon + 1)) {
-        return RF_OK;
-    }
-    if (!(weight > 0 && weight <= 1e6)) {
-        return rf_error_set(err, RF_ERR_USAGE, "%s: the weight must be above 0, up to 1e6", text);
-    }
-    *colon = '\0';
-    source->weight = weight;
+    const int64_t i = r->settings.n_sources;
+    rf_build_source *source = &r->source[i];
+    source->held_out = held_out;
+    RF_TRY(rf_weighted_read(&r->path[i], &source->weight, text, err));
+    source->path = r->path[i];
+    r->settings.n_sources = i + 1;
     return RF_OK;
 }
 
@@ -238,6 +228,7 @@ const rf_manual rf_data_build = {
         "(also ShareGPT, Alpaca, prompt/completion, question/answer: see data/README.md) or is\n"
         "plain text, one document. Messages give a sample for each answer. gzip-compressed\n"
         "files are read directly; - is standard input. WEIGHT: how often a file's samples are\n"
-        "seen in an epoch (1).\n",
+        "seen in an epoch (1), a number above 0, up to 1e6. A file of the whole name FILE:WEIGHT\n"
+        "is read as that.\n",
     .option = option_table,
     .run = run};

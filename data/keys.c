@@ -1,19 +1,18 @@
 #include "data/keys.h"
 
 #include "common/base/alloc.h"
+#include "data/weighted.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define AT(field) RF_CONFIG_FIELD(rf_data_settings, field)
 
 const rf_config_key rf_data_keys[] = {
     /* May move, but not change: a resume compares hashes and weights (train/sources.c). */
     {"data.train", RF_KEY_STRINGS, "", 0, 0, NULL, RF_KEY_MAY_CHANGE, RF_CONFIG_NO_FIELD,
-     "corpora to train on: path, or path:weight (0.5: half of its samples in an epoch); on resume "
-     "the same content"},
+     "corpora to train on: path, or path:weight (0.5: half of its samples in an epoch; a number "
+     "above 0, up to 1e6), where no file has the whole name; on resume the same content"},
     {"data.epochs", RF_KEY_INTS, "", 0, 1e9, NULL, 0, RF_CONFIG_NO_FIELD,
      "for each corpus of data.train, the last epoch that it takes part in; 0: all; default: all 0"},
     {"data.valid", RF_KEY_STRINGS, "", 0, 0, NULL, RF_KEY_MAY_CHANGE, RF_CONFIG_NO_FIELD,
@@ -26,41 +25,6 @@ const rf_config_key rf_data_keys[] = {
      "samples longer than a row: drop them, or cut the response"},
     {.name = NULL},
 };
-
-/* Splits "path:weight" at the last colon, if what follows is a number; a path may have colons. */
-static int split_weight(char **path, double *weight, const char *entry, const char *origin,
-                        rf_error *err)
-{
-    size_t bytes = strlen(entry);
-    *weight = 1;
-    const char *colon = strrchr(entry, ':');
-    if (colon != NULL) {
-        char *end;
-        double value = strtod(colon + 1, &end);
-        if (end != colon + 1 && *end == '\0') {
-            if (!(value > 0) || isinf(value)) {
-                return rf_error_set(err, RF_ERR_USAGE,
-                                    "data.train: the weight of '%s' is not a positive number (%s): "
-                                    "write path:weight, or leave the corpus out",
-                                    entry, origin);
-            }
-            *weight = value;
-            bytes = (size_t)(colon - entry);
-        } else if (colon[1] == '\0') {
-            return rf_error_set(err, RF_ERR_USAGE,
-                                "data.train: '%s' has no weight behind the colon (%s): write path "
-                                "or path:weight",
-                                entry, origin);
-        }
-    }
-    if (bytes == 0) {
-        return rf_error_set(err, RF_ERR_USAGE,
-                            "data.train: '%s' has no path (%s): write path or path:weight", entry,
-                            origin);
-    }
-    *path = rf_alloc_copy(entry, bytes);
-    return RF_OK;
-}
 
 /* At least one corpus takes part in every epoch: the stream has no end. */
 static int read_epochs(rf_data_settings *out, const rf_config *config, rf_error *err)
@@ -92,7 +56,10 @@ static int read_train(rf_data_settings *out, const rf_config *config, rf_error *
     out->train = rf_alloc((size_t)n, sizeof *out->train);
     out->rows.weight = rf_alloc((size_t)n, sizeof *out->rows.weight);
     for (int64_t i = 0; i < n; i++) {
-        RF_TRY(split_weight(&out->train[i], &out->rows.weight[i], entry[i], origin, err));
+        const int rc = rf_weighted_read(&out->train[i], &out->rows.weight[i], entry[i], err);
+        if (rc != RF_OK) {
+            return rf_error_prefix(err, "data.train (%s)", origin);
+        }
         out->n_train = i + 1;
     }
     return read_epochs(out, config, err);

@@ -17,8 +17,8 @@ typedef struct rf_data_settings {
                               validation: a copy with both NULL */
 } rf_data_settings;
 
-/* Reads the section. An entry of data.train is "path" or "path:weight", the weight a factor on
- * those of the corpus's sources (0.5: half of the samples in an epoch, 3: each three times). Lists
+/* Reads the section. An entry of data.train is "path" or "path:weight" (weighted.h), the weight a
+ * factor on those of the corpus's sources (0.5: half of the samples in an epoch, 3: each three times). Lists
  * may be empty. Copies everything; on failure *out is zeroed. */
 RF_MUST_CHECK int rf_data_settings_from_config(rf_data_settings *out, const rf_config *config,
                                                uint64_t seed, rf_error *err);

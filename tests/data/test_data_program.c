@@ -60,6 +60,10 @@ Test(data_program, wrong_usage_is_2)
     ASSERT_FAILS(2, "--format yaml", "build --out c.h5 a.jsonl --format yaml");
     ASSERT_FAILS(2, "weight", "build --out c.h5 a.jsonl:0");
     ASSERT_FAILS(2, "weight", "build --out c.h5 a.jsonl:-1");
+    ASSERT_FAILS(2, "must be a decimal number above 0, up to 1e6", "build --out c.h5 a.jsonl:0x2");
+    ASSERT_FAILS(2, "must be a decimal number", "build --out c.h5 a.jsonl:nan");
+    ASSERT_FAILS(2, "no weight behind the colon", "build --out c.h5 a.jsonl:");
+    ASSERT_FAILS(2, "has no path", "build --out c.h5 :2");
     ASSERT_FAILS(2, "unknown tokenizer", "build --out c.h5 a.jsonl --tokenizer words");
     ASSERT_FAILS(2, "over an input", "build --out a.jsonl a.jsonl");
     ASSERT_FAILS(2, "two outputs",
