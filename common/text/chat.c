@@ -135,17 +135,20 @@ static bool holds_said(const char *text, const char *is_said, size_t begin, size
     return false;
 }
 
-/* Appends text[bytes] with marks around the tokens that hold anything said. */
+/* Appends text[bytes] with marks around the tokens that hold anything said. The next mark and the next
+ * token are each looked for once, however many of the other stand before it. */
 static void mark_said(const rf_chat *chat, rf_text *out, const char *text, const char *is_said,
                       size_t bytes)
 {
-    size_t done = 0, mark = 0;
+    size_t done = 0, mark = 0, token = 0, token_end = 0;
     for (size_t from = 0, begin, end; chat->find != NULL && from < bytes; from = end) {
         mark = from == 0 || mark < from ? find_mark(text, from, bytes) : mark;
-        if (!chat->find(chat->tokens, text, from, bytes, &begin, &end) || begin > mark) {
-            begin = mark;
-            end = mark + MARK;
+        if ((from == 0 || token < from) &&
+            !chat->find(chat->tokens, text, from, bytes, &token, &token_end)) {
+            token = bytes;
         }
+        begin = token <= mark ? token : mark;
+        end = token <= mark ? token_end : mark + MARK;
         if (begin == bytes) {
             break;
         }

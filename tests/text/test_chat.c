@@ -166,6 +166,47 @@ Test(chat, further_variables)
     rf_chat_free(&chat);
 }
 
+/* Finds "<x>", and counts the bytes that it has looked at. */
+static bool find_counting(const void *tokens, const char *text, size_t from, size_t bytes,
+                          size_t *begin, size_t *end)
+{
+    const char *found = memmem(text + from, bytes - from, "<x>", 3);
+    *begin = found != NULL ? (size_t)(found - text) : bytes;
+    *end = *begin + 3;
+    **(size_t *const *)tokens += *begin - from;
+    return found != NULL;
+}
+
+/* Characters of the marks in a message, each of which is marked, and tokens among them: what marks a
+ * text looks at it once, however many there are. */
+Test(chat, many_marks_are_found_in_linear_time)
+{
+    enum { MANY = 10000 };
+    size_t looked_at = 0, *counter = &looked_at;
+    const rf_chat chat = {
+        .kind = RF_CHAT_TEMPLATE, .find = find_counting, .tokens = (const void *)&counter};
+    rf_text text = {0}, expected = {0}, out = {0};
+    for (int i = 0; i < MANY; i++) {
+        const char *const mark = i % 2 == 0 ? "\uFDD0" : "\uFDD1";
+        rf_text_add_string(&text, mark);
+        rf_text_add_string(&expected, "\uFDD0");
+        rf_text_add_string(&expected, mark);
+        rf_text_add_string(&expected, "\uFDD1");
+        if (i % (MANY / 4) == 1) {
+            rf_text_add_string(&text, "<x>");
+            rf_text_add_string(&expected, "\uFDD0<x>\uFDD1");
+        }
+    }
+    rf_chat_mark_text(&chat, &out, text.data, text.bytes);
+    cr_expect_str_eq(out.data, expected.data);
+    cr_expect_leq(looked_at, text.bytes);
+    rf_chat_remove_marks(&chat, &out);
+    cr_expect_str_eq(out.data, text.data);
+    rf_text_free(&text);
+    rf_text_free(&expected);
+    rf_text_free(&out);
+}
+
 Test(chat, endings)
 {
     static const char *const cases[][2] = {{"chatml", "<|im_end|>\n"},
