@@ -86,6 +86,84 @@ Test(jinja, bounds)
     json_decref(none);
 }
 
+/* A list within a list, and so on; the innermost has n elements. */
+static json_t *deep_list(int depth, int n)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < n; i++) {
+        json_array_append_new(list, json_integer(0));
+    }
+    for (int i = 1; i < depth; i++) {
+        list = json_pack("[o]", list);
+    }
+    return list;
+}
+
+/* The bounds are the same whatever the variables are, which come from strangers too. */
+Test(jinja, bounds_do_not_grow_with_the_variables)
+{
+    static const char *const cases[][2] = {
+        {"{{ deep | tojson(indent=4) }}", "a text of more than 8 MiB"},
+        {"{{ 1 | tojson(indent=9000000000000000000) }}", "1"},
+        {"{{ [1] | tojson(indent=9000000000000000000) }}", "a text of more than 8 MiB"},
+        {"{{ 'a\nb' | indent(9000000000000000000) }}", "a text of more than 8 MiB"},
+        {"{% for i in many %}{% for k in 'abcdefgh' %}{% endfor %}{% endfor %}",
+         "more than 256 MiB of memory"},
+    };
+    json_t *variables =
+        json_pack("{s:o, s:o}", "deep", deep_list(180, 20000), "many", deep_list(1, 100000));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        rf_error err = {0};
+        char *printed = print(cases[i][0], variables, NULL, &err);
+        const char *said = printed != NULL ? printed : err.message;
+        cr_expect_not_null(strstr(said, cases[i][1]), "%s: %.200s", cases[i][0], said);
+        free(printed);
+    }
+    json_decref(variables);
+}
+
+/* What the longest contexts have room for is printed, with the copies that templates make. */
+Test(jinja, long_conversations)
+{
+    enum { BYTES = 6 << 20, MESSAGES = 3000 };
+    char *content = malloc(BYTES + 1);
+    cr_assert_not_null(content);
+    memset(content, 'a', BYTES);
+    content[BYTES] = '\0';
+    json_t *one = json_pack("{s:s}", "content", content), *many = json_array();
+    for (int i = 0; i < MESSAGES; i++) {
+        json_array_append_new(many, json_pack("{s:s%}", "content", content, BYTES / MESSAGES));
+    }
+    json_t *variables = json_pack("{s:[o], s:o}", "one", one, "many", many);
+    static const char *const names[] = {"one", "many"};
+    for (int i = 0; i < 2; i++) {
+        char template[256];
+        rf_error err = {0};
+        snprintf(template, sizeof template,
+                 "{%% for m in %s %%}{{ '<|im_start|>' + 'user' + '\n' + m.content | trim + "
+                 "'<|im_end|>' + '\n' }}{%% endfor %%}",
+                 names[i]);
+        char *printed = print(template, variables, NULL, &err);
+        cr_assert_not_null(printed, "%s: %s", names[i], err.message);
+        cr_expect_geq(strlen(printed), BYTES);
+        free(printed);
+    }
+    char *json = print("{{ one | tojson }}", variables, NULL, &(rf_error){0});
+    cr_expect(json != NULL && strlen(json) > BYTES);
+    free(json);
+    for (int i = 0; i < BYTES / 100; i++) { /* its own keys are not looked for in an object */
+        char key[16];
+        snprintf(key, sizeof key, "%d", i);
+        json_object_set_new(one, key, json_null());
+    }
+    rf_error err = {0};
+    char *length = print("{{ one[0] | length }}", variables, NULL, &err);
+    cr_expect(length != NULL && atoi(length) == BYTES / 100 + 1, "%s", err.message);
+    free(length);
+    free(content);
+    json_decref(variables);
+}
+
 Test(jinja, dates)
 {
     json_t *none = json_object();

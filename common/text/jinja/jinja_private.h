@@ -15,16 +15,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Bounds of a job: bytes of its pool beside what grows with the variables; nodes evaluated and elements
- * moved; nested expressions, statements and calls. */
-#define JINJA_MOST_BYTES ((size_t)64 << 20)
+/* Bounds of a job, whatever its variables: bytes of a text, more than a context of a million tokens
+ * has; bytes of its pool, in which a text as long as that is made several times; nodes evaluated,
+ * elements moved and texts added; nested expressions, statements and calls. */
+#define JINJA_MOST_TEXT  ((size_t)8 << 20)
+#define JINJA_MOST_BYTES ((size_t)256 << 20)
 #define JINJA_MOST_STEPS ((int64_t)50000000)
-enum { JINJA_MOST_DEPTH = 200, JINJA_BYTES_OF_A_BYTE = 32, JINJA_BYTES_OF_A_VALUE = 4096 };
+enum { JINJA_MOST_DEPTH = 200 };
 
 typedef struct job {
     struct pool_chunk *chunk, *texts;
-    size_t bytes, most; /* taken from the system, and how many it may take */
-    size_t text_bytes;  /* of the chunks of texts */
+    size_t bytes;      /* taken from the system */
+    size_t text_bytes; /* of the chunks of texts */
     int64_t steps;
     int depth, line; /* of the template, for messages */
     const char *origin;
@@ -134,7 +136,7 @@ size_t rf_jinja_length(job *j, text s);
 text rf_jinja_slice(text s, size_t first, size_t n);
 size_t rf_jinja_character(text s); /* bytes of the first character; s is not empty */
 
-/* A text that is being made, in the pool. */
+/* A text that is being made, in the pool. It may have JINJA_MOST_TEXT bytes. */
 typedef struct buffer {
     char *at, *said; /* [capacity], [capacity] */
     size_t n, capacity;
@@ -142,6 +144,7 @@ typedef struct buffer {
 void rf_jinja_add(job *j, buffer *b, text s);
 /* s stands for the character at `like`, and is said where that is. */
 void rf_jinja_add_for(job *j, buffer *b, text s, const char *like);
+void rf_jinja_add_blanks(job *j, buffer *b, int64_t n); /* n <= 0: none */
 text rf_jinja_made(const buffer *b);
 text rf_jinja_print(job *j, const char *format, ...) RF_PRINTF(2, 3);
 

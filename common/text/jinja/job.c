@@ -36,9 +36,9 @@ static char *take_from(job *j, pool_chunk **all, size_t bytes, size_t least, siz
     pool_chunk *c = *all;
     const size_t n = (bytes + 15) & ~(size_t)15;
     if (c == NULL || c->size - c->used < n) {
-        const size_t size = larger(n, least), rest = (j->most - j->bytes) / copies;
+        const size_t size = larger(n, least), rest = (JINJA_MOST_BYTES - j->bytes) / copies;
         if (n < bytes || size > rest || (c = malloc(sizeof *c + copies * size)) == NULL) {
-            rf_jinja_fail(j, "needs more than %zu MiB of memory", j->bytes >> 20);
+            rf_jinja_fail(j, "needs more than %zu MiB of memory", JINJA_MOST_BYTES >> 20);
         }
         j->bytes += copies * size;
         *c = (pool_chunk){.next = *all, .size = size};
@@ -58,7 +58,7 @@ void *rf_jinja_take(job *j, size_t bytes)
 /* Chunks of texts grow with their sum, so that a few hold all: rf_jinja_said looks through them. */
 char *rf_jinja_take_text(job *j, size_t bytes)
 {
-    const size_t rest = (j->most - j->bytes) / 4;
+    const size_t rest = (JINJA_MOST_BYTES - j->bytes) / 4;
     const size_t least = larger(CHUNK, rest < j->text_bytes ? rest : j->text_bytes);
     const pool_chunk *before = j->texts;
     char *taken = take_from(j, &j->texts, bytes, least, 2);

@@ -40,9 +40,7 @@ static void add_break(job *j, buffer *b, const style *s, int64_t level)
 {
     if (s->indent >= 0) {
         rf_jinja_add(j, b, TEXT("\n"));
-        for (int64_t i = 0; i < s->indent * level; i++) {
-            rf_jinja_add(j, b, TEXT(" "));
-        }
+        rf_jinja_add_blanks(j, b, s->indent * level);
     }
 }
 
@@ -110,12 +108,14 @@ value rf_jinja_tojson(job *j, value self, const arguments *a)
     const value indent = rf_jinja_argument(a, 1, "indent");
     const value separators = rf_jinja_argument(a, 2, "separators");
     style s = {.item = TEXT(", "), .key = TEXT(": "), .indent = rf_jinja_whole(j, indent, -1)};
+    const int64_t most_indent = JINJA_MOST_TEXT; /* more of it is as much too long */
     buffer b = {0};
     s.ascii = rf_jinja_truth(rf_jinja_argument(a, 0, "ensure_ascii"));
     s.sorted = rf_jinja_truth(rf_jinja_argument(a, 3, "sort_keys"));
     if (s.indent >= 0) {
         s.item = TEXT(",");
     }
+    s.indent = s.indent < most_indent ? s.indent : most_indent;
     if (separators.kind == LIST && separators.list->n == 2) {
         s.item = rf_jinja_get_string(j, separators.list->item[0]);
         s.key = rf_jinja_get_string(j, separators.list->item[1]);

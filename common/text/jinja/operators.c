@@ -14,7 +14,6 @@ _Noreturn static void no_operation(job *j, const char *sign, value a, value b)
 static value join_texts(job *j, text a, text b)
 {
     buffer all = {0};
-    rf_jinja_step(j, (a.n + b.n) / 256);
     rf_jinja_add(j, &all, a);
     rf_jinja_add(j, &all, b);
     return rf_jinja_string(rf_jinja_made(&all));

@@ -47,6 +47,10 @@ text rf_jinja_slice(text s, size_t first, size_t n)
 /* Room for n bytes more, none of which is said. */
 static void widen(job *j, buffer *b, size_t n)
 {
+    if (n > JINJA_MOST_TEXT - b->n) {
+        rf_jinja_fail(j, "makes a text of more than %zu MiB", JINJA_MOST_TEXT >> 20);
+    }
+    rf_jinja_step(j, 1 + n / 64);
     if (b->capacity - b->n < n) {
         const buffer old = *b;
         b->capacity = (b->n + n) * 2;
@@ -80,6 +84,15 @@ void rf_jinja_add_for(job *j, buffer *b, text s, const char *like)
     rf_jinja_add(j, b, s);
     if (s.n > 0) {
         memset(b->said + before, said != NULL && *said, s.n);
+    }
+}
+
+void rf_jinja_add_blanks(job *j, buffer *b, int64_t n)
+{
+    if (n > 0) {
+        widen(j, b, (size_t)n);
+        memset(b->at + b->n, ' ', (size_t)n);
+        b->n += (size_t)n;
     }
 }
 

@@ -200,7 +200,6 @@ int rf_jinja_parse(rf_jinja **out, const char *text_of, size_t bytes, const char
     *out = NULL;
     strcpy(t->origin, origin);
     t->job.origin = t->origin;
-    t->job.most = JINJA_MOST_BYTES;
     t->job.err = err != NULL ? err : &unused;
     if (setjmp(t->job.failed) != 0) {
         rf_jinja_free(t);
@@ -245,7 +244,6 @@ int rf_jinja_render(const rf_jinja *template, rf_text *out, rf_text *is_said,
     rf_error unused;
     run *r = rf_alloc(1, sizeof *r); /* not on the stack, where longjmp would leave it undefined */
     r->job.origin = template->origin;
-    r->job.most = JINJA_MOST_BYTES;
     r->job.err = err != NULL ? err : &unused;
     r->date = date;
     r->day = day;

@@ -268,9 +268,7 @@ static value do_indent(job *j, value self, const arguments *a)
     const text s = rf_jinja_text(j, self);
     const int64_t n = width.kind == STRING ? 0 : rf_jinja_whole(j, width, 4);
     buffer b = {0}, by = {0};
-    for (int64_t i = 0; i < n; i++) {
-        rf_jinja_add(j, &by, TEXT(" "));
-    }
+    rf_jinja_add_blanks(j, &by, n);
     const text blanks = width.kind == STRING ? width.s : rf_jinja_made(&by);
     for (size_t i = 0, line = 0; i <= s.n; i++) {
         if (i < s.n && s.at[i] != '\n') {

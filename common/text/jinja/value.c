@@ -77,6 +77,14 @@ const value *rf_jinja_find(job *j, const dict *d, value key)
     return NULL;
 }
 
+/* A key that is not there yet. */
+static void add_pair(job *j, dict *d, value key, value v)
+{
+    rf_jinja_step(j, 1);
+    d->pair = grow(j, d->pair, d->n, &d->capacity, sizeof *d->pair);
+    d->pair[d->n++] = (struct pair){key, v};
+}
+
 void rf_jinja_put(job *j, dict *d, value key, value v)
 {
     value *there = (value *)rf_jinja_find(j, d, key);
@@ -87,8 +95,7 @@ void rf_jinja_put(job *j, dict *d, value key, value v)
     if (key.kind >= LIST) {
         rf_jinja_fail(j, "%s cannot be the key of a dict", rf_jinja_kind_name(key));
     }
-    d->pair = grow(j, d->pair, d->n, &d->capacity, sizeof *d->pair);
-    d->pair[d->n++] = (struct pair){key, v};
+    add_pair(j, d, key, v);
 }
 
 /* A message's role, which templates print as a part of a token (<|user|>). */
@@ -108,17 +115,14 @@ value rf_jinja_from_json(job *j, const json_t *json, bool said)
     const char *key;
     json_t *item;
     size_t i;
-    j->most += JINJA_BYTES_OF_A_VALUE + JINJA_BYTES_OF_A_BYTE * json_string_length(json);
     switch (json_typeof(json)) {
     case JSON_OBJECT: {
         value d = rf_jinja_new_dict(j, DICT);
         rf_jinja_enter(j);
         json_object_foreach((json_t *)json, key, item)
         {
-            j->most += JINJA_BYTES_OF_A_BYTE * strlen(key);
-            rf_jinja_put(j, d.dict,
-                         rf_jinja_string(rf_jinja_copy(j, (text){key, strlen(key)}, said)),
-                         rf_jinja_from_json(j, item, said && !is_role(key, item)));
+            add_pair(j, d.dict, rf_jinja_string(rf_jinja_copy(j, (text){key, strlen(key)}, said)),
+                     rf_jinja_from_json(j, item, said && !is_role(key, item)));
         }
         j->depth--;
         return d;
