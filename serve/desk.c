@@ -23,10 +23,10 @@ void rf_desk_init(rf_desk *desk, int64_t most_waiting, double time_limit, int64_
 
 void rf_desk_free(rf_desk *desk)
 {
-    RF_ASSERT(LIST_EMPTY(&desk->live) && desk->n_lines == 0);
+    RF_ASSERT(LIST_EMPTY(&desk->live) && desk->clients.n == 0);
     pthread_cond_destroy(&desk->news);
     pthread_mutex_destroy(&desk->lock);
-    free(desk->line);
+    free(desk->clients.line);
 }
 
 /* --- Exchanges -------------------------------------------------------------------------------- */
@@ -39,7 +39,7 @@ static void name_order(rf_order *x)
              x->ask.kind == RF_ASK_CHAT ? "chatcmpl" : "cmpl", number[0], (uint32_t)number[1]);
 }
 
-rf_order *rf_order_new(rf_ask *ask, const rf_offer *offer, const char *client)
+rf_order *rf_desk_order_new(rf_ask *ask, const rf_offer *offer, const char *client)
 {
     rf_order *x = rf_alloc(1, sizeof *x);
     *x = (rf_order){.offer = offer,
@@ -61,7 +61,7 @@ rf_order *rf_order_new(rf_ask *ask, const rf_offer *offer, const char *client)
     return x;
 }
 
-void rf_order_free(rf_order *x)
+void rf_desk_order_free(rf_order *x)
 {
     for (int64_t i = 0; i < x->n_choices; i++) {
         rf_choice *c = &x->choice[i];
@@ -97,50 +97,66 @@ static void wake(rf_order *x)
 
 /* --- Lines ------------------------------------------------------------------------------------ */
 
-static rf_desk_line *line_of(rf_desk *desk, const char *client)
+static rf_desk_line *line_of(rf_desk_turns *turns, const char *name)
 {
-    for (size_t i = 0; i < desk->n_lines; i++) {
-        if (strcmp(desk->line[i].client, client) == 0) {
-            return &desk->line[i];
+    for (size_t i = 0; i < turns->n; i++) {
+        if (strcmp(turns->line[i].name, name) == 0) {
+            return &turns->line[i];
         }
     }
-    desk->line =
-        rf_alloc_grow(desk->line, &desk->line_capacity, desk->n_lines + 1, sizeof *desk->line);
-    desk->line[desk->n_lines] = (rf_desk_line){.client = rf_alloc_string(client)};
-    return &desk->line[desk->n_lines++];
+    turns->line = rf_alloc_grow(turns->line, &turns->capacity, turns->n + 1, sizeof *turns->line);
+    turns->line[turns->n] = (rf_desk_line){.name = rf_alloc_string(name)};
+    return &turns->line[turns->n++];
 }
 
 static void stand_in_line(rf_desk *desk, rf_choice *c)
 {
-    rf_desk_line *line = line_of(desk, c->order->client);
-    if (line->last != NULL) {
-        line->last->next = c;
+    const rf_order *x = c->order;
+    rf_desk_line *client = line_of(&desk->clients, x->client);
+    rf_desk_line *user = line_of(&client->users, x->ask.user != NULL ? x->ask.user : "");
+    if (user->last != NULL) {
+        user->last->next = c;
     } else {
-        line->first = c;
+        user->first = c;
     }
-    line->last = c;
+    user->last = c;
     desk->n_waiting++;
 }
 
-/* The first of the line whose turn it is. */
+static rf_desk_line *next_line(rf_desk_turns *turns)
+{
+    turns->next = turns->next < turns->n ? turns->next : 0;
+    return &turns->line[turns->next];
+}
+
+/* The next line has had its turn; where nothing waits in it any more it is gone, and the one behind it is
+ * next. */
+static void end_turn(rf_desk_turns *turns, bool is_empty)
+{
+    rf_desk_line *line = &turns->line[turns->next];
+    if (!is_empty) {
+        turns->next++;
+        return;
+    }
+    free(line->name);
+    free(line->users.line);
+    memmove(line, line + 1, (size_t)(turns->line + turns->n - line - 1) * sizeof *line);
+    turns->n--;
+}
+
+/* The first choice of the user whose turn it is, of the client whose turn it is. */
 static rf_choice *leave_line(rf_desk *desk)
 {
-    if (desk->n_lines == 0) {
+    if (desk->clients.n == 0) {
         return NULL;
     }
-    desk->turn = desk->turn < desk->n_lines ? desk->turn : 0;
-    rf_desk_line *line = &desk->line[desk->turn];
-    rf_choice *c = line->first;
-    line->first = c->next;
+    rf_desk_line *client = next_line(&desk->clients), *user = next_line(&client->users);
+    rf_choice *c = user->first;
+    user->first = c->next;
     c->next = NULL;
     desk->n_waiting--;
-    if (line->first != NULL) {
-        desk->turn++;
-    } else { /* the line behind it is next */
-        free(line->client);
-        memmove(line, line + 1, (size_t)(desk->line + desk->n_lines - line - 1) * sizeof *line);
-        desk->n_lines--;
-    }
+    end_turn(&client->users, user->first == NULL);
+    end_turn(&desk->clients, client->users.n == 0);
     return c;
 }
 
@@ -211,7 +227,7 @@ void rf_desk_leave(rf_desk *desk, rf_order *x)
     x->cancel = true;
     pthread_mutex_unlock(&desk->lock);
     if (done) {
-        rf_order_free(x);
+        rf_desk_order_free(x);
     }
 }
 
@@ -288,7 +304,7 @@ static void finish(rf_desk *desk, rf_choice *c)
     LIST_REMOVE(x, others);
     rf_metrics_take_order(&desk->metrics, rf_log_seconds() - x->arrived);
     if (x->left) {
-        rf_order_free(x);
+        rf_desk_order_free(x);
     } else {
         wake(x);
     }

@@ -2,7 +2,8 @@
  *
  * Two sides meet here. The I/O side hands in orders and fetches what has become of them; the engine's
  * side takes one choice after the other, and hands in events and answers. Clients take turns: a client
- * with many requests delays the others by no more than its share. Threads: any, unless said.
+ * with many requests delays the others by no more than its share, whatever it says of its users, who
+ * take turns within that share. Threads: any, unless said.
  */
 #ifndef RF_SERVE_DESK_H
 #define RF_SERVE_DESK_H
@@ -45,7 +46,7 @@ typedef struct rf_choice {
 struct rf_order {
     const rf_offer *offer;
     rf_ask ask;           /* owned */
-    char id[48], *client; /* client: whose turn it takes. Owned */
+    char id[48], *client; /* client: whose turn it takes, and there that of ask.user. Owned */
     int64_t created;      /* time of day, seconds */
     rf_choice *choice;    /* [n_choices] owned */
     int64_t n_choices;
@@ -68,10 +69,17 @@ struct rf_order {
     LIST_ENTRY(rf_order) others; /* of all that are not done */
 };
 
-/* Those of a client that wait. */
+/* Some who take turns: those of them for whom something waits. */
+typedef struct rf_desk_turns {
+    struct rf_desk_line *line; /* [n] owned */
+    size_t n, capacity;
+    size_t next; /* whose turn it is */
+} rf_desk_turns;
+
 typedef struct rf_desk_line {
-    char *client; /* owned */
-    rf_choice *first, *last;
+    char *name;              /* owned */
+    rf_desk_turns users;     /* of a client: its users */
+    rf_choice *first, *last; /* of a user: its choices */
 } rf_desk_line;
 
 typedef struct rf_desk {
@@ -80,9 +88,7 @@ typedef struct rf_desk {
     int64_t most_waiting; /* choices */
     double time_limit;    /* seconds from arrival to the whole answer */
     bool closed;          /* takes nothing new */
-    rf_desk_line *line;   /* [n_lines] clients with choices that wait */
-    size_t n_lines, line_capacity;
-    size_t turn; /* the line that is next */
+    rf_desk_turns clients;
     int64_t n_waiting, n_seated;
     LIST_HEAD(, rf_order) live; /* all that are not done */
     rf_metrics metrics;
@@ -95,9 +101,9 @@ void rf_desk_free(rf_desk *desk);
 /* --- The I/O side ----------------------------------------------------------------------------- */
 
 /* An order of this ask, which it takes over. client: copied. */
-rf_order *rf_order_new(rf_ask *ask, const rf_offer *offer, const char *client);
+rf_order *rf_desk_order_new(rf_ask *ask, const rf_offer *offer, const char *client);
 /* Only for one that was never handed in. */
-void rf_order_free(rf_order *order);
+void rf_desk_order_free(rf_order *order);
 
 /* Hands an order in, whose sleep, wake, user and socket are set. The I/O side sleeps from now on,
  * unless it is a stream. Problems: 429 where too many wait (*retry_after: seconds), 503 where the desk

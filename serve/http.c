@@ -239,7 +239,7 @@ static enum MHD_Result answer(rf_visit *v)
             : -1;
     const bool streams = v->order->ask.stream;
     if (rf_desk_submit(v->http->desk, v->order, &v->retry_after, &v->problem) != RF_OK) {
-        rf_order_free(v->order);
+        rf_desk_order_free(v->order);
         v->order = NULL;
         v->retry_after = v->problem.status == 429 ? v->retry_after : 0;
         return send_problem(v);

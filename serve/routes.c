@@ -229,8 +229,9 @@ out:
 
 /* --- Completions ------------------------------------------------------------------------------ */
 
-/* Who takes turns: the same key, address and user. Caller frees. */
-static char *client_of(const rf_visit *v, const char *user)
+/* Who takes turns: the same key and address. Not the user, which is whatever a request says. Caller
+ * frees. */
+static char *client_of(const rf_visit *v)
 {
     char host[64] = "";
     const struct sockaddr *address =
@@ -238,7 +239,7 @@ static char *client_of(const rf_visit *v, const char *user)
     const socklen_t bytes =
         address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
     (void)getnameinfo(address, bytes, host, sizeof host, NULL, 0, NI_NUMERICHOST);
-    return rf_alloc_format("%d %s %s", v->who, host, user != NULL ? user : "");
+    return rf_alloc_format("%d %s", v->who, host);
 }
 
 static int answer_ask(rf_visit *v)
@@ -247,8 +248,8 @@ static int answer_ask(rf_visit *v)
     const int rc =
         rf_ask_read(&ask, v->route->kind, v->body.data, v->body.bytes, v->http->offer, &v->problem);
     if (rc == RF_OK) {
-        char *client = client_of(v, ask.user);
-        v->order = rf_order_new(&ask, v->http->offer, client);
+        char *client = client_of(v);
+        v->order = rf_desk_order_new(&ask, v->http->offer, client);
         free(client);
     }
     rf_ask_free(&ask);
