@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 typedef struct options {
     rf_loaded_source source;
@@ -77,7 +78,7 @@ static const rf_manual manual = {
         "refusion-serve --model CHECKPOINT.h5|RUN_FOLDER [options] [decode.key=value ...]\n",
     .text = "Answers /v1/completions, /v1/chat/completions and /v1/models, and shows a page at /\n"
             "where one can watch the model answer. SIGTERM or Ctrl-C: it answers what it has\n"
-            "taken, and ends; once more: it ends at once.\n",
+            "taken, and ends; once more, or before it listens: it ends at once.\n",
     .option = option_table,
     .key = key_tables,
     .key_title = "Settings of requests that do not say otherwise (defaults: those of the run that "
@@ -102,11 +103,15 @@ static int parse(options *o, int *first, int argc, char **argv, rf_error *err)
 
 /* --- Signals ---------------------------------------------------------------------------------- */
 
+/* Signals are blocked in all threads, those of the kernels too: one thread awaits them, from before the
+ * model is read until the engine has ended. */
 typedef struct stopper {
     sigset_t signals;
+    pthread_t thread;
     rf_desk *desk;
     rf_http *http;
-    atomic_bool done; /* nobody waits for signals any more */
+    atomic_bool serves; /* desk and http are there */
+    atomic_bool done;   /* nobody waits for signals any more */
 } stopper;
 
 /* Until a signal comes the thread has time for what else is to be done now and then. False: it is not
@@ -115,17 +120,24 @@ static bool await_signal(const stopper *s)
 {
     const struct timespec second = {1, 0};
     while (sigtimedwait(&s->signals, NULL, &second) < 0) {
-        rf_http_sweep(s->http);
+        if (s->serves) {
+            rf_http_sweep(s->http);
+        }
     }
     return !s->done;
 }
 
-/* The first signal: nothing new is taken. The second one: nothing is finished any more. */
+/* The first signal: nothing new is taken. The second one: nothing is finished any more. Before it serves
+ * there is nothing to finish. */
 static void *await_signals(void *user)
 {
     stopper *s = user;
     if (!await_signal(s)) {
         return NULL;
+    }
+    if (!s->serves) {
+        rf_log_info("ending before it listens");
+        _exit(rf_error_exit_status(RF_OK));
     }
     rf_log_info("answering what was taken, then ending; once more: ending at once");
     rf_http_quiesce(s->http);
@@ -134,6 +146,26 @@ static void *await_signals(void *user)
         rf_desk_abandon(s->desk);
     }
     return NULL;
+}
+
+static void begin_awaiting(stopper *s)
+{
+    sigemptyset(&s->signals);
+    sigaddset(&s->signals, SIGTERM);
+    sigaddset(&s->signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &s->signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    RF_ASSERT(pthread_create(&s->thread, NULL, await_signals, s) == 0);
+}
+
+/* Once more does nothing. */
+static void end_awaiting(stopper *s)
+{
+    if (!s->done) {
+        s->done = true;
+        pthread_kill(s->thread, SIGTERM);
+        pthread_join(s->thread, NULL);
+    }
 }
 
 /* --- Running ---------------------------------------------------------------------------------- */
@@ -180,25 +212,20 @@ static int64_t context_of(const options *o, const rf_loaded *loaded)
 
 /* Serves until a signal ends it. */
 static int serve(const options *o, rf_http *http, const rf_offer *offer, rf_engine *engine,
-                 rf_error *err)
+                 stopper *stop, rf_error *err)
 {
     rf_desk desk;
-    pthread_t thread;
-    stopper stop = {.desk = &desk, .http = http};
     int rc;
 
     rf_desk_init(&desk, o->most_waiting, (double)o->time_limit, engine->capacity);
     RF_TRY_OUT(rf_http_start(http, &desk, offer, err));
-    sigemptyset(&stop.signals);
-    sigaddset(&stop.signals, SIGTERM);
-    sigaddset(&stop.signals, SIGINT);
-    RF_ASSERT(pthread_create(&thread, NULL, await_signals, &stop) == 0);
+    stop->desk = &desk;
+    stop->http = http;
+    stop->serves = true;
     rf_log_info("refusion-serve: %s answers for %s", rf_http_address(http), offer->name);
     rf_worker_run(&desk, engine);
-    stop.done = true;
-    pthread_kill(thread, SIGTERM);
-    pthread_join(thread, NULL);
 out:
+    end_awaiting(stop);
     rf_http_close(http);
     rf_desk_free(&desk);
     return rc;
@@ -246,7 +273,8 @@ static int make_engine(rf_engine **out, const options *o, rf_offer *offer, rf_lo
     return RF_OK;
 }
 
-static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error *err)
+static int run(options *o, rf_loaded *loaded, char **assignment, int n, stopper *stop,
+               rf_error *err)
 {
     rf_engine *engine = NULL;
     rf_http *http = NULL;
@@ -270,7 +298,7 @@ static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error
     RF_TRY_OUT(rf_http_open(&http, &o->http, err));
     RF_TRY_OUT(rf_loaded_open(loaded, &o->source, err));
     RF_TRY_OUT(make_engine(&engine, o, &offer, loaded, err));
-    rc = serve(o, http, &offer, engine, err);
+    rc = serve(o, http, &offer, engine, stop, err);
     http = NULL;
 out:
     rf_http_close(http);
@@ -284,7 +312,7 @@ int main(int argc, char **argv)
     rf_error err = {0};
     rf_loaded loaded = {0};
     options o;
-    sigset_t signals;
+    stopper stop = {0};
     bool answered;
     int first = argc;
 
@@ -294,13 +322,9 @@ int main(int argc, char **argv)
         rc = parse(&o, &first, argc, argv, &err);
     }
     if (rc == RF_OK && !answered) {
-        /* Blocked in all threads, those of the kernels too: one thread awaits them. */
-        sigemptyset(&signals);
-        sigaddset(&signals, SIGTERM);
-        sigaddset(&signals, SIGINT);
-        pthread_sigmask(SIG_BLOCK, &signals, NULL);
-        signal(SIGPIPE, SIG_IGN);
-        rc = run(&o, &loaded, argv + first, argc - first, &err);
+        begin_awaiting(&stop);
+        rc = run(&o, &loaded, argv + first, argc - first, &stop, &err);
+        end_awaiting(&stop);
     }
     rf_loaded_close(&loaded);
     if (rc != RF_OK) {

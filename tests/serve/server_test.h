@@ -25,11 +25,10 @@ static inline void server_pause(int ms)
     nanosleep(&pause, NULL);
 }
 
-/* Starts it with these options behind --model model.h5 --port 0 and waits until it listens. stderr goes
- * to the file "log". */
-static inline void server_start(const char *options)
+/* Starts it with these options behind --model model.h5 --port 0. stderr goes to the file "log". */
+static inline void server_run(const char *options)
 {
-    char command[2048], log[8192];
+    char command[2048];
     snprintf(command, sizeof command,
              "exec '%s/refusion-serve' --model model.h5 --port 0 --threads 1 %s 2>log",
              program_folder, options);
@@ -40,6 +39,13 @@ static inline void server_start(const char *options)
         execl("/bin/sh", "sh", "-c", command, (char *)NULL);
         _exit(127);
     }
+}
+
+/* The same, and waits until it listens. */
+static inline void server_start(const char *options)
+{
+    char log[8192];
+    server_run(options);
     for (int i = 0; i < SERVER_SECONDS * 50; i++) {
         program_read(log, sizeof log, "log");
         const char *at = strstr(log, "refusion-serve: http://");

@@ -2,6 +2,9 @@
 #include "serve/links.h"
 #include "tests/serve/server_test.h"
 
+#include <errno.h>
+#include <fcntl.h>
+
 TestSuite(serve, .init = server_begin, .fini = server_end, .timeout = 600);
 
 #define COMPLETIONS "/v1/completions"
@@ -189,6 +192,26 @@ Test(serve, a_signal_drains_it)
     cr_assert_eq(json_array_size(json_object_get(json, "choices")), 100);
     json_decref(json);
     cr_assert_eq(server_wait(), 0);
+}
+
+/* --- How it was started ------------------------------------------------------------------------- */
+
+TestSuite(serve_start, .init = program_begin_model, .fini = server_end, .timeout = 600);
+
+/* Before it listens there is nothing to answer: it ends at once, with the same status. Its keys come
+ * from a pipe, of which it waits for the end. */
+Test(serve_start, a_signal_ends_it_before_it_listens)
+{
+    int keys;
+    cr_assert(mkfifo("keys", 0600) == 0);
+    server_run("--api-key-file keys");
+    for (int i = 0; (keys = open("keys", O_WRONLY | O_NONBLOCK | O_CLOEXEC)) < 0; i++) {
+        cr_assert(errno == ENXIO && i < SERVER_SECONDS * 50, "it does not read its keys: %m");
+        server_pause(20);
+    }
+    cr_assert(kill(server_pid, SIGTERM) == 0);
+    cr_assert_eq(server_wait(), 0);
+    close(keys);
 }
 
 /* --- Who may ----------------------------------------------------------------------------------- */
