@@ -67,6 +67,10 @@ static const rf_option option_table[] = {
      .at = offsetof(options, http.max_connections), .min = 1, .max = 1 << 16},
     {"control-tokens", NULL, "special tokens written out in messages are those tokens, not text",
      RF_OPTION_FLAG, .at = offsetof(options, source.control_tokens)},
+    {"date", "today|DAY",
+     "what chat templates take for the date (strftime_now): today, the day on which the server "
+     "starts, or a day as 2026-11-28; else 26 Jul 2024",
+     RF_OPTION_TEXT, .at = offsetof(options, source.date)},
     {"threads", "N", "default: the cores this process may use", RF_OPTION_INTEGER,
      .at = offsetof(options, n_threads), .min = 1, .max = 4096},
     {0}};

@@ -214,6 +214,32 @@ Test(serve_start, a_signal_ends_it_before_it_listens)
     close(keys);
 }
 
+/* A model whose chat template refuses each request with the day as it knows it. */
+static void put_dated_model(void)
+{
+    program_runs("mkdir hf && cp \"$ROOT\"/tests/golden/hf_qwen3/* hf/ && "
+                 "cp \"$ROOT\"/tests/golden/tokenizer_small.json hf/tokenizer.json && "
+                 "rm model.h5",
+                 0);
+    program_write("hf/tokenizer_config.json",
+                  "{\"eos_token\": \"<|end|>\", \"chat_template\": "
+                  "\"{{ raise_exception('on ' ~ strftime_now('%d %b %Y')) }}\"}");
+    program_runs("\"$CONVERT\" import hf model.h5 --grow", 0);
+}
+
+Test(serve_start, the_date_of_chat_templates)
+{
+    static const char asked[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}";
+    program_refuses("\"$SERVE\" --model model.h5 --port 0 --date yesterday", 2,
+                    "--date yesterday: must be today");
+    put_dated_model();
+    server_start("");
+    refuses(CHAT, 400, "messages", "on 26 Jul 2024", asked);
+    server_stop();
+    server_start("--date 2028-02-29");
+    refuses(CHAT, 400, "messages", "on 29 Feb 2028", asked);
+}
+
 /* --- Who may ----------------------------------------------------------------------------------- */
 
 TestSuite(serve_access, .init = program_begin_model, .fini = server_end, .timeout = 600);
