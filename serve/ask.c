@@ -153,11 +153,23 @@ static int settle_length(rf_ask_reader *in, rf_config *config, rf_error *err)
     return rf_config_set(config, assignment, err);
 }
 
-/* Who asks for samples and names no seed wants others each time. */
+static bool is_assigned(const rf_offer *offer, const char *key)
+{
+    const size_t n = strlen(key);
+    for (int i = 0; i < offer->n_assignments; i++) {
+        if (strncmp(offer->assignment[i], key, n) == 0 && offer->assignment[i][n] == '=') {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Who asks for samples wants others each time, unless a seed is named, here or on the command line. */
 static void settle_seed(const rf_ask_reader *in, rf_decode_options *o)
 {
     uint64_t seed;
-    const bool is_said = in->seed >= 0 || json_object_get(in->decode, "seed") != NULL;
+    const bool is_said = in->seed >= 0 || json_object_get(in->decode, "seed") != NULL ||
+                         is_assigned(in->offer, "decode.seed");
     if (o->temperature > 0 && !is_said && getrandom(&seed, sizeof seed, 0) == sizeof seed) {
         o->seed = seed >> 16;
     }

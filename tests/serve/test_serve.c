@@ -240,6 +240,26 @@ Test(serve_start, the_date_of_chat_templates)
     refuses(CHAT, 400, "messages", "on 29 Feb 2028", asked);
 }
 
+/* What a request does not say is as on the command line; the choices of one still differ. */
+Test(serve_start, the_seed_of_samples)
+{
+    static const char plain[] = "{\"prompt\": \"b\", \"max_tokens\": 9, \"n\": 3}";
+    static const char as_said[] = "{\"prompt\": \"b\", \"max_tokens\": 9, \"n\": 3, \"seed\": 7}";
+    static const char other[] = "{\"prompt\": \"b\", \"max_tokens\": 9, \"n\": 3, \"seed\": 8}";
+    server_start("decode.kind=ar decode.temperature=1.5 decode.seed=7");
+    json_t *x = ask(COMPLETIONS, 200, plain), *y = ask(COMPLETIONS, 200, plain);
+    json_t *said = ask(COMPLETIONS, 200, as_said), *differs = ask(COMPLETIONS, 200, other);
+    cr_assert(json_equal(json_object_get(x, "choices"), json_object_get(y, "choices")));
+    cr_assert(json_equal(json_object_get(x, "choices"), json_object_get(said, "choices")));
+    cr_assert(!json_equal(json_object_get(x, "choices"), json_object_get(differs, "choices")));
+    cr_assert(strcmp(text_of(x, 0), text_of(x, 1)) != 0 ||
+              strcmp(text_of(x, 0), text_of(x, 2)) != 0);
+    json_decref(x);
+    json_decref(y);
+    json_decref(said);
+    json_decref(differs);
+}
+
 /* --- Who may ----------------------------------------------------------------------------------- */
 
 TestSuite(serve_access, .init = program_begin_model, .fini = server_end, .timeout = 600);
