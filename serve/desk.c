@@ -339,7 +339,9 @@ void rf_desk_done(rf_desk *desk, rf_choice *c)
 {
     pthread_mutex_lock(&desk->lock);
     desk->n_seated--;
-    rf_metrics_take_answer(&desk->metrics, &c->answer, c->prompt->ids.n);
+    if (c->finish != NULL) {
+        rf_metrics_take_answer(&desk->metrics, &c->answer, c->prompt->ids.n);
+    }
     finish(desk, c);
     pthread_mutex_unlock(&desk->lock);
 }

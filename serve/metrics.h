@@ -22,6 +22,7 @@ typedef struct rf_metrics {
 } rf_metrics;
 
 void rf_metrics_take_status(rf_metrics *m, int status);
+/* An answer was made: one that failed or was cancelled is none. */
 void rf_metrics_take_answer(rf_metrics *m, const rf_answer *answer, int64_t n_prompt);
 void rf_metrics_take_order(rf_metrics *m, double seconds);
 /* Of an answer; 1 before there was one. */

@@ -1,8 +1,10 @@
-/* serve/desk.h: whose turn it is. */
+/* serve/desk.h: whose turn it is, and what is counted. */
 #include "common/base/alloc.h"
 #include "serve/desk.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static rf_desk desk;
@@ -88,4 +90,34 @@ Test(desk, clients_come_and_go)
     while (take_turn(turns)) {
     }
     cr_assert_str_eq(turns, "A- B- A- C1 B- C2 ", "%s", turns);
+}
+
+static void expect_counted(const char *name, int n)
+{
+    char line[128], *text = rf_desk_metrics(&desk);
+    snprintf(line, sizeof line, "\nrefusion_%s %d\n", name, n);
+    cr_expect_not_null(strstr(text, line), "%s is not in %s", line, text);
+    free(text);
+}
+
+/* Of two answers one is made; the other was cancelled when a part of it was there. */
+Test(desk, answers_that_are_made_are_counted)
+{
+    const char *const finish[] = {"length", NULL};
+    rf_order *x = hand_in("A", NULL, 2);
+    for (int32_t id = 0; id < 5; id++) {
+        rf_ids_push(&x->ask.prompt->ids, id);
+    }
+    for (int i = 0; i < 2; i++) {
+        rf_choice *c = rf_desk_next(&desk, false);
+        c->answer = (rf_answer){.n = 3, .forwards = 2, .places = 7, .cancelled = i == 1};
+        c->finish = finish[i];
+        rf_desk_done(&desk, c);
+    }
+    rf_desk_leave(&desk, x);
+    expect_counted("answers_total", 1);
+    expect_counted("prompt_tokens_total", 5);
+    expect_counted("tokens_total", 3);
+    expect_counted("forwards_total", 2);
+    expect_counted("places_total", 7);
 }
