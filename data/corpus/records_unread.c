@@ -88,8 +88,9 @@ int rf_record_check_unread(const json_t *root, rf_record_form form, const char *
             return refuse(unread[i].name, unread[i].why, err);
         }
     }
-    if (!is_missing(weight) && !json_is_true(weight) &&
-        (!json_is_number(weight) || fabs(json_number_value(weight) - 1) > 0)) {
+    if (json_is_number(weight)
+            ? fabs(json_number_value(weight) - 1) > 0
+            : form != RF_RECORD_TEXT && !is_missing(weight) && !json_is_true(weight)) {
         return refuse("weight",
                       "records weigh the same: remove it, or give a file of its own a "
                       "weight (FILE:WEIGHT)",

@@ -306,10 +306,10 @@ static __device__ inline void join_rows(float *part, const float sum[STEPS][RUN]
 }
 
 /* A block takes `rows` rows: each of its groups of LANES lanes every BLOCK / LANES-th. part: a row of d sums
- * for each block, or NULL; half: dx as bf16, or NULL. TURNS: dy is turned back by `angles` first, and
- * rounded as it is kept; STEPS is 1. */
+ * for each block, or NULL; half: dx as bf16, or NULL. Of one run a lane four blocks share the registers.
+ * TURNS: dy is turned back by `angles` first, and rounded as it is kept; STEPS is 1. */
 template <int LANES, int STEPS, bool TURNS>
-static __global__ void __launch_bounds__(BLOCK)
+static __global__ void __launch_bounds__(BLOCK, STEPS == 1 ? 4 : 0)
     norm_backward_runs(rf_cuda_real dx, rf_cuda_real half, float *part, rf_cuda_real dy,
                        rf_cuda_real x, rf_cuda_real gain, const float *rstd, rf_cuda_angles angles,
                        int64_t n, int d, int rows, bool accumulates)
