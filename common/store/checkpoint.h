@@ -179,8 +179,9 @@ typedef struct rf_checkpoint_keep {
 RF_MUST_CHECK int rf_checkpoint_publish(const char *path, const rf_checkpoint_keep *keep,
                                         rf_error *err);
 /* local. The newest checkpoint of the folder that verifies: *path is "" when the folder holds no
- * checkpoint at all. Those that do not verify are warned about by name and cause; when none
- * verifies although some exist, that is an error (a run never starts again at 0 by accident).
+ * checkpoint at all. Damaged ones are warned about by name and cause, and passed over; when all are, that
+ * is an error (a run never starts again at 0 by accident). So is one that cannot be read now (RF_ERR_RETRY
+ * where trying again may help) or is of a later format: an older one would lose what was trained since.
  * `latest` is a hint only. */
 RF_MUST_CHECK int rf_checkpoint_find(char *path, size_t bytes, const char *folder, rf_error *err);
 /* local. The checkpoint that a user means by `name`: a file is meant itself, but for `best` and

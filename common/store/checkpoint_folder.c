@@ -196,20 +196,25 @@ int rf_checkpoint_find(char *path, size_t bytes, const char *folder, rf_error *e
         goto out;
     }
     rf_error cause = {0};
-    int worst = RF_ERR;
     for (int64_t i = 0; i < list.n; i++) {
+        bool is_damaged = false;
         rf_checkpoint_path(path, bytes, folder, list.step[i]);
-        int bad = path[0] != '\0'
-                      ? rf_checkpoint_verify(path, &cause)
-                      : rf_error_set(&cause, RF_ERR, "%s: the path is too long", folder);
-        if (bad == RF_OK) {
+        rc = path[0] != '\0' ? rf_checkpoint_examine(&is_damaged, path, &cause)
+                             : rf_error_set(&cause, RF_ERR, "%s: the path is too long", folder);
+        if (rc == RF_OK) {
             goto out;
         }
-        worst = bad == RF_ERR_RETRY ? RF_ERR_RETRY : worst;
+        path[0] = '\0';
+        if (!is_damaged) { /* an older one would throw away what was trained since */
+            rf_error_set(err, rc,
+                         "%s: no older checkpoint is taken in its place, for it may be sound: try "
+                         "again when it can be read, or move it away",
+                         cause.message);
+            goto out;
+        }
         rf_log_warn("%s; trying an older one", cause.message);
     }
-    path[0] = '\0';
-    rc = rf_error_set(err, worst,
+    rc = rf_error_set(err, RF_ERR,
                       "%s: none of its %" PRId64 " checkpoints can be used (the last: %s): restore "
                       "one, or move them away to begin again",
                       folder, list.n, cause.message);

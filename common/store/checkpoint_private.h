@@ -117,6 +117,9 @@ typedef struct rf_checkpoint_structure {
     int64_t n_items;
     char *text[RF_N_TEXTS]; /* 0-terminated */
     size_t text_bytes[RF_N_TEXTS];
+    bool
+        blameless; /* what failed says nothing of the file's content: it could not be read now, or not by
+                       this program */
 } rf_checkpoint_structure;
 
 /* Everything but the tensors' values, checked. Caller frees with .._free, also after an error. */
@@ -127,7 +130,10 @@ RF_MUST_CHECK int rf_checkpoint_structure_read(rf_checkpoint_structure *out, con
 bool rf_checkpoint_follow(char *path, size_t bytes, const char *name);
 /* The error about a folder in place of a checkpoint: what it holds instead, and what to do. */
 RF_MUST_CHECK int rf_checkpoint_refuse_folder(const char *folder, rf_error *err);
+/* Frees what it holds; `blameless` stays. */
 void rf_checkpoint_structure_free(rf_checkpoint_structure *structure);
+/* rf_checkpoint_verify; sets *is_damaged: it fails by what the file holds, and will whenever it is tried. */
+RF_MUST_CHECK int rf_checkpoint_examine(bool *is_damaged, const char *path, rf_error *err);
 /* An error that names the tensor where the checksum of its values is another. */
 RF_MUST_CHECK int rf_checkpoint_check_crc(const rf_checkpoint_item *item, uint32_t crc,
                                           const char *path, rf_error *err);
@@ -144,7 +150,7 @@ RF_MUST_CHECK int rf_checkpoint_quantize(void *out, bool scales, const rf_tensor
 void rf_checkpoint_dequantize(float *out, const int8_t *q, const float *scale, int64_t in,
                               int64_t first, int64_t n);
 /* All scales of an item in int8, their checksum compared and each >= 0 and finite. Caller frees. */
-RF_MUST_CHECK int rf_checkpoint_scales_read(float **out, const rf_checkpoint_structure *structure,
+RF_MUST_CHECK int rf_checkpoint_scales_read(float **out, rf_checkpoint_structure *structure,
                                             const rf_checkpoint_item *item, int fd,
                                             const char *path, rf_error *err);
 

@@ -74,16 +74,18 @@ static const rf_checkpoint_item *scales_of(const rf_checkpoint_structure *struct
     return found;
 }
 
-int rf_checkpoint_scales_read(float **out, const rf_checkpoint_structure *structure,
+int rf_checkpoint_scales_read(float **out, rf_checkpoint_structure *structure,
                               const rf_checkpoint_item *item, int fd, const char *path,
                               rf_error *err)
 {
     const rf_checkpoint_item *scales = scales_of(structure, item);
     *out = malloc((size_t)scales->bytes + 1);
+    structure->blameless = true;
     if (*out == NULL) {
         return rf_error_set(err, RF_ERR, "%s: no memory for %s", path, scales->name);
     }
     RF_TRY(rf_file_pread(fd, *out, (size_t)scales->bytes, scales->offset, path, err));
+    structure->blameless = false; /* from here on it would be the content */
     uint32_t crc = rf_crc32(0, *out, (size_t)scales->bytes);
     RF_TRY(rf_checkpoint_check_crc(scales, crc, path, err));
     for (int64_t i = 0; i < scales->count; i++) {

@@ -40,7 +40,8 @@ typedef struct piece {
     int64_t first, n;
 } piece;
 
-int rf_checkpoint_reader_open(rf_checkpoint_reader **out, const char *path, rf_error *err)
+/* blameless: of the structure. */
+static int open_reader(rf_checkpoint_reader **out, bool *blameless, const char *path, rf_error *err)
 {
     rf_checkpoint_reader *reader = rf_alloc(1, sizeof *reader);
     *out = NULL;
@@ -49,13 +50,21 @@ int rf_checkpoint_reader_open(rf_checkpoint_reader **out, const char *path, rf_e
     int rc = rf_checkpoint_structure_read(&reader->structure, path, err);
     if (rc == RF_OK && (reader->fd = open(path, O_RDONLY | O_CLOEXEC)) < 0) {
         rc = rf_error_system(err, errno, path, "cannot open");
+        reader->structure.blameless = true;
     }
+    *blameless = reader->structure.blameless;
     if (rc != RF_OK) {
         rf_checkpoint_reader_close(reader);
         return rc;
     }
     *out = reader;
     return RF_OK;
+}
+
+int rf_checkpoint_reader_open(rf_checkpoint_reader **out, const char *path, rf_error *err)
+{
+    bool blameless;
+    return open_reader(out, &blameless, path, err);
 }
 
 void rf_checkpoint_reader_close(rf_checkpoint_reader *reader)
@@ -70,15 +79,19 @@ void rf_checkpoint_reader_close(rf_checkpoint_reader *reader)
     RF_FREE(reader->path, reader->raw, reader->decoded, reader->scale, reader);
 }
 
-static int reserve(void **memory, size_t *capacity, size_t n, size_t element, const char *path,
-                   rf_error *err)
+static int reserve(rf_checkpoint_reader *reader, void **memory, size_t *capacity, size_t n,
+                   size_t element, rf_error *err)
 {
     if (n > *capacity) {
         free(*memory);
         *memory = malloc(n * element);
         *capacity = *memory != NULL ? n : 0;
     }
-    return *capacity >= n ? RF_OK : rf_error_set(err, RF_ERR, "%s: no memory for reading", path);
+    if (*capacity < n) {
+        reader->structure.blameless = true;
+        return rf_error_set(err, RF_ERR, "%s: no memory for reading", reader->path);
+    }
+    return RF_OK;
 }
 
 /* The scales of an item in int8 are read whole, once. */
@@ -132,14 +145,18 @@ static int read_piece(rf_checkpoint_reader *reader, piece *p, rf_error *err)
     const rf_checkpoint_item *item = p->item;
     const size_t element = rf_type_bytes(item->type), bytes = (size_t)p->n * element;
     RF_TRY(find_scales(reader, item, err));
-    RF_TRY(reserve(&reader->raw, &reader->raw_bytes, bytes, 1, reader->path, err));
-    RF_TRY(rf_file_pread(reader->fd, reader->raw, bytes, item->offset + p->first * (int64_t)element,
-                         reader->path, err));
+    RF_TRY(reserve(reader, &reader->raw, &reader->raw_bytes, bytes, 1, err));
+    const int rc = rf_file_pread(reader->fd, reader->raw, bytes,
+                                 item->offset + p->first * (int64_t)element, reader->path, err);
+    if (rc != RF_OK) {
+        reader->structure.blameless = true;
+        return rc;
+    }
     p->values = reader->raw;
     p->type = item->type;
     if (item->type == RF_I8) {
-        RF_TRY(reserve(&reader->decoded, &reader->n_decoded, (size_t)p->n, sizeof(float),
-                       reader->path, err));
+        RF_TRY(reserve(reader, &reader->decoded, &reader->n_decoded, (size_t)p->n, sizeof(float),
+                       err));
         rf_checkpoint_dequantize(reader->decoded, reader->raw, reader->scale,
                                  item->tensor->shape[1], p->first, p->n);
         p->values = reader->decoded;
@@ -152,8 +169,8 @@ static int read_piece(rf_checkpoint_reader *reader, piece *p, rf_error *err)
 static int widen(rf_checkpoint_reader *reader, piece *p, rf_error *err)
 {
     if (p->type == RF_BF16) {
-        RF_TRY(reserve(&reader->decoded, &reader->n_decoded, (size_t)p->n, sizeof(float),
-                       reader->path, err));
+        RF_TRY(reserve(reader, &reader->decoded, &reader->n_decoded, (size_t)p->n, sizeof(float),
+                       err));
         rf_storage_decode(reader->decoded, p->values, p->type, p->n);
         p->values = reader->decoded;
         p->type = RF_F32;
@@ -230,14 +247,25 @@ uint64_t rf_checkpoint_reader_hash(const rf_checkpoint_reader *reader)
 
 /* --- Verify, and a sink ----------------------------------------------------------------------- */
 
-int rf_checkpoint_verify(const char *path, rf_error *err)
+int rf_checkpoint_examine(bool *is_damaged, const char *path, rf_error *err)
 {
     static const bool all[RF_N_GROUPS] = {true, true, true, true};
     rf_checkpoint_reader *reader = NULL;
-    RF_TRY(rf_checkpoint_reader_open(&reader, path, err));
-    int rc = read_all(reader, all, NULL, NULL, err);
+    bool blameless;
+    int rc = open_reader(&reader, &blameless, path, err);
+    if (rc == RF_OK) {
+        rc = read_all(reader, all, NULL, NULL, err);
+        blameless = reader->structure.blameless;
+    }
+    *is_damaged = rc != RF_OK && !blameless;
     rf_checkpoint_reader_close(reader);
     return rc;
+}
+
+int rf_checkpoint_verify(const char *path, rf_error *err)
+{
+    bool is_damaged;
+    return rf_checkpoint_examine(&is_damaged, path, err);
 }
 
 typedef struct outlet {

@@ -26,7 +26,8 @@ static int refuse(const char *path, const char *what, rf_error *err)
 
 /* Not HDF5 at all, truncated, or of a format without checksums over its metadata (which HDF5 would
  * follow wherever a damaged byte leads): refused here, with a message about the file. */
-static int check_superblock(int64_t *file_bytes, const char *path, rf_error *err)
+static int check_superblock(rf_checkpoint_structure *out, int64_t *file_bytes, const char *path,
+                            rf_error *err)
 {
     static const unsigned char signature[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1A, '\n'};
     unsigned char head[SUPERBLOCK_BYTES];
@@ -36,6 +37,7 @@ static int check_superblock(int64_t *file_bytes, const char *path, rf_error *err
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &status) != 0) {
         rc = rf_error_system(err, errno, path, "cannot open");
+        out->blameless = true;
         goto out;
     }
     if (S_ISDIR(status.st_mode)) {
@@ -58,7 +60,10 @@ static int check_superblock(int64_t *file_bytes, const char *path, rf_error *err
                           path, *file_bytes);
         goto out;
     }
-    RF_TRY_OUT(rf_file_pread(fd, head, sizeof head, 0, path, err));
+    if ((rc = rf_file_pread(fd, head, sizeof head, 0, path, err)) != RF_OK) {
+        out->blameless = true;
+        goto out;
+    }
     if (memcmp(head, signature, sizeof signature) != 0) {
         rc = refuse(path, "is not an HDF5 file: name a checkpoint file", err);
         goto out;
@@ -103,8 +108,9 @@ static int get_number(int64_t *value, rf_hdf5 *file, const char *object, const c
     return rc == RF_OK ? RF_OK : call_damaged(rc, err);
 }
 
-static int read_values(rf_checkpoint_values *values, rf_hdf5 *file, rf_error *err)
+static int read_values(rf_checkpoint_structure *out, rf_hdf5 *file, rf_error *err)
 {
+    rf_checkpoint_values *values = &out->values;
     char format[64];
     int64_t complete = 0, crc = 0;
     const bool is_there =
@@ -119,6 +125,7 @@ static int read_values(rf_checkpoint_values *values, rf_hdf5 *file, rf_error *er
             "is an HDF5 file, but not a checkpoint of this program: " RF_CHECKPOINT_REMEDY, err);
     }
     RF_TRY(get_number(&values->version, file, "/", "version", err));
+    out->blameless = values->version > RF_CHECKPOINT_VERSION;
     if (values->version < 1 || values->version > RF_CHECKPOINT_VERSION) {
         return rf_error_set(err, RF_ERR,
                             "%s: has format version %" PRId64 " and this program reads versions "
@@ -142,9 +149,10 @@ static int read_values(rf_checkpoint_values *values, rf_hdf5 *file, rf_error *er
                      err);
 }
 
-static int read_text(char **out, size_t *bytes, rf_hdf5 *file, const char *name, int64_t crc,
-                     int64_t file_bytes, rf_error *err)
+static int read_text(rf_checkpoint_structure *out, int which, rf_hdf5 *file, int64_t file_bytes,
+                     rf_error *err)
 {
+    const char *name = rf_checkpoint_text_names[which];
     rf_hdf5_dataset is;
     if (rf_hdf5_describe(&is, file, name, err) != RF_OK || is.n_dims != 1) {
         return rf_hdf5_fail(file, err, "dataset %s is missing or damaged: " RF_CHECKPOINT_REMEDY,
@@ -155,13 +163,15 @@ static int read_text(char **out, size_t *bytes, rf_hdf5 *file, const char *name,
                             "%s: dataset %s is longer than the file: " RF_CHECKPOINT_REMEDY,
                             file->name, name);
     }
-    *bytes = (size_t)is.shape[0];
-    *out = calloc(*bytes + 1, 1);
-    if (*out == NULL) {
+    const size_t bytes = (size_t)is.shape[0];
+    char *text = out->text[which] = calloc(bytes + 1, 1);
+    out->text_bytes[which] = bytes;
+    if (text == NULL) {
+        out->blameless = true;
         return rf_error_set(err, RF_ERR, "%s: no memory for %s", file->name, name);
     }
-    RF_TRY(*bytes > 0 ? rf_hdf5_read(*out, file, name, RF_HDF5_U8, 0, is.shape[0], err) : RF_OK);
-    return (int64_t)crc32_z(0, (const unsigned char *)*out, *bytes) == crc
+    RF_TRY(bytes > 0 ? rf_hdf5_read(text, file, name, RF_HDF5_U8, 0, is.shape[0], err) : RF_OK);
+    return (int64_t)crc32_z(0, (const unsigned char *)text, bytes) == out->values.text_crc32[which]
                ? RF_OK
                : rf_error_set(err, RF_ERR,
                               "%s: is damaged: the checksum of %s is wrong: " RF_CHECKPOINT_REMEDY,
@@ -349,17 +359,21 @@ int rf_checkpoint_structure_read(rf_checkpoint_structure *out, const char *path,
     rf_hdf5 file = {0};
     int rc;
     memset(out, 0, sizeof *out);
-    RF_TRY(check_superblock(&file_bytes, path, err));
-    if (rf_hdf5_open(&file, path, false, err) != RF_OK) {
-        return rf_hdf5_fail(&file, err, "damaged (" RF_CHECKPOINT_REMEDY ")");
+    RF_TRY(check_superblock(out, &file_bytes, path, err));
+    if ((rc = rf_hdf5_open(&file, path, false, err)) != RF_OK) {
+        rf_hdf5_fail(&file, err, "damaged (" RF_CHECKPOINT_REMEDY ")");
+        goto out;
     }
-    RF_TRY_OUT(read_values(&out->values, &file, err));
+    RF_TRY_OUT(read_values(out, &file, err));
     for (int i = 0; i < rf_checkpoint_n_texts(out->values.version); i++) {
-        RF_TRY_OUT(read_text(&out->text[i], &out->text_bytes[i], &file, rf_checkpoint_text_names[i],
-                             out->values.text_crc32[i], file_bytes, err));
+        RF_TRY_OUT(read_text(out, i, &file, file_bytes, err));
     }
     RF_TRY_OUT(read_tensors(out, &file, file_bytes, err));
 out:
+    if (rc != RF_OK && file.blameless) { /* whatever it looked like */
+        rc = rf_hdf5_fail(&file, err, "cannot be read");
+        out->blameless = true;
+    }
     rf_hdf5_drop(&file);
     return rc;
 }
@@ -371,5 +385,5 @@ void rf_checkpoint_structure_free(rf_checkpoint_structure *structure)
     for (int i = 0; i < RF_N_TEXTS; i++) {
         free(structure->text[i]);
     }
-    memset(structure, 0, sizeof *structure);
+    *structure = (rf_checkpoint_structure){.blameless = structure->blameless};
 }

@@ -235,6 +235,67 @@ Test(checkpoint_folder, falls_back_to_what_verifies, .init = begin, .fini = end)
     free(file.data);
 }
 
+static int64_t good_reads = -1; /* until all fail; -1: none does */
+
+/* In place of the C library's, also for HDF5: after so many reads the file system is away. */
+ssize_t pread(int fd, void *data, size_t bytes, off_t offset)
+{
+    if (good_reads == 0) {
+        errno = ESTALE;
+        return -1;
+    }
+    good_reads -= good_reads > 0;
+    return syscall(SYS_pread64, fd, data, bytes, offset);
+}
+
+/* A file that cannot be read now may be sound, wherever that begins: no older one is taken for it. */
+Test(checkpoint_folder, waits_for_what_cannot_be_read, .init = begin, .fini = end)
+{
+    char path[512];
+    int64_t n = 0;
+    save_step(10);
+    save_step(11);
+    for (int rc = RF_ERR_RETRY; rc != RF_OK; n++) {
+        rf_error err = {0};
+        good_reads = n;
+        rc = rf_checkpoint_find(path, sizeof path, folder, &err);
+        good_reads = -1;
+        if (rc != RF_OK) {
+            cr_assert(rc == RF_ERR_RETRY && path[0] == '\0', "%lld reads", (long long)n);
+            EXPECT_SAYS(&err, "step-000000011.h5: ");
+            EXPECT_SAYS(&err, "Stale file handle");
+            EXPECT_SAYS(&err, "no older checkpoint is taken in its place");
+        }
+    }
+    cr_expect(n > 20, "%lld", (long long)n); /* header, texts, lists of tensors, their values */
+    expect_found(11);
+}
+
+/* Nor for one that its user may not read, or that a later program wrote. */
+Test(checkpoint_folder, waits_for_what_may_be_sound, .init = begin, .fini = end)
+{
+    static const char name[] = "step-000000011.h5";
+    const int64_t later = RF_CHECKPOINT_VERSION + 1;
+    char path[512];
+    rf_error err = {0};
+    rf_hdf5 file = {0};
+    save_step(10);
+    cr_assert(symlink(name, in_folder(name)) ==
+              0); /* root may read all, but follows no such link */
+    cr_expect(rf_checkpoint_find(path, sizeof path, folder, &err) == RF_ERR && path[0] == '\0');
+    EXPECT_SAYS(&err, "cannot open");
+    EXPECT_SAYS(&err, "try again when it can be read, or move it away");
+    save_step(11);
+    TINY_MUST(rf_hdf5_open(&file, in_folder(name), true, tiny_error()));
+    TINY_MUST(
+        rf_hdf5_set(&file, "/", "version", RF_HDF5_I64, RF_HDF5_SCALAR, &later, tiny_error()));
+    TINY_MUST(rf_hdf5_close(&file, tiny_error()));
+    cr_expect(rf_checkpoint_find(path, sizeof path, folder, &err) == RF_ERR && path[0] == '\0');
+    EXPECT_SAYS(&err, "use the program that wrote it: no older checkpoint is taken");
+    cr_assert(rename(in_folder(name), in_folder("later.h5")) == 0);
+    expect_found(10);
+}
+
 /* --- Interrupted saves ------------------------------------------------------------------------ */
 
 static const char *const phases[] = {"layout",   "pwrite", "fsync",  "agree",

@@ -131,6 +131,20 @@ Test(train_runs, resume_survives_a_damaged_checkpoint)
     tiny_same_curves("whole", "run");
 }
 
+/* The newest checkpoint is elsewhere, and not to be had now: nothing is done without it. */
+Test(train_runs, resume_waits_for_its_checkpoint)
+{
+    tiny_train(0, "checkpoint.every=4", 0);
+    cr_assert(tiny_shell("mv run/step-000000008.h5 far.h5 && mkdir disk && "
+                         "ln -s ../disk/far.h5 run/step-000000008.h5") == 0);
+    tiny_train(0, "--resume auto train.steps=10", 1);
+    tiny_says("run/step-000000008.h5: cannot open: No such file or directory: no older checkpoint");
+    tiny_train(0, "--resume run train.steps=10", 1);
+    cr_assert(tiny_shell("test -L run/step-000000008.h5 && mv far.h5 disk") == 0);
+    tiny_train(0, "--resume auto train.steps=10", 0);
+    tiny_says("going on from run/step-000000008.h5");
+}
+
 /* checkpoint.keep newest ones and the best; `latest` and `best` name files that are there. */
 Test(train_runs, keeps_the_newest_and_the_best)
 {

@@ -10,8 +10,8 @@
 /* How to begin. */
 typedef enum rf_resume {
     RF_RESUME_NO,   /* a run folder with checkpoints is an error */
-    RF_RESUME_AUTO, /* from the newest checkpoint that verifies; an empty folder as with the others */
-    RF_RESUME_PATH /* from this file, or the newest in this folder */
+    RF_RESUME_AUTO, /* from the newest checkpoint that is not damaged; an empty folder as with the others */
+    RF_RESUME_PATH  /* from this file, or the newest in this folder */
 } rf_resume;
 
 typedef struct rf_run {
@@ -38,8 +38,8 @@ RF_MUST_CHECK int rf_run_find(rf_run *run, rf_resume resume, const char *path, r
 /* local. Could rf_run_begin make and write the folder? Makes a folder where it would be, and removes it. */
 RF_MUST_CHECK int rf_run_check(const rf_run *run, rf_error *err);
 /* collective. Makes the folder, which all ranks must see, writes config.yaml, opens metrics.jsonl
- * behind progress->step. Checkpoints newer than the one to go on from did not verify: they are
- * renamed to "<name>.damaged"; `latest` names it from now on. */
+ * behind progress->step. Checkpoints newer than the one to go on from are damaged (rf_checkpoint_find):
+ * they are renamed to "<name>.damaged"; `latest` names it from now on. */
 RF_MUST_CHECK int rf_run_begin(rf_run *run, const rf_config *config, const rf_progress *progress,
                                rf_error *err);
 

@@ -69,9 +69,11 @@ static herr_t find_reason(unsigned depth, const H5E_error2_t *entry, void *data)
     const char *message = strstr(text, "error message = '");
     if (depth == 0) {
         snprintf(file->reason, sizeof file->reason, "%s", text);
+        file->blameless = file->blameless || entry->maj_num == H5E_RESOURCE;
     }
     if (number != NULL && message != NULL && file->code == RF_OK) {
         file->code = rf_error_code_of_errno(atoi(number + strlen("errno = ")));
+        file->blameless = true;
         message += strlen("error message = '");
         snprintf(file->reason, sizeof file->reason, "%.*s", (int)strcspn(message, "'"), message);
     }
@@ -196,7 +198,11 @@ int rf_hdf5_create_group(rf_hdf5 *file, const char *name, rf_error *err)
 bool rf_hdf5_exists(rf_hdf5 *file, const char *name)
 {
     ALONE;
-    return H5Lexists(file->id, name, H5P_DEFAULT) > 0;
+    const htri_t exists = H5Lexists(file->id, name, H5P_DEFAULT);
+    if (exists < 0) {
+        fail(file, NULL, "cannot look for %s", name); /* keeps why */
+    }
+    return exists > 0;
 }
 
 int rf_hdf5_count(int64_t *n, rf_hdf5 *file, const char *group, rf_error *err)
