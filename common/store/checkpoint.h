@@ -166,6 +166,8 @@ RF_MUST_CHECK int rf_checkpoint_reader_get(rf_checkpoint_reader *reader, double 
 
 /* "<folder>/step-000001000.h5" */
 void rf_checkpoint_path(char *path, size_t bytes, const char *folder, int64_t step);
+/* The step of "step-000001000.h5", as rf_checkpoint_path writes it; -1 for any other name. */
+int64_t rf_checkpoint_step(const char *name);
 /* Which checkpoints of a folder stay; a zeroed struct: all. */
 typedef struct rf_checkpoint_keep {
     int64_t newest;   /* so many; 0: all */
@@ -182,8 +184,12 @@ RF_MUST_CHECK int rf_checkpoint_publish(const char *path, const rf_checkpoint_ke
  * checkpoint at all. Damaged ones are warned about by name and cause, and passed over; when all are, that
  * is an error (a run never starts again at 0 by accident). So is one that cannot be read now (RF_ERR_RETRY
  * where trying again may help) or is of a later format: an older one would lose what was trained since.
- * `latest` is a hint only. */
+ * `latest` is a hint only, but where it names a file of another form (gone on from, and nothing saved since):
+ * that counts as one more checkpoint. */
 RF_MUST_CHECK int rf_checkpoint_find(char *path, size_t bytes, const char *folder, rf_error *err);
+/* local. Is `name` the file `best` or `latest` of a run folder, and is the file there that it names? Sets
+ * path. */
+bool rf_checkpoint_follow(char *path, size_t bytes, const char *name);
 /* local. The checkpoint that a user means by `name`: a file is meant itself, but for `best` and
  * `latest` of a run folder, which name one; of the folder it is the checkpoint that its file `best`
  * names, else the one of `latest`, else the newest step. A choice is logged. path may not be name. An

@@ -27,8 +27,7 @@ void rf_checkpoint_path(char *path, size_t bytes, const char *folder, int64_t st
     }
 }
 
-/* The step of "step-000001000.h5", -1 for any other name. */
-static int64_t step_of(const char *name)
+int64_t rf_checkpoint_step(const char *name)
 {
     char again[64];
     if (strncmp(name, "step-", 5) != 0) {
@@ -49,7 +48,7 @@ static bool is_left_over(const char *name)
         return false;
     }
     snprintf(base, sizeof base, "%.*s", (int)(mark - name), name);
-    return (step_of(base) >= 0 || strcmp(base, "latest") == 0) &&
+    return (rf_checkpoint_step(base) >= 0 || strcmp(base, "latest") == 0) &&
            rf_output_is_left_over(name, base);
 }
 
@@ -80,7 +79,7 @@ static int list_folder(listing *list, const char *folder, bool clean, rf_error *
     const struct dirent *entry;
     errno = 0;
     while ((entry = readdir(entries)) != NULL) {
-        int64_t step = step_of(entry->d_name);
+        int64_t step = rf_checkpoint_step(entry->d_name);
         if (step >= 0) {
             list->step =
                 rf_alloc_grow(list->step, &list->capacity, (size_t)list->n + 1, sizeof *list->step);
@@ -184,21 +183,80 @@ out:
     return rc;
 }
 
+/* --- Pointers --------------------------------------------------------------------------------- */
+
+/* Is there a file that the text file <folder>/<pointer> names? Sets path. Of any name, for a run may be
+ * gone on with from a file of the user's. */
+static bool follow(char *path, size_t bytes, const char *folder, const char *pointer)
+{
+    char file[RF_PATH_BYTES + 16], *text = NULL;
+    size_t n = 0;
+    snprintf(file, sizeof file, "%s/%s", folder, pointer);
+    if (rf_file_read(&text, &n, file, 4096, NULL) != RF_OK) {
+        return false;
+    }
+    text[strcspn(text, "\r\n")] = '\0';
+    const bool is_there = text[0] != '\0' && strchr(text, '/') == NULL &&
+                          rf_path_join(path, bytes, folder, text, NULL) == RF_OK &&
+                          rf_path_exists(path) && !rf_path_is_folder(path) &&
+                          !rf_path_is_same(path, file);
+    free(text);
+    return is_there;
+}
+
 /* --- Find ------------------------------------------------------------------------------------- */
+
+/* What may be gone on from: the checkpoints of a folder, and a file of another name that `latest` names,
+ * which comes before those of lower steps. */
+typedef struct candidates {
+    listing list;
+    char named[RF_PATH_BYTES]; /* "": there is none */
+    int64_t before;            /* it comes before this one of the list */
+} candidates;
+
+static int find_candidates(candidates *out, const char *folder, rf_error *err)
+{
+    rf_checkpoint_info info = {0};
+    *out = (candidates){0};
+    RF_TRY(list_folder(&out->list, folder, false, err));
+    if (!follow(out->named, sizeof out->named, folder, "latest") ||
+        rf_checkpoint_step(rf_path_name(out->named)) >= 0) {
+        out->named[0] = '\0';
+        return RF_OK;
+    }
+    if (rf_checkpoint_info_read(&info, out->named, NULL) == RF_OK) { /* else it comes first */
+        while (out->before < out->list.n && out->list.step[out->before] >= info.progress.step) {
+            out->before++;
+        }
+    }
+    rf_checkpoint_info_free(&info);
+    return RF_OK;
+}
+
+/* The i-th path to try; "" where it is too long. */
+static void name_candidate(char *path, size_t bytes, const candidates *may, const char *folder,
+                           int64_t i)
+{
+    const bool has_named = may->named[0] != '\0';
+    if (has_named && i == may->before) {
+        snprintf(path, bytes, "%s", strlen(may->named) < bytes ? may->named : "");
+    } else {
+        rf_checkpoint_path(path, bytes, folder,
+                           may->list.step[has_named && i > may->before ? i - 1 : i]);
+    }
+}
 
 int rf_checkpoint_find(char *path, size_t bytes, const char *folder, rf_error *err)
 {
-    listing list = {0};
+    candidates may = {0};
+    rf_error cause = {0};
     RF_ASSERT(bytes > 0);
     path[0] = '\0';
-    int rc = list_folder(&list, folder, false, err);
-    if (rc != RF_OK || list.n == 0) {
-        goto out;
-    }
-    rf_error cause = {0};
-    for (int64_t i = 0; i < list.n; i++) {
+    int rc = find_candidates(&may, folder, err);
+    const int64_t n = rc == RF_OK ? may.list.n + (may.named[0] != '\0') : 0;
+    for (int64_t i = 0; i < n; i++) {
         bool is_damaged = false;
-        rf_checkpoint_path(path, bytes, folder, list.step[i]);
+        name_candidate(path, bytes, &may, folder, i);
         rc = path[0] != '\0' ? rf_checkpoint_examine(&is_damaged, path, &cause)
                              : rf_error_set(&cause, RF_ERR, "%s: the path is too long", folder);
         if (rc == RF_OK) {
@@ -214,32 +272,18 @@ int rf_checkpoint_find(char *path, size_t bytes, const char *folder, rf_error *e
         }
         rf_log_warn("%s; trying an older one", cause.message);
     }
-    rc = rf_error_set(err, RF_ERR,
-                      "%s: none of its %" PRId64 " checkpoints can be used (the last: %s): restore "
-                      "one, or move them away to begin again",
-                      folder, list.n, cause.message);
+    if (n > 0) {
+        rc = rf_error_set(err, RF_ERR,
+                          "%s: none of its %" PRId64 " checkpoints can be used (the last: %s): "
+                          "restore one, or move them away to begin again",
+                          folder, n, cause.message);
+    }
 out:
-    free(list.step);
+    free(may.list.step);
     return rc;
 }
 
 /* --- Choose ----------------------------------------------------------------------------------- */
-
-/* Is there a checkpoint that the text file <folder>/<pointer> names? Sets path. */
-static bool follow(char *path, size_t bytes, const char *folder, const char *pointer)
-{
-    char file[RF_PATH_BYTES + 16], *text = NULL;
-    size_t n = 0;
-    snprintf(file, sizeof file, "%s/%s", folder, pointer);
-    if (rf_file_read(&text, &n, file, 4096, NULL) != RF_OK) {
-        return false;
-    }
-    text[strcspn(text, "\r\n")] = '\0';
-    int64_t step = step_of(text);
-    free(text);
-    rf_checkpoint_path(path, bytes, folder, step);
-    return step >= 0 && path[0] != '\0' && rf_path_exists(path);
-}
 
 /* path: "" where the folder has none. */
 static int find_newest(char *path, size_t bytes, const char *folder, rf_error *err)

@@ -125,9 +125,6 @@ typedef struct rf_checkpoint_structure {
 /* Everything but the tensors' values, checked. Caller frees with .._free, also after an error. */
 RF_MUST_CHECK int rf_checkpoint_structure_read(rf_checkpoint_structure *out, const char *path,
                                                rf_error *err);
-/* Is `name` the file `best` or `latest` of a run folder, and is the checkpoint there that it names? Sets
- * path. */
-bool rf_checkpoint_follow(char *path, size_t bytes, const char *name);
 /* The error about a folder in place of a checkpoint: what it holds instead, and what to do. */
 RF_MUST_CHECK int rf_checkpoint_refuse_folder(const char *folder, rf_error *err);
 /* Frees what it holds; `blameless` stays. */

@@ -66,8 +66,16 @@ Test(checkpoint_folder, path)
     cr_expect(strcmp(path, "runs/a/step-000001000.h5") == 0);
     rf_checkpoint_path(path, sizeof path, "runs/a", INT64_C(12345678901));
     cr_expect(strcmp(path, "runs/a/step-12345678901.h5") == 0);
+    cr_expect(rf_checkpoint_step("step-12345678901.h5") == INT64_C(12345678901));
     rf_checkpoint_path(path, 10, "runs/a", 1000);
     cr_expect(path[0] == '\0', "never the name of another file");
+    cr_expect(rf_checkpoint_step("step-000001000.h5") == 1000);
+    static const char *const others[] = {"step-1000.h5",          "step-0000001000.h5", "start.h5",
+                                         "step-000001000.h5.old", "step-+00001000.h5",  "latest",
+                                         "step- 00001000.h5",     "step-00000100x.h5",  ""};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        cr_expect(rf_checkpoint_step(others[i]) == -1, "%s", others[i]);
+    }
 }
 
 /* --- Publish and prune ------------------------------------------------------------------------ */
@@ -159,6 +167,37 @@ Test(checkpoint_folder, latest_is_a_hint, .init = begin, .fini = end)
     cr_expect(before.bytes == after.bytes && memcmp(before.data, after.data, after.bytes) == 0);
     free(before.data);
     free(after.data);
+}
+
+/* A run that went on from a file of another name, and has saved nothing since: the file's step counts. */
+Test(checkpoint_folder, latest_names_another_file, .init = begin, .fini = end)
+{
+    char path[512];
+    rf_error err = {0};
+    cr_assert(rename(save_step(10), in_folder("start.h5")) == 0);
+    put_file(in_folder("step-7.h5"), "x", 1); /* not a name of ours: nobody looks at it */
+    publish(in_folder("start.h5"), 0, NULL);
+    TINY_MUST(rf_checkpoint_find(path, sizeof path, folder, tiny_error()));
+    cr_expect_str_eq(path, in_folder("start.h5"));
+    TINY_MUST(rf_checkpoint_choose(path, sizeof path, folder, tiny_error()));
+    cr_expect_str_eq(path, in_folder("start.h5"));
+    save_step(8);
+    TINY_MUST(rf_checkpoint_find(path, sizeof path, folder, tiny_error()));
+    cr_expect_str_eq(path, in_folder("start.h5"), "%s", path);
+    const char *newest = save_step(12); /* and killed before `latest` was moved on */
+    expect_found(12);
+    put_file(newest, "", 0);
+    TINY_MUST(rf_checkpoint_find(path, sizeof path, folder, tiny_error()));
+    cr_expect_str_eq(path, in_folder("start.h5"), "%s", path);
+    put_file(in_folder("start.h5"), "", 0);
+    expect_found(8);
+    put_file(in_folder("step-000000008.h5"), "", 0);
+    cr_expect(rf_checkpoint_find(path, sizeof path, folder, &err) == RF_ERR);
+    EXPECT_SAYS(&err, "none of its 3 checkpoints can be used");
+    cr_assert(symlink("circle.h5", in_folder("circle.h5")) == 0); /* is not there */
+    put_file(in_folder("latest"), "latest\n", 7);
+    save_step(8);
+    expect_found(8);
 }
 
 /* A user who names `latest` means what it names; where nothing chooses, the error says what to name. */

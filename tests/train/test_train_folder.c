@@ -21,6 +21,29 @@ Test(train_folder, run_folder_is_not_overwritten)
     tiny_train(0, "--resume run train.steps=9", 0); /* its own folder */
 }
 
+/* Gone on from a file of the user's in the run folder, and killed before anything was saved. */
+Test(train_folder, goes_on_from_a_file_of_another_name)
+{
+    tiny_train(0, "train.steps=4 log.dir=base", 0);
+    cr_assert(tiny_shell("mkdir run && cp base/step-000000004.h5 run/start.h5") == 0);
+    tiny_train(0, "train.steps=4",
+               0); /* as long as no run went on from it, it is a file like any other */
+    cr_assert(tiny_shell("rm run/step* run/latest run/best run/metrics.jsonl") == 0);
+    tiny_train(0, "--resume run/start.h5 train.steps=4", 0); /* all is done: nothing is saved */
+    cr_assert(tiny_shell("test $(cat run/latest) = start.h5") == 0);
+    tiny_train(0, "", 2);
+    tiny_says("run holds checkpoints of a run");
+    tiny_train(0, "--resume auto", 0);
+    tiny_says("going on from run/start.h5 (step 4)");
+    tiny_train(0, "log.dir=whole", 0);
+    tiny_same_checkpoints("whole/step-000000008.h5", "run/step-000000008.h5");
+    /* What is no name of a checkpoint is never looked at, and keeps its name. */
+    cr_assert(tiny_shell("cp base/step-000000004.h5 run/step-15.h5") == 0);
+    tiny_train(0, "--resume auto train.steps=10", 0);
+    tiny_says("going on from run/step-000000008.h5");
+    cr_assert(tiny_shell("cmp base/step-000000004.h5 run/step-15.h5") == 0, "%s", program_output);
+}
+
 static void tiny_runs(const char *command, int expected)
 {
     const int status = tiny_shell(command);

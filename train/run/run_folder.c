@@ -21,14 +21,6 @@ static const char best_name[] = "best";
 
 /* --- What the folder holds -------------------------------------------------------------------- */
 
-static int64_t step_of(const char *name)
-{
-    int64_t step = -1;
-    int end = 0;
-    bool matches = sscanf(name, "step-%" SCNd64 ".h5%n", &step, &end) == 1 && end > 0;
-    return matches && name[end] == '\0' ? step : -1;
-}
-
 /* How many checkpoints there are of steps after `step`; does `what` with each, where it is not NULL. */
 static int64_t look_at_newer(const char *folder, int64_t step, void (*what)(const char *path))
 {
@@ -37,7 +29,7 @@ static int64_t look_at_newer(const char *folder, int64_t step, void (*what)(cons
     const struct dirent *entry;
     while (entries != NULL && (entry = readdir(entries)) != NULL) {
         char path[RF_PATH_BYTES + 300];
-        if (step_of(entry->d_name) <= step) {
+        if (rf_checkpoint_step(entry->d_name) <= step) {
             continue;
         }
         n++;
@@ -50,6 +42,15 @@ static int64_t look_at_newer(const char *folder, int64_t step, void (*what)(cons
         closedir(entries);
     }
     return n;
+}
+
+/* Does `latest` name a file that is there? Of any name: one that the run went on from, with nothing saved
+ * since. */
+static bool has_latest(const char *folder)
+{
+    char latest[RF_PATH_BYTES], path[RF_PATH_BYTES];
+    return rf_path_join(latest, sizeof latest, folder, "latest", NULL) == RF_OK &&
+           rf_checkpoint_follow(path, sizeof path, latest);
 }
 
 static void call_damaged(const char *path)
@@ -165,7 +166,7 @@ static int find_alone(rf_run *run, rf_resume resume, const char *path, rf_error 
     if (path != NULL) {
         return find_given(run, path, err);
     }
-    if (look_at_newer(run->folder, -1, NULL) > 0) {
+    if (look_at_newer(run->folder, -1, NULL) > 0 || has_latest(run->folder)) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "%s holds checkpoints of a run: go on with --resume auto, or name "
                             "another log.dir",
@@ -192,7 +193,7 @@ static void read_best(rf_run *run, int64_t reached)
     if (rf_path_join(path, sizeof path, run->folder, best_name, NULL) == RF_OK &&
         rf_path_exists(path) && rf_file_read(&text, &bytes, path, 256, NULL) == RF_OK) {
         text[strcspn(text, "\n")] = '\0';
-        int64_t step = step_of(text);
+        int64_t step = rf_checkpoint_step(text);
         if (step >= 0 && step <= reached && strlen(text) < sizeof run->best) {
             snprintf(run->best, sizeof run->best, "%s", text);
         }
@@ -230,7 +231,7 @@ static int mend_best(rf_run *run, double best_loss, rf_error *err)
     const char *name = rf_path_name(run->resume);
     size_t bytes = strlen(name) + 1;
     if (bytes > sizeof run->best || !run->keeps_best || !rf_metrics_had(run->metrics, "valid") ||
-        step_of(name) < 0 || !(best_loss < marked_loss(run))) {
+        rf_checkpoint_step(name) < 0 || !(best_loss < marked_loss(run))) {
         return RF_OK;
     }
     memcpy(run->best, name, bytes);
