@@ -45,10 +45,19 @@ static int check_base(const rf_config *config, rf_error *err)
                      rf_config_origin(config, "model.init"), path);
 }
 
-static int open_settings(rf_setup *s, rf_error *err)
+/* A checkpoint to go on from has the weights of model.init and the adapters of lora.init in it, and needs
+ * neither file: but adapters need their base. */
+static bool reads_base(const rf_setup *s)
+{
+    return s->run.resume[0] == '\0' || s->set.adaptation.rank > 0;
+}
+
+static int open_settings(rf_setup *s, rf_resume resume, rf_error *err)
 {
     RF_TRY(rf_train_settings_from_config(&s->set, s->config, err));
-    RF_TRY(check_base(s->config, err));
+    /* where there may be a checkpoint to go on from, agree_on_weights asks when it is found */
+    RF_TRY(resume == RF_RESUME_NO || s->set.adaptation.rank > 0 ? check_base(s->config, err)
+                                                                : RF_OK);
     rf_spikes_new(&s->spikes, &s->set.spikes);
     RF_TRY(rf_backend_choose(&s->backend, s->set.backend, err));
     RF_TRY(rf_sources_open(&s->sources, s->config, s->set.seed, err));
@@ -95,9 +104,13 @@ static int agree(const rf_setup *s, rf_error *err)
 static int agree_on_weights(const rf_setup *s, rf_error *err)
 {
     static const char *const what[] = {"--resume", "model.init", "lora.init"};
+    const bool reads[] = {true, reads_base(s), s->run.resume[0] == '\0'};
     char text[128] = "";
+    RF_TRY(rf_dist_agree(s->dist, reads_base(s) ? check_base(s->config, err) : RF_OK, err));
     for (int i = 0; i < 3; i++) {
-        const char *path = i == 0 ? s->run.resume : rf_config_string(s->config, what[i]);
+        const char *path = !reads[i] ? ""
+                           : i == 0  ? s->run.resume
+                                     : rf_config_string(s->config, what[i]);
         rf_checkpoint_reader *reader = NULL;
         int rc = path[0] != '\0' ? rf_checkpoint_reader_open(&reader, path, err) : RF_OK;
         RF_TRY(rf_dist_agree(s->dist, rc == RF_OK ? rc : rf_error_prefix(err, "%s", what[i]), err));
@@ -153,6 +166,18 @@ static int check_length(const rf_setup *s, const rf_config *then, rf_error *err)
     return RF_OK;
 }
 
+/* One that names another file hears that it changes nothing. */
+static void say_base(const rf_setup *s, const rf_config *then)
+{
+    const char *init = rf_config_string(s->config, "model.init");
+    const char *was = rf_config_string(then, "model.init");
+    if (!reads_base(s) && init[0] != '\0' && strcmp(init, was) != 0) {
+        rf_log_info("model.init=%s is not read: the run, which began with %s, goes on with the "
+                    "weights of %s",
+                    init, was[0] != '\0' ? was : "fresh weights", s->run.resume);
+    }
+}
+
 static int check_config(rf_setup *s, const char *text, rf_error *err)
 {
     const char *checkpoint = s->run.resume;
@@ -177,6 +202,7 @@ static int check_config(rf_setup *s, const char *text, rf_error *err)
     for (int i = 0; i < s->n_changes; i++) {
         rf_log_info("--change: %s from here on", s->change[i]);
     }
+    say_base(s, then);
     rc = check_length(s, then, err);
 out:
     rf_config_free(then);
@@ -503,7 +529,7 @@ int rf_setup_open(rf_setup *s, rf_dist *dist, rf_config *config, const char *con
                     .n_changes = n_changes,
                     .begin = rf_log_seconds(),
                     .run = {.dist = dist, .lock = -1}};
-    RF_TRY(rf_dist_agree(dist, open_settings(s, err), err));
+    RF_TRY(rf_dist_agree(dist, open_settings(s, resume, err), err));
     RF_TRY(agree(s, err));
     RF_TRY(rf_dist_check_devices(dist, s->backend, err));
     RF_TRY(rf_run_find(&s->run, resume, path, err));

@@ -74,7 +74,7 @@ const rf_config_key rf_train_keys[] = {
      "matrices that get an adapter; patterns as in train.only, or all-linear (the default)"},
     {"lora.dropout", RF_KEY_REAL, "0", 0, 0.999999, NULL, 0, AT(adaptation.dropout),
      "fraction of an adapter's inputs that is dropped in training"},
-    {"lora.init", RF_KEY_STRING, "", 0, 0, NULL, 0, RF_CONFIG_NO_FIELD,
+    {"lora.init", RF_KEY_STRING, "", 0, 0, NULL, CHANGES, RF_CONFIG_NO_FIELD,
      "an adapter file for model.init whose adapters training goes on from; default: fresh ones"},
     {"lora.seed", RF_KEY_INT, "1", 0, 9e15, NULL, 0, AT(adaptation.seed),
      "of fresh adapters and of dropout"},
@@ -136,7 +136,7 @@ const rf_config_key rf_train_keys[] = {
     {0}};
 
 const rf_config_key rf_model_keys[] = {
-    {"model.init", RF_KEY_STRING, "", 0, 0, NULL, 0, RF_CONFIG_NO_FIELD,
+    {"model.init", RF_KEY_STRING, "", 0, 0, NULL, CHANGES, RF_CONFIG_NO_FIELD,
      "checkpoint to fine-tune from; gives sizes and weights"},
     {"model.config", RF_KEY_STRING, "", 0, 0, NULL, 0, RF_CONFIG_NO_FIELD,
      "a Hugging Face config.json that gives the sizes; the keys below override it"},

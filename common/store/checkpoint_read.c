@@ -312,7 +312,8 @@ static int check_adaptation(const rf_checkpoint_structure *structure, const rf_c
     if (is->rank > 0 && structure->base.hash != fit->base.hash) {
         return rf_error_set(err, RF_ERR,
                             "%s: its adapters belong to another base than %s: they were trained "
-                            "with %s (parameters of hash %016" PRIx64 ")",
+                            "with %s (parameters of hash %016" PRIx64
+                            "): give that one, wherever it lies now",
                             path, fit->base.path[0] != '\0' ? fit->base.path : "the one given",
                             structure->base.path, structure->base.hash);
     }

@@ -110,6 +110,28 @@ Test(train_lora, resume_and_ranks)
     leave_folder();
 }
 
+/* Adapters go on beside their base, wherever it lies, and without the adapters that they began with. */
+Test(train_lora, base_has_moved)
+{
+    make_base();
+    train_lora(0, "first", "train.steps=1", 0);
+    train_lora(0, "whole", "lora.init=first/step-000000001.h5", 0);
+    train_lora(0, "cut", "lora.init=first/step-000000001.h5 train.steps=3", 0);
+    cr_assert(tiny_shell("mv base/step-000000008.h5 moved.h5 && mv first/step-000000001.h5 a.h5") ==
+              0);
+    train_lora(0, "cut", "lora.init=first/step-000000001.h5 --resume auto", 1);
+    tiny_says("model.init: there is no base/step-000000008.h5");
+    train_lora(0, "cut", "lora.init=a.h5 --resume auto --dry-run model.init=moved.h5", 0);
+    train_lora(2, "cut", "lora.init=first/step-000000001.h5 --resume auto model.init=moved.h5", 0);
+    tiny_same_curves("whole", "cut");
+    same_files("whole/step-000000006.h5", "cut/step-000000006.h5", "moved.h5");
+    train(0, "other", "train.seed=6", 0);
+    train_lora(0, "cut", "--resume auto train.steps=7 model.init=other/step-000000008.h5", 1);
+    tiny_says("belong to another base than");
+    tiny_says("/moved.h5 (parameters of hash ");
+    leave_folder();
+}
+
 /* The run's folder alone is enough to ask it. */
 Test(train_lora, finds_its_base)
 {

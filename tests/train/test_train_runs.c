@@ -227,4 +227,17 @@ Test(train_runs, fine_tunes_from_a_checkpoint)
     tiny_same_curves("tuned", "again");
     tiny_train(0, "log.dir=x model.init=base/step-000000008.h5 model.hidden_size=64", 1);
     tiny_says("hidden_size is 64 here and 32 there");
+    /* A checkpoint stands for the file that the run began with, which may be elsewhere, or gone. */
+    tiny_train(0, "log.dir=whole model.init=base/step-000000008.h5", 0);
+    cr_assert(tiny_shell("mv base/step-000000008.h5 moved.h5 && cp -r tuned named && "
+                         "cp -r tuned none") == 0);
+    tiny_train(0, "log.dir=tuned model.init=base/step-000000008.h5 --resume auto", 0);
+    tiny_train(2, "log.dir=named model.init=moved.h5 --resume auto", 0);
+    tiny_says("model.init=moved.h5 is not read: the run, which began with base/step-000000008.h5");
+    tiny_train(0, "log.dir=none --resume auto", 0);
+    tiny_same_checkpoints("whole/step-000000008.h5", "tuned/step-000000008.h5");
+    tiny_same_checkpoints("whole/step-000000008.h5", "named/step-000000008.h5");
+    tiny_same_checkpoints("whole/step-000000008.h5", "none/step-000000008.h5");
+    tiny_train(0, "log.dir=new model.init=base/step-000000008.h5 --resume auto", 1); /* begins */
+    tiny_says("model.init: there is no base/step-000000008.h5");
 }
