@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 
 /* Weights, moments, progress and what spikes are judged by, as the checkpoint has them. Time goes on, and
  * so do the counts and the ranges that are left out. */
@@ -22,6 +23,9 @@ static int load(rf_trainer *t, const char *path, rf_error *err)
     t->progress = info.progress;
     t->saved_best_loss = info.progress.best_valid_loss;
     t->progress.seconds = seconds;
+    if (!rf_sources_validate_alike(&t->setup->sources, info.corpora)) {
+        t->progress.best_valid_loss = (double)INFINITY; /* it was of other rows (setup.c) */
+    }
 out:
     rf_checkpoint_info_free(&info);
     return rc;

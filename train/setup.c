@@ -61,6 +61,9 @@ static int open_settings(rf_setup *s, rf_resume resume, rf_error *err)
     rf_spikes_new(&s->spikes, &s->set.spikes);
     RF_TRY(rf_backend_choose(&s->backend, s->set.backend, err));
     RF_TRY(rf_sources_open(&s->sources, s->config, s->set.seed, err));
+    /* rounded up to batches, as a validation takes them */
+    s->sources.held_out.rows =
+        (s->set.valid_rows + s->set.batch_rows - 1) / s->set.batch_rows * s->set.batch_rows;
     const rf_specials *special = rf_tokenizer_specials(s->sources.tokenizer);
     RF_TRY(rf_objective_from_config(&s->objective, s->config, special,
                                     rf_config_int(s->config, "decode.gen_length"), err));
@@ -228,6 +231,21 @@ static int check_resumed(rf_setup *s, const rf_checkpoint_info *info, rf_error *
     return RF_OK;
 }
 
+/* A loss of other rows says nothing of those to come: any of these would be the best, or none. Without
+ * data.valid there are none to come, and what the best loss is of stays what it was. */
+static void begin_best(rf_setup *s, const char *corpora)
+{
+    double *best = &s->progress.best_valid_loss;
+    if (s->sources.held_out.hash == 0) {
+        s->sources.held_out = rf_sources_held_out(corpora);
+    } else if (!rf_sources_validate_alike(&s->sources, corpora) && isfinite(*best)) {
+        rf_log_info("data.valid or log.valid_rows is not what the best validation loss of %s, "
+                    "%.4f, is of: the next one is the best so far",
+                    s->run.resume, *best);
+        *best = (double)INFINITY;
+    }
+}
+
 /* Configuration (but for keys that may change), corpora and seed are the checkpoint's. */
 static int open_progress(rf_setup *s, rf_error *err)
 {
@@ -240,6 +258,7 @@ static int open_progress(rf_setup *s, rf_error *err)
     int rc;
     RF_TRY_OUT(check_resumed(s, &info, err));
     s->progress = info.progress;
+    begin_best(s, info.corpora);
     rc = rf_spikes_parse(&s->spikes, info.state, err);
 out:
     rf_checkpoint_info_free(&info);

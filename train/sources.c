@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/files/file.h"
+#include "common/base/hash.h"
 #include "common/store/checkpoint.h"
 #include "data/rows.h"
 #include "train/train_settings.h"
@@ -54,6 +55,10 @@ int rf_sources_open(rf_sources *out, const rf_config *config, uint64_t seed, rf_
     for (int64_t i = 1; i < count(out); i++) {
         RF_TRY(check_tokenizer(out, out->train[i], err));
     }
+    for (int64_t i = 0; i < s->n_valid; i++) {
+        const uint64_t before = i == 0 ? RF_HASH_BEGIN : out->held_out.hash;
+        out->held_out.hash = rf_hash_number(before, out->valid[i]->hash);
+    }
     return RF_OK;
 }
 
@@ -75,9 +80,9 @@ int rf_sources_verify(const rf_sources *s, rf_error *err)
     return RF_OK;
 }
 
-static void format_hash(char out[17], const rf_corpus *corpus)
+static void format_hash(char out[17], uint64_t hash)
 {
-    snprintf(out, 17, "%016" PRIx64, corpus->hash);
+    snprintf(out, 17, "%016" PRIx64, hash);
 }
 
 void rf_sources_describe(const rf_sources *s, rf_text *out)
@@ -94,17 +99,43 @@ char *rf_sources_json(const rf_sources *s)
     json_t *list = json_array();
     for (int64_t i = 0; i < s->settings.n_train; i++) {
         char hash[17];
-        format_hash(hash, s->train[i]);
+        format_hash(hash, s->train[i]->hash);
         json_t *one =
             json_pack("{s:o,s:s,s:I,s:I,s:f}", "path", json_string_nocheck(s->train[i]->path),
                       "hash", hash, "samples", (json_int_t)s->train[i]->n_samples, "tokens",
                       (json_int_t)s->train[i]->n_tokens, "weight", s->settings.rows.weight[i]);
         json_array_append_new(list, one);
     }
+    if (s->held_out.hash != 0) { /* not an entry of its own: earlier programs read this list */
+        char hash[17];
+        format_hash(hash, s->held_out.hash);
+        json_object_set_new(
+            json_array_get(list, 0), "held_out",
+            json_pack("{s:s,s:I}", "hash", hash, "rows", (json_int_t)s->held_out.rows));
+    }
     char *text = json_dumps(list, JSON_COMPACT | JSON_REAL_PRECISION(17));
     RF_ASSERT(text != NULL);
     json_decref(list);
     return text;
+}
+
+rf_held_out rf_sources_held_out(const char *json)
+{
+    rf_held_out out = {0};
+    const char *hash = NULL;
+    json_int_t rows = 0;
+    json_t *list = json_loads(json, 0, NULL);
+    if (json_unpack(list, "[{s:{s:s,s:I}}]", "held_out", "hash", &hash, "rows", &rows) == 0) {
+        out = (rf_held_out){strtoull(hash, NULL, 16), rows};
+    }
+    json_decref(list);
+    return out;
+}
+
+bool rf_sources_validate_alike(const rf_sources *s, const char *json)
+{
+    const rf_held_out then = rf_sources_held_out(json), *now = &s->held_out;
+    return then.hash == 0 || now->hash == 0 || (then.hash == now->hash && then.rows == now->rows);
 }
 
 int rf_sources_match(const rf_sources *s, const char *json, const char *origin, rf_error *err)
@@ -125,7 +156,7 @@ int rf_sources_match(const rf_sources *s, const char *json, const char *origin, 
         double weight = json_number_value(json_object_get(one, "weight"));
         double now_weight = s->settings.rows.weight[i];
         char now[17];
-        format_hash(now, s->train[i]);
+        format_hash(now, s->train[i]->hash);
         if (then == NULL || strcmp(then, now) != 0 || weight < now_weight || weight > now_weight) {
             const char *path = json_string_value(json_object_get(one, "path"));
             rc = rf_error_set(err, RF_ERR,

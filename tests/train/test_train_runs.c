@@ -1,6 +1,7 @@
 /* The same run on 1, 2, 4 ranks and threads; interrupted and resumed. */
 #include "common/base/files/file.h"
 #include "tests/train/tiny_run.h"
+#include "train/sources.h"
 
 #include <math.h>
 #include <sys/stat.h>
@@ -176,6 +177,44 @@ Test(train_runs, the_best_is_marked_after_a_kill)
     cr_assert(tiny_shell("test $(cat run/best) = step-000000004.h5") == 0, "%s", program_output);
     tiny_train(0, "--resume auto", 0);
     cr_assert(tiny_shell("test $(cat run/best) = step-000000008.h5") == 0, "%s", program_output);
+}
+
+/* With other held-out rows the first validation is the best so far, however low those before were. */
+Test(train_runs, best_is_of_its_validation_set)
+{
+    cr_assert(tiny_shell("for i in 1 2 3 4 5 6 7 8 9; do "
+                         "echo '{\"query\": \"why?\", \"response\": \"ZQXJ<>~^|#@%&!\"}'; done "
+                         ">hard.jsonl && \"$DATA\" build --out hard.h5 hard.jsonl && "
+                         "cp valid.h5 same.h5") == 0,
+              "%s", program_output);
+    tiny_train(0, "", 0);
+    const double easy = tiny_last("run", "valid", "loss");
+    cr_assert(tiny_shell("test $(cat run/best) = step-000000008.h5 && cp -r run rows") == 0);
+    tiny_train(0, "--resume auto --dry-run train.steps=12 data.valid=same.h5", 0);
+    cr_assert(strstr(program_output, "best validation loss") == NULL, "%s", program_output);
+    /* a kill between the best checkpoint and its mark */
+    cr_assert(tiny_shell("RF_FAILPOINT=best:kill \"$TRAIN\" tiny.yaml --resume auto train.steps=12 "
+                         "data.valid=hard.h5") == 137,
+              "%s", program_output);
+    tiny_says("data.valid or log.valid_rows is not what the best validation loss of "
+              "run/step-000000008.h5");
+    cr_assert(tiny_last("run", "valid", "loss") > easy);
+    cr_assert(tiny_shell("test $(cat run/best) = step-000000008.h5") == 0);
+    tiny_train(0, "--resume auto train.steps=12 data.valid=hard.h5", 0);
+    cr_assert(strstr(program_output, "best validation loss") == NULL, "%s", program_output);
+    cr_assert(tiny_shell("test $(cat run/best) = step-000000012.h5") == 0, "%s", program_output);
+    tiny_train(0, "--resume auto train.steps=16 data.valid=", 0); /* says nothing of any */
+    tiny_train(0, "--resume auto train.steps=17 data.valid=hard.h5 --dry-run", 0);
+    cr_assert(strstr(program_output, "best validation loss") == NULL, "%s", program_output);
+    tiny_train(0, "--resume auto train.steps=17 data.valid=valid.h5 --dry-run", 0);
+    tiny_says("is not what the best validation loss of run/step-000000016.h5");
+    tiny_train(0, "--resume auto log.dir=rows train.steps=9 log.valid_rows=3", 0);
+    tiny_says("is not what the best validation loss of rows/step-000000008.h5");
+    cr_assert(tiny_shell("test $(cat rows/best) = step-000000009.h5") == 0);
+    tiny_train(0, "--resume auto log.dir=rows train.steps=10 log.valid_rows=4 --dry-run", 0);
+    cr_assert(strstr(program_output, "best validation loss") == NULL, "batches of 4 in any case");
+    const rf_held_out none = rf_sources_held_out("[{\"path\": \"as earlier programs wrote it\"}]");
+    cr_assert(none.hash == 0 && none.rows == 0);
 }
 
 /* Weights for others: nothing of the run but its configuration, the same answers, and a base to train. */

@@ -224,14 +224,17 @@ static double marked_loss(const rf_run *run)
     return loss;
 }
 
-/* A run that was killed between a best checkpoint and its mark has validated at that very step,
- * with a lower loss than the marked one's, and will not do so again. */
+/* A run that was killed between a best checkpoint and its mark has validated at that very step, with
+ * another best loss than the marked one's, and will not do so again. A lower one, as a rule; a higher one
+ * is of other rows than those that the mark was set for. Infinity: none is of the rows of now. */
 static int mend_best(rf_run *run, double best_loss, rf_error *err)
 {
     const char *name = rf_path_name(run->resume);
+    const double marked = marked_loss(run);
     size_t bytes = strlen(name) + 1;
     if (bytes > sizeof run->best || !run->keeps_best || !rf_metrics_had(run->metrics, "valid") ||
-        rf_checkpoint_step(name) < 0 || !(best_loss < marked_loss(run))) {
+        rf_checkpoint_step(name) < 0 || !isfinite(best_loss) ||
+        !(best_loss < marked || best_loss > marked)) {
         return RF_OK;
     }
     memcpy(run->best, name, bytes);
