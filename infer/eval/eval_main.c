@@ -121,6 +121,8 @@ static int prepare(const rf_command *o, rf_subject *subject, const rf_grid *grid
                    const rf_dist *dist, rf_error *err)
 {
     const rf_eval_options *eval = &o->subject.eval;
+    const bool is_sweep = rf_command_is_sweep(o, grid);
+    RF_TRY(!is_sweep && rf_dist_rank(dist) == 0 ? rf_sweep_spare(o->out, err) : RF_OK);
     RF_TRY(eval->task != NULL ? rf_judge_check(&eval->judge, err) : RF_OK);
     for (int i = 0; i < o->models.n; i++) {
         rf_subject *s = &subject[i];

@@ -10,6 +10,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 typedef struct sweep {
     const rf_command *command;
@@ -47,6 +48,28 @@ static int read_everywhere(char **text, const char *path, rf_dist *dist, rf_erro
         *text = rf_alloc(bytes + 1, 1);
     }
     return rf_dist_broadcast(dist, *text, bytes, 0, err);
+}
+
+int rf_sweep_spare(const char *path, rf_error *err)
+{
+    struct stat status;
+    char *text = NULL;
+    size_t bytes;
+    /* A pipe would wait for somebody to write. */
+    if (path == NULL || stat(path, &status) != 0 || !S_ISREG(status.st_mode)) {
+        return RF_OK;
+    }
+    RF_TRY(rf_file_read(&text, &bytes, path, (size_t)1 << 30, err));
+    json_t *old = json_loads(text, 0, NULL);
+    const bool is_sweep = json_is_string(json_object_get(old, "inputs")) &&
+                          json_is_array(json_object_get(old, "rows"));
+    json_decref(old);
+    free(text);
+    return !is_sweep ? RF_OK
+                     : rf_error_set(err, RF_ERR,
+                                    "%s: holds the rows of a sweep, and this is a single "
+                                    "evaluation: remove it, or give another --out",
+                                    path);
 }
 
 /* Takes the rows that an interrupted run of this very sweep left. */

@@ -18,4 +18,8 @@ struct json_t;
 RF_MUST_CHECK int rf_sweep_run(struct json_t **report, rf_subject *subject, const char *inputs,
                                const rf_command *command, rf_dist *dist, rf_error *err);
 
+/* local. Refuses a path whose file holds rows of a sweep: another report in its place would lose them.
+ * NULL, and a path without a file, are fine. */
+RF_MUST_CHECK int rf_sweep_spare(const char *path, rf_error *err);
+
 #endif

@@ -238,6 +238,18 @@ Test(sweep_program, another_sweep_is_refused)
     program_refuses(SWEEP "decode.slot_threshold=0.2,0.4", 1, "remove it");
 }
 
+/* The rows of a sweep took long: a single evaluation is not written over them, nor over those to come. */
+Test(sweep_program, a_single_evaluation_spares_a_sweep)
+{
+    program_runs(SWEEP "decode.slot_threshold=0.2,0.4", 0);
+    cr_assert(program_shell("cp r.json kept.json") == 0);
+    program_refuses(SWEEP "decode.slot_threshold=0.2", 1, "r.json: holds the rows of a sweep");
+    program_runs("cmp r.json kept.json", 0);
+    forget_last_rows(1);
+    program_refuses(SWEEP, 1, "give another --out");
+    program_runs("rm r.json; for i in 1 2; do " SWEEP "|| exit; done", 0); /* its own it replaces */
+}
+
 /* Several ranks write what one does, and go on from what another number of ranks did not write. */
 Test(sweep_program, on_ranks)
 {
