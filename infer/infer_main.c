@@ -143,7 +143,11 @@ static int check_outputs(const options *o, const rf_loaded *loaded, rf_error *er
     if (o->run.out != NULL) {
         rf_journal_name(journal, sizeof journal, o->run.out, 0);
     }
-    return rf_loaded_check_outputs(loaded, outputs, 3, (const char *[]){o->run.prompts}, 1, err);
+    RF_TRY(rf_loaded_check_outputs(loaded, outputs, 3, (const char *[]){o->run.prompts}, 1, err));
+    for (int i = 0; i < 2; i++) { /* noticed before the work, not after it */
+        RF_TRY(outputs[i] != NULL ? rf_atomic_try(outputs[i], err) : RF_OK);
+    }
+    return RF_OK;
 }
 
 static int run(options *o, rf_loaded *loaded, char **assignment, int n, rf_error *err)

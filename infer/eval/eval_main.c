@@ -65,16 +65,8 @@ static int report_one(const rf_command *o, const rf_eval_result *result, const r
     return rc == RF_OK ? rf_error_of_stdout(err) : rc;
 }
 
-/* A folder that does not exist is noticed before the work, not after it. */
-static int check_output(const char *path, const rf_dist *dist, rf_error *err)
-{
-    rf_atomic file = {0};
-    int rc = path != NULL && rf_dist_rank(dist) == 0 ? rf_atomic_begin(&file, path, err) : RF_OK;
-    rf_atomic_abandon(&file);
-    return rc;
-}
-
-/* None is read, too. s: NULL where only pages are shown. */
+/* None is read, too, and what cannot be written is noticed before the work, not after it. s: NULL where
+ * only pages are shown. */
 static int check_outputs(const rf_command *o, const rf_subject *s, const rf_dist *dist,
                          rf_error *err)
 {
@@ -95,8 +87,8 @@ static int check_outputs(const rf_command *o, const rf_subject *s, const rf_dist
         }
         RF_TRY(rf_output_check(outputs, 5, &name, 1, err));
     }
-    for (int i = 0; i < 4; i++) {
-        RF_TRY(check_output(outputs[i], dist, err));
+    for (int i = 0; i < 4 && rf_dist_rank(dist) == 0; i++) {
+        RF_TRY(outputs[i] != NULL ? rf_atomic_try(outputs[i], err) : RF_OK);
     }
     return RF_OK;
 }

@@ -63,6 +63,26 @@ int rf_atomic_begin_own(rf_atomic *out, const char *path, rf_error *err)
     return begin(out, path, true, err);
 }
 
+/* Makes the temporary file; caller closes it. */
+static int create(int *fd, const rf_atomic *file, rf_error *err)
+{
+    *fd = open(file->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    return *fd >= 0 ? RF_OK : rf_error_system(err, errno, file->temporary, "cannot create");
+}
+
+int rf_atomic_try(const char *path, rf_error *err)
+{
+    rf_atomic file;
+    int fd;
+    RF_TRY(begin(&file, path, false, err));
+    const int rc = create(&fd, &file, err);
+    if (rc == RF_OK) {
+        close(fd);
+    }
+    rf_atomic_abandon(&file);
+    return rc;
+}
+
 static int sync_descriptor(int fd)
 {
     int rc;
@@ -132,12 +152,9 @@ void rf_atomic_abandon(rf_atomic *file)
 static int write_file(const char *path, bool own, const void *data, size_t bytes, rf_error *err)
 {
     rf_atomic file;
+    int rc, fd;
     RF_TRY(begin(&file, path, own, err));
-    int rc, fd = open(file.temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0) {
-        rc = rf_error_system(err, errno, file.temporary, "cannot create");
-        goto out;
-    }
+    RF_TRY_OUT(create(&fd, &file, err));
     rc = rf_file_pwrite(fd, data, bytes, 0, path, err);
     if (close(fd) != 0 && rc == RF_OK && errno != EINTR) {
         rc = rf_error_system(err, errno, path, "cannot write");

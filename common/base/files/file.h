@@ -32,6 +32,9 @@ RF_MUST_CHECK int rf_atomic_begin(rf_atomic *out, const char *path, rf_error *er
 /* The same of a file that is a folder's own, as `latest` or a checkpoint of a run: a link of that name is
  * replaced at commit, lest what it leads to be written over. */
 RF_MUST_CHECK int rf_atomic_begin_own(rf_atomic *out, const char *path, rf_error *err);
+/* Can a file be written at path? Its temporary is made and goes again, so that it is known before long
+ * work. Not while the path is begun. */
+RF_MUST_CHECK int rf_atomic_try(const char *path, rf_error *err);
 /* fsync of the temporary, rename to path, fsync of the folder. On failure the temporary is gone and
  * an older file at path is untouched; but when only the fsync of the folder fails, the new file is
  * already at path, and the message says that it may not survive a power failure. */

@@ -228,6 +228,22 @@ Test(file, places_that_cannot_be_written)
     cr_expect(count_files() == 0);
 }
 
+/* /proc is a folder that even root makes no file in. */
+Test(file, trying_leaves_nothing)
+{
+    static const char *const refused[] = {"/proc/a", "/dev/stdin/a", "no/such/a"};
+    rf_error err = {0};
+    cr_assert(rf_file_write(in_folder("old"), "x", 1, &err) == RF_OK);
+    cr_expect(rf_atomic_try(in_folder("old"), &err) == RF_OK, "%s", err.message);
+    cr_expect(rf_atomic_try(in_folder("new"), &err) == RF_OK, "%s", err.message);
+    cr_expect(rf_atomic_try("/dev/null", &err) == RF_OK, "%s", err.message);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        cr_expect(rf_atomic_try(refused[i], &err) == RF_ERR);
+        EXPECT_SAYS(&err, refused[i]);
+    }
+    cr_expect(count_files() == 1 && rf_path_exists(in_folder("old")));
+}
+
 Test(file, bare_name_in_the_working_folder)
 {
     rf_error err = {0};

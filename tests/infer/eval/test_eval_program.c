@@ -514,6 +514,10 @@ Test(eval_program, bad_files)
                  0);
     program_refuses("\"$EVAL\" --model model.h5 --data q.jsonl --out no/r.json", 1, "no/r.json");
     program_refuses(EVAL "--task exact --answers no/a.jsonl", 1, "no/a.jsonl");
+    /* A folder that is there, but in which nobody makes a file: noticed before the work is begun. */
+    program_refuses(EVAL "--out /proc/r.json", 1, "/proc/r.json");
+    program_refuses(EVAL "--html /proc/r.html", 1, "/proc/r.html");
+    program_refuses(EVAL "--task exact --csv /proc/r.csv decode.slot_size=2,4", 1, "/proc/r.csv");
     if (access("/dev/full", W_OK) == 0) {
         program_runs(EVAL ">/dev/full", 1);
         cr_assert(strstr(program_messages, "cannot write to standard output"));
