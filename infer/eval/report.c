@@ -133,12 +133,29 @@ static bool has_votes(const rf_eval_result *result, const rf_eval_options *o)
     return result->n_samples > 1 && o->task->extract != NULL && o->judge.command == NULL;
 }
 
+/* What judges. The other task, if any, says how questions are read and asked, and where answers end. */
+static const rf_task *judging_task(const rf_eval_options *o)
+{
+    return o->judge.command != NULL ? &rf_task_check : o->task;
+}
+
+static bool is_asked_as_another(const rf_eval_options *o)
+{
+    return judging_task(o) != o->task;
+}
+
 static void print_verdicts(FILE *out, const rf_eval_result *result, const rf_eval_options *o)
 {
     const rf_eval_record *r = &result->sum;
     double n = (double)(result->n * result->n_samples);
     fprintf(out, "  accuracy              %9.2f %%   ± %.2f (%s: %.0f of %.0f right)\n",
-            100 * ratio(r->correct, n), 100 * accuracy_error(result), o->task->name, r->correct, n);
+            100 * ratio(r->correct, n), 100 * accuracy_error(result), judging_task(o)->name,
+            r->correct, n);
+    if (o->judge.command != NULL) {
+        fprintf(out, "  judged by             %s%s%s%s\n", o->judge.command,
+                is_asked_as_another(o) ? "   (questions of " : "",
+                is_asked_as_another(o) ? o->task->name : "", is_asked_as_another(o) ? ")" : "");
+    }
     if (o->task->also != NULL && o->judge.command == NULL) {
         fprintf(out, "  %-21s %9.2f %%   (%.0f right)\n", o->task->also, 100 * ratio(r->also, n),
                 r->also);
@@ -259,6 +276,20 @@ static json_t *comparison_json(const rf_eval_result *result, const rf_objective_
     return list;
 }
 
+/* Who judged, and whose the questions are. A command may hold any bytes, JSON may not. */
+static void add_judge(json_t *object, const rf_eval_options *o)
+{
+    if (o->judge.command != NULL) {
+        json_t *command = json_string(o->judge.command);
+        json_object_set_new(object, "check",
+                            command != NULL ? command
+                                            : json_string("(a command that is not UTF-8)"));
+    }
+    if (is_asked_as_another(o)) {
+        json_object_set_new(object, "questions_of", json_string(o->task->name));
+    }
+}
+
 static json_t *answers_json(const rf_eval_result *result, const rf_eval_options *o)
 {
     const rf_eval_record *r = &result->sum;
@@ -266,7 +297,7 @@ static json_t *answers_json(const rf_eval_result *result, const rf_eval_options 
     double some = r->decoded > 0;
     json_t *object = json_pack(
         "{s:s, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:f, s:o, s:o, s:o, s:I}",
-        "task", o->task->name, "batch", (json_int_t)o->batch, "samples_per_question",
+        "task", judging_task(o)->name, "batch", (json_int_t)o->batch, "samples_per_question",
         (json_int_t)result->n_samples, "accuracy", ratio(r->correct, n), "accuracy_stderr",
         accuracy_error(result), "correct", (json_int_t)r->correct, "ended", (json_int_t)r->ended,
         "tokens", (json_int_t)r->answer_tokens, "forwards", (json_int_t)r->forwards, "places",
@@ -275,6 +306,7 @@ static json_t *answers_json(const rf_eval_result *result, const rf_eval_options 
         seconds, "latency_mean", mean_json(result->latency_mean, some), "latency_p50",
         mean_json(result->latency_p50, some), "latency_p95", mean_json(result->latency_p95, some),
         "cache_bytes", (json_int_t)result->cache_bytes);
+    add_judge(object, o);
     if (o->task->also != NULL && o->judge.command == NULL) {
         char name[64];
         snprintf(name, sizeof name, "accuracy_%s", o->task->also);

@@ -347,6 +347,36 @@ Test(eval_tasks, commands)
               program_messages);
 }
 
+static bool says(const json_t *object, const char *field, const char *text)
+{
+    const json_t *value = json_object_get(object, field);
+    return text == NULL ? value == NULL
+                        : json_is_string(value) && strcmp(json_string_value(value), text) == 0;
+}
+
+/* What a command has judged is not told as the verdict of a task's rules. */
+Test(eval_tasks, who_judged_is_told)
+{
+    static const struct {
+        const char *options, *words, *task, *check, *of;
+    } rows[] = {
+        {"--task gsm8k", "(gsm8k: ", "gsm8k", NULL, NULL},
+        {"--check true", "judged by             true\n", "check", "true", NULL},
+        {"--task gsm8k --check true", "true   (questions of gsm8k)", "check", "true", "gsm8k"}};
+    program_write("q.jsonl", gsm8k);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char command[512];
+        snprintf(command, sizeof command, EVAL "--data q.jsonl %s", rows[i].options);
+        program_runs(command, 0);
+        json_t *report = read_answers();
+        cr_assert(says(report, "task", rows[i].task) && says(report, "check", rows[i].check) &&
+                      says(report, "questions_of", rows[i].of) &&
+                      strstr(program_output, rows[i].words) != NULL,
+                  "%s: %s", rows[i].options, program_output);
+        json_decref(report);
+    }
+}
+
 Test(eval_tasks, what_does_not_go_together)
 {
     program_write("arc.jsonl", arc);

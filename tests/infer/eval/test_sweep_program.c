@@ -232,6 +232,7 @@ Test(sweep_program, another_sweep_is_refused)
     program_refuses(SWEEP "decode.slot_threshold=0.2,0.5", 1, "was not written by this sweep");
     program_refuses(SWEEP "--limit 3 decode.slot_threshold=0.2,0.4", 1, "remove it");
     program_refuses(SWEEP "--model other.h5 decode.slot_threshold=0.2,0.4", 1, "remove it");
+    program_refuses(SWEEP "--check true decode.slot_threshold=0.2,0.4", 1, "remove it");
     program_save_model("model.h5", 9, 1.4, "decode:\n  slot_size: 4\n  gen_length: 12\n");
     program_refuses(SWEEP "decode.slot_threshold=0.2,0.4", 1, "remove it");
     program_write("r.json", "precious");
