@@ -109,6 +109,17 @@ rf_scoring rf_eval_scoring(const rf_eval_options *o)
         .objective = &o->objective, .slot_size = o->slot_size, .n_masks = o->n_masks};
 }
 
+int rf_eval_check_room(const rf_eval_options *o, int64_t positions, rf_error *err)
+{
+    return !rf_eval_decodes(o) || o->decode.gen_length < positions
+               ? RF_OK
+               : rf_error_set(err, RF_ERR_USAGE,
+                              "decode.gen_length %" PRId64
+                              " leaves no room for a prompt in the model's %" PRId64
+                              " positions: lower it",
+                              o->decode.gen_length, positions);
+}
+
 /* What the longest question that fits the model's positions asks of the model. */
 static int measure(evaluator *e, rf_model_limits *limits, int64_t positions, rf_error *err)
 {
@@ -123,14 +134,8 @@ static int measure(evaluator *e, rf_model_limits *limits, int64_t positions, rf_
         e->capacity = o->batch < e->n * o->n_samples ? o->batch : e->n * o->n_samples;
         int64_t longest = rf_questions_longest(e->question, e->n);
         int64_t room = positions - o->decode.gen_length;
+        RF_TRY(rf_eval_check_room(o, positions, err));
         e->max_prompt = longest < room ? longest : room;
-        if (e->max_prompt < 1) {
-            return rf_error_set(err, RF_ERR_USAGE,
-                                "decode.gen_length %" PRId64
-                                " leaves no room for a prompt in the model's %" PRId64
-                                " positions: lower it",
-                                o->decode.gen_length, positions);
-        }
         rf_model_limits need = rf_engine_limits(&o->decode, e->max_prompt, e->capacity);
         limits->places = larger(limits->places, need.places);
         limits->keys = larger(limits->keys, need.keys);

@@ -102,6 +102,10 @@ static inline bool rf_eval_decodes(const rf_eval_options *options)
 RF_MUST_CHECK int rf_eval_check(const rf_question *questions, int64_t n,
                                 const rf_eval_options *options, rf_error *err);
 
+/* local. Does an answer leave room for a prompt in a model of so many positions? RF_ERR_USAGE. */
+RF_MUST_CHECK int rf_eval_check_room(const rf_eval_options *options, int64_t positions,
+                                     rf_error *err);
+
 /* collective. Question i is worked on by rank i mod ranks. `loaded` has its header read; the model
  * is made here. The questions have passed rf_eval_check. Caller frees, also after an error. */
 RF_MUST_CHECK int rf_eval_run(rf_eval_result *out, rf_loaded *loaded, const rf_question *questions,

@@ -35,8 +35,8 @@ static void free_setting(rf_setting *s)
     *s = (rf_setting){0};
 }
 
-/* *fits: false where the decoder refuses the combination, which err then tells. A model
- * is scored as its objective has it. */
+/* *fits: false where the decoder refuses the combination, or the model has too few positions for it,
+ * which err then tells. A model is scored as its objective has it. */
 static int read_setting(rf_setting *out, bool *fits, const rf_loaded *loaded,
                         const rf_eval_options *eval, char *const *assignment, int n, rf_error *err)
 {
@@ -47,7 +47,9 @@ static int read_setting(rf_setting *out, bool *fits, const rf_loaded *loaded,
     RF_TRY_OUT(rf_objective_from_config(&out->eval.objective, config,
                                         rf_tokenizer_specials(loaded->info.tokenizer),
                                         rf_config_int(config, "decode.gen_length"), err));
-    *fits = rf_decode_options_from_config(&out->eval.decode, config, err) == RF_OK;
+    *fits =
+        rf_decode_options_from_config(&out->eval.decode, config, err) == RF_OK &&
+        rf_eval_check_room(&out->eval, loaded->info.model.max_position_embeddings, err) == RF_OK;
     out->eval.slot_size =
         out->eval.objective.kind == &rf_objective_refusion ? out->eval.decode.slot_size : 0;
     out->yaml = rf_config_text(config, false);

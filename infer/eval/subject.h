@@ -36,8 +36,9 @@ typedef struct rf_subject {
 
 /* local. Reads the header of a checkpoint (or of the one that stands for a run folder), and the
  * questions in its tokens. Combinations of the grid whose settings do not go
- * together are left out with a warning (an error where there is but one), those that differ only in
- * what their decoder does not read are one. Caller frees, also after an error. */
+ * together, or not with the model's positions, are left out with a warning (an error where there is but
+ * one), those that differ only in what their decoder does not read are one. Caller frees, also after an
+ * error. */
 RF_MUST_CHECK int rf_subject_open(rf_subject *out, const char *name, const rf_grid *grid,
                                   const rf_subject_options *options, rf_error *err);
 void rf_subject_close(rf_subject *subject); /* a zeroed struct is fine */

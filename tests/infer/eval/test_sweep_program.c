@@ -120,6 +120,16 @@ Test(sweep_program, settings_that_make_no_row)
     cr_assert_str_eq(word(first, "kind"), "ar");
     cr_assert_null(json_object_get(first, "slot_size"));
     json_decref(r);
+    program_runs("rm r.json; " SWEEP "decode.gen_length=16,500 decode.slot_size=2,4", 0);
+    cr_assert(strstr(program_messages, "left out of the sweep: decode.gen_length 500 leaves no") !=
+                  NULL,
+              "%s", program_messages);
+    r = program_report("r.json");
+    cr_assert(json_is_true(json_object_get(r, "complete")) &&
+              json_array_size(json_object_get(r, "rows")) == 2);
+    json_decref(r);
+    program_runs("rm r.json; " SWEEP "decode.gen_length=500,600", 2);
+    cr_assert(strstr(program_messages, "no setting of the sweep is possible") != NULL);
     program_refuses(SWEEP "decode.kind=ar,refuson", 2, "refuson");
     program_refuses(SWEEP "decode.slot_threshold=0.5:0.9", 2, "from:to:step");
     program_refuses(SWEEP "--answers a.jsonl decode.slot_size=2,4", 2, "--answers goes with one");
