@@ -28,10 +28,10 @@ static int append_response(rf_ids *ids, const evaluator *e, const char *text, rf
     return RF_OK;
 }
 
-/* Where answers are compared with it: does the reference hold what the task compares? */
+/* Would the task judge the reference right? */
 static bool is_right_itself(const rf_task_item *item, const rf_task *task)
 {
-    if (task == NULL || task->check == NULL || task->generate != NULL || item->expected == NULL) {
+    if (task == NULL || task->check == NULL || item->expected == NULL) {
         return true;
     }
     return task->check(item->query, item->expected, item->expected) ||
@@ -39,32 +39,70 @@ static bool is_right_itself(const rf_task_item *item, const rf_task *task)
             task->check_also(item->query, item->expected, item->expected));
 }
 
-int rf_eval_check(const rf_question *questions, int64_t n, const rf_eval_options *o, rf_error *err)
+/* A question that cannot be scored, or whose answers cannot be judged, i from 0. */
+static int check_question(const rf_task_item *item, int64_t i, const rf_eval_options *o,
+                          rf_error *err)
 {
-    for (int64_t i = 0; i < n; i++) {
-        const rf_task_item *item = &questions[i].item;
-        if (item->expected == NULL && o->likelihood) {
-            return rf_error_set(err, RF_ERR,
-                                "question %" PRId64
-                                " has no reference response: likelihood and losses need one "
-                                "(--no-likelihood leaves them out)",
-                                i + 1);
-        }
-        if (item->expected == NULL && o->task != NULL && o->task->check != NULL &&
-            o->task->generate == NULL && o->judge.command == NULL) {
-            return rf_error_set(err, RF_ERR,
-                                "question %" PRId64
-                                " has no reference response: task %s compares with it",
-                                i + 1, o->task->name);
-        }
-        if (o->judge.command == NULL && !is_right_itself(item, o->task)) {
-            return rf_error_set(err, RF_ERR,
-                                "question %" PRId64 ": its own reference response would be judged "
-                                "wrong by task %s (%s), and so would every answer",
-                                i + 1, o->task->name, o->task->help);
-        }
+    const bool compares = o->judge.command == NULL && o->task != NULL && o->task->check != NULL &&
+                          o->task->generate == NULL;
+    if (item->expected == NULL && o->likelihood) {
+        return rf_error_set(err, RF_ERR,
+                            "question %" PRId64
+                            " has no reference response: likelihood and losses need one "
+                            "(--no-likelihood leaves them out)",
+                            i + 1);
+    }
+    if (compares && item->expected == NULL) {
+        return rf_error_set(
+            err, RF_ERR, "question %" PRId64 " has no reference response: task %s compares with it",
+            i + 1, o->task->name);
+    }
+    if (compares && !is_right_itself(item, o->task)) {
+        return rf_error_set(err, RF_ERR,
+                            "question %" PRId64 ": its own reference response would be judged "
+                            "wrong by task %s (%s), and so would every answer",
+                            i + 1, o->task->name, o->task->help);
     }
     return RF_OK;
+}
+
+/* Tasks that judge by rules alone judge any answer, whatever the reference is. But where no reference
+ * is right, the questions are another task's. */
+static int check_rules(const rf_question *questions, int64_t n, const char *path,
+                       const rf_task *task, rf_error *err)
+{
+    int64_t n_references = 0, n_wrong = 0, first = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const rf_task_item *item = &questions[i].item;
+        const bool wrong = !is_right_itself(item, task);
+        first = wrong && n_wrong == 0 ? i : first;
+        n_wrong += wrong;
+        n_references += item->expected != NULL;
+    }
+    if (n_wrong > 0 && n_wrong == n_references) {
+        return rf_error_set(err, RF_ERR,
+                            "task %s would judge every reference response wrong, question %" PRId64
+                            "'s first: are these questions of another task?",
+                            task->name, first + 1);
+    }
+    if (n_wrong > 0) {
+        rf_log_warn("%s: task %s would judge %" PRId64 " of %" PRId64
+                    " reference responses wrong, question %" PRId64 "'s first",
+                    path, task->name, n_wrong, n_references, first + 1);
+    }
+    return RF_OK;
+}
+
+int rf_eval_check(const rf_question *questions, int64_t n, const char *path,
+                  const rf_eval_options *o, rf_error *err)
+{
+    const bool has_rules = o->task != NULL && o->task->generate != NULL && o->judge.command == NULL;
+    int rc = RF_OK;
+    for (int64_t i = 0; i < n && rc == RF_OK; i++) {
+        rc = check_question(&questions[i].item, i, o, err);
+    }
+    rc = rc == RF_OK && has_rules ? check_rules(questions, n, path, o->task, err) : rc;
+    return rc == RF_OK ? RF_OK : rf_error_prefix(err, "%s", path);
 }
 
 /* Places of a question with its reference answer, the objective's padding and copies included: at

@@ -98,8 +98,9 @@ static inline bool rf_eval_decodes(const rf_eval_options *options)
 }
 
 /* local. Losses and likelihood need references, and so do tasks whose rules alone do not decide; a
- * reference that its own task would judge wrong is an error as well, which names the question. */
-RF_MUST_CHECK int rf_eval_check(const rf_question *questions, int64_t n,
+ * reference that its own task would judge wrong is an error as well, which names the question; of tasks
+ * whose rules decide it is a warning, unless all are wrong. path: of the questions, for messages. */
+RF_MUST_CHECK int rf_eval_check(const rf_question *questions, int64_t n, const char *path,
                                 const rf_eval_options *options, rf_error *err);
 
 /* local. Does an answer leave room for a prompt in a model of so many positions? RF_ERR_USAGE. */

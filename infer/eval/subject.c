@@ -104,10 +104,7 @@ static int read_questions(rf_question **out, int64_t *n, const char *path,
     rf_eval_options eval = o->eval;
     eval.likelihood &= likelihood;
     RF_TRY(rf_questions_read_styled(out, n, path, tokenizer, o->limit, &o->style, err));
-    if (rf_eval_check(*out, *n, &eval, err) != RF_OK) {
-        return rf_error_prefix(err, "%s", path);
-    }
-    return RF_OK;
+    return rf_eval_check(*out, *n, path, &eval, err);
 }
 
 /* --- Opening ---------------------------------------------------------------------------------- */

@@ -277,10 +277,12 @@ Test(eval_program, questions_that_are_too_long_count)
 /* No mean of nothing: neither a zero, which would read as perfection, nor a nan. */
 Test(eval_program, nothing_scored_is_said)
 {
-    char text[256], word[121];
-    memset(word, '7', 120);
-    word[120] = '\0';
-    snprintf(text, sizeof text, "{\"query\": \"%s\", \"response\": \"2\"}\n", word);
+    char text[256], sums[121] = "1+1", results[61] = "2";
+    for (int i = 1; i < 30; i++) {
+        strcat(sums, ",1+1");
+        strcat(results, ",2");
+    }
+    snprintf(text, sizeof text, "{\"query\": \"%s\", \"response\": \"%s\"}\n", sums, results);
     program_write("q.jsonl", text);
     for (int i = 0; i < 2; i++) {
         program_runs(i == 0 ? EVAL "--weights f32,bf16" : EVAL "--task arithmetic", 0);
@@ -482,7 +484,7 @@ Test(eval_program, mistakes_in_use)
     program_refuses("\"$EVAL\" --data q.jsonl", 2, "--model is missing");
     program_refuses(EVAL "--out q.jsonl", 2, "over an input");
     program_refuses(EVAL "--out ./model.h5", 2, "over an input");
-    program_refuses(EVAL "--task sort --out r --answers ./r", 2, "two outputs");
+    program_refuses(EVAL "--task arithmetic --out r --answers ./r", 2, "two outputs");
     program_refuses(EVAL "--task chess", 2, "--task chess: must be one of arithmetic, sort,");
     program_refuses(EVAL "--answers a.jsonl", 2, "--answers");
     program_refuses(EVAL "--no-likelihood", 2, "nothing to do");
@@ -493,6 +495,21 @@ Test(eval_program, mistakes_in_use)
     program_runs("\"$EVAL\" --help", 0);
     cr_assert(strstr(program_output, "countdown") && strstr(program_output, "objective.epsilon"));
     program_runs("\"$EVAL\" --version", 0);
+}
+
+/* Rules judge whatever the reference is: that no answer is right would say nothing of the model. */
+Test(eval_program, questions_of_another_task)
+{
+    program_refuses(EVAL "--no-likelihood --task sudoku4", 1,
+                    "q.jsonl: task sudoku4 would judge every");
+    program_refuses(EVAL "--no-likelihood --task sort --limit 1", 1, "question 1's first");
+    program_runs("sed -i '2s/3,7/3,8/; 4s/10,66/9,66/' q.jsonl; " EVAL
+                 "--no-likelihood --task arithmetic",
+                 0);
+    cr_assert(strstr(program_messages, "warning: q.jsonl: task arithmetic would judge 2 of 9 "
+                                       "reference responses wrong, question 2's first") != NULL,
+              "%s", program_messages);
+    program_runs(EVAL "--no-likelihood --task sudoku4 --check true", 0); /* which judges instead */
 }
 
 Test(eval_program, bad_files)
