@@ -28,7 +28,7 @@ static const rf_config_key *const key_tables[] = {rf_decode_keys, NULL};
 static const rf_option option_table[] = {
     {"model", "FILE",
      "checkpoint, or the folder of a run: its best checkpoint on validation, else its latest",
-     RF_OPTION_TEXT, .at = offsetof(options, source.model)},
+     RF_OPTION_TEXT, .at = offsetof(options, source.model), .once = true},
     {"adapter", "FILE",
      "adapters that were trained beside that checkpoint (lora.*), or the folder of their run",
      RF_OPTION_TEXT, .at = offsetof(options, source.adapter)},

@@ -121,6 +121,10 @@ static int take(const line *l, const rf_option *o, const char *value)
     void *at = l->into + o->at;
     switch (o->kind) {
     case RF_OPTION_TEXT:
+        if (o->once && *(const char **)at != NULL) {
+            return rf_error_set(l->err, RF_ERR_USAGE, "--%s: given twice, %.100s and %.100s: %s",
+                                o->name, *(const char **)at, value, l->see);
+        }
         *(const char **)at = value;
         return RF_OK;
     case RF_OPTION_CHOICE:

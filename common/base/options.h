@@ -8,6 +8,7 @@
 
 #include "common/base/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,13 +34,15 @@ typedef struct rf_option {
     rf_option_kind kind;
     size_t at; /* where its value is in the struct that is filled: offsetof */
     int64_t min, max;
+    bool once; /* a text that is given twice is an error: the first would be ignored */
     /* Values beside those in `argument`: the i-th, and a line on it; NULL behind the last. NULL:
      * there are none. */
     const char *(*word)(int i, const char **help);
 } rf_option;
 
-/* Reads a command line of long options into a struct; the last of one given twice counts, a
- * beginning that is no other's is enough, options may stand behind other words, and "--" ends them.
+/* Reads a command line of long options into a struct; the last of one given twice counts (but
+ * rf_option.once), a beginning that is no other's is enough, options may stand behind other words, and
+ * "--" ends them.
  * argv is reordered: *first is the index of the first word that belongs to no option. Messages send
  * to `see`, "see refusion-infer --help". RF_ERR_USAGE. */
 RF_MUST_CHECK int rf_options_parse(int *first, void *into, int argc, char **argv,

@@ -151,7 +151,7 @@ static int judge_by_command(rf_verdict *out, const rf_judge *judge, const rf_tas
     char *input = describe_answer(item, answer, index, sample);
     rf_run_result result = {0};
     if (input == NULL) {
-        return rf_error_set(err, RF_ERR, "question %" PRId64 ": its answer is no UTF-8", index);
+        return rf_error_set(err, RF_ERR, "question %" PRId64 ": its answer is no UTF-8", index + 1);
     }
     const rf_run_request request = {
         .argv = argv, .input = input, .input_bytes = strlen(input), .seconds = judge->seconds};
@@ -162,7 +162,7 @@ static int judge_by_command(rf_verdict *out, const rf_judge *judge, const rf_tas
         const size_t n = strlen(said);
         rc = rf_error_set(err, RF_ERR,
                           "question %" PRId64 ", sample %" PRId64 ": --check %s %s (status %d)%s%s",
-                          index, sample, judge->command, problem, result.status,
+                          index + 1, sample + 1, judge->command, problem, result.status,
                           is_blank(said) ? ""
                           : n > 200      ? ": ..."
                                          : ": ",

@@ -41,7 +41,7 @@ RF_MUST_CHECK int rf_judge_check(const rf_judge *judge, rf_error *err);
 
 /* Judges an answer, cut at the task's stop strings. index and sample (from 0) name it for the
  * command. A command that fails, is too slow or says something else than a verdict is RF_ERR that
- * names the question and the command: never a wrong answer. */
+ * names question and sample, in words from 1, and the command: never a wrong answer. */
 RF_MUST_CHECK int rf_judge_answer(rf_verdict *out, const rf_judge *judge, const rf_task_item *item,
                                   const char *answer, int64_t index, int64_t sample, rf_error *err);
 

@@ -111,7 +111,7 @@ static int read_stem(choices *c, const json_t *question, rf_error *err)
         RF_TRY(rf_task_field(&c->text[i], choice, "text", err));
         RF_TRY(rf_task_field(&c->label[i], choice, "label", err));
         if (c->text[i] == NULL) {
-            return rf_error_set(err, RF_ERR, "choice %d has no \"text\"", i);
+            return rf_error_set(err, RF_ERR, "choice %d has no \"text\"", i + 1);
         }
     }
     return RF_OK;
@@ -229,6 +229,12 @@ static int arc_texts(rf_task_item *out, const json_t *record, bool raw, rf_error
 {
     choices c;
     RF_TRY(begin_choices(&c, record, read_arc, err));
+    for (int i = 0; i < c.n; i++) {
+        if (c.text[i][0] == '\0') {
+            return rf_error_set(err, RF_ERR, "the text of choice %d is empty: it has no likelihood",
+                                i + 1);
+        }
+    }
     if (c.n > 0) {
         out->query = raw ? rf_alloc_format("Question: %s\nAnswer:", c.question)
                          : rf_alloc_string(c.question);

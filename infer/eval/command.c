@@ -190,10 +190,14 @@ int rf_command_check_sweep(const rf_command *o, const rf_grid *grid, rf_error *e
                         : o->models.n > 1 && o->subject.source.adapter != NULL ? "--adapter"
                                                                                : NULL;
     if (!rf_command_is_sweep(o, grid)) {
-        return o->csv == NULL ? RF_OK
-                              : rf_error_set(err, RF_ERR_USAGE,
-                                             "--csv holds the rows of a sweep: give several "
-                                             "models, or lists of settings");
+        const char *of_rows = o->csv != NULL  ? "--csv holds the rows"
+                              : o->within > 0 ? "--within chooses among the rows"
+                                              : NULL;
+        return of_rows == NULL ? RF_OK
+                               : rf_error_set(err, RF_ERR_USAGE,
+                                              "%s of a sweep: give several models, or lists of "
+                                              "settings",
+                                              of_rows);
     }
     if (stray != NULL) {
         return rf_error_set(err, RF_ERR_USAGE,
@@ -206,6 +210,23 @@ int rf_command_check_sweep(const rf_command *o, const rf_grid *grid, rf_error *e
     return RF_OK;
 }
 
+/* What would evaluate something, where only pages are shown. */
+static int check_only_pages(const rf_command *o, rf_error *err)
+{
+    const char *stray = o->subject.data != NULL                 ? "--data"
+                        : o->subject.eval.judge.command != NULL ? "--check"
+                        : o->subject.eval.task != NULL          ? "--task"
+                        : o->out != NULL                        ? "--out"
+                        : o->answers != NULL                    ? "--answers"
+                        : o->csv != NULL                        ? "--csv"
+                                                                : NULL;
+    return stray == NULL ? RF_OK
+                         : rf_error_set(err, RF_ERR_USAGE,
+                                        "%s goes with --model: without one only what --page names "
+                                        "is shown",
+                                        stray);
+}
+
 static int check(const rf_command *o, rf_error *err)
 {
     const rf_eval_options *eval = &o->subject.eval;
@@ -213,7 +234,7 @@ static int check(const rf_command *o, rf_error *err)
         return rf_error_set(err, RF_ERR_USAGE, "--page is shown on a page: give --html FILE");
     }
     if (rf_command_only_pages(o)) {
-        return RF_OK;
+        return check_only_pages(o, err);
     }
     if (o->models.n == 0 || o->subject.data == NULL) {
         return rf_manual_missing(&manual, o->models.n > 0 ? "--data" : "--model", err);

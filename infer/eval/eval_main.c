@@ -210,6 +210,11 @@ static int run(const rf_command *o, char **assignment, int n_assignments, rf_dis
     int rc;
     RF_TRY_OUT(agree_on_command(dist, o, err));
     if (rf_command_only_pages(o)) {
+        if (n_assignments > 0) {
+            rc = rf_error_set(err, RF_ERR_USAGE, "%s goes with --model: no settings are tried here",
+                              assignment[0]);
+            goto out;
+        }
         rc = check_outputs(o, NULL, dist, err);
         rc = rc == RF_OK && rf_dist_rank(dist) == 0 ? write_page(o, NULL, err) : rc;
         goto out;

@@ -59,7 +59,7 @@ static const char *kind_word(int i, const char **help)
 static int parse(given *g, const char *const *word)
 {
     static const rf_option options[] = {
-        {"name", "TEXT", "", RF_OPTION_TEXT, .at = offsetof(given, name)},
+        {"name", "TEXT", "", RF_OPTION_TEXT, .at = offsetof(given, name), .once = true},
         {"sizes", "N", "", RF_OPTION_INTEGER, .at = offsetof(given, size), .min = 1, .max = 99},
         {"size", "N", "", RF_OPTION_INTEGER, .at = offsetof(given, size), .min = 1, .max = 9},
         {"quick", NULL, "", RF_OPTION_FLAG, .at = offsetof(given, quick)},
@@ -116,6 +116,7 @@ Test(options, mistakes_are_named)
         {{"--nothing-like-it", NULL}, "--nothing-like-it: unknown option: see program --help"},
         {{"--si", "3", NULL}, "--si: short for several options: see program --help"},
         {{"--quick=3", NULL}, "--quick=3: takes no value"},
+        {{"--name=x", "--name", "y", NULL}, "--name: given twice, x and y: see program --help"},
         {{"-x", NULL}, "-x: unknown option: see program --help"},
         {{"-zx", NULL}, "-zx: unknown option: see program --help"},
         {{"-size=3", NULL}, "-size=3: unknown option: did you mean --size? see program"},

@@ -158,6 +158,8 @@ Test(infer_program, mistakes_in_use)
     program_refuses(INFER "--prompts p.jsonl --out ./p.jsonl", 2, "over an input");
     program_refuses(INFER "--prompts p.jsonl --out model.h5", 2, "over an input");
     program_refuses("\"$INFER\" --model", 2, "--model: needs a value");
+    program_refuses(INFER "--prompt x --model other.h5", 2,
+                    "--model: given twice, model.h5 and other.h5");
     program_refuses(INFER "--promt x", 2, "--promt: unknown");
     program_refuses(INFER "--prompt x --prompts y", 2, "exclude each other");
     program_refuses(INFER "--prompt ''", 2, "--prompt is empty");
@@ -403,7 +405,9 @@ Test(infer_program, goes_on_with_the_same_alone)
     program_refuses(FILE_OF_PROMPTS "--stop x" LAST_LINE, 1, "other settings");
     program_refuses(FILE_OF_PROMPTS "--date 2027-01-01" LAST_LINE, 1, "other settings");
     program_refuses(FILE_OF_PROMPTS "--weights int8" LAST_LINE, 1, "other settings");
-    program_refuses(FILE_OF_PROMPTS "--model other.h5" LAST_LINE, 1, "another model");
+    program_refuses("\"$INFER\" --model other.h5 --prompts p.jsonl --out a.jsonl "
+                    "decode.temperature=1 " LAST_LINE,
+                    1, "another model");
     program_refuses(
         "mv a.jsonl.partial.0 j; cp p.jsonl "
         "a.jsonl.partial.0; " INFER

@@ -315,7 +315,7 @@ Test(judge, commands_that_break)
         cr_assert_eq(judge_by(&verdict, rows[i][0]), RF_ERR, "%s", rows[i][0]);
         cr_assert(strstr(err.message, rows[i][1]) != NULL &&
                       strstr(err.message, rows[i][0]) != NULL &&
-                      strstr(err.message, "question 6, sample 1") != NULL,
+                      strstr(err.message, "question 7, sample 2") != NULL,
                   "%s", err.message);
     }
 }

@@ -487,6 +487,12 @@ Test(eval_program, mistakes_in_use)
     program_refuses(EVAL "--task arithmetic --out r --answers ./r", 2, "two outputs");
     program_refuses(EVAL "--task chess", 2, "--task chess: must be one of arithmetic, sort,");
     program_refuses(EVAL "--answers a.jsonl", 2, "--answers");
+    program_refuses("\"$EVAL\" --data q.jsonl --html p.html --page r.json", 2,
+                    "--data goes with --model");
+    program_refuses("\"$EVAL\" --task sort --html p.html --page r.json", 2,
+                    "--task goes with --model");
+    program_refuses("\"$EVAL\" --html p.html --page r.json decode.kind=ar", 2,
+                    "decode.kind=ar goes with --model");
     program_refuses(EVAL "--no-likelihood", 2, "nothing to do");
     program_refuses(EVAL "--limit 0", 2, "--limit 0");
     program_refuses(EVAL "--no-likelihood=1 --task exact", 2, "takes no value");

@@ -133,6 +133,17 @@ Test(eval_tasks, choices_by_likelihood)
                     "has no choices");
 }
 
+Test(eval_tasks, an_empty_choice_has_no_likelihood)
+{
+    program_write("arc.jsonl", arc);
+    program_runs("sed -i '1s/\"ice\"/\"\"/; 2s/sand//' arc.jsonl", 0);
+    program_refuses(EVAL "--data arc.jsonl --task arc-likelihood", 1,
+                    "arc.jsonl:1: the text of choice 1 is empty");
+    program_refuses("sed -i 1d arc.jsonl; " EVAL "--data arc.jsonl --task arc-likelihood", 1,
+                    "arc.jsonl:1: the text of choice 2 is empty");
+    program_runs(EVAL "--data arc.jsonl --task arc", 0); /* its letter is there */
+}
+
 Test(eval_tasks, choices_on_ranks)
 {
     json_t *line[2];
@@ -343,7 +354,7 @@ Test(eval_tasks, commands)
     cr_assert(!!(fabs(number(report, "accuracy") - 1.0 / 3) < 1e-12));
     json_decref(report);
     program_runs(EVAL "--data q.jsonl --check 'exit 7'", 1);
-    cr_assert(strstr(program_messages, "question 0, sample 0: --check exit 7 failed") != NULL, "%s",
+    cr_assert(strstr(program_messages, "question 1, sample 1: --check exit 7 failed") != NULL, "%s",
               program_messages);
 }
 

@@ -136,6 +136,7 @@ Test(sweep_program, settings_that_make_no_row)
     program_refuses("\"$EVAL\" --model model.h5 --data q.jsonl decode.slot_size=2,4", 2,
                     "give a --task");
     program_refuses(SWEEP "--csv r.csv", 2, "--csv holds the rows of a sweep");
+    program_refuses(SWEEP "--within 1", 2, "--within chooses among the rows of a sweep");
 }
 
 /* The best of each model and decoder by accuracy, then by speed; within some points by speed. */
