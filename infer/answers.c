@@ -23,7 +23,7 @@ typedef struct answerer {
     rf_engine *engine;
     rf_show show;
     rf_trace trace; /* of the present prompt */
-    uint64_t n_answered;
+    bool by_line;   /* an answer is one line, for who reads standard output */
 } answerer;
 
 /* The model is made for this many prompts of up to max_prompt tokens at once. */
@@ -80,6 +80,31 @@ static int print_answer(const answerer *a, const rf_answer *answer, rf_error *er
     return RF_OK;
 }
 
+/* The text as one line, from which it can be had back: \n and \r for its line breaks, \\ for a
+ * backslash. */
+static int print_line(const answerer *a, const rf_answer *answer, int64_t number, rf_error *err)
+{
+    size_t bytes;
+    char *text = rf_answer_text(answer, &bytes, a->loaded->info.tokenizer);
+    for (size_t i = 0; i < bytes; i++) {
+        const char c = text[i];
+        if (c == '\n' || c == '\r' || c == '\\') {
+            fputc('\\', stdout);
+        }
+        fputc(c == '\n' ? 'n' : c == '\r' ? 'r' : c, stdout);
+    }
+    fputc('\n', stdout);
+    free(text);
+    RF_TRY(rf_error_of_stdout(err));
+    if (bytes == 0) {
+        rf_log_info("standard input:%" PRId64 ": the answer is empty", number);
+    }
+    if (isatty(STDERR_FILENO)) {
+        rf_answers_log(answer);
+    }
+    return RF_OK;
+}
+
 /* An rf_observer. */
 static void observe(void *user, rf_event_kind kind, const rf_sequence *s)
 {
@@ -108,11 +133,12 @@ static int write_trace(answerer *a, const rf_question *prompt, const rf_answer *
     return rc;
 }
 
-static int answer_prompt(answerer *a, const rf_question *prompt, rf_error *err)
+/* number: of the prompt, from 1 on. */
+static int answer_prompt(answerer *a, const rf_question *prompt, int64_t number, rf_error *err)
 {
     const rf_request request = {.prompt = prompt->ids.id,
                                 .n_prompt = prompt->ids.n,
-                                .index = a->n_answered++,
+                                .index = (uint64_t)number - 1,
                                 .observer = observe,
                                 .user = a,
                                 .stops = a->options->stops};
@@ -120,24 +146,31 @@ static int answer_prompt(answerer *a, const rf_question *prompt, rf_error *err)
     rf_show_begin(&a->show);
     a->trace.scores = true;
     RF_TRY(rf_engine_run(a->engine, &answer, &request, 1, NULL, NULL, err));
-    int rc = print_answer(a, &answer, err);
+    int rc = a->by_line ? print_line(a, &answer, number, err) : print_answer(a, &answer, err);
     rc = rc == RF_OK && a->options->trace != NULL ? write_trace(a, prompt, &answer, err) : rc;
     rf_trace_free(&a->trace);
     rf_answer_free(&answer);
     return rc;
 }
 
-/* Makes the model for this very prompt if there is none yet. */
+/* Makes the model for this very prompt. */
 static int run_text(answerer *a, const char *text, rf_error *err)
 {
     rf_question prompt;
     RF_TRY(rf_question_from_text(&prompt, a->loaded->info.tokenizer, text, a->options->raw, err));
     int rc;
-    RF_TRY_OUT(a->engine == NULL ? prepare(a, prompt.ids.n, 1, err) : RF_OK);
-    rc = answer_prompt(a, &prompt, err);
+    RF_TRY_OUT(prepare(a, prompt.ids.n, 1, err));
+    rc = answer_prompt(a, &prompt, 1, err);
 out:
     rf_question_free(&prompt);
     return rc;
+}
+
+/* --- To a pipe: a line for each line ---------------------------------------------------------- */
+
+static bool fits(const answerer *a, const rf_question *prompt)
+{
+    return prompt->ids.n <= a->engine->max_prompt;
 }
 
 static int64_t longest_line(const answerer *a)
@@ -147,18 +180,66 @@ static int64_t longest_line(const answerer *a)
     return a->options->max_prompt > 0 ? a->options->max_prompt : fits > 1 ? fits : 1;
 }
 
+/* The line as a prompt. An error is the line's own: others may be answered. */
+static int read_line(rf_question *out, const answerer *a, const char *line, size_t bytes,
+                     rf_error *err)
+{
+    *out = (rf_question){0};
+    if (memchr(line, '\0', bytes) != NULL) {
+        return rf_error_set(err, RF_ERR, "it holds a zero byte: remove it");
+    }
+    RF_TRY(rf_question_from_text(out, a->loaded->info.tokenizer, line, a->options->raw, err));
+    return fits(a, out) ? RF_OK
+                        : rf_error_set(err, RF_ERR,
+                                       "it has %" PRId64 " tokens, more than the %" PRId64
+                                       " that fit (--max-prompt)",
+                                       out->ids.n, a->engine->max_prompt);
+}
+
+/* Answers the line, an empty one by an empty one. *n_bad counts those that cannot be answered: they get an
+ * empty line too, so that the others keep their places. */
+static int run_line(answerer *a, const char *line, size_t bytes, int64_t number, int64_t *n_bad,
+                    rf_error *err)
+{
+    rf_question prompt = {0};
+    rf_error problem = {0};
+    int rc;
+    if (bytes > 0 && read_line(&prompt, a, line, bytes, &problem) == RF_OK) {
+        rc = answer_prompt(a, &prompt, number, err);
+    } else {
+        fputc('\n', stdout);
+        rc = rf_error_of_stdout(err);
+    }
+    if (problem.code != RF_OK) {
+        rf_log_warn("standard input:%" PRId64 ": not answered: %s", number, problem.message);
+        ++*n_bad;
+    }
+    rf_question_free(&prompt);
+    return rc;
+}
+
 static int run_lines(answerer *a, rf_error *err)
 {
     char *line = NULL;
     size_t capacity = 0;
+    int64_t number = 0, n_bad = 0;
+    a->by_line = !a->options->show && !isatty(STDOUT_FILENO);
     int rc = prepare(a, longest_line(a), 1, err);
-    while (rc == RF_OK && getline(&line, &capacity, stdin) >= 0) {
-        line[strcspn(line, "\r\n")] = '\0';
-        rc = line[0] != '\0' ? run_text(a, line, err) : RF_OK;
+    for (ssize_t n; rc == RF_OK && (n = getline(&line, &capacity, stdin)) >= 0;) {
+        n -= n > 0 && line[n - 1] == '\n';
+        n -= n > 0 && line[n - 1] == '\r'; /* line ends of Windows */
+        line[n] = '\0';
+        rc = run_line(a, line, (size_t)n, ++number, &n_bad, err);
     }
     free(line);
-    return rc == RF_OK && ferror(stdin)
-               ? rf_error_set(err, RF_ERR, "cannot read standard input: %m")
+    if (rc == RF_OK && ferror(stdin)) {
+        return rf_error_set(err, RF_ERR, "cannot read standard input: %m");
+    }
+    return rc == RF_OK && n_bad > 0
+               ? rf_error_set(err, RF_ERR,
+                              "%" PRId64 " of %" PRId64 " lines of standard input were not "
+                              "answered: see the warnings",
+                              n_bad, number)
                : rc;
 }
 
@@ -177,11 +258,6 @@ typedef struct writer {
     FILE *out;
     const char *name; /* of out, for messages */
 } writer;
-
-static bool fits(const answerer *a, const rf_question *prompt)
-{
-    return prompt->ids.n <= a->engine->max_prompt;
-}
 
 static char *record_of(const answerer *a, const rf_answer *answer, bool too_long)
 {

@@ -83,8 +83,11 @@ static const rf_manual manual = {
     .summary = "answers of a trained model",
     .synopsis =
         "refusion-infer --model CHECKPOINT.h5|RUN_FOLDER [options] [decode.key=value ...]\n",
-    .text = "Answers one prompt, a file of prompts, or each line of standard input. On a terminal\n"
-            "without a prompt it is a conversation: /help there tells how to steer it.\n",
+    .text =
+        "Answers one prompt, a file of prompts, or each line of standard input: by one line, in\n"
+        "which line breaks are \\n and \\r and a backslash is \\\\ where standard output is no\n"
+        "terminal. On a terminal without a prompt it is a conversation: /help there tells how\n"
+        "to steer it.\n",
     .option = option_table,
     .key = key_tables,
     .key_title = "Settings (defaults: those of the run that trained the model)"};

@@ -98,16 +98,80 @@ Test(infer_program, files_of_prompts)
 
 Test(infer_program, lines_of_standard_input)
 {
-    program_runs("printf 'hello\\n\\r\\nworld' | " INFER, 0);
-    char *both = program_keep();
-    program_runs("{ " INFER "--prompt hello && " INFER "--prompt world; }", 0);
-    cr_assert_str_eq(both, program_output);
-    free(both);
+    program_runs("{ " INFER "--prompt hello; echo; echo; " INFER "--prompt '  '; " INFER
+                 "--prompt \"$(printf 'he\\rllo')\"; " INFER "--prompt world; }",
+                 0);
+    char *each = program_keep();
+    program_runs("printf 'hello\\n\\n\\r\\n  \\nhe\\rllo\\r\\nworld' | " INFER, 0);
+    cr_assert_str_eq(program_output, each);
+    free(each);
     program_runs(INFER, 0); /* no line at all */
     cr_assert(program_output[0] == '\0');
-    program_refuses("echo hello | " INFER "--max-prompt 4 2>all; status=$?; tail -n 1 all >&2; "
-                    "exit $status",
-                    1, "has 7 tokens: this decoder takes 1 to 4");
+}
+
+/* They are named, the others are answered, and the exit status tells. */
+Test(infer_program, lines_that_cannot_be_answered)
+{
+    program_runs("{ " INFER "--prompt a; echo; echo; " INFER "--prompt b; }", 0);
+    char *each = program_keep();
+    program_runs("printf 'a\\nhello\\n\\0c\\nb\\n' | " INFER "--max-prompt 4", 1);
+    cr_assert_str_eq(program_output, each);
+    cr_assert(
+        strstr(program_messages, "standard input:2: not answered: it has 7 tokens, more than "
+                                 "the 4 that fit (--max-prompt)") != NULL &&
+            strstr(program_messages, "standard input:3: not answered: it holds a zero byte") !=
+                NULL &&
+            strstr(program_messages, "2 of 4 lines of standard input were not answered") != NULL,
+        "%s", program_messages);
+    free(each);
+}
+
+/* The answer [n] as one line, at `line`: how many bytes that takes, where it is there. */
+static size_t expect_line(const char *line, const char *answer, size_t n)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < n; i++) {
+        const char c = answer[i], escaped = c == '\n' ? 'n' : c == '\r' ? 'r' : c;
+        if (escaped != c || c == '\\') {
+            cr_assert_eq(line[bytes++], '\\', "%s", line);
+        }
+        cr_assert_eq(line[bytes++], escaped, "%s", line);
+    }
+    cr_assert_eq(line[bytes], '\n', "%s", line);
+    return bytes + 1;
+}
+
+/* They are those to a file of the same prompts, whatever characters are in them. */
+Test(infer_program, a_line_for_each_line)
+{
+    static const char options[] = "decode.temperature=5 decode.gen_length=24";
+    enum { N = 200 };
+    static char file[N * 20 + 1], lines[N * 5 + 1], command[256];
+    const char *record, *line = program_output;
+    int n_breaks = 0, n_backslashes = 0;
+    for (int i = 0; i < N; i++) {
+        sprintf(file + strlen(file), "{\"query\": \"%d\"}\n", i);
+        sprintf(lines + strlen(lines), "%d%s", i, i % 2 == 0 ? "\n" : "\r\n");
+    }
+    program_write("p.jsonl", file);
+    program_write("lines", lines);
+    snprintf(command, sizeof command, INFER "--prompts p.jsonl %s", options);
+    program_runs(command, 0);
+    char *records = program_keep();
+    snprintf(command, sizeof command, INFER "%s <lines", options);
+    program_runs(command, 0);
+    record = records;
+    for (int i = 0; i < N; i++, record += strcspn(record, "\n") + 1) {
+        json_t *o = json_loadb(record, strcspn(record, "\n"), JSON_ALLOW_NUL, NULL);
+        const json_t *text = json_object_get(o, "text");
+        const size_t n = json_string_length(text);
+        line += expect_line(line, json_string_value(text), n);
+        n_breaks += memchr(json_string_value(text), '\n', n) != NULL;
+        n_backslashes += memchr(json_string_value(text), '\\', n) != NULL;
+        json_decref(o);
+    }
+    cr_assert(*line == '\0' && n_breaks > 0 && n_backslashes > 0, "%s", records);
+    free(records);
 }
 
 /* Likely answers survive eight bits; the bits of f32 do not depend on being asked for. */
