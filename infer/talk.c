@@ -24,7 +24,7 @@ typedef struct message {
     const char *role;
     char *content; /* [bytes] owned */
     size_t bytes;
-    bool stopped; /* an answer that Ctrl-C has cut off */
+    bool stopped; /* an answer that was cut off, by Ctrl-C or at decode.gen_length */
 } message;
 
 typedef struct talk {
@@ -166,8 +166,15 @@ static int set_system(talk *t, const char *argument, rf_error *err)
     return RF_OK;
 }
 
+/* Is it an answer from which a model could learn how answers are and end? */
+static bool is_whole(const message *m)
+{
+    return strcmp(m->role, "assistant") == 0 && !m->stopped && m->bytes > 0;
+}
+
 static int save(talk *t, const char *argument, rf_error *err)
 {
+    bool can_be_learnt = false;
     if (argument[0] == '\0') {
         return rf_error_set(err, RF_ERR_USAGE, "/save needs the name of a file: /save talk.jsonl");
     }
@@ -187,7 +194,10 @@ static int save(talk *t, const char *argument, rf_error *err)
         json_t *one = json_pack("{s:s, s:s%}", "role", m->role, "content", m->content, m->bytes);
         if (m->stopped) {
             json_object_set_new(one, "stopped", json_true());
+        } else if (m->bytes == 0) {
+            json_object_set_new(one, "train", json_false());
         }
+        can_be_learnt |= is_whole(m);
         json_array_append_new(messages, one);
     }
     json_t *record = json_pack("{s:o}", "messages", messages);
@@ -196,7 +206,10 @@ static int save(talk *t, const char *argument, rf_error *err)
     int rc = text != NULL ? rf_file_write(argument, text, strlen(text), err)
                           : rf_error_set(err, RF_ERR, "the conversation is no UTF-8");
     if (rc == RF_OK) {
-        rf_log_info("saved in %s", argument);
+        rf_log_info("saved in %s%s", argument,
+                    can_be_learnt ? ""
+                                  : ": no answer in it is whole, so that refusion-data build finds "
+                                    "nothing to learn");
     }
     json_decref(record);
     free(json);
@@ -315,7 +328,7 @@ static int answer(talk *t, const char *text, rf_error *err)
     if (rc == RF_OK && !t->options->raw) {
         size_t bytes;
         char *said = rf_answer_text(&answer, &bytes, t->loaded->info.tokenizer);
-        add_message(t, "assistant", said, bytes, answer.cancelled);
+        add_message(t, "assistant", said, bytes, !answer.ended && answer.stop == NULL);
     } else {
         drop_message(t);
     }

@@ -289,7 +289,9 @@ static bool is_off(const json_t *flag)
 bool rf_record_is_trained(const rf_record *record, int64_t i)
 {
     const json_t *message = record->turn[i].message;
-    return !is_off(json_object_get(message, "weight")) &&
+    const json_t *stopped = json_object_get(message, "stopped");
+    const bool is_whole = stopped == NULL || json_is_null(stopped) || is_off(stopped);
+    return is_whole && !is_off(json_object_get(message, "weight")) &&
            !is_off(json_object_get(message, "train")) && !is_off(json_object_get(message, "loss"));
 }
 

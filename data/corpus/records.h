@@ -19,7 +19,8 @@
  * Content may be a list of parts {"type": "text", "text": s}; the role `developer` is `system`. What
  * `function_call` (or `tool_call`) says is a text of JSON and becomes the assistant's "tool_calls";
  * `observation` (or `tool_response`) is `tool`; "tools" may be a text of JSON. A
- * message of the assistant with "weight": 0, "train": false or "loss": false is not to be learnt.
+ * message of the assistant with "weight": 0, "train": false, "loss": false or "stopped": true (it was cut
+ * off) is not to be learnt.
  * A question is never empty. Messages of errors name neither file nor line: the caller knows them.
  */
 #ifndef RF_DATA_CORPUS_RECORDS_H

@@ -116,8 +116,8 @@ int rf_record_check_unread(const json_t *root, rf_record_form form, const char *
 
 int rf_record_check_message(const json_t *message, size_t i, rf_error *err)
 {
-    static const char *const flags[] = {"weight", "train", "loss"};
-    for (int k = 0; k < 3; k++) {
+    static const char *const flags[] = {"weight", "train", "loss", "stopped"};
+    for (int k = 0; k < 4; k++) {
         const json_t *flag = json_object_get(message, flags[k]);
         const double value = json_number_value(flag);
         if (json_is_number(flag) && fabs(value) > 0 && fabs(value - 1) > 0) {

@@ -179,6 +179,49 @@ Test(talk, control_c_stops_the_answer)
     json_decref(messages);
 }
 
+static const json_t *flag(const json_t *messages, size_t i, const char *name)
+{
+    return json_object_get(json_array_get(messages, i), name);
+}
+
+/* An answer of two tokens, then one that ends by itself. */
+Test(talk, answers_that_were_cut_off_are_not_learnt)
+{
+    start("decode.gen_length=2");
+    say("hello\n", "; stopped at decode.gen_length");
+    say("/save short.jsonl\n", "saved in short.jsonl: no answer in it is whole");
+    say("/set gen_length=60\n", "");
+    say("hello\n", ANSWERED);
+    say("/save talk.jsonl\n", "saved in talk.jsonl\r\n");
+    leave();
+    json_t *messages = read_messages();
+    cr_assert(json_is_true(flag(messages, 1, "stopped")) && flag(messages, 3, "stopped") == NULL);
+    cr_assert(strlen(content(messages, 3)) > 2, "%s", p.output);
+    json_decref(messages);
+    program_refuses("\"$DATA\" build --out talk.h5 short.jsonl", 1,
+                    "no message of the assistant is to be learnt");
+    program_runs("\"$DATA\" build --out talk.h5 talk.jsonl && \"$DATA\" info talk.h5", 0);
+    cr_assert_not_null(strstr(program_output, "samples           1\n"), "%s", program_output);
+}
+
+/* An answer that --stop ends before its first letter. */
+Test(talk, empty_answers_are_not_learnt)
+{
+    char options[64];
+    program_runs("\"$INFER\" --model model.h5 --prompt hello decode.gen_length=60", 0);
+    snprintf(options, sizeof options, "decode.gen_length=60 --stop %c", program_output[0]);
+    start(options);
+    say("hello\n", "; ended by --stop");
+    say("/save talk.jsonl\n", "saved in talk.jsonl: no answer in it is whole");
+    leave();
+    json_t *messages = read_messages();
+    cr_assert_str_eq(content(messages, 1), "");
+    cr_assert(json_is_false(flag(messages, 1, "train")) && flag(messages, 1, "stopped") == NULL);
+    json_decref(messages);
+    program_refuses("\"$DATA\" build --out talk.h5 talk.jsonl", 1,
+                    "no message of the assistant is to be learnt");
+}
+
 Test(talk, control_c_drops_what_is_typed)
 {
     start("");

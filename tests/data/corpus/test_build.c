@@ -104,6 +104,10 @@ Test(build, records_of_other_tools)
          "\"content\": \"r\", \"train\": true}, {\"role\": \"assistant\", \"content\": \"\", "
          "\"train\": false}, {\"role\": \"assistant\", \"content\": \"x\", \"loss\": false}]",
          "<|user|>q<|assistant|>\xC2\xA6r"},
+        {"\"messages\": [{\"role\": \"user\", \"content\": \"p\"}, {\"role\": \"assistant\", "
+         "\"content\": \"x\", \"stopped\": true}, {\"role\": \"user\", \"content\": \"q\"}, "
+         "{\"role\": \"assistant\", \"content\": \"r\", \"stopped\": false}]",
+         "<|user|>p<|assistant|>x<|endoftext|><|user|>q<|assistant|>\xC2\xA6r"},
         {"\"prompt\": [{\"role\": \"user\", \"content\": \"p\"}, {\"role\": \"assistant\", "
          "\"content\": \"x\"}, {\"role\": \"user\", \"content\": \"q\"}], \"completion\": "
          "[{\"role\": \"assistant\", \"content\": \"r\"}]",

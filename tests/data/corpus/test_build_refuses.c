@@ -41,6 +41,12 @@ static const struct {
     {"{\"messages\": [" USER(
          "\"a\"") ", {\"role\": \"assistant\", \"content\": \"b\", \"weight\": 0}]}",
      "no message of the assistant"},
+    {"{\"messages\": [" USER(
+         "\"a\"") ", {\"role\": \"assistant\", \"content\": \"b\", \"stopped\": true}]}",
+     "no message of the assistant"},
+    {"{\"messages\": [" USER(
+         "\"a\"") ", {\"role\": \"assistant\", \"content\": \"b\", \"stopped\": \"no\"}]}",
+     "messages[1]: field \"stopped\" must be 0, 1"},
     {"{\"messages\": [" USER("[{\"type\": \"image_url\"}]") ", " ASSISTANT("\"b\"") "]}",
      "messages[0]: part 0 of the content is no text (image_url)"},
     {"{\"conversations\": [{\"from\": \"bot\", \"value\": \"a\"}]}", "unknown speaker \"bot\""},
