@@ -111,6 +111,10 @@ static int list_assignments(assignments *a, const rf_ask_reader *in)
     for (int i = 0; i < N_OWN; i++) {
         value = json_object_get(in->body, own[i]);
         if (json_is_number(value)) {
+            if (json_object_get(in->decode, own[i]) != NULL) {
+                return rf_problem_set(in->problem, 400, "invalid_value", own[i],
+                                      "%s and decode.%s are one: give one of them", own[i], own[i]);
+            }
             char *text = value_text(value);
             add_assignment(a, rf_alloc_format("decode.%s=%s", own[i], text), own[i]);
             free(text);
@@ -140,11 +144,11 @@ static int settle_length(rf_ask_reader *in, rf_config *config, rf_error *err)
     rf_ask *ask = &in->ask;
     const int64_t length = rf_config_int(config, "decode.gen_length");
     const rf_decoder *kind = rf_decoder_find(rf_config_string(config, "decode.kind"));
-    const bool keeps_canvas = kind->objective == rf_decoder_mdm.objective ||
-                              json_object_get(in->decode, "gen_length") != NULL;
+    const bool is_said = json_object_get(in->decode, "gen_length") != NULL;
+    const bool keeps_canvas = kind->objective == rf_decoder_mdm.objective || is_said;
     char assignment[64];
     if (!in->has_max_tokens) {
-        ask->max_tokens = ask->kind == RF_ASK_CHAT ? length : USUAL;
+        ask->max_tokens = ask->kind == RF_ASK_CHAT || is_said ? length : USUAL;
     }
     if (ask->max_tokens < 1 || (keeps_canvas && ask->max_tokens <= length)) {
         return RF_OK;

@@ -119,10 +119,22 @@ static int read_model(rf_ask_reader *in, const field *f, const json_t *value)
                                  : rf_ask_wrong_kind(in->problem, f->name, "a string", value);
 }
 
+/* A setting that is null is taken out, for that counts as missing wherever it is looked for. */
 static int read_decode(rf_ask_reader *in, const field *f, const json_t *value)
 {
-    return json_is_object(value) ? read_value(in, f, value)
-                                 : rf_ask_wrong_kind(in->problem, f->name, "an object", value);
+    const char *key;
+    json_t *settings = (json_t *)(uintptr_t)value, *setting;
+    void *next;
+    if (!json_is_object(value)) {
+        return rf_ask_wrong_kind(in->problem, f->name, "an object", value);
+    }
+    json_object_foreach_safe(settings, next, key, setting)
+    {
+        if (json_is_null(setting)) {
+            json_object_del(settings, key);
+        }
+    }
+    return read_value(in, f, value);
 }
 
 static int read_max_tokens(rf_ask_reader *in, const field *f, const json_t *value)

@@ -99,6 +99,40 @@ Test(serve, several_prompts_and_choices)
     json_decref(y);
 }
 
+static void answers_alike(const char *one, const char *other)
+{
+    json_t *a = ask(COMPLETIONS, 200, one), *b = ask(COMPLETIONS, 200, other);
+    cr_assert_str_eq(text_of(a, 0), text_of(b, 0), "%s: %s", one, text_of(a, 0));
+    cr_assert_eq(number_at(a, "usage", "completion_tokens"),
+                 number_at(b, "usage", "completion_tokens"));
+    json_decref(a);
+    json_decref(b);
+}
+
+/* 16 tokens, unless the request says how many; null says nothing. */
+Test(serve, lengths_of_completions)
+{
+    int n_long = 0;
+    for (char c = 'a'; c <= 'z'; c++) {
+        char body[4][128];
+        static const char *const more[4] = {"", ", \"max_tokens\": 24",
+                                            ", \"decode\": {\"gen_length\": 24}",
+                                            ", \"temperature\": 0, \"decode\": {\"gen_length\": "
+                                            "null, \"temperature\": null}"};
+        for (int i = 0; i < 4; i++) {
+            snprintf(body[i], sizeof body[i], "{\"prompt\": \"%c\"%s}", c, more[i]);
+        }
+        json_t *usual = ask(COMPLETIONS, 200, body[0]);
+        const json_int_t n = number_at(usual, "usage", "completion_tokens");
+        n_long += n == 16;
+        cr_assert(n <= 16);
+        answers_alike(body[2], body[1]);
+        answers_alike(body[3], body[0]);
+        json_decref(usual);
+    }
+    cr_assert(n_long > 0);
+}
+
 Test(serve, refuses_by_name)
 {
     refuses(COMPLETIONS, 400, "max_token", "did you mean 'max_tokens'",
@@ -113,6 +147,10 @@ Test(serve, refuses_by_name)
             "{\"prompt\": \"a\", \"decode\": {\"slot_siz\": 2}}");
     refuses(COMPLETIONS, 400, "decode", "slot_threshold",
             "{\"prompt\": \"a\", \"decode\": {\"slot_threshold\": 1.5}}");
+    refuses(COMPLETIONS, 400, "temperature", "temperature and decode.temperature are one",
+            "{\"prompt\": \"a\", \"temperature\": 0, \"decode\": {\"temperature\": 5}}");
+    refuses(COMPLETIONS, 400, "seed", "seed and decode.seed are one: give one of them",
+            "{\"prompt\": \"a\", \"seed\": 1, \"decode\": {\"seed\": 2}}");
     refuses(COMPLETIONS, 400, "prompt", "is missing", "{}");
     refuses(COMPLETIONS, 400, "", "the body is empty", "");
     refuses(COMPLETIONS, 400, "stream_options", "goes with \"stream\": true",
