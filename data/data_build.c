@@ -96,6 +96,14 @@ static int check_request(const request *r, int64_t n_train, rf_error *err)
     if (s->out_path == NULL) {
         return rf_error_set(err, RF_ERR_USAGE, "--out FILE is missing: name the corpus to write");
     }
+    const char *const outputs[] = {s->out_path, s->held_out_path};
+    for (int i = 0; i < 2; i++) {
+        if (outputs[i] != NULL && strcmp(outputs[i], "-") == 0) {
+            return rf_error_set(err, RF_ERR_USAGE,
+                                "%s -: a corpus cannot go to standard output: name a file",
+                                i == 0 ? "--out" : "--valid-out");
+        }
+    }
     if (n_train == 0) {
         return rf_error_set(err, RF_ERR_USAGE, "no files to read: give at least one");
     }
@@ -113,6 +121,15 @@ static int check_request(const request *r, int64_t n_train, rf_error *err)
     return RF_OK;
 }
 
+static int read_fraction(double *out, const char *text, rf_error *err)
+{
+    if (!rf_number_real(out, text) || !(*out > 0 && *out < 1)) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--valid-fraction %.100s: must be a number above 0 and below 1", text);
+    }
+    return RF_OK;
+}
+
 static int parse(request *r, const rf_manual *self, int argc, char **argv, rf_error *err)
 {
     rf_build_settings *s = &r->settings;
@@ -125,8 +142,7 @@ static int parse(request *r, const rf_manual *self, int argc, char **argv, rf_er
     s->map = (rf_record_map){.entry = r->map.item, .n = r->map.n, .found = r->found};
     RF_TRY_OUT(rf_record_check_map(&s->map, err));
     if (r->fraction != NULL) {
-        RF_TRY_OUT(rf_options_real(&s->held_out_fraction, r->fraction, "--valid-fraction", 1e-9,
-                                   1 - 1e-9, err));
+        RF_TRY_OUT(read_fraction(&s->held_out_fraction, r->fraction, err));
     }
     for (int i = 0; i < r->valid.n; i++) {
         RF_TRY_OUT(add_source(r, r->valid.item[i], true, err));

@@ -161,12 +161,15 @@ static int read_chat(rf_ask_reader *in)
     int64_t n = 0;
     rf_error err = {0};
     int rc;
-    if (!json_is_array(in->messages) || json_array_size(in->messages) == 0) {
-        return in->messages == NULL
-                   ? rf_problem_set(in->problem, 400, "missing_field", "messages",
-                                    "messages is missing")
-                   : rf_ask_wrong_kind(in->problem, "messages", "a list of one message or more",
-                                       in->messages);
+    if (in->messages == NULL) {
+        return rf_problem_set(in->problem, 400, "missing_field", "messages", "messages is missing");
+    }
+    if (!json_is_array(in->messages)) {
+        return rf_ask_wrong_kind(in->problem, "messages", "a list", in->messages);
+    }
+    if (json_array_size(in->messages) == 0) {
+        return rf_problem_set(in->problem, 400, "invalid_value", "messages",
+                              "messages is empty: give one message at least");
     }
     RF_TRY_OUT(plain_messages(&messages, in));
     if (rf_chat_turns(&turn, &n, messages, &err) != RF_OK ||

@@ -316,16 +316,50 @@ static int check(const rf_chat *chat, const rf_turn *turn, int64_t n,
     return RF_OK;
 }
 
+static int run_template(const rf_chat *chat, rf_text *text, rf_text *is_said, json_t *variables,
+                        json_t *own, const rf_render_options *options, rf_error *err)
+{
+    return rf_jinja_render(chat->template, text, is_said, variables, own, options->date,
+                           chat->date[0] != '\0' ? &chat->day : NULL, err);
+}
+
+/* Beside tool calls the content may be missing, but some templates read it. Behind an error of the template:
+ * err says so where an empty content would do. */
+static void blame_content(const rf_chat *chat, json_t *variables, json_t *own, const rf_turn *turn,
+                          int64_t n, const rf_render_options *options, rf_error *err)
+{
+    const json_t *messages = json_object_get(variables, "messages");
+    rf_text text = {0}, is_said = {0};
+    int64_t first = n;
+    for (int64_t i = n - 1; i >= 0; i--) {
+        json_t *message = json_array_get(messages, (size_t)i);
+        if (turn[i].tool_calls != NULL && json_object_get(message, "content") == NULL) {
+            json_object_set_new(message, "content", json_string(""));
+            first = i;
+        }
+    }
+    if (first < n && run_template(chat, &text, &is_said, variables, own, options, NULL) == RF_OK) {
+        (void)rf_error_set(err, RF_ERR,
+                           "messages[%" PRId64 "]: \"content\" is missing, which the chat template "
+                           "reads: write \"content\": \"\"",
+                           first);
+    }
+    rf_text_free(&text);
+    rf_text_free(&is_said);
+}
+
 static int render_template(const rf_chat *chat, rf_text *out, const rf_turn *turn, int64_t n,
                            const rf_render_options *options, bool prompts, rf_error *err)
 {
     json_t *variables, *own;
     rf_text text = {0}, is_said = {0};
     int rc = variables_of(&variables, &own, chat, turn, n, options, prompts, err);
-    rc = rc == RF_OK
-             ? rf_jinja_render(chat->template, &text, &is_said, variables, own, options->date,
-                               chat->date[0] != '\0' ? &chat->day : NULL, err)
-             : rc;
+    if (rc == RF_OK) {
+        rc = run_template(chat, &text, &is_said, variables, own, options, err);
+        if (rc != RF_OK) {
+            blame_content(chat, variables, own, turn, n, options, err);
+        }
+    }
     if (text.bytes > 0) {
         mark_said(chat, out, text.data, is_said.data, text.bytes);
     }

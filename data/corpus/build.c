@@ -328,11 +328,20 @@ static int read_sources(output *o, const rf_tokenizer *tokenizer, const rf_build
 /* A file that is read twice would be learnt twice as often, or be in what is held out as well. */
 static int check_twice(const rf_build_settings *s, rf_error *err)
 {
+    int64_t n_piped = 0;
+    for (int64_t k = 0; k < s->n_sources; k++) {
+        n_piped += strcmp(s->source[k].path, "-") == 0;
+    }
+    if (n_piped > 1) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "- is named twice: standard input can be read once: name it once");
+    }
     struct stat *node = rf_alloc((size_t)s->n_sources, sizeof *node);
     int rc = RF_OK;
     for (int64_t k = 0; k < s->n_sources && rc == RF_OK; k++) {
         const char *path = s->source[k].path;
-        int64_t i = stat(path, &node[k]) == 0 && S_ISREG(node[k].st_mode) ? 0 : k;
+        bool is_file = strcmp(path, "-") != 0 && stat(path, &node[k]) == 0;
+        int64_t i = is_file && S_ISREG(node[k].st_mode) ? 0 : k;
         while (i < k && (node[i].st_dev != node[k].st_dev || node[i].st_ino != node[k].st_ino)) {
             i++;
         }

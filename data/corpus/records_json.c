@@ -87,6 +87,19 @@ static json_t *load(const char *line, size_t bytes, json_error_t *why)
     return root;
 }
 
+/* A line at whose end an object or a list has just begun is part of a file that is written over several
+ * lines, perhaps with its records in a list under a key. */
+static const char *advice(const char *line, size_t bytes)
+{
+    while (bytes > 0 && rf_lines_is_blank(&line[bytes - 1], 1)) {
+        bytes--;
+    }
+    return bytes > 0 && (line[bytes - 1] == '{' || line[bytes - 1] == '[')
+               ? "it goes on in the next line: write one object a line; records in a list under a "
+                 "key, {\"data\": [...]}, are taken out by: jq -c '.data[]'"
+               : "one object a line is needed";
+}
+
 int rf_record_parse(json_t **out, const char *line, size_t bytes, bool *repaired, rf_error *err)
 {
     size_t bad;
@@ -109,9 +122,8 @@ int rf_record_parse(json_t **out, const char *line, size_t bytes, bool *repaired
         rf_text_free(&text);
     }
     if (root == NULL) {
-        return rf_error_set(err, RF_ERR,
-                            "malformed JSON at column %d (%s): one object a line is needed",
-                            why.column, why.text);
+        return rf_error_set(err, RF_ERR, "malformed JSON at column %d (%s): %s", why.column,
+                            why.text, advice(line, bytes));
     }
     if (!json_is_object(root)) {
         rf_error_set(err, RF_ERR,

@@ -51,6 +51,12 @@ Test(data_program, wrong_usage_is_2)
     ASSERT_FAILS(2, "one of them",
                  "build --out c.h5 a.jsonl --valid-out v.h5 --valid b --valid-fraction 0.5");
     ASSERT_FAILS(2, "--valid-fraction 1.5", "build --out c.h5 a.jsonl --valid-fraction 1.5");
+    ASSERT_FAILS(2, "--valid-fraction 1: must be a number above 0 and below 1",
+                 "build --out c.h5 --valid-out v.h5 a.jsonl --valid-fraction 1");
+    ASSERT_FAILS(2, "--out -: a corpus cannot go to standard output", "build --out - a.jsonl");
+    ASSERT_FAILS(2, "--valid-out -: a corpus cannot go",
+                 "build --out c.h5 --valid-out - --valid-fraction 0.5 a.jsonl");
+    ASSERT_FAILS(2, "- is named twice: standard input can be read once", "build --out c.h5 - -");
     ASSERT_FAILS(2, "--valid-fraction nan", "build --out c.h5 a.jsonl --valid-fraction nan");
     ASSERT_FAILS(2, "--jobs 0", "build --out c.h5 a.jsonl --jobs 0");
     ASSERT_FAILS(2, "--jobs x", "build --out c.h5 a.jsonl --jobs x");

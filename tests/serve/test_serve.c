@@ -169,6 +169,8 @@ Test(serve, refuses_by_name)
     refuses(COMPLETIONS, 404, "model", "ask for 'model'",
             "{\"prompt\": \"a\", \"model\": \"gpt-4\"}");
     refuses(CHAT, 400, "messages", "is missing", "{}");
+    refuses(CHAT, 400, "messages", "messages is empty: give one", "{\"messages\": []}");
+    refuses(CHAT, 400, "messages", "must be a list, not an object", "{\"messages\": {}}");
     refuses(CHAT, 400, "messages", "image_url",
             "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"image_url\"}]}]}");
     refuses(CHAT, 400, "response_format", "or give",

@@ -278,6 +278,41 @@ Test(chat, bad_messages_are_refused)
     rf_chat_free(&newer);
 }
 
+/* It may be missing beside calls, unless the template reads it. */
+Test(chat, content_that_a_template_misses)
+{
+    static const struct {
+        const char *template, *part; /* of the error; NULL: there is none */
+    } cases[] = {
+        {"{% for m in messages %}{{ m.role + m.content }}{{ m.tool_calls }}{% endfor %}",
+         "messages[1]: \"content\" is missing, which the chat template reads: write \"content\": "
+         "\"\""},
+        {"{% for m in messages %}{{ m.tool_calls + m.content }}{% endfor %}",
+         "undefined is tool_calls"},
+        {"{% for m in messages %}{{ m.content }}{{ m.tool_calls }}{% endfor %}", NULL}};
+    json_t *messages = json_loads("[{\"role\": \"user\", \"content\": \"q\"}, {\"role\": "
+                                  "\"assistant\", \"content\": null, \"tool_calls\": [{\"name\": "
+                                  "\"f\", \"arguments\": {}}]}]",
+                                  0, NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        rf_chat chat = open_chat(cases[i].template, NULL);
+        const rf_render_options options = {0};
+        rf_text out = {0};
+        rf_error err;
+        rf_turn *turn;
+        int64_t n;
+        cr_assert_eq(rf_chat_turns(&turn, &n, messages, &err), RF_OK);
+        const int rc = rf_chat_render(&chat, &out, "", "", turn, n, &options, &err);
+        cr_assert((rc == RF_OK) == (cases[i].part == NULL));
+        cr_assert(rc == RF_OK || strstr(err.message, cases[i].part) != NULL, "%s", err.message);
+        cr_assert(i != 1 || strstr(err.message, "is missing") == NULL, "%s", err.message);
+        rf_text_free(&out);
+        rf_chat_free(&chat);
+        free(turn);
+    }
+    json_decref(messages);
+}
+
 /* What a template has no words for would be left out without a word: variables of a record, and the
  * thought of the answer that is to be learnt. */
 Test(chat, what_a_template_lacks_is_refused)

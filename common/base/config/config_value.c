@@ -52,13 +52,17 @@ bool rf_config_value_equal(const rf_config_value *a, const rf_config_value *b, r
 
 /* --- Descriptions ----------------------------------------------------------------------------- */
 
-static void describe_range(char *out, size_t size, const rf_config_key *key)
+/* Bounds beyond this are there so that sums stay finite: only who meets one is told. */
+static const double unsaid = 1e18;
+
+/* Bounds up to `most`. */
+static void describe_range(char *out, size_t size, const rf_config_key *key, double most)
 {
     char low[RF_NUMBER_BYTES], high[RF_NUMBER_BYTES];
     rf_number_print_real(low, key->min);
     rf_number_print_real(high, key->max);
-    bool has_low = isfinite(key->min) && key->min > -1e18;
-    bool has_high = isfinite(key->max) && key->max < 1e18;
+    bool has_low = isfinite(key->min) && key->min > -most;
+    bool has_high = isfinite(key->max) && key->max < most;
     if (has_low && has_high) {
         snprintf(out, size, " from %s to %s", low, high);
     } else if (has_low) {
@@ -70,10 +74,10 @@ static void describe_range(char *out, size_t size, const rf_config_key *key)
     }
 }
 
-void rf_config_describe_type(char *out, size_t size, const rf_config_key *key)
+static void describe_type(char *out, size_t size, const rf_config_key *key, double most)
 {
     char range[96];
-    describe_range(range, sizeof range, key);
+    describe_range(range, sizeof range, key, most);
     switch (key->type) {
     case RF_KEY_BOOL:
         snprintf(out, size, "true or false");
@@ -103,6 +107,11 @@ void rf_config_describe_type(char *out, size_t size, const rf_config_key *key)
     }
 }
 
+void rf_config_describe_type(char *out, size_t size, const rf_config_key *key)
+{
+    describe_type(out, size, key, unsaid);
+}
+
 /* --- Text to value ---------------------------------------------------------------------------- */
 
 static bool is_choice(const char *choices, const char *text, rf_nearest *nearest)
@@ -126,8 +135,10 @@ static bool is_choice(const char *choices, const char *text, rf_nearest *nearest
 static int refuse(const rf_config_key *key, const char *text, const rf_nearest *nearest,
                   rf_error *err)
 {
+    double number;
     char wanted[512], hint[RF_NEAREST_BYTES + 32] = "";
-    rf_config_describe_type(wanted, sizeof wanted, key);
+    const bool is_beyond = rf_number_real(&number, text) && (number < -unsaid || number > unsaid);
+    describe_type(wanted, sizeof wanted, key, is_beyond ? HUGE_VAL : unsaid);
     if (nearest != NULL && nearest->name != NULL) {
         snprintf(hint, sizeof hint, " (did you mean %.*s?)", (int)nearest->bytes, nearest->name);
     }

@@ -541,6 +541,21 @@ Test(config, only_keys_that_are_set_change_fields)
     rf_config_free(config);
 }
 
+/* A bound that is far off is told to who is beyond it, and to nobody else. */
+Test(config, far_bounds)
+{
+    static const rf_config_key keys[] = {
+        {"a.b", RF_KEY_REAL, "1", 0, 1e38, NULL, 0, RF_CONFIG_NO_FIELD, "x"}, {0}};
+    const rf_config_key *const table[] = {keys, NULL};
+    rf_config *config = rf_config_new(table);
+    rf_error err = {0};
+    cr_assert(rf_config_set(config, "a.b=1e300", &err) != RF_OK);
+    cr_assert_not_null(strstr(err.message, "write a number from 0 to 1e38"), "%s", err.message);
+    cr_assert(rf_config_set(config, "a.b=-1", &err) != RF_OK);
+    cr_assert_not_null(strstr(err.message, "write a number of at least 0"), "%s", err.message);
+    rf_config_free(config);
+}
+
 Test(config, field_of_another_size, .signal = SIGABRT)
 {
     static const rf_config_key keys[] = {{"a.b", RF_KEY_INT, "1", 1, 8, NULL, 0, AT(loud), "x"},

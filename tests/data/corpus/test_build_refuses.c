@@ -8,6 +8,9 @@ static const struct {
 } bad_lines[] = {
     {"{\"query\": \"q\", \"response\": \"r\"", "malformed JSON"},
     {"not JSON", "malformed JSON"},
+    {"{", "malformed JSON at column 1 (string or '}' expected near end of file): it goes on in the "
+          "next line"},
+    {"{\"data\": [ ", "records in a list under a key, {\"data\": [...]}, are taken out by: jq"},
     {"{\"query\": \"q\", \"response\": \"r\"} {}", "malformed JSON"},
     {"{\"text\": \"\\ud800\"}", "malformed JSON"},
     {"{\"text\": \"a\x01\"}", "malformed JSON"},
