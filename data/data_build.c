@@ -1,11 +1,13 @@
 #include "data/data_main.h"
 
 #include "common/base/alloc.h"
+#include "common/base/number.h"
 #include "data/weighted.h"
 
 #include <inttypes.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 

@@ -21,11 +21,11 @@ static int load(rf_trainer *t, const char *path, rf_error *err)
     RF_TRY_OUT(rf_spikes_go_back(&t->setup->spikes, info.state, position, err));
     const double seconds = t->progress.seconds;
     t->progress = info.progress;
-    t->saved_best_loss = info.progress.best_valid_loss;
     t->progress.seconds = seconds;
     if (!rf_sources_validate_alike(&t->setup->sources, info.corpora)) {
         t->progress.best_valid_loss = (double)INFINITY; /* it was of other rows (setup.c) */
     }
+    t->saved_best_loss = t->progress.best_valid_loss;
 out:
     rf_checkpoint_info_free(&info);
     return rc;
