@@ -107,13 +107,17 @@ static void make_view(const rf_jail *jail)
 #define OWN_ARCH AUDIT_ARCH_AARCH64
 #endif
 
+#define CALL_MEMFD_SECRET 447 /* of Linux 5.14: headers may be older */
+
 #define LOAD(offset)   BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (offset))
 #define RETURN(action) BPF_STMT(BPF_RET | BPF_K, (action))
 #define DENY(call)                                                                                 \
     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (call), 0, 1), RETURN(SECCOMP_RET_ERRNO | EPERM)
 
 /* Sockets (one of the file system would lead out of all namespaces) and what enlarges the surface
- * of the kernel are refused. On other machines there is no such filter. */
+ * of the kernel are refused, and so is memory that belongs to no address space, which RLIMIT_AS does
+ * not count: segments and queues of System V and POSIX, files of memory. On other machines there is
+ * no such filter. */
 static bool filter_calls(void)
 {
 #ifdef OWN_ARCH
@@ -128,6 +132,8 @@ static bool filter_calls(void)
         DENY(SYS_process_vm_readv), DENY(SYS_process_vm_writev), DENY(SYS_keyctl),
         DENY(SYS_add_key), DENY(SYS_request_key), DENY(SYS_bpf), DENY(SYS_perf_event_open),
         DENY(SYS_userfaultfd), DENY(SYS_io_uring_setup), DENY(SYS_open_by_handle_at),
+        DENY(SYS_shmget), DENY(SYS_memfd_create), DENY(CALL_MEMFD_SECRET), DENY(SYS_mq_open),
+        DENY(SYS_msgget), DENY(SYS_semget),
         /* clone3 hides its flags in memory: the C library goes on with clone, whose flags show. */
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1), RETURN(SECCOMP_RET_ERRNO | ENOSYS),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 3),

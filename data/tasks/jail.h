@@ -26,7 +26,7 @@ typedef struct rf_jail {
     int cpu_seconds;
 } rf_jail;
 enum {
-    RF_JAIL_MEMORY_MIB = 1024, /* address space of a process */
+    RF_JAIL_MEMORY_MIB = 1024, /* address space of a process; memory outside of it is refused */
     RF_JAIL_FILES_MIB = 64,    /* of a file, and of /tmp in all */
     RF_JAIL_PROCESSES = 32     /* threads count */
 };

@@ -143,6 +143,18 @@ Test(run, resources_are_bounded)
            "except OSError:\n"
            "    print(5 < n < 40)\n",
            "True\n");
+    /* Memory that no address space counts. */
+    prints(TRY "t(lambda: os.memfd_create('m'))", "PermissionError\n");
+    prints("import ctypes\n"
+           "c = ctypes.CDLL(None, use_errno=True)\n"
+           "def t(f, *x):\n"
+           "    print(f(*x), ctypes.get_errno())\n"
+           "t(c.shmget, 0, 1 << 20, 0o1600)\n"
+           "t(c.msgget, 0, 0o1600)\n"
+           "t(c.semget, 0, 1, 0o1600)\n"
+           "t(c.mq_open, b'/q', 0o102, 0o600, None)\n"
+           "t(c.syscall, 447, 0) # memfd_secret\n",
+           "-1 1\n-1 1\n-1 1\n-1 1\n-1 1\n");
 }
 
 Test(judge, what_is_not_there_cannot_start)
