@@ -63,30 +63,51 @@ static bool ends_with_line(const char *text, const char *word)
     return strncmp(last, word, strlen(word)) == 0;
 }
 
-/* Right is what reaches its own end: the last line writes a word that nothing else can know, so that
- * an exit before the tests is not taken for their success. */
+/* Runs the code with its tests and one more, which compares two numbers, and fails where it is told
+ * to. *reached: the program went on to its last line, which writes a word drawn anew, and ended well. */
+static int run_tests(rf_run_result *out, bool *reached, const rf_judge *judge, const char *code,
+                     bool must_fail, rf_error *err)
+{
+    uint64_t drawn[2];
+    char word[32];
+    if (getrandom(drawn, sizeof drawn, 0) != sizeof drawn) {
+        return rf_error_set(err, RF_ERR, "no randomness from the system: %m");
+    }
+    snprintf(word, sizeof word, "done-%016" PRIx64, drawn[0]);
+    char *program = rf_alloc_format("%s\nassert 0x%016" PRIx64 " != 0x%016" PRIx64
+                                    "\nimport os\nos.write(1, b'%s')\n",
+                                    code, drawn[1], must_fail ? drawn[1] : ~drawn[1], word);
+    int rc = run_python(out, judge, program, judge->seconds, err);
+    *reached = rc == RF_OK && out->end == RF_RUN_EXITED && out->status == 0 &&
+               memmem(out->output, out->n_output, word, strlen(word)) != NULL;
+    free(program);
+    return rc;
+}
+
+/* Right is what reaches its last line where all tests hold, so that an exit before them is not taken
+ * for their success, and does not reach it where one fails: code and tests share a process, in which
+ * nothing is hidden from the code, which could read the word and write it, turn assertions off or
+ * jump over them. That it does so whatever the tests are is found by the second run; that it finds
+ * out first whether they hold, or returns what is equal to everything, only tests in a process of
+ * their own would find. */
 static int judge_program(rf_verdict *out, const rf_judge *judge, const rf_task_item *item,
                          const char *answer, rf_error *err)
 {
-    uint64_t secret = 0;
-    char word[32];
-    rf_run_result result = {0};
-    if (getrandom(&secret, sizeof secret, 0) != sizeof secret) {
-        return rf_error_set(err, RF_ERR, "no randomness from the system: %m");
-    }
-    snprintf(word, sizeof word, "done-%016" PRIx64, secret);
+    rf_run_result result = {0}, control = {0};
+    bool reached, reached_anyway = false;
     char *code = judge->task->program(item, answer);
-    char *program = rf_alloc_format("%s\nimport os\nos.write(1, b'%s')\n", code, word);
-    int rc = run_python(&result, judge, program, judge->seconds, err);
+    int rc = run_tests(&result, &reached, judge, code, false, err);
+    if (rc == RF_OK && reached) {
+        rc = run_tests(&control, &reached_anyway, judge, code, true, err);
+    }
     if (rc == RF_OK) {
-        out->right = result.end == RF_RUN_EXITED && result.status == 0 &&
-                     memmem(result.output, result.n_output, word, strlen(word)) != NULL;
+        out->right = reached && !reached_anyway;
         out->end = out->right || ends_with_line(result.messages, "AssertionError") ? RF_JUDGE_DONE
                    : result.end == RF_RUN_TIMEOUT ? RF_JUDGE_TIMEOUT
                                                   : RF_JUDGE_ERROR;
     }
     rf_run_result_free(&result);
-    free(program);
+    rf_run_result_free(&control);
     free(code);
     return rc;
 }

@@ -256,6 +256,27 @@ Test(run, mbpp_verdicts)
     rf_task_item_free(&item);
 }
 
+/* No tests hold, and programs that would have it otherwise: they read the word, or go to it, or run
+ * what follows with assertions off. */
+Test(run, verdicts_are_not_written_by_programs)
+{
+    static const char *const rows[] = {
+        "import os, re\ns = os.pread(0, 1 << 20, 0)\n"
+        "os.write(1, re.search(rb'done-[0-9a-f]{16}', s)[0])\nos._exit(0)",
+        "import os, sys\n"
+        "os.write(1, [c for c in sys._getframe().f_code.co_consts if type(c) is bytes][-1])\n"
+        "os._exit(0)",
+        "import os\nexec(os.pread(0, 1 << 20, 0).splitlines()[-1])\nos._exit(0)",
+        "import os, sys\nif __debug__:\n    os.lseek(0, 0, 0)\n"
+        "    os.execv(sys.executable, ['python3', '-O', '-'])",
+        "import sys\nsys.exit(0)"};
+    read_item("mbpp", "{\"text\": \"\", \"code\": \"\", \"test_list\": [\"assert False\"]}");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        cr_assert(!judge_code("mbpp", RF_CODE_ISOLATED, rows[i]).right, "%s", rows[i]);
+    }
+    rf_task_item_free(&item);
+}
+
 /* Without isolation a program has a folder of its own, which goes away. */
 Test(judge, unsafe_programs)
 {
