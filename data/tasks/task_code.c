@@ -7,19 +7,149 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+
+enum { MAX_SHIFT = 3 }; /* of the end of a block against its begin, as in CommonMark */
 
 /* --- The code of an answer -------------------------------------------------------------------- */
 
-/* What stands behind the mark up to the next fence; NULL: the mark is not there. */
-static char *fenced(const char *answer, const char *mark)
+/* A line of an answer, without its end. */
+typedef struct line {
+    const char *begin;
+    size_t bytes;
+} line_span;
+
+/* The line at *text, which moves behind it; false: there is none. */
+static bool next_line(line_span *line, const char **text)
 {
-    const char *begin = strstr(answer, mark);
-    if (begin == NULL) {
-        return NULL;
+    size_t bytes = strcspn(*text, "\n");
+    *line = (line_span){*text, bytes};
+    bool is_there = **text != '\0';
+    *text += bytes + ((*text)[bytes] == '\n');
+    while (line->bytes > 0 && line->begin[line->bytes - 1] == '\r') {
+        line->bytes--;
     }
-    begin += strlen(mark);
-    const char *end = strstr(begin, "```");
-    return rf_alloc_copy(begin, end != NULL ? (size_t)(end - begin) : strlen(begin));
+    return is_there;
+}
+
+/* Bytes at the beginning that are all among these characters. */
+static size_t span_of(line_span line, const char *characters)
+{
+    size_t n = 0;
+    while (n < line.bytes && strchr(characters, line.begin[n]) != NULL) {
+        n++;
+    }
+    return n;
+}
+
+/* Where a block begins: "```python", perhaps behind blanks, the mark of a list or words. */
+typedef struct fence {
+    size_t ticks;  /* how many there are: a block ends at as many */
+    size_t indent; /* of the block */
+    bool is_python;
+} fence;
+
+static line_span without(line_span line, size_t bytes)
+{
+    return (line_span){line.begin + bytes, line.bytes - bytes};
+}
+
+static bool names_python(line_span word)
+{
+    static const char *const names[] = {"py", "python", "python3"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (word.bytes == strlen(names[i]) && strncasecmp(word.begin, names[i], word.bytes) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Does the line open a block? What stands in ticks within a line does not, nor do ticks between
+ * words. */
+static bool opens(fence *out, line_span line)
+{
+    const char *ticks = memmem(line.begin, line.bytes, "```", 3);
+    if (ticks == NULL) {
+        return false;
+    }
+    const size_t at = (size_t)(ticks - line.begin);
+    const bool is_first = span_of(line, " \t-*+>.)0123456789") == at;
+    line_span info = without(line, at);
+    out->ticks = span_of(info, "`");
+    info = without(info, out->ticks);
+    info = without(info, span_of(info, " \t"));
+    line_span word = info;
+    word.bytes = 0;
+    while (word.bytes < info.bytes && strchr(" \t,{", info.begin[word.bytes]) == NULL) {
+        word.bytes++;
+    }
+    out->indent = is_first ? at : span_of(line, " \t");
+    out->is_python = names_python(word);
+    line_span rest = without(info, word.bytes);
+    return memchr(info.begin, '`', info.bytes) == NULL &&
+           (is_first || span_of(rest, " \t") == rest.bytes);
+}
+
+/* Does the line end a block? Its ticks stand at the block's margin, or (*code bytes are before them)
+ * right behind the last code; those further in are of a text in the code. */
+static bool closes(size_t *code, line_span line, const fence *f)
+{
+    size_t end = line.bytes, ticks = 0;
+    while (end > 0 && strchr(" \t", line.begin[end - 1]) != NULL) {
+        end--;
+    }
+    while (ticks < end && line.begin[end - ticks - 1] == '`') {
+        ticks++;
+    }
+    const size_t before = end - ticks, blanks = span_of(line, " \t");
+    *code = blanks < before ? before : 0;
+    return ticks >= f->ticks && (*code > 0 ? memmem(line.begin, before, "```", 3) == NULL
+                                           : blanks <= f->indent + MAX_SHIFT);
+}
+
+/* The lines of a block up to its end or that of the text, which moves behind them, without the
+ * indent of the block and carriage returns. */
+static char *read_block(const char **text, const fence *f)
+{
+    rf_text code = {0};
+    line_span line;
+    bool is_last = false;
+    rf_text_add_string(&code, "");
+    while (!is_last && next_line(&line, text)) {
+        size_t indent = span_of(line, " \t"), bytes;
+        is_last = closes(&bytes, line, f);
+        if (!is_last || bytes > 0) {
+            line.bytes = is_last ? bytes : line.bytes;
+            line = without(line, indent < f->indent ? indent : f->indent);
+            rf_text_print(&code, "%.*s\n", (int)line.bytes, line.begin);
+        }
+    }
+    return code.data;
+}
+
+/* The first block of Python, else the first block; NULL: there is none. */
+static char *find_block(const char *text)
+{
+    char *first = NULL;
+    line_span line;
+    fence f;
+    while (next_line(&line, &text)) {
+        if (!opens(&f, line)) {
+            continue;
+        }
+        char *code = read_block(&text, &f);
+        if (f.is_python) {
+            free(first);
+            return code;
+        }
+        if (first == NULL) {
+            first = code;
+        } else {
+            free(code);
+        }
+    }
+    return first;
 }
 
 /* Does it begin at the left margin, and define a function? Else it goes on with one. */
@@ -30,12 +160,10 @@ static bool is_whole_code(const char *text)
            (strncmp(text, "def ", 4) == 0 || strstr(text, "\ndef ") != NULL);
 }
 
-/* The first block of Python, else the first block, else the answer itself. *is_whole: it stands by
- * itself. */
+/* The code of a block, else the answer itself. *is_whole: it stands by itself. */
 static char *find_code(bool *is_whole, const char *answer)
 {
-    char *code = fenced(answer, "```python\n");
-    code = code != NULL ? code : fenced(answer, "```\n");
+    char *code = find_block(answer);
     *is_whole = code != NULL || is_whole_code(answer);
     return code != NULL ? code : rf_alloc_string(answer);
 }

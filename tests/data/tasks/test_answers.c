@@ -145,6 +145,45 @@ Test(answers, letters)
     cr_assert(!check("arc", "dry palms", "dry palms")); /* no letter, no answer */
 }
 
+/* --- Code ------------------------------------------------------------------------------------- */
+
+static void takes(const char *answer, const char *expected)
+{
+    const rf_task_item question = {.tests = (char[]){"#"}};
+    char *program = rf_task_find("mbpp")->program(&question, answer);
+    char *end = strrchr(program, '#');
+    cr_assert(end > program && end[-1] == '\n');
+    end[-1] = '\0';
+    cr_assert_str_eq(program, expected, "%s", answer);
+    free(program);
+}
+
+Test(answers, code_of_blocks)
+{
+    takes("f = 1", "f = 1");
+    takes("So:\n```python\nf = 1\n```\nIt is 1.", "f = 1\n");
+    takes("So:\n```py\nf = 1\n```\nIt is 1.", "f = 1\n");
+    takes("```Python\nf = 1\n```\nIt is 1.", "f = 1\n");
+    takes("```python3 \nf = 1\n```\nIt is 1.", "f = 1\n");
+    takes("``` python title=\"a.py\"\nf = 1\n``` \nIt is 1.", "f = 1\n");
+    takes("```\r\nf = 1\r\n\r\ng = 2\r\n```\r\nIt is 1.\r\n", "f = 1\n\ng = 2\n");
+    takes("```sh\npip\n```\n```python\nf = 1\n```\n```python\nf = 2\n```", "f = 1\n");
+    takes("```sh\npip\n```\n```c\nint f;\n```", "pip\n");
+    takes("```pythonic\nf = 1\n```\n```PY\nf = 2\n```", "f = 2\n");
+    takes("```python\n```\nNothing.", "");
+    takes("```python\nf = 1", "f = 1\n");         /* cut */
+    takes("```python\nf = 1```\nIt.", "f = 1\n"); /* behind the code */
+    takes("Use ```f``` so:\n```python\nf = 1\n```", "f = 1\n");
+    takes("Then: ```python\nif f:\n    g()\n```", "if f:\n    g()\n");
+    takes("1. First:\n\n   ```python\n   if f:\n       g()\n\n   h()\n   ```\n2. Then",
+          "if f:\n    g()\n\nh()\n");
+    takes("- ```python\n  if f:\n      g()\n  ```\n", "if f:\n    g()\n");
+    takes("```python\n    return 1\n```", "    return 1\n"); /* of a function */
+    takes("````python\nf = 1\n```\n````\nIt is.", "f = 1\n```\n");
+    takes("```python\ndef f():\n    \"\"\" As:\n    ```\n    f()\n    ```\n    \"\"\"\n```\nIt is.",
+          "def f():\n    \"\"\" As:\n    ```\n    f()\n    ```\n    \"\"\"\n");
+}
+
 /* --- Records ---------------------------------------------------------------------------------- */
 
 static rf_task_item item;
