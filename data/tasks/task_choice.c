@@ -12,10 +12,26 @@ enum { MAX_CHOICES = 26 };
 
 /* --- The letter of an answer ------------------------------------------------------------------ */
 
+/* Behind blanks, brackets, bold, a box or "option": where a letter would be. */
+static const char *skip_marks(const char *text)
+{
+    static const char *const marks[] = {"\\boxed{",  "\\text{", "\\textbf{", "\\mathrm{",
+                                        "\\mathbf{", "\\fbox{", "option",    "Option",
+                                        "choice",    "Choice"};
+    for (size_t i = 0; i < sizeof marks / sizeof marks[0];) {
+        text += strspn(text, " \t\r\n:*($");
+        const size_t bytes = strlen(marks[i]);
+        const bool is_there = strncmp(text, marks[i], bytes) == 0;
+        text += is_there ? bytes : 0;
+        i = is_there ? 0 : i + 1;
+    }
+    return text;
+}
+
 /* A letter alone, perhaps in brackets or bold: "C", "(C)", "**C**", "C. dry palms". '\0': none. */
 static char letter_at(const char *text)
 {
-    text += strspn(text, " \t\r\n:*($");
+    text = skip_marks(text);
     bool alone = text[0] >= 'A' && text[0] <= 'Z' && !isalnum((unsigned char)text[1]) &&
                  text[1] != '\'' && (text[1] & 0x80) == 0;
     return alone ? text[0] : '\0';
@@ -33,12 +49,40 @@ static char letter_behind(const char *text, const char *word)
     return '\0';
 }
 
-/* "The answer is (C)", "Answer: C", or a text that begins with the letter. */
+/* In the last box that has a letter in it. */
+static char letter_in_box(const char *text)
+{
+    static const char box[] = "\\boxed{";
+    char letter = '\0';
+    for (const char *p = text; (p = strstr(p, box)) != NULL; p++) {
+        char found = letter_at(p);
+        letter = found != '\0' ? found : letter;
+    }
+    return letter;
+}
+
+/* That begins the text: one which a sign or the end of the line follows, for "A" and "I" begin
+ * sentences. */
+static char leading_letter(const char *text)
+{
+    char letter = letter_at(text);
+    const char *behind = skip_marks(text) + 1;
+    if (letter == '\0') {
+        return '\0';
+    }
+    behind += strspn(behind, "*$}");
+    const bool has_sign = *behind != '\0' && strchr(".):,", *behind) != NULL;
+    behind += strspn(behind, " \t\r");
+    return has_sign || *behind == '\n' || *behind == '\0' ? letter : '\0';
+}
+
+/* "The answer is (C)", "Answer: C", "\boxed{C}", or a text that begins with the letter. */
 static char find_letter(const char *text)
 {
     char letter = letter_behind(text, "nswer is");
     letter = letter != '\0' ? letter : letter_behind(text, "nswer:");
-    return letter != '\0' ? letter : letter_at(text);
+    letter = letter != '\0' ? letter : letter_in_box(text);
+    return letter != '\0' ? letter : leading_letter(text);
 }
 
 static char *extract(const char *text)

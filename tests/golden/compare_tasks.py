@@ -13,7 +13,10 @@
 - gsm8k: answers made around numbers in many spellings: strict and flexible as the harness's filters
   and metric judge them. Where we differ on purpose (18.00 is 18, -0 is 0, "18..." ends in dots; "####18" and
   "#### $18" count; the last number is one with a digit) the harness must be the one that says no.
-- mmlu-pro: the letter of the harness's filter, wherever that finds one.
+- mmlu-pro: the letter of the harness's filter, wherever that finds one; else of MMLU-Pro's own second pattern, behind "Answer:".
+  Where both find none a letter counts on purpose behind "answer is" and "Answer:" in bold, in a box or behind "option", in the last
+  box, and at the beginning where it does not begin a sentence ("A planet", "I think"): there ours must be the one of INTENDED. The
+  letter that begins a word ("answer is Apple") counts there and not here.
 - every official answer of the files is right (those of HumanEval and MBPP are run, isolated).
 Prints counts and ends with status 1 on a disagreement that is not of a kind named here.
 """
@@ -173,24 +176,48 @@ def compare_gsm8k(build):
     return bad
 
 
+MARKS = r"(?:[ \t\r\n:*($]|\\boxed\{|\\text\{|[oO]ption|[cC]hoice)*"
+INTENDED = [  # the pattern, and which of its matches counts
+    (rf"nswer is{MARKS}([A-Z])(?![\w'])", 0),
+    (rf"nswer:{MARKS}([A-Z])(?![\w'])", 0),
+    (rf"\\boxed\{{{MARKS}([A-Z])(?![\w'])", -1),
+    (rf"\A{MARKS}([A-Z])[*$}}]*(?:[.):,]|[ \t\r]*(?:\n|\Z))", 0),
+]
+
+
+def first_found(patterns, text):
+    """The letter that the first pattern which matches finds; None: none matches."""
+    found = [letters[select] for letters, select in ((re.findall(p, text), select) for p, select in patterns) if letters]
+    return found[0] if found else None
+
+
 def compare_letters(build):
     rng = random.Random(2)
-    before = ["The answer is ", "the answer is: ", "Thus the best answer is ", "answer is (", "Answer: ", "so the answer is **", ""]
-    behind = ["", ")", ").", ". dry palms", " because", "**", "\n"]
+    begin = ["", "", "Let us think. A planet turns. ", "A planet turns. ", "I think so. ", "A. I. may say: "]
+    before = ["The answer is ", "the answer is: ", "Thus the best answer is ", "answer is (", "Answer: ", "so the answer is **", "",
+              "The answer is option ", "**Answer:** ", "Answer: Option (", "so $\\boxed{", "The answer is $\\boxed{\\text{", "(", "**"]
+    behind = ["", ")", ").", ". dry palms", " because", "**", "\n", "}", "}}$.", ", as", ": ice", "'s", "pple", "** ice", " \nfor"]
+    harness = [(r"answer is \(?([ABCDEFGHIJ])\)?", 0), (r"[aA]nswer:\s*([A-J])", 0)]
     cases = []
-    for _ in range(4000):
-        letter = rng.choice("ABCDEFGHIJ")
-        text = rng.choice(["", "Let us think. A planet turns. "]) + rng.choice(before) + letter + rng.choice(behind)
+    for _ in range(8000):
+        text = rng.choice(begin) + rng.choice(before) + rng.choice("ABCDEFGHIJ") + rng.choice(behind)
         cases.append({"task": "mmlu-pro", "expected": "C", "answer": text})
-    found, bad = 0, 0
+    found, words, intended, none, bad = 0, 0, 0, 0, 0
     for case, (_, _, ours) in zip(cases, judge(build, cases)):
-        theirs = re.findall(r"answer is \(?([ABCDEFGHIJ])\)?", case["answer"])
-        if theirs:
-            found += 1
-            if ours != theirs[0]:
-                bad += 1
-                print("letters differ:", repr(case["answer"]), "ours", ours, "theirs", theirs[0])
-    print(f"mmlu-pro: {found} letters that the harness finds, {bad} found otherwise")
+        theirs = first_found(harness, case["answer"])
+        wanted = first_found(INTENDED, case["answer"])
+        if theirs and re.search(r"nswer(?: is \(?|:\s*)[A-J](?:pple|'s)", case["answer"]):
+            words += 1  # the harness takes the first letter of a word
+            theirs = None
+        found += theirs is not None
+        intended += theirs is None and wanted is not None
+        none += theirs is None and wanted is None
+        if ours != (theirs or wanted):
+            bad += 1
+            if bad <= 20:
+                print("letters differ:", repr(case["answer"]), "ours", ours, "theirs", theirs, "wanted", wanted)
+    print(f"mmlu-pro: {found} letters that the harness finds, {intended} found only here and {none} not found, as described "
+          f"({words} letters of words among them), {bad} otherwise")
     return bad
 
 
