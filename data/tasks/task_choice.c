@@ -104,7 +104,7 @@ typedef struct choices {
     const char *question;
     const char *text[MAX_CHOICES], *label[MAX_CHOICES]; /* [n]; label NULL: A, B, ... */
     int n, right;                                       /* -1: unknown */
-    const char *reasoning;                              /* that leads to the answer; NULL: none */
+    const char *reasoning; /* that leads to the answer, not ""; NULL: none */
 } choices;
 
 static int too_many(rf_error *err)
@@ -183,10 +183,29 @@ static int read_arc(choices *c, const json_t *record, rf_error *err)
     return c->n > 0 && key != NULL ? find_key(&c->right, c, key, err) : RF_OK;
 }
 
+/* Does the reasoning, which is what answers are judged by, lead to the answer? Only the questions for
+ * shots have one: "A: Let's think step by step. ... The answer is (C)." */
+static int check_reasoning(choices *c, rf_error *err)
+{
+    static const char lead[] = "A: ";
+    if (c->reasoning == NULL || c->reasoning[0] == '\0') {
+        c->reasoning = NULL;
+        return RF_OK;
+    }
+    c->reasoning += strncmp(c->reasoning, lead, strlen(lead)) == 0 ? strlen(lead) : 0;
+    char letter = find_letter(c->reasoning);
+    if (letter == '\0') {
+        return rf_error_set(err, RF_ERR, "\"cot_content\" names no answer");
+    }
+    return c->right < 0 || letter == 'A' + c->right
+               ? RF_OK
+               : rf_error_set(err, RF_ERR, "\"cot_content\" answers %c, but \"answer\" is %c",
+                              letter, 'A' + c->right);
+}
+
 /* {"question", "options": [], "answer": letter, "answer_index", "cot_content"} */
 static int read_mmlu_pro(choices *c, const json_t *record, rf_error *err)
 {
-    static const char lead[] = "A: ";
     const json_t *list = json_object_get(record, "options");
     const json_t *index = json_object_get(record, "answer_index");
     const char *key;
@@ -197,9 +216,6 @@ static int read_mmlu_pro(choices *c, const json_t *record, rf_error *err)
     RF_TRY(read_texts(c->text, &c->n, list, "options", err));
     RF_TRY(rf_task_field(&key, record, "answer", err));
     RF_TRY(rf_task_field(&c->reasoning, record, "cot_content", err));
-    if (c->reasoning != NULL && strncmp(c->reasoning, lead, strlen(lead)) == 0) {
-        c->reasoning += strlen(lead);
-    }
     if (key != NULL) {
         RF_TRY(find_key(&c->right, c, key, err));
     }
@@ -212,7 +228,7 @@ static int read_mmlu_pro(choices *c, const json_t *record, rf_error *err)
         }
         c->right = (int)at;
     }
-    return RF_OK;
+    return check_reasoning(c, err);
 }
 
 /* --- Questions -------------------------------------------------------------------------------- */
@@ -288,16 +304,24 @@ static int arc_texts(rf_task_item *out, const json_t *record, bool raw, rf_error
     return RF_OK;
 }
 
+/* As plain text the question ends in the first sentence of the reasoning, which is then no part of
+ * the answer. */
 static int mmlu_pro_reasoning(rf_task_item *out, const json_t *record, bool raw, rf_error *err)
 {
+    static const char ending[] = "\nAnswer: Let's think step by step.";
+    const char *first = strchr(ending, 'L');
     choices c;
     RF_TRY(begin_choices(&c, record, read_mmlu_pro, err));
-    if (c.n > 0) {
-        out->query = lettered(&c, raw ? "Question:\n" : "", "\nOptions:", raw ? "\nAnswer:" : "");
-        out->expected = c.reasoning != NULL && c.reasoning[0] != '\0'
-                            ? rf_alloc_string(c.reasoning)
-                            : rf_alloc_format("The answer is (%c).", 'A' + c.right);
+    if (c.n == 0) {
+        return RF_OK;
     }
+    if (raw && c.reasoning != NULL && strncmp(c.reasoning, first, strlen(first)) == 0) {
+        c.reasoning += strlen(first);
+        c.reasoning += strspn(c.reasoning, " ");
+    }
+    out->query = lettered(&c, raw ? "Question:\n" : "", "\nOptions:", raw ? ending : "");
+    out->expected = c.reasoning != NULL ? rf_alloc_string(c.reasoning)
+                                        : rf_alloc_format("The answer is (%c).", 'A' + c.right);
     return RF_OK;
 }
 

@@ -345,8 +345,9 @@ static void put_tasks(void)
         {"arc-likelihood",
          "{\"question\": {\"stem\": \"q\", \"choices\": [{\"text\": \"a\", \"label\": "
          "\"A\"}]}, \"answerKey\": \"A\"}"},
-        {"mmlu-pro", "{\"question\": \"q\", \"options\": [\"a\", \"b\"], \"answer\": \"B\", "
-                     "\"answer_index\": 1, \"cot_content\": \"A: x\"}\n%%\nAnswer: B"},
+        {"mmlu-pro",
+         "{\"question\": \"q\", \"options\": [\"a\", \"b\"], \"answer\": \"B\", "
+         "\"answer_index\": 1, \"cot_content\": \"A: x. The answer is (B).\"}\n%%\nAnswer: B"},
         {"humaneval",
          "{\"prompt\": \"def f():\\n\", \"canonical_solution\": \" pass\", \"test\": "
          "\"def check(f): pass\", \"entry_point\": \"f\"}\n%%\n```python\ndef f(): pass\n```"},

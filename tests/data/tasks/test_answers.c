@@ -239,6 +239,10 @@ static const char mmlu[] =
     "\"fire\"], \"answer\": \"B\", \"answer_index\": 1, \"cot_content\": \"\", "
     "\"category\": \"physics\"}";
 
+static const char mmlu_shot[] = "{\"question\": \"Hot?\", \"options\": [\"ice\", \"fire\"], "
+                                "\"answer\": \"B\", \"cot_content\": "
+                                "\"A: Let's think step by step. Ice is not. The answer is (B).\"}";
+
 Test(answers, records_of_the_published_form)
 {
     reads("gsm8k", gsm8k, false, "1+1?", "2\n#### 2");
@@ -249,7 +253,15 @@ Test(answers, records_of_the_published_form)
     reads("arc", ai2, true, "Question: Hot?\nA. ice\nB. fire\nAnswer:", "B. fire");
     reads("mmlu-pro", mmlu, false, "Hot?\nOptions:\nA. ice\nB. fire", "The answer is (B).");
     reads("mmlu-pro", mmlu, true,
-          "Question:\nHot?\nOptions:\nA. ice\nB. fire\nAnswer:", "The answer is (B).");
+          "Question:\nHot?\nOptions:\nA. ice\nB. fire\nAnswer: Let's think step by step.",
+          "The answer is (B).");
+    reads("mmlu-pro", mmlu_shot, false, "Hot?\nOptions:\nA. ice\nB. fire",
+          "Let's think step by step. Ice is not. The answer is (B).");
+    reads("mmlu-pro", mmlu_shot, true,
+          "Question:\nHot?\nOptions:\nA. ice\nB. fire\nAnswer: Let's think step by step.",
+          "Ice is not. The answer is (B).");
+    reads("mmlu-pro-likelihood", mmlu_shot, true,
+          "Question:\nHot?\nOptions:\nA. ice\nB. fire\nAnswer:", "B");
     rf_task_item_free(&item);
 }
 
@@ -282,7 +294,15 @@ Test(answers, broken_records_are_refused)
         {"mmlu-pro",
          "{\"question\": \"q\", \"options\": [\"a\", \"b\"], \"answer\": \"A\", \"answer_index\": "
          "1}",
-         "does not fit"}};
+         "does not fit"},
+        {"mmlu-pro",
+         "{\"question\": \"q\", \"options\": [\"a\", \"b\"], \"answer\": \"A\", \"cot_content\": "
+         "\"A: Let's think step by step. The answer is (B).\"}",
+         "\"cot_content\" answers B, but \"answer\" is A"},
+        {"mmlu-pro",
+         "{\"question\": \"q\", \"options\": [\"a\", \"b\"], \"answer\": \"A\", \"cot_content\": "
+         "\"A: Let's think step by step.\"}",
+         "\"cot_content\" names no answer"}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         cr_assert_eq(read_record(rows[i][0], rows[i][1], false), RF_ERR, "%s", rows[i][1]);
         cr_assert_not_null(strstr(err.message, rows[i][2]), "%s", err.message);
