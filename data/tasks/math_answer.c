@@ -127,9 +127,10 @@ static char *stated(const char *solution)
     }
     p += strlen("nswer is");
     p += strspn(p, ": ");
-    const char *hope = strstr(p, ". I hope");
-    size_t n = hope != NULL ? (size_t)(hope - p) : strcspn(p, "\n");
-    while (n > 0 && (p[n - 1] == '.' || p[n - 1] == ' ')) {
+    size_t n = strcspn(p, "\n");
+    const char *end = memmem(p, n, ". ", 2);
+    n = end != NULL ? (size_t)(end - p) : n;
+    while (n > 0 && strchr(". \r", p[n - 1]) != NULL) {
         n--;
     }
     if (n > 2 && p[0] == '$' && p[n - 1] == '$') {

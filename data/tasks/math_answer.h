@@ -3,7 +3,7 @@
  * Two normal forms are in use for the MATH problems, and an answer is right where either of them
  * makes it equal to the reference: that of the benchmark (Hendrycks et al., arXiv:2103.03874) and
  * that of Minerva (Lewkowycz et al., arXiv:2206.14858, appendix D). Both are textual: sqrt{8} and
- * 2sqrt{2} differ. Checked against the released functions: tests/golden/compare_math.py.
+ * 2sqrt{2} differ. Checked against the released functions: tests/golden/compare_tasks.py.
  */
 #ifndef RF_DATA_TASKS_MATH_ANSWER_H
 #define RF_DATA_TASKS_MATH_ANSWER_H
@@ -11,8 +11,8 @@
 #include <stdbool.h>
 
 /* The answer of a solution: what stands in the last \boxed{...} or \fbox{...} whose braces are
- * balanced ("\boxed 5" too); else behind the last "answer is", to the end of the sentence. Caller
- * frees; NULL: neither is there. */
+ * balanced ("\boxed 5" too); else what stands behind the last "answer is", up to ". " or the end of
+ * the line. Caller frees; NULL: neither is there. */
 char *rf_math_find(const char *solution);
 
 /* The normal forms. Caller frees. rf_math_normal_hendrycks: NULL where the text is malformed, as

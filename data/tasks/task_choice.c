@@ -128,7 +128,7 @@ static int read_texts(const char **out, int *n, const json_t *list, const char *
     return RF_OK;
 }
 
-/* The choice that an answer key names by its label, its letter or its number from 1. */
+/* The choice that an answer key names by its label or, where choices have none, by its letter. */
 static int find_key(int *out, const choices *c, const char *key, rf_error *err)
 {
     for (int i = 0; i < c->n; i++) {

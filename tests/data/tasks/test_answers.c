@@ -66,17 +66,23 @@ Test(answers, gsm8k_flexible)
 
 Test(answers, math_boxes)
 {
-    static const char *const rows[][2] = {{"so $\\boxed{\\frac{1}{2}}$.", "\\frac{1}{2}"},
-                                          {"\\boxed{1} or \\boxed{2{3}}", "2{3}"},
-                                          {"\\fbox{7}", "7"},
-                                          {"$\\boxed 5$ it is", "5"},
-                                          {"Final Answer: The final answer is $5$. I hope it is "
-                                           "correct.",
-                                           "5"},
-                                          {"The answer is: 12.\nThat is all.", "12"},
-                                          {"\\boxed{1} but \\boxed{2", NULL},
-                                          {"\\boxed", NULL},
-                                          {"12", NULL}};
+    static const char *const rows[][2] = {
+        {"so $\\boxed{\\frac{1}{2}}$.", "\\frac{1}{2}"},
+        {"\\boxed{1} or \\boxed{2{3}}", "2{3}"},
+        {"\\fbox{7}", "7"},
+        {"$\\boxed 5$ it is", "5"},
+        {"Final Answer: The final answer is $5$. I hope it is "
+         "correct.",
+         "5"},
+        {"The answer is: 12.\nThat is all.", "12"},
+        {"The answer is 1,000. That is all.", "1,000"},
+        {"The answer is $12.50$. It is\nmore. I hope so.", "12.50"},
+        {"The answer is 7.\r\nThat is all.", "7"},
+        {"The answer is 1/2", "1/2"},
+        {"The answer is\n5. I hope so.", NULL},
+        {"\\boxed{1} but \\boxed{2", NULL},
+        {"\\boxed", NULL},
+        {"12", NULL}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         char *found = rf_math_find(rows[i][0]);
         cr_assert((found == NULL) == (rows[i][1] == NULL) &&
