@@ -13,7 +13,7 @@ enum { MAX_SHIFT = 3 }; /* of the end of a block against its begin, as in Common
 
 /* --- The code of an answer -------------------------------------------------------------------- */
 
-/* A line of an answer, without its end. */
+/* A line of a text, without its end. */
 typedef struct line {
     const char *begin;
     size_t bytes;
@@ -240,16 +240,20 @@ static int add_lines(rf_text *text, const json_t *record, const char *field, rf_
     return RF_OK;
 }
 
-/* {"query": "... Your code should pass these tests:\n\nassert ...", "response"} */
+/* {"query": "... Your code should pass these tests:\n\nassert ...", "response"}: each line that begins
+ * with assert is a test. */
 static int read_mbpp_pair(rf_task_item *out, const json_t *record, rf_error *err)
 {
+    static const char test[] = "assert ";
     const char *query, *response;
     rf_text tests = {0};
+    line_span line;
     RF_TRY(rf_task_field(&query, record, "query", err));
     RF_TRY(rf_task_field(&response, record, "response", err));
-    for (const char *at = query; at != NULL && (at = strstr(at, "\nassert ")) != NULL;) {
-        at++;
-        rf_text_print(&tests, "%.*s\n", (int)strcspn(at, "\n"), at);
+    for (const char *at = query != NULL ? query : ""; next_line(&line, &at);) {
+        if (line.bytes >= strlen(test) && memcmp(line.begin, test, strlen(test)) == 0) {
+            rf_text_print(&tests, "%.*s\n", (int)line.bytes, line.begin);
+        }
     }
     if (tests.data != NULL) {
         out->query = rf_alloc_string(query);

@@ -271,6 +271,18 @@ Test(answers, records_of_the_published_form)
     rf_task_item_free(&item);
 }
 
+/* Lines of the query are tests. */
+Test(answers, tests_of_pairs)
+{
+    static const char pair[] =
+        "{\"query\": \"assert f(1) == 2\\r\\nassert f(2) == 3\\n assert\\nWrite f.\", "
+        "\"response\": \"def f(x): return x + 1\"}";
+    cr_assert_eq(read_record("mbpp", pair, false), RF_OK, "%s", err.message);
+    cr_assert_not_null(item.tests);
+    cr_assert_str_eq(item.tests, "assert f(1) == 2\nassert f(2) == 3\n");
+    rf_task_item_free(&item);
+}
+
 Test(answers, other_records_are_left_alone)
 {
     static const char *const tasks[] = {"gsm8k", "math", "arc", "mmlu-pro"};
