@@ -98,12 +98,14 @@ static int open_link(link_ends *link, rf_error *err)
     return RF_OK;
 }
 
-/* The whole input lies in memory, so that nobody waits for its reader. */
+/* The whole input lies in memory, so that nobody waits for its reader; sealed, so that it does not
+ * become memory of the program, which no limit would count. */
 static int open_input(runner *r, rf_error *err)
 {
+    const int seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
     const char *data = r->request->input;
     size_t left = r->request->input_bytes;
-    r->input = memfd_create("input", MFD_CLOEXEC);
+    r->input = memfd_create("input", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     while (r->input >= 0 && left > 0) {
         ssize_t n = write(r->input, data, left);
         if (n < 0 && errno != EINTR) {
@@ -112,7 +114,8 @@ static int open_input(runner *r, rf_error *err)
         data += n > 0 ? n : 0;
         left -= n > 0 ? (size_t)n : 0;
     }
-    if (r->input < 0 || left > 0 || lseek(r->input, 0, SEEK_SET) != 0) {
+    if (r->input < 0 || left > 0 || lseek(r->input, 0, SEEK_SET) != 0 ||
+        fcntl(r->input, F_ADD_SEALS, seals) != 0) {
         return rf_error_set(err, RF_ERR, "cannot give a program its input: %m");
     }
     return RF_OK;

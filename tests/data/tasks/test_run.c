@@ -145,6 +145,7 @@ Test(run, resources_are_bounded)
            "True\n");
     /* Memory that no address space counts. */
     prints(TRY "t(lambda: os.memfd_create('m'))", "PermissionError\n");
+    prints(TRY "t(lambda: os.ftruncate(0, 64 << 20))", "PermissionError\n"); /* its input */
     prints("import ctypes\n"
            "c = ctypes.CDLL(None, use_errno=True)\n"
            "def t(f, *x):\n"
