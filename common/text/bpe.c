@@ -10,6 +10,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/hash.h"
+#include "common/base/utf8.h"
 #include "common/text/bpe_private.h"
 
 #include <stdlib.h>
@@ -273,19 +274,91 @@ static bool find_special(const rf_bpe *bpe, const rf_bpe_finder *finder, const c
     return false;
 }
 
+/* The end of the least part of text[begin, end), one stretch of normal form C, whose normal form is
+ * normal[n]: marks behind a token that do not change it are none of it. */
+static size_t end_of_part(const char *text, size_t begin, size_t end, const char *normal, size_t n)
+{
+    enum { MOST = 8 }; /* characters that are tried: of one token there are few on one letter */
+    size_t at = begin;
+    rf_text part = {0};
+    for (int i = 0; i < MOST && at < end; i++) {
+        bool is_valid;
+        at += rf_utf8_unit(text + at, end - at, &is_valid);
+        part.bytes = 0;
+        if (at < end && is_valid) {
+            rf_unicode_nfc(&part, text + begin, at - begin);
+        }
+        if (part.bytes == n && memcmp(part.data, normal, n) == 0) {
+            end = at;
+        }
+    }
+    rf_text_free(&part);
+    return end;
+}
+
+/* The same among the tokens that are looked for in normalised text, such as a "<K>" that is written with a
+ * KELVIN SIGN. The text is normalised as far as needed: what follows the first of them may be long. */
+static bool find_normalised(const rf_bpe *bpe, const char *text, size_t from, size_t bytes,
+                            size_t *begin, size_t *end)
+{
+    const rf_bpe_finder *finder = &bpe->normalized;
+    size_t longest = 0, done = from;
+    rf_text normal = {0};
+    rf_ids origin = {0}; /* of each byte of `normal`: where its stretch begins, behind `from` */
+    bool found = false;
+    if (!bpe->nfc || finder->n == 0 || bytes - from > INT32_MAX) { /* which encoding refuses */
+        return find_special(bpe, finder, text, from, bytes, begin, end);
+    }
+    for (int64_t i = 0; i < finder->n; i++) {
+        longest = finder->added[i].bytes > longest ? finder->added[i].bytes : longest;
+    }
+    for (size_t most = 256; done < bytes && !found; most *= 2) {
+        while (done < bytes && done - from < most) {
+            const size_t stretch = done;
+            done = rf_unicode_nfc_stretch(&normal, text, done, bytes);
+            while ((size_t)origin.n < normal.bytes) {
+                rf_ids_push(&origin, (int32_t)(stretch - from));
+            }
+        }
+        found = find_special(bpe, finder, normal.data, 0, normal.bytes, begin, end) &&
+                (done == bytes || *end + longest <= normal.bytes); /* it may be a longer one */
+    }
+    if (found) {
+        const int32_t last = origin.id[*end - 1];
+        const size_t stop = *end, stretch = from + (size_t)last;
+        size_t first = stop - 1;
+        while (first > 0 && origin.id[first - 1] == last) {
+            first--;
+        }
+        *begin = from + (size_t)origin.id[*begin];
+        *end = rf_unicode_nfc_stretch(&normal, text, stretch, bytes);
+        *end = end_of_part(text, stretch, *end, normal.data + first, stop - first);
+    }
+    rf_text_free(&normal);
+    rf_ids_free(&origin);
+    return found;
+}
+
+/* Encoding looks for them in the same two steps, so the tokens of the first step that are not special
+ * also part what the second one sees. */
 bool rf_bpe_find_special(const void *tokens, const char *text, size_t from, size_t bytes,
                          size_t *begin, size_t *end)
 {
     const rf_bpe *bpe = tokens;
-    size_t other_begin, other_end;
-    const bool found = find_special(bpe, &bpe->raw, text, from, bytes, begin, end);
-    if (!find_special(bpe, &bpe->normalized, text, from, found ? *begin : bytes, &other_begin,
-                      &other_end)) {
-        return found;
+    for (;;) {
+        const rf_bpe_added *added;
+        size_t at = bytes, behind = bytes;
+        const bool found = rf_bpe_find_added(&bpe->raw, text, from, bytes, &added, &at, &behind);
+        if (find_normalised(bpe, text, from, at, begin, end)) {
+            return true;
+        }
+        if (!found || bpe->token[added->id].is_special) {
+            *begin = at;
+            *end = behind;
+            return found;
+        }
+        from = behind;
     }
-    *begin = other_begin;
-    *end = other_end;
-    return true;
 }
 
 /* --- Questions -------------------------------------------------------------------------------- */

@@ -37,7 +37,8 @@ void rf_bpe_free(rf_bpe *bpe); /* NULL is fine */
 /* Written out in a text this added token stays text: no document may forge it. Before encoding. */
 void rf_bpe_hide(rf_bpe *bpe, int32_t id);
 
-/* The first special token in text[from, bytes) that encoding would recognise, and where it ends.
+/* The first special token in text[from, bytes) that encoding would recognise, if only in the text's
+ * normal form, and where it ends.
  * tokens: an rf_bpe (chat.h: rf_chat_finder). */
 bool rf_bpe_find_special(const void *tokens, const char *text, size_t from, size_t bytes,
                          size_t *begin, size_t *end);

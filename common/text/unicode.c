@@ -89,7 +89,8 @@ static bool is_stable(int32_t c)
            (c >= 0x2500 && c < 0x2ADC) || (c >= 0x3001 && c < 0x302A) ||
            (c >= 0x3041 && c < 0x3097) || (c >= 0x30A0 && c < 0x3100) ||
            (c >= 0x3400 && c < 0xA000) || (c >= 0xAC00 && c <= 0xD7A3) ||
-           (c >= 0xFF00 && c < 0xFFF0) || (c >= 0x1F000 && c < 0x1FB00);
+           (c >= 0xFDD0 && c < 0xFDF0) || (c >= 0xFF00 && c < 0xFFF0) ||
+           (c >= 0x1F000 && c < 0x1FB00);
 }
 
 int rf_unicode_scan(rf_unicode_traits *out, const char *text, size_t bytes, rf_error *err)
@@ -204,4 +205,39 @@ void rf_unicode_nfc(rf_text *out, const char *text, size_t bytes)
         done = stable = i = end;
     }
     rf_text_add(out, text + done, bytes - done);
+}
+
+/* How many bytes the valid character at `at` has; 0: there is none. */
+static size_t valid_character(int32_t *c, const char *text, size_t at, size_t bytes)
+{
+    bool valid = false;
+    const size_t n = at < bytes ? rf_utf8_unit(text + at, bytes - at, &valid) : 0;
+    if (valid) {
+        rf_utf8_next(c, text + at);
+    }
+    return valid ? n : 0;
+}
+
+size_t rf_unicode_nfc_stretch(rf_text *out, const char *text, size_t from, size_t bytes)
+{
+    int32_t c;
+    bool unused, may_change;
+    size_t n = valid_character(&c, text, from, bytes);
+    if (n == 0) {
+        n = rf_utf8_unit(text + from, bytes - from, &unused);
+        rf_text_add(out, text + from, n);
+        return from + n;
+    }
+    may_change = !is_stable(c);
+    size_t end = from + n;
+    while ((n = valid_character(&c, text, end, bytes)) > 0 && !is_stable(c)) {
+        may_change = true;
+        end += n;
+    }
+    if (may_change) {
+        nfc_piece(out, text + from, end - from);
+    } else {
+        rf_text_add(out, text + from, end - from);
+    }
+    return end;
 }

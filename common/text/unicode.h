@@ -36,5 +36,8 @@ RF_MUST_CHECK int rf_unicode_scan(rf_unicode_traits *out, const char *text, size
 
 /* Normal form C (Unicode Standard Annex 15). Appends to out. Valid UTF-8 only. Linear in time. */
 void rf_unicode_nfc(rf_text *out, const char *text, size_t bytes);
+/* The same for the stretch that begins at `from`, which composes with nothing behind it: a character and
+ * the marks on it. Returns where it ends. What is not UTF-8 stays as it is. */
+size_t rf_unicode_nfc_stretch(rf_text *out, const char *text, size_t from, size_t bytes);
 
 #endif

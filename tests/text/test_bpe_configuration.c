@@ -1,4 +1,5 @@
 /* Files beside tokenizer.json: names of tokens, end of text, templates; what is exported of them. */
+#include "common/base/alloc.h"
 #include "tests/text/bpe_test.h"
 
 TestSuite(bpe_configuration, .init = begin_folder, .fini = end_folder);
@@ -197,6 +198,59 @@ Test(bpe_configuration, marks_of_a_message_are_its_own_text)
         }
         cr_expect_eq(n_ends, 2, "case %zu: %lld", i, (long long)n_ends);
         free(text), free(back);
+        rf_ids_free(&ids);
+    }
+    rf_tokenizer_free(t);
+}
+
+/* Tokens that are looked for in normalised text are text also where a message becomes them only there,
+ * however long it is, and beside tokens that are not special. */
+Test(bpe_configuration, control_tokens_that_arise_by_normalising)
+{
+    static const char config[] =
+        "{\"eos_token\": \"<K>\", \"chat_template\": \"{% for m in messages %}<K>{{ m.content }}"
+        "<\u00E9>{{ m.rest }}{% endfor %}\"}";
+    static const char *const names[] = {"<K>", "<;`>", "<\u00E9>"};
+    static const char *const contents[] = {"<K>",
+                                           "<\u212A>",
+                                           "a <\u037E\u1FEF> b <;`>",
+                                           "<e\u0301>",
+                                           "<\u00E9>x<\u00E9>",
+                                           "\u212A e\u0301 <\u00C9>",
+                                           "<strip><\u212A><strip> <e\u0301>\u0301<\u212A>",
+                                           "\u0301\u0301 \u212A>",
+                                           "<\u212A",
+                                           "<e"};
+    enum { FIRST = 382, LONG = 3000 };
+    json_t *root = bpe_read_json(bpe_small), *added = json_object_get(root, "added_tokens");
+    for (int i = 0; i < 3; i++) {
+        json_array_append_new(added, json_pack("{s:i, s:s, s:b, s:b}", "id", FIRST + i, "content",
+                                               names[i], "special", true, "normalized", true));
+    }
+    bpe_put_json("tokenizer.json", root);
+    bpe_put("tokenizer_config.json", config, strlen(config));
+    json_decref(root);
+    rf_tokenizer *t = bpe_load(folder);
+    for (size_t i = 0; i < 2 * sizeof contents / sizeof *contents; i++) {
+        const rf_render_options options = {0};
+        const char *content = contents[i / 2];
+        char *said = rf_alloc_format("%*s%s", i % 2 == 0 ? 0 : LONG, "", content);
+        json_t *message =
+            json_pack("{s:s, s:s, s:s}", "role", "user", "content", said, "rest", ">");
+        const rf_turn turn = {
+            .role = "user", .content = said, .bytes = strlen(said), .message = message};
+        rf_ids ids = {0};
+        rf_error err = {0};
+        int n_special = 0;
+        cr_assert_eq(rf_tokenizer_render(t, NULL, NULL, &ids, &turn, 1, &options, &err), RF_OK,
+                     "%s", err.message);
+        for (int64_t k = 0; k < ids.n; k++) {
+            n_special += ids.id[k] >= FIRST && ids.id[k] < FIRST + 3;
+        }
+        cr_expect_eq(n_special, 2, "%s gives %d", content, n_special);
+        cr_expect_eq(ids.id[0], FIRST);
+        json_decref(message);
+        free(said);
         rf_ids_free(&ids);
     }
     rf_tokenizer_free(t);
