@@ -68,7 +68,12 @@ enum { RF_CHAT_N_TOKENS = 4 };
 typedef bool rf_chat_finder(const void *tokens, const char *text, size_t from, size_t bytes,
                             size_t *begin, size_t *end);
 
-/* What a template prints has marks around special tokens that are text, and around the characters of
+/* Only tokens that the tokenizer calls special are kept from messages. Its other added tokens (Qwen3's
+ * <think>, <tool_call>, <tool_response>) are those tokens whoever writes them, as in Transformers: answers
+ * and data sets hold them, in system messages and results of tools too. So a user or a tool can write
+ * </tool_response>, though nobody can end a turn: who lets strangers' tools speak takes it out before.
+ *
+ * What a template prints has marks around special tokens that are text, and around the characters of
  * the marks where a message has these itself: U+FDD0 before and U+FDD1 behind, which Unicode keeps free
  * for a program's own use. A mark that was cut off its token is none. Text is every token of which a
  * single character comes from what users say, through whatever the template does with it

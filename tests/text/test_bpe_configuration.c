@@ -97,6 +97,33 @@ Test(bpe_configuration, control_tokens_in_messages_are_text)
     }
 }
 
+/* Added tokens that are not special are those tokens whoever writes them. */
+Test(bpe_configuration, other_added_tokens_in_messages_are_tokens)
+{
+    static const char config[] =
+        "{\"eos_token\": \"<|end|>\", \"chat_template\": \"{% for m in messages %}[{{ m.role }}]"
+        "{{ m.content }}<|end|>{% endfor %}{# tool #}\"}";
+    static const char *const roles[] = {"user", "assistant", "tool"};
+    put_small();
+    bpe_put("tokenizer_config.json", config, strlen(config));
+    rf_tokenizer *t = bpe_load(folder);
+    for (int i = 0; i < 3; i++) {
+        const rf_turn turn = {.role = roles[i], .content = "a<norm\u00E9>b", .bytes = 10};
+        const rf_render_options options = {0};
+        rf_ids ids = {0};
+        rf_error err = {0};
+        int n_added = 0;
+        cr_assert_eq(rf_tokenizer_render(t, NULL, NULL, &ids, &turn, 1, &options, &err), RF_OK,
+                     "%s", err.message);
+        for (int64_t k = 0; k < ids.n; k++) {
+            n_added += ids.id[k] == 381;
+        }
+        cr_expect_eq(n_added, 1, "%s: %d", roles[i], n_added);
+        rf_ids_free(&ids);
+    }
+    rf_tokenizer_free(t);
+}
+
 /* What a message says stays text whatever a template does with it on the way: where it measures it, and
  * where the token arises in the template only. A role is no text, nor is what the template says. */
 Test(bpe_configuration, control_tokens_that_arise_in_the_template)
