@@ -9,6 +9,7 @@
 #include "infer/questions.h"
 #include "infer/show.h"
 #include "infer/trace.h"
+#include "infer/unit.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -66,8 +67,8 @@ static int print_answer(const answerer *a, const rf_answer *answer, rf_error *er
     size_t bytes;
     char *text = rf_answer_text(answer, &bytes, a->loaded->info.tokenizer);
     if (!live) {
-        fwrite(text, 1, bytes, stdout);
-        fputc('\n', stdout);
+        rf_unit_print(text, bytes);
+        rf_unit_print("\n", 1);
     }
     free(text);
     RF_TRY(rf_error_of_stdout(err));

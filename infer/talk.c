@@ -5,7 +5,6 @@
 #include "common/base/files/output.h"
 #include "common/base/log.h"
 #include "common/base/nearest.h"
-#include "common/base/utf8.h"
 #include "infer/line.h"
 #include "infer/show.h"
 #include "infer/stream.h"
@@ -16,7 +15,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { DEFAULT_PROMPT = 4096 }; /* tokens of a conversation: their activations take memory */
 
@@ -242,25 +240,6 @@ static int render(const talk *t, rf_ids *ids, rf_error *err)
 
 /* --- An answer -------------------------------------------------------------------------------- */
 
-/* What a terminal could take for a command is not written there. */
-static void print_piece(const char *text, size_t bytes)
-{
-    if (!isatty(STDOUT_FILENO)) {
-        fwrite(text, 1, bytes, stdout);
-        bytes = 0;
-    }
-    for (size_t i = 0, n; i < bytes; i += n) {
-        int32_t c;
-        n = rf_utf8_next(&c, text + i);
-        if (c == '\n' || c == '\t' || !rf_unit_hides(c)) {
-            fwrite(text + i, 1, n, stdout);
-        } else {
-            fputc('?', stdout);
-        }
-    }
-    fflush(stdout);
-}
-
 /* An rf_observer. */
 static void observe(void *user, rf_event_kind kind, const rf_sequence *s)
 {
@@ -270,7 +249,7 @@ static void observe(void *user, rf_event_kind kind, const rf_sequence *s)
     } else {
         size_t bytes;
         const char *piece = rf_stream_take(&t->stream, &bytes, s);
-        print_piece(piece, bytes);
+        rf_unit_print(piece, bytes);
     }
 }
 
@@ -279,8 +258,8 @@ static void print_rest(talk *t, const rf_answer *answer)
     if (!(t->options->show && t->show.live)) {
         size_t bytes;
         const char *piece = rf_stream_end(&t->stream, &bytes, answer);
-        print_piece(piece, bytes);
-        print_piece("\n", 1);
+        rf_unit_print(piece, bytes);
+        rf_unit_print("\n", 1);
     }
     rf_answers_log(answer);
 }

@@ -2,14 +2,34 @@
 
 #include "common/base/utf8.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <utf8proc.h>
 
 bool rf_unit_hides(int32_t c)
 {
     return c < 32 || (c >= 127 && c < 160) || c == 0x2028 || c == 0x2029 ||
            (c >= 0x202A && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069);
+}
+
+void rf_unit_print(const char *text, size_t bytes)
+{
+    if (!isatty(STDOUT_FILENO)) {
+        fwrite(text, 1, bytes, stdout);
+        bytes = 0;
+    }
+    for (size_t i = 0, n; i < bytes; i += n) {
+        int32_t c;
+        n = rf_utf8_next(&c, text + i);
+        if (c == '\n' || c == '\t' || !rf_unit_hides(c)) {
+            fwrite(text + i, 1, n, stdout);
+        } else {
+            fputc('?', stdout);
+        }
+    }
+    fflush(stdout);
 }
 
 /* Text of a model may hold anything: nothing of it reaches the terminal as a control character. */

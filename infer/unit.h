@@ -18,6 +18,9 @@ typedef struct rf_unit {
 void rf_unit_next(rf_unit *u, const rf_tokenizer *tokenizer, const int32_t *token, int64_t n);
 /* Could a terminal take this character for a command, or write what follows the other way round? */
 bool rf_unit_hides(int32_t character);
+/* Text of a model, to stdout; where that is a terminal, each such character but line breaks and tabs is
+ * "?". */
+void rf_unit_print(const char *text, size_t bytes);
 /* What stands at response place i now: decided, a draft of a selected slot, or -1. */
 int32_t rf_unit_token(const rf_sequence *s, int64_t i);
 

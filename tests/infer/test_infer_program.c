@@ -492,6 +492,33 @@ Test(infer_program, goes_on_with_the_same_alone)
     free(whole);
 }
 
+/* Bytes of the model that a terminal would take for a command are not written there, but to a pipe. */
+Test(infer_program, control_characters_do_not_reach_a_terminal)
+{
+    static pty p;
+    char command[2048];
+    snprintf(command, sizeof command,
+             "for seed in 1 2 3 4 5 6 7 8; do %s/refusion-infer --model model.h5 --prompt hello "
+             "decode.gen_length=40 decode.temperature=9 decode.sample=all decode.seed=$seed "
+             "2>/dev/null; done",
+             program_folder);
+    program_runs(command, 0);
+    size_t n_hidden = 0, n_asked = 0, n_shown = 0;
+    for (const char *c = program_output; *c != '\0'; c++) {
+        n_hidden += (*c > 0 && *c < 32 && *c != '\n' && *c != '\t') || *c == 127;
+        n_asked += *c == '?';
+    }
+    cr_assert_gt(n_hidden, 2, "%s", program_output);
+    pty_run(&p, command, 20, 60);
+    cr_assert_eq(pty_end(&p), 0, "%s", p.output);
+    for (const char *c = p.output; *c != '\0'; c++) {
+        cr_assert(*c < 0 || *c >= 32 || strchr("\r\n\t", *c) != NULL, "control character %d", *c);
+        cr_assert_neq(*c, 127);
+        n_shown += *c == '?';
+    }
+    cr_assert_geq(n_shown, n_asked + n_hidden);
+}
+
 /* --- show ------------------------------------------------------------------------------------- */
 
 Test(infer_program, show_is_plain_when_piped)
