@@ -179,6 +179,34 @@ PIECES = [
     "{{ 'ß\ufb01' | upper }} {{ 'ŉ'.upper() }} {{ 'ẞ' | upper }} {{ \"it's o'neil 3rd\" | title }} {{ \"it's o'neil 3rd\".title() }} {{ 'ǆ'.title() }}",
     "{{ 'İI' | lower }} {{ 'ΣΑΣ. ΑΣ’Σ ΣΣ' | lower }} {{ 'ΑΣ'.lower() }} {{ 'ΑΣ ΟΔΟΣ' | title }} {{ 'ΑΣ ΟΔΟΣ'.title() }} {{ 'οΔΟΣ' | capitalize }} {{ '\ufb01x' | capitalize }} {{ 'ŉx ᾳx ᾷx ßx'.title() }} {{ 'ßx \ufb01x' | title }} {{ 'ªb ʰc'.title() }}",
     "{{ '1' is lower }} {{ 'a1' is lower }} {{ '1' is upper }} {{ 'A1' is upper }} {{ 'Aa' is upper }}",
+    # Tests by the signs of operators
+    "{{ r | selectattr('n', '==', 2) | list }} {{ r | rejectattr('s', '!=', 'b') | map(attribute='s') | join }} {{ l | select('<', 2) | list }} {{ l | select('<=', 2) | list }} {{ l | reject('>', 1) | list }} {{ l | select('>=', 2) | list }}",
+    "{{ r | selectattr('n', 'eq', 1) | list | length }} {{ r | selectattr('n', 'ne', 1) | list | length }} {{ l | select('lt', 2) | list }} {{ l | select('le', 2) | list }} {{ l | select('ge', 3) | list }} {{ l | select('in', [1, 3]) | list }} {{ l | reject('equalto', 1) | list }}",
+    "{{ l | select('nosuch') | list }}", "{{ l | map('nosuch') | list }}", "{{ r | selectattr('n', '===', 2) | list }}", "{{ r | rejectattr('n', 'nosuch', 2) | list }}",
+    # loop.changed
+    "{% for x in [1, 1, 2, 2, 1] %}{{ x if loop.changed(x) }},{% endfor %}", "{% for x in ['a', 'a', none, none] %}{{ loop.changed(x) }} {{ loop.changed(x) }} {% endfor %}",
+    "{% for m in [['u', 1], ['u', 2], ['a', 2]] %}{% for x in m %}{{ loop.changed(x) }}{% endfor %}{{ loop.changed(m[0], 1) }}{{ loop.changed() }};{% endfor %}",
+    # Whole numbers of other bases; repeating from both sides
+    "{{ 0x1F }} {{ 0Xff }} {{ 0o17 }} {{ 0b1_01 }} {{ 0x_f }} {{ 1_0 }} {{ 00 }} {{ 0xFFFF_FFFF }} {{ 'abc'[0x1] }}", "{{ 0b12 }}", "{{ 0x }}", "{{ 0o8 }}", "{{ 0xg }}",
+    "{{ 3 * 'x' }}|{{ 2 * [1, 'a'] }}|{{ 0 * 'x' }}|{{ -1 * 'x' }}|{{ 'x' * -1 }}|{{ 2 * 'é' * 2 }}", "{{ 'a' * 'b' }}", "{{ 1.5 * 'x' }}",
+    # Further methods of strings
+    "{{ 'a=b=c'.partition('=') }} {{ 'abc'.partition('=') }} {{ 'a=b=c'.rpartition('=') }} {{ 'abc'.rpartition('=') }} {{ ''.partition('x') }} {{ 'a</t>b'.partition('</t>')[2] }}", "{{ 'a'.partition('') }}", "{{ 'a'.partition() }}",
+    "{{ 'abc'.isalpha() }} {{ 'aé漢ªʰ'.isalpha() }} {{ 'a1'.isalpha() }} {{ ''.isalpha() }} {{ 'a1²Ⅷ'.isalnum() }} {{ 'a b'.isalnum() }} {{ ''.isalnum() }} {{ 'a\u0301'.isalpha() }} {{ '_'.isalnum() }}",
+    "{{ ' \t\n\u00a0\u3000\x1c'.isspace() }} {{ ' x'.isspace() }} {{ ''.isspace() }} {{ '\u200b'.isspace() }} {{ '12٣'.isdecimal() }} {{ '1²'.isdecimal() }} {{ '1²٣①'.isdigit() }} {{ '½'.isdigit() }} {{ 'Ⅷ'.isdigit() }} {{ 'az\x7f'.isascii() }} {{ 'é'.isascii() }} {{ ''.isascii() }}",
+    "{{ 'abc1'.islower() }} {{ 'aBc'.islower() }} {{ '1'.islower() }} {{ 'ABC1'.isupper() }} {{ ''.isupper() }} {{ 'É'.isupper() }} {{ 'ªʰ'.islower() }} {{ '𝔸🄰'.isupper() }} {{ 'ǅ'.isupper() }} {{ 'aǅ' is lower }}",
+    "{{ 'aBc Éß ǅ ŉ'.swapcase() }} {{ 'ΑΣ ΟΣΑ İ'.swapcase() }} {{ 'ⅷⅧ ⓐⒶ'.swapcase() }} {{ 'σς'.swapcase() }}",
+    "{{ 'ab'.center(5) }}|{{ 'abc'.center(6) }}|{{ 'abc'.center(8, '*') }}|{{ 'ab'.center(7, 'é') }}|{{ 'abc'.center(2) }}|{{ ''.center(3) }}|{{ 'ab'.ljust(4) }}|{{ 'ab'.rjust(4, '.') }}|{{ '-4'.zfill(5) }}|{{ '+é'.zfill(4) }}|{{ '12'.zfill(1) }}|{{ 'x'.zfill(3) }}|", "{{ 'a'.center(3, 'ab') }}", "{{ 'a'.ljust() }}",
+    "{{ 'ab' | center(6) }}|{{ 12 | center(width=5) }}|{{ 'ab' | center | length }}|{{ 'abc' | center(-1) }}|",
+    "{{ 'a\tbc\td'.expandtabs() }}|{{ 'é\tb\n\tc'.expandtabs(4) }}|{{ 'a\tb'.expandtabs(0) }}|{{ '\t\tx'.expandtabs(tabsize=2) }}|{{ 'a\tb\r\tc'.expandtabs(-3) }}|",
+    "{{ 'añb'.index('b') }} {{ 'abab'.rindex('b') }} {{ [1, 2, 1].count(1) }} {{ (1, 'a').count('a') }} {{ d.copy() }} {{ l.copy() }}", "{{ 'a'.index('x') }}", "{{ 'a'.rindex('x') }}",
+    # Words
+    "{{ 'one two  three' | wordcount }} {{ \"it's a_b c-d é漢 1.5\" | wordcount }} {{ '' | wordcount }} {{ 12 | wordcount }} {{ 'a\u0301b' | wordcount }} {{ '... !' | wordcount }}",
+    "{{ 'foo bar baz qux' | truncate(9) }}|{{ 'foo bar baz qux' | truncate(9, true) }}|{{ 'foo bar baz qux' | truncate(11) }}|{{ 'foo bar baz qux' | truncate(11, false, '...', 0) }}|{{ 'foobarbazqux' | truncate(5, leeway=0) }}|{{ 'éé éé éé éé' | truncate(6, end='…', leeway=1) }}|{{ ('x' * 300) | truncate | length }}|{{ ('x y' * 100) | truncate | length }}|{{ 'ab cd' | truncate(3, true, '', 0) }}|{{ missing | truncate }}",
+    "{{ 'abc' | truncate(2) }}", "{{ 'abc' | truncate(5, leeway=-1) }}", "{{ 12 | truncate }}",
+    "{{ l | batch(2) | list }} {{ l | batch(2, 'x') | list }} {{ [] | batch(2, 'x') | list }} {{ 'abcd' | batch(3, fill_with=0) | list }} {{ l | batch(9) | list }}",
+    # Names that are not known, in branches that are not reached too
+    "{{ 'a'.nosuch() }}", "{{ d.nosuch() }}", "{% for x in l %}{{ x.nosuch }}{% endfor %}",
+    "{% set ns = namespace() %}{% macro m(x) %}<{{ x }}>{% endmacro %}{% set ns.show = m %}{{ ns.show(1) }}", "{% macro m() %}M{% endmacro %}{% set f = {'show': m} %}{{ f.show() }}{% set g = namespace(other=m) %}{{ g.other() }}",
 ]
 VARIABLES = {"s": "añ漢😀", "l": [1, 2, 3], "d": {"a": 1, "b": "x"}, "r": [{"n": 1, "s": "b"}, {"n": 2, "s": "A", "x": True}]}
 

@@ -230,15 +230,6 @@ static value do_strftime_now(job *j, value self, const arguments *a)
 
 /* --- Tests -------------------------------------------------------------------------------------- */
 
-/* Has it letters with a case, all of them in this one? */
-static bool is_all(job *j, value v, letters wanted)
-{
-    const text s = rf_jinja_text(j, v);
-    const value lower = rf_jinja_recase(j, s, LOWER), upper = rf_jinja_recase(j, s, UPPER);
-    return !rf_jinja_equal(j, lower, upper) &&
-           rf_jinja_equal(j, wanted == LOWER ? lower : upper, v);
-}
-
 static value other_of(const arguments *a)
 {
     return rf_jinja_argument(a, 0, "other");
@@ -271,8 +262,8 @@ TEST(even, rf_jinja_whole(j, self, 0) % 2 == 0)
 TEST(divisible, rf_jinja_whole(j, other_of(a), 0) != 0 &&
                     rf_jinja_whole(j, self, 0) % rf_jinja_whole(j, other_of(a), 1) == 0)
 TEST(same, self.kind == other_of(a).kind && rf_jinja_equal(j, self, other_of(a)))
-TEST(lower, is_all(j, self, LOWER))
-TEST(upper, is_all(j, self, UPPER))
+TEST(lower, rf_jinja_is_all(j, rf_jinja_text(j, self), LOWER))
+TEST(upper, rf_jinja_is_all(j, rf_jinja_text(j, self), UPPER))
 #undef TEST
 
 /* --- Names -------------------------------------------------------------------------------------- */
@@ -294,6 +285,7 @@ builtin *rf_jinja_filter(text name)
         {"int", do_int}, {"round", do_round}, {"tojson", rf_jinja_tojson}, {NULL, NULL},
     };
     builtin *found = look_up(rf_jinja_string_filters, name);
+    found = found != NULL ? found : look_up(rf_jinja_character_filters, name);
     found = found != NULL ? found : look_up(rf_jinja_collection_filters, name);
     return found != NULL ? found : look_up(others, name);
 }
@@ -301,6 +293,12 @@ builtin *rf_jinja_filter(text name)
 builtin *rf_jinja_test(text name)
 {
     static const builtin_name tests[] = {
+        {"!=", is_unequal},
+        {"<", is_less},
+        {"<=", is_at_most},
+        {"==", is_equal},
+        {">", is_greater},
+        {">=", is_at_least},
         {"boolean", is_boolean},
         {"callable", is_callable},
         {"defined", is_defined},
@@ -346,10 +344,26 @@ builtin *rf_jinja_function(text name)
 
 static builtin *method_of(value_kind kind, text name)
 {
-    return kind == STRING ? look_up(rf_jinja_string_methods, name)
-           : kind == DICT ? look_up(rf_jinja_dict_methods, name)
-           : kind == LIST ? look_up(rf_jinja_list_methods, name)
-                          : NULL;
+    builtin *of_string = kind == STRING ? look_up(rf_jinja_string_methods, name) : NULL;
+    return of_string != NULL ? of_string
+           : kind == STRING  ? look_up(rf_jinja_character_methods, name)
+           : kind == DICT    ? look_up(rf_jinja_dict_methods, name)
+           : kind == LIST    ? look_up(rf_jinja_list_methods, name)
+                             : NULL;
+}
+
+/* Those that change a value in place are known: they fail when they are called, as in Transformers. */
+bool rf_jinja_is_method(text name)
+{
+    static const char *const others[] = {"cycle",      "changed", "append",  "clear",  "extend",
+                                         "insert",     "pop",     "popitem", "remove", "reverse",
+                                         "setdefault", "sort",    "update"};
+    bool is = method_of(STRING, name) != NULL || method_of(DICT, name) != NULL ||
+              method_of(LIST, name) != NULL;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        is |= rf_jinja_is(name, others[i]);
+    }
+    return is;
 }
 
 /* --- Attributes and elements -------------------------------------------------------------------- */

@@ -23,6 +23,7 @@ typedef struct builtin_name {
     }
 
 extern const builtin_name rf_jinja_string_filters[], rf_jinja_string_methods[];
+extern const builtin_name rf_jinja_character_filters[], rf_jinja_character_methods[];
 extern const builtin_name rf_jinja_collection_filters[], rf_jinja_dict_methods[],
     rf_jinja_list_methods[];
 value rf_jinja_tojson(job *j, value self, const arguments *a);
@@ -39,8 +40,17 @@ text rf_jinja_get_string(job *j, value v);
 /* s with other letters (case.c). Jinja's title changes the first character apart from the rest of the
  * word, and its words begin behind blanks and brackets; Python's begin behind everything that has no
  * case. */
-typedef enum letters { LOWER, UPPER, CAPITALIZED, TITLE_OF_JINJA, TITLE_OF_PYTHON } letters;
+typedef enum letters {
+    LOWER,
+    UPPER,
+    CAPITALIZED,
+    TITLE_OF_JINJA,
+    TITLE_OF_PYTHON,
+    SWAPPED
+} letters;
 value rf_jinja_recase(job *j, text s, letters to);
+/* Has s letters with a case, all of them LOWER or all UPPER? */
+bool rf_jinja_is_all(job *j, text s, letters wanted);
 /* The printed elements, or their attribute where one is given, with `between` between them. */
 value rf_jinja_join(job *j, const list *l, text between, value attribute);
 

@@ -36,6 +36,19 @@ static bool is_cased(int32_t c)
            IS_IN(others, c);
 }
 
+static bool is_title(int32_t c) /* half a capital: neither */
+{
+    return utf8proc_category(c) == UTF8PROC_CATEGORY_LT;
+}
+
+/* Uppercase of the same; the last three ranges of the table above are those without a small letter. */
+static bool is_upper(int32_t c)
+{
+    return utf8proc_category(c) == UTF8PROC_CATEGORY_LU ||
+           (is_cased(c) && !is_title(c) &&
+            (utf8proc_tolower(c) != c || (c >= 0x1F130 && c <= 0x1F189)));
+}
+
 /* Case_Ignorable of the same: what stands within words. */
 static bool is_ignorable(int32_t c)
 {
@@ -106,7 +119,28 @@ static int to_title(int32_t out[MOST], int32_t c)
     return n;
 }
 
+static int to_swapped(int32_t out[MOST], int32_t c)
+{
+    out[0] = c;
+    return is_title(c) ? 1 : is_upper(c) ? to_lower(out, c) : to_upper(out, c);
+}
+
 /* --- Texts -------------------------------------------------------------------------------------- */
+
+bool rf_jinja_is_all(job *j, text s, letters wanted)
+{
+    bool has = false;
+    rf_jinja_step(j, s.n / 64);
+    for (size_t i = 0; i < s.n;) {
+        int32_t c;
+        i += rf_utf8_next(&c, s.at + i);
+        if (is_title(c) || (is_cased(c) && is_upper(c) != (wanted == UPPER))) {
+            return false;
+        }
+        has |= is_cased(c);
+    }
+    return has;
+}
 
 /* Does a word go on at s: does a cased character follow, behind those that are ignored? */
 static bool goes_on(text s)
@@ -122,12 +156,10 @@ static bool goes_on(text s)
 value rf_jinja_recase(job *j, text s, letters how)
 {
     /* Of the first character of a word; the others go to_lower. */
-    static change *const first[] = {[LOWER] = to_lower,
-                                    [UPPER] = to_upper,
-                                    [CAPITALIZED] = to_title,
-                                    [TITLE_OF_JINJA] = to_upper,
-                                    [TITLE_OF_PYTHON] = to_title};
-    const int32_t sigma = 0x3A3, final_sigma = 0x3C2;
+    static change *const first[] = {
+        [LOWER] = to_lower,          [UPPER] = to_upper,           [CAPITALIZED] = to_title,
+        [TITLE_OF_JINJA] = to_upper, [TITLE_OF_PYTHON] = to_title, [SWAPPED] = to_swapped};
+    const int32_t sigma = 0x3A3, small_sigma = 0x3C3, final_sigma = 0x3C2;
     buffer b = {0};
     bool begins_word = true, follows_cased = false;
     rf_jinja_step(j, s.n / 16);
@@ -138,7 +170,8 @@ value rf_jinja_recase(job *j, text s, letters how)
         i += rf_utf8_next(&c, like);
         change *const to = begins_word ? first[how] : to_lower;
         const int n = to(many, c);
-        if (to == to_lower && c == sigma && follows_cased && !goes_on((text){s.at + i, s.n - i})) {
+        if (n == 1 && many[0] == small_sigma && c == sigma && follows_cased &&
+            !goes_on((text){s.at + i, s.n - i})) {
             many[0] = final_sigma;
         }
         for (int k = 0; k < n; k++) {
@@ -149,7 +182,8 @@ value rf_jinja_recase(job *j, text s, letters how)
             follows_cased &= !begins_word;
             begins_word = rf_unicode_is_python_space(c) || (c > 0 && c < 128 && strchr("-({[<", c));
         } else {
-            begins_word = how == UPPER || (how == TITLE_OF_PYTHON && !is_cased(c));
+            begins_word =
+                how == UPPER || how == SWAPPED || (how == TITLE_OF_PYTHON && !is_cased(c));
         }
     }
     return rf_jinja_string(rf_jinja_made(&b));

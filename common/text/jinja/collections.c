@@ -256,9 +256,53 @@ static value do_index(job *j, value self, const arguments *a)
     rf_jinja_fail(j, "a value that is not in the list");
 }
 
+static value do_count_of(job *j, value self, const arguments *a)
+{
+    const value wanted = rf_jinja_argument(a, 0, "value");
+    int64_t n = 0;
+    for (size_t i = 0; i < self.list->n; i++) {
+        n += rf_jinja_equal(j, self.list->item[i], wanted);
+    }
+    return rf_jinja_integer(n);
+}
+
+static value do_copy_dict(job *j, value self, const arguments *a)
+{
+    value copy = rf_jinja_new_dict(j, DICT);
+    (void)a;
+    for (size_t i = 0; i < self.dict->n; i++) {
+        rf_jinja_put(j, copy.dict, self.dict->pair[i].key, self.dict->pair[i].value);
+    }
+    return copy;
+}
+
+/* Lists of so many elements, the last one filled up where there is something to fill it with. */
+static value do_batch(job *j, value self, const arguments *a)
+{
+    const list *l = rf_jinja_items(j, self);
+    const int64_t size = rf_jinja_whole(j, rf_jinja_argument(a, 0, "linecount"), 0);
+    const value fill = rf_jinja_argument(a, 1, "fill_with");
+    value all = rf_jinja_new_list(j, 8), part = undefined;
+    if (size < 1) {
+        rf_jinja_fail(j, "batch with less than 1 element a list");
+    }
+    for (size_t i = 0; i < l->n; i++) {
+        if (i % (size_t)size == 0) {
+            part = rf_jinja_new_list(j, 8);
+            rf_jinja_push(j, all.list, part);
+        }
+        rf_jinja_push(j, part.list, l->item[i]);
+    }
+    while (l->n > 0 && rf_jinja_is_given(fill) && part.list->n < (size_t)size) {
+        rf_jinja_push(j, part.list, fill);
+    }
+    return all;
+}
+
 /* --- Their names -------------------------------------------------------------------------------- */
 
 const builtin_name rf_jinja_collection_filters[] = {
+    {"batch", do_batch},
     {"count", do_length},
     {"dictsort", do_dictsort},
     {"first", do_first},
@@ -282,6 +326,9 @@ const builtin_name rf_jinja_collection_filters[] = {
 };
 
 const builtin_name rf_jinja_dict_methods[] = {
-    {"get", do_get}, {"items", do_items}, {"keys", do_list}, {"values", do_values}, {NULL, NULL}};
+    {"copy", do_copy_dict}, {"get", do_get},       {"items", do_items},
+    {"keys", do_list},      {"values", do_values}, {NULL, NULL},
+};
 
-const builtin_name rf_jinja_list_methods[] = {{"index", do_index}, {NULL, NULL}};
+const builtin_name rf_jinja_list_methods[] = {
+    {"copy", do_list}, {"count", do_count_of}, {"index", do_index}, {NULL, NULL}};

@@ -160,6 +160,7 @@ value rf_jinja_negate(job *j, value v);
 builtin *rf_jinja_filter(text name);
 builtin *rf_jinja_test(text name);
 builtin *rf_jinja_function(text name);
+bool rf_jinja_is_method(text name); /* of any value, or a function of a loop */
 /* Attribute or element `name` of v (`.name`), or element `key` (`[key]`); undefined where missing. */
 value rf_jinja_attribute(job *j, value v, text name);
 value rf_jinja_element(job *j, value v, value key);

@@ -110,6 +110,9 @@ value rf_jinja_calculate(job *j, int op, value a, value b)
     if (op == '*' && (a.kind == STRING || a.kind == LIST) && b.kind == INTEGER) {
         return repeat(j, a, b.i);
     }
+    if (op == '*' && a.kind == INTEGER && (b.kind == STRING || b.kind == LIST)) {
+        return repeat(j, b, a.i);
+    }
     if (op != '+') {
         no_operation(j, sign, a, b);
     }

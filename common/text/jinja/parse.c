@@ -57,6 +57,7 @@ static node *parse_target(parser *p)
         } else if (rf_jinja_take_sign(p, ".")) {
             n = rf_jinja_new_node(p, E_ATTRIBUTE, n, NULL);
             n->s = rf_jinja_expect_name(p);
+            rf_jinja_note(p, &p->fields, n->s);
         }
         *last = n;
         last = &n->next;
@@ -341,6 +342,27 @@ static node *parse_statements(parser *p, const char *const *stop)
     return first;
 }
 
+/* A method that is not known would fail only in the conversations that reach it. A field of the template's
+ * own may hold a macro, wherever in the template it is set. */
+static void check_methods(const parser *p)
+{
+    const noted *unknown =
+        NULL; /* the first one: the last that was noted is the first of the list */
+    for (const noted *n = p->called; n != NULL; n = n->next) {
+        const noted *field = p->fields;
+        while (field != NULL &&
+               !(field->s.n == n->s.n && memcmp(field->s.at, n->s.at, n->s.n) == 0)) {
+            rf_jinja_step(p->job, 1);
+            field = field->next;
+        }
+        unknown = field == NULL ? n : unknown;
+    }
+    if (unknown != NULL) {
+        p->job->line = unknown->line;
+        rf_jinja_fail(p->job, "the method \"%.*s\" is not known", QUOTE(unknown->s));
+    }
+}
+
 node *rf_jinja_read(job *j, text source)
 {
     /* Line ends are "\n", and one at the end of the template is none of its text. */
@@ -355,5 +377,7 @@ node *rf_jinja_read(job *j, text source)
     n -= n > 0 && copy[n - 1] == '\n';
     parser p = {.job = j, .at = copy, .end = copy + n, .line_begins = true};
     j->line = 1;
-    return parse_statements(&p, NULL);
+    node *first = parse_statements(&p, NULL);
+    check_methods(&p);
+    return first;
 }

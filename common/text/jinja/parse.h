@@ -21,12 +21,21 @@ typedef struct token {
     value v; /* of a number */
 } token;
 
+/* A name, and the line where it stands. */
+typedef struct noted {
+    text s;
+    int line;
+    struct noted *next;
+} noted;
+
 typedef struct parser {
     job *job;
     const char *at, *end;
     char close; /* '}' or '%': the tag that is being read; its end is "}}" or "%}" */
     int open;   /* brackets in it that are not closed yet */
     token now;
+    noted *called;    /* methods that no value has */
+    noted *fields;    /* to which the template gives values of its own */
     bool line_begins; /* nothing but blanks can stand before `at` on its line */
 } parser;
 
@@ -51,6 +60,7 @@ _Noreturn void rf_jinja_unexpected(parser *p, const char *wanted);
 /* --- Trees, expressions (expressions.c) --------------------------------------------------------- */
 
 node *rf_jinja_new_node(parser *p, node_kind syntax, node *a, node *b);
+void rf_jinja_note(parser *p, noted **names, text s); /* adds a name of the present line */
 node *rf_jinja_new_name(parser *p, text s);
 node *rf_jinja_new_operation(parser *p, node_kind syntax, int op, node *a, node *b);
 /* Each reads as much as belongs to it: any expression; several with commas between them; one without

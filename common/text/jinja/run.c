@@ -38,8 +38,23 @@ static value cycle(job *j, value self, const arguments *a)
     return a->v[(size_t)at->i % a->n];
 }
 
+/* Are the arguments others than at the last call in this loop, which `self` holds? */
+static value changed(job *j, value self, const arguments *a)
+{
+    value now = rf_jinja_new_list(j, a->n);
+    for (size_t i = 0; i < a->n; i++) {
+        rf_jinja_push(j, now.list, a->v[i]);
+    }
+    if (self.list->n > 0 && rf_jinja_equal(j, self.list->item[0], now)) {
+        return rf_jinja_boolean(false);
+    }
+    self.list->n = 0;
+    rf_jinja_push(j, self.list, now);
+    return rf_jinja_boolean(true);
+}
+
 /* What a template may ask about a loop at element i. */
-static value describe(run *r, const list *l, size_t i)
+static value describe(run *r, const list *l, size_t i, value last)
 {
     value loop = rf_jinja_new_dict(&r->job, NAMESPACE);
     job *j = &r->job;
@@ -56,7 +71,8 @@ static value describe(run *r, const list *l, size_t i)
                   {TEXT("revindex0"), rf_jinja_integer(n - at - 1)},
                   {TEXT("depth"), rf_jinja_integer(1)},
                   {TEXT("depth0"), rf_jinja_integer(0)},
-                  {TEXT("cycle"), rf_jinja_callable(j, cycle, loop)}};
+                  {TEXT("cycle"), rf_jinja_callable(j, cycle, loop)},
+                  {TEXT("changed"), rf_jinja_callable(j, changed, last)}};
     for (size_t k = 0; k < sizeof fields / sizeof *fields; k++) {
         rf_jinja_put(j, loop.dict, rf_jinja_string(fields[k].name), fields[k].v);
     }
@@ -94,9 +110,10 @@ static flow loop(run *r, const node *n)
 {
     scope *before = r->scope;
     const list *l = chosen_items(r, n);
+    const value last = rf_jinja_new_list(&r->job, 1); /* of loop.changed */
     for (size_t i = 0; i < l->n; i++) {
         rf_jinja_enter_scope(r, before);
-        rf_jinja_define(r, TEXT("loop"), describe(r, l, i));
+        rf_jinja_define(r, TEXT("loop"), describe(r, l, i, last));
         rf_jinja_assign(r, n->kid[0], l->item[i]);
         const flow end = execute(r, n->kid[2]);
         rf_jinja_leave_scope(r, before);

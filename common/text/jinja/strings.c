@@ -194,6 +194,29 @@ static value do_rsplit(job *j, value self, const arguments *a)
     return l;
 }
 
+/* What stands in front of the separator, the separator, what stands behind it; without one all of it is
+ * the first, or from the right the last. */
+static value partition(job *j, text s, text by, bool from_right)
+{
+    value l = rf_jinja_new_list(j, 3);
+    const char *end = s.at + s.n;
+    if (by.n == 0) {
+        rf_jinja_fail(j, "a partition by nothing");
+    }
+    rf_jinja_step(j, s.n / 64);
+    const char *found = from_right ? find_last(s, by) : find(s, by);
+    const char *at = found != NULL ? found : from_right ? s.at : end;
+    const char *behind = found != NULL ? found + by.n : at;
+    push_text(j, l, s.at, at);
+    push_text(j, l, at, behind);
+    push_text(j, l, behind, end);
+    l.list->is_tuple = true;
+    return l;
+}
+
+BUILTIN(do_partition, partition(j, self.s, rf_jinja_get_string(j, wanted(j, a)), false))
+BUILTIN(do_rpartition, partition(j, self.s, rf_jinja_get_string(j, wanted(j, a)), true))
+
 static value do_splitlines(job *j, value self, const arguments *a)
 {
     const bool keeps = rf_jinja_truth(rf_jinja_argument(a, 0, "keepends"));
@@ -245,6 +268,19 @@ static value do_rfind(job *j, value self, const arguments *a)
     return position(j, self.s, find_last(self.s, rf_jinja_get_string(j, wanted(j, a))));
 }
 
+/* The two of these that fail where there is nothing to find. */
+static value found_by(job *j, value self, const arguments *a, builtin *search)
+{
+    const value at = search(j, self, a);
+    if (at.i < 0) {
+        rf_jinja_fail(j, "a text that is not in the string");
+    }
+    return at;
+}
+
+BUILTIN(do_index, found_by(j, self, a, do_find))
+BUILTIN(do_rindex, found_by(j, self, a, do_rfind))
+
 static value do_count_in(job *j, value self, const arguments *a)
 {
     text s = self.s;
@@ -256,7 +292,6 @@ static value do_count_in(job *j, value self, const arguments *a)
     return rf_jinja_integer(n);
 }
 
-BUILTIN(do_isdigit, rf_jinja_boolean(self.s.n > 0 && strspn(self.s.at, "0123456789") >= self.s.n))
 BUILTIN(do_join, rf_jinja_join(j, rf_jinja_items(j, rf_jinja_argument(a, 0, "iterable")), self.s,
                                (value){.kind = UNDEFINED}))
 
@@ -322,14 +357,17 @@ const builtin_name rf_jinja_string_methods[] = {
     {"count", do_count_in},
     {"endswith", do_endswith},
     {"find", do_find},
-    {"isdigit", do_isdigit},
+    {"index", do_index},
     {"join", do_join},
     {"lower", do_lower},
     {"lstrip", do_lstrip},
+    {"partition", do_partition},
     {"removeprefix", do_removeprefix},
     {"removesuffix", do_removesuffix},
     {"replace", do_replace},
     {"rfind", do_rfind},
+    {"rindex", do_rindex},
+    {"rpartition", do_rpartition},
     {"rsplit", do_rsplit},
     {"rstrip", do_rstrip},
     {"split", do_split},

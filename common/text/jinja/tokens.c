@@ -2,6 +2,7 @@
 #include "common/text/jinja/parse.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,11 +36,50 @@ void rf_jinja_leave_tag(parser *p, char sign, bool is_print)
     }
 }
 
+/* 0x1F, 0o17, 0b11: the base; 0 for a number in decimal. */
+static int base_of(const parser *p)
+{
+    const int letter = peek(p, 0) == '0' ? tolower((unsigned char)peek(p, 1)) : 0;
+    return letter == 'x' ? 16 : letter == 'o' ? 8 : letter == 'b' ? 2 : 0;
+}
+
+static void set_integer(parser *p, const char *digits, int base)
+{
+    char *end;
+    errno = 0;
+    p->now = (token){.kind = T_NUMBER, .s = TEXT("a number")};
+    p->now.v = rf_jinja_integer(strtoll(digits, &end, base));
+    if (errno != 0 || end == digits || *end != '\0') {
+        rf_jinja_fail(p->job, "a number that is too large, or not one of base %d", base);
+    }
+}
+
+/* Those of a number of another base, and the underscores between them. */
+static void read_digits(parser *p, int base)
+{
+    char digits[80];
+    size_t n = 0;
+    for (p->at += 2; isxdigit((unsigned char)peek(p, 0)) || peek(p, 0) == '_'; p->at++) {
+        if (n + 1 == sizeof digits) {
+            rf_jinja_fail(p->job, "a number of more than %zu digits", n);
+        }
+        digits[n] = peek(p, 0);
+        n += digits[n] != '_';
+    }
+    digits[n] = '\0';
+    set_integer(p, digits, base);
+}
+
 static void read_number(parser *p)
 {
     char digits[64];
+    const int base = base_of(p);
     size_t n = 0;
     bool is_real = false;
+    if (base > 0) {
+        read_digits(p, base);
+        return;
+    }
     for (; isdigit((unsigned char)peek(p, 0)) || peek(p, 0) == '_' ||
            (peek(p, 0) == '.' && isdigit((unsigned char)peek(p, 1)) && !is_real) ||
            ((peek(p, 0) == 'e' || peek(p, 0) == 'E') &&
@@ -58,9 +98,12 @@ static void read_number(parser *p)
         }
     }
     digits[n] = '\0';
+    if (!is_real) {
+        set_integer(p, digits, 10);
+        return;
+    }
     p->now = (token){.kind = T_NUMBER, .s = TEXT("a number")};
-    p->now.v = is_real ? (value){.kind = REAL, .r = strtod(digits, NULL)}
-                       : rf_jinja_integer(strtoll(digits, NULL, 10));
+    p->now.v = (value){.kind = REAL, .r = strtod(digits, NULL)};
 }
 
 /* \xhh, \uhhhh, \Uhhhhhhhh: n digits follow. */
