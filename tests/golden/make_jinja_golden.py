@@ -207,6 +207,9 @@ PIECES = [
     # Names that are not known, in branches that are not reached too
     "{{ 'a'.nosuch() }}", "{{ d.nosuch() }}", "{% for x in l %}{{ x.nosuch }}{% endfor %}",
     "{% set ns = namespace() %}{% macro m(x) %}<{{ x }}>{% endmacro %}{% set ns.show = m %}{{ ns.show(1) }}", "{% macro m() %}M{% endmacro %}{% set f = {'show': m} %}{{ f.show() }}{% set g = namespace(other=m) %}{{ g.other() }}",
+    # Keys of JSON
+    "{{ {2: 'b', 1: 'a', 10: 'c'} | tojson(sort_keys=true) }} {{ {1.5: 1, 1: 2, true: 3, false: 4} | tojson(sort_keys=true) }} {{ {none: 1} | tojson(sort_keys=true) }} {{ {none: 1, true: 2, 1.5: 3, 2: 4} | tojson }}",
+    "{{ {'b': 1, '': 2, 'a': 3} | tojson(sort_keys=true) }} {{ '' < 'a' }} {{ ['', 'a', ''] | sort }}", "{{ {1: 2, 'a': 3} | tojson(sort_keys=true) }}", "{{ {'a': 3, none: 2} | tojson(sort_keys=true) }}",
 ]
 VARIABLES = {"s": "añ漢😀", "l": [1, 2, 3], "d": {"a": 1, "b": "x"}, "r": [{"n": 1, "s": "b"}, {"n": 2, "s": "A", "x": True}]}
 

@@ -44,12 +44,41 @@ static void add_break(job *j, buffer *b, const style *s, int64_t level)
     }
 }
 
+/* Both keys are strings, or both are numbers. */
 static int by_key(const void *x, const void *y)
 {
-    const struct pair *a = x, *b = y;
-    const text s = a->key.s, t = b->key.s;
-    int order = memcmp(s.at, t.at, s.n < t.n ? s.n : t.n);
-    return order != 0 ? order : (s.n > t.n) - (s.n < t.n);
+    const value a = ((const struct pair *)x)->key, b = ((const struct pair *)y)->key;
+    double p, q;
+    if (a.kind == STRING) {
+        const int order = memcmp(a.s.at, b.s.at, a.s.n < b.s.n ? a.s.n : b.s.n);
+        return order != 0 ? order : (a.s.n > b.s.n) - (a.s.n < b.s.n);
+    }
+    if (a.kind == INTEGER && b.kind == INTEGER) {
+        return (a.i > b.i) - (a.i < b.i);
+    }
+    rf_jinja_real(&p, a);
+    rf_jinja_real(&q, b);
+    return (p > q) - (p < q);
+}
+
+/* The pairs in the order of their keys; as in Python, keys of kinds that have none are refused. */
+static struct pair *sorted_pairs(job *j, const dict *d)
+{
+    const size_t bytes = d->n * sizeof *d->pair;
+    struct pair *pair = memcpy(rf_jinja_take(j, bytes), d->pair, bytes);
+    for (size_t i = 1; i < d->n; i++) {
+        (void)rf_jinja_order(j, pair[0].key, pair[i].key);
+    }
+    qsort(pair, d->n, sizeof *pair, by_key);
+    return pair;
+}
+
+static text key_of(job *j, value key)
+{
+    return key.kind == NONE      ? TEXT("null")
+           : key.kind != BOOLEAN ? rf_jinja_text(j, key)
+           : key.b               ? TEXT("true")
+                                 : TEXT("false");
 }
 
 static void add_json(job *j, buffer *b, value v, const style *s, int64_t level)
@@ -79,17 +108,13 @@ static void add_json(job *j, buffer *b, value v, const style *s, int64_t level)
         }
         rf_jinja_add(j, b, TEXT("]"));
     } else if (v.kind == DICT) {
-        struct pair *pair = v.dict->pair;
-        if (s->sorted && v.dict->n > 0) {
-            pair =
-                memcpy(rf_jinja_take(j, v.dict->n * sizeof *pair), pair, v.dict->n * sizeof *pair);
-            qsort(pair, v.dict->n, sizeof *pair, by_key);
-        }
+        const struct pair *pair =
+            s->sorted && v.dict->n > 0 ? sorted_pairs(j, v.dict) : v.dict->pair;
         rf_jinja_add(j, b, TEXT("{"));
         for (size_t i = 0; i < v.dict->n; i++) {
             rf_jinja_add(j, b, i > 0 ? s->item : TEXT(""));
             add_break(j, b, s, level + 1);
-            add_json_string(j, b, rf_jinja_text(j, pair[i].key), s->ascii);
+            add_json_string(j, b, key_of(j, pair[i].key), s->ascii);
             rf_jinja_add(j, b, s->key);
             add_json(j, b, pair[i].value, s, level + 1);
         }
