@@ -84,11 +84,10 @@ static int validate(rf_trainer *t, rf_save_of *save, bool *stopped, rf_error *er
         return RF_OK;
     }
     save->loss = v.loss;
-    bool improved = v.loss < t->progress.best_valid_loss;
-    if (improved) {
+    save->is_best = s->set.checkpoint_best && v.loss < t->progress.best_valid_loss;
+    if (save->is_best) {
         t->progress.best_valid_loss = v.loss;
     }
-    save->is_best = improved && s->set.checkpoint_best;
     rf_metrics_event(s->run.metrics, "valid", step, validation_json(kind, &v));
     rf_metrics_parts(parts, sizeof parts, kind, v.part_loss);
     rf_log_info("step %" PRId64 "  validation loss %.4f (%s) over %" PRId64 " samples, %.1f s",

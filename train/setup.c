@@ -244,6 +244,9 @@ static void begin_best(rf_setup *s, const char *corpora)
                     s->run.resume, *best);
         *best = (double)INFINITY;
     }
+    if (!s->set.checkpoint_best) {
+        *best = (double)INFINITY; /* of what is not kept (rf_run_begin) */
+    }
 }
 
 /* Configuration (but for keys that may change), corpora and seed are the checkpoint's. */

@@ -120,6 +120,18 @@ Test(train_saves, a_better_best_outlives_a_save_that_fails)
     cr_assert(tiny_shell(lowest) == 0, "%s", program_output);
 }
 
+/* A run that goes on without marking its best has none: an old mark would outlive better ones. */
+Test(train_saves, no_best_is_named_where_none_is_kept)
+{
+    tiny_train(0, "checkpoint.every=4 log.valid_every=2 train.steps=4", 0);
+    cr_assert(tiny_shell("test -e run/best") == 0);
+    tiny_train(0, "--resume auto checkpoint.every=4 log.valid_every=2 checkpoint.best=false", 0);
+    cr_assert(tiny_shell("test ! -e run/best && grep -qx step-000000008.h5 run/latest") == 0, "%s",
+              program_output);
+    tiny_train(0, "--resume auto checkpoint.every=4 log.valid_every=2 train.steps=10", 0);
+    cr_assert(tiny_shell("grep -qx step-000000010.h5 run/best") == 0, "%s", program_output);
+}
+
 /* A real full disk, where this user may mount one. A checkpoint has about 330 KB. */
 Test(train_saves, full_disk)
 {

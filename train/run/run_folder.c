@@ -209,6 +209,17 @@ int rf_run_write_best(const rf_run *run, const char *best, rf_error *err)
     return rf_file_write_own(path, line, (size_t)n, err);
 }
 
+/* With checkpoint.best=false the run no longer says which is its best: the folder stands for the latest. */
+static int forget_best(rf_run *run, rf_error *err)
+{
+    char path[RF_PATH_BYTES];
+    run->best[0] = '\0';
+    RF_TRY(rf_path_join(path, sizeof path, run->folder, best_name, err));
+    return unlink(path) == 0 || errno == ENOENT
+               ? RF_OK
+               : rf_error_system(err, errno, path, "cannot remove it (checkpoint.best=false)");
+}
+
 /* The validation loss that the checkpoint in run->best was the best with; infinity without one. */
 static double marked_loss(const rf_run *run)
 {
@@ -266,6 +277,7 @@ static int begin_alone(rf_run *run, const rf_config *config, const rf_progress *
     if (here) {
         look_at_newer(run->folder, progress->step, call_damaged);
         read_best(run, progress->step);
+        RF_TRY(run->keeps_best ? RF_OK : forget_best(run, err));
     }
     RF_TRY(write_config(run, config, err));
     RF_TRY(open_metrics(run, progress->step, err));
