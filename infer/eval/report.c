@@ -343,11 +343,11 @@ static void add_course(json_t *object, const rf_eval_result *result, const rf_qu
     for (int64_t i = 0; i < result->n && i < RF_EVAL_TRACES; i++) {
         json_t *sample = json_loads(result->trace[i], 0, NULL);
         if (sample != NULL) {
-            json_object_update_new(sample,
-                                   json_pack("{s:I, s:s, s:s?, s:s, s:b}", "index", (json_int_t)i,
-                                             "query", question[i].item.query, "expected",
-                                             question[i].item.expected, "text", result->text[i],
-                                             "correct", result->record[i].correct > 0));
+            const int64_t at = i * result->n_samples; /* the first answer, whose trace it is */
+            json_object_update_new(
+                sample, json_pack("{s:I, s:s, s:s?, s:s, s:b}", "index", (json_int_t)i, "query",
+                                  question[i].item.query, "expected", question[i].item.expected,
+                                  "text", result->text[at], "correct", (int)result->correct[at]));
             json_array_append_new(samples, sample);
         }
     }

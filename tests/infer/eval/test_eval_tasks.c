@@ -276,6 +276,29 @@ Test(eval_tasks, samples)
     program_refuses(EVAL "--data q.jsonl --task gsm8k --samples 4", 2, "decode.temperature");
 }
 
+/* What a report shows of a question is its first answer, with the verdict on that one. */
+Test(eval_tasks, first_samples_are_shown)
+{
+    program_write("q.jsonl", gsm8k);
+    program_runs(EVAL "--data q.jsonl --samples 4 decode.temperature=1 "
+                      "--check 'grep -Eq \"sample.: ?1\"'",
+                 0);
+    json_t *report = program_report("r.json");
+    const json_t *samples = json_object_get(report, "samples");
+    cr_assert_eq(json_array_size(samples), 3);
+    cr_assert_eq(number(json_object_get(report, "answers"), "correct"), 3.0);
+    for (int i = 0; i < 3; i++) {
+        const json_t *sample = json_array_get(samples, (size_t)i);
+        json_t *line = answer(4 * i);
+        cr_assert(json_equal(json_object_get(sample, "text"), json_object_get(line, "text")) &&
+                      json_equal(json_object_get(sample, "query"), json_object_get(line, "query")),
+                  "sample %d", i);
+        cr_assert(json_is_false(json_object_get(sample, "correct")), "sample %d", i);
+        json_decref(line);
+    }
+    json_decref(report);
+}
+
 /* Votes: of two answers that say 4 and one that says 5, four is what most say. */
 Test(eval_tasks, majority)
 {
