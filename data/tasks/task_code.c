@@ -309,6 +309,7 @@ const rf_task rf_task_humaneval = {.name = "humaneval",
                                    .help = "HumanEval: the function passes its tests; --run-code",
                                    .read = read_humaneval,
                                    .stops = humaneval_stops,
+                                   .glue = "", /* its solutions bring their blanks */
                                    .program = humaneval_program};
 const rf_task rf_task_mbpp = {.name = "mbpp",
                               .help = "MBPP: the function passes its tests; --run-code",

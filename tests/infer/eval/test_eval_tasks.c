@@ -205,6 +205,27 @@ Test(eval_tasks, shots)
     program_refuses(EVAL "--data q.jsonl --task exact --shots-from two.jsonl", 2, "--shots N");
 }
 
+/* HumanEval's solutions stand behind their prompts as they are: a blank more is no Python. */
+Test(eval_tasks, raw_programs_bring_their_blanks)
+{
+    static const char prompt[] = "def f():\n", solution[] = "    return 1\n";
+    program_write("code.jsonl",
+                  "{\"prompt\": \"def f():\\n\", \"canonical_solution\": \"    return 1\\n\", "
+                  "\"test\": \"def check(f): pass\", \"entry_point\": \"f\"}\n"
+                  "{\"prompt\": \"def g():\\n\", \"canonical_solution\": \"    return 2\\n\", "
+                  "\"test\": \"def check(g): pass\", \"entry_point\": \"g\"}\n");
+    program_runs("\"$EVAL\" --model model.h5 --data code.jsonl --limit 1 --raw --shots 1 "
+                 "--task humaneval --check true --out r.json --answers a.jsonl decode.kind=ar "
+                 "decode.gen_length=1",
+                 0);
+    json_t *report = read_answers(), *line = answer(0);
+    cr_assert_eq(number(report, "places"), 1.0 + 2.0 * (double)strlen(prompt) +
+                                               (double)strlen(solution) + (double)strlen("\n\n"));
+    cr_assert_eq(number(line, "loglikelihood_tokens"), (double)strlen(solution) + 1.0);
+    json_decref(report);
+    json_decref(line);
+}
+
 /* MATH as it was published: a folder of files, a record over several lines in each. */
 Test(eval_tasks, folder_of_records)
 {
