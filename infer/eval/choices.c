@@ -6,12 +6,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-int rf_choice_encode(rf_ids *ids, const rf_tokenizer *tokenizer, const rf_eval_options *options,
-                     const char *choice, rf_error *err)
+const char *rf_choice_glue(const rf_eval_options *options)
 {
     const rf_task *task = options->task;
     const char *glue = task != NULL && task->glue != NULL ? task->glue : " ";
-    char *text = rf_alloc_format("%s%s", options->raw ? glue : "", choice);
+    return options->raw ? glue : "";
+}
+
+int rf_choice_encode(rf_ids *ids, const rf_tokenizer *tokenizer, const rf_eval_options *options,
+                     const char *choice, rf_error *err)
+{
+    char *text = rf_alloc_format("%s%s", rf_choice_glue(options), choice);
     int rc = options->raw ? rf_tokenizer_encode(tokenizer, ids, text, strlen(text), err)
                           : rf_tokenizer_encode_said(tokenizer, ids, text, strlen(text), err);
     free(text);

@@ -5,8 +5,10 @@
 #include "infer/eval/eval.h"
 #include "infer/score/score.h"
 
-/* Tokens of a choice as it stands behind the question: in plain texts behind the task's glue. No end
- * of text is scored. Appends to ids. */
+/* What stands between a question and a choice or reference: in plain texts the task's glue. */
+const char *rf_choice_glue(const rf_eval_options *options);
+/* Tokens of a choice as it stands behind the question, with the glue. No end of text is scored.
+ * Appends to ids. */
 RF_MUST_CHECK int rf_choice_encode(rf_ids *ids, const rf_tokenizer *tokenizer,
                                    const rf_eval_options *options, const char *choice,
                                    rf_error *err);

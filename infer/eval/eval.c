@@ -292,7 +292,7 @@ static int score(evaluator *e, rf_eval_record *r, const rf_question *prompt, int
                          &rng, err));
     r->scored = 1;
     r->tokens = (double)(e->sample.n - n_prompt);
-    r->bytes = (double)strlen(prompt->item.expected);
+    r->bytes = (double)(strlen(rf_choice_glue(e->options)) + strlen(prompt->item.expected));
     return measure_losses(e, r, index, n_prompt, err);
 }
 

@@ -41,7 +41,8 @@ rf_scoring rf_eval_scoring(const rf_eval_options *options);
  * them in one way; counts stay whole numbers. */
 typedef struct rf_eval_record {
     double too_long; /* for the model's positions: not scored, the answer counts as wrong */
-    double scored, tokens, bytes; /* response tokens (end of text included) and bytes (without) */
+    double scored, tokens, bytes; /* response tokens (end of text included) and bytes (without), a
+                                     glue before the response (choices.h) too */
     double nats;
     double n_targets[RF_MAX_PARTS];                          /* of each part of the objective */
     double losses[RF_MAX_PARTS];                             /* sums of cross-entropies over them */

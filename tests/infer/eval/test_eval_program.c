@@ -95,6 +95,23 @@ Test(eval_program, likelihood)
     json_decref(r);
 }
 
+/* What is counted in nats is counted in bytes: of plain texts the blank before a response too. */
+Test(eval_program, bytes_are_those_of_what_was_scored)
+{
+    program_runs(EVAL "--raw", 0);
+    json_t *r = program_report("r.json");
+    const double tokens = number(r, "likelihood", "tokens");
+    size_t letters = 0;
+    for (int i = 0; i < N_QUESTIONS; i++) {
+        letters += strlen(answers[i]);
+    }
+    cr_assert_eq((int)tokens, (int)letters + 2 * N_QUESTIONS); /* the blank, the end of text */
+    cr_assert_eq((int)number(r, "likelihood", "bytes"), (int)letters + N_QUESTIONS);
+    cr_assert(!!(fabs(number(r, "likelihood", "nats_per_byte") * (tokens - N_QUESTIONS) -
+                      number(r, "likelihood", "nats_per_token") * tokens) < 1e-9));
+    json_decref(r);
+}
+
 /* One report for each kind of weights, side by side. */
 Test(eval_program, kinds_of_weights)
 {
