@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/files/file.h"
+#include "common/base/hash.h"
 #include "data/corpus/foreign.h"
 #include "data/corpus/records.h"
 
@@ -456,6 +457,30 @@ void rf_questions_free(rf_question *questions, int64_t n)
         rf_question_free(&questions[i]);
     }
     free(questions);
+}
+
+/* No text is another one than an empty text. */
+static uint64_t hash_text(uint64_t hash, const char *text)
+{
+    const size_t bytes = text != NULL ? strlen(text) + 1 : 0;
+    return rf_hash_bytes(rf_hash_number(hash, bytes), text, bytes);
+}
+
+uint64_t rf_question_hash(uint64_t hash, const rf_question *question)
+{
+    const rf_task_item *item = &question->item;
+    const char *const text[] = {item->query, item->expected, item->prefix, item->tests};
+    hash = rf_hash_number(hash, (uint64_t)question->ids.n);
+    hash =
+        rf_hash_bytes(hash, question->ids.id, (size_t)question->ids.n * sizeof *question->ids.id);
+    for (size_t i = 0; i < sizeof text / sizeof *text; i++) {
+        hash = hash_text(hash, text[i]);
+    }
+    hash = rf_hash_number(rf_hash_number(hash, (uint64_t)item->n_choices), (uint64_t)item->right);
+    for (int i = 0; i < item->n_choices; i++) {
+        hash = hash_text(hash, item->choice[i]);
+    }
+    return hash;
 }
 
 int64_t rf_questions_longest(const rf_question *questions, int64_t n)

@@ -45,6 +45,8 @@ RF_MUST_CHECK int rf_questions_read_styled(rf_question **out, int64_t *n, const 
                                            const rf_tokenizer *tokenizer, int64_t limit,
                                            const rf_question_style *style, rf_error *err);
 void rf_questions_free(rf_question *questions, int64_t n);
+/* Of all that answers to it and verdicts on them follow from; goes on from `hash`. */
+uint64_t rf_question_hash(uint64_t hash, const rf_question *question);
 int64_t rf_questions_longest(const rf_question *questions, int64_t n); /* in tokens */
 
 #endif

@@ -210,16 +210,10 @@ static void close_evaluator(evaluator *e)
 static rf_journal_place place_of(const evaluator *e, rf_journal_kind kind, int64_t i,
                                  int64_t sample)
 {
-    const rf_question *q = &e->question[i];
-    const char *const text[] = {q->item.expected, q->item.tests};
-    uint64_t hash = rf_hash_bytes(RF_HASH_BEGIN, q->ids.id, (size_t)q->ids.n * sizeof *q->ids.id);
-    for (int k = 0; k < 2; k++) {
-        hash = text[k] != NULL ? rf_hash_bytes(hash, text[k], strlen(text[k]) + 1) : hash;
-    }
-    for (int k = 0; k < q->item.n_choices; k++) {
-        hash = rf_hash_bytes(hash, q->item.choice[k], strlen(q->item.choice[k]) + 1);
-    }
-    return (rf_journal_place){.kind = kind, .index = i, .sample = sample, .question = hash};
+    return (rf_journal_place){.kind = kind,
+                              .index = i,
+                              .sample = sample,
+                              .question = rf_question_hash(RF_HASH_BEGIN, &e->question[i])};
 }
 
 char **rf_eval_text(const evaluator *e, rf_journal_kind kind, int64_t i, int64_t sample)

@@ -142,16 +142,16 @@ static void describe_questions(rf_text *out, const rf_question *question, int64_
 {
     uint64_t hash = RF_HASH_BEGIN;
     for (int64_t i = 0; i < n; i++) {
-        const char *expected = question[i].item.expected != NULL ? question[i].item.expected : "";
-        hash = rf_hash_bytes(hash, question[i].ids.id,
-                             (size_t)question[i].ids.n * sizeof *question[i].ids.id);
-        hash = rf_hash_bytes(hash, expected, strlen(expected) + 1);
+        hash = rf_question_hash(hash, &question[i]);
     }
     rf_text_print(out, "%" PRId64 " questions with hash %016" PRIx64 "\n", n, hash);
 }
 
 static void describe_settings(rf_text *out, const rf_subject *s)
 {
+    static const char *const code[] = {[RF_CODE_OFF] = "are not run",
+                                       [RF_CODE_ISOLATED] = "isolated",
+                                       [RF_CODE_UNSAFE] = "not isolated"};
     uint64_t hash = RF_HASH_BEGIN;
     for (int64_t i = 0; i < s->n_settings; i++) {
         hash = rf_hash_bytes(hash, s->setting[i].yaml, strlen(s->setting[i].yaml) + 1);
@@ -161,6 +161,8 @@ static void describe_settings(rf_text *out, const rf_subject *s)
     rf_text_print(out, "task %s, %" PRId64 " answers to a question%s%s\n",
                   eval->task != NULL ? eval->task->name : "none", eval->n_samples,
                   command != NULL ? ", judged by " : "", command != NULL ? command : "");
+    rf_text_print(out, "programs %s, %g seconds for each\n", code[eval->judge.code],
+                  eval->judge.seconds);
     rf_text_print(out, "%" PRId64 " settings with hash %016" PRIx64 "\n%s", s->n_settings, hash,
                   s->setting[0].yaml);
 }

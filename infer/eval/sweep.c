@@ -87,11 +87,12 @@ static int take_up(sweep *w, rf_error *err)
             json_decref(w->report);
             w->report = json_incref(old);
         } else {
-            rc = rf_error_set(err, RF_ERR,
-                              "%s: was not written by this sweep (models, questions, settings, "
-                              "threads and version must be the same to go on): remove it, or give "
-                              "another --out",
-                              path);
+            rc = rf_error_set(
+                err, RF_ERR,
+                "%s: was not written by this sweep (models, questions, settings, "
+                "judge, threads and version must be the same to go on): remove it, or give "
+                "another --out",
+                path);
         }
         json_decref(old);
     }

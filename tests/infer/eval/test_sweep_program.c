@@ -262,6 +262,32 @@ Test(sweep_program, a_single_evaluation_spares_a_sweep)
     program_runs("rm r.json; for i in 1 2; do " SWEEP "|| exit; done", 0); /* its own it replaces */
 }
 
+/* All that verdicts follow from: choices that are wrong, which one is right, how long a judge has. */
+Test(sweep_program, another_judgement_is_refused)
+{
+#define CHOICES(texts, key)                                                                        \
+    "{\"question\": \"Hot?\", \"choices\": {\"text\": [" texts                                     \
+    "], \"label\": [\"A\", \"B\", \"C\"]}, "                                                       \
+    "\"answerKey\": \"" key "\"}\n"
+    static const char likeliest[] =
+        "\"$EVAL\" --model model.h5 --model other.h5 --data c.jsonl --task arc-likelihood "
+        "--no-likelihood --out c.json";
+    program_write("c.jsonl", CHOICES("\"fire\", \"ice\", \"fire\"", "A"));
+    program_runs(likeliest, 0);
+    program_write("c.jsonl", CHOICES("\"fire\", \"sea\", \"fire\"", "A"));
+    program_refuses(likeliest, 1, "was not written by this sweep");
+    program_write("c.jsonl", CHOICES("\"fire\", \"ice\", \"fire\"", "C"));
+    program_refuses(likeliest, 1, "was not written by this sweep");
+    program_write("c.jsonl", CHOICES("\"fire\", \"ice\", \"fire\"", "A"));
+    program_runs(likeliest, 0);
+    cr_assert(strstr(program_messages, "going on") != NULL, "%s", program_messages);
+#define CHECKED SWEEP "--check true decode.slot_threshold=0.2,0.4 "
+    program_runs(CHECKED, 0);
+    program_refuses(CHECKED "--judge-seconds 5", 1, "was not written by this sweep");
+    program_refuses(CHECKED "--unsafe-run", 1, "was not written by this sweep");
+    program_runs(CHECKED "--judge-seconds 10", 0); /* the default */
+}
+
 /* Several ranks write what one does, and go on from what another number of ranks did not write. */
 Test(sweep_program, on_ranks)
 {
