@@ -278,7 +278,7 @@ static int score(evaluator *e, rf_eval_record *r, const rf_question *prompt, int
     }
     RF_TRY(append_response(&e->sample, e, prompt->item.expected, err));
     if (sample_places(e, n_prompt, e->sample.n - n_prompt) > e->max_places) {
-        r->too_long = 1;
+        r->unscored = 1;
         return RF_OK;
     }
     rf_rng rng = RF_RNG_STREAM(e->options->seed, RF_RNG_SCORE, (uint64_t)index);

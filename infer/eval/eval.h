@@ -40,7 +40,8 @@ rf_scoring rf_eval_scoring(const rf_eval_options *options);
 /* What one question gave, or many in sum. All are doubles, so that sums are made and ranks exchange
  * them in one way; counts stay whole numbers. */
 typedef struct rf_eval_record {
-    double too_long; /* for the model's positions: not scored, the answer counts as wrong */
+    double too_long; /* with an answer or a choice, for the model's positions: counts as wrong */
+    double unscored; /* it is too long with its reference: no likelihood, no losses */
     double scored, tokens, bytes; /* response tokens (end of text included) and bytes (without), a
                                      glue before the response (choices.h) too */
     double nats;

@@ -215,8 +215,11 @@ void rf_report_print(FILE *out, const rf_eval_result *r, const rf_report_context
         print_answers(out, r);
     }
     if (r->sum.too_long > 0) {
-        fprintf(out, "  too long              %10.0f   not scored; answers count as wrong\n",
+        fprintf(out, "  too long              %10.0f   not answered; they count as wrong\n",
                 r->sum.too_long);
+    }
+    if (r->sum.unscored > 0) {
+        fprintf(out, "  references too long   %10.0f   not scored\n", r->sum.unscored);
     }
 }
 
@@ -246,11 +249,12 @@ static void add_part_losses(json_t *object, const rf_eval_record *r, const rf_ob
 static json_t *likelihood_json(const rf_eval_result *result, const rf_eval_options *o)
 {
     const rf_eval_record *r = &result->sum;
-    json_t *object = json_pack(
-        "{s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "samples", (json_int_t)r->scored, "tokens",
-        (json_int_t)r->tokens, "bytes", (json_int_t)r->bytes, "slot_size", (json_int_t)o->slot_size,
-        "nats_per_token", mean_json(r->nats, r->tokens), "nats_per_byte",
-        mean_json(r->nats, r->bytes), "bits_per_byte", mean_json(r->nats / log(2), r->bytes));
+    json_t *object =
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "samples", (json_int_t)r->scored,
+                  "too_long", (json_int_t)r->unscored, "tokens", (json_int_t)r->tokens, "bytes",
+                  (json_int_t)r->bytes, "slot_size", (json_int_t)o->slot_size, "nats_per_token",
+                  mean_json(r->nats, r->tokens), "nats_per_byte", mean_json(r->nats, r->bytes),
+                  "bits_per_byte", mean_json(r->nats / log(2), r->bytes));
     const rf_scoring how = rf_eval_scoring(o);
     json_object_set_new(object, "objective", json_string(o->objective.kind->name));
     json_object_set_new(object, "is", json_string(rf_scoring_is_bound(&how) ? "bound" : "exact"));
@@ -478,7 +482,7 @@ void rf_report_warn(const rf_eval_options *eval, const rf_eval_result *result, i
     if (eval->likelihood && !(result->sum.scored > 0)) {
         rf_log_warn("nothing was scored: %.0f of %" PRId64 " questions are too long for the "
                     "model's %" PRId64 " positions",
-                    result->sum.too_long, result->n, positions);
+                    result->sum.unscored, result->n, positions);
     }
     if (rf_eval_decodes(eval) && !(result->sum.decoded > 0)) {
         rf_log_warn("nothing was decoded: no question fits the model's %" PRId64

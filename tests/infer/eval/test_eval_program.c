@@ -282,12 +282,44 @@ Test(eval_program, questions_that_are_too_long_count)
     cr_assert(strstr(program_output, "too long"));
     json_t *r = program_report("r.json");
     cr_assert((int)number(r, NULL, "too_long") == 1 &&
+              (int)number(r, "likelihood", "too_long") == 1 &&
               (int)number(r, "likelihood", "samples") == 1);
     json_decref(r);
     program_read(program_output, sizeof program_output, "a.jsonl");
     r = program_json(program_output, 1);
     cr_assert(json_is_true(json_object_get(r, "too_long")) &&
               json_is_false(json_object_get(r, "correct")));
+    json_decref(r);
+}
+
+/* A reference that does not fit leaves the answer what it is: decoded and judged, or chosen. */
+Test(eval_program, references_that_are_too_long_count_apart)
+{
+    char text[512], word[101];
+    memset(word, '7', 100);
+    word[100] = '\0';
+    snprintf(text, sizeof text, "{\"query\": \"1+1\", \"response\": \"%s\"}\n", word);
+    program_write("q.jsonl", text);
+    program_runs(EVAL "--check true", 0);
+    cr_assert(strstr(program_output, "references too long            1   not scored") != NULL &&
+                  strstr(program_output, "1 of 1 right") != NULL &&
+                  strstr(program_output, "count as wrong") == NULL,
+              "%s", program_output);
+    json_t *r = program_report("r.json");
+    cr_assert((int)number(r, NULL, "too_long") == 0 &&
+              (int)number(r, "likelihood", "too_long") == 1 &&
+              (int)number(r, "likelihood", "samples") == 0);
+    json_decref(r);
+    /* Six tokens and 90 fit the model's 96 positions, an end of text behind them does not. */
+    snprintf(text, sizeof text,
+             "{\"question\": \"Hot?\", \"choices\": {\"text\": [\"%.90s\", \"ice\"], "
+             "\"label\": [\"A\", \"B\"]}, \"answerKey\": \"A\"}\n",
+             word);
+    program_write("q.jsonl", text);
+    program_runs(EVAL "--task arc-likelihood objective.kind=ar", 0);
+    r = program_report("r.json");
+    cr_assert((int)number(r, NULL, "too_long") == 0 &&
+              (int)number(r, "likelihood", "too_long") == 1);
     json_decref(r);
 }
 
