@@ -98,17 +98,20 @@ static void print_comparison(FILE *out, const rf_eval_result *result, const rf_o
     }
 }
 
-/* Standard error of the mean over questions, where x of each is the share of right answers. */
+/* Standard error of the mean over questions, where x of each is the share of right answers: from
+ * the sample's variance, as lm-evaluation-harness has it. NaN of fewer than two, which tell nothing. */
 static double accuracy_error(const rf_eval_result *result)
 {
-    double n = (double)result->n, k = (double)result->n_samples, sum = 0, squares = 0;
+    const double n = (double)result->n, k = (double)result->n_samples;
+    double sum = 0, squares = 0;
     for (int64_t i = 0; i < result->n; i++) {
-        double x = result->record[i].correct / k;
-        sum += x;
+        sum += result->record[i].correct / k;
+    }
+    for (int64_t i = 0; i < result->n; i++) {
+        const double x = result->record[i].correct / k - sum / n;
         squares += x * x;
     }
-    double variance = n > 0 ? squares / n - sum / n * sum / n : 0;
-    return variance > 0 ? sqrt(variance / n) : 0;
+    return n < 2 ? (double)NAN : sqrt(squares / (n - 1) / n);
 }
 
 /* Mean over questions of the chance that one of k answers is right. */
@@ -148,9 +151,12 @@ static void print_verdicts(FILE *out, const rf_eval_result *result, const rf_eva
 {
     const rf_eval_record *r = &result->sum;
     double n = (double)(result->n * result->n_samples);
-    fprintf(out, "  accuracy              %9.2f %%   ± %.2f (%s: %.0f of %.0f right)\n",
-            100 * ratio(r->correct, n), 100 * accuracy_error(result), judging_task(o)->name,
-            r->correct, n);
+    char error[32] = ""; /* where there is one */
+    if (result->n > 1) {
+        snprintf(error, sizeof error, "± %.2f ", 100 * accuracy_error(result));
+    }
+    fprintf(out, "  accuracy              %9.2f %%   %s(%s: %.0f of %.0f right)\n",
+            100 * ratio(r->correct, n), error, judging_task(o)->name, r->correct, n);
     if (o->judge.command != NULL) {
         fprintf(out, "  judged by             %s%s%s%s\n", o->judge.command,
                 is_asked_as_another(o) ? "   (questions of " : "",
@@ -300,16 +306,17 @@ static json_t *answers_json(const rf_eval_result *result, const rf_eval_options 
     double n = (double)(result->n * result->n_samples), seconds = result->decode_seconds;
     double some = r->decoded > 0;
     json_t *object = json_pack(
-        "{s:s, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:f, s:o, s:o, s:o, s:I}",
+        "{s:s, s:I, s:I, s:f, s:o, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:f, s:o, s:o, s:o, s:I}",
         "task", judging_task(o)->name, "batch", (json_int_t)o->batch, "samples_per_question",
         (json_int_t)result->n_samples, "accuracy", ratio(r->correct, n), "accuracy_stderr",
-        accuracy_error(result), "correct", (json_int_t)r->correct, "ended", (json_int_t)r->ended,
-        "tokens", (json_int_t)r->answer_tokens, "forwards", (json_int_t)r->forwards, "places",
-        (json_int_t)r->places, "tokens_per_forward", mean_json(r->answer_tokens, r->forwards),
-        "tokens_per_second", mean_json(r->answer_tokens, some > 0 ? seconds : 0), "seconds",
-        seconds, "latency_mean", mean_json(result->latency_mean, some), "latency_p50",
-        mean_json(result->latency_p50, some), "latency_p95", mean_json(result->latency_p95, some),
-        "cache_bytes", (json_int_t)result->cache_bytes);
+        mean_json(accuracy_error(result), 1), "correct", (json_int_t)r->correct, "ended",
+        (json_int_t)r->ended, "tokens", (json_int_t)r->answer_tokens, "forwards",
+        (json_int_t)r->forwards, "places", (json_int_t)r->places, "tokens_per_forward",
+        mean_json(r->answer_tokens, r->forwards), "tokens_per_second",
+        mean_json(r->answer_tokens, some > 0 ? seconds : 0), "seconds", seconds, "latency_mean",
+        mean_json(result->latency_mean, some), "latency_p50", mean_json(result->latency_p50, some),
+        "latency_p95", mean_json(result->latency_p95, some), "cache_bytes",
+        (json_int_t)result->cache_bytes);
     add_judge(object, o);
     if (o->task->also != NULL && o->judge.command == NULL) {
         char name[64];

@@ -238,6 +238,8 @@ Test(eval_program, answers_are_judged)
     program_runs(EVAL "--no-likelihood --task exact --answers a.jsonl", 0);
     r = program_report("r.json");
     cr_assert(!!(fabs(number(r, "answers", "accuracy") - 0.9) < 1e-12));
+    cr_assert(!!(fabs(number(r, "answers", "accuracy_stderr") - 0.1) < 1e-12)); /* 0.09/9 */
+    cr_assert(strstr(program_output, "± 10.00") != NULL, "%s", program_output);
     json_decref(r);
     program_read(program_output, sizeof program_output, "a.jsonl");
     cr_assert_eq(program_count_lines(program_output), N_QUESTIONS + 1);
@@ -320,6 +322,16 @@ Test(eval_program, references_that_are_too_long_count_apart)
     r = program_report("r.json");
     cr_assert((int)number(r, NULL, "too_long") == 0 &&
               (int)number(r, "likelihood", "too_long") == 1);
+    json_decref(r);
+}
+
+/* Of one question there is no spread. */
+Test(eval_program, a_single_answer_has_no_error)
+{
+    program_runs(EVAL "--no-likelihood --task exact --limit 1", 0);
+    cr_assert(strstr(program_output, "±") == NULL, "%s", program_output);
+    json_t *r = program_report("r.json");
+    cr_assert(json_is_null(json_object_get(json_object_get(r, "answers"), "accuracy_stderr")));
     json_decref(r);
 }
 
