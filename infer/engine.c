@@ -411,3 +411,30 @@ out:
     }
     return rc;
 }
+
+/* --- Before the clock runs -------------------------------------------------------------------- */
+
+/* An rf_engine_answered. */
+static void drop_answer(void *user, int64_t number, rf_answer *answer)
+{
+    (void)user;
+    (void)number;
+    rf_answer_free(answer);
+}
+
+int rf_engine_warm_up(rf_engine *e, const int32_t *prompt, int64_t n_prompt, rf_error *err)
+{
+    atomic_bool cancel = false;
+    const rf_request request = {.prompt = prompt, .n_prompt = n_prompt, .cancel = &cancel};
+    const rf_pace pace = e->pace;
+    rf_pace_new(&e->pace, pace.n_slots);
+    int rc = rf_engine_take(e, &request, 0, err);
+    for (int pass = 0; pass < 2 && rc == RF_OK && rf_engine_n_free(e) < e->capacity; pass++) {
+        atomic_store(&cancel, pass == 1);
+        rc = rf_engine_pass(e, drop_answer, NULL, err);
+    }
+    rf_pace_free(&e->pace);
+    e->pace = pace;
+    e->turn = 0;
+    return rc;
+}

@@ -156,6 +156,11 @@ typedef int (*rf_engine_done)(void *user, int64_t request, rf_error *err);
  * engine is ready for other requests. */
 RF_MUST_CHECK int rf_engine_run(rf_engine *engine, rf_answer *answer, const rf_request *request,
                                 int64_t n, rf_engine_done done, void *user, rf_error *err);
+/* The first two passes of an answer to a prompt, and nothing else of it: no answer, nothing for `pace`
+ * or who is asked first. What comes once (threads, pages of memory, a GPU's kernels) is not in the
+ * times of the answers behind it. All seats are free. */
+RF_MUST_CHECK int rf_engine_warm_up(rf_engine *engine, const int32_t *prompt, int64_t n_prompt,
+                                    rf_error *err);
 
 /* --- Requests that come and go (a server) ----------------------------------------------------- */
 

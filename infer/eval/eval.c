@@ -329,13 +329,32 @@ static int run_part(evaluator *e, double *seconds, rf_journal_kind kind,
     return rc;
 }
 
+/* Before the clock runs: what comes once would be in the times of the first answers, and in a sweep
+ * speak against its first setting. */
+static int warm_up(const evaluator *e, rf_error *err)
+{
+    for (int64_t i = e->rank; i < e->n; i += e->n_ranks) {
+        const rf_ids *ids = &e->question[i].ids;
+        if (ids->n <= e->max_prompt) {
+            return rf_engine_warm_up(e->engine, ids->id, ids->n, err);
+        }
+    }
+    return RF_OK;
+}
+
+static int decode(evaluator *e, double *seconds, rf_error *err)
+{
+    RF_TRY(warm_up(e, err));
+    return run_part(e, seconds, RF_JOURNAL_ANSWER, rf_eval_decode_all, err);
+}
+
 /* This rank's questions, first scored, then decoded, then judged: so that each is timed alone. */
 static int work(evaluator *e, double seconds[2], rf_error *err)
 {
     int rc =
         is_scored(e->options) ? run_part(e, &seconds[0], RF_JOURNAL_SCORE, score_all, err) : RF_OK;
     if (rc == RF_OK && rf_eval_decodes(e->options)) {
-        rc = run_part(e, &seconds[1], RF_JOURNAL_ANSWER, rf_eval_decode_all, err);
+        rc = decode(e, &seconds[1], err);
     }
     if (rc == RF_OK && rf_eval_decodes(e->options)) {
         rc = rf_eval_judge(e->out, e->question, &e->options->judge, e->rank, e->n_ranks, err);

@@ -247,6 +247,38 @@ Test(engine, first_passes_are_one)
     rf_tokenizer_free(tokenizer);
 }
 
+/* No seat is taken, no pass was seen, and the answers behind it are those of an engine without. */
+Test(engine, a_warm_up_leaves_no_trace)
+{
+    static crowd good, c;
+    rf_tokenizer *tokenizer = byte_tokenizer();
+    rf_model *model = sharp_model(backend_default(), 1, 5, 1.4);
+    rf_decode_options o = plain_options(&rf_decoder_refusion, 22, 4);
+    rf_error err = {0};
+    o.plan_measured = true;
+    run_crowd(&good, model, tokenizer, &o, 1);
+    rf_engine *engine = make_engine(model, tokenizer, &o, SEATS);
+    make_crowd(&c);
+    TINY_MUST(rf_engine_warm_up(engine, c.prompt[0], c.request[0].n_prompt, tiny_error()));
+    cr_assert(rf_engine_n_free(engine) == SEATS && engine->turn == 0);
+    for (int i = 0; i < RF_PACE_SIZES; i++) {
+        cr_assert(!(engine->pace.seconds[i] > 0));
+    }
+    cr_assert(engine->pace.rounds[0] == 0 && engine->pace.rounds[1] == 0);
+    cr_assert_eq(rf_engine_warm_up(engine, c.prompt[0], MAX_PROMPT + 1, &err), RF_ERR);
+    TINY_MUST(rf_engine_run(engine, c.answer, c.request, N, note_done, &c, tiny_error()));
+    for (int i = 0; i < N; i++) {
+        cr_assert(c.answer[i].n == good.answer[i].n &&
+                  memcmp(c.answer[i].token, good.answer[i].token,
+                         (size_t)c.answer[i].n * sizeof *c.answer[i].token) == 0);
+    }
+    free_answers(&good);
+    free_answers(&c);
+    rf_engine_free(engine);
+    rf_model_free(model);
+    rf_tokenizer_free(tokenizer);
+}
+
 Test(engine, slabs_need_a_model_made_for_them)
 {
     rf_tokenizer *tokenizer = byte_tokenizer();

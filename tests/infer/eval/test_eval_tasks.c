@@ -1,4 +1,5 @@
 /* refusion-eval over tasks: official files, shots, samples, choices, programs and commands. */
+#include "common/base/log.h"
 #include "infer/eval/judging.h"
 #include "tests/infer/program_test.h"
 #include "tests/mpi.h"
@@ -348,14 +349,14 @@ static bool has_no_b(const char *query, const char *expected, const char *said)
     return strchr(said, 'b') == NULL;
 }
 
-/* Answers to the questions of q.jsonl by a task that ends them at these strings. */
-static rf_eval_result answers_until(const char *const *stops, rf_dist *dist)
+/* Answers to the questions of q.jsonl by a decoder and a task that ends them at these strings. */
+static rf_eval_result answers_of(const rf_decoder *decoder, const char *const *stops, rf_dist *dist)
 {
     const rf_task task = {.name = "until", .stops = stops, .check = has_no_b};
     rf_eval_options o = {.task = &task,
                          .judge = {.task = &task},
                          .n_samples = 1,
-                         .decode = plain_options(&rf_decoder_ar, 40, 1),
+                         .decode = plain_options(decoder, 40, 1),
                          .batch = 2,
                          .n_threads = 1};
     rf_loaded loaded = {0};
@@ -374,8 +375,8 @@ static rf_eval_result answers_until(const char *const *stops, rf_dist *dist)
 MPI_TEST(eval_tasks, stop_strings_end_decoding, 1)
 {
     program_write("q.jsonl", gsm8k);
-    rf_eval_result whole = answers_until(NULL, dist);
-    rf_eval_result cut = answers_until((const char *const[]){"b", NULL}, dist);
+    rf_eval_result whole = answers_of(&rf_decoder_ar, NULL, dist);
+    rf_eval_result cut = answers_of(&rf_decoder_ar, (const char *const[]){"b", NULL}, dist);
     for (int64_t i = 0; i < whole.n; i++) {
         const size_t n = strcspn(whole.text[i], "b");
         cr_assert(strlen(cut.text[i]) == n && strncmp(whole.text[i], cut.text[i], n) == 0, "%s, %s",
@@ -386,6 +387,40 @@ MPI_TEST(eval_tasks, stop_strings_end_decoding, 1)
               "%g and %g forwards", whole.sum.forwards, cut.sum.forwards);
     rf_eval_result_free(&whole);
     rf_eval_result_free(&cut);
+}
+
+/* --- Times ------------------------------------------------------------------------------------ */
+
+static int64_t n_asked;    /* for places of a pass */
+static double first_asked; /* rf_log_seconds() */
+
+/* What comes once takes a second. */
+static void ask_slowly_once(rf_sequence *s, rf_batch *batch)
+{
+    if (n_asked++ == 0) {
+        first_asked = rf_log_seconds();
+        sleep(1);
+    }
+    rf_decoder_ar.ask(s, batch);
+}
+
+/* It is in no time, and the passes of the warm-up are in no count. */
+MPI_TEST(eval_tasks, times_begin_behind_a_warm_up, 1)
+{
+    rf_decoder decoder = rf_decoder_ar;
+    decoder.ask = ask_slowly_once;
+    program_write("q.jsonl", gsm8k);
+    rf_eval_result plain = answers_of(&rf_decoder_ar, NULL, dist);
+    rf_eval_result result = answers_of(&decoder, NULL, dist);
+    const double seconds = rf_log_seconds() - first_asked;
+    cr_assert(result.decode_seconds <= seconds - 1, "%g of %g s", result.decode_seconds, seconds);
+    cr_assert(result.sum.forwards == plain.sum.forwards && result.sum.places == plain.sum.places);
+    cr_assert_eq(n_asked, (int64_t)result.sum.forwards + 2);
+    for (int64_t i = 0; i < plain.n; i++) {
+        cr_assert_str_eq(result.text[i], plain.text[i]);
+    }
+    rf_eval_result_free(&plain);
+    rf_eval_result_free(&result);
 }
 
 /* --- Judges ----------------------------------------------------------------------------------- */
