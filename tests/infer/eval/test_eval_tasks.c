@@ -279,7 +279,6 @@ Test(eval_tasks, samples)
         }
         for (int q = 0; q < 3; q++) {
             cr_assert_str_eq(text[c][q][0], text[0][q][0]);
-            cr_assert(c < 2 || memcmp(text[c][q], text[1][q], 0) == 0);
             for (int s = 0; s < 4 && c == 2; s++) {
                 cr_assert_str_eq(text[2][q][s], text[1][q][s]);
             }
