@@ -115,10 +115,9 @@ Test(serve, lengths_of_completions)
     int n_long = 0;
     for (char c = 'a'; c <= 'z'; c++) {
         char body[4][128];
-        static const char *const more[4] = {"", ", \"max_tokens\": 24",
-                                            ", \"decode\": {\"gen_length\": 24}",
-                                            ", \"temperature\": 0, \"decode\": {\"gen_length\": "
-                                            "null, \"temperature\": null}"};
+        static const char *const more[4] = {
+            "", ", \"max_tokens\": 24", ", \"decode\": {\"gen_length\": 24}",
+            ", \"top_p\": 1, \"decode\": {\"gen_length\": null, \"top_p\": null}"};
         for (int i = 0; i < 4; i++) {
             snprintf(body[i], sizeof body[i], "{\"prompt\": \"%c\"%s}", c, more[i]);
         }

@@ -10,7 +10,7 @@
 /* How to begin. */
 typedef enum rf_resume {
     RF_RESUME_NO,   /* a run folder with checkpoints is an error */
-    RF_RESUME_AUTO, /* from the newest checkpoint that is not damaged; an empty folder as with the others */
+    RF_RESUME_AUTO, /* from the newest checkpoint that is not damaged; else as the others */
     RF_RESUME_PATH  /* from this file, or the newest in this folder */
 } rf_resume;
 
