@@ -22,9 +22,7 @@ static int load(rf_trainer *t, const char *path, rf_error *err)
     const double seconds = t->progress.seconds;
     t->progress = info.progress;
     t->progress.seconds = seconds;
-    if (!rf_sources_validate_alike(&t->setup->sources, info.corpora)) {
-        t->progress.best_valid_loss = (double)INFINITY; /* it was of other rows (setup.c) */
-    }
+    t->progress.best_valid_loss = rf_setup_best_loss(t->setup, &info);
     t->saved_best_loss = t->progress.best_valid_loss;
 out:
     rf_checkpoint_info_free(&info);

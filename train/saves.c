@@ -59,13 +59,13 @@ out:
     return rc;
 }
 
-/* What the save came to. One that is skipped and would have been the best leaves the place of the best
+/* What the save came to, or a part of it. One that is skipped and would have been the best leaves the place of the best
  * to the next that is better than the one that was saved last, unless a better one has come meanwhile. */
 static int judge(rf_trainer *t, int rc, rf_error *err)
 {
     rf_setup *s = t->setup;
     const rf_save_of *of = &t->save;
-    if (rc == RF_OK && of->is_best) {
+    if (rc == RF_OK && of->is_best && s->run.save == NULL) { /* it is over */
         t->saved_best_loss = of->loss;
     }
     if (rc == RF_OK || of->is_last || !s->set.warn_when_full) {

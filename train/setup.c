@@ -169,16 +169,24 @@ static int check_length(const rf_setup *s, const rf_config *then, rf_error *err)
     return RF_OK;
 }
 
-/* One that names another file hears that it changes nothing. */
-static void say_base(const rf_setup *s, const rf_config *then)
+/* What is not read stays what it was, here and in the checkpoints to come; who names another file hears it. */
+static int keep_base(rf_setup *s, const rf_config *then, rf_error *err)
 {
-    const char *init = rf_config_string(s->config, "model.init");
-    const char *was = rf_config_string(then, "model.init");
-    if (!reads_base(s) && init[0] != '\0' && strcmp(init, was) != 0) {
-        rf_log_info("model.init=%s is not read: the run, which began with %s, goes on with the "
-                    "weights of %s",
-                    init, was[0] != '\0' ? was : "fresh weights", s->run.resume);
+    static const char *const names[] = {"model.init", "lora.init"};
+    for (int i = reads_base(s) ? 1 : 0; i < 2; i++) {
+        const char *now = rf_config_string(s->config, names[i]);
+        const char *was = rf_config_string(then, names[i]);
+        if (now[0] != '\0' && strcmp(now, was) != 0) {
+            rf_log_info("%s=%s is not read: the run, which began with %s, goes on with the weights "
+                        "of %s",
+                        names[i], now, was[0] != '\0' ? was : "fresh weights", s->run.resume);
+        }
+        char *assignment = rf_alloc_format("%s=%s", names[i], was);
+        const int rc = rf_config_derive(s->config, assignment, "when the run began", err);
+        free(assignment);
+        RF_TRY(rc);
     }
+    return RF_OK;
 }
 
 static int check_config(rf_setup *s, const char *text, rf_error *err)
@@ -205,7 +213,7 @@ static int check_config(rf_setup *s, const char *text, rf_error *err)
     for (int i = 0; i < s->n_changes; i++) {
         rf_log_info("--change: %s from here on", s->change[i]);
     }
-    say_base(s, then);
+    RF_TRY_OUT(keep_base(s, then, err));
     rc = check_length(s, then, err);
 out:
     rf_config_free(then);
@@ -231,22 +239,26 @@ static int check_resumed(rf_setup *s, const rf_checkpoint_info *info, rf_error *
     return RF_OK;
 }
 
-/* A loss of other rows says nothing of those to come: any of these would be the best, or none. Without
- * data.valid there are none to come, and what the best loss is of stays what it was. */
-static void begin_best(rf_setup *s, const char *corpora)
+/* A loss of other rows says nothing of those to come: any of these would be the best, or none. */
+double rf_setup_best_loss(const rf_setup *s, const rf_checkpoint_info *of)
 {
-    double *best = &s->progress.best_valid_loss;
+    const bool counts =
+        s->set.checkpoint_best && rf_sources_validate_alike(&s->sources, of->corpora);
+    return counts ? of->progress.best_valid_loss : (double)INFINITY;
+}
+
+/* Without data.valid there are no losses to come, and what the best one is of stays what it was. */
+static void begin_best(rf_setup *s, const rf_checkpoint_info *from)
+{
+    const double was = from->progress.best_valid_loss, best = rf_setup_best_loss(s, from);
     if (s->sources.held_out.hash == 0) {
-        s->sources.held_out = rf_sources_held_out(corpora);
-    } else if (!rf_sources_validate_alike(&s->sources, corpora) && isfinite(*best)) {
+        s->sources.held_out = rf_sources_held_out(from->corpora);
+    } else if (s->set.checkpoint_best && isfinite(was) && !isfinite(best)) {
         rf_log_info("data.valid or log.valid_rows is not what the best validation loss of %s, "
                     "%.4f, is of: the next one is the best so far",
-                    s->run.resume, *best);
-        *best = (double)INFINITY;
+                    s->run.resume, was);
     }
-    if (!s->set.checkpoint_best) {
-        *best = (double)INFINITY; /* of what is not kept (rf_run_begin) */
-    }
+    s->progress.best_valid_loss = best;
 }
 
 /* Configuration (but for keys that may change), corpora and seed are the checkpoint's. */
@@ -261,7 +273,7 @@ static int open_progress(rf_setup *s, rf_error *err)
     int rc;
     RF_TRY_OUT(check_resumed(s, &info, err));
     s->progress = info.progress;
-    begin_best(s, info.corpora);
+    begin_best(s, &info);
     rc = rf_spikes_parse(&s->spikes, info.state, err);
 out:
     rf_checkpoint_info_free(&info);

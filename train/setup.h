@@ -47,7 +47,7 @@ typedef struct rf_setup {
 
 /* collective. Reads everything, checks that it fits together and is the same on all ranks, and
  * finds the checkpoint to go on from; allocates nothing large. `config`, read from the file
- * config_path (NULL: from none), gets its derived values. `path` only with RF_RESUME_PATH. change
+ * config_path (NULL: from none), gets its derived values. `path` as in rf_run_find. change
  * [n_changes]: "section.key=value", in force already: keys that may differ from the checkpoint's.
  * Caller ends with rf_setup_close, also after an error. */
 RF_MUST_CHECK int rf_setup_open(rf_setup *out, rf_dist *dist, rf_config *config,
@@ -55,6 +55,9 @@ RF_MUST_CHECK int rf_setup_open(rf_setup *out, rf_dist *dist, rf_config *config,
                                 const char *const *change, int n_changes, rf_error *err);
 void rf_setup_close(rf_setup *setup); /* local */
 
+/* local. The best validation loss of a checkpoint, where it counts for what is to come: the best is marked
+ * (checkpoint.best), and of the same rows; else infinity. */
+double rf_setup_best_loss(const rf_setup *setup, const rf_checkpoint_info *of);
 rf_position rf_setup_position(const rf_progress *progress); /* local. The next row to train on. */
 /* local. How this rank's training rows are loaded. */
 rf_loader_settings rf_setup_loader(const rf_setup *setup);

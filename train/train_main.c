@@ -35,9 +35,9 @@ static const rf_option option_table[] = {
     {"folder", NULL, "prints the run folder, and stops", RF_OPTION_FLAG,
      .at = offsetof(options, folder)},
     {"resume", "auto|PATH|no",
-     "auto goes on from the newest checkpoint of the run folder that verifies, and begins where "
-     "there is none; PATH from this checkpoint; no (default): begins. Given beside auto, PATH is "
-     "where a run folder without checkpoints begins",
+     "auto goes on from the newest checkpoint of the run folder that is not damaged, and begins "
+     "where there is none; PATH from this checkpoint; no (default): begins. May be given twice: "
+     "auto counts, and beside it PATH, or no, where the run folder has no checkpoint",
      RF_OPTION_LIST, .at = offsetof(options, resumes)},
     {"change", "KEY=VALUE",
      "with --resume: a setting of the run that is another from here on; may be given several "

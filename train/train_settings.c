@@ -107,7 +107,8 @@ const rf_config_key rf_train_keys[] = {
     {"checkpoint.keep_every", RF_KEY_INT, "0", 0, 1e12, NULL, CHANGES, AT(checkpoint_keep.every),
      "checkpoints of steps that are multiples of this are kept too; 0: none"},
     {"checkpoint.best", RF_KEY_BOOL, "true", 0, 0, NULL, CHANGES, AT(checkpoint_best),
-     "save when the validation loss is the lowest so far, and keep that file"},
+     "save when the validation loss is the lowest so far, and keep that file; false on a resume: "
+     "the one so far is no longer kept as such"},
     {"checkpoint.async", RF_KEY_CHOICE, "auto", 0, 0, "auto|yes|no", CHANGES, AT(checkpoint_async),
      "training stops only while the checkpoint is copied in memory, and goes on while it is "
      "written; auto: where the copies take less than half of the host's free memory"},
@@ -137,7 +138,8 @@ const rf_config_key rf_train_keys[] = {
 
 const rf_config_key rf_model_keys[] = {
     {"model.init", RF_KEY_STRING, "", 0, 0, NULL, CHANGES, RF_CONFIG_NO_FIELD,
-     "checkpoint to fine-tune from; gives sizes and weights"},
+     "checkpoint to fine-tune from; gives sizes and weights. On a resume only adapters read it, "
+     "and it is the same base, wherever it lies"},
     {"model.config", RF_KEY_STRING, "", 0, 0, NULL, 0, RF_CONFIG_NO_FIELD,
      "a Hugging Face config.json that gives the sizes; the keys below override it"},
     {"model.vocab_size", RF_KEY_INT, "0", 0, 1e8, NULL, 0, SHAPE(vocab_size),

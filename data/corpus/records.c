@@ -281,18 +281,15 @@ static int join_parts(json_t *item, size_t i, rf_error *err)
     return RF_OK;
 }
 
-static bool is_off(const json_t *flag)
-{
-    return json_is_false(flag) || (json_is_number(flag) && !(fabs(json_number_value(flag)) > 0));
-}
-
 bool rf_record_is_trained(const rf_record *record, int64_t i)
 {
     const json_t *message = record->turn[i].message;
     const json_t *stopped = json_object_get(message, "stopped");
-    const bool is_whole = stopped == NULL || json_is_null(stopped) || is_off(stopped);
-    return is_whole && !is_off(json_object_get(message, "weight")) &&
-           !is_off(json_object_get(message, "train")) && !is_off(json_object_get(message, "loss"));
+    const bool is_whole =
+        !json_is_true(stopped) && (!json_is_number(stopped) || rf_record_is_off(stopped));
+    return is_whole && !rf_record_is_off(json_object_get(message, "weight")) &&
+           !rf_record_is_off(json_object_get(message, "train")) &&
+           !rf_record_is_off(json_object_get(message, "loss"));
 }
 
 static int read_messages(rf_record *out, json_t *messages, rf_error *err)

@@ -15,6 +15,8 @@ typedef enum rf_record_form {
 RF_MUST_CHECK int rf_record_check_unread(const struct json_t *root, rf_record_form form,
                                          const char *question, rf_error *err);
 /* The same for message i: what says whether it is learnt is 0 or 1, false or true. */
+/* A flag that says no: false, or 0. */
+bool rf_record_is_off(const struct json_t *flag);
 RF_MUST_CHECK int rf_record_check_message(const struct json_t *message, size_t i, rf_error *err);
 
 /* Message i of a conversation: {"from", "value"} becomes {"role", "content"}, and a speaker who calls

@@ -58,7 +58,9 @@ static int take_value(json_t *item, size_t i, rf_error *err)
 {
     json_t *value = json_object_get(item, "value");
     const json_t *content = json_object_get(item, "content");
-    if (value != NULL && content != NULL && !json_is_null(content) && !json_equal(value, content)) {
+    const bool says_nothing = content == NULL || json_is_null(content) ||
+                              (json_is_string(content) && json_string_length(content) == 0);
+    if (value != NULL && !says_nothing && !json_equal(value, content)) {
         return rf_error_set(
             err, RF_ERR,
             "conversations[%zu]: both \"value\" and \"content\" are there: keep one "

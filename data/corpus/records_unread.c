@@ -2,6 +2,8 @@
  * notes of their makers; these would be missed. */
 #include "data/corpus/records_private.h"
 
+#include "common/base/number.h"
+
 #include <jansson.h>
 #include <math.h>
 #include <string.h>
@@ -43,9 +45,9 @@ static bool is_missing(const json_t *value)
     return value == NULL || json_is_null(value);
 }
 
-static bool is_zero(const json_t *value)
+bool rf_record_is_off(const json_t *flag)
 {
-    return json_is_number(value) && !(fabs(json_number_value(value)) > 0);
+    return json_is_false(flag) || (json_is_number(flag) && !(fabs(json_number_value(flag)) > 0));
 }
 
 static bool is_empty(const json_t *value)
@@ -82,15 +84,19 @@ int rf_record_check_unread(const json_t *root, rf_record_form form, const char *
                            rf_error *err)
 {
     const json_t *weight = json_object_get(root, "weight"), *train = json_object_get(root, "train");
+    const json_t *stopped = json_object_get(root, "stopped");
     for (size_t i = 0; i < sizeof unread / sizeof *unread; i++) {
         if ((unread[i].forms & (int)form) != 0 &&
             !is_empty(json_object_get(root, unread[i].name))) {
             return refuse(unread[i].name, unread[i].why, err);
         }
     }
-    if (json_is_number(weight)
-            ? fabs(json_number_value(weight) - 1) > 0
-            : form != RF_RECORD_TEXT && !is_missing(weight) && !json_is_true(weight)) {
+    double number = 1; /* what is no number is a note, but for false */
+    const bool reads =
+        json_is_number(weight) || (json_is_string(weight) && form != RF_RECORD_TEXT &&
+                                   rf_number_real(&number, json_string_value(weight)));
+    number = json_is_number(weight) ? json_number_value(weight) : number;
+    if ((reads && fabs(number - 1) > 0) || (form != RF_RECORD_TEXT && json_is_false(weight))) {
         return refuse("weight",
                       "records weigh the same: remove it, or give a file of its own a "
                       "weight (FILE:WEIGHT)",
@@ -99,15 +105,21 @@ int rf_record_check_unread(const json_t *root, rf_record_form form, const char *
     if (form != RF_RECORD_TEXT && json_is_false(json_object_get(root, "label"))) {
         return refuse("label", "false marks an answer that is not wanted: remove the record", err);
     }
-    if (form != RF_RECORD_TEXT && (json_is_false(train) || is_zero(train))) {
+    if (form != RF_RECORD_TEXT && rf_record_is_off(train)) {
         return refuse("train", "it is not to be learnt: remove the record", err);
+    }
+    if (form == RF_RECORD_PAIR && (json_is_true(stopped) || json_is_number(stopped)) &&
+        !rf_record_is_off(stopped)) {
+        return refuse("stopped", "the answer was cut off: remove the record", err);
     }
     /* A number is what a model's loss was. */
     if (form != RF_RECORD_TEXT && json_is_false(json_object_get(root, "loss"))) {
         return refuse("loss", "it is not to be learnt: remove the record", err);
     }
-    if (form == RF_RECORD_MESSAGES && json_object_get(root, "messages") != NULL &&
-        !is_empty(json_object_get(root, "conversations"))) {
+    const json_t *messages = json_object_get(root, "messages");
+    const json_t *conversations = json_object_get(root, "conversations");
+    if (form == RF_RECORD_MESSAGES && messages != NULL && !is_empty(conversations) &&
+        !json_equal(messages, conversations)) {
         return rf_error_set(err, RF_ERR,
                             "both \"messages\" and \"conversations\" are there: keep one of them");
     }

@@ -122,7 +122,7 @@ static int wait_for_lock(rf_run *run, rf_error *err)
 
 static int find_given(rf_run *run, const char *path, rf_error *err)
 {
-    bool any = rf_path_is_folder(path); /* the newest that verifies, as with `auto` */
+    bool any = rf_path_is_folder(path); /* the newest that is not damaged, as with `auto` */
     rf_checkpoint_info info = {0};
     if (any ? rf_path_is_same(path, run->folder) : is_inside(path, run->folder)) {
         RF_TRY(wait_for_lock(run, err));
@@ -145,7 +145,8 @@ static int find_given(rf_run *run, const char *path, rf_error *err)
     int64_t step = info.progress.step;
     rf_checkpoint_info_free(&info);
     bool here = is_inside(run->resume, run->folder);
-    if (!(any && here) && look_at_newer(run->folder, here ? step : -1, NULL) > 0) {
+    if ((!(any && here) && look_at_newer(run->folder, here ? step : -1, NULL) > 0) ||
+        (!here && has_latest(run->folder))) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--resume %s: the run folder %s holds other checkpoints that the run "
                             "would overwrite: name another log.dir, or move them away",
@@ -213,6 +214,10 @@ int rf_run_write_best(const rf_run *run, const char *best, rf_error *err)
 static int forget_best(rf_run *run, rf_error *err)
 {
     char path[RF_PATH_BYTES];
+    if (run->best[0] != '\0') {
+        rf_log_info("checkpoint.best=false: %s, the best so far, is kept no longer than others",
+                    run->best);
+    }
     run->best[0] = '\0';
     RF_TRY(rf_path_join(path, sizeof path, run->folder, best_name, err));
     return unlink(path) == 0 || errno == ENOENT
