@@ -117,9 +117,8 @@ typedef struct rf_checkpoint_structure {
     int64_t n_items;
     char *text[RF_N_TEXTS]; /* 0-terminated */
     size_t text_bytes[RF_N_TEXTS];
-    bool
-        blameless; /* what failed says nothing of the file's content: it could not be read now, or not by
-                       this program */
+    /* what failed says nothing of the file's content: it could not be read now, or not by this program */
+    bool blameless;
 } rf_checkpoint_structure;
 
 /* Everything but the tensors' values, checked. Caller frees with .._free, also after an error. */

@@ -11,8 +11,8 @@
  *   {"text": s}                                          a text
  * Other names of a question: prompt, question, instruction (with "input" or "context", a text, on a
  * line below: that which is not empty; different texts in both are an error); of an answer:
- * completion, answer, output. Beside a conversation: "system" (or
- * "system_prompt"), which is said first; beside a pair "history": [[question, answer], ...], which was said before; and what
+ * completion, answer, output. Beside a conversation: "system" (or "system_prompt"), which is said first;
+ * beside a pair "history": [[question, answer], ...], which was said before; and what
  * rf_chat_read_options reads. Beside "instruction" and "output" a "text" or "prompt" that holds both is
  * their rendering, as in tatsu-lab/alpaca, and passed over. Fields that change what a record says but are
  * not read in its form are refused (records_unread.c); others are ignored, whatever they hold.

@@ -20,8 +20,8 @@ RF_MUST_CHECK int rf_room_find(rf_room *out, rf_dist *dist, rf_error *err);
 void rf_room_used(size_t *resident, size_t *writable);
 
 typedef struct rf_room_group {
-    size_t
-        bytes; /* that its processes may still take, the cache of files given up; SIZE_MAX: no limit */
+    /* that its processes may still take, the cache of files given up; SIZE_MAX: no limit */
+    size_t bytes;
     uint64_t id; /* of its path: equal for processes that share it */
 } rf_room_group;
 

@@ -40,9 +40,8 @@ typedef struct rf_hdf5 {
     char dataset_name[160];
     char reason[256]; /* why the last call that failed did, as HDF5 or the system says */
     int code;         /* RF_ERR_RETRY where the file system is to blame */
-    bool
-        blameless; /* a call has failed by the file system or for lack of memory: what the file holds
-                         may be sound */
+    /* a call has failed by the file system or for lack of memory: what the file holds may be sound */
+    bool blameless;
 } rf_hdf5;
 
 /* A new file; it must not exist. Datasets of 4 KiB or more begin at multiples of `alignment` (1:
