@@ -181,49 +181,78 @@ Test(jinja, dates)
     json_decref(none);
 }
 
-/* Names that are not known are refused in branches that no conversation has reached yet, too. What fails
- * with Jinja itself, such as a change of a list, fails only where it is reached. */
-Test(jinja, unknown_names_are_refused_when_a_template_is_read)
+/* As in Jinja: a filter or a test that is not known is refused when a template is read, but in a condition
+ * only when it is reached; a method only when it is called. */
+Test(jinja, unknown_names_are_refused_where_jinja_refuses_them)
 {
-    static const char *const refused[][2] = {
-        {"{{ x.nosuch() }}", "the method \"nosuch\""},
-        {"{{ x.y[0].format(1) }}", "the method \"format\""},
-        {"{{ x.nosuch() }}\n{{ x.other() }}", "the method \"nosuch\""},
-        {"{% call x.nosuch() %}{% endcall %}", "the method \"nosuch\""},
+    static const char *const at_once[][2] = {
         {"{{ x|nosuch }}", "the filter \"nosuch\""},
-        {"{{ x|map('nosuch')|list }}", "the filter \"nosuch\""},
+        {"{{ x|nosuch }}\n{{ x is other }}", "the filter \"nosuch\""},
         {"{{ x is nosuch }}", "the test \"nosuch\""},
-        {"{{ x|select('nosuch') }}", "the test \"nosuch\""},
-        {"{{ x|reject('=>', 1) }}", "the test \"=>\""},
-        {"{{ x|selectattr('a', 'nosuch', 1) }}", "the test \"nosuch\""},
-        {"{{ x|rejectattr('a.b', 'nosuch') }}", "the test \"nosuch\""},
+        {"{% filter nosuch %}{% endfilter %}", "the filter \"nosuch\""},
+        {"{% if false %}{{ x|other }}{% endif %}{{ x|nosuch }}", "the filter \"nosuch\""},
+        {"{{ (x|other if false else 1)|nosuch }}", "the filter \"nosuch\""},
+        {"{% set y %}{{ [x|nosuch, 1 if x else 2] }}{% endset %}", "the filter \"nosuch\""},
     };
-    static const char *const known[] = {
-        "{{ x.append(1) }}{{ d.update({}) }}{{ d.pop('a') }}",
-        "{{ x|selectattr('nosuch')|list }}{{ x|map(attribute='nosuch')|list }}",
-        "{{ x|select(name)|map(name)|list }}{{ x|map(*names)|list }}",
-        "{{ loop.cycle(1, 2) }}{{ loop.changed(1) }}{{ x.nosuch }}{{ nosuch(1) }}",
-        "{{ n.show(1) }}{% set n.show = m %}",
-        "{{ n.show(1) }}{% set n = namespace(show=m) %}",
-        "{{ n.show(1) }}{% set n = {'show': m} %}",
+    static const char *const when_reached[][2] = {
+        {"{{ x.nosuch() }}", "nosuch"},
+        {"{{ 'a'.format(1) }}", "format"},
+        {"{% call x.nosuch() %}{% endcall %}", "nosuch"},
+        {"{{ x|nosuch }}", "the filter \"nosuch\""},
+        {"{{ x is nosuch }}", "the test \"nosuch\""},
+        {"{% for i in [1] %}{{ x is not nosuch(1) }}{% endfor %}", "the test \"nosuch\""},
+        {"{{ [1]|map('nosuch')|list }}", "the filter \"nosuch\""},
+        {"{{ [1]|select('nosuch')|list }}", "the test \"nosuch\""},
+        {"{{ [1]|reject('=>', 1)|list }}", "the test \"=>\""},
+        {"{{ [x]|selectattr('a', 'nosuch', 1)|list }}", "the test \"nosuch\""},
+        {"{{ [x]|rejectattr('a.b', 'nosuch')|list }}", "the test \"nosuch\""},
     };
-    json_t *none = json_object();
+    static const char *const never_reached[][2] = {
+        {"{{ tokenizer.decode(3) if tokenizer is defined else 'no' }}", "no"},
+        {"{{ foo.bar(1) if foo is defined }}", ""},
+        {"{% if x is mapping and x.y %}{{ x.fmt() }}{% endif %}", ""},
+        {"{% macro m() %}{{ x.nosuch() }}{% endmacro %}m", "m"},
+        {"{{ x|nosuch if false else 'no' }}", "no"},
+        {"{{ 'no' if true else x is nosuch }}", "no"},
+        {"{{ []|map('nosuch')|list }}{{ []|select('nosuch')|list }}", "[][]"},
+        {"{% if true %}a{% elif x is nosuch %}{% else %}{{ x|nosuch }}{% endif %}", "a"},
+    };
+    json_t *variables = json_pack("{s:{}}", "x");
     char template[256];
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+    for (size_t i = 0; i < sizeof at_once / sizeof *at_once; i++) {
         rf_error err = {0};
-        snprintf(template, sizeof template, "\n{%% if false %%}%s{%% endif %%}\n", refused[i][0]);
-        cr_expect_null(print(template, none, NULL, &err), "%s", template);
-        cr_expect(strstr(err.message, refused[i][1]) && strstr(err.message, "line 2"), "%s: %s",
+        rf_jinja *parsed;
+        snprintf(template, sizeof template, "\n%s\n", at_once[i][0]);
+        cr_expect_eq(rf_jinja_parse(&parsed, template, strlen(template), "x", &err), RF_ERR, "%s",
+                     template);
+        cr_expect(strstr(err.message, at_once[i][1]) && strstr(err.message, "line 2"), "%s: %s",
                   template, err.message);
     }
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+    for (size_t i = 0; i < 2 * sizeof when_reached / sizeof *when_reached; i++) {
+        const char *const *const c = when_reached[i / 2];
+        const bool reached = i % 2;
         rf_error err = {0};
-        snprintf(template, sizeof template, "{%% if false %%}%s{%% endif %%}ok", known[i]);
-        char *printed = print(template, none, NULL, &err);
-        cr_expect(printed != NULL && strcmp(printed, "ok") == 0, "%s: %s", template, err.message);
+        snprintf(template, sizeof template, "{%% if %s %%}\n%s{%% endif %%}ok",
+                 reached ? "true" : "false", c[0]);
+        char *printed = print(template, variables, NULL, &err);
+        if (reached) {
+            cr_expect_null(printed, "%s", template);
+            cr_expect(strstr(err.message, c[1]) && strstr(err.message, "line 2"), "%s: %s",
+                      template, err.message);
+        } else {
+            cr_expect(printed != NULL && strcmp(printed, "ok") == 0, "%s: %s", template,
+                      err.message);
+        }
         free(printed);
     }
-    json_decref(none);
+    for (size_t i = 0; i < sizeof never_reached / sizeof *never_reached; i++) {
+        rf_error err = {0};
+        char *printed = print(never_reached[i][0], variables, NULL, &err);
+        cr_expect(printed != NULL && strcmp(printed, never_reached[i][1]) == 0, "%s: %s",
+                  never_reached[i][0], printed != NULL ? printed : err.message);
+        free(printed);
+    }
+    json_decref(variables);
 }
 
 Test(jinja, errors_name_the_line)

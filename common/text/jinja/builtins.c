@@ -334,6 +334,17 @@ builtin *rf_jinja_test(text name)
     return look_up(tests, name);
 }
 
+builtin *rf_jinja_named(job *j, const node *n)
+{
+    const bool is_filter = n->syntax == E_FILTER;
+    builtin *found = (is_filter ? rf_jinja_filter : rf_jinja_test)(n->s);
+    if (found == NULL) {
+        rf_jinja_fail(j, "the %s \"%.*s\" is not known", is_filter ? "filter" : "test",
+                      QUOTE(n->s));
+    }
+    return found;
+}
+
 builtin *rf_jinja_function(text name)
 {
     static const builtin_name functions[] = {
@@ -350,20 +361,6 @@ static builtin *method_of(value_kind kind, text name)
            : kind == DICT    ? look_up(rf_jinja_dict_methods, name)
            : kind == LIST    ? look_up(rf_jinja_list_methods, name)
                              : NULL;
-}
-
-/* Those that change a value in place are known: they fail when they are called, as in Transformers. */
-bool rf_jinja_is_method(text name)
-{
-    static const char *const others[] = {"cycle",      "changed", "append",  "clear",  "extend",
-                                         "insert",     "pop",     "popitem", "remove", "reverse",
-                                         "setdefault", "sort",    "update"};
-    bool is = method_of(STRING, name) != NULL || method_of(DICT, name) != NULL ||
-              method_of(LIST, name) != NULL;
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
-        is |= rf_jinja_is(name, others[i]);
-    }
-    return is;
 }
 
 /* --- Attributes and elements -------------------------------------------------------------------- */

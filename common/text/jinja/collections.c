@@ -158,7 +158,7 @@ static value do_map(job *j, value self, const arguments *a)
     const list *l = rf_jinja_items(j, self);
     value mapped = rf_jinja_new_list(j, l->n);
     builtin *filter = NULL;
-    if (!rf_jinja_is_given(attribute) &&
+    if (l->n > 0 && !rf_jinja_is_given(attribute) &&
         (filter = rf_jinja_filter(rf_jinja_get_string(j, rf_jinja_argument(a, 0, "filter")))) ==
             NULL) {
         rf_jinja_fail(j, "map: the filter \"%.*s\" is not known", QUOTE(a->v[0].s));
@@ -180,7 +180,7 @@ static value choose(job *j, value self, const arguments *a, bool by_attribute, b
     const list *l = rf_jinja_items(j, self);
     value chosen = rf_jinja_new_list(j, 8);
     builtin *test = rf_jinja_is_given(name) ? rf_jinja_test(rf_jinja_get_string(j, name)) : NULL;
-    if (rf_jinja_is_given(name) && test == NULL) {
+    if (l->n > 0 && rf_jinja_is_given(name) && test == NULL) {
         rf_jinja_fail(j, "the test \"%.*s\" is not known", QUOTE(name.s));
     }
     for (size_t i = 0; i < l->n; i++) {

@@ -242,8 +242,7 @@ static value evaluate_kind(run *r, const node *n)
         v = rf_jinja_evaluate(r, n->kid[0]);
         a = rf_jinja_evaluate_arguments(r, n->kid[1]);
         r->job.line = n->line;
-        return (n->syntax == E_FILTER ? rf_jinja_filter(n->s) : rf_jinja_test(n->s))(&r->job, v,
-                                                                                     &a);
+        return rf_jinja_named(&r->job, n)(&r->job, v, &a);
     case E_NOT:
         return rf_jinja_boolean(!rf_jinja_truth(rf_jinja_evaluate(r, n->kid[0])));
     case E_NEGATE:

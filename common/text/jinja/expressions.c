@@ -22,13 +22,6 @@ node *rf_jinja_new_operation(parser *p, node_kind syntax, int op, node *a, node 
     return n;
 }
 
-void rf_jinja_note(parser *p, noted **names, text s)
-{
-    noted *n = rf_jinja_take(p->job, sizeof *n);
-    *n = (noted){.s = s, .line = p->job->line, .next = *names};
-    *names = n;
-}
-
 static node *new_constant(parser *p, value v)
 {
     node *n = rf_jinja_new_node(p, E_CONSTANT, NULL, NULL);
@@ -49,7 +42,6 @@ static node *parse_list(parser *p, const char *close, bool named)
             text s = n->s;
             n = rf_jinja_parse_expression(p);
             n->argument = s;
-            rf_jinja_note(p, &p->fields, s);
         }
         *last = n;
         last = &n->next;
@@ -66,9 +58,6 @@ static node *parse_dict(parser *p)
     while (!rf_jinja_take_sign(p, "}")) {
         node *key = rf_jinja_parse_expression(p);
         rf_jinja_expect_sign(p, ":");
-        if (key->syntax == E_CONSTANT && key->constant.kind == STRING) {
-            rf_jinja_note(p, &p->fields, key->constant.s);
-        }
         key->next = rf_jinja_parse_expression(p);
         *last = key;
         last = &key->next->next;
@@ -167,9 +156,6 @@ static node *parse_subscript(parser *p, node *object)
 
 static node *parse_call(parser *p, node *callee)
 {
-    if (callee->syntax == E_ATTRIBUTE && !rf_jinja_is_method(callee->s)) {
-        rf_jinja_note(p, &p->called, callee->s);
-    }
     return rf_jinja_new_node(p, E_CALL, callee, parse_list(p, ")", true));
 }
 
@@ -194,36 +180,13 @@ static node *parse_postfix(parser *p, node *n)
     }
 }
 
-static void check_test(parser *p, text name)
+/* Notes a filter or a test that is not known. */
+static void check_name(parser *p, const node *n)
 {
-    if (rf_jinja_test(name) == NULL) {
-        rf_jinja_fail(p->job, "the test \"%.*s\" is not known", QUOTE(name));
-    }
-}
-
-static void check_filter(parser *p, text name)
-{
-    if (rf_jinja_filter(name) == NULL) {
-        rf_jinja_fail(p->job, "the filter \"%.*s\" is not known", QUOTE(name));
-    }
-}
-
-/* The name of a filter or a test that such a filter applies to each element. */
-static void check_applied(parser *p, const node *filter)
-{
-    const bool is_map = rf_jinja_is(filter->s, "map");
-    const bool by_attribute =
-        rf_jinja_is(filter->s, "selectattr") || rf_jinja_is(filter->s, "rejectattr");
-    if (!is_map && !by_attribute && !rf_jinja_is(filter->s, "select") &&
-        !rf_jinja_is(filter->s, "reject")) {
-        return;
-    }
-    const node *n = filter->kid[1];
-    if (by_attribute && n != NULL && n->argument.n == 0) {
-        n = n->next;
-    }
-    if (n != NULL && n->argument.n == 0 && n->syntax == E_CONSTANT && n->constant.kind == STRING) {
-        (is_map ? check_filter : check_test)(p, n->constant.s);
+    if ((n->syntax == E_FILTER ? rf_jinja_filter : rf_jinja_test)(n->s) == NULL) {
+        unknown *u = rf_jinja_take(p->job, sizeof *u);
+        *u = (unknown){.of = n, .next = p->unknown};
+        p->unknown = u;
     }
 }
 
@@ -232,7 +195,7 @@ static node *parse_test(parser *p, node *operand)
     const bool is_not = rf_jinja_take_name(p, "not");
     node *n = rf_jinja_new_node(p, E_TEST, operand, NULL);
     n->s = rf_jinja_expect_name(p);
-    check_test(p, n->s);
+    check_name(p, n);
     if (rf_jinja_take_sign(p, "(")) {
         n->kid[1] = parse_list(p, ")", true);
     } else if (p->now.kind == T_STRING || p->now.kind == T_NUMBER || rf_jinja_is_sign(p, "[") ||
@@ -249,11 +212,10 @@ node *rf_jinja_parse_filter(parser *p, node *operand)
 {
     node *n = rf_jinja_new_node(p, E_FILTER, operand, NULL);
     n->s = rf_jinja_expect_name(p);
-    check_filter(p, n->s);
+    check_name(p, n);
     if (rf_jinja_take_sign(p, "(")) {
         n->kid[1] = parse_list(p, ")", true);
     }
-    check_applied(p, n);
     return n;
 }
 
@@ -383,10 +345,12 @@ node *rf_jinja_parse_or(parser *p)
 node *rf_jinja_parse_expression(parser *p)
 {
     rf_jinja_enter(p->job);
+    unknown *const before = p->unknown;
     node *n = rf_jinja_parse_or(p);
     while (rf_jinja_take_name(p, "if")) {
         n = rf_jinja_new_node(p, E_IF, rf_jinja_parse_or(p), n);
         n->kid[2] = rf_jinja_take_name(p, "else") ? rf_jinja_parse_expression(p) : NULL;
+        p->unknown = before; /* what stands in it may never be reached */
     }
     p->job->depth--;
     return n;

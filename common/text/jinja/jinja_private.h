@@ -160,7 +160,6 @@ value rf_jinja_negate(job *j, value v);
 builtin *rf_jinja_filter(text name);
 builtin *rf_jinja_test(text name);
 builtin *rf_jinja_function(text name);
-bool rf_jinja_is_method(text name); /* of any value, or a function of a loop */
 /* Attribute or element `name` of v (`.name`), or element `key` (`[key]`); undefined where missing. */
 value rf_jinja_attribute(job *j, value v, text name);
 value rf_jinja_element(job *j, value v, value key);
@@ -212,6 +211,9 @@ typedef struct node {
     value constant;
     struct node *kid[5], *next;
 } node;
+
+/* The filter of an E_FILTER, the test of an E_TEST (builtins.c); one that is not known is an error. */
+builtin *rf_jinja_named(job *j, const node *n);
 
 /* Statements of the template. Fails through the job. */
 node *rf_jinja_read(job *j, text source);

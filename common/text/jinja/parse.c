@@ -36,11 +36,13 @@ static node *parse_else(parser *p, const char *end)
 static node *parse_if(parser *p)
 {
     static const char *const stop[] = {"elif", "else", "endif", NULL};
+    unknown *const before = p->unknown; /* what stands in it may never be reached */
     node *n = rf_jinja_new_node(p, S_IF, rf_jinja_parse_tuple(p), NULL);
     rf_jinja_enter(p->job);
     rf_jinja_expect_end(p);
     n->kid[1] = parse_statements(p, stop);
     n->kid[2] = rf_jinja_take_name(p, "elif") ? parse_if(p) : parse_else(p, "endif");
+    p->unknown = before;
     p->job->depth--;
     return n;
 }
@@ -57,7 +59,6 @@ static node *parse_target(parser *p)
         } else if (rf_jinja_take_sign(p, ".")) {
             n = rf_jinja_new_node(p, E_ATTRIBUTE, n, NULL);
             n->s = rf_jinja_expect_name(p);
-            rf_jinja_note(p, &p->fields, n->s);
         }
         *last = n;
         last = &n->next;
@@ -342,24 +343,16 @@ static node *parse_statements(parser *p, const char *const *stop)
     return first;
 }
 
-/* A method that is not known would fail only in the conversations that reach it. A field of the template's
- * own may hold a macro, wherever in the template it is set. */
-static void check_methods(const parser *p)
+/* As in Jinja: names outside of conditions are refused at once. */
+static void check_names(const parser *p)
 {
-    const noted *unknown =
-        NULL; /* the first one: the last that was noted is the first of the list */
-    for (const noted *n = p->called; n != NULL; n = n->next) {
-        const noted *field = p->fields;
-        while (field != NULL &&
-               !(field->s.n == n->s.n && memcmp(field->s.at, n->s.at, n->s.n) == 0)) {
-            rf_jinja_step(p->job, 1);
-            field = field->next;
-        }
-        unknown = field == NULL ? n : unknown;
+    const unknown *first = p->unknown;
+    while (first != NULL && first->next != NULL) { /* the last one in the list */
+        first = first->next;
     }
-    if (unknown != NULL) {
-        p->job->line = unknown->line;
-        rf_jinja_fail(p->job, "the method \"%.*s\" is not known", QUOTE(unknown->s));
+    if (first != NULL) {
+        p->job->line = first->of->line;
+        (void)rf_jinja_named(p->job, first->of);
     }
 }
 
@@ -378,6 +371,6 @@ node *rf_jinja_read(job *j, text source)
     parser p = {.job = j, .at = copy, .end = copy + n, .line_begins = true};
     j->line = 1;
     node *first = parse_statements(&p, NULL);
-    check_methods(&p);
+    check_names(&p);
     return first;
 }

@@ -21,12 +21,11 @@ typedef struct token {
     value v; /* of a number */
 } token;
 
-/* A name, and the line where it stands. */
-typedef struct noted {
-    text s;
-    int line;
-    struct noted *next;
-} noted;
+/* A filter or a test that is not known. */
+typedef struct unknown {
+    const node *of;
+    struct unknown *next;
+} unknown;
 
 typedef struct parser {
     job *job;
@@ -34,8 +33,7 @@ typedef struct parser {
     char close; /* '}' or '%': the tag that is being read; its end is "}}" or "%}" */
     int open;   /* brackets in it that are not closed yet */
     token now;
-    noted *called;    /* methods that no value has */
-    noted *fields;    /* to which the template gives values of its own */
+    unknown *unknown; /* those outside of conditions, the last one first */
     bool line_begins; /* nothing but blanks can stand before `at` on its line */
 } parser;
 
@@ -60,7 +58,6 @@ _Noreturn void rf_jinja_unexpected(parser *p, const char *wanted);
 /* --- Trees, expressions (expressions.c) --------------------------------------------------------- */
 
 node *rf_jinja_new_node(parser *p, node_kind syntax, node *a, node *b);
-void rf_jinja_note(parser *p, noted **names, text s); /* adds a name of the present line */
 node *rf_jinja_new_name(parser *p, text s);
 node *rf_jinja_new_operation(parser *p, node_kind syntax, int op, node *a, node *b);
 /* Each reads as much as belongs to it: any expression; several with commas between them; one without
