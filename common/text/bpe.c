@@ -12,6 +12,7 @@
 #include "common/base/hash.h"
 #include "common/base/utf8.h"
 #include "common/text/bpe_private.h"
+#include "common/text/chat.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -340,25 +341,33 @@ static bool find_normalised(const rf_bpe *bpe, const char *text, size_t from, si
 }
 
 /* Encoding looks for them in the same two steps, so the tokens of the first step that are not special
- * also part what the second one sees. */
-bool rf_bpe_find_special(const void *tokens, const char *text, size_t from, size_t bytes,
-                         size_t *begin, size_t *end)
+ * also part what the second one sees. The next one of the first step is kept until it is passed. */
+bool rf_bpe_find_special(const void *tokens, const char *text, size_t bytes, rf_chat_found *found)
 {
     const rf_bpe *bpe = tokens;
-    for (;;) {
-        const rf_bpe_added *added;
-        size_t at = bytes, behind = bytes;
-        const bool found = rf_bpe_find_added(&bpe->raw, text, from, bytes, &added, &at, &behind);
-        if (find_normalised(bpe, text, from, at, begin, end)) {
+    const rf_bpe_added *added;
+    size_t begin, end;
+    for (size_t from = found->end; from < bytes; from = found->next_end) {
+        if (from >= found->next_end) {
+            const bool is_there = rf_bpe_find_added(&bpe->raw, text, from, bytes, &added,
+                                                    &found->next_begin, &found->next_end);
+            if (!is_there) {
+                found->next_begin = found->next_end = bytes;
+            }
+            found->next_is_special = is_there && bpe->token[added->id].is_special;
+        }
+        if (find_normalised(bpe, text, from, found->next_begin, &begin, &end)) {
+            found->begin = begin;
+            found->end = end;
             return true;
         }
-        if (!found || bpe->token[added->id].is_special) {
-            *begin = at;
-            *end = behind;
-            return found;
+        if (found->next_is_special) {
+            found->begin = found->next_begin;
+            found->end = found->next_end;
+            return true;
         }
-        from = behind;
     }
+    return false;
 }
 
 /* --- Questions -------------------------------------------------------------------------------- */

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 struct json_t;
+struct rf_chat_found;
 
 typedef struct rf_bpe rf_bpe;
 
@@ -37,11 +38,10 @@ void rf_bpe_free(rf_bpe *bpe); /* NULL is fine */
 /* Written out in a text this added token stays text: no document may forge it. Before encoding. */
 void rf_bpe_hide(rf_bpe *bpe, int32_t id);
 
-/* The first special token in text[from, bytes) that encoding would recognise, if only in the text's
- * normal form, and where it ends.
+/* The next special token that encoding would recognise, if only in the text's normal form.
  * tokens: an rf_bpe (chat.h: rf_chat_finder). */
-bool rf_bpe_find_special(const void *tokens, const char *text, size_t from, size_t bytes,
-                         size_t *begin, size_t *end);
+bool rf_bpe_find_special(const void *tokens, const char *text, size_t bytes,
+                         struct rf_chat_found *found);
 
 /* Appends the ids of a text; may be called from many threads at once. Invalid UTF-8 is an error.
  * literal: added tokens that are written out in it are text. */

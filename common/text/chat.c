@@ -85,7 +85,7 @@ bool rf_chat_next_mark(rf_chat_mark *out, const rf_chat *chat, const char *text,
                        size_t bytes)
 {
     const size_t at = chat->find != NULL ? find_mark(text, from, bytes) : bytes, inside = at + MARK;
-    size_t begin, end;
+    rf_chat_found token = {.end = inside};
     if (at == bytes) {
         return false;
     }
@@ -93,14 +93,15 @@ bool rf_chat_next_mark(rf_chat_mark *out, const rf_chat *chat, const char *text,
     if (!has_mark(text, at, bytes, MARK_BEGIN)) {
         return true;
     }
-    const bool is_character = find_mark(text, inside, bytes) == inside;
+    const size_t next = find_mark(text, inside, bytes); /* no marked token goes further */
+    const bool is_character = next == inside;
     if (is_character) {
-        end = inside + MARK;
-    } else if (!chat->find(chat->tokens, text, inside, bytes, &begin, &end) || begin != inside) {
+        token.end = inside + MARK;
+    } else if (!chat->find(chat->tokens, text, next, &token) || token.begin != inside) {
         return true;
     }
-    if (has_mark(text, end, bytes, MARK_END)) {
-        *out = (rf_chat_mark){at, end + MARK, inside, end - inside, !is_character};
+    if (has_mark(text, token.end, bytes, MARK_END)) {
+        *out = (rf_chat_mark){at, token.end + MARK, inside, token.end - inside, !is_character};
     }
     return true;
 }
@@ -140,15 +141,15 @@ static bool holds_said(const char *text, const char *is_said, size_t begin, size
 static void mark_said(const rf_chat *chat, rf_text *out, const char *text, const char *is_said,
                       size_t bytes)
 {
-    size_t done = 0, mark = 0, token = 0, token_end = 0;
+    size_t done = 0, mark = 0;
+    rf_chat_found token = {0};
     for (size_t from = 0, begin, end; chat->find != NULL && from < bytes; from = end) {
         mark = from == 0 || mark < from ? find_mark(text, from, bytes) : mark;
-        if ((from == 0 || token < from) &&
-            !chat->find(chat->tokens, text, from, bytes, &token, &token_end)) {
-            token = bytes;
+        if ((from == 0 || token.begin < from) && !chat->find(chat->tokens, text, bytes, &token)) {
+            token.begin = bytes;
         }
-        begin = token <= mark ? token : mark;
-        end = token <= mark ? token_end : mark + MARK;
+        begin = token.begin <= mark ? token.begin : mark;
+        end = token.begin <= mark ? token.end : mark + MARK;
         if (begin == bytes) {
             break;
         }

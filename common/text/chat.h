@@ -64,9 +64,17 @@ typedef enum rf_chat_kind {
 
 enum { RF_CHAT_N_TOKENS = 4 };
 
-/* The first special token in text[from, bytes), and where it ends; false: there is none. */
-typedef bool rf_chat_finder(const void *tokens, const char *text, size_t from, size_t bytes,
-                            size_t *begin, size_t *end);
+/* A special token in a text. For the first one at or behind byte i: {.end = i}. */
+typedef struct rf_chat_found {
+    size_t begin, end;
+    size_t next_begin, next_end; /* the finder's own: what it has found already further on */
+    bool next_is_special;
+} rf_chat_found;
+
+/* The next special token in text[found->end, bytes); false: there is none. From one to the next no part of
+ * the text is looked at again, so that all of them take linear time. */
+typedef bool rf_chat_finder(const void *tokens, const char *text, size_t bytes,
+                            rf_chat_found *found);
 
 /* Only tokens that the tokenizer calls special are kept from messages. Its other added tokens (Qwen3's
  * <think>, <tool_call>, <tool_response>) are those tokens whoever writes them, as in Transformers: answers

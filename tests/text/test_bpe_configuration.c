@@ -1,5 +1,6 @@
 /* Files beside tokenizer.json: names of tokens, end of text, templates; what is exported of them. */
 #include "common/base/alloc.h"
+#include "common/text/bpe.h"
 #include "tests/text/bpe_test.h"
 
 TestSuite(bpe_configuration, .init = begin_folder, .fini = end_folder);
@@ -281,6 +282,63 @@ Test(bpe_configuration, control_tokens_that_arise_by_normalising)
         rf_ids_free(&ids);
     }
     rf_tokenizer_free(t);
+}
+
+/* Many tokens that are looked for in normalised text, and one or none at the end that is not: what was looked
+ * at for the first of them is not looked at again. The end is changed meanwhile, and nobody sees it. */
+Test(bpe_configuration, the_end_is_looked_at_once_for_many_tokens)
+{
+    enum { FIRST = 382, MANY = 1000, WIDTH = 3 };
+    static const char *const ends[] = {"<R>", "___"};
+    static const char *const pieces[] = {"<K>", "x", "<R>", "<\u212A>", "<N> "};
+    json_t *root = bpe_read_json(bpe_small), *added = json_object_get(root, "added_tokens");
+    rf_error err = {0};
+    rf_bpe *bpe;
+    for (int i = 0; i < 3; i++) {
+        json_array_append_new(added, json_pack("{s:i, s:s, s:b, s:b}", "id", FIRST + i, "content",
+                                               i == 0   ? "<K>"
+                                               : i == 1 ? "<R>"
+                                                        : "<N>",
+                                               "special", i < 2, "normalized", i == 0));
+    }
+    cr_assert_eq(rf_bpe_new(&bpe, root, "x", &err), RF_OK, "%s", err.message);
+    for (int i = 0; i < 2; i++) {
+        rf_text text = {0};
+        rf_chat_found found = {0};
+        for (int k = 0; k < MANY; k++) {
+            rf_text_add_string(&text, "<K>");
+        }
+        rf_text_add_string(&text, ends[i]);
+        for (size_t k = 0; k < MANY; k++) {
+            cr_assert(rf_bpe_find_special(bpe, text.data, text.bytes, &found));
+            cr_assert_eq(found.begin, k * WIDTH);
+            cr_assert_eq(found.end, (k + 1) * WIDTH);
+            memcpy(text.data + text.bytes - WIDTH, ends[1 - i], WIDTH);
+        }
+        cr_expect_eq(rf_bpe_find_special(bpe, text.data, text.bytes, &found), i == 0);
+        cr_expect_eq(found.begin, (size_t)(MANY - i) * WIDTH);
+        rf_text_free(&text);
+    }
+    /* in any mixture what is found on the way is what a new search finds there */
+    rf_text text = {0};
+    int n_pieces = 0, n_found = 0;
+    for (int i = 0; i < MANY; i++) {
+        const int piece = i * i % 11 % 5;
+        n_pieces += piece == 0 || piece == 2 || piece == 3;
+        rf_text_add_string(&text, pieces[piece]);
+    }
+    rf_chat_found found = {0}, fresh = {0};
+    while (rf_bpe_find_special(bpe, text.data, text.bytes, &found)) {
+        cr_assert(rf_bpe_find_special(bpe, text.data, text.bytes, &fresh));
+        cr_assert_eq(found.begin, fresh.begin);
+        cr_assert_eq(found.end, fresh.end);
+        fresh = (rf_chat_found){.end = fresh.end};
+        n_found++;
+    }
+    cr_expect_eq(n_found, n_pieces);
+    rf_text_free(&text);
+    rf_bpe_free(bpe);
+    json_decref(root);
 }
 
 /* As in Qwen3-Base: the template ends messages with <|im_end|>, whatever else the files name. */

@@ -167,14 +167,14 @@ Test(chat, further_variables)
 }
 
 /* Finds "<x>", and counts the bytes that it has looked at. */
-static bool find_counting(const void *tokens, const char *text, size_t from, size_t bytes,
-                          size_t *begin, size_t *end)
+static bool find_counting(const void *tokens, const char *text, size_t bytes, rf_chat_found *found)
 {
-    const char *found = memmem(text + from, bytes - from, "<x>", 3);
-    *begin = found != NULL ? (size_t)(found - text) : bytes;
-    *end = *begin + 3;
-    **(size_t *const *)tokens += *begin - from;
-    return found != NULL;
+    const size_t from = found->end;
+    const char *at = memmem(text + from, bytes - from, "<x>", 3);
+    found->begin = at != NULL ? (size_t)(at - text) : bytes;
+    found->end = found->begin + 3;
+    **(size_t *const *)tokens += found->begin - from;
+    return at != NULL;
 }
 
 /* Characters of the marks in a message, each of which is marked, and tokens among them: what marks a
@@ -205,6 +205,27 @@ Test(chat, many_marks_are_found_in_linear_time)
     rf_text_free(&text);
     rf_text_free(&expected);
     rf_text_free(&out);
+}
+
+/* Marks without a token: each is looked behind as far as the next one, wherever the next token is. */
+Test(chat, marks_that_were_cut_off_are_passed_in_linear_time)
+{
+    enum { MANY = 10000 };
+    size_t looked_at = 0, *counter = &looked_at;
+    const rf_chat chat = {
+        .kind = RF_CHAT_TEMPLATE, .find = find_counting, .tokens = (const void *)&counter};
+    rf_text text = {0}, expected = {0};
+    for (int i = 0; i < MANY; i++) {
+        rf_text_add_string(&text, "\uFDD0a");
+        rf_text_add_string(&expected, "a");
+    }
+    rf_text_add_string(&text, "\uFDD0<x>\uFDD1");
+    rf_text_add_string(&expected, "<x>");
+    rf_chat_remove_marks(&chat, &text);
+    cr_expect_str_eq(text.data, expected.data);
+    cr_expect_leq(looked_at, expected.bytes);
+    rf_text_free(&text);
+    rf_text_free(&expected);
 }
 
 Test(chat, endings)
