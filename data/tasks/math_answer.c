@@ -4,6 +4,7 @@
 #include "common/base/utf8.h"
 #include "data/tasks/task_rules.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -118,9 +119,51 @@ static char *boxed(const char *solution)
     return NULL;
 }
 
-/* "The final answer is $5$. I hope it is correct.": 5. */
+/* Bytes of the formula "$...$" that p, of n bytes, begins with; 0: none, as where "$" is of money. */
+static size_t formula(const char *p, size_t n)
+{
+    if (n < 2 || p[0] != '$') {
+        return 0;
+    }
+    size_t end = 1;
+    while (end < n && p[end] != '$') {
+        end += p[end] == '\\' ? 2 : 1;
+    }
+    const bool is_closed = end > 1 && end < n && (p[end - 1] != ' ' || p[1] == ' ') &&
+                           !isdigit((unsigned char)p[end + 1]);
+    return is_closed ? end + 1 : 0;
+}
+
+/* Bytes before the first ". " of a line that is in no formula and no brackets; where those do not
+ * close, before the first in them. */
+static size_t sentence(const char *p, size_t n)
+{
+    size_t first = n;
+    int depth = 0;
+    for (size_t i = 0; i < n; i++) {
+        const bool is_escaped = i > 0 && p[i - 1] == '\\';
+        const size_t skipped = is_escaped ? 0 : formula(p + i, n - i);
+        if (skipped > 0) {
+            i += skipped - 1;
+            continue;
+        }
+        depth += memchr("([{", p[i], 3) != NULL;
+        depth -= depth > 0 && memchr(")]}", p[i], 3) != NULL;
+        if (p[i] == '.' && i + 1 < n && p[i + 1] == ' ') {
+            if (depth == 0) {
+                return i;
+            }
+            first = i < first ? i : first;
+        }
+    }
+    return depth > 0 ? first : n;
+}
+
+/* "The final answer is $5$. I hope it is correct.": 5. The benchmark asks for the words behind it:
+ * they end it even where a sentence seems to end earlier. */
 static char *stated(const char *solution)
 {
+    static const char hope[] = ". I hope it is correct";
     const char *p = last(solution, "nswer is");
     if (p == NULL) {
         return NULL;
@@ -128,8 +171,8 @@ static char *stated(const char *solution)
     p += strlen("nswer is");
     p += strspn(p, ": ");
     size_t n = strcspn(p, "\n");
-    const char *end = memmem(p, n, ". ", 2);
-    n = end != NULL ? (size_t)(end - p) : n;
+    const char *end = memmem(p, n, hope, strlen(hope));
+    n = end != NULL ? (size_t)(end - p) : sentence(p, n);
     while (n > 0 && strchr(". \r", p[n - 1]) != NULL) {
         n--;
     }

@@ -49,31 +49,37 @@ static char letter_behind(const char *text, const char *word)
     return '\0';
 }
 
-/* In the last box that has a letter in it. */
+/* In the last box that has a letter in it, with which no formula begins: "\boxed{F = ma}". */
 static char letter_in_box(const char *text)
 {
     static const char box[] = "\\boxed{";
     char letter = '\0';
     for (const char *p = text; (p = strstr(p, box)) != NULL; p++) {
         char found = letter_at(p);
-        letter = found != '\0' ? found : letter;
+        if (found != '\0') {
+            const char *behind = skip_marks(p) + 1;
+            behind += strspn(behind, " \t\r*$");
+            letter = strchr("}).:,\n", *behind) != NULL ? found : letter; /* or a text cut there */
+        }
     }
     return letter;
 }
 
-/* That begins the text: one which a sign or the end of the line follows, for "A" and "I" begin
- * sentences. */
+/* That begins the text. "A" and "I" begin sentences, too: without a bracket, bold, a box or "option"
+ * before them they count only before a sign, a tab or the end of the line. */
 static char leading_letter(const char *text)
 {
     char letter = letter_at(text);
-    const char *behind = skip_marks(text) + 1;
-    if (letter == '\0') {
-        return '\0';
+    const char *at = skip_marks(text);
+    const bool is_marked = text + strspn(text, " \t\r\n:$") < at;
+    if ((letter != 'A' && letter != 'I') || is_marked) {
+        return letter;
     }
-    behind += strspn(behind, "*$}");
-    const bool has_sign = *behind != '\0' && strchr(".):,", *behind) != NULL;
-    behind += strspn(behind, " \t\r");
-    return has_sign || *behind == '\n' || *behind == '\0' ? letter : '\0';
+    at++;
+    at += strspn(at, "*$");
+    const bool has_sign = strchr("\t.):,;!?<", *at) != NULL || strncmp(at, " - ", 3) == 0;
+    at += strspn(at, " \r");
+    return has_sign || *at == '\n' || *at == '\0' ? letter : '\0';
 }
 
 /* "The answer is (C)", "Answer: C", "\boxed{C}", or a text that begins with the letter. */

@@ -46,6 +46,7 @@ static size_t span_of(line_span line, const char *characters)
 typedef struct fence {
     size_t ticks;  /* how many there are: a block ends at as many */
     size_t indent; /* of the block */
+    bool is_first; /* in its line, but for blanks and the mark of a list */
     bool is_python;
 } fence;
 
@@ -74,7 +75,7 @@ static bool opens(fence *out, line_span line)
         return false;
     }
     const size_t at = (size_t)(ticks - line.begin);
-    const bool is_first = span_of(line, " \t-*+>.)0123456789") == at;
+    out->is_first = span_of(line, " \t-*+>.)0123456789") == at;
     line_span info = without(line, at);
     out->ticks = span_of(info, "`");
     info = without(info, out->ticks);
@@ -84,11 +85,11 @@ static bool opens(fence *out, line_span line)
     while (word.bytes < info.bytes && strchr(" \t,{", info.begin[word.bytes]) == NULL) {
         word.bytes++;
     }
-    out->indent = is_first ? at : span_of(line, " \t");
+    out->indent = out->is_first ? at : span_of(line, " \t");
     out->is_python = names_python(word);
     line_span rest = without(info, word.bytes);
     return memchr(info.begin, '`', info.bytes) == NULL &&
-           (is_first || span_of(rest, " \t") == rest.bytes);
+           (out->is_first || span_of(rest, " \t") == rest.bytes);
 }
 
 /* Does the line end a block? Its ticks stand at the block's margin, or (*code bytes are before them)
@@ -108,8 +109,18 @@ static bool closes(size_t *code, line_span line, const fence *f)
                                            : blanks <= f->indent + MAX_SHIFT);
 }
 
-/* The lines of a block up to its end or that of the text, which moves behind them, without the
- * indent of the block and carriage returns. */
+/* Does a block of Python begin there, at the margin of one that was not closed, or that a stray fence
+ * opened? Not where it is shown within a longer fence of Python. */
+static bool begins_anew(line_span line, const fence *f)
+{
+    fence next;
+    return opens(&next, line) && next.is_python && next.is_first &&
+           span_of(line, " \t") <= f->indent + MAX_SHIFT &&
+           (!f->is_python || next.ticks >= f->ticks);
+}
+
+/* The lines of a block up to its end, the next one of Python or the end of the text, which moves
+ * behind them, without the indent of the block and carriage returns. */
 static char *read_block(const char **text, const fence *f)
 {
     rf_text code = {0};
@@ -118,6 +129,10 @@ static char *read_block(const char **text, const fence *f)
     rf_text_add_string(&code, "");
     while (!is_last && next_line(&line, text)) {
         size_t indent = span_of(line, " \t"), bytes;
+        if (begins_anew(line, f)) {
+            *text = line.begin;
+            break;
+        }
         is_last = closes(&bytes, line, f);
         if (!is_last || bytes > 0) {
             line.bytes = is_last ? bytes : line.bytes;

@@ -15,8 +15,8 @@
   "#### $18" count; the last number is one with a digit) the harness must be the one that says no.
 - mmlu-pro: the letter of the harness's filter, wherever that finds one; else of MMLU-Pro's own second pattern, behind "Answer:".
   Where both find none a letter counts on purpose behind "answer is" and "Answer:" in bold, in a box or behind "option", in the last
-  box, and at the beginning where it does not begin a sentence ("A planet", "I think"): there ours must be the one of INTENDED. The
-  letter that begins a word ("answer is Apple") counts there and not here.
+  box that has no formula, and at the beginning where it does not begin a sentence ("A planet", "I think"): there ours must be the
+  one of INTENDED. The letter that begins a word ("answer is Apple") counts there and not here.
 - every official answer of the files is right (those of HumanEval and MBPP are run, isolated).
 Prints counts and ends with status 1 on a disagreement that is not of a kind named here.
 """
@@ -180,8 +180,10 @@ MARKS = r"(?:[ \t\r\n:*($]|\\boxed\{|\\text\{|[oO]ption|[cC]hoice)*"
 INTENDED = [  # the pattern, and which of its matches counts
     (rf"nswer is{MARKS}([A-Z])(?![\w'])", 0),
     (rf"nswer:{MARKS}([A-Z])(?![\w'])", 0),
-    (rf"\\boxed\{{{MARKS}([A-Z])(?![\w'])", -1),
-    (rf"\A{MARKS}([A-Z])[*$}}]*(?:[.):,]|[ \t\r]*(?:\n|\Z))", 0),
+    (rf"\\boxed\{{{MARKS}([A-Z])(?![\w'])[ \t\r*$]*(?:[}}).:,\n]|\Z)", -1),
+    (rf"\A{MARKS}([B-HJ-Z])(?![\w'])", 0),
+    (rf"\A[ \t\r\n:$]*(?![ \t\r\n:$AI]){MARKS}([AI])(?![\w'])", 0),  # marked
+    (rf"\A[ \t\r\n:$]*([AI])[*$]*(?:[\t.):,;!?<]| - |[ \r]*(?:\n|\Z))", 0),
 ]
 
 
@@ -196,7 +198,8 @@ def compare_letters(build):
     begin = ["", "", "Let us think. A planet turns. ", "A planet turns. ", "I think so. ", "A. I. may say: "]
     before = ["The answer is ", "the answer is: ", "Thus the best answer is ", "answer is (", "Answer: ", "so the answer is **", "",
               "The answer is option ", "**Answer:** ", "Answer: Option (", "so $\\boxed{", "The answer is $\\boxed{\\text{", "(", "**"]
-    behind = ["", ")", ").", ". dry palms", " because", "**", "\n", "}", "}}$.", ", as", ": ice", "'s", "pple", "** ice", " \nfor"]
+    behind = ["", ")", ").", ". dry palms", " because", "**", "\n", "}", "}}$.", ", as", ": ice", "'s", "pple", "** ice", " \nfor",
+              " - ice", "; ice", "?", "\tice", "</s>", " = ma}$."]
     harness = [(r"answer is \(?([ABCDEFGHIJ])\)?", 0), (r"[aA]nswer:\s*([A-J])", 0)]
     cases = []
     for _ in range(8000):

@@ -79,6 +79,21 @@ Test(answers, math_boxes)
         {"The answer is $12.50$. It is\nmore. I hope so.", "12.50"},
         {"The answer is 7.\r\nThat is all.", "7"},
         {"The answer is 1/2", "1/2"},
+        {"The final answer is $\\text{e.g. x}$. I hope", "\\text{e.g. x}"},
+        {"The final answer is e.g. x. I hope it is correct. Or so.", "e.g. x"},
+        {"The answer is $x = \\text{e.g. y}$ or $z$. So. I hope this helps.",
+         "x = \\text{e.g. y}$ or $z"},
+        {"The answer is $ \\text{e.g. x} $. More", " \\text{e.g. x} "},
+        {"The answer is $$\\text{e.g. x}$$. More", "$\\text{e.g. x}$"},
+        {"The answer is (1. 2). More", "(1. 2)"},
+        {"The answer is \\(\\text{e.g. x}\\). More", "\\(\\text{e.g. x}\\)"},
+        {"The answer is a) 5. More (of it)", "a) 5"},
+        {"The answer is ]2, 5[. More text. And (more", "]2, 5["}, /* never closes */
+        {"The answer is [2, 5). More", "[2, 5)"},
+        {"The answer is $5. That costs $3 more. So", "$5"},
+        {"The answer is \\$5. That costs \\$3. So", "\\$5"},
+        {"The answer is $5. That is all", "$5"},
+        {"The answer is $\\$5. 0$. So", "\\$5. 0"},
         {"The answer is\n5. I hope so.", NULL},
         {"\\boxed{1} but \\boxed{2", NULL},
         {"\\boxed", NULL},
@@ -151,18 +166,45 @@ Test(answers, letters)
     extracts("mmlu-pro", "A) ice", "A");
     extracts("mmlu-pro", "**A**: ice", "A");
     extracts("mmlu-pro", "Option A: ice", "A");
+    extracts("mmlu-pro", "A; ice", "A");
+    extracts("mmlu-pro", "A - ice", "A");
+    extracts("mmlu-pro", "A\tice", "A");
+    extracts("mmlu-pro", "A</s>", "A");
+    extracts("mmlu-pro", "A-frames and A* are", NULL);
+    extracts("mmlu-pro", "A* is a search", NULL);
+    extracts("mmlu-pro", "$A = 5$ holds", NULL);
+    extracts("mmlu-pro", "**A** ice", "A");
+    extracts("mmlu-pro", "**I** (ice)", "I");
+    extracts("mmlu-pro", "(A - ice)", "A");
+    extracts("mmlu-pro", "Option A is right", "A");
+    extracts("mmlu-pro", "$\\boxed{A}$ is right", "A");
     extracts("mmlu-pro", "The correct answer is option C, as", "C");
     extracts("mmlu-pro", "The answer is Option (C)", "C");
     extracts("mmlu-pro", "The answer is optional. Answer: choice D", "D");
     extracts("mmlu-pro", "so the answer is $\\boxed{\\text{C}}$.", "C");
     extracts("mmlu-pro", "A magnet has \\boxed{2} poles, so $\\boxed{C}$.", "C");
     extracts("mmlu-pro", "\\boxed{B} or rather \\boxed{(C) ice}, \\boxed{}", "C");
+    extracts("mmlu-pro", "C. The force is $\\boxed{F = ma}$.", "C");
+    extracts("mmlu-pro", "(C) dry palms. \\boxed{N=5}", "C");
+    extracts("mmlu-pro", "A planet has \\boxed{F = ma}", NULL);
+    extracts("mmlu-pro", "\\boxed{$C$} and \\boxed{F^2}, \\boxed{N > 0}", "C");
+    extracts("mmlu-pro", "So: \\boxed{ \\textbf{C} }", "C");
+    extracts("mmlu-pro", "So: \\boxed{C. dry palms}", "C");
+    extracts("mmlu-pro", "So: \\boxed{C", "C"); /* cut */
     extracts("mmlu-pro", "Planets", NULL);
     extracts("arc", "C. dry palms", "C");
     extracts("arc", "(D)", "D");
+    static const char *const begun[] = {
+        "C is correct.", "**C** dry palms", "**C** (dry)", "C - dry palms",
+        "C; dry",        "C! yes",          "C?",          "C dry palms",
+        "C because",     "C\tdry palms",    "C</s>",       "C</s> A."};
+    for (size_t i = 0; i < sizeof begun / sizeof begun[0]; i++) {
+        extracts("arc", begun[i], "C");
+    }
     extracts("arc", "I'd say B", NULL);
     extracts("arc", "", NULL);
     cr_assert(check("arc", "C. dry palms", "The best answer is C"));
+    cr_assert(check("arc", "B fire", "B"));
     cr_assert(!check("arc", "C. dry palms", "B"));
     cr_assert(!check("arc", "dry palms", "dry palms")); /* no letter, no answer */
 }
@@ -204,6 +246,17 @@ Test(answers, code_of_blocks)
     takes("````python\nf = 1\n```\n````\nIt is.", "f = 1\n```\n");
     takes("```python\ndef f():\n    \"\"\" As:\n    ```\n    f()\n    ```\n    \"\"\"\n```\nIt is.",
           "def f():\n    \"\"\" As:\n    ```\n    f()\n    ```\n    \"\"\"\n");
+    /* Fences that are stray, or missing. */
+    takes("```\nHere is the code:\n```python\nf = 1\n```", "f = 1\n");
+    takes("```\nSo:\n\n1. ```python\n   f = 1\n   ```\n", "f = 1\n");
+    takes("f = 0\n```\nor rather\n```python\nf = 1\n```\nIt is.", "f = 1\n");
+    takes("```sh\npip\n```python\nf = 1\n```", "f = 1\n");
+    takes("```python\nf = 1\n```python\nf = 2\n```", "f = 1\n");
+    takes("````md\n```python\nf = 1\n```\n````", "f = 1\n");
+    takes("````python\nf = 1\n```python\n````", "f = 1\n```python\n");
+    takes("```\nf = 1\nif f:\n    ```python\n    g()\n    ```\n```",
+          "f = 1\nif f:\n    ```python\n    g()\n    ```\n"); /* not at the margin */
+    takes("```\nf = '''```python\n```", "f = '''```python\n");
 }
 
 /* --- Records ---------------------------------------------------------------------------------- */
