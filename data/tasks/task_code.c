@@ -14,7 +14,7 @@ enum { MAX_SHIFT = 3 }; /* of the end of a block against its begin, as in Common
 /* --- The code of an answer -------------------------------------------------------------------- */
 
 /* A line of a text, without its end. */
-typedef struct line {
+typedef struct line_span {
     const char *begin;
     size_t bytes;
 } line_span;
