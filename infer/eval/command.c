@@ -219,6 +219,12 @@ static int check_only_pages(const rf_command *o, rf_error *err)
                         : o->out != NULL                        ? "--out"
                         : o->answers != NULL                    ? "--answers"
                         : o->csv != NULL                        ? "--csv"
+                        : o->subject.pick_on != NULL            ? "--pick-on"
+                        : o->within > 0                         ? "--within"
+                        : o->subject.limit > 0                  ? "--limit"
+                        : o->subject.eval.n_samples > 1         ? "--samples"
+                        : o->subject.style.shots_from != NULL   ? "--shots-from"
+                        : o->subject.source.adapter != NULL     ? "--adapter"
                                                                 : NULL;
     return stray == NULL ? RF_OK
                          : rf_error_set(err, RF_ERR_USAGE,

@@ -206,6 +206,11 @@ int rf_run_write_best(const rf_run *run, const char *best, rf_error *err)
 {
     char path[RF_PATH_BYTES], line[80];
     RF_TRY(rf_path_join(path, sizeof path, run->folder, best_name, err));
+    if (best[0] == '\0') {
+        return unlink(path) == 0 || errno == ENOENT
+                   ? RF_OK
+                   : rf_error_system(err, errno, path, "cannot remove it");
+    }
     int n = snprintf(line, sizeof line, "%s\n", best);
     return rf_file_write_own(path, line, (size_t)n, err);
 }
@@ -213,16 +218,12 @@ int rf_run_write_best(const rf_run *run, const char *best, rf_error *err)
 /* With checkpoint.best=false the run no longer says which is its best: the folder stands for the latest. */
 static int forget_best(rf_run *run, rf_error *err)
 {
-    char path[RF_PATH_BYTES];
     if (run->best[0] != '\0') {
         rf_log_info("checkpoint.best=false: %s, the best so far, is kept no longer than others",
                     run->best);
     }
     run->best[0] = '\0';
-    RF_TRY(rf_path_join(path, sizeof path, run->folder, best_name, err));
-    return unlink(path) == 0 || errno == ENOENT
-               ? RF_OK
-               : rf_error_system(err, errno, path, "cannot remove it (checkpoint.best=false)");
+    return rf_run_write_best(run, "", err);
 }
 
 /* The validation loss that the checkpoint in run->best was the best with; infinity without one. */

@@ -4,7 +4,7 @@
 
 #include "train/run/run_folder.h"
 
-/* Writes the name of a checkpoint into <folder>/best. */
+/* Writes the name of a checkpoint into <folder>/best; "": removes that file. */
 RF_MUST_CHECK int rf_run_write_best(const rf_run *run, const char *best, rf_error *err);
 
 #endif

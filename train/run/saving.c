@@ -34,7 +34,7 @@ typedef struct rf_save {
     bool is_settled;     /* that has been waited for */
 } rf_save;
 
-/* Rank 0, when the file has its name. */
+/* Rank 0, when the file has its name. Where the rest fails `best` goes back to the one that is kept. */
 static int publish(const rf_save *save, rf_error *err)
 {
     const rf_run *run = save->run;
@@ -44,7 +44,12 @@ static int publish(const rf_save *save, rf_error *err)
     }
     rf_checkpoint_keep keep = run->keep;
     keep.best = save->best[0] != '\0' ? save->best : NULL;
-    return rf_checkpoint_publish(save->path, &keep, err);
+    const int rc = rf_checkpoint_publish(save->path, &keep, err);
+    if (rc != RF_OK && save->is_best) {
+        const int back = rf_run_write_best(run, run->best, NULL);
+        (void)back; /* what has failed is told */
+    }
+    return rc;
 }
 
 static int commit(const rf_save *save, rf_error *err)
