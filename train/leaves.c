@@ -118,12 +118,11 @@ out:
     return rc;
 }
 
-/* Where ranks meet in the middle of passes, one that failed cannot wait until all can leave. */
+/* With shares ranks meet in the middle of passes. */
 static void leave_alone(const rf_leaves *l, int rc, const rf_error *err)
 {
-    if (rc != RF_OK && l->reduce->shards->kind != RF_SHARD_NONE) {
-        rf_log_error(err);
-        rf_dist_abort(l->dist, rf_error_exit_status(rc));
+    if (l->reduce->shards->kind != RF_SHARD_NONE) {
+        rf_dist_leave_alone(l->dist, rc, err);
     }
 }
 

@@ -180,9 +180,8 @@ int rf_samples_run(const rf_samples *p, rf_engine *engine, rf_dist *dist, bool t
     size_t per_rank = (size_t)((p->n + n_ranks - 1) / n_ranks) * record_bytes(p);
     char *own = rf_alloc(1, per_rank), *all = rf_alloc((size_t)n_ranks, per_rank);
     int rc = decode_share(p, engine, dist, together, own, err);
-    if (rc != RF_OK && together) { /* the others wait in the middle of a pass */
-        rf_log_error(err);
-        rf_dist_abort(dist, rf_error_exit_status(rc));
+    if (together) {
+        rf_dist_leave_alone(dist, rc, err);
     }
     rc = rf_dist_agree(dist, rc, err);
     RF_TRY_OUT(rc);

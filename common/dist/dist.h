@@ -28,6 +28,9 @@ _Noreturn void rf_dist_abort(rf_dist *dist, int status);
 /* local. What the work of all ranks came to: rank 0 says what went wrong, and a failing call of MPI
  * ends them all, for others may wait in a call that this one will never make. */
 void rf_dist_report(rf_dist *dist, int rc, const rf_error *err);
+/* local. Where the others wait in the middle of work that all do together, one that failed cannot wait until all
+ * can leave: it says why and ends them all. RF_OK: nothing. */
+void rf_dist_leave_alone(rf_dist *dist, int rc, const rf_error *err);
 
 int rf_dist_rank(const rf_dist *dist);       /* local; any thread */
 int rf_dist_size(const rf_dist *dist);       /* local; any thread */

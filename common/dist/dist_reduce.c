@@ -24,6 +24,14 @@ void rf_dist_report(rf_dist *dist, int rc, const rf_error *err)
     }
 }
 
+void rf_dist_leave_alone(rf_dist *dist, int rc, const rf_error *err)
+{
+    if (rc != RF_OK) {
+        rf_log_error(err);
+        rf_dist_abort(dist, rf_error_exit_status(rc));
+    }
+}
+
 static int64_t at_most(int64_t x, int64_t limit)
 {
     return x < limit ? x : limit;
