@@ -20,6 +20,16 @@ static __device__ inline leaders join(leaders a, leaders b)
     return {one.first, fmaxf(one.second, other.first), one.id};
 }
 
+/* One more id, higher than those so far. */
+static __device__ inline void take(leaders *a, float logit, int id)
+{
+    if (logit > a->first) {
+        *a = {logit, a->first, id};
+    } else {
+        a->second = fmaxf(a->second, logit);
+    }
+}
+
 /* Of two draws the one with the larger value; the lower id among equals. */
 typedef struct drawn {
     double value;
@@ -32,6 +42,22 @@ static __device__ inline drawn join(drawn a, drawn b)
         b.id >= 0 && (a.id < 0 || b.value > a.value || (b.value == a.value && b.id < a.id));
     return swaps ? b : a;
 }
+
+/* What a first look at a part finds: the largest logit of all ids, and the likeliest of those that may be drawn. */
+typedef struct look {
+    float most;
+    leaders lead;
+} look;
+
+static __device__ inline look join(look a, look b)
+{
+    return {fmaxf(a.most, b.most), join(a.lead, b.lead)};
+}
+
+/* And a second one: see part. */
+typedef struct sums {
+    float sum, entropy;
+} sums;
 
 /* What is known of a part of a row. */
 typedef struct rf_cuda_answer_part {
@@ -59,15 +85,17 @@ static __global__ void __launch_bounds__(BLOCK)
         banned[i] = 0U;
     }
     __syncthreads();
+    bool excludes = begin + RF_CUDA_ANSWER_PART > query.n_usable;
     for (int64_t b = threadIdx.x; b < query.n_banned; b += BLOCK) {
         const int64_t id = query.banned[b] - begin;
         if (id >= 0 && id < RF_CUDA_ANSWER_PART) {
             atomicOr(&banned[id / 32], 1U << id % 32);
+            excludes = true;
         }
     }
-    __syncthreads();
-    float z[EACH], most = -INFINITY;
-    leaders lead = {-INFINITY, -INFINITY, -1};
+    const bool all_may = __syncthreads_or(excludes) == 0;
+    float z[EACH];
+    look first = {-INFINITY, {-INFINITY, -INFINITY, -1}};
     drawn best = {0.0, -1};
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
@@ -78,35 +106,35 @@ static __global__ void __launch_bounds__(BLOCK)
     for (int e = 0; e < EACH; e++) {
         const int at = e * BLOCK + static_cast<int>(threadIdx.x);
         const int64_t id = begin + at;
-        const bool may = id < query.n_usable && (banned[at / 32] >> at % 32 & 1U) == 0U;
-        most = fmaxf(most, z[e]);
-        if (may && z[e] > -INFINITY) {
-            lead = join(lead, {z[e], -INFINITY, static_cast<int>(id)});
-            if (samples) {
+        first.most = fmaxf(first.most, z[e]);
+        if (all_may || (id < query.n_usable && (banned[at / 32] >> at % 32 & 1U) == 0U)) {
+            take(&first.lead, z[e], static_cast<int>(id));
+            if (samples && z[e] > -INFINITY) {
                 const double value =
                     static_cast<double>(z[e]) / rule.temperature + rf_gumbel(rule.key, id);
                 best = join(best, {value, static_cast<int>(id)});
             }
         }
     }
-    most = join_all(most, [](float a, float b) { return fmaxf(a, b); });
-    float sum = 0.0F, entropy = 0.0F;
+    first = join_all(first, [](look a, look b) { return join(a, b); });
+    sums total = {0.0F, 0.0F};
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
-        const float below = z[e] - most, x = expf(below);
-        sum += x > 0.0F ? x : 0.0F; /* not where all are -INFINITY */
-        entropy += x > 0.0F ? x * below : 0.0F;
+        const float below = z[e] - first.most, x = expf(below);
+        total.sum += x > 0.0F ? x : 0.0F; /* not where all are -INFINITY */
+        if (query.entropy != nullptr) {
+            total.entropy += x > 0.0F ? x * below : 0.0F;
+        }
     }
-    sum = join_all(sum, [](float a, float b) { return a + b; });
-    if (query.entropy != nullptr) {
-        entropy = join_all(entropy, [](float a, float b) { return a + b; });
-    }
-    lead = join_all(lead, [](leaders a, leaders b) { return join(a, b); });
+    total = join_all(total, [](sums a, sums b) {
+        return sums{a.sum + b.sum, a.entropy + b.entropy};
+    });
     if (samples) {
         best = join_all(best, [](drawn a, drawn b) { return join(a, b); });
     }
     if (threadIdx.x == 0) {
-        parts[row * gridDim.y + blockIdx.y] = {lead, best, most, sum, entropy};
+        parts[row * gridDim.y + blockIdx.y] = {first.lead, best, first.most, total.sum,
+                                               total.entropy};
     }
 }
 
@@ -123,19 +151,6 @@ static __device__ int first_allowed(const rf_cuda_query &query)
     return id;
 }
 
-static __device__ inline leaders from_lane(leaders a, int step)
-{
-    const unsigned all = 0xffffffffU;
-    return {__shfl_xor_sync(all, a.first, step), __shfl_xor_sync(all, a.second, step),
-            __shfl_xor_sync(all, a.id, step)};
-}
-
-static __device__ inline drawn from_lane(drawn a, int step)
-{
-    const unsigned all = 0xffffffffU;
-    return {__shfl_xor_sync(all, a.value, step), __shfl_xor_sync(all, a.id, step)};
-}
-
 /* Joins the parts of a row; most, sum and entropy as those of the row. The likeliest are the same in any order;
  * the sums are added in the order of parts, by the first lane, whose they are. A warp; changes the parts. */
 static __device__ part join_parts(part *parts, int count)
@@ -147,11 +162,9 @@ static __device__ part join_parts(part *parts, int count)
         all.draw = join(all.draw, parts[i].draw);
         all.most = fmaxf(all.most, parts[i].most);
     }
-    for (int step = WARP / 2; step > 0; step /= 2) {
-        all.lead = join(all.lead, from_lane(all.lead, step));
-        all.draw = join(all.draw, from_lane(all.draw, step));
-        all.most = fmaxf(all.most, __shfl_xor_sync(0xffffffffU, all.most, step));
-    }
+    all.lead = join_lanes(all.lead, [](leaders a, leaders b) { return join(a, b); });
+    all.draw = join_lanes(all.draw, [](drawn a, drawn b) { return join(a, b); });
+    all.most = join_lanes(all.most, [](float a, float b) { return fmaxf(a, b); });
     for (int i = lane; i < count; i += WARP) { /* most: now the factor of the part */
         const float below = parts[i].most - all.most, factor = expf(below);
         parts[i].entropy = (parts[i].entropy + parts[i].sum * below) * factor;

@@ -148,6 +148,13 @@ static __device__ inline void cluster_arrive()
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
 
+/* Orders no memory, neither what was written nor what is read: what was read must have been used. The other waits
+ * until all that the block has under way in the memory is done. */
+static __device__ inline void cluster_arrive_relaxed()
+{
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+
 static __device__ inline void cluster_wait()
 {
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
@@ -174,7 +181,7 @@ static __device__ inline void let_next_begin()
 }
 
 /* The kernels before this one are done, and what they wrote is here. Every thread that reads it, and at
- * least one of each block, calls it: "done" of this kernel then means those before it too. */
+ * least one of each block that does anything, calls it: "done" of this kernel then means those before it too. */
 static __device__ inline void wait_for_previous()
 {
     asm volatile("griddepcontrol.wait;" ::: "memory");

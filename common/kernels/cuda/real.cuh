@@ -5,6 +5,7 @@
 #include "common/kernels/cuda/launch.h"
 #include "common/kernels/quantize.h"
 
+#include <cstring>
 #include <cuda_runtime.h>
 
 /* RESIDENT: how many blocks share a multiprocessor's registers, in kernels that need many. */
@@ -115,21 +116,48 @@ static __device__ inline float warp_sum(float x)
     return x;
 }
 
-/* Joins the values of a block's threads by a fixed tree; the result in every thread. */
+/* What the lane whose number differs in the bit `step` has. */
+template <typename Value> static __device__ inline Value from_lane(Value value, int step)
+{
+    static_assert(sizeof(Value) % sizeof(unsigned) == 0, "whole words");
+    unsigned word[sizeof(Value) / sizeof(unsigned)];
+    memcpy(word, &value, sizeof(value));
+#pragma unroll
+    for (unsigned &own : word) {
+        own = __shfl_xor_sync(0xffffffffU, own, step);
+    }
+    memcpy(&value, word, sizeof(value));
+    return value;
+}
+
+/* Joins the values of a warp's lanes by a fixed tree, the result in every lane. join(a, b) is join(b, a). */
+template <typename Value, typename Join>
+static __device__ inline Value join_lanes(Value value, Join join)
+{
+#pragma unroll
+    for (int step = WARP / 2; step > 0; step /= 2) {
+        value = join(value, from_lane(value, step));
+    }
+    return value;
+}
+
+/* The same of a block's threads, the result in every thread: each warp by that tree, then its warps in order. */
 template <typename Value, typename Join>
 static __device__ inline Value join_all(Value value, Join join)
 {
-    __shared__ Value part[BLOCK];
+    __shared__ Value part[WARPS];
+    value = join_lanes(value, join);
     __syncthreads(); /* the last result has been read */
-    part[threadIdx.x] = value;
-    for (unsigned step = BLOCK / 2; step > 0; step /= 2) {
-        __syncthreads();
-        if (threadIdx.x < step) {
-            part[threadIdx.x] = join(part[threadIdx.x], part[threadIdx.x + step]);
-        }
+    if (threadIdx.x % WARP == 0) {
+        part[threadIdx.x / WARP] = value;
     }
     __syncthreads();
-    return part[0];
+    value = part[0];
+#pragma unroll
+    for (int w = 1; w < WARPS; w++) {
+        value = join(value, part[w]);
+    }
+    return value;
 }
 
 static inline unsigned blocks_for(int64_t count, int64_t each)

@@ -23,26 +23,29 @@ static_assert(RF_CUDA_PART == 64, "rows of queries and of keys have tiles of one
 
 /* --- A part ---------------------------------------------------------------------------------- */
 
-/* Shared memory of a block. total: sums of values over sections, where the block makes all of a run. */
+/* Shared memory of a block. */
 template <int WIDTH> struct tiles {
     uint16_t k[ROWS][WIDTH + PAD], v[ROWS][WIDTH + PAD], q[ROWS][WIDTH + PAD];
+};
+
+/* The same of one that may make all of a run: sums of values over sections. */
+template <int WIDTH> struct tiles_and_totals {
+    tiles<WIDTH> part;
     float total[ROWS][WIDTH + PAD_TOTAL];
 };
 
 /* Rows [0,n) of a tile, row i from from + i*step. A thread has pieces of one column. */
 template <int WIDTH>
 static __device__ void copy_rows(uint16_t (&rows)[ROWS][WIDTH + PAD], const uint16_t *from,
-                                 int64_t step, int n)
+                                 int step, int n)
 {
     enum { PIECE = 8, PIECES = WIDTH / PIECE, APART = THREADS / PIECES };
-    const int row = static_cast<int>(threadIdx.x) / PIECES,
-              column = static_cast<int>(threadIdx.x) % PIECES * PIECE;
-    const uint16_t *own = from + row * step + column;
+    const int row = static_cast<int>(threadIdx.x / PIECES),
+              column = static_cast<int>(threadIdx.x % PIECES) * PIECE;
 #pragma unroll
     for (int e = 0; e < ROWS / APART; e++) {
-        const bool is_there = row + e * APART < n;
-        copy_piece(&rows[row + e * APART][column], is_there ? own : from, is_there);
-        own += APART * step;
+        const int own = row + e * APART;
+        copy_piece(&rows[own][column], from + min(own, n - 1) * step + column, own < n);
     }
 }
 
@@ -61,12 +64,20 @@ template <int WIDTH> struct state {
     }
 };
 
+/* The first of the thread's two rows; the other is 8 further. */
+static __device__ inline int row_of_thread()
+{
+    const int lane = static_cast<int>(threadIdx.x % WARP),
+              warp = static_cast<int>(threadIdx.x / WARP);
+    return warp * TILE_ROWS + lane / 4;
+}
+
 /* score[j]: keys 8 j + 2 (lane % 4) + {0,1}, of both rows. */
 template <int WIDTH>
 static __device__ void make_scores(float (&score)[ROWS / 8][4], const tiles<WIDTH> &t)
 {
-    const int lane = static_cast<int>(threadIdx.x) % WARP,
-              warp = static_cast<int>(threadIdx.x) / WARP;
+    const int lane = static_cast<int>(threadIdx.x % WARP),
+              warp = static_cast<int>(threadIdx.x / WARP);
 #pragma unroll
     for (int j = 0; j < ROWS / 8; j++) {
         score[j][0] = score[j][1] = score[j][2] = score[j][3] = 0.0F;
@@ -84,14 +95,17 @@ static __device__ void make_scores(float (&score)[ROWS / 8][4], const tiles<WIDT
     }
 }
 
-/* o = weights times values. */
+/* Columns a step of values, so that registers hold both these sums and those so far. */
+enum { STEP = 64 };
+
+/* o = weights times values, of columns [column, column + STEP). */
 template <int WIDTH>
-static __device__ void sum_values(float (&o)[WIDTH / 8][4], const uint32_t (&weight)[ROWS / 8][2],
-                                  const tiles<WIDTH> &t)
+static __device__ void sum_values(float (&o)[STEP / 8][4], const uint32_t (&weight)[ROWS / 8][2],
+                                  const tiles<WIDTH> &t, int column)
 {
-    const int lane = static_cast<int>(threadIdx.x) % WARP;
+    const int lane = static_cast<int>(threadIdx.x % WARP);
 #pragma unroll
-    for (int j = 0; j < WIDTH / 8; j++) {
+    for (int j = 0; j < STEP / 8; j++) {
         o[j][0] = o[j][1] = o[j][2] = o[j][3] = 0.0F;
     }
 #pragma unroll
@@ -99,9 +113,9 @@ static __device__ void sum_values(float (&o)[WIDTH / 8][4], const uint32_t (&wei
         const uint32_t a[4] = {weight[key][0], weight[key][1], weight[key + 1][0],
                                weight[key + 1][1]};
 #pragma unroll
-        for (int j = 0; j < WIDTH / 8; j += 2) {
+        for (int j = 0; j < STEP / 8; j += 2) {
             uint32_t b[4];
-            load_four_turned(b, &t.v[key * 8 + lane % 16][j * 8 + lane / 16 * 8]);
+            load_four_turned(b, &t.v[key * 8 + lane % 16][column + j * 8 + lane / 16 * 8]);
             multiply_add(o[j], a, b[0], b[1]);
             multiply_add(o[j + 1], a, b[2], b[3]);
         }
@@ -110,121 +124,145 @@ static __device__ void sum_values(float (&o)[WIDTH / 8][4], const uint32_t (&wei
 
 /* --- A block --------------------------------------------------------------------------------- */
 
-/* What a block works at: rows [first, first + n) of a run's, which are queries times `shared` heads. */
+/* What a block works at: `rows` rows of a run's, which are queries times `shared` heads, and keys of one span at a
+ * time. What is read once more where it is needed takes no registers meanwhile. */
 typedef struct work {
-    const int32_t *run, *seen[2]; /* seen: the spans of the thread's two rows */
-    int first, n, head, shared;
+    int number, run, rows; /* number: of the unit, where there is no plan of the run */
+    int2 keys;             /* of the span, */
+    int2 sees;             /* and where what the thread's two rows see of them ends */
 } work;
 
-/* A row's query, and its number among all rows of queries and heads. */
-static __device__ inline int64_t query_of(const work &w, int row)
+/* The head of the keys; the first of the run's rows. */
+static __device__ inline int own_head()
 {
-    return w.run[QUERY_BEGIN] + (w.first + min(row, w.n - 1)) / w.shared;
+    return static_cast<int>(blockIdx.y);
 }
 
-static __device__ inline int head_of(const work &w, int row)
+static __device__ inline int first_row()
 {
-    return w.head * w.shared + (w.first + row) % w.shared;
+    return static_cast<int>(blockIdx.z) * ROWS;
+}
+
+static __device__ inline int64_t first_query(const rf_cuda_attend &p, const work &w)
+{
+    return run_at(p, w.run).queries.x;
+}
+
+/* Divides numbers below 2^16 / shared. */
+typedef struct divisor {
+    int shared;
+    unsigned factor; /* 2^16 / shared, rounded up */
+} divisor;
+
+/* A row's query, counted in the run. */
+static __device__ inline int query_of(divisor by, int row)
+{
+    return static_cast<int>(static_cast<unsigned>(first_row() + row) * by.factor >> 16);
+}
+
+/* Where a row is among the run's queries times all heads. */
+static __device__ inline int place_of_row(const rf_cuda_attend &p, divisor by, int row)
+{
+    const int query = query_of(by, row), head = first_row() + row - query * by.shared;
+    return query * static_cast<int>(p.h) + own_head() * by.shared + head;
 }
 
 template <int WIDTH>
-static __device__ void fetch_queries(tiles<WIDTH> *t, const rf_cuda_attend &p, const work &w)
+static __device__ void fetch_queries(tiles<WIDTH> *t, const rf_cuda_attend &p, const work &w,
+                                     divisor by)
 {
-    enum { PIECE = 8, PIECES = WIDTH / PIECE };
-    for (int i = static_cast<int>(threadIdx.x); i < ROWS * PIECES; i += THREADS) {
-        const int row = i / PIECES, column = i % PIECES * PIECE;
-        const int64_t from =
-            row < w.n ? (query_of(w, row) * p.h + head_of(w, row)) * WIDTH + column : 0;
-        copy_piece(&t->q[row][column], p.q + from, row < w.n);
+    enum { PIECE = 8, PIECES = WIDTH / PIECE, APART = THREADS / PIECES };
+    const int first = static_cast<int>(threadIdx.x / PIECES),
+              column = static_cast<int>(threadIdx.x % PIECES) * PIECE;
+    const uint16_t *from = p.q + first_query(p, w) * p.h * WIDTH + column;
+#pragma unroll
+    for (int e = 0; e < ROWS / APART; e++) {
+        const int row = first + e * APART;
+        const int at = place_of_row(p, by, min(row, w.rows - 1));
+        copy_piece(&t->q[row][column], from + at * WIDTH, row < w.rows);
     }
 }
 
-/* Keys [begin, end) of a part. */
-static __device__ inline int2 keys_of(const work &w, int span, int part)
-{
-    const int begin = w.run[SPAN_BEGIN + 2 * span] + part * RF_CUDA_PART;
-    return make_int2(begin, min(w.run[SPAN_END + 2 * span], begin + int{RF_CUDA_PART}));
-}
-
-/* Begins to copy rows of them, which are all that a group of copies has; none where there are no keys. */
+/* Begins to copy rows of keys or values `own`, which are all that a group of copies has; none where there are no keys. */
 template <int WIDTH>
 static __device__ void fetch(uint16_t (&rows)[ROWS][WIDTH + PAD], const uint16_t *from,
-                             const rf_cuda_attend &p, const work &w, int2 own)
+                             const rf_cuda_attend &p, int2 own)
 {
-    const int64_t step = p.g * WIDTH;
+    const int step = static_cast<int>(p.g) * WIDTH;
     if (own.x < own.y) {
-        copy_rows<WIDTH>(rows, from + own.x * step + w.head * WIDTH, step, own.y - own.x);
+        copy_rows<WIDTH>(rows, from + static_cast<int64_t>(own.x) * step + own_head() * WIDTH, step,
+                         own.y - own.x);
     }
     commit_pieces();
 }
 
 /* A part's keys and values. */
 template <int WIDTH>
-static __device__ void fetch_part(tiles<WIDTH> *t, const rf_cuda_attend &p, const work &w, int2 own)
+static __device__ void fetch_part(tiles<WIDTH> *t, const rf_cuda_attend &p, int2 own)
 {
-    fetch<WIDTH>(t->k, p.k, p, w, own);
-    fetch<WIDTH>(t->v, p.v, p, w, own);
+    fetch<WIDTH>(t->k, p.k, p, own);
+    fetch<WIDTH>(t->v, p.v, p, own);
 }
 
 /* Adds a part to the warp's rows, whose keys and values are on their way, and asks for those of the next (no keys:
  * there is none) as soon as there is room. */
 template <int WIDTH>
 static __device__ void add_part(state<WIDTH> *s, tiles<WIDTH> *t, const rf_cuda_attend &p,
-                                const work &w, int span, int2 own, int2 next, float scale)
+                                const work &w, int2 own, int2 next, float scale)
 {
-    const bool has_rows = static_cast<int>(threadIdx.x) / WARP * TILE_ROWS < w.n;
+    const bool has_rows = static_cast<int>(threadIdx.x / WARP) * TILE_ROWS < w.rows;
     uint32_t weight[ROWS / 8][2];
-    float most[2], sum[2], score[ROWS / 8][4];
-    int count[2];
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        count[half] = w.seen[half][2 * span + 1] - own.x;
-    }
+    float most[2], sum[2];
+    shares share[2];
     wait_pieces<1>();
     __syncthreads();
     if (has_rows) {
+        float score[ROWS / 8][4];
         make_scores(score, *t);
-    }
-    __syncthreads(); /* the keys have been read */
-    fetch<WIDTH>(t->k, p.k, p, w, next);
-    if (has_rows) {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            weigh(weight, &most[half], &sum[half], score, half, count[half], scale);
+            weigh(weight, &most[half], &sum[half], score, half,
+                  (half == 0 ? w.sees.x : w.sees.y) - own.x, scale);
         }
     }
+    __syncthreads(); /* the keys have been read */
+    fetch<WIDTH>(t->k, p.k, p, next);
     wait_pieces<1>();
     __syncthreads();
     if (has_rows) {
-        float o[WIDTH / 8][4];
-        sum_values<WIDTH>(o, weight, *t);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            const shares m = merge(&s->most[half], &s->sum[half], most[half], sum[half]);
+            share[half] = merge(&s->most[half], &s->sum[half], most[half], sum[half]);
+        }
+    }
 #pragma unroll
-            for (int j = 0; j < WIDTH / 8; j++) {
-                s->o[j][half * 2] = join(s->o[j][half * 2], o[j][half * 2], m);
-                s->o[j][half * 2 + 1] = join(s->o[j][half * 2 + 1], o[j][half * 2 + 1], m);
+    for (int column = 0; column < WIDTH; column += STEP) {
+        if (has_rows) { /* a branch each: one of all columns would take more registers than there are */
+            float o[STEP / 8][4];
+            sum_values<WIDTH>(o, weight, *t, column);
+#pragma unroll
+            for (int e = 0; e < STEP / 2; e++) {
+                float *total = &s->o[column / 8 + e / 4][e % 4];
+                *total = join(*total, o[e / 4][e % 4], share[e / 2 % 2]);
             }
         }
     }
     __syncthreads(); /* the values have been read */
-    fetch<WIDTH>(t->v, p.v, p, w, next);
+    fetch<WIDTH>(t->v, p.v, p, next);
 }
 
 /* A unit's rows, for the merge. */
 template <int WIDTH>
-static __device__ void store_unit(const rf_cuda_attend &p, const work &w, const state<WIDTH> &s,
-                                  const rf_cuda_unit &unit)
+static __device__ void store_unit(const rf_cuda_attend &p, const work &w, divisor by,
+                                  const state<WIDTH> &s)
 {
-    const int lane = static_cast<int>(threadIdx.x) % WARP,
-              warp = static_cast<int>(threadIdx.x) / WARP;
+    const int lane = static_cast<int>(threadIdx.x % WARP);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const int row = warp * TILE_ROWS + lane / 4 + half * 8;
-        if (row < w.n) {
-            const int64_t at = unit.row + query_of(w, row) - w.run[QUERY_BEGIN];
-            float *to = p.part + (at * p.h + head_of(w, row)) * (WIDTH + 4);
+        const int row = row_of_thread() + half * 8;
+        if (row < w.rows) {
+            float *to =
+                p.part + (p.unit[w.number].row * p.h + place_of_row(p, by, row)) * (WIDTH + 4);
 #pragma unroll
             for (int j = 0; j < WIDTH / 8; j++) {
                 *reinterpret_cast<float2 *>(to + j * 8 + lane % 4 * 2) = {s.o[j][half * 2],
@@ -239,15 +277,14 @@ static __device__ void store_unit(const rf_cuda_attend &p, const work &w, const 
 
 /* Sections are merged in shared memory, each thread its own elements. */
 template <int WIDTH>
-static __device__ void add_section(tiles<WIDTH> *t, float (&most)[2], float (&sum)[2],
+static __device__ void add_section(tiles_and_totals<WIDTH> *t, float (&most)[2], float (&sum)[2],
                                    const state<WIDTH> &s)
 {
-    const int lane = static_cast<int>(threadIdx.x) % WARP,
-              warp = static_cast<int>(threadIdx.x) / WARP;
+    const int lane = static_cast<int>(threadIdx.x % WARP);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const shares m = merge(&most[half], &sum[half], s.most[half], s.sum[half]);
-        float *own = &t->total[warp * TILE_ROWS + lane / 4 + half * 8][lane % 4 * 2];
+        float *own = &t->total[row_of_thread() + half * 8][lane % 4 * 2];
 #pragma unroll
         for (int j = 0; j < WIDTH / 8; j++) {
             own[j * 8] = join(own[j * 8], s.o[j][half * 2], m);
@@ -257,18 +294,18 @@ static __device__ void add_section(tiles<WIDTH> *t, float (&most)[2], float (&su
 }
 
 template <int WIDTH>
-static __device__ void store_total(const tiles<WIDTH> &t, const rf_cuda_attend &p, const work &w,
-                                   const float (&sum)[2])
+static __device__ void store_total(const tiles_and_totals<WIDTH> &t, const rf_cuda_attend &p,
+                                   const work &w, divisor by, const float (&sum)[2])
 {
-    const int lane = static_cast<int>(threadIdx.x) % WARP,
-              warp = static_cast<int>(threadIdx.x) / WARP;
+    const int lane = static_cast<int>(threadIdx.x % WARP);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const int row = warp * TILE_ROWS + lane / 4 + half * 8;
-        if (row < w.n) {
+        const int row = row_of_thread() + half * 8;
+        if (row < w.rows) {
             const float factor = sum[half] > 0.0F ? 1.0F / sum[half] : 0.0F;
             const float *own = &t.total[row][lane % 4 * 2];
-            uint16_t *to = p.o + (query_of(w, row) * p.h + head_of(w, row)) * WIDTH + lane % 4 * 2;
+            uint16_t *to =
+                p.o + (first_query(p, w) * p.h + place_of_row(p, by, row)) * WIDTH + lane % 4 * 2;
 #pragma unroll
             for (int j = 0; j < WIDTH / 8; j++) {
                 *reinterpret_cast<uint32_t *>(to + j * 8) =
@@ -278,90 +315,100 @@ static __device__ void store_total(const tiles<WIDTH> &t, const rf_cuda_attend &
     }
 }
 
-/* The keys of the part behind part `part` of a span, or of the first of the other span; or none. */
-static __device__ inline int2 keys_behind(const work &w, int span, int part)
+/* From here on the work is at that span. */
+static __device__ inline void take_span(work *w, const rf_cuda_attend &p, divisor by, int span)
 {
-    if (part + 1 < parts_of(w.run, span)) {
-        return keys_of(w, span, part + 1);
-    }
-    return span == 0 && parts_of(w.run, 1) > 0 ? keys_of(w, 1, 0) : make_int2(0, 0);
+    const int row = row_of_thread();
+    const int32_t *ends = p.span + 4 * first_query(p, *w) + 2 * span + 1;
+    w->keys = run_at(p, w->run).span[span];
+    w->sees = make_int2(ends[4 * query_of(by, min(row, w->rows - 1))],
+                        ends[4 * query_of(by, min(row + 8, w->rows - 1))]);
 }
 
 template <int WIDTH>
-static __device__ void attend_all(tiles<WIDTH> *t, const rf_cuda_attend &p, const work &w,
-                                  float scale)
+static __device__ void attend_all(tiles_and_totals<WIDTH> *t, const rf_cuda_attend &p, work w,
+                                  divisor by, float scale)
 {
     float most[2] = {-INFINITY, -INFINITY}, sum[2] = {};
-    fetch_part(t, p, w, keys_behind(w, 0, -1));
+    const int2 front = run_at(p, w.run).span[0], back = run_at(p, w.run).span[1];
+    fetch_part(&t->part, p, part_of(parts_of(front) > 0 ? front : back, 0));
     for (int i = static_cast<int>(threadIdx.x); i < ROWS * WIDTH; i += THREADS) {
         t->total[i / WIDTH][i % WIDTH] = 0.0F;
     }
     __syncthreads();
     for (int span = 0; span < 2; span++) {
-        const int parts = parts_of(w.run, span);
+        take_span(&w, p, by, span);
+        const int parts = parts_of(w.keys);
         for (int first = 0; first < parts; first += RF_CUDA_SECTION) {
             state<WIDTH> s;
             s.clear();
             for (int part = first; part < min(first + RF_CUDA_SECTION, parts); part++) {
-                add_part(&s, t, p, w, span, keys_of(w, span, part), keys_behind(w, span, part),
-                         scale);
+                const int2 behind = part + 1 < parts ? part_of(w.keys, part + 1)
+                                    : span == 0      ? part_of(back, 0)
+                                                     : int2{};
+                add_part(&s, &t->part, p, w, part_of(w.keys, part), behind, scale);
             }
             add_section(t, most, sum, s);
         }
     }
     wait_pieces<0>(); /* of queries, where there was no part */
-    store_total(*t, p, w, sum);
+    store_total(*t, p, w, by, sum);
     __syncthreads();
 }
 
 /* is_coming: the keys and values of the first part have been asked for, before the queries. */
 template <int WIDTH>
 static __device__ void attend_unit(tiles<WIDTH> *t, const rf_cuda_attend &p, const work &w,
-                                   const rf_cuda_unit &unit, float scale, bool is_coming)
+                                   divisor by, float scale, bool is_coming)
 {
+    const int first = p.unit[w.number].first, last = p.unit[w.number].last;
     state<WIDTH> s;
     s.clear();
     if (is_coming) {
         commit_pieces(); /* of queries */
         commit_pieces();
     } else {
-        fetch_part(t, p, w, keys_of(w, unit.span, unit.first));
+        fetch_part(t, p, part_of(w.keys, first));
     }
-    for (int part = unit.first; part < unit.last; part++) {
-        const int2 next = part + 1 < unit.last ? keys_of(w, unit.span, part + 1) : make_int2(0, 0);
-        add_part(&s, t, p, w, unit.span, keys_of(w, unit.span, part), next, scale);
+    for (int part = first; part < last; part++) {
+        const int2 behind = part + 1 < last ? part_of(w.keys, part + 1) : int2{};
+        add_part(&s, t, p, w, part_of(w.keys, part), behind, scale);
     }
-    store_unit(p, w, s, unit);
+    store_unit(p, w, by, s);
 }
 
-static __device__ inline work work_of(const rf_cuda_attend &p, const rf_cuda_unit &unit)
+/* Is the unit all of a run? */
+static __device__ inline bool is_all(const rf_cuda_attend &p, int number)
 {
-    const int lane = static_cast<int>(threadIdx.x) % WARP,
-              warp = static_cast<int>(threadIdx.x) / WARP;
-    work w = {p.run + unit.run * RUN_COLUMNS,      {},
-              static_cast<int>(blockIdx.z) * ROWS, 0,
-              static_cast<int>(blockIdx.y),        static_cast<int>(p.h / p.g)};
-    w.n = min((w.run[QUERY_END] - w.run[QUERY_BEGIN]) * w.shared - w.first, int{ROWS});
-    for (int half = 0; half < 2 && w.n > 0; half++) {
-        w.seen[half] = p.span + 4 * query_of(w, warp * TILE_ROWS + lane / 4 + half * 8);
+    return p.n_runs > RF_CUDA_PLANNED || p.unit[number].span == RF_CUDA_ALL_SPANS;
+}
+
+/* No rows: there is nothing to do. Where the unit is all of a run, no span is taken yet. */
+static __device__ inline work work_at(const rf_cuda_attend &p, divisor by, int number)
+{
+    work w = {number, number};
+    if (p.n_runs <= RF_CUDA_PLANNED) {
+        w.run = p.unit[number].run;
+    }
+    const int2 queries = run_at(p, w.run).queries;
+    w.rows = min((queries.y - queries.x) * by.shared - first_row(), int{ROWS});
+    if (w.rows > 0 && !is_all(p, number)) {
+        take_span(&w, p, by, p.unit[number].span);
     }
     return w;
 }
 
 /* Before the kernel before has ended: what of the block's first unit the pass does not write. */
 template <int WIDTH>
-static __device__ bool fetch_early(tiles<WIDTH> *t, const rf_cuda_attend &p, int units)
+static __device__ bool fetch_early(tiles<WIDTH> *t, const rf_cuda_attend &p, const work &w)
 {
-    const int number = static_cast<int>(blockIdx.x);
-    if (p.n_runs > RF_CUDA_PLANNED || number >= units || p.unit[number].span == RF_CUDA_ALL_SPANS) {
+    if (w.rows <= 0 || is_all(p, w.number)) {
         return false;
     }
-    const rf_cuda_unit unit = p.unit[number];
-    const work w = work_of(p, unit);
-    const int2 own = keys_of(w, unit.span, unit.first);
-    const bool is_old = w.n > 0 && own.y <= p.units[1];
+    const int2 own = part_of(w.keys, p.unit[w.number].first);
+    const bool is_old = own.y <= p.units[1];
     if (is_old) {
-        fetch_part(t, p, w, own);
+        fetch_part(t, p, own);
     }
     return is_old;
 }
@@ -374,46 +421,72 @@ static __device__ inline int number_at(int turn)
     return turn * blocks + (turn % 2 == 0 ? own : blocks - 1 - own);
 }
 
-template <int WIDTH>
-static __global__ void __launch_bounds__(THREADS, 2) attend(const rf_cuda_attend p, float scale)
+static __device__ inline int units_of(const rf_cuda_attend &p)
+{
+    return p.n_runs <= RF_CUDA_PLANNED ? *p.units : static_cast<int>(p.n_runs);
+}
+
+/* TOTALS: a unit may be all of a run. */
+template <int WIDTH, bool TOTALS>
+static __global__ void __launch_bounds__(THREADS, TOTALS ? 2 : 3)
+    attend(const rf_cuda_attend p, divisor by, float scale)
 {
     extern __shared__ char memory[];
     tiles<WIDTH> *t = reinterpret_cast<tiles<WIDTH> *>(memory);
-    const bool is_planned = p.n_runs <= RF_CUDA_PLANNED;
-    const int units = is_planned ? *p.units : static_cast<int>(p.n_runs);
-    if (blockIdx.x > 0 && number_at(0) >= units) {
-        return; /* the first block waits for all */
+    if (number_at(0) >= units_of(p)) {
+        if (blockIdx.x == 0) {
+            wait_for_previous(); /* one block waits for all */
+        }
+        return;
     }
-    bool is_coming = fetch_early(t, p, units);
+    /* neither runs nor the plan are written by the kernel before */
+    work w = work_at(p, by, number_at(0));
+    bool is_coming = fetch_early(t, p, w);
     wait_for_previous();
     let_next_begin();
-    for (int turn = 0, number = 0; (number = number_at(turn)) < units; turn++) {
-        const rf_cuda_unit unit =
-            is_planned ? p.unit[number] : rf_cuda_unit{number, RF_CUDA_ALL_SPANS, 0, 0, 0};
-        const work w = work_of(p, unit);
-        if (w.run[QUERY_BEGIN] >= w.run[QUERY_END]) {
+    for (int turn = 1;; turn++) {
+        const int2 queries = run_at(p, w.run).queries;
+        if (queries.x >= queries.y) {
             break; /* the last are empty */
         }
-        if (w.n <= 0) {
-            continue;
+        if (w.rows > 0) { /* not a run of fewer rows than others */
+            fetch_queries(t, p, w, by);
+            if (!is_all(p, w.number)) {
+                attend_unit(t, p, w, by, scale, is_coming);
+            } else if constexpr (TOTALS) {
+                attend_all(reinterpret_cast<tiles_and_totals<WIDTH> *>(memory), p, w, by, scale);
+            } else {
+                __trap(); /* see most_sections */
+            }
+            is_coming = false;
         }
-        fetch_queries(t, p, w);
-        if (unit.span == RF_CUDA_ALL_SPANS) {
-            attend_all(t, p, w, scale);
-        } else {
-            attend_unit(t, p, w, unit, scale, is_coming);
+        const int number = number_at(turn);
+        if (number >= units_of(p)) {
+            break;
         }
-        is_coming = false;
+        w = work_at(p, by, number);
     }
 }
 
-template <int WIDTH> static int launch(rf_cuda_stream stream, const rf_cuda_attend *p)
+/* May a block have to make all of a run? Not where the plan finds room for the sections of all rows. */
+static bool may_take_all(const rf_cuda_attend *p)
 {
+    return p->n_runs > RF_CUDA_PLANNED || p->n * most_sections(p->keys) > p->part_rows;
+}
+
+template <int WIDTH, bool TOTALS> static int launch(rf_cuda_stream stream, const rf_cuda_attend *p)
+{
+    enum {
+        MULTIPROCESSORS = 132,
+        TOGETHER = TOTALS ? 2 : 3, /* blocks of a multiprocessor */
+        BYTES = TOTALS ? sizeof(tiles_and_totals<WIDTH>) : sizeof(tiles<WIDTH>)
+    };
     const int64_t shared = p->h / p->g, groups = (shared * RF_CUDA_RUN + ROWS - 1) / ROWS;
     const bool is_planned = p->n_runs <= RF_CUDA_PLANNED;
     const int64_t most = is_planned ? p->n_runs * (p->keys / RF_CUDA_PART + 2) : p->n_runs;
     /* resident at once; the runs of a planned pass are seldom so long that there is a second group of rows */
-    const int64_t wide = max(2 * 132 / (p->g * (is_planned ? 1 : groups)), int64_t{1});
+    const int64_t wide =
+        max(TOGETHER * MULTIPROCESSORS / (p->g * (is_planned ? 1 : groups)), int64_t{1});
     cudaLaunchAttribute attribute = {};
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
@@ -421,14 +494,20 @@ template <int WIDTH> static int launch(rf_cuda_stream stream, const rf_cuda_atte
     config.gridDim = dim3(static_cast<unsigned>(min(most, wide)), static_cast<unsigned>(p->g),
                           static_cast<unsigned>(groups));
     config.blockDim = dim3(THREADS);
-    config.dynamicSmemBytes = sizeof(tiles<WIDTH>);
+    config.dynamicSmemBytes = BYTES;
     config.stream = stream;
     config.attrs = &attribute;
     config.numAttrs = 1;
     const double log2_e = 1.4426950408889634;
     const float scale = static_cast<float>(log2_e / sqrt(static_cast<double>(WIDTH)));
-    const int code = allow_memory(attend<WIDTH>, sizeof(tiles<WIDTH>));
-    return code != 0 ? code : cudaLaunchKernelEx(&config, attend<WIDTH>, *p, scale);
+    const divisor by = {static_cast<int>(shared), 65535U / static_cast<unsigned>(shared) + 1U};
+    const int code = allow_memory(attend<WIDTH, TOTALS>, BYTES);
+    return code != 0 ? code : cudaLaunchKernelEx(&config, attend<WIDTH, TOTALS>, *p, by, scale);
+}
+
+template <int WIDTH> static int launch_width(rf_cuda_stream stream, const rf_cuda_attend *p)
+{
+    return may_take_all(p) ? launch<WIDTH, true>(stream, p) : launch<WIDTH, false>(stream, p);
 }
 
 int rf_cuda_attend_few(rf_cuda_stream stream, const rf_cuda_attend *p)
@@ -436,5 +515,5 @@ int rf_cuda_attend_few(rf_cuda_stream stream, const rf_cuda_attend *p)
     if (p->n == 0) {
         return 0;
     }
-    return p->head_dim == 64 ? launch<64>(stream, p) : launch<128>(stream, p);
+    return p->head_dim == 64 ? launch_width<64>(stream, p) : launch_width<128>(stream, p);
 }

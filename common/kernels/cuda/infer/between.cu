@@ -4,6 +4,20 @@
 #include "common/kernels/cuda/infer/merge.cuh"
 #include "common/kernels/cuda/infer/stream.cuh"
 
+/* Of many rows the product behind fetches its first weights beside the kernel before this one; of few the blocks
+ * that do so would be in that one's way. */
+static __device__ inline void wait_and_let_begin(int64_t rows)
+{
+    enum { MANY_ROWS = 64 };
+    if (rows > MANY_ROWS) {
+        let_next_begin();
+    }
+    wait_for_previous();
+    if (rows <= MANY_ROWS) {
+        let_next_begin();
+    }
+}
+
 /* --- The stream ------------------------------------------------------------------------------ */
 
 /* A block a row. */
@@ -12,8 +26,7 @@ static __global__ void __launch_bounds__(GROUP)
 {
     __shared__ float sum[NORM_WARPS];
     const int64_t at = static_cast<int64_t>(blockIdx.x) * d;
-    wait_for_previous();
-    let_next_begin();
+    wait_and_let_begin(gridDim.x);
     const float own = sum_of_warp(x + at, d);
     if (threadIdx.x % WARP == 0) {
         sum[threadIdx.x / WARP] = own;
@@ -59,8 +72,7 @@ static __global__ void __launch_bounds__(GROUP) merge_parts(const rf_cuda_attend
 {
     const int64_t number = thread_number() / WARP, query = number / p.h, head = number % p.h;
     const rf_cuda_parts at = p.table[query < p.n ? query : 0];
-    wait_for_previous();
-    let_next_begin();
+    wait_and_let_begin(p.n);
     if (query < p.n && at.front >= 0) { /* or the result is there */
         enum { EACH = WIDTH / WARP };
         float o[EACH];

@@ -101,12 +101,6 @@ template <bool SPLIT> static __device__ inline void all_stored()
     }
 }
 
-/* So many elements or heads at a time, so that what they need of memory comes together. The blocks of a cluster
- * have few each. */
-template <int COLUMNS, bool SPLIT> struct at_once {
-    enum { COUNT = COLUMNS < 64 || SPLIT ? 1 : 4 };
-};
-
 template <int ROWS, bool SPLIT>
 static __device__ void finish_quad(const operands &p, const place &at, const float *part,
                                    const quad &q)
@@ -127,7 +121,8 @@ static __device__ void finish_quad(const operands &p, const place &at, const flo
 template <int ROWS, int COLUMNS, bool SPLIT>
 static __device__ void finish(const operands &p, const place &at, const float *part)
 {
-    enum { AT_ONCE = at_once<COLUMNS, SPLIT>::COUNT };
+    /* so that what they need of memory comes together; the blocks of a cluster have few each */
+    enum { AT_ONCE = COLUMNS < 64 || SPLIT ? 1 : 4 };
     const int block = static_cast<int>(blockDim.x), step = block * (SPLIT ? p.slices : 1);
     const int count = min(COLUMNS, p.n - at.column) * (p.gates ? ROWS / 2 : ROWS) / 4;
     int i = (SPLIT ? static_cast<int>(blockIdx.x) * block : 0) + static_cast<int>(threadIdx.x);
@@ -219,6 +214,17 @@ static __device__ inline float4 turned(float4 x, const turn &t, bool has_gain, f
             x.w * c.w + y.w * s.w};
 }
 
+/* A warp's first column of a tile, and how far the next is: the blocks of a cluster share them out. */
+template <bool SPLIT> static __device__ inline int own_column()
+{
+    return static_cast<int>((SPLIT ? blockIdx.x * blockDim.x : 0) + threadIdx.x) / WARP;
+}
+
+template <bool SPLIT> static __device__ inline int columns_apart(const operands &p)
+{
+    return static_cast<int>(blockDim.x) / WARP * (SPLIT ? p.slices : 1);
+}
+
 template <int ROWS, bool SPLIT>
 static __device__ void finish_head(const operands &p, const place &at, const float *part,
                                    int column, const turn &t)
@@ -238,32 +244,47 @@ static __device__ void finish_head(const operands &p, const place &at, const flo
     }
 }
 
-/* A warp a column: 128 rows are one head or two. */
-template <int ROWS, int COLUMNS, bool SPLIT>
-static __device__ void finish_heads(const operands &p, const place &at, const float *part)
-{
-    enum { AT_ONCE = at_once<COLUMNS, SPLIT>::COUNT };
-    const int warps = static_cast<int>(blockDim.x) / WARP, step = warps * (SPLIT ? p.slices : 1);
-    const int count = min(COLUMNS, p.n - at.column);
-    int column =
-        (SPLIT ? static_cast<int>(blockIdx.x) * warps : 0) + static_cast<int>(threadIdx.x) / WARP;
-    turn t[AT_ONCE]; /* on their way while the others end */
+/* What a warp's first columns become, asked for before the products are made (by the warp that has tiles copied:
+ * after the last) where there are registers for it, else while the others end. Nothing of it depends on a kernel that
+ * may still run. */
+template <int COLUMNS, bool SPLIT, typename WEIGHT> struct first_turns {
+    static constexpr bool is_wide = COLUMNS >= 64, is_half = sizeof(WEIGHT) > 1,
+                          is_early = is_half ? !is_wide || SPLIT : COLUMNS == 8;
+    enum { COUNT = !is_wide ? 1 : !SPLIT ? 4 : is_half && COLUMNS == 64 ? 2 : 1 };
+    turn of[COUNT];
+    __device__ void begin(const operands &p, const place &at)
+    {
 #pragma unroll
-    for (int e = 0; e < AT_ONCE; e++) {
-        t[e] = turn_at(p, at, column + e * step);
+        for (int e = 0; e < COUNT; e++) {
+            of[e] = turn_at(p, at, own_column<SPLIT>() + e * columns_apart<SPLIT>(p));
+        }
+    }
+};
+
+/* A warp a column: 128 rows are one head or two. What the columns behind these need comes meanwhile. */
+template <int ROWS, int COLUMNS, bool SPLIT, typename WEIGHT>
+static __device__ void finish_heads(const operands &p, const place &at, const float *part,
+                                    first_turns<COLUMNS, SPLIT, WEIGHT> &t)
+{
+    enum { AT_ONCE = first_turns<COLUMNS, SPLIT, WEIGHT>::COUNT, AHEAD = AT_ONCE == 1 };
+    const int step = columns_apart<SPLIT>(p), count = min(COLUMNS, p.n - at.column);
+    int column = own_column<SPLIT>();
+    if constexpr (!t.is_early) {
+        t.begin(p, at);
     }
     all_stored<SPLIT>();
     while (column < count) {
+        const turn next = AHEAD ? turn_at(p, at, column + step) : turn{};
 #pragma unroll
         for (int e = 0; e < AT_ONCE; e++) {
             if (column + e * step < count) {
-                finish_head<ROWS, SPLIT>(p, at, part, column + e * step, t[e]);
+                finish_head<ROWS, SPLIT>(p, at, part, column + e * step, t.of[e]);
             }
         }
         column += AT_ONCE * step;
 #pragma unroll
         for (int e = 0; e < AT_ONCE; e++) {
-            t[e] = turn_at(p, at, column + e * step);
+            t.of[e] = AHEAD ? next : turn_at(p, at, column + e * step);
         }
     }
 }

@@ -140,15 +140,22 @@ static __global__ void __launch_bounds__(ROWS / 64 * GROUP + WARP, 1)
         barriers_are_initialised();
     }
     __syncthreads();
+    first_turns<COLUMNS, SPLIT, WEIGHT> turns;
     if (threadIdx.x >= GROUPS * GROUP) {
         if (threadIdx.x == GROUPS * GROUP) {
             load_all(r, p, at, !NORMED);
         }
         __syncwarp();
+        if constexpr (HEADS && turns.is_early) {
+            turns.begin(p, at);
+        }
         wait_for_previous();
         __syncthreads();
     } else {
         float total[COLUMNS / 2];
+        if constexpr (HEADS && turns.is_early) {
+            turns.begin(p, at);
+        }
         int8_scales<ROWS> scales = {};
         if constexpr (sizeof(WEIGHT) == 1) {
             scales.begin(p, at);
@@ -169,12 +176,13 @@ static __global__ void __launch_bounds__(ROWS / 64 * GROUP + WARP, 1)
         store_sums<ROWS, COLUMNS>(part, total);
     }
     if constexpr (HEADS) {
-        finish_heads<ROWS, COLUMNS, SPLIT>(p, at, part);
+        finish_heads<ROWS>(p, at, part, turns);
     } else {
         finish<ROWS, COLUMNS, SPLIT>(p, at, part);
     }
-    if constexpr (SPLIT) { /* nobody's memory goes before all have read it */
-        cluster_arrive();
+    if constexpr (
+        SPLIT) { /* nobody's memory goes before all have read it, and used what they read */
+        cluster_arrive_relaxed();
         cluster_wait();
     }
 }
@@ -213,7 +221,7 @@ static int64_t slices_of(const rf_cuda_few *p)
 
 static shape shape_for(const rf_cuda_few *p)
 {
-    enum { MULTIPROCESSORS = 132, MANY_ROWS = 512 };
+    enum { MULTIPROCESSORS = 132, MANY_TALL = 128, MANY_ROWS = 512 };
     /* with so many tiles one block makes all slices of each; those of wide tiles are long to add */
     enum { MANY_TILES = 2 * MULTIPROCESSORS, MANY_WIDE_TILES = 96, MANY_OF_MANY_ROWS = 48 };
     /* two blocks to a multiprocessor; of int8 registers hold the sums of a group too */
@@ -226,7 +234,7 @@ static shape shape_for(const rf_cuda_few *p)
     const bool sliced = p->n <= WIDE || s.columns > WIDE;
     const int64_t tall = row_tiles(p, 128) * across * (sliced ? slices_of(p) : 1);
     if (p->heads != nullptr || /* whole heads */
-        (s.columns >= WIDE && tall >= MULTIPROCESSORS)) {
+        (s.columns >= WIDE && tall >= MANY_TALL)) {
         s.rows = 128;
     }
     const int64_t many = p->n <= WIDE       ? MANY_TILES

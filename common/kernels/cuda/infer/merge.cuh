@@ -130,20 +130,31 @@ static __device__ inline void divide(float (&o)[EACH], const row_state<EACH> &to
     }
 }
 
-/* The row of o of a query and head, by its parts. */
+/* The row of o of a query and head, by its parts: those of the next section are on their way while one is merged. */
 template <int EACH>
 static __device__ void merge_row(float (&o)[EACH], const rf_cuda_attend &p, const rf_cuda_parts &at,
                                  int64_t head)
 {
     row_state<EACH> total = {-INFINITY, 0.0F, {}};
     const int count = at.front + at.back;
-#pragma unroll 1
-    for (int first = 0, end; first < count; first = end) {
-        end = min(first + at.each, first < at.front ? at.front : count);
-        some_parts<EACH> some;
+    some_parts<EACH> some, next;
+    int first = 0, end = min(at.each, at.front > 0 ? at.front : count);
+    if (count > 0) {
         read_parts(&some, p, at, head, first, end);
+    }
+#pragma unroll 1
+    while (first < count) {
+        const int behind = min(end + at.each, end < at.front ? at.front : count);
+        if (end < count) {
+            read_parts(&next, p, at, head, end, behind);
+        }
         const row_state<EACH> section = merge_section(some, end - first);
         total.add(section.most, section.sum, section.o);
+        if (end < count) {
+            some = next;
+        }
+        first = end;
+        end = behind;
     }
     divide(o, total);
 }

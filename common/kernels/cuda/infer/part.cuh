@@ -72,7 +72,7 @@ static __device__ inline float power_of_two(float x)
 }
 
 /* From scores to weights, bf16 pairs as the second product reads them; `count`: how many of the part's
- * keys the row sees. */
+ * keys the row sees. A warp. scale: above 0. */
 static __device__ inline void weigh(uint32_t (&weight)[PART / 8][2], float *most, float *sum,
                                     const float (&score)[PART / 8][4], int half, int count,
                                     float scale)
@@ -81,15 +81,24 @@ static __device__ inline void weigh(uint32_t (&weight)[PART / 8][2], float *most
     float x[PART / 4], largest = -INFINITY, total = 0.0F;
 #pragma unroll
     for (int e = 0; e < PART / 4; e++) {
-        const bool sees = key + e / 2 * 8 + e % 2 < count;
-        x[e] = sees ? score[e / 2][half * 2 + e % 2] * scale : -INFINITY;
+        x[e] = score[e / 2][half * 2 + e % 2];
+    }
+    if (__any_sync(0xffffffffU, count < PART)) {
+#pragma unroll
+        for (int e = 0; e < PART / 4; e++) {
+            x[e] = key + e / 2 * 8 + e % 2 < count ? x[e] : -INFINITY;
+        }
+    }
+#pragma unroll
+    for (int e = 0; e < PART / 4; e++) {
         largest = fmaxf(largest, x[e]);
     }
-    largest = quad_most(largest);
-    const float base = largest > -INFINITY ? largest : 0.0F;
+    largest = quad_most(largest) * scale;
+    const float base = largest > -INFINITY ? -largest : 0.0F;
 #pragma unroll
     for (int e = 0; e < PART / 4; e += 2) {
-        const float a = power_of_two(x[e] - base), b = power_of_two(x[e + 1] - base);
+        const float a = power_of_two(fmaf(x[e], scale, base)),
+                    b = power_of_two(fmaf(x[e + 1], scale, base));
         total += a + b;
         weight[e / 2][half] = pack_pair(a, b);
     }

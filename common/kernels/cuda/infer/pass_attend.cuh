@@ -9,14 +9,11 @@ static __device__ inline part_work work_at(const own_pass &p, int number)
 {
     const int g = static_cast<int>(p.attention.g), shared = static_cast<int>(p.attention.h) / g;
     const rf_cuda_unit unit = p.attention.unit[number / g];
-    const int32_t *run = p.attention.run + unit.run * RUN_COLUMNS;
-    const int key = run[SPAN_BEGIN + 2 * unit.span] + unit.first * RF_CUDA_PART;
-    return {run[QUERY_BEGIN],
-            (run[QUERY_END] - run[QUERY_BEGIN]) * shared,
-            number % g,
-            unit.span,
-            key,
-            min(run[SPAN_END + 2 * unit.span] - key, int{RF_CUDA_PART}),
+    const own_run &run = run_at(p.attention, unit.run);
+    const int2 keys = part_of(run.span[unit.span], unit.first);
+    return {run.queries.x, (run.queries.y - run.queries.x) * shared,
+            number % g,    unit.span,
+            keys.x,        keys.y - keys.x,
             unit.row};
 }
 

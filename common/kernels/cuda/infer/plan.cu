@@ -24,22 +24,22 @@ static __device__ sums_before scan(int own)
 }
 
 /* A thread a run. `parts`: of a unit. */
-static __device__ void write_units(const rf_cuda_attend &p, int run_number, const int32_t *run,
+static __device__ void write_units(const rf_cuda_attend &p, int run_number, const own_run &run,
                                    int parts, int first_unit, int first_row)
 {
     int unit = first_unit;
-    const int queries = run[QUERY_END] - run[QUERY_BEGIN];
+    const int queries = run.queries.y - run.queries.x;
     for (int span = 0; span < 2; span++) {
-        const int all = parts_of(run, span);
+        const int all = parts_of(run.span[span]);
         for (int part = 0; part < all; part += parts, unit++) {
             p.unit[unit] = {run_number, span, part, min(part + parts, all),
                             first_row + (unit - first_unit) * queries};
         }
     }
-    const int front = (parts_of(run, 0) + parts - 1) / parts;
+    const int front = (parts_of(run.span[0]) + parts - 1) / parts;
     for (int i = 0; i < queries; i++) {
-        p.table[run[QUERY_BEGIN] + i] = {first_row + i, queries, front, unit - first_unit - front,
-                                         RF_CUDA_SECTION / parts};
+        p.table[run.queries.x + i] = {first_row + i, queries, front, unit - first_unit - front,
+                                      RF_CUDA_SECTION / parts};
     }
 }
 
@@ -87,9 +87,10 @@ static __global__ void __launch_bounds__(RF_CUDA_PLANNED) plan(const rf_cuda_att
     count_pass(p.mail);
     const int i = static_cast<int>(threadIdx.x);
     const bool has_run = i < p.n_runs;
-    const int32_t *run = p.run + (has_run ? i : 0) * RUN_COLUMNS;
-    const int queries = has_run ? run[QUERY_END] - run[QUERY_BEGIN] : 0;
-    const int front = has_run ? parts_of(run, 0) : 0, back = has_run ? parts_of(run, 1) : 0;
+    const own_run &run = run_at(p, has_run ? i : 0);
+    const int queries = has_run ? run.queries.y - run.queries.x : 0;
+    const int front = has_run ? parts_of(run.span[0]) : 0,
+              back = has_run ? parts_of(run.span[1]) : 0;
     const int part = front + back, section = (front + RF_CUDA_SECTION - 1) / RF_CUDA_SECTION +
                                              (back + RF_CUDA_SECTION - 1) / RF_CUDA_SECTION;
     const sums_before part_rows = scan(part * queries), section_rows = scan(section * queries);
@@ -97,7 +98,7 @@ static __global__ void __launch_bounds__(RF_CUDA_PLANNED) plan(const rf_cuda_att
                       runs = scan(queries > 0 ? 1 : 0);
     const int written = early ? first_written(p) : 0;
     const bool by_part = part_rows.all <= min(p.part_rows, int64_t{RF_CUDA_FEW_PARTS});
-    const bool by_section = section_rows.all <= p.part_rows;
+    const bool by_section = section_rows.all <= p.part_rows; /* most_sections knows of this */
     if (queries > 0 && by_part) {
         write_units(p, i, run, 1, parts.before, part_rows.before);
     } else if (queries > 0 && by_section) {
@@ -107,7 +108,7 @@ static __global__ void __launch_bounds__(RF_CUDA_PLANNED) plan(const rf_cuda_att
     }
     if (!by_part && !by_section) { /* nothing is left to merge */
         for (int q = 0; q < queries; q++) {
-            p.table[run[QUERY_BEGIN] + q] = {0, 0, -1, -1, 1};
+            p.table[run.queries.x + q] = {0, 0, -1, -1, 1};
         }
     }
     if (i == 0) {
