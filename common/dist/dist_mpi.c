@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/log.h"
+#include "common/dist/srun.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -71,12 +72,11 @@ static void prepare_environment(void)
 /* srun with a PMI that this MPI does not speak starts N programs that each believe to be alone. */
 static int refuse_lonely_ranks(const rf_dist *dist, rf_error *err)
 {
-    const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
-    if (dist->size == 1 && !was_launched() && tasks != NULL && atoi(tasks) > 1) {
+    if (dist->size == 1 && rf_srun_tasks() > 1) {
         return rf_error_set(err, RF_ERR_USAGE,
-                            "started by srun as one of %s tasks, but MPI sees this one alone: use "
+                            "started by srun as one of %d tasks, but MPI sees this one alone: use "
                             "mpirun, or srun --mpi=pmix",
-                            tasks);
+                            rf_srun_tasks());
     }
     return RF_OK;
 }

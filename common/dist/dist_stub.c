@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/log.h"
+#include "common/dist/srun.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,12 @@ static int refuse_many_ranks(rf_error *err)
                                 "once, or build with MPI=1",
                                 atoi(size), sizes[i]);
         }
+    }
+    if (rf_srun_tasks() > 1) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "started by srun as one of %d tasks, but built without MPI: use "
+                            "srun -n 1, or build with MPI=1",
+                            rf_srun_tasks());
     }
     return RF_OK;
 }

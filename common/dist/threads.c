@@ -2,6 +2,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/log.h"
+#include "common/kernels/backend.h"
 #include "common/kernels/machine.h"
 
 #include <sched.h>
@@ -10,9 +11,10 @@
 #include <unistd.h>
 
 /* Host and cores of a rank. mpirun may bind ranks to cores of their own, or leave all to all. */
+enum { MOST_CORES = 1 << 14 };
 typedef struct seat {
     char host[256];
-    cpu_set_t cores;
+    unsigned long cores[MOST_CORES / 8 / sizeof(long)]; /* none where a host has more */
 } seat;
 
 /* Ranks, this one among them, that have the same seat. */
@@ -22,7 +24,7 @@ static int count_sharers(int *n, rf_dist *dist, rf_error *err)
     seat own;
     memset(&own, 0, sizeof own); /* with its padding: seats are compared as bytes */
     gethostname(own.host, sizeof own.host - 1);
-    sched_getaffinity(0, sizeof own.cores, &own.cores);
+    sched_getaffinity(0, sizeof own.cores, (cpu_set_t *)own.cores);
     seat *all = rf_alloc((size_t)n_ranks, sizeof *all);
     int rc = rf_dist_allgather_bytes(dist, all, &own, sizeof own, err);
     *n = 0;
@@ -35,10 +37,10 @@ static int count_sharers(int *n, rf_dist *dist, rf_error *err)
 
 int rf_threads_choose(int *n_threads, rf_dist *dist, int64_t asked, rf_error *err)
 {
-    int n_sharers = 1;
+    int n_sharers = 1, named = 0;
+    const int rc = asked > 0 ? RF_OK : rf_backend_threads(&named, err);
+    RF_TRY(rf_dist_agree(dist, rc, err));
     RF_TRY(count_sharers(&n_sharers, dist, err));
-    const char *variable = getenv("OMP_NUM_THREADS");
-    int named = variable != NULL ? atoi(variable) : 0;
     int share = rf_machine_cores() / n_sharers;
     *n_threads = asked > 0 ? (int)asked : named > 0 ? named : share > 1 ? share : 1;
     if ((int64_t)*n_threads * n_sharers > rf_machine_cores() && rf_dist_rank(dist) == 0) {

@@ -208,28 +208,36 @@ void rf_backend_describe(const rf_ctx *ctx, char *text, size_t bytes)
 
 /* --- Context --------------------------------------------------------------------------------- */
 
+int rf_backend_threads(int *n, rf_error *err)
+{
+    const char *text = setting("OMP_NUM_THREADS");
+    *n = 0;
+    if (text == NULL) {
+        return RF_OK;
+    }
+    char *end = NULL;
+    errno = 0;
+    const long number = strtol(text, &end, 10);
+    /* OpenMP allows a list, one number for each level of nesting: ours is the first. */
+    if (errno != 0 || end == text || (*end != '\0' && *end != ',') || number < 1 ||
+        number > MAX_THREADS) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "OMP_NUM_THREADS=%s is not a number from 1 to %d: correct or unset it",
+                            text, (int)MAX_THREADS);
+    }
+    *n = (int)number;
+    return RF_OK;
+}
+
 static int resolve_threads(int *out, int n_threads, rf_error *err)
 {
     *out = n_threads;
     if (n_threads == 0) {
-        const char *text = setting("OMP_NUM_THREADS");
-        if (text == NULL) {
-            int n_cores = rf_machine_cores();
+        RF_TRY(rf_backend_threads(out, err));
+        if (*out == 0) {
+            const int n_cores = rf_machine_cores();
             *out = n_cores < MAX_THREADS ? n_cores : MAX_THREADS;
-            return RF_OK;
         }
-        char *end = NULL;
-        errno = 0;
-        long n = strtol(text, &end, 10);
-        /* OpenMP allows a list, one number for each level of nesting: ours is the first. */
-        if (errno != 0 || end == text || (*end != '\0' && *end != ',') || n < 1 ||
-            n > MAX_THREADS) {
-            return rf_error_set(err, RF_ERR_USAGE,
-                                "OMP_NUM_THREADS=%s is not a number from 1 to %d: correct or unset "
-                                "it",
-                                text, (int)MAX_THREADS);
-        }
-        *out = (int)n;
     } else if (n_threads < 0 || n_threads > MAX_THREADS) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "%d threads: ask for 1 to %d, or 0 for the cores of this process",

@@ -162,6 +162,8 @@ rf_compute rf_backend_compute(const rf_backend *backend, rf_layout weights, rf_c
  * set; of cpu where cuda was looked for and not found, why. */
 void rf_backend_describe(const rf_ctx *ctx, char *text, size_t bytes);
 
+/* *n = what OMP_NUM_THREADS asks for, 0: it is not set. An error where it is no number of threads. */
+RF_MUST_CHECK int rf_backend_threads(int *n, rf_error *err);
 /* A context with scratch for `limits`; its backend is rf_backend_with of limits->compute. n_threads
  * 0: OMP_NUM_THREADS or the cores this process may use. Caller frees with rf_ctx_free. */
 RF_MUST_CHECK int rf_ctx_new(rf_ctx **out, const rf_backend *backend, int n_threads,

@@ -4,22 +4,6 @@
 #include <jansson.h>
 #include <string.h>
 
-static int read_rope_kind(rf_rope_kind *out, const json_t *rope, const char *origin,
-                          const char *name, rf_error *err)
-{
-    const json_t *type = rf_field_of(rope, "rope_type");
-    type = type != NULL ? type : rf_field_of(rope, "type"); /* as older files have it */
-    const char *text = json_string_value(type);
-    for (int kind = 0; kind < RF_N_ROPES && text != NULL; kind++) {
-        if (strcmp(text, rf_rope_name((rf_rope_kind)kind)) == 0) {
-            *out = (rf_rope_kind)kind;
-            return RF_OK;
-        }
-    }
-    return rf_field_unsupported(err, origin, name,
-                                "rope_type \"default\", \"linear\", \"llama3\" or \"yarn\"");
-}
-
 typedef struct rope_field {
     const char *name;
     size_t offset; /* in rf_rope */
@@ -42,6 +26,36 @@ static const rope_field rope_fields[] = {
      0},
 };
 enum { N_ROPE_FIELDS = sizeof rope_fields / sizeof rope_fields[0] };
+
+static bool scales(const json_t *rope)
+{
+    bool found = false;
+    for (int i = 0; i < N_ROPE_FIELDS; i++) {
+        found = found || rf_field_of(rope, rope_fields[i].name) != NULL;
+    }
+    return found;
+}
+
+/* Without a type it is the default, where nothing says how to scale. */
+static int read_rope_kind(rf_rope_kind *out, const json_t *rope, const char *origin,
+                          const char *name, rf_error *err)
+{
+    const json_t *type = rf_field_of(rope, "rope_type");
+    type = type != NULL ? type : rf_field_of(rope, "type"); /* as older files have it */
+    if (type == NULL && json_is_object(rope) && !scales(rope)) {
+        *out = RF_ROPE_DEFAULT;
+        return RF_OK;
+    }
+    const char *text = json_string_value(type);
+    for (int kind = 0; kind < RF_N_ROPES && text != NULL; kind++) {
+        if (strcmp(text, rf_rope_name((rf_rope_kind)kind)) == 0) {
+            *out = (rf_rope_kind)kind;
+            return RF_OK;
+        }
+    }
+    return rf_field_unsupported(err, origin, name,
+                                "rope_type \"default\", \"linear\", \"llama3\" or \"yarn\"");
+}
 
 static int read_rope_field(rf_rope *out, const json_t *rope, const rope_field *field,
                            const char *origin, const char *name, rf_error *err)

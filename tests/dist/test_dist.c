@@ -2,6 +2,9 @@
  * do not depend on their number. */
 #include "tests/dist/exchanges.h"
 
+#include "common/dist/srun.h"
+#include "common/dist/threads.h"
+
 /* --- Small collectives ------------------------------------------------------------------------ */
 
 static void check_small(rf_dist *dist)
@@ -113,16 +116,52 @@ Test(dist, opens_once)
     cr_assert(strstr(error.message, "cannot start again") != NULL, "%s", error.message);
 }
 
-/* A program without MPI that mpirun starts twice would be two lone programs. */
+/* A program that mpirun or srun starts twice, and that knows nothing of the other. */
 Test(dist, many_without_mpi)
 {
     if (strcmp(rf_dist_library(), "none") != 0) {
-        setenv("SLURM_STEP_NUM_TASKS", "2", 1);
-    } else {
-        setenv("OMPI_COMM_WORLD_SIZE", "2", 1);
+        cr_skip_test("an MPI that mpirun starts knows");
     }
+    setenv("OMPI_COMM_WORLD_SIZE", "2", 1);
     rf_dist *dist = NULL;
     cr_assert(rf_dist_open(&dist, NULL, NULL, &error) == RF_ERR_USAGE && dist == NULL);
+}
+
+Test(dist, many_by_srun)
+{
+    setenv("SLURM_STEP_NUM_TASKS", "2", 1);
+    rf_dist *dist = NULL;
+    cr_assert(rf_dist_open(&dist, NULL, NULL, &error) == RF_ERR_USAGE && dist == NULL);
+    cr_assert(strstr(error.message, "one of 2 tasks") != NULL, "%s", error.message);
+}
+
+/* What srun sets for a PMI that the program does not speak. */
+Test(dist, many_by_srun_with_a_strange_pmi)
+{
+    setenv("SLURM_STEP_NUM_TASKS", "4", 1);
+    setenv("PMI_RANK", "2", 1);
+    setenv("PMI_SIZE", "4", 1);
+    rf_dist *dist = NULL;
+    cr_assert(rf_dist_open(&dist, NULL, NULL, &error) == RF_ERR_USAGE && dist == NULL);
+    setenv("PMI_SIZE", "1", 1);
+    cr_assert_eq(rf_srun_tasks(), 1); /* mpiexec -n 1 within the step */
+}
+
+Test(dist, threads_that_the_environment_asks_for)
+{
+    mpi_need();
+    rf_dist *dist = NULL;
+    int n = 0;
+    MUST(rf_dist_open(&dist, NULL, NULL, &error));
+    setenv("OMP_NUM_THREADS", "3,2", 1);
+    MUST(rf_threads_choose(&n, dist, 0, &error));
+    cr_assert_eq(n, 3);
+    setenv("OMP_NUM_THREADS", "many", 1);
+    cr_assert_eq(rf_threads_choose(&n, dist, 0, &error), RF_ERR_USAGE);
+    cr_assert(strstr(error.message, "OMP_NUM_THREADS=many") != NULL, "%s", error.message);
+    MUST(rf_threads_choose(&n, dist, 2, &error));
+    cr_assert_eq(n, 2);
+    rf_dist_close(dist);
 }
 
 Test(dist, library_name)

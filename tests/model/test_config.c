@@ -94,6 +94,17 @@ Test(config, rope_theta_of_newer_files)
     cr_assert(c.rope_theta == 5e5);
 }
 
+/* Without a type, and without anything that says how to scale. */
+Test(config, rope_without_a_type)
+{
+    rf_model_config c;
+    rf_error err = {0};
+    const char *json = "{\"model_type\": \"qwen3\", \"rope_parameters\": {\"rope_theta\": 5e5}, "
+                       "\"rope_scaling\": {}," SIZES "}";
+    cr_assert(parse(&c, json, &err) == RF_OK, "%s", err.message);
+    cr_assert(c.rope_theta == 5e5 && c.rope.kind == RF_ROPE_DEFAULT);
+}
+
 /* Versions of Transformers differ in which rope_theta they read. */
 Test(config, rope_theta_twice)
 {

@@ -196,8 +196,17 @@ static int read_value(reader *in, rf_config_value *value, const rf_config_key *k
 /* --- Mappings --------------------------------------------------------------------------------- */
 
 /* Finds the entry of "section.key"; the key was just read. */
+/* What stands behind a 0 byte of a name would be passed over. */
+static int check_name(reader *in)
+{
+    return strlen(scalar_text(in)) == in->event.data.scalar.length
+               ? RF_OK
+               : REFUSE(in, "the name '%.200s' has a 0 byte behind it: remove it", scalar_text(in));
+}
+
 static int find_key(reader *in, const char *section, int *index)
 {
+    RF_TRY(check_name(in));
     const char *key = scalar_text(in);
     char *name = rf_alloc_format("%s.%s", section, key);
     const rf_config_entry *entry = rf_config_find(in->config, name, strlen(name));
@@ -285,6 +294,7 @@ static int read_sections(reader *in)
         if (in->event.type != YAML_SCALAR_EVENT) {
             return REFUSE(in, "the name of a section is expected here");
         }
+        RF_TRY(check_name(in));
         char *section = rf_alloc_string(scalar_text(in)); /* the event goes with the next one */
         const int rc = read_named_section(in, section);
         free(section);
@@ -430,7 +440,7 @@ static int set(rf_config *config, const char *assignment, const char *origin, bo
     if (entry == NULL) {
         rc = rf_config_unknown(config, name, &reason);
     } else {
-        rc = equals[1] == '[' && rf_config_is_list(entry->key->type)
+        rc = equals[1 + strspn(equals + 1, " ")] == '[' && rf_config_is_list(entry->key->type)
                  ? read_list(&value, entry->key, equals + 1, &reason)
                  : rf_config_value_parse(&value, entry->key, equals + 1, &reason);
     }

@@ -223,6 +223,9 @@ int rf_config_value_parse(rf_config_value *value, const rf_config_key *key, cons
             *comma = '\0';
         }
         element += strspn(element, " ");
+        for (size_t n = strlen(element); n > 0 && element[n - 1] == ' '; n--) {
+            element[n - 1] = '\0';
+        }
         if (element[0] == '\0') {
             rc = rf_error_set(err, RF_ERR_USAGE,
                               "'%.200s' has an empty element: remove the comma, or write [\"\"]",

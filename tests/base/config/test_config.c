@@ -100,6 +100,13 @@ Test(config, command_line_of_every_type)
     const char *const *files = rf_config_strings(config, "data.train", &n);
     cr_assert(n == 2);
     cr_expect_str_eq(files[1], "b.h5");
+    set(config, "data.train= a.h5 ,b.h5  ");
+    files = rf_config_strings(config, "data.train", &n);
+    cr_assert(n == 2);
+    cr_expect_str_eq(files[0], "a.h5");
+    cr_expect_str_eq(files[1], "b.h5");
+    set(config, "data.train= [a.h5]");
+    cr_expect_str_eq(rf_config_strings(config, "data.train", &n)[0], "a.h5");
     set(config, "data.train=[a.h5, \"b,c.h5\", '']");
     files = rf_config_strings(config, "data.train", &n);
     cr_assert(n == 3);

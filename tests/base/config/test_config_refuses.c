@@ -103,6 +103,8 @@ Test(config_refuses, yaml_that_is_not_for_settings)
     expect_refused("train: {steps: 1}\n---\ntrain: {lr: 1}\n", "a.yaml:2:1: a second document");
     expect_refused("train: {steps: 1}\n...\n---\n", "a.yaml:3:1: a second document");
     expect_refused("data: {valid: \"a\\0b\"}\n", "0 byte");
+    expect_refused("train: {\"steps\\0b\": 7}\n", "a.yaml:1:9: the name 'steps' has a 0 byte");
+    expect_refused("\"train\\0b\": {steps: 7}\n", "0 byte");
 }
 
 Test(config_refuses, syntax_errors_have_a_place)
