@@ -258,7 +258,7 @@ demo: $(PROGRAMS) | $(DEPS_FIRST)  ## sudokus: three models on 2 ranks, side by 
 	@BUILD_DIR=$(OUT) sh train/demo.sh
 
 COMPARE ?= quick
-compare: $(PROGRAMS) | $(DEPS_FIRST)  ## objectives and decoders side by side; COMPARE=quick|cpu|gpu, GSM8K=FILE
+compare: $(PROGRAMS) | $(DEPS_FIRST)  ## objectives and decoders side by side; COMPARE=quick|cpu|gpu|long|gpu150, GSM8K=FILE
 	@BUILD_DIR=$(OUT) GSM8K="$(GSM8K)" sh train/compare.sh configs/compare/$(COMPARE).sh
 compare-quick:  ## the same on sudoku4, minutes on 2 cores
 	@$(MAKE) --no-print-directory compare COMPARE=quick
@@ -316,7 +316,7 @@ $(SCRIPT_MAN): $(OUT)/man/refusion-%.1: $(foreach s,$(SCRIPTS),$(lastword $(subs
 # --- Installation --------------------------------------------------------------------------------
 # MODE:SOURCE:PATH below $(PREFIX) of all that is installed, and so of all that uninstall removes.
 # strip: a program. Folders of files keep their places, so that the links of READMEs hold.
-DOCS      := $(wildcard *.md LICENSE */README.md */*/README.md */*/*/README.md infer/decoding.svg)
+DOCS      := $(wildcard *.md LICENSE */README.md */*/README.md */*/*/README.md train/scaling.md infer/decoding.svg serve/samples/*)
 CONFIGS   := $(wildcard configs/*.yaml configs/hostfile configs/slurm.sbatch)
 COMPLETED := $(NAMES) refusion-launch
 INSTALLED := $(foreach p,$(PROGRAMS),strip:$p:bin/$(notdir $p)) \
@@ -325,7 +325,7 @@ INSTALLED := $(foreach p,$(PROGRAMS),strip:$p:bin/$(notdir $p)) \
              $(foreach c,$(COMPLETED),644:common/base/manual/refusion.bash:share/bash-completion/completions/$c) \
              644:common/base/manual/refusion.zsh:share/zsh/site-functions/_refusion \
              $(foreach f,$(CONFIGS),644:$f:share/refusion/$f) \
-             $(foreach f,$(filter-out tests/%,$(DOCS)),644:$f:share/doc/refusion/$f)
+             $(foreach f,$(DOCS),644:$f:share/doc/refusion/$f)
 install: $(PROGRAMS) $(MAN)  ## programs, man pages, completion, configurations and READMEs, below $(PREFIX)
 	@set -e; for entry in $(INSTALLED); do \
 	    mode=$${entry%%:*} from=$${entry#*:}; to="$(DESTDIR)$(PREFIX)/$${from#*:}"; from=$${from%:*}; \

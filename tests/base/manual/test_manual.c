@@ -262,7 +262,7 @@ Test(manual, what_is_installed_works_and_goes_again)
                  "for file in share/refusion/configs/*.yaml; do "
                  "bin/refusion-train $file --print-config >/dev/null; done\n"
                  "test -s share/doc/refusion/README.md\n"
-                 "! [ -d share/doc/refusion/tests ]\n"
+                 "test -z \"$(find share/doc -name '*.[ch]')\"\n"
                  "test $(wc -c <bin/refusion-train) -lt $(wc -c <\"$TRAIN\")\n",
                  0);
     program_runs("set -e\n: >to/usr/bin/other\n" MAKE "uninstall\n"
@@ -271,12 +271,14 @@ Test(manual, what_is_installed_works_and_goes_again)
                  0);
 }
 
-/* Links of the README lead to files that are installed, too. */
-Test(manual, links_of_the_readme_hold_where_it_is_installed)
+/* Links of all READMEs lead to files that are installed, too. */
+Test(manual, links_of_readmes_hold_where_they_are_installed)
 {
-    program_runs("set -e\n" MAKE "install\ncd to/usr/share/doc/refusion\n"
-                 "for link in $(grep -o '](\\(common\\|data\\|train\\|infer\\)[^)#]*)' README.md | "
-                 "tr -d '](' | tr -d ')'); do "
-                 "[ -e $link ] || [ -e $link/README.md ] || { echo $link >&2; exit 1; }; done",
-                 0);
+    program_runs(
+        "set -e\n" MAKE "install\ncd to/usr/share/doc/refusion\n"
+        "find . -name '*.md' >files; test $(wc -l <files) -gt 40\n"
+        "for file in $(cat files); do "
+        "for link in $(grep -o '][(][^)]*[)]' $file | sed 's/^](//; s/[#)].*//; /:/d'); do "
+        "[ -e ${file%/*}/$link ] || { echo $file: $link >&2; exit 1; }; done; done",
+        0);
 }
