@@ -163,7 +163,7 @@ static int run(const rf_manual *self, int argc, char **argv, rf_error *err)
 
 const rf_manual rf_data_encode = {
     .name = "refusion-data encode",
-    .summary = "text to token ids, JSON lines",
+    .summary = "{\"text\"} lines to {\"ids\"} lines",
     .synopsis = "refusion-data encode [--tokenizer NAME] < FILE\n",
     .text =
         "{\"text\": \"...\"} lines become {\"ids\": [...]} lines. Special tokens written out in a\n"
@@ -173,7 +173,7 @@ const rf_manual rf_data_encode = {
     .run = run};
 const rf_manual rf_data_decode = {
     .name = "refusion-data decode",
-    .summary = "token ids to text, JSON lines",
+    .summary = "{\"ids\"} lines to {\"text\"} lines",
     .synopsis = "refusion-data decode [--tokenizer NAME] [--skip-special] < FILE\n",
     .text =
         "{\"ids\": [...]} lines become {\"text\": \"...\"} lines. Broken UTF-8 becomes U+FFFD,\n"
@@ -182,7 +182,7 @@ const rf_manual rf_data_decode = {
     .run = run};
 const rf_manual rf_data_render = {
     .name = "refusion-data render",
-    .summary = "messages to a prompt, JSON lines",
+    .summary = "{\"messages\"} lines to prompts, {\"text\", \"ids\"} lines",
     .synopsis = "refusion-data render [--tokenizer NAME] < FILE\n",
     .text = "{\"messages\": [{\"role\", \"content\"}, ...], \"tools\", \"add_generation_prompt\",\n"
             "\"enable_thinking\", \"date_string\"} lines become {\"text\", \"ids\"} lines, in the "

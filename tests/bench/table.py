@@ -5,6 +5,8 @@ Usage: python3 tests/bench/table.py [part of a name] [--file FILE]
 
 import argparse
 import json
+import os
+import sys
 
 
 def number(value):
@@ -18,6 +20,8 @@ def main():
     parser.add_argument("filter", nargs="?", default="")
     parser.add_argument("--file", default="runs/bench/bench.jsonl")
     arguments = parser.parse_args()
+    if not os.path.exists(arguments.file):
+        sys.exit(f"table.py: there is no {arguments.file}: make bench writes runs/bench/bench.jsonl")
     machines = {}
     with open(arguments.file, encoding="utf-8") as lines:
         for line in lines:

@@ -176,9 +176,10 @@ void rf_manual_print_config_page(const rf_manual *m, FILE *out)
         "\\fBrefusion\\-train \\-\\-print\\-config\\fR prints a configuration with all of this.\n"
         ".PP\n"
         "Settings that may change on resume are marked so: a run that goes on may have another\n"
-        "value of them. refusion\\-infer and refusion\\-eval know the section decode, whose "
-        "defaults\n"
-        "are those of the run that trained the model; refusion\\-eval also objective.\n"
+        "value of them. refusion\\-infer, refusion\\-eval and refusion\\-serve know the section "
+        "decode,\n"
+        "whose defaults are those of the run that trained the model; refusion\\-eval also "
+        "objective.\n"
         ".SH SETTINGS\n",
         out);
     put_keys(out, m, put_key);
