@@ -110,6 +110,56 @@ Test(cpu_exact, products_do_not_depend_on_threads)
     check_product_threads(RF_COMPUTE_BF16);
 }
 
+/* Products of adapters of more rank than the model is wide: y = u B^T and dx = du A. */
+Test(cpu_exact, adapters_may_be_wider_than_the_model)
+{
+    enum { N = 40, WIDTH = 16, RANK = 8230 };
+    const rf_limits limits = {.places = N,
+                              .keys = N,
+                              .width = WIDTH,
+                              .n_heads = 1,
+                              .n_kv_heads = 1,
+                              .head_dim = WIDTH,
+                              .ffn = WIDTH,
+                              .vocab = WIDTH,
+                              .rank = RANK,
+                              .backward = 1,
+                              .compute = RF_COMPUTE_BF16};
+    const rf_backend *list[MAX_CPU];
+    int n_backends = cpu_backends(list);
+    float *u = exact_take(sizeof(float) * N * RANK), *w = exact_take(sizeof(float) * WIDTH * RANK);
+    float y[N * WIDTH] = {0}, dx[N * WIDTH] = {0};
+    for (int i = 0; i < N * RANK; i++) {
+        u[i] = (float)(i / RANK + 1);
+    }
+    for (int i = 0; i < WIDTH * RANK; i++) {
+        w[i] = 1.0F / 4096;
+    }
+    for (int b = 0; b < n_backends; b++) {
+        rf_ctx *ctx = exact_context(list[b], 2, &limits);
+        void *from = exact_upload(ctx, RF_ACTIVATION, u, N * RANK);
+        void *out = exact_upload(ctx, RF_ACTIVATION, y, N * WIDTH);
+        void *d_x = exact_upload(ctx, RF_ACTIVATION, dx, N * WIDTH);
+        list[b]->kernels->linear_forward(ctx, (rf_array){out, RF_ACTIVATION}, from,
+                                         rf_matrix_rows(w), NULL, NULL, N, RANK, WIDTH);
+        list[b]->kernels->linear_backward_input(ctx, (rf_array){d_x, RF_ACTIVATION},
+                                                (rf_const_array){from, RF_ACTIVATION}, w, N, WIDTH,
+                                                RANK, false);
+        exact_download(ctx, y, RF_ACTIVATION, out, N * WIDTH);
+        exact_download(ctx, dx, RF_ACTIVATION, d_x, N * WIDTH);
+        for (int i = 0; i < N * WIDTH; i++) {
+            const float sum = (float)(i / WIDTH + 1) * RANK / 4096;
+            cr_assert(fabsf(y[i] - sum) <= sum / 128 && fabsf(dx[i] - sum) <= sum / 128,
+                      "%s: %g and %g for %g", list[b]->isa, (double)y[i], (double)dx[i],
+                      (double)sum);
+        }
+        free(from);
+        rf_ctx_free(ctx);
+    }
+    free(u);
+    free(w);
+}
+
 static void check_product_rows(rf_compute compute)
 {
     const int64_t sizes[] = {1, 2, 3, 5, 17, 31};

@@ -68,7 +68,7 @@ static int64_t most_left_floats(const rf_limits *limits)
  * where c is bf16. */
 static int64_t right_cells(const rf_limits *limits)
 {
-    int64_t wide = max_of(limits->width, limits->ffn);
+    int64_t wide = max_of(max_of(limits->width, limits->ffn), limits->rank);
     wide = max_of(wide, limits->n_heads * limits->head_dim);
     return max_of(B_CELLS, bf16_cells(wide) * BF16_PANEL);
 }
