@@ -156,6 +156,12 @@ static int read_config(rf_adaptation *out, const char *folder, const rf_convert_
     }
     out->rank = json_integer_value(rank);
     out->alpha = json_number_value(alpha);
+    if (rc == RF_OK && out->rank < 1) {
+        rc = rf_error_set(err, RF_ERR, "%s: r is %" PRId64 ": must be at least 1", path, out->rank);
+    }
+    if (rc == RF_OK && !(out->alpha > 0.0)) {
+        rc = rf_error_set(err, RF_ERR, "%s: lora_alpha is %g: must be above 0", path, out->alpha);
+    }
     if (rc == RF_OK && json_is_true(json_object_get(config, "use_rslora"))) {
         out->alpha *= sqrt((double)out->rank);
     }
@@ -170,6 +176,26 @@ static const rf_safetensor *find(const peft *p, const rf_tensor *adapter)
     char name[RF_CONVERT_NAME];
     rf_convert_adapter_name(name, sizeof name, adapter->name);
     return rf_safetensors_find(&p->set, name);
+}
+
+/* The tensors are of the rank that the configuration says. */
+static int check_rank(const peft *p, rf_error *err)
+{
+    for (int64_t i = 0; i < p->set.n; i++) {
+        const rf_safetensor *s = &p->set.tensor[i];
+        const bool is_a = strstr(s->name, ".lora_A.weight") != NULL,
+                   is_b = strstr(s->name, ".lora_B.weight") != NULL;
+        const int64_t rank =
+            s->n_dims != 2 || is_a == is_b ? p->info.adaptation.rank : s->shape[is_a ? 0 : 1];
+        if (rank != p->info.adaptation.rank) {
+            return rf_error_set(err, RF_ERR,
+                                "%s: tensor %s is of rank %" PRId64 ", but r is %" PRId64
+                                " in %s/adapter_config.json: they do not "
+                                "belong together",
+                                s->file, s->name, rank, p->info.adaptation.rank, p->folder);
+        }
+    }
+    return RF_OK;
 }
 
 /* The last part of a module's name where every block has the adapter, else its whole name. */
@@ -248,11 +274,12 @@ static int check_tensors(const peft *p, const rf_table *table, rf_error *err)
     if (n_adapters == p->set.n) {
         return RF_OK;
     }
-    for (int64_t i = 0; i < p->set.n; i++) { /* the first that is none of the table's */
+    for (int64_t i = 0; i < p->set.n; i++) { /* the first that is none of the table's adapters */
         bool known = false;
         for (int64_t j = 0; j < table->n_tensors && !known; j++) {
             rf_convert_adapter_name(wanted, sizeof wanted, table->tensor[j].name);
-            known = strcmp(wanted, p->set.tensor[i].name) == 0;
+            known = rf_table_is_adapter(table->tensor[j].role) &&
+                    strcmp(wanted, p->set.tensor[i].name) == 0;
         }
         if (!known) {
             return rf_error_set(
@@ -322,6 +349,7 @@ int rf_convert_import_peft(const char *folder, const char *base, const char *pat
         goto out;
     }
     RF_TRY_OUT(rf_safetensors_open(&p.set, file, err));
+    RF_TRY_OUT(check_rank(&p, err));
     RF_TRY_OUT(choose_targets(&p, err));
     RF_TRY_OUT(rf_table_build_adapted(&table, &p.info.model, &p.info.adaptation, err));
     RF_TRY_OUT(check_tensors(&p, &table, err));

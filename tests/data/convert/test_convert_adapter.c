@@ -196,10 +196,6 @@ Test(convert_adapter, peft_refused)
     json_t *json = json_load_file("peft/adapter_config.json", 0, NULL);
     peft_refused("peft_type is IA3: only LORA");
     json_object_set_new(json, "peft_type", json_string("LORA"));
-    json_object_set_new(json, "r", json_integer(4)); /* the tensors have 3 */
-    json_dump_file(json, "peft/adapter_config.json", 0);
-    peft_refused("has another shape than [4, ");
-    json_object_set_new(json, "r", json_integer(3));
     json_dump_file(json, "peft/adapter_config.json", 0);
     json_decref(json);
     refused(rf_convert_import("peft", "back.h5", &as_source, tiny_error()), "with --base");
@@ -221,6 +217,83 @@ Test(convert_adapter, peft_refused)
     cr_assert_eq(rename("kept", "peft/adapter_model.safetensors"), 0);
     cr_assert_eq(rename("peft/adapter_model.safetensors", "peft/gone"), 0);
     peft_refused("adapter_model.safetensors: there is no such file: save the adapters in this");
+    leave_folder();
+}
+
+/* Ranks that are none, and one that the tensors do not have. */
+Test(convert_adapter, peft_ranks)
+{
+    static const struct {
+        int r;
+        const char *words;
+    } cases[] = {{0, "peft/adapter_config.json: r is 0: must be at least 1"},
+                 {-4, "peft/adapter_config.json: r is -4: must be at least 1"},
+                 {4, "q_proj.lora_A.weight is of rank 3, but r is 4 in peft/adapter_config.json"}};
+    rf_model_config config = tiny_config((tiny_switches){.qk_norm = true});
+    rf_model_free(make_files(&config, "q_proj"));
+    TINY_MUST(rf_convert_export("adapters.h5", "peft", &as_source, tiny_error()));
+    json_t *json = read_config();
+    json_object_set_new(json, "lora_alpha", json_integer(0));
+    json_dump_file(json, "peft/adapter_config.json", 0);
+    peft_refused("peft/adapter_config.json: lora_alpha is 0: must be above 0");
+    json_object_set_new(json, "lora_alpha", json_integer(6));
+    json_object_set_new(json, "use_rslora", json_true());
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        json_object_set_new(json, "r", json_integer(cases[i].r));
+        json_dump_file(json, "peft/adapter_config.json", 0);
+        cr_assert_eq(rf_convert_import_peft("peft", "base.h5", "back.h5", &as_source, tiny_error()),
+                     RF_ERR);
+        peft_refused(cases[i].words);
+    }
+    json_decref(json);
+    leave_folder();
+}
+
+/* peft/ with one tensor more, of this name and zeros. */
+static void add_tensor(const char *name, const rf_tensor *like)
+{
+    rf_safetensors set;
+    rf_safetensors_writer *writer = NULL;
+    rf_safetensors_item item[64] = {{name, like->n_dims, {like->shape[0], like->shape[1]}}};
+    float *zeros = calloc((size_t)like->count, sizeof *zeros);
+    cr_assert_not_null(zeros);
+    TINY_MUST(rf_safetensors_open(&set, "kept", tiny_error()));
+    for (int64_t i = 0; i < set.n; i++) {
+        const rf_safetensor *s = &set.tensor[i];
+        item[i + 1] = (rf_safetensors_item){s->name, 2, {s->shape[0], s->shape[1]}};
+    }
+    unlink("peft/adapter_model.safetensors");
+    TINY_MUST(rf_safetensors_writer_new(&writer, "peft", "adapter_model", RF_F32, item, set.n + 1,
+                                        1 << 30, tiny_error()));
+    TINY_MUST(rf_safetensors_writer_put(writer, name, 0, like->count, zeros, tiny_error()));
+    for (int64_t i = 0; i < set.n; i++) {
+        const rf_safetensor *s = &set.tensor[i];
+        TINY_MUST(rf_safetensors_writer_put(writer, s->name, 0, s->count, s->data, tiny_error()));
+    }
+    TINY_MUST(rf_safetensors_writer_finish(writer, tiny_error()));
+    rf_safetensors_writer_free(writer);
+    rf_safetensors_close(&set);
+    free(zeros);
+}
+
+/* A trained tensor of the base beside adapters is refused by its name, whichever it is. */
+Test(convert_adapter, peft_trained_tensors_of_the_base)
+{
+    rf_model_config config = tiny_config((tiny_switches){.qk_norm = true});
+    rf_model *model = make_files(&config, "q_proj");
+    TINY_MUST(rf_convert_export("adapters.h5", "peft", &as_source, tiny_error()));
+    cr_assert_eq(rename("peft/adapter_model.safetensors", "kept"), 0);
+    for (int64_t i = 0; i < model->table.n_tensors; i++) {
+        const rf_tensor *t = &model->table.tensor[i];
+        char name[128], words[256];
+        if (!rf_table_is_adapter(t->role)) {
+            snprintf(name, sizeof name, "base_model.model.%s", t->name);
+            snprintf(words, sizeof words, "tensor %s adapts no matrix of a block", name);
+            add_tensor(name, t);
+            peft_refused(words);
+        }
+    }
+    rf_model_free(model);
     leave_folder();
 }
 
