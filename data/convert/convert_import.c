@@ -53,7 +53,21 @@ typedef struct importer {
     size_t capacity;
 } importer;
 
-/* What stands where a folder of a model should: a file, or files that were never fetched. */
+static bool is_file(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISREG(status.st_mode);
+}
+
+/* Of the files that are read. */
+static bool is_read(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+    return dot != NULL && (strcmp(dot, ".json") == 0 || strcmp(dot, ".safetensors") == 0);
+}
+
+/* What stands where a folder of a model should: a file, or files that were never fetched, or pipes: to open
+ * one would wait for its writer. */
 static int check_folder(const char *folder, rf_error *err)
 {
     static const char pointer[] = "version https://git-lfs";
@@ -70,9 +84,13 @@ static int check_folder(const char *folder, rf_error *err)
     }
     while (rc == RF_OK && (entry = readdir(entries)) != NULL) {
         FILE *file = NULL;
-        if (rf_path_join(path, sizeof path, folder, entry->d_name, NULL) == RF_OK &&
-            !rf_path_is_folder(path) && rf_path_exists(path)) {
+        if (rf_path_join(path, sizeof path, folder, entry->d_name, NULL) != RF_OK) {
+            continue;
+        }
+        if (is_file(path)) {
             file = fopen(path, "rb");
+        } else if (is_read(path) && rf_path_exists(path) && !rf_path_is_folder(path)) {
+            rc = rf_error_set(err, RF_ERR, "%s: is not a file", path);
         }
         if (file != NULL && fread(head, 1, sizeof pointer - 1, file) == sizeof pointer - 1 &&
             memcmp(head, pointer, sizeof pointer - 1) == 0) {

@@ -324,6 +324,21 @@ Test(convert, values_that_are_not_finite_are_refused)
     cr_expect(count_files() == 4);
 }
 
+/* What is no file in the folder is not opened: a pipe would wait for its writer. */
+Test(convert, pipes_in_the_folder_are_not_opened, .timeout = 20)
+{
+    const char *path = put_folder("a", &(damage){0});
+    cr_assert(mkfifo(in_folder("a/pipe"), 0666) == 0);
+    import(path, in_folder("good.h5"), RF_N_TYPES);
+    static const char *const read[] = {"a/config.json", "a/model.safetensors"};
+    for (int i = 0; i < 2; i++) {
+        cr_assert(rename(in_folder(read[i]), in_folder("kept")) == 0);
+        cr_assert(mkfifo(in_folder(read[i]), 0666) == 0);
+        expect_no_import(path, RF_N_TYPES, "is not a file");
+        cr_assert(rename(in_folder("kept"), in_folder(read[i])) == 0);
+    }
+}
+
 /* --- Wrong usage, bad input ------------------------------------------------------------------- */
 
 Test(convert, program_refuses_wrong_usage)
