@@ -63,8 +63,8 @@ typedef struct rf_safetensors_writer rf_safetensors_writer;
 /* Begins <folder>/<stem>.safetensors, or several with <stem>.safetensors.index.json where the
  * values take more than max_shard_bytes (a tensor larger than that gets a file of its own). Tensors
  * lie in the order of their names, metadata {"format": "pt"}. type: f32, bf16 or f16. The files
- * must not exist; they are not atomic: give a folder of your own. Items are copied. Caller ends
- * with rf_safetensors_writer_free. */
+ * must not exist; they are not atomic: give a folder of your own. Each is open from its first value to
+ * its last. Items are copied. Caller ends with rf_safetensors_writer_free. */
 RF_MUST_CHECK int rf_safetensors_writer_new(rf_safetensors_writer **out, const char *folder,
                                             const char *stem, rf_type type,
                                             const rf_safetensors_item *item, int64_t n_items,
@@ -73,7 +73,7 @@ RF_MUST_CHECK int rf_safetensors_writer_new(rf_safetensors_writer **out, const c
 RF_MUST_CHECK int rf_safetensors_writer_put(rf_safetensors_writer *writer, const char *name,
                                             int64_t first, int64_t n, const void *values,
                                             rf_error *err);
-/* Flushes all files to disk and writes the index. Every value must have been put. */
+/* Writes the index; all files are on disk then. Every value must have been put. */
 RF_MUST_CHECK int rf_safetensors_writer_finish(rf_safetensors_writer *writer, rf_error *err);
 int64_t rf_safetensors_writer_files(const rf_safetensors_writer *writer); /* without the index */
 void rf_safetensors_writer_free(rf_safetensors_writer *writer);           /* NULL is fine */

@@ -26,7 +26,9 @@ typedef struct entry {
 typedef struct shard {
     char *path;
     int64_t bytes; /* of its values */
-    int fd;
+    int64_t left;  /* elements that were not put */
+    int fd; /* open from its first value to its last: there may be thousands of shards; or -1 */
+    bool begun;
 } shard;
 
 struct rf_safetensors_writer {
@@ -76,6 +78,7 @@ static void plan_shards(rf_safetensors_writer *w, int64_t max_shard_bytes)
         e->shard = w->n_shards - 1;
         e->offset = s->bytes;
         s->bytes += bytes;
+        s->left += e->count;
     }
 }
 
@@ -134,6 +137,7 @@ static int begin_shard(rf_safetensors_writer *w, int64_t index, rf_error *err)
     memcpy(header, &length, sizeof length);
     memset(header + sizeof length, ' ', (size_t)length);
     memcpy(header + sizeof length, text, n);
+    s->begun = true;
     s->fd = open(s->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (s->fd < 0 || ftruncate(s->fd, (off_t)bytes + s->bytes) != 0) {
         rc = rf_error_system(err, errno, s->path, "cannot create");
@@ -164,13 +168,17 @@ int rf_safetensors_writer_new(rf_safetensors_writer **out, const char *folder, c
     copy_items(w, item, n_items);
     plan_shards(w, max_shard_bytes);
     name_shards(w);
-    for (int64_t i = 0; i < w->n_shards; i++) {
-        RF_TRY(begin_shard(w, i, err));
-    }
-    return RF_OK;
+    return begin_shard(w, 0, err);
 }
 
 /* --- Values ----------------------------------------------------------------------------------- */
+
+static int end_shard(shard *s, rf_error *err)
+{
+    const int fd = s->fd;
+    s->fd = -1;
+    return rf_file_sync_and_close(fd, s->path, err);
+}
 
 int rf_safetensors_writer_put(rf_safetensors_writer *w, const char *name, int64_t first, int64_t n,
                               const void *values, rf_error *err)
@@ -180,9 +188,18 @@ int rf_safetensors_writer_put(rf_safetensors_writer *w, const char *name, int64_
     RF_ASSERT(e != NULL && first >= 0 && n >= 0 && n <= e->count - first);
     shard *s = &w->shard[e->shard];
     size_t bytes = rf_type_bytes(w->type);
+    if (n == 0) {
+        return RF_OK;
+    }
+    if (!s->begun) {
+        RF_TRY(begin_shard(w, e->shard, err));
+    }
+    RF_ASSERT(n <= s->left);
     e->done += n;
-    return rf_file_pwrite(s->fd, values, (size_t)n * bytes, e->offset + first * (int64_t)bytes,
-                          s->path, err);
+    s->left -= n;
+    RF_TRY(rf_file_pwrite(s->fd, values, (size_t)n * bytes, e->offset + first * (int64_t)bytes,
+                          s->path, err));
+    return s->left == 0 ? end_shard(s, err) : RF_OK;
 }
 
 /* --- End -------------------------------------------------------------------------------------- */
@@ -214,9 +231,10 @@ int rf_safetensors_writer_finish(rf_safetensors_writer *w, rf_error *err)
     }
     for (int64_t i = 0; i < w->n_shards; i++) {
         shard *s = &w->shard[i];
-        const int fd = s->fd;
-        s->fd = -1;
-        RF_TRY(rf_file_sync_and_close(fd, s->path, err));
+        if (!s->begun) { /* of tensors without elements */
+            RF_TRY(begin_shard(w, i, err));
+        }
+        RF_TRY(s->fd >= 0 ? end_shard(s, err) : RF_OK);
     }
     return w->n_shards > 1 ? write_index(w, err) : RF_OK;
 }

@@ -4,6 +4,7 @@
 #include "tests/store/checkpoint_test.h"
 
 #include <criterion/criterion.h>
+#include <sys/resource.h>
 
 TestSuite(safetensors, .init = begin_folder, .fini = end_folder);
 
@@ -235,6 +236,42 @@ Test(safetensors, shards)
     cr_assert(write_ramps(RF_F32, 80) == 3); /* a b | c.weight | long, too large for any */
     cr_assert(count_files() == 4);
     expect_ramps(RF_F32);
+}
+
+/* Only shards that are not complete are open: there may be thousands. */
+Test(safetensors, more_shards_than_files_may_be_open)
+{
+    enum { N = 100, MOST_OPEN = 40 };
+    static char names[N][8];
+    rf_safetensors_item item[N];
+    rf_safetensors_writer *writer = NULL;
+    struct rlimit most;
+    cr_assert(getrlimit(RLIMIT_NOFILE, &most) == 0);
+    most.rlim_cur = MOST_OPEN;
+    cr_assert(setrlimit(RLIMIT_NOFILE, &most) == 0);
+    for (int i = 0; i < N; i++) {
+        snprintf(names[i], sizeof names[i], "t%d", i);
+        item[i] = (rf_safetensors_item){names[i], 1, {i == 7 ? 0 : 2}};
+    }
+    TINY_MUST(
+        rf_safetensors_writer_new(&writer, folder, "model", RF_F32, item, N, 1, tiny_error()));
+    for (int i = 0; i < N; i++) {
+        const float value[] = {(float)i, (float)-i};
+        TINY_MUST(
+            rf_safetensors_writer_put(writer, names[i], 0, item[i].shape[0], value, tiny_error()));
+    }
+    TINY_MUST(rf_safetensors_writer_finish(writer, tiny_error()));
+    rf_safetensors_writer_free(writer);
+    rf_safetensors set;
+    TINY_MUST(rf_safetensors_open(&set, folder, tiny_error()));
+    cr_assert(set.n == N);
+    for (int i = 0; i < N; i++) {
+        const float value[] = {(float)i, (float)-i};
+        const rf_safetensor *t = rf_safetensors_find(&set, names[i]);
+        cr_assert(t != NULL && t->count == item[i].shape[0]);
+        cr_assert(memcmp(t->data, value, t->bytes) == 0, "%s", names[i]);
+    }
+    rf_safetensors_close(&set);
 }
 
 /* A writer never replaces a file. */
