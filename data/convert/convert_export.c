@@ -45,6 +45,27 @@ static int count_entries(const char *folder)
     return n;
 }
 
+static int make_temporary(const exporter *ex, rf_error *err)
+{
+    return mkdir(ex->temporary, 0777) == 0
+               ? RF_OK
+               : rf_error_system(err, errno, ex->temporary, "cannot create");
+}
+
+/* Before the work: the end of it would be this for a mount point, which no folder can replace. Who stands
+ * in a folder that was replaced sees nothing of the new one. */
+static int try_to_replace(const exporter *ex, rf_error *err)
+{
+    const bool is_current = rf_path_is_same(ex->folder, ".");
+    if (!is_current && rename(ex->temporary, ex->folder) == 0) {
+        return RF_OK;
+    }
+    const char *why = is_current ? "is the current folder" : strerror(errno);
+    rmdir(ex->temporary);
+    return rf_error_set(err, RF_ERR, "%s: cannot be replaced by a new folder (%s): name a new one",
+                        ex->folder, why);
+}
+
 static int begin_folder(exporter *ex, rf_error *err)
 {
     struct stat status;
@@ -61,9 +82,12 @@ static int begin_folder(exporter *ex, rf_error *err)
         return rf_error_set(err, RF_ERR, "%.64s...: the path is too long", ex->folder);
     }
     RF_TRY(rf_output_clean(ex->folder, err));
-    if (mkdir(ex->temporary, 0777) != 0) {
-        int reason = errno;
-        int rc = rf_error_system(err, reason, ex->temporary, "cannot create");
+    int rc = make_temporary(ex, err);
+    if (rc == RF_OK && stat(ex->folder, &status) == 0) {
+        rc = try_to_replace(ex, err);
+        rc = rc == RF_OK ? make_temporary(ex, err) : rc;
+    }
+    if (rc != RF_OK) {
         ex->temporary[0] = '\0';
         return rc;
     }

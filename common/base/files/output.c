@@ -63,6 +63,18 @@ int rf_output_resolve(char *out, bool *in_place, const char *path, rf_error *err
     return RF_OK;
 }
 
+/* Slashes at the end and parts "." there go. */
+static void trim(char *path)
+{
+    size_t n = strlen(path), before;
+    do {
+        before = n;
+        n -= n > 1 && path[n - 1] == '/';
+        n -= n > 1 && path[n - 1] == '.' && path[n - 2] == '/';
+    } while (n < before);
+    path[n] = '\0';
+}
+
 int rf_output_resolve_folder(char *out, const char *path, rf_error *err)
 {
     char name[RF_PATH_BYTES];
@@ -70,10 +82,17 @@ int rf_output_resolve_folder(char *out, const char *path, rf_error *err)
     if (snprintf(name, sizeof name, "%s", path) >= (int)sizeof name) {
         return rf_error_set(err, RF_ERR, "%.64s...: the path is too long", path);
     }
-    for (size_t n = strlen(name); n > 1 && name[n - 1] == '/'; n--) {
-        name[n - 1] = '\0';
+    trim(name);
+    RF_TRY(follow_links(out, &in_place, name, err));
+    trim(out);
+    if (strcmp(rf_path_name(out), ".") != 0 && strcmp(rf_path_name(out), "..") != 0) {
+        return RF_OK;
     }
-    return follow_links(out, &in_place, name, err);
+    if (realpath(out, name) == NULL) { /* no entry of a folder can be called so */
+        return rf_error_system(err, errno, path, "cannot find the folder");
+    }
+    memcpy(out, name, sizeof name);
+    return RF_OK;
 }
 
 static int write_fully(int fd, const char *data, size_t bytes)

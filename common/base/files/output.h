@@ -21,7 +21,8 @@ RF_MUST_CHECK int rf_output_check(const char *const *outputs, int n_outputs,
  * that could be replaced (a device, a pipe, a link into /proc as /dev/stdout is): open and write it.
  * out [RF_PATH_BYTES] (path.h). A folder is an error. */
 RF_MUST_CHECK int rf_output_resolve(char *out, bool *in_place, const char *path, rf_error *err);
-/* The same for a folder that is to be made, which may also be there; slashes at its end go. */
+/* The same for a folder that is to be made, which may also be there; the last part of out is its name:
+ * slashes and "." at the end go, "." alone and ".." are resolved. */
 RF_MUST_CHECK int rf_output_resolve_folder(char *out, const char *path, rf_error *err);
 /* For two paths at which nothing is yet: do they name the same place, by way of the same folder? */
 bool rf_output_is_same_place(const char *a, const char *b);

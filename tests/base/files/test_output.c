@@ -100,6 +100,24 @@ Test(output, links_to_folders_are_followed)
     cr_expect_str_eq(behind, there);
     cr_assert(rf_output_resolve_folder(behind, "/", &err) == RF_OK);
     cr_expect_str_eq(behind, "/");
+    cr_assert(rf_output_resolve_folder(behind, in_folder("new/.//./"), &err) == RF_OK);
+    cr_expect_str_eq(behind, new_one);
+    cr_assert(rf_output_resolve_folder(behind, "/.", &err) == RF_OK);
+    cr_expect_str_eq(behind, "/");
+    cr_assert(rf_output_resolve_folder(behind, "new..", &err) == RF_OK);
+    cr_expect_str_eq(behind, "new..");
+    cr_assert(chdir(there) == 0);
+    static const char *const here[] = {".", "./", "../there/."};
+    for (int i = 0; i < 3; i++) {
+        cr_assert(rf_output_resolve_folder(behind, here[i], &err) == RF_OK, "%s", err.message);
+        cr_expect(rf_path_is_same(behind, there) && strcmp(rf_path_name(behind), "there") == 0,
+                  "%s: %s", here[i], behind);
+    }
+    cr_assert(mkdir("below", 0777) == 0);
+    cr_assert(rf_output_resolve_folder(behind, "below/..", &err) == RF_OK, "%s", err.message);
+    cr_expect(rf_path_is_same(behind, there) && strcmp(rf_path_name(behind), "there") == 0);
+    cr_expect(rf_output_resolve_folder(behind, "gone/..", &err) == RF_ERR);
+    EXPECT_SAYS(&err, "gone/..: cannot find the folder");
 }
 
 Test(output, links_are_followed)

@@ -415,6 +415,12 @@ Test(convert, program_refuses_bad_input)
                  program_messages);
     cr_assert_not_null(strstr(program_messages, "Qwen3ForCausalLM"), "%s", program_messages);
     ASSERT_FAILS(1, "not an empty folder", "export '%s/m.h5' '%s/out'", folder, folder);
+    program_runs("\"$CONVERT\" export m.h5 --quiet dot/. && test -f dot/config.json", 0);
+    program_runs("mkdir void && cd void && \"$CONVERT\" export ../m.h5 .", 1);
+    cr_assert_not_null(strstr(program_messages,
+                              "/void: cannot be replaced by a new folder (is the current folder)"),
+                       "%s", program_messages);
+    program_runs("\"$CONVERT\" export m.h5 --quiet void/../void && test -f void/config.json", 0);
     cr_assert(symlink("far", in_folder("near")) == 0); /* to a folder that is not there yet */
     cr_assert_eq(run("export '%s/m.h5' '%s/near'", folder, folder), 0, "%s", program_messages);
     cr_assert(access(in_folder("far/config.json"), R_OK) == 0);
