@@ -123,12 +123,13 @@ static int write_trace(answerer *a, const rf_question *prompt, const rf_answer *
 {
     size_t bytes;
     char *text = rf_answer_text(answer, &bytes, a->loaded->info.tokenizer);
-    json_object_update_new(
-        a->trace.json, json_pack("{s:s, s:s%}", "query", prompt->item.query, "text", text, bytes));
-    char *json = json_dumps(a->trace.json, JSON_COMPACT);
+    const bool told =
+        json_object_update_new(a->trace.json, json_pack("{s:s, s:s%}", "query", prompt->item.query,
+                                                        "text", text, bytes)) == 0;
+    char *json = told ? json_dumps(a->trace.json, JSON_COMPACT) : NULL;
     int rc = json != NULL
                  ? rf_file_write(a->options->trace, json, strlen(json), err)
-                 : rf_error_set(err, RF_ERR, "%s: the answer is no UTF-8", a->options->trace);
+                 : rf_error_set(err, RF_ERR, "%s: prompt or answer is no UTF-8", a->options->trace);
     free(json);
     free(text);
     return rc;

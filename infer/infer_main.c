@@ -3,12 +3,14 @@
 #include "common/base/files/output.h"
 #include "common/base/log.h"
 #include "common/base/manual/manual.h"
+#include "common/base/utf8.h"
 #include "common/store/journal.h"
 #include "infer/answers.h"
 #include "infer/decode/stop.h"
 #include "infer/talk.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 typedef struct options {
@@ -92,6 +94,33 @@ static const rf_manual manual = {
     .key = key_tables,
     .key_title = "Settings (defaults: those of the run that trained the model)"};
 
+/* Options that do not go together. */
+static int check_uses(const rf_answers_options *run, rf_error *err)
+{
+    const bool one = run->prompt != NULL, file = run->prompts != NULL;
+    const struct {
+        bool is_wrong;
+        const char *text;
+    } rules[] = {
+        {one && file, "--prompt and --prompts exclude each other: give one of them"},
+        {one && run->prompt[0] == '\0' && !run->raw,
+         "--prompt is empty: ask something, or let --raw begin a text with nothing"},
+        {file && (run->show || run->raw),
+         "--show and --raw go with single prompts: leave out --prompts"},
+        {run->trace != NULL && !one, "--trace records one answer: give --prompt"},
+        {run->trace != NULL && one && !rf_utf8_is_valid(run->prompt, strlen(run->prompt), NULL),
+         "--prompt is no UTF-8, which --trace would have to hold: leave out --trace"},
+        {!file && (run->out != NULL || run->limit > 0),
+         "--out and --limit go with --prompts: give a file"},
+    };
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
+        if (rules[i].is_wrong) {
+            return rf_error_set(err, RF_ERR_USAGE, "%s", rules[i].text);
+        }
+    }
+    return RF_OK;
+}
+
 /* *first: index of the assignments. */
 static int parse(options *o, int *first, int argc, char **argv, rf_error *err)
 {
@@ -101,25 +130,7 @@ static int parse(options *o, int *first, int argc, char **argv, rf_error *err)
     if (o->source.model == NULL) {
         return rf_manual_missing(&manual, "--model", err);
     }
-    if (run->prompt != NULL && run->prompts != NULL) {
-        return rf_error_set(err, RF_ERR_USAGE,
-                            "--prompt and --prompts exclude each other: give one of them");
-    }
-    if (run->prompt != NULL && run->prompt[0] == '\0' && !run->raw) {
-        return rf_error_set(err, RF_ERR_USAGE,
-                            "--prompt is empty: ask something, or let --raw begin a text with "
-                            "nothing");
-    }
-    if (run->prompts != NULL && (run->show || run->raw)) {
-        return rf_error_set(err, RF_ERR_USAGE,
-                            "--show and --raw go with single prompts: leave out --prompts");
-    }
-    if (run->trace != NULL && run->prompt == NULL) {
-        return rf_error_set(err, RF_ERR_USAGE, "--trace records one answer: give --prompt");
-    }
-    if (run->prompts == NULL && (run->out != NULL || run->limit > 0)) {
-        return rf_error_set(err, RF_ERR_USAGE, "--out and --limit go with --prompts: give a file");
-    }
+    RF_TRY(check_uses(run, err));
     run->stops = o->stop.item;
     return rf_stops_check(run->stops, err);
 }

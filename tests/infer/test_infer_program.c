@@ -231,6 +231,9 @@ Test(infer_program, mistakes_in_use)
     program_refuses(INFER "--prompts p.jsonl --batch 0", 2, "--batch 0: must be");
     program_refuses(INFER "--prompt x --out y", 2, "--out");
     program_refuses(INFER "--prompt x --trace /proc/t.json", 1, "/proc/t.json");
+    program_refuses(INFER "--prompt \"$(printf '12\\377')\" --trace t.json", 2,
+                    "--prompt is no UTF-8");
+    cr_assert(access("t.json", F_OK) != 0);
     program_refuses(INFER "--prompt x --threads 0", 2, "--threads 0");
     program_refuses(INFER "--prompt x --pause soon", 2, "--pause soon");
     program_refuses(INFER "--prompt x decode.gen_lenght=3", 2, "did you mean 'decode.gen_length'");
