@@ -30,7 +30,7 @@ static const rf_option option_table[] = {
     {"adapter", "FILE",
      "adapters that were trained beside that checkpoint (lora.*), or the folder of their run; as "
      "--model they find their base themselves",
-     RF_OPTION_TEXT, .at = offsetof(options, source.adapter)},
+     RF_OPTION_TEXT, .at = offsetof(options, source.adapter), .once = true},
     {"weights", "f32|bf16|int8",
      "f32 (default), bf16 (default of what was trained with train.compute=bf16, where this machine "
      "multiplies bf16) or int8 (default of a quantized checkpoint): smaller and faster",
@@ -40,16 +40,16 @@ static const rf_option option_table[] = {
      "is never replaced",
      RF_OPTION_CHOICE, .at = offsetof(options, source.backend)},
     {"prompt", "TEXT", "one prompt: the answer goes to stdout", RF_OPTION_TEXT,
-     .at = offsetof(options, run.prompt)},
+     .at = offsetof(options, run.prompt), .once = true},
     {"prompts", "FILE",
      "JSON lines {\"query\"} or {\"messages\"}, .gz too: an answer a line, {\"text\", \"ids\", "
      "\"forwards\", \"places\", \"tokens_per_forward\", \"seconds\", \"ended\", \"stop\", "
      "\"too_long\"} (too_long: it does not fit the model, and the others go on)",
-     RF_OPTION_TEXT, .at = offsetof(options, run.prompts)},
+     RF_OPTION_TEXT, .at = offsetof(options, run.prompts), .once = true},
     {"out", "FILE",
      "answers of --prompts go here instead of stdout; until all are there they are in "
      "FILE.partial.0, from which the same command goes on after an interruption",
-     RF_OPTION_TEXT, .at = offsetof(options, run.out)},
+     RF_OPTION_TEXT, .at = offsetof(options, run.out), .once = true},
     {"limit", "N", "only the first N prompts of the file", RF_OPTION_INTEGER,
      .at = offsetof(options, run.limit), .min = 1, .max = INT64_MAX},
     {"batch", "N",
@@ -69,7 +69,7 @@ static const rf_option option_table[] = {
     {"show", NULL, "paint which slot is filled when", RF_OPTION_FLAG,
      .at = offsetof(options, run.show)},
     {"trace", "FILE", "JSON: what became of each place in every round of the answer to --prompt",
-     RF_OPTION_TEXT, .at = offsetof(options, run.trace)},
+     RF_OPTION_TEXT, .at = offsetof(options, run.trace), .once = true},
     {"pause", "MS", "after each picture of --show on a terminal (default 120)", RF_OPTION_INTEGER,
      .at = offsetof(options, run.pause_ms), .min = 0, .max = 60000},
     {"max-prompt", "N",

@@ -30,7 +30,7 @@ static const rf_option option_table[] = {
     {"adapter", "FILE",
      "adapters that were trained beside that checkpoint (lora.*), or the folder of their run; as "
      "--model they find their base themselves",
-     RF_OPTION_TEXT, .at = offsetof(line, command.subject.source.adapter)},
+     RF_OPTION_TEXT, .at = offsetof(line, command.subject.source.adapter), .once = true},
     {"weights", "f32|bf16|int8[,...]",
      "f32 (default), bf16 (default of what was trained with train.compute=bf16, where this machine "
      "multiplies bf16) or int8 (default of a quantized checkpoint); or several, as f32,bf16,int8: "
@@ -43,11 +43,11 @@ static const rf_option option_table[] = {
     {"data", "FILE",
      "JSON lines {\"query\",\"response\"} or {\"messages\"}, or the official file of the task; .gz "
      "too; or a folder of .json files",
-     RF_OPTION_TEXT, .at = offsetof(line, command.subject.data)},
+     RF_OPTION_TEXT, .at = offsetof(line, command.subject.data), .once = true},
     {"task", "TASK", "decode an answer to each question and judge it:", RF_OPTION_CHOICE,
      .at = offsetof(line, task), .word = task_word},
     {"instruction", "TEXT", "said below each question", RF_OPTION_TEXT,
-     .at = offsetof(line, command.subject.style.instruction)},
+     .at = offsetof(line, command.subject.style.instruction), .once = true},
     {"shots", "N",
      "questions with their answers before each question: the same for all, drawn by --seed, never "
      "the question itself",
@@ -55,7 +55,7 @@ static const rf_option option_table[] = {
     {"shots-from", "FILE",
      "where those come from (default: --data); without --shots as many as are usual (gsm8k 5, math "
      "4, mmlu-pro 5, mbpp 3)",
-     RF_OPTION_TEXT, .at = offsetof(line, command.subject.style.shots_from)},
+     RF_OPTION_TEXT, .at = offsetof(line, command.subject.style.shots_from), .once = true},
     {"raw", NULL,
      "questions and shots as plain text in the words of lm-evaluation-harness, not as a "
      "conversation: for models that were not taught any",
@@ -63,7 +63,7 @@ static const rf_option option_table[] = {
     {"pick-on", "FILE",
      "questions on which the settings of a sweep are tried; then the best one of each model and "
      "decoder is judged on --data",
-     RF_OPTION_TEXT, .at = offsetof(line, command.subject.pick_on)},
+     RF_OPTION_TEXT, .at = offsetof(line, command.subject.pick_on), .once = true},
     {"within", "POINTS",
      "best is the fastest setting of at most so many points (percent) less accuracy than the most "
      "accurate (default 0)",
@@ -95,7 +95,7 @@ static const rf_option option_table[] = {
     {"check", "COMMAND",
      "judges answers instead of a task: gets {\"query\", \"expected\", \"answer\", \"index\", "
      "\"sample\"} on standard input, says true or false (or ends with 0 or 1)",
-     RF_OPTION_TEXT, .at = offsetof(line, command.subject.eval.judge.command)},
+     RF_OPTION_TEXT, .at = offsetof(line, command.subject.eval.judge.command), .once = true},
     {"run-code", NULL,
      "run the programs that the model writes for humaneval and mbpp by python3, in namespaces of "
      "their own: no network, read-only files, limits",
@@ -108,22 +108,22 @@ static const rf_option option_table[] = {
      "questions that a rank decodes at once (default 1: latencies are those of one user); answers "
      "do not depend on it",
      RF_OPTION_INTEGER, .at = offsetof(line, command.subject.eval.batch), .min = 1, .max = 4096},
-    {"out", "FILE", "report.json", RF_OPTION_TEXT, .at = offsetof(line, command.out)},
+    {"out", "FILE", "report.json", RF_OPTION_TEXT, .at = offsetof(line, command.out), .once = true},
     {"html", "FILE",
      "report.html: one page with table, curves, order of the slots and answers that play; opens "
      "from disk",
-     RF_OPTION_TEXT, .at = offsetof(line, command.html)},
+     RF_OPTION_TEXT, .at = offsetof(line, command.html), .once = true},
     {"title", "TEXT", "of that page", RF_OPTION_TEXT, .at = offsetof(line, command.title)},
     {"page", "FILE",
      "report.json, or metrics.jsonl or the folder of a run, to be shown on that page too; may be "
      "given several times; without --model: these alone",
      RF_OPTION_LIST, .at = offsetof(line, command.pages)},
     {"csv", "FILE", "the rows of a sweep as comma-separated values", RF_OPTION_TEXT,
-     .at = offsetof(line, command.csv)},
+     .at = offsetof(line, command.csv), .once = true},
     {"answers", "FILE",
      "JSON lines {\"query\", \"expected\", \"text\", \"correct\", ...}; while it runs "
      "FILE.partial.*, from which the same command goes on",
-     RF_OPTION_TEXT, .at = offsetof(line, command.answers)},
+     RF_OPTION_TEXT, .at = offsetof(line, command.answers), .once = true},
     {"threads", "N", "of a rank; default: the host's cores shared among its ranks",
      RF_OPTION_INTEGER, .at = offsetof(line, command.subject.eval.n_threads), .min = 1,
      .max = 4096},

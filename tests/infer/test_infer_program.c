@@ -224,6 +224,11 @@ Test(infer_program, mistakes_in_use)
     program_refuses("\"$INFER\" --model", 2, "--model: needs a value");
     program_refuses(INFER "--prompt x --model other.h5", 2,
                     "--model: given twice, model.h5 and other.h5");
+    program_refuses(INFER "--prompt x --prompt y", 2, "--prompt: given twice, x and y");
+    program_refuses(INFER "--prompts p.jsonl --prompts q", 2, "--prompts: given twice");
+    program_refuses(INFER "--prompts p.jsonl --out a --out b", 2, "--out: given twice, a and b");
+    program_refuses(INFER "--prompt x --trace a --trace b", 2, "--trace: given twice, a and b");
+    program_refuses(INFER "--prompt x --adapter a --adapter b", 2, "--adapter: given twice");
     program_refuses(INFER "--promt x", 2, "--promt: unknown");
     program_refuses(INFER "--prompt x --prompts y", 2, "exclude each other");
     program_refuses(INFER "--prompt ''", 2, "--prompt is empty");
@@ -382,7 +387,8 @@ Test(infer_program, a_decoder_that_was_not_trained_is_warned_about)
 /* Of the messages of a command that is refused after it has loaded the model. */
 #define LAST_LINE " 2>all; status=$?; tail -n 1 all >&2; exit $status"
 
-#define FILE_OF_PROMPTS INFER "--prompts p.jsonl --out a.jsonl decode.temperature=1 "
+#define TO              INFER "--prompts p.jsonl decode.temperature=1 --out "
+#define FILE_OF_PROMPTS TO "a.jsonl "
 
 /* What stands in a.jsonl, without what a clock has measured. Caller frees. */
 static char *answers_so_far(void)
@@ -486,10 +492,8 @@ Test(infer_program, goes_on_with_the_same_alone)
     program_runs("rm a.jsonl; " FILE_OF_PROMPTS, 0);
     char *whole = answers_so_far();
     cr_assert_str_eq(changed, whole);
-    program_runs(
-        FILE_OF_PROMPTS
-        "--out /dev/stdout --limit 1; ls a.jsonl.partial.* /dev/stdout.partial.* 2>/dev/null",
-        2);
+    program_runs(TO "/dev/stdout --limit 1; ls a.jsonl.partial.* /dev/stdout.partial.* 2>/dev/null",
+                 2);
     cr_assert_eq(program_count_lines(program_output), 1);
     free(changed);
     free(whole);

@@ -27,7 +27,8 @@ static void begin(void)
 
 TestSuite(eval_program, .init = begin, .fini = leave_folder, .timeout = 600);
 
-#define EVAL "\"$EVAL\" --model model.h5 --data q.jsonl --out r.json "
+#define TO   "\"$EVAL\" --model model.h5 --data q.jsonl --out "
+#define EVAL TO "r.json "
 
 /* A number of the report, NaN where it is null or missing. */
 static double number(const json_t *report, const char *part, const char *field)
@@ -543,11 +544,13 @@ Test(eval_program, mistakes_in_use)
 {
     program_refuses("\"$EVAL\" --model model.h5", 2, "--data is missing");
     program_refuses("\"$EVAL\" --data q.jsonl", 2, "--model is missing");
-    program_refuses(EVAL "--out q.jsonl", 2, "over an input");
-    program_refuses(EVAL "--out ./model.h5", 2, "over an input");
-    program_refuses(EVAL "--task arithmetic --out r --answers ./r", 2, "two outputs");
+    program_refuses(TO "q.jsonl", 2, "over an input");
+    program_refuses(TO "./model.h5", 2, "over an input");
+    program_refuses(TO "r --task arithmetic --answers ./r", 2, "two outputs");
     program_refuses(EVAL "--task chess", 2, "--task chess: must be one of arithmetic, sort,");
     program_refuses(EVAL "--answers a.jsonl", 2, "--answers");
+    program_refuses(EVAL "--data p.jsonl", 2, "--data: given twice, q.jsonl and p.jsonl");
+    program_refuses(EVAL "--out s.json", 2, "--out: given twice, r.json and s.json");
     program_refuses("\"$EVAL\" --data q.jsonl --html p.html --page r.json", 2,
                     "--data goes with --model");
     program_refuses("\"$EVAL\" --task sort --html p.html --page r.json", 2,
@@ -599,7 +602,7 @@ Test(eval_program, bad_files)
     program_refuses("\"$EVAL\" --model model.h5 --data q.jsonl --out no/r.json", 1, "no/r.json");
     program_refuses(EVAL "--task exact --answers no/a.jsonl", 1, "no/a.jsonl");
     /* A folder that is there, but in which nobody makes a file: noticed before the work is begun. */
-    program_refuses(EVAL "--out /proc/r.json", 1, "/proc/r.json");
+    program_refuses(TO "/proc/r.json", 1, "/proc/r.json");
     program_refuses(EVAL "--html /proc/r.html", 1, "/proc/r.html");
     program_refuses(EVAL "--task exact --csv /proc/r.csv decode.slot_size=2,4", 1, "/proc/r.csv");
     if (access("/dev/full", W_OK) == 0) {
