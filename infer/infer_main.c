@@ -110,8 +110,12 @@ static int check_uses(const rf_answers_options *run, rf_error *err)
         {run->trace != NULL && !one, "--trace records one answer: give --prompt"},
         {run->trace != NULL && one && !rf_utf8_is_valid(run->prompt, strlen(run->prompt), NULL),
          "--prompt is no UTF-8, which --trace would have to hold: leave out --trace"},
-        {!file && (run->out != NULL || run->limit > 0),
-         "--out and --limit go with --prompts: give a file"},
+        {!file && (run->out != NULL || run->limit > 0 || run->batch > 0),
+         "--out, --limit and --batch go with --prompts: give a file"},
+        {(one || file) && run->max_prompt > 0, "--max-prompt is for lines of standard input and "
+                                               "conversations: leave it out, --prompt and "
+                                               "--prompts have the room that they need"},
+        {!run->show && run->pause_ms >= 0, "--pause is of the pictures of --show: give both"},
     };
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
         if (rules[i].is_wrong) {
@@ -125,12 +129,14 @@ static int check_uses(const rf_answers_options *run, rf_error *err)
 static int parse(options *o, int *first, int argc, char **argv, rf_error *err)
 {
     rf_answers_options *run = &o->run;
-    *o = (options){.run = {.batch = 8, .pause_ms = 120}};
+    *o = (options){.run = {.pause_ms = -1}};
     RF_TRY(rf_manual_parse(first, o, argc, argv, &manual, err));
     if (o->source.model == NULL) {
         return rf_manual_missing(&manual, "--model", err);
     }
     RF_TRY(check_uses(run, err));
+    run->batch = run->batch > 0 ? run->batch : 8;
+    run->pause_ms = run->pause_ms >= 0 ? run->pause_ms : 120;
     run->stops = o->stop.item;
     return rf_stops_check(run->stops, err);
 }

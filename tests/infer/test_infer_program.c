@@ -235,6 +235,11 @@ Test(infer_program, mistakes_in_use)
     program_refuses(INFER "--prompts p.jsonl --show", 2, "--show");
     program_refuses(INFER "--prompts p.jsonl --batch 0", 2, "--batch 0: must be");
     program_refuses(INFER "--prompt x --out y", 2, "--out");
+    program_refuses(INFER "--prompt x --batch 2", 2, "--batch go with --prompts");
+    program_refuses(INFER "--batch 2 </dev/null", 2, "--batch go with --prompts");
+    program_refuses(INFER "--prompt x --max-prompt 9", 2, "--max-prompt is for lines");
+    program_refuses(INFER "--prompts p.jsonl --max-prompt 9", 2, "--max-prompt is for lines");
+    program_refuses(INFER "--prompt x --pause 5", 2, "--pause is of the pictures of --show");
     program_refuses(INFER "--prompt x --trace /proc/t.json", 1, "/proc/t.json");
     program_refuses(INFER "--prompt \"$(printf '12\\377')\" --trace t.json", 2,
                     "--prompt is no UTF-8");
