@@ -147,6 +147,7 @@ static int read_settings(options *o, const rf_loaded *loaded, char **assignment,
 {
     rf_config *config = NULL;
     int rc;
+    RF_TRY(rf_loaded_check_assignments(assignment, n, NULL, err));
     RF_TRY_OUT(rf_loaded_settings(&config, loaded, assignment, n, err));
     RF_TRY_OUT(rf_decode_options_from_config(&o->run.decode, config, err));
     o->run.settings = o->settings = rf_config_text(config, false);

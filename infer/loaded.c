@@ -165,6 +165,24 @@ out:
     return rc;
 }
 
+int rf_loaded_check_assignments(char *const *assignment, int n, const char *also, rf_error *err)
+{
+    static const char section[] = "objective.";
+    for (int i = 0; i < n; i++) {
+        const char *key = assignment[i];
+        const size_t bytes = strcspn(key, "=");
+        const bool allowed =
+            also != NULL && strlen(also) == bytes && strncmp(key, also, bytes) == 0;
+        if (strncmp(key, section, strlen(section)) == 0 && !allowed) {
+            return rf_error_set(err, RF_ERR_USAGE,
+                                "%s: was settled when the model was trained: leave it out, answers "
+                                "follow from decode.*%s%s",
+                                key, also != NULL ? " and " : "", also != NULL ? also : "");
+        }
+    }
+    return RF_OK;
+}
+
 int rf_loaded_check_decoder(const rf_loaded *loaded, const rf_decoder *decoder, rf_error *err)
 {
     rf_config *config = NULL;

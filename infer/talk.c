@@ -117,7 +117,8 @@ static int set(talk *t, const char *argument, rf_error *err)
     char *text = rf_alloc_format("%s%s", has_section ? "" : "decode.", argument);
     add_assignment(t, text);
     free(text);
-    int rc = read_settings(&decode, t, err);
+    int rc = rf_loaded_check_assignments(t->assignment, t->n_assignments, NULL, err);
+    rc = rc == RF_OK ? read_settings(&decode, t, err) : rc;
     rc = rc == RF_OK ? rf_engine_size_fits(&t->engine->size, &decode, 1, err) : rc;
     if (rc == RF_OK) {
         t->decode = decode;

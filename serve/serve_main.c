@@ -82,7 +82,9 @@ static const rf_manual manual = {
         "refusion-serve --model CHECKPOINT.h5|RUN_FOLDER [options] [decode.key=value ...]\n",
     .text = "Answers /v1/completions, /v1/chat/completions and /v1/models, and shows a page at /\n"
             "where one can watch the model answer. SIGTERM or Ctrl-C: it answers what it has\n"
-            "taken, and ends; once more, or before it listens: it ends at once.\n",
+            "taken, and ends; once more, or before it listens: it ends at once.\n"
+            "objective.kind=ar or =refusion tells what a model of refusion-convert was trained\n"
+            "for, by which logprobs of given texts are counted (else refusion).\n",
     .option = option_table,
     .key = key_tables,
     .key_title = "Settings of requests that do not say otherwise (defaults: those of the run that "
@@ -181,6 +183,7 @@ static int read_settings(rf_decode_options *out, const char **objective, const r
     rf_config *config = NULL;
     rf_objective trained;
     int rc;
+    RF_TRY(rf_loaded_check_assignments(assignment, n, "objective.kind", err));
     RF_TRY_OUT(rf_loaded_settings(&config, loaded, assignment, n, err));
     RF_TRY_OUT(rf_decode_options_from_config(out, config, err));
     RF_TRY_OUT(rf_objective_from_config(

@@ -130,6 +130,7 @@ Test(talk, commands)
     say("/save talk.jsonl\n", "nothing was said yet");
     say("/set temprature=1\n", "did you mean 'decode.temperature'?");
     say("/set gen_length=1000000\n", "gen_length");
+    say("/set objective.kind=ar\n", "was settled when the model was trained");
     say("/set gen_length=5\n", "");
     say("/set\n", "gen_length: 5");
     say("one\n", ANSWERED);

@@ -346,6 +346,8 @@ Test(serve_access, other_addresses_need_a_key)
     program_refuses("\"$SERVE\" --model model.h5 --model other.h5", 2, "--model: given twice");
     program_refuses("\"$SERVE\" --model model.h5 --api-key-file a --api-key-file b", 2,
                     "--api-key-file: given twice, a and b");
+    program_refuses("\"$SERVE\" --model model.h5 objective.block_size=2", 2,
+                    "answers follow from decode.* and objective.kind");
     program_refuses("\"$SERVE\" --model model.h5 decode.kind=mdm decode.top_p=0.5", 2, "top_p");
     server_start("--host 0.0.0.0 --no-key");
     cr_assert_eq(status_with("Host: anything\r\n"), 200);
