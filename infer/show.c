@@ -242,11 +242,18 @@ static void paint(rf_show *show, rf_event_kind kind, const rf_sequence *s)
 
 /* --- Plain lines ------------------------------------------------------------------------------ */
 
-/* "round 2, forward 4: slot 1 «…» slot 3 «…»": what this round committed. */
+/* "round 2, forward 4: slot 1 «…» slot 3 «…»": what this round committed. Numbers of slots that were
+ * halved count others than before: then it is "round 2, forward 4, slots of 2 tokens (1/4): slot 6 …". */
 static void print_round(const rf_show *show, const rf_sequence *s)
 {
     rf_unit u;
-    fprintf(show->out, "round %" PRId64 ", forward %" PRId64 ":", s->rounds, s->forwards);
+    const int64_t parts = rf_sequence_parts(s);
+    fprintf(show->out, "round %" PRId64 ", forward %" PRId64, s->rounds, s->forwards);
+    if (parts > 1) {
+        fprintf(show->out, ", slots of %" PRId64 " token%s (1/%" PRId64 ")", s->slot_size,
+                s->slot_size == 1 ? "" : "s", parts);
+    }
+    fputc(':', show->out);
     for (int64_t e = 0; e < s->n_slots; e++) {
         if (s->slot[e] != RF_SLOT_COMMITTED || s->round[e] != s->rounds) {
             continue;

@@ -2,6 +2,7 @@
 #include "infer/show.h"
 #include "tests/infer/infer_test.h"
 #include "tests/infer/pty.h"
+#include "tests/program.h"
 
 enum { EOS = 256, MOST = 256 };
 
@@ -13,12 +14,16 @@ typedef struct scene {
     int32_t token[MOST], draft[MOST];
 } scene;
 
+static rf_decode_options decode; /* of all scenes */
+
 static void scene_new(scene *s, int64_t n_slots, int64_t slot_size)
 {
+    decode = (rf_decode_options){.kind = rf_decoder_find("refusion"), .slot_size = slot_size};
     *s = (scene){.sequence = {.n_slots = n_slots,
                               .slot_size = slot_size,
                               .n_tokens = n_slots * slot_size,
                               .forwards = 1}};
+    s->sequence.options = &decode;
     s->sequence.slot = s->slot;
     s->sequence.round = s->round;
     s->sequence.token = s->token;
@@ -241,5 +246,51 @@ Test(show, is_plain_on_a_file)
     text = painted(&show, &s, RF_EVENT_COMMIT);
     cr_assert_str_eq(text, "round 2, forward 3: slot 2 «é■»\n");
     free(text);
+    decode.slot_size = 16; /* these are their quarters */
+    text = painted(&show, &s, RF_EVENT_COMMIT);
+    cr_assert_str_eq(text, "round 2, forward 4, slots of 4 tokens (1/4): slot 2 «é■»\n");
+    free(text);
     rf_tokenizer_free(tokenizer);
+}
+
+static void begin_pictures(void)
+{
+    program_begin();
+    cr_assert(chdir(folder) == 0);
+}
+
+/* What picture.sh draws of these lines holds all of these, NULL behind the last. */
+static void expect_picture(const char *lines, const char *const *parts)
+{
+    program_write("lines", lines);
+    program_runs("sh \"$ROOT/infer/picture.sh\" <lines", 0);
+    for (; *parts != NULL; parts++) {
+        cr_assert_not_null(strstr(program_output, *parts), "%s is not in:\n%s", *parts,
+                           program_output);
+    }
+}
+
+#define BOX(x, y, width) "<rect x=\"" x "\" y=\"" y "\" width=\"" width "\" height=\"30\""
+#define TEXT(text)       ">" text "</text>"
+
+Test(show, pictures_place_halves_below_their_slots, .init = begin_pictures, .fini = leave_folder)
+{
+    expect_picture("round 1, forward 1: slot 0 «ab»\n"
+                   "round 2, forward 2, slots of 1 token (1/2): slot 3 «d»\n"
+                   "round 3, forward 3, slots of 1 token (1/2): slot 2 «c»\n",
+                   (const char *[]){BOX("190", "14", "154") " rx=\"5\" fill=\"#2a9d8f\"",
+                                    BOX("350", "14", "154") " rx=\"5\" fill=\"#ffffff\"",
+                                    BOX("190", "54", "154") " rx=\"5\" fill=\"#eaeef2\"",
+                                    BOX("350", "54", "74") " rx=\"5\" fill=\"#ffffff\"",
+                                    BOX("430", "54", "74") " rx=\"5\" fill=\"#e76f51\"",
+                                    BOX("350", "94", "74") " rx=\"5\" fill=\"#577590\"",
+                                    BOX("430", "94", "74") " rx=\"5\" fill=\"#eaeef2\"", TEXT("ab"),
+                                    TEXT("c"), TEXT("d"), NULL});
+}
+
+Test(show, pictures_of_answers_that_speak_of_slots, .init = begin_pictures, .fini = leave_folder)
+{
+    expect_picture("round 1, forward 1: slot 0 «a slot 7 is» slot 1 «b»\n",
+                   (const char *[]){TEXT("a␣slot␣7␣is"), TEXT("b"), NULL});
+    cr_assert_null(strstr(program_output, "····"), "%s", program_output);
 }
