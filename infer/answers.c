@@ -411,7 +411,7 @@ static int write_file(const answerer *a, const char *path, const rf_question *pr
         rc = rf_atomic_commit(&file, err);
     }
     if (rc == RF_OK && journal != NULL) {
-        rf_journal_remove(path);
+        rf_journal_finish(journal, path, a->options->limit);
     }
     rf_journal_close(journal);
     rf_atomic_abandon(&file);

@@ -122,7 +122,7 @@ static int read_files(rf_journal *j, const char *path, rf_error *err)
     return rc;
 }
 
-void rf_journal_remove(const char *path)
+static void remove_files(const char *path)
 {
     glob_t found = {0};
     find_files(&found, path);
@@ -132,6 +132,31 @@ void rf_journal_remove(const char *path)
         }
     }
     globfree(&found);
+}
+
+/* Lines of earlier runs about questions behind the first `limit`. */
+static int64_t count_behind(const rf_journal *j, int64_t limit)
+{
+    const char *name;
+    json_t *line;
+    int64_t n = 0;
+    json_object_foreach(j->line, name, line)
+    {
+        n += json_integer_value(json_object_get(line, "index")) >= limit;
+    }
+    return n;
+}
+
+void rf_journal_finish(const rf_journal *j, const char *path, int64_t limit)
+{
+    const int64_t n_behind = limit > 0 ? count_behind(j, limit) : 0;
+    if (n_behind > 0) {
+        rf_log_info("%s.partial.*: kept, for the same command with a larger --limit: what an "
+                    "earlier run has left holds %" PRId64 " behind these %" PRId64,
+                    path, n_behind, limit);
+    } else {
+        remove_files(path);
+    }
 }
 
 /* --- Life ------------------------------------------------------------------------------------- */

@@ -38,8 +38,9 @@ void rf_journal_name(char *name, size_t bytes, const char *path, int64_t rank);
 RF_MUST_CHECK int rf_journal_open(rf_journal **out, const char *path, int64_t rank,
                                   uint64_t settings, rf_error *err);
 void rf_journal_close(rf_journal *journal); /* the files stay; NULL is fine */
-/* Removes the files of all ranks. */
-void rf_journal_remove(const char *path);
+/* The work is done: removes the files of all ranks. But where earlier runs have left lines about
+ * questions behind the first `limit` (0: all were asked), they stay, and a message says so. */
+void rf_journal_finish(const rf_journal *journal, const char *path, int64_t limit);
 
 /* Is it known? Then value [n_values] sets, and *text, which the caller frees. A line about another
  * question or with another number of values is unknown. */

@@ -161,7 +161,7 @@ static int run_one(const rf_command *o, rf_subject *s, rf_dist *dist, rf_error *
     }
     RF_TRY_OUT(rf_dist_agree(dist, report_one(o, result, s, dist, err), err));
     if (eval->journal != NULL && rf_dist_rank(dist) == 0) {
-        rf_journal_remove(o->answers);
+        rf_journal_finish(eval->journal, o->answers, o->subject.limit);
     }
 out:
     for (int i = 0; i < n; i++) {

@@ -109,23 +109,6 @@ Test(infer_program, lines_of_standard_input)
     cr_assert(program_output[0] == '\0');
 }
 
-/* They are named, the others are answered, and the exit status tells. */
-Test(infer_program, lines_that_cannot_be_answered)
-{
-    program_runs("{ " INFER "--prompt a; echo; echo; " INFER "--prompt b; }", 0);
-    char *each = program_keep();
-    program_runs("printf 'a\\nhello\\n\\0c\\nb\\n' | " INFER "--max-prompt 4", 1);
-    cr_assert_str_eq(program_output, each);
-    cr_assert(
-        strstr(program_messages, "standard input:2: not answered: it has 7 tokens, more than "
-                                 "the 4 that fit (--max-prompt)") != NULL &&
-            strstr(program_messages, "standard input:3: not answered: it holds a zero byte") !=
-                NULL &&
-            strstr(program_messages, "2 of 4 lines of standard input were not answered") != NULL,
-        "%s", program_messages);
-    free(each);
-}
-
 /* The answer [n] as one line, at `line`: how many bytes that takes, where it is there. */
 static size_t expect_line(const char *line, const char *answer, size_t n)
 {
@@ -286,46 +269,6 @@ Test(infer_program, bad_files)
     }
 }
 
-/* The others are answered as if it were not there. */
-Test(infer_program, one_prompt_is_too_long)
-{
-    char text[512], word[121];
-    memset(word, '7', 120);
-    word[120] = '\0';
-    program_write("p.jsonl", "{\"query\": \"one\"}\n{\"query\": \"two\"}\n{\"query\": \"3\"}\n");
-    program_runs(INFER "--prompts p.jsonl --batch 1", 0);
-    char *plain = program_keep();
-    snprintf(text, sizeof text,
-             "{\"query\": \"one\"}\n{\"query\": \"%s\"}\n{\"query\": \"3\"}\n"
-             "{\"query\": \"%s\"}\n",
-             word, word);
-    program_write("p.jsonl", text);
-    program_runs(INFER "--prompts p.jsonl --batch 2", 0);
-    cr_assert(strstr(program_messages, "p.jsonl: 2 of 4 prompts are too long") != NULL, "%s",
-              program_messages);
-    cr_assert_eq(program_count_lines(program_output), 4);
-    for (int i = 0; i < 4; i++) {
-        json_t *o = program_json(program_output, i), *alone = program_json(plain, i < 2 ? 0 : 2);
-        cr_assert(json_is_boolean(json_object_get(o, "too_long")) &&
-                  json_is_true(json_object_get(o, "too_long")) == (i % 2 == 1));
-        if (i % 2 == 0) {
-            cr_assert(json_equal(json_object_get(o, "ids"), json_object_get(alone, "ids")));
-        } else {
-            cr_assert(json_array_size(json_object_get(o, "ids")) == 0 &&
-                      json_is_false(json_object_get(o, "ended")));
-        }
-        json_decref(o);
-        json_decref(alone);
-    }
-    snprintf(text, sizeof text, "{\"query\": \"%s\"}\n", word); /* none is left to answer */
-    program_write("p.jsonl", text);
-    program_runs(INFER "--prompts p.jsonl --out a.jsonl", 0);
-    program_read(program_output, sizeof program_output, "a.jsonl");
-    cr_assert(program_count_lines(program_output) == 1 &&
-              strstr(program_output, "\"too_long\":true") != NULL);
-    free(plain);
-}
-
 Test(infer_program, a_run_folder_is_a_model)
 {
     program_runs(INFER "--prompt hello", 0);
@@ -472,6 +415,20 @@ Test(infer_program, goes_on_from_what_is_left)
         program_runs("ls a.jsonl.partial.* 2>/dev/null", 2);
     }
     free(whole);
+}
+
+/* What is behind a limit stays for later. */
+Test(infer_program, goes_on_with_fewer)
+{
+    program_write("p.jsonl", EIGHT_PROMPTS);
+    program_runs("RF_FAILPOINT=journal:error:8 " FILE_OF_PROMPTS, 1);
+    program_runs(FILE_OF_PROMPTS "--limit 3", 0);
+    cr_assert(strstr(program_messages, "holds 5 behind these 3") != NULL, "%s", program_messages);
+    program_runs("wc -l <a.jsonl", 0);
+    cr_assert_eq(atoi(program_output), 3);
+    program_runs(FILE_OF_PROMPTS, 0);
+    cr_assert(strstr(program_messages, "(8 of 8 answers)") != NULL, "%s", program_messages);
+    program_runs("ls a.jsonl.partial.* 2>/dev/null", 2);
 }
 
 /* Answers of other settings are refused before any is written; changed prompts are answered anew. */
