@@ -27,6 +27,32 @@ typedef struct answerer {
     bool by_line;   /* an answer is one line, for who reads standard output */
 } answerer;
 
+static int64_t positions(const answerer *a)
+{
+    return a->loaded->info.model.max_position_embeddings;
+}
+
+/* What no shorter prompt would help, and what --max-prompt asks too much. */
+static int check_room(const answerer *a, rf_error *err)
+{
+    const rf_answers_options *o = a->options;
+    const int64_t most = positions(a), length = o->decode.gen_length;
+    if (length >= most) {
+        return rf_error_set(err, RF_ERR,
+                            "decode.gen_length=%" PRId64 " leaves no room for a prompt: %s has "
+                            "%" PRId64 " positions (max_position_embeddings): lower it",
+                            length, a->loaded->path, most);
+    }
+    if (o->max_prompt > most - length) {
+        return rf_error_set(err, RF_ERR,
+                            "--max-prompt %" PRId64 " and decode.gen_length=%" PRId64
+                            " need %" PRId64 " positions and %s has %" PRId64
+                            " (max_position_embeddings): lower one of them",
+                            o->max_prompt, length, o->max_prompt + length, a->loaded->path, most);
+    }
+    return RF_OK;
+}
+
 /* The model is made for this many prompts of up to max_prompt tokens at once. */
 static int prepare(answerer *a, int64_t max_prompt, int64_t capacity, rf_error *err)
 {
@@ -34,6 +60,7 @@ static int prepare(answerer *a, int64_t max_prompt, int64_t capacity, rf_error *
     const rf_tokenizer *tokenizer = a->loaded->info.tokenizer;
     rf_model_limits limits = rf_engine_limits(&o->decode, max_prompt, capacity);
     char text[512];
+    RF_TRY(check_room(a, err));
     rf_show_init(&a->show, stdout, tokenizer, (int)o->pause_ms);
     RF_TRY(rf_loaded_model(a->loaded, &limits, (int)o->n_threads, err));
     RF_TRY(rf_engine_new(&a->engine, a->loaded->model, tokenizer, &o->decode, max_prompt, capacity,
@@ -177,7 +204,7 @@ static bool fits(const answerer *a, const rf_question *prompt)
 
 static int64_t longest_line(const answerer *a)
 {
-    int64_t room = a->loaded->info.model.max_position_embeddings - a->options->decode.gen_length;
+    int64_t room = positions(a) - a->options->decode.gen_length;
     int64_t fits = room < 1024 ? room : 1024;
     return a->options->max_prompt > 0 ? a->options->max_prompt : fits > 1 ? fits : 1;
 }
@@ -191,11 +218,14 @@ static int read_line(rf_question *out, const answerer *a, const char *line, size
         return rf_error_set(err, RF_ERR, "it holds a zero byte: remove it");
     }
     RF_TRY(rf_question_from_text(out, a->loaded->info.tokenizer, line, a->options->raw, err));
-    return fits(a, out) ? RF_OK
-                        : rf_error_set(err, RF_ERR,
-                                       "it has %" PRId64 " tokens, more than the %" PRId64
-                                       " that fit (--max-prompt)",
-                                       out->ids.n, a->engine->max_prompt);
+    if (fits(a, out)) {
+        return RF_OK;
+    }
+    const bool more_would_fit =
+        a->engine->max_prompt + a->options->decode.gen_length < positions(a);
+    return rf_error_set(err, RF_ERR,
+                        "it has %" PRId64 " tokens, more than the %" PRId64 " that fit%s",
+                        out->ids.n, a->engine->max_prompt, more_would_fit ? " (--max-prompt)" : "");
 }
 
 /* Answers the line, an empty one by an empty one. *n_bad counts those that cannot be answered: they get an
@@ -339,12 +369,11 @@ static void sort_prompts(writer *w)
         }
     }
     if (n_too_long > 0) {
-        rf_log_warn("%s: %" PRId64 " of %" PRId64
-                    " prompts are too long, for the model has %" PRId64
-                    " positions and answers take decode.gen_length=%" PRId64
-                    " of them: their records say too_long",
-                    a->options->prompts, n_too_long, w->n,
-                    a->loaded->info.model.max_position_embeddings, a->options->decode.gen_length);
+        rf_log_warn(
+            "%s: %" PRId64 " of %" PRId64 " prompts are too long, for the model has %" PRId64
+            " positions and answers take decode.gen_length=%" PRId64
+            " of them: their records say too_long",
+            a->options->prompts, n_too_long, w->n, positions(a), a->options->decode.gen_length);
     }
     if (n_known > 0) {
         rf_log_info("%s.partial.*: going on from what an interrupted run has left (%" PRId64
@@ -426,8 +455,7 @@ static int run_file(answerer *a, rf_error *err)
     int rc;
     RF_TRY(rf_questions_read(&prompts, &n, o->prompts, a->loaded->info.tokenizer, o->limit, err));
     int64_t longest = rf_questions_longest(prompts, n);
-    int64_t room = a->loaded->info.model.max_position_embeddings - o->decode.gen_length;
-    /* Where no prompt at all has room, the model says so. */
+    int64_t room = positions(a) - o->decode.gen_length; /* none: prepare says so */
     longest = room >= 1 && longest > room ? room : longest;
     RF_TRY_OUT(prepare(a, longest, o->batch < n ? o->batch : n, err));
     rc = o->out != NULL ? write_file(a, o->out, prompts, n, err)

@@ -258,7 +258,7 @@ Test(infer_program, bad_files)
     program_write("p.jsonl", "{\"query\": \"one\"}\n{\"qery\": \"two\"}\n");
     program_refuses(INFER "--prompts p.jsonl --out a.jsonl", 1, "p.jsonl:2: ");
     cr_assert(access("a.jsonl", F_OK) != 0);
-    program_refuses(INFER "--prompt x decode.gen_length=100", 1, "96 (max_position_embeddings)");
+    program_refuses(INFER "--prompt x decode.gen_length=95", 1, "96 (max_position_embeddings)");
     program_runs(INFER "--prompts p.jsonl --limit 1 --out no/a.jsonl", 1);
     cr_assert(strstr(program_messages, "no/a.jsonl"));
     if (access("/dev/full", W_OK) == 0) {

@@ -61,3 +61,21 @@ Test(infer_room, one_prompt_is_too_long)
               strstr(program_output, "\"too_long\":true") != NULL);
     free(plain);
 }
+
+/* Errors and warnings name what has to be changed, and nothing that would not help. */
+Test(infer_room, advice_helps)
+{
+    static const char no_room[] = "decode.gen_length=96 leaves no room for a prompt: model.h5 has "
+                                  "96 positions (max_position_embeddings): lower it";
+    program_write("p.jsonl", "{\"query\": \"one\"}\n");
+    program_refuses(INFER "--prompt x decode.gen_length=96", 1, no_room);
+    program_refuses(INFER "--prompts p.jsonl decode.gen_length=96", 1, no_room);
+    program_refuses(INFER "decode.gen_length=96 </dev/null", 1, no_room);
+    program_refuses(
+        INFER "--max-prompt 80 decode.gen_length=17 </dev/null", 1,
+        "--max-prompt 80 and decode.gen_length=17 need 97 positions and model.h5 has 96 "
+        "(max_position_embeddings): lower one of them");
+    program_runs("echo hello | " INFER "decode.gen_length=92", 1);
+    cr_assert(strstr(program_messages, "it has 7 tokens, more than the 4 that fit\n") != NULL, "%s",
+              program_messages);
+}
