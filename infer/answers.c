@@ -447,6 +447,18 @@ static int write_file(const answerer *a, const char *path, const rf_question *pr
     return rc;
 }
 
+/* They all have their records, but no answer. */
+static int check_any_fits(const answerer *a, const rf_question *prompts, int64_t n, rf_error *err)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (fits(a, &prompts[i])) {
+            return RF_OK;
+        }
+    }
+    return rf_error_set(err, RF_ERR, "%s: no prompt was answered: all are too long",
+                        a->options->prompts);
+}
+
 static int run_file(answerer *a, rf_error *err)
 {
     const rf_answers_options *o = a->options;
@@ -460,6 +472,7 @@ static int run_file(answerer *a, rf_error *err)
     RF_TRY_OUT(prepare(a, longest, o->batch < n ? o->batch : n, err));
     rc = o->out != NULL ? write_file(a, o->out, prompts, n, err)
                         : write_all(a, prompts, n, NULL, stdout, err);
+    rc = rc == RF_OK ? check_any_fits(a, prompts, n, err) : rc;
 out:
     rf_questions_free(prompts, n);
     return rc;

@@ -31,7 +31,7 @@ typedef struct rf_answers_options {
 } rf_answers_options;
 
 /* Answers all prompts: `prompts`, else `prompt`, else the lines of stdin, each by a line; RF_ERR where one
- * of those could not be answered, when all others are. `loaded` has its header read; the model is made
+ * of those could not be answered, when all others are, or where no prompt of the file could. `loaded` has its header read; the model is made
  * here. */
 RF_MUST_CHECK int rf_answers_run(rf_loaded *loaded, const rf_answers_options *options,
                                  rf_error *err);

@@ -55,7 +55,9 @@ Test(infer_room, one_prompt_is_too_long)
     }
     snprintf(text, sizeof text, "{\"query\": \"%s\"}\n", word); /* none is left to answer */
     program_write("p.jsonl", text);
-    program_runs(INFER "--prompts p.jsonl --out a.jsonl", 0);
+    program_runs(INFER "--prompts p.jsonl --out a.jsonl", 1);
+    cr_assert(strstr(program_messages, "p.jsonl: no prompt was answered: all are too long") != NULL,
+              "%s", program_messages);
     program_read(program_output, sizeof program_output, "a.jsonl");
     cr_assert(program_count_lines(program_output) == 1 &&
               strstr(program_output, "\"too_long\":true") != NULL);
