@@ -12,7 +12,7 @@ const rf_config_key rf_decode_keys[] = {
      "decoder: token by token; slots in any order, or from left to right; masked diffusion: all "
      "places in each pass, with an approximate cache, or in blocks behind an exact cache"},
     {"decode.gen_length", RF_KEY_INT, "256", 1, 1 << 20, NULL, RF_KEY_MAY_CHANGE, AT(gen_length),
-     "response tokens at most"},
+     "response tokens at most; mdm, fast-dllm, block: rounded up to whole blocks (block_length)"},
     {"decode.slot_size", RF_KEY_INT, "8", 1, 4096, NULL, RF_KEY_MAY_CHANGE, AT(slot_size),
      "tokens of a slot (S)"},
     {"decode.slot_least", RF_KEY_INT, "0", 0, 4096, NULL, RF_KEY_MAY_CHANGE, AT(slot_least),

@@ -193,7 +193,8 @@ Test(infer_program, help_and_version)
 {
     program_runs("\"$INFER\" --help", 0);
     cr_assert(strstr(program_output, "--prompts FILE") &&
-              strstr(program_output, "decode.slot_threshold") && program_messages[0] == '\0');
+              strstr(program_output, "decode.slot_threshold") &&
+              strstr(program_output, "rounded up to whole blocks") && program_messages[0] == '\0');
     program_runs("\"$INFER\" --version", 0);
     cr_assert(strncmp(program_output, "refusion-infer ", 15) == 0);
 }
