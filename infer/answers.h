@@ -30,9 +30,9 @@ typedef struct rf_answers_options {
     int n_assignments;
 } rf_answers_options;
 
-/* Answers all prompts: `prompts`, else `prompt`, else the lines of stdin, each by a line; RF_ERR where one
- * of those could not be answered, when all others are, or where no prompt of the file could. `loaded` has its header read; the model is made
- * here. */
+/* Answers all prompts: `prompts`, else `prompt`, else the lines of stdin, each by a line. RF_ERR where a
+ * line, or all prompts of a file, could not be answered, when all else is done. `loaded` has its header
+ * read; the model is made here. */
 RF_MUST_CHECK int rf_answers_run(rf_loaded *loaded, const rf_answers_options *options,
                                  rf_error *err);
 /* Tells a person on stderr how an answer came about. */

@@ -74,6 +74,9 @@ static void list_seen(rf_engine *e, const rf_sequence *s)
     }
 }
 
+/* Logits divided by a lower one overflow: it draws as 0 does. */
+static const double LEAST_TEMPERATURE = 1e-300;
+
 /* How a draft is drawn; what the sequence has seen begins at `seen`. Each cycle of a completion takes
  * the next number of the place's stream. */
 static rf_draw rule_of(const rf_engine *e, const rf_sequence *s, const rf_query *q, int64_t seen)
@@ -83,7 +86,7 @@ static rf_draw rule_of(const rf_engine *e, const rf_sequence *s, const rf_query 
     rf_draw draw = {.seen = (int32_t)seen,
                     .n_seen = (int32_t)(e->n_seen - seen),
                     .penalty = o->repetition_penalty,
-                    .temperature = o->temperature,
+                    .temperature = o->temperature < LEAST_TEMPERATURE ? 0 : o->temperature,
                     .top_k = o->top_k,
                     .tail = o->tail,
                     .min_p = o->min_p};

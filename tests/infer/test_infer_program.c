@@ -24,6 +24,13 @@ Test(infer_program, one_prompt)
     cr_assert_str_eq(program_output, first);
     program_runs(INFER "--prompt hello decode.kind=ar decode.gen_length=3", 0);
     cr_assert(strlen(program_output) <= 4);
+    for (int i = 0; i < 3; i++) { /* so low that nothing can be divided by it */
+        program_runs(i == 0   ? INFER "--prompt hello decode.temperature=1e-320"
+                     : i == 1 ? INFER "--prompt hello decode.temperature=5e-309 decode.sample=all"
+                              : INFER "--prompt hello decode.temperature=1e-299 decode.sample=all",
+                     0);
+        cr_assert_str_eq(program_output, first);
+    }
     program_runs(INFER "--prompt '' --raw", 0);
     free(first);
 }
