@@ -509,6 +509,10 @@ Test(infer_program, show_is_plain_when_piped)
     cr_assert(strncmp(program_output, "round 1, forward ", 17) == 0, "%s", program_output);
     cr_assert(strlen(program_output) > strlen(answer) &&
               strcmp(program_output + strlen(program_output) - strlen(answer), answer) == 0);
+    program_runs(INFER "--prompt hello --show decode.slot_least=1 decode.slot_threshold=0.999 | "
+                       "tee lines | sh \"$ROOT/infer/picture.sh\" halves; grep -c 'slots of' lines",
+                 0);
+    cr_assert_not_null(strstr(program_output, "</svg>\n"), "%s", program_output);
     free(answer);
 }
 
