@@ -580,6 +580,8 @@ Test(eval_tasks, goes_on_with_other_questions)
 {
     program_write("q.jsonl", gsm8k);
     program_runs(SAMPLES "--task gsm8k --check 'exit 7'", 1);
+    program_runs(SAMPLES "--task gsm8k --limit 2", 0);
+    cr_assert_eq(n_partial(), 1); /* of the third */
     program_runs(
         "sed -i 's/2+2/2+5/' q.jsonl; "
         "sed -i '/\"kind\":\"answer\"/s/\"text\":.*/\"text\":\"taken\"}/' a.jsonl.partial.0",
