@@ -45,8 +45,7 @@ static const rf_option option_table[] = {
      "JSON lines {\"query\"} or {\"messages\"}, .gz too: an answer a line, {\"text\", \"ids\", "
      "\"forwards\", \"places\", \"tokens_per_forward\", \"seconds\", \"ended\", \"stop\", "
      "\"too_long\"} (too_long: it does not fit the model, and the others go on; where none fits, "
-     "the "
-     "exit status is 1)",
+     "the exit status is 1)",
      RF_OPTION_TEXT, .at = offsetof(options, run.prompts), .once = true},
     {"out", "FILE",
      "answers of --prompts go here instead of stdout; until all are there they are in "
