@@ -242,7 +242,7 @@ Test(safetensors, shards)
 Test(safetensors, more_shards_than_files_may_be_open)
 {
     enum { N = 100, MOST_OPEN = 40 };
-    static char names[N][8];
+    static char names[N][16];
     rf_safetensors_item item[N];
     rf_safetensors_writer *writer = NULL;
     struct rlimit most;
