@@ -47,7 +47,8 @@ RF_MUST_CHECK int rf_loaded_check_outputs(const rf_loaded *loaded, const char *c
 RF_MUST_CHECK int rf_loaded_settings(rf_config **out, const rf_loaded *loaded,
                                      char *const *assignment, int n, rf_error *err);
 /* Assignments of who asks for answers: what objective.* say was settled in training, so they are
- * RF_ERR_USAGE, all but the key `also` (NULL: none). Other keys are left to rf_loaded_settings. */
+ * RF_ERR_USAGE, all but objective.block_prompt, which an imported model of block diffusion does not
+ * say, and the key `also` (NULL: none). Other keys are left to rf_loaded_settings. */
 RF_MUST_CHECK int rf_loaded_check_assignments(char *const *assignment, int n, const char *also,
                                               rf_error *err);
 /* Warns where the decoder is one that the objective of the model's run does not train for. Silent

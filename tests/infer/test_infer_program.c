@@ -240,6 +240,7 @@ Test(infer_program, mistakes_in_use)
     program_refuses(INFER "--prompt x decode.gen_lenght=3", 2, "did you mean 'decode.gen_length'");
     program_refuses(INFER "--prompt x decode.slot_size=5 decode.block_length=12", 2,
                     "not a multiple");
+    program_runs(INFER "--prompt x objective.block_prompt=bidirectional >/dev/null", 0);
     program_refuses(INFER "--prompt x objective.kind=ar", 2,
                     "objective.kind=ar: was settled when the model was trained");
     program_refuses(INFER "--prompt x slots", 2, "slots");
