@@ -32,18 +32,24 @@ static int64_t positions(const answerer *a)
     return a->loaded->info.model.max_position_embeddings;
 }
 
+/* Tokens of a prompt at most. */
+static int64_t room(const answerer *a)
+{
+    return positions(a) - a->options->decode.gen_length;
+}
+
 /* What no shorter prompt would help, and what --max-prompt asks too much. */
 static int check_room(const answerer *a, rf_error *err)
 {
     const rf_answers_options *o = a->options;
     const int64_t most = positions(a), length = o->decode.gen_length;
-    if (length >= most) {
+    if (room(a) < 1) {
         return rf_error_set(err, RF_ERR,
                             "decode.gen_length=%" PRId64 " leaves no room for a prompt: %s has "
                             "%" PRId64 " positions (max_position_embeddings): lower it",
                             length, a->loaded->path, most);
     }
-    if (o->max_prompt > most - length) {
+    if (o->max_prompt > room(a)) {
         return rf_error_set(err, RF_ERR,
                             "--max-prompt %" PRId64 " and decode.gen_length=%" PRId64
                             " need %" PRId64 " positions and %s has %" PRId64
@@ -204,9 +210,8 @@ static bool fits(const answerer *a, const rf_question *prompt)
 
 static int64_t longest_line(const answerer *a)
 {
-    int64_t room = positions(a) - a->options->decode.gen_length;
-    int64_t fits = room < 1024 ? room : 1024;
-    return a->options->max_prompt > 0 ? a->options->max_prompt : fits > 1 ? fits : 1;
+    int64_t usual = room(a) < 1024 ? room(a) : 1024;
+    return a->options->max_prompt > 0 ? a->options->max_prompt : usual > 1 ? usual : 1;
 }
 
 /* The line as a prompt. An error is the line's own: others may be answered. */
@@ -221,11 +226,9 @@ static int read_line(rf_question *out, const answerer *a, const char *line, size
     if (fits(a, out)) {
         return RF_OK;
     }
-    const bool more_would_fit =
-        a->engine->max_prompt + a->options->decode.gen_length < positions(a);
-    return rf_error_set(err, RF_ERR,
-                        "it has %" PRId64 " tokens, more than the %" PRId64 " that fit%s",
-                        out->ids.n, a->engine->max_prompt, more_would_fit ? " (--max-prompt)" : "");
+    return rf_error_set(
+        err, RF_ERR, "it has %" PRId64 " tokens, more than the %" PRId64 " that fit%s", out->ids.n,
+        a->engine->max_prompt, a->engine->max_prompt < room(a) ? " (--max-prompt)" : "");
 }
 
 /* Answers the line, an empty one by an empty one. *n_bad counts those that cannot be answered: they get an
@@ -467,8 +470,8 @@ static int run_file(answerer *a, rf_error *err)
     int rc;
     RF_TRY(rf_questions_read(&prompts, &n, o->prompts, a->loaded->info.tokenizer, o->limit, err));
     int64_t longest = rf_questions_longest(prompts, n);
-    int64_t room = positions(a) - o->decode.gen_length; /* none: prepare says so */
-    longest = room >= 1 && longest > room ? room : longest;
+    /* where there is no room prepare says so */
+    longest = room(a) >= 1 && longest > room(a) ? room(a) : longest;
     RF_TRY_OUT(prepare(a, longest, o->batch < n ? o->batch : n, err));
     rc = o->out != NULL ? write_file(a, o->out, prompts, n, err)
                         : write_all(a, prompts, n, NULL, stdout, err);

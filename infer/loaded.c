@@ -168,14 +168,14 @@ out:
 int rf_loaded_check_assignments(char *const *assignment, int n, const char *also, rf_error *err)
 {
     static const char section[] = "objective.";
-    const char *const open[] = {"objective.block_prompt", also};
+    const char *const may_be[] = {"objective.block_prompt", also};
     for (int i = 0; i < n; i++) {
         const char *key = assignment[i];
         const size_t bytes = strcspn(key, "=");
         bool allowed = false;
-        for (size_t k = 0; k < sizeof open / sizeof *open; k++) {
-            allowed = allowed || (open[k] != NULL && strlen(open[k]) == bytes &&
-                                  strncmp(key, open[k], bytes) == 0);
+        for (size_t k = 0; k < sizeof may_be / sizeof *may_be; k++) {
+            allowed = allowed || (may_be[k] != NULL && strlen(may_be[k]) == bytes &&
+                                  strncmp(key, may_be[k], bytes) == 0);
         }
         if (strncmp(key, section, strlen(section)) == 0 && !allowed) {
             return rf_error_set(err, RF_ERR_USAGE,

@@ -198,14 +198,11 @@ out:
 /* "runs/my/step-000000400.h5" becomes "step-000000400", a folder "runs/my" becomes "my". */
 static void name_model(char *out, size_t bytes, const char *given)
 {
-    size_t n = strlen(given);
-    while (n > 1 && given[n - 1] == '/') {
-        n--;
-    }
-    snprintf(out, bytes, "%.*s", (int)n, given);
+    snprintf(out, bytes, "%s", given);
+    rf_path_trim(out);
     const char *name = rf_path_name(out);
     memmove(out, name, strlen(name) + 1);
-    n = strlen(out);
+    const size_t n = strlen(out);
     if (n > 3 && strcmp(out + n - 3, ".h5") == 0) {
         out[n - 3] = '\0';
     }

@@ -79,10 +79,10 @@ RF_MUST_CHECK int rf_dist_same_text(rf_dist *dist, const char *text, rf_error *e
 
 /* --- Exchange of backend memory ---------------------------------------------------------------
  *
- * A range of n elements (of any class; below 2^31 with slices rounded up) is cut into one slice for each rank, in rank
- * order: slices begin at multiples of RF_SUM_RUN elements, so that ranks sum whole runs of squares
- * (kernels.h); all have rf_slice_slot elements but the last ones, which are shorter or empty. How it
- * is cut never shows in the result of a sum over ranks.
+ * A range of n elements (of any class; below 2^31 with slices rounded up) is cut into one slice for
+ * each rank, in rank order: slices begin at multiples of RF_SUM_RUN elements, so that ranks sum whole
+ * runs of squares (kernels.h); all have rf_slice_slot elements but the last ones, which are shorter
+ * or empty. How it is cut never shows in the result of a sum over ranks.
  *
  * An exchange is begun by all ranks, and is over where rf_exchange_poll says so or rf_exchange_wait
  * returns; until then nobody writes what it reads nor touches what it sets. It takes what kernels

@@ -10,8 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Host and cores of a rank. mpirun may bind ranks to cores of their own, or leave all to all. */
 enum { MOST_CORES = 1 << 14 };
+
+/* Host and cores of a rank. mpirun may bind ranks to cores of their own, or leave all to all. */
 typedef struct seat {
     char host[256];
     unsigned long cores[MOST_CORES / 8 / sizeof(long)]; /* none where a host has more */

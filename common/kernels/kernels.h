@@ -310,7 +310,8 @@ typedef struct rf_block {
 
 /* Has the backend a block_forward for such blocks (their sizes and layouts, whatever n is)? */
 typedef bool rf_takes_blocks_fn(const rf_ctx *, const rf_block *);
-/* Launches of it depend on n and spans->m alone, beside the addresses: rf_backend_replay may make them again. */
+/* Launches of it depend on n and spans->m alone, beside the addresses: rf_backend_replay may make
+ * them again. */
 typedef void rf_block_forward_fn(rf_ctx *, const rf_block *);
 
 /* X(name) for each kernel: fields of the table below, declarations and tables of the backends. */

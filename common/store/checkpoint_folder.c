@@ -350,10 +350,8 @@ int rf_checkpoint_choose(char *path, size_t bytes, const char *name, rf_error *e
         }
         return RF_OK;
     }
-    while (n > 1 && name[n - 1] == '/') {
-        n--;
-    }
-    snprintf(folder, sizeof folder, "%.*s", (int)n, name);
+    memcpy(folder, name, n + 1);
+    rf_path_trim(folder);
     const char *what = "best";
     if (!follow(path, bytes, folder, what) && !follow(path, bytes, folder, what = "latest")) {
         what = "newest";

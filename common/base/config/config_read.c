@@ -145,6 +145,12 @@ static bool is_null(const reader *in)
             strcmp(text, "Null") == 0 || strcmp(text, "NULL") == 0);
 }
 
+/* Has the last event, a scalar, one inside? What stands behind it would be passed over. */
+static bool has_zero_byte(const reader *in)
+{
+    return strlen(scalar_text(in)) != in->event.data.scalar.length;
+}
+
 /* --- Values ----------------------------------------------------------------------------------- */
 
 /* Adds the scalar that was just read. */
@@ -157,7 +163,7 @@ static int add_scalar(reader *in, rf_config_value *value, const rf_config_key *k
                                 ? "write \"\" for an empty text, or remove the line"
                                 : "write one, or remove the line for the default");
     }
-    if (strlen(text) != in->event.data.scalar.length) {
+    if (has_zero_byte(in)) {
         return REFUSE_VALUE(in, key, "a text with a 0 byte inside is not possible here");
     }
     return place_value(in, key, rf_config_value_add(value, key, text, in->err));
@@ -195,15 +201,14 @@ static int read_value(reader *in, rf_config_value *value, const rf_config_key *k
 
 /* --- Mappings --------------------------------------------------------------------------------- */
 
-/* Finds the entry of "section.key"; the key was just read. */
-/* What stands behind a 0 byte of a name would be passed over. */
 static int check_name(reader *in)
 {
-    return strlen(scalar_text(in)) == in->event.data.scalar.length
-               ? RF_OK
-               : REFUSE(in, "the name '%.200s' has a 0 byte behind it: remove it", scalar_text(in));
+    return has_zero_byte(in)
+               ? REFUSE(in, "the name '%.200s' has a 0 byte behind it: remove it", scalar_text(in))
+               : RF_OK;
 }
 
+/* Finds the entry of "section.key"; the key was just read. */
 static int find_key(reader *in, const char *section, int *index)
 {
     RF_TRY(check_name(in));

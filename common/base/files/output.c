@@ -66,13 +66,11 @@ int rf_output_resolve(char *out, bool *in_place, const char *path, rf_error *err
 /* Slashes at the end and parts "." there go. */
 static void trim(char *path)
 {
-    size_t n = strlen(path), before;
-    do {
-        before = n;
-        n -= n > 1 && path[n - 1] == '/';
-        n -= n > 1 && path[n - 1] == '.' && path[n - 2] == '/';
-    } while (n < before);
-    path[n] = '\0';
+    rf_path_trim(path);
+    for (size_t n; (n = strlen(path)) > 1 && path[n - 1] == '.' && path[n - 2] == '/';) {
+        path[n - 1] = '\0';
+        rf_path_trim(path);
+    }
 }
 
 int rf_output_resolve_folder(char *out, const char *path, rf_error *err)
@@ -88,7 +86,8 @@ int rf_output_resolve_folder(char *out, const char *path, rf_error *err)
     if (strcmp(rf_path_name(out), ".") != 0 && strcmp(rf_path_name(out), "..") != 0) {
         return RF_OK;
     }
-    if (realpath(out, name) == NULL) { /* no entry of a folder can be called so */
+    /* no entry of a folder can be called so */
+    if (realpath(out, name) == NULL) {
         return rf_error_system(err, errno, path, "cannot find the folder");
     }
     memcpy(out, name, sizeof name);

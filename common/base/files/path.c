@@ -35,6 +35,13 @@ int rf_path_folder(char *out, size_t bytes, const char *path, rf_error *err)
     return RF_OK;
 }
 
+void rf_path_trim(char *path)
+{
+    for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--) {
+        path[n - 1] = '\0';
+    }
+}
+
 bool rf_path_exists(const char *path)
 {
     struct stat status;

@@ -16,6 +16,8 @@ RF_MUST_CHECK int rf_path_join(char *out, size_t bytes, const char *folder, cons
 const char *rf_path_name(const char *path);
 /* The folder that holds path: "." for a bare name, "/" for a name at the root. out [bytes] */
 RF_MUST_CHECK int rf_path_folder(char *out, size_t bytes, const char *path, rf_error *err);
+/* Slashes at the end of path go, but one that is all of it. */
+void rf_path_trim(char *path);
 bool rf_path_exists(const char *path);
 bool rf_path_is_folder(const char *path);
 /* Do both name one file or one folder that is there, also through links? */

@@ -183,7 +183,8 @@ static __device__ void fetch_queries(tiles<WIDTH> *t, const rf_cuda_attend &p, c
     }
 }
 
-/* Begins to copy rows of keys or values `own`, which are all that a group of copies has; none where there are no keys. */
+/* Begins to copy rows `own` of keys or values, which are all that a group of copies has; none where there are
+ * none. */
 template <int WIDTH>
 static __device__ void fetch(uint16_t (&rows)[ROWS][WIDTH + PAD], const uint16_t *from,
                              const rf_cuda_attend &p, int2 own)

@@ -180,8 +180,8 @@ static __global__ void __launch_bounds__(ROWS / 64 * GROUP + WARP, 1)
     } else {
         finish<ROWS, COLUMNS, SPLIT>(p, at, part);
     }
-    if constexpr (
-        SPLIT) { /* nobody's memory goes before all have read it, and used what they read */
+    if constexpr (SPLIT) {
+        /* nobody's memory goes before all have read it, and used what they read */
         cluster_arrive_relaxed();
         cluster_wait();
     }

@@ -22,8 +22,9 @@ typedef struct rf_cuda_heads {
 } rf_cuda_heads;
 
 /* o = attention of q over the cache's keys and values, all bf16 as above. run [n_runs,6] and span [n,4] as
- * in spans.h; runs without queries are the last; run is aligned to 8 bytes. h/g at most RF_CUDA_SHARED. The plan is made once for
- * all blocks of a pass; with more than RF_CUDA_PLANNED runs there is none, and a block makes a run. */
+ * in spans.h; runs without queries are the last; run is aligned to 8 bytes. h/g at most RF_CUDA_SHARED.
+ * The plan is made once for all blocks of a pass; with more than RF_CUDA_PLANNED runs there is none, and a
+ * block makes a run. */
 enum { RF_CUDA_PART = 64, RF_CUDA_SECTION = 8, RF_CUDA_SHARED = 8, RF_CUDA_PLANNED = 256 };
 /* Up to so many rows of parts they are made side by side, beyond it sections are. */
 enum { RF_CUDA_FEW_PARTS = 4096, RF_CUDA_ALL_SPANS = 2 };
