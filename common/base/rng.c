@@ -67,6 +67,23 @@ uint32_t rf_rng_u32(rf_rng *rng)
     return rng->drawn[4 - rng->n_left--];
 }
 
+void rf_rng_skip(rf_rng *rng, uint64_t n)
+{
+    const uint64_t left = (uint64_t)rng->n_left, rest = n > left ? (n - left) % 4 : 0;
+    if (n <= left) {
+        rng->n_left -= (int)n;
+        return;
+    }
+    const uint64_t blocks = (n - left) / 4,
+                   counter = (rng->counter[0] | (uint64_t)rng->counter[1] << 32) + blocks;
+    rng->counter[0] = (uint32_t)counter;
+    rng->counter[1] = (uint32_t)(counter >> 32);
+    rng->n_left = 0;
+    for (uint64_t i = 0; i < rest; i++) {
+        (void)rf_rng_u32(rng);
+    }
+}
+
 uint64_t rf_rng_u64(rf_rng *rng)
 {
     uint64_t low = rf_rng_u32(rng);

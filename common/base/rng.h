@@ -45,8 +45,11 @@ void rf_rng_philox(uint32_t *out, const uint32_t *counter, const uint32_t *key);
 
 uint32_t rf_rng_u32(rf_rng *rng);
 uint64_t rf_rng_u64(rf_rng *rng);
-double rf_rng_uniform(rf_rng *rng);             /* [0,1), 53 bits */
-double rf_rng_normal(rf_rng *rng);              /* mean 0, variance 1 (Box-Muller) */
+double rf_rng_uniform(rf_rng *rng); /* [0,1), 53 bits */
+double rf_rng_normal(rf_rng *rng);  /* mean 0, variance 1 (Box-Muller) */
+/* The stream as it is when n more words have been drawn: one each u32, two each u64 and uniform, four each normal. */
+enum { RF_RNG_UNIFORM_WORDS = 2, RF_RNG_NORMAL_WORDS = 4 };
+void rf_rng_skip(rf_rng *rng, uint64_t n);
 uint64_t rf_rng_below(rf_rng *rng, uint64_t n); /* [0,n) without bias; n >= 1 */
 /* Fisher-Yates over x [n], of `size` bytes each. */
 void rf_rng_shuffle(rf_rng *rng, void *x, int64_t n, size_t size);

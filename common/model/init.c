@@ -7,21 +7,29 @@
 #include <string.h>
 #include <zlib.h>
 
-/* A fresh element: its part of the stream that belongs to the tensor, if it is random. */
-typedef double fresh_fn(rf_rng *rng, const rf_tensor *t, const rf_model_config *config);
+/* Fresh elements, and the words of the tensor's own stream that one takes, if it is random. */
+typedef struct fresh_kind {
+    double (*element)(rf_rng *rng, const rf_tensor *t, const rf_model_config *config);
+    uint64_t words;
+} fresh_kind;
 
-/* Each tensor's stream is keyed by (seed, CRC32 of its name): independent of ranks and of other
- * tensors. */
-static void fill(rf_model *model, const rf_tensor *t, uint64_t seed, fresh_fn *fresh)
+enum { CHUNK = 1 << 14, PIECE = 1 << 10 };
+
+/* Each tensor's stream is keyed by (seed, CRC32 of its name): independent of ranks, threads and other tensors. */
+static void fill(rf_model *model, const rf_tensor *t, uint64_t seed, const fresh_kind *fresh)
 {
-    enum { CHUNK = 1024 };
     double value[CHUNK];
-    uLong crc = crc32(0, (const Bytef *)t->name, (uInt)strlen(t->name));
-    rf_rng rng = RF_RNG_STREAM(seed, RF_RNG_INIT, crc);
+    const uLong crc = crc32(0, (const Bytef *)t->name, (uInt)strlen(t->name));
+    const rf_rng stream = RF_RNG_STREAM(seed, RF_RNG_INIT, crc);
     for (int64_t first = 0; first < t->count; first += CHUNK) {
-        int64_t n = t->count - first < CHUNK ? t->count - first : CHUNK;
-        for (int64_t j = 0; j < n; j++) {
-            value[j] = fresh(&rng, t, &model->config);
+        const int64_t n = t->count - first < CHUNK ? t->count - first : CHUNK;
+#pragma omp parallel for num_threads(model->ctx->n_threads)
+        for (int64_t begin = 0; begin < n; begin += PIECE) {
+            rf_rng rng = stream;
+            rf_rng_skip(&rng, (uint64_t)(first + begin) * fresh->words);
+            for (int64_t j = begin; j < n && j < begin + PIECE; j++) {
+                value[j] = fresh->element(&rng, t, &model->config);
+            }
         }
         rf_model_upload(model, t, first, value, RF_F64, n);
         rf_backend_wait(model->ctx, rf_backend_record(model->ctx));
@@ -53,7 +61,7 @@ static double fresh_adapter(rf_rng *rng, const rf_tensor *t, const rf_model_conf
     return is_a ? 1.0 / sqrt((double)t->shape[1]) * (2.0 * rf_rng_uniform(rng) - 1.0) : 0.0;
 }
 
-static void fill_all(rf_model *model, uint64_t seed, bool adapters, fresh_fn *fresh)
+static void fill_all(rf_model *model, uint64_t seed, bool adapters, const fresh_kind *fresh)
 {
     for (int64_t i = 0; i < model->table.n_tensors; i++) {
         const rf_tensor *t = &model->table.tensor[i];
@@ -67,10 +75,11 @@ static void fill_all(rf_model *model, uint64_t seed, bool adapters, fresh_fn *fr
 void rf_model_init(rf_model *model, uint64_t seed)
 {
     RF_ASSERT(model->weights == RF_ROWS);
-    fill_all(model, seed, false, fresh_weight);
+    fill_all(model, seed, false, &(fresh_kind){fresh_weight, RF_RNG_NORMAL_WORDS});
 }
 
 void rf_lora_init(rf_model *model)
 {
-    fill_all(model, model->adaptation.seed, true, fresh_adapter);
+    fill_all(model, model->adaptation.seed, true,
+             &(fresh_kind){fresh_adapter, RF_RNG_UNIFORM_WORDS});
 }

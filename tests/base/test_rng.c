@@ -117,6 +117,36 @@ Test(rng, counter_carries_into_its_second_word)
     cr_expect(rng.counter[0] == 0 && rng.counter[1] == 1 && rng.counter[2] == upper);
 }
 
+Test(rng, skipped_words_are_those_not_drawn)
+{
+    for (uint64_t before = 0; before < 6; before++) {
+        for (uint64_t n = 0; n < 14; n++) {
+            rf_rng drawn = RF_RNG_STREAM(4, RF_RNG_TEST);
+            drawn.counter[0] = 0xFFFFFFFE;
+            for (uint64_t i = 0; i < before; i++) {
+                rf_rng_u32(&drawn);
+            }
+            rf_rng skipped = drawn;
+            for (uint64_t i = 0; i < n; i++) {
+                rf_rng_u32(&drawn);
+            }
+            rf_rng_skip(&skipped, n);
+            for (int i = 0; i < 6; i++) {
+                cr_assert_eq(rf_rng_u32(&skipped), rf_rng_u32(&drawn), "%d after %d and %d", i,
+                             (int)before, (int)n);
+            }
+        }
+    }
+    rf_rng uniform = RF_RNG_STREAM(4, RF_RNG_TEST), normal = uniform, skipped = uniform;
+    rf_rng_uniform(&uniform);
+    rf_rng_skip(&skipped, RF_RNG_UNIFORM_WORDS);
+    cr_expect_eq(rf_rng_u32(&skipped), rf_rng_u32(&uniform));
+    skipped = normal;
+    rf_rng_normal(&normal);
+    rf_rng_skip(&skipped, RF_RNG_NORMAL_WORDS);
+    cr_expect_eq(rf_rng_u32(&skipped), rf_rng_u32(&normal));
+}
+
 Test(rng, uniform_and_normal_moments)
 {
     enum { N = 200000 };
