@@ -185,7 +185,7 @@ Test(train_lora, begins_with_adapters)
     tiny_says("lora.init: base/step-000000008.h5: is a whole model");
     train_lora(0, "bad3", "lora.init=none.h5", 1);
     tiny_says("lora.init: none.h5");
-    train(0, "bad4", "lora.init=one/step-000000006.h5", 2);
+    train(0, "bad4", "lora.init=one/step-000000006.h5 lora.rank=0", 2);
     tiny_says("lora.init without lora.rank");
     leave_folder();
 }
@@ -197,6 +197,11 @@ Test(train_lora, refused)
     tiny_says("leave out one");
     train(0, "run", "lora.rank=2", 2);
     tiny_says("lora.rank without model.init");
+    train(0, "run", "lora.alpha=32", 2);
+    tiny_says("lora.alpha without lora.rank");
+    train(0, "run", "lora.init=none.h5", 2);
+    tiny_says("lora.init without lora.rank");
+    train(0, "whole", "lora.alpha=32 lora.rank=0 train.steps=1", 0);
     train_lora(0, "run", "lora.targets=q_prj", 2);
     tiny_says("lora.targets: no matrix of the model matches");
     train(0, "run", "train.only=layers.7", 2);
