@@ -160,6 +160,14 @@ static __device__ inline void cluster_wait()
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
+/* Which block of its cluster this is. Found where it is asked for: no register keeps it. */
+static __device__ inline int cluster_rank()
+{
+    int rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
 /* Four numbers at `address` of the shared memory of block `rank` of the cluster. */
 static __device__ inline float4 read_cluster(unsigned address, unsigned rank)
 {
@@ -170,6 +178,21 @@ static __device__ inline float4 read_cluster(unsigned address, unsigned rank)
                  : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
                  : "r"(there));
     return x;
+}
+
+/* `bytes` from shared memory to that of block `rank` of the cluster, where `barrier` waits for them. */
+static __device__ inline void send_cluster(unsigned to, unsigned from, unsigned bytes,
+                                           unsigned barrier, unsigned rank)
+{
+    unsigned there, barrier_there;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(to), "r"(rank));
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+                 : "=r"(barrier_there)
+                 : "r"(barrier), "r"(rank));
+    asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes "
+                 "[%0], [%1], %2, [%3];" ::"r"(there),
+                 "r"(from), "r"(bytes), "r"(barrier_there)
+                 : "memory");
 }
 
 /* --- Kernels one after the other --- */

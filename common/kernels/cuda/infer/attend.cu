@@ -252,28 +252,44 @@ static __device__ void add_part(state<WIDTH> *s, tiles<WIDTH> *t, const rf_cuda_
     fetch<WIDTH>(t->v, p.v, p, next);
 }
 
-/* A unit's rows, for the merge. */
+/* A unit's rows, for the merge: by way of shared memory, where nothing is needed any more, so that a warp writes a row
+ * at a time. */
 template <int WIDTH>
-static __device__ void store_unit(const rf_cuda_attend &p, const work &w, divisor by,
-                                  const state<WIDTH> &s)
+static __device__ void store_unit(tiles<WIDTH> *t, const rf_cuda_attend &p, const work &w,
+                                  divisor by, const state<WIDTH> &s)
 {
-    const int lane = static_cast<int>(threadIdx.x % WARP);
+    const int lane = static_cast<int>(threadIdx.x % WARP),
+              warp = static_cast<int>(threadIdx.x / WARP);
+    enum { PITCH = WIDTH + PAD }; /* without conflicts of banks */
+    float(*stage)[PITCH] = reinterpret_cast<float(*)[PITCH]>(t);
+    static_assert(sizeof(float[ROWS][PITCH]) <= sizeof(t->k) + sizeof(t->v), "all rows find room");
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const int row = row_of_thread() + half * 8;
-        if (row < w.rows) {
-            float *to =
-                p.part + (p.unit[w.number].row * p.h + place_of_row(p, by, row)) * (WIDTH + 4);
+        float *own = stage[row_of_thread() + half * 8];
 #pragma unroll
-            for (int j = 0; j < WIDTH / 8; j++) {
-                *reinterpret_cast<float2 *>(to + j * 8 + lane % 4 * 2) = {s.o[j][half * 2],
-                                                                          s.o[j][half * 2 + 1]};
-            }
-            if (lane % 4 == 0) {
-                *reinterpret_cast<float2 *>(to + WIDTH) = {s.most[half], s.sum[half]};
-            }
+        for (int j = 0; j < WIDTH / 8; j++) {
+            *reinterpret_cast<float2 *>(own + j * 8 + lane % 4 * 2) = {s.o[j][half * 2],
+                                                                       s.o[j][half * 2 + 1]};
+        }
+        if (lane % 4 == 0) {
+            *reinterpret_cast<float2 *>(own + WIDTH) = {s.most[half], s.sum[half]};
         }
     }
+    __syncwarp();
+    float *to = p.part + p.unit[w.number].row * p.h * (WIDTH + 4);
+#pragma unroll 4
+    for (int i = 0; i < min(w.rows - warp * TILE_ROWS, int{TILE_ROWS}); i++) {
+        const int row = warp * TILE_ROWS + i, at = place_of_row(p, by, row) * (WIDTH + 4);
+        if (lane * 4 < WIDTH) {
+            *reinterpret_cast<float4 *>(to + at + lane * 4) =
+                *reinterpret_cast<const float4 *>(stage[row] + lane * 4);
+        }
+        if (lane == 0) {
+            *reinterpret_cast<float2 *>(to + at + WIDTH) =
+                *reinterpret_cast<const float2 *>(stage[row] + WIDTH);
+        }
+    }
+    __syncthreads(); /* the next unit's queries and keys come there */
 }
 
 /* Sections are merged in shared memory, each thread its own elements. */
@@ -375,7 +391,7 @@ static __device__ void attend_unit(tiles<WIDTH> *t, const rf_cuda_attend &p, con
         const int2 behind = part + 1 < last ? part_of(w.keys, part + 1) : int2{};
         add_part(&s, t, p, w, part_of(w.keys, part), behind, scale);
     }
-    store_unit(p, w, by, s);
+    store_unit(t, p, w, by, s);
 }
 
 /* Is the unit all of a run? */

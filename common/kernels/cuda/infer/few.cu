@@ -122,17 +122,22 @@ static __global__ void __launch_bounds__(ROWS / 64 * GROUP + WARP, 1)
     multiply_few(const __grid_constant__ operands p)
 {
     extern __shared__ char shared[];
-    enum { GROUPS = ROWS / 64, MEMORY = COLUMNS * (ROWS + PAD) * 4 };
+    enum { GROUPS = ROWS / 64 };
+    typedef exchange<ROWS, COLUMNS, SPLIT> own_exchange;
     typedef ring<ROWS, COLUMNS, WEIGHT> own_ring;
     const place at = place_of<ROWS, COLUMNS, SPLIT, WEIGHT>(p);
     const unsigned skip = (ALIGNMENT - shared_address(shared) % ALIGNMENT) % ALIGNMENT;
     char *tiles = shared + skip;
-    const unsigned bytes = max(static_cast<unsigned>(p.stages) * own_ring::bytes, unsigned{MEMORY});
+    const unsigned bytes =
+        max(static_cast<unsigned>(p.stages) * own_ring::bytes, unsigned{own_exchange::bytes});
     const unsigned full = shared_address(tiles) + bytes;
     const own_ring r = {shared_address(tiles), full, full + static_cast<unsigned>(p.stages) * 8U};
-    float *part = reinterpret_cast<float *>(tiles);
+    own_exchange x = {reinterpret_cast<float *>(tiles),
+                      full + static_cast<unsigned>(p.stages) * 16U,
+                      own_columns<COLUMNS, SPLIT>(p, at)};
     if (threadIdx.x == 0) {
         prefetch_map(&p.x);
+        begin_exchange(p, x);
         for (int s = 0; s < p.stages; s++) {
             barrier_init(r.full_at(s), 1);
             barrier_init(r.empty_at(s), GROUPS * own_ring::readers);
@@ -147,14 +152,14 @@ static __global__ void __launch_bounds__(ROWS / 64 * GROUP + WARP, 1)
         }
         __syncwarp();
         if constexpr (HEADS && turns.is_early) {
-            turns.begin(p, at);
+            turns.begin(p, at, x.own);
         }
         wait_for_previous();
-        __syncthreads();
+        tiles_are_free(x);
     } else {
         float total[COLUMNS / 2];
         if constexpr (HEADS && turns.is_early) {
-            turns.begin(p, at);
+            turns.begin(p, at, x.own);
         }
         int8_scales<ROWS> scales = {};
         if constexpr (sizeof(WEIGHT) == 1) {
@@ -172,17 +177,23 @@ static __global__ void __launch_bounds__(ROWS / 64 * GROUP + WARP, 1)
         } else {
             multiply_all<ROWS, COLUMNS, SPLIT>(total, r, p, at);
         }
-        __syncthreads(); /* the other group has read the ring */
-        store_sums<ROWS, COLUMNS>(part, total);
+        tiles_are_free(x);
+        store_sums<ROWS, COLUMNS>(x.part, total);
+        if constexpr (x.sends) {
+            fence_async();
+        }
     }
+    x.own = own_columns<COLUMNS, SPLIT>(p, at); /* found again, and not kept meanwhile */
     if constexpr (HEADS) {
-        finish_heads<ROWS>(p, at, part, turns);
+        finish_heads(p, at, x, turns);
     } else {
-        finish<ROWS, COLUMNS, SPLIT>(p, at, part);
+        finish(p, at, x);
     }
     if constexpr (SPLIT) {
-        /* nobody's memory goes before all have read it, and used what they read */
-        cluster_arrive_relaxed();
+        /* nobody's memory goes before all have got what is in it, or read and used it */
+        if constexpr (!own_exchange::sends) {
+            cluster_arrive_relaxed();
+        }
         cluster_wait();
     }
 }
@@ -282,7 +293,7 @@ static int launch(rf_cuda_stream stream, operands *p, int64_t tiles)
         MOST = THREE                    ? 72 << 10
                : SPLIT || COLUMNS < 128 ? 104 << 10
                                         : 196 << 10,
-        PART = COLUMNS * (ROWS + PAD) * 4
+        PART = exchange<ROWS, COLUMNS, SPLIT>::bytes
     };
     /* int8 weights of a chunk are fetched before the chunk before it is let go */
     static_assert(sizeof(WEIGHT) > 1 || MOST / own_ring::bytes >= 2, "two stages");
@@ -304,8 +315,8 @@ static int launch(rf_cuda_stream stream, operands *p, int64_t tiles)
     /* columns before rows: those that read the same weights run together, and memory gives these once */
     config.gridDim = SPLIT ? dim3(slices, across, down) : dim3(across, down);
     config.blockDim = dim3(ROWS / 64 * GROUP + WARP);
-    config.dynamicSmemBytes =
-        ALIGNMENT + max(tile_bytes, part) + static_cast<size_t>(p->stages) * 2 * sizeof(uint64_t);
+    config.dynamicSmemBytes = ALIGNMENT + max(tile_bytes, part) +
+                              static_cast<size_t>(p->stages * 2 + 1) * sizeof(uint64_t);
     config.stream = stream;
     config.attrs = attribute;
     config.numAttrs = SPLIT ? 2 : 1;
