@@ -68,6 +68,8 @@ static const kernel_shape head_large[] = {{.n = 37, .d = 33, .v = 301, .head_byt
                                           {.n = 130, .d = 64, .v = 1000, .head_bytes = 400000},
                                           {.n = 300, .d = 17, .v = 95, .head_bytes = 20000},
                                           {.n = 5, .d = 24, .v = 9001},
+                                          {.n = 7, .d = 8, .v = 40008},
+                                          {.n = 5, .d = 8, .v = 80000},
                                           END};
 
 #define OP(name)    #name, declare_##name, run_##name

@@ -2,7 +2,7 @@
  *
  * A plan, that is an algorithm of the library, is chosen by a rule from what its heuristic offers for a
  * product's shape and types: never by timing, so that the same product has the same bits in every
- * run on one kind of GPU and one version of the library. Sums over places may be split, the parts
+ * run on one kind of GPU and one version of the library. Long sums may be split, the parts
  * added in a fixed order in the workspace; other sums are not split. */
 #include "common/kernels/cuda/internal.h"
 
@@ -17,7 +17,7 @@ enum { N_PLANS = 256, N_OFFERS = 8, ALIGNED = 16 };
 
 typedef struct key {
     int64_t m, n, k, a_step, a_inner, b_step, b_inner;
-    int32_t c_type, over_places;
+    int32_t c_type, long_sums;
 } key;
 
 typedef struct plan {
@@ -132,7 +132,7 @@ static cublasStatus_t describe(plan *p)
 
 /* Tiles that are preferred among what the heuristic offers: with the sums of 768 to 3072 terms that models
  * have they were up to a fifth faster on an H200 than its first offer, a larger tile; that is taken where
- * none of these is offered, and for sums over places. */
+ * none of these is offered, and for long sums. */
 static bool is_preferred(const cublasLtMatmulAlgo_t *algorithm)
 {
     uint32_t tile = 0;
@@ -147,7 +147,7 @@ static bool is_preferred(const cublasLtMatmulAlgo_t *algorithm)
 static cublasStatus_t choose(rf_cuda_blas *blas, plan *p)
 {
     cublasLtMatmulHeuristicResult_t offer[N_OFFERS] = {0};
-    const bool long_sums = p->key.over_places != 0;
+    const bool long_sums = p->key.long_sums != 0;
     int n = 0, chosen = 0;
     cublasStatus_t code = describe(p);
     if (code == CUBLAS_STATUS_SUCCESS) {
@@ -236,7 +236,7 @@ void rf_cuda_blas_multiply(rf_ctx *ctx, const rf_cuda_product *p, void *workspac
                         .b_step = p->b_step,
                         .b_inner = p->b_inner,
                         .c_type = (int32_t)p->c.type,
-                        .over_places = p->over_places};
+                        .long_sums = p->long_sums};
     rf_cuda_blas **blas = rf_cuda_blas_of(ctx);
     if (*blas == NULL) {
         *blas = open_blas(ctx);

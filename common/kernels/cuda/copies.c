@@ -171,7 +171,7 @@ static void download_small(rf_ctx *ctx, void *dst, rf_type dst_type, const void 
 void rf_cuda_upload(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, rf_type src_type,
                     int64_t n)
 {
-    rf_cuda_copy_of(ctx)->of = NULL;
+    rf_cuda_forget(ctx);
     const size_t to = rf_type_bytes(dst_type), from = rf_type_bytes(src_type);
     const int64_t most = (int64_t)(SLOT_BYTES / to);
     if ((size_t)n * to <= SMALL) {

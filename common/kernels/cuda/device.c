@@ -24,6 +24,7 @@ typedef struct cuda_state {
     rf_cuda_series *series;
     rf_cuda_blas *blas;
     rf_cuda_copy copy;
+    rf_cuda_spans listed[2]; /* backward, forward */
     rf_cuda_pass *pass;
     char name[256];
 } cuda_state;
@@ -253,12 +254,24 @@ rf_cuda_copy *rf_cuda_copy_of(const rf_ctx *ctx)
     return &((cuda_state *)ctx->state)->copy;
 }
 
+rf_cuda_spans *rf_cuda_listed_of(const rf_ctx *ctx, bool forward)
+{
+    return &((cuda_state *)ctx->state)->listed[forward];
+}
+
+void rf_cuda_forget(rf_ctx *ctx)
+{
+    cuda_state *s = ctx->state;
+    s->copy = (rf_cuda_copy){0};
+    s->listed[0] = s->listed[1] = (rf_cuda_spans){0};
+}
+
 /* --- Allocation ------------------------------------------------------------------------------ */
 
 static int allocate(rf_ctx *ctx, void **out, size_t bytes, rf_error *err)
 {
     const size_t asked = bytes > 0 ? bytes : 1;
-    rf_cuda_copy_of(ctx)->of = NULL;
+    rf_cuda_forget(ctx);
     size_t unused = 0, all = 0;
     cudaError_t code =
         asked <= (size_t)PTRDIFF_MAX ? cudaMalloc(out, asked) : cudaErrorMemoryAllocation;
@@ -287,7 +300,7 @@ static void release(rf_ctx *ctx, void *memory)
 
 static void copy(rf_ctx *ctx, void *dst, const void *src, size_t bytes)
 {
-    rf_cuda_copy_of(ctx)->of = NULL;
+    rf_cuda_forget(ctx);
     take(ctx, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, rf_cuda_stream_of(ctx)),
          "a copy");
 }
@@ -301,7 +314,7 @@ static rf_cuda_real real_of(const void *data, rf_type type)
 static void convert(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, rf_type src_type,
                     int64_t n)
 {
-    rf_cuda_copy_of(ctx)->of = NULL;
+    rf_cuda_forget(ctx);
     rf_cuda_take(
         ctx,
         rf_cuda_convert(rf_cuda_stream_of(ctx), real_of(dst, dst_type), real_of(src, src_type), n),
@@ -310,7 +323,7 @@ static void convert(rf_ctx *ctx, void *dst, rf_type dst_type, const void *src, r
 
 static void zero(rf_ctx *ctx, void *dst, size_t bytes)
 {
-    rf_cuda_copy_of(ctx)->of = NULL;
+    rf_cuda_forget(ctx);
     take(ctx, cudaMemsetAsync(dst, 0, bytes, rf_cuda_stream_of(ctx)), "clearing memory");
 }
 

@@ -89,6 +89,16 @@ static __device__ inline void load_slices(unsigned to, const CUtensorMap *map, i
                  : "memory");
 }
 
+/* `bytes` one after the other; they and both addresses are multiples of 16. */
+static __device__ inline void load_bytes(unsigned to, const void *from, unsigned bytes,
+                                         unsigned barrier)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1], %2, [%3];" ::"r"(to),
+                 "l"(from), "r"(bytes), "r"(barrier)
+                 : "memory");
+}
+
 static __device__ inline void prefetch_map(const CUtensorMap *map)
 {
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
@@ -177,6 +187,16 @@ static __device__ inline float4 read_cluster(unsigned address, unsigned rank)
     asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
                  : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
                  : "r"(there));
+    return x;
+}
+
+/* Two numbers, likewise. */
+static __device__ inline float2 read_cluster_pair(unsigned address, unsigned rank)
+{
+    float2 x;
+    unsigned there;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+    asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(there));
     return x;
 }
 

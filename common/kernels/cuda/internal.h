@@ -42,6 +42,11 @@ typedef struct rf_cuda_copy {
     int64_t n;
 } rf_cuda_copy;
 rf_cuda_copy *rf_cuda_copy_of(const rf_ctx *ctx);
+/* Of which spans the scratch holds lists of tiles, those of the forward or those of the backward pass, until memory
+ * is moved. All 0: none. */
+rf_cuda_spans *rf_cuda_listed_of(const rf_ctx *ctx, bool forward);
+/* Memory has moved: neither holds any more. */
+void rf_cuda_forget(rf_ctx *ctx);
 
 /* --- Operands -------------------------------------------------------------------------------- */
 
@@ -109,11 +114,17 @@ void rf_cuda_blas_multiply(rf_ctx *ctx, const rf_cuda_product *product, void *wo
 
 /* --- products.c ------------------------------------------------------------------------------ */
 
+/* Rows that begin `step` elements apart. */
+typedef struct rf_cuda_rows {
+    rf_cuda_real real;
+    int64_t step;
+} rf_cuda_rows;
+
 /* dx = dy w, or dx += dy w. */
-void rf_cuda_backward_input(rf_ctx *ctx, rf_cuda_real dx, rf_cuda_real dy, const void *w, int64_t n,
+void rf_cuda_backward_input(rf_ctx *ctx, rf_cuda_real dx, rf_cuda_rows dy, const void *w, int64_t n,
                             int64_t in, int64_t out, bool accumulate);
 /* dw += dy^T x */
-void rf_cuda_backward_weight(rf_ctx *ctx, void *dw, rf_cuda_real dy, const void *x, int64_t n,
+void rf_cuda_backward_weight(rf_ctx *ctx, void *dw, rf_cuda_rows dy, const void *x, int64_t n,
                              int64_t in, int64_t out);
 
 #endif

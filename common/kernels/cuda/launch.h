@@ -76,7 +76,7 @@ typedef struct rf_cuda_product {
     int64_t m, n, k;
     int64_t a_step, a_inner, b_step, b_inner;
     bool accumulates;
-    bool over_places; /* the sum goes over the batch's places: it is long, and few sums are made */
+    bool long_sums; /* they are long, and few: over a batch's places, or the vocabulary */
 } rf_cuda_product;
 int rf_cuda_multiply(rf_cuda_stream, const rf_cuda_product *product);
 
@@ -89,6 +89,8 @@ static inline int64_t rf_cuda_pieces(int64_t n)
 }
 int rf_cuda_sum_columns(rf_cuda_stream, float *sums, float *part, rf_cuda_real x, rf_cuda_real with,
                         const float *factor, int64_t n, int64_t d);
+/* sums[j] += the sum over pieces of part[piece,j]. */
+int rf_cuda_sum_pieces(rf_cuda_stream, float *sums, const float *part, int64_t pieces, int64_t d);
 
 int rf_cuda_norm(rf_cuda_stream, rf_cuda_real y, float *rstd, rf_cuda_real x, rf_cuda_real gain,
                  int64_t n, int64_t d, float eps);
@@ -105,8 +107,8 @@ int rf_cuda_norm_heads(rf_cuda_stream, rf_cuda_real y, float *rstd, rf_cuda_real
 /* y = x turned, or turned back; y may be x. */
 int rf_cuda_turn(rf_cuda_stream, rf_cuda_real y, rf_cuda_real x, const rf_cuda_angles *angles,
                  int64_t n, int64_t d, bool back);
-/* rmsnorm_backward; dgain NULL: none; part: f32, rf_cuda_pieces(n) x d; half, or no data: dx again, as bf16;
- * angles, where given: dy is turned back first, and is dx. */
+/* rmsnorm_backward; dgain NULL: none; part: f32, rf_cuda_pieces(n) x d; half, or no data: dx again, as bf16. Of heads
+ * dy is turned back by `angles` first; dx, which may be dy, is set, and there is no half. */
 typedef struct rf_cuda_norm_slopes {
     rf_cuda_real dx, half, dy, x, gain;
     float *dgain, *part;
@@ -116,6 +118,7 @@ typedef struct rf_cuda_norm_slopes {
     bool accumulates;
 } rf_cuda_norm_slopes;
 int rf_cuda_norm_backward(rf_cuda_stream, const rf_cuda_norm_slopes *slopes);
+int rf_cuda_norm_heads_backward(rf_cuda_stream, const rf_cuda_norm_slopes *slopes);
 
 /* to[to_place[i]] = from[from_place[i]] of n rows; NULL: place i. */
 int rf_cuda_move_rows(rf_cuda_stream, rf_cuda_real to, const int32_t *to_place, rf_cuda_real from,
@@ -179,11 +182,17 @@ int rf_cuda_tensor_delta(rf_cuda_stream, const rf_cuda_attention *a);
 int rf_cuda_tensor_queries(rf_cuda_stream, const rf_cuda_attention *a);
 int rf_cuda_tensor_keys(rf_cuda_stream, const rf_cuda_attention *a);
 
-/* Of m rows of logits [m,v]: loss[place[i]] of target[place[i]]; with `gradient` also slope [m,v] =
- * weight[place[i]] (softmax - onehot), which may lie where the logits do. */
-int rf_cuda_head_loss(rf_cuda_stream, float *loss, rf_cuda_real slope, const float *logits,
-                      const int32_t *target, const float *weight, const int32_t *place, int64_t m,
-                      int64_t v, bool gradient);
+/* Of m rows of logits [m,v]: loss[place[i]] of target[place[i]]; with `gradient` slopes weight[place[i]] (softmax
+ * - onehot) take the place of the logits. half: as bf16, in the first half of each row's memory, where a
+ * multiprocessor or several hold a row of v. */
+enum { RF_CUDA_HELD = 8 * 51200 };
+static inline bool rf_cuda_holds_logits(int64_t v)
+{
+    return v % 8 == 0 && v <= RF_CUDA_HELD;
+}
+int rf_cuda_head_loss(rf_cuda_stream, float *loss, float *logits, bool half, const int32_t *target,
+                      const float *weight, const int32_t *place, int64_t m, int64_t v,
+                      bool gradient);
 /* rf_draw, as it lies in memory of class index. */
 typedef struct rf_cuda_rule {
     int32_t seen, n_seen;

@@ -13,18 +13,12 @@ static void make_logits(rf_ctx *ctx, float *logits, const rf_cuda_head_scratch *
     (ctx, (rf_array){logits, RF_STATISTIC}, s->x, w, NULL, NULL, m, d, v);
 }
 
-/* Where a chunk's logits leave their gradient: in their own place, or in bf16. */
-static rf_cuda_real slope_of(const rf_ctx *ctx, const rf_cuda_head_scratch *s)
-{
-    return s->slope != NULL ? (rf_cuda_real){s->slope, RF_CUDA_BF16}
-                            : operand(ctx, RF_STATISTIC, s->logits);
-}
-
-/* From the gradient of a chunk's logits. */
-static void take_gradient(rf_ctx *ctx, const rf_cuda_head_scratch *s, void *dx, void *dw,
+/* From the gradient of a chunk's logits, which is where they were: see rf_cuda_head_loss. */
+static void take_gradient(rf_ctx *ctx, const rf_cuda_head_scratch *s, bool half, void *dx, void *dw,
                           const void *w, const int32_t *place, int64_t m, int64_t d, int64_t v)
 {
-    const rf_cuda_real slope = slope_of(ctx, s);
+    const rf_cuda_rows slope = {{s->logits, half ? RF_CUDA_BF16 : RF_CUDA_F32}, half ? 2 * v : v};
+    rf_cuda_copy_of(ctx)->of = NULL; /* what lies there now is in no copy */
     rf_cuda_backward_input(ctx, operand(ctx, RF_STATISTIC, s->dx), slope, w, m, d, v, false);
     LAUNCH(move_rows, changed(ctx, RF_RESIDUAL, dx), place, operand(ctx, RF_STATISTIC, s->dx), NULL,
            m, d);
@@ -38,16 +32,16 @@ void RF_CUDA_KERNEL(head_loss)(rf_ctx *ctx, void *loss, void *dx, void *dw, cons
                                const int32_t *place, int64_t m, int64_t n, int64_t d, int64_t v)
 {
     const rf_cuda_head_scratch s = rf_cuda_take_head(ctx, d, v);
+    const bool half = rf_cuda_trains_in_half(&ctx->limits) && rf_cuda_holds_logits(v);
     RF_ASSERT(dx == NULL || w.layout == RF_ROWS);
     rf_backend_zero(ctx, loss, RF_STATISTIC, n);
     rf_backend_zero(ctx, dx, RF_RESIDUAL, dx != NULL ? n * d : 0);
     for (int64_t begin = 0; begin < m; begin += s.rows) {
         const int64_t rows = min_of(s.rows, m - begin);
         make_logits(ctx, s.logits, &s, x, w, place + begin, rows, d, v);
-        LAUNCH(head_loss, loss, slope_of(ctx, &s), s.logits, target, weight, place + begin, rows, v,
-               dx != NULL);
+        LAUNCH(head_loss, loss, s.logits, half, target, weight, place + begin, rows, v, dx != NULL);
         if (dx != NULL) {
-            take_gradient(ctx, &s, dx, dw, w.data, place + begin, rows, d, v);
+            take_gradient(ctx, &s, half, dx, dw, w.data, place + begin, rows, d, v);
         }
     }
 }

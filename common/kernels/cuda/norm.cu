@@ -1,5 +1,5 @@
-/* RMSNorm, with rotations of heads; sums over rows. */
-#include "common/kernels/cuda/real.cuh"
+/* RMSNorm; sums over rows. */
+#include "common/kernels/cuda/row.cuh"
 
 /* Two kinds of kernels. Where rows are runs of 8 elements, at most WIDEST of them, LANES lanes take a row,
  * STEPS runs each, and keep it in registers; the backward kernel then sums the gain's gradient as it
@@ -71,27 +71,35 @@ static __global__ void __launch_bounds__(BLOCK)
     }
 }
 
-/* sums[j] += the sum over pieces: a warp takes every WARPS-th piece, then the warps in order. */
-static __global__ void __launch_bounds__(BLOCK)
+/* sums[j] += the sum over pieces: a warp takes every SUMMERS-th piece, then the warps in order. */
+enum { SUMMERS = 32 };
+static __global__ void __launch_bounds__(SUMMERS *WARP)
     sum_pieces(float *sums, const float *part, int64_t pieces, int64_t d)
 {
-    __shared__ float each[WARPS][WARP];
+    __shared__ float each[SUMMERS][WARP];
     const int lane = static_cast<int>(threadIdx.x) % WARP,
               warp = static_cast<int>(threadIdx.x) / WARP;
     const int64_t j = static_cast<int64_t>(blockIdx.x) * WARP + lane;
     float sum = 0.0F;
 #pragma unroll 8
-    for (int64_t piece = warp; piece < pieces; piece += WARPS) {
+    for (int64_t piece = warp; piece < pieces; piece += SUMMERS) {
         sum += j < d ? part[piece * d + j] : 0.0F;
     }
     each[warp][lane] = sum;
     __syncthreads();
     if (warp == 0 && j < d) {
-        for (int w = 1; w < WARPS; w++) {
+        for (int w = 1; w < SUMMERS; w++) {
             sum += each[w][lane];
         }
         sums[j] += sum;
     }
+}
+
+int rf_cuda_sum_pieces(rf_cuda_stream stream, float *sums, const float *part, int64_t pieces,
+                       int64_t d)
+{
+    sum_pieces<<<blocks_for(d, WARP), SUMMERS * WARP, 0, stream>>>(sums, part, pieces, d);
+    return cudaGetLastError();
 }
 
 int rf_cuda_sum_columns(rf_cuda_stream stream, float *sums, float *part, rf_cuda_real x,
@@ -102,61 +110,10 @@ int rf_cuda_sum_columns(rf_cuda_stream stream, float *sums, float *part, rf_cuda
         return 0;
     }
     sum_piece<<<blocks_for(pieces * d, BLOCK), BLOCK, 0, stream>>>(part, x, with, factor, n, d);
-    sum_pieces<<<blocks_for(d, WARP), BLOCK, 0, stream>>>(sums, part, pieces, d);
-    return cudaGetLastError();
-}
-
-/* A thread turns EACH pairs of row `row` of n: elements that are half a row apart. */
-template <int EACH>
-static __global__ void __launch_bounds__(BLOCK)
-    turn(rf_cuda_real y, rf_cuda_real x, rf_cuda_angles angles, int64_t n, int64_t d, bool back)
-{
-    const int64_t half = d / 2, each = half / EACH, j = thread_number() % each * EACH,
-                  row = thread_number() / each;
-    if (row < n) {
-        const int64_t angle = angles.position[row / angles.h] * half + j, at = row * d + j;
-        float c[EACH], s[EACH], a[EACH], b[EACH];
-        read_run<EACH>(c, {const_cast<float *>(angles.cosine), RF_CUDA_F32}, angle);
-        read_run<EACH>(s, {const_cast<float *>(angles.sine), RF_CUDA_F32}, angle);
-        read_run<EACH>(a, x, at);
-        read_run<EACH>(b, x, at + half);
-#pragma unroll
-        for (int e = 0; e < EACH; e++) {
-            const float sine = back ? -s[e] : s[e], first = a[e];
-            a[e] = first * c[e] - b[e] * sine;
-            b[e] = b[e] * c[e] + first * sine;
-        }
-        write_run<EACH>(y, at, a);
-        write_run<EACH>(y, at + half, b);
-    }
-}
-
-int rf_cuda_turn(rf_cuda_stream stream, rf_cuda_real y, rf_cuda_real x,
-                 const rf_cuda_angles *angles, int64_t n, int64_t d, bool back)
-{
-    const int64_t count = n * (d / 2);
-    if (count == 0) {
-        return 0;
-    }
-    if (d / 2 % RUN == 0 && in_runs(y) && in_runs(x)) {
-        turn<RUN><<<blocks_for(count / RUN, BLOCK), BLOCK, 0, stream>>>(y, x, *angles, n, d, back);
-    } else {
-        turn<1><<<blocks_for(count, BLOCK), BLOCK, 0, stream>>>(y, x, *angles, n, d, back);
-    }
-    return cudaGetLastError();
+    return rf_cuda_sum_pieces(stream, sums, part, pieces, d);
 }
 
 /* --- Rows of runs ---------------------------------------------------------------------------- */
-
-/* The sum over the LANES lanes of a row, in each of them: a fixed tree. */
-template <int LANES> static __device__ inline float row_sum(float x)
-{
-#pragma unroll
-    for (int step = LANES / 2; step > 0; step /= 2) {
-        x += __shfl_xor_sync(0xffffffffU, x, step);
-    }
-    return x;
-}
 
 /* This lane's runs of a row that begins at `at`; 0 beyond the row's end. */
 template <int LANES, int STEPS>
@@ -178,69 +135,14 @@ static __device__ inline void read_row_runs(float value[STEPS][RUN], const rf_cu
     }
 }
 
-/* How this lane's run of a row turns, in rows of one run a lane: the other elements of its pairs are another
- * lane's. */
-struct lane_turn {
-    float cosine[RUN], sine[RUN]; /* the sine with the sign that it has for this half of the row */
-    int other;
-};
-
-template <int LANES>
-static __device__ inline lane_turn turn_of(const rf_cuda_angles &angles, int64_t row, int d,
-                                           bool exists, bool back)
-{
-    const int lane = static_cast<int>(threadIdx.x) % LANES, lanes = d / 2 / RUN; /* of half a row */
-    const bool is_first = lane < lanes;
-    lane_turn t = {{}, {}, is_first ? lane + lanes : lane - lanes};
-    if (exists && lane < 2 * lanes) {
-        const int64_t place = static_cast<unsigned>(row) / static_cast<unsigned>(angles.h);
-        const int64_t at = static_cast<int64_t>(angles.position[place]) * (d / 2) +
-                           (is_first ? lane : lane - lanes) * RUN;
-        read_run<RUN>(t.cosine, {const_cast<float *>(angles.cosine), RF_CUDA_F32}, at);
-        read_run<RUN>(t.sine, {const_cast<float *>(angles.sine), RF_CUDA_F32}, at);
-#pragma unroll
-        for (int e = 0; e < RUN; e++) {
-            t.sine[e] = is_first == back ? t.sine[e] : -t.sine[e];
-        }
-    }
-    return t;
-}
-
-/* All lanes of a warp together. */
-template <int LANES> static __device__ inline void turn_run(float own[RUN], const lane_turn &t)
-{
-#pragma unroll
-    for (int e = 0; e < RUN; e++) {
-        const float pair = __shfl_sync(0xffffffffU, own[e], t.other, LANES);
-        own[e] = own[e] * t.cosine[e] + pair * t.sine[e];
-    }
-}
-
-/* As memory of this type keeps them: what two kernels in a row would hand on. */
-static __device__ inline void round_run(float value[RUN], const rf_cuda_real &memory)
-{
-    if (memory.type == RF_CUDA_BF16) {
-#pragma unroll
-        for (int e = 0; e < RUN; e++) {
-            value[e] = __uint_as_float(pack_pair(0.0F, value[e]));
-        }
-    }
-}
-
-/* TURNS: normed rows, rounded as y keeps them, are turned by `angles`; STEPS is 1. */
-template <int LANES, int STEPS, bool TURNS>
+template <int LANES, int STEPS>
 static __global__ void __launch_bounds__(BLOCK)
-    norm_runs(rf_cuda_real y, float *rstd, rf_cuda_real x, rf_cuda_real gain, rf_cuda_angles angles,
-              int64_t n, int d, float eps)
+    norm_runs(rf_cuda_real y, float *rstd, rf_cuda_real x, rf_cuda_real gain, int64_t n, int d,
+              float eps)
 {
-    static_assert(!TURNS || STEPS == 1, "turn_of");
     const int64_t row = thread_number() / LANES;
     const int lane = static_cast<int>(threadIdx.x) % LANES;
     float own[STEPS][RUN], sum = 0.0F;
-    lane_turn turned;
-    if constexpr (TURNS) {
-        turned = turn_of<LANES>(angles, row, d, row < n, false);
-    }
     read_row_runs<LANES, STEPS>(own, x, row * d, d, row < n);
 #pragma unroll
     for (int s = 0; s < STEPS; s++) {
@@ -250,7 +152,7 @@ static __global__ void __launch_bounds__(BLOCK)
         }
     }
     const float r = 1.0F / sqrtf(row_sum<LANES>(sum) / static_cast<float>(d) + eps);
-    if (!TURNS && row >= n) {
+    if (row >= n) {
         return;
     }
 #pragma unroll
@@ -264,57 +166,23 @@ static __global__ void __launch_bounds__(BLOCK)
                 own[s][e] = own[s][e] * r * factor[e];
             }
         }
-        if constexpr (TURNS) {
-            round_run(own[s], y);
-            turn_run<LANES>(own[s], turned);
-        }
         if (row < n && j < d) {
             write_run<RUN>(y, row * d + j, own[s]);
         }
     }
-    if (row < n && lane == 0) {
+    if (lane == 0) {
         rstd[row] = r;
     }
 }
 
-/* What the rows of a block that LANES lanes each took add to the gain's gradient, row after row. */
-template <int LANES, int STEPS>
-static __device__ inline void join_rows(float *part, const float sum[STEPS][RUN], int d)
-{
-    constexpr int GROUPS = BLOCK / LANES;
-    __shared__ float all[GROUPS][LANES * RUN + 1];
-    const int lane = static_cast<int>(threadIdx.x) % LANES,
-              group = static_cast<int>(threadIdx.x) / LANES;
-#pragma unroll
-    for (int s = 0; s < STEPS; s++) {
-        __syncthreads(); /* the last sums have been read */
-#pragma unroll
-        for (int e = 0; e < RUN; e++) {
-            all[group][lane * RUN + e] = sum[s][e];
-        }
-        __syncthreads();
-        for (int j = static_cast<int>(threadIdx.x); j < LANES * RUN; j += BLOCK) {
-            float total = 0.0F;
-            for (int g = 0; g < GROUPS; g++) {
-                total += all[g][j];
-            }
-            if (s * LANES * RUN + j < d) {
-                part[s * LANES * RUN + j] = total;
-            }
-        }
-    }
-}
-
 /* A block takes `rows` rows: each of its groups of LANES lanes every BLOCK / LANES-th. part: a row of d sums
- * for each block, or NULL; half: dx as bf16, or NULL. Of one run a lane four blocks share the registers.
- * TURNS: dy is turned back by `angles` first, and rounded as it is kept; STEPS is 1. */
-template <int LANES, int STEPS, bool TURNS>
+ * for each block, or NULL; half: dx as bf16, or NULL. Of one run a lane four blocks share the registers. */
+template <int LANES, int STEPS>
 static __global__ void __launch_bounds__(BLOCK, STEPS == 1 ? 4 : 0)
     norm_backward_runs(rf_cuda_real dx, rf_cuda_real half, float *part, rf_cuda_real dy,
-                       rf_cuda_real x, rf_cuda_real gain, const float *rstd, rf_cuda_angles angles,
-                       int64_t n, int d, int rows, bool accumulates)
+                       rf_cuda_real x, rf_cuda_real gain, const float *rstd, int64_t n, int d,
+                       int rows, bool accumulates)
 {
-    static_assert(!TURNS || STEPS == 1, "turn_of");
     constexpr int GROUPS = BLOCK / LANES;
     const int lane = static_cast<int>(threadIdx.x) % LANES;
     const int64_t first = static_cast<int64_t>(blockIdx.x) * rows;
@@ -325,10 +193,6 @@ static __global__ void __launch_bounds__(BLOCK, STEPS == 1 ? 4 : 0)
         float slope[STEPS][RUN], own[STEPS][RUN], sum = 0.0F;
         read_row_runs<LANES, STEPS>(slope, dy, at, d, row < n);
         read_row_runs<LANES, STEPS>(own, x, at, d, row < n);
-        if constexpr (TURNS) {
-            turn_run<LANES>(slope[0], turn_of<LANES>(angles, row, d, row < n, true));
-            round_run(slope[0], dy);
-        }
 #pragma unroll
         for (int s = 0; s < STEPS; s++) {
             const int j = (s * LANES + lane) * RUN;
@@ -376,78 +240,49 @@ static bool has_runs(int64_t d, const rf_cuda_real &a, const rf_cuda_real &b, co
     return d % RUN == 0 && d > 0 && d <= WIDEST && in_runs(a) && in_runs(b) && in_runs(c);
 }
 
-/* Rows that are turned on the way: one run a lane, half a row in runs. */
-static bool turns_in_runs(int64_t n, int64_t d)
-{
-    return d / 2 % RUN == 0 && d <= WARP * RUN && n <= UINT32_MAX;
-}
-
-template <int LANES, int STEPS, bool TURNS = false>
+template <int LANES, int STEPS>
 static void launch_norm(rf_cuda_stream stream, rf_cuda_real y, float *rstd, rf_cuda_real x,
-                        rf_cuda_real gain, const rf_cuda_angles &angles, int64_t n, int64_t d,
-                        float eps)
+                        rf_cuda_real gain, int64_t n, int64_t d, float eps)
 {
-    norm_runs<LANES, STEPS, TURNS><<<blocks_for(n, BLOCK / LANES), BLOCK, 0, stream>>>(
-        y, rstd, x, gain, angles, n, static_cast<int>(d), eps);
+    norm_runs<LANES, STEPS><<<blocks_for(n, BLOCK / LANES), BLOCK, 0, stream>>>(
+        y, rstd, x, gain, n, static_cast<int>(d), eps);
 }
 
 int rf_cuda_norm(rf_cuda_stream stream, rf_cuda_real y, float *rstd, rf_cuda_real x,
                  rf_cuda_real gain, int64_t n, int64_t d, float eps)
 {
-    const rf_cuda_angles none = {};
     if (n == 0) {
         return 0;
     }
     if (!has_runs(d, y, x, gain)) {
         norm<<<blocks_for(n, WARPS), BLOCK, 0, stream>>>(y, rstd, x, gain, n, d, eps);
     } else if (d <= 8 * RUN) {
-        launch_norm<8, 1>(stream, y, rstd, x, gain, none, n, d, eps);
+        launch_norm<8, 1>(stream, y, rstd, x, gain, n, d, eps);
     } else if (d <= 16 * RUN) {
-        launch_norm<16, 1>(stream, y, rstd, x, gain, none, n, d, eps);
+        launch_norm<16, 1>(stream, y, rstd, x, gain, n, d, eps);
     } else if (d <= WARP * RUN) {
-        launch_norm<WARP, 1>(stream, y, rstd, x, gain, none, n, d, eps);
+        launch_norm<WARP, 1>(stream, y, rstd, x, gain, n, d, eps);
     } else if (d <= 2 * WARP * RUN) {
-        launch_norm<WARP, 2>(stream, y, rstd, x, gain, none, n, d, eps);
+        launch_norm<WARP, 2>(stream, y, rstd, x, gain, n, d, eps);
     } else if (d <= 3 * WARP * RUN) {
-        launch_norm<WARP, 3>(stream, y, rstd, x, gain, none, n, d, eps);
+        launch_norm<WARP, 3>(stream, y, rstd, x, gain, n, d, eps);
     } else {
-        launch_norm<WARP, MOST_STEPS>(stream, y, rstd, x, gain, none, n, d, eps);
+        launch_norm<WARP, MOST_STEPS>(stream, y, rstd, x, gain, n, d, eps);
     }
     return cudaGetLastError();
 }
 
-int rf_cuda_norm_heads(rf_cuda_stream stream, rf_cuda_real y, float *rstd, rf_cuda_real x,
-                       rf_cuda_real gain, const rf_cuda_angles *angles, int64_t n, int64_t d,
-                       float eps)
-{
-    if (n == 0 || gain.data == nullptr) {
-        return rf_cuda_turn(stream, y, x, angles, n, d, false);
-    }
-    if (!has_runs(d, y, x, gain) || !turns_in_runs(n, d)) {
-        const int code = rf_cuda_norm(stream, y, rstd, x, gain, n, d, eps);
-        return code != 0 ? code : rf_cuda_turn(stream, y, y, angles, n, d, false);
-    }
-    if (d <= 8 * RUN) {
-        launch_norm<8, 1, true>(stream, y, rstd, x, gain, *angles, n, d, eps);
-    } else if (d <= 16 * RUN) {
-        launch_norm<16, 1, true>(stream, y, rstd, x, gain, *angles, n, d, eps);
-    } else {
-        launch_norm<WARP, 1, true>(stream, y, rstd, x, gain, *angles, n, d, eps);
-    }
-    return cudaGetLastError();
-}
-
-template <int LANES, int STEPS, bool TURNS = false>
+template <int LANES, int STEPS>
 static void launch_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes *s)
 {
     constexpr int rows = BLOCK / LANES * 8;
     static_assert(rows >= RF_CUDA_ROWS, "`part` has room for a piece of so many rows");
     const unsigned blocks = blocks_for(s->n, rows);
-    norm_backward_runs<LANES, STEPS, TURNS><<<blocks, BLOCK, 0, stream>>>(
+    norm_backward_runs<LANES, STEPS><<<blocks, BLOCK, 0, stream>>>(
         s->dx, s->half, s->dgain != nullptr ? s->part : nullptr, s->dy, s->x, s->gain, s->rstd,
-        s->angles, s->n, static_cast<int>(s->d), rows, s->accumulates);
+        s->n, static_cast<int>(s->d), rows, s->accumulates);
     if (s->dgain != nullptr) {
-        sum_pieces<<<blocks_for(s->d, WARP), BLOCK, 0, stream>>>(s->dgain, s->part, blocks, s->d);
+        (void)rf_cuda_sum_pieces(stream, s->dgain, s->part, blocks, s->d);
     }
 }
 
@@ -456,16 +291,7 @@ int rf_cuda_norm_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes *s)
     if (s->n == 0 || s->d == 0) {
         return 0;
     }
-    const bool in_runs_of_rows = has_runs(s->d, s->dx, s->dy, s->x) && in_runs(s->gain);
-    bool turns = s->angles.cosine != nullptr;
-    if (turns && !(in_runs_of_rows && turns_in_runs(s->n, s->d))) {
-        const int code = rf_cuda_turn(stream, s->dy, s->dy, &s->angles, s->n, s->d, true);
-        if (code != 0) {
-            return code;
-        }
-        turns = false;
-    }
-    if (!in_runs_of_rows) {
+    if (!has_runs(s->d, s->dx, s->dy, s->x) || !in_runs(s->gain)) {
         if (s->dgain != nullptr) { /* first: dx may be dy */
             const int code =
                 rf_cuda_sum_columns(stream, s->dgain, s->part, s->dy, s->x, s->rstd, s->n, s->d);
@@ -479,11 +305,11 @@ int rf_cuda_norm_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes *s)
                                        : cudaGetLastError();
     }
     if (s->d <= 8 * RUN) {
-        turns ? launch_backward<8, 1, true>(stream, s) : launch_backward<8, 1>(stream, s);
+        launch_backward<8, 1>(stream, s);
     } else if (s->d <= 16 * RUN) {
-        turns ? launch_backward<16, 1, true>(stream, s) : launch_backward<16, 1>(stream, s);
+        launch_backward<16, 1>(stream, s);
     } else if (s->d <= WARP * RUN) {
-        turns ? launch_backward<WARP, 1, true>(stream, s) : launch_backward<WARP, 1>(stream, s);
+        launch_backward<WARP, 1>(stream, s);
     } else if (s->d <= 2 * WARP * RUN) {
         launch_backward<WARP, 2>(stream, s);
     } else if (s->d <= 3 * WARP * RUN) {

@@ -119,51 +119,60 @@ void RF_CUDA_KERNEL(linear_forward)(rf_ctx *ctx, rf_array y, const void *x, rf_m
     multiply(ctx, product);
 }
 
-void rf_cuda_backward_input(rf_ctx *ctx, rf_cuda_real dx, rf_cuda_real dy, const void *w, int64_t n,
+/* Sums over a vocabulary, of which there are fewer tiles than a GPU of the architecture has multiprocessors. */
+static bool has_long_sums(int64_t m, int64_t n, int64_t k)
+{
+    enum { TILE = 128, MULTIPROCESSORS = 132, LONG = 1 << 15 };
+    return k >= LONG && rf_cuda_tiles(m, TILE) * rf_cuda_tiles(n, TILE) <= MULTIPROCESSORS;
+}
+
+void rf_cuda_backward_input(rf_ctx *ctx, rf_cuda_real dx, rf_cuda_rows dy, const void *w, int64_t n,
                             int64_t in, int64_t out, bool accumulate)
 {
-    multiply(ctx, (rf_cuda_product){.a = factor(ctx, dy),
+    multiply(ctx, (rf_cuda_product){.a = factor(ctx, dy.real),
                                     .b = factor(ctx, operand(ctx, RF_WEIGHT, w)),
                                     .c = dx,
                                     .m = n,
                                     .n = in,
                                     .k = out,
-                                    .a_step = out,
+                                    .a_step = dy.step,
                                     .a_inner = 1,
                                     .b_step = 1,
                                     .b_inner = in,
-                                    .accumulates = accumulate});
+                                    .accumulates = accumulate,
+                                    .long_sums = has_long_sums(n, in, out)});
 }
 
-void rf_cuda_backward_weight(rf_ctx *ctx, void *dw, rf_cuda_real dy, const void *x, int64_t n,
+void rf_cuda_backward_weight(rf_ctx *ctx, void *dw, rf_cuda_rows dy, const void *x, int64_t n,
                              int64_t in, int64_t out)
 {
-    multiply(ctx, (rf_cuda_product){.a = factor(ctx, dy),
+    multiply(ctx, (rf_cuda_product){.a = factor(ctx, dy.real),
                                     .b = factor(ctx, operand(ctx, RF_ACTIVATION, x)),
                                     .c = operand(ctx, RF_MASTER, dw),
                                     .m = out,
                                     .n = in,
                                     .k = n,
                                     .a_step = 1,
-                                    .a_inner = out,
+                                    .a_inner = dy.step,
                                     .b_step = 1,
                                     .b_inner = in,
                                     .accumulates = true,
-                                    .over_places = true});
+                                    .long_sums = true});
 }
 
 void RF_CUDA_KERNEL(linear_backward_input)(rf_ctx *ctx, rf_array dx, rf_const_array dy,
                                            const void *w, int64_t n, int64_t in, int64_t out,
                                            bool accumulate)
 {
-    rf_cuda_backward_input(ctx, array(ctx, dx), const_array(ctx, dy), w, n, in, out, accumulate);
+    rf_cuda_backward_input(ctx, array(ctx, dx), (rf_cuda_rows){const_array(ctx, dy), out}, w, n, in,
+                           out, accumulate);
 }
 
 void RF_CUDA_KERNEL(linear_backward_weight)(rf_ctx *ctx, void *dw, void *dbias, rf_const_array dy,
                                             const void *x, int64_t n, int64_t in, int64_t out)
 {
     if (dw != NULL) {
-        rf_cuda_backward_weight(ctx, dw, const_array(ctx, dy), x, n, in, out);
+        rf_cuda_backward_weight(ctx, dw, (rf_cuda_rows){const_array(ctx, dy), out}, x, n, in, out);
     }
     if (dbias != NULL) {
         LAUNCH(sum_columns, dbias, rf_cuda_take_part(ctx, n, out), const_array(ctx, dy),

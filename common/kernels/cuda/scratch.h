@@ -29,11 +29,11 @@ void *rf_cuda_take_sums(rf_arena *arena, const rf_limits *limits);
 /* A chunk of the head. */
 typedef struct rf_cuda_head_scratch {
     int64_t rows;
-    float *logits; /* [rows + 1,V]: draws take half of it for rows of their own */
-    void *slope;   /* [rows,V] bf16: the gradient of the logits, where training is in bf16 */
-    void *x;       /* [rows,D] activation */
-    float *dx;     /* [rows,D] */
-    void *parts;   /* of rf_cuda_answer */
+    float *
+        logits; /* [rows + 1,V], then their gradient; draws take half of it for rows of their own */
+    void *x;    /* [rows,D] activation */
+    float *dx;  /* [rows,D] */
+    void *parts; /* of rf_cuda_answer */
 } rf_cuda_head_scratch;
 rf_cuda_head_scratch rf_cuda_take_head(rf_ctx *ctx, int64_t d, int64_t v);
 
@@ -44,7 +44,8 @@ typedef struct rf_cuda_tile_lists {
 /* Do these limits have room for them? */
 bool rf_cuda_has_lists(const rf_limits *limits);
 /* Of n queries and m keys. */
-rf_cuda_tile_lists rf_cuda_take_lists(rf_arena *arena, int64_t n, int64_t m);
+/* Theirs, which no kernel's own part touches: of the forward or of the backward pass. */
+rf_cuda_tile_lists rf_cuda_take_lists(rf_ctx *ctx, bool forward);
 
 /* Sums of pieces of n rows of width d, for the gradients of gains and biases. */
 float *rf_cuda_take_part(rf_ctx *ctx, int64_t n, int64_t d);

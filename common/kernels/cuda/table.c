@@ -86,7 +86,7 @@ void RF_CUDA_KERNEL(heads_backward)(rf_ctx *ctx, void *dy, void *dgain, const vo
                                      .angles = turns,
                                      .n = n * h,
                                      .d = k};
-    LAUNCH(norm_backward, &all);
+    LAUNCH(norm_heads_backward, &all);
 }
 
 /* --- SwiGLU, dropout ------------------------------------------------------------------------- */

@@ -1,6 +1,8 @@
 /* Attention: the plain kernels, or tensor cores with the lists of tiles that they read. */
 #include "common/kernels/cuda/scratch.h"
 
+#include <string.h>
+
 static rf_cuda_attention attention(rf_ctx *ctx, const void *q, const void *k, const void *v,
                                    const rf_spans *spans, int64_t h, int64_t g, int64_t head_dim)
 {
@@ -42,16 +44,20 @@ static bool is_wide(const rf_cuda_attention *a)
     return a->head_dim == 128;
 }
 
-/* Makes the lists of tiles that meet: for forward of tiles of many queries, else both. */
+/* The lists of tiles that meet, made if they are not there since the last layer: for forward of tiles of many
+ * queries, else both. */
 static void list_tiles(rf_ctx *ctx, rf_cuda_attention *a, bool forward)
 {
     _Static_assert((int)RF_KEY_TILE == (int)RF_CUDA_KEYS,
                    "the host's tiles of keys are the lists'");
-    rf_arena arena = rf_cuda_own_part(ctx);
-    const rf_cuda_tile_lists lists = rf_cuda_take_lists(&arena, a->spans.n, a->spans.m);
+    const rf_cuda_tile_lists lists = rf_cuda_take_lists(ctx, forward);
+    rf_cuda_spans *listed = rf_cuda_listed_of(ctx, forward);
     a->by_query = lists.by_query;
     a->by_key = lists.by_key;
     a->order = lists.order;
+    if (memcmp(listed, &a->spans, sizeof *listed) == 0) {
+        return;
+    }
     LAUNCH(tiles_of_queries, lists.by_query, &a->spans,
            forward ? RF_CUDA_MANY_QUERIES : RF_CUDA_QUERIES);
     if (!forward) {
@@ -59,6 +65,7 @@ static void list_tiles(rf_ctx *ctx, rf_cuda_attention *a, bool forward)
     } else if (is_wide(a)) {
         LAUNCH(order_tiles, lists.order, lists.by_query, &a->spans);
     }
+    *listed = a->spans;
 }
 
 void RF_CUDA_KERNEL(attention_forward)(rf_ctx *ctx, void *o, void *lse, const void *q,
