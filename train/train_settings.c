@@ -203,17 +203,17 @@ static int join_patterns(char *out, const rf_config *config, const char *key, rf
     return RF_OK;
 }
 
-/* Whoever gives these means adapters: without a rank all weights would be trained. lora.rank=0 says that they are. */
+/* Whoever gives these means adapters: without a rank there are none, which lora.rank=0 says. */
 static int check_rank_given(const rf_config *config, rf_error *err)
 {
-    static const char *const names[] = {"lora.alpha", "lora.targets", "lora.dropout", "lora.init",
-                                        "lora.seed"};
+    static const char *const names[] = {"lora.alpha", "lora.targets", "lora.dropout", "lora.seed"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (rf_config_is_set(config, names[i]) && !rf_config_is_set(config, "lora.rank")) {
-            return rf_error_set(err, RF_ERR_USAGE,
-                                "%s: %s without lora.rank: all weights would be trained: give the "
-                                "rank of the adapters, or lora.rank=0 for none",
-                                rf_config_origin(config, names[i]), names[i]);
+            return rf_error_set(
+                err, RF_ERR_USAGE,
+                "%s: %s without lora.rank: no adapters would be trained: give their "
+                "rank, or lora.rank=0 for none",
+                rf_config_origin(config, names[i]), names[i]);
         }
     }
     return RF_OK;

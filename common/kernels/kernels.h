@@ -192,7 +192,7 @@ typedef struct rf_angles {
 typedef void rf_heads_forward_fn(rf_ctx *, void *out, void *rstd, const void *raw, const void *gain,
                                  const rf_angles *angles, int64_t n, int64_t h, int64_t k,
                                  double eps);
-/* heads_backward: turned back, then rmsnorm_backward, with its bits.
+/* heads_backward: turned back, then rmsnorm_backward: dy has its bits, dgain may be summed in an order of its own.
  *   dy [N,H,K] product, reads and sets: the gradient of out, then that of raw
  *   dgain [K] adds, or NULL; raw [N,H,K], gain [K], rstd [N,H], as forward set it, reads
  *   gain NULL: without norm, and dgain, raw and rstd are not read */

@@ -1,9 +1,11 @@
 /* init.c: fresh weights, of models and of adapters. */
 #include "common/model/lora.h"
 
+#include "common/base/alloc.h"
 #include "common/base/rng.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
 
@@ -13,12 +15,12 @@ typedef struct fresh_kind {
     uint64_t words;
 } fresh_kind;
 
-enum { CHUNK = 1 << 14, PIECE = 1 << 10 };
+enum { CHUNK = 1 << 16, PIECE = 1 << 10 }; /* handed over together; drawn by a thread */
 
 /* Each tensor's stream is keyed by (seed, CRC32 of its name): independent of ranks, threads and other tensors. */
 static void fill(rf_model *model, const rf_tensor *t, uint64_t seed, const fresh_kind *fresh)
 {
-    double value[CHUNK];
+    double *value = rf_alloc(CHUNK, sizeof *value);
     const uLong crc = crc32(0, (const Bytef *)t->name, (uInt)strlen(t->name));
     const rf_rng stream = RF_RNG_STREAM(seed, RF_RNG_INIT, crc);
     for (int64_t first = 0; first < t->count; first += CHUNK) {
@@ -34,6 +36,7 @@ static void fill(rf_model *model, const rf_tensor *t, uint64_t seed, const fresh
         rf_model_upload(model, t, first, value, RF_F64, n);
         rf_backend_wait(model->ctx, rf_backend_record(model->ctx));
     }
+    free(value);
 }
 
 static bool is_gain(rf_role role)

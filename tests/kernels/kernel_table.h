@@ -41,6 +41,10 @@ static const kernel_shape heads_large[] = {{.n = 133, .h = 8, .d = 34, .g = 2},
                                            {.n = 41, .h = 2, .d = 16, .g = 1},
                                            {.n = 9, .h = 3, .d = 256, .g = 1},
                                            {.n = 9, .h = 2, .d = 320, .g = 1},
+                                           {.n = 37, .h = 4, .d = 128, .g = 1},
+                                           {.n = 300, .h = 8, .d = 64, .g = 1},
+                                           {.n = 9, .h = 4, .d = 48, .g = 1},
+                                           {.n = 9, .h = 4, .d = 256, .g = 1},
                                            END};
 static const kernel_shape attention_small[] = {
     {.n = 0, .m = 0, .h = 2, .g = 1, .d = 4}, {.n = 0, .m = 3, .h = 2, .g = 1, .d = 4},
@@ -68,6 +72,7 @@ static const kernel_shape head_large[] = {{.n = 37, .d = 33, .v = 301, .head_byt
                                           {.n = 130, .d = 64, .v = 1000, .head_bytes = 400000},
                                           {.n = 300, .d = 17, .v = 95, .head_bytes = 20000},
                                           {.n = 5, .d = 24, .v = 9001},
+                                          {.n = 9, .d = 8, .v = 24000},
                                           {.n = 7, .d = 8, .v = 40008},
                                           {.n = 5, .d = 8, .v = 80000},
                                           END};

@@ -122,7 +122,8 @@ static void check_all_rows(void)
     const int64_t widths[] = {1, 7, 64, 130, 1025};
     for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++) {
         kernel_shape norm = {.n = 67, .d = widths[i]};
-        kernel_shape heads = {.n = 67, .d = widths[i] + widths[i] % 2, .h = 2, .g = 1};
+        kernel_shape heads = {
+            .n = 67, .d = widths[i] + widths[i] % 2, .h = i % 2 == 0 ? 4 : 2, .g = 1};
         check_rows("rmsnorm_forward", norm);
         check_rows("rmsnorm_backward", norm);
         check_rows("heads_forward", heads);
@@ -139,7 +140,7 @@ Test(order, a_row_does_not_depend_on_the_batch)
     for_each_backend(check_all_rows);
 }
 
-/* A kernel that is two in a row gives their bits. */
+/* A kernel that is two in a row gives their bits; a device may sum a gain's gradient in another order. */
 static void check_heads_in_a_row(void)
 {
     const char *const names[] = {"heads_forward", "heads_backward"};
@@ -155,9 +156,13 @@ static void check_heads_in_a_row(void)
             case_run(&two, op, subject, 1);
             for (int j = 0; j < one.n_operands; j++) {
                 const operand *a = &one.operand[j], *b = &two.operand[j];
-                cr_assert(a->kind == READS || relative_error(a->after, b->after, a->n, 0.1) <= 0,
-                          "%s on %s %s, d %ld: %s", op->name, subject->name, subject->isa,
-                          (long)s.d, a->name);
+                const bool is_sum =
+                    strcmp(a->name, "dgain") == 0 && strcmp(subject->name, "cuda") == 0;
+                const double error =
+                    a->kind == READS ? 0.0 : relative_error(a->after, b->after, a->n, 0.1);
+                cr_assert(error <= (is_sum ? 1e-5 : 0.0),
+                          "%s on %s %s, h %ld, d %ld: error %g in %s", op->name, subject->name,
+                          subject->isa, (long)s.h, (long)s.d, error, a->name);
             }
             case_free(&one);
             case_free(&two);

@@ -1,17 +1,25 @@
 /* Fresh weights. */
 #include "common/model/model.h"
 
+#include "common/base/rng.h"
 #include "tests/model/tiny.h"
 
 #include <criterion/criterion.h>
+#include <zlib.h>
 
-static rf_model *fresh(const rf_backend *backend, const rf_model_config *config, uint64_t seed)
+static rf_model *fresh_by(int n_threads, const rf_backend *backend, const rf_model_config *config,
+                          uint64_t seed)
 {
     rf_model *model = NULL;
     rf_model_limits limits = {.places = 1, .keys = 1};
-    TINY_MUST(rf_model_new(&model, config, backend, 1, &limits, tiny_error()));
+    TINY_MUST(rf_model_new(&model, config, backend, n_threads, &limits, tiny_error()));
     rf_model_init(model, seed);
     return model;
+}
+
+static rf_model *fresh(const rf_backend *backend, const rf_model_config *config, uint64_t seed)
+{
+    return fresh_by(1, backend, config, seed);
 }
 
 /* The elements of a tensor; caller frees. */
@@ -104,6 +112,24 @@ Test(init, depends_on_seed_and_name_alone)
     rf_model_free(b);
     rf_model_free(c);
     rf_model_free(d);
+}
+
+/* Whatever pieces they are drawn in, and by whom, they are the numbers of one stream. */
+Test(init, threads_draw_a_tensors_own_stream)
+{
+    static const char name[] = "model.layers.1.mlp.up_proj.weight";
+    rf_model_config config = wide_config();
+    config.intermediate_size = 700;
+    rf_model *model = fresh_by(3, backend_named("ref64", ""), &config, 5);
+    int64_t n = 0;
+    double *value = elements(model, name, &n);
+    rf_rng rng = RF_RNG_STREAM(5, RF_RNG_INIT, crc32(0, (const Bytef *)name, sizeof name - 1));
+    cr_assert_eq(n, 140000);
+    for (int64_t i = 0; i < n; i++) {
+        cr_assert_eq(value[i], 0.02 * rf_rng_normal(&rng), "element %d", (int)i);
+    }
+    free(value);
+    rf_model_free(model);
 }
 
 /* A new model's weights are 0 and a tied head is the embedding itself. */

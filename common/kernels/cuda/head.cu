@@ -62,7 +62,7 @@ static __device__ inline void take_slopes(float x[EACH], const slope &s, int64_t
 /* --- Rows of any length: a block each, which reads its row twice ------------------------------- */
 
 static __global__ void __launch_bounds__(BLOCK)
-    head_loss(float *loss, float *logits, const int32_t *target, const float *weight,
+    head_loss(float *loss, float *logits, bool half, const int32_t *target, const float *weight,
               const int32_t *place, int64_t v, bool gradient)
 {
     float *row = logits + blockIdx.x * v;
@@ -78,18 +78,26 @@ static __global__ void __launch_bounds__(BLOCK)
     __syncthreads(); /* before the logits change */
     if (gradient) {
         const slope slopes = slope_of(s, target[at], weight[at]);
-        for (int64_t j = threadIdx.x; j < v; j += BLOCK) {
-            take_slopes<1>(row + j, slopes, j);
+        const rf_cuda_real to = {row, half ? RF_CUDA_BF16 : RF_CUDA_F32};
+        for (int64_t begin = 0; begin < v; begin += BLOCK) {
+            const int64_t j = begin + threadIdx.x;
+            float x = j < v ? row[j] : 0.0F;
+            take_slopes<1>(&x, slopes, j);
+            __syncthreads(); /* bf16 takes the place of logits that have been read, now or before */
+            if (j < v) {
+                write(to, j, x);
+            }
         }
     }
 }
 
 /* --- Rows that the blocks of a cluster hold in their shared memory: read once ------------------ */
 
-/* Logits that come together. As few blocks as have at most FEW bytes each, which leaves two of them room on a
- * multiprocessor: one's logits come while the other makes its slopes. */
+/* PIECE logits come together. One, two, four or eight blocks: as few as have at most FEW bytes each, which leaves two of
+ * them room on a multiprocessor (one's logits come while the other makes its slopes), or eight with up to 200 KB. */
 enum { PIECE = BLOCK * RUN, MOST_BLOCKS = 8, FEW = 76 << 10 };
-enum { MOST_PIECES = (RF_CUDA_HELD / MOST_BLOCKS + PIECE - 1) / PIECE };
+enum { HELD = MOST_BLOCKS * 51200, MOST_PIECES = HELD / MOST_BLOCKS / PIECE };
+static_assert(HELD == MOST_BLOCKS * MOST_PIECES * PIECE, "whole pieces");
 
 /* A block's part of a row. */
 typedef struct held_part {
@@ -138,7 +146,7 @@ static __device__ softened fetch_part(float *held, const float *from, int n)
 /* Of all blocks of the cluster, in order; then each may end after cluster_wait. */
 static __device__ softened join_cluster(softened own, int blocks)
 {
-    __shared__ softened part;
+    __shared__ __align__(sizeof(float2)) softened part;
     static_assert(sizeof(softened) == sizeof(float2), "read as a pair");
     if (threadIdx.x == 0) {
         part = own;
@@ -213,10 +221,10 @@ int rf_cuda_head_loss(rf_cuda_stream stream, float *loss, float *logits, bool ha
     if (m == 0) {
         return 0;
     }
-    if (rf_cuda_holds_logits(v)) {
+    if (v % RUN == 0 && v <= HELD) {
         return launch_held(stream, loss, logits, half, target, weight, place, m, v, gradient);
     }
-    head_loss<<<blocks_for(m, 1), BLOCK, 0, stream>>>(loss, logits, target, weight, place, v,
+    head_loss<<<blocks_for(m, 1), BLOCK, 0, stream>>>(loss, logits, half, target, weight, place, v,
                                                       gradient);
     return cudaGetLastError();
 }

@@ -108,7 +108,7 @@ int rf_cuda_norm_heads(rf_cuda_stream, rf_cuda_real y, float *rstd, rf_cuda_real
 int rf_cuda_turn(rf_cuda_stream, rf_cuda_real y, rf_cuda_real x, const rf_cuda_angles *angles,
                  int64_t n, int64_t d, bool back);
 /* rmsnorm_backward; dgain NULL: none; part: f32, rf_cuda_pieces(n) x d; half, or no data: dx again, as bf16. Of heads
- * dy is turned back by `angles` first; dx, which may be dy, is set, and there is no half. */
+ * dy is turned back by `angles` first, in place where that is a kernel of its own; dx is dy, and there is no half. */
 typedef struct rf_cuda_norm_slopes {
     rf_cuda_real dx, half, dy, x, gain;
     float *dgain, *part;
@@ -183,13 +183,7 @@ int rf_cuda_tensor_queries(rf_cuda_stream, const rf_cuda_attention *a);
 int rf_cuda_tensor_keys(rf_cuda_stream, const rf_cuda_attention *a);
 
 /* Of m rows of logits [m,v]: loss[place[i]] of target[place[i]]; with `gradient` slopes weight[place[i]] (softmax
- * - onehot) take the place of the logits. half: as bf16, in the first half of each row's memory, where a
- * multiprocessor or several hold a row of v. */
-enum { RF_CUDA_HELD = 8 * 51200 };
-static inline bool rf_cuda_holds_logits(int64_t v)
-{
-    return v % 8 == 0 && v <= RF_CUDA_HELD;
-}
+ * - onehot) take the place of the logits. half: as bf16, in the first half of each row's memory. */
 int rf_cuda_head_loss(rf_cuda_stream, float *loss, float *logits, bool half, const int32_t *target,
                       const float *weight, const int32_t *place, int64_t m, int64_t v,
                       bool gradient);

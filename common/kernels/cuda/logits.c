@@ -32,7 +32,7 @@ void RF_CUDA_KERNEL(head_loss)(rf_ctx *ctx, void *loss, void *dx, void *dw, cons
                                const int32_t *place, int64_t m, int64_t n, int64_t d, int64_t v)
 {
     const rf_cuda_head_scratch s = rf_cuda_take_head(ctx, d, v);
-    const bool half = rf_cuda_trains_in_half(&ctx->limits) && rf_cuda_holds_logits(v);
+    const bool half = rf_cuda_trains_in_half(&ctx->limits);
     RF_ASSERT(dx == NULL || w.layout == RF_ROWS);
     rf_backend_zero(ctx, loss, RF_STATISTIC, n);
     rf_backend_zero(ctx, dx, RF_RESIDUAL, dx != NULL ? n * d : 0);

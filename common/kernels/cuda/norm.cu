@@ -166,7 +166,7 @@ static __global__ void __launch_bounds__(BLOCK)
                 own[s][e] = own[s][e] * r * factor[e];
             }
         }
-        if (row < n && j < d) {
+        if (j < d) {
             write_run<RUN>(y, row * d + j, own[s]);
         }
     }
@@ -273,7 +273,7 @@ int rf_cuda_norm(rf_cuda_stream stream, rf_cuda_real y, float *rstd, rf_cuda_rea
 }
 
 template <int LANES, int STEPS>
-static void launch_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes *s)
+static int launch_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes *s)
 {
     constexpr int rows = BLOCK / LANES * 8;
     static_assert(rows >= RF_CUDA_ROWS, "`part` has room for a piece of so many rows");
@@ -281,9 +281,10 @@ static void launch_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes *s)
     norm_backward_runs<LANES, STEPS><<<blocks, BLOCK, 0, stream>>>(
         s->dx, s->half, s->dgain != nullptr ? s->part : nullptr, s->dy, s->x, s->gain, s->rstd,
         s->n, static_cast<int>(s->d), rows, s->accumulates);
-    if (s->dgain != nullptr) {
-        (void)rf_cuda_sum_pieces(stream, s->dgain, s->part, blocks, s->d);
-    }
+    const int code = cudaGetLastError();
+    return code != 0 || s->dgain == nullptr
+               ? code
+               : rf_cuda_sum_pieces(stream, s->dgain, s->part, blocks, s->d);
 }
 
 int rf_cuda_norm_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes *s)
@@ -305,17 +306,17 @@ int rf_cuda_norm_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes *s)
                                        : cudaGetLastError();
     }
     if (s->d <= 8 * RUN) {
-        launch_backward<8, 1>(stream, s);
-    } else if (s->d <= 16 * RUN) {
-        launch_backward<16, 1>(stream, s);
-    } else if (s->d <= WARP * RUN) {
-        launch_backward<WARP, 1>(stream, s);
-    } else if (s->d <= 2 * WARP * RUN) {
-        launch_backward<WARP, 2>(stream, s);
-    } else if (s->d <= 3 * WARP * RUN) {
-        launch_backward<WARP, 3>(stream, s);
-    } else {
-        launch_backward<WARP, MOST_STEPS>(stream, s);
+        return launch_backward<8, 1>(stream, s);
     }
-    return cudaGetLastError();
+    if (s->d <= 16 * RUN) {
+        return launch_backward<16, 1>(stream, s);
+    }
+    if (s->d <= WARP * RUN) {
+        return launch_backward<WARP, 1>(stream, s);
+    }
+    if (s->d <= 2 * WARP * RUN) {
+        return launch_backward<WARP, 2>(stream, s);
+    }
+    return s->d <= 3 * WARP * RUN ? launch_backward<WARP, 3>(stream, s)
+                                  : launch_backward<WARP, MOST_STEPS>(stream, s);
 }

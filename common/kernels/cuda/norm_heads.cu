@@ -294,8 +294,7 @@ int rf_cuda_norm_heads(rf_cuda_stream stream, rf_cuda_real y, float *rstd, rf_cu
     return cudaGetLastError();
 }
 
-template <int LANES>
-static void launch_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes *s)
+template <int LANES> static int launch_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes *s)
 {
     const bool some = takes_some(s->angles, s->dx, s->dy) && s->x.type == RF_CUDA_BF16;
     const auto kernel = some ? norm_heads_backward<LANES, SOME> : norm_heads_backward<LANES, 1>;
@@ -303,9 +302,10 @@ static void launch_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes *s)
     static_assert(BLOCK / WARP * 8 >= RF_CUDA_ROWS, "`part` has room for a piece of so many rows");
     const unsigned blocks = blocks_for(s->n, rows);
     kernel<<<blocks, BLOCK, 0, stream>>>(*s, rows);
-    if (s->dgain != nullptr) {
-        (void)rf_cuda_sum_pieces(stream, s->dgain, s->part, blocks, s->d);
-    }
+    const int code = cudaGetLastError();
+    return code != 0 || s->dgain == nullptr
+               ? code
+               : rf_cuda_sum_pieces(stream, s->dgain, s->part, blocks, s->d);
 }
 
 int rf_cuda_norm_heads_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes *s)
@@ -318,11 +318,7 @@ int rf_cuda_norm_heads_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes
         return code != 0 ? code : rf_cuda_norm_backward(stream, s);
     }
     if (s->d <= 8 * RUN) {
-        launch_backward<8>(stream, s);
-    } else if (s->d <= 16 * RUN) {
-        launch_backward<16>(stream, s);
-    } else {
-        launch_backward<WARP>(stream, s);
+        return launch_backward<8>(stream, s);
     }
-    return cudaGetLastError();
+    return s->d <= 16 * RUN ? launch_backward<16>(stream, s) : launch_backward<WARP>(stream, s);
 }

@@ -119,7 +119,8 @@ void RF_CUDA_KERNEL(linear_forward)(rf_ctx *ctx, rf_array y, const void *x, rf_m
     multiply(ctx, product);
 }
 
-/* Sums over a vocabulary, of which there are fewer tiles than a GPU of the architecture has multiprocessors. */
+/* Sums as long as over a vocabulary, of which there are no more tiles than a GPU of the architecture has
+ * multiprocessors. */
 static bool has_long_sums(int64_t m, int64_t n, int64_t k)
 {
     enum { TILE = 128, MULTIPROCESSORS = 132, LONG = 1 << 15 };

@@ -1,7 +1,7 @@
 /* scratch.h: what kernels find in the context's scratch.                           all local
  *
- * What training's products share comes first; every kernel's own part begins behind it, and the kernel after
- * it uses the same memory. Sizes follow from the context's limits alone.
+ * What training's products share and the lists of tiles come first; every kernel's own part begins behind them, and
+ * the kernel after it uses the same memory. Sizes follow from the context's limits alone.
  */
 #ifndef RF_KERNELS_CUDA_SCRATCH_H
 #define RF_KERNELS_CUDA_SCRATCH_H
@@ -29,10 +29,10 @@ void *rf_cuda_take_sums(rf_arena *arena, const rf_limits *limits);
 /* A chunk of the head. */
 typedef struct rf_cuda_head_scratch {
     int64_t rows;
-    float *
-        logits; /* [rows + 1,V], then their gradient; draws take half of it for rows of their own */
-    void *x;    /* [rows,D] activation */
-    float *dx;  /* [rows,D] */
+    /* [rows + 1,V], then the gradient of rows of them; draws take half of it for rows of their own */
+    float *logits;
+    void *x;     /* [rows,D] activation */
+    float *dx;   /* [rows,D] */
     void *parts; /* of rf_cuda_answer */
 } rf_cuda_head_scratch;
 rf_cuda_head_scratch rf_cuda_take_head(rf_ctx *ctx, int64_t d, int64_t v);
@@ -43,7 +43,6 @@ typedef struct rf_cuda_tile_lists {
 } rf_cuda_tile_lists;
 /* Do these limits have room for them? */
 bool rf_cuda_has_lists(const rf_limits *limits);
-/* Of n queries and m keys. */
 /* Theirs, which no kernel's own part touches: of the forward or of the backward pass. */
 rf_cuda_tile_lists rf_cuda_take_lists(rf_ctx *ctx, bool forward);
 
