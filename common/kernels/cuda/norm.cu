@@ -281,10 +281,7 @@ static int launch_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes *s)
     norm_backward_runs<LANES, STEPS><<<blocks, BLOCK, 0, stream>>>(
         s->dx, s->half, s->dgain != nullptr ? s->part : nullptr, s->dy, s->x, s->gain, s->rstd,
         s->n, static_cast<int>(s->d), rows, s->accumulates);
-    const int code = cudaGetLastError();
-    return code != 0 || s->dgain == nullptr
-               ? code
-               : rf_cuda_sum_pieces(stream, s->dgain, s->part, blocks, s->d);
+    return sum_gain(stream, s, blocks);
 }
 
 int rf_cuda_norm_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes *s)

@@ -302,10 +302,7 @@ template <int LANES> static int launch_backward(rf_cuda_stream stream, const rf_
     static_assert(BLOCK / WARP * 8 >= RF_CUDA_ROWS, "`part` has room for a piece of so many rows");
     const unsigned blocks = blocks_for(s->n, rows);
     kernel<<<blocks, BLOCK, 0, stream>>>(*s, rows);
-    const int code = cudaGetLastError();
-    return code != 0 || s->dgain == nullptr
-               ? code
-               : rf_cuda_sum_pieces(stream, s->dgain, s->part, blocks, s->d);
+    return sum_gain(stream, s, blocks);
 }
 
 int rf_cuda_norm_heads_backward(rf_cuda_stream stream, const rf_cuda_norm_slopes *s)

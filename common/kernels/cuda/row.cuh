@@ -42,4 +42,13 @@ static __device__ inline void join_rows(float *part, const float sum[STEPS][RUN]
     }
 }
 
+/* Behind a backward kernel that left pieces of the gain's gradient; the code of both launches. */
+static inline int sum_gain(rf_cuda_stream stream, const rf_cuda_norm_slopes *s, int64_t pieces)
+{
+    const int code = cudaGetLastError();
+    return code != 0 || s->dgain == nullptr
+               ? code
+               : rf_cuda_sum_pieces(stream, s->dgain, s->part, pieces, s->d);
+}
+
 #endif
