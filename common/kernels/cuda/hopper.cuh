@@ -178,15 +178,21 @@ static __device__ inline int cluster_rank()
     return rank;
 }
 
+/* Where `address` of this block's shared memory is in that of block `rank` of the cluster. */
+static __device__ inline unsigned address_in(unsigned rank, unsigned address)
+{
+    unsigned there;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+    return there;
+}
+
 /* Four numbers at `address` of the shared memory of block `rank` of the cluster. */
 static __device__ inline float4 read_cluster(unsigned address, unsigned rank)
 {
     float4 x;
-    unsigned there;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
     asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
                  : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
-                 : "r"(there));
+                 : "r"(address_in(rank, address)));
     return x;
 }
 
@@ -194,9 +200,9 @@ static __device__ inline float4 read_cluster(unsigned address, unsigned rank)
 static __device__ inline float2 read_cluster_pair(unsigned address, unsigned rank)
 {
     float2 x;
-    unsigned there;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
-    asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(there));
+    asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];"
+                 : "=f"(x.x), "=f"(x.y)
+                 : "r"(address_in(rank, address)));
     return x;
 }
 
@@ -204,11 +210,7 @@ static __device__ inline float2 read_cluster_pair(unsigned address, unsigned ran
 static __device__ inline void send_cluster(unsigned to, unsigned from, unsigned bytes,
                                            unsigned barrier, unsigned rank)
 {
-    unsigned there, barrier_there;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(to), "r"(rank));
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
-                 : "=r"(barrier_there)
-                 : "r"(barrier), "r"(rank));
+    const unsigned there = address_in(rank, to), barrier_there = address_in(rank, barrier);
     asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes "
                  "[%0], [%1], %2, [%3];" ::"r"(there),
                  "r"(from), "r"(bytes), "r"(barrier_there)

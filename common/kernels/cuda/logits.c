@@ -18,7 +18,6 @@ static void take_gradient(rf_ctx *ctx, const rf_cuda_head_scratch *s, bool half,
                           const void *w, const int32_t *place, int64_t m, int64_t d, int64_t v)
 {
     const rf_cuda_rows slope = {{s->logits, half ? RF_CUDA_BF16 : RF_CUDA_F32}, half ? 2 * v : v};
-    rf_cuda_copy_of(ctx)->of = NULL; /* what lies there now is in no copy */
     rf_cuda_backward_input(ctx, operand(ctx, RF_STATISTIC, s->dx), slope, w, m, d, v, false);
     LAUNCH(move_rows, changed(ctx, RF_RESIDUAL, dx), place, operand(ctx, RF_STATISTIC, s->dx), NULL,
            m, d);
