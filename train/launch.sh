@@ -21,7 +21,14 @@
 # Environment: MPIRUN (mpirun), MPIRUN_FLAGS (further flags: hosts, binding), PROGRAM
 # (build/release/refusion-train; of an installed refusion-launch, the refusion-train beside it),
 # RESTART_SECONDS (5: between two attempts), MPIRUN_SECONDS (30: for which mpirun may live on when a rank
-# has ended in error).
+# has ended in error, or on request).
+
+# mpirun and the guards of ranks run in sessions of their own, so that Ctrl-C reaches this script and not mpirun,
+# and mpirun's SIGKILL the ranks and not their guards.
+own_session=
+if command -v setsid >/dev/null 2>&1; then
+    own_session=setsid
+fi
 
 # What mpirun starts: the program of one rank, and a line if a signal ends it.
 run_rank() {
@@ -29,9 +36,9 @@ run_rank() {
     "$@" &
     child=$!
     trap 'signalled=1; kill -USR1 "$child"' USR1
-    trap 'signalled=1; kill -TERM "$child"' TERM
+    trap 'signalled=1; kill -TERM "$child"; guard_mpirun' TERM # mpirun ends, and will kill this shell too
     wait_for_child
-    [ "$status" = 0 ] || end_mpirun
+    [ "$status" = 0 ] || guard_mpirun
     case $status in
     129 | 130 | 138 | 143) ;; # HUP, INT, USR1, TERM: asked twice, as the rank has said
     1[3-9]?)
@@ -45,12 +52,24 @@ run_rank() {
     exit "$status"
 }
 
-# mpirun, or its daemon here, would wait for ever for a host that is cut off. (Linux tells when a process began:
-# the number may be another's by then.)
-end_mpirun() {
-    sh -c 'began() { sed "s/.*) //" "/proc/$1/stat" | cut -d " " -f 20; }
-        before=$(began "$2"); sleep "$1"; [ "$(began "$2")" != "$before" ] || kill -KILL "$2"' \
-        end "${MPIRUN_SECONDS:-30}" "$mpirun_here" </dev/null >/dev/null 2>&1 &
+# mpirun, or its daemon here, would wait for ever for a host that is cut off, and may hang when it is told to end:
+# it is killed if it lives on for so long after this rank. (Linux tells when a process began: the number may be
+# another's by then. What has ended, Z, may stand there for ever where nobody asks for its status.)
+guard_mpirun() {
+    # shellcheck disable=SC2016  # expanded by the shell of the guard
+    $own_session sh -c '
+        began() { sed "s/.*) //; s/^Z.*//" "/proc/$1/stat" | cut -d " " -f 20; }
+        lives() { [ -n "$2" ] && [ "$(began "$1")" = "$2" ]; }
+        rank=$(began "$2")
+        mpirun=$(began "$3")
+        while lives "$2" "$rank"; do sleep 1; done
+        seconds=$1
+        while lives "$3" "$mpirun"; do
+            [ "$seconds" -gt 0 ] || kill -KILL "$3"
+            sleep 1
+            seconds=$((seconds - 1))
+        done' \
+        guard "${MPIRUN_SECONDS:-30}" "$child" "$mpirun_here" </dev/null >/dev/null 2>&1 &
 }
 
 # Its status; `wait` returns early, with another one, when a signal comes.
@@ -95,6 +114,12 @@ if [ "$1" = --restart ]; then
     esac
     shift 2
 fi
+case ${MPIRUN_SECONDS:-30} in
+*[!0-9]*)
+    echo "launch.sh: MPIRUN_SECONDS is $MPIRUN_SECONDS: a whole number of seconds" >&2
+    exit 2
+    ;;
+esac
 
 here=$(cd "$(dirname "$0")" && pwd) || exit 1
 program=$here/refusion-train # where make install puts it
@@ -128,12 +153,6 @@ if [ -t 2 ]; then
     RF_TERMINAL=1
     COLUMNS=$(stty size <&2 2>/dev/null | cut -d' ' -f2)
     export RF_TERMINAL COLUMNS
-fi
-
-# In a session of its own, so that Ctrl-C reaches this script and not mpirun.
-own_session=
-if command -v setsid >/dev/null 2>&1; then
-    own_session=setsid
 fi
 
 child=
@@ -195,17 +214,22 @@ close_relays() {
     done
 }
 
+# What tells one state of the run's record from another.
+record() {
+    stat -c '%y %s' "$run_folder/metrics.jsonl" 2>/dev/null
+}
+
 # Whether the ranks of this attempt saved a checkpoint on request: an mpirun that was told to end returns 1
 # all the same, and does not wait for their status.
 have_saved() {
-    metrics=$("$program" "$@" --folder 2>/dev/null)/metrics.jsonl
-    [ "$(stat -c %Y "$metrics" 2>/dev/null || echo 0)" -gt "$started" ] &&
-        tail -n 1 "$metrics" | grep -q '"event":"end".*"status":3[,}]'
+    [ "$(record)" != "$record_before" ] &&
+        tail -n 1 "$run_folder/metrics.jsonl" | grep -q '"event":"end".*"status":3[,}]'
 }
 
 # Runs the job; its status.
 attempt() {
     started=$(date +%s)
+    record_before=$(record)
     open_relays
     # shellcheck disable=SC2086  # flags are words
     $own_session "$mpirun" $flags $MPIRUN_FLAGS sh "$here/${0##*/}" --rank "$program" "$@" \
@@ -214,7 +238,7 @@ attempt() {
     wait_for_child
     child=
     close_relays
-    if { [ "$status" = 1 ] || [ "$status" -gt 128 ]; } && have_saved "$@"; then
+    if { [ "$status" = 1 ] || [ "$status" -gt 128 ]; } && have_saved; then
         status=3
     elif [ "$status" -gt 128 ] && [ -z "$stopping" ]; then # of ranks that were killed it is 5 already
         echo "launch.sh: mpirun was ended by signal $((status - 128)), from outside or because a host no" \
@@ -223,12 +247,13 @@ attempt() {
     fi
 }
 
+run_folder=$("$program" "$@" --folder) || exit
+
 if [ "$restart" = 0 ]; then
     attempt "$@"
     exit "$status"
 fi
 
-run_folder=$("$program" "$@" --folder) || exit
 newest() {
     cat "$run_folder/latest" 2>/dev/null
 }

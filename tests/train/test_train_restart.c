@@ -129,9 +129,8 @@ Test(train_restart, hanging_mpirun)
                            "\"$@\" &\n"
                            "exec sleep 1000\n");
     cr_assert(chmod("hangs", 0755) == 0);
-    const int status =
-        tiny_shell("export TRAIN RESTART_SECONDS=0 MPIRUN=./hangs MPIRUN_SECONDS=0.1; "
-                   "PROGRAM=./flaky sh \"$LAUNCH\" -n 2 --restart 2 tiny.yaml");
+    const int status = tiny_shell("export TRAIN RESTART_SECONDS=0 MPIRUN=./hangs MPIRUN_SECONDS=1; "
+                                  "PROGRAM=./flaky sh \"$LAUNCH\" -n 2 --restart 2 tiny.yaml");
     cr_assert(status == 0, "status %d\n%s", status, program_output);
     tiny_says("launch.sh: rank 0 was ended by signal 9");
     tiny_says("launch.sh: mpirun was ended by signal 9");

@@ -62,6 +62,9 @@ Test(train_stop, launcher_passes_the_status_on)
     cr_assert(tiny_shell("TMPDIR=/no/such sh \"$LAUNCH\" -n 2 tiny.yaml") == 1, "%s",
               program_output);
     tiny_says("no pipes can be made in /no/such: set TMPDIR");
+    cr_assert(tiny_shell("MPIRUN_SECONDS=1m sh \"$LAUNCH\" -n 2 tiny.yaml") == 2, "%s",
+              program_output);
+    tiny_says("MPIRUN_SECONDS is 1m: a whole number of seconds");
 }
 
 /* Before MPI has begun: the first step is made, then comes the checkpoint. */
@@ -178,16 +181,44 @@ Test(train_stop, killed_rank_under_the_launcher)
     tiny_says("--resume auto");
 }
 
+/* Tells the mpirun that the launcher `pid` has started to end; the launcher's status. */
+#define END_MPIRUN                                                                                 \
+    "for child in $(cat /proc/$pid/task/$pid/children); do "                                       \
+    "if grep -q mpirun /proc/$child/comm; then kill -TERM $child; fi; done; wait $pid"
+
 /* mpirun itself is told to end: the ranks save in the time that it gives them, by default two seconds, in
- * which a busy disk may not write a checkpoint. */
+ * which a busy disk may not write a checkpoint. Nobody reads what they print meanwhile: not more than a pipe
+ * holds. */
 Test(train_stop, mpirun_under_the_launcher)
 {
     mpi_need();
-    int status = tiny_shell(
-        "export OMPI_MCA_odls_base_sigkill_timeout=5; "
-        "sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=1M & pid=$!; " UNTIL_STEPS
-        "for child in $(cat /proc/$pid/task/$pid/children); do "
-        "if grep -q mpirun /proc/$child/comm; then kill -TERM $child; fi; done; wait $pid");
+    int status =
+        tiny_shell("export OMPI_MCA_odls_base_sigkill_timeout=5; "
+                   "sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=10M log.every=1M log.valid_every=0 & "
+                   "pid=$!; " UNTIL_STEPS END_MPIRUN);
+    cr_assert(status == 3, "status %d\n%s", status, program_output);
+    cr_assert(tiny_last("run", "end", "status") == 3.0);
+}
+
+/* And it never ends, after it has killed all that its one rank had started. */
+Test(train_stop, mpirun_hangs_when_it_is_told_to_end)
+{
+    mpi_need();
+    program_write("mpirun-hangs",
+                  "#!/bin/sh\n"
+                  "[ \"$1\" != --version ] || exec mpirun \"$@\"\n"
+                  "until [ \"$1\" = sh ]; do shift; done\n"
+                  "export OMPI_COMM_WORLD_RANK=0\n"
+                  "setsid \"$@\" & rank=$!\n"
+                  "trap 'kill -TERM -$rank; until test -e ended; do sleep 0.05; done\n"
+                  "    kill -KILL -$rank; exec sleep 1000' TERM\n"
+                  "wait\n");
+    program_write("wrapped", "#!/bin/sh\ntrap '' TERM\n\"$TRAIN\" \"$@\"\n"
+                             "case \"$*\" in *--folder) ;; *) >ended; exec sleep 1000;; esac\n");
+    cr_assert(chmod("mpirun-hangs", 0755) == 0 && chmod("wrapped", 0755) == 0);
+    const int status = tiny_shell(
+        "export TRAIN MPIRUN=./mpirun-hangs MPIRUN_SECONDS=1; PROGRAM=./wrapped "
+        "sh \"$LAUNCH\" -n 1 tiny.yaml train.steps=1M & pid=$!; " UNTIL_STEPS END_MPIRUN);
     cr_assert(status == 3, "status %d\n%s", status, program_output);
     cr_assert(tiny_last("run", "end", "status") == 3.0);
 }
