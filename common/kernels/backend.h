@@ -116,7 +116,7 @@ typedef struct rf_limits {
     int64_t head_dim;   /* K */
     int64_t ffn;        /* F */
     int64_t vocab;      /* V */
-    int64_t head_bytes; /* budget for the logits of one chunk of the head; 0: default of 16 MiB */
+    int64_t head_bytes; /* budget for the logits of one chunk of the head; 0: the backend's own */
     int64_t rank;       /* of adapters; 0: none */
     int backward;       /* 0: forward kernels only */
     rf_compute compute; /* "F32" means the backend's own type on ref64 */

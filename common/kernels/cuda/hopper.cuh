@@ -1,6 +1,6 @@
 /* hopper.cuh: what Hopper has and CUDA C++ has no words for: bulk copies of tiles that complete on
  * barriers in shared memory, products of tiles by a group of four warps, clusters of blocks that read
- * each other's shared memory, and kernels that begin while the one before them ends.
+ * and write each other's shared memory, and kernels that begin while the one before them ends.
  *
  * Names are those of the PTX instructions (PTX ISA 9.0, "Asynchronous warpgroup matrix instructions",
  * "mbarrier", "cp.async.bulk.tensor", "griddepcontrol"). Addresses are of the shared window. */

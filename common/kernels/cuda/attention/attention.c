@@ -52,6 +52,8 @@ static void list_tiles(rf_ctx *ctx, rf_cuda_attention *a, bool forward)
                    "the host's tiles of keys are the lists'");
     const rf_cuda_tile_lists lists = rf_cuda_take_lists(ctx, forward);
     rf_cuda_spans *listed = rf_cuda_listed_of(ctx, forward);
+    RF_ASSERT(a->spans.n <= ctx->limits.places &&
+              a->spans.m <= max_of(ctx->limits.places, ctx->limits.keys));
     a->by_query = lists.by_query;
     a->by_key = lists.by_key;
     a->order = lists.order;
