@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Defaults that the help tells: what differs from them was given. */
+enum { USUAL_MASKS = 128, USUAL_SECONDS = 10 };
+
 static const rf_config_key *const key_tables[] = {rf_decode_keys, rf_objective_keys, NULL};
 
 /* The command, and words that mean something else. */
@@ -210,22 +213,42 @@ int rf_command_check_sweep(const rf_command *o, const rf_grid *grid, rf_error *e
     return RF_OK;
 }
 
+int rf_command_check_masks(const rf_command *o, const rf_subject *subject, rf_error *err)
+{
+    bool is_drawn = o->subject.eval.n_masks == USUAL_MASKS;
+    for (int i = 0; i < o->models.n; i++) {
+        const rf_eval_options *eval = &subject[i].setting[0].eval;
+        const rf_scoring how = rf_eval_scoring(eval);
+        is_drawn = is_drawn || (rf_eval_scores(eval) && rf_scoring_is_bound(&how));
+    }
+    return is_drawn ? RF_OK
+                    : rf_error_set(err, RF_ERR_USAGE,
+                                   "--masks goes with a bound on a likelihood (models of mdm and "
+                                   "block): here is none");
+}
+
 /* What would evaluate something, where only pages are shown. */
 static int check_only_pages(const rf_command *o, rf_error *err)
 {
-    const char *stray = o->subject.data != NULL                 ? "--data"
-                        : o->subject.eval.judge.command != NULL ? "--check"
-                        : o->subject.eval.task != NULL          ? "--task"
-                        : o->out != NULL                        ? "--out"
-                        : o->answers != NULL                    ? "--answers"
-                        : o->csv != NULL                        ? "--csv"
-                        : o->subject.pick_on != NULL            ? "--pick-on"
-                        : o->within > 0                         ? "--within"
-                        : o->subject.limit > 0                  ? "--limit"
-                        : o->subject.eval.n_samples > 1         ? "--samples"
-                        : o->subject.style.shots_from != NULL   ? "--shots-from"
-                        : o->subject.source.adapter != NULL     ? "--adapter"
-                                                                : NULL;
+    const rf_eval_options *eval = &o->subject.eval;
+    const char *stray = o->subject.data != NULL                ? "--data"
+                        : eval->judge.command != NULL          ? "--check"
+                        : eval->task != NULL                   ? "--task"
+                        : o->out != NULL                       ? "--out"
+                        : o->answers != NULL                   ? "--answers"
+                        : o->csv != NULL                       ? "--csv"
+                        : o->subject.pick_on != NULL           ? "--pick-on"
+                        : o->within > 0                        ? "--within"
+                        : o->subject.limit > 0                 ? "--limit"
+                        : eval->n_samples > 1                  ? "--samples"
+                        : eval->batch > 1                      ? "--batch"
+                        : eval->n_masks != USUAL_MASKS         ? "--masks"
+                        : eval->judge.code == RF_CODE_ISOLATED ? "--run-code"
+                        : eval->judge.code == RF_CODE_UNSAFE   ? "--unsafe-run"
+                        : eval->judge.seconds != USUAL_SECONDS ? "--judge-seconds"
+                        : o->subject.style.shots_from != NULL  ? "--shots-from"
+                        : o->subject.source.adapter != NULL    ? "--adapter"
+                                                               : NULL;
     return stray == NULL ? RF_OK
                          : rf_error_set(err, RF_ERR_USAGE,
                                         "%s goes with --model: without one only what --page names "
@@ -233,11 +256,47 @@ static int check_only_pages(const rf_command *o, rf_error *err)
                                         stray);
 }
 
+/* What says how answers are made and judged, where there is none, or not so. */
+static int check_judging(const rf_command *o, rf_error *err)
+{
+    const rf_eval_options *eval = &o->subject.eval;
+    const rf_task *task = eval->task;
+    const bool runs = task != NULL && task->program != NULL && eval->judge.command == NULL;
+    const char *of_answers = o->answers != NULL    ? "--answers"
+                             : eval->n_samples > 1 ? "--samples"
+                             : eval->batch > 1     ? "--batch"
+                                                   : NULL;
+    if (task == NULL && of_answers != NULL) {
+        return rf_error_set(err, RF_ERR_USAGE, "%s goes with --task", of_answers);
+    }
+    if (eval->batch > 1 && !rf_eval_decodes(eval)) {
+        return rf_error_set(err, RF_ERR_USAGE, "--batch goes with decoding: --task %s scores",
+                            task->name);
+    }
+    if (eval->judge.command != NULL && task->by_likelihood) {
+        return rf_error_set(err, RF_ERR_USAGE, "--check judges decoded answers: --task %s has none",
+                            task->name);
+    }
+    if (eval->judge.code != RF_CODE_OFF && !runs) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "%s goes with a task whose answers are programs (humaneval, mbpp), and "
+                            "without --check",
+                            eval->judge.code == RF_CODE_UNSAFE ? "--unsafe-run" : "--run-code");
+    }
+    if (eval->judge.seconds != USUAL_SECONDS && !runs && eval->judge.command == NULL) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--judge-seconds goes with --check, or with a task whose answers are "
+                            "programs (humaneval, mbpp)");
+    }
+    return RF_OK;
+}
+
 static int check(const rf_command *o, rf_error *err)
 {
     const rf_eval_options *eval = &o->subject.eval;
-    if (o->pages.n > 0 && o->html == NULL) {
-        return rf_error_set(err, RF_ERR_USAGE, "--page is shown on a page: give --html FILE");
+    if ((o->pages.n > 0 || o->title != NULL) && o->html == NULL) {
+        return rf_error_set(err, RF_ERR_USAGE, "%s a page: give --html FILE",
+                            o->pages.n > 0 ? "--page is shown on" : "--title is that of");
     }
     if (rf_command_only_pages(o)) {
         return check_only_pages(o, err);
@@ -250,14 +309,7 @@ static int check(const rf_command *o, rf_error *err)
                             "--weights with several types compares likelihoods: leave out %s",
                             eval->task != NULL ? "--task" : "--no-likelihood");
     }
-    if (eval->task == NULL && (o->answers != NULL || eval->n_samples > 1)) {
-        return rf_error_set(err, RF_ERR_USAGE, "%s goes with --task",
-                            o->answers != NULL ? "--answers" : "--samples");
-    }
-    if (eval->judge.command != NULL && eval->task->by_likelihood) {
-        return rf_error_set(err, RF_ERR_USAGE, "--check judges decoded answers: --task %s has none",
-                            eval->task->name);
-    }
+    RF_TRY(check_judging(o, err));
     if (o->subject.style.shots_from != NULL && o->subject.style.n_shots == 0) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--shots-from: no number is usual for %s: give --shots N",
@@ -309,9 +361,10 @@ static int understand(line *l, rf_error *err)
 
 int rf_command_parse(rf_command *o, int *first, int argc, char **argv, bool *done, rf_error *err)
 {
-    line l = {.judge_seconds = 10,
-              .command.subject.eval = {
-                  .n_draws = 1, .n_masks = 128, .n_samples = 1, .batch = 1, .announce = true}};
+    line l = {
+        .judge_seconds = USUAL_SECONDS,
+        .command.subject.eval = {
+            .n_draws = 1, .n_masks = USUAL_MASKS, .n_samples = 1, .batch = 1, .announce = true}};
     *o = (rf_command){0};
     int rc = rf_manual_answer(done, &manual, argc, argv, err);
     if (*done) {

@@ -32,4 +32,8 @@ bool rf_command_is_sweep(const rf_command *command, const rf_grid *grid);
 RF_MUST_CHECK int rf_command_check_sweep(const rf_command *command, const rf_grid *grid,
                                          rf_error *err);
 
+/* Are masks drawn for one of the models at least, where --masks says how many? RF_ERR_USAGE. */
+RF_MUST_CHECK int rf_command_check_masks(const rf_command *command, const rf_subject *subject,
+                                         rf_error *err);
+
 #endif

@@ -136,11 +136,6 @@ out:
     return rc;
 }
 
-static bool is_scored(const rf_eval_options *o)
-{
-    return o->likelihood || (o->task != NULL && o->task->by_likelihood);
-}
-
 rf_scoring rf_eval_scoring(const rf_eval_options *o)
 {
     return (rf_scoring){
@@ -162,7 +157,7 @@ int rf_eval_check_room(const rf_eval_options *o, int64_t positions, rf_error *er
 static int measure(evaluator *e, rf_model_limits *limits, int64_t positions, rf_error *err)
 {
     const rf_eval_options *o = e->options;
-    if (is_scored(o)) {
+    if (rf_eval_scores(o)) {
         RF_TRY(largest_sample(&e->max_places, e, err));
         e->max_places = e->max_places < positions ? e->max_places : positions;
         const rf_scoring how = rf_eval_scoring(o);
@@ -189,7 +184,7 @@ static int open_evaluator(evaluator *e, rf_loaded *loaded, int n_threads, rf_err
     RF_TRY(measure(e, &limits, loaded->info.model.max_position_embeddings, err));
     RF_TRY(rf_loaded_model(loaded, &limits, n_threads, err));
     e->model = loaded->model;
-    if (is_scored(o)) {
+    if (rf_eval_scores(o)) {
         const rf_scoring how = rf_eval_scoring(o);
         RF_TRY(rf_scorer_new(&e->scorer, e->model, &how, e->max_places, err));
     }
@@ -351,8 +346,8 @@ static int decode(evaluator *e, double *seconds, rf_error *err)
 /* This rank's questions, first scored, then decoded, then judged: so that each is timed alone. */
 static int work(evaluator *e, double seconds[2], rf_error *err)
 {
-    int rc =
-        is_scored(e->options) ? run_part(e, &seconds[0], RF_JOURNAL_SCORE, score_all, err) : RF_OK;
+    int rc = rf_eval_scores(e->options) ? run_part(e, &seconds[0], RF_JOURNAL_SCORE, score_all, err)
+                                        : RF_OK;
     if (rc == RF_OK && rf_eval_decodes(e->options)) {
         rc = decode(e, &seconds[1], err);
     }

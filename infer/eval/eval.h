@@ -99,6 +99,12 @@ static inline bool rf_eval_decodes(const rf_eval_options *options)
     return options->task != NULL && !options->task->by_likelihood;
 }
 
+/* Are references or choices scored? */
+static inline bool rf_eval_scores(const rf_eval_options *options)
+{
+    return options->likelihood || (options->task != NULL && options->task->by_likelihood);
+}
+
 /* local. Losses and likelihood need references, and so do tasks whose rules alone do not decide; a
  * reference that its own task would judge wrong is an error as well, which names the question; of tasks
  * whose rules decide it is a warning, unless all are wrong. path: of the questions, for messages. */

@@ -129,7 +129,7 @@ static int prepare(const rf_command *o, rf_subject *subject, const rf_grid *grid
             }
         }
     }
-    return RF_OK;
+    return rf_command_check_masks(o, subject, err);
 }
 
 static int open_journal(rf_journal **out, const rf_command *o, const rf_subject *s,

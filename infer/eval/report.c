@@ -30,14 +30,17 @@ static void print_scoring(FILE *out, const rf_eval_options *o)
 {
     const rf_scoring how = rf_eval_scoring(o);
     int64_t n_masks = rf_scoring_masks(&how);
+    const bool was_padded =
+        o->objective.kind == &rf_objective_mdm && o->objective.pad != RF_PAD_NONE;
+    const char *padding = was_padded ? ", without the padding" : "";
     if (o->slot_size > 0) {
         fprintf(out, " (exact, slots of %" PRId64 ", left to right)", o->slot_size);
     } else if (!rf_scoring_is_bound(&how)) {
         fprintf(out, " (exact)");
     } else if (n_masks > 0) {
-        fprintf(out, " (upper bound, %" PRId64 " masks)", n_masks);
+        fprintf(out, " (upper bound, %" PRId64 " masks%s)", n_masks, padding);
     } else {
-        fprintf(out, " (upper bound, all masks)");
+        fprintf(out, " (upper bound, all masks%s)", padding);
     }
 }
 

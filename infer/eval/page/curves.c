@@ -91,6 +91,13 @@ static json_t *run_name(const char *path)
     return name != NULL ? name : json_string("a run");
 }
 
+/* As rf_metrics_event writes it. */
+static bool is_event(const json_t *line)
+{
+    return json_is_string(json_object_get(line, "event")) &&
+           json_is_integer(json_object_get(line, "step"));
+}
+
 int rf_curves_read(json_t **out, const char *path, int points, rf_error *err)
 {
     char *text = NULL;
@@ -101,15 +108,16 @@ int rf_curves_read(json_t **out, const char *path, int points, rf_error *err)
     for (const char *line = text; *line != '\0';) {
         size_t n = strcspn(line, "\n");
         json_t *event = json_loadb(line, n, 0, NULL);
-        if (event != NULL) {
-            json_array_append_new(events, event);
+        if (is_event(event)) {
+            json_array_append(events, event);
         }
+        json_decref(event);
         line += n + (line[n] == '\n');
     }
     free(text);
     if (json_array_size(events) == 0) {
         json_decref(events);
-        return rf_error_set(err, RF_ERR, "%s: holds no event of a run", path);
+        return rf_error_set(err, RF_ERR, "%s: is no metrics.jsonl: holds no event of a run", path);
     }
     *out = json_pack("{s:o, s:O, s:o, s:o}", "name", run_name(path), "begin",
                      json_array_get(events, 0), "step", curves_of(events, "step", (size_t)points),

@@ -38,6 +38,14 @@ void rf_page_add_report(json_t *page, const json_t *report)
     json_array_append_new(json_object_get(page, "reports"), copy);
 }
 
+/* Reports begin with the program that wrote them. */
+static bool is_report(const json_t *json)
+{
+    static const char program[] = "refusion-eval ";
+    const char *said = json_string_value(json_object_get(json, "program"));
+    return said != NULL && strncmp(said, program, strlen(program)) == 0;
+}
+
 /* Of a curve: what is there for all, divided. */
 static int points_of(int files)
 {
@@ -67,14 +75,17 @@ int rf_page_add_file(json_t *page, const char *path, int files, rf_error *err)
     RF_TRY(rf_file_read(&text, &bytes, name, (size_t)1 << 30, err));
     json = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &problem);
     free(text);
-    if (!json_is_object(json)) {
-        json_decref(json);
-        return rf_error_set(err, RF_ERR, "%s:%d: is no report: %s", name, problem.line,
-                            problem.text[0] != '\0' ? problem.text : "no JSON object");
+    int rc = RF_OK;
+    if (json == NULL) {
+        rc = rf_error_set(err, RF_ERR, "%s:%d: is no report of refusion-eval: %s", name,
+                          problem.line, problem.text);
+    } else if (!is_report(json)) {
+        rc = rf_error_set(err, RF_ERR, "%s: is no report of refusion-eval (--out)", name);
+    } else {
+        rf_page_add_report(page, json);
     }
-    rf_page_add_report(page, json);
     json_decref(json);
-    return RF_OK;
+    return rc;
 }
 
 int rf_page_save(const char *path, const json_t *page, rf_error *err)

@@ -137,7 +137,7 @@ Test(eval_program, says_which_likelihood_it_is)
         {"", "exact", "(exact, slots of 4, left to right)", 0},
         {"objective.kind=ar", "exact", "(exact)", 0},
         {"objective.kind=mdm objective.pad=none", "bound", "(upper bound, 128 masks)", 128},
-        {"objective.kind=mdm --masks 9", "bound", "(upper bound, 9 masks)", 9},
+        {"objective.kind=mdm --masks 9", "bound", "(upper bound, 9 masks, without the padding)", 9},
         {"objective.kind=block", "bound", "(upper bound, all masks)", 0},
         {"objective.kind=block objective.block_size=9 --masks 3", "bound", "3 masks)", 3},
         {"objective.kind=block objective.block_size=1", "exact", "(exact)", 0},
@@ -396,7 +396,22 @@ Test(eval_program, mistakes_in_use)
     program_refuses(TO "./model.h5", 2, "over an input");
     program_refuses(TO "r --task arithmetic --answers ./r", 2, "two outputs");
     program_refuses(EVAL "--task chess", 2, "--task chess: must be one of arithmetic, sort,");
-    program_refuses(EVAL "--answers a.jsonl", 2, "--answers");
+    static const char *const of_tasks[] = {"--answers a.jsonl", "--batch 2",  "--samples 2",
+                                           "--judge-seconds 3", "--run-code", "--unsafe-run"};
+    for (size_t i = 0; i < sizeof of_tasks / sizeof *of_tasks; i++) {
+        char command[256], words[64];
+        snprintf(command, sizeof command, EVAL "%s", of_tasks[i]);
+        snprintf(words, sizeof words, "%.*s goes with ", (int)strcspn(of_tasks[i], " "),
+                 of_tasks[i]);
+        program_refuses(command, 2, words);
+        snprintf(command, sizeof command, "\"$EVAL\" --html p.html --page r.json %s", of_tasks[i]);
+        program_refuses(command, 2, words);
+    }
+    program_refuses(EVAL "--title T", 2, "--title is that of a page: give --html");
+    program_refuses(EVAL "--masks 9", 2, "--masks goes with a bound"); /* refusion: exact */
+    program_refuses(EVAL "--masks 9 objective.kind=ar", 2, "here is none");
+    program_refuses(EVAL "--masks 9 objective.kind=mdm --no-likelihood --task exact", 2,
+                    "here is none");
     program_refuses(EVAL "--data p.jsonl", 2, "--data: given twice, q.jsonl and p.jsonl");
     program_refuses(EVAL "--out s.json", 2, "--out: given twice, r.json and s.json");
     program_refuses("\"$EVAL\" --data q.jsonl --html p.html --page r.json", 2,

@@ -472,6 +472,15 @@ Test(eval_tasks, what_does_not_go_together)
     program_refuses(EVAL "--data arc.jsonl --task arc-likelihood --check true", 2, "has none");
     program_refuses(EVAL "--data arc.jsonl --task arc-likelihood --samples 2", 2, "scores");
     program_refuses("\"$EVAL\" --model model.h5 --data arc.jsonl --samples 2", 2, "--samples goes");
+    program_refuses(EVAL "--data arc.jsonl --task arc-likelihood --batch 2", 2, "scores");
+    program_refuses(EVAL "--data arc.jsonl --task gsm8k --run-code", 2,
+                    "--run-code goes with a task");
+    program_refuses(EVAL "--data arc.jsonl --task mbpp --check true --unsafe-run", 2,
+                    "--unsafe-run goes with a task");
+    program_refuses(EVAL "--data arc.jsonl --task gsm8k --judge-seconds 3", 2,
+                    "--judge-seconds goes with --check, or");
+    program_refuses(EVAL "--data arc.jsonl --task arc-likelihood --masks 9", 2,
+                    "--masks goes with a bound");
 }
 
 Test(eval_tasks, programs)

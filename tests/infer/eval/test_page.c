@@ -134,9 +134,18 @@ Test(page, holds_shorter_curves_of_many_runs)
 Test(page, refuses_what_is_no_report)
 {
     program_write("bad.json", "[1]");
+    program_write("torn.json", "{\"program\": \"refusion-eval 0\"");
+    program_write("other.json", "{\"program\": \"another\", \"rows\": []}");
     program_write("empty.jsonl", "");
-    program_refuses("\"$EVAL\" --html r.html --page bad.json", 1, "no JSON object");
+    program_refuses("\"$EVAL\" --html r.html --page bad.json", 1,
+                    "bad.json: is no report of refusion-eval");
+    program_refuses("\"$EVAL\" --html r.html --page torn.json", 1,
+                    "torn.json:1: is no report of refusion-eval: ");
+    program_refuses("\"$EVAL\" --html r.html --page other.json", 1,
+                    "other.json: is no report of refusion-eval");
     program_refuses("\"$EVAL\" --html r.html --page empty.jsonl", 1, "holds no event");
+    program_refuses("\"$EVAL\" --html r.html --page q.jsonl", 1, "q.jsonl: is no metrics.jsonl");
+    cr_assert(access("r.html", F_OK) != 0);
     program_refuses("\"$EVAL\" --html r.html --page nowhere.json", 1, "nowhere.json");
     program_refuses("\"$EVAL\" --page bad.json", 2, "give --html");
     program_refuses("\"$EVAL\" --html r.html", 2, "--model is missing");

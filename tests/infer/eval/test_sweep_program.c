@@ -284,7 +284,7 @@ Test(sweep_program, another_judgement_is_refused)
 #define CHECKED SWEEP "--check true decode.slot_threshold=0.2,0.4 "
     program_runs(CHECKED, 0);
     program_refuses(CHECKED "--judge-seconds 5", 1, "was not written by this sweep");
-    program_refuses(CHECKED "--unsafe-run", 1, "was not written by this sweep");
+    program_refuses(CHECKED "--unsafe-run", 2, "without --check");
     program_runs(CHECKED "--judge-seconds 10", 0); /* the default */
 }
 
