@@ -14,25 +14,53 @@ void rf_access_free(rf_access *access)
     *access = (rf_access){0};
 }
 
+/* A line without its end is a key, unless it is empty or a comment. */
+static int add_line(rf_access *access, const char *line, size_t bytes, const char *path, int number,
+                    rf_error *err)
+{
+    if (bytes == 0 || line[0] == '#') {
+        return RF_OK;
+    }
+    for (size_t i = 0; i < bytes; i++) {
+        if ((unsigned char)line[i] <= ' ' || line[i] == '\x7F') {
+            return rf_error_set(err, RF_ERR_USAGE,
+                                "%s:%d: a key is the whole line, and here byte %zu is a blank or a "
+                                "control character: write keys without any",
+                                path, number, i + 1);
+        }
+    }
+    access->key = rf_realloc(access->key, (size_t)access->n_keys + 1, sizeof *access->key);
+    access->key[access->n_keys++] = rf_alloc_format("%.*s", (int)bytes, line);
+    return RF_OK;
+}
+
+static int add_lines(rf_access *access, const char *text, size_t bytes, const char *path,
+                     rf_error *err)
+{
+    const char *const end = text + bytes;
+    int number = 1;
+    for (const char *line = text; line < end; number++) {
+        const char *stop = memchr(line, '\n', (size_t)(end - line));
+        stop = stop != NULL ? stop : end;
+        const size_t n = (size_t)(stop - line);
+        RF_TRY(add_line(access, line, n - (n > 0 && stop[-1] == '\r'), path, number, err));
+        line = stop + 1;
+    }
+    return RF_OK;
+}
+
 int rf_access_read(rf_access *out, const char *path, rf_error *err)
 {
     enum { MOST_BYTES = 1 << 20 };
     struct stat status;
-    char *text = NULL, *rest = NULL;
+    char *text = NULL;
     size_t bytes;
     *out = (rf_access){0};
     RF_TRY(rf_file_read(&text, &bytes, path, MOST_BYTES, err));
-    for (char *line = strtok_r(text, "\r\n", &rest); line != NULL;
-         line = strtok_r(NULL, "\r\n", &rest)) {
-        line += strspn(line, " \t");
-        line[strcspn(line, " \t")] = '\0';
-        if (line[0] != '\0' && line[0] != '#') {
-            out->key = rf_realloc(out->key, (size_t)out->n_keys + 1, sizeof *out->key);
-            out->key[out->n_keys++] = rf_alloc_string(line);
-        }
-    }
+    const int rc = add_lines(out, text, bytes, path, err);
     explicit_bzero(text, bytes);
     free(text);
+    RF_TRY(rc);
     if (out->n_keys == 0) {
         return rf_error_set(err, RF_ERR_USAGE, "%s: holds no key: write one a line", path);
     }

@@ -11,8 +11,8 @@ typedef struct rf_access {
     int n_keys;
 } rf_access;
 
-/* Reads keys from a file, one a line; blank lines and those that begin with # are skipped. A file without
- * a key is an error, as is one that others may read. */
+/* Reads keys from a file: each line is one, whole; empty lines and those that begin with # are skipped. A
+ * key with blanks is an error, as is a file without a key and one that others may read. */
 RF_MUST_CHECK int rf_access_read(rf_access *out, const char *path, rf_error *err);
 void rf_access_free(rf_access *access); /* a zeroed struct is fine */
 

@@ -40,7 +40,13 @@ int rf_ask_json(json_t **out, const char *body, size_t bytes, rf_problem *proble
         return rf_problem_set(problem, 400, "invalid_json", NULL,
                               "the body is empty: send a JSON object");
     }
-    *out = json_loadb(body, bytes, JSON_REJECT_DUPLICATES, &where);
+    *out = json_loadb(body, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &where);
+    if (*out == NULL && json_error_code(&where) == json_error_null_character) {
+        return rf_problem_set(problem, 400, "invalid_json", NULL,
+                              "line %d, column %d: texts have no character U+0000 here: leave "
+                              "\\u0000 out",
+                              where.line, where.column);
+    }
     if (*out == NULL) {
         return rf_problem_set(problem, 400, "invalid_json", NULL,
                               "the body is no JSON: line %d, column %d: %s", where.line,
@@ -136,8 +142,8 @@ static int refuse_setting(rf_ask_reader *in, const char *param, const rf_error *
                           without_origin(err->message));
 }
 
-/* How long answers may become: max_tokens, or what the settings say. A model of masked diffusion over a
- * canvas keeps the canvas that it was trained on. */
+/* How long answers may become: max_tokens, or what the settings say. The canvas of a model of masked
+ * diffusion, which it was trained on, is what the settings say: max_tokens only cuts the answer. */
 static int settle_length(rf_ask_reader *in, rf_config *config, rf_error *err)
 {
     enum { USUAL = 16 }; /* of OpenAI's completions */
@@ -145,12 +151,12 @@ static int settle_length(rf_ask_reader *in, rf_config *config, rf_error *err)
     const int64_t length = rf_config_int(config, "decode.gen_length");
     const rf_decoder *kind = rf_decoder_find(rf_config_string(config, "decode.kind"));
     const bool is_said = json_object_get(in->decode, "gen_length") != NULL;
-    const bool keeps_canvas = kind->objective == rf_decoder_mdm.objective || is_said;
+    const bool has_canvas = kind->objective == rf_decoder_mdm.objective;
     char assignment[64];
     if (!in->has_max_tokens) {
         ask->max_tokens = ask->kind == RF_ASK_CHAT || is_said ? length : USUAL;
     }
-    if (ask->max_tokens < 1 || (keeps_canvas && ask->max_tokens <= length)) {
+    if (ask->max_tokens < 1 || has_canvas || (is_said && ask->max_tokens <= length)) {
         return RF_OK;
     }
     snprintf(assignment, sizeof assignment, "decode.gen_length=%" PRId64, ask->max_tokens);
@@ -197,6 +203,9 @@ static int read_options(rf_ask_reader *in)
     if (settle_length(in, config, &err) != RF_OK ||
         rf_decode_options_from_config(&in->ask.options, config, &err) != RF_OK) {
         rc = refuse_setting(in, NULL, &err);
+    }
+    if (in->ask.max_tokens > in->ask.options.gen_length) { /* a canvas has no more */
+        in->ask.max_tokens = in->ask.options.gen_length;
     }
     settle_seed(in, &in->ask.options);
 out:

@@ -272,6 +272,38 @@ static const field *find_field(const field *fields, const char *name, rf_nearest
     return fields->name != NULL ? fields : NULL;
 }
 
+/* Is there a setting decode.NAME? */
+static bool is_setting(const char *name)
+{
+    static const char section[] = "decode.";
+    const rf_config_key *key = rf_decode_keys;
+    while (key->name != NULL && strcmp(key->name + strlen(section), name) != 0) {
+        key++;
+    }
+    return key->name != NULL;
+}
+
+/* The body has a field that no request has. `nearest` knows what is like it. */
+static int refuse_field(rf_ask_reader *in, const char *name, const json_t *value,
+                        const rf_nearest *nearest)
+{
+    if (is_setting(name)) {
+        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
+        rf_problem_set(in->problem, 400, "unsupported_field", name,
+                       "the field '%s' is not supported: it is a setting, and stands in decode: "
+                       "\"decode\": {\"%s\": %.100s}",
+                       name, name, text);
+        free(text);
+        return RF_ERR;
+    }
+    return nearest->name != NULL
+               ? rf_problem_set(in->problem, 400, "unsupported_field", name,
+                                "the field '%.200s' is not supported: did you mean '%s'?", name,
+                                nearest->name)
+               : rf_problem_set(in->problem, 400, "unsupported_field", name,
+                                "the field '%.200s' is not supported: leave it out", name);
+}
+
 static int read_field(rf_ask_reader *in, const char *name, const json_t *value)
 {
     const field *own = in->ask.kind == RF_ASK_CHAT ? chat_fields : completion_fields;
@@ -281,12 +313,7 @@ static int read_field(rf_ask_reader *in, const char *name, const json_t *value)
     if (f != NULL) {
         return json_is_null(value) || f->read == NULL ? RF_OK : f->read(in, f, value);
     }
-    return nearest.name != NULL
-               ? rf_problem_set(in->problem, 400, "unsupported_field", name,
-                                "the field '%.200s' is not supported: did you mean '%s'?", name,
-                                nearest.name)
-               : rf_problem_set(in->problem, 400, "unsupported_field", name,
-                                "the field '%.200s' is not supported: leave it out", name);
+    return refuse_field(in, name, value, &nearest);
 }
 
 /* Of conversations "logprobs" says whether; of completions how many. */

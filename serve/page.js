@@ -90,9 +90,11 @@ function draw() {
   at("side").dataset.seen = at("side").open ? "yes" : "no";
 }
 const chats = () => model.refusion.chat_template && (chosen.chat ?? true);
-/* decode.* of a request; keys that the decoder does not read stay at home. */
+/* decode.* of a request; keys that the decoder does not read stay at home. A shorter length only cuts (max_tokens), a longer one makes
+   canvases longer, too. */
 function decodeOf(kind) {
-  const own = Object.entries(chosen).filter(([name]) => knobs.some(knob => knob.name === name) && name !== "gen_length" && reads(kind, name));
+  const goes = ([name, value]) => reads(kind, name) && (name !== "gen_length" || value > model.refusion.defaults.gen_length);
+  const own = Object.entries(chosen).filter(one => knobs.some(knob => knob.name === one[0]) && goes(one));
   return {kind, ...Object.fromEntries(own)};
 }
 

@@ -73,26 +73,60 @@ static json_t *top_object(const rf_choice *c, int64_t i)
 }
 
 /* A token that the client sees. `at`: of what was judged; negative: nothing stands before it. */
-static void add_token(json_t *lists[4], const rf_choice *c, int32_t id, int64_t at, int64_t *offset)
+static void add_token(json_t *lists[3], const rf_choice *c, int32_t id, int64_t at)
 {
     const rf_tokenizer *tokenizer = c->order->offer->loaded->info.tokenizer;
-    size_t bytes;
-    char *text = rf_tokenizer_decode(tokenizer, &bytes, &id, 1, false);
     json_array_append_new(lists[0], token_json(tokenizer, id));
     json_array_append_new(lists[1], at >= 0 ? number(c->given.logprob[at]) : json_null());
     json_array_append_new(lists[2], at >= 0 ? top_object(c, at) : json_null());
-    json_array_append_new(lists[3], json_integer(*offset));
-    *offset += (int64_t)rf_utf8_count(text, bytes);
-    free(text);
 }
 
-/* Of completions: lists side by side. */
+/* The characters of a text up to the one that byte `at` belongs to: *n of them, of *bytes. */
+static void pass_characters(const rf_text *text, size_t at, size_t *bytes, int64_t *n)
+{
+    bool valid;
+    while (*bytes < text->bytes) {
+        const size_t unit = rf_utf8_unit(text->data + *bytes, text->bytes - *bytes, &valid);
+        if (*bytes + unit > at) {
+            return;
+        }
+        *bytes += unit;
+        ++*n;
+    }
+}
+
+/* Where tokens [n] begin in the text that they are together, *offset characters behind its beginning:
+ * all pieces of a character where it does. */
+static void add_offsets(json_t *list, const rf_tokenizer *tokenizer, const int32_t *id, int64_t n,
+                        bool skip_special, int64_t *offset)
+{
+    rf_text text = {0};
+    size_t at = 0, bytes, passed = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const char *piece = rf_tokenizer_bytes(tokenizer, &bytes, id[i], skip_special);
+        rf_text_add(&text, bytes > 0 ? piece : "", bytes);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        pass_characters(&text, at, &passed, offset);
+        json_array_append_new(list, json_integer(*offset));
+        (void)rf_tokenizer_bytes(tokenizer, &bytes, id[i], skip_special);
+        at += bytes;
+    }
+    pass_characters(&text, text.bytes, &passed, offset);
+    rf_text_free(&text);
+}
+
+/* Of completions: lists side by side. Texts of prompt and answer are made apart (text_of). */
 static json_t *logprob_lists(const rf_choice *c, int64_t first, int64_t end, int64_t *offset)
 {
     json_t *lists[4] = {json_array(), json_array(), json_array(), json_array()};
+    const rf_tokenizer *tokenizer = c->order->offer->loaded->info.tokenizer;
+    const int64_t P = c->prompt->ids.n, from = first > P ? first : P, to = end < P ? end : P;
     for (int64_t i = first; i < end; i++) {
-        add_token(lists, c, c->judged[i], i - (c->n_judged - c->given.n), offset);
+        add_token(lists, c, c->judged[i], i - (c->n_judged - c->given.n));
     }
+    add_offsets(lists[3], tokenizer, c->judged + first, to - first, false, offset);
+    add_offsets(lists[3], tokenizer, c->judged + from, end - from, true, offset);
     return json_pack("{s:o, s:o, s:o, s:o}", "tokens", lists[0], "token_logprobs", lists[1],
                      "top_logprobs", lists[2], "text_offset", lists[3]);
 }

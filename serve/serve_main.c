@@ -2,6 +2,7 @@
 #include "common/base/files/file.h"
 #include "common/base/log.h"
 #include "common/base/manual/manual.h"
+#include "common/base/utf8.h"
 #include "data/objective.h"
 #include "serve/http.h"
 #include "serve/worker.h"
@@ -45,7 +46,8 @@ static const rf_option option_table[] = {
     {"port", "N", "default 8080; 0: a free one", RF_OPTION_INTEGER, .at = offsetof(options, port),
      .min = 0, .max = 65535},
     {"api-key-file", "FILE",
-     "a key a line: clients send one, as Authorization: Bearer KEY. Nobody else may read the file",
+     "a key a line, which is the whole line, without blanks; one that begins with # is a comment: "
+     "clients send a key, as Authorization: Bearer KEY. Nobody else may read the file",
      RF_OPTION_TEXT, .at = offsetof(options, key_file), .once = true},
     {"no-key", NULL, "everybody may use the server who reaches it", RF_OPTION_FLAG,
      .at = offsetof(options, http.no_key)},
@@ -208,10 +210,26 @@ static void name_model(char *out, size_t bytes, const char *given)
     }
 }
 
-static int64_t context_of(const options *o, const rf_loaded *loaded)
+static int check_name(const char *name, rf_error *err)
+{
+    const size_t n = strlen(name);
+    size_t bad;
+    return n > 0 && rf_utf8_is_valid(name, n, &bad)
+               ? RF_OK
+               : rf_error_set(err, RF_ERR_USAGE,
+                              "the model's name '%s' is %s: say with --name what clients call it",
+                              name, n > 0 ? "no UTF-8" : "empty");
+}
+
+static int choose_context(int64_t *out, const options *o, const rf_loaded *loaded, rf_error *err)
 {
     const int64_t most = loaded->info.model.max_position_embeddings, usual = 2048;
-    return o->context > 0 ? o->context : most < usual ? most : usual;
+    *out = o->context > 0 ? o->context : most < usual ? most : usual;
+    return *out <= most ? RF_OK
+                        : rf_error_set(err, RF_ERR_USAGE,
+                                       "--context %" PRId64 ": %s has %" PRId64
+                                       " positions (max_position_embeddings): give at most those",
+                                       *out, loaded->path, most);
 }
 
 /* Serves until a signal ends it. */
@@ -259,9 +277,11 @@ static int make_engine(rf_engine **out, const options *o, rf_offer *offer, rf_lo
 {
     rf_decode_options decode;
     char text[512];
+    int64_t context;
     RF_TRY(read_settings(&decode, &offer->objective, loaded, offer->assignment,
                          offer->n_assignments, err));
-    offer->size = rf_engine_size_of_any(context_of(o, loaded), o->n_seats);
+    RF_TRY(choose_context(&context, o, loaded, err));
+    offer->size = rf_engine_size_of_any(context, o->n_seats);
     const rf_model_limits limits = rf_engine_size_limits(&offer->size);
     malloc_trim(0); /* JSON of a tokenizer, read and dropped, left as much again, */
     RF_TRY(rf_loaded_model(loaded, &limits, (int)o->n_threads, err));
@@ -295,6 +315,7 @@ static int run(options *o, rf_loaded *loaded, char **assignment, int n, stopper 
         name_model(name, sizeof name, o->source.model);
         offer.name = name;
     }
+    RF_TRY_OUT(check_name(offer.name, err));
     if (o->key_file != NULL) {
         RF_TRY_OUT(rf_access_read(&access, o->key_file, err));
     }

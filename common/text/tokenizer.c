@@ -141,7 +141,8 @@ int rf_tokenizer_encode(const rf_tokenizer *tokenizer, rf_ids *out, const char *
     return tokenizer->kind->encode(tokenizer, out, text, bytes, err);
 }
 
-static const char *bytes_of(const rf_tokenizer *tokenizer, int32_t id, bool skip_special, size_t *n)
+const char *rf_tokenizer_bytes(const rf_tokenizer *tokenizer, size_t *n, int32_t id,
+                               bool skip_special)
 {
     *n = 0;
     if (skip_special && rf_tokenizer_special_name(tokenizer, id) != NULL) {
@@ -156,7 +157,7 @@ char *rf_tokenizer_decode(const rf_tokenizer *tokenizer, size_t *bytes, const in
     rf_text raw = {0};
     for (int64_t i = 0; i < n; i++) {
         size_t more;
-        const char *from = bytes_of(tokenizer, id[i], skip_special, &more);
+        const char *from = rf_tokenizer_bytes(tokenizer, &more, id[i], skip_special);
         if (from != NULL) {
             rf_text_add(&raw, from, more);
         }

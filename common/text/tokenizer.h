@@ -80,6 +80,10 @@ RF_MUST_CHECK int rf_tokenizer_encode_said(const rf_tokenizer *tokenizer, rf_ids
  * but those of BPE's mask and begin token always vanish: encoding knows no text for them. */
 char *rf_tokenizer_decode(const rf_tokenizer *tokenizer, size_t *bytes, const int32_t *id,
                           int64_t n, bool skip_special);
+/* What one id adds to that text before broken UTF-8 is replaced: a character may be the bytes of several
+ * ids. Not 0-terminated, owned by the tokenizer; *bytes 0: nothing. */
+const char *rf_tokenizer_bytes(const rf_tokenizer *tokenizer, size_t *bytes, int32_t id,
+                               bool skip_special);
 
 /* --- Chat form -------------------------------------------------------------------------------- */
 

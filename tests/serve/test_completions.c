@@ -287,6 +287,45 @@ static const json_t *logprobs_of(const json_t *json)
     return json_object_get(choice_of(json, 0), "logprobs");
 }
 
+/* Where the tokens of a text begin in it, as "0 1 1 ...". */
+static void expect_offsets(const json_t *logprobs, const char *expected)
+{
+    const json_t *list = json_object_get(logprobs, "text_offset");
+    char found[512] = "";
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        snprintf(found + strlen(found), sizeof found - strlen(found), i > 0 ? " %d" : "%d",
+                 (int)json_integer_value(json_array_get(list, i)));
+    }
+    cr_assert_str_eq(found, expected);
+}
+
+/* In characters: the pieces of one are where it is, each broken one is one. */
+Test(completions, offsets_count_characters)
+{
+    static const struct {
+        const char *prompt, *offsets;
+    } cases[] = {
+        {"104, 195, 169, 108", "0 1 1 2"},                            /* hél */
+        {"226, 130, 172, 240, 159, 152, 128, 33", "0 0 0 1 1 1 1 2"}, /* a euro, a face, ! */
+        {"195, 104, 128, 226, 130", "0 1 2 3 3"},                     /* three broken ones */
+        {"104, 256, 105", "0 1 14"},                                  /* h<|endoftext|>i */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char body[256];
+        snprintf(body, sizeof body,
+                 "{\"prompt\": [%s], \"max_tokens\": 0, \"logprobs\": 0, \"echo\": true}",
+                 cases[i].prompt);
+        json_t *json = ask(COMPLETIONS, 200, body);
+        expect_offsets(logprobs_of(json), cases[i].offsets);
+        json_decref(json);
+    }
+    json_t *json = ask(COMPLETIONS, 200, /* the answer's characters begin anew */
+                       "{\"prompt\": [104, 195], \"max_tokens\": 1, \"logprobs\": 0,"
+                       " \"echo\": true}");
+    expect_offsets(logprobs_of(json), "0 1 2");
+    json_decref(json);
+}
+
 /* What lm-evaluation-harness relies on. */
 Test(completions, echoed_log_probabilities)
 {
@@ -417,4 +456,46 @@ Test(completions, bounds_are_no_log_probabilities)
     cr_assert(json_integer_value(
                   json_object_get(json_object_get(json, "usage"), "completion_tokens")) <= 3);
     json_decref(json);
+}
+
+/* --- A canvas --------------------------------------------------------------------------------- */
+
+/* Expects so many tokens, for they hold no end of text. The text is the caller's. */
+static char *fill_canvas(const char *settings, const char *more, int tokens)
+{
+    char body[256];
+    snprintf(body, sizeof body, "{\"prompt\": \"abc\", \"decode\": {%s}%s}", settings, more);
+    json_t *json = ask(COMPLETIONS, 200, body);
+    cr_assert_eq(
+        json_integer_value(json_object_get(json_object_get(json, "usage"), "completion_tokens")),
+        tokens, "%s: %s", body, reply);
+    cr_assert_str_eq(json_string_value(json_object_get(choice_of(json, 0), "finish_reason")),
+                     "length", "%s", body);
+    char *text = strdup(text_of(json, 0));
+    json_decref(json);
+    return text;
+}
+
+/* It is the one of the training, or of the request's decode.gen_length; max_tokens only cuts, and may be
+ * more than there is room for. */
+Test(completions, max_tokens_do_not_stretch_a_canvas)
+{
+    static const char *const kinds[] = {"\"kind\": \"mdm\"", "\"kind\": \"fast-dllm\""};
+    server_stop();
+    program_save_model("model.h5", 48, 1.4,
+                       "objective:\n  kind: mdm\n  pad_length: 12\ndecode:\n  kind: mdm\n");
+    server_start("decode.eos_rule=logits");
+    for (size_t i = 0; i < 2; i++) {
+        char longer[64];
+        snprintf(longer, sizeof longer, "%s, \"gen_length\": 24", kinds[i]);
+        char *whole = fill_canvas(kinds[i], "", 12);
+        char *same = fill_canvas(kinds[i], ", \"max_tokens\": 200", 12);
+        cr_assert_str_eq(same, whole, "%s", kinds[i]);
+        free(whole);
+        free(same);
+        free(fill_canvas(kinds[i], ", \"max_tokens\": 5", 5));
+        free(fill_canvas(longer, ", \"max_tokens\": 200", 24));
+        free(fill_canvas(longer, "", 24));
+    }
+    same_as_whole(COMPLETIONS, "\"prompt\": \"abc\", \"max_tokens\": 60");
 }

@@ -137,6 +137,14 @@ Test(serve, refuses_by_name)
     refuses(COMPLETIONS, 400, "max_token", "did you mean 'max_tokens'",
             "{\"prompt\": \"a\", \"max_token\": 3}");
     refuses(COMPLETIONS, 400, "messages", "not supported", "{\"prompt\": \"a\", \"messages\": []}");
+    refuses(COMPLETIONS, 400, "top_k", "stands in decode: \"decode\": {\"top_k\": 3}",
+            "{\"prompt\": \"a\", \"top_k\": 3}");
+    refuses(COMPLETIONS, 400, "min_p", "\"decode\": {\"min_p\": 0.1}",
+            "{\"prompt\": \"a\", \"min_p\": 0.1}");
+    refuses(CHAT, 400, "slot_score", "\"decode\": {\"slot_score\": \"mean\"}",
+            "{\"messages\": [], \"slot_score\": \"mean\"}");
+    refuses(COMPLETIONS, 400, "decode.min_p", "leave it out",
+            "{\"prompt\": \"a\", \"decode.min_p\": 0.1}");
     refuses(COMPLETIONS, 400, "presence_penalty", "or give 0",
             "{\"prompt\": \"a\", \"presence_penalty\": 0.5}");
     refuses(COMPLETIONS, 400, "temperature", "from 0", "{\"prompt\": \"a\", \"temperature\": -1}");
@@ -152,6 +160,9 @@ Test(serve, refuses_by_name)
             "{\"prompt\": \"a\", \"seed\": 1, \"decode\": {\"seed\": 2}}");
     refuses(COMPLETIONS, 400, "prompt", "is missing", "{}");
     refuses(COMPLETIONS, 400, "", "the body is empty", "");
+    refuses(COMPLETIONS, 400, "", "must be a JSON object, not null", "null");
+    refuses(COMPLETIONS, 400, "", "must be a JSON object, not a number", "3");
+    refuses(COMPLETIONS, 400, "", "no character U+0000 here", "{\"prompt\": \"a\\u0000b\"}");
     refuses(COMPLETIONS, 400, "stream_options", "goes with \"stream\": true",
             "{\"prompt\": \"a\", \"stream_options\": {\"include_usage\": true}}");
     refuses(CHAT, 400, "max_completion_tokens", "give one of them",
@@ -316,7 +327,7 @@ static int status_with(const char *headers)
 
 Test(serve_access, keys)
 {
-    program_write("keys", "# for tests\none-key\n  another \n");
+    program_write("keys", "# for tests\none-key\n\n#not-a-key\nano#ther\r\n");
     program_refuses("\"$SERVE\" --model model.h5 --port 0 --api-key-file keys", 2, "chmod 600");
     cr_assert(chmod("keys", 0600) == 0);
     server_start("--api-key-file keys");
@@ -324,8 +335,26 @@ Test(serve_access, keys)
     cr_assert_eq(status_with("Host: a\r\nAuthorization: Bearer one\r\n"), 401);
     cr_assert_eq(status_with("Host: a\r\nAuthorization: Bearer one-key-\r\n"), 401);
     cr_assert_eq(status_with("Host: a\r\nAuthorization: Bearer one-key\r\n"), 200);
-    cr_assert_eq(status_with("Host: a\r\nauthorization: bearer another\r\n"), 200);
+    cr_assert_eq(status_with("Host: a\r\nauthorization: bearer ano#ther\r\n"), 200);
+    cr_assert_eq(status_with("Host: a\r\nAuthorization: Bearer #not-a-key\r\n"), 401);
     json_decref(ask("/health", 200, NULL));
+}
+
+/* A key is a whole line: none is cut to a weaker one. */
+Test(serve_access, keys_with_blanks_are_refused)
+{
+    static const char *const keys[] = {"correct horse\n", " another\n", "another \n", "a\tb",
+                                       "   \n",           "a\rb\n"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "# one\none-key\n%s", keys[i]);
+        program_write("keys", text);
+        cr_assert(chmod("keys", 0600) == 0);
+        program_refuses("\"$SERVE\" --model model.h5 --port 0 --api-key-file keys", 2,
+                        "keys:3: a key is the whole line");
+    }
+    program_write("keys", "# one\n\n");
+    program_refuses("\"$SERVE\" --model model.h5 --port 0 --api-key-file keys", 2, "holds no key");
 }
 
 Test(serve_access, pages_from_elsewhere)
@@ -346,6 +375,11 @@ Test(serve_access, other_addresses_need_a_key)
     program_refuses("\"$SERVE\" --model model.h5 --model other.h5", 2, "--model: given twice");
     program_refuses("\"$SERVE\" --model model.h5 --api-key-file a --api-key-file b", 2,
                     "--api-key-file: given twice, a and b");
+    program_refuses("\"$SERVE\" --model model.h5 --name ''", 2,
+                    "name '' is empty: say with --name");
+    program_refuses("\"$SERVE\" --model model.h5 --name 'a\xFF'", 2, "is no UTF-8");
+    program_refuses("\"$SERVE\" --model model.h5 --port 0 --context 97", 2,
+                    "--context 97: model.h5 has 96 positions");
     program_refuses("\"$SERVE\" --model model.h5 objective.block_size=2", 2,
                     "answers follow from decode.* and objective.kind");
     program_refuses("\"$SERVE\" --model model.h5 decode.kind=mdm decode.top_p=0.5", 2, "top_p");
