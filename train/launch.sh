@@ -114,19 +114,24 @@ if [ "$1" = --restart ]; then
     esac
     shift 2
 fi
-case ${MPIRUN_SECONDS:-30} in
-*[!0-9]*)
-    echo "launch.sh: MPIRUN_SECONDS is $MPIRUN_SECONDS: a whole number of seconds" >&2
-    exit 2
-    ;;
-esac
+whole_seconds() { # NAME VALUE
+    case $2 in
+    *[!0-9]*)
+        echo "launch.sh: $1 is $2: a whole number of seconds" >&2
+        exit 2
+        ;;
+    esac
+}
+whole_seconds MPIRUN_SECONDS "${MPIRUN_SECONDS:-30}"
+whole_seconds RESTART_SECONDS "${RESTART_SECONDS:-5}"
 
-here=$(cd "$(dirname "$0")" && pwd) || exit 1
+self=$(readlink -f "$0") || exit 1
+here=${self%/*}
 program=$here/refusion-train # where make install puts it
 [ -x "$program" ] || program=${here%/*}/build/release/refusion-train
 program=${PROGRAM:-$program}
 mpirun=${MPIRUN:-mpirun}
-if [ ! -x "$program" ]; then
+if ! command -v "$program" >/dev/null 2>&1; then
     echo "launch.sh: $program does not exist: build it with make" >&2
     exit 1
 fi
@@ -162,11 +167,12 @@ started=$(date +%s)
 stop() {
     signalled=1
     stopping=1
+    [ -n "$child" ] || return 0 # attempt() asks it when it is there
     # mpirun and the ranks need a moment until they know what the signal means.
     if [ $(($(date +%s) - started)) -lt 3 ]; then
         sleep 3
     fi
-    [ -z "$child" ] || kill -USR1 "$child" 2>/dev/null
+    kill -USR1 "$child" 2>/dev/null
 }
 trap stop TERM INT HUP USR1
 
@@ -226,20 +232,33 @@ have_saved() {
         tail -n 1 "$run_folder/metrics.jsonl" | grep -q '"event":"end".*"status":3[,}]'
 }
 
+# Whether mpirun can start anything, where it has ended without a word: Open MPI, told to be quiet about ranks, is so
+# about hosts and slots too. It tells why not.
+can_start() {
+    # shellcheck disable=SC2086  # flags are words
+    OMPI_MCA_orte_execute_quiet=0 "$mpirun" $flags $MPIRUN_FLAGS true </dev/null >&2
+}
+
 # Runs the job; its status.
 attempt() {
     started=$(date +%s)
     record_before=$(record)
     open_relays
     # shellcheck disable=SC2086  # flags are words
-    $own_session "$mpirun" $flags $MPIRUN_FLAGS sh "$here/${0##*/}" --rank "$program" "$@" \
+    $own_session "$mpirun" $flags $MPIRUN_FLAGS sh "$self" --rank "$program" "$@" \
         </dev/null >&3 2>&4 3>&- 4>&- &
     child=$!
+    [ -z "$stopping" ] || stop
     wait_for_child
     child=
     close_relays
-    if { [ "$status" = 1 ] || [ "$status" -gt 128 ]; } && have_saved; then
+    if [ "$status" != 1 ] && [ "$status" -le 128 ]; then
+        return 0
+    fi
+    if have_saved; then
         status=3
+    elif [ "$status" != 137 ] && [ -z "$stopping" ] && [ "$(record)" = "$record_before" ] && ! can_start; then
+        status=$no_start
     elif [ "$status" -gt 128 ] && [ -z "$stopping" ]; then # of ranks that were killed it is 5 already
         echo "launch.sh: mpirun was ended by signal $((status - 128)), from outside or because a host no" \
             "longer answers: start again with --resume auto" >&2
@@ -247,6 +266,8 @@ attempt() {
     fi
 }
 
+# Of an mpirun that can start nothing: what is wrong with it here stays so; once ranks have run, a host may come back.
+no_start=1
 run_folder=$("$program" "$@" --folder) || exit
 
 if [ "$restart" = 0 ]; then
@@ -265,6 +286,7 @@ while :; do
     if [ -n "$stopping" ] || [ "$status" != 5 ]; then
         exit "$status"
     fi
+    no_start=5
     failures=$((failures + 1))
     [ "$(newest)" = "$before" ] || failures=0
     if [ "$failures" -ge "$restart" ]; then

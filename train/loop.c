@@ -204,14 +204,16 @@ out:
     return rc;
 }
 
-/* Too many steps in a row changed nothing. The advice is one that works here. */
-static int diverged(const rf_trainer *t, rf_error *err)
+/* collective. Too many steps in a row changed nothing. The advice is one that works here: what is being saved
+ * can be gone back to. */
+static int diverged(rf_trainer *t, rf_error *err)
 {
+    rf_error own = {0};
     const rf_run *run = &t->setup->run;
     char advice[RF_PATH_BYTES * 2 + 256] =
         "there is no checkpoint to go back to: begin again with a lower rate (optim.lr=...) or a "
         "longer warm-up (optim.warmup=...), in another folder (log.dir=...)";
-    if (run->saved_step >= 0) {
+    if (rf_saves_end(t, &own) == RF_OK && run->saved_step >= 0) {
         snprintf(advice, sizeof advice,
                  "go back to a checkpoint with a lower rate (--resume %s/step-... "
                  "--change optim.lr=... log.dir=...), or begin a new run from one: "

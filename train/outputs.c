@@ -72,8 +72,24 @@ static int check_against_inputs(const rf_setup *s, const char *const *outputs, i
     return rc;
 }
 
-/* The file of debug.dump_step is written after a step: in the run folder, which is made by then, or in one
- * that is there. */
+/* What a run writes into its folder beside its checkpoints. */
+static const char *const names[] = {"config.yaml",   "metrics.jsonl", "samples.jsonl",
+                                    "trained.jsonl", "latest",        "best"};
+enum { N_NAMES = sizeof names / sizeof *names };
+
+/* Does a run write a file of this name, now or later? */
+static bool is_of_the_run(const char *name)
+{
+    for (int i = 0; i < N_NAMES; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            return true;
+        }
+    }
+    return rf_checkpoint_step(name) >= 0;
+}
+
+/* The file of debug.dump_step is written after a step: in the run folder, which is made by then and has files
+ * of its own, or in one that is there. */
 static int check_dump_folder(const rf_setup *s, rf_error *err)
 {
     char path[RF_PATH_BYTES], folder[RF_PATH_BYTES], run[RF_PATH_BYTES];
@@ -81,15 +97,18 @@ static int check_dump_folder(const rf_setup *s, rf_error *err)
     RF_TRY(rf_output_resolve(path, &in_place, s->set.dump, err));
     RF_TRY(rf_path_folder(folder, sizeof folder, path, err));
     RF_TRY(rf_output_resolve_folder(run, s->set.folder, err));
-    return in_place || strcmp(folder, run) == 0 || rf_output_is_same_place(folder, run)
+    if (strcmp(folder, run) != 0 && !rf_output_is_same_place(folder, run)) {
+        return in_place ? RF_OK : rf_output_try_folder(folder, err);
+    }
+    return !is_of_the_run(rf_path_name(path))
                ? RF_OK
-               : rf_output_try_folder(folder, err);
+               : rf_error_set(err, RF_ERR_USAGE,
+                              "%s: the run writes a file of that name itself: name another",
+                              s->set.dump);
 }
 
 int rf_outputs_check(const rf_setup *s, rf_error *err)
 {
-    static const char *const names[] = {"config.yaml",   "metrics.jsonl", "samples.jsonl",
-                                        "trained.jsonl", "latest",        "best"};
     char path[RF_PATH_BYTES];
     const char *output = s->set.dump[0] != '\0' ? s->set.dump : NULL;
     /* the folder: its checkpoints */
@@ -101,7 +120,7 @@ int rf_outputs_check(const rf_setup *s, rf_error *err)
         return rf_error_prefix(err, "debug.dump_step");
     }
     output = path;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    for (int i = 0; i < N_NAMES; i++) {
         RF_TRY(rf_path_join(path, sizeof path, s->set.folder, names[i], err));
         if (i == 0 && s->config_path != NULL && is_resolved(path)) {
             continue;

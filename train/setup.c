@@ -365,8 +365,8 @@ static void warn_of_settings(const rf_setup *s)
     const rf_objective *o = &s->objective;
     const bool has_ar = o->kind == &rf_objective_ar || o->kind == &rf_objective_refusion;
     const bool has_denoise = o->kind != &rf_objective_ar;
-    if (s->set.schedule.warmup >= (double)s->set.steps) {
-        rf_log_warn("optim.warmup=%g is not below the %" PRId64 " steps of the run: the learning "
+    if (s->set.schedule.warmup > (double)s->set.steps) {
+        rf_log_warn("optim.warmup=%g is above the %" PRId64 " steps of the run: the learning "
                     "rate never reaches optim.lr",
                     s->set.schedule.warmup, s->set.steps);
     }

@@ -91,6 +91,12 @@ static int read_resumes(options *o, rf_error *err)
     return RF_OK;
 }
 
+/* section.key=value; a file may be called so too, or lie in such a folder. */
+static bool is_setting(const char *argument)
+{
+    return strchr(argument, '=') != NULL && !rf_path_exists(argument);
+}
+
 static int parse(options *o, int argc, char **argv, rf_error *err)
 {
     RF_TRY(rf_manual_parse(&o->first, o, argc, argv, &manual, err));
@@ -112,7 +118,7 @@ static int parse(options *o, int argc, char **argv, rf_error *err)
                             o->change.item[0]);
     }
     for (int i = o->first; i < argc; i++) {
-        if (strchr(argv[i], '=') != NULL) {
+        if (is_setting(argv[i])) {
             continue;
         }
         if (o->config_path != NULL) {
@@ -136,7 +142,8 @@ static int set_folder(rf_config *config, const char *config_path, rf_error *err)
         return RF_OK;
     }
     const char *name = rf_path_name(config_path);
-    int n = (int)strcspn(name, ".");
+    const char *dot = strrchr(name, '.');
+    int n = (int)(dot != NULL ? (size_t)(dot - name) : strlen(name));
     if (n == 0 ||
         snprintf(setting, sizeof setting, "log.dir=runs/%.*s", n, name) >= (int)sizeof setting) {
         return RF_OK; /* the settings ask for log.dir */
@@ -174,7 +181,7 @@ static int configure(rf_config *config, const options *o, int argc, char **argv,
         RF_TRY(rf_config_load(config, o->config_path, err));
     }
     for (int i = o->first; i < argc; i++) {
-        if (strchr(argv[i], '=') != NULL) {
+        if (is_setting(argv[i])) {
             RF_TRY(rf_config_set(config, argv[i], err));
         }
     }

@@ -157,5 +157,14 @@ Test(train_dump, is_no_input)
         tiny_says("debug.dump_step: ");
     }
     cr_assert(tiny_shell("cksum *.h5 */*.h5 | cmp - before") == 0);
+    static const char *const own[] = {"config.yaml", "metrics.jsonl", "latest",
+                                      "step-000000001.h5"};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) { /* which are not there yet */
+        char arguments[256];
+        snprintf(arguments, sizeof arguments, "log.dir=new debug.dump_step=new/%s", own[i]);
+        tiny_train(0, arguments, 2);
+        tiny_says("the run writes a file of that name itself: name another");
+    }
+    cr_assert(tiny_shell("! test -e new") == 0);
     tiny_train(0, "train.steps=2 --resume auto debug.dump_step=run/dump.h5", 0);
 }

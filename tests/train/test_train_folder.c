@@ -50,6 +50,27 @@ static void tiny_runs(const char *command, int expected)
     cr_assert(status == expected, "%s: exit status %d\n%s", command, status, program_output);
 }
 
+/* A folder, as those of sweeps are called, or a file may have a = in its name; what is behind the last dot of a
+ * configuration's name is not of the run folder's. */
+Test(train_folder, names_of_configurations)
+{
+    tiny_runs("mkdir lr=1e-3 && cp tiny.yaml lr=1e-3/ && \"$TRAIN\" lr=1e-3/tiny.yaml --folder", 0);
+    tiny_says("run\n");
+    tiny_runs("grep -v log: tiny.yaml >b-0.6b.yaml && \"$TRAIN\" b-0.6b.yaml --folder", 0);
+    tiny_says("runs/b-0.6b\n");
+}
+
+/* A checkpoint under the name of another step's is left alone. */
+Test(train_folder, misnamed_checkpoint)
+{
+    tiny_train(0, "train.steps=2", 0);
+    tiny_runs("cp run/step-000000002.h5 run/step-000000009.h5", 0);
+    tiny_train(0, "train.steps=4 --resume auto", 2);
+    tiny_says("run/step-000000009.h5 is of step 2: give it its own name, step-000000002.h5");
+    tiny_runs("rm run/step-000000009.h5", 0);
+    tiny_train(0, "train.steps=4 --resume auto", 0);
+}
+
 /* The run folder's own files go over nothing that the run reads, but for a config.yaml of a run. */
 Test(train_folder, run_folder_holds_inputs)
 {

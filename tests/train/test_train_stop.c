@@ -65,6 +65,27 @@ Test(train_stop, launcher_passes_the_status_on)
     cr_assert(tiny_shell("MPIRUN_SECONDS=1m sh \"$LAUNCH\" -n 2 tiny.yaml") == 2, "%s",
               program_output);
     tiny_says("MPIRUN_SECONDS is 1m: a whole number of seconds");
+    cr_assert(tiny_shell("ln -s \"$LAUNCH\" begin; PATH=${PROGRAM%/*}:$PATH PROGRAM=refusion-train "
+                         "./begin -n 1 tiny.yaml log.dir=b train.steps=2") == 0,
+              "%s", program_output);
+}
+
+/* What mpirun cannot start is told by mpirun, and is no signal, nor worth a retry. */
+Test(train_stop, launcher_tells_why_nothing_starts)
+{
+    mpi_need();
+    if (strncmp(rf_dist_library(), "Open MPI", 8) != 0) {
+        leave_folder();
+        cr_skip("flags and statuses are Open MPI's\n");
+    }
+    cr_assert(tiny_shell("MPIRUN_FLAGS='--hostfile missing' sh \"$LAUNCH\" -n 2 tiny.yaml") == 1,
+              "%s", program_output);
+    tiny_says("missing");
+    cr_assert(tiny_shell("RESTART_SECONDS=0 MPIRUN_FLAGS='--wdir /no/such' "
+                         "sh \"$LAUNCH\" -n 2 --restart 2 tiny.yaml") == 1,
+              "%s", program_output);
+    tiny_says("/no/such");
+    cr_assert(strstr(program_output, "signal") == NULL, "%s", program_output);
 }
 
 /* Before MPI has begun: the first step is made, then comes the checkpoint. */
@@ -244,6 +265,20 @@ Test(train_stop, launcher_is_suspended)
     cr_assert(tiny_last("run", "end", "step") == tiny_last("run", "checkpoint", "step"));
 }
 
+/* A signal that comes before mpirun is there. */
+Test(train_stop, launcher_is_stopped_before_it_starts)
+{
+    mpi_need();
+    program_write("slow", "#!/bin/sh\ncase \"$*\" in *--folder) >asked; sleep 1;; esac\n"
+                          "exec \"$TRAIN\" \"$@\"\n");
+    cr_assert(chmod("slow", 0755) == 0);
+    int status =
+        tiny_shell("export TRAIN; PROGRAM=./slow sh \"$LAUNCH\" -n 2 tiny.yaml train.steps=1M & "
+                   "pid=$!; until test -e asked; do sleep 0.05; done; kill -TERM $pid; wait $pid");
+    cr_assert(status == 3, "status %d\n%s", status, program_output);
+    cr_assert(tiny_last("run", "end", "status") == 3.0);
+}
+
 /* A signal that comes while a short run ends by itself: the run's status. */
 Test(train_stop, launcher_returns_the_status_whatever_signal_comes)
 {
@@ -333,4 +368,11 @@ Test(train_stop, diverged)
     tiny_says("3 in a row");
     tiny_says("there is no checkpoint to go back to");
     cr_assert(tiny_last("wild", "end", "status") > 3.5);
+    /* one that is being written counts */
+    cr_assert(
+        tiny_shell("RF_FAILPOINT=fsync:sleep:1 \"$TRAIN\" tiny.yaml log.dir=saved optim.lr=1e38 "
+                   "train.steps=50 train.skip_limit=3 checkpoint.every=3 checkpoint.async=yes "
+                   "log.valid_every=0") == 4,
+        "%s", program_output);
+    tiny_says("go back to a checkpoint with a lower rate");
 }

@@ -176,9 +176,29 @@ static int find_alone(rf_run *run, rf_resume resume, const char *path, rf_error 
     return RF_OK;
 }
 
+/* Checkpoints of the folder are known by their names: one that has another step's would be taken for newer or
+ * older than it is. */
+static int check_name(const rf_run *run, rf_error *err)
+{
+    const int64_t named = rf_checkpoint_step(rf_path_name(run->resume));
+    rf_checkpoint_info info = {0};
+    if (named < 0 || !is_inside(run->resume, run->folder)) {
+        return RF_OK;
+    }
+    RF_TRY(rf_checkpoint_info_read(&info, run->resume, err));
+    const int64_t step = info.progress.step;
+    rf_checkpoint_info_free(&info);
+    return step == named ? RF_OK
+                         : rf_error_set(err, RF_ERR_USAGE,
+                                        "%s is of step %" PRId64 ": give it its own name, "
+                                        "step-%09" PRId64 ".h5, or move it away",
+                                        run->resume, step, step);
+}
+
 int rf_run_find(rf_run *run, rf_resume resume, const char *path, rf_error *err)
 {
     int rc = rf_dist_rank(run->dist) == 0 ? find_alone(run, resume, path, err) : RF_OK;
+    rc = rc == RF_OK && rf_dist_rank(run->dist) == 0 ? check_name(run, err) : rc;
     RF_TRY(rf_dist_agree(run->dist, rc, err));
     return rf_dist_broadcast(run->dist, run->resume, sizeof run->resume, 0, err);
 }
