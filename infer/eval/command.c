@@ -242,6 +242,7 @@ static int check_only_pages(const rf_command *o, rf_error *err)
                         : o->subject.limit > 0                 ? "--limit"
                         : eval->n_samples > 1                  ? "--samples"
                         : eval->batch > 1                      ? "--batch"
+                        : eval->n_draws > 1                    ? "--draws"
                         : eval->n_masks != USUAL_MASKS         ? "--masks"
                         : eval->judge.code == RF_CODE_ISOLATED ? "--run-code"
                         : eval->judge.code == RF_CODE_UNSAFE   ? "--unsafe-run"
@@ -318,6 +319,10 @@ static int check(const rf_command *o, rf_error *err)
     if (!eval->likelihood && eval->task == NULL) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--no-likelihood without --task leaves nothing to do");
+    }
+    if (!eval->likelihood && eval->n_draws > 1) {
+        return rf_error_set(err, RF_ERR_USAGE,
+                            "--draws is of the losses, which --no-likelihood leaves out");
     }
     return RF_OK;
 }

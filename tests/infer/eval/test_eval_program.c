@@ -421,6 +421,7 @@ Test(eval_program, mistakes_in_use)
     program_refuses("\"$EVAL\" --html p.html --page r.json decode.kind=ar", 2,
                     "decode.kind=ar goes with --model");
     program_refuses(EVAL "--no-likelihood", 2, "nothing to do");
+    program_refuses(EVAL "--no-likelihood --task exact --draws 2", 2, "--draws is of the losses");
     program_refuses(EVAL "--limit 0", 2, "--limit 0");
     program_refuses(EVAL "--no-likelihood=1 --task exact", 2, "takes no value");
     program_refuses(EVAL "decode.slotsize=1", 2, "decode.slot_size");
