@@ -65,7 +65,7 @@ guard_mpirun() {
         while lives "$2" "$rank"; do sleep 1; done
         seconds=$1
         while lives "$3" "$mpirun"; do
-            [ "$seconds" -gt 0 ] || kill -KILL "$3"
+            if [ "$seconds" -le 0 ]; then kill -KILL "$3"; fi
             sleep 1
             seconds=$((seconds - 1))
         done' \
@@ -74,12 +74,16 @@ guard_mpirun() {
 
 # Its status; `wait` returns early, with another one, when a signal comes.
 wait_for_child() {
+    status=
     while :; do
         signalled=
-        wait "$child"
+        before_signal=$status
+        wait "$child" 2>/dev/null
         status=$?
         [ -n "$signalled" ] || break
     done
+    # the first one had it already, and the shell has forgotten the child since
+    [ "$status" != 127 ] || status=${before_signal:-127}
 }
 
 if [ "$1" = --rank ]; then
@@ -116,8 +120,8 @@ if [ "$1" = --restart ]; then
 fi
 whole_seconds() { # NAME VALUE
     case $2 in
-    *[!0-9]*)
-        echo "launch.sh: $1 is $2: a whole number of seconds" >&2
+    *[!0-9]* | 0?* | ??????????*)
+        echo "launch.sh: $1 is $2: a whole number of seconds, below 10^9" >&2
         exit 2
         ;;
     esac
@@ -268,7 +272,7 @@ attempt() {
 
 # Of an mpirun that can start nothing: what is wrong with it here stays so; once ranks have run, a host may come back.
 no_start=1
-run_folder=$("$program" "$@" --folder) || exit
+run_folder=$("$program" --folder "$@") || exit
 
 if [ "$restart" = 0 ]; then
     attempt "$@"

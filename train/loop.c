@@ -209,11 +209,18 @@ out:
 static int diverged(rf_trainer *t, rf_error *err)
 {
     rf_error own = {0};
+    const int saved = rf_saves_end(t, &own);
+    if (saved == RF_ERR_RETRY) {
+        return rf_error_pass(err, &own);
+    }
+    if (saved != RF_OK && rf_dist_rank(t->setup->dist) == 0) {
+        rf_log_warn("%s", own.message);
+    }
     const rf_run *run = &t->setup->run;
     char advice[RF_PATH_BYTES * 2 + 256] =
         "there is no checkpoint to go back to: begin again with a lower rate (optim.lr=...) or a "
         "longer warm-up (optim.warmup=...), in another folder (log.dir=...)";
-    if (rf_saves_end(t, &own) == RF_OK && run->saved_step >= 0) {
+    if (run->saved_step >= 0) {
         snprintf(advice, sizeof advice,
                  "go back to a checkpoint with a lower rate (--resume %s/step-... "
                  "--change optim.lr=... log.dir=...), or begin a new run from one: "

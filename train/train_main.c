@@ -91,10 +91,11 @@ static int read_resumes(options *o, rf_error *err)
     return RF_OK;
 }
 
-/* section.key=value; a file may be called so too, or lie in such a folder. */
+/* section.key=value; a file may be called so too, or lie in a folder that is. */
 static bool is_setting(const char *argument)
 {
-    return strchr(argument, '=') != NULL && !rf_path_exists(argument);
+    return strchr(argument, '=') != NULL &&
+           (!rf_path_exists(argument) || rf_path_is_folder(argument));
 }
 
 static int parse(options *o, int argc, char **argv, rf_error *err)
@@ -142,8 +143,9 @@ static int set_folder(rf_config *config, const char *config_path, rf_error *err)
         return RF_OK;
     }
     const char *name = rf_path_name(config_path);
-    const char *dot = strrchr(name, '.');
-    int n = (int)(dot != NULL ? (size_t)(dot - name) : strlen(name));
+    const char *end = strrchr(name, '.');
+    const bool is_named = end != NULL && (strcmp(end, ".yaml") == 0 || strcmp(end, ".yml") == 0);
+    int n = (int)(is_named ? (size_t)(end - name) : strlen(name));
     if (n == 0 ||
         snprintf(setting, sizeof setting, "log.dir=runs/%.*s", n, name) >= (int)sizeof setting) {
         return RF_OK; /* the settings ask for log.dir */

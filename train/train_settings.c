@@ -117,7 +117,7 @@ const rf_config_key rf_train_keys[] = {
      "last one of a run ends it in any case"},
 
     {"log.dir", RF_KEY_STRING, "", 0, 0, NULL, CHANGES, AT(folder),
-     "the run folder; default: runs/ and the name of the configuration file without .yaml"},
+     "the run folder; default: runs/ and the name of the configuration file without .yaml or .yml"},
     {"log.every", RF_KEY_INT, "10", 1, 1e9, NULL, CHANGES, AT(log_every),
      "steps between lines of text; metrics.jsonl has every step"},
     {"log.tensorboard", RF_KEY_BOOL, "false", 0, 0, NULL, CHANGES, AT(tensorboard),

@@ -58,6 +58,7 @@ Test(train_folder, names_of_configurations)
     tiny_says("run\n");
     tiny_runs("grep -v log: tiny.yaml >b-0.6b.yaml && \"$TRAIN\" b-0.6b.yaml --folder", 0);
     tiny_says("runs/b-0.6b\n");
+    tiny_runs("mkdir optim.lr=1e-3 && \"$TRAIN\" tiny.yaml optim.lr=1e-3 --folder", 0);
 }
 
 /* A checkpoint under the name of another step's is left alone. */

@@ -64,7 +64,9 @@ Test(train_stop, launcher_passes_the_status_on)
     tiny_says("no pipes can be made in /no/such: set TMPDIR");
     cr_assert(tiny_shell("MPIRUN_SECONDS=1m sh \"$LAUNCH\" -n 2 tiny.yaml") == 2, "%s",
               program_output);
-    tiny_says("MPIRUN_SECONDS is 1m: a whole number of seconds");
+    tiny_says("MPIRUN_SECONDS is 1m: a whole number of seconds, below");
+    cr_assert(tiny_shell("MPIRUN_SECONDS=08 sh \"$LAUNCH\" -n 2 tiny.yaml") == 2, "%s",
+              program_output);
     cr_assert(tiny_shell("ln -s \"$LAUNCH\" begin; PATH=${PROGRAM%/*}:$PATH PROGRAM=refusion-train "
                          "./begin -n 1 tiny.yaml log.dir=b train.steps=2") == 0,
               "%s", program_output);
@@ -235,7 +237,7 @@ Test(train_stop, mpirun_hangs_when_it_is_told_to_end)
                   "    kill -KILL -$rank; exec sleep 1000' TERM\n"
                   "wait\n");
     program_write("wrapped", "#!/bin/sh\ntrap '' TERM\n\"$TRAIN\" \"$@\"\n"
-                             "case \"$*\" in *--folder) ;; *) >ended; exec sleep 1000;; esac\n");
+                             "case \"$*\" in *--folder*) ;; *) >ended; exec sleep 1000;; esac\n");
     cr_assert(chmod("mpirun-hangs", 0755) == 0 && chmod("wrapped", 0755) == 0);
     const int status = tiny_shell(
         "export TRAIN MPIRUN=./mpirun-hangs MPIRUN_SECONDS=1; PROGRAM=./wrapped "
@@ -269,7 +271,7 @@ Test(train_stop, launcher_is_suspended)
 Test(train_stop, launcher_is_stopped_before_it_starts)
 {
     mpi_need();
-    program_write("slow", "#!/bin/sh\ncase \"$*\" in *--folder) >asked; sleep 1;; esac\n"
+    program_write("slow", "#!/bin/sh\ncase \"$*\" in *--folder*) >asked; sleep 1;; esac\n"
                           "exec \"$TRAIN\" \"$@\"\n");
     cr_assert(chmod("slow", 0755) == 0);
     int status =
