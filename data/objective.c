@@ -23,12 +23,10 @@ const rf_config_key rf_objective_keys[] = {
      "tokens of a slot; one of these is drawn for each sample (at most 16 numbers)"},
     {"objective.masking", RF_KEY_CHOICE, "bernoulli", 0, 0, "bernoulli|exact", 0, AT(exact_masking),
      "objective refusion: bernoulli: each slot is masked with probability p; exact: floor(t K) of "
-     "the "
-     "K slots"},
+     "the K slots"},
     {"objective.mdm_weight", RF_KEY_CHOICE, "inverse_p", 0, 0, "inverse_p|mean", 0, AT(mean_weight),
      "objective refusion: weight of a masked place: 1/(p R) per sample, or the mean over all "
-     "masked "
-     "places"},
+     "masked places"},
     {"objective.lambda_ar", RF_KEY_REAL, "1", 0, 1e6, NULL, 0, AT(lambda_ar),
      "factor of the autoregressive term"},
     {"objective.lambda_mdm", RF_KEY_REAL, "1", 0, 1e6, NULL, 0, AT(lambda_mdm),

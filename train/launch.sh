@@ -229,10 +229,15 @@ record() {
     stat -c '%y %s' "$run_folder/metrics.jsonl" 2>/dev/null
 }
 
-# Whether the ranks of this attempt saved a checkpoint on request: an mpirun that was told to end returns 1
-# all the same, and does not wait for their status.
+# Whether the ranks of this attempt have begun.
+have_begun() {
+    [ "$(record)" != "$record_before" ]
+}
+
+# Whether they saved a checkpoint on request: an mpirun that was told to end returns 1 all the same, and does not
+# wait for their status.
 have_saved() {
-    [ "$(record)" != "$record_before" ] &&
+    have_begun &&
         tail -n 1 "$run_folder/metrics.jsonl" | grep -q '"event":"end".*"status":3[,}]'
 }
 
@@ -261,7 +266,7 @@ attempt() {
     fi
     if have_saved; then
         status=3
-    elif [ "$status" != 137 ] && [ -z "$stopping" ] && [ "$(record)" = "$record_before" ] && ! can_start; then
+    elif [ "$status" != 137 ] && [ -z "$stopping" ] && ! have_begun && ! can_start; then
         status=$no_start
     elif [ "$status" -gt 128 ] && [ -z "$stopping" ]; then # of ranks that were killed it is 5 already
         echo "launch.sh: mpirun was ended by signal $((status - 128)), from outside or because a host no" \

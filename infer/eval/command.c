@@ -263,16 +263,16 @@ static int check_judging(const rf_command *o, rf_error *err)
     const rf_eval_options *eval = &o->subject.eval;
     const rf_task *task = eval->task;
     const bool runs = task != NULL && task->program != NULL && eval->judge.command == NULL;
-    const char *of_answers = o->answers != NULL    ? "--answers"
-                             : eval->n_samples > 1 ? "--samples"
-                             : eval->batch > 1     ? "--batch"
-                                                   : NULL;
+    const char *of_decoding = eval->n_samples > 1 ? "--samples"
+                              : eval->batch > 1   ? "--batch"
+                                                  : NULL;
+    const char *of_answers = o->answers != NULL ? "--answers" : of_decoding;
     if (task == NULL && of_answers != NULL) {
         return rf_error_set(err, RF_ERR_USAGE, "%s goes with --task", of_answers);
     }
-    if (eval->batch > 1 && !rf_eval_decodes(eval)) {
-        return rf_error_set(err, RF_ERR_USAGE, "--batch goes with decoding: --task %s scores",
-                            task->name);
+    if (of_decoding != NULL && !rf_eval_decodes(eval)) {
+        return rf_error_set(err, RF_ERR_USAGE, "%s goes with decoding: --task %s scores",
+                            of_decoding, task->name);
     }
     if (eval->judge.command != NULL && task->by_likelihood) {
         return rf_error_set(err, RF_ERR_USAGE, "--check judges decoded answers: --task %s has none",

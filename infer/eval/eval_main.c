@@ -95,10 +95,6 @@ static int check_outputs(const rf_command *o, const rf_subject *s, const rf_dist
 
 static int check_samples(const rf_eval_options *eval, rf_error *err)
 {
-    if (eval->n_samples > 1 && eval->task->by_likelihood) {
-        return rf_error_set(err, RF_ERR_USAGE, "--samples goes with decoding: --task %s scores",
-                            eval->task->name);
-    }
     if (eval->n_samples > 1 && !(eval->decode.temperature > 0)) {
         return rf_error_set(err, RF_ERR_USAGE,
                             "--samples %" PRId64 " with decode.temperature=0 gives one answer many "

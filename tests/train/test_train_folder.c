@@ -50,8 +50,8 @@ static void tiny_runs(const char *command, int expected)
     cr_assert(status == expected, "%s: exit status %d\n%s", command, status, program_output);
 }
 
-/* A folder, as those of sweeps are called, or a file may have a = in its name; what is behind the last dot of a
- * configuration's name is not of the run folder's. */
+/* A folder, as those of sweeps are called, or a file may have a = in its name; the run folder has the name of the
+ * configuration without .yaml. */
 Test(train_folder, names_of_configurations)
 {
     tiny_runs("mkdir lr=1e-3 && cp tiny.yaml lr=1e-3/ && \"$TRAIN\" lr=1e-3/tiny.yaml --folder", 0);

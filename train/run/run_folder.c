@@ -197,8 +197,11 @@ static int check_name(const rf_run *run, rf_error *err)
 
 int rf_run_find(rf_run *run, rf_resume resume, const char *path, rf_error *err)
 {
-    int rc = rf_dist_rank(run->dist) == 0 ? find_alone(run, resume, path, err) : RF_OK;
-    rc = rc == RF_OK && rf_dist_rank(run->dist) == 0 ? check_name(run, err) : rc;
+    int rc = RF_OK;
+    if (rf_dist_rank(run->dist) == 0) {
+        rc = find_alone(run, resume, path, err);
+        rc = rc == RF_OK ? check_name(run, err) : rc;
+    }
     RF_TRY(rf_dist_agree(run->dist, rc, err));
     return rf_dist_broadcast(run->dist, run->resume, sizeof run->resume, 0, err);
 }
